@@ -1,1 +1,24 @@
-//! placeholder
+//! The rules of vfs-sync, with no clock, randomness, runtime or I/O.
+//!
+//! What both sides of the wire share is here, once: the values ([`id`], [`time`], [`cursor`],
+//! [`op`], [`entry`]), how registers merge ([`register`]), how the server decides a push
+//! ([`push`]) and an attach ([`attach`]), and the machines that a client runs ([`pull`],
+//! [`flush`], [`reconcile`], [`state`]) with every guardrail ([`guardrail`]).
+//! Time and entropy come in as values; effects go out as values.
+
+pub mod access;
+pub mod attach;
+pub mod clock;
+pub mod content;
+pub mod cursor;
+pub mod entry;
+pub mod guardrail;
+pub mod id;
+pub mod item;
+pub mod limits;
+pub mod op;
+pub mod push;
+pub mod register;
+pub mod stamp;
+pub mod time;
+pub mod wire;

@@ -1,1 +1,276 @@
-//! placeholder
+//! The server's metadata: one trait of whole transactions, and its back ends.
+//!
+//! [`MetadataStore`] is what the server needs; `sqlite::SqliteStore` is the default (one file,
+//! one writer that groups concurrent pushes into one commit), `postgres::PostgresStore` lets any
+//! number of servers share one database. What a transaction decides is `vfs_sync_core`'s; a back
+//! end knows rows, locks and batches.
+
+use async_trait::async_trait;
+use vfs_sync_core::attach::{AttachRefusal, StageRow};
+use vfs_sync_core::content::Sha256Digest;
+use vfs_sync_core::cursor::{Cursor, Epoch};
+use vfs_sync_core::id::{BlobId, RefId, ReplicaId, StagingId, UserId, WriteId};
+use vfs_sync_core::push::PushBatch;
+use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::{
+    AttachRequest, AttachResponse, PushResponse, ReconcileRequest, ReconcileState, StateResponse,
+    WriteIds,
+};
+
+/// Why a transaction did not go through; nothing of it did.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database cannot be reached, is busy, or is full: a retry may help.
+    #[error("the database is unavailable: {0}")]
+    Unavailable(String),
+    /// A row is not what this version writes; names the table and the key.
+    #[error("the row {key} of {table} is malformed: {reason}")]
+    MalformedRow {
+        /// The table.
+        table: &'static str,
+        /// The key.
+        key: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The database was written by a newer version.
+    #[error("the database has schema version {found}, this program knows {known}: use a newer one")]
+    NewerSchema {
+        /// Of the database.
+        found: i64,
+        /// Of this program.
+        known: i64,
+    },
+    /// The database refused for a reason that a retry does not mend.
+    #[error("the database failed: {0}")]
+    Failed(String),
+}
+
+/// What a pull asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PullRequest {
+    /// What the client has; `None` starts from the beginning.
+    pub cursor: Option<Cursor>,
+    /// The head at the client's first pull, while its cursor is below it.
+    pub baseline: Option<Cursor>,
+    /// Whose write id must be in the map.
+    pub client_id: Option<ReplicaId>,
+    /// Entries at most: 1 to 500.
+    pub limit: u32,
+}
+
+/// The answer to a pull.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PullAnswer {
+    /// A page.
+    Page(FeedPage),
+    /// The cursor cannot be served.
+    Rematerialize {
+        /// The oldest cursor that can be: what was pruned through, if anything was.
+        oldest_available: Option<Cursor>,
+    },
+}
+
+/// A page whose entries are JSON already, as they go on the wire.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FeedPage {
+    /// The entries.
+    pub items: Vec<String>,
+    /// The last item's position, where there is more.
+    pub next_cursor: Option<Cursor>,
+    /// Whether the feed goes on.
+    pub has_more: bool,
+    /// The user's replicas: the most recently active, at most 512, the client's own among them.
+    pub last_reconciled_write_ids: WriteIds,
+    /// The head, if the pull had no cursor.
+    pub baseline: Option<Cursor>,
+}
+
+/// The answer to a reconcile.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ReconcileAnswer {
+    /// The merged state, stored.
+    Merged(ReconcileState),
+    /// The cursor is beyond the head, or of another epoch.
+    Rematerialize {
+        /// The oldest cursor that can be served.
+        oldest_available: Option<Cursor>,
+    },
+    /// A write id above the replica's own last, or of an unknown replica.
+    WriteIdsAhead {
+        /// Whose.
+        replica_id: ReplicaId,
+        /// What was sent.
+        sent: WriteId,
+        /// The replica's last; `None` if it is unknown.
+        last: Option<WriteId>,
+    },
+}
+
+/// A stage to open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewStage {
+    /// Its id.
+    pub staging_id: StagingId,
+    /// The blob that it brings.
+    pub blob_id: BlobId,
+    /// When it ends by itself.
+    pub expires_at: Timestamp,
+    /// Whether the client chose `expires_at`: then a repetition must name the same.
+    pub expiry_chosen: bool,
+    /// A hint for readers.
+    pub content_type: Option<String>,
+}
+
+/// The answer to opening a stage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StageAnswer {
+    /// It is open; a repetition of the same request gives the same answer.
+    Open(StageRow),
+    /// The staging id or the blob id is taken.
+    Taken,
+}
+
+/// The answer to an upload that is complete in the object store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UploadAnswer {
+    /// The registry says that the blob has bytes.
+    Recorded(StageRow),
+    /// No such stage of the user's.
+    Unknown,
+    /// The stage is over (status and expiry in the row).
+    Over(StageRow),
+    /// The stage has other bytes already.
+    Differs(StageRow),
+}
+
+/// The answer to an abandon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AbandonAnswer {
+    /// It is abandoned, now or before.
+    Abandoned(StageRow),
+    /// No such stage of the user's.
+    Unknown,
+    /// It is attached.
+    Attached(StageRow),
+}
+
+/// A blob that a user may read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobRow {
+    /// Which.
+    pub blob_id: BlobId,
+    /// Bytes.
+    pub size: u64,
+    /// Of the bytes.
+    pub digest: Sha256Digest,
+    /// A hint for readers.
+    pub content_type: Option<String>,
+}
+
+/// What retention removes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Removals told before this moment leave the feeds.
+    pub removals_before: Timestamp,
+    /// Operations accepted before this moment leave the audit trail.
+    pub accepted_before: Timestamp,
+    /// At most so many rows of each kind in one call, so that no lock is held for long.
+    pub at_most: u32,
+}
+
+/// What retention removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pruned {
+    /// Feed entries.
+    pub removals: u64,
+    /// Accepted operations.
+    pub accepted: u64,
+}
+
+/// The server's metadata. Each call is one transaction: all of it happens, durably, or none.
+///
+/// `now` is the server's clock; a back end has no clock of its own.
+#[async_trait]
+pub trait MetadataStore: Send + Sync + 'static {
+    /// Decides and applies a push (`vfs_sync_core::push`).
+    async fn push(&self, batch: PushBatch, now: Timestamp) -> Result<PushResponse, StoreError>;
+
+    /// Reads a page of a user's feed: head, pruned-through, page and map are one snapshot.
+    async fn pull(&self, user: &UserId, request: &PullRequest) -> Result<PullAnswer, StoreError>;
+
+    /// Merges what a client has applied into its stored state, which never goes back.
+    async fn reconcile(
+        &self,
+        user: &UserId,
+        request: &ReconcileRequest,
+        now: Timestamp,
+    ) -> Result<ReconcileAnswer, StoreError>;
+
+    /// What triage compares with.
+    async fn state(&self, user: &UserId, client: &ReplicaId) -> Result<StateResponse, StoreError>;
+
+    /// Opens a stage.
+    async fn open_stage(
+        &self,
+        user: &UserId,
+        stage: &NewStage,
+        now: Timestamp,
+    ) -> Result<StageAnswer, StoreError>;
+
+    /// The user's stage.
+    async fn stage(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+    ) -> Result<Option<StageRow>, StoreError>;
+
+    /// Records that the stage's bytes are in the object store.
+    async fn record_upload(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        size: u64,
+        digest: Sha256Digest,
+        now: Timestamp,
+    ) -> Result<UploadAnswer, StoreError>;
+
+    /// Attaches a stage (`vfs_sync_core::attach`); `ref_id` is the id that a new attachment gets.
+    async fn attach(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        request: &AttachRequest,
+        ref_id: RefId,
+        now: Timestamp,
+    ) -> Result<Result<AttachResponse, AttachRefusal>, StoreError>;
+
+    /// Ends a stage.
+    async fn abandon(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        now: Timestamp,
+    ) -> Result<AbandonAnswer, StoreError>;
+
+    /// The blob, if the user staged it or may read an item that it is attached to, and it has
+    /// bytes and is not abandoned.
+    async fn readable_blob(
+        &self,
+        user: &UserId,
+        blob_id: &BlobId,
+    ) -> Result<Option<BlobRow>, StoreError>;
+
+    /// Removes what retention no longer keeps; to be repeated until it removes nothing.
+    async fn prune(&self, retention: Retention) -> Result<Pruned, StoreError>;
+
+    /// Begins a new epoch for every feed: part of restoring a backup. Positions of the epoch
+    /// before are refused from then on.
+    async fn new_epoch(&self, now: Timestamp) -> Result<Epoch, StoreError>;
+
+    /// Whether the database answers.
+    async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Counts for the operator, by name.
+    async fn counts(&self) -> Result<Vec<(&'static str, u64)>, StoreError>;
+}

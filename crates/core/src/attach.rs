@@ -1,0 +1,267 @@
+//! How the server decides an attach: who may, behind which checkpoint, in place of what.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::content::{Attachment, RelationKind, Sha256Digest};
+use crate::entry::{Change, EntryBody};
+use crate::id::{BlobId, RefId, ReplicaId, StagingId, UserId};
+use crate::register::Item;
+use crate::time::Timestamp;
+use crate::wire::{
+    AttachRequest, AttachResponse, ReconcileState, StageResponse, StageStatus, WriteIds,
+};
+
+/// A stage as its row holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageRow {
+    /// Which.
+    pub staging_id: StagingId,
+    /// Who staged it: to everybody else it does not exist.
+    pub owner: UserId,
+    /// The blob that it brings.
+    pub blob_id: BlobId,
+    /// Its state.
+    pub status: StageStatus,
+    /// Since when.
+    pub staged_at: Timestamp,
+    /// Until when, while it is staged.
+    pub expires_at: Timestamp,
+    /// A hint for readers.
+    pub content_type: Option<Arc<str>>,
+    /// Size and digest, once the bytes are in the object store.
+    pub uploaded: Option<(u64, Sha256Digest)>,
+}
+
+impl StageRow {
+    /// The stage as its owner is told.
+    #[must_use]
+    pub fn to_response(&self) -> StageResponse {
+        StageResponse {
+            staging_id: self.staging_id.clone(),
+            blob_id: self.blob_id.clone(),
+            status: self.status,
+            staged_at: self.staged_at,
+            expires_at: self.expires_at,
+            size: self.uploaded.map(|(size, _)| size),
+            digest: self.uploaded.map(|(_, digest)| digest),
+        }
+    }
+}
+
+/// The checkpoint that an attach must come after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Whose reconcile state.
+    pub client_id: ReplicaId,
+    /// What it must dominate.
+    pub required: ReconcileState,
+}
+
+impl Checkpoint {
+    /// The checkpoint of a request: its three fields come together or not at all.
+    ///
+    /// # Errors
+    /// [`AttachRefusal::IncompleteCheckpoint`] if some are there and some are not.
+    pub fn of(request: &AttachRequest) -> Result<Option<Self>, AttachRefusal> {
+        let fields = (
+            &request.client_id,
+            &request.required_cursor,
+            &request.required_last_reconciled_write_ids,
+        );
+        match fields {
+            (None, None, None) => Ok(None),
+            (Some(client_id), Some(cursor), Some(write_ids)) => Ok(Some(Self {
+                client_id: client_id.clone(),
+                required: ReconcileState {
+                    cursor: cursor.clone(),
+                    last_reconciled_write_ids: write_ids.clone(),
+                },
+            })),
+            _ => Err(AttachRefusal::IncompleteCheckpoint),
+        }
+    }
+
+    /// What of the checkpoint `stored` is behind, by name; `None` if it dominates it.
+    fn behind(&self, stored: Option<&ReconcileState>) -> Option<Value> {
+        let none = WriteIds::new();
+        let cursor = stored.map(|state| &state.cursor);
+        let has = stored.map_or(&none, |state| &state.last_reconciled_write_ids);
+        let behind: Vec<Value> = self
+            .required
+            .last_reconciled_write_ids
+            .iter()
+            .filter(|(replica, needed)| has.get(*replica).is_none_or(|id| id < *needed))
+            .map(|(replica, needed)| {
+                json!({
+                    "replicaId": replica, "requiredWriteId": needed,
+                    "reconciledWriteId": has.get(replica),
+                })
+            })
+            .collect();
+        let cursor_behind = cursor.is_none_or(|cursor| *cursor < self.required.cursor);
+        (cursor_behind || !behind.is_empty()).then(|| {
+            json!({
+                "clientId": self.client_id,
+                "cursorBehind": cursor_behind,
+                "requiredCursor": self.required.cursor,
+                "reconciledCursor": cursor,
+                "writeIdsBehind": behind,
+            })
+        })
+    }
+}
+
+/// The rows that deciding an attach needs, read under their locks.
+#[derive(Debug, Clone, Default)]
+pub struct AttachRows {
+    /// The stage; an error names what of the row is malformed.
+    pub stage: Option<Result<StageRow, String>>,
+    /// The item.
+    pub item: Option<Item>,
+    /// The stored reconcile state of the checkpoint's client; an error names what is malformed.
+    pub reconcile: Option<Result<ReconcileState, String>>,
+    /// The item's current content.
+    pub current: Option<Attachment>,
+    /// Where the stage's blob is attached to already.
+    pub attached: Vec<Attachment>,
+}
+
+/// Why an attach changes nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AttachRefusal {
+    /// `400`: part of a checkpoint.
+    IncompleteCheckpoint,
+    /// `404`: no such stage of the user's.
+    UnknownStage,
+    /// `404`: no such item that the user sees.
+    UnknownItem,
+    /// `403`: the user may read the item, not write it.
+    NotPermitted,
+    /// `409`: the reconcile state is behind; with what, and by how much.
+    Behind(Value),
+    /// `409`: the stage has no bytes.
+    Empty,
+    /// `409`: the stage is abandoned, or attached to another item.
+    NotAttachable(StageStatus),
+    /// `409`: the stage's time is over.
+    Expired,
+    /// `409`: the blob is attached to this item as another kind.
+    OtherKind(RelationKind),
+    /// `409`: another content was attached since; this is it.
+    ContentChanged(Option<BlobId>),
+    /// `500`: a stored row is malformed; this says which and how.
+    MalformedRow(String),
+}
+
+/// What an attach comes to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attached {
+    /// The answer.
+    pub response: AttachResponse,
+    /// What to write; `None` when the same attach was made before.
+    pub changes: Option<AttachChanges>,
+}
+
+/// The row changes of an attach: the stage becomes attached, and
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttachChanges {
+    /// this attachment is new, in the current content's place if it is a `file`.
+    pub attachment: Attachment,
+    /// What to tell whom.
+    pub feed: BTreeMap<UserId, Vec<EntryBody>>,
+}
+
+/// Decides an attach by `user`; `ref_id` is the id that a new attachment gets.
+///
+/// # Errors
+/// [`AttachRefusal`] says why nothing is to change.
+pub fn decide_attach(
+    user: &UserId,
+    request: &AttachRequest,
+    rows: &AttachRows,
+    ref_id: RefId,
+    now: Timestamp,
+) -> Result<Attached, AttachRefusal> {
+    let checkpoint = Checkpoint::of(request)?;
+    let stage = match &rows.stage {
+        None => return Err(AttachRefusal::UnknownStage),
+        Some(Err(malformed)) => return Err(AttachRefusal::MalformedRow(malformed.clone())),
+        Some(Ok(stage)) if stage.owner != *user => return Err(AttachRefusal::UnknownStage),
+        Some(Ok(stage)) => stage,
+    };
+    let visible = |item: &&Item| item.owner == *user && !item.fields.is_deleted();
+    let item = rows.item.as_ref().filter(visible).ok_or(AttachRefusal::UnknownItem)?;
+    if stage.status == StageStatus::Attached {
+        return repeated(stage, request, &rows.attached);
+    }
+    if stage.status != StageStatus::Staged {
+        return Err(AttachRefusal::NotAttachable(stage.status));
+    }
+    if stage.expires_at <= now {
+        return Err(AttachRefusal::Expired);
+    }
+    let (size, digest) = stage.uploaded.ok_or(AttachRefusal::Empty)?;
+    if let Some(checkpoint) = checkpoint {
+        let stored = rows.reconcile.as_ref().map(Result::as_ref).transpose();
+        let stored = stored.map_err(|malformed| AttachRefusal::MalformedRow(malformed.clone()))?;
+        if let Some(details) = checkpoint.behind(stored) {
+            return Err(AttachRefusal::Behind(details));
+        }
+    }
+    if let Some(expected) = &request.expected_blob_id {
+        let current = rows.current.as_ref().map(|attachment| &attachment.blob_id);
+        if request.relation_kind == RelationKind::File && current != expected.as_ref() {
+            return Err(AttachRefusal::ContentChanged(current.cloned()));
+        }
+    }
+    let attachment = Attachment {
+        item_id: request.item_id.clone(),
+        blob_id: stage.blob_id.clone(),
+        relation_kind: request.relation_kind,
+        size,
+        digest,
+        content_type: stage.content_type.clone(),
+        ref_id,
+        attached_at: now,
+    };
+    let entry = EntryBody {
+        actor: None,
+        authored_at: now,
+        origin: None,
+        change: Change::BlobAttach(Box::new(attachment.clone())),
+    };
+    let feed = BTreeMap::from([(item.owner.clone(), vec![entry])]);
+    let response = answer(stage, &attachment);
+    Ok(Attached { response, changes: Some(AttachChanges { attachment, feed }) })
+}
+
+/// A stage that is attached already: the same request gets the same answer.
+fn repeated(
+    stage: &StageRow,
+    request: &AttachRequest,
+    attached: &[Attachment],
+) -> Result<Attached, AttachRefusal> {
+    let here = attached.iter().find(|attachment| attachment.item_id == request.item_id);
+    match here {
+        None => Err(AttachRefusal::NotAttachable(stage.status)),
+        Some(here) if here.relation_kind != request.relation_kind => {
+            Err(AttachRefusal::OtherKind(here.relation_kind))
+        }
+        Some(here) => Ok(Attached { response: answer(stage, here), changes: None }),
+    }
+}
+
+fn answer(stage: &StageRow, attachment: &Attachment) -> AttachResponse {
+    AttachResponse {
+        attached: true,
+        staging_id: stage.staging_id.clone(),
+        blob_id: attachment.blob_id.clone(),
+        item_id: attachment.item_id.clone(),
+        relation_kind: attachment.relation_kind,
+        ref_id: attachment.ref_id.clone(),
+        attached_at: attachment.attached_at,
+    }
+}

@@ -1,0 +1,240 @@
+//! Cursors: positions in a feed, and the form in which the server makes them.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::de::{self, Deserializer};
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::id::ChangeId;
+use crate::time::Timestamp;
+
+/// A position in a feed: ordered by time, then by change id, byte by byte.
+///
+/// On the wire it is base64url without padding of
+/// `{"version":1,"changedAt":"…","changeId":"…"}`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cursor {
+    /// When the server took the position.
+    pub changed_at: Timestamp,
+    /// Tells positions of one instant apart.
+    pub change_id: ChangeId,
+}
+
+/// The text is no cursor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("Invalid cursor")]
+pub struct InvalidCursor;
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireCursor {
+    version: u8,
+    changed_at: Timestamp,
+    change_id: ChangeId,
+}
+
+/// A cursor is at most this long on the wire: 128 bytes of id, each escaped, and the rest.
+const MAX_WIRE_BYTES: usize = 1_536;
+
+impl Cursor {
+    /// The form on the wire.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let wire = WireCursor {
+            version: 1,
+            changed_at: self.changed_at,
+            change_id: self.change_id.clone(),
+        };
+        let json = serde_json::to_vec(&wire).expect("a struct of strings serializes");
+        URL_SAFE_NO_PAD.encode(json)
+    }
+
+    /// Reads the form on the wire.
+    ///
+    /// # Errors
+    /// [`InvalidCursor`] for anything else.
+    pub fn decode(text: &str) -> Result<Self, InvalidCursor> {
+        if text.len() > MAX_WIRE_BYTES {
+            return Err(InvalidCursor);
+        }
+        let json = URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidCursor)?;
+        let wire: WireCursor = serde_json::from_slice(&json).map_err(|_| InvalidCursor)?;
+        if wire.version != 1 {
+            return Err(InvalidCursor);
+        }
+        Ok(Self { changed_at: wire.changed_at, change_id: wire.change_id })
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.changed_at, self.change_id)
+    }
+}
+
+impl Serialize for Cursor {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.serialize_str(&self.encode())
+        } else {
+            (self.changed_at, &self.change_id).serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Cursor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            let text = std::borrow::Cow::<'_, str>::deserialize(deserializer)?;
+            Self::decode(&text).map_err(de::Error::custom)
+        } else {
+            let (changed_at, change_id) = Deserialize::deserialize(deserializer)?;
+            Ok(Self { changed_at, change_id })
+        }
+    }
+}
+
+/// Names the life of a database: positions of different epochs are never compared by a server.
+///
+/// It is the moment, in milliseconds, at which the database was made or restored, so that two
+/// restorations of one backup differ; 48 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Epoch(u64);
+
+impl Epoch {
+    const LIMIT: u64 = 1 << 48;
+
+    /// The epoch that begins at `now` and follows `before`.
+    #[must_use]
+    pub fn starting(now: Timestamp, before: Option<Self>) -> Self {
+        let at = u64::try_from(now.as_millis()).unwrap_or(0);
+        let floor = before.map_or(0, |epoch| epoch.0 + 1);
+        Self(at.max(floor).min(Self::LIMIT - 1))
+    }
+
+    /// Takes a stored epoch.
+    #[must_use]
+    pub const fn from_u64(value: u64) -> Option<Self> {
+        if value < Self::LIMIT { Some(Self(value)) } else { None }
+    }
+
+    /// The number to store.
+    #[must_use]
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
+/// A [`ChangeId`] as our server makes it: an epoch and a counter, both of fixed width, so that
+/// the order of bytes is the order of commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    /// The feed's epoch.
+    pub epoch: Epoch,
+    /// Counts the entries of the feed, from 1.
+    pub counter: u64,
+}
+
+impl Position {
+    /// The id on the wire: `<12 hex digits>-<16 hex digits>`.
+    #[must_use]
+    pub fn change_id(self) -> ChangeId {
+        ChangeId::new(self.to_string()).expect("hex digits and a dash make an id")
+    }
+
+    /// Reads an id that our server made; `None` for any other.
+    #[must_use]
+    pub fn parse(id: &ChangeId) -> Option<Self> {
+        let (epoch, counter) = id.as_str().split_once('-')?;
+        let hex = |text: &str, width: usize| {
+            let plain = text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+            if text.len() == width && plain { u64::from_str_radix(text, 16).ok() } else { None }
+        };
+        Some(Self { epoch: Epoch::from_u64(hex(epoch, 12)?)?, counter: hex(counter, 16)? })
+    }
+
+    /// The cursor at this position.
+    #[must_use]
+    pub fn at(self, changed_at: Timestamp) -> Cursor {
+        Cursor { changed_at, change_id: self.change_id() }
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:012x}-{:016x}", self.epoch.0, self.counter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn cursor(at: i64, id: &str) -> Cursor {
+        Cursor {
+            changed_at: Timestamp::from_millis(at).unwrap(),
+            change_id: ChangeId::new(id).unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_cursor_has_one_form_on_the_wire() {
+        let text = cursor(0, "a").encode();
+        assert_eq!(
+            String::from_utf8(URL_SAFE_NO_PAD.decode(&text).unwrap()).unwrap(),
+            r#"{"version":1,"changedAt":"1970-01-01T00:00:00.000Z","changeId":"a"}"#
+        );
+        assert_eq!(Cursor::decode(&text), Ok(cursor(0, "a")));
+    }
+
+    #[test]
+    fn anything_else_is_an_invalid_cursor() {
+        let encode = |json: &str| URL_SAFE_NO_PAD.encode(json);
+        for bad in [
+            String::new(),
+            "!!!".into(),
+            format!("{}=", cursor(0, "a").encode()),
+            encode("{}"),
+            encode(r#"{"version":2,"changedAt":"1970-01-01T00:00:00.000Z","changeId":"a"}"#),
+            encode(r#"{"version":1,"changedAt":"yesterday","changeId":"a"}"#),
+            encode(r#"{"version":1,"changedAt":"1970-01-01T00:00:00.000Z","changeId":""}"#),
+            "A".repeat(10_000),
+        ] {
+            assert_eq!(Cursor::decode(&bad), Err(InvalidCursor), "{bad}");
+        }
+    }
+
+    #[test]
+    fn two_restorations_of_one_backup_have_different_epochs() {
+        let at = |millis| Timestamp::from_millis(millis).unwrap();
+        let first = Epoch::starting(at(1_000), None);
+        let (one, other) =
+            (Epoch::starting(at(2_000), Some(first)), Epoch::starting(at(3_000), Some(first)));
+        assert!(first < one && one < other);
+        assert!(Epoch::starting(at(5), Some(first)) > first, "a clock that stepped back");
+    }
+
+    proptest! {
+        #[test]
+        fn a_cursor_survives_the_wire(millis in -62_167_219_200_000i64..253_402_300_799_999, id in "[!-~é]{1,60}") {
+            let cursor = cursor(millis, &id);
+            prop_assert_eq!(Cursor::decode(&cursor.encode()), Ok(cursor));
+        }
+
+        #[test]
+        fn decoding_never_panics(text in "\\PC{0,200}") {
+            let _ = Cursor::decode(&text);
+        }
+
+        #[test]
+        fn byte_order_is_commit_order(a in (0u64..1 << 48, any::<u64>()), b in (0u64..1 << 48, any::<u64>())) {
+            let position = |(epoch, counter)| Position { epoch: Epoch::from_u64(epoch).unwrap(), counter };
+            let (a, b) = (position(a), position(b));
+            prop_assert_eq!(a.cmp(&b), a.change_id().cmp(&b.change_id()));
+            prop_assert_eq!(Position::parse(&a.change_id()), Some(a));
+        }
+    }
+}

@@ -1,0 +1,647 @@
+//! Feed entries: what a user is told of a change to what they may see.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::access::{AccessLevel, Principal, PrincipalType};
+use crate::content::{Attachment, RelationKind, Sha256Digest};
+use crate::cursor::Cursor;
+use crate::id::{BlobId, ChangeId, ItemId, OpId, PrincipalId, RefId, ReplicaId, UserId, WriteId};
+use crate::item::{Encrypted, Metadata, Name, ObjectType};
+use crate::op::OpType;
+use crate::time::Timestamp;
+
+/// One entry of a feed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// Where it stands; on the wire `occurredAt` and `opId`.
+    pub position: Cursor,
+    /// What it tells.
+    pub body: EntryBody,
+}
+
+/// An entry but for its position.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EntryBody {
+    /// Who caused it; `None` where the server did.
+    pub actor: Option<UserId>,
+    /// The greatest stamp among the registers that it tells about.
+    pub authored_at: Timestamp,
+    /// The operation that caused it: told to its author only.
+    pub origin: Option<Origin>,
+    /// The change.
+    pub change: Change,
+}
+
+/// The operation behind an entry, in its author's own feed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// `authorOpId`.
+    pub op_id: OpId,
+    /// Of the author.
+    pub replica_id: ReplicaId,
+    /// Of the author's replica.
+    pub write_id: WriteId,
+}
+
+/// Why something went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RemovalReason {
+    /// The reader may no longer see it.
+    Revoked,
+}
+
+/// What changed in a user's view.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// The item as a whole, as it is now.
+    ItemUpsert(Box<ItemView>),
+    /// The item is gone.
+    ItemDelete {
+        /// Which.
+        item: ItemId,
+        /// Why, unless it was deleted.
+        reason: Option<RemovalReason>,
+    },
+    /// A grant on an item.
+    GrantAdd {
+        /// On what.
+        item: ItemId,
+        /// To whom.
+        principal: Principal,
+        /// How much.
+        level: AccessLevel,
+    },
+    /// A grant is gone.
+    GrantRemove {
+        /// On what.
+        item: ItemId,
+        /// To whom it was.
+        principal: Principal,
+        /// Why, unless it was removed.
+        reason: Option<RemovalReason>,
+    },
+    /// A link.
+    LinkAdd {
+        /// The container.
+        parent: ItemId,
+        /// What hangs under it.
+        child: ItemId,
+    },
+    /// A link is gone.
+    LinkRemove {
+        /// The container.
+        parent: ItemId,
+        /// What hung under it.
+        child: ItemId,
+        /// Why, unless it was removed.
+        reason: Option<RemovalReason>,
+    },
+    /// A content of an item; for [`RelationKind::File`] it replaces the one before.
+    BlobAttach(Box<Attachment>),
+    /// A content is gone.
+    BlobDetach {
+        /// From what.
+        item: ItemId,
+        /// What it was to the item.
+        relation_kind: RelationKind,
+        /// Its bytes.
+        blob_id: BlobId,
+        /// The attachment's id.
+        ref_id: RefId,
+        /// Why, unless it was detached.
+        reason: Option<RemovalReason>,
+    },
+}
+
+/// An item as a reader sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ItemView {
+    /// Which.
+    pub item_id: ItemId,
+    /// Its owner, for ever.
+    pub owner_id: UserId,
+    /// What it is.
+    pub object_type: ObjectType,
+    /// Its name; `None` if it has none, or an encrypted one.
+    pub name: Option<Name>,
+    /// Its metadata.
+    pub metadata: Metadata,
+    /// Its encrypted form.
+    pub encrypted: Option<Encrypted>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// The reader's own level.
+    pub access_level: AccessLevel,
+}
+
+/// What an entry is about. A feed holds one entry for each key: the newest.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EntryKey {
+    /// An item.
+    Item(ItemId),
+    /// A link.
+    Link {
+        /// The container.
+        parent: ItemId,
+        /// What hangs under it.
+        child: ItemId,
+    },
+    /// A grant.
+    Grant {
+        /// On what.
+        item: ItemId,
+        /// To whom.
+        principal: Principal,
+    },
+    /// The current content of an item.
+    Content(ItemId),
+    /// Another attachment of an item.
+    Attachment {
+        /// To what.
+        item: ItemId,
+        /// Which.
+        ref_id: RefId,
+    },
+}
+
+impl EntryKey {
+    /// The key as bytes; different keys have different bytes, whatever is in the ids.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        // The first id is closed by a byte that no UTF-8 has, so no two pairs join alike.
+        let join = |tag: u8, parts: &[&str]| {
+            let mut bytes =
+                Vec::with_capacity(1 + parts.iter().map(|part| part.len() + 1).sum::<usize>());
+            bytes.push(tag);
+            for (index, part) in parts.iter().enumerate() {
+                if index > 0 {
+                    bytes.push(0xFF);
+                }
+                bytes.extend_from_slice(part.as_bytes());
+            }
+            bytes
+        };
+        match self {
+            Self::Item(item) => join(b'i', &[item.as_str()]),
+            Self::Link { parent, child } => join(b'l', &[parent.as_str(), child.as_str()]),
+            Self::Grant { item, principal } => {
+                let tag = match principal.kind {
+                    PrincipalType::User => b'u',
+                    PrincipalType::Group => b'g',
+                    PrincipalType::Organization => b'o',
+                };
+                join(tag, &[item.as_str(), principal.id.as_str()])
+            }
+            Self::Content(item) => join(b'c', &[item.as_str()]),
+            Self::Attachment { item, ref_id } => join(b'a', &[item.as_str(), ref_id.as_str()]),
+        }
+    }
+}
+
+impl Change {
+    /// What the change is about.
+    #[must_use]
+    pub fn key(&self) -> EntryKey {
+        let attachment = |item: &ItemId, kind: RelationKind, ref_id: &RefId| match kind {
+            RelationKind::File => EntryKey::Content(item.clone()),
+            _ => EntryKey::Attachment { item: item.clone(), ref_id: ref_id.clone() },
+        };
+        match self {
+            Self::ItemUpsert(view) => EntryKey::Item(view.item_id.clone()),
+            Self::ItemDelete { item, .. } => EntryKey::Item(item.clone()),
+            Self::GrantAdd { item, principal, .. } | Self::GrantRemove { item, principal, .. } => {
+                EntryKey::Grant { item: item.clone(), principal: principal.clone() }
+            }
+            Self::LinkAdd { parent, child } | Self::LinkRemove { parent, child, .. } => {
+                EntryKey::Link { parent: parent.clone(), child: child.clone() }
+            }
+            Self::BlobAttach(a) => attachment(&a.item_id, a.relation_kind, &a.ref_id),
+            Self::BlobDetach { item, relation_kind, ref_id, .. } => {
+                attachment(item, *relation_kind, ref_id)
+            }
+        }
+    }
+
+    /// Whether it tells that something went.
+    #[must_use]
+    pub fn is_removal(&self) -> bool {
+        matches!(
+            self,
+            Self::ItemDelete { .. }
+                | Self::GrantRemove { .. }
+                | Self::LinkRemove { .. }
+                | Self::BlobDetach { .. }
+        )
+    }
+
+    /// The item that the change is about; for a link, the child.
+    #[must_use]
+    pub fn item(&self) -> &ItemId {
+        match self {
+            Self::ItemUpsert(view) => &view.item_id,
+            Self::BlobAttach(attachment) => &attachment.item_id,
+            Self::LinkAdd { child, .. } | Self::LinkRemove { child, .. } => child,
+            Self::ItemDelete { item, .. }
+            | Self::GrantAdd { item, .. }
+            | Self::GrantRemove { item, .. }
+            | Self::BlobDetach { item, .. } => item,
+        }
+    }
+}
+
+/// The form of an entry on the wire: flat, `null` for what does not apply. A feed stores it
+/// without the two fields of the position.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireEntry {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    op_id: Option<ChangeId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    occurred_at: Option<Timestamp>,
+    item_id: ItemId,
+    op_type: OpType,
+    principal_type: Option<PrincipalType>,
+    principal_id: Option<PrincipalId>,
+    access_level: Option<AccessLevel>,
+    parent_id: Option<ItemId>,
+    child_id: Option<ItemId>,
+    actor_id: Option<UserId>,
+    #[serde(default)]
+    source_table: Option<Cow<'static, str>>,
+    #[serde(default)]
+    source_id: Option<Cow<'static, str>>,
+    authored_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason: Option<RemovalReason>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    author_op_id: Option<OpId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    replica_id: Option<ReplicaId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    write_id: Option<WriteId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    object_type: Option<ObjectType>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<Name>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    metadata: Option<Metadata>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    owner_id: Option<UserId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    created_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    encrypted_payload: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key_epoch: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    encryption_nonce: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    encryption_aad: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    encryption_signature: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    blob_id: Option<BlobId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    relation_kind: Option<RelationKind>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    digest: Option<Sha256Digest>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    content_type: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ref_id: Option<RefId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    attached_at: Option<Timestamp>,
+}
+
+impl WireEntry {
+    fn new(op_type: OpType, item: &ItemId, body: &EntryBody) -> Self {
+        let source = match op_type {
+            OpType::ItemUpsert | OpType::ItemDelete => "items",
+            OpType::AclAdd | OpType::AclRemove => "grants",
+            OpType::LinkAdd | OpType::LinkRemove | OpType::LinkReassign => "links",
+            OpType::BlobAttach | OpType::BlobDetach => "blob_refs",
+        };
+        let origin = body.origin.as_ref();
+        Self {
+            op_id: None,
+            occurred_at: None,
+            item_id: item.clone(),
+            op_type,
+            principal_type: None,
+            principal_id: None,
+            access_level: None,
+            parent_id: None,
+            child_id: None,
+            actor_id: body.actor.clone(),
+            source_table: Some(Cow::Borrowed(source)),
+            source_id: Some(Cow::Owned(item.as_str().to_owned())),
+            authored_at: body.authored_at,
+            reason: None,
+            author_op_id: origin.map(|o| o.op_id.clone()),
+            replica_id: origin.map(|o| o.replica_id.clone()),
+            write_id: origin.map(|o| o.write_id),
+            object_type: None,
+            name: None,
+            metadata: None,
+            owner_id: None,
+            created_at: None,
+            encrypted_payload: None,
+            key_epoch: None,
+            encryption_nonce: None,
+            encryption_aad: None,
+            encryption_signature: None,
+            blob_id: None,
+            relation_kind: None,
+            size: None,
+            digest: None,
+            content_type: None,
+            ref_id: None,
+            attached_at: None,
+        }
+    }
+}
+
+impl From<&EntryBody> for WireEntry {
+    fn from(body: &EntryBody) -> Self {
+        match &body.change {
+            Change::ItemUpsert(view) => {
+                let mut wire = Self::new(OpType::ItemUpsert, &view.item_id, body);
+                wire.access_level = Some(view.access_level);
+                wire.object_type = Some(view.object_type);
+                wire.name.clone_from(&view.name);
+                wire.metadata = Some(view.metadata.clone());
+                wire.owner_id = Some(view.owner_id.clone());
+                wire.created_at = Some(view.created_at);
+                if let Some(encrypted) = &view.encrypted {
+                    wire.encrypted_payload = Some(encrypted.payload.clone());
+                    wire.key_epoch = Some(encrypted.key_epoch);
+                    wire.encryption_nonce.clone_from(&encrypted.nonce);
+                    wire.encryption_aad.clone_from(&encrypted.aad);
+                    wire.encryption_signature.clone_from(&encrypted.signature);
+                }
+                wire
+            }
+            Change::ItemDelete { item, reason } => {
+                Self { reason: *reason, ..Self::new(OpType::ItemDelete, item, body) }
+            }
+            Change::GrantAdd { item, principal, level } => Self {
+                principal_type: Some(principal.kind),
+                principal_id: Some(principal.id.clone()),
+                access_level: Some(*level),
+                ..Self::new(OpType::AclAdd, item, body)
+            },
+            Change::GrantRemove { item, principal, reason } => Self {
+                principal_type: Some(principal.kind),
+                principal_id: Some(principal.id.clone()),
+                reason: *reason,
+                ..Self::new(OpType::AclRemove, item, body)
+            },
+            Change::LinkAdd { parent, child } => Self {
+                parent_id: Some(parent.clone()),
+                child_id: Some(child.clone()),
+                ..Self::new(OpType::LinkAdd, child, body)
+            },
+            Change::LinkRemove { parent, child, reason } => Self {
+                parent_id: Some(parent.clone()),
+                child_id: Some(child.clone()),
+                reason: *reason,
+                ..Self::new(OpType::LinkRemove, child, body)
+            },
+            Change::BlobAttach(a) => Self {
+                blob_id: Some(a.blob_id.clone()),
+                relation_kind: Some(a.relation_kind),
+                size: Some(a.size),
+                digest: Some(a.digest),
+                content_type: a.content_type.clone(),
+                ref_id: Some(a.ref_id.clone()),
+                attached_at: Some(a.attached_at),
+                ..Self::new(OpType::BlobAttach, &a.item_id, body)
+            },
+            Change::BlobDetach { item, relation_kind, blob_id, ref_id, reason } => Self {
+                blob_id: Some(blob_id.clone()),
+                relation_kind: Some(*relation_kind),
+                ref_id: Some(ref_id.clone()),
+                reason: *reason,
+                ..Self::new(OpType::BlobDetach, item, body)
+            },
+        }
+    }
+}
+
+/// What is missing from an entry, or wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} {problem}")]
+pub struct MalformedEntry {
+    field: &'static str,
+    problem: &'static str,
+}
+
+fn need<T>(field: &'static str, value: Option<T>) -> Result<T, MalformedEntry> {
+    value.ok_or(MalformedEntry { field, problem: "is missing" })
+}
+
+impl TryFrom<WireEntry> for Entry {
+    type Error = MalformedEntry;
+
+    fn try_from(wire: WireEntry) -> Result<Self, MalformedEntry> {
+        let position = Cursor {
+            changed_at: need("occurredAt", wire.occurred_at)?,
+            change_id: need("opId", wire.op_id)?,
+        };
+        let item = wire.item_id;
+        let principal = |kind, id| {
+            Ok::<_, MalformedEntry>(Principal {
+                kind: need("principalType", kind)?,
+                id: need("principalId", id)?,
+            })
+        };
+        let link = |parent, child: Option<ItemId>| {
+            let (parent, child) = (need("parentId", parent)?, need("childId", child)?);
+            if parent == child {
+                return Err(MalformedEntry { field: "parentId", problem: "is the child itself" });
+            }
+            if child != item {
+                return Err(MalformedEntry { field: "childId", problem: "is not the itemId" });
+            }
+            Ok((parent, child))
+        };
+        let reason = wire.reason;
+        let change = match wire.op_type {
+            OpType::ItemUpsert => {
+                let encrypted = match wire.encrypted_payload {
+                    Some(payload) => Some(Encrypted {
+                        payload,
+                        key_epoch: need("keyEpoch", wire.key_epoch)?,
+                        nonce: wire.encryption_nonce,
+                        aad: wire.encryption_aad,
+                        signature: wire.encryption_signature,
+                    }),
+                    None => None,
+                };
+                if let Some((field, problem)) = encrypted.as_ref().and_then(Encrypted::problem) {
+                    return Err(MalformedEntry { field, problem });
+                }
+                Change::ItemUpsert(Box::new(ItemView {
+                    item_id: item,
+                    owner_id: need("ownerId", wire.owner_id)?,
+                    object_type: need("objectType", wire.object_type)?,
+                    name: wire.name,
+                    metadata: wire.metadata.unwrap_or_default(),
+                    encrypted,
+                    created_at: need("createdAt", wire.created_at)?,
+                    access_level: need("accessLevel", wire.access_level)?,
+                }))
+            }
+            OpType::ItemDelete => Change::ItemDelete { item, reason },
+            OpType::AclAdd => Change::GrantAdd {
+                item,
+                principal: principal(wire.principal_type, wire.principal_id)?,
+                level: need("accessLevel", wire.access_level)?,
+            },
+            OpType::AclRemove => Change::GrantRemove {
+                item,
+                principal: principal(wire.principal_type, wire.principal_id)?,
+                reason,
+            },
+            OpType::LinkAdd => {
+                let (parent, child) = link(wire.parent_id, wire.child_id)?;
+                Change::LinkAdd { parent, child }
+            }
+            OpType::LinkRemove => {
+                let (parent, child) = link(wire.parent_id, wire.child_id)?;
+                Change::LinkRemove { parent, child, reason }
+            }
+            OpType::BlobAttach => Change::BlobAttach(Box::new(Attachment {
+                item_id: item,
+                blob_id: need("blobId", wire.blob_id)?,
+                relation_kind: need("relationKind", wire.relation_kind)?,
+                size: need("size", wire.size)?,
+                digest: need("digest", wire.digest)?,
+                content_type: wire.content_type,
+                ref_id: need("refId", wire.ref_id)?,
+                attached_at: need("attachedAt", wire.attached_at)?,
+            })),
+            OpType::BlobDetach => Change::BlobDetach {
+                item,
+                relation_kind: need("relationKind", wire.relation_kind)?,
+                blob_id: need("blobId", wire.blob_id)?,
+                ref_id: need("refId", wire.ref_id)?,
+                reason,
+            },
+            OpType::LinkReassign => {
+                return Err(MalformedEntry { field: "opType", problem: "is not one of a feed" });
+            }
+        };
+        let origin = match (wire.author_op_id, wire.replica_id, wire.write_id) {
+            (Some(op_id), Some(replica_id), Some(write_id)) => {
+                Some(Origin { op_id, replica_id, write_id })
+            }
+            (None, None, None) => None,
+            _ => {
+                let problem = "comes with replicaId and writeId or not at all";
+                return Err(MalformedEntry { field: "authorOpId", problem });
+            }
+        };
+        let body =
+            EntryBody { actor: wire.actor_id, authored_at: wire.authored_at, origin, change };
+        Ok(Self { position, body })
+    }
+}
+
+impl EntryBody {
+    /// The JSON object that a feed stores: the wire form without `opId` and `occurredAt`.
+    #[must_use]
+    pub fn to_stored_json(&self) -> String {
+        serde_json::to_string(&WireEntry::from(self)).expect("an entry serializes")
+    }
+}
+
+/// Completes a stored entry with its position, giving its form on the wire.
+///
+/// `stored` comes from [`EntryBody::to_stored_json`]; the position's id needs no escape.
+#[must_use]
+pub fn wire_json(stored: &str, position: crate::cursor::Position, changed_at: Timestamp) -> String {
+    let rest = stored.strip_prefix('{').unwrap_or(stored);
+    format!(r#"{{"opId":"{position}","occurredAt":"{changed_at}",{rest}"#)
+}
+
+impl Serialize for Entry {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut wire = WireEntry::from(&self.body);
+        wire.op_id = Some(self.position.change_id.clone());
+        wire.occurred_at = Some(self.position.changed_at);
+        wire.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        WireEntry::deserialize(deserializer)?.try_into().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cursor::{Epoch, Position};
+    use serde_json::json;
+
+    #[test]
+    fn an_entry_has_the_contracts_form_and_survives_the_wire() {
+        let body = EntryBody {
+            actor: Some(UserId::new("u").unwrap()),
+            authored_at: Timestamp::from_millis(1).unwrap(),
+            origin: None,
+            change: Change::LinkAdd {
+                parent: ItemId::new("p").unwrap(),
+                child: ItemId::new("c").unwrap(),
+            },
+        };
+        let position = Position { epoch: Epoch::from_u64(7).unwrap(), counter: 2 };
+        let at = Timestamp::from_millis(5).unwrap();
+        let text = wire_json(&body.to_stored_json(), position, at);
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&text).unwrap(),
+            json!({
+                "opId": "000000000007-0000000000000002", "occurredAt": "1970-01-01T00:00:00.005Z",
+                "itemId": "c", "opType": "link_add", "principalType": null, "principalId": null,
+                "accessLevel": null, "parentId": "p", "childId": "c", "actorId": "u",
+                "sourceTable": "links", "sourceId": "c", "authoredAt": "1970-01-01T00:00:00.001Z",
+            })
+        );
+        let entry: Entry = serde_json::from_str(&text).unwrap();
+        assert_eq!(entry, Entry { position: position.at(at), body });
+        assert_eq!(
+            serde_json::from_str::<Entry>(&serde_json::to_string(&entry).unwrap()).unwrap(),
+            entry
+        );
+    }
+
+    #[test]
+    fn keys_of_different_things_have_different_bytes() {
+        let link = |parent: &str, child: &str| {
+            EntryKey::Link {
+                parent: ItemId::new(parent).unwrap(),
+                child: ItemId::new(child).unwrap(),
+            }
+            .to_bytes()
+        };
+        assert_ne!(link("a:b", "c"), link("a", "b:c"));
+        assert_ne!(link("ab", "c"), link("a", "bc"));
+    }
+
+    #[test]
+    fn a_malformed_entry_names_its_field() {
+        let error = serde_json::from_str::<Entry>(
+            r#"{"opId":"1","occurredAt":"1970-01-01T00:00:00Z","itemId":"c","opType":"link_add","authoredAt":"1970-01-01T00:00:00Z","childId":"c"}"#,
+        )
+        .unwrap_err();
+        assert!(error.to_string().contains("parentId is missing"), "{error}");
+    }
+}

@@ -1,0 +1,241 @@
+//! The guardrails: each check whose failure means that the protocol was broken, in one table.
+//!
+//! A violation stops the client and changes nothing. Its signature, message and details are the
+//! same every time the same rule is broken in the same way; nothing in them depends on time,
+//! chance or addresses. An operator's runbook explains each signature.
+
+use std::fmt;
+
+use serde_json::{Map, Value, json};
+
+use crate::cursor::Cursor;
+use crate::id::{ChangeId, ReplicaId, WriteId};
+
+/// Which part of a client's work found the violation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Stage {
+    Pull,
+    Reconcile,
+    Flush,
+    Hydrate,
+}
+
+impl Stage {
+    /// As it is spelt in a signature.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pull => "pull",
+            Self::Reconcile => "reconcile",
+            Self::Flush => "flush",
+            Self::Hydrate => "hydrate",
+        }
+    }
+}
+
+/// A broken rule, with what is needed to diagnose it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Violation {
+    /// A write id for a replica is below one seen before.
+    LastWriteIdRegression {
+        /// [`Stage::Pull`] or [`Stage::Reconcile`].
+        stage: Stage,
+        /// Whose.
+        replica_id: ReplicaId,
+        /// The one seen, or sent.
+        previous: WriteId,
+        /// The one that came.
+        incoming: WriteId,
+    },
+    /// `hasMore` with no items.
+    EmptyPageWithMore,
+    /// An operation id comes twice within one pull-until-settled cycle.
+    DuplicateOpReplay {
+        /// Which.
+        op_id: ChangeId,
+    },
+    /// `nextCursor` is not the page's last item, or is missing where there is more.
+    NextCursorMismatch {
+        /// What came as `nextCursor`.
+        next_cursor: Option<Cursor>,
+        /// The page's last item.
+        page_cursor: Cursor,
+    },
+    /// The page's cursor is before the local one.
+    PullCursorRegression {
+        /// The local one.
+        previous: Cursor,
+        /// The page's.
+        incoming: Cursor,
+    },
+    /// An item is not strictly after the one before it, or not after the local cursor.
+    ItemsOutOfOrder {
+        /// Which of the page, from 0.
+        item_index: usize,
+        /// Its id.
+        op_id: ChangeId,
+    },
+    /// The server can no longer serve the cursor.
+    RematerializationRequired {
+        /// The one asked for.
+        requested: Option<Cursor>,
+        /// The oldest that it can serve.
+        oldest_available: Option<Cursor>,
+    },
+    /// The acknowledged cursor is before the one sent.
+    ReconcileCursorRegression {
+        /// The one sent.
+        previous: Cursor,
+        /// The one acknowledged.
+        incoming: Cursor,
+    },
+    /// Stale write ids persist after all recoveries.
+    StaleWriteRecoveryExhausted {
+        /// Recoveries made.
+        attempts: u32,
+        /// Recoveries allowed.
+        max_attempts: u32,
+        /// Stale results in the last push.
+        stale_results: usize,
+    },
+    /// An exported state is malformed or contradicts itself.
+    Hydrate {
+        /// The field.
+        field: String,
+        /// Which element of the field, from 0.
+        index: Option<usize>,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl Violation {
+    /// Which part of the work found it.
+    #[must_use]
+    pub const fn stage(&self) -> Stage {
+        match self {
+            Self::LastWriteIdRegression { stage, .. } => *stage,
+            Self::EmptyPageWithMore
+            | Self::DuplicateOpReplay { .. }
+            | Self::NextCursorMismatch { .. }
+            | Self::PullCursorRegression { .. }
+            | Self::ItemsOutOfOrder { .. }
+            | Self::RematerializationRequired { .. } => Stage::Pull,
+            Self::ReconcileCursorRegression { .. } => Stage::Reconcile,
+            Self::StaleWriteRecoveryExhausted { .. } => Stage::Flush,
+            Self::Hydrate { .. } => Stage::Hydrate,
+        }
+    }
+
+    /// The rule's name.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::LastWriteIdRegression { .. } => "lastWriteIdRegression",
+            Self::EmptyPageWithMore
+            | Self::NextCursorMismatch { .. }
+            | Self::ItemsOutOfOrder { .. } => "pullPageInvariantViolation",
+            Self::DuplicateOpReplay { .. } => "pullDuplicateOpReplay",
+            Self::PullCursorRegression { .. } => "pullCursorRegression",
+            Self::RematerializationRequired { .. } => "pullRematerializationRequired",
+            Self::ReconcileCursorRegression { .. } => "reconcileCursorRegression",
+            Self::StaleWriteRecoveryExhausted { .. } => "staleWriteRecoveryExhausted",
+            Self::Hydrate { .. } => "hydrateGuardrailViolation",
+        }
+    }
+
+    /// `stage:code`, what a runbook is searched for.
+    #[must_use]
+    pub fn signature(&self) -> String {
+        format!("{}:{}", self.stage().as_str(), self.code())
+    }
+
+    /// The error text.
+    #[must_use]
+    pub fn message(&self) -> String {
+        match self {
+            Self::LastWriteIdRegression { replica_id, .. } => {
+                format!("transport regressed lastReconciledWriteIds for replica {replica_id}")
+            }
+            Self::EmptyPageWithMore => {
+                "transport returned hasMore=true with an empty pull page".into()
+            }
+            Self::DuplicateOpReplay { op_id } => {
+                format!("transport replayed opId {op_id} during pull pagination")
+            }
+            Self::NextCursorMismatch { .. } => {
+                "transport returned nextCursor that does not match pull page tail".into()
+            }
+            Self::PullCursorRegression { .. } => "transport returned regressing sync cursor".into(),
+            Self::ItemsOutOfOrder { .. } => "transport returned items out of feed order".into(),
+            Self::RematerializationRequired { .. } => {
+                "pull requires re-materialization from canonical state".into()
+            }
+            Self::ReconcileCursorRegression { .. } => {
+                "transport reconcile regressed sync cursor".into()
+            }
+            Self::StaleWriteRecoveryExhausted { .. } => {
+                "stale write-id recovery exceeded max retry attempts without forward progress"
+                    .into()
+            }
+            Self::Hydrate { field, index: Some(index), reason } => {
+                format!("{field}[{index}] {reason}")
+            }
+            Self::Hydrate { field, index: None, reason } => format!("{field} {reason}"),
+        }
+    }
+
+    /// The details, by name.
+    #[must_use]
+    pub fn details(&self) -> Map<String, Value> {
+        let pair = |previous: &Cursor, incoming: &Cursor| {
+            json!({
+                "previousChangedAt": previous.changed_at, "previousChangeId": previous.change_id,
+                "incomingChangedAt": incoming.changed_at, "incomingChangeId": incoming.change_id,
+            })
+        };
+        let at = |cursor: &Option<Cursor>| cursor.as_ref().map(|c| c.changed_at);
+        let id = |cursor: &Option<Cursor>| cursor.as_ref().map(|c| c.change_id.clone());
+        let details = match self {
+            Self::LastWriteIdRegression { replica_id, previous, incoming, .. } => json!({
+                "replicaId": replica_id, "previousWriteId": previous, "incomingWriteId": incoming,
+            }),
+            Self::EmptyPageWithMore => json!({"hasMore": true, "itemsLength": 0}),
+            Self::DuplicateOpReplay { op_id } => json!({"opId": op_id}),
+            Self::NextCursorMismatch { next_cursor, page_cursor } => json!({
+                "nextCursorChangedAt": at(next_cursor), "nextCursorChangeId": id(next_cursor),
+                "pageCursorChangedAt": page_cursor.changed_at,
+                "pageCursorChangeId": page_cursor.change_id,
+            }),
+            Self::PullCursorRegression { previous, incoming }
+            | Self::ReconcileCursorRegression { previous, incoming } => pair(previous, incoming),
+            Self::ItemsOutOfOrder { item_index, op_id } => {
+                json!({"itemIndex": item_index, "opId": op_id})
+            }
+            Self::RematerializationRequired { requested, oldest_available } => json!({
+                "requestedChangedAt": at(requested), "requestedChangeId": id(requested),
+                "oldestAvailableChangedAt": at(oldest_available),
+                "oldestAvailableChangeId": id(oldest_available),
+            }),
+            Self::StaleWriteRecoveryExhausted { attempts, max_attempts, stale_results } => json!({
+                "attempts": attempts, "maxAttempts": max_attempts, "staleResults": stale_results,
+            }),
+            Self::Hydrate { field, index, reason } => {
+                json!({"field": field, "index": index, "reason": reason})
+            }
+        };
+        match details {
+            Value::Object(details) => details,
+            _ => Map::new(),
+        }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message())
+    }
+}
+
+impl std::error::Error for Violation {}

@@ -1,0 +1,202 @@
+//! What an item is made of: its type, name, metadata and encrypted form.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::de::{self, Deserializer};
+use serde::{Deserialize, Serialize};
+
+use crate::limits;
+
+/// What kind of thing an item is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub enum ObjectType {
+    File,
+    Folder,
+    Photo,
+    Audio,
+    Video,
+    Contact,
+    Note,
+    Email,
+    Playlist,
+    Album,
+    ContactGroup,
+    EmailFolder,
+    Tag,
+}
+
+/// The name of an item: 1 to 255 bytes, no `/`, no NUL, neither `.` nor `..`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Name(Arc<str>);
+
+/// Why a string is no name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidName {
+    /// It has no bytes.
+    #[error("must not be empty")]
+    Empty,
+    /// It is too long.
+    #[error("must be at most {} bytes", limits::MAX_NAME_BYTES)]
+    TooLong,
+    /// It has a `/`, which separates names in a path.
+    #[error("must not contain '/'")]
+    Slash,
+    /// It has a NUL.
+    #[error("must not contain NUL")]
+    Nul,
+    /// It is `.` or `..`, which mean a folder itself and its parent.
+    #[error("must not be '.' or '..'")]
+    Dots,
+}
+
+impl Name {
+    /// Checks `text` and takes it as a name.
+    ///
+    /// # Errors
+    /// [`InvalidName`] says which rule it breaks.
+    pub fn new(text: impl AsRef<str>) -> Result<Self, InvalidName> {
+        let text = text.as_ref();
+        if text.is_empty() {
+            return Err(InvalidName::Empty);
+        }
+        if text.len() > limits::MAX_NAME_BYTES {
+            return Err(InvalidName::TooLong);
+        }
+        if text.contains('/') {
+            return Err(InvalidName::Slash);
+        }
+        if text.contains('\0') {
+            return Err(InvalidName::Nul);
+        }
+        if matches!(text, "." | "..") {
+            return Err(InvalidName::Dots);
+        }
+        Ok(Self(Arc::from(text)))
+    }
+
+    /// The name as it is written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'_, str>::deserialize(deserializer)?;
+        Self::new(&*text).map_err(|reason| de::Error::custom(format_args!("the name {reason}")))
+    }
+}
+
+/// Metadata: each key is a register of its own.
+pub type Metadata = BTreeMap<Arc<str>, serde_json::Value>;
+
+/// The longest metadata key, in bytes.
+pub const MAX_METADATA_KEY_BYTES: usize = 255;
+
+/// How many bytes `metadata` counts for: its keys and the JSON text of its values.
+#[must_use]
+pub fn metadata_bytes<'a>(
+    metadata: impl IntoIterator<Item = (&'a Arc<str>, &'a serde_json::Value)>,
+) -> usize {
+    metadata.into_iter().map(|(key, value)| key.len() + json_bytes(value)).sum()
+}
+
+/// The length of a value's JSON text, without writing it out.
+fn json_bytes(value: &serde_json::Value) -> usize {
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    serde_json::to_writer(&mut count, value).expect("counting does not fail");
+    count.0
+}
+
+/// What a client encrypted, carried through untouched and never read by the server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Encrypted {
+    /// Base64.
+    pub payload: Arc<str>,
+    /// Which key, from 1.
+    pub key_epoch: u64,
+    /// Base64.
+    pub nonce: Option<Arc<str>>,
+    /// Base64.
+    pub aad: Option<Arc<str>>,
+    /// Base64.
+    pub signature: Option<Arc<str>>,
+}
+
+impl Encrypted {
+    /// The first field that breaks a rule, if any, and how.
+    #[must_use]
+    pub fn problem(&self) -> Option<(&'static str, &'static str)> {
+        if self.key_epoch == 0 || self.key_epoch > crate::id::WriteId::MAX.get() {
+            return Some(("keyEpoch", "must be a positive integer"));
+        }
+        let parts = [
+            ("encryptedPayload", Some(&self.payload)),
+            ("encryptionNonce", self.nonce.as_ref()),
+            ("encryptionAad", self.aad.as_ref()),
+            ("encryptionSignature", self.signature.as_ref()),
+        ];
+        for (field, text) in parts {
+            let Some(text) = text else { continue };
+            if text.len() > limits::MAX_ENCRYPTED_BYTES {
+                return Some((field, "must be at most 65536 bytes"));
+            }
+            if STANDARD.decode(&**text).is_err() {
+                return Some((field, "must be base64"));
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_one_step_of_a_path() {
+        assert_eq!(Name::new(""), Err(InvalidName::Empty));
+        assert_eq!(Name::new("a/b"), Err(InvalidName::Slash));
+        assert_eq!(Name::new("a\0"), Err(InvalidName::Nul));
+        assert_eq!(Name::new(".."), Err(InvalidName::Dots));
+        assert_eq!(Name::new("é".repeat(128)), Err(InvalidName::TooLong));
+        assert!(Name::new("...").is_ok());
+        assert!(Name::new(" a\n").is_ok(), "file systems have such names");
+    }
+
+    #[test]
+    fn an_object_type_is_spelt_as_on_the_wire() {
+        assert_eq!(serde_json::to_string(&ObjectType::ContactGroup).unwrap(), "\"contactGroup\"");
+        assert!(serde_json::from_str::<ObjectType>("\"socket\"").is_err());
+    }
+
+    #[test]
+    fn metadata_is_counted_as_its_json_text() {
+        let metadata: Metadata = [(Arc::from("ab"), serde_json::json!({"c": "\u{1}"}))].into();
+        assert_eq!(metadata_bytes(&metadata), 2 + r#"{"c":"\u0001"}"#.len());
+    }
+}

@@ -1,0 +1,100 @@
+//! Every bound of the protocol, in one place. `GET /v1/vfs/limits` serves them.
+
+use serde::{Deserialize, Serialize};
+
+/// Operations in one push.
+pub const MAX_PUSH_OPERATIONS: usize = 500;
+/// Bytes of a push's body, before compression.
+pub const MAX_PUSH_BYTES: usize = 4 * 1024 * 1024;
+/// Entries in one pull page.
+pub const MAX_PULL_LIMIT: u32 = 500;
+/// Entries in a pull page when no limit is asked for.
+pub const DEFAULT_PULL_LIMIT: u32 = 100;
+/// A pull page ends early at this many bytes.
+pub const MAX_PULL_BYTES: usize = 4 * 1024 * 1024;
+/// Entries of a `lastReconciledWriteIds` map.
+pub const MAX_WRITE_ID_ENTRIES: usize = 512;
+/// Bytes of UTF-8 in a name.
+pub const MAX_NAME_BYTES: usize = 255;
+/// Keys that an item's metadata may have at one time.
+pub const MAX_METADATA_KEYS: usize = 64;
+/// Keys that an item's metadata may ever have had, removed ones included.
+pub const MAX_METADATA_KEYS_EVER: usize = 1_024;
+/// Bytes of an item's metadata: its keys and the JSON text of its values.
+pub const MAX_METADATA_BYTES: usize = 16 * 1024;
+/// Bytes of an encrypted payload, as base64.
+pub const MAX_ENCRYPTED_BYTES: usize = 64 * 1024;
+/// Milliseconds that an author's clock may run ahead of the server's before it is held back.
+pub const MAX_CLOCK_AHEAD_MILLIS: i64 = 60_000;
+/// Bytes of content that may ride along in a JSON body, before base64.
+pub const MAX_INLINE_BLOB_BYTES: usize = 1024 * 1024;
+/// Files in one blob batch.
+pub const MAX_BLOB_BATCH: usize = 256;
+/// Bytes of a blob batch's body.
+pub const MAX_BLOB_BATCH_BYTES: usize = 8 * 1024 * 1024;
+/// Recoveries from stale write ids before a flush gives up.
+pub const MAX_STALE_RECOVERIES: u32 = 2;
+
+/// The limits as `GET /v1/vfs/limits` serves them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Limits {
+    /// Bytes of UTF-8 in an id.
+    pub max_id_bytes: u64,
+    /// The greatest write id.
+    pub max_write_id: u64,
+    /// Operations in one push.
+    pub max_push_operations: u64,
+    /// Bytes of a push's body.
+    pub max_push_bytes: u64,
+    /// Entries in one pull page.
+    pub max_pull_limit: u64,
+    /// Entries in a pull page when no limit is asked for.
+    pub default_pull_limit: u64,
+    /// Bytes at which a pull page ends early.
+    pub max_pull_bytes: u64,
+    /// Entries of a `lastReconciledWriteIds` map.
+    pub max_write_id_entries: u64,
+    /// Bytes of UTF-8 in a name.
+    pub max_name_bytes: u64,
+    /// Keys of an item's metadata.
+    pub max_metadata_keys: u64,
+    /// Keys of an item's metadata, removed ones included.
+    pub max_metadata_keys_ever: u64,
+    /// Bytes of an item's metadata.
+    pub max_metadata_bytes: u64,
+    /// Bytes of an encrypted payload, as base64.
+    pub max_encrypted_bytes: u64,
+    /// Milliseconds that an author's clock may run ahead.
+    pub max_clock_ahead_millis: u64,
+    /// Bytes of content that may ride along in a JSON body.
+    pub max_inline_blob_bytes: u64,
+    /// Files in one blob batch.
+    pub max_blob_batch: u64,
+    /// Bytes of a blob batch's body.
+    pub max_blob_batch_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_id_bytes: crate::id::MAX_ID_BYTES as u64,
+            max_write_id: crate::id::WriteId::MAX.get(),
+            max_push_operations: MAX_PUSH_OPERATIONS as u64,
+            max_push_bytes: MAX_PUSH_BYTES as u64,
+            max_pull_limit: u64::from(MAX_PULL_LIMIT),
+            default_pull_limit: u64::from(DEFAULT_PULL_LIMIT),
+            max_pull_bytes: MAX_PULL_BYTES as u64,
+            max_write_id_entries: MAX_WRITE_ID_ENTRIES as u64,
+            max_name_bytes: MAX_NAME_BYTES as u64,
+            max_metadata_keys: MAX_METADATA_KEYS as u64,
+            max_metadata_keys_ever: MAX_METADATA_KEYS_EVER as u64,
+            max_metadata_bytes: MAX_METADATA_BYTES as u64,
+            max_encrypted_bytes: MAX_ENCRYPTED_BYTES as u64,
+            max_clock_ahead_millis: MAX_CLOCK_AHEAD_MILLIS as u64,
+            max_inline_blob_bytes: MAX_INLINE_BLOB_BYTES as u64,
+            max_blob_batch: MAX_BLOB_BATCH as u64,
+            max_blob_batch_bytes: MAX_BLOB_BATCH_BYTES as u64,
+        }
+    }
+}

@@ -1,0 +1,436 @@
+//! Operations: what a replica writes. The wire's struct of options exists here once; inside, an
+//! operation's variant carries exactly what it needs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::access::{AccessLevel, Principal, PrincipalType};
+use crate::id::{ItemId, OpId, PrincipalId, ReplicaId, WriteId};
+use crate::item::{Encrypted, MAX_METADATA_KEY_BYTES, Name, ObjectType, metadata_bytes};
+use crate::limits;
+use crate::time::Timestamp;
+
+/// One write by one replica.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Operation {
+    /// Random, never derived from the write id.
+    pub op_id: OpId,
+    /// The item that it is about; for links, the child.
+    pub item_id: ItemId,
+    /// Its author's replica.
+    pub replica_id: ReplicaId,
+    /// The replica's counter.
+    pub write_id: WriteId,
+    /// The author's hybrid logical clock.
+    pub occurred_at: Timestamp,
+    /// What it sets.
+    pub action: Action,
+}
+
+/// What an operation sets.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Creates the item or sets the fields that are there, and "not deleted".
+    Upsert(Box<Upsert>),
+    /// The item is gone.
+    Delete,
+    /// The principal's grant on the item.
+    GrantAdd {
+        /// To whom.
+        principal: Principal,
+        /// How much.
+        level: AccessLevel,
+    },
+    /// The principal has no grant on the item.
+    GrantRemove {
+        /// From whom.
+        principal: Principal,
+    },
+    /// The item hangs under `parent`.
+    LinkAdd {
+        /// The container.
+        parent: ItemId,
+    },
+    /// The item does not hang under `parent`.
+    LinkRemove {
+        /// The container.
+        parent: ItemId,
+    },
+    /// The item moves under `parent`, away from its other parents in that tree.
+    LinkReassign {
+        /// The new container.
+        parent: ItemId,
+    },
+}
+
+/// The fields of an item that an operation sets; what is `None` stays as it is.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Upsert {
+    /// The type.
+    pub object_type: Option<ObjectType>,
+    /// The name.
+    pub name: Option<Name>,
+    /// Metadata keys; `None` removes one.
+    pub metadata: BTreeMap<Arc<str>, Option<serde_json::Value>>,
+    /// The encrypted form, instead of name and metadata.
+    pub encrypted: Option<Encrypted>,
+    /// Where a new item hangs, and whose tree it belongs to. Ignored if the item exists.
+    pub parent: Option<ItemId>,
+}
+
+/// The name of an operation or of a feed entry on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum OpType {
+    ItemUpsert,
+    ItemDelete,
+    AclAdd,
+    AclRemove,
+    LinkAdd,
+    LinkRemove,
+    LinkReassign,
+    /// Feed only.
+    BlobAttach,
+    /// Feed only.
+    BlobDetach,
+}
+
+/// An operation as it is on the wire. Unknown fields are ignored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct WireOperation {
+    pub op_id: OpId,
+    pub op_type: OpType,
+    pub item_id: ItemId,
+    pub replica_id: ReplicaId,
+    pub write_id: WriteId,
+    pub occurred_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object_type: Option<ObjectType>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Name>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<BTreeMap<Arc<str>, Option<serde_json::Value>>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encrypted_payload: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_epoch: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption_nonce: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption_aad: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption_signature: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub principal_type: Option<PrincipalType>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub principal_id: Option<PrincipalId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_level: Option<AccessLevel>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_id: Option<ItemId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub child_id: Option<ItemId>,
+}
+
+/// What makes an operation malformed, naming the field.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} {problem}")]
+pub struct Malformed {
+    /// The field on the wire.
+    pub field: &'static str,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+fn malformed(field: &'static str, problem: impl Into<String>) -> Malformed {
+    Malformed { field, problem: problem.into() }
+}
+
+fn required<T>(field: &'static str, value: Option<T>) -> Result<T, Malformed> {
+    value.ok_or_else(|| malformed(field, "is missing"))
+}
+
+impl Operation {
+    /// Reads one element of a push's `operations`.
+    ///
+    /// # Errors
+    /// [`Malformed`] names the field that is wrong.
+    pub fn parse(json: &str) -> Result<Self, Malformed> {
+        let wire: WireOperation = serde_json::from_str(json)
+            .map_err(|error| malformed("operation", format!("is malformed: {error}")))?;
+        wire.try_into()
+    }
+
+    /// The operation's JSON, the same for the same operation.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(&WireOperation::from(self)).expect("an operation serializes")
+    }
+
+    /// Digest of the whole operation in its canonical form: tells a retry from another operation
+    /// under the same ids.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        *blake3::hash(self.to_json().as_bytes()).as_bytes()
+    }
+
+    /// The parent that the operation names, if any.
+    #[must_use]
+    pub fn parent(&self) -> Option<&ItemId> {
+        match &self.action {
+            Action::Upsert(upsert) => upsert.parent.as_ref(),
+            Action::LinkAdd { parent }
+            | Action::LinkRemove { parent }
+            | Action::LinkReassign { parent } => Some(parent),
+            Action::Delete | Action::GrantAdd { .. } | Action::GrantRemove { .. } => None,
+        }
+    }
+}
+
+impl Upsert {
+    fn from_wire(wire: &mut WireOperation) -> Result<Self, Malformed> {
+        let encrypted = match wire.encrypted_payload.take() {
+            Some(payload) => {
+                let encrypted = Encrypted {
+                    payload,
+                    key_epoch: required("keyEpoch", wire.key_epoch)?,
+                    nonce: wire.encryption_nonce.take(),
+                    aad: wire.encryption_aad.take(),
+                    signature: wire.encryption_signature.take(),
+                };
+                if let Some((field, problem)) = encrypted.problem() {
+                    return Err(malformed(field, problem));
+                }
+                Some(encrypted)
+            }
+            None => None,
+        };
+        let metadata = wire.metadata.take().unwrap_or_default();
+        if encrypted.is_some() && (wire.name.is_some() || !metadata.is_empty()) {
+            return Err(malformed("encryptedPayload", "stands instead of name and metadata"));
+        }
+        if metadata.len() > limits::MAX_METADATA_KEYS_EVER {
+            return Err(malformed("metadata", "has too many keys"));
+        }
+        if let Some(key) = metadata.keys().find(|key| key.len() > MAX_METADATA_KEY_BYTES) {
+            return Err(malformed("metadata", format!("has a key of {} bytes", key.len())));
+        }
+        let values = metadata.iter().filter_map(|(key, value)| Some((key, value.as_ref()?)));
+        if metadata_bytes(values) > limits::MAX_METADATA_BYTES {
+            return Err(malformed("metadata", "must be at most 16384 bytes"));
+        }
+        if wire.parent_id.as_ref() == Some(&wire.item_id) {
+            return Err(malformed("parentId", "must not be the item itself"));
+        }
+        Ok(Self {
+            object_type: wire.object_type,
+            name: wire.name.take(),
+            metadata,
+            encrypted,
+            parent: wire.parent_id.take(),
+        })
+    }
+}
+
+impl TryFrom<WireOperation> for Operation {
+    type Error = Malformed;
+
+    fn try_from(mut wire: WireOperation) -> Result<Self, Malformed> {
+        let action = match wire.op_type {
+            OpType::ItemUpsert => Action::Upsert(Box::new(Upsert::from_wire(&mut wire)?)),
+            OpType::ItemDelete => Action::Delete,
+            OpType::AclAdd | OpType::AclRemove => {
+                let principal = Principal {
+                    kind: required("principalType", wire.principal_type)?,
+                    id: required("principalId", wire.principal_id.take())?,
+                };
+                if wire.op_type == OpType::AclAdd {
+                    let level = required("accessLevel", wire.access_level)?;
+                    Action::GrantAdd { principal, level }
+                } else {
+                    Action::GrantRemove { principal }
+                }
+            }
+            OpType::LinkAdd | OpType::LinkRemove | OpType::LinkReassign => {
+                let parent = required("parentId", wire.parent_id.take())?;
+                if required("childId", wire.child_id.take())? != wire.item_id {
+                    return Err(malformed("childId", "must be the itemId"));
+                }
+                if parent == wire.item_id {
+                    return Err(malformed("parentId", "must not be the child itself"));
+                }
+                match wire.op_type {
+                    OpType::LinkAdd => Action::LinkAdd { parent },
+                    OpType::LinkRemove => Action::LinkRemove { parent },
+                    _ => Action::LinkReassign { parent },
+                }
+            }
+            OpType::BlobAttach | OpType::BlobDetach => {
+                return Err(malformed("opType", "is not one that a client may push"));
+            }
+        };
+        Ok(Self {
+            op_id: wire.op_id,
+            item_id: wire.item_id,
+            replica_id: wire.replica_id,
+            write_id: wire.write_id,
+            occurred_at: wire.occurred_at,
+            action,
+        })
+    }
+}
+
+impl From<&Operation> for WireOperation {
+    fn from(op: &Operation) -> Self {
+        let mut wire = Self {
+            op_id: op.op_id.clone(),
+            op_type: OpType::ItemDelete,
+            item_id: op.item_id.clone(),
+            replica_id: op.replica_id.clone(),
+            write_id: op.write_id,
+            occurred_at: op.occurred_at,
+            object_type: None,
+            name: None,
+            metadata: None,
+            encrypted_payload: None,
+            key_epoch: None,
+            encryption_nonce: None,
+            encryption_aad: None,
+            encryption_signature: None,
+            principal_type: None,
+            principal_id: None,
+            access_level: None,
+            parent_id: None,
+            child_id: None,
+        };
+        let mut link = |op_type, parent: &ItemId| {
+            wire.op_type = op_type;
+            wire.parent_id = Some(parent.clone());
+            wire.child_id = Some(op.item_id.clone());
+        };
+        match &op.action {
+            Action::Delete => {}
+            Action::LinkAdd { parent } => link(OpType::LinkAdd, parent),
+            Action::LinkRemove { parent } => link(OpType::LinkRemove, parent),
+            Action::LinkReassign { parent } => link(OpType::LinkReassign, parent),
+            Action::GrantAdd { principal, level } => {
+                wire.op_type = OpType::AclAdd;
+                wire.principal_type = Some(principal.kind);
+                wire.principal_id = Some(principal.id.clone());
+                wire.access_level = Some(*level);
+            }
+            Action::GrantRemove { principal } => {
+                wire.op_type = OpType::AclRemove;
+                wire.principal_type = Some(principal.kind);
+                wire.principal_id = Some(principal.id.clone());
+            }
+            Action::Upsert(upsert) => {
+                wire.op_type = OpType::ItemUpsert;
+                wire.object_type = upsert.object_type;
+                wire.name.clone_from(&upsert.name);
+                if !upsert.metadata.is_empty() {
+                    wire.metadata = Some(upsert.metadata.clone());
+                }
+                if let Some(encrypted) = &upsert.encrypted {
+                    wire.encrypted_payload = Some(encrypted.payload.clone());
+                    wire.key_epoch = Some(encrypted.key_epoch);
+                    wire.encryption_nonce.clone_from(&encrypted.nonce);
+                    wire.encryption_aad.clone_from(&encrypted.aad);
+                    wire.encryption_signature.clone_from(&encrypted.signature);
+                }
+                wire.parent_id.clone_from(&upsert.parent);
+            }
+        }
+        wire
+    }
+}
+
+impl Serialize for Operation {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        WireOperation::from(self).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Operation {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        WireOperation::deserialize(deserializer)?.try_into().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn parse(change: serde_json::Value) -> Result<Operation, Malformed> {
+        let mut op = json!({
+            "opId": "o", "opType": "item_upsert", "itemId": "i", "replicaId": "r", "writeId": 1,
+            "occurredAt": "2026-01-01T00:00:00Z",
+        });
+        for (key, value) in change.as_object().unwrap() {
+            op[key] = value.clone();
+        }
+        Operation::parse(&op.to_string())
+    }
+
+    #[test]
+    fn an_operation_has_one_canonical_form() {
+        let op = parse(json!({
+            "objectType": "file", "name": "a", "metadata": {"b": 1, "a": null}, "unknown": true,
+            "occurredAt": "2026-01-01T01:00:00.0009+01:00",
+        }))
+        .unwrap();
+        assert_eq!(
+            op.to_json(),
+            r#"{"opId":"o","opType":"item_upsert","itemId":"i","replicaId":"r","writeId":1,"occurredAt":"2026-01-01T00:00:00.000Z","objectType":"file","name":"a","metadata":{"a":null,"b":1}}"#
+        );
+        assert_eq!(Operation::parse(&op.to_json()), Ok(op));
+    }
+
+    #[test]
+    fn a_malformed_operation_names_its_field() {
+        for (change, field) in [
+            (json!({"opType": "link_add", "childId": "i"}), "parentId"),
+            (json!({"opType": "link_add", "childId": "x", "parentId": "p"}), "childId"),
+            (json!({"opType": "link_reassign", "childId": "i", "parentId": "i"}), "parentId"),
+            (
+                json!({"opType": "acl_add", "principalId": "u", "accessLevel": "read"}),
+                "principalType",
+            ),
+            (
+                json!({"opType": "acl_add", "principalId": "u", "principalType": "user"}),
+                "accessLevel",
+            ),
+            (json!({"opType": "blob_attach"}), "opType"),
+            (json!({"parentId": "i"}), "parentId"),
+            (json!({"encryptedPayload": "AA=="}), "keyEpoch"),
+            (json!({"encryptedPayload": "AA==", "keyEpoch": 0}), "keyEpoch"),
+            (json!({"encryptedPayload": "*", "keyEpoch": 1}), "encryptedPayload"),
+            (json!({"encryptedPayload": "A".repeat(65_540), "keyEpoch": 1}), "encryptedPayload"),
+            (json!({"encryptedPayload": "AA==", "keyEpoch": 1, "name": "n"}), "encryptedPayload"),
+            (json!({"metadata": {"k": "x".repeat(17_000)}}), "metadata"),
+            (json!({"metadata": {"k".repeat(300): 1}}), "metadata"),
+            (json!({"writeId": 0}), "operation"),
+            (json!({"itemId": "a\u{0}"}), "operation"),
+            (json!({"name": "a/b"}), "operation"),
+            (json!({"objectType": "socket"}), "operation"),
+            (json!({"opType": "item_explode"}), "operation"),
+        ] {
+            let error = parse(change.clone()).unwrap_err();
+            assert_eq!(error.field, field, "{change}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn parsing_never_panics(json in "\\PC{0,200}") {
+            let _ = Operation::parse(&json);
+        }
+    }
+}

@@ -1,0 +1,500 @@
+//! Deciding a push: every rule of the protocol that a server applies to an operation.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::rows::{Accepted, AcceptedOp, Changes, Link, LinkKey, Outcome, Rows};
+use super::view::Views;
+use super::{PushBatch, Received};
+use crate::access::{AccessLevel, Principal, PrincipalType};
+use crate::entry::{EntryKey, Origin};
+use crate::id::{ItemId, UserId, WriteId};
+use crate::item::metadata_bytes;
+use crate::limits;
+use crate::op::{Action, Operation, Upsert};
+use crate::register::{Item, ItemFields, MoveRegister, Write};
+use crate::stamp::Author;
+use crate::time::Timestamp;
+use crate::wire::{PushReason, PushResponse, PushResult, PushStatus};
+
+/// What a push comes to.
+#[derive(Debug, Clone)]
+pub struct Decided {
+    /// The answer.
+    pub response: PushResponse,
+    /// What to write before it is given.
+    pub changes: Changes,
+}
+
+/// Decides every operation of `batch`, in order, against `rows` and what came before in the batch.
+///
+/// `rows` must have all that [`PushBatch::needs`] asked for; `now` is the server's clock.
+#[must_use]
+pub fn decide(batch: &PushBatch, rows: Rows, now: Timestamp) -> Decided {
+    let mut decider = Decider::new(batch, rows, now);
+    let mut results = Vec::with_capacity(batch.len());
+    let mut stale = false;
+    for received in &batch.entries {
+        let result = match received {
+            _ if stale => decider.stale(received),
+            Received::Operation { op, digest } => decider.operation(op, *digest),
+            Received::Malformed { op_id, detail } => PushResult {
+                op_id: op_id.clone(),
+                detail: Some(detail.clone()),
+                ..refused(PushReason::Malformed)
+            },
+        };
+        stale |= result.status == PushStatus::StaleWriteId;
+        results.push(result);
+    }
+    let response = PushResponse { client_id: batch.replica.clone(), results };
+    Decided { response, changes: decider.finish() }
+}
+
+/// Why an operation sets nothing.
+enum Refusal {
+    /// It does not use up its write id.
+    Invalid(PushReason, Option<String>),
+    /// It uses up its write id.
+    Outdated(PushReason),
+}
+
+const NOT_PERMITTED: Refusal = Refusal::Invalid(PushReason::NotPermitted, None);
+const UNKNOWN_ITEM: Refusal = Refusal::Invalid(PushReason::UnknownItem, None);
+const SUPERSEDED: Refusal = Refusal::Outdated(PushReason::Superseded);
+const CYCLE: Refusal = Refusal::Outdated(PushReason::Cycle);
+
+fn bare(status: PushStatus) -> PushResult {
+    PushResult {
+        op_id: None,
+        status,
+        reason: None,
+        detail: None,
+        authored_at: None,
+        last_write_id: None,
+    }
+}
+
+fn refused(reason: PushReason) -> PushResult {
+    PushResult { reason: Some(reason), ..bare(PushStatus::InvalidOp) }
+}
+
+fn outdated(reason: PushReason) -> PushResult {
+    PushResult { reason: Some(reason), ..bare(PushStatus::OutdatedOp) }
+}
+
+struct Decider<'a> {
+    batch: &'a PushBatch,
+    rows: Rows,
+    now: Timestamp,
+    /// Present links of a realm, upward: child to parents.
+    up: HashMap<ItemId, HashSet<ItemId>>,
+    views: Views,
+    changes: Changes,
+    /// The greatest write id used, the batch included.
+    last_write_id: Option<WriteId>,
+}
+
+impl<'a> Decider<'a> {
+    fn new(batch: &'a PushBatch, rows: Rows, now: Timestamp) -> Self {
+        let mut up: HashMap<ItemId, HashSet<ItemId>> = HashMap::new();
+        for ((parent, child), link) in &rows.links {
+            if link.as_ref().is_some_and(|link| link.in_realm && link.register.value) {
+                up.entry(child.clone()).or_default().insert(parent.clone());
+            }
+        }
+        let last_write_id = rows.last_write_id;
+        let (views, changes) = (Views::default(), Changes::default());
+        Self { batch, rows, now, up, views, changes, last_write_id }
+    }
+
+    fn stale(&self, received: &Received) -> PushResult {
+        let op_id = match received {
+            Received::Operation { op, .. } => Some(op.op_id.clone()),
+            Received::Malformed { op_id, .. } => op_id.clone(),
+        };
+        PushResult { op_id, last_write_id: self.last_write_id, ..bare(PushStatus::StaleWriteId) }
+    }
+
+    fn operation(&mut self, op: &Operation, digest: [u8; 32]) -> PushResult {
+        let op_id = Some(op.op_id.clone());
+        if Some(op.write_id) <= self.last_write_id {
+            let result = match self.accepted(op.write_id) {
+                Some(before) if before.op_id == op.op_id && before.digest == digest => {
+                    match before.outcome {
+                        Outcome::Applied(at) => {
+                            PushResult { authored_at: Some(at), ..bare(PushStatus::AlreadyApplied) }
+                        }
+                        Outcome::Outdated(reason) => outdated(reason),
+                    }
+                }
+                _ => PushResult {
+                    last_write_id: self.last_write_id,
+                    ..bare(PushStatus::StaleWriteId)
+                },
+            };
+            return PushResult { op_id, ..result };
+        }
+        let (result, outcome) = match self.apply(op) {
+            Ok(at) => {
+                let result = PushResult { authored_at: Some(at), ..bare(PushStatus::Applied) };
+                (result, Outcome::Applied(at))
+            }
+            Err(Refusal::Outdated(reason)) => (outdated(reason), Outcome::Outdated(reason)),
+            Err(Refusal::Invalid(reason, detail)) => {
+                return PushResult { op_id, detail, ..refused(reason) };
+            }
+        };
+        self.last_write_id = Some(op.write_id);
+        self.changes.last_write_id = Some(op.write_id);
+        let accepted = Accepted { op_id: op.op_id.clone(), digest, outcome };
+        self.changes.accepted.push(AcceptedOp { write_id: op.write_id, accepted });
+        PushResult { op_id, ..result }
+    }
+
+    /// What a write id was used for, in an earlier push or earlier in this one.
+    fn accepted(&self, write_id: WriteId) -> Option<&Accepted> {
+        let here = self.changes.accepted.binary_search_by_key(&write_id, |one| one.write_id);
+        match here {
+            Ok(index) => Some(&self.changes.accepted[index].accepted),
+            Err(_) => self.rows.accepted.get(&write_id),
+        }
+    }
+
+    /// Applies an operation whose write id is new; gives the time that it now has.
+    fn apply(&mut self, op: &Operation) -> Result<Timestamp, Refusal> {
+        match &op.action {
+            Action::Upsert(upsert) => match self.rows.item(&op.item_id) {
+                None => self.create(op, upsert),
+                Some(_) => self.edit(op, upsert),
+            },
+            Action::Delete => self.delete(op),
+            Action::GrantAdd { principal, level } => self.grant(op, principal, Some(*level)),
+            Action::GrantRemove { principal } => self.grant(op, principal, None),
+            Action::LinkAdd { parent } => self.link(op, parent),
+            Action::LinkRemove { parent } => self.unlink(op, parent),
+            Action::LinkReassign { parent } => self.reassign(op, parent),
+        }
+    }
+
+    /// The user's access to an item, reckoned as if nothing were deleted.
+    fn level(&self, item: &Item) -> Option<AccessLevel> {
+        (item.owner == self.batch.user).then_some(AccessLevel::Admin)
+    }
+
+    /// The item, if the user has at least `needed` of it.
+    fn permitted(&self, id: &ItemId, needed: AccessLevel) -> Result<&Item, Refusal> {
+        let item = self.rows.item(id).ok_or(UNKNOWN_ITEM)?;
+        match self.level(item) {
+            None => Err(UNKNOWN_ITEM),
+            Some(level) if level < needed => Err(NOT_PERMITTED),
+            Some(_) => Ok(item),
+        }
+    }
+
+    /// The write that `op` is to a register of `realm`.
+    fn write(&self, op: &Operation, realm: &UserId) -> Write {
+        let author = Author {
+            user: self.batch.user.clone(),
+            replica: op.replica_id.clone(),
+            write_id: op.write_id,
+        };
+        let last_changed = self.rows.last_changed.get(realm).copied();
+        let now = last_changed.map_or(self.now, |last| self.now.max(last));
+        Write::new(op.occurred_at, Arc::new(author), now)
+    }
+
+    fn touch(&mut self, op: &Operation, key: EntryKey) {
+        let origin = Origin {
+            op_id: op.op_id.clone(),
+            replica_id: op.replica_id.clone(),
+            write_id: op.write_id,
+        };
+        self.views.touch(&self.rows, key, &self.batch.user, origin);
+    }
+
+    fn create(&mut self, op: &Operation, upsert: &Upsert) -> Result<Timestamp, Refusal> {
+        if upsert.object_type.is_none() {
+            return Err(UNKNOWN_ITEM);
+        }
+        let owner = match &upsert.parent {
+            Some(parent) => self.permitted(parent, AccessLevel::Write)?.owner.clone(),
+            None => self.batch.user.clone(),
+        };
+        let write = self.write(op, &owner);
+        let mut fields = ItemFields::default();
+        let at = merge(&mut fields, upsert, &write)?.ok_or(SUPERSEDED)?;
+        self.touch(op, EntryKey::Item(op.item_id.clone()));
+        self.changes.new_items.insert(op.item_id.clone());
+        self.put_item(&op.item_id, Item { owner, created_at: at, fields });
+        if let Some(parent) = &upsert.parent {
+            self.set_link(op, &write, parent.clone(), true);
+        }
+        Ok(at)
+    }
+
+    fn edit(&mut self, op: &Operation, upsert: &Upsert) -> Result<Timestamp, Refusal> {
+        let item = match self.permitted(&op.item_id, AccessLevel::Write) {
+            // Creating under an id that is taken is the one thing that tells of an unseen item.
+            Err(Refusal::Invalid(PushReason::UnknownItem, _)) if upsert.object_type.is_some() => {
+                return Err(NOT_PERMITTED);
+            }
+            other => other?.clone(),
+        };
+        let write = self.write(op, &item.owner);
+        let mut fields = item.fields.clone();
+        let at = merge(&mut fields, upsert, &write)?.ok_or(SUPERSEDED)?;
+        if item.fields.is_deleted() && !fields.is_deleted() {
+            self.touch_around(op);
+        }
+        self.touch(op, EntryKey::Item(op.item_id.clone()));
+        self.put_item(&op.item_id, Item { fields, ..item });
+        Ok(at)
+    }
+
+    fn delete(&mut self, op: &Operation) -> Result<Timestamp, Refusal> {
+        let mut item = self.permitted(&op.item_id, AccessLevel::Admin)?.clone();
+        let write = self.write(op, &item.owner);
+        let was_deleted = item.fields.is_deleted();
+        let stamp = write.set(&mut item.fields.deleted, true).ok_or(SUPERSEDED)?;
+        if !was_deleted {
+            self.touch_around(op);
+        }
+        self.touch(op, EntryKey::Item(op.item_id.clone()));
+        self.put_item(&op.item_id, item);
+        Ok(stamp.authored_at)
+    }
+
+    fn grant(
+        &mut self,
+        op: &Operation,
+        principal: &Principal,
+        level: Option<AccessLevel>,
+    ) -> Result<Timestamp, Refusal> {
+        let to_oneself = level.is_none()
+            && principal.kind == PrincipalType::User
+            && principal.id.as_str() == self.batch.user.as_str();
+        let needed = if to_oneself { AccessLevel::Read } else { AccessLevel::Admin };
+        let owner = self.permitted(&op.item_id, needed)?.owner.clone();
+        let write = self.write(op, &owner);
+        let key = (op.item_id.clone(), principal.clone());
+        let mut register = self.rows.grants.get(&key).cloned().flatten();
+        let stamp = write.set(&mut register, level).ok_or(SUPERSEDED)?;
+        self.touch(op, EntryKey::Grant { item: op.item_id.clone(), principal: principal.clone() });
+        if let Some(register) = &register {
+            self.changes.grants.insert(key.clone(), register.clone());
+        }
+        self.rows.grants.insert(key, register);
+        Ok(stamp.authored_at)
+    }
+
+    /// What a link and a move need: rights, and ends that no deletion took away since.
+    fn check_ends(&self, op: &Operation, parent: &ItemId) -> Result<(UserId, Write), Refusal> {
+        let container = self.permitted(parent, AccessLevel::Write)?;
+        let child = self.permitted(&op.item_id, AccessLevel::Read)?;
+        if child.owner == container.owner && self.level(child) < Some(AccessLevel::Write) {
+            return Err(NOT_PERMITTED);
+        }
+        let write = self.write(op, &container.owner);
+        for end in [container, child] {
+            let deleted = end.fields.deleted.as_ref().filter(|deleted| deleted.value);
+            if deleted.is_some_and(|deleted| !write.beats(Some(&deleted.stamp))) {
+                return Err(SUPERSEDED);
+            }
+        }
+        let moved = self.move_register(&op.item_id, &container.owner);
+        if moved.is_some_and(|moved| !write.beats(Some(&moved.stamp))) {
+            return Err(SUPERSEDED);
+        }
+        Ok((container.owner.clone(), write))
+    }
+
+    fn link(&mut self, op: &Operation, parent: &ItemId) -> Result<Timestamp, Refusal> {
+        let (_, write) = self.check_ends(op, parent)?;
+        let key = (parent.clone(), op.item_id.clone());
+        if !write.beats(self.link_row(&key).map(|link| &link.register.stamp)) {
+            return Err(SUPERSEDED);
+        }
+        if self.closes_cycle(parent, &op.item_id) {
+            return Err(CYCLE);
+        }
+        self.set_link(op, &write, parent.clone(), true).ok_or(SUPERSEDED)
+    }
+
+    fn unlink(&mut self, op: &Operation, parent: &ItemId) -> Result<Timestamp, Refusal> {
+        let owner = self.permitted(parent, AccessLevel::Write)?.owner.clone();
+        let key = (parent.clone(), op.item_id.clone());
+        let there = self.link_row(&key).is_some_and(|link| link.register.value);
+        if !there {
+            self.permitted(&op.item_id, AccessLevel::Read)?;
+        }
+        let write = self.write(op, &owner);
+        self.set_link(op, &write, parent.clone(), false).ok_or(SUPERSEDED)
+    }
+
+    fn reassign(&mut self, op: &Operation, parent: &ItemId) -> Result<Timestamp, Refusal> {
+        let (realm, write) = self.check_ends(op, parent)?;
+        if self.closes_cycle(parent, &op.item_id) {
+            return Err(CYCLE);
+        }
+        let key = (op.item_id.clone(), realm.clone());
+        let mut moved = self.rows.moves.get(&key).cloned().flatten();
+        let stamp = write.set(&mut moved, parent.clone()).ok_or(SUPERSEDED)?;
+        if let Some(moved) = &moved {
+            self.changes.moves.insert(key.clone(), moved.clone());
+        }
+        self.rows.moves.insert(key, moved);
+        let mut at = stamp.authored_at;
+        at = at.max(self.set_link(op, &write, parent.clone(), true).unwrap_or(at));
+        let mut others: Vec<LinkKey> = self
+            .rows
+            .links
+            .iter()
+            .filter(|((other, child), link)| {
+                *child == op.item_id
+                    && other != parent
+                    && link.as_ref().is_some_and(|link| link.register.value)
+            })
+            .map(|(key, _)| key.clone())
+            .collect();
+        others.sort();
+        for (other, _) in others {
+            let ours = self
+                .permitted(&other, AccessLevel::Write)
+                .is_ok_and(|container| container.owner == realm);
+            if ours {
+                at = at.max(self.set_link(op, &write, other, false).unwrap_or(at));
+            }
+        }
+        Ok(at)
+    }
+
+    /// Whether hanging `child` under `parent` would make it its own ancestor. Links of deleted
+    /// items count too, so that bringing one back cannot close a cycle.
+    fn closes_cycle(&self, parent: &ItemId, child: &ItemId) -> bool {
+        if self.up.get(child).is_some_and(|parents| parents.contains(parent)) {
+            return false;
+        }
+        let mut open = vec![parent];
+        let mut seen = HashSet::new();
+        while let Some(at) = open.pop() {
+            if at == child {
+                return true;
+            }
+            if seen.insert(at) {
+                open.extend(self.up.get(at).into_iter().flatten());
+            }
+        }
+        false
+    }
+
+    fn link_row(&self, key: &LinkKey) -> Option<&Link> {
+        self.rows.links.get(key)?.as_ref()
+    }
+
+    fn move_register(&self, child: &ItemId, realm: &UserId) -> Option<&MoveRegister> {
+        self.rows.moves.get(&(child.clone(), realm.clone()))?.as_ref()
+    }
+
+    /// Sets a link's register, if the write beats it; gives the time that it now has.
+    fn set_link(
+        &mut self,
+        op: &Operation,
+        write: &Write,
+        parent: ItemId,
+        present: bool,
+    ) -> Option<Timestamp> {
+        let key = (parent, op.item_id.clone());
+        let mut register = self.link_row(&key).map(|link| link.register.clone());
+        let stamp = write.set(&mut register, present)?;
+        let (parent, child) = key.clone();
+        self.touch(op, EntryKey::Link { parent: parent.clone(), child: child.clone() });
+        let owner = |id: &ItemId| self.rows.item(id).map(|item| &item.owner);
+        let in_realm = owner(&parent) == owner(&child);
+        let above = self.up.entry(child).or_default();
+        if present && in_realm {
+            above.insert(parent);
+        } else {
+            above.remove(&parent);
+        }
+        let link = register.map(|register| Link { register, in_realm })?;
+        self.changes.links.insert(key.clone(), link.clone());
+        self.rows.links.insert(key, Some(link));
+        Some(stamp.authored_at)
+    }
+
+    fn put_item(&mut self, id: &ItemId, item: Item) {
+        self.changes.items.insert(id.clone(), item.clone());
+        self.rows.items.insert(id.clone(), Some(item));
+    }
+
+    /// An item that goes or comes back takes along what hangs around it.
+    fn touch_around(&mut self, op: &Operation) {
+        let id = &op.item_id;
+        let mut keys: Vec<EntryKey> = Vec::new();
+        for ((parent, child), link) in &self.rows.links {
+            if link.is_some() && (parent == id || child == id) {
+                keys.push(EntryKey::Link { parent: parent.clone(), child: child.clone() });
+            }
+        }
+        for ((item, principal), grant) in &self.rows.grants {
+            if grant.is_some() && item == id {
+                keys.push(EntryKey::Grant { item: item.clone(), principal: principal.clone() });
+            }
+        }
+        for attachment in self.rows.attachments.get(id).into_iter().flatten() {
+            keys.push(super::view::attachment_key(attachment));
+        }
+        keys.sort();
+        for key in keys {
+            self.touch(op, key);
+        }
+    }
+
+    fn finish(mut self) -> Changes {
+        self.changes.feed = self.views.into_feed(&self.rows);
+        self.changes
+    }
+}
+
+/// Sets the fields of `upsert` and "not deleted"; gives the greatest time that a register now
+/// has, or `None` if no register was beaten.
+fn merge(
+    fields: &mut ItemFields,
+    upsert: &Upsert,
+    write: &Write,
+) -> Result<Option<Timestamp>, Refusal> {
+    let mut latest = write.set(&mut fields.deleted, false);
+    if let Some(object_type) = upsert.object_type {
+        latest = latest.max(write.set(&mut fields.object_type, object_type));
+    }
+    if let Some(name) = &upsert.name {
+        latest = latest.max(write.set(&mut fields.name, name.clone()));
+    }
+    if let Some(encrypted) = &upsert.encrypted {
+        latest = latest.max(write.set(&mut fields.encrypted, encrypted.clone()));
+    }
+    for (key, value) in &upsert.metadata {
+        let mut register = fields.metadata.remove(key);
+        latest = latest.max(write.set(&mut register, value.clone()));
+        if let Some(register) = register {
+            fields.metadata.insert(key.clone(), register);
+        }
+    }
+    if !upsert.metadata.is_empty() {
+        let live = || fields.metadata.iter().filter_map(|(key, r)| Some((key, r.value.as_ref()?)));
+        let problem = if fields.metadata.len() > limits::MAX_METADATA_KEYS_EVER {
+            Some("metadata has had more than 1024 keys")
+        } else if live().count() > limits::MAX_METADATA_KEYS {
+            Some("metadata would have more than 64 keys")
+        } else if metadata_bytes(live()) > limits::MAX_METADATA_BYTES {
+            Some("metadata would have more than 16384 bytes")
+        } else {
+            None
+        };
+        if let Some(problem) = problem {
+            return Err(Refusal::Invalid(PushReason::Malformed, Some(problem.into())));
+        }
+    }
+    Ok(latest.map(|stamp| stamp.authored_at))
+}

@@ -1,0 +1,227 @@
+//! How the server decides a push: load, decide, write.
+//!
+//! A back end opens a transaction, takes its locks, and asks [`PushBatch::needs`] which rows to
+//! load until it asks for none; then [`decide()`] turns batch and rows into the results and one set of
+//! [`Changes`], which the back end writes. The rules are all here; a back end knows rows, locks
+//! and batches.
+//!
+//! ```
+//! use vfs_sync_core::id::UserId;
+//! use vfs_sync_core::push::{PushBatch, Rows, decide};
+//! use vfs_sync_core::time::Timestamp;
+//! use vfs_sync_core::wire::PushStatus;
+//!
+//! let body = br#"{"clientId": "laptop", "operations": [{
+//!     "opId": "o1", "opType": "item_upsert", "itemId": "i1", "replicaId": "laptop", "writeId": 1,
+//!     "occurredAt": "2026-01-01T00:00:00Z", "objectType": "folder", "name": "Photos"
+//! }]}"#;
+//! let batch = PushBatch::parse(UserId::new("alice")?, body)?;
+//! let mut rows = Rows::default();
+//! while let Some(needs) = batch.needs(&rows) {
+//!     rows.nothing_found(needs); // an empty database
+//! }
+//! let decided = decide(&batch, rows, Timestamp::parse("2026-01-01T00:00:01Z")?);
+//! assert_eq!(decided.response.results[0].status, PushStatus::Applied);
+//! assert_eq!(decided.changes.items.len(), 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod decide;
+mod rows;
+mod view;
+
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::id::{ItemId, OpId, ReplicaId, UserId, WriteId};
+use crate::limits::MAX_PUSH_OPERATIONS;
+use crate::op::{Action, Operation};
+
+pub use decide::{Decided, decide};
+pub use rows::{
+    Accepted, AcceptedOp, Changes, Head, Link, LinkKey, Needs, Outcome, PlacedEntry, Rows, place,
+};
+
+/// A push as it was received: each operation parsed, or known to be malformed.
+#[derive(Debug, Clone)]
+pub struct PushBatch {
+    /// The authenticated user.
+    pub user: UserId,
+    /// The replica that pushes.
+    pub replica: ReplicaId,
+    entries: Vec<Received>,
+}
+
+#[derive(Debug, Clone)]
+enum Received {
+    Operation { op: Box<Operation>, digest: [u8; 32] },
+    Malformed { op_id: Option<OpId>, detail: String },
+}
+
+/// A body that is not of a push's form.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPush {
+    /// Not the JSON of a push.
+    #[error("the body is not a push: {0}")]
+    Form(String),
+    /// Too many operations.
+    #[error("a push has at most {MAX_PUSH_OPERATIONS} operations, this one {0}")]
+    TooMany(usize),
+}
+
+impl PushBatch {
+    /// Reads a push's body. A malformed operation does not fail the batch; it gets its own result.
+    ///
+    /// # Errors
+    /// [`InvalidPush`] if the body is not of a push's form.
+    pub fn parse(user: UserId, body: &[u8]) -> Result<Self, InvalidPush> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Body<'a> {
+            client_id: ReplicaId,
+            #[serde(borrow)]
+            operations: Vec<&'a RawValue>,
+        }
+        let body: Body<'_> =
+            serde_json::from_slice(body).map_err(|error| InvalidPush::Form(error.to_string()))?;
+        if body.operations.len() > MAX_PUSH_OPERATIONS {
+            return Err(InvalidPush::TooMany(body.operations.len()));
+        }
+        let entries =
+            body.operations.iter().map(|raw| Received::parse(raw.get(), &body.client_id)).collect();
+        Ok(Self { user, replica: body.client_id, entries })
+    }
+
+    /// A push of operations that are well formed already.
+    #[must_use]
+    pub fn new(user: UserId, replica: ReplicaId, operations: Vec<Operation>) -> Self {
+        let entries = operations.into_iter().map(|op| Received::checked(op, &replica)).collect();
+        Self { user, replica, entries }
+    }
+
+    /// How many operations it has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether it has no operation.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    fn operations(&self) -> impl Iterator<Item = &Operation> {
+        self.entries.iter().filter_map(|entry| match entry {
+            Received::Operation { op, .. } => Some(&**op),
+            Received::Malformed { .. } => None,
+        })
+    }
+
+    /// Every item that the batch names: their owners' realms are what to lock.
+    #[must_use]
+    pub fn named_items(&self) -> BTreeSet<ItemId> {
+        self.operations()
+            .flat_map(|op| std::iter::once(&op.item_id).chain(op.parent()))
+            .cloned()
+            .collect()
+    }
+
+    /// Write ids not above `last`: what they were used for is to be looked up.
+    #[must_use]
+    pub fn replayed(&self, last: Option<WriteId>) -> BTreeSet<WriteId> {
+        self.operations().map(|op| op.write_id).filter(|id| Some(*id) <= last).collect()
+    }
+
+    /// The rows that deciding needs and `rows` does not have yet; `None` once it has them all.
+    #[must_use]
+    pub fn needs(&self, rows: &Rows) -> Option<Needs> {
+        let mut needs = Needs::default();
+        for op in self.operations() {
+            needs.items.insert(op.item_id.clone());
+            if let Some(parent) = op.parent() {
+                needs.items.insert(parent.clone());
+                needs.links.insert((parent.clone(), op.item_id.clone()));
+            }
+            if let Action::GrantAdd { principal, .. } | Action::GrantRemove { principal } =
+                &op.action
+            {
+                needs.grants.insert((op.item_id.clone(), principal.clone()));
+            }
+        }
+        needs.retain_missing(rows);
+        if !needs.is_empty() {
+            return Some(needs);
+        }
+        self.add_surroundings(rows, &mut needs);
+        rows.add_ends_of_links(&mut needs);
+        needs.retain_missing(rows);
+        (!needs.is_empty()).then_some(needs)
+    }
+
+    /// What hangs around an item that is deleted or comes back changes its visibility; a link may
+    /// close a cycle with those above it.
+    fn add_surroundings(&self, rows: &Rows, needs: &mut Needs) {
+        let mut parents = BTreeSet::new();
+        let mut reorganises = false;
+        for op in self.operations() {
+            let Some(item) = rows.item(&op.item_id) else {
+                parents.extend(op.parent().cloned());
+                continue;
+            };
+            match &op.action {
+                Action::Delete => {
+                    needs.around.insert(op.item_id.clone());
+                }
+                Action::Upsert(_) if item.fields.is_deleted() => {
+                    needs.around.insert(op.item_id.clone());
+                }
+                Action::LinkAdd { parent } | Action::LinkReassign { parent } => {
+                    reorganises = true;
+                    parents.insert(parent.clone());
+                    if matches!(op.action, Action::LinkReassign { .. }) {
+                        needs.ancestors.insert(op.item_id.clone());
+                    }
+                    if let Some(parent) = rows.item(parent) {
+                        needs.moves.insert((op.item_id.clone(), parent.owner.clone()));
+                    }
+                }
+                _ => {}
+            }
+        }
+        if reorganises {
+            needs.ancestors.extend(parents.into_iter().filter(|id| rows.item(id).is_some()));
+        }
+    }
+}
+
+impl Received {
+    fn parse(json: &str, replica: &ReplicaId) -> Self {
+        match Operation::parse(json) {
+            Ok(op) => Self::checked(op, replica),
+            Err(malformed) => {
+                #[derive(Deserialize)]
+                #[serde(rename_all = "camelCase")]
+                struct OnlyId {
+                    op_id: OpId,
+                }
+                let op_id = serde_json::from_str::<OnlyId>(json).ok().map(|only| only.op_id);
+                Self::Malformed { op_id, detail: malformed.to_string() }
+            }
+        }
+    }
+
+    fn checked(op: Operation, replica: &ReplicaId) -> Self {
+        if op.replica_id == *replica {
+            let digest = op.digest();
+            Self::Operation { op: Box::new(op), digest }
+        } else {
+            Self::Malformed {
+                op_id: Some(op.op_id),
+                detail: "replicaId must be the push's clientId".into(),
+            }
+        }
+    }
+}

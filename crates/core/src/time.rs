@@ -1,0 +1,207 @@
+//! Times: whole milliseconds since the Unix epoch, RFC 3339 on the wire.
+
+use std::fmt;
+
+use serde::de::{self, Deserializer, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
+
+/// A moment, to the millisecond; nothing inside is finer. Years 0 to 9999, the range of RFC 3339.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+/// The text is no RFC 3339 time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be an RFC 3339 time")]
+pub struct InvalidTime;
+
+impl Timestamp {
+    /// 0000-01-01T00:00:00.000Z.
+    pub const MIN: Self = Self(-62_167_219_200_000);
+    /// 9999-12-31T23:59:59.999Z.
+    pub const MAX: Self = Self(253_402_300_799_999);
+
+    /// Takes milliseconds since the Unix epoch, if the year is from 0 to 9999.
+    #[must_use]
+    pub const fn from_millis(millis: i64) -> Option<Self> {
+        if millis >= Self::MIN.0 && millis <= Self::MAX.0 { Some(Self(millis)) } else { None }
+    }
+
+    /// Milliseconds since the Unix epoch.
+    #[must_use]
+    pub const fn as_millis(self) -> i64 {
+        self.0
+    }
+
+    /// This moment moved by `millis`, held inside the range.
+    #[must_use]
+    pub fn plus_millis(self, millis: i64) -> Self {
+        Self(self.0.saturating_add(millis).clamp(Self::MIN.0, Self::MAX.0))
+    }
+
+    /// Reads any RFC 3339 time; what is finer than a millisecond is cut off.
+    ///
+    /// # Errors
+    /// [`InvalidTime`] for anything else, ISO 8601 forms outside RFC 3339 included.
+    pub fn parse(text: &str) -> Result<Self, InvalidTime> {
+        if !has_rfc3339_shape(text.as_bytes()) {
+            return Err(InvalidTime);
+        }
+        let time: jiff::Timestamp = text.parse().map_err(|_| InvalidTime)?;
+        let millis = time.as_nanosecond().div_euclid(1_000_000);
+        i64::try_from(millis).ok().and_then(Self::from_millis).ok_or(InvalidTime)
+    }
+}
+
+/// The grammar of RFC 3339, section 5.6, but for the values: the calendar is the library's.
+fn has_rfc3339_shape(text: &[u8]) -> bool {
+    let digits = |range: std::ops::Range<usize>| {
+        text.get(range).is_some_and(|part| part.iter().all(u8::is_ascii_digit))
+    };
+    let at = |index: usize, one_of: &[u8]| text.get(index).is_some_and(|b| one_of.contains(b));
+    let date_and_time = digits(0..4)
+        && at(4, b"-")
+        && digits(5..7)
+        && at(7, b"-")
+        && digits(8..10)
+        && at(10, b"Tt ")
+        && digits(11..13)
+        && at(13, b":")
+        && digits(14..16)
+        && at(16, b":")
+        && digits(17..19);
+    if !date_and_time {
+        return false;
+    }
+    let mut rest = &text[19..];
+    if let [b'.', fraction @ ..] = rest {
+        let count = fraction.iter().take_while(|b| b.is_ascii_digit()).count();
+        if count == 0 || count > 9 {
+            return false;
+        }
+        rest = &fraction[count..];
+    }
+    match rest {
+        b"Z" | b"z" => true,
+        [b'+' | b'-', h1, h2, b':', m1, m2] => [h1, h2, m1, m2].iter().all(|b| b.is_ascii_digit()),
+        _ => false,
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Civil date from days, after Howard Hinnant's `civil_from_days`
+        // (https://howardhinnant.github.io/date_algorithms.html); a feed page prints a thousand.
+        let days = self.0.div_euclid(86_400_000);
+        let in_day = self.0.rem_euclid(86_400_000);
+        let z = days + 719_468;
+        let era = z.div_euclid(146_097);
+        let day_of_era = z.rem_euclid(146_097);
+        let year_of_era =
+            (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let shifted_month = (5 * day_of_year + 2) / 153;
+        let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+        let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+        let year = year_of_era + era * 400 + i64::from(month <= 2);
+        let (hour, minute) = (in_day / 3_600_000, in_day / 60_000 % 60);
+        let (second, milli) = (in_day / 1_000 % 60, in_day % 1_000);
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
+    }
+}
+
+impl std::str::FromStr for Timestamp {
+    type Err = InvalidTime;
+    fn from_str(text: &str) -> Result<Self, InvalidTime> {
+        Self::parse(text)
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            serializer.serialize_i64(self.0)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TimeVisitor;
+        impl Visitor<'_> for TimeVisitor {
+            type Value = Timestamp;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an RFC 3339 time")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Timestamp, E> {
+                Timestamp::parse(text).map_err(E::custom)
+            }
+            fn visit_i64<E: de::Error>(self, millis: i64) -> Result<Timestamp, E> {
+                Timestamp::from_millis(millis).ok_or_else(|| E::custom(InvalidTime))
+            }
+        }
+        if deserializer.is_human_readable() {
+            deserializer.deserialize_str(TimeVisitor)
+        } else {
+            deserializer.deserialize_i64(TimeVisitor)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn any_rfc3339_time_is_normalised_to_milliseconds_in_utc() {
+        for (given, normal) in [
+            ("2026-01-02T03:04:05Z", "2026-01-02T03:04:05.000Z"),
+            ("2026-01-02t03:04:05.123456z", "2026-01-02T03:04:05.123Z"),
+            ("2026-01-02 03:04:05.9999+02:30", "2026-01-02T00:34:05.999Z"),
+            ("1969-12-31T23:59:59.9999Z", "1969-12-31T23:59:59.999Z"),
+            ("0000-01-01T00:00:00Z", "0000-01-01T00:00:00.000Z"),
+            ("2024-02-29T23:59:59.001Z", "2024-02-29T23:59:59.001Z"),
+        ] {
+            assert_eq!(Timestamp::parse(given).unwrap().to_string(), normal, "{given}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_rfc3339_is_refused() {
+        for bad in [
+            "",
+            "2026-01-02",
+            "2026-01-02T03:04Z",
+            "2026-01-02T03:04:05",
+            "20260102T030405Z",
+            "2026-13-02T03:04:05Z",
+            "2026-02-30T03:04:05Z",
+            "2026-01-02T03:04:05.Z",
+            "2026-01-02T03:04:05Z[UTC]",
+            "+002026-01-02T03:04:05Z",
+            "2026-01-02T03:04:05+0200",
+            "9999-12-31T23:59:59-01:00",
+            "2026-01-02T03:04:05Z ",
+            "２026-01-02T03:04:05Z",
+        ] {
+            assert_eq!(Timestamp::parse(bad), Err(InvalidTime), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn printing_and_reading_agree_with_the_calendar_library(
+            millis in Timestamp::MIN.0..=Timestamp::MAX.0
+        ) {
+            let time = Timestamp::from_millis(millis).unwrap();
+            prop_assert_eq!(Timestamp::parse(&time.to_string()), Ok(time));
+        }
+
+        #[test]
+        fn reading_never_panics(text in "\\PC{0,40}") {
+            let _ = Timestamp::parse(&text);
+        }
+    }
+}

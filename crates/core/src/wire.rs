@@ -1,0 +1,345 @@
+//! The bodies of requests and answers, as JSON spells them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::content::{RelationKind, Sha256Digest};
+use crate::cursor::Cursor;
+use crate::entry::Entry;
+use crate::id::{BlobId, ItemId, OpId, RefId, ReplicaId, StagingId, WriteId};
+use crate::op::Operation;
+use crate::time::Timestamp;
+
+/// The version of the protocol that this code speaks, sent as [`PROTOCOL_HEADER`].
+pub const PROTOCOL_VERSION: u32 = 1;
+/// The header that carries the version.
+pub const PROTOCOL_HEADER: &str = "Vfs-Sync-Protocol";
+
+/// `lastReconciledWriteIds`: the greatest write id of each replica.
+pub type WriteIds = BTreeMap<ReplicaId, WriteId>;
+
+/// The body of `POST /v1/vfs/crdt/push`, as a client sends it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PushRequest {
+    /// The replica that pushes.
+    pub client_id: ReplicaId,
+    /// In the order of their write ids.
+    pub operations: Vec<Operation>,
+}
+
+/// The answer to a push: one result for each operation, in the order sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PushResponse {
+    /// The replica that pushed.
+    pub client_id: ReplicaId,
+    /// The results.
+    pub results: Vec<PushResult>,
+}
+
+/// What became of one operation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PushResult {
+    /// Which; `None` where it had no readable id.
+    pub op_id: Option<OpId>,
+    /// What became of it.
+    pub status: PushStatus,
+    /// Why, for `outdatedOp` and `invalidOp`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<PushReason>,
+    /// What is malformed, naming the field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// The time that the server gave it, for what was applied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authored_at: Option<Timestamp>,
+    /// The replica's last write id, for `staleWriteId`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_write_id: Option<WriteId>,
+}
+
+/// The outcomes of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PushStatus {
+    /// It changed the canonical state.
+    Applied,
+    /// This very operation was applied before.
+    AlreadyApplied,
+    /// A newer write or the shape of the tree beat it; a retry gets the same answer.
+    OutdatedOp,
+    /// The write id is not above the replica's last, and it is another operation.
+    StaleWriteId,
+    /// Malformed or not allowed.
+    InvalidOp,
+}
+
+/// Why an operation was beaten or refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PushReason {
+    /// A newer write holds the register.
+    Superseded,
+    /// The link would close a cycle.
+    Cycle,
+    /// The operation breaks a rule of form.
+    Malformed,
+    /// Too few rights on an item that one can see.
+    NotPermitted,
+    /// The item is not there, or not visible: nothing tells the two apart.
+    UnknownItem,
+}
+
+/// One page of a feed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PullPage {
+    /// Strictly ascending.
+    pub items: Vec<Entry>,
+    /// The last item's position where there is more.
+    pub next_cursor: Option<Cursor>,
+    /// Whether the feed goes on.
+    pub has_more: bool,
+    /// The greatest write id used by each of the user's replicas.
+    pub last_reconciled_write_ids: WriteIds,
+    /// The head of the feed, answered to a pull without a cursor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<Cursor>,
+}
+
+/// The body of `POST /v1/vfs/crdt/reconcile`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReconcileRequest {
+    /// The client.
+    pub client_id: ReplicaId,
+    /// What it has applied.
+    pub cursor: Cursor,
+    /// The write ids that it has applied.
+    #[serde(default)]
+    pub last_reconciled_write_ids: WriteIds,
+}
+
+/// The answer to a reconcile: the merged state.
+pub type ReconcileResponse = ReconcileRequest;
+
+/// The answer to `GET /v1/vfs/crdt/state`: what triage compares with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StateResponse {
+    /// The client that was asked about.
+    pub client_id: ReplicaId,
+    /// What it has reconciled, if ever.
+    pub reconcile_state: Option<ReconcileState>,
+    /// The head of the user's feed, if it has any entry.
+    pub feed_head: Option<Cursor>,
+    /// The feed's epoch.
+    pub epoch: Option<u64>,
+    /// The greatest position of the feed that was pruned.
+    pub pruned_through: Option<Cursor>,
+    /// The last write id of each of the user's replicas.
+    pub last_write_ids: WriteIds,
+}
+
+/// What the server knows that a client has applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReconcileState {
+    /// Its cursor.
+    pub cursor: Cursor,
+    /// Its write ids.
+    pub last_reconciled_write_ids: WriteIds,
+}
+
+/// The body of every error.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ErrorBody {
+    /// One sentence.
+    pub error: String,
+    /// What programs go by, in snake case.
+    pub code: String,
+    /// Finds the request in the server's log.
+    #[serde(default)]
+    pub request_id: Option<String>,
+    /// The rest.
+    #[serde(flatten)]
+    pub details: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Codes of errors that a client acts upon.
+pub mod code {
+    /// The cursor cannot be served any more.
+    pub const REMATERIALIZATION_REQUIRED: &str = "crdt_rematerialization_required";
+    /// A write id above the replica's own last, or of an unknown replica.
+    pub const WRITE_IDS_AHEAD: &str = "write_ids_ahead_of_server";
+    /// The client's protocol is below the server's minimum.
+    pub const UPGRADE_REQUIRED: &str = "upgrade_required";
+    /// The attach's checkpoint is not reached.
+    pub const RECONCILE_BEHIND: &str = "reconcile_state_behind";
+    /// Another content was attached since.
+    pub const CONTENT_CHANGED: &str = "content_changed";
+    /// A stage that cannot be attached any more.
+    pub const STAGE_NOT_ATTACHABLE: &str = "stage_not_attachable";
+    /// A stage that has expired.
+    pub const STAGE_EXPIRED: &str = "stage_expired";
+    /// A stage that has no bytes yet.
+    pub const STAGE_EMPTY: &str = "stage_empty";
+}
+
+/// The state of a stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum StageStatus {
+    #[serde(rename = "blob-stage:staged")]
+    Staged,
+    #[serde(rename = "blob-stage:attached")]
+    Attached,
+    #[serde(rename = "blob-stage:abandoned")]
+    Abandoned,
+}
+
+impl StageStatus {
+    /// As it is spelt on the wire and in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Staged => "blob-stage:staged",
+            Self::Attached => "blob-stage:attached",
+            Self::Abandoned => "blob-stage:abandoned",
+        }
+    }
+}
+
+/// The body of `POST /v1/vfs/blobs/stage`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StageRequest {
+    /// Made by the server where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staging_id: Option<StagingId>,
+    /// Used once, for ever.
+    pub blob_id: BlobId,
+    /// When the stage ends by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// A hint for readers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// Small content that rides along.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_base64: Option<String>,
+}
+
+/// The answer to a stage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StageResponse {
+    /// The stage.
+    pub staging_id: StagingId,
+    /// Its blob.
+    pub blob_id: BlobId,
+    /// Its state.
+    pub status: StageStatus,
+    /// Since when.
+    pub staged_at: Timestamp,
+    /// Until when.
+    pub expires_at: Timestamp,
+    /// Of its bytes, once it has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// Of its bytes, once it has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Sha256Digest>,
+}
+
+/// The answer to an upload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UploadResponse {
+    /// Bytes.
+    pub size: u64,
+    /// Of the bytes.
+    pub digest: Sha256Digest,
+}
+
+/// The body of an attach.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AttachRequest {
+    /// To what.
+    pub item_id: ItemId,
+    /// As what.
+    #[serde(default)]
+    pub relation_kind: RelationKind,
+    /// With the next two, the checkpoint that the attach must come after: all or none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<ReplicaId>,
+    /// The cursor that the client must have reconciled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub required_cursor: Option<Cursor>,
+    /// The write ids that the client must have reconciled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub required_last_reconciled_write_ids: Option<WriteIds>,
+    /// The content that the writer had in front of it: absent, `null` (none) or an id.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub expected_blob_id: Option<Option<BlobId>>,
+}
+
+/// Tells `null` from absent.
+fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// The answer to an attach.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AttachResponse {
+    /// Always true.
+    pub attached: bool,
+    /// The stage.
+    pub staging_id: StagingId,
+    /// The blob.
+    pub blob_id: BlobId,
+    /// To what.
+    pub item_id: ItemId,
+    /// As what.
+    pub relation_kind: RelationKind,
+    /// The attachment's id.
+    pub ref_id: RefId,
+    /// When.
+    pub attached_at: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expecting_no_content_differs_from_expecting_nothing() {
+        let parse = |text: &str| serde_json::from_str::<AttachRequest>(text).unwrap();
+        assert_eq!(parse(r#"{"itemId":"i"}"#).expected_blob_id, None);
+        assert_eq!(parse(r#"{"itemId":"i","expectedBlobId":null}"#).expected_blob_id, Some(None));
+    }
+
+    #[test]
+    fn a_push_result_is_spelt_as_the_protocol_spells_it() {
+        let result = PushResult {
+            op_id: Some(OpId::new("o").unwrap()),
+            status: PushStatus::StaleWriteId,
+            reason: None,
+            detail: None,
+            authored_at: None,
+            last_write_id: WriteId::new(3),
+        };
+        assert_eq!(
+            serde_json::to_string(&result).unwrap(),
+            r#"{"opId":"o","status":"staleWriteId","lastWriteId":3}"#
+        );
+    }
+}
