@@ -188,6 +188,32 @@ pub mod code {
     pub const STAGE_EXPIRED: &str = "stage_expired";
     /// A stage that has no bytes yet.
     pub const STAGE_EMPTY: &str = "stage_empty";
+    /// The blob is attached to the item as another kind.
+    pub const ATTACHED_AS_OTHER_KIND: &str = "attached_as_other_kind";
+    /// A staging id or a blob id that is in use already, for something else.
+    pub const ID_TAKEN: &str = "id_taken";
+    /// A stage that has other bytes already.
+    pub const UPLOAD_DIFFERS: &str = "upload_differs";
+    /// The bytes are not those of the digest sent along.
+    pub const DIGEST_MISMATCH: &str = "digest_mismatch";
+    /// The object store failed; see `storageCode` and `retryable`.
+    pub const BLOB_STORE_ERROR: &str = "blob_store_error";
+    /// No such stage of the user's.
+    pub const UNKNOWN_STAGE: &str = "unknown_stage";
+    /// No such item that the user sees.
+    pub const UNKNOWN_ITEM: &str = "unknown_item";
+    /// No such blob that the user may read.
+    pub const UNKNOWN_BLOB: &str = "unknown_blob";
+    /// Too few rights on an item that the user sees.
+    pub const NOT_PERMITTED: &str = "not_permitted";
+    /// No cursor that a server made.
+    pub const INVALID_CURSOR: &str = "invalid_cursor";
+    /// The request is not of the protocol's form; `field` names where, if it can be told.
+    pub const INVALID_REQUEST: &str = "invalid_request";
+    /// No bearer token, or none that counts; `reason` tells which.
+    pub const UNAUTHORIZED: &str = "unauthorized";
+    /// A body, or a number of things in it, beyond the limits.
+    pub const TOO_LARGE: &str = "too_large";
 }
 
 /// The state of a stage.
@@ -316,6 +342,95 @@ pub struct AttachResponse {
     pub attached_at: Timestamp,
 }
 
+/// The body of `POST /v1/vfs/blobs/batch`: many small files in one request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobBatchRequest {
+    /// At most [`crate::limits::MAX_BLOB_BATCH`].
+    pub files: Vec<BlobBatchFile>,
+}
+
+/// One file of a batch: stage, bytes and attach at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlobBatchFile {
+    /// Made by the server where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staging_id: Option<StagingId>,
+    /// Used once, for ever.
+    pub blob_id: BlobId,
+    /// A hint for readers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// The content, at most [`crate::limits::MAX_INLINE_BLOB_BYTES`] of it.
+    pub data_base64: String,
+    /// To what, as what, behind which checkpoint.
+    pub attach: AttachRequest,
+}
+
+/// The answer to a batch: one result for each file, in the order sent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BlobBatchResponse {
+    /// The results.
+    pub results: Vec<BlobBatchResult>,
+}
+
+/// What became of one file of a batch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlobBatchResult {
+    /// The stage.
+    pub staging_id: StagingId,
+    /// The blob.
+    pub blob_id: BlobId,
+    /// Whether the file is attached.
+    pub status: BlobBatchStatus,
+    /// As the calls one by one would have answered, if it is.
+    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    pub attached: Option<BlobBatchAttached>,
+    /// Why it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<BlobBatchError>,
+}
+
+/// The outcomes of a file of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum BlobBatchStatus {
+    /// Its bytes are the item's.
+    Attached,
+    /// It went as far as the error says; repeating it is safe.
+    Failed,
+}
+
+/// Bytes and attachment of a file of a batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlobBatchAttached {
+    /// Of the bytes.
+    pub size: u64,
+    /// Of the bytes.
+    pub digest: Sha256Digest,
+    /// To what.
+    pub item_id: ItemId,
+    /// As what.
+    pub relation_kind: RelationKind,
+    /// The attachment's id.
+    pub ref_id: RefId,
+    /// When.
+    pub attached_at: Timestamp,
+}
+
+/// What the call for this file alone would have answered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlobBatchError {
+    /// With this HTTP status.
+    pub http_status: u16,
+    /// And this body.
+    #[serde(flatten)]
+    pub body: ErrorBody,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -325,6 +440,43 @@ mod tests {
         let parse = |text: &str| serde_json::from_str::<AttachRequest>(text).unwrap();
         assert_eq!(parse(r#"{"itemId":"i"}"#).expected_blob_id, None);
         assert_eq!(parse(r#"{"itemId":"i","expectedBlobId":null}"#).expected_blob_id, Some(None));
+    }
+
+    #[test]
+    fn a_batch_result_has_the_fields_of_the_calls_that_it_stands_for() {
+        let failed = BlobBatchResult {
+            staging_id: StagingId::new("s").unwrap(),
+            blob_id: BlobId::new("b").unwrap(),
+            status: BlobBatchStatus::Failed,
+            attached: None,
+            error: Some(BlobBatchError {
+                http_status: 409,
+                body: ErrorBody {
+                    error: "Stale".into(),
+                    code: code::STAGE_EXPIRED.into(),
+                    request_id: None,
+                    details: serde_json::from_str(r#"{"why": 1}"#).unwrap(),
+                },
+            }),
+        };
+        let text = r#"{"stagingId":"s","blobId":"b","status":"failed","error":{"httpStatus":409,"error":"Stale","code":"stage_expired","requestId":null,"why":1}}"#;
+        assert_eq!(serde_json::to_string(&failed).unwrap(), text);
+        assert_eq!(serde_json::from_str::<BlobBatchResult>(text).unwrap(), failed);
+        let attached = BlobBatchResult {
+            attached: Some(BlobBatchAttached {
+                size: 1,
+                digest: Sha256Digest([0; 32]),
+                item_id: ItemId::new("i").unwrap(),
+                relation_kind: RelationKind::File,
+                ref_id: RefId::new("r").unwrap(),
+                attached_at: Timestamp::MIN,
+            }),
+            status: BlobBatchStatus::Attached,
+            error: None,
+            ..failed
+        };
+        let text = serde_json::to_string(&attached).unwrap();
+        assert_eq!(serde_json::from_str::<BlobBatchResult>(&text).unwrap(), attached);
     }
 
     #[test]
