@@ -1,1 +1,31 @@
-//! placeholder
+//! The runtime that an application embeds: a durable replica of a user's tree that is read and
+//! edited offline and converges with the user's other replicas through a server.
+//!
+//! A [`SyncClient`] is made over a replica (a SQLite file with a directory of contents beside it,
+//! or memory) and a [`Transport`]. Reading and editing the tree are local and synchronous: an
+//! edit is durable when the call returns and visible at once. [`SyncClient::sync`] and the calls
+//! that move contents are asynchronous, safe to cancel at any point, and go on where they were
+//! cut off.
+//!
+//! What breaks the protocol stops the client with a [`Violation`]; nothing of the offending
+//! answer is applied.
+
+mod client;
+mod content;
+mod edit;
+mod error;
+mod event;
+mod http;
+mod node;
+pub mod transport;
+
+pub use client::{ClientConfig, HydrateOutcome, StateExport, Status, SyncClient};
+pub use content::{LocalContent, StoredContent};
+pub use edit::{Batch, Delete, MetadataChange};
+pub use error::{ClientError, StopReason};
+pub use event::{ChangeEvent, Observer, Progress, SyncReport};
+pub use http::{HttpConfig, HttpTransport, StaticToken, TokenProvider};
+pub use node::{Child, Node, NodeContent, QueuedOp, QueuedState, RejectedOp, TreeEntry};
+pub use transport::{Transport, TransportError};
+pub use vfs_sync_core as core;
+pub use vfs_sync_core::guardrail::Violation;

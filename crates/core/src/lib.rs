@@ -21,4 +21,5 @@ pub mod push;
 pub mod register;
 pub mod stamp;
 pub mod time;
+pub mod tree;
 pub mod wire;

@@ -1,0 +1,245 @@
+//! Edits of the tree: local, durable when the call returns, visible at once.
+
+use std::io::Read;
+
+use vfs_sync_core::access::{AccessLevel, Principal};
+use vfs_sync_core::id::{ItemId, OpId};
+use vfs_sync_core::item::{Name, ObjectType};
+use vfs_sync_core::op::{Action, Upsert};
+
+use crate::client::{SyncClient, later};
+use crate::content::StoredContent;
+use crate::error::ClientError;
+
+/// What a delete takes along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delete {
+    /// The item only; what hangs under it alone goes to the top.
+    Item,
+    /// The item and all that hangs under nothing else.
+    Recursive,
+}
+
+/// Metadata to set; `None` removes a key.
+pub type MetadataChange = Vec<(String, Option<serde_json::Value>)>;
+
+/// Several edits that go into the queue in one transaction: all of them, or none. Later ones may
+/// build on items that earlier ones create. Dropped without [`Batch::commit`] it does nothing.
+pub struct Batch<'a> {
+    client: &'a SyncClient,
+    actions: Vec<(ItemId, Action)>,
+}
+
+impl Batch<'_> {
+    /// How many operations it has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.actions.len()
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.actions.is_empty()
+    }
+
+    /// Creates an item under `parent`, or at the top; gives its id.
+    pub fn create(
+        &mut self,
+        object_type: ObjectType,
+        parent: Option<&ItemId>,
+        name: Name,
+        metadata: MetadataChange,
+    ) -> ItemId {
+        let _ = (parent, name, metadata, object_type);
+        self.client.new_item_id()
+    }
+
+    /// Renames an item.
+    pub fn rename(&mut self, item: &ItemId, name: Name) {
+        self.push(item, Action::Upsert(Box::new(Upsert { name: Some(name), ..Upsert::default() })));
+    }
+
+    /// Sets metadata keys of an item.
+    pub fn set_metadata(&mut self, item: &ItemId, metadata: MetadataChange) {
+        let metadata = metadata.into_iter().map(|(key, value)| (key.into(), value)).collect();
+        self.push(item, Action::Upsert(Box::new(Upsert { metadata, ..Upsert::default() })));
+    }
+
+    /// Moves an item under `parent`, away from its other places in that tree.
+    pub fn move_to(&mut self, item: &ItemId, parent: &ItemId) {
+        self.push(item, Action::LinkReassign { parent: parent.clone() });
+    }
+
+    /// Hangs an item under one more container.
+    pub fn link(&mut self, item: &ItemId, parent: &ItemId) {
+        self.push(item, Action::LinkAdd { parent: parent.clone() });
+    }
+
+    /// Takes an item from a container.
+    pub fn unlink(&mut self, item: &ItemId, parent: &ItemId) {
+        self.push(item, Action::LinkRemove { parent: parent.clone() });
+    }
+
+    /// Deletes one item; see [`SyncClient::delete`] for a subtree.
+    pub fn delete(&mut self, item: &ItemId) {
+        self.push(item, Action::Delete);
+    }
+
+    /// Grants `principal` a level on an item.
+    pub fn grant(&mut self, item: &ItemId, principal: Principal, level: AccessLevel) {
+        self.push(item, Action::GrantAdd { principal, level });
+    }
+
+    /// Takes a principal's grant on an item away.
+    pub fn revoke(&mut self, item: &ItemId, principal: Principal) {
+        self.push(item, Action::GrantRemove { principal });
+    }
+
+    /// Takes a content for an item of the replica or of this batch. The bytes are copied now and
+    /// queued with the commit.
+    ///
+    /// # Errors
+    /// What failed in reading or writing.
+    pub fn put_content(
+        &mut self,
+        item: &ItemId,
+        reader: impl Read,
+    ) -> Result<StoredContent, ClientError> {
+        let _ = (item, reader);
+        later()
+    }
+
+    /// Any other operation.
+    pub fn push(&mut self, item: &ItemId, action: Action) {
+        self.actions.push((item.clone(), action));
+    }
+
+    /// Queues all of it, durably; gives the operations' ids in the order they were added.
+    ///
+    /// # Errors
+    /// The first edit that is not possible on the tree as it is shown; then nothing is queued.
+    pub fn commit(self) -> Result<Vec<OpId>, ClientError> {
+        later()
+    }
+}
+
+impl SyncClient {
+    /// Begins several edits that go into the queue together.
+    #[must_use]
+    pub fn batch(&self) -> Batch<'_> {
+        Batch { client: self, actions: Vec::new() }
+    }
+
+    /// Creates a folder under `parent`, or at the top.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`] if there is no such parent.
+    pub fn create_folder(
+        &self,
+        parent: Option<&ItemId>,
+        name: Name,
+    ) -> Result<ItemId, ClientError> {
+        self.create(ObjectType::Folder, parent, name)
+    }
+
+    /// Creates a file under `parent`, or at the top; its content comes by
+    /// [`SyncClient::put_content`].
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`] if there is no such parent.
+    pub fn create_file(&self, parent: Option<&ItemId>, name: Name) -> Result<ItemId, ClientError> {
+        self.create(ObjectType::File, parent, name)
+    }
+
+    /// Creates an item of any type.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`] if there is no such parent.
+    pub fn create(
+        &self,
+        object_type: ObjectType,
+        parent: Option<&ItemId>,
+        name: Name,
+    ) -> Result<ItemId, ClientError> {
+        let mut batch = self.batch();
+        let item = batch.create(object_type, parent, name, Vec::new());
+        batch.commit()?;
+        Ok(item)
+    }
+
+    /// Renames an item.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`].
+    pub fn rename(&self, item: &ItemId, name: Name) -> Result<(), ClientError> {
+        let mut batch = self.batch();
+        batch.rename(item, name);
+        batch.commit().map(drop)
+    }
+
+    /// Sets metadata keys of an item; `None` removes one.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`], or [`ClientError::Invalid`] if it is more than the protocol
+    /// carries.
+    pub fn set_metadata(&self, item: &ItemId, metadata: MetadataChange) -> Result<(), ClientError> {
+        let mut batch = self.batch();
+        batch.set_metadata(item, metadata);
+        batch.commit().map(drop)
+    }
+
+    /// Moves an item under `parent`, away from its other places in that tree; `None` is the top.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`], [`ClientError::Cycle`].
+    pub fn move_to(&self, item: &ItemId, parent: Option<&ItemId>) -> Result<(), ClientError> {
+        let _ = (item, parent);
+        later()
+    }
+
+    /// Hangs an item under one more container.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`], [`ClientError::Cycle`].
+    pub fn link(&self, item: &ItemId, parent: &ItemId) -> Result<(), ClientError> {
+        let mut batch = self.batch();
+        batch.link(item, parent);
+        batch.commit().map(drop)
+    }
+
+    /// Takes an item from a container; if it was its only one, the item goes to the top.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`].
+    pub fn unlink(&self, item: &ItemId, parent: &ItemId) -> Result<(), ClientError> {
+        let mut batch = self.batch();
+        batch.unlink(item, parent);
+        batch.commit().map(drop)
+    }
+
+    /// Deletes an item; gives how many items went.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`].
+    pub fn delete(&self, item: &ItemId, what: Delete) -> Result<u64, ClientError> {
+        let _ = (item, what);
+        later()
+    }
+
+    /// Copies an item, with all that hangs under it, under `parent` (`None`: the top); gives the
+    /// copy's id. Contents are copied from the cache; those that are not on this machine must be
+    /// fetched first ([`SyncClient::fetch_contents`]).
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`], [`ClientError::NoContent`] if a content is not here.
+    pub fn copy(
+        &self,
+        item: &ItemId,
+        parent: Option<&ItemId>,
+        name: Name,
+    ) -> Result<ItemId, ClientError> {
+        let _ = (item, parent, name);
+        later()
+    }
+}

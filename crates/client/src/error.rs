@@ -1,0 +1,124 @@
+//! What can go wrong, in the terms of the field.
+
+use vfs_sync_core::cursor::Cursor;
+use vfs_sync_core::guardrail::Violation;
+use vfs_sync_core::id::ItemId;
+
+use crate::transport::TransportError;
+
+/// Why a call of the client did not do what was asked; nothing of it happened unless said.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The protocol was broken. Emitted to the observers before it is returned.
+    #[error("{0}")]
+    Violation(Box<Violation>),
+    /// The server's answer, or that there was none.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// No such item in the tree as this replica shows it.
+    #[error("there is no item {0}")]
+    UnknownItem(ItemId),
+    /// No such path.
+    #[error("there is nothing at {0}")]
+    UnknownPath(String),
+    /// A move or link would put an item under itself.
+    #[error("{child} cannot hang under {parent}: it would contain itself")]
+    Cycle {
+        /// The new container.
+        parent: ItemId,
+        /// What was to hang there.
+        child: ItemId,
+    },
+    /// What was asked is not possible; says why and what would be.
+    #[error("{0}")]
+    Invalid(String),
+    /// The item has no content.
+    #[error("{0} has no content")]
+    NoContent(ItemId),
+    /// No operation with this id is in the list.
+    #[error("there is no rejected operation {0}")]
+    UnknownRejected(String),
+    /// Another process has this replica open.
+    #[error("the replica {0} is in use by another process")]
+    InUse(String),
+    /// The replica was made by a newer version.
+    #[error("the replica {path} has format {found}, this program knows {known}: use a newer one")]
+    NewerReplica {
+        /// Its file.
+        path: String,
+        /// Its format.
+        found: i64,
+        /// What this program knows.
+        known: i64,
+    },
+    /// The replica's file is damaged, or no replica at all.
+    #[error("the replica {path} cannot be read: {reason}")]
+    CorruptReplica {
+        /// Its file.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// There is a replica already, or there is none.
+    #[error("{0}")]
+    ReplicaExists(String),
+    /// The replica's disk failed; a retry may help once the cause (often space) is mended.
+    #[error("the replica's storage failed: {0}")]
+    Storage(String),
+    /// Reading or writing a content failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done.
+        what: String,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// Background work has stopped on a violation and is started by hand only.
+    #[error("synchronisation is stopped: {}", .0.message)]
+    Stopped(StopReason),
+    /// Two calls that exclude each other, such as hydrating while flushing.
+    #[error("{0}")]
+    Busy(String),
+}
+
+impl From<Violation> for ClientError {
+    fn from(violation: Violation) -> Self {
+        Self::Violation(Box::new(violation))
+    }
+}
+
+impl ClientError {
+    /// The violation, if that is what it is.
+    #[must_use]
+    pub fn violation(&self) -> Option<&Violation> {
+        match self {
+            Self::Violation(violation) => Some(violation),
+            _ => None,
+        }
+    }
+
+    /// Whether the same call may succeed later without anybody doing anything.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Transport(error) if error.is_transient())
+    }
+
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+}
+
+/// Why background work stopped; kept in the replica until it is started by hand.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StopReason {
+    /// `stage:code` of a violation, or the code of a fatal answer.
+    pub signature: String,
+    /// The error text.
+    pub message: String,
+    /// The details, as JSON text.
+    pub details: String,
+    /// The oldest position that the server can serve, where rematerialising would help.
+    pub oldest_available: Option<Cursor>,
+}

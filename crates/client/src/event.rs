@@ -1,0 +1,100 @@
+//! What the client tells an application while it works.
+
+use vfs_sync_core::guardrail::Violation;
+use vfs_sync_core::id::{ItemId, OpId};
+use vfs_sync_core::wire::PushReason;
+
+use crate::error::StopReason;
+
+/// A change of the tree, or of the client's own state, that an application may show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChangeEvent {
+    /// An item came into view.
+    Appeared(ItemId),
+    /// An item's fields, links, grants or content changed.
+    Changed(ItemId),
+    /// An item is gone.
+    Went(ItemId),
+    /// The server refused an operation; it is in the rejected list.
+    Rejected {
+        /// Which.
+        op_id: OpId,
+        /// On what.
+        item_id: ItemId,
+        /// Why.
+        reason: Option<PushReason>,
+    },
+    /// A newer write beat an operation.
+    Outdated {
+        /// Which.
+        op_id: OpId,
+        /// On what.
+        item_id: ItemId,
+        /// Why.
+        reason: Option<PushReason>,
+    },
+    /// Two contents were written at the same time: the second is kept as an item of its own.
+    ConflictedCopy {
+        /// The item whose content changed under the writer.
+        item_id: ItemId,
+        /// The item that has the writer's content.
+        copy: ItemId,
+    },
+    /// Background work stopped until it is started by hand.
+    Stopped(StopReason),
+    /// A subscriber was too slow and missed this many changes: it should read the tree again.
+    Missed(u64),
+}
+
+/// How far a long call has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// Operations that the server has acknowledged in this call.
+    pub pushed: u64,
+    /// Operations that are still to push.
+    pub to_push: u64,
+    /// Feed entries applied in this call.
+    pub pulled: u64,
+    /// Contents uploaded and attached in this call.
+    pub uploaded: u64,
+    /// Contents that are still to upload.
+    pub to_upload: u64,
+    /// Bytes of content uploaded in this call.
+    pub uploaded_bytes: u64,
+}
+
+/// What a sync did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SyncReport {
+    /// Operations that were applied, now or before.
+    pub applied: u64,
+    /// Operations that a newer write beat.
+    pub outdated: u64,
+    /// Operations that were refused, in the rejected list now.
+    pub rejected: u64,
+    /// Feed entries applied.
+    pub pulled: u64,
+    /// Contents attached.
+    pub uploaded: u64,
+    /// Bytes of content uploaded.
+    pub uploaded_bytes: u64,
+    /// Pushes made.
+    pub pushes: u64,
+    /// Pages pulled.
+    pub pages: u64,
+    /// Whether the replica was rebuilt from the server's state.
+    pub rematerialised: bool,
+}
+
+/// Is told what happens. An observer that panics does not change what the client does.
+pub trait Observer: Send + Sync + 'static {
+    /// A guardrail failed: called once for each violation, before the call returns its error.
+    fn violation(&self, violation: &Violation) {
+        let _ = violation;
+    }
+
+    /// A long call went on.
+    fn progress(&self, progress: &Progress) {
+        let _ = progress;
+    }
+}

@@ -1,0 +1,57 @@
+//! What an application reads: the confirmed state with the queue applied on top.
+
+use vfs_sync_core::id::ItemId;
+use vfs_sync_core::op::Operation;
+pub use vfs_sync_core::tree::{Node, NodeContent};
+use vfs_sync_core::wire::PushReason;
+
+/// An item under a container, with the name that it has among its siblings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Child {
+    /// Unique among the siblings, the same on every replica.
+    pub name: String,
+    /// The item.
+    pub node: Node,
+}
+
+/// An item met on a walk through the tree.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TreeEntry {
+    /// `/`-separated names from where the walk began, without a leading `/`.
+    pub path: String,
+    /// 0 for what hangs where the walk began.
+    pub depth: usize,
+    /// The container on this path; `None` at the top.
+    pub parent: Option<ItemId>,
+    /// The item.
+    pub node: Node,
+}
+
+/// How far a queued operation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum QueuedState {
+    /// To be pushed.
+    Pending,
+    /// The server has it; the feed has not brought it back yet.
+    Acknowledged,
+}
+
+/// An operation in the queue.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QueuedOp {
+    /// The operation.
+    pub operation: Operation,
+    /// How far it is.
+    pub state: QueuedState,
+}
+
+/// An operation that the server refused for good.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RejectedOp {
+    /// The operation as it was sent.
+    pub operation: Operation,
+    /// Why.
+    pub reason: Option<PushReason>,
+    /// What more the server told.
+    pub detail: Option<String>,
+}

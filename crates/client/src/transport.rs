@@ -1,0 +1,168 @@
+//! What carries the protocol: one trait, so that tests and applications can put their own in.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::Stream;
+use vfs_sync_core::content::Sha256Digest;
+use vfs_sync_core::cursor::Cursor;
+use vfs_sync_core::id::{BlobId, ReplicaId, StagingId, WriteId};
+use vfs_sync_core::limits::Limits;
+use vfs_sync_core::wire::{
+    AttachRequest, AttachResponse, PullPage, PushRequest, PushResponse, ReconcileRequest,
+    ReconcileResponse, StageRequest, StageResponse, StateResponse, UploadResponse,
+};
+
+/// Why there is no answer that the protocol goes on with.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum TransportError {
+    /// No answer, `429` or `5xx`: the identical request may be repeated.
+    #[error("the server cannot be reached or is busy: {reason}")]
+    Network {
+        /// What happened.
+        reason: String,
+        /// How long the server asks to wait.
+        retry_after: Option<Duration>,
+    },
+    /// `401`, after the token provider was asked once more.
+    #[error("the server does not accept the token: {0}")]
+    Unauthorized(String),
+    /// `409 crdt_rematerialization_required`.
+    #[error("pull requires re-materialization from canonical state")]
+    RematerializationRequired {
+        /// The cursor asked for.
+        requested: Option<Cursor>,
+        /// The oldest that the server can serve.
+        oldest_available: Option<Cursor>,
+    },
+    /// `409 write_ids_ahead_of_server`.
+    #[error("the server knows fewer write ids of {replica_id:?} than this client")]
+    WriteIdsAhead {
+        /// Whose write id it is.
+        replica_id: Option<ReplicaId>,
+        /// The replica's last, as the server knows it.
+        last: Option<WriteId>,
+    },
+    /// `413`.
+    #[error("the request is too large: {0}")]
+    TooLarge(String),
+    /// Any other refusal.
+    #[error("the server refused ({status} {code}): {message}")]
+    Refused {
+        /// HTTP's status.
+        status: u16,
+        /// The error's code.
+        code: String,
+        /// The error's sentence.
+        message: String,
+        /// What else the error told.
+        details: serde_json::Map<String, serde_json::Value>,
+    },
+    /// An answer that cannot be parsed or is not of the protocol's form.
+    #[error("malformedResponse: {call}: {field} {reason}")]
+    MalformedResponse {
+        /// The call that was answered.
+        call: &'static str,
+        /// The field, as a path from the answer's root.
+        field: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl TransportError {
+    /// Whether the identical request may succeed later.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Network { .. })
+    }
+
+    /// A network error without a time to wait.
+    #[must_use]
+    pub fn network(reason: impl Into<String>) -> Self {
+        Self::Network { reason: reason.into(), retry_after: None }
+    }
+}
+
+/// What a pull asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PullQuery {
+    /// Whose write id must be in the map.
+    pub client_id: ReplicaId,
+    /// What has been applied; `None` starts from the beginning.
+    pub cursor: Option<Cursor>,
+    /// The feed's head at the first pull, while the cursor is below it.
+    pub baseline: Option<Cursor>,
+    /// Entries at most: 1 to 500.
+    pub limit: u32,
+}
+
+/// A stream of bytes.
+pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, std::io::Error>> + Send>>;
+
+/// A small file that is staged and attached in one call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchFile {
+    /// The stage.
+    pub staging_id: StagingId,
+    /// The blob.
+    pub blob_id: BlobId,
+    /// A hint for readers.
+    pub content_type: Option<String>,
+    /// Its bytes.
+    pub data: Bytes,
+    /// What to attach it to, behind which checkpoint, in place of what.
+    pub attach: AttachRequest,
+}
+
+/// The contract with a server, one method for each call.
+#[async_trait]
+pub trait Transport: Send + Sync + 'static {
+    /// `POST /v1/vfs/crdt/push`.
+    async fn push(&self, request: &PushRequest) -> Result<PushResponse, TransportError>;
+
+    /// `GET /v1/vfs/crdt/vfs-sync`.
+    async fn pull(&self, query: &PullQuery) -> Result<PullPage, TransportError>;
+
+    /// `POST /v1/vfs/crdt/reconcile`.
+    async fn reconcile(
+        &self,
+        request: &ReconcileRequest,
+    ) -> Result<ReconcileResponse, TransportError>;
+
+    /// `GET /v1/vfs/crdt/state`.
+    async fn state(&self, client_id: &ReplicaId) -> Result<StateResponse, TransportError>;
+
+    /// `GET /v1/vfs/limits`.
+    async fn limits(&self) -> Result<Limits, TransportError>;
+
+    /// `POST /v1/vfs/blobs/stage`.
+    async fn stage(&self, request: &StageRequest) -> Result<StageResponse, TransportError>;
+
+    /// `PUT /v1/vfs/blobs/stage/{stagingId}/data`, verified against `digest`.
+    async fn upload(
+        &self,
+        staging_id: &StagingId,
+        size: u64,
+        digest: Sha256Digest,
+        data: ByteStream,
+    ) -> Result<UploadResponse, TransportError>;
+
+    /// `POST /v1/vfs/blobs/stage/{stagingId}/attach`.
+    async fn attach(
+        &self,
+        staging_id: &StagingId,
+        request: &AttachRequest,
+    ) -> Result<AttachResponse, TransportError>;
+
+    /// `POST /v1/vfs/blobs/batch`: one result for each file, in the order sent.
+    async fn blob_batch(
+        &self,
+        files: Vec<BatchFile>,
+    ) -> Result<Vec<Result<AttachResponse, TransportError>>, TransportError>;
+
+    /// `GET /v1/vfs/blobs/{blobId}`, the whole of it.
+    async fn download(&self, blob_id: &BlobId) -> Result<ByteStream, TransportError>;
+}
