@@ -1,0 +1,186 @@
+//! What goes wrong with an object store, in the terms that operators look up.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+
+use vfs_sync_core::content::Sha256Digest;
+
+use crate::SourceError;
+
+/// What the store was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BlobOperation {
+    /// Storing bytes.
+    Persist,
+    /// Reading them.
+    Read,
+    /// Removing them.
+    Delete,
+}
+
+impl BlobOperation {
+    /// The operation's name in metrics and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Persist => "persist",
+            Self::Read => "read",
+            Self::Delete => "delete",
+        }
+    }
+
+    /// The sentence of an error body.
+    #[must_use]
+    pub const fn failure(self) -> &'static str {
+        match self {
+            Self::Persist => "Failed to persist blob data",
+            Self::Read => "Failed to read blob data",
+            Self::Delete => "Failed to delete blob data",
+        }
+    }
+}
+
+impl fmt::Display for BlobOperation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The object store failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot {operation} blob data ({storage_code}): {message}")]
+pub struct BlobError {
+    /// At what.
+    pub operation: BlobOperation,
+    /// The store's own code, S3's names where there is one that fits.
+    pub storage_code: String,
+    /// Whether the same call may succeed later.
+    pub retryable: bool,
+    /// What the store said: for the log, since it may tell where objects are.
+    pub message: String,
+}
+
+impl BlobError {
+    /// A failure with one of the store's codes.
+    #[must_use]
+    pub fn new(operation: BlobOperation, storage_code: &str, message: impl Into<String>) -> Self {
+        Self {
+            operation,
+            storage_code: storage_code.to_owned(),
+            retryable: is_retryable(storage_code),
+            message: message.into(),
+        }
+    }
+
+    pub(crate) fn of(operation: BlobOperation, error: &object_store::Error) -> Self {
+        Self::new(operation, storage_code(error), error.to_string())
+    }
+}
+
+/// The table of codes: what is not in it is passed on, not retryable.
+fn is_retryable(storage_code: &str) -> bool {
+    matches!(storage_code, "ServiceUnavailable" | "SlowDown" | "InternalError")
+}
+
+fn storage_code(error: &object_store::Error) -> &'static str {
+    use object_store::Error;
+    match error {
+        Error::NotFound { .. } => return "NoSuchKey",
+        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => return "AccessDenied",
+        _ => {}
+    }
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(this) = cause {
+        if let Some(io) = this.downcast_ref::<io::Error>() {
+            return io_code(io.kind());
+        }
+        cause = this.source();
+    }
+    "InternalError"
+}
+
+fn io_code(kind: io::ErrorKind) -> &'static str {
+    use io::ErrorKind as Kind;
+    match kind {
+        Kind::NotFound => "NoSuchKey",
+        Kind::PermissionDenied | Kind::ReadOnlyFilesystem => "AccessDenied",
+        Kind::StorageFull | Kind::QuotaExceeded => "StorageFull",
+        Kind::TimedOut
+        | Kind::ConnectionRefused
+        | Kind::ConnectionReset
+        | Kind::ConnectionAborted
+        | Kind::NotConnected
+        | Kind::HostUnreachable
+        | Kind::NetworkUnreachable
+        | Kind::ResourceBusy
+        | Kind::WouldBlock => "ServiceUnavailable",
+        _ => "InternalError",
+    }
+}
+
+/// Why bytes were not stored; nothing of them was.
+#[derive(Debug, thiserror::Error)]
+pub enum PutError {
+    /// They stopped coming.
+    #[error("the bytes stopped coming: {0}")]
+    Source(SourceError),
+    /// They are more than allowed.
+    #[error("the blob is larger than {max_size} bytes")]
+    TooLarge {
+        /// So many are allowed.
+        max_size: u64,
+    },
+    /// They are not those whose digest was named.
+    #[error("the digest of the bytes is {actual}, not {expected}")]
+    DigestMismatch {
+        /// The digest named.
+        expected: Sha256Digest,
+        /// That of the bytes.
+        actual: Sha256Digest,
+    },
+    /// The blob has other bytes already.
+    #[error("the blob has other bytes already")]
+    Differs,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] BlobError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn generic(kind: io::ErrorKind) -> object_store::Error {
+        object_store::Error::Generic { store: "t", source: Box::new(io::Error::from(kind)) }
+    }
+
+    #[test]
+    fn a_failure_has_the_code_that_its_cause_has_whatever_it_is_wrapped_in() {
+        for (kind, code, retryable) in [
+            (io::ErrorKind::NotFound, "NoSuchKey", false),
+            (io::ErrorKind::PermissionDenied, "AccessDenied", false),
+            (io::ErrorKind::TimedOut, "ServiceUnavailable", true),
+            (io::ErrorKind::ConnectionRefused, "ServiceUnavailable", true),
+            (io::ErrorKind::StorageFull, "StorageFull", false),
+            (io::ErrorKind::UnexpectedEof, "InternalError", true),
+        ] {
+            let error = BlobError::of(BlobOperation::Read, &generic(kind));
+            assert_eq!((&*error.storage_code, error.retryable), (code, retryable), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_code_of_the_table_is_retryable_as_the_table_says() {
+        for (code, retryable) in [
+            ("NoSuchKey", false),
+            ("AccessDenied", false),
+            ("ServiceUnavailable", true),
+            ("SlowDown", true),
+            ("InternalError", true),
+            ("SomethingNew", false),
+        ] {
+            assert_eq!(BlobError::new(BlobOperation::Delete, code, "").retryable, retryable);
+        }
+    }
+}
