@@ -5,6 +5,15 @@
 //! number of servers share one database. What a transaction decides is `vfs_sync_core`'s; a back
 //! end knows rows, locks and batches.
 
+mod codes;
+mod flow;
+mod open;
+mod page;
+pub mod sqlite;
+mod transaction;
+
+pub use open::{migrate, open};
+
 use async_trait::async_trait;
 use vfs_sync_core::attach::{AttachRefusal, StageRow};
 use vfs_sync_core::content::Sha256Digest;

@@ -1,0 +1,297 @@
+//! The transactions, written once over rows, locks and batches.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use vfs_sync_core::attach::{AttachRefusal, AttachRows, Checkpoint, decide_attach};
+use vfs_sync_core::content::{RelationKind, Sha256Digest};
+use vfs_sync_core::entry::EntryBody;
+use vfs_sync_core::id::{RefId, ReplicaId, StagingId, UserId};
+use vfs_sync_core::limits::MAX_WRITE_ID_ENTRIES;
+use vfs_sync_core::push::{PushBatch, Rows, decide, place};
+use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::{
+    AttachRequest, AttachResponse, PushResponse, ReconcileRequest, ReconcileState, StageStatus,
+    StateResponse, WriteIds,
+};
+
+use crate::page::servable;
+use crate::transaction::{FeedWrite, PushWrite, Stored, StoredStage, Transaction};
+use crate::{AbandonAnswer, NewStage, ReconcileAnswer, StageAnswer, StoreError, UploadAnswer};
+
+pub(crate) async fn push<T: Transaction>(
+    tx: &mut T,
+    batch: &PushBatch,
+    now: Timestamp,
+) -> Result<PushResponse, StoreError> {
+    let last_write_id = tx.lock_replica(&batch.user, &batch.replica, now).await?;
+    let mut rows = Rows { last_write_id, ..Rows::default() };
+    let replayed = batch.replayed(last_write_id);
+    if !replayed.is_empty() {
+        rows.accepted = tx.accepted(&batch.user, &batch.replica, &replayed).await?;
+    }
+    tx.lock_realms(&batch.user, &batch.named_items(), &mut rows).await?;
+    while let Some(needs) = batch.needs(&rows) {
+        tx.load(&needs, &mut rows).await?;
+        rows.nothing_found(needs);
+    }
+    let decided = decide(batch, rows, now);
+    let changes = &decided.changes;
+    let feeds = place_all(tx, &changes.feed, now).await?;
+    let write =
+        PushWrite { user: &batch.user, replica: &batch.replica, changes, feeds: &feeds, now };
+    tx.write_push(&write).await?;
+    Ok(decided.response)
+}
+
+/// Locks the heads of the feeds that get entries, and gives each entry its place.
+async fn place_all<T: Transaction>(
+    tx: &mut T,
+    feed: &BTreeMap<UserId, Vec<EntryBody>>,
+    now: Timestamp,
+) -> Result<Vec<FeedWrite>, StoreError> {
+    if feed.is_empty() {
+        return Ok(Vec::new());
+    }
+    let users: BTreeSet<UserId> = feed.keys().cloned().collect();
+    let heads = tx.lock_heads(&users, now).await?;
+    let mut placed = Vec::with_capacity(feed.len());
+    for (user, mut head) in heads {
+        let entries = feed.get(&user).map_or_else(Vec::new, |told| place(&mut head, told, now));
+        placed.push(FeedWrite { user, head, entries });
+    }
+    Ok(placed)
+}
+
+pub(crate) async fn reconcile<T: Transaction>(
+    tx: &mut T,
+    user: &UserId,
+    request: &ReconcileRequest,
+    now: Timestamp,
+) -> Result<ReconcileAnswer, StoreError> {
+    let stored = tx.reconcile_state(user, &request.client_id).await?.transpose()?;
+    let head = tx.head(user).await?;
+    if !servable(head.as_ref(), &request.cursor) {
+        let oldest_available = head.and_then(|head| head.pruned_cursor());
+        return Ok(ReconcileAnswer::Rematerialize { oldest_available });
+    }
+    let mut merged = ReconcileState {
+        cursor: request.cursor.clone(),
+        last_reconciled_write_ids: request.last_reconciled_write_ids.clone(),
+    };
+    let named: BTreeSet<ReplicaId> = merged.last_reconciled_write_ids.keys().cloned().collect();
+    let known = tx.replicas(user, &named).await?;
+    for (replica_id, sent) in &merged.last_reconciled_write_ids {
+        let last = known.get(replica_id).map(|row| row.last_write_id);
+        if Some(*sent) > last {
+            let replica_id = replica_id.clone();
+            return Ok(ReconcileAnswer::WriteIdsAhead { replica_id, sent: *sent, last });
+        }
+    }
+    if let Some(stored) = &stored {
+        merged.cursor = merged.cursor.max(stored.cursor.clone());
+        for (replica, write_id) in &stored.last_reconciled_write_ids {
+            let slot = merged.last_reconciled_write_ids.entry(replica.clone()).or_insert(*write_id);
+            *slot = (*slot).max(*write_id);
+        }
+    }
+    if merged.last_reconciled_write_ids.len() > MAX_WRITE_ID_ENTRIES {
+        keep_most_active(tx, user, &mut merged.last_reconciled_write_ids).await?;
+    }
+    if stored.as_ref() != Some(&merged) {
+        let new = stored.is_none();
+        tx.write_reconcile_state(user, &request.client_id, &merged, new).await?;
+    }
+    tx.touch_replica(user, &request.client_id, now).await?;
+    Ok(ReconcileAnswer::Merged(merged))
+}
+
+/// Drops the entries of the least recently active replicas, down to the limit.
+async fn keep_most_active<T: Transaction>(
+    tx: &mut T,
+    user: &UserId,
+    write_ids: &mut WriteIds,
+) -> Result<(), StoreError> {
+    let all: BTreeSet<ReplicaId> = write_ids.keys().cloned().collect();
+    let rows = tx.replicas(user, &all).await?;
+    let mut by_activity: Vec<_> = all
+        .into_iter()
+        .map(|replica| (rows.get(&replica).map(|row| row.last_seen), replica))
+        .collect();
+    by_activity.sort_by(|a, b| b.cmp(a));
+    for (_, replica) in by_activity.drain(MAX_WRITE_ID_ENTRIES..) {
+        write_ids.remove(&replica);
+    }
+    Ok(())
+}
+
+/// The user's most recently active replicas, `client` among them.
+pub(crate) async fn write_id_map<T: Transaction>(
+    tx: &mut T,
+    user: &UserId,
+    client: Option<&ReplicaId>,
+) -> Result<WriteIds, StoreError> {
+    let mut active = tx.active_replicas(user, MAX_WRITE_ID_ENTRIES).await?;
+    let own = client.filter(|client| active.iter().all(|(replica, _)| replica != *client));
+    if let Some(client) = own {
+        let found = tx.replicas(user, &BTreeSet::from([client.clone()])).await?;
+        if let Some(row) = found.get(client) {
+            active.truncate(MAX_WRITE_ID_ENTRIES - 1);
+            active.push((client.clone(), row.last_write_id));
+        }
+    }
+    Ok(active.into_iter().collect())
+}
+
+pub(crate) async fn state<T: Transaction>(
+    tx: &mut T,
+    user: &UserId,
+    client: &ReplicaId,
+) -> Result<StateResponse, StoreError> {
+    let reconcile_state = tx.reconcile_state(user, client).await?.transpose()?;
+    let head = tx.head(user).await?;
+    let epoch = match &head {
+        Some(head) => head.epoch,
+        None => tx.epoch().await?,
+    };
+    Ok(StateResponse {
+        client_id: client.clone(),
+        reconcile_state,
+        feed_head: head.and_then(|head| head.cursor()),
+        epoch: Some(epoch.as_u64()),
+        pruned_through: head.and_then(|head| head.pruned_cursor()),
+        last_write_ids: write_id_map(tx, user, Some(client)).await?,
+    })
+}
+
+pub(crate) async fn open_stage<T: Transaction>(
+    tx: &mut T,
+    user: &UserId,
+    stage: &NewStage,
+    now: Timestamp,
+) -> Result<StageAnswer, StoreError> {
+    if let Some(stored) = tx.stage(&stage.staging_id).await?.transpose()? {
+        return Ok(if repeats(&stored, user, stage) {
+            StageAnswer::Open(stored.row)
+        } else {
+            StageAnswer::Taken
+        });
+    }
+    if !tx.insert_stage(user, stage, now).await? {
+        return Ok(StageAnswer::Taken);
+    }
+    let made = tx.stage(&stage.staging_id).await?.transpose()?;
+    made.map(|made| StageAnswer::Open(made.row))
+        .ok_or_else(|| StoreError::Failed("a stage that was just made is not there".into()))
+}
+
+fn repeats(stored: &StoredStage, user: &UserId, stage: &NewStage) -> bool {
+    stored.row.owner == *user
+        && stored.row.blob_id == stage.blob_id
+        && stored.row.content_type.as_deref() == stage.content_type.as_deref()
+        && stored.expiry_chosen == stage.expiry_chosen
+        && (!stage.expiry_chosen || stored.row.expires_at == stage.expires_at)
+}
+
+/// The stage, if it is the user's: to everybody else it does not exist.
+pub(crate) async fn stage<T: Transaction>(
+    tx: &mut T,
+    user: &UserId,
+    staging_id: &StagingId,
+) -> Result<Option<vfs_sync_core::attach::StageRow>, StoreError> {
+    let stored = tx.stage(staging_id).await?.transpose()?;
+    Ok(stored.map(|stored| stored.row).filter(|row| row.owner == *user))
+}
+
+pub(crate) async fn record_upload<T: Transaction>(
+    tx: &mut T,
+    user: &UserId,
+    staging_id: &StagingId,
+    size: u64,
+    digest: Sha256Digest,
+    now: Timestamp,
+) -> Result<UploadAnswer, StoreError> {
+    let Some(mut row) = stage(tx, user, staging_id).await? else {
+        return Ok(UploadAnswer::Unknown);
+    };
+    if row.status == StageStatus::Abandoned {
+        return Ok(UploadAnswer::Over(row));
+    }
+    match row.uploaded {
+        Some(before) if before == (size, digest) => return Ok(UploadAnswer::Recorded(row)),
+        Some(_) => return Ok(UploadAnswer::Differs(row)),
+        None => {}
+    }
+    if row.status != StageStatus::Staged || row.expires_at <= now {
+        return Ok(UploadAnswer::Over(row));
+    }
+    tx.set_uploaded(&row.blob_id, size, digest).await?;
+    row.uploaded = Some((size, digest));
+    Ok(UploadAnswer::Recorded(row))
+}
+
+pub(crate) async fn abandon<T: Transaction>(
+    tx: &mut T,
+    user: &UserId,
+    staging_id: &StagingId,
+) -> Result<AbandonAnswer, StoreError> {
+    let Some(mut row) = stage(tx, user, staging_id).await? else {
+        return Ok(AbandonAnswer::Unknown);
+    };
+    match row.status {
+        StageStatus::Attached => return Ok(AbandonAnswer::Attached(row)),
+        StageStatus::Abandoned => {}
+        StageStatus::Staged => {
+            tx.set_stage_status(&row, StageStatus::Abandoned).await?;
+            row.status = StageStatus::Abandoned;
+        }
+    }
+    Ok(AbandonAnswer::Abandoned(row))
+}
+
+pub(crate) async fn attach<T: Transaction>(
+    tx: &mut T,
+    user: &UserId,
+    staging_id: &StagingId,
+    request: &AttachRequest,
+    ref_id: RefId,
+    now: Timestamp,
+) -> Result<Result<AttachResponse, AttachRefusal>, StoreError> {
+    let stage = for_decision(tx.stage(staging_id).await?, |stored| stored.row)?;
+    let mut rows = AttachRows { stage, ..AttachRows::default() };
+    if let Ok(Some(checkpoint)) = Checkpoint::of(request) {
+        let state = tx.reconcile_state(user, &checkpoint.client_id).await?;
+        rows.reconcile = for_decision(state, |state| state)?;
+    }
+    if let Some(Ok(stage)) = &rows.stage {
+        rows.attached = tx.attachments_with(&stage.blob_id).await?;
+    }
+    let mut pushed = Rows::default();
+    tx.lock_realms(user, &BTreeSet::from([request.item_id.clone()]), &mut pushed).await?;
+    rows.item = pushed.items.remove(&request.item_id).flatten();
+    let attachments = tx.attachments_of(&request.item_id).await?;
+    rows.current = attachments.into_iter().find(|a| a.relation_kind == RelationKind::File);
+    let attached = match decide_attach(user, request, &rows, ref_id, now) {
+        Ok(attached) => attached,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    if let (Some(changes), Some(Ok(stage))) = (&attached.changes, &rows.stage) {
+        tx.set_stage_status(stage, StageStatus::Attached).await?;
+        tx.insert_attachment(&changes.attachment).await?;
+        let feeds = place_all(tx, &changes.feed, now).await?;
+        tx.write_feeds(&feeds).await?;
+    }
+    Ok(Ok(attached.response))
+}
+
+/// A malformed row is for the rules to answer; any other error ends the transaction.
+fn for_decision<A, B>(
+    stored: Stored<A>,
+    take: impl FnOnce(A) -> B,
+) -> Result<Option<Result<B, String>>, StoreError> {
+    match stored {
+        None => Ok(None),
+        Some(Ok(row)) => Ok(Some(Ok(take(row)))),
+        Some(Err(error @ StoreError::MalformedRow { .. })) => Ok(Some(Err(error.to_string()))),
+        Some(Err(error)) => Err(error),
+    }
+}

@@ -1,0 +1,241 @@
+//! The registry of blobs: stages, blobs, attachments.
+
+use rusqlite::params;
+use vfs_sync_core::attach::StageRow;
+use vfs_sync_core::content::{Attachment, RelationKind, Sha256Digest};
+use vfs_sync_core::id::{BlobId, ItemId, StagingId, UserId};
+use vfs_sync_core::register::ItemFields;
+use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::StageStatus;
+
+use super::rows::Columns;
+use super::transaction::SqliteTransaction;
+use crate::codes::{self, BLOB_ABANDONED, BLOB_LIVE};
+use crate::transaction::{Stored, StoredStage};
+use crate::{BlobRow, NewStage, StoreError};
+
+pub(super) fn stage(
+    tx: &mut SqliteTransaction<'_>,
+    staging_id: &StagingId,
+) -> Result<Stored<StoredStage>, StoreError> {
+    let mut select = tx.prepare(
+        "SELECT s.owner, s.blob_id, s.status, s.staged_at, s.expires_at, s.expiry_chosen, \
+         b.content_type, b.size, b.digest FROM blob_stages s LEFT JOIN blobs b USING (blob_id) \
+         WHERE s.staging_id = ?1",
+    )?;
+    let mut rows = select.query([staging_id.as_str()])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let columns = Columns { row, table: "blob_stages", key: staging_id };
+    let mut read = || {
+        let row = StageRow {
+            staging_id: staging_id.clone(),
+            owner: tx.user(columns.integer(0)?, "blob_stages", staging_id)?,
+            blob_id: columns.parse(1)?,
+            status: codes::stage_status(columns.text(2)?)
+                .ok_or_else(|| columns.malformed("status has an unknown value"))?,
+            staged_at: columns.time(3)?,
+            expires_at: columns.time(4)?,
+            content_type: columns.optional_text(6)?.map(Into::into),
+            uploaded: size_and_digest(&columns, 7)?,
+        };
+        Ok(StoredStage { row, expiry_chosen: columns.integer(5)? != 0 })
+    };
+    Ok(Some(read()))
+}
+
+/// The columns `size` and `digest`, both there or neither.
+fn size_and_digest<K: std::fmt::Display>(
+    columns: &Columns<'_, '_, K>,
+    first: usize,
+) -> Result<Option<(u64, Sha256Digest)>, StoreError> {
+    if columns.optional_integer(first)?.is_none() {
+        return Ok(None);
+    }
+    let digest = columns.bytes(first + 1)?.try_into();
+    let digest = digest.map_err(|_| columns.malformed("digest is not 32 bytes"))?;
+    Ok(Some((columns.unsigned(first)?, Sha256Digest(digest))))
+}
+
+pub(super) fn insert_stage(
+    tx: &mut SqliteTransaction<'_>,
+    user: &UserId,
+    stage: &NewStage,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let owner = tx.make_uid(user)?;
+    let made = tx
+        .prepare(
+            "INSERT INTO blobs (blob_id, owner, status, content_type) VALUES (?1, ?2, ?3, ?4) \
+             ON CONFLICT (blob_id) DO NOTHING",
+        )?
+        .execute(params![stage.blob_id.as_str(), owner, BLOB_LIVE, stage.content_type])?;
+    if made == 0 {
+        return Ok(false);
+    }
+    tx.prepare(
+        "INSERT INTO blob_stages \
+         (staging_id, owner, blob_id, status, staged_at, expires_at, expiry_chosen) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?
+    .execute(params![
+        stage.staging_id.as_str(),
+        owner,
+        stage.blob_id.as_str(),
+        StageStatus::Staged.as_str(),
+        now.as_millis(),
+        stage.expires_at.as_millis(),
+        stage.expiry_chosen,
+    ])?;
+    Ok(true)
+}
+
+pub(super) fn set_uploaded(
+    tx: &mut SqliteTransaction<'_>,
+    blob_id: &BlobId,
+    size: u64,
+    digest: Sha256Digest,
+) -> Result<(), StoreError> {
+    tx.prepare("UPDATE blobs SET size = ?2, digest = ?3 WHERE blob_id = ?1")?.execute(params![
+        blob_id.as_str(),
+        codes::size(size)?,
+        digest.0.as_slice()
+    ])?;
+    Ok(())
+}
+
+pub(super) fn set_stage_status(
+    tx: &mut SqliteTransaction<'_>,
+    stage: &StageRow,
+    status: StageStatus,
+) -> Result<(), StoreError> {
+    tx.prepare("UPDATE blob_stages SET status = ?2 WHERE staging_id = ?1")?
+        .execute([stage.staging_id.as_str(), status.as_str()])?;
+    if status == StageStatus::Abandoned {
+        tx.prepare("UPDATE blobs SET status = ?2 WHERE blob_id = ?1")?
+            .execute([stage.blob_id.as_str(), BLOB_ABANDONED])?;
+    }
+    Ok(())
+}
+
+pub(super) fn attachments_of(
+    tx: &mut SqliteTransaction<'_>,
+    item: &ItemId,
+) -> Result<Vec<Attachment>, StoreError> {
+    attachments(
+        tx,
+        "SELECT r.ref_id, r.item_id, r.blob_id, r.kind, r.attached_at, b.content_type, b.size, \
+         b.digest FROM blob_refs r JOIN blobs b USING (blob_id) \
+         WHERE r.item_id = ?1 AND r.is_current = 1",
+        item.as_str(),
+    )
+}
+
+pub(super) fn attachments_with(
+    tx: &mut SqliteTransaction<'_>,
+    blob: &BlobId,
+) -> Result<Vec<Attachment>, StoreError> {
+    attachments(
+        tx,
+        "SELECT r.ref_id, r.item_id, r.blob_id, r.kind, r.attached_at, b.content_type, b.size, \
+         b.digest FROM blob_refs r JOIN blobs b USING (blob_id) WHERE r.blob_id = ?1",
+        blob.as_str(),
+    )
+}
+
+fn attachments(
+    tx: &mut SqliteTransaction<'_>,
+    sql: &str,
+    key: &str,
+) -> Result<Vec<Attachment>, StoreError> {
+    let mut select = tx.prepare(sql)?;
+    let mut rows = select.query([key])?;
+    let mut attachments = Vec::new();
+    while let Some(row) = rows.next()? {
+        let columns = Columns { row, table: "blob_refs", key };
+        let (size, digest) = size_and_digest(&columns, 6)?
+            .ok_or_else(|| columns.malformed("its blob has no size and digest"))?;
+        attachments.push(Attachment {
+            ref_id: columns.parse(0)?,
+            item_id: columns.parse(1)?,
+            blob_id: columns.parse(2)?,
+            relation_kind: codes::kind(columns.text(3)?)
+                .ok_or_else(|| columns.malformed("kind has an unknown value"))?,
+            attached_at: columns.time(4)?,
+            content_type: columns.optional_text(5)?.map(Into::into),
+            size,
+            digest,
+        });
+    }
+    Ok(attachments)
+}
+
+pub(super) fn insert_attachment(
+    tx: &mut SqliteTransaction<'_>,
+    attachment: &Attachment,
+) -> Result<(), StoreError> {
+    if attachment.relation_kind == RelationKind::File {
+        tx.prepare(
+            "UPDATE blob_refs SET is_current = 0 \
+             WHERE item_id = ?1 AND is_current = 1 AND kind = 'file'",
+        )?
+        .execute([attachment.item_id.as_str()])?;
+    }
+    tx.prepare(
+        "INSERT INTO blob_refs (ref_id, item_id, blob_id, kind, is_current, attached_at) \
+         VALUES (?1, ?2, ?3, ?4, 1, ?5)",
+    )?
+    .execute(params![
+        attachment.ref_id.as_str(),
+        attachment.item_id.as_str(),
+        attachment.blob_id.as_str(),
+        codes::kind_code(attachment.relation_kind),
+        attachment.attached_at.as_millis(),
+    ])?;
+    Ok(())
+}
+
+/// The blob, if it has bytes, is not abandoned, and the user staged it or sees it on an item.
+pub(super) fn readable(
+    tx: &mut SqliteTransaction<'_>,
+    user: &UserId,
+    blob_id: &BlobId,
+) -> Result<Option<BlobRow>, StoreError> {
+    let mut select = tx.prepare(
+        "SELECT size, digest, content_type, owner FROM blobs \
+         WHERE blob_id = ?1 AND status = 'live' AND size IS NOT NULL",
+    )?;
+    let mut rows = select.query([blob_id.as_str()])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let columns = Columns { row, table: "blobs", key: blob_id };
+    let Some(uid) = tx.uid(user)? else { return Ok(None) };
+    if columns.integer(3)? != uid && !shown_to(tx, uid, blob_id)? {
+        return Ok(None);
+    }
+    let (size, digest) = size_and_digest(&columns, 0)?
+        .ok_or_else(|| columns.malformed("it has no size and digest"))?;
+    let content_type = columns.optional_text(2)?.map(ToOwned::to_owned);
+    Ok(Some(BlobRow { blob_id: blob_id.clone(), size, digest, content_type }))
+}
+
+/// Whether the blob is attached to a live item that the user may read.
+fn shown_to(
+    tx: &mut SqliteTransaction<'_>,
+    uid: i64,
+    blob_id: &BlobId,
+) -> Result<bool, StoreError> {
+    let mut select = tx.prepare(
+        "SELECT i.item_id, i.fields FROM blob_refs r JOIN items i ON i.item_id = r.item_id \
+         WHERE r.blob_id = ?1 AND i.owner = ?2",
+    )?;
+    let mut rows = select.query(params![blob_id.as_str(), uid])?;
+    while let Some(row) = rows.next()? {
+        let item: ItemId = Columns { row, table: "items", key: blob_id }.parse(0)?;
+        let columns = Columns { row, table: "items", key: &item };
+        let fields =
+            ItemFields::from_bytes(columns.bytes(1)?).map_err(|error| columns.malformed(error))?;
+        if !fields.is_deleted() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,103 @@
+//! Feeds: heads, pages, epochs.
+
+use futures::executor::block_on;
+use rusqlite::params;
+use vfs_sync_core::cursor::Epoch;
+use vfs_sync_core::id::UserId;
+use vfs_sync_core::push::Head;
+use vfs_sync_core::time::Timestamp;
+
+use super::rows::Columns;
+use super::transaction::SqliteTransaction;
+use crate::page::{PageBuilder, Window};
+use crate::{PullAnswer, PullRequest, StoreError, codes, flow};
+
+/// A row's position in the table is its user's number above so many bits of counter.
+pub(super) const COUNTER_BITS: u32 = 40;
+pub(super) const MAX_COUNTER: u64 = (1 << COUNTER_BITS) - 1;
+pub(super) const MAX_UID: i64 = (1 << (63 - COUNTER_BITS)) - 1;
+
+pub(super) fn head(
+    tx: &mut SqliteTransaction<'_>,
+    user: &UserId,
+) -> Result<Option<Head>, StoreError> {
+    let Some(uid) = tx.uid(user)? else { return Ok(None) };
+    let mut select = tx.prepare(
+        "SELECT epoch, counter, changed_at, pruned_counter, pruned_changed_at FROM feed_head \
+         WHERE uid = ?1",
+    )?;
+    let mut rows = select.query([uid])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let columns = Columns { row, table: "feed_head", key: user };
+    let pruned = match columns.optional_integer(3)? {
+        None => None,
+        Some(_) => Some((columns.unsigned(3)?, columns.time(4)?)),
+    };
+    Ok(Some(Head {
+        epoch: columns.code(0, stored_epoch)?,
+        counter: columns.unsigned(1)?,
+        changed_at: columns.time(2)?,
+        pruned,
+    }))
+}
+
+fn stored_epoch(value: i64) -> Option<Epoch> {
+    u64::try_from(value).ok().and_then(Epoch::from_u64)
+}
+
+pub(super) fn epoch(tx: &mut SqliteTransaction<'_>) -> Result<Epoch, StoreError> {
+    let mut select = tx.prepare("SELECT value FROM meta WHERE name = 'epoch'")?;
+    let mut rows = select.query([])?;
+    let Some(row) = rows.next()? else {
+        return Err(codes::malformed("meta", "epoch", "is missing"));
+    };
+    Columns { row, table: "meta", key: "epoch" }.code(0, stored_epoch)
+}
+
+pub(super) fn new_epoch(
+    tx: &mut SqliteTransaction<'_>,
+    now: Timestamp,
+) -> Result<Epoch, StoreError> {
+    let epoch = Epoch::starting(now, Some(epoch(tx)?));
+    let value = epoch.as_u64() as i64;
+    tx.prepare("UPDATE meta SET value = ?1 WHERE name = 'epoch'")?.execute([value])?;
+    tx.prepare("UPDATE feed_head SET epoch = ?1")?.execute([value])?;
+    Ok(epoch)
+}
+
+pub(super) fn pull(
+    tx: &mut SqliteTransaction<'_>,
+    user: &UserId,
+    request: &PullRequest,
+) -> Result<PullAnswer, StoreError> {
+    let head = head(tx, user)?;
+    let write_ids = block_on(flow::write_id_map(tx, user, request.client_id.as_ref()))?;
+    let window = match Window::of(request, head, &write_ids) {
+        Ok(window) => window,
+        Err(answer) => return Ok(answer),
+    };
+    let Some(uid) = tx.uid(user)? else {
+        return Err(codes::malformed("feed_head", user, "is of an unknown user"));
+    };
+    let first = uid << COUNTER_BITS;
+    let position = |counter: u64| first | counter.min(MAX_COUNTER) as i64;
+    let mut select = tx.prepare(
+        "SELECT position, changed_at, json FROM feed WHERE position > ?1 AND position <= ?2 \
+         AND NOT (removal = 1 AND position <= ?3) ORDER BY position LIMIT ?4",
+    )?;
+    let mut rows = select.query(params![
+        position(window.after),
+        position(MAX_COUNTER),
+        position(window.skip_removals_to),
+        window.rows() as i64,
+    ])?;
+    let mut page = PageBuilder::new(window);
+    while let Some(row) = rows.next()? {
+        let key = row.get_ref(0)?.as_i64().unwrap_or(0) & MAX_COUNTER as i64;
+        let columns = Columns { row, table: "feed", key: format_args!("{user} {key}") };
+        if !page.add(key as u64, columns.time(1)?, columns.text(2)?) {
+            break;
+        }
+    }
+    Ok(PullAnswer::Page(page.finish(write_ids)))
+}

@@ -1,0 +1,46 @@
+//! The schema, step by step. A database remembers how many steps it has.
+
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use vfs_sync_core::cursor::Epoch;
+use vfs_sync_core::time::Timestamp;
+
+use crate::StoreError;
+
+/// Each step once, in order; steps that were published never change.
+const STEPS: &[&str] = &[include_str!("0001.sql")];
+
+/// Brings the database to this program's schema; gives its version.
+pub(super) fn migrate(connection: &mut Connection, now: Timestamp) -> Result<i64, StoreError> {
+    let known = STEPS.len() as i64;
+    // Held until the last step is done: of two programs that start at one time, one migrates.
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    tx.execute_batch(
+        "CREATE TABLE IF NOT EXISTS schema_version (
+            version INTEGER PRIMARY KEY, applied_at INTEGER NOT NULL
+        ) STRICT",
+    )?;
+    let found: Option<i64> =
+        tx.query_row("SELECT max(version) FROM schema_version", [], |row| row.get(0))?;
+    let found = found.unwrap_or(0);
+    if found > known {
+        return Err(StoreError::NewerSchema { found, known });
+    }
+    for (version, step) in (1..).zip(STEPS) {
+        if version > found {
+            tx.execute_batch(step)?;
+            tx.execute(
+                "INSERT INTO schema_version VALUES (?1, ?2)",
+                params![version, now.as_millis()],
+            )?;
+        }
+    }
+    let epoch: Option<i64> = tx
+        .query_row("SELECT value FROM meta WHERE name = 'epoch'", [], |row| row.get(0))
+        .optional()?;
+    if epoch.is_none() {
+        let epoch = Epoch::starting(now, None).as_u64() as i64;
+        tx.execute("INSERT INTO meta (name, value) VALUES ('epoch', ?1)", [epoch])?;
+    }
+    tx.commit()?;
+    Ok(known)
+}

@@ -1,0 +1,278 @@
+//! SQLite: one file, one writer that groups what is waiting into one commit, a few readers.
+
+mod blobs;
+mod feed;
+mod migrations;
+mod retention;
+mod rows;
+mod transaction;
+mod write;
+mod writer;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::executor::block_on;
+use rusqlite::{Connection, ErrorCode};
+use tokio::sync::Semaphore;
+use vfs_sync_core::attach::{AttachRefusal, StageRow};
+use vfs_sync_core::content::Sha256Digest;
+use vfs_sync_core::cursor::Epoch;
+use vfs_sync_core::id::{BlobId, RefId, ReplicaId, StagingId, UserId};
+use vfs_sync_core::push::PushBatch;
+use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::{
+    AttachRequest, AttachResponse, PushResponse, ReconcileRequest, StateResponse,
+};
+
+use crate::{
+    AbandonAnswer, BlobRow, MetadataStore, NewStage, Pruned, PullAnswer, PullRequest,
+    ReconcileAnswer, Retention, StageAnswer, StoreError, UploadAnswer, flow,
+};
+use transaction::SqliteTransaction;
+use writer::Writer;
+
+/// Reads at one time; more wait.
+const READERS: usize = 4;
+/// How long another process may hold the database before a call gives up.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Distinct statements that a connection keeps compiled: all there are.
+const STATEMENT_CACHE: usize = 128;
+
+/// The metadata in one SQLite file.
+pub struct SqliteStore {
+    writer: Writer,
+    /// `None` for a database in memory, which has one connection only.
+    readers: Option<Arc<Readers>>,
+}
+
+struct Readers {
+    idle: Mutex<Vec<Connection>>,
+    permits: Semaphore,
+}
+
+impl SqliteStore {
+    /// Opens the database at `path`, making or migrating it where needed. `now` begins the epoch
+    /// of a new database.
+    ///
+    /// # Errors
+    /// [`StoreError::NewerSchema`] for a database of a newer version, others if it is no
+    /// database or cannot be opened.
+    pub fn open(path: &Path, now: Timestamp) -> Result<Self, StoreError> {
+        let mut connection = Connection::open(path)?;
+        configure(&connection)?;
+        migrations::migrate(&mut connection, now)?;
+        let mut idle = Vec::with_capacity(READERS);
+        for _ in 0..READERS {
+            let reader = Connection::open(path)?;
+            configure(&reader)?;
+            reader.pragma_update(None, "query_only", true)?;
+            idle.push(reader);
+        }
+        let readers = Readers { idle: Mutex::new(idle), permits: Semaphore::new(READERS) };
+        Ok(Self { writer: Writer::start(connection)?, readers: Some(Arc::new(readers)) })
+    }
+
+    /// A new database in memory, gone with the store.
+    ///
+    /// # Errors
+    /// [`StoreError`] if SQLite has no memory for it.
+    pub fn open_in_memory(now: Timestamp) -> Result<Self, StoreError> {
+        let mut connection = Connection::open_in_memory()?;
+        configure(&connection)?;
+        migrations::migrate(&mut connection, now)?;
+        Ok(Self { writer: Writer::start(connection)?, readers: None })
+    }
+
+    /// Brings the database at `path` to this program's schema, making it where it is missing;
+    /// gives the schema's version.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::open`].
+    pub fn migrate(path: &Path, now: Timestamp) -> Result<i64, StoreError> {
+        let mut connection = Connection::open(path)?;
+        configure(&connection)?;
+        migrations::migrate(&mut connection, now)
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let Some(readers) = self.readers.clone() else {
+            return self.writer.run(1, job).await;
+        };
+        let closed = |_| StoreError::Unavailable("the store is closed".into());
+        let ended = |error| StoreError::Failed(format!("a read did not end: {error}"));
+        tokio::task::spawn_blocking(move || {
+            let _permit = block_on(readers.permits.acquire()).map_err(closed)?;
+            let taken = readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let Some(connection) = taken else {
+                return Err(StoreError::Unavailable("no reader is left".into()));
+            };
+            let answer = read_snapshot(&connection, job);
+            readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            answer
+        })
+        .await
+        .map_err(ended)?
+    }
+}
+
+/// Runs `job` on one snapshot.
+fn read_snapshot<T>(
+    connection: &Connection,
+    job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let snapshot = connection.unchecked_transaction()?;
+    let answer = job(&mut SqliteTransaction::new(&snapshot));
+    snapshot.rollback()?;
+    answer
+}
+
+fn configure(connection: &Connection) -> Result<(), StoreError> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // An acknowledged push survives a power cut.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "cache_size", -32_768)?;
+    connection.pragma_update(None, "mmap_size", 256 << 20)?;
+    connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
+    // The log's file does not stay as large as its busiest moment made it.
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    Ok(())
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(
+                ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::DiskFull
+                | ErrorCode::CannotOpen
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::OutOfMemory
+                | ErrorCode::ReadOnly,
+            ) => Self::Unavailable(error.to_string()),
+            _ => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+#[async_trait]
+impl MetadataStore for SqliteStore {
+    async fn push(&self, batch: PushBatch, now: Timestamp) -> Result<PushResponse, StoreError> {
+        let weight = batch.len();
+        self.writer.run(weight, move |tx| block_on(flow::push(tx, &batch, now))).await
+    }
+
+    async fn pull(&self, user: &UserId, request: &PullRequest) -> Result<PullAnswer, StoreError> {
+        let (user, request) = (user.clone(), request.clone());
+        self.read(move |tx| feed::pull(tx, &user, &request)).await
+    }
+
+    async fn reconcile(
+        &self,
+        user: &UserId,
+        request: &ReconcileRequest,
+        now: Timestamp,
+    ) -> Result<ReconcileAnswer, StoreError> {
+        let (user, request) = (user.clone(), request.clone());
+        self.writer.run(1, move |tx| block_on(flow::reconcile(tx, &user, &request, now))).await
+    }
+
+    async fn state(&self, user: &UserId, client: &ReplicaId) -> Result<StateResponse, StoreError> {
+        let (user, client) = (user.clone(), client.clone());
+        self.read(move |tx| block_on(flow::state(tx, &user, &client))).await
+    }
+
+    async fn open_stage(
+        &self,
+        user: &UserId,
+        stage: &NewStage,
+        now: Timestamp,
+    ) -> Result<StageAnswer, StoreError> {
+        let (user, stage) = (user.clone(), stage.clone());
+        self.writer.run(1, move |tx| block_on(flow::open_stage(tx, &user, &stage, now))).await
+    }
+
+    async fn stage(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+    ) -> Result<Option<StageRow>, StoreError> {
+        let (user, staging_id) = (user.clone(), staging_id.clone());
+        self.read(move |tx| block_on(flow::stage(tx, &user, &staging_id))).await
+    }
+
+    async fn record_upload(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        size: u64,
+        digest: Sha256Digest,
+        now: Timestamp,
+    ) -> Result<UploadAnswer, StoreError> {
+        let (user, id) = (user.clone(), staging_id.clone());
+        let job = move |tx: &mut SqliteTransaction<'_>| {
+            block_on(flow::record_upload(tx, &user, &id, size, digest, now))
+        };
+        self.writer.run(1, job).await
+    }
+
+    async fn attach(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        request: &AttachRequest,
+        ref_id: RefId,
+        now: Timestamp,
+    ) -> Result<Result<AttachResponse, AttachRefusal>, StoreError> {
+        let (user, id, request) = (user.clone(), staging_id.clone(), request.clone());
+        let job = move |tx: &mut SqliteTransaction<'_>| {
+            block_on(flow::attach(tx, &user, &id, &request, ref_id, now))
+        };
+        self.writer.run(1, job).await
+    }
+
+    async fn abandon(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        _now: Timestamp,
+    ) -> Result<AbandonAnswer, StoreError> {
+        let (user, id) = (user.clone(), staging_id.clone());
+        self.writer.run(1, move |tx| block_on(flow::abandon(tx, &user, &id))).await
+    }
+
+    async fn readable_blob(
+        &self,
+        user: &UserId,
+        blob_id: &BlobId,
+    ) -> Result<Option<BlobRow>, StoreError> {
+        let (user, blob_id) = (user.clone(), blob_id.clone());
+        self.read(move |tx| blobs::readable(tx, &user, &blob_id)).await
+    }
+
+    async fn prune(&self, retention: Retention) -> Result<Pruned, StoreError> {
+        self.writer.run(1_000, move |tx| retention::prune(tx, retention)).await
+    }
+
+    async fn new_epoch(&self, now: Timestamp) -> Result<Epoch, StoreError> {
+        self.writer.run(1, move |tx| feed::new_epoch(tx, now)).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.read(|tx| Ok(tx.connection.query_row("SELECT 1", [], |_| Ok(()))?)).await
+    }
+
+    async fn counts(&self) -> Result<Vec<(&'static str, u64)>, StoreError> {
+        self.read(retention::counts).await
+    }
+}

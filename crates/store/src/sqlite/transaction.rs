@@ -1,0 +1,582 @@
+//! A transaction's rows and batches in SQLite. There is one writer, so nothing needs a lock; the
+//! methods never wait.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
+use vfs_sync_core::access::Principal;
+use vfs_sync_core::attach::StageRow;
+use vfs_sync_core::content::{Attachment, Sha256Digest};
+use vfs_sync_core::cursor::Epoch;
+use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId, UserId, WriteId};
+use vfs_sync_core::push::{Accepted, Head, Link, LinkKey, Needs, Rows};
+use vfs_sync_core::register::{Item, ItemFields, Register};
+use vfs_sync_core::stamp::{Author, Stamp};
+use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::{ReconcileState, StageStatus};
+
+use super::rows::Columns;
+use super::{blobs, feed, write};
+use crate::codes;
+use crate::transaction::{FeedWrite, PushWrite, ReplicaRow, Stored, StoredStage, Transaction};
+use crate::{NewStage, StoreError};
+
+/// An open transaction, with the numbers that its rows use for users and replicas.
+pub(super) struct SqliteTransaction<'c> {
+    pub(super) connection: &'c Connection,
+    numbers: HashMap<UserId, i64>,
+    users: HashMap<i64, UserId>,
+    replicas: HashMap<i64, (UserId, ReplicaId)>,
+    last_author: Option<(Arc<Author>, i64)>,
+}
+
+impl<'c> SqliteTransaction<'c> {
+    pub(super) fn new(connection: &'c Connection) -> Self {
+        let (numbers, users, replicas) = Default::default();
+        Self { connection, numbers, users, replicas, last_author: None }
+    }
+
+    pub(super) fn prepare(&self, sql: &str) -> Result<CachedStatement<'c>, StoreError> {
+        Ok(self.connection.prepare_cached(sql)?)
+    }
+
+    /// The user's number; `None` for one that was never seen.
+    pub(super) fn uid(&mut self, user: &UserId) -> Result<Option<i64>, StoreError> {
+        if let Some(uid) = self.numbers.get(user) {
+            return Ok(Some(*uid));
+        }
+        let mut select = self.prepare("SELECT uid FROM realms WHERE user_id = ?1")?;
+        let uid = select.query_row([user.as_str()], |row| row.get(0)).optional()?;
+        if let Some(uid) = uid {
+            self.numbers.insert(user.clone(), uid);
+        }
+        Ok(uid)
+    }
+
+    /// The user's number, given now if need be.
+    pub(super) fn make_uid(&mut self, user: &UserId) -> Result<i64, StoreError> {
+        if let Some(uid) = self.uid(user)? {
+            return Ok(uid);
+        }
+        let mut insert = self.prepare("INSERT INTO realms (user_id) VALUES (?1)")?;
+        let uid = insert.insert([user.as_str()])?;
+        self.numbers.insert(user.clone(), uid);
+        Ok(uid)
+    }
+
+    pub(super) fn user(
+        &mut self,
+        uid: i64,
+        table: &'static str,
+        key: &dyn std::fmt::Display,
+    ) -> Result<UserId, StoreError> {
+        if let Some(user) = self.users.get(&uid) {
+            return Ok(user.clone());
+        }
+        let mut select = self.prepare("SELECT user_id FROM realms WHERE uid = ?1")?;
+        let mut rows = select.query([uid])?;
+        let Some(row) = rows.next()? else {
+            return Err(codes::malformed(table, key, format_args!("there is no user {uid}")));
+        };
+        let user: UserId = Columns { row, table: "realms", key: uid }.parse(0)?;
+        self.users.insert(uid, user.clone());
+        Ok(user)
+    }
+
+    /// The number of a stamp's author. Every author has a row: it had one when it pushed.
+    pub(super) fn author(&mut self, author: &Arc<Author>) -> Result<i64, StoreError> {
+        match &self.last_author {
+            Some((last, rid)) if last.user == author.user && last.replica == author.replica => {
+                return Ok(*rid);
+            }
+            _ => {}
+        }
+        let rid = self.rid(&author.user, &author.replica)?.ok_or_else(|| {
+            codes::malformed("replicas", &author.replica, "is missing, though it has written")
+        })?;
+        self.last_author = Some((author.clone(), rid));
+        Ok(rid)
+    }
+
+    fn rid(&mut self, user: &UserId, replica: &ReplicaId) -> Result<Option<i64>, StoreError> {
+        let Some(uid) = self.uid(user)? else { return Ok(None) };
+        let mut select =
+            self.prepare("SELECT rid FROM replicas WHERE uid = ?1 AND replica_id = ?2")?;
+        Ok(select.query_row(params![uid, replica.as_str()], |row| row.get(0)).optional()?)
+    }
+
+    /// The stamp in the columns `authored_at`, `author` and `write_id`, beginning at `first`.
+    fn stamp<K: std::fmt::Display>(
+        &mut self,
+        columns: &Columns<'_, '_, K>,
+        first: usize,
+    ) -> Result<Stamp, StoreError> {
+        let (user, replica) = self.replica(columns.integer(first + 1)?, columns)?;
+        let write_id = columns.unsigned(first + 2)?;
+        let write_id =
+            WriteId::new(write_id).ok_or_else(|| columns.malformed("write_id is out of range"))?;
+        let author = Arc::new(Author { user, replica, write_id });
+        Ok(Stamp { authored_at: columns.time(first)?, author })
+    }
+
+    fn replica<K: std::fmt::Display>(
+        &mut self,
+        rid: i64,
+        of: &Columns<'_, '_, K>,
+    ) -> Result<(UserId, ReplicaId), StoreError> {
+        if let Some(found) = self.replicas.get(&rid) {
+            return Ok(found.clone());
+        }
+        let mut select = self.prepare(
+            "SELECT user_id, replica_id FROM replicas JOIN realms USING (uid) WHERE rid = ?1",
+        )?;
+        let mut rows = select.query([rid])?;
+        let Some(row) = rows.next()? else {
+            return Err(of.malformed(format_args!("there is no replica {rid}")));
+        };
+        let columns = Columns { row, table: "replicas", key: rid };
+        let found: (UserId, ReplicaId) = (columns.parse(0)?, columns.parse(1)?);
+        self.replicas.insert(rid, found.clone());
+        Ok(found)
+    }
+
+    fn load_items(
+        &mut self,
+        ids: &BTreeSet<ItemId>,
+        found: &mut HashMap<ItemId, Option<Item>>,
+    ) -> Result<(), StoreError> {
+        let mut select =
+            self.prepare("SELECT owner, created_at, fields FROM items WHERE item_id = ?1")?;
+        for id in ids {
+            let mut rows = select.query([id.as_str()])?;
+            let Some(row) = rows.next()? else {
+                found.insert(id.clone(), None);
+                continue;
+            };
+            let columns = Columns { row, table: "items", key: id };
+            let owner = self.user(columns.integer(0)?, "items", id)?;
+            let fields = ItemFields::from_bytes(columns.bytes(2)?)
+                .map_err(|error| columns.malformed(error))?;
+            let item = Item { owner, created_at: columns.time(1)?, fields };
+            found.insert(id.clone(), Some(item));
+        }
+        Ok(())
+    }
+
+    fn load_links(
+        &mut self,
+        keys: &BTreeSet<LinkKey>,
+        found: &mut HashMap<LinkKey, Option<Link>>,
+    ) -> Result<(), StoreError> {
+        let mut select = self.prepare(
+            "SELECT authored_at, author, write_id, present, in_realm FROM links \
+             WHERE parent = ?1 AND child = ?2",
+        )?;
+        for key in keys {
+            let mut rows = select.query([key.0.as_str(), key.1.as_str()])?;
+            if let Some(row) = rows.next()? {
+                let name = LinkName(&key.0, &key.1);
+                let link = self.link(&Columns { row, table: "links", key: name })?;
+                found.insert(key.clone(), Some(link));
+            }
+        }
+        Ok(())
+    }
+
+    fn link<K: std::fmt::Display>(
+        &mut self,
+        columns: &Columns<'_, '_, K>,
+    ) -> Result<Link, StoreError> {
+        let flag = |code| match code {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        };
+        let stamp = self.stamp(columns, 0)?;
+        let register = Register { value: columns.code(3, flag)?, stamp };
+        Ok(Link { register, in_realm: columns.code(4, flag)? })
+    }
+
+    /// Present links that have `id` at the end which `sql` names; gives their other ends.
+    fn load_links_of(
+        &mut self,
+        sql: &str,
+        id: &ItemId,
+        key: impl Fn(ItemId) -> LinkKey,
+        found: &mut HashMap<LinkKey, Option<Link>>,
+    ) -> Result<Vec<ItemId>, StoreError> {
+        let mut select = self.prepare(sql)?;
+        let mut rows = select.query([id.as_str()])?;
+        let mut others = Vec::new();
+        while let Some(row) = rows.next()? {
+            let columns = Columns { row, table: "links", key: id };
+            let other: ItemId = columns.parse(5)?;
+            let link = self.link(&columns)?;
+            found.insert(key(other.clone()), Some(link));
+            others.push(other);
+        }
+        Ok(others)
+    }
+
+    fn load_grants(&mut self, needs: &Needs, found: &mut Rows) -> Result<(), StoreError> {
+        let mut one = self.prepare(
+            "SELECT authored_at, author, write_id, level, kind, principal_id FROM grants \
+             WHERE item_id = ?1 AND kind = ?2 AND principal_id = ?3",
+        )?;
+        for (item, principal) in &needs.grants {
+            let kind = codes::principal_code(principal.kind);
+            let rows = one.query(params![item.as_str(), kind, principal.id.as_str()])?;
+            self.take_grants(item, rows, found)?;
+        }
+        let mut all = self.prepare(
+            "SELECT authored_at, author, write_id, level, kind, principal_id FROM grants \
+             WHERE item_id = ?1 AND level IS NOT NULL",
+        )?;
+        for item in &needs.around {
+            let rows = all.query([item.as_str()])?;
+            self.take_grants(item, rows, found)?;
+        }
+        Ok(())
+    }
+
+    fn take_grants(
+        &mut self,
+        item: &ItemId,
+        mut rows: rusqlite::Rows<'_>,
+        found: &mut Rows,
+    ) -> Result<(), StoreError> {
+        while let Some(row) = rows.next()? {
+            let columns = Columns { row, table: "grants", key: item };
+            let kind = columns.code(4, codes::principal)?;
+            let principal = Principal { kind, id: columns.parse(5)? };
+            let value = match columns.optional_integer(3)? {
+                None => None,
+                Some(_) => Some(columns.code(3, codes::level)?),
+            };
+            let register = Register { value, stamp: self.stamp(&columns, 0)? };
+            found.grants.insert((item.clone(), principal), Some(register));
+        }
+        Ok(())
+    }
+
+    fn load_moves(&mut self, needs: &Needs, found: &mut Rows) -> Result<(), StoreError> {
+        let mut select = self.prepare(
+            "SELECT authored_at, author, write_id, parent FROM moves \
+             WHERE child = ?1 AND realm = ?2",
+        )?;
+        for key in &needs.moves {
+            let Some(realm) = self.uid(&key.1)? else { continue };
+            let mut rows = select.query(params![key.0.as_str(), realm])?;
+            if let Some(row) = rows.next()? {
+                let columns = Columns { row, table: "moves", key: &key.0 };
+                let stamp = self.stamp(&columns, 0)?;
+                let register = Register { value: columns.parse(3)?, stamp };
+                found.moves.insert(key.clone(), Some(register));
+            }
+        }
+        Ok(())
+    }
+
+    fn load_around(&mut self, item: &ItemId, found: &mut Rows) -> Result<(), StoreError> {
+        self.load_links_of(
+            "SELECT authored_at, author, write_id, present, in_realm, child FROM links \
+             WHERE parent = ?1 AND present = 1",
+            item,
+            |child| (item.clone(), child),
+            &mut found.links,
+        )?;
+        self.load_links_of(
+            "SELECT authored_at, author, write_id, present, in_realm, parent FROM links \
+             WHERE child = ?1 AND present = 1",
+            item,
+            |parent| (parent, item.clone()),
+            &mut found.links,
+        )?;
+        let attachments = blobs::attachments_of(self, item)?;
+        found.attachments.insert(item.clone(), attachments);
+        Ok(())
+    }
+
+    /// The links upward from each of `items`, all the way.
+    fn load_ancestors(
+        &mut self,
+        items: &BTreeSet<ItemId>,
+        found: &mut Rows,
+    ) -> Result<(), StoreError> {
+        let mut open: Vec<ItemId> = items.iter().cloned().collect();
+        let mut seen: BTreeSet<ItemId> = items.clone();
+        while let Some(child) = open.pop() {
+            let parents = self.load_links_of(
+                "SELECT authored_at, author, write_id, present, in_realm, parent FROM links \
+                 WHERE child = ?1 AND present = 1 AND in_realm = 1",
+                &child,
+                |parent| (parent, child.clone()),
+                &mut found.links,
+            )?;
+            open.extend(parents.into_iter().filter(|parent| seen.insert(parent.clone())));
+        }
+        Ok(())
+    }
+}
+
+/// How errors name a link.
+struct LinkName<'a>(&'a ItemId, &'a ItemId);
+
+impl std::fmt::Display for LinkName<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} -> {}", self.0, self.1)
+    }
+}
+
+impl Transaction for SqliteTransaction<'_> {
+    async fn lock_replica(
+        &mut self,
+        user: &UserId,
+        replica: &ReplicaId,
+        _now: Timestamp,
+    ) -> Result<Option<WriteId>, StoreError> {
+        let found = self.replicas(user, &BTreeSet::from([replica.clone()])).await?;
+        Ok(found.get(replica).map(|row| row.last_write_id))
+    }
+
+    async fn accepted(
+        &mut self,
+        user: &UserId,
+        replica: &ReplicaId,
+        write_ids: &BTreeSet<WriteId>,
+    ) -> Result<HashMap<WriteId, Accepted>, StoreError> {
+        let rid = self.rid(user, replica)?;
+        let mut select = self.prepare(
+            "SELECT op_id, digest, outcome, authored_at FROM accepted_ops \
+             WHERE rid = ?1 AND write_id = ?2",
+        )?;
+        let mut accepted = HashMap::new();
+        for write_id in write_ids {
+            let mut rows = select.query(params![rid, write_id.get() as i64])?;
+            let Some(row) = rows.next()? else { continue };
+            let key = format_args!("{replica} {write_id}");
+            let columns = Columns { row, table: "accepted_ops", key };
+            let digest = columns.bytes(1)?.try_into();
+            let authored_at = columns.optional_integer(3)?;
+            let one = Accepted {
+                op_id: columns.parse(0)?,
+                digest: digest.map_err(|_| columns.malformed("digest is not 32 bytes"))?,
+                outcome: columns.code(2, |code| codes::outcome(code, authored_at))?,
+            };
+            accepted.insert(*write_id, one);
+        }
+        Ok(accepted)
+    }
+
+    async fn lock_realms(
+        &mut self,
+        user: &UserId,
+        named: &BTreeSet<ItemId>,
+        rows: &mut Rows,
+    ) -> Result<(), StoreError> {
+        self.load_items(named, &mut rows.items)?;
+        let mut owners: BTreeSet<UserId> =
+            rows.items.values().flatten().map(|item| item.owner.clone()).collect();
+        owners.insert(user.clone());
+        for owner in owners {
+            if let Some(head) = feed::head(self, &owner)? {
+                rows.last_changed.insert(owner, head.changed_at);
+            }
+        }
+        Ok(())
+    }
+
+    async fn load(&mut self, needs: &Needs, rows: &mut Rows) -> Result<(), StoreError> {
+        self.load_items(&needs.items, &mut rows.items)?;
+        self.load_links(&needs.links, &mut rows.links)?;
+        self.load_grants(needs, rows)?;
+        self.load_moves(needs, rows)?;
+        for item in &needs.around {
+            self.load_around(item, rows)?;
+        }
+        self.load_ancestors(&needs.ancestors, rows)
+    }
+
+    async fn lock_heads(
+        &mut self,
+        users: &BTreeSet<UserId>,
+        now: Timestamp,
+    ) -> Result<BTreeMap<UserId, Head>, StoreError> {
+        let mut heads = BTreeMap::new();
+        for user in users {
+            let head = match feed::head(self, user)? {
+                Some(head) => head,
+                None => {
+                    Head { epoch: feed::epoch(self)?, counter: 0, changed_at: now, pruned: None }
+                }
+            };
+            heads.insert(user.clone(), head);
+        }
+        Ok(heads)
+    }
+
+    async fn write_push(&mut self, write: &PushWrite<'_>) -> Result<(), StoreError> {
+        write::push(self, write)
+    }
+
+    async fn head(&mut self, user: &UserId) -> Result<Option<Head>, StoreError> {
+        feed::head(self, user)
+    }
+
+    async fn epoch(&mut self) -> Result<Epoch, StoreError> {
+        feed::epoch(self)
+    }
+
+    async fn replicas(
+        &mut self,
+        user: &UserId,
+        replicas: &BTreeSet<ReplicaId>,
+    ) -> Result<HashMap<ReplicaId, ReplicaRow>, StoreError> {
+        let mut found = HashMap::with_capacity(replicas.len());
+        let Some(uid) = self.uid(user)? else { return Ok(found) };
+        let mut select = self.prepare(
+            "SELECT last_write_id, last_seen FROM replicas WHERE uid = ?1 AND replica_id = ?2",
+        )?;
+        for replica in replicas {
+            let mut rows = select.query(params![uid, replica.as_str()])?;
+            let Some(row) = rows.next()? else { continue };
+            let columns = Columns { row, table: "replicas", key: replica };
+            let row =
+                ReplicaRow { last_write_id: write_id(&columns, 0)?, last_seen: columns.time(1)? };
+            found.insert(replica.clone(), row);
+        }
+        Ok(found)
+    }
+
+    async fn active_replicas(
+        &mut self,
+        user: &UserId,
+        limit: usize,
+    ) -> Result<Vec<(ReplicaId, WriteId)>, StoreError> {
+        let Some(uid) = self.uid(user)? else { return Ok(Vec::new()) };
+        let mut select = self.prepare(
+            "SELECT replica_id, last_write_id FROM replicas \
+             WHERE uid = ?1 ORDER BY last_seen DESC LIMIT ?2",
+        )?;
+        let mut rows = select.query(params![uid, limit as i64])?;
+        let mut active = Vec::new();
+        while let Some(row) = rows.next()? {
+            let columns = Columns { row, table: "replicas", key: user };
+            active.push((columns.parse(0)?, write_id(&columns, 1)?));
+        }
+        Ok(active)
+    }
+
+    async fn touch_replica(
+        &mut self,
+        user: &UserId,
+        replica: &ReplicaId,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let Some(uid) = self.uid(user)? else { return Ok(()) };
+        self.prepare(
+            "UPDATE replicas SET last_seen = max(last_seen, ?3) WHERE uid = ?1 AND replica_id = ?2",
+        )?
+        .execute(params![uid, replica.as_str(), now.as_millis()])?;
+        Ok(())
+    }
+
+    async fn reconcile_state(
+        &mut self,
+        user: &UserId,
+        client: &ReplicaId,
+    ) -> Result<Stored<ReconcileState>, StoreError> {
+        let Some(uid) = self.uid(user)? else { return Ok(None) };
+        let key = codes::client_key(client);
+        let mut select = self.prepare(
+            "SELECT changed_at, change_id, write_ids FROM reconcile_state \
+             WHERE uid = ?1 AND client = ?2",
+        )?;
+        let mut rows = select.query(params![uid, key])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        let columns = Columns { row, table: "reconcile_state", key: &key };
+        let parse = || {
+            codes::reconcile_state(&key, columns.integer(0)?, columns.text(1)?, columns.text(2)?)
+        };
+        Ok(Some(parse()))
+    }
+
+    async fn write_reconcile_state(
+        &mut self,
+        user: &UserId,
+        client: &ReplicaId,
+        state: &ReconcileState,
+        _new: bool,
+    ) -> Result<(), StoreError> {
+        let uid = self.make_uid(user)?;
+        self.prepare(
+            "INSERT INTO reconcile_state (uid, client, changed_at, change_id, write_ids) \
+             VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (uid, client) DO UPDATE SET \
+             changed_at = excluded.changed_at, change_id = excluded.change_id, \
+             write_ids = excluded.write_ids",
+        )?
+        .execute(params![
+            uid,
+            codes::client_key(client),
+            state.cursor.changed_at.as_millis(),
+            state.cursor.change_id.as_str(),
+            codes::write_ids_json(&state.last_reconciled_write_ids)?,
+        ])?;
+        Ok(())
+    }
+
+    async fn stage(&mut self, staging_id: &StagingId) -> Result<Stored<StoredStage>, StoreError> {
+        blobs::stage(self, staging_id)
+    }
+
+    async fn insert_stage(
+        &mut self,
+        user: &UserId,
+        stage: &NewStage,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        blobs::insert_stage(self, user, stage, now)
+    }
+
+    async fn set_uploaded(
+        &mut self,
+        blob_id: &BlobId,
+        size: u64,
+        digest: Sha256Digest,
+    ) -> Result<(), StoreError> {
+        blobs::set_uploaded(self, blob_id, size, digest)
+    }
+
+    async fn set_stage_status(
+        &mut self,
+        stage: &StageRow,
+        status: StageStatus,
+    ) -> Result<(), StoreError> {
+        blobs::set_stage_status(self, stage, status)
+    }
+
+    async fn attachments_of(&mut self, item: &ItemId) -> Result<Vec<Attachment>, StoreError> {
+        blobs::attachments_of(self, item)
+    }
+
+    async fn attachments_with(&mut self, blob: &BlobId) -> Result<Vec<Attachment>, StoreError> {
+        blobs::attachments_with(self, blob)
+    }
+
+    async fn insert_attachment(&mut self, attachment: &Attachment) -> Result<(), StoreError> {
+        blobs::insert_attachment(self, attachment)
+    }
+
+    async fn write_feeds(&mut self, feeds: &[FeedWrite]) -> Result<(), StoreError> {
+        write::feeds(self, feeds)
+    }
+}
+
+fn write_id<K: std::fmt::Display>(
+    columns: &Columns<'_, '_, K>,
+    column: usize,
+) -> Result<WriteId, StoreError> {
+    WriteId::new(columns.unsigned(column)?)
+        .ok_or_else(|| columns.malformed("last_write_id is out of range"))
+}

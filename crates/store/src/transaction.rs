@@ -1,0 +1,172 @@
+//! What a back end offers inside a transaction: rows, locks and batches, and no rules.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use vfs_sync_core::attach::StageRow;
+use vfs_sync_core::content::{Attachment, Sha256Digest};
+use vfs_sync_core::cursor::Epoch;
+use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId, UserId, WriteId};
+use vfs_sync_core::push::{Accepted, Changes, Head, Needs, PlacedEntry, Rows};
+use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::{ReconcileState, StageStatus};
+
+use crate::{NewStage, StoreError};
+
+/// What a push writes.
+pub(crate) struct PushWrite<'a> {
+    pub(crate) user: &'a UserId,
+    pub(crate) replica: &'a ReplicaId,
+    pub(crate) changes: &'a Changes,
+    pub(crate) feeds: &'a [FeedWrite],
+    pub(crate) now: Timestamp,
+}
+
+/// What a transaction appends to one user's feed, and the head that it leaves.
+pub(crate) struct FeedWrite {
+    pub(crate) user: UserId,
+    pub(crate) head: Head,
+    pub(crate) entries: Vec<PlacedEntry>,
+}
+
+/// A replica as its row tells.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ReplicaRow {
+    pub(crate) last_write_id: WriteId,
+    pub(crate) last_seen: Timestamp,
+}
+
+/// A stage with what only opening it compares.
+pub(crate) struct StoredStage {
+    pub(crate) row: StageRow,
+    pub(crate) expiry_chosen: bool,
+}
+
+/// A row that may be malformed: the text names what of it is, and how.
+pub(crate) type Stored<T> = Option<Result<T, StoreError>>;
+
+/// An open transaction. Whoever runs it commits it when the flow gives `Ok`, and rolls it back
+/// otherwise.
+///
+/// Locks are taken in one order, so that nothing dead-locks: a push's replica, or an attach's
+/// stage, blob and reconcile state; then realms; then feed heads; each set by its bytes.
+pub(crate) trait Transaction {
+    /// Locks the replica's row; gives the greatest write id that it used.
+    async fn lock_replica(
+        &mut self,
+        user: &UserId,
+        replica: &ReplicaId,
+        now: Timestamp,
+    ) -> Result<Option<WriteId>, StoreError>;
+
+    /// What the replica used these write ids for.
+    async fn accepted(
+        &mut self,
+        user: &UserId,
+        replica: &ReplicaId,
+        write_ids: &BTreeSet<WriteId>,
+    ) -> Result<HashMap<WriteId, Accepted>, StoreError>;
+
+    /// Locks the realms of the user and of every item in `named`; loads these items, and the
+    /// last `changedAt` of each realm, into `rows`.
+    async fn lock_realms(
+        &mut self,
+        user: &UserId,
+        named: &BTreeSet<ItemId>,
+        rows: &mut Rows,
+    ) -> Result<(), StoreError>;
+
+    /// Loads into `rows` what is there of `needs`.
+    async fn load(&mut self, needs: &Needs, rows: &mut Rows) -> Result<(), StoreError>;
+
+    /// Locks the users' feed heads, making those that are missing.
+    async fn lock_heads(
+        &mut self,
+        users: &BTreeSet<UserId>,
+        now: Timestamp,
+    ) -> Result<BTreeMap<UserId, Head>, StoreError>;
+
+    /// Writes a push.
+    async fn write_push(&mut self, write: &PushWrite<'_>) -> Result<(), StoreError>;
+
+    /// The user's feed head, not locked.
+    async fn head(&mut self, user: &UserId) -> Result<Option<Head>, StoreError>;
+
+    /// The epoch that a new feed gets.
+    async fn epoch(&mut self) -> Result<Epoch, StoreError>;
+
+    /// Those of `replicas` that the user has.
+    async fn replicas(
+        &mut self,
+        user: &UserId,
+        replicas: &BTreeSet<ReplicaId>,
+    ) -> Result<HashMap<ReplicaId, ReplicaRow>, StoreError>;
+
+    /// The user's most recently active replicas, at most `limit`, the most recent first.
+    async fn active_replicas(
+        &mut self,
+        user: &UserId,
+        limit: usize,
+    ) -> Result<Vec<(ReplicaId, WriteId)>, StoreError>;
+
+    /// Notes that the replica was active, if it has a row.
+    async fn touch_replica(
+        &mut self,
+        user: &UserId,
+        replica: &ReplicaId,
+        now: Timestamp,
+    ) -> Result<(), StoreError>;
+
+    /// The client's reconcile state, locked where the transaction writes.
+    async fn reconcile_state(
+        &mut self,
+        user: &UserId,
+        client: &ReplicaId,
+    ) -> Result<Stored<ReconcileState>, StoreError>;
+
+    /// Stores the client's reconcile state, which was read before as `None` if it is `new`.
+    async fn write_reconcile_state(
+        &mut self,
+        user: &UserId,
+        client: &ReplicaId,
+        state: &ReconcileState,
+        new: bool,
+    ) -> Result<(), StoreError>;
+
+    /// A stage, with its blob; both locked where the transaction writes.
+    async fn stage(&mut self, staging_id: &StagingId) -> Result<Stored<StoredStage>, StoreError>;
+
+    /// Makes a stage and its blob; `false`, and nothing made, if the blob's id is taken.
+    async fn insert_stage(
+        &mut self,
+        user: &UserId,
+        stage: &NewStage,
+        now: Timestamp,
+    ) -> Result<bool, StoreError>;
+
+    /// Records the size and digest of a blob.
+    async fn set_uploaded(
+        &mut self,
+        blob_id: &BlobId,
+        size: u64,
+        digest: Sha256Digest,
+    ) -> Result<(), StoreError>;
+
+    /// Sets a stage's state; an abandoned stage's blob is abandoned too.
+    async fn set_stage_status(
+        &mut self,
+        stage: &StageRow,
+        status: StageStatus,
+    ) -> Result<(), StoreError>;
+
+    /// What is attached to the item: its current content and what is no content.
+    async fn attachments_of(&mut self, item: &ItemId) -> Result<Vec<Attachment>, StoreError>;
+
+    /// Where the blob is attached.
+    async fn attachments_with(&mut self, blob: &BlobId) -> Result<Vec<Attachment>, StoreError>;
+
+    /// Makes an attachment; a `file` takes the place of the current content.
+    async fn insert_attachment(&mut self, attachment: &Attachment) -> Result<(), StoreError>;
+
+    /// Writes feed entries and their heads.
+    async fn write_feeds(&mut self, feeds: &[FeedWrite]) -> Result<(), StoreError>;
+}
