@@ -257,7 +257,7 @@ impl Change {
 /// without the two fields of the position.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct WireEntry {
+struct WireEntry<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     op_id: Option<ChangeId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -271,9 +271,9 @@ struct WireEntry {
     child_id: Option<ItemId>,
     actor_id: Option<UserId>,
     #[serde(default)]
-    source_table: Option<Cow<'static, str>>,
+    source_table: Option<Cow<'a, str>>,
     #[serde(default)]
-    source_id: Option<Cow<'static, str>>,
+    source_id: Option<Cow<'a, str>>,
     authored_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reason: Option<RemovalReason>,
@@ -288,7 +288,7 @@ struct WireEntry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     name: Option<Name>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    metadata: Option<Metadata>,
+    metadata: Option<Cow<'a, Metadata>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     owner_id: Option<UserId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -319,8 +319,8 @@ struct WireEntry {
     attached_at: Option<Timestamp>,
 }
 
-impl WireEntry {
-    fn new(op_type: OpType, item: &ItemId, body: &EntryBody) -> Self {
+impl<'a> WireEntry<'a> {
+    fn new(op_type: OpType, item: &'a ItemId, body: &EntryBody) -> Self {
         let source = match op_type {
             OpType::ItemUpsert | OpType::ItemDelete => "items",
             OpType::AclAdd | OpType::AclRemove => "grants",
@@ -340,7 +340,7 @@ impl WireEntry {
             child_id: None,
             actor_id: body.actor.clone(),
             source_table: Some(Cow::Borrowed(source)),
-            source_id: Some(Cow::Owned(item.as_str().to_owned())),
+            source_id: Some(Cow::Borrowed(item.as_str())),
             authored_at: body.authored_at,
             reason: None,
             author_op_id: origin.map(|o| o.op_id.clone()),
@@ -367,15 +367,15 @@ impl WireEntry {
     }
 }
 
-impl From<&EntryBody> for WireEntry {
-    fn from(body: &EntryBody) -> Self {
+impl<'a> From<&'a EntryBody> for WireEntry<'a> {
+    fn from(body: &'a EntryBody) -> Self {
         match &body.change {
             Change::ItemUpsert(view) => {
                 let mut wire = Self::new(OpType::ItemUpsert, &view.item_id, body);
                 wire.access_level = Some(view.access_level);
                 wire.object_type = Some(view.object_type);
                 wire.name.clone_from(&view.name);
-                wire.metadata = Some(view.metadata.clone());
+                wire.metadata = Some(Cow::Borrowed(&view.metadata));
                 wire.owner_id = Some(view.owner_id.clone());
                 wire.created_at = Some(view.created_at);
                 if let Some(encrypted) = &view.encrypted {
@@ -446,10 +446,10 @@ fn need<T>(field: &'static str, value: Option<T>) -> Result<T, MalformedEntry> {
     value.ok_or(MalformedEntry { field, problem: "is missing" })
 }
 
-impl TryFrom<WireEntry> for Entry {
+impl TryFrom<WireEntry<'_>> for Entry {
     type Error = MalformedEntry;
 
-    fn try_from(wire: WireEntry) -> Result<Self, MalformedEntry> {
+    fn try_from(wire: WireEntry<'_>) -> Result<Self, MalformedEntry> {
         let position = Cursor {
             changed_at: need("occurredAt", wire.occurred_at)?,
             change_id: need("opId", wire.op_id)?,
@@ -492,7 +492,7 @@ impl TryFrom<WireEntry> for Entry {
                     owner_id: need("ownerId", wire.owner_id)?,
                     object_type: need("objectType", wire.object_type)?,
                     name: wire.name,
-                    metadata: wire.metadata.unwrap_or_default(),
+                    metadata: wire.metadata.map(Cow::into_owned).unwrap_or_default(),
                     encrypted,
                     created_at: need("createdAt", wire.created_at)?,
                     access_level: need("accessLevel", wire.access_level)?,

@@ -1,6 +1,7 @@
 //! Operations: what a replica writes. The wire's struct of options exists here once; inside, an
 //! operation's variant carries exactly what it needs.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -102,7 +103,7 @@ pub enum OpType {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)]
-pub struct WireOperation {
+pub struct WireOperation<'a> {
     pub op_id: OpId,
     pub op_type: OpType,
     pub item_id: ItemId,
@@ -114,7 +115,7 @@ pub struct WireOperation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Name>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub metadata: Option<BTreeMap<Arc<str>, Option<serde_json::Value>>>,
+    pub metadata: Option<Cow<'a, BTreeMap<Arc<str>, Option<serde_json::Value>>>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encrypted_payload: Option<Arc<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -161,7 +162,7 @@ impl Operation {
     /// # Errors
     /// [`Malformed`] names the field that is wrong.
     pub fn parse(json: &str) -> Result<Self, Malformed> {
-        let wire: WireOperation = serde_json::from_str(json)
+        let wire: WireOperation<'_> = serde_json::from_str(json)
             .map_err(|error| malformed("operation", format!("is malformed: {error}")))?;
         wire.try_into()
     }
@@ -193,7 +194,7 @@ impl Operation {
 }
 
 impl Upsert {
-    fn from_wire(wire: &mut WireOperation) -> Result<Self, Malformed> {
+    fn from_wire(wire: &mut WireOperation<'_>) -> Result<Self, Malformed> {
         let encrypted = match wire.encrypted_payload.take() {
             Some(payload) => {
                 let encrypted = Encrypted {
@@ -210,7 +211,7 @@ impl Upsert {
             }
             None => None,
         };
-        let metadata = wire.metadata.take().unwrap_or_default();
+        let metadata = wire.metadata.take().map(Cow::into_owned).unwrap_or_default();
         if encrypted.is_some() && (wire.name.is_some() || !metadata.is_empty()) {
             return Err(malformed("encryptedPayload", "stands instead of name and metadata"));
         }
@@ -237,10 +238,10 @@ impl Upsert {
     }
 }
 
-impl TryFrom<WireOperation> for Operation {
+impl TryFrom<WireOperation<'_>> for Operation {
     type Error = Malformed;
 
-    fn try_from(mut wire: WireOperation) -> Result<Self, Malformed> {
+    fn try_from(mut wire: WireOperation<'_>) -> Result<Self, Malformed> {
         let action = match wire.op_type {
             OpType::ItemUpsert => Action::Upsert(Box::new(Upsert::from_wire(&mut wire)?)),
             OpType::ItemDelete => Action::Delete,
@@ -285,8 +286,8 @@ impl TryFrom<WireOperation> for Operation {
     }
 }
 
-impl From<&Operation> for WireOperation {
-    fn from(op: &Operation) -> Self {
+impl<'a> From<&'a Operation> for WireOperation<'a> {
+    fn from(op: &'a Operation) -> Self {
         let mut wire = Self {
             op_id: op.op_id.clone(),
             op_type: OpType::ItemDelete,
@@ -334,7 +335,7 @@ impl From<&Operation> for WireOperation {
                 wire.object_type = upsert.object_type;
                 wire.name.clone_from(&upsert.name);
                 if !upsert.metadata.is_empty() {
-                    wire.metadata = Some(upsert.metadata.clone());
+                    wire.metadata = Some(Cow::Borrowed(&upsert.metadata));
                 }
                 if let Some(encrypted) = &upsert.encrypted {
                     wire.encrypted_payload = Some(encrypted.payload.clone());

@@ -1,6 +1,8 @@
 //! Random pushes against a from-scratch model: what a replica folds from its feed, at any lag and
 //! page size, is exactly what a query of everything says that the user may see.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use proptest::prelude::*;

@@ -1,6 +1,6 @@
 //! Deciding a push: every rule of the protocol that a server applies to an operation.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::rows::{Accepted, AcceptedOp, Changes, Link, LinkKey, Outcome, Rows};
@@ -90,6 +90,8 @@ struct Decider<'a> {
     /// Present links of a realm, upward: child to parents.
     up: HashMap<ItemId, HashSet<ItemId>>,
     views: Views,
+    changed_items: BTreeSet<ItemId>,
+    changed_links: BTreeSet<LinkKey>,
     changes: Changes,
     /// The greatest write id used, the batch included.
     last_write_id: Option<WriteId>,
@@ -104,8 +106,17 @@ impl<'a> Decider<'a> {
             }
         }
         let last_write_id = rows.last_write_id;
-        let (views, changes) = (Views::default(), Changes::default());
-        Self { batch, rows, now, up, views, changes, last_write_id }
+        Self {
+            batch,
+            rows,
+            now,
+            up,
+            views: Views::default(),
+            changed_items: BTreeSet::new(),
+            changed_links: BTreeSet::new(),
+            changes: Changes::default(),
+            last_write_id,
+        }
     }
 
     fn stale(&self, received: &Received) -> PushResult {
@@ -418,13 +429,13 @@ impl<'a> Decider<'a> {
             above.remove(&parent);
         }
         let link = register.map(|register| Link { register, in_realm })?;
-        self.changes.links.insert(key.clone(), link.clone());
+        self.changed_links.insert(key.clone());
         self.rows.links.insert(key, Some(link));
         Some(stamp.authored_at)
     }
 
     fn put_item(&mut self, id: &ItemId, item: Item) {
-        self.changes.items.insert(id.clone(), item.clone());
+        self.changed_items.insert(id.clone());
         self.rows.items.insert(id.clone(), Some(item));
     }
 
@@ -453,6 +464,16 @@ impl<'a> Decider<'a> {
 
     fn finish(mut self) -> Changes {
         self.changes.feed = self.views.into_feed(&self.rows);
+        for id in self.changed_items {
+            if let Some((id, Some(item))) = self.rows.items.remove_entry(&id) {
+                self.changes.items.insert(id, item);
+            }
+        }
+        for key in self.changed_links {
+            if let Some((key, Some(link))) = self.rows.links.remove_entry(&key) {
+                self.changes.links.insert(key, link);
+            }
+        }
         self.changes
     }
 }
