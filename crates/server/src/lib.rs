@@ -1,1 +1,134 @@
-//! placeholder
+//! The vfs-sync server: routes, authentication, metrics.
+//!
+//! A [`Server`] is given its stores, its keys, a listener and a future that ends it; it opens
+//! nothing by itself and keeps nothing in memory that another instance would need.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use vfs_sync_server::{Server, auth::{AuthConfig, Authenticator}};
+//!
+//! # async fn run(
+//! #     store: Arc<dyn vfs_sync_store::MetadataStore>,
+//! # ) -> Result<(), Box<dyn std::error::Error>> {
+//! let blobs = Arc::new(vfs_sync_blobs::ObjectBlobs::directory("data/blobs")?);
+//! let config = AuthConfig::from_lookup(|name| std::env::var(name).ok())?;
+//! let server = Server::builder(store, blobs, Authenticator::load(&config).await?).build();
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:8787").await?;
+//! server.serve(listener, None, async { tokio::signal::ctrl_c().await.unwrap_or(()) }).await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod admin;
+mod app;
+pub mod auth;
+mod body;
+mod clock;
+mod config;
+mod content;
+mod error;
+mod idle;
+mod observe;
+mod openapi;
+mod query;
+mod retention;
+mod routes;
+mod serve;
+mod staging;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use vfs_sync_blobs::BlobStore;
+use vfs_sync_store::MetadataStore;
+
+use app::App;
+use auth::Authenticator;
+
+pub use clock::{Clock, SystemClock};
+pub use config::ServerConfig;
+pub use openapi::document as openapi_document;
+
+/// A server that is ready to serve.
+pub struct Server {
+    app: App,
+}
+
+/// Puts a [`Server`] together.
+pub struct ServerBuilder {
+    store: Arc<dyn MetadataStore>,
+    blobs: Arc<dyn BlobStore>,
+    auth: Authenticator,
+    clock: Arc<dyn Clock>,
+    config: ServerConfig,
+}
+
+impl ServerBuilder {
+    /// Takes the time from `clock` instead of the machine.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Bounds, time-outs and retention other than the default.
+    #[must_use]
+    pub fn config(mut self, config: ServerConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// The server.
+    #[must_use]
+    pub fn build(self) -> Server {
+        Server { app: App::new(self.store, self.blobs, self.auth, self.clock, self.config) }
+    }
+}
+
+impl Server {
+    /// A server over these stores that lets in whom `auth` verifies.
+    #[must_use]
+    pub fn builder(
+        store: Arc<dyn MetadataStore>,
+        blobs: Arc<dyn BlobStore>,
+        auth: Authenticator,
+    ) -> ServerBuilder {
+        let (clock, config) = (Arc::new(SystemClock), ServerConfig::default());
+        ServerBuilder { store, blobs, auth, clock, config }
+    }
+
+    /// Serves until `shutdown` ends, then lets the requests under way finish, for as long as
+    /// [`ServerConfig::drain_timeout`] allows.
+    ///
+    /// `admin` is the operator's listener: `/metrics` and `/healthz`, without authentication, so
+    /// it must not be reachable from outside.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        admin: Option<TcpListener>,
+        shutdown: impl Future<Output = ()>,
+    ) {
+        let stop = CancellationToken::new();
+        let pruning = tokio::spawn(retention::prune_regularly(self.app.clone(), stop.clone()));
+        let bounds = serve::Bounds::of(&self.app.config);
+        let operator = admin.map(|listener| {
+            let router = admin::router();
+            tokio::spawn(serve::serve(listener, router, bounds, stop.clone()))
+        });
+        let public = serve::serve(listener, self.app.router(), bounds, stop.clone());
+        let mut public = std::pin::pin!(public);
+        tokio::select! {
+            () = shutdown => {
+                stop.cancel();
+                public.await;
+            }
+            () = &mut public => stop.cancel(),
+        }
+        if let Some(operator) = operator {
+            let _ = operator.await;
+        }
+        let _ = pruning.await;
+    }
+}

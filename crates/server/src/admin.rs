@@ -1,0 +1,43 @@
+//! The operator's listener: numbers, and whether the process is alive.
+
+use std::sync::OnceLock;
+
+use axum::Router;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::routes::health;
+
+/// Seconds: from a look-up to a push that waited.
+const LATENCY_BUCKETS: [f64; 12] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+
+/// The process's numbers are one set, whichever of its servers they are from.
+fn recorder() -> Option<&'static PrometheusHandle> {
+    static HANDLE: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+    let install = || {
+        PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &LATENCY_BUCKETS)
+            .and_then(PrometheusBuilder::install_recorder)
+            .inspect_err(|error| tracing::warn!(%error, "numbers are recorded elsewhere"))
+            .ok()
+    };
+    HANDLE.get_or_init(install).as_ref()
+}
+
+/// The routes of the operator's listener; from now on numbers are recorded.
+pub(crate) fn router() -> Router {
+    recorder();
+    Router::new().route("/metrics", get(metrics)).route("/healthz", get(health::healthz))
+}
+
+async fn metrics() -> Response {
+    let Some(handle) = recorder() else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    handle.run_upkeep();
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], handle.render()).into_response()
+}

@@ -1,0 +1,190 @@
+//! The routes, and what every request to them passes through.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{FromRequestParts, Request, State};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post, put};
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+use http::{HeaderMap, StatusCode};
+use tokio::sync::Semaphore;
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
+use vfs_sync_blobs::BlobStore;
+use vfs_sync_core::id::UserId;
+use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::{PROTOCOL_HEADER, PROTOCOL_VERSION, code};
+use vfs_sync_store::MetadataStore;
+
+use crate::auth::{Authenticator, TokenError};
+use crate::body::{BodyMemory, Reader};
+use crate::clock::Clock;
+use crate::config::ServerConfig;
+use crate::error::ApiError;
+use crate::observe::observe;
+use crate::{openapi, routes};
+
+/// The oldest protocol that this server speaks.
+const MIN_PROTOCOL: u32 = 1;
+
+/// What handlers work with. Nothing in it is state that another server would need.
+#[derive(Clone)]
+pub(crate) struct App(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) store: Arc<dyn MetadataStore>,
+    pub(crate) blobs: Arc<dyn BlobStore>,
+    pub(crate) auth: Authenticator,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) config: ServerConfig,
+    body_memory: BodyMemory,
+    requests: Semaphore,
+}
+
+impl std::ops::Deref for App {
+    type Target = Inner;
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl App {
+    pub(crate) fn new(
+        store: Arc<dyn MetadataStore>,
+        blobs: Arc<dyn BlobStore>,
+        auth: Authenticator,
+        clock: Arc<dyn Clock>,
+        config: ServerConfig,
+    ) -> Self {
+        let body_memory = BodyMemory::new(config.max_body_memory);
+        let requests = Semaphore::new(config.max_requests.min(Semaphore::MAX_PERMITS));
+        Self(Arc::new(Inner { store, blobs, auth, clock, config, body_memory, requests }))
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub(crate) fn reader(&self) -> Reader<'_> {
+        Reader { memory: &self.body_memory, idle: self.config.idle_timeout }
+    }
+
+    /// All routes.
+    pub(crate) fn router(self) -> Router {
+        use routes::{batch, blobs, health, sync};
+        // Answers in JSON, bounded in time as a whole, compressed if the caller likes.
+        let json = Router::new()
+            .route("/v1/vfs/crdt/push", post(sync::push))
+            .route("/v1/vfs/crdt/vfs-sync", get(sync::pull))
+            .route("/v1/vfs/crdt/reconcile", post(sync::reconcile))
+            .route("/v1/vfs/crdt/state", get(sync::state))
+            .route("/v1/vfs/limits", get(sync::limits))
+            .route("/v1/vfs/blobs/stage", post(blobs::stage))
+            .route("/v1/vfs/blobs/stage/{stagingId}", get(blobs::stage_state))
+            .route("/v1/vfs/blobs/stage/{stagingId}/attach", post(blobs::attach))
+            .route("/v1/vfs/blobs/stage/{stagingId}/abandon", post(blobs::abandon))
+            .route("/v1/vfs/blobs/batch", post(batch::batch))
+            .layer(from_fn_with_state(self.clone(), time_limit))
+            .layer(CompressionLayer::new().quality(CompressionLevel::Fastest));
+        // Bytes stream for as long as they flow, and are never compressed.
+        let bytes = Router::new()
+            .route("/v1/vfs/blobs/stage/{stagingId}/data", put(blobs::upload))
+            .route("/v1/vfs/blobs/{blobId}", get(blobs::read));
+        let health = Router::new()
+            .route("/healthz", get(health::healthz))
+            .route("/readyz", get(health::readyz))
+            .route("/v1/openapi.json", get(openapi::serve));
+        json.merge(bytes)
+            .layer(from_fn(protocol))
+            .layer(from_fn_with_state(self.clone(), admit))
+            .merge(health)
+            .layer(axum::extract::DefaultBodyLimit::disable())
+            .fallback(|| async { ApiError::of_status(StatusCode::NOT_FOUND) })
+            .layer(from_fn(observe))
+            .with_state(self)
+    }
+}
+
+/// Sends away what is more than the server can do at a time.
+async fn admit(State(app): State<App>, request: Request, next: Next) -> Response {
+    match app.requests.try_acquire() {
+        Ok(_permit) => next.run(request).await,
+        Err(_) => ApiError::overloaded().into_response(),
+    }
+}
+
+async fn time_limit(State(app): State<App>, request: Request, next: Next) -> Response {
+    match tokio::time::timeout(app.config.request_timeout, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => ApiError::timed_out().into_response(),
+    }
+}
+
+/// Refuses protocols that this server does not speak any more.
+async fn protocol(request: Request, next: Next) -> Response {
+    match check_protocol(request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+fn check_protocol(headers: &HeaderMap) -> Result<(), ApiError> {
+    let Some(value) = headers.get(PROTOCOL_HEADER) else { return Ok(()) };
+    let digits = value.to_str().ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+    let version = digits.and_then(|text| text.parse::<u32>().ok());
+    let version = version
+        .ok_or_else(|| ApiError::invalid(PROTOCOL_HEADER, "must be the number of a protocol"))?;
+    if version >= MIN_PROTOCOL {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        StatusCode::UPGRADE_REQUIRED,
+        code::UPGRADE_REQUIRED,
+        format!("This server speaks protocol {MIN_PROTOCOL} and above: upgrade the client"),
+    )
+    .with("minimum", MIN_PROTOCOL)
+    .with("current", PROTOCOL_VERSION))
+}
+
+/// The user that a request's token speaks for.
+pub(crate) struct Caller(pub(crate) UserId);
+
+impl FromRequestParts<App> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let token = bearer(&parts.headers)?;
+        let identity = app.auth.verify(token, app.now()).await?;
+        Ok(Self(identity.user))
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Result<&str, TokenError> {
+    let mut given = headers.get_all(AUTHORIZATION).iter();
+    let value = given.next().ok_or(TokenError::Missing)?;
+    if given.next().is_some() {
+        return Err(TokenError::Malformed);
+    }
+    let (scheme, token) =
+        value.to_str().ok().and_then(|text| text.split_once(' ')).ok_or(TokenError::Malformed)?;
+    if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(TokenError::Missing) }
+}
+
+/// A body as it comes, with the headers that say how to read it.
+pub(crate) struct Raw {
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Body,
+}
+
+impl<S: Send + Sync> axum::extract::FromRequest<S> for Raw {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Self::Rejection> {
+        let (parts, body) = request.into_parts();
+        Ok(Self { headers: parts.headers, body })
+    }
+}

@@ -1,0 +1,333 @@
+//! Where the keys that verify tokens come from, and what tokens must say.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jsonwebtoken::Algorithm as Jwa;
+
+use super::secret::Secret;
+
+/// A shared secret is at least this long: as much as HS256 has bits.
+pub const MIN_SECRET_BYTES: usize = 32;
+
+/// The algorithms that this server verifies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Algorithm {
+    Hs256,
+    EdDsa,
+    Es256,
+    Rs256,
+}
+
+impl Algorithm {
+    /// The name in a token's header.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hs256 => "HS256",
+            Self::EdDsa => "EdDSA",
+            Self::Es256 => "ES256",
+            Self::Rs256 => "RS256",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Hs256, Self::EdDsa, Self::Es256, Self::Rs256]
+            .into_iter()
+            .find(|algorithm| algorithm.as_str() == text)
+    }
+
+    pub(super) const fn jwa(self) -> Jwa {
+        match self {
+            Self::Hs256 => Jwa::HS256,
+            Self::EdDsa => Jwa::EdDSA,
+            Self::Es256 => Jwa::ES256,
+            Self::Rs256 => Jwa::RS256,
+        }
+    }
+}
+
+/// Where the keys are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// A shared secret, for HS256.
+    Secret(Secret),
+    /// A PEM file with one public key.
+    PublicKeyFile(PathBuf),
+    /// A JSON Web Key Set in a file, read again when a token names a key that is not in it.
+    JwksFile(PathBuf),
+    /// A JSON Web Key Set behind `https:`, or `http:` on this machine.
+    JwksUrl(String),
+}
+
+/// How tokens are verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthConfig {
+    /// By which keys.
+    pub keys: KeySource,
+    /// By which algorithm alone; `None` takes it from the key.
+    pub algorithm: Option<Algorithm>,
+    /// What `iss` must be, if anything.
+    pub issuer: Option<String>,
+    /// What `aud` must be or have, if anything.
+    pub audience: Option<String>,
+    /// How far the clocks of issuer and server may be apart.
+    pub leeway: Duration,
+    /// How long a key set from a URL or file is used before it is fetched again.
+    pub jwks_max_age: Duration,
+    /// How often, at most, an unknown key id makes it be fetched before that.
+    pub jwks_min_refresh: Duration,
+}
+
+/// What is wrong with the configuration, naming the variable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AuthConfigError {
+    /// No key source.
+    #[error(
+        "no key to verify tokens with: set one of VFS_SYNC_JWT_SECRET, VFS_SYNC_JWT_SECRET_FILE, \
+         VFS_SYNC_JWT_PUBLIC_KEY_FILE, VFS_SYNC_JWKS_FILE, VFS_SYNC_JWKS_URL"
+    )]
+    Missing,
+    /// Several key sources.
+    #[error("{0} and {1} are both set: set one of them")]
+    Several(&'static str, &'static str),
+    /// The secret is too short.
+    #[error(
+        "{variable} has {found} bytes, and needs at least {MIN_SECRET_BYTES}: \
+         make one with `openssl rand -base64 48`"
+    )]
+    ShortSecret {
+        /// Which variable, or the file that it names.
+        variable: String,
+        /// So many bytes it has.
+        found: usize,
+    },
+    /// A file cannot be read.
+    #[error("{variable}: cannot read {path}: {reason}")]
+    File {
+        /// Which variable names it.
+        variable: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// A value is not of the form that the variable has.
+    #[error("{variable} {problem}")]
+    Value {
+        /// Which variable.
+        variable: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+const SECRET: &str = "VFS_SYNC_JWT_SECRET";
+const SECRET_FILE: &str = "VFS_SYNC_JWT_SECRET_FILE";
+const PUBLIC_KEY_FILE: &str = "VFS_SYNC_JWT_PUBLIC_KEY_FILE";
+const JWKS_FILE: &str = "VFS_SYNC_JWKS_FILE";
+const JWKS_URL: &str = "VFS_SYNC_JWKS_URL";
+const ALGORITHM: &str = "VFS_SYNC_JWT_ALGORITHM";
+const ISSUER: &str = "VFS_SYNC_JWT_ISSUER";
+const AUDIENCE: &str = "VFS_SYNC_JWT_AUDIENCE";
+
+impl AuthConfig {
+    /// Verifies by a shared secret.
+    ///
+    /// # Errors
+    /// [`AuthConfigError::ShortSecret`] below 32 bytes.
+    pub fn with_secret(secret: Secret) -> Result<Self, AuthConfigError> {
+        check_length(SECRET, &secret)?;
+        Ok(Self::new(KeySource::Secret(secret)))
+    }
+
+    /// Verifies by `keys`, as they are by default.
+    #[must_use]
+    pub fn new(keys: KeySource) -> Self {
+        Self {
+            keys,
+            algorithm: None,
+            issuer: None,
+            audience: None,
+            leeway: Duration::from_secs(30),
+            jwks_max_age: Duration::from_secs(600),
+            jwks_min_refresh: Duration::from_secs(30),
+        }
+    }
+
+    /// Reads the variables that `lookup` finds: `VFS_SYNC_JWT_SECRET`,
+    /// `VFS_SYNC_JWT_SECRET_FILE`, `VFS_SYNC_JWT_PUBLIC_KEY_FILE`, `VFS_SYNC_JWKS_FILE` or
+    /// `VFS_SYNC_JWKS_URL`, one of them; `VFS_SYNC_JWT_ALGORITHM`, `VFS_SYNC_JWT_ISSUER`,
+    /// `VFS_SYNC_JWT_AUDIENCE` if wanted. An empty variable is one that is not set.
+    ///
+    /// # Errors
+    /// [`AuthConfigError`] names the variable that is missing or wrong.
+    pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, AuthConfigError> {
+        let set = |name: &'static str| lookup(name).filter(|value| !value.is_empty());
+        let mut sources = [SECRET, SECRET_FILE, PUBLIC_KEY_FILE, JWKS_FILE, JWKS_URL]
+            .into_iter()
+            .filter_map(|name| set(name).map(|value| (name, value)));
+        let (name, value) = sources.next().ok_or(AuthConfigError::Missing)?;
+        if let Some((other, _)) = sources.next() {
+            return Err(AuthConfigError::Several(name, other));
+        }
+        let mut config = Self::new(key_source(name, value)?);
+        config.algorithm = set(ALGORITHM).map(|text| parse_algorithm(&text)).transpose()?;
+        config.issuer = set(ISSUER);
+        config.audience = set(AUDIENCE);
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), AuthConfigError> {
+        let secret = matches!(self.keys, KeySource::Secret(_));
+        match self.algorithm {
+            Some(algorithm) if secret != (algorithm == Algorithm::Hs256) => {
+                Err(AuthConfigError::Value {
+                    variable: ALGORITHM,
+                    problem: format!(
+                        "is {}, which does not go with the key: HS256 goes with a secret, \
+                         EdDSA, ES256 and RS256 with public keys",
+                        algorithm.as_str()
+                    ),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn parse_algorithm(text: &str) -> Result<Algorithm, AuthConfigError> {
+    Algorithm::parse(text).ok_or_else(|| AuthConfigError::Value {
+        variable: ALGORITHM,
+        problem: "must be HS256, EdDSA, ES256 or RS256".into(),
+    })
+}
+
+fn key_source(name: &'static str, value: String) -> Result<KeySource, AuthConfigError> {
+    Ok(match name {
+        SECRET => {
+            let secret = Secret::new(value);
+            check_length(name, &secret)?;
+            KeySource::Secret(secret)
+        }
+        SECRET_FILE => KeySource::Secret(read_secret(Path::new(&value))?),
+        PUBLIC_KEY_FILE => KeySource::PublicKeyFile(value.into()),
+        JWKS_FILE => KeySource::JwksFile(value.into()),
+        _ => {
+            check_url(&value)?;
+            KeySource::JwksUrl(value)
+        }
+    })
+}
+
+/// A file's secret, without the line break that editors leave at its end.
+fn read_secret(path: &Path) -> Result<Secret, AuthConfigError> {
+    let bytes = std::fs::read(path).map_err(|error| AuthConfigError::File {
+        variable: SECRET_FILE,
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })?;
+    let end = bytes.iter().rposition(|b| !b.is_ascii_whitespace()).map_or(0, |at| at + 1);
+    let secret = Secret::new(&bytes[..end]);
+    check_length(&path.display().to_string(), &secret)?;
+    Ok(secret)
+}
+
+fn check_length(variable: &str, secret: &Secret) -> Result<(), AuthConfigError> {
+    let found = secret.expose().len();
+    if found >= MIN_SECRET_BYTES {
+        return Ok(());
+    }
+    Err(AuthConfigError::ShortSecret { variable: variable.to_owned(), found })
+}
+
+/// Keys that come over plain HTTP are whoever's is on the way: only this machine may do that.
+fn check_url(text: &str) -> Result<(), AuthConfigError> {
+    let problem = match reqwest::Url::parse(text) {
+        Err(error) => format!("is no URL: {error}"),
+        Ok(url) => {
+            let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+            let local = host == "localhost"
+                || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+            match url.scheme() {
+                "https" => return Ok(()),
+                "http" if local => return Ok(()),
+                _ => "must be https:".into(),
+            }
+        }
+    };
+    Err(AuthConfigError::Value { variable: JWKS_URL, problem })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(variables: &[(&str, &str)]) -> Result<AuthConfig, AuthConfigError> {
+        AuthConfig::from_lookup(|name| {
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    const LONG: &str = "0123456789abcdef0123456789abcdef";
+
+    #[test]
+    fn exactly_one_key_source_is_taken() {
+        assert!(matches!(parse(&[(SECRET, LONG)]).unwrap().keys, KeySource::Secret(_)));
+        assert_eq!(parse(&[]), Err(AuthConfigError::Missing));
+        assert_eq!(parse(&[(SECRET, "")]), Err(AuthConfigError::Missing));
+        assert_eq!(
+            parse(&[(SECRET, LONG), (JWKS_FILE, "keys.json")]),
+            Err(AuthConfigError::Several(SECRET, JWKS_FILE))
+        );
+    }
+
+    #[test]
+    fn a_short_secret_is_refused_and_not_shown() {
+        let error = parse(&[(SECRET, "hunter2")]).unwrap_err().to_string();
+        assert!(error.starts_with("VFS_SYNC_JWT_SECRET has 7 bytes"), "{error}");
+        assert!(!error.contains("hunter2"));
+        assert!(!format!("{:?}", parse(&[(SECRET, LONG)])).contains("0123"));
+    }
+
+    #[test]
+    fn a_secret_is_read_from_a_file_without_its_line_break() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
+        std::fs::write(&path, format!("{LONG}\n")).unwrap();
+        let config = parse(&[(SECRET_FILE, path.to_str().unwrap())]).unwrap();
+        assert_eq!(config.keys, KeySource::Secret(Secret::new(LONG)));
+        let error = parse(&[(SECRET_FILE, "/nowhere/at/all")]).unwrap_err().to_string();
+        assert!(error.starts_with("VFS_SYNC_JWT_SECRET_FILE: cannot read /nowhere"), "{error}");
+    }
+
+    #[test]
+    fn keys_come_over_a_safe_connection_or_from_this_machine() {
+        for good in
+            ["https://id.example/jwks", "http://127.0.0.1:1/", "http://[::1]/", "http://localhost/"]
+        {
+            assert!(parse(&[(JWKS_URL, good)]).is_ok(), "{good}");
+        }
+        for bad in [
+            "http://id.example/jwks",
+            "file:///etc/passwd",
+            "keys",
+            "http://127.0.0.1.evil.example",
+        ] {
+            let error = parse(&[(JWKS_URL, bad)]).unwrap_err().to_string();
+            assert!(error.starts_with(JWKS_URL), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_algorithm_goes_with_its_kind_of_key() {
+        assert!(parse(&[(SECRET, LONG), (ALGORITHM, "HS256")]).is_ok());
+        assert!(parse(&[(JWKS_FILE, "f"), (ALGORITHM, "EdDSA")]).is_ok());
+        for bad in ["none", "HS512", "RS256"] {
+            assert!(parse(&[(SECRET, LONG), (ALGORITHM, bad)]).is_err(), "{bad}");
+        }
+        assert!(parse(&[(PUBLIC_KEY_FILE, "f"), (ALGORITHM, "HS256")]).is_err());
+    }
+}

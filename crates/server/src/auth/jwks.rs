@@ -1,0 +1,131 @@
+//! A key set that lives elsewhere: cached, fetched again when it is old or lacks a key.
+
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::config::{Algorithm, AuthConfig};
+use super::keys::{Key, KeySet};
+
+/// A larger document is no key set.
+const MAX_DOCUMENT_BYTES: usize = 1024 * 1024;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where a key set is.
+pub(super) enum Location {
+    File(PathBuf),
+    Url { client: reqwest::Client, url: String },
+}
+
+impl Location {
+    pub(super) fn url(url: String) -> Result<Self, String> {
+        let client = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(FETCH_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| error.to_string())?;
+        Ok(Self::Url { client, url })
+    }
+
+    async fn load(&self) -> Result<Vec<u8>, String> {
+        match self {
+            Self::File(path) => tokio::fs::read(path).await.map_err(|error| error.to_string()),
+            Self::Url { client, url } => {
+                let failed = |error: reqwest::Error| error.without_url().to_string();
+                let mut answer = client.get(url).send().await.map_err(failed)?;
+                if !answer.status().is_success() {
+                    return Err(format!("the answer is {}", answer.status()));
+                }
+                let mut document = Vec::new();
+                while let Some(chunk) = answer.chunk().await.map_err(failed)? {
+                    if document.len() + chunk.len() > MAX_DOCUMENT_BYTES {
+                        return Err(format!("it is larger than {MAX_DOCUMENT_BYTES} bytes"));
+                    }
+                    document.extend_from_slice(&chunk);
+                }
+                Ok(document)
+            }
+        }
+    }
+}
+
+/// A key set, and when to fetch it again. The last good one stays while fetching fails.
+pub(super) struct CachedKeys {
+    location: Location,
+    only: Option<Algorithm>,
+    max_age: Duration,
+    min_refresh: Duration,
+    current: RwLock<Option<(Arc<KeySet>, Instant)>>,
+    /// When it was last tried; held while it is, so that one request fetches for all.
+    tried: tokio::sync::Mutex<Option<Instant>>,
+}
+
+/// No key could be looked up: there is no key set yet.
+pub(super) struct NoKeys;
+
+impl CachedKeys {
+    pub(super) fn new(location: Location, config: &AuthConfig) -> Self {
+        Self {
+            location,
+            only: config.algorithm,
+            max_age: config.jwks_max_age,
+            min_refresh: config.jwks_min_refresh,
+            current: RwLock::new(None),
+            tried: tokio::sync::Mutex::new(None),
+        }
+    }
+
+    fn current(&self) -> Option<(Arc<KeySet>, Instant)> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Fetches the key set, and takes it if it is good.
+    pub(super) async fn refresh(&self) -> Result<(), String> {
+        let document = self.location.load().await?;
+        let keys = KeySet::of_jwks(&document, self.only)?;
+        let fetched = Some((Arc::new(keys), Instant::now()));
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = fetched;
+        Ok(())
+    }
+
+    /// Fetches it unless that was tried a moment ago.
+    async fn try_refresh(&self) {
+        let asked = Instant::now();
+        let mut tried = self.tried.lock().await;
+        // Whoever waited for another's attempt has its outcome.
+        if tried.is_some_and(|at| at >= asked || at.elapsed() < self.min_refresh) {
+            return;
+        }
+        let outcome = self.refresh().await;
+        *tried = Some(Instant::now());
+        if let Err(reason) = outcome {
+            tracing::warn!(%reason, "the JSON Web Key Set could not be fetched");
+        }
+    }
+
+    /// The key that a token names. An old key set serves on while it is fetched again; a request
+    /// waits only for a key that is not in it.
+    pub(super) async fn find(
+        self: &Arc<Self>,
+        id: Option<&str>,
+        algorithm: jsonwebtoken::Algorithm,
+    ) -> Result<Option<Key>, NoKeys> {
+        let found = |keys: &KeySet| keys.find(id, algorithm).cloned();
+        if let Some((keys, at)) = self.current()
+            && let Some(key) = found(&keys)
+        {
+            if at.elapsed() >= self.max_age && self.tried.try_lock().is_ok() {
+                let this = Arc::clone(self);
+                tokio::spawn(async move { this.try_refresh().await });
+            }
+            return Ok(Some(key));
+        }
+        self.try_refresh().await;
+        let (keys, _) = self.current().ok_or(NoKeys)?;
+        Ok(found(&keys))
+    }
+}

@@ -1,0 +1,121 @@
+//! Keys, each bound to the one algorithm that it is for.
+
+use jsonwebtoken::DecodingKey;
+use jsonwebtoken::jwk::{
+    AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, OctetKeyPairParameters, PublicKeyUse,
+};
+use serde::Deserialize;
+
+use super::config::Algorithm;
+use super::secret::Secret;
+
+/// A key and what it verifies.
+#[derive(Clone)]
+pub(super) struct Key {
+    pub(super) id: Option<String>,
+    pub(super) algorithm: Algorithm,
+    pub(super) verifier: DecodingKey,
+}
+
+/// The keys that tokens may be signed with.
+#[derive(Clone, Default)]
+pub(super) struct KeySet {
+    keys: Vec<Key>,
+}
+
+/// RSA keys below 2048 bits can be broken.
+const MIN_RSA_MODULUS_BYTES: usize = 256;
+
+impl KeySet {
+    pub(super) fn of_secret(secret: &Secret) -> Self {
+        let verifier = DecodingKey::from_secret(secret.expose());
+        Self { keys: vec![Key { id: None, algorithm: Algorithm::Hs256, verifier }] }
+    }
+
+    /// The public key of a PEM file; which algorithm it is for follows from the key.
+    pub(super) fn of_pem(pem: &[u8], only: Option<Algorithm>) -> Result<Self, String> {
+        let candidates = [
+            (Algorithm::EdDsa, DecodingKey::from_ed_pem(pem)),
+            (Algorithm::Es256, DecodingKey::from_ec_pem(pem)),
+            (Algorithm::Rs256, DecodingKey::from_rsa_pem(pem)),
+        ];
+        let (algorithm, verifier) = candidates
+            .into_iter()
+            .find_map(|(algorithm, key)| Some((algorithm, key.ok()?)))
+            .ok_or("it is no PEM file of an Ed25519, P-256 or RSA public key")?;
+        match only {
+            Some(only) if only != algorithm => Err(format!(
+                "its key is for {}, and VFS_SYNC_JWT_ALGORITHM says {}",
+                algorithm.as_str(),
+                only.as_str()
+            )),
+            _ => Ok(Self { keys: vec![Key { id: None, algorithm, verifier }] }),
+        }
+    }
+
+    /// The keys of a JSON Web Key Set that this server can use. Others, symmetric ones among
+    /// them, are left out.
+    pub(super) fn of_jwks(json: &[u8], only: Option<Algorithm>) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Document {
+            keys: Vec<serde_json::Value>,
+        }
+        let document: Document = serde_json::from_slice(json)
+            .map_err(|error| format!("it is no JSON Web Key Set: {error}"))?;
+        let keys: Vec<Key> = document
+            .keys
+            .into_iter()
+            .filter_map(|key| usable(&serde_json::from_value(key).ok()?))
+            .filter(|key| only.is_none_or(|only| only == key.algorithm))
+            .collect();
+        if keys.is_empty() {
+            return Err("it has no key for EdDSA, ES256 or RS256 that this server can use".into());
+        }
+        Ok(Self { keys })
+    }
+
+    /// The key that a token names; the only one of its algorithm where it names none.
+    pub(super) fn find(
+        &self,
+        id: Option<&str>,
+        algorithm: jsonwebtoken::Algorithm,
+    ) -> Option<&Key> {
+        let mut fitting = self.keys.iter().filter(|key| {
+            key.algorithm.jwa() == algorithm
+                && (id.is_none() || key.id.is_none() || key.id.as_deref() == id)
+        });
+        let first = fitting.next()?;
+        (id.is_some() || fitting.next().is_none()).then_some(first)
+    }
+}
+
+fn usable(jwk: &Jwk) -> Option<Key> {
+    if jwk.common.public_key_use.as_ref().is_some_and(|use_| *use_ != PublicKeyUse::Signature) {
+        return None;
+    }
+    let algorithm = match &jwk.algorithm {
+        AlgorithmParameters::OctetKeyPair(OctetKeyPairParameters {
+            curve: EllipticCurve::Ed25519,
+            ..
+        }) => Algorithm::EdDsa,
+        AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => {
+            Algorithm::Es256
+        }
+        AlgorithmParameters::RSA(key) if key.n.len() * 3 / 4 >= MIN_RSA_MODULUS_BYTES => {
+            Algorithm::Rs256
+        }
+        _ => return None,
+    };
+    let named = match jwk.common.key_algorithm {
+        None => algorithm,
+        Some(KeyAlgorithm::EdDSA) => Algorithm::EdDsa,
+        Some(KeyAlgorithm::ES256) => Algorithm::Es256,
+        Some(KeyAlgorithm::RS256) => Algorithm::Rs256,
+        Some(_) => return None,
+    };
+    if named != algorithm {
+        return None;
+    }
+    let verifier = DecodingKey::from_jwk(jwk).ok()?;
+    Some(Key { id: jwk.common.key_id.clone(), algorithm, verifier })
+}

@@ -1,0 +1,240 @@
+//! Who is calling: bearer tokens (JWT), verified by keys that are bound to one algorithm each.
+
+mod config;
+mod jwks;
+mod keys;
+mod mint;
+mod secret;
+
+use std::fmt;
+use std::sync::Arc;
+
+use jsonwebtoken::Validation;
+use serde::Deserialize;
+use vfs_sync_core::id::UserId;
+use vfs_sync_core::time::Timestamp;
+
+pub use config::{Algorithm, AuthConfig, AuthConfigError, KeySource, MIN_SECRET_BYTES};
+pub use mint::{MintError, mint_token};
+pub use secret::Secret;
+
+use jwks::{CachedKeys, Location};
+use keys::{Key, KeySet};
+
+/// A longer token is none of ours.
+const MAX_TOKEN_BYTES: usize = 8 * 1024;
+
+/// Who a token speaks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// `sub`.
+    pub user: UserId,
+    /// `scope`, split at spaces.
+    pub scopes: Vec<String>,
+}
+
+/// Why a token does not count.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum TokenError {
+    #[error("a bearer token is needed")]
+    Missing,
+    #[error("the bearer token is malformed")]
+    Malformed,
+    #[error("the bearer token is signed by no key that counts here")]
+    UnknownKey,
+    #[error("the bearer token's signature is wrong")]
+    BadSignature,
+    #[error("the bearer token has no exp")]
+    NoExpiry,
+    #[error("the bearer token has expired")]
+    Expired,
+    #[error("the bearer token is not valid yet")]
+    NotYetValid,
+    #[error("the bearer token is of another issuer")]
+    WrongIssuer,
+    #[error("the bearer token is for another audience")]
+    WrongAudience,
+    #[error("the bearer token's sub is no user id")]
+    BadSubject,
+    /// The keys cannot be fetched: nobody can be told from anybody.
+    #[error("the keys that verify tokens are unavailable")]
+    KeysUnavailable,
+}
+
+impl TokenError {
+    /// The reason in an error body.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Malformed => "malformed",
+            Self::UnknownKey => "unknown_key",
+            Self::BadSignature => "bad_signature",
+            Self::NoExpiry => "no_expiry",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::WrongIssuer => "wrong_issuer",
+            Self::WrongAudience => "wrong_audience",
+            Self::BadSubject => "bad_subject",
+            Self::KeysUnavailable => "keys_unavailable",
+        }
+    }
+}
+
+/// Verifies tokens.
+pub struct Authenticator {
+    keys: Keys,
+    issuer: Option<String>,
+    audience: Option<String>,
+    leeway_millis: f64,
+}
+
+enum Keys {
+    Fixed(KeySet),
+    Cached(Arc<CachedKeys>),
+}
+
+impl fmt::Debug for Authenticator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authenticator").finish_non_exhaustive()
+    }
+}
+
+impl Authenticator {
+    /// Loads the keys. A key set behind a URL that cannot be fetched now is fetched later.
+    ///
+    /// # Errors
+    /// [`AuthConfigError`] if a file cannot be read or has no usable key.
+    pub async fn load(config: &AuthConfig) -> Result<Self, AuthConfigError> {
+        let keys = match &config.keys {
+            KeySource::Secret(secret) => Keys::Fixed(KeySet::of_secret(secret)),
+            KeySource::PublicKeyFile(path) => {
+                let failed = |reason: String| AuthConfigError::File {
+                    variable: "VFS_SYNC_JWT_PUBLIC_KEY_FILE",
+                    path: path.clone(),
+                    reason,
+                };
+                let pem = tokio::fs::read(path).await.map_err(|error| failed(error.to_string()))?;
+                Keys::Fixed(KeySet::of_pem(&pem, config.algorithm).map_err(failed)?)
+            }
+            KeySource::JwksFile(path) => {
+                let keys = CachedKeys::new(Location::File(path.clone()), config);
+                keys.refresh().await.map_err(|reason| AuthConfigError::File {
+                    variable: "VFS_SYNC_JWKS_FILE",
+                    path: path.clone(),
+                    reason,
+                })?;
+                Keys::Cached(Arc::new(keys))
+            }
+            KeySource::JwksUrl(url) => {
+                let location = Location::url(url.clone()).map_err(|problem| {
+                    AuthConfigError::Value { variable: "VFS_SYNC_JWKS_URL", problem }
+                })?;
+                let keys = CachedKeys::new(location, config);
+                if let Err(reason) = keys.refresh().await {
+                    tracing::warn!(%reason, "the JSON Web Key Set could not be fetched yet");
+                }
+                Keys::Cached(Arc::new(keys))
+            }
+        };
+        Ok(Self {
+            keys,
+            issuer: config.issuer.clone(),
+            audience: config.audience.clone(),
+            leeway_millis: config.leeway.as_secs_f64() * 1_000.0,
+        })
+    }
+
+    /// Tells whom a token speaks for, at `now`.
+    ///
+    /// # Errors
+    /// [`TokenError`] if it does not count.
+    pub async fn verify(&self, token: &str, now: Timestamp) -> Result<Identity, TokenError> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(TokenError::Malformed);
+        }
+        let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Malformed)?;
+        // Extensions that must be understood, and are not.
+        if header.crit.is_some() {
+            return Err(TokenError::Malformed);
+        }
+        let id = header.kid.as_deref();
+        let found: Option<Key> = match &self.keys {
+            Keys::Fixed(keys) => keys.find(id, header.alg).cloned(),
+            Keys::Cached(keys) => {
+                keys.find(id, header.alg).await.map_err(|_| TokenError::KeysUnavailable)?
+            }
+        };
+        let key = found.ok_or(TokenError::UnknownKey)?;
+        // The library checks the signature alone: what a token says is checked below, by the
+        // server's clock.
+        let mut validation = Validation::new(key.algorithm.jwa());
+        validation.required_spec_claims.clear();
+        validation.validate_exp = false;
+        validation.validate_aud = false;
+        let claims = jsonwebtoken::decode::<Claims>(token, &key.verifier, &validation)
+            .map_err(|error| refused(&error))?
+            .claims;
+        self.check(claims, now)
+    }
+
+    fn check(&self, claims: Claims, now: Timestamp) -> Result<Identity, TokenError> {
+        #[allow(clippy::cast_precision_loss)] // milliseconds since 1970 fit a double exactly
+        let now = now.as_millis() as f64;
+        let expires = claims.exp.ok_or(TokenError::NoExpiry)? * 1_000.0;
+        if expires + self.leeway_millis <= now {
+            return Err(TokenError::Expired);
+        }
+        if claims.nbf.is_some_and(|from| from * 1_000.0 > now + self.leeway_millis) {
+            return Err(TokenError::NotYetValid);
+        }
+        if self.issuer.is_some() && claims.iss != self.issuer {
+            return Err(TokenError::WrongIssuer);
+        }
+        if let Some(audience) = &self.audience
+            && !claims.aud.is_some_and(|given| given.has(audience))
+        {
+            return Err(TokenError::WrongAudience);
+        }
+        let user =
+            claims.sub.and_then(|sub| UserId::new(sub).ok()).ok_or(TokenError::BadSubject)?;
+        let scopes = claims.scope.as_deref().unwrap_or_default();
+        Ok(Identity { user, scopes: scopes.split_ascii_whitespace().map(str::to_owned).collect() })
+    }
+}
+
+fn refused(error: &jsonwebtoken::errors::Error) -> TokenError {
+    use jsonwebtoken::errors::ErrorKind;
+    match error.kind() {
+        ErrorKind::InvalidSignature => TokenError::BadSignature,
+        ErrorKind::InvalidAlgorithm => TokenError::UnknownKey,
+        _ => TokenError::Malformed,
+    }
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    exp: Option<f64>,
+    nbf: Option<f64>,
+    iss: Option<String>,
+    aud: Option<Audience>,
+    sub: Option<String>,
+    scope: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Audience {
+    fn has(&self, wanted: &str) -> bool {
+        match self {
+            Self::One(one) => one == wanted,
+            Self::Several(several) => several.iter().any(|one| one == wanted),
+        }
+    }
+}

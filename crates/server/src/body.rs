@@ -1,0 +1,249 @@
+//! Request bodies: bounded in bytes, before and after decompression, and in time.
+
+use std::io::Read as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use futures::{Stream, StreamExt as _};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderMap, StatusCode};
+use serde::de::DeserializeOwned;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use vfs_sync_blobs::SourceError;
+use vfs_sync_core::wire::code;
+
+use crate::error::ApiError;
+
+/// Bytes of a body that is neither a push nor has contents in it.
+pub(crate) const MAX_JSON_BYTES: usize = 512 * 1024;
+/// What a frame may ask a decoder to remember: as much as RFC 9659 allows over HTTP.
+const MAX_WINDOW_LOG: u32 = 23;
+
+/// The peer sent nothing for too long.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the body came too slowly")]
+pub(crate) struct Idle;
+
+/// Bounds the memory that all bodies take together, in kibibytes.
+#[derive(Debug, Clone)]
+pub(crate) struct BodyMemory(Arc<Semaphore>);
+
+impl BodyMemory {
+    pub(crate) fn new(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new((bytes / 1024).min(Semaphore::MAX_PERMITS))))
+    }
+
+    fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+        let kibibytes = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        Arc::clone(&self.0).try_acquire_many_owned(kibibytes).map_err(|_| ApiError::overloaded())
+    }
+}
+
+/// A body in memory, and its share of what bodies may take.
+pub(crate) struct Held {
+    pub(crate) bytes: Bytes,
+    _share: OwnedSemaphorePermit,
+}
+
+/// How a body is to be read.
+pub(crate) struct Reader<'a> {
+    pub(crate) memory: &'a BodyMemory,
+    pub(crate) idle: Duration,
+}
+
+impl Reader<'_> {
+    /// Reads a JSON body of at most `max` bytes once decompressed.
+    pub(crate) async fn json_bytes(
+        &self,
+        headers: &HeaderMap,
+        body: Body,
+        max: usize,
+    ) -> Result<Held, ApiError> {
+        check_json(headers)?;
+        let coding = Coding::of(headers)?;
+        let mut share = self.memory.take(0)?;
+        let mut received = BytesMut::new();
+        let mut chunks = std::pin::pin!(timed(body, self.idle));
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(broken)?;
+            if received.len() + chunk.len() > max {
+                return Err(too_large(max));
+            }
+            share.merge(self.memory.take(chunk.len())?);
+            received.extend_from_slice(&chunk);
+        }
+        let bytes = match coding {
+            Coding::Identity => received.freeze(),
+            coding => {
+                share.merge(self.memory.take(max)?);
+                coding.decode(&received, max)?.into()
+            }
+        };
+        Ok(Held { bytes, _share: share })
+    }
+
+    /// Reads and parses a JSON body of at most `max` bytes.
+    pub(crate) async fn json<T: DeserializeOwned>(
+        &self,
+        headers: &HeaderMap,
+        body: Body,
+        max: usize,
+    ) -> Result<T, ApiError> {
+        parse(&self.json_bytes(headers, body, max).await?.bytes)
+    }
+}
+
+/// The chunks of a body, each within `idle` of the one before.
+pub(crate) fn timed(
+    body: Body,
+    idle: Duration,
+) -> impl Stream<Item = Result<Bytes, SourceError>> + Send {
+    futures::stream::unfold(Some(body.into_data_stream()), move |chunks| async move {
+        let mut chunks = chunks?;
+        match tokio::time::timeout(idle, chunks.next()).await {
+            Ok(None) => None,
+            Ok(Some(Ok(chunk))) => Some((Ok(chunk), Some(chunks))),
+            Ok(Some(Err(error))) => Some((Err(error.into()), None)),
+            Err(_) => Some((Err(Idle.into()), None)),
+        }
+    })
+}
+
+fn broken(error: SourceError) -> ApiError {
+    if error.is::<Idle>() {
+        return ApiError::slow_body();
+    }
+    let sentence = "The request's body broke off";
+    ApiError::new(StatusCode::BAD_REQUEST, code::INVALID_REQUEST, sentence)
+}
+
+fn too_large(max: usize) -> ApiError {
+    ApiError::too_large(format!("The body has at most {max} bytes, decompressed"))
+        .with("maxBytes", max)
+}
+
+fn unsupported(sentence: &'static str) -> ApiError {
+    ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", sentence)
+}
+
+fn check_json(headers: &HeaderMap) -> Result<(), ApiError> {
+    let given = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = given.split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    Err(unsupported("The Content-Type must be application/json"))
+}
+
+/// Refuses a body that is to be kept as it is, but comes compressed.
+pub(crate) fn check_plain(headers: &HeaderMap) -> Result<(), ApiError> {
+    match Coding::of(headers)? {
+        Coding::Identity => Ok(()),
+        _ => Err(unsupported("Contents are taken as they are: send no Content-Encoding")),
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    Identity,
+    Zstd,
+    Gzip,
+}
+
+impl Coding {
+    fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
+        let mut given = headers.get_all(CONTENT_ENCODING).iter();
+        let Some(first) = given.next() else { return Ok(Self::Identity) };
+        match (first.as_bytes().trim_ascii().to_ascii_lowercase().as_slice(), given.next()) {
+            (b"identity", None) => Ok(Self::Identity),
+            (b"zstd", None) => Ok(Self::Zstd),
+            (b"gzip" | b"x-gzip", None) => Ok(Self::Gzip),
+            _ => Err(unsupported("The Content-Encoding must be zstd or gzip, once")),
+        }
+    }
+
+    /// Decompresses at most `max` bytes, whatever the body claims to hold.
+    fn decode(self, body: &[u8], max: usize) -> Result<Vec<u8>, ApiError> {
+        let mut decoded = Vec::with_capacity(body.len().saturating_mul(4).min(max));
+        let limit = max as u64 + 1;
+        let read = match self {
+            Self::Identity => body.take(limit).read_to_end(&mut decoded),
+            Self::Gzip => {
+                flate2::bufread::MultiGzDecoder::new(body).take(limit).read_to_end(&mut decoded)
+            }
+            Self::Zstd => zstd::stream::read::Decoder::with_buffer(body).and_then(|mut decoder| {
+                decoder.window_log_max(MAX_WINDOW_LOG)?;
+                decoder.take(limit).read_to_end(&mut decoded)
+            }),
+        };
+        if decoded.len() > max {
+            return Err(too_large(max));
+        }
+        let sentence = "The body is not of its Content-Encoding";
+        let refused = |_| ApiError::new(StatusCode::BAD_REQUEST, code::INVALID_REQUEST, sentence);
+        read.map_err(refused)?;
+        Ok(decoded)
+    }
+}
+
+/// Parses JSON; an error names the field.
+pub(crate) fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, ApiError> {
+    let mut source = serde_json::Deserializer::from_slice(json);
+    let parsed = serde_path_to_error::deserialize(&mut source).map_err(|error| {
+        let path = error.path().to_string();
+        let field = if path == "." { "the body" } else { &path };
+        let problem = error.inner().to_string();
+        if problem.starts_with("Invalid cursor") {
+            return ApiError::invalid_cursor(field);
+        }
+        ApiError::invalid(field, format_args!("is malformed: {problem}"))
+    })?;
+    source
+        .end()
+        .map_err(|error| ApiError::invalid("the body", format_args!("goes on: {error}")))?;
+    Ok(parsed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vfs_sync_core::wire::ReconcileRequest;
+
+    fn parsed(json: &str) -> ApiError {
+        parse::<ReconcileRequest>(json.as_bytes()).unwrap_err()
+    }
+
+    #[test]
+    fn a_malformed_body_is_told_by_its_field() {
+        let error = parsed(r#"{"clientId": "a:b", "cursor": "x"}"#);
+        assert_eq!(error.details["field"], "clientId");
+        assert!(error.error.contains("must not contain ':'"), "{}", error.error);
+        let error = parsed(r#"{"clientId": "a", "cursor": "x"}"#);
+        assert_eq!((&*error.error, error.code), ("Invalid cursor", code::INVALID_CURSOR));
+        let error = parsed(r#"{"clientId": "a"}"#);
+        assert!(error.error.contains("missing field `cursor`"), "{}", error.error);
+        assert_eq!(parsed("[").details["field"], "the body");
+    }
+
+    #[test]
+    fn a_body_that_grows_beyond_the_limit_is_cut_short() {
+        let zeros = vec![b' '; 50_000_000];
+        let packed = zstd::bulk::compress(&zeros, 3).unwrap();
+        assert!(packed.len() < 10_000);
+        let error = Coding::Zstd.decode(&packed, 1_000_000).unwrap_err();
+        assert_eq!(error.status, StatusCode::PAYLOAD_TOO_LARGE);
+        let exact = zstd::bulk::compress(&zeros[..1_000_000], 3).unwrap();
+        assert_eq!(Coding::Zstd.decode(&exact, 1_000_000).unwrap().len(), 1_000_000);
+    }
+
+    #[test]
+    fn a_body_that_is_not_what_it_says_is_refused() {
+        for coding in [Coding::Zstd, Coding::Gzip] {
+            let error = coding.decode(b"{}", 100).unwrap_err();
+            assert_eq!(error.status, StatusCode::BAD_REQUEST);
+            assert_eq!(coding.decode(&[0; 10], 100).unwrap_err().status, StatusCode::BAD_REQUEST);
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What an operator can set.
+
+use std::time::Duration;
+
+use vfs_sync_core::time::Timestamp;
+use vfs_sync_store::Retention;
+
+/// Bounds, time-outs and retention. The defaults suit a server that faces the internet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// Connections at one time; more wait to be accepted.
+    pub max_connections: usize,
+    /// Requests at one time; more are told to come back.
+    pub max_requests: usize,
+    /// Bytes of request bodies held in memory at one time; more are told to come back.
+    pub max_body_memory: usize,
+    /// For the head of a request, and for the next one on a connection.
+    pub head_timeout: Duration,
+    /// For a whole request, its body included, except where blob bytes stream.
+    pub request_timeout: Duration,
+    /// For the next bytes of a body, and for the peer to take the next bytes of an answer.
+    pub idle_timeout: Duration,
+    /// For requests under way when the server is told to stop.
+    pub drain_timeout: Duration,
+    /// The largest blob, in bytes.
+    pub max_blob_bytes: u64,
+    /// How long a stage lasts if its client names no end.
+    pub stage_lifetime: Duration,
+    /// How long a stage may last.
+    pub max_stage_lifetime: Duration,
+    /// How long a feed tells of what is gone. A replica away for longer rematerialises.
+    pub keep_removals: Duration,
+    /// How long an accepted operation is remembered: its retry gets the same answer.
+    pub keep_accepted: Duration,
+    /// How often what is kept no longer is removed.
+    pub prune_interval: Duration,
+}
+
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            max_connections: 4_096,
+            max_requests: 1_024,
+            max_body_memory: 256 * 1024 * 1024,
+            head_timeout: Duration::from_secs(60),
+            request_timeout: Duration::from_secs(120),
+            idle_timeout: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(20),
+            max_blob_bytes: 5 << 40,
+            stage_lifetime: DAY,
+            max_stage_lifetime: 7 * DAY,
+            keep_removals: 90 * DAY,
+            keep_accepted: 30 * DAY,
+            prune_interval: HOUR,
+        }
+    }
+}
+
+/// Rows that one transaction of pruning takes: it holds the database's lock for milliseconds.
+const PRUNE_ROWS: u32 = 1_000;
+
+impl ServerConfig {
+    /// What retention removes at `now`.
+    #[must_use]
+    pub fn retention(&self, now: Timestamp) -> Retention {
+        Retention {
+            removals_before: now.plus_millis(-millis(self.keep_removals)),
+            accepted_before: now.plus_millis(-millis(self.keep_accepted)),
+            at_most: PRUNE_ROWS,
+        }
+    }
+}
+
+/// A duration in the unit of [`Timestamp`].
+pub(crate) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

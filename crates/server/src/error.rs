@@ -1,0 +1,310 @@
+//! The errors that a caller is told, each sentence once.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use axum::response::{IntoResponse, Response};
+use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
+use serde_json::{Map, Value, json};
+use vfs_sync_blobs::{BlobError, BlobOperation, PutError};
+use vfs_sync_core::attach::AttachRefusal;
+use vfs_sync_core::cursor::Cursor;
+use vfs_sync_core::wire::{ErrorBody, code};
+use vfs_sync_store::StoreError;
+
+use crate::auth::TokenError;
+
+/// An error as its caller is told. The observing layer writes its body, with the request's id.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ApiError {
+    pub(crate) status: StatusCode,
+    pub(crate) error: Cow<'static, str>,
+    pub(crate) code: &'static str,
+    pub(crate) details: Map<String, Value>,
+    /// Seconds after which to come back.
+    pub(crate) retry_after: Option<u32>,
+}
+
+impl ApiError {
+    pub(crate) fn new(
+        status: StatusCode,
+        code: &'static str,
+        error: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self { status, error: error.into(), code, details: Map::new(), retry_after: None }
+    }
+
+    pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.details.insert(name.to_owned(), value.into());
+        self
+    }
+
+    fn retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
+    /// A request that is not of the protocol's form; names the field.
+    pub(crate) fn invalid(field: &str, problem: impl std::fmt::Display) -> Self {
+        let sentence = format!("{field} {problem}");
+        Self::new(StatusCode::BAD_REQUEST, code::INVALID_REQUEST, sentence).with("field", field)
+    }
+
+    pub(crate) fn invalid_cursor(field: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code::INVALID_CURSOR, "Invalid cursor")
+            .with("field", field)
+    }
+
+    pub(crate) fn too_large(sentence: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, code::TOO_LARGE, sentence)
+    }
+
+    pub(crate) fn overloaded() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "The server is busy; come back")
+            .retry_after(1)
+    }
+
+    pub(crate) fn timed_out() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", "The request took too long")
+            .retry_after(1)
+    }
+
+    pub(crate) fn slow_body() -> Self {
+        let sentence = "The request's body came too slowly";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", sentence)
+    }
+
+    pub(crate) fn internal() -> Self {
+        let sentence = "The server failed; its log says why";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", sentence)
+    }
+
+    pub(crate) fn unknown_stage() -> Self {
+        let sentence = "There is no such stage";
+        Self::new(StatusCode::NOT_FOUND, code::UNKNOWN_STAGE, sentence)
+    }
+
+    pub(crate) fn unknown_blob() -> Self {
+        Self::new(StatusCode::NOT_FOUND, code::UNKNOWN_BLOB, "There is no such blob")
+    }
+
+    pub(crate) fn rematerialize(requested: Option<&Cursor>, oldest: Option<&Cursor>) -> Self {
+        Self::conflict(
+            code::REMATERIALIZATION_REQUIRED,
+            "The cursor cannot be served: pull from the start",
+        )
+        .with("requestedCursor", json!(requested))
+        .with("oldestAvailableCursor", json!(oldest))
+    }
+
+    pub(crate) fn conflict(code: &'static str, sentence: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::CONFLICT, code, sentence)
+    }
+
+    /// An error that axum answered by itself: only its status is known.
+    pub(crate) fn of_status(status: StatusCode) -> Self {
+        let (code, sentence) = match status {
+            StatusCode::NOT_FOUND => ("not_found", "There is no such route"),
+            StatusCode::METHOD_NOT_ALLOWED => {
+                ("method_not_allowed", "The route does not have this method")
+            }
+            StatusCode::PAYLOAD_TOO_LARGE => (code::TOO_LARGE, "The request is too large"),
+            status if status.is_server_error() => ("internal_error", "The server failed"),
+            _ => (code::INVALID_REQUEST, "The request is malformed"),
+        };
+        Self::new(status, code, sentence)
+    }
+
+    /// The body, for the request `id`.
+    pub(crate) fn body(&self, id: &str) -> ErrorBody {
+        ErrorBody {
+            error: self.error.clone().into_owned(),
+            code: self.code.to_owned(),
+            request_id: Some(id.to_owned()),
+            details: self.details.clone(),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = self.status.into_response();
+        let headers = response.headers_mut();
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
+        response.extensions_mut().insert(Arc::new(self));
+        response
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(reason) => {
+                tracing::warn!(%reason, "the database is unavailable");
+                metrics::counter!("vfs_sync_store_errors_total", "kind" => "unavailable")
+                    .increment(1);
+                let sentence = "The database is unavailable; come back";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "database_unavailable", sentence)
+                    .retry_after(1)
+            }
+            StoreError::MalformedRow { table, key, reason } => {
+                tracing::error!(table, key, reason, "a row is malformed");
+                metrics::counter!("vfs_sync_store_errors_total", "kind" => "malformed_row")
+                    .increment(1);
+                let sentence = "A stored row is malformed";
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "malformed_row", sentence)
+                    .with("table", table)
+                    .with("malformed", reason)
+            }
+            error @ (StoreError::NewerSchema { .. } | StoreError::Failed(_)) => {
+                tracing::error!(%error, "the database failed");
+                metrics::counter!("vfs_sync_store_errors_total", "kind" => "failed").increment(1);
+                Self::internal()
+            }
+        }
+    }
+}
+
+impl From<TokenError> for ApiError {
+    fn from(error: TokenError) -> Self {
+        let reason = error.reason();
+        if error == TokenError::KeysUnavailable {
+            return Self::new(StatusCode::SERVICE_UNAVAILABLE, reason, error.to_string())
+                .retry_after(5);
+        }
+        Self::new(StatusCode::UNAUTHORIZED, code::UNAUTHORIZED, error.to_string())
+            .with("reason", reason)
+    }
+}
+
+impl From<BlobError> for ApiError {
+    fn from(error: BlobError) -> Self {
+        count_blob_error(&error);
+        let slow_down = error.storage_code == "SlowDown";
+        let api = Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            code::BLOB_STORE_ERROR,
+            error.operation.failure(),
+        )
+        .with("storageCode", error.storage_code)
+        .with("retryable", error.retryable);
+        if slow_down { api.retry_after(1) } else { api }
+    }
+}
+
+/// Logs and counts a failure of the object store; its message stays here, as it may name places.
+pub(crate) fn count_blob_error(error: &BlobError) {
+    tracing::error!(
+        operation = error.operation.as_str(),
+        storage_code = error.storage_code,
+        retryable = error.retryable,
+        message = error.message,
+        "the object store failed"
+    );
+    metrics::counter!(
+        "vfs_sync_blob_store_errors_total",
+        "operation" => error.operation.as_str(),
+        "storage_code" => error.storage_code.clone(),
+    )
+    .increment(1);
+}
+
+impl From<PutError> for ApiError {
+    fn from(error: PutError) -> Self {
+        match error {
+            PutError::Store(error) => error.into(),
+            PutError::TooLarge { max_size } => {
+                Self::too_large(format!("A blob has at most {max_size} bytes"))
+                    .with("maxSize", max_size)
+            }
+            PutError::DigestMismatch { expected, actual } => Self::new(
+                StatusCode::BAD_REQUEST,
+                code::DIGEST_MISMATCH,
+                "The bytes are not those of the digest",
+            )
+            .with("expectedDigest", expected.to_string())
+            .with("actualDigest", actual.to_string()),
+            PutError::Differs => upload_differs(),
+            PutError::Source(error) if error.is::<crate::body::Idle>() => Self::slow_body(),
+            PutError::Source(_) => Self::new(
+                StatusCode::BAD_REQUEST,
+                code::INVALID_REQUEST,
+                "The request's body broke off",
+            ),
+        }
+    }
+}
+
+pub(crate) fn upload_differs() -> ApiError {
+    ApiError::conflict(code::UPLOAD_DIFFERS, "The stage has other bytes already")
+}
+
+/// What an attach that did not go through is told.
+pub(crate) fn attach_refused(refusal: AttachRefusal) -> ApiError {
+    let conflict = ApiError::conflict;
+    match refusal {
+        AttachRefusal::IncompleteCheckpoint => ApiError::new(
+            StatusCode::BAD_REQUEST,
+            code::INVALID_REQUEST,
+            "clientId, requiredCursor and requiredLastReconciledWriteIds come together or not at all",
+        ),
+        AttachRefusal::UnknownStage => ApiError::unknown_stage(),
+        AttachRefusal::UnknownItem => {
+            ApiError::new(StatusCode::NOT_FOUND, code::UNKNOWN_ITEM, "There is no such item")
+        }
+        AttachRefusal::NotPermitted => ApiError::new(
+            StatusCode::FORBIDDEN,
+            code::NOT_PERMITTED,
+            "The item may be read, not written",
+        ),
+        AttachRefusal::Behind(details) => {
+            let mut error = conflict(
+                code::RECONCILE_BEHIND,
+                "Client reconcile state is behind required visibility",
+            );
+            if let Value::Object(details) = details {
+                error.details = details;
+            }
+            error
+        }
+        AttachRefusal::Empty => conflict(code::STAGE_EMPTY, "The stage has no bytes yet"),
+        AttachRefusal::NotAttachable(status) => {
+            conflict(code::STAGE_NOT_ATTACHABLE, "The stage can no longer be attached")
+                .with("status", status.as_str())
+        }
+        AttachRefusal::Expired => conflict(code::STAGE_EXPIRED, "The stage has expired"),
+        AttachRefusal::OtherKind(kind) => conflict(
+            code::ATTACHED_AS_OTHER_KIND,
+            "The blob is attached to the item as another kind",
+        )
+        .with("relationKind", json!(kind)),
+        AttachRefusal::ContentChanged(current) => {
+            conflict(code::CONTENT_CHANGED, "Another content was attached since")
+                .with("currentBlobId", json!(current))
+        }
+        AttachRefusal::MalformedRow(malformed) => attach_failed(&malformed),
+    }
+}
+
+/// A stored row that an attach depends on is malformed: the same answer every time.
+pub(crate) fn attach_failed(malformed: &str) -> ApiError {
+    tracing::error!(malformed, "an attach met a malformed row");
+    ApiError::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "attach_failed",
+        "Failed to attach staged blob",
+    )
+    .with("malformed", malformed)
+}
+
+/// A failure to read that is found while the bytes stream: the answer can only break off.
+pub(crate) fn truncated(missing: u64) -> BlobError {
+    let message = format!("the object is {missing} bytes short of what the registry says");
+    BlobError::new(BlobOperation::Read, "InternalError", message)
+}

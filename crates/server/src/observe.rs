@@ -1,0 +1,181 @@
+//! What surrounds every request: its id, its span, its log line, its numbers, its error body.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use futures::FutureExt as _;
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use tracing::Instrument as _;
+
+use crate::error::ApiError;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
+const MAX_REQUEST_ID_BYTES: usize = 128;
+
+/// The id of the request, for those who answer for its parts.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestId(pub(crate) Arc<str>);
+
+impl RequestId {
+    /// The caller's, if it is sane enough for a log, else a new one.
+    fn of(headers: &HeaderMap) -> Self {
+        let sane = |id: &&str| {
+            (1..=MAX_REQUEST_ID_BYTES).contains(&id.len())
+                && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:/+=@".contains(&b))
+        };
+        let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(sane);
+        match given {
+            Some(given) => Self(given.into()),
+            None => Self(uuid::Uuid::now_v7().to_string().into()),
+        }
+    }
+}
+
+/// The trace that the request belongs to (W3C Trace Context), if it says so.
+fn trace_id(headers: &HeaderMap) -> Option<&str> {
+    let text = headers.get(TRACE_PARENT)?.to_str().ok()?;
+    let mut parts = text.split('-');
+    let (version, trace, parent) = (parts.next()?, parts.next()?, parts.next()?);
+    let hex = |part: &str, length: usize| {
+        part.len() == length
+            && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    };
+    let valid = hex(version, 2)
+        && version != "ff"
+        && hex(trace, 32)
+        && hex(parent, 16)
+        && trace.bytes().any(|b| b != b'0')
+        && parent.bytes().any(|b| b != b'0');
+    valid.then_some(trace)
+}
+
+/// Counts a request as under way for as long as it lives.
+struct InFlight;
+
+impl InFlight {
+    fn begin() -> Self {
+        metrics::gauge!("vfs_sync_http_requests_in_flight").increment(1);
+        Self
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        metrics::gauge!("vfs_sync_http_requests_in_flight").decrement(1);
+    }
+}
+
+/// The outermost layer.
+pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let in_flight = InFlight::begin();
+    let id = RequestId::of(request.headers());
+    request.extensions_mut().insert(id.clone());
+    let method = known(request.method());
+    let head_only = request.method() == Method::HEAD;
+    let route: Arc<str> = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| "none".into(), |path| path.as_str().into());
+    let span = tracing::info_span!(
+        "request",
+        request_id = &*id.0,
+        method,
+        route = &*route,
+        trace_id = trace_id(request.headers()),
+    );
+    let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await;
+    let mut response = answer.unwrap_or_else(|_| {
+        span.in_scope(|| tracing::error!("a request panicked"));
+        ApiError::internal().into_response()
+    });
+    let code = finish_error(&mut response, &id, head_only);
+    if let Ok(value) = HeaderValue::from_str(&id.0) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    let (status, elapsed) = (response.status().as_u16(), started.elapsed());
+    drop(in_flight);
+    span.in_scope(|| {
+        tracing::info!(status, code, latency_us = elapsed.as_micros(), "answered");
+    });
+    metrics::counter!(
+        "vfs_sync_http_requests_total",
+        "method" => method, "route" => Arc::clone(&route), "status" => status.to_string(),
+    )
+    .increment(1);
+    metrics::histogram!("vfs_sync_http_request_duration_seconds", "route" => route)
+        .record(elapsed.as_secs_f64());
+    response
+}
+
+/// A method's name; methods that are made up do not become labels.
+fn known(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::PATCH => "PATCH",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// Writes an error's body; answers with its code.
+fn finish_error(response: &mut Response, id: &RequestId, head_only: bool) -> Option<&'static str> {
+    let status = response.status();
+    if !status.is_client_error() && !status.is_server_error() {
+        return None;
+    }
+    let error = response.extensions_mut().remove::<Arc<ApiError>>();
+    let error = error.unwrap_or_else(|| Arc::new(ApiError::of_status(status)));
+    let headers = response.headers_mut();
+    headers.remove(CONTENT_LENGTH);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if !head_only {
+        let body = serde_json::to_vec(&error.body(&id.0)).unwrap_or_default();
+        *response.body_mut() = body.into();
+    }
+    Some(error.code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: HeaderName, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name, HeaderValue::from_str(value).unwrap())])
+    }
+
+    #[test]
+    fn a_request_id_is_kept_if_it_is_fit_for_a_log() {
+        let of = |value: &str| RequestId::of(&headers(REQUEST_ID, value)).0.to_string();
+        assert_eq!(of("abc-1.2"), "abc-1.2");
+        for odd in ["", "a b", "a\"b", &"x".repeat(129)] {
+            assert_ne!(of(odd), odd);
+        }
+    }
+
+    #[test]
+    fn a_trace_is_told_by_a_well_formed_traceparent_alone() {
+        let trace = |value: &str| trace_id(&headers(TRACE_PARENT, value)).map(str::to_owned);
+        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        assert_eq!(trace(good).as_deref(), Some("4bf92f3577b34da6a3ce929d0e0e4736"));
+        for bad in [
+            "00-4bf92f3577b34da6a3ce929d0e0e4736",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+        ] {
+            assert_eq!(trace(bad), None, "{bad}");
+        }
+    }
+}

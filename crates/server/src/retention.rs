@@ -1,0 +1,39 @@
+//! Removing what is kept no longer.
+
+use tokio_util::sync::CancellationToken;
+use vfs_sync_store::Pruned;
+
+use crate::app::App;
+
+/// Prunes at every interval until `stop`.
+pub(crate) async fn prune_regularly(app: App, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(app.config.prune_interval);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        prune_all(&app, &stop).await;
+    }
+}
+
+/// Prunes in small transactions until nothing is left to remove.
+async fn prune_all(app: &App, stop: &CancellationToken) {
+    while !stop.is_cancelled() {
+        match app.store.prune(app.config.retention(app.now())).await {
+            Ok(Pruned { removals: 0, accepted: 0 }) => return,
+            Ok(Pruned { removals, accepted }) => {
+                metrics::counter!("vfs_sync_pruned_total", "kind" => "removals")
+                    .increment(removals);
+                metrics::counter!("vfs_sync_pruned_total", "kind" => "accepted")
+                    .increment(accepted);
+                tracing::info!(removals, accepted, "pruned");
+            }
+            Err(error) => {
+                tracing::warn!(%error, "pruning failed; it goes on at the next interval");
+                return;
+            }
+        }
+    }
+}

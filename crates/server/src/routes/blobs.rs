@@ -1,0 +1,180 @@
+//! Stages and blobs, one call at a time.
+
+use std::str::FromStr;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse as _, Response};
+use futures::StreamExt as _;
+use http::{HeaderMap, Method, StatusCode};
+use serde_json::{Value, json};
+use vfs_sync_blobs::Outgoing;
+use vfs_sync_core::id::{BlobId, StagingId};
+use vfs_sync_core::limits;
+use vfs_sync_core::wire::{
+    AttachRequest, AttachResponse, StageRequest, StageResponse, StageStatus, UploadResponse, code,
+};
+use vfs_sync_store::AbandonAnswer;
+
+use crate::app::{App, Caller, Raw};
+use crate::body::{MAX_JSON_BYTES, check_plain, timed};
+use crate::content::{self, Selection};
+use crate::error::{ApiError, count_blob_error, truncated};
+use crate::staging::{self, StageOrder};
+
+/// A stage's body: its content as base64, and the rest.
+const MAX_STAGE_BYTES: usize = limits::MAX_INLINE_BLOB_BYTES / 3 * 4 + MAX_JSON_BYTES;
+
+type PathId = Result<Path<String>, PathRejection>;
+
+/// An id in a path that is none names nothing: it is not there.
+fn id<T: FromStr>(path: PathId, unknown: fn() -> ApiError) -> Result<T, ApiError> {
+    let Path(text) = path.map_err(|_| unknown())?;
+    text.parse().map_err(|_| unknown())
+}
+
+fn staging_id(path: PathId) -> Result<StagingId, ApiError> {
+    id(path, ApiError::unknown_stage)
+}
+
+pub(crate) async fn stage(
+    State(app): State<App>,
+    Caller(user): Caller,
+    raw: Raw,
+) -> Result<(StatusCode, Json<StageResponse>), ApiError> {
+    let request: StageRequest = app.reader().json(&raw.headers, raw.body, MAX_STAGE_BYTES).await?;
+    let data = request.data_base64.as_deref();
+    let bytes = data.map(|text| staging::inline("dataBase64", text)).transpose()?;
+    let order = StageOrder {
+        staging_id: request.staging_id.unwrap_or_else(staging::new_staging_id),
+        blob_id: request.blob_id,
+        expires_at: request.expires_at,
+        content_type: request.content_type,
+    };
+    let row = staging::open(&app, &user, order).await?;
+    let mut response = row.to_response();
+    if let Some(bytes) = bytes {
+        let uploaded = staging::fill_inline(&app, &user, row, bytes).await?;
+        (response.size, response.digest) = (Some(uploaded.size), Some(uploaded.digest));
+    }
+    Ok((StatusCode::CREATED, Json(response)))
+}
+
+pub(crate) async fn stage_state(
+    State(app): State<App>,
+    Caller(user): Caller,
+    path: PathId,
+) -> Result<Json<StageResponse>, ApiError> {
+    let stage = app.store.stage(&user, &staging_id(path)?).await?;
+    Ok(Json(stage.ok_or_else(ApiError::unknown_stage)?.to_response()))
+}
+
+pub(crate) async fn upload(
+    State(app): State<App>,
+    Caller(user): Caller,
+    path: PathId,
+    raw: Raw,
+) -> Result<Json<UploadResponse>, ApiError> {
+    let staging_id = staging_id(path)?;
+    check_plain(&raw.headers)?;
+    let digest = content::named_digest(&raw.headers)?;
+    let stage = app.store.stage(&user, &staging_id).await?;
+    let stage = stage.ok_or_else(ApiError::unknown_stage)?;
+    let bytes = timed(raw.body, app.config.idle_timeout).boxed();
+    Ok(Json(staging::fill(&app, &user, stage, bytes, digest).await?))
+}
+
+pub(crate) async fn attach(
+    State(app): State<App>,
+    Caller(user): Caller,
+    path: PathId,
+    raw: Raw,
+) -> Result<Json<AttachResponse>, ApiError> {
+    let staging_id = staging_id(path)?;
+    let request: AttachRequest = app.reader().json(&raw.headers, raw.body, MAX_JSON_BYTES).await?;
+    Ok(Json(staging::attach(&app, &user, &staging_id, &request).await?))
+}
+
+pub(crate) async fn abandon(
+    State(app): State<App>,
+    Caller(user): Caller,
+    path: PathId,
+) -> Result<Json<Value>, ApiError> {
+    match app.store.abandon(&user, &staging_id(path)?, app.now()).await? {
+        AbandonAnswer::Unknown => Err(ApiError::unknown_stage()),
+        AbandonAnswer::Attached(row) => Err(ApiError::conflict(
+            code::STAGE_NOT_ATTACHABLE,
+            "The stage is attached and cannot be abandoned",
+        )
+        .with("status", row.status.as_str())),
+        AbandonAnswer::Abandoned(row) => {
+            app.blobs.delete(&row.blob_id).await?;
+            Ok(Json(json!({
+                "abandoned": true,
+                "stagingId": row.staging_id,
+                "status": StageStatus::Abandoned,
+            })))
+        }
+    }
+}
+
+pub(crate) async fn read(
+    State(app): State<App>,
+    Caller(user): Caller,
+    path: PathId,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let blob_id = id::<BlobId>(path, ApiError::unknown_blob)?;
+    let blob = app.store.readable_blob(&user, &blob_id).await?;
+    let blob = blob.ok_or_else(ApiError::unknown_blob)?;
+    let selection = content::select(&headers, &blob);
+    let (status, fields) = content::answer_head(&blob, &selection);
+    let range = match selection {
+        Selection::Unchanged => return Ok((status, fields).into_response()),
+        Selection::Unsatisfiable => {
+            let error = ApiError::new(
+                status,
+                "range_not_satisfiable",
+                format!("The blob has {} bytes", blob.size),
+            )
+            .with("size", blob.size);
+            return Ok((fields, error).into_response());
+        }
+        Selection::Whole => None,
+        Selection::Part(range) => Some(range),
+    };
+    if method == Method::HEAD {
+        return Ok((status, fields).into_response());
+    }
+    let length = range.as_ref().map_or(blob.size, |range| range.end - range.start);
+    let bytes = app.blobs.get(&blob_id, range).await?;
+    Ok((status, fields, Body::from_stream(exactly(bytes, length))).into_response())
+}
+
+/// The bytes of an object, which must be as many as the registry says: otherwise the answer
+/// breaks off, so that nobody takes a part for the whole.
+fn exactly(bytes: Outgoing, length: u64) -> Outgoing {
+    futures::stream::unfold(Some((bytes, length)), |state| async move {
+        let (mut bytes, left) = state?;
+        let next = match bytes.next().await {
+            None if left == 0 => return None,
+            None => Err(truncated(left)),
+            Some(Ok(chunk)) if chunk.len() as u64 > left => Err(truncated(0)),
+            Some(next) => next,
+        };
+        match next {
+            Ok(chunk) => {
+                let left = left - chunk.len() as u64;
+                Some((Ok(chunk), Some((bytes, left))))
+            }
+            Err(error) => {
+                count_blob_error(&error);
+                Some((Err(error), None))
+            }
+        }
+    })
+    .boxed()
+}

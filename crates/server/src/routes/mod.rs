@@ -1,0 +1,6 @@
+//! What each route does with a request.
+
+pub(crate) mod batch;
+pub(crate) mod blobs;
+pub(crate) mod health;
+pub(crate) mod sync;

@@ -1,0 +1,190 @@
+//! Push, pull, reconcile; what triage and clients ask about them.
+
+use std::fmt::Write as _;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, StatusCode, Uri};
+use serde_json::json;
+use vfs_sync_core::cursor::Cursor;
+use vfs_sync_core::id::ReplicaId;
+use vfs_sync_core::limits::{self, Limits};
+use vfs_sync_core::push::{InvalidPush, PushBatch};
+use vfs_sync_core::wire::{
+    PushResponse, PushStatus, ReconcileRequest, ReconcileResponse, StateResponse, code,
+};
+use vfs_sync_store::{FeedPage, PullAnswer, PullRequest, ReconcileAnswer};
+
+use crate::app::{App, Caller, Raw};
+use crate::body::MAX_JSON_BYTES;
+use crate::error::ApiError;
+use crate::query::Query;
+
+const NO_STORE: (http::HeaderName, HeaderValue) =
+    (CACHE_CONTROL, HeaderValue::from_static("no-store"));
+const JSON: (http::HeaderName, HeaderValue) =
+    (CONTENT_TYPE, HeaderValue::from_static("application/json"));
+
+pub(crate) async fn push(
+    State(app): State<App>,
+    Caller(user): Caller,
+    raw: Raw,
+) -> Result<Json<PushResponse>, ApiError> {
+    let body = app.reader().json_bytes(&raw.headers, raw.body, limits::MAX_PUSH_BYTES).await?;
+    let batch = PushBatch::parse(user, &body.bytes).map_err(invalid_push)?;
+    drop(body);
+    let response = app.store.push(batch, app.now()).await?;
+    count_results(&response);
+    Ok(Json(response))
+}
+
+fn invalid_push(error: InvalidPush) -> ApiError {
+    match error {
+        InvalidPush::Form(_) => {
+            ApiError::new(StatusCode::BAD_REQUEST, code::INVALID_REQUEST, error.to_string())
+        }
+        InvalidPush::TooMany(_) => ApiError::too_large(error.to_string())
+            .with("maxOperations", limits::MAX_PUSH_OPERATIONS),
+    }
+}
+
+fn count_results(response: &PushResponse) {
+    let mut counts = [0_u64; 5];
+    for result in &response.results {
+        counts[result.status as usize] += 1;
+    }
+    for (status, name) in [
+        (PushStatus::Applied, "applied"),
+        (PushStatus::AlreadyApplied, "alreadyApplied"),
+        (PushStatus::OutdatedOp, "outdatedOp"),
+        (PushStatus::StaleWriteId, "staleWriteId"),
+        (PushStatus::InvalidOp, "invalidOp"),
+    ] {
+        let count = counts[status as usize];
+        if count > 0 {
+            metrics::counter!("vfs_sync_push_results_total", "status" => name).increment(count);
+        }
+    }
+}
+
+pub(crate) async fn pull(
+    State(app): State<App>,
+    Caller(user): Caller,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    let query = Query::parse(&uri, &["limit", "cursor", "clientId", "baseline"])?;
+    let request = PullRequest {
+        cursor: cursor(&query, "cursor")?,
+        baseline: cursor(&query, "baseline")?,
+        client_id: query.get("clientId").map(client_id).transpose()?,
+        limit: query.get("limit").map_or(Ok(limits::DEFAULT_PULL_LIMIT), limit)?,
+    };
+    match app.store.pull(&user, &request).await? {
+        PullAnswer::Page(page) => {
+            metrics::counter!("vfs_sync_pull_items_total").increment(page.items.len() as u64);
+            Ok(([NO_STORE, JSON], page_body(&page)).into_response())
+        }
+        PullAnswer::Rematerialize { oldest_available } => {
+            metrics::counter!("vfs_sync_rematerialization_required_total").increment(1);
+            let requested = request.cursor.or(request.baseline);
+            Err(ApiError::rematerialize(requested.as_ref(), oldest_available.as_ref()))
+        }
+    }
+}
+
+fn cursor(query: &Query, field: &'static str) -> Result<Option<Cursor>, ApiError> {
+    let text = query.get(field);
+    text.map(Cursor::decode).transpose().map_err(|_| ApiError::invalid_cursor(field))
+}
+
+fn client_id(text: &str) -> Result<ReplicaId, ApiError> {
+    ReplicaId::new(text).map_err(|reason| ApiError::invalid("clientId", reason))
+}
+
+fn limit(text: &str) -> Result<u32, ApiError> {
+    let max = limits::MAX_PULL_LIMIT;
+    let number = text.parse::<u32>().ok().filter(|number| (1..=max).contains(number));
+    number.ok_or_else(|| {
+        ApiError::invalid("limit", format_args!("must be an integer from 1 to {max}"))
+    })
+}
+
+/// Entries are JSON already: a page is put together without reading them.
+fn page_body(page: &FeedPage) -> String {
+    let text = |value: serde_json::Value| value.to_string();
+    let length: usize = page.items.iter().map(|item| item.len() + 1).sum();
+    let write_ids = text(json!(page.last_reconciled_write_ids));
+    let mut body = String::with_capacity(length + write_ids.len() + 1_024);
+    body.push_str(r#"{"items":["#);
+    for (at, item) in page.items.iter().enumerate() {
+        if at > 0 {
+            body.push(',');
+        }
+        body.push_str(item);
+    }
+    let _ = write!(
+        body,
+        r#"],"nextCursor":{},"hasMore":{},"lastReconciledWriteIds":{write_ids}"#,
+        text(json!(page.next_cursor)),
+        page.has_more,
+    );
+    if let Some(baseline) = &page.baseline {
+        let _ = write!(body, r#","baseline":{}"#, text(json!(baseline)));
+    }
+    body.push('}');
+    body
+}
+
+pub(crate) async fn reconcile(
+    State(app): State<App>,
+    Caller(user): Caller,
+    raw: Raw,
+) -> Result<Json<ReconcileResponse>, ApiError> {
+    let request: ReconcileRequest =
+        app.reader().json(&raw.headers, raw.body, MAX_JSON_BYTES).await?;
+    check_write_ids("lastReconciledWriteIds", request.last_reconciled_write_ids.len())?;
+    match app.store.reconcile(&user, &request, app.now()).await? {
+        ReconcileAnswer::Merged(state) => Ok(Json(ReconcileResponse {
+            client_id: request.client_id,
+            cursor: state.cursor,
+            last_reconciled_write_ids: state.last_reconciled_write_ids,
+        })),
+        ReconcileAnswer::Rematerialize { oldest_available } => {
+            Err(ApiError::rematerialize(Some(&request.cursor), oldest_available.as_ref()))
+        }
+        ReconcileAnswer::WriteIdsAhead { replica_id, sent, last } => Err(ApiError::conflict(
+            code::WRITE_IDS_AHEAD,
+            "A write id is above the last that the server has of its replica",
+        )
+        .with("replicaId", json!(replica_id))
+        .with("sentWriteId", json!(sent))
+        .with("lastWriteId", json!(last))),
+    }
+}
+
+/// A map of write ids is bounded.
+pub(crate) fn check_write_ids(field: &str, entries: usize) -> Result<(), ApiError> {
+    let max = limits::MAX_WRITE_ID_ENTRIES;
+    if entries <= max {
+        return Ok(());
+    }
+    Err(ApiError::invalid(field, format_args!("has at most {max} entries, this one {entries}")))
+}
+
+pub(crate) async fn state(
+    State(app): State<App>,
+    Caller(user): Caller,
+    uri: Uri,
+) -> Result<([(http::HeaderName, HeaderValue); 1], Json<StateResponse>), ApiError> {
+    let query = Query::parse(&uri, &["clientId"])?;
+    let client =
+        query.get("clientId").ok_or_else(|| ApiError::invalid("clientId", "is missing"))?;
+    let state = app.store.state(&user, &client_id(client)?).await?;
+    Ok(([NO_STORE], Json(state)))
+}
+
+pub(crate) async fn limits(Caller(_): Caller) -> Json<Limits> {
+    Json(Limits::default())
+}

@@ -1,0 +1,126 @@
+//! Connections: accepted within bounds, served, drained.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::ServerConfig;
+use crate::idle::WriteTimeout;
+
+/// Streams of one HTTP/2 connection at a time.
+const MAX_STREAMS: u32 = 256;
+/// Bytes of all the header fields of an HTTP/2 request.
+const MAX_HEADER_BYTES: u32 = 64 * 1024;
+/// How long to wait when the machine has no file descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What bounds a listener's connections.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    connections: usize,
+    head: Duration,
+    idle: Duration,
+    drain: Duration,
+}
+
+impl Bounds {
+    pub(crate) fn of(config: &ServerConfig) -> Self {
+        Self {
+            connections: config.max_connections.min(Semaphore::MAX_PERMITS),
+            head: config.head_timeout,
+            idle: config.idle_timeout,
+            drain: config.drain_timeout,
+        }
+    }
+}
+
+/// Serves until `stop`, then until the requests under way are done or the time for that is over.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    bounds: Bounds,
+    stop: CancellationToken,
+) {
+    let slots = Arc::new(Semaphore::new(bounds.connections));
+    let connections = TaskTracker::new();
+    let give_up = CancellationToken::new();
+    loop {
+        let next = async {
+            let slot = Arc::clone(&slots).acquire_owned().await;
+            (slot, listener.accept().await)
+        };
+        let (slot, accepted) = tokio::select! {
+            () = stop.cancelled() => break,
+            next = next => next,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let connection =
+                    connection(stream, router.clone(), bounds, stop.clone(), give_up.clone());
+                connections.spawn(async move {
+                    connection.await;
+                    drop(slot);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    connections.close();
+    if tokio::time::timeout(bounds.drain, connections.wait()).await.is_err() {
+        tracing::warn!(left = connections.len(), "requests were still under way at the stop");
+        give_up.cancel();
+        connections.wait().await;
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    router: Router,
+    bounds: Bounds,
+    stop: CancellationToken,
+    give_up: CancellationToken,
+) {
+    // Small answers must not wait for the peer's acknowledgement.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY could not be set");
+    }
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(bounds.head);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(bounds.head)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEADER_BYTES);
+    let io = TokioIo::new(WriteTimeout::new(stream, bounds.idle));
+    let served = builder.serve_connection(io, TowerToHyperService::new(router));
+    let mut served = std::pin::pin!(served);
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            outcome = &mut served => {
+                if let Err(error) = outcome {
+                    tracing::debug!(%error, "a connection ended early");
+                }
+                return;
+            }
+            () = stop.cancelled(), if !stopping => {
+                stopping = true;
+                served.as_mut().graceful_shutdown();
+            }
+            () = give_up.cancelled() => return,
+        }
+    }
+}
