@@ -1,1 +1,5 @@
-//! placeholder
+//! What the tests of applications need as well as ours.
+
+mod server;
+
+pub use server::{TestClock, TestServer, TestServerBuilder};

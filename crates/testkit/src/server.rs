@@ -1,0 +1,281 @@
+//! A server in the test's own process.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use vfs_sync_blobs::{BlobStore, ObjectBlobs};
+use vfs_sync_core::id::UserId;
+use vfs_sync_core::time::Timestamp;
+use vfs_sync_server::auth::{AuthConfig, Authenticator, Secret};
+use vfs_sync_server::{Clock, Server, ServerConfig, SystemClock};
+use vfs_sync_store::MetadataStore;
+
+/// A clock that a test moves: the machine's time and an offset, or a time that stands still.
+#[derive(Debug, Default)]
+pub struct TestClock {
+    offset_millis: AtomicI64,
+    /// Milliseconds, while it stands still.
+    frozen: AtomicI64,
+}
+
+/// [`TestClock::frozen`] while the clock runs.
+const RUNNING: i64 = i64::MIN;
+
+impl TestClock {
+    /// The machine's time.
+    #[must_use]
+    pub fn running() -> Self {
+        Self { offset_millis: AtomicI64::new(0), frozen: AtomicI64::new(RUNNING) }
+    }
+
+    /// Moves the clock on.
+    pub fn advance(&self, by: Duration) {
+        self.shift(i64::try_from(by.as_millis()).expect("a test's time is short"));
+    }
+
+    /// Moves the clock back.
+    pub fn step_back(&self, by: Duration) {
+        self.shift(-i64::try_from(by.as_millis()).expect("a test's time is short"));
+    }
+
+    fn shift(&self, millis: i64) {
+        if self.frozen.load(Ordering::SeqCst) == RUNNING {
+            self.offset_millis.fetch_add(millis, Ordering::SeqCst);
+        } else {
+            self.frozen.fetch_add(millis, Ordering::SeqCst);
+        }
+    }
+
+    /// Makes the clock stand still at `now`; it can be moved on from there.
+    pub fn freeze(&self, now: Timestamp) {
+        self.frozen.store(now.as_millis(), Ordering::SeqCst);
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        match self.frozen.load(Ordering::SeqCst) {
+            RUNNING => SystemClock.now().plus_millis(self.offset_millis.load(Ordering::SeqCst)),
+            millis => Timestamp::from_millis(millis).expect("a test's time is a real one"),
+        }
+    }
+}
+
+/// A server on a port of its own, over a SQLite file and a directory of blobs that are gone when
+/// it is dropped.
+///
+/// Whatever cannot be set up panics: it is for tests.
+pub struct TestServer {
+    directory: tempfile::TempDir,
+    config: ServerConfig,
+    auth: AuthConfig,
+    clock: Arc<TestClock>,
+    database: Option<String>,
+    address: SocketAddr,
+    admin_address: Option<SocketAddr>,
+    running: Option<Running>,
+}
+
+struct Running {
+    store: Arc<dyn MetadataStore>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+/// Chooses how a [`TestServer`] is set up.
+pub struct TestServerBuilder {
+    config: ServerConfig,
+    auth: Option<AuthConfig>,
+    database: Option<String>,
+    admin: bool,
+}
+
+impl TestServerBuilder {
+    /// Bounds, time-outs and retention other than the default.
+    #[must_use]
+    pub fn config(mut self, config: ServerConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Other keys than a secret of its own: then [`TestServer::token`] makes tokens only if they
+    /// are a secret too.
+    #[must_use]
+    pub fn auth(mut self, auth: AuthConfig) -> Self {
+        self.auth = Some(auth);
+        self
+    }
+
+    /// Another database than a SQLite file of its own, as `vfs_sync_store::open` takes it.
+    #[must_use]
+    pub fn database(mut self, database: impl Into<String>) -> Self {
+        self.database = Some(database.into());
+        self
+    }
+
+    /// With the operator's listener.
+    #[must_use]
+    pub fn admin(mut self) -> Self {
+        self.admin = true;
+        self
+    }
+
+    /// Starts it.
+    pub async fn start(self) -> TestServer {
+        let secret = Secret::new(uuid::Uuid::now_v7().simple().to_string().repeat(2));
+        let auth = self
+            .auth
+            .unwrap_or_else(|| AuthConfig::with_secret(secret).expect("the secret is long"));
+        let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let mut server = TestServer {
+            directory: tempfile::tempdir().expect("a temporary directory"),
+            config: self.config,
+            auth,
+            clock: Arc::new(TestClock::running()),
+            database: self.database,
+            address: any_port,
+            admin_address: self.admin.then_some(any_port),
+            running: None,
+        };
+        server.start_again().await;
+        server
+    }
+}
+
+impl TestServer {
+    /// Starts a server as it is by default.
+    pub async fn start() -> Self {
+        Self::builder().start().await
+    }
+
+    /// A server to be set up otherwise.
+    #[must_use]
+    pub fn builder() -> TestServerBuilder {
+        TestServerBuilder {
+            config: ServerConfig::default(),
+            auth: None,
+            database: None,
+            admin: false,
+        }
+    }
+
+    /// Where it is: `http://127.0.0.1:<port>`, the same after a restart.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Where the operator's listener is, if it has one.
+    #[must_use]
+    pub fn admin_url(&self) -> Option<String> {
+        self.admin_address.map(|address| format!("http://{address}"))
+    }
+
+    /// Its clock.
+    #[must_use]
+    pub fn clock(&self) -> &TestClock {
+        &self.clock
+    }
+
+    /// A bearer token for `user` that stays good however the clock is moved.
+    #[must_use]
+    pub fn token(&self, user: &str) -> String {
+        const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
+        let user = UserId::new(user).expect("a user id");
+        let long_ago = Timestamp::from_millis(0).expect("1970");
+        self.auth.mint(&user, None, CENTURY, long_ago).expect("the server has a secret")
+    }
+
+    /// Its metadata store.
+    #[must_use]
+    pub fn store(&self) -> Arc<dyn MetadataStore> {
+        Arc::clone(&self.running.as_ref().expect("the server runs").store)
+    }
+
+    /// Its blobs.
+    #[must_use]
+    pub fn blobs_directory(&self) -> PathBuf {
+        self.directory.path().join("blobs")
+    }
+
+    /// Its SQLite file, unless it was given another database.
+    #[must_use]
+    pub fn database_file(&self) -> PathBuf {
+        self.directory.path().join("server.db")
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Stops it, its requests under way finished. Its port refuses connections until
+    /// [`Self::start_again`].
+    pub async fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop.cancel();
+            running.task.await.expect("the server ends");
+        }
+    }
+
+    /// Stops it in the middle of whatever it does, connections included.
+    pub async fn abort(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.task.abort();
+            let _ = running.task.await;
+        }
+    }
+
+    /// Starts it over its data, where it was before.
+    pub async fn start_again(&mut self) {
+        assert!(self.running.is_none(), "the server runs");
+        let file = self.database_file().to_str().expect("a plain path").to_owned();
+        let database = self.database.clone().unwrap_or(file);
+        let store = vfs_sync_store::open(&database, self.clock.now()).await.expect("a database");
+        let blobs = ObjectBlobs::directory(self.blobs_directory()).expect("a directory of blobs");
+        let blobs: Arc<dyn BlobStore> = Arc::new(blobs);
+        let auth = Authenticator::load(&self.auth).await.expect("keys");
+        let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        let server = Server::builder(Arc::clone(&store), blobs, auth)
+            .clock(clock)
+            .config(self.config.clone())
+            .build();
+        let listener = bind(&mut self.address).await;
+        let admin = match &mut self.admin_address {
+            Some(address) => Some(bind(address).await),
+            None => None,
+        };
+        let stop = CancellationToken::new();
+        let stopped = stop.clone().cancelled_owned();
+        let task = tokio::spawn(server.serve(listener, admin, stopped));
+        self.running = Some(Running { store, stop, task });
+    }
+
+    /// Stops and starts it.
+    pub async fn restart(&mut self) {
+        self.stop().await;
+        self.start_again().await;
+    }
+}
+
+/// Binds, and remembers the port for the next time.
+async fn bind(address: &mut SocketAddr) -> TcpListener {
+    let listener = TcpListener::bind(*address).await.expect("a free port");
+    *address = listener.local_addr().expect("a bound address");
+    listener
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop.cancel();
+        }
+    }
+}
