@@ -9,7 +9,10 @@ mod codes;
 mod flow;
 mod open;
 mod page;
+pub mod postgres;
 pub mod sqlite;
+#[cfg(all(feature = "testing", unix))]
+pub mod testing;
 mod transaction;
 
 pub use open::{migrate, open};

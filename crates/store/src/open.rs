@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use vfs_sync_core::time::Timestamp;
 
+use crate::postgres::PostgresStore;
 use crate::sqlite::SqliteStore;
 use crate::{MetadataStore, StoreError};
 
@@ -19,7 +20,7 @@ fn is_postgres(database: &str) -> bool {
 /// [`StoreError`] if it cannot be opened, or is of a newer version.
 pub async fn open(database: &str, now: Timestamp) -> Result<Arc<dyn MetadataStore>, StoreError> {
     if is_postgres(database) {
-        return Err(StoreError::Failed("PostgreSQL is not built in".into()));
+        return Ok(Arc::new(PostgresStore::connect(database, now).await?));
     }
     Ok(Arc::new(SqliteStore::open(Path::new(database), now)?))
 }
@@ -31,7 +32,7 @@ pub async fn open(database: &str, now: Timestamp) -> Result<Arc<dyn MetadataStor
 /// As [`open`].
 pub async fn migrate(database: &str, now: Timestamp) -> Result<i64, StoreError> {
     if is_postgres(database) {
-        return Err(StoreError::Failed("PostgreSQL is not built in".into()));
+        return PostgresStore::migrate(database, now).await;
     }
     SqliteStore::migrate(Path::new(database), now)
 }

@@ -20,13 +20,16 @@ pub(super) fn stage(
 ) -> Result<Stored<StoredStage>, StoreError> {
     let mut select = tx.prepare(
         "SELECT s.owner, s.blob_id, s.status, s.staged_at, s.expires_at, s.expiry_chosen, \
-         b.content_type, b.size, b.digest FROM blob_stages s LEFT JOIN blobs b USING (blob_id) \
+         b.content_type, b.size, b.digest, b.blob_id FROM blob_stages s LEFT JOIN blobs b USING (blob_id) \
          WHERE s.staging_id = ?1",
     )?;
     let mut rows = select.query([staging_id.as_str()])?;
     let Some(row) = rows.next()? else { return Ok(None) };
     let columns = Columns { row, table: "blob_stages", key: staging_id };
     let mut read = || {
+        if columns.optional_text(9)?.is_none() {
+            return Err(columns.malformed("its blob is missing"));
+        }
         let row = StageRow {
             staging_id: staging_id.clone(),
             owner: tx.user(columns.integer(0)?, "blob_stages", staging_id)?,

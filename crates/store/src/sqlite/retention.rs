@@ -98,9 +98,8 @@ pub(super) fn counts(
     };
     Ok(vec![
         ("users", count("SELECT count(*) FROM realms")?),
-        ("items", count("SELECT count(*) FROM items")?),
         ("replicas", count("SELECT count(*) FROM replicas")?),
-        ("feed_entries", count("SELECT count(*) FROM feed_head")?),
+        ("feed_positions", count("SELECT coalesce(sum(counter), 0) FROM feed_head")?),
         (
             "open_stages",
             count("SELECT count(*) FROM blob_stages WHERE status = 'blob-stage:staged'")?,

@@ -9,7 +9,9 @@ mod scene;
 use std::sync::Arc;
 
 use scene::{Scene, at};
+use vfs_sync_store::postgres::PostgresStore;
 use vfs_sync_store::sqlite::SqliteStore;
+use vfs_sync_store::testing::new_postgres_database;
 
 /// One test of each listed behaviour for each back end.
 macro_rules! contract {
@@ -20,6 +22,14 @@ macro_rules! contract {
                 let directory = tempfile::tempdir().unwrap();
                 let path = directory.path().join("metadata.sqlite");
                 let store = super::SqliteStore::open(&path, super::at(0)).unwrap();
+                super::$area::$behaviour(super::Scene::new(super::Arc::new(store))).await;
+            }
+        )*)* }
+        mod postgres { $($(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $behaviour() {
+                let url = super::new_postgres_database().await.unwrap();
+                let store = super::PostgresStore::connect(&url, super::at(0)).await.unwrap();
                 super::$area::$behaviour(super::Scene::new(super::Arc::new(store))).await;
             }
         )*)* }

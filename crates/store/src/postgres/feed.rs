@@ -1,0 +1,131 @@
+//! Feeds: heads, pages, epochs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tokio_postgres::Row;
+use vfs_sync_core::cursor::Epoch;
+use vfs_sync_core::id::UserId;
+use vfs_sync_core::limits::MAX_PULL_BYTES;
+use vfs_sync_core::push::Head;
+use vfs_sync_core::time::Timestamp;
+
+use super::rows::Columns;
+use super::transaction::{PostgresTransaction, texts};
+use crate::page::{PageBuilder, Window};
+use crate::{PullAnswer, PullRequest, StoreError, codes, flow};
+
+pub(super) async fn head(
+    tx: &PostgresTransaction<'_>,
+    user: &UserId,
+) -> Result<Option<Head>, StoreError> {
+    let row = tx
+        .query_opt(
+            "SELECT user_id, epoch, counter, changed_at, pruned_counter, pruned_changed_at \
+             FROM feed_head WHERE user_id = $1",
+            &[&user.as_str()],
+        )
+        .await?;
+    row.map(|row| Ok(read_head(&row)?.1)).transpose()
+}
+
+pub(super) fn read_head(row: &Row) -> Result<(UserId, Head), StoreError> {
+    let user: UserId = Columns { row, table: "feed_head", key: "?" }.parse(0)?;
+    let columns = Columns { row, table: "feed_head", key: &user };
+    let pruned = match columns.get::<Option<i64>>(4)? {
+        None => None,
+        Some(_) => Some((columns.unsigned(4)?, columns.time(5)?)),
+    };
+    let head = Head {
+        epoch: columns.code(1, stored_epoch)?,
+        counter: columns.unsigned(2)?,
+        changed_at: columns.time(3)?,
+        pruned,
+    };
+    Ok((user.clone(), head))
+}
+
+fn stored_epoch(value: i64) -> Option<Epoch> {
+    u64::try_from(value).ok().and_then(Epoch::from_u64)
+}
+
+pub(super) async fn epoch(tx: &PostgresTransaction<'_>) -> Result<Epoch, StoreError> {
+    let row = tx
+        .query_opt("SELECT value FROM meta WHERE name = 'epoch'", &[])
+        .await?
+        .ok_or_else(|| codes::malformed("meta", "epoch", "is missing"))?;
+    Columns { row: &row, table: "meta", key: "epoch" }.code(0, stored_epoch)
+}
+
+pub(super) async fn lock_heads(
+    tx: &PostgresTransaction<'_>,
+    users: &BTreeSet<UserId>,
+    now: Timestamp,
+) -> Result<BTreeMap<UserId, Head>, StoreError> {
+    let rows = tx
+        .query(
+            "INSERT INTO feed_head (user_id, epoch, counter, changed_at) \
+             SELECT id, (SELECT value FROM meta WHERE name = 'epoch'), 0, $2 \
+             FROM unnest($1::text[]) AS id ORDER BY id COLLATE \"C\" \
+             ON CONFLICT (user_id) DO UPDATE SET user_id = excluded.user_id \
+             RETURNING user_id, epoch, counter, changed_at, pruned_counter, pruned_changed_at",
+            &[&texts(users), &now.as_millis()],
+        )
+        .await?;
+    rows.iter().map(read_head).collect()
+}
+
+pub(super) async fn new_epoch(
+    tx: &mut PostgresTransaction<'_>,
+    now: Timestamp,
+) -> Result<Epoch, StoreError> {
+    // Waits for the writers that are under way and holds back the others, so that no head is
+    // made of the old epoch meanwhile.
+    tx.execute("LOCK TABLE feed_head IN EXCLUSIVE MODE", &[]).await?;
+    let epoch = Epoch::starting(now, Some(epoch(tx).await?));
+    let value = epoch.as_u64() as i64;
+    tx.execute("UPDATE meta SET value = $1 WHERE name = 'epoch'", &[&value]).await?;
+    tx.execute("UPDATE feed_head SET epoch = $1", &[&value]).await?;
+    Ok(epoch)
+}
+
+pub(super) async fn pull(
+    tx: &mut PostgresTransaction<'_>,
+    user: &UserId,
+    request: &PullRequest,
+) -> Result<PullAnswer, StoreError> {
+    let head = head(tx, user).await?;
+    let write_ids = flow::write_id_map(tx, user, request.client_id.as_ref()).await?;
+    let window = match Window::of(request, head, &write_ids) {
+        Ok(window) => window,
+        Err(answer) => return Ok(answer),
+    };
+    let counter = |counter: u64| i64::try_from(counter).unwrap_or(i64::MAX);
+    // The page ends at its bytes here too, so that no more travels than is answered. The bound
+    // is twice the page's: which row is the last is the page's to say, and whether there is more.
+    let rows = tx
+        .query(
+            "SELECT counter, changed_at, json FROM ( \
+                 SELECT counter, changed_at, json, \
+                 sum(octet_length(json)) OVER (ORDER BY counter) - octet_length(json) AS before \
+                 FROM (SELECT counter, changed_at, json FROM feed \
+                     WHERE user_id = $1 AND counter > $2 AND NOT (removal AND counter <= $3) \
+                     ORDER BY counter LIMIT $4) AS page \
+             ) AS measured WHERE before < $5 ORDER BY counter",
+            &[
+                &user.as_str(),
+                &counter(window.after),
+                &counter(window.skip_removals_to),
+                &(window.rows() as i64),
+                &(2 * MAX_PULL_BYTES as i64),
+            ],
+        )
+        .await?;
+    let mut page = PageBuilder::new(window);
+    for row in &rows {
+        let columns = Columns { row, table: "feed", key: user };
+        if !page.add(columns.unsigned(0)?, columns.time(1)?, columns.get(2)?) {
+            break;
+        }
+    }
+    Ok(PullAnswer::Page(page.finish(write_ids)))
+}

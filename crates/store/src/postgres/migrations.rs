@@ -1,0 +1,49 @@
+//! The schema, step by step. A database remembers how many steps it has.
+
+use tokio_postgres::Client;
+use vfs_sync_core::cursor::Epoch;
+use vfs_sync_core::time::Timestamp;
+
+use crate::StoreError;
+
+/// Each step once, in order; steps that were published never change.
+const STEPS: &[&str] = &[include_str!("0001.sql")];
+
+/// Names the lock that a migration holds: of several programs that start at one time, one
+/// migrates.
+const LOCK: i64 = 0x7666_735F_7379_6E63;
+
+/// Brings the database to this program's schema; gives its version.
+pub(super) async fn migrate(client: &mut Client, now: Timestamp) -> Result<i64, StoreError> {
+    let known = STEPS.len() as i64;
+    let tx = client.transaction().await?;
+    tx.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
+    let there = tx.query_one("SELECT to_regclass('schema_version') IS NOT NULL", &[]).await?;
+    if !there.try_get::<_, bool>(0)? {
+        tx.batch_execute(
+            "CREATE TABLE schema_version (version BIGINT PRIMARY KEY, applied_at BIGINT NOT NULL)",
+        )
+        .await?;
+    }
+    let row = tx.query_one("SELECT coalesce(max(version), 0) FROM schema_version", &[]).await?;
+    let found: i64 = row.try_get(0)?;
+    if found > known {
+        return Err(StoreError::NewerSchema { found, known });
+    }
+    for (version, step) in (1i64..).zip(STEPS) {
+        if version > found {
+            tx.batch_execute(step).await?;
+            let applied_at = now.as_millis();
+            tx.execute("INSERT INTO schema_version VALUES ($1, $2)", &[&version, &applied_at])
+                .await?;
+        }
+    }
+    let epoch = Epoch::starting(now, None).as_u64() as i64;
+    tx.execute(
+        "INSERT INTO meta (name, value) VALUES ('epoch', $1) ON CONFLICT (name) DO NOTHING",
+        &[&epoch],
+    )
+    .await?;
+    tx.commit().await?;
+    Ok(known)
+}

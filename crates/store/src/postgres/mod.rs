@@ -1,0 +1,312 @@
+//! PostgreSQL: any number of servers on one database.
+//!
+//! Writers run at READ COMMITTED and take their locks in one order (`transaction`), so nothing
+//! dead-locks; a feed's head is locked until the commit, so the order of positions is the order
+//! of commit. A pull reads one REPEATABLE READ snapshot.
+
+mod blobs;
+mod feed;
+mod load;
+mod migrations;
+mod retention;
+mod rows;
+mod transaction;
+mod write;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{IsolationLevel, NoTls};
+use vfs_sync_core::attach::{AttachRefusal, StageRow};
+use vfs_sync_core::content::Sha256Digest;
+use vfs_sync_core::cursor::Epoch;
+use vfs_sync_core::id::{BlobId, RefId, ReplicaId, StagingId, UserId};
+use vfs_sync_core::push::PushBatch;
+use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::{
+    AttachRequest, AttachResponse, PushResponse, ReconcileRequest, StateResponse,
+};
+
+use crate::{
+    AbandonAnswer, BlobRow, MetadataStore, NewStage, Pruned, PullAnswer, PullRequest,
+    ReconcileAnswer, Retention, StageAnswer, StoreError, UploadAnswer, flow,
+};
+use transaction::PostgresTransaction;
+
+/// Connections of one server.
+const CONNECTIONS: usize = 16;
+/// How long a call waits for a connection.
+const CONNECTION_WAIT: Duration = Duration::from_secs(10);
+/// How often a transaction is run again before its caller is asked to.
+const ATTEMPTS: u32 = 8;
+
+/// What every connection is set to. All statements are index look-ups by design; without
+/// statistics yet, the planner would read a young table whole, and keep that plan as it grows.
+const SESSION: &str = "\
+    SET statement_timeout = '30s'; \
+    SET lock_timeout = '15s'; \
+    SET idle_in_transaction_session_timeout = '60s'; \
+    SET enable_seqscan = off; \
+    SET enable_hashjoin = off; \
+    SET enable_mergejoin = off; \
+    SET jit = off";
+
+/// The metadata in a PostgreSQL database.
+pub struct PostgresStore {
+    pool: Pool,
+}
+
+/// Runs a flow in a transaction, again where another transaction was in the way.
+macro_rules! transact {
+    ($store:expr, |$tx:ident| $flow:expr) => {{
+        let mut realms = BTreeSet::new();
+        let mut attempt = 1;
+        loop {
+            let mut client = $store.client().await?;
+            let transaction = client.transaction().await?;
+            let mut $tx = PostgresTransaction::new(&transaction, realms);
+            let outcome = $flow.await;
+            let restart = $tx.restart;
+            realms = $tx.realms;
+            match outcome {
+                Ok(answer) => match transaction.commit().await {
+                    Ok(()) => break Ok(answer),
+                    Err(error) if attempt < ATTEMPTS && is_conflict(&error) => {}
+                    Err(error) => break Err(error.into()),
+                },
+                Err(error) => {
+                    // A connection that cannot roll back is dropped, which does.
+                    let _ = transaction.rollback().await;
+                    let conflict = matches!(&error, StoreError::Unavailable(text) if text == CONFLICT);
+                    if attempt >= ATTEMPTS || !(restart || conflict) {
+                        break Err(error);
+                    }
+                }
+            }
+            attempt += 1;
+        }
+    }};
+}
+
+/// Runs a flow on one snapshot.
+macro_rules! snapshot {
+    ($store:expr, |$tx:ident| $flow:expr) => {{
+        let mut client = $store.client().await?;
+        let transaction = client
+            .build_transaction()
+            .isolation_level(IsolationLevel::RepeatableRead)
+            .read_only(true)
+            .start()
+            .await?;
+        let mut $tx = PostgresTransaction::new(&transaction, BTreeSet::new());
+        let answer = $flow.await?;
+        transaction.commit().await?;
+        Ok(answer)
+    }};
+}
+
+impl PostgresStore {
+    /// Connects to the database at `url` (`postgres://user:password@host:port/database`), making
+    /// or migrating the schema where needed. `now` begins the epoch of a new database.
+    ///
+    /// # Errors
+    /// [`StoreError::NewerSchema`] for a database of a newer version, others if it cannot be
+    /// reached.
+    pub async fn connect(url: &str, now: Timestamp) -> Result<Self, StoreError> {
+        Self::migrate(url, now).await?;
+        let recycling_method = RecyclingMethod::Fast;
+        let manager = Manager::from_config(parse(url)?, NoTls, ManagerConfig { recycling_method });
+        let configure = Hook::async_fn(|client, _| {
+            Box::pin(async move {
+                client.batch_execute(SESSION).await.map_err(|e| HookError::message(e.to_string()))
+            })
+        });
+        let pool = Pool::builder(manager)
+            .max_size(CONNECTIONS)
+            .wait_timeout(Some(CONNECTION_WAIT))
+            .create_timeout(Some(CONNECTION_WAIT))
+            .runtime(Runtime::Tokio1)
+            .post_create(configure)
+            .build()
+            .map_err(|error| StoreError::Failed(error.to_string()))?;
+        Ok(Self { pool })
+    }
+
+    /// Brings the database at `url` to this program's schema; gives the schema's version.
+    ///
+    /// # Errors
+    /// As [`PostgresStore::connect`].
+    pub async fn migrate(url: &str, now: Timestamp) -> Result<i64, StoreError> {
+        let (mut client, connection) = parse(url)?.connect(NoTls).await?;
+        let connection = tokio::spawn(connection);
+        let version = migrations::migrate(&mut client, now).await;
+        drop(client);
+        // It ends when its client is gone; what it could not send is in `version` already.
+        let _ = connection.await;
+        version
+    }
+
+    async fn client(&self) -> Result<deadpool_postgres::Client, StoreError> {
+        self.pool.get().await.map_err(|error| StoreError::Unavailable(error.to_string()))
+    }
+}
+
+/// Errors say nothing of the URL: it has a password in it.
+fn parse(url: &str) -> Result<tokio_postgres::Config, StoreError> {
+    let mut config: tokio_postgres::Config = url
+        .parse()
+        .map_err(|_| StoreError::Failed("the database URL is not one of PostgreSQL".into()))?;
+    if config.get_application_name().is_none() {
+        config.application_name("vfs-sync");
+    }
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(CONNECTION_WAIT);
+    }
+    Ok(config)
+}
+
+/// What [`StoreError::Unavailable`] says where running the transaction again may help.
+const CONFLICT: &str = "transactions were in each other's way";
+
+fn is_conflict(error: &tokio_postgres::Error) -> bool {
+    let code = error.code();
+    code == Some(&SqlState::T_R_SERIALIZATION_FAILURE)
+        || code == Some(&SqlState::T_R_DEADLOCK_DETECTED)
+}
+
+impl From<tokio_postgres::Error> for StoreError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        if is_conflict(&error) {
+            tracing::warn!(%error, "transactions were in each other's way");
+            return Self::Unavailable(CONFLICT.into());
+        }
+        let Some(database) = error.as_db_error() else {
+            return Self::Unavailable(error.to_string());
+        };
+        let text = format!("{} ({})", database.message(), database.code().code());
+        let transient = [
+            SqlState::LOCK_NOT_AVAILABLE,
+            SqlState::QUERY_CANCELED,
+            SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+            SqlState::READ_ONLY_SQL_TRANSACTION,
+        ];
+        // Connections, resources, the operator's intervention, the system.
+        let classes = ["08", "53", "57", "58"];
+        let code = database.code();
+        if transient.contains(code) || classes.contains(&&code.code()[..2]) {
+            Self::Unavailable(text)
+        } else {
+            Self::Failed(text)
+        }
+    }
+}
+
+#[async_trait]
+impl MetadataStore for PostgresStore {
+    async fn push(&self, batch: PushBatch, now: Timestamp) -> Result<PushResponse, StoreError> {
+        transact!(self, |tx| flow::push(&mut tx, &batch, now))
+    }
+
+    async fn pull(&self, user: &UserId, request: &PullRequest) -> Result<PullAnswer, StoreError> {
+        snapshot!(self, |tx| feed::pull(&mut tx, user, request))
+    }
+
+    async fn reconcile(
+        &self,
+        user: &UserId,
+        request: &ReconcileRequest,
+        now: Timestamp,
+    ) -> Result<ReconcileAnswer, StoreError> {
+        transact!(self, |tx| flow::reconcile(&mut tx, user, request, now))
+    }
+
+    async fn state(&self, user: &UserId, client: &ReplicaId) -> Result<StateResponse, StoreError> {
+        snapshot!(self, |tx| async {
+            tx.only_reads = true;
+            flow::state(&mut tx, user, client).await
+        })
+    }
+
+    async fn open_stage(
+        &self,
+        user: &UserId,
+        stage: &NewStage,
+        now: Timestamp,
+    ) -> Result<StageAnswer, StoreError> {
+        transact!(self, |tx| flow::open_stage(&mut tx, user, stage, now))
+    }
+
+    async fn stage(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+    ) -> Result<Option<StageRow>, StoreError> {
+        snapshot!(self, |tx| async {
+            tx.only_reads = true;
+            flow::stage(&mut tx, user, staging_id).await
+        })
+    }
+
+    async fn record_upload(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        size: u64,
+        digest: Sha256Digest,
+        now: Timestamp,
+    ) -> Result<UploadAnswer, StoreError> {
+        transact!(self, |tx| flow::record_upload(&mut tx, user, staging_id, size, digest, now))
+    }
+
+    async fn attach(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        request: &AttachRequest,
+        ref_id: RefId,
+        now: Timestamp,
+    ) -> Result<Result<AttachResponse, AttachRefusal>, StoreError> {
+        transact!(self, |tx| flow::attach(&mut tx, user, staging_id, request, ref_id.clone(), now))
+    }
+
+    async fn abandon(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        _now: Timestamp,
+    ) -> Result<AbandonAnswer, StoreError> {
+        transact!(self, |tx| flow::abandon(&mut tx, user, staging_id))
+    }
+
+    async fn readable_blob(
+        &self,
+        user: &UserId,
+        blob_id: &BlobId,
+    ) -> Result<Option<BlobRow>, StoreError> {
+        snapshot!(self, |tx| blobs::readable(&mut tx, user, blob_id))
+    }
+
+    async fn prune(&self, retention: Retention) -> Result<Pruned, StoreError> {
+        let removals: Result<u64, StoreError> =
+            transact!(self, |tx| retention::prune_removals(&mut tx, retention));
+        let accepted: Result<u64, StoreError> =
+            transact!(self, |tx| retention::prune_accepted(&mut tx, retention));
+        Ok(Pruned { removals: removals?, accepted: accepted? })
+    }
+
+    async fn new_epoch(&self, now: Timestamp) -> Result<Epoch, StoreError> {
+        transact!(self, |tx| feed::new_epoch(&mut tx, now))
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.client().await?.simple_query("SELECT 1").await?;
+        Ok(())
+    }
+
+    async fn counts(&self) -> Result<Vec<(&'static str, u64)>, StoreError> {
+        snapshot!(self, |tx| retention::counts(&mut tx))
+    }
+}

@@ -1,0 +1,362 @@
+//! A transaction's rows, locks and batches in PostgreSQL.
+//!
+//! Locks, in this order, each set by its bytes: a push's replica, or an attach's stage, blob and
+//! reconcile state; realms; feed heads. A lock row that is missing is inserted at its place in
+//! the order: `INSERT … ON CONFLICT DO UPDATE` takes the rows one by one, as they are sorted.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use deadpool_postgres::Transaction as Connection;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+use vfs_sync_core::attach::StageRow;
+use vfs_sync_core::content::{Attachment, Sha256Digest};
+use vfs_sync_core::cursor::Epoch;
+use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId, UserId, WriteId};
+use vfs_sync_core::push::{Accepted, Head, Needs, Rows};
+use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::{ReconcileState, StageStatus};
+
+use super::rows::Columns;
+use super::{CONFLICT, blobs, feed, load, write};
+use crate::transaction::{FeedWrite, PushWrite, ReplicaRow, Stored, StoredStage, Transaction};
+use crate::{NewStage, StoreError, codes};
+
+pub(super) struct PostgresTransaction<'c> {
+    connection: &'c Connection<'c>,
+    /// Realms to lock besides those that are known before any lock.
+    pub(super) realms: BTreeSet<UserId>,
+    /// Whether to begin again, since what was reckoned before the locks did not hold.
+    pub(super) restart: bool,
+    /// A snapshot locks nothing.
+    pub(super) only_reads: bool,
+}
+
+/// Ids as the array that a statement takes.
+pub(super) fn texts<T: AsRef<str>>(ids: impl IntoIterator<Item = T>) -> Vec<String> {
+    ids.into_iter().map(|id| id.as_ref().to_owned()).collect()
+}
+
+impl<'c> PostgresTransaction<'c> {
+    pub(super) fn new(connection: &'c Connection<'c>, realms: BTreeSet<UserId>) -> Self {
+        Self { connection, realms, restart: false, only_reads: false }
+    }
+
+    pub(super) async fn query(
+        &self,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, StoreError> {
+        let statement = self.connection.prepare_cached(sql).await?;
+        Ok(self.connection.query(&statement, parameters).await?)
+    }
+
+    pub(super) async fn query_opt(
+        &self,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Option<Row>, StoreError> {
+        Ok(self.query(sql, parameters).await?.into_iter().next())
+    }
+
+    pub(super) async fn execute(
+        &self,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<u64, StoreError> {
+        let statement = self.connection.prepare_cached(sql).await?;
+        Ok(self.connection.execute(&statement, parameters).await?)
+    }
+
+    /// The error that makes whoever runs the transaction begin again.
+    pub(super) fn begin_again(&mut self) -> StoreError {
+        self.restart = true;
+        StoreError::Unavailable(CONFLICT.into())
+    }
+}
+
+impl Transaction for PostgresTransaction<'_> {
+    async fn lock_replica(
+        &mut self,
+        user: &UserId,
+        replica: &ReplicaId,
+        now: Timestamp,
+    ) -> Result<Option<WriteId>, StoreError> {
+        let row = self
+            .query_opt(
+                "INSERT INTO replicas (user_id, replica_id, last_write_id, last_seen) \
+                 VALUES ($1, $2, 0, $3) ON CONFLICT (user_id, replica_id) DO UPDATE \
+                 SET last_seen = greatest(replicas.last_seen, excluded.last_seen) \
+                 RETURNING last_write_id",
+                &[&user.as_str(), &replica.as_str(), &now.as_millis()],
+            )
+            .await?
+            .ok_or_else(|| codes::malformed("replicas", replica, "is not there"))?;
+        let columns = Columns { row: &row, table: "replicas", key: replica };
+        if columns.unsigned(0)? == 0 { Ok(None) } else { columns.write_id(0).map(Some) }
+    }
+
+    async fn accepted(
+        &mut self,
+        user: &UserId,
+        replica: &ReplicaId,
+        write_ids: &BTreeSet<WriteId>,
+    ) -> Result<HashMap<WriteId, Accepted>, StoreError> {
+        let ids: Vec<i64> = write_ids.iter().map(|id| id.get() as i64).collect();
+        let rows = self
+            .query(
+                "SELECT write_id, op_id, digest, outcome, authored_at FROM accepted_ops \
+                 WHERE user_id = $1 AND replica_id = $2 AND write_id = ANY($3)",
+                &[&user.as_str(), &replica.as_str(), &ids],
+            )
+            .await?;
+        let mut accepted = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            let key = format!("{replica} {}", row.try_get::<_, i64>(0).unwrap_or(0));
+            let columns = Columns { row, table: "accepted_ops", key };
+            let authored_at = columns.get(4)?;
+            let one = Accepted {
+                op_id: columns.parse(1)?,
+                digest: columns.digest(2)?,
+                outcome: columns.code(3, |code| codes::outcome(code, authored_at))?,
+            };
+            accepted.insert(columns.write_id(0)?, one);
+        }
+        Ok(accepted)
+    }
+
+    async fn lock_realms(
+        &mut self,
+        user: &UserId,
+        named: &BTreeSet<ItemId>,
+        rows: &mut Rows,
+    ) -> Result<(), StoreError> {
+        let ids = texts(named);
+        let mut realms = std::mem::take(&mut self.realms);
+        realms.insert(user.clone());
+        let owners =
+            self.query("SELECT DISTINCT owner FROM items WHERE item_id = ANY($1)", &[&ids]).await?;
+        for row in &owners {
+            realms.insert(Columns { row, table: "items", key: "owner" }.parse(0)?);
+        }
+        self.query(
+            "INSERT INTO realms (user_id) SELECT id FROM unnest($1::text[]) AS id \
+             ORDER BY id COLLATE \"C\" \
+             ON CONFLICT (user_id) DO UPDATE SET user_id = excluded.user_id",
+            &[&texts(&realms)],
+        )
+        .await?;
+        load::items(self, &ids, &mut rows.items).await?;
+        for id in named {
+            rows.items.entry(id.clone()).or_insert(None);
+        }
+        let unlocked: Vec<UserId> = rows
+            .items
+            .values()
+            .flatten()
+            .filter(|item| !realms.contains(&item.owner))
+            .map(|item| item.owner.clone())
+            .collect();
+        if !unlocked.is_empty() {
+            realms.extend(unlocked);
+            self.realms = realms;
+            return Err(self.begin_again());
+        }
+        let heads = self
+            .query(
+                "SELECT user_id, changed_at FROM feed_head WHERE user_id = ANY($1)",
+                &[&texts(&realms)],
+            )
+            .await?;
+        for row in &heads {
+            let columns = Columns { row, table: "feed_head", key: "changed_at" };
+            rows.last_changed.insert(columns.parse(0)?, columns.time(1)?);
+        }
+        self.realms = realms;
+        Ok(())
+    }
+
+    async fn load(&mut self, needs: &Needs, rows: &mut Rows) -> Result<(), StoreError> {
+        load::needs(self, needs, rows).await
+    }
+
+    async fn lock_heads(
+        &mut self,
+        users: &BTreeSet<UserId>,
+        now: Timestamp,
+    ) -> Result<BTreeMap<UserId, Head>, StoreError> {
+        feed::lock_heads(self, users, now).await
+    }
+
+    async fn write_push(&mut self, write: &PushWrite<'_>) -> Result<(), StoreError> {
+        write::push(self, write).await
+    }
+
+    async fn head(&mut self, user: &UserId) -> Result<Option<Head>, StoreError> {
+        feed::head(self, user).await
+    }
+
+    async fn epoch(&mut self) -> Result<Epoch, StoreError> {
+        feed::epoch(self).await
+    }
+
+    async fn replicas(
+        &mut self,
+        user: &UserId,
+        replicas: &BTreeSet<ReplicaId>,
+    ) -> Result<HashMap<ReplicaId, ReplicaRow>, StoreError> {
+        if replicas.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let rows = self
+            .query(
+                "SELECT replica_id, last_write_id, last_seen FROM replicas \
+                 WHERE user_id = $1 AND replica_id = ANY($2) AND last_write_id <> 0",
+                &[&user.as_str(), &texts(replicas)],
+            )
+            .await?;
+        let mut found = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            let columns = Columns { row, table: "replicas", key: user };
+            let (last_write_id, last_seen) = (columns.write_id(1)?, columns.time(2)?);
+            found.insert(columns.parse(0)?, ReplicaRow { last_write_id, last_seen });
+        }
+        Ok(found)
+    }
+
+    async fn active_replicas(
+        &mut self,
+        user: &UserId,
+        limit: usize,
+    ) -> Result<Vec<(ReplicaId, WriteId)>, StoreError> {
+        let rows = self
+            .query(
+                "SELECT replica_id, last_write_id FROM replicas \
+                 WHERE user_id = $1 AND last_write_id > 0 ORDER BY last_seen DESC LIMIT $2",
+                &[&user.as_str(), &(limit as i64)],
+            )
+            .await?;
+        rows.iter()
+            .map(|row| {
+                let columns = Columns { row, table: "replicas", key: user };
+                Ok((columns.parse(0)?, columns.write_id(1)?))
+            })
+            .collect()
+    }
+
+    async fn touch_replica(
+        &mut self,
+        user: &UserId,
+        replica: &ReplicaId,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.execute(
+            "UPDATE replicas SET last_seen = greatest(last_seen, $3) \
+             WHERE user_id = $1 AND replica_id = $2",
+            &[&user.as_str(), &replica.as_str(), &now.as_millis()],
+        )
+        .await?;
+        Ok(())
+    }
+
+    async fn reconcile_state(
+        &mut self,
+        user: &UserId,
+        client: &ReplicaId,
+    ) -> Result<Stored<ReconcileState>, StoreError> {
+        let key = codes::client_key(client);
+        let sql = if self.only_reads {
+            "SELECT changed_at, change_id, write_ids FROM reconcile_state \
+             WHERE user_id = $1 AND client = $2"
+        } else {
+            "SELECT changed_at, change_id, write_ids FROM reconcile_state \
+             WHERE user_id = $1 AND client = $2 FOR UPDATE"
+        };
+        let row = self.query_opt(sql, &[&user.as_str(), &key]).await?;
+        Ok(row.map(|row| {
+            let columns = Columns { row: &row, table: "reconcile_state", key: &key };
+            codes::reconcile_state(&key, columns.get(0)?, columns.get(1)?, columns.get(2)?)
+        }))
+    }
+
+    async fn write_reconcile_state(
+        &mut self,
+        user: &UserId,
+        client: &ReplicaId,
+        state: &ReconcileState,
+        new: bool,
+    ) -> Result<(), StoreError> {
+        let sql = if new {
+            "INSERT INTO reconcile_state (user_id, client, changed_at, change_id, write_ids) \
+             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (user_id, client) DO NOTHING"
+        } else {
+            "UPDATE reconcile_state SET changed_at = $3, change_id = $4, write_ids = $5 \
+             WHERE user_id = $1 AND client = $2"
+        };
+        let written = self
+            .execute(
+                sql,
+                &[
+                    &user.as_str(),
+                    &codes::client_key(client),
+                    &state.cursor.changed_at.as_millis(),
+                    &state.cursor.change_id.as_str(),
+                    &codes::write_ids_json(&state.last_reconciled_write_ids)?,
+                ],
+            )
+            .await?;
+        // Another call stored the first state meanwhile: this one has to merge with it.
+        if written == 0 { Err(self.begin_again()) } else { Ok(()) }
+    }
+
+    async fn stage(&mut self, staging_id: &StagingId) -> Result<Stored<StoredStage>, StoreError> {
+        blobs::stage(self, staging_id).await
+    }
+
+    async fn insert_stage(
+        &mut self,
+        user: &UserId,
+        stage: &NewStage,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        blobs::insert_stage(self, user, stage, now).await
+    }
+
+    async fn set_uploaded(
+        &mut self,
+        blob_id: &BlobId,
+        size: u64,
+        digest: Sha256Digest,
+    ) -> Result<(), StoreError> {
+        self.execute(
+            "UPDATE blobs SET size = $2, digest = $3 WHERE blob_id = $1",
+            &[&blob_id.as_str(), &codes::size(size)?, &digest.0.as_slice()],
+        )
+        .await?;
+        Ok(())
+    }
+
+    async fn set_stage_status(
+        &mut self,
+        stage: &StageRow,
+        status: StageStatus,
+    ) -> Result<(), StoreError> {
+        blobs::set_stage_status(self, stage, status).await
+    }
+
+    async fn attachments_of(&mut self, item: &ItemId) -> Result<Vec<Attachment>, StoreError> {
+        blobs::attachments_of(self, &[item.as_str().to_owned()]).await
+    }
+
+    async fn attachments_with(&mut self, blob: &BlobId) -> Result<Vec<Attachment>, StoreError> {
+        blobs::attachments_with(self, blob).await
+    }
+
+    async fn insert_attachment(&mut self, attachment: &Attachment) -> Result<(), StoreError> {
+        blobs::insert_attachment(self, attachment).await
+    }
+
+    async fn write_feeds(&mut self, feeds: &[FeedWrite]) -> Result<(), StoreError> {
+        write::feeds(self, feeds).await
+    }
+}

@@ -1,0 +1,231 @@
+//! Writing what a transaction decided: a statement for each table, the rows in the order of their
+//! keys, sent without waiting for one another.
+
+use futures::try_join;
+use vfs_sync_core::id::WriteId;
+use vfs_sync_core::push::Changes;
+use vfs_sync_core::stamp::Stamp;
+
+use super::transaction::{PostgresTransaction, texts};
+use crate::transaction::{FeedWrite, PushWrite};
+use crate::{StoreError, codes};
+
+pub(super) async fn push(
+    tx: &mut PostgresTransaction<'_>,
+    write: &PushWrite<'_>,
+) -> Result<(), StoreError> {
+    let Some(last_write_id) = write.changes.last_write_id else { return Ok(()) };
+    let changes = write.changes;
+    let this: &PostgresTransaction<'_> = tx;
+    let (taken, ..) = try_join!(
+        new_items(this, changes),
+        replica(this, write, last_write_id),
+        old_items(this, changes),
+        links(this, changes),
+        grants(this, changes),
+        moves(this, changes),
+        accepted(this, write),
+        feeds(this, write.feeds),
+    )?;
+    if taken { Err(tx.begin_again()) } else { Ok(()) }
+}
+
+/// Writes the new items; `true` if another transaction took one of the ids.
+async fn new_items(tx: &PostgresTransaction<'_>, changes: &Changes) -> Result<bool, StoreError> {
+    if changes.new_items.is_empty() {
+        return Ok(false);
+    }
+    let new = || changes.items.iter().filter(|(id, _)| changes.new_items.contains(*id));
+    let ids = texts(new().map(|(id, _)| id));
+    let owners = texts(new().map(|(_, item)| &item.owner));
+    let created: Vec<i64> = new().map(|(_, item)| item.created_at.as_millis()).collect();
+    let fields: Vec<Vec<u8>> = new().map(|(_, item)| item.fields.to_bytes()).collect();
+    let written = tx
+        .execute(
+            "INSERT INTO items (item_id, owner, created_at, fields) \
+             SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[]) \
+             ON CONFLICT (item_id) DO NOTHING",
+            &[&ids, &owners, &created, &fields],
+        )
+        .await?;
+    Ok(written != ids.len() as u64)
+}
+
+async fn old_items(tx: &PostgresTransaction<'_>, changes: &Changes) -> Result<(), StoreError> {
+    let old = || changes.items.iter().filter(|(id, _)| !changes.new_items.contains(*id));
+    let ids = texts(old().map(|(id, _)| id));
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let fields: Vec<Vec<u8>> = old().map(|(_, item)| item.fields.to_bytes()).collect();
+    tx.execute(
+        "UPDATE items SET fields = v.fields \
+         FROM unnest($1::text[], $2::bytea[]) AS v (item_id, fields) \
+         WHERE items.item_id = v.item_id",
+        &[&ids, &fields],
+    )
+    .await?;
+    Ok(())
+}
+
+async fn replica(
+    tx: &PostgresTransaction<'_>,
+    write: &PushWrite<'_>,
+    last_write_id: WriteId,
+) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE replicas SET last_write_id = $3, accepted_from = coalesce(accepted_from, $4) \
+         WHERE user_id = $1 AND replica_id = $2",
+        &[
+            &write.user.as_str(),
+            &write.replica.as_str(),
+            &(last_write_id.get() as i64),
+            &write.now.as_millis(),
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+/// The columns of stamps: `authored_at`, `author`, `replica_id`, `write_id`.
+type StampColumns = (Vec<i64>, Vec<String>, Vec<String>, Vec<i64>);
+
+fn stamp_columns<'a>(stamps: impl Iterator<Item = &'a Stamp>) -> StampColumns {
+    let mut columns = StampColumns::default();
+    for stamp in stamps {
+        columns.0.push(stamp.authored_at.as_millis());
+        columns.1.push(stamp.author.user.as_str().to_owned());
+        columns.2.push(stamp.author.replica.as_str().to_owned());
+        columns.3.push(stamp.author.write_id.get() as i64);
+    }
+    columns
+}
+
+async fn links(tx: &PostgresTransaction<'_>, changes: &Changes) -> Result<(), StoreError> {
+    if changes.links.is_empty() {
+        return Ok(());
+    }
+    let parents = texts(changes.links.keys().map(|(parent, _)| parent));
+    let children = texts(changes.links.keys().map(|(_, child)| child));
+    let present: Vec<bool> = changes.links.values().map(|link| link.register.value).collect();
+    let in_realm: Vec<bool> = changes.links.values().map(|link| link.in_realm).collect();
+    let (at, author, replica, write_id) =
+        stamp_columns(changes.links.values().map(|link| &link.register.stamp));
+    tx.execute(
+        "INSERT INTO links \
+         (parent, child, present, in_realm, authored_at, author, replica_id, write_id) \
+         SELECT * FROM unnest($1::text[], $2::text[], $3::bool[], $4::bool[], $5::bigint[], \
+         $6::text[], $7::text[], $8::bigint[]) ON CONFLICT (parent, child) DO UPDATE SET \
+         present = excluded.present, in_realm = excluded.in_realm, \
+         authored_at = excluded.authored_at, author = excluded.author, \
+         replica_id = excluded.replica_id, write_id = excluded.write_id",
+        &[&parents, &children, &present, &in_realm, &at, &author, &replica, &write_id],
+    )
+    .await?;
+    Ok(())
+}
+
+async fn grants(tx: &PostgresTransaction<'_>, changes: &Changes) -> Result<(), StoreError> {
+    if changes.grants.is_empty() {
+        return Ok(());
+    }
+    let items = texts(changes.grants.keys().map(|(item, _)| item));
+    let kinds: Vec<i64> =
+        changes.grants.keys().map(|(_, who)| codes::principal_code(who.kind)).collect();
+    let ids = texts(changes.grants.keys().map(|(_, who)| &who.id));
+    let levels: Vec<Option<i64>> =
+        changes.grants.values().map(|grant| grant.value.map(codes::level_code)).collect();
+    let (at, author, replica, write_id) =
+        stamp_columns(changes.grants.values().map(|grant| &grant.stamp));
+    tx.execute(
+        "INSERT INTO grants \
+         (item_id, kind, principal_id, level, authored_at, author, replica_id, write_id) \
+         SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], \
+         $6::text[], $7::text[], $8::bigint[]) ON CONFLICT (item_id, kind, principal_id) \
+         DO UPDATE SET level = excluded.level, authored_at = excluded.authored_at, \
+         author = excluded.author, replica_id = excluded.replica_id, write_id = excluded.write_id",
+        &[&items, &kinds, &ids, &levels, &at, &author, &replica, &write_id],
+    )
+    .await?;
+    Ok(())
+}
+
+async fn moves(tx: &PostgresTransaction<'_>, changes: &Changes) -> Result<(), StoreError> {
+    if changes.moves.is_empty() {
+        return Ok(());
+    }
+    let children = texts(changes.moves.keys().map(|(child, _)| child));
+    let realms = texts(changes.moves.keys().map(|(_, realm)| realm));
+    let parents = texts(changes.moves.values().map(|moved| &moved.value));
+    let (at, author, replica, write_id) =
+        stamp_columns(changes.moves.values().map(|moved| &moved.stamp));
+    tx.execute(
+        "INSERT INTO moves (child, realm, parent, authored_at, author, replica_id, write_id) \
+         SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], \
+         $6::text[], $7::bigint[]) ON CONFLICT (child, realm) DO UPDATE SET \
+         parent = excluded.parent, authored_at = excluded.authored_at, \
+         author = excluded.author, replica_id = excluded.replica_id, write_id = excluded.write_id",
+        &[&children, &realms, &parents, &at, &author, &replica, &write_id],
+    )
+    .await?;
+    Ok(())
+}
+
+async fn accepted(tx: &PostgresTransaction<'_>, write: &PushWrite<'_>) -> Result<(), StoreError> {
+    let all = &write.changes.accepted;
+    let write_ids: Vec<i64> = all.iter().map(|one| one.write_id.get() as i64).collect();
+    let op_ids = texts(all.iter().map(|one| &one.accepted.op_id));
+    let digests: Vec<&[u8]> = all.iter().map(|one| one.accepted.digest.as_slice()).collect();
+    let (outcomes, authored): (Vec<i64>, Vec<Option<i64>>) =
+        all.iter().map(|one| codes::outcome_code(one.accepted.outcome)).unzip();
+    tx.execute(
+        "INSERT INTO accepted_ops \
+         (user_id, replica_id, write_id, op_id, digest, outcome, authored_at, accepted_at) \
+         SELECT $1, $2, v.write_id, v.op_id, v.digest, v.outcome, v.authored_at, $8 \
+         FROM unnest($3::bigint[], $4::text[], $5::bytea[], $6::bigint[], $7::bigint[]) \
+         AS v (write_id, op_id, digest, outcome, authored_at)",
+        &[
+            &write.user.as_str(),
+            &write.replica.as_str(),
+            &write_ids,
+            &op_ids,
+            &digests,
+            &outcomes,
+            &authored,
+            &write.now.as_millis(),
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn feeds(
+    tx: &PostgresTransaction<'_>,
+    feeds: &[FeedWrite],
+) -> Result<(), StoreError> {
+    for feed in feeds {
+        let counters: Vec<i64> = feed.entries.iter().map(|entry| entry.counter as i64).collect();
+        let keys: Vec<&[u8]> = feed.entries.iter().map(|entry| entry.key.as_slice()).collect();
+        let removals: Vec<bool> = feed.entries.iter().map(|entry| entry.removal).collect();
+        let json: Vec<&str> = feed.entries.iter().map(|entry| entry.json.as_str()).collect();
+        let user = feed.user.as_str();
+        let changed_at = feed.head.changed_at.as_millis();
+        // A change of what the feed tells already moves its row to the head.
+        tx.execute(
+            "INSERT INTO feed (user_id, changed_at, counter, key, removal, json) \
+             SELECT $1, $2, v.counter, v.key, v.removal, v.json \
+             FROM unnest($3::bigint[], $4::bytea[], $5::bool[], $6::text[]) \
+             AS v (counter, key, removal, json) ON CONFLICT (user_id, key) DO UPDATE SET \
+             counter = excluded.counter, changed_at = excluded.changed_at, \
+             removal = excluded.removal, json = excluded.json",
+            &[&user, &changed_at, &counters, &keys, &removals, &json],
+        )
+        .await?;
+        tx.execute(
+            "UPDATE feed_head SET counter = $2, changed_at = $3 WHERE user_id = $1",
+            &[&user, &(feed.head.counter as i64), &changed_at],
+        )
+        .await?;
+    }
+    Ok(())
+}
