@@ -1,23 +1,26 @@
-//! The client: a replica, a transport, and the calls between them.
+//! The client: a replica, a transport, and what holds them together.
 
-use std::io::{Read, Write};
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 use vfs_sync_core::cursor::Cursor;
-use vfs_sync_core::id::{ItemId, OpId, ReplicaId, UserId};
-use vfs_sync_core::wire::{StateResponse, WriteIds};
+use vfs_sync_core::guardrail::Violation;
+use vfs_sync_core::id::{BlobId, ItemId, OpId, ReplicaId, StagingId, UserId};
+use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::WriteIds;
 
+use crate::background::Background;
+use crate::content::Cache;
 use crate::error::{ClientError, StopReason};
-use crate::event::{ChangeEvent, Observer, SyncReport};
-use crate::node::{Child, Node, QueuedOp, RejectedOp, TreeEntry};
+use crate::event::{ChangeEvent, Observer, Progress};
+use crate::store::{Meta, ReplicaStore, create_store, memory_store, open_store};
 use crate::transport::Transport;
 
-pub(crate) fn later<T>() -> Result<T, ClientError> {
-    Err(ClientError::Invalid("not there yet".into()))
-}
+/// Changes that a subscriber may be behind before it misses some.
+const CHANGES_KEPT: usize = 4_096;
 
 /// How a client behaves.
 #[derive(Debug, Clone)]
@@ -46,6 +49,22 @@ impl Default for ClientConfig {
     }
 }
 
+impl ClientConfig {
+    fn check(&self) -> Result<(), ClientError> {
+        let invalid = |what: &str| Err(ClientError::Invalid(what.into()));
+        if !(1..=vfs_sync_core::limits::MAX_PULL_LIMIT).contains(&self.page_limit) {
+            return invalid("page_limit must be from 1 to 500");
+        }
+        if !(1..=64).contains(&self.transfers) {
+            return invalid("transfers must be from 1 to 64");
+        }
+        if self.backoff.0.is_zero() || self.backoff.0 > self.backoff.1 {
+            return invalid("backoff must rise from above zero");
+        }
+        Ok(())
+    }
+}
+
 /// The state of a replica, for people and for triage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
@@ -71,26 +90,10 @@ pub struct Status {
     pub rejected_uploads: u64,
     /// Items confirmed by the server.
     pub items: u64,
-    /// Why background work stopped, if it did.
+    /// Why synchronising stopped, until it succeeds or is started by hand.
     pub stopped: Option<StopReason>,
     /// Whether background work is running.
     pub running: bool,
-}
-
-/// What [`SyncClient::export_state`] writes besides the confirmed state as it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct StateExport {
-    /// Replace names and metadata by digests, for a bug report. Cannot be hydrated.
-    pub redact: bool,
-}
-
-/// What [`SyncClient::hydrate_state`] took over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct HydrateOutcome {
-    /// Items.
-    pub items: u64,
-    /// Queued operations.
-    pub queued: u64,
 }
 
 /// A replica of a user's tree and the way to its server. Cheap to clone; clones are one client.
@@ -98,14 +101,67 @@ pub struct HydrateOutcome {
 /// Calls that are not `async` touch only the replica and block for a disk write at most.
 #[derive(Clone)]
 pub struct SyncClient {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-struct Inner {
-    _transport: Arc<dyn Transport>,
+pub(crate) struct Inner {
+    pub(crate) store: Mutex<Box<dyn ReplicaStore>>,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) config: ClientConfig,
+    pub(crate) cache: Cache,
+    observers: Mutex<Vec<Arc<dyn Observer>>>,
+    changes: broadcast::Sender<ChangeEvent>,
+    /// Held by whatever talks to the server: one sync at a time.
+    pub(crate) work: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) poke: Arc<Notify>,
+    pub(crate) background: Mutex<Option<Background>>,
+}
+
+/// The machine's clock; the only one that the client reads.
+pub(crate) fn wall_clock() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let millis = since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
+    Timestamp::from_millis(millis).unwrap_or(Timestamp::MAX)
+}
+
+/// A UUID of version 7, unguessable and ordered by time.
+fn random_id() -> String {
+    uuid::Uuid::now_v7().to_string()
+}
+
+pub(crate) fn new_op_id() -> OpId {
+    OpId::new(random_id()).expect("a UUID is an id")
+}
+
+pub(crate) fn new_blob_id() -> BlobId {
+    BlobId::new(random_id()).expect("a UUID is an id")
+}
+
+pub(crate) fn new_staging_id() -> StagingId {
+    StagingId::new(random_id()).expect("a UUID is an id")
 }
 
 impl SyncClient {
+    fn over(
+        store: Box<dyn ReplicaStore>,
+        cache: Cache,
+        transport: Arc<dyn Transport>,
+        config: ClientConfig,
+    ) -> Self {
+        let inner = Inner {
+            store: Mutex::new(store),
+            transport,
+            config,
+            cache,
+            observers: Mutex::default(),
+            changes: broadcast::channel(CHANGES_KEPT).0,
+            work: Arc::default(),
+            poke: Arc::default(),
+            background: Mutex::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
     /// Makes a new replica in the directory `dir` (made if missing) for `user` at `server`, a
     /// name of the server that [`Status`] shows.
     ///
@@ -118,266 +174,8 @@ impl SyncClient {
         transport: Arc<dyn Transport>,
         config: ClientConfig,
     ) -> Result<Self, ClientError> {
-        let _ = (dir, user, server, transport, config);
-        later()
-    }
-
-    /// Opens the replica in `dir`.
-    ///
-    /// # Errors
-    /// [`ClientError::ReplicaExists`] if there is none, [`ClientError::InUse`],
-    /// [`ClientError::NewerReplica`], [`ClientError::CorruptReplica`].
-    pub fn open(
-        dir: &Path,
-        transport: Arc<dyn Transport>,
-        config: ClientConfig,
-    ) -> Result<Self, ClientError> {
-        let _ = (dir, transport, config);
-        later()
-    }
-
-    /// A replica in memory, gone with its last clone.
-    ///
-    /// # Errors
-    /// [`ClientError::Invalid`] if the configuration is out of bounds.
-    pub fn in_memory(
-        user: UserId,
-        transport: Arc<dyn Transport>,
-        config: ClientConfig,
-    ) -> Result<Self, ClientError> {
-        let _ = (user, transport, config);
-        later()
-    }
-
-    /// This replica's id.
-    #[must_use]
-    pub fn client_id(&self) -> ReplicaId {
-        ReplicaId::new("later").expect("a constant")
-    }
-
-    /// A new, random item id.
-    #[must_use]
-    pub fn new_item_id(&self) -> ItemId {
-        ItemId::new(uuid::Uuid::now_v7().to_string()).expect("a UUID is an id")
-    }
-
-    // Reading the tree.
-
-    /// What hangs under `parent`, by name; `None` is the top: what hangs under nothing visible.
-    ///
-    /// # Errors
-    /// [`ClientError::UnknownItem`].
-    pub fn children(&self, parent: Option<&ItemId>) -> Result<Vec<Child>, ClientError> {
-        let _ = parent;
-        later()
-    }
-
-    /// An item, if it is there.
-    ///
-    /// # Errors
-    /// Only if the replica cannot be read.
-    pub fn node(&self, id: &ItemId) -> Result<Option<Node>, ClientError> {
-        let _ = id;
-        later()
-    }
-
-    /// The item at a path of `/`-separated names from the top; `/` and empty steps are ignored,
-    /// so that the path of the top itself names no item.
-    ///
-    /// # Errors
-    /// [`ClientError::UnknownPath`].
-    pub fn resolve(&self, path: &str) -> Result<Node, ClientError> {
-        let _ = path;
-        later()
-    }
-
-    /// A path of an item, from the top, by its first container at each step.
-    ///
-    /// # Errors
-    /// [`ClientError::UnknownItem`].
-    pub fn path_of(&self, id: &ItemId) -> Result<String, ClientError> {
-        let _ = id;
-        later()
-    }
-
-    /// The containers that an item hangs under.
-    ///
-    /// # Errors
-    /// [`ClientError::UnknownItem`].
-    pub fn parents_of(&self, id: &ItemId) -> Result<Vec<ItemId>, ClientError> {
-        let _ = id;
-        later()
-    }
-
-    /// Walks the tree under `root` (`None`: all of it), containers before what hangs under them,
-    /// siblings by name.
-    ///
-    /// # Errors
-    /// [`ClientError::UnknownItem`]; each step may fail to read the replica.
-    pub fn snapshot(
-        &self,
-        root: Option<&ItemId>,
-    ) -> Result<impl Iterator<Item = Result<TreeEntry, ClientError>> + Send + use<>, ClientError>
-    {
-        let _ = root;
-        later::<std::iter::Empty<_>>()
-    }
-
-    /// The containers that something changed in after `after` (`None`: ever), in the order of the
-    /// last change, with its position; at most `limit`.
-    ///
-    /// # Errors
-    /// Only if the replica cannot be read.
-    pub fn list_changed_containers(
-        &self,
-        after: Option<&Cursor>,
-        limit: usize,
-    ) -> Result<Vec<(ItemId, Cursor)>, ClientError> {
-        let _ = (after, limit);
-        later()
-    }
-
-    // The queue.
-
-    /// The queue in order, at most `limit` operations of it.
-    ///
-    /// # Errors
-    /// Only if the replica cannot be read.
-    pub fn queue(&self, limit: usize) -> Result<Vec<QueuedOp>, ClientError> {
-        let _ = limit;
-        later()
-    }
-
-    /// The operations that were refused, oldest first, at most `limit`.
-    ///
-    /// # Errors
-    /// Only if the replica cannot be read.
-    pub fn rejected(&self, limit: usize) -> Result<Vec<RejectedOp>, ClientError> {
-        let _ = limit;
-        later()
-    }
-
-    /// Puts a rejected operation into the queue again, as a new one; gives its new id.
-    ///
-    /// # Errors
-    /// [`ClientError::UnknownRejected`].
-    pub fn retry_rejected(&self, op_id: &OpId) -> Result<OpId, ClientError> {
-        let _ = op_id;
-        later()
-    }
-
-    /// Forgets a rejected operation.
-    ///
-    /// # Errors
-    /// [`ClientError::UnknownRejected`].
-    pub fn discard_rejected(&self, op_id: &OpId) -> Result<(), ClientError> {
-        let _ = op_id;
-        later()
-    }
-
-    // Synchronising.
-
-    /// Pushes the queue, pulls until settled, tells the server what was applied, and uploads
-    /// queued contents. Cancelled at any point it loses nothing; calls in parallel take turns.
-    ///
-    /// # Errors
-    /// [`ClientError::Violation`] and [`ClientError::Transport`]; what was done before stays.
-    pub async fn sync(&self) -> Result<SyncReport, ClientError> {
-        later()
-    }
-
-    /// Pushes the queue only.
-    ///
-    /// # Errors
-    /// As [`Self::sync`].
-    pub async fn flush(&self) -> Result<SyncReport, ClientError> {
-        later()
-    }
-
-    /// Pulls until settled, and tells the server so.
-    ///
-    /// # Errors
-    /// As [`Self::sync`].
-    pub async fn pull(&self) -> Result<SyncReport, ClientError> {
-        later()
-    }
-
-    /// Rebuilds the replica from the server's state, beside the present one, and swaps it in at
-    /// once. The queue, the rejected list and the clock stay.
-    ///
-    /// # Errors
-    /// As [`Self::sync`]; then the replica is as it was.
-    pub async fn rematerialise(&self) -> Result<SyncReport, ClientError> {
-        later()
-    }
-
-    /// What the server knows of this client.
-    ///
-    /// # Errors
-    /// [`ClientError::Transport`].
-    pub async fn server_state(&self) -> Result<StateResponse, ClientError> {
-        later()
-    }
-
-    /// Starts synchronising in the background, at the configured interval and when poked. Clears
-    /// the reason of an earlier stop. Does nothing if it is running.
-    ///
-    /// # Errors
-    /// [`ClientError::Storage`]. Must be called within a tokio runtime.
-    pub fn start_background(&self) -> Result<(), ClientError> {
-        later()
-    }
-
-    /// Synchronise soon: something changed. Does nothing without background work.
-    pub fn poke(&self) {}
-
-    /// Ends background work and waits until it has.
-    pub async fn stop_background(&self) {}
-
-    // Watching.
-
-    /// The changes from now on. A subscriber that is too slow misses some and is told so.
-    #[must_use]
-    pub fn subscribe(&self) -> broadcast::Receiver<ChangeEvent> {
-        broadcast::channel(1).1
-    }
-
-    /// Adds an observer of violations and progress.
-    pub fn observe(&self, observer: Arc<dyn Observer>) {
-        let _ = observer;
-    }
-
-    /// How the replica stands.
-    ///
-    /// # Errors
-    /// Only if the replica cannot be read.
-    pub fn status(&self) -> Result<Status, ClientError> {
-        later()
-    }
-
-    // Export and hydrate.
-
-    /// Writes the replica's state as canonical JSON: the same state gives the same bytes.
-    ///
-    /// # Errors
-    /// What failed in reading or writing.
-    pub fn export_state(
-        &self,
-        options: StateExport,
-        writer: impl Write,
-    ) -> Result<(), ClientError> {
-        let _ = (options, writer);
-        later()
-    }
-
-    /// Takes over an exported state. The client must be pristine and have the same client id
-    /// (see [`SyncClient::create_replica_for_hydrate`]).
-    ///
-    /// # Errors
-    /// [`ClientError::Violation`] `hydrate:hydrateGuardrailViolation`; then nothing was taken.
-    pub fn hydrate_state(&self, reader: impl Read) -> Result<HydrateOutcome, ClientError> {
-        let _ = reader;
-        later()
+        let client_id = ReplicaId::new(random_id()).expect("a UUID is an id");
+        Self::create_replica_for_hydrate(dir, user, server, client_id, transport, config)
     }
 
     /// Makes a new, pristine replica with a given client id, to hydrate it.
@@ -392,14 +190,160 @@ impl SyncClient {
         transport: Arc<dyn Transport>,
         config: ClientConfig,
     ) -> Result<Self, ClientError> {
-        let _ = (dir, user, server, client_id, transport, config);
-        later()
+        config.check()?;
+        let store = create_store(dir, Meta::new(client_id, user, server))?;
+        Ok(Self::over(store, Cache::in_directory(dir)?, transport, config))
+    }
+
+    /// Opens the replica in `dir`.
+    ///
+    /// # Errors
+    /// [`ClientError::ReplicaExists`] if there is none, [`ClientError::InUse`],
+    /// [`ClientError::NewerReplica`], [`ClientError::CorruptReplica`].
+    pub fn open(
+        dir: &Path,
+        transport: Arc<dyn Transport>,
+        config: ClientConfig,
+    ) -> Result<Self, ClientError> {
+        config.check()?;
+        let store = open_store(dir)?;
+        Ok(Self::over(store, Cache::in_directory(dir)?, transport, config))
+    }
+
+    /// A replica in memory, gone with its last clone.
+    ///
+    /// # Errors
+    /// [`ClientError::Invalid`] if the configuration is out of bounds.
+    pub fn in_memory(
+        user: UserId,
+        transport: Arc<dyn Transport>,
+        config: ClientConfig,
+    ) -> Result<Self, ClientError> {
+        let client_id = ReplicaId::new(random_id()).expect("a UUID is an id");
+        Self::in_memory_for_hydrate(user, client_id, transport, config)
+    }
+
+    /// A replica in memory with a given client id.
+    ///
+    /// # Errors
+    /// As [`Self::in_memory`].
+    pub fn in_memory_for_hydrate(
+        user: UserId,
+        client_id: ReplicaId,
+        transport: Arc<dyn Transport>,
+        config: ClientConfig,
+    ) -> Result<Self, ClientError> {
+        config.check()?;
+        let store = memory_store(Meta::new(client_id, user, "memory"));
+        Ok(Self::over(store, Cache::in_memory(), transport, config))
+    }
+
+    /// This replica's id.
+    #[must_use]
+    pub fn client_id(&self) -> ReplicaId {
+        self.store().meta().client_id.clone()
+    }
+
+    /// A new, random item id.
+    #[must_use]
+    pub fn new_item_id(&self) -> ItemId {
+        ItemId::new(random_id()).expect("a UUID is an id")
+    }
+
+    /// The changes from now on. A subscriber that is too slow misses some and is told so.
+    #[must_use]
+    pub fn subscribe(&self) -> broadcast::Receiver<ChangeEvent> {
+        self.inner.changes.subscribe()
+    }
+
+    /// Adds an observer of violations and progress.
+    pub fn observe(&self, observer: Arc<dyn Observer>) {
+        lock(&self.inner.observers).push(observer);
+    }
+
+    /// How the replica stands.
+    ///
+    /// # Errors
+    /// Only if the replica cannot be read.
+    pub fn status(&self) -> Result<Status, ClientError> {
+        let running = lock(&self.inner.background).as_ref().is_some_and(Background::is_running);
+        let mut store = self.store();
+        let counts = store.counts()?;
+        let meta = store.meta();
+        let settled = meta.settled.as_ref();
+        Ok(Status {
+            client_id: meta.client_id.clone(),
+            user: meta.user.clone(),
+            server: meta.server.to_string(),
+            cursor: meta.cursor.clone(),
+            last_reconciled_write_ids: settled
+                .map(|state| state.last_reconciled_write_ids.clone())
+                .unwrap_or_default(),
+            pending: counts.pending,
+            acknowledged: counts.acknowledged,
+            rejected: counts.rejected,
+            uploads: counts.uploads,
+            rejected_uploads: counts.rejected_uploads,
+            items: meta.items,
+            stopped: meta.stopped.as_ref().map(|reason| (**reason).clone()),
+            running,
+        })
+    }
+
+    pub(crate) fn store(&self) -> MutexGuard<'_, Box<dyn ReplicaStore>> {
+        lock(&self.inner.store)
+    }
+}
+
+/// A panic in another thread broke no invariant of what is behind these locks: each transaction
+/// is whole.
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Inner {
+    fn tell(&self, what: impl Fn(&dyn Observer)) {
+        let observers = lock(&self.observers).clone();
+        for observer in observers {
+            // What an observer does must not change what the client does.
+            let _ = std::panic::catch_unwind(AssertUnwindSafe(|| what(&*observer)));
+        }
+    }
+
+    pub(crate) fn progress(&self, progress: &Progress) {
+        self.tell(|observer| observer.progress(progress));
+    }
+
+    pub(crate) fn has_subscribers(&self) -> bool {
+        self.changes.receiver_count() > 0
+    }
+
+    pub(crate) fn emit(&self, changes: impl IntoIterator<Item = ChangeEvent>) {
+        for change in changes {
+            // Nobody listening is no failure.
+            let _ = self.changes.send(change);
+        }
+    }
+
+    /// Tells everybody of a violation, once, and gives the error to return.
+    pub(crate) fn violated(&self, violation: Violation) -> ClientError {
+        let (stage, code) = (violation.stage().as_str(), violation.code());
+        let signature = violation.signature();
+        let details = serde_json::Value::Object(violation.details());
+        tracing::error!(stage, code, signature, %details, "guardrail: {violation}");
+        let total = "vfs_sync_guardrail_violation_total";
+        metrics::counter!(total, "stage" => stage, "code" => code, "signature" => signature)
+            .increment(1);
+        if matches!(violation, Violation::RematerializationRequired { .. }) {
+            metrics::counter!("vfs_sync_rematerialization_required_total").increment(1);
+        }
+        self.tell(|observer| observer.violation(&violation));
+        violation.into()
     }
 }
 
 impl std::fmt::Debug for SyncClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let _ = &self.inner;
         f.debug_struct("SyncClient").finish_non_exhaustive()
     }
 }

@@ -1,5 +1,6 @@
 //! Edits of the tree: local, durable when the call returns, visible at once.
 
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
 
 use vfs_sync_core::access::{AccessLevel, Principal};
@@ -7,9 +8,11 @@ use vfs_sync_core::id::{ItemId, OpId};
 use vfs_sync_core::item::{Name, ObjectType};
 use vfs_sync_core::op::{Action, Upsert};
 
-use crate::client::{SyncClient, later};
-use crate::content::StoredContent;
+use crate::client::{SyncClient, new_op_id, wall_clock};
+use crate::content::{NewContent, StoredContent};
 use crate::error::ClientError;
+use crate::node::Node;
+use crate::store::NewEdits;
 
 /// What a delete takes along.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +31,7 @@ pub type MetadataChange = Vec<(String, Option<serde_json::Value>)>;
 pub struct Batch<'a> {
     client: &'a SyncClient,
     actions: Vec<(ItemId, Action)>,
+    contents: Vec<(ItemId, NewContent)>,
 }
 
 impl Batch<'_> {
@@ -51,8 +55,16 @@ impl Batch<'_> {
         name: Name,
         metadata: MetadataChange,
     ) -> ItemId {
-        let _ = (parent, name, metadata, object_type);
-        self.client.new_item_id()
+        let id = self.client.new_item_id();
+        let upsert = Upsert {
+            object_type: Some(object_type),
+            name: Some(name),
+            metadata: metadata.into_iter().map(|(key, value)| (key.into(), value)).collect(),
+            encrypted: None,
+            parent: parent.cloned(),
+        };
+        self.push(&id, Action::Upsert(Box::new(upsert)));
+        id
     }
 
     /// Renames an item.
@@ -106,8 +118,10 @@ impl Batch<'_> {
         item: &ItemId,
         reader: impl Read,
     ) -> Result<StoredContent, ClientError> {
-        let _ = (item, reader);
-        later()
+        let content = self.client.inner.cache.take(reader)?;
+        let stored = content.stored();
+        self.contents.push((item.clone(), content));
+        Ok(stored)
     }
 
     /// Any other operation.
@@ -115,12 +129,51 @@ impl Batch<'_> {
         self.actions.push((item.clone(), action));
     }
 
+    /// Creates an item with the fields and the content of `node`.
+    fn copy_of(
+        &mut self,
+        node: &Node,
+        parent: Option<&ItemId>,
+        name: Option<Name>,
+    ) -> Result<ItemId, ClientError> {
+        let id = self.client.new_item_id();
+        let metadata = node.metadata.iter().map(|(key, value)| (key.clone(), Some(value.clone())));
+        let encrypted = node.encrypted.clone();
+        let upsert = Upsert {
+            object_type: Some(node.object_type),
+            name: if encrypted.is_some() { None } else { name },
+            metadata: if encrypted.is_some() { Default::default() } else { metadata.collect() },
+            encrypted,
+            parent: parent.cloned(),
+        };
+        self.push(&id, Action::Upsert(Box::new(upsert)));
+        if let Some(content) = &node.content {
+            let local = self.client.inner.cache.find(&content.blob_id, content);
+            let local = local.ok_or_else(|| ClientError::NoContent(node.id.clone()))?;
+            self.put_content(&id, local.reader()?)?;
+        }
+        Ok(id)
+    }
+
     /// Queues all of it, durably; gives the operations' ids in the order they were added.
     ///
     /// # Errors
     /// The first edit that is not possible on the tree as it is shown; then nothing is queued.
     pub fn commit(self) -> Result<Vec<OpId>, ClientError> {
-        later()
+        let inner = &self.client.inner;
+        let (items, contents): (Vec<ItemId>, Vec<NewContent>) = self.contents.into_iter().unzip();
+        let uploads = items.into_iter().zip(&contents).map(|(item, one)| one.upload(item));
+        let actions = self.actions.into_iter().map(|(item, action)| (new_op_id(), item, action));
+        let edits = NewEdits { actions: actions.collect(), uploads: uploads.collect() };
+        let ids = edits.actions.iter().map(|(op_id, ..)| op_id.clone()).collect();
+        // The bytes first: what is queued has them, also after a crash.
+        let kept = inner.cache.keep(contents)?;
+        if let Err(error) = self.client.store().enqueue(edits, wall_clock()) {
+            inner.cache.remove(&kept);
+            return Err(error);
+        }
+        self.client.poke();
+        Ok(ids)
     }
 }
 
@@ -128,7 +181,7 @@ impl SyncClient {
     /// Begins several edits that go into the queue together.
     #[must_use]
     pub fn batch(&self) -> Batch<'_> {
-        Batch { client: self, actions: Vec::new() }
+        Batch { client: self, actions: Vec::new(), contents: Vec::new() }
     }
 
     /// Creates a folder under `parent`, or at the top.
@@ -194,8 +247,16 @@ impl SyncClient {
     /// # Errors
     /// [`ClientError::UnknownItem`], [`ClientError::Cycle`].
     pub fn move_to(&self, item: &ItemId, parent: Option<&ItemId>) -> Result<(), ClientError> {
-        let _ = (item, parent);
-        later()
+        let mut batch = self.batch();
+        match parent {
+            Some(parent) => batch.move_to(item, parent),
+            None => {
+                for parent in self.parents_of(item)? {
+                    batch.unlink(item, &parent);
+                }
+            }
+        }
+        batch.commit().map(drop)
     }
 
     /// Hangs an item under one more container.
@@ -223,8 +284,36 @@ impl SyncClient {
     /// # Errors
     /// [`ClientError::UnknownItem`].
     pub fn delete(&self, item: &ItemId, what: Delete) -> Result<u64, ClientError> {
-        let _ = (item, what);
-        later()
+        let mut batch = self.batch();
+        let going = match what {
+            Delete::Item => vec![item.clone()],
+            Delete::Recursive => self.subtree(item)?,
+        };
+        for item in &going {
+            batch.delete(item);
+        }
+        batch.commit()?;
+        Ok(u64::try_from(going.len()).unwrap_or(u64::MAX))
+    }
+
+    /// An item and all that hangs under it and under nothing else, containers first.
+    fn subtree(&self, root: &ItemId) -> Result<Vec<ItemId>, ClientError> {
+        let mut store = self.store();
+        store.node(root)?.ok_or_else(|| ClientError::UnknownItem(root.clone()))?;
+        let mut inside: HashSet<ItemId> = HashSet::from([root.clone()]);
+        let mut found = vec![root.clone()];
+        // Something with containers inside and outside is looked at again when one more is inside.
+        let mut next = 0;
+        while next < found.len() {
+            for child in store.children(Some(&found[next].clone()))? {
+                let held = store.parents(&child.id)?.iter().any(|id| !inside.contains(id));
+                if !held && inside.insert(child.id.clone()) {
+                    found.push(child.id);
+                }
+            }
+            next += 1;
+        }
+        Ok(found)
     }
 
     /// Copies an item, with all that hangs under it, under `parent` (`None`: the top); gives the
@@ -239,7 +328,25 @@ impl SyncClient {
         parent: Option<&ItemId>,
         name: Name,
     ) -> Result<ItemId, ClientError> {
-        let _ = (item, parent, name);
-        later()
+        let source = self.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
+        let mut batch = self.batch();
+        let copy = batch.copy_of(&source, parent, Some(name))?;
+        let mut copies = HashMap::from([(item.clone(), copy.clone())]);
+        for entry in self.snapshot(Some(item))? {
+            let entry = entry?;
+            let under = entry.parent.as_ref().and_then(|parent| copies.get(parent)).cloned();
+            let Some(under) = under else { continue };
+            match copies.get(&entry.node.id).cloned() {
+                // Met before under another container: the copy hangs under both copies.
+                Some(again) => batch.link(&again, &under),
+                None => {
+                    let name = entry.node.name.clone();
+                    let copy = batch.copy_of(&entry.node, Some(&under), name)?;
+                    copies.insert(entry.node.id, copy);
+                }
+            }
+        }
+        batch.commit()?;
+        Ok(copy)
     }
 }

@@ -10,6 +10,7 @@
 //! What breaks the protocol stops the client with a [`Violation`]; nothing of the offending
 //! answer is applied.
 
+mod background;
 mod client;
 mod content;
 mod edit;
@@ -17,15 +18,19 @@ mod error;
 mod event;
 mod http;
 mod node;
+mod read;
+mod store;
+mod sync;
 pub mod transport;
 
-pub use client::{ClientConfig, HydrateOutcome, StateExport, Status, SyncClient};
+pub use client::{ClientConfig, Status, SyncClient};
 pub use content::{LocalContent, StoredContent};
 pub use edit::{Batch, Delete, MetadataChange};
 pub use error::{ClientError, StopReason};
 pub use event::{ChangeEvent, Observer, Progress, SyncReport};
 pub use http::{HttpConfig, HttpTransport, StaticToken, TokenProvider};
 pub use node::{Child, Node, NodeContent, QueuedOp, QueuedState, RejectedOp, TreeEntry};
+pub use read::{HydrateOutcome, StateExport};
 pub use transport::{Transport, TransportError};
 pub use vfs_sync_core as core;
 pub use vfs_sync_core::guardrail::Violation;

@@ -1,12 +1,15 @@
 //! The tree as an application sees it: confirmed state, queued operations on top, a name for
 //! each sibling.
 
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::access::AccessLevel;
 use crate::content::Sha256Digest;
 use crate::id::{BlobId, ItemId, UserId};
 use crate::item::{Encrypted, Metadata, Name, ObjectType};
+use crate::limits::MAX_NAME_BYTES;
+use crate::op::{Action, Operation, Upsert};
 use crate::time::Timestamp;
 
 /// An item as it is shown.
@@ -45,4 +48,222 @@ pub struct NodeContent {
     pub digest: Sha256Digest,
     /// What the uploader called them.
     pub content_type: Option<Arc<str>>,
+}
+
+/// A node under the operations of the queue that are about it.
+#[derive(Debug, Clone)]
+pub struct Overlay<'a> {
+    user: &'a UserId,
+    node: Option<Node>,
+    deleted: bool,
+}
+
+impl<'a> Overlay<'a> {
+    /// Begins with the confirmed node, if there is one. `user` owns what the queue creates at the
+    /// top.
+    #[must_use]
+    pub fn new(user: &'a UserId, confirmed: Option<Node>) -> Self {
+        Self { user, node: confirmed, deleted: false }
+    }
+
+    /// Applies one operation; `parent_owner` is the owner of the parent that it names.
+    pub fn apply(&mut self, op: &Operation, parent_owner: Option<UserId>) {
+        match &op.action {
+            Action::Delete => self.deleted = true,
+            Action::Upsert(upsert) => {
+                if self.node.is_none() {
+                    let Some(object_type) = upsert.object_type else { return };
+                    self.node = Some(Node {
+                        id: op.item_id.clone(),
+                        owner: parent_owner.unwrap_or_else(|| self.user.clone()),
+                        object_type,
+                        name: None,
+                        metadata: Metadata::new(),
+                        encrypted: None,
+                        created_at: op.occurred_at,
+                        access_level: AccessLevel::Admin,
+                        content: None,
+                        pending: true,
+                    });
+                }
+                self.deleted = false;
+                if let Some(node) = &mut self.node {
+                    set_fields(node, upsert);
+                }
+            }
+            _ => {}
+        }
+        if let Some(node) = &mut self.node {
+            node.pending = true;
+        }
+    }
+
+    /// The node as it is shown; `None` if it is not there or deleted.
+    #[must_use]
+    pub fn finish(self) -> Option<Node> {
+        if self.deleted { None } else { self.node }
+    }
+}
+
+fn set_fields(node: &mut Node, upsert: &Upsert) {
+    if let Some(object_type) = upsert.object_type {
+        node.object_type = object_type;
+    }
+    if let Some(name) = &upsert.name {
+        node.name = Some(name.clone());
+    }
+    if let Some(encrypted) = &upsert.encrypted {
+        node.encrypted = Some(encrypted.clone());
+    }
+    for (key, value) in &upsert.metadata {
+        match value {
+            Some(value) => node.metadata.insert(key.clone(), value.clone()),
+            None => node.metadata.remove(key),
+        };
+    }
+}
+
+/// The parents of an item under one more operation of the queue. `confirmed` says whether the
+/// server has the item; `same_tree` whether two containers have one owner.
+pub fn overlay_parents(
+    parents: &mut BTreeSet<ItemId>,
+    op: &Operation,
+    confirmed: bool,
+    mut same_tree: impl FnMut(&ItemId, &ItemId) -> bool,
+) {
+    match &op.action {
+        // The place of a creation counts only until the server has told where the item hangs.
+        Action::Upsert(upsert) => {
+            if let (Some(parent), Some(_), false) = (&upsert.parent, upsert.object_type, confirmed)
+            {
+                parents.insert(parent.clone());
+            }
+        }
+        Action::LinkAdd { parent } => {
+            parents.insert(parent.clone());
+        }
+        Action::LinkRemove { parent } => {
+            parents.remove(parent);
+        }
+        Action::LinkReassign { parent } => {
+            parents.retain(|other| !same_tree(other, parent));
+            parents.insert(parent.clone());
+        }
+        Action::Delete | Action::GrantAdd { .. } | Action::GrantRemove { .. } => {}
+    }
+}
+
+/// A name for each of `siblings`, in their order: unique among them, and the same on every
+/// replica. Where several share a name, the one made first keeps it and each later one shows as
+/// `name (conflict <short id>).ext`. An item without a name shows as `untitled (<short id>)`.
+#[must_use]
+pub fn sibling_names<'a>(siblings: impl IntoIterator<Item = &'a Node>) -> Vec<String> {
+    let siblings: Vec<&Node> = siblings.into_iter().collect();
+    let mut first: HashMap<&str, usize> = HashMap::with_capacity(siblings.len());
+    for (index, node) in siblings.iter().enumerate() {
+        let Some(name) = &node.name else { continue };
+        first
+            .entry(name.as_str())
+            .and_modify(|best| {
+                let key = |node: &Node| (node.created_at, node.id.clone());
+                if key(node) < key(siblings[*best]) {
+                    *best = index;
+                }
+            })
+            .or_insert(index);
+    }
+    let mut later: Vec<usize> = (0..siblings.len())
+        .filter(|index| {
+            let name = siblings[*index].name.as_ref();
+            name.is_none_or(|name| first.get(name.as_str()) != Some(index))
+        })
+        .collect();
+    // In the order of ids, so that who yields to whom does not depend on the order asked in.
+    later.sort_by(|a, b| siblings[*a].id.cmp(&siblings[*b].id));
+    let mut made: HashMap<usize, String> = HashMap::with_capacity(later.len());
+    let mut taken: HashSet<String> = HashSet::new();
+    for index in later {
+        let node = siblings[index];
+        let digest = blake3::hash(node.id.as_str().as_bytes()).to_hex();
+        let name = [8, 16, 32, 64]
+            .into_iter()
+            .map(|digits| conflict_name(node.name.as_ref(), &digest[..digits]))
+            .find(|name| !first.contains_key(name.as_str()) && !taken.contains(name))
+            .unwrap_or_else(|| digest.to_string());
+        taken.insert(name.clone());
+        made.insert(index, name);
+    }
+    let shown = |(index, node): (usize, &&Node)| {
+        let plain = || node.name.as_ref().map_or_else(String::new, |name| name.as_str().to_owned());
+        made.remove(&index).unwrap_or_else(plain)
+    };
+    siblings.iter().enumerate().map(shown).collect()
+}
+
+/// The name with a mark before its extension, cut so that it stays a name.
+fn conflict_name(name: Option<&Name>, short_id: &str) -> String {
+    let Some(name) = name else { return format!("untitled ({short_id})") };
+    let name = name.as_str();
+    let (stem, extension) = match name.rfind('.') {
+        // An extension is short; a dot at the start begins a hidden name.
+        Some(dot) if dot > 0 && name.len() - dot <= 32 => name.split_at(dot),
+        _ => (name, ""),
+    };
+    let mark = format!(" (conflict {short_id})");
+    let room = MAX_NAME_BYTES - mark.len() - extension.len();
+    let mut end = stem.len().min(room);
+    while !stem.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{mark}{extension}", &stem[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(id: &str, name: Option<&str>, created: i64) -> Node {
+        Node {
+            id: ItemId::new(id).unwrap(),
+            owner: UserId::new("u").unwrap(),
+            object_type: ObjectType::File,
+            name: name.map(|name| Name::new(name).unwrap()),
+            metadata: Metadata::new(),
+            encrypted: None,
+            created_at: Timestamp::from_millis(created).unwrap(),
+            access_level: AccessLevel::Admin,
+            content: None,
+            pending: false,
+        }
+    }
+
+    #[test]
+    fn the_later_of_two_siblings_with_one_name_is_marked() {
+        let (a, b) = (node("a", Some("n.txt"), 2), node("b", Some("n.txt"), 1));
+        let names = sibling_names([&a, &b]);
+        assert_eq!(names[1], "n.txt");
+        assert!(names[0].starts_with("n (conflict ") && names[0].ends_with(").txt"), "{names:?}");
+        assert_eq!(sibling_names([&b, &a]), [names[1].clone(), names[0].clone()]);
+    }
+
+    #[test]
+    fn names_are_unique_and_valid_whatever_the_siblings_are_called() {
+        let long = "é".repeat(127);
+        let marked = sibling_names([&node("a", Some("n"), 1), &node("b", Some("n"), 2)]);
+        let nodes = [
+            node("a", Some("n"), 1),
+            node("b", Some("n"), 2),
+            node("c", Some(&marked[1]), 3),
+            node("d", None, 1),
+            node("e", None, 1),
+            node("f", Some(&long), 1),
+            node("g", Some(&long), 2),
+            node("h", Some(".hidden"), 1),
+            node("i", Some(".hidden"), 2),
+        ];
+        let names = sibling_names(&nodes);
+        assert_eq!(names.iter().collect::<HashSet<_>>().len(), nodes.len(), "{names:?}");
+        assert!(names.iter().all(|name| Name::new(name).is_ok()), "{names:?}");
+        assert!(names[8].starts_with(".hidden (conflict "), "{names:?}");
+    }
 }

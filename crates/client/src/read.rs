@@ -1,0 +1,273 @@
+//! Reading: the tree, the queue, and the state as a whole.
+
+use std::io::{Read, Write};
+
+use vfs_sync_core::cursor::Cursor;
+use vfs_sync_core::guardrail::Violation;
+use vfs_sync_core::id::{ItemId, OpId};
+use vfs_sync_core::state;
+use vfs_sync_core::tree::sibling_names;
+
+use crate::background::Background;
+use crate::client::{SyncClient, lock, new_op_id, wall_clock};
+use crate::error::ClientError;
+use crate::node::{Child, Node, QueuedOp, RejectedOp, TreeEntry};
+
+/// Steps of a path, or levels of a walk, at most: more is a loop across shortcuts.
+const MAX_DEPTH: usize = 1_024;
+
+/// What [`SyncClient::export_state`] writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StateExport {
+    /// Replace names and metadata by digests, for a bug report. Cannot be hydrated.
+    pub redact: bool,
+}
+
+/// What [`SyncClient::hydrate_state`] took over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HydrateOutcome {
+    /// Items.
+    pub items: u64,
+    /// Queued operations.
+    pub queued: u64,
+}
+
+impl SyncClient {
+    /// What hangs under `parent`, by name; `None` is the top: what hangs under nothing visible.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`].
+    pub fn children(&self, parent: Option<&ItemId>) -> Result<Vec<Child>, ClientError> {
+        let nodes = self.store().children(parent)?;
+        let names = sibling_names(&nodes);
+        let named = names.into_iter().zip(nodes);
+        let mut children: Vec<Child> = named.map(|(name, node)| Child { name, node }).collect();
+        children.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(children)
+    }
+
+    /// An item, if it is there.
+    ///
+    /// # Errors
+    /// Only if the replica cannot be read.
+    pub fn node(&self, id: &ItemId) -> Result<Option<Node>, ClientError> {
+        self.store().node(id)
+    }
+
+    /// The item at a path of `/`-separated names from the top; empty steps are ignored, and the
+    /// path of the top itself names no item.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownPath`].
+    pub fn resolve(&self, path: &str) -> Result<Node, ClientError> {
+        let unknown = || ClientError::UnknownPath(path.to_owned());
+        let mut at: Option<Node> = None;
+        for (depth, step) in path.split('/').filter(|step| !step.is_empty()).enumerate() {
+            if depth == MAX_DEPTH {
+                return Err(unknown());
+            }
+            let children = self.children(at.as_ref().map(|node| &node.id))?;
+            let found = children.into_iter().find(|child| child.name == step);
+            at = Some(found.ok_or_else(unknown)?.node);
+        }
+        at.ok_or_else(unknown)
+    }
+
+    /// A path of an item, from the top, by its first container at each step.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`].
+    pub fn path_of(&self, id: &ItemId) -> Result<String, ClientError> {
+        let unknown = |id: &ItemId| ClientError::UnknownItem(id.clone());
+        let mut steps = Vec::new();
+        let mut at = id.clone();
+        while steps.len() < MAX_DEPTH {
+            self.node(&at)?.ok_or_else(|| unknown(&at))?;
+            let parent = self.parents_of(&at)?.into_iter().next();
+            let siblings = self.children(parent.as_ref())?;
+            let own = siblings.into_iter().find(|child| child.node.id == at);
+            steps.push(own.ok_or_else(|| unknown(&at))?.name);
+            match parent {
+                Some(parent) => at = parent,
+                None => break,
+            }
+        }
+        steps.reverse();
+        Ok(steps.join("/"))
+    }
+
+    /// The containers that an item hangs under, by id.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`].
+    pub fn parents_of(&self, id: &ItemId) -> Result<Vec<ItemId>, ClientError> {
+        let mut store = self.store();
+        store.node(id)?.ok_or_else(|| ClientError::UnknownItem(id.clone()))?;
+        store.parents(id)
+    }
+
+    /// Walks the tree under `root` (`None`: all of it), containers before what hangs under them,
+    /// siblings by name. An item with several containers is met under each. What changes during
+    /// the walk is met as it is when the walk gets there.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`]; each step may fail to read the replica.
+    pub fn snapshot(
+        &self,
+        root: Option<&ItemId>,
+    ) -> Result<impl Iterator<Item = Result<TreeEntry, ClientError>> + Send + use<>, ClientError>
+    {
+        let mut walk = Walk { client: self.clone(), ahead: Vec::new() };
+        walk.push_children(root, "", 0)?;
+        Ok(walk)
+    }
+
+    /// The containers that something changed in after `after` (`None`: ever), in the order of the
+    /// last change, with its position; at most `limit`.
+    ///
+    /// # Errors
+    /// Only if the replica cannot be read.
+    pub fn list_changed_containers(
+        &self,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Vec<(ItemId, Cursor)>, ClientError> {
+        self.store().changed_containers(after, limit)
+    }
+
+    /// The queue in order, at most `limit` operations of it.
+    ///
+    /// # Errors
+    /// Only if the replica cannot be read.
+    pub fn queue(&self, limit: usize) -> Result<Vec<QueuedOp>, ClientError> {
+        self.store().queue(limit)
+    }
+
+    /// The operations that were refused, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// Only if the replica cannot be read.
+    pub fn rejected(&self, limit: usize) -> Result<Vec<RejectedOp>, ClientError> {
+        self.store().rejected(limit)
+    }
+
+    /// Puts a rejected operation into the queue again, as a new one; gives its new id.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownRejected`].
+    pub fn retry_rejected(&self, op_id: &OpId) -> Result<OpId, ClientError> {
+        let again = new_op_id();
+        self.store().settle_rejected(op_id, Some(again.clone()), wall_clock())?;
+        self.poke();
+        Ok(again)
+    }
+
+    /// Forgets a rejected operation.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownRejected`].
+    pub fn discard_rejected(&self, op_id: &OpId) -> Result<(), ClientError> {
+        self.store().settle_rejected(op_id, None, wall_clock())
+    }
+
+    /// Writes the replica's state as canonical JSON: the same state gives the same bytes.
+    ///
+    /// # Errors
+    /// What failed in reading or writing.
+    pub fn export_state(
+        &self,
+        options: StateExport,
+        writer: impl Write,
+    ) -> Result<(), ClientError> {
+        let state = self.store().export()?;
+        let state = if options.redact { state.redact() } else { state };
+        let failed = ClientError::io("cannot write the exported state");
+        state.write(writer, options.redact).map_err(failed)
+    }
+
+    /// Takes over an exported state. The client must be pristine and have the same client id
+    /// (see [`SyncClient::create_replica_for_hydrate`]).
+    ///
+    /// # Errors
+    /// [`ClientError::Violation`] `hydrate:hydrateGuardrailViolation`; then nothing was taken.
+    pub fn hydrate_state(&self, mut reader: impl Read) -> Result<HydrateOutcome, ClientError> {
+        let mut json = Vec::new();
+        let failed = ClientError::io("cannot read the exported state");
+        reader.read_to_end(&mut json).map_err(failed)?;
+        let violated = |field: &str, reason: &str| {
+            let (field, reason) = (field.to_owned(), reason.to_owned());
+            Err(self.inner.violated(Violation::Hydrate { field, index: None, reason }))
+        };
+        if lock(&self.inner.background).as_ref().is_some_and(Background::is_running) {
+            return violated("client", "has background work running");
+        }
+        let Ok(_work) = self.inner.work.try_lock() else {
+            return violated("client", "has a flush running");
+        };
+        let mut store = self.store();
+        if !store.is_pristine()? {
+            drop(store);
+            return violated("client", "is not pristine");
+        }
+        let state = match state::parse(&json, &store.meta().client_id) {
+            Ok(state) if state.user_id != store.meta().user => {
+                drop(store);
+                return violated("userId", "is not the user of the client");
+            }
+            Ok(state) => state,
+            Err(violation) => {
+                drop(store);
+                return Err(self.inner.violated(violation));
+            }
+        };
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let outcome =
+            HydrateOutcome { items: count(state.items.len()), queued: count(state.queue.len()) };
+        store.hydrate(state)?;
+        Ok(outcome)
+    }
+}
+
+/// A walk through the tree, one container at a time, so that it takes little memory.
+struct Walk {
+    client: SyncClient,
+    /// What comes next, last first.
+    ahead: Vec<TreeEntry>,
+}
+
+impl Walk {
+    fn push_children(
+        &mut self,
+        parent: Option<&ItemId>,
+        path: &str,
+        depth: usize,
+    ) -> Result<(), ClientError> {
+        for child in self.client.children(parent)?.into_iter().rev() {
+            let name = child.name;
+            self.ahead.push(TreeEntry {
+                path: if path.is_empty() { name } else { format!("{path}/{name}") },
+                depth,
+                parent: parent.cloned(),
+                node: child.node,
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Iterator for Walk {
+    type Item = Result<TreeEntry, ClientError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let entry = self.ahead.pop()?;
+        if entry.depth + 1 < MAX_DEPTH {
+            let below = self.push_children(Some(&entry.node.id), &entry.path, entry.depth + 1);
+            match below {
+                // It went while the walk was on its way: what was met stays met.
+                Ok(()) | Err(ClientError::UnknownItem(_)) => {}
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        Some(Ok(entry))
+    }
+}

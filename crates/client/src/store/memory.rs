@@ -1,0 +1,508 @@
+//! The replica in memory: for tests, and for applications that keep nothing.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use vfs_sync_core::access::Principal;
+use vfs_sync_core::content::RelationKind;
+use vfs_sync_core::cursor::Cursor;
+use vfs_sync_core::id::{BlobId, ItemId, OpId, RefId, UserId, WriteId};
+use vfs_sync_core::op::Operation;
+use vfs_sync_core::time::Timestamp;
+
+use super::engine::Engine;
+use super::rows::{AttachmentRow, GrantRow, ItemRow, LinkRow, Result, Rows};
+use super::{Counts, Meta, ReplicaStore, Slot, Upload, UploadState};
+use crate::node::{QueuedOp, QueuedState, RejectedOp};
+
+pub(crate) fn memory_store(meta: Meta) -> Box<dyn ReplicaStore> {
+    Box::new(Engine::new(MemoryRows::default(), meta))
+}
+
+#[derive(Default)]
+struct Registers {
+    items: HashMap<ItemId, ItemRow>,
+    /// By parent: each child with the link's time.
+    links: HashMap<ItemId, BTreeMap<ItemId, Timestamp>>,
+    parents: HashMap<ItemId, Vec<ItemId>>,
+    grants: BTreeMap<(ItemId, Principal), GrantRow>,
+    attachments: HashMap<ItemId, BTreeMap<Option<RefId>, AttachmentRow>>,
+    containers: HashMap<ItemId, Cursor>,
+    containers_by_change: BTreeSet<(Cursor, ItemId)>,
+    tops: BTreeSet<ItemId>,
+}
+
+#[derive(Default)]
+struct Queue {
+    next_seq: i64,
+    ops: BTreeMap<i64, QueuedOp>,
+    by_id: HashMap<OpId, i64>,
+    by_item: HashMap<ItemId, BTreeSet<i64>>,
+    by_parent: HashMap<ItemId, BTreeSet<i64>>,
+    /// The acknowledged ones stand before the pending ones.
+    acknowledged: BTreeSet<i64>,
+    pending: BTreeSet<i64>,
+}
+
+impl Queue {
+    fn push(&mut self, op: Operation, state: QueuedState) -> i64 {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        self.by_id.insert(op.op_id.clone(), seq);
+        self.by_item.entry(op.item_id.clone()).or_default().insert(seq);
+        if let Some(parent) = op.parent() {
+            self.by_parent.entry(parent.clone()).or_default().insert(seq);
+        }
+        match state {
+            QueuedState::Pending => self.pending.insert(seq),
+            QueuedState::Acknowledged => self.acknowledged.insert(seq),
+        };
+        self.ops.insert(seq, QueuedOp { operation: op, state });
+        seq
+    }
+
+    fn remove(&mut self, seq: i64) -> Option<Operation> {
+        let op = self.ops.remove(&seq)?.operation;
+        self.by_id.remove(&op.op_id);
+        self.pending.remove(&seq);
+        self.acknowledged.remove(&seq);
+        let forget = |index: &mut HashMap<ItemId, BTreeSet<i64>>, id: &ItemId| {
+            if let Some(seqs) = index.get_mut(id) {
+                seqs.remove(&seq);
+                if seqs.is_empty() {
+                    index.remove(id);
+                }
+            }
+        };
+        forget(&mut self.by_item, &op.item_id);
+        if let Some(parent) = op.parent() {
+            forget(&mut self.by_parent, parent);
+        }
+        Some(op)
+    }
+}
+
+/// What undoes a transaction that fails. Pages are checked before they are applied and cannot
+/// fail in memory; what edits and hydrating write can be told by what was there before.
+#[derive(Default)]
+struct Undo {
+    first_seq: i64,
+    tops: Vec<(Slot, ItemId, bool)>,
+    rejected: Option<Vec<RejectedOp>>,
+    uploads: Vec<(i64, Option<Upload>)>,
+}
+
+#[derive(Default)]
+pub(super) struct MemoryRows {
+    slots: [Registers; 2],
+    current: usize,
+    queue: Queue,
+    rejected: Vec<RejectedOp>,
+    next_upload: i64,
+    uploads: BTreeMap<i64, Upload>,
+    uploads_of: HashMap<ItemId, BTreeSet<i64>>,
+    undo: Undo,
+}
+
+impl MemoryRows {
+    fn at(&mut self, slot: Slot) -> &mut Registers {
+        let index = if slot == Slot::Current { self.current } else { 1 - self.current };
+        &mut self.slots[index]
+    }
+
+    /// Sets or removes an upload; gives what was there.
+    fn set_upload(&mut self, seq: i64, upload: Option<Upload>) -> Option<Upload> {
+        let before = self.uploads.remove(&seq);
+        if let Some(before) = &before {
+            if let Some(seqs) = self.uploads_of.get_mut(&before.item) {
+                seqs.remove(&seq);
+                if seqs.is_empty() {
+                    self.uploads_of.remove(&before.item);
+                }
+            }
+        }
+        if let Some(upload) = upload {
+            self.uploads_of.entry(upload.item.clone()).or_default().insert(seq);
+            self.uploads.insert(seq, upload);
+        }
+        before
+    }
+
+    fn remove_uploads(&mut self, which: impl Fn(&Upload) -> bool) {
+        let found = self.uploads.iter().filter(|(_, upload)| which(upload)).map(|(seq, _)| *seq);
+        for seq in found.collect::<Vec<_>>() {
+            self.set_upload(seq, None);
+        }
+    }
+
+    fn queued(&self, seqs: Option<&BTreeSet<i64>>) -> Vec<QueuedOp> {
+        seqs.into_iter().flatten().filter_map(|seq| self.queue.ops.get(seq).cloned()).collect()
+    }
+}
+
+impl Rows for MemoryRows {
+    fn begin(&mut self) -> Result<()> {
+        self.undo = Undo { first_seq: self.queue.next_seq, ..Undo::default() };
+        Ok(())
+    }
+
+    fn commit(&mut self, _before: &Meta, _meta: &Meta) -> Result<()> {
+        self.undo = Undo::default();
+        Ok(())
+    }
+
+    fn rollback(&mut self) {
+        let undo = std::mem::take(&mut self.undo);
+        for seq in undo.first_seq..self.queue.next_seq {
+            self.queue.remove(seq);
+        }
+        for (slot, id, top) in undo.tops.into_iter().rev() {
+            let tops = &mut self.at(slot).tops;
+            if top {
+                tops.insert(id)
+            } else {
+                tops.remove(&id)
+            };
+        }
+        if let Some(rejected) = undo.rejected {
+            self.rejected = rejected;
+        }
+        for (seq, upload) in undo.uploads.into_iter().rev() {
+            self.set_upload(seq, upload);
+        }
+    }
+
+    fn put_item(&mut self, slot: Slot, row: ItemRow) -> Result<bool> {
+        let id = row.view.item_id.clone();
+        Ok(self.at(slot).items.insert(id, row).is_none())
+    }
+
+    fn remove_item(&mut self, slot: Slot, id: &ItemId) -> Result<bool> {
+        Ok(self.at(slot).items.remove(id).is_some())
+    }
+
+    fn item(&mut self, slot: Slot, id: &ItemId) -> Result<Option<ItemRow>> {
+        Ok(self.at(slot).items.get(id).cloned())
+    }
+
+    fn owner(&mut self, slot: Slot, id: &ItemId) -> Result<Option<UserId>> {
+        Ok(self.at(slot).items.get(id).map(|row| row.view.owner_id.clone()))
+    }
+
+    fn put_link(&mut self, slot: Slot, row: LinkRow) -> Result<()> {
+        let registers = self.at(slot);
+        let children = registers.links.entry(row.parent.clone()).or_default();
+        if children.insert(row.child.clone(), row.authored_at).is_none() {
+            let parents = registers.parents.entry(row.child).or_default();
+            let at = parents.binary_search(&row.parent).unwrap_or_else(|at| at);
+            parents.insert(at, row.parent);
+        }
+        Ok(())
+    }
+
+    fn remove_link(&mut self, slot: Slot, parent: &ItemId, child: &ItemId) -> Result<()> {
+        let registers = self.at(slot);
+        if let Some(children) = registers.links.get_mut(parent) {
+            children.remove(child);
+            if children.is_empty() {
+                registers.links.remove(parent);
+            }
+        }
+        if let Some(parents) = registers.parents.get_mut(child) {
+            parents.retain(|one| one != parent);
+            if parents.is_empty() {
+                registers.parents.remove(child);
+            }
+        }
+        Ok(())
+    }
+
+    fn parents(&mut self, slot: Slot, child: &ItemId) -> Result<Vec<ItemId>> {
+        Ok(self.at(slot).parents.get(child).cloned().unwrap_or_default())
+    }
+
+    fn children(&mut self, slot: Slot, parent: &ItemId) -> Result<Vec<ItemId>> {
+        let children = self.at(slot).links.get(parent);
+        Ok(children.map(|children| children.keys().cloned().collect()).unwrap_or_default())
+    }
+
+    fn put_grant(&mut self, slot: Slot, row: GrantRow) -> Result<()> {
+        let key = (row.item.clone(), row.principal.clone());
+        self.at(slot).grants.insert(key, row);
+        Ok(())
+    }
+
+    fn remove_grant(&mut self, slot: Slot, item: &ItemId, principal: &Principal) -> Result<()> {
+        self.at(slot).grants.remove(&(item.clone(), principal.clone()));
+        Ok(())
+    }
+
+    fn put_attachment(&mut self, slot: Slot, row: AttachmentRow) -> Result<()> {
+        let other = row.attachment.relation_kind != RelationKind::File;
+        let key = other.then(|| row.attachment.ref_id.clone());
+        let item = row.attachment.item_id.clone();
+        self.at(slot).attachments.entry(item).or_default().insert(key, row);
+        Ok(())
+    }
+
+    fn remove_attachment(
+        &mut self,
+        slot: Slot,
+        item: &ItemId,
+        ref_id: Option<&RefId>,
+    ) -> Result<()> {
+        let all = &mut self.at(slot).attachments;
+        if let Some(of_item) = all.get_mut(item) {
+            of_item.remove(&ref_id.cloned());
+            if of_item.is_empty() {
+                all.remove(item);
+            }
+        }
+        Ok(())
+    }
+
+    fn content(&mut self, slot: Slot, item: &ItemId) -> Result<Option<AttachmentRow>> {
+        Ok(self.at(slot).attachments.get(item).and_then(|of_item| of_item.get(&None)).cloned())
+    }
+
+    fn bump_container(&mut self, slot: Slot, id: &ItemId, at: &Cursor) -> Result<()> {
+        let registers = self.at(slot);
+        if let Some(before) = registers.containers.insert(id.clone(), at.clone()) {
+            registers.containers_by_change.remove(&(before, id.clone()));
+        }
+        registers.containers_by_change.insert((at.clone(), id.clone()));
+        Ok(())
+    }
+
+    fn changed_containers(
+        &mut self,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Vec<(ItemId, Cursor)>> {
+        let all = &self.at(Slot::Current).containers_by_change;
+        // Everything at the cursor itself counts as seen: ids cannot sort below all of it.
+        let later = all.iter().skip_while(|(at, _)| after.is_some_and(|after| at <= after));
+        Ok(later.take(limit).map(|(at, id)| (id.clone(), at.clone())).collect())
+    }
+
+    fn set_top(&mut self, slot: Slot, id: &ItemId, top: bool) -> Result<()> {
+        let tops = &mut self.at(slot).tops;
+        let changed = if top { tops.insert(id.clone()) } else { tops.remove(id) };
+        if changed {
+            self.undo.tops.push((slot, id.clone(), !top));
+        }
+        Ok(())
+    }
+
+    fn tops(&mut self) -> Result<Vec<ItemId>> {
+        Ok(self.at(Slot::Current).tops.iter().cloned().collect())
+    }
+
+    fn clear(&mut self, slot: Slot) -> Result<()> {
+        *self.at(slot) = Registers::default();
+        Ok(())
+    }
+
+    fn swap_slots(&mut self) -> Result<()> {
+        self.current = 1 - self.current;
+        Ok(())
+    }
+
+    fn push_queue(&mut self, op: &Operation, state: QueuedState) -> Result<()> {
+        self.queue.push(op.clone(), state);
+        Ok(())
+    }
+
+    fn queue_is_empty(&mut self) -> Result<bool> {
+        Ok(self.queue.ops.is_empty())
+    }
+
+    fn queue_of_item(&mut self, item: &ItemId) -> Result<Vec<QueuedOp>> {
+        Ok(self.queued(self.queue.by_item.get(item)))
+    }
+
+    fn queue_of_parent(&mut self, parent: &ItemId) -> Result<Vec<ItemId>> {
+        let queued = self.queued(self.queue.by_parent.get(parent));
+        let items: BTreeSet<ItemId> = queued.into_iter().map(|one| one.operation.item_id).collect();
+        Ok(items.into_iter().collect())
+    }
+
+    fn pending(&mut self, at_most: usize) -> Result<Vec<(Operation, usize)>> {
+        let pending = self.queue.pending.iter().take(at_most);
+        let ops = pending.filter_map(|seq| self.queue.ops.get(seq));
+        Ok(ops.map(|one| (one.operation.clone(), one.operation.to_json().len())).collect())
+    }
+
+    fn queue(&mut self, limit: usize) -> Result<Vec<QueuedOp>> {
+        Ok(self.queue.ops.values().take(limit).cloned().collect())
+    }
+
+    fn acknowledge(&mut self, op_id: &OpId) -> Result<bool> {
+        let Some(seq) = self.queue.by_id.get(op_id) else { return Ok(false) };
+        if let Some(one) = self.queue.ops.get_mut(seq) {
+            one.state = QueuedState::Acknowledged;
+        }
+        self.queue.pending.remove(seq);
+        self.queue.acknowledged.insert(*seq);
+        Ok(true)
+    }
+
+    fn unacknowledge_all(&mut self) -> Result<()> {
+        for seq in std::mem::take(&mut self.queue.acknowledged) {
+            if let Some(one) = self.queue.ops.get_mut(&seq) {
+                one.state = QueuedState::Pending;
+            }
+            self.queue.pending.insert(seq);
+        }
+        Ok(())
+    }
+
+    fn remove_queued(&mut self, op_id: &OpId) -> Result<Option<Operation>> {
+        let seq = self.queue.by_id.get(op_id).copied();
+        Ok(seq.and_then(|seq| self.queue.remove(seq)))
+    }
+
+    fn remove_covered(&mut self, through: WriteId) -> Result<Vec<Operation>> {
+        let covered = self.queue.acknowledged.iter().copied().filter(|seq| {
+            self.queue.ops.get(seq).is_some_and(|one| one.operation.write_id <= through)
+        });
+        let covered: Vec<i64> = covered.collect();
+        Ok(covered.into_iter().filter_map(|seq| self.queue.remove(seq)).collect())
+    }
+
+    fn shift_pending(&mut self, by: u64) -> Result<()> {
+        for seq in &self.queue.pending {
+            if let Some(one) = self.queue.ops.get_mut(seq) {
+                let write_id = one.operation.write_id.get().saturating_add(by);
+                one.operation.write_id = WriteId::new(write_id).unwrap_or(WriteId::MAX);
+            }
+        }
+        Ok(())
+    }
+
+    fn latest_pending_stamp(&mut self) -> Result<Option<Timestamp>> {
+        let pending = self.queue.pending.iter();
+        let ops = pending.filter_map(|seq| self.queue.ops.get(seq));
+        Ok(ops.map(|one| one.operation.occurred_at).max())
+    }
+
+    fn push_rejected(&mut self, op: &RejectedOp) -> Result<()> {
+        self.rejected.push(op.clone());
+        Ok(())
+    }
+
+    fn rejected(&mut self, limit: usize) -> Result<Vec<RejectedOp>> {
+        Ok(self.rejected.iter().take(limit).cloned().collect())
+    }
+
+    fn remove_rejected(&mut self, op_id: &OpId) -> Result<Option<RejectedOp>> {
+        let at = self.rejected.iter().position(|one| one.operation.op_id == *op_id);
+        if at.is_some() && self.undo.rejected.is_none() {
+            self.undo.rejected = Some(self.rejected.clone());
+        }
+        Ok(at.map(|at| self.rejected.remove(at)))
+    }
+
+    fn put_upload(&mut self, upload: &Upload) -> Result<()> {
+        let mut upload = upload.clone();
+        if upload.seq == 0 {
+            self.next_upload += 1;
+            upload.seq = self.next_upload;
+        }
+        let seq = upload.seq;
+        let before = self.set_upload(seq, Some(upload));
+        self.undo.uploads.push((seq, before));
+        Ok(())
+    }
+
+    fn remove_upload(&mut self, seq: i64) -> Result<()> {
+        let before = self.set_upload(seq, None);
+        self.undo.uploads.push((seq, before));
+        Ok(())
+    }
+
+    fn uploads(&mut self, after: i64, at_most: usize) -> Result<Vec<Upload>> {
+        let flushed = |upload: &&Upload| {
+            let seqs = self.queue.by_item.get(&upload.item);
+            !seqs.is_some_and(|seqs| seqs.iter().any(|seq| self.queue.pending.contains(seq)))
+        };
+        let queued = self.uploads.range(after + 1..).map(|(_, upload)| upload);
+        let queued = queued.filter(|upload| upload.state == UploadState::Queued);
+        Ok(queued.filter(flushed).take(at_most).cloned().collect())
+    }
+
+    fn uploads_of_item(&mut self, item: &ItemId) -> Result<Vec<Upload>> {
+        let seqs = self.uploads_of.get(item).into_iter().flatten();
+        Ok(seqs.filter_map(|seq| self.uploads.get(seq).cloned()).collect())
+    }
+
+    fn remove_attached_upload(&mut self, item: &ItemId, blob_id: &BlobId) -> Result<()> {
+        for upload in self.uploads_of_item(item)? {
+            if upload.blob_id == *blob_id && upload.state == UploadState::Attached {
+                self.set_upload(upload.seq, None);
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_attached_uploads(&mut self) -> Result<()> {
+        self.remove_uploads(|upload| upload.state == UploadState::Attached);
+        Ok(())
+    }
+
+    fn reset_uploads(&mut self) -> Result<()> {
+        for upload in self.uploads.values_mut() {
+            if upload.state != UploadState::Rejected {
+                (upload.attach, upload.state) = (None, UploadState::Queued);
+            }
+        }
+        Ok(())
+    }
+
+    fn rejected_uploads(&mut self) -> Result<Vec<Upload>> {
+        let all = self.uploads.values();
+        Ok(all.filter(|upload| upload.state == UploadState::Rejected).cloned().collect())
+    }
+
+    fn counts(&mut self) -> Result<Counts> {
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let of = |state| self.uploads.values().filter(|upload| upload.state == state).count();
+        Ok(Counts {
+            pending: count(self.queue.pending.len()),
+            acknowledged: count(self.queue.acknowledged.len()),
+            rejected: count(self.rejected.len()),
+            uploads: count(of(UploadState::Queued)),
+            rejected_uploads: count(of(UploadState::Rejected)),
+        })
+    }
+
+    fn all_items(&mut self) -> Result<Vec<ItemRow>> {
+        let mut all: Vec<ItemRow> = self.at(Slot::Current).items.values().cloned().collect();
+        all.sort_by(|a, b| a.view.item_id.cmp(&b.view.item_id));
+        Ok(all)
+    }
+
+    fn all_links(&mut self) -> Result<Vec<LinkRow>> {
+        let links = self.at(Slot::Current).links.iter();
+        let mut all: Vec<LinkRow> = links
+            .flat_map(|(parent, children)| {
+                children.iter().map(|(child, at)| LinkRow {
+                    parent: parent.clone(),
+                    child: child.clone(),
+                    authored_at: *at,
+                })
+            })
+            .collect();
+        all.sort_by(|a, b| (&a.parent, &a.child).cmp(&(&b.parent, &b.child)));
+        Ok(all)
+    }
+
+    fn all_grants(&mut self) -> Result<Vec<GrantRow>> {
+        Ok(self.at(Slot::Current).grants.values().cloned().collect())
+    }
+
+    fn all_attachments(&mut self) -> Result<Vec<AttachmentRow>> {
+        let mut all: Vec<_> = self.at(Slot::Current).attachments.iter().collect();
+        all.sort_by(|a, b| a.0.cmp(b.0));
+        Ok(all.into_iter().flat_map(|(_, of_item)| of_item.values().cloned()).collect())
+    }
+}

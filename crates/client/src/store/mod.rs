@@ -1,0 +1,229 @@
+//! The durable replica: one trait of whole transactions, and its back ends.
+
+mod engine;
+mod memory;
+mod rows;
+mod sqlite;
+mod view;
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use vfs_sync_core::clock::HybridClock;
+use vfs_sync_core::content::{RelationKind, Sha256Digest};
+use vfs_sync_core::cursor::Cursor;
+use vfs_sync_core::flush::{FlushCommit, Refused};
+use vfs_sync_core::id::{BlobId, ItemId, OpId, ReplicaId, StagingId, UserId, WriteId};
+use vfs_sync_core::op::{Action, Operation};
+use vfs_sync_core::pull::PageCommit;
+use vfs_sync_core::state::ReplicaState;
+use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::{AttachRequest, ReconcileState, WriteIds};
+
+use crate::error::{ClientError, StopReason};
+use crate::event::ChangeEvent;
+use crate::node::{Node, QueuedOp, RejectedOp};
+
+pub(crate) use memory::memory_store;
+pub(crate) use sqlite::{create_store, open_store};
+
+/// The small part of a replica, kept in memory too.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Meta {
+    pub(crate) client_id: ReplicaId,
+    pub(crate) user: UserId,
+    pub(crate) server: Arc<str>,
+    pub(crate) cursor: Option<Cursor>,
+    pub(crate) baseline: Option<Cursor>,
+    pub(crate) floor: Arc<WriteIds>,
+    /// What a settled pull has told: what reconcile sends.
+    pub(crate) settled: Option<Arc<ReconcileState>>,
+    /// What of it the server has acknowledged: what an attach may require.
+    pub(crate) reconciled: Option<Arc<ReconcileState>>,
+    pub(crate) clock: HybridClock,
+    /// From 1 to one above the greatest write id.
+    pub(crate) next_write_id: u64,
+    pub(crate) stopped: Option<Arc<StopReason>>,
+    pub(crate) items: u64,
+}
+
+impl Meta {
+    pub(crate) fn new(client_id: ReplicaId, user: UserId, server: &str) -> Self {
+        Self {
+            client_id,
+            user,
+            server: server.into(),
+            cursor: None,
+            baseline: None,
+            floor: Arc::default(),
+            settled: None,
+            reconciled: None,
+            clock: HybridClock::default(),
+            next_write_id: 1,
+            stopped: None,
+            items: 0,
+        }
+    }
+}
+
+/// Which copy of the registers a page goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Slot {
+    /// The one that is read.
+    Current,
+    /// The one that a rematerialisation builds beside it.
+    Building,
+}
+
+/// How far the upload of a content is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum UploadState {
+    Queued,
+    /// Attached; the feed has not brought it back yet.
+    Attached,
+    /// Refused for good; the bytes are kept until the user decides.
+    Rejected,
+}
+
+/// A content on its way to the server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Upload {
+    /// The order; 0 until it is queued.
+    pub(crate) seq: i64,
+    pub(crate) item: ItemId,
+    pub(crate) blob_id: BlobId,
+    pub(crate) staging_id: StagingId,
+    pub(crate) size: u64,
+    pub(crate) digest: Sha256Digest,
+    pub(crate) content_type: Option<String>,
+    /// The content that the writer had in front of it.
+    pub(crate) expected: Option<BlobId>,
+    pub(crate) state: UploadState,
+    /// The request, once it was sent: a retry sends the same.
+    pub(crate) attach: Option<AttachRequest>,
+    /// Why it was refused.
+    pub(crate) reason: Option<String>,
+}
+
+impl Upload {
+    /// The attach behind what the server has acknowledged of `client_id`.
+    pub(crate) fn request(&self, client_id: &ReplicaId, at: &ReconcileState) -> AttachRequest {
+        let own = at.last_reconciled_write_ids.get(client_id);
+        AttachRequest {
+            item_id: self.item.clone(),
+            relation_kind: RelationKind::File,
+            client_id: Some(client_id.clone()),
+            required_cursor: Some(at.cursor.clone()),
+            required_last_reconciled_write_ids: Some(
+                own.map(|id| (client_id.clone(), *id)).into_iter().collect(),
+            ),
+            expected_blob_id: Some(self.expected.clone()),
+        }
+    }
+}
+
+/// What is waiting, for `status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Counts {
+    pub(crate) pending: u64,
+    pub(crate) acknowledged: u64,
+    pub(crate) rejected: u64,
+    pub(crate) uploads: u64,
+    pub(crate) rejected_uploads: u64,
+}
+
+/// Edits that go into the queue together.
+#[derive(Debug, Default)]
+pub(crate) struct NewEdits {
+    /// With a random id each.
+    pub(crate) actions: Vec<(OpId, ItemId, Action)>,
+    pub(crate) uploads: Vec<Upload>,
+}
+
+/// What a rematerialisation found, to be swapped in.
+#[derive(Debug)]
+pub(crate) struct Rebuilt {
+    pub(crate) cursor: Option<Cursor>,
+    pub(crate) baseline: Option<Cursor>,
+    pub(crate) floor: WriteIds,
+    pub(crate) settled: WriteIds,
+}
+
+/// A replica. Each call is one transaction: all of it happens, durably, or none.
+pub(crate) trait ReplicaStore: Send {
+    fn meta(&self) -> &Meta;
+
+    /// Applies a checked page to a slot. Gives what changed for a reader, if `events`.
+    fn apply_page(
+        &mut self,
+        slot: Slot,
+        page: PageCommit,
+        events: bool,
+    ) -> Result<Vec<ChangeEvent>, ClientError>;
+
+    /// Checks edits against the tree as it is shown and queues them.
+    fn enqueue(&mut self, edits: NewEdits, now: Timestamp) -> Result<(), ClientError>;
+
+    /// The first operations to push, with the size of their JSON.
+    fn pending(&mut self, at_most: usize) -> Result<Vec<(Operation, usize)>, ClientError>;
+
+    /// Takes over what a push did. Gives the operations that were beaten or refused.
+    fn commit_flush(&mut self, commit: &FlushCommit) -> Result<Vec<ChangeEvent>, ClientError>;
+
+    fn set_reconciled(&mut self, state: ReconcileState) -> Result<(), ClientError>;
+    fn set_stopped(&mut self, reason: Option<StopReason>) -> Result<(), ClientError>;
+
+    /// Empties the building slot.
+    fn begin_rebuild(&mut self) -> Result<(), ClientError>;
+    /// Makes the building slot the current one.
+    fn swap(&mut self, rebuilt: Rebuilt) -> Result<(), ClientError>;
+
+    /// Contents to upload whose items have no operation left to push, in order, after `after`.
+    fn uploads(&mut self, after: i64, at_most: usize) -> Result<Vec<Upload>, ClientError>;
+    fn put_uploads(&mut self, uploads: &[Upload]) -> Result<(), ClientError>;
+    fn remove_upload(&mut self, seq: i64) -> Result<(), ClientError>;
+    fn rejected_uploads(&mut self) -> Result<Vec<Upload>, ClientError>;
+
+    fn node(&mut self, id: &ItemId) -> Result<Option<Node>, ClientError>;
+    fn children(&mut self, parent: Option<&ItemId>) -> Result<Vec<Node>, ClientError>;
+    fn parents(&mut self, id: &ItemId) -> Result<Vec<ItemId>, ClientError>;
+    fn changed_containers(
+        &mut self,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Vec<(ItemId, Cursor)>, ClientError>;
+    fn queue(&mut self, limit: usize) -> Result<Vec<QueuedOp>, ClientError>;
+    fn rejected(&mut self, limit: usize) -> Result<Vec<RejectedOp>, ClientError>;
+    /// Takes an operation from the rejected list and, if `again` is given, queues it under that id.
+    fn settle_rejected(
+        &mut self,
+        op_id: &OpId,
+        again: Option<OpId>,
+        now: Timestamp,
+    ) -> Result<(), ClientError>;
+    fn counts(&mut self) -> Result<Counts, ClientError>;
+
+    fn export(&mut self) -> Result<ReplicaState, ClientError>;
+    /// Whether nothing has happened in it yet.
+    fn is_pristine(&mut self) -> Result<bool, ClientError>;
+    fn hydrate(&mut self, state: ReplicaState) -> Result<(), ClientError>;
+}
+
+/// The greatest write id that the server has told of this client.
+pub(crate) fn own_write_id(meta: &Meta) -> Option<WriteId> {
+    let settled = meta.settled.as_ref();
+    settled
+        .and_then(|state| state.last_reconciled_write_ids.get(&meta.client_id))
+        .max(meta.floor.get(&meta.client_id))
+        .copied()
+}
+
+/// A refusal of the client's own making: the operation cannot be sent.
+pub(crate) fn unsendable(op_id: OpId, detail: &str) -> FlushCommit {
+    let refused = Refused {
+        op_id,
+        reason: Some(vfs_sync_core::wire::PushReason::Malformed),
+        detail: Some(detail.into()),
+    };
+    FlushCommit { rejected: vec![refused], ..FlushCommit::default() }
+}

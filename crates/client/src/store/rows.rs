@@ -1,0 +1,125 @@
+//! What a back end knows: rows and transactions, no rules.
+
+use vfs_sync_core::access::{AccessLevel, Principal};
+use vfs_sync_core::content::Attachment;
+use vfs_sync_core::cursor::Cursor;
+use vfs_sync_core::entry::ItemView;
+use vfs_sync_core::id::{BlobId, ItemId, OpId, RefId, UserId, WriteId};
+use vfs_sync_core::op::Operation;
+use vfs_sync_core::time::Timestamp;
+
+use super::{Counts, Meta, Slot, Upload};
+use crate::error::ClientError;
+use crate::node::{QueuedOp, QueuedState, RejectedOp};
+
+pub(super) type Result<T> = std::result::Result<T, ClientError>;
+
+/// A confirmed item.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct ItemRow {
+    pub(super) view: Box<ItemView>,
+    pub(super) authored_at: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LinkRow {
+    pub(super) parent: ItemId,
+    pub(super) child: ItemId,
+    pub(super) authored_at: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct GrantRow {
+    pub(super) item: ItemId,
+    pub(super) principal: Principal,
+    pub(super) level: AccessLevel,
+    pub(super) authored_at: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct AttachmentRow {
+    pub(super) attachment: Box<Attachment>,
+    pub(super) authored_at: Timestamp,
+}
+
+/// The rows of a replica. Writes happen between `begin` and `commit`; a failed transaction is
+/// rolled back and leaves no trace.
+pub(super) trait Rows: Send {
+    fn begin(&mut self) -> Result<()>;
+    /// Commits, with what of `meta` differs from `before`.
+    fn commit(&mut self, before: &Meta, meta: &Meta) -> Result<()>;
+    fn rollback(&mut self);
+
+    // Registers. `put_*` tell whether the key is new, `remove_*` whether it was there.
+    fn put_item(&mut self, slot: Slot, row: ItemRow) -> Result<bool>;
+    fn remove_item(&mut self, slot: Slot, id: &ItemId) -> Result<bool>;
+    fn item(&mut self, slot: Slot, id: &ItemId) -> Result<Option<ItemRow>>;
+    fn owner(&mut self, slot: Slot, id: &ItemId) -> Result<Option<UserId>>;
+    fn put_link(&mut self, slot: Slot, row: LinkRow) -> Result<()>;
+    fn remove_link(&mut self, slot: Slot, parent: &ItemId, child: &ItemId) -> Result<()>;
+    fn parents(&mut self, slot: Slot, child: &ItemId) -> Result<Vec<ItemId>>;
+    fn children(&mut self, slot: Slot, parent: &ItemId) -> Result<Vec<ItemId>>;
+    fn put_grant(&mut self, slot: Slot, row: GrantRow) -> Result<()>;
+    fn remove_grant(&mut self, slot: Slot, item: &ItemId, principal: &Principal) -> Result<()>;
+    /// The current content replaces the one before; other attachments stand beside each other.
+    fn put_attachment(&mut self, slot: Slot, row: AttachmentRow) -> Result<()>;
+    /// `ref_id` is `None` for the current content.
+    fn remove_attachment(
+        &mut self,
+        slot: Slot,
+        item: &ItemId,
+        ref_id: Option<&RefId>,
+    ) -> Result<()>;
+    fn content(&mut self, slot: Slot, item: &ItemId) -> Result<Option<AttachmentRow>>;
+
+    // Derived from the registers.
+    fn bump_container(&mut self, slot: Slot, id: &ItemId, at: &Cursor) -> Result<()>;
+    fn changed_containers(
+        &mut self,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Vec<(ItemId, Cursor)>>;
+    fn set_top(&mut self, slot: Slot, id: &ItemId, top: bool) -> Result<()>;
+    fn tops(&mut self) -> Result<Vec<ItemId>>;
+
+    fn clear(&mut self, slot: Slot) -> Result<()>;
+    fn swap_slots(&mut self) -> Result<()>;
+
+    // The queue, in order.
+    fn push_queue(&mut self, op: &Operation, state: QueuedState) -> Result<()>;
+    fn queue_is_empty(&mut self) -> Result<bool>;
+    fn queue_of_item(&mut self, item: &ItemId) -> Result<Vec<QueuedOp>>;
+    /// The items of the operations that name `parent`.
+    fn queue_of_parent(&mut self, parent: &ItemId) -> Result<Vec<ItemId>>;
+    fn pending(&mut self, at_most: usize) -> Result<Vec<(Operation, usize)>>;
+    fn queue(&mut self, limit: usize) -> Result<Vec<QueuedOp>>;
+    fn acknowledge(&mut self, op_id: &OpId) -> Result<bool>;
+    fn unacknowledge_all(&mut self) -> Result<()>;
+    fn remove_queued(&mut self, op_id: &OpId) -> Result<Option<Operation>>;
+    /// The items and actions of acknowledged operations up to a write id, which it removes.
+    fn remove_covered(&mut self, through: WriteId) -> Result<Vec<Operation>>;
+    fn shift_pending(&mut self, by: u64) -> Result<()>;
+    fn latest_pending_stamp(&mut self) -> Result<Option<Timestamp>>;
+
+    fn push_rejected(&mut self, op: &RejectedOp) -> Result<()>;
+    fn rejected(&mut self, limit: usize) -> Result<Vec<RejectedOp>>;
+    fn remove_rejected(&mut self, op_id: &OpId) -> Result<Option<RejectedOp>>;
+
+    // Contents on their way.
+    /// Inserts an upload whose `seq` is 0, else replaces it.
+    fn put_upload(&mut self, upload: &Upload) -> Result<()>;
+    fn remove_upload(&mut self, seq: i64) -> Result<()>;
+    fn uploads(&mut self, after: i64, at_most: usize) -> Result<Vec<Upload>>;
+    fn uploads_of_item(&mut self, item: &ItemId) -> Result<Vec<Upload>>;
+    fn remove_attached_upload(&mut self, item: &ItemId, blob_id: &BlobId) -> Result<()>;
+    fn remove_attached_uploads(&mut self) -> Result<()>;
+    fn reset_uploads(&mut self) -> Result<()>;
+    fn rejected_uploads(&mut self) -> Result<Vec<Upload>>;
+    fn counts(&mut self) -> Result<Counts>;
+
+    // All rows of the current slot, in the order of their keys.
+    fn all_items(&mut self) -> Result<Vec<ItemRow>>;
+    fn all_links(&mut self) -> Result<Vec<LinkRow>>;
+    fn all_grants(&mut self) -> Result<Vec<GrantRow>>;
+    fn all_attachments(&mut self) -> Result<Vec<AttachmentRow>>;
+}

@@ -1,0 +1,564 @@
+//! The replica in a SQLite file: WAL, every commit on disk before it is acknowledged.
+//!
+//! The registers are there twice, as slot `a` and `b`: one is read, the other is what a
+//! rematerialisation builds. Which is which is a row of `meta`, so that swapping is one write.
+
+mod open;
+mod queue;
+mod schema;
+
+use std::path::PathBuf;
+
+use rusqlite::{Connection, OptionalExtension as _, Params, Row, params};
+use serde::{Deserialize, Serialize};
+use vfs_sync_core::access::{AccessLevel, Principal, PrincipalType};
+use vfs_sync_core::content::{Attachment, RelationKind};
+use vfs_sync_core::cursor::Cursor;
+use vfs_sync_core::entry::ItemView;
+use vfs_sync_core::id::{BlobId, ChangeId, ItemId, OpId, PrincipalId, RefId, UserId, WriteId};
+use vfs_sync_core::item::{Encrypted, Name, ObjectType};
+use vfs_sync_core::op::Operation;
+use vfs_sync_core::time::Timestamp;
+
+use super::rows::{AttachmentRow, GrantRow, ItemRow, LinkRow, Result, Rows};
+use super::{Counts, Meta, Slot, Upload};
+use crate::error::ClientError;
+use crate::node::{QueuedOp, QueuedState, RejectedOp};
+
+pub(crate) use open::{create_store, open_store};
+
+/// The statement for a slot: the table's name is followed by the slot's letter.
+macro_rules! by_slot {
+    ($rows:expr, $slot:expr, $before:literal, $after:literal) => {
+        if $rows.is_b($slot) {
+            concat!($before, "_b", $after)
+        } else {
+            concat!($before, "_a", $after)
+        }
+    };
+}
+
+pub(super) struct SqliteRows {
+    conn: Connection,
+    path: PathBuf,
+    /// Whether slot `b` is the current one.
+    current_b: bool,
+    /// As before the running transaction.
+    committed_b: bool,
+    /// Held as long as the replica is open.
+    _lock: std::fs::File,
+}
+
+/// An item's body: what is looked for by nothing but its id.
+#[derive(Serialize, Deserialize)]
+struct StoredItem {
+    object_type: ObjectType,
+    name: Option<String>,
+    /// JSON text: the compact encoding does not describe itself.
+    metadata: String,
+    encrypted: Option<Encrypted>,
+    created_at: Timestamp,
+    access_level: AccessLevel,
+    authored_at: Timestamp,
+}
+
+impl SqliteRows {
+    fn is_b(&self, slot: Slot) -> bool {
+        self.current_b == (slot == Slot::Current)
+    }
+
+    fn failed(&self, error: &rusqlite::Error) -> ClientError {
+        storage_error(&self.path, error)
+    }
+
+    fn corrupt(&self, what: &str, reason: impl std::fmt::Display) -> ClientError {
+        ClientError::CorruptReplica {
+            path: self.path.display().to_string(),
+            reason: format!("{what}: {reason}"),
+        }
+    }
+
+    /// Runs a statement; gives how many rows it changed.
+    fn run(&self, sql: &str, params: impl Params) -> Result<usize> {
+        let run = || self.conn.prepare_cached(sql)?.execute(params);
+        run().map_err(|error| self.failed(&error))
+    }
+
+    fn one<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>> {
+        let run = || self.conn.prepare_cached(sql)?.query_row(params, read).optional();
+        run().map_err(|error| self.failed(&error))
+    }
+
+    fn all<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        mut read: impl FnMut(&Row<'_>) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let failed = |error: rusqlite::Error| self.failed(&error);
+        let mut statement = self.conn.prepare_cached(sql).map_err(failed)?;
+        let mut rows = statement.query(params).map_err(failed)?;
+        let mut all = Vec::new();
+        while let Some(row) = rows.next().map_err(failed)? {
+            all.push(read(row)?);
+        }
+        Ok(all)
+    }
+
+    fn get<T: rusqlite::types::FromSql>(&self, row: &Row<'_>, index: usize) -> Result<T> {
+        row.get(index).map_err(|error| self.failed(&error))
+    }
+
+    fn time(&self, row: &Row<'_>, index: usize) -> Result<Timestamp> {
+        let millis: i64 = self.get(row, index)?;
+        Timestamp::from_millis(millis).ok_or_else(|| self.corrupt("a time", "is out of range"))
+    }
+
+    /// Reads an id, text or JSON text.
+    fn id<T>(&self, row: &Row<'_>, index: usize) -> Result<T>
+    where
+        T: std::str::FromStr,
+        T::Err: std::fmt::Display,
+    {
+        let text = row.get_ref(index).map_err(|error| self.failed(&error))?;
+        let text = text.as_str().map_err(|error| self.corrupt("an id", error))?;
+        text.parse().map_err(|error| self.corrupt("an id", error))
+    }
+
+    fn json<T: serde::de::DeserializeOwned>(&self, what: &str, text: &str) -> Result<T> {
+        serde_json::from_str(text).map_err(|error| self.corrupt(what, error))
+    }
+
+    fn bytes<T: serde::de::DeserializeOwned>(&self, what: &str, bytes: &[u8]) -> Result<T> {
+        postcard::from_bytes(bytes).map_err(|error| self.corrupt(what, error))
+    }
+
+    fn item_row(&self, row: &Row<'_>) -> Result<ItemRow> {
+        let body = row.get_ref(2).map_err(|error| self.failed(&error))?;
+        let body = body.as_blob().map_err(|error| self.corrupt("an item", error))?;
+        let stored: StoredItem = self.bytes("an item", body)?;
+        let name = stored.name.map(Name::new).transpose();
+        let view = ItemView {
+            item_id: self.id(row, 0)?,
+            owner_id: self.id(row, 1)?,
+            object_type: stored.object_type,
+            name: name.map_err(|error| self.corrupt("a name", error))?,
+            metadata: self.json("metadata", &stored.metadata)?,
+            encrypted: stored.encrypted,
+            created_at: stored.created_at,
+            access_level: stored.access_level,
+        };
+        Ok(ItemRow { view: Box::new(view), authored_at: stored.authored_at })
+    }
+
+    fn attachment_row(&self, row: &Row<'_>) -> Result<AttachmentRow> {
+        let body: Vec<u8> = self.get(row, 0)?;
+        let attachment: Box<Attachment> = self.bytes("an attachment", &body)?;
+        Ok(AttachmentRow { attachment, authored_at: self.time(row, 1)? })
+    }
+}
+
+/// How an error of the database is told.
+pub(super) fn storage_error(path: &std::path::Path, error: &rusqlite::Error) -> ClientError {
+    use rusqlite::ErrorCode;
+    let path = path.display().to_string();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => ClientError::CorruptReplica {
+            path,
+            reason: format!("{error}; restore it from a backup, or make a new replica and sync"),
+        },
+        Some(ErrorCode::DiskFull) => {
+            ClientError::Storage(format!("the disk of {path} is full: free some space"))
+        }
+        _ => ClientError::Storage(format!("{path}: {error}")),
+    }
+}
+
+fn kind_text(kind: PrincipalType) -> &'static str {
+    match kind {
+        PrincipalType::User => "user",
+        PrincipalType::Group => "group",
+        PrincipalType::Organization => "organization",
+    }
+}
+
+fn level_number(level: AccessLevel) -> i64 {
+    match level {
+        AccessLevel::Read => 1,
+        AccessLevel::Write => 2,
+        AccessLevel::Admin => 3,
+    }
+}
+
+/// Attachments are told apart by their id; the current content has none to be found by.
+fn ref_key(attachment: &Attachment) -> &str {
+    match attachment.relation_kind {
+        RelationKind::File => "",
+        _ => attachment.ref_id.as_str(),
+    }
+}
+
+fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    postcard::to_stdvec(value).expect("writing to memory does not fail")
+}
+
+impl Rows for SqliteRows {
+    fn begin(&mut self) -> Result<()> {
+        self.committed_b = self.current_b;
+        if !self.conn.is_autocommit() {
+            // A panic left a transaction open: nothing of it was promised.
+            self.rollback();
+        }
+        self.run("BEGIN IMMEDIATE", []).map(drop)
+    }
+
+    fn commit(&mut self, before: &Meta, meta: &Meta) -> Result<()> {
+        self.put_meta(Some(before), meta)?;
+        self.run("COMMIT", []).map(drop)
+    }
+
+    fn rollback(&mut self) {
+        self.current_b = self.committed_b;
+        // SQLite may have rolled back by itself already: then there is nothing left to do.
+        let _ = self.conn.execute_batch("ROLLBACK");
+    }
+
+    fn put_item(&mut self, slot: Slot, row: ItemRow) -> Result<bool> {
+        let view = &row.view;
+        let body = encode(&StoredItem {
+            object_type: view.object_type,
+            name: view.name.as_ref().map(|name| name.as_str().to_owned()),
+            metadata: serde_json::to_string(&view.metadata).expect("JSON is JSON"),
+            encrypted: view.encrypted.clone(),
+            created_at: view.created_at,
+            access_level: view.access_level,
+            authored_at: row.authored_at,
+        });
+        let (id, owner) = (view.item_id.as_str(), view.owner_id.as_str());
+        let insert = by_slot!(
+            self,
+            slot,
+            "INSERT INTO items",
+            " (id, owner, body) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING"
+        );
+        if self.run(insert, params![id, owner, body])? == 1 {
+            return Ok(true);
+        }
+        let update =
+            by_slot!(self, slot, "UPDATE items", " SET owner = ?2, body = ?3 WHERE id = ?1");
+        self.run(update, params![id, owner, body])?;
+        Ok(false)
+    }
+
+    fn remove_item(&mut self, slot: Slot, id: &ItemId) -> Result<bool> {
+        let sql = by_slot!(self, slot, "DELETE FROM items", " WHERE id = ?1");
+        Ok(self.run(sql, [id.as_str()])? == 1)
+    }
+
+    fn item(&mut self, slot: Slot, id: &ItemId) -> Result<Option<ItemRow>> {
+        let sql = by_slot!(self, slot, "SELECT id, owner, body FROM items", " WHERE id = ?1");
+        Ok(self.all(sql, [id.as_str()], |row| self.item_row(row))?.pop())
+    }
+
+    fn owner(&mut self, slot: Slot, id: &ItemId) -> Result<Option<UserId>> {
+        let sql = by_slot!(self, slot, "SELECT owner FROM items", " WHERE id = ?1");
+        Ok(self.all(sql, [id.as_str()], |row| self.id(row, 0))?.pop())
+    }
+
+    fn put_link(&mut self, slot: Slot, row: LinkRow) -> Result<()> {
+        let sql = by_slot!(
+            self,
+            slot,
+            "INSERT INTO links",
+            " (parent, child, authored_at) VALUES (?1, ?2, ?3)
+              ON CONFLICT DO UPDATE SET authored_at = excluded.authored_at"
+        );
+        let (parent, child) = (row.parent.as_str(), row.child.as_str());
+        self.run(sql, params![parent, child, row.authored_at.as_millis()]).map(drop)
+    }
+
+    fn remove_link(&mut self, slot: Slot, parent: &ItemId, child: &ItemId) -> Result<()> {
+        let sql = by_slot!(self, slot, "DELETE FROM links", " WHERE parent = ?1 AND child = ?2");
+        self.run(sql, [parent.as_str(), child.as_str()]).map(drop)
+    }
+
+    fn parents(&mut self, slot: Slot, child: &ItemId) -> Result<Vec<ItemId>> {
+        let sql =
+            by_slot!(self, slot, "SELECT parent FROM links", " WHERE child = ?1 ORDER BY parent");
+        self.all(sql, [child.as_str()], |row| self.id(row, 0))
+    }
+
+    fn children(&mut self, slot: Slot, parent: &ItemId) -> Result<Vec<ItemId>> {
+        let sql =
+            by_slot!(self, slot, "SELECT child FROM links", " WHERE parent = ?1 ORDER BY child");
+        self.all(sql, [parent.as_str()], |row| self.id(row, 0))
+    }
+
+    fn put_grant(&mut self, slot: Slot, row: GrantRow) -> Result<()> {
+        let sql = by_slot!(
+            self,
+            slot,
+            "INSERT OR REPLACE INTO grants",
+            " (item, kind, principal, level, authored_at) VALUES (?1, ?2, ?3, ?4, ?5)"
+        );
+        let (kind, id) = (kind_text(row.principal.kind), row.principal.id.as_str());
+        let (level, at) = (level_number(row.level), row.authored_at.as_millis());
+        self.run(sql, params![row.item.as_str(), kind, id, level, at]).map(drop)
+    }
+
+    fn remove_grant(&mut self, slot: Slot, item: &ItemId, principal: &Principal) -> Result<()> {
+        let sql = by_slot!(
+            self,
+            slot,
+            "DELETE FROM grants",
+            " WHERE item = ?1 AND kind = ?2 AND principal = ?3"
+        );
+        let (kind, id) = (kind_text(principal.kind), principal.id.as_str());
+        self.run(sql, [item.as_str(), kind, id]).map(drop)
+    }
+
+    fn put_attachment(&mut self, slot: Slot, row: AttachmentRow) -> Result<()> {
+        let sql = by_slot!(
+            self,
+            slot,
+            "INSERT OR REPLACE INTO attachments",
+            " (item, ref_id, body, authored_at) VALUES (?1, ?2, ?3, ?4)"
+        );
+        let (item, key) = (row.attachment.item_id.as_str(), ref_key(&row.attachment));
+        let at = row.authored_at.as_millis();
+        self.run(sql, params![item, key, encode(&row.attachment), at]).map(drop)
+    }
+
+    fn remove_attachment(
+        &mut self,
+        slot: Slot,
+        item: &ItemId,
+        ref_id: Option<&RefId>,
+    ) -> Result<()> {
+        let sql =
+            by_slot!(self, slot, "DELETE FROM attachments", " WHERE item = ?1 AND ref_id = ?2");
+        self.run(sql, [item.as_str(), ref_id.map_or("", RefId::as_str)]).map(drop)
+    }
+
+    fn content(&mut self, slot: Slot, item: &ItemId) -> Result<Option<AttachmentRow>> {
+        let sql = by_slot!(
+            self,
+            slot,
+            "SELECT body, authored_at FROM attachments",
+            " WHERE item = ?1 AND ref_id = ''"
+        );
+        Ok(self.all(sql, [item.as_str()], |row| self.attachment_row(row))?.pop())
+    }
+
+    fn bump_container(&mut self, slot: Slot, id: &ItemId, at: &Cursor) -> Result<()> {
+        let sql = by_slot!(
+            self,
+            slot,
+            "INSERT OR REPLACE INTO containers",
+            " (id, changed_at, change_id) VALUES (?1, ?2, ?3)"
+        );
+        let (millis, change) = (at.changed_at.as_millis(), at.change_id.as_str());
+        self.run(sql, params![id.as_str(), millis, change]).map(drop)
+    }
+
+    fn changed_containers(
+        &mut self,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Vec<(ItemId, Cursor)>> {
+        let sql = by_slot!(
+            self,
+            Slot::Current,
+            "SELECT id, changed_at, change_id FROM containers",
+            " WHERE (changed_at, change_id) > (?1, ?2) ORDER BY changed_at, change_id, id LIMIT ?3"
+        );
+        let millis = after.map_or(i64::MIN, |cursor| cursor.changed_at.as_millis());
+        let change = after.map_or("", |cursor| cursor.change_id.as_str());
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.all(sql, params![millis, change, limit], |row| {
+            let change_id: ChangeId = self.id(row, 2)?;
+            Ok((self.id(row, 0)?, Cursor { changed_at: self.time(row, 1)?, change_id }))
+        })
+    }
+
+    fn set_top(&mut self, slot: Slot, id: &ItemId, top: bool) -> Result<()> {
+        let sql = if top {
+            by_slot!(self, slot, "INSERT INTO tops", " (id) VALUES (?1) ON CONFLICT DO NOTHING")
+        } else {
+            by_slot!(self, slot, "DELETE FROM tops", " WHERE id = ?1")
+        };
+        self.run(sql, [id.as_str()]).map(drop)
+    }
+
+    fn tops(&mut self) -> Result<Vec<ItemId>> {
+        let sql = by_slot!(self, Slot::Current, "SELECT id FROM tops", " ORDER BY id");
+        self.all(sql, [], |row| self.id(row, 0))
+    }
+
+    fn clear(&mut self, slot: Slot) -> Result<()> {
+        self.run(by_slot!(self, slot, "DELETE FROM items", ""), [])?;
+        self.run(by_slot!(self, slot, "DELETE FROM links", ""), [])?;
+        self.run(by_slot!(self, slot, "DELETE FROM grants", ""), [])?;
+        self.run(by_slot!(self, slot, "DELETE FROM attachments", ""), [])?;
+        self.run(by_slot!(self, slot, "DELETE FROM containers", ""), [])?;
+        self.run(by_slot!(self, slot, "DELETE FROM tops", ""), []).map(drop)
+    }
+
+    fn swap_slots(&mut self) -> Result<()> {
+        self.current_b = !self.current_b;
+        let current = if self.current_b { "b" } else { "a" };
+        self.run("INSERT OR REPLACE INTO meta (key, value) VALUES ('slot', ?1)", [current])
+            .map(drop)
+    }
+
+    fn push_queue(&mut self, op: &Operation, state: QueuedState) -> Result<()> {
+        self.insert_queued(op, state)
+    }
+    fn queue_is_empty(&mut self) -> Result<bool> {
+        self.one("SELECT 1 FROM queue LIMIT 1", [], |_| Ok(())).map(|found| found.is_none())
+    }
+    fn queue_of_item(&mut self, item: &ItemId) -> Result<Vec<QueuedOp>> {
+        self.queued("WHERE item = ?1 ORDER BY seq", [item.as_str()])
+    }
+    fn queue_of_parent(&mut self, parent: &ItemId) -> Result<Vec<ItemId>> {
+        let sql = "SELECT DISTINCT item FROM queue WHERE parent = ?1";
+        self.all(sql, [parent.as_str()], |row| self.id(row, 0))
+    }
+    fn pending(&mut self, at_most: usize) -> Result<Vec<(Operation, usize)>> {
+        self.pending_operations(at_most)
+    }
+    fn queue(&mut self, limit: usize) -> Result<Vec<QueuedOp>> {
+        self.queued("ORDER BY seq LIMIT ?1", [i64::try_from(limit).unwrap_or(i64::MAX)])
+    }
+    fn acknowledge(&mut self, op_id: &OpId) -> Result<bool> {
+        let sql = "UPDATE queue SET state = 1 WHERE op_id = ?1";
+        Ok(self.run(sql, [op_id.as_str()])? == 1)
+    }
+    fn unacknowledge_all(&mut self) -> Result<()> {
+        self.run("UPDATE queue SET state = 0 WHERE state = 1", []).map(drop)
+    }
+    fn remove_queued(&mut self, op_id: &OpId) -> Result<Option<Operation>> {
+        let found = self.queued("WHERE op_id = ?1", [op_id.as_str()])?.pop();
+        self.run("DELETE FROM queue WHERE op_id = ?1", [op_id.as_str()])?;
+        Ok(found.map(|one| one.operation))
+    }
+    fn remove_covered(&mut self, through: WriteId) -> Result<Vec<Operation>> {
+        self.take_covered(through)
+    }
+    fn shift_pending(&mut self, by: u64) -> Result<()> {
+        self.shift(by)
+    }
+    fn latest_pending_stamp(&mut self) -> Result<Option<Timestamp>> {
+        let sql = "SELECT max(occurred_at) FROM queue WHERE state = 0";
+        let millis: Option<i64> = self.one(sql, [], |row| row.get(0))?.flatten();
+        Ok(millis.and_then(Timestamp::from_millis))
+    }
+
+    fn push_rejected(&mut self, op: &RejectedOp) -> Result<()> {
+        self.insert_rejected(op)
+    }
+    fn rejected(&mut self, limit: usize) -> Result<Vec<RejectedOp>> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.rejected_where("ORDER BY seq LIMIT ?1", [limit])
+    }
+    fn remove_rejected(&mut self, op_id: &OpId) -> Result<Option<RejectedOp>> {
+        let found = self.rejected_where("WHERE op_id = ?1", [op_id.as_str()])?.pop();
+        self.run("DELETE FROM rejected WHERE op_id = ?1", [op_id.as_str()])?;
+        Ok(found)
+    }
+
+    fn put_upload(&mut self, upload: &Upload) -> Result<()> {
+        self.write_upload(upload)
+    }
+    fn remove_upload(&mut self, seq: i64) -> Result<()> {
+        self.run("DELETE FROM uploads WHERE seq = ?1", [seq]).map(drop)
+    }
+    fn uploads(&mut self, after: i64, at_most: usize) -> Result<Vec<Upload>> {
+        let limit = i64::try_from(at_most).unwrap_or(i64::MAX);
+        self.uploads_where(
+            "WHERE seq > ?1 AND state = 0 AND NOT EXISTS (
+                 SELECT 1 FROM queue WHERE queue.item = uploads.item AND queue.state = 0)
+             ORDER BY seq LIMIT ?2",
+            [after, limit],
+        )
+    }
+    fn uploads_of_item(&mut self, item: &ItemId) -> Result<Vec<Upload>> {
+        self.uploads_where("WHERE item = ?1 ORDER BY seq", [item.as_str()])
+    }
+    fn remove_attached_upload(&mut self, item: &ItemId, blob_id: &BlobId) -> Result<()> {
+        let sql = "DELETE FROM uploads WHERE item = ?1 AND blob_id = ?2 AND state = 1";
+        self.run(sql, [item.as_str(), blob_id.as_str()]).map(drop)
+    }
+    fn remove_attached_uploads(&mut self) -> Result<()> {
+        self.run("DELETE FROM uploads WHERE state = 1", []).map(drop)
+    }
+    fn reset_uploads(&mut self) -> Result<()> {
+        self.reset_all_uploads()
+    }
+    fn rejected_uploads(&mut self) -> Result<Vec<Upload>> {
+        self.uploads_where("WHERE state = 2 ORDER BY seq", [])
+    }
+    fn counts(&mut self) -> Result<Counts> {
+        self.count_all()
+    }
+
+    fn all_items(&mut self) -> Result<Vec<ItemRow>> {
+        let slot = Slot::Current;
+        let sql = by_slot!(self, slot, "SELECT id, owner, body FROM items", " ORDER BY id");
+        self.all(sql, [], |row| self.item_row(row))
+    }
+    fn all_links(&mut self) -> Result<Vec<LinkRow>> {
+        let sql = by_slot!(
+            self,
+            Slot::Current,
+            "SELECT parent, child, authored_at FROM links",
+            " ORDER BY parent, child"
+        );
+        self.all(sql, [], |row| {
+            let (parent, child) = (self.id(row, 0)?, self.id(row, 1)?);
+            Ok(LinkRow { parent, child, authored_at: self.time(row, 2)? })
+        })
+    }
+    fn all_grants(&mut self) -> Result<Vec<GrantRow>> {
+        let sql = by_slot!(
+            self,
+            Slot::Current,
+            "SELECT item, kind, principal, level, authored_at FROM grants",
+            " ORDER BY item, kind, principal"
+        );
+        let mut grants = self.all(sql, [], |row| {
+            let kind: String = self.get(row, 1)?;
+            let kind = match kind.as_str() {
+                "user" => PrincipalType::User,
+                "group" => PrincipalType::Group,
+                "organization" => PrincipalType::Organization,
+                other => return Err(self.corrupt("a principal's type", other)),
+            };
+            let id: PrincipalId = self.id(row, 2)?;
+            let level = match self.get::<i64>(row, 3)? {
+                1 => AccessLevel::Read,
+                2 => AccessLevel::Write,
+                3 => AccessLevel::Admin,
+                other => return Err(self.corrupt("an access level", other)),
+            };
+            let (item, principal) = (self.id(row, 0)?, Principal { kind, id });
+            Ok(GrantRow { item, principal, level, authored_at: self.time(row, 4)? })
+        })?;
+        grants.sort_by(|a, b| (&a.item, &a.principal).cmp(&(&b.item, &b.principal)));
+        Ok(grants)
+    }
+    fn all_attachments(&mut self) -> Result<Vec<AttachmentRow>> {
+        let sql = by_slot!(
+            self,
+            Slot::Current,
+            "SELECT body, authored_at FROM attachments",
+            " ORDER BY item, ref_id"
+        );
+        self.all(sql, [], |row| self.attachment_row(row))
+    }
+}

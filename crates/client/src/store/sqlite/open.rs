@@ -1,0 +1,206 @@
+//! Making and opening a replica's file, and the small rows that say what it is.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::Path;
+use std::sync::Arc;
+
+use rusqlite::{Connection, params};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use vfs_sync_core::clock::HybridClock;
+use vfs_sync_core::time::Timestamp;
+
+use super::schema::{APPLICATION_ID, FORMAT, create};
+use super::{SqliteRows, storage_error};
+use crate::error::ClientError;
+use crate::store::engine::Engine;
+use crate::store::rows::{Result, Rows as _};
+use crate::store::{Meta, ReplicaStore};
+
+const FILE: &str = "replica.db";
+const LOCK: &str = "replica.lock";
+
+fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join(LOCK);
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(ClientError::io(format!("cannot open {}", path.display())))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(ClientError::InUse(dir.display().to_string())),
+        Err(TryLockError::Error(error)) => {
+            Err(ClientError::io(format!("cannot lock {}", path.display()))(error))
+        }
+    }
+}
+
+fn connect(path: &Path) -> Result<Connection> {
+    let open = || {
+        let conn = Connection::open(path)?;
+        conn.set_prepared_statement_cache_capacity(128);
+        conn.pragma_update(None, "journal_mode", "WAL")?;
+        conn.pragma_update(None, "synchronous", "FULL")?;
+        conn.pragma_update(None, "cache_size", -32_768)?;
+        conn.pragma_update(None, "trusted_schema", false)?;
+        conn.pragma_update(None, "wal_autocheckpoint", 4_000)?;
+        Ok(conn)
+    };
+    open().map_err(|error| storage_error(path, &error))
+}
+
+fn pragma(conn: &Connection, path: &Path, name: &str) -> Result<i64> {
+    conn.pragma_query_value(None, name, |row| row.get(0))
+        .map_err(|error| storage_error(path, &error))
+}
+
+/// Makes a replica in `dir`.
+pub(crate) fn create_store(dir: &Path, meta: Meta) -> Result<Box<dyn ReplicaStore>> {
+    std::fs::create_dir_all(dir)
+        .map_err(ClientError::io(format!("cannot make {}", dir.display())))?;
+    let path = dir.join(FILE);
+    let exists =
+        || ClientError::ReplicaExists(format!("there is a replica in {} already", dir.display()));
+    if path.exists() {
+        return Err(exists());
+    }
+    let lock = lock(dir)?;
+    if path.exists() {
+        return Err(exists());
+    }
+    // A crash on the way leaves a file under another name, which the next attempt replaces.
+    let draft = dir.join("replica.db.new");
+    match std::fs::remove_file(&draft) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(ClientError::io(format!("cannot remove {}", draft.display()))(error));
+        }
+        _ => {}
+    }
+    {
+        let conn = Connection::open(&draft).map_err(|error| storage_error(&draft, &error))?;
+        let mut rows = SqliteRows {
+            conn,
+            path: draft.clone(),
+            current_b: false,
+            committed_b: false,
+            _lock: lock.try_clone().map_err(ClientError::io("cannot share the lock"))?,
+        };
+        rows.begin()?;
+        let fill = rows.conn.execute_batch(&format!(
+            "{} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT};",
+            create()
+        ));
+        fill.map_err(|error| storage_error(&draft, &error))?;
+        rows.put_meta(None, &meta)?;
+        rows.run("COMMIT", [])?;
+        let close = rows.conn.close();
+        close.map_err(|(_, error)| storage_error(&draft, &error))?;
+    }
+    std::fs::rename(&draft, &path)
+        .map_err(ClientError::io(format!("cannot make {}", path.display())))?;
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(ClientError::io(format!("cannot sync {}", dir.display())))?;
+    open_locked(dir, lock)
+}
+
+/// Opens the replica in `dir`.
+pub(crate) fn open_store(dir: &Path) -> Result<Box<dyn ReplicaStore>> {
+    if !dir.join(FILE).is_file() {
+        return Err(ClientError::ReplicaExists(format!(
+            "there is no replica in {}: make one first",
+            dir.display()
+        )));
+    }
+    open_locked(dir, lock(dir)?)
+}
+
+fn open_locked(dir: &Path, lock: File) -> Result<Box<dyn ReplicaStore>> {
+    let path = dir.join(FILE);
+    let conn = connect(&path)?;
+    let foreign =
+        |reason: String| ClientError::CorruptReplica { path: path.display().to_string(), reason };
+    if pragma(&conn, &path, "application_id")? != APPLICATION_ID {
+        return Err(foreign("it is a database of another program".into()));
+    }
+    let found = pragma(&conn, &path, "user_version")?;
+    if found > FORMAT {
+        let path = path.display().to_string();
+        return Err(ClientError::NewerReplica { path, found, known: FORMAT });
+    }
+    if found != FORMAT {
+        return Err(foreign(format!("it has format {found}, which no version ever wrote")));
+    }
+    let (current_b, committed_b) = (false, false);
+    let mut rows = SqliteRows { conn, path, current_b, committed_b, _lock: lock };
+    let meta = rows.load_meta()?;
+    Ok(Box::new(Engine::new(rows, meta)))
+}
+
+type StoredClock = (Option<Timestamp>, Option<Timestamp>);
+
+impl SqliteRows {
+    fn put<T: Serialize + PartialEq>(
+        &self,
+        key: &str,
+        before: Option<&T>,
+        value: &T,
+    ) -> Result<()> {
+        if before == Some(value) {
+            return Ok(());
+        }
+        let text = serde_json::to_string(value).expect("the replica's values serialize");
+        let sql = "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)";
+        self.run(sql, params![key, text]).map(drop)
+    }
+
+    pub(super) fn put_meta(&self, before: Option<&Meta>, meta: &Meta) -> Result<()> {
+        let clock = |meta: &Meta| -> StoredClock { (meta.clock.last(), meta.clock.seen()) };
+        self.put("clientId", before.map(|b| &b.client_id), &meta.client_id)?;
+        self.put("user", before.map(|b| &b.user), &meta.user)?;
+        self.put("server", before.map(|b| &b.server), &meta.server)?;
+        self.put("cursor", before.map(|b| &b.cursor), &meta.cursor)?;
+        self.put("baseline", before.map(|b| &b.baseline), &meta.baseline)?;
+        self.put("floor", before.map(|b| &b.floor), &meta.floor)?;
+        self.put("settled", before.map(|b| &b.settled), &meta.settled)?;
+        self.put("reconciled", before.map(|b| &b.reconciled), &meta.reconciled)?;
+        self.put("clock", before.map(clock).as_ref(), &clock(meta))?;
+        self.put("nextWriteId", before.map(|b| &b.next_write_id), &meta.next_write_id)?;
+        self.put("stopped", before.map(|b| &b.stopped), &meta.stopped)?;
+        self.put("items", before.map(|b| &b.items), &meta.items)
+    }
+
+    fn load<T: DeserializeOwned>(&self, key: &str) -> Result<T> {
+        let sql = "SELECT value FROM meta WHERE key = ?1";
+        let text: Option<String> = self.one(sql, [key], |row| row.get(0))?;
+        let text = text.ok_or_else(|| self.corrupt(key, "is missing"))?;
+        self.json(key, &text)
+    }
+
+    fn load_meta(&mut self) -> Result<Meta> {
+        let sql = "SELECT value FROM meta WHERE key = 'slot'";
+        let slot: Option<String> = self.one(sql, [], |row| row.get(0))?;
+        self.current_b = match slot.as_deref() {
+            None | Some("a") => false,
+            Some("b") => true,
+            Some(other) => return Err(self.corrupt("slot", other)),
+        };
+        let (last, seen): StoredClock = self.load("clock")?;
+        Ok(Meta {
+            client_id: self.load("clientId")?,
+            user: self.load("user")?,
+            server: self.load::<Arc<str>>("server")?,
+            cursor: self.load("cursor")?,
+            baseline: self.load("baseline")?,
+            floor: self.load("floor")?,
+            settled: self.load("settled")?,
+            reconciled: self.load("reconciled")?,
+            clock: HybridClock::new(last, seen),
+            next_write_id: self.load("nextWriteId")?,
+            stopped: self.load("stopped")?,
+            items: self.load("items")?,
+        })
+    }
+}

@@ -1,0 +1,191 @@
+//! Reading: the confirmed rows with the queue on top. Nothing here scans the queue.
+
+use std::collections::BTreeSet;
+
+use vfs_sync_core::id::{ItemId, UserId};
+use vfs_sync_core::tree::{Node, NodeContent, Overlay, overlay_parents};
+
+use super::rows::{ItemRow, Result, Rows};
+use super::{Slot, UploadState};
+
+pub(super) struct View<'a, R> {
+    pub(super) rows: &'a mut R,
+    pub(super) user: &'a UserId,
+    pub(super) slot: Slot,
+}
+
+impl<R: Rows> View<'_, R> {
+    pub(super) fn node(&mut self, id: &ItemId) -> Result<Option<Node>> {
+        let confirmed = self.rows.item(self.slot, id)?;
+        let confirmed = match confirmed {
+            Some(row) => Some(self.confirmed_node(row)?),
+            None => None,
+        };
+        let queued = self.rows.queue_of_item(id)?;
+        let mut overlay = Overlay::new(self.user, confirmed);
+        for one in &queued {
+            let owner = match one.operation.parent() {
+                Some(parent) => self.owner(parent)?,
+                None => None,
+            };
+            overlay.apply(&one.operation, owner);
+        }
+        let Some(mut node) = overlay.finish() else { return Ok(None) };
+        let uploads = self.rows.uploads_of_item(id)?;
+        let on_its_way = |state| state != UploadState::Rejected;
+        if let Some(upload) = uploads.into_iter().rfind(|upload| on_its_way(upload.state)) {
+            node.pending = true;
+            node.content = Some(NodeContent {
+                blob_id: upload.blob_id,
+                size: upload.size,
+                digest: upload.digest,
+                content_type: upload.content_type.map(Into::into),
+            });
+        }
+        Ok(Some(node))
+    }
+
+    fn confirmed_node(&mut self, row: ItemRow) -> Result<Node> {
+        let view = *row.view;
+        let content = self.rows.content(self.slot, &view.item_id)?.map(|row| NodeContent {
+            blob_id: row.attachment.blob_id,
+            size: row.attachment.size,
+            digest: row.attachment.digest,
+            content_type: row.attachment.content_type,
+        });
+        Ok(Node {
+            id: view.item_id,
+            owner: view.owner_id,
+            object_type: view.object_type,
+            name: view.name,
+            metadata: view.metadata,
+            encrypted: view.encrypted,
+            created_at: view.created_at,
+            access_level: view.access_level,
+            content,
+            pending: false,
+        })
+    }
+
+    /// Whose an item is, also if it is deleted in the queue; `None` if it is not known.
+    fn owner(&mut self, id: &ItemId) -> Result<Option<UserId>> {
+        if let Some(owner) = self.rows.owner(self.slot, id)? {
+            return Ok(Some(owner));
+        }
+        // Created in the queue: it belongs to the tree that it was created in. The chain of
+        // creations is as long as the tree is deep, and ids in it cannot repeat.
+        let (mut at, mut steps) = (id.clone(), 0);
+        loop {
+            let queued = self.rows.queue_of_item(&at)?;
+            let Some(first) = queued.first() else { return Ok(None) };
+            let Some(parent) = first.operation.parent().cloned() else {
+                return Ok(Some(self.user.clone()));
+            };
+            if let Some(owner) = self.rows.owner(self.slot, &parent)? {
+                return Ok(Some(owner));
+            }
+            (at, steps) = (parent, steps + 1);
+            if steps > 10_000 {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The containers of an item, those that are deleted included.
+    pub(super) fn all_parents(&mut self, id: &ItemId) -> Result<BTreeSet<ItemId>> {
+        let mut parents: BTreeSet<ItemId> = self.rows.parents(self.slot, id)?.into_iter().collect();
+        let queued = self.rows.queue_of_item(id)?;
+        if queued.is_empty() {
+            return Ok(parents);
+        }
+        let confirmed = self.rows.owner(self.slot, id)?.is_some();
+        for one in &queued {
+            let mut owners = Vec::new();
+            if let (Some(to), false) = (one.operation.parent(), parents.is_empty()) {
+                let new_owner = self.owner(to)?;
+                for parent in &parents.clone() {
+                    let owner = self.owner(parent)?;
+                    if owner.is_some() && new_owner.is_some() && owner != new_owner {
+                        owners.push(parent.clone());
+                    }
+                }
+            }
+            overlay_parents(&mut parents, &one.operation, confirmed, |parent, _| {
+                !owners.contains(parent)
+            });
+        }
+        Ok(parents)
+    }
+
+    /// The containers of an item that are shown.
+    pub(super) fn parents(&mut self, id: &ItemId) -> Result<Vec<ItemId>> {
+        let mut shown = Vec::new();
+        for parent in self.all_parents(id)? {
+            if self.node(&parent)?.is_some() {
+                shown.push(parent);
+            }
+        }
+        Ok(shown)
+    }
+
+    pub(super) fn children(&mut self, parent: &ItemId) -> Result<Vec<Node>> {
+        let mut ids = self.rows.children(self.slot, parent)?;
+        let queue_is_empty = self.rows.queue_is_empty()?;
+        if !queue_is_empty {
+            ids.extend(self.rows.queue_of_parent(parent)?);
+            ids.sort();
+            ids.dedup();
+        }
+        let mut nodes = Vec::with_capacity(ids.len());
+        for id in ids {
+            if !queue_is_empty && !self.all_parents(&id)?.contains(parent) {
+                continue;
+            }
+            nodes.extend(self.node(&id)?);
+        }
+        Ok(nodes)
+    }
+
+    /// Whether the queue deletes an item.
+    fn is_queue_deleted(&mut self, id: &ItemId) -> Result<bool> {
+        use vfs_sync_core::op::Action;
+        let mut deleted = false;
+        for one in self.rows.queue_of_item(id)? {
+            match one.operation.action {
+                Action::Delete => deleted = true,
+                Action::Upsert(_) => deleted = false,
+                _ => {}
+            }
+        }
+        Ok(deleted)
+    }
+
+    /// Whether an item is shown at the top: it is there, and hangs under nothing shown of its own
+    /// tree.
+    pub(super) fn is_top(&mut self, id: &ItemId, queue_is_empty: bool) -> Result<bool> {
+        let owner = self.rows.owner(self.slot, id)?;
+        if queue_is_empty && owner.is_none() {
+            return Ok(false);
+        }
+        let (owner, parents) = if queue_is_empty {
+            (owner, self.rows.parents(self.slot, id)?)
+        } else {
+            if self.node(id)?.is_none() {
+                return Ok(false);
+            }
+            let owner = match owner {
+                None => self.owner(id)?,
+                known => known,
+            };
+            (owner, self.all_parents(id)?.into_iter().collect())
+        };
+        for parent in parents {
+            let other = self.owner(&parent)?;
+            let in_tree = other.is_none() || other == owner;
+            if in_tree && (queue_is_empty || !self.is_queue_deleted(&parent)?) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,270 @@
+//! What works without a server: a durable tree, edits visible at once, names, the queue.
+
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use vfs_sync_client::core::id::{ItemId, UserId};
+use vfs_sync_client::core::item::{Name, ObjectType};
+use vfs_sync_client::{
+    ClientConfig, ClientError, Delete, HttpConfig, HttpTransport, StateExport, StaticToken,
+    SyncClient, Transport,
+};
+
+fn nowhere() -> Arc<dyn Transport> {
+    let config = HttpConfig::new("http://127.0.0.1:1");
+    Arc::new(HttpTransport::new(config, StaticToken::new("t")).unwrap())
+}
+
+fn user() -> UserId {
+    UserId::new("alice").unwrap()
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+fn create(dir: &Path) -> SyncClient {
+    SyncClient::create_replica(dir, user(), "s", nowhere(), ClientConfig::default()).unwrap()
+}
+
+fn open(dir: &Path) -> Result<SyncClient, ClientError> {
+    SyncClient::open(dir, nowhere(), ClientConfig::default())
+}
+
+/// Runs a test on both back ends.
+fn check(test: impl Fn(&SyncClient)) {
+    let dir = tempfile::tempdir().unwrap();
+    test(&create(dir.path()));
+    test(&SyncClient::in_memory(user(), nowhere(), ClientConfig::default()).unwrap());
+}
+
+fn names(client: &SyncClient, parent: Option<&ItemId>) -> Vec<String> {
+    client.children(parent).unwrap().into_iter().map(|child| child.name).collect()
+}
+
+fn paths(client: &SyncClient) -> Vec<String> {
+    client.snapshot(None).unwrap().map(|entry| entry.unwrap().path).collect()
+}
+
+fn export(client: &SyncClient) -> String {
+    let mut bytes = Vec::new();
+    client.export_state(StateExport::default(), &mut bytes).unwrap();
+    String::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn edits_are_visible_at_once() {
+    check(|client| {
+        let docs = client.create_folder(None, name("docs")).unwrap();
+        let file = client.create_file(Some(&docs), name("a.txt")).unwrap();
+        assert_eq!(paths(client), ["docs", "docs/a.txt"]);
+        client.rename(&file, name("b.txt")).unwrap();
+        client.set_metadata(&file, vec![("mode".into(), Some(420.into()))]).unwrap();
+        let node = client.resolve("/docs/b.txt").unwrap();
+        assert_eq!(node.id, file);
+        assert_eq!(node.metadata["mode"], 420);
+        assert!(node.pending);
+        let other = client.create_folder(None, name("other")).unwrap();
+        client.move_to(&file, Some(&other)).unwrap();
+        assert_eq!(paths(client), ["docs", "other", "other/b.txt"]);
+        client.move_to(&file, None).unwrap();
+        assert_eq!(paths(client), ["b.txt", "docs", "other"]);
+        client.move_to(&docs, Some(&other)).unwrap();
+        assert_eq!(client.path_of(&docs).unwrap(), "other/docs");
+        let error = client.move_to(&other, Some(&docs)).unwrap_err();
+        assert!(matches!(error, ClientError::Cycle { .. }), "{error}");
+        assert_eq!(client.delete(&other, Delete::Item).unwrap(), 1);
+        assert_eq!(paths(client), ["b.txt", "docs"], "what hung there alone goes to the top");
+    });
+}
+
+#[test]
+fn a_recursive_delete_spares_what_hangs_elsewhere_too() {
+    check(|client| {
+        let top = client.create_folder(None, name("top")).unwrap();
+        let inner = client.create_folder(Some(&top), name("inner")).unwrap();
+        let gone = client.create_file(Some(&inner), name("gone")).unwrap();
+        let shared = client.create_file(Some(&inner), name("shared")).unwrap();
+        let other = client.create_folder(None, name("other")).unwrap();
+        client.link(&shared, &other).unwrap();
+        assert_eq!(client.delete(&top, Delete::Recursive).unwrap(), 3);
+        assert_eq!(paths(client), ["other", "other/shared"]);
+        assert_eq!(client.node(&gone).unwrap(), None);
+    });
+}
+
+#[test]
+fn a_batch_is_queued_whole_or_not_at_all() {
+    check(|client| {
+        client.create_folder(None, name("before")).unwrap();
+        let state = export(client);
+        let mut batch = client.batch();
+        let folder = batch.create(ObjectType::Folder, None, name("f"), Vec::new());
+        batch.create(ObjectType::File, Some(&folder), name("x"), Vec::new());
+        batch.rename(&ItemId::new("nobody").unwrap(), name("y"));
+        assert!(matches!(batch.commit(), Err(ClientError::UnknownItem(_))));
+        assert_eq!(export(client), state);
+        assert_eq!(paths(client), ["before"]);
+        let mut batch = client.batch();
+        let folder = batch.create(ObjectType::Folder, None, name("f"), Vec::new());
+        batch.create(ObjectType::File, Some(&folder), name("x"), Vec::new());
+        assert_eq!(batch.commit().unwrap().len(), 2);
+        assert_eq!(paths(client), ["before", "f", "f/x"]);
+    });
+}
+
+#[test]
+fn what_was_queued_is_there_after_a_reopen() {
+    let dir = tempfile::tempdir().unwrap();
+    let client = create(dir.path());
+    let folder = client.create_folder(None, name("f")).unwrap();
+    let file = client.create_file(Some(&folder), name("x")).unwrap();
+    client.put_content(&file, &b"hello"[..]).unwrap();
+    let (state, id) = (export(&client), client.client_id());
+    drop(client);
+    let client = open(dir.path()).unwrap();
+    assert_eq!(client.client_id(), id);
+    assert_eq!(export(&client), state);
+    assert_eq!(paths(&client), ["f", "f/x"]);
+    assert_eq!(client.queue(10).unwrap().len(), 2);
+    assert_eq!(client.node(&file).unwrap().unwrap().content.unwrap().size, 5);
+    assert_eq!(client.status().unwrap().uploads, 1);
+}
+
+#[test]
+fn one_process_at_a_time_has_a_replica_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let client = create(dir.path());
+    assert!(matches!(open(dir.path()), Err(ClientError::InUse(_))));
+    drop(client);
+    assert!(open(dir.path()).is_ok());
+}
+
+#[test]
+fn a_file_that_is_no_replica_of_this_version_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(matches!(open(dir.path()), Err(ClientError::ReplicaExists(_))));
+    drop(create(dir.path()));
+    let file = dir.path().join("replica.db");
+    let pragma = |text: &str| {
+        rusqlite::Connection::open(&file).unwrap().execute_batch(text).unwrap();
+    };
+    pragma("PRAGMA user_version = 99");
+    assert!(matches!(open(dir.path()), Err(ClientError::NewerReplica { found: 99, .. })));
+    pragma("PRAGMA user_version = 1; UPDATE meta SET value = '{' WHERE key = 'floor'");
+    let error = open(dir.path()).unwrap_err();
+    assert!(error.to_string().contains("floor"), "{error}");
+    pragma("PRAGMA application_id = 5");
+    let error = open(dir.path()).unwrap_err();
+    assert!(error.to_string().contains("another program"), "{error}");
+    std::fs::write(&file, "not a database, whatever it is called".repeat(100)).unwrap();
+    assert!(matches!(open(dir.path()), Err(ClientError::CorruptReplica { .. })));
+    let again =
+        SyncClient::create_replica(dir.path(), user(), "s", nowhere(), ClientConfig::default());
+    assert!(matches!(again, Err(ClientError::ReplicaExists(_))));
+}
+
+#[test]
+fn siblings_with_one_name_are_told_apart() {
+    check(|client| {
+        let first = client.create_file(None, name("n.txt")).unwrap();
+        client.create_file(None, name("n.txt")).unwrap();
+        let shown = names(client, None);
+        assert_eq!(shown.len(), 2);
+        assert_eq!(shown[1], "n.txt");
+        assert!(shown[0].starts_with("n (conflict "), "{shown:?}");
+        assert_eq!(client.resolve("n.txt").unwrap().id, first);
+    });
+}
+
+#[test]
+fn a_copy_has_its_own_items_and_contents() {
+    check(|client| {
+        let folder = client.create_folder(None, name("f")).unwrap();
+        let file = client.create_file(Some(&folder), name("x")).unwrap();
+        client.put_content(&file, &b"hello"[..]).unwrap();
+        client.copy(&folder, None, name("g")).unwrap();
+        assert_eq!(paths(client), ["f", "f/x", "g", "g/x"]);
+        let copy = client.resolve("g/x").unwrap();
+        let original = client.resolve("f/x").unwrap();
+        let (copy, original) = (copy.content.unwrap(), original.content.unwrap());
+        assert_eq!(copy.digest, original.digest);
+        assert_ne!(copy.blob_id, original.blob_id);
+    });
+}
+
+#[test]
+fn metadata_beyond_the_protocols_bounds_is_refused() {
+    check(|client| {
+        let file = client.create_file(None, name("x")).unwrap();
+        let many = |from: usize| {
+            (from..from + 40).map(|n| (format!("k{n}"), Some(n.into()))).collect::<Vec<_>>()
+        };
+        client.set_metadata(&file, many(0)).unwrap();
+        assert!(matches!(client.set_metadata(&file, many(40)), Err(ClientError::Invalid(_))));
+        let large = vec![("k0".into(), Some("x".repeat(17_000).into()))];
+        assert!(matches!(client.set_metadata(&file, large), Err(ClientError::Invalid(_))));
+    });
+}
+
+#[test]
+fn an_exported_state_survives_hydrating_byte_for_byte() {
+    check(|client| {
+        let folder = client.create_folder(None, name("f")).unwrap();
+        client.create_file(Some(&folder), name("x")).unwrap();
+        let state = export(client);
+        let other = SyncClient::in_memory_for_hydrate(
+            user(),
+            client.client_id(),
+            nowhere(),
+            ClientConfig::default(),
+        )
+        .unwrap();
+        let outcome = other.hydrate_state(state.as_bytes()).unwrap();
+        assert_eq!((outcome.items, outcome.queued), (0, 2));
+        assert_eq!(export(&other), state);
+        assert_eq!(paths(&other), ["f", "f/x"]);
+        let error = other.hydrate_state(state.as_bytes()).unwrap_err();
+        assert_eq!(
+            error.violation().unwrap().signature(),
+            "hydrate:hydrateGuardrailViolation",
+            "a client that is not pristine"
+        );
+    });
+}
+
+#[test]
+fn a_redacted_state_has_no_names_and_cannot_be_hydrated() {
+    check(|client| {
+        let file = client.create_file(None, name("secret.txt")).unwrap();
+        client.set_metadata(&file, vec![("diary".into(), Some("private".into()))]).unwrap();
+        let mut bytes = Vec::new();
+        client.export_state(StateExport { redact: true }, &mut bytes).unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        for word in ["secret", "diary", "private"] {
+            assert!(!text.contains(word), "{text}");
+        }
+        let id = client.client_id();
+        let other =
+            SyncClient::in_memory_for_hydrate(user(), id, nowhere(), ClientConfig::default());
+        let error = other.unwrap().hydrate_state(text.as_bytes()).unwrap_err();
+        assert!(error.to_string().contains("redacted"), "{error}");
+    });
+}
+
+#[test]
+#[ignore = "reading contents comes next"]
+fn a_content_is_read_back_from_the_cache() {
+    check(|client| {
+        let file = client.create_file(None, name("x")).unwrap();
+        client.put_content(&file, &b"one"[..]).unwrap();
+        let second = client.put_content(&file, &b"second"[..]).unwrap();
+        assert_eq!(client.status().unwrap().uploads, 1, "nobody had heard of the first");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let local = runtime.block_on(client.read_content(&file)).unwrap();
+        let mut text = String::new();
+        local.reader().unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!((text.as_str(), local.digest()), ("second", second.digest));
+    });
+}

@@ -1,0 +1,215 @@
+//! The flush cycle: what to push next, and what an answer does to the queue.
+
+use crate::guardrail::Violation;
+use crate::id::{OpId, WriteId};
+use crate::limits::{MAX_PUSH_BYTES, MAX_PUSH_OPERATIONS, MAX_STALE_RECOVERIES};
+use crate::op::Operation;
+use crate::time::Timestamp;
+use crate::wire::{PushReason, PushResponse, PushStatus};
+
+/// Bytes of a push's body besides its operations: the client's id and the frame.
+const FRAME_BYTES: usize = 512;
+
+/// One flush: pushes until nothing is pending.
+#[derive(Debug, Clone)]
+pub struct FlushCycle {
+    /// Recoveries since the last push that got somewhere.
+    recoveries: u32,
+    /// How far the write ids of all that is pending are shifted, not yet durably.
+    shift: u64,
+    /// How many operations the next push may have.
+    at_most: usize,
+}
+
+/// An operation that left the queue without being applied.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refused {
+    /// Which.
+    pub op_id: OpId,
+    /// Why.
+    pub reason: Option<PushReason>,
+    /// What more the server told.
+    pub detail: Option<String>,
+}
+
+/// What an answered push does to the queue: all of it goes into one transaction.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct FlushCommit {
+    /// Applied, now or before: overlaid until a settled pull covers them.
+    pub acknowledged: Vec<OpId>,
+    /// Beaten: off the queue.
+    pub outdated: Vec<Refused>,
+    /// Refused: to the list of rejected operations.
+    pub rejected: Vec<Refused>,
+    /// Shift the write ids of everything that was pending before this push by so much.
+    pub shift: u64,
+    /// The server believed less than the clock said: no more than this.
+    pub believed: Option<Timestamp>,
+}
+
+/// What to do after an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FlushStep {
+    /// Commit, and push what is left.
+    Commit(FlushCommit),
+    /// Commit what there is, pull until settled, call [`FlushCycle::recover`], push again.
+    Recover {
+        /// What was decided before the first stale operation, if anything was.
+        commit: Option<FlushCommit>,
+        /// The replica's last write id, as the server told.
+        last_write_id: Option<WriteId>,
+    },
+}
+
+/// An answer that does not fit the push.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} {reason}")]
+pub struct MalformedResults {
+    /// Which part of it.
+    pub field: String,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// Why a flush ends early.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum FlushError {
+    /// The answer does not fit the push; nothing of it is to be taken.
+    #[error(transparent)]
+    Malformed(#[from] MalformedResults),
+    /// The recoveries are used up.
+    #[error("{0}")]
+    Violation(Box<Violation>),
+    /// The counter has no room left.
+    #[error("the replica's write ids are used up: make a new replica")]
+    WriteIdsUsedUp,
+}
+
+impl Default for FlushCycle {
+    fn default() -> Self {
+        Self { recoveries: 0, shift: 0, at_most: MAX_PUSH_OPERATIONS }
+    }
+}
+
+impl FlushCycle {
+    /// How many operations to read from the head of the queue for the next push.
+    #[must_use]
+    pub fn at_most(&self) -> usize {
+        self.at_most
+    }
+
+    /// Takes as many of `pending`, the head of the queue with the size of each operation's JSON,
+    /// as one push can carry; at least one. Their write ids are as this cycle has rebased them.
+    ///
+    /// # Errors
+    /// [`FlushError::WriteIdsUsedUp`].
+    pub fn batch(&self, pending: Vec<(Operation, usize)>) -> Result<Vec<Operation>, FlushError> {
+        let mut bytes = FRAME_BYTES;
+        let mut batch = Vec::with_capacity(pending.len().min(self.at_most));
+        for (mut op, size) in pending {
+            // A rebased write id may be longer than the one that was measured.
+            bytes += size + 1 + 16;
+            if batch.len() == self.at_most || (!batch.is_empty() && bytes > MAX_PUSH_BYTES) {
+                break;
+            }
+            op.write_id = WriteId::new(op.write_id.get().saturating_add(self.shift))
+                .ok_or(FlushError::WriteIdsUsedUp)?;
+            batch.push(op);
+        }
+        Ok(batch)
+    }
+
+    /// The server says that a push of `count` operations is too large. Gives whether to try
+    /// again with fewer; otherwise the one operation is itself too large.
+    pub fn too_large(&mut self, count: usize) -> bool {
+        self.at_most = (count / 2).max(1);
+        count > 1
+    }
+
+    /// What the answer to a push of `sent` does.
+    ///
+    /// # Errors
+    /// The answer does not fit, or the recoveries are used up: nothing is to be committed.
+    pub fn results(
+        &mut self,
+        sent: &[Operation],
+        answer: &PushResponse,
+    ) -> Result<FlushStep, FlushError> {
+        check_fit(sent, answer)?;
+        let mut commit = FlushCommit { shift: self.shift, ..FlushCommit::default() };
+        let (mut stale, mut last_write_id) = (0, None);
+        let mut held_back = false;
+        for (op, result) in sent.iter().zip(&answer.results) {
+            let refused = || Refused {
+                op_id: op.op_id.clone(),
+                reason: result.reason,
+                detail: result.detail.clone(),
+            };
+            match result.status {
+                PushStatus::Applied | PushStatus::AlreadyApplied => {
+                    commit.acknowledged.push(op.op_id.clone());
+                    held_back |= result.authored_at.is_some_and(|at| at < op.occurred_at);
+                    commit.believed = commit.believed.max(result.authored_at);
+                }
+                PushStatus::OutdatedOp => commit.outdated.push(refused()),
+                PushStatus::InvalidOp => commit.rejected.push(refused()),
+                PushStatus::StaleWriteId => {
+                    stale += 1;
+                    last_write_id = last_write_id.max(result.last_write_id);
+                }
+            }
+        }
+        if !held_back {
+            commit.believed = None;
+        }
+        let progress = stale < sent.len();
+        if progress {
+            (self.recoveries, self.shift) = (0, 0);
+            self.at_most = (self.at_most * 2).min(MAX_PUSH_OPERATIONS);
+        }
+        if stale == 0 {
+            return Ok(FlushStep::Commit(commit));
+        }
+        if self.recoveries == MAX_STALE_RECOVERIES {
+            return Err(FlushError::Violation(Box::new(Violation::StaleWriteRecoveryExhausted {
+                attempts: self.recoveries,
+                max_attempts: MAX_STALE_RECOVERIES,
+                stale_results: stale,
+            })));
+        }
+        self.recoveries += 1;
+        Ok(FlushStep::Recover { commit: progress.then_some(commit), last_write_id })
+    }
+
+    /// Rebases what is pending above `last`, the greatest write id that the server has told of
+    /// this replica; `first` is the durable write id at the head of the queue. The rebase becomes
+    /// durable with the first push that gets somewhere.
+    pub fn recover(&mut self, first: WriteId, last: WriteId) {
+        let needed = (last.get() + 1).saturating_sub(first.get());
+        self.shift = self.shift.max(needed);
+    }
+}
+
+fn check_fit(sent: &[Operation], answer: &PushResponse) -> Result<(), MalformedResults> {
+    let malformed = |field: String, reason: &str| MalformedResults { field, reason: reason.into() };
+    if sent.first().is_some_and(|op| op.replica_id != answer.client_id) {
+        return Err(malformed("clientId".into(), "is not the client's"));
+    }
+    if answer.results.len() != sent.len() {
+        let reason = format!("has {} elements for {}", answer.results.len(), sent.len());
+        return Err(malformed("results".into(), &reason));
+    }
+    let mut stale = false;
+    for (index, (op, result)) in sent.iter().zip(&answer.results).enumerate() {
+        if result.op_id.as_ref() != Some(&op.op_id) {
+            return Err(malformed(format!("results[{index}].opId"), "is not the one sent"));
+        }
+        let is_stale = result.status == PushStatus::StaleWriteId;
+        if stale && !is_stale {
+            let reason = "is decided after a stale one";
+            return Err(malformed(format!("results[{index}].status"), reason));
+        }
+        stale |= is_stale;
+    }
+    Ok(())
+}

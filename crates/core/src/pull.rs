@@ -1,0 +1,219 @@
+//! The pull cycle: checks each page and says what to commit, or which rule was broken.
+//!
+//! ```
+//! use vfs_sync_core::pull::PullCycle;
+//! use vfs_sync_core::wire::{PullPage, WriteIds};
+//!
+//! let mut cycle = PullCycle::new(None, None, WriteIds::new());
+//! let page = PullPage {
+//!     items: Vec::new(), next_cursor: None, has_more: false,
+//!     last_reconciled_write_ids: WriteIds::new(), baseline: None,
+//! };
+//! assert!(cycle.page(page).unwrap().settled.is_some());
+//! ```
+
+use std::collections::HashSet;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use crate::cursor::Cursor;
+use crate::entry::Entry;
+use crate::guardrail::{Stage, Violation};
+use crate::id::ChangeId;
+use crate::limits::MAX_WRITE_ID_ENTRIES;
+use crate::time::Timestamp;
+use crate::wire::{PullPage, WriteIds};
+
+/// One pull until settled.
+#[derive(Debug, Clone)]
+pub struct PullCycle {
+    cursor: Option<Cursor>,
+    baseline: Option<Cursor>,
+    floor: WriteIds,
+    seen: HashSet<OpHash, BuildHasherDefault<FirstBytes>>,
+}
+
+/// What a good page comes to: all of it goes into one transaction.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PageCommit {
+    /// To apply, in this order.
+    pub entries: Vec<Entry>,
+    /// What has then been applied.
+    pub cursor: Option<Cursor>,
+    /// What to send along from then on.
+    pub baseline: Option<Cursor>,
+    /// The new floor, if the page raised it.
+    pub floor: Option<WriteIds>,
+    /// The greatest time in the page, for the clock.
+    pub latest: Option<Timestamp>,
+    /// The server's map, if the page settled the pull.
+    pub settled: Option<WriteIds>,
+}
+
+impl PullCycle {
+    /// A cycle that goes on from `cursor`; `floor` has the write ids seen in all pages before.
+    #[must_use]
+    pub fn new(cursor: Option<Cursor>, baseline: Option<Cursor>, floor: WriteIds) -> Self {
+        Self { cursor, baseline, floor, seen: HashSet::default() }
+    }
+
+    /// The cursor to ask with.
+    #[must_use]
+    pub fn cursor(&self) -> Option<&Cursor> {
+        self.cursor.as_ref()
+    }
+
+    /// The baseline to send along.
+    #[must_use]
+    pub fn baseline(&self) -> Option<&Cursor> {
+        self.baseline.as_ref()
+    }
+
+    /// Checks a page, in the order of the guardrail table, and goes on behind it.
+    ///
+    /// # Errors
+    /// The first rule that the page breaks; then the cycle is as it was.
+    pub fn page(&mut self, page: PullPage) -> Result<PageCommit, Violation> {
+        check_write_ids(&self.floor, &page.last_reconciled_write_ids)?;
+        if page.has_more && page.items.is_empty() {
+            return Err(Violation::EmptyPageWithMore);
+        }
+        self.check_replay(&page.items)?;
+        if let Err(violation) = self.check_positions(&page) {
+            for entry in &page.items {
+                self.seen.remove(&OpHash::of(&entry.position.change_id));
+            }
+            return Err(violation);
+        }
+        if self.cursor.is_none() && page.baseline.is_some() {
+            self.baseline = page.baseline;
+        }
+        if let Some(last) = page.items.last() {
+            self.cursor = Some(last.position.clone());
+        }
+        if self.baseline.is_some() && self.cursor >= self.baseline {
+            self.baseline = None;
+        }
+        let latest =
+            page.items.iter().map(|entry| entry.position.changed_at.max(entry.body.authored_at));
+        Ok(PageCommit {
+            latest: latest.max(),
+            floor: raise(&mut self.floor, &page.last_reconciled_write_ids),
+            settled: (!page.has_more).then_some(page.last_reconciled_write_ids),
+            entries: page.items,
+            cursor: self.cursor.clone(),
+            baseline: self.baseline.clone(),
+        })
+    }
+
+    /// Takes the page's ids as seen, unless one was.
+    fn check_replay(&mut self, items: &[Entry]) -> Result<(), Violation> {
+        for (index, entry) in items.iter().enumerate() {
+            let op_id = &entry.position.change_id;
+            if !self.seen.insert(OpHash::of(op_id)) {
+                for before in &items[..index] {
+                    self.seen.remove(&OpHash::of(&before.position.change_id));
+                }
+                return Err(Violation::DuplicateOpReplay { op_id: op_id.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_positions(&self, page: &PullPage) -> Result<(), Violation> {
+        let tail = page.items.last().map(|entry| &entry.position);
+        if let Some(tail) = tail {
+            let missing = page.has_more && page.next_cursor.is_none();
+            let differs = page.next_cursor.as_ref().is_some_and(|next| next != tail);
+            if missing || differs {
+                return Err(Violation::NextCursorMismatch {
+                    next_cursor: page.next_cursor.clone(),
+                    page_cursor: tail.clone(),
+                });
+            }
+        }
+        let mut before = self.cursor.as_ref();
+        if let (Some(local), Some(incoming)) = (before, tail.or(page.next_cursor.as_ref())) {
+            if incoming < local {
+                return Err(Violation::PullCursorRegression {
+                    previous: local.clone(),
+                    incoming: incoming.clone(),
+                });
+            }
+        }
+        for (item_index, entry) in page.items.iter().enumerate() {
+            if before.is_some_and(|before| entry.position <= *before) {
+                let op_id = entry.position.change_id.clone();
+                return Err(Violation::ItemsOutOfOrder { item_index, op_id });
+            }
+            before = Some(&entry.position);
+        }
+        Ok(())
+    }
+}
+
+fn check_write_ids(floor: &WriteIds, incoming: &WriteIds) -> Result<(), Violation> {
+    for (replica_id, &write_id) in incoming {
+        if let Some(&previous) = floor.get(replica_id) {
+            if write_id < previous {
+                return Err(Violation::LastWriteIdRegression {
+                    stage: Stage::Pull,
+                    replica_id: replica_id.clone(),
+                    previous,
+                    incoming: write_id,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Raises the floor to `map`; gives it if that changed it. Of replicas that the server stopped
+/// naming it forgets some once there are too many, as the server does.
+fn raise(floor: &mut WriteIds, map: &WriteIds) -> Option<WriteIds> {
+    let mut changed = false;
+    for (replica, &write_id) in map {
+        if floor.get(replica) != Some(&write_id) {
+            floor.insert(replica.clone(), write_id);
+            changed = true;
+        }
+    }
+    if floor.len() > 2 * MAX_WRITE_ID_ENTRIES {
+        floor.retain(|replica, _| map.contains_key(replica));
+    }
+    changed.then(|| floor.clone())
+}
+
+/// What stands for an id in the set of those seen: half a strong hash, so that a long cycle takes
+/// little memory and nobody can make two ids that look alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct OpHash([u8; 16]);
+
+impl OpHash {
+    fn of(id: &ChangeId) -> Self {
+        let hash = blake3::hash(id.as_str().as_bytes());
+        Self(hash.as_bytes()[..16].try_into().expect("a hash has 32 bytes"))
+    }
+}
+
+impl std::hash::Hash for OpHash {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(&self.0[..8]);
+    }
+}
+
+/// The first bytes of a hash are hash enough.
+#[derive(Debug, Clone, Copy, Default)]
+struct FirstBytes(u64);
+
+impl Hasher for FirstBytes {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.0 ^= u64::from_le_bytes(word);
+        }
+    }
+}

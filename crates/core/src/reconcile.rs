@@ -1,0 +1,45 @@
+//! Reconcile: telling the server what has been applied, and checking what it acknowledges.
+
+use crate::guardrail::{Stage, Violation};
+use crate::id::ReplicaId;
+use crate::wire::{ReconcileRequest, ReconcileResponse, ReconcileState};
+
+/// The request that tells `state`.
+#[must_use]
+pub fn request(client_id: ReplicaId, state: &ReconcileState) -> ReconcileRequest {
+    ReconcileRequest {
+        client_id,
+        cursor: state.cursor.clone(),
+        last_reconciled_write_ids: state.last_reconciled_write_ids.clone(),
+    }
+}
+
+/// Checks that the acknowledgement is not behind what was sent. A replica that the server no
+/// longer names is none behind.
+///
+/// The acknowledged state may be ahead (another copy of this client told more): it is never
+/// pulled from.
+///
+/// # Errors
+/// The rule that it breaks.
+pub fn check(sent: &ReconcileRequest, answer: &ReconcileResponse) -> Result<(), Violation> {
+    if answer.cursor < sent.cursor {
+        return Err(Violation::ReconcileCursorRegression {
+            previous: sent.cursor.clone(),
+            incoming: answer.cursor.clone(),
+        });
+    }
+    for (replica_id, &previous) in &sent.last_reconciled_write_ids {
+        if let Some(&incoming) = answer.last_reconciled_write_ids.get(replica_id) {
+            if incoming < previous {
+                return Err(Violation::LastWriteIdRegression {
+                    stage: Stage::Reconcile,
+                    replica_id: replica_id.clone(),
+                    previous,
+                    incoming,
+                });
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,204 @@
+//! A replica's exported state: canonical JSON, the same bytes for the same state, and every check
+//! that stands before it is taken over.
+
+mod check;
+mod form;
+
+use std::io::Write;
+
+use crate::access::{AccessLevel, Principal};
+use crate::clock::HybridClock;
+use crate::content::Attachment;
+use crate::cursor::Cursor;
+use crate::entry::ItemView;
+use crate::id::{ItemId, ReplicaId, UserId};
+use crate::item::{Encrypted, Metadata, Name};
+use crate::op::{Action, Operation};
+use crate::time::Timestamp;
+use crate::wire::{PushReason, ReconcileState, WriteIds};
+
+pub use check::parse;
+
+/// What names the form in the JSON.
+pub const FORMAT: &str = "vfs-sync.replica-state";
+/// The version of the form.
+pub const VERSION: u64 = 1;
+
+/// All that a replica knows, but for contents and what passes: attempts, times, the stop reason.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReplicaState {
+    /// The replica.
+    pub client_id: ReplicaId,
+    /// Whose it is.
+    pub user_id: UserId,
+    /// What it has applied.
+    pub replay_cursor: Option<Cursor>,
+    /// The feed's head at the first pull, while the cursor is below it.
+    pub baseline: Option<Cursor>,
+    /// The greatest write ids seen in any page.
+    pub write_id_floor: WriteIds,
+    /// What a settled pull has told.
+    pub reconcile_state: Option<ReconcileState>,
+    /// The clock's last stamp, and the greatest time seen.
+    pub clock: HybridClock,
+    /// One above the greatest write id used.
+    pub next_local_write_id: u64,
+    /// By item id.
+    pub items: Vec<ItemRegister>,
+    /// By parent, then child.
+    pub links: Vec<LinkRegister>,
+    /// By item, then principal.
+    pub grants: Vec<GrantRegister>,
+    /// By item; its content before its other attachments, those by id.
+    pub attachments: Vec<AttachmentRegister>,
+    /// By container id.
+    pub container_clocks: Vec<ContainerClock>,
+    /// In order.
+    pub queue: Vec<QueuedOperation>,
+    /// In order.
+    pub rejected: Vec<RejectedOperation>,
+}
+
+/// A confirmed item.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ItemRegister {
+    /// As the feed told it.
+    pub item: ItemView,
+    /// Its greatest stamp's time.
+    pub authored_at: Timestamp,
+}
+
+/// A confirmed link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkRegister {
+    /// The container.
+    pub parent_id: ItemId,
+    /// What hangs under it.
+    pub child_id: ItemId,
+    /// Its stamp's time.
+    pub authored_at: Timestamp,
+}
+
+/// A confirmed grant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantRegister {
+    /// On what.
+    pub item_id: ItemId,
+    /// To whom.
+    pub principal: Principal,
+    /// How much.
+    pub access_level: AccessLevel,
+    /// Its stamp's time.
+    pub authored_at: Timestamp,
+}
+
+/// A confirmed attachment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttachmentRegister {
+    /// As the feed told it.
+    pub attachment: Attachment,
+    /// When it was attached.
+    pub authored_at: Timestamp,
+}
+
+/// The last change in a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerClock {
+    /// Which.
+    pub container_id: ItemId,
+    /// Where in the feed.
+    pub clock: Cursor,
+}
+
+/// An operation of the queue.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QueuedOperation {
+    /// Whether the server has it.
+    pub acknowledged: bool,
+    /// The operation.
+    pub operation: Operation,
+}
+
+/// An operation that was refused.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RejectedOperation {
+    /// The operation as it was sent.
+    pub operation: Operation,
+    /// Why.
+    pub reason: Option<PushReason>,
+    /// What more the server told.
+    pub detail: Option<String>,
+}
+
+impl ReplicaState {
+    /// Writes the canonical JSON. With `redacted` it says so, and cannot be hydrated.
+    ///
+    /// # Errors
+    /// What `writer` fails with.
+    pub fn write(&self, writer: impl Write, redacted: bool) -> std::io::Result<()> {
+        form::write(self, writer, redacted)
+    }
+
+    /// Replaces names and metadata by digests, so that the state can go into a bug report.
+    #[must_use]
+    pub fn redact(mut self) -> Self {
+        for row in &mut self.items {
+            row.item.name = row.item.name.as_ref().map(redact_name);
+            row.item.metadata = redact_metadata(&row.item.metadata);
+            row.item.encrypted = row.item.encrypted.as_ref().map(redact_encrypted);
+        }
+        for row in &mut self.attachments {
+            row.attachment.content_type = row.attachment.content_type.as_deref().map(digest_of);
+        }
+        for one in &mut self.queue {
+            redact_operation(&mut one.operation);
+        }
+        for one in &mut self.rejected {
+            redact_operation(&mut one.operation);
+            one.detail = one.detail.as_deref().map(|detail| digest_of(detail).to_string());
+        }
+        self
+    }
+}
+
+fn digest_of(text: &str) -> std::sync::Arc<str> {
+    format!("blake3:{}", &blake3::hash(text.as_bytes()).to_hex()[..32]).into()
+}
+
+fn redact_name(name: &Name) -> Name {
+    Name::new(digest_of(name.as_str())).expect("a digest is a name")
+}
+
+fn redact_metadata(metadata: &Metadata) -> Metadata {
+    let digest = |value: &serde_json::Value| (*digest_of(&value.to_string())).into();
+    metadata.iter().map(|(key, value)| (digest_of(key), digest(value))).collect()
+}
+
+fn redact_encrypted(encrypted: &Encrypted) -> Encrypted {
+    use base64::Engine as _;
+    let digest = |text: &std::sync::Arc<str>| {
+        let hash = blake3::hash(text.as_bytes());
+        std::sync::Arc::from(base64::engine::general_purpose::STANDARD.encode(hash.as_bytes()))
+    };
+    Encrypted {
+        payload: digest(&encrypted.payload),
+        key_epoch: encrypted.key_epoch,
+        nonce: encrypted.nonce.as_ref().map(digest),
+        aad: encrypted.aad.as_ref().map(digest),
+        signature: encrypted.signature.as_ref().map(digest),
+    }
+}
+
+fn redact_operation(op: &mut Operation) {
+    let Action::Upsert(upsert) = &mut op.action else { return };
+    upsert.name = upsert.name.as_ref().map(redact_name);
+    upsert.encrypted = upsert.encrypted.as_ref().map(redact_encrypted);
+    let metadata = std::mem::take(&mut upsert.metadata);
+    upsert.metadata = metadata
+        .into_iter()
+        .map(|(key, value)| {
+            let digest = |value: serde_json::Value| (*digest_of(&value.to_string())).into();
+            (digest_of(&key), value.map(digest))
+        })
+        .collect();
+}
