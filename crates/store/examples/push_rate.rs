@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use vfs_sync_core::id::{ReplicaId, UserId};
 use vfs_sync_core::push::PushBatch;
 use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::PushStatus;
 use vfs_sync_store::{PullAnswer, PullRequest};
 
 const BATCH: u64 = 500;
@@ -44,11 +45,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut round = Instant::now();
     let begun = round;
     let mut done = 0;
-    let run = std::process::id() as u64;
+    let run = u64::from(std::process::id() % 100);
     while done < total {
         let mut pushes = Vec::new();
         for connection in 0..connections as u64 {
-            let base = run << 40 | connection << 32 | done;
+            let base = run * 1_000_000_000_000 + connection * 10_000_000_000 + done;
             let replica = ReplicaId::new(id(run << 8 | connection))?;
             let operations: Vec<String> = (0..BATCH)
                 .map(|n| {
@@ -73,7 +74,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         for push in pushes {
             let response = push.await??;
-            assert_eq!(response.results[1].status, vfs_sync_core::wire::PushStatus::Applied);
+            for result in response.results {
+                assert_eq!(result.status, PushStatus::Applied);
+            }
         }
         done += BATCH;
         if done % 50_000 == 0 {

@@ -3,7 +3,7 @@
 use serde_json::json;
 use vfs_sync_core::limits::MAX_PULL_BYTES;
 use vfs_sync_core::wire::PushStatus;
-use vfs_sync_store::{PullAnswer, PullRequest};
+use vfs_sync_store::{PullAnswer, PullRequest, ReconcileAnswer};
 
 use super::scene::*;
 
@@ -98,4 +98,41 @@ pub(crate) async fn a_cursor_that_cannot_be_served_is_refused(scene: Scene) {
 
 fn is_refused(answer: &PullAnswer) -> bool {
     *answer == PullAnswer::Rematerialize { oldest_available: None }
+}
+
+pub(crate) async fn a_new_epoch_refuses_every_position_before_it(scene: Scene) {
+    use vfs_sync_core::cursor::Position;
+    scene.apply("laptop", vec![folder(1, "a"), folder(2, "b")]).await;
+    let before = scene.head().await;
+    let epoch = scene.store.new_epoch(scene.now()).await.unwrap();
+    assert!(is_refused(&scene.pull(from(Some(before.clone()))).await));
+    let answer = scene.reconcile("laptop", &before, &[]).await;
+    assert_eq!(answer, ReconcileAnswer::Rematerialize { oldest_available: None });
+
+    let again = scene.settle().await;
+    assert_eq!(told(&again), ["item_upsert a", "item_upsert b"]);
+    let positions = again.iter().map(|entry| Position::parse(&cursor_of(entry).change_id).unwrap());
+    assert!(positions.clone().all(|position| position.epoch == epoch));
+    scene.apply("laptop", vec![folder(3, "c")]).await;
+    scene.apply_as("bob", "phone", vec![folder(1, "d")]).await;
+    let bobs = scene.settle_as("bob", None, 500).await;
+    assert_eq!(Position::parse(&cursor_of(&bobs[0]).change_id).unwrap().epoch, epoch);
+    let next = scene.store.new_epoch(at(0)).await.unwrap();
+    assert!(next > epoch, "a clock that stepped back");
+}
+
+pub(crate) async fn six_hundred_replicas_leave_room_for_ones_own(scene: Scene) {
+    for n in 0..600 {
+        let name = format!("r{n:03}");
+        scene.apply(&name, vec![folder(1, &name)]).await;
+    }
+    let request = PullRequest { client_id: Some(replica("r000")), ..from(None) };
+    let map = scene.page(request).await.last_reconciled_write_ids;
+    assert_eq!(map.len(), 512);
+    assert!(map.contains_key("r000") && map.contains_key("r599") && !map.contains_key("r080"));
+    let map = scene.page(from(None)).await.last_reconciled_write_ids;
+    assert_eq!(map.len(), 512);
+    assert!(!map.contains_key("r000") && map.contains_key("r088"));
+    let state = scene.store.state(&user("alice"), &replica("r001")).await.unwrap();
+    assert!(state.last_write_ids.contains_key("r001"));
 }

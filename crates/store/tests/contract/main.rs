@@ -1,55 +1,120 @@
 //! The contract of `MetadataStore`, run against every back end.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-#![allow(dead_code)]
 
+mod blobs;
+mod damage;
 mod feeds;
+mod pushes;
+mod reconcile;
+mod retention;
 mod scene;
 
 use std::sync::Arc;
 
 use scene::{Scene, at};
-use vfs_sync_store::postgres::PostgresStore;
 use vfs_sync_store::sqlite::SqliteStore;
 use vfs_sync_store::testing::new_postgres_database;
 
-/// One test of each listed behaviour for each back end.
+/// One test of each listed behaviour for each back end; with `durable`, for those whose database
+/// outlives the store.
 macro_rules! contract {
-    ($($area:ident: $($behaviour:ident)*;)*) => {
+    (durable $($area:ident: $($behaviour:ident)*;)*) => {
         mod sqlite_file { $($(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $behaviour() {
                 let directory = tempfile::tempdir().unwrap();
                 let path = directory.path().join("metadata.sqlite");
-                let store = super::SqliteStore::open(&path, super::at(0)).unwrap();
-                super::$area::$behaviour(super::Scene::new(super::Arc::new(store))).await;
+                let scene = super::Scene::at(path.to_str().unwrap().to_owned()).await;
+                super::super::$area::$behaviour(scene).await;
             }
         )*)* }
         mod postgres { $($(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $behaviour() {
                 let url = super::new_postgres_database().await.unwrap();
-                let store = super::PostgresStore::connect(&url, super::at(0)).await.unwrap();
-                super::$area::$behaviour(super::Scene::new(super::Arc::new(store))).await;
+                super::super::$area::$behaviour(super::Scene::at(url).await).await;
             }
         )*)* }
+    };
+    ($($area:ident: $($behaviour:ident)*;)*) => {
+        contract! { durable $($area: $($behaviour)*;)* }
         mod sqlite_memory { $($(
             #[tokio::test]
             async fn $behaviour() {
                 let store = super::SqliteStore::open_in_memory(super::at(0)).unwrap();
-                super::$area::$behaviour(super::Scene::new(super::Arc::new(store))).await;
+                super::super::$area::$behaviour(super::Scene::new(super::Arc::new(store))).await;
             }
         )*)* }
     };
 }
 
-contract! {
-    feeds:
-        a_push_is_told_in_the_feed
-        a_change_moves_its_entry_to_the_head
-        pages_of_any_size_give_the_same_feed
-        a_feed_that_never_began_is_an_empty_page
-        everybody_has_a_feed_of_their_own
-        a_page_ends_early_at_4_mib
-        a_cursor_that_cannot_be_served_is_refused;
+/// What holds for every store.
+mod every {
+    use super::*;
+    contract! {
+        feeds:
+            a_push_is_told_in_the_feed
+            a_change_moves_its_entry_to_the_head
+            pages_of_any_size_give_the_same_feed
+            a_feed_that_never_began_is_an_empty_page
+            everybody_has_a_feed_of_their_own
+            a_page_ends_early_at_4_mib
+            a_cursor_that_cannot_be_served_is_refused
+            a_new_epoch_refuses_every_position_before_it
+            six_hundred_replicas_leave_room_for_ones_own;
+        pushes:
+            a_retry_after_a_lost_answer_is_already_applied
+            another_operation_under_a_used_write_id_is_stale
+            a_beaten_operation_gets_the_same_answer_again
+            a_link_that_would_close_a_cycle_is_outdated
+            a_move_takes_the_older_links_away
+            an_item_that_comes_back_brings_what_hangs_around_it
+            grants_and_their_removals_are_told
+            a_malformed_operation_leaves_the_others_alone
+            many_writers_of_one_feed_are_told_in_the_order_of_commit
+            several_users_write_at_once
+            one_id_created_by_two_users_at_once_belongs_to_one;
+        retention:
+            a_removal_is_told_to_those_who_were_there
+            a_replica_that_missed_pruned_removals_starts_again
+            a_fresh_replica_is_not_told_old_removals
+            a_fresh_replica_settles_while_old_removals_are_pruned
+            an_old_operation_leaves_the_audit_trail_and_is_stale_then
+            pruning_goes_on_in_small_steps;
+        reconcile:
+            the_state_never_goes_back
+            nobody_can_reconcile_ahead_of_the_server
+            states_of_other_users_and_clients_are_their_own
+            beyond_512_entries_the_least_active_are_dropped
+            reconciling_at_once_keeps_the_greatest;
+        blobs:
+            a_staged_blob_becomes_an_items_content
+            repeating_a_call_gives_the_same_answer
+            an_id_that_is_taken_is_refused_whoever_asks
+            an_upload_is_recorded_once
+            what_is_over_takes_no_upload
+            an_abandoned_blob_is_not_readable
+            a_newer_content_takes_the_older_ones_place
+            content_that_changed_meanwhile_is_not_replaced
+            an_attach_waits_for_its_checkpoint
+            a_deleted_item_takes_its_content_along
+            of_an_attach_and_an_abandon_at_once_one_wins
+            staging_the_same_at_once_opens_one_stage;
+    }
+}
+
+/// What holds for a database that outlives its store.
+mod kept {
+    use super::*;
+    contract! { durable
+        damage:
+            a_restart_keeps_everything
+            a_newer_schema_is_refused
+            a_malformed_item_fails_the_push_and_changes_nothing
+            a_malformed_reconcile_state_is_named
+            a_malformed_stage_is_named
+            migrating_at_once_happens_once
+            two_stores_on_one_database_share_it;
+    }
 }

@@ -37,12 +37,44 @@ pub(crate) fn write_ids(entries: &[(&str, u64)]) -> WriteIds {
 /// A store whose clock is a counter.
 pub(crate) struct Scene {
     pub(crate) store: Arc<dyn MetadataStore>,
+    /// Where the database is, if it outlives the store.
+    pub(crate) database: Option<String>,
     clock: AtomicU64,
 }
 
 impl Scene {
     pub(crate) fn new(store: Arc<dyn MetadataStore>) -> Self {
-        Self { store, clock: AtomicU64::new(0) }
+        Self { store, database: None, clock: AtomicU64::new(0) }
+    }
+
+    pub(crate) async fn at(database: String) -> Self {
+        let store = vfs_sync_store::open(&database, at(0)).await.unwrap();
+        Self { store, database: Some(database), clock: AtomicU64::new(0) }
+    }
+
+    /// The same database in a store of its own, as after a restart.
+    pub(crate) async fn reopened(self) -> Self {
+        let (database, now) = (self.database.clone().unwrap(), self.now());
+        drop(self.store);
+        let store = vfs_sync_store::open(&database, now).await.unwrap();
+        Self { store, database: self.database, clock: self.clock }
+    }
+
+    /// Writes to the database behind the store's back. `{blob}` is an empty blob in its dialect.
+    pub(crate) async fn tamper(&self, sql: &str) {
+        let database = self.database.as_ref().unwrap();
+        if database.starts_with("postgres") {
+            let (client, connection) =
+                tokio_postgres::connect(database, tokio_postgres::NoTls).await.unwrap();
+            let connection = tokio::spawn(connection);
+            client.batch_execute(&sql.replace("{blob}", r"'\x'::bytea")).await.unwrap();
+            drop(client);
+            connection.await.unwrap().unwrap();
+        } else {
+            let connection = rusqlite::Connection::open(database).unwrap();
+            connection.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
+            connection.execute_batch(&sql.replace("{blob}", "x''")).unwrap();
+        }
     }
 
     /// A moment later than every one before.

@@ -1,0 +1,283 @@
+//! The registry of blobs, from a stage to an item's content.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use vfs_sync_core::attach::{AttachRefusal, StageRow};
+use vfs_sync_core::content::{RelationKind, Sha256Digest};
+use vfs_sync_core::id::{BlobId, RefId, StagingId};
+use vfs_sync_core::wire::{AttachRequest, AttachResponse, StageStatus};
+use vfs_sync_store::{AbandonAnswer, BlobRow, NewStage, StageAnswer, UploadAnswer};
+
+use super::scene::*;
+
+const DIGEST: Sha256Digest = Sha256Digest([7; 32]);
+
+fn stage_of(name: &str) -> NewStage {
+    NewStage {
+        staging_id: staging(name),
+        blob_id: blob(name),
+        expires_at: at(86_400_000),
+        expiry_chosen: true,
+        content_type: Some("text/plain".into()),
+    }
+}
+
+fn staging(name: &str) -> StagingId {
+    StagingId::new(format!("stage-{name}")).unwrap()
+}
+
+fn blob(name: &str) -> BlobId {
+    BlobId::new(format!("blob-{name}")).unwrap()
+}
+
+fn to(item: &str) -> AttachRequest {
+    serde_json::from_value(json!({ "itemId": item })).unwrap()
+}
+
+impl Scene {
+    async fn open(&self, name: &str) -> StageRow {
+        match self.store.open_stage(&user("alice"), &stage_of(name), self.now()).await.unwrap() {
+            StageAnswer::Open(row) => row,
+            StageAnswer::Taken => panic!("{name} is taken"),
+        }
+    }
+
+    async fn upload(&self, name: &str, size: u64) -> UploadAnswer {
+        let (user, now) = (user("alice"), self.now());
+        self.store.record_upload(&user, &staging(name), size, DIGEST, now).await.unwrap()
+    }
+
+    async fn staged(&self, name: &str, size: u64) {
+        self.open(name).await;
+        assert!(matches!(self.upload(name, size).await, UploadAnswer::Recorded(_)));
+    }
+
+    async fn attach(
+        &self,
+        name: &str,
+        request: &AttachRequest,
+    ) -> Result<AttachResponse, AttachRefusal> {
+        let now = self.now();
+        let ref_id = RefId::new(format!("ref-{}", now.as_millis())).unwrap();
+        self.store.attach(&user("alice"), &staging(name), request, ref_id, now).await.unwrap()
+    }
+
+    async fn abandon(&self, name: &str) -> AbandonAnswer {
+        self.store.abandon(&user("alice"), &staging(name), self.now()).await.unwrap()
+    }
+
+    async fn readable(&self, who: &str, name: &str) -> Option<BlobRow> {
+        self.store.readable_blob(&user(who), &blob(name)).await.unwrap()
+    }
+}
+
+pub(crate) async fn a_staged_blob_becomes_an_items_content(scene: Scene) {
+    scene.apply("laptop", vec![folder(1, "a")]).await;
+    let before = scene.head().await;
+    let row = scene.open("one").await;
+    assert_eq!((row.status, row.uploaded), (StageStatus::Staged, None));
+    assert_eq!(scene.readable("alice", "one").await, None, "no bytes yet");
+    assert_eq!(scene.attach("one", &to("a")).await, Err(AttachRefusal::Empty));
+    let UploadAnswer::Recorded(row) = scene.upload("one", 5).await else { panic!() };
+    assert_eq!(row.uploaded, Some((5, DIGEST)));
+    assert_eq!(scene.attach("one", &to("nowhere")).await, Err(AttachRefusal::UnknownItem));
+
+    let attached = scene.attach("one", &to("a")).await.unwrap();
+    let entries = scene.settle_as("alice", Some(before), 500).await;
+    assert_eq!(told(&entries), ["blob_attach a"]);
+    assert_eq!(entries[0]["blobId"], "blob-one");
+    assert_eq!(entries[0]["refId"], attached.ref_id.as_str());
+    assert_eq!(entries[0]["contentType"], "text/plain");
+    let expected = BlobRow {
+        blob_id: blob("one"),
+        size: 5,
+        digest: DIGEST,
+        content_type: Some("text/plain".into()),
+    };
+    assert_eq!(scene.readable("alice", "one").await, Some(expected));
+    assert_eq!(scene.readable("bob", "one").await, None);
+}
+
+pub(crate) async fn repeating_a_call_gives_the_same_answer(scene: Scene) {
+    scene.apply("laptop", vec![folder(1, "a")]).await;
+    let opened = scene.open("one").await;
+    assert_eq!(scene.open("one").await, opened);
+    let recorded = scene.upload("one", 5).await;
+    assert_eq!(scene.upload("one", 5).await, recorded);
+    let attached = scene.attach("one", &to("a")).await.unwrap();
+    let head = scene.head().await;
+    assert_eq!(scene.attach("one", &to("a")).await.unwrap(), attached);
+    assert_eq!(scene.head().await, head, "nothing is told twice");
+    assert_eq!(scene.open("one").await.status, StageStatus::Attached);
+    assert!(matches!(scene.upload("one", 5).await, UploadAnswer::Recorded(_)));
+    assert!(matches!(scene.abandon("one").await, AbandonAnswer::Attached(_)));
+    scene.staged("two", 1).await;
+    let AbandonAnswer::Abandoned(first) = scene.abandon("two").await else { panic!() };
+    assert_eq!(scene.abandon("two").await, AbandonAnswer::Abandoned(first));
+}
+
+pub(crate) async fn an_id_that_is_taken_is_refused_whoever_asks(scene: Scene) {
+    scene.open("one").await;
+    let other_blob = NewStage { blob_id: blob("two"), ..stage_of("one") };
+    let other_stage = NewStage { staging_id: staging("two"), ..stage_of("one") };
+    let other_expiry = NewStage { expires_at: at(5_000), ..stage_of("one") };
+    let other_type = NewStage { content_type: None, ..stage_of("one") };
+    for stage in [other_blob, other_stage.clone(), other_expiry, other_type] {
+        let answer = scene.store.open_stage(&user("alice"), &stage, scene.now()).await.unwrap();
+        assert_eq!(answer, StageAnswer::Taken, "{stage:?}");
+    }
+    let answer = scene.store.open_stage(&user("bob"), &stage_of("one"), scene.now()).await;
+    assert_eq!(answer.unwrap(), StageAnswer::Taken);
+    scene.abandon("one").await;
+    let answer = scene.store.open_stage(&user("alice"), &other_stage, scene.now()).await.unwrap();
+    assert_eq!(answer, StageAnswer::Taken, "a blob's id is burnt");
+    let left = scene.store.stage(&user("alice"), &staging("two")).await.unwrap();
+    assert_eq!(left, None, "a refused stage leaves nothing behind");
+    assert_eq!(scene.store.stage(&user("bob"), &staging("one")).await.unwrap(), None);
+}
+
+pub(crate) async fn an_upload_is_recorded_once(scene: Scene) {
+    scene.staged("one", 5).await;
+    assert!(matches!(scene.upload("one", 6).await, UploadAnswer::Differs(_)));
+    assert_eq!(scene.upload("none", 6).await, UploadAnswer::Unknown);
+    let (bob, now) = (user("bob"), scene.now());
+    let answer = scene.store.record_upload(&bob, &staging("one"), 5, DIGEST, now).await.unwrap();
+    assert_eq!(answer, UploadAnswer::Unknown);
+    let row = scene.store.stage(&user("alice"), &staging("one")).await.unwrap().unwrap();
+    assert_eq!(row.uploaded, Some((5, DIGEST)));
+}
+
+pub(crate) async fn what_is_over_takes_no_upload(scene: Scene) {
+    scene.open("one").await;
+    scene.abandon("one").await;
+    assert!(matches!(scene.upload("one", 5).await, UploadAnswer::Over(_)));
+    scene.open("two").await;
+    scene.staged("three", 1).await;
+    scene.apply("laptop", vec![folder(1, "a")]).await;
+    scene.pass(100_000_000);
+    assert!(matches!(scene.upload("two", 5).await, UploadAnswer::Over(_)));
+    assert_eq!(scene.attach("three", &to("a")).await, Err(AttachRefusal::Expired));
+}
+
+pub(crate) async fn an_abandoned_blob_is_not_readable(scene: Scene) {
+    scene.staged("one", 5).await;
+    assert!(scene.readable("alice", "one").await.is_some(), "to who staged it");
+    scene.abandon("one").await;
+    assert_eq!(scene.readable("alice", "one").await, None);
+    scene.apply("laptop", vec![folder(1, "a")]).await;
+    let refused = Err(AttachRefusal::NotAttachable(StageStatus::Abandoned));
+    assert_eq!(scene.attach("one", &to("a")).await, refused);
+}
+
+pub(crate) async fn a_newer_content_takes_the_older_ones_place(scene: Scene) {
+    scene.apply("laptop", vec![folder(1, "a")]).await;
+    for name in ["one", "two", "photo"] {
+        scene.staged(name, 5).await;
+    }
+    scene.attach("one", &to("a")).await.unwrap();
+    let photo = AttachRequest { relation_kind: RelationKind::Photo, ..to("a") };
+    scene.attach("photo", &photo).await.unwrap();
+    scene.attach("two", &to("a")).await.unwrap();
+    let entries = scene.settle().await;
+    assert_eq!(told(&entries), ["item_upsert a", "blob_attach a", "blob_attach a"]);
+    assert_eq!(
+        (&entries[1]["blobId"], &entries[2]["blobId"]),
+        (&json!("blob-photo"), &json!("blob-two"))
+    );
+    assert!(scene.readable("alice", "one").await.is_some(), "a version of the file");
+    let refused = Err(AttachRefusal::OtherKind(RelationKind::Photo));
+    assert_eq!(scene.attach("photo", &to("a")).await, refused);
+}
+
+pub(crate) async fn content_that_changed_meanwhile_is_not_replaced(scene: Scene) {
+    scene.apply("laptop", vec![folder(1, "a")]).await;
+    for name in ["one", "two"] {
+        scene.staged(name, 5).await;
+    }
+    let expecting =
+        |name: Option<&str>| AttachRequest { expected_blob_id: Some(name.map(blob)), ..to("a") };
+    scene.attach("one", &expecting(None)).await.unwrap();
+    let refused = Err(AttachRefusal::ContentChanged(Some(blob("one"))));
+    assert_eq!(scene.attach("two", &expecting(None)).await, refused);
+    scene.attach("two", &expecting(Some("one"))).await.unwrap();
+}
+
+pub(crate) async fn an_attach_waits_for_its_checkpoint(scene: Scene) {
+    scene.apply("laptop", vec![folder(1, "a")]).await;
+    scene.staged("one", 5).await;
+    let head = scene.head().await;
+    let request = AttachRequest {
+        client_id: Some(replica("laptop")),
+        required_cursor: Some(head.clone()),
+        required_last_reconciled_write_ids: Some(write_ids(&[("laptop", 1)])),
+        ..to("a")
+    };
+    assert!(matches!(scene.attach("one", &request).await, Err(AttachRefusal::Behind(_))));
+    scene.reconcile("laptop", &head, &[]).await;
+    assert!(matches!(scene.attach("one", &request).await, Err(AttachRefusal::Behind(_))));
+    scene.reconcile("laptop", &head, &[("laptop", 1)]).await;
+    scene.attach("one", &request).await.unwrap();
+    let part = AttachRequest { required_cursor: None, ..request };
+    assert_eq!(scene.attach("one", &part).await, Err(AttachRefusal::IncompleteCheckpoint));
+}
+
+pub(crate) async fn a_deleted_item_takes_its_content_along(scene: Scene) {
+    scene.apply("laptop", vec![folder(1, "a")]).await;
+    for name in ["one", "two", "photo"] {
+        scene.staged(name, 5).await;
+    }
+    for name in ["one", "two"] {
+        scene.attach(name, &to("a")).await.unwrap();
+    }
+    let photo = AttachRequest { relation_kind: RelationKind::Photo, ..to("a") };
+    scene.attach("photo", &photo).await.unwrap();
+    let before = scene.head().await;
+    scene.apply("laptop", vec![delete(2, "a")]).await;
+    let entries = scene.settle_as("alice", Some(before.clone()), 500).await;
+    assert_eq!(told(&entries), ["blob_detach a", "blob_detach a", "item_delete a"]);
+    let mut back = folder(3, "a");
+    back["occurredAt"] = json!("2026-01-01T00:00:45Z");
+    scene.apply("laptop", vec![back]).await;
+    let entries = scene.settle_as("alice", Some(before), 500).await;
+    assert_eq!(told(&entries), ["item_upsert a", "blob_attach a", "blob_attach a"]);
+    assert!(entries.iter().all(|entry| entry["blobId"] != "blob-one"), "an older version");
+}
+
+pub(crate) async fn of_an_attach_and_an_abandon_at_once_one_wins(scene: Scene) {
+    scene.apply("laptop", vec![folder(1, "a")]).await;
+    let scene = Arc::new(scene);
+    for round in 0..10 {
+        let name = format!("s{round}");
+        scene.staged(&name, 1).await;
+        let other = (scene.clone(), name.clone());
+        let abandoned = tokio::spawn(async move { other.0.abandon(&other.1).await });
+        let attached = scene.attach(&name, &to("a")).await;
+        match abandoned.await.unwrap() {
+            AbandonAnswer::Abandoned(_) => {
+                let refused = AttachRefusal::NotAttachable(StageStatus::Abandoned);
+                assert_eq!(attached, Err(refused));
+            }
+            AbandonAnswer::Attached(_) => assert!(attached.is_ok()),
+            AbandonAnswer::Unknown => panic!("{name} is unknown"),
+        }
+    }
+}
+
+pub(crate) async fn staging_the_same_at_once_opens_one_stage(scene: Scene) {
+    let scene = Arc::new(scene);
+    for round in 0..5 {
+        let name = format!("s{round}");
+        let calls: Vec<_> = (0..4)
+            .map(|_| {
+                let (scene, name) = (scene.clone(), name.clone());
+                tokio::spawn(async move { scene.open(&name).await })
+            })
+            .collect();
+        let mut rows = Vec::new();
+        for call in calls {
+            rows.push(call.await.unwrap());
+        }
+        assert!(rows.iter().all(|row| *row == rows[0]), "{rows:?}");
+    }
+}

@@ -1,0 +1,146 @@
+//! Restarts, other versions, several stores, and rows that are not what they should be.
+
+use vfs_sync_core::attach::AttachRefusal;
+use vfs_sync_core::content::Sha256Digest;
+use vfs_sync_core::id::{BlobId, RefId, StagingId};
+use vfs_sync_core::wire::{AttachRequest, PushStatus, ReconcileRequest};
+use vfs_sync_store::{NewStage, StoreError};
+
+use super::scene::*;
+
+pub(crate) async fn a_restart_keeps_everything(scene: Scene) {
+    scene.apply("laptop", vec![folder(1, "a"), file_in(2, "b", "a")]).await;
+    let head = scene.head().await;
+    scene.reconcile("laptop", &head, &[("laptop", 2)]).await;
+    let entries = scene.settle().await;
+    let state = scene.store.state(&user("alice"), &replica("laptop")).await.unwrap();
+    let scene = scene.reopened().await;
+    assert_eq!(scene.settle().await, entries);
+    let after = scene.store.state(&user("alice"), &replica("laptop")).await.unwrap();
+    assert_eq!(after, state);
+    let again = scene.push("laptop", vec![folder(1, "a"), folder(3, "c")]).await;
+    assert_eq!(again.results[0].status, PushStatus::AlreadyApplied);
+    assert_eq!(again.results[1].status, PushStatus::Applied);
+}
+
+pub(crate) async fn a_newer_schema_is_refused(scene: Scene) {
+    scene.tamper("INSERT INTO schema_version VALUES (99, 0)").await;
+    let database = scene.database.clone().unwrap();
+    for refused in [
+        vfs_sync_store::open(&database, at(0)).await.map(|_| ()),
+        vfs_sync_store::migrate(&database, at(0)).await.map(|_| ()),
+    ] {
+        assert!(matches!(refused, Err(StoreError::NewerSchema { found: 99, .. })), "{refused:?}");
+    }
+}
+
+pub(crate) async fn a_malformed_item_fails_the_push_and_changes_nothing(scene: Scene) {
+    scene.apply("laptop", vec![folder(1, "a"), folder(2, "b")]).await;
+    let before = scene.settle().await;
+    scene.tamper("UPDATE items SET fields = {blob} WHERE item_id = 'a'").await;
+    let operations = vec![folder(3, "c"), file_in(4, "d", "a")];
+    let failed = scene.store.push(batch("alice", "laptop", operations), scene.now()).await;
+    let Err(StoreError::MalformedRow { table: "items", key, .. }) = failed else {
+        panic!("{failed:?}")
+    };
+    assert_eq!(key, "a");
+    assert_eq!(scene.settle().await, before);
+    scene.apply("laptop", vec![folder(3, "c")]).await;
+}
+
+pub(crate) async fn a_malformed_reconcile_state_is_named(scene: Scene) {
+    scene.apply("laptop", vec![folder(1, "a")]).await;
+    let head = scene.head().await;
+    scene.reconcile("laptop", &head, &[]).await;
+    stage(&scene).await;
+    for text in ["[]", "{\"laptop\": 0}", "{\"laptop\": \"1\"}", "{\"a:b\": 1}", "nonsense"] {
+        scene.tamper(&format!("UPDATE reconcile_state SET write_ids = '{text}'")).await;
+        let request = ReconcileRequest {
+            client_id: replica("laptop"),
+            cursor: head.clone(),
+            last_reconciled_write_ids: write_ids(&[]),
+        };
+        let failed = scene.store.reconcile(&user("alice"), &request, scene.now()).await;
+        let Err(StoreError::MalformedRow { table: "reconcile_state", key, .. }) = failed else {
+            panic!("{failed:?}")
+        };
+        assert_eq!(key, "crdt:laptop");
+        let failed = scene.store.state(&user("alice"), &replica("laptop")).await;
+        assert!(matches!(failed, Err(StoreError::MalformedRow { .. })), "{failed:?}");
+        let behind = AttachRequest {
+            client_id: Some(replica("laptop")),
+            required_cursor: Some(head.clone()),
+            required_last_reconciled_write_ids: Some(write_ids(&[])),
+            ..to_a()
+        };
+        let refused = attach(&scene, &behind).await;
+        assert!(
+            matches!(&refused, Err(AttachRefusal::MalformedRow(text))
+            if text.contains("crdt:laptop")),
+            "{refused:?}"
+        );
+    }
+}
+
+pub(crate) async fn a_malformed_stage_is_named(scene: Scene) {
+    scene.apply("laptop", vec![folder(1, "a")]).await;
+    stage(&scene).await;
+    scene.tamper("UPDATE blob_stages SET status = 'blob-stage:lost'").await;
+    let refused = attach(&scene, &to_a()).await;
+    assert!(matches!(&refused, Err(AttachRefusal::MalformedRow(text)) if text.contains("status")));
+    let failed = scene.store.stage(&user("alice"), &StagingId::new("s").unwrap()).await;
+    assert!(matches!(failed, Err(StoreError::MalformedRow { table: "blob_stages", .. })));
+}
+
+async fn stage(scene: &Scene) {
+    let stage = NewStage {
+        staging_id: StagingId::new("s").unwrap(),
+        blob_id: BlobId::new("b").unwrap(),
+        expires_at: at(86_400_000),
+        expiry_chosen: false,
+        content_type: None,
+    };
+    let alice = user("alice");
+    scene.store.open_stage(&alice, &stage, scene.now()).await.unwrap();
+    let digest = Sha256Digest([1; 32]);
+    scene.store.record_upload(&alice, &stage.staging_id, 1, digest, scene.now()).await.unwrap();
+}
+
+fn to_a() -> AttachRequest {
+    serde_json::from_str(r#"{"itemId": "a"}"#).unwrap()
+}
+
+async fn attach(
+    scene: &Scene,
+    request: &AttachRequest,
+) -> Result<vfs_sync_core::wire::AttachResponse, AttachRefusal> {
+    let (staging, ref_id) = (StagingId::new("s").unwrap(), RefId::new("r").unwrap());
+    scene.store.attach(&user("alice"), &staging, request, ref_id, scene.now()).await.unwrap()
+}
+
+pub(crate) async fn migrating_at_once_happens_once(scene: Scene) {
+    let database = scene.database.clone().unwrap();
+    let tasks: Vec<_> = (0..6)
+        .map(|_| {
+            let database = database.clone();
+            tokio::spawn(async move { vfs_sync_store::migrate(&database, at(9)).await })
+        })
+        .collect();
+    for task in tasks {
+        assert_eq!(task.await.unwrap().unwrap(), 1);
+    }
+    scene.apply("laptop", vec![folder(1, "a")]).await;
+}
+
+pub(crate) async fn two_stores_on_one_database_share_it(scene: Scene) {
+    let other = Scene::at(scene.database.clone().unwrap()).await;
+    scene.apply("laptop", vec![folder(1, "a")]).await;
+    assert_eq!(told(&other.settle().await), ["item_upsert a"]);
+    other.pass(10);
+    other.apply("phone", vec![file_in(1, "b", "a")]).await;
+    let cursor = cursor_of(&scene.settle().await[0]);
+    assert_eq!(
+        told(&scene.settle_as("alice", Some(cursor), 1).await),
+        ["item_upsert b", "link_add a/b"]
+    );
+}
