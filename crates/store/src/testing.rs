@@ -2,14 +2,16 @@
 //! test.
 //!
 //! `VFS_SYNC_TEST_POSTGRES_URL` names a server to use instead, whose user may create databases.
+//! And the statements that the back ends ran, for tests of their plans.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Output, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tokio_postgres::NoTls;
 
@@ -155,4 +157,19 @@ fn succeeded(output: &Output) -> io::Result<()> {
         return Ok(());
     }
     Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()))
+}
+
+static STATEMENTS: Mutex<BTreeSet<(&str, String)>> = Mutex::new(BTreeSet::new());
+
+/// Notes a statement that a back end runs.
+pub(crate) fn note_statement(back_end: &'static str, sql: &str) {
+    let mut statements = STATEMENTS.lock().unwrap_or_else(PoisonError::into_inner);
+    statements.insert((back_end, sql.to_owned()));
+}
+
+/// The statements that a back end (`sqlite`, `postgres`) ran so far in this process.
+#[must_use]
+pub fn statements(back_end: &str) -> Vec<String> {
+    let statements = STATEMENTS.lock().unwrap_or_else(PoisonError::into_inner);
+    statements.iter().filter(|(of, _)| *of == back_end).map(|(_, sql)| sql.clone()).collect()
 }

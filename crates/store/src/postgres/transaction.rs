@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use deadpool_postgres::Transaction as Connection;
-use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
+use tokio_postgres::{Row, Statement};
 use vfs_sync_core::attach::StageRow;
 use vfs_sync_core::content::{Attachment, Sha256Digest};
 use vfs_sync_core::cursor::Epoch;
@@ -42,12 +42,18 @@ impl<'c> PostgresTransaction<'c> {
         Self { connection, realms, restart: false, only_reads: false }
     }
 
+    async fn prepare(&self, sql: &str) -> Result<Statement, StoreError> {
+        #[cfg(all(feature = "testing", unix))]
+        crate::testing::note_statement("postgres", sql);
+        Ok(self.connection.prepare_cached(sql).await?)
+    }
+
     pub(super) async fn query(
         &self,
         sql: &str,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, StoreError> {
-        let statement = self.connection.prepare_cached(sql).await?;
+        let statement = self.prepare(sql).await?;
         Ok(self.connection.query(&statement, parameters).await?)
     }
 
@@ -64,7 +70,7 @@ impl<'c> PostgresTransaction<'c> {
         sql: &str,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<u64, StoreError> {
-        let statement = self.connection.prepare_cached(sql).await?;
+        let statement = self.prepare(sql).await?;
         Ok(self.connection.execute(&statement, parameters).await?)
     }
 

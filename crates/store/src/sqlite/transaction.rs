@@ -38,6 +38,8 @@ impl<'c> SqliteTransaction<'c> {
     }
 
     pub(super) fn prepare(&self, sql: &str) -> Result<CachedStatement<'c>, StoreError> {
+        #[cfg(all(feature = "testing", unix))]
+        crate::testing::note_statement("sqlite", sql);
         Ok(self.connection.prepare_cached(sql)?)
     }
 

@@ -5,6 +5,7 @@
 mod blobs;
 mod damage;
 mod feeds;
+mod plans;
 mod pushes;
 mod reconcile;
 mod retention;
@@ -116,5 +117,8 @@ mod kept {
             a_malformed_stage_is_named
             migrating_at_once_happens_once
             two_stores_on_one_database_share_it;
+        plans:
+            no_statement_reads_a_table_whole
+            writers_across_realms_never_dead_lock;
     }
 }

@@ -1,0 +1,166 @@
+//! How the statements run: by index, whatever the history; and in one order of locks.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use tokio_postgres::NoTls;
+use vfs_sync_core::content::Sha256Digest;
+use vfs_sync_core::id::{BlobId, RefId, StagingId};
+use vfs_sync_store::testing::statements;
+use vfs_sync_store::{NewStage, Retention};
+
+use super::scene::*;
+
+/// Every call of the store, every kind of row.
+async fn tour(scene: &Scene) {
+    let grant = json!({"opType": "acl_add", "writeId": 4, "itemId": "b", "principalType": "user",
+        "principalId": "bob", "accessLevel": "read"});
+    let made = || vec![folder(1, "a"), file_in(2, "b", "a"), folder(3, "c"), grant.clone()];
+    scene.apply("laptop", made()).await;
+    scene.push("laptop", made()).await;
+    scene.apply("laptop", vec![link(5, "link_reassign", "c", "b"), folder(6, "d")]).await;
+    scene.apply("laptop", vec![link(7, "link_add", "d", "b"), delete(8, "d")]).await;
+    let head = scene.head().await;
+    scene.page(from(None)).await;
+    scene.page(from(Some(head.clone()))).await;
+    scene.reconcile("laptop", &head, &[("laptop", 8)]).await;
+    scene.reconcile("laptop", &head, &[("laptop", 7)]).await;
+
+    let alice = user("alice");
+    let open = |name: &str| NewStage {
+        staging_id: StagingId::new(name).unwrap(),
+        blob_id: BlobId::new(name).unwrap(),
+        expires_at: at(86_400_000),
+        expiry_chosen: false,
+        content_type: None,
+    };
+    for name in ["one", "two"] {
+        scene.store.open_stage(&alice, &open(name), scene.now()).await.unwrap();
+    }
+    let staging = StagingId::new("one").unwrap();
+    let digest = Sha256Digest([1; 32]);
+    scene.store.record_upload(&alice, &staging, 1, digest, scene.now()).await.unwrap();
+    let request = serde_json::from_value(json!({
+        "itemId": "b", "clientId": "laptop", "requiredCursor": head.encode(),
+        "requiredLastReconciledWriteIds": {},
+    }));
+    let (request, ref_id) = (request.unwrap(), RefId::new("ref").unwrap());
+    let attached = scene.store.attach(&alice, &staging, &request, ref_id, scene.now()).await;
+    attached.unwrap().unwrap();
+    let other = StagingId::new("two").unwrap();
+    scene.store.abandon(&alice, &other, scene.now()).await.unwrap();
+    for who in ["alice", "bob"] {
+        scene.store.readable_blob(&user(who), &BlobId::new("one").unwrap()).await.unwrap();
+    }
+    let late = at(1_000_000);
+    let retention = Retention { removals_before: late, accepted_before: late, at_most: 100 };
+    scene.store.prune(retention).await.unwrap();
+}
+
+pub(crate) async fn no_statement_reads_a_table_whole(scene: Scene) {
+    tour(&scene).await;
+    let database = scene.database.clone().unwrap();
+    let plans = if database.starts_with("postgres") {
+        postgres_plans(&database).await
+    } else {
+        sqlite_plans(&database)
+    };
+    assert!(plans.len() > 20, "the tour runs more statements than that");
+    // What an operator asks for, or does once after a restore.
+    let whole = ["count(*)", "sum(counter)", "UPDATE feed_head SET epoch", "LOCK TABLE"];
+    for (sql, plan) in plans {
+        if !whole.iter().any(|part| sql.contains(part)) {
+            let bad = ["SCAN ", "TEMP B-TREE", "Seq Scan"].iter().any(|part| plan.contains(part));
+            assert!(!bad, "{sql}\n{plan}");
+        }
+    }
+}
+
+fn sqlite_plans(database: &str) -> Vec<(String, String)> {
+    let connection = rusqlite::Connection::open(database).unwrap();
+    let plan = |sql: &String| {
+        let mut explain = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let mut rows = explain.raw_query();
+        let mut lines = Vec::new();
+        while let Some(row) = rows.next().unwrap() {
+            lines.push(row.get::<_, String>(3).unwrap());
+        }
+        (sql.clone(), lines.join("\n"))
+    };
+    statements("sqlite").iter().map(plan).collect()
+}
+
+async fn postgres_plans(database: &str) -> Vec<(String, String)> {
+    let (client, connection) = tokio_postgres::connect(database, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let session = "SET enable_seqscan = off; SET enable_hashjoin = off; \
+        SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan";
+    client.batch_execute(session).await.unwrap();
+    let mut plans = Vec::new();
+    for sql in statements("postgres") {
+        if sql.starts_with("LOCK") {
+            continue;
+        }
+        client.batch_execute(&format!("PREPARE one AS {sql}")).await.unwrap();
+        let parameters = (1..).take_while(|n| sql.contains(&format!("${n}"))).count();
+        let nulls = vec!["NULL"; parameters].join(", ");
+        let nulls = if nulls.is_empty() { nulls } else { format!("({nulls})") };
+        let rows = client.simple_query(&format!("EXPLAIN EXECUTE one {nulls}")).await.unwrap();
+        let mut lines = Vec::new();
+        for row in rows {
+            if let tokio_postgres::SimpleQueryMessage::Row(row) = row {
+                lines.push(row.get(0).unwrap().to_owned());
+            }
+        }
+        client.batch_execute("DEALLOCATE one").await.unwrap();
+        plans.push((sql, lines.join("\n")));
+    }
+    plans
+}
+
+pub(crate) async fn writers_across_realms_never_dead_lock(scene: Scene) {
+    const USERS: [&str; 4] = ["alice", "bob", "carol", "dave"];
+    for who in USERS {
+        scene.apply_as(who, "laptop", vec![folder(1, &format!("top of {who}"))]).await;
+    }
+    let scene = Arc::new(scene);
+    let mut writers = Vec::new();
+    for (index, who) in USERS.into_iter().enumerate() {
+        let scene = scene.clone();
+        writers.push(tokio::spawn(async move {
+            for n in 0..20 {
+                // Each names what is another's: refused, and its realm locked all the same.
+                let others = (1..4).map(|step| USERS[(index + step) % 4]);
+                let mut operations: Vec<_> =
+                    others.map(|other| file_in(100, "x", &format!("top of {other}"))).collect();
+                operations.push(folder(n + 2, &format!("{who}-{n}")));
+                let response = scene.push_as(who, "laptop", operations).await;
+                let applied = response.results.last().unwrap();
+                assert_eq!(applied.status, vfs_sync_core::wire::PushStatus::Applied);
+            }
+        }));
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let database = scene.database.clone().unwrap();
+    if database.starts_with("postgres") {
+        drop(scene);
+        assert_eq!(deadlocks(&database).await, 0);
+    }
+}
+
+/// The server counts a connection's dead-locks at the latest when that ends.
+async fn deadlocks(database: &str) -> i64 {
+    let (client, connection) = tokio_postgres::connect(database, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let one = |sql: &'static str| {
+        let client = &client;
+        async move { client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) }
+    };
+    while one("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()").await > 1
+    {
+        tokio::task::yield_now().await;
+    }
+    one("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").await
+}
