@@ -1,0 +1,100 @@
+//! `vfs-sync-bench`: what must be fast, measured against its budget, with the raw engine beside it.
+//!
+//! The server is the built binary, a process of its own. Build both first:
+//! `cargo build --release --workspace && target/release/vfs-sync-bench`.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod apply;
+mod process;
+mod pull;
+mod push;
+mod report;
+mod workload;
+
+use clap::Parser;
+use process::Server;
+use report::Report;
+use workload::Ids;
+
+/// What a benchmark fails with.
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Measures vfs-sync on this machine and prints a table of results and budgets.
+#[derive(Parser)]
+struct Args {
+    /// Operations of history to push and pull.
+    #[arg(long, default_value_t = 1_000_000)]
+    operations: usize,
+    /// A PostgreSQL database to measure too: empty, and on this machine.
+    #[arg(long, env = "VFS_SYNC_BENCH_POSTGRES_URL")]
+    postgres: Option<String>,
+    /// Connections that push or pull at one time.
+    #[arg(long, default_value_t = 2)]
+    connections: usize,
+}
+
+#[tokio::main]
+async fn main() -> std::process::ExitCode {
+    let args = Args::parse();
+    let mut report = Report::default();
+    let outcome = run(&args, &mut report).await;
+    let missed = report.print();
+    if let Err(error) = outcome {
+        eprintln!("the benchmark failed: {error}");
+        return std::process::ExitCode::FAILURE;
+    }
+    std::process::ExitCode::from(u8::from(missed > 0))
+}
+
+async fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
+    let dir = tempfile::tempdir()?;
+    let data = dir.path().join("server");
+    std::fs::create_dir(&data)?;
+    let n = args.operations;
+    {
+        let server = Server::start(&data, None).await?;
+        let rates = push::run(&server, "r", Ids::UuidV7, n, args.connections).await?;
+        report.at_least("push, SQLite, UUIDv7 ids", rates.all, 25_000.0, "op/s");
+        report.note("  its first tenth", rates.first, "op/s");
+        report.note("  its last tenth", rates.last, "op/s");
+        report.at_least("  last tenth against first", rates.last / rates.first, 0.8, "x");
+        let (pulled, cursor) = pull::run(&server, args.connections).await?;
+        report.at_least("pull, pages of 500", pulled.all, 150_000.0, "entries/s");
+        report.at_least("  last tenth against first", pulled.last / pulled.first, 0.8, "x");
+        let cursor = cursor.ok_or("the feed is empty")?;
+        let (poll, reconcile) = pull::polls(&server, &cursor).await?;
+        report.at_most("an empty poll, server CPU", poll, 1.0, "ms");
+        report.at_most("a reconcile, server CPU", reconcile, 1.0, "ms");
+        report.at_most("server memory at its peak", server.peak_memory()?, 200.0, "MB");
+        drop(server);
+        let database = std::fs::read_dir(&data)?
+            .filter_map(Result::ok)
+            .map(|entry| entry.path())
+            .find(|path| path.extension().is_some_and(|e| e == "sqlite3" || e == "db"))
+            .ok_or("the server left no database")?;
+        let raw = push::raw_sqlite(&database, &dir.path().join("raw.sqlite3"), n)?;
+        report.note("raw SQLite, the same rows and batches", raw, "op/s");
+        report.at_least("  push against raw SQLite", rates.all / raw, 0.3, "x");
+    }
+    {
+        let data = dir.path().join("random");
+        std::fs::create_dir(&data)?;
+        let server = Server::start(&data, None).await?;
+        let rates = push::run(&server, "r", Ids::Random, n / 4, args.connections).await?;
+        report.note("push, SQLite, random ids", rates.all, "op/s");
+    }
+    let (first, second) = apply::run(None, n / 2).await?;
+    report.at_least("apply a decoded feed, in memory", first.min(second), 1_000_000.0, "entries/s");
+    report.note("  second half against first", second / first, "x");
+    let (first, second) = apply::run(Some(&dir.path().join("replica")), n / 2).await?;
+    report.at_least("apply it, durable replica", first.min(second), 150_000.0, "entries/s");
+    report.at_least("  second half against first", second / first, 0.8, "x");
+    if let Some(url) = &args.postgres {
+        let data = dir.path().join("postgres");
+        std::fs::create_dir(&data)?;
+        let server = Server::start(&data, Some(url)).await?;
+        let rates = push::run(&server, "r", Ids::UuidV7, n / 4, args.connections).await?;
+        report.at_least("push, PostgreSQL, UUIDv7 ids", rates.all, 8_000.0, "op/s");
+    }
+    Ok(())
+}

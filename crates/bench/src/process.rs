@@ -1,0 +1,98 @@
+//! The server under test: the built binary as a process of its own, so that its CPU and memory
+//! are its own too.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::Failure;
+
+const SECRET: &str = "a secret for benchmarks on the loopback only";
+
+/// The `vfs-sync` binary beside this one.
+pub(crate) fn binary() -> Result<PathBuf, Failure> {
+    let path = std::env::current_exe()?.with_file_name("vfs-sync");
+    if path.exists() {
+        Ok(path)
+    } else {
+        Err(format!("{} is missing: cargo build --release --workspace", path.display()).into())
+    }
+}
+
+/// A running `vfs-sync serve`, killed when dropped.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) url: String,
+    pub(crate) token: String,
+}
+
+impl Server {
+    /// Starts one on `data`, and on PostgreSQL if `database` says so.
+    pub(crate) async fn start(data: &Path, database: Option<&str>) -> Result<Self, Failure> {
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let mut command = Command::new(binary()?);
+        command
+            .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--data"])
+            .arg(data)
+            .env("VFS_SYNC_JWT_SECRET", SECRET)
+            .env("RUST_LOG", "warn")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        if let Some(url) = database {
+            command.env("VFS_SYNC_DATABASE_URL", url);
+        }
+        let child = command.spawn()?;
+        let token = Command::new(binary()?)
+            .args(["token", "--user", "bench"])
+            .env("VFS_SYNC_JWT_SECRET", SECRET)
+            .output()?;
+        let token = String::from_utf8(token.stdout)?.trim().to_owned();
+        let server = Self { child, url: format!("http://127.0.0.1:{port}"), token };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while reqwest::get(format!("{}/healthz", server.url)).await.is_err() {
+            if Instant::now() > deadline {
+                return Err("the server did not come up".into());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(server)
+    }
+
+    /// Processor time used so far.
+    pub(crate) fn cpu(&self) -> Result<Duration, Failure> {
+        cpu_of(self.child.id())
+    }
+
+    /// The most memory used so far, in MB.
+    pub(crate) fn peak_memory(&self) -> Result<f64, Failure> {
+        peak_memory_of(self.child.id())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// User and system time of a process, from `/proc`.
+fn cpu_of(pid: u32) -> Result<Duration, Failure> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let after_name = stat.rsplit_once(')').ok_or("/proc/pid/stat has no name")?.1;
+    let fields: Vec<&str> = after_name.split_whitespace().collect();
+    let ticks = |index: usize| -> Result<u64, Failure> {
+        Ok(fields.get(index).ok_or("/proc/pid/stat is short")?.parse()?)
+    };
+    // Linux counts in hundredths of a second there, on every architecture.
+    Ok(Duration::from_millis((ticks(11)? + ticks(12)?) * 10))
+}
+
+/// The high-water mark of a process's resident memory, in MB.
+pub(crate) fn peak_memory_of(pid: u32) -> Result<f64, Failure> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).ok_or("no VmHWM")?;
+    let kilobytes: f64 = line.split_whitespace().nth(1).ok_or("VmHWM is empty")?.parse()?;
+    Ok(kilobytes / 1024.0)
+}

@@ -1,0 +1,72 @@
+//! The table of results: what was measured, the budget, and whether it holds.
+
+use comfy_table::Table;
+
+/// The rows so far.
+#[derive(Default)]
+pub(crate) struct Report {
+    rows: Vec<[String; 4]>,
+    missed: usize,
+}
+
+impl Report {
+    /// A figure that must be at least `budget`.
+    pub(crate) fn at_least(&mut self, what: &str, value: f64, budget: f64, unit: &str) {
+        self.row(what, value, unit, format!("≥ {}", number(budget)), value >= budget);
+    }
+
+    /// A figure that must be at most `budget`.
+    pub(crate) fn at_most(&mut self, what: &str, value: f64, budget: f64, unit: &str) {
+        self.row(what, value, unit, format!("≤ {}", number(budget)), value <= budget);
+    }
+
+    /// A figure for comparison.
+    pub(crate) fn note(&mut self, what: &str, value: f64, unit: &str) {
+        self.rows.push([
+            what.into(),
+            format!("{} {unit}", number(value)),
+            String::new(),
+            String::new(),
+        ]);
+        eprintln_row(what, value, unit);
+    }
+
+    fn row(&mut self, what: &str, value: f64, unit: &str, budget: String, holds: bool) {
+        self.missed += usize::from(!holds);
+        let verdict = if holds { "holds" } else { "MISSED" };
+        self.rows.push([what.into(), format!("{} {unit}", number(value)), budget, verdict.into()]);
+        eprintln_row(what, value, unit);
+    }
+
+    /// Prints the table; how many budgets were missed.
+    pub(crate) fn print(&self) -> usize {
+        let mut table = Table::new();
+        table.load_preset(comfy_table::presets::ASCII_MARKDOWN);
+        table.set_header(["measured", "result", "budget", ""]);
+        for row in &self.rows {
+            table.add_row(row);
+        }
+        println!("{table}");
+        self.missed
+    }
+}
+
+fn eprintln_row(what: &str, value: f64, unit: &str) {
+    eprintln!("{what}: {} {unit}", number(value));
+}
+
+fn number(value: f64) -> String {
+    if value >= 100.0 {
+        let whole = format!("{value:.0}");
+        let mut out = String::new();
+        for (index, digit) in whole.chars().enumerate() {
+            if index > 0 && (whole.len() - index) % 3 == 0 {
+                out.push(',');
+            }
+            out.push(digit);
+        }
+        out
+    } else {
+        format!("{value:.2}")
+    }
+}
