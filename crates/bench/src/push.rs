@@ -99,8 +99,9 @@ pub(crate) fn raw_sqlite(from: &Path, to: &Path, operations: usize) -> Result<f6
         .query_map([], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
     for name in names {
-        let count: usize =
+        let count: i64 =
             source.query_row(&format!("SELECT count(*) FROM {name}"), [], |row| row.get(0))?;
+        let count = usize::try_from(count)?;
         // The rest is a few rows for each user or replica: not what a push costs.
         if count >= operations / 2 {
             tables.push((name, count));

@@ -41,7 +41,7 @@ impl Report {
     /// Prints the table; how many budgets were missed.
     pub(crate) fn print(&self) -> usize {
         let mut table = Table::new();
-        table.load_preset(comfy_table::presets::ASCII_MARKDOWN);
+        table.load_style(comfy_table::presets::ASCII_MARKDOWN);
         table.set_header(["measured", "result", "budget", ""]);
         for row in &self.rows {
             table.add_row(row);

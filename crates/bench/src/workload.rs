@@ -8,7 +8,7 @@ use vfs_sync_core::wire::PushRequest;
 
 /// How item ids are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ids {
+pub(crate) enum Ids {
     /// Ordered by time, as this project makes them.
     UuidV7,
     /// In no order: the worst for an index.
@@ -30,7 +30,7 @@ impl Ids {
 }
 
 /// One replica's stream of creations: a folder, then files in it.
-pub struct Workload {
+pub(crate) struct Workload {
     replica: ReplicaId,
     next: u64,
     folder: ItemId,
@@ -39,14 +39,14 @@ pub struct Workload {
 
 impl Workload {
     /// A stream for `replica`.
-    pub fn new(replica: &str, ids: Ids) -> Self {
+    pub(crate) fn new(replica: &str, ids: Ids) -> Self {
         let replica = ReplicaId::new(replica).expect("an id");
         let folder = ItemId::new(ids.make()).expect("an id");
         Self { replica, next: 0, folder, ids }
     }
 
     /// The next push of `count` operations.
-    pub fn push(&mut self, count: usize) -> PushRequest {
+    pub(crate) fn push(&mut self, count: usize) -> PushRequest {
         let operations = (0..count).map(|_| self.operation()).collect();
         PushRequest { client_id: self.replica.clone(), operations }
     }
