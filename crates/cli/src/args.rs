@@ -1,0 +1,580 @@
+//! The command line, and the help that teaches it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+const TOP: &str = "\
+A first try, in one command (a server, two replicas, edits on both sides, identical in the end):
+  vfs-sync demo ~/some/folder
+
+By hand:
+  export VFS_SYNC_JWT_SECRET=$(openssl rand -hex 32)
+  vfs-sync serve --listen 127.0.0.1:7070 --data ./server &
+  vfs-sync token --user alice --ttl 30d > token && chmod 600 token
+  vfs-sync init --server http://127.0.0.1:7070 --token-file token
+  vfs-sync import ~/some/folder && vfs-sync sync
+
+Exit codes: 0 done · 1 failed · 2 wrong usage · 3 a guardrail stopped it · 4 the server cannot be
+reached or does not take the token · 5 done but for what was reported · 130 interrupted";
+
+/// A local-first virtual file system: replicas that are read and edited offline, and converge
+/// through a server.
+#[derive(Debug, Parser)]
+#[command(name = "vfs-sync", version, after_help = TOP, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// The replica's directory [default: vfs-sync/replica in the XDG data directory]
+    #[arg(
+        long,
+        global = true,
+        env = "VFS_SYNC_REPLICA",
+        value_name = "DIR",
+        hide_env_values = true
+    )]
+    pub(crate) replica: Option<PathBuf>,
+    /// Print results as JSON: one document, or a document on each line where the help says so
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print nothing but what was asked for, and errors
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a server
+    #[command(after_help = SERVE)]
+    Serve(Serve),
+    /// Make a token with the server's secret, for a first try or a script
+    #[command(after_help = TOKEN)]
+    Token(Token),
+    /// Make a replica of a user's tree on this machine
+    #[command(after_help = INIT)]
+    Init(Init),
+    /// Take a directory into the replica; again, only what changed
+    #[command(after_help = IMPORT)]
+    Import(Import),
+    /// Write the replica's tree to a directory
+    #[command(after_help = EXPORT)]
+    Export(Export),
+    /// List a folder
+    #[command(
+        after_help = "Examples:\n  vfs-sync ls\n  vfs-sync ls -l /photos/2024\n  vfs-sync --json ls / | jq -r '.entries[].name'"
+    )]
+    Ls(Ls),
+    /// Show what is under a folder
+    #[command(after_help = "Examples:\n  vfs-sync tree --depth 2\n  vfs-sync tree /photos")]
+    Tree(Tree),
+    /// Tell all about one item
+    #[command(
+        after_help = "Examples:\n  vfs-sync stat /photos/beach.jpg\n  vfs-sync --json stat /photos | jq .id"
+    )]
+    Stat(OnePath),
+    /// Print a file's content
+    #[command(
+        after_help = "On a terminal, what would control it is shown as escapes; --raw prints the bytes as they are.\n\nExamples:\n  vfs-sync cat /notes/todo.txt\n  vfs-sync cat /photos/beach.jpg > beach.jpg"
+    )]
+    Cat(Cat),
+    /// Put a local file into the tree
+    #[command(
+        after_help = "Examples:\n  vfs-sync put report.pdf /documents/report.pdf\n  vfs-sync put report.pdf /documents        # into the folder\n  date | vfs-sync put - /notes/now.txt"
+    )]
+    Put(Put),
+    /// Write a file of the tree to a local one
+    #[command(
+        after_help = "Examples:\n  vfs-sync get /documents/report.pdf\n  vfs-sync get /documents/report.pdf ./copy.pdf --force\n  vfs-sync get /notes/now.txt -"
+    )]
+    Get(Get),
+    /// Make folders
+    #[command(
+        after_help = "Examples:\n  vfs-sync mkdir /photos\n  vfs-sync mkdir -p /photos/2024/summer"
+    )]
+    Mkdir(Mkdir),
+    /// Move or rename
+    #[command(
+        after_help = "Into TO if that is a folder, else to the name TO; nothing is replaced.\n\nExamples:\n  vfs-sync mv /draft.txt /final.txt\n  vfs-sync mv /final.txt /documents"
+    )]
+    Mv(FromTo),
+    /// Copy, a folder with all that is in it
+    #[command(
+        after_help = "Into TO if that is a folder, else to the name TO; nothing is replaced.\nContents that are not on this machine are fetched first.\n\nExamples:\n  vfs-sync cp /photos/2024 /backup"
+    )]
+    Cp(FromTo),
+    /// Delete
+    #[command(
+        after_help = "Examples:\n  vfs-sync rm /notes/old.txt\n  vfs-sync rm -r /photos/2019"
+    )]
+    Rm(Rm),
+    /// Hang an item under one more folder
+    #[command(
+        after_help = "The item is then in both places; `rm` deletes it from both, `ln --remove` takes it out of one.\n\nExamples:\n  vfs-sync ln /photos/beach.jpg /albums/best\n  vfs-sync ln --remove /photos/beach.jpg /albums/best"
+    )]
+    Ln(Ln),
+    /// Exchange changes with the server
+    #[command(after_help = SYNC)]
+    Sync(Sync),
+    /// Tell how the replica stands
+    #[command(
+        after_help = "Examples:\n  vfs-sync status\n  vfs-sync status --server        # and what the server knows of this replica\n  vfs-sync --json status | jq .pending"
+    )]
+    Status(Status),
+    /// List the operations that wait for the server
+    #[command(after_help = "Examples:\n  vfs-sync queue --limit 20")]
+    Queue(Limit),
+    /// List, retry or discard operations that the server refused
+    #[command(
+        after_help = "Examples:\n  vfs-sync rejected\n  vfs-sync rejected retry 0193a1c2-…\n  vfs-sync rejected discard --all"
+    )]
+    Rejected(Rejected),
+    /// Write the replica's state to a file, or make a replica from one
+    #[command(subcommand, after_help = STATE)]
+    State(State),
+    /// Rebuild the replica from the server's state; what waits in the queue is kept
+    #[command(
+        after_help = "Needed where the server asks for it (`sync` does it by itself, once) and as a remedy.\n\nExamples:\n  vfs-sync rematerialise"
+    )]
+    Rematerialise,
+    /// For the operator of a server
+    #[command(subcommand)]
+    Admin(Admin),
+    /// Bring a server's database to this version's schema (`serve` does it at start)
+    #[command(
+        after_help = "Examples:\n  vfs-sync migrate --data /var/lib/vfs-sync\n  VFS_SYNC_DATABASE_URL=postgres://vfs@localhost/vfs vfs-sync migrate"
+    )]
+    Migrate(Database),
+    /// Print the completions of a shell
+    #[command(
+        after_help = "Examples:\n  vfs-sync completions bash > ~/.local/share/bash-completion/completions/vfs-sync\n  vfs-sync completions zsh > \"${fpath[1]}/_vfs-sync\""
+    )]
+    Completions(Completions),
+    /// Watch it work: a server, two replicas, edits on both sides, identical in the end
+    #[command(after_help = DEMO)]
+    Demo(Demo),
+}
+
+const SERVE: &str = "\
+Configured by the environment (see docs/install.md): VFS_SYNC_JWT_SECRET, or its file in
+VFS_SYNC_JWT_SECRET_FILE, or a public key or JWKS; VFS_SYNC_DATABASE_URL for PostgreSQL, without it
+SQLite in --data. Port 0 takes a free one; the address is printed. SIGTERM and Ctrl-C stop
+gracefully. With --json: a document on a line for each event, and the log as JSON.
+
+Examples:
+  export VFS_SYNC_JWT_SECRET=$(openssl rand -hex 32)
+  vfs-sync serve --listen 127.0.0.1:7070 --data /var/lib/vfs-sync
+  vfs-sync serve --listen 0.0.0.0:7070 --data ./data --admin-listen 127.0.0.1:7071";
+
+const TOKEN: &str = "\
+The secret comes from VFS_SYNC_JWT_SECRET or the file named by VFS_SYNC_JWT_SECRET_FILE, never from
+an argument, which others on the machine can read.
+
+Examples:
+  vfs-sync token --user alice > token && chmod 600 token
+  vfs-sync token --user root --scope vfs:admin --ttl 15m";
+
+const INIT: &str = "\
+Who you are is read from the token (VFS_SYNC_TOKEN, or the file of --token-file); the server is not
+asked. The token's file is read again whenever a token is needed, so that another program may
+renew it.
+
+Examples:
+  vfs-sync init --server https://files.example.org --token-file ~/.config/vfs-sync/token
+  VFS_SYNC_TOKEN=… vfs-sync --replica ./laptop init --server http://127.0.0.1:7070";
+
+const IMPORT: &str = "\
+What is in DIR goes into PATH (the top, if none is given). Files are compared by size and
+modification time, with --checksum by content. Nothing is deleted without --delete. Symbolic links,
+special files and what cannot be read are reported, and the exit code is then 5. Names that are not
+UTF-8 are escaped as %raw%… and come back as they were on export. The result is in the replica;
+`vfs-sync sync` sends it. Ctrl-C is safe: the same command goes on.
+
+Examples:
+  vfs-sync import ~/Documents
+  vfs-sync import ~/Pictures /photos --delete
+  vfs-sync import --dry-run ~/Documents";
+
+const EXPORT: &str = "\
+Files get their modification time and permission bits. What is there and differs is left alone and
+reported (exit code 5) unless --force; what is identical is not touched. No symbolic link under DIR
+is followed. Contents that are not on this machine are fetched. Ctrl-C is safe: the same command
+goes on.
+
+Examples:
+  vfs-sync export ./tree
+  vfs-sync export ./photos /photos --force
+  vfs-sync export ./mirror --force --delete";
+
+const SYNC: &str = "\
+Pushes what is queued, pulls what others did, uploads contents. With --watch it goes on until
+Ctrl-C, backs off while the server is away, and prints what changes (with --json a document on
+each line). A violated guardrail stops it at once, with exit code 3.
+
+Examples:
+  vfs-sync sync
+  vfs-sync sync --watch
+  vfs-sync --json sync | jq .pulled";
+
+const STATE: &str = "\
+Examples:
+  vfs-sync state export > state.json
+  vfs-sync state export --redact > report.json     # names as digests, for a bug report
+  vfs-sync --replica ./fresh state hydrate state.json --server http://127.0.0.1:7070";
+
+const DEMO: &str = "\
+Without DIR a tree is generated: thousands of files, deep, with odd names. DIR is only read. With
+--json: a document on a line for each step, the last one with `identical`. The exit code is 0 only
+if both exports are identical.
+
+Examples:
+  vfs-sync demo
+  vfs-sync demo ~/.cargo/registry/src
+  vfs-sync demo --keep           # the server stays up; how to go on is printed";
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", env = "VFS_SYNC_LISTEN")]
+    pub(crate) listen: SocketAddr,
+    /// Where the server keeps its database and contents
+    #[arg(long, value_name = "DIR", env = "VFS_SYNC_DATA")]
+    pub(crate) data: PathBuf,
+    /// Where to serve metrics; nowhere if not given
+    #[arg(long, value_name = "ADDR", env = "VFS_SYNC_ADMIN_LISTEN")]
+    pub(crate) admin_listen: Option<SocketAddr>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Token {
+    /// Whose token: its `sub`
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: String,
+    /// What else it allows, separated by spaces
+    #[arg(long, value_name = "SCOPE")]
+    pub(crate) scope: Option<String>,
+    /// How long it is good for: a number and s, m, h or d
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_ttl)]
+    pub(crate) ttl: u64,
+}
+
+/// Seconds.
+fn parse_ttl(text: &str) -> Result<u64, String> {
+    let wrong = || "must be a number and s, m, h or d, such as 30d".to_owned();
+    let unit = match text.chars().last() {
+        Some('s') => 1,
+        Some('m') => 60,
+        Some('h') => 3_600,
+        Some('d') => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+    match number.checked_mul(unit) {
+        Some(seconds) if (1..=10 * 366 * 86_400).contains(&seconds) => Ok(seconds),
+        _ => Err("must be from 1s to ten years".to_owned()),
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// The server's address: http:// or https://, host and port
+    #[arg(long, value_name = "URL")]
+    pub(crate) server: String,
+    /// The file that has the token, read whenever one is needed
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Who you are, where there is no token to read it from yet
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Import {
+    /// The directory
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// Where to in the tree
+    #[arg(default_value = "/")]
+    pub(crate) path: String,
+    /// Delete in PATH what is not in DIR, and replace a file by a folder or a folder by a file
+    #[arg(long)]
+    pub(crate) delete: bool,
+    /// Compare contents, not only size and modification time
+    #[arg(long)]
+    pub(crate) checksum: bool,
+    /// Change nothing, tell what would be done
+    #[arg(long, short = 'n')]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    /// The directory, made if it is not there
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// What of the tree
+    #[arg(default_value = "/")]
+    pub(crate) path: String,
+    /// Replace files that differ
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Remove from DIR what is not in PATH
+    #[arg(long)]
+    pub(crate) delete: bool,
+    /// Compare contents, not only size and modification time
+    #[arg(long)]
+    pub(crate) checksum: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ls {
+    /// The folder, or one item
+    #[arg(default_value = "/")]
+    pub(crate) path: String,
+    /// With type, size, time and permissions
+    #[arg(long, short)]
+    pub(crate) long: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Tree {
+    /// The folder
+    #[arg(default_value = "/")]
+    pub(crate) path: String,
+    /// How deep
+    #[arg(long, value_name = "N")]
+    pub(crate) depth: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OnePath {
+    /// The item
+    pub(crate) path: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Cat {
+    /// The file
+    pub(crate) path: String,
+    /// Print the bytes as they are, to a terminal too
+    #[arg(long)]
+    pub(crate) raw: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Put {
+    /// The local file; - is standard input
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// The folder or the name in the tree; a file there gets a new content
+    pub(crate) path: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Get {
+    /// The file in the tree
+    pub(crate) path: String,
+    /// Where to; - is standard output [default: its own name, here]
+    #[arg(value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Replace FILE if it is there
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Mkdir {
+    /// The folders
+    #[arg(required = true)]
+    pub(crate) paths: Vec<String>,
+    /// Make what is missing on the way, and accept a folder that is there
+    #[arg(long, short)]
+    pub(crate) parents: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FromTo {
+    /// What
+    pub(crate) from: String,
+    /// Where to
+    pub(crate) to: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rm {
+    /// What
+    #[arg(required = true)]
+    pub(crate) paths: Vec<String>,
+    /// Folders too, with all that is in them
+    #[arg(long, short)]
+    pub(crate) recursive: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ln {
+    /// The item
+    pub(crate) path: String,
+    /// The folder
+    pub(crate) folder: String,
+    /// Take it out of the folder
+    #[arg(long)]
+    pub(crate) remove: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Sync {
+    /// Go on until Ctrl-C
+    #[arg(long)]
+    pub(crate) watch: bool,
+    /// Stop where the server asks to rematerialise, instead of doing it
+    #[arg(long)]
+    pub(crate) no_rematerialise: bool,
+    /// How often --watch asks the server, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, requires = "watch",
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) interval: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// Ask the server what it knows of this replica
+    #[arg(long)]
+    pub(crate) server: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Limit {
+    /// How many at most
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(crate) limit: usize,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Rejected {
+    #[command(subcommand)]
+    pub(crate) action: Option<RejectedAction>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RejectedAction {
+    /// List them, oldest first
+    List(Limit),
+    /// Queue them again, as new operations
+    Retry(Which),
+    /// Forget them
+    Discard(Which),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Which {
+    /// The operations, by their ids
+    #[arg(value_name = "OP_ID", required_unless_present = "all", conflicts_with = "all")]
+    pub(crate) ids: Vec<String>,
+    /// All of them
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum State {
+    /// Write all that the replica knows, but for the contents, as canonical JSON
+    #[command(
+        after_help = "Examples:\n  vfs-sync state export > state.json\n  vfs-sync state export --redact > report.json"
+    )]
+    Export {
+        /// The file; standard output if none is given
+        file: Option<PathBuf>,
+        /// Replace names and metadata by digests. Cannot be hydrated
+        #[arg(long)]
+        redact: bool,
+    },
+    /// Make a new replica from an exported state, with the same client id
+    #[command(
+        after_help = "Never run two replicas with one client id at the same time.\n\nExamples:\n  vfs-sync --replica ./fresh state hydrate state.json --server http://127.0.0.1:7070 --token-file token"
+    )]
+    Hydrate {
+        /// The file
+        file: PathBuf,
+        #[command(flatten)]
+        init: Init,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Admin {
+    /// Begin a new epoch: part of restoring a server from a backup
+    #[command(
+        after_help = "After it no client goes on from a position that the restored server forgot: each rebuilds its\nreplica at the next sync. Stop the servers first. See docs/backup.md.\n\nExamples:\n  vfs-sync admin new-epoch --data /var/lib/vfs-sync"
+    )]
+    NewEpoch(Database),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Database {
+    /// The server's directory, where there is no VFS_SYNC_DATABASE_URL
+    #[arg(long, value_name = "DIR", env = "VFS_SYNC_DATA")]
+    pub(crate) data: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// Which shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// The directory to synchronise; generated if none is given
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Leave the server up and the replicas in place, and tell how to go on
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_teaches_with_examples() {
+        fn check(command: &clap::Command, way: &str) {
+            let way = format!("{way} {}", command.get_name());
+            assert!(command.get_about().is_some(), "{way} says nothing of itself");
+            if command.get_subcommands().next().is_none() {
+                let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains("Examples:"), "{way} has no examples");
+            }
+            command.get_subcommands().for_each(|inner| check(inner, &way));
+        }
+        // Those under `rejected` are in its own help.
+        let command = Cli::command().mut_subcommand("rejected", |c| {
+            clap::Command::new("rejected")
+                .about("x")
+                .after_help(c.get_after_help().cloned().unwrap())
+        });
+        command.get_subcommands().for_each(|inner| check(inner, ""));
+    }
+
+    #[test]
+    fn a_time_to_live_is_a_number_and_a_unit() {
+        assert_eq!(parse_ttl("30d"), Ok(2_592_000));
+        assert_eq!(parse_ttl("15m"), Ok(900));
+        for bad in ["", "d", "30", "-1d", "1.5h", "9999999999999999d", "0s", "1é"] {
+            assert!(parse_ttl(bad).is_err(), "{bad}");
+        }
+    }
+}

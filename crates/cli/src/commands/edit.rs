@@ -1,0 +1,165 @@
+//! Editing the tree: `mkdir`, `mv`, `cp`, `rm`, `ln`. Local, at once; `sync` sends it.
+
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use vfs_sync_client::{ClientError, Delete, Node, SyncClient};
+use vfs_sync_core::id::ItemId;
+use vfs_sync_core::item::ObjectType;
+
+use crate::args::{FromTo, Global, Ln, Mkdir, Rm};
+use crate::error::{Failure, Kind, Result};
+use crate::fs::metadata::{OnDisk, on_disk};
+use crate::output::Output;
+use crate::path::{self, Place};
+use crate::safe::Safe;
+use crate::{replica, stop};
+
+pub(super) fn mkdir(global: &Global, args: Mkdir, output: Output) -> Result<()> {
+    let client = replica::open(global, replica::config())?;
+    let mut made = Vec::new();
+    for path in &args.paths {
+        if args.parents {
+            make_all(&client, path, &mut made)?;
+        } else {
+            let (parent, text) = path::split(path)
+                .ok_or_else(|| Failure::new(Kind::Exists, "the top is there already"))?;
+            let parent = path::folder(&client, parent)?;
+            if path::find_if_there(&client, path)?.is_some() {
+                return Err(Failure::new(Kind::Exists, format!("there is a {path} already"))
+                    .hint("--parents accepts a folder that is there"));
+            }
+            made.push((path.clone(), client.create_folder(parent.id(), path::name(text)?)?));
+        }
+    }
+    for (path, _) in &made {
+        output.say(format_args!("made {}", Safe(path)))?;
+    }
+    let made: Vec<_> = made.iter().map(|(path, id)| json!({ "path": path, "id": id })).collect();
+    output.json(&json!({ "made": made }))
+}
+
+fn make_all(client: &SyncClient, path: &str, made: &mut Vec<(String, ItemId)>) -> Result<()> {
+    let mut parent = Place::Top;
+    let mut at = String::new();
+    for step in path.split('/').filter(|step| !step.is_empty()) {
+        at = format!("{at}/{step}");
+        parent = match path::find_if_there(client, &at)? {
+            Some(place) if place.is_folder() => place,
+            Some(_) => return Err(Failure::failed(format!("{at} is a file, not a folder"))),
+            None => {
+                let id = client.create_folder(parent.id(), path::name(step)?)?;
+                made.push((at.clone(), id));
+                path::find(client, &at)?
+            }
+        };
+    }
+    Ok(())
+}
+
+pub(super) fn mv(global: &Global, args: FromTo, output: Output) -> Result<()> {
+    let client = replica::open(global, replica::config())?;
+    let node = path::item(&client, &args.from)?;
+    let (_, own) = path::split(&args.from).unwrap_or(("", &args.from));
+    let (parent, name) = path::destination(&client, &args.to, own)?;
+    let parents = client.parents_of(&node.id)?;
+    let stays = match parent.id() {
+        Some(parent) => parents == [parent.clone()],
+        None => parents.is_empty(),
+    };
+    // Moved first: if that is not possible, it is not renamed either.
+    if !stays {
+        client.move_to(&node.id, parent.id()).map_err(|error| impossible(error, &args))?;
+    }
+    if node.name.as_ref() != Some(&name) {
+        client.rename(&node.id, name)?;
+    }
+    let path = client.path_of(&node.id)?;
+    output.say(format_args!("{} -> {}", Safe(&args.from), Safe(&path)))?;
+    output.json(&json!({ "id": node.id, "from": args.from, "path": path }))
+}
+
+fn impossible(error: ClientError, args: &FromTo) -> Failure {
+    match error {
+        ClientError::Cycle { .. } => {
+            Failure::failed(format!("{} cannot be moved into itself ({})", args.from, args.to))
+        }
+        other => other.into(),
+    }
+}
+
+pub(super) async fn cp(
+    global: &Global,
+    args: FromTo,
+    output: Output,
+    stop: CancellationToken,
+) -> Result<()> {
+    let client = replica::open(global, replica::config())?;
+    let node = path::item(&client, &args.from)?;
+    let (_, own) = path::split(&args.from).unwrap_or(("", &args.from));
+    let (parent, name) = path::destination(&client, &args.to, own)?;
+    let mut contents = Vec::new();
+    let take = |node: &Node, contents: &mut Vec<ItemId>| {
+        if node.content.is_some() {
+            contents.push(node.id.clone());
+        }
+    };
+    take(&node, &mut contents);
+    if on_disk(node.object_type) != OnDisk::File {
+        for entry in client.snapshot(Some(&node.id))? {
+            take(&entry?.node, &mut contents);
+        }
+    }
+    let fetched = tokio::select! {
+        fetched = client.fetch_contents(&contents) => fetched?,
+        () = stop.cancelled() => return Err(stop::interrupted()),
+    };
+    let copy =
+        client.copy(&node.id, parent.id(), name).map_err(|error| impossible(error, &args))?;
+    let path = client.path_of(&copy)?;
+    output.say(format_args!("{} copied to {}", Safe(&args.from), Safe(&path)))?;
+    output.json(&json!({ "id": copy, "from": args.from, "path": path, "fetched": fetched }))
+}
+
+pub(super) fn rm(global: &Global, args: Rm, output: Output) -> Result<()> {
+    let client = replica::open(global, replica::config())?;
+    // All are looked up before the first goes: a typing error deletes nothing.
+    let mut found = Vec::new();
+    for path in &args.paths {
+        let node = path::item(&client, path)?;
+        if on_disk(node.object_type) != OnDisk::File
+            && !args.recursive
+            && !client.children(Some(&node.id))?.is_empty()
+        {
+            return Err(Failure::failed(format!("{path} is not empty"))
+                .hint("--recursive deletes it with all that is in it"));
+        }
+        found.push((path, node));
+    }
+    let mut deleted = 0;
+    for (path, node) in found {
+        // One of the others may have been its folder.
+        if client.node(&node.id)?.is_some() {
+            deleted += client.delete(&node.id, Delete::Recursive)?;
+            output.say(format_args!("deleted {}", Safe(path)))?;
+        }
+    }
+    output.json(&json!({ "deleted": deleted }))
+}
+
+pub(super) fn ln(global: &Global, args: Ln, output: Output) -> Result<()> {
+    let client = replica::open(global, replica::config())?;
+    let node = path::item(&client, &args.path)?;
+    let folder = path::item(&client, &args.folder)?;
+    if folder.object_type == ObjectType::File {
+        return Err(Failure::failed(format!("{} is a file, not a folder", args.folder)));
+    }
+    let (item, at) = (Safe(&args.path), Safe(&args.folder));
+    if args.remove {
+        client.unlink(&node.id, &folder.id)?;
+        output.say(format_args!("{item} is no longer in {at}"))?;
+    } else {
+        client.link(&node.id, &folder.id)?;
+        output.say(format_args!("{item} is in {at} too"))?;
+    }
+    output.json(&json!({ "id": node.id, "folder": folder.id, "linked": !args.remove }))
+}

@@ -1,0 +1,170 @@
+//! Looking at the tree: `ls`, `tree`, `stat`.
+
+use serde_json::{Value, json};
+use vfs_sync_client::{Node, SyncClient};
+
+use crate::args::{Global, Ls, OnePath, Tree};
+use crate::error::Result;
+use crate::fs::metadata::{self, OnDisk, on_disk};
+use crate::output::{Output, count_text, table, table_text};
+use crate::path::{self, Place};
+use crate::replica;
+use crate::safe::safe;
+
+/// An item as JSON: what `ls`, `tree` and `stat` all tell.
+fn node_json(node: &Node) -> Value {
+    json!({
+        "id": node.id,
+        "type": node.object_type,
+        "owner": node.owner,
+        "accessLevel": node.access_level,
+        "size": node.content.as_ref().map(|content| content.size),
+        "digest": node.content.as_ref().map(|content| content.digest),
+        "blobId": node.content.as_ref().map(|content| &content.blob_id),
+        "contentType": node.content.as_ref().and_then(|content| content.content_type.as_deref()),
+        "metadata": node.metadata,
+        "encrypted": node.encrypted.is_some(),
+        "createdAt": node.created_at,
+        "pending": node.pending,
+    })
+}
+
+fn with(mut value: Value, key: &str, more: impl Into<Value>) -> Value {
+    if let Value::Object(map) = &mut value {
+        map.insert(key.to_owned(), more.into());
+    }
+    value
+}
+
+fn type_text(node: &Node) -> String {
+    serde_json::to_value(node.object_type)
+        .ok()
+        .and_then(|value| value.as_str().map(str::to_owned))
+        .unwrap_or_default()
+}
+
+/// The name as it is shown, a folder's with a `/`.
+fn shown(name: &str, node: &Node) -> String {
+    let mark = if on_disk(node.object_type) == OnDisk::Folder { "/" } else { "" };
+    format!("{}{mark}", safe(name))
+}
+
+pub(super) fn ls(global: &Global, args: Ls, output: Output) -> Result<()> {
+    let client = replica::open(global, replica::config())?;
+    let entries: Vec<(String, Node)> = match path::find(&client, &args.path)? {
+        Place::Item(node) if on_disk(node.object_type) == OnDisk::File => {
+            let name = path::split(&args.path).map_or("", |(_, name)| name);
+            vec![(name.to_owned(), *node)]
+        }
+        place => {
+            let children = client.children(place.id())?;
+            children.into_iter().map(|child| (child.name.to_string(), child.node)).collect()
+        }
+    };
+    if output.json {
+        let entries: Vec<_> = entries
+            .iter()
+            .map(|(name, node)| with(node_json(node), "name", name.as_str()))
+            .collect();
+        return output.json(&json!({ "path": args.path, "entries": entries }));
+    }
+    if !args.long {
+        return entries.iter().try_for_each(|(name, node)| output.text(shown(name, node)));
+    }
+    let mut rows = table(&["type", "mode", "size", "modified", "", "name"], &[2]);
+    for (name, node) in &entries {
+        rows.add_row([
+            type_text(node),
+            metadata::mode(node).map_or("-".to_owned(), |mode| format!("{mode:04o}")),
+            node.content.as_ref().map_or("-".to_owned(), |content| count_text(content.size)),
+            metadata::mtime(node).map_or("-".to_owned(), |mtime| mtime.to_string()),
+            if node.pending { "*" } else { "" }.to_owned(),
+            shown(name, node),
+        ]);
+    }
+    if entries.is_empty() { Ok(()) } else { output.text(table_text(rows)) }
+}
+
+pub(super) fn tree(global: &Global, args: Tree, output: Output) -> Result<()> {
+    let client = replica::open(global, replica::config())?;
+    let top = path::folder(&client, &args.path)?;
+    let (mut folders, mut files, mut others) = (0_u64, 0_u64, 0_u64);
+    let mut entries = Vec::new();
+    for entry in client.snapshot(top.id())? {
+        let entry = entry?;
+        if args.depth.is_some_and(|depth| entry.depth >= depth) {
+            continue;
+        }
+        match on_disk(entry.node.object_type) {
+            OnDisk::Folder => folders += 1,
+            OnDisk::File => files += 1,
+            OnDisk::Nothing => others += 1,
+        }
+        if output.json {
+            entries.push(with(node_json(&entry.node), "path", entry.path.as_str()));
+        } else {
+            let name = entry.path.rsplit('/').next().unwrap_or(&entry.path);
+            let indent = "  ".repeat(entry.depth);
+            output.text(format_args!("{indent}{}", shown(name, &entry.node)))?;
+        }
+    }
+    output.json(&json!({
+        "path": args.path, "entries": entries,
+        "folders": folders, "files": files, "others": others,
+    }))?;
+    output.note(format_args!(
+        "{} folders, {} files, {} others",
+        count_text(folders),
+        count_text(files),
+        count_text(others)
+    ));
+    Ok(())
+}
+
+pub(super) fn stat(global: &Global, args: OnePath, output: Output) -> Result<()> {
+    let client = replica::open(global, replica::config())?;
+    let node = path::item(&client, &args.path)?;
+    let places = places(&client, &node)?;
+    if output.json {
+        let value = with(node_json(&node), "path", args.path.as_str());
+        return output.json(&with(value, "places", places));
+    }
+    let mut rows = table(&[], &[]);
+    let mut row = |name: &str, value: String| {
+        rows.add_row([name.to_owned(), safe(&value)]);
+    };
+    row("path", args.path.clone());
+    row("id", node.id.to_string());
+    row("type", type_text(&node));
+    row("owner", node.owner.to_string());
+    row("access", format!("{:?}", node.access_level).to_lowercase());
+    row("created", node.created_at.to_string());
+    if let Some(content) = &node.content {
+        row("size", content.size.to_string());
+        row("sha256", content.digest.to_string());
+        row("blob", content.blob_id.to_string());
+        if let Some(content_type) = &content.content_type {
+            row("content type", content_type.to_string());
+        }
+    }
+    for (key, value) in &node.metadata {
+        match (&**key, metadata::mode(&node)) {
+            ("mode", Some(mode)) => row("mode", format!("{mode:04o}")),
+            _ => row(key, value.to_string()),
+        }
+    }
+    for place in places {
+        row("in", place);
+    }
+    row("on its way", if node.pending { "yes" } else { "no" }.to_owned());
+    output.text(table_text(rows))
+}
+
+/// The folders that an item hangs under.
+fn places(client: &SyncClient, node: &Node) -> Result<Vec<String>> {
+    let parents = client.parents_of(&node.id)?;
+    if parents.is_empty() {
+        return Ok(vec!["/".to_owned()]);
+    }
+    parents.iter().map(|parent| Ok(client.path_of(parent)?)).collect()
+}

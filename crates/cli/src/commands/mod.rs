@@ -1,0 +1,49 @@
+//! The commands, one module for each group.
+
+mod edit;
+mod look;
+mod operator;
+mod queue;
+mod replica;
+mod state;
+mod sync;
+mod transfer;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::args::{Admin, Cli, Command};
+use crate::error::Result;
+use crate::output::Output;
+
+/// Runs the command.
+pub(crate) async fn run(cli: Cli, output: Output, stop: CancellationToken) -> Result<()> {
+    let global = &cli.global;
+    match cli.command {
+        Command::Serve(args) => operator::serve(args, output, stop).await,
+        Command::Token(args) => operator::token(args, output),
+        Command::Admin(Admin::NewEpoch(args)) => operator::new_epoch(args, output).await,
+        Command::Migrate(args) => operator::migrate(args, output).await,
+        Command::Completions(args) => replica::completions(args),
+        Command::Init(args) => replica::init(global, args, output),
+        Command::Status(args) => replica::status(global, args, output).await,
+        Command::Rematerialise => replica::rematerialise(global, output, stop).await,
+        Command::Import(args) => transfer::import(global, args, output, stop),
+        Command::Export(args) => transfer::export(global, args, output, stop).await,
+        Command::Cat(args) => transfer::cat(global, args, stop).await,
+        Command::Get(args) => transfer::get(global, args, output, stop).await,
+        Command::Put(args) => transfer::put(global, args, output, stop),
+        Command::Ls(args) => look::ls(global, args, output),
+        Command::Tree(args) => look::tree(global, args, output),
+        Command::Stat(args) => look::stat(global, args, output),
+        Command::Mkdir(args) => edit::mkdir(global, args, output),
+        Command::Mv(args) => edit::mv(global, args, output),
+        Command::Cp(args) => edit::cp(global, args, output, stop).await,
+        Command::Rm(args) => edit::rm(global, args, output),
+        Command::Ln(args) => edit::ln(global, args, output),
+        Command::Sync(args) => sync::sync(global, args, output, stop).await,
+        Command::Queue(args) => queue::queue(global, args, output),
+        Command::Rejected(args) => queue::rejected(global, args, output),
+        Command::State(args) => state::state(global, args, output),
+        Command::Demo(args) => crate::demo::run(args, output, stop).await,
+    }
+}

@@ -1,0 +1,127 @@
+//! What waits for the server, and what it refused: `queue`, `rejected`.
+
+use serde_json::{Value, json};
+use vfs_sync_client::{QueuedState, SyncClient};
+use vfs_sync_core::id::OpId;
+use vfs_sync_core::op::Operation;
+
+use crate::args::{Global, Limit, Rejected, RejectedAction, Which};
+use crate::error::{Failure, Result};
+use crate::output::{Output, table, table_text};
+use crate::replica;
+use crate::safe::safe;
+
+/// The greatest list that is asked for at once, where all is meant.
+const ALL: usize = 1_000_000;
+
+fn operation_json(operation: &Operation) -> Value {
+    serde_json::from_str(&operation.to_json()).unwrap_or(Value::Null)
+}
+
+fn operation_type(operation: &Operation) -> String {
+    let json = operation_json(operation);
+    json["opType"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Where the item is, or its id if it is nowhere.
+fn place(client: &SyncClient, operation: &Operation) -> String {
+    safe(&client.path_of(&operation.item_id).unwrap_or_else(|_| operation.item_id.to_string()))
+}
+
+pub(super) fn queue(global: &Global, args: Limit, output: Output) -> Result<()> {
+    let client = replica::open(global, replica::config())?;
+    let queue = client.queue(args.limit)?;
+    let state = |state| match state {
+        QueuedState::Pending => "pending",
+        QueuedState::Acknowledged => "acknowledged",
+    };
+    if output.json {
+        let operations: Vec<_> = queue
+            .iter()
+            .map(|op| json!({ "state": state(op.state), "operation": operation_json(&op.operation) }))
+            .collect();
+        let status = client.status()?;
+        return output.json(&json!({
+            "operations": operations, "pending": status.pending, "acknowledged": status.acknowledged,
+        }));
+    }
+    if queue.is_empty() {
+        return output.say("nothing waits");
+    }
+    let mut rows = table(&["write id", "state", "operation", "item"], &[0]);
+    for op in &queue {
+        rows.add_row([
+            op.operation.write_id.to_string(),
+            state(op.state).to_owned(),
+            operation_type(&op.operation),
+            place(&client, &op.operation),
+        ]);
+    }
+    output.text(table_text(rows))
+}
+
+pub(super) fn rejected(global: &Global, args: Rejected, output: Output) -> Result<()> {
+    let client = replica::open(global, replica::config())?;
+    match args.action.unwrap_or(RejectedAction::List(Limit { limit: 100 })) {
+        RejectedAction::List(limit) => list(&client, limit, output),
+        RejectedAction::Retry(which) => {
+            let ids = chosen(&client, which)?;
+            let mut queued = Vec::new();
+            for id in &ids {
+                queued.push(json!({ "opId": id, "queuedAs": client.retry_rejected(id)? }));
+            }
+            output.say(format_args!("{} queued again", queued.len()))?;
+            output.json(&json!({ "retried": queued }))
+        }
+        RejectedAction::Discard(which) => {
+            let ids = chosen(&client, which)?;
+            ids.iter().try_for_each(|id| client.discard_rejected(id))?;
+            output.say(format_args!("{} discarded", ids.len()))?;
+            output.json(&json!({ "discarded": ids }))
+        }
+    }
+}
+
+fn chosen(client: &SyncClient, which: Which) -> Result<Vec<OpId>> {
+    if which.all {
+        return Ok(client.rejected(ALL)?.into_iter().map(|op| op.operation.op_id).collect());
+    }
+    let parse = |text: &String| {
+        OpId::new(text).map_err(|reason| Failure::usage(format!("the operation id {reason}")))
+    };
+    which.ids.iter().map(parse).collect()
+}
+
+fn list(client: &SyncClient, limit: Limit, output: Output) -> Result<()> {
+    let rejected = client.rejected(limit.limit)?;
+    if output.json {
+        let operations: Vec<_> = rejected
+            .iter()
+            .map(|op| {
+                json!({
+                    "reason": op.reason, "detail": op.detail,
+                    "operation": operation_json(&op.operation),
+                })
+            })
+            .collect();
+        return output.json(&json!({ "operations": operations }));
+    }
+    if rejected.is_empty() {
+        return output.say("nothing was refused");
+    }
+    let mut rows = table(&["operation id", "operation", "reason", "item"], &[]);
+    for op in &rejected {
+        let reason = serde_json::to_value(op.reason).unwrap_or_default();
+        let mut reason = reason.as_str().unwrap_or("-").to_owned();
+        if let Some(detail) = &op.detail {
+            reason = format!("{reason}: {}", safe(detail));
+        }
+        rows.add_row([
+            op.operation.op_id.to_string(),
+            operation_type(&op.operation),
+            reason,
+            place(client, &op.operation),
+        ]);
+    }
+    output.text(table_text(rows))
+}

@@ -1,0 +1,118 @@
+//! The replica itself: `init`, `status`, `rematerialise`, and `completions`.
+
+use std::io::Write as _;
+
+use clap::CommandFactory as _;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::sync::{outcome, report_json};
+use crate::args::{Cli, Completions, Global, Init, Status};
+use crate::error::{Failure, Result};
+use crate::output::{Output, count_text, table, table_text};
+use crate::safe::safe;
+use crate::{replica, stop};
+
+pub(super) fn init(global: &Global, args: Init, output: Output) -> Result<()> {
+    let client = replica::create(global, &args, None)?;
+    let directory = replica::directory(global)?;
+    let status = client.status()?;
+    output.say(format_args!(
+        "a replica of {}'s tree is in {}; `vfs-sync sync` fills it",
+        safe(status.user.as_str()),
+        safe(&directory.to_string_lossy())
+    ))?;
+    output.json(&json!({
+        "replica": directory.to_string_lossy(), "clientId": status.client_id,
+        "user": status.user, "server": status.server,
+    }))
+}
+
+pub(super) async fn status(global: &Global, args: Status, output: Output) -> Result<()> {
+    let client = replica::open(global, replica::config())?;
+    let directory = replica::directory(global)?;
+    let status = client.status()?;
+    let server = match args.server {
+        true => Some(client.server_state().await?),
+        false => None,
+    };
+    if output.json {
+        return output.json(&json!({
+            "replica": directory.to_string_lossy(),
+            "clientId": status.client_id,
+            "user": status.user,
+            "server": status.server,
+            "cursor": status.cursor,
+            "lastReconciledWriteIds": status.last_reconciled_write_ids,
+            "items": status.items,
+            "pending": status.pending,
+            "acknowledged": status.acknowledged,
+            "rejected": status.rejected,
+            "uploads": status.uploads,
+            "rejectedUploads": status.rejected_uploads,
+            "stopped": status.stopped,
+            "serverState": server,
+        }));
+    }
+    let mut rows = table(&[], &[]);
+    let mut row = |name: &str, value: String| {
+        rows.add_row([name.to_owned(), safe(&value)]);
+    };
+    row("replica", directory.to_string_lossy().into_owned());
+    row("client id", status.client_id.to_string());
+    row("user", status.user.to_string());
+    row("server", status.server.clone());
+    let never = "nothing yet".to_owned();
+    row("seen through", status.cursor.as_ref().map_or(never, |c| c.changed_at.to_string()));
+    row("items", count_text(status.items));
+    row("to push", count_text(status.pending));
+    row("pushed, to come back", count_text(status.acknowledged));
+    row("to upload", count_text(status.uploads));
+    if status.rejected > 0 {
+        row("refused", format!("{}: see `vfs-sync rejected`", count_text(status.rejected)));
+    }
+    if status.rejected_uploads > 0 {
+        row("refused contents", count_text(status.rejected_uploads));
+    }
+    if let Some(reason) = &status.stopped {
+        row("STOPPED", format!("{}: {}", reason.signature, reason.message));
+        row("", reason.details.clone());
+    }
+    if let Some(server) = server {
+        let at = |cursor: Option<&vfs_sync_core::cursor::Cursor>| {
+            cursor.map_or("none".to_owned(), |cursor| {
+                format!("{} {}", cursor.changed_at, cursor.change_id)
+            })
+        };
+        row("server: feed head", at(server.feed_head.as_ref()));
+        row(
+            "server: knows we have",
+            at(server.reconcile_state.as_ref().map(|state| &state.cursor)),
+        );
+        row("server: replicas", count_text(server.last_write_ids.len() as u64));
+    }
+    output.text(table_text(rows))
+}
+
+pub(super) async fn rematerialise(
+    global: &Global,
+    output: Output,
+    stop: CancellationToken,
+) -> Result<()> {
+    let client = replica::open(global, replica::config())?;
+    let progress = output.progress("rebuilding");
+    let report = tokio::select! {
+        report = client.rematerialise() => report?,
+        () = stop.cancelled() => return Err(stop::interrupted()),
+    };
+    drop(progress);
+    output.json(&report_json(&report))?;
+    output.say(format_args!("rebuilt from {} entries", count_text(report.pulled)))?;
+    outcome(&report)
+}
+
+pub(super) fn completions(args: Completions) -> Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "vfs-sync", &mut script);
+    std::io::stdout().lock().write_all(&script).map_err(Failure::output)
+}

@@ -1,0 +1,88 @@
+//! The replica's state as a file: `state export`, `state hydrate`.
+
+use std::fs::File;
+use std::io::{self, BufReader, Write as _};
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::json;
+use vfs_sync_client::StateExport;
+use vfs_sync_core::id::ReplicaId;
+
+use crate::args::{Global, State};
+use crate::error::{Failure, Kind, Result};
+use crate::output::{Output, count_text};
+use crate::replica;
+use crate::safe::Safe;
+
+pub(super) fn state(global: &Global, command: State, output: Output) -> Result<()> {
+    match command {
+        State::Export { file, redact } => export(global, file.as_deref(), redact, output),
+        State::Hydrate { file, init } => {
+            let client_id = exported_client_id(&file)?;
+            let client = replica::create(global, &init, Some(client_id))?;
+            let reader = BufReader::new(open(&file)?);
+            let outcome = client.hydrate_state(reader).map_err(|error| {
+                // What was made is pristine and of no use without the state.
+                drop(client);
+                let failure = Failure::from(error);
+                match replica::directory(global) {
+                    Ok(directory) => failure.hint(format!(
+                        "nothing was taken over; remove {} before you try again",
+                        directory.display()
+                    )),
+                    Err(_) => failure,
+                }
+            })?;
+            output.say(format_args!(
+                "{} items and {} queued operations taken over",
+                count_text(outcome.items),
+                count_text(outcome.queued)
+            ))?;
+            output.json(&json!({ "items": outcome.items, "queued": outcome.queued }))
+        }
+    }
+}
+
+fn open(file: &Path) -> Result<File> {
+    File::open(file).map_err(Failure::io(format!("cannot read {}", file.display())))
+}
+
+/// The client id that a state says it is of; the rest of it is read when it is hydrated.
+fn exported_client_id(file: &Path) -> Result<ReplicaId> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Head {
+        client_id: ReplicaId,
+    }
+    let head: Head = serde_json::from_reader(BufReader::new(open(file)?)).map_err(|error| {
+        Failure::new(Kind::Corrupt, format!("{} is no exported state: {error}", file.display()))
+            .hint("take one that `vfs-sync state export` wrote, without --redact")
+    })?;
+    Ok(head.client_id)
+}
+
+fn export(global: &Global, file: Option<&Path>, redact: bool, output: Output) -> Result<()> {
+    let client = replica::open(global, replica::config())?;
+    let options = StateExport { redact };
+    let Some(file) = file else {
+        let mut out = io::BufWriter::new(io::stdout().lock());
+        client.export_state(options, &mut out)?;
+        return out.flush().map_err(Failure::output);
+    };
+    let what = || format!("cannot write {}", file.display());
+    let parent = match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let temporary = tempfile::NamedTempFile::new_in(parent).map_err(Failure::io(what()))?;
+    let mut writer = io::BufWriter::new(temporary);
+    client.export_state(options, &mut writer)?;
+    let temporary = writer.into_inner().map_err(|error| Failure::io(what())(error.into_error()))?;
+    temporary.as_file().sync_all().map_err(Failure::io(what()))?;
+    temporary.persist_noclobber(file).map_err(|error| {
+        Failure::io(what())(error.error).hint("an export replaces no file: choose another name")
+    })?;
+    output.say(format_args!("written to {}", Safe(&file.to_string_lossy())))?;
+    output.json(&json!({ "file": file.to_string_lossy(), "redacted": redact }))
+}

@@ -1,0 +1,147 @@
+//! Exchanging changes with the server: `sync`, once or for ever.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
+use vfs_sync_client::{ChangeEvent, ClientConfig, Observer, Progress, SyncClient, SyncReport};
+use vfs_sync_core::id::ItemId;
+
+use crate::args::{Global, Sync};
+use crate::error::{Failure, Kind, Result};
+use crate::output::{self, Output, bytes_text, count_text};
+use crate::replica;
+use crate::safe::safe;
+use crate::stop;
+
+/// A report as JSON.
+pub(crate) fn report_json(report: &SyncReport) -> Value {
+    json!({
+        "applied": report.applied,
+        "outdated": report.outdated,
+        "rejected": report.rejected,
+        "pulled": report.pulled,
+        "uploaded": report.uploaded,
+        "uploadedBytes": report.uploaded_bytes,
+        "pushes": report.pushes,
+        "pages": report.pages,
+        "rematerialised": report.rematerialised,
+    })
+}
+
+/// Whether all went through.
+pub(crate) fn outcome(report: &SyncReport) -> Result<()> {
+    if report.rejected == 0 {
+        return Ok(());
+    }
+    let refused = format!("the server refused {} operations", report.rejected);
+    Err(Failure::new(Kind::Partial, refused).hint("see `vfs-sync rejected`"))
+}
+
+/// Shows how far the client is.
+struct Shown(output::Progress);
+
+impl Observer for Shown {
+    fn progress(&self, progress: &Progress) {
+        self.0.set(format!(
+            "pushed {} of {} · pulled {} · uploaded {} of {} ({})",
+            count_text(progress.pushed),
+            count_text(progress.pushed + progress.to_push),
+            count_text(progress.pulled),
+            count_text(progress.uploaded),
+            count_text(progress.uploaded + progress.to_upload),
+            bytes_text(progress.uploaded_bytes),
+        ));
+    }
+}
+
+pub(super) async fn sync(
+    global: &Global,
+    args: Sync,
+    output: Output,
+    stop: CancellationToken,
+) -> Result<()> {
+    let config = ClientConfig {
+        rematerialise: !args.no_rematerialise,
+        interval: Duration::from_secs(args.interval),
+        ..replica::config()
+    };
+    let client = replica::open(global, config)?;
+    if args.watch {
+        return watch(&client, output, &stop).await;
+    }
+    let started = Instant::now();
+    let shown = Arc::new(Shown(output.progress("syncing")));
+    client.observe(shown);
+    let report = tokio::select! {
+        report = client.sync() => report?,
+        () = stop.cancelled() => return Err(stop::interrupted()),
+    };
+    output.json(&report_json(&report))?;
+    output.say(format_args!(
+        "pushed {} ({} outdated, {} refused) · pulled {} · uploaded {} ({}) in {:.1} s{}",
+        count_text(report.applied),
+        count_text(report.outdated),
+        count_text(report.rejected),
+        count_text(report.pulled),
+        count_text(report.uploaded),
+        bytes_text(report.uploaded_bytes),
+        started.elapsed().as_secs_f64(),
+        if report.rematerialised { " · rebuilt from the server's state" } else { "" },
+    ))?;
+    outcome(&report)
+}
+
+async fn watch(client: &SyncClient, output: Output, stop: &CancellationToken) -> Result<()> {
+    let mut changes = client.subscribe();
+    client.start_background()?;
+    output.note("watching; Ctrl-C ends it");
+    let ended = loop {
+        let change = tokio::select! {
+            change = changes.recv() => change,
+            () = stop.cancelled() => break Ok(()),
+        };
+        let change = match change {
+            Ok(change) => change,
+            Err(RecvError::Lagged(count)) => ChangeEvent::Missed(count),
+            Err(RecvError::Closed) => break Ok(()),
+        };
+        tell(client, output, &change)?;
+        if let ChangeEvent::Stopped(reason) = change {
+            break Err(Failure::from(vfs_sync_client::ClientError::Stopped(reason)));
+        }
+    };
+    client.stop_background().await;
+    ended
+}
+
+fn tell(client: &SyncClient, output: Output, change: &ChangeEvent) -> Result<()> {
+    let path = |item: &ItemId| client.path_of(item).ok();
+    let line = |what: &str, item: &ItemId, more: Value| {
+        let path = path(item);
+        output.json(&json!({ "event": what, "itemId": item, "path": path, "more": more }))?;
+        let at = path.unwrap_or_else(|| item.to_string());
+        output.say(format_args!("{what} {}", safe(&at)))
+    };
+    match change {
+        ChangeEvent::Appeared(item) => line("appeared", item, Value::Null),
+        ChangeEvent::Changed(item) => line("changed", item, Value::Null),
+        ChangeEvent::Went(item) => line("went", item, Value::Null),
+        ChangeEvent::Rejected { op_id, item_id, reason } => {
+            line("rejected", item_id, json!({ "opId": op_id, "reason": reason }))
+        }
+        ChangeEvent::Outdated { op_id, item_id, reason } => {
+            line("outdated", item_id, json!({ "opId": op_id, "reason": reason }))
+        }
+        ChangeEvent::ConflictedCopy { item_id, copy } => {
+            line("conflictedCopy", item_id, json!({ "copy": copy }))
+        }
+        ChangeEvent::Stopped(reason) => output.json(&json!({ "event": "stopped", "more": reason })),
+        ChangeEvent::Missed(count) => {
+            output.json(&json!({ "event": "missed", "more": count }))?;
+            output.say(format_args!("{count} changes were too quick to tell"))
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! What a command ends with when it does not succeed: a kind, a sentence, the next step.
+
+use serde::Serialize;
+use vfs_sync_client::{ClientError, TransportError};
+
+use crate::safe::safe;
+
+/// What kind of failure it is. The kind decides the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Kind {
+    /// It did not work; nothing more special.
+    Failed,
+    /// Nothing is there under that name.
+    NotFound,
+    /// Something is there already.
+    Exists,
+    /// The local replica or a file given is damaged or of a newer version.
+    Corrupt,
+    /// The command line is wrong.
+    Usage,
+    /// A guardrail was violated, or the client is stopped.
+    Guardrail,
+    /// The server cannot be reached.
+    Network,
+    /// There is no token, or the server does not take it.
+    Auth,
+    /// It is done but for what was reported.
+    Partial,
+    /// Ctrl-C or SIGTERM.
+    Interrupted,
+    /// Nobody reads the output any more.
+    BrokenPipe,
+}
+
+impl Kind {
+    /// The exit code of the process.
+    pub(crate) const fn exit_code(self) -> u8 {
+        match self {
+            Self::Failed | Self::NotFound | Self::Exists | Self::Corrupt => 1,
+            Self::Usage => 2,
+            Self::Guardrail => 3,
+            Self::Network | Self::Auth => 4,
+            Self::Partial => 5,
+            Self::Interrupted => 130,
+            Self::BrokenPipe => 141,
+        }
+    }
+}
+
+/// Why a command did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Failure {
+    pub(crate) kind: Kind,
+    /// One sentence.
+    pub(crate) message: String,
+    /// What to do next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) hint: Option<String>,
+    /// `stage:code`, for a guardrail.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) signature: Option<String>,
+    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
+    pub(crate) details: serde_json::Map<String, serde_json::Value>,
+}
+
+pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
+
+impl Failure {
+    pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            hint: None,
+            signature: None,
+            details: serde_json::Map::new(),
+        }
+    }
+
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
+        Self::new(Kind::Failed, message)
+    }
+
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, message)
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// What failed in the file system while doing `what`.
+    pub(crate) fn io(what: impl std::fmt::Display) -> impl FnOnce(std::io::Error) -> Self {
+        let what = what.to_string();
+        move |error| match error.kind() {
+            std::io::ErrorKind::NotFound => Self::new(Kind::NotFound, format!("{what}: {error}")),
+            std::io::ErrorKind::AlreadyExists => {
+                Self::new(Kind::Exists, format!("{what}: {error}"))
+            }
+            _ => Self::failed(format!("{what}: {error}")),
+        }
+    }
+
+    /// Writing to standard output failed.
+    pub(crate) fn output(error: std::io::Error) -> Self {
+        let kind = match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Kind::BrokenPipe,
+            _ => Kind::Failed,
+        };
+        Self::new(kind, format!("cannot write the output: {error}"))
+    }
+
+    /// As a person reads it.
+    pub(crate) fn text(&self) -> String {
+        let mut text = format!("error: {}", safe(&self.message));
+        if let Some(signature) = &self.signature {
+            text.push_str(&format!("\n  guardrail: {}", safe(signature)));
+        }
+        for (field, value) in &self.details {
+            text.push_str(&format!("\n  {}: {}", safe(field), safe(&value.to_string())));
+        }
+        if let Some(hint) = &self.hint {
+            for line in hint.lines() {
+                text.push_str(&format!("\n  hint: {}", safe(line)));
+            }
+        }
+        text
+    }
+}
+
+const TRIAGE: &str = "keep what `vfs-sync state export` gives, then try once more; see \
+                      docs/protocol.md for what the guardrail watches";
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let message = error.to_string();
+        let of = |kind| Self::new(kind, message.clone());
+        match error {
+            ClientError::Violation(violation) => Self {
+                signature: Some(violation.signature()),
+                details: violation.details(),
+                ..Self::new(Kind::Guardrail, violation.message()).hint(TRIAGE)
+            },
+            ClientError::Transport(error) => error.into(),
+            ClientError::UnknownItem(_)
+            | ClientError::UnknownPath(_)
+            | ClientError::UnknownRejected(_) => of(Kind::NotFound),
+            ClientError::InUse(_) => {
+                of(Kind::Failed).hint("wait for the other command, or name another with --replica")
+            }
+            ClientError::NewerReplica { .. } => of(Kind::Corrupt),
+            ClientError::CorruptReplica { .. } => of(Kind::Corrupt).hint(
+                "restore the replica from a copy, or move it away and begin anew with \
+                 `vfs-sync init` and `vfs-sync sync`",
+            ),
+            ClientError::ReplicaExists(_) => of(Kind::Exists),
+            ClientError::Stopped(reason) => {
+                Self { signature: Some(reason.signature), ..of(Kind::Guardrail).hint(TRIAGE) }
+            }
+            ClientError::Storage(_) | ClientError::Io { .. } => {
+                of(Kind::Failed).hint("is the disk full or read-only?")
+            }
+            _ => of(Kind::Failed),
+        }
+    }
+}
+
+impl From<TransportError> for Failure {
+    fn from(error: TransportError) -> Self {
+        let message = error.to_string();
+        match error {
+            TransportError::Network { .. } => Self::new(Kind::Network, message).hint(
+                "what you do is kept in the queue; run `vfs-sync sync` again when the server is \
+                 there",
+            ),
+            TransportError::Unauthorized(_) => Self::new(Kind::Auth, message).hint(
+                "put a fresh token into VFS_SYNC_TOKEN or the file given to `init --token-file`",
+            ),
+            TransportError::RematerializationRequired { .. } => {
+                Self::new(Kind::Guardrail, message).hint("run `vfs-sync rematerialise`")
+            }
+            TransportError::Refused { status: 426, .. } => {
+                Self::new(Kind::Failed, message).hint("use a newer vfs-sync")
+            }
+            TransportError::Refused { status: 403, .. } => Self::new(Kind::Auth, message)
+                .hint("the token is good but lacks the scope for this"),
+            TransportError::MalformedResponse { .. } => Self::new(Kind::Guardrail, message)
+                .hint("is the address that of a vfs-sync server? See `vfs-sync status`"),
+            _ => Self::failed(message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_cannot_put_escape_sequences_into_an_error() {
+        let failure = Failure::failed("the server said \u{1b}]0;x\u{7}").hint("a\nb");
+        assert_eq!(
+            failure.text(),
+            "error: the server said \\u{1b}]0;x\\u{7}\n  hint: a\n  hint: b"
+        );
+    }
+
+    #[test]
+    fn exit_codes_tell_the_network_from_a_broken_protocol() {
+        assert_eq!(Failure::from(TransportError::network("x")).kind.exit_code(), 4);
+        let stop =
+            TransportError::RematerializationRequired { requested: None, oldest_available: None };
+        assert_eq!(Failure::from(stop).kind.exit_code(), 3);
+    }
+}

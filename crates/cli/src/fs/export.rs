@@ -1,0 +1,519 @@
+//! Writing a replica's tree to a directory.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+use vfs_sync_client::{Child, ClientError, Node, SyncClient};
+use vfs_sync_core::id::ItemId;
+
+use super::digest::digest;
+use super::metadata::{self, OnDisk, on_disk};
+use super::names::{self, DiskRules};
+use super::root::{Folder, Kind, Root, Stat, set_mode_and_mtime};
+use super::target::{self, NotWritten, Wanted};
+use crate::error::{Failure, Result};
+use crate::report::{Problem, ProblemKind, Problems};
+
+/// Contents that are fetched together.
+const FETCHED_TOGETHER: usize = 128;
+
+/// What an export may do.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ExportOptions {
+    /// Replace what differs.
+    pub(crate) force: bool,
+    /// Remove what is not in the tree.
+    pub(crate) delete: bool,
+    /// Compare by content.
+    pub(crate) checksum: bool,
+}
+
+/// What an export did.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ExportReport {
+    pub(crate) folders_created: u64,
+    pub(crate) files_written: u64,
+    /// Files that only got another time or other permission bits.
+    pub(crate) metadata_changed: u64,
+    pub(crate) unchanged: u64,
+    pub(crate) removed: u64,
+    /// Bytes written.
+    pub(crate) bytes: u64,
+    /// Whether the user stopped it; the same command goes on.
+    pub(crate) interrupted: bool,
+    pub(crate) problems: Problems,
+}
+
+/// Writes what hangs under `top` (`None`: all) to `directory`, which is made if it is not there.
+pub(crate) async fn export(
+    client: &SyncClient,
+    top: Option<ItemId>,
+    directory: &Path,
+    options: ExportOptions,
+    stop: &CancellationToken,
+    progress: &mut (dyn FnMut(&ExportReport) + Send),
+) -> Result<ExportReport> {
+    let what = || format!("cannot write to {}", directory.display());
+    std::fs::create_dir_all(directory).map_err(Failure::io(what()))?;
+    let mut root = Root::open(directory).map_err(Failure::io(what()))?;
+    let folder = root.folder(Path::new("")).map_err(Failure::io(what()))?;
+    if !folder.lock().map_err(Failure::io(what()))? {
+        let busy = format!("another export is writing to {}", directory.display());
+        return Err(Failure::failed(busy).hint("wait for it, or choose another directory"));
+    }
+    let rules = target::probe(&folder);
+    let mut export = Export {
+        client,
+        root,
+        rules,
+        options,
+        stop,
+        report: ExportReport::default(),
+        folders: HashMap::new(),
+    };
+    let mut steps = vec![Step::Enter { path: PathBuf::new(), item: top, new: false }];
+    while let Some(step) = steps.pop() {
+        if stop.is_cancelled() {
+            export.report.interrupted = true;
+            break;
+        }
+        match step {
+            Step::Enter { path, item, new } => {
+                export.enter(&path, item.as_ref(), new, &mut steps, progress).await?;
+            }
+            Step::Leave { path, mode } => export.leave(&path, mode),
+        }
+        progress(&export.report);
+    }
+    export.report.interrupted |= stop.is_cancelled();
+    folder.sync_disk().map_err(Failure::io(what()))?;
+    Ok(export.report)
+}
+
+/// What is to be done with a folder.
+enum Step {
+    /// Write what is in it.
+    Enter { path: PathBuf, item: Option<ItemId>, new: bool },
+    /// All is in it: set its permission bits, which may forbid writing.
+    Leave { path: PathBuf, mode: u32 },
+}
+
+/// A file to write.
+struct ToWrite {
+    name: OsString,
+    item: ItemId,
+    wanted: Wanted,
+    /// Something is there, and may be replaced.
+    replace: bool,
+}
+
+struct Export<'a> {
+    client: &'a SyncClient,
+    root: Root,
+    rules: DiskRules,
+    options: ExportOptions,
+    stop: &'a CancellationToken,
+    report: ExportReport,
+    /// Where each folder was written: one that hangs in several places is written once, since
+    /// links between folders can multiply without bound.
+    folders: HashMap<ItemId, PathBuf>,
+}
+
+impl Export<'_> {
+    async fn enter(
+        &mut self,
+        path: &Path,
+        item: Option<&ItemId>,
+        new: bool,
+        steps: &mut Vec<Step>,
+        progress: &mut (dyn FnMut(&ExportReport) + Send),
+    ) -> Result<()> {
+        let disk = match self.root.folder(path) {
+            Ok(disk) => disk,
+            Err(error) => return self.unwritable(path, error),
+        };
+        let there = if new { HashMap::new() } else { self.there(&disk, path)? };
+        let children: Vec<Child> = self.client.children(item)?;
+        let siblings: Vec<_> = children
+            .iter()
+            .filter(|child| match on_disk(child.node.object_type) {
+                OnDisk::Nothing => {
+                    let detail = "it is no file or folder";
+                    let at = path.join(names::to_disk(&child.name));
+                    self.report.problems.add(Problem::new(&at, ProblemKind::NotAFile, detail));
+                    false
+                }
+                _ => true,
+            })
+            .collect();
+        let keys: Vec<_> =
+            siblings.iter().map(|child| (child.name.as_str(), child.node.id.as_str())).collect();
+        let named = names::distinct(&keys, self.rules);
+        let mut rest = there.clone();
+        let mut files = Vec::new();
+        let mut folders = Vec::new();
+        for (child, name) in siblings.iter().zip(named) {
+            let at = path.join(&name.name);
+            if name.changed {
+                let detail = format!("the disk takes {} for another's name", child.name);
+                self.problem(Problem::new(&at, ProblemKind::NameChanged, detail));
+            }
+            let stat = rest.remove(&self.rules.key(&name.name)).map(|(_, stat)| stat);
+            match on_disk(child.node.object_type) {
+                OnDisk::Folder => {
+                    if let Some(step) = self.folder(&disk, &at, &name.name, &child.node, stat)? {
+                        folders.push((step, metadata::mode(&child.node)));
+                    }
+                }
+                _ => files.extend(self.file(&disk, &at, name.name, &child.node, stat)?),
+            }
+            if self.stop.is_cancelled() {
+                return Ok(());
+            }
+        }
+        self.write_all(&disk, path, files, progress).await?;
+        if self.options.delete && !self.stop.is_cancelled() {
+            self.remove_rest(&disk, path, rest)?;
+        }
+        for (enter, mode) in folders.into_iter().rev() {
+            if let (Step::Enter { path, .. }, Some(mode)) = (&enter, mode) {
+                steps.push(Step::Leave { path: path.clone(), mode });
+            }
+            steps.push(enter);
+        }
+        Ok(())
+    }
+
+    /// What is in a folder already, by what the disk takes for a name. Left-overs of exports that
+    /// were cut short go.
+    fn there(&mut self, disk: &Folder, path: &Path) -> Result<HashMap<Vec<u8>, (OsString, Stat)>> {
+        let mut there = HashMap::new();
+        let names = match disk.names() {
+            Ok(names) => names,
+            Err(error) => {
+                self.unwritable(path, error)?;
+                return Ok(there);
+            }
+        };
+        for name in names {
+            if target::is_temporary(&name) {
+                let _ = disk.remove_file(&name);
+            } else if let Ok(stat) = disk.stat(&name) {
+                there.insert(self.rules.key(&name), (name, stat));
+            }
+        }
+        Ok(there)
+    }
+
+    /// Makes sure of a folder; gives the step that fills it.
+    fn folder(
+        &mut self,
+        disk: &Folder,
+        at: &Path,
+        name: &OsStr,
+        node: &Node,
+        stat: Option<Stat>,
+    ) -> Result<Option<Step>> {
+        if let Some(first) = self.folders.get(&node.id) {
+            let detail = format!("it was written to {} already", names::path_text(first));
+            self.problem(Problem::new(at, ProblemKind::LinkedAgain, detail));
+            return Ok(None);
+        }
+        let refused = match stat.map(|stat| stat.kind) {
+            None | Some(Kind::Folder) => None,
+            Some(Kind::Link) => {
+                Some((ProblemKind::SymbolicLink, "a symbolic link is in its place"))
+            }
+            Some(_) if self.options.force => {
+                if let Err(error) = disk.remove_file(name) {
+                    self.unwritable(at, error)?;
+                    return Ok(None);
+                }
+                self.report.removed += 1;
+                None
+            }
+            Some(_) => Some((ProblemKind::TypeChanged, "a file is in its place: see --force")),
+        };
+        if let Some((kind, detail)) = refused {
+            self.problem(Problem::new(at, kind, detail));
+            return Ok(None);
+        }
+        let new = stat.is_none_or(|stat| stat.kind != Kind::Folder);
+        if new && let Err(error) = disk.create_folder(name) {
+            self.unwritable(at, error)?;
+            return Ok(None);
+        }
+        match new {
+            true => self.report.folders_created += 1,
+            false => self.report.unchanged += 1,
+        }
+        self.folders.insert(node.id.clone(), at.to_owned());
+        Ok(Some(Step::Enter { path: at.to_owned(), item: Some(node.id.clone()), new }))
+    }
+
+    /// Compares a file with what is there; gives what is to be written.
+    fn file(
+        &mut self,
+        disk: &Folder,
+        at: &Path,
+        name: OsString,
+        node: &Node,
+        stat: Option<Stat>,
+    ) -> Result<Option<ToWrite>> {
+        let Some(content) = &node.content else {
+            let detail = "its content has not arrived yet";
+            self.problem(Problem::new(at, ProblemKind::NoContent, detail));
+            return Ok(None);
+        };
+        let wanted = Wanted {
+            size: content.size,
+            digest: content.digest,
+            mtime: metadata::mtime(node),
+            mode: metadata::mode(node),
+        };
+        let write = |name, replace| ToWrite { name, item: node.id.clone(), wanted, replace };
+        let Some(stat) = stat else { return Ok(Some(write(name, false))) };
+        match stat.kind {
+            Kind::File => match self.has_content(disk, &name, &stat, &wanted) {
+                Ok(true) => {
+                    self.match_metadata(disk, at, &name, &stat, &wanted)?;
+                    Ok(None)
+                }
+                Ok(false) if self.options.force => Ok(Some(write(name, true))),
+                Ok(false) => {
+                    let detail = "another content is in its place: see --force";
+                    self.problem(Problem::new(at, ProblemKind::Differs, detail));
+                    Ok(None)
+                }
+                Err(error) => {
+                    self.problem(Problem::unreadable(at, &error));
+                    Ok(None)
+                }
+            },
+            Kind::Folder => {
+                self.replace_folder(disk, at, &name).map(|gone| gone.then(|| write(name, false)))
+            }
+            // The link itself would be replaced, what it leads to never touched.
+            Kind::Link | Kind::Special(_) if self.options.force => Ok(Some(write(name, true))),
+            Kind::Link => {
+                let detail = "a symbolic link is in its place: see --force";
+                self.problem(Problem::new(at, ProblemKind::SymbolicLink, detail));
+                Ok(None)
+            }
+            Kind::Special(what) => {
+                let detail = format!("what is in its place is {what}: see --force");
+                self.problem(Problem::new(at, ProblemKind::TypeChanged, detail));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Clears a folder out of the way of a file, if that was asked for.
+    fn replace_folder(&mut self, disk: &Folder, at: &Path, name: &OsStr) -> Result<bool> {
+        let removed = match (self.options.force, self.options.delete) {
+            (true, true) => disk.remove_all(name),
+            (true, false) => disk.remove_folder(name).map(|()| 1),
+            (false, _) => Err(io::Error::from(io::ErrorKind::AlreadyExists)),
+        };
+        self.root.forget(at);
+        match removed {
+            Ok(removed) => {
+                self.report.removed += removed;
+                Ok(true)
+            }
+            Err(_) => {
+                let detail = "a folder is in its place: see --force with --delete";
+                self.problem(Problem::new(at, ProblemKind::TypeChanged, detail));
+                Ok(false)
+            }
+        }
+    }
+
+    fn has_content(
+        &self,
+        disk: &Folder,
+        name: &OsStr,
+        stat: &Stat,
+        wanted: &Wanted,
+    ) -> io::Result<bool> {
+        if stat.size != wanted.size {
+            return Ok(false);
+        }
+        if !self.options.checksum && wanted.mtime == Some(stat.mtime) {
+            return Ok(true);
+        }
+        let (found, _) = digest(disk.open_file(name)?.0)?;
+        Ok(found == wanted.digest)
+    }
+
+    fn match_metadata(
+        &mut self,
+        disk: &Folder,
+        at: &Path,
+        name: &OsStr,
+        stat: &Stat,
+        wanted: &Wanted,
+    ) -> Result<()> {
+        let mode = wanted.mode.filter(|mode| *mode != stat.mode);
+        let mtime = wanted.mtime.filter(|mtime| *mtime != stat.mtime);
+        if mode.is_none() && mtime.is_none() {
+            self.report.unchanged += 1;
+            return Ok(());
+        }
+        let set = disk.open_file(name).and_then(|(file, _)| set_mode_and_mtime(&file, mode, mtime));
+        match set {
+            Ok(()) => self.report.metadata_changed += 1,
+            Err(error) => self.unwritable(at, error)?,
+        }
+        Ok(())
+    }
+
+    async fn write_all(
+        &mut self,
+        disk: &Folder,
+        path: &Path,
+        files: Vec<ToWrite>,
+        progress: &mut (dyn FnMut(&ExportReport) + Send),
+    ) -> Result<()> {
+        let mut written = HashSet::new();
+        for group in files.chunks(FETCHED_TOGETHER) {
+            let items: Vec<ItemId> = group.iter().map(|file| file.item.clone()).collect();
+            let fetched = tokio::select! {
+                fetched = self.client.fetch_contents(&items) => fetched,
+                () = self.stop.cancelled() => return Ok(()),
+            };
+            // Which of them could not be had is found out below, one by one.
+            if let Err(error) = fetched
+                && ends_it(&error)
+            {
+                return Err(error.into());
+            }
+            for file in group {
+                if self.stop.is_cancelled() {
+                    return Ok(());
+                }
+                self.write(disk, &path.join(&file.name), file, &mut written).await?;
+                progress(&self.report);
+            }
+        }
+        Ok(())
+    }
+
+    async fn write(
+        &mut self,
+        disk: &Folder,
+        at: &Path,
+        file: &ToWrite,
+        written: &mut HashSet<(u64, u64)>,
+    ) -> Result<()> {
+        let content = match self.client.read_content(&file.item).await {
+            Ok(content) => content,
+            Err(error) if ends_it(&error) => return Err(error.into()),
+            Err(error) => {
+                self.problem(Problem::new(at, ProblemKind::Unreadable, error.to_string()));
+                return Ok(());
+            }
+        };
+        // Where the disk has taken two names for one, what was just written is not written over.
+        if file.replace && disk.stat(&file.name).is_ok_and(|stat| written.contains(&stat.id)) {
+            let detail = "the disk takes its name for that of a file beside it";
+            self.problem(Problem::new(at, ProblemKind::Differs, detail));
+            return Ok(());
+        }
+        let reader = content.reader()?;
+        let done =
+            target::write_file(disk, &file.name, &file.wanted, reader, file.replace, self.stop);
+        match done {
+            Ok(id) => {
+                written.insert(id);
+                self.report.files_written += 1;
+                self.report.bytes += file.wanted.size;
+            }
+            Err(NotWritten::Interrupted) => {}
+            Err(NotWritten::WrongBytes) => {
+                let detail = "the content is not the one that the tree names";
+                self.problem(Problem::new(at, ProblemKind::Unreadable, detail));
+            }
+            Err(NotWritten::Io(error)) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let detail = "something appeared in its place meanwhile";
+                self.problem(Problem::new(at, ProblemKind::Differs, detail));
+            }
+            Err(NotWritten::Io(error)) => self.unwritable(at, error)?,
+        }
+        Ok(())
+    }
+
+    fn remove_rest(
+        &mut self,
+        disk: &Folder,
+        path: &Path,
+        rest: HashMap<Vec<u8>, (OsString, Stat)>,
+    ) -> Result<()> {
+        let mut names: Vec<OsString> = rest.into_values().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        for name in names {
+            let at = path.join(&name);
+            self.root.forget(&at);
+            match disk.remove_all(&name) {
+                Ok(removed) => self.report.removed += removed,
+                Err(error) => self.unwritable(&at, error)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, path: &Path, mode: u32) {
+        let set = self.root.folder(path).and_then(|folder| {
+            if folder.stat_self()?.mode == mode { Ok(()) } else { folder.set_mode(mode) }
+        });
+        if let Err(error) = set {
+            self.problem(Problem::unwritable(path, &error));
+        }
+    }
+
+    /// Reports that writing failed, or ends the export where all the rest would fail alike.
+    fn unwritable(&mut self, at: &Path, error: io::Error) -> Result<()> {
+        use io::ErrorKind as E;
+        match error.kind() {
+            E::StorageFull | E::QuotaExceeded | E::ReadOnlyFilesystem => {
+                let path = self.root.path().join(at);
+                return Err(Failure::io(format!("cannot write {}", path.display()))(error)
+                    .hint("what is written stays; the same command goes on from there"));
+            }
+            E::InvalidFilename | E::InvalidInput => {
+                let why = at.file_name().and_then(OsStr::to_str).and_then(names::reserved);
+                let detail = match why {
+                    Some(why) => format!("{error}: {why}"),
+                    None => format!("the disk does not take the name: {error}"),
+                };
+                self.problem(Problem::new(at, ProblemKind::NameRefused, detail));
+            }
+            _ if error.raw_os_error() == Some(rustix::io::Errno::ILSEQ.raw_os_error()) => {
+                let detail = format!("the disk does not take the name: {error}");
+                self.problem(Problem::new(at, ProblemKind::NameRefused, detail));
+            }
+            _ => self.problem(Problem::unwritable(at, &error)),
+        }
+        Ok(())
+    }
+
+    fn problem(&mut self, problem: Problem) {
+        self.report.problems.add(problem);
+    }
+}
+
+/// Whether no other content can be had either.
+fn ends_it(error: &ClientError) -> bool {
+    use vfs_sync_client::TransportError as T;
+    match error {
+        ClientError::Transport(error) => matches!(error, T::Network { .. } | T::Unauthorized(_)),
+        ClientError::NoContent(_) | ClientError::UnknownItem(_) => false,
+        ClientError::Violation(_) | ClientError::Storage(_) | ClientError::Stopped(_) => true,
+        _ => false,
+    }
+}

@@ -1,0 +1,405 @@
+//! Taking a directory into a replica: the difference between the two, as edits.
+
+use std::collections::HashMap;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+use vfs_sync_client::{Batch, Child, Delete, Node, SyncClient};
+use vfs_sync_core::id::ItemId;
+use vfs_sync_core::item::ObjectType;
+
+use super::digest::{digest, digest_bytes};
+use super::metadata::{self, OnDisk, on_disk};
+use super::root::{Folder, Kind};
+use super::scan::{Listing, Scanner, Seen};
+use super::stable::{ATTEMPTS, Cut, StableReader};
+use crate::error::{Failure, Result};
+use crate::report::{Problem, ProblemKind, Problems};
+
+/// Operations that are queued in one transaction.
+const BATCH_OPERATIONS: usize = 512;
+/// Bytes of content that go into one transaction.
+const BATCH_BYTES: u64 = 16 * 1024 * 1024;
+/// Files up to this size are read into memory, whole.
+const SMALL: u64 = 512 * 1024;
+
+/// What an import may do.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ImportOptions {
+    /// Delete what is not in the directory.
+    pub(crate) delete: bool,
+    /// Compare by content.
+    pub(crate) checksum: bool,
+    /// Change nothing.
+    pub(crate) dry_run: bool,
+}
+
+/// What an import did.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ImportReport {
+    pub(crate) folders_created: u64,
+    pub(crate) files_created: u64,
+    /// Files whose content changed.
+    pub(crate) contents_changed: u64,
+    /// Items of which only time or permission bits changed.
+    pub(crate) metadata_changed: u64,
+    pub(crate) deleted: u64,
+    pub(crate) unchanged: u64,
+    /// Bytes of content taken.
+    pub(crate) bytes: u64,
+    /// Whether the user stopped it; the same command goes on.
+    pub(crate) interrupted: bool,
+    pub(crate) problems: Problems,
+}
+
+impl ImportReport {
+    /// Files and folders looked at.
+    pub(crate) fn seen(&self) -> u64 {
+        self.folders_created
+            + self.files_created
+            + self.contents_changed
+            + self.metadata_changed
+            + self.unchanged
+    }
+
+    /// Whether the replica was changed, or would have been.
+    pub(crate) fn changes(&self) -> u64 {
+        self.seen() - self.unchanged + self.deleted
+    }
+}
+
+/// A folder of the tree.
+#[derive(Debug, Clone)]
+enum Place {
+    Top,
+    There(ItemId),
+    /// Made by this import: nothing is in it.
+    New(ItemId),
+}
+
+impl Place {
+    fn id(&self) -> Option<&ItemId> {
+        match self {
+            Self::Top => None,
+            Self::There(id) | Self::New(id) => Some(id),
+        }
+    }
+}
+
+/// Makes what is in the directory of `scanner` hang under `target` (`None`: the top). `progress`
+/// is told now and then.
+pub(crate) fn import(
+    client: &SyncClient,
+    scanner: Scanner,
+    target: Option<ItemId>,
+    options: ImportOptions,
+    stop: &CancellationToken,
+    progress: &mut dyn FnMut(&ImportReport),
+) -> Result<ImportReport> {
+    let mut import = Import {
+        client,
+        scanner,
+        options,
+        stop,
+        batch: client.batch(),
+        batch_bytes: 0,
+        report: ImportReport::default(),
+    };
+    let mut stack = vec![(PathBuf::new(), target.map_or(Place::Top, Place::There))];
+    while let Some((path, place)) = stack.pop() {
+        if stop.is_cancelled() {
+            import.report.interrupted = true;
+            break;
+        }
+        import.folder(&path, &place, &mut stack, progress)?;
+        progress(&import.report);
+    }
+    import.report.interrupted |= stop.is_cancelled();
+    import.commit()?;
+    Ok(import.report)
+}
+
+struct Import<'a> {
+    client: &'a SyncClient,
+    scanner: Scanner,
+    options: ImportOptions,
+    stop: &'a CancellationToken,
+    batch: Batch<'a>,
+    batch_bytes: u64,
+    report: ImportReport,
+}
+
+impl Import<'_> {
+    fn folder(
+        &mut self,
+        path: &Path,
+        place: &Place,
+        stack: &mut Vec<(PathBuf, Place)>,
+        progress: &mut dyn FnMut(&ImportReport),
+    ) -> Result<()> {
+        let listing = self.scanner.list(path);
+        let Listing { entries, held, problems, complete } = listing;
+        self.report.problems.extend(problems);
+        let mut there: HashMap<String, Child> = match place {
+            Place::New(_) => HashMap::new(),
+            known => self
+                .client
+                .children(known.id())?
+                .into_iter()
+                .map(|child| (child.name.clone(), child))
+                .collect(),
+        };
+        let disk = self.scanner.folder(path);
+        // Pushed in reverse, so that folders are entered in the order of their names.
+        let mut folders = Vec::new();
+        for seen in &entries {
+            if self.stop.is_cancelled() {
+                return Ok(());
+            }
+            let mut node = there.remove(seen.name.as_str()).map(|child| child.node);
+            let at = path.join(&seen.disk_name);
+            if !self.fits(&mut node, seen, &at)? {
+                continue;
+            }
+            if seen.stat.kind == Kind::Folder {
+                folders.push((at, self.take_folder(place, node.as_ref(), seen)?));
+            } else {
+                match &disk {
+                    Ok(disk) => self.take_file(disk, place, node.as_ref(), seen, &at)?,
+                    Err(error) => self.problem(Problem::unreadable(&at, error)),
+                }
+            }
+            progress(&self.report);
+        }
+        stack.extend(folders.into_iter().rev());
+        if self.options.delete && complete {
+            for name in &held {
+                there.remove(name.as_str());
+            }
+            self.delete_rest(there)?;
+        }
+        Ok(())
+    }
+
+    /// Whether what is on the disk can become what is in the tree; `node` is emptied if it was
+    /// deleted to make room.
+    fn fits(&mut self, node: &mut Option<Node>, seen: &Seen, at: &Path) -> Result<bool> {
+        let Some(there) = &*node else { return Ok(true) };
+        let detail = match (seen.stat.kind, on_disk(there.object_type)) {
+            (Kind::Folder, OnDisk::Folder) | (Kind::File, OnDisk::File) => return Ok(true),
+            (_, OnDisk::Nothing) => "the tree has something of this name that is no file",
+            _ if self.options.delete => {
+                self.delete(&there.id.clone())?;
+                *node = None;
+                return Ok(true);
+            }
+            (Kind::Folder, _) => "a file in the tree is a folder on the disk: see --delete",
+            _ => "a folder in the tree is a file on the disk: see --delete",
+        };
+        self.problem(Problem::new(at, ProblemKind::TypeChanged, detail));
+        Ok(false)
+    }
+
+    fn take_folder(&mut self, place: &Place, node: Option<&Node>, seen: &Seen) -> Result<Place> {
+        let change = metadata::change(node, &seen.stat);
+        match node {
+            None => {
+                self.report.folders_created += 1;
+                let (parent, name) = (place.id(), seen.name.clone());
+                let id = self.batch.create(ObjectType::Folder, parent, name, change);
+                self.commit_if_full()?;
+                Ok(Place::New(id))
+            }
+            Some(node) if change.is_empty() => {
+                self.report.unchanged += 1;
+                Ok(Place::There(node.id.clone()))
+            }
+            Some(node) => {
+                self.report.metadata_changed += 1;
+                self.batch.set_metadata(&node.id, change);
+                self.commit_if_full()?;
+                Ok(Place::There(node.id.clone()))
+            }
+        }
+    }
+
+    fn take_file(
+        &mut self,
+        disk: &Folder,
+        place: &Place,
+        node: Option<&Node>,
+        seen: &Seen,
+        at: &Path,
+    ) -> Result<()> {
+        if let Some(node) = node
+            && !self.options.checksum
+            && metadata::mtime(node) == Some(seen.stat.mtime)
+            && node.content.as_ref().is_some_and(|content| content.size == seen.stat.size)
+        {
+            return self.only_metadata(node, seen);
+        }
+        for _ in 0..ATTEMPTS {
+            match self.read_and_take(disk, place, node, seen)? {
+                None => return self.commit_if_full(),
+                Some(Cut::Changed) => {}
+                Some(Cut::Interrupted) => return Ok(()),
+                Some(Cut::Io(error)) => {
+                    // Gone since the folder was listed: not there any more, then.
+                    if error.kind() != std::io::ErrorKind::NotFound {
+                        self.problem(Problem::unreadable(at, &error));
+                    }
+                    return Ok(());
+                }
+            }
+        }
+        let detail = format!("it changed each of the {ATTEMPTS} times that it was read");
+        self.problem(Problem::new(at, ProblemKind::Changing, detail));
+        Ok(())
+    }
+
+    fn only_metadata(&mut self, node: &Node, seen: &Seen) -> Result<()> {
+        let change = metadata::change(Some(node), &seen.stat);
+        if change.is_empty() {
+            self.report.unchanged += 1;
+            return Ok(());
+        }
+        self.report.metadata_changed += 1;
+        self.batch.set_metadata(&node.id, change);
+        self.commit_if_full()
+    }
+
+    /// Reads the file and takes it, all or nothing.
+    fn read_and_take(
+        &mut self,
+        disk: &Folder,
+        place: &Place,
+        node: Option<&Node>,
+        seen: &Seen,
+    ) -> Result<Option<Cut>> {
+        let open = || StableReader::open(disk, &seen.disk_name, self.stop);
+        let mut reader = match open() {
+            Ok(reader) => reader,
+            Err(error) => return Ok(Some(Cut::Io(error))),
+        };
+        let seen = Seen { stat: *reader.stat(), ..seen.clone() };
+        if seen.stat.size <= SMALL {
+            let mut bytes = Vec::with_capacity(usize::try_from(seen.stat.size).unwrap_or(0) + 1);
+            if (&mut reader).take(SMALL + 1).read_to_end(&mut bytes).is_err() {
+                return Ok(reader.cut());
+            }
+            if bytes.len() as u64 != seen.stat.size {
+                return Ok(Some(Cut::Changed));
+            }
+            let same = node.filter(|node| {
+                node.content.as_ref().is_some_and(|c| c.digest == digest_bytes(&bytes))
+            });
+            if let Some(node) = same {
+                return self.only_metadata(node, &seen).map(|()| None);
+            }
+            self.take_bytes(place, node, &seen, &bytes[..])?;
+            return Ok(None);
+        }
+        if let Some(content) = node.and_then(|node| node.content.as_ref())
+            && content.size == seen.stat.size
+        {
+            let Ok((found, _)) = digest(&mut reader) else { return Ok(reader.cut()) };
+            if let Some(node) = node.filter(|_| found == content.digest) {
+                return self.only_metadata(node, &seen).map(|()| None);
+            }
+            reader = match open() {
+                Ok(reader) => reader,
+                Err(error) => return Ok(Some(Cut::Io(error))),
+            };
+        }
+        // A transaction of its own, which is dropped if the file cannot be read to its end.
+        self.commit()?;
+        let seen = Seen { stat: *reader.stat(), ..seen };
+        match self.take_bytes(place, node, &seen, &mut reader) {
+            Ok(()) => self.commit().map(|()| None),
+            Err(failure) => {
+                self.batch = self.client.batch();
+                self.batch_bytes = 0;
+                reader.cut().map_or(Err(failure), |cut| Ok(Some(cut)))
+            }
+        }
+    }
+
+    fn take_bytes(
+        &mut self,
+        place: &Place,
+        node: Option<&Node>,
+        seen: &Seen,
+        bytes: impl std::io::Read,
+    ) -> Result<()> {
+        let change = metadata::change(node, &seen.stat);
+        let (created, id) = match node {
+            None if self.options.dry_run => (true, self.client.new_item_id()),
+            None => {
+                let (parent, name) = (place.id(), seen.name.clone());
+                (true, self.batch.create(ObjectType::File, parent, name, change))
+            }
+            Some(node) => {
+                if !change.is_empty() {
+                    self.batch.set_metadata(&node.id, change);
+                }
+                (false, node.id.clone())
+            }
+        };
+        let size = if self.options.dry_run {
+            seen.stat.size
+        } else {
+            self.batch.put_content(&id, bytes).map_err(Failure::from)?.size
+        };
+        self.report.bytes += size;
+        self.batch_bytes += size;
+        match created {
+            true => self.report.files_created += 1,
+            false => self.report.contents_changed += 1,
+        }
+        Ok(())
+    }
+
+    fn delete_rest(&mut self, rest: HashMap<String, Child>) -> Result<()> {
+        let mut rest: Vec<Child> = rest.into_values().collect();
+        rest.sort_by(|a, b| a.name.cmp(&b.name));
+        for child in rest {
+            // What no directory can have is not missing from one.
+            if on_disk(child.node.object_type) != OnDisk::Nothing && !self.stop.is_cancelled() {
+                self.delete(&child.node.id)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn delete(&mut self, item: &ItemId) -> Result<()> {
+        self.commit()?;
+        self.report.deleted += match self.options.dry_run {
+            true => 1,
+            false => self.client.delete(item, Delete::Recursive)?,
+        };
+        Ok(())
+    }
+
+    fn commit_if_full(&mut self) -> Result<()> {
+        if self.batch.len() >= BATCH_OPERATIONS || self.batch_bytes >= BATCH_BYTES {
+            self.commit()?;
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<()> {
+        let batch = std::mem::replace(&mut self.batch, self.client.batch());
+        self.batch_bytes = 0;
+        if !self.options.dry_run && !batch.is_empty() {
+            batch.commit()?;
+        }
+        Ok(())
+    }
+
+    fn problem(&mut self, problem: Problem) {
+        self.report.problems.add(problem);
+    }
+}

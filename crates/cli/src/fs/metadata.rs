@@ -1,0 +1,56 @@
+//! What of a file's attributes travels: `mtime`, an RFC 3339 time in milliseconds, and `mode`, the
+//! nine permission bits as a number (420 is 0644).
+
+use serde_json::Value;
+use vfs_sync_client::{MetadataChange, Node};
+use vfs_sync_core::item::ObjectType;
+use vfs_sync_core::time::Timestamp;
+
+use super::root::{Kind, Stat};
+
+const MTIME: &str = "mtime";
+const MODE: &str = "mode";
+
+/// The time that an item's file had, if one is there and is one.
+pub(crate) fn mtime(node: &Node) -> Option<Timestamp> {
+    Timestamp::parse(node.metadata.get(MTIME)?.as_str()?).ok()
+}
+
+/// The permission bits that an item's file had, if they are there and are some.
+pub(crate) fn mode(node: &Node) -> Option<u32> {
+    let mode = node.metadata.get(MODE)?.as_u64()?;
+    u32::try_from(mode).ok().filter(|mode| *mode <= 0o7777).map(|mode| mode & 0o777)
+}
+
+/// The metadata to set so that `node` (`None`: a new item) has what `stat` says. A folder's time
+/// does not travel: it changes with every file in it.
+pub(crate) fn change(node: Option<&Node>, stat: &Stat) -> MetadataChange {
+    let mut change = MetadataChange::new();
+    if stat.kind == Kind::File && node.and_then(mtime) != Some(stat.mtime) {
+        change.push((MTIME.to_owned(), Some(Value::from(stat.mtime.to_string()))));
+    }
+    if node.and_then(mode) != Some(stat.mode) {
+        change.push((MODE.to_owned(), Some(Value::from(stat.mode))));
+    }
+    change
+}
+
+/// What an item is on a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnDisk {
+    Folder,
+    File,
+    /// Nothing: a contact, a playlist…
+    Nothing,
+}
+
+/// What an item of a type is on a disk.
+pub(crate) fn on_disk(object_type: ObjectType) -> OnDisk {
+    match object_type {
+        ObjectType::Folder => OnDisk::Folder,
+        ObjectType::File | ObjectType::Photo | ObjectType::Audio | ObjectType::Video => {
+            OnDisk::File
+        }
+        _ => OnDisk::Nothing,
+    }
+}

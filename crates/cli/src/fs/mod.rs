@@ -1,0 +1,11 @@
+//! Real directories: their names, reading them, writing them.
+
+pub(crate) mod digest;
+pub(crate) mod export;
+pub(crate) mod import;
+pub(crate) mod metadata;
+pub(crate) mod names;
+pub(crate) mod root;
+pub(crate) mod scan;
+pub(crate) mod stable;
+mod target;

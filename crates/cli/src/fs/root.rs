@@ -1,0 +1,372 @@
+//! A directory and what is under it, opened folder by folder and never through a symbolic link.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{self as sys, AtFlags, Mode, OFlags};
+use vfs_sync_core::time::Timestamp;
+
+/// How many folders of the way down are kept open; deeper ones are reached again from there.
+const KEPT_OPEN: usize = 64;
+
+/// What a name on the disk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    File,
+    Folder,
+    Link,
+    /// Named as a reader would call it.
+    Special(&'static str),
+}
+
+/// What the disk says of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stat {
+    pub(crate) kind: Kind,
+    pub(crate) size: u64,
+    /// To the millisecond, as the protocol has times.
+    pub(crate) mtime: Timestamp,
+    /// The permission bits, without set-id and sticky.
+    pub(crate) mode: u32,
+    /// Device and inode: the same for two names of one thing.
+    pub(crate) id: (u64, u64),
+    /// Anything that changes when the entry does, finer than `mtime`.
+    stamp: (i64, i64, i64, i64),
+}
+
+impl Stat {
+    #[allow(clippy::unnecessary_cast, reason = "the fields' types differ between systems")]
+    fn of(stat: &sys::Stat) -> Self {
+        let kind = match sys::FileType::from_raw_mode(stat.st_mode) {
+            sys::FileType::RegularFile => Kind::File,
+            sys::FileType::Directory => Kind::Folder,
+            sys::FileType::Symlink => Kind::Link,
+            sys::FileType::Fifo => Kind::Special("a named pipe"),
+            sys::FileType::Socket => Kind::Special("a socket"),
+            sys::FileType::CharacterDevice => Kind::Special("a character device"),
+            sys::FileType::BlockDevice => Kind::Special("a block device"),
+            _ => Kind::Special("of an unknown kind"),
+        };
+        let (seconds, nanos) = (stat.st_mtime as i64, stat.st_mtime_nsec as i64);
+        let millis = seconds.saturating_mul(1_000).saturating_add(nanos / 1_000_000);
+        let held = millis.clamp(Timestamp::MIN.as_millis(), Timestamp::MAX.as_millis());
+        Self {
+            kind,
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            mtime: Timestamp::from_millis(held).unwrap_or(Timestamp::MIN),
+            mode: stat.st_mode as u32 & 0o777,
+            id: (stat.st_dev as u64, stat.st_ino as u64),
+            stamp: (seconds, nanos, stat.st_ctime as i64, stat.st_ctime_nsec as i64),
+        }
+    }
+
+    /// Whether it is still the same bytes as at `other`, as far as the disk can tell.
+    pub(crate) fn unchanged_since(&self, other: &Self) -> bool {
+        self == other
+    }
+}
+
+/// What is open of a file, for [`Stat::unchanged_since`].
+pub(crate) fn stat_file(file: &File) -> io::Result<Stat> {
+    Ok(Stat::of(&sys::fstat(file)?))
+}
+
+/// The top of a tree on the disk.
+pub(crate) struct Root {
+    path: PathBuf,
+    top: Folder,
+    /// The folders on the way to the last one opened, the nearest to the top first.
+    chain: Vec<(OsString, Folder)>,
+}
+
+impl Root {
+    /// Opens `path`; links in `path` itself are the caller's and are followed.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = sys::open(path, flags, Mode::empty())?;
+        Ok(Self { path: path.to_owned(), top: Folder(Arc::new(fd)), chain: Vec::new() })
+    }
+
+    /// The path as it was given.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The folder at `relative`, whose every step must be a folder, not a link to one.
+    pub(crate) fn folder(&mut self, relative: &Path) -> io::Result<Folder> {
+        let mut steps = Vec::new();
+        for component in relative.components() {
+            match component {
+                Component::Normal(name) => steps.push(name),
+                Component::CurDir => {}
+                _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "a step outside")),
+            }
+        }
+        let shared = self.chain.iter().zip(&steps).take_while(|((a, _), b)| a == *b).count();
+        self.chain.truncate(shared);
+        let mut folder = self.chain.last().map_or(&self.top, |(_, folder)| folder).clone();
+        for (depth, name) in steps.iter().enumerate().skip(shared) {
+            folder = folder.folder(name)?;
+            if depth < KEPT_OPEN {
+                self.chain.push(((*name).to_owned(), folder.clone()));
+            }
+        }
+        Ok(folder)
+    }
+
+    /// Forgets what is open at and under `relative`, which is about to be renamed or removed.
+    pub(crate) fn forget(&mut self, relative: &Path) {
+        let depth = relative.components().count().saturating_sub(1);
+        self.chain.truncate(depth);
+    }
+}
+
+/// An open folder.
+#[derive(Debug, Clone)]
+pub(crate) struct Folder(Arc<OwnedFd>);
+
+impl Folder {
+    /// Opens a folder in this one; a link is refused.
+    pub(crate) fn folder(&self, name: &OsStr) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = sys::openat(&*self.0, name, flags, Mode::empty())?;
+        Ok(Self(Arc::new(fd)))
+    }
+
+    /// The names in the folder, sorted by bytes.
+    pub(crate) fn names(&self) -> io::Result<Vec<OsString>> {
+        let mut names = Vec::new();
+        for entry in sys::Dir::read_from(&*self.0)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                names.push(OsStr::from_bytes(name).to_owned());
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// What `name` is, a link itself and not what it leads to.
+    pub(crate) fn stat(&self, name: &OsStr) -> io::Result<Stat> {
+        Ok(Stat::of(&sys::statat(&*self.0, name, AtFlags::SYMLINK_NOFOLLOW)?))
+    }
+
+    /// What the folder itself is.
+    pub(crate) fn stat_self(&self) -> io::Result<Stat> {
+        Ok(Stat::of(&sys::fstat(&*self.0)?))
+    }
+
+    /// Opens a file to read; a link is refused, and a pipe put in its place does not block.
+    pub(crate) fn open_file(&self, name: &OsStr) -> io::Result<(File, Stat)> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = File::from(sys::openat(&*self.0, name, flags, Mode::empty())?);
+        let stat = stat_file(&file)?;
+        if stat.kind != Kind::File {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no longer a file"));
+        }
+        Ok((file, stat))
+    }
+
+    /// Makes a file that must not be there yet, readable and writable by its owner alone.
+    pub(crate) fn create_new(&self, name: &OsStr) -> io::Result<File> {
+        self.create_with(name, 0o600)
+    }
+
+    /// Makes a file that must not be there yet, with what bits the user's mask leaves.
+    pub(crate) fn create_new_shared(&self, name: &OsStr) -> io::Result<File> {
+        self.create_with(name, 0o666)
+    }
+
+    fn create_with(&self, name: &OsStr, mode: u32) -> io::Result<File> {
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(File::from(sys::openat(&*self.0, name, flags, Mode::from_raw_mode(mode as _))?))
+    }
+
+    /// Makes a folder that must not be there yet.
+    pub(crate) fn create_folder(&self, name: &OsStr) -> io::Result<()> {
+        Ok(sys::mkdirat(&*self.0, name, Mode::from_raw_mode(0o777))?)
+    }
+
+    /// Gives `from` the name `to`; what has that name already is replaced only if `replace`.
+    pub(crate) fn rename(&self, from: &OsStr, to: &OsStr, replace: bool) -> io::Result<()> {
+        if replace {
+            return Ok(sys::renameat(&*self.0, from, &*self.0, to)?);
+        }
+        match sys::renameat_with(&*self.0, from, &*self.0, to, sys::RenameFlags::NOREPLACE) {
+            // Disks that cannot do it in one step: a hard link fails where the name is taken.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+                match sys::linkat(&*self.0, from, &*self.0, to, AtFlags::empty()) {
+                    Ok(()) => Ok(sys::unlinkat(&*self.0, from, AtFlags::empty())?),
+                    Err(rustix::io::Errno::EXIST) => Err(rustix::io::Errno::EXIST.into()),
+                    Err(_) if self.stat(to).is_ok() => Err(rustix::io::Errno::EXIST.into()),
+                    Err(_) => Ok(sys::renameat(&*self.0, from, &*self.0, to)?),
+                }
+            }
+            done => Ok(done?),
+        }
+    }
+
+    /// Removes a name that is no folder.
+    pub(crate) fn remove_file(&self, name: &OsStr) -> io::Result<()> {
+        Ok(sys::unlinkat(&*self.0, name, AtFlags::empty())?)
+    }
+
+    /// Removes an empty folder.
+    pub(crate) fn remove_folder(&self, name: &OsStr) -> io::Result<()> {
+        Ok(sys::unlinkat(&*self.0, name, AtFlags::REMOVEDIR)?)
+    }
+
+    /// Removes `name` and all that is in it, following no link.
+    pub(crate) fn remove_all(&self, name: &OsStr) -> io::Result<u64> {
+        if self.stat(name)?.kind != Kind::Folder {
+            self.remove_file(name)?;
+            return Ok(1);
+        }
+        // Folders on the way down, so that depth costs no stack; each is left when it is empty.
+        let mut removed = 0;
+        let mut way = vec![(name.to_owned(), self.folder(name)?)];
+        while let Some((_, folder)) = way.last() {
+            let mut deeper = None;
+            for entry in folder.names()? {
+                if folder.stat(&entry)?.kind == Kind::Folder {
+                    deeper = Some((folder.folder(&entry)?, entry));
+                    break;
+                }
+                folder.remove_file(&entry)?;
+                removed += 1;
+            }
+            if let Some((folder, entry)) = deeper {
+                way.push((entry, folder));
+                continue;
+            }
+            let Some((entry, _)) = way.pop() else { break };
+            let parent = way.last().map_or(self, |(_, folder)| folder);
+            parent.remove_folder(&entry)?;
+            removed += 1;
+        }
+        Ok(removed)
+    }
+
+    /// Sets the permission bits of the folder itself.
+    pub(crate) fn set_mode(&self, mode: u32) -> io::Result<()> {
+        Ok(sys::fchmod(&*self.0, Mode::from_raw_mode(mode as _))?)
+    }
+
+    /// Waits until what was written to the folder's disk is on it.
+    pub(crate) fn sync_disk(&self) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        sys::syncfs(&*self.0)?;
+        Ok(())
+    }
+
+    /// Takes the folder for this process alone; `false` if another has it.
+    pub(crate) fn lock(&self) -> io::Result<bool> {
+        match sys::flock(&*self.0, sys::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(true),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+            // Some network file systems know no locks on folders.
+            Err(rustix::io::Errno::BADF | rustix::io::Errno::NOTSUP | rustix::io::Errno::INVAL) => {
+                Ok(true)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Sets the permission bits and the modification time of an open file.
+pub(crate) fn set_mode_and_mtime(
+    file: &File,
+    mode: Option<u32>,
+    mtime: Option<Timestamp>,
+) -> io::Result<()> {
+    if let Some(mode) = mode {
+        sys::fchmod(file, Mode::from_raw_mode((mode & 0o777) as _))?;
+    }
+    if let Some(mtime) = mtime {
+        let millis = mtime.as_millis();
+        let nanos = millis.rem_euclid(1_000) * 1_000_000;
+        let times = sys::Timestamps {
+            last_access: sys::Timespec { tv_sec: 0, tv_nsec: sys::UTIME_OMIT as _ },
+            last_modification: sys::Timespec {
+                tv_sec: millis.div_euclid(1_000) as _,
+                tv_nsec: nanos as _,
+            },
+        };
+        sys::futimens(file, &times)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_on_the_way_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("in")).unwrap();
+        std::fs::create_dir_all(dir.path().join("out/deep")).unwrap();
+        std::os::unix::fs::symlink("../out", dir.path().join("in/link")).unwrap();
+        let mut root = Root::open(&dir.path().join("in")).unwrap();
+        assert!(root.folder(Path::new("link")).is_err());
+        assert!(root.folder(Path::new("link/deep")).is_err());
+        assert!(root.folder(Path::new("..")).is_err());
+        assert!(root.folder(Path::new("/etc")).is_err());
+        std::fs::write(dir.path().join("out/f"), "x").unwrap();
+        let out = Root::open(&dir.path().join("out")).unwrap().folder(Path::new("")).unwrap();
+        std::os::unix::fs::symlink("f", dir.path().join("out/l")).unwrap();
+        assert!(out.open_file(OsStr::new("l")).is_err());
+        assert!(out.create_new(OsStr::new("l")).is_err());
+    }
+
+    #[test]
+    fn a_tree_deeper_than_any_path_may_be_long_is_reached_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut root = Root::open(dir.path()).unwrap();
+        let name = "d".repeat(100);
+        let mut path = PathBuf::new();
+        for _ in 0..150 {
+            root.folder(&path).unwrap().create_folder(OsStr::new(&name)).unwrap();
+            path.push(&name);
+        }
+        assert!(path.as_os_str().len() > 4_096 && root.chain.len() <= KEPT_OPEN);
+        root.folder(&path).unwrap().create_new(OsStr::new("file")).unwrap();
+        assert_eq!(root.folder(Path::new("")).unwrap().remove_all(OsStr::new(&name)).unwrap(), 151);
+    }
+
+    #[test]
+    fn a_rename_replaces_only_if_told_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Root::open(dir.path()).unwrap().folder(Path::new("")).unwrap();
+        std::fs::write(dir.path().join("a"), "a").unwrap();
+        std::fs::write(dir.path().join("b"), "b").unwrap();
+        let (a, b) = (OsStr::new("a"), OsStr::new("b"));
+        assert_eq!(
+            folder.rename(a, b, false).unwrap_err().kind(),
+            std::io::ErrorKind::AlreadyExists
+        );
+        folder.rename(a, b, true).unwrap();
+        assert_eq!(std::fs::read(dir.path().join("b")).unwrap(), b"a");
+        folder.rename(b, a, false).unwrap();
+    }
+
+    #[test]
+    fn times_and_bits_are_set_to_the_millisecond() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Root::open(dir.path()).unwrap().folder(Path::new("")).unwrap();
+        let file = folder.create_new(OsStr::new("f")).unwrap();
+        for millis in [1_700_000_000_123, -1_500, 0] {
+            let mtime = Timestamp::from_millis(millis).unwrap();
+            set_mode_and_mtime(&file, Some(0o754), Some(mtime)).unwrap();
+            let stat = folder.stat(OsStr::new("f")).unwrap();
+            assert_eq!((stat.mode, stat.mtime), (0o754, mtime));
+        }
+    }
+}

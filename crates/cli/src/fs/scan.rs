@@ -1,0 +1,179 @@
+//! Reading a directory for an import, one folder at a time.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use vfs_sync_core::item::Name;
+
+use super::names::{self, TEMP_PREFIX};
+use super::root::{Folder, Kind, Root, Stat};
+use crate::report::{Problem, ProblemKind};
+
+/// A file or folder that can be imported.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    /// On the disk.
+    pub(crate) disk_name: OsString,
+    /// In the protocol.
+    pub(crate) name: Name,
+    pub(crate) stat: Stat,
+}
+
+/// What is in one folder.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    /// What can be imported, sorted by the disk's name.
+    pub(crate) entries: Vec<Seen>,
+    /// Names that are there but cannot be imported: nobody may take them for deleted.
+    pub(crate) held: Vec<Name>,
+    /// What was left out, and why.
+    pub(crate) problems: Vec<Problem>,
+    /// Whether all of the folder could be read.
+    pub(crate) complete: bool,
+}
+
+/// Reads the folders under a directory.
+pub(crate) struct Scanner {
+    root: Root,
+    /// Folders (device and inode) that are not entered: the replica's own.
+    excluded: Vec<(u64, u64)>,
+}
+
+impl Scanner {
+    /// Opens `directory`. What is at one of the paths `excluded` is left out.
+    pub(crate) fn open(directory: &Path, excluded: &[PathBuf]) -> io::Result<Self> {
+        let root = Root::open(directory)?;
+        let excluded = excluded
+            .iter()
+            .filter_map(|path| Root::open(path).ok()?.folder(Path::new("")).ok()?.stat_self().ok())
+            .map(|stat| stat.id)
+            .collect();
+        Ok(Self { root, excluded })
+    }
+
+    /// The folder at `relative`, to read files from.
+    pub(crate) fn folder(&mut self, relative: &Path) -> io::Result<Folder> {
+        self.root.folder(relative)
+    }
+
+    /// Whether the directory itself is one of those excluded.
+    pub(crate) fn is_excluded(&mut self) -> bool {
+        let top = self.root.folder(Path::new("")).and_then(|folder| folder.stat_self());
+        top.is_ok_and(|stat| self.excluded.contains(&stat.id))
+    }
+
+    /// Lists the folder at `relative`. What cannot be read is a problem in the listing.
+    pub(crate) fn list(&mut self, relative: &Path) -> Listing {
+        let mut listing = Listing::default();
+        let found = self.root.folder(relative).and_then(|folder| {
+            let names = folder.names()?;
+            Ok((folder, names))
+        });
+        let (folder, disk_names) = match found {
+            Ok(found) => found,
+            Err(error) => {
+                listing.problems.push(Problem::unreadable(relative, &error));
+                return listing;
+            }
+        };
+        listing.complete = true;
+        for disk_name in disk_names {
+            self.take(&folder, relative, disk_name, &mut listing);
+        }
+        listing
+    }
+
+    fn take(&self, folder: &Folder, relative: &Path, disk_name: OsString, listing: &mut Listing) {
+        let path = relative.join(&disk_name);
+        let problem = |kind, detail: &str| Problem::new(&path, kind, detail);
+        let name = match names::to_protocol(&disk_name) {
+            Ok(name) => name,
+            Err(reason) => {
+                let detail = format!("the name, once escaped, {reason}");
+                listing.problems.push(problem(ProblemKind::Name, &detail));
+                return;
+            }
+        };
+        if disk_name.as_bytes().starts_with(TEMP_PREFIX.as_bytes()) {
+            let detail = "left behind by an export that was cut short; the next export removes it";
+            listing.problems.push(problem(ProblemKind::Temporary, detail));
+            return;
+        }
+        let stat = match folder.stat(&disk_name) {
+            Ok(stat) => stat,
+            // It went between the listing and now: so it is not there.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) => {
+                listing.problems.push(Problem::unreadable(&path, &error));
+                listing.held.push(name);
+                return;
+            }
+        };
+        let refused = match stat.kind {
+            Kind::File => None,
+            Kind::Folder if self.excluded.contains(&stat.id) => {
+                Some(problem(ProblemKind::OwnReplica, "the replica keeps its own files here"))
+            }
+            Kind::Folder => None,
+            Kind::Link => {
+                Some(problem(ProblemKind::SymbolicLink, "symbolic links are not followed"))
+            }
+            Kind::Special(what) => {
+                Some(problem(ProblemKind::SpecialFile, &format!("it is {what}")))
+            }
+        };
+        match refused {
+            None => listing.entries.push(Seen { disk_name, name, stat }),
+            Some(problem) => {
+                listing.problems.push(problem);
+                listing.held.push(name);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsStr;
+
+    #[test]
+    fn links_pipes_sockets_and_the_replica_are_reported_and_the_rest_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("file"), "x").unwrap();
+        std::fs::create_dir(at("empty")).unwrap();
+        std::fs::create_dir(at("replica")).unwrap();
+        std::fs::write(at(".vfs-sync-tmp-1"), "half").unwrap();
+        std::os::unix::fs::symlink("file", at("link")).unwrap();
+        std::os::unix::fs::symlink("/nowhere", at("dangling")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        std::fs::write(dir.path().join(OsStr::from_bytes(b"caf\xE9")), "é").unwrap();
+        std::fs::write(dir.path().join(OsStr::from_bytes(&[0xFE; 120])), "long").unwrap();
+
+        let mut scanner = Scanner::open(dir.path(), &[at("replica")]).unwrap();
+        let listing = scanner.list(Path::new(""));
+        let names: Vec<_> = listing.entries.iter().map(|seen| seen.name.as_str()).collect();
+        assert_eq!(names, ["%raw%caf%E9", "empty", "file"]);
+        let mut kinds: Vec<_> = listing.problems.iter().map(|p| p.kind.as_str()).collect();
+        kinds.sort_unstable();
+        assert_eq!(
+            kinds,
+            ["name", "ownReplica", "specialFile", "symbolicLink", "symbolicLink", "temporary"]
+        );
+        let held: Vec<_> = listing.held.iter().map(Name::as_str).collect();
+        assert_eq!(held, ["dangling", "link", "replica", "socket"]);
+        assert!(listing.complete);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_read_is_not_taken_for_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut scanner = Scanner::open(dir.path(), &[]).unwrap();
+        let listing = scanner.list(Path::new("gone"));
+        assert!(!listing.complete && listing.entries.is_empty());
+        assert_eq!(listing.problems[0].kind, ProblemKind::Unreadable);
+    }
+}

@@ -1,0 +1,125 @@
+//! Reading a file that somebody may be writing.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read};
+
+use tokio_util::sync::CancellationToken;
+
+use super::root::{Folder, Stat, stat_file};
+
+/// How often a file that changes is read again before it is reported.
+pub(crate) const ATTEMPTS: u32 = 3;
+
+/// Why a reading ended before its time.
+#[derive(Debug)]
+pub(crate) enum Cut {
+    /// The file changed meanwhile: read it again.
+    Changed,
+    /// The user stops.
+    Interrupted,
+    /// The disk.
+    Io(io::Error),
+}
+
+/// Reads a file to its end and fails there if it changed meanwhile, so that whoever takes the
+/// bytes takes them all of one moment or not at all.
+pub(crate) struct StableReader<'a> {
+    file: File,
+    stat: Stat,
+    stop: &'a CancellationToken,
+    cut: Option<Cut>,
+}
+
+impl<'a> StableReader<'a> {
+    pub(crate) fn open(
+        folder: &Folder,
+        name: &OsStr,
+        stop: &'a CancellationToken,
+    ) -> io::Result<Self> {
+        let (file, stat) = folder.open_file(name)?;
+        Ok(Self { file, stat, stop, cut: None })
+    }
+
+    /// What the file was when it was opened, which is what it is if it was read to the end.
+    pub(crate) fn stat(&self) -> &Stat {
+        &self.stat
+    }
+
+    /// Why reading failed, if it did.
+    pub(crate) fn cut(self) -> Option<Cut> {
+        self.cut
+    }
+
+    fn fail(&mut self, cut: Cut) -> io::Error {
+        let error = match &cut {
+            Cut::Changed => io::Error::other("the file changed while it was read"),
+            Cut::Interrupted => io::Error::other("stopped"),
+            Cut::Io(error) => io::Error::new(error.kind(), error.to_string()),
+        };
+        self.cut = Some(cut);
+        error
+    }
+}
+
+impl Read for StableReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.stop.is_cancelled() {
+            return Err(self.fail(Cut::Interrupted));
+        }
+        match self.file.read(buffer) {
+            Ok(0) if !buffer.is_empty() => match stat_file(&self.file) {
+                Ok(now) if now.unchanged_since(&self.stat) => Ok(0),
+                Ok(_) => Err(self.fail(Cut::Changed)),
+                Err(error) => Err(self.fail(Cut::Io(error))),
+            },
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                Err(self.fail(Cut::Io(error)))
+            }
+            other => other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::root::Root;
+    use std::io::Write as _;
+    use std::path::Path;
+
+    #[test]
+    fn a_file_that_changes_while_it_is_read_is_not_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        std::fs::write(&path, "first line\n").unwrap();
+        let folder = Root::open(dir.path()).unwrap().folder(Path::new("")).unwrap();
+        let stop = CancellationToken::new();
+
+        let mut reader = StableReader::open(&folder, OsStr::new("log"), &stop).unwrap();
+        let mut half = [0; 5];
+        reader.read_exact(&mut half).unwrap();
+        let mut writer = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+        writer.write_all(b"second line\n").unwrap();
+        assert!(reader.read_to_end(&mut Vec::new()).is_err());
+        assert!(matches!(reader.cut(), Some(Cut::Changed)));
+
+        let mut reader = StableReader::open(&folder, OsStr::new("log"), &stop).unwrap();
+        let mut bytes = Vec::new();
+        reader.read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes, b"first line\nsecond line\n");
+        assert!(reader.cut().is_none());
+    }
+
+    #[test]
+    fn a_stop_ends_the_reading_of_a_large_file() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("f"), "x").unwrap();
+        let folder = Root::open(dir.path()).unwrap().folder(Path::new("")).unwrap();
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let mut reader = StableReader::open(&folder, OsStr::new("f"), &stop).unwrap();
+        assert!(reader.read(&mut [0; 1]).is_err());
+        assert!(matches!(reader.cut(), Some(Cut::Interrupted)));
+    }
+}

@@ -1,0 +1,186 @@
+//! What goes to standard output and standard error.
+//!
+//! Results go to standard output: for people, or with `--json` one JSON document (JSON lines where
+//! the command's help says so). Progress, notes and errors go to standard error.
+
+use std::io::{self, IsTerminal as _, Write};
+use std::time::Duration;
+
+use comfy_table::{CellAlignment, Table};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use crate::error::{Failure, Result};
+use crate::report::Problems;
+use crate::safe::{SafeJson, safe};
+
+/// How many problems a person is shown.
+const PROBLEMS_SHOWN: usize = 20;
+
+/// Where a command writes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Output {
+    pub(crate) json: bool,
+    pub(crate) quiet: bool,
+}
+
+impl Output {
+    /// One line for people, on standard output. Nothing with `--json` or `--quiet`.
+    pub(crate) fn say(&self, line: impl std::fmt::Display) -> Result<()> {
+        if self.json || self.quiet {
+            return Ok(());
+        }
+        writeln!(io::stdout().lock(), "{line}").map_err(Failure::output)
+    }
+
+    /// The text that was asked for, on standard output, quiet or not.
+    pub(crate) fn text(&self, text: impl std::fmt::Display) -> Result<()> {
+        writeln!(io::stdout().lock(), "{text}").map_err(Failure::output)
+    }
+
+    /// One line on standard error, for people.
+    pub(crate) fn note(&self, line: impl std::fmt::Display) {
+        if !self.quiet && !self.json {
+            let _ = writeln!(io::stderr().lock(), "{line}");
+        }
+    }
+
+    /// A JSON document on a line, on standard output, if `--json`.
+    pub(crate) fn json(&self, value: &impl Serialize) -> Result<()> {
+        if !self.json {
+            return Ok(());
+        }
+        write_json(&mut io::stdout().lock(), value).map_err(Failure::output)
+    }
+
+    /// The end of a command that failed.
+    pub(crate) fn failure(&self, failure: &Failure) {
+        let mut stderr = io::stderr().lock();
+        // There is nobody left to tell if standard error is gone too.
+        let _ = if self.json {
+            write_json(&mut stderr, &serde_json::json!({ "error": failure }))
+        } else {
+            writeln!(stderr, "{}", failure.text())
+        };
+    }
+
+    /// What was left out, on standard error, for people.
+    pub(crate) fn problems(&self, problems: &Problems) {
+        if self.json {
+            return;
+        }
+        let mut stderr = io::stderr().lock();
+        for problem in problems.first.iter().take(PROBLEMS_SHOWN) {
+            let (path, detail) = (safe(&problem.path), safe(&problem.detail));
+            let _ = writeln!(stderr, "{}: {path}: {detail}", problem.kind.as_str());
+        }
+        let shown = problems.first.len().min(PROBLEMS_SHOWN) as u64;
+        if problems.total() > shown {
+            let counts: Vec<_> = problems
+                .counts
+                .iter()
+                .map(|(kind, count)| format!("{} {}", count, kind.as_str()))
+                .collect();
+            let _ = writeln!(
+                stderr,
+                "… and {} more ({} in all); --json lists up to 1,000",
+                problems.total() - shown,
+                counts.join(", ")
+            );
+        }
+    }
+
+    /// Shows that work goes on, on standard error, if that is a terminal.
+    pub(crate) fn progress(&self, what: &'static str) -> Progress {
+        let visible = !self.json && !self.quiet && io::stderr().is_terminal();
+        let target =
+            if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(None, target);
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {msg} [{elapsed}]") {
+            bar.set_style(style);
+        }
+        bar.set_prefix(what);
+        if visible {
+            bar.enable_steady_tick(Duration::from_millis(120));
+        }
+        Progress { bar }
+    }
+}
+
+fn write_json(writer: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    let formatter = SafeJson(serde_json::ser::CompactFormatter);
+    let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, formatter);
+    value.serialize(&mut serializer)?;
+    bytes.push(b'\n');
+    writer.write_all(&bytes)?;
+    writer.flush()
+}
+
+/// Work that goes on; shown until it is dropped.
+pub(crate) struct Progress {
+    bar: ProgressBar,
+}
+
+impl Progress {
+    /// How far it is; counts and plain words only.
+    pub(crate) fn set(&self, message: String) {
+        if !self.bar.is_hidden() {
+            self.bar.set_message(message);
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// A table without a frame; `right` are the columns of numbers.
+pub(crate) fn table(header: &[&str], right: &[usize]) -> Table {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    if !header.is_empty() {
+        table.set_header(header.to_vec());
+    }
+    table.set_content_arrangement(comfy_table::ContentArrangement::Disabled);
+    for column in right {
+        if let Some(column) = table.column_mut(*column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+/// A table as text, without the white space that would trail its lines.
+pub(crate) fn table_text(mut table: Table) -> String {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    let lines: Vec<_> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    lines.join("\n")
+}
+
+/// A size as people read it.
+pub(crate) fn bytes_text(bytes: u64) -> String {
+    indicatif::BinaryBytes(bytes).to_string()
+}
+
+/// A number with its thousands apart.
+pub(crate) fn count_text(count: u64) -> String {
+    indicatif::HumanCount(count).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_has_its_numbers_to_the_right_and_nothing_trails() {
+        let mut numbers = table(&["name", "size"], &[1]);
+        numbers.add_row(vec!["a", "1"]);
+        numbers.add_row(vec!["bcdef", "1000"]);
+        assert_eq!(table_text(numbers), "name   size\na         1\nbcdef  1000");
+    }
+}

@@ -1,0 +1,242 @@
+//! The replica that a command works on: its directory, its settings, its client.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use serde::{Deserialize, Serialize};
+use vfs_sync_client::{
+    ClientConfig, HttpConfig, HttpTransport, SyncClient, TokenProvider, Transport,
+};
+use vfs_sync_core::id::{ReplicaId, UserId};
+
+use crate::args::{Global, Init};
+use crate::error::{Failure, Kind, Result};
+
+/// Has the token itself.
+pub(crate) const TOKEN_VARIABLE: &str = "VFS_SYNC_TOKEN";
+
+const SETTINGS_FILE: &str = "settings.json";
+const SETTINGS_VERSION: u32 = 1;
+
+/// What `init` was told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Settings {
+    version: u32,
+    pub(crate) server: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+/// Where the replica is, or would be.
+pub(crate) fn directory(global: &Global) -> Result<PathBuf> {
+    if let Some(given) = &global.replica {
+        if given.as_os_str().is_empty() {
+            return Err(Failure::usage("the replica's directory is empty: see --replica"));
+        }
+        return Ok(given.clone());
+    }
+    let base = match std::env::var_os("XDG_DATA_HOME").map(PathBuf::from) {
+        // The specification says to ignore what is not absolute.
+        Some(base) if base.is_absolute() => base,
+        _ => std::env::home_dir()
+            .filter(|home| home.is_absolute())
+            .map(|home| home.join(".local/share"))
+            .ok_or_else(|| {
+                Failure::usage("there is no home directory to keep the replica in")
+                    .hint("name a directory with --replica or VFS_SYNC_REPLICA")
+            })?,
+    };
+    Ok(base.join("vfs-sync/replica"))
+}
+
+/// Opens the replica.
+pub(crate) fn open(global: &Global, config: ClientConfig) -> Result<SyncClient> {
+    let directory = directory(global)?;
+    let settings = read_settings(&directory)?;
+    let transport = transport(&settings)?;
+    Ok(SyncClient::open(&directory, transport, config)?)
+}
+
+/// How the command line's clients behave.
+pub(crate) fn config() -> ClientConfig {
+    ClientConfig { rematerialise: true, ..ClientConfig::default() }
+}
+
+/// Makes a replica as `init` asks, with a client id of its own or the one given.
+pub(crate) fn create(
+    global: &Global,
+    init: &Init,
+    client_id: Option<ReplicaId>,
+) -> Result<SyncClient> {
+    let directory = directory(global)?;
+    let token_file = match &init.token_file {
+        Some(file) => Some(std::path::absolute(file).map_err(Failure::io("--token-file"))?),
+        None => None,
+    };
+    let server = init.server.trim_end_matches('/').to_owned();
+    let settings = Settings { version: SETTINGS_VERSION, server, token_file };
+    let user = user(init, &settings)?;
+    let transport = transport(&settings)?;
+    let (server, config) = (settings.server.as_str(), config());
+    let client = match client_id {
+        None => SyncClient::create_replica(&directory, user, server, transport, config)?,
+        Some(id) => {
+            SyncClient::create_replica_for_hydrate(&directory, user, server, id, transport, config)?
+        }
+    };
+    write_settings(&directory, &settings)?;
+    Ok(client)
+}
+
+fn user(init: &Init, settings: &Settings) -> Result<UserId> {
+    let named = match &init.user {
+        Some(user) => user.clone(),
+        None => {
+            let token = Tokens::of(settings).read().map_err(|reason| {
+                Failure::new(Kind::Usage, format!("who are you? {reason}")).hint(format!(
+                    "set {TOKEN_VARIABLE}, or name the token's file with --token-file, or say it \
+                     with --user"
+                ))
+            })?;
+            subject(&token).ok_or_else(|| {
+                Failure::new(Kind::Auth, "the token is no JWT that says whose it is")
+                    .hint("make one with `vfs-sync token`, or say who you are with --user")
+            })?
+        }
+    };
+    UserId::new(&named).map_err(|reason| Failure::usage(format!("the user's name {reason}")))
+}
+
+/// Whose token it is, as it says itself: the server checks it, not we.
+fn subject(token: &str) -> Option<String> {
+    let payload = token.split('.').nth(1)?;
+    let json = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload).ok()?;
+    let claims: serde_json::Value = serde_json::from_slice(&json).ok()?;
+    Some(claims.get("sub")?.as_str()?.to_owned())
+}
+
+fn transport(settings: &Settings) -> Result<Arc<dyn Transport>> {
+    let transport = HttpTransport::new(HttpConfig::new(&settings.server), Tokens::of(settings))
+        .map_err(|error| {
+            Failure::usage(format!("{}: {error}", settings.server))
+                .hint("a server is named as in http://127.0.0.1:7070 or https://files.example.org")
+        })?;
+    Ok(Arc::new(transport))
+}
+
+fn no_replica(directory: &Path) -> Failure {
+    Failure::new(Kind::NotFound, format!("there is no replica in {}", directory.display())).hint(
+        "make one with `vfs-sync init --server URL`, or name another directory with --replica",
+    )
+}
+
+fn read_settings(directory: &Path) -> Result<Settings> {
+    let path = directory.join(SETTINGS_FILE);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(no_replica(directory));
+        }
+        Err(error) => return Err(Failure::io(format!("cannot read {}", path.display()))(error)),
+    };
+    let corrupt = |reason: String| {
+        Failure::new(Kind::Corrupt, format!("{}: {reason}", path.display()))
+            .hint("mend the file: {\"version\":1,\"server\":\"http://…\",\"tokenFile\":\"…\"}")
+    };
+    let settings: Settings =
+        serde_json::from_str(&text).map_err(|error| corrupt(error.to_string()))?;
+    if settings.version != SETTINGS_VERSION {
+        return Err(corrupt(format!("version {} is not known", settings.version))
+            .hint("use a newer vfs-sync"));
+    }
+    Ok(settings)
+}
+
+fn write_settings(directory: &Path, settings: &Settings) -> Result<()> {
+    let what = || format!("cannot write {}", directory.join(SETTINGS_FILE).display());
+    let mut file = tempfile::NamedTempFile::new_in(directory).map_err(Failure::io(what()))?;
+    let json = serde_json::to_vec_pretty(settings).map_err(|e| Failure::failed(e.to_string()))?;
+    file.write_all(&json).map_err(Failure::io(what()))?;
+    file.as_file().sync_all().map_err(Failure::io(what()))?;
+    file.persist(directory.join(SETTINGS_FILE))
+        .map_err(|error| Failure::io(what())(error.error))?;
+    Ok(())
+}
+
+/// The token from the environment, or from its file, read anew each time.
+struct Tokens {
+    file: Option<PathBuf>,
+}
+
+impl Tokens {
+    fn of(settings: &Settings) -> Self {
+        Self { file: settings.token_file.clone() }
+    }
+
+    fn read(&self) -> Result<String, String> {
+        let (token, place) = match std::env::var(TOKEN_VARIABLE) {
+            Ok(token) if !token.trim().is_empty() => (token, TOKEN_VARIABLE.to_owned()),
+            _ => match &self.file {
+                Some(file) => {
+                    let text = std::fs::read_to_string(file)
+                        .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+                    (text, file.display().to_string())
+                }
+                None => return Err(format!("there is no token: {TOKEN_VARIABLE} is not set")),
+            },
+        };
+        let token = token.trim();
+        if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(format!("{place} has no token in it"));
+        }
+        Ok(token.to_owned())
+    }
+}
+
+#[async_trait]
+impl TokenProvider for Tokens {
+    async fn token(&self, _refresh: bool) -> Result<String, String> {
+        self.read()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_says_whose_it_is() {
+        let engine = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+        let token = format!("e30.{}.sig", engine.encode(r#"{"sub":"ålice"}"#));
+        assert_eq!(subject(&token).as_deref(), Some("ålice"));
+        for bad in ["", "a", "a.b.c", "a.!.c", "..", "e30.e30.x"] {
+            assert_eq!(subject(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn settings_are_checked_field_by_field() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(read_settings(dir.path()).unwrap_err().kind, Kind::NotFound);
+        let path = dir.path().join(SETTINGS_FILE);
+        for (text, named) in [
+            ("", "EOF"),
+            ("{}", "version"),
+            (r#"{"version":1}"#, "server"),
+            (r#"{"version":9,"server":"http://x"}"#, "version 9"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let failure = read_settings(dir.path()).unwrap_err();
+            assert_eq!(failure.kind, Kind::Corrupt);
+            assert!(failure.message.contains(named), "{}", failure.message);
+        }
+        let settings =
+            Settings { version: 1, server: "http://h".into(), token_file: Some("/t".into()) };
+        write_settings(dir.path(), &settings).unwrap();
+        assert_eq!(read_settings(dir.path()).unwrap(), settings);
+    }
+}

@@ -1,0 +1,188 @@
+//! Text of others, printed so that it cannot control a terminal.
+
+use std::fmt::{self, Write as _};
+use std::io;
+
+/// Whether printing `c` as it is could move the cursor, change what was printed, reorder text or
+/// hide in it.
+pub(crate) fn is_dangerous(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{061C}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}'
+            | '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}' | '\u{00AD}' | '\u{E0000}'..='\u{E0FFF}'
+            // A name of Hangul fillers shows as nothing at all.
+            | '\u{115F}' | '\u{1160}' | '\u{3164}' | '\u{FFA0}' | '\u{180B}'..='\u{180F}')
+}
+
+/// Shows text with every dangerous character as `\u{…}`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Safe<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Safe<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        while let Some(at) = rest.find(is_dangerous) {
+            f.write_str(&rest[..at])?;
+            let mut after = rest[at..].chars();
+            match after.next() {
+                Some('\n') => f.write_str("\\n")?,
+                Some('\t') => f.write_str("\\t")?,
+                Some(c) => write!(f, "{}", c.escape_unicode())?,
+                None => {}
+            }
+            rest = after.as_str();
+        }
+        f.write_str(rest)
+    }
+}
+
+/// [`Safe`], as a string.
+pub(crate) fn safe(text: &str) -> String {
+    Safe(text).to_string()
+}
+
+/// JSON whose strings have every dangerous character as `\uXXXX`: the same value to a program,
+/// harmless on a terminal.
+pub(crate) struct SafeJson<F>(pub(crate) F);
+
+macro_rules! pass_on {
+    ($($name:ident($($arg:ident: $type:ty),*);)*) => {$(
+        fn $name<W: ?Sized + io::Write>(&mut self, writer: &mut W $(, $arg: $type)*) -> io::Result<()> {
+            self.0.$name(writer $(, $arg)*)
+        }
+    )*};
+}
+
+impl<F: serde_json::ser::Formatter> serde_json::ser::Formatter for SafeJson<F> {
+    fn write_string_fragment<W: ?Sized + io::Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        let mut rest = fragment;
+        while let Some(at) = rest.find(is_dangerous) {
+            writer.write_all(&rest.as_bytes()[..at])?;
+            let mut after = rest[at..].chars();
+            if let Some(c) = after.next() {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    write!(writer, "\\u{unit:04x}")?;
+                }
+            }
+            rest = after.as_str();
+        }
+        writer.write_all(rest.as_bytes())
+    }
+
+    pass_on! {
+        begin_array();
+        end_array();
+        begin_array_value(first: bool);
+        end_array_value();
+        begin_object();
+        end_object();
+        begin_object_key(first: bool);
+        end_object_key();
+        begin_object_value();
+        end_object_value();
+    }
+}
+
+/// Bytes of a content for a terminal: text stays, the rest shows as `\xNN`. What a character needs
+/// of a next chunk waits for it.
+#[derive(Debug, Default)]
+pub(crate) struct SafeBytes {
+    begun: Vec<u8>,
+}
+
+impl SafeBytes {
+    /// The next chunk, made harmless.
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> String {
+        self.begun.extend_from_slice(bytes);
+        let all = std::mem::take(&mut self.begun);
+        let mut text = String::with_capacity(all.len());
+        let mut rest = &all[..];
+        loop {
+            match std::str::from_utf8(rest) {
+                Ok(valid) => {
+                    push_printable(&mut text, valid);
+                    return text;
+                }
+                Err(error) => {
+                    let (valid, bad) = rest.split_at(error.valid_up_to());
+                    push_printable(&mut text, std::str::from_utf8(valid).unwrap_or_default());
+                    let Some(length) = error.error_len() else {
+                        self.begun = bad.to_vec();
+                        return text;
+                    };
+                    push_hex(&mut text, &bad[..length]);
+                    rest = &bad[length..];
+                }
+            }
+        }
+    }
+
+    /// What is left when there is no next chunk.
+    pub(crate) fn finish(self) -> String {
+        let mut text = String::new();
+        push_hex(&mut text, &self.begun);
+        text
+    }
+}
+
+fn push_printable(text: &mut String, part: &str) {
+    for c in part.chars() {
+        match c {
+            '\n' | '\t' => text.push(c),
+            c if is_dangerous(c) => text.extend(c.escape_unicode()),
+            c => text.push(c),
+        }
+    }
+}
+
+fn push_hex(text: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        let _ = write!(text, "\\x{byte:02x}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn escape_sequences_bidi_overrides_and_line_breaks_are_shown_not_sent() {
+        assert_eq!(safe("a\u{1b}[31mred\u{9b}0m"), "a\\u{1b}[31mred\\u{9b}0m");
+        assert_eq!(safe("invoice\u{202e}fdp.exe"), "invoice\\u{202e}fdp.exe");
+        assert_eq!(safe("two\nlines\r"), "two\\nlines\\u{d}");
+        assert_eq!(safe("naïve 日本 🦀"), "naïve 日本 🦀");
+    }
+
+    #[test]
+    fn content_on_a_terminal_keeps_its_lines_and_loses_its_power() {
+        let mut bytes = SafeBytes::default();
+        let whole = "é\n\u{1b}]0;title\u{7}".as_bytes();
+        let mut text = String::new();
+        for byte in whole {
+            text.push_str(&bytes.feed(&[*byte]));
+        }
+        text.push_str(&bytes.feed(b"\xff\xc3"));
+        text.push_str(&bytes.finish());
+        assert_eq!(text, "é\n\\u{1b}]0;title\\u{7}\\xff\\xc3");
+    }
+
+    proptest! {
+        #[test]
+        fn json_says_the_same_and_is_harmless(text in any::<String>()) {
+            let mut out = Vec::new();
+            let mut serializer = serde_json::Serializer::with_formatter(
+                &mut out,
+                SafeJson(serde_json::ser::CompactFormatter),
+            );
+            serde::Serialize::serialize(&text, &mut serializer).unwrap();
+            let json = String::from_utf8(out).unwrap();
+            prop_assert!(!json.contains(is_dangerous));
+            prop_assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+        }
+    }
+}

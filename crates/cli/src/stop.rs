@@ -1,0 +1,37 @@
+//! Ctrl-C and SIGTERM: the first finishes what is begun, the second ends at once. Both are safe.
+
+use std::io::Write as _;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Failure, Kind, Result};
+
+/// Gives what is cancelled at the first signal.
+pub(crate) fn on_signals() -> Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let told = stop.clone();
+    let listen = |kind| signal(kind).map_err(Failure::io("cannot wait for signals"));
+    let mut interrupts = listen(SignalKind::interrupt())?;
+    let mut terminations = listen(SignalKind::terminate())?;
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = interrupts.recv() => {}
+                _ = terminations.recv() => {}
+            }
+            if told.is_cancelled() {
+                std::process::exit(i32::from(Kind::Interrupted.exit_code()));
+            }
+            told.cancel();
+            let _ = writeln!(std::io::stderr(), "stopping: finishing what is begun");
+        }
+    });
+    Ok(stop)
+}
+
+/// What a command ends with that the user stopped.
+pub(crate) fn interrupted() -> Failure {
+    Failure::new(Kind::Interrupted, "stopped; what is done is kept")
+        .hint("the same command goes on from there")
+}
