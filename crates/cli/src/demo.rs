@@ -1,11 +1,350 @@
-//! `demo`.
+//! `demo`: a server, two replicas, edits on both sides of a cut, and the same tree in the end.
 
+mod compare;
+mod cut;
+mod edits;
+mod generate;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+use vfs_sync_client::{HttpConfig, HttpTransport, StaticToken, SyncClient, SyncReport};
+use vfs_sync_core::id::UserId;
+use vfs_sync_server::auth::{AuthConfig, Secret};
 
 use crate::args::Demo;
-use crate::error::{Failure, Result};
-use crate::output::Output;
+use crate::commands::report_json;
+use crate::error::{Failure, Kind, Result};
+use crate::fs::export::{self, ExportOptions, ExportReport};
+use crate::fs::import::{self, ImportOptions, ImportReport};
+use crate::fs::scan::Scanner;
+use crate::output::{Output, bytes_text, count_text};
+use crate::replica::{self, Settings};
+use crate::server::{self, Setup};
+use crate::stop;
+use cut::Cuttable;
 
-pub(crate) async fn run(_: Demo, _: Output, _: CancellationToken) -> Result<()> {
-    Err(Failure::failed("not there yet"))
+const USER: &str = "demo";
+/// Rounds of syncing after which two replicas that are not settled never will be.
+const ROUNDS: usize = 20;
+const TOKEN_TIME: Duration = Duration::from_secs(7 * 86_400);
+
+/// One of the two replicas.
+struct Side {
+    name: &'static str,
+    client: SyncClient,
+    line: Arc<Cuttable>,
+}
+
+struct Story {
+    output: Output,
+    stop: CancellationToken,
+}
+
+impl Story {
+    /// Tells a step: a line for people, or a document.
+    fn tell(&self, step: &str, started: Instant, text: &str, more: Value) -> Result<()> {
+        let seconds = started.elapsed().as_secs_f64();
+        self.output.say(format_args!("{step:<12} {text} · {seconds:.1} s"))?;
+        let mut document = json!({ "step": step, "seconds": seconds });
+        if let (Value::Object(document), Value::Object(more)) = (&mut document, more) {
+            document.extend(more);
+        }
+        self.output.json(&document)
+    }
+
+    fn go_on(&self) -> Result<()> {
+        if self.stop.is_cancelled() { Err(stop::interrupted()) } else { Ok(()) }
+    }
+
+    async fn sync(&self, side: &Side) -> Result<SyncReport> {
+        let progress = self.output.progress("syncing");
+        tokio::select! {
+            report = side.client.sync() => { drop(progress); Ok(report?) }
+            () = self.stop.cancelled() => Err(stop::interrupted()),
+        }
+    }
+}
+
+pub(crate) async fn run(args: Demo, output: Output, stop: CancellationToken) -> Result<()> {
+    let directory = tempfile::Builder::new()
+        .prefix("vfs-sync-demo-")
+        .tempdir()
+        .map_err(Failure::io("cannot make a temporary directory"))?;
+    let base = directory.path().to_owned();
+    let ending = CancellationToken::new();
+    let secret =
+        format!("{0:x}{1:x}", uuid::Uuid::now_v7().as_u128(), uuid::Uuid::now_v7().as_u128());
+    let secret = format!("{secret}{:x}", uuid::Uuid::now_v7().as_u128());
+    let auth = AuthConfig::with_secret(Secret::new(secret.clone()))
+        .map_err(|error| Failure::failed(error.to_string()))?;
+    let user = UserId::new(USER).map_err(|error| Failure::failed(error.to_string()))?;
+    let token = auth
+        .mint(&user, None, TOKEN_TIME, server::now())
+        .map_err(|error| Failure::failed(error.to_string()))?;
+    let bound = server::bind(Setup {
+        auth,
+        database: server::database_in(&base.join("server"))?,
+        data: base.join("server"),
+        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        admin_listen: None,
+    })
+    .await?;
+    let url = format!("http://{}", bound.address);
+    let serving = tokio::spawn(bound.server.serve(
+        bound.listener,
+        bound.admin,
+        ending.clone().cancelled_owned(),
+    ));
+    let story = Story { output, stop: stop.clone() };
+    story.tell("server", Instant::now(), &url, json!({ "url": url, "directory": base }))?;
+
+    let identical = play(&story, &base, &url, &user, &token, args.dir).await;
+    if args.keep && identical.is_ok() {
+        keep(output, &base, &url, &token, &secret)?;
+        stop.cancelled().await;
+        // The directory is the user's now.
+        let _ = directory.keep();
+    }
+    ending.cancel();
+    let _ = serving.await;
+    identical
+}
+
+/// The whole story; an error where it does not end well.
+async fn play(
+    story: &Story,
+    base: &Path,
+    url: &str,
+    user: &UserId,
+    token: &str,
+    dir: Option<PathBuf>,
+) -> Result<()> {
+    let begun = Instant::now();
+    let source = match dir {
+        Some(dir) => dir,
+        None => {
+            let started = Instant::now();
+            let top = base.join("tree");
+            std::fs::create_dir(&top)
+                .and_then(|()| generate::generate(&top))
+                .map_err(Failure::io("cannot generate a tree"))?;
+            story.tell("generate", started, "a tree of thousands of files", json!({}))?;
+            top
+        }
+    };
+    let one = side("one", base, url, user, token)?;
+    let two = side("two", base, url, user, token)?;
+
+    import(story, &one, &source)?;
+    let stage = edits::prepare(&one.client)?;
+    for side in [&one, &two] {
+        let started = Instant::now();
+        let report = story.sync(side).await?;
+        told_sync(story, side.name, started, &report)?;
+    }
+
+    two.line.set_cut(true);
+    let started = Instant::now();
+    let refused = match two.client.sync().await {
+        Err(error) if error.is_transient() => error.to_string(),
+        Err(error) => return Err(error.into()),
+        Ok(_) => return Err(Failure::failed("a replica that was cut off has synchronised")),
+    };
+    story.tell("cut", started, "two is cut off", json!({ "error": refused }))?;
+    edit(story, "one edits", || edits::on_one(&one.client, &stage))?;
+    let started = Instant::now();
+    let report = story.sync(&one).await?;
+    told_sync(story, one.name, started, &report)?;
+    edit(story, "two edits", || edits::on_two(&two.client, &stage))?;
+
+    two.line.set_cut(false);
+    settle(story, [&two, &one]).await?;
+
+    let mut problems = 0;
+    for side in [&one, &two] {
+        problems += export(story, side, &base.join(format!("export-{}", side.name))).await?;
+    }
+    let started = Instant::now();
+    let comparison = compare::compare(&base.join("export-one"), &base.join("export-two"))?;
+    let identical = comparison.differing == 0 && problems == 0;
+    let verdict = if identical { "identical" } else { "NOT IDENTICAL" };
+    let text = format!(
+        "{verdict}: {} files, {} folders, {} by digest, name, time and permission bits",
+        count_text(comparison.files),
+        count_text(comparison.folders),
+        bytes_text(comparison.bytes),
+    );
+    let total = begun.elapsed().as_secs_f64();
+    let more = json!({
+        "identical": identical, "comparison": comparison, "problems": problems,
+        "totalSeconds": total,
+    });
+    story.tell("compare", started, &text, more)?;
+    story.output.say(format_args!("{:<12} {total:.1} s", "in all"))?;
+    if identical {
+        return Ok(());
+    }
+    for difference in comparison.differences.iter().take(20) {
+        story.output.note(crate::safe::safe(difference));
+    }
+    let message = format!("{} differences, {problems} problems", comparison.differing);
+    Err(Failure::new(Kind::Failed, message))
+}
+
+fn side(name: &'static str, base: &Path, url: &str, user: &UserId, token: &str) -> Result<Side> {
+    let http = HttpTransport::new(HttpConfig::new(url), StaticToken::new(token))?;
+    let line = Arc::new(Cuttable::new(Arc::new(http)));
+    let directory = base.join(name);
+    let (transport, config) = (line.clone(), replica::config());
+    let client = SyncClient::create_replica(&directory, user.clone(), url, transport, config)?;
+    Settings::new(url, Some(base.join("token"))).write(&directory)?;
+    Ok(Side { name, client, line })
+}
+
+fn import(story: &Story, side: &Side, source: &Path) -> Result<()> {
+    let started = Instant::now();
+    let scanner = Scanner::open(source, &[])
+        .map_err(Failure::io(format!("cannot read {}", source.display())))?;
+    let progress = story.output.progress("importing");
+    let mut tell = |report: &ImportReport| {
+        progress.set(format!("{} files, {}", report.files_created, bytes_text(report.bytes)));
+    };
+    let options = ImportOptions::default();
+    let report = import::import(&side.client, scanner, None, options, &story.stop, &mut tell)?;
+    drop(progress);
+    story.go_on()?;
+    let text = format!(
+        "{} files, {} folders, {} into one{}",
+        count_text(report.files_created),
+        count_text(report.folders_created),
+        rate(report.bytes, report.files_created, started),
+        match report.problems.total() {
+            0 => String::new(),
+            left_out => format!(" ({left_out} left out)"),
+        }
+    );
+    story.tell("import", started, &text, json!({ "report": report }))?;
+    story.output.problems(&report.problems);
+    Ok(())
+}
+
+fn edit(story: &Story, who: &str, edits: impl FnOnce() -> Result<edits::Edits>) -> Result<()> {
+    story.go_on()?;
+    let started = Instant::now();
+    let edits = edits()?;
+    let text = format!(
+        "{}: {} renames, {} moves, {} deletes, {} new files, {} contents, {} times",
+        edits.total(),
+        edits.renames,
+        edits.moves,
+        edits.deletes,
+        edits.new,
+        edits.contents,
+        edits.attributes
+    );
+    story.tell(who, started, &text, json!({ "edits": edits }))
+}
+
+fn told_sync(story: &Story, name: &str, started: Instant, report: &SyncReport) -> Result<()> {
+    let text = format!(
+        "pushed {} ({} beaten by the other's, {} refused), pulled {}, uploaded {} ({})",
+        count_text(report.applied),
+        report.outdated,
+        report.rejected,
+        count_text(report.pulled),
+        count_text(report.uploaded),
+        rate(report.uploaded_bytes, report.applied + report.pulled, started),
+    );
+    story.tell(&format!("sync {name}"), started, &text, json!({ "report": report_json(report) }))
+}
+
+/// How much, and how fast.
+fn rate(bytes: u64, things: u64, started: Instant) -> String {
+    let seconds = started.elapsed().as_secs_f64().max(0.001);
+    #[allow(clippy::cast_precision_loss, reason = "it is shown rounded")]
+    let (speed, per_second) = (bytes as f64 / seconds, things as f64 / seconds);
+    format!("{}, {:.0}/s, {:.1} MB/s", bytes_text(bytes), per_second, speed / 1e6)
+}
+
+/// Syncs both until neither has anything to say.
+async fn settle(story: &Story, sides: [&Side; 2]) -> Result<()> {
+    for round in 1..=ROUNDS {
+        let mut quiet = true;
+        for side in sides {
+            let started = Instant::now();
+            let report = story.sync(side).await?;
+            let status = side.client.status()?;
+            let said = report.applied + report.outdated + report.pulled + report.uploaded;
+            let waits = status.pending + status.acknowledged + status.uploads;
+            quiet &= said == 0 && waits == 0;
+            if said > 0 {
+                told_sync(story, side.name, started, &report)?;
+            }
+        }
+        if quiet {
+            let text = format!("both settled after {round} rounds");
+            return story.tell("joined", Instant::now(), &text, json!({ "rounds": round }));
+        }
+    }
+    Err(Failure::failed(format!("the replicas are not settled after {ROUNDS} rounds")))
+}
+
+/// Exports a side; gives how many things were left out.
+async fn export(story: &Story, side: &Side, to: &Path) -> Result<u64> {
+    let started = Instant::now();
+    let progress = story.output.progress("exporting");
+    let mut tell = |report: &ExportReport| {
+        progress.set(format!("{} files, {}", report.files_written, bytes_text(report.bytes)));
+    };
+    let options = ExportOptions::default();
+    let report = export::export(&side.client, None, to, options, &story.stop, &mut tell).await?;
+    drop(progress);
+    story.go_on()?;
+    let text = format!(
+        "{} files, {} folders, {}",
+        count_text(report.files_written),
+        count_text(report.folders_created),
+        rate(report.bytes, report.files_written, started)
+    );
+    let step = format!("export {}", side.name);
+    story.tell(&step, started, &text, json!({ "report": report }))?;
+    story.output.problems(&report.problems);
+    Ok(report.problems.failures())
+}
+
+/// Leaves all in place and tells how to go on.
+fn keep(output: Output, base: &Path, url: &str, token: &str, secret: &str) -> Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    for (name, text) in [("token", token), ("secret", secret)] {
+        let path = base.join(name);
+        std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|mut file| writeln!(file, "{text}"))
+            .map_err(Failure::io(format!("cannot write {}", path.display())))?;
+    }
+    let base = base.display();
+    output.json(&json!({
+        "step": "kept", "url": url, "directory": base.to_string(),
+        "replicas": [format!("{base}/one"), format!("{base}/two")],
+    }))?;
+    output.say(format_args!(
+        "\nThe server stays up at {url} until Ctrl-C. In another terminal:\n  \
+         vfs-sync --replica {base}/one tree --depth 1\n  \
+         vfs-sync --replica {base}/one mkdir /hello\n  \
+         vfs-sync --replica {base}/one sync\n  \
+         vfs-sync --replica {base}/two sync && vfs-sync --replica {base}/two ls\n\
+         To serve it again later:\n  \
+         VFS_SYNC_JWT_SECRET_FILE={base}/secret vfs-sync serve --listen {} --data {base}/server\n\
+         All of it is in {base}; remove it when you are done.",
+        url.trim_start_matches("http://")
+    ))
 }

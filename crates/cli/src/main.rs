@@ -10,6 +10,7 @@ mod path;
 mod replica;
 mod report;
 mod safe;
+mod server;
 mod stop;
 
 use std::process::ExitCode;
@@ -31,7 +32,7 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let done = runtime.map_err(Failure::io("cannot start")).and_then(|runtime| {
         let done = runtime.block_on(async {
-            let stop = stop::on_signals()?;
+            let stop = stop::on_signals(output)?;
             commands::run(cli, output, stop).await
         });
         // A blocking call that hangs, such as a disk that is gone, must not hold the exit.

@@ -31,6 +31,24 @@ pub(crate) struct Settings {
     pub(crate) token_file: Option<PathBuf>,
 }
 
+impl Settings {
+    pub(crate) fn new(server: &str, token_file: Option<PathBuf>) -> Self {
+        Self { version: SETTINGS_VERSION, server: server.to_owned(), token_file }
+    }
+
+    /// Writes them into a replica's directory, whole or not at all.
+    pub(crate) fn write(&self, directory: &Path) -> Result<()> {
+        let what = || format!("cannot write {}", directory.join(SETTINGS_FILE).display());
+        let mut file = tempfile::NamedTempFile::new_in(directory).map_err(Failure::io(what()))?;
+        let json = serde_json::to_vec_pretty(self).map_err(|e| Failure::failed(e.to_string()))?;
+        file.write_all(&json).map_err(Failure::io(what()))?;
+        file.as_file().sync_all().map_err(Failure::io(what()))?;
+        file.persist(directory.join(SETTINGS_FILE))
+            .map_err(|error| Failure::io(what())(error.error))?;
+        Ok(())
+    }
+}
+
 /// Where the replica is, or would be.
 pub(crate) fn directory(global: &Global) -> Result<PathBuf> {
     if let Some(given) = &global.replica {
@@ -77,8 +95,7 @@ pub(crate) fn create(
         Some(file) => Some(std::path::absolute(file).map_err(Failure::io("--token-file"))?),
         None => None,
     };
-    let server = init.server.trim_end_matches('/').to_owned();
-    let settings = Settings { version: SETTINGS_VERSION, server, token_file };
+    let settings = Settings::new(init.server.trim_end_matches('/'), token_file);
     let user = user(init, &settings)?;
     let transport = transport(&settings)?;
     let (server, config) = (settings.server.as_str(), config());
@@ -88,7 +105,7 @@ pub(crate) fn create(
             SyncClient::create_replica_for_hydrate(&directory, user, server, id, transport, config)?
         }
     };
-    write_settings(&directory, &settings)?;
+    settings.write(&directory)?;
     Ok(client)
 }
 
@@ -154,17 +171,6 @@ fn read_settings(directory: &Path) -> Result<Settings> {
             .hint("use a newer vfs-sync"));
     }
     Ok(settings)
-}
-
-fn write_settings(directory: &Path, settings: &Settings) -> Result<()> {
-    let what = || format!("cannot write {}", directory.join(SETTINGS_FILE).display());
-    let mut file = tempfile::NamedTempFile::new_in(directory).map_err(Failure::io(what()))?;
-    let json = serde_json::to_vec_pretty(settings).map_err(|e| Failure::failed(e.to_string()))?;
-    file.write_all(&json).map_err(Failure::io(what()))?;
-    file.as_file().sync_all().map_err(Failure::io(what()))?;
-    file.persist(directory.join(SETTINGS_FILE))
-        .map_err(|error| Failure::io(what())(error.error))?;
-    Ok(())
 }
 
 /// The token from the environment, or from its file, read anew each time.
@@ -236,7 +242,7 @@ mod tests {
         }
         let settings =
             Settings { version: 1, server: "http://h".into(), token_file: Some("/t".into()) };
-        write_settings(dir.path(), &settings).unwrap();
+        settings.write(dir.path()).unwrap();
         assert_eq!(read_settings(dir.path()).unwrap(), settings);
     }
 }

@@ -1,14 +1,13 @@
 //! Ctrl-C and SIGTERM: the first finishes what is begun, the second ends at once. Both are safe.
 
-use std::io::Write as _;
-
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Failure, Kind, Result};
+use crate::output::Output;
 
 /// Gives what is cancelled at the first signal.
-pub(crate) fn on_signals() -> Result<CancellationToken> {
+pub(crate) fn on_signals(output: Output) -> Result<CancellationToken> {
     let stop = CancellationToken::new();
     let told = stop.clone();
     let listen = |kind| signal(kind).map_err(Failure::io("cannot wait for signals"));
@@ -24,7 +23,7 @@ pub(crate) fn on_signals() -> Result<CancellationToken> {
                 std::process::exit(i32::from(Kind::Interrupted.exit_code()));
             }
             told.cancel();
-            let _ = writeln!(std::io::stderr(), "stopping: finishing what is begun");
+            output.note("stopping: finishing what is begun");
         }
     });
     Ok(stop)

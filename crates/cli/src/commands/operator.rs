@@ -1,23 +1,97 @@
 //! For who runs a server: `serve`, `token`, `migrate`, `admin`.
 
+use std::time::Duration;
+
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
+use vfs_sync_core::id::UserId;
+use vfs_sync_server::auth::MintError;
 
 use crate::args::{Database, Serve, Token};
 use crate::error::{Failure, Result};
 use crate::output::Output;
+use crate::server::{self, Bound, Setup};
 
-pub(super) async fn serve(_: Serve, _: Output, _: CancellationToken) -> Result<()> {
-    Err(Failure::failed("not there yet"))
+pub(super) async fn serve(args: Serve, output: Output, stop: CancellationToken) -> Result<()> {
+    let setup = Setup {
+        auth: server::auth()?,
+        database: server::database(Some(&args.data))?,
+        data: args.data,
+        listen: args.listen,
+        admin_listen: args.admin_listen,
+    };
+    let Bound { server, listener, admin, address, admin_address } = server::bind(setup).await?;
+    if output.json {
+        output.json(&json!({
+            "event": "listening",
+            "url": format!("http://{address}"),
+            "adminUrl": admin_address.map(|address| format!("http://{address}")),
+        }))?;
+    } else {
+        output.text(format_args!("listening on http://{address}"))?;
+        if let Some(address) = admin_address {
+            output.text(format_args!("metrics on http://{address}/metrics"))?;
+        }
+    }
+    server.serve(listener, admin, stop.cancelled_owned()).await;
+    output.json(&json!({ "event": "stopped" }))?;
+    output.say("stopped")
 }
 
-pub(super) fn token(_: Token, _: Output) -> Result<()> {
-    Err(Failure::failed("not there yet"))
+pub(super) fn token(args: Token, output: Output) -> Result<()> {
+    let auth = server::auth()?;
+    let user = UserId::new(&args.user)
+        .map_err(|reason| Failure::usage(format!("the user's name {reason}")))?;
+    let scope = args.scope.as_deref().map(str::trim).filter(|scope| !scope.is_empty());
+    let now = server::now();
+    let token =
+        auth.mint(&user, scope, Duration::from_secs(args.ttl), now).map_err(
+            |error| match error {
+                MintError::NoSecret => Failure::usage(error.to_string()),
+                MintError::ShortSecret | MintError::Failed(_) => Failure::failed(error.to_string()),
+            },
+        )?;
+    if output.json {
+        let millis = i64::try_from(args.ttl).unwrap_or(i64::MAX).saturating_mul(1_000);
+        return output.json(&json!({
+            "token": token, "user": user, "scope": scope, "expiresAt": now.plus_millis(millis),
+        }));
+    }
+    output.text(token)
 }
 
-pub(super) async fn new_epoch(_: Database, _: Output) -> Result<()> {
-    Err(Failure::failed("not there yet"))
+pub(super) async fn new_epoch(args: Database, output: Output) -> Result<()> {
+    let database = existing(&args)?;
+    let now = server::now();
+    let store = vfs_sync_store::open(&database, now).await.map_err(server::store_failure)?;
+    let epoch = store.new_epoch(now).await.map_err(server::store_failure)?.as_u64();
+    output.say(format_args!(
+        "epoch {epoch} has begun: every replica rebuilds itself at its next sync"
+    ))?;
+    output.json(&json!({ "epoch": epoch }))
 }
 
-pub(super) async fn migrate(_: Database, _: Output) -> Result<()> {
-    Err(Failure::failed("not there yet"))
+pub(super) async fn migrate(args: Database, output: Output) -> Result<()> {
+    let database = server::database(args.data.as_deref())?;
+    let version =
+        vfs_sync_store::migrate(&database, server::now()).await.map_err(server::store_failure)?;
+    output.say(format_args!("the database has schema version {version}"))?;
+    output.json(&json!({ "schemaVersion": version }))
+}
+
+/// A database that is there: a typing error in `--data` must not make a new, empty one.
+fn existing(args: &Database) -> Result<String> {
+    if let Some(data) = &args.data
+        && !data.is_dir()
+    {
+        return Err(Failure::usage(format!("{} is no directory", data.display()))
+            .hint("name the directory that `vfs-sync serve --data` was given"));
+    }
+    let database = server::database(args.data.as_deref())?;
+    let is_file = !database.starts_with("postgres");
+    if is_file && !std::path::Path::new(&database).is_file() {
+        return Err(Failure::usage(format!("there is no database {database}"))
+            .hint("name the directory that `vfs-sync serve --data` was given"));
+    }
+    Ok(database)
 }

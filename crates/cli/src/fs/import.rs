@@ -18,8 +18,8 @@ use super::stable::{ATTEMPTS, Cut, StableReader};
 use crate::error::{Failure, Result};
 use crate::report::{Problem, ProblemKind, Problems};
 
-/// Operations that are queued in one transaction.
-const BATCH_OPERATIONS: usize = 512;
+/// Operations that are queued in one transaction; each new file keeps one descriptor open.
+const BATCH_OPERATIONS: usize = 256;
 /// Bytes of content that go into one transaction.
 const BATCH_BYTES: u64 = 16 * 1024 * 1024;
 /// Files up to this size are read into memory, whole.

@@ -1,0 +1,152 @@
+//! Putting a server together from the environment.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use vfs_sync_blobs::ObjectBlobs;
+use vfs_sync_core::time::Timestamp;
+use vfs_sync_server::auth::{AuthConfig, AuthConfigError, Authenticator};
+use vfs_sync_server::{Clock as _, Server, SystemClock};
+use vfs_sync_store::StoreError;
+
+use crate::error::{Failure, Kind, Result};
+
+const DATABASE_VARIABLE: &str = "VFS_SYNC_DATABASE_URL";
+const DATABASE_FILE: &str = "metadata.sqlite3";
+const BLOBS_DIRECTORY: &str = "blobs";
+
+/// The time by the machine's clock.
+pub(crate) fn now() -> Timestamp {
+    SystemClock.now()
+}
+
+/// The keys that tokens are made and verified with, from the environment.
+pub(crate) fn auth() -> Result<AuthConfig> {
+    AuthConfig::from_lookup(|name| std::env::var(name).ok()).map_err(auth_failure)
+}
+
+fn auth_failure(error: AuthConfigError) -> Failure {
+    let hint = match &error {
+        AuthConfigError::Missing => {
+            Some("for a first try: export VFS_SYNC_JWT_SECRET=$(openssl rand -hex 32)")
+        }
+        _ => None,
+    };
+    let failure = Failure::usage(error.to_string());
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
+
+/// The database: what the environment names, or a file in the server's directory.
+pub(crate) fn database(data: Option<&Path>) -> Result<String> {
+    match (std::env::var(DATABASE_VARIABLE), data) {
+        (Ok(url), _) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
+            Ok(url)
+        }
+        (Ok(url), _) if !url.is_empty() => {
+            Err(Failure::usage(format!("{DATABASE_VARIABLE} is no postgres:// URL"))
+                .hint("unset it to use SQLite in --data"))
+        }
+        (Err(std::env::VarError::NotUnicode(_)), _) => {
+            Err(Failure::usage(format!("{DATABASE_VARIABLE} is not UTF-8")))
+        }
+        (_, Some(data)) => database_in(data),
+        (_, None) => Err(Failure::usage("there is no database to work on").hint(format!(
+            "name the server's directory with --data, or a PostgreSQL database with \
+             {DATABASE_VARIABLE}"
+        ))),
+    }
+}
+
+/// The SQLite database of a server's directory, which is made if it is not there.
+pub(crate) fn database_in(data: &Path) -> Result<String> {
+    make_directory(data)?;
+    let file = data.join(DATABASE_FILE);
+    file.into_os_string()
+        .into_string()
+        .map_err(|_| Failure::usage("the server's directory has a name that is not UTF-8"))
+}
+
+/// Makes a directory for its owner alone; one that is there stays as it is.
+fn make_directory(directory: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(Failure::io(format!("cannot make {}", directory.display())))
+}
+
+/// What went wrong with the database, and what to do.
+pub(crate) fn store_failure(error: StoreError) -> Failure {
+    let message = error.to_string();
+    match error {
+        StoreError::Unavailable(_) => Failure::new(Kind::Network, message)
+            .hint(format!("is the database there? See {DATABASE_VARIABLE} and --data")),
+        StoreError::NewerSchema { .. } => {
+            Failure::new(Kind::Corrupt, message).hint("use the newer vfs-sync")
+        }
+        StoreError::MalformedRow { .. } => Failure::new(Kind::Corrupt, message)
+            .hint("restore the database from a backup: see docs/backup.md"),
+        StoreError::Failed(_) => Failure::new(Kind::Corrupt, message)
+            .hint("is it a vfs-sync database, and may this user write to it?"),
+    }
+}
+
+/// Where a server is to be, and over what.
+pub(crate) struct Setup {
+    pub(crate) auth: AuthConfig,
+    pub(crate) database: String,
+    pub(crate) data: PathBuf,
+    pub(crate) listen: SocketAddr,
+    pub(crate) admin_listen: Option<SocketAddr>,
+}
+
+/// A server with its listeners, ready to serve.
+pub(crate) struct Bound {
+    pub(crate) server: Server,
+    pub(crate) listener: TcpListener,
+    pub(crate) admin: Option<TcpListener>,
+    pub(crate) address: SocketAddr,
+    pub(crate) admin_address: Option<SocketAddr>,
+}
+
+/// Opens the stores and binds the listeners.
+pub(crate) async fn bind(setup: Setup) -> Result<Bound> {
+    if std::env::var_os("VFS_BLOB_S3_BUCKET").is_some_and(|bucket| !bucket.is_empty()) {
+        return Err(Failure::usage("VFS_BLOB_S3_BUCKET is set, but contents are kept in --data")
+            .hint("unset it: this version keeps contents in a directory only"));
+    }
+    let keys = Authenticator::load(&setup.auth).await.map_err(auth_failure)?;
+    make_directory(&setup.data)?;
+    // Bound before the database is opened, so that a port in use changes nothing.
+    let (listener, address) = listen(setup.listen).await?;
+    let (admin, admin_address) = match setup.admin_listen {
+        Some(address) => {
+            let (listener, address) = listen(address).await?;
+            (Some(listener), Some(address))
+        }
+        None => (None, None),
+    };
+    let store = vfs_sync_store::open(&setup.database, now()).await.map_err(store_failure)?;
+    let blobs = ObjectBlobs::directory(setup.data.join(BLOBS_DIRECTORY)).map_err(|error| {
+        Failure::failed(format!("cannot keep contents in {}: {error}", setup.data.display()))
+    })?;
+    let server = Server::builder(store, Arc::new(blobs), keys).build();
+    Ok(Bound { server, listener, admin, address, admin_address })
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr)> {
+    let bound = TcpListener::bind(address).await.and_then(|listener| {
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    });
+    bound.map_err(|error| {
+        Failure::failed(format!("cannot listen on {address}: {error}"))
+            .hint("choose another address; port 0 takes a free one")
+    })
+}
