@@ -1,10 +1,24 @@
-//! Synchronising in the background.
+//! Synchronising in the background: at an interval, when poked, with back-off, and never past a
+//! violation.
 
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use rand::RngExt as _;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::client::{Inner, SyncClient, lock};
+use crate::error::ClientError;
+use crate::event::ChangeEvent;
+use crate::sync::stop_reason;
+use crate::transport::TransportError;
 
 /// A running task.
 pub(crate) struct Background {
     task: JoinHandle<()>,
+    stop: CancellationToken,
 }
 
 impl Background {
@@ -13,9 +27,112 @@ impl Background {
     }
 }
 
-impl crate::SyncClient {
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl SyncClient {
+    /// Starts synchronising in the background, at the configured interval and when poked. Clears
+    /// the reason of an earlier stop. Does nothing if it is running. Ends with the last clone.
+    ///
+    /// # Errors
+    /// [`ClientError::Storage`]. [`ClientError::Invalid`] outside a tokio runtime.
+    pub fn start_background(&self) -> Result<(), ClientError> {
+        let runtime = tokio::runtime::Handle::try_current().map_err(|_| {
+            ClientError::Invalid("background work needs a tokio runtime: start one first".into())
+        })?;
+        let mut background = lock(&self.inner.background);
+        if background.as_ref().is_some_and(Background::is_running) {
+            return Ok(());
+        }
+        self.store().set_stopped(None)?;
+        let stop = CancellationToken::new();
+        let work = work(Arc::downgrade(&self.inner), Arc::clone(&self.inner.poke), stop.clone());
+        *background = Some(Background { task: runtime.spawn(work), stop });
+        Ok(())
+    }
+
     /// Synchronise soon: something changed. Does nothing without background work.
     pub fn poke(&self) {
         self.inner.poke.notify_one();
+    }
+
+    /// Ends background work and waits until it has.
+    pub async fn stop_background(&self) {
+        let background = lock(&self.inner.background).take();
+        if let Some(mut background) = background {
+            background.stop.cancel();
+            // A task that panicked has ended too.
+            let _ = (&mut background.task).await;
+        }
+    }
+}
+
+/// Synchronises until it is stopped, the client is gone, or something is broken.
+async fn work(client: Weak<Inner>, poke: Arc<Notify>, stop: CancellationToken) {
+    let mut failures = 0;
+    loop {
+        let Some(inner) = client.upgrade() else { return };
+        let client = SyncClient { inner };
+        let synced = tokio::select! {
+            synced = client.sync() => synced,
+            () = stop.cancelled() => return,
+        };
+        let config = &client.inner.config;
+        let (rest, may_poke) = match synced {
+            Ok(_) => {
+                failures = 0;
+                (config.interval, true)
+            }
+            Err(error) => {
+                if let Some(reason) = stop_reason(&error) {
+                    client.inner.emit([ChangeEvent::Stopped(reason)]);
+                    return;
+                }
+                failures += 1;
+                tracing::warn!(%error, failures, "synchronising failed; it is tried again");
+                (back_off(config.backoff, failures, &error), false)
+            }
+        };
+        // Not kept alive while it rests.
+        drop(client);
+        tokio::select! {
+            () = tokio::time::sleep(rest) => {}
+            () = poke.notified(), if may_poke => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Full jitter: anything up to a bound that doubles, but no sooner than the server asked for.
+fn back_off(bounds: (Duration, Duration), failures: u32, error: &ClientError) -> Duration {
+    let bound = bounds.0.saturating_mul(1 << failures.min(16)).min(bounds.1);
+    let jittered = bound.mul_f64(rand::rng().random_range(0.0..1.0));
+    let asked = match error {
+        ClientError::Transport(TransportError::Network { retry_after, .. }) => *retry_after,
+        _ => None,
+    };
+    jittered.max(asked.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_back_off_is_bounded_and_honours_the_server() {
+        let bounds = (Duration::from_millis(100), Duration::from_secs(2));
+        let plain = ClientError::from(TransportError::network("down"));
+        let asked = ClientError::from(TransportError::Network {
+            reason: "busy".into(),
+            retry_after: Some(Duration::from_secs(5)),
+        });
+        for failures in 1..100 {
+            assert!(back_off(bounds, failures, &plain) <= bounds.1);
+            assert_eq!(back_off(bounds, failures, &asked), Duration::from_secs(5));
+        }
+        assert!(back_off(bounds, 1, &plain) <= Duration::from_millis(200));
     }
 }

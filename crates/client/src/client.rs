@@ -129,6 +129,10 @@ fn random_id() -> String {
     uuid::Uuid::now_v7().to_string()
 }
 
+pub(crate) fn new_item_id() -> ItemId {
+    ItemId::new(random_id()).expect("a UUID is an id")
+}
+
 pub(crate) fn new_op_id() -> OpId {
     OpId::new(random_id()).expect("a UUID is an id")
 }
@@ -247,7 +251,7 @@ impl SyncClient {
     /// A new, random item id.
     #[must_use]
     pub fn new_item_id(&self) -> ItemId {
-        ItemId::new(random_id()).expect("a UUID is an id")
+        new_item_id()
     }
 
     /// The changes from now on. A subscriber that is too slow misses some and is told so.
@@ -299,6 +303,13 @@ impl SyncClient {
 /// is whole.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Background work that rests finds the client gone.
+        self.poke.notify_one();
+    }
 }
 
 impl Inner {

@@ -1,6 +1,6 @@
 //! Contents: the cache beside the replica, and putting and reading them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io::{Cursor, ErrorKind, Read, Write as _};
 use std::path::{Path, PathBuf};
@@ -11,11 +11,11 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{BlobId, ItemId};
-use vfs_sync_core::tree::NodeContent;
 
 use crate::client::{SyncClient, lock, new_blob_id, new_staging_id};
 use crate::error::ClientError;
 use crate::store::{Upload, UploadState};
+use crate::transport::ByteStream;
 
 /// Bytes that are copied at one time.
 const CHUNK: usize = 256 * 1024;
@@ -58,6 +58,21 @@ impl LocalContent {
         self.digest
     }
 
+    /// Streams it from the start.
+    pub(crate) async fn stream(&self) -> Result<ByteStream, ClientError> {
+        match &self.place {
+            Place::Memory(bytes) => {
+                let bytes = bytes.clone();
+                Ok(Box::pin(futures::stream::once(async move { Ok(bytes) })))
+            }
+            Place::File(path) => {
+                let what = format!("cannot open the cached content {}", path.display());
+                let file = tokio::fs::File::open(path).await.map_err(ClientError::io(what))?;
+                Ok(Box::pin(tokio_util::io::ReaderStream::with_capacity(file, CHUNK)))
+            }
+        }
+    }
+
     /// Reads it from the start.
     ///
     /// # Errors
@@ -76,7 +91,13 @@ impl LocalContent {
 
 /// Contents on this machine: files named by the digest of their blob's id, or memory.
 pub(crate) enum Cache {
-    Directory { dir: PathBuf, drafts: AtomicU64 },
+    Directory {
+        dir: PathBuf,
+        drafts: AtomicU64,
+        /// What this process wrote or has hashed: a file of an earlier one may have been cut by a
+        /// loss of power.
+        verified: Mutex<HashSet<BlobId>>,
+    },
     Memory(Mutex<HashMap<BlobId, Bytes>>),
 }
 
@@ -128,6 +149,10 @@ enum WriterDraft {
 }
 
 impl ContentWriter {
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
         self.size += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         self.hash.update(bytes);
@@ -168,7 +193,7 @@ impl Cache {
             _ => {}
         }
         std::fs::create_dir_all(&drafts).map_err(failed(&drafts))?;
-        Ok(Self::Directory { dir, drafts: AtomicU64::new(0) })
+        Ok(Self::Directory { dir, drafts: AtomicU64::new(0), verified: Mutex::default() })
     }
 
     /// Where a blob's bytes are: the id itself could name anything.
@@ -180,7 +205,7 @@ impl Cache {
     pub(crate) fn writer(&self) -> Result<ContentWriter, ClientError> {
         let draft = match self {
             Self::Memory(_) => WriterDraft::Memory(Vec::new()),
-            Self::Directory { dir, drafts } => {
+            Self::Directory { dir, drafts, .. } => {
                 let number = drafts.fetch_add(1, Ordering::Relaxed);
                 let path = dir.join("drafts").join(number.to_string());
                 let what = format!("cannot make {}", path.display());
@@ -210,23 +235,12 @@ impl Cache {
         let mut kept = Vec::with_capacity(contents.len());
         let mut shards = BTreeSet::new();
         for content in contents {
-            match (self, content.draft) {
-                (Self::Memory(all), Draft::Memory(bytes)) => {
-                    lock(all).insert(content.blob_id.clone(), bytes);
-                }
-                (Self::Directory { dir, .. }, Draft::File { path, file }) => {
-                    let to = Self::path(dir, &content.blob_id);
-                    let failed = || ClientError::io(format!("cannot keep {}", to.display()));
-                    file.sync_all().map_err(failed())?;
-                    if let Some(shard) = to.parent() {
-                        std::fs::create_dir_all(shard).map_err(failed())?;
-                        shards.insert(shard.to_owned());
-                    }
-                    std::fs::rename(&path, &to).map_err(failed())?;
-                }
-                _ => return Err(ClientError::Invalid("a content of another client".into())),
+            kept.push(content.blob_id.clone());
+            if let Draft::File { path, file } = &content.draft {
+                let what = format!("cannot write {}", path.display());
+                file.sync_all().map_err(ClientError::io(what))?;
             }
-            kept.push(content.blob_id);
+            shards.extend(self.place(content)?);
         }
         if let (Self::Directory { dir, .. }, false) = (self, shards.is_empty()) {
             shards.insert(dir.clone());
@@ -238,12 +252,61 @@ impl Cache {
         Ok(kept)
     }
 
+    /// Takes in what was downloaded. It need not survive a loss of power: then it is downloaded
+    /// again.
+    pub(crate) fn keep_fetched(&self, content: NewContent) -> Result<(), ClientError> {
+        self.place(content).map(drop)
+    }
+
+    /// Puts a content where its name says; gives the directory that this changed.
+    fn place(&self, content: NewContent) -> Result<Option<PathBuf>, ClientError> {
+        match (self, content.draft) {
+            (Self::Memory(all), Draft::Memory(bytes)) => {
+                lock(all).insert(content.blob_id, bytes);
+                Ok(None)
+            }
+            (Self::Directory { dir, verified, .. }, Draft::File { path, .. }) => {
+                let to = Self::path(dir, &content.blob_id);
+                let failed = || ClientError::io(format!("cannot keep {}", to.display()));
+                let shard = to.parent().map(Path::to_owned);
+                if let Some(shard) = &shard {
+                    std::fs::create_dir_all(shard).map_err(failed())?;
+                }
+                std::fs::rename(&path, &to).map_err(failed())?;
+                lock(verified).insert(content.blob_id);
+                Ok(shard)
+            }
+            _ => Err(ClientError::Invalid("a content of another client".into())),
+        }
+    }
+
+    /// Gives the bytes of a blob another name too, durably.
+    pub(crate) fn also(&self, blob_id: &BlobId, other: &BlobId) -> Result<(), ClientError> {
+        match self {
+            Self::Memory(all) => {
+                let mut all = lock(all);
+                if let Some(bytes) = all.get(blob_id).cloned() {
+                    all.insert(other.clone(), bytes);
+                }
+                Ok(())
+            }
+            Self::Directory { dir, .. } => {
+                let file = File::open(Self::path(dir, blob_id));
+                let what = format!("cannot open the cached content of {blob_id}");
+                let mut content = self.take(file.map_err(ClientError::io(what))?)?;
+                content.blob_id = other.clone();
+                self.keep(vec![content]).map(drop)
+            }
+        }
+    }
+
     /// Forgets contents; that one is not there is no failure.
     pub(crate) fn remove(&self, blobs: &[BlobId]) {
         for blob_id in blobs {
             match self {
                 Self::Memory(all) => drop(lock(all).remove(blob_id)),
-                Self::Directory { dir, .. } => {
+                Self::Directory { dir, verified, .. } => {
+                    lock(verified).remove(blob_id);
                     let _ = std::fs::remove_file(Self::path(dir, blob_id));
                 }
             }
@@ -251,19 +314,54 @@ impl Cache {
     }
 
     /// A blob's bytes, if they are here and as many as they should be.
-    pub(crate) fn find(&self, blob_id: &BlobId, content: &NodeContent) -> Option<LocalContent> {
+    pub(crate) fn find(
+        &self,
+        blob_id: &BlobId,
+        size: u64,
+        digest: Sha256Digest,
+    ) -> Option<LocalContent> {
         let place = match self {
             Self::Memory(all) => Place::Memory(lock(all).get(blob_id)?.clone()),
             Self::Directory { dir, .. } => {
                 let path = Self::path(dir, blob_id);
-                let size = std::fs::metadata(&path).ok()?.len();
-                if size != content.size {
+                if std::fs::metadata(&path).ok()?.len() != size {
                     return None;
                 }
                 Place::File(path)
             }
         };
-        Some(LocalContent { size: content.size, digest: content.digest, place })
+        Some(LocalContent { size, digest, place })
+    }
+
+    /// [`Self::find`], hashed unless this process knows them. What is damaged leaves the cache.
+    pub(crate) fn find_verified(
+        &self,
+        blob_id: &BlobId,
+        size: u64,
+        digest: Sha256Digest,
+    ) -> Result<Option<LocalContent>, ClientError> {
+        let Some(local) = self.find(blob_id, size, digest) else { return Ok(None) };
+        let Self::Directory { verified, .. } = self else { return Ok(Some(local)) };
+        if lock(verified).contains(blob_id) {
+            return Ok(Some(local));
+        }
+        let mut hash = Sha256::new();
+        let mut reader = local.reader()?;
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            match reader.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(count) => hash.update(&chunk[..count]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(ClientError::io("cannot read a cached content")(error)),
+            }
+        }
+        if Sha256Digest(hash.finalize().into()) != digest {
+            self.remove(std::slice::from_ref(blob_id));
+            return Ok(None);
+        }
+        lock(verified).insert(blob_id.clone());
+        Ok(Some(local))
     }
 }
 

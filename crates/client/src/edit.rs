@@ -148,7 +148,8 @@ impl Batch<'_> {
         };
         self.push(&id, Action::Upsert(Box::new(upsert)));
         if let Some(content) = &node.content {
-            let local = self.client.inner.cache.find(&content.blob_id, content);
+            let local =
+                self.client.inner.cache.find(&content.blob_id, content.size, content.digest);
             let local = local.ok_or_else(|| ClientError::NoContent(node.id.clone()))?;
             self.put_content(&id, local.reader()?)?;
         }

@@ -40,10 +40,18 @@ pub enum ChangeEvent {
         /// The item that has the writer's content.
         copy: ItemId,
     },
+    /// The upload of a content was refused for good; its bytes are kept.
+    UploadRejected {
+        /// The item that it was for.
+        item_id: ItemId,
+        /// Why.
+        reason: String,
+    },
     /// Background work stopped until it is started by hand.
     Stopped(StopReason),
-    /// A subscriber was too slow and missed this many changes: it should read the tree again.
-    Missed(u64),
+    /// The tree changed as a whole: it should be read again. A subscriber that was too slow is told
+    /// by its channel instead.
+    Rebuilt,
 }
 
 /// How far a long call has come.

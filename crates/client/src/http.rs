@@ -1,14 +1,26 @@
 //! The protocol over HTTP.
 
+mod answer;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Body, Method, Response, Url};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{BlobId, ReplicaId, StagingId};
 use vfs_sync_core::limits::Limits;
 use vfs_sync_core::wire::{
-    AttachRequest, AttachResponse, PullPage, PushRequest, PushResponse, ReconcileRequest,
-    ReconcileResponse, StageRequest, StageResponse, StateResponse, UploadResponse,
+    AttachRequest, AttachResponse, BlobBatchFile, BlobBatchRequest, BlobBatchResponse,
+    BlobBatchStatus, PROTOCOL_HEADER, PROTOCOL_VERSION, PullPage, PushRequest, PushResponse,
+    ReconcileRequest, ReconcileResponse, StageRequest, StageResponse, StateResponse,
+    UploadResponse,
 };
 
 use crate::transport::{BatchFile, ByteStream, PullQuery, Transport, TransportError};
@@ -70,70 +82,268 @@ impl HttpConfig {
 
 /// A server reached over HTTP.
 pub struct HttpTransport {
-    _config: HttpConfig,
-    _token: Box<dyn TokenProvider>,
+    http: reqwest::Client,
+    base: Url,
+    config: HttpConfig,
+    token: Box<dyn TokenProvider>,
+}
+
+/// Bodies below this are not worth compressing.
+const COMPRESS_FROM: usize = 1_024;
+/// Bytes a second below which an upload is taken for stuck.
+const SLOWEST_UPLOAD: u64 = 8 * 1024;
+
+/// A request that can be sent twice.
+struct Call {
+    name: &'static str,
+    method: Method,
+    url: Url,
+    /// JSON, and whether it is compressed.
+    body: Option<(Bytes, bool)>,
+    /// `None` for what streams.
+    timeout: Option<Duration>,
 }
 
 impl HttpTransport {
     /// A transport to the server of `config`.
     ///
     /// # Errors
-    /// [`TransportError::Refused`] if the base URL is none.
+    /// [`TransportError::Refused`] if the base URL is none, or TLS cannot be set up.
     pub fn new(config: HttpConfig, token: impl TokenProvider) -> Result<Self, TransportError> {
-        Ok(Self { _config: config, _token: Box::new(token) })
+        let refused = |message: String| TransportError::Refused {
+            status: 0,
+            code: "invalid_url".into(),
+            message,
+            details: serde_json::Map::new(),
+        };
+        let base = Url::parse(&config.base_url).map_err(|error| {
+            refused(format!("the server's address {:?} is no URL: {error}", config.base_url))
+        })?;
+        if !matches!(base.scheme(), "http" | "https") || base.host().is_none() {
+            let message =
+                format!("the server's address {:?} is not http or https", config.base_url);
+            return Err(refused(message));
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(PROTOCOL_HEADER, HeaderValue::from(PROTOCOL_VERSION));
+        let http = reqwest::Client::builder()
+            .default_headers(headers)
+            .connect_timeout(config.connect_timeout)
+            .read_timeout(config.idle_timeout)
+            .tcp_nodelay(true)
+            // A token goes to nobody but the server that it is for.
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("vfs-sync/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| refused(error.to_string()))?;
+        Ok(Self { http, base, config, token: Box::new(token) })
+    }
+
+    /// The URL of a route; each element of `path` is one step, whatever is in it.
+    fn url(&self, path: &[&str]) -> Url {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(["v1", "vfs"]).extend(path);
+        }
+        url
+    }
+
+    async fn bearer(&self, refresh: bool) -> Result<HeaderValue, TransportError> {
+        let token = self.token.token(refresh).await.map_err(TransportError::Unauthorized)?;
+        let mut value = HeaderValue::try_from(format!("Bearer {token}"))
+            .map_err(|_| TransportError::Unauthorized("the token is no header value".into()))?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+
+    /// Sends a call; on `401` asks for another token, once. Gives any answer but that.
+    async fn send(&self, call: &Call) -> Result<Response, TransportError> {
+        let mut refresh = false;
+        loop {
+            let mut request = self
+                .http
+                .request(call.method.clone(), call.url.clone())
+                .header(AUTHORIZATION, self.bearer(refresh).await?);
+            if let Some(timeout) = call.timeout {
+                request = request.timeout(timeout);
+            }
+            if let Some((body, compressed)) = &call.body {
+                request = request.header(CONTENT_TYPE, "application/json").body(body.clone());
+                if *compressed {
+                    request = request.header(CONTENT_ENCODING, "zstd");
+                }
+            }
+            let response = request.send().await.map_err(answer::network)?;
+            if response.status() == reqwest::StatusCode::UNAUTHORIZED && !refresh {
+                refresh = true;
+                continue;
+            }
+            return Ok(response);
+        }
+    }
+
+    /// Sends a call and reads its answer.
+    async fn call<T: DeserializeOwned>(&self, call: Call) -> Result<T, TransportError> {
+        let response = self.send(&call).await?;
+        answer::read(call.name, response).await
+    }
+
+    fn get(&self, name: &'static str, url: Url) -> Call {
+        let timeout = Some(self.config.request_timeout);
+        Call { name, method: Method::GET, url, body: None, timeout }
+    }
+
+    fn post(&self, name: &'static str, path: &[&str], body: &impl Serialize) -> Call {
+        let json = serde_json::to_vec(body).expect("a request serializes");
+        let body = if json.len() < COMPRESS_FROM {
+            (json.into(), false)
+        } else {
+            // Compressing to memory fails only for want of it; then it goes as it is.
+            match zstd::encode_all(&*json, 1) {
+                Ok(compressed) => (compressed.into(), true),
+                Err(_) => (json.into(), false),
+            }
+        };
+        let timeout = Some(self.config.request_timeout);
+        Call { name, method: Method::POST, url: self.url(path), body: Some(body), timeout }
     }
 }
 
-fn later<T>() -> Result<T, TransportError> {
-    Err(TransportError::network("not there yet"))
+fn malformed(call: &'static str, field: &str, reason: &str) -> TransportError {
+    TransportError::MalformedResponse { call, field: field.into(), reason: reason.into() }
 }
 
 #[async_trait]
 impl Transport for HttpTransport {
-    async fn push(&self, _request: &PushRequest) -> Result<PushResponse, TransportError> {
-        later()
+    async fn push(&self, request: &PushRequest) -> Result<PushResponse, TransportError> {
+        self.call(self.post("push", &["crdt", "push"], request)).await
     }
-    async fn pull(&self, _query: &PullQuery) -> Result<PullPage, TransportError> {
-        later()
+
+    async fn pull(&self, query: &PullQuery) -> Result<PullPage, TransportError> {
+        let mut url = self.url(&["crdt", "vfs-sync"]);
+        {
+            let mut pairs = url.query_pairs_mut();
+            pairs.append_pair("clientId", query.client_id.as_str());
+            pairs.append_pair("limit", &query.limit.to_string());
+            if let Some(cursor) = &query.cursor {
+                pairs.append_pair("cursor", &cursor.encode());
+            }
+            if let Some(baseline) = &query.baseline {
+                pairs.append_pair("baseline", &baseline.encode());
+            }
+        }
+        self.call(self.get("pull", url)).await
     }
+
     async fn reconcile(
         &self,
-        _request: &ReconcileRequest,
+        request: &ReconcileRequest,
     ) -> Result<ReconcileResponse, TransportError> {
-        later()
+        self.call(self.post("reconcile", &["crdt", "reconcile"], request)).await
     }
-    async fn state(&self, _client_id: &ReplicaId) -> Result<StateResponse, TransportError> {
-        later()
+
+    async fn state(&self, client_id: &ReplicaId) -> Result<StateResponse, TransportError> {
+        let mut url = self.url(&["crdt", "state"]);
+        url.query_pairs_mut().append_pair("clientId", client_id.as_str());
+        self.call(self.get("state", url)).await
     }
+
     async fn limits(&self) -> Result<Limits, TransportError> {
-        later()
+        self.call(self.get("limits", self.url(&["limits"]))).await
     }
-    async fn stage(&self, _request: &StageRequest) -> Result<StageResponse, TransportError> {
-        later()
+
+    async fn stage(&self, request: &StageRequest) -> Result<StageResponse, TransportError> {
+        let answer: StageResponse =
+            self.call(self.post("stage", &["blobs", "stage"], request)).await?;
+        if request.staging_id.as_ref().is_some_and(|id| *id != answer.staging_id) {
+            return Err(malformed("stage", "stagingId", "is not the one sent"));
+        }
+        Ok(answer)
     }
+
     async fn upload(
         &self,
-        _staging_id: &StagingId,
-        _size: u64,
-        _digest: Sha256Digest,
-        _data: ByteStream,
+        staging_id: &StagingId,
+        size: u64,
+        digest: Sha256Digest,
+        data: ByteStream,
     ) -> Result<UploadResponse, TransportError> {
-        later()
+        let url = self.url(&["blobs", "stage", staging_id.as_str(), "data"]);
+        let timeout =
+            self.config.request_timeout + Duration::from_secs(size.div_ceil(SLOWEST_UPLOAD));
+        let request = self
+            .http
+            .put(url)
+            .header(AUTHORIZATION, self.bearer(false).await?)
+            .header("Content-Digest", format!("sha-256=:{}:", STANDARD.encode(digest.0)))
+            .header("Content-Length", size)
+            .header(CONTENT_TYPE, "application/octet-stream")
+            .timeout(timeout)
+            .body(Body::wrap_stream(data));
+        let response = request.send().await.map_err(answer::network)?;
+        answer::read("upload", response).await
     }
+
     async fn attach(
         &self,
-        _staging_id: &StagingId,
-        _request: &AttachRequest,
+        staging_id: &StagingId,
+        request: &AttachRequest,
     ) -> Result<AttachResponse, TransportError> {
-        later()
+        let path = ["blobs", "stage", staging_id.as_str(), "attach"];
+        self.call(self.post("attach", &path, request)).await
     }
+
     async fn blob_batch(
         &self,
-        _files: Vec<BatchFile>,
+        files: Vec<BatchFile>,
     ) -> Result<Vec<Result<AttachResponse, TransportError>>, TransportError> {
-        later()
+        let request = BlobBatchRequest {
+            files: files
+                .iter()
+                .map(|file| BlobBatchFile {
+                    staging_id: Some(file.staging_id.clone()),
+                    blob_id: file.blob_id.clone(),
+                    content_type: file.content_type.clone(),
+                    data_base64: STANDARD.encode(&file.data),
+                    attach: file.attach.clone(),
+                })
+                .collect(),
+        };
+        let answer: BlobBatchResponse =
+            self.call(self.post("blobBatch", &["blobs", "batch"], &request)).await?;
+        if answer.results.len() != files.len() {
+            return Err(malformed("blobBatch", "results", "are not one for each file"));
+        }
+        let results = answer.results.into_iter().zip(files).map(|(result, file)| {
+            if result.staging_id != file.staging_id || result.blob_id != file.blob_id {
+                return Err(malformed("blobBatch", "results", "are not in the order sent"));
+            }
+            match (result.status, result.attached, result.error) {
+                (BlobBatchStatus::Attached, Some(attached), _) => Ok(Ok(AttachResponse {
+                    attached: true,
+                    staging_id: result.staging_id,
+                    blob_id: result.blob_id,
+                    item_id: attached.item_id,
+                    relation_kind: attached.relation_kind,
+                    ref_id: attached.ref_id,
+                    attached_at: attached.attached_at,
+                })),
+                (BlobBatchStatus::Failed, _, Some(error)) => {
+                    Ok(Err(answer::refused("blobBatch", error.http_status, None, error.body)))
+                }
+                _ => Err(malformed("blobBatch", "results", "lack what their status promises")),
+            }
+        });
+        results.collect()
     }
-    async fn download(&self, _blob_id: &BlobId) -> Result<ByteStream, TransportError> {
-        later()
+
+    async fn download(&self, blob_id: &BlobId) -> Result<ByteStream, TransportError> {
+        let call =
+            Call { timeout: None, ..self.get("download", self.url(&["blobs", blob_id.as_str()])) };
+        let response = answer::check_status(call.name, self.send(&call).await?).await?;
+        if response.status() != reqwest::StatusCode::OK {
+            return Err(malformed("download", "status", "is not 200"));
+        }
+        Ok(Box::pin(response.bytes_stream().map_err(std::io::Error::other)))
     }
 }

@@ -13,6 +13,7 @@
 mod background;
 mod client;
 mod content;
+mod download;
 mod edit;
 mod error;
 mod event;
@@ -22,6 +23,7 @@ mod read;
 mod store;
 mod sync;
 pub mod transport;
+mod upload;
 
 pub use client::{ClientConfig, Status, SyncClient};
 pub use content::{LocalContent, StoredContent};
@@ -32,5 +34,6 @@ pub use http::{HttpConfig, HttpTransport, StaticToken, TokenProvider};
 pub use node::{Child, Node, NodeContent, QueuedOp, QueuedState, RejectedOp, TreeEntry};
 pub use read::{HydrateOutcome, StateExport};
 pub use transport::{Transport, TransportError};
+pub use upload::RejectedUpload;
 pub use vfs_sync_core as core;
 pub use vfs_sync_core::guardrail::Violation;

@@ -1,15 +1,39 @@
-//! Synchronising: pushing, pulling, telling what was applied.
+//! Synchronising: pushing, pulling, telling what was applied. The rules are the core's machines;
+//! here is the order in which they are asked, and what is made durable when.
 
-use vfs_sync_core::id::ItemId;
-use vfs_sync_core::wire::StateResponse;
+use std::sync::Arc;
 
-use crate::client::SyncClient;
-use crate::content::LocalContent;
-use crate::error::ClientError;
-use crate::event::SyncReport;
+use tokio::sync::OwnedMutexGuard;
+use vfs_sync_core::flush::{FlushCommit, FlushCycle, FlushError, FlushStep};
+use vfs_sync_core::guardrail::Violation;
+use vfs_sync_core::id::WriteId;
+use vfs_sync_core::pull::{PageCommit, PullCycle};
+use vfs_sync_core::reconcile;
+use vfs_sync_core::wire::{PullPage, PushRequest, ReconcileState, StateResponse, WriteIds};
 
-fn later<T>() -> Result<T, ClientError> {
-    Err(ClientError::Invalid("not there yet".into()))
+use crate::client::{Inner, SyncClient, lock};
+use crate::error::{ClientError, StopReason};
+use crate::event::{ChangeEvent, Progress, SyncReport};
+use crate::store::{Meta, Rebuilt, ReplicaStore, Slot, own_write_id, unsendable};
+use crate::transport::{PullQuery, TransportError};
+
+/// One call's turn at talking to the server.
+pub(crate) struct Session {
+    pub(crate) inner: Arc<Inner>,
+    /// Shared with the transactions that run, so that none of a cancelled call is still under way
+    /// when the next has its turn.
+    turn: Arc<OwnedMutexGuard<()>>,
+    pub(crate) report: SyncReport,
+    pub(crate) progress: Progress,
+}
+
+/// What of a sync to do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Work {
+    All,
+    Flush,
+    Pull,
+    Rematerialise,
 }
 
 impl SyncClient {
@@ -19,7 +43,7 @@ impl SyncClient {
     /// # Errors
     /// [`ClientError::Violation`] and [`ClientError::Transport`]; what was done before stays.
     pub async fn sync(&self) -> Result<SyncReport, ClientError> {
-        later()
+        self.run(Work::All).await
     }
 
     /// Pushes the queue only.
@@ -27,7 +51,7 @@ impl SyncClient {
     /// # Errors
     /// As [`Self::sync`].
     pub async fn flush(&self) -> Result<SyncReport, ClientError> {
-        later()
+        self.run(Work::Flush).await
     }
 
     /// Pulls until settled, and tells the server so.
@@ -35,7 +59,7 @@ impl SyncClient {
     /// # Errors
     /// As [`Self::sync`].
     pub async fn pull(&self) -> Result<SyncReport, ClientError> {
-        later()
+        self.run(Work::Pull).await
     }
 
     /// Rebuilds the replica from the server's state, beside the present one, and swaps it in at
@@ -44,7 +68,7 @@ impl SyncClient {
     /// # Errors
     /// As [`Self::sync`]; then the replica is as it was.
     pub async fn rematerialise(&self) -> Result<SyncReport, ClientError> {
-        later()
+        self.run(Work::Rematerialise).await
     }
 
     /// What the server knows of this client.
@@ -52,37 +76,363 @@ impl SyncClient {
     /// # Errors
     /// [`ClientError::Transport`].
     pub async fn server_state(&self) -> Result<StateResponse, ClientError> {
-        later()
+        Ok(self.inner.transport.state(&self.client_id()).await?)
     }
 
-    /// Starts synchronising in the background, at the configured interval and when poked. Clears
-    /// the reason of an earlier stop. Does nothing if it is running.
-    ///
-    /// # Errors
-    /// [`ClientError::Storage`]. Must be called within a tokio runtime.
-    pub fn start_background(&self) -> Result<(), ClientError> {
-        later()
+    async fn run(&self, work: Work) -> Result<SyncReport, ClientError> {
+        let mut session = Session::begin(&self.inner).await;
+        let mut done = session.work(work).await;
+        let asked = |error: &ClientError| {
+            matches!(error.violation(), Some(Violation::RematerializationRequired { .. }))
+        };
+        if self.inner.config.rematerialise && done.as_ref().is_err_and(asked) {
+            done = session.rematerialise().await;
+            if done.is_ok() && work == Work::All {
+                done = session.work(work).await;
+            }
+        }
+        session.note_outcome(done.as_ref().err()).await?;
+        done.map(|()| session.report)
+    }
+}
+
+impl Session {
+    pub(crate) async fn begin(inner: &Arc<Inner>) -> Self {
+        let turn = Arc::new(Arc::clone(&inner.work).lock_owned().await);
+        let inner = Arc::clone(inner);
+        Self { inner, turn, report: SyncReport::default(), progress: Progress::default() }
     }
 
-    /// Ends background work and waits until it has.
-    pub async fn stop_background(&self) {}
-
-    /// The content of an item, from the cache, or downloaded into it and verified.
-    ///
-    /// # Errors
-    /// [`ClientError::NoContent`], [`ClientError::UnknownItem`], or why it cannot be had.
-    pub async fn read_content(&self, item: &ItemId) -> Result<LocalContent, ClientError> {
-        let _ = item;
-        later()
+    async fn work(&mut self, work: Work) -> Result<(), ClientError> {
+        match work {
+            Work::Flush => self.flush().await,
+            Work::Pull => self.pull_and_reconcile().await,
+            Work::Rematerialise => self.rematerialise().await,
+            Work::All => {
+                self.flush().await?;
+                self.pull_and_reconcile().await?;
+                while self.upload_contents().await? {
+                    // Conflicted copies are new operations; what was attached comes by the feed.
+                    self.flush().await?;
+                    self.pull_and_reconcile().await?;
+                }
+                Ok(())
+            }
+        }
     }
 
-    /// Downloads the contents of `items` that are not in the cache, several at a time; gives how
-    /// many were downloaded. Items without content are passed over.
-    ///
-    /// # Errors
-    /// The first that could not be had; those before it are in the cache.
-    pub async fn fetch_contents(&self, items: &[ItemId]) -> Result<u64, ClientError> {
-        let _ = items;
-        later()
+    /// Runs a transaction off the runtime. It is finished even if nobody waits for it any more.
+    pub(crate) async fn store<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner, &mut dyn ReplicaStore) -> Result<T, ClientError> + Send + 'static,
+    ) -> Result<T, ClientError> {
+        let (inner, turn) = (Arc::clone(&self.inner), Arc::clone(&self.turn));
+        let done = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            let mut store = lock(&inner.store);
+            work(&inner, &mut **store)
+        });
+        done.await.unwrap_or_else(|error| Err(ClientError::Storage(error.to_string())))
+    }
+
+    pub(crate) async fn meta(&self) -> Result<Meta, ClientError> {
+        self.store(|_, store| Ok(store.meta().clone())).await
+    }
+
+    pub(crate) fn tell_progress(&self) {
+        self.inner.progress(&self.progress);
+    }
+
+    // Pushing.
+
+    async fn flush(&mut self) -> Result<(), ClientError> {
+        let mut cycle = FlushCycle::default();
+        let counts = self.store(|_, store| store.counts()).await?;
+        self.progress.to_push = counts.pending;
+        loop {
+            let at_most = cycle.at_most();
+            let pending = self.store(move |_, store| store.pending(at_most)).await?;
+            if pending.is_empty() {
+                return Ok(());
+            }
+            let batch = cycle.batch(pending).map_err(|error| self.flush_error(error))?;
+            let client_id = batch[0].replica_id.clone();
+            let request = PushRequest { client_id, operations: batch };
+            let answer = match self.inner.transport.push(&request).await {
+                Ok(answer) => answer,
+                Err(TransportError::TooLarge(_)) if cycle.too_large(request.operations.len()) => {
+                    continue;
+                }
+                Err(TransportError::TooLarge(_)) => {
+                    let op_id = request.operations[0].op_id.clone();
+                    self.commit(unsendable(op_id, "the operation is too large to push")).await?;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            self.report.pushes += 1;
+            match cycle.results(&request.operations, &answer) {
+                Ok(FlushStep::Commit(commit)) => self.commit(commit).await?,
+                Ok(FlushStep::Recover { commit, last_write_id }) => {
+                    if let Some(commit) = commit {
+                        self.commit(commit).await?;
+                    }
+                    self.recover(&mut cycle, last_write_id).await?;
+                }
+                Err(error) => return Err(self.flush_error(error)),
+            }
+        }
+    }
+
+    /// Pulls, and rebases above the greatest write id that the server told of this replica.
+    async fn recover(
+        &mut self,
+        cycle: &mut FlushCycle,
+        told: Option<WriteId>,
+    ) -> Result<(), ClientError> {
+        self.pull().await?;
+        let (own, head) = self
+            .store(|_, store| {
+                let head = store.pending(1)?.pop().map(|(op, _)| op.write_id);
+                Ok((own_write_id(store.meta()), head))
+            })
+            .await?;
+        if let (Some(last), Some(head)) = (told.max(own), head) {
+            cycle.recover(head, last);
+        }
+        Ok(())
+    }
+
+    fn flush_error(&self, error: FlushError) -> ClientError {
+        match error {
+            FlushError::Violation(violation) => self.inner.violated(*violation),
+            FlushError::WriteIdsUsedUp => ClientError::Invalid(error.to_string()),
+            FlushError::Malformed(malformed) => TransportError::MalformedResponse {
+                call: "push",
+                field: malformed.field,
+                reason: malformed.reason,
+            }
+            .into(),
+        }
+    }
+
+    async fn commit(&mut self, commit: FlushCommit) -> Result<(), ClientError> {
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        self.report.applied += count(commit.acknowledged.len());
+        self.report.outdated += count(commit.outdated.len());
+        self.report.rejected += count(commit.rejected.len());
+        let done = commit.acknowledged.len() + commit.outdated.len() + commit.rejected.len();
+        self.progress.pushed += count(done);
+        self.progress.to_push = self.progress.to_push.saturating_sub(count(done));
+        self.store(move |inner, store| {
+            inner.emit(store.commit_flush(&commit)?);
+            Ok(())
+        })
+        .await?;
+        self.tell_progress();
+        Ok(())
+    }
+
+    // Pulling.
+
+    async fn page(&self, cycle: &PullCycle, meta: &Meta) -> Result<PullPage, ClientError> {
+        let query = PullQuery {
+            client_id: meta.client_id.clone(),
+            cursor: cycle.cursor().cloned(),
+            baseline: cycle.baseline().cloned(),
+            limit: self.inner.config.page_limit,
+        };
+        match self.inner.transport.pull(&query).await {
+            Err(TransportError::RematerializationRequired { oldest_available, .. }) => {
+                let requested = query.cursor;
+                let violation =
+                    Violation::RematerializationRequired { requested, oldest_available };
+                Err(self.inner.violated(violation))
+            }
+            other => Ok(other?),
+        }
+    }
+
+    fn checked(&self, cycle: &mut PullCycle, page: PullPage) -> Result<PageCommit, ClientError> {
+        cycle.page(page).map_err(|violation| self.inner.violated(violation))
+    }
+
+    async fn apply(&mut self, slot: Slot, commit: PageCommit) -> Result<(), ClientError> {
+        let events = self.inner.has_subscribers();
+        self.store(move |inner, store| {
+            inner.emit(store.apply_page(slot, commit, events)?);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Pulls pages into a slot until settled; while one is applied the next is on its way. Gives
+    /// the map of the last.
+    async fn pull_into(
+        &mut self,
+        slot: Slot,
+        cycle: &mut PullCycle,
+        meta: &Meta,
+    ) -> Result<WriteIds, ClientError> {
+        let mut page = self.page(cycle, meta).await?;
+        loop {
+            let commit = self.checked(cycle, page)?;
+            self.report.pages += 1;
+            let entries = u64::try_from(commit.entries.len()).unwrap_or(u64::MAX);
+            let settled = commit.settled.clone();
+            let next = if settled.is_some() {
+                self.apply(slot, commit).await?;
+                None
+            } else {
+                let apply = {
+                    let events = self.inner.has_subscribers();
+                    self.store(move |inner, store| {
+                        inner.emit(store.apply_page(slot, commit, events)?);
+                        Ok(())
+                    })
+                };
+                let (applied, next) = tokio::join!(apply, self.page(cycle, meta));
+                applied?;
+                Some(next)
+            };
+            self.report.pulled += entries;
+            self.progress.pulled += entries;
+            self.tell_progress();
+            match (settled, next) {
+                (_, Some(next)) => page = next?,
+                (settled, None) => return Ok(settled.unwrap_or_default()),
+            }
+        }
+    }
+
+    async fn pull(&mut self) -> Result<(), ClientError> {
+        let meta = self.meta().await?;
+        let mut cycle =
+            PullCycle::new(meta.cursor.clone(), meta.baseline.clone(), (*meta.floor).clone());
+        self.pull_into(Slot::Current, &mut cycle, &meta).await.map(drop)
+    }
+
+    pub(crate) async fn pull_and_reconcile(&mut self) -> Result<(), ClientError> {
+        self.pull().await?;
+        self.reconcile(false).await
+    }
+
+    /// Tells the server what was applied, unless it has acknowledged that; `again` tells anyway.
+    pub(crate) async fn reconcile(&mut self, again: bool) -> Result<(), ClientError> {
+        let mut retried = false;
+        loop {
+            let meta = self.meta().await?;
+            let Some(settled) = meta.settled.clone() else { return Ok(()) };
+            if meta.reconciled.as_ref() == Some(&settled) && !again {
+                return Ok(());
+            }
+            let sent = reconcile::request(meta.client_id, &settled);
+            match self.inner.transport.reconcile(&sent).await {
+                Ok(answer) if answer.client_id != sent.client_id => {
+                    return Err(TransportError::MalformedResponse {
+                        call: "reconcile",
+                        field: "clientId".into(),
+                        reason: "is not the client's".into(),
+                    }
+                    .into());
+                }
+                Ok(answer) => {
+                    let checked = reconcile::check(&sent, &answer);
+                    checked.map_err(|violation| self.inner.violated(violation))?;
+                    let state: ReconcileState = (*settled).clone();
+                    return self.store(move |_, store| store.set_reconciled(state)).await;
+                }
+                Err(TransportError::WriteIdsAhead { .. }) if !retried => {
+                    retried = true;
+                    self.pull().await?;
+                }
+                Err(TransportError::RematerializationRequired { oldest_available, .. }) => {
+                    let requested = Some(sent.cursor);
+                    let violation =
+                        Violation::RematerializationRequired { requested, oldest_available };
+                    return Err(self.inner.violated(violation));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    // Starting over.
+
+    async fn rematerialise(&mut self) -> Result<(), ClientError> {
+        self.store(|_, store| store.begin_rebuild()).await?;
+        let meta = self.meta().await?;
+        let mut cycle = PullCycle::new(None, None, WriteIds::new());
+        let settled = self.pull_into(Slot::Building, &mut cycle, &meta).await?;
+        let rebuilt = Rebuilt {
+            cursor: cycle.cursor().cloned(),
+            baseline: cycle.baseline().cloned(),
+            floor: settled.clone(),
+            settled,
+        };
+        self.store(move |inner, store| {
+            store.swap(rebuilt)?;
+            inner.emit([ChangeEvent::Rebuilt]);
+            Ok(())
+        })
+        .await?;
+        self.report.rematerialised = true;
+        self.reconcile(false).await
+    }
+
+    // What stays of an outcome.
+
+    /// Keeps why it stopped, or that it no longer is. A network that is down is no reason.
+    async fn note_outcome(&self, error: Option<&ClientError>) -> Result<(), ClientError> {
+        let reason = match error {
+            None => None,
+            Some(error) => match stop_reason(error) {
+                Some(reason) => Some(reason),
+                None => return Ok(()),
+            },
+        };
+        self.store(move |_, store| {
+            let same = store.meta().stopped.as_deref() == reason.as_ref();
+            if same { Ok(()) } else { store.set_stopped(reason) }
+        })
+        .await
+    }
+}
+
+/// Why a failure stops background work; `None` if it is worth another try.
+pub(crate) fn stop_reason(error: &ClientError) -> Option<StopReason> {
+    let message = error.to_string();
+    let plain = |signature: &str| StopReason {
+        signature: signature.to_owned(),
+        message: message.clone(),
+        details: "{}".into(),
+        oldest_available: None,
+    };
+    match error {
+        ClientError::Violation(violation) => {
+            let oldest_available = match &**violation {
+                Violation::RematerializationRequired { oldest_available, .. } => {
+                    oldest_available.clone()
+                }
+                _ => None,
+            };
+            let details = serde_json::Value::Object(violation.details()).to_string();
+            Some(StopReason { details, oldest_available, ..plain(&violation.signature()) })
+        }
+        ClientError::Transport(error) => match error {
+            TransportError::Network { .. } => None,
+            TransportError::Unauthorized(_) => Some(plain("unauthorized")),
+            TransportError::WriteIdsAhead { .. } => {
+                Some(plain(vfs_sync_core::wire::code::WRITE_IDS_AHEAD))
+            }
+            TransportError::TooLarge(_) => Some(plain("too_large")),
+            TransportError::RematerializationRequired { .. } => {
+                Some(plain(vfs_sync_core::wire::code::REMATERIALIZATION_REQUIRED))
+            }
+            TransportError::Refused { code, .. } => Some(plain(code)),
+            TransportError::MalformedResponse { .. } => Some(plain("malformedResponse")),
+        },
+        ClientError::Storage(_) | ClientError::Io { .. } => None,
+        _ => Some(plain("client")),
     }
 }

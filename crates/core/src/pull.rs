@@ -132,13 +132,13 @@ impl PullCycle {
             }
         }
         let mut before = self.cursor.as_ref();
-        if let (Some(local), Some(incoming)) = (before, tail.or(page.next_cursor.as_ref())) {
-            if incoming < local {
-                return Err(Violation::PullCursorRegression {
-                    previous: local.clone(),
-                    incoming: incoming.clone(),
-                });
-            }
+        if let (Some(local), Some(incoming)) = (before, tail.or(page.next_cursor.as_ref()))
+            && incoming < local
+        {
+            return Err(Violation::PullCursorRegression {
+                previous: local.clone(),
+                incoming: incoming.clone(),
+            });
         }
         for (item_index, entry) in page.items.iter().enumerate() {
             if before.is_some_and(|before| entry.position <= *before) {
@@ -153,15 +153,15 @@ impl PullCycle {
 
 fn check_write_ids(floor: &WriteIds, incoming: &WriteIds) -> Result<(), Violation> {
     for (replica_id, &write_id) in incoming {
-        if let Some(&previous) = floor.get(replica_id) {
-            if write_id < previous {
-                return Err(Violation::LastWriteIdRegression {
-                    stage: Stage::Pull,
-                    replica_id: replica_id.clone(),
-                    previous,
-                    incoming: write_id,
-                });
-            }
+        if let Some(&previous) = floor.get(replica_id)
+            && write_id < previous
+        {
+            return Err(Violation::LastWriteIdRegression {
+                stage: Stage::Pull,
+                replica_id: replica_id.clone(),
+                previous,
+                incoming: write_id,
+            });
         }
     }
     Ok(())

@@ -30,15 +30,15 @@ pub fn check(sent: &ReconcileRequest, answer: &ReconcileResponse) -> Result<(), 
         });
     }
     for (replica_id, &previous) in &sent.last_reconciled_write_ids {
-        if let Some(&incoming) = answer.last_reconciled_write_ids.get(replica_id) {
-            if incoming < previous {
-                return Err(Violation::LastWriteIdRegression {
-                    stage: Stage::Reconcile,
-                    replica_id: replica_id.clone(),
-                    previous,
-                    incoming,
-                });
-            }
+        if let Some(&incoming) = answer.last_reconciled_write_ids.get(replica_id)
+            && incoming < previous
+        {
+            return Err(Violation::LastWriteIdRegression {
+                stage: Stage::Reconcile,
+                replica_id: replica_id.clone(),
+                previous,
+                incoming,
+            });
         }
     }
     Ok(())

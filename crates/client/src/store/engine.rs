@@ -10,7 +10,7 @@ use vfs_sync_core::flush::FlushCommit;
 use vfs_sync_core::id::{ItemId, OpId, UserId, WriteId};
 use vfs_sync_core::item::metadata_bytes;
 use vfs_sync_core::limits;
-use vfs_sync_core::op::{Action, Operation};
+use vfs_sync_core::op::{Action, Operation, Upsert};
 use vfs_sync_core::pull::PageCommit;
 use vfs_sync_core::state::{
     AttachmentRegister, ContainerClock, GrantRegister, ItemRegister, LinkRegister, QueuedOperation,
@@ -400,11 +400,12 @@ impl<R: Rows> ReplicaStore for Engine<R> {
                 upload.expected = node.content.map(|content| content.blob_id);
                 // One that nobody has heard of yet is replaced, not followed.
                 let queued = rows.uploads_of_item(&upload.item)?;
-                if let Some(last) = queued.into_iter().next_back() {
-                    if last.state == UploadState::Queued && last.attach.is_none() {
-                        upload.expected = last.expected;
-                        rows.remove_upload(last.seq)?;
-                    }
+                if let Some(last) = queued.into_iter().next_back()
+                    && last.state == UploadState::Queued
+                    && last.attach.is_none()
+                {
+                    upload.expected = last.expected;
+                    rows.remove_upload(last.seq)?;
                 }
                 rows.put_upload(&upload)?;
             }
@@ -507,6 +508,44 @@ impl<R: Rows> ReplicaStore for Engine<R> {
 
     fn remove_upload(&mut self, seq: i64) -> Result<()> {
         self.transaction(|rows, _| rows.remove_upload(seq))
+    }
+
+    fn copy_aside(
+        &mut self,
+        upload: Upload,
+        op_id: OpId,
+        copy: ItemId,
+        now: Timestamp,
+    ) -> Result<bool> {
+        self.transaction(|rows, meta| {
+            let current = rows.content(Slot::Current, &upload.item)?;
+            if current.is_some_and(|row| row.attachment.digest == upload.digest) {
+                rows.remove_upload(upload.seq)?;
+                return Ok(false);
+            }
+            let mut view = View { rows, user: &meta.user, slot: Slot::Current };
+            let Some(node) = view.node(&upload.item)? else {
+                let reason = Some("the item went while its content was on its way".into());
+                rows.put_upload(&Upload { state: UploadState::Rejected, reason, ..upload })?;
+                return Ok(false);
+            };
+            let mut parents = view.parents(&upload.item)?.into_iter();
+            let metadata = node.metadata.into_iter().map(|(key, value)| (key, Some(value)));
+            let encrypted = node.encrypted;
+            let upsert = Upsert {
+                object_type: Some(node.object_type),
+                name: if encrypted.is_some() { None } else { node.name },
+                metadata: if encrypted.is_some() { BTreeMap::new() } else { metadata.collect() },
+                encrypted,
+                parent: parents.next(),
+            };
+            let action = Action::Upsert(Box::new(upsert));
+            let op = make_operation(meta, op_id, copy.clone(), action, now)?;
+            rows.push_queue(&op, QueuedState::Pending)?;
+            refresh_affected(rows, &meta.user, &[op])?;
+            rows.put_upload(&Upload { item: copy, expected: None, attach: None, ..upload })?;
+            Ok(true)
+        })
     }
 
     fn rejected_uploads(&mut self) -> Result<Vec<Upload>> {

@@ -112,12 +112,12 @@ impl MemoryRows {
     /// Sets or removes an upload; gives what was there.
     fn set_upload(&mut self, seq: i64, upload: Option<Upload>) -> Option<Upload> {
         let before = self.uploads.remove(&seq);
-        if let Some(before) = &before {
-            if let Some(seqs) = self.uploads_of.get_mut(&before.item) {
-                seqs.remove(&seq);
-                if seqs.is_empty() {
-                    self.uploads_of.remove(&before.item);
-                }
+        if let Some(before) = &before
+            && let Some(seqs) = self.uploads_of.get_mut(&before.item)
+        {
+            seqs.remove(&seq);
+            if seqs.is_empty() {
+                self.uploads_of.remove(&before.item);
             }
         }
         if let Some(upload) = upload {

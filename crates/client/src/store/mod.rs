@@ -182,6 +182,15 @@ pub(crate) trait ReplicaStore: Send {
     fn uploads(&mut self, after: i64, at_most: usize) -> Result<Vec<Upload>, ClientError>;
     fn put_uploads(&mut self, uploads: &[Upload]) -> Result<(), ClientError>;
     fn remove_upload(&mut self, seq: i64) -> Result<(), ClientError>;
+    /// Keeps a content whose item got another one meanwhile: as the content of a new item beside
+    /// it, by the same name. Gives whether there is one: not if both are the same bytes.
+    fn copy_aside(
+        &mut self,
+        upload: Upload,
+        op_id: OpId,
+        copy: ItemId,
+        now: Timestamp,
+    ) -> Result<bool, ClientError>;
     fn rejected_uploads(&mut self) -> Result<Vec<Upload>, ClientError>;
 
     fn node(&mut self, id: &ItemId) -> Result<Option<Node>, ClientError>;

@@ -154,10 +154,10 @@ fn check_registers(state: &ReplicaState) -> Result<(), Violation> {
             }
         }
     }
-    if let Some(reconcile) = &state.reconcile_state {
-        if Some(&reconcile.cursor) > state.replay_cursor.as_ref() {
-            return Err(refuse("reconcileState", None, "is ahead of the replay cursor"));
-        }
+    if let Some(reconcile) = &state.reconcile_state
+        && Some(&reconcile.cursor) > state.replay_cursor.as_ref()
+    {
+        return Err(refuse("reconcileState", None, "is ahead of the replay cursor"));
     }
     Ok(())
 }
