@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{MethodRouter, get, post, put};
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
@@ -73,40 +73,71 @@ impl App {
         Reader { memory: &self.body_memory, idle: self.config.idle_timeout }
     }
 
-    /// All routes.
+    /// All routes, behind what every request passes through.
     pub(crate) fn router(self) -> Router {
-        use routes::{batch, blobs, health, sync};
-        // Answers in JSON, bounded in time as a whole, compressed if the caller likes.
-        let json = Router::new()
-            .route("/v1/vfs/crdt/push", post(sync::push))
-            .route("/v1/vfs/crdt/vfs-sync", get(sync::pull))
-            .route("/v1/vfs/crdt/reconcile", post(sync::reconcile))
-            .route("/v1/vfs/crdt/state", get(sync::state))
-            .route("/v1/vfs/limits", get(sync::limits))
-            .route("/v1/vfs/blobs/stage", post(blobs::stage))
-            .route("/v1/vfs/blobs/stage/{stagingId}", get(blobs::stage_state))
-            .route("/v1/vfs/blobs/stage/{stagingId}/attach", post(blobs::attach))
-            .route("/v1/vfs/blobs/stage/{stagingId}/abandon", post(blobs::abandon))
-            .route("/v1/vfs/blobs/batch", post(batch::batch))
+        let json = collect(json_routes())
             .layer(from_fn_with_state(self.clone(), time_limit))
             .layer(CompressionLayer::new().quality(CompressionLevel::Fastest));
-        // Bytes stream for as long as they flow, and are never compressed.
-        let bytes = Router::new()
-            .route("/v1/vfs/blobs/stage/{stagingId}/data", put(blobs::upload))
-            .route("/v1/vfs/blobs/{blobId}", get(blobs::read));
-        let health = Router::new()
-            .route("/healthz", get(health::healthz))
-            .route("/readyz", get(health::readyz))
-            .route("/v1/openapi.json", get(openapi::serve));
-        json.merge(bytes)
+        json.merge(collect(byte_routes()))
             .layer(from_fn(protocol))
             .layer(from_fn_with_state(self.clone(), admit))
-            .merge(health)
+            .merge(collect(open_routes()))
             .layer(axum::extract::DefaultBodyLimit::disable())
             .fallback(|| async { ApiError::of_status(StatusCode::NOT_FOUND) })
             .layer(from_fn(observe))
             .with_state(self)
     }
+}
+
+type Route = (&'static str, MethodRouter<App>);
+
+fn collect(routes: Vec<Route>) -> Router<App> {
+    routes.into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods))
+}
+
+/// Answers in JSON, bounded in time as a whole, compressed if the caller likes.
+fn json_routes() -> Vec<Route> {
+    use routes::{batch, blobs, sync};
+    vec![
+        ("/v1/vfs/crdt/push", post(sync::push)),
+        ("/v1/vfs/crdt/vfs-sync", get(sync::pull)),
+        ("/v1/vfs/crdt/reconcile", post(sync::reconcile)),
+        ("/v1/vfs/crdt/state", get(sync::state)),
+        ("/v1/vfs/limits", get(sync::limits)),
+        ("/v1/vfs/blobs/stage", post(blobs::stage)),
+        ("/v1/vfs/blobs/stage/{stagingId}", get(blobs::stage_state)),
+        ("/v1/vfs/blobs/stage/{stagingId}/attach", post(blobs::attach)),
+        ("/v1/vfs/blobs/stage/{stagingId}/abandon", post(blobs::abandon)),
+        ("/v1/vfs/blobs/batch", post(batch::batch)),
+    ]
+}
+
+/// Bytes stream for as long as they flow, and are never compressed.
+fn byte_routes() -> Vec<Route> {
+    use routes::blobs;
+    vec![
+        ("/v1/vfs/blobs/stage/{stagingId}/data", put(blobs::upload)),
+        ("/v1/vfs/blobs/{blobId}", get(blobs::read)),
+    ]
+}
+
+/// Open to everybody.
+fn open_routes() -> Vec<Route> {
+    use routes::health;
+    vec![
+        ("/healthz", get(health::healthz)),
+        ("/readyz", get(health::readyz)),
+        ("/v1/openapi.json", get(openapi::serve)),
+    ]
+}
+
+#[cfg(test)]
+pub(crate) fn route_paths() -> Vec<&'static str> {
+    [json_routes(), byte_routes(), open_routes()]
+        .concat()
+        .into_iter()
+        .map(|(path, _)| path)
+        .collect()
 }
 
 /// Sends away what is more than the server can do at a time.

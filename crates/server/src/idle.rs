@@ -1,4 +1,4 @@
-//! A connection whose peer must take what is written.
+//! A connection whose peer must take what is written, and is heard out before it is closed.
 
 use std::io;
 use std::pin::Pin;
@@ -8,17 +8,26 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
+/// How long a peer may take to notice that the connection is over.
+const LINGER: Duration = Duration::from_secs(2);
+
 /// Fails a write that makes no progress for too long: a reader that stalls would hold its
 /// request's memory for ever.
-pub(crate) struct WriteTimeout<S> {
+///
+/// When it is shut down, what still comes is read and dropped for a moment. Closing at once would
+/// reset the connection of a peer that is sending a body which was refused, and with it the
+/// answer that says why.
+pub(crate) struct Patient<S> {
     inner: S,
     limit: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
+    lingering: Option<Pin<Box<Sleep>>>,
+    ended: bool,
 }
 
-impl<S: AsyncWrite + Unpin> WriteTimeout<S> {
+impl<S: AsyncWrite + Unpin> Patient<S> {
     pub(crate) fn new(inner: S, limit: Duration) -> Self {
-        Self { inner, limit, stalled: None }
+        Self { inner, limit, stalled: None, lingering: None, ended: false }
     }
 
     fn bounded<T>(
@@ -37,17 +46,20 @@ impl<S: AsyncWrite + Unpin> WriteTimeout<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = ready!(Pin::new(&mut self.inner).poll_read(context, buffer));
+        self.ended |= read.is_err() || buffer.filled().len() == before;
+        Poll::Ready(read)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -73,7 +85,21 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.bounded(context, |inner, context| inner.poll_shutdown(context))
+        if self.lingering.is_none() {
+            ready!(self.bounded(context, |inner, context| inner.poll_shutdown(context)))?;
+            self.lingering = Some(Box::pin(tokio::time::sleep(LINGER)));
+        }
+        while !self.ended {
+            if let Some(lingering) = &mut self.lingering
+                && lingering.as_mut().poll(context).is_ready()
+            {
+                break;
+            }
+            let mut dropped = [0; 8 * 1024];
+            let mut dropped = ReadBuf::new(&mut dropped);
+            let _ = ready!(self.as_mut().poll_read(context, &mut dropped));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -85,15 +111,23 @@ mod tests {
     #[tokio::test]
     async fn a_peer_that_takes_nothing_ends_the_connection() {
         let (ours, _theirs) = tokio::io::duplex(16);
-        let mut ours = WriteTimeout::new(ours, Duration::from_millis(5));
+        let mut ours = Patient::new(ours, Duration::from_millis(5));
         let error = ours.write_all(&[0; 64]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test]
+    async fn what_a_peer_still_sends_is_heard_out() {
+        let (mut ours, mut theirs) = tokio::io::duplex(4);
+        let sent = tokio::spawn(async move { theirs.write_all(&[0; 64]).await });
+        Patient::new(&mut ours, Duration::from_secs(30)).shutdown().await.unwrap();
+        sent.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
     async fn a_peer_that_takes_bytes_now_and_then_is_served() {
         let (ours, mut theirs) = tokio::io::duplex(1);
-        let mut ours = WriteTimeout::new(ours, Duration::from_secs(30));
+        let mut ours = Patient::new(ours, Duration::from_secs(30));
         let (written, read) = tokio::join!(ours.write_all(&[7; 64]), async {
             let mut buffer = [0; 64];
             theirs.read_exact(&mut buffer).await.map(|_| buffer)

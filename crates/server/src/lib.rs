@@ -49,7 +49,7 @@ use auth::Authenticator;
 
 pub use clock::{Clock, SystemClock};
 pub use config::ServerConfig;
-pub use openapi::document as openapi_document;
+pub use openapi::OPENAPI;
 
 /// A server that is ready to serve.
 pub struct Server {
@@ -111,6 +111,7 @@ impl Server {
         shutdown: impl Future<Output = ()>,
     ) {
         let stop = CancellationToken::new();
+        let _guard = stop.clone().drop_guard();
         let pruning = tokio::spawn(retention::prune_regularly(self.app.clone(), stop.clone()));
         let bounds = serve::Bounds::of(&self.app.config);
         let operator = admin.map(|listener| {

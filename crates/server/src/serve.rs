@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::ServerConfig;
-use crate::idle::WriteTimeout;
+use crate::idle::Patient;
 
 /// Streams of one HTTP/2 connection at a time.
 const MAX_STREAMS: u32 = 256;
@@ -52,6 +52,8 @@ pub(crate) async fn serve(
     let slots = Arc::new(Semaphore::new(bounds.connections));
     let connections = TaskTracker::new();
     let give_up = CancellationToken::new();
+    // Whoever drops the server in the middle drops its connections.
+    let _guard = give_up.clone().drop_guard();
     loop {
         let next = async {
             let slot = Arc::clone(&slots).acquire_owned().await;
@@ -104,7 +106,7 @@ async fn connection(
         .keep_alive_interval(bounds.head)
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEADER_BYTES);
-    let io = TokioIo::new(WriteTimeout::new(stream, bounds.idle));
+    let io = TokioIo::new(Patient::new(stream, bounds.idle));
     let served = builder.serve_connection(io, TowerToHyperService::new(router));
     let mut served = std::pin::pin!(served);
     let mut stopping = false;

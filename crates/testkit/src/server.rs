@@ -265,9 +265,21 @@ impl TestServer {
     }
 }
 
-/// Binds, and remembers the port for the next time.
+/// Binds, and remembers the port for the next time. The tasks of a server that was aborted may
+/// hold its port for a moment longer.
 async fn bind(address: &mut SocketAddr) -> TcpListener {
-    let listener = TcpListener::bind(*address).await.expect("a free port");
+    let free = async {
+        loop {
+            match TcpListener::bind(*address).await {
+                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+                    tokio::task::yield_now().await;
+                }
+                bound => return bound,
+            }
+        }
+    };
+    let bound = tokio::time::timeout(Duration::from_secs(10), free).await;
+    let listener = bound.expect("the port is freed").expect("a port");
     *address = listener.local_addr().expect("a bound address");
     listener
 }

@@ -1,0 +1,230 @@
+//! Connections, time-outs, overload, stopping and starting, the operator's numbers.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use vfs_sync_server::ServerConfig;
+use vfs_sync_testkit::TestServer;
+
+use crate::scene::{Scene, create, send, soon};
+
+async fn with(change: impl FnOnce(&mut ServerConfig)) -> Scene {
+    let mut config = ServerConfig::default();
+    change(&mut config);
+    Scene::of(TestServer::builder().config(config).admin()).await
+}
+
+async fn connect(scene: &Scene) -> TcpStream {
+    TcpStream::connect(scene.server.url().strip_prefix("http://").unwrap()).await.unwrap()
+}
+
+/// The head of a push whose body is still to come.
+fn head(scene: &Scene, length: usize) -> String {
+    format!(
+        "POST /v1/vfs/crdt/push HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\
+         content-type: application/json\r\ncontent-length: {length}\r\n\r\n",
+        scene.server.token("alice")
+    )
+}
+
+async fn everything(stream: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    stream.read_to_end(&mut text).await.unwrap();
+    String::from_utf8(text).unwrap()
+}
+
+#[tokio::test]
+async fn a_caller_who_sends_no_head_is_hung_up_on() {
+    let scene = with(|config| config.head_timeout = Duration::from_millis(50)).await;
+    let mut stream = connect(&scene).await;
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost:").await.unwrap();
+    everything(&mut stream).await;
+}
+
+#[tokio::test]
+async fn a_caller_who_sends_no_body_is_told_so() {
+    let scene = with(|config| config.idle_timeout = Duration::from_millis(50)).await;
+    let mut stream = connect(&scene).await;
+    stream.write_all(head(&scene, 100).as_bytes()).await.unwrap();
+    stream.write_all(b"{").await.unwrap();
+    let answer = everything(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert!(answer.contains("request_timeout"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_request_is_bounded_in_time_as_a_whole() {
+    let scene = with(|config| config.request_timeout = Duration::from_millis(50)).await;
+    let mut stream = connect(&scene).await;
+    stream.write_all(head(&scene, 100).as_bytes()).await.unwrap();
+    let answer = everything(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(answer.contains("\"timeout\"") && answer.contains("retry-after: 1"), "{answer}");
+}
+
+#[tokio::test]
+async fn more_than_the_server_can_do_is_told_to_come_back() {
+    let scene = with(|config| config.max_requests = 1).await;
+    let alice = scene.user("alice");
+    let mut slow = connect(&scene).await;
+    slow.write_all(head(&scene, 100).as_bytes()).await.unwrap();
+    soon(async || alice.get("/v1/vfs/limits").await.status != 200).await;
+    let refused = alice.get("/v1/vfs/limits").await;
+    refused.refused(503, "overloaded");
+    assert_eq!(refused.header("retry-after"), "1");
+    assert_eq!(scene.nobody().get("/healthz").await.status, 200);
+}
+
+#[tokio::test]
+async fn bodies_take_no_more_memory_than_they_may() {
+    let scene = with(|config| config.max_body_memory = 64 * 1024).await;
+    let alice = scene.user("alice");
+    let mut large = create("large", 1);
+    large["metadata"] = json!({"k": "x".repeat(100 * 1024)});
+    alice.push("laptop", vec![large]).await.refused(503, "overloaded");
+    alice.push("laptop", vec![create("small", 1)]).await.ok();
+}
+
+#[tokio::test]
+async fn a_push_that_is_under_way_is_finished_before_the_server_stops() {
+    let mut scene = with(|_| {}).await;
+    let body = json!({"clientId": "laptop", "operations": [create("a", 1)]}).to_string();
+    let (first, rest) = body.split_at(10);
+    let mut stream = connect(&scene).await;
+    stream.write_all(head(&scene, body.len()).as_bytes()).await.unwrap();
+    stream.write_all(first.as_bytes()).await.unwrap();
+    wait_for_in_flight(&scene).await;
+
+    let address = scene.server.url().strip_prefix("http://").unwrap().to_owned();
+    let stopping = async {
+        scene.server.stop().await;
+        scene
+    };
+    let finishing = async {
+        soon(async || TcpStream::connect(&address).await.is_err()).await;
+        stream.write_all(rest.as_bytes()).await.unwrap();
+        everything(&mut stream).await
+    };
+    let (mut stopped, answer) = tokio::join!(stopping, finishing);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("\"applied\""), "{answer}");
+    stopped.server.start_again().await;
+    let page = stopped.user("alice").pull_all().await;
+    assert_eq!(page["items"][0]["itemId"], "a");
+}
+
+/// Until the server has begun to read a request.
+async fn wait_for_in_flight(scene: &Scene) {
+    let admin = scene.server.admin_url().unwrap();
+    soon(async || {
+        let text = reqwest::get(format!("{admin}/metrics")).await.unwrap().text().await.unwrap();
+        text.lines()
+            .find_map(|line| line.strip_prefix("vfs_sync_http_requests_in_flight "))
+            .is_some_and(|count| count.parse::<f64>().unwrap() > 0.0)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_request_that_never_ends_does_not_keep_the_server_up() {
+    let mut scene = with(|config| config.drain_timeout = Duration::from_millis(50)).await;
+    let mut stream = connect(&scene).await;
+    stream.write_all(head(&scene, 100).as_bytes()).await.unwrap();
+    stream.write_all(b"{").await.unwrap();
+    wait_for_in_flight(&scene).await;
+    scene.server.stop().await;
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest).await;
+    assert!(rest.is_empty());
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_there_after_a_restart() {
+    let mut scene = with(|_| {}).await;
+    scene.user("alice").push("laptop", vec![create("a", 1)]).await.ok();
+    let before = scene.user("alice").pull_all().await;
+    scene.server.restart().await;
+    assert_eq!(scene.user("alice").pull_all().await, before);
+    scene.server.abort().await;
+    scene.server.start_again().await;
+    assert_eq!(scene.user("alice").pull_all().await, before);
+}
+
+#[tokio::test]
+async fn what_retention_no_longer_keeps_is_pruned() {
+    let scene = with(|config| {
+        config.prune_interval = Duration::from_millis(5);
+    })
+    .await;
+    let alice = scene.user("alice");
+    let mut delete = create("a", 2);
+    delete["opType"] = json!("item_delete");
+    delete["opId"] = json!("gone");
+    delete["occurredAt"] = json!("2026-01-02T00:00:00Z");
+    alice.push("laptop", vec![create("a", 1)]).await.ok();
+    alice.push("laptop", vec![delete]).await.ok();
+    let state = |alice: crate::scene::Caller| async move {
+        alice.get("/v1/vfs/crdt/state?clientId=laptop").await.ok()
+    };
+    assert_eq!(state(alice.clone()).await["prunedThrough"], json!(null));
+    scene.server.clock().advance(Duration::from_secs(91 * 24 * 3_600));
+    soon(async || !state(alice.clone()).await["prunedThrough"].is_null()).await;
+    assert_eq!(alice.pull_all().await["items"], json!([]));
+}
+
+#[tokio::test]
+async fn the_operator_sees_numbers_without_a_token_and_nobody_else_does() {
+    let scene = with(|_| {}).await;
+    let alice = scene.user("alice");
+    alice.push("laptop", vec![create("a", 1)]).await.ok();
+    alice.pull_all().await;
+    alice.get("/v1/vfs/blobs/none").await.refused(404, "unknown_blob");
+    alice.get("/made/up/route").await.refused(404, "not_found");
+    let admin = scene.server.admin_url().unwrap();
+    let answer = reqwest::get(format!("{admin}/metrics")).await.unwrap();
+    let text = answer.text().await.unwrap();
+    for expected in [
+        r#"vfs_sync_http_requests_total{method="POST",route="/v1/vfs/crdt/push",status="200"}"#,
+        r#"vfs_sync_http_requests_total{method="GET",route="/v1/vfs/blobs/{blobId}",status="404"}"#,
+        r#"vfs_sync_http_requests_total{method="GET",route="none",status="404"}"#,
+        r#"vfs_sync_push_results_total{status="applied"}"#,
+        "vfs_sync_pull_items_total",
+        r#"vfs_sync_http_request_duration_seconds_bucket{route="/v1/vfs/crdt/push",le="#,
+    ] {
+        assert!(text.contains(expected), "{expected} is not in\n{text}");
+    }
+    assert!(!text.contains("alice") && !text.contains("made/up"));
+    assert_eq!(reqwest::get(format!("{admin}/healthz")).await.unwrap().status(), 200);
+    alice.get("/metrics").await.refused(404, "not_found");
+}
+
+#[tokio::test]
+async fn http_2_is_spoken_without_tls() {
+    let scene = with(|_| {}).await;
+    let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    let answer = client.get(format!("{}/healthz", scene.server.url())).send().await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.version()), (200, http::Version::HTTP_2));
+}
+
+#[tokio::test]
+async fn a_slow_upload_is_taken_for_as_long_as_it_flows() {
+    use futures::StreamExt as _;
+    let scene = with(|config| {
+        config.request_timeout = Duration::from_millis(100);
+        config.idle_timeout = Duration::from_secs(30);
+    })
+    .await;
+    let alice = scene.user("alice");
+    alice.post("/v1/vfs/blobs/stage", json!({"stagingId": "s", "blobId": "b"})).await.ok();
+    let ticks = tokio::time::interval(Duration::from_millis(20));
+    let chunks = futures::stream::unfold(ticks, |mut ticks| async {
+        ticks.tick().await;
+        Some((Ok::<_, std::io::Error>(vec![1_u8; 10]), ticks))
+    })
+    .take(15);
+    let request =
+        alice.request("PUT", "/v1/vfs/blobs/stage/s/data").body(reqwest::Body::wrap_stream(chunks));
+    assert_eq!(send(request).await.ok()["size"], 150);
+}

@@ -1,0 +1,10 @@
+//! The server over real HTTP.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod auth;
+mod blobs;
+mod bodies;
+mod lifecycle;
+mod reads;
+mod scene;
+mod sync;
