@@ -32,7 +32,7 @@ use crate::{
     ReconcileAnswer, Retention, StageAnswer, StoreError, UploadAnswer, flow,
 };
 use transaction::SqliteTransaction;
-use writer::Writer;
+use writer::{Writer, contained};
 
 /// Reads at one time; more wait.
 const READERS: usize = 4;
@@ -50,7 +50,7 @@ pub struct SqliteStore {
 
 struct Readers {
     idle: Mutex<Vec<Connection>>,
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
 }
 
 impl SqliteStore {
@@ -61,17 +61,16 @@ impl SqliteStore {
     /// [`StoreError::NewerSchema`] for a database of a newer version, others if it is no
     /// database or cannot be opened.
     pub fn open(path: &Path, now: Timestamp) -> Result<Self, StoreError> {
-        let mut connection = Connection::open(path)?;
-        configure(&connection)?;
+        let mut connection = open_file(path)?;
         migrations::migrate(&mut connection, now)?;
         let mut idle = Vec::with_capacity(READERS);
         for _ in 0..READERS {
-            let reader = Connection::open(path)?;
-            configure(&reader)?;
+            let reader = open_file(path)?;
             reader.pragma_update(None, "query_only", true)?;
             idle.push(reader);
         }
-        let readers = Readers { idle: Mutex::new(idle), permits: Semaphore::new(READERS) };
+        let permits = Arc::new(Semaphore::new(READERS));
+        let readers = Readers { idle: Mutex::new(idle), permits };
         Ok(Self { writer: Writer::start(connection)?, readers: Some(Arc::new(readers)) })
     }
 
@@ -92,9 +91,7 @@ impl SqliteStore {
     /// # Errors
     /// As [`SqliteStore::open`].
     pub fn migrate(path: &Path, now: Timestamp) -> Result<i64, StoreError> {
-        let mut connection = Connection::open(path)?;
-        configure(&connection)?;
-        migrations::migrate(&mut connection, now)
+        migrations::migrate(&mut open_file(path)?, now)
     }
 
     async fn read<T: Send + 'static>(
@@ -105,19 +102,18 @@ impl SqliteStore {
             return self.writer.run(1, job).await;
         };
         let closed = |_| StoreError::Unavailable("the store is closed".into());
-        let ended = |error| StoreError::Failed(format!("a read did not end: {error}"));
-        tokio::task::spawn_blocking(move || {
-            let _permit = block_on(readers.permits.acquire()).map_err(closed)?;
+        let permit = readers.permits.clone().acquire_owned().await.map_err(closed)?;
+        let reading = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
             let taken = readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let Some(connection) = taken else {
                 return Err(StoreError::Unavailable("no reader is left".into()));
             };
-            let answer = read_snapshot(&connection, job);
+            let answer = contained(|| read_snapshot(&connection, job));
             readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
             answer
-        })
-        .await
-        .map_err(ended)?
+        });
+        reading.await.map_err(|error| StoreError::Failed(format!("a read did not end: {error}")))?
     }
 }
 
@@ -132,9 +128,26 @@ fn read_snapshot<T>(
     answer
 }
 
+fn open_file(path: &Path) -> Result<Connection, StoreError> {
+    let open = || {
+        let connection = Connection::open(path)?;
+        configure(&connection)?;
+        Ok(connection)
+    };
+    open().map_err(|error: StoreError| match error {
+        StoreError::Unavailable(text) => {
+            StoreError::Unavailable(format!("{}: {text}", path.display()))
+        }
+        StoreError::Failed(text) => StoreError::Failed(format!("{}: {text}", path.display())),
+        other => other,
+    })
+}
+
 fn configure(connection: &Connection) -> Result<(), StoreError> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+    // The log is written page by page: half as many of them are half as many writes.
+    connection.pragma_update(None, "page_size", 8_192)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // An acknowledged push survives a power cut.
     connection.pragma_update(None, "synchronous", "FULL")?;

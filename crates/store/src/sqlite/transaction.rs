@@ -166,16 +166,19 @@ impl<'c> SqliteTransaction<'c> {
         Ok(())
     }
 
+    /// Loads links by their keys. What has no item has no links: a new item's are not looked for.
     fn load_links(
         &mut self,
         keys: &BTreeSet<LinkKey>,
+        items: &HashMap<ItemId, Option<Item>>,
         found: &mut HashMap<LinkKey, Option<Link>>,
     ) -> Result<(), StoreError> {
         let mut select = self.prepare(
             "SELECT authored_at, author, write_id, present, in_realm FROM links \
              WHERE parent = ?1 AND child = ?2",
         )?;
-        for key in keys {
+        let known = |id| !matches!(items.get(id), Some(None));
+        for key in keys.iter().filter(|(_, child)| known(child)) {
             let mut rows = select.query([key.0.as_str(), key.1.as_str()])?;
             if let Some(row) = rows.next()? {
                 let name = LinkName(&key.0, &key.1);
@@ -391,7 +394,7 @@ impl Transaction for SqliteTransaction<'_> {
 
     async fn load(&mut self, needs: &Needs, rows: &mut Rows) -> Result<(), StoreError> {
         self.load_items(&needs.items, &mut rows.items)?;
-        self.load_links(&needs.links, &mut rows.links)?;
+        self.load_links(&needs.links, &rows.items, &mut rows.links)?;
         self.load_grants(needs, rows)?;
         self.load_moves(needs, rows)?;
         for item in &needs.around {

@@ -50,10 +50,7 @@ impl Writer {
     ) -> Result<T, StoreError> {
         let (sender, receiver) = oneshot::channel();
         let run: Run = Box::new(move |connection| {
-            let run = AssertUnwindSafe(|| job(&mut SqliteTransaction::new(connection)));
-            let result = catch_unwind(run).unwrap_or_else(|_| {
-                Err(StoreError::Failed("a transaction broke off; the log says where".into()))
-            });
+            let result = contained(|| job(&mut SqliteTransaction::new(connection)));
             let went_well = result.is_ok();
             let answer: Answer = Box::new(move |failed| {
                 // Whoever asked may be gone; what is done is done all the same.
@@ -68,6 +65,12 @@ impl Writer {
         self.queue.send(Job { weight, run }).await.map_err(|_| stopped())?;
         receiver.await.map_err(|_| stopped())?
     }
+}
+
+/// Makes an error of a panic, which must not take the connection along.
+pub(super) fn contained<T>(job: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let broken = |_| Err(StoreError::Failed("a transaction broke off; the log says where".into()));
+    catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(broken)
 }
 
 fn work(connection: &Connection, mut jobs: mpsc::Receiver<Job>) {
@@ -99,17 +102,29 @@ fn group(
     let mut next = Some(first);
     while let Some(job) = next {
         weight += job.weight.max(1);
-        execute(connection, "SAVEPOINT job")?;
+        // A savepoint copies every page that changes; the first job can do without.
+        let alone = answers.is_empty();
+        if !alone {
+            execute(connection, "SAVEPOINT job")?;
+        }
         let (went_well, answer) = (job.run)(connection);
         answers.push(answer);
         if connection.is_autocommit() {
             let lost = "SQLite rolled the whole transaction back";
             return Err(StoreError::Unavailable(lost.into()));
         }
-        if !went_well {
-            execute(connection, "ROLLBACK TO job")?;
+        match (alone, went_well) {
+            (true, true) => {}
+            (true, false) => {
+                execute(connection, "ROLLBACK")?;
+                execute(connection, "BEGIN IMMEDIATE")?;
+            }
+            (false, true) => execute(connection, "RELEASE job")?,
+            (false, false) => {
+                execute(connection, "ROLLBACK TO job")?;
+                execute(connection, "RELEASE job")?;
+            }
         }
-        execute(connection, "RELEASE job")?;
         next = if weight < GROUP_WEIGHT { jobs.try_recv().ok() } else { None };
     }
     execute(connection, "COMMIT")
@@ -118,4 +133,79 @@ fn group(
 fn execute(connection: &Connection, sql: &str) -> Result<(), StoreError> {
     connection.prepare_cached(sql)?.execute([])?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn writer() -> Writer {
+        let connection = Connection::open_in_memory().unwrap();
+        let schema = "PRAGMA foreign_keys = ON; CREATE TABLE t (n INTEGER PRIMARY KEY)";
+        connection.execute_batch(schema).unwrap();
+        Writer::start(connection).unwrap()
+    }
+
+    async fn insert(writer: &Writer, n: i64) -> Result<(), StoreError> {
+        writer
+            .run(1, move |tx| {
+                tx.connection.execute("INSERT INTO t VALUES (?1)", [n])?;
+                if n % 3 == 0 {
+                    return Err(StoreError::Failed("a third".into()));
+                }
+                assert!(n % 5 != 0, "a fifth");
+                Ok(())
+            })
+            .await
+    }
+
+    async fn rows(writer: &Writer) -> Vec<i64> {
+        let read = |tx: &mut SqliteTransaction<'_>| {
+            let mut select = tx.connection.prepare("SELECT n FROM t ORDER BY n")?;
+            let rows = select.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            Ok(rows)
+        };
+        writer.run(1, read).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_job_of_a_group_that_fails_or_panics_does_so_alone() {
+        let writer = writer();
+        let jobs = (1..=30).map(|n| insert(&writer, n));
+        let answers = futures::future::join_all(jobs).await;
+        for (n, answer) in (1..).zip(&answers) {
+            assert_eq!(answer.is_ok(), n % 3 != 0 && n % 5 != 0, "{n}: {answer:?}");
+        }
+        let expected: Vec<i64> = (1..=30).filter(|n| n % 3 != 0 && n % 5 != 0).collect();
+        assert_eq!(rows(&writer).await, expected);
+    }
+
+    #[tokio::test]
+    async fn if_the_commit_fails_every_job_of_the_group_fails() {
+        let writer = writer();
+        let setup = |tx: &mut SqliteTransaction<'_>| {
+            Ok(tx.connection.execute_batch(
+                "CREATE TABLE parent (n INTEGER PRIMARY KEY);
+                 CREATE TABLE child (n REFERENCES parent (n) DEFERRABLE INITIALLY DEFERRED)",
+            )?)
+        };
+        writer.run(1, setup).await.unwrap();
+        let orphan = |tx: &mut SqliteTransaction<'_>| {
+            tx.connection.execute("INSERT INTO child VALUES (1)", [])?;
+            Ok(())
+        };
+        let (release, held) = std::sync::mpsc::channel();
+        let hold = move |_: &mut SqliteTransaction<'_>| {
+            held.recv().unwrap();
+            Ok(())
+        };
+        let waiting = async move { release.send(()).unwrap() };
+        let (first, one, other, ()) =
+            futures::join!(writer.run(1, hold), insert(&writer, 1), writer.run(1, orphan), waiting);
+        for failed in [first, one, other] {
+            assert!(matches!(failed, Err(StoreError::Unavailable(_))), "{failed:?}");
+        }
+        assert!(rows(&writer).await.is_empty());
+        insert(&writer, 2).await.unwrap();
+    }
 }

@@ -144,3 +144,18 @@ pub(crate) async fn two_stores_on_one_database_share_it(scene: Scene) {
         ["item_upsert b", "link_add a/b"]
     );
 }
+
+#[tokio::test]
+async fn what_is_no_database_is_refused_by_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("notes.txt");
+    std::fs::write(&path, "not a database, but long enough to look at".repeat(300)).unwrap();
+    let nowhere = directory.path().join("missing").join("metadata.sqlite");
+    for path in [path, nowhere] {
+        let path = path.to_str().unwrap();
+        let Err(refused) = vfs_sync_store::open(path, at(0)).await else { panic!("{path}") };
+        assert!(refused.to_string().contains(path), "{refused}");
+    }
+    let Err(refused) = vfs_sync_store::open("postgres://u:secret@[", at(0)).await else { panic!() };
+    assert!(!refused.to_string().contains("secret"), "{refused}");
+}
