@@ -1,0 +1,182 @@
+//! A server restored from a backup, and a device that was away for longer than the retention.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use vfs_sync_client::{
+    ClientConfig, ClientError, Delete, HttpConfig, HttpTransport, Observer, StaticToken,
+    SyncClient, Violation,
+};
+use vfs_sync_core::id::UserId;
+use vfs_sync_core::item::Name;
+use vfs_sync_server::Clock;
+use vfs_sync_store::Retention;
+use vfs_sync_testkit::TestServer;
+
+/// The signatures that a client emitted.
+#[derive(Default)]
+struct Signatures(Mutex<Vec<String>>);
+
+impl Observer for Signatures {
+    fn violation(&self, violation: &Violation) {
+        self.0.lock().unwrap().push(violation.signature());
+    }
+}
+
+struct Device {
+    client: SyncClient,
+    signatures: Arc<Signatures>,
+}
+
+fn device(server: &TestServer, rematerialise: bool) -> Device {
+    let token = StaticToken::new(server.token("alice"));
+    let transport = HttpTransport::new(HttpConfig::new(server.url()), token).unwrap();
+    let config = ClientConfig { rematerialise, ..ClientConfig::default() };
+    let user = UserId::new("alice").unwrap();
+    let client = SyncClient::in_memory(user, Arc::new(transport), config).unwrap();
+    let signatures = Arc::new(Signatures::default());
+    client.observe(signatures.clone());
+    Device { client, signatures }
+}
+
+impl Device {
+    fn make(&self, name: &str) {
+        self.client.create_folder(None, Name::new(name).unwrap()).unwrap();
+    }
+
+    fn remove(&self, name: &str) {
+        let item = self.client.resolve(name).unwrap().id;
+        self.client.delete(&item, Delete::Item).unwrap();
+    }
+
+    fn tree(&self) -> BTreeSet<String> {
+        self.client.snapshot(None).unwrap().map(|entry| entry.unwrap().path).collect()
+    }
+
+    fn signatures(&self) -> Vec<String> {
+        self.signatures.0.lock().unwrap().clone()
+    }
+}
+
+fn set(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|&name| name.to_owned()).collect()
+}
+
+/// Copies a stopped server's database, write-ahead log included.
+fn copy_database(server: &TestServer, to: &Path) -> Vec<PathBuf> {
+    let database = server.database_file();
+    let name = database.file_name().unwrap().to_str().unwrap().to_owned();
+    let mut copied = Vec::new();
+    for suffix in ["", "-wal", "-shm"] {
+        let from = database.with_file_name(format!("{name}{suffix}"));
+        if from.exists() {
+            let to = to.join(format!("{name}{suffix}"));
+            std::fs::copy(&from, &to).unwrap();
+            copied.push(to);
+        }
+    }
+    copied
+}
+
+fn restore_database(server: &TestServer, copies: &[PathBuf]) {
+    let database = server.database_file();
+    let name = database.file_name().unwrap().to_str().unwrap().to_owned();
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(database.with_file_name(format!("{name}{suffix}")));
+    }
+    for copy in copies {
+        std::fs::copy(copy, database.with_file_name(copy.file_name().unwrap())).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn after_a_restore_and_a_new_epoch_every_replica_converges_and_nothing_queued_is_lost() {
+    let mut server = TestServer::start().await;
+    let (a, b) = (device(&server, true), device(&server, true));
+    a.make("before");
+    a.make("removed after");
+    a.client.sync().await.unwrap();
+    b.client.sync().await.unwrap();
+
+    let backup = tempfile::tempdir().unwrap();
+    server.stop().await;
+    let copies = copy_database(&server, backup.path());
+    server.start_again().await;
+
+    a.make("after");
+    a.remove("removed after");
+    a.client.sync().await.unwrap();
+    b.client.sync().await.unwrap();
+    b.make("acknowledged");
+    b.client.flush().await.unwrap();
+    b.make("queued");
+    assert_eq!(b.tree(), set(&["before", "after", "acknowledged", "queued"]));
+
+    server.stop().await;
+    restore_database(&server, &copies);
+    server.start_again().await;
+    server.store().new_epoch(server.clock().now()).await.unwrap();
+
+    for device in [&b, &a, &b] {
+        device.client.sync().await.unwrap();
+    }
+    let fresh = device(&server, false);
+    fresh.client.sync().await.unwrap();
+    let expected = set(&["before", "removed after", "acknowledged", "queued"]);
+    for device in [&a, &b, &fresh] {
+        assert_eq!(device.tree(), expected);
+        let status = device.client.status().unwrap();
+        assert_eq!((status.pending, status.acknowledged, status.rejected), (0, 0, 0));
+    }
+
+    a.make("life");
+    a.client.sync().await.unwrap();
+    b.make("goes on");
+    for device in [&b, &a, &fresh] {
+        device.client.sync().await.unwrap();
+    }
+    assert_eq!(a.tree(), b.tree());
+    assert_eq!(a.tree(), fresh.tree());
+    assert_eq!(a.tree().len(), 6);
+    for device in [&a, &b] {
+        assert_eq!(device.signatures(), ["pull:pullRematerializationRequired"], "once each");
+    }
+    assert!(fresh.signatures().is_empty());
+}
+
+#[tokio::test]
+async fn a_device_that_was_away_for_longer_than_the_retention_comes_back_with_its_queue() {
+    let server = TestServer::start().await;
+    let (home, away) = (device(&server, true), device(&server, false));
+    home.make("kept");
+    home.make("gone");
+    home.client.sync().await.unwrap();
+    away.client.sync().await.unwrap();
+    home.remove("gone");
+    home.make("new");
+    home.client.sync().await.unwrap();
+
+    server.clock().advance(Duration::from_secs(100 * 24 * 3_600));
+    let now = server.clock().now();
+    let retention = Retention { removals_before: now, accepted_before: now, at_most: 1_000 };
+    assert!(server.store().prune(retention).await.unwrap().removals > 0);
+
+    away.make("made on the road");
+    let before = away.tree();
+    let error = away.client.sync().await.unwrap_err();
+    let ClientError::Violation(violation) = error else { panic!("{error}") };
+    assert_eq!(violation.signature(), "pull:pullRematerializationRequired");
+    assert_eq!(away.tree(), before, "it stopped, as it was");
+
+    away.client.rematerialise().await.unwrap();
+    away.client.sync().await.unwrap();
+    home.client.sync().await.unwrap();
+    let expected = set(&["kept", "new", "made on the road"]);
+    assert_eq!(away.tree(), expected);
+    assert_eq!(home.tree(), expected, "who was there needed no rebuild");
+    assert!(home.signatures().is_empty());
+}
