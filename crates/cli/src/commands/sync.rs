@@ -105,7 +105,11 @@ async fn watch(client: &SyncClient, output: Output, stop: &CancellationToken) ->
         };
         let change = match change {
             Ok(change) => change,
-            Err(RecvError::Lagged(count)) => ChangeEvent::Missed(count),
+            Err(RecvError::Lagged(count)) => {
+                output.json(&json!({ "event": "missed", "more": count }))?;
+                output.say(format_args!("{count} changes were too quick to tell"))?;
+                continue;
+            }
             Err(RecvError::Closed) => break Ok(()),
         };
         tell(client, output, &change)?;
@@ -138,10 +142,13 @@ fn tell(client: &SyncClient, output: Output, change: &ChangeEvent) -> Result<()>
         ChangeEvent::ConflictedCopy { item_id, copy } => {
             line("conflictedCopy", item_id, json!({ "copy": copy }))
         }
-        ChangeEvent::Stopped(reason) => output.json(&json!({ "event": "stopped", "more": reason })),
-        ChangeEvent::Missed(count) => {
-            output.json(&json!({ "event": "missed", "more": count }))?;
-            output.say(format_args!("{count} changes were too quick to tell"))
+        ChangeEvent::UploadRejected { item_id, reason } => {
+            line("uploadRejected", item_id, json!({ "reason": reason }))
         }
+        ChangeEvent::Rebuilt => {
+            output.json(&json!({ "event": "rebuilt" }))?;
+            output.say("the replica was rebuilt from the server's state")
+        }
+        ChangeEvent::Stopped(reason) => output.json(&json!({ "event": "stopped", "more": reason })),
     }
 }
