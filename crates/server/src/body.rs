@@ -77,8 +77,11 @@ impl Reader<'_> {
         let bytes = match coding {
             Coding::Identity => received.freeze(),
             coding => {
-                share.merge(self.memory.take(max)?);
-                coding.decode(&received, max)?.into()
+                let decoding = self.memory.take(max)?;
+                let decoded = coding.decode(&received, max)?;
+                drop(decoding);
+                share = self.memory.take(decoded.len())?;
+                decoded.into()
             }
         };
         Ok(Held { bytes, _share: share })
@@ -208,6 +211,8 @@ pub(crate) fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, ApiError> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use vfs_sync_core::wire::ReconcileRequest;
 
@@ -236,6 +241,19 @@ mod tests {
         assert_eq!(error.status, StatusCode::PAYLOAD_TOO_LARGE);
         let exact = zstd::bulk::compress(&zeros[..1_000_000], 3).unwrap();
         assert_eq!(Coding::Zstd.decode(&exact, 1_000_000).unwrap().len(), 1_000_000);
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_makes_a_decoder_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            for (coding, magic) in [
+                (Coding::Zstd, &[0x28, 0xb5, 0x2f, 0xfd][..]),
+                (Coding::Gzip, &[0x1f, 0x8b, 0x08][..]),
+            ] {
+                let _ = coding.decode(&[magic, &body].concat(), 1_000);
+            }
+            let _ = parse::<ReconcileRequest>(&body);
+        }
     }
 
     #[test]

@@ -148,6 +148,8 @@ pub(crate) fn named_digest(headers: &HeaderMap) -> Result<Option<Sha256Digest>, 
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use vfs_sync_core::id::BlobId;
 
@@ -207,6 +209,27 @@ mod tests {
         assert_eq!(named("sha-512=:AA==:").unwrap(), None);
         for bad in ["", "sha-256", "sha-256=AA==", "sha-256=:AA==:", "sha-256=:!:"] {
             assert!(named(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_range_reaches_outside_the_blob(
+            spec in "(bytes=)?[ -]?[0-9]{0,21}-?[0-9]{0,21}[,x]?",
+            size in prop_oneof![0u64..20, Just(u64::MAX)],
+        ) {
+            if let Selection::Part(range) = select(&headers(&[(RANGE, &spec)]), &blob(size)) {
+                prop_assert!(range.start < range.end && range.end <= size, "{:?}", range);
+            }
+        }
+
+        #[test]
+        fn no_field_makes_a_parser_panic(text in "[ -~]{0,60}") {
+            for name in [RANGE, IF_RANGE, IF_NONE_MATCH, CONTENT_DIGEST] {
+                let fields = headers(&[(name, &text)]);
+                select(&fields, &blob(10));
+                let _ = named_digest(&fields);
+            }
         }
     }
 }

@@ -308,3 +308,37 @@ pub(crate) fn truncated(missing: u64) -> BlobError {
     let message = format!("the object is {missing} bytes short of what the registry says");
     BlobError::new(BlobOperation::Read, "InternalError", message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_that_is_away_is_no_fault_of_the_request() {
+        let error = ApiError::from(StoreError::Unavailable("at 10.0.0.7:5432".into()));
+        assert_eq!((error.status, error.retry_after), (StatusCode::SERVICE_UNAVAILABLE, Some(1)));
+        assert!(!error.error.contains("10.0.0.7"));
+        let error = ApiError::from(StoreError::Failed("disk I/O error in /data/x".into()));
+        assert_eq!(
+            (error.status, error.code),
+            (StatusCode::INTERNAL_SERVER_ERROR, "internal_error")
+        );
+        assert!(!error.error.contains("/data"));
+    }
+
+    #[test]
+    fn a_failure_of_the_object_store_tells_its_code_and_not_its_place() {
+        for (operation, sentence) in [
+            (BlobOperation::Persist, "Failed to persist blob data"),
+            (BlobOperation::Read, "Failed to read blob data"),
+            (BlobOperation::Delete, "Failed to delete blob data"),
+        ] {
+            let error = ApiError::from(BlobError::new(operation, "SlowDown", "at /data/blobs/b"));
+            assert_eq!(error.status, StatusCode::INTERNAL_SERVER_ERROR);
+            assert_eq!((&*error.error, error.code), (sentence, "blob_store_error"));
+            assert_eq!(error.retry_after, Some(1));
+            let details = Value::Object(error.details);
+            assert_eq!(details, json!({"storageCode": "SlowDown", "retryable": true}));
+        }
+    }
+}

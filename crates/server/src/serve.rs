@@ -1,9 +1,11 @@
 //! Connections: accepted within bounds, served, drained.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -11,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
 
 use crate::config::ServerConfig;
 use crate::idle::Patient;
@@ -107,8 +110,13 @@ async fn connection(
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEADER_BYTES);
     let io = TokioIo::new(Patient::new(stream, bounds.idle));
-    let served = builder.serve_connection(io, TowerToHyperService::new(router));
+    let begun = Arc::new(AtomicBool::new(false));
+    let service = router.map_request(noting(Arc::clone(&begun)));
+    let served = builder.serve_connection(io, TowerToHyperService::new(service));
     let mut served = std::pin::pin!(served);
+    // The library's own time-out begins once it knows which HTTP is spoken.
+    let mut opening = std::pin::pin!(tokio::time::sleep(bounds.head));
+    let mut opened = false;
     let mut stopping = false;
     loop {
         tokio::select! {
@@ -122,7 +130,21 @@ async fn connection(
                 stopping = true;
                 served.as_mut().graceful_shutdown();
             }
+            () = &mut opening, if !opened => {
+                opened = begun.load(Ordering::Relaxed);
+                if !opened {
+                    return;
+                }
+            }
             () = give_up.cancelled() => return,
         }
+    }
+}
+
+/// Passes requests on, and notes that there was one.
+fn noting<B>(begun: Arc<AtomicBool>) -> impl Fn(Request<B>) -> Request<B> + Clone {
+    move |request| {
+        begun.store(true, Ordering::Relaxed);
+        request
     }
 }

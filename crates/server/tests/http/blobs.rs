@@ -15,11 +15,11 @@ pub(crate) fn digest_field(bytes: &[u8]) -> String {
     format!("sha-256=:{}:", STANDARD.encode(Sha256::digest(bytes)))
 }
 
-async fn stage(caller: &Caller, staging: &str, blob: &str) -> Answer {
+pub(crate) async fn stage(caller: &Caller, staging: &str, blob: &str) -> Answer {
     caller.post("/v1/vfs/blobs/stage", json!({"stagingId": staging, "blobId": blob})).await
 }
 
-async fn upload(caller: &Caller, staging: &str, bytes: &[u8]) -> Answer {
+pub(crate) async fn upload(caller: &Caller, staging: &str, bytes: &[u8]) -> Answer {
     caller.put(&format!("/v1/vfs/blobs/stage/{staging}/data"), bytes.to_vec()).await
 }
 

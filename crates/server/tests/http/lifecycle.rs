@@ -36,11 +36,14 @@ async fn everything(stream: &mut TcpStream) -> String {
 }
 
 #[tokio::test]
-async fn a_caller_who_sends_no_head_is_hung_up_on() {
+async fn a_caller_who_sends_no_whole_head_is_hung_up_on() {
     let scene = with(|config| config.head_timeout = Duration::from_millis(50)).await;
-    let mut stream = connect(&scene).await;
-    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost:").await.unwrap();
-    everything(&mut stream).await;
+    for part in ["", "P", "PRI * HTTP/2.0\r\n", "GET /healthz HTTP/1.1\r\nhost:"] {
+        let mut stream = connect(&scene).await;
+        stream.write_all(part.as_bytes()).await.unwrap();
+        let hung_up = tokio::time::timeout(Duration::from_secs(20), everything(&mut stream)).await;
+        assert!(hung_up.is_ok(), "{part}");
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ mod auth;
 mod blobs;
 mod bodies;
 mod lifecycle;
+mod malformed;
 mod reads;
 mod scene;
 mod sync;
