@@ -66,6 +66,8 @@ impl SyncClient {
             background.stop.cancel();
             // A task that panicked has ended too.
             let _ = (&mut background.task).await;
+            // A transaction that it began is finished too.
+            drop(self.inner.work.lock().await);
         }
     }
 }

@@ -1,5 +1,16 @@
-//! What the tests of applications need as well as ours.
+//! What the tests of applications need as well as ours: a server in the test's own process, a
+//! transport that follows a script, and assertions on guardrail violations.
 
+mod scripted;
 mod server;
+mod violations;
 
+pub use scripted::{ScriptedTransport, all_results};
 pub use server::{TestClock, TestServer, TestServerBuilder};
+pub use violations::{
+    ViolationCollector, expect_exact_guardrail_signatures, expect_guardrail_signature,
+    expect_hydrate_guardrail_violation, expect_last_write_id_regression_violation,
+    expect_pull_cursor_regression_violation, expect_pull_duplicate_op_replay_violation,
+    expect_pull_page_invariant_violation, expect_pull_rematerialization_required_violation,
+    expect_reconcile_cursor_regression_violation, expect_stale_write_recovery_exhausted_violation,
+};

@@ -1,0 +1,291 @@
+//! Pushing the queue: in several pushes, through lost answers, stale write ids and refusals, and
+//! across a crash at any of these points.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use vfs_sync_client::core::id::{ReplicaId, UserId, WriteId};
+use vfs_sync_client::core::item::{Name, ObjectType};
+use vfs_sync_client::core::time::Timestamp;
+use vfs_sync_client::core::wire::{
+    PullPage, PushReason, PushRequest, PushResponse, PushStatus, WriteIds,
+};
+use vfs_sync_client::{
+    ChangeEvent, ClientConfig, QueuedState, StateExport, SyncClient, TransportError,
+};
+use vfs_sync_testkit::{ScriptedTransport, all_results};
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+fn config() -> ClientConfig {
+    ClientConfig::default()
+}
+
+struct Scene {
+    server: Arc<ScriptedTransport>,
+    dir: tempfile::TempDir,
+    client: SyncClient,
+}
+
+impl Scene {
+    fn set() -> Self {
+        let (server, dir) = (Arc::new(ScriptedTransport::new()), tempfile::tempdir().unwrap());
+        let user = UserId::new("alice").unwrap();
+        let client =
+            SyncClient::create_replica(dir.path(), user, "s", server.clone(), config()).unwrap();
+        Self { server, dir, client }
+    }
+
+    fn queue(&self, count: usize) {
+        let mut batch = self.client.batch();
+        for n in 0..count {
+            batch.create(ObjectType::Folder, None, name(&format!("f{n}")), Vec::new());
+        }
+        batch.commit().unwrap();
+    }
+
+    /// The process ends and another begins.
+    fn reopened(self) -> Self {
+        let Self { server, dir, client } = self;
+        drop(client);
+        let client = open(dir.path(), &server);
+        Self { server, dir, client }
+    }
+
+    fn write_ids(&self) -> Vec<u64> {
+        let queue = self.client.queue(usize::MAX).unwrap();
+        queue.iter().map(|one| one.operation.write_id.get()).collect()
+    }
+
+    fn export(&self) -> String {
+        let mut bytes = Vec::new();
+        self.client.export_state(StateExport::default(), &mut bytes).unwrap();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.client.children(None).unwrap().into_iter().map(|child| child.name).collect()
+    }
+}
+
+fn open(dir: &Path, server: &Arc<ScriptedTransport>) -> SyncClient {
+    SyncClient::open(dir, server.clone(), config()).unwrap()
+}
+
+fn stale(request: &PushRequest, last: u64) -> PushResponse {
+    let mut answer = all_results(request, PushStatus::StaleWriteId);
+    for result in &mut answer.results {
+        result.last_write_id = WriteId::new(last);
+    }
+    answer
+}
+
+/// The end of the feed, with a map of one replica.
+fn settled(client: &ReplicaId, write_id: u64) -> PullPage {
+    PullPage {
+        items: Vec::new(),
+        next_cursor: None,
+        has_more: false,
+        last_reconciled_write_ids: WriteIds::from([(
+            client.clone(),
+            WriteId::new(write_id).unwrap(),
+        )]),
+        baseline: None,
+    }
+}
+
+fn sent(server: &ScriptedTransport) -> Vec<Vec<u64>> {
+    let ids = |push: &PushRequest| push.operations.iter().map(|op| op.write_id.get()).collect();
+    server.pushed().iter().map(ids).collect()
+}
+
+#[tokio::test]
+async fn a_long_queue_goes_in_several_pushes() {
+    let scene = Scene::set();
+    scene.queue(501);
+    scene.client.flush().await.unwrap();
+    let sizes: Vec<usize> = sent(&scene.server).iter().map(Vec::len).collect();
+    assert_eq!(sizes, [500, 1]);
+    assert_eq!(scene.client.status().unwrap().pending, 0);
+}
+
+#[tokio::test]
+async fn an_acknowledged_operation_stays_overlaid_until_a_settled_pull_covers_it() {
+    let scene = Scene::set();
+    scene.queue(2);
+    scene.client.sync().await.unwrap();
+    assert_eq!(scene.client.status().unwrap().acknowledged, 2);
+    let scene = scene.reopened();
+    assert_eq!(scene.names(), ["f0", "f1"]);
+    scene.server.on_pull(Ok(settled(&scene.client.client_id(), 1)));
+    scene.client.sync().await.unwrap();
+    assert_eq!(scene.write_ids(), [2]);
+    assert_eq!(scene.names(), ["f1"], "this feed never brought the first back");
+    assert_eq!(scene.server.pushed().len(), 1, "nothing is pushed twice");
+}
+
+#[tokio::test]
+async fn a_push_whose_answer_is_lost_is_repeated_as_it_was() {
+    let scene = Scene::set();
+    scene.queue(3);
+    let before = scene.export();
+    scene.server.on_push(|_| Err(TransportError::network("cut off")));
+    assert!(scene.client.sync().await.unwrap_err().is_transient());
+    assert_eq!(scene.export(), before);
+    assert_eq!(scene.client.status().unwrap().stopped, None, "a network is no reason to stop");
+    let scene = scene.reopened();
+    scene.server.on_push(|request| Ok(all_results(request, PushStatus::AlreadyApplied)));
+    let report = scene.client.sync().await.unwrap();
+    assert_eq!(report.applied, 3);
+    let pushed = scene.server.pushed();
+    assert_eq!(pushed[0], pushed[1]);
+}
+
+#[tokio::test]
+async fn stale_write_ids_are_rebased_above_the_replicas_last_and_nothing_else_changes() {
+    let scene = Scene::set();
+    scene.queue(3);
+    let me = scene.client.client_id();
+    scene.server.on_push(|request| Ok(stale(request, 40)));
+    scene.server.on_pull(Ok(settled(&me, 41)));
+    let report = scene.client.sync().await.unwrap();
+    assert_eq!(report.applied, 3);
+    assert_eq!(sent(&scene.server), [vec![1, 2, 3], vec![42, 43, 44]]);
+    let (first, again) = (scene.server.pushed()[0].clone(), scene.server.pushed()[1].clone());
+    for (before, after) in first.operations.iter().zip(&again.operations) {
+        let mut rebased = before.clone();
+        rebased.write_id = after.write_id;
+        assert_eq!(&rebased, after);
+    }
+    scene.queue(1);
+    assert_eq!(scene.write_ids(), [42, 43, 44, 45]);
+}
+
+#[tokio::test]
+async fn a_rebase_is_kept_only_with_a_push_that_got_somewhere() {
+    let scene = Scene::set();
+    scene.queue(2);
+    scene.server.on_push(|request| Ok(stale(request, 10)));
+    scene.server.on_push(|_| Err(TransportError::network("the machine crashed")));
+    scene.client.sync().await.unwrap_err();
+    assert_eq!(sent(&scene.server), [vec![1, 2], vec![11, 12]]);
+    let scene = scene.reopened();
+    assert_eq!(scene.write_ids(), [1, 2]);
+    scene.server.on_push(|request| Ok(stale(request, 12)));
+    scene.client.sync().await.unwrap();
+    assert_eq!(sent(&scene.server)[2..], [vec![1, 2], vec![13, 14]]);
+    assert_eq!(scene.reopened().write_ids(), [13, 14]);
+}
+
+#[tokio::test]
+async fn what_was_decided_before_a_stale_operation_counts_as_progress() {
+    let scene = Scene::set();
+    scene.queue(4);
+    for n in 1..4u64 {
+        // Each push applies one operation and finds the rest stale: that is progress every time.
+        scene.server.on_push(move |request| {
+            let mut answer = stale(request, 100 * n);
+            answer.results[0].status = PushStatus::Applied;
+            answer.results[0].last_write_id = None;
+            Ok(answer)
+        });
+    }
+    let report = scene.client.sync().await.unwrap();
+    assert_eq!(report.applied, 4);
+    let pushed = sent(&scene.server);
+    assert_eq!(pushed, [vec![1, 2, 3, 4], vec![101, 102, 103], vec![201, 202], vec![301]]);
+}
+
+#[tokio::test]
+async fn a_refused_operation_holds_back_nothing_and_can_be_retried_or_discarded() {
+    let scene = Scene::set();
+    scene.queue(3);
+    let mut changes = scene.client.subscribe();
+    scene.server.on_push(|request| {
+        let mut answer = all_results(request, PushStatus::Applied);
+        for (index, reason) in [(0, PushReason::NotPermitted), (1, PushReason::UnknownItem)] {
+            answer.results[index].status = PushStatus::InvalidOp;
+            answer.results[index].reason = Some(reason);
+        }
+        Ok(answer)
+    });
+    let report = scene.client.sync().await.unwrap();
+    assert_eq!((report.applied, report.rejected), (1, 2));
+    assert!(matches!(changes.try_recv().unwrap(), ChangeEvent::Rejected { .. }));
+    let scene = scene.reopened();
+    assert_eq!(scene.names(), ["f2"]);
+    let rejected = scene.client.rejected(10).unwrap();
+    assert_eq!(rejected[0].reason, Some(PushReason::NotPermitted));
+    let again = scene.client.retry_rejected(&rejected[0].operation.op_id).unwrap();
+    assert_ne!(again, rejected[0].operation.op_id);
+    scene.client.discard_rejected(&rejected[1].operation.op_id).unwrap();
+    assert!(scene.client.discard_rejected(&rejected[1].operation.op_id).is_err());
+    assert_eq!(scene.names(), ["f0", "f2"]);
+    assert_eq!(scene.client.queue(10).unwrap()[1].state, QueuedState::Pending);
+    scene.client.sync().await.unwrap();
+    assert_eq!(sent(&scene.server)[1], [4], "a new operation with a new write id");
+}
+
+#[tokio::test]
+async fn an_outdated_operation_leaves_the_queue_and_the_application_is_told() {
+    let scene = Scene::set();
+    scene.queue(1);
+    let mut changes = scene.client.subscribe();
+    scene.server.on_push(|request| {
+        let mut answer = all_results(request, PushStatus::OutdatedOp);
+        answer.results[0].reason = Some(PushReason::Superseded);
+        Ok(answer)
+    });
+    scene.client.sync().await.unwrap();
+    let reason = Some(PushReason::Superseded);
+    assert!(
+        matches!(changes.try_recv().unwrap(), ChangeEvent::Outdated { reason: r, .. } if r == reason)
+    );
+    assert_eq!(scene.names(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_push_that_is_too_large_is_split_and_one_operation_that_is_goes_to_the_rejected_list() {
+    let scene = Scene::set();
+    scene.queue(4);
+    for _ in 0..3 {
+        scene.server.on_push(|_| Err(TransportError::TooLarge("4 MiB".into())));
+    }
+    let report = scene.client.sync().await.unwrap();
+    let sizes: Vec<usize> = sent(&scene.server).iter().map(Vec::len).collect();
+    assert_eq!(sizes, [4, 2, 1, 1, 2]);
+    assert_eq!((report.applied, report.rejected), (3, 1));
+    assert_eq!(scene.names(), ["f1", "f2", "f3"]);
+}
+
+#[tokio::test]
+async fn a_clock_that_ran_ahead_is_told_and_comes_back() {
+    let scene = Scene::set();
+    scene.queue(1);
+    let believed = Timestamp::from_millis(1_000).unwrap();
+    scene.server.on_push(move |request| {
+        let mut answer = all_results(request, PushStatus::Applied);
+        answer.results[0].authored_at = Some(believed);
+        Ok(answer)
+    });
+    scene.client.sync().await.unwrap();
+    assert!(scene.export().contains(r#""clock":{"last":"1970-01-01T00:00:01.000Z""#));
+}
+
+#[tokio::test]
+async fn a_cancelled_sync_loses_nothing() {
+    let scene = Scene::set();
+    scene.queue(700);
+    for _ in 0..20 {
+        let sync = scene.client.sync();
+        let _ = tokio::time::timeout(std::time::Duration::from_micros(300), sync).await;
+    }
+    scene.client.sync().await.unwrap();
+    let status = scene.client.status().unwrap();
+    assert_eq!((status.pending, status.acknowledged), (0, 700));
+    assert_eq!(scene.names().len(), 700);
+}
