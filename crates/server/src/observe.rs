@@ -95,14 +95,16 @@ pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
         span.in_scope(|| tracing::error!("a request panicked"));
         ApiError::internal().into_response()
     });
-    let code = finish_error(&mut response, &id, head_only);
+    let error = finish_error(&mut response, &id, head_only);
+    let code = error.as_ref().map(|error| error.code);
+    let reason = error.as_ref().and_then(|error| error.details.get("reason")?.as_str());
     if let Ok(value) = HeaderValue::from_str(&id.0) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     let (status, elapsed) = (response.status().as_u16(), started.elapsed());
     drop(in_flight);
     span.in_scope(|| {
-        tracing::info!(status, code, latency_us = elapsed.as_micros(), "answered");
+        tracing::info!(status, code, reason, latency_us = elapsed.as_micros(), "answered");
     });
     metrics::counter!(
         "vfs_sync_http_requests_total",
@@ -128,8 +130,8 @@ fn known(method: &Method) -> &'static str {
     }
 }
 
-/// Writes an error's body; answers with its code.
-fn finish_error(response: &mut Response, id: &RequestId, head_only: bool) -> Option<&'static str> {
+/// Writes an error's body; gives the error.
+fn finish_error(response: &mut Response, id: &RequestId, head_only: bool) -> Option<Arc<ApiError>> {
     let status = response.status();
     if !status.is_client_error() && !status.is_server_error() {
         return None;
@@ -144,7 +146,7 @@ fn finish_error(response: &mut Response, id: &RequestId, head_only: bool) -> Opt
         let body = serde_json::to_vec(&error.body(&id.0)).unwrap_or_default();
         *response.body_mut() = body.into();
     }
-    Some(error.code)
+    Some(error)
 }
 
 #[cfg(test)]

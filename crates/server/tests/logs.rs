@@ -73,6 +73,7 @@ async fn requests_are_logged_and_what_people_have_is_not() {
     assert_eq!(line["span"]["method"], "POST");
     assert_eq!(line["span"]["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
     assert!(text.contains("invalid_cursor") && text.contains("unauthorized"), "{text}");
+    assert!(text.contains(r#""reason":"malformed""#), "{text}");
     let ours: String =
         text.lines().filter(|line| line.contains("vfs_sync")).collect::<Vec<_>>().join("\n");
     assert!(!ours.contains("marker"), "{ours}");
