@@ -1,6 +1,7 @@
 //! How many operations a second a store takes and gives back, with no HTTP around it.
 //!
-//! `push_rate DATABASE [OPERATIONS]`: DATABASE is a path for SQLite or a `postgres://` URL.
+//! `push_rate DATABASE [OPERATIONS [CONNECTIONS]]`: DATABASE is a path for SQLite or a
+//! `postgres://` URL, OPERATIONS is for each connection.
 #![allow(clippy::print_stdout, reason = "a program that measures")]
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -102,5 +103,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     println!("pull: {:.0} entries/s", entries as f64 / begun.elapsed().as_secs_f64());
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    if let Some(peak) = status.lines().find(|line| line.starts_with("VmHWM")) {
+        println!("{peak}");
+    }
     Ok(())
 }

@@ -38,6 +38,10 @@ use writer::{Writer, contained};
 const READERS: usize = 4;
 /// How long another process may hold the database before a call gives up.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pages that the writer keeps: the upper part of its trees, and what it last wrote.
+const WRITER_CACHE_KIB: i64 = 32 * 1024;
+/// Pages that each reader keeps; a feed is read once, front to back.
+const READER_CACHE_KIB: i64 = 4 * 1024;
 /// Distinct statements that a connection keeps compiled: all there are.
 const STATEMENT_CACHE: usize = 128;
 
@@ -61,11 +65,11 @@ impl SqliteStore {
     /// [`StoreError::NewerSchema`] for a database of a newer version, others if it is no
     /// database or cannot be opened.
     pub fn open(path: &Path, now: Timestamp) -> Result<Self, StoreError> {
-        let mut connection = open_file(path)?;
+        let mut connection = open_file(path, WRITER_CACHE_KIB)?;
         migrations::migrate(&mut connection, now)?;
         let mut idle = Vec::with_capacity(READERS);
         for _ in 0..READERS {
-            let reader = open_file(path)?;
+            let reader = open_file(path, READER_CACHE_KIB)?;
             reader.pragma_update(None, "query_only", true)?;
             idle.push(reader);
         }
@@ -80,7 +84,7 @@ impl SqliteStore {
     /// [`StoreError`] if SQLite has no memory for it.
     pub fn open_in_memory(now: Timestamp) -> Result<Self, StoreError> {
         let mut connection = Connection::open_in_memory()?;
-        configure(&connection)?;
+        configure(&connection, WRITER_CACHE_KIB)?;
         migrations::migrate(&mut connection, now)?;
         Ok(Self { writer: Writer::start(connection)?, readers: None })
     }
@@ -91,7 +95,7 @@ impl SqliteStore {
     /// # Errors
     /// As [`SqliteStore::open`].
     pub fn migrate(path: &Path, now: Timestamp) -> Result<i64, StoreError> {
-        migrations::migrate(&mut open_file(path)?, now)
+        migrations::migrate(&mut open_file(path, WRITER_CACHE_KIB)?, now)
     }
 
     async fn read<T: Send + 'static>(
@@ -128,10 +132,10 @@ fn read_snapshot<T>(
     answer
 }
 
-fn open_file(path: &Path) -> Result<Connection, StoreError> {
+fn open_file(path: &Path, cache_kib: i64) -> Result<Connection, StoreError> {
     let open = || {
         let connection = Connection::open(path)?;
-        configure(&connection)?;
+        configure(&connection, cache_kib)?;
         Ok(connection)
     };
     open().map_err(|error: StoreError| match error {
@@ -143,7 +147,7 @@ fn open_file(path: &Path) -> Result<Connection, StoreError> {
     })
 }
 
-fn configure(connection: &Connection) -> Result<(), StoreError> {
+fn configure(connection: &Connection, cache_kib: i64) -> Result<(), StoreError> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
     // The log is written page by page: half as many of them are half as many writes.
@@ -152,8 +156,7 @@ fn configure(connection: &Connection) -> Result<(), StoreError> {
     // An acknowledged push survives a power cut.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
-    connection.pragma_update(None, "cache_size", -32_768)?;
-    connection.pragma_update(None, "mmap_size", 256 << 20)?;
+    connection.pragma_update(None, "cache_size", -cache_kib)?;
     connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
     // The log's file does not stay as large as its busiest moment made it.
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;

@@ -121,6 +121,34 @@ pub(crate) async fn a_new_epoch_refuses_every_position_before_it(scene: Scene) {
     assert!(next > epoch, "a clock that stepped back");
 }
 
+pub(crate) async fn a_new_epoch_amid_pushes_is_every_feeds(scene: Scene) {
+    use vfs_sync_core::cursor::Position;
+    let scene = std::sync::Arc::new(scene);
+    let writers: Vec<_> = (0..4)
+        .map(|writer| {
+            let scene = scene.clone();
+            tokio::spawn(async move {
+                for n in 0..10 {
+                    let who = format!("user-{writer}-{n}");
+                    scene.apply_as(&who, "laptop", vec![folder(1, &who)]).await;
+                }
+            })
+        })
+        .collect();
+    let mut epoch = None;
+    for _ in 0..5 {
+        epoch = Some(scene.store.new_epoch(scene.now()).await.unwrap());
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    for who in (0..4).flat_map(|writer| (0..10).map(move |n| format!("user-{writer}-{n}"))) {
+        let entries = scene.settle_as(&who, None, 500).await;
+        let position = Position::parse(&cursor_of(&entries[0]).change_id).unwrap();
+        assert_eq!(Some(position.epoch), epoch, "{who}");
+    }
+}
+
 pub(crate) async fn six_hundred_replicas_leave_room_for_ones_own(scene: Scene) {
     for n in 0..600 {
         let name = format!("r{n:03}");

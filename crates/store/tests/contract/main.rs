@@ -63,6 +63,7 @@ mod every {
             a_page_ends_early_at_4_mib
             a_cursor_that_cannot_be_served_is_refused
             a_new_epoch_refuses_every_position_before_it
+            a_new_epoch_amid_pushes_is_every_feeds
             six_hundred_replicas_leave_room_for_ones_own;
         pushes:
             a_retry_after_a_lost_answer_is_already_applied
