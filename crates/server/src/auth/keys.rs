@@ -42,7 +42,10 @@ impl KeySet {
         let (algorithm, verifier) = candidates
             .into_iter()
             .find_map(|(algorithm, key)| Some((algorithm, key.ok()?)))
-            .ok_or("it is no PEM file of an Ed25519, P-256 or RSA public key")?;
+            .filter(|(algorithm, key)| is_strong(*algorithm, key))
+            .ok_or(
+                "it is no PEM file of a public key: Ed25519, P-256, or RSA of at least 2048 bits",
+            )?;
         match only {
             Some(only) if only != algorithm => Err(format!(
                 "its key is for {}, and VFS_SYNC_JWT_ALGORITHM says {}",
@@ -86,6 +89,18 @@ impl KeySet {
         });
         let first = fitting.next()?;
         (id.is_some() || fitting.next().is_none()).then_some(first)
+    }
+}
+
+/// Whether a PEM's key is of the curve, or the size, that its algorithm takes.
+fn is_strong(algorithm: Algorithm, key: &DecodingKey) -> bool {
+    let length = key.try_get_as_bytes().map_or(0, <[u8]>::len);
+    match algorithm {
+        // A point: a byte that says so, and two numbers of 256 bits.
+        Algorithm::Es256 => length == 65,
+        // The modulus, and what wraps it.
+        Algorithm::Rs256 => length > MIN_RSA_MODULUS_BYTES,
+        Algorithm::EdDsa | Algorithm::Hs256 => true,
     }
 }
 

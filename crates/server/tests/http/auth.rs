@@ -334,12 +334,16 @@ async fn keys_that_cannot_be_trusted_are_left_out_of_a_set() {
 }
 
 #[tokio::test]
-async fn a_key_file_that_is_none_is_named() {
+async fn a_key_file_that_cannot_be_trusted_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("key.pem");
-    std::fs::write(&path, "no key").unwrap();
-    for source in [KeySource::PublicKeyFile(path.clone()), KeySource::JwksFile(path.clone())] {
-        let error = Authenticator::load(&AuthConfig::new(source)).await.unwrap_err().to_string();
-        assert!(error.contains("key.pem"), "{error}");
+    let short: &[u8] = include_bytes!("../keys/rsa-1024.pub.pem");
+    let other_curve: &[u8] = include_bytes!("../keys/p384.pub.pem");
+    for bytes in [b"no key", short, other_curve, b""] {
+        std::fs::write(&path, bytes).unwrap();
+        for source in [KeySource::PublicKeyFile(path.clone()), KeySource::JwksFile(path.clone())] {
+            let error = Authenticator::load(&AuthConfig::new(source)).await.unwrap_err();
+            assert!(error.to_string().contains("key.pem"), "{error}");
+        }
     }
 }
