@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use vfs_sync_blobs::ObjectBlobs;
+use vfs_sync_blobs::{BlobError, BlobStore as _, ObjectBlobs};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_server::auth::{AuthConfig, AuthConfigError, Authenticator};
 use vfs_sync_server::{Clock as _, Server, SystemClock};
@@ -133,9 +133,11 @@ pub(crate) async fn bind(setup: Setup) -> Result<Bound> {
         None => (None, None),
     };
     let store = vfs_sync_store::open(&setup.database, now()).await.map_err(store_failure)?;
-    let blobs = ObjectBlobs::directory(setup.data.join(BLOBS_DIRECTORY)).map_err(|error| {
+    let unusable = |error: BlobError| {
         Failure::failed(format!("cannot keep contents in {}: {error}", setup.data.display()))
-    })?;
+    };
+    let blobs = ObjectBlobs::directory(setup.data.join(BLOBS_DIRECTORY)).map_err(unusable)?;
+    blobs.probe().await.map_err(unusable)?;
     let server = Server::builder(store, Arc::new(blobs), keys).build();
     Ok(Bound { server, listener, admin, address, admin_address })
 }
