@@ -10,6 +10,7 @@ mod pushes;
 mod reconcile;
 mod retention;
 mod scene;
+mod views;
 
 use std::sync::Arc;
 
@@ -121,5 +122,7 @@ mod kept {
         plans:
             no_statement_reads_a_table_whole
             writers_across_realms_never_dead_lock;
+        views:
+            replicas_at_any_lag_see_what_the_rows_say;
     }
 }
