@@ -79,6 +79,11 @@ pub(crate) fn folder(client: &SyncClient, path: &str) -> Result<Place> {
     Err(Failure::failed(format!("{path} is a file, not a folder")))
 }
 
+/// Where an item is, from the top.
+pub(crate) fn of(client: &SyncClient, item: &ItemId) -> Result<String, ClientError> {
+    Ok(format!("/{}", client.path_of(item)?.trim_start_matches('/')))
+}
+
 /// A path's last name, and what is before it.
 pub(crate) fn split(path: &str) -> Option<(&str, &str)> {
     let path = path.trim_end_matches('/');

@@ -73,7 +73,7 @@ pub(super) fn mv(global: &Global, args: FromTo, output: Output) -> Result<()> {
     if node.name.as_ref() != Some(&name) {
         client.rename(&node.id, name)?;
     }
-    let path = client.path_of(&node.id)?;
+    let path = path::of(&client, &node.id)?;
     output.say(format_args!("{} -> {}", Safe(&args.from), Safe(&path)))?;
     output.json(&json!({ "id": node.id, "from": args.from, "path": path }))
 }
@@ -115,7 +115,7 @@ pub(super) async fn cp(
     };
     let copy =
         client.copy(&node.id, parent.id(), name).map_err(|error| impossible(error, &args))?;
-    let path = client.path_of(&copy)?;
+    let path = path::of(&client, &copy)?;
     output.say(format_args!("{} copied to {}", Safe(&args.from), Safe(&path)))?;
     output.json(&json!({ "id": copy, "from": args.from, "path": path, "fetched": fetched }))
 }

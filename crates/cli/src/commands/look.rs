@@ -166,5 +166,5 @@ fn places(client: &SyncClient, node: &Node) -> Result<Vec<String>> {
     if parents.is_empty() {
         return Ok(vec!["/".to_owned()]);
     }
-    parents.iter().map(|parent| Ok(client.path_of(parent)?)).collect()
+    parents.iter().map(|parent| Ok(path::of(client, parent)?)).collect()
 }

@@ -8,7 +8,7 @@ use vfs_sync_core::op::Operation;
 use crate::args::{Global, Limit, Rejected, RejectedAction, Which};
 use crate::error::{Failure, Result};
 use crate::output::{Output, table, table_text};
-use crate::replica;
+use crate::{path, replica};
 use crate::safe::safe;
 
 /// The greatest list that is asked for at once, where all is meant.
@@ -25,7 +25,7 @@ fn operation_type(operation: &Operation) -> String {
 
 /// Where the item is, or its id if it is nowhere.
 fn place(client: &SyncClient, operation: &Operation) -> String {
-    safe(&client.path_of(&operation.item_id).unwrap_or_else(|_| operation.item_id.to_string()))
+    safe(&path::of(client, &operation.item_id).unwrap_or_else(|_| operation.item_id.to_string()))
 }
 
 pub(super) fn queue(global: &Global, args: Limit, output: Output) -> Result<()> {

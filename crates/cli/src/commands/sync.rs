@@ -12,7 +12,7 @@ use vfs_sync_core::id::ItemId;
 use crate::args::{Global, Sync};
 use crate::error::{Failure, Kind, Result};
 use crate::output::{self, Output, bytes_text, count_text};
-use crate::replica;
+use crate::{path, replica};
 use crate::safe::safe;
 use crate::stop;
 
@@ -122,7 +122,7 @@ async fn watch(client: &SyncClient, output: Output, stop: &CancellationToken) ->
 }
 
 fn tell(client: &SyncClient, output: Output, change: &ChangeEvent) -> Result<()> {
-    let path = |item: &ItemId| client.path_of(item).ok();
+    let path = |item: &ItemId| path::of(client, item).ok();
     let line = |what: &str, item: &ItemId, more: Value| {
         let path = path(item);
         output.json(&json!({ "event": what, "itemId": item, "path": path, "more": more }))?;

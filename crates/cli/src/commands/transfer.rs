@@ -109,7 +109,7 @@ fn finish(output: Output, interrupted: bool, problems: &Problems) -> Result<()> 
     }
     match problems.failures() {
         0 => Ok(()),
-        count => Err(Failure::new(Kind::Partial, format!("{count} were left out, see above"))),
+        count => Err(Failure::new(Kind::Partial, format!("{count} entries were left out: see what was reported"))),
     }
 }
 
@@ -312,7 +312,7 @@ pub(super) fn put(
         }
     };
     batch.commit()?;
-    let path = client.path_of(&id)?;
+    let path = path::of(&client, &id)?;
     output.say(format_args!("{} ({})", Safe(&path), bytes_text(stored.size)))?;
     output.json(&json!({
         "id": id, "path": path, "created": there.is_none(),

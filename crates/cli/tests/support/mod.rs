@@ -1,0 +1,202 @@
+//! The built binary in directories of its own.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+pub const SECRET: &str = "a secret of the tests that is long enough";
+
+/// What a run of the binary gave.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// Fails unless the exit code is `code`.
+    #[track_caller]
+    pub fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "{self:#?}");
+        self
+    }
+
+    #[track_caller]
+    pub fn says(self, text: &str) -> Self {
+        let said = self.stdout.contains(text) || self.stderr.contains(text);
+        assert!(said, "{text:?} is not in {self:#?}");
+        self
+    }
+}
+
+/// A directory with a user's files, replicas and perhaps a server in it.
+pub struct Scene {
+    pub dir: tempfile::TempDir,
+    server: Option<Child>,
+    url: String,
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        self.stop_server();
+    }
+}
+
+impl Scene {
+    /// Without a server: what is sent goes nowhere.
+    pub fn offline() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self { dir, server: None, url: "http://127.0.0.1:9".to_owned() }
+    }
+
+    pub fn with_server() -> Self {
+        let mut scene = Self::offline();
+        scene.start_server("127.0.0.1:0");
+        scene
+    }
+
+    /// Serves at `listen` over the scene's own data.
+    pub fn start_server(&mut self, listen: &str) {
+        let mut server = self
+            .command()
+            .args(["--json", "serve", "--listen", listen, "--data"])
+            .arg(self.path("server"))
+            .env("RUST_LOG", "off")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let event: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(event["event"], "listening");
+        self.url = event["url"].as_str().unwrap().to_owned();
+        self.server = Some(server);
+    }
+
+    pub fn stop_server(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Sends SIGTERM to the server; gives its exit code.
+    pub fn terminate_server(&mut self) -> i32 {
+        let mut server = self.server.take().unwrap();
+        signal(&server, "TERM");
+        server.wait().unwrap().code().unwrap()
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vfs-sync"));
+        command.current_dir(self.dir.path());
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("VFS_") || name == "RUST_LOG" {
+                command.env_remove(name);
+            }
+        }
+        command.env("VFS_SYNC_JWT_SECRET", SECRET).env("XDG_DATA_HOME", self.path("xdg"));
+        command
+    }
+
+    /// Runs the binary to its end.
+    pub fn run<A: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Ran {
+        finish(self.command().args(args).stdin(Stdio::null()), None)
+    }
+
+    /// Runs the binary with something on standard input.
+    pub fn run_with_input(&self, args: &[&str], input: &[u8]) -> Ran {
+        finish(self.command().args(args).stdin(Stdio::piped()), Some(input))
+    }
+
+    /// Runs a command on the replica `name`.
+    pub fn on(&self, name: &str, args: &[&str]) -> Ran {
+        self.run(["--replica", name].iter().chain(args))
+    }
+
+    pub fn token(&self, user: &str) -> String {
+        self.run(["token", "--user", user]).expect(0).stdout.trim().to_owned()
+    }
+
+    /// Makes the replica `name` for alice.
+    pub fn replica(&self, name: &str) {
+        let file = self.path("token");
+        if !file.exists() {
+            std::fs::write(&file, self.token("alice")).unwrap();
+        }
+        self.on(name, &["init", "--server", &self.url, "--token-file", "token"]).expect(0);
+    }
+
+    /// Writes a file, with the folders on the way.
+    pub fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap()
+    }
+}
+
+fn finish(command: &mut Command, input: Option<&[u8]>) -> Ran {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    if let Some(input) = input {
+        child.stdin.take().unwrap().write_all(input).unwrap();
+    }
+    let output = child.wait_with_output().unwrap();
+    Ran {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Sends a signal, as a terminal or an operator does.
+pub fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status();
+    assert!(sent.unwrap().success());
+}
+
+/// What is in a directory: for each path its type, permission bits, time and bytes.
+pub fn tree_of(top: &Path) -> Vec<(PathBuf, String)> {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let mut entries = Vec::new();
+    let mut folders = vec![PathBuf::new()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(top.join(&folder)).unwrap() {
+            let entry = entry.unwrap();
+            let path = folder.join(entry.file_name());
+            let metadata = entry.path().symlink_metadata().unwrap();
+            let mode = metadata.permissions().mode() & 0o777;
+            let what = if metadata.is_dir() {
+                folders.push(path.clone());
+                format!("folder {mode:o}")
+            } else {
+                let millis = metadata.mtime() * 1_000 + metadata.mtime_nsec() / 1_000_000;
+                format!("file {mode:o} {millis} {:?}", std::fs::read(entry.path()).unwrap())
+            };
+            entries.push((path, what));
+        }
+    }
+    entries.sort();
+    entries
+}

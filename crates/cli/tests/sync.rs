@@ -1,0 +1,124 @@
+//! Replicas and a server, as separate processes.
+
+mod support;
+
+use support::{Scene, tree_of};
+
+#[test]
+fn a_tree_goes_through_the_server_and_comes_out_the_same() {
+    let scene = Scene::with_server();
+    scene.write("d/a/b/deep.txt", "deep");
+    scene.write("d/odd \u{1b}[31m", "odd");
+    scene.write("d/large", vec![7; 3_000_000]);
+    std::fs::create_dir_all(scene.path("d/empty/inner")).unwrap();
+    scene.replica("one");
+    scene.replica("two");
+    scene.on("one", &["import", "d"]).expect(0);
+    scene.on("one", &["sync"]).expect(0);
+    scene.on("two", &["sync"]).expect(0);
+    scene.on("two", &["export", "out"]).expect(0);
+    assert_eq!(tree_of(&scene.path("out")), tree_of(&scene.path("d")));
+    let quiet = scene.on("one", &["--json", "sync"]).expect(0).json();
+    let quiet_again = scene.on("one", &["--json", "sync"]).expect(0).json();
+    assert_eq!((&quiet["applied"], &quiet_again["pulled"]), (&0.into(), &0.into()));
+    let status = scene.on("one", &["--json", "status", "--server"]).expect(0).json();
+    assert_eq!((&status["pending"], &status["uploads"]), (&0.into(), &0.into()));
+    assert_eq!(status["serverState"]["feedHead"], status["cursor"]);
+}
+
+#[test]
+fn edits_on_both_sides_meet() {
+    let scene = Scene::with_server();
+    scene.write("d/left/l", "l");
+    scene.write("d/right/r", "r");
+    scene.write("d/name", "text");
+    scene.replica("one");
+    scene.replica("two");
+    scene.on("one", &["import", "d"]).expect(0);
+    scene.on("one", &["sync"]).expect(0);
+    scene.on("two", &["sync"]).expect(0);
+    scene.on("one", &["mv", "/left", "/right"]).expect(0);
+    scene.on("two", &["mv", "/right", "/left"]).expect(0);
+    scene.on("one", &["mv", "/name", "/renamed"]).expect(0);
+    scene.run_with_input(&["--replica", "two", "put", "-", "/name"], b"rewritten").expect(0);
+    for _ in 0..2 {
+        scene.on("one", &["sync"]).expect(0);
+        scene.on("two", &["sync"]).expect(0);
+    }
+    scene.on("one", &["sync"]).expect(0);
+    scene.on("one", &["export", "out-one"]).expect(0);
+    scene.on("two", &["export", "out-two"]).expect(0);
+    assert_eq!(tree_of(&scene.path("out-one")), tree_of(&scene.path("out-two")));
+    assert_eq!(scene.read("out-one/renamed"), "rewritten");
+}
+
+#[test]
+fn without_a_server_edits_wait_in_the_queue() {
+    let mut scene = Scene::with_server();
+    scene.replica("one");
+    let address = scene.url().trim_start_matches("http://").to_owned();
+    assert_eq!(scene.terminate_server(), 0, "SIGTERM ends it gracefully");
+    scene.on("one", &["mkdir", "/made offline"]).expect(0);
+    scene.on("one", &["sync"]).expect(4).says("vfs-sync sync");
+    scene.on("one", &["queue"]).expect(0).says("made offline");
+    scene.start_server(&address);
+    scene.on("one", &["sync"]).expect(0);
+    scene.on("one", &["queue"]).expect(0).says("nothing waits");
+}
+
+#[test]
+fn a_token_that_the_server_does_not_take_is_exit_code_4() {
+    let scene = Scene::with_server();
+    scene.replica("one");
+    scene.on("one", &["mkdir", "/a"]).expect(0);
+    let good = scene.read("token");
+    scene.write("token", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.bm8");
+    scene.on("one", &["sync"]).expect(4).says("VFS_SYNC_TOKEN");
+    scene.write("token", "");
+    scene.on("one", &["sync"]).expect(4).says("no token in it");
+    std::fs::remove_file(scene.path("token")).unwrap();
+    scene.on("one", &["sync"]).expect(4).says("cannot read");
+    scene.write("token", good);
+    scene.on("one", &["sync"]).expect(0);
+}
+
+#[test]
+fn a_new_epoch_rebuilds_every_replica_once() {
+    let mut scene = Scene::with_server();
+    let address = scene.url().trim_start_matches("http://").to_owned();
+    scene.replica("one");
+    scene.on("one", &["mkdir", "/a"]).expect(0);
+    scene.on("one", &["sync"]).expect(0);
+    assert_eq!(scene.terminate_server(), 0);
+    scene.run(["admin", "new-epoch", "--data", "server"]).expect(0);
+    scene.start_server(&address);
+    scene.on("one", &["mkdir", "/b"]).expect(0);
+    scene.on("one", &["sync", "--no-rematerialise"]).expect(3).says("rematerialise");
+    let report = scene.on("one", &["--json", "sync"]).expect(0).json();
+    assert_eq!(report["rematerialised"], true);
+    let names = scene.on("one", &["ls"]).expect(0).stdout;
+    assert_eq!(names, "a/\nb/\n");
+    let report = scene.on("one", &["--json", "sync"]).expect(0).json();
+    assert_eq!(report["rematerialised"], false);
+}
+
+#[test]
+fn watching_tells_what_others_did_and_ends_at_ctrl_c() {
+    use std::io::{BufRead as _, BufReader};
+    let scene = Scene::with_server();
+    scene.replica("one");
+    scene.replica("two");
+    let mut command = scene.command();
+    command.args(["--replica", "two", "--json", "sync", "--watch", "--interval", "1"]);
+    let mut watch = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    scene.on("one", &["mkdir", "/seen from afar"]).expect(0);
+    scene.on("one", &["sync"]).expect(0);
+    let lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let mut paths = lines.map(|line| {
+        let event: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
+        event["path"].clone()
+    });
+    assert!(paths.any(|path| path == "/seen from afar"));
+    support::signal(&watch, "INT");
+    assert_eq!(watch.wait().unwrap().code(), Some(0));
+}
