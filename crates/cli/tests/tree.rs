@@ -269,7 +269,7 @@ fn a_state_that_is_exported_can_be_hydrated_and_redacted() {
 #[test]
 fn an_import_that_is_stopped_or_killed_goes_on_where_it_was() {
     let scene = Scene::offline();
-    for number in 0..3_000 {
+    for number in 0..1_000 {
         scene.write(&format!("d/{}/{number}", number % 50), number.to_string());
     }
     scene.replica("r");

@@ -77,7 +77,7 @@ pub(super) fn ls(global: &Global, args: Ls, output: Output) -> Result<()> {
             type_text(node),
             metadata::mode(node).map_or("-".to_owned(), |mode| format!("{mode:04o}")),
             node.content.as_ref().map_or("-".to_owned(), |content| count_text(content.size)),
-            metadata::mtime(node).map_or("-".to_owned(), |mtime| mtime.to_string()),
+            metadata::mtime(node).to_string(),
             if node.pending { "*" } else { "" }.to_owned(),
             shown(name, node),
         ]);

@@ -34,8 +34,9 @@ pub(super) async fn serve(args: Serve, output: Output, stop: CancellationToken) 
         }
     }
     server.serve(listener, admin, stop.cancelled_owned()).await;
-    output.json(&json!({ "event": "stopped" }))?;
-    output.say("stopped")
+    // It has stopped well, whether or not anybody still reads that.
+    let _ = output.json(&json!({ "event": "stopped" })).and_then(|()| output.say("stopped"));
+    Ok(())
 }
 
 pub(super) fn token(args: Token, output: Output) -> Result<()> {

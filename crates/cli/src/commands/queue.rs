@@ -8,8 +8,8 @@ use vfs_sync_core::op::Operation;
 use crate::args::{Global, Limit, Rejected, RejectedAction, Which};
 use crate::error::{Failure, Result};
 use crate::output::{Output, table, table_text};
-use crate::{path, replica};
 use crate::safe::safe;
+use crate::{path, replica};
 
 /// The greatest list that is asked for at once, where all is meant.
 const ALL: usize = 1_000_000;

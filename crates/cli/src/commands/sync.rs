@@ -12,9 +12,9 @@ use vfs_sync_core::id::ItemId;
 use crate::args::{Global, Sync};
 use crate::error::{Failure, Kind, Result};
 use crate::output::{self, Output, bytes_text, count_text};
-use crate::{path, replica};
 use crate::safe::safe;
 use crate::stop;
+use crate::{path, replica};
 
 /// A report as JSON.
 pub(crate) fn report_json(report: &SyncReport) -> Value {

@@ -109,7 +109,10 @@ fn finish(output: Output, interrupted: bool, problems: &Problems) -> Result<()> 
     }
     match problems.failures() {
         0 => Ok(()),
-        count => Err(Failure::new(Kind::Partial, format!("{count} entries were left out: see what was reported"))),
+        count => Err(Failure::new(
+            Kind::Partial,
+            format!("{count} entries were left out: see what was reported"),
+        )),
     }
 }
 
@@ -204,7 +207,7 @@ pub(super) async fn get(
         .map_err(Failure::io(what()))?;
     copy_out(&content, &mut temporary, false, &stop)?;
     let mode = metadata::mode(&node).unwrap_or(0o644);
-    set_mode_and_mtime(temporary.as_file(), Some(mode), metadata::mtime(&node))
+    set_mode_and_mtime(temporary.as_file(), Some(mode), Some(metadata::mtime(&node)))
         .map_err(Failure::io(what()))?;
     let placed = if args.force {
         temporary.persist(&file).map(drop)

@@ -9,7 +9,7 @@ use vfs_sync_core::time::Timestamp;
 
 use crate::fs::root::set_mode_and_mtime;
 
-const FOLDERS: u64 = 200;
+const FOLDERS: u64 = 120;
 const FILES_IN_FOLDER: u64 = 20;
 const DEPTH: usize = 60;
 

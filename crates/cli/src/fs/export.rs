@@ -273,7 +273,7 @@ impl Export<'_> {
         let wanted = Wanted {
             size: content.size,
             digest: content.digest,
-            mtime: metadata::mtime(node),
+            mtime: Some(metadata::mtime(node)),
             mode: metadata::mode(node),
         };
         let write = |name, replace| ToWrite { name, item: node.id.clone(), wanted, replace };

@@ -105,6 +105,7 @@ pub(crate) fn import(
         options,
         stop,
         batch: client.batch(),
+        batch_contents: 0,
         batch_bytes: 0,
         report: ImportReport::default(),
     };
@@ -128,6 +129,7 @@ struct Import<'a> {
     options: ImportOptions,
     stop: &'a CancellationToken,
     batch: Batch<'a>,
+    batch_contents: usize,
     batch_bytes: u64,
     report: ImportReport,
 }
@@ -236,7 +238,7 @@ impl Import<'_> {
     ) -> Result<()> {
         if let Some(node) = node
             && !self.options.checksum
-            && metadata::mtime(node) == Some(seen.stat.mtime)
+            && metadata::mtime(node) == seen.stat.mtime
             && node.content.as_ref().is_some_and(|content| content.size == seen.stat.size)
         {
             return self.only_metadata(node, seen);
@@ -320,8 +322,7 @@ impl Import<'_> {
         match self.take_bytes(place, node, &seen, &mut reader) {
             Ok(()) => self.commit().map(|()| None),
             Err(failure) => {
-                self.batch = self.client.batch();
-                self.batch_bytes = 0;
+                self.drop_batch();
                 reader.cut().map_or(Err(failure), |cut| Ok(Some(cut)))
             }
         }
@@ -355,6 +356,7 @@ impl Import<'_> {
         };
         self.report.bytes += size;
         self.batch_bytes += size;
+        self.batch_contents += 1;
         match created {
             true => self.report.files_created += 1,
             false => self.report.contents_changed += 1,
@@ -384,19 +386,27 @@ impl Import<'_> {
     }
 
     fn commit_if_full(&mut self) -> Result<()> {
-        if self.batch.len() >= BATCH_OPERATIONS || self.batch_bytes >= BATCH_BYTES {
+        let work = self.batch.len().max(self.batch_contents);
+        if work >= BATCH_OPERATIONS || self.batch_bytes >= BATCH_BYTES {
             self.commit()?;
         }
         Ok(())
     }
 
     fn commit(&mut self) -> Result<()> {
-        let batch = std::mem::replace(&mut self.batch, self.client.batch());
-        self.batch_bytes = 0;
-        if !self.options.dry_run && !batch.is_empty() {
+        let work = self.batch.len() + self.batch_contents;
+        let batch = self.drop_batch();
+        if !self.options.dry_run && work > 0 {
             batch.commit()?;
         }
         Ok(())
+    }
+
+    /// Begins a new batch; gives the one before.
+    fn drop_batch(&mut self) -> Batch<'_> {
+        self.batch_contents = 0;
+        self.batch_bytes = 0;
+        std::mem::replace(&mut self.batch, self.client.batch())
     }
 
     fn problem(&mut self, problem: Problem) {

@@ -11,9 +11,11 @@ use super::root::{Kind, Stat};
 const MTIME: &str = "mtime";
 const MODE: &str = "mode";
 
-/// The time that an item's file had, if one is there and is one.
-pub(crate) fn mtime(node: &Node) -> Option<Timestamp> {
-    Timestamp::parse(node.metadata.get(MTIME)?.as_str()?).ok()
+/// The time of an item's file: what it says, or when the item was made, which is the same on
+/// every replica.
+pub(crate) fn mtime(node: &Node) -> Timestamp {
+    let said = node.metadata.get(MTIME).and_then(Value::as_str);
+    said.and_then(|text| Timestamp::parse(text).ok()).unwrap_or(node.created_at)
 }
 
 /// The permission bits that an item's file had, if they are there and are some.
@@ -26,7 +28,7 @@ pub(crate) fn mode(node: &Node) -> Option<u32> {
 /// does not travel: it changes with every file in it.
 pub(crate) fn change(node: Option<&Node>, stat: &Stat) -> MetadataChange {
     let mut change = MetadataChange::new();
-    if stat.kind == Kind::File && node.and_then(mtime) != Some(stat.mtime) {
+    if stat.kind == Kind::File && node.map(mtime) != Some(stat.mtime) {
         change.push((MTIME.to_owned(), Some(Value::from(stat.mtime.to_string()))));
     }
     if node.and_then(mode) != Some(stat.mode) {

@@ -8,30 +8,30 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-pub const SECRET: &str = "a secret of the tests that is long enough";
+pub(crate) const SECRET: &str = "a secret of the tests that is long enough";
 
 /// What a run of the binary gave.
 #[derive(Debug)]
-pub struct Ran {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Ran {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
     /// Fails unless the exit code is `code`.
     #[track_caller]
-    pub fn expect(self, code: i32) -> Self {
+    pub(crate) fn expect(self, code: i32) -> Self {
         assert_eq!(self.code, code, "{self:#?}");
         self
     }
 
     #[track_caller]
-    pub fn says(self, text: &str) -> Self {
+    pub(crate) fn says(self, text: &str) -> Self {
         let said = self.stdout.contains(text) || self.stderr.contains(text);
         assert!(said, "{text:?} is not in {self:#?}");
         self
@@ -39,8 +39,8 @@ impl Ran {
 }
 
 /// A directory with a user's files, replicas and perhaps a server in it.
-pub struct Scene {
-    pub dir: tempfile::TempDir,
+pub(crate) struct Scene {
+    pub(crate) dir: tempfile::TempDir,
     server: Option<Child>,
     url: String,
 }
@@ -53,19 +53,19 @@ impl Drop for Scene {
 
 impl Scene {
     /// Without a server: what is sent goes nowhere.
-    pub fn offline() -> Self {
+    pub(crate) fn offline() -> Self {
         let dir = tempfile::tempdir().unwrap();
         Self { dir, server: None, url: "http://127.0.0.1:9".to_owned() }
     }
 
-    pub fn with_server() -> Self {
+    pub(crate) fn with_server() -> Self {
         let mut scene = Self::offline();
         scene.start_server("127.0.0.1:0");
         scene
     }
 
     /// Serves at `listen` over the scene's own data.
-    pub fn start_server(&mut self, listen: &str) {
+    pub(crate) fn start_server(&mut self, listen: &str) {
         let mut server = self
             .command()
             .args(["--json", "serve", "--listen", listen, "--data"])
@@ -82,29 +82,29 @@ impl Scene {
         self.server = Some(server);
     }
 
-    pub fn stop_server(&mut self) {
+    pub(crate) fn stop_server(&mut self) {
         if let Some(mut server) = self.server.take() {
             let _ = server.kill();
             let _ = server.wait();
         }
     }
 
-    pub fn url(&self) -> &str {
+    pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
     /// Sends SIGTERM to the server; gives its exit code.
-    pub fn terminate_server(&mut self) -> i32 {
+    pub(crate) fn terminate_server(&mut self) -> i32 {
         let mut server = self.server.take().unwrap();
         signal(&server, "TERM");
         server.wait().unwrap().code().unwrap()
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    pub fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vfs-sync"));
         command.current_dir(self.dir.path());
         for (name, _) in std::env::vars_os() {
@@ -117,26 +117,26 @@ impl Scene {
     }
 
     /// Runs the binary to its end.
-    pub fn run<A: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Ran {
+    pub(crate) fn run<A: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Ran {
         finish(self.command().args(args).stdin(Stdio::null()), None)
     }
 
     /// Runs the binary with something on standard input.
-    pub fn run_with_input(&self, args: &[&str], input: &[u8]) -> Ran {
+    pub(crate) fn run_with_input(&self, args: &[&str], input: &[u8]) -> Ran {
         finish(self.command().args(args).stdin(Stdio::piped()), Some(input))
     }
 
     /// Runs a command on the replica `name`.
-    pub fn on(&self, name: &str, args: &[&str]) -> Ran {
+    pub(crate) fn on(&self, name: &str, args: &[&str]) -> Ran {
         self.run(["--replica", name].iter().chain(args))
     }
 
-    pub fn token(&self, user: &str) -> String {
+    pub(crate) fn token(&self, user: &str) -> String {
         self.run(["token", "--user", user]).expect(0).stdout.trim().to_owned()
     }
 
     /// Makes the replica `name` for alice.
-    pub fn replica(&self, name: &str) {
+    pub(crate) fn replica(&self, name: &str) {
         let file = self.path("token");
         if !file.exists() {
             std::fs::write(&file, self.token("alice")).unwrap();
@@ -145,14 +145,14 @@ impl Scene {
     }
 
     /// Writes a file, with the folders on the way.
-    pub fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, text).unwrap();
         path
     }
 
-    pub fn read(&self, name: &str) -> String {
+    pub(crate) fn read(&self, name: &str) -> String {
         std::fs::read_to_string(self.path(name)).unwrap()
     }
 }
@@ -171,13 +171,13 @@ fn finish(command: &mut Command, input: Option<&[u8]>) -> Ran {
 }
 
 /// Sends a signal, as a terminal or an operator does.
-pub fn signal(child: &Child, name: &str) {
+pub(crate) fn signal(child: &Child, name: &str) {
     let sent = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status();
     assert!(sent.unwrap().success());
 }
 
 /// What is in a directory: for each path its type, permission bits, time and bytes.
-pub fn tree_of(top: &Path) -> Vec<(PathBuf, String)> {
+pub(crate) fn tree_of(top: &Path) -> Vec<(PathBuf, String)> {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
     let mut entries = Vec::new();
     let mut folders = vec![PathBuf::new()];
