@@ -1,7 +1,7 @@
 //! What a command ends with when it does not succeed: a kind, a sentence, the next step.
 
 use serde::Serialize;
-use vfs_sync_client::{ClientError, TransportError};
+use vfs_sync_client::{ClientError, TransportError, Violation};
 
 use crate::safe::safe;
 
@@ -132,16 +132,25 @@ impl Failure {
 const TRIAGE: &str = "keep what `vfs-sync state export` gives, then try once more; see \
                       docs/protocol.md for what the guardrail watches";
 
+const REBUILD: &str = "rebuild the replica with `vfs-sync rematerialise`; what waits in the queue \
+                       is kept";
+
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let message = error.to_string();
         let of = |kind| Self::new(kind, message.clone());
         match error {
-            ClientError::Violation(violation) => Self {
-                signature: Some(violation.signature()),
-                details: violation.details(),
-                ..Self::new(Kind::Guardrail, violation.message()).hint(TRIAGE)
-            },
+            ClientError::Violation(violation) => {
+                let hint = match &*violation {
+                    Violation::PullRematerializationRequired { .. } => REBUILD,
+                    _ => TRIAGE,
+                };
+                Self {
+                    signature: Some(violation.signature()),
+                    details: violation.details(),
+                    ..Self::new(Kind::Guardrail, violation.message()).hint(hint)
+                }
+            }
             ClientError::Transport(error) => error.into(),
             ClientError::UnknownItem(_)
             | ClientError::UnknownPath(_)
@@ -178,7 +187,7 @@ impl From<TransportError> for Failure {
                 "put a fresh token into VFS_SYNC_TOKEN or the file given to `init --token-file`",
             ),
             TransportError::RematerializationRequired { .. } => {
-                Self::new(Kind::Guardrail, message).hint("run `vfs-sync rematerialise`")
+                Self::new(Kind::Guardrail, message).hint(REBUILD)
             }
             TransportError::Refused { status: 426, .. } => {
                 Self::new(Kind::Failed, message).hint("use a newer vfs-sync")

@@ -134,7 +134,7 @@ struct Import<'a> {
     report: ImportReport,
 }
 
-impl Import<'_> {
+impl<'a> Import<'a> {
     fn folder(
         &mut self,
         path: &Path,
@@ -403,7 +403,7 @@ impl Import<'_> {
     }
 
     /// Begins a new batch; gives the one before.
-    fn drop_batch(&mut self) -> Batch<'_> {
+    fn drop_batch(&mut self) -> Batch<'a> {
         self.batch_contents = 0;
         self.batch_bytes = 0;
         std::mem::replace(&mut self.batch, self.client.batch())
