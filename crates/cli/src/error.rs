@@ -142,7 +142,7 @@ impl From<ClientError> for Failure {
         match error {
             ClientError::Violation(violation) => {
                 let hint = match &*violation {
-                    Violation::PullRematerializationRequired { .. } => REBUILD,
+                    Violation::RematerializationRequired { .. } => REBUILD,
                     _ => TRIAGE,
                 };
                 Self {
