@@ -4,6 +4,7 @@
 mod auth;
 mod blobs;
 mod bodies;
+mod hostile;
 mod lifecycle;
 mod malformed;
 mod reads;
