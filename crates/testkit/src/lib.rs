@@ -14,3 +14,7 @@ pub use violations::{
     expect_pull_page_invariant_violation, expect_pull_rematerialization_required_violation,
     expect_reconcile_cursor_regression_violation, expect_stale_write_recovery_exhausted_violation,
 };
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/embedding.md")]
+struct EmbeddingGuide;
