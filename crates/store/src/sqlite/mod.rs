@@ -2,6 +2,7 @@
 
 mod blobs;
 mod feed;
+mod load;
 mod migrations;
 mod retention;
 mod rows;

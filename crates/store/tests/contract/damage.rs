@@ -159,3 +159,28 @@ async fn what_is_no_database_is_refused_by_name() {
     let Err(refused) = vfs_sync_store::open("postgres://u:secret@[", at(0)).await else { panic!() };
     assert!(!refused.to_string().contains("secret"), "{refused}");
 }
+
+#[tokio::test]
+async fn connections_that_are_cut_are_made_anew() {
+    let url = vfs_sync_store::testing::new_postgres_database().await.unwrap();
+    let scene = Scene::at(url).await;
+    scene.apply("laptop", vec![folder(1, "a")]).await;
+    for write_id in 2..6 {
+        scene
+            .tamper(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                 WHERE datname = current_database() AND pid <> pg_backend_pid()",
+            )
+            .await;
+        // The first call may still get a connection that nobody knows is dead.
+        let retried =
+            || scene.store.push(batch("alice", "laptop", vec![folder(write_id, "a")]), scene.now());
+        let mut answer = retried().await;
+        for _ in 0..16 {
+            let Err(error) = &answer else { break };
+            assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+            answer = retried().await;
+        }
+        assert_ne!(answer.unwrap().results[0].status, PushStatus::StaleWriteId);
+    }
+}
