@@ -163,7 +163,8 @@ impl Batch<'_> {
     pub fn commit(self) -> Result<Vec<OpId>, ClientError> {
         let inner = &self.client.inner;
         let (items, contents): (Vec<ItemId>, Vec<NewContent>) = self.contents.into_iter().unzip();
-        let uploads = items.into_iter().zip(&contents).map(|(item, one)| one.upload(item));
+        let uploads =
+            items.into_iter().zip(&contents).map(|(item, one)| (new_op_id(), one.upload(item)));
         let actions = self.actions.into_iter().map(|(item, action)| (new_op_id(), item, action));
         let edits = NewEdits { actions: actions.collect(), uploads: uploads.collect() };
         let ids = edits.actions.iter().map(|(op_id, ..)| op_id.clone()).collect();

@@ -334,6 +334,26 @@ fn make_operation(
     Ok(op)
 }
 
+/// A new content is an edit: it brings an item back that is deleted meanwhile. So the queue gets
+/// an operation for it, unless it has one for the item that does as much.
+fn touch<R: Rows>(
+    rows: &mut R,
+    meta: &mut Meta,
+    op_id: OpId,
+    item: &ItemId,
+    now: Timestamp,
+) -> Result<()> {
+    let edits = |one: &QueuedOp| {
+        one.state == QueuedState::Pending && matches!(one.operation.action, Action::Upsert(_))
+    };
+    if rows.queue_of_item(item)?.iter().any(edits) {
+        return Ok(());
+    }
+    let action = Action::Upsert(Box::default());
+    let op = make_operation(meta, op_id, item.clone(), action, now)?;
+    rows.push_queue(&op, QueuedState::Pending)
+}
+
 impl<R: Rows> ReplicaStore for Engine<R> {
     fn meta(&self) -> &Meta {
         &self.meta
@@ -393,7 +413,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
                 touched.extend(affected(rows, &op)?);
             }
             refresh_tops(rows, &meta.user, Slot::Current, touched)?;
-            for mut upload in edits.uploads {
+            for (op_id, mut upload) in edits.uploads {
                 let mut view = View { rows, user: &meta.user, slot: Slot::Current };
                 let node = view.node(&upload.item)?;
                 let node = node.ok_or_else(|| ClientError::UnknownItem(upload.item.clone()))?;
@@ -407,6 +427,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
                     upload.expected = last.expected;
                     rows.remove_upload(last.seq)?;
                 }
+                touch(rows, meta, op_id, &upload.item, now)?;
                 rows.put_upload(&upload)?;
             }
             Ok(())

@@ -137,7 +137,8 @@ pub(crate) struct Counts {
 pub(crate) struct NewEdits {
     /// With a random id each.
     pub(crate) actions: Vec<(OpId, ItemId, Action)>,
-    pub(crate) uploads: Vec<Upload>,
+    /// Each with the id of the edit that it is, if nothing else queued edits the item.
+    pub(crate) uploads: Vec<(OpId, Upload)>,
 }
 
 /// What a rematerialisation found, to be swapped in.
