@@ -79,8 +79,7 @@ fn refresh_tops<R: Rows>(
 /// comes back.
 fn affected<R: Rows>(rows: &mut R, op: &Operation) -> Result<Vec<ItemId>> {
     let mut items = vec![op.item_id.clone()];
-    let creates = matches!(&op.action, Action::Upsert(upsert) if upsert.object_type.is_some());
-    if matches!(op.action, Action::Delete | Action::Upsert(_)) && !creates {
+    if matches!(op.action, Action::Delete | Action::Upsert(_)) {
         items.extend(rows.children(Slot::Current, &op.item_id)?);
         items.extend(rows.queue_of_parent(&op.item_id)?);
     }
@@ -106,6 +105,8 @@ struct PageWork<'a, R> {
     owners: HashMap<ItemId, Option<UserId>>,
     /// Items of others that came into view: what hung under them already may move to the top.
     foreign: Vec<ItemId>,
+    /// Items that came or went: what the queue hangs under them may move to the top or from it.
+    turned: Vec<ItemId>,
     new: i64,
     events: Option<HashMap<ItemId, ChangeEvent>>,
 }
@@ -122,6 +123,7 @@ impl<R: Rows> PageWork<'_, R> {
                 let new = self.rows.put_item(slot, ItemRow { view, authored_at: at })?;
                 if new {
                     self.new += 1;
+                    self.turned.push(item.clone());
                     event = ChangeEvent::Appeared(item.clone());
                     if owner != *user {
                         self.foreign.push(item.clone());
@@ -133,6 +135,7 @@ impl<R: Rows> PageWork<'_, R> {
             Change::ItemDelete { .. } => {
                 if self.rows.remove_item(slot, &item)? {
                     self.new -= 1;
+                    self.turned.push(item.clone());
                     event = ChangeEvent::Went(item.clone());
                 }
                 self.owners.insert(item.clone(), None);
@@ -199,6 +202,12 @@ impl<R: Rows> PageWork<'_, R> {
             self.linked.extend(self.rows.children(slot, &id)?);
         }
         let queue_is_empty = self.rows.queue_is_empty()?;
+        if !queue_is_empty {
+            for id in std::mem::take(&mut self.turned) {
+                self.linked.extend(self.rows.children(slot, &id)?);
+                self.linked.extend(self.rows.queue_of_parent(&id)?);
+            }
+        }
         let items = std::mem::take(&mut self.items);
         let linked = std::mem::take(&mut self.linked);
         let only_linked = linked.into_iter().filter(|id| !items.contains_key(id));
@@ -374,6 +383,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
                 linked: HashSet::new(),
                 owners: HashMap::new(),
                 foreign: Vec::new(),
+                turned: Vec::new(),
                 new: 0,
                 events: (events && slot == Slot::Current).then(HashMap::new),
             };
@@ -411,6 +421,14 @@ impl<R: Rows> ReplicaStore for Engine<R> {
                 let op = make_operation(meta, op_id, item, action, now)?;
                 rows.push_queue(&op, QueuedState::Pending)?;
                 touched.extend(affected(rows, &op)?);
+                if op.action == Action::Delete {
+                    // What was on its way goes with its item.
+                    for upload in rows.uploads_of_item(&op.item_id)? {
+                        if upload.state == UploadState::Queued {
+                            rows.remove_upload(upload.seq)?;
+                        }
+                    }
+                }
             }
             refresh_tops(rows, &meta.user, Slot::Current, touched)?;
             for (op_id, mut upload) in edits.uploads {

@@ -146,20 +146,6 @@ impl<R: Rows> View<'_, R> {
         Ok(nodes)
     }
 
-    /// Whether the queue deletes an item.
-    fn is_queue_deleted(&mut self, id: &ItemId) -> Result<bool> {
-        use vfs_sync_core::op::Action;
-        let mut deleted = false;
-        for one in self.rows.queue_of_item(id)? {
-            match one.operation.action {
-                Action::Delete => deleted = true,
-                Action::Upsert(_) => deleted = false,
-                _ => {}
-            }
-        }
-        Ok(deleted)
-    }
-
     /// Whether an item is shown at the top: it is there, and hangs under nothing shown of its own
     /// tree.
     pub(super) fn is_top(&mut self, id: &ItemId, queue_is_empty: bool) -> Result<bool> {
@@ -182,7 +168,7 @@ impl<R: Rows> View<'_, R> {
         for parent in parents {
             let other = self.owner(&parent)?;
             let in_tree = other.is_none() || other == owner;
-            if in_tree && (queue_is_empty || !self.is_queue_deleted(&parent)?) {
+            if in_tree && (queue_is_empty || self.node(&parent)?.is_some()) {
                 return Ok(false);
             }
         }
