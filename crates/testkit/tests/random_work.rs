@@ -1,0 +1,164 @@
+//! Random work of several devices against our own server, with restarts, lag and compaction: all
+//! converge, and no guardrail fires but the one that asks for a rebuild.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use vfs_sync_client::core::id::{ItemId, UserId};
+use vfs_sync_client::core::item::{Name, ObjectType};
+use vfs_sync_client::{
+    ClientConfig, ClientError, Delete, HttpConfig, HttpTransport, StaticToken, SyncClient,
+    TransportError,
+};
+use vfs_sync_server::Clock;
+use vfs_sync_store::Retention;
+use vfs_sync_testkit::{TestServer, ViolationCollector};
+
+/// Random numbers that a seed repeats (xorshift64*).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let number = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33;
+        usize::try_from(number).unwrap() % bound
+    }
+}
+
+struct Device {
+    client: SyncClient,
+    violations: Arc<ViolationCollector>,
+    _dir: tempfile::TempDir,
+}
+
+fn device(server: &TestServer, durable: bool, page_limit: u32) -> Device {
+    let token = StaticToken::new(server.token("alice"));
+    let transport = Arc::new(HttpTransport::new(HttpConfig::new(server.url()), token).unwrap());
+    let config = ClientConfig { rematerialise: true, page_limit, ..ClientConfig::default() };
+    let (user, dir) = (UserId::new("alice").unwrap(), tempfile::tempdir().unwrap());
+    let client = if durable {
+        SyncClient::create_replica(dir.path(), user, "server", transport, config).unwrap()
+    } else {
+        SyncClient::in_memory(user, transport, config).unwrap()
+    };
+    let violations = Arc::new(ViolationCollector::default());
+    client.observe(violations.clone());
+    Device { client, violations, _dir: dir }
+}
+
+/// Everything that a device shows, whatever its replica is made of.
+fn view(client: &SyncClient) -> Vec<String> {
+    let entries = client.snapshot(None).unwrap();
+    let line = |entry: Result<vfs_sync_client::TreeEntry, ClientError>| {
+        let entry = entry.unwrap();
+        format!("{} {} {:?}", entry.path, entry.node.id, entry.node.metadata)
+    };
+    let mut lines: Vec<_> = entries.map(line).collect();
+    lines.sort();
+    lines
+}
+
+fn edit(client: &SyncClient, random: &mut Random) {
+    let items: Vec<ItemId> = client.snapshot(None).unwrap().map(|e| e.unwrap().node.id).collect();
+    let name = Name::new(format!("n{}", random.below(6))).unwrap();
+    if items.len() < 3 || random.below(3) == 0 {
+        let parent =
+            (!items.is_empty() && random.below(4) > 0).then(|| &items[random.below(items.len())]);
+        client.create(ObjectType::Folder, parent, name).unwrap();
+        return;
+    }
+    let (one, other) = (&items[random.below(items.len())], &items[random.below(items.len())]);
+    let outcome = match random.below(7) {
+        0 => client.rename(one, name),
+        1 => client.set_metadata(
+            one,
+            vec![(format!("k{}", random.below(3)), Some(random.below(9).into()))],
+        ),
+        2 => client.move_to(one, Some(other)),
+        3 => client.move_to(one, None),
+        4 => client.link(one, other),
+        5 => client.delete(one, Delete::Item).map(drop),
+        _ => client.delete(one, Delete::Recursive).map(drop),
+    };
+    match outcome {
+        Ok(()) | Err(ClientError::Cycle { .. } | ClientError::Invalid(_)) => {}
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Fails only as a network may.
+fn tolerate<T>(outcome: Result<T, ClientError>) {
+    match outcome {
+        Ok(_) | Err(ClientError::Transport(TransportError::Network { .. })) => {}
+        Err(error) => panic!("{error}"),
+    }
+}
+
+async fn history(seed: u64) {
+    let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let mut server = TestServer::start().await;
+    let devices =
+        [device(&server, false, 500), device(&server, true, 3), device(&server, true, 50)];
+    for _ in 0..120 {
+        let client = &devices[random.below(devices.len())].client;
+        match random.below(20) {
+            0..=10 => edit(client, &mut random),
+            11..=13 => tolerate(client.sync().await),
+            14 => tolerate(client.flush().await),
+            15 | 16 => tolerate(client.pull().await),
+            17 => {
+                server.abort().await;
+                edit(client, &mut random);
+                tolerate(client.sync().await);
+                server.start_again().await;
+            }
+            18 => {
+                let (syncing, aborting) = (client.sync(), server.abort());
+                let (outcome, ()) = tokio::join!(syncing, aborting);
+                tolerate(outcome);
+                server.start_again().await;
+            }
+            _ => {
+                server.clock().advance(Duration::from_secs(3_600));
+                let before = server.clock().now().plus_millis(-1_000);
+                let retention =
+                    Retention { removals_before: before, accepted_before: before, at_most: 50 };
+                server.store().prune(retention).await.unwrap();
+            }
+        }
+    }
+    for _ in 0..3 {
+        for device in &devices {
+            device.client.sync().await.unwrap();
+        }
+    }
+    let fresh = device(&server, false, 7);
+    fresh.client.sync().await.unwrap();
+    for device in devices.iter().chain([&fresh]) {
+        assert_eq!(view(&device.client), view(&fresh.client), "seed {seed}");
+        let status = device.client.status().unwrap();
+        let waiting = (status.pending, status.acknowledged, status.rejected);
+        assert_eq!(waiting, (0, 0, 0), "seed {seed}: {:?}", device.client.rejected(10));
+        for violation in device.violations.violations() {
+            let signature = violation.signature();
+            assert_eq!(signature, "pull:pullRematerializationRequired", "seed {seed}");
+        }
+    }
+}
+
+/// As many seeds as `VFS_SYNC_TEST_SEEDS` says, or 20; one of them if `VFS_SYNC_TEST_SEED` is set.
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_that_work_at_random_converge_and_no_guardrail_fires() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    if let Some(seed) = number("VFS_SYNC_TEST_SEED") {
+        return history(seed).await;
+    }
+    for seed in 1..=number("VFS_SYNC_TEST_SEEDS").unwrap_or(20) {
+        println!("VFS_SYNC_TEST_SEED={seed}");
+        history(seed).await;
+    }
+}
