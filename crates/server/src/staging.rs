@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
-use vfs_sync_blobs::{Expected, Incoming, incoming};
+use vfs_sync_blobs::{Expected, Incoming};
 use vfs_sync_core::attach::StageRow;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{BlobId, RefId, StagingId, UserId};
@@ -132,20 +132,43 @@ async fn fill_now(
     bytes: Incoming,
     digest: Option<Sha256Digest>,
 ) -> Result<UploadResponse, ApiError> {
+    let upload = store_bytes(app, stage, bytes, digest).await?;
+    record(app, user, stage, &upload).await?;
+    Ok(upload)
+}
+
+/// Stores the stage's bytes; if it has them already, compares.
+pub(crate) async fn store_bytes(
+    app: &App,
+    stage: &StageRow,
+    bytes: Incoming,
+    digest: Option<Sha256Digest>,
+) -> Result<UploadResponse, ApiError> {
     if let Some((size, had)) = stage.uploaded {
         return repeated(bytes, digest, size, had).await;
     }
     check_open(stage, app.now())?;
     let expected = Expected { max_size: app.config.max_blob_bytes, digest };
     let stored = app.blobs.put(&stage.blob_id, bytes, expected).await?;
+    Ok(UploadResponse { size: stored.size, digest: stored.digest })
+}
+
+/// Says in the registry that the stage has its bytes, once they are stored.
+pub(crate) async fn record(
+    app: &App,
+    user: &UserId,
+    stage: &StageRow,
+    upload: &UploadResponse,
+) -> Result<(), ApiError> {
+    if stage.uploaded.is_some() {
+        return Ok(());
+    }
     let recorded = app
         .store
-        .record_upload(user, &stage.staging_id, stored.size, stored.digest, app.now())
+        .record_upload(user, &stage.staging_id, upload.size, upload.digest, app.now())
         .await?;
     match recorded {
-        UploadAnswer::Recorded(_) => {
-            Ok(UploadResponse { size: stored.size, digest: stored.digest })
-        }
+        UploadAnswer::Recorded(_) => Ok(()),
         // It ended meanwhile: nobody else will reclaim what came late.
         UploadAnswer::Over(row) => {
             app.blobs.delete(&stage.blob_id).await?;
@@ -203,16 +226,6 @@ fn over(stage: &StageRow) -> ApiError {
     }
     ApiError::conflict(code::STAGE_NOT_ATTACHABLE, "The stage takes no more bytes")
         .with("status", stage.status.as_str())
-}
-
-/// Bytes that are in memory.
-pub(crate) async fn fill_inline(
-    app: &App,
-    user: &UserId,
-    stage: StageRow,
-    bytes: Bytes,
-) -> Result<UploadResponse, ApiError> {
-    fill(app, user, stage, incoming(bytes), None).await
 }
 
 /// Binds a stage to an item.

@@ -2,12 +2,17 @@
 
 use axum::Json;
 use axum::extract::{Extension, State};
-use futures::{StreamExt as _, TryFutureExt as _};
-use vfs_sync_core::id::{StagingId, UserId};
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::future::join_all;
+use tracing::Instrument as _;
+use vfs_sync_blobs::incoming;
+use vfs_sync_core::attach::StageRow;
+use vfs_sync_core::id::{BlobId, StagingId, UserId};
 use vfs_sync_core::limits;
 use vfs_sync_core::wire::{
-    BlobBatchAttached, BlobBatchError, BlobBatchFile, BlobBatchRequest, BlobBatchResponse,
-    BlobBatchResult, BlobBatchStatus,
+    AttachRequest, BlobBatchAttached, BlobBatchError, BlobBatchFile, BlobBatchRequest,
+    BlobBatchResponse, BlobBatchResult, BlobBatchStatus, UploadResponse,
 };
 
 use crate::app::{App, Caller, Raw};
@@ -15,8 +20,8 @@ use crate::error::ApiError;
 use crate::observe::RequestId;
 use crate::staging::{self, StageOrder};
 
-/// Files of one batch under way at a time: the store puts their transactions into one commit.
-const AT_A_TIME: usize = 64;
+/// Files of one batch that are written to the object store at a time.
+const WRITES_AT_A_TIME: usize = 64;
 
 pub(crate) async fn batch(
     State(app): State<App>,
@@ -35,69 +40,108 @@ pub(crate) async fn batch(
         ))
         .with("maxFiles", max));
     }
-    let results = futures::stream::iter(request.files.into_iter().enumerate())
-        .map(|(at, file)| one(&app, &user, &id, at, file))
-        .buffered(AT_A_TIME)
-        .collect()
-        .await;
-    drop(held);
+    // A task of its own, so that a caller who goes away leaves no file half way.
+    let work = async move {
+        let results = all_files(&app, &user, request.files).await;
+        drop(held);
+        results
+    };
+    let results = tokio::spawn(work.in_current_span()).await.map_err(|_| ApiError::internal())?;
+    let results = results.into_iter().map(|(names, outcome)| told(names, outcome, &id)).collect();
     Ok(Json(BlobBatchResponse { results }))
 }
 
-async fn one(
-    app: &App,
-    user: &UserId,
-    request: &RequestId,
-    at: usize,
-    file: BlobBatchFile,
-) -> BlobBatchResult {
-    let staging_id = file.staging_id.clone().unwrap_or_else(staging::new_staging_id);
-    let blob_id = file.blob_id.clone();
-    match all_steps(app, user, &staging_id, at, file).await {
-        Ok(attached) => BlobBatchResult {
-            staging_id,
-            blob_id,
-            status: BlobBatchStatus::Attached,
-            attached: Some(attached),
-            error: None,
-        },
-        Err(error) => BlobBatchResult {
-            staging_id,
-            blob_id,
-            status: BlobBatchStatus::Failed,
-            attached: None,
-            error: Some(BlobBatchError {
-                http_status: error.status.as_u16(),
-                body: error.body(&request.0),
-            }),
-        },
-    }
+type Names = (StagingId, BlobId);
+type Outcome<T> = (Names, Result<T, ApiError>);
+
+/// A file whose stage is open.
+struct Opened {
+    stage: StageRow,
+    bytes: Bytes,
+    attach: AttachRequest,
 }
 
-async fn all_steps(
+/// A file whose bytes are in the object store.
+struct Written {
+    stage: StageRow,
+    upload: UploadResponse,
+    attach: AttachRequest,
+}
+
+/// Takes the files through each step together, so that the transactions of a step share a commit.
+async fn all_files(
     app: &App,
     user: &UserId,
-    staging_id: &StagingId,
-    at: usize,
-    file: BlobBatchFile,
-) -> Result<BlobBatchAttached, ApiError> {
-    let bytes = staging::inline(&format!("files[{at}].dataBase64"), &file.data_base64)?;
-    let order = StageOrder {
-        staging_id: staging_id.clone(),
-        blob_id: file.blob_id,
-        expires_at: None,
-        content_type: file.content_type,
+    files: Vec<BlobBatchFile>,
+) -> Vec<Outcome<BlobBatchAttached>> {
+    let files = files.into_iter().enumerate();
+    let opened: Vec<Outcome<Opened>> =
+        join_all(files.map(|(at, file)| open(app, user, at, file))).await;
+    let written: Vec<Outcome<Written>> = futures::stream::iter(opened)
+        .map(|(names, opened)| async move { (names, write(app, opened).await) })
+        .buffered(WRITES_AT_A_TIME)
+        .collect()
+        .await;
+    let attached = written
+        .into_iter()
+        .map(|(names, written)| async move { (names, attach(app, user, written).await) });
+    join_all(attached).await
+}
+
+async fn open(app: &App, user: &UserId, at: usize, file: BlobBatchFile) -> Outcome<Opened> {
+    let staging_id = file.staging_id.unwrap_or_else(staging::new_staging_id);
+    let names = (staging_id.clone(), file.blob_id.clone());
+    let opened = async {
+        let bytes = staging::inline(&format!("files[{at}].dataBase64"), &file.data_base64)?;
+        let order = StageOrder {
+            staging_id,
+            blob_id: file.blob_id,
+            expires_at: None,
+            content_type: file.content_type,
+        };
+        let stage = staging::open(app, user, order).await?;
+        Ok(Opened { stage, bytes, attach: file.attach })
     };
-    let uploaded = staging::open(app, user, order)
-        .and_then(|stage| staging::fill_inline(app, user, stage, bytes))
-        .await?;
-    let attached = staging::attach(app, user, staging_id, &file.attach).await?;
+    (names, opened.await)
+}
+
+async fn write(app: &App, opened: Result<Opened, ApiError>) -> Result<Written, ApiError> {
+    let Opened { stage, bytes, attach } = opened?;
+    let upload = staging::store_bytes(app, &stage, incoming(bytes), None).await?;
+    Ok(Written { stage, upload, attach })
+}
+
+async fn attach(
+    app: &App,
+    user: &UserId,
+    written: Result<Written, ApiError>,
+) -> Result<BlobBatchAttached, ApiError> {
+    let Written { stage, upload, attach } = written?;
+    staging::record(app, user, &stage, &upload).await?;
+    let attached = staging::attach(app, user, &stage.staging_id, &attach).await?;
     Ok(BlobBatchAttached {
-        size: uploaded.size,
-        digest: uploaded.digest,
+        size: upload.size,
+        digest: upload.digest,
         item_id: attached.item_id,
         relation_kind: attached.relation_kind,
         ref_id: attached.ref_id,
         attached_at: attached.attached_at,
     })
+}
+
+/// A file's outcome, as the caller is told.
+fn told(
+    (staging_id, blob_id): Names,
+    outcome: Result<BlobBatchAttached, ApiError>,
+    request: &RequestId,
+) -> BlobBatchResult {
+    let (status, attached, error) = match outcome {
+        Ok(attached) => (BlobBatchStatus::Attached, Some(attached), None),
+        Err(error) => {
+            let http_status = error.status.as_u16();
+            let error = BlobBatchError { http_status, body: error.body(&request.0) };
+            (BlobBatchStatus::Failed, None, Some(error))
+        }
+    };
+    BlobBatchResult { staging_id, blob_id, status, attached, error }
 }

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 use futures::StreamExt as _;
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
-use vfs_sync_blobs::Outgoing;
+use vfs_sync_blobs::{Outgoing, incoming};
 use vfs_sync_core::id::{BlobId, StagingId};
 use vfs_sync_core::limits;
 use vfs_sync_core::wire::{
@@ -56,7 +56,7 @@ pub(crate) async fn stage(
     let row = staging::open(&app, &user, order).await?;
     let mut response = row.to_response();
     if let Some(bytes) = bytes {
-        let uploaded = staging::fill_inline(&app, &user, row, bytes).await?;
+        let uploaded = staging::fill(&app, &user, row, incoming(bytes), None).await?;
         (response.size, response.digest) = (Some(uploaded.size), Some(uploaded.digest));
     }
     Ok((StatusCode::CREATED, Json(response)))
