@@ -9,11 +9,28 @@ use crate::StoreError;
 /// Each step once, in order; steps that were published never change.
 const STEPS: &[&str] = &[include_str!("0001.sql")];
 
+/// Marks the file as this program's: "VfsS".
+const APPLICATION: i64 = 0x5666_7353;
+
+/// Refuses another program's database, before anything of it is touched.
+pub(super) fn check_ours(connection: &Connection) -> Result<(), StoreError> {
+    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    // In this order: where another start of ours makes the tables, it has set the mark with them.
+    let ours = number("SELECT count(*) FROM sqlite_schema")? == 0
+        || number("PRAGMA application_id")? == APPLICATION;
+    if ours {
+        Ok(())
+    } else {
+        Err(StoreError::Failed("it is the database of another program".into()))
+    }
+}
+
 /// Brings the database to this program's schema; gives its version.
 pub(super) fn migrate(connection: &mut Connection, now: Timestamp) -> Result<i64, StoreError> {
     let known = STEPS.len() as i64;
     // Held until the last step is done: of two programs that start at one time, one migrates.
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    tx.pragma_update(None, "application_id", APPLICATION)?;
     tx.execute_batch(
         "CREATE TABLE IF NOT EXISTS schema_version (
             version INTEGER PRIMARY KEY, applied_at INTEGER NOT NULL

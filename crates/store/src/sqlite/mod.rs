@@ -67,7 +67,7 @@ impl SqliteStore {
     /// database or cannot be opened.
     pub fn open(path: &Path, now: Timestamp) -> Result<Self, StoreError> {
         let mut connection = open_file(path, WRITER_CACHE_KIB)?;
-        migrations::migrate(&mut connection, now)?;
+        named(path, migrations::migrate(&mut connection, now))?;
         let mut idle = Vec::with_capacity(READERS);
         for _ in 0..READERS {
             let reader = open_file(path, READER_CACHE_KIB)?;
@@ -96,7 +96,7 @@ impl SqliteStore {
     /// # Errors
     /// As [`SqliteStore::open`].
     pub fn migrate(path: &Path, now: Timestamp) -> Result<i64, StoreError> {
-        migrations::migrate(&mut open_file(path, WRITER_CACHE_KIB)?, now)
+        named(path, migrations::migrate(&mut open_file(path, WRITER_CACHE_KIB)?, now))
     }
 
     async fn read<T: Send + 'static>(
@@ -136,10 +136,17 @@ fn read_snapshot<T>(
 fn open_file(path: &Path, cache_kib: i64) -> Result<Connection, StoreError> {
     let open = || {
         let connection = Connection::open(path)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        migrations::check_ours(&connection)?;
         configure(&connection, cache_kib)?;
         Ok(connection)
     };
-    open().map_err(|error: StoreError| match error {
+    named(path, open())
+}
+
+/// Says in an error which file it is about.
+fn named<T>(path: &Path, result: Result<T, StoreError>) -> Result<T, StoreError> {
+    result.map_err(|error| match error {
         StoreError::Unavailable(text) => {
             StoreError::Unavailable(format!("{}: {text}", path.display()))
         }
@@ -149,7 +156,6 @@ fn open_file(path: &Path, cache_kib: i64) -> Result<Connection, StoreError> {
 }
 
 fn configure(connection: &Connection, cache_kib: i64) -> Result<(), StoreError> {
-    connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
     // The log is written page by page: half as many of them are half as many writes.
     connection.pragma_update(None, "page_size", 8_192)?;

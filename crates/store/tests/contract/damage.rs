@@ -4,6 +4,7 @@ use vfs_sync_core::attach::AttachRefusal;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{BlobId, RefId, StagingId};
 use vfs_sync_core::wire::{AttachRequest, PushStatus, ReconcileRequest};
+use vfs_sync_store::sqlite::SqliteStore;
 use vfs_sync_store::{NewStage, StoreError};
 
 use super::scene::*;
@@ -151,11 +152,16 @@ async fn what_is_no_database_is_refused_by_name() {
     let path = directory.path().join("notes.txt");
     std::fs::write(&path, "not a database, but long enough to look at".repeat(300)).unwrap();
     let nowhere = directory.path().join("missing").join("metadata.sqlite");
-    for path in [path, nowhere] {
+    let foreign = directory.path().join("photos.sqlite");
+    let photos = rusqlite::Connection::open(&foreign).unwrap();
+    photos.execute_batch("CREATE TABLE photos (name TEXT); CREATE TABLE items (n)").unwrap();
+    for path in [path, nowhere, foreign] {
         let path = path.to_str().unwrap();
         let Err(refused) = vfs_sync_store::open(path, at(0)).await else { panic!("{path}") };
         assert!(refused.to_string().contains(path), "{refused}");
     }
+    let tables = photos.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0));
+    assert_eq!(tables, Ok(2), "another program's database is left as it is");
     let Err(refused) = vfs_sync_store::open("postgres://u:secret@[", at(0)).await else { panic!() };
     assert!(!refused.to_string().contains("secret"), "{refused}");
 }
@@ -182,5 +188,22 @@ async fn connections_that_are_cut_are_made_anew() {
             answer = retried().await;
         }
         assert_ne!(answer.unwrap().results[0].status, PushStatus::StaleWriteId);
+    }
+}
+
+#[tokio::test]
+async fn a_new_file_can_be_opened_by_several_at_once() {
+    for _ in 0..5 {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("metadata.sqlite");
+        let opening: Vec<_> = (0..6)
+            .map(|_| {
+                let path = path.clone();
+                tokio::task::spawn_blocking(move || SqliteStore::open(&path, at(0)).map(|_| ()))
+            })
+            .collect();
+        for opened in opening {
+            opened.await.unwrap().unwrap();
+        }
     }
 }
