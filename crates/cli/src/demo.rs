@@ -17,7 +17,7 @@ use vfs_sync_core::id::UserId;
 use vfs_sync_server::auth::{AuthConfig, Secret};
 
 use crate::args::Demo;
-use crate::commands::report_json;
+use crate::commands::{Shown, report_json};
 use crate::error::{Failure, Kind, Result};
 use crate::fs::export::{self, ExportOptions, ExportReport};
 use crate::fs::import::{self, ImportOptions, ImportReport};
@@ -38,6 +38,7 @@ struct Side {
     name: &'static str,
     client: SyncClient,
     line: Arc<Cuttable>,
+    shown: Arc<Shown>,
 }
 
 struct Story {
@@ -62,11 +63,13 @@ impl Story {
     }
 
     async fn sync(&self, side: &Side) -> Result<SyncReport> {
-        let progress = self.output.progress("syncing");
-        tokio::select! {
-            report = side.client.sync() => { drop(progress); Ok(report?) }
+        side.shown.with(Some(self.output.progress("syncing")));
+        let report = tokio::select! {
+            report = side.client.sync() => report.map_err(Failure::from),
             () = self.stop.cancelled() => Err(stop::interrupted()),
-        }
+        };
+        side.shown.with(None);
+        report
     }
 }
 
@@ -104,7 +107,7 @@ pub(crate) async fn run(args: Demo, output: Output, stop: CancellationToken) -> 
     story.tell("server", Instant::now(), &url, json!({ "url": url, "directory": base }))?;
 
     let identical = play(&story, &base, &url, &user, &token, args.dir).await;
-    if args.keep && identical.is_ok() {
+    if args.keep && !stop.is_cancelled() {
         keep(output, &base, &url, &token, &secret)?;
         stop.cancelled().await;
         // The directory is the user's now.
@@ -203,7 +206,9 @@ fn side(name: &'static str, base: &Path, url: &str, user: &UserId, token: &str) 
     let (transport, config) = (line.clone(), replica::config());
     let client = SyncClient::create_replica(&directory, user.clone(), url, transport, config)?;
     Settings::new(url, Some(base.join("token"))).write(&directory)?;
-    Ok(Side { name, client, line })
+    let shown = Arc::new(Shown::default());
+    client.observe(shown.clone());
+    Ok(Side { name, client, line, shown })
 }
 
 fn import(story: &Story, side: &Side, source: &Path) -> Result<()> {

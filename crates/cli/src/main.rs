@@ -65,10 +65,15 @@ fn usage(error: &clap::Error) -> ExitCode {
     if asked { ExitCode::SUCCESS } else { ExitCode::from(Kind::Usage.exit_code()) }
 }
 
-/// A server logs; a command only if `RUST_LOG` asks for it, since it tells what matters itself.
+/// A server logs, and so does what goes on for ever when the network fails; a command only if
+/// `RUST_LOG` asks for it, since it tells what matters itself.
 fn log(command: &Command, json: bool) {
     use tracing_subscriber::EnvFilter;
-    let default = if matches!(command, Command::Serve(_)) { "info" } else { "off" };
+    let default = match command {
+        Command::Serve(_) => "info",
+        Command::Sync(sync) if sync.watch => "vfs_sync_client=warn",
+        _ => "off",
+    };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if json { builder.json().init() } else { builder.with_ansi(false).init() }

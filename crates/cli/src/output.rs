@@ -53,6 +53,14 @@ impl Output {
         write_json(&mut io::stdout().lock(), value).map_err(Failure::output)
     }
 
+    /// A part of a document that is too large to be held whole, on standard output, if `--json`.
+    pub(crate) fn json_part(&self, text: &str) -> Result<()> {
+        if !self.json {
+            return Ok(());
+        }
+        io::stdout().lock().write_all(text.as_bytes()).map_err(Failure::output)
+    }
+
     /// The end of a command that failed.
     pub(crate) fn failure(&self, failure: &Failure) {
         let mut stderr = io::stderr().lock();
@@ -108,13 +116,19 @@ impl Output {
 }
 
 fn write_json(writer: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
+    let mut text = json_text(value)?;
+    text.push('\n');
+    writer.write_all(text.as_bytes())?;
+    writer.flush()
+}
+
+/// A value as JSON that is harmless on a terminal.
+pub(crate) fn json_text(value: &impl Serialize) -> io::Result<String> {
     let mut bytes = Vec::new();
     let formatter = SafeJson(serde_json::ser::CompactFormatter);
     let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, formatter);
     value.serialize(&mut serializer)?;
-    bytes.push(b'\n');
-    writer.write_all(&bytes)?;
-    writer.flush()
+    String::from_utf8(bytes).map_err(io::Error::other)
 }
 
 /// Work that goes on; shown until it is dropped.

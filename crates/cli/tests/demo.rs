@@ -1,5 +1,7 @@
 //! The demonstration, as a newcomer runs it.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use support::Scene;

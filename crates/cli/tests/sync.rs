@@ -1,5 +1,7 @@
 //! Replicas and a server, as separate processes.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use support::{Scene, tree_of};

@@ -1,5 +1,7 @@
 //! A replica on its own: importing, looking, editing, exporting.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::ffi::OsStr;

@@ -1,5 +1,7 @@
 //! The command line as somebody meets it who makes mistakes.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use support::Scene;

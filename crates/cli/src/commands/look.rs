@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 use vfs_sync_client::{Node, SyncClient};
 
 use crate::args::{Global, Ls, OnePath, Tree};
-use crate::error::Result;
+use crate::error::{Failure, Result};
 use crate::fs::metadata::{self, OnDisk, on_disk};
-use crate::output::{Output, count_text, table, table_text};
+use crate::output::{Output, count_text, json_text, table, table_text};
 use crate::path::{self, Place};
 use crate::replica;
 use crate::safe::safe;
@@ -89,7 +89,10 @@ pub(super) fn tree(global: &Global, args: Tree, output: Output) -> Result<()> {
     let client = replica::open(global, replica::config())?;
     let top = path::folder(&client, &args.path)?;
     let (mut folders, mut files, mut others) = (0_u64, 0_u64, 0_u64);
-    let mut entries = Vec::new();
+    let text = |value: &Value| json_text(value).map_err(Failure::output);
+    // Written as it comes: a tree may be larger than memory.
+    output.json_part(&format!("{{\"path\":{},\"entries\":[", text(&json!(args.path))?))?;
+    let mut separator = "\n";
     for entry in client.snapshot(top.id())? {
         let entry = entry?;
         if args.depth.is_some_and(|depth| entry.depth >= depth) {
@@ -101,17 +104,18 @@ pub(super) fn tree(global: &Global, args: Tree, output: Output) -> Result<()> {
             OnDisk::Nothing => others += 1,
         }
         if output.json {
-            entries.push(with(node_json(&entry.node), "path", entry.path.as_str()));
+            let entry = with(node_json(&entry.node), "path", entry.path.as_str());
+            output.json_part(&format!("{separator}{}", text(&entry)?))?;
+            separator = ",\n";
         } else {
             let name = entry.path.rsplit('/').next().unwrap_or(&entry.path);
             let indent = "  ".repeat(entry.depth);
             output.text(format_args!("{indent}{}", shown(name, &entry.node)))?;
         }
     }
-    output.json(&json!({
-        "path": args.path, "entries": entries,
-        "folders": folders, "files": files, "others": others,
-    }))?;
+    output.json_part(&format!(
+        "\n],\"folders\":{folders},\"files\":{files},\"others\":{others}}}\n"
+    ))?;
     output.note(format_args!(
         "{} folders, {} files, {} others",
         count_text(folders),

@@ -9,7 +9,7 @@ mod state;
 mod sync;
 mod transfer;
 
-pub(crate) use sync::report_json;
+pub(crate) use sync::{Shown, report_json};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Admin, Cli, Command};

@@ -1,10 +1,11 @@
 //! Exchanging changes with the server: `sync`, once or for ever.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio_util::sync::CancellationToken;
 use vfs_sync_client::{ChangeEvent, ClientConfig, Observer, Progress, SyncClient, SyncReport};
 use vfs_sync_core::id::ItemId;
@@ -40,12 +41,22 @@ pub(crate) fn outcome(report: &SyncReport) -> Result<()> {
     Err(Failure::new(Kind::Partial, refused).hint("see `vfs-sync rejected`"))
 }
 
-/// Shows how far the client is.
-struct Shown(output::Progress);
+/// Shows how far the client is, while there is something to show it with.
+#[derive(Default)]
+pub(crate) struct Shown(Mutex<Option<output::Progress>>);
+
+impl Shown {
+    /// Shows it with `progress` from now on; `None` ends that.
+    pub(crate) fn with(&self, progress: Option<output::Progress>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = progress;
+    }
+}
 
 impl Observer for Shown {
     fn progress(&self, progress: &Progress) {
-        self.0.set(format!(
+        let shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(shown) = &*shown else { return };
+        shown.set(format!(
             "pushed {} of {} · pulled {} · uploaded {} of {} ({})",
             count_text(progress.pushed),
             count_text(progress.pushed + progress.to_push),
@@ -72,13 +83,17 @@ pub(super) async fn sync(
     if args.watch {
         return watch(&client, output, &stop).await;
     }
+    let mut changes = client.subscribe();
     let started = Instant::now();
-    let shown = Arc::new(Shown(output.progress("syncing")));
-    client.observe(shown);
+    let shown = Arc::new(Shown::default());
+    shown.with(Some(output.progress("syncing")));
+    client.observe(shown.clone());
     let report = tokio::select! {
-        report = client.sync() => report?,
-        () = stop.cancelled() => return Err(stop::interrupted()),
+        report = client.sync() => report.map_err(Failure::from),
+        () = stop.cancelled() => Err(stop::interrupted()),
     };
+    shown.with(None);
+    let report = report?;
     output.json(&report_json(&report))?;
     output.say(format_args!(
         "pushed {} ({} outdated, {} refused) · pulled {} · uploaded {} ({}) in {:.1} s{}",
@@ -91,7 +106,31 @@ pub(super) async fn sync(
         started.elapsed().as_secs_f64(),
         if report.rematerialised { " · rebuilt from the server's state" } else { "" },
     ))?;
-    outcome(&report)
+    outcome(&report)?;
+    match refused_content(&client, &mut changes)? {
+        None => Ok(()),
+        Some(refusal) => Err(Failure::new(Kind::Partial, refusal)
+            .hint("the bytes are kept here; `vfs-sync put` or `import` sends them anew")),
+    }
+}
+
+/// The first content that was refused, if any was. That of an item which is gone is not missed.
+fn refused_content(
+    client: &SyncClient,
+    changes: &mut Receiver<ChangeEvent>,
+) -> Result<Option<String>> {
+    loop {
+        match changes.try_recv() {
+            Ok(ChangeEvent::UploadRejected { item_id, reason }) => {
+                if client.node(&item_id)?.is_some() {
+                    let at = path::of(client, &item_id)?;
+                    return Ok(Some(format!("the content of {at} was refused: {reason}")));
+                }
+            }
+            Ok(_) | Err(TryRecvError::Lagged(_)) => {}
+            Err(TryRecvError::Empty | TryRecvError::Closed) => return Ok(None),
+        }
+    }
 }
 
 async fn watch(client: &SyncClient, output: Output, stop: &CancellationToken) -> Result<()> {
