@@ -91,7 +91,10 @@ impl SyncClient {
                 done = session.work(work).await;
             }
         }
-        session.note_outcome(done.as_ref().err()).await?;
+        // That pushing works says nothing of what a pull stopped at.
+        if done.is_err() || work != Work::Flush {
+            session.note_outcome(done.as_ref().err()).await?;
+        }
         done.map(|()| session.report)
     }
 }
