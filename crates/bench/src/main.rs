@@ -16,6 +16,10 @@ use process::Server;
 use report::Report;
 use workload::Ids;
 
+/// As in the product's own binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What a benchmark fails with.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -28,6 +32,9 @@ struct Args {
     /// A PostgreSQL database to measure too: empty, and on this machine.
     #[arg(long, env = "VFS_SYNC_BENCH_POSTGRES_URL")]
     postgres: Option<String>,
+    /// Only what a client does alone: applying a feed.
+    #[arg(long)]
+    apply_only: bool,
     /// Connections that push or pull at one time.
     #[arg(long, default_value_t = 2)]
     connections: usize,
@@ -51,6 +58,9 @@ async fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
     let data = dir.path().join("server");
     std::fs::create_dir(&data)?;
     let n = args.operations;
+    if args.apply_only {
+        return apply(report, dir.path(), n / 2).await;
+    }
     {
         let server = Server::start(&data, None).await?;
         let rates = push::run(&server, "r", Ids::UuidV7, n, args.connections).await?;
@@ -83,12 +93,7 @@ async fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
         let rates = push::run(&server, "r", Ids::Random, n / 4, args.connections).await?;
         report.note("push, SQLite, random ids", rates.all, "op/s");
     }
-    let (first, second) = apply::run(None, n / 2).await?;
-    report.at_least("apply a decoded feed, in memory", first.min(second), 1_000_000.0, "entries/s");
-    report.note("  second half against first", second / first, "x");
-    let (first, second) = apply::run(Some(&dir.path().join("replica")), n / 2).await?;
-    report.at_least("apply it, durable replica", first.min(second), 150_000.0, "entries/s");
-    report.at_least("  second half against first", second / first, 0.8, "x");
+    apply(report, dir.path(), n / 2).await?;
     if let Some(url) = &args.postgres {
         let data = dir.path().join("postgres");
         std::fs::create_dir(&data)?;
@@ -96,5 +101,15 @@ async fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
         let rates = push::run(&server, "r", Ids::UuidV7, n / 4, args.connections).await?;
         report.at_least("push, PostgreSQL, UUIDv7 ids", rates.all, 8_000.0, "op/s");
     }
+    Ok(())
+}
+
+async fn apply(report: &mut Report, dir: &std::path::Path, entries: usize) -> Result<(), Failure> {
+    let (first, second) = apply::run(None, entries).await?;
+    report.at_least("apply a decoded feed, in memory", first.min(second), 1_000_000.0, "entries/s");
+    report.note("  second half against first", second / first, "x");
+    let (first, second) = apply::run(Some(&dir.join("replica")), entries).await?;
+    report.at_least("apply it, durable replica", first.min(second), 150_000.0, "entries/s");
+    report.at_least("  second half against first", second / first, 0.8, "x");
     Ok(())
 }
