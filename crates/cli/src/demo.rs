@@ -224,13 +224,13 @@ fn import(story: &Story, side: &Side, source: &Path) -> Result<()> {
     drop(progress);
     story.go_on()?;
     let text = format!(
-        "{} files, {} folders, {} into one{}",
+        "{} files, {} folders into one ({}){}",
         count_text(report.files_created),
         count_text(report.folders_created),
         rate(report.bytes, report.files_created, started),
         match report.problems.total() {
             0 => String::new(),
-            left_out => format!(" ({left_out} left out)"),
+            left_out => format!(" · {left_out} left out"),
         }
     );
     story.tell("import", started, &text, json!({ "report": report }))?;
@@ -256,24 +256,42 @@ fn edit(story: &Story, who: &str, edits: impl FnOnce() -> Result<edits::Edits>) 
 }
 
 fn told_sync(story: &Story, name: &str, started: Instant, report: &SyncReport) -> Result<()> {
-    let text = format!(
-        "pushed {} ({} beaten by the other's, {} refused), pulled {}, uploaded {} ({})",
-        count_text(report.applied),
-        report.outdated,
-        report.rejected,
-        count_text(report.pulled),
-        count_text(report.uploaded),
-        rate(report.uploaded_bytes, report.applied + report.pulled, started),
-    );
+    let mut parts = Vec::new();
+    let mut part = |count: u64, what: &str| {
+        if count > 0 {
+            parts.push(format!("{} {what}", count_text(count)));
+        }
+    };
+    part(report.applied, "pushed");
+    part(report.outdated, "beaten by the other side's");
+    part(report.rejected, "refused");
+    part(report.pulled, "pulled");
+    part(report.uploaded, "contents uploaded");
+    let mut text = parts.join(", ");
+    if report.uploaded > 0 {
+        text.push_str(&format!(" ({})", rate(report.uploaded_bytes, report.uploaded, started)));
+    } else {
+        let entries = report.applied + report.pulled;
+        text.push_str(&format!(" ({}/s)", per_second(entries, started)));
+    }
     story.tell(&format!("sync {name}"), started, &text, json!({ "report": report_json(report) }))
 }
 
 /// How much, and how fast.
-fn rate(bytes: u64, things: u64, started: Instant) -> String {
-    let seconds = started.elapsed().as_secs_f64().max(0.001);
-    #[allow(clippy::cast_precision_loss, reason = "it is shown rounded")]
-    let (speed, per_second) = (bytes as f64 / seconds, things as f64 / seconds);
-    format!("{}, {:.0}/s, {:.1} MB/s", bytes_text(bytes), per_second, speed / 1e6)
+fn rate(bytes: u64, files: u64, started: Instant) -> String {
+    let megabytes = per_second(bytes / 100_000, started);
+    format!(
+        "{}, {} files/s, {}.{} MB/s",
+        bytes_text(bytes),
+        per_second(files, started),
+        megabytes / 10,
+        megabytes % 10
+    )
+}
+
+fn per_second(count: u64, started: Instant) -> u64 {
+    let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
+    count.saturating_mul(1_000) / millis
 }
 
 /// Syncs both until neither has anything to say.
@@ -311,7 +329,7 @@ async fn export(story: &Story, side: &Side, to: &Path) -> Result<u64> {
     drop(progress);
     story.go_on()?;
     let text = format!(
-        "{} files, {} folders, {}",
+        "{} files, {} folders ({})",
         count_text(report.files_written),
         count_text(report.folders_created),
         rate(report.bytes, report.files_written, started)

@@ -23,7 +23,7 @@ pub(crate) fn on_signals(output: Output) -> Result<CancellationToken> {
                 std::process::exit(i32::from(Kind::Interrupted.exit_code()));
             }
             told.cancel();
-            output.note("stopping: finishing what is begun");
+            output.note("stopping: finishing what is begun; once more ends it at once");
         }
     });
     Ok(stop)

@@ -67,7 +67,7 @@ pub(crate) async fn export(
         return Err(Failure::failed(busy).hint("wait for it, or choose another directory"));
     }
     let rules = target::probe(&folder);
-    let mut export = Export {
+    let export = Export {
         client,
         root,
         rules,
@@ -76,23 +76,9 @@ pub(crate) async fn export(
         report: ExportReport::default(),
         folders: HashMap::new(),
     };
-    let mut steps = vec![Step::Enter { path: PathBuf::new(), item: top, new: false }];
-    while let Some(step) = steps.pop() {
-        if stop.is_cancelled() {
-            export.report.interrupted = true;
-            break;
-        }
-        match step {
-            Step::Enter { path, item, new } => {
-                export.enter(&path, item.as_ref(), new, &mut steps, progress).await?;
-            }
-            Step::Leave { path, mode } => export.leave(&path, mode),
-        }
-        progress(&export.report);
-    }
-    export.report.interrupted |= stop.is_cancelled();
+    let report = export.run(top, progress).await?;
     folder.sync_disk().map_err(Failure::io(what()))?;
-    Ok(export.report)
+    Ok(report)
 }
 
 /// What is to be done with a folder.
@@ -125,6 +111,28 @@ struct Export<'a> {
 }
 
 impl Export<'_> {
+    async fn run(
+        mut self,
+        top: Option<ItemId>,
+        progress: &mut (dyn FnMut(&ExportReport) + Send),
+    ) -> Result<ExportReport> {
+        let mut steps = vec![Step::Enter { path: PathBuf::new(), item: top, new: false }];
+        while let Some(step) = steps.pop() {
+            if self.stop.is_cancelled() {
+                break;
+            }
+            match step {
+                Step::Enter { path, item, new } => {
+                    self.enter(&path, item.as_ref(), new, &mut steps, progress).await?;
+                }
+                Step::Leave { path, mode } => self.leave(&path, mode),
+            }
+            progress(&self.report);
+        }
+        self.report.interrupted = self.stop.is_cancelled();
+        Ok(self.report)
+    }
+
     async fn enter(
         &mut self,
         path: &Path,
@@ -515,5 +523,106 @@ fn ends_it(error: &ClientError) -> bool {
         ClientError::NoContent(_) | ClientError::UnknownItem(_) => false,
         ClientError::Violation(_) | ClientError::Storage(_) | ClientError::Stopped(_) => true,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::import::{ImportOptions, import};
+    use crate::fs::scan::Scanner;
+    use std::os::unix::ffi::OsStrExt as _;
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+    use vfs_sync_client::{ClientConfig, HttpConfig, HttpTransport, StaticToken};
+    use vfs_sync_core::id::UserId;
+
+    /// A replica that never meets a server.
+    fn client() -> SyncClient {
+        let config = HttpConfig::new("http://127.0.0.1:9");
+        let transport = HttpTransport::new(config, StaticToken::new("none")).unwrap();
+        let user = UserId::new("alice").unwrap();
+        SyncClient::in_memory(user, Arc::new(transport), ClientConfig::default()).unwrap()
+    }
+
+    fn take(client: &SyncClient, directory: &Path) -> Problems {
+        let scanner = Scanner::open(directory, &[]).unwrap();
+        let stop = CancellationToken::new();
+        let options = ImportOptions::default();
+        import(client, scanner, None, options, &stop, &mut |_| {}).unwrap().problems
+    }
+
+    fn write(client: &SyncClient, directory: &Path, rules: DiskRules) -> ExportReport {
+        let export = Export {
+            client,
+            root: Root::open(directory).unwrap(),
+            rules,
+            options: ExportOptions::default(),
+            stop: &CancellationToken::new(),
+            report: ExportReport::default(),
+            folders: HashMap::new(),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(export.run(None, &mut |_| {})).unwrap()
+    }
+
+    #[test]
+    fn a_disk_that_ignores_case_gets_both_files_under_names_of_their_own() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::write(from.path().join("readme.md"), "small").unwrap();
+        std::fs::write(from.path().join("README.md"), "large").unwrap();
+        let client = client();
+        assert_eq!(take(&client, from.path()).total(), 0);
+        let rules = DiskRules { case_insensitive: true, normalising: true };
+        let report = write(&client, to.path(), rules);
+        assert_eq!((report.files_written, report.problems.failures()), (2, 0));
+        assert_eq!(report.problems.first[0].kind, ProblemKind::NameChanged);
+        assert_eq!(std::fs::read(to.path().join("README.md")).unwrap(), b"large");
+        assert_eq!(write(&client, to.path(), rules).files_written, 0, "the same names again");
+    }
+
+    fn names_and_bytes(top: &Path) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+        let mut found: Vec<_> = std::fs::read_dir(top)
+            .unwrap()
+            .map(|entry| {
+                let entry = entry.unwrap();
+                let bytes = std::fs::read(entry.path()).ok();
+                (entry.file_name().as_bytes().to_vec(), bytes)
+            })
+            .collect();
+        found.sort();
+        found
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn any_names_and_bytes_come_back(
+            files in proptest::collection::btree_map(
+                proptest::collection::vec(
+                    prop_oneof![Just(b'%'), Just(b'r'), Just(b'\n'), Just(0xFF), 1..=255u8],
+                    1..20,
+                ),
+                proptest::option::of(proptest::collection::vec(any::<u8>(), 0..50)),
+                0..12,
+            )
+        ) {
+            let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+            for (name, bytes) in &files {
+                if name.contains(&b'/') || name == b"." || name == b".." {
+                    continue;
+                }
+                let path = from.path().join(OsStr::from_bytes(name));
+                match bytes {
+                    Some(bytes) => std::fs::write(path, bytes).unwrap(),
+                    None => std::fs::create_dir(path).unwrap(),
+                }
+            }
+            let client = client();
+            prop_assert_eq!(take(&client, from.path()).total(), 0);
+            prop_assert_eq!(write(&client, to.path(), DiskRules::default()).problems.total(), 0);
+            prop_assert_eq!(names_and_bytes(to.path()), names_and_bytes(from.path()));
+        }
     }
 }
