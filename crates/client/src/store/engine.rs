@@ -38,9 +38,18 @@ impl<R: Rows> Engine<R> {
         Self { rows, meta }
     }
 
-    /// Runs `work` as one transaction.
+    /// Runs `work` as one transaction, on disk when it returns.
     fn transaction<T>(&mut self, work: impl FnOnce(&mut R, &mut Meta) -> Result<T>) -> Result<T> {
-        self.rows.begin()?;
+        self.transaction_on(true, work)
+    }
+
+    /// Runs `work` as one transaction; if not `at_once`, it is on disk with the next that is.
+    fn transaction_on<T>(
+        &mut self,
+        at_once: bool,
+        work: impl FnOnce(&mut R, &mut Meta) -> Result<T>,
+    ) -> Result<T> {
+        self.rows.begin(at_once)?;
         let mut meta = self.meta.clone();
         let done = work(&mut self.rows, &mut meta)
             .and_then(|value| self.rows.commit(&self.meta, &meta).map(|()| value));
@@ -426,7 +435,10 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         page: PageCommit,
         events: bool,
     ) -> Result<Vec<ChangeEvent>> {
-        self.transaction(|rows, meta| {
+        // What a loss of power takes of a pull that goes on is pulled again: cursor and registers
+        // are one transaction. The page that settles it takes the ones before to the disk.
+        let at_once = page.settled.is_some() && slot == Slot::Current;
+        self.transaction_on(at_once, |rows, meta| {
             let events = events && slot == Slot::Current;
             let mut work = PageWork::new(rows, slot, page.entries.len(), events)?;
             for entry in page.entries {

@@ -140,7 +140,7 @@ impl MemoryRows {
 }
 
 impl Rows for MemoryRows {
-    fn begin(&mut self) -> Result<()> {
+    fn begin(&mut self, _at_once: bool) -> Result<()> {
         self.undo = Undo { first_seq: self.queue.next_seq, ..Undo::default() };
         Ok(())
     }

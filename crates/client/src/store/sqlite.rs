@@ -1,4 +1,4 @@
-//! The replica in a SQLite file: WAL, every commit on disk before it is acknowledged.
+//! The replica in a SQLite file: WAL, every call's commit on disk before it is acknowledged.
 //!
 //! The registers are there twice, as slot `a` and `b`: one is read, the other is what a
 //! rematerialisation builds. Which is which is a row of `meta`, so that swapping is one write.
@@ -45,6 +45,8 @@ pub(super) struct SqliteRows {
     current_b: bool,
     /// As before the running transaction.
     committed_b: bool,
+    /// Whether commits are on disk when they return.
+    at_once: bool,
     /// Held as long as the replica is open.
     _lock: std::fs::File,
 }
@@ -208,11 +210,18 @@ fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 }
 
 impl Rows for SqliteRows {
-    fn begin(&mut self) -> Result<()> {
+    fn begin(&mut self, at_once: bool) -> Result<()> {
         self.committed_b = self.current_b;
         if !self.conn.is_autocommit() {
             // A panic left a transaction open: nothing of it was promised.
             self.rollback();
+        }
+        if self.at_once != at_once {
+            // In WAL mode NORMAL keeps the order of commits and leaves out the sync of each.
+            let level = if at_once { "FULL" } else { "NORMAL" };
+            let set = self.conn.pragma_update(None, "synchronous", level);
+            set.map_err(|error| self.failed(&error))?;
+            self.at_once = at_once;
         }
         self.run("BEGIN IMMEDIATE", []).map(drop)
     }

@@ -85,9 +85,10 @@ pub(crate) fn create_store(dir: &Path, meta: Meta) -> Result<Box<dyn ReplicaStor
             path: draft.clone(),
             current_b: false,
             committed_b: false,
+            at_once: true,
             _lock: lock.try_clone().map_err(ClientError::io("cannot share the lock"))?,
         };
-        rows.begin()?;
+        rows.begin(true)?;
         let fill = rows.conn.execute_batch(&format!(
             "{} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT};",
             create()
@@ -134,7 +135,7 @@ fn open_locked(dir: &Path, lock: File) -> Result<Box<dyn ReplicaStore>> {
         return Err(foreign(format!("it has format {found}, which no version ever wrote")));
     }
     let (current_b, committed_b) = (false, false);
-    let mut rows = SqliteRows { conn, path, current_b, committed_b, _lock: lock };
+    let mut rows = SqliteRows { conn, path, current_b, committed_b, at_once: true, _lock: lock };
     let meta = rows.load_meta()?;
     Ok(Box::new(Engine::new(rows, meta)))
 }
