@@ -1,7 +1,9 @@
 //! The durable replica: one trait of whole transactions, and its back ends.
 
+mod edits;
 mod engine;
 mod memory;
+mod page;
 mod rows;
 mod sqlite;
 mod view;

@@ -1,0 +1,213 @@
+//! Applying a page: the registers, and what follows from them.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+
+use vfs_sync_core::content::RelationKind;
+use vfs_sync_core::cursor::Cursor;
+use vfs_sync_core::entry::{Change, Entry as FeedEntry};
+use vfs_sync_core::id::{ItemId, UserId};
+
+use super::Slot;
+use super::rows::{AttachmentRow, GrantRow, ItemRow, LinkRow, Result, Rows};
+use super::view::View;
+use crate::event::ChangeEvent;
+
+/// An item that a page touched.
+#[derive(Default)]
+struct Touched {
+    /// Its last change, but for its links.
+    at: Option<Cursor>,
+    /// Whose it is as the page leaves it; `Some(None)` if it went, `None` if the page says nothing.
+    owner: Option<Option<UserId>>,
+}
+
+/// What a page touched: for clocks and for the top of the tree, looked up once an item.
+pub(super) struct PageWork<'a, R> {
+    rows: &'a mut R,
+    slot: Slot,
+    items: HashMap<ItemId, Touched>,
+    containers: BTreeMap<ItemId, Cursor>,
+    /// Owners of containers, as they were looked up.
+    owners: HashMap<ItemId, Option<UserId>>,
+    /// Items of others that came into view: what hung under them already may move to the top.
+    foreign: Vec<ItemId>,
+    /// Items that came or went: what the queue hangs under them may move to the top or from it.
+    turned: Vec<ItemId>,
+    queue_is_empty: bool,
+    new: i64,
+    events: Option<HashMap<ItemId, ChangeEvent>>,
+}
+
+impl<'a, R: Rows> PageWork<'a, R> {
+    pub(super) fn new(rows: &'a mut R, slot: Slot, entries: usize, events: bool) -> Result<Self> {
+        let queue_is_empty = rows.queue_is_empty()?;
+        Ok(Self {
+            rows,
+            slot,
+            items: HashMap::with_capacity(entries),
+            containers: BTreeMap::new(),
+            owners: HashMap::new(),
+            foreign: Vec::new(),
+            turned: Vec::new(),
+            queue_is_empty,
+            new: 0,
+            events: events.then(HashMap::new),
+        })
+    }
+
+    fn touch(&mut self, item: ItemId, at: Cursor) -> &mut Touched {
+        let touched = self.items.entry(item).or_default();
+        touched.at = Some(at);
+        touched
+    }
+
+    fn moved(&mut self, parent: ItemId, child: ItemId, at: Cursor) {
+        self.containers.insert(parent, at);
+        self.items.entry(child).or_default();
+    }
+
+    /// Remembers what to tell; that something came or went tells more than that it changed.
+    fn tell(&mut self, item: &ItemId, event: fn(ItemId) -> ChangeEvent) {
+        let Some(events) = &mut self.events else { return };
+        let event = event(item.clone());
+        match events.entry(item.clone()) {
+            Entry::Vacant(slot) => drop(slot.insert(event)),
+            Entry::Occupied(mut slot) => {
+                if !matches!(event, ChangeEvent::Changed(_)) {
+                    slot.insert(event);
+                }
+            }
+        }
+    }
+
+    pub(super) fn apply(&mut self, entry: FeedEntry, user: &UserId) -> Result<()> {
+        let (authored_at, slot, position) = (entry.body.authored_at, self.slot, entry.position);
+        match entry.body.change {
+            Change::ItemUpsert(view) => {
+                let (item, owner) = (view.item_id.clone(), view.owner_id.clone());
+                if self.rows.put_item(slot, ItemRow { view, authored_at })? {
+                    self.tell(&item, ChangeEvent::Appeared);
+                    self.new += 1;
+                    if !self.queue_is_empty {
+                        self.turned.push(item.clone());
+                    }
+                    if owner != *user {
+                        self.foreign.push(item.clone());
+                    }
+                } else {
+                    self.tell(&item, ChangeEvent::Changed);
+                }
+                self.touch(item, position).owner = Some(Some(owner));
+            }
+            Change::ItemDelete { item, .. } => {
+                if self.rows.remove_item(slot, &item)? {
+                    self.tell(&item, ChangeEvent::Went);
+                    self.new -= 1;
+                    if !self.queue_is_empty {
+                        self.turned.push(item.clone());
+                    }
+                }
+                self.touch(item, position).owner = Some(None);
+            }
+            Change::GrantAdd { item, principal, level } => {
+                self.tell(&item, ChangeEvent::Changed);
+                self.touch(item.clone(), position);
+                self.rows.put_grant(slot, GrantRow { item, principal, level, authored_at })?;
+            }
+            Change::GrantRemove { item, principal, .. } => {
+                self.tell(&item, ChangeEvent::Changed);
+                self.rows.remove_grant(slot, &item, &principal)?;
+                self.touch(item, position);
+            }
+            Change::LinkAdd { parent, child } => {
+                self.tell(&child, ChangeEvent::Changed);
+                self.moved(parent.clone(), child.clone(), position);
+                self.rows.put_link(slot, LinkRow { parent, child, authored_at })?;
+            }
+            Change::LinkRemove { parent, child, .. } => {
+                self.tell(&child, ChangeEvent::Changed);
+                self.rows.remove_link(slot, &parent, &child)?;
+                self.moved(parent, child, position);
+            }
+            Change::BlobAttach(attachment) => {
+                let item = attachment.item_id.clone();
+                self.tell(&item, ChangeEvent::Changed);
+                if slot == Slot::Current {
+                    self.rows.remove_attached_upload(&item, &attachment.blob_id)?;
+                }
+                self.rows.put_attachment(slot, AttachmentRow { attachment, authored_at })?;
+                self.touch(item, position);
+            }
+            Change::BlobDetach { item, relation_kind, ref_id, .. } => {
+                self.tell(&item, ChangeEvent::Changed);
+                let ref_id = (relation_kind != RelationKind::File).then_some(&ref_id);
+                self.rows.remove_attachment(slot, &item, ref_id)?;
+                self.touch(item, position);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a container belongs to somebody else, so that a link under it is a shortcut.
+    fn is_foreign(&mut self, container: &ItemId, owner: &UserId) -> Result<bool> {
+        if !self.owners.contains_key(container) {
+            let found = self.rows.owner(self.slot, container)?;
+            self.owners.insert(container.clone(), found);
+        }
+        let found = self.owners.get(container).and_then(Option::as_ref);
+        Ok(found.is_some_and(|found| found != owner))
+    }
+
+    /// Container clocks and the top, once the rows are as the page leaves them.
+    pub(super) fn finish(mut self, user: &UserId) -> Result<(i64, Vec<ChangeEvent>)> {
+        let slot = self.slot;
+        for id in std::mem::take(&mut self.foreign) {
+            for child in self.rows.children(slot, &id)? {
+                self.items.entry(child).or_default();
+            }
+        }
+        for id in std::mem::take(&mut self.turned) {
+            let mut around = self.rows.children(slot, &id)?;
+            around.extend(self.rows.queue_of_parent(&id)?);
+            for child in around {
+                self.items.entry(child).or_default();
+            }
+        }
+        for (id, touched) in std::mem::take(&mut self.items) {
+            let parents = self.rows.parents(slot, &id)?;
+            let top = if self.queue_is_empty {
+                let owner = match touched.owner {
+                    Some(owner) => owner,
+                    None => self.rows.owner(slot, &id)?,
+                };
+                self.is_confirmed_top(&parents, owner.as_ref())?
+            } else {
+                View { rows: self.rows, user, slot }.is_top(&id, false)?
+            };
+            self.rows.set_top(slot, &id, top)?;
+            let Some(at) = touched.at else { continue };
+            for parent in parents {
+                let clock = self.containers.entry(parent).or_insert_with(|| at.clone());
+                if *clock < at {
+                    clock.clone_from(&at);
+                }
+            }
+        }
+        for (container, at) in &self.containers {
+            self.rows.bump_container(slot, container, at)?;
+        }
+        let events = self.events.map(HashMap::into_values).into_iter().flatten().collect();
+        Ok((self.new, events))
+    }
+
+    fn is_confirmed_top(&mut self, parents: &[ItemId], owner: Option<&UserId>) -> Result<bool> {
+        let Some(owner) = owner else { return Ok(false) };
+        for parent in parents {
+            if !self.is_foreign(parent, owner)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
