@@ -261,7 +261,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
                 let state = ReconcileState { cursor, last_reconciled_write_ids };
                 meta.settled = Some(Arc::new(state));
             }
-            meta.items = u64::try_from(rows.all_items()?.len()).unwrap_or(u64::MAX);
+            meta.items = rows.count_items()?;
             let queued: Vec<Operation> =
                 rows.queue(usize::MAX)?.into_iter().map(|one| one.operation).collect();
             refresh_affected(rows, &meta.user, &queued)

@@ -475,6 +475,10 @@ impl Rows for MemoryRows {
         })
     }
 
+    fn count_items(&mut self) -> Result<u64> {
+        Ok(u64::try_from(self.at(Slot::Current).items.len()).unwrap_or(u64::MAX))
+    }
+
     fn all_items(&mut self) -> Result<Vec<ItemRow>> {
         let mut all: Vec<ItemRow> = self.at(Slot::Current).items.values().cloned().collect();
         all.sort_by(|a, b| a.view.item_id.cmp(&b.view.item_id));

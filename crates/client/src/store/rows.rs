@@ -118,6 +118,9 @@ pub(super) trait Rows: Send {
     fn rejected_uploads(&mut self) -> Result<Vec<Upload>>;
     fn counts(&mut self) -> Result<Counts>;
 
+    /// In the current slot.
+    fn count_items(&mut self) -> Result<u64>;
+
     // All rows of the current slot, in the order of their keys.
     fn all_items(&mut self) -> Result<Vec<ItemRow>>;
     fn all_links(&mut self) -> Result<Vec<LinkRow>>;

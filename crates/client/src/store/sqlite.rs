@@ -516,6 +516,12 @@ impl Rows for SqliteRows {
         self.count_all()
     }
 
+    fn count_items(&mut self) -> Result<u64> {
+        let sql = by_slot!(self, Slot::Current, "SELECT count(*) FROM items", "");
+        let count: Option<i64> = self.one(sql, [], |row| row.get(0))?;
+        Ok(count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0))
+    }
+
     fn all_items(&mut self) -> Result<Vec<ItemRow>> {
         let slot = Slot::Current;
         let sql = by_slot!(self, slot, "SELECT id, owner, body FROM items", " ORDER BY id");
