@@ -89,6 +89,8 @@ struct Decider<'a> {
     now: Timestamp,
     /// Present links of a realm, upward: child to parents.
     up: HashMap<ItemId, HashSet<ItemId>>,
+    /// Loaded links by either end, of the items that may go, come back or move.
+    touching: HashMap<ItemId, Vec<LinkKey>>,
     views: Views,
     changed_items: BTreeSet<ItemId>,
     changed_links: BTreeSet<LinkKey>,
@@ -105,12 +107,23 @@ impl<'a> Decider<'a> {
                 up.entry(child.clone()).or_default().insert(parent.clone());
             }
         }
+        let mut touching: HashMap<ItemId, Vec<LinkKey>> = HashMap::new();
+        if !(rows.around.is_empty() && rows.ancestors.is_empty()) {
+            for key in rows.links.keys() {
+                for end in [&key.0, &key.1] {
+                    if rows.around.contains(end) || rows.ancestors.contains(end) {
+                        touching.entry(end.clone()).or_default().push(key.clone());
+                    }
+                }
+            }
+        }
         let last_write_id = rows.last_write_id;
         Self {
             batch,
             rows,
             now,
             up,
+            touching,
             views: Views::default(),
             changed_items: BTreeSet::new(),
             changed_links: BTreeSet::new(),
@@ -357,18 +370,12 @@ impl<'a> Decider<'a> {
         self.rows.moves.insert(key, moved);
         let mut at = stamp.authored_at;
         at = at.max(self.set_link(op, &write, parent.clone(), true).unwrap_or(at));
-        let mut others: Vec<LinkKey> = self
-            .rows
-            .links
-            .iter()
-            .filter(|((other, child), link)| {
-                *child == op.item_id
-                    && other != parent
-                    && link.as_ref().is_some_and(|link| link.register.value)
-            })
-            .map(|(key, _)| key.clone())
-            .collect();
-        others.sort();
+        let mut others = self.links_of(&op.item_id);
+        others.retain(|key| {
+            key.1 == op.item_id
+                && key.0 != *parent
+                && self.link_row(key).is_some_and(|link| link.register.value)
+        });
         for (other, _) in others {
             let ours = self
                 .permitted(&other, AccessLevel::Write)
@@ -439,13 +446,20 @@ impl<'a> Decider<'a> {
         self.rows.items.insert(id.clone(), Some(item));
     }
 
+    /// The links that an item is an end of: those that were loaded, and those of this batch.
+    fn links_of(&self, id: &ItemId) -> BTreeSet<LinkKey> {
+        let loaded = self.touching.get(id).into_iter().flatten();
+        let here = self.changed_links.iter().filter(|key| key.0 == *id || key.1 == *id);
+        loaded.chain(here).cloned().collect()
+    }
+
     /// An item that goes or comes back takes along what hangs around it.
     fn touch_around(&mut self, op: &Operation) {
         let id = &op.item_id;
         let mut keys: Vec<EntryKey> = Vec::new();
-        for ((parent, child), link) in &self.rows.links {
-            if link.is_some() && (parent == id || child == id) {
-                keys.push(EntryKey::Link { parent: parent.clone(), child: child.clone() });
+        for key in self.links_of(id) {
+            if self.link_row(&key).is_some() {
+                keys.push(EntryKey::Link { parent: key.0, child: key.1 });
             }
         }
         for ((item, principal), grant) in &self.rows.grants {
