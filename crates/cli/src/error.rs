@@ -167,6 +167,9 @@ impl From<ClientError> for Failure {
             ClientError::Stopped(reason) => {
                 Self { signature: Some(reason.signature), ..of(Kind::Guardrail).hint(TRIAGE) }
             }
+            ClientError::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe => {
+                of(Kind::BrokenPipe)
+            }
             ClientError::Storage(_) | ClientError::Io { .. } => {
                 of(Kind::Failed).hint("is the disk full or read-only?")
             }

@@ -299,3 +299,62 @@ fn an_import_that_is_stopped_or_killed_goes_on_where_it_was() {
     scene.on("r", &["export", "out"]).expect(0);
     assert_eq!(tree_of(&scene.path("out")), tree_of(&scene.path("d")));
 }
+
+#[test]
+fn an_export_that_is_stopped_or_killed_goes_on_where_it_was() {
+    let scene = Scene::offline();
+    for number in 0..600 {
+        scene.write(&format!("d/{}/{number}", number % 20), number.to_string());
+    }
+    scene.replica("r");
+    scene.on("r", &["import", "d"]).expect(0);
+    for name in ["INT", "KILL", "TERM"] {
+        let mut command = scene.command();
+        let mut child = command.args(["--replica", "r", "-q", "export", "out"]).spawn().unwrap();
+        while child.try_wait().unwrap().is_none() && !scene.path("out/3").exists() {
+            std::thread::yield_now();
+        }
+        if child.try_wait().unwrap().is_none() {
+            support::signal(&child, name);
+        }
+        let code = child.wait().unwrap().code();
+        assert!([Some(130), Some(0), None].contains(&code), "{code:?}");
+    }
+    scene.on("r", &["export", "out"]).expect(0);
+    assert_eq!(tree_of(&scene.path("out")), tree_of(&scene.path("d")));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_panic() {
+    let scene = Scene::offline();
+    scene.write("d/file", "x");
+    scene.replica("r");
+    scene.on("r", &["import", "d"]).expect(0);
+    for args in [&["tree"][..], &["cat", "/file"], &["--json", "ls"], &["state", "export"]] {
+        let mut command = scene.command();
+        command.args(["--replica", "r"]).args(args);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert!([Some(0), Some(141)].contains(&output.status.code()), "{output:?}");
+        assert!(output.stderr.is_empty(), "{output:?}");
+    }
+}
+
+#[test]
+fn one_command_at_a_time_works_on_a_replica() {
+    let scene = Scene::offline();
+    scene.write("d/file", "x");
+    scene.replica("r");
+    let mut command = scene.command();
+    command.args(["--replica", "r", "put", "-", "/slow"]);
+    let mut slow = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
+    while !scene.path("r/contents/drafts/0").exists() {
+        std::thread::yield_now();
+    }
+    scene.on("r", &["ls"]).expect(1).says("in use");
+    drop(slow.stdin.take());
+    assert!(slow.wait().unwrap().success());
+    scene.on("r", &["stat", "/slow"]).expect(0);
+}
