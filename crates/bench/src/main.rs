@@ -16,10 +16,6 @@ use process::Server;
 use report::Report;
 use workload::Ids;
 
-/// As in the product's own binary.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// What a benchmark fails with.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
