@@ -1,6 +1,6 @@
 //! The replica that a command works on: its directory, its settings, its client.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,6 +20,9 @@ pub(crate) const TOKEN_VARIABLE: &str = "VFS_SYNC_TOKEN";
 
 const SETTINGS_FILE: &str = "settings.json";
 const SETTINGS_VERSION: u32 = 1;
+
+/// A settings or token file of more is none.
+const MAX_SMALL_FILE_BYTES: u64 = 64 * 1024;
 
 /// What `init` was told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,7 +156,7 @@ fn no_replica(directory: &Path) -> Failure {
 
 fn read_settings(directory: &Path) -> Result<Settings> {
     let path = directory.join(SETTINGS_FILE);
-    let text = match std::fs::read_to_string(&path) {
+    let text = match read_bounded(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(no_replica(directory));
@@ -173,6 +176,26 @@ fn read_settings(directory: &Path) -> Result<Settings> {
     Ok(settings)
 }
 
+/// The text of a small file: never more than [`MAX_SMALL_FILE_BYTES`], and never a wait for a
+/// writer that does not come.
+fn read_bounded(path: &Path) -> std::io::Result<String> {
+    let meta = std::fs::metadata(path)?;
+    if meta.is_dir() {
+        return Err(std::io::ErrorKind::IsADirectory.into());
+    }
+    if !meta.is_file() {
+        return Err(std::io::Error::other("it is no regular file"));
+    }
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(MAX_SMALL_FILE_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_SMALL_FILE_BYTES {
+        return Err(std::io::Error::other(format!(
+            "it has more than {MAX_SMALL_FILE_BYTES} bytes"
+        )));
+    }
+    Ok(text)
+}
+
 /// The token from the environment, or from its file, read anew each time.
 struct Tokens {
     file: Option<PathBuf>,
@@ -188,7 +211,7 @@ impl Tokens {
             Ok(token) if !token.trim().is_empty() => (token, TOKEN_VARIABLE.to_owned()),
             _ => match &self.file {
                 Some(file) => {
-                    let text = std::fs::read_to_string(file)
+                    let text = read_bounded(file)
                         .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
                     (text, file.display().to_string())
                 }
@@ -222,6 +245,19 @@ mod tests {
         for bad in ["", "a", "a.b.c", "a.!.c", "..", "e30.e30.x"] {
             assert_eq!(subject(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_token_file_without_an_end_is_refused() {
+        for endless in ["/dev/zero", "/dev"] {
+            let tokens = Tokens { file: Some(endless.into()) };
+            assert!(tokens.read().unwrap_err().starts_with("cannot read /dev"), "{endless}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("huge");
+        std::fs::write(&path, "x".repeat(MAX_SMALL_FILE_BYTES as usize + 1)).unwrap();
+        let reason = Tokens { file: Some(path) }.read().unwrap_err();
+        assert!(reason.contains("more than"), "{reason}");
     }
 
     #[test]

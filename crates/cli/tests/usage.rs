@@ -37,6 +37,40 @@ fn a_wrong_command_line_is_exit_code_2_and_says_what_is_wrong() {
 }
 
 #[test]
+fn a_token_or_secret_file_that_is_none_is_refused_at_once() {
+    let scene = Scene::offline();
+    scene.write("huge", "x".repeat(70_000));
+    let init = ["init", "--server", "http://127.0.0.1:9", "--token-file"];
+    for (file, text) in
+        [("/dev/zero", "no regular file"), ("huge", "more than"), ("nowhere", "nowhere")]
+    {
+        scene.run(init.iter().chain([&file])).expect(2).says(text);
+    }
+    let mut command = scene.command();
+    command.env_remove("VFS_SYNC_JWT_SECRET").env("VFS_SYNC_JWT_SECRET_FILE", "/dev/zero");
+    let output = command.args(["token", "--user", "alice"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("VFS_SYNC_JWT_SECRET_FILE"), "{stderr}");
+}
+
+#[cfg(unix)]
+#[test]
+fn what_a_replica_and_a_server_keep_is_for_their_owners_eyes() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let scene = Scene::offline();
+    let mode = |name: &str| scene.path(name).metadata().unwrap().permissions().mode() & 0o777;
+    std::fs::create_dir(scene.path("open")).unwrap();
+    scene
+        .run(["--replica", "open", "init", "--server", "http://127.0.0.1:9", "--user", "alice"])
+        .expect(0);
+    assert_eq!((mode("open/contents"), mode("open/replica.db")), (0o700, 0o600));
+    std::fs::create_dir(scene.path("data")).unwrap();
+    scene.run(["migrate", "--data", "data"]).expect(0);
+    assert_eq!(mode("data/metadata.sqlite3"), 0o600);
+}
+
+#[test]
 fn errors_are_json_too() {
     let scene = Scene::offline();
     let ran = scene.run(["--json", "ls"]).expect(1);

@@ -192,7 +192,7 @@ impl Cache {
             }
             _ => {}
         }
-        std::fs::create_dir_all(&drafts).map_err(failed(&drafts))?;
+        crate::store::private_dir(&drafts).map_err(failed(&drafts))?;
         Ok(Self::Directory { dir, drafts: AtomicU64::new(0), verified: Mutex::default() })
     }
 

@@ -152,6 +152,17 @@ fn malformed(field: &'static str, problem: impl Into<String>) -> Malformed {
     Malformed { field, problem: problem.into() }
 }
 
+/// Why `json` is not of an operation's form: read once more, slower, to name the field.
+fn form_error(json: &str) -> Malformed {
+    let mut source = serde_json::Deserializer::from_str(json);
+    let problem = match serde_path_to_error::deserialize::<_, WireOperation<'_>>(&mut source) {
+        Ok(_) => "it goes on after its end".to_owned(),
+        Err(error) if error.path().iter().next().is_none() => error.inner().to_string(),
+        Err(error) => format!("{}: {}", error.path(), error.inner()),
+    };
+    malformed("operation", format!("is malformed: {problem}"))
+}
+
 fn required<T>(field: &'static str, value: Option<T>) -> Result<T, Malformed> {
     value.ok_or_else(|| malformed(field, "is missing"))
 }
@@ -162,8 +173,11 @@ impl Operation {
     /// # Errors
     /// [`Malformed`] names the field that is wrong.
     pub fn parse(json: &str) -> Result<Self, Malformed> {
-        let wire: WireOperation<'_> = serde_json::from_str(json)
-            .map_err(|error| malformed("operation", format!("is malformed: {error}")))?;
+        // Serde would take an array for a struct's fields in their order.
+        if json.trim_ascii_start().starts_with('[') {
+            return Err(malformed("operation", "must be an object"));
+        }
+        let wire: WireOperation<'_> = serde_json::from_str(json).map_err(|_| form_error(json))?;
         wire.try_into()
     }
 
@@ -378,6 +392,16 @@ mod tests {
             op[key] = value.clone();
         }
         Operation::parse(&op.to_string())
+    }
+
+    #[test]
+    fn a_field_of_the_wrong_type_is_named() {
+        for field in ["opId", "itemId", "replicaId", "writeId", "occurredAt", "opType", "name"] {
+            let error = parse(json!({ field: {} })).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("operation is malformed: {field}: ")), "{error}");
+        }
+        let array = Operation::parse(r#"["o", "item_upsert", "i", "r", 1]"#).unwrap_err();
+        assert_eq!(array.to_string(), "operation must be an object");
     }
 
     #[test]

@@ -140,8 +140,11 @@ fn check_json(headers: &HeaderMap) -> Result<(), ApiError> {
     Err(unsupported("The Content-Type must be application/json"))
 }
 
-/// Refuses a body that is to be kept as it is, but comes compressed.
+/// Refuses a body that is to be kept as it is and whole, but comes compressed or in part.
 pub(crate) fn check_plain(headers: &HeaderMap) -> Result<(), ApiError> {
+    if headers.contains_key(http::header::CONTENT_RANGE) {
+        return Err(ApiError::invalid("Content-Range", "is not taken: send the whole content"));
+    }
     match Coding::of(headers)? {
         Coding::Identity => Ok(()),
         _ => Err(unsupported("Contents are taken as they are: send no Content-Encoding")),
@@ -193,6 +196,10 @@ impl Coding {
 
 /// Parses JSON; an error names the field.
 pub(crate) fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, ApiError> {
+    // Serde would take an array for a struct's fields in their order.
+    if json.trim_ascii_start().first() == Some(&b'[') {
+        return Err(ApiError::invalid("the body", "is malformed: it must be an object"));
+    }
     let mut source = serde_json::Deserializer::from_slice(json);
     let parsed = serde_path_to_error::deserialize(&mut source).map_err(|error| {
         let path = error.path().to_string();
@@ -201,7 +208,12 @@ pub(crate) fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, ApiError> {
         if problem.starts_with("Invalid cursor") {
             return ApiError::invalid_cursor(field);
         }
-        ApiError::invalid(field, format_args!("is malformed: {problem}"))
+        let missing = problem.strip_prefix("missing field `").and_then(|rest| rest.split_once('`'));
+        match missing {
+            Some((name, _)) if path == "." => ApiError::invalid(name, "is missing"),
+            Some((name, _)) => ApiError::invalid(&format!("{path}.{name}"), "is missing"),
+            None => ApiError::invalid(field, format_args!("is malformed: {problem}")),
+        }
     })?;
     source
         .end()
@@ -228,7 +240,10 @@ mod tests {
         let error = parsed(r#"{"clientId": "a", "cursor": "x"}"#);
         assert_eq!((&*error.error, error.code), ("Invalid cursor", code::INVALID_CURSOR));
         let error = parsed(r#"{"clientId": "a"}"#);
-        assert!(error.error.contains("missing field `cursor`"), "{}", error.error);
+        assert_eq!(
+            (&*error.error, &error.details["field"]),
+            ("cursor is missing", &"cursor".into())
+        );
         assert_eq!(parsed("[").details["field"], "the body");
     }
 

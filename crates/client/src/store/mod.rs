@@ -27,7 +27,7 @@ use crate::event::ChangeEvent;
 use crate::node::{Node, QueuedOp, RejectedOp};
 
 pub(crate) use memory::memory_store;
-pub(crate) use sqlite::{create_store, open_store};
+pub(crate) use sqlite::{create_store, open_store, private_dir};
 
 /// The small part of a replica, kept in memory too.
 #[derive(Debug, Clone, PartialEq)]

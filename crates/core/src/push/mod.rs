@@ -84,6 +84,10 @@ impl PushBatch {
             #[serde(borrow)]
             operations: Vec<&'a RawValue>,
         }
+        // Serde would take an array for a struct's fields in their order.
+        if body.trim_ascii_start().first() == Some(&b'[') {
+            return Err(InvalidPush::Form("it must be an object".into()));
+        }
         let body: Body<'_> =
             serde_json::from_slice(body).map_err(|error| InvalidPush::Form(error.to_string()))?;
         if body.operations.len() > MAX_PUSH_OPERATIONS {

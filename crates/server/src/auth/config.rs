@@ -1,5 +1,6 @@
 //! Where the keys that verify tokens come from, and what tokens must say.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,6 +10,9 @@ use super::secret::Secret;
 
 /// A shared secret is at least this long: as much as HS256 has bits.
 pub const MIN_SECRET_BYTES: usize = 32;
+
+/// A file of more is no secret: a mistaken path must not fill the memory.
+const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
 /// The algorithms that this server verifies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -224,11 +228,18 @@ fn key_source(name: &'static str, value: String) -> Result<KeySource, AuthConfig
 
 /// A file's secret, without the line break that editors leave at its end.
 fn read_secret(path: &Path) -> Result<Secret, AuthConfigError> {
-    let bytes = std::fs::read(path).map_err(|error| AuthConfigError::File {
+    let file_error = |reason: String| AuthConfigError::File {
         variable: SECRET_FILE,
         path: path.to_owned(),
-        reason: error.to_string(),
-    })?;
+        reason,
+    };
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(MAX_SECRET_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(|error| file_error(error.to_string()))?;
+    if bytes.len() as u64 > MAX_SECRET_BYTES {
+        return Err(file_error(format!("it has more than {MAX_SECRET_BYTES} bytes")));
+    }
     let end = bytes.iter().rposition(|b| !b.is_ascii_whitespace()).map_or(0, |at| at + 1);
     let secret = Secret::new(&bytes[..end]);
     check_length(&path.display().to_string(), &secret)?;

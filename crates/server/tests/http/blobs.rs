@@ -174,6 +174,8 @@ async fn a_digest_mismatch_leaves_nothing() {
     put(b"bytes".to_vec(), "sha-256=nonsense".into()).await.refused_field("Content-Digest");
     put(b"bytes".to_vec(), digest_field(b"bytes")).await.ok();
     put(b"bytes".to_vec(), digest_field(b"other")).await.refused(400, "digest_mismatch");
+    let part = alice.request("PUT", "/v1/vfs/blobs/stage/s/data").body("bytes");
+    send(part.header("content-range", "bytes 0-4/10")).await.refused_field("Content-Range");
     let compressed = alice.request("PUT", "/v1/vfs/blobs/stage/s/data").body("x");
     send(compressed.header("content-encoding", "gzip"))
         .await

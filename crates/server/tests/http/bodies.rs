@@ -28,6 +28,7 @@ async fn a_push_that_is_none_is_refused_and_changes_nothing() {
         r#"{"clientId":"a","operations":{}}"#,
         "\u{0}",
         r#"{"clientId":"a","operations":[]} trailing"#,
+        r#"["a", []]"#,
     ] {
         body(bad).await.refused(400, "invalid_request");
     }

@@ -135,6 +135,7 @@ fn read_snapshot<T>(
 
 fn open_file(path: &Path, cache_kib: i64) -> Result<Connection, StoreError> {
     let open = || {
+        make_private(path);
         let connection = Connection::open(path)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         migrations::check_ours(&connection)?;
@@ -142,6 +143,16 @@ fn open_file(path: &Path, cache_kib: i64) -> Result<Connection, StoreError> {
         Ok(connection)
     };
     named(path, open())
+}
+
+/// A new database is for its owner's eyes, whatever the directory allows; its log inherits that.
+/// What fails here fails again, with its reason, when SQLite opens the file.
+fn make_private(path: &Path) {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    drop(options.open(path));
 }
 
 /// Says in an error which file it is about.

@@ -56,10 +56,27 @@ fn pragma(conn: &Connection, path: &Path, name: &str) -> Result<i64> {
         .map_err(|error| storage_error(path, &error))
 }
 
+/// Makes a directory that only its owner may look into: what is in it is the user's.
+pub(crate) fn private_dir(dir: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir)
+}
+
+/// Makes an empty file that only its owner may read. SQLite takes it for a new database.
+fn private_file(path: &Path) -> std::io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
+}
+
 /// Makes a replica in `dir`.
 pub(crate) fn create_store(dir: &Path, meta: Meta) -> Result<Box<dyn ReplicaStore>> {
-    std::fs::create_dir_all(dir)
-        .map_err(ClientError::io(format!("cannot make {}", dir.display())))?;
+    private_dir(dir).map_err(ClientError::io(format!("cannot make {}", dir.display())))?;
     let path = dir.join(FILE);
     let exists =
         || ClientError::ReplicaExists(format!("there is a replica in {} already", dir.display()));
@@ -79,6 +96,8 @@ pub(crate) fn create_store(dir: &Path, meta: Meta) -> Result<Box<dyn ReplicaStor
         _ => {}
     }
     {
+        private_file(&draft)
+            .map_err(ClientError::io(format!("cannot make {}", draft.display())))?;
         let conn = Connection::open(&draft).map_err(|error| storage_error(&draft, &error))?;
         let mut rows = SqliteRows {
             conn,
