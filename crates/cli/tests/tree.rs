@@ -206,9 +206,49 @@ fn an_export_cleans_up_after_one_that_was_killed() {
     scene.write("d/a", "x");
     scene.replica("r");
     scene.on("r", &["import", "d"]).expect(0);
-    scene.write("out/.vfs-sync-tmp-0123", "half");
+    scene.write(&format!("out/.vfs-sync-tmp-{}", "0".repeat(32)), "half");
     scene.on("r", &["export", "out"]).expect(0);
     assert_eq!(tree_of(&scene.path("out")), tree_of(&scene.path("d")));
+}
+
+#[test]
+fn an_export_never_touches_the_replica_that_it_reads() {
+    let scene = Scene::offline();
+    scene.write("d/replica.db", "a name of ours");
+    scene.replica("home/r");
+    let on = |args: &[&str]| scene.on("home/r", args);
+    on(&["import", "d"]).expect(0);
+    for inside in ["home/r", "home/r/contents", "home/r/new"] {
+        on(&["export", "--force", "--delete", inside]).expect(1).says("own files");
+    }
+    scene.write("home/other", "x");
+    for around in ["home", "."] {
+        on(&["export", "--force", "--delete", around]).says("ownReplica");
+        on(&["cat", "/replica.db"]).expect(0).says("a name of ours");
+    }
+    assert!(!scene.path("home/other").exists());
+    on(&["mkdir", "/home"]).expect(0);
+    on(&["mkdir", "/home/r"]).expect(0);
+    on(&["put", "home/replica.db", "/home/r"]).expect(0);
+    on(&["export", "--force", "--delete", "."]).expect(5).says("ownReplica");
+    on(&["ls", "/home/r"]).expect(0).says("replica.db");
+}
+
+#[test]
+fn a_file_that_only_looks_like_work_in_progress_is_somebodys_own() {
+    let scene = Scene::offline();
+    scene.write("d/.vfs-sync-tmp-notes", "mine");
+    scene.replica("r");
+    scene.on("r", &["import", "d"]).expect(0);
+    scene.write("out/.vfs-sync-tmp-other", "theirs");
+    for _ in 0..2 {
+        scene.on("r", &["export", "out"]).expect(0);
+        assert_eq!(scene.read("out/.vfs-sync-tmp-notes"), "mine");
+        assert_eq!(scene.read("out/.vfs-sync-tmp-other"), "theirs");
+    }
+    let taken = format!("/.vfs-sync-tmp-{}", "0".repeat(32));
+    scene.on("r", &["mkdir", &taken]).expect(0);
+    scene.on("r", &["export", "out"]).expect(5).says("left behind");
 }
 
 #[test]

@@ -79,7 +79,12 @@ pub(super) async fn export(
         return Err(Failure::usage(format!("{} is a file", args.path))
             .hint(format!("use `vfs-sync get '{}'`", args.path)));
     }
-    let options = ExportOptions { force: args.force, delete: args.delete, checksum: args.checksum };
+    let options = ExportOptions {
+        replica: Some(replica::directory(global)?),
+        force: args.force,
+        delete: args.delete,
+        checksum: args.checksum,
+    };
     let progress = output.progress("exporting");
     let mut tell = |report: &ExportReport| {
         let files = report.files_written + report.unchanged;
@@ -202,7 +207,8 @@ pub(super) async fn get(
         _ => Path::new("."),
     };
     let mut temporary = tempfile::Builder::new()
-        .prefix(names::TEMP_PREFIX)
+        .prefix(&names::temporary(""))
+        .rand_bytes(0)
         .tempfile_in(parent)
         .map_err(Failure::io(what()))?;
     copy_out(&content, &mut temporary, false, &stop)?;

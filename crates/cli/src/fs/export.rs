@@ -22,8 +22,10 @@ use crate::report::{Problem, ProblemKind, Problems};
 const FETCHED_TOGETHER: usize = 128;
 
 /// What an export may do.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct ExportOptions {
+    /// The directory where the replica keeps its own files, which no export touches.
+    pub(crate) replica: Option<PathBuf>,
     /// Replace what differs.
     pub(crate) force: bool,
     /// Remove what is not in the tree.
@@ -60,6 +62,7 @@ pub(crate) async fn export(
 ) -> Result<ExportReport> {
     let what = || format!("cannot write to {}", directory.display());
     std::fs::create_dir_all(directory).map_err(Failure::io(what()))?;
+    let own = own_place(directory, options.replica.as_deref()).map_err(Failure::io(what()))?;
     let mut root = Root::open(directory).map_err(Failure::io(what()))?;
     let folder = root.folder(Path::new("")).map_err(Failure::io(what()))?;
     if !folder.lock().map_err(Failure::io(what()))? {
@@ -74,11 +77,23 @@ pub(crate) async fn export(
         options,
         stop,
         report: ExportReport::default(),
+        own,
         folders: HashMap::new(),
     };
     let report = export.run(top, progress).await?;
     folder.sync_disk().map_err(Failure::io(what()))?;
     Ok(report)
+}
+
+/// Where under `directory` the replica is, if it is there. What is in the replica's own directory
+/// is none to export to.
+fn own_place(directory: &Path, replica: Option<&Path>) -> io::Result<Option<PathBuf>> {
+    let Some(replica) = replica else { return Ok(None) };
+    let (directory, replica) = (directory.canonicalize()?, replica.canonicalize()?);
+    if directory.starts_with(&replica) {
+        return Err(io::Error::other("the replica keeps its own files here"));
+    }
+    Ok(replica.strip_prefix(&directory).ok().map(Path::to_owned))
 }
 
 /// What is to be done with a folder.
@@ -105,6 +120,8 @@ struct Export<'a> {
     options: ExportOptions,
     stop: &'a CancellationToken,
     report: ExportReport,
+    /// Where under the root the replica keeps its own files, if it does.
+    own: Option<PathBuf>,
     /// Where each folder was written: one that hangs in several places is written once, since
     /// links between folders can multiply without bound.
     folders: HashMap<ItemId, PathBuf>,
@@ -154,6 +171,12 @@ impl Export<'_> {
                     let detail = "it is no file or folder";
                     let at = path.join(names::to_disk(&child.name));
                     self.report.problems.add(Problem::new(&at, ProblemKind::NotAFile, detail));
+                    false
+                }
+                _ if names::is_temporary(&names::to_disk(&child.name)) => {
+                    let detail = "an export would take it for a file left behind";
+                    let at = path.join(names::to_disk(&child.name));
+                    self.report.problems.add(Problem::new(&at, ProblemKind::Name, detail));
                     false
                 }
                 _ => true,
@@ -209,8 +232,10 @@ impl Export<'_> {
             }
         };
         for name in names {
-            if target::is_temporary(&name) {
+            if names::is_temporary(&name) {
                 let _ = disk.remove_file(&name);
+            } else if self.own.as_ref().is_some_and(|own| *own == path.join(&name)) {
+                self.problem(own_files(&path.join(&name)));
             } else if let Ok(stat) = disk.stat(&name) {
                 there.insert(self.rules.key(&name), (name, stat));
             }
@@ -466,6 +491,10 @@ impl Export<'_> {
         names.sort_unstable();
         for name in names {
             let at = path.join(&name);
+            if self.own.as_ref().is_some_and(|own| own.starts_with(&at)) {
+                self.problem(own_files(&at));
+                continue;
+            }
             self.root.forget(&at);
             match disk.remove_all(&name) {
                 Ok(removed) => self.report.removed += removed,
@@ -515,6 +544,10 @@ impl Export<'_> {
     }
 }
 
+fn own_files(at: &Path) -> Problem {
+    Problem::new(at, ProblemKind::OwnReplica, "the replica keeps its own files here")
+}
+
 /// Whether no other content can be had either.
 fn ends_it(error: &ClientError) -> bool {
     use vfs_sync_client::TransportError as T;
@@ -561,6 +594,7 @@ mod tests {
             options: ExportOptions::default(),
             stop: &CancellationToken::new(),
             report: ExportReport::default(),
+            own: None,
             folders: HashMap::new(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -14,8 +14,23 @@ use vfs_sync_core::item::{InvalidName, Name};
 /// What an escaped name begins with; after it, `%XX` stands for a byte.
 pub(crate) const ESCAPE_PREFIX: &str = "%raw%";
 
-/// What the files begin with that an export has in work. No import takes them.
-pub(crate) const TEMP_PREFIX: &str = ".vfs-sync-tmp-";
+const TEMP_PREFIX: &str = ".vfs-sync-tmp-";
+
+/// A name for a file that an export has in work, with `end` after what makes it unique.
+pub(crate) fn temporary(end: &str) -> OsString {
+    let unique = uuid::Uuid::now_v7().simple();
+    OsString::from(format!("{TEMP_PREFIX}{unique}{end}"))
+}
+
+/// Whether `name` is of the form that [`temporary`] makes, which no import takes and the next
+/// export removes. Nothing else is: a name that only begins like one is somebody's own.
+pub(crate) fn is_temporary(name: &OsStr) -> bool {
+    const UNIQUE: usize = 32;
+    let Some(rest) = name.as_bytes().strip_prefix(TEMP_PREFIX.as_bytes()) else { return false };
+    let Some((unique, end)) = rest.split_at_checked(UNIQUE) else { return false };
+    unique.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        && (end.is_empty() || end.first() == Some(&b'-'))
+}
 
 /// The protocol's name for a name on a disk.
 ///

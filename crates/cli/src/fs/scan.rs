@@ -2,12 +2,11 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use vfs_sync_core::item::Name;
 
-use super::names::{self, TEMP_PREFIX};
+use super::names;
 use super::root::{Folder, Kind, Root, Stat};
 use crate::report::{Problem, ProblemKind};
 
@@ -96,7 +95,7 @@ impl Scanner {
                 return;
             }
         };
-        if disk_name.as_bytes().starts_with(TEMP_PREFIX.as_bytes()) {
+        if names::is_temporary(&disk_name) {
             let detail = "left behind by an export that was cut short; the next export removes it";
             listing.problems.push(problem(ProblemKind::Temporary, detail));
             return;
@@ -138,6 +137,7 @@ impl Scanner {
 mod tests {
     use super::*;
     use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
 
     #[test]
     fn links_pipes_sockets_and_the_replica_are_reported_and_the_rest_goes_on() {
@@ -146,7 +146,8 @@ mod tests {
         std::fs::write(at("file"), "x").unwrap();
         std::fs::create_dir(at("empty")).unwrap();
         std::fs::create_dir(at("replica")).unwrap();
-        std::fs::write(at(".vfs-sync-tmp-1"), "half").unwrap();
+        std::fs::write(at(".vfs-sync-tmp-1"), "own").unwrap();
+        std::fs::write(dir.path().join(names::temporary("")), "half").unwrap();
         std::os::unix::fs::symlink("file", at("link")).unwrap();
         std::os::unix::fs::symlink("/nowhere", at("dangling")).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
@@ -156,7 +157,7 @@ mod tests {
         let mut scanner = Scanner::open(dir.path(), &[at("replica")]).unwrap();
         let listing = scanner.list(Path::new(""));
         let names: Vec<_> = listing.entries.iter().map(|seen| seen.name.as_str()).collect();
-        assert_eq!(names, ["%raw%caf%E9", "empty", "file"]);
+        assert_eq!(names, [".vfs-sync-tmp-1", "%raw%caf%E9", "empty", "file"]);
         let mut kinds: Vec<_> = listing.problems.iter().map(|p| p.kind.as_str()).collect();
         kinds.sort_unstable();
         assert_eq!(

@@ -1,6 +1,6 @@
 //! The directory that an export writes to: what its disk is like, and files that appear whole.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write as _};
 
@@ -9,14 +9,18 @@ use tokio_util::sync::CancellationToken;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::time::Timestamp;
 
-use super::names::{DiskRules, TEMP_PREFIX};
+use super::names::{self, DiskRules};
 use super::root::{Folder, set_mode_and_mtime, stat_file};
 
 /// Finds out how the disk of `folder` tells names apart, by making a file and looking for it under
 /// other names. A disk that cannot be written to is taken for one that tells all apart.
 pub(crate) fn probe(folder: &Folder) -> DiskRules {
-    let unique = uuid::Uuid::now_v7().simple().to_string();
-    let name = |end: &str| OsString::from(format!("{TEMP_PREFIX}{unique}-{end}"));
+    let unique = names::temporary("-");
+    let name = |end: &str| {
+        let mut name = unique.clone();
+        name.push(end);
+        name
+    };
     let made = name("caf\u{e9}-a");
     if folder.create_new(&made).is_err() {
         return DiskRules::default();
@@ -27,11 +31,6 @@ pub(crate) fn probe(folder: &Folder) -> DiskRules {
     };
     let _ = folder.remove_file(&made);
     rules
-}
-
-/// Whether `name` is a file that an export had in work.
-pub(crate) fn is_temporary(name: &OsStr) -> bool {
-    name.as_encoded_bytes().starts_with(TEMP_PREFIX.as_bytes())
 }
 
 /// What a file is to be.
@@ -70,8 +69,7 @@ pub(crate) fn write_file(
     replace: bool,
     stop: &CancellationToken,
 ) -> Result<(u64, u64), NotWritten> {
-    let unique = uuid::Uuid::now_v7().simple().to_string();
-    let temporary = OsString::from(format!("{TEMP_PREFIX}{unique}"));
+    let temporary = names::temporary("");
     let mut file = match wanted.mode {
         Some(_) => folder.create_new(&temporary)?,
         None => folder.create_new_shared(&temporary)?,

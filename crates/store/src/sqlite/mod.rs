@@ -12,7 +12,7 @@ mod writer;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures::executor::block_on;
@@ -39,6 +39,9 @@ use writer::{Writer, contained};
 const READERS: usize = 4;
 /// How long another process may hold the database before a call gives up.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long to wait before the file is opened once more.
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
 /// Pages that the writer keeps: the upper part of its trees, and what it last wrote.
 const WRITER_CACHE_KIB: i64 = 32 * 1024;
 /// Pages that each reader keeps; a feed is read once, front to back.
@@ -142,7 +145,17 @@ fn open_file(path: &Path, cache_kib: i64) -> Result<Connection, StoreError> {
         configure(&connection, cache_kib)?;
         Ok(connection)
     };
-    named(path, open())
+    // Of two programs that make a database's log at one time SQLite sends one away at once,
+    // whatever time-out it was given.
+    let until = Instant::now() + BUSY_TIMEOUT;
+    loop {
+        match open() {
+            Err(StoreError::Unavailable(_)) if path.is_file() && Instant::now() < until => {
+                std::thread::sleep(BUSY_PAUSE);
+            }
+            opened => return named(path, opened),
+        }
+    }
 }
 
 /// A new database is for its owner's eyes, whatever the directory allows; its log inherits that.
