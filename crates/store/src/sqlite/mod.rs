@@ -40,7 +40,7 @@ const READERS: usize = 4;
 /// How long another process may hold the database before a call gives up.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long to wait before the file is opened once more.
+/// How long to wait before what was busy is tried once more.
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
 /// Pages that the writer keeps: the upper part of its trees, and what it last wrote.
 const WRITER_CACHE_KIB: i64 = 32 * 1024;
@@ -145,15 +145,22 @@ fn open_file(path: &Path, cache_kib: i64) -> Result<Connection, StoreError> {
         configure(&connection, cache_kib)?;
         Ok(connection)
     };
-    // Of two programs that make a database's log at one time SQLite sends one away at once,
-    // whatever time-out it was given.
+    named(path, open())
+}
+
+/// Switches to a log. Of two programs that do so at one time SQLite sends one away at once,
+/// whatever time-out it was given.
+fn make_log(connection: &Connection) -> Result<(), rusqlite::Error> {
     let until = Instant::now() + BUSY_TIMEOUT;
     loop {
-        match open() {
-            Err(StoreError::Unavailable(_)) if path.is_file() && Instant::now() < until => {
+        match connection.pragma_update(None, "journal_mode", "WAL") {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                    && Instant::now() < until =>
+            {
                 std::thread::sleep(BUSY_PAUSE);
             }
-            opened => return named(path, opened),
+            switched => return switched,
         }
     }
 }
@@ -183,7 +190,7 @@ fn configure(connection: &Connection, cache_kib: i64) -> Result<(), StoreError> 
     connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
     // The log is written page by page: half as many of them are half as many writes.
     connection.pragma_update(None, "page_size", 8_192)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
+    make_log(connection)?;
     // An acknowledged push survives a power cut.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
