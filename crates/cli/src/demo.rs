@@ -110,12 +110,17 @@ pub(crate) async fn run(args: Demo, output: Output, stop: CancellationToken) -> 
     if args.keep && !stop.is_cancelled() {
         keep(output, &base, &url, &token, &secret)?;
         stop.cancelled().await;
+        ending.cancel();
+        let _ = serving.await;
         // The directory is the user's now.
         let _ = directory.keep();
+        return identical;
     }
     ending.cancel();
     let _ = serving.await;
-    identical
+    output.note("removing the temporary directory");
+    let removed = directory.close().map_err(Failure::io("cannot remove the temporary directory"));
+    identical.and(removed)
 }
 
 /// The whole story; an error where it does not end well.
