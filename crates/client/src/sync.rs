@@ -7,6 +7,7 @@ use tokio::sync::OwnedMutexGuard;
 use vfs_sync_core::flush::{FlushCommit, FlushCycle, FlushError, FlushStep};
 use vfs_sync_core::guardrail::Violation;
 use vfs_sync_core::id::WriteId;
+use vfs_sync_core::limits::{MAX_PULL_LIMIT, MAX_WRITE_ID_ENTRIES};
 use vfs_sync_core::pull::{PageCommit, PullCycle};
 use vfs_sync_core::reconcile;
 use vfs_sync_core::wire::{PullPage, PushRequest, ReconcileState, StateResponse, WriteIds};
@@ -252,7 +253,11 @@ impl Session {
                     Violation::RematerializationRequired { requested, oldest_available };
                 Err(self.inner.violated(violation))
             }
-            other => Ok(other?),
+            other => {
+                let page = other?;
+                within_bounds(&page)?;
+                Ok(page)
+            }
         }
     }
 
@@ -438,4 +443,24 @@ pub(crate) fn stop_reason(error: &ClientError) -> Option<StopReason> {
         ClientError::Storage(_) | ClientError::Io { .. } => None,
         _ => Some(plain("client")),
     }
+}
+
+/// A page larger than the protocol allows is none of its pages: no client's memory follows what a
+/// server chooses to send.
+fn within_bounds(page: &PullPage) -> Result<(), TransportError> {
+    let bounds = [
+        ("items", page.items.len(), MAX_PULL_LIMIT as usize),
+        ("lastReconciledWriteIds", page.last_reconciled_write_ids.len(), MAX_WRITE_ID_ENTRIES),
+    ];
+    for (field, len, at_most) in bounds {
+        if len > at_most {
+            let reason = format!("has {len} entries, at most {at_most} are allowed");
+            return Err(TransportError::MalformedResponse {
+                call: "pull",
+                field: field.into(),
+                reason,
+            });
+        }
+    }
+    Ok(())
 }

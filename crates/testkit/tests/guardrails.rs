@@ -476,3 +476,26 @@ async fn background_work_stops_at_a_violation_until_it_is_started_by_hand() {
     scene.client.stop_background().await;
     assert_eq!(scene.violations.violations(), []);
 }
+
+#[tokio::test]
+async fn a_page_beyond_the_protocols_bounds_is_malformed_and_changes_nothing() {
+    let scene = Scene::set().await;
+    let before = scene.export();
+    let replicas: Vec<String> = (0..513).map(|n| format!("r{n}")).collect();
+    let ids: Vec<(&str, u64)> = replicas.iter().map(|id| (id.as_str(), 1)).collect();
+    let entries = (0..501).map(|n| entry(20, &format!("c{n:03}"))).collect();
+    let broken = [
+        (page(Vec::new(), false, &ids), "lastReconciledWriteIds"),
+        (page(entries, false, &[]), "items"),
+    ];
+    for (page, expected) in broken {
+        scene.server.on_pull(Ok(page));
+        match scene.client.pull().await.unwrap_err() {
+            ClientError::Transport(TransportError::MalformedResponse { field, .. }) => {
+                assert_eq!(field, expected);
+            }
+            other => panic!("{other}"),
+        }
+        assert_eq!(scene.export(), before);
+    }
+}

@@ -1,7 +1,8 @@
 //! The replica in memory: for tests, and for applications that keep nothing.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
+use foldhash::HashMap;
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::content::RelationKind;
 use vfs_sync_core::cursor::Cursor;

@@ -1,8 +1,9 @@
 //! Applying a page: the registers, and what follows from them.
 
+use std::collections::BTreeMap;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
 
+use foldhash::{HashMap, HashMapExt as _};
 use vfs_sync_core::content::RelationKind;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::entry::{Change, Entry as FeedEntry};
