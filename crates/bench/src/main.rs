@@ -71,6 +71,10 @@ async fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
         let (poll, reconcile) = pull::polls(&server, &cursor).await?;
         report.at_most("an empty poll, server CPU", poll, 1.0, "ms");
         report.at_most("a reconcile, server CPU", reconcile, 1.0, "ms");
+        let (taken, peak) = process::first_sync(&server, &dir.path().join("first")).await?;
+        let entries = 2.0 * n as f64;
+        report.note("a first sync by the command line", entries / taken.as_secs_f64(), "entries/s");
+        report.at_most("client memory at its peak", peak, 200.0, "MB");
         report.at_most("server memory at its peak", server.peak_memory()?, 200.0, "MB");
         drop(server);
         let database = std::fs::read_dir(&data)?

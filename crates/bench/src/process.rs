@@ -96,3 +96,36 @@ pub(crate) fn peak_memory_of(pid: u32) -> Result<f64, Failure> {
     let kilobytes: f64 = line.split_whitespace().nth(1).ok_or("VmHWM is empty")?.parse()?;
     Ok(kilobytes / 1024.0)
 }
+
+/// A first sync by the built binary as a process of its own, into `replica`; gives the time it
+/// took and the most memory it used, in MB.
+pub(crate) async fn first_sync(
+    server: &Server,
+    replica: &Path,
+) -> Result<(Duration, f64), Failure> {
+    let command = |args: &[&str]| -> Result<Command, Failure> {
+        let mut command = Command::new(binary()?);
+        command.arg("--quiet").arg("--replica").arg(replica).args(args);
+        command.env("VFS_SYNC_TOKEN", &server.token).stdin(Stdio::null()).stdout(Stdio::null());
+        Ok(command)
+    };
+    if !command(&["init", "--server", &server.url])?.status()?.success() {
+        return Err("the client could not be made".into());
+    }
+    let begun = Instant::now();
+    let mut client = command(&["sync"])?.spawn()?;
+    let mut peak = 0.0_f64;
+    loop {
+        // A process that has just ended has no memory to ask for.
+        peak = peak_memory_of(client.id()).unwrap_or(0.0).max(peak);
+        if let Some(status) = client.try_wait()? {
+            let taken = begun.elapsed();
+            return if status.success() {
+                Ok((taken, peak))
+            } else {
+                Err("the sync failed".into())
+            };
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
