@@ -7,8 +7,11 @@ mod support;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::sync::Arc;
 
 use support::{Scene, tree_of};
+use vfs_sync_client::{ClientConfig, HttpConfig, HttpTransport, StaticToken, SyncClient};
+use vfs_sync_core::item::Name;
 
 /// A directory with depth, empty folders, odd names, an executable and an old time.
 fn furnish(scene: &Scene) {
@@ -397,4 +400,22 @@ fn one_command_at_a_time_works_on_a_replica() {
     drop(slow.stdin.take());
     assert!(slow.wait().unwrap().success());
     scene.on("r", &["stat", "/slow"]).expect(0);
+}
+
+#[test]
+fn an_export_reports_what_hangs_under_a_file() {
+    let scene = Scene::offline();
+    scene.write("d/a.txt", "a");
+    scene.replica("r");
+    scene.on("r", &["import", "d"]).expect(0);
+    let nowhere = HttpConfig::new("http://127.0.0.1:1");
+    let transport = HttpTransport::new(nowhere, StaticToken::new("none")).unwrap();
+    let config = ClientConfig::default();
+    let client = SyncClient::open(&scene.path("r"), Arc::new(transport), config).unwrap();
+    let file = client.resolve("a.txt").unwrap().id;
+    client.create_file(Some(&file), Name::new("under").unwrap()).unwrap();
+    drop(client);
+    let report = scene.on("r", &["--json", "export", "out"]).expect(5).json();
+    assert!(report.to_string().contains("a.txt/under"), "{report}");
+    assert_eq!(tree_of(&scene.path("out")), tree_of(&scene.path("d")));
 }

@@ -201,7 +201,14 @@ impl Export<'_> {
                         folders.push((step, metadata::mode(&child.node)));
                     }
                 }
-                _ => files.extend(self.file(&disk, &at, name.name, &child.node, stat)?),
+                _ => {
+                    for under in self.client.children(Some(&child.node.id))? {
+                        let detail = "it hangs under a file, where a disk has no place for it";
+                        let at = at.join(names::to_disk(&under.name));
+                        self.problem(Problem::new(&at, ProblemKind::Unwritable, detail));
+                    }
+                    files.extend(self.file(&disk, &at, name.name, &child.node, stat)?);
+                }
             }
             if self.stop.is_cancelled() {
                 return Ok(());
