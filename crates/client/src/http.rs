@@ -108,20 +108,20 @@ impl HttpTransport {
     /// A transport to the server of `config`.
     ///
     /// # Errors
-    /// [`TransportError::Refused`] if the base URL is none, or TLS cannot be set up.
+    /// [`TransportError::InvalidAddress`] if the base URL is none, or TLS cannot be set up.
     pub fn new(config: HttpConfig, token: impl TokenProvider) -> Result<Self, TransportError> {
-        let refused = |message: String| TransportError::Refused {
-            status: 0,
-            code: "invalid_url".into(),
-            message,
-            details: serde_json::Map::new(),
-        };
+        let refused = TransportError::InvalidAddress;
         let base = Url::parse(&config.base_url).map_err(|error| {
             refused(format!("the server's address {:?} is no URL: {error}", config.base_url))
         })?;
         if !matches!(base.scheme(), "http" | "https") || base.host().is_none() {
             let message =
                 format!("the server's address {:?} is not http or https", config.base_url);
+            return Err(refused(message));
+        }
+        if base.query().is_some() || base.fragment().is_some() {
+            let message =
+                format!("the server's address {:?} has a query or a fragment", config.base_url);
             return Err(refused(message));
         }
         let mut headers = HeaderMap::new();

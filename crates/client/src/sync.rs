@@ -437,6 +437,7 @@ pub(crate) fn stop_reason(error: &ClientError) -> Option<StopReason> {
             TransportError::RematerializationRequired { .. } => {
                 Some(plain(vfs_sync_core::wire::code::REMATERIALIZATION_REQUIRED))
             }
+            TransportError::InvalidAddress(_) => Some(plain("invalid_address")),
             TransportError::Refused { code, .. } => Some(plain(code)),
             TransportError::MalformedResponse { .. } => Some(plain("malformedResponse")),
         },

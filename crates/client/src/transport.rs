@@ -48,6 +48,9 @@ pub enum TransportError {
     /// `413`.
     #[error("the request is too large: {0}")]
     TooLarge(String),
+    /// There is no such server to ask: its address is none, or TLS cannot be set up.
+    #[error("{0}")]
+    InvalidAddress(String),
     /// Any other refusal.
     #[error("the server refused ({status} {code}): {message}")]
     Refused {

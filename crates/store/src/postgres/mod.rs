@@ -184,7 +184,11 @@ impl From<tokio_postgres::Error> for StoreError {
             return Self::Unavailable(CONFLICT.into());
         }
         let Some(database) = error.as_db_error() else {
-            return Self::Unavailable(error.to_string());
+            let cause = std::error::Error::source(&error);
+            return Self::Unavailable(match cause {
+                Some(cause) => format!("{error}: {cause}"),
+                None => error.to_string(),
+            });
         };
         let text = format!("{} ({})", database.message(), database.code().code());
         let transient = [
@@ -196,7 +200,9 @@ impl From<tokio_postgres::Error> for StoreError {
         // Connections, resources, the operator's intervention, the system.
         let classes = ["08", "53", "57", "58"];
         let code = database.code();
-        if transient.contains(code) || classes.contains(&&code.code()[..2]) {
+        if transient.contains(code)
+            || code.code().get(..2).is_some_and(|class| classes.contains(&class))
+        {
             Self::Unavailable(text)
         } else {
             Self::Failed(text)
