@@ -46,11 +46,22 @@ pub(crate) fn find(client: &SyncClient, path: &str) -> Result<Place> {
     match client.resolve(path) {
         Ok(node) => Ok(Place::Item(Box::new(node))),
         Err(error @ ClientError::UnknownPath(_)) => {
-            let parent = split(path).map_or("/", |(parent, _)| parent);
-            Err(Failure::from(error).hint(format!("see `vfs-sync ls '{parent}'`")))
+            let nearest = nearest(client, path);
+            Err(Failure::from(error).hint(format!("see `vfs-sync ls '{nearest}'`")))
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// The folder above a path that is there: where to look for what was meant.
+fn nearest<'a>(client: &SyncClient, mut path: &'a str) -> &'a str {
+    while let Some((parent, _)) = split(path).filter(|(parent, _)| !is_top(parent)) {
+        if client.resolve(parent).is_ok() {
+            return parent;
+        }
+        path = parent;
+    }
+    "/"
 }
 
 /// What is at a path, if something is.

@@ -117,6 +117,8 @@ fn a_path_that_is_not_there_says_where_to_look() {
     scene.replica("r");
     scene.on("r", &["mkdir", "/photos"]).expect(0);
     scene.on("r", &["stat", "/photos/beach.jpg"]).expect(1).says("vfs-sync ls '/photos'");
+    scene.on("r", &["stat", "/nope"]).expect(1).says("vfs-sync ls '/'");
+    scene.on("r", &["stat", "/nope/deeper/still"]).expect(1).says("vfs-sync ls '/'");
     scene.on("r", &["cat", "/photos"]).expect(1).says("is a folder");
     scene.on("r", &["mkdir", "/photos"]).expect(1).says("--parents");
     scene.on("r", &["mkdir", "/photos/.."]).expect(2).says("must not be '.' or '..'");
