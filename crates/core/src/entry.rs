@@ -169,6 +169,15 @@ pub enum EntryKey {
 }
 
 impl EntryKey {
+    /// The key of an attachment: an item has one current content, and any number of others.
+    #[must_use]
+    pub fn attachment(item: &ItemId, kind: RelationKind, ref_id: &RefId) -> Self {
+        match kind {
+            RelationKind::File => Self::Content(item.clone()),
+            _ => Self::Attachment { item: item.clone(), ref_id: ref_id.clone() },
+        }
+    }
+
     /// The key as bytes; different keys have different bytes, whatever is in the ids.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -206,10 +215,6 @@ impl Change {
     /// What the change is about.
     #[must_use]
     pub fn key(&self) -> EntryKey {
-        let attachment = |item: &ItemId, kind: RelationKind, ref_id: &RefId| match kind {
-            RelationKind::File => EntryKey::Content(item.clone()),
-            _ => EntryKey::Attachment { item: item.clone(), ref_id: ref_id.clone() },
-        };
         match self {
             Self::ItemUpsert(view) => EntryKey::Item(view.item_id.clone()),
             Self::ItemDelete { item, .. } => EntryKey::Item(item.clone()),
@@ -219,9 +224,9 @@ impl Change {
             Self::LinkAdd { parent, child } | Self::LinkRemove { parent, child, .. } => {
                 EntryKey::Link { parent: parent.clone(), child: child.clone() }
             }
-            Self::BlobAttach(a) => attachment(&a.item_id, a.relation_kind, &a.ref_id),
+            Self::BlobAttach(a) => EntryKey::attachment(&a.item_id, a.relation_kind, &a.ref_id),
             Self::BlobDetach { item, relation_kind, ref_id, .. } => {
-                attachment(item, *relation_kind, ref_id)
+                EntryKey::attachment(item, *relation_kind, ref_id)
             }
         }
     }

@@ -216,7 +216,6 @@ pub struct PlacedEntry {
 }
 
 /// Gives each entry its position behind `head`, which moves along; all have the head's new time.
-///
 #[must_use]
 pub fn place(head: &mut Head, entries: &[EntryBody], now: Timestamp) -> Vec<PlacedEntry> {
     if entries.is_empty() {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::rows::Rows;
 use crate::access::AccessLevel;
-use crate::content::{Attachment, RelationKind};
+use crate::content::Attachment;
 use crate::entry::{Change, EntryBody, EntryKey, ItemView, Origin};
 use crate::id::{ItemId, UserId};
 use crate::register::Item;
@@ -24,13 +24,7 @@ struct Touched {
 }
 
 pub(super) fn attachment_key(attachment: &Attachment) -> EntryKey {
-    match attachment.relation_kind {
-        RelationKind::File => EntryKey::Content(attachment.item_id.clone()),
-        _ => EntryKey::Attachment {
-            item: attachment.item_id.clone(),
-            ref_id: attachment.ref_id.clone(),
-        },
-    }
+    EntryKey::attachment(&attachment.item_id, attachment.relation_kind, &attachment.ref_id)
 }
 
 impl Views {
