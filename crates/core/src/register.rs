@@ -300,6 +300,17 @@ mod tests {
     }
 
     #[test]
+    fn a_number_is_read_back_as_it_was_written() {
+        let mut fields = ItemFields::default();
+        let mut slot = None;
+        let number = serde_json::from_str("220000000000021812456").unwrap();
+        Write::new(at(6), author("v", "r", 2), at(6)).set(&mut slot, Some(number));
+        fields.metadata.insert("n".into(), slot.unwrap());
+        let first = ItemFields::from_bytes(&fields.to_bytes()).unwrap();
+        assert_eq!(ItemFields::from_bytes(&first.to_bytes()), Ok(fields));
+    }
+
+    #[test]
     fn a_row_holds_every_register() {
         let mut fields = ItemFields::default();
         let write = Write::new(at(5), author("u", "r", 1), at(5));
