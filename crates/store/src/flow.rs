@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use vfs_sync_core::access::Principal;
 use vfs_sync_core::attach::{AttachRefusal, AttachRows, Checkpoint, decide_attach};
 use vfs_sync_core::content::{RelationKind, Sha256Digest};
 use vfs_sync_core::entry::EntryBody;
@@ -60,6 +61,18 @@ async fn place_all<T: Transaction>(
         placed.push(FeedWrite { user, head, entries });
     }
     Ok(placed)
+}
+
+pub(crate) async fn set_member<T: Transaction>(
+    tx: &mut T,
+    group: &Principal,
+    member: &UserId,
+    present: bool,
+    _now: Timestamp,
+) -> Result<(), StoreError> {
+    tx.lock_group(group).await?;
+    tx.write_member(group, member, present).await?;
+    Ok(())
 }
 
 pub(crate) async fn reconcile<T: Transaction>(

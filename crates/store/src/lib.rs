@@ -18,6 +18,7 @@ mod transaction;
 pub use open::{migrate, open};
 
 use async_trait::async_trait;
+use vfs_sync_core::access::Principal;
 use vfs_sync_core::attach::{AttachRefusal, StageRow};
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::cursor::{Cursor, Epoch};
@@ -272,6 +273,30 @@ pub trait MetadataStore: Send + Sync + 'static {
         user: &UserId,
         blob_id: &BlobId,
     ) -> Result<Option<BlobRow>, StoreError>;
+
+    /// Puts `member` into a group or organization, or takes the member out. What was granted to
+    /// the group is then granted to the member, or no longer. A repetition changes nothing.
+    async fn set_member(
+        &self,
+        group: &Principal,
+        member: &UserId,
+        present: bool,
+        now: Timestamp,
+    ) -> Result<(), StoreError>;
+
+    /// At most `limit` members of a group after `after`, ascending.
+    async fn members(
+        &self,
+        group: &Principal,
+        after: Option<&UserId>,
+        limit: u32,
+    ) -> Result<Vec<UserId>, StoreError>;
+
+    /// The groups and organizations that a user is in, ascending.
+    async fn groups_of(&self, user: &UserId) -> Result<Vec<Principal>, StoreError>;
+
+    /// Whether a principal was ever seen: a user that has pushed, a group that has a member.
+    async fn knows(&self, principal: &Principal) -> Result<bool, StoreError>;
 
     /// Removes what retention no longer keeps; to be repeated until it removes nothing.
     async fn prune(&self, retention: Retention) -> Result<Pruned, StoreError>;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use vfs_sync_core::access::Principal;
 use vfs_sync_core::attach::StageRow;
 use vfs_sync_core::content::{Attachment, Sha256Digest};
 use vfs_sync_core::cursor::Epoch;
@@ -65,6 +66,17 @@ pub(crate) trait Transaction {
         replica: &ReplicaId,
         write_ids: &BTreeSet<WriteId>,
     ) -> Result<HashMap<WriteId, Accepted>, StoreError>;
+
+    /// Locks a group or organization against other changes of its members and grants to it.
+    async fn lock_group(&mut self, group: &Principal) -> Result<(), StoreError>;
+
+    /// Puts `user` into a group, or takes the user out; tells whether that changed anything.
+    async fn write_member(
+        &mut self,
+        group: &Principal,
+        user: &UserId,
+        present: bool,
+    ) -> Result<bool, StoreError>;
 
     /// Locks the realms of the user and of every item in `named`; loads these items, and the
     /// last `changedAt` of each realm, into `rows`.

@@ -7,7 +7,7 @@ use vfs_sync_core::time::Timestamp;
 use crate::StoreError;
 
 /// Each step once, in order; steps that were published never change.
-const STEPS: &[&str] = &[include_str!("0001.sql")];
+const STEPS: &[&str] = &[include_str!("0001.sql"), include_str!("0002.sql")];
 
 /// Names the lock that a migration holds: of several programs that start at one time, one
 /// migrates.

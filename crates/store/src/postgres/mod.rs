@@ -7,6 +7,7 @@
 mod blobs;
 mod feed;
 mod load;
+mod members;
 mod migrations;
 mod retention;
 mod rows;
@@ -20,6 +21,7 @@ use async_trait::async_trait;
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{IsolationLevel, NoTls};
+use vfs_sync_core::access::Principal;
 use vfs_sync_core::attach::{AttachRefusal, StageRow};
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::cursor::Epoch;
@@ -293,6 +295,33 @@ impl MetadataStore for PostgresStore {
         blob_id: &BlobId,
     ) -> Result<Option<BlobRow>, StoreError> {
         snapshot!(self, |tx| blobs::readable(&mut tx, user, blob_id))
+    }
+
+    async fn set_member(
+        &self,
+        group: &Principal,
+        member: &UserId,
+        present: bool,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        transact!(self, |tx| flow::set_member(&mut tx, group, member, present, now))
+    }
+
+    async fn members(
+        &self,
+        group: &Principal,
+        after: Option<&UserId>,
+        limit: u32,
+    ) -> Result<Vec<UserId>, StoreError> {
+        snapshot!(self, |tx| members::members(&mut tx, group, after, limit))
+    }
+
+    async fn groups_of(&self, user: &UserId) -> Result<Vec<Principal>, StoreError> {
+        snapshot!(self, |tx| members::groups_of(&mut tx, user))
+    }
+
+    async fn knows(&self, principal: &Principal) -> Result<bool, StoreError> {
+        snapshot!(self, |tx| members::knows(&mut tx, principal))
     }
 
     async fn prune(&self, retention: Retention) -> Result<Pruned, StoreError> {

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use deadpool_postgres::Transaction as Connection;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Statement};
+use vfs_sync_core::access::Principal;
 use vfs_sync_core::attach::StageRow;
 use vfs_sync_core::content::{Attachment, Sha256Digest};
 use vfs_sync_core::cursor::Epoch;
@@ -18,7 +19,7 @@ use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{ReconcileState, StageStatus};
 
 use super::rows::Columns;
-use super::{CONFLICT, blobs, feed, load, write};
+use super::{CONFLICT, blobs, feed, load, members, write};
 use crate::transaction::{FeedWrite, PushWrite, ReplicaRow, Stored, StoredStage, Transaction};
 use crate::{NewStage, StoreError, codes};
 
@@ -129,6 +130,19 @@ impl Transaction for PostgresTransaction<'_> {
             accepted.insert(columns.write_id(0)?, one);
         }
         Ok(accepted)
+    }
+
+    async fn lock_group(&mut self, group: &Principal) -> Result<(), StoreError> {
+        members::lock_group(self, group).await
+    }
+
+    async fn write_member(
+        &mut self,
+        group: &Principal,
+        user: &UserId,
+        present: bool,
+    ) -> Result<bool, StoreError> {
+        members::write_member(self, group, user, present).await
     }
 
     async fn lock_realms(

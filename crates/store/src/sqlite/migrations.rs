@@ -7,7 +7,7 @@ use vfs_sync_core::time::Timestamp;
 use crate::StoreError;
 
 /// Each step once, in order; steps that were published never change.
-const STEPS: &[&str] = &[include_str!("0001.sql")];
+const STEPS: &[&str] = &[include_str!("0001.sql"), include_str!("0002.sql")];
 
 /// Marks the file as this program's: "VfsS".
 const APPLICATION: i64 = 0x5666_7353;

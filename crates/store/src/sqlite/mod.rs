@@ -3,6 +3,7 @@
 mod blobs;
 mod feed;
 mod load;
+mod members;
 mod migrations;
 mod retention;
 mod rows;
@@ -18,6 +19,7 @@ use async_trait::async_trait;
 use futures::executor::block_on;
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::Semaphore;
+use vfs_sync_core::access::Principal;
 use vfs_sync_core::attach::{AttachRefusal, StageRow};
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::cursor::Epoch;
@@ -312,6 +314,40 @@ impl MetadataStore for SqliteStore {
     ) -> Result<Option<BlobRow>, StoreError> {
         let (user, blob_id) = (user.clone(), blob_id.clone());
         self.read(move |tx| blobs::readable(tx, &user, &blob_id)).await
+    }
+
+    async fn set_member(
+        &self,
+        group: &Principal,
+        member: &UserId,
+        present: bool,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let (group, member) = (group.clone(), member.clone());
+        let job = move |tx: &mut SqliteTransaction<'_>| {
+            block_on(flow::set_member(tx, &group, &member, present, now))
+        };
+        self.writer.run(1, job).await
+    }
+
+    async fn members(
+        &self,
+        group: &Principal,
+        after: Option<&UserId>,
+        limit: u32,
+    ) -> Result<Vec<UserId>, StoreError> {
+        let (group, after) = (group.clone(), after.cloned());
+        self.read(move |tx| members::members(tx, &group, after.as_ref(), limit)).await
+    }
+
+    async fn groups_of(&self, user: &UserId) -> Result<Vec<Principal>, StoreError> {
+        let user = user.clone();
+        self.read(move |tx| members::groups_of(tx, &user)).await
+    }
+
+    async fn knows(&self, principal: &Principal) -> Result<bool, StoreError> {
+        let principal = principal.clone();
+        self.read(move |tx| members::knows(tx, &principal)).await
     }
 
     async fn prune(&self, retention: Retention) -> Result<Pruned, StoreError> {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
+use vfs_sync_core::access::Principal;
 use vfs_sync_core::attach::StageRow;
 use vfs_sync_core::content::{Attachment, Sha256Digest};
 use vfs_sync_core::cursor::Epoch;
@@ -15,7 +16,7 @@ use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{ReconcileState, StageStatus};
 
 use super::rows::Columns;
-use super::{blobs, feed, write};
+use super::{blobs, feed, members, write};
 use crate::codes;
 use crate::transaction::{FeedWrite, PushWrite, ReplicaRow, Stored, StoredStage, Transaction};
 use crate::{NewStage, StoreError};
@@ -180,6 +181,19 @@ impl Transaction for SqliteTransaction<'_> {
             accepted.insert(*write_id, one);
         }
         Ok(accepted)
+    }
+
+    async fn lock_group(&mut self, _group: &Principal) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn write_member(
+        &mut self,
+        group: &Principal,
+        user: &UserId,
+        present: bool,
+    ) -> Result<bool, StoreError> {
+        members::write_member(self, group, user, present)
     }
 
     async fn lock_realms(

@@ -5,6 +5,7 @@
 mod blobs;
 mod damage;
 mod feeds;
+mod members;
 mod plans;
 mod pushes;
 mod reconcile;
@@ -78,6 +79,9 @@ mod every {
             many_writers_of_one_feed_are_told_in_the_order_of_commit
             several_users_write_at_once
             one_id_created_by_two_users_at_once_belongs_to_one;
+        members:
+            who_is_in_a_group_is_told
+            who_was_ever_seen_is_known;
         retention:
             a_removal_is_told_to_those_who_were_there
             a_replica_that_missed_pruned_removals_starts_again

@@ -1,0 +1,94 @@
+//! Groups and organizations, and who is in them.
+
+use rusqlite::{OptionalExtension, params};
+use vfs_sync_core::access::{Principal, PrincipalType};
+use vfs_sync_core::id::UserId;
+
+use super::rows::Columns;
+use super::transaction::SqliteTransaction;
+use crate::{StoreError, codes};
+
+/// Puts `user` into the group, or takes the user out; tells whether that changed anything.
+pub(super) fn write_member(
+    tx: &mut SqliteTransaction<'_>,
+    group: &Principal,
+    user: &UserId,
+    present: bool,
+) -> Result<bool, StoreError> {
+    let (kind, id) = (codes::principal_code(group.kind), group.id.as_str());
+    let changed = if present {
+        let uid = tx.make_uid(user)?;
+        tx.prepare(
+            "INSERT INTO members (kind, group_id, uid) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+        )?
+        .execute(params![kind, id, uid])?
+    } else {
+        let Some(uid) = tx.uid(user)? else { return Ok(false) };
+        tx.prepare("DELETE FROM members WHERE kind = ?1 AND group_id = ?2 AND uid = ?3")?
+            .execute(params![kind, id, uid])?
+    };
+    Ok(changed > 0)
+}
+
+/// At most `limit` members after `after`, ascending.
+pub(super) fn members(
+    tx: &mut SqliteTransaction<'_>,
+    group: &Principal,
+    after: Option<&UserId>,
+    limit: u32,
+) -> Result<Vec<UserId>, StoreError> {
+    // The order is that of the ids, which the rows do not have: a group is sorted whole.
+    let mut select = tx.prepare(
+        "SELECT user_id FROM members JOIN realms USING (uid) WHERE kind = ?1 AND group_id = ?2",
+    )?;
+    let mut rows = select.query(params![codes::principal_code(group.kind), group.id.as_str()])?;
+    let mut members = Vec::new();
+    while let Some(row) = rows.next()? {
+        let member: UserId = Columns { row, table: "members", key: &group.id }.parse(0)?;
+        if Some(&member) > after {
+            members.push(member);
+        }
+    }
+    members.sort();
+    members.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    Ok(members)
+}
+
+/// The groups and organizations of a user, ascending.
+pub(super) fn groups_of(
+    tx: &mut SqliteTransaction<'_>,
+    user: &UserId,
+) -> Result<Vec<Principal>, StoreError> {
+    let Some(uid) = tx.uid(user)? else { return Ok(Vec::new()) };
+    let mut select = tx.prepare("SELECT kind, group_id FROM members WHERE uid = ?1")?;
+    let mut rows = select.query([uid])?;
+    let mut groups = Vec::new();
+    while let Some(row) = rows.next()? {
+        let columns = Columns { row, table: "members", key: user };
+        groups.push(Principal { kind: columns.code(0, codes::principal)?, id: columns.parse(1)? });
+    }
+    groups.sort();
+    Ok(groups)
+}
+
+/// Whether the user ever had a replica, or the group has a member.
+pub(super) fn knows(
+    tx: &mut SqliteTransaction<'_>,
+    principal: &Principal,
+) -> Result<bool, StoreError> {
+    let id = principal.id.as_str();
+    let found = match principal.kind {
+        PrincipalType::User => tx
+            .prepare(
+                "SELECT 1 FROM realms r WHERE user_id = ?1 AND \
+                 EXISTS (SELECT 1 FROM replicas WHERE uid = r.uid)",
+            )?
+            .query_row([id], |_| Ok(()))
+            .optional()?,
+        PrincipalType::Group | PrincipalType::Organization => tx
+            .prepare("SELECT 1 FROM members WHERE kind = ?1 AND group_id = ?2 LIMIT 1")?
+            .query_row(params![codes::principal_code(principal.kind), id], |_| Ok(()))
+            .optional()?,
+    };
+    Ok(found.is_some())
+}

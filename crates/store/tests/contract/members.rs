@@ -1,0 +1,45 @@
+//! Groups and organizations.
+
+use vfs_sync_core::access::{Principal, PrincipalType};
+use vfs_sync_core::id::PrincipalId;
+
+use super::scene::*;
+
+pub(crate) fn principal(kind: PrincipalType, name: &str) -> Principal {
+    Principal { kind, id: PrincipalId::new(name).unwrap() }
+}
+
+pub(crate) async fn who_is_in_a_group_is_told(scene: Scene) {
+    let group = principal(PrincipalType::Group, "eng");
+    let organization = principal(PrincipalType::Organization, "eng");
+    let store = &scene.store;
+    for who in ["carol", "bob", "alice", "bob"] {
+        store.set_member(&group, &user(who), true, scene.now()).await.unwrap();
+    }
+    store.set_member(&organization, &user("bob"), true, scene.now()).await.unwrap();
+    let all = store.members(&group, None, 10).await.unwrap();
+    assert_eq!(all, ["alice", "bob", "carol"].map(user));
+    assert_eq!(store.members(&group, Some(&user("alice")), 1).await.unwrap(), [user("bob")]);
+    let both = vec![group.clone(), organization.clone()];
+    assert_eq!(store.groups_of(&user("bob")).await.unwrap(), both);
+
+    for _ in 0..2 {
+        store.set_member(&group, &user("bob"), false, scene.now()).await.unwrap();
+    }
+    store.set_member(&group, &user("nobody"), false, scene.now()).await.unwrap();
+    assert_eq!(store.members(&group, None, 10).await.unwrap(), ["alice", "carol"].map(user));
+    assert_eq!(store.groups_of(&user("bob")).await.unwrap(), [organization]);
+    assert_eq!(store.groups_of(&user("nobody")).await.unwrap(), []);
+}
+
+pub(crate) async fn who_was_ever_seen_is_known(scene: Scene) {
+    scene.apply_as("alice", "laptop", vec![folder(1, "f")]).await;
+    let group = principal(PrincipalType::Group, "eng");
+    scene.store.set_member(&group, &user("bob"), true, scene.now()).await.unwrap();
+    let known = async |kind, name| scene.store.knows(&principal(kind, name)).await.unwrap();
+    assert!(known(PrincipalType::User, "alice").await);
+    assert!(!known(PrincipalType::User, "bob").await);
+    assert!(!known(PrincipalType::User, "eng").await);
+    assert!(known(PrincipalType::Group, "eng").await);
+    assert!(!known(PrincipalType::Organization, "eng").await);
+}
