@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::content::{RelationKind, Sha256Digest};
 use crate::cursor::Cursor;
 use crate::entry::Entry;
-use crate::id::{BlobId, ItemId, OpId, RefId, ReplicaId, StagingId, WriteId};
+use crate::id::{BlobId, ItemId, OpId, PrincipalId, RefId, ReplicaId, StagingId, UserId, WriteId};
 use crate::op::Operation;
 use crate::time::Timestamp;
 
@@ -144,6 +144,34 @@ pub struct StateResponse {
     pub last_write_ids: WriteIds,
 }
 
+/// A page of a group's or an organization's members.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MembersResponse {
+    /// Ascending.
+    pub members: Vec<UserId>,
+    /// Whether there are more, after the last of these.
+    pub has_more: bool,
+}
+
+/// What the caller is a member of.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupsResponse {
+    /// Groups, by their ids.
+    pub groups: Vec<PrincipalId>,
+    /// Organizations, by their ids.
+    pub organizations: Vec<PrincipalId>,
+}
+
+/// Whether the server has ever seen a principal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KnownResponse {
+    /// A user that has synced, or something that has members.
+    pub known: bool,
+}
+
 /// What the server knows that a client has applied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -206,6 +234,8 @@ pub mod code {
     pub const UNKNOWN_BLOB: &str = "unknown_blob";
     /// Too few rights on an item that the user sees.
     pub const NOT_PERMITTED: &str = "not_permitted";
+    /// The token is good, but lacks a scope; `requiredScope` says which.
+    pub const INSUFFICIENT_SCOPE: &str = "insufficient_scope";
     /// No cursor that a server made.
     pub const INVALID_CURSOR: &str = "invalid_cursor";
     /// The request is not of the protocol's form; `field` names where, if it can be told.

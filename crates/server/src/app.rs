@@ -20,7 +20,7 @@ use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{PROTOCOL_HEADER, PROTOCOL_VERSION, code};
 use vfs_sync_store::MetadataStore;
 
-use crate::auth::{Authenticator, TokenError};
+use crate::auth::{Authenticator, Identity, TokenError};
 use crate::body::{BodyMemory, Reader};
 use crate::clock::Clock;
 use crate::config::ServerConfig;
@@ -30,6 +30,9 @@ use crate::{openapi, routes};
 
 /// The oldest protocol that this server speaks.
 const MIN_PROTOCOL: u32 = 1;
+
+/// The scope of a token that may keep groups and organizations.
+const ADMIN_SCOPE: &str = "vfs:admin";
 
 /// What handlers work with. Nothing in it is state that another server would need.
 #[derive(Clone)]
@@ -97,13 +100,25 @@ fn collect(routes: Vec<Route>) -> Router<App> {
 
 /// Answers in JSON, bounded in time as a whole, compressed if the caller likes.
 fn json_routes() -> Vec<Route> {
-    use routes::{batch, blobs, sync};
+    use routes::{batch, blobs, members, sync};
+    let group_member = put(members::set_group_member).delete(members::set_group_member);
+    let organization_member =
+        put(members::set_organization_member).delete(members::set_organization_member);
     vec![
         ("/v1/vfs/crdt/push", post(sync::push)),
         ("/v1/vfs/crdt/vfs-sync", get(sync::pull)),
         ("/v1/vfs/crdt/reconcile", post(sync::reconcile)),
         ("/v1/vfs/crdt/state", get(sync::state)),
         ("/v1/vfs/limits", get(sync::limits)),
+        ("/v1/vfs/groups", get(members::groups)),
+        ("/v1/vfs/principals/{type}/{id}", get(members::known)),
+        ("/v1/vfs/admin/groups/{groupId}/members", get(members::group_members)),
+        ("/v1/vfs/admin/groups/{groupId}/members/{userId}", group_member),
+        (
+            "/v1/vfs/admin/organizations/{organizationId}/members",
+            get(members::organization_members),
+        ),
+        ("/v1/vfs/admin/organizations/{organizationId}/members/{userId}", organization_member),
         ("/v1/vfs/blobs/stage", post(blobs::stage)),
         ("/v1/vfs/blobs/stage/{stagingId}", get(blobs::stage_state)),
         ("/v1/vfs/blobs/stage/{stagingId}/attach", post(blobs::attach)),
@@ -188,10 +203,28 @@ impl FromRequestParts<App> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let token = bearer(&parts.headers)?;
-        let identity = app.auth.verify(token, app.now()).await?;
-        Ok(Self(identity.user))
+        Ok(Self(identity(parts, app).await?.user))
     }
+}
+
+/// A user whose token has the scope [`ADMIN_SCOPE`].
+pub(crate) struct Administrator(pub(crate) UserId);
+
+impl FromRequestParts<App> for Administrator {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let identity = identity(parts, app).await?;
+        if identity.scopes.iter().any(|scope| scope == ADMIN_SCOPE) {
+            return Ok(Self(identity.user));
+        }
+        Err(ApiError::lacks_scope(ADMIN_SCOPE))
+    }
+}
+
+async fn identity(parts: &Parts, app: &App) -> Result<Identity, ApiError> {
+    let token = bearer(&parts.headers)?;
+    Ok(app.auth.verify(token, app.now()).await?)
 }
 
 fn bearer(headers: &HeaderMap) -> Result<&str, TokenError> {

@@ -89,6 +89,12 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, code::UNKNOWN_BLOB, "There is no such blob")
     }
 
+    pub(crate) fn lacks_scope(scope: &'static str) -> Self {
+        let sentence = format!("The token lacks the scope {scope}");
+        Self::new(StatusCode::FORBIDDEN, code::INSUFFICIENT_SCOPE, sentence)
+            .with("requiredScope", scope)
+    }
+
     pub(crate) fn rematerialize(requested: Option<&Cursor>, oldest: Option<&Cursor>) -> Self {
         Self::conflict(
             code::REMATERIALIZATION_REQUIRED,

@@ -28,6 +28,15 @@ impl Query {
     pub(crate) fn get(&self, field: &str) -> Option<&str> {
         self.0.iter().find(|(name, _)| *name == field).map(|(_, value)| &**value)
     }
+
+    /// The field `limit`: from 1 to `max`, or `default`.
+    pub(crate) fn limit(&self, default: u32, max: u32) -> Result<u32, ApiError> {
+        let Some(text) = self.get("limit") else { return Ok(default) };
+        let number = text.parse::<u32>().ok().filter(|number| (1..=max).contains(number));
+        number.ok_or_else(|| {
+            ApiError::invalid("limit", format_args!("must be an integer from 1 to {max}"))
+        })
+    }
 }
 
 /// The bytes that a query stands for. Its parser would put U+FFFD in the place of those that are no

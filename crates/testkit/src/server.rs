@@ -186,10 +186,20 @@ impl TestServer {
     /// A bearer token for `user` that stays good however the clock is moved.
     #[must_use]
     pub fn token(&self, user: &str) -> String {
+        self.mint(user, None)
+    }
+
+    /// The same, with a scope such as `vfs:admin`.
+    #[must_use]
+    pub fn token_with_scope(&self, user: &str, scope: &str) -> String {
+        self.mint(user, Some(scope))
+    }
+
+    fn mint(&self, user: &str, scope: Option<&str>) -> String {
         const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
         let user = UserId::new(user).expect("a user id");
         let long_ago = Timestamp::from_millis(0).expect("1970");
-        self.auth.mint(&user, None, CENTURY, long_ago).expect("the server has a secret")
+        self.auth.mint(&user, scope, CENTURY, long_ago).expect("the server has a secret")
     }
 
     /// Its metadata store.

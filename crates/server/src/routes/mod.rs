@@ -3,4 +3,5 @@
 pub(crate) mod batch;
 pub(crate) mod blobs;
 pub(crate) mod health;
+pub(crate) mod members;
 pub(crate) mod sync;

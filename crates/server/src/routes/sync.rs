@@ -79,7 +79,7 @@ pub(crate) async fn pull(
         cursor: cursor(&query, "cursor")?,
         baseline: cursor(&query, "baseline")?,
         client_id: query.get("clientId").map(client_id).transpose()?,
-        limit: query.get("limit").map_or(Ok(limits::DEFAULT_PULL_LIMIT), limit)?,
+        limit: query.limit(limits::DEFAULT_PULL_LIMIT, limits::MAX_PULL_LIMIT)?,
     };
     match app.store.pull(&user, &request).await? {
         PullAnswer::Page(page) => {
@@ -101,14 +101,6 @@ fn cursor(query: &Query, field: &'static str) -> Result<Option<Cursor>, ApiError
 
 fn client_id(text: &str) -> Result<ReplicaId, ApiError> {
     ReplicaId::new(text).map_err(|reason| ApiError::invalid("clientId", reason))
-}
-
-fn limit(text: &str) -> Result<u32, ApiError> {
-    let max = limits::MAX_PULL_LIMIT;
-    let number = text.parse::<u32>().ok().filter(|number| (1..=max).contains(number));
-    number.ok_or_else(|| {
-        ApiError::invalid("limit", format_args!("must be an integer from 1 to {max}"))
-    })
 }
 
 /// Entries are JSON already: a page is put together without reading them.

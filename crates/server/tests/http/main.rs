@@ -7,6 +7,7 @@ mod bodies;
 mod hostile;
 mod lifecycle;
 mod malformed;
+mod members;
 mod reads;
 mod scene;
 mod sync;

@@ -39,6 +39,10 @@ impl Scene {
         self.bearer(&self.server.token(name))
     }
 
+    pub(crate) fn administrator(&self, name: &str) -> Caller {
+        self.bearer(&self.server.token_with_scope(name, "openid vfs:admin"))
+    }
+
     pub(crate) fn bearer(&self, token: &str) -> Caller {
         Caller { token: Some(token.to_owned()), ..self.nobody() }
     }
@@ -59,6 +63,10 @@ impl Caller {
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
         send(self.request("GET", path)).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        send(self.request("DELETE", path)).await
     }
 
     pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {

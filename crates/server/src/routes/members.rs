@@ -1,0 +1,145 @@
+//! Who is a member of what: kept by administrators, told to everybody about themselves.
+
+use std::str::FromStr;
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use http::{Method, StatusCode, Uri};
+use vfs_sync_core::access::{Principal, PrincipalType};
+use vfs_sync_core::id::{InvalidId, PrincipalId, UserId};
+use vfs_sync_core::limits;
+use vfs_sync_core::wire::{GroupsResponse, KnownResponse, MembersResponse};
+
+use crate::app::{Administrator, App, Caller};
+use crate::error::ApiError;
+use crate::query::Query;
+
+type OneId = Result<Path<String>, PathRejection>;
+type TwoIds = Result<Path<(String, String)>, PathRejection>;
+
+fn id<T: FromStr<Err = InvalidId>>(field: &str, text: &str) -> Result<T, ApiError> {
+    text.parse().map_err(|reason| ApiError::invalid(field, reason))
+}
+
+fn no_utf8(_: PathRejection) -> ApiError {
+    ApiError::invalid("the path", "must be UTF-8, percent-encoded")
+}
+
+/// What a route is about: its own sort of principal, by an id in its path.
+fn principal_of(kind: PrincipalType, text: &str) -> Result<Principal, ApiError> {
+    let field = match kind {
+        PrincipalType::User => "userId",
+        PrincipalType::Group => "groupId",
+        PrincipalType::Organization => "organizationId",
+    };
+    Ok(Principal { kind, id: id::<PrincipalId>(field, text)? })
+}
+
+pub(crate) async fn set_group_member(
+    app: State<App>,
+    admin: Administrator,
+    path: TwoIds,
+    method: Method,
+) -> Result<StatusCode, ApiError> {
+    set_member(app, admin, PrincipalType::Group, path, &method).await
+}
+
+pub(crate) async fn set_organization_member(
+    app: State<App>,
+    admin: Administrator,
+    path: TwoIds,
+    method: Method,
+) -> Result<StatusCode, ApiError> {
+    set_member(app, admin, PrincipalType::Organization, path, &method).await
+}
+
+async fn set_member(
+    State(app): State<App>,
+    Administrator(admin): Administrator,
+    kind: PrincipalType,
+    path: TwoIds,
+    method: &Method,
+) -> Result<StatusCode, ApiError> {
+    let Path((group, member)) = path.map_err(no_utf8)?;
+    let group = principal_of(kind, &group)?;
+    let member: UserId = id("userId", &member)?;
+    let present = *method == Method::PUT;
+    app.store.set_member(&group, &member, present, app.now()).await?;
+    tracing::info!(
+        %admin, principal_type = ?group.kind, principal_id = %group.id, %member, present,
+        "a membership was set",
+    );
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(crate) async fn group_members(
+    app: State<App>,
+    admin: Administrator,
+    path: OneId,
+    uri: Uri,
+) -> Result<Json<MembersResponse>, ApiError> {
+    members(app, admin, PrincipalType::Group, path, &uri).await
+}
+
+pub(crate) async fn organization_members(
+    app: State<App>,
+    admin: Administrator,
+    path: OneId,
+    uri: Uri,
+) -> Result<Json<MembersResponse>, ApiError> {
+    members(app, admin, PrincipalType::Organization, path, &uri).await
+}
+
+async fn members(
+    State(app): State<App>,
+    Administrator(admin): Administrator,
+    kind: PrincipalType,
+    path: OneId,
+    uri: &Uri,
+) -> Result<Json<MembersResponse>, ApiError> {
+    let Path(group) = path.map_err(no_utf8)?;
+    let group = principal_of(kind, &group)?;
+    let query = Query::parse(uri, &["after", "limit"])?;
+    let after: Option<UserId> = query.get("after").map(|text| id("after", text)).transpose()?;
+    let limit = query.limit(limits::DEFAULT_PULL_LIMIT, limits::MAX_PULL_LIMIT)?;
+    // One more than asked for tells whether there are more.
+    let mut members = app.store.members(&group, after.as_ref(), limit + 1).await?;
+    let has_more = members.len() > limit as usize;
+    members.truncate(limit as usize);
+    tracing::info!(
+        %admin, principal_type = ?group.kind, principal_id = %group.id, "members were listed",
+    );
+    Ok(Json(MembersResponse { members, has_more }))
+}
+
+pub(crate) async fn groups(
+    State(app): State<App>,
+    Caller(user): Caller,
+) -> Result<Json<GroupsResponse>, ApiError> {
+    let mut response = GroupsResponse::default();
+    for group in app.store.groups_of(&user).await? {
+        match group.kind {
+            PrincipalType::Group => response.groups.push(group.id),
+            PrincipalType::Organization => response.organizations.push(group.id),
+            PrincipalType::User => {}
+        }
+    }
+    Ok(Json(response))
+}
+
+pub(crate) async fn known(
+    State(app): State<App>,
+    Caller(_): Caller,
+    path: TwoIds,
+) -> Result<Json<KnownResponse>, ApiError> {
+    let Path((kind, text)) = path.map_err(no_utf8)?;
+    let kind = match kind.as_str() {
+        "user" => PrincipalType::User,
+        "group" => PrincipalType::Group,
+        "organization" => PrincipalType::Organization,
+        _ => return Err(ApiError::invalid("type", "must be user, group or organization")),
+    };
+    let principal = Principal { kind, id: id("id", &text)? };
+    Ok(Json(KnownResponse { known: app.store.knows(&principal).await? }))
+}
