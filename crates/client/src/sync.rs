@@ -261,11 +261,13 @@ impl Session {
         }
     }
 
-    fn checked(&self, cycle: &mut PullCycle, page: PullPage) -> Result<PageCommit, ClientError> {
+    /// The next page, checked.
+    async fn checked(&self, cycle: &mut PullCycle, meta: &Meta) -> Result<PageCommit, ClientError> {
+        let page = self.page(cycle, meta).await?;
         cycle.page(page).map_err(|violation| self.inner.violated(violation))
     }
 
-    async fn apply(&mut self, slot: Slot, commit: PageCommit) -> Result<(), ClientError> {
+    async fn apply(&self, slot: Slot, commit: PageCommit) -> Result<(), ClientError> {
         let events = self.inner.has_subscribers();
         self.store(move |inner, store| {
             inner.emit(store.apply_page(slot, commit, events)?);
@@ -274,17 +276,16 @@ impl Session {
         .await
     }
 
-    /// Pulls pages into a slot until settled; while one is applied the next is on its way. Gives
-    /// the map of the last.
+    /// Pulls pages into a slot until settled; while one is applied the next is on its way and
+    /// checked. Gives the map of the last.
     async fn pull_into(
         &mut self,
         slot: Slot,
         cycle: &mut PullCycle,
         meta: &Meta,
     ) -> Result<WriteIds, ClientError> {
-        let mut page = self.page(cycle, meta).await?;
+        let mut commit = self.checked(cycle, meta).await?;
         loop {
-            let commit = self.checked(cycle, page)?;
             self.report.pages += 1;
             let entries = u64::try_from(commit.entries.len()).unwrap_or(u64::MAX);
             let settled = commit.settled.clone();
@@ -292,14 +293,8 @@ impl Session {
                 self.apply(slot, commit).await?;
                 None
             } else {
-                let apply = {
-                    let events = self.inner.has_subscribers();
-                    self.store(move |inner, store| {
-                        inner.emit(store.apply_page(slot, commit, events)?);
-                        Ok(())
-                    })
-                };
-                let (applied, next) = tokio::join!(apply, self.page(cycle, meta));
+                let (applied, next) =
+                    tokio::join!(self.apply(slot, commit), self.checked(cycle, meta));
                 applied?;
                 Some(next)
             };
@@ -307,7 +302,7 @@ impl Session {
             self.progress.pulled += entries;
             self.tell_progress();
             match (settled, next) {
-                (_, Some(next)) => page = next?,
+                (_, Some(next)) => commit = next?,
                 (settled, None) => return Ok(settled.unwrap_or_default()),
             }
         }

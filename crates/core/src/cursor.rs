@@ -147,12 +147,9 @@ impl Position {
     /// Reads an id that our server made; `None` for any other.
     #[must_use]
     pub fn parse(id: &ChangeId) -> Option<Self> {
-        let (epoch, counter) = id.as_str().split_once('-')?;
-        let hex = |text: &str, width: usize| {
-            let plain = text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-            if text.len() == width && plain { u64::from_str_radix(text, 16).ok() } else { None }
-        };
-        Some(Self { epoch: Epoch::from_u64(hex(epoch, 12)?)?, counter: hex(counter, 16)? })
+        let (epoch, counter) = id.as_str().as_bytes().split_first_chunk::<12>()?;
+        let counter: &[u8; 16] = counter.strip_prefix(b"-")?.try_into().ok()?;
+        Some(Self { epoch: Epoch::from_u64(hex(epoch)?)?, counter: hex(counter)? })
     }
 
     /// The cursor at this position.
@@ -160,6 +157,18 @@ impl Position {
     pub fn at(self, changed_at: Timestamp) -> Cursor {
         Cursor { changed_at, change_id: self.change_id() }
     }
+}
+
+/// Reads up to 16 hex digits, in lower case.
+fn hex(digits: &[u8]) -> Option<u64> {
+    digits.iter().try_fold(0, |value, digit| {
+        let digit = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            _ => return None,
+        };
+        Some(value << 4 | u64::from(digit))
+    })
 }
 
 impl fmt::Display for Position {
@@ -204,6 +213,22 @@ mod tests {
             "A".repeat(10_000),
         ] {
             assert_eq!(Cursor::decode(&bad), Err(InvalidCursor), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_id_that_another_server_made_is_no_position() {
+        let parse = |text: &str| Position::parse(&ChangeId::new(text).unwrap());
+        assert!(parse("000000000007-000000000000000f").is_some());
+        for other in [
+            "000000000007-000000000000000F",
+            "000000000007-00000000000000f",
+            "000000000007-0000000000000000f",
+            "000000000007_000000000000000f",
+            "+00000000007-000000000000000f",
+            "7-f",
+        ] {
+            assert_eq!(parse(other), None, "{other}");
         }
     }
 

@@ -15,7 +15,7 @@
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use crate::cursor::Cursor;
+use crate::cursor::{Cursor, Position};
 use crate::entry::Entry;
 use crate::guardrail::{Stage, Violation};
 use crate::id::ChangeId;
@@ -29,7 +29,7 @@ pub struct PullCycle {
     cursor: Option<Cursor>,
     baseline: Option<Cursor>,
     floor: WriteIds,
-    seen: HashSet<OpHash, BuildHasherDefault<FirstBytes>>,
+    seen: Seen,
 }
 
 /// What a good page comes to: all of it goes into one transaction.
@@ -53,7 +53,7 @@ impl PullCycle {
     /// A cycle that goes on from `cursor`; `floor` has the write ids seen in all pages before.
     #[must_use]
     pub fn new(cursor: Option<Cursor>, baseline: Option<Cursor>, floor: WriteIds) -> Self {
-        Self { cursor, baseline, floor, seen: HashSet::default() }
+        Self { cursor, baseline, floor, seen: Seen::default() }
     }
 
     /// The cursor to ask with.
@@ -77,11 +77,10 @@ impl PullCycle {
         if page.has_more && page.items.is_empty() {
             return Err(Violation::EmptyPageWithMore);
         }
+        let ascending = self.seen.ascending.len();
         self.check_replay(&page.items)?;
         if let Err(violation) = self.check_positions(&page) {
-            for entry in &page.items {
-                self.seen.remove(&OpHash::of(&entry.position.change_id));
-            }
+            self.seen.forget(ascending, &page.items);
             return Err(violation);
         }
         if self.cursor.is_none() && page.baseline.is_some() {
@@ -107,12 +106,11 @@ impl PullCycle {
 
     /// Takes the page's ids as seen, unless one was.
     fn check_replay(&mut self, items: &[Entry]) -> Result<(), Violation> {
+        let ascending = self.seen.ascending.len();
         for (index, entry) in items.iter().enumerate() {
             let op_id = &entry.position.change_id;
-            if !self.seen.insert(OpHash::of(op_id)) {
-                for before in &items[..index] {
-                    self.seen.remove(&OpHash::of(&before.position.change_id));
-                }
+            if !self.seen.insert(op_id) {
+                self.seen.forget(ascending, &items[..index]);
                 return Err(Violation::DuplicateOpReplay { op_id: op_id.clone() });
             }
         }
@@ -183,22 +181,44 @@ fn raise(floor: &mut WriteIds, map: &WriteIds) -> Option<WriteIds> {
     changed.then(|| floor.clone())
 }
 
-/// What stands for an id in the set of those seen: half a strong hash, so that a long cycle takes
-/// little memory and nobody can make two ids that look alike.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct OpHash([u8; 16]);
+/// The ids of a cycle. Those of our own server ascend and are told by their numbers; any other by
+/// half a strong hash: a long cycle takes little memory, and nobody can make two ids that look
+/// alike.
+#[derive(Debug, Clone, Default)]
+struct Seen {
+    ascending: Vec<Position>,
+    others: HashSet<[u8; 16], BuildHasherDefault<FirstBytes>>,
+}
 
-impl OpHash {
-    fn of(id: &ChangeId) -> Self {
-        let hash = blake3::hash(id.as_str().as_bytes());
-        Self(hash.as_bytes()[..16].try_into().expect("a hash has 32 bytes"))
+impl Seen {
+    /// Whether `id` is new.
+    fn insert(&mut self, id: &ChangeId) -> bool {
+        if let Some(position) = Position::parse(id) {
+            if self.others.is_empty() && self.ascending.last().is_none_or(|last| *last < position) {
+                self.ascending.push(position);
+                return true;
+            }
+            if self.ascending.binary_search(&position).is_ok() {
+                return false;
+            }
+        }
+        self.others.insert(hash(id))
+    }
+
+    /// Forgets what was inserted since there were `ascending` of the one kind.
+    fn forget(&mut self, ascending: usize, inserted: &[Entry]) {
+        self.ascending.truncate(ascending);
+        if !self.others.is_empty() {
+            for entry in inserted {
+                self.others.remove(&hash(&entry.position.change_id));
+            }
+        }
     }
 }
 
-impl std::hash::Hash for OpHash {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write(&self.0[..8]);
-    }
+fn hash(id: &ChangeId) -> [u8; 16] {
+    let hash = blake3::hash(id.as_str().as_bytes());
+    hash.as_bytes()[..16].try_into().expect("a hash has 32 bytes")
 }
 
 /// The first bytes of a hash are hash enough.
@@ -214,6 +234,59 @@ impl Hasher for FirstBytes {
             let mut word = [0; 8];
             word[..chunk.len()].copy_from_slice(chunk);
             self.0 ^= u64::from_le_bytes(word);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cursor::Epoch;
+    use crate::entry::{Change, EntryBody};
+    use crate::id::ItemId;
+    use proptest::prelude::*;
+
+    fn entry(id: ChangeId) -> Entry {
+        let at = Timestamp::from_millis(0).unwrap();
+        let change = Change::ItemDelete { item: ItemId::new("i").unwrap(), reason: None };
+        let body = EntryBody { actor: None, authored_at: at, origin: None, change };
+        Entry { position: Cursor { changed_at: at, change_id: id }, body }
+    }
+
+    fn id(ours: bool, counter: u64) -> ChangeId {
+        if ours {
+            Position { epoch: Epoch::from_u64(1).unwrap(), counter }.change_id()
+        } else {
+            ChangeId::new(format!("{counter}")).unwrap()
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_id_is_new_once_whoever_made_it_and_in_any_order(
+            pages in prop::collection::vec(
+                (any::<bool>(), prop::collection::vec((any::<bool>(), 0u64..40), 0..12)),
+                0..12,
+            ),
+        ) {
+            let mut seen = Seen::default();
+            let mut model: HashSet<ChangeId> = HashSet::new();
+            for (kept, page) in pages {
+                let (before, ascending) = (model.clone(), seen.ascending.len());
+                let mut inserted = Vec::new();
+                for (ours, counter) in page {
+                    let id = id(ours, counter);
+                    let new = model.insert(id.clone());
+                    prop_assert_eq!(seen.insert(&id), new, "{}", id);
+                    if new {
+                        inserted.push(entry(id));
+                    }
+                }
+                if !kept {
+                    seen.forget(ascending, &inserted);
+                    model = before;
+                }
+            }
         }
     }
 }

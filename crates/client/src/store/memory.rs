@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use foldhash::HashMap;
+use foldhash::fast::RandomState;
+use indexmap::IndexMap;
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::content::RelationKind;
 use vfs_sync_core::cursor::Cursor;
@@ -11,7 +13,7 @@ use vfs_sync_core::op::Operation;
 use vfs_sync_core::time::Timestamp;
 
 use super::engine::Engine;
-use super::rows::{AttachmentRow, GrantRow, ItemRow, LinkRow, Result, Rows};
+use super::rows::{AttachmentRow, GrantRow, ItemRow, LinkRow, Parents, Result, Rows};
 use super::{Counts, Meta, ReplicaStore, Slot, Upload, UploadState};
 use crate::node::{QueuedOp, QueuedState, RejectedOp};
 
@@ -19,12 +21,21 @@ pub(crate) fn memory_store(meta: Meta) -> Box<dyn ReplicaStore> {
     Box::new(Engine::new(MemoryRows::default(), meta))
 }
 
+/// By item, of which there may be millions: it keeps the hashes, so that growing reads no key.
+type Large<T> = IndexMap<ItemId, T, RandomState>;
+
+/// An item, and what it hangs under: one may be known before the other.
+#[derive(Default)]
+struct Place {
+    item: Option<ItemRow>,
+    parents: Parents,
+}
+
 #[derive(Default)]
 struct Registers {
-    items: HashMap<ItemId, ItemRow>,
+    places: Large<Place>,
     /// By parent: each child with the link's time.
     links: HashMap<ItemId, BTreeMap<ItemId, Timestamp>>,
-    parents: HashMap<ItemId, Vec<ItemId>>,
     grants: BTreeMap<(ItemId, Principal), GrantRow>,
     attachments: HashMap<ItemId, BTreeMap<Option<RefId>, AttachmentRow>>,
     containers: HashMap<ItemId, Cursor>,
@@ -140,6 +151,18 @@ impl MemoryRows {
     }
 }
 
+impl Registers {
+    fn item(&self, id: &ItemId) -> Option<&ItemRow> {
+        self.places.get(id)?.item.as_ref()
+    }
+
+    fn forget_empty(&mut self, id: &ItemId) {
+        if self.places.get(id).is_some_and(|p| p.item.is_none() && p.parents.is_empty()) {
+            self.places.swap_remove(id);
+        }
+    }
+}
+
 impl Rows for MemoryRows {
     fn begin(&mut self, _at_once: bool) -> Result<()> {
         self.undo = Undo { first_seq: self.queue.next_seq, ..Undo::default() };
@@ -174,26 +197,29 @@ impl Rows for MemoryRows {
 
     fn put_item(&mut self, slot: Slot, row: ItemRow) -> Result<bool> {
         let id = row.view.item_id.clone();
-        Ok(self.at(slot).items.insert(id, row).is_none())
+        Ok(self.at(slot).places.entry(id).or_default().item.replace(row).is_none())
     }
 
     fn remove_item(&mut self, slot: Slot, id: &ItemId) -> Result<bool> {
-        Ok(self.at(slot).items.remove(id).is_some())
+        let registers = self.at(slot);
+        let before = registers.places.get_mut(id).and_then(|place| place.item.take());
+        registers.forget_empty(id);
+        Ok(before.is_some())
     }
 
     fn item(&mut self, slot: Slot, id: &ItemId) -> Result<Option<ItemRow>> {
-        Ok(self.at(slot).items.get(id).cloned())
+        Ok(self.at(slot).item(id).cloned())
     }
 
     fn owner(&mut self, slot: Slot, id: &ItemId) -> Result<Option<UserId>> {
-        Ok(self.at(slot).items.get(id).map(|row| row.view.owner_id.clone()))
+        Ok(self.at(slot).item(id).map(|row| row.view.owner_id.clone()))
     }
 
     fn put_link(&mut self, slot: Slot, row: LinkRow) -> Result<()> {
         let registers = self.at(slot);
         let children = registers.links.entry(row.parent.clone()).or_default();
         if children.insert(row.child.clone(), row.authored_at).is_none() {
-            let parents = registers.parents.entry(row.child).or_default();
+            let parents = &mut registers.places.entry(row.child).or_default().parents;
             let at = parents.binary_search(&row.parent).unwrap_or_else(|at| at);
             parents.insert(at, row.parent);
         }
@@ -208,17 +234,16 @@ impl Rows for MemoryRows {
                 registers.links.remove(parent);
             }
         }
-        if let Some(parents) = registers.parents.get_mut(child) {
-            parents.retain(|one| one != parent);
-            if parents.is_empty() {
-                registers.parents.remove(child);
-            }
+        if let Some(place) = registers.places.get_mut(child) {
+            place.parents.retain(|one| one != parent);
+            registers.forget_empty(child);
         }
         Ok(())
     }
 
-    fn parents(&mut self, slot: Slot, child: &ItemId) -> Result<Vec<ItemId>> {
-        Ok(self.at(slot).parents.get(child).cloned().unwrap_or_default())
+    fn parents(&mut self, slot: Slot, child: &ItemId) -> Result<Parents> {
+        let place = self.at(slot).places.get(child);
+        Ok(place.map(|place| place.parents.clone()).unwrap_or_default())
     }
 
     fn children(&mut self, slot: Slot, parent: &ItemId) -> Result<Vec<ItemId>> {
@@ -477,11 +502,13 @@ impl Rows for MemoryRows {
     }
 
     fn count_items(&mut self) -> Result<u64> {
-        Ok(u64::try_from(self.at(Slot::Current).items.len()).unwrap_or(u64::MAX))
+        let items = self.at(Slot::Current).places.values().filter(|place| place.item.is_some());
+        Ok(u64::try_from(items.count()).unwrap_or(u64::MAX))
     }
 
     fn all_items(&mut self) -> Result<Vec<ItemRow>> {
-        let mut all: Vec<ItemRow> = self.at(Slot::Current).items.values().cloned().collect();
+        let places = self.at(Slot::Current).places.values();
+        let mut all: Vec<ItemRow> = places.filter_map(|place| place.item.clone()).collect();
         all.sort_by(|a, b| a.view.item_id.cmp(&b.view.item_id));
         Ok(all)
     }

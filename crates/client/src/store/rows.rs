@@ -1,5 +1,6 @@
 //! What a back end knows: rows and transactions, no rules.
 
+use smallvec::SmallVec;
 use vfs_sync_core::access::{AccessLevel, Principal};
 use vfs_sync_core::content::Attachment;
 use vfs_sync_core::cursor::Cursor;
@@ -13,6 +14,9 @@ use crate::error::ClientError;
 use crate::node::{QueuedOp, QueuedState, RejectedOp};
 
 pub(super) type Result<T> = std::result::Result<T, ClientError>;
+
+/// What an item hangs under: one, nearly always.
+pub(super) type Parents = SmallVec<[ItemId; 1]>;
 
 /// A confirmed item.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,7 +62,7 @@ pub(super) trait Rows: Send {
     fn owner(&mut self, slot: Slot, id: &ItemId) -> Result<Option<UserId>>;
     fn put_link(&mut self, slot: Slot, row: LinkRow) -> Result<()>;
     fn remove_link(&mut self, slot: Slot, parent: &ItemId, child: &ItemId) -> Result<()>;
-    fn parents(&mut self, slot: Slot, child: &ItemId) -> Result<Vec<ItemId>>;
+    fn parents(&mut self, slot: Slot, child: &ItemId) -> Result<Parents>;
     fn children(&mut self, slot: Slot, parent: &ItemId) -> Result<Vec<ItemId>>;
     fn put_grant(&mut self, slot: Slot, row: GrantRow) -> Result<()>;
     fn remove_grant(&mut self, slot: Slot, item: &ItemId, principal: &Principal) -> Result<()>;

@@ -20,7 +20,7 @@ use vfs_sync_core::item::{Encrypted, Name, ObjectType};
 use vfs_sync_core::op::Operation;
 use vfs_sync_core::time::Timestamp;
 
-use super::rows::{AttachmentRow, GrantRow, ItemRow, LinkRow, Result, Rows};
+use super::rows::{AttachmentRow, GrantRow, ItemRow, LinkRow, Parents, Result, Rows};
 use super::{Counts, Meta, Slot, Upload};
 use crate::error::ClientError;
 use crate::node::{QueuedOp, QueuedState, RejectedOp};
@@ -296,10 +296,10 @@ impl Rows for SqliteRows {
         self.run(sql, [parent.as_str(), child.as_str()]).map(drop)
     }
 
-    fn parents(&mut self, slot: Slot, child: &ItemId) -> Result<Vec<ItemId>> {
+    fn parents(&mut self, slot: Slot, child: &ItemId) -> Result<Parents> {
         let sql =
             by_slot!(self, slot, "SELECT parent FROM links", " WHERE child = ?1 ORDER BY parent");
-        self.all(sql, [child.as_str()], |row| self.id(row, 0))
+        self.all(sql, [child.as_str()], |row| self.id(row, 0)).map(Parents::from_vec)
     }
 
     fn children(&mut self, slot: Slot, parent: &ItemId) -> Result<Vec<ItemId>> {
