@@ -248,6 +248,12 @@ impl SyncClient {
         self.store().meta().client_id.clone()
     }
 
+    /// Whose replica it is.
+    #[must_use]
+    pub fn user(&self) -> UserId {
+        self.store().meta().user.clone()
+    }
+
     /// A new, random item id.
     #[must_use]
     pub fn new_item_id(&self) -> ItemId {

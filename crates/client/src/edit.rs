@@ -245,20 +245,64 @@ impl SyncClient {
     }
 
     /// Moves an item under `parent`, away from its other places in that tree; `None` is the top.
+    /// A shortcut moves within the tree that it is in; what it leads to stays where it is.
     ///
     /// # Errors
-    /// [`ClientError::UnknownItem`], [`ClientError::Cycle`].
+    /// [`ClientError::UnknownItem`], [`ClientError::Cycle`], [`ClientError::NotPermitted`], and
+    /// [`ClientError::OtherTree`] if it is not in the tree of `parent`'s owner, or, for the top, in
+    /// the user's own.
     pub fn move_to(&self, item: &ItemId, parent: Option<&ItemId>) -> Result<(), ClientError> {
         let mut batch = self.batch();
         match parent {
             Some(parent) => batch.move_to(item, parent),
             None => {
+                let node =
+                    self.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
+                if node.owner != self.user() {
+                    return Err(ClientError::OtherTree { item: item.clone(), parent: None });
+                }
                 for parent in self.parents_of(item)? {
-                    batch.unlink(item, &parent);
+                    if self.node(&parent)?.is_some_and(|above| above.owner == node.owner) {
+                        batch.unlink(item, &parent);
+                    }
                 }
             }
         }
         batch.commit().map(drop)
+    }
+
+    /// Moves an item into another owner's tree: copies it with all that hangs under it under
+    /// `parent` (`None`: the top of the user's own tree) and deletes the original, in one
+    /// transaction; gives the copy's id. Contents are copied as by [`SyncClient::copy`].
+    ///
+    /// The copy has the access of its new place: no grant comes along.
+    ///
+    /// # Errors
+    /// As [`SyncClient::copy`]; [`ClientError::NotPermitted`] without `admin` on the original or
+    /// `write` on `parent`; [`ClientError::Invalid`] within one tree, where
+    /// [`SyncClient::move_to`] moves the item itself.
+    pub fn move_by_copy(
+        &self,
+        item: &ItemId,
+        parent: Option<&ItemId>,
+        name: Name,
+    ) -> Result<ItemId, ClientError> {
+        let unknown = |id: &ItemId| ClientError::UnknownItem(id.clone());
+        let owner = self.node(item)?.ok_or_else(|| unknown(item))?.owner;
+        let home = match parent {
+            Some(parent) => self.node(parent)?.ok_or_else(|| unknown(parent))?.owner,
+            None => self.user(),
+        };
+        if owner == home {
+            return Err(ClientError::Invalid(format!("{item} stays in {owner}'s tree: move it")));
+        }
+        let mut batch = self.batch();
+        let copy = self.copy_into(&mut batch, item, parent, name)?;
+        for item in self.subtree(item)? {
+            batch.delete(&item);
+        }
+        batch.commit()?;
+        Ok(copy)
     }
 
     /// Hangs an item under one more container.
@@ -298,17 +342,26 @@ impl SyncClient {
         Ok(u64::try_from(going.len()).unwrap_or(u64::MAX))
     }
 
-    /// An item and all that hangs under it and under nothing else, containers first.
+    /// An item and all of its owner's that hangs under it and, in its owner's tree, under nothing
+    /// else, containers first. What a shortcut leads to is not in it.
     fn subtree(&self, root: &ItemId) -> Result<Vec<ItemId>, ClientError> {
         let mut store = self.store();
-        store.node(root)?.ok_or_else(|| ClientError::UnknownItem(root.clone()))?;
+        let unknown = || ClientError::UnknownItem(root.clone());
+        let owner = store.node(root)?.ok_or_else(unknown)?.owner;
         let mut inside: HashSet<ItemId> = HashSet::from([root.clone()]);
         let mut found = vec![root.clone()];
         // Something with containers inside and outside is looked at again when one more is inside.
         let mut next = 0;
         while next < found.len() {
             for child in store.children(Some(&found[next].clone()))? {
-                let held = store.parents(&child.id)?.iter().any(|id| !inside.contains(id));
+                if child.owner != owner {
+                    continue;
+                }
+                let mut held = false;
+                for parent in store.parents(&child.id)? {
+                    held |= !inside.contains(&parent)
+                        && store.node(&parent)?.is_some_and(|above| above.owner == owner);
+                }
                 if !held && inside.insert(child.id.clone()) {
                     found.push(child.id);
                 }
@@ -320,7 +373,8 @@ impl SyncClient {
 
     /// Copies an item, with all that hangs under it, under `parent` (`None`: the top); gives the
     /// copy's id. Contents are copied from the cache; those that are not on this machine must be
-    /// fetched first ([`SyncClient::fetch_contents`]).
+    /// fetched first ([`SyncClient::fetch_contents`]). A shortcut is copied as one, and left out
+    /// where it would lead to something of the copy's own tree.
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`], [`ClientError::NoContent`] if a content is not here.
@@ -330,14 +384,37 @@ impl SyncClient {
         parent: Option<&ItemId>,
         name: Name,
     ) -> Result<ItemId, ClientError> {
-        let source = self.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
         let mut batch = self.batch();
+        let copy = self.copy_into(&mut batch, item, parent, name)?;
+        batch.commit()?;
+        Ok(copy)
+    }
+
+    fn copy_into(
+        &self,
+        batch: &mut Batch<'_>,
+        item: &ItemId,
+        parent: Option<&ItemId>,
+        name: Name,
+    ) -> Result<ItemId, ClientError> {
+        let unknown = |id: &ItemId| ClientError::UnknownItem(id.clone());
+        let source = self.node(item)?.ok_or_else(|| unknown(item))?;
+        let home = match parent {
+            Some(parent) => self.node(parent)?.ok_or_else(|| unknown(parent))?.owner,
+            None => self.user(),
+        };
         let copy = batch.copy_of(&source, parent, Some(name))?;
         let mut copies = HashMap::from([(item.clone(), copy.clone())]);
         for entry in self.snapshot(Some(item))? {
             let entry = entry?;
             let under = entry.parent.as_ref().and_then(|parent| copies.get(parent)).cloned();
             let Some(under) = under else { continue };
+            if entry.shortcut {
+                if entry.node.owner != home {
+                    batch.link(&entry.node.id, &under);
+                }
+                continue;
+            }
             match copies.get(&entry.node.id).cloned() {
                 // Met before under another container: the copy hangs under both copies.
                 Some(again) => batch.link(&again, &under),
@@ -348,7 +425,6 @@ impl SyncClient {
                 }
             }
         }
-        batch.commit()?;
         Ok(copy)
     }
 }

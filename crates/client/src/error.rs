@@ -1,5 +1,6 @@
 //! What can go wrong, in the terms of the field.
 
+use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::guardrail::Violation;
 use vfs_sync_core::id::ItemId;
@@ -28,6 +29,25 @@ pub enum ClientError {
         parent: ItemId,
         /// What was to hang there.
         child: ItemId,
+    },
+    /// The user's level on the item is too low, as far as this replica knows.
+    #[error("{item} takes the level {needs} for this, and you have {has}")]
+    NotPermitted {
+        /// Which.
+        item: ItemId,
+        /// What it takes.
+        needs: AccessLevel,
+        /// What there is.
+        has: AccessLevel,
+    },
+    /// Nothing moves from one owner's tree into another's: it can be copied, and then deleted
+    /// ([`SyncClient::move_by_copy`](crate::SyncClient::move_by_copy)).
+    #[error("{item} cannot be moved into another owner's tree")]
+    OtherTree {
+        /// What was to move.
+        item: ItemId,
+        /// Where to; `None` is the top of the user's own tree.
+        parent: Option<ItemId>,
     },
     /// What was asked is not possible; says why and what would be.
     #[error("{0}")]

@@ -1,6 +1,7 @@
 //! The protocol over HTTP.
 
 mod answer;
+mod directory;
 
 use std::time::Duration;
 

@@ -20,6 +20,7 @@ mod event;
 mod http;
 mod node;
 mod read;
+mod share;
 mod store;
 mod sync;
 pub mod transport;
@@ -31,7 +32,9 @@ pub use edit::{Batch, Delete, MetadataChange};
 pub use error::{ClientError, StopReason};
 pub use event::{ChangeEvent, Observer, Progress, SyncReport};
 pub use http::{HttpConfig, HttpTransport, StaticToken, TokenProvider};
-pub use node::{Child, Node, NodeContent, QueuedOp, QueuedState, RejectedOp, TreeEntry};
+pub use node::{
+    Child, Grant, Node, NodeContent, QueuedOp, QueuedState, Reader, RejectedOp, TreeEntry,
+};
 pub use read::{HydrateOutcome, StateExport};
 pub use transport::{Transport, TransportError};
 pub use upload::RejectedUpload;

@@ -1,5 +1,6 @@
 //! What an application reads: the confirmed state with the queue applied on top.
 
+use vfs_sync_core::access::{AccessLevel, Principal};
 use vfs_sync_core::id::ItemId;
 use vfs_sync_core::op::Operation;
 pub use vfs_sync_core::tree::{Node, NodeContent};
@@ -10,6 +11,8 @@ use vfs_sync_core::wire::PushReason;
 pub struct Child {
     /// Unique among the siblings, the same on every replica.
     pub name: String,
+    /// Whether it is in another owner's tree than its container: a place to find it.
+    pub shortcut: bool,
     /// The item.
     pub node: Node,
 }
@@ -23,8 +26,32 @@ pub struct TreeEntry {
     pub depth: usize,
     /// The container on this path; `None` at the top.
     pub parent: Option<ItemId>,
+    /// Whether it is in another owner's tree than that container: the walk does not go through it.
+    pub shortcut: bool,
     /// The item.
     pub node: Node,
+}
+
+/// A grant on an item, as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// To whom.
+    pub principal: Principal,
+    /// How much.
+    pub level: AccessLevel,
+    /// Whether it is still on its way to the server.
+    pub pending: bool,
+}
+
+/// Somebody who may read an item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reader {
+    /// Who.
+    pub principal: Principal,
+    /// The highest level that is known of.
+    pub level: AccessLevel,
+    /// What the grant is on: the item itself, or a container above it.
+    pub through: ItemId,
 }
 
 /// How far a queued operation is.

@@ -38,10 +38,19 @@ impl SyncClient {
     /// # Errors
     /// [`ClientError::UnknownItem`].
     pub fn children(&self, parent: Option<&ItemId>) -> Result<Vec<Child>, ClientError> {
-        let nodes = self.store().children(parent)?;
-        let names = sibling_names(&nodes);
+        let mut store = self.store();
+        let nodes = store.children(parent)?;
+        let home = match parent {
+            Some(parent) => store.node(parent)?.map(|node| node.owner),
+            None => None,
+        };
+        let home = home.unwrap_or_else(|| store.meta().user.clone());
+        drop(store);
+        let names = sibling_names(&home, &nodes);
         let named = names.into_iter().zip(nodes);
-        let mut children: Vec<Child> = named.map(|(name, node)| Child { name, node }).collect();
+        let shortcut = |node: &Node| parent.is_some() && node.owner != home;
+        let mut children: Vec<Child> =
+            named.map(|(name, node)| Child { name, shortcut: shortcut(&node), node }).collect();
         children.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(children)
     }
@@ -73,7 +82,8 @@ impl SyncClient {
         at.ok_or_else(unknown)
     }
 
-    /// A path of an item, from the top, by its first container at each step.
+    /// A path of an item, from the top, by its first container of its own tree at each step; so a
+    /// shortcut is on none.
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`].
@@ -82,8 +92,14 @@ impl SyncClient {
         let mut steps = Vec::new();
         let mut at = id.clone();
         while steps.len() < MAX_DEPTH {
-            self.node(&at)?.ok_or_else(|| unknown(&at))?;
-            let parent = self.parents_of(&at)?.into_iter().next();
+            let owner = self.node(&at)?.ok_or_else(|| unknown(&at))?.owner;
+            let mut parent = None;
+            for above in self.parents_of(&at)? {
+                if self.node(&above)?.is_some_and(|node| node.owner == owner) {
+                    parent = Some(above);
+                    break;
+                }
+            }
             let siblings = self.children(parent.as_ref())?;
             let own = siblings.into_iter().find(|child| child.node.id == at);
             steps.push(own.ok_or_else(|| unknown(&at))?.name);
@@ -107,8 +123,8 @@ impl SyncClient {
     }
 
     /// Walks the tree under `root` (`None`: all of it), containers before what hangs under them,
-    /// siblings by name. An item with several containers is met under each. What changes during
-    /// the walk is met as it is when the walk gets there.
+    /// siblings by name. An item with several containers is met under each. A shortcut is met, and
+    /// not gone through. What changes during the walk is met as it is when the walk gets there.
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`]; each step may fail to read the replica.
@@ -248,6 +264,7 @@ impl Walk {
                 path: if path.is_empty() { name } else { format!("{path}/{name}") },
                 depth,
                 parent: parent.cloned(),
+                shortcut: child.shortcut,
                 node: child.node,
             });
         }
@@ -260,7 +277,7 @@ impl Iterator for Walk {
 
     fn next(&mut self) -> Option<Self::Item> {
         let entry = self.ahead.pop()?;
-        if entry.depth + 1 < MAX_DEPTH {
+        if entry.depth + 1 < MAX_DEPTH && !entry.shortcut {
             let below = self.push_children(Some(&entry.node.id), &entry.path, entry.depth + 1);
             match below {
                 // It went while the walk was on its way: what was met stays met.

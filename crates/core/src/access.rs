@@ -1,5 +1,7 @@
 //! Access levels and the principals that a grant can name.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::id::PrincipalId;
@@ -16,6 +18,24 @@ pub enum AccessLevel {
     Admin,
 }
 
+impl AccessLevel {
+    /// As it is written.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl fmt::Display for AccessLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// What kind of principal a grant names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -28,6 +48,24 @@ pub enum PrincipalType {
     Organization,
 }
 
+impl PrincipalType {
+    /// As it is written.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Group => "group",
+            Self::Organization => "organization",
+        }
+    }
+}
+
+impl fmt::Display for PrincipalType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// Whom a grant names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Principal {
@@ -35,4 +73,11 @@ pub struct Principal {
     pub kind: PrincipalType,
     /// The id within the kind.
     pub id: PrincipalId,
+}
+
+/// `group:eng`, as people write it.
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.kind, self.id)
+    }
 }

@@ -66,22 +66,25 @@ impl<'a> Overlay<'a> {
         Self { user, node: confirmed, deleted: false }
     }
 
-    /// Applies one operation; `parent_owner` is the owner of the parent that it names.
-    pub fn apply(&mut self, op: &Operation, parent_owner: Option<UserId>) {
+    /// Applies one operation. `place` is the tree that the parent it names is in, and the reader's
+    /// own level there: both are those of what is created under it.
+    pub fn apply(&mut self, op: &Operation, place: Option<(UserId, AccessLevel)>) {
         match &op.action {
             Action::Delete => self.deleted = true,
             Action::Upsert(upsert) => {
                 if self.node.is_none() {
                     let Some(object_type) = upsert.object_type else { return };
+                    let own = || (self.user.clone(), AccessLevel::Admin);
+                    let (owner, access_level) = place.unwrap_or_else(own);
                     self.node = Some(Node {
                         id: op.item_id.clone(),
-                        owner: parent_owner.unwrap_or_else(|| self.user.clone()),
+                        owner,
                         object_type,
                         name: None,
                         metadata: Metadata::new(),
                         encrypted: None,
                         created_at: op.occurred_at,
-                        access_level: AccessLevel::Admin,
+                        access_level,
                         content: None,
                         pending: true,
                     });
@@ -156,8 +159,14 @@ pub fn overlay_parents(
 /// A name for each of `siblings`, in their order: unique among them, and the same on every
 /// replica. Where several share a name, the one made first keeps it and each later one shows as
 /// `name (conflict <short id>).ext`. An item without a name shows as `untitled (<short id>)`.
+///
+/// `home` owns their container, or the tree at its top: what others own, and somebody linked or
+/// shared, counts as later, so that it takes no name away.
 #[must_use]
-pub fn sibling_names<'a>(siblings: impl IntoIterator<Item = &'a Node>) -> Vec<String> {
+pub fn sibling_names<'a>(
+    home: &UserId,
+    siblings: impl IntoIterator<Item = &'a Node>,
+) -> Vec<String> {
     let siblings: Vec<&Node> = siblings.into_iter().collect();
     let mut first: HashMap<&str, usize> = HashMap::with_capacity(siblings.len());
     for (index, node) in siblings.iter().enumerate() {
@@ -165,7 +174,7 @@ pub fn sibling_names<'a>(siblings: impl IntoIterator<Item = &'a Node>) -> Vec<St
         first
             .entry(name.as_str())
             .and_modify(|best| {
-                let key = |node: &Node| (node.created_at, node.id.clone());
+                let key = |node: &Node| (node.owner != *home, node.created_at, node.id.clone());
                 if key(node) < key(siblings[*best]) {
                     *best = index;
                 }
@@ -222,10 +231,14 @@ fn conflict_name(name: Option<&Name>, short_id: &str) -> String {
 mod tests {
     use super::*;
 
+    fn user(name: &str) -> UserId {
+        UserId::new(name).unwrap()
+    }
+
     fn node(id: &str, name: Option<&str>, created: i64) -> Node {
         Node {
             id: ItemId::new(id).unwrap(),
-            owner: UserId::new("u").unwrap(),
+            owner: user("u"),
             object_type: ObjectType::File,
             name: name.map(|name| Name::new(name).unwrap()),
             metadata: Metadata::new(),
@@ -240,16 +253,26 @@ mod tests {
     #[test]
     fn the_later_of_two_siblings_with_one_name_is_marked() {
         let (a, b) = (node("a", Some("n.txt"), 2), node("b", Some("n.txt"), 1));
-        let names = sibling_names([&a, &b]);
+        let names = sibling_names(&user("u"), [&a, &b]);
         assert_eq!(names[1], "n.txt");
         assert!(names[0].starts_with("n (conflict ") && names[0].ends_with(").txt"), "{names:?}");
-        assert_eq!(sibling_names([&b, &a]), [names[1].clone(), names[0].clone()]);
+        assert_eq!(sibling_names(&user("u"), [&b, &a]), [names[1].clone(), names[0].clone()]);
+    }
+
+    #[test]
+    fn what_somebody_shares_takes_no_name_away() {
+        let (own, mut shared) = (node("a", Some("Docs"), 2), node("b", Some("Docs"), 1));
+        shared.owner = user("bob");
+        let names = sibling_names(&user("u"), [&own, &shared]);
+        assert_eq!(names[0], "Docs");
+        assert!(names[1].starts_with("Docs (conflict "), "{names:?}");
     }
 
     #[test]
     fn names_are_unique_and_valid_whatever_the_siblings_are_called() {
         let long = "é".repeat(127);
-        let marked = sibling_names([&node("a", Some("n"), 1), &node("b", Some("n"), 2)]);
+        let marked =
+            sibling_names(&user("u"), [&node("a", Some("n"), 1), &node("b", Some("n"), 2)]);
         let nodes = [
             node("a", Some("n"), 1),
             node("b", Some("n"), 2),
@@ -261,7 +284,7 @@ mod tests {
             node("h", Some(".hidden"), 1),
             node("i", Some(".hidden"), 2),
         ];
-        let names = sibling_names(&nodes);
+        let names = sibling_names(&user("u"), &nodes);
         assert_eq!(names.iter().collect::<HashSet<_>>().len(), nodes.len(), "{names:?}");
         assert!(names.iter().all(|name| Name::new(name).is_ok()), "{names:?}");
         assert!(names[8].starts_with(".hidden (conflict "), "{names:?}");

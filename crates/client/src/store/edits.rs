@@ -1,11 +1,12 @@
 //! Edits on their way into the queue: whether they are possible, and the operations they become.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use vfs_sync_core::id::{ItemId, OpId, WriteId};
+use vfs_sync_core::access::{AccessLevel, Principal, PrincipalType};
+use vfs_sync_core::id::{ItemId, OpId, UserId, WriteId};
 use vfs_sync_core::item::metadata_bytes;
 use vfs_sync_core::limits;
-use vfs_sync_core::op::{Action, Operation};
+use vfs_sync_core::op::{Action, Operation, Upsert};
 use vfs_sync_core::time::Timestamp;
 
 use super::Meta;
@@ -14,78 +15,167 @@ use super::view::View;
 use crate::error::ClientError;
 use crate::node::{QueuedOp, QueuedState};
 
-/// Checks that `action` is possible on the tree as it is shown.
-pub(super) fn check_edit<R: Rows>(
-    view: &mut View<'_, R>,
-    item: &ItemId,
-    action: &Action,
-    live: &mut HashSet<ItemId>,
-) -> Result<()> {
-    let unknown = |id: &ItemId| ClientError::UnknownItem(id.clone());
-    let mut shown = |view: &mut View<'_, R>, id: &ItemId| -> Result<()> {
-        if !live.contains(id) {
-            view.node(id)?.ok_or_else(|| unknown(id))?;
-            live.insert(id.clone());
+/// Checks edits against the tree as it is shown, one after another.
+#[derive(Default)]
+pub(super) struct Checks {
+    /// The reader's level on items that are known to be shown.
+    live: HashMap<ItemId, AccessLevel>,
+}
+
+impl Checks {
+    fn level<R: Rows>(&mut self, view: &mut View<'_, R>, id: &ItemId) -> Result<AccessLevel> {
+        if let Some(level) = self.live.get(id) {
+            return Ok(*level);
         }
-        Ok(())
-    };
-    match action {
-        Action::Upsert(upsert) => {
-            let before = view.node(item)?;
-            if before.is_none() && upsert.object_type.is_none() {
-                return Err(unknown(item));
-            }
-            if let (None, Some(parent)) = (&before, &upsert.parent) {
-                shown(view, parent)?;
-            }
-            let mut metadata = before.map(|node| node.metadata).unwrap_or_default();
-            for (key, value) in &upsert.metadata {
-                match value {
-                    Some(value) => metadata.insert(key.clone(), value.clone()),
-                    None => metadata.remove(key),
-                };
-            }
-            let too_large = metadata_bytes(&metadata) > limits::MAX_METADATA_BYTES;
-            if !upsert.metadata.is_empty()
-                && (metadata.len() > limits::MAX_METADATA_KEYS || too_large)
-            {
-                return Err(ClientError::Invalid(format!(
-                    "the metadata of {item} would be more than {} keys or {} bytes: remove some",
-                    limits::MAX_METADATA_KEYS,
-                    limits::MAX_METADATA_BYTES
-                )));
-            }
-            live.insert(item.clone());
+        let node = view.node(id)?.ok_or_else(|| ClientError::UnknownItem(id.clone()))?;
+        self.live.insert(id.clone(), node.access_level);
+        Ok(node.access_level)
+    }
+
+    /// That an item is shown, and the reader may do what takes `needs`. Whatever the replica does
+    /// not know is for the server to refuse.
+    fn allowed<R: Rows>(
+        &mut self,
+        view: &mut View<'_, R>,
+        item: &ItemId,
+        needs: AccessLevel,
+    ) -> Result<()> {
+        let has = self.level(view, item)?;
+        if has >= needs {
+            return Ok(());
         }
-        Action::Delete => {
-            view.node(item)?.ok_or_else(|| unknown(item))?;
-            live.remove(item);
-        }
-        Action::GrantAdd { .. } | Action::GrantRemove { .. } => shown(view, item)?,
-        Action::LinkAdd { parent } | Action::LinkReassign { parent } => {
-            shown(view, item)?;
-            shown(view, parent)?;
-            check_cycle(view, item, parent)?;
-        }
-        Action::LinkRemove { parent } => {
-            if !view.all_parents(item)?.contains(parent) {
-                return Err(ClientError::Invalid(format!("{item} does not hang under {parent}")));
+        Err(ClientError::NotPermitted { item: item.clone(), needs, has })
+    }
+
+    /// Checks that `action` is possible.
+    pub(super) fn edit<R: Rows>(
+        &mut self,
+        view: &mut View<'_, R>,
+        item: &ItemId,
+        action: &Action,
+    ) -> Result<()> {
+        match action {
+            Action::Upsert(upsert) => self.upsert(view, item, upsert),
+            Action::Delete => {
+                self.live.remove(item);
+                self.allowed(view, item, AccessLevel::Admin)?;
+                self.live.remove(item);
+                Ok(())
+            }
+            Action::GrantRemove { principal } if names(principal, view.user) => {
+                self.allowed(view, item, AccessLevel::Read)
+            }
+            Action::GrantAdd { .. } | Action::GrantRemove { .. } => {
+                self.allowed(view, item, AccessLevel::Admin)
+            }
+            Action::LinkAdd { parent } | Action::LinkReassign { parent } => {
+                self.level(view, item)?;
+                self.allowed(view, parent, AccessLevel::Write)?;
+                let (owner, home) = (view.owner(item)?, view.owner(parent)?);
+                if owner == home {
+                    self.allowed(view, item, AccessLevel::Write)?;
+                    return check_cycle(view, item, parent);
+                }
+                // A shortcut can be moved; what it leads to stays in its tree.
+                if matches!(action, Action::LinkReassign { .. }) && !is_in(view, item, &home)? {
+                    let (item, parent) = (item.clone(), Some(parent.clone()));
+                    return Err(ClientError::OtherTree { item, parent });
+                }
+                Ok(())
+            }
+            Action::LinkRemove { parent } => {
+                if !view.all_parents(item)?.contains(parent) {
+                    return Err(ClientError::Invalid(format!(
+                        "{item} does not hang under {parent}"
+                    )));
+                }
+                if view.node(parent)?.is_some() {
+                    self.allowed(view, parent, AccessLevel::Write)?;
+                }
+                Ok(())
             }
         }
     }
-    Ok(())
+
+    fn upsert<R: Rows>(
+        &mut self,
+        view: &mut View<'_, R>,
+        item: &ItemId,
+        upsert: &Upsert,
+    ) -> Result<()> {
+        let before = view.node(item)?;
+        let mut level = AccessLevel::Admin;
+        match &before {
+            Some(node) => {
+                level = node.access_level;
+                if level < AccessLevel::Write {
+                    let (item, needs) = (item.clone(), AccessLevel::Write);
+                    return Err(ClientError::NotPermitted { item, needs, has: level });
+                }
+            }
+            None if upsert.object_type.is_none() => {
+                return Err(ClientError::UnknownItem(item.clone()));
+            }
+            None => {
+                if let Some(parent) = &upsert.parent {
+                    self.allowed(view, parent, AccessLevel::Write)?;
+                    level = self.level(view, parent)?;
+                }
+            }
+        }
+        let mut metadata = before.map(|node| node.metadata).unwrap_or_default();
+        for (key, value) in &upsert.metadata {
+            match value {
+                Some(value) => metadata.insert(key.clone(), value.clone()),
+                None => metadata.remove(key),
+            };
+        }
+        let too_large = metadata_bytes(&metadata) > limits::MAX_METADATA_BYTES;
+        if !upsert.metadata.is_empty() && (metadata.len() > limits::MAX_METADATA_KEYS || too_large)
+        {
+            return Err(ClientError::Invalid(format!(
+                "the metadata of {item} would be more than {} keys or {} bytes: remove some",
+                limits::MAX_METADATA_KEYS,
+                limits::MAX_METADATA_BYTES
+            )));
+        }
+        self.live.insert(item.clone(), level);
+        Ok(())
+    }
 }
 
-/// Walks up from `parent`; meeting `child` there means that the link would close a cycle.
+fn names(principal: &Principal, user: &UserId) -> bool {
+    principal.kind == PrincipalType::User && principal.id.as_str() == user.as_str()
+}
+
+/// Whether an item hangs under a container of `owner`'s.
+fn is_in<R: Rows>(view: &mut View<'_, R>, item: &ItemId, owner: &Option<UserId>) -> Result<bool> {
+    for parent in view.all_parents(item)? {
+        if view.owner(&parent)? == *owner {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Walks up from `parent`; meeting `child` there means that the link would close a cycle. A
+/// shortcut is never walked.
 fn check_cycle<R: Rows>(view: &mut View<'_, R>, child: &ItemId, parent: &ItemId) -> Result<()> {
+    let owner = view.owner(child)?;
     let mut seen = HashSet::new();
     let mut above = vec![parent.clone()];
     while let Some(id) = above.pop() {
         if id == *child {
             return Err(ClientError::Cycle { parent: parent.clone(), child: child.clone() });
         }
-        if seen.insert(id.clone()) {
-            above.extend(view.all_parents(&id)?);
+        if !seen.insert(id.clone()) {
+            continue;
+        }
+        for one in view.all_parents(&id)? {
+            let other = view.owner(&one)?;
+            if other.is_none() || other == owner {
+                above.push(one);
+            }
         }
     }
     Ok(())

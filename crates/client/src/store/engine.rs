@@ -1,8 +1,9 @@
 //! The transactions of a replica, over the rows of any back end.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
+use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::flush::FlushCommit;
 use vfs_sync_core::id::{ItemId, OpId, UserId};
@@ -15,14 +16,14 @@ use vfs_sync_core::state::{
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::ReconcileState;
 
-use super::edits::{check_edit, make_operation, touch};
+use super::edits::{Checks, make_operation, touch};
 use super::page::PageWork;
 use super::rows::{AttachmentRow, GrantRow, ItemRow, LinkRow, Result, Rows};
 use super::view::View;
 use super::{Counts, Meta, NewEdits, Rebuilt, ReplicaStore, Slot, Upload, UploadState};
 use crate::error::{ClientError, StopReason};
 use crate::event::ChangeEvent;
-use crate::node::{Node, QueuedOp, QueuedState, RejectedOp};
+use crate::node::{Grant, Node, QueuedOp, QueuedState, RejectedOp};
 
 /// A replica over the rows of a back end.
 pub(super) struct Engine<R> {
@@ -143,12 +144,12 @@ impl<R: Rows> ReplicaStore for Engine<R> {
 
     fn enqueue(&mut self, edits: NewEdits, now: Timestamp) -> Result<()> {
         self.transaction(|rows, meta| {
-            let mut live = HashSet::new();
+            let mut checks = Checks::default();
             let mut touched = HashSet::new();
             for (op_id, item, action) in edits.actions {
                 let user = meta.user.clone();
                 let mut view = View { rows, user: &user, slot: Slot::Current };
-                check_edit(&mut view, &item, &action, &mut live)?;
+                checks.edit(&mut view, &item, &action)?;
                 let op = make_operation(meta, op_id, item, action, now)?;
                 rows.push_queue(&op, QueuedState::Pending)?;
                 touched.extend(affected(rows, &op)?);
@@ -166,6 +167,11 @@ impl<R: Rows> ReplicaStore for Engine<R> {
                 let mut view = View { rows, user: &meta.user, slot: Slot::Current };
                 let node = view.node(&upload.item)?;
                 let node = node.ok_or_else(|| ClientError::UnknownItem(upload.item.clone()))?;
+                if node.access_level < AccessLevel::Write {
+                    let (item, has) = (upload.item, node.access_level);
+                    let needs = AccessLevel::Write;
+                    return Err(ClientError::NotPermitted { item, needs, has });
+                }
                 upload.expected = node.content.map(|content| content.blob_id);
                 // One that nobody has heard of yet is replaced, not followed.
                 let queued = rows.uploads_of_item(&upload.item)?;
@@ -343,6 +349,21 @@ impl<R: Rows> ReplicaStore for Engine<R> {
 
     fn parents(&mut self, id: &ItemId) -> Result<Vec<ItemId>> {
         self.view().parents(id)
+    }
+
+    fn grants(&mut self, id: &ItemId) -> Result<Vec<Grant>> {
+        self.view().grants(id)
+    }
+
+    fn granted_items(&mut self) -> Result<BTreeSet<ItemId>> {
+        let confirmed = self.rows.all_grants()?.into_iter().map(|row| row.item);
+        let mut items: BTreeSet<ItemId> = confirmed.collect();
+        for one in self.rows.queue(usize::MAX)? {
+            if let Action::GrantAdd { .. } = one.operation.action {
+                items.insert(one.operation.item_id);
+            }
+        }
+        Ok(items)
     }
 
     fn changed_containers(

@@ -36,7 +36,7 @@ struct Registers {
     places: Large<Place>,
     /// By parent: each child with the link's time.
     links: HashMap<ItemId, BTreeMap<ItemId, Timestamp>>,
-    grants: BTreeMap<(ItemId, Principal), GrantRow>,
+    grants: BTreeMap<ItemId, BTreeMap<Principal, GrantRow>>,
     attachments: HashMap<ItemId, BTreeMap<Option<RefId>, AttachmentRow>>,
     containers: HashMap<ItemId, Cursor>,
     containers_by_change: BTreeSet<(Cursor, ItemId)>,
@@ -252,13 +252,24 @@ impl Rows for MemoryRows {
     }
 
     fn put_grant(&mut self, slot: Slot, row: GrantRow) -> Result<()> {
-        let key = (row.item.clone(), row.principal.clone());
-        self.at(slot).grants.insert(key, row);
+        let of_item = self.at(slot).grants.entry(row.item.clone()).or_default();
+        of_item.insert(row.principal.clone(), row);
         Ok(())
     }
 
+    fn grants(&mut self, slot: Slot, item: &ItemId) -> Result<Vec<GrantRow>> {
+        let of_item = self.at(slot).grants.get(item);
+        Ok(of_item.map(|of_item| of_item.values().cloned().collect()).unwrap_or_default())
+    }
+
     fn remove_grant(&mut self, slot: Slot, item: &ItemId, principal: &Principal) -> Result<()> {
-        self.at(slot).grants.remove(&(item.clone(), principal.clone()));
+        let all = &mut self.at(slot).grants;
+        if let Some(of_item) = all.get_mut(item) {
+            of_item.remove(principal);
+            if of_item.is_empty() {
+                all.remove(item);
+            }
+        }
         Ok(())
     }
 
@@ -529,7 +540,8 @@ impl Rows for MemoryRows {
     }
 
     fn all_grants(&mut self) -> Result<Vec<GrantRow>> {
-        Ok(self.at(Slot::Current).grants.values().cloned().collect())
+        let all = self.at(Slot::Current).grants.values();
+        Ok(all.flat_map(BTreeMap::values).cloned().collect())
     }
 
     fn all_attachments(&mut self) -> Result<Vec<AttachmentRow>> {

@@ -8,6 +8,7 @@ mod rows;
 mod sqlite;
 mod view;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -24,7 +25,7 @@ use vfs_sync_core::wire::{AttachRequest, ReconcileState, WriteIds};
 
 use crate::error::{ClientError, StopReason};
 use crate::event::ChangeEvent;
-use crate::node::{Node, QueuedOp, RejectedOp};
+use crate::node::{Grant, Node, QueuedOp, RejectedOp};
 
 pub(crate) use memory::memory_store;
 pub(crate) use sqlite::{create_store, open_store, private_dir};
@@ -199,6 +200,9 @@ pub(crate) trait ReplicaStore: Send {
     fn node(&mut self, id: &ItemId) -> Result<Option<Node>, ClientError>;
     fn children(&mut self, parent: Option<&ItemId>) -> Result<Vec<Node>, ClientError>;
     fn parents(&mut self, id: &ItemId) -> Result<Vec<ItemId>, ClientError>;
+    fn grants(&mut self, id: &ItemId) -> Result<Vec<Grant>, ClientError>;
+    /// The items that may have grants on them, by id.
+    fn granted_items(&mut self) -> Result<BTreeSet<ItemId>, ClientError>;
     fn changed_containers(
         &mut self,
         after: Option<&Cursor>,

@@ -65,6 +65,7 @@ pub(super) trait Rows: Send {
     fn parents(&mut self, slot: Slot, child: &ItemId) -> Result<Parents>;
     fn children(&mut self, slot: Slot, parent: &ItemId) -> Result<Vec<ItemId>>;
     fn put_grant(&mut self, slot: Slot, row: GrantRow) -> Result<()>;
+    fn grants(&mut self, slot: Slot, item: &ItemId) -> Result<Vec<GrantRow>>;
     fn remove_grant(&mut self, slot: Slot, item: &ItemId, principal: &Principal) -> Result<()>;
     /// The current content replaces the one before; other attachments stand beside each other.
     fn put_attachment(&mut self, slot: Slot, row: AttachmentRow) -> Result<()>;

@@ -158,6 +158,25 @@ impl SqliteRows {
         Ok(ItemRow { view: Box::new(view), authored_at: stored.authored_at })
     }
 
+    fn grant_row(&self, row: &Row<'_>) -> Result<GrantRow> {
+        let kind: String = self.get(row, 1)?;
+        let kind = match kind.as_str() {
+            "user" => PrincipalType::User,
+            "group" => PrincipalType::Group,
+            "organization" => PrincipalType::Organization,
+            other => return Err(self.corrupt("a principal's type", other)),
+        };
+        let id: PrincipalId = self.id(row, 2)?;
+        let level = match self.get::<i64>(row, 3)? {
+            1 => AccessLevel::Read,
+            2 => AccessLevel::Write,
+            3 => AccessLevel::Admin,
+            other => return Err(self.corrupt("an access level", other)),
+        };
+        let (item, principal) = (self.id(row, 0)?, Principal { kind, id });
+        Ok(GrantRow { item, principal, level, authored_at: self.time(row, 4)? })
+    }
+
     fn attachment_row(&self, row: &Row<'_>) -> Result<AttachmentRow> {
         let body: Vec<u8> = self.get(row, 0)?;
         let attachment: Box<Attachment> = self.bytes("an attachment", &body)?;
@@ -178,14 +197,6 @@ pub(super) fn storage_error(path: &std::path::Path, error: &rusqlite::Error) -> 
             ClientError::Storage(format!("the disk of {path} is full: free some space"))
         }
         _ => ClientError::Storage(format!("{path}: {error}")),
-    }
-}
-
-fn kind_text(kind: PrincipalType) -> &'static str {
-    match kind {
-        PrincipalType::User => "user",
-        PrincipalType::Group => "group",
-        PrincipalType::Organization => "organization",
     }
 }
 
@@ -315,9 +326,19 @@ impl Rows for SqliteRows {
             "INSERT OR REPLACE INTO grants",
             " (item, kind, principal, level, authored_at) VALUES (?1, ?2, ?3, ?4, ?5)"
         );
-        let (kind, id) = (kind_text(row.principal.kind), row.principal.id.as_str());
+        let (kind, id) = (row.principal.kind.as_str(), row.principal.id.as_str());
         let (level, at) = (level_number(row.level), row.authored_at.as_millis());
         self.run(sql, params![row.item.as_str(), kind, id, level, at]).map(drop)
+    }
+
+    fn grants(&mut self, slot: Slot, item: &ItemId) -> Result<Vec<GrantRow>> {
+        let sql = by_slot!(
+            self,
+            slot,
+            "SELECT item, kind, principal, level, authored_at FROM grants",
+            " WHERE item = ?1"
+        );
+        self.all(sql, [item.as_str()], |row| self.grant_row(row))
     }
 
     fn remove_grant(&mut self, slot: Slot, item: &ItemId, principal: &Principal) -> Result<()> {
@@ -327,7 +348,7 @@ impl Rows for SqliteRows {
             "DELETE FROM grants",
             " WHERE item = ?1 AND kind = ?2 AND principal = ?3"
         );
-        let (kind, id) = (kind_text(principal.kind), principal.id.as_str());
+        let (kind, id) = (principal.kind.as_str(), principal.id.as_str());
         self.run(sql, [item.as_str(), kind, id]).map(drop)
     }
 
@@ -546,24 +567,7 @@ impl Rows for SqliteRows {
             "SELECT item, kind, principal, level, authored_at FROM grants",
             " ORDER BY item, kind, principal"
         );
-        let mut grants = self.all(sql, [], |row| {
-            let kind: String = self.get(row, 1)?;
-            let kind = match kind.as_str() {
-                "user" => PrincipalType::User,
-                "group" => PrincipalType::Group,
-                "organization" => PrincipalType::Organization,
-                other => return Err(self.corrupt("a principal's type", other)),
-            };
-            let id: PrincipalId = self.id(row, 2)?;
-            let level = match self.get::<i64>(row, 3)? {
-                1 => AccessLevel::Read,
-                2 => AccessLevel::Write,
-                3 => AccessLevel::Admin,
-                other => return Err(self.corrupt("an access level", other)),
-            };
-            let (item, principal) = (self.id(row, 0)?, Principal { kind, id });
-            Ok(GrantRow { item, principal, level, authored_at: self.time(row, 4)? })
-        })?;
+        let mut grants = self.all(sql, [], |row| self.grant_row(row))?;
         grants.sort_by(|a, b| (&a.item, &a.principal).cmp(&(&b.item, &b.principal)));
         Ok(grants)
     }

@@ -1,12 +1,15 @@
 //! Reading: the confirmed rows with the queue on top. Nothing here scans the queue.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::id::{ItemId, UserId};
+use vfs_sync_core::op::Action;
 use vfs_sync_core::tree::{Node, NodeContent, Overlay, overlay_parents};
 
 use super::rows::{ItemRow, Result, Rows};
 use super::{Slot, UploadState};
+use crate::node::Grant;
 
 pub(super) struct View<'a, R> {
     pub(super) rows: &'a mut R,
@@ -24,11 +27,11 @@ impl<R: Rows> View<'_, R> {
         let queued = self.rows.queue_of_item(id)?;
         let mut overlay = Overlay::new(self.user, confirmed);
         for one in &queued {
-            let owner = match one.operation.parent() {
-                Some(parent) => self.owner(parent)?,
+            let place = match one.operation.parent() {
+                Some(parent) => self.place(parent)?,
                 None => None,
             };
-            overlay.apply(&one.operation, owner);
+            overlay.apply(&one.operation, place);
         }
         let Some(mut node) = overlay.finish() else { return Ok(None) };
         let uploads = self.rows.uploads_of_item(id)?;
@@ -68,27 +71,54 @@ impl<R: Rows> View<'_, R> {
     }
 
     /// Whose an item is, also if it is deleted in the queue; `None` if it is not known.
-    fn owner(&mut self, id: &ItemId) -> Result<Option<UserId>> {
+    pub(super) fn owner(&mut self, id: &ItemId) -> Result<Option<UserId>> {
         if let Some(owner) = self.rows.owner(self.slot, id)? {
             return Ok(Some(owner));
         }
+        Ok(self.place(id)?.map(|(owner, _)| owner))
+    }
+
+    /// Whose tree an item is in and the reader's level there, also if it is deleted in the queue;
+    /// `None` if it is not known.
+    fn place(&mut self, id: &ItemId) -> Result<Option<(UserId, AccessLevel)>> {
         // Created in the queue: it belongs to the tree that it was created in. The chain of
         // creations is as long as the tree is deep, and ids in it cannot repeat.
-        let (mut at, mut steps) = (id.clone(), 0);
-        loop {
-            let queued = self.rows.queue_of_item(&at)?;
-            let Some(first) = queued.first() else { return Ok(None) };
-            let Some(parent) = first.operation.parent().cloned() else {
-                return Ok(Some(self.user.clone()));
-            };
-            if let Some(owner) = self.rows.owner(self.slot, &parent)? {
-                return Ok(Some(owner));
+        let mut at = id.clone();
+        for _ in 0..10_000 {
+            if let Some(row) = self.rows.item(self.slot, &at)? {
+                return Ok(Some((row.view.owner_id.clone(), row.view.access_level)));
             }
-            (at, steps) = (parent, steps + 1);
-            if steps > 10_000 {
-                return Ok(None);
+            let queued = self.rows.queue_of_item(&at)?;
+            let created = queued.first().and_then(|one| match &one.operation.action {
+                Action::Upsert(upsert) => upsert.object_type.map(|_| upsert.parent.clone()),
+                _ => None,
+            });
+            match created {
+                Some(Some(parent)) => at = parent,
+                Some(None) => return Ok(Some((self.user.clone(), AccessLevel::Admin))),
+                None => return Ok(None),
             }
         }
+        Ok(None)
+    }
+
+    /// The grants on an item, by principal.
+    pub(super) fn grants(&mut self, id: &ItemId) -> Result<Vec<Grant>> {
+        let mut shown = BTreeMap::new();
+        for row in self.rows.grants(self.slot, id)? {
+            shown.insert(row.principal, (row.level, false));
+        }
+        for one in self.rows.queue_of_item(id)? {
+            match one.operation.action {
+                Action::GrantAdd { principal, level } => {
+                    shown.insert(principal, (level, true));
+                }
+                Action::GrantRemove { principal } => drop(shown.remove(&principal)),
+                _ => {}
+            }
+        }
+        let grant = |(principal, (level, pending))| Grant { principal, level, pending };
+        Ok(shown.into_iter().map(grant).collect())
     }
 
     /// The containers of an item, those that are deleted included.
