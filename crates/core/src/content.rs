@@ -60,6 +60,9 @@ impl<'de> Deserialize<'de> for Sha256Digest {
     }
 }
 
+/// The longest content type, in bytes: it is no more than a hint.
+pub const MAX_CONTENT_TYPE_BYTES: usize = 255;
+
 /// What an attached blob is to its item.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default,
@@ -75,6 +78,13 @@ pub enum RelationKind {
     EmailAttachment,
     /// Anything else.
     Other,
+}
+
+/// Whether a content type may be kept: 1 to 255 bytes of printable ASCII.
+#[must_use]
+pub fn is_content_type(text: &str) -> bool {
+    (1..=MAX_CONTENT_TYPE_BYTES).contains(&text.len())
+        && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
 }
 
 /// A blob attached to an item.

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::access::{AccessLevel, Principal, PrincipalType};
-use crate::content::{Attachment, RelationKind, Sha256Digest};
+use crate::content::{Attachment, RelationKind, Sha256Digest, is_content_type};
 use crate::cursor::Cursor;
 use crate::id::{BlobId, ChangeId, ItemId, OpId, PrincipalId, RefId, ReplicaId, UserId, WriteId};
-use crate::item::{Encrypted, Metadata, Name, ObjectType};
+use crate::item::{Encrypted, Metadata, Name, ObjectType, metadata_problem};
 use crate::op::OpType;
 use crate::time::Timestamp;
 
@@ -383,13 +383,13 @@ impl<'a> From<&'a EntryBody> for WireEntry<'a> {
                 wire.metadata = Some(Cow::Borrowed(&view.metadata));
                 wire.owner_id = Some(view.owner_id.clone());
                 wire.created_at = Some(view.created_at);
-                if let Some(encrypted) = &view.encrypted {
-                    wire.encrypted_payload = Some(encrypted.payload.clone());
-                    wire.key_epoch = Some(encrypted.key_epoch);
-                    wire.encryption_nonce.clone_from(&encrypted.nonce);
-                    wire.encryption_aad.clone_from(&encrypted.aad);
-                    wire.encryption_signature.clone_from(&encrypted.signature);
-                }
+                (
+                    wire.encrypted_payload,
+                    wire.key_epoch,
+                    wire.encryption_nonce,
+                    wire.encryption_aad,
+                    wire.encryption_signature,
+                ) = Encrypted::to_fields(view.encrypted.as_ref());
                 wire
             }
             Change::ItemDelete { item, reason } => {
@@ -479,25 +479,24 @@ impl TryFrom<WireEntry<'_>> for Entry {
         let reason = wire.reason;
         let change = match wire.op_type {
             OpType::ItemUpsert => {
-                let encrypted = match wire.encrypted_payload {
-                    Some(payload) => Some(Encrypted {
-                        payload,
-                        key_epoch: need("keyEpoch", wire.key_epoch)?,
-                        nonce: wire.encryption_nonce,
-                        aad: wire.encryption_aad,
-                        signature: wire.encryption_signature,
-                    }),
-                    None => None,
-                };
-                if let Some((field, problem)) = encrypted.as_ref().and_then(Encrypted::problem) {
-                    return Err(MalformedEntry { field, problem });
+                let encrypted = Encrypted::from_fields((
+                    wire.encrypted_payload,
+                    wire.key_epoch,
+                    wire.encryption_nonce,
+                    wire.encryption_aad,
+                    wire.encryption_signature,
+                ))
+                .map_err(|(field, problem)| MalformedEntry { field, problem })?;
+                let metadata = wire.metadata.map(Cow::into_owned).unwrap_or_default();
+                if let Some(problem) = metadata_problem(metadata.iter()) {
+                    return Err(MalformedEntry { field: "metadata", problem });
                 }
                 Change::ItemUpsert(Box::new(ItemView {
                     item_id: item,
                     owner_id: need("ownerId", wire.owner_id)?,
                     object_type: need("objectType", wire.object_type)?,
                     name: wire.name,
-                    metadata: wire.metadata.map(Cow::into_owned).unwrap_or_default(),
+                    metadata,
                     encrypted,
                     created_at: need("createdAt", wire.created_at)?,
                     access_level: need("accessLevel", wire.access_level)?,
@@ -522,16 +521,23 @@ impl TryFrom<WireEntry<'_>> for Entry {
                 let (parent, child) = link(wire.parent_id, wire.child_id)?;
                 Change::LinkRemove { parent, child, reason }
             }
-            OpType::BlobAttach => Change::BlobAttach(Box::new(Attachment {
-                item_id: item,
-                blob_id: need("blobId", wire.blob_id)?,
-                relation_kind: need("relationKind", wire.relation_kind)?,
-                size: need("size", wire.size)?,
-                digest: need("digest", wire.digest)?,
-                content_type: wire.content_type,
-                ref_id: need("refId", wire.ref_id)?,
-                attached_at: need("attachedAt", wire.attached_at)?,
-            })),
+            OpType::BlobAttach => {
+                let content_type = wire.content_type;
+                if !content_type.as_deref().is_none_or(is_content_type) {
+                    let problem = "must be 1 to 255 bytes of printable ASCII";
+                    return Err(MalformedEntry { field: "contentType", problem });
+                }
+                Change::BlobAttach(Box::new(Attachment {
+                    item_id: item,
+                    blob_id: need("blobId", wire.blob_id)?,
+                    relation_kind: need("relationKind", wire.relation_kind)?,
+                    size: need("size", wire.size)?,
+                    digest: need("digest", wire.digest)?,
+                    content_type,
+                    ref_id: need("refId", wire.ref_id)?,
+                    attached_at: need("attachedAt", wire.attached_at)?,
+                }))
+            }
             OpType::BlobDetach => Change::BlobDetach {
                 item,
                 relation_kind: need("relationKind", wire.relation_kind)?,
@@ -639,6 +645,41 @@ mod tests {
         };
         assert_ne!(link("a:b", "c"), link("a", "b:c"));
         assert_ne!(link("ab", "c"), link("a", "bc"));
+    }
+
+    #[test]
+    fn an_item_beyond_the_protocols_limits_is_malformed() {
+        let entry = |change: serde_json::Value| {
+            let mut entry = json!({
+                "opId": "1", "occurredAt": "1970-01-01T00:00:00Z", "itemId": "i",
+                "opType": "item_upsert", "authoredAt": "1970-01-01T00:00:00Z", "ownerId": "u",
+                "objectType": "file", "createdAt": "1970-01-01T00:00:00Z", "accessLevel": "read",
+            });
+            entry.as_object_mut().unwrap().append(&mut change.as_object().unwrap().clone());
+            serde_json::from_value::<Entry>(entry).map_err(|error| error.to_string())
+        };
+        let keys = |count: usize| {
+            let keys = (0..count).map(|n| (format!("k{n}"), json!(n)));
+            json!({ "metadata": keys.collect::<serde_json::Map<_, _>>() })
+        };
+        assert!(entry(keys(64)).is_ok());
+        assert_eq!(entry(keys(65)).unwrap_err(), "metadata has more than 64 keys");
+        let bytes = |count: usize| json!({ "metadata": { "k": "x".repeat(count) } });
+        assert!(entry(bytes(16 * 1024 - 3)).is_ok());
+        assert_eq!(entry(bytes(16 * 1024 - 2)).unwrap_err(), "metadata is more than 16384 bytes");
+        let key = json!({ "metadata": { "k".repeat(256): 1 } });
+        assert_eq!(entry(key).unwrap_err(), "metadata has a key of more than 255 bytes");
+        let part = json!({ "name": "n", "encryptionNonce": "AAAA" });
+        assert!(entry(part).unwrap_err().starts_with("encryptionNonce comes with"));
+        let attached = |content_type: &str| {
+            entry(json!({
+                "opType": "blob_attach", "blobId": "b", "relationKind": "file", "size": 1,
+                "digest": "ab".repeat(32), "refId": "r", "attachedAt": "1970-01-01T00:00:00Z",
+                "contentType": content_type,
+            }))
+        };
+        assert!(attached("text/plain; charset=utf-8").is_ok());
+        assert!(attached(&"t".repeat(256)).unwrap_err().starts_with("contentType"));
     }
 
     #[test]

@@ -115,6 +115,22 @@ pub fn metadata_bytes<'a>(
     metadata.into_iter().map(|(key, value)| key.len() + json_bytes(value)).sum()
 }
 
+/// What of an item's whole metadata breaks a rule of the protocol, if anything does.
+#[must_use]
+pub fn metadata_problem<'a>(
+    metadata: impl Iterator<Item = (&'a Arc<str>, &'a serde_json::Value)> + Clone,
+) -> Option<&'static str> {
+    if metadata.clone().count() > limits::MAX_METADATA_KEYS {
+        Some("has more than 64 keys")
+    } else if metadata.clone().any(|(key, _)| key.len() > MAX_METADATA_KEY_BYTES) {
+        Some("has a key of more than 255 bytes")
+    } else if metadata_bytes(metadata) > limits::MAX_METADATA_BYTES {
+        Some("is more than 16384 bytes")
+    } else {
+        None
+    }
+}
+
 /// The length of a value's JSON text, without writing it out.
 fn json_bytes(value: &serde_json::Value) -> usize {
     struct Count(usize);
@@ -147,7 +163,44 @@ pub struct Encrypted {
     pub signature: Option<Arc<str>>,
 }
 
+/// The encrypted form as fields beside each other: `encryptedPayload`, `keyEpoch`,
+/// `encryptionNonce`, `encryptionAad`, `encryptionSignature`.
+pub(crate) type EncryptedFields =
+    (Option<Arc<str>>, Option<u64>, Option<Arc<str>>, Option<Arc<str>>, Option<Arc<str>>);
+
 impl Encrypted {
+    /// Reads the fields; fails with the first that breaks a rule, and how.
+    pub(crate) fn from_fields(
+        fields: EncryptedFields,
+    ) -> Result<Option<Self>, (&'static str, &'static str)> {
+        let (payload, key_epoch, nonce, aad, signature) = fields;
+        let Some(payload) = payload else {
+            // Part of an encrypted form is no form: to pass it over would drop what was written.
+            let left = [
+                ("keyEpoch", key_epoch.is_some()),
+                ("encryptionNonce", nonce.is_some()),
+                ("encryptionAad", aad.is_some()),
+                ("encryptionSignature", signature.is_some()),
+            ];
+            return match left.into_iter().find(|(_, is_there)| *is_there) {
+                Some((field, _)) => Err((field, "comes with an encryptedPayload only")),
+                None => Ok(None),
+            };
+        };
+        let key_epoch = key_epoch.ok_or(("keyEpoch", "is missing"))?;
+        let encrypted = Self { payload, key_epoch, nonce, aad, signature };
+        match encrypted.problem() {
+            Some(problem) => Err(problem),
+            None => Ok(Some(encrypted)),
+        }
+    }
+
+    pub(crate) fn to_fields(encrypted: Option<&Self>) -> EncryptedFields {
+        let Some(encrypted) = encrypted.cloned() else { return EncryptedFields::default() };
+        let Self { payload, key_epoch, nonce, aad, signature } = encrypted;
+        (Some(payload), Some(key_epoch), nonce, aad, signature)
+    }
+
     /// The first field that breaks a rule, if any, and how.
     #[must_use]
     pub fn problem(&self) -> Option<(&'static str, &'static str)> {

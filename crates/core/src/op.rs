@@ -209,22 +209,14 @@ impl Operation {
 
 impl Upsert {
     fn from_wire(wire: &mut WireOperation<'_>) -> Result<Self, Malformed> {
-        let encrypted = match wire.encrypted_payload.take() {
-            Some(payload) => {
-                let encrypted = Encrypted {
-                    payload,
-                    key_epoch: required("keyEpoch", wire.key_epoch)?,
-                    nonce: wire.encryption_nonce.take(),
-                    aad: wire.encryption_aad.take(),
-                    signature: wire.encryption_signature.take(),
-                };
-                if let Some((field, problem)) = encrypted.problem() {
-                    return Err(malformed(field, problem));
-                }
-                Some(encrypted)
-            }
-            None => None,
-        };
+        let encrypted = Encrypted::from_fields((
+            wire.encrypted_payload.take(),
+            wire.key_epoch,
+            wire.encryption_nonce.take(),
+            wire.encryption_aad.take(),
+            wire.encryption_signature.take(),
+        ))
+        .map_err(|(field, problem)| malformed(field, problem))?;
         let metadata = wire.metadata.take().map(Cow::into_owned).unwrap_or_default();
         if encrypted.is_some() && (wire.name.is_some() || !metadata.is_empty()) {
             return Err(malformed("encryptedPayload", "stands instead of name and metadata"));
@@ -351,13 +343,13 @@ impl<'a> From<&'a Operation> for WireOperation<'a> {
                 if !upsert.metadata.is_empty() {
                     wire.metadata = Some(Cow::Borrowed(&upsert.metadata));
                 }
-                if let Some(encrypted) = &upsert.encrypted {
-                    wire.encrypted_payload = Some(encrypted.payload.clone());
-                    wire.key_epoch = Some(encrypted.key_epoch);
-                    wire.encryption_nonce.clone_from(&encrypted.nonce);
-                    wire.encryption_aad.clone_from(&encrypted.aad);
-                    wire.encryption_signature.clone_from(&encrypted.signature);
-                }
+                (
+                    wire.encrypted_payload,
+                    wire.key_epoch,
+                    wire.encryption_nonce,
+                    wire.encryption_aad,
+                    wire.encryption_signature,
+                ) = Encrypted::to_fields(upsert.encrypted.as_ref());
                 wire.parent_id.clone_from(&upsert.parent);
             }
         }
@@ -392,6 +384,20 @@ mod tests {
             op[key] = value.clone();
         }
         Operation::parse(&op.to_string())
+    }
+
+    #[test]
+    fn part_of_an_encrypted_form_is_malformed() {
+        let whole = json!({
+            "encryptedPayload": "AAAA", "keyEpoch": 1, "encryptionNonce": "AAAA",
+            "encryptionAad": "AAAA", "encryptionSignature": "AAAA",
+        });
+        assert!(parse(whole.clone()).is_ok());
+        for (field, value) in whole.as_object().unwrap() {
+            let part = parse(json!({ "name": "n", field.as_str(): value })).unwrap_err();
+            let expected = if field == "encryptedPayload" { "keyEpoch" } else { field.as_str() };
+            assert_eq!(part.field, expected);
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use vfs_sync_blobs::{Expected, Incoming};
 use vfs_sync_core::attach::StageRow;
-use vfs_sync_core::content::Sha256Digest;
+use vfs_sync_core::content::{MAX_CONTENT_TYPE_BYTES, Sha256Digest, is_content_type};
 use vfs_sync_core::id::{BlobId, RefId, StagingId, UserId};
 use vfs_sync_core::limits;
 use vfs_sync_core::time::Timestamp;
@@ -17,9 +17,6 @@ use crate::app::App;
 use crate::config::millis;
 use crate::error::{ApiError, attach_failed, attach_refused, upload_differs};
 use crate::routes::sync::check_write_ids;
-
-/// A hint for readers is no longer than this.
-const MAX_CONTENT_TYPE_BYTES: usize = 255;
 
 /// A stage that a client asks for.
 pub(crate) struct StageOrder {
@@ -76,11 +73,7 @@ pub(crate) async fn open(
 }
 
 fn check_content_type(text: Option<&str>) -> Result<(), ApiError> {
-    let fits = |text: &str| {
-        (1..=MAX_CONTENT_TYPE_BYTES).contains(&text.len())
-            && text.bytes().all(|b| b == b' ' || b.is_ascii_graphic())
-    };
-    if text.is_none_or(fits) {
+    if text.is_none_or(is_content_type) {
         return Ok(());
     }
     Err(ApiError::invalid(

@@ -9,7 +9,7 @@ use super::{PushBatch, Received};
 use crate::access::{AccessLevel, Principal, PrincipalType};
 use crate::entry::{EntryKey, Origin};
 use crate::id::{ItemId, UserId, WriteId};
-use crate::item::metadata_bytes;
+use crate::item::metadata_problem;
 use crate::limits;
 use crate::op::{Action, Operation, Upsert};
 use crate::register::{Item, ItemFields, MoveRegister, Write};
@@ -517,18 +517,15 @@ fn merge(
         }
     }
     if !upsert.metadata.is_empty() {
-        let live = || fields.metadata.iter().filter_map(|(key, r)| Some((key, r.value.as_ref()?)));
+        let live = fields.metadata.iter().filter_map(|(key, r)| Some((key, r.value.as_ref()?)));
         let problem = if fields.metadata.len() > limits::MAX_METADATA_KEYS_EVER {
-            Some("metadata has had more than 1024 keys")
-        } else if live().count() > limits::MAX_METADATA_KEYS {
-            Some("metadata would have more than 64 keys")
-        } else if metadata_bytes(live()) > limits::MAX_METADATA_BYTES {
-            Some("metadata would have more than 16384 bytes")
+            Some("has had more than 1024 keys")
         } else {
-            None
+            metadata_problem(live)
         };
         if let Some(problem) = problem {
-            return Err(Refusal::Invalid(PushReason::Malformed, Some(problem.into())));
+            let detail = format!("the item's metadata then {problem}");
+            return Err(Refusal::Invalid(PushReason::Malformed, Some(detail)));
         }
     }
     Ok(latest.map(|stamp| stamp.authored_at))

@@ -12,11 +12,11 @@ use super::{
 };
 use crate::access::{AccessLevel, Principal, PrincipalType};
 use crate::clock::HybridClock;
-use crate::content::{Attachment, RelationKind, Sha256Digest};
+use crate::content::{Attachment, RelationKind, Sha256Digest, is_content_type};
 use crate::cursor::Cursor;
 use crate::entry::ItemView;
 use crate::id::{BlobId, ChangeId, ItemId, PrincipalId, RefId, UserId};
-use crate::item::{Encrypted, Metadata, Name, ObjectType};
+use crate::item::{Encrypted, Metadata, Name, ObjectType, metadata_problem};
 use crate::op::Operation;
 use crate::time::Timestamp;
 use crate::wire::{PushReason, ReconcileState, WriteIds};
@@ -135,6 +135,9 @@ impl TryFrom<ItemForm> for ItemRegister {
         if let Some((field, problem)) = encrypted.as_ref().and_then(Encrypted::problem) {
             return Err(format!("is malformed: {field} {problem}"));
         }
+        if let Some(problem) = metadata_problem(form.metadata.iter()) {
+            return Err(format!("is malformed: metadata {problem}"));
+        }
         let item = ItemView {
             item_id: form.item_id,
             owner_id: form.owner_id,
@@ -243,6 +246,9 @@ impl From<&AttachmentRegister> for AttachmentForm {
 impl TryFrom<AttachmentForm> for AttachmentRegister {
     type Error = String;
     fn try_from(form: AttachmentForm) -> Result<Self, String> {
+        if !form.content_type.as_deref().is_none_or(is_content_type) {
+            return Err("is malformed: contentType is none".into());
+        }
         let attachment = Attachment {
             item_id: form.item_id,
             blob_id: form.blob_id,
