@@ -1,7 +1,8 @@
 //! What the client tells an application while it works.
 
+use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::guardrail::Violation;
-use vfs_sync_core::id::{ItemId, OpId};
+use vfs_sync_core::id::{ItemId, OpId, UserId};
 use vfs_sync_core::wire::PushReason;
 
 use crate::error::StopReason;
@@ -15,6 +16,19 @@ pub enum ChangeEvent {
     Changed(ItemId),
     /// An item is gone.
     Went(ItemId),
+    /// An item is no longer for this user to see: a grant or a membership ended, or it moved out of
+    /// what is shared. Its content is no longer on this machine.
+    Revoked(ItemId),
+    /// Somebody shares an item: it came into view at the top of the tree, with all that hangs under
+    /// it. Told once a pull has settled, beside what appeared.
+    Shared {
+        /// Which.
+        item_id: ItemId,
+        /// Whose it is.
+        owner: UserId,
+        /// What this user may do with it.
+        level: AccessLevel,
+    },
     /// The server refused an operation; it is in the rejected list.
     Rejected {
         /// Which.

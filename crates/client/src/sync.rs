@@ -28,6 +28,9 @@ pub(crate) struct Session {
     pub(crate) progress: Progress,
 }
 
+/// Contents that leave the cache in one transaction.
+const FORGOTTEN_AT_ONCE: usize = 500;
+
 /// What of a sync to do.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Work {
@@ -312,7 +315,25 @@ impl Session {
         let meta = self.meta().await?;
         let mut cycle =
             PullCycle::new(meta.cursor.clone(), meta.baseline.clone(), (*meta.floor).clone());
-        self.pull_into(Slot::Current, &mut cycle, &meta).await.map(drop)
+        self.pull_into(Slot::Current, &mut cycle, &meta).await?;
+        self.forget_contents().await
+    }
+
+    /// Removes the bytes of what went from the cache. What a crash leaves is removed the next time.
+    async fn forget_contents(&self) -> Result<(), ClientError> {
+        loop {
+            let forgotten = self.store(|inner, store| {
+                let going = store.forgettable(FORGOTTEN_AT_ONCE)?;
+                if !going.is_empty() {
+                    inner.cache.remove(&going);
+                    store.forgot(&going)?;
+                }
+                Ok(going.is_empty())
+            });
+            if forgotten.await? {
+                return Ok(());
+            }
+        }
     }
 
     pub(crate) async fn pull_and_reconcile(&mut self) -> Result<(), ClientError> {
@@ -380,6 +401,7 @@ impl Session {
         })
         .await?;
         self.report.rematerialised = true;
+        self.forget_contents().await?;
         self.reconcile(false).await
     }
 

@@ -270,3 +270,15 @@ fn a_content_is_read_back_from_the_cache() {
         assert_eq!((text.as_str(), local.digest()), ("second", second.digest));
     });
 }
+
+#[test]
+fn a_replica_of_the_format_before_is_opened_and_brought_up_to_date() {
+    let dir = tempfile::tempdir().unwrap();
+    let docs = create(dir.path()).create_folder(None, name("docs")).unwrap();
+    let database = rusqlite::Connection::open(dir.path().join("replica.db")).unwrap();
+    database.execute_batch("DROP TABLE forgotten; PRAGMA user_version = 1").unwrap();
+    drop(database);
+    for _ in 0..2 {
+        assert_eq!(open(dir.path()).unwrap().resolve("docs").unwrap().id, docs);
+    }
+}

@@ -13,7 +13,7 @@ use vfs_sync_client::core::id::{ItemId, PrincipalId, UserId};
 use vfs_sync_client::core::item::Name;
 use vfs_sync_client::core::time::Timestamp;
 use vfs_sync_client::core::wire::{PullPage, WriteIds};
-use vfs_sync_client::{ClientConfig, ClientError, Delete, SyncClient};
+use vfs_sync_client::{ChangeEvent, ClientConfig, ClientError, Delete, SyncClient};
 use vfs_sync_testkit::ScriptedTransport;
 
 /// A replica of alice's, and the server that tells it what to see.
@@ -304,6 +304,54 @@ async fn grants_are_shown_with_the_queue_on_top_and_add_up_to_an_audience() {
                 ("dave".into(), AccessLevel::Read, id("a.txt")),
             ]
         );
+    })
+    .await;
+}
+
+/// What was told since the last time.
+fn told(changes: &mut tokio::sync::broadcast::Receiver<ChangeEvent>) -> Vec<ChangeEvent> {
+    std::iter::from_fn(|| changes.try_recv().ok()).collect()
+}
+
+#[tokio::test]
+async fn a_share_is_told_once_it_is_whole_and_a_revocation_item_by_item() {
+    check(async |scene| {
+        let mut changes = scene.client.subscribe();
+        // The link comes a page after the item: in between the item looks like a share of its own.
+        scene
+            .pulls(vec![
+                vec![scene.item("bob", "plan.txt", "read"), scene.item("alice", "own", "admin")],
+                vec![scene.item("bob", "docs", "read"), scene.link("docs", "plan.txt")],
+            ])
+            .await;
+        let shared = |item: &str, level| ChangeEvent::Shared {
+            item_id: id(item),
+            owner: UserId::new("bob").unwrap(),
+            level,
+        };
+        let all = told(&mut changes);
+        for item in ["plan.txt", "docs", "own"] {
+            assert!(all.contains(&ChangeEvent::Appeared(id(item))), "{item} in {all:?}");
+        }
+        let shares: Vec<_> =
+            all.iter().filter(|one| matches!(one, ChangeEvent::Shared { .. })).collect();
+        assert_eq!(shares, [&shared("docs", AccessLevel::Read)], "and at the end");
+        assert_eq!(all.last(), Some(shares[0]));
+
+        scene.pulls(vec![vec![scene.item("bob", "new.txt", "read")]]).await;
+        let all = told(&mut changes);
+        assert!(all.contains(&shared("new.txt", AccessLevel::Read)), "{all:?}");
+        let more = vec![scene.item("bob", "more.txt", "read"), scene.link("docs", "more.txt")];
+        scene.pulls(vec![more]).await;
+        assert_eq!(told(&mut changes), [ChangeEvent::Appeared(id("more.txt"))], "made in a share");
+
+        let gone = |item: &str, reason: Value| {
+            scene.entry("item_delete", item, json!({ "reason": reason }))
+        };
+        scene.pulls(vec![vec![gone("new.txt", json!("revoked")), gone("own", json!(null))]]).await;
+        let mut all = told(&mut changes);
+        all.sort_by_key(|one| matches!(one, ChangeEvent::Went(_)));
+        assert_eq!(all, [ChangeEvent::Revoked(id("new.txt")), ChangeEvent::Went(id("own"))]);
     })
     .await;
 }

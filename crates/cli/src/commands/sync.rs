@@ -172,6 +172,10 @@ fn tell(client: &SyncClient, output: Output, change: &ChangeEvent) -> Result<()>
         ChangeEvent::Appeared(item) => line("appeared", item, Value::Null),
         ChangeEvent::Changed(item) => line("changed", item, Value::Null),
         ChangeEvent::Went(item) => line("went", item, Value::Null),
+        ChangeEvent::Revoked(item) => line("revoked", item, Value::Null),
+        ChangeEvent::Shared { item_id, owner, level } => {
+            line("shared", item_id, json!({ "owner": owner, "accessLevel": level }))
+        }
         ChangeEvent::Rejected { op_id, item_id, reason } => {
             line("rejected", item_id, json!({ "opId": op_id, "reason": reason }))
         }

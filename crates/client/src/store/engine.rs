@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::flush::FlushCommit;
-use vfs_sync_core::id::{ItemId, OpId, UserId};
+use vfs_sync_core::id::{BlobId, ItemId, OpId, UserId};
 use vfs_sync_core::op::{Action, Operation, Upsert};
 use vfs_sync_core::pull::PageCommit;
 use vfs_sync_core::state::{
@@ -25,15 +25,20 @@ use crate::error::{ClientError, StopReason};
 use crate::event::ChangeEvent;
 use crate::node::{Grant, Node, QueuedOp, QueuedState, RejectedOp};
 
+/// Contents that a swap looks at in one query.
+const CONTENTS_AT_ONCE: usize = 1_000;
+
 /// A replica over the rows of a back end.
 pub(super) struct Engine<R> {
     rows: R,
     meta: Meta,
+    /// What of others came into view at the top in the pages of a pull that goes on.
+    arrived: Vec<ItemId>,
 }
 
 impl<R: Rows> Engine<R> {
     pub(super) fn new(rows: R, meta: Meta) -> Self {
-        Self { rows, meta }
+        Self { rows, meta, arrived: Vec::new() }
     }
 
     /// Runs `work` as one transaction, on disk when it returns.
@@ -116,20 +121,23 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         // What a loss of power takes of a pull that goes on is pulled again: cursor and registers
         // are one transaction. The page that settles it takes the ones before to the disk.
         let at_once = page.settled.is_some() && slot == Slot::Current;
-        self.transaction_on(at_once, |rows, meta| {
-            let events = events && slot == Slot::Current;
+        let events = events && slot == Slot::Current;
+        let mut arrived = std::mem::take(&mut self.arrived);
+        let events = self.transaction_on(at_once, |rows, meta| {
             let mut work = PageWork::new(rows, slot, page.entries.len(), events)?;
             for entry in page.entries {
                 work.apply(entry, &meta.user)?;
             }
-            let (new, events) = work.finish(&meta.user)?;
+            let outcome = work.finish(&meta.user)?;
+            arrived.extend(outcome.arrived);
+            let mut events = outcome.events;
             if let Some(latest) = page.latest {
                 meta.clock.observe(latest);
             }
             if slot == Slot::Building {
                 return Ok(Vec::new());
             }
-            meta.items = meta.items.saturating_add_signed(new);
+            meta.items = meta.items.saturating_add_signed(outcome.new);
             meta.cursor = page.cursor;
             meta.baseline = page.baseline;
             if let Some(floor) = page.floor {
@@ -137,9 +145,12 @@ impl<R: Rows> ReplicaStore for Engine<R> {
             }
             if let Some(map) = page.settled {
                 settle(rows, meta, map)?;
+                events.extend(shared(rows, &meta.user, arrived.drain(..))?);
             }
             Ok(events)
-        })
+        })?;
+        self.arrived = arrived;
+        Ok(events)
     }
 
     fn enqueue(&mut self, edits: NewEdits, now: Timestamp) -> Result<()> {
@@ -253,7 +264,9 @@ impl<R: Rows> ReplicaStore for Engine<R> {
     }
 
     fn swap(&mut self, rebuilt: Rebuilt) -> Result<()> {
+        self.arrived.clear();
         self.transaction(|rows, meta| {
+            forget_what_went(rows)?;
             rows.swap_slots()?;
             rows.clear(Slot::Building)?;
             rows.unacknowledge_all()?;
@@ -326,6 +339,36 @@ impl<R: Rows> ReplicaStore for Engine<R> {
 
     fn rejected_uploads(&mut self) -> Result<Vec<Upload>> {
         self.rows.rejected_uploads()
+    }
+
+    fn forgettable(&mut self, at_most: usize) -> Result<Vec<BlobId>> {
+        if self.rows.forgotten(1)?.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.transaction(|rows, _| {
+            let mut going = Vec::new();
+            while going.is_empty() {
+                let forgotten = rows.forgotten(at_most)?;
+                if forgotten.is_empty() {
+                    break;
+                }
+                for (item, blob_id) in forgotten {
+                    // It came back, or is on its way to the server under the same id.
+                    let current = rows.content(Slot::Current, &item)?;
+                    let shown = current.is_some_and(|row| row.attachment.blob_id == blob_id);
+                    if shown || rows.is_uploading(&blob_id)? {
+                        rows.remove_forgotten(&blob_id)?;
+                    } else {
+                        going.push(blob_id);
+                    }
+                }
+            }
+            Ok(going)
+        })
+    }
+
+    fn forgot(&mut self, blobs: &[BlobId]) -> Result<()> {
+        self.transaction(|rows, _| blobs.iter().try_for_each(|id| rows.remove_forgotten(id)))
     }
 
     fn node(&mut self, id: &ItemId) -> Result<Option<Node>> {
@@ -524,6 +567,44 @@ impl<R: Rows> ReplicaStore for Engine<R> {
             meta.next_write_id = state.next_local_write_id;
             refresh_tops(rows, &meta.user, slot, placed)
         })
+    }
+}
+
+/// What of the items that came into view is somebody else's and at the top.
+fn shared<R: Rows>(
+    rows: &mut R,
+    user: &UserId,
+    arrived: impl Iterator<Item = ItemId>,
+) -> Result<Vec<ChangeEvent>> {
+    let queue_is_empty = rows.queue_is_empty()?;
+    let mut events = Vec::new();
+    for item_id in arrived {
+        let mut view = View { rows, user, slot: Slot::Current };
+        if !view.is_top(&item_id, queue_is_empty)? {
+            continue;
+        }
+        if let Some(node) = view.node(&item_id)? {
+            let (owner, level) = (node.owner, node.access_level);
+            events.push(ChangeEvent::Shared { item_id, owner, level });
+        }
+    }
+    Ok(events)
+}
+
+/// Before a rebuilt replica is swapped in: the contents that it does not have any more.
+fn forget_what_went<R: Rows>(rows: &mut R) -> Result<()> {
+    let mut after = None;
+    loop {
+        let page = rows.contents(after.as_ref(), CONTENTS_AT_ONCE)?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = Some(last.attachment.item_id.clone());
+        for row in page {
+            let (item, blob_id) = (&row.attachment.item_id, &row.attachment.blob_id);
+            let rebuilt = rows.content(Slot::Building, item)?;
+            if rebuilt.is_none_or(|rebuilt| rebuilt.attachment.blob_id != *blob_id) {
+                rows.forget(item, blob_id)?;
+            }
+        }
     }
 }
 

@@ -112,6 +112,7 @@ pub(super) struct MemoryRows {
     next_upload: i64,
     uploads: BTreeMap<i64, Upload>,
     uploads_of: HashMap<ItemId, BTreeSet<i64>>,
+    forgotten: BTreeMap<BlobId, ItemId>,
     undo: Undo,
 }
 
@@ -299,6 +300,30 @@ impl Rows for MemoryRows {
 
     fn content(&mut self, slot: Slot, item: &ItemId) -> Result<Option<AttachmentRow>> {
         Ok(self.at(slot).attachments.get(item).and_then(|of_item| of_item.get(&None)).cloned())
+    }
+
+    fn contents(&mut self, after: Option<&ItemId>, at_most: usize) -> Result<Vec<AttachmentRow>> {
+        let all = self.at(Slot::Current).attachments.iter();
+        let current = all.filter_map(|(item, of_item)| Some((item, of_item.get(&None)?)));
+        let mut rest: Vec<_> =
+            current.filter(|(item, _)| after.is_none_or(|after| *item > after)).collect();
+        rest.sort_by(|a, b| a.0.cmp(b.0));
+        Ok(rest.into_iter().take(at_most).map(|(_, row)| row.clone()).collect())
+    }
+
+    fn forget(&mut self, item: &ItemId, blob_id: &BlobId) -> Result<()> {
+        self.forgotten.insert(blob_id.clone(), item.clone());
+        Ok(())
+    }
+
+    fn forgotten(&mut self, at_most: usize) -> Result<Vec<(ItemId, BlobId)>> {
+        let all = self.forgotten.iter().take(at_most);
+        Ok(all.map(|(blob_id, item)| (item.clone(), blob_id.clone())).collect())
+    }
+
+    fn remove_forgotten(&mut self, blob_id: &BlobId) -> Result<()> {
+        self.forgotten.remove(blob_id);
+        Ok(())
     }
 
     fn bump_container(&mut self, slot: Slot, id: &ItemId, at: &Cursor) -> Result<()> {
@@ -498,6 +523,10 @@ impl Rows for MemoryRows {
     fn rejected_uploads(&mut self) -> Result<Vec<Upload>> {
         let all = self.uploads.values();
         Ok(all.filter(|upload| upload.state == UploadState::Rejected).cloned().collect())
+    }
+
+    fn is_uploading(&mut self, blob_id: &BlobId) -> Result<bool> {
+        Ok(self.uploads.values().any(|upload| upload.blob_id == *blob_id))
     }
 
     fn counts(&mut self) -> Result<Counts> {

@@ -197,6 +197,11 @@ pub(crate) trait ReplicaStore: Send {
     ) -> Result<bool, ClientError>;
     fn rejected_uploads(&mut self) -> Result<Vec<Upload>, ClientError>;
 
+    /// Contents that went with their items, or that others replaced: their bytes are to leave the
+    /// cache, and then [`Self::forgot`].
+    fn forgettable(&mut self, at_most: usize) -> Result<Vec<BlobId>, ClientError>;
+    fn forgot(&mut self, blobs: &[BlobId]) -> Result<(), ClientError>;
+
     fn node(&mut self, id: &ItemId) -> Result<Option<Node>, ClientError>;
     fn children(&mut self, parent: Option<&ItemId>) -> Result<Vec<Node>, ClientError>;
     fn parents(&mut self, id: &ItemId) -> Result<Vec<ItemId>, ClientError>;

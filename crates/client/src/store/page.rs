@@ -1,13 +1,13 @@
 //! Applying a page: the registers, and what follows from them.
 
-use std::collections::BTreeMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashSet};
 
 use foldhash::{HashMap, HashMapExt as _};
 use vfs_sync_core::content::RelationKind;
 use vfs_sync_core::cursor::Cursor;
-use vfs_sync_core::entry::{Change, Entry as FeedEntry};
-use vfs_sync_core::id::{ItemId, UserId};
+use vfs_sync_core::entry::{Change, Entry as FeedEntry, RemovalReason};
+use vfs_sync_core::id::{BlobId, ItemId, UserId};
 
 use super::Slot;
 use super::rows::{AttachmentRow, GrantRow, ItemRow, LinkRow, Result, Rows};
@@ -38,6 +38,16 @@ pub(super) struct PageWork<'a, R> {
     queue_is_empty: bool,
     new: i64,
     events: Option<HashMap<ItemId, ChangeEvent>>,
+}
+
+/// What came of a page.
+pub(super) struct PageOutcome {
+    /// How many items more there are.
+    pub(super) new: i64,
+    /// What to tell.
+    pub(super) events: Vec<ChangeEvent>,
+    /// Items of others that came into view at the top, if anybody is to be told.
+    pub(super) arrived: Vec<ItemId>,
 }
 
 impl<'a, R: Rows> PageWork<'a, R> {
@@ -101,9 +111,13 @@ impl<'a, R: Rows> PageWork<'a, R> {
                 }
                 self.touch(item, position).owner = Some(Some(owner));
             }
-            Change::ItemDelete { item, .. } => {
+            Change::ItemDelete { item, reason } => {
+                self.forget(&item, None)?;
                 if self.rows.remove_item(slot, &item)? {
-                    self.tell(&item, ChangeEvent::Went);
+                    match reason {
+                        Some(RemovalReason::Revoked) => self.tell(&item, ChangeEvent::Revoked),
+                        None => self.tell(&item, ChangeEvent::Went),
+                    }
                     self.new -= 1;
                     if !self.queue_is_empty {
                         self.turned.push(item.clone());
@@ -137,17 +151,36 @@ impl<'a, R: Rows> PageWork<'a, R> {
                 if slot == Slot::Current {
                     self.rows.remove_attached_upload(&item, &attachment.blob_id)?;
                 }
+                if attachment.relation_kind == RelationKind::File {
+                    self.forget(&item, Some(&attachment.blob_id))?;
+                }
                 self.rows.put_attachment(slot, AttachmentRow { attachment, authored_at })?;
                 self.touch(item, position);
             }
             Change::BlobDetach { item, relation_kind, ref_id, .. } => {
                 self.tell(&item, ChangeEvent::Changed);
+                if relation_kind == RelationKind::File {
+                    self.forget(&item, None)?;
+                }
                 let ref_id = (relation_kind != RelationKind::File).then_some(&ref_id);
                 self.rows.remove_attachment(slot, &item, ref_id)?;
                 self.touch(item, position);
             }
         }
         Ok(())
+    }
+
+    /// The content of an item goes, or another one takes its place: its bytes need not stay here.
+    fn forget(&mut self, item: &ItemId, by: Option<&BlobId>) -> Result<()> {
+        if self.slot == Slot::Building {
+            return Ok(());
+        }
+        match self.rows.content(self.slot, item)? {
+            Some(row) if Some(&row.attachment.blob_id) != by => {
+                self.rows.forget(item, &row.attachment.blob_id)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether a container belongs to somebody else, so that a link under it is a shortcut.
@@ -161,13 +194,15 @@ impl<'a, R: Rows> PageWork<'a, R> {
     }
 
     /// Container clocks and the top, once the rows are as the page leaves them.
-    pub(super) fn finish(mut self, user: &UserId) -> Result<(i64, Vec<ChangeEvent>)> {
+    pub(super) fn finish(mut self, user: &UserId) -> Result<PageOutcome> {
         let slot = self.slot;
-        for id in std::mem::take(&mut self.foreign) {
-            for child in self.rows.children(slot, &id)? {
+        let foreign = std::mem::take(&mut self.foreign);
+        for id in &foreign {
+            for child in self.rows.children(slot, id)? {
                 self.items.entry(child).or_default();
             }
         }
+        let mut tops = HashSet::new();
         for id in std::mem::take(&mut self.turned) {
             let mut around = self.rows.children(slot, &id)?;
             around.extend(self.rows.queue_of_parent(&id)?);
@@ -187,6 +222,9 @@ impl<'a, R: Rows> PageWork<'a, R> {
                 View { rows: self.rows, user, slot }.is_top(&id, false)?
             };
             self.rows.set_top(slot, &id, top)?;
+            if top && self.events.is_some() {
+                tops.insert(id);
+            }
             let Some(at) = touched.at else { continue };
             for parent in parents {
                 let clock = self.containers.entry(parent).or_insert_with(|| at.clone());
@@ -199,7 +237,8 @@ impl<'a, R: Rows> PageWork<'a, R> {
             self.rows.bump_container(slot, container, at)?;
         }
         let events = self.events.map(HashMap::into_values).into_iter().flatten().collect();
-        Ok((self.new, events))
+        let arrived = foreign.into_iter().filter(|id| tops.contains(id)).collect();
+        Ok(PageOutcome { new: self.new, events, arrived })
     }
 
     fn is_confirmed_top(&mut self, parents: &[ItemId], owner: Option<&UserId>) -> Result<bool> {

@@ -77,6 +77,13 @@ pub(super) trait Rows: Send {
         ref_id: Option<&RefId>,
     ) -> Result<()>;
     fn content(&mut self, slot: Slot, item: &ItemId) -> Result<Option<AttachmentRow>>;
+    /// The current contents of the current slot, by item, after `after`; none means the end.
+    fn contents(&mut self, after: Option<&ItemId>, at_most: usize) -> Result<Vec<AttachmentRow>>;
+
+    // Contents whose bytes need not stay on this machine.
+    fn forget(&mut self, item: &ItemId, blob_id: &BlobId) -> Result<()>;
+    fn forgotten(&mut self, at_most: usize) -> Result<Vec<(ItemId, BlobId)>>;
+    fn remove_forgotten(&mut self, blob_id: &BlobId) -> Result<()>;
 
     // Derived from the registers.
     fn bump_container(&mut self, slot: Slot, id: &ItemId, at: &Cursor) -> Result<()>;
@@ -121,6 +128,7 @@ pub(super) trait Rows: Send {
     fn remove_attached_uploads(&mut self) -> Result<()>;
     fn reset_uploads(&mut self) -> Result<()>;
     fn rejected_uploads(&mut self) -> Result<Vec<Upload>>;
+    fn is_uploading(&mut self, blob_id: &BlobId) -> Result<bool>;
     fn counts(&mut self) -> Result<Counts>;
 
     /// In the current slot.

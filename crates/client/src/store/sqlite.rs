@@ -385,6 +385,33 @@ impl Rows for SqliteRows {
         Ok(self.all(sql, [item.as_str()], |row| self.attachment_row(row))?.pop())
     }
 
+    fn contents(&mut self, after: Option<&ItemId>, at_most: usize) -> Result<Vec<AttachmentRow>> {
+        let sql = by_slot!(
+            self,
+            Slot::Current,
+            "SELECT body, authored_at FROM attachments",
+            " WHERE item > ?1 AND ref_id = '' ORDER BY item LIMIT ?2"
+        );
+        let limit = i64::try_from(at_most).unwrap_or(i64::MAX);
+        let after = after.map_or("", ItemId::as_str);
+        self.all(sql, params![after, limit], |row| self.attachment_row(row))
+    }
+
+    fn forget(&mut self, item: &ItemId, blob_id: &BlobId) -> Result<()> {
+        let sql = "INSERT OR REPLACE INTO forgotten (blob_id, item) VALUES (?1, ?2)";
+        self.run(sql, [blob_id.as_str(), item.as_str()]).map(drop)
+    }
+
+    fn forgotten(&mut self, at_most: usize) -> Result<Vec<(ItemId, BlobId)>> {
+        let limit = i64::try_from(at_most).unwrap_or(i64::MAX);
+        let sql = "SELECT item, blob_id FROM forgotten LIMIT ?1";
+        self.all(sql, [limit], |row| Ok((self.id(row, 0)?, self.id(row, 1)?)))
+    }
+
+    fn remove_forgotten(&mut self, blob_id: &BlobId) -> Result<()> {
+        self.run("DELETE FROM forgotten WHERE blob_id = ?1", [blob_id.as_str()]).map(drop)
+    }
+
     fn bump_container(&mut self, slot: Slot, id: &ItemId, at: &Cursor) -> Result<()> {
         let sql = by_slot!(
             self,
@@ -532,6 +559,11 @@ impl Rows for SqliteRows {
     }
     fn rejected_uploads(&mut self) -> Result<Vec<Upload>> {
         self.uploads_where("WHERE state = 2 ORDER BY seq", [])
+    }
+    fn is_uploading(&mut self, blob_id: &BlobId) -> Result<bool> {
+        let sql = "SELECT 1 FROM uploads WHERE blob_id = ?1";
+        let found: Option<i64> = self.one(sql, [blob_id.as_str()], |row| row.get(0))?;
+        Ok(found.is_some())
     }
     fn counts(&mut self) -> Result<Counts> {
         self.count_all()

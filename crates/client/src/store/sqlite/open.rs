@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use vfs_sync_core::clock::HybridClock;
 use vfs_sync_core::time::Timestamp;
 
-use super::schema::{APPLICATION_ID, FORMAT, create};
+use super::schema::{APPLICATION_ID, FORMAT, create, upgrade};
 use super::{SqliteRows, storage_error};
 use crate::error::ClientError;
 use crate::store::engine::Engine;
@@ -150,8 +150,12 @@ fn open_locked(dir: &Path, lock: File) -> Result<Box<dyn ReplicaStore>> {
         let path = path.display().to_string();
         return Err(ClientError::NewerReplica { path, found, known: FORMAT });
     }
-    if found != FORMAT {
-        return Err(foreign(format!("it has format {found}, which no version ever wrote")));
+    let lacks = upgrade(found)
+        .ok_or_else(|| foreign(format!("it has format {found}, which no version ever wrote")))?;
+    if !lacks.is_empty() {
+        let upgraded =
+            conn.execute_batch(&format!("BEGIN; {lacks} PRAGMA user_version = {FORMAT}; COMMIT;"));
+        upgraded.map_err(|error| storage_error(&path, &error))?;
     }
     let (current_b, committed_b) = (false, false);
     let mut rows = SqliteRows { conn, path, current_b, committed_b, at_once: true, _lock: lock };

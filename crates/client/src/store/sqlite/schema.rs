@@ -3,7 +3,7 @@
 /// What `PRAGMA application_id` says of our files: "vfsr".
 pub(super) const APPLICATION_ID: i64 = 0x7666_7372;
 /// What `PRAGMA user_version` says of the schema below.
-pub(super) const FORMAT: i64 = 1;
+pub(super) const FORMAT: i64 = 2;
 
 const SLOT: &str = "
 CREATE TABLE items@ (id TEXT PRIMARY KEY, owner TEXT NOT NULL, body BLOB NOT NULL) WITHOUT ROWID;
@@ -44,7 +44,21 @@ CREATE INDEX uploads_by_item ON uploads (item, seq);
 CREATE INDEX uploads_by_state ON uploads (state, seq);
 ";
 
+/// Contents whose bytes are to leave the cache: new in format 2.
+const FORGOTTEN: &str = "
+CREATE TABLE forgotten (blob_id TEXT PRIMARY KEY, item TEXT NOT NULL) WITHOUT ROWID;
+";
+
+/// What a replica of the format `found` lacks; `None` if no version ever wrote such a one.
+pub(super) fn upgrade(found: i64) -> Option<String> {
+    match found {
+        FORMAT => Some(String::new()),
+        1 => Some(FORGOTTEN.to_owned()),
+        _ => None,
+    }
+}
+
 /// All of it.
 pub(super) fn create() -> String {
-    format!("{SHARED}{}{}", SLOT.replace('@', "_a"), SLOT.replace('@', "_b"))
+    format!("{SHARED}{FORGOTTEN}{}{}", SLOT.replace('@', "_a"), SLOT.replace('@', "_b"))
 }
