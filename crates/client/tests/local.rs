@@ -154,7 +154,7 @@ fn a_file_that_is_no_replica_of_this_version_is_refused() {
     };
     pragma("PRAGMA user_version = 99");
     assert!(matches!(open(dir.path()), Err(ClientError::NewerReplica { found: 99, .. })));
-    pragma("PRAGMA user_version = 1; UPDATE meta SET value = '{' WHERE key = 'floor'");
+    pragma("PRAGMA user_version = 2; UPDATE meta SET value = '{' WHERE key = 'floor'");
     let error = open(dir.path()).unwrap_err();
     assert!(error.to_string().contains("floor"), "{error}");
     pragma("PRAGMA application_id = 5");
