@@ -2,6 +2,7 @@
 
 mod answer;
 mod directory;
+mod steady;
 
 use std::time::Duration;
 
@@ -66,6 +67,9 @@ pub struct HttpConfig {
     pub request_timeout: Duration,
     /// How long a streamed content may stand still.
     pub idle_timeout: Duration,
+    /// Bytes a second below which a streamed content is taken for stuck, a download over each
+    /// `idle_timeout`, an upload over the whole of it.
+    pub slowest_transfer: u64,
 }
 
 impl HttpConfig {
@@ -77,6 +81,7 @@ impl HttpConfig {
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(60),
+            slowest_transfer: 1024,
         }
     }
 }
@@ -91,8 +96,6 @@ pub struct HttpTransport {
 
 /// Bodies below this are not worth compressing.
 const COMPRESS_FROM: usize = 1_024;
-/// Bytes a second below which an upload is taken for stuck.
-const SLOWEST_UPLOAD: u64 = 8 * 1024;
 
 /// A request that can be sent twice.
 struct Call {
@@ -270,8 +273,8 @@ impl Transport for HttpTransport {
         data: ByteStream,
     ) -> Result<UploadResponse, TransportError> {
         let url = self.url(&["blobs", "stage", staging_id.as_str(), "data"]);
-        let timeout =
-            self.config.request_timeout + Duration::from_secs(size.div_ceil(SLOWEST_UPLOAD));
+        let seconds = size.div_ceil(self.config.slowest_transfer.max(1));
+        let timeout = self.config.request_timeout + Duration::from_secs(seconds);
         let request = self
             .http
             .put(url)
@@ -345,6 +348,9 @@ impl Transport for HttpTransport {
         if response.status() != reqwest::StatusCode::OK {
             return Err(malformed("download", "status", "is not 200"));
         }
-        Ok(Box::pin(response.bytes_stream().map_err(std::io::Error::other)))
+        let bytes = response.bytes_stream().map_err(std::io::Error::other);
+        let window = self.config.idle_timeout;
+        let least = self.config.slowest_transfer.saturating_mul(window.as_secs());
+        Ok(Box::pin(steady::steady(bytes, least, window)))
     }
 }
