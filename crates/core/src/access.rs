@@ -1,10 +1,11 @@
 //! Access levels and the principals that a grant can name.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::PrincipalId;
+use crate::id::{PrincipalId, UserId};
 
 /// What a user may do with an item: `read < write < admin`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -75,6 +76,23 @@ pub struct Principal {
     pub id: PrincipalId,
 }
 
+impl Principal {
+    /// The principal that a user is.
+    #[must_use]
+    pub fn of_user(user: &UserId) -> Option<Self> {
+        let id = PrincipalId::new(user.as_str()).ok()?;
+        Some(Self { kind: PrincipalType::User, id })
+    }
+
+    /// The user, if it is one.
+    #[must_use]
+    pub fn user(&self) -> Option<UserId> {
+        (self.kind == PrincipalType::User).then(|| UserId::new(self.id.as_str()).ok()).flatten()
+    }
+}
+
+/// Who besides its owner sees an item, and what they may do with it.
+pub type Audience = BTreeMap<UserId, AccessLevel>;
 /// `group:eng`, as people write it.
 impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use crate::access::{AccessLevel, Audience};
 use crate::content::{Attachment, RelationKind, Sha256Digest};
 use crate::entry::{Change, EntryBody};
 use crate::id::{BlobId, RefId, ReplicaId, StagingId, UserId};
@@ -121,6 +122,8 @@ pub struct AttachRows {
     pub stage: Option<Result<StageRow, String>>,
     /// The item.
     pub item: Option<Item>,
+    /// Who besides its owner sees it.
+    pub audience: Audience,
     /// The stored reconcile state of the checkpoint's client; an error names what is malformed.
     pub reconcile: Option<Result<ReconcileState, String>>,
     /// The item's current content.
@@ -192,8 +195,16 @@ pub fn decide_attach(
         Some(Ok(stage)) if stage.owner != *user => return Err(AttachRefusal::UnknownStage),
         Some(Ok(stage)) => stage,
     };
-    let visible = |item: &&Item| item.owner == *user && !item.fields.is_deleted();
-    let item = rows.item.as_ref().filter(visible).ok_or(AttachRefusal::UnknownItem)?;
+    let item = rows.item.as_ref().filter(|item| !item.fields.is_deleted());
+    let item = item.ok_or(AttachRefusal::UnknownItem)?;
+    let level = match rows.audience.get(user) {
+        _ if item.owner == *user => AccessLevel::Admin,
+        Some(level) => *level,
+        None => return Err(AttachRefusal::UnknownItem),
+    };
+    if level < AccessLevel::Write {
+        return Err(AttachRefusal::NotPermitted);
+    }
     if stage.status == StageStatus::Attached {
         return repeated(stage, request, &rows.attached);
     }
@@ -233,7 +244,8 @@ pub fn decide_attach(
         origin: None,
         change: Change::BlobAttach(Box::new(attachment.clone())),
     };
-    let feed = BTreeMap::from([(item.owner.clone(), vec![entry])]);
+    let readers = rows.audience.keys().chain([&item.owner]);
+    let feed = readers.map(|user| (user.clone(), vec![entry.clone()])).collect();
     let response = answer(stage, &attachment);
     Ok(Attached { response, changes: Some(AttachChanges { attachment, feed }) })
 }

@@ -3,246 +3,16 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+mod world;
 
 use proptest::prelude::*;
 use vfs_sync_core::access::{AccessLevel, Principal, PrincipalType};
-use vfs_sync_core::cursor::Epoch;
-use vfs_sync_core::entry::{Change, EntryBody};
-use vfs_sync_core::id::{ItemId, OpId, PrincipalId, ReplicaId, UserId, WriteId};
+use vfs_sync_core::id::{OpId, PrincipalId, ReplicaId, UserId, WriteId};
 use vfs_sync_core::item::{Name, ObjectType};
 use vfs_sync_core::op::{Action, Operation, Upsert};
-use vfs_sync_core::push::{
-    Accepted, Changes, Head, Link, LinkKey, Needs, PushBatch, Rows, decide, place,
-};
-use vfs_sync_core::register::{GrantRegister, Item, MoveRegister};
-use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::register::Item;
 use vfs_sync_core::wire::{PushReason, PushResponse, PushStatus};
-
-/// A database as plain maps: slow and obviously right.
-struct Database {
-    now: i64,
-    items: BTreeMap<ItemId, Item>,
-    links: BTreeMap<LinkKey, Link>,
-    grants: BTreeMap<(ItemId, Principal), GrantRegister>,
-    moves: BTreeMap<(ItemId, UserId), MoveRegister>,
-    accepted: HashMap<(UserId, ReplicaId, WriteId), Accepted>,
-    last: HashMap<(UserId, ReplicaId), WriteId>,
-    heads: HashMap<UserId, Head>,
-    /// Of each user: key to position and entry.
-    feeds: HashMap<UserId, BTreeMap<Vec<u8>, (u64, EntryBody)>>,
-}
-
-fn at(millis: i64) -> Timestamp {
-    Timestamp::from_millis(millis).unwrap()
-}
-
-fn user() -> UserId {
-    UserId::new("u").unwrap()
-}
-
-impl Database {
-    fn new() -> Self {
-        Self {
-            now: 1_000,
-            items: BTreeMap::new(),
-            links: BTreeMap::new(),
-            grants: BTreeMap::new(),
-            moves: BTreeMap::new(),
-            accepted: HashMap::new(),
-            last: HashMap::new(),
-            heads: HashMap::new(),
-            feeds: HashMap::new(),
-        }
-    }
-
-    fn load(&self, needs: Needs, rows: &mut Rows) {
-        for id in &needs.items {
-            rows.items.insert(id.clone(), self.items.get(id).cloned());
-        }
-        for key in &needs.links {
-            rows.links.insert(key.clone(), self.links.get(key).cloned());
-        }
-        for key in &needs.grants {
-            rows.grants.insert(key.clone(), self.grants.get(key).cloned());
-        }
-        for key in &needs.moves {
-            rows.moves.insert(key.clone(), self.moves.get(key).cloned());
-        }
-        let present = || self.links.iter().filter(|(_, link)| link.register.value);
-        for (key, link) in present() {
-            if needs.around.contains(&key.0) || needs.around.contains(&key.1) {
-                rows.links.insert(key.clone(), Some(link.clone()));
-            }
-        }
-        for (key, grant) in &self.grants {
-            if needs.around.contains(&key.0) && grant.value.is_some() {
-                rows.grants.insert(key.clone(), Some(grant.clone()));
-            }
-        }
-        let mut open: Vec<_> = needs.ancestors.iter().cloned().collect();
-        let mut seen = HashSet::new();
-        while let Some(child) = open.pop() {
-            if seen.insert(child.clone()) {
-                for (key, link) in present().filter(|(key, link)| key.1 == child && link.in_realm) {
-                    rows.links.insert(key.clone(), Some(link.clone()));
-                    open.push(key.0.clone());
-                }
-            }
-        }
-        rows.nothing_found(needs);
-    }
-
-    fn push(&mut self, replica: &str, operations: Vec<Operation>) -> PushResponse {
-        let replica = ReplicaId::new(replica).unwrap();
-        let batch = PushBatch::new(user(), replica.clone(), operations);
-        let mut rows = Rows {
-            last_write_id: self.last.get(&(user(), replica.clone())).copied(),
-            ..Rows::default()
-        };
-        for id in batch.replayed(rows.last_write_id) {
-            if let Some(one) = self.accepted.get(&(user(), replica.clone(), id)) {
-                rows.accepted.insert(id, one.clone());
-            }
-        }
-        if let Some(head) = self.heads.get(&user()) {
-            rows.last_changed.insert(user(), head.changed_at);
-        }
-        while let Some(needs) = batch.needs(&rows) {
-            self.load(needs, &mut rows);
-        }
-        let decided = decide(&batch, rows, at(self.now));
-        self.write(&replica, decided.changes);
-        decided.response
-    }
-
-    fn write(&mut self, replica: &ReplicaId, changes: Changes) {
-        self.items.extend(changes.items);
-        self.links.extend(changes.links);
-        self.grants.extend(changes.grants);
-        self.moves.extend(changes.moves);
-        for one in changes.accepted {
-            self.accepted.insert((user(), replica.clone(), one.write_id), one.accepted);
-        }
-        if let Some(last) = changes.last_write_id {
-            self.last.insert((user(), replica.clone()), last);
-        }
-        for (reader, entries) in changes.feed {
-            let head = self.heads.entry(reader.clone()).or_insert(Head {
-                epoch: Epoch::from_u64(1).unwrap(),
-                counter: 0,
-                changed_at: at(0),
-                pruned: None,
-            });
-            let placed = place(head, &entries, at(self.now));
-            let feed = self.feeds.entry(reader).or_default();
-            for (one, body) in placed.into_iter().zip(entries) {
-                feed.insert(one.key, (one.counter, body));
-            }
-        }
-    }
-
-    /// The feed after a position, in order.
-    fn read(&self, after: u64, limit: usize) -> Vec<(u64, EntryBody)> {
-        let feed = self.feeds.get(&user()).into_iter().flat_map(|feed| feed.values());
-        let mut entries: Vec<_> = feed.filter(|(at, _)| *at > after).cloned().collect();
-        entries.sort_by_key(|(at, _)| *at);
-        entries.truncate(limit);
-        entries
-    }
-
-    /// Everything that the owner may see, from scratch.
-    fn view(&self) -> View {
-        let live = |id: &ItemId| self.items.get(id).is_some_and(|item| !item.fields.is_deleted());
-        let mut view = View::default();
-        for (id, item) in self.items.iter().filter(|(id, _)| live(id)) {
-            let fields = &item.fields;
-            let text = format!(
-                "{:?} {:?} {:?}",
-                fields.object_type.as_ref().unwrap().value,
-                fields.name.as_ref().map(|name| name.value.as_str()),
-                fields.live_metadata(),
-            );
-            view.insert(format!("item {id}"), text);
-        }
-        for ((parent, child), link) in &self.links {
-            if link.register.value && live(parent) && live(child) {
-                view.insert(format!("link {parent} {child}"), String::new());
-            }
-        }
-        for ((item, principal), grant) in &self.grants {
-            if let Some(level) = grant.value.filter(|_| live(item)) {
-                view.insert(format!("grant {item} {principal:?}"), format!("{level:?}"));
-            }
-        }
-        view
-    }
-}
-
-type View = BTreeMap<String, String>;
-
-/// A replica as naive as can be: what it was told, newest last.
-#[derive(Default)]
-struct Replica {
-    position: u64,
-    view: View,
-}
-
-impl Replica {
-    fn pull(&mut self, database: &Database, limit: usize) -> bool {
-        let page = database.read(self.position, limit);
-        for (at, entry) in &page {
-            assert!(*at > self.position);
-            self.position = *at;
-            match &entry.change {
-                Change::ItemUpsert(item) => {
-                    let name = item.name.as_ref().map(Name::as_str);
-                    let text = format!("{:?} {name:?} {:?}", item.object_type, item.metadata);
-                    self.view.insert(format!("item {}", item.item_id), text);
-                }
-                Change::ItemDelete { item, .. } => {
-                    self.view.remove(&format!("item {item}"));
-                }
-                Change::LinkAdd { parent, child } => {
-                    self.view.insert(format!("link {parent} {child}"), String::new());
-                }
-                Change::LinkRemove { parent, child, .. } => {
-                    self.view.remove(&format!("link {parent} {child}"));
-                }
-                Change::GrantAdd { item, principal, level } => {
-                    self.view.insert(format!("grant {item} {principal:?}"), format!("{level:?}"));
-                }
-                Change::GrantRemove { item, principal, .. } => {
-                    self.view.remove(&format!("grant {item} {principal:?}"));
-                }
-                Change::BlobAttach(_) | Change::BlobDetach { .. } => unreachable!(),
-            }
-        }
-        !page.is_empty()
-    }
-
-    fn settle(&mut self, database: &Database, limit: usize) {
-        while self.pull(database, limit) {}
-        assert_eq!(self.view, database.view());
-    }
-}
-
-fn assert_acyclic(database: &Database) {
-    let mut children: BTreeMap<&ItemId, Vec<&ItemId>> = BTreeMap::new();
-    for ((parent, child), _) in database.links.iter().filter(|(_, link)| link.register.value) {
-        children.entry(parent).or_default().push(child);
-    }
-    for start in database.items.keys() {
-        let mut open: Vec<_> = children.get(start).into_iter().flatten().collect();
-        let mut seen = BTreeSet::new();
-        while let Some(id) = open.pop() {
-            assert_ne!(*id, start, "a cycle through {start}");
-            if seen.insert(*id) {
-                open.extend(children.get(*id).into_iter().flatten());
-            }
-        }
-    }
-}
+use world::{Database, Replica, at, item};
 
 /// One step of a random history; ids, times and choices are small numbers, so that they collide.
 #[derive(Debug, Clone)]
@@ -260,10 +30,6 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (-20i64..60).prop_map(Step::Clock),
     ];
     prop::collection::vec(step, 1..60)
-}
-
-fn item(n: u8) -> ItemId {
-    ItemId::new(format!("i{n}")).unwrap()
 }
 
 fn action((kind, a, b, _): (u8, u8, u8, i64)) -> Action {
@@ -320,7 +86,8 @@ proptest! {
     fn every_replica_at_any_lag_is_what_a_query_from_scratch_says(steps in steps()) {
         let names = ["a", "b", "c"];
         let mut database = Database::new();
-        let mut replicas: [Replica; 3] = Default::default();
+        let mut replicas = [(); 3].map(|()| Replica::of("u"));
+        let mut following = Replica::following("u");
         let mut next = [1u64; 3];
         for step in steps {
             match step {
@@ -343,8 +110,9 @@ proptest! {
                     prop_assert_eq!(database.view(), before, "a retry changed something");
                 }
             }
-            assert_acyclic(&database);
-            Replica::default().settle(&database, 1_000);
+            database.assert_acyclic();
+            Replica::of("u").settle(&database, 1_000);
+            following.settle(&database, 1_000);
         }
         for replica in &mut replicas {
             replica.settle(&database, 2);
@@ -448,7 +216,7 @@ fn of_two_moves_into_each_other_one_wins() {
         (Action::LinkReassign { parent: item(1) }, Action::LinkReassign { parent: item(0) });
     assert_eq!(push_one(&mut database, op("a", 1, 0, 1_000, a_under_b)), APPLIED);
     assert_eq!(push_one(&mut database, op("b", 1, 1, 1_001, b_under_a)), CYCLE);
-    assert_acyclic(&database);
+    database.assert_acyclic();
 }
 
 #[test]
@@ -458,7 +226,7 @@ fn a_dead_link_cannot_close_a_cycle_on_revival() {
     let under_the_dead = Action::LinkAdd { parent: item(1) };
     assert_eq!(push_one(&mut database, op("a", 2, 0, 1_001, under_the_dead)), CYCLE);
     assert_eq!(push_one(&mut database, op("a", 3, 1, 1_002, rename("back"))), APPLIED);
-    assert_acyclic(&database);
+    database.assert_acyclic();
 }
 
 #[test]

@@ -6,9 +6,9 @@ use vfs_sync_core::access::Principal;
 use vfs_sync_core::attach::{AttachRefusal, AttachRows, Checkpoint, decide_attach};
 use vfs_sync_core::content::{RelationKind, Sha256Digest};
 use vfs_sync_core::entry::EntryBody;
-use vfs_sync_core::id::{RefId, ReplicaId, StagingId, UserId};
+use vfs_sync_core::id::{ItemId, RefId, ReplicaId, StagingId, UserId};
 use vfs_sync_core::limits::MAX_WRITE_ID_ENTRIES;
-use vfs_sync_core::push::{PushBatch, Rows, decide, place};
+use vfs_sync_core::push::{Changes, Head, Needs, PushBatch, Rows, Spread, Told, decide, place};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, PushResponse, ReconcileRequest, ReconcileState, StageStatus,
@@ -25,42 +25,68 @@ pub(crate) async fn push<T: Transaction>(
     now: Timestamp,
 ) -> Result<PushResponse, StoreError> {
     let last_write_id = tx.lock_replica(&batch.user, &batch.replica, now).await?;
-    let mut rows = Rows { last_write_id, ..Rows::default() };
+    let mut rows = Rows::default();
+    rows.last_write_id = last_write_id;
     let replayed = batch.replayed(last_write_id);
     if !replayed.is_empty() {
         rows.accepted = tx.accepted(&batch.user, &batch.replica, &replayed).await?;
     }
-    tx.lock_realms(&batch.user, &batch.named_items(), &mut rows).await?;
+    tx.share_groups(&batch.named_groups()).await?;
+    tx.lock_realms(Some(&batch.user), &batch.named_items(), &mut rows).await?;
     while let Some(needs) = batch.needs(&rows) {
-        tx.load(&needs, &mut rows).await?;
-        rows.nothing_found(needs);
+        let mut found = Rows::default();
+        tx.load(&needs, &mut found).await?;
+        rows.absorb(needs, found);
     }
     let decided = decide(batch, rows, now);
-    let changes = &decided.changes;
-    let feeds = place_all(tx, &changes.feed, now).await?;
+    let (changes, feeds) = spread(tx, decided.spread, now).await?;
+    let changes = &changes;
     let write =
         PushWrite { user: &batch.user, replica: &batch.replica, changes, feeds: &feeds, now };
     tx.write_push(&write).await?;
     Ok(decided.response)
 }
 
-/// Locks the heads of the feeds that get entries, and gives each entry its place.
-async fn place_all<T: Transaction>(
+/// Follows changes to everybody who sees them, under the locks of their feeds.
+async fn spread<T: Transaction>(
     tx: &mut T,
+    mut spread: Spread,
+    now: Timestamp,
+) -> Result<(Changes, Vec<FeedWrite>), StoreError> {
+    while let Some(needs) = spread.needs() {
+        let mut found = Rows::default();
+        tx.load(&needs, &mut found).await?;
+        spread.absorb(needs, found);
+    }
+    let readers = spread.readers();
+    let mut heads = BTreeMap::new();
+    if !readers.is_empty() {
+        heads = tx.lock_heads(&readers, now).await?;
+    }
+    if let Some(needs) = spread.needs_under_heads() {
+        let mut found = Rows::default();
+        tx.load(&needs, &mut found).await?;
+        spread.absorb(needs, found);
+    }
+    let doubtful = spread.doubtful();
+    let told = if doubtful.is_empty() { Told::new() } else { tx.told(&doubtful).await? };
+    let changes = spread.finish(&told);
+    let feeds = place_all(heads, &changes.feed, now);
+    Ok((changes, feeds))
+}
+
+/// Gives each entry its place in its feed.
+fn place_all(
+    mut heads: BTreeMap<UserId, Head>,
     feed: &BTreeMap<UserId, Vec<EntryBody>>,
     now: Timestamp,
-) -> Result<Vec<FeedWrite>, StoreError> {
-    if feed.is_empty() {
-        return Ok(Vec::new());
-    }
-    let users: BTreeSet<UserId> = feed.keys().cloned().collect();
-    let heads = tx.lock_heads(&users, now).await?;
-    let mut placed = Vec::with_capacity(feed.len());
-    for (user, mut head) in heads {
+) -> Vec<FeedWrite> {
+    heads.retain(|user, _| feed.contains_key(user));
+    let write = |(user, mut head): (UserId, Head)| {
         let entries = feed.get(&user).map_or_else(Vec::new, |told| place(&mut head, told, now));
-        placed.push(FeedWrite { user, head, entries });
-    }
-    Ok(placed)
+        FeedWrite { user, head, entries }
+    };
+    heads.into_iter().map(write).collect()
 }
 
 pub(crate) async fn set_member<T: Transaction>(
@@ -68,11 +94,32 @@ pub(crate) async fn set_member<T: Transaction>(
     group: &Principal,
     member: &UserId,
     present: bool,
-    _now: Timestamp,
+    now: Timestamp,
 ) -> Result<(), StoreError> {
     tx.lock_group(group).await?;
-    tx.write_member(group, member, present).await?;
-    Ok(())
+    if !tx.write_member(group, member, present).await? {
+        return Ok(());
+    }
+    let items = tx.granted_to(group).await?;
+    regrant(tx, BTreeSet::from([member.clone()]), items, now).await
+}
+
+/// Reckons anew what `users` may see of `items`, and tells them of it.
+async fn regrant<T: Transaction>(
+    tx: &mut T,
+    users: BTreeSet<UserId>,
+    items: BTreeSet<ItemId>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    if items.is_empty() || users.is_empty() {
+        return Ok(());
+    }
+    let mut rows = Rows::default();
+    tx.lock_realms(None, &items, &mut rows).await?;
+    let regranted = Spread::of_grants(users, items, rows, now);
+    let (changes, feeds) = spread(tx, regranted, now).await?;
+    tx.write_access(&changes).await?;
+    tx.write_feeds(&feeds).await
 }
 
 pub(crate) async fn reconcile<T: Transaction>(
@@ -278,9 +325,12 @@ pub(crate) async fn attach<T: Transaction>(
     if let Some(Ok(stage)) = &rows.stage {
         rows.attached = tx.attachments_with(&stage.blob_id).await?;
     }
-    let mut pushed = Rows::default();
-    tx.lock_realms(user, &BTreeSet::from([request.item_id.clone()]), &mut pushed).await?;
-    rows.item = pushed.items.remove(&request.item_id).flatten();
+    let item = BTreeSet::from([request.item_id.clone()]);
+    let mut found = Rows::default();
+    tx.lock_realms(Some(user), &item, &mut found).await?;
+    rows.item = found.items.remove(&request.item_id).flatten();
+    tx.load(&Needs { access: item, ..Needs::default() }, &mut found).await?;
+    rows.audience = found.access.remove(&request.item_id).unwrap_or_default();
     let attachments = tx.attachments_of(&request.item_id).await?;
     rows.current = attachments.into_iter().find(|a| a.relation_kind == RelationKind::File);
     let attached = match decide_attach(user, request, &rows, ref_id, now) {
@@ -290,7 +340,8 @@ pub(crate) async fn attach<T: Transaction>(
     if let (Some(changes), Some(Ok(stage))) = (&attached.changes, &rows.stage) {
         tx.set_stage_status(stage, StageStatus::Attached).await?;
         tx.insert_attachment(&changes.attachment).await?;
-        let feeds = place_all(tx, &changes.feed, now).await?;
+        let heads = tx.lock_heads(&changes.feed.keys().cloned().collect(), now).await?;
+        let feeds = place_all(heads, &changes.feed, now);
         tx.write_feeds(&feeds).await?;
     }
     Ok(Ok(attached.response))

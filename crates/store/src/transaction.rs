@@ -7,7 +7,7 @@ use vfs_sync_core::attach::StageRow;
 use vfs_sync_core::content::{Attachment, Sha256Digest};
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId, UserId, WriteId};
-use vfs_sync_core::push::{Accepted, Changes, Head, Needs, PlacedEntry, Rows};
+use vfs_sync_core::push::{Accepted, Changes, Head, Needs, PlacedEntry, Rows, Told};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{ReconcileState, StageStatus};
 
@@ -67,6 +67,9 @@ pub(crate) trait Transaction {
         write_ids: &BTreeSet<WriteId>,
     ) -> Result<HashMap<WriteId, Accepted>, StoreError>;
 
+    /// Locks groups and organizations against changes of their members.
+    async fn share_groups(&mut self, groups: &BTreeSet<Principal>) -> Result<(), StoreError>;
+
     /// Locks a group or organization against other changes of its members and grants to it.
     async fn lock_group(&mut self, group: &Principal) -> Result<(), StoreError>;
 
@@ -78,17 +81,26 @@ pub(crate) trait Transaction {
         present: bool,
     ) -> Result<bool, StoreError>;
 
-    /// Locks the realms of the user and of every item in `named`; loads these items, and the
-    /// last `changedAt` of each realm, into `rows`.
+    /// The items that a group is granted.
+    async fn granted_to(&mut self, group: &Principal) -> Result<BTreeSet<ItemId>, StoreError>;
+
+    /// Locks the realms of the user and of every item in `named`; loads these items, the realms,
+    /// and the last `changedAt` of each into `rows`.
     async fn lock_realms(
         &mut self,
-        user: &UserId,
+        user: Option<&UserId>,
         named: &BTreeSet<ItemId>,
         rows: &mut Rows,
     ) -> Result<(), StoreError>;
 
-    /// Loads into `rows` what is there of `needs`.
-    async fn load(&mut self, needs: &Needs, rows: &mut Rows) -> Result<(), StoreError>;
+    /// Loads into `found`, which is empty, what is there of `needs`.
+    async fn load(&mut self, needs: &Needs, found: &mut Rows) -> Result<(), StoreError>;
+
+    /// Of each user, those of the keys that the feed tells as present.
+    async fn told(
+        &mut self,
+        keys: &BTreeMap<UserId, BTreeSet<Vec<u8>>>,
+    ) -> Result<Told, StoreError>;
 
     /// Locks the users' feed heads, making those that are missing.
     async fn lock_heads(
@@ -96,6 +108,9 @@ pub(crate) trait Transaction {
         users: &BTreeSet<UserId>,
         now: Timestamp,
     ) -> Result<BTreeMap<UserId, Head>, StoreError>;
+
+    /// Writes who sees what from now on.
+    async fn write_access(&mut self, changes: &Changes) -> Result<(), StoreError>;
 
     /// Writes a push.
     async fn write_push(&mut self, write: &PushWrite<'_>) -> Result<(), StoreError>;

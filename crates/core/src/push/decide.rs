@@ -1,9 +1,10 @@
 //! Deciding a push: every rule of the protocol that a server applies to an operation.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::rows::{Accepted, AcceptedOp, Changes, Link, LinkKey, Outcome, Rows};
+use super::spread::Spread;
 use super::view::Views;
 use super::{PushBatch, Received};
 use crate::access::{AccessLevel, Principal, PrincipalType};
@@ -22,8 +23,8 @@ use crate::wire::{PushReason, PushResponse, PushResult, PushStatus};
 pub struct Decided {
     /// The answer.
     pub response: PushResponse,
-    /// What to write before it is given.
-    pub changes: Changes,
+    /// What to write before it is given, to be followed to everybody who sees it.
+    pub spread: Spread,
 }
 
 /// Decides every operation of `batch`, in order, against `rows` and what came before in the batch.
@@ -48,19 +49,19 @@ pub fn decide(batch: &PushBatch, rows: Rows, now: Timestamp) -> Decided {
         results.push(result);
     }
     let response = PushResponse { client_id: batch.replica.clone(), results };
-    Decided { response, changes: decider.finish() }
+    Decided { response, spread: decider.finish() }
 }
 
 /// Why an operation sets nothing.
-enum Refusal {
+pub(super) enum Refusal {
     /// It does not use up its write id.
     Invalid(PushReason, Option<String>),
     /// It uses up its write id.
     Outdated(PushReason),
 }
 
-const NOT_PERMITTED: Refusal = Refusal::Invalid(PushReason::NotPermitted, None);
-const UNKNOWN_ITEM: Refusal = Refusal::Invalid(PushReason::UnknownItem, None);
+pub(super) const NOT_PERMITTED: Refusal = Refusal::Invalid(PushReason::NotPermitted, None);
+pub(super) const UNKNOWN_ITEM: Refusal = Refusal::Invalid(PushReason::UnknownItem, None);
 const SUPERSEDED: Refusal = Refusal::Outdated(PushReason::Superseded);
 const CYCLE: Refusal = Refusal::Outdated(PushReason::Cycle);
 
@@ -83,14 +84,10 @@ fn outdated(reason: PushReason) -> PushResult {
     PushResult { reason: Some(reason), ..bare(PushStatus::OutdatedOp) }
 }
 
-struct Decider<'a> {
-    batch: &'a PushBatch,
-    rows: Rows,
+pub(super) struct Decider<'a> {
+    pub(super) batch: &'a PushBatch,
+    pub(super) rows: Rows,
     now: Timestamp,
-    /// Present links of a realm, upward: child to parents.
-    up: HashMap<ItemId, HashSet<ItemId>>,
-    /// Loaded links by either end, of the items that may go, come back or move.
-    touching: HashMap<ItemId, Vec<LinkKey>>,
     views: Views,
     changed_items: BTreeSet<ItemId>,
     changed_links: BTreeSet<LinkKey>,
@@ -101,29 +98,11 @@ struct Decider<'a> {
 
 impl<'a> Decider<'a> {
     fn new(batch: &'a PushBatch, rows: Rows, now: Timestamp) -> Self {
-        let mut up: HashMap<ItemId, HashSet<ItemId>> = HashMap::new();
-        for ((parent, child), link) in &rows.links {
-            if link.as_ref().is_some_and(|link| link.in_realm && link.register.value) {
-                up.entry(child.clone()).or_default().insert(parent.clone());
-            }
-        }
-        let mut touching: HashMap<ItemId, Vec<LinkKey>> = HashMap::new();
-        if !(rows.around.is_empty() && rows.ancestors.is_empty()) {
-            for key in rows.links.keys() {
-                for end in [&key.0, &key.1] {
-                    if rows.around.contains(end) || rows.ancestors.contains(end) {
-                        touching.entry(end.clone()).or_default().push(key.clone());
-                    }
-                }
-            }
-        }
         let last_write_id = rows.last_write_id;
         Self {
             batch,
             rows,
             now,
-            up,
-            touching,
             views: Views::default(),
             changed_items: BTreeSet::new(),
             changed_links: BTreeSet::new(),
@@ -201,21 +180,6 @@ impl<'a> Decider<'a> {
         }
     }
 
-    /// The user's access to an item, reckoned as if nothing were deleted.
-    fn level(&self, item: &Item) -> Option<AccessLevel> {
-        (item.owner == self.batch.user).then_some(AccessLevel::Admin)
-    }
-
-    /// The item, if the user has at least `needed` of it.
-    fn permitted(&self, id: &ItemId, needed: AccessLevel) -> Result<&Item, Refusal> {
-        let item = self.rows.item(id).ok_or(UNKNOWN_ITEM)?;
-        match self.level(item) {
-            None => Err(UNKNOWN_ITEM),
-            Some(level) if level < needed => Err(NOT_PERMITTED),
-            Some(_) => Ok(item),
-        }
-    }
-
     /// The write that `op` is to a register of `realm`.
     fn write(&self, op: &Operation, realm: &UserId) -> Write {
         let author = Author {
@@ -250,6 +214,7 @@ impl<'a> Decider<'a> {
         let at = merge(&mut fields, upsert, &write)?.ok_or(SUPERSEDED)?;
         self.touch(op, EntryKey::Item(op.item_id.clone()));
         self.changes.new_items.insert(op.item_id.clone());
+        self.rows.know_new_item(&op.item_id);
         self.put_item(&op.item_id, Item { owner, created_at: at, fields });
         if let Some(parent) = &upsert.parent {
             self.set_link(op, &write, parent.clone(), true);
@@ -305,10 +270,10 @@ impl<'a> Decider<'a> {
         let mut register = self.rows.grants.get(&key).cloned().flatten();
         let stamp = write.set(&mut register, level).ok_or(SUPERSEDED)?;
         self.touch(op, EntryKey::Grant { item: op.item_id.clone(), principal: principal.clone() });
-        if let Some(register) = &register {
+        if let Some(register) = register {
             self.changes.grants.insert(key.clone(), register.clone());
+            self.rows.set_grant(key, register);
         }
-        self.rows.grants.insert(key, register);
         Ok(stamp.authored_at)
     }
 
@@ -316,7 +281,7 @@ impl<'a> Decider<'a> {
     fn check_ends(&self, op: &Operation, parent: &ItemId) -> Result<(UserId, Write), Refusal> {
         let container = self.permitted(parent, AccessLevel::Write)?;
         let child = self.permitted(&op.item_id, AccessLevel::Read)?;
-        if child.owner == container.owner && self.level(child) < Some(AccessLevel::Write) {
+        if child.owner == container.owner && !self.may_reorganise(parent, &op.item_id) {
             return Err(NOT_PERMITTED);
         }
         let write = self.write(op, &container.owner);
@@ -370,12 +335,9 @@ impl<'a> Decider<'a> {
         self.rows.moves.insert(key, moved);
         let mut at = stamp.authored_at;
         at = at.max(self.set_link(op, &write, parent.clone(), true).unwrap_or(at));
-        let mut others = self.links_of(&op.item_id);
-        others.retain(|key| {
-            key.1 == op.item_id
-                && key.0 != *parent
-                && self.link_row(key).is_some_and(|link| link.register.value)
-        });
+        let mut others = self.rows.links_above(&op.item_id).to_vec();
+        others.retain(|key| key.0 != *parent && self.rows.is_linked(key));
+        others.sort();
         for (other, _) in others {
             let ours = self
                 .permitted(&other, AccessLevel::Write)
@@ -390,20 +352,10 @@ impl<'a> Decider<'a> {
     /// Whether hanging `child` under `parent` would make it its own ancestor. Links of deleted
     /// items count too, so that bringing one back cannot close a cycle.
     fn closes_cycle(&self, parent: &ItemId, child: &ItemId) -> bool {
-        if self.up.get(child).is_some_and(|parents| parents.contains(parent)) {
+        if self.rows.parents(child).any(|held| held == parent) {
             return false;
         }
-        let mut open = vec![parent];
-        let mut seen = HashSet::new();
-        while let Some(at) = open.pop() {
-            if at == child {
-                return true;
-            }
-            if seen.insert(at) {
-                open.extend(self.up.get(at).into_iter().flatten());
-            }
-        }
-        false
+        self.rows.lineage(parent).contains(child)
     }
 
     fn link_row(&self, key: &LinkKey) -> Option<&Link> {
@@ -429,15 +381,9 @@ impl<'a> Decider<'a> {
         self.touch(op, EntryKey::Link { parent: parent.clone(), child: child.clone() });
         let owner = |id: &ItemId| self.rows.item(id).map(|item| &item.owner);
         let in_realm = owner(&parent) == owner(&child);
-        let above = self.up.entry(child).or_default();
-        if present && in_realm {
-            above.insert(parent);
-        } else {
-            above.remove(&parent);
-        }
         let link = register.map(|register| Link { register, in_realm })?;
         self.changed_links.insert(key.clone());
-        self.rows.links.insert(key, Some(link));
+        self.rows.set_link(key, link);
         Some(stamp.authored_at)
     }
 
@@ -446,49 +392,30 @@ impl<'a> Decider<'a> {
         self.rows.items.insert(id.clone(), Some(item));
     }
 
-    /// The links that an item is an end of: those that were loaded, and those of this batch.
-    fn links_of(&self, id: &ItemId) -> BTreeSet<LinkKey> {
-        let loaded = self.touching.get(id).into_iter().flatten();
-        let here = self.changed_links.iter().filter(|key| key.0 == *id || key.1 == *id);
-        loaded.chain(here).cloned().collect()
-    }
-
     /// An item that goes or comes back takes along what hangs around it.
     fn touch_around(&mut self, op: &Operation) {
         let id = &op.item_id;
         let mut keys: Vec<EntryKey> = Vec::new();
-        for key in self.links_of(id) {
-            if self.link_row(&key).is_some() {
-                keys.push(EntryKey::Link { parent: key.0, child: key.1 });
-            }
-        }
-        for ((item, principal), grant) in &self.rows.grants {
-            if grant.is_some() && item == id {
-                keys.push(EntryKey::Grant { item: item.clone(), principal: principal.clone() });
-            }
-        }
-        for attachment in self.rows.attachments.get(id).into_iter().flatten() {
-            keys.push(super::view::attachment_key(attachment));
-        }
+        self.rows.keys_around(id, |_| true, &mut keys);
         keys.sort();
         for key in keys {
             self.touch(op, key);
         }
     }
 
-    fn finish(mut self) -> Changes {
-        self.changes.feed = self.views.into_feed(&self.rows);
-        for id in self.changed_items {
-            if let Some((id, Some(item))) = self.rows.items.remove_entry(&id) {
-                self.changes.items.insert(id, item);
+    fn finish(self) -> Spread {
+        let Self { rows, now, views, changed_items, changed_links, mut changes, .. } = self;
+        for id in changed_items {
+            if let Some(item) = rows.item(&id) {
+                changes.items.insert(id, item.clone());
             }
         }
-        for key in self.changed_links {
-            if let Some((key, Some(link))) = self.rows.links.remove_entry(&key) {
-                self.changes.links.insert(key, link);
+        for key in changed_links {
+            if let Some(Some(link)) = rows.links.get(&key) {
+                changes.links.insert(key, link.clone());
             }
         }
-        self.changes
+        Spread::of_push(rows, views, changes, now)
     }
 }
 

@@ -1,9 +1,10 @@
 //! How the server decides a push: load, decide, write.
 //!
 //! A back end opens a transaction, takes its locks, and asks [`PushBatch::needs`] which rows to
-//! load until it asks for none; then [`decide()`] turns batch and rows into the results and one set of
-//! [`Changes`], which the back end writes. The rules are all here; a back end knows rows, locks
-//! and batches.
+//! load until it asks for none; then [`decide()`] turns batch and rows into the results and a
+//! [`Spread`], which asks in turn for what it takes to follow the changes to everybody who sees
+//! them, and gives one set of [`Changes`] for the back end to write. The rules are all here; a back
+//! end knows rows, locks and batches.
 //!
 //! ```
 //! use vfs_sync_core::id::UserId;
@@ -18,16 +19,22 @@
 //! let batch = PushBatch::parse(UserId::new("alice")?, body)?;
 //! let mut rows = Rows::default();
 //! while let Some(needs) = batch.needs(&rows) {
-//!     rows.nothing_found(needs); // an empty database
+//!     rows.absorb(needs, Rows::default()); // an empty database
 //! }
-//! let decided = decide(&batch, rows, Timestamp::parse("2026-01-01T00:00:01Z")?);
+//! let mut decided = decide(&batch, rows, Timestamp::parse("2026-01-01T00:00:01Z")?);
 //! assert_eq!(decided.response.results[0].status, PushStatus::Applied);
-//! assert_eq!(decided.changes.items.len(), 1);
+//! while let Some(needs) = decided.spread.needs() {
+//!     decided.spread.absorb(needs, Rows::default());
+//! }
+//! let changes = decided.spread.finish(&Default::default());
+//! assert_eq!(changes.items.len(), 1);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 mod decide;
+mod rights;
 mod rows;
+mod spread;
 mod view;
 
 use std::collections::BTreeSet;
@@ -35,6 +42,7 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::access::{Principal, PrincipalType};
 use crate::id::{ItemId, OpId, ReplicaId, UserId, WriteId};
 use crate::limits::MAX_PUSH_OPERATIONS;
 use crate::op::{Action, Operation};
@@ -43,6 +51,7 @@ pub use decide::{Decided, decide};
 pub use rows::{
     Accepted, AcceptedOp, Changes, Head, Link, LinkKey, Needs, Outcome, PlacedEntry, Rows, place,
 };
+pub use spread::{Spread, Told};
 
 /// A push as it was received: each operation parsed, or known to be malformed.
 #[derive(Debug, Clone)]
@@ -133,6 +142,18 @@ impl PushBatch {
             .collect()
     }
 
+    /// The groups and organizations that the batch grants something to, or takes it from.
+    #[must_use]
+    pub fn named_groups(&self) -> BTreeSet<Principal> {
+        let named = self.operations().filter_map(|op| match &op.action {
+            Action::GrantAdd { principal, .. } | Action::GrantRemove { principal } => {
+                Some(principal)
+            }
+            _ => None,
+        });
+        named.filter(|principal| principal.kind != PrincipalType::User).cloned().collect()
+    }
+
     /// Write ids not above `last`: what they were used for is to be looked up.
     #[must_use]
     pub fn replayed(&self, last: Option<WriteId>) -> BTreeSet<WriteId> {
@@ -155,11 +176,14 @@ impl PushBatch {
                 needs.grants.insert((op.item_id.clone(), principal.clone()));
             }
         }
+        // What has no item has no links: those of a new one are not looked for.
+        needs.links.retain(|(_, child)| !matches!(rows.items.get(child), Some(None)));
         needs.retain_missing(rows);
         if !needs.is_empty() {
             return Some(needs);
         }
         self.add_surroundings(rows, &mut needs);
+        self.add_rights(rows, &mut needs);
         rows.add_ends_of_links(&mut needs);
         needs.retain_missing(rows);
         (!needs.is_empty()).then_some(needs)
@@ -190,6 +214,10 @@ impl PushBatch {
                     }
                     if let Some(parent) = rows.item(parent) {
                         needs.moves.insert((op.item_id.clone(), parent.owner.clone()));
+                        if parent.owner != item.owner {
+                            // A shortcut that moves: where it was is no link of the child's realm.
+                            needs.around.insert(op.item_id.clone());
+                        }
                     }
                 }
                 _ => {}
@@ -198,6 +226,31 @@ impl PushBatch {
         if reorganises {
             needs.ancestors.extend(parents.into_iter().filter(|id| rows.item(id).is_some()));
         }
+    }
+}
+
+impl PushBatch {
+    /// What tells the user's rights on items of others: their lineage, the grants in it, and the
+    /// user's groups.
+    fn add_rights(&self, rows: &Rows, needs: &mut Needs) {
+        let foreign = |id: &ItemId| rows.item(id).is_some_and(|item| item.owner != self.user);
+        let mut named = BTreeSet::new();
+        for op in self.operations() {
+            let ids = std::iter::once(&op.item_id).chain(op.parent());
+            named.extend(ids.filter(|id| foreign(id)).cloned());
+            if let Action::LinkReassign { .. } = &op.action {
+                let others = rows.links_above(&op.item_id).iter().map(|(other, _)| other);
+                named.extend(others.filter(|id| foreign(id)).cloned());
+            }
+        }
+        if named.is_empty() {
+            return;
+        }
+        needs.groups_of.insert(self.user.clone());
+        for id in &named {
+            needs.granted.extend(rows.lineage(id).into_iter().cloned());
+        }
+        needs.ancestors.extend(named);
     }
 }
 

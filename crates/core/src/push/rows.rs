@@ -1,10 +1,11 @@
 //! The rows that go into a decision, and the row changes that come out of it.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::access::Principal;
+use crate::access::{AccessLevel, Audience, Principal};
 use crate::content::Attachment;
 use crate::cursor::{Cursor, Epoch, Position};
 use crate::entry::EntryBody;
@@ -40,6 +41,16 @@ pub struct Needs {
     pub around: BTreeSet<ItemId>,
     /// Items whose present links upward are wanted, in their realm, all the way.
     pub ancestors: BTreeSet<ItemId>,
+    /// Items whose present grants are wanted.
+    pub granted: BTreeSet<ItemId>,
+    /// Items whose audience is wanted.
+    pub access: BTreeSet<ItemId>,
+    /// Groups and organizations whose members are wanted.
+    pub members: BTreeSet<Principal>,
+    /// Of audiences and members, only these users are wanted; `None` is everybody.
+    pub among: Option<BTreeSet<UserId>>,
+    /// Users whose groups and organizations are wanted.
+    pub groups_of: BTreeSet<UserId>,
 }
 
 impl Needs {
@@ -52,6 +63,10 @@ impl Needs {
             && self.moves.is_empty()
             && self.around.is_empty()
             && self.ancestors.is_empty()
+            && self.granted.is_empty()
+            && self.access.is_empty()
+            && self.members.is_empty()
+            && self.groups_of.is_empty()
     }
 
     pub(super) fn retain_missing(&mut self, rows: &Rows) {
@@ -61,6 +76,10 @@ impl Needs {
         self.moves.retain(|key| !rows.moves.contains_key(key));
         self.around.retain(|id| !rows.around.contains(id));
         self.ancestors.retain(|id| !rows.ancestors.contains(id));
+        self.granted.retain(|id| !rows.granted.contains(id));
+        self.access.retain(|id| !rows.access.contains_key(id));
+        self.members.retain(|group| !rows.members.contains_key(group));
+        self.groups_of.retain(|user| !rows.groups.contains_key(user));
     }
 }
 
@@ -87,6 +106,22 @@ pub struct Rows {
     pub around: HashSet<ItemId>,
     /// Items whose links upward are loaded.
     pub ancestors: HashSet<ItemId>,
+    /// Items whose present grants are loaded.
+    pub granted: HashSet<ItemId>,
+    /// Audiences.
+    pub access: HashMap<ItemId, Audience>,
+    /// Members of groups and organizations.
+    pub members: HashMap<Principal, BTreeSet<UserId>>,
+    /// The groups and organizations of users.
+    pub groups: HashMap<UserId, BTreeSet<Principal>>,
+    /// The realms that are locked: nothing in them changes but by this transaction.
+    pub realms: BTreeSet<UserId>,
+    /// The links, by child.
+    above: HashMap<ItemId, Vec<LinkKey>>,
+    /// The links, by parent.
+    below: HashMap<ItemId, Vec<LinkKey>>,
+    /// Whom the grants are to, by item.
+    grants_of: HashMap<ItemId, Vec<Principal>>,
 }
 
 impl Rows {
@@ -94,23 +129,156 @@ impl Rows {
         self.items.get(id)?.as_ref()
     }
 
-    /// Notes that everything in `needs` was looked for; what was found is put in besides.
-    /// To be called after a load: it leaves what is there as it is.
-    pub fn nothing_found(&mut self, needs: Needs) {
+    /// Takes in what was found of `needs`; everything else of it was looked for in vain. What is
+    /// here already stays as it is.
+    pub fn absorb(&mut self, needs: Needs, found: Self) {
+        for (id, item) in found.items {
+            self.items.entry(id).or_insert(item);
+        }
         for id in needs.items {
             self.items.entry(id).or_insert(None);
+        }
+        for (key, link) in found.links {
+            self.add_link(key, link);
         }
         for key in needs.links {
             self.links.entry(key).or_insert(None);
         }
+        for (key, grant) in found.grants {
+            self.add_grant(key, grant);
+        }
         for key in needs.grants {
             self.grants.entry(key).or_insert(None);
+        }
+        for (key, moved) in found.moves {
+            self.moves.entry(key).or_insert(moved);
         }
         for key in needs.moves {
             self.moves.entry(key).or_insert(None);
         }
+        self.attachments.extend(found.attachments);
+        for (id, audience) in found.access {
+            self.access.entry(id).or_default().extend(audience);
+        }
+        for id in needs.access {
+            self.access.entry(id).or_default();
+        }
+        self.members.extend(found.members);
+        for group in needs.members {
+            self.members.entry(group).or_default();
+        }
+        self.groups.extend(found.groups);
+        for user in needs.groups_of {
+            self.groups.entry(user).or_default();
+        }
+        self.granted.extend(needs.around.iter().cloned());
         self.around.extend(needs.around);
+        self.granted.extend(needs.granted);
         self.ancestors.extend(needs.ancestors);
+    }
+
+    fn add_link(&mut self, key: LinkKey, link: Option<Link>) {
+        if let Entry::Vacant(slot) = self.links.entry(key) {
+            if link.is_some() {
+                let (parent, child) = slot.key().clone();
+                self.above.entry(child).or_default().push(slot.key().clone());
+                self.below.entry(parent).or_default().push(slot.key().clone());
+            }
+            slot.insert(link);
+        }
+    }
+
+    fn add_grant(&mut self, key: (ItemId, Principal), grant: Option<GrantRegister>) {
+        if let Entry::Vacant(slot) = self.grants.entry(key) {
+            if grant.is_some() {
+                let (item, principal) = slot.key().clone();
+                self.grants_of.entry(item).or_default().push(principal);
+            }
+            slot.insert(grant);
+        }
+    }
+
+    /// An item that is new has nothing in the database.
+    pub(super) fn know_new_item(&mut self, id: &ItemId) {
+        self.around.insert(id.clone());
+        self.granted.insert(id.clone());
+        self.access.entry(id.clone()).or_default();
+    }
+
+    /// Sets a link's register.
+    pub(super) fn set_link(&mut self, key: LinkKey, link: Link) {
+        match self.links.get_mut(&key) {
+            Some(Some(held)) => *held = link,
+            _ => {
+                self.links.remove(&key);
+                self.add_link(key, Some(link));
+            }
+        }
+    }
+
+    /// Sets a grant's register.
+    pub(super) fn set_grant(&mut self, key: (ItemId, Principal), grant: GrantRegister) {
+        match self.grants.get_mut(&key) {
+            Some(Some(held)) => *held = grant,
+            _ => {
+                self.grants.remove(&key);
+                self.add_grant(key, Some(grant));
+            }
+        }
+    }
+
+    /// Links to an item's parents, present or not, as far as they are loaded.
+    pub(super) fn links_above(&self, id: &ItemId) -> &[LinkKey] {
+        self.above.get(id).map_or(&[], Vec::as_slice)
+    }
+
+    /// Links to what hangs under an item, present or not, as far as they are loaded.
+    pub(super) fn links_below(&self, id: &ItemId) -> &[LinkKey] {
+        self.below.get(id).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether the link is there.
+    pub(super) fn is_linked(&self, key: &LinkKey) -> bool {
+        self.links.get(key).is_some_and(|l| l.as_ref().is_some_and(|l| l.register.value))
+    }
+
+    /// The item's parents in its realm, deleted ones too.
+    pub(super) fn parents(&self, id: &ItemId) -> impl Iterator<Item = &ItemId> {
+        self.links_above(id).iter().filter(|key| self.is_in_realm(key)).map(|(parent, _)| parent)
+    }
+
+    /// What hangs under the item in its realm, deleted items too.
+    pub(super) fn children(&self, id: &ItemId) -> impl Iterator<Item = &ItemId> {
+        self.links_below(id).iter().filter(|key| self.is_in_realm(key)).map(|(_, child)| child)
+    }
+
+    /// Whether the link is there, and no shortcut.
+    fn is_in_realm(&self, key: &LinkKey) -> bool {
+        let link = self.links.get(key).and_then(Option::as_ref);
+        link.is_some_and(|link| link.in_realm && link.register.value)
+    }
+
+    /// The item and all that it hangs under in its realm, by any path, deleted items too.
+    pub(super) fn lineage<'a>(&'a self, id: &'a ItemId) -> HashSet<&'a ItemId> {
+        let mut seen = HashSet::from([id]);
+        let mut open = vec![id];
+        while let Some(at) = open.pop() {
+            open.extend(self.parents(at).filter(|parent| seen.insert(parent)));
+        }
+        seen
+    }
+
+    /// Whom an item was ever granted to, as far as that is loaded.
+    pub(super) fn grants_to(&self, id: &ItemId) -> &[Principal] {
+        self.grants_of.get(id).map_or(&[], Vec::as_slice)
+    }
+
+    /// The grants on an item that are there.
+    pub(super) fn grants_on(&self, id: &ItemId) -> impl Iterator<Item = (&Principal, AccessLevel)> {
+        self.grants_to(id).iter().filter_map(|principal| {
+            let grant = self.grants.get(&(id.clone(), principal.clone()))?.as_ref()?;
+            Some((principal, grant.value?))
+        })
     }
 
     /// A link's visibility depends on both its ends.
@@ -169,7 +337,9 @@ pub struct Changes {
     pub accepted: Vec<AcceptedOp>,
     /// The greatest of those write ids.
     pub last_write_id: Option<WriteId>,
-    /// What to tell whom, in this order. The users' heads are what to lock.
+    /// Who sees an item from now on at which level; `None` is no longer. Each in key order.
+    pub access: BTreeMap<ItemId, BTreeMap<UserId, Option<AccessLevel>>>,
+    /// What to tell whom, in this order.
     pub feed: BTreeMap<UserId, Vec<EntryBody>>,
 }
 

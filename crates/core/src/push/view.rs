@@ -1,22 +1,23 @@
-//! What each user is told of a transaction: their view before it against their view after it.
+//! What a reader is told of a thing: that it is there and how, or that it went.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use super::rows::Rows;
 use crate::access::AccessLevel;
 use crate::content::Attachment;
-use crate::entry::{Change, EntryBody, EntryKey, ItemView, Origin};
+use crate::entry::{Change, EntryBody, EntryKey, ItemView, Origin, RemovalReason};
 use crate::id::{ItemId, UserId};
 use crate::register::Item;
 use crate::time::Timestamp;
 
-/// What a transaction touched, each with its visibility before the first touch.
-#[derive(Default)]
+/// What a transaction touched, each with its visibility to its owner before the first touch.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Views {
     order: Vec<EntryKey>,
     touched: HashMap<EntryKey, Touched>,
 }
 
+#[derive(Debug, Clone)]
 struct Touched {
     was_visible: bool,
     actor: UserId,
@@ -39,37 +40,35 @@ impl Views {
         self.touched.insert(key, touched);
     }
 
-    /// The entries for each user, additions before removals.
-    pub(super) fn into_feed(self, rows: &Rows) -> BTreeMap<UserId, Vec<EntryBody>> {
-        let mut feed: BTreeMap<UserId, Vec<EntryBody>> = BTreeMap::new();
-        for key in &self.order {
-            let touched = &self.touched[key];
-            let Some(owner) = rows.realm_of(key) else { continue };
-            let change = if rows.shows(key) {
-                rows.present(key)
-            } else if touched.was_visible {
-                rows.removal(key)
-            } else {
-                None
-            };
-            let Some((change, authored_at)) = change else { continue };
-            let origin = (touched.actor == *owner).then(|| touched.origin.clone());
-            feed.entry(owner.clone()).or_default().push(EntryBody {
-                actor: Some(touched.actor.clone()),
-                authored_at,
-                origin,
-                change,
-            });
-        }
-        for entries in feed.values_mut() {
-            order_entries(entries);
-        }
-        feed
+    /// What was touched, in the order of the first touch.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &EntryKey> {
+        self.order.iter()
+    }
+
+    pub(super) fn has(&self, key: &EntryKey) -> bool {
+        self.touched.contains_key(key)
+    }
+
+    /// Whether the owner saw `key` before it was touched.
+    pub(super) fn was_visible(&self, key: &EntryKey) -> bool {
+        self.touched.get(key).is_some_and(|touched| touched.was_visible)
+    }
+
+    /// Who touched `key`, and, for that user only, by which operation. What was not touched but
+    /// appeared or went is the server's to tell.
+    pub(super) fn cause(
+        &self,
+        key: &EntryKey,
+        reader: &UserId,
+    ) -> (Option<UserId>, Option<Origin>) {
+        let Some(touched) = self.touched.get(key) else { return (None, None) };
+        let origin = (touched.actor == *reader).then(|| touched.origin.clone());
+        (Some(touched.actor.clone()), origin)
     }
 }
 
 /// Additions before removals; ends of links before links, and the other way round for removals.
-fn order_entries(entries: &mut [EntryBody]) {
+pub(super) fn order_entries(entries: &mut [EntryBody]) {
     entries.sort_by_key(|entry| match &entry.change {
         Change::ItemUpsert(_) => 0,
         Change::LinkAdd { .. } => 1,
@@ -83,7 +82,8 @@ fn order_entries(entries: &mut [EntryBody]) {
 }
 
 impl Rows {
-    fn live(&self, id: &ItemId) -> Option<&Item> {
+    /// The item, unless it is deleted.
+    pub(super) fn live(&self, id: &ItemId) -> Option<&Item> {
         self.item(id).filter(|item| !item.fields.is_deleted())
     }
 
@@ -94,43 +94,73 @@ impl Rows {
         self.attachments.get(item)?.iter().find(|attachment| attachment_key(attachment) == *key)
     }
 
-    /// Whose view `key` is part of.
-    fn realm_of(&self, key: &EntryKey) -> Option<&UserId> {
-        let (EntryKey::Item(id)
-        | EntryKey::Content(id)
-        | EntryKey::Link { parent: id, .. }
-        | EntryKey::Grant { item: id, .. }
-        | EntryKey::Attachment { item: id, .. }) = key;
-        self.item(id).map(|item| &item.owner)
+    /// Whether the ends of a link are of two owners, as far as the link is known.
+    pub(super) fn is_shortcut(&self, parent: &ItemId, child: &ItemId) -> bool {
+        let link = self.links.get(&(parent.clone(), child.clone()));
+        link.is_some_and(|link| link.as_ref().is_some_and(|link| !link.in_realm))
     }
 
-    /// Whether the owner sees what `key` names.
-    fn shows(&self, key: &EntryKey) -> bool {
+    /// Whether the register behind `key` says that it is there, whatever its items are.
+    pub(super) fn is_there(&self, key: &EntryKey) -> bool {
         match key {
-            EntryKey::Item(id) => self.live(id).is_some(),
-            EntryKey::Link { parent, child } => {
-                let link = self.links.get(&(parent.clone(), child.clone()));
-                link.is_some_and(|link| link.as_ref().is_some_and(|link| link.register.value))
-                    && self.live(parent).is_some()
-                    && self.live(child).is_some()
-            }
+            EntryKey::Item(_) => true,
+            EntryKey::Link { parent, child } => self.is_linked(&(parent.clone(), child.clone())),
             EntryKey::Grant { item, principal } => {
                 let grant = self.grants.get(&(item.clone(), principal.clone()));
                 grant.is_some_and(|grant| grant.as_ref().is_some_and(|g| g.value.is_some()))
-                    && self.live(item).is_some()
             }
-            EntryKey::Content(item) | EntryKey::Attachment { item, .. } => {
-                self.attachment(key).is_some() && self.live(item).is_some()
-            }
+            EntryKey::Content(_) | EntryKey::Attachment { .. } => self.attachment(key).is_some(),
         }
     }
 
-    /// The change that tells what `key` is now, with the greatest stamp in it.
-    fn present(&self, key: &EntryKey) -> Option<(Change, Timestamp)> {
+    /// Whether the owner sees what `key` names in the realm.
+    pub(super) fn shows(&self, key: &EntryKey) -> bool {
+        self.is_there(key)
+            && match key {
+                EntryKey::Link { parent, child } => {
+                    self.live(parent).is_some() && self.live(child).is_some()
+                }
+                EntryKey::Item(item)
+                | EntryKey::Grant { item, .. }
+                | EntryKey::Content(item)
+                | EntryKey::Attachment { item, .. } => self.live(item).is_some(),
+            }
+    }
+
+    /// All that appears and goes with an item: its links, its grants, its contents. Of the links
+    /// to what hangs under it, those whose child passes `below`.
+    pub(super) fn keys_around(
+        &self,
+        id: &ItemId,
+        below: impl Fn(&ItemId) -> bool,
+        keys: &mut Vec<EntryKey>,
+    ) {
+        let links = self.links_above(id).iter();
+        let links = links.chain(self.links_below(id).iter().filter(|key| below(&key.1)));
+        keys.extend(links.map(|(parent, child)| EntryKey::Link {
+            parent: parent.clone(),
+            child: child.clone(),
+        }));
+        keys.extend(
+            self.grants_to(id).iter().map(|principal| EntryKey::Grant {
+                item: id.clone(),
+                principal: principal.clone(),
+            }),
+        );
+        keys.extend(self.attachments.get(id).into_iter().flatten().map(attachment_key));
+    }
+
+    /// The change that tells a reader with `level` what `key` is now, with the greatest stamp in
+    /// it.
+    pub(super) fn present(
+        &self,
+        key: &EntryKey,
+        level: AccessLevel,
+    ) -> Option<(Change, Timestamp)> {
         Some(match key {
             EntryKey::Item(id) => {
                 let item = self.item(id)?;
-                let view = item_view(id, item, AccessLevel::Admin)?;
+                let view = item_view(id, item, level)?;
                 (Change::ItemUpsert(Box::new(view)), item.fields.latest()?)
             }
             EntryKey::Link { parent, child } => {
@@ -154,13 +184,15 @@ impl Rows {
         })
     }
 
-    /// The change that tells that `key` went, with the greatest stamp behind it.
-    fn removal(&self, key: &EntryKey) -> Option<(Change, Timestamp)> {
+    /// The change that tells that `key` went, with the greatest stamp behind it; of what is still
+    /// there for others, that is `now`.
+    pub(super) fn removal(&self, key: &EntryKey, now: Timestamp) -> Option<(Change, Timestamp)> {
+        let revoked = self.shows(key);
+        let reason = revoked.then_some(RemovalReason::Revoked);
         let deleted = |id: &ItemId| {
             let register = self.item(id)?.fields.deleted.as_ref().filter(|r| r.value)?;
             Some(register.stamp.authored_at)
         };
-        let reason = None;
         let (change, at) = match key {
             EntryKey::Item(id) => (Change::ItemDelete { item: id.clone(), reason }, deleted(id)),
             EntryKey::Link { parent, child } => {
@@ -188,7 +220,7 @@ impl Rows {
                 (change, Some(attachment.attached_at).max(deleted(item)))
             }
         };
-        Some((change, at?))
+        Some((change, at.filter(|_| !revoked).unwrap_or(now)))
     }
 }
 

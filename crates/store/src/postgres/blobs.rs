@@ -229,7 +229,8 @@ async fn shown_to(
     let rows = tx
         .query(
             "SELECT i.item_id, i.fields FROM blob_refs r JOIN items i USING (item_id) \
-             WHERE r.blob_id = $1 AND i.owner = $2",
+             WHERE r.blob_id = $1 AND (i.owner = $2 OR EXISTS \
+             (SELECT 1 FROM access a WHERE a.item_id = i.item_id AND a.user_id = $2))",
             &[&blob_id.as_str(), &user.as_str()],
         )
         .await?;

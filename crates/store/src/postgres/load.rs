@@ -130,11 +130,12 @@ async fn grants(tx: &PostgresTransaction<'_>, needs: &Needs) -> Result<Vec<Row>,
                    AND g.principal_id = k.id";
         found.extend(tx.query(sql, &[&items, &kinds, &ids]).await?);
     }
-    if !needs.around.is_empty() {
+    if !(needs.around.is_empty() && needs.granted.is_empty()) {
         let sql = "SELECT item_id, kind, principal_id, level, \
                    authored_at, author, replica_id, write_id FROM grants \
                    WHERE item_id = ANY($1) AND level IS NOT NULL";
-        found.extend(tx.query(sql, &[&texts(&needs.around)]).await?);
+        let items = texts(needs.around.union(&needs.granted));
+        found.extend(tx.query(sql, &[&items]).await?);
     }
     Ok(found)
 }

@@ -1,10 +1,12 @@
 //! Groups and organizations, and who is in them.
 
+use std::collections::BTreeSet;
+
 use vfs_sync_core::access::{Principal, PrincipalType};
-use vfs_sync_core::id::UserId;
+use vfs_sync_core::id::{ItemId, UserId};
 
 use super::rows::Columns;
-use super::transaction::PostgresTransaction;
+use super::transaction::{PostgresTransaction, texts};
 use crate::{StoreError, codes};
 
 /// Locks the group against other changes of its members, and against grants to it.
@@ -18,6 +20,34 @@ pub(super) async fn lock_group(
         &[&codes::principal_code(group.kind), &group.id.as_str()],
     )
     .await?;
+    Ok(())
+}
+
+/// Locks the groups against changes of their members.
+pub(super) async fn share_groups(
+    tx: &PostgresTransaction<'_>,
+    groups: &BTreeSet<Principal>,
+) -> Result<(), StoreError> {
+    if groups.is_empty() {
+        return Ok(());
+    }
+    let kinds: Vec<i64> = groups.iter().map(|one| codes::principal_code(one.kind)).collect();
+    let ids = texts(groups.iter().map(|one| &one.id));
+    tx.execute(
+        "INSERT INTO groups (kind, group_id) \
+         SELECT kind, id FROM unnest($1::bigint[], $2::text[]) AS g (kind, id) \
+         ORDER BY kind, id COLLATE \"C\" ON CONFLICT (kind, group_id) DO NOTHING",
+        &[&kinds, &ids],
+    )
+    .await?;
+    // One by one, in the order of the set: a join would lock in an order of its own.
+    for (kind, id) in kinds.iter().zip(&ids) {
+        tx.query_opt(
+            "SELECT 1 FROM groups WHERE kind = $1 AND group_id = $2 FOR SHARE",
+            &[kind, id],
+        )
+        .await?;
+    }
     Ok(())
 }
 
@@ -61,7 +91,7 @@ pub(super) async fn members(
 
 /// The groups and organizations of a user, ascending.
 pub(super) async fn groups_of(
-    tx: &mut PostgresTransaction<'_>,
+    tx: &PostgresTransaction<'_>,
     user: &UserId,
 ) -> Result<Vec<Principal>, StoreError> {
     let rows = tx
@@ -96,4 +126,19 @@ pub(super) async fn knows(
         }
     };
     Ok(found.is_some())
+}
+
+/// The items that a principal is granted.
+pub(super) async fn granted_to(
+    tx: &PostgresTransaction<'_>,
+    principal: &Principal,
+) -> Result<BTreeSet<ItemId>, StoreError> {
+    let rows = tx
+        .query(
+            "SELECT item_id FROM grants \
+             WHERE kind = $1 AND principal_id = $2 AND level IS NOT NULL",
+            &[&codes::principal_code(principal.kind), &principal.id.as_str()],
+        )
+        .await?;
+    rows.iter().map(|row| Columns { row, table: "grants", key: &principal.id }.parse(0)).collect()
 }

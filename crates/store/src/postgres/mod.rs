@@ -4,6 +4,7 @@
 //! dead-locks; a feed's head is locked until the commit, so the order of positions is the order
 //! of commit. A pull reads one REPEATABLE READ snapshot.
 
+mod access;
 mod blobs;
 mod feed;
 mod load;
@@ -317,7 +318,10 @@ impl MetadataStore for PostgresStore {
     }
 
     async fn groups_of(&self, user: &UserId) -> Result<Vec<Principal>, StoreError> {
-        snapshot!(self, |tx| members::groups_of(&mut tx, user))
+        snapshot!(self, |tx| async {
+            tx.only_reads = true;
+            members::groups_of(&tx, user).await
+        })
     }
 
     async fn knows(&self, principal: &Principal) -> Result<bool, StoreError> {

@@ -14,12 +14,12 @@ use vfs_sync_core::attach::StageRow;
 use vfs_sync_core::content::{Attachment, Sha256Digest};
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId, UserId, WriteId};
-use vfs_sync_core::push::{Accepted, Head, Needs, Rows};
+use vfs_sync_core::push::{Accepted, Changes, Head, Needs, Rows, Told};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{ReconcileState, StageStatus};
 
 use super::rows::Columns;
-use super::{CONFLICT, blobs, feed, load, members, write};
+use super::{CONFLICT, access, blobs, feed, load, members, write};
 use crate::transaction::{FeedWrite, PushWrite, ReplicaRow, Stored, StoredStage, Transaction};
 use crate::{NewStage, StoreError, codes};
 
@@ -132,6 +132,14 @@ impl Transaction for PostgresTransaction<'_> {
         Ok(accepted)
     }
 
+    async fn share_groups(&mut self, groups: &BTreeSet<Principal>) -> Result<(), StoreError> {
+        members::share_groups(self, groups).await
+    }
+
+    async fn granted_to(&mut self, group: &Principal) -> Result<BTreeSet<ItemId>, StoreError> {
+        members::granted_to(self, group).await
+    }
+
     async fn lock_group(&mut self, group: &Principal) -> Result<(), StoreError> {
         members::lock_group(self, group).await
     }
@@ -147,13 +155,13 @@ impl Transaction for PostgresTransaction<'_> {
 
     async fn lock_realms(
         &mut self,
-        user: &UserId,
+        user: Option<&UserId>,
         named: &BTreeSet<ItemId>,
         rows: &mut Rows,
     ) -> Result<(), StoreError> {
         let ids = texts(named);
         let mut realms = std::mem::take(&mut self.realms);
-        realms.insert(user.clone());
+        realms.extend(user.cloned());
         let owners =
             self.query("SELECT DISTINCT owner FROM items WHERE item_id = ANY($1)", &[&ids]).await?;
         for row in &owners {
@@ -192,12 +200,25 @@ impl Transaction for PostgresTransaction<'_> {
             let columns = Columns { row, table: "feed_head", key: "changed_at" };
             rows.last_changed.insert(columns.parse(0)?, columns.time(1)?);
         }
+        rows.realms = realms.clone();
         self.realms = realms;
         Ok(())
     }
 
-    async fn load(&mut self, needs: &Needs, rows: &mut Rows) -> Result<(), StoreError> {
-        load::needs(self, needs, rows).await
+    async fn load(&mut self, needs: &Needs, found: &mut Rows) -> Result<(), StoreError> {
+        load::needs(self, needs, found).await?;
+        access::load(self, needs, found).await
+    }
+
+    async fn told(
+        &mut self,
+        keys: &BTreeMap<UserId, BTreeSet<Vec<u8>>>,
+    ) -> Result<Told, StoreError> {
+        access::told(self, keys).await
+    }
+
+    async fn write_access(&mut self, changes: &Changes) -> Result<(), StoreError> {
+        access::write(self, changes).await
     }
 
     async fn lock_heads(

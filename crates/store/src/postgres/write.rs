@@ -24,6 +24,7 @@ pub(super) async fn push(
         links(this, changes),
         grants(this, changes),
         moves(this, changes),
+        super::access::write(this, changes),
         accepted(this, write),
         feeds(this, write.feeds),
     )?;

@@ -228,7 +228,8 @@ fn shown_to(
 ) -> Result<bool, StoreError> {
     let mut select = tx.prepare(
         "SELECT i.item_id, i.fields FROM blob_refs r JOIN items i ON i.item_id = r.item_id \
-         WHERE r.blob_id = ?1 AND i.owner = ?2",
+         WHERE r.blob_id = ?1 AND (i.owner = ?2 OR EXISTS \
+         (SELECT 1 FROM access a WHERE a.item_id = i.item_id AND a.uid = ?2))",
     )?;
     let mut rows = select.query(params![blob_id.as_str(), uid])?;
     while let Some(row) = rows.next()? {

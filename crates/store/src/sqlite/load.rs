@@ -37,19 +37,17 @@ impl SqliteTransaction<'_> {
         Ok(())
     }
 
-    /// Loads links by their keys. What has no item has no links: a new item's are not looked for.
+    /// Loads links by their keys.
     pub(super) fn load_links(
         &mut self,
         keys: &BTreeSet<LinkKey>,
-        items: &HashMap<ItemId, Option<Item>>,
         found: &mut HashMap<LinkKey, Option<Link>>,
     ) -> Result<(), StoreError> {
         let mut select = self.prepare(
             "SELECT authored_at, author, write_id, present, in_realm FROM links \
              WHERE parent = ?1 AND child = ?2",
         )?;
-        let known = |id| !matches!(items.get(id), Some(None));
-        for key in keys.iter().filter(|(_, child)| known(child)) {
+        for key in keys {
             let mut rows = select.query([key.0.as_str(), key.1.as_str()])?;
             if let Some(row) = rows.next()? {
                 let name = LinkName(&key.0, &key.1);
@@ -113,7 +111,7 @@ impl SqliteTransaction<'_> {
             "SELECT authored_at, author, write_id, level, kind, principal_id FROM grants \
              WHERE item_id = ?1 AND level IS NOT NULL",
         )?;
-        for item in &needs.around {
+        for item in needs.around.union(&needs.granted) {
             let rows = all.query([item.as_str()])?;
             self.take_grants(item, rows, found)?;
         }

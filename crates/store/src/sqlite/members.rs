@@ -1,8 +1,10 @@
 //! Groups and organizations, and who is in them.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{OptionalExtension, params};
 use vfs_sync_core::access::{Principal, PrincipalType};
-use vfs_sync_core::id::UserId;
+use vfs_sync_core::id::{ItemId, UserId};
 
 use super::rows::Columns;
 use super::transaction::SqliteTransaction;
@@ -91,4 +93,21 @@ pub(super) fn knows(
             .optional()?,
     };
     Ok(found.is_some())
+}
+
+/// The items that a principal is granted.
+pub(super) fn granted_to(
+    tx: &mut SqliteTransaction<'_>,
+    principal: &Principal,
+) -> Result<BTreeSet<ItemId>, StoreError> {
+    let mut select = tx.prepare(
+        "SELECT item_id FROM grants WHERE kind = ?1 AND principal_id = ?2 AND level IS NOT NULL",
+    )?;
+    let kind = codes::principal_code(principal.kind);
+    let mut rows = select.query(params![kind, principal.id.as_str()])?;
+    let mut items = BTreeSet::new();
+    while let Some(row) = rows.next()? {
+        items.insert(Columns { row, table: "grants", key: &principal.id }.parse(0)?);
+    }
+    Ok(items)
 }

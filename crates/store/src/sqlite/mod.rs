@@ -1,5 +1,6 @@
 //! SQLite: one file, one writer that groups what is waiting into one commit, a few readers.
 
+mod access;
 mod blobs;
 mod feed;
 mod load;

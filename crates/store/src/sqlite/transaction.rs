@@ -10,13 +10,13 @@ use vfs_sync_core::attach::StageRow;
 use vfs_sync_core::content::{Attachment, Sha256Digest};
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId, UserId, WriteId};
-use vfs_sync_core::push::{Accepted, Head, Needs, Rows};
+use vfs_sync_core::push::{Accepted, Changes, Head, Needs, Rows, Told};
 use vfs_sync_core::stamp::{Author, Stamp};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{ReconcileState, StageStatus};
 
 use super::rows::Columns;
-use super::{blobs, feed, members, write};
+use super::{access, blobs, feed, members, write};
 use crate::codes;
 use crate::transaction::{FeedWrite, PushWrite, ReplicaRow, Stored, StoredStage, Transaction};
 use crate::{NewStage, StoreError};
@@ -183,6 +183,14 @@ impl Transaction for SqliteTransaction<'_> {
         Ok(accepted)
     }
 
+    async fn share_groups(&mut self, _groups: &BTreeSet<Principal>) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn granted_to(&mut self, group: &Principal) -> Result<BTreeSet<ItemId>, StoreError> {
+        members::granted_to(self, group)
+    }
+
     async fn lock_group(&mut self, _group: &Principal) -> Result<(), StoreError> {
         Ok(())
     }
@@ -198,31 +206,44 @@ impl Transaction for SqliteTransaction<'_> {
 
     async fn lock_realms(
         &mut self,
-        user: &UserId,
+        user: Option<&UserId>,
         named: &BTreeSet<ItemId>,
         rows: &mut Rows,
     ) -> Result<(), StoreError> {
         self.load_items(named, &mut rows.items)?;
         let mut owners: BTreeSet<UserId> =
             rows.items.values().flatten().map(|item| item.owner.clone()).collect();
-        owners.insert(user.clone());
-        for owner in owners {
-            if let Some(head) = feed::head(self, &owner)? {
-                rows.last_changed.insert(owner, head.changed_at);
+        owners.extend(user.cloned());
+        for owner in &owners {
+            if let Some(head) = feed::head(self, owner)? {
+                rows.last_changed.insert(owner.clone(), head.changed_at);
             }
         }
+        rows.realms = owners;
         Ok(())
     }
 
-    async fn load(&mut self, needs: &Needs, rows: &mut Rows) -> Result<(), StoreError> {
-        self.load_items(&needs.items, &mut rows.items)?;
-        self.load_links(&needs.links, &rows.items, &mut rows.links)?;
-        self.load_grants(needs, rows)?;
-        self.load_moves(needs, rows)?;
+    async fn load(&mut self, needs: &Needs, found: &mut Rows) -> Result<(), StoreError> {
+        self.load_items(&needs.items, &mut found.items)?;
+        self.load_links(&needs.links, &mut found.links)?;
+        self.load_grants(needs, found)?;
+        self.load_moves(needs, found)?;
         for item in &needs.around {
-            self.load_around(item, rows)?;
+            self.load_around(item, found)?;
         }
-        self.load_ancestors(&needs.ancestors, rows)
+        self.load_ancestors(&needs.ancestors, found)?;
+        access::load(self, needs, found)
+    }
+
+    async fn told(
+        &mut self,
+        keys: &BTreeMap<UserId, BTreeSet<Vec<u8>>>,
+    ) -> Result<Told, StoreError> {
+        access::told(self, keys)
+    }
+
+    async fn write_access(&mut self, changes: &Changes) -> Result<(), StoreError> {
+        access::write(self, changes)
     }
 
     async fn lock_heads(

@@ -37,6 +37,7 @@ pub(super) fn push(
         )?;
     items(tx, write.changes)?;
     registers(tx, write.changes)?;
+    super::access::write(tx, write.changes)?;
     accepted(tx, rid, write.changes, write.now)?;
     feeds(tx, write.feeds)
 }

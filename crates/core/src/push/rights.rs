@@ -1,0 +1,51 @@
+//! What the user who pushes may do, reckoned as if nothing were deleted.
+
+use super::decide::{Decider, NOT_PERMITTED, Refusal, UNKNOWN_ITEM};
+use crate::access::{AccessLevel, Principal};
+use crate::id::ItemId;
+use crate::register::Item;
+
+impl Decider<'_> {
+    /// The user's access to an item: as its owner, or the greatest of the grants to the user, or to a
+    /// group of the user's, on it or on anything that it hangs under in its realm.
+    fn level(&self, id: &ItemId) -> Option<AccessLevel> {
+        let user = &self.batch.user;
+        if self.rows.item(id)?.owner == *user {
+            return Some(AccessLevel::Admin);
+        }
+        let oneself = Principal::of_user(user);
+        let groups = self.rows.groups.get(user);
+        let names_user = |principal: &Principal| {
+            oneself.as_ref() == Some(principal)
+                || groups.is_some_and(|groups| groups.contains(principal))
+        };
+        let lineage = self.rows.lineage(id);
+        let grants = lineage.into_iter().flat_map(|at| self.rows.grants_on(at));
+        grants.filter(|(principal, _)| names_user(principal)).map(|(_, level)| level).max()
+    }
+
+    /// The item, if the user has at least `needed` of it.
+    pub(super) fn permitted(&self, id: &ItemId, needed: AccessLevel) -> Result<&Item, Refusal> {
+        let item = self.rows.item(id).ok_or(UNKNOWN_ITEM)?;
+        match self.level(id) {
+            None => Err(UNKNOWN_ITEM),
+            Some(level) if level < needed => Err(NOT_PERMITTED),
+            Some(_) => Ok(item),
+        }
+    }
+
+    /// Whether the user may hang `child` under `parent`, of the same realm: who may only write may
+    /// not bring it within reach of a grant that does not reach it yet.
+    pub(super) fn may_reorganise(&self, parent: &ItemId, child: &ItemId) -> bool {
+        match self.level(child) {
+            Some(AccessLevel::Admin) => true,
+            Some(AccessLevel::Write) => {
+                let below = self.rows.lineage(child);
+                let above = self.rows.lineage(parent);
+                let granted = |id: &&ItemId| self.rows.grants_on(id).next().is_some();
+                above.into_iter().filter(granted).all(|id| below.contains(id))
+            }
+            Some(AccessLevel::Read) | None => false,
+        }
+    }
+}

@@ -1,0 +1,437 @@
+//! Following a transaction's changes to everybody who sees them.
+//!
+//! An item's audience is everybody but its owner who may see it: those to whom it is granted, and
+//! the audiences of the live items that it hangs under in its realm. Where a grant, a link or a
+//! deletion changed, the audience is reckoned anew; where that changes it, those of what hangs under
+//! it are, and so on downwards. What did not change is not walked. Links of a realm make no cycle, so
+//! this ends, whatever the order.
+//!
+//! Then everybody's feed gets what they see otherwise than before. Whether somebody sees a shortcut
+//! depends on another realm, which is not locked: that is read only under the reader's feed head,
+//! so that of two transactions that make the two ends visible the later sees the earlier.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use super::rows::{Changes, Needs, Rows};
+use super::view::Views;
+use crate::access::{AccessLevel, Audience, Principal, PrincipalType};
+use crate::entry::{EntryBody, EntryKey};
+use crate::id::{ItemId, UserId};
+use crate::time::Timestamp;
+
+/// Of each user, the keys ([`EntryKey::to_bytes`]) that the feed tells as present.
+pub type Told = BTreeMap<UserId, HashSet<Vec<u8>>>;
+
+/// A transaction's changes on their way to everybody who sees them.
+///
+/// Whoever runs the transaction loads what [`Spread::needs`] asks for until it asks for nothing,
+/// locks the feed heads of [`Spread::readers`], loads [`Spread::needs_under_heads`], looks up which
+/// of [`Spread::doubtful`] the feeds tell, and writes what [`Spread::finish`] gives.
+#[derive(Debug, Clone)]
+pub struct Spread {
+    rows: Rows,
+    now: Timestamp,
+    views: Views,
+    changes: Changes,
+    started: bool,
+    /// Whose access to anything may change.
+    concerned: BTreeSet<UserId>,
+    /// Items whose audience is loaded whole; of others it is loaded for those concerned.
+    whole: HashSet<ItemId>,
+    /// Items whose audience is to be reckoned.
+    frontier: BTreeSet<ItemId>,
+    /// Audiences that changed.
+    after: BTreeMap<ItemId, Audience>,
+    /// What each user may have to be told.
+    plan: Option<BTreeMap<UserId, Vec<EntryKey>>>,
+}
+
+impl Spread {
+    pub(super) fn of_push(rows: Rows, views: Views, changes: Changes, now: Timestamp) -> Self {
+        Self {
+            rows,
+            now,
+            views,
+            changes,
+            started: false,
+            concerned: BTreeSet::new(),
+            whole: HashSet::new(),
+            frontier: BTreeSet::new(),
+            after: BTreeMap::new(),
+            plan: None,
+        }
+    }
+
+    /// A change of what `users` may see of `items` by grants, as when somebody joins or leaves a
+    /// group that these were granted to. `rows` has the realms that are locked.
+    #[must_use]
+    pub fn of_grants(
+        users: BTreeSet<UserId>,
+        items: BTreeSet<ItemId>,
+        rows: Rows,
+        now: Timestamp,
+    ) -> Self {
+        let mut spread = Self::of_push(rows, Views::default(), Changes::default(), now);
+        spread.started = true;
+        spread.concerned = users;
+        spread.frontier = items;
+        spread
+    }
+
+    /// The rows that it takes to go on; `None` once all audiences are reckoned.
+    pub fn needs(&mut self) -> Option<Needs> {
+        if !self.started {
+            let mut needs = self.needs_of_roots();
+            needs.retain_missing(&self.rows);
+            if !needs.is_empty() {
+                return Some(needs);
+            }
+            self.start();
+        }
+        while !self.frontier.is_empty() {
+            let needs = self.needs_of_frontier();
+            if !needs.is_empty() {
+                return Some(needs);
+            }
+            self.reckon_frontier();
+        }
+        None
+    }
+
+    /// Takes in what was found of `needs`.
+    pub fn absorb(&mut self, needs: Needs, found: Rows) {
+        self.rows.absorb(needs, found);
+    }
+
+    /// The audiences of all that was touched, and the members of the groups that are concerned.
+    fn needs_of_roots(&self) -> Needs {
+        let mut needs = Needs::default();
+        for key in self.views.keys() {
+            match key {
+                EntryKey::Link { parent, child } if self.rows.is_shortcut(parent, child) => {
+                    needs.access.insert(self.locked_end(parent, child).clone());
+                }
+                EntryKey::Link { parent, child } => {
+                    needs.access.insert(parent.clone());
+                    needs.access.insert(child.clone());
+                }
+                EntryKey::Grant { item, principal } => {
+                    needs.access.insert(item.clone());
+                    if principal.kind != PrincipalType::User {
+                        needs.members.insert(principal.clone());
+                    }
+                }
+                EntryKey::Item(item)
+                | EntryKey::Content(item)
+                | EntryKey::Attachment { item, .. } => {
+                    needs.access.insert(item.clone());
+                }
+            }
+        }
+        needs
+    }
+
+    /// Finds out whom the changes concern, and where to begin.
+    fn start(&mut self) {
+        self.started = true;
+        let mut concerned: BTreeSet<UserId> = BTreeSet::new();
+        for audience in self.rows.access.values() {
+            concerned.extend(audience.keys().cloned());
+        }
+        for key in self.views.keys() {
+            if let EntryKey::Grant { principal, .. } = key {
+                concerned.extend(self.members(principal));
+            }
+        }
+        self.concerned = concerned;
+        if self.concerned.is_empty() {
+            return;
+        }
+        self.whole = self.rows.access.keys().cloned().collect();
+        let seen = |id: &ItemId| self.rows.access.get(id).is_some_and(|them| !them.is_empty());
+        // What appears or goes by a deletion or its end has its grants and links touched with it.
+        for key in self.views.keys() {
+            match key {
+                EntryKey::Grant { item, .. } => {
+                    self.frontier.insert(item.clone());
+                }
+                EntryKey::Link { parent, child }
+                    if !self.rows.is_shortcut(parent, child) && seen(parent) =>
+                {
+                    self.frontier.insert(child.clone());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Whom a grant to `principal` is to.
+    fn members(&self, principal: &Principal) -> BTreeSet<UserId> {
+        match principal.kind {
+            PrincipalType::User => principal.user().into_iter().collect(),
+            PrincipalType::Group | PrincipalType::Organization => {
+                self.rows.members.get(principal).cloned().unwrap_or_default()
+            }
+        }
+    }
+
+    fn needs_of_frontier(&self) -> Needs {
+        let mut needs = Needs { among: Some(self.concerned.clone()), ..Needs::default() };
+        for id in &self.frontier {
+            needs.items.insert(id.clone());
+            needs.access.insert(id.clone());
+            needs.around.insert(id.clone());
+            for parent in self.rows.parents(id) {
+                needs.items.insert(parent.clone());
+                needs.access.insert(parent.clone());
+            }
+            for (principal, _) in self.rows.grants_on(id) {
+                if principal.kind != PrincipalType::User {
+                    needs.members.insert(principal.clone());
+                }
+            }
+        }
+        needs.retain_missing(&self.rows);
+        needs
+    }
+
+    fn reckon_frontier(&mut self) {
+        for id in std::mem::take(&mut self.frontier) {
+            let next = self.reckon(&id);
+            if next != *self.audience(&id) {
+                self.frontier.extend(self.rows.children(&id).cloned());
+                self.after.insert(id, next);
+            }
+        }
+    }
+
+    fn audience(&self, id: &ItemId) -> &Audience {
+        static NOBODY: Audience = Audience::new();
+        self.after.get(id).or_else(|| self.rows.access.get(id)).unwrap_or(&NOBODY)
+    }
+
+    /// An item's audience by its grants and its parents' audiences.
+    fn reckon(&self, id: &ItemId) -> Audience {
+        let mut next = self.audience(id).clone();
+        next.retain(|user, _| !self.concerned.contains(user));
+        let Some(item) = self.rows.live(id) else { return next };
+        let mut allow = |user: &UserId, level: AccessLevel| {
+            if *user != item.owner && self.concerned.contains(user) {
+                let held = next.entry(user.clone()).or_insert(level);
+                *held = level.max(*held);
+            }
+        };
+        for (principal, level) in self.rows.grants_on(id) {
+            for user in self.members(principal) {
+                allow(&user, level);
+            }
+        }
+        // A deleted parent has no audience.
+        for parent in self.rows.parents(id) {
+            for (user, level) in self.audience(parent) {
+                allow(user, *level);
+            }
+        }
+        next
+    }
+
+    /// The end of a shortcut whose realm is locked.
+    fn locked_end<'a>(&self, parent: &'a ItemId, child: &'a ItemId) -> &'a ItemId {
+        let locked = |id| self.rows.item(id).is_some_and(|i| self.rows.realms.contains(&i.owner));
+        if locked(parent) { parent } else { child }
+    }
+
+    /// Whose feeds may get entries: their heads are to be locked.
+    pub fn readers(&mut self) -> BTreeSet<UserId> {
+        self.changes.access = self.access_changes();
+        let plan = self.plan();
+        let readers = plan.keys().cloned().collect();
+        self.plan = Some(plan);
+        readers
+    }
+
+    fn access_changes(&self) -> BTreeMap<ItemId, BTreeMap<UserId, Option<AccessLevel>>> {
+        let mut changes = BTreeMap::new();
+        for (id, after) in &self.after {
+            let before = self.rows.access.get(id).cloned().unwrap_or_default();
+            let mut changed: BTreeMap<UserId, Option<AccessLevel>> = after
+                .iter()
+                .filter(|(user, level)| before.get(*user) != Some(level))
+                .map(|(user, level)| (user.clone(), Some(*level)))
+                .collect();
+            let lost = before.into_keys().filter(|user| !after.contains_key(user));
+            changed.extend(lost.map(|user| (user, None)));
+            if !changed.is_empty() {
+                changes.insert(id.clone(), changed);
+            }
+        }
+        changes
+    }
+
+    /// Whether an item appeared to the user, or went.
+    fn toggled(&self, id: &ItemId, user: &UserId) -> bool {
+        let Some(after) = self.after.get(id) else { return false };
+        let before = self.rows.access.get(id).is_some_and(|held| held.contains_key(user));
+        before != after.contains_key(user)
+    }
+
+    fn plan(&self) -> BTreeMap<UserId, Vec<EntryKey>> {
+        let mut plan: BTreeMap<UserId, Vec<EntryKey>> = BTreeMap::new();
+        for key in self.views.keys() {
+            let at = match key {
+                EntryKey::Link { parent, child } if self.rows.is_shortcut(parent, child) => {
+                    self.locked_end(parent, child)
+                }
+                EntryKey::Item(id)
+                | EntryKey::Content(id)
+                | EntryKey::Link { parent: id, .. }
+                | EntryKey::Grant { item: id, .. }
+                | EntryKey::Attachment { item: id, .. } => id,
+            };
+            let owner = self.rows.item(at).map(|item| &item.owner);
+            let before = self.rows.access.get(at).into_iter().flatten();
+            let after = self.after.get(at).into_iter().flatten();
+            let readers: BTreeSet<&UserId> =
+                before.chain(after).map(|(user, _)| user).chain(owner).collect();
+            for user in readers {
+                plan.entry(user.clone()).or_default().push(key.clone());
+            }
+        }
+        for (id, changed) in &self.changes.access {
+            for user in changed.keys() {
+                let keys = plan.entry(user.clone()).or_default();
+                let mut add = |key: EntryKey| {
+                    if !self.views.has(&key) {
+                        keys.push(key);
+                    }
+                };
+                add(EntryKey::Item(id.clone()));
+                if self.toggled(id, user) {
+                    let mut around = Vec::new();
+                    // A link whose child appeared or went too is found from there.
+                    let here = |child: &ItemId| child == id || !self.toggled(child, user);
+                    self.rows.keys_around(id, here, &mut around);
+                    around.into_iter().for_each(&mut add);
+                }
+            }
+        }
+        plan
+    }
+
+    fn planned(&self) -> impl Iterator<Item = (&UserId, &EntryKey)> {
+        let plan = self.plan.iter().flatten();
+        plan.flat_map(|(user, keys)| keys.iter().map(move |key| (user, key)))
+    }
+
+    /// The rows that tell who sees the other ends of shortcuts, to be read under the readers'
+    /// heads; `None` if there are none.
+    pub fn needs_under_heads(&mut self) -> Option<Needs> {
+        let mut ends: BTreeSet<ItemId> = BTreeSet::new();
+        for (_, key) in self.planned() {
+            if let EntryKey::Link { parent, child } = key
+                && self.rows.is_shortcut(parent, child)
+            {
+                ends.extend([parent.clone(), child.clone()]);
+            }
+        }
+        let mut needs = Needs::default();
+        for id in ends {
+            let locked =
+                self.rows.item(&id).is_some_and(|item| self.rows.realms.contains(&item.owner));
+            if !locked {
+                self.rows.items.remove(&id);
+                self.rows.access.remove(&id);
+                needs.items.insert(id.clone());
+            }
+            if !(locked && self.whole.contains(&id)) {
+                needs.access.insert(id);
+            }
+        }
+        (!needs.is_empty()).then_some(needs)
+    }
+
+    /// What the user may do with an item that they see.
+    fn level(&self, id: &ItemId, user: &UserId) -> Option<AccessLevel> {
+        if self.rows.live(id)?.owner == *user {
+            return Some(AccessLevel::Admin);
+        }
+        let audience = match self.after.get(id) {
+            Some(after) if self.concerned.contains(user) => Some(after),
+            _ => self.rows.access.get(id),
+        };
+        audience?.get(user).copied()
+    }
+
+    /// What the user may do with what `key` is about, if they see it.
+    fn sees(&self, key: &EntryKey, user: &UserId) -> Option<AccessLevel> {
+        if !self.rows.is_there(key) {
+            return None;
+        }
+        match key {
+            EntryKey::Link { parent, child } => {
+                self.level(parent, user)?;
+                self.level(child, user)
+            }
+            EntryKey::Item(id)
+            | EntryKey::Content(id)
+            | EntryKey::Grant { item: id, .. }
+            | EntryKey::Attachment { item: id, .. } => self.level(id, user),
+        }
+    }
+
+    /// Whether the user's view of `key` before the transaction is known: an owner's of what is in
+    /// the realm.
+    fn is_own(&self, key: &EntryKey, user: &UserId) -> bool {
+        let id = match key {
+            EntryKey::Link { parent, child } if self.rows.is_shortcut(parent, child) => {
+                return false;
+            }
+            EntryKey::Item(id)
+            | EntryKey::Content(id)
+            | EntryKey::Link { parent: id, .. }
+            | EntryKey::Grant { item: id, .. }
+            | EntryKey::Attachment { item: id, .. } => id,
+        };
+        self.rows.item(id).is_some_and(|item| item.owner == *user)
+    }
+
+    /// What is to be told as gone to those whom it was told, if it was.
+    #[must_use]
+    pub fn doubtful(&self) -> BTreeMap<UserId, BTreeSet<Vec<u8>>> {
+        let mut doubtful: BTreeMap<UserId, BTreeSet<Vec<u8>>> = BTreeMap::new();
+        for (user, key) in self.planned() {
+            if !self.is_own(key, user) && self.sees(key, user).is_none() {
+                doubtful.entry(user.clone()).or_default().insert(key.to_bytes());
+            }
+        }
+        doubtful
+    }
+
+    /// The changes to write, with what to tell whom; `told` is what the feeds tell of
+    /// [`Spread::doubtful`].
+    #[must_use]
+    pub fn finish(mut self, told: &Told) -> Changes {
+        let mut feed: BTreeMap<UserId, Vec<EntryBody>> = BTreeMap::new();
+        for (user, key) in self.planned() {
+            let change = match self.sees(key, user) {
+                Some(level) => self.rows.present(key, level),
+                None => {
+                    let was_told = if self.is_own(key, user) {
+                        self.views.was_visible(key)
+                    } else {
+                        told.get(user).is_some_and(|keys| keys.contains(&key.to_bytes()))
+                    };
+                    if was_told { self.rows.removal(key, self.now) } else { None }
+                }
+            };
+            if let Some((change, authored_at)) = change {
+                let (actor, origin) = self.views.cause(key, user);
+                let entry = EntryBody { actor, authored_at, origin, change };
+                feed.entry(user.clone()).or_default().push(entry);
+            }
+        }
+        feed.values_mut().for_each(|entries| super::view::order_entries(entries));
+        self.changes.feed = feed;
+        self.changes
+    }
+}
