@@ -1,6 +1,6 @@
 //! The replica that a command works on: its directory, its settings, its client.
 
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 use vfs_sync_client::{
-    ClientConfig, HttpConfig, HttpTransport, SyncClient, TokenProvider, Transport,
+    ClientConfig, HttpConfig, HttpTransport, HydrateOutcome, SyncClient, TokenProvider, Transport,
 };
 use vfs_sync_core::id::{ReplicaId, UserId};
 
@@ -87,12 +87,15 @@ pub(crate) fn config() -> ClientConfig {
     ClientConfig { rematerialise: true, ..ClientConfig::default() }
 }
 
-/// Makes a replica as `init` asks, with a client id of its own or the one given.
-pub(crate) fn create(
-    global: &Global,
-    init: &Init,
-    client_id: Option<ReplicaId>,
-) -> Result<SyncClient> {
+/// What `init` asks for.
+struct Plan {
+    directory: PathBuf,
+    settings: Settings,
+    user: UserId,
+    transport: Arc<dyn Transport>,
+}
+
+fn plan(global: &Global, init: &Init) -> Result<Plan> {
     let directory = directory(global)?;
     let token_file = match &init.token_file {
         Some(file) => Some(std::path::absolute(file).map_err(Failure::io("--token-file"))?),
@@ -101,15 +104,37 @@ pub(crate) fn create(
     let settings = Settings::new(init.server.trim_end_matches('/'), token_file);
     let user = user(init, &settings)?;
     let transport = transport(&settings)?;
-    let (server, config) = (settings.server.as_str(), config());
-    let client = match client_id {
-        None => SyncClient::create_replica(&directory, user, server, transport, config)?,
-        Some(id) => {
-            SyncClient::create_replica_for_hydrate(&directory, user, server, id, transport, config)?
-        }
-    };
+    Ok(Plan { directory, settings, user, transport })
+}
+
+/// Makes a replica as `init` asks, with a client id of its own.
+pub(crate) fn create(global: &Global, init: &Init) -> Result<SyncClient> {
+    let Plan { directory, settings, user, transport } = plan(global, init)?;
+    let server = &settings.server;
+    let client = SyncClient::create_replica(&directory, user, server, transport, config())?;
     settings.write(&directory)?;
     Ok(client)
+}
+
+/// Makes a replica as `init` asks from an exported state, or leaves the directory as it was.
+pub(crate) fn hydrate(
+    global: &Global,
+    init: &Init,
+    client_id: ReplicaId,
+    state: impl Read,
+) -> Result<HydrateOutcome> {
+    let Plan { directory, settings, user, transport } = plan(global, init)?;
+    let (_client, outcome) = SyncClient::create_hydrated(
+        &directory,
+        user,
+        &settings.server,
+        client_id,
+        transport,
+        config(),
+        state,
+    )?;
+    settings.write(&directory)?;
+    Ok(outcome)
 }
 
 fn user(init: &Init, settings: &Settings) -> Result<UserId> {

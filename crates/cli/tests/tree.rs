@@ -309,6 +309,20 @@ fn a_state_that_is_exported_can_be_hydrated_and_redacted() {
     assert_eq!(scene.on("fresh", &["state", "export"]).expect(0).stdout, state);
     scene.write("broken.json", "{}");
     scene.on("other", &["state", "hydrate", "broken.json", "--server", scene.url()]).expect(1);
+    // What the state's head does not show is found while it is taken over.
+    scene.write("late.json", state.replacen("item_upsert", "item_upturn", 1));
+    scene.write("kept/mine.txt", "mine");
+    let before = tree_of(scene.dir.path());
+    for place in ["new/deep/replica", "kept"] {
+        let late = ["state", "hydrate", "late.json", "--server", scene.url(), "--user", "alice"];
+        scene.on(place, &late).expect(3).says("hydrate:hydrateGuardrailViolation");
+        assert_eq!(
+            tree_of(scene.dir.path()),
+            before,
+            "a refused state leaves everything as it was"
+        );
+    }
+    scene.on("kept", &hydrate).expect(0).says("1 queued");
 }
 
 #[test]

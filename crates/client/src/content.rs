@@ -17,6 +17,9 @@ use crate::error::ClientError;
 use crate::store::{Upload, UploadState};
 use crate::transport::ByteStream;
 
+/// Where the contents of a replica are, in its directory.
+pub(crate) const DIRECTORY: &str = "contents";
+
 /// Bytes that are copied at one time.
 const CHUNK: usize = 256 * 1024;
 
@@ -183,7 +186,7 @@ impl Cache {
 
     /// The cache beside the replica in `replica`. Drafts that a crash left behind are removed.
     pub(crate) fn in_directory(replica: &Path) -> Result<Self, ClientError> {
-        let dir = replica.join("contents");
+        let dir = replica.join(DIRECTORY);
         let drafts = dir.join("drafts");
         let failed = |path: &Path| ClientError::io(format!("cannot prepare {}", path.display()));
         match std::fs::remove_dir_all(&drafts) {

@@ -18,6 +18,7 @@ mod edit;
 mod error;
 mod event;
 mod http;
+mod hydrate;
 mod node;
 mod read;
 mod share;

@@ -14,7 +14,7 @@ use crate::safe::safe;
 use crate::{replica, stop};
 
 pub(super) fn init(global: &Global, args: Init, output: Output) -> Result<()> {
-    let client = replica::create(global, &args, None)?;
+    let client = replica::create(global, &args)?;
     let directory = replica::directory(global)?;
     let status = client.status()?;
     output.say(format_args!(

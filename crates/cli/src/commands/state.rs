@@ -20,20 +20,8 @@ pub(super) fn state(global: &Global, command: State, output: Output) -> Result<(
         State::Export { file, redact } => export(global, file.as_deref(), redact, output),
         State::Hydrate { file, init } => {
             let client_id = exported_client_id(&file)?;
-            let client = replica::create(global, &init, Some(client_id))?;
             let reader = BufReader::new(open(&file)?);
-            let outcome = client.hydrate_state(reader).map_err(|error| {
-                // What was made is pristine and of no use without the state.
-                drop(client);
-                let failure = Failure::from(error);
-                match replica::directory(global) {
-                    Ok(directory) => failure.hint(format!(
-                        "nothing was taken over; remove {} before you try again",
-                        directory.display()
-                    )),
-                    Err(_) => failure,
-                }
-            })?;
+            let outcome = replica::hydrate(global, &init, client_id, reader)?;
             output.say(format_args!(
                 "{} items and {} queued operations taken over",
                 count_text(outcome.items),

@@ -28,7 +28,7 @@ use crate::event::ChangeEvent;
 use crate::node::{Grant, Node, QueuedOp, RejectedOp};
 
 pub(crate) use memory::memory_store;
-pub(crate) use sqlite::{create_store, open_store, private_dir};
+pub(crate) use sqlite::{create_store, open_store, private_dir, remove_store};
 
 /// The small part of a replica, kept in memory too.
 #[derive(Debug, Clone, PartialEq)]

@@ -25,7 +25,7 @@ use super::{Counts, Meta, Slot, Upload};
 use crate::error::ClientError;
 use crate::node::{QueuedOp, QueuedState, RejectedOp};
 
-pub(crate) use open::{create_store, open_store, private_dir};
+pub(crate) use open::{create_store, open_store, private_dir, remove_store};
 
 /// The statement for a slot: the table's name is followed by the slot's letter.
 macro_rules! by_slot {

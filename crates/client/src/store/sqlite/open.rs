@@ -126,6 +126,17 @@ pub(crate) fn create_store(dir: &Path, meta: Meta) -> Result<Box<dyn ReplicaStor
     open_locked(dir, lock)
 }
 
+/// Removes a replica that this process has open: its own files and its contents, nothing else.
+pub(crate) fn remove_store(dir: &Path) -> std::io::Result<()> {
+    for file in [FILE, "replica.db-wal", "replica.db-shm", LOCK] {
+        match std::fs::remove_file(dir.join(file)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    std::fs::remove_dir_all(dir.join(crate::content::DIRECTORY))
+}
+
 /// Opens the replica in `dir`.
 pub(crate) fn open_store(dir: &Path) -> Result<Box<dyn ReplicaStore>> {
     if !dir.join(FILE).is_file() {
