@@ -78,7 +78,7 @@ impl Transport for Pages {
     ) -> Result<Vec<Result<AttachResponse, TransportError>>, TransportError> {
         unused()
     }
-    async fn download(&self, _: &BlobId) -> Result<ByteStream, TransportError> {
+    async fn download(&self, _: &BlobId, _: u64) -> Result<ByteStream, TransportError> {
         unused()
     }
 }

@@ -47,6 +47,46 @@ pub(crate) struct Global {
     /// Print nothing but what was asked for, and errors
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
+    /// Contents that are sent, or fetched, at a time: 1 to 64 [default: 4]
+    #[arg(
+        long,
+        global = true,
+        env = "VFS_SYNC_TRANSFERS",
+        value_name = "N",
+        hide_env_values = true,
+        value_parser = clap::value_parser!(u8).range(1..=64)
+    )]
+    pub(crate) transfers: Option<u8>,
+    /// How much of the contents to keep on this machine, such as 500MiB or unlimited; `init` keeps
+    /// it for the replica [default: 10GiB]
+    #[arg(
+        long,
+        global = true,
+        env = "VFS_SYNC_CACHE_SIZE",
+        value_name = "SIZE",
+        hide_env_values = true,
+        value_parser = parse_size
+    )]
+    pub(crate) cache_size: Option<u64>,
+}
+
+/// Bytes; the greatest number is no limit.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let wrong = || "must be a number and B, KiB, MiB, GiB or TiB, or unlimited".to_owned();
+    if text == "unlimited" {
+        return Ok(u64::MAX);
+    }
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let unit: u64 = match text[digits..].trim() {
+        "" | "B" => 1,
+        "K" | "KiB" => 1 << 10,
+        "M" | "MiB" => 1 << 20,
+        "G" | "GiB" => 1 << 30,
+        "T" | "TiB" => 1 << 40,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = text[..digits].parse().map_err(|_| wrong())?;
+    number.checked_mul(unit).ok_or_else(|| "is more than any disk has: say unlimited".to_owned())
 }
 
 #[derive(Debug, Subcommand)]
@@ -567,6 +607,17 @@ mod tests {
                 .after_help(c.get_after_help().cloned().unwrap())
         });
         command.get_subcommands().for_each(|inner| check(inner, ""));
+    }
+
+    #[test]
+    fn a_size_is_a_number_and_a_unit() {
+        assert_eq!(parse_size("10GiB"), Ok(10 << 30));
+        assert_eq!(parse_size("512 M"), Ok(512 << 20));
+        assert_eq!(parse_size("0"), Ok(0));
+        assert_eq!(parse_size("unlimited"), Ok(u64::MAX));
+        for bad in ["", "GiB", "-1", "1.5GiB", "10gb", "99999999999T", "1é"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -32,11 +32,14 @@ pub(crate) struct Settings {
     pub(crate) server: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) token_file: Option<PathBuf>,
+    /// Bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cache_size: Option<u64>,
 }
 
 impl Settings {
     pub(crate) fn new(server: &str, token_file: Option<PathBuf>) -> Self {
-        Self { version: SETTINGS_VERSION, server: server.to_owned(), token_file }
+        Self { version: SETTINGS_VERSION, server: server.to_owned(), token_file, cache_size: None }
     }
 
     /// Writes them into a replica's directory, whole or not at all.
@@ -74,11 +77,19 @@ pub(crate) fn directory(global: &Global) -> Result<PathBuf> {
     Ok(base.join("vfs-sync/replica"))
 }
 
-/// Opens the replica.
+/// Opens the replica; the user's choices come before those of `config`.
 pub(crate) fn open(global: &Global, config: ClientConfig) -> Result<SyncClient> {
     let directory = directory(global)?;
     let settings = read_settings(&directory)?;
     let transport = transport(&settings)?;
+    let config = ClientConfig {
+        transfers: global.transfers.map_or(config.transfers, usize::from),
+        cache_size: match global.cache_size.or(settings.cache_size) {
+            Some(u64::MAX) => None,
+            chosen => chosen.or(config.cache_size),
+        },
+        ..config
+    };
     Ok(SyncClient::open(&directory, transport, config)?)
 }
 
@@ -101,7 +112,8 @@ fn plan(global: &Global, init: &Init) -> Result<Plan> {
         Some(file) => Some(std::path::absolute(file).map_err(Failure::io("--token-file"))?),
         None => None,
     };
-    let settings = Settings::new(init.server.trim_end_matches('/'), token_file);
+    let mut settings = Settings::new(init.server.trim_end_matches('/'), token_file);
+    settings.cache_size = global.cache_size;
     let user = user(init, &settings)?;
     let transport = transport(&settings)?;
     Ok(Plan { directory, settings, user, transport })
@@ -301,8 +313,7 @@ mod tests {
             assert_eq!(failure.kind, Kind::Corrupt);
             assert!(failure.message.contains(named), "{}", failure.message);
         }
-        let settings =
-            Settings { version: 1, server: "http://h".into(), token_file: Some("/t".into()) };
+        let settings = Settings::new("http://h", Some("/t".into()));
         settings.write(dir.path()).unwrap();
         assert_eq!(read_settings(dir.path()).unwrap(), settings);
     }

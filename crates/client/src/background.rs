@@ -2,18 +2,16 @@
 //! violation.
 
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
-use rand::RngExt as _;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::backoff::back_off;
 use crate::client::{Inner, SyncClient, lock};
 use crate::error::ClientError;
 use crate::event::ChangeEvent;
 use crate::sync::stop_reason;
-use crate::transport::TransportError;
 
 /// A running task.
 pub(crate) struct Background {
@@ -95,7 +93,7 @@ async fn work(client: Weak<Inner>, poke: Arc<Notify>, stop: CancellationToken) {
                 }
                 failures += 1;
                 tracing::warn!(%error, failures, "synchronising failed; it is tried again");
-                (back_off(config.backoff, failures, &error), false)
+                (back_off(config.backoff, failures, error.retry_after()), false)
             }
         };
         // Not kept alive while it rests.
@@ -105,36 +103,5 @@ async fn work(client: Weak<Inner>, poke: Arc<Notify>, stop: CancellationToken) {
             () = poke.notified(), if may_poke => {}
             () = stop.cancelled() => return,
         }
-    }
-}
-
-/// Full jitter: anything up to a bound that doubles, but no sooner than the server asked for.
-fn back_off(bounds: (Duration, Duration), failures: u32, error: &ClientError) -> Duration {
-    let bound = bounds.0.saturating_mul(1 << failures.min(16)).min(bounds.1);
-    let jittered = bound.mul_f64(rand::rng().random_range(0.0..1.0));
-    let asked = match error {
-        ClientError::Transport(TransportError::Network { retry_after, .. }) => *retry_after,
-        _ => None,
-    };
-    jittered.max(asked.unwrap_or_default())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_back_off_is_bounded_and_honours_the_server() {
-        let bounds = (Duration::from_millis(100), Duration::from_secs(2));
-        let plain = ClientError::from(TransportError::network("down"));
-        let asked = ClientError::from(TransportError::Network {
-            reason: "busy".into(),
-            retry_after: Some(Duration::from_secs(5)),
-        });
-        for failures in 1..100 {
-            assert!(back_off(bounds, failures, &plain) <= bounds.1);
-            assert_eq!(back_off(bounds, failures, &asked), Duration::from_secs(5));
-        }
-        assert!(back_off(bounds, 1, &plain) <= Duration::from_millis(200));
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, Semaphore, broadcast};
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::guardrail::Violation;
 use vfs_sync_core::id::{BlobId, ItemId, OpId, ReplicaId, StagingId, UserId};
@@ -13,7 +13,7 @@ use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::WriteIds;
 
 use crate::background::Background;
-use crate::content::Cache;
+use crate::cache::Cache;
 use crate::error::{ClientError, StopReason};
 use crate::event::{ChangeEvent, Observer, Progress};
 use crate::store::{Meta, ReplicaStore, create_store, memory_store, open_store};
@@ -29,8 +29,11 @@ pub struct ClientConfig {
     pub rematerialise: bool,
     /// Entries in a page: 1 to 500.
     pub page_limit: u32,
-    /// Contents on their way at one time: 1 to 64.
+    /// Contents on their way at one time, in each direction: 1 to 64.
     pub transfers: usize,
+    /// Bytes of content to keep on this machine at most; `None`: all. What is queued for upload
+    /// or in the application's hands stays beyond that.
+    pub cache_size: Option<u64>,
     /// How long background work rests between two syncs when nothing pokes it.
     pub interval: Duration,
     /// The shortest and the longest back-off after a failure of the network.
@@ -43,6 +46,7 @@ impl Default for ClientConfig {
             rematerialise: false,
             page_limit: 500,
             transfers: 4,
+            cache_size: Some(10 * 1024 * 1024 * 1024),
             interval: Duration::from_secs(30),
             backoff: (Duration::from_millis(500), Duration::from_secs(60)),
         }
@@ -108,7 +112,10 @@ pub(crate) struct Inner {
     pub(crate) store: Mutex<Box<dyn ReplicaStore>>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) config: ClientConfig,
-    pub(crate) cache: Cache,
+    pub(crate) cache: Arc<Cache>,
+    /// One for each download that may be under way.
+    pub(crate) downloads: Semaphore,
+    pub(crate) progress: Mutex<Progress>,
     observers: Mutex<Vec<Arc<dyn Observer>>>,
     changes: broadcast::Sender<ChangeEvent>,
     /// Held by whatever talks to the server: one sync at a time.
@@ -148,15 +155,17 @@ pub(crate) fn new_staging_id() -> StagingId {
 impl SyncClient {
     fn over(
         store: Box<dyn ReplicaStore>,
-        cache: Cache,
+        cache: Arc<Cache>,
         transport: Arc<dyn Transport>,
         config: ClientConfig,
     ) -> Self {
         let inner = Inner {
             store: Mutex::new(store),
             transport,
+            downloads: Semaphore::new(config.transfers),
             config,
             cache,
+            progress: Mutex::default(),
             observers: Mutex::default(),
             changes: broadcast::channel(CHANGES_KEPT).0,
             work: Arc::default(),
@@ -196,7 +205,8 @@ impl SyncClient {
     ) -> Result<Self, ClientError> {
         config.check()?;
         let store = create_store(dir, Meta::new(client_id, user, server))?;
-        Ok(Self::over(store, Cache::in_directory(dir)?, transport, config))
+        let cache = Cache::in_directory(dir, config.cache_size, || Ok(Vec::new()))?;
+        Ok(Self::over(store, cache, transport, config))
     }
 
     /// Opens the replica in `dir`.
@@ -210,8 +220,9 @@ impl SyncClient {
         config: ClientConfig,
     ) -> Result<Self, ClientError> {
         config.check()?;
-        let store = open_store(dir)?;
-        Ok(Self::over(store, Cache::in_directory(dir)?, transport, config))
+        let mut store = open_store(dir)?;
+        let cache = Cache::in_directory(dir, config.cache_size, || store.blobs_to_keep())?;
+        Ok(Self::over(store, cache, transport, config))
     }
 
     /// A replica in memory, gone with its last clone.
@@ -239,7 +250,8 @@ impl SyncClient {
     ) -> Result<Self, ClientError> {
         config.check()?;
         let store = memory_store(Meta::new(client_id, user, "memory"));
-        Ok(Self::over(store, Cache::in_memory(), transport, config))
+        let cache = Cache::in_memory(config.cache_size);
+        Ok(Self::over(store, cache, transport, config))
     }
 
     /// This replica's id.
@@ -319,6 +331,17 @@ impl Drop for Inner {
 }
 
 impl Inner {
+    /// Evicts contents if there are too many. Not to be called with the store locked.
+    pub(crate) fn trim_cache(&self) -> Result<(), ClientError> {
+        if self.cache.is_over()? {
+            // Locked until it is done: what is queued meanwhile would not be known to stay.
+            let mut store = lock(&self.store);
+            let queued = store.blobs_to_keep()?;
+            self.cache.trim(&queued);
+        }
+        Ok(())
+    }
+
     fn tell(&self, what: impl Fn(&dyn Observer)) {
         let observers = lock(&self.observers).clone();
         for observer in observers {
@@ -327,8 +350,14 @@ impl Inner {
         }
     }
 
-    pub(crate) fn progress(&self, progress: &Progress) {
-        self.tell(|observer| observer.progress(progress));
+    /// Changes the progress, and tells everybody.
+    pub(crate) fn advance(&self, change: impl FnOnce(&mut Progress)) {
+        let progress = {
+            let mut progress = lock(&self.progress);
+            change(&mut progress);
+            *progress
+        };
+        self.tell(|observer| observer.progress(&progress));
     }
 
     pub(crate) fn has_subscribers(&self) -> bool {

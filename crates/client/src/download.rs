@@ -4,52 +4,96 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use futures::stream;
+use tokio_util::task::AbortOnDropHandle;
 use vfs_sync_core::id::ItemId;
 use vfs_sync_core::tree::NodeContent;
 
-use crate::client::{Inner, SyncClient};
-use crate::content::LocalContent;
+use crate::backoff::back_off;
+use crate::client::{Inner, SyncClient, lock};
+use crate::content::{ContentWriter, LocalContent};
 use crate::error::ClientError;
 use crate::transport::TransportError;
 
+/// Attempts in a row that bring nothing, before a download gives up.
+const ATTEMPTS: u32 = 4;
+
 impl SyncClient {
-    /// The content of an item, from the cache, or downloaded into it and verified.
+    /// The content of an item, from the cache, or downloaded into it and verified. A download
+    /// that is cut goes on where it was, also in a later call or process.
     ///
     /// # Errors
     /// [`ClientError::NoContent`], [`ClientError::UnknownItem`], or why it cannot be had.
     pub async fn read_content(&self, item: &ItemId) -> Result<LocalContent, ClientError> {
         let node = self.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
         let content = node.content.ok_or_else(|| ClientError::NoContent(item.clone()))?;
-        if let Some(local) = cached(&self.inner, &content).await? {
-            return Ok(local);
-        }
-        download(&self.inner, &content).await
+        self.read_version(&content).await
     }
 
-    /// Downloads the contents of `items` that are not in the cache, several at a time; gives how
-    /// many were downloaded. Items without content are passed over.
+    /// As [`Self::read_content`], of a content that is known already: an item's present one, or
+    /// one of its versions.
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    pub async fn read_version(&self, content: &NodeContent) -> Result<LocalContent, ClientError> {
+        match cached(&self.inner, content).await? {
+            Some(local) => Ok(local),
+            None => download(&self.inner, content).await,
+        }
+    }
+
+    /// Downloads the contents of `items` that are not in the cache, as many at a time as
+    /// [`crate::ClientConfig::transfers`] says. Items without content are passed over.
     ///
     /// # Errors
     /// The first that could not be had; those before it are in the cache.
-    pub async fn fetch_contents(&self, items: &[ItemId]) -> Result<u64, ClientError> {
+    pub async fn fetch_contents(&self, items: &[ItemId]) -> Result<Fetched, ClientError> {
         let fetches = stream::iter(items.to_vec()).map(|item| {
             let client = self.clone();
-            async move {
+            AbortOnDropHandle::new(tokio::spawn(async move {
                 let content = client.node(&item)?.and_then(|node| node.content);
-                let Some(content) = content else { return Ok(0) };
-                if cached(&client.inner, &content).await?.is_some() {
-                    return Ok(0);
+                let Some(content) = content else { return Ok(None) };
+                match cached(&client.inner, &content).await? {
+                    Some(local) => Ok(Some((local, 0))),
+                    None => Ok(Some((download(&client.inner, &content).await?, 1))),
                 }
-                download(&client.inner, &content).await.map(|_| 1)
-            }
+            }))
         });
-        let mut fetches = fetches.buffer_unordered(self.inner.config.transfers);
-        let mut count = 0;
+        // The downloads among them wait for their turn; the others need not.
+        let mut fetches = fetches.buffer_unordered(2 * self.inner.config.transfers);
+        let mut fetched = Fetched { downloaded: 0, held: Vec::new() };
         while let Some(one) = fetches.next().await {
-            count += one?;
+            let one = one.unwrap_or_else(|error| Err(ClientError::Storage(error.to_string())))?;
+            if let Some((local, downloaded)) = one {
+                fetched.downloaded += downloaded;
+                fetched.held.push(local);
+            }
         }
-        Ok(count)
+        Ok(fetched)
     }
+}
+
+/// Contents that are on this machine, and stay while this value lives.
+#[derive(Debug)]
+pub struct Fetched {
+    /// How many were downloaded; the others were here.
+    pub downloaded: u64,
+    held: Vec<LocalContent>,
+}
+
+impl Fetched {
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.held.len()
+    }
+}
+
+/// Runs what blocks off the runtime.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ClientError> + Send + 'static,
+) -> Result<T, ClientError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(ClientError::Storage(error.to_string())))
 }
 
 /// The content if it is in the cache and whole. What is not whole leaves the cache.
@@ -58,43 +102,138 @@ async fn cached(
     content: &NodeContent,
 ) -> Result<Option<LocalContent>, ClientError> {
     let (inner, content) = (Arc::clone(inner), content.clone());
-    let verified = tokio::task::spawn_blocking(move || {
-        inner.cache.find_verified(&content.blob_id, content.size, content.digest)
-    });
-    verified.await.map_err(|error| ClientError::Storage(error.to_string()))?
+    blocking(move || inner.cache.find_verified(&content.blob_id, content.size, content.digest))
+        .await
 }
 
+fn malformed(reason: &str) -> ClientError {
+    let (field, reason) = ("body".into(), reason.into());
+    TransportError::MalformedResponse { call: "download", field, reason }.into()
+}
+
+/// A download's part in the progress; what it has not received is taken out when it ends.
+struct Counted<'a> {
+    inner: &'a Inner,
+    missing: u64,
+}
+
+impl<'a> Counted<'a> {
+    fn begin(inner: &'a Inner, size: u64) -> Self {
+        inner.advance(|progress| {
+            if progress.to_download == 0 {
+                (progress.downloaded, progress.downloaded_bytes) = (0, 0);
+                progress.to_download_bytes = 0;
+            }
+            progress.to_download += 1;
+            progress.to_download_bytes += size;
+        });
+        Self { inner, missing: size }
+    }
+
+    fn received(&mut self, bytes: u64) {
+        let bytes = bytes.min(self.missing);
+        self.missing -= bytes;
+        self.inner.advance(|progress| {
+            progress.downloaded_bytes += bytes;
+            progress.to_download_bytes = progress.to_download_bytes.saturating_sub(bytes);
+        });
+    }
+
+    /// What was received is not what it should be.
+    fn again(&mut self, bytes: u64) {
+        self.missing += bytes;
+        self.inner.advance(|progress| {
+            progress.downloaded_bytes = progress.downloaded_bytes.saturating_sub(bytes);
+            progress.to_download_bytes += bytes;
+        });
+    }
+
+    fn whole(&self) {
+        self.inner.advance(|progress| progress.downloaded += 1);
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        // It may be dropped anywhere: observers hear of it with the next step.
+        let mut progress = lock(&self.inner.progress);
+        progress.to_download_bytes = progress.to_download_bytes.saturating_sub(self.missing);
+        progress.to_download = progress.to_download.saturating_sub(1);
+    }
+}
+
+/// Downloads a content, going on after each cut, and verifies the whole of it.
 async fn download(inner: &Arc<Inner>, content: &NodeContent) -> Result<LocalContent, ClientError> {
-    let malformed = |reason: &str| TransportError::MalformedResponse {
-        call: "download",
-        field: "body".into(),
-        reason: reason.into(),
-    };
-    let mut bytes = inner.transport.download(&content.blob_id).await?;
-    let mut writer = inner.cache.writer()?;
+    let mut counted = Counted::begin(inner, content.size);
+    let _turn = inner.cache.turn(&content.blob_id).await;
+    let permit = inner.downloads.acquire().await;
+    let _permit = permit.map_err(|error| ClientError::Storage(error.to_string()))?;
+    if let Some(local) = cached(inner, content).await? {
+        return Ok(local);
+    }
+    let begin = (Arc::clone(inner), content.clone());
+    let mut writer =
+        blocking(move || begin.0.cache.download(&begin.1.blob_id, begin.1.size)).await?;
+    let mut resumed = writer.size() > 0;
+    counted.received(writer.size());
+    let mut failures = 0;
+    loop {
+        let before = writer.size();
+        let error = match receive(inner, content, &mut writer, &mut counted).await {
+            Ok(()) if writer.digest() == content.digest => break,
+            // What an earlier process left may be damaged.
+            Ok(()) if std::mem::take(&mut resumed) => {
+                counted.again(writer.size());
+                writer.restart().map_err(ClientError::io("cannot begin a download again"))?;
+                continue;
+            }
+            Ok(()) => {
+                writer.restart().map_err(ClientError::io("cannot drop a download"))?;
+                return Err(malformed("does not have the content's digest"));
+            }
+            Err(error) if error.is_transient() => error,
+            Err(error) => return Err(error),
+        };
+        failures = if writer.size() > before { 1 } else { failures + 1 };
+        if failures == ATTEMPTS {
+            return Err(error);
+        }
+        let wait = back_off(inner.config.backoff, failures, error.retry_after());
+        tracing::debug!(%error, at = writer.size(), "a download was cut; it goes on");
+        tokio::time::sleep(wait).await;
+    }
+    counted.whole();
+    let (inner, content) = (Arc::clone(inner), content.clone());
+    blocking(move || {
+        inner.cache.place(vec![writer.finish()]);
+        let local = inner.cache.find(&content.blob_id, content.size, content.digest);
+        inner.trim_cache()?;
+        local.ok_or_else(|| ClientError::Storage("the cache lost a content at once".into()))
+    })
+    .await
+}
+
+/// Receives what the writer lacks, or some of it.
+async fn receive(
+    inner: &Inner,
+    content: &NodeContent,
+    writer: &mut ContentWriter,
+    counted: &mut Counted<'_>,
+) -> Result<(), ClientError> {
+    if writer.size() == content.size && content.size > 0 {
+        return Ok(());
+    }
+    let mut bytes = inner.transport.download(&content.blob_id, writer.size()).await?;
     while let Some(chunk) = bytes.next().await {
         let chunk = chunk.map_err(|error| TransportError::network(error.to_string()))?;
-        writer.write(&chunk)?;
-        if writer.size() > content.size {
-            return Err(malformed("is longer than the content").into());
+        if chunk.len() as u64 > content.size - writer.size() {
+            return Err(malformed("is longer than the content"));
         }
+        writer.write(&chunk)?;
+        counted.received(chunk.len() as u64);
     }
     if writer.size() < content.size {
         return Err(TransportError::network("the download was cut off").into());
     }
-    let (inner, content) = (Arc::clone(inner), content.clone());
-    let kept = tokio::task::spawn_blocking(move || {
-        let new = writer.finish(content.blob_id.clone());
-        if new.stored().digest != content.digest {
-            return Err(ClientError::from(TransportError::MalformedResponse {
-                call: "download",
-                field: "body".into(),
-                reason: "does not have the content's digest".into(),
-            }));
-        }
-        inner.cache.keep_fetched(new)?;
-        let local = inner.cache.find(&content.blob_id, content.size, content.digest);
-        local.ok_or_else(|| ClientError::Storage("the cache lost a content at once".into()))
-    });
-    kept.await.map_err(|error| ClientError::Storage(error.to_string()))?
+    Ok(())
 }

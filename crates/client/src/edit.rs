@@ -169,10 +169,11 @@ impl Batch<'_> {
         let edits = NewEdits { actions: actions.collect(), uploads: uploads.collect() };
         let ids = edits.actions.iter().map(|(op_id, ..)| op_id.clone()).collect();
         // The bytes first: what is queued has them, also after a crash.
-        let kept = inner.cache.keep(contents)?;
-        if let Err(error) = self.client.store().enqueue(edits, wall_clock()) {
-            inner.cache.remove(&kept);
-            return Err(error);
+        inner.cache.keep(&contents)?;
+        {
+            let mut store = self.client.store();
+            store.enqueue(edits, wall_clock())?;
+            inner.cache.place(contents);
         }
         self.client.poke();
         Ok(ids)

@@ -123,6 +123,14 @@ impl ClientError {
         matches!(self, Self::Transport(error) if error.is_transient())
     }
 
+    /// How long the server asks to wait.
+    pub(crate) fn retry_after(&self) -> Option<std::time::Duration> {
+        match self {
+            Self::Transport(TransportError::Network { retry_after, .. }) => *retry_after,
+            _ => None,
+        }
+    }
+
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }

@@ -68,21 +68,29 @@ pub enum ChangeEvent {
     Rebuilt,
 }
 
-/// How far a long call has come.
+/// How far the client is with what it does now: the sync that runs, and the downloads under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Progress {
-    /// Operations that the server has acknowledged in this call.
+    /// Operations that the server has acknowledged in this sync.
     pub pushed: u64,
     /// Operations that are still to push.
     pub to_push: u64,
-    /// Feed entries applied in this call.
+    /// Feed entries applied in this sync.
     pub pulled: u64,
-    /// Contents uploaded and attached in this call.
+    /// Contents uploaded and attached in this sync.
     pub uploaded: u64,
     /// Contents that are still to upload.
     pub to_upload: u64,
-    /// Bytes of content uploaded in this call.
+    /// Bytes of content sent in this sync, those of contents that are not whole yet among them.
     pub uploaded_bytes: u64,
+    /// Contents downloaded since there was last nothing to download.
+    pub downloaded: u64,
+    /// Contents that are asked for and still to download.
+    pub to_download: u64,
+    /// Bytes of content received, those of contents that are not whole yet among them.
+    pub downloaded_bytes: u64,
+    /// Bytes that are still to be received.
+    pub to_download_bytes: u64,
 }
 
 /// What a sync did.

@@ -10,8 +10,10 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use futures::TryStreamExt as _;
-use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
+use futures::{Stream, TryStreamExt as _};
+use reqwest::header::{
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE,
+};
 use reqwest::{Body, Method, Response, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -106,6 +108,8 @@ struct Call {
     body: Option<(Bytes, bool)>,
     /// `None` for what streams.
     timeout: Option<Duration>,
+    /// What of the answer is wanted, if not all.
+    range: Option<String>,
 }
 
 impl HttpTransport {
@@ -171,6 +175,9 @@ impl HttpTransport {
             if let Some(timeout) = call.timeout {
                 request = request.timeout(timeout);
             }
+            if let Some(range) = &call.range {
+                request = request.header(RANGE, range);
+            }
             if let Some((body, compressed)) = &call.body {
                 request = request.header(CONTENT_TYPE, "application/json").body(body.clone());
                 if *compressed {
@@ -194,7 +201,7 @@ impl HttpTransport {
 
     fn get(&self, name: &'static str, url: Url) -> Call {
         let timeout = Some(self.config.request_timeout);
-        Call { name, method: Method::GET, url, body: None, timeout }
+        Call { name, method: Method::GET, url, body: None, timeout, range: None }
     }
 
     fn post(&self, name: &'static str, path: &[&str], body: &impl Serialize) -> Call {
@@ -209,7 +216,8 @@ impl HttpTransport {
             }
         };
         let timeout = Some(self.config.request_timeout);
-        Call { name, method: Method::POST, url: self.url(path), body: Some(body), timeout }
+        let (url, body) = (self.url(path), Some(body));
+        Call { name, method: Method::POST, url, body, timeout, range: None }
     }
 }
 
@@ -341,16 +349,27 @@ impl Transport for HttpTransport {
         results.collect()
     }
 
-    async fn download(&self, blob_id: &BlobId) -> Result<ByteStream, TransportError> {
-        let call =
-            Call { timeout: None, ..self.get("download", self.url(&["blobs", blob_id.as_str()])) };
+    async fn download(&self, blob_id: &BlobId, offset: u64) -> Result<ByteStream, TransportError> {
+        let range = (offset > 0).then(|| format!("bytes={offset}-"));
+        let url = self.url(&["blobs", blob_id.as_str()]);
+        let call = Call { timeout: None, range, ..self.get("download", url) };
         let response = answer::check_status(call.name, self.send(&call).await?).await?;
-        if response.status() != reqwest::StatusCode::OK {
-            return Err(malformed("download", "status", "is not 200"));
-        }
+        let skip = answer::skipped(call.name, &response, offset)?;
         let bytes = response.bytes_stream().map_err(std::io::Error::other);
         let window = self.config.idle_timeout;
         let least = self.config.slowest_transfer.saturating_mul(window.as_secs());
-        Ok(Box::pin(steady::steady(bytes, least, window)))
+        Ok(Box::pin(from_byte(steady::steady(bytes, least, window), skip)))
     }
+}
+
+/// A stream without its first `skip` bytes.
+fn from_byte(
+    bytes: impl Stream<Item = Result<Bytes, std::io::Error>> + Send,
+    mut skip: u64,
+) -> impl Stream<Item = Result<Bytes, std::io::Error>> + Send {
+    bytes.map_ok(move |mut chunk| {
+        let over = usize::try_from(skip).unwrap_or(usize::MAX).min(chunk.len());
+        skip -= over as u64;
+        chunk.split_off(over)
+    })
 }

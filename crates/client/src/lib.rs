@@ -11,6 +11,8 @@
 //! answer is applied.
 
 mod background;
+mod backoff;
+mod cache;
 mod client;
 mod content;
 mod download;
@@ -27,8 +29,10 @@ mod sync;
 pub mod transport;
 mod upload;
 
+pub use cache::CacheUsage;
 pub use client::{ClientConfig, Status, SyncClient};
 pub use content::{LocalContent, StoredContent};
+pub use download::Fetched;
 pub use edit::{Batch, Delete, MetadataChange};
 pub use error::{ClientError, StopReason};
 pub use event::{ChangeEvent, Observer, Progress, SyncReport};

@@ -25,7 +25,6 @@ pub(crate) struct Session {
     /// when the next has its turn.
     turn: Arc<OwnedMutexGuard<()>>,
     pub(crate) report: SyncReport,
-    pub(crate) progress: Progress,
 }
 
 /// Contents that leave the cache in one transaction.
@@ -107,7 +106,17 @@ impl Session {
     pub(crate) async fn begin(inner: &Arc<Inner>) -> Self {
         let turn = Arc::new(Arc::clone(&inner.work).lock_owned().await);
         let inner = Arc::clone(inner);
-        Self { inner, turn, report: SyncReport::default(), progress: Progress::default() }
+        {
+            let mut progress = lock(&inner.progress);
+            *progress = Progress {
+                downloaded: progress.downloaded,
+                to_download: progress.to_download,
+                downloaded_bytes: progress.downloaded_bytes,
+                to_download_bytes: progress.to_download_bytes,
+                ..Progress::default()
+            };
+        }
+        Self { inner, turn, report: SyncReport::default() }
     }
 
     async fn work(&mut self, work: Work) -> Result<(), ClientError> {
@@ -123,7 +132,9 @@ impl Session {
                     self.flush().await?;
                     self.pull_and_reconcile().await?;
                 }
-                Ok(())
+                let inner = Arc::clone(&self.inner);
+                let trimmed = tokio::task::spawn_blocking(move || inner.trim_cache()).await;
+                trimmed.unwrap_or_else(|error| Err(ClientError::Storage(error.to_string())))
             }
         }
     }
@@ -146,16 +157,12 @@ impl Session {
         self.store(|_, store| Ok(store.meta().clone())).await
     }
 
-    pub(crate) fn tell_progress(&self) {
-        self.inner.progress(&self.progress);
-    }
-
     // Pushing.
 
     async fn flush(&mut self) -> Result<(), ClientError> {
         let mut cycle = FlushCycle::default();
         let counts = self.store(|_, store| store.counts()).await?;
-        self.progress.to_push = counts.pending;
+        self.inner.advance(|progress| progress.to_push = counts.pending);
         loop {
             let at_most = cycle.at_most();
             let pending = self.store(move |_, store| store.pending(at_most)).await?;
@@ -229,14 +236,15 @@ impl Session {
         self.report.outdated += count(commit.outdated.len());
         self.report.rejected += count(commit.rejected.len());
         let done = commit.acknowledged.len() + commit.outdated.len() + commit.rejected.len();
-        self.progress.pushed += count(done);
-        self.progress.to_push = self.progress.to_push.saturating_sub(count(done));
         self.store(move |inner, store| {
             inner.emit(store.commit_flush(&commit)?);
             Ok(())
         })
         .await?;
-        self.tell_progress();
+        self.inner.advance(|progress| {
+            progress.pushed += count(done);
+            progress.to_push = progress.to_push.saturating_sub(count(done));
+        });
         Ok(())
     }
 
@@ -302,8 +310,7 @@ impl Session {
                 Some(next)
             };
             self.report.pulled += entries;
-            self.progress.pulled += entries;
-            self.tell_progress();
+            self.inner.advance(|progress| progress.pulled += entries);
             match (settled, next) {
                 (_, Some(next)) => commit = next?,
                 (settled, None) => return Ok(settled.unwrap_or_default()),

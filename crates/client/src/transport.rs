@@ -166,6 +166,7 @@ pub trait Transport: Send + Sync + 'static {
         files: Vec<BatchFile>,
     ) -> Result<Vec<Result<AttachResponse, TransportError>>, TransportError>;
 
-    /// `GET /v1/vfs/blobs/{blobId}`, the whole of it.
-    async fn download(&self, blob_id: &BlobId) -> Result<ByteStream, TransportError>;
+    /// `GET /v1/vfs/blobs/{blobId}`, from byte `offset` to its end; `offset` is below its size,
+    /// or 0.
+    async fn download(&self, blob_id: &BlobId, offset: u64) -> Result<ByteStream, TransportError>;
 }

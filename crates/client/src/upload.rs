@@ -9,7 +9,8 @@ use vfs_sync_core::id::{BlobId, ItemId};
 use vfs_sync_core::limits::{MAX_BLOB_BATCH, MAX_BLOB_BATCH_BYTES, MAX_INLINE_BLOB_BYTES};
 use vfs_sync_core::wire::{AttachRequest, StageRequest, StageStatus, code};
 
-use crate::client::{Inner, SyncClient, new_blob_id, new_item_id, new_op_id, wall_clock};
+use crate::client::{Inner, SyncClient, new_item_id, new_op_id, new_staging_id, wall_clock};
+use crate::content::NewContent;
 use crate::error::ClientError;
 use crate::event::ChangeEvent;
 use crate::store::{Upload, UploadState};
@@ -57,8 +58,12 @@ impl SyncClient {
     /// [`ClientError::UnknownRejected`], or what failed in keeping the bytes.
     pub fn retry_upload(&self, blob_id: &BlobId) -> Result<(), ClientError> {
         let upload = self.rejected_upload(blob_id)?;
-        let renewed = renew(&self.inner, &upload)?;
-        self.store().put_uploads(&[renewed])?;
+        let (renewed, content) = renew(&self.inner, &upload)?;
+        {
+            let mut store = self.store();
+            store.put_uploads(&[renewed])?;
+            self.inner.cache.place(vec![content]);
+        }
         self.inner.cache.remove(&[upload.blob_id]);
         self.poke();
         Ok(())
@@ -83,17 +88,17 @@ impl SyncClient {
 }
 
 /// The same bytes under new ids, for one whose stage is over.
-fn renew(inner: &Inner, upload: &Upload) -> Result<Upload, ClientError> {
-    let blob_id = new_blob_id();
-    inner.cache.also(&upload.blob_id, &blob_id)?;
-    Ok(Upload {
-        blob_id,
-        staging_id: crate::client::new_staging_id(),
+fn renew(inner: &Inner, upload: &Upload) -> Result<(Upload, NewContent), ClientError> {
+    let content = inner.cache.renamed(&upload.blob_id, upload.digest)?;
+    let renewed = Upload {
+        blob_id: content.blob_id.clone(),
+        staging_id: new_staging_id(),
         state: UploadState::Queued,
         attach: None,
         reason: None,
         ..upload.clone()
-    })
+    };
+    Ok((renewed, content))
 }
 
 /// What came of one upload.
@@ -138,7 +143,7 @@ impl Session {
     /// Uploads what is queued. Gives whether there is more to do once the feed was pulled again.
     pub(crate) async fn upload_contents(&mut self) -> Result<bool, ClientError> {
         let counts = self.store(|_, store| store.counts()).await?;
-        self.progress.to_upload = counts.uploads;
+        self.inner.advance(|progress| progress.to_upload = counts.uploads);
         let mut again = false;
         let mut told_again = false;
         let mut after = 0;
@@ -200,15 +205,15 @@ impl Session {
         while let Some(done) = requests.next().await {
             let done = done?;
             let failed = done.iter().any(|(_, outcome)| matches!(outcome, Outcome::Failed(_)));
-            for (upload, outcome) in &done {
-                if matches!(outcome, Outcome::Attached) {
-                    self.progress.uploaded += 1;
-                    self.progress.uploaded_bytes += upload.size;
-                }
-            }
-            self.progress.to_upload =
-                self.progress.to_upload.saturating_sub(u64::try_from(done.len()).unwrap_or(0));
-            self.inner.progress(&self.progress);
+            let count = u64::try_from(done.len()).unwrap_or(0);
+            let attached = done.iter().filter(|(_, o)| matches!(o, Outcome::Attached));
+            let (attached, bytes) = attached
+                .fold((0, 0), |(count, bytes), (upload, _)| (count + 1, bytes + upload.size));
+            self.inner.advance(|progress| {
+                progress.uploaded += attached;
+                progress.uploaded_bytes += bytes;
+                progress.to_upload = progress.to_upload.saturating_sub(count);
+            });
             outcomes.extend(done);
             if failed {
                 break;
@@ -224,7 +229,7 @@ impl Session {
     ) -> Result<Option<TransportError>, ClientError> {
         let (mut written, mut copies, mut events) = (Vec::new(), Vec::new(), Vec::new());
         let (mut behind, mut failed) = (None, None);
-        let mut old = Vec::new();
+        let (mut old, mut renewed) = (Vec::new(), Vec::new());
         for (upload, outcome) in outcomes {
             match outcome {
                 Outcome::Attached => {
@@ -235,8 +240,10 @@ impl Session {
                 Outcome::Behind(error) => behind = Some(error),
                 Outcome::ContentChanged => copies.push(upload),
                 Outcome::Expired => {
-                    written.push(renew(&self.inner, &upload)?);
+                    let (again, content) = renew(&self.inner, &upload)?;
                     old.push(upload.blob_id);
+                    written.push(again);
+                    renewed.push(content);
                 }
                 Outcome::Rejected(reason) => {
                     events.push(ChangeEvent::UploadRejected {
@@ -251,6 +258,7 @@ impl Session {
         }
         self.store(move |inner, store| {
             store.put_uploads(&written)?;
+            inner.cache.place(renewed);
             inner.cache.remove(&old);
             for upload in copies {
                 let copy = new_item_id();
@@ -316,9 +324,8 @@ fn attach_of(upload: &Upload) -> AttachRequest {
 
 /// The bytes of a small content; `None` if the cache has lost them.
 fn read_small(inner: &Inner, upload: &Upload) -> Result<Option<Bytes>, ClientError> {
-    let Some(local) = inner.cache.find(&upload.blob_id, upload.size, upload.digest) else {
-        return Ok(None);
-    };
+    let local = inner.cache.find_verified(&upload.blob_id, upload.size, upload.digest)?;
+    let Some(local) = local else { return Ok(None) };
     let mut bytes = Vec::new();
     let failed = ClientError::io("cannot read a cached content");
     std::io::Read::read_to_end(&mut local.reader()?, &mut bytes).map_err(failed)?;
@@ -395,7 +402,7 @@ async fn send_alone(inner: &Inner, upload: &Upload) -> Result<Outcome, ClientErr
         let Some(local) = inner.cache.find(&upload.blob_id, upload.size, upload.digest) else {
             return Ok(Outcome::Rejected(LOST.into()));
         };
-        let bytes = local.stream().await?;
+        let bytes = local.stream(0).await?;
         let sent =
             inner.transport.upload(&upload.staging_id, upload.size, upload.digest, bytes).await;
         match sent {

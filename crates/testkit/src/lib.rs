@@ -1,10 +1,12 @@
 //! What the tests of applications need as well as ours: a server in the test's own process, a
-//! transport that follows a script, and assertions on guardrail violations.
+//! transport that follows a script, one that a test can cut, and assertions on guardrail violations.
 
+mod faulty;
 mod scripted;
 mod server;
 mod violations;
 
+pub use faulty::{DownloadFault, FaultyTransport};
 pub use scripted::{ScriptedTransport, all_results};
 pub use server::{TestClock, TestServer, TestServerBuilder};
 pub use violations::{

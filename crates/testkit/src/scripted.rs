@@ -203,7 +203,11 @@ impl Transport for ScriptedTransport {
         Ok(files.iter().map(|_| Err(unknown())).collect())
     }
 
-    async fn download(&self, _blob_id: &BlobId) -> Result<ByteStream, TransportError> {
+    async fn download(
+        &self,
+        _blob_id: &BlobId,
+        _offset: u64,
+    ) -> Result<ByteStream, TransportError> {
         Err(unknown())
     }
 }

@@ -117,7 +117,9 @@ pub(super) async fn cp(
         client.copy(&node.id, parent.id(), name).map_err(|error| impossible(error, &args))?;
     let path = path::of(&client, &copy)?;
     output.say(format_args!("{} copied to {}", Safe(&args.from), Safe(&path)))?;
-    output.json(&json!({ "id": copy, "from": args.from, "path": path, "fetched": fetched }))
+    output.json(
+        &json!({ "id": copy, "from": args.from, "path": path, "fetched": fetched.downloaded }),
+    )
 }
 
 pub(super) fn rm(global: &Global, args: Rm, output: Output) -> Result<()> {

@@ -30,7 +30,7 @@ pub(crate) async fn run(cli: Cli, output: Output, stop: CancellationToken) -> Re
         Command::Rematerialise => replica::rematerialise(global, output, stop).await,
         Command::Import(args) => transfer::import(global, args, output, stop),
         Command::Export(args) => transfer::export(global, args, output, stop).await,
-        Command::Cat(args) => transfer::cat(global, args, stop).await,
+        Command::Cat(args) => transfer::cat(global, args, output, stop).await,
         Command::Get(args) => transfer::get(global, args, output, stop).await,
         Command::Put(args) => transfer::put(global, args, output, stop),
         Command::Ls(args) => look::ls(global, args, output),

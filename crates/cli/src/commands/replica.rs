@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::sync::{outcome, report_json};
 use crate::args::{Cli, Completions, Global, Init, Status};
 use crate::error::{Failure, Result};
-use crate::output::{Output, count_text, table, table_text};
+use crate::output::{Output, bytes_text, count_text, table, table_text};
 use crate::safe::safe;
 use crate::{replica, stop};
 
@@ -32,6 +32,7 @@ pub(super) async fn status(global: &Global, args: Status, output: Output) -> Res
     let client = replica::open(global, replica::config())?;
     let directory = replica::directory(global)?;
     let status = client.status()?;
+    let cache = client.cache_usage()?;
     let server = match args.server {
         true => Some(client.server_state().await?),
         false => None,
@@ -50,6 +51,7 @@ pub(super) async fn status(global: &Global, args: Status, output: Output) -> Res
             "rejected": status.rejected,
             "uploads": status.uploads,
             "rejectedUploads": status.rejected_uploads,
+            "cache": { "bytes": cache.bytes, "contents": cache.contents, "limit": cache.limit },
             "stopped": status.stopped,
             "serverState": server,
         }));
@@ -68,6 +70,9 @@ pub(super) async fn status(global: &Global, args: Status, output: Output) -> Res
     row("to push", count_text(status.pending));
     row("pushed, to come back", count_text(status.acknowledged));
     row("to upload", count_text(status.uploads));
+    let limit =
+        cache.limit.map_or("no limit".to_owned(), |limit| format!("of {}", bytes_text(limit)));
+    row("kept here", format!("{} ({limit})", bytes_text(cache.bytes)));
     if status.rejected > 0 {
         row("refused", format!("{}: see `vfs-sync rejected`", count_text(status.rejected)));
     }

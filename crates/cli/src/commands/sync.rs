@@ -56,16 +56,37 @@ impl Observer for Shown {
     fn progress(&self, progress: &Progress) {
         let shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(shown) = &*shown else { return };
-        shown.set(format!(
-            "pushed {} of {} · pulled {} · uploaded {} of {} ({})",
-            count_text(progress.pushed),
-            count_text(progress.pushed + progress.to_push),
-            count_text(progress.pulled),
+        shown.set(progress_text(progress));
+    }
+}
+
+fn progress_text(progress: &Progress) -> String {
+    let mut text = Vec::new();
+    let (pushing, pushed) = (progress.pushed + progress.to_push, progress.pushed);
+    if pushing > 0 {
+        text.push(format!("pushed {} of {}", count_text(pushed), count_text(pushing)));
+    }
+    if progress.pulled > 0 {
+        text.push(format!("pulled {}", count_text(progress.pulled)));
+    }
+    if progress.uploaded + progress.to_upload > 0 {
+        text.push(format!(
+            "uploaded {} of {} ({})",
             count_text(progress.uploaded),
             count_text(progress.uploaded + progress.to_upload),
             bytes_text(progress.uploaded_bytes),
         ));
     }
+    if progress.downloaded + progress.to_download > 0 {
+        text.push(format!(
+            "downloaded {} of {} ({} of {})",
+            count_text(progress.downloaded),
+            count_text(progress.downloaded + progress.to_download),
+            bytes_text(progress.downloaded_bytes),
+            bytes_text(progress.downloaded_bytes + progress.to_download_bytes),
+        ));
+    }
+    text.join(" · ")
 }
 
 pub(super) async fn sync(

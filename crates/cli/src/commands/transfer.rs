@@ -2,12 +2,14 @@
 
 use std::io::{self, IsTerminal as _, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use vfs_sync_client::{LocalContent, SyncClient};
 use vfs_sync_core::item::ObjectType;
 
+use super::sync::Shown;
 use crate::args::{Cat, Export, Get, Global, Import, Put};
 use crate::error::{Failure, Kind, Result};
 use crate::fs::export::{self, ExportOptions, ExportReport};
@@ -124,6 +126,7 @@ fn finish(output: Output, interrupted: bool, problems: &Problems) -> Result<()> 
 async fn content(
     client: &SyncClient,
     path: &str,
+    output: Output,
     stop: &CancellationToken,
 ) -> Result<(vfs_sync_client::Node, LocalContent)> {
     let node = path::item(client, path)?;
@@ -131,16 +134,25 @@ async fn content(
         return Err(Failure::failed(format!("{path} is a folder"))
             .hint(format!("see `vfs-sync ls '{path}'` or `vfs-sync export DIR '{path}'`")));
     }
+    let shown = Arc::new(Shown::default());
+    shown.with(Some(output.progress("fetching")));
+    client.observe(shown.clone());
     let content = tokio::select! {
-        content = client.read_content(&node.id) => content?,
-        () = stop.cancelled() => return Err(stop::interrupted()),
+        content = client.read_content(&node.id) => content.map_err(Failure::from),
+        () = stop.cancelled() => Err(stop::interrupted()),
     };
-    Ok((node, content))
+    shown.with(None);
+    Ok((node, content?))
 }
 
-pub(super) async fn cat(global: &Global, args: Cat, stop: CancellationToken) -> Result<()> {
+pub(super) async fn cat(
+    global: &Global,
+    args: Cat,
+    output: Output,
+    stop: CancellationToken,
+) -> Result<()> {
     let client = replica::open(global, replica::config())?;
-    let (_, content) = content(&client, &args.path, &stop).await?;
+    let (_, content) = content(&client, &args.path, output, &stop).await?;
     let mut stdout = io::stdout().lock();
     let escape = !args.raw && stdout.is_terminal();
     copy_out(&content, &mut stdout, escape, &stop)
@@ -182,7 +194,7 @@ pub(super) async fn get(
     stop: CancellationToken,
 ) -> Result<()> {
     let client = replica::open(global, replica::config())?;
-    let (node, content) = content(&client, &args.path, &stop).await?;
+    let (node, content) = content(&client, &args.path, output, &stop).await?;
     let to_stdout = args.file.as_deref() == Some(Path::new("-"));
     if to_stdout {
         return copy_out(&content, &mut io::stdout().lock(), false, &stop);

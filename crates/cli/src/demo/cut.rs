@@ -82,7 +82,7 @@ impl Transport for Cuttable {
     ) -> Result<Vec<Result<AttachResponse, TransportError>>, TransportError> {
         self.line()?.blob_batch(files).await
     }
-    async fn download(&self, blob_id: &BlobId) -> Result<ByteStream, TransportError> {
-        self.line()?.download(blob_id).await
+    async fn download(&self, blob_id: &BlobId, offset: u64) -> Result<ByteStream, TransportError> {
+        self.line()?.download(blob_id, offset).await
     }
 }

@@ -1,13 +1,14 @@
 //! Writing a replica's tree to a directory.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use vfs_sync_client::{Child, ClientError, Node, SyncClient};
+use tokio_util::task::AbortOnDropHandle;
+use vfs_sync_client::{Child, ClientError, LocalContent, Node, SyncClient};
 use vfs_sync_core::id::ItemId;
 
 use super::digest::digest;
@@ -18,8 +19,9 @@ use super::target::{self, NotWritten, Wanted};
 use crate::error::{Failure, Result};
 use crate::report::{Problem, ProblemKind, Problems};
 
-/// Contents that are fetched together.
-const FETCHED_TOGETHER: usize = 128;
+/// Files whose contents are read, or waited for, ahead of the one that is written. How many are
+/// downloaded at a time is the client's to say.
+const READ_AHEAD: usize = 128;
 
 /// What an export may do.
 #[derive(Debug, Clone, Default)]
@@ -70,16 +72,7 @@ pub(crate) async fn export(
         return Err(Failure::failed(busy).hint("wait for it, or choose another directory"));
     }
     let rules = target::probe(&folder);
-    let export = Export {
-        client,
-        root,
-        rules,
-        options,
-        stop,
-        report: ExportReport::default(),
-        own,
-        folders: HashMap::new(),
-    };
+    let export = Export { own, ..Export::new(client, root, rules, options, stop) };
     let report = export.run(top, progress).await?;
     folder.sync_disk().map_err(Failure::io(what()))?;
     Ok(report)
@@ -96,12 +89,19 @@ fn own_place(directory: &Path, replica: Option<&Path>) -> io::Result<Option<Path
     Ok(replica.strip_prefix(&directory).ok().map(Path::to_owned))
 }
 
-/// What is to be done with a folder.
-enum Step {
-    /// Write what is in it.
-    Enter { path: PathBuf, item: Option<ItemId>, new: bool },
-    /// All is in it: set its permission bits, which may forbid writing.
-    Leave { path: PathBuf, mode: u32 },
+/// A folder to write what is in it.
+struct Enter {
+    path: PathBuf,
+    item: Option<ItemId>,
+    new: bool,
+}
+
+/// A file whose content is on its way.
+struct Reading {
+    disk: Folder,
+    at: PathBuf,
+    file: ToWrite,
+    content: AbortOnDropHandle<std::result::Result<LocalContent, ClientError>>,
 }
 
 /// A file to write.
@@ -125,26 +125,58 @@ struct Export<'a> {
     /// Where each folder was written: one that hangs in several places is written once, since
     /// links between folders can multiply without bound.
     folders: HashMap<ItemId, PathBuf>,
+    /// In the order in which they are written.
+    reading: VecDeque<Reading>,
+    /// The files that were written where something may be replaced.
+    written: HashSet<(u64, u64)>,
+    /// The permission bits of folders, which may forbid writing: set when all is in them.
+    modes: Vec<(PathBuf, u32)>,
 }
 
-impl Export<'_> {
+impl<'a> Export<'a> {
+    fn new(
+        client: &'a SyncClient,
+        root: Root,
+        rules: DiskRules,
+        options: ExportOptions,
+        stop: &'a CancellationToken,
+    ) -> Self {
+        Self {
+            client,
+            root,
+            rules,
+            options,
+            stop,
+            report: ExportReport::default(),
+            own: None,
+            folders: HashMap::new(),
+            reading: VecDeque::new(),
+            written: HashSet::new(),
+            modes: Vec::new(),
+        }
+    }
+
     async fn run(
         mut self,
         top: Option<ItemId>,
         progress: &mut (dyn FnMut(&ExportReport) + Send),
     ) -> Result<ExportReport> {
-        let mut steps = vec![Step::Enter { path: PathBuf::new(), item: top, new: false }];
-        while let Some(step) = steps.pop() {
+        let mut folders = vec![Enter { path: PathBuf::new(), item: top, new: false }];
+        while let Some(folder) = folders.pop() {
             if self.stop.is_cancelled() {
                 break;
             }
-            match step {
-                Step::Enter { path, item, new } => {
-                    self.enter(&path, item.as_ref(), new, &mut steps, progress).await?;
-                }
-                Step::Leave { path, mode } => self.leave(&path, mode),
-            }
+            self.enter(folder, &mut folders, progress).await?;
             progress(&self.report);
+        }
+        while !self.reading.is_empty() && !self.stop.is_cancelled() {
+            self.write_next().await?;
+            progress(&self.report);
+        }
+        if !self.stop.is_cancelled() {
+            for (path, mode) in std::mem::take(&mut self.modes).into_iter().rev() {
+                self.leave(&path, mode);
+            }
         }
         self.report.interrupted = self.stop.is_cancelled();
         Ok(self.report)
@@ -152,12 +184,11 @@ impl Export<'_> {
 
     async fn enter(
         &mut self,
-        path: &Path,
-        item: Option<&ItemId>,
-        new: bool,
-        steps: &mut Vec<Step>,
+        Enter { path, item, new }: Enter,
+        steps: &mut Vec<Enter>,
         progress: &mut (dyn FnMut(&ExportReport) + Send),
     ) -> Result<()> {
+        let (path, item) = (path.as_path(), item.as_ref());
         let disk = match self.root.folder(path) {
             Ok(disk) => disk,
             Err(error) => return self.unwritable(path, error),
@@ -214,14 +245,12 @@ impl Export<'_> {
                 return Ok(());
             }
         }
-        self.write_all(&disk, path, files, progress).await?;
+        self.read_all(&disk, path, files, progress).await?;
         if self.options.delete && !self.stop.is_cancelled() {
             self.remove_rest(&disk, path, rest)?;
         }
         for (enter, mode) in folders.into_iter().rev() {
-            if let (Step::Enter { path, .. }, Some(mode)) = (&enter, mode) {
-                steps.push(Step::Leave { path: path.clone(), mode });
-            }
+            self.modes.extend(mode.map(|mode| (enter.path.clone(), mode)));
             steps.push(enter);
         }
         Ok(())
@@ -258,7 +287,7 @@ impl Export<'_> {
         name: &OsStr,
         node: &Node,
         stat: Option<Stat>,
-    ) -> Result<Option<Step>> {
+    ) -> Result<Option<Enter>> {
         if let Some(first) = self.folders.get(&node.id) {
             let detail = format!("it was written to {} already", names::path_text(first));
             self.problem(Problem::new(at, ProblemKind::LinkedAgain, detail));
@@ -293,7 +322,7 @@ impl Export<'_> {
             false => self.report.unchanged += 1,
         }
         self.folders.insert(node.id.clone(), at.to_owned());
-        Ok(Some(Step::Enter { path: at.to_owned(), item: Some(node.id.clone()), new }))
+        Ok(Some(Enter { path: at.to_owned(), item: Some(node.id.clone()), new }))
     }
 
     /// Compares a file with what is there; gives what is to be written.
@@ -413,54 +442,59 @@ impl Export<'_> {
         Ok(())
     }
 
-    async fn write_all(
+    /// Begins to read the contents of files; writes those before them to make room.
+    async fn read_all(
         &mut self,
         disk: &Folder,
         path: &Path,
         files: Vec<ToWrite>,
         progress: &mut (dyn FnMut(&ExportReport) + Send),
     ) -> Result<()> {
-        let mut written = HashSet::new();
-        for group in files.chunks(FETCHED_TOGETHER) {
-            let items: Vec<ItemId> = group.iter().map(|file| file.item.clone()).collect();
-            let fetched = tokio::select! {
-                fetched = self.client.fetch_contents(&items) => fetched,
-                () = self.stop.cancelled() => return Ok(()),
-            };
-            // Which of them could not be had is found out below, one by one.
-            if let Err(error) = fetched
-                && ends_it(&error)
-            {
-                return Err(error.into());
-            }
-            for file in group {
-                if self.stop.is_cancelled() {
-                    return Ok(());
-                }
-                self.write(disk, &path.join(&file.name), file, &mut written).await?;
+        for file in files {
+            while self.reading.len() >= READ_AHEAD && !self.stop.is_cancelled() {
+                self.write_next().await?;
                 progress(&self.report);
             }
+            let (client, item) = (self.client.clone(), file.item.clone());
+            let content = tokio::spawn(async move { client.read_content(&item).await });
+            let (disk, at) = (disk.clone(), path.join(&file.name));
+            self.reading.push_back(Reading {
+                disk,
+                at,
+                file,
+                content: AbortOnDropHandle::new(content),
+            });
         }
         Ok(())
     }
 
-    async fn write(
+    async fn write_next(&mut self) -> Result<()> {
+        let Some(Reading { disk, at, file, content }) = self.reading.pop_front() else {
+            return Ok(());
+        };
+        let content = tokio::select! {
+            content = content => content.map_err(|error| Failure::failed(error.to_string()))?,
+            () = self.stop.cancelled() => return Ok(()),
+        };
+        match content {
+            Ok(content) => self.write(&disk, &at, &file, &content),
+            Err(error) if ends_it(&error) => Err(error.into()),
+            Err(error) => {
+                self.problem(Problem::new(&at, ProblemKind::Unreadable, error.to_string()));
+                Ok(())
+            }
+        }
+    }
+
+    fn write(
         &mut self,
         disk: &Folder,
         at: &Path,
         file: &ToWrite,
-        written: &mut HashSet<(u64, u64)>,
+        content: &LocalContent,
     ) -> Result<()> {
-        let content = match self.client.read_content(&file.item).await {
-            Ok(content) => content,
-            Err(error) if ends_it(&error) => return Err(error.into()),
-            Err(error) => {
-                self.problem(Problem::new(at, ProblemKind::Unreadable, error.to_string()));
-                return Ok(());
-            }
-        };
         // Where the disk has taken two names for one, what was just written is not written over.
-        if file.replace && disk.stat(&file.name).is_ok_and(|stat| written.contains(&stat.id)) {
+        if file.replace && disk.stat(&file.name).is_ok_and(|stat| self.written.contains(&stat.id)) {
             let detail = "the disk takes its name for that of a file beside it";
             self.problem(Problem::new(at, ProblemKind::Differs, detail));
             return Ok(());
@@ -470,7 +504,9 @@ impl Export<'_> {
             target::write_file(disk, &file.name, &file.wanted, reader, file.replace, self.stop);
         match done {
             Ok(id) => {
-                written.insert(id);
+                if self.options.force {
+                    self.written.insert(id);
+                }
                 self.report.files_written += 1;
                 self.report.bytes += file.wanted.size;
             }
@@ -594,16 +630,8 @@ mod tests {
     }
 
     fn write(client: &SyncClient, directory: &Path, rules: DiskRules) -> ExportReport {
-        let export = Export {
-            client,
-            root: Root::open(directory).unwrap(),
-            rules,
-            options: ExportOptions::default(),
-            stop: &CancellationToken::new(),
-            report: ExportReport::default(),
-            own: None,
-            folders: HashMap::new(),
-        };
+        let (root, stop) = (Root::open(directory).unwrap(), CancellationToken::new());
+        let export = Export::new(client, root, rules, ExportOptions::default(), &stop);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(export.run(None, &mut |_| {})).unwrap()
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::header::RETRY_AFTER;
+use reqwest::header::{CONTENT_RANGE, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -133,6 +133,30 @@ fn cursor(
             .map(Some)
             .map_err(|error| super::malformed(call, field, &error.to_string())),
         Some(_) => Err(super::malformed(call, field, "is not a cursor")),
+    }
+}
+
+/// How many of the answer's first bytes to leave out, so that it begins at `offset`.
+pub(super) fn skipped(
+    call: &'static str,
+    response: &Response,
+    offset: u64,
+) -> Result<u64, TransportError> {
+    match response.status() {
+        // Whoever answers may ignore that only a part is wanted.
+        StatusCode::OK => Ok(offset),
+        StatusCode::PARTIAL_CONTENT if offset > 0 => {
+            let range = response.headers().get(CONTENT_RANGE).and_then(|v| v.to_str().ok());
+            let first = range
+                .and_then(|text| text.trim().strip_prefix("bytes "))
+                .and_then(|text| text.split_once('-'))
+                .and_then(|(first, _)| first.parse::<u64>().ok());
+            match first {
+                Some(first) if first == offset => Ok(0),
+                _ => Err(super::malformed(call, "Content-Range", "is not from where was asked")),
+            }
+        }
+        status => Err(super::malformed(call, "status", &format!("is {status}"))),
     }
 }
 

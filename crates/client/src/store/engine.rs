@@ -371,6 +371,10 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         self.transaction(|rows, _| blobs.iter().try_for_each(|id| rows.remove_forgotten(id)))
     }
 
+    fn blobs_to_keep(&mut self) -> Result<Vec<BlobId>> {
+        self.rows.blobs_to_keep()
+    }
+
     fn node(&mut self, id: &ItemId) -> Result<Option<Node>> {
         self.view().node(id)
     }

@@ -529,6 +529,10 @@ impl Rows for MemoryRows {
         Ok(self.uploads.values().any(|upload| upload.blob_id == *blob_id))
     }
 
+    fn blobs_to_keep(&mut self) -> Result<Vec<BlobId>> {
+        Ok(self.uploads.values().map(|upload| upload.blob_id.clone()).collect())
+    }
+
     fn counts(&mut self) -> Result<Counts> {
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         let of = |state| self.uploads.values().filter(|upload| upload.state == state).count();

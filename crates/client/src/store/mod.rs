@@ -196,6 +196,9 @@ pub(crate) trait ReplicaStore: Send {
         now: Timestamp,
     ) -> Result<bool, ClientError>;
     fn rejected_uploads(&mut self) -> Result<Vec<Upload>, ClientError>;
+    /// The contents that nobody else may have: to upload, refused, or attached and not seen in
+    /// the feed yet (a server that was restored meanwhile has forgotten them).
+    fn blobs_to_keep(&mut self) -> Result<Vec<BlobId>, ClientError>;
 
     /// Contents that went with their items, or that others replaced: their bytes are to leave the
     /// cache, and then [`Self::forgot`].

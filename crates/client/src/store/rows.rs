@@ -129,6 +129,7 @@ pub(super) trait Rows: Send {
     fn reset_uploads(&mut self) -> Result<()>;
     fn rejected_uploads(&mut self) -> Result<Vec<Upload>>;
     fn is_uploading(&mut self, blob_id: &BlobId) -> Result<bool>;
+    fn blobs_to_keep(&mut self) -> Result<Vec<BlobId>>;
     fn counts(&mut self) -> Result<Counts>;
 
     /// In the current slot.

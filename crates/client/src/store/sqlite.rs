@@ -565,6 +565,10 @@ impl Rows for SqliteRows {
         let found: Option<i64> = self.one(sql, [blob_id.as_str()], |row| row.get(0))?;
         Ok(found.is_some())
     }
+
+    fn blobs_to_keep(&mut self) -> Result<Vec<BlobId>> {
+        self.all("SELECT blob_id FROM uploads", [], |row| self.id(row, 0))
+    }
     fn counts(&mut self) -> Result<Counts> {
         self.count_all()
     }

@@ -134,7 +134,7 @@ pub(crate) fn remove_store(dir: &Path) -> std::io::Result<()> {
             _ => {}
         }
     }
-    std::fs::remove_dir_all(dir.join(crate::content::DIRECTORY))
+    std::fs::remove_dir_all(dir.join(crate::cache::DIRECTORY))
 }
 
 /// Opens the replica in `dir`.

@@ -1,0 +1,454 @@
+//! The contents on this machine: a directory beside the replica, or memory, bounded in size.
+//!
+//! A file's name follows from its blob's id. What the queue needs comes in by `drafts`: it is made
+//! durable there under its name, then queued, then moved to its place; a crash in between is
+//! mended at the next start. What was downloaded need not survive a loss of power, so it is hashed
+//! before a later process gives it out.
+
+mod index;
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+use vfs_sync_core::content::Sha256Digest;
+use vfs_sync_core::id::BlobId;
+
+use crate::client::{lock, new_blob_id};
+use crate::content::{CHUNK, ContentWriter, Draft, LocalContent, NewContent, Source};
+use crate::error::ClientError;
+use index::Index;
+pub(crate) use index::Key;
+
+/// Where the contents of a replica are, in its directory.
+pub(crate) const DIRECTORY: &str = "contents";
+
+/// A download that was cut is gone on with if it has this many bytes; a shorter one starts again.
+const WORTH_RESUMING: u64 = 1024 * 1024;
+/// How long a download that was cut is kept.
+const PARTIAL_KEPT: Duration = Duration::from_secs(7 * 24 * 3_600);
+
+/// See the module.
+pub(crate) struct Cache {
+    place: Place,
+    /// Bytes that it may take, but for what must stay.
+    limit: Option<u64>,
+    index: Mutex<Index>,
+    /// One download of a blob at a time.
+    turns: Mutex<HashMap<Key, Weak<tokio::sync::Mutex<()>>>>,
+}
+
+enum Place {
+    Directory(PathBuf),
+    Memory(Mutex<HashMap<Key, Bytes>>),
+}
+
+/// How much the cache holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheUsage {
+    /// Bytes of content in it, queued ones among them.
+    pub bytes: u64,
+    /// How many contents.
+    pub contents: u64,
+    /// What [`crate::ClientConfig::cache_size`] allows.
+    pub limit: Option<u64>,
+}
+
+/// Keeps a content from being evicted while somebody has it in hand.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    cache: Weak<Cache>,
+    key: Key,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(cache) = self.cache.upgrade() {
+            lock(&cache.index).release(self.key);
+        }
+    }
+}
+
+impl std::fmt::Debug for Cache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cache").finish_non_exhaustive()
+    }
+}
+
+fn name(key: Key) -> String {
+    key.0.to_string()
+}
+
+fn shard_path(dir: &Path, key: Key) -> PathBuf {
+    let name = name(key);
+    dir.join(&name[..2]).join(&name[2..])
+}
+
+fn draft_path(dir: &Path, key: Key) -> PathBuf {
+    dir.join("drafts").join(name(key))
+}
+
+fn partial_path(dir: &Path, key: Key) -> PathBuf {
+    dir.join("partial").join(name(key))
+}
+
+/// The files of a directory; none if it is not there.
+fn files(dir: &Path) -> std::io::Result<Vec<(PathBuf, std::fs::Metadata)>> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        match entry.metadata() {
+            Ok(metadata) if metadata.is_file() => files.push((entry.path(), metadata)),
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(files)
+}
+
+fn file_key(path: &Path) -> Option<Key> {
+    Key::parse(path.file_name()?.to_str()?)
+}
+
+impl Cache {
+    fn over(place: Place, limit: Option<u64>) -> Arc<Self> {
+        let (index, turns) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { place, limit, index, turns })
+    }
+
+    pub(crate) fn in_memory(limit: Option<u64>) -> Arc<Self> {
+        Self::over(Place::Memory(Mutex::default()), limit)
+    }
+
+    /// The cache beside the replica in `replica`, of whose queue `queued` gives the contents.
+    /// What a crash left behind is put in its place, if it is queued, or removed.
+    pub(crate) fn in_directory(
+        replica: &Path,
+        limit: Option<u64>,
+        queued: impl FnOnce() -> Result<Vec<BlobId>, ClientError>,
+    ) -> Result<Arc<Self>, ClientError> {
+        let dir = replica.join(DIRECTORY);
+        let failed = || ClientError::io(format!("cannot prepare {}", dir.display()));
+        for of in ["drafts", "partial"] {
+            crate::store::private_dir(&dir.join(of)).map_err(failed())?;
+        }
+        let drafts = files(&dir.join("drafts")).map_err(failed())?;
+        if !drafts.is_empty() {
+            let queued: HashSet<Key> = queued()?.iter().map(Key::of).collect();
+            for (path, _) in drafts {
+                match file_key(&path).filter(|key| queued.contains(key)) {
+                    Some(key) => settle(&dir, key),
+                    None => std::fs::remove_file(&path),
+                }
+                .map_err(failed())?;
+            }
+        }
+        for (path, metadata) in files(&dir.join("partial")).map_err(failed())? {
+            let age = metadata.modified().ok().and_then(|at| at.elapsed().ok());
+            if metadata.len() < WORTH_RESUMING || age.is_some_and(|age| age > PARTIAL_KEPT) {
+                std::fs::remove_file(&path).map_err(failed())?;
+            }
+        }
+        Ok(Self::over(Place::Directory(dir), limit))
+    }
+
+    // Taking contents in.
+
+    /// Begins a content of the application.
+    pub(crate) fn writer(&self) -> Result<ContentWriter, ClientError> {
+        let blob_id = new_blob_id();
+        match &self.place {
+            Place::Memory(_) => Ok(ContentWriter::in_memory(blob_id)),
+            Place::Directory(dir) => {
+                let path = draft_path(dir, Key::of(&blob_id));
+                let what = format!("cannot make {}", path.display());
+                let file = File::create_new(&path).map_err(ClientError::io(what))?;
+                Ok(ContentWriter::in_file(blob_id, path, file, None))
+            }
+        }
+    }
+
+    /// Takes a new content from a reader.
+    pub(crate) fn take(&self, mut reader: impl Read) -> Result<NewContent, ClientError> {
+        let mut writer = self.writer()?;
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            match reader.read(&mut chunk) {
+                Ok(0) => return Ok(writer.finish()),
+                Ok(count) => writer.write(&chunk[..count])?,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(ClientError::io("cannot read the content")(error)),
+            }
+        }
+    }
+
+    /// Makes new contents durable, so that they can be queued. They are where [`Self::find`]
+    /// finds them, and go if they are dropped before [`Self::place`].
+    pub(crate) fn keep(&self, contents: &[NewContent]) -> Result<(), ClientError> {
+        let Place::Directory(dir) = &self.place else { return Ok(()) };
+        if contents.is_empty() {
+            return Ok(());
+        }
+        for content in contents {
+            content.sync()?;
+        }
+        let drafts = dir.join("drafts");
+        let synced = File::open(&drafts).and_then(|dir| dir.sync_all());
+        synced.map_err(ClientError::io(format!("cannot sync {}", drafts.display())))
+    }
+
+    /// Puts contents where their names say, once they are queued or verified. One that cannot be
+    /// moved stays where it is and is found there.
+    pub(crate) fn place(&self, contents: Vec<NewContent>) {
+        let now = SystemTime::now();
+        for content in contents {
+            let key = Key::of(&content.blob_id);
+            let size = content.size;
+            match (&self.place, content.into_draft()) {
+                (Place::Memory(all), Draft::Memory(bytes)) => drop(lock(all).insert(key, bytes)),
+                (Place::Directory(dir), Draft::File(draft)) => {
+                    let path = draft.persist();
+                    if let Err(error) = move_into(dir, key, &path) {
+                        tracing::warn!(%error, path = %path.display(), "a content stays a draft");
+                    }
+                }
+                _ => continue,
+            }
+            lock(&self.index).put(key, size, now, true);
+        }
+    }
+
+    /// The bytes of a blob as a new content under another id, durable.
+    pub(crate) fn renamed(
+        &self,
+        blob_id: &BlobId,
+        digest: Sha256Digest,
+    ) -> Result<NewContent, ClientError> {
+        let what = || format!("cannot open the cached content of {blob_id}");
+        let key = Key::of(blob_id);
+        match &self.place {
+            Place::Memory(all) => {
+                let bytes = lock(all).get(&key).cloned();
+                let lost = std::io::Error::from(ErrorKind::NotFound);
+                let bytes = bytes.ok_or(lost).map_err(ClientError::io(what()))?;
+                self.take(&*bytes)
+            }
+            Place::Directory(dir) => {
+                let from = self.path(dir, key);
+                let new = new_blob_id();
+                let to = draft_path(dir, Key::of(&new));
+                // Not every disk has hard links.
+                if std::fs::hard_link(&from, &to).is_err() {
+                    std::fs::copy(&from, &to).map_err(ClientError::io(what()))?;
+                }
+                let file = File::open(&to).map_err(ClientError::io(what()))?;
+                let size = file.metadata().map_err(ClientError::io(what()))?.len();
+                let content = NewContent::of_file(new, size, digest, to, file);
+                self.keep(std::slice::from_ref(&content))?;
+                Ok(content)
+            }
+        }
+    }
+
+    // Downloading.
+
+    /// Who has it is the one that downloads the blob.
+    pub(crate) async fn turn(&self, blob_id: &BlobId) -> tokio::sync::OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = lock(&self.turns);
+            turns.retain(|_, turn| turn.strong_count() > 0);
+            let known = turns.get(&Key::of(blob_id)).and_then(Weak::upgrade);
+            known.unwrap_or_else(|| {
+                let turn = Arc::default();
+                turns.insert(Key::of(blob_id), Arc::downgrade(&turn));
+                turn
+            })
+        };
+        turn.lock_owned().await
+    }
+
+    /// Begins the download of a content of `size` bytes, or goes on with one that was cut: then
+    /// the writer has hashed what is there.
+    pub(crate) fn download(
+        &self,
+        blob_id: &BlobId,
+        size: u64,
+    ) -> Result<ContentWriter, ClientError> {
+        let Place::Directory(dir) = &self.place else {
+            return Ok(ContentWriter::in_memory(blob_id.clone()));
+        };
+        let path = partial_path(dir, Key::of(blob_id));
+        let what = || format!("cannot write {}", path.display());
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = options.open(&path).map_err(ClientError::io(what()))?;
+        let there = file.metadata().map_err(ClientError::io(what()))?.len();
+        let stays_from = Some(WORTH_RESUMING);
+        let mut writer = ContentWriter::in_file(blob_id.clone(), path.clone(), file, stays_from);
+        let usable = (WORTH_RESUMING..=size).contains(&there);
+        let ready = if usable { writer.resume() } else { writer.restart() };
+        ready.map_err(ClientError::io(what()))?;
+        Ok(writer)
+    }
+
+    // Giving contents out.
+
+    /// Where a blob's bytes are: in their place, or not moved there yet.
+    fn path(&self, dir: &Path, key: Key) -> PathBuf {
+        let path = shard_path(dir, key);
+        if path.exists() { path } else { draft_path(dir, key) }
+    }
+
+    /// A blob's bytes, if they are here and as many as they should be.
+    pub(crate) fn find(
+        self: &Arc<Self>,
+        blob_id: &BlobId,
+        size: u64,
+        digest: Sha256Digest,
+    ) -> Option<LocalContent> {
+        let key = Key::of(blob_id);
+        // Before it is looked for: what is held stays.
+        lock(&self.index).hold(key);
+        let lease = Arc::new(Lease { cache: Arc::downgrade(self), key });
+        let source = match &self.place {
+            Place::Memory(all) => Source::Memory(lock(all).get(&key)?.clone()),
+            Place::Directory(dir) => {
+                let of = |path: PathBuf| {
+                    let len = std::fs::metadata(&path).ok()?.len();
+                    (len == size).then_some(path)
+                };
+                Source::File(of(shard_path(dir, key)).or_else(|| of(draft_path(dir, key)))?)
+            }
+        };
+        Some(LocalContent::new(size, digest, source, lease))
+    }
+
+    /// [`Self::find`], hashed unless this process knows them. What is damaged leaves the cache.
+    pub(crate) fn find_verified(
+        self: &Arc<Self>,
+        blob_id: &BlobId,
+        size: u64,
+        digest: Sha256Digest,
+    ) -> Result<Option<LocalContent>, ClientError> {
+        let Some(local) = self.find(blob_id, size, digest) else { return Ok(None) };
+        let key = Key::of(blob_id);
+        let known = lock(&self.index).is_verified(key);
+        if !known && digest_of(local.reader()?)? != digest {
+            self.remove(std::slice::from_ref(blob_id));
+            return Ok(None);
+        }
+        let now = SystemTime::now();
+        if let Some(path) = local.path() {
+            // For the next process; that the disk keeps no times only makes eviction less apt.
+            let _ = File::open(path).and_then(|file| file.set_modified(now));
+        }
+        lock(&self.index).put(key, size, now, true);
+        Ok(Some(local))
+    }
+
+    // Letting contents go.
+
+    /// Forgets contents; that one is not there is no failure.
+    pub(crate) fn remove(&self, blobs: &[BlobId]) {
+        for key in blobs.iter().map(Key::of) {
+            self.remove_one(key);
+            lock(&self.index).forget(key);
+        }
+    }
+
+    fn remove_one(&self, key: Key) {
+        match &self.place {
+            Place::Memory(all) => drop(lock(all).remove(&key)),
+            Place::Directory(dir) => {
+                let _ = std::fs::remove_file(shard_path(dir, key));
+                let _ = std::fs::remove_file(draft_path(dir, key));
+                let _ = std::fs::remove_file(partial_path(dir, key));
+            }
+        }
+    }
+
+    /// Reads what is in the directory, once.
+    fn load(&self) -> Result<(), ClientError> {
+        let Place::Directory(dir) = &self.place else { return Ok(()) };
+        if lock(&self.index).is_loaded() {
+            return Ok(());
+        }
+        let mut found = Vec::new();
+        let failed = || ClientError::io(format!("cannot read {}", dir.display()));
+        for shard in std::fs::read_dir(dir).map_err(failed())? {
+            let shard = shard.map_err(failed())?.file_name();
+            let Some(shard) = shard.to_str().filter(|name| name.len() == 2) else { continue };
+            for (path, metadata) in files(&dir.join(shard)).map_err(failed())? {
+                let rest = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+                let Some(key) = Key::parse(&format!("{shard}{rest}")) else { continue };
+                let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+                found.push((key, metadata.len(), used));
+            }
+        }
+        lock(&self.index).load(found);
+        Ok(())
+    }
+
+    /// Whether it takes more than it may.
+    pub(crate) fn is_over(&self) -> Result<bool, ClientError> {
+        let Some(limit) = self.limit else { return Ok(false) };
+        self.load()?;
+        Ok(lock(&self.index).is_over(limit))
+    }
+
+    /// Evicts what was not used for longest, but for what is `queued` or in somebody's hands,
+    /// until there is some room.
+    pub(crate) fn trim(&self, queued: &[BlobId]) {
+        let Some(limit) = self.limit else { return };
+        let queued: HashSet<Key> = queued.iter().map(Key::of).collect();
+        let mut index = lock(&self.index);
+        for key in index.evict(limit, &queued) {
+            self.remove_one(key);
+        }
+    }
+
+    pub(crate) fn usage(&self) -> Result<CacheUsage, ClientError> {
+        self.load()?;
+        let (bytes, contents) = lock(&self.index).totals();
+        Ok(CacheUsage { bytes, contents, limit: self.limit })
+    }
+}
+
+fn move_into(dir: &Path, key: Key, from: &Path) -> std::io::Result<()> {
+    let to = shard_path(dir, key);
+    match std::fs::rename(from, &to) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            crate::store::private_dir(to.parent().unwrap_or(dir))?;
+            std::fs::rename(from, &to)
+        }
+        renamed => renamed,
+    }
+}
+
+/// Puts a draft of an earlier process in its place.
+fn settle(dir: &Path, key: Key) -> std::io::Result<()> {
+    move_into(dir, key, &draft_path(dir, key))
+}
+
+pub(crate) fn digest_of(mut reader: impl Read) -> Result<Sha256Digest, ClientError> {
+    let mut hash = Sha256::new();
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        match reader.read(&mut chunk) {
+            Ok(0) => return Ok(Sha256Digest(hash.finalize().into())),
+            Ok(count) => hash.update(&chunk[..count]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(ClientError::io("cannot read a cached content")(error)),
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What is in the cache, and which of it was used last.
+
+use std::collections::{HashMap, HashSet};
+use std::time::SystemTime;
+
+use sha2::{Digest as _, Sha256};
+use vfs_sync_core::content::Sha256Digest;
+use vfs_sync_core::id::BlobId;
+
+/// The digest of a blob's id: the id itself could name anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Key(pub(super) Sha256Digest);
+
+impl Key {
+    pub(crate) fn of(blob_id: &BlobId) -> Self {
+        Self(Sha256Digest(Sha256::digest(blob_id.as_str().as_bytes()).into()))
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        Sha256Digest::parse(text).map(Self)
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    size: u64,
+    used: SystemTime,
+    /// Whether this process wrote or has hashed it.
+    verified: bool,
+}
+
+#[derive(Default)]
+pub(super) struct Index {
+    entries: HashMap<Key, Entry>,
+    bytes: u64,
+    /// Whether what earlier processes left is in it.
+    loaded: bool,
+    held: HashMap<Key, usize>,
+}
+
+impl Index {
+    pub(super) fn put(&mut self, key: Key, size: u64, used: SystemTime, verified: bool) {
+        let before = self.entries.insert(key, Entry { size, used, verified });
+        self.bytes += size;
+        self.bytes -= before.map_or(0, |before| before.size);
+    }
+
+    pub(super) fn forget(&mut self, key: Key) {
+        if let Some(entry) = self.entries.remove(&key) {
+            self.bytes -= entry.size;
+        }
+    }
+
+    pub(super) fn is_verified(&self, key: Key) -> bool {
+        self.entries.get(&key).is_some_and(|entry| entry.verified)
+    }
+
+    pub(super) fn hold(&mut self, key: Key) {
+        *self.held.entry(key).or_default() += 1;
+    }
+
+    pub(super) fn release(&mut self, key: Key) {
+        if let Some(count) = self.held.get_mut(&key) {
+            *count -= 1;
+            if *count == 0 {
+                self.held.remove(&key);
+            }
+        }
+    }
+
+    pub(super) fn is_loaded(&self) -> bool {
+        self.loaded
+    }
+
+    /// Takes over what is on the disk; what is known already is newer.
+    pub(super) fn load(&mut self, found: Vec<(Key, u64, SystemTime)>) {
+        for (key, size, used) in found {
+            if !self.entries.contains_key(&key) {
+                self.put(key, size, used, false);
+            }
+        }
+        self.loaded = true;
+    }
+
+    pub(super) fn totals(&self) -> (u64, u64) {
+        (self.bytes, u64::try_from(self.entries.len()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn is_over(&self, limit: u64) -> bool {
+        self.bytes > limit
+    }
+
+    /// Takes out the least recently used but `queued` and held ones, down to an eighth below
+    /// `limit`, so that not every new content evicts one.
+    pub(super) fn evict(&mut self, limit: u64, queued: &HashSet<Key>) -> Vec<Key> {
+        let target = limit - limit / 8;
+        let mut candidates: Vec<(SystemTime, Key)> = self
+            .entries
+            .iter()
+            .filter(|(key, _)| !queued.contains(*key) && !self.held.contains_key(*key))
+            .map(|(key, entry)| (entry.used, *key))
+            .collect();
+        candidates.sort_unstable_by_key(|(used, _)| *used);
+        let mut evicted = Vec::new();
+        for (_, key) in candidates {
+            if self.bytes <= target {
+                break;
+            }
+            self.forget(key);
+            evicted.push(key);
+        }
+        evicted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn key(name: &str) -> Key {
+        Key::of(&BlobId::new(name).unwrap())
+    }
+
+    fn filled(sizes: &[(&str, u64)]) -> Index {
+        let mut index = Index::default();
+        for (at, (name, size)) in (1..).zip(sizes) {
+            index.put(key(name), *size, SystemTime::UNIX_EPOCH + Duration::from_secs(at), true);
+        }
+        index
+    }
+
+    #[test]
+    fn the_least_recently_used_goes_first_and_only_what_must() {
+        let mut index = filled(&[("a", 40), ("b", 40), ("c", 40)]);
+        index.put(key("a"), 40, SystemTime::UNIX_EPOCH + Duration::from_secs(9), true);
+        assert!(index.is_over(100));
+        assert_eq!(index.evict(100, &HashSet::new()), [key("b")]);
+        assert_eq!(index.totals(), (80, 2));
+        assert!(!index.is_over(100));
+    }
+
+    #[test]
+    fn what_is_queued_or_held_stays() {
+        let mut index = filled(&[("queued", 40), ("held", 40), ("free", 40)]);
+        index.hold(key("held"));
+        index.hold(key("held"));
+        index.release(key("held"));
+        assert_eq!(index.evict(0, &HashSet::from([key("queued")])), [key("free")]);
+        assert_eq!(index.totals(), (80, 2));
+        index.release(key("held"));
+        index.put(key("new"), 1, SystemTime::UNIX_EPOCH + Duration::from_secs(9), true);
+        assert_eq!(index.evict(0, &HashSet::from([key("queued")])), [key("held"), key("new")]);
+    }
+
+    #[test]
+    fn what_an_earlier_process_left_counts_but_is_not_trusted() {
+        let mut index = filled(&[("a", 40)]);
+        let old = SystemTime::UNIX_EPOCH;
+        index.load(vec![(key("a"), 40, old), (key("b"), 40, old)]);
+        assert!(index.is_verified(key("a")) && !index.is_verified(key("b")));
+        assert_eq!(index.totals(), (80, 2));
+        assert_eq!(index.evict(50, &HashSet::new()), [key("b")]);
+    }
+}

@@ -1,0 +1,328 @@
+//! Contents on a client's side: a cache of bounded size, downloads that go on after a cut.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use vfs_sync_client::core::id::{ItemId, UserId};
+use vfs_sync_client::core::item::Name;
+use vfs_sync_client::{
+    ClientConfig, ClientError, HttpConfig, HttpTransport, LocalContent, Observer, Progress,
+    StaticToken, SyncClient, Transport, TransportError,
+};
+use vfs_sync_testkit::{DownloadFault, FaultyTransport, TestServer};
+
+const MIB: usize = 1024 * 1024;
+
+fn config() -> ClientConfig {
+    ClientConfig {
+        backoff: (Duration::from_millis(1), Duration::from_millis(2)),
+        ..ClientConfig::default()
+    }
+}
+
+fn limited(cache_size: u64) -> ClientConfig {
+    ClientConfig { cache_size: Some(cache_size), ..config() }
+}
+
+fn user() -> UserId {
+    UserId::new("alice").unwrap()
+}
+
+fn line(server: &TestServer) -> Arc<FaultyTransport> {
+    let token = StaticToken::new(server.token("alice"));
+    let http = HttpTransport::new(HttpConfig::new(server.url()), token).unwrap();
+    Arc::new(FaultyTransport::new(Arc::new(http)))
+}
+
+/// A client of alice's in a directory, over a line that can be cut.
+struct Replica {
+    dir: tempfile::TempDir,
+    line: Arc<FaultyTransport>,
+    client: Option<SyncClient>,
+}
+
+impl Replica {
+    fn new(server: &TestServer, config: ClientConfig) -> Self {
+        let (dir, line) = (tempfile::tempdir().unwrap(), line(server));
+        let transport: Arc<dyn Transport> = line.clone();
+        let client = SyncClient::create_replica(dir.path(), user(), "s", transport, config);
+        Self { dir, line, client: Some(client.unwrap()) }
+    }
+
+    fn client(&self) -> &SyncClient {
+        self.client.as_ref().unwrap()
+    }
+
+    fn reopen(&mut self, config: ClientConfig) {
+        self.client = None;
+        let client = SyncClient::open(self.dir.path(), self.line.clone(), config);
+        self.client = Some(client.unwrap());
+    }
+
+    fn files(&self, of: &str) -> Vec<PathBuf> {
+        files(&self.dir.path().join("contents").join(of))
+    }
+
+    /// The files of contents that are in their place.
+    fn contents(&self) -> Vec<PathBuf> {
+        let all = self.files("").into_iter();
+        all.filter(|path| {
+            let shard = path.parent().unwrap().file_name().unwrap();
+            shard.len() == 2
+        })
+        .collect()
+    }
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found
+}
+
+/// Bytes that are not alike anywhere.
+fn noise(len: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    let mut bytes: Vec<u8> =
+        std::iter::repeat_with(&mut next).take(len / 8 + 1).flatten().collect();
+    bytes.truncate(len);
+    bytes
+}
+
+fn put(client: &SyncClient, name: &str, bytes: &[u8]) -> ItemId {
+    let file = client.create_file(None, Name::new(name).unwrap()).unwrap();
+    client.put_content(&file, bytes).unwrap();
+    file
+}
+
+fn bytes(content: &LocalContent) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    content.reader().unwrap().read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+async fn read(client: &SyncClient, item: &ItemId) -> Vec<u8> {
+    bytes(&client.read_content(item).await.unwrap())
+}
+
+#[tokio::test]
+async fn the_cache_keeps_what_was_used_last_and_stays_within_its_size() {
+    let server = TestServer::start().await;
+    let one = Replica::new(&server, limited(10 * MIB as u64));
+    let items: Vec<ItemId> =
+        (0..20).map(|n| put(one.client(), &format!("f{n}"), &noise(MIB, n))).collect();
+    assert_eq!(one.client().cache_usage().unwrap().bytes, 20 * MIB as u64, "what is queued stays");
+    one.client().sync().await.unwrap();
+    let usage = one.client().cache_usage().unwrap();
+    assert!(usage.bytes <= 10 * MIB as u64, "{usage:?}");
+    assert!(usage.contents > 5, "{usage:?}");
+    assert_eq!(one.contents().len() as u64, usage.contents);
+
+    let other = Replica::new(&server, limited(4 * MIB as u64));
+    other.client().sync().await.unwrap();
+    for (n, item) in (0..).zip(&items) {
+        assert_eq!(read(other.client(), item).await, noise(MIB, n), "whatever was evicted");
+        read(other.client(), &items[0]).await;
+        assert!(other.client().cache_usage().unwrap().bytes <= 4 * MIB as u64);
+    }
+    let first = other.line.downloaded().into_iter().filter(|(id, _)| {
+        let node = other.client().node(&items[0]).unwrap().unwrap();
+        node.content.unwrap().blob_id == *id
+    });
+    assert_eq!(first.count(), 1, "what is read again and again is never evicted");
+    assert!(other.files("partial").is_empty() && other.files("drafts").is_empty());
+}
+
+#[tokio::test]
+async fn what_is_in_the_applications_hands_is_not_evicted() {
+    let server = TestServer::start().await;
+    let one = Replica::new(&server, config());
+    let items: Vec<ItemId> =
+        (0..4).map(|n| put(one.client(), &format!("f{n}"), &noise(MIB, n))).collect();
+    one.client().sync().await.unwrap();
+    let other = Replica::new(&server, limited(0));
+    other.client().sync().await.unwrap();
+    let held = other.client().read_content(&items[0]).await.unwrap();
+    let fetched = other.client().fetch_contents(&items).await.unwrap();
+    assert_eq!((fetched.downloaded, fetched.count()), (3, 4));
+    assert_eq!(other.contents().len(), 4);
+    drop(fetched);
+    assert_eq!(read(other.client(), &items[3]).await, noise(MIB, 3));
+    assert_eq!(bytes(&held), noise(MIB, 0));
+    drop(held);
+    other.client().create_folder(None, Name::new("x").unwrap()).unwrap();
+    other.client().sync().await.unwrap();
+    assert!(other.contents().is_empty(), "with no room nothing stays");
+}
+
+#[tokio::test]
+async fn a_content_that_is_damaged_on_the_disk_is_downloaded_again() {
+    let server = TestServer::start().await;
+    let mut one = Replica::new(&server, config());
+    let item = put(one.client(), "f", &noise(3 * MIB, 7));
+    one.client().sync().await.unwrap();
+    for damage in [0, MIB] {
+        let path = one.contents().pop().unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[damage] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        one.reopen(config());
+        assert_eq!(read(one.client(), &item).await, noise(3 * MIB, 7));
+    }
+    let path = one.contents().pop().unwrap();
+    std::fs::write(&path, "cut").unwrap();
+    assert_eq!(read(one.client(), &item).await, noise(3 * MIB, 7), "cut while we run");
+    assert_eq!(one.line.downloaded().len(), 3);
+}
+
+#[tokio::test]
+async fn a_damaged_content_is_never_uploaded() {
+    let server = TestServer::start().await;
+    let mut one = Replica::new(&server, config());
+    let item = put(one.client(), "f", b"as it was put");
+    std::fs::write(one.contents().pop().unwrap(), &b"as it was put?"[1..]).unwrap();
+    one.reopen(config());
+    one.client().sync().await.unwrap();
+    let rejected = one.client().rejected_uploads().unwrap();
+    assert_eq!(rejected.len(), 1);
+    assert_eq!(rejected[0].item_id, item);
+    assert!(rejected[0].reason.contains("no longer on this machine"), "{}", rejected[0].reason);
+}
+
+#[tokio::test]
+async fn left_overs_of_a_crash_are_swept_and_queued_bytes_found_again() {
+    let server = TestServer::start().await;
+    let mut one = Replica::new(&server, config());
+    let item = put(one.client(), "f", &noise(MIB, 1));
+    // As if it was killed after queueing, before the file was in its place; and before queueing.
+    let contents = one.dir.path().join("contents");
+    let placed = one.contents().pop().unwrap();
+    let shard = placed.parent().unwrap().file_name().unwrap().to_str().unwrap();
+    let name = format!("{shard}{}", placed.file_name().unwrap().to_str().unwrap());
+    std::fs::rename(&placed, contents.join("drafts").join(&name)).unwrap();
+    std::fs::write(contents.join("drafts").join("0".repeat(64)), "never queued").unwrap();
+    std::fs::write(contents.join("drafts").join("17"), "of another version").unwrap();
+    std::fs::write(contents.join("partial").join("1".repeat(64)), "short").unwrap();
+    one.reopen(config());
+    assert_eq!(one.files("drafts").len() + one.files("partial").len(), 0);
+    assert_eq!(one.contents(), [placed]);
+    one.client().sync().await.unwrap();
+    let other = Replica::new(&server, config());
+    other.client().sync().await.unwrap();
+    assert_eq!(read(other.client(), &item).await, noise(MIB, 1));
+}
+
+#[tokio::test]
+async fn a_download_that_is_cut_goes_on_where_it_was() {
+    let server = TestServer::start().await;
+    let one = Replica::new(&server, config());
+    let item = put(one.client(), "f", &noise(8 * MIB, 3));
+    one.client().sync().await.unwrap();
+    let other = Replica::new(&server, config());
+    other.client().sync().await.unwrap();
+    for fault in [
+        DownloadFault::CutAfter(3 * MIB as u64),
+        DownloadFault::Refused,
+        DownloadFault::CutAfter(0),
+        DownloadFault::CutAfter(2 * MIB as u64),
+    ] {
+        other.line.on_download(fault);
+    }
+    assert_eq!(read(other.client(), &item).await, noise(8 * MIB, 3));
+    let offsets: Vec<u64> = other.line.downloaded().into_iter().map(|(_, at)| at).collect();
+    assert_eq!(offsets, [0, 3, 3, 3, 5].map(|at| at * MIB as u64));
+}
+
+#[tokio::test]
+async fn a_download_goes_on_in_the_next_process_and_what_is_wrong_by_then_is_fetched_anew() {
+    let server = TestServer::start().await;
+    let one = Replica::new(&server, config());
+    let item = put(one.client(), "f", &noise(8 * MIB, 4));
+    one.client().sync().await.unwrap();
+    let mut other = Replica::new(&server, config());
+    other.client().sync().await.unwrap();
+    let give_up = |line: &FaultyTransport| {
+        line.on_download(DownloadFault::CutAfter(2 * MIB as u64));
+        (0..3).for_each(|_| line.on_download(DownloadFault::Refused));
+    };
+    give_up(&other.line);
+    let error = other.client().read_content(&item).await.unwrap_err();
+    assert!(error.is_transient(), "{error}");
+    other.reopen(config());
+    give_up(&other.line);
+    other.client().read_content(&item).await.unwrap_err();
+    let partial = other.files("partial").pop().unwrap();
+    assert_eq!(std::fs::metadata(&partial).unwrap().len(), 4 * MIB as u64);
+    let mut bytes = std::fs::read(&partial).unwrap();
+    bytes[MIB] ^= 1;
+    std::fs::write(&partial, bytes).unwrap();
+    other.reopen(config());
+    assert_eq!(read(other.client(), &item).await, noise(8 * MIB, 4));
+    let offsets: Vec<u64> = other.line.downloaded().into_iter().map(|(_, at)| at).collect();
+    assert_eq!(offsets, [0, 2, 2, 2, 2, 4, 4, 4, 4, 0].map(|at| at * MIB as u64));
+    assert!(other.files("partial").is_empty());
+}
+
+#[tokio::test]
+async fn bytes_that_are_not_those_of_the_digest_are_refused_and_not_kept() {
+    let server = TestServer::start().await;
+    let one = Replica::new(&server, config());
+    let item = put(one.client(), "f", &noise(2 * MIB, 5));
+    one.client().sync().await.unwrap();
+    let other = Replica::new(&server, config());
+    other.client().sync().await.unwrap();
+    other.line.on_download(DownloadFault::Damaged);
+    let error = other.client().read_content(&item).await.unwrap_err();
+    let ClientError::Transport(TransportError::MalformedResponse { call, .. }) = &error else {
+        panic!("{error}")
+    };
+    assert_eq!(*call, "download");
+    assert!(other.contents().is_empty() && other.files("partial").is_empty());
+    assert_eq!(read(other.client(), &item).await, noise(2 * MIB, 5));
+}
+
+#[derive(Default)]
+struct Seen(Mutex<Vec<Progress>>);
+
+impl Observer for Seen {
+    fn progress(&self, progress: &Progress) {
+        self.0.lock().unwrap().push(*progress);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_downloads_share_one_progress_and_a_bound() {
+    let server = TestServer::start().await;
+    let one = Replica::new(&server, config());
+    let items: Vec<ItemId> =
+        (0..24).map(|n| put(one.client(), &format!("f{n}"), &noise(MIB, n))).collect();
+    one.client().sync().await.unwrap();
+    let other = Replica::new(&server, ClientConfig { transfers: 3, ..config() });
+    other.client().sync().await.unwrap();
+    let seen = Arc::new(Seen::default());
+    other.client().observe(seen.clone());
+    // The same twice: who comes second waits and finds it there.
+    let twice: Vec<ItemId> = items.iter().chain(&items).cloned().collect();
+    let fetched = other.client().fetch_contents(&twice).await.unwrap();
+    assert_eq!(fetched.count(), 48);
+    assert_eq!(other.line.downloaded().len(), 24);
+    assert!(other.line.most_downloads() <= 3, "{}", other.line.most_downloads());
+    let seen = seen.0.lock().unwrap();
+    assert!(seen.windows(2).any(|w| w[0].downloaded_bytes < w[1].downloaded_bytes));
+    let most = seen.iter().map(|p| p.downloaded_bytes).max().unwrap();
+    assert!(most <= 24 * MIB as u64, "{most}");
+    assert!(seen.iter().all(|p| p.downloaded <= 24));
+}
