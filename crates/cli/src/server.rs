@@ -90,8 +90,10 @@ pub(crate) fn store_failure(error: StoreError) -> Failure {
         StoreError::NewerSchema { .. } => {
             Failure::new(Kind::Corrupt, message).hint("use the newer vfs-sync")
         }
-        StoreError::MalformedRow { .. } => Failure::new(Kind::Corrupt, message)
-            .hint("restore the database from a backup: see docs/backup.md"),
+        StoreError::MalformedRow { .. } | StoreError::MissingTable { .. } => {
+            Failure::new(Kind::Corrupt, message)
+                .hint("restore the database from a backup: see docs/backup.md")
+        }
         StoreError::Failed(_) => Failure::new(Kind::Corrupt, message)
             .hint("is it a vfs-sync database, and may this user write to it?"),
     }

@@ -168,7 +168,9 @@ impl From<StoreError> for ApiError {
                     .with("table", table)
                     .with("malformed", reason)
             }
-            error @ (StoreError::NewerSchema { .. } | StoreError::Failed(_)) => {
+            error @ (StoreError::NewerSchema { .. }
+            | StoreError::MissingTable { .. }
+            | StoreError::Failed(_)) => {
                 tracing::error!(%error, "the database failed");
                 metrics::counter!("vfs_sync_store_errors_total", "kind" => "failed").increment(1);
                 Self::internal()

@@ -10,6 +10,7 @@ mod flow;
 mod open;
 mod page;
 pub mod postgres;
+mod schema;
 pub mod sqlite;
 #[cfg(all(feature = "testing", unix))]
 pub mod testing;
@@ -53,6 +54,12 @@ pub enum StoreError {
         found: i64,
         /// Of this program.
         known: i64,
+    },
+    /// The database says that it has this schema, but lacks a part of it.
+    #[error("the database has lost its table {table}")]
+    MissingTable {
+        /// Which.
+        table: String,
     },
     /// The database refused for a reason that a retry does not mend.
     #[error("the database failed: {0}")]

@@ -5,6 +5,7 @@ use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::time::Timestamp;
 
 use crate::StoreError;
+use crate::schema::tables;
 
 /// Each step once, in order; steps that were published never change.
 const STEPS: &[&str] = &[include_str!("0001.sql"), include_str!("0002.sql")];
@@ -37,6 +38,11 @@ pub(super) async fn migrate(client: &mut Client, now: Timestamp) -> Result<i64, 
             tx.execute("INSERT INTO schema_version VALUES ($1, $2)", &[&version, &applied_at])
                 .await?;
         }
+    }
+    let missing = "SELECT name FROM unnest($1::TEXT[]) AS name WHERE to_regclass(name) IS NULL";
+    let tables: Vec<&str> = tables(STEPS).into_iter().collect();
+    if let Some(row) = tx.query(missing, &[&tables]).await?.first() {
+        return Err(StoreError::MissingTable { table: row.try_get(0)? });
     }
     let epoch = Epoch::starting(now, None).as_u64() as i64;
     tx.execute(

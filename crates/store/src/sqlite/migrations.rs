@@ -5,6 +5,7 @@ use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::time::Timestamp;
 
 use crate::StoreError;
+use crate::schema::tables;
 
 /// Each step once, in order; steps that were published never change.
 const STEPS: &[&str] = &[include_str!("0001.sql"), include_str!("0002.sql")];
@@ -49,6 +50,12 @@ pub(super) fn migrate(connection: &mut Connection, now: Timestamp) -> Result<i64
                 "INSERT INTO schema_version VALUES (?1, ?2)",
                 params![version, now.as_millis()],
             )?;
+        }
+    }
+    for table in tables(STEPS) {
+        let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+        if tx.query_row(sql, [table], |_| Ok(())).optional()?.is_none() {
+            return Err(StoreError::MissingTable { table: table.to_owned() });
         }
     }
     let epoch: Option<i64> = tx

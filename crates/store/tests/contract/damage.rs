@@ -35,6 +35,18 @@ pub(crate) async fn a_newer_schema_is_refused(scene: Scene) {
     }
 }
 
+pub(crate) async fn a_database_that_lost_a_table_is_refused(scene: Scene) {
+    scene.tamper("DROP TABLE moves").await;
+    let database = scene.database.clone().unwrap();
+    for refused in [
+        vfs_sync_store::open(&database, at(0)).await.map(|_| ()),
+        vfs_sync_store::migrate(&database, at(0)).await.map(|_| ()),
+    ] {
+        let Err(StoreError::MissingTable { table }) = refused else { panic!("{refused:?}") };
+        assert_eq!(table, "moves");
+    }
+}
+
 pub(crate) async fn a_malformed_item_fails_the_push_and_changes_nothing(scene: Scene) {
     scene.apply("laptop", vec![folder(1, "a"), folder(2, "b")]).await;
     let before = scene.settle().await;

@@ -1,0 +1,32 @@
+//! What the steps of a schema leave behind, so that a database that lost some of it is found out
+//! at start and not by the first request that needs it.
+
+use std::collections::BTreeSet;
+
+/// The tables that are there after `steps`, of which each statement begins a line.
+pub(crate) fn tables<'a>(steps: &[&'a str]) -> BTreeSet<&'a str> {
+    let mut tables = BTreeSet::new();
+    let name = |rest: &'a str| rest.split([' ', '(', ';']).next().unwrap_or(rest);
+    for line in steps.iter().flat_map(|step| step.lines()) {
+        if let Some(rest) = line.strip_prefix("CREATE TABLE ") {
+            tables.insert(name(rest));
+        } else if let Some(rest) = line.strip_prefix("DROP TABLE ") {
+            tables.remove(name(rest));
+        }
+    }
+    tables
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_steps_say_which_tables_there_are() {
+        let steps = [
+            "CREATE TABLE a (\n  x INT\n);\nCREATE TABLE b(x INT);\nCREATE INDEX i ON a (x);",
+            "-- A comment.\nDROP TABLE a;\nCREATE TABLE c (x INT);",
+        ];
+        assert_eq!(tables(&steps), BTreeSet::from(["b", "c"]));
+    }
+}
