@@ -4,9 +4,9 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 
-use vfs_sync_core::content::Sha256Digest;
+use object_store::client::{HttpError, HttpErrorKind};
 
-use crate::SourceError;
+use crate::s3::Refusal;
 
 /// What the store was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,6 +59,8 @@ pub struct BlobError {
     pub retryable: bool,
     /// What the store said: for the log, since it may tell where objects are.
     pub message: String,
+    /// What is known about the cause and tells nothing of places.
+    pub hint: Option<&'static str>,
 }
 
 impl BlobError {
@@ -70,12 +72,54 @@ impl BlobError {
             storage_code: storage_code.to_owned(),
             retryable: is_retryable(storage_code),
             message: message.into(),
+            hint: None,
         }
     }
 
     pub(crate) fn of(operation: BlobOperation, error: &object_store::Error) -> Self {
-        Self::new(operation, storage_code(error), error.to_string())
+        let refusal = refusal(error);
+        let code = refusal.map_or_else(|| storage_code(error), |refusal| &refusal.code);
+        let mut failure = Self::new(operation, code, with_causes(error));
+        // S3 hides whether an object exists from who may not list.
+        if code == "AccessDenied" && refusal.is_some() && operation == BlobOperation::Read {
+            failure.hint = Some(
+                "the server lacks a right on the bucket, or the object is missing and the server \
+                 lacks the right to list",
+            );
+        }
+        failure
     }
+
+    pub(crate) fn io(operation: BlobOperation, error: &io::Error) -> Self {
+        Self::new(operation, io_code(error.kind()), error.to_string())
+    }
+}
+
+/// The whole chain of causes: the library's outermost error often says least.
+fn with_causes(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(this) = cause {
+        let more = this.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = this.source();
+    }
+    text
+}
+
+/// S3's own answer, somewhere below the library's errors.
+pub(crate) fn refusal(error: &object_store::Error) -> Option<&Refusal> {
+    causes(error).find_map(|cause| cause.downcast_ref())
+}
+
+fn causes<'e>(
+    error: &'e object_store::Error,
+) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {
+    let first: &'e (dyn StdError + 'static) = error;
+    std::iter::successors(Some(first), |this: &&'e (dyn StdError + 'static)| (*this).source())
 }
 
 /// The table of codes: what is not in it is passed on, not retryable.
@@ -90,12 +134,15 @@ fn storage_code(error: &object_store::Error) -> &'static str {
         Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => return "AccessDenied",
         _ => {}
     }
-    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
-    while let Some(this) = cause {
-        if let Some(io) = this.downcast_ref::<io::Error>() {
+    for cause in causes(error) {
+        if let Some(io) = cause.downcast_ref::<io::Error>() {
             return io_code(io.kind());
         }
-        cause = this.source();
+        if let Some(http) = cause.downcast_ref::<HttpError>()
+            && !matches!(http.kind(), HttpErrorKind::Decode)
+        {
+            return "ServiceUnavailable";
+        }
     }
     "InternalError"
 }
@@ -122,23 +169,6 @@ fn io_code(kind: io::ErrorKind) -> &'static str {
 /// Why bytes were not stored; nothing of them was.
 #[derive(Debug, thiserror::Error)]
 pub enum PutError {
-    /// They stopped coming.
-    #[error("the bytes stopped coming: {0}")]
-    Source(SourceError),
-    /// They are more than allowed.
-    #[error("the blob is larger than {max_size} bytes")]
-    TooLarge {
-        /// So many are allowed.
-        max_size: u64,
-    },
-    /// They are not those whose digest was named.
-    #[error("the digest of the bytes is {actual}, not {expected}")]
-    DigestMismatch {
-        /// The digest named.
-        expected: Sha256Digest,
-        /// That of the bytes.
-        actual: Sha256Digest,
-    },
     /// The blob has other bytes already.
     #[error("the blob has other bytes already")]
     Differs,

@@ -32,9 +32,39 @@ pub fn object_name(id: &BlobId) -> String {
     name
 }
 
-/// The name of an object that is no blob's: a probe, or bytes on their way.
+/// Begins the name of an object that is no blob's: a probe, or bytes on their way. No escaped id
+/// has `_t`, as `t` is no hex digit.
+const TEMPORARY: &str = "_t";
+
+/// The name of an object that is no blob's.
 pub(crate) fn temporary_name() -> String {
-    format!("_t{}", uuid::Uuid::now_v7().simple())
+    format!("{TEMPORARY}{}", uuid::Uuid::now_v7().simple())
+}
+
+/// Whether a name is that of something temporary: one of ours, or what the library leaves where
+/// it was killed in the middle of writing a file (`<name>#<number>`).
+#[must_use]
+pub fn is_temporary(name: &str) -> bool {
+    name.starts_with(TEMPORARY) || name.contains('#')
+}
+
+/// The id whose object has this name; `None` for other names, and for the folded ones.
+#[must_use]
+pub fn blob_id(name: &str) -> Option<BlobId> {
+    let mut bytes = Vec::with_capacity(name.len());
+    let mut rest = name.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        if byte == b'_' {
+            let hex = std::str::from_utf8(rest.get(..2)?).ok()?;
+            bytes.push(u8::from_str_radix(hex, 16).ok()?);
+            rest = &rest[2..];
+        } else {
+            bytes.push(byte);
+        }
+    }
+    let id = BlobId::new(String::from_utf8(bytes).ok()?).ok()?;
+    (object_name(&id) == name).then_some(id)
 }
 
 #[cfg(test)]
@@ -75,6 +105,9 @@ mod tests {
             if let Ok(id) = BlobId::new(id) {
                 let name = object_name(&id);
                 prop_assert!(name.len() <= MAX_ESCAPED_BYTES && !name.is_empty());
+                prop_assert!(!is_temporary(&name));
+                let folded = name.starts_with("_h");
+                prop_assert_eq!(blob_id(&name), (!folded).then_some(id));
                 prop_assert!(name.bytes().all(
                     |b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_'
                 ));

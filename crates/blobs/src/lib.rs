@@ -1,12 +1,17 @@
 //! The bytes of vfs-sync: object stores behind one trait.
 //!
 //! [`BlobStore`] is what a server needs of an object store; [`ObjectBlobs`] implements it over the
-//! `object_store` library, for a directory and for memory. Only this crate names an object key
-//! ([`key`]): nothing else may depend on where the bytes of a blob are.
+//! `object_store` library, for S3, for a directory and for memory. Only this crate names an object
+//! key ([`key`]): nothing else may depend on where the bytes of a blob are.
 
 mod error;
+mod files;
 pub mod key;
+mod multipart;
 mod object;
+mod s3;
+#[cfg(all(feature = "testing", unix))]
+pub mod testing;
 
 use std::ops::Range;
 
@@ -18,26 +23,15 @@ use vfs_sync_core::id::BlobId;
 
 pub use error::{BlobError, BlobOperation, PutError};
 pub use object::ObjectBlobs;
-
-/// Whatever broke a stream of bytes that is being stored.
-pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Bytes on their way into the store.
-pub type Incoming = BoxStream<'static, Result<Bytes, SourceError>>;
+pub use s3::{S3Config, S3ConfigError};
 
 /// Bytes on their way out of the store.
 pub type Outgoing = BoxStream<'static, Result<Bytes, BlobError>>;
 
-/// What the bytes of a put must come to, or nothing is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Expected {
-    /// Bytes at most.
-    pub max_size: u64,
-    /// Their digest, if the sender named it.
-    pub digest: Option<Sha256Digest>,
-}
+/// What is in the store, name by name.
+pub type Listing = BoxStream<'static, Result<Object, BlobError>>;
 
-/// What was stored.
+/// Size and digest of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stored {
     /// Bytes.
@@ -46,19 +40,43 @@ pub struct Stored {
     pub digest: Sha256Digest,
 }
 
+/// Something under the store's prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// Its name: [`key::object_name`] of a blob's id, or that of something temporary.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+    /// When it was last written, in milliseconds since 1970.
+    pub modified: i64,
+}
+
 /// An object store. Nothing in it is retried: that is the caller's.
 #[async_trait]
 pub trait BlobStore: Send + Sync + 'static {
-    /// Stores the blob's bytes, durably, in memory that does not grow with them.
+    /// Stores the blob's bytes, durably, in one go: they are no more than a part.
     ///
     /// Bytes that are there never change: storing the same again is fine, other bytes are
     /// [`PutError::Differs`]. A put that fails leaves nothing behind.
-    async fn put(
-        &self,
-        id: &BlobId,
-        bytes: Incoming,
-        expected: Expected,
-    ) -> Result<Stored, PutError>;
+    async fn put(&self, id: &BlobId, bytes: Bytes) -> Result<(), PutError>;
+
+    /// Begins an upload in parts; gives the name by which it goes on, which is for whoever wants to
+    /// take it up after a restart. It holds nothing and costs nothing until it has parts.
+    async fn begin(&self, id: &BlobId) -> Result<String, BlobError>;
+
+    /// Takes up an upload that was begun. One at a time writes to it: waits for a moment for who
+    /// still does, and then fails as `ServiceUnavailable`.
+    async fn take_up(&self, id: &BlobId, upload: &str) -> Result<Box<dyn Upload>, BlobError>;
+
+    /// Ends an upload without a blob, and removes all that is left of it: also what is left of one
+    /// that was finished. One that is not there has ended already.
+    async fn abort(&self, id: &BlobId, upload: &str) -> Result<(), BlobError>;
+
+    /// The bytes of a part: each part of an upload has so many, but for the last.
+    fn part_size(&self, part: u32) -> usize;
+
+    /// The largest blob that the store takes, in bytes.
+    fn max_size(&self) -> u64;
 
     /// Reads the blob's bytes, or those of `range`, which must not be empty nor go beyond the end.
     async fn get(&self, id: &BlobId, range: Option<Range<u64>>) -> Result<Outgoing, BlobError>;
@@ -66,12 +84,38 @@ pub trait BlobStore: Send + Sync + 'static {
     /// Removes the blob's bytes. Those that are not there are removed already.
     async fn delete(&self, id: &BlobId) -> Result<(), BlobError>;
 
-    /// Writes, reads and deletes an object of its own: finds a bad configuration.
+    /// Everything under the prefix, temporary things included, in no order.
+    fn list(&self) -> Listing;
+
+    /// Removes something that [`BlobStore::list`] named.
+    async fn remove(&self, name: &str) -> Result<(), BlobError>;
+
+    /// Writes, reads and deletes an object of its own: finds a bad configuration, and what the
+    /// store can.
     async fn probe(&self) -> Result<(), BlobError>;
 }
 
-/// Bytes that are in memory already, as a put takes them.
+/// An upload in parts that somebody writes to.
+#[async_trait]
+pub trait Upload: Send + Sync {
+    /// Writes part `number`, whose first byte is the upload's byte `start`; gives what
+    /// [`Upload::finish`] knows it by. The same part may be written again.
+    async fn write_part(&self, number: u32, start: u64, bytes: Bytes) -> Result<String, BlobError>;
+
+    /// Makes the parts that are written durable, and with them `tail`, fewer bytes than a part,
+    /// which begin at `start`. Gives what [`Upload::read_tail`] finds them by.
+    async fn write_tail(&self, start: u64, tail: Bytes) -> Result<String, BlobError>;
+
+    /// The tail that was written as `name` at `start`.
+    async fn read_tail(&self, name: &str, start: u64, length: usize) -> Result<Bytes, BlobError>;
+
+    /// Makes the blob of all its parts. Repeating it is fine; a blob with other bytes is
+    /// [`PutError::Differs`].
+    async fn finish(&self, parts: Vec<String>, stored: Stored) -> Result<(), PutError>;
+}
+
+/// Where part `number` begins, in a store whose parts are of these sizes.
 #[must_use]
-pub fn incoming(bytes: Bytes) -> Incoming {
-    Box::pin(futures::stream::once(async move { Ok(bytes) }))
+pub fn part_start(store: &dyn BlobStore, number: u32) -> u64 {
+    (0..number).map(|part| store.part_size(part) as u64).sum()
 }

