@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use vfs_sync_blobs::{BlobError, BlobStore as _, ObjectBlobs};
+use vfs_sync_blobs::{BlobError, BlobStore, ObjectBlobs, S3Config};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_server::auth::{AuthConfig, AuthConfigError, Authenticator};
-use vfs_sync_server::{Clock as _, Server, SystemClock};
+use vfs_sync_server::{Clock as _, Server, ServerConfig, SystemClock};
 use vfs_sync_store::StoreError;
 
 use crate::error::{Failure, Kind, Result};
@@ -106,6 +106,7 @@ pub(crate) struct Setup {
     pub(crate) data: PathBuf,
     pub(crate) listen: SocketAddr,
     pub(crate) admin_listen: Option<SocketAddr>,
+    pub(crate) config: ServerConfig,
 }
 
 /// A server with its listeners, ready to serve.
@@ -119,10 +120,8 @@ pub(crate) struct Bound {
 
 /// Opens the stores and binds the listeners.
 pub(crate) async fn bind(setup: Setup) -> Result<Bound> {
-    if std::env::var_os("VFS_BLOB_S3_BUCKET").is_some_and(|bucket| !bucket.is_empty()) {
-        return Err(Failure::usage("VFS_BLOB_S3_BUCKET is set, but contents are kept in --data")
-            .hint("unset it: this version keeps contents in a directory only"));
-    }
+    let s3 = s3()?;
+    let config = setup.config;
     let keys = Authenticator::load(&setup.auth).await.map_err(auth_failure)?;
     make_directory(&setup.data)?;
     // Bound before the database is opened, so that a port in use changes nothing.
@@ -135,13 +134,42 @@ pub(crate) async fn bind(setup: Setup) -> Result<Bound> {
         None => (None, None),
     };
     let store = vfs_sync_store::open(&setup.database, now()).await.map_err(store_failure)?;
-    let unusable = |error: BlobError| {
-        Failure::failed(format!("cannot keep contents in {}: {error}", setup.data.display()))
-    };
-    let blobs = ObjectBlobs::directory(setup.data.join(BLOBS_DIRECTORY)).map_err(unusable)?;
-    blobs.probe().await.map_err(unusable)?;
-    let server = Server::builder(store, Arc::new(blobs), keys).build();
+    let blobs = blobs(s3.as_ref(), &setup.data).await?;
+    let server = Server::builder(store, blobs, keys).config(config).build();
     Ok(Bound { server, listener, admin, address, admin_address })
+}
+
+/// The object store that the environment names, if it names one.
+fn s3() -> Result<Option<S3Config>> {
+    S3Config::from_lookup(|name| std::env::var(name).ok()).map_err(|error| {
+        Failure::usage(error.to_string()).hint("docs/blobs.md says what each VFS_BLOB_S3_* means")
+    })
+}
+
+/// The object store: S3, or a directory. What is wrong with it is found now, by a probe.
+async fn blobs(s3: Option<&S3Config>, data: &Path) -> Result<Arc<dyn BlobStore>> {
+    let (place, made) = match s3 {
+        Some(config) => (format!("the bucket {}", config.bucket), ObjectBlobs::s3(config)),
+        None => (data.display().to_string(), ObjectBlobs::directory(data.join(BLOBS_DIRECTORY))),
+    };
+    let unusable = |error: BlobError| {
+        let hint = match (&*error.storage_code, s3.is_some()) {
+            ("NoSuchBucket", _) => "is VFS_BLOB_S3_BUCKET right, and VFS_BLOB_S3_REGION?",
+            ("InvalidAccessKeyId" | "SignatureDoesNotMatch", _) => {
+                "are VFS_BLOB_S3_ACCESS_KEY_ID and VFS_BLOB_S3_SECRET_ACCESS_KEY right?"
+            }
+            ("AccessDenied", true) => {
+                "may the key write, read and delete under VFS_BLOB_S3_KEY_PREFIX? See docs/blobs.md"
+            }
+            ("ServiceUnavailable", true) => "is VFS_BLOB_S3_ENDPOINT right, and the store there?",
+            (_, true) => "are the bucket, the region and the endpoint of VFS_BLOB_S3_* right?",
+            (_, false) => "may this user write there, and is there space?",
+        };
+        Failure::failed(format!("cannot keep contents in {place}: {error}")).hint(hint)
+    };
+    let blobs = made.map_err(unusable)?;
+    blobs.probe().await.map_err(unusable)?;
+    Ok(Arc::new(blobs))
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr)> {

@@ -48,6 +48,7 @@ impl StageRow {
             expires_at: self.expires_at,
             size: self.uploaded.map(|(size, _)| size),
             digest: self.uploaded.map(|(_, digest)| digest),
+            offset: None,
         }
     }
 }

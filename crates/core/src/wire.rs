@@ -222,6 +222,14 @@ pub mod code {
     pub const ID_TAKEN: &str = "id_taken";
     /// A stage that has other bytes already.
     pub const UPLOAD_DIFFERS: &str = "upload_differs";
+    /// Another call has taken the upload over.
+    pub const UPLOAD_SUPERSEDED: &str = "upload_superseded";
+    /// The upload does not go on where the call says.
+    pub const OFFSET_MISMATCH: &str = "offset_mismatch";
+    /// The bytes are not those of the checksum sent along; they were not kept.
+    pub const CHECKSUM_MISMATCH: &str = "checksum_mismatch";
+    /// More than the user may have; `limit` names which bound.
+    pub const QUOTA_EXCEEDED: &str = "quota_exceeded";
     /// The bytes are not those of the digest sent along.
     pub const DIGEST_MISMATCH: &str = "digest_mismatch";
     /// The object store failed; see `storageCode` and `retryable`.
@@ -310,6 +318,9 @@ pub struct StageResponse {
     /// Of its bytes, once it has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Sha256Digest>,
+    /// How many of its bytes are there, for who asks for the stage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
 }
 
 /// The answer to an upload.

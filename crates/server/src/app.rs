@@ -7,11 +7,11 @@ use axum::body::Body;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{MethodRouter, get, post, put};
+use axum::routing::{MethodRouter, get, head, options, post, put};
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use vfs_sync_blobs::BlobStore;
@@ -24,6 +24,7 @@ use crate::auth::{Authenticator, Identity, TokenError};
 use crate::body::{BodyMemory, Reader};
 use crate::clock::Clock;
 use crate::config::ServerConfig;
+use crate::cors;
 use crate::error::ApiError;
 use crate::observe::observe;
 use crate::{openapi, routes};
@@ -46,6 +47,7 @@ pub(crate) struct Inner {
     pub(crate) config: ServerConfig,
     body_memory: BodyMemory,
     requests: Semaphore,
+    large_uploads: Semaphore,
 }
 
 impl std::ops::Deref for App {
@@ -65,11 +67,35 @@ impl App {
     ) -> Self {
         let body_memory = BodyMemory::new(config.max_body_memory);
         let requests = Semaphore::new(config.max_requests.min(Semaphore::MAX_PERMITS));
-        Self(Arc::new(Inner { store, blobs, auth, clock, config, body_memory, requests }))
+        let large_uploads = Semaphore::new(config.max_large_uploads.min(Semaphore::MAX_PERMITS));
+        Self(Arc::new(Inner {
+            store,
+            blobs,
+            auth,
+            clock,
+            config,
+            body_memory,
+            requests,
+            large_uploads,
+        }))
     }
 
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// The largest blob, by what is configured and by what the object store takes.
+    pub(crate) fn max_blob_bytes(&self) -> u64 {
+        self.config.max_blob_bytes.min(self.blobs.max_size())
+    }
+
+    /// Waits for its turn to upload what is too large to be held in memory.
+    pub(crate) async fn upload_share(&self) -> Result<SemaphorePermit<'_>, ApiError> {
+        let turn = self.large_uploads.acquire();
+        match tokio::time::timeout(self.config.idle_timeout, turn).await {
+            Ok(Ok(share)) => Ok(share),
+            _ => Err(ApiError::overloaded()),
+        }
     }
 
     pub(crate) fn reader(&self) -> Reader<'_> {
@@ -86,7 +112,10 @@ impl App {
             .layer(from_fn_with_state(self.clone(), admit))
             .merge(collect(open_routes()))
             .layer(axum::extract::DefaultBodyLimit::disable())
+            .route(routes::tus::UPLOADS, options(routes::tus::capabilities))
+            .route(routes::tus::UPLOAD, options(routes::tus::capabilities))
             .fallback(|| async { ApiError::of_status(StatusCode::NOT_FOUND) })
+            .layer(from_fn_with_state(self.clone(), cors::cors))
             .layer(from_fn(observe))
             .with_state(self)
     }
@@ -129,9 +158,12 @@ fn json_routes() -> Vec<Route> {
 
 /// Bytes stream for as long as they flow, and are never compressed.
 fn byte_routes() -> Vec<Route> {
-    use routes::blobs;
+    use routes::{blobs, tus};
+    let one = head(tus::look).patch(tus::append).delete(tus::terminate).post(tus::overridden);
     vec![
         ("/v1/vfs/blobs/stage/{stagingId}/data", put(blobs::upload)),
+        (tus::UPLOADS, post(tus::create).layer(from_fn(tus::protocol))),
+        (tus::UPLOAD, one.layer(from_fn(tus::protocol))),
         ("/v1/vfs/blobs/{blobId}", get(blobs::read)),
     ]
 }

@@ -11,15 +11,20 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use vfs_sync_blobs::SourceError;
 use vfs_sync_core::wire::code;
 
-use crate::error::ApiError;
+use crate::error::{ApiError, broken_source};
 
 /// Bytes of a body that is neither a push nor has contents in it.
 pub(crate) const MAX_JSON_BYTES: usize = 512 * 1024;
 /// What a frame may ask a decoder to remember: as much as RFC 9659 allows over HTTP.
 const MAX_WINDOW_LOG: u32 = 23;
+
+/// Whatever broke a stream of bytes.
+pub(crate) type SourceError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Bytes on their way in.
+pub(crate) type Incoming = futures::stream::BoxStream<'static, Result<Bytes, SourceError>>;
 
 /// The peer sent nothing for too long.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
@@ -67,7 +72,7 @@ impl Reader<'_> {
         let mut received = BytesMut::new();
         let mut chunks = std::pin::pin!(timed(body, self.idle));
         while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(broken)?;
+            let chunk = chunk.map_err(|error| broken_source(&error))?;
             if received.len() + chunk.len() > max {
                 return Err(too_large(max));
             }
@@ -112,14 +117,6 @@ pub(crate) fn timed(
             Err(_) => Some((Err(Idle.into()), None)),
         }
     })
-}
-
-fn broken(error: SourceError) -> ApiError {
-    if error.is::<Idle>() {
-        return ApiError::slow_body();
-    }
-    let sentence = "The request's body broke off";
-    ApiError::new(StatusCode::BAD_REQUEST, code::INVALID_REQUEST, sentence)
 }
 
 fn too_large(max: usize) -> ApiError {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use vfs_sync_core::time::Timestamp;
-use vfs_sync_store::Retention;
+use vfs_sync_store::{Quota, Retention};
 
 /// Bounds, time-outs and retention. The defaults suit a server that faces the internet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,21 @@ pub struct ServerConfig {
     pub drain_timeout: Duration,
     /// The largest blob, in bytes.
     pub max_blob_bytes: u64,
+    /// Bytes that a user's blobs may have together, staged ones included.
+    pub max_stored_bytes: u64,
+    /// Bytes that a user may have staged and not attached.
+    pub max_staged_bytes: u64,
+    /// Stages that a user may have open.
+    pub max_open_stages: u64,
+    /// Uploads at one time that are too large to be held in memory; more wait. Each takes some
+    /// three parts of the object store, 24 MiB, or more beyond 8 GB.
+    pub max_large_uploads: usize,
+    /// How long an earlier content of a file is kept that is none of its last ones.
+    pub keep_versions: Duration,
+    /// The origins whose pages may call this server from a browser.
+    pub cors_origins: Vec<String>,
+    /// What goes before every path where the server is behind a proxy: empty, or `/` and segments.
+    pub public_path: String,
     /// How long a stage lasts if its client names no end.
     pub stage_lifetime: Duration,
     /// How long a stage may last.
@@ -34,6 +49,8 @@ pub struct ServerConfig {
     pub keep_accepted: Duration,
     /// How often what is kept no longer is removed.
     pub prune_interval: Duration,
+    /// How often expired stages and bytes that nobody needs are removed.
+    pub sweep_interval: Duration,
 }
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -50,11 +67,19 @@ impl Default for ServerConfig {
             idle_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(20),
             max_blob_bytes: 5 << 40,
+            max_stored_bytes: 64 << 40,
+            max_staged_bytes: 8 << 40,
+            max_open_stages: 10_000,
+            max_large_uploads: 32,
+            keep_versions: 30 * DAY,
+            cors_origins: Vec::new(),
+            public_path: String::new(),
             stage_lifetime: DAY,
             max_stage_lifetime: 7 * DAY,
             keep_removals: 90 * DAY,
             keep_accepted: 30 * DAY,
             prune_interval: HOUR,
+            sweep_interval: Duration::from_secs(60),
         }
     }
 }
@@ -63,6 +88,14 @@ impl Default for ServerConfig {
 const PRUNE_ROWS: u32 = 1_000;
 
 impl ServerConfig {
+    pub(crate) const fn quota(&self) -> Quota {
+        Quota {
+            stored: self.max_stored_bytes,
+            staged: self.max_staged_bytes,
+            open_stages: self.max_open_stages,
+        }
+    }
+
     /// What retention removes at `now`.
     #[must_use]
     pub fn retention(&self, now: Timestamp) -> Retention {

@@ -9,11 +9,13 @@ use http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
 use vfs_sync_blobs::{BlobError, BlobOperation, PutError};
 use vfs_sync_core::attach::AttachRefusal;
+use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::wire::{ErrorBody, code};
 use vfs_sync_store::StoreError;
 
 use crate::auth::TokenError;
+use crate::body::{Idle, SourceError};
 
 /// An error as its caller is told. The observing layer writes its body, with the request's id.
 #[derive(Debug, Clone, PartialEq)]
@@ -202,6 +204,10 @@ impl From<BlobError> for ApiError {
         )
         .with("storageCode", error.storage_code)
         .with("retryable", error.retryable);
+        let api = match error.hint {
+            Some(hint) => api.with("hint", hint),
+            None => api,
+        };
         if slow_down { api.retry_after(1) } else { api }
     }
 }
@@ -227,26 +233,25 @@ impl From<PutError> for ApiError {
     fn from(error: PutError) -> Self {
         match error {
             PutError::Store(error) => error.into(),
-            PutError::TooLarge { max_size } => {
-                Self::too_large(format!("A blob has at most {max_size} bytes"))
-                    .with("maxSize", max_size)
-            }
-            PutError::DigestMismatch { expected, actual } => Self::new(
-                StatusCode::BAD_REQUEST,
-                code::DIGEST_MISMATCH,
-                "The bytes are not those of the digest",
-            )
-            .with("expectedDigest", expected.to_string())
-            .with("actualDigest", actual.to_string()),
             PutError::Differs => upload_differs(),
-            PutError::Source(error) if error.is::<crate::body::Idle>() => Self::slow_body(),
-            PutError::Source(_) => Self::new(
-                StatusCode::BAD_REQUEST,
-                code::INVALID_REQUEST,
-                "The request's body broke off",
-            ),
         }
     }
+}
+
+pub(crate) fn digest_mismatch(expected: Sha256Digest, actual: Sha256Digest) -> ApiError {
+    let sentence = "The bytes are not those of the digest";
+    ApiError::new(StatusCode::BAD_REQUEST, code::DIGEST_MISMATCH, sentence)
+        .with("expectedDigest", expected.to_string())
+        .with("actualDigest", actual.to_string())
+}
+
+/// A body that broke off, or came too slowly.
+pub(crate) fn broken_source(error: &SourceError) -> ApiError {
+    if error.is::<Idle>() {
+        return ApiError::slow_body();
+    }
+    let sentence = "The request's body broke off";
+    ApiError::new(StatusCode::BAD_REQUEST, code::INVALID_REQUEST, sentence)
 }
 
 pub(crate) fn upload_differs() -> ApiError {

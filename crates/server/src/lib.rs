@@ -26,15 +26,18 @@ mod body;
 mod clock;
 mod config;
 mod content;
+mod cors;
 mod error;
 mod idle;
 mod observe;
 mod openapi;
 mod query;
+mod reclaim;
 mod retention;
 mod routes;
 mod serve;
 mod staging;
+mod uploading;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -113,6 +116,7 @@ impl Server {
         let stop = CancellationToken::new();
         let _guard = stop.clone().drop_guard();
         let pruning = tokio::spawn(retention::prune_regularly(self.app.clone(), stop.clone()));
+        let sweeping = tokio::spawn(retention::sweep_regularly(self.app.clone(), stop.clone()));
         let bounds = serve::Bounds::of(&self.app.config);
         let operator = admin.map(|listener| {
             let router = admin::router();
@@ -131,5 +135,6 @@ impl Server {
             let _ = operator.await;
         }
         let _ = pruning.await;
+        let _ = sweeping.await;
     }
 }

@@ -4,6 +4,7 @@ use tokio_util::sync::CancellationToken;
 use vfs_sync_store::Pruned;
 
 use crate::app::App;
+use crate::reclaim;
 
 /// Prunes at every interval until `stop`.
 pub(crate) async fn prune_regularly(app: App, stop: CancellationToken) {
@@ -15,6 +16,28 @@ pub(crate) async fn prune_regularly(app: App, stop: CancellationToken) {
             _ = ticks.tick() => {}
         }
         prune_all(&app, &stop).await;
+    }
+}
+
+/// Sweeps at every interval until `stop`.
+pub(crate) async fn sweep_regularly(app: App, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(app.config.sweep_interval);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        while !stop.is_cancelled() {
+            match reclaim::sweep(&app).await {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(code = error.code, "sweeping failed; it goes on later");
+                    break;
+                }
+            }
+        }
     }
 }
 

@@ -2,21 +2,28 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
 use sha2::{Digest as _, Sha256};
-use vfs_sync_blobs::{Expected, Incoming};
 use vfs_sync_core::attach::StageRow;
 use vfs_sync_core::content::{MAX_CONTENT_TYPE_BYTES, Sha256Digest, is_content_type};
 use vfs_sync_core::id::{BlobId, RefId, StagingId, UserId};
 use vfs_sync_core::limits;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{AttachRequest, AttachResponse, StageStatus, UploadResponse, code};
-use vfs_sync_store::{NewStage, StageAnswer, StoreError, UploadAnswer};
+use vfs_sync_store::{NewStage, NewUpload, StageAnswer, StoreError};
 
 use crate::app::App;
+use crate::body::Incoming;
 use crate::config::millis;
-use crate::error::{ApiError, attach_failed, attach_refused, upload_differs};
+use crate::error::{
+    ApiError, attach_failed, attach_refused, broken_source, digest_mismatch, upload_differs,
+};
 use crate::routes::sync::check_write_ids;
+use crate::uploading::{self, Session, over, over_quota, too_large};
+
+/// What is no longer than this is stored in one go.
+const MAX_AT_ONCE: usize = 1024 * 1024;
 
 /// A stage that a client asks for.
 pub(crate) struct StageOrder {
@@ -63,8 +70,9 @@ pub(crate) async fn open(
         expiry_chosen: order.expires_at.is_some(),
         content_type: order.content_type,
     };
-    match app.store.open_stage(user, &stage, now).await? {
+    match app.store.open_stage(user, &stage, &app.config.quota(), now).await? {
         StageAnswer::Open(row) => Ok(row),
+        StageAnswer::OverQuota(over) => Err(over_quota(over)),
         StageAnswer::Taken => Err(ApiError::conflict(
             code::ID_TAKEN,
             "The staging id or the blob id is in use for something else",
@@ -122,28 +130,81 @@ async fn fill_now(
     app: &App,
     user: &UserId,
     stage: &StageRow,
-    bytes: Incoming,
-    digest: Option<Sha256Digest>,
-) -> Result<UploadResponse, ApiError> {
-    let upload = store_bytes(app, stage, bytes, digest).await?;
-    record(app, user, stage, &upload).await?;
-    Ok(upload)
-}
-
-/// Stores the stage's bytes; if it has them already, compares.
-pub(crate) async fn store_bytes(
-    app: &App,
-    stage: &StageRow,
-    bytes: Incoming,
+    mut bytes: Incoming,
     digest: Option<Sha256Digest>,
 ) -> Result<UploadResponse, ApiError> {
     if let Some((size, had)) = stage.uploaded {
         return repeated(bytes, digest, size, had).await;
     }
     check_open(stage, app.now())?;
-    let expected = Expected { max_size: app.config.max_blob_bytes, digest };
-    let stored = app.blobs.put(&stage.blob_id, bytes, expected).await?;
+    let mut head = BytesMut::new();
+    while let Some(chunk) = bytes.next().await {
+        let chunk = chunk.map_err(|error| broken_source(&error))?;
+        if head.len() + chunk.len() > MAX_AT_ONCE {
+            let head = head.freeze();
+            return fill_in_parts(app, user, stage, [head, chunk], bytes, digest).await;
+        }
+        head.extend_from_slice(&chunk);
+    }
+    let upload = store_bytes(app, stage, head.freeze(), digest).await?;
+    record(app, user, stage, &upload).await?;
+    Ok(upload)
+}
+
+/// Stores more than is held in memory at once.
+async fn fill_in_parts(
+    app: &App,
+    user: &UserId,
+    stage: &StageRow,
+    first: [Bytes; 2],
+    mut bytes: Incoming,
+    digest: Option<Sha256Digest>,
+) -> Result<UploadResponse, ApiError> {
+    let _share = app.upload_share().await?;
+    let mut session =
+        Session::take(app, user, &stage.staging_id, true).await?.whole().of_any_length();
+    let received = async {
+        for chunk in first {
+            session.push(chunk).await?;
+        }
+        session.receive(&mut bytes, |_| {}).await?;
+        let actual = session.digest();
+        match digest.filter(|expected| *expected != actual) {
+            Some(expected) => Err(digest_mismatch(expected, actual)),
+            None => Ok(()),
+        }
+    };
+    if let Err(error) = received.await {
+        session.give_up().await;
+        return Err(error);
+    }
+    let stored = session.finish().await?;
     Ok(UploadResponse { size: stored.size, digest: stored.digest })
+}
+
+/// Stores the stage's bytes; if it has them already, compares.
+pub(crate) async fn store_bytes(
+    app: &App,
+    stage: &StageRow,
+    bytes: Bytes,
+    digest: Option<Sha256Digest>,
+) -> Result<UploadResponse, ApiError> {
+    let actual = Sha256Digest(Sha256::digest(&bytes).into());
+    let upload = UploadResponse { size: bytes.len() as u64, digest: actual };
+    if let Some(expected) = digest.filter(|expected| *expected != actual) {
+        return Err(digest_mismatch(expected, actual));
+    }
+    if let Some(had) = stage.uploaded {
+        let same = had == (upload.size, upload.digest);
+        return if same { Ok(upload) } else { Err(upload_differs()) };
+    }
+    check_open(stage, app.now())?;
+    let max = app.max_blob_bytes();
+    if upload.size > max {
+        return Err(too_large(max));
+    }
+    app.blobs.put(&stage.blob_id, bytes).await?;
+    Ok(upload)
 }
 
 /// Says in the registry that the stage has its bytes, once they are stored.
@@ -156,23 +217,8 @@ pub(crate) async fn record(
     if stage.uploaded.is_some() {
         return Ok(());
     }
-    let recorded = app
-        .store
-        .record_upload(user, &stage.staging_id, upload.size, upload.digest, app.now())
-        .await?;
-    match recorded {
-        UploadAnswer::Recorded(_) => Ok(()),
-        // It ended meanwhile: nobody else will reclaim what came late.
-        UploadAnswer::Over(row) => {
-            app.blobs.delete(&stage.blob_id).await?;
-            Err(over(&row))
-        }
-        UploadAnswer::Unknown => {
-            app.blobs.delete(&stage.blob_id).await?;
-            Err(ApiError::unknown_stage())
-        }
-        UploadAnswer::Differs(_) => Err(upload_differs()),
-    }
+    let upload = NewUpload { size: upload.size, digest: upload.digest, lease: None };
+    uploading::record(app, user, stage, &upload).await
 }
 
 /// The same upload again is answered like the first; other bytes are refused.
@@ -182,13 +228,9 @@ async fn repeated(
     size: u64,
     digest: Sha256Digest,
 ) -> Result<UploadResponse, ApiError> {
-    use futures::TryStreamExt as _;
     let (mut received, mut hash) = (0_u64, Sha256::new());
-    while let Some(chunk) = bytes
-        .try_next()
-        .await
-        .map_err(|error| ApiError::from(vfs_sync_blobs::PutError::Source(error)))?
-    {
+    while let Some(chunk) = bytes.next().await {
+        let chunk = chunk.map_err(|error| broken_source(&error))?;
         received += chunk.len() as u64;
         if received > size {
             return Err(upload_differs());
@@ -197,7 +239,7 @@ async fn repeated(
     }
     let actual = Sha256Digest(hash.finalize().into());
     if let Some(expected) = named.filter(|named| *named != actual) {
-        return Err(vfs_sync_blobs::PutError::DigestMismatch { expected, actual }.into());
+        return Err(digest_mismatch(expected, actual));
     }
     if received == size && actual == digest {
         Ok(UploadResponse { size, digest })
@@ -206,19 +248,11 @@ async fn repeated(
     }
 }
 
-fn check_open(stage: &StageRow, now: Timestamp) -> Result<(), ApiError> {
+pub(crate) fn check_open(stage: &StageRow, now: Timestamp) -> Result<(), ApiError> {
     if stage.status != StageStatus::Staged || stage.expires_at <= now {
         return Err(over(stage));
     }
     Ok(())
-}
-
-fn over(stage: &StageRow) -> ApiError {
-    if stage.status == StageStatus::Staged {
-        return ApiError::conflict(code::STAGE_EXPIRED, "The stage has expired");
-    }
-    ApiError::conflict(code::STAGE_NOT_ATTACHABLE, "The stage takes no more bytes")
-        .with("status", stage.status.as_str())
 }
 
 /// Binds a stage to an item.

@@ -100,8 +100,27 @@ pub(crate) fn stage_status(code: &str) -> Option<StageStatus> {
 
 /// A blob that is or may become readable, as `blobs.status` spells it.
 pub(crate) const BLOB_LIVE: &str = "live";
-/// A blob whose bytes are to be reclaimed; its id is burnt.
-pub(crate) const BLOB_ABANDONED: &str = "abandoned";
+/// A blob whose bytes are to be removed; its id is burnt.
+pub(crate) const BLOB_DELETING: &str = "deleting";
+/// A blob whose bytes were removed.
+pub(crate) const BLOB_DELETED: &str = "deleted";
+
+/// What `blobs.status` spells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BlobStatus {
+    Live,
+    Deleting,
+    Deleted,
+}
+
+pub(crate) fn blob_status(code: &str) -> Option<BlobStatus> {
+    Some(match code {
+        BLOB_LIVE => BlobStatus::Live,
+        BLOB_DELETING => BlobStatus::Deleting,
+        BLOB_DELETED => BlobStatus::Deleted,
+        _ => return None,
+    })
+}
 
 /// The key under which a client's reconcile state is stored.
 pub(crate) fn client_key(client: &vfs_sync_core::id::ReplicaId) -> String {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::attach::{AttachRefusal, AttachRows, Checkpoint, decide_attach};
-use vfs_sync_core::content::{RelationKind, Sha256Digest};
+use vfs_sync_core::content::RelationKind;
 use vfs_sync_core::entry::EntryBody;
 use vfs_sync_core::id::{ItemId, RefId, ReplicaId, StagingId, UserId};
 use vfs_sync_core::limits::MAX_WRITE_ID_ENTRIES;
@@ -17,7 +17,11 @@ use vfs_sync_core::wire::{
 
 use crate::page::servable;
 use crate::transaction::{FeedWrite, PushWrite, Stored, StoredStage, Transaction};
-use crate::{AbandonAnswer, NewStage, ReconcileAnswer, StageAnswer, StoreError, UploadAnswer};
+use crate::uploads::{close_stage, reserve};
+use crate::{
+    AbandonAnswer, NewStage, NewUpload, Quota, ReconcileAnswer, StageAnswer, StoreError,
+    UploadAnswer,
+};
 
 pub(crate) async fn push<T: Transaction>(
     tx: &mut T,
@@ -227,6 +231,7 @@ pub(crate) async fn open_stage<T: Transaction>(
     tx: &mut T,
     user: &UserId,
     stage: &NewStage,
+    quota: &Quota,
     now: Timestamp,
 ) -> Result<StageAnswer, StoreError> {
     if let Some(stored) = tx.stage(&stage.staging_id).await?.transpose()? {
@@ -238,6 +243,13 @@ pub(crate) async fn open_stage<T: Transaction>(
     }
     if !tx.insert_stage(user, stage, now).await? {
         return Ok(StageAnswer::Taken);
+    }
+    match tx.usage(user).await?.with_stage(quota) {
+        Ok(usage) => tx.set_usage(user, usage).await?,
+        Err(over) => {
+            tx.delete_stage(stage).await?;
+            return Ok(StageAnswer::OverQuota(over));
+        }
     }
     let made = tx.stage(&stage.staging_id).await?.transpose()?;
     made.map(|made| StageAnswer::Open(made.row))
@@ -266,13 +278,16 @@ pub(crate) async fn record_upload<T: Transaction>(
     tx: &mut T,
     user: &UserId,
     staging_id: &StagingId,
-    size: u64,
-    digest: Sha256Digest,
+    upload: &NewUpload,
+    quota: &Quota,
     now: Timestamp,
 ) -> Result<UploadAnswer, StoreError> {
-    let Some(mut row) = stage(tx, user, staging_id).await? else {
+    let stored = tx.stage(staging_id).await?.transpose()?;
+    let Some(stored) = stored.filter(|stored| stored.row.owner == *user) else {
         return Ok(UploadAnswer::Unknown);
     };
+    let mut row = stored.row.clone();
+    let (size, digest) = (upload.size, upload.digest);
     if row.status == StageStatus::Abandoned {
         return Ok(UploadAnswer::Over(row));
     }
@@ -284,7 +299,17 @@ pub(crate) async fn record_upload<T: Transaction>(
     if row.status != StageStatus::Staged || row.expires_at <= now {
         return Ok(UploadAnswer::Over(row));
     }
+    let parts = tx.upload(staging_id).await?;
+    if upload.lease.is_some() && parts.as_ref().map(|parts| &parts.lease) != upload.lease.as_ref() {
+        return Ok(UploadAnswer::Lost);
+    }
+    if let Err(over) = reserve(tx, &stored, size, quota).await? {
+        return Ok(UploadAnswer::OverQuota(over));
+    }
     tx.set_uploaded(&row.blob_id, size, digest).await?;
+    if parts.is_some() {
+        tx.set_reclaim(&row.blob_id, Some(now)).await?;
+    }
     row.uploaded = Some((size, digest));
     Ok(UploadAnswer::Recorded(row))
 }
@@ -293,15 +318,18 @@ pub(crate) async fn abandon<T: Transaction>(
     tx: &mut T,
     user: &UserId,
     staging_id: &StagingId,
+    now: Timestamp,
 ) -> Result<AbandonAnswer, StoreError> {
-    let Some(mut row) = stage(tx, user, staging_id).await? else {
+    let stored = tx.stage(staging_id).await?.transpose()?;
+    let Some(stored) = stored.filter(|stored| stored.row.owner == *user) else {
         return Ok(AbandonAnswer::Unknown);
     };
+    let mut row = stored.row.clone();
     match row.status {
         StageStatus::Attached => return Ok(AbandonAnswer::Attached(row)),
         StageStatus::Abandoned => {}
         StageStatus::Staged => {
-            tx.set_stage_status(&row, StageStatus::Abandoned).await?;
+            close_stage(tx, &stored, StageStatus::Abandoned, now).await?;
             row.status = StageStatus::Abandoned;
         }
     }
@@ -316,7 +344,9 @@ pub(crate) async fn attach<T: Transaction>(
     ref_id: RefId,
     now: Timestamp,
 ) -> Result<Result<AttachResponse, AttachRefusal>, StoreError> {
-    let stage = for_decision(tx.stage(staging_id).await?, |stored| stored.row)?;
+    let stored = for_decision(tx.stage(staging_id).await?, |stored| stored)?;
+    let stage = stored.as_ref().map(|stored| stored.as_ref().map(|s| s.row.clone()));
+    let stage = stage.map(|stage| stage.map_err(Clone::clone));
     let mut rows = AttachRows { stage, ..AttachRows::default() };
     if let Ok(Some(checkpoint)) = Checkpoint::of(request) {
         let state = tx.reconcile_state(user, &checkpoint.client_id).await?;
@@ -337,12 +367,12 @@ pub(crate) async fn attach<T: Transaction>(
         Ok(attached) => attached,
         Err(refusal) => return Ok(Err(refusal)),
     };
-    if let (Some(changes), Some(Ok(stage))) = (&attached.changes, &rows.stage) {
-        tx.set_stage_status(stage, StageStatus::Attached).await?;
+    if let (Some(changes), Some(Ok(stored))) = (&attached.changes, &stored) {
         tx.insert_attachment(&changes.attachment).await?;
         let heads = tx.lock_heads(&changes.feed.keys().cloned().collect(), now).await?;
         let feeds = place_all(heads, &changes.feed, now);
         tx.write_feeds(&feeds).await?;
+        close_stage(tx, stored, StageStatus::Attached, now).await?;
     }
     Ok(Ok(attached.response))
 }

@@ -10,20 +10,24 @@ mod flow;
 mod open;
 mod page;
 pub mod postgres;
+mod reclaim;
 mod schema;
 pub mod sqlite;
 #[cfg(all(feature = "testing", unix))]
 pub mod testing;
 mod transaction;
+mod uploads;
 
 pub use open::{migrate, open};
+pub use reclaim::{DeleteAnswer, Reclaim};
+pub use uploads::{Advance, OverQuota, Quota, UploadAccess, UploadRow, Usage};
 
 use async_trait::async_trait;
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::attach::{AttachRefusal, StageRow};
-use vfs_sync_core::content::Sha256Digest;
+use vfs_sync_core::content::{Attachment, Sha256Digest};
 use vfs_sync_core::cursor::{Cursor, Epoch};
-use vfs_sync_core::id::{BlobId, RefId, ReplicaId, StagingId, UserId, WriteId};
+use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
 use vfs_sync_core::push::PushBatch;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{
@@ -149,6 +153,8 @@ pub enum StageAnswer {
     Open(StageRow),
     /// The staging id or the blob id is taken.
     Taken,
+    /// That would be more than the user may have.
+    OverQuota(OverQuota),
 }
 
 /// The answer to an upload that is complete in the object store.
@@ -162,6 +168,21 @@ pub enum UploadAnswer {
     Over(StageRow),
     /// The stage has other bytes already.
     Differs(StageRow),
+    /// Somebody else writes to the upload since.
+    Lost,
+    /// That would be more than the user may have.
+    OverQuota(OverQuota),
+}
+
+/// An upload that is complete in the object store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewUpload {
+    /// Bytes.
+    pub size: u64,
+    /// Of the bytes.
+    pub digest: Sha256Digest,
+    /// Who wrote it, if it was an upload in parts.
+    pub lease: Option<String>,
 }
 
 /// The answer to an abandon.
@@ -187,6 +208,9 @@ pub struct BlobRow {
     /// A hint for readers.
     pub content_type: Option<String>,
 }
+
+/// Earlier contents of a file that are kept in any case.
+pub const KEPT_VERSIONS: u32 = 10;
 
 /// What retention removes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -235,6 +259,7 @@ pub trait MetadataStore: Send + Sync + 'static {
         &self,
         user: &UserId,
         stage: &NewStage,
+        quota: &Quota,
         now: Timestamp,
     ) -> Result<StageAnswer, StoreError>;
 
@@ -250,10 +275,63 @@ pub trait MetadataStore: Send + Sync + 'static {
         &self,
         user: &UserId,
         staging_id: &StagingId,
-        size: u64,
-        digest: Sha256Digest,
+        upload: &NewUpload,
+        quota: &Quota,
         now: Timestamp,
     ) -> Result<UploadAnswer, StoreError>;
+
+    /// The upload in parts of a stage, as it stands.
+    async fn upload(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        now: Timestamp,
+    ) -> Result<UploadAccess, StoreError>;
+
+    /// Opens an upload in parts, or finds it open; `length` and `metadata` count if it has none.
+    async fn open_upload(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        length: Option<u64>,
+        metadata: Option<&str>,
+        quota: &Quota,
+        now: Timestamp,
+    ) -> Result<UploadAccess, StoreError>;
+
+    /// Makes `lease` the one who writes to the upload: whoever did before no longer may. With
+    /// `anew`, the object store's name of another upload, it begins at nothing.
+    async fn claim_upload(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        lease: &str,
+        anew: Option<&str>,
+        now: Timestamp,
+    ) -> Result<UploadAccess, StoreError>;
+
+    /// Records how far the upload has come, if `lease` still writes to it.
+    async fn advance_upload(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        lease: &str,
+        advance: &Advance,
+        quota: &Quota,
+        now: Timestamp,
+    ) -> Result<UploadAccess, StoreError>;
+
+    /// Whether `lease` may still write to the upload.
+    async fn holds_upload(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        lease: &str,
+        now: Timestamp,
+    ) -> Result<bool, StoreError>;
+
+    /// The tags of the upload's parts.
+    async fn upload_parts(&self, staging_id: &StagingId) -> Result<Vec<String>, StoreError>;
 
     /// Attaches a stage (`vfs_sync_core::attach`); `ref_id` is the id that a new attachment gets.
     async fn attach(
@@ -272,6 +350,57 @@ pub trait MetadataStore: Send + Sync + 'static {
         staging_id: &StagingId,
         now: Timestamp,
     ) -> Result<AbandonAnswer, StoreError>;
+
+    /// Stages whose time is over, the oldest first: whose, and which. They are to be abandoned.
+    async fn expired_stages(
+        &self,
+        now: Timestamp,
+        at_most: u32,
+    ) -> Result<Vec<(UserId, StagingId)>, StoreError>;
+
+    /// Deletes an unattached blob of the user's: from now on it is not there.
+    async fn delete_blob(
+        &self,
+        user: &UserId,
+        blob_id: &BlobId,
+        now: Timestamp,
+    ) -> Result<DeleteAnswer, StoreError>;
+
+    /// What is to be removed from the object store at `now`, the oldest first.
+    async fn to_reclaim(&self, now: Timestamp, at_most: u32) -> Result<Vec<Reclaim>, StoreError>;
+
+    /// What is to be removed of one blob.
+    async fn reclaim_of(&self, blob_id: &BlobId) -> Result<Option<Reclaim>, StoreError>;
+
+    /// Notes that it was removed. Bytes are removed once more at `again`, for a write that was
+    /// under way meanwhile.
+    async fn reclaimed(&self, blob_id: &BlobId, again: Timestamp) -> Result<(), StoreError>;
+
+    /// The contents that a file had and has, the newest first, at most `limit`; `None` if the user
+    /// sees no such item.
+    async fn versions(
+        &self,
+        user: &UserId,
+        item_id: &ItemId,
+        limit: u32,
+    ) -> Result<Option<Vec<Attachment>>, StoreError>;
+
+    /// Versions that are none of an item's last [`KEPT_VERSIONS`] since before `before`, the oldest
+    /// first.
+    async fn surplus_versions(
+        &self,
+        before: Timestamp,
+        at_most: u32,
+    ) -> Result<Vec<(RefId, BlobId)>, StoreError>;
+
+    /// Removes an earlier version; its blob is deleted with its last attachment. Tells whether it
+    /// was there.
+    async fn remove_version(
+        &self,
+        ref_id: &RefId,
+        blob_id: &BlobId,
+        now: Timestamp,
+    ) -> Result<bool, StoreError>;
 
     /// The blob, if the user staged it or may read an item that it is attached to, and it has
     /// bytes and is not abandoned.

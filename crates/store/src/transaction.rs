@@ -6,12 +6,13 @@ use vfs_sync_core::access::Principal;
 use vfs_sync_core::attach::StageRow;
 use vfs_sync_core::content::{Attachment, Sha256Digest};
 use vfs_sync_core::cursor::Epoch;
-use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId, UserId, WriteId};
+use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
 use vfs_sync_core::push::{Accepted, Changes, Head, Needs, PlacedEntry, Rows, Told};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{ReconcileState, StageStatus};
 
-use crate::{NewStage, StoreError};
+use crate::codes::BlobStatus;
+use crate::{NewStage, StoreError, UploadRow, Usage};
 
 /// What a push writes.
 pub(crate) struct PushWrite<'a> {
@@ -40,6 +41,9 @@ pub(crate) struct ReplicaRow {
 pub(crate) struct StoredStage {
     pub(crate) row: StageRow,
     pub(crate) expiry_chosen: bool,
+    /// Bytes that count against the owner's quota.
+    pub(crate) reserved: u64,
+    pub(crate) blob_status: BlobStatus,
 }
 
 /// A row that may be malformed: the text names what of it is, and how.
@@ -49,7 +53,8 @@ pub(crate) type Stored<T> = Option<Result<T, StoreError>>;
 /// otherwise.
 ///
 /// Locks are taken in one order, so that nothing dead-locks: a push's replica, or an attach's
-/// stage, blob and reconcile state; then realms; then feed heads; each set by its bytes.
+/// stage, blob and reconcile state; then realms; then feed heads; then usages; each set by its
+/// bytes.
 pub(crate) trait Transaction {
     /// Locks the replica's row; gives the greatest write id that it used.
     async fn lock_replica(
@@ -170,6 +175,9 @@ pub(crate) trait Transaction {
         now: Timestamp,
     ) -> Result<bool, StoreError>;
 
+    /// Removes what `insert_stage` just made.
+    async fn delete_stage(&mut self, stage: &NewStage) -> Result<(), StoreError>;
+
     /// Records the size and digest of a blob.
     async fn set_uploaded(
         &mut self,
@@ -178,12 +186,64 @@ pub(crate) trait Transaction {
         digest: Sha256Digest,
     ) -> Result<(), StoreError>;
 
-    /// Sets a stage's state; an abandoned stage's blob is abandoned too.
+    /// Sets a stage's state.
     async fn set_stage_status(
         &mut self,
-        stage: &StageRow,
+        staging_id: &StagingId,
         status: StageStatus,
     ) -> Result<(), StoreError>;
+
+    /// Makes a blob one whose bytes are to go, from `now` on.
+    async fn discard_blob(&mut self, blob_id: &BlobId, now: Timestamp) -> Result<(), StoreError>;
+
+    /// Has the sweeper look at `at` for what is left of the blob; `None`: there is nothing.
+    async fn set_reclaim(
+        &mut self,
+        blob_id: &BlobId,
+        at: Option<Timestamp>,
+    ) -> Result<(), StoreError>;
+
+    /// Notes that a blob's bytes were removed; the sweeper looks once more at `again`.
+    async fn set_deleted(&mut self, blob_id: &BlobId, again: Timestamp) -> Result<(), StoreError>;
+
+    /// Removes an attachment that is an earlier version; tells whether there was one.
+    async fn delete_version(&mut self, ref_id: &RefId) -> Result<bool, StoreError>;
+
+    /// The stage that brings the blob.
+    async fn stage_of(&mut self, blob_id: &BlobId) -> Result<Option<StagingId>, StoreError>;
+
+    /// The upload in parts of a stage, which is locked where the transaction writes.
+    async fn upload(&mut self, staging_id: &StagingId) -> Result<Option<UploadRow>, StoreError>;
+
+    /// Writes the upload in parts of a stage.
+    async fn write_upload(
+        &mut self,
+        staging_id: &StagingId,
+        upload: &UploadRow,
+    ) -> Result<(), StoreError>;
+
+    /// Removes an upload and its parts.
+    async fn delete_upload(&mut self, staging_id: &StagingId) -> Result<(), StoreError>;
+
+    /// Writes the tags of parts `from` and up.
+    async fn add_parts(
+        &mut self,
+        staging_id: &StagingId,
+        from: u32,
+        tags: &[String],
+    ) -> Result<(), StoreError>;
+
+    /// Removes an upload's parts.
+    async fn delete_parts(&mut self, staging_id: &StagingId) -> Result<(), StoreError>;
+
+    /// What a user's blobs come to, locked.
+    async fn usage(&mut self, owner: &UserId) -> Result<Usage, StoreError>;
+
+    /// Writes what was read by `usage`.
+    async fn set_usage(&mut self, owner: &UserId, usage: Usage) -> Result<(), StoreError>;
+
+    /// Sets what counts as the blob's against its owner's quota.
+    async fn set_reserved(&mut self, blob_id: &BlobId, bytes: u64) -> Result<(), StoreError>;
 
     /// What is attached to the item: its current content and what is no content.
     async fn attachments_of(&mut self, item: &ItemId) -> Result<Vec<Attachment>, StoreError>;

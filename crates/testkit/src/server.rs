@@ -77,6 +77,7 @@ pub struct TestServer {
     auth: AuthConfig,
     clock: Arc<TestClock>,
     database: Option<String>,
+    blobs: Option<Arc<dyn BlobStore>>,
     address: SocketAddr,
     admin_address: Option<SocketAddr>,
     running: Option<Running>,
@@ -93,6 +94,7 @@ pub struct TestServerBuilder {
     config: ServerConfig,
     auth: Option<AuthConfig>,
     database: Option<String>,
+    blobs: Option<Arc<dyn BlobStore>>,
     admin: bool,
 }
 
@@ -119,6 +121,13 @@ impl TestServerBuilder {
         self
     }
 
+    /// Another object store than a directory of its own.
+    #[must_use]
+    pub fn blobs(mut self, blobs: Arc<dyn BlobStore>) -> Self {
+        self.blobs = Some(blobs);
+        self
+    }
+
     /// With the operator's listener.
     #[must_use]
     pub fn admin(mut self) -> Self {
@@ -139,6 +148,7 @@ impl TestServerBuilder {
             auth,
             clock: Arc::new(TestClock::running()),
             database: self.database,
+            blobs: self.blobs,
             address: any_port,
             admin_address: self.admin.then_some(any_port),
             running: None,
@@ -161,6 +171,7 @@ impl TestServer {
             config: ServerConfig::default(),
             auth: None,
             database: None,
+            blobs: None,
             admin: false,
         }
     }
@@ -208,7 +219,19 @@ impl TestServer {
         Arc::clone(&self.running.as_ref().expect("the server runs").store)
     }
 
-    /// Its blobs.
+    /// Its object store.
+    #[must_use]
+    pub fn blobs(&self) -> Arc<dyn BlobStore> {
+        match &self.blobs {
+            Some(blobs) => Arc::clone(blobs),
+            None => {
+                let directory = ObjectBlobs::directory(self.blobs_directory());
+                Arc::new(directory.expect("a directory of blobs"))
+            }
+        }
+    }
+
+    /// The directory of its blobs, unless it was given another object store.
     #[must_use]
     pub fn blobs_directory(&self) -> PathBuf {
         self.directory.path().join("blobs")
@@ -249,8 +272,7 @@ impl TestServer {
         let file = self.database_file().to_str().expect("a plain path").to_owned();
         let database = self.database.clone().unwrap_or(file);
         let store = vfs_sync_store::open(&database, self.clock.now()).await.expect("a database");
-        let blobs = ObjectBlobs::directory(self.blobs_directory()).expect("a directory of blobs");
-        let blobs: Arc<dyn BlobStore> = Arc::new(blobs);
+        let blobs = self.blobs();
         let auth = Authenticator::load(&self.auth).await.expect("keys");
         let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;
         let server = Server::builder(Arc::clone(&store), blobs, auth)

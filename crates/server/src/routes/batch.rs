@@ -6,7 +6,6 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::future::join_all;
 use tracing::Instrument as _;
-use vfs_sync_blobs::incoming;
 use vfs_sync_core::attach::StageRow;
 use vfs_sync_core::id::{BlobId, StagingId, UserId};
 use vfs_sync_core::limits;
@@ -107,7 +106,7 @@ async fn open(app: &App, user: &UserId, at: usize, file: BlobBatchFile) -> Outco
 
 async fn write(app: &App, opened: Result<Opened, ApiError>) -> Result<Written, ApiError> {
     let Opened { stage, bytes, attach } = opened?;
-    let upload = staging::store_bytes(app, &stage, incoming(bytes), None).await?;
+    let upload = staging::store_bytes(app, &stage, bytes, None).await?;
     Ok(Written { stage, upload, attach })
 }
 

@@ -10,19 +10,21 @@ use axum::response::{IntoResponse as _, Response};
 use futures::StreamExt as _;
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
-use vfs_sync_blobs::{Outgoing, incoming};
+use vfs_sync_blobs::Outgoing;
 use vfs_sync_core::id::{BlobId, StagingId};
 use vfs_sync_core::limits;
 use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, StageRequest, StageResponse, StageStatus, UploadResponse, code,
 };
-use vfs_sync_store::AbandonAnswer;
+use vfs_sync_store::{AbandonAnswer, UploadAccess};
 
 use crate::app::{App, Caller, Raw};
 use crate::body::{MAX_JSON_BYTES, check_plain, timed};
 use crate::content::{self, Selection};
 use crate::error::{ApiError, count_blob_error, truncated};
+use crate::reclaim;
 use crate::staging::{self, StageOrder};
+use crate::uploading;
 
 /// A stage's body: its content as base64, and the rest.
 const MAX_STAGE_BYTES: usize = limits::MAX_INLINE_BLOB_BYTES / 3 * 4 + MAX_JSON_BYTES;
@@ -56,7 +58,8 @@ pub(crate) async fn stage(
     let row = staging::open(&app, &user, order).await?;
     let mut response = row.to_response();
     if let Some(bytes) = bytes {
-        let uploaded = staging::fill(&app, &user, row, incoming(bytes), None).await?;
+        let bytes = futures::stream::iter([Ok(bytes)]).boxed();
+        let uploaded = staging::fill(&app, &user, row, bytes, None).await?;
         (response.size, response.digest) = (Some(uploaded.size), Some(uploaded.digest));
     }
     Ok((StatusCode::CREATED, Json(response)))
@@ -67,8 +70,18 @@ pub(crate) async fn stage_state(
     Caller(user): Caller,
     path: PathId,
 ) -> Result<Json<StageResponse>, ApiError> {
-    let stage = app.store.stage(&user, &staging_id(path)?).await?;
-    Ok(Json(stage.ok_or_else(ApiError::unknown_stage)?.to_response()))
+    let staging_id = staging_id(path)?;
+    let access = app.store.upload(&user, &staging_id, app.now()).await?;
+    let access = uploading::finish_if_complete(&app, &user, &staging_id, access).await?;
+    let (stage, offset) = match access {
+        UploadAccess::Open(stage, upload) => (stage, upload.received),
+        UploadAccess::Complete(stage) | UploadAccess::Over(stage) => {
+            let size = stage.uploaded.map(|(size, _)| size);
+            (stage, size.unwrap_or(0))
+        }
+        refused => return Err(uploading::refused(refused)),
+    };
+    Ok(Json(StageResponse { offset: Some(offset), ..stage.to_response() }))
 }
 
 pub(crate) async fn upload(
@@ -110,7 +123,7 @@ pub(crate) async fn abandon(
         )
         .with("status", row.status.as_str())),
         AbandonAnswer::Abandoned(row) => {
-            app.blobs.delete(&row.blob_id).await?;
+            reclaim::now(&app, &row.blob_id).await?;
             Ok(Json(json!({
                 "abandoned": true,
                 "stagingId": row.staging_id,

@@ -5,3 +5,4 @@ pub(crate) mod blobs;
 pub(crate) mod health;
 pub(crate) mod members;
 pub(crate) mod sync;
+pub(crate) mod tus;

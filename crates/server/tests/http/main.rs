@@ -11,3 +11,4 @@ mod members;
 mod reads;
 mod scene;
 mod sync;
+mod tus;

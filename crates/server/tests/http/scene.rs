@@ -1,13 +1,44 @@
 //! A server and people who call it.
 
+use std::sync::Arc;
+
+use futures::TryStreamExt as _;
 use http::HeaderMap;
 use serde_json::{Value, json};
+use vfs_sync_blobs::testing::new_s3_place;
+use vfs_sync_blobs::{BlobStore, ObjectBlobs};
 use vfs_sync_testkit::{TestServer, TestServerBuilder};
 
 pub(crate) struct Scene {
     pub(crate) server: TestServer,
     http: reqwest::Client,
 }
+
+/// A place in S3 that is empty.
+pub(crate) async fn s3() -> Arc<dyn BlobStore> {
+    let blobs = ObjectBlobs::s3(&new_s3_place().await.unwrap()).unwrap();
+    blobs.probe().await.unwrap();
+    Arc::new(blobs)
+}
+
+/// Each behaviour on a server whose blobs are in a directory, and on one whose blobs are in S3.
+macro_rules! on_every_store {
+    ($($behaviour:ident)*) => {
+        mod directory { $(
+            #[tokio::test]
+            async fn $behaviour() {
+                super::$behaviour(crate::scene::Scene::new().await).await;
+            }
+        )* }
+        mod s3 { $(
+            #[tokio::test]
+            async fn $behaviour() {
+                super::$behaviour(crate::scene::Scene::on_s3().await).await;
+            }
+        )* }
+    };
+}
+pub(crate) use on_every_store;
 
 /// Somebody with a token.
 #[derive(Clone)]
@@ -33,6 +64,19 @@ impl Scene {
     pub(crate) async fn of(builder: TestServerBuilder) -> Self {
         let http = reqwest::Client::builder().no_gzip().no_zstd().build().unwrap();
         Self { server: builder.start().await, http }
+    }
+
+    /// A server whose blobs are in S3.
+    pub(crate) async fn on_s3() -> Self {
+        Self::of(TestServer::builder().blobs(s3().await)).await
+    }
+
+    /// The names of what is in the object store.
+    pub(crate) async fn objects(&self) -> Vec<String> {
+        let objects: Vec<_> = self.server.blobs().list().try_collect().await.unwrap();
+        let mut names: Vec<String> = objects.into_iter().map(|object| object.name).collect();
+        names.sort();
+        names
     }
 
     pub(crate) fn user(&self, name: &str) -> Caller {

@@ -10,9 +10,9 @@ use vfs_sync_core::wire::StageStatus;
 
 use super::rows::Columns;
 use super::transaction::PostgresTransaction;
-use crate::codes::{self, BLOB_ABANDONED, BLOB_LIVE};
+use crate::codes::{self, BLOB_DELETED, BLOB_DELETING, BLOB_LIVE};
 use crate::transaction::{Stored, StoredStage};
-use crate::{BlobRow, NewStage, StoreError};
+use crate::{BlobRow, KEPT_VERSIONS, NewStage, Reclaim, StoreError};
 
 pub(super) async fn stage(
     tx: &PostgresTransaction<'_>,
@@ -22,13 +22,13 @@ pub(super) async fn stage(
         (
             "SELECT owner, blob_id, status, staged_at, expires_at, expiry_chosen \
              FROM blob_stages WHERE staging_id = $1",
-            "SELECT content_type, size, digest FROM blobs WHERE blob_id = $1",
+            "SELECT content_type, size, digest, reserved, status FROM blobs WHERE blob_id = $1",
         )
     } else {
         (
             "SELECT owner, blob_id, status, staged_at, expires_at, expiry_chosen \
              FROM blob_stages WHERE staging_id = $1 FOR UPDATE",
-            "SELECT content_type, size, digest FROM blobs WHERE blob_id = $1 FOR UPDATE",
+            "SELECT content_type, size, digest, reserved, status FROM blobs WHERE blob_id = $1 FOR UPDATE",
         )
     };
     let Some(stage) = tx.query_opt(stage_sql, &[&staging_id.as_str()]).await? else {
@@ -57,7 +57,12 @@ fn read_stage(
         content_type: blob.get::<Option<&str>>(0)?.map(Into::into),
         uploaded: blob.size_and_digest(1)?,
     };
-    Ok(StoredStage { row, expiry_chosen: columns.get(5)? })
+    Ok(StoredStage {
+        row,
+        expiry_chosen: columns.get(5)?,
+        reserved: blob.unsigned(3)?,
+        blob_status: blob.code(4, codes::blob_status)?,
+    })
 }
 
 pub(super) async fn insert_stage(
@@ -102,22 +107,127 @@ pub(super) async fn insert_stage(
 
 pub(super) async fn set_stage_status(
     tx: &PostgresTransaction<'_>,
-    stage: &StageRow,
+    staging_id: &StagingId,
     status: StageStatus,
 ) -> Result<(), StoreError> {
     tx.execute(
         "UPDATE blob_stages SET status = $2 WHERE staging_id = $1",
-        &[&stage.staging_id.as_str(), &status.as_str()],
+        &[&staging_id.as_str(), &status.as_str()],
     )
     .await?;
-    if status == StageStatus::Abandoned {
-        tx.execute(
-            "UPDATE blobs SET status = $2 WHERE blob_id = $1",
-            &[&stage.blob_id.as_str(), &BLOB_ABANDONED],
+    Ok(())
+}
+
+pub(super) async fn delete_stage(
+    tx: &PostgresTransaction<'_>,
+    stage: &NewStage,
+) -> Result<(), StoreError> {
+    tx.execute("DELETE FROM blob_stages WHERE staging_id = $1", &[&stage.staging_id.as_str()])
+        .await?;
+    tx.execute("DELETE FROM blobs WHERE blob_id = $1", &[&stage.blob_id.as_str()]).await?;
+    Ok(())
+}
+
+pub(super) async fn discard(
+    tx: &PostgresTransaction<'_>,
+    blob_id: &BlobId,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE blobs SET status = $2, reserved = 0, reclaim_at = $3 WHERE blob_id = $1",
+        &[&blob_id.as_str(), &BLOB_DELETING, &now.as_millis()],
+    )
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn set_reclaim(
+    tx: &PostgresTransaction<'_>,
+    blob_id: &BlobId,
+    at: Option<Timestamp>,
+) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE blobs SET reclaim_at = $2 WHERE blob_id = $1",
+        &[&blob_id.as_str(), &at.map(Timestamp::as_millis)],
+    )
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn set_deleted(
+    tx: &PostgresTransaction<'_>,
+    blob_id: &BlobId,
+    again: Timestamp,
+) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE blobs SET status = $2, reclaim_at = $3 WHERE blob_id = $1",
+        &[&blob_id.as_str(), &BLOB_DELETED, &again.as_millis()],
+    )
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn expired(
+    tx: &mut PostgresTransaction<'_>,
+    now: Timestamp,
+    at_most: u32,
+) -> Result<Vec<(UserId, StagingId)>, StoreError> {
+    let rows = tx
+        .query(
+            "SELECT owner, staging_id FROM blob_stages \
+             WHERE status = 'blob-stage:staged' AND expires_at <= $1 \
+             ORDER BY expires_at LIMIT $2",
+            &[&now.as_millis(), &i64::from(at_most)],
         )
         .await?;
-    }
-    Ok(())
+    let read = |row| {
+        let columns = Columns { row, table: "blob_stages", key: "?" };
+        Ok((columns.parse(0)?, columns.parse(1)?))
+    };
+    rows.iter().map(read).collect()
+}
+
+fn reclaim(row: &Row) -> Result<Reclaim, StoreError> {
+    let columns = Columns { row, table: "blobs", key: "?" };
+    Ok(Reclaim {
+        blob_id: columns.parse(0)?,
+        bytes: columns.get::<&str>(1)? != BLOB_LIVE,
+        upload: columns.get(2)?,
+    })
+}
+
+pub(super) async fn to_reclaim(
+    tx: &mut PostgresTransaction<'_>,
+    now: Timestamp,
+    at_most: u32,
+) -> Result<Vec<Reclaim>, StoreError> {
+    let rows = tx
+        .query(
+            "SELECT b.blob_id, b.status, u.handle FROM blobs b \
+             JOIN blob_stages s ON s.blob_id = b.blob_id \
+             LEFT JOIN blob_uploads u ON u.staging_id = s.staging_id \
+             WHERE b.reclaim_at <= $1 ORDER BY b.reclaim_at LIMIT $2",
+            &[&now.as_millis(), &i64::from(at_most)],
+        )
+        .await?;
+    rows.iter().map(reclaim).collect()
+}
+
+pub(super) async fn reclaim_of(
+    tx: &mut PostgresTransaction<'_>,
+    blob_id: &BlobId,
+) -> Result<Option<Reclaim>, StoreError> {
+    let row = tx
+        .query_opt(
+            "SELECT b.blob_id, b.status, u.handle FROM blobs b \
+             JOIN blob_stages s ON s.blob_id = b.blob_id \
+             LEFT JOIN blob_uploads u ON u.staging_id = s.staging_id \
+             WHERE b.blob_id = $1 AND b.reclaim_at IS NOT NULL \
+             AND b.status <> 'deleted'",
+            &[&blob_id.as_str()],
+        )
+        .await?;
+    row.as_ref().map(reclaim).transpose()
 }
 
 pub(super) async fn attachments_of(
@@ -150,7 +260,7 @@ pub(super) async fn attachments_with(
     rows.iter().map(attachment).collect()
 }
 
-fn attachment(row: &Row) -> Result<Attachment, StoreError> {
+pub(super) fn attachment(row: &Row) -> Result<Attachment, StoreError> {
     let key = row.try_get::<_, &str>(0).unwrap_or("?");
     let columns = Columns { row, table: "blob_refs", key };
     let (size, digest) = columns
@@ -192,6 +302,20 @@ pub(super) async fn insert_attachment(
         ],
     )
     .await?;
+    if attachment.relation_kind == RelationKind::File {
+        // The one that this makes the first beyond the versions that are kept.
+        tx.execute(
+            "UPDATE blob_refs SET surplus_since = $2 WHERE surplus_since IS NULL AND ref_id = ( \
+             SELECT ref_id FROM blob_refs WHERE item_id = $1 AND kind = 'file' \
+             ORDER BY attached_at DESC, ref_id DESC LIMIT 1 OFFSET $3)",
+            &[
+                &attachment.item_id.as_str(),
+                &attachment.attached_at.as_millis(),
+                &i64::from(KEPT_VERSIONS + 1),
+            ],
+        )
+        .await?;
+    }
     Ok(())
 }
 

@@ -8,7 +8,8 @@ use crate::StoreError;
 use crate::schema::tables;
 
 /// Each step once, in order; steps that were published never change.
-const STEPS: &[&str] = &[include_str!("0001.sql"), include_str!("0002.sql")];
+const STEPS: &[&str] =
+    &[include_str!("0001.sql"), include_str!("0002.sql"), include_str!("0003.sql")];
 
 /// Names the lock that a migration holds: of several programs that start at one time, one
 /// migrates.

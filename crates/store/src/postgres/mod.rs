@@ -13,6 +13,8 @@ mod migrations;
 mod retention;
 mod rows;
 mod transaction;
+mod uploads;
+mod versions;
 mod write;
 
 use std::collections::BTreeSet;
@@ -24,18 +26,21 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{IsolationLevel, NoTls};
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::attach::{AttachRefusal, StageRow};
-use vfs_sync_core::content::Sha256Digest;
+use vfs_sync_core::content::Attachment;
 use vfs_sync_core::cursor::Epoch;
-use vfs_sync_core::id::{BlobId, RefId, ReplicaId, StagingId, UserId};
+use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId};
 use vfs_sync_core::push::PushBatch;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, PushResponse, ReconcileRequest, StateResponse,
 };
 
+use crate::reclaim;
+use crate::uploads as uploading;
 use crate::{
-    AbandonAnswer, BlobRow, MetadataStore, NewStage, Pruned, PullAnswer, PullRequest,
-    ReconcileAnswer, Retention, StageAnswer, StoreError, UploadAnswer, flow,
+    AbandonAnswer, Advance, BlobRow, DeleteAnswer, MetadataStore, NewStage, NewUpload, Pruned,
+    PullAnswer, PullRequest, Quota, Reclaim, ReconcileAnswer, Retention, StageAnswer, StoreError,
+    UploadAccess, UploadAnswer, flow,
 };
 use transaction::PostgresTransaction;
 
@@ -243,9 +248,10 @@ impl MetadataStore for PostgresStore {
         &self,
         user: &UserId,
         stage: &NewStage,
+        quota: &Quota,
         now: Timestamp,
     ) -> Result<StageAnswer, StoreError> {
-        transact!(self, |tx| flow::open_stage(&mut tx, user, stage, now))
+        transact!(self, |tx| flow::open_stage(&mut tx, user, stage, quota, now))
     }
 
     async fn stage(
@@ -263,11 +269,79 @@ impl MetadataStore for PostgresStore {
         &self,
         user: &UserId,
         staging_id: &StagingId,
-        size: u64,
-        digest: Sha256Digest,
+        upload: &NewUpload,
+        quota: &Quota,
         now: Timestamp,
     ) -> Result<UploadAnswer, StoreError> {
-        transact!(self, |tx| flow::record_upload(&mut tx, user, staging_id, size, digest, now))
+        transact!(self, |tx| flow::record_upload(&mut tx, user, staging_id, upload, quota, now))
+    }
+
+    async fn upload(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        now: Timestamp,
+    ) -> Result<UploadAccess, StoreError> {
+        snapshot!(self, |tx| async {
+            tx.only_reads = true;
+            uploading::upload(&mut tx, user, staging_id, now).await
+        })
+    }
+
+    async fn open_upload(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        length: Option<u64>,
+        metadata: Option<&str>,
+        quota: &Quota,
+        now: Timestamp,
+    ) -> Result<UploadAccess, StoreError> {
+        transact!(self, |tx| uploading::open_upload(
+            &mut tx, user, staging_id, length, metadata, quota, now
+        ))
+    }
+
+    async fn claim_upload(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        lease: &str,
+        anew: Option<&str>,
+        now: Timestamp,
+    ) -> Result<UploadAccess, StoreError> {
+        transact!(self, |tx| uploading::claim_upload(&mut tx, user, staging_id, lease, anew, now))
+    }
+
+    async fn advance_upload(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        lease: &str,
+        advance: &Advance,
+        quota: &Quota,
+        now: Timestamp,
+    ) -> Result<UploadAccess, StoreError> {
+        transact!(self, |tx| uploading::advance_upload(
+            &mut tx, user, staging_id, lease, advance, quota, now
+        ))
+    }
+
+    async fn holds_upload(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        lease: &str,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        snapshot!(self, |tx| async {
+            tx.only_reads = true;
+            uploading::holds_upload(&mut tx, user, staging_id, lease, now).await
+        })
+    }
+
+    async fn upload_parts(&self, staging_id: &StagingId) -> Result<Vec<String>, StoreError> {
+        snapshot!(self, |tx| uploads::parts(&mut tx, staging_id))
     }
 
     async fn attach(
@@ -285,9 +359,64 @@ impl MetadataStore for PostgresStore {
         &self,
         user: &UserId,
         staging_id: &StagingId,
-        _now: Timestamp,
+        now: Timestamp,
     ) -> Result<AbandonAnswer, StoreError> {
-        transact!(self, |tx| flow::abandon(&mut tx, user, staging_id))
+        transact!(self, |tx| flow::abandon(&mut tx, user, staging_id, now))
+    }
+
+    async fn expired_stages(
+        &self,
+        now: Timestamp,
+        at_most: u32,
+    ) -> Result<Vec<(UserId, StagingId)>, StoreError> {
+        snapshot!(self, |tx| blobs::expired(&mut tx, now, at_most))
+    }
+
+    async fn delete_blob(
+        &self,
+        user: &UserId,
+        blob_id: &BlobId,
+        now: Timestamp,
+    ) -> Result<DeleteAnswer, StoreError> {
+        transact!(self, |tx| reclaim::delete_blob(&mut tx, user, blob_id, now))
+    }
+
+    async fn to_reclaim(&self, now: Timestamp, at_most: u32) -> Result<Vec<Reclaim>, StoreError> {
+        snapshot!(self, |tx| blobs::to_reclaim(&mut tx, now, at_most))
+    }
+
+    async fn reclaim_of(&self, blob_id: &BlobId) -> Result<Option<Reclaim>, StoreError> {
+        snapshot!(self, |tx| blobs::reclaim_of(&mut tx, blob_id))
+    }
+
+    async fn reclaimed(&self, blob_id: &BlobId, again: Timestamp) -> Result<(), StoreError> {
+        transact!(self, |tx| reclaim::reclaimed(&mut tx, blob_id, again))
+    }
+
+    async fn versions(
+        &self,
+        user: &UserId,
+        item_id: &ItemId,
+        limit: u32,
+    ) -> Result<Option<Vec<Attachment>>, StoreError> {
+        snapshot!(self, |tx| versions::of(&mut tx, user, item_id, limit))
+    }
+
+    async fn surplus_versions(
+        &self,
+        before: Timestamp,
+        at_most: u32,
+    ) -> Result<Vec<(RefId, BlobId)>, StoreError> {
+        snapshot!(self, |tx| versions::surplus(&mut tx, before, at_most))
+    }
+
+    async fn remove_version(
+        &self,
+        ref_id: &RefId,
+        blob_id: &BlobId,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        transact!(self, |tx| reclaim::remove_version(&mut tx, ref_id, blob_id, now))
     }
 
     async fn readable_blob(

@@ -10,18 +10,17 @@ use deadpool_postgres::Transaction as Connection;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Statement};
 use vfs_sync_core::access::Principal;
-use vfs_sync_core::attach::StageRow;
 use vfs_sync_core::content::{Attachment, Sha256Digest};
 use vfs_sync_core::cursor::Epoch;
-use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId, UserId, WriteId};
+use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
 use vfs_sync_core::push::{Accepted, Changes, Head, Needs, Rows, Told};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{ReconcileState, StageStatus};
 
 use super::rows::Columns;
-use super::{CONFLICT, access, blobs, feed, load, members, write};
+use super::{CONFLICT, access, blobs, feed, load, members, uploads, versions, write};
 use crate::transaction::{FeedWrite, PushWrite, ReplicaRow, Stored, StoredStage, Transaction};
-use crate::{NewStage, StoreError, codes};
+use crate::{NewStage, StoreError, UploadRow, Usage, codes};
 
 pub(super) struct PostgresTransaction<'c> {
     connection: &'c Connection<'c>,
@@ -379,10 +378,79 @@ impl Transaction for PostgresTransaction<'_> {
 
     async fn set_stage_status(
         &mut self,
-        stage: &StageRow,
+        staging_id: &StagingId,
         status: StageStatus,
     ) -> Result<(), StoreError> {
-        blobs::set_stage_status(self, stage, status).await
+        blobs::set_stage_status(self, staging_id, status).await
+    }
+
+    async fn delete_stage(&mut self, stage: &NewStage) -> Result<(), StoreError> {
+        blobs::delete_stage(self, stage).await
+    }
+
+    async fn discard_blob(&mut self, blob_id: &BlobId, now: Timestamp) -> Result<(), StoreError> {
+        blobs::discard(self, blob_id, now).await
+    }
+
+    async fn set_reclaim(
+        &mut self,
+        blob_id: &BlobId,
+        at: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
+        blobs::set_reclaim(self, blob_id, at).await
+    }
+
+    async fn set_deleted(&mut self, blob_id: &BlobId, again: Timestamp) -> Result<(), StoreError> {
+        blobs::set_deleted(self, blob_id, again).await
+    }
+
+    async fn delete_version(&mut self, ref_id: &RefId) -> Result<bool, StoreError> {
+        versions::delete(self, ref_id).await
+    }
+
+    async fn stage_of(&mut self, blob_id: &BlobId) -> Result<Option<StagingId>, StoreError> {
+        uploads::stage_of(self, blob_id).await
+    }
+
+    async fn upload(&mut self, staging_id: &StagingId) -> Result<Option<UploadRow>, StoreError> {
+        uploads::upload(self, staging_id).await
+    }
+
+    async fn write_upload(
+        &mut self,
+        staging_id: &StagingId,
+        upload: &UploadRow,
+    ) -> Result<(), StoreError> {
+        uploads::write_upload(self, staging_id, upload).await
+    }
+
+    async fn delete_upload(&mut self, staging_id: &StagingId) -> Result<(), StoreError> {
+        uploads::delete_upload(self, staging_id).await
+    }
+
+    async fn add_parts(
+        &mut self,
+        staging_id: &StagingId,
+        from: u32,
+        tags: &[String],
+    ) -> Result<(), StoreError> {
+        uploads::add_parts(self, staging_id, from, tags).await
+    }
+
+    async fn delete_parts(&mut self, staging_id: &StagingId) -> Result<(), StoreError> {
+        uploads::delete_parts(self, staging_id).await
+    }
+
+    async fn usage(&mut self, owner: &UserId) -> Result<Usage, StoreError> {
+        uploads::usage(self, owner).await
+    }
+
+    async fn set_usage(&mut self, owner: &UserId, usage: Usage) -> Result<(), StoreError> {
+        uploads::set_usage(self, owner, usage).await
+    }
+
+    async fn set_reserved(&mut self, blob_id: &BlobId, bytes: u64) -> Result<(), StoreError> {
+        uploads::set_reserved(self, blob_id, bytes).await
     }
 
     async fn attachments_of(&mut self, item: &ItemId) -> Result<Vec<Attachment>, StoreError> {

@@ -10,9 +10,9 @@ use vfs_sync_core::wire::StageStatus;
 
 use super::rows::Columns;
 use super::transaction::SqliteTransaction;
-use crate::codes::{self, BLOB_ABANDONED, BLOB_LIVE};
+use crate::codes::{self, BLOB_DELETED, BLOB_DELETING, BLOB_LIVE};
 use crate::transaction::{Stored, StoredStage};
-use crate::{BlobRow, NewStage, StoreError};
+use crate::{BlobRow, KEPT_VERSIONS, NewStage, Reclaim, StoreError};
 
 pub(super) fn stage(
     tx: &mut SqliteTransaction<'_>,
@@ -20,7 +20,8 @@ pub(super) fn stage(
 ) -> Result<Stored<StoredStage>, StoreError> {
     let mut select = tx.prepare(
         "SELECT s.owner, s.blob_id, s.status, s.staged_at, s.expires_at, s.expiry_chosen, \
-         b.content_type, b.size, b.digest, b.blob_id FROM blob_stages s LEFT JOIN blobs b USING (blob_id) \
+         b.content_type, b.size, b.digest, b.blob_id, b.reserved, b.status \
+         FROM blob_stages s LEFT JOIN blobs b USING (blob_id) \
          WHERE s.staging_id = ?1",
     )?;
     let mut rows = select.query([staging_id.as_str()])?;
@@ -41,7 +42,13 @@ pub(super) fn stage(
             content_type: columns.optional_text(6)?.map(Into::into),
             uploaded: size_and_digest(&columns, 7)?,
         };
-        Ok(StoredStage { row, expiry_chosen: columns.integer(5)? != 0 })
+        Ok(StoredStage {
+            row,
+            expiry_chosen: columns.integer(5)? != 0,
+            reserved: columns.unsigned(10)?,
+            blob_status: codes::blob_status(columns.text(11)?)
+                .ok_or_else(|| columns.malformed("its blob's status has an unknown value"))?,
+        })
     };
     Ok(Some(read()))
 }
@@ -108,16 +115,121 @@ pub(super) fn set_uploaded(
 
 pub(super) fn set_stage_status(
     tx: &mut SqliteTransaction<'_>,
-    stage: &StageRow,
+    staging_id: &StagingId,
     status: StageStatus,
 ) -> Result<(), StoreError> {
     tx.prepare("UPDATE blob_stages SET status = ?2 WHERE staging_id = ?1")?
-        .execute([stage.staging_id.as_str(), status.as_str()])?;
-    if status == StageStatus::Abandoned {
-        tx.prepare("UPDATE blobs SET status = ?2 WHERE blob_id = ?1")?
-            .execute([stage.blob_id.as_str(), BLOB_ABANDONED])?;
-    }
+        .execute([staging_id.as_str(), status.as_str()])?;
     Ok(())
+}
+
+pub(super) fn delete_stage(
+    tx: &mut SqliteTransaction<'_>,
+    stage: &NewStage,
+) -> Result<(), StoreError> {
+    tx.prepare("DELETE FROM blob_stages WHERE staging_id = ?1")?
+        .execute([stage.staging_id.as_str()])?;
+    tx.prepare("DELETE FROM blobs WHERE blob_id = ?1")?.execute([stage.blob_id.as_str()])?;
+    Ok(())
+}
+
+pub(super) fn discard(
+    tx: &mut SqliteTransaction<'_>,
+    blob_id: &BlobId,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    tx.prepare("UPDATE blobs SET status = ?2, reserved = 0, reclaim_at = ?3 WHERE blob_id = ?1")?
+        .execute(params![blob_id.as_str(), BLOB_DELETING, now.as_millis()])?;
+    Ok(())
+}
+
+pub(super) fn set_reclaim(
+    tx: &mut SqliteTransaction<'_>,
+    blob_id: &BlobId,
+    at: Option<Timestamp>,
+) -> Result<(), StoreError> {
+    tx.prepare("UPDATE blobs SET reclaim_at = ?2 WHERE blob_id = ?1")?
+        .execute(params![blob_id.as_str(), at.map(Timestamp::as_millis)])?;
+    Ok(())
+}
+
+pub(super) fn set_deleted(
+    tx: &mut SqliteTransaction<'_>,
+    blob_id: &BlobId,
+    again: Timestamp,
+) -> Result<(), StoreError> {
+    tx.prepare("UPDATE blobs SET status = ?2, reclaim_at = ?3 WHERE blob_id = ?1")?
+        .execute(params![blob_id.as_str(), BLOB_DELETED, again.as_millis()])?;
+    Ok(())
+}
+
+pub(super) fn expired(
+    tx: &mut SqliteTransaction<'_>,
+    now: Timestamp,
+    at_most: u32,
+) -> Result<Vec<(UserId, StagingId)>, StoreError> {
+    let mut select = tx.prepare(
+        "SELECT owner, staging_id FROM blob_stages \
+         WHERE status = 'blob-stage:staged' AND expires_at <= ?1 ORDER BY expires_at LIMIT ?2",
+    )?;
+    let mut rows = select.query(params![now.as_millis(), at_most])?;
+    let mut expired = Vec::new();
+    while let Some(row) = rows.next()? {
+        let columns = Columns { row, table: "blob_stages", key: "?" };
+        let staging_id: StagingId = columns.parse(1)?;
+        expired.push((tx.user(columns.integer(0)?, "blob_stages", &staging_id)?, staging_id));
+    }
+    Ok(expired)
+}
+
+fn reclaims(
+    tx: &mut SqliteTransaction<'_>,
+    sql: &str,
+    parameters: impl rusqlite::Params,
+) -> Result<Vec<Reclaim>, StoreError> {
+    let mut select = tx.prepare(sql)?;
+    let mut rows = select.query(parameters)?;
+    let mut reclaims = Vec::new();
+    while let Some(row) = rows.next()? {
+        let columns = Columns { row, table: "blobs", key: "?" };
+        reclaims.push(Reclaim {
+            blob_id: columns.parse(0)?,
+            upload: columns.optional_text(2)?.map(str::to_owned),
+            bytes: columns.text(1)? != BLOB_LIVE,
+        });
+    }
+    Ok(reclaims)
+}
+
+pub(super) fn to_reclaim(
+    tx: &mut SqliteTransaction<'_>,
+    now: Timestamp,
+    at_most: u32,
+) -> Result<Vec<Reclaim>, StoreError> {
+    reclaims(
+        tx,
+        "SELECT b.blob_id, b.status, u.handle FROM blobs b \
+         JOIN blob_stages s ON s.blob_id = b.blob_id \
+         LEFT JOIN blob_uploads u ON u.staging_id = s.staging_id \
+         WHERE b.reclaim_at <= ?1 ORDER BY b.reclaim_at LIMIT ?2",
+        params![now.as_millis(), at_most],
+    )
+}
+
+pub(super) fn reclaim_of(
+    tx: &mut SqliteTransaction<'_>,
+    blob_id: &BlobId,
+) -> Result<Option<Reclaim>, StoreError> {
+    let found = reclaims(
+        tx,
+        "SELECT b.blob_id, b.status, u.handle FROM blobs b \
+         JOIN blob_stages s ON s.blob_id = b.blob_id \
+         LEFT JOIN blob_uploads u ON u.staging_id = s.staging_id \
+         WHERE b.blob_id = ?1 AND b.reclaim_at IS NOT NULL \
+             AND b.status <> 'deleted'",
+        [blob_id.as_str()],
+    )?;
+    Ok(found.into_iter().next())
 }
 
 pub(super) fn attachments_of(
@@ -145,7 +257,7 @@ pub(super) fn attachments_with(
     )
 }
 
-fn attachments(
+pub(super) fn attachments(
     tx: &mut SqliteTransaction<'_>,
     sql: &str,
     key: &str,
@@ -194,6 +306,19 @@ pub(super) fn insert_attachment(
         codes::kind_code(attachment.relation_kind),
         attachment.attached_at.as_millis(),
     ])?;
+    if attachment.relation_kind == RelationKind::File {
+        // The one that this makes the first beyond the versions that are kept.
+        tx.prepare(
+            "UPDATE blob_refs SET surplus_since = ?2 WHERE surplus_since IS NULL AND ref_id = ( \
+             SELECT ref_id FROM blob_refs WHERE item_id = ?1 AND kind = 'file' \
+             ORDER BY attached_at DESC, ref_id DESC LIMIT 1 OFFSET ?3)",
+        )?
+        .execute(params![
+            attachment.item_id.as_str(),
+            attachment.attached_at.as_millis(),
+            KEPT_VERSIONS + 1,
+        ])?;
+    }
     Ok(())
 }
 

@@ -8,7 +8,8 @@ use crate::StoreError;
 use crate::schema::tables;
 
 /// Each step once, in order; steps that were published never change.
-const STEPS: &[&str] = &[include_str!("0001.sql"), include_str!("0002.sql")];
+const STEPS: &[&str] =
+    &[include_str!("0001.sql"), include_str!("0002.sql"), include_str!("0003.sql")];
 
 /// Marks the file as this program's: "VfsS".
 const APPLICATION: i64 = 0x5666_7353;

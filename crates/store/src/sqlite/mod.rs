@@ -9,6 +9,8 @@ mod migrations;
 mod retention;
 mod rows;
 mod transaction;
+mod uploads;
+mod versions;
 mod write;
 mod writer;
 
@@ -22,18 +24,21 @@ use rusqlite::{Connection, ErrorCode};
 use tokio::sync::Semaphore;
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::attach::{AttachRefusal, StageRow};
-use vfs_sync_core::content::Sha256Digest;
+use vfs_sync_core::content::Attachment;
 use vfs_sync_core::cursor::Epoch;
-use vfs_sync_core::id::{BlobId, RefId, ReplicaId, StagingId, UserId};
+use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId};
 use vfs_sync_core::push::PushBatch;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, PushResponse, ReconcileRequest, StateResponse,
 };
 
+use crate::reclaim;
+use crate::uploads as uploading;
 use crate::{
-    AbandonAnswer, BlobRow, MetadataStore, NewStage, Pruned, PullAnswer, PullRequest,
-    ReconcileAnswer, Retention, StageAnswer, StoreError, UploadAnswer, flow,
+    AbandonAnswer, Advance, BlobRow, DeleteAnswer, MetadataStore, NewStage, NewUpload, Pruned,
+    PullAnswer, PullRequest, Quota, Reclaim, ReconcileAnswer, Retention, StageAnswer, StoreError,
+    UploadAccess, UploadAnswer, flow,
 };
 use transaction::SqliteTransaction;
 use writer::{Writer, contained};
@@ -253,10 +258,14 @@ impl MetadataStore for SqliteStore {
         &self,
         user: &UserId,
         stage: &NewStage,
+        quota: &Quota,
         now: Timestamp,
     ) -> Result<StageAnswer, StoreError> {
-        let (user, stage) = (user.clone(), stage.clone());
-        self.writer.run(1, move |tx| block_on(flow::open_stage(tx, &user, &stage, now))).await
+        let (user, stage, quota) = (user.clone(), stage.clone(), *quota);
+        let job = move |tx: &mut SqliteTransaction<'_>| {
+            block_on(flow::open_stage(tx, &user, &stage, &quota, now))
+        };
+        self.writer.run(1, job).await
     }
 
     async fn stage(
@@ -272,15 +281,94 @@ impl MetadataStore for SqliteStore {
         &self,
         user: &UserId,
         staging_id: &StagingId,
-        size: u64,
-        digest: Sha256Digest,
+        upload: &NewUpload,
+        quota: &Quota,
         now: Timestamp,
     ) -> Result<UploadAnswer, StoreError> {
         let (user, id) = (user.clone(), staging_id.clone());
+        let (upload, quota) = (upload.clone(), *quota);
         let job = move |tx: &mut SqliteTransaction<'_>| {
-            block_on(flow::record_upload(tx, &user, &id, size, digest, now))
+            block_on(flow::record_upload(tx, &user, &id, &upload, &quota, now))
         };
         self.writer.run(1, job).await
+    }
+
+    async fn upload(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        now: Timestamp,
+    ) -> Result<UploadAccess, StoreError> {
+        let (user, id) = (user.clone(), staging_id.clone());
+        self.read(move |tx| block_on(uploading::upload(tx, &user, &id, now))).await
+    }
+
+    async fn open_upload(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        length: Option<u64>,
+        metadata: Option<&str>,
+        quota: &Quota,
+        now: Timestamp,
+    ) -> Result<UploadAccess, StoreError> {
+        let (user, id) = (user.clone(), staging_id.clone());
+        let (metadata, quota) = (metadata.map(str::to_owned), *quota);
+        let job = move |tx: &mut SqliteTransaction<'_>| {
+            let metadata = metadata.as_deref();
+            block_on(uploading::open_upload(tx, &user, &id, length, metadata, &quota, now))
+        };
+        self.writer.run(1, job).await
+    }
+
+    async fn claim_upload(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        lease: &str,
+        anew: Option<&str>,
+        now: Timestamp,
+    ) -> Result<UploadAccess, StoreError> {
+        let (user, id) = (user.clone(), staging_id.clone());
+        let (lease, anew) = (lease.to_owned(), anew.map(str::to_owned));
+        let job = move |tx: &mut SqliteTransaction<'_>| {
+            let anew = anew.as_deref();
+            block_on(uploading::claim_upload(tx, &user, &id, &lease, anew, now))
+        };
+        self.writer.run(1, job).await
+    }
+
+    async fn advance_upload(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        lease: &str,
+        advance: &Advance,
+        quota: &Quota,
+        now: Timestamp,
+    ) -> Result<UploadAccess, StoreError> {
+        let (user, id) = (user.clone(), staging_id.clone());
+        let (lease, advance, quota) = (lease.to_owned(), advance.clone(), *quota);
+        let job = move |tx: &mut SqliteTransaction<'_>| {
+            block_on(uploading::advance_upload(tx, &user, &id, &lease, &advance, &quota, now))
+        };
+        self.writer.run(1, job).await
+    }
+
+    async fn holds_upload(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        lease: &str,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let (user, id, lease) = (user.clone(), staging_id.clone(), lease.to_owned());
+        self.read(move |tx| block_on(uploading::holds_upload(tx, &user, &id, &lease, now))).await
+    }
+
+    async fn upload_parts(&self, staging_id: &StagingId) -> Result<Vec<String>, StoreError> {
+        let id = staging_id.clone();
+        self.read(move |tx| uploads::parts(tx, &id)).await
     }
 
     async fn attach(
@@ -302,10 +390,73 @@ impl MetadataStore for SqliteStore {
         &self,
         user: &UserId,
         staging_id: &StagingId,
-        _now: Timestamp,
+        now: Timestamp,
     ) -> Result<AbandonAnswer, StoreError> {
         let (user, id) = (user.clone(), staging_id.clone());
-        self.writer.run(1, move |tx| block_on(flow::abandon(tx, &user, &id))).await
+        self.writer.run(1, move |tx| block_on(flow::abandon(tx, &user, &id, now))).await
+    }
+
+    async fn expired_stages(
+        &self,
+        now: Timestamp,
+        at_most: u32,
+    ) -> Result<Vec<(UserId, StagingId)>, StoreError> {
+        self.read(move |tx| blobs::expired(tx, now, at_most)).await
+    }
+
+    async fn delete_blob(
+        &self,
+        user: &UserId,
+        blob_id: &BlobId,
+        now: Timestamp,
+    ) -> Result<DeleteAnswer, StoreError> {
+        let (user, id) = (user.clone(), blob_id.clone());
+        self.writer.run(1, move |tx| block_on(reclaim::delete_blob(tx, &user, &id, now))).await
+    }
+
+    async fn to_reclaim(&self, now: Timestamp, at_most: u32) -> Result<Vec<Reclaim>, StoreError> {
+        self.read(move |tx| blobs::to_reclaim(tx, now, at_most)).await
+    }
+
+    async fn reclaim_of(&self, blob_id: &BlobId) -> Result<Option<Reclaim>, StoreError> {
+        let id = blob_id.clone();
+        self.read(move |tx| blobs::reclaim_of(tx, &id)).await
+    }
+
+    async fn reclaimed(&self, blob_id: &BlobId, again: Timestamp) -> Result<(), StoreError> {
+        let id = blob_id.clone();
+        self.writer.run(1, move |tx| block_on(reclaim::reclaimed(tx, &id, again))).await
+    }
+
+    async fn versions(
+        &self,
+        user: &UserId,
+        item_id: &ItemId,
+        limit: u32,
+    ) -> Result<Option<Vec<Attachment>>, StoreError> {
+        let (user, item) = (user.clone(), item_id.clone());
+        self.read(move |tx| versions::of(tx, &user, &item, limit)).await
+    }
+
+    async fn surplus_versions(
+        &self,
+        before: Timestamp,
+        at_most: u32,
+    ) -> Result<Vec<(RefId, BlobId)>, StoreError> {
+        self.read(move |tx| versions::surplus(tx, before, at_most)).await
+    }
+
+    async fn remove_version(
+        &self,
+        ref_id: &RefId,
+        blob_id: &BlobId,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let (reference, blob) = (ref_id.clone(), blob_id.clone());
+        let job = move |tx: &mut SqliteTransaction<'_>| {
+            block_on(reclaim::remove_version(tx, &reference, &blob, now))
+        };
+        self.writer.run(1, job).await
     }
 
     async fn readable_blob(

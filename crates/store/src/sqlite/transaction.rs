@@ -6,20 +6,19 @@ use std::sync::Arc;
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 use vfs_sync_core::access::Principal;
-use vfs_sync_core::attach::StageRow;
 use vfs_sync_core::content::{Attachment, Sha256Digest};
 use vfs_sync_core::cursor::Epoch;
-use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId, UserId, WriteId};
+use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
 use vfs_sync_core::push::{Accepted, Changes, Head, Needs, Rows, Told};
 use vfs_sync_core::stamp::{Author, Stamp};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{ReconcileState, StageStatus};
 
 use super::rows::Columns;
-use super::{access, blobs, feed, members, write};
+use super::{access, blobs, feed, members, uploads, versions, write};
 use crate::codes;
 use crate::transaction::{FeedWrite, PushWrite, ReplicaRow, Stored, StoredStage, Transaction};
-use crate::{NewStage, StoreError};
+use crate::{NewStage, StoreError, UploadRow, Usage};
 
 /// An open transaction, with the numbers that its rows use for users and replicas.
 pub(super) struct SqliteTransaction<'c> {
@@ -398,10 +397,79 @@ impl Transaction for SqliteTransaction<'_> {
 
     async fn set_stage_status(
         &mut self,
-        stage: &StageRow,
+        staging_id: &StagingId,
         status: StageStatus,
     ) -> Result<(), StoreError> {
-        blobs::set_stage_status(self, stage, status)
+        blobs::set_stage_status(self, staging_id, status)
+    }
+
+    async fn delete_stage(&mut self, stage: &NewStage) -> Result<(), StoreError> {
+        blobs::delete_stage(self, stage)
+    }
+
+    async fn discard_blob(&mut self, blob_id: &BlobId, now: Timestamp) -> Result<(), StoreError> {
+        blobs::discard(self, blob_id, now)
+    }
+
+    async fn set_reclaim(
+        &mut self,
+        blob_id: &BlobId,
+        at: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
+        blobs::set_reclaim(self, blob_id, at)
+    }
+
+    async fn set_deleted(&mut self, blob_id: &BlobId, again: Timestamp) -> Result<(), StoreError> {
+        blobs::set_deleted(self, blob_id, again)
+    }
+
+    async fn delete_version(&mut self, ref_id: &RefId) -> Result<bool, StoreError> {
+        versions::delete(self, ref_id)
+    }
+
+    async fn stage_of(&mut self, blob_id: &BlobId) -> Result<Option<StagingId>, StoreError> {
+        uploads::stage_of(self, blob_id)
+    }
+
+    async fn upload(&mut self, staging_id: &StagingId) -> Result<Option<UploadRow>, StoreError> {
+        uploads::upload(self, staging_id)
+    }
+
+    async fn write_upload(
+        &mut self,
+        staging_id: &StagingId,
+        upload: &UploadRow,
+    ) -> Result<(), StoreError> {
+        uploads::write_upload(self, staging_id, upload)
+    }
+
+    async fn delete_upload(&mut self, staging_id: &StagingId) -> Result<(), StoreError> {
+        uploads::delete_upload(self, staging_id)
+    }
+
+    async fn add_parts(
+        &mut self,
+        staging_id: &StagingId,
+        from: u32,
+        tags: &[String],
+    ) -> Result<(), StoreError> {
+        uploads::add_parts(self, staging_id, from, tags)
+    }
+
+    async fn delete_parts(&mut self, staging_id: &StagingId) -> Result<(), StoreError> {
+        uploads::delete_parts(self, staging_id)
+    }
+
+    async fn usage(&mut self, owner: &UserId) -> Result<Usage, StoreError> {
+        uploads::usage(self, owner)
+    }
+
+    async fn set_usage(&mut self, owner: &UserId, usage: Usage) -> Result<(), StoreError> {
+        uploads::set_usage(self, owner, usage)
+    }
+
+    async fn set_reserved(&mut self, blob_id: &BlobId, bytes: u64) -> Result<(), StoreError> {
+        uploads::set_reserved(self, blob_id, bytes)
     }
 
     async fn attachments_of(&mut self, item: &ItemId) -> Result<Vec<Attachment>, StoreError> {

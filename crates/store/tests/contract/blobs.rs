@@ -37,15 +37,23 @@ fn to(item: &str) -> AttachRequest {
 
 impl Scene {
     async fn open(&self, name: &str) -> StageRow {
-        match self.store.open_stage(&user("alice"), &stage_of(name), self.now()).await.unwrap() {
+        match self
+            .store
+            .open_stage(&user("alice"), &stage_of(name), &QUOTA, self.now())
+            .await
+            .unwrap()
+        {
             StageAnswer::Open(row) => row,
-            StageAnswer::Taken => panic!("{name} is taken"),
+            refused => panic!("{name}: {refused:?}"),
         }
     }
 
     async fn upload(&self, name: &str, size: u64) -> UploadAnswer {
         let (user, now) = (user("alice"), self.now());
-        self.store.record_upload(&user, &staging(name), size, DIGEST, now).await.unwrap()
+        self.store
+            .record_upload(&user, &staging(name), &uploaded(size, DIGEST), &QUOTA, now)
+            .await
+            .unwrap()
     }
 
     async fn staged(&self, name: &str, size: u64) {
@@ -124,13 +132,15 @@ pub(crate) async fn an_id_that_is_taken_is_refused_whoever_asks(scene: Scene) {
     let other_expiry = NewStage { expires_at: at(5_000), ..stage_of("one") };
     let other_type = NewStage { content_type: None, ..stage_of("one") };
     for stage in [other_blob, other_stage.clone(), other_expiry, other_type] {
-        let answer = scene.store.open_stage(&user("alice"), &stage, scene.now()).await.unwrap();
+        let answer =
+            scene.store.open_stage(&user("alice"), &stage, &QUOTA, scene.now()).await.unwrap();
         assert_eq!(answer, StageAnswer::Taken, "{stage:?}");
     }
-    let answer = scene.store.open_stage(&user("bob"), &stage_of("one"), scene.now()).await;
+    let answer = scene.store.open_stage(&user("bob"), &stage_of("one"), &QUOTA, scene.now()).await;
     assert_eq!(answer.unwrap(), StageAnswer::Taken);
     scene.abandon("one").await;
-    let answer = scene.store.open_stage(&user("alice"), &other_stage, scene.now()).await.unwrap();
+    let answer =
+        scene.store.open_stage(&user("alice"), &other_stage, &QUOTA, scene.now()).await.unwrap();
     assert_eq!(answer, StageAnswer::Taken, "a blob's id is burnt");
     let left = scene.store.stage(&user("alice"), &staging("two")).await.unwrap();
     assert_eq!(left, None, "a refused stage leaves nothing behind");
@@ -142,7 +152,11 @@ pub(crate) async fn an_upload_is_recorded_once(scene: Scene) {
     assert!(matches!(scene.upload("one", 6).await, UploadAnswer::Differs(_)));
     assert_eq!(scene.upload("none", 6).await, UploadAnswer::Unknown);
     let (bob, now) = (user("bob"), scene.now());
-    let answer = scene.store.record_upload(&bob, &staging("one"), 5, DIGEST, now).await.unwrap();
+    let answer = scene
+        .store
+        .record_upload(&bob, &staging("one"), &uploaded(5, DIGEST), &QUOTA, now)
+        .await
+        .unwrap();
     assert_eq!(answer, UploadAnswer::Unknown);
     let row = scene.store.stage(&user("alice"), &staging("one")).await.unwrap().unwrap();
     assert_eq!(row.uploaded, Some((5, DIGEST)));

@@ -114,9 +114,13 @@ async fn stage(scene: &Scene) {
         content_type: None,
     };
     let alice = user("alice");
-    scene.store.open_stage(&alice, &stage, scene.now()).await.unwrap();
+    scene.store.open_stage(&alice, &stage, &QUOTA, scene.now()).await.unwrap();
     let digest = Sha256Digest([1; 32]);
-    scene.store.record_upload(&alice, &stage.staging_id, 1, digest, scene.now()).await.unwrap();
+    scene
+        .store
+        .record_upload(&alice, &stage.staging_id, &uploaded(1, digest), &QUOTA, scene.now())
+        .await
+        .unwrap();
 }
 
 fn to_a() -> AttachRequest {

@@ -35,11 +35,15 @@ async fn tour(scene: &Scene) {
         content_type: None,
     };
     for name in ["one", "two"] {
-        scene.store.open_stage(&alice, &open(name), scene.now()).await.unwrap();
+        scene.store.open_stage(&alice, &open(name), &QUOTA, scene.now()).await.unwrap();
     }
     let staging = StagingId::new("one").unwrap();
     let digest = Sha256Digest([1; 32]);
-    scene.store.record_upload(&alice, &staging, 1, digest, scene.now()).await.unwrap();
+    scene
+        .store
+        .record_upload(&alice, &staging, &uploaded(1, digest), &QUOTA, scene.now())
+        .await
+        .unwrap();
     let request = serde_json::from_value(json!({
         "itemId": "b", "clientId": "laptop", "requiredCursor": head.encode(),
         "requiredLastReconciledWriteIds": {},

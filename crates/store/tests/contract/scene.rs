@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Value, json};
+use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::id::{ReplicaId, UserId, WriteId};
 use vfs_sync_core::push::PushBatch;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{PushResponse, PushStatus, ReconcileRequest, WriteIds};
-use vfs_sync_store::{FeedPage, MetadataStore, PullAnswer, PullRequest, ReconcileAnswer};
+use vfs_sync_store::{
+    FeedPage, MetadataStore, NewUpload, PullAnswer, PullRequest, Quota, ReconcileAnswer,
+};
 
 /// 2026-01-01T00:00:00Z, when every scene begins.
 pub(crate) const START: i64 = 1_767_225_600_000;
@@ -32,6 +35,13 @@ pub(crate) fn write_id(value: u64) -> WriteId {
 
 pub(crate) fn write_ids(entries: &[(&str, u64)]) -> WriteIds {
     entries.iter().map(|(name, value)| (replica(name), write_id(*value))).collect()
+}
+
+/// More than any test needs.
+pub(crate) const QUOTA: Quota = Quota { stored: 1 << 40, staged: 1 << 40, open_stages: 10_000 };
+
+pub(crate) fn uploaded(size: u64, digest: Sha256Digest) -> NewUpload {
+    NewUpload { size, digest, lease: None }
 }
 
 /// A store whose clock is a counter.

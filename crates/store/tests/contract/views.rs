@@ -130,9 +130,13 @@ async fn attach_content(scene: &Scene, who: &str, item: &str, name: &str) {
         expiry_chosen: true,
         content_type: None,
     };
-    scene.store.open_stage(&owner, &stage, scene.now()).await.unwrap();
+    scene.store.open_stage(&owner, &stage, &QUOTA, scene.now()).await.unwrap();
     let digest = Sha256Digest([0; 32]);
-    scene.store.record_upload(&owner, &staging_id, 1, digest, scene.now()).await.unwrap();
+    scene
+        .store
+        .record_upload(&owner, &staging_id, &uploaded(1, digest), &QUOTA, scene.now())
+        .await
+        .unwrap();
     let request = serde_json::from_value(json!({ "itemId": item })).unwrap();
     let ref_id = RefId::new(name).unwrap();
     // An item that is not there, or gone, is refused: that too is part of a history.

@@ -1,0 +1,86 @@
+//! What nobody needs any more leaves the object store.
+
+use std::time::Duration;
+
+use vfs_sync_core::id::BlobId;
+use vfs_sync_store::Reclaim;
+
+use crate::app::App;
+use crate::config::millis;
+use crate::error::ApiError;
+
+/// After so long nothing that was under way can still be written: what was removed is removed once
+/// more then.
+const STRAGGLERS: Duration = Duration::from_secs(15 * 60);
+
+/// Removes what the registry says is to be removed, and tells it so.
+pub(crate) async fn carry_out(app: &App, reclaim: &Reclaim) -> Result<(), ApiError> {
+    if let Some(upload) = &reclaim.upload {
+        app.blobs.abort(&reclaim.blob_id, upload).await?;
+    }
+    if reclaim.bytes {
+        app.blobs.delete(&reclaim.blob_id).await?;
+    }
+    let again = app.now().plus_millis(millis(STRAGGLERS));
+    Ok(app.store.reclaimed(&reclaim.blob_id, again).await?)
+}
+
+/// Removes a blob whose bytes are to go.
+pub(crate) async fn now(app: &App, blob_id: &BlobId) -> Result<(), ApiError> {
+    match app.store.reclaim_of(blob_id).await? {
+        Some(reclaim) => carry_out(app, &reclaim).await,
+        None => Ok(()),
+    }
+}
+
+/// Removes what is left of the upload that made a blob; what fails is the sweeper's.
+pub(crate) async fn leftovers(app: &App, blob_id: &BlobId) {
+    let done = async {
+        let found = app.store.reclaim_of(blob_id).await?;
+        if let Some(reclaim) = found.filter(|reclaim| !reclaim.bytes) {
+            carry_out(app, &reclaim).await?;
+        }
+        Ok::<_, ApiError>(())
+    };
+    if let Err(error) = done.await {
+        tracing::warn!(code = error.code, "what is left of an upload is left to the sweeper");
+    }
+}
+
+/// Stages, versions and blobs that one look takes; it looks again until there are none.
+const AT_A_TIME: u32 = 200;
+
+/// One round of the sweeper: expired stages, versions that are kept no longer, and bytes that
+/// nobody needs. Gives how many of them there were.
+pub(crate) async fn sweep(app: &App) -> Result<u64, ApiError> {
+    let mut swept = 0;
+    let now = app.now();
+    let expired = app.store.expired_stages(now, AT_A_TIME).await?;
+    for (user, staging_id) in &expired {
+        app.store.abandon(user, staging_id, now).await?;
+    }
+    count("stages", expired.len());
+    let before = now.plus_millis(-millis(app.config.keep_versions));
+    let surplus = app.store.surplus_versions(before, AT_A_TIME).await?;
+    for (ref_id, blob_id) in &surplus {
+        app.store.remove_version(ref_id, blob_id, now).await?;
+    }
+    count("versions", surplus.len());
+    let reclaims = app.store.to_reclaim(now, AT_A_TIME).await?;
+    for reclaim in &reclaims {
+        // One that fails does not keep the others.
+        match carry_out(app, reclaim).await {
+            Ok(()) => swept += 1,
+            Err(error) => tracing::warn!(code = error.code, "a blob could not be reclaimed yet"),
+        }
+    }
+    count("blobs", usize::try_from(swept).unwrap_or(0));
+    Ok(swept + (expired.len() + surplus.len()) as u64)
+}
+
+fn count(kind: &'static str, swept: usize) {
+    if swept > 0 {
+        metrics::counter!("vfs_sync_swept_total", "kind" => kind).increment(swept as u64);
+        tracing::info!(kind, swept, "swept");
+    }
+}

@@ -1,0 +1,417 @@
+//! Resumable uploads by tus 1.0: core, creation, creation-with-upload, creation-defer-length,
+//! checksum, expiration, termination.
+
+mod fields;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use futures::StreamExt as _;
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use tracing::Instrument as _;
+use vfs_sync_core::attach::StageRow;
+use vfs_sync_core::id::{BlobId, StagingId, UserId};
+use vfs_sync_core::wire::{StageStatus, code};
+use vfs_sync_store::{AbandonAnswer, UploadAccess};
+
+use crate::app::{App, Caller, Raw};
+use crate::body::{Incoming, check_plain, timed};
+use crate::error::ApiError;
+use crate::reclaim;
+use crate::staging::{self, StageOrder, new_staging_id};
+use crate::uploading::{self, Session, over, refused, too_large};
+
+use fields::{Checksum, Metadata};
+
+/// Where uploads are created.
+pub(crate) const UPLOADS: &str = "/v1/vfs/blobs/uploads";
+/// Where one upload is.
+pub(crate) const UPLOAD: &str = "/v1/vfs/blobs/uploads/{stagingId}";
+
+const TUS_RESUMABLE: HeaderName = HeaderName::from_static("tus-resumable");
+const TUS_VERSION: HeaderName = HeaderName::from_static("tus-version");
+const TUS_EXTENSION: HeaderName = HeaderName::from_static("tus-extension");
+const TUS_MAX_SIZE: HeaderName = HeaderName::from_static("tus-max-size");
+const TUS_CHECKSUM_ALGORITHM: HeaderName = HeaderName::from_static("tus-checksum-algorithm");
+const UPLOAD_OFFSET: HeaderName = HeaderName::from_static("upload-offset");
+const UPLOAD_LENGTH: HeaderName = HeaderName::from_static("upload-length");
+const UPLOAD_DEFER_LENGTH: HeaderName = HeaderName::from_static("upload-defer-length");
+const UPLOAD_METADATA: HeaderName = HeaderName::from_static("upload-metadata");
+const UPLOAD_EXPIRES: HeaderName = HeaderName::from_static("upload-expires");
+const UPLOAD_CONCAT: HeaderName = HeaderName::from_static("upload-concat");
+const METHOD_OVERRIDE: HeaderName = HeaderName::from_static("x-http-method-override");
+
+const VERSION: HeaderValue = HeaderValue::from_static("1.0.0");
+const EXTENSIONS: HeaderValue = HeaderValue::from_static(
+    "creation,creation-with-upload,creation-defer-length,checksum,expiration,termination",
+);
+const ALGORITHMS: HeaderValue = HeaderValue::from_static("sha1,sha256");
+/// What the bytes of an upload are sent as.
+const OFFSET_STREAM: &str = "application/offset+octet-stream";
+
+type PathId = Result<Path<String>, PathRejection>;
+
+/// The protocol's version is agreed on in every request and answer.
+pub(crate) async fn protocol(request: Request, next: Next) -> Response {
+    let given = request.headers().get(TUS_RESUMABLE);
+    let mut response = if given.is_some_and(|version| *version == VERSION) {
+        next.run(request).await
+    } else {
+        let sentence = "The header Tus-Resumable must be 1.0.0";
+        let status = StatusCode::PRECONDITION_FAILED;
+        let mut response = ApiError::new(status, code::INVALID_REQUEST, sentence).into_response();
+        response.headers_mut().insert(TUS_VERSION, VERSION);
+        response
+    };
+    response.headers_mut().insert(TUS_RESUMABLE, VERSION);
+    response
+}
+
+/// What the server can, told to everybody.
+pub(crate) async fn capabilities(State(app): State<App>) -> Response {
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    let headers = response.headers_mut();
+    headers.insert(TUS_RESUMABLE, VERSION);
+    headers.insert(TUS_VERSION, VERSION);
+    headers.insert(TUS_EXTENSION, EXTENSIONS);
+    headers.insert(TUS_CHECKSUM_ALGORITHM, ALGORITHMS);
+    headers.insert(TUS_MAX_SIZE, app.max_blob_bytes().into());
+    response
+}
+
+fn staging_id(path: PathId) -> Result<StagingId, ApiError> {
+    let Path(text) = path.map_err(|_| ApiError::unknown_stage())?;
+    text.parse().map_err(|_| ApiError::unknown_stage())
+}
+
+pub(crate) async fn create(
+    State(app): State<App>,
+    Caller(user): Caller,
+    raw: Raw,
+) -> Result<Response, ApiError> {
+    let headers = &raw.headers;
+    if headers.contains_key(UPLOAD_CONCAT) {
+        return Err(ApiError::invalid("Upload-Concat", "is not taken: upload the whole"));
+    }
+    let length = fields::length_to_be(headers)?;
+    let max = app.max_blob_bytes();
+    if length.is_some_and(|length| length > max) {
+        return Err(too_large(max));
+    }
+    let metadata = Metadata::of(headers)?;
+    let stage = open(&app, &user, &metadata).await?;
+    let told = metadata.completed(&stage);
+    let access = app
+        .store
+        .open_upload(&user, &stage.staging_id, length, Some(&told), &app.config.quota(), app.now())
+        .await?;
+    let access = uploading::finish_if_complete(&app, &user, &stage.staging_id, access).await?;
+    let offset = match access {
+        UploadAccess::Complete(stage) if stage.status == StageStatus::Staged => {
+            let size = stage.uploaded.map_or(0, |(size, _)| size);
+            if length.is_some_and(|length| length != size) {
+                return Err(other_length(size));
+            }
+            size
+        }
+        UploadAccess::Open(_, upload) if length.is_some() && upload.length != length => {
+            return Err(other_length(upload.length.unwrap_or(0)));
+        }
+        UploadAccess::Open(_, upload) => {
+            let with_bytes = headers.get(CONTENT_TYPE).is_some_and(|kind| *kind == OFFSET_STREAM);
+            let empty = length == Some(0);
+            if upload.received == 0 && (with_bytes || empty) {
+                receive(&app, &user, &stage.staging_id, 0, raw, empty).await?
+            } else {
+                upload.received
+            }
+        }
+        access => return Err(refused(access)),
+    };
+    let mut response = StatusCode::CREATED.into_response();
+    let fields = response.headers_mut();
+    let location = format!(
+        "{}{UPLOADS}/{}",
+        app.config.public_path,
+        fields::escaped(stage.staging_id.as_str())
+    );
+    insert(fields, LOCATION, &location);
+    insert(fields, UPLOAD_METADATA, &told);
+    fields.insert(UPLOAD_OFFSET, offset.into());
+    expires(fields, &stage);
+    Ok(response)
+}
+
+fn other_length(length: u64) -> ApiError {
+    ApiError::conflict(code::ID_TAKEN, "The upload was created with another length")
+        .with("length", length)
+}
+
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+fn expires(headers: &mut HeaderMap, stage: &StageRow) {
+    insert(headers, UPLOAD_EXPIRES, &fields::http_date(stage.expires_at));
+}
+
+/// Opens the stage of an upload; a client that lost its state finds the one that it opened.
+async fn open(app: &App, user: &UserId, metadata: &Metadata) -> Result<StageRow, ApiError> {
+    let mut order = StageOrder {
+        staging_id: metadata.staging_id.clone().unwrap_or_else(new_staging_id),
+        blob_id: metadata.blob_id.clone().unwrap_or_else(new_blob_id),
+        expires_at: None,
+        content_type: metadata.content_type.clone(),
+    };
+    if metadata.staging_id.is_some()
+        && let Some(there) = app.store.stage(user, &order.staging_id).await?
+    {
+        if there.status != StageStatus::Staged || there.expires_at <= app.now() {
+            return Err(over(&there));
+        }
+        if metadata.blob_id.is_none() {
+            order.blob_id = there.blob_id.clone();
+        }
+        let content_type = there.content_type.as_deref().map(str::to_owned);
+        let same = order.content_type.is_none() || order.content_type == content_type;
+        if order.blob_id == there.blob_id && same {
+            return Ok(there);
+        }
+    }
+    staging::open(app, user, order).await
+}
+
+fn new_blob_id() -> BlobId {
+    BlobId::new(uuid::Uuid::now_v7().to_string()).expect("a UUID is an id")
+}
+
+/// An upload that is over for its stager: it was there, and is no more.
+fn gone(access: UploadAccess) -> ApiError {
+    match access {
+        UploadAccess::Over(stage) => {
+            let mut error = over(&stage);
+            error.status = StatusCode::GONE;
+            error
+        }
+        access => refused(access),
+    }
+}
+
+pub(crate) async fn look(
+    State(app): State<App>,
+    Caller(user): Caller,
+    path: PathId,
+) -> Result<Response, ApiError> {
+    let staging_id = staging_id(path)?;
+    let access = app.store.upload(&user, &staging_id, app.now()).await?;
+    let access = uploading::finish_if_complete(&app, &user, &staging_id, access).await?;
+    let mut response = StatusCode::OK.into_response();
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let stage = match access {
+        UploadAccess::Open(stage, upload) => {
+            headers.insert(UPLOAD_OFFSET, upload.received.into());
+            match upload.length {
+                Some(length) => headers.insert(UPLOAD_LENGTH, length.into()),
+                None => headers.insert(UPLOAD_DEFER_LENGTH, 1.into()),
+            };
+            let told = upload.metadata.unwrap_or_else(|| Metadata::default().completed(&stage));
+            insert(headers, UPLOAD_METADATA, &told);
+            stage
+        }
+        UploadAccess::Complete(stage) => {
+            let size = stage.uploaded.map_or(0, |(size, _)| size);
+            headers.insert(UPLOAD_OFFSET, size.into());
+            headers.insert(UPLOAD_LENGTH, size.into());
+            insert(headers, UPLOAD_METADATA, &Metadata::default().completed(&stage));
+            stage
+        }
+        access => return Err(gone(access)),
+    };
+    expires(headers, &stage);
+    Ok(response)
+}
+
+pub(crate) async fn append(
+    State(app): State<App>,
+    Caller(user): Caller,
+    path: PathId,
+    raw: Raw,
+) -> Result<Response, ApiError> {
+    let staging_id = staging_id(path)?;
+    let headers = &raw.headers;
+    if headers.get(CONTENT_TYPE).is_none_or(|kind| *kind != OFFSET_STREAM) {
+        return Err(ApiError::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+            "The Content-Type must be application/offset+octet-stream",
+        ));
+    }
+    let offset = fields::number(headers, &UPLOAD_OFFSET, "Upload-Offset")?
+        .ok_or_else(|| ApiError::invalid("Upload-Offset", "is missing"))?;
+    let access = app.store.upload(&user, &staging_id, app.now()).await?;
+    let access = uploading::finish_if_complete(&app, &user, &staging_id, access).await?;
+    let (stage, received) = match access {
+        UploadAccess::Open(stage, upload) => {
+            check_offset(offset, upload.received)?;
+            let received = receive(&app, &user, &staging_id, offset, raw, false).await?;
+            (stage, received)
+        }
+        UploadAccess::Complete(stage) => {
+            let size = stage.uploaded.map_or(0, |(size, _)| size);
+            check_offset(offset, size)?;
+            (stage, size)
+        }
+        access => return Err(gone(access)),
+    };
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    let headers = response.headers_mut();
+    headers.insert(UPLOAD_OFFSET, received.into());
+    expires(headers, &stage);
+    Ok(response)
+}
+
+fn check_offset(given: u64, expected: u64) -> Result<(), ApiError> {
+    if given == expected {
+        return Ok(());
+    }
+    let sentence = format!("The upload goes on at {expected}");
+    Err(ApiError::conflict(code::OFFSET_MISMATCH, sentence).with("offset", expected))
+}
+
+/// Takes the bytes of a request, in a task of its own: what came is kept if the caller goes away.
+/// Gives how many there are now.
+async fn receive(
+    app: &App,
+    user: &UserId,
+    staging_id: &StagingId,
+    offset: u64,
+    raw: Raw,
+    empty: bool,
+) -> Result<u64, ApiError> {
+    check_plain(&raw.headers)?;
+    let job = Receiving {
+        app: app.clone(),
+        user: user.clone(),
+        staging_id: staging_id.clone(),
+        offset,
+        length: if empty {
+            Some(0)
+        } else {
+            fields::number(&raw.headers, &UPLOAD_LENGTH, "Upload-Length")?
+        },
+        comes: fields::number(&raw.headers, &CONTENT_LENGTH, "Content-Length")?,
+        checksum: Checksum::of(&raw.headers)?,
+        bytes: timed(raw.body, app.config.idle_timeout).boxed(),
+    };
+    let work = tokio::spawn(job.run().in_current_span());
+    work.await.map_err(|_| ApiError::internal())?
+}
+
+struct Receiving {
+    app: App,
+    user: UserId,
+    staging_id: StagingId,
+    offset: u64,
+    length: Option<u64>,
+    /// Bytes that the request says it has.
+    comes: Option<u64>,
+    checksum: Option<Checksum>,
+    bytes: Incoming,
+}
+
+impl Receiving {
+    async fn run(mut self) -> Result<u64, ApiError> {
+        let app = self.app.clone();
+        let _share = app.upload_share().await?;
+        let mut session = Session::take(&app, &self.user, &self.staging_id, false).await?;
+        check_offset(self.offset, session.size())?;
+        self.settle_length(&mut session)?;
+        if self.checksum.is_some() {
+            session = session.whole();
+        }
+        let mut checksum = self.checksum.take();
+        let received = session
+            .receive(&mut self.bytes, |chunk| {
+                if let Some(checksum) = &mut checksum {
+                    checksum.update(chunk);
+                }
+            })
+            .await;
+        if let Some(checksum) = checksum {
+            received?;
+            checksum.verify()?;
+        } else if let Err(error) = received {
+            // What came is kept: the client goes on from there.
+            if session.size() > self.offset && error.code != code::UPLOAD_SUPERSEDED {
+                session.tell().await?;
+            }
+            return Err(error);
+        }
+        let size = session.size();
+        if session.length() == Some(size) {
+            session.finish().await?;
+        } else {
+            session.tell().await?;
+        }
+        Ok(size)
+    }
+
+    fn settle_length(&self, session: &mut Session) -> Result<(), ApiError> {
+        if let Some(length) = self.length {
+            if session.length().is_some_and(|known| known != length) || length < self.offset {
+                return Err(ApiError::invalid("Upload-Length", "contradicts what is known of it"));
+            }
+            let max = self.app.max_blob_bytes();
+            if length > max {
+                return Err(too_large(max));
+            }
+            session.set_length(length);
+        }
+        let end = self.comes.map(|comes| self.offset.saturating_add(comes));
+        match (end, session.length()) {
+            (Some(end), Some(length)) if end > length => {
+                let sentence = format!("The upload has {length} bytes in all, and more would come");
+                Err(ApiError::too_large(sentence).with("length", length))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+pub(crate) async fn terminate(
+    State(app): State<App>,
+    Caller(user): Caller,
+    path: PathId,
+) -> Result<StatusCode, ApiError> {
+    match app.store.abandon(&user, &staging_id(path)?, app.now()).await? {
+        AbandonAnswer::Unknown => Err(ApiError::unknown_stage()),
+        AbandonAnswer::Attached(row) => Err(over(&row)),
+        AbandonAnswer::Abandoned(row) => {
+            reclaim::now(&app, &row.blob_id).await?;
+            Ok(StatusCode::NO_CONTENT)
+        }
+    }
+}
+
+/// For clients whose way to the server lets through `POST` alone.
+pub(crate) async fn overridden(
+    State(app): State<App>,
+    caller: Caller,
+    path: PathId,
+    raw: Raw,
+) -> Result<Response, ApiError> {
+    let method = raw.headers.get(METHOD_OVERRIDE).map(|value| Method::from_bytes(value.as_bytes()));
+    match method {
+        Some(Ok(Method::PATCH)) => append(State(app), caller, path, raw).await,
+        Some(Ok(Method::HEAD)) => look(State(app), caller, path).await,
+        Some(Ok(Method::DELETE)) => {
+            terminate(State(app), caller, path).await.map(|status| status.into_response())
+        }
+        _ => Err(ApiError::of_status(StatusCode::METHOD_NOT_ALLOWED)),
+    }
+}

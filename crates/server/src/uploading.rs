@@ -1,0 +1,402 @@
+//! Uploads in parts: bytes go to the object store part by part, and the registry knows how far they
+//! are, so that they go on after anything.
+//!
+//! Whoever writes holds a lease, a name that the registry keeps with the upload. Whoever comes
+//! later takes it over; the one before finds out at its next word with the registry, and stops.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
+use sha2::digest::common::hazmat::SerializableState as _;
+use sha2::{Digest as _, Sha256};
+use tokio::task::JoinHandle;
+use vfs_sync_blobs::{BlobError, Stored, Upload, part_start};
+use vfs_sync_core::attach::StageRow;
+use vfs_sync_core::content::Sha256Digest;
+use vfs_sync_core::id::{StagingId, UserId};
+use vfs_sync_core::wire::{StageStatus, code};
+use vfs_sync_store::{Advance, NewUpload, OverQuota, UploadAccess, UploadAnswer, UploadRow};
+
+use crate::app::App;
+use crate::body::Incoming;
+use crate::error::{ApiError, upload_differs};
+use crate::reclaim;
+
+/// Parts on their way to the store at one time; memory is bounded by so many and one more.
+const PARTS_IN_FLIGHT: usize = 2;
+/// Bytes after which the registry is told how far the upload is.
+const TOLD_EVERY: u64 = 32 * 1024 * 1024;
+/// How often an upload that waits for bytes asks whether it still may write.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// What an upload that may not go on is told.
+pub(crate) fn refused(access: UploadAccess) -> ApiError {
+    match access {
+        UploadAccess::Unknown => ApiError::unknown_stage(),
+        UploadAccess::Over(row) | UploadAccess::Complete(row) => over(&row),
+        UploadAccess::Lost => superseded(),
+        UploadAccess::OverQuota(over) => over_quota(over),
+        UploadAccess::Open(..) => ApiError::internal(),
+    }
+}
+
+pub(crate) fn over(stage: &StageRow) -> ApiError {
+    if stage.status == StageStatus::Staged {
+        return ApiError::conflict(code::STAGE_EXPIRED, "The stage has expired");
+    }
+    ApiError::conflict(code::STAGE_NOT_ATTACHABLE, "The stage takes no more bytes")
+        .with("status", stage.status.as_str())
+}
+
+fn superseded() -> ApiError {
+    ApiError::conflict(code::UPLOAD_SUPERSEDED, "Another call took the upload over")
+}
+
+pub(crate) fn over_quota(over: OverQuota) -> ApiError {
+    let status = http::StatusCode::PAYLOAD_TOO_LARGE;
+    ApiError::new(status, code::QUOTA_EXCEEDED, "That would be more than the user may have")
+        .with("limit", over.limit)
+        .with("max", over.max)
+        .with("wanted", over.wanted)
+}
+
+/// An upload that this call writes to.
+pub(crate) struct Session {
+    app: App,
+    user: UserId,
+    stage: StageRow,
+    upload: UploadRow,
+    writer: Arc<dyn Upload>,
+    /// Bytes of the part that is not full yet, and where that begins.
+    buffer: BytesMut,
+    start: u64,
+    /// Parts that are written or under way.
+    parts: u32,
+    in_flight: VecDeque<JoinHandle<Result<String, BlobError>>>,
+    /// Tags of parts that the registry does not have yet.
+    new_parts: Vec<String>,
+    /// What the registry knows.
+    told: u64,
+    hash: Sha256,
+    size: u64,
+    /// Whether the registry is told while bytes come.
+    tells: bool,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        for part in &self.in_flight {
+            part.abort();
+        }
+    }
+}
+
+impl Session {
+    /// Takes the upload over where it is, or begins it anew: then nothing is told before the end,
+    /// and what was there before is gone.
+    pub(crate) async fn take(
+        app: &App,
+        user: &UserId,
+        staging_id: &StagingId,
+        anew: bool,
+    ) -> Result<Self, ApiError> {
+        let access = app.store.upload(user, staging_id, app.now()).await?;
+        let UploadAccess::Open(stage, before) = access else { return Err(refused(access)) };
+        let lease = uuid::Uuid::now_v7().to_string();
+        let anew = anew || before.received == 0 || before.handle.is_none();
+        let handle = if anew {
+            // Whoever wrote to it can no longer make a blob of it.
+            if let Some(old) = &before.handle {
+                app.blobs.abort(&stage.blob_id, old).await?;
+            }
+            Some(app.blobs.begin(&stage.blob_id).await?)
+        } else {
+            None
+        };
+        let claimed =
+            app.store.claim_upload(user, staging_id, &lease, handle.as_deref(), app.now()).await?;
+        let UploadAccess::Open(stage, upload) = claimed else {
+            if let Some(handle) = &handle {
+                app.blobs.abort(&stage.blob_id, handle).await?;
+            }
+            return Err(refused(claimed));
+        };
+        let handle = upload.handle.clone().ok_or_else(ApiError::internal)?;
+        let writer: Arc<dyn Upload> = app.blobs.take_up(&stage.blob_id, &handle).await?.into();
+        let complete = upload.length == Some(upload.received);
+        let start = part_start(&*app.blobs, upload.parts);
+        let mut buffer = BytesMut::new();
+        if !complete && upload.received > start {
+            let length = usize::try_from(upload.received - start).unwrap_or(usize::MAX);
+            buffer.extend_from_slice(&writer.read_tail(&upload.tail, start, length).await?);
+        }
+        Ok(Self {
+            app: app.clone(),
+            user: user.clone(),
+            buffer,
+            start,
+            parts: upload.parts,
+            in_flight: VecDeque::new(),
+            new_parts: Vec::new(),
+            told: upload.received,
+            hash: hash_of(&upload)?,
+            size: upload.received,
+            tells: true,
+            writer,
+            stage,
+            upload,
+        })
+    }
+
+    /// Forgets how many bytes there were to be.
+    pub(crate) fn of_any_length(mut self) -> Self {
+        self.upload.length = None;
+        self
+    }
+
+    /// Tells the registry nothing before all bytes are there: they count whole or not at all.
+    pub(crate) fn whole(mut self) -> Self {
+        self.tells = false;
+        self
+    }
+
+    /// Bytes that it has.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Bytes in all, where that is known.
+    pub(crate) fn length(&self) -> Option<u64> {
+        self.upload.length
+    }
+
+    /// Says how many bytes there will be in all.
+    pub(crate) fn set_length(&mut self, length: u64) {
+        self.upload.length = Some(length);
+    }
+
+    /// Takes all that comes; what came before an error is kept.
+    pub(crate) async fn receive(
+        &mut self,
+        bytes: &mut Incoming,
+        mut seen: impl FnMut(&[u8]) + Send,
+    ) -> Result<(), ApiError> {
+        loop {
+            let chunk = tokio::select! {
+                chunk = bytes.next() => chunk,
+                () = tokio::time::sleep(HEARTBEAT) => {
+                    self.check_lease().await?;
+                    continue;
+                }
+            };
+            match chunk {
+                None => return Ok(()),
+                Some(Ok(chunk)) => {
+                    seen(&chunk);
+                    self.push(chunk).await?;
+                }
+                Some(Err(error)) => return Err(crate::error::broken_source(&error)),
+            }
+        }
+    }
+
+    async fn check_lease(&self) -> Result<(), ApiError> {
+        let (id, lease) = (&self.stage.staging_id, &self.upload.lease);
+        if self.app.store.holds_upload(&self.user, id, lease, self.app.now()).await? {
+            return Ok(());
+        }
+        Err(superseded())
+    }
+
+    /// Takes bytes.
+    pub(crate) async fn push(&mut self, mut chunk: Bytes) -> Result<(), ApiError> {
+        let after = self.size + chunk.len() as u64;
+        if let Some(length) = self.upload.length.filter(|length| after > *length) {
+            let sentence = format!("The upload has {length} bytes in all, and more came");
+            return Err(ApiError::too_large(sentence).with("length", length));
+        }
+        let max = self.app.max_blob_bytes();
+        if after > max {
+            return Err(too_large(max));
+        }
+        self.hash.update(&chunk);
+        self.size = after;
+        while !chunk.is_empty() {
+            let size = self.app.blobs.part_size(self.parts);
+            let missing = size - self.buffer.len();
+            let taken = chunk.split_to(missing.min(chunk.len()));
+            self.buffer.extend_from_slice(&taken);
+            if self.buffer.len() == size {
+                self.send_part().await?;
+            }
+        }
+        if self.tells && self.size - self.told >= TOLD_EVERY {
+            self.tell().await?;
+        }
+        Ok(())
+    }
+
+    async fn send_part(&mut self) -> Result<(), ApiError> {
+        while self.in_flight.len() >= PARTS_IN_FLIGHT {
+            self.one_written().await?;
+        }
+        let bytes = std::mem::take(&mut self.buffer).freeze();
+        let (number, start, writer) = (self.parts, self.start, Arc::clone(&self.writer));
+        self.parts += 1;
+        self.start += bytes.len() as u64;
+        let write = async move { writer.write_part(number, start, bytes).await };
+        self.in_flight.push_back(tokio::spawn(write));
+        Ok(())
+    }
+
+    async fn one_written(&mut self) -> Result<(), ApiError> {
+        let Some(part) = self.in_flight.front_mut() else { return Ok(()) };
+        let written = part.await;
+        self.in_flight.pop_front();
+        let tag = written.map_err(|_| ApiError::internal())??;
+        self.new_parts.push(tag);
+        Ok(())
+    }
+
+    async fn all_written(&mut self) -> Result<(), ApiError> {
+        while !self.in_flight.is_empty() {
+            self.one_written().await?;
+        }
+        Ok(())
+    }
+
+    /// Makes what came durable, and tells the registry.
+    pub(crate) async fn tell(&mut self) -> Result<(), ApiError> {
+        self.all_written().await?;
+        let tail = self.buffer.clone().freeze();
+        let tail = self.writer.write_tail(self.start, tail).await?;
+        self.advance(tail).await
+    }
+
+    async fn advance(&mut self, tail: String) -> Result<(), ApiError> {
+        let advance = Advance {
+            received: self.size,
+            parts: self.parts,
+            new_parts: std::mem::take(&mut self.new_parts),
+            tail,
+            hash: self.hash.serialize().to_vec(),
+            length: self.upload.length,
+        };
+        let (store, config) = (&self.app.store, &self.app.config);
+        let (id, lease) = (&self.stage.staging_id, &self.upload.lease);
+        let quota = config.quota();
+        let access =
+            store.advance_upload(&self.user, id, lease, &advance, &quota, self.app.now()).await?;
+        let UploadAccess::Open(..) = access else { return Err(refused(access)) };
+        self.told = self.size;
+        Ok(())
+    }
+
+    pub(crate) fn digest(&self) -> Sha256Digest {
+        Sha256Digest(self.hash.clone().finalize().into())
+    }
+
+    /// Makes the blob of what came. Before it does, the registry knows that all is there, so that
+    /// anybody can do the rest again.
+    pub(crate) async fn finish(mut self) -> Result<Stored, ApiError> {
+        let stored = Stored { size: self.size, digest: self.digest() };
+        if self.told != self.size || self.upload.length != Some(self.size) {
+            self.upload.length = Some(self.size);
+            if !self.buffer.is_empty() {
+                self.send_part().await?;
+            }
+            self.all_written().await?;
+            self.advance(String::new()).await?;
+        } else if self.size == 0 {
+            self.advance(String::new()).await?;
+        }
+        let parts = self.app.store.upload_parts(&self.stage.staging_id).await?;
+        self.check_lease().await?;
+        self.writer.finish(parts, stored).await?;
+        let upload = NewUpload {
+            size: stored.size,
+            digest: stored.digest,
+            lease: Some(self.upload.lease.clone()),
+        };
+        record(&self.app, &self.user, &self.stage, &upload).await?;
+        Ok(stored)
+    }
+
+    /// Gives the upload up, and what is there of it.
+    pub(crate) async fn give_up(self) {
+        let Some(handle) = &self.upload.handle else { return };
+        if let Err(error) = self.app.blobs.abort(&self.stage.blob_id, handle).await {
+            tracing::warn!(%error, "an upload could not be aborted; the sweeper will");
+        }
+    }
+}
+
+fn hash_of(upload: &UploadRow) -> Result<Sha256, ApiError> {
+    if upload.hash.is_empty() {
+        return Ok(Sha256::new());
+    }
+    let malformed = || {
+        tracing::error!("the digest's state of an upload is malformed");
+        ApiError::internal()
+    };
+    let state = upload.hash.as_slice().try_into().map_err(|_| malformed())?;
+    Sha256::deserialize(state).map_err(|_| malformed())
+}
+
+pub(crate) fn too_large(max: u64) -> ApiError {
+    ApiError::too_large(format!("A blob has at most {max} bytes")).with("maxSize", max)
+}
+
+/// Says in the registry that the stage has its bytes, once they are stored.
+pub(crate) async fn record(
+    app: &App,
+    user: &UserId,
+    stage: &StageRow,
+    upload: &NewUpload,
+) -> Result<(), ApiError> {
+    let quota = app.config.quota();
+    let recorded =
+        app.store.record_upload(user, &stage.staging_id, upload, &quota, app.now()).await?;
+    match recorded {
+        UploadAnswer::Recorded(_) => {
+            reclaim::leftovers(app, &stage.blob_id).await;
+            Ok(())
+        }
+        // It ended meanwhile: nobody else will reclaim what came late.
+        UploadAnswer::Over(row) => {
+            app.blobs.delete(&stage.blob_id).await?;
+            Err(over(&row))
+        }
+        UploadAnswer::Unknown => {
+            app.blobs.delete(&stage.blob_id).await?;
+            Err(ApiError::unknown_stage())
+        }
+        UploadAnswer::OverQuota(over) => {
+            app.blobs.delete(&stage.blob_id).await?;
+            Err(over_quota(over))
+        }
+        UploadAnswer::Lost => Err(superseded()),
+        UploadAnswer::Differs(_) => Err(upload_differs()),
+    }
+}
+
+/// Finishes an upload that has all its bytes already: whoever wrote them was stopped just before.
+pub(crate) async fn finish_if_complete(
+    app: &App,
+    user: &UserId,
+    staging_id: &StagingId,
+    access: UploadAccess,
+) -> Result<UploadAccess, ApiError> {
+    match &access {
+        UploadAccess::Open(_, upload)
+            if upload.length == Some(upload.received) && upload.handle.is_some() =>
+        {
+            Session::take(app, user, staging_id, false).await?.finish().await?;
+            Ok(app.store.upload(user, staging_id, app.now()).await?)
+        }
+        _ => Ok(access),
+    }
+}

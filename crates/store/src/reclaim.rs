@@ -1,0 +1,109 @@
+//! What is removed from the object store: told by the registry first, done, and then told as done.
+
+use vfs_sync_core::id::{BlobId, RefId, UserId};
+use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::StageStatus;
+
+use crate::StoreError;
+use crate::codes::BlobStatus;
+use crate::transaction::{StoredStage, Transaction};
+use crate::uploads::close_stage;
+
+/// What is left of a blob in the object store, and is to be removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reclaim {
+    /// Whose.
+    pub blob_id: BlobId,
+    /// An upload in parts, by the object store's name for it.
+    pub upload: Option<String>,
+    /// Whether its bytes are to go too.
+    pub bytes: bool,
+}
+
+/// The answer to a deletion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeleteAnswer {
+    /// Its bytes are to go now.
+    Deleting,
+    /// No such blob of the user's, or no more.
+    Unknown,
+    /// It is attached to something.
+    Attached,
+}
+
+async fn locked<T: Transaction>(
+    tx: &mut T,
+    blob_id: &BlobId,
+) -> Result<Option<StoredStage>, StoreError> {
+    let Some(staging_id) = tx.stage_of(blob_id).await? else { return Ok(None) };
+    tx.stage(&staging_id).await?.transpose()
+}
+
+pub(crate) async fn delete_blob<T: Transaction>(
+    tx: &mut T,
+    user: &UserId,
+    blob_id: &BlobId,
+    now: Timestamp,
+) -> Result<DeleteAnswer, StoreError> {
+    let stored = locked(tx, blob_id).await?.filter(|stored| stored.row.owner == *user);
+    let Some(stored) = stored else { return Ok(DeleteAnswer::Unknown) };
+    match stored.blob_status {
+        BlobStatus::Deleted => return Ok(DeleteAnswer::Unknown),
+        // It was said and not done: it is done now.
+        BlobStatus::Deleting => return Ok(DeleteAnswer::Deleting),
+        BlobStatus::Live => {}
+    }
+    if !tx.attachments_with(blob_id).await?.is_empty() {
+        return Ok(DeleteAnswer::Attached);
+    }
+    discard(tx, &stored, now).await?;
+    Ok(DeleteAnswer::Deleting)
+}
+
+/// Makes a live blob without attachments one whose bytes are to go.
+async fn discard<T: Transaction>(
+    tx: &mut T,
+    stored: &StoredStage,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    if stored.row.status == StageStatus::Staged {
+        return close_stage(tx, stored, StageStatus::Abandoned, now).await;
+    }
+    let mut usage = tx.usage(&stored.row.owner).await?;
+    usage.stored = usage.stored.saturating_sub(stored.reserved);
+    tx.set_usage(&stored.row.owner, usage).await?;
+    tx.discard_blob(&stored.row.blob_id, now).await
+}
+
+pub(crate) async fn reclaimed<T: Transaction>(
+    tx: &mut T,
+    blob_id: &BlobId,
+    again: Timestamp,
+) -> Result<(), StoreError> {
+    let Some(stored) = locked(tx, blob_id).await? else { return Ok(()) };
+    match stored.blob_status {
+        // An upload that is under way has nothing to be reclaimed.
+        BlobStatus::Live if stored.row.uploaded.is_none() => return Ok(()),
+        BlobStatus::Live => tx.set_reclaim(blob_id, None).await?,
+        BlobStatus::Deleting => tx.set_deleted(blob_id, again).await?,
+        BlobStatus::Deleted => tx.set_reclaim(blob_id, None).await?,
+    }
+    tx.delete_upload(&stored.row.staging_id).await
+}
+
+pub(crate) async fn remove_version<T: Transaction>(
+    tx: &mut T,
+    ref_id: &RefId,
+    blob_id: &BlobId,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let Some(stored) = locked(tx, blob_id).await? else { return Ok(false) };
+    if !tx.delete_version(ref_id).await? {
+        return Ok(false);
+    }
+    let last = tx.attachments_with(blob_id).await?.is_empty();
+    if last && stored.blob_status == BlobStatus::Live {
+        discard(tx, &stored, now).await?;
+    }
+    Ok(true)
+}

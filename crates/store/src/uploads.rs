@@ -1,0 +1,311 @@
+//! Uploads in parts: who writes to one, how far it is, and what may be stored.
+
+use vfs_sync_core::attach::StageRow;
+use vfs_sync_core::id::{StagingId, UserId};
+use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::StageStatus;
+
+use crate::StoreError;
+use crate::transaction::{StoredStage, Transaction};
+
+/// An upload in parts, as its row holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UploadRow {
+    /// What the object store calls it; `None` before its first byte.
+    pub handle: Option<String>,
+    /// Who writes to it.
+    pub lease: String,
+    /// Bytes in all, where that is known already.
+    pub length: Option<u64>,
+    /// What its client said about it, as it said it.
+    pub metadata: Option<String>,
+    /// Bytes that are in the object store, durably.
+    pub received: u64,
+    /// Full parts among them.
+    pub parts: u32,
+    /// What the object store finds the rest by.
+    pub tail: String,
+    /// The digest's state after them.
+    pub hash: Vec<u8>,
+}
+
+/// How far an upload has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advance {
+    /// Bytes that are in the object store now.
+    pub received: u64,
+    /// Full parts, the new ones included.
+    pub parts: u32,
+    /// The tags of the new parts, which are the last ones.
+    pub new_parts: Vec<String>,
+    /// What the object store finds the rest by.
+    pub tail: String,
+    /// The digest's state.
+    pub hash: Vec<u8>,
+    /// Bytes in all, where that is known now.
+    pub length: Option<u64>,
+}
+
+/// Whether an upload may be written to, and what it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UploadAccess {
+    /// It may.
+    Open(StageRow, UploadRow),
+    /// The stage has its bytes.
+    Complete(StageRow),
+    /// The stage is over (status and expiry in the row).
+    Over(StageRow),
+    /// Somebody else writes to it since.
+    Lost,
+    /// No such stage of the user's.
+    Unknown,
+    /// That would be more than the user may have.
+    OverQuota(OverQuota),
+}
+
+/// What a user's blobs may come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    /// Bytes, staged ones included.
+    pub stored: u64,
+    /// Bytes that are staged and not attached.
+    pub staged: u64,
+    /// Stages that are neither attached nor abandoned.
+    pub open_stages: u64,
+}
+
+/// What a user's blobs come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Bytes, staged ones included.
+    pub stored: u64,
+    /// Bytes that are staged and not attached.
+    pub staged: u64,
+    /// Stages that are neither attached nor abandoned.
+    pub open_stages: u64,
+}
+
+/// Which bound a call would have passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OverQuota {
+    /// Its name, as in the limits.
+    pub limit: &'static str,
+    /// The bound.
+    pub max: u64,
+    /// What would have been reached.
+    pub wanted: u64,
+}
+
+impl Usage {
+    /// This usage with `bytes` more staged, unless that is too much.
+    fn with_staged(self, bytes: u64, quota: &Quota) -> Result<Self, OverQuota> {
+        let (stored, staged) =
+            (self.stored.saturating_add(bytes), self.staged.saturating_add(bytes));
+        within("maxStoredBytes", stored, quota.stored)?;
+        within("maxStagedBytes", staged, quota.staged)?;
+        Ok(Self { stored, staged, ..self })
+    }
+
+    /// This usage with a stage more.
+    pub(crate) fn with_stage(self, quota: &Quota) -> Result<Self, OverQuota> {
+        let open_stages = self.open_stages + 1;
+        within("maxOpenStages", open_stages, quota.open_stages)?;
+        Ok(Self { open_stages, ..self })
+    }
+}
+
+fn within(limit: &'static str, wanted: u64, max: u64) -> Result<(), OverQuota> {
+    if wanted <= max { Ok(()) } else { Err(OverQuota { limit, max, wanted }) }
+}
+
+/// Counts `bytes` as the blob's, instead of what was counted before.
+pub(crate) async fn reserve<T: Transaction>(
+    tx: &mut T,
+    stage: &StoredStage,
+    bytes: u64,
+    quota: &Quota,
+) -> Result<Result<(), OverQuota>, StoreError> {
+    if bytes == stage.reserved {
+        return Ok(Ok(()));
+    }
+    let usage = tx.usage(&stage.row.owner).await?;
+    let without = Usage {
+        stored: usage.stored.saturating_sub(stage.reserved),
+        staged: usage.staged.saturating_sub(stage.reserved),
+        ..usage
+    };
+    // What is fewer than before is never too much, whatever the bounds are by now.
+    let unbounded = Quota { stored: u64::MAX, staged: u64::MAX, ..*quota };
+    let quota = if bytes < stage.reserved { &unbounded } else { quota };
+    match without.with_staged(bytes, quota) {
+        Ok(usage) => {
+            tx.set_usage(&stage.row.owner, usage).await?;
+            tx.set_reserved(&stage.row.blob_id, bytes).await?;
+            Ok(Ok(()))
+        }
+        Err(over) => Ok(Err(over)),
+    }
+}
+
+/// Ends a stage. An abandoned stage's bytes are to be reclaimed.
+pub(crate) async fn close_stage<T: Transaction>(
+    tx: &mut T,
+    stage: &StoredStage,
+    status: StageStatus,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    tx.set_stage_status(&stage.row.staging_id, status).await?;
+    let usage = tx.usage(&stage.row.owner).await?;
+    let mut after = Usage {
+        staged: usage.staged.saturating_sub(stage.reserved),
+        open_stages: usage.open_stages.saturating_sub(1),
+        ..usage
+    };
+    if status == StageStatus::Abandoned {
+        after.stored = after.stored.saturating_sub(stage.reserved);
+        tx.discard_blob(&stage.row.blob_id, now).await?;
+    }
+    tx.set_usage(&stage.row.owner, after).await
+}
+
+/// The user's stage, locked where the transaction writes, if it takes bytes.
+async fn writable<T: Transaction>(
+    tx: &mut T,
+    user: &UserId,
+    staging_id: &StagingId,
+    now: Timestamp,
+) -> Result<Result<StoredStage, UploadAccess>, StoreError> {
+    let stored = tx.stage(staging_id).await?.transpose()?;
+    let Some(stored) = stored.filter(|stored| stored.row.owner == *user) else {
+        return Ok(Err(UploadAccess::Unknown));
+    };
+    if stored.row.status != StageStatus::Abandoned && stored.row.uploaded.is_some() {
+        return Ok(Err(UploadAccess::Complete(stored.row)));
+    }
+    if stored.row.status != StageStatus::Staged || stored.row.expires_at <= now {
+        return Ok(Err(UploadAccess::Over(stored.row)));
+    }
+    Ok(Ok(stored))
+}
+
+/// The upload as it stands; one that never began is at its beginning.
+pub(crate) async fn upload<T: Transaction>(
+    tx: &mut T,
+    user: &UserId,
+    staging_id: &StagingId,
+    now: Timestamp,
+) -> Result<UploadAccess, StoreError> {
+    match writable(tx, user, staging_id, now).await? {
+        Ok(stored) => {
+            let upload = tx.upload(staging_id).await?.unwrap_or_default();
+            Ok(UploadAccess::Open(stored.row, upload))
+        }
+        Err(access) => Ok(access),
+    }
+}
+
+pub(crate) async fn open_upload<T: Transaction>(
+    tx: &mut T,
+    user: &UserId,
+    staging_id: &StagingId,
+    length: Option<u64>,
+    metadata: Option<&str>,
+    quota: &Quota,
+    now: Timestamp,
+) -> Result<UploadAccess, StoreError> {
+    let stored = match writable(tx, user, staging_id, now).await? {
+        Ok(stored) => stored,
+        Err(access) => return Ok(access),
+    };
+    let found = tx.upload(staging_id).await?;
+    let mut upload = found.clone().unwrap_or_default();
+    upload.length = upload.length.or(length);
+    upload.metadata = upload.metadata.or_else(|| metadata.map(str::to_owned));
+    let counted = upload.length.unwrap_or(0).max(stored.reserved);
+    if let Err(over) = reserve(tx, &stored, counted, quota).await? {
+        return Ok(UploadAccess::OverQuota(over));
+    }
+    if found.as_ref() != Some(&upload) {
+        tx.write_upload(staging_id, &upload).await?;
+    }
+    Ok(UploadAccess::Open(stored.row, upload))
+}
+
+pub(crate) async fn claim_upload<T: Transaction>(
+    tx: &mut T,
+    user: &UserId,
+    staging_id: &StagingId,
+    lease: &str,
+    anew: Option<&str>,
+    now: Timestamp,
+) -> Result<UploadAccess, StoreError> {
+    let stored = match writable(tx, user, staging_id, now).await? {
+        Ok(stored) => stored,
+        Err(access) => return Ok(access),
+    };
+    let before = tx.upload(staging_id).await?.unwrap_or_default();
+    let lease = lease.to_owned();
+    let upload = match anew {
+        None => UploadRow { lease, ..before },
+        Some(handle) => {
+            tx.delete_parts(staging_id).await?;
+            UploadRow {
+                handle: Some(handle.to_owned()),
+                lease,
+                length: before.length,
+                metadata: before.metadata,
+                ..UploadRow::default()
+            }
+        }
+    };
+    tx.write_upload(staging_id, &upload).await?;
+    Ok(UploadAccess::Open(stored.row, upload))
+}
+
+pub(crate) async fn advance_upload<T: Transaction>(
+    tx: &mut T,
+    user: &UserId,
+    staging_id: &StagingId,
+    lease: &str,
+    advance: &Advance,
+    quota: &Quota,
+    now: Timestamp,
+) -> Result<UploadAccess, StoreError> {
+    let stored = match writable(tx, user, staging_id, now).await? {
+        Ok(stored) => stored,
+        Err(access) => return Ok(access),
+    };
+    let before = tx.upload(staging_id).await?.filter(|upload| upload.lease == lease);
+    let Some(before) = before else { return Ok(UploadAccess::Lost) };
+    let length = advance.length.or(before.length);
+    let counted = length.unwrap_or(0).max(advance.received);
+    if let Err(over) = reserve(tx, &stored, counted, quota).await? {
+        return Ok(UploadAccess::OverQuota(over));
+    }
+    let new = u32::try_from(advance.new_parts.len()).unwrap_or(u32::MAX);
+    tx.add_parts(staging_id, advance.parts.saturating_sub(new), &advance.new_parts).await?;
+    let upload = UploadRow {
+        length,
+        received: advance.received,
+        parts: advance.parts,
+        tail: advance.tail.clone(),
+        hash: advance.hash.clone(),
+        ..before
+    };
+    tx.write_upload(staging_id, &upload).await?;
+    Ok(UploadAccess::Open(stored.row, upload))
+}
+
+/// Whether whoever writes to an upload still may.
+pub(crate) async fn holds_upload<T: Transaction>(
+    tx: &mut T,
+    user: &UserId,
+    staging_id: &StagingId,
+    lease: &str,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    Ok(match upload(tx, user, staging_id, now).await? {
+        UploadAccess::Open(_, upload) => upload.lease == lease,
+        _ => false,
+    })
+}
