@@ -57,7 +57,7 @@ impl Scene {
 
     async fn take_up(&self, id: &str, upload: String) -> Part<'_> {
         let writer = self.store.take_up(&blob(id), &upload).await.unwrap();
-        Part { scene: self, id: id.to_owned(), upload, writer, parts: Vec::new() }
+        Part { scene: self, upload, writer, parts: Vec::new() }
     }
 
     async fn names(&self) -> Vec<String> {
@@ -76,7 +76,6 @@ impl Scene {
 /// An upload under way.
 struct Part<'s> {
     scene: &'s Scene,
-    id: String,
     upload: String,
     writer: Box<dyn Upload>,
     parts: Vec<String>,

@@ -1,5 +1,5 @@
 //! What an S3 that fails is told as.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;

@@ -289,6 +289,77 @@ pub(crate) struct Serve {
     /// Where to serve metrics; nowhere if not given
     #[arg(long, value_name = "ADDR", env = "VFS_SYNC_ADMIN_LISTEN")]
     pub(crate) admin_listen: Option<SocketAddr>,
+    /// Where clients reach the server, where that is behind a proxy: its path goes before every path
+    #[arg(long, value_name = "URL", env = "VFS_SYNC_PUBLIC_URL", value_parser = parse_public_url)]
+    pub(crate) public_url: Option<PublicPath>,
+    /// The origins, separated by commas, whose pages may call the server from a browser
+    #[arg(
+        long,
+        value_name = "ORIGINS",
+        env = "VFS_SYNC_CORS_ORIGINS",
+        value_delimiter = ',',
+        value_parser = parse_origin
+    )]
+    pub(crate) cors_origins: Vec<String>,
+    /// The most bytes that a user's contents may have together
+    #[arg(long, value_name = "BYTES", env = "VFS_SYNC_MAX_STORED_BYTES", value_parser = parse_bytes)]
+    pub(crate) max_stored_bytes: Option<u64>,
+    /// The most bytes that a user may have uploaded and not attached yet
+    #[arg(long, value_name = "BYTES", env = "VFS_SYNC_MAX_STAGED_BYTES", value_parser = parse_bytes)]
+    pub(crate) max_staged_bytes: Option<u64>,
+    /// The most stages that a user may have open
+    #[arg(long, value_name = "N", env = "VFS_SYNC_MAX_OPEN_STAGES")]
+    pub(crate) max_open_stages: Option<u64>,
+    /// The largest content
+    #[arg(long, value_name = "BYTES", env = "VFS_SYNC_MAX_BLOB_BYTES", value_parser = parse_bytes)]
+    pub(crate) max_blob_bytes: Option<u64>,
+    /// How long earlier contents are kept beyond the last ones: a number and s, m, h or d
+    #[arg(long, value_name = "TIME", env = "VFS_SYNC_KEEP_VERSIONS", value_parser = parse_ttl)]
+    pub(crate) keep_versions: Option<u64>,
+}
+
+/// The path of a public URL: empty, or segments with a slash before each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PublicPath(pub(crate) String);
+
+fn parse_public_url(text: &str) -> Result<PublicPath, String> {
+    let wrong = || "must be http:// or https://, a host, and maybe a path".to_owned();
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let (host, path) = rest.ok_or_else(wrong)?.split_once('/').unwrap_or((rest.unwrap_or(""), ""));
+    let path = path.trim_end_matches('/');
+    let plain = |segment: &str| {
+        !segment.is_empty()
+            && segment != "."
+            && segment != ".."
+            && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.~".contains(&b))
+    };
+    if host.is_empty() || !(path.is_empty() || path.split('/').all(plain)) {
+        return Err(wrong());
+    }
+    Ok(PublicPath(if path.is_empty() { String::new() } else { format!("/{path}") }))
+}
+
+fn parse_origin(text: &str) -> Result<String, String> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let host = |b: u8| b.is_ascii_alphanumeric() || b"-.:[]".contains(&b);
+    match rest {
+        Some(rest) if !rest.is_empty() && rest.bytes().all(host) => Ok(text.to_owned()),
+        _ => Err("must be http:// or https:// and a host, without a path".to_owned()),
+    }
+}
+
+/// Bytes: a number, and maybe K, M, G or T (of 1024).
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let wrong = || "must be a number of bytes, maybe with K, M, G or T, such as 500G".to_owned();
+    let (digits, shift) = match text.chars().last() {
+        Some('K' | 'k') => (&text[..text.len() - 1], 10),
+        Some('M' | 'm') => (&text[..text.len() - 1], 20),
+        Some('G' | 'g') => (&text[..text.len() - 1], 30),
+        Some('T' | 't') => (&text[..text.len() - 1], 40),
+        _ => (text, 0),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    number.checked_mul(1 << shift).filter(|bytes| *bytes <= i64::MAX as u64).ok_or_else(wrong)
 }
 
 #[derive(Debug, Args)]

@@ -90,6 +90,7 @@ pub(crate) async fn run(args: Demo, output: Output, stop: CancellationToken) -> 
         .mint(&user, None, TOKEN_TIME, server::now())
         .map_err(|error| Failure::failed(error.to_string()))?;
     let bound = server::bind(Setup {
+        config: vfs_sync_server::ServerConfig::default(),
         auth,
         database: server::database_in(&base.join("server"))?,
         data: base.join("server"),

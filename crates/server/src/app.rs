@@ -162,8 +162,8 @@ fn byte_routes() -> Vec<Route> {
     let one = head(tus::look).patch(tus::append).delete(tus::terminate).post(tus::overridden);
     vec![
         ("/v1/vfs/blobs/stage/{stagingId}/data", put(blobs::upload)),
-        (tus::UPLOADS, post(tus::create).layer(from_fn(tus::protocol))),
-        (tus::UPLOAD, one.layer(from_fn(tus::protocol))),
+        (tus::UPLOADS, post(tus::create).layer(from_fn(tus::versioned))),
+        (tus::UPLOAD, one.layer(from_fn(tus::versioned))),
         ("/v1/vfs/blobs/{blobId}", get(blobs::read)),
     ]
 }

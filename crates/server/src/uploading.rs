@@ -18,7 +18,7 @@ use vfs_sync_core::attach::StageRow;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{StagingId, UserId};
 use vfs_sync_core::wire::{StageStatus, code};
-use vfs_sync_store::{Advance, NewUpload, OverQuota, UploadAccess, UploadAnswer, UploadRow};
+use vfs_sync_store::{Advance, Anew, NewUpload, OverQuota, UploadAccess, UploadAnswer, UploadRow};
 
 use crate::app::App;
 use crate::body::Incoming;
@@ -103,26 +103,10 @@ impl Session {
         staging_id: &StagingId,
         anew: bool,
     ) -> Result<Self, ApiError> {
-        let access = app.store.upload(user, staging_id, app.now()).await?;
-        let UploadAccess::Open(stage, before) = access else { return Err(refused(access)) };
-        let lease = uuid::Uuid::now_v7().to_string();
-        let anew = anew || before.received == 0 || before.handle.is_none();
-        let handle = if anew {
-            // Whoever wrote to it can no longer make a blob of it.
-            if let Some(old) = &before.handle {
-                app.blobs.abort(&stage.blob_id, old).await?;
+        let (stage, upload) = loop {
+            if let Some(claimed) = Self::claim(app, user, staging_id, anew).await? {
+                break claimed;
             }
-            Some(app.blobs.begin(&stage.blob_id).await?)
-        } else {
-            None
-        };
-        let claimed =
-            app.store.claim_upload(user, staging_id, &lease, handle.as_deref(), app.now()).await?;
-        let UploadAccess::Open(stage, upload) = claimed else {
-            if let Some(handle) = &handle {
-                app.blobs.abort(&stage.blob_id, handle).await?;
-            }
-            return Err(refused(claimed));
         };
         let handle = upload.handle.clone().ok_or_else(ApiError::internal)?;
         let writer: Arc<dyn Upload> = app.blobs.take_up(&stage.blob_id, &handle).await?.into();
@@ -149,6 +133,40 @@ impl Session {
             stage,
             upload,
         })
+    }
+
+    /// `None` if another call began anew at the same time: then it is that one's turn to end.
+    async fn claim(
+        app: &App,
+        user: &UserId,
+        staging_id: &StagingId,
+        anew: bool,
+    ) -> Result<Option<(StageRow, UploadRow)>, ApiError> {
+        let access = app.store.upload(user, staging_id, app.now()).await?;
+        let UploadAccess::Open(stage, before) = access else { return Err(refused(access)) };
+        let lease = uuid::Uuid::now_v7().to_string();
+        let anew = if anew || before.received == 0 || before.handle.is_none() {
+            // Whoever wrote to it can no longer make a blob of it.
+            if let Some(old) = &before.handle {
+                app.blobs.abort(&stage.blob_id, old).await?;
+            }
+            let handle = app.blobs.begin(&stage.blob_id).await?;
+            Some(Anew { handle, instead_of: before.handle })
+        } else {
+            None
+        };
+        let claimed =
+            app.store.claim_upload(user, staging_id, &lease, anew.as_ref(), app.now()).await;
+        if let Ok(UploadAccess::Open(stage, upload)) = claimed {
+            return Ok(Some((stage, upload)));
+        }
+        if let Some(anew) = &anew {
+            app.blobs.abort(&stage.blob_id, &anew.handle).await?;
+        }
+        match claimed? {
+            UploadAccess::Lost => Ok(None),
+            access => Err(refused(access)),
+        }
     }
 
     /// Forgets how many bytes there were to be.

@@ -20,7 +20,7 @@ mod uploads;
 
 pub use open::{migrate, open};
 pub use reclaim::{DeleteAnswer, Reclaim};
-pub use uploads::{Advance, OverQuota, Quota, UploadAccess, UploadRow, Usage};
+pub use uploads::{Advance, Anew, OverQuota, Quota, UploadAccess, UploadRow, Usage};
 
 use async_trait::async_trait;
 use vfs_sync_core::access::Principal;
@@ -300,13 +300,13 @@ pub trait MetadataStore: Send + Sync + 'static {
     ) -> Result<UploadAccess, StoreError>;
 
     /// Makes `lease` the one who writes to the upload: whoever did before no longer may. With
-    /// `anew`, the object store's name of another upload, it begins at nothing.
+    /// `anew` it begins at nothing, as another upload of the object store.
     async fn claim_upload(
         &self,
         user: &UserId,
         staging_id: &StagingId,
         lease: &str,
-        anew: Option<&str>,
+        anew: Option<&Anew>,
         now: Timestamp,
     ) -> Result<UploadAccess, StoreError>;
 

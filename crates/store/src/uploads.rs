@@ -29,6 +29,15 @@ pub struct UploadRow {
     pub hash: Vec<u8>,
 }
 
+/// An upload that takes another's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Anew {
+    /// What the object store calls it.
+    pub handle: String,
+    /// What the other was called; if it is called otherwise by now, nothing changes.
+    pub instead_of: Option<String>,
+}
+
 /// How far an upload has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Advance {
@@ -236,7 +245,7 @@ pub(crate) async fn claim_upload<T: Transaction>(
     user: &UserId,
     staging_id: &StagingId,
     lease: &str,
-    anew: Option<&str>,
+    anew: Option<&Anew>,
     now: Timestamp,
 ) -> Result<UploadAccess, StoreError> {
     let stored = match writable(tx, user, staging_id, now).await? {
@@ -247,10 +256,11 @@ pub(crate) async fn claim_upload<T: Transaction>(
     let lease = lease.to_owned();
     let upload = match anew {
         None => UploadRow { lease, ..before },
-        Some(handle) => {
+        Some(anew) if anew.instead_of != before.handle => return Ok(UploadAccess::Lost),
+        Some(anew) => {
             tx.delete_parts(staging_id).await?;
             UploadRow {
-                handle: Some(handle.to_owned()),
+                handle: Some(anew.handle.clone()),
                 lease,
                 length: before.length,
                 metadata: before.metadata,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use vfs_sync_core::id::UserId;
+use vfs_sync_server::ServerConfig;
 use vfs_sync_server::auth::MintError;
 
 use crate::args::{Database, Serve, Token};
@@ -13,7 +14,9 @@ use crate::output::Output;
 use crate::server::{self, Bound, Setup};
 
 pub(super) async fn serve(args: Serve, output: Output, stop: CancellationToken) -> Result<()> {
+    let config = server_config(&args);
     let setup = Setup {
+        config,
         auth: server::auth()?,
         database: server::database(Some(&args.data))?,
         data: args.data,
@@ -37,6 +40,20 @@ pub(super) async fn serve(args: Serve, output: Output, stop: CancellationToken) 
     // It has stopped well, whether or not anybody still reads that.
     let _ = output.json(&json!({ "event": "stopped" })).and_then(|()| output.say("stopped"));
     Ok(())
+}
+
+fn server_config(args: &Serve) -> ServerConfig {
+    let default = ServerConfig::default();
+    ServerConfig {
+        public_path: args.public_url.clone().map(|path| path.0).unwrap_or_default(),
+        cors_origins: args.cors_origins.clone(),
+        max_stored_bytes: args.max_stored_bytes.unwrap_or(default.max_stored_bytes),
+        max_staged_bytes: args.max_staged_bytes.unwrap_or(default.max_staged_bytes),
+        max_open_stages: args.max_open_stages.unwrap_or(default.max_open_stages),
+        max_blob_bytes: args.max_blob_bytes.unwrap_or(default.max_blob_bytes),
+        keep_versions: args.keep_versions.map_or(default.keep_versions, Duration::from_secs),
+        ..default
+    }
 }
 
 pub(super) fn token(args: Token, output: Output) -> Result<()> {

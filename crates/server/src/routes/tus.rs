@@ -4,11 +4,12 @@
 mod fields;
 
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request, State};
+use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures::StreamExt as _;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use tracing::Instrument as _;
 use vfs_sync_core::attach::StageRow;
@@ -53,20 +54,31 @@ const OFFSET_STREAM: &str = "application/offset+octet-stream";
 
 type PathId = Result<Path<String>, PathRejection>;
 
-/// The protocol's version is agreed on in every request and answer.
-pub(crate) async fn protocol(request: Request, next: Next) -> Response {
-    let given = request.headers().get(TUS_RESUMABLE);
-    let mut response = if given.is_some_and(|version| *version == VERSION) {
-        next.run(request).await
-    } else {
-        let sentence = "The header Tus-Resumable must be 1.0.0";
-        let status = StatusCode::PRECONDITION_FAILED;
-        let mut response = ApiError::new(status, code::INVALID_REQUEST, sentence).into_response();
-        response.headers_mut().insert(TUS_VERSION, VERSION);
-        response
-    };
-    response.headers_mut().insert(TUS_RESUMABLE, VERSION);
+/// The protocol's version is told in every answer.
+pub(crate) async fn versioned(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let refused = response.status() == StatusCode::PRECONDITION_FAILED;
+    let headers = response.headers_mut();
+    headers.insert(TUS_RESUMABLE, VERSION);
+    if refused {
+        headers.insert(TUS_VERSION, VERSION);
+    }
     response
+}
+
+/// A request of this version of the protocol.
+pub(crate) struct Tus;
+
+impl<S: Send + Sync> FromRequestParts<S> for Tus {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        if parts.headers.get(TUS_RESUMABLE).is_some_and(|version| *version == VERSION) {
+            return Ok(Self);
+        }
+        let sentence = "The header Tus-Resumable must be 1.0.0";
+        Err(ApiError::new(StatusCode::PRECONDITION_FAILED, code::INVALID_REQUEST, sentence))
+    }
 }
 
 /// What the server can, told to everybody.
@@ -89,6 +101,7 @@ fn staging_id(path: PathId) -> Result<StagingId, ApiError> {
 pub(crate) async fn create(
     State(app): State<App>,
     Caller(user): Caller,
+    _: Tus,
     raw: Raw,
 ) -> Result<Response, ApiError> {
     let headers = &raw.headers;
@@ -204,6 +217,7 @@ fn gone(access: UploadAccess) -> ApiError {
 pub(crate) async fn look(
     State(app): State<App>,
     Caller(user): Caller,
+    _: Tus,
     path: PathId,
 ) -> Result<Response, ApiError> {
     let staging_id = staging_id(path)?;
@@ -239,6 +253,7 @@ pub(crate) async fn look(
 pub(crate) async fn append(
     State(app): State<App>,
     Caller(user): Caller,
+    _: Tus,
     path: PathId,
     raw: Raw,
 ) -> Result<Response, ApiError> {
@@ -386,6 +401,7 @@ impl Receiving {
 pub(crate) async fn terminate(
     State(app): State<App>,
     Caller(user): Caller,
+    _: Tus,
     path: PathId,
 ) -> Result<StatusCode, ApiError> {
     match app.store.abandon(&user, &staging_id(path)?, app.now()).await? {
@@ -402,15 +418,16 @@ pub(crate) async fn terminate(
 pub(crate) async fn overridden(
     State(app): State<App>,
     caller: Caller,
+    tus: Tus,
     path: PathId,
     raw: Raw,
 ) -> Result<Response, ApiError> {
     let method = raw.headers.get(METHOD_OVERRIDE).map(|value| Method::from_bytes(value.as_bytes()));
     match method {
-        Some(Ok(Method::PATCH)) => append(State(app), caller, path, raw).await,
-        Some(Ok(Method::HEAD)) => look(State(app), caller, path).await,
+        Some(Ok(Method::PATCH)) => append(State(app), caller, tus, path, raw).await,
+        Some(Ok(Method::HEAD)) => look(State(app), caller, tus, path).await,
         Some(Ok(Method::DELETE)) => {
-            terminate(State(app), caller, path).await.map(|status| status.into_response())
+            terminate(State(app), caller, tus, path).await.map(|status| status.into_response())
         }
         _ => Err(ApiError::of_status(StatusCode::METHOD_NOT_ALLOWED)),
     }

@@ -38,9 +38,9 @@ use vfs_sync_core::wire::{
 use crate::reclaim;
 use crate::uploads as uploading;
 use crate::{
-    AbandonAnswer, Advance, BlobRow, DeleteAnswer, MetadataStore, NewStage, NewUpload, Pruned,
-    PullAnswer, PullRequest, Quota, Reclaim, ReconcileAnswer, Retention, StageAnswer, StoreError,
-    UploadAccess, UploadAnswer, flow,
+    AbandonAnswer, Advance, Anew, BlobRow, DeleteAnswer, MetadataStore, NewStage, NewUpload,
+    Pruned, PullAnswer, PullRequest, Quota, Reclaim, ReconcileAnswer, Retention, StageAnswer,
+    StoreError, UploadAccess, UploadAnswer, flow,
 };
 use transaction::PostgresTransaction;
 
@@ -307,7 +307,7 @@ impl MetadataStore for PostgresStore {
         user: &UserId,
         staging_id: &StagingId,
         lease: &str,
-        anew: Option<&str>,
+        anew: Option<&Anew>,
         now: Timestamp,
     ) -> Result<UploadAccess, StoreError> {
         transact!(self, |tx| uploading::claim_upload(&mut tx, user, staging_id, lease, anew, now))

@@ -36,9 +36,9 @@ use vfs_sync_core::wire::{
 use crate::reclaim;
 use crate::uploads as uploading;
 use crate::{
-    AbandonAnswer, Advance, BlobRow, DeleteAnswer, MetadataStore, NewStage, NewUpload, Pruned,
-    PullAnswer, PullRequest, Quota, Reclaim, ReconcileAnswer, Retention, StageAnswer, StoreError,
-    UploadAccess, UploadAnswer, flow,
+    AbandonAnswer, Advance, Anew, BlobRow, DeleteAnswer, MetadataStore, NewStage, NewUpload,
+    Pruned, PullAnswer, PullRequest, Quota, Reclaim, ReconcileAnswer, Retention, StageAnswer,
+    StoreError, UploadAccess, UploadAnswer, flow,
 };
 use transaction::SqliteTransaction;
 use writer::{Writer, contained};
@@ -326,13 +326,13 @@ impl MetadataStore for SqliteStore {
         user: &UserId,
         staging_id: &StagingId,
         lease: &str,
-        anew: Option<&str>,
+        anew: Option<&Anew>,
         now: Timestamp,
     ) -> Result<UploadAccess, StoreError> {
         let (user, id) = (user.clone(), staging_id.clone());
-        let (lease, anew) = (lease.to_owned(), anew.map(str::to_owned));
+        let (lease, anew) = (lease.to_owned(), anew.cloned());
         let job = move |tx: &mut SqliteTransaction<'_>| {
-            let anew = anew.as_deref();
+            let anew = anew.as_ref();
             block_on(uploading::claim_upload(tx, &user, &id, &lease, anew, now))
         };
         self.writer.run(1, job).await
