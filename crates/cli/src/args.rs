@@ -577,7 +577,7 @@ pub(crate) struct Rejected {
 pub(crate) enum RejectedAction {
     /// List them, oldest first
     List(Limit),
-    /// Queue them again, as new operations
+    /// Queue them again, under new ids
     Retry(Which),
     /// Forget them
     Discard(Which),
@@ -585,8 +585,8 @@ pub(crate) enum RejectedAction {
 
 #[derive(Debug, Args)]
 pub(crate) struct Which {
-    /// The operations, by their ids
-    #[arg(value_name = "OP_ID", required_unless_present = "all", conflicts_with = "all")]
+    /// Operations by their ids, contents by their blobs'
+    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
     pub(crate) ids: Vec<String>,
     /// All of them
     #[arg(long)]

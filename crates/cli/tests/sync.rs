@@ -124,3 +124,37 @@ fn watching_tells_what_others_did_and_ends_at_ctrl_c() {
     support::signal(&watch, "INT");
     assert_eq!(watch.wait().unwrap().code(), Some(0));
 }
+
+#[test]
+fn a_refused_upload_is_listed_retried_and_discarded() {
+    let scene = Scene::with_server();
+    scene.replica("r");
+    scene.write("f", "bytes");
+    scene.on("r", &["put", "f", "/f"]).expect(0);
+    // Bytes that this machine has lost cannot be sent.
+    std::fs::rename(scene.path("r/contents"), scene.path("aside")).unwrap();
+    scene.on("r", &["sync"]);
+    let uploads = || scene.on("r", &["--json", "rejected"]).expect(0).json()["uploads"].clone();
+    let refused = uploads();
+    let blob = refused[0]["blobId"].as_str().unwrap().to_owned();
+    assert_eq!((refused.as_array().unwrap().len(), &refused[0]["size"]), (1, &5.into()));
+    scene.on("r", &["rejected"]).expect(0).says(&blob).says("/f");
+    scene.on("r", &["rejected", "retry", "no-such-id"]).expect(1);
+    std::fs::remove_dir_all(scene.path("r/contents")).unwrap();
+    std::fs::rename(scene.path("aside"), scene.path("r/contents")).unwrap();
+    let retried = scene.on("r", &["--json", "rejected", "retry", &blob]).expect(0).json();
+    assert_eq!(retried["retriedUploads"][0], blob.as_str());
+    scene.on("r", &["sync"]).expect(0);
+    assert_eq!(uploads().as_array().unwrap().len(), 0);
+    scene.replica("other");
+    scene.on("other", &["sync"]).expect(0);
+    assert_eq!(scene.on("other", &["cat", "/f"]).expect(0).stdout, "bytes");
+
+    scene.write("g", "others");
+    scene.on("r", &["put", "g", "/g"]).expect(0);
+    std::fs::remove_dir_all(scene.path("r/contents")).unwrap();
+    scene.on("r", &["sync"]);
+    let discarded = scene.on("r", &["--json", "rejected", "discard", "--all"]).expect(0).json();
+    assert_eq!(discarded["discardedUploads"].as_array().unwrap().len(), 1);
+    assert_eq!(uploads().as_array().unwrap().len(), 0);
+}

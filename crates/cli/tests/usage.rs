@@ -28,7 +28,7 @@ fn a_wrong_command_line_is_exit_code_2_and_says_what_is_wrong() {
         (&["token", "--user", "alice", "--ttl", "soon"], "30d"),
         (&["token", "--user", ""], "empty"),
         (&["completions", "tcsh-ish"], "tcsh-ish"),
-        (&["rejected", "retry"], "OP_ID"),
+        (&["rejected", "retry"], "ID"),
         (&["sync", "--interval", "0", "--watch"], "interval"),
     ];
     for (args, text) in wrong {

@@ -41,10 +41,10 @@ impl Batch<'_> {
         self.actions.len()
     }
 
-    /// Whether it has none.
+    /// Whether there is nothing to commit: no operation, and no content.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.actions.is_empty()
+        self.actions.is_empty() && self.contents.is_empty()
     }
 
     /// Creates an item under `parent`, or at the top; gives its id.

@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 use vfs_sync_client::{QueuedState, SyncClient};
-use vfs_sync_core::id::OpId;
+use vfs_sync_core::id::{BlobId, ItemId, OpId};
 use vfs_sync_core::op::Operation;
 
 use crate::args::{Global, Limit, Rejected, RejectedAction, Which};
 use crate::error::{Failure, Result};
-use crate::output::{Output, table, table_text};
+use crate::output::{Output, bytes_text, table, table_text};
 use crate::safe::safe;
 use crate::{path, replica};
 
@@ -24,8 +24,8 @@ fn operation_type(operation: &Operation) -> String {
 }
 
 /// Where the item is, or its id if it is nowhere.
-fn place(client: &SyncClient, operation: &Operation) -> String {
-    safe(&path::of(client, &operation.item_id).unwrap_or_else(|_| operation.item_id.to_string()))
+fn place(client: &SyncClient, item: &ItemId) -> String {
+    safe(&path::of(client, item).unwrap_or_else(|_| item.to_string()))
 }
 
 pub(super) fn queue(global: &Global, args: Limit, output: Output) -> Result<()> {
@@ -54,7 +54,7 @@ pub(super) fn queue(global: &Global, args: Limit, output: Output) -> Result<()> 
             op.operation.write_id.to_string(),
             state(op.state).to_owned(),
             operation_type(&op.operation),
-            place(&client, &op.operation),
+            place(&client, &op.operation.item_id),
         ]);
     }
     output.text(table_text(rows))
@@ -65,35 +65,58 @@ pub(super) fn rejected(global: &Global, args: Rejected, output: Output) -> Resul
     match args.action.unwrap_or(RejectedAction::List(Limit { limit: 100 })) {
         RejectedAction::List(limit) => list(&client, limit, output),
         RejectedAction::Retry(which) => {
-            let ids = chosen(&client, which)?;
+            let chosen = chosen(&client, which)?;
             let mut queued = Vec::new();
-            for id in &ids {
+            for id in &chosen.operations {
                 queued.push(json!({ "opId": id, "queuedAs": client.retry_rejected(id)? }));
             }
-            output.say(format_args!("{} queued again", queued.len()))?;
-            output.json(&json!({ "retried": queued }))
+            chosen.uploads.iter().try_for_each(|id| client.retry_upload(id))?;
+            output.say(format_args!("{} queued again", chosen.count()))?;
+            output.json(&json!({ "retried": queued, "retriedUploads": chosen.uploads }))
         }
         RejectedAction::Discard(which) => {
-            let ids = chosen(&client, which)?;
-            ids.iter().try_for_each(|id| client.discard_rejected(id))?;
-            output.say(format_args!("{} discarded", ids.len()))?;
-            output.json(&json!({ "discarded": ids }))
+            let chosen = chosen(&client, which)?;
+            chosen.operations.iter().try_for_each(|id| client.discard_rejected(id))?;
+            chosen.uploads.iter().try_for_each(|id| client.discard_upload(id))?;
+            output.say(format_args!("{} discarded", chosen.count()))?;
+            output.json(&json!({
+                "discarded": chosen.operations, "discardedUploads": chosen.uploads,
+            }))
         }
     }
 }
 
-fn chosen(client: &SyncClient, which: Which) -> Result<Vec<OpId>> {
-    if which.all {
-        return Ok(client.rejected(ALL)?.into_iter().map(|op| op.operation.op_id).collect());
+/// What of the refused is meant.
+struct Chosen {
+    operations: Vec<OpId>,
+    uploads: Vec<BlobId>,
+}
+
+impl Chosen {
+    fn count(&self) -> usize {
+        self.operations.len() + self.uploads.len()
     }
+}
+
+fn chosen(client: &SyncClient, which: Which) -> Result<Chosen> {
+    let mut uploads: Vec<BlobId> =
+        client.rejected_uploads()?.into_iter().map(|upload| upload.blob_id).collect();
+    if which.all {
+        let rejected = client.rejected(ALL)?.into_iter();
+        return Ok(Chosen { operations: rejected.map(|op| op.operation.op_id).collect(), uploads });
+    }
+    uploads.retain(|blob_id| which.ids.iter().any(|id| id == blob_id.as_str()));
+    let others = which.ids.iter().filter(|id| !uploads.iter().any(|blob| blob.as_str() == **id));
     let parse = |text: &String| {
-        OpId::new(text).map_err(|reason| Failure::usage(format!("the operation id {reason}")))
+        OpId::new(text).map_err(|reason| Failure::usage(format!("the id {text:?} {reason}")))
     };
-    which.ids.iter().map(parse).collect()
+    Ok(Chosen { operations: others.map(parse).collect::<Result<_>>()?, uploads })
 }
 
 fn list(client: &SyncClient, limit: Limit, output: Output) -> Result<()> {
     let rejected = client.rejected(limit.limit)?;
+    let mut uploads = client.rejected_uploads()?;
+    uploads.truncate(limit.limit);
     if output.json {
         let operations: Vec<_> = rejected
             .iter()
@@ -104,12 +127,21 @@ fn list(client: &SyncClient, limit: Limit, output: Output) -> Result<()> {
                 })
             })
             .collect();
-        return output.json(&json!({ "operations": operations }));
+        let uploads: Vec<_> = uploads
+            .iter()
+            .map(|upload| {
+                json!({
+                    "blobId": upload.blob_id, "itemId": upload.item_id, "size": upload.size,
+                    "reason": upload.reason,
+                })
+            })
+            .collect();
+        return output.json(&json!({ "operations": operations, "uploads": uploads }));
     }
-    if rejected.is_empty() {
+    if rejected.is_empty() && uploads.is_empty() {
         return output.say("nothing was refused");
     }
-    let mut rows = table(&["operation id", "operation", "reason", "item"], &[]);
+    let mut rows = table(&["id", "what", "reason", "item"], &[]);
     for op in &rejected {
         let reason = serde_json::to_value(op.reason).unwrap_or_default();
         let mut reason = reason.as_str().unwrap_or("-").to_owned();
@@ -120,7 +152,15 @@ fn list(client: &SyncClient, limit: Limit, output: Output) -> Result<()> {
             op.operation.op_id.to_string(),
             operation_type(&op.operation),
             reason,
-            place(client, &op.operation),
+            place(client, &op.operation.item_id),
+        ]);
+    }
+    for upload in &uploads {
+        rows.add_row([
+            upload.blob_id.to_string(),
+            format!("content, {}", bytes_text(upload.size)),
+            safe(&upload.reason),
+            place(client, &upload.item_id),
         ]);
     }
     output.text(table_text(rows))

@@ -77,7 +77,8 @@ pub(super) async fn status(global: &Global, args: Status, output: Output) -> Res
         row("refused", format!("{}: see `vfs-sync rejected`", count_text(status.rejected)));
     }
     if status.rejected_uploads > 0 {
-        row("refused contents", count_text(status.rejected_uploads));
+        let count = count_text(status.rejected_uploads);
+        row("refused contents", format!("{count}: see `vfs-sync rejected`"));
     }
     if let Some(reason) = &status.stopped {
         row("STOPPED", format!("{}: {}", reason.signature, reason.message));
