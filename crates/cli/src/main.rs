@@ -11,6 +11,7 @@ mod replica;
 mod report;
 mod safe;
 mod server;
+mod stdin;
 mod stop;
 
 use std::process::ExitCode;

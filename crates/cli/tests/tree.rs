@@ -326,6 +326,23 @@ fn a_state_that_is_exported_can_be_hydrated_and_redacted() {
 }
 
 #[test]
+fn a_signal_ends_a_wait_for_standard_input() {
+    use std::io::Write as _;
+    let scene = Scene::offline();
+    scene.replica("r");
+    let mut command = scene.command();
+    command.args(["--replica", "r", "put", "-", "/f"]).stdin(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // More than a pipe holds: once it is written, somebody reads.
+    child.stdin.as_ref().unwrap().write_all(&[0; 1_000_000]).unwrap();
+    support::signal(&child, "INT");
+    let mut input = child.stdin.take().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(input.write_all(b"more").is_err(), "nobody reads on");
+    scene.on("r", &["stat", "/f"]).expect(1);
+}
+
+#[test]
 fn an_import_that_is_stopped_or_killed_goes_on_where_it_was() {
     let scene = Scene::offline();
     for number in 0..1_000 {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use vfs_sync_client::{LocalContent, SyncClient};
+use vfs_sync_client::{ClientError, LocalContent, SyncClient};
 use vfs_sync_core::item::ObjectType;
 
 use super::sync::Shown;
@@ -23,6 +23,7 @@ use crate::output::{Output, bytes_text, count_text};
 use crate::path::{self, Place};
 use crate::report::Problems;
 use crate::safe::{Safe, SafeBytes};
+use crate::stdin::Stdin;
 use crate::{replica, stop};
 
 pub(super) fn import(
@@ -248,6 +249,10 @@ pub(super) async fn get(
     }))
 }
 
+fn interrupted_or(stop: &CancellationToken, error: ClientError) -> Failure {
+    if stop.is_cancelled() { stop::interrupted() } else { error.into() }
+}
+
 pub(super) fn put(
     global: &Global,
     args: Put,
@@ -298,7 +303,8 @@ pub(super) fn put(
     };
     let (id, stored) = if from_stdin {
         let id = create(Vec::new());
-        (id.clone(), batch.put_content(&id, io::stdin().lock())?)
+        let stored = batch.put_content(&id, Stdin::new(stop.clone()));
+        (id, stored.map_err(|error| interrupted_or(&stop, error))?)
     } else {
         let what = format!("cannot read {}", args.file.display());
         // A link given by name is the user's own to follow.
