@@ -1,9 +1,13 @@
 //! The command line, and the help that teaches it.
 
+mod sharing;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+
+pub(crate) use sharing::{Group, GroupAction, Share, Shares, Unshare};
 
 const TOP: &str = "\
 A first try, in one command (a server, two replicas, edits on both sides, identical in the end):
@@ -141,7 +145,7 @@ pub(crate) enum Command {
     Mkdir(Mkdir),
     /// Move or rename
     #[command(
-        after_help = "Into TO if that is a folder, else to the name TO; nothing is replaced.\n\nExamples:\n  vfs-sync mv /draft.txt /final.txt\n  vfs-sync mv /final.txt /documents"
+        after_help = "Into TO if that is a folder, else to the name TO; nothing is replaced. From one owner's tree into\nanother's, as between your own and what somebody shares, it copies and deletes, and says so; the copy\nhas the access of its new place.\n\nExamples:\n  vfs-sync mv /draft.txt /final.txt\n  vfs-sync mv /final.txt /documents"
     )]
     Mv(FromTo),
     /// Copy, a folder with all that is in it
@@ -151,14 +155,31 @@ pub(crate) enum Command {
     Cp(FromTo),
     /// Delete
     #[command(
-        after_help = "Examples:\n  vfs-sync rm /notes/old.txt\n  vfs-sync rm -r /photos/2019"
+        after_help = "A shortcut into another owner's tree is taken out of its folder; what it leads to stays.\n\nExamples:\n  vfs-sync rm /notes/old.txt\n  vfs-sync rm -r /photos/2019"
     )]
     Rm(Rm),
     /// Hang an item under one more folder
     #[command(
-        after_help = "The item is then in both places; `rm` deletes it from both, `ln --remove` takes it out of one.\n\nExamples:\n  vfs-sync ln /photos/beach.jpg /albums/best\n  vfs-sync ln --remove /photos/beach.jpg /albums/best"
+        after_help = "The item is then in both places; `rm` deletes it from both, `ln --remove` takes it out of one. Into a\nfolder of another owner's tree it is a shortcut: a place to find it, for those who can see it anyway.\n\nExamples:\n  vfs-sync ln /photos/beach.jpg /albums/best\n  vfs-sync ln --remove /photos/beach.jpg /albums/best"
     )]
     Ln(Ln),
+    /// Let somebody see an item, or change it
+    #[command(after_help = sharing::SHARE)]
+    Share(Share),
+    /// Take that away again
+    #[command(after_help = sharing::UNSHARE)]
+    Unshare(Unshare),
+    /// Tell what is shared with whom
+    #[command(after_help = sharing::SHARES)]
+    Shares(Shares),
+    /// List what others share with you: it is at the top of your tree
+    #[command(
+        after_help = "To leave a share, `vfs-sync unshare PATH user:YOU`; to find it in a folder of yours too,\n`vfs-sync ln PATH FOLDER`.\n\nExamples:\n  vfs-sync shared-with-me\n  vfs-sync --json shared-with-me | jq -r '.entries[].owner'"
+    )]
+    SharedWithMe,
+    /// Keep groups and organizations, as an administrator
+    #[command(after_help = sharing::GROUP)]
+    Group(Group),
     /// Exchange changes with the server
     #[command(after_help = SYNC)]
     Sync(Sync),
@@ -448,7 +469,7 @@ pub(crate) struct Ls {
     /// The folder, or one item
     #[arg(default_value = "/")]
     pub(crate) path: String,
-    /// With type, size, time and permissions
+    /// With type, size, time, permissions, owner and one's own level
     #[arg(long, short)]
     pub(crate) long: bool,
 }
@@ -671,12 +692,14 @@ mod tests {
             }
             command.get_subcommands().for_each(|inner| check(inner, &way));
         }
-        // Those under `rejected` are in its own help.
-        let command = Cli::command().mut_subcommand("rejected", |c| {
-            clap::Command::new("rejected")
-                .about("x")
-                .after_help(c.get_after_help().cloned().unwrap())
-        });
+        // Those under these two are in their own help.
+        let mut command = Cli::command();
+        for own in ["rejected", "group"] {
+            command = command.mut_subcommand(own, |c| {
+                let help = c.get_after_help().cloned().unwrap();
+                clap::Command::new(own).about("x").after_help(help)
+            });
+        }
         command.get_subcommands().for_each(|inner| check(inner, ""));
     }
 

@@ -155,6 +155,9 @@ impl From<ClientError> for Failure {
             ClientError::UnknownItem(_)
             | ClientError::UnknownPath(_)
             | ClientError::UnknownRejected(_) => of(Kind::NotFound),
+            ClientError::NotPermitted { .. } => of(Kind::Failed).hint(
+                "its owner, or who has admin on it, can give you more: see `vfs-sync shares PATH`",
+            ),
             ClientError::InUse(_) => {
                 of(Kind::Failed).hint("wait for the other command, or name another with --replica")
             }

@@ -81,6 +81,17 @@ pub(crate) fn item(client: &SyncClient, path: &str) -> Result<Node> {
     }
 }
 
+/// The item at a path, and, if it is a shortcut there, the folder that has it.
+pub(crate) fn entry(client: &SyncClient, path: &str) -> Result<(Node, Option<ItemId>)> {
+    let node = item(client, path)?;
+    let above = split(path).map_or("", |(above, _)| above);
+    let shortcut_in = match find(client, above)? {
+        Place::Item(folder) if folder.owner != node.owner => Some(folder.id),
+        _ => None,
+    };
+    Ok((node, shortcut_in))
+}
+
 /// The folder at a path.
 pub(crate) fn folder(client: &SyncClient, path: &str) -> Result<Place> {
     let place = find(client, path)?;

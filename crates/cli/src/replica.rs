@@ -3,6 +3,7 @@
 use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use base64::Engine as _;
@@ -177,12 +178,37 @@ fn subject(token: &str) -> Option<String> {
 }
 
 fn transport(settings: &Settings) -> Result<Arc<dyn Transport>> {
-    let transport = HttpTransport::new(HttpConfig::new(&settings.server), Tokens::of(settings))
-        .map_err(|error| {
-            Failure::usage(format!("{}: {error}", settings.server))
-                .hint("a server is named as in http://127.0.0.1:7070 or https://files.example.org")
-        })?;
-    Ok(Arc::new(transport))
+    Ok(Arc::new(http(settings, HttpConfig::new(&settings.server))?))
+}
+
+fn http(settings: &Settings, config: HttpConfig) -> Result<HttpTransport> {
+    HttpTransport::new(config, Tokens::of(settings)).map_err(|error| {
+        Failure::usage(format!("{}: {error}", settings.server))
+            .hint("a server is named as in http://127.0.0.1:7070 or https://files.example.org")
+    })
+}
+
+/// The server to ask what is no matter of a replica: the replica's, or the one named.
+pub(crate) fn server(
+    global: &Global,
+    url: Option<&str>,
+    token_file: Option<PathBuf>,
+    patience: Option<Duration>,
+) -> Result<HttpTransport> {
+    let settings = match url {
+        Some(url) => Settings::new(url.trim_end_matches('/'), token_file),
+        None => {
+            let settings = read_settings(&directory(global)?).map_err(|failure| {
+                failure.hint("name the server with --server, or a replica with --replica")
+            })?;
+            Settings { token_file: token_file.or(settings.token_file), ..settings }
+        }
+    };
+    let mut config = HttpConfig::new(&settings.server);
+    if let Some(patience) = patience {
+        (config.connect_timeout, config.request_timeout) = (patience, patience);
+    }
+    http(&settings, config)
 }
 
 fn no_replica(directory: &Path) -> Failure {

@@ -3,8 +3,9 @@
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use vfs_sync_client::{ClientError, Delete, Node, SyncClient};
+use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::id::ItemId;
-use vfs_sync_core::item::ObjectType;
+use vfs_sync_core::item::{Name, ObjectType};
 
 use crate::args::{FromTo, Global, Ln, Mkdir, Rm};
 use crate::error::{Failure, Kind, Result};
@@ -56,11 +57,31 @@ fn make_all(client: &SyncClient, path: &str, made: &mut Vec<(String, ItemId)>) -
     Ok(())
 }
 
-pub(super) fn mv(global: &Global, args: FromTo, output: Output) -> Result<()> {
+pub(super) async fn mv(
+    global: &Global,
+    args: FromTo,
+    output: Output,
+    stop: CancellationToken,
+) -> Result<()> {
     let client = replica::open(global, replica::config())?;
-    let node = path::item(&client, &args.from)?;
+    let (node, shortcut_in) = path::entry(&client, &args.from)?;
     let (_, own) = path::split(&args.from).unwrap_or(("", &args.from));
     let (parent, name) = path::destination(&client, &args.to, own)?;
+    let home = match &parent {
+        Place::Top => client.user(),
+        Place::Item(folder) => folder.owner.clone(),
+    };
+    if let Some(folder) = shortcut_in {
+        move_shortcut(&client, &node, &folder, &parent, &args)?;
+        let path = format!("{}/{own}", path::of(&client, parent.id().unwrap_or(&node.id))?);
+        output.say(format_args!("{} -> {}", Safe(&args.from), Safe(&path)))?;
+        return output.json(&json!({
+            "id": node.id, "from": args.from, "path": path, "copied": false,
+        }));
+    }
+    if node.owner != home {
+        return move_by_copy(&client, node, parent, name, args, output, stop).await;
+    }
     let parents = client.parents_of(&node.id)?;
     let stays = match parent.id() {
         Some(parent) => parents == [parent.clone()],
@@ -75,7 +96,94 @@ pub(super) fn mv(global: &Global, args: FromTo, output: Output) -> Result<()> {
     }
     let path = path::of(&client, &node.id)?;
     output.say(format_args!("{} -> {}", Safe(&args.from), Safe(&path)))?;
-    output.json(&json!({ "id": node.id, "from": args.from, "path": path }))
+    output.json(&json!({ "id": node.id, "from": args.from, "path": path, "copied": false }))
+}
+
+/// Moves a shortcut to another folder of the tree that it is in.
+fn move_shortcut(
+    client: &SyncClient,
+    node: &Node,
+    folder: &ItemId,
+    parent: &Place,
+    args: &FromTo,
+) -> Result<()> {
+    let refused = |message: String| {
+        Failure::failed(message).hint(format!(
+            "`vfs-sync ln` makes another one, `vfs-sync ln --remove '{}' FOLDER` takes this one out",
+            args.from
+        ))
+    };
+    let from_owner = client.node(folder)?.map(|folder| folder.owner);
+    let Place::Item(to) = parent else {
+        return Err(refused(format!("{} is a shortcut: a folder has it, or none", args.from)));
+    };
+    if from_owner.as_ref() != Some(&to.owner) {
+        return Err(refused(format!("{} is a shortcut of another owner's tree", args.from)));
+    }
+    if path::find_if_there(client, &args.to)?.is_none_or(|place| !place.is_folder()) {
+        let named = format!("{} is a shortcut: it has the name of what it leads to", args.from);
+        return Err(refused(named));
+    }
+    client.move_to(&node.id, Some(&to.id)).map_err(|error| impossible(error, args))
+}
+
+/// Between trees of different owners: a copy, and the original deleted.
+async fn move_by_copy(
+    client: &SyncClient,
+    node: Node,
+    parent: Place,
+    name: Name,
+    args: FromTo,
+    output: Output,
+    stop: CancellationToken,
+) -> Result<()> {
+    if node.access_level < AccessLevel::Admin {
+        let (owner, level) = (&node.owner, node.access_level);
+        return Err(Failure::failed(format!(
+            "{} is in {owner}'s tree: moving it out copies and deletes it, and you may only {level}",
+            args.from
+        ))
+        .hint("`vfs-sync cp` copies it; `vfs-sync ln` lets you find it in a folder of yours"));
+    }
+    let fetched = fetch(client, &node, &stop).await?;
+    let copy = client
+        .move_by_copy(&node.id, parent.id(), name)
+        .map_err(|error| impossible(error, &args))?;
+    let path = path::of(client, &copy)?;
+    let whose =
+        if node.owner == client.user() { "your".into() } else { format!("{}'s", node.owner) };
+    output.say(format_args!(
+        "{} copied to {} and deleted in {} tree, since the two have different owners",
+        Safe(&args.from),
+        Safe(&path),
+        Safe(&whose)
+    ))?;
+    output.json(&json!({
+        "id": copy, "from": args.from, "path": path, "copied": true, "fetched": fetched,
+    }))
+}
+
+/// Fetches the contents of an item and of all that hangs under it; gives how many were.
+async fn fetch(client: &SyncClient, node: &Node, stop: &CancellationToken) -> Result<u64> {
+    let mut contents = Vec::new();
+    let take = |node: &Node, contents: &mut Vec<ItemId>| {
+        if node.content.is_some() {
+            contents.push(node.id.clone());
+        }
+    };
+    take(node, &mut contents);
+    if on_disk(node.object_type) != OnDisk::File {
+        for entry in client.snapshot(Some(&node.id))? {
+            let entry = entry?;
+            if !entry.shortcut {
+                take(&entry.node, &mut contents);
+            }
+        }
+    }
+    tokio::select! {
+        fetched = client.fetch_contents(&contents) => Ok(fetched?),
+        () = stop.cancelled() => Err(stop::interrupted()),
+    }
 }
 
 fn impossible(error: ClientError, args: &FromTo) -> Failure {
@@ -97,22 +205,7 @@ pub(super) async fn cp(
     let node = path::item(&client, &args.from)?;
     let (_, own) = path::split(&args.from).unwrap_or(("", &args.from));
     let (parent, name) = path::destination(&client, &args.to, own)?;
-    let mut contents = Vec::new();
-    let take = |node: &Node, contents: &mut Vec<ItemId>| {
-        if node.content.is_some() {
-            contents.push(node.id.clone());
-        }
-    };
-    take(&node, &mut contents);
-    if on_disk(node.object_type) != OnDisk::File {
-        for entry in client.snapshot(Some(&node.id))? {
-            take(&entry?.node, &mut contents);
-        }
-    }
-    let fetched = tokio::select! {
-        fetched = client.fetch_contents(&contents) => fetched?,
-        () = stop.cancelled() => return Err(stop::interrupted()),
-    };
+    let fetched = fetch(&client, &node, &stop).await?;
     let copy =
         client.copy(&node.id, parent.id(), name).map_err(|error| impossible(error, &args))?;
     let path = path::of(&client, &copy)?;
@@ -127,25 +220,50 @@ pub(super) fn rm(global: &Global, args: Rm, output: Output) -> Result<()> {
     // All are looked up before the first goes: a typing error deletes nothing.
     let mut found = Vec::new();
     for path in &args.paths {
-        let node = path::item(&client, path)?;
-        if on_disk(node.object_type) != OnDisk::File
+        let (node, shortcut_in) = path::entry(&client, path)?;
+        if shortcut_in.is_none()
+            && on_disk(node.object_type) != OnDisk::File
             && !args.recursive
             && !client.children(Some(&node.id))?.is_empty()
         {
             return Err(Failure::failed(format!("{path} is not empty"))
                 .hint("--recursive deletes it with all that is in it"));
         }
-        found.push((path, node));
+        found.push((path, node, shortcut_in));
     }
-    let mut deleted = 0;
-    for (path, node) in found {
-        // One of the others may have been its folder.
-        if client.node(&node.id)?.is_some() {
-            deleted += client.delete(&node.id, Delete::Recursive)?;
-            output.say(format_args!("deleted {}", Safe(path)))?;
+    let (mut deleted, mut unlinked) = (0, 0);
+    for (path, node, shortcut_in) in found {
+        match shortcut_in {
+            Some(folder) if client.node(&folder)?.is_some() => {
+                client.unlink(&node.id, &folder)?;
+                unlinked += 1;
+                output.say(format_args!(
+                    "took out {}, a shortcut; what it leads to stays",
+                    Safe(path)
+                ))?;
+            }
+            // One of the others may have been its folder.
+            None if client.node(&node.id)?.is_some() => {
+                deleted += client
+                    .delete(&node.id, Delete::Recursive)
+                    .map_err(|error| not_ours(error, path, &node, &client))?;
+                output.say(format_args!("deleted {}", Safe(path)))?;
+            }
+            _ => {}
         }
     }
-    output.json(&json!({ "deleted": deleted }))
+    output.json(&json!({ "deleted": deleted, "unlinked": unlinked }))
+}
+
+fn not_ours(error: ClientError, path: &str, node: &Node, client: &SyncClient) -> Failure {
+    match error {
+        ClientError::NotPermitted { has, .. } => Failure::failed(format!(
+            "{path} is in {}'s tree: deleting takes admin, and you have {has}",
+            node.owner
+        ))
+        .hint(format!("to see it no more: `vfs-sync unshare '{path}' 'user:{}'`", client.user())),
+        other => other.into(),
+    }
 }
 
 pub(super) fn ln(global: &Global, args: Ln, output: Output) -> Result<()> {

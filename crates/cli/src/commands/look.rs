@@ -1,8 +1,9 @@
 //! Looking at the tree: `ls`, `tree`, `stat`.
 
 use serde_json::{Value, json};
-use vfs_sync_client::{Node, SyncClient};
+use vfs_sync_client::{Child, Node, SyncClient};
 
+use super::share;
 use crate::args::{Global, Ls, OnePath, Tree};
 use crate::error::{Failure, Result};
 use crate::fs::metadata::{self, OnDisk, on_disk};
@@ -12,7 +13,7 @@ use crate::replica;
 use crate::safe::safe;
 
 /// An item as JSON: what `ls`, `tree` and `stat` all tell.
-fn node_json(node: &Node) -> Value {
+pub(super) fn node_json(node: &Node) -> Value {
     json!({
         "id": node.id,
         "type": node.object_type,
@@ -29,7 +30,7 @@ fn node_json(node: &Node) -> Value {
     })
 }
 
-fn with(mut value: Value, key: &str, more: impl Into<Value>) -> Value {
+pub(super) fn with(mut value: Value, key: &str, more: impl Into<Value>) -> Value {
     if let Value::Object(map) = &mut value {
         map.insert(key.to_owned(), more.into());
     }
@@ -43,43 +44,51 @@ fn type_text(node: &Node) -> String {
         .unwrap_or_default()
 }
 
-/// The name as it is shown, a folder's with a `/`.
-fn shown(name: &str, node: &Node) -> String {
-    let mark = if on_disk(node.object_type) == OnDisk::Folder { "/" } else { "" };
+/// The name as it is shown, a folder's with a `/`, a shortcut's with a `@`.
+pub(super) fn shown(name: &str, node: &Node, shortcut: bool) -> String {
+    let mark = match on_disk(node.object_type) {
+        _ if shortcut => "@",
+        OnDisk::Folder => "/",
+        _ => "",
+    };
     format!("{}{mark}", safe(name))
 }
 
 pub(super) fn ls(global: &Global, args: Ls, output: Output) -> Result<()> {
     let client = replica::open(global, replica::config())?;
-    let entries: Vec<(String, Node)> = match path::find(&client, &args.path)? {
+    let entries: Vec<Child> = match path::find(&client, &args.path)? {
         Place::Item(node) if on_disk(node.object_type) == OnDisk::File => {
             let name = path::split(&args.path).map_or("", |(_, name)| name);
-            vec![(name.to_owned(), *node)]
+            vec![Child { name: name.to_owned(), shortcut: false, node: *node }]
         }
-        place => {
-            let children = client.children(place.id())?;
-            children.into_iter().map(|child| (child.name.to_string(), child.node)).collect()
-        }
+        place => client.children(place.id())?,
     };
     if output.json {
         let entries: Vec<_> = entries
             .iter()
-            .map(|(name, node)| with(node_json(node), "name", name.as_str()))
+            .map(|child| {
+                let json = with(node_json(&child.node), "name", child.name.as_str());
+                with(json, "shortcut", child.shortcut)
+            })
             .collect();
         return output.json(&json!({ "path": args.path, "entries": entries }));
     }
     if !args.long {
-        return entries.iter().try_for_each(|(name, node)| output.text(shown(name, node)));
+        let line = |child: &Child| shown(&child.name, &child.node, child.shortcut);
+        return entries.iter().try_for_each(|child| output.text(line(child)));
     }
-    let mut rows = table(&["type", "mode", "size", "modified", "", "name"], &[2]);
-    for (name, node) in &entries {
+    let header = ["type", "mode", "size", "modified", "owner", "access", "", "name"];
+    let mut rows = table(&header, &[2]);
+    for Child { name, shortcut, node } in &entries {
         rows.add_row([
             type_text(node),
             metadata::mode(node).map_or("-".to_owned(), |mode| format!("{mode:04o}")),
             node.content.as_ref().map_or("-".to_owned(), |content| count_text(content.size)),
             metadata::mtime(node).to_string(),
+            safe(node.owner.as_str()),
+            node.access_level.to_string(),
             if node.pending { "*" } else { "" }.to_owned(),
-            shown(name, node),
+            shown(name, node, *shortcut),
         ]);
     }
     if entries.is_empty() { Ok(()) } else { output.text(table_text(rows)) }
@@ -104,13 +113,14 @@ pub(super) fn tree(global: &Global, args: Tree, output: Output) -> Result<()> {
             OnDisk::Nothing => others += 1,
         }
         if output.json {
-            let entry = with(node_json(&entry.node), "path", entry.path.as_str());
-            output.json_part(&format!("{separator}{}", text(&entry)?))?;
+            let json = with(node_json(&entry.node), "path", entry.path.as_str());
+            let json = with(json, "shortcut", entry.shortcut);
+            output.json_part(&format!("{separator}{}", text(&json)?))?;
             separator = ",\n";
         } else {
             let name = entry.path.rsplit('/').next().unwrap_or(&entry.path);
             let indent = "  ".repeat(entry.depth);
-            output.text(format_args!("{indent}{}", shown(name, &entry.node)))?;
+            output.text(format_args!("{indent}{}", shown(name, &entry.node, entry.shortcut)))?;
         }
     }
     output.json_part(&format!(
@@ -141,7 +151,10 @@ pub(super) fn stat(global: &Global, args: OnePath, output: Output) -> Result<()>
     row("id", node.id.to_string());
     row("type", type_text(&node));
     row("owner", node.owner.to_string());
-    row("access", format!("{:?}", node.access_level).to_lowercase());
+    row("access", node.access_level.to_string());
+    for grant in share::grants_text(&client, &node.id)? {
+        row("shared with", grant);
+    }
     row("created", node.created_at.to_string());
     if let Some(content) = &node.content {
         row("size", content.size.to_string());

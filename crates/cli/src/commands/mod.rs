@@ -1,10 +1,12 @@
 //! The commands, one module for each group.
 
 mod edit;
+mod group;
 mod look;
 mod operator;
 mod queue;
 mod replica;
+mod share;
 mod state;
 mod sync;
 mod transfer;
@@ -37,10 +39,15 @@ pub(crate) async fn run(cli: Cli, output: Output, stop: CancellationToken) -> Re
         Command::Tree(args) => look::tree(global, args, output),
         Command::Stat(args) => look::stat(global, args, output),
         Command::Mkdir(args) => edit::mkdir(global, args, output),
-        Command::Mv(args) => edit::mv(global, args, output),
+        Command::Mv(args) => edit::mv(global, args, output, stop).await,
         Command::Cp(args) => edit::cp(global, args, output, stop).await,
         Command::Rm(args) => edit::rm(global, args, output),
         Command::Ln(args) => edit::ln(global, args, output),
+        Command::Share(args) => share::share(global, args, output).await,
+        Command::Unshare(args) => share::unshare(global, args, output),
+        Command::Shares(args) => share::shares(global, args, output),
+        Command::SharedWithMe => share::shared_with_me(global, output),
+        Command::Group(args) => group::group(global, args, output, stop).await,
         Command::Sync(args) => sync::sync(global, args, output, stop).await,
         Command::Queue(args) => queue::queue(global, args, output),
         Command::Rejected(args) => queue::rejected(global, args, output),

@@ -1,0 +1,87 @@
+//! Groups and organizations, for administrators, and for everybody about themselves: `group`.
+
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use vfs_sync_core::access::{Principal, PrincipalType};
+use vfs_sync_core::id::{PrincipalId, UserId};
+use vfs_sync_core::limits::MAX_PULL_LIMIT;
+
+use crate::args::{Global, Group, GroupAction};
+use crate::error::Result;
+use crate::output::Output;
+use crate::safe::safe;
+use crate::{replica, stop};
+
+fn principal(id: PrincipalId, organization: bool) -> Principal {
+    let kind = if organization { PrincipalType::Organization } else { PrincipalType::Group };
+    Principal { kind, id }
+}
+
+pub(super) async fn group(
+    global: &Global,
+    args: Group,
+    output: Output,
+    stop: CancellationToken,
+) -> Result<()> {
+    let server = replica::server(global, args.server.as_deref(), args.token_file, None)?;
+    let work = async {
+        match args.action {
+            GroupAction::Add(one) => {
+                let group = principal(one.group, one.organization);
+                server.set_member(&group, &one.user, true).await?;
+                tell(&output, &group, &one.user, true)
+            }
+            GroupAction::Remove(one) => {
+                let group = principal(one.group, one.organization);
+                server.set_member(&group, &one.user, false).await?;
+                tell(&output, &group, &one.user, false)
+            }
+            GroupAction::Members(of) => {
+                let group = principal(of.group, of.organization);
+                let mut members: Vec<UserId> = Vec::new();
+                loop {
+                    let page = server.members(&group, members.last(), MAX_PULL_LIMIT).await?;
+                    members.extend(page.members);
+                    if !page.has_more {
+                        break;
+                    }
+                }
+                if output.json {
+                    let (kind, id) = (group.kind, &group.id);
+                    return output.json(&json!({
+                        "principalType": kind, "principalId": id, "members": members,
+                    }));
+                }
+                members.iter().try_for_each(|member| output.text(safe(member.as_str())))
+            }
+            GroupAction::Mine => {
+                let mine = server.groups().await?;
+                if output.json {
+                    return output.json(&mine);
+                }
+                let of = |kind: PrincipalType, ids: &[PrincipalId]| {
+                    ids.iter()
+                        .try_for_each(|id| output.text(format!("{kind}:{}", safe(id.as_str()))))
+                };
+                of(PrincipalType::Group, &mine.groups)?;
+                of(PrincipalType::Organization, &mine.organizations)
+            }
+        }
+    };
+    tokio::select! {
+        done = work => done,
+        () = stop.cancelled() => Err(stop::interrupted()),
+    }
+}
+
+fn tell(output: &Output, group: &Principal, member: &UserId, present: bool) -> Result<()> {
+    let (user, shown) = (safe(member.as_str()), safe(&group.to_string()));
+    output.say(match present {
+        true => format!("{user} is in {shown}"),
+        false => format!("{user} is not in {shown}"),
+    })?;
+    let (kind, id) = (group.kind, &group.id);
+    output.json(&json!({
+        "principalType": kind, "principalId": id, "userId": member, "member": present,
+    }))
+}
