@@ -181,7 +181,7 @@ async fn fetch(client: &SyncClient, node: &Node, stop: &CancellationToken) -> Re
         }
     }
     tokio::select! {
-        fetched = client.fetch_contents(&contents) => Ok(fetched?),
+        fetched = client.fetch_contents(&contents) => Ok(fetched?.downloaded),
         () = stop.cancelled() => Err(stop::interrupted()),
     }
 }
@@ -210,9 +210,7 @@ pub(super) async fn cp(
         client.copy(&node.id, parent.id(), name).map_err(|error| impossible(error, &args))?;
     let path = path::of(&client, &copy)?;
     output.say(format_args!("{} copied to {}", Safe(&args.from), Safe(&path)))?;
-    output.json(
-        &json!({ "id": copy, "from": args.from, "path": path, "fetched": fetched.downloaded }),
-    )
+    output.json(&json!({ "id": copy, "from": args.from, "path": path, "fetched": fetched }))
 }
 
 pub(super) fn rm(global: &Global, args: Rm, output: Output) -> Result<()> {

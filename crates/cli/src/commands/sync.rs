@@ -8,14 +8,19 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio_util::sync::CancellationToken;
 use vfs_sync_client::{ChangeEvent, ClientConfig, Observer, Progress, SyncClient, SyncReport};
-use vfs_sync_core::id::ItemId;
+use vfs_sync_core::access::AccessLevel;
+use vfs_sync_core::id::{ItemId, UserId};
 
+use super::look::with;
 use crate::args::{Global, Sync};
 use crate::error::{Failure, Kind, Result};
 use crate::output::{self, Output, bytes_text, count_text};
 use crate::safe::safe;
 use crate::stop;
 use crate::{path, replica};
+
+/// How many shares a person is shown.
+const SHARES_SHOWN: usize = 20;
 
 /// A report as JSON.
 pub(crate) fn report_json(report: &SyncReport) -> Value {
@@ -115,7 +120,9 @@ pub(super) async fn sync(
     };
     shown.with(None);
     let report = report?;
-    output.json(&report_json(&report))?;
+    let told = told(&client, &mut changes)?;
+    let document = with(report_json(&report), "shared", told.shared_json());
+    output.json(&with(document, "revoked", told.revoked))?;
     output.say(format_args!(
         "pushed {} ({} outdated, {} refused) · pulled {} · uploaded {} ({}) in {:.1} s{}",
         count_text(report.applied),
@@ -127,29 +134,67 @@ pub(super) async fn sync(
         started.elapsed().as_secs_f64(),
         if report.rematerialised { " · rebuilt from the server's state" } else { "" },
     ))?;
+    told.say(output)?;
     outcome(&report)?;
-    match refused_content(&client, &mut changes)? {
+    match told.refused {
         None => Ok(()),
         Some(refusal) => Err(Failure::new(Kind::Partial, refusal)
             .hint("the bytes are kept here; `vfs-sync put` or `import` sends them anew")),
     }
 }
 
-/// The first content that was refused, if any was. That of an item which is gone is not missed.
-fn refused_content(
-    client: &SyncClient,
-    changes: &mut Receiver<ChangeEvent>,
-) -> Result<Option<String>> {
+/// What a sync told by the way.
+#[derive(Default)]
+struct Told {
+    /// The first content that was refused. That of an item which is gone is not missed.
+    refused: Option<String>,
+    /// What others share since: where it is, whose, and one's own level.
+    shared: Vec<(String, UserId, AccessLevel)>,
+    /// How many items are no longer for one to see.
+    revoked: u64,
+}
+
+impl Told {
+    fn shared_json(&self) -> Vec<Value> {
+        let one = |(path, owner, level): &(String, UserId, AccessLevel)| json!({ "path": path, "owner": owner, "accessLevel": level });
+        self.shared.iter().map(one).collect()
+    }
+
+    fn say(&self, output: Output) -> Result<()> {
+        for (path, owner, level) in self.shared.iter().take(SHARES_SHOWN) {
+            let (path, owner) = (safe(path), safe(owner.as_str()));
+            output.say(format_args!("shared with you: {path}, {owner}'s, to {level}"))?;
+        }
+        if self.shared.len() > SHARES_SHOWN {
+            output.say("… and more: see `vfs-sync shared-with-me`")?;
+        }
+        if self.revoked > 0 {
+            let count = count_text(self.revoked);
+            output.say(format_args!("no longer shared with you: {count} items"))?;
+        }
+        Ok(())
+    }
+}
+
+fn told(client: &SyncClient, changes: &mut Receiver<ChangeEvent>) -> Result<Told> {
+    let mut told = Told::default();
     loop {
         match changes.try_recv() {
             Ok(ChangeEvent::UploadRejected { item_id, reason }) => {
-                if client.node(&item_id)?.is_some() {
+                if told.refused.is_none() && client.node(&item_id)?.is_some() {
                     let at = path::of(client, &item_id)?;
-                    return Ok(Some(format!("the content of {at} was refused: {reason}")));
+                    told.refused = Some(format!("the content of {at} was refused: {reason}"));
                 }
             }
+            Ok(ChangeEvent::Shared { item_id, owner, level }) => {
+                // It may have gone again since.
+                if client.node(&item_id)?.is_some() {
+                    told.shared.push((path::of(client, &item_id)?, owner, level));
+                }
+            }
+            Ok(ChangeEvent::Revoked(_)) => told.revoked += 1,
             Ok(_) | Err(TryRecvError::Lagged(_)) => {}
-            Err(TryRecvError::Empty | TryRecvError::Closed) => return Ok(None),
+            Err(TryRecvError::Empty | TryRecvError::Closed) => return Ok(told),
         }
     }
 }

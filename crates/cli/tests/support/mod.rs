@@ -145,6 +145,13 @@ impl Scene {
         self.on(name, &["init", "--server", &self.url, "--token-file", "token"]).expect(0);
     }
 
+    /// Makes a replica for `user`, called as they are.
+    pub(crate) fn replica_of(&self, user: &str) {
+        let file = format!("{user}.token");
+        std::fs::write(self.path(&file), self.token(user)).unwrap();
+        self.on(user, &["init", "--server", &self.url, "--token-file", &file]).expect(0);
+    }
+
     /// Writes a file, with the folders on the way.
     pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);

@@ -1,0 +1,192 @@
+//! Sharing by the built binary: `share`, `unshare`, `shares`, `shared-with-me`, `group`, and what
+//! the other commands make of what somebody else owns.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod support;
+
+use serde_json::{Value, json};
+use support::{Ran, Scene};
+
+/// Alice and bob, and alice's folder `docs` with `deep/plan.txt` in it, which is on the server.
+fn scene() -> Scene {
+    let scene = Scene::with_server();
+    scene.replica_of("alice");
+    scene.replica_of("bob");
+    scene.write("files/docs/deep/plan.txt", "the plan");
+    alice(&scene, &["import", "files"]);
+    alice(&scene, &["sync"]);
+    bob(&scene, &["mkdir", "/own"]);
+    bob(&scene, &["sync"]);
+    scene
+}
+
+fn alice(scene: &Scene, args: &[&str]) -> Ran {
+    scene.on("alice", args).expect(0)
+}
+
+fn bob(scene: &Scene, args: &[&str]) -> Ran {
+    scene.on("bob", args).expect(0)
+}
+
+fn shared(level: &str) -> Scene {
+    let scene = scene();
+    alice(&scene, &["share", "/docs", "bob", level]).says("/docs is shared with user:bob");
+    alice(&scene, &["sync"]);
+    bob(&scene, &["sync"]).says("shared with you: /docs, alice's");
+    scene
+}
+
+fn names(list: &Value) -> Vec<String> {
+    let entries = list["entries"].as_array().unwrap();
+    entries.iter().map(|entry| entry["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_share_is_seen_listed_and_revoked() {
+    let scene = shared("write");
+    bob(&scene, &["cat", "/docs/deep/plan.txt"]).says("the plan");
+    let mine = bob(&scene, &["--json", "shared-with-me"]).json();
+    assert_eq!(names(&mine), ["docs"]);
+    assert_eq!(mine["entries"][0]["owner"], "alice");
+    assert_eq!(mine["entries"][0]["accessLevel"], "write");
+    bob(&scene, &["shared-with-me"]).says("alice  write  /docs/");
+    bob(&scene, &["ls", "-l", "/"]).says("alice  write");
+    bob(&scene, &["stat", "/docs"]).says("shared with  user:bob: write");
+
+    let all = alice(&scene, &["--json", "shares"]).json();
+    let grant = json!({
+        "principalType": "user", "principalId": "bob", "accessLevel": "write", "pending": false,
+    });
+    assert_eq!(all["shares"][0]["path"], "/docs");
+    assert_eq!(all["shares"][0]["grants"], json!([grant]));
+    let plan = alice(&scene, &["--json", "shares", "/docs/deep/plan.txt"]).json();
+    assert_eq!(plan["grants"], json!([]));
+    let readers = plan["readers"].as_array().unwrap();
+    assert_eq!(
+        (&readers[0]["principalId"], &readers[0]["through"]),
+        (&json!("alice"), &json!(null))
+    );
+    assert_eq!(
+        (&readers[1]["principalId"], &readers[1]["through"]),
+        (&json!("bob"), &json!("/docs"))
+    );
+    alice(&scene, &["shares", "/docs"]).says("user:alice  admin  owns it");
+
+    scene
+        .on("alice", &["unshare", "/docs/deep", "bob"])
+        .expect(1)
+        .says("is not shared with user:bob itself")
+        .says("a grant on /docs");
+    alice(&scene, &["unshare", "/docs", "bob"]);
+    alice(&scene, &["sync"]);
+    bob(&scene, &["sync"]).says("no longer shared with you");
+    assert_eq!(names(&bob(&scene, &["--json", "ls"]).json()), ["own"]);
+    alice(&scene, &["shares"]).says("nothing is shared");
+}
+
+#[test]
+fn sharing_warns_of_somebody_whom_nobody_has_seen_and_works_offline() {
+    let mut scene = scene();
+    let warned = alice(&scene, &["share", "/docs", "bbo", "read"]);
+    assert!(warned.stderr.contains("the server has never seen user:bbo"), "{warned:?}");
+    let known = alice(&scene, &["--json", "share", "/docs", "bob", "read"]).json();
+    assert_eq!(known["known"], true);
+    assert_eq!(alice(&scene, &["share", "/docs", "bob", "write"]).stderr, "");
+    scene.stop_server();
+    let offline = alice(&scene, &["--json", "share", "/docs", "organization:acme", "admin"]).json();
+    assert_eq!(offline["known"], Value::Null);
+    assert_eq!(offline["grant"]["principalType"], "organization");
+    alice(&scene, &["shares"]).says("organization:acme  admin");
+}
+
+#[test]
+fn what_makes_no_sense_to_share_is_refused_with_the_next_step() {
+    let scene = shared("read");
+    let on_bob = |args: &[&str], code| scene.on("bob", args).expect(code);
+    on_bob(&["share", "/docs", "carol", "read"], 1).says("takes the level admin");
+    on_bob(&["share", "/docs", "carol", "own"], 2).says("LEVEL");
+    on_bob(&["share", "/docs", "group:", "read"], 2).says("must not be empty");
+    on_bob(&["share", "/", "carol", "read"], 2).says("the top of the tree is no item");
+    on_bob(&["share", "/own", "bob", "read"], 1).says("bob owns it already");
+    on_bob(&["unshare", "/own", "carol"], 1).says("vfs-sync shares '/own'");
+    on_bob(&["mkdir", "/docs/new"], 1).says("takes the level write").says("vfs-sync shares");
+    on_bob(&["rm", "-r", "/docs"], 1)
+        .says("alice's tree")
+        .says("vfs-sync unshare '/docs' 'user:bob'");
+    bob(&scene, &["unshare", "/docs", "user:bob"]);
+    bob(&scene, &["sync"]);
+    assert_eq!(names(&bob(&scene, &["--json", "ls"]).json()), ["own"]);
+}
+
+#[test]
+fn a_move_between_trees_copies_and_deletes_and_says_so() {
+    let scene = shared("admin");
+    bob(&scene, &["mv", "/docs/deep", "/own"])
+        .says("/docs/deep copied to /own/deep and deleted in alice's tree");
+    bob(&scene, &["sync"]);
+    alice(&scene, &["sync"]);
+    assert_eq!(names(&alice(&scene, &["--json", "ls", "/docs"]).json()), [""; 0]);
+    bob(&scene, &["cat", "/own/deep/plan.txt"]).says("the plan");
+    let back = bob(&scene, &["--json", "mv", "/own/deep/plan.txt", "/docs"]).json();
+    assert_eq!((&back["copied"], &back["path"]), (&json!(true), &json!("/docs/plan.txt")));
+    let renamed = bob(&scene, &["--json", "mv", "/docs/plan.txt", "/docs/new.txt"]).json();
+    assert_eq!(renamed["copied"], false);
+
+    let scene = shared("write");
+    scene
+        .on("bob", &["mv", "/docs/deep", "/own"])
+        .expect(1)
+        .says("you may only write")
+        .says("vfs-sync cp");
+    bob(&scene, &["cp", "/docs/deep", "/own"]);
+    bob(&scene, &["cat", "/own/deep/plan.txt"]).says("the plan");
+}
+
+#[test]
+fn a_shortcut_is_moved_and_removed_without_what_it_leads_to() {
+    let scene = shared("read");
+    bob(&scene, &["ln", "/docs", "/own"]);
+    bob(&scene, &["tree"]).says("docs@");
+    bob(&scene, &["cat", "/own/docs/deep/plan.txt"]).says("the plan");
+    bob(&scene, &["mkdir", "/other"]);
+    bob(&scene, &["mv", "/own/docs", "/other"]).says("/own/docs -> /other/docs");
+    scene.on("bob", &["mv", "/other/docs", "/"]).expect(1).says("a docs in / already");
+    scene
+        .on("bob", &["mv", "/other/docs", "/own/name"])
+        .expect(1)
+        .says("the name of what it leads to");
+    let removed = bob(&scene, &["--json", "rm", "-r", "/other/docs"]).json();
+    assert_eq!(removed, json!({"deleted": 0, "unlinked": 1}));
+    bob(&scene, &["sync"]);
+    assert_eq!(names(&bob(&scene, &["--json", "ls"]).json()), ["docs", "other", "own"]);
+    assert_eq!(names(&bob(&scene, &["--json", "ls", "/other"]).json()), [""; 0]);
+}
+
+#[test]
+fn administrators_keep_groups_and_members_see_what_is_shared_with_them() {
+    let scene = scene();
+    let token = scene.run(["token", "--user", "root", "--scope", "vfs:admin"]).expect(0).stdout;
+    scene.write("root.token", token);
+    let admin = |args: &[&str]| {
+        let server = ["--server", scene.url(), "--token-file", "root.token"];
+        scene.run(["--json", "group"].iter().chain(args).chain(&server)).expect(0).json()
+    };
+    let added = admin(&["add", "eng", "bob"]);
+    assert_eq!((&added["principalType"], &added["member"]), (&json!("group"), &json!(true)));
+    admin(&["add", "--organization", "acme", "bob"]);
+    assert_eq!(admin(&["members", "eng"])["members"], json!(["bob"]));
+    let mine = bob(&scene, &["group", "mine"]);
+    assert_eq!(mine.stdout, "group:eng\norganization:acme\n");
+
+    alice(&scene, &["share", "/docs", "group:eng", "read"]);
+    alice(&scene, &["sync"]);
+    bob(&scene, &["sync"]).says("shared with you: /docs");
+    admin(&["remove", "eng", "bob"]);
+    assert_eq!(admin(&["members", "eng"])["members"], json!([]));
+    bob(&scene, &["sync"]).says("no longer shared with you");
+
+    let refused = scene.on("bob", &["--json", "group", "add", "eng", "bob"]).expect(4);
+    assert!(refused.stderr.contains("vfs:admin"), "{refused:?}");
+    scene.run(["--replica", "none", "group", "mine"]).expect(1).says("--server");
+}
