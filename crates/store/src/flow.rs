@@ -108,6 +108,15 @@ pub(crate) async fn set_member<T: Transaction>(
     regrant(tx, BTreeSet::from([member.clone()]), items, now).await
 }
 
+/// Gives effect to the grants of a database in which they had none.
+pub(crate) async fn regrant_all<T: Transaction>(
+    tx: &mut T,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let (users, items) = tx.all_grants().await?;
+    regrant(tx, users, items, now).await
+}
+
 /// Reckons anew what `users` may see of `items`, and tells them of it.
 async fn regrant<T: Transaction>(
     tx: &mut T,

@@ -89,6 +89,9 @@ pub(crate) trait Transaction {
     /// The items that a group is granted.
     async fn granted_to(&mut self, group: &Principal) -> Result<BTreeSet<ItemId>, StoreError>;
 
+    /// All items that are granted to somebody, and all users who may be somebody.
+    async fn all_grants(&mut self) -> Result<(BTreeSet<UserId>, BTreeSet<ItemId>), StoreError>;
+
     /// Locks the realms of the user and of every item in `named`; loads these items, the realms,
     /// and the last `changedAt` of each into `rows`.
     async fn lock_realms(

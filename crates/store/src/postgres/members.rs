@@ -142,3 +142,22 @@ pub(super) async fn granted_to(
         .await?;
     rows.iter().map(|row| Columns { row, table: "grants", key: &principal.id }.parse(0)).collect()
 }
+
+/// All items that are granted to somebody, and all users who may be somebody.
+pub(super) async fn all_grants(
+    tx: &PostgresTransaction<'_>,
+) -> Result<(BTreeSet<UserId>, BTreeSet<ItemId>), StoreError> {
+    let (mut users, mut items) = (BTreeSet::new(), BTreeSet::new());
+    let sql = "SELECT item_id, kind, principal_id FROM grants WHERE level IS NOT NULL";
+    for row in &tx.query(sql, &[]).await? {
+        let columns = Columns { row, table: "grants", key: "?" };
+        items.insert(columns.parse(0)?);
+        let principal =
+            Principal { kind: columns.code(1, codes::principal)?, id: columns.parse(2)? };
+        users.extend(principal.user());
+    }
+    for row in &tx.query("SELECT user_id FROM members", &[]).await? {
+        users.insert(Columns { row, table: "members", key: "?" }.parse(0)?);
+    }
+    Ok((users, items))
+}

@@ -1,15 +1,21 @@
 //! The schema, step by step. A database remembers how many steps it has.
 
-use tokio_postgres::Client;
+use std::collections::BTreeSet;
+
+use deadpool_postgres::Client;
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::time::Timestamp;
 
-use crate::StoreError;
+use super::transaction::PostgresTransaction;
 use crate::schema::tables;
+use crate::{StoreError, flow};
 
 /// Each step once, in order; steps that were published never change.
 const STEPS: &[&str] =
     &[include_str!("0001.sql"), include_str!("0002.sql"), include_str!("0003.sql")];
+
+/// The first version in which what is granted is seen.
+const GRANTS_GIVE_ACCESS: i64 = 2;
 
 /// Names the lock that a migration holds: of several programs that start at one time, one
 /// migrates.
@@ -44,6 +50,9 @@ pub(super) async fn migrate(client: &mut Client, now: Timestamp) -> Result<i64, 
     let tables: Vec<&str> = tables(STEPS).into_iter().collect();
     if let Some(row) = tx.query(missing, &[&tables]).await?.first() {
         return Err(StoreError::MissingTable { table: row.try_get(0)? });
+    }
+    if (1..GRANTS_GIVE_ACCESS).contains(&found) {
+        flow::regrant_all(&mut PostgresTransaction::new(&tx, BTreeSet::new()), now).await?;
     }
     let epoch = Epoch::starting(now, None).as_u64() as i64;
     tx.execute(

@@ -124,23 +124,9 @@ impl PostgresStore {
     /// [`StoreError::NewerSchema`] for a database of a newer version, others if it cannot be
     /// reached.
     pub async fn connect(url: &str, now: Timestamp) -> Result<Self, StoreError> {
-        Self::migrate(url, now).await?;
-        let recycling_method = RecyclingMethod::Fast;
-        let manager = Manager::from_config(parse(url)?, NoTls, ManagerConfig { recycling_method });
-        let configure = Hook::async_fn(|client, _| {
-            Box::pin(async move {
-                client.batch_execute(SESSION).await.map_err(|e| HookError::message(e.to_string()))
-            })
-        });
-        let pool = Pool::builder(manager)
-            .max_size(CONNECTIONS)
-            .wait_timeout(Some(CONNECTION_WAIT))
-            .create_timeout(Some(CONNECTION_WAIT))
-            .runtime(Runtime::Tokio1)
-            .post_create(configure)
-            .build()
-            .map_err(|error| StoreError::Failed(error.to_string()))?;
-        Ok(Self { pool })
+        let store = Self { pool: pool(url)? };
+        migrations::migrate(&mut store.client().await?, now).await?;
+        Ok(store)
     }
 
     /// Brings the database at `url` to this program's schema; gives the schema's version.
@@ -148,18 +134,32 @@ impl PostgresStore {
     /// # Errors
     /// As [`PostgresStore::connect`].
     pub async fn migrate(url: &str, now: Timestamp) -> Result<i64, StoreError> {
-        let (mut client, connection) = parse(url)?.connect(NoTls).await?;
-        let connection = tokio::spawn(connection);
-        let version = migrations::migrate(&mut client, now).await;
-        drop(client);
-        // It ends when its client is gone; what it could not send is in `version` already.
-        let _ = connection.await;
-        version
+        let store = Self { pool: pool(url)? };
+        migrations::migrate(&mut store.client().await?, now).await
     }
 
     async fn client(&self) -> Result<deadpool_postgres::Client, StoreError> {
         self.pool.get().await.map_err(|error| StoreError::Unavailable(error.to_string()))
     }
+}
+
+/// Connections are made as they are needed.
+fn pool(url: &str) -> Result<Pool, StoreError> {
+    let recycling_method = RecyclingMethod::Fast;
+    let manager = Manager::from_config(parse(url)?, NoTls, ManagerConfig { recycling_method });
+    let configure = Hook::async_fn(|client, _| {
+        Box::pin(async move {
+            client.batch_execute(SESSION).await.map_err(|e| HookError::message(e.to_string()))
+        })
+    });
+    Pool::builder(manager)
+        .max_size(CONNECTIONS)
+        .wait_timeout(Some(CONNECTION_WAIT))
+        .create_timeout(Some(CONNECTION_WAIT))
+        .runtime(Runtime::Tokio1)
+        .post_create(configure)
+        .build()
+        .map_err(|error| StoreError::Failed(error.to_string()))
 }
 
 /// Errors say nothing of the URL: it has a password in it.

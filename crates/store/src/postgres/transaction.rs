@@ -139,6 +139,10 @@ impl Transaction for PostgresTransaction<'_> {
         members::granted_to(self, group).await
     }
 
+    async fn all_grants(&mut self) -> Result<(BTreeSet<UserId>, BTreeSet<ItemId>), StoreError> {
+        members::all_grants(self).await
+    }
+
     async fn lock_group(&mut self, group: &Principal) -> Result<(), StoreError> {
         members::lock_group(self, group).await
     }

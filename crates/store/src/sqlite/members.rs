@@ -111,3 +111,26 @@ pub(super) fn granted_to(
     }
     Ok(items)
 }
+
+/// All items that are granted to somebody, and all users who may be somebody.
+pub(super) fn all_grants(
+    tx: &mut SqliteTransaction<'_>,
+) -> Result<(BTreeSet<UserId>, BTreeSet<ItemId>), StoreError> {
+    let (mut users, mut items) = (BTreeSet::new(), BTreeSet::new());
+    let mut select =
+        tx.prepare("SELECT item_id, kind, principal_id FROM grants WHERE level IS NOT NULL")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        let columns = Columns { row, table: "grants", key: "?" };
+        items.insert(columns.parse(0)?);
+        let principal =
+            Principal { kind: columns.code(1, codes::principal)?, id: columns.parse(2)? };
+        users.extend(principal.user());
+    }
+    let mut select = tx.prepare("SELECT user_id FROM members JOIN realms USING (uid)")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        users.insert(Columns { row, table: "members", key: "?" }.parse(0)?);
+    }
+    Ok((users, items))
+}

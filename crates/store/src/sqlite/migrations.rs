@@ -1,15 +1,20 @@
 //! The schema, step by step. A database remembers how many steps it has.
 
+use futures::executor::block_on;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::time::Timestamp;
 
-use crate::StoreError;
+use super::transaction::SqliteTransaction;
 use crate::schema::tables;
+use crate::{StoreError, flow};
 
 /// Each step once, in order; steps that were published never change.
 const STEPS: &[&str] =
     &[include_str!("0001.sql"), include_str!("0002.sql"), include_str!("0003.sql")];
+
+/// The first version in which what is granted is seen.
+const GRANTS_GIVE_ACCESS: i64 = 2;
 
 /// Marks the file as this program's: "VfsS".
 const APPLICATION: i64 = 0x5666_7353;
@@ -58,6 +63,9 @@ pub(super) fn migrate(connection: &mut Connection, now: Timestamp) -> Result<i64
         if tx.query_row(sql, [table], |_| Ok(())).optional()?.is_none() {
             return Err(StoreError::MissingTable { table: table.to_owned() });
         }
+    }
+    if (1..GRANTS_GIVE_ACCESS).contains(&found) {
+        block_on(flow::regrant_all(&mut SqliteTransaction::new(&tx), now))?;
     }
     let epoch: Option<i64> = tx
         .query_row("SELECT value FROM meta WHERE name = 'epoch'", [], |row| row.get(0))

@@ -190,6 +190,10 @@ impl Transaction for SqliteTransaction<'_> {
         members::granted_to(self, group)
     }
 
+    async fn all_grants(&mut self) -> Result<(BTreeSet<UserId>, BTreeSet<ItemId>), StoreError> {
+        members::all_grants(self)
+    }
+
     async fn lock_group(&mut self, _group: &Principal) -> Result<(), StoreError> {
         Ok(())
     }

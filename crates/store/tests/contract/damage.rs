@@ -224,3 +224,60 @@ async fn a_new_file_can_be_opened_by_several_at_once() {
         }
     }
 }
+
+/// A database of the first version, in which alice granted bob an item with another under it.
+const FIRST_VERSION: [(&str, &str); 2] = [
+    (
+        include_str!("../../src/sqlite/0001.sql"),
+        "PRAGMA application_id = 1449554771;
+         INSERT INTO meta VALUES ('epoch', 1767225600000);
+         INSERT INTO realms VALUES (1, 'alice');
+         INSERT INTO replicas VALUES (1, 1, 'laptop', 4, 0, 0);
+         INSERT INTO items VALUES ('f', 1, 0, x'{fields}'), ('g', 1, 0, x'{fields}');
+         INSERT INTO links VALUES ('f', 'g', 1, 1, 0, 1, 3);
+         INSERT INTO grants VALUES ('f', 1, 'bob', 2, 0, 1, 4);",
+    ),
+    (
+        include_str!("../../src/postgres/0001.sql"),
+        "INSERT INTO meta VALUES ('epoch', 1767225600000);
+         INSERT INTO realms VALUES ('alice');
+         INSERT INTO replicas VALUES ('alice', 'laptop', 4, 0, 0);
+         INSERT INTO items VALUES ('f', 'alice', 0, '\\x{fields}'), ('g', 'alice', 0, '\\x{fields}');
+         INSERT INTO links VALUES ('f', 'g', true, true, 0, 'alice', 'laptop', 3);
+         INSERT INTO grants VALUES ('f', 1, 'bob', 2, 0, 'alice', 'laptop', 4);",
+    ),
+];
+
+pub(crate) async fn what_was_granted_before_grants_gave_access_is_seen(scene: Scene) {
+    use vfs_sync_core::register::{ItemFields, Register};
+    let author = std::sync::Arc::new(vfs_sync_core::stamp::Author {
+        user: user("alice"),
+        replica: replica("laptop"),
+        write_id: write_id(1),
+    });
+    let stamp = vfs_sync_core::stamp::Stamp { authored_at: at(0), author };
+    let folder = vfs_sync_core::item::ObjectType::Folder;
+    let fields = ItemFields {
+        object_type: Some(Register { value: folder, stamp }),
+        ..ItemFields::default()
+    };
+    let fields: String = fields.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut database = scene.database.clone().unwrap();
+    let postgres = database.starts_with("postgres");
+    let (schema, rows) = FIRST_VERSION[usize::from(postgres)];
+    if postgres {
+        scene.tamper("DROP SCHEMA public CASCADE; CREATE SCHEMA public").await;
+    } else {
+        database.push_str("-first");
+    }
+    tamper(&database, schema).await;
+    let versions = "CREATE TABLE schema_version (version BIGINT PRIMARY KEY, applied_at BIGINT)";
+    tamper(&database, versions).await;
+    tamper(&database, "INSERT INTO schema_version VALUES (1, 0)").await;
+    tamper(&database, &rows.replace("{fields}", &fields)).await;
+
+    let scene = Scene::at(database).await;
+    let seen = scene.settle_as("bob", None, 500).await;
+    assert_eq!(told(&seen), ["item_upsert f", "item_upsert g", "link_add f/g", "acl_add f"]);
+    assert_eq!(seen[0]["accessLevel"], "write");
+}

@@ -11,6 +11,7 @@ mod pushes;
 mod reconcile;
 mod retention;
 mod scene;
+mod sharing;
 mod views;
 
 use std::sync::Arc;
@@ -123,10 +124,13 @@ mod kept {
             a_malformed_reconcile_state_is_named
             a_malformed_stage_is_named
             migrating_at_once_happens_once
+            what_was_granted_before_grants_gave_access_is_seen
             two_stores_on_one_database_share_it;
         plans:
             no_statement_reads_a_table_whole
             writers_across_realms_never_dead_lock;
+        sharing:
+            writers_who_share_end_as_if_one_had_come_after_the_other;
         views:
             replicas_at_any_lag_see_what_the_rows_say;
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 use tokio_postgres::NoTls;
+use vfs_sync_core::access::PrincipalType;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{BlobId, RefId, StagingId};
 use vfs_sync_store::testing::statements;
@@ -53,6 +54,19 @@ async fn tour(scene: &Scene) {
     attached.unwrap().unwrap();
     let other = StagingId::new("two").unwrap();
     scene.store.abandon(&alice, &other, scene.now()).await.unwrap();
+    let group = super::members::principal(PrincipalType::Group, "eng");
+    let granted = json!({"opType": "acl_add", "writeId": 9, "itemId": "c", "accessLevel": "write",
+        "principalType": "group", "principalId": "eng"});
+    scene.apply("laptop", vec![granted]).await;
+    for present in [true, false, true] {
+        scene.store.set_member(&group, &user("bob"), present, scene.now()).await.unwrap();
+    }
+    scene.store.members(&group, None, 9).await.unwrap();
+    scene.store.groups_of(&user("bob")).await.unwrap();
+    scene.store.knows(&group).await.unwrap();
+    scene.store.knows(&super::members::principal(PrincipalType::User, "bob")).await.unwrap();
+    scene.apply_as("bob", "laptop", vec![file_in(1, "e", "c")]).await;
+    scene.apply("laptop", vec![delete(10, "c")]).await;
     for who in ["alice", "bob"] {
         scene.store.readable_blob(&user(who), &BlobId::new("one").unwrap()).await.unwrap();
     }
@@ -72,7 +86,16 @@ pub(crate) async fn no_statement_reads_a_table_whole(scene: Scene) {
     assert!(plans.len() > 20, "the tour runs more statements than that");
     // What an operator asks for, or does once after a restore.
     let whole = ["count(*)", "sum(counter)", "UPDATE feed_head SET epoch", "LOCK TABLE"];
+    // What a migration reads once.
+    let once = [
+        "FROM grants WHERE level IS NOT NULL",
+        "SELECT user_id FROM members",
+        "SELECT user_id FROM members JOIN realms USING (uid)",
+    ];
     for (sql, plan) in plans {
+        if once.iter().any(|end| sql.ends_with(end)) {
+            continue;
+        }
         if !whole.iter().any(|part| sql.contains(part)) {
             let bad = ["SCAN ", "TEMP B-TREE", "Seq Scan"].iter().any(|part| plan.contains(part));
             assert!(!bad, "{sql}\n{plan}");
@@ -155,7 +178,7 @@ pub(crate) async fn writers_across_realms_never_dead_lock(scene: Scene) {
 }
 
 /// The server counts a connection's dead-locks at the latest when that ends.
-async fn deadlocks(database: &str) -> i64 {
+pub(crate) async fn deadlocks(database: &str) -> i64 {
     let (client, connection) = tokio_postgres::connect(database, NoTls).await.unwrap();
     tokio::spawn(connection);
     let one = |sql: &'static str| {

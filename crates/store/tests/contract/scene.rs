@@ -44,6 +44,22 @@ pub(crate) fn uploaded(size: u64, digest: Sha256Digest) -> NewUpload {
     NewUpload { size, digest, lease: None }
 }
 
+/// Writes to a database. `{blob}` is an empty blob in its dialect.
+pub(crate) async fn tamper(database: &str, sql: &str) {
+    if database.starts_with("postgres") {
+        let (client, connection) =
+            tokio_postgres::connect(database, tokio_postgres::NoTls).await.unwrap();
+        let connection = tokio::spawn(connection);
+        client.batch_execute(&sql.replace("{blob}", r"'\x'::bytea")).await.unwrap();
+        drop(client);
+        connection.await.unwrap().unwrap();
+    } else {
+        let connection = rusqlite::Connection::open(database).unwrap();
+        connection.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
+        connection.execute_batch(&sql.replace("{blob}", "x''")).unwrap();
+    }
+}
+
 /// A store whose clock is a counter.
 pub(crate) struct Scene {
     pub(crate) store: Arc<dyn MetadataStore>,
@@ -70,21 +86,9 @@ impl Scene {
         Self { store, database: self.database, clock: self.clock }
     }
 
-    /// Writes to the database behind the store's back. `{blob}` is an empty blob in its dialect.
+    /// Writes to the database behind the store's back.
     pub(crate) async fn tamper(&self, sql: &str) {
-        let database = self.database.as_ref().unwrap();
-        if database.starts_with("postgres") {
-            let (client, connection) =
-                tokio_postgres::connect(database, tokio_postgres::NoTls).await.unwrap();
-            let connection = tokio::spawn(connection);
-            client.batch_execute(&sql.replace("{blob}", r"'\x'::bytea")).await.unwrap();
-            drop(client);
-            connection.await.unwrap().unwrap();
-        } else {
-            let connection = rusqlite::Connection::open(database).unwrap();
-            connection.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
-            connection.execute_batch(&sql.replace("{blob}", "x''")).unwrap();
-        }
+        tamper(self.database.as_ref().unwrap(), sql).await;
     }
 
     /// A moment later than every one before.
