@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio_postgres::{Client, NoTls};
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::push::PushBatch;
@@ -14,7 +14,7 @@ use vfs_sync_store::sqlite::SqliteStore;
 
 use super::plans::deadlocks;
 use super::scene::*;
-use super::views::{Cast, DEVICES, Dice, Replica, Tables, operation};
+use super::views::{Cast, DEVICES, Dice, ITEMS, Replica, Tables, operation};
 
 /// Notes in which order transactions had the locks that decide what they see of one another: the
 /// statement that locks realms ends when all of them are held, and they are held to the commit.
@@ -67,8 +67,11 @@ async fn write(scene: Arc<Scene>, cast: Cast, who: String, device: &str, seed: u
         let now = scene.pass(dice.below(2_000));
         let millis = now.as_millis() - START;
         let count = 1 + dice.below(6);
-        let operations: Vec<Value> =
+        let mut operations: Vec<Value> =
             (0..count).map(|n| operation(&mut dice, &cast, &who, next + n, millis)).collect();
+        for made in operations.iter_mut().filter(|op| op["objectType"] == "file") {
+            made["itemId"] = json!(format!("{who} {device} {}", made["writeId"]));
+        }
         next += count;
         let batch = batch(&who, device, operations);
         let response = scene.store.push(batch.clone(), now).await.unwrap();
@@ -129,6 +132,15 @@ pub(crate) async fn writers_who_share_end_as_if_one_had_come_after_the_other(sce
         scene.tamper(TURNS).await;
     }
     let cast = Cast::of(1);
+    // All that others name is there from the beginning: an id that is not known yet is in no realm,
+    // and what is made under it meanwhile comes before or after, as it happens.
+    let mut first = BTreeMap::new();
+    for who in &cast.users {
+        let items = (0..ITEMS).map(|n| folder(n + 1, &format!("{who}-{n}"))).collect();
+        let (batch, now) = (batch(who, "first", items), scene.now());
+        let results = scene.store.push(batch.clone(), now).await.unwrap().results;
+        first.insert((who.clone(), "first".to_owned()), vec![Pushed { batch, now, results }]);
+    }
     // Each is as a server of its own: nothing is shared but the database.
     let mut scenes = vec![Arc::new(scene)];
     for _ in 1..STORES {
@@ -147,7 +159,7 @@ pub(crate) async fn writers_who_share_end_as_if_one_had_come_after_the_other(sce
         let shuffling = shuffle_members(scene.clone(), cast.clone(), 100 + index as u64);
         others.push(tokio::spawn(shuffling));
     }
-    let mut pushed = BTreeMap::new();
+    let mut pushed = first;
     for (key, writer) in writers {
         pushed.insert(key, writer.await.unwrap());
     }

@@ -17,7 +17,7 @@ use super::members::principal;
 use super::scene::*;
 
 pub(crate) const DEVICES: [&str; 2] = ["laptop", "phone"];
-const ITEMS: u64 = 7;
+pub(crate) const ITEMS: u64 = 7;
 const STEPS: u64 = 120;
 
 /// A generator small enough to need no crate (SplitMix64).
