@@ -65,6 +65,24 @@ impl Transport for Pages {
     ) -> Result<UploadResponse, TransportError> {
         unused()
     }
+    async fn stage_state(&self, _: &StagingId) -> Result<StageResponse, TransportError> {
+        unused()
+    }
+
+    async fn open_upload(&self, _: &StageRequest, _: u64) -> Result<u64, TransportError> {
+        unused()
+    }
+
+    async fn append(
+        &self,
+        _: &StagingId,
+        _: u64,
+        _: u64,
+        _: ByteStream,
+    ) -> Result<(), TransportError> {
+        unused()
+    }
+
     async fn attach(
         &self,
         _: &StagingId,

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 
+/// Attempts in a row that bring nothing, before a transfer is left for later.
+pub(crate) const ATTEMPTS: u32 = 4;
+
 /// Full jitter: anything up to a bound that doubles, but no sooner than the server asked for.
 pub(crate) fn back_off(
     bounds: (Duration, Duration),

@@ -8,14 +8,11 @@ use tokio_util::task::AbortOnDropHandle;
 use vfs_sync_core::id::ItemId;
 use vfs_sync_core::tree::NodeContent;
 
-use crate::backoff::back_off;
-use crate::client::{Inner, SyncClient, lock};
+use crate::backoff::{ATTEMPTS, back_off};
+use crate::client::{Inner, SyncClient, blocking, lock};
 use crate::content::{ContentWriter, LocalContent};
 use crate::error::ClientError;
 use crate::transport::TransportError;
-
-/// Attempts in a row that bring nothing, before a download gives up.
-const ATTEMPTS: u32 = 4;
 
 impl SyncClient {
     /// The content of an item, from the cache, or downloaded into it and verified. A download
@@ -86,14 +83,6 @@ impl Fetched {
     pub fn count(&self) -> usize {
         self.held.len()
     }
-}
-
-/// Runs what blocks off the runtime.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ClientError> + Send + 'static,
-) -> Result<T, ClientError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(ClientError::Storage(error.to_string())))
 }
 
 /// The content if it is in the cache and whole. What is not whole leaves the cache.

@@ -126,7 +126,7 @@ impl ClientError {
     /// How long the server asks to wait.
     pub(crate) fn retry_after(&self) -> Option<std::time::Duration> {
         match self {
-            Self::Transport(TransportError::Network { retry_after, .. }) => *retry_after,
+            Self::Transport(error) => error.retry_after(),
             _ => None,
         }
     }

@@ -3,6 +3,7 @@
 mod answer;
 mod directory;
 mod steady;
+mod tus;
 
 use std::time::Duration;
 
@@ -108,8 +109,7 @@ struct Call {
     body: Option<(Bytes, bool)>,
     /// `None` for what streams.
     timeout: Option<Duration>,
-    /// What of the answer is wanted, if not all.
-    range: Option<String>,
+    headers: HeaderMap,
 }
 
 impl HttpTransport {
@@ -175,9 +175,7 @@ impl HttpTransport {
             if let Some(timeout) = call.timeout {
                 request = request.timeout(timeout);
             }
-            if let Some(range) = &call.range {
-                request = request.header(RANGE, range);
-            }
+            request = request.headers(call.headers.clone());
             if let Some((body, compressed)) = &call.body {
                 request = request.header(CONTENT_TYPE, "application/json").body(body.clone());
                 if *compressed {
@@ -201,7 +199,7 @@ impl HttpTransport {
 
     fn get(&self, name: &'static str, url: Url) -> Call {
         let timeout = Some(self.config.request_timeout);
-        Call { name, method: Method::GET, url, body: None, timeout, range: None }
+        Call { name, method: Method::GET, url, body: None, timeout, headers: HeaderMap::new() }
     }
 
     fn post(&self, name: &'static str, path: &[&str], body: &impl Serialize) -> Call {
@@ -217,7 +215,7 @@ impl HttpTransport {
         };
         let timeout = Some(self.config.request_timeout);
         let (url, body) = (self.url(path), Some(body));
-        Call { name, method: Method::POST, url, body, timeout, range: None }
+        Call { name, method: Method::POST, url, body, timeout, headers: HeaderMap::new() }
     }
 }
 
@@ -296,6 +294,25 @@ impl Transport for HttpTransport {
         answer::read("upload", response).await
     }
 
+    async fn stage_state(&self, staging_id: &StagingId) -> Result<StageResponse, TransportError> {
+        let url = self.url(&["blobs", "stage", staging_id.as_str()]);
+        self.call(self.get("stageState", url)).await
+    }
+
+    async fn open_upload(&self, stage: &StageRequest, size: u64) -> Result<u64, TransportError> {
+        self.open_tus(stage, size).await
+    }
+
+    async fn append(
+        &self,
+        staging_id: &StagingId,
+        offset: u64,
+        size: u64,
+        data: ByteStream,
+    ) -> Result<(), TransportError> {
+        self.append_tus(staging_id, offset, size, data).await
+    }
+
     async fn attach(
         &self,
         staging_id: &StagingId,
@@ -350,9 +367,11 @@ impl Transport for HttpTransport {
     }
 
     async fn download(&self, blob_id: &BlobId, offset: u64) -> Result<ByteStream, TransportError> {
-        let range = (offset > 0).then(|| format!("bytes={offset}-"));
         let url = self.url(&["blobs", blob_id.as_str()]);
-        let call = Call { timeout: None, range, ..self.get("download", url) };
+        let mut call = Call { timeout: None, ..self.get("download", url) };
+        if let (true, Ok(range)) = (offset > 0, format!("bytes={offset}-").try_into()) {
+            call.headers.insert(RANGE, range);
+        }
         let response = answer::check_status(call.name, self.send(&call).await?).await?;
         let skip = answer::skipped(call.name, &response, offset)?;
         let bytes = response.bytes_stream().map_err(std::io::Error::other);

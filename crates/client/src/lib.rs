@@ -23,6 +23,7 @@ mod http;
 mod hydrate;
 mod node;
 mod read;
+mod sending;
 mod share;
 mod store;
 mod sync;

@@ -82,6 +82,15 @@ impl TransportError {
         matches!(self, Self::Network { .. })
     }
 
+    /// How long the server asks to wait.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Network { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
     /// A network error without a time to wait.
     #[must_use]
     pub fn network(reason: impl Into<String>) -> Self {
@@ -152,6 +161,22 @@ pub trait Transport: Send + Sync + 'static {
         digest: Sha256Digest,
         data: ByteStream,
     ) -> Result<UploadResponse, TransportError>;
+
+    /// `GET /v1/vfs/blobs/stage/{stagingId}`.
+    async fn stage_state(&self, staging_id: &StagingId) -> Result<StageResponse, TransportError>;
+
+    /// `POST /v1/vfs/blobs/uploads`: opens the stage and a resumable upload of `size` bytes, or
+    /// finds them. Gives how many bytes the server has.
+    async fn open_upload(&self, stage: &StageRequest, size: u64) -> Result<u64, TransportError>;
+
+    /// `PATCH /v1/vfs/blobs/uploads/{stagingId}`: the bytes from `offset` up to `size`, the end.
+    async fn append(
+        &self,
+        staging_id: &StagingId,
+        offset: u64,
+        size: u64,
+        data: ByteStream,
+    ) -> Result<(), TransportError>;
 
     /// `POST /v1/vfs/blobs/stage/{stagingId}/attach`.
     async fn attach(

@@ -1,8 +1,9 @@
 //! A transport that goes to a real server, over a line that a test can cut.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -40,6 +41,10 @@ pub struct FaultyTransport {
 struct Faults {
     downloads: VecDeque<DownloadFault>,
     downloaded: Vec<(BlobId, u64)>,
+    appends: VecDeque<u64>,
+    appended: Vec<(StagingId, u64)>,
+    refusals: HashMap<&'static str, VecDeque<TransportError>>,
+    calls: HashMap<&'static str, usize>,
 }
 
 impl FaultyTransport {
@@ -62,6 +67,51 @@ impl FaultyTransport {
     #[must_use]
     pub fn downloaded(&self) -> Vec<(BlobId, u64)> {
         self.faults().downloaded.clone()
+    }
+
+    /// The next part of an upload that has no fault yet is cut after as many bytes; the call
+    /// returns when the server has noticed, and kept some of them.
+    pub fn cut_append_after(&self, bytes: u64) {
+        self.faults().appends.push_back(bytes);
+    }
+
+    /// The parts of uploads so far: of what, and from which byte on.
+    #[must_use]
+    pub fn appended(&self) -> Vec<(StagingId, u64)> {
+        self.faults().appended.clone()
+    }
+
+    /// The next call of this name, a method of [`Transport`], is answered with `error` and goes
+    /// nowhere. Knows `reconcile`, `attach`, `blob_batch` and `open_upload`.
+    pub fn refuse(&self, call: &'static str, error: TransportError) {
+        self.faults().refusals.entry(call).or_default().push_back(error);
+    }
+
+    /// How often a call that [`Self::refuse`] knows was made.
+    #[must_use]
+    pub fn calls(&self, call: &'static str) -> usize {
+        self.faults().calls.get(call).copied().unwrap_or(0)
+    }
+
+    async fn noticed(&self, staging_id: &StagingId, offset: u64) {
+        let kept = async {
+            loop {
+                let stage = self.to.stage_state(staging_id).await;
+                if stage.is_ok_and(|stage| stage.offset > Some(offset)) {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let noticed = tokio::time::timeout(Duration::from_secs(20), kept).await;
+        noticed.expect("the server keeps what came before the cut");
+    }
+
+    fn pass(&self, call: &'static str) -> Result<(), TransportError> {
+        let mut faults = self.faults();
+        *faults.calls.entry(call).or_default() += 1;
+        let refusal = faults.refusals.get_mut(call).and_then(VecDeque::pop_front);
+        refusal.map_or(Ok(()), Err)
     }
 
     /// The most downloads that were under way at one time.
@@ -125,6 +175,7 @@ impl Transport for FaultyTransport {
         &self,
         request: &ReconcileRequest,
     ) -> Result<ReconcileResponse, TransportError> {
+        self.pass("reconcile")?;
         self.to.reconcile(request).await
     }
 
@@ -150,11 +201,41 @@ impl Transport for FaultyTransport {
         self.to.upload(staging_id, size, digest, data).await
     }
 
+    async fn stage_state(&self, staging_id: &StagingId) -> Result<StageResponse, TransportError> {
+        self.to.stage_state(staging_id).await
+    }
+    async fn open_upload(&self, stage: &StageRequest, size: u64) -> Result<u64, TransportError> {
+        self.pass("open_upload")?;
+        self.to.open_upload(stage, size).await
+    }
+    async fn append(
+        &self,
+        staging_id: &StagingId,
+        offset: u64,
+        size: u64,
+        data: ByteStream,
+    ) -> Result<(), TransportError> {
+        let cut = {
+            let mut faults = self.faults();
+            faults.appended.push((staging_id.clone(), offset));
+            faults.appends.pop_front()
+        };
+        let data: ByteStream = match cut {
+            Some(bytes) => Box::pin(cut_after(data, bytes)),
+            None => data,
+        };
+        let answer = self.to.append(staging_id, offset, size, data).await;
+        if answer.is_err() && cut.is_some_and(|bytes| bytes > 0) {
+            self.noticed(staging_id, offset).await;
+        }
+        answer
+    }
     async fn attach(
         &self,
         staging_id: &StagingId,
         request: &AttachRequest,
     ) -> Result<AttachResponse, TransportError> {
+        self.pass("attach")?;
         self.to.attach(staging_id, request).await
     }
 
@@ -162,6 +243,7 @@ impl Transport for FaultyTransport {
         &self,
         files: Vec<BatchFile>,
     ) -> Result<Vec<Result<AttachResponse, TransportError>>, TransportError> {
+        self.pass("blob_batch")?;
         self.to.blob_batch(files).await
     }
 

@@ -188,6 +188,24 @@ impl Transport for ScriptedTransport {
         Err(unknown())
     }
 
+    async fn stage_state(&self, _: &StagingId) -> Result<StageResponse, TransportError> {
+        Err(unknown())
+    }
+
+    async fn open_upload(&self, _: &StageRequest, _: u64) -> Result<u64, TransportError> {
+        Err(unknown())
+    }
+
+    async fn append(
+        &self,
+        _: &StagingId,
+        _: u64,
+        _: u64,
+        _: ByteStream,
+    ) -> Result<(), TransportError> {
+        Err(unknown())
+    }
+
     async fn attach(
         &self,
         _staging_id: &StagingId,

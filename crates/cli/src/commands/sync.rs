@@ -139,7 +139,7 @@ pub(super) async fn sync(
     match told.refused {
         None => Ok(()),
         Some(refusal) => Err(Failure::new(Kind::Partial, refusal)
-            .hint("the bytes are kept here; `vfs-sync put` or `import` sends them anew")),
+            .hint("the bytes are kept here: see `vfs-sync rejected`")),
     }
 }
 

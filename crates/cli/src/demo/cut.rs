@@ -69,6 +69,21 @@ impl Transport for Cuttable {
     ) -> Result<UploadResponse, TransportError> {
         self.line()?.upload(staging_id, size, digest, data).await
     }
+    async fn stage_state(&self, staging_id: &StagingId) -> Result<StageResponse, TransportError> {
+        self.line()?.stage_state(staging_id).await
+    }
+    async fn open_upload(&self, stage: &StageRequest, size: u64) -> Result<u64, TransportError> {
+        self.line()?.open_upload(stage, size).await
+    }
+    async fn append(
+        &self,
+        staging_id: &StagingId,
+        offset: u64,
+        size: u64,
+        data: ByteStream,
+    ) -> Result<(), TransportError> {
+        self.line()?.append(staging_id, offset, size, data).await
+    }
     async fn attach(
         &self,
         staging_id: &StagingId,

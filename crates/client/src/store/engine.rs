@@ -295,6 +295,29 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         self.transaction(|rows, _| uploads.iter().try_for_each(|upload| rows.put_upload(upload)))
     }
 
+    fn settle_uploads(&mut self, uploads: &[Upload]) -> Result<()> {
+        self.transaction(|rows, _| {
+            for upload in uploads {
+                let queue = rows.uploads_of_item(&upload.item)?;
+                let before = queue.iter().find(|one| one.seq == upload.seq);
+                let now = match upload.state {
+                    UploadState::Rejected => upload.expected.clone(),
+                    UploadState::Queued | UploadState::Attached => Some(upload.blob_id.clone()),
+                };
+                if let Some(before) = before {
+                    let gone = Some(before.blob_id.clone());
+                    for later in queue.iter().filter(|later| later.expected == gone && now != gone)
+                    {
+                        let expected = now.clone();
+                        rows.put_upload(&Upload { expected, attach: None, ..later.clone() })?;
+                    }
+                }
+                rows.put_upload(upload)?;
+            }
+            Ok(())
+        })
+    }
+
     fn remove_upload(&mut self, seq: i64) -> Result<()> {
         self.transaction(|rows, _| rows.remove_upload(seq))
     }
@@ -332,6 +355,12 @@ impl<R: Rows> ReplicaStore for Engine<R> {
             let op = make_operation(meta, op_id, copy.clone(), action, now)?;
             rows.push_queue(&op, QueuedState::Pending)?;
             refresh_affected(rows, &meta.user, &[op])?;
+            // What was written on top of it goes along.
+            for later in rows.uploads_of_item(&upload.item)? {
+                if later.expected.as_ref() == Some(&upload.blob_id) {
+                    rows.put_upload(&Upload { item: copy.clone(), attach: None, ..later })?;
+                }
+            }
             rows.put_upload(&Upload { item: copy, expected: None, attach: None, ..upload })?;
             Ok(true)
         })

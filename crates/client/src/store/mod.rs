@@ -185,6 +185,9 @@ pub(crate) trait ReplicaStore: Send {
     /// Contents to upload whose items have no operation left to push, in order, after `after`.
     fn uploads(&mut self, after: i64, at_most: usize) -> Result<Vec<Upload>, ClientError>;
     fn put_uploads(&mut self, uploads: &[Upload]) -> Result<(), ClientError>;
+    /// As [`Self::put_uploads`], of what was sent. Later contents of an item that followed one
+    /// which has another id now, or was refused, follow what that is or followed.
+    fn settle_uploads(&mut self, uploads: &[Upload]) -> Result<(), ClientError>;
     fn remove_upload(&mut self, seq: i64) -> Result<(), ClientError>;
     /// Keeps a content whose item got another one meanwhile: as the content of a new item beside
     /// it, by the same name. Gives whether there is one: not if both are the same bytes.

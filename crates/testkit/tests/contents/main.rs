@@ -1,0 +1,7 @@
+//! Contents on a client's side, over a real server and a line that is cut.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod downloads;
+mod scene;
+mod uploads;

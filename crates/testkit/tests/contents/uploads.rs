@@ -1,0 +1,193 @@
+//! The blob queue: what is cut goes on, what fails comes again, what is refused is kept.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use vfs_sync_client::core::id::ItemId;
+use vfs_sync_client::core::wire::code;
+use vfs_sync_client::{ChangeEvent, SyncClient, TransportError};
+use vfs_sync_testkit::TestServer;
+
+use crate::scene::{MIB, Replica, config, noise, put, read};
+
+/// Above the size from which uploads are resumable.
+const LARGE: usize = 40 * MIB;
+
+fn down() -> TransportError {
+    TransportError::network("the line is down")
+}
+
+fn refused(status: u16, code: &str) -> TransportError {
+    let (code, message) = (code.to_owned(), "no".to_owned());
+    TransportError::Refused { status, code, message, details: Map::<String, Value>::new() }
+}
+
+fn blob(client: &SyncClient, item: &ItemId) -> String {
+    client.node(item).unwrap().unwrap().content.unwrap().blob_id.to_string()
+}
+
+async fn as_others_see_it(server: &TestServer, item: &ItemId) -> Vec<u8> {
+    let other = Replica::new(server, config());
+    other.client().sync().await.unwrap();
+    read(other.client(), item).await
+}
+
+fn files(client: &SyncClient) -> usize {
+    client.children(None).unwrap().len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_is_cut_goes_on_from_the_servers_offset() {
+    let server = TestServer::start().await;
+    let one = Replica::new(&server, config());
+    let item = put(one.client(), "f", &noise(LARGE, 1));
+    one.line.cut_append_after(18 * MIB as u64);
+    one.line.cut_append_after(0);
+    one.line.cut_append_after(9 * MIB as u64);
+    let report = one.client().sync().await.unwrap();
+    assert_eq!((report.uploaded, report.uploaded_bytes), (1, LARGE as u64));
+    let offsets: Vec<u64> = one.line.appended().into_iter().map(|(_, at)| at).collect();
+    assert_eq!(offsets[0], 0);
+    assert!(offsets.len() >= 4 && offsets.is_sorted(), "{offsets:?}");
+    assert!(*offsets.last().unwrap() > 18 * MIB as u64, "{offsets:?}");
+    assert_eq!(as_others_see_it(&server, &item).await, noise(LARGE, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_goes_on_in_the_next_process_and_after_a_restart_of_the_server() {
+    let mut server = TestServer::start().await;
+    let mut one = Replica::new(&server, config());
+    let item = put(one.client(), "f", &noise(LARGE, 2));
+    one.line.cut_append_after(20 * MIB as u64);
+    (0..4).for_each(|_| one.line.cut_append_after(0));
+    let error = one.client().sync().await.unwrap_err();
+    assert!(error.is_transient(), "{error}");
+    one.reopen(config());
+    server.restart().await;
+    one.client().sync().await.unwrap();
+    let (_, last) = one.line.appended().pop().unwrap();
+    assert!(last > 8 * MIB as u64, "it went on from {last}");
+    assert_eq!(as_others_see_it(&server, &item).await, noise(LARGE, 2));
+}
+
+#[tokio::test]
+async fn a_server_that_is_busy_is_asked_again_in_the_same_sync() {
+    let server = TestServer::start().await;
+    let one = Replica::new(&server, config());
+    let small = put(one.client(), "small", b"small");
+    let large = put(one.client(), "large", &noise(2 * MIB, 3));
+    for call in ["blob_batch", "attach"] {
+        one.line.refuse(call, down());
+        let retry_after = Some(Duration::from_millis(1));
+        one.line.refuse(call, TransportError::Network { reason: "busy".into(), retry_after });
+    }
+    assert_eq!(one.client().sync().await.unwrap().uploaded, 2);
+    assert_eq!((one.line.calls("blob_batch"), one.line.calls("attach")), (3, 3));
+    assert_eq!(as_others_see_it(&server, &small).await, b"small");
+    assert_eq!(as_others_see_it(&server, &large).await, noise(2 * MIB, 3));
+}
+
+#[tokio::test]
+async fn one_content_that_fails_does_not_hold_up_the_others() {
+    let server = TestServer::start().await;
+    let one = Replica::new(&server, config());
+    put(one.client(), "large", &noise(2 * MIB, 4));
+    let small = put(one.client(), "small", b"small");
+    (0..4).for_each(|_| one.line.refuse("attach", down()));
+    assert!(one.client().sync().await.unwrap_err().is_transient());
+    assert_eq!(as_others_see_it(&server, &small).await, b"small");
+    assert_eq!(one.client().status().unwrap().uploads, 1);
+    one.client().sync().await.unwrap();
+    assert_eq!(one.client().status().unwrap().uploads, 0);
+}
+
+#[tokio::test]
+async fn what_expired_is_staged_anew_and_what_was_written_on_top_of_it_follows() {
+    let server = TestServer::start().await;
+    let one = Replica::new(&server, config());
+    let item = put(one.client(), "f", &noise(2 * MIB, 5));
+    (0..4).for_each(|_| one.line.refuse("attach", down()));
+    one.client().sync().await.unwrap_err();
+    let before = blob(one.client(), &item);
+    one.client().put_content(&item, &noise(2 * MIB, 6)[..]).unwrap();
+    server.clock().advance(Duration::from_secs(25 * 3_600));
+    one.client().sync().await.unwrap();
+    assert_ne!(blob(one.client(), &item), before);
+    let status = one.client().status().unwrap();
+    assert_eq!((status.uploads, status.rejected_uploads), (0, 0));
+    assert_eq!(files(one.client()), 1, "one's own edits are no conflict");
+    assert_eq!(as_others_see_it(&server, &item).await, noise(2 * MIB, 6));
+}
+
+#[tokio::test]
+async fn a_final_refusal_keeps_the_bytes_until_the_user_decides() {
+    let server = TestServer::start().await;
+    let mut one = Replica::new(&server, config());
+    let kept = put(one.client(), "kept", &noise(2 * MIB, 7));
+    let dropped = put(one.client(), "dropped", &noise(2 * MIB, 8));
+    for _ in 0..2 {
+        one.line.refuse("attach", refused(500, code::BLOB_STORE_ERROR));
+    }
+    let mut changes = one.client().subscribe();
+    one.client().sync().await.unwrap();
+    let mut told = 0;
+    while let Ok(change) = changes.try_recv() {
+        told += usize::from(matches!(change, ChangeEvent::UploadRejected { .. }));
+    }
+    assert_eq!(told, 2);
+    one.reopen(config());
+    let rejected = one.client().rejected_uploads().unwrap();
+    assert_eq!(rejected.len(), 2);
+    for upload in rejected {
+        if upload.item_id == kept {
+            one.client().retry_upload(&upload.blob_id).unwrap();
+        } else {
+            assert_eq!(upload.item_id, dropped);
+            one.client().discard_upload(&upload.blob_id).unwrap();
+        }
+    }
+    assert_eq!(one.contents().len(), 1, "what is discarded is gone");
+    one.client().sync().await.unwrap();
+    assert!(one.client().rejected_uploads().unwrap().is_empty());
+    assert_eq!(as_others_see_it(&server, &kept).await, noise(2 * MIB, 7));
+}
+
+#[tokio::test]
+async fn an_attach_that_is_behind_comes_again_once_the_reconcile_state_has_advanced() {
+    let server = TestServer::start().await;
+    let one = Replica::new(&server, config());
+    let item = put(one.client(), "f", &noise(2 * MIB, 9));
+    one.line.refuse("attach", refused(409, code::RECONCILE_BEHIND));
+    one.client().sync().await.unwrap();
+    assert_eq!(one.line.calls("attach"), 2);
+    assert!(one.line.calls("reconcile") >= 2, "not before it has told what it applied");
+    assert_eq!(as_others_see_it(&server, &item).await, noise(2 * MIB, 9));
+}
+
+#[tokio::test]
+async fn of_two_contents_written_at_once_the_second_with_all_that_follows_becomes_a_copy() {
+    let server = TestServer::start().await;
+    let (one, other) = (Replica::new(&server, config()), Replica::new(&server, config()));
+    let item = put(one.client(), "f.txt", b"first");
+    one.client().sync().await.unwrap();
+    other.client().sync().await.unwrap();
+    one.client().put_content(&item, &b"of one"[..]).unwrap();
+    one.client().sync().await.unwrap();
+    other.client().put_content(&item, &b"of the other"[..]).unwrap();
+    other.line.refuse("blob_batch", down());
+    (0..3).for_each(|_| other.line.refuse("blob_batch", down()));
+    other.client().sync().await.unwrap_err();
+    other.client().put_content(&item, &b"of the other, later"[..]).unwrap();
+    other.client().sync().await.unwrap();
+    one.client().sync().await.unwrap();
+    let seen = |client: &SyncClient| {
+        let children = client.children(None).unwrap().into_iter();
+        children.map(|child| (child.name, child.node.id)).collect::<Vec<_>>()
+    };
+    assert_eq!(seen(one.client()), seen(other.client()), "the same names everywhere");
+    let [(name, copy), (plain, original)] = seen(one.client()).try_into().unwrap();
+    assert_eq!((plain.as_str(), &original), ("f.txt", &item));
+    assert!(name.starts_with("f (conflict ") && name.ends_with(").txt"), "{name}");
+    assert_eq!(read(one.client(), &item).await, b"of one");
+    assert_eq!(read(one.client(), &copy).await, b"of the other, later");
+}
