@@ -45,6 +45,10 @@ pub(crate) enum ProblemKind {
     NotAFile,
     /// It hangs in several places and was written to the first.
     LinkedAgain,
+    /// It is a shortcut into another owner's tree.
+    Shortcut,
+    /// One's level on it is too low.
+    NotPermitted,
 }
 
 impl ProblemKind {
@@ -66,6 +70,8 @@ impl ProblemKind {
             Self::NoContent => "noContent",
             Self::NotAFile => "notAFile",
             Self::LinkedAgain => "linkedAgain",
+            Self::Shortcut => "shortcut",
+            Self::NotPermitted => "notPermitted",
         }
     }
 

@@ -190,3 +190,56 @@ fn administrators_keep_groups_and_members_see_what_is_shared_with_them() {
     assert!(refused.stderr.contains("vfs:admin"), "{refused:?}");
     scene.run(["--replica", "none", "group", "mine"]).expect(1).says("--server");
 }
+
+#[test]
+fn an_import_deletes_nothing_that_others_share_and_reports_what_it_may_not_change() {
+    let scene = shared("read");
+    bob(&scene, &["ln", "/docs", "/own"]);
+    scene.write("mine/own/note.txt", "mine");
+    let import = ["--json", "import", "mine", "--delete"];
+    let report = bob(&scene, &import).json();
+    assert_eq!((&report["deleted"], &report["filesCreated"]), (&json!(0), &json!(1)));
+    assert_eq!(names(&bob(&scene, &["--json", "ls"]).json()), ["docs", "own"]);
+    assert_eq!(names(&bob(&scene, &["--json", "ls", "/own"]).json()), ["docs", "note.txt"]);
+
+    scene.write("mine/docs/deep/plan.txt", "bob's plan");
+    scene.write("mine/docs/new.txt", "new");
+    scene.write("mine/own/docs/x.txt", "x");
+    let report = scene.on("bob", &import).expect(5).json();
+    let problems = report["problems"]["first"].as_array().unwrap();
+    let mut problems: Vec<_> = problems.iter().map(|one| (&one["path"], &one["kind"])).collect();
+    problems.retain(|(path, _)| *path != "docs" && *path != "docs/deep");
+    let (denied, shortcut) = (json!("notPermitted"), json!("shortcut"));
+    assert_eq!(
+        problems,
+        [
+            (&json!("docs/new.txt"), &denied),
+            (&json!("docs/deep/plan.txt"), &denied),
+            (&json!("own/docs"), &shortcut),
+        ]
+    );
+    bob(&scene, &["sync"]);
+    assert_eq!(bob(&scene, &["cat", "/docs/deep/plan.txt"]).stdout, "the plan");
+
+    let report = scene.on("bob", &["--json", "export", "out"]).expect(5).json();
+    assert_eq!(report["problems"]["counts"], json!({"shortcut": 1}));
+    assert_eq!(scene.read("out/docs/deep/plan.txt"), "the plan");
+}
+
+#[test]
+fn a_directory_is_imported_into_what_somebody_shares() {
+    let scene = shared("write");
+    scene.write("mine/docs/deep/plan.txt", "bob's plan");
+    scene.write("mine/docs/new/note.txt", "a note");
+    let report = scene.on("bob", &["--json", "import", "mine/docs", "/docs", "--delete"]).json();
+    assert_eq!((&report["filesCreated"], &report["contentsChanged"]), (&json!(1), &json!(1)));
+    bob(&scene, &["sync"]);
+    alice(&scene, &["sync"]);
+    assert_eq!(alice(&scene, &["cat", "/docs/deep/plan.txt"]).stdout, "bob's plan");
+    let note = alice(&scene, &["--json", "stat", "/docs/new/note.txt"]).json();
+    assert_eq!(note["owner"], "alice");
+    std::fs::remove_file(scene.path("mine/docs/deep/plan.txt")).unwrap();
+    let import = ["--json", "import", "mine/docs", "/docs", "--delete"];
+    let report = scene.on("bob", &import).expect(5).json();
+    assert_eq!(report["problems"]["counts"]["notPermitted"], 1, "deleting takes admin");
+}

@@ -227,6 +227,13 @@ impl<'a> Export<'a> {
             }
             let stat = rest.remove(&self.rules.key(&name.name)).map(|(_, stat)| stat);
             match on_disk(child.node.object_type) {
+                OnDisk::Folder if child.shortcut => {
+                    let detail = format!(
+                        "it is a shortcut into {}'s tree: export it from its own place",
+                        child.node.owner
+                    );
+                    self.problem(Problem::new(&at, ProblemKind::Shortcut, detail));
+                }
                 OnDisk::Folder => {
                     if let Some(step) = self.folder(&disk, &at, &name.name, &child.node, stat)? {
                         folders.push((step, metadata::mode(&child.node)));

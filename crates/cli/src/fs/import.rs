@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use vfs_sync_client::{Batch, Child, Delete, Node, SyncClient};
-use vfs_sync_core::id::ItemId;
+use vfs_sync_core::access::AccessLevel;
+use vfs_sync_core::id::{ItemId, UserId};
 use vfs_sync_core::item::ObjectType;
 
 use super::digest::{digest, digest_bytes};
 use super::metadata::{self, OnDisk, on_disk};
+use super::names;
 use super::root::{Folder, Kind};
 use super::scan::{Listing, Scanner, Seen};
 use super::stable::{ATTEMPTS, Cut, StableReader};
@@ -145,6 +147,12 @@ impl<'a> Import<'a> {
         let listing = self.scanner.list(path);
         let Listing { entries, held, problems, complete } = listing;
         self.report.problems.extend(problems);
+        let home = match place.id() {
+            Some(id) => self.client.node(id)?.map(|node| (node.owner, node.access_level)),
+            None => None,
+        };
+        // What this import makes is not there before it is committed; it may be written to.
+        let (home, level) = home.unwrap_or_else(|| (self.client.user(), AccessLevel::Admin));
         let mut there: HashMap<String, Child> = match place {
             Place::New(_) => HashMap::new(),
             known => self
@@ -161,13 +169,22 @@ impl<'a> Import<'a> {
             if self.stop.is_cancelled() {
                 return Ok(());
             }
-            let mut node = there.remove(seen.name.as_str()).map(|child| child.node);
+            let child = there.remove(seen.name.as_str());
             let at = path.join(&seen.disk_name);
-            if !self.fits(&mut node, seen, &at)? {
+            if let Some(child) = child.as_ref().filter(|child| child.shortcut) {
+                self.problem(shortcut(&at, child));
+                continue;
+            }
+            let mut node = child.map(|child| child.node);
+            if node.is_none() && level < AccessLevel::Write {
+                self.problem(not_permitted(&at, &home, level));
+                continue;
+            }
+            if !self.fits(&mut node, seen, &at, &home)? {
                 continue;
             }
             if seen.stat.kind == Kind::Folder {
-                folders.push((at, self.take_folder(place, node.as_ref(), seen)?));
+                folders.push((at.clone(), self.take_folder(place, node.as_ref(), seen, &at)?));
             } else {
                 match &disk {
                     Ok(disk) => self.take_file(disk, place, node.as_ref(), seen, &at)?,
@@ -181,18 +198,30 @@ impl<'a> Import<'a> {
             for name in &held {
                 there.remove(name.as_str());
             }
-            self.delete_rest(there)?;
+            self.delete_rest(there, &home, path)?;
         }
         Ok(())
     }
 
     /// Whether what is on the disk can become what is in the tree; `node` is emptied if it was
     /// deleted to make room.
-    fn fits(&mut self, node: &mut Option<Node>, seen: &Seen, at: &Path) -> Result<bool> {
+    fn fits(
+        &mut self,
+        node: &mut Option<Node>,
+        seen: &Seen,
+        at: &Path,
+        home: &UserId,
+    ) -> Result<bool> {
         let Some(there) = &*node else { return Ok(true) };
         let detail = match (seen.stat.kind, on_disk(there.object_type)) {
             (Kind::Folder, OnDisk::Folder) | (Kind::File, OnDisk::File) => return Ok(true),
             (_, OnDisk::Nothing) => "the tree has something of this name that is no file",
+            _ if there.owner != *home => "somebody shares something of another kind by this name",
+            _ if self.options.delete && there.access_level < AccessLevel::Admin => {
+                let (owner, level) = (there.owner.clone(), there.access_level);
+                self.problem(not_permitted(at, &owner, level));
+                return Ok(false);
+            }
             _ if self.options.delete => {
                 self.delete(&there.id.clone())?;
                 *node = None;
@@ -205,7 +234,13 @@ impl<'a> Import<'a> {
         Ok(false)
     }
 
-    fn take_folder(&mut self, place: &Place, node: Option<&Node>, seen: &Seen) -> Result<Place> {
+    fn take_folder(
+        &mut self,
+        place: &Place,
+        node: Option<&Node>,
+        seen: &Seen,
+        at: &Path,
+    ) -> Result<Place> {
         let change = metadata::change(node, &seen.stat);
         match node {
             None => {
@@ -220,9 +255,11 @@ impl<'a> Import<'a> {
                 Ok(Place::There(node.id.clone()))
             }
             Some(node) => {
-                self.report.metadata_changed += 1;
-                self.batch.set_metadata(&node.id, change);
-                self.commit_if_full()?;
+                if self.may_write(node, at) {
+                    self.report.metadata_changed += 1;
+                    self.batch.set_metadata(&node.id, change);
+                    self.commit_if_full()?;
+                }
                 Ok(Place::There(node.id.clone()))
             }
         }
@@ -241,10 +278,10 @@ impl<'a> Import<'a> {
             && metadata::mtime(node) == seen.stat.mtime
             && node.content.as_ref().is_some_and(|content| content.size == seen.stat.size)
         {
-            return self.only_metadata(node, seen);
+            return self.only_metadata(node, seen, at);
         }
         for _ in 0..ATTEMPTS {
-            match self.read_and_take(disk, place, node, seen)? {
+            match self.read_and_take(disk, place, node, seen, at)? {
                 None => return self.commit_if_full(),
                 Some(Cut::Changed) => {}
                 Some(Cut::Interrupted) => return Ok(()),
@@ -262,10 +299,13 @@ impl<'a> Import<'a> {
         Ok(())
     }
 
-    fn only_metadata(&mut self, node: &Node, seen: &Seen) -> Result<()> {
+    fn only_metadata(&mut self, node: &Node, seen: &Seen, at: &Path) -> Result<()> {
         let change = metadata::change(Some(node), &seen.stat);
         if change.is_empty() {
             self.report.unchanged += 1;
+            return Ok(());
+        }
+        if !self.may_write(node, at) {
             return Ok(());
         }
         self.report.metadata_changed += 1;
@@ -280,6 +320,7 @@ impl<'a> Import<'a> {
         place: &Place,
         node: Option<&Node>,
         seen: &Seen,
+        at: &Path,
     ) -> Result<Option<Cut>> {
         let open = || StableReader::open(disk, &seen.disk_name, self.stop);
         let mut reader = match open() {
@@ -299,7 +340,10 @@ impl<'a> Import<'a> {
                 node.content.as_ref().is_some_and(|c| c.digest == digest_bytes(&bytes))
             });
             if let Some(node) = same {
-                return self.only_metadata(node, &seen).map(|()| None);
+                return self.only_metadata(node, &seen, at).map(|()| None);
+            }
+            if node.is_some_and(|node| !self.may_write(node, at)) {
+                return Ok(None);
             }
             self.take_bytes(place, node, &seen, &bytes[..])?;
             return Ok(None);
@@ -309,12 +353,15 @@ impl<'a> Import<'a> {
         {
             let Ok((found, _)) = digest(&mut reader) else { return Ok(reader.cut()) };
             if let Some(node) = node.filter(|_| found == content.digest) {
-                return self.only_metadata(node, &seen).map(|()| None);
+                return self.only_metadata(node, &seen, at).map(|()| None);
             }
             reader = match open() {
                 Ok(reader) => reader,
                 Err(error) => return Ok(Some(Cut::Io(error))),
             };
+        }
+        if node.is_some_and(|node| !self.may_write(node, at)) {
+            return Ok(None);
         }
         // A transaction of its own, which is dropped if the file cannot be read to its end.
         self.commit()?;
@@ -364,13 +411,27 @@ impl<'a> Import<'a> {
         Ok(())
     }
 
-    fn delete_rest(&mut self, rest: HashMap<String, Child>) -> Result<()> {
+    /// Deletes what the directory does not have. What others own and is only found here, as what
+    /// they share or by a shortcut, is not missing from a directory.
+    fn delete_rest(
+        &mut self,
+        rest: HashMap<String, Child>,
+        home: &UserId,
+        path: &Path,
+    ) -> Result<()> {
         let mut rest: Vec<Child> = rest.into_values().collect();
         rest.sort_by(|a, b| a.name.cmp(&b.name));
         for child in rest {
             // What no directory can have is not missing from one.
-            if on_disk(child.node.object_type) != OnDisk::Nothing && !self.stop.is_cancelled() {
-                self.delete(&child.node.id)?;
+            let node = &child.node;
+            let lacks = on_disk(node.object_type) != OnDisk::Nothing && node.owner == *home;
+            if lacks && !self.stop.is_cancelled() {
+                if node.access_level < AccessLevel::Admin {
+                    let at = path.join(names::to_disk(&child.name));
+                    self.problem(not_permitted(&at, home, node.access_level));
+                } else {
+                    self.delete(&node.id)?;
+                }
             }
         }
         Ok(())
@@ -383,6 +444,15 @@ impl<'a> Import<'a> {
             false => self.client.delete(item, Delete::Recursive)?,
         };
         Ok(())
+    }
+
+    /// Whether an item may be changed; if not, that is a problem.
+    fn may_write(&mut self, node: &Node, at: &Path) -> bool {
+        let may = node.access_level >= AccessLevel::Write;
+        if !may {
+            self.problem(not_permitted(at, &node.owner, node.access_level));
+        }
+        may
     }
 
     fn commit_if_full(&mut self) -> Result<()> {
@@ -412,4 +482,15 @@ impl<'a> Import<'a> {
     fn problem(&mut self, problem: Problem) {
         self.report.problems.add(problem);
     }
+}
+
+fn not_permitted(at: &Path, owner: &UserId, level: AccessLevel) -> Problem {
+    let detail = format!("it is in {owner}'s tree, and you may only {level} there");
+    Problem::new(at, ProblemKind::NotPermitted, detail)
+}
+
+fn shortcut(at: &Path, child: &Child) -> Problem {
+    let owner = &child.node.owner;
+    let detail = format!("it is a shortcut into {owner}'s tree: import to its own place");
+    Problem::new(at, ProblemKind::Shortcut, detail)
 }
