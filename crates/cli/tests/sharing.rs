@@ -33,7 +33,7 @@ fn shared(level: &str) -> Scene {
     let scene = scene();
     alice(&scene, &["share", "/docs", "bob", level]).says("/docs is shared with user:bob");
     alice(&scene, &["sync"]);
-    bob(&scene, &["sync"]).says("shared with you: /docs, alice's");
+    bob(&scene, &["sync"]).says("shared with you by alice: /docs (");
     scene
 }
 
@@ -181,7 +181,7 @@ fn administrators_keep_groups_and_members_see_what_is_shared_with_them() {
 
     alice(&scene, &["share", "/docs", "group:eng", "read"]);
     alice(&scene, &["sync"]);
-    bob(&scene, &["sync"]).says("shared with you: /docs");
+    bob(&scene, &["sync"]).says("shared with you by alice: /docs");
     admin(&["remove", "eng", "bob"]);
     assert_eq!(admin(&["members", "eng"])["members"], json!([]));
     bob(&scene, &["sync"]).says("no longer shared with you");

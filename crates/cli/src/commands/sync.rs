@@ -163,7 +163,7 @@ impl Told {
     fn say(&self, output: Output) -> Result<()> {
         for (path, owner, level) in self.shared.iter().take(SHARES_SHOWN) {
             let (path, owner) = (safe(path), safe(owner.as_str()));
-            output.say(format_args!("shared with you: {path}, {owner}'s, to {level}"))?;
+            output.say(format_args!("shared with you by {owner}: {path} ({level})"))?;
         }
         if self.shared.len() > SHARES_SHOWN {
             output.say("… and more: see `vfs-sync shared-with-me`")?;
