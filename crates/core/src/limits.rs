@@ -73,6 +73,31 @@ pub struct Limits {
     pub max_blob_batch: u64,
     /// Bytes of a blob batch's body.
     pub max_blob_batch_bytes: u64,
+    /// The server's bounds on contents.
+    #[serde(flatten)]
+    pub blobs: BlobLimits,
+}
+
+/// What a server takes of contents, each as it is configured; 0 where a server does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BlobLimits {
+    /// Bytes of the largest blob.
+    pub max_blob_bytes: u64,
+    /// Bytes of all of a user's blobs, staged ones included.
+    pub max_stored_bytes: u64,
+    /// Bytes that a user may have staged and not attached.
+    pub max_staged_bytes: u64,
+    /// Stages that a user may have open.
+    pub max_open_stages: u64,
+    /// Seconds that a stage may last.
+    pub max_stage_seconds: u64,
+    /// Seconds that a stage lasts if its client names no end.
+    pub default_stage_seconds: u64,
+    /// Earlier contents of a file that are kept in any case.
+    pub kept_versions: u64,
+    /// Seconds for which others are kept.
+    pub keep_versions_seconds: u64,
 }
 
 impl Default for Limits {
@@ -95,6 +120,7 @@ impl Default for Limits {
             max_inline_blob_bytes: MAX_INLINE_BLOB_BYTES as u64,
             max_blob_batch: MAX_BLOB_BATCH as u64,
             max_blob_batch_bytes: MAX_BLOB_BATCH_BYTES as u64,
+            blobs: BlobLimits::default(),
         }
     }
 }

@@ -1,10 +1,11 @@
 //! The bodies of requests and answers, as JSON spells them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::content::{RelationKind, Sha256Digest};
+use crate::content::{Attachment, RelationKind, Sha256Digest};
 use crate::cursor::Cursor;
 use crate::entry::Entry;
 use crate::id::{BlobId, ItemId, OpId, PrincipalId, RefId, ReplicaId, StagingId, UserId, WriteId};
@@ -230,6 +231,8 @@ pub mod code {
     pub const CHECKSUM_MISMATCH: &str = "checksum_mismatch";
     /// More than the user may have; `limit` names which bound.
     pub const QUOTA_EXCEEDED: &str = "quota_exceeded";
+    /// The blob is attached to something.
+    pub const BLOB_ATTACHED: &str = "blob_attached";
     /// The bytes are not those of the digest sent along.
     pub const DIGEST_MISMATCH: &str = "digest_mismatch";
     /// The object store failed; see `storageCode` and `retryable`.
@@ -331,6 +334,57 @@ pub struct UploadResponse {
     pub size: u64,
     /// Of the bytes.
     pub digest: Sha256Digest,
+}
+
+/// The answer to a deletion of a blob.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeleteResponse {
+    /// Always true.
+    pub deleted: bool,
+    /// Which.
+    pub blob_id: BlobId,
+}
+
+/// The contents that a file had and has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VersionsResponse {
+    /// The file.
+    pub item_id: ItemId,
+    /// The newest, which is the current one, first; at most the newest thousand.
+    pub versions: Vec<Version>,
+}
+
+/// A content that a file had or has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Version {
+    /// Its bytes.
+    pub blob_id: BlobId,
+    /// How many.
+    pub size: u64,
+    /// Of the bytes.
+    pub digest: Sha256Digest,
+    /// A hint for readers.
+    pub content_type: Option<Arc<str>>,
+    /// The attachment's id.
+    pub ref_id: RefId,
+    /// Since when it was the file's content.
+    pub attached_at: Timestamp,
+}
+
+impl From<Attachment> for Version {
+    fn from(attachment: Attachment) -> Self {
+        Self {
+            blob_id: attachment.blob_id,
+            size: attachment.size,
+            digest: attachment.digest,
+            content_type: attachment.content_type,
+            ref_id: attachment.ref_id,
+            attached_at: attachment.attached_at,
+        }
+    }
 }
 
 /// The body of an attach.

@@ -129,7 +129,7 @@ fn collect(routes: Vec<Route>) -> Router<App> {
 
 /// Answers in JSON, bounded in time as a whole, compressed if the caller likes.
 fn json_routes() -> Vec<Route> {
-    use routes::{batch, blobs, members, sync};
+    use routes::{batch, blobs, lookup, members, sync};
     let group_member = put(members::set_group_member).delete(members::set_group_member);
     let organization_member =
         put(members::set_organization_member).delete(members::set_organization_member);
@@ -148,6 +148,10 @@ fn json_routes() -> Vec<Route> {
             get(members::organization_members),
         ),
         ("/v1/vfs/admin/organizations/{organizationId}/members/{userId}", organization_member),
+        ("/v1/vfs/items/{itemId}/versions", get(blobs::versions)),
+        ("/v1/vfs/admin/stages/{stagingId}", get(lookup::stage)),
+        ("/v1/vfs/admin/blobs/{blobId}", get(lookup::blob)),
+        ("/v1/vfs/admin/users/{userId}/state", get(lookup::state)),
         ("/v1/vfs/blobs/stage", post(blobs::stage)),
         ("/v1/vfs/blobs/stage/{stagingId}", get(blobs::stage_state)),
         ("/v1/vfs/blobs/stage/{stagingId}/attach", post(blobs::attach)),
@@ -164,7 +168,7 @@ fn byte_routes() -> Vec<Route> {
         ("/v1/vfs/blobs/stage/{stagingId}/data", put(blobs::upload)),
         (tus::UPLOADS, post(tus::create).layer(from_fn(tus::versioned))),
         (tus::UPLOAD, one.layer(from_fn(tus::versioned))),
-        ("/v1/vfs/blobs/{blobId}", get(blobs::read)),
+        ("/v1/vfs/blobs/{blobId}", get(blobs::read).delete(blobs::delete)),
     ]
 }
 

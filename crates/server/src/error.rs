@@ -97,6 +97,10 @@ impl ApiError {
             .with("requiredScope", scope)
     }
 
+    pub(crate) fn unknown_item() -> Self {
+        Self::new(StatusCode::NOT_FOUND, code::UNKNOWN_ITEM, "There is no such item")
+    }
+
     pub(crate) fn rematerialize(requested: Option<&Cursor>, oldest: Option<&Cursor>) -> Self {
         Self::conflict(
             code::REMATERIALIZATION_REQUIRED,
@@ -268,9 +272,7 @@ pub(crate) fn attach_refused(refusal: AttachRefusal) -> ApiError {
             "clientId, requiredCursor and requiredLastReconciledWriteIds come together or not at all",
         ),
         AttachRefusal::UnknownStage => ApiError::unknown_stage(),
-        AttachRefusal::UnknownItem => {
-            ApiError::new(StatusCode::NOT_FOUND, code::UNKNOWN_ITEM, "There is no such item")
-        }
+        AttachRefusal::UnknownItem => ApiError::unknown_item(),
         AttachRefusal::NotPermitted => ApiError::new(
             StatusCode::FORBIDDEN,
             code::NOT_PERMITTED,

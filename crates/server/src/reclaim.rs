@@ -15,6 +15,8 @@ const STRAGGLERS: Duration = Duration::from_secs(15 * 60);
 
 /// Removes what the registry says is to be removed, and tells it so.
 pub(crate) async fn carry_out(app: &App, reclaim: &Reclaim) -> Result<(), ApiError> {
+    // What is written after this moment is for another look.
+    let now = app.now();
     if let Some(upload) = &reclaim.upload {
         app.blobs.abort(&reclaim.blob_id, upload).await?;
     }
@@ -22,7 +24,7 @@ pub(crate) async fn carry_out(app: &App, reclaim: &Reclaim) -> Result<(), ApiErr
         app.blobs.delete(&reclaim.blob_id).await?;
     }
     let again = app.now().plus_millis(millis(STRAGGLERS));
-    Ok(app.store.reclaimed(&reclaim.blob_id, again).await?)
+    Ok(app.store.reclaimed(&reclaim.blob_id, now, again).await?)
 }
 
 /// Removes a blob whose bytes are to go.

@@ -171,15 +171,16 @@ async fn fill_in_parts(
         let actual = session.digest();
         match digest.filter(|expected| *expected != actual) {
             Some(expected) => Err(digest_mismatch(expected, actual)),
-            None => Ok(()),
+            None => session.finish().await,
         }
     };
-    if let Err(error) = received.await {
-        session.give_up().await;
-        return Err(error);
+    match received.await {
+        Ok(stored) => Ok(UploadResponse { size: stored.size, digest: stored.digest }),
+        Err(error) => {
+            session.give_up().await;
+            Err(error)
+        }
     }
-    let stored = session.finish().await?;
-    Ok(UploadResponse { size: stored.size, digest: stored.digest })
 }
 
 /// Stores the stage's bytes; if it has them already, compares.

@@ -319,7 +319,7 @@ impl Session {
 
     /// Makes the blob of what came. Before it does, the registry knows that all is there, so that
     /// anybody can do the rest again.
-    pub(crate) async fn finish(mut self) -> Result<Stored, ApiError> {
+    pub(crate) async fn finish(&mut self) -> Result<Stored, ApiError> {
         let stored = Stored { size: self.size, digest: self.digest() };
         if self.told != self.size || self.upload.length != Some(self.size) {
             self.upload.length = Some(self.size);

@@ -113,6 +113,16 @@ pub(crate) enum BlobStatus {
     Deleted,
 }
 
+impl BlobStatus {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => BLOB_LIVE,
+            Self::Deleting => BLOB_DELETING,
+            Self::Deleted => BLOB_DELETED,
+        }
+    }
+}
+
 pub(crate) fn blob_status(code: &str) -> Option<BlobStatus> {
     Some(match code {
         BLOB_LIVE => BlobStatus::Live,

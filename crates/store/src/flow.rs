@@ -317,7 +317,7 @@ pub(crate) async fn record_upload<T: Transaction>(
     }
     tx.set_uploaded(&row.blob_id, size, digest).await?;
     if parts.is_some() {
-        tx.set_reclaim(&row.blob_id, Some(now)).await?;
+        tx.set_reclaim(&row.blob_id, now).await?;
     }
     row.uploaded = Some((size, digest));
     Ok(UploadAnswer::Recorded(row))

@@ -19,7 +19,7 @@ mod transaction;
 mod uploads;
 
 pub use open::{migrate, open};
-pub use reclaim::{DeleteAnswer, Reclaim};
+pub use reclaim::{BlobRecord, DeleteAnswer, Reclaim, StageRecord};
 pub use uploads::{Advance, Anew, OverQuota, Quota, UploadAccess, UploadRow, Usage};
 
 use async_trait::async_trait;
@@ -369,12 +369,26 @@ pub trait MetadataStore: Send + Sync + 'static {
     /// What is to be removed from the object store at `now`, the oldest first.
     async fn to_reclaim(&self, now: Timestamp, at_most: u32) -> Result<Vec<Reclaim>, StoreError>;
 
+    /// Any stage, whoever staged it: for operators.
+    async fn any_stage(&self, staging_id: &StagingId) -> Result<Option<StageRecord>, StoreError>;
+
+    /// Any blob, whoever staged it: for operators.
+    async fn any_blob(&self, blob_id: &BlobId) -> Result<Option<BlobRecord>, StoreError>;
+
+    /// What a user's blobs come to.
+    async fn blob_usage(&self, user: &UserId) -> Result<Usage, StoreError>;
+
     /// What is to be removed of one blob.
     async fn reclaim_of(&self, blob_id: &BlobId) -> Result<Option<Reclaim>, StoreError>;
 
-    /// Notes that it was removed. Bytes are removed once more at `again`, for a write that was
-    /// under way meanwhile.
-    async fn reclaimed(&self, blob_id: &BlobId, again: Timestamp) -> Result<(), StoreError>;
+    /// Notes that what was due at `now` was removed. Bytes are removed once more at `again`, for a
+    /// write that was under way meanwhile.
+    async fn reclaimed(
+        &self,
+        blob_id: &BlobId,
+        now: Timestamp,
+        again: Timestamp,
+    ) -> Result<(), StoreError>;
 
     /// The contents that a file had and has, the newest first, at most `limit`; `None` if the user
     /// sees no such item.

@@ -1,13 +1,15 @@
 //! What is removed from the object store: told by the registry first, done, and then told as done.
 
-use vfs_sync_core::id::{BlobId, RefId, UserId};
+use vfs_sync_core::attach::StageRow;
+use vfs_sync_core::content::Attachment;
+use vfs_sync_core::id::{BlobId, RefId, StagingId, UserId};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::StageStatus;
 
-use crate::StoreError;
 use crate::codes::BlobStatus;
 use crate::transaction::{StoredStage, Transaction};
 use crate::uploads::close_stage;
+use crate::{StoreError, UploadRow};
 
 /// What is left of a blob in the object store, and is to be removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +20,26 @@ pub struct Reclaim {
     pub upload: Option<String>,
     /// Whether its bytes are to go too.
     pub bytes: bool,
+}
+
+/// A stage, as an operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageRecord {
+    /// Its row.
+    pub stage: StageRow,
+    /// `live`, `deleting` or `deleted`.
+    pub blob_status: &'static str,
+    /// Its upload in parts, if it has one under way.
+    pub upload: Option<UploadRow>,
+}
+
+/// A blob, as an operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobRecord {
+    /// The stage that brought it.
+    pub stage: StageRecord,
+    /// Where it is attached, earlier versions included.
+    pub attachments: Vec<Attachment>,
 }
 
 /// The answer to a deletion.
@@ -37,6 +59,25 @@ async fn locked<T: Transaction>(
 ) -> Result<Option<StoredStage>, StoreError> {
     let Some(staging_id) = tx.stage_of(blob_id).await? else { return Ok(None) };
     tx.stage(&staging_id).await?.transpose()
+}
+
+pub(crate) async fn any_stage<T: Transaction>(
+    tx: &mut T,
+    staging_id: &StagingId,
+) -> Result<Option<StageRecord>, StoreError> {
+    let Some(stored) = tx.stage(staging_id).await?.transpose()? else { return Ok(None) };
+    let upload = tx.upload(staging_id).await?;
+    let blob_status = stored.blob_status.as_str();
+    Ok(Some(StageRecord { stage: stored.row, blob_status, upload }))
+}
+
+pub(crate) async fn any_blob<T: Transaction>(
+    tx: &mut T,
+    blob_id: &BlobId,
+) -> Result<Option<BlobRecord>, StoreError> {
+    let Some(staging_id) = tx.stage_of(blob_id).await? else { return Ok(None) };
+    let Some(stage) = any_stage(tx, &staging_id).await? else { return Ok(None) };
+    Ok(Some(BlobRecord { stage, attachments: tx.attachments_with(blob_id).await? }))
 }
 
 pub(crate) async fn delete_blob<T: Transaction>(
@@ -78,15 +119,15 @@ async fn discard<T: Transaction>(
 pub(crate) async fn reclaimed<T: Transaction>(
     tx: &mut T,
     blob_id: &BlobId,
+    now: Timestamp,
     again: Timestamp,
 ) -> Result<(), StoreError> {
     let Some(stored) = locked(tx, blob_id).await? else { return Ok(()) };
     match stored.blob_status {
         // An upload that is under way has nothing to be reclaimed.
         BlobStatus::Live if stored.row.uploaded.is_none() => return Ok(()),
-        BlobStatus::Live => tx.set_reclaim(blob_id, None).await?,
         BlobStatus::Deleting => tx.set_deleted(blob_id, again).await?,
-        BlobStatus::Deleted => tx.set_reclaim(blob_id, None).await?,
+        BlobStatus::Live | BlobStatus::Deleted => tx.clear_reclaim(blob_id, now).await?,
     }
     tx.delete_upload(&stored.row.staging_id).await
 }

@@ -199,12 +199,11 @@ pub(crate) trait Transaction {
     /// Makes a blob one whose bytes are to go, from `now` on.
     async fn discard_blob(&mut self, blob_id: &BlobId, now: Timestamp) -> Result<(), StoreError>;
 
-    /// Has the sweeper look at `at` for what is left of the blob; `None`: there is nothing.
-    async fn set_reclaim(
-        &mut self,
-        blob_id: &BlobId,
-        at: Option<Timestamp>,
-    ) -> Result<(), StoreError>;
+    /// Has the sweeper look at `at` for what is left of the blob.
+    async fn set_reclaim(&mut self, blob_id: &BlobId, at: Timestamp) -> Result<(), StoreError>;
+
+    /// Spares the sweeper its look, if that was due at `now`.
+    async fn clear_reclaim(&mut self, blob_id: &BlobId, now: Timestamp) -> Result<(), StoreError>;
 
     /// Notes that a blob's bytes were removed; the sweeper looks once more at `again`.
     async fn set_deleted(&mut self, blob_id: &BlobId, again: Timestamp) -> Result<(), StoreError>;

@@ -11,12 +11,13 @@ use futures::StreamExt as _;
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 use vfs_sync_blobs::Outgoing;
-use vfs_sync_core::id::{BlobId, StagingId};
+use vfs_sync_core::id::{BlobId, ItemId, StagingId};
 use vfs_sync_core::limits;
 use vfs_sync_core::wire::{
-    AttachRequest, AttachResponse, StageRequest, StageResponse, StageStatus, UploadResponse, code,
+    AttachRequest, AttachResponse, DeleteResponse, StageRequest, StageResponse, StageStatus,
+    UploadResponse, VersionsResponse, code,
 };
-use vfs_sync_store::{AbandonAnswer, UploadAccess};
+use vfs_sync_store::{AbandonAnswer, DeleteAnswer, UploadAccess};
 
 use crate::app::{App, Caller, Raw};
 use crate::body::{MAX_JSON_BYTES, check_plain, timed};
@@ -165,6 +166,40 @@ pub(crate) async fn read(
     let length = range.as_ref().map_or(blob.size, |range| range.end - range.start);
     let bytes = app.blobs.get(&blob_id, range).await?;
     Ok((status, fields, Body::from_stream(exactly(bytes, length))).into_response())
+}
+
+/// Versions that one answer tells.
+const MAX_VERSIONS: u32 = 1_000;
+
+pub(crate) async fn delete(
+    State(app): State<App>,
+    Caller(user): Caller,
+    path: PathId,
+) -> Result<Json<DeleteResponse>, ApiError> {
+    let blob_id = id::<BlobId>(path, ApiError::unknown_blob)?;
+    match app.store.delete_blob(&user, &blob_id, app.now()).await? {
+        DeleteAnswer::Unknown => Err(ApiError::unknown_blob()),
+        DeleteAnswer::Attached => Err(ApiError::conflict(
+            code::BLOB_ATTACHED,
+            "The blob is attached to an item and cannot be deleted",
+        )),
+        DeleteAnswer::Deleting => {
+            reclaim::now(&app, &blob_id).await?;
+            Ok(Json(DeleteResponse { deleted: true, blob_id }))
+        }
+    }
+}
+
+pub(crate) async fn versions(
+    State(app): State<App>,
+    Caller(user): Caller,
+    path: PathId,
+) -> Result<Json<VersionsResponse>, ApiError> {
+    let item_id = id::<ItemId>(path, ApiError::unknown_item)?;
+    let versions = app.store.versions(&user, &item_id, MAX_VERSIONS).await?;
+    let versions = versions.ok_or_else(ApiError::unknown_item)?;
+    let versions = versions.into_iter().map(Into::into).collect();
+    Ok(Json(VersionsResponse { item_id, versions }))
 }
 
 /// The bytes of an object, which must be as many as the registry says: otherwise the answer

@@ -3,6 +3,7 @@
 pub(crate) mod batch;
 pub(crate) mod blobs;
 pub(crate) mod health;
+pub(crate) mod lookup;
 pub(crate) mod members;
 pub(crate) mod sync;
 pub(crate) mod tus;

@@ -10,12 +10,12 @@ use http::{HeaderValue, StatusCode, Uri};
 use serde_json::json;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::id::ReplicaId;
-use vfs_sync_core::limits::{self, Limits};
+use vfs_sync_core::limits::{self, BlobLimits, Limits};
 use vfs_sync_core::push::{InvalidPush, PushBatch};
 use vfs_sync_core::wire::{
     PushResponse, PushStatus, ReconcileRequest, ReconcileResponse, StateResponse, code,
 };
-use vfs_sync_store::{FeedPage, PullAnswer, PullRequest, ReconcileAnswer};
+use vfs_sync_store::{FeedPage, KEPT_VERSIONS, PullAnswer, PullRequest, ReconcileAnswer};
 
 use crate::app::{App, Caller, Raw};
 use crate::body::MAX_JSON_BYTES;
@@ -177,6 +177,17 @@ pub(crate) async fn state(
     Ok(([NO_STORE], Json(state)))
 }
 
-pub(crate) async fn limits(Caller(_): Caller) -> Json<Limits> {
-    Json(Limits::default())
+pub(crate) async fn limits(State(app): State<App>, Caller(_): Caller) -> Json<Limits> {
+    let config = &app.config;
+    let blobs = BlobLimits {
+        max_blob_bytes: app.max_blob_bytes(),
+        max_stored_bytes: config.max_stored_bytes,
+        max_staged_bytes: config.max_staged_bytes,
+        max_open_stages: config.max_open_stages,
+        max_stage_seconds: config.max_stage_lifetime.as_secs(),
+        default_stage_seconds: config.stage_lifetime.as_secs(),
+        kept_versions: u64::from(KEPT_VERSIONS),
+        keep_versions_seconds: config.keep_versions.as_secs(),
+    };
+    Json(Limits { blobs, ..Limits::default() })
 }

@@ -23,11 +23,11 @@ pub(crate) async fn upload(caller: &Caller, staging: &str, bytes: &[u8]) -> Answ
     caller.put(&format!("/v1/vfs/blobs/stage/{staging}/data"), bytes.to_vec()).await
 }
 
-async fn attach(caller: &Caller, staging: &str, body: Value) -> Answer {
+pub(crate) async fn attach(caller: &Caller, staging: &str, body: Value) -> Answer {
     caller.post(&format!("/v1/vfs/blobs/stage/{staging}/attach"), body).await
 }
 
-async fn abandon(caller: &Caller, staging: &str) -> Answer {
+pub(crate) async fn abandon(caller: &Caller, staging: &str) -> Answer {
     send(caller.request("POST", &format!("/v1/vfs/blobs/stage/{staging}/abandon"))).await
 }
 

@@ -23,6 +23,23 @@ pub(crate) async fn s3() -> Arc<dyn BlobStore> {
 
 /// Each behaviour on a server whose blobs are in a directory, and on one whose blobs are in S3.
 macro_rules! on_every_store {
+    (with $config:expr; $($behaviour:ident)*) => {
+        mod directory { $(
+            #[tokio::test]
+            async fn $behaviour() {
+                let builder = vfs_sync_testkit::TestServer::builder().config($config);
+                super::$behaviour(crate::scene::Scene::of(builder).await).await;
+            }
+        )* }
+        mod s3 { $(
+            #[tokio::test]
+            async fn $behaviour() {
+                let builder = vfs_sync_testkit::TestServer::builder().config($config);
+                let builder = builder.blobs(crate::scene::s3().await);
+                super::$behaviour(crate::scene::Scene::of(builder).await).await;
+            }
+        )* }
+    };
     ($($behaviour:ident)*) => {
         mod directory { $(
             #[tokio::test]

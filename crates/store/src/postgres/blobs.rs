@@ -144,11 +144,24 @@ pub(super) async fn discard(
 pub(super) async fn set_reclaim(
     tx: &PostgresTransaction<'_>,
     blob_id: &BlobId,
-    at: Option<Timestamp>,
+    at: Timestamp,
 ) -> Result<(), StoreError> {
     tx.execute(
         "UPDATE blobs SET reclaim_at = $2 WHERE blob_id = $1",
-        &[&blob_id.as_str(), &at.map(Timestamp::as_millis)],
+        &[&blob_id.as_str(), &at.as_millis()],
+    )
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn clear_reclaim(
+    tx: &PostgresTransaction<'_>,
+    blob_id: &BlobId,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE blobs SET reclaim_at = NULL WHERE blob_id = $1 AND reclaim_at <= $2",
+        &[&blob_id.as_str(), &now.as_millis()],
     )
     .await?;
     Ok(())

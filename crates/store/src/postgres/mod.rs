@@ -38,9 +38,9 @@ use vfs_sync_core::wire::{
 use crate::reclaim;
 use crate::uploads as uploading;
 use crate::{
-    AbandonAnswer, Advance, Anew, BlobRow, DeleteAnswer, MetadataStore, NewStage, NewUpload,
-    Pruned, PullAnswer, PullRequest, Quota, Reclaim, ReconcileAnswer, Retention, StageAnswer,
-    StoreError, UploadAccess, UploadAnswer, flow,
+    AbandonAnswer, Advance, Anew, BlobRecord, BlobRow, DeleteAnswer, MetadataStore, NewStage,
+    NewUpload, Pruned, PullAnswer, PullRequest, Quota, Reclaim, ReconcileAnswer, Retention,
+    StageAnswer, StageRecord, StoreError, UploadAccess, UploadAnswer, Usage, flow,
 };
 use transaction::PostgresTransaction;
 
@@ -385,12 +385,38 @@ impl MetadataStore for PostgresStore {
         snapshot!(self, |tx| blobs::to_reclaim(&mut tx, now, at_most))
     }
 
+    async fn any_stage(&self, staging_id: &StagingId) -> Result<Option<StageRecord>, StoreError> {
+        snapshot!(self, |tx| async {
+            tx.only_reads = true;
+            reclaim::any_stage(&mut tx, staging_id).await
+        })
+    }
+
+    async fn any_blob(&self, blob_id: &BlobId) -> Result<Option<BlobRecord>, StoreError> {
+        snapshot!(self, |tx| async {
+            tx.only_reads = true;
+            reclaim::any_blob(&mut tx, blob_id).await
+        })
+    }
+
+    async fn blob_usage(&self, user: &UserId) -> Result<Usage, StoreError> {
+        snapshot!(self, |tx| async {
+            tx.only_reads = true;
+            uploads::usage(&tx, user).await
+        })
+    }
+
     async fn reclaim_of(&self, blob_id: &BlobId) -> Result<Option<Reclaim>, StoreError> {
         snapshot!(self, |tx| blobs::reclaim_of(&mut tx, blob_id))
     }
 
-    async fn reclaimed(&self, blob_id: &BlobId, again: Timestamp) -> Result<(), StoreError> {
-        transact!(self, |tx| reclaim::reclaimed(&mut tx, blob_id, again))
+    async fn reclaimed(
+        &self,
+        blob_id: &BlobId,
+        now: Timestamp,
+        again: Timestamp,
+    ) -> Result<(), StoreError> {
+        transact!(self, |tx| reclaim::reclaimed(&mut tx, blob_id, now, again))
     }
 
     async fn versions(

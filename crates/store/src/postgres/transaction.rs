@@ -396,12 +396,12 @@ impl Transaction for PostgresTransaction<'_> {
         blobs::discard(self, blob_id, now).await
     }
 
-    async fn set_reclaim(
-        &mut self,
-        blob_id: &BlobId,
-        at: Option<Timestamp>,
-    ) -> Result<(), StoreError> {
+    async fn set_reclaim(&mut self, blob_id: &BlobId, at: Timestamp) -> Result<(), StoreError> {
         blobs::set_reclaim(self, blob_id, at).await
+    }
+
+    async fn clear_reclaim(&mut self, blob_id: &BlobId, now: Timestamp) -> Result<(), StoreError> {
+        blobs::clear_reclaim(self, blob_id, now).await
     }
 
     async fn set_deleted(&mut self, blob_id: &BlobId, again: Timestamp) -> Result<(), StoreError> {

@@ -107,19 +107,19 @@ pub(super) async fn delete_parts(
     Ok(())
 }
 
-/// What the user's blobs come to, locked.
+/// What the user's blobs come to; locked where the transaction writes.
 pub(super) async fn usage(
     tx: &PostgresTransaction<'_>,
     owner: &UserId,
 ) -> Result<Usage, StoreError> {
-    let row = tx
-        .query_opt(
-            "INSERT INTO blob_usage (owner, stored, staged, open_stages) VALUES ($1, 0, 0, 0) \
-             ON CONFLICT (owner) DO UPDATE SET owner = excluded.owner \
-             RETURNING stored, staged, open_stages",
-            &[&owner.as_str()],
-        )
-        .await?;
+    let sql = if tx.only_reads {
+        "SELECT stored, staged, open_stages FROM blob_usage WHERE owner = $1"
+    } else {
+        "INSERT INTO blob_usage (owner, stored, staged, open_stages) VALUES ($1, 0, 0, 0) \
+         ON CONFLICT (owner) DO UPDATE SET owner = excluded.owner \
+         RETURNING stored, staged, open_stages"
+    };
+    let row = tx.query_opt(sql, &[&owner.as_str()]).await?;
     let Some(row) = row else { return Ok(Usage::default()) };
     let columns = Columns { row: &row, table: "blob_usage", key: owner };
     Ok(Usage {

@@ -146,10 +146,20 @@ pub(super) fn discard(
 pub(super) fn set_reclaim(
     tx: &mut SqliteTransaction<'_>,
     blob_id: &BlobId,
-    at: Option<Timestamp>,
+    at: Timestamp,
 ) -> Result<(), StoreError> {
     tx.prepare("UPDATE blobs SET reclaim_at = ?2 WHERE blob_id = ?1")?
-        .execute(params![blob_id.as_str(), at.map(Timestamp::as_millis)])?;
+        .execute(params![blob_id.as_str(), at.as_millis()])?;
+    Ok(())
+}
+
+pub(super) fn clear_reclaim(
+    tx: &mut SqliteTransaction<'_>,
+    blob_id: &BlobId,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    tx.prepare("UPDATE blobs SET reclaim_at = NULL WHERE blob_id = ?1 AND reclaim_at <= ?2")?
+        .execute(params![blob_id.as_str(), now.as_millis()])?;
     Ok(())
 }
 

@@ -36,9 +36,9 @@ use vfs_sync_core::wire::{
 use crate::reclaim;
 use crate::uploads as uploading;
 use crate::{
-    AbandonAnswer, Advance, Anew, BlobRow, DeleteAnswer, MetadataStore, NewStage, NewUpload,
-    Pruned, PullAnswer, PullRequest, Quota, Reclaim, ReconcileAnswer, Retention, StageAnswer,
-    StoreError, UploadAccess, UploadAnswer, flow,
+    AbandonAnswer, Advance, Anew, BlobRecord, BlobRow, DeleteAnswer, MetadataStore, NewStage,
+    NewUpload, Pruned, PullAnswer, PullRequest, Quota, Reclaim, ReconcileAnswer, Retention,
+    StageAnswer, StageRecord, StoreError, UploadAccess, UploadAnswer, Usage, flow,
 };
 use transaction::SqliteTransaction;
 use writer::{Writer, contained};
@@ -418,14 +418,34 @@ impl MetadataStore for SqliteStore {
         self.read(move |tx| blobs::to_reclaim(tx, now, at_most)).await
     }
 
+    async fn any_stage(&self, staging_id: &StagingId) -> Result<Option<StageRecord>, StoreError> {
+        let id = staging_id.clone();
+        self.read(move |tx| block_on(reclaim::any_stage(tx, &id))).await
+    }
+
+    async fn any_blob(&self, blob_id: &BlobId) -> Result<Option<BlobRecord>, StoreError> {
+        let id = blob_id.clone();
+        self.read(move |tx| block_on(reclaim::any_blob(tx, &id))).await
+    }
+
+    async fn blob_usage(&self, user: &UserId) -> Result<Usage, StoreError> {
+        let user = user.clone();
+        self.read(move |tx| uploads::usage(tx, &user)).await
+    }
+
     async fn reclaim_of(&self, blob_id: &BlobId) -> Result<Option<Reclaim>, StoreError> {
         let id = blob_id.clone();
         self.read(move |tx| blobs::reclaim_of(tx, &id)).await
     }
 
-    async fn reclaimed(&self, blob_id: &BlobId, again: Timestamp) -> Result<(), StoreError> {
+    async fn reclaimed(
+        &self,
+        blob_id: &BlobId,
+        now: Timestamp,
+        again: Timestamp,
+    ) -> Result<(), StoreError> {
         let id = blob_id.clone();
-        self.writer.run(1, move |tx| block_on(reclaim::reclaimed(tx, &id, again))).await
+        self.writer.run(1, move |tx| block_on(reclaim::reclaimed(tx, &id, now, again))).await
     }
 
     async fn versions(

@@ -1,0 +1,100 @@
+//! What a user may have, and what limits say about it.
+
+use serde_json::json;
+use vfs_sync_server::ServerConfig;
+
+use crate::blobs::{abandon, attach, stage, upload};
+use crate::scene::{Scene, on_every_store, send};
+
+on_every_store! {
+    with super::small();
+    bytes_beyond_the_quota_are_refused_and_not_kept
+    what_is_attached_is_staged_no_more
+    stages_are_bounded
+    an_announced_upload_counts_before_its_bytes_come
+}
+
+pub(crate) fn small() -> ServerConfig {
+    ServerConfig {
+        max_blob_bytes: 4_000_000,
+        max_stored_bytes: 5_000_000,
+        max_staged_bytes: 3_000_000,
+        max_open_stages: 3,
+        ..ServerConfig::default()
+    }
+}
+
+async fn bytes_beyond_the_quota_are_refused_and_not_kept(scene: Scene) {
+    let alice = scene.user("alice");
+    stage(&alice, "s", "b").await.ok();
+    upload(&alice, "s", &vec![0; 4_000_001]).await.refused(413, "too_large");
+    let refused = upload(&alice, "s", &vec![0; 3_500_000]).await.refused(413, "quota_exceeded");
+    assert_eq!((&refused["limit"], &refused["max"]), (&json!("maxStagedBytes"), &json!(3_000_000)));
+    assert_eq!(scene.objects().await, [""; 0]);
+    upload(&alice, "s", &vec![0; 3_000_000]).await.ok();
+    stage(&alice, "t", "c").await.ok();
+    upload(&alice, "t", b"x").await.refused(413, "quota_exceeded");
+    abandon(&alice, "s").await.ok();
+    upload(&alice, "t", b"x").await.ok();
+    let bob = scene.user("bob");
+    stage(&bob, "u", "d").await.ok();
+    upload(&bob, "u", &vec![0; 3_000_000]).await.ok();
+}
+
+async fn what_is_attached_is_staged_no_more(scene: Scene) {
+    let alice = scene.user("alice");
+    for at in 1..=2 {
+        let (item, name) = (alice.file(at).await, format!("b{at}"));
+        stage(&alice, &name, &name).await.ok();
+        upload(&alice, &name, &vec![0; 2_500_000]).await.ok();
+        attach(&alice, &name, json!({"itemId": item})).await.ok();
+    }
+    stage(&alice, "s", "b").await.ok();
+    let refused = upload(&alice, "s", b"x").await.refused(413, "quota_exceeded");
+    assert_eq!(refused["limit"], "maxStoredBytes");
+}
+
+async fn stages_are_bounded(scene: Scene) {
+    let alice = scene.user("alice");
+    for name in ["a", "b", "c"] {
+        stage(&alice, name, name).await.ok();
+    }
+    let refused = stage(&alice, "d", "d").await.refused(413, "quota_exceeded");
+    assert_eq!(refused["limit"], "maxOpenStages");
+    alice.get("/v1/vfs/blobs/stage/d").await.refused(404, "unknown_stage");
+    stage(&alice, "a", "a").await.ok();
+    abandon(&alice, "a").await.ok();
+    stage(&alice, "d", "d").await.ok();
+}
+
+async fn an_announced_upload_counts_before_its_bytes_come(scene: Scene) {
+    let alice = scene.user("alice");
+    let create = |length: u64| {
+        let request = alice.request("POST", "/v1/vfs/blobs/uploads");
+        send(request.header("tus-resumable", "1.0.0").header("upload-length", length))
+    };
+    assert_eq!(create(2_900_000).await.status, 201);
+    create(200_000).await.refused(413, "quota_exceeded");
+    assert_eq!(create(100_000).await.status, 201);
+}
+
+#[tokio::test]
+async fn the_limits_are_those_that_are_configured() {
+    let scene = Scene::of(vfs_sync_testkit::TestServer::builder().config(small())).await;
+    let limits = scene.user("alice").get("/v1/vfs/limits").await.ok();
+    for (name, value) in [
+        ("maxBlobBytes", 4_000_000),
+        ("maxStoredBytes", 5_000_000),
+        ("maxStagedBytes", 3_000_000),
+        ("maxOpenStages", 3),
+        ("maxStageSeconds", 7 * 24 * 3_600),
+        ("defaultStageSeconds", 24 * 3_600),
+        ("keptVersions", 10),
+        ("keepVersionsSeconds", 30 * 24 * 3_600),
+    ] {
+        assert_eq!(limits[name], value, "{name}");
+    }
+    let scene = Scene::on_s3().await;
+    let limits = scene.user("alice").get("/v1/vfs/limits").await.ok();
+    assert!(limits["maxBlobBytes"].as_u64().unwrap() < 5 << 40, "as large as 10,000 parts");
+}
