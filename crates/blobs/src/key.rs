@@ -34,7 +34,7 @@ pub fn object_name(id: &BlobId) -> String {
 
 /// Begins the name of an object that is no blob's: a probe, or bytes on their way. No escaped id
 /// has `_t`, as `t` is no hex digit.
-const TEMPORARY: &str = "_t";
+pub(crate) const TEMPORARY: &str = "_t";
 
 /// The name of an object that is no blob's.
 pub(crate) fn temporary_name() -> String {

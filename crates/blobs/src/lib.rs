@@ -87,6 +87,9 @@ pub trait BlobStore: Send + Sync + 'static {
     /// Everything under the prefix, temporary things included, in no order.
     fn list(&self) -> Listing;
 
+    /// What is temporary under the prefix, without a look at the rest where the store can do so.
+    fn list_temporary(&self) -> Listing;
+
     /// Removes something that [`BlobStore::list`] named.
     async fn remove(&self, name: &str) -> Result<(), BlobError>;
 

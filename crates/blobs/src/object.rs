@@ -3,11 +3,12 @@
 use std::ops::Range;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
+use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::multipart::MultipartStore;
@@ -50,11 +51,11 @@ enum Kind {
 }
 
 /// What a probe finds out about an S3.
-#[derive(Debug, Default)]
 struct S3 {
     service: Arc<Service>,
+    pages: Arc<dyn PaginatedListStore>,
     /// Whether it writes an object only where there is none yet.
-    conditional_put: std::sync::atomic::AtomicBool,
+    conditional_put: AtomicBool,
 }
 
 /// Parts of so many bytes, and after each thousand parts twice as many, up to the largest: S3
@@ -99,7 +100,11 @@ impl ObjectBlobs {
     pub fn s3(config: &S3Config) -> Result<Self, BlobError> {
         let service = Arc::new(Service::default());
         let store = Arc::new(config.build(&service).map_err(persist)?);
-        let about = S3 { service, ..S3::default() };
+        let about = S3 {
+            service,
+            pages: Arc::clone(&store) as Arc<dyn PaginatedListStore>,
+            conditional_put: AtomicBool::new(false),
+        };
         Ok(Self {
             store: Arc::clone(&store) as Arc<dyn ObjectStore>,
             prefix: Path::parse(&config.key_prefix).map_err(|error| persist(error.into()))?,
@@ -244,6 +249,10 @@ impl ObjectBlobs {
     }
 }
 
+fn read(error: object_store::Error) -> BlobError {
+    BlobError::of(BlobOperation::Read, &error)
+}
+
 fn persist(error: object_store::Error) -> BlobError {
     BlobError::of(BlobOperation::Persist, &error)
 }
@@ -373,6 +382,41 @@ impl BlobStore for ObjectBlobs {
                 std::future::ready(Ok(found))
             })
             .boxed()
+    }
+
+    fn list_temporary(&self) -> Listing {
+        let Kind::S3(_, s3) = &self.kind else {
+            let temporary = |object: &Object| std::future::ready(key::is_temporary(&object.name));
+            return self.list().try_filter(temporary).boxed();
+        };
+        let start = if self.prefix.as_ref().is_empty() {
+            String::new()
+        } else {
+            format!("{}/", self.prefix)
+        };
+        let pages = (s3.pages.clone(), start, Some(PaginatedListOptions::default()));
+        futures::stream::try_unfold(pages, |(pages, start, options)| async move {
+            let Some(options) = options else { return Ok(None) };
+            let prefix = format!("{start}{}", key::TEMPORARY);
+            let page = pages.list_paginated(Some(&prefix), options).await.map_err(read)?;
+            let objects: Vec<_> = page
+                .result
+                .objects
+                .into_iter()
+                .filter_map(|object| {
+                    let name = object.location.as_ref().strip_prefix(&start)?.to_owned();
+                    let modified = object.last_modified.timestamp_millis();
+                    Some(Ok(Object { name, size: object.size, modified }))
+                })
+                .collect();
+            let next = page.page_token.map(|token| PaginatedListOptions {
+                page_token: Some(token),
+                ..PaginatedListOptions::default()
+            });
+            Ok(Some((futures::stream::iter(objects), (pages, start, next))))
+        })
+        .try_flatten()
+        .boxed()
     }
 
     async fn remove(&self, name: &str) -> Result<(), BlobError> {

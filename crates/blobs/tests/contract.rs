@@ -228,6 +228,28 @@ async fn an_upload_that_is_aborted_leaves_nothing_and_takes_nothing() {
 }
 
 #[tokio::test]
+async fn what_is_temporary_is_told_apart() {
+    for scene in Scene::all().await {
+        for id in ["_t", "a#1", "~"] {
+            scene.put(id, b"bytes").await.unwrap();
+        }
+        let temporary = async || -> Vec<String> {
+            let listed: Vec<_> = scene.store.list_temporary().try_collect().await.unwrap();
+            listed.into_iter().map(|object| object.name).collect()
+        };
+        assert_eq!(temporary().await, [""; 0], "{}", scene.name);
+        let upload = scene.begin("b").await;
+        upload.writer.write_tail(0, Bytes::from_static(b"tail")).await.unwrap();
+        let found = temporary().await;
+        assert_eq!(found.len(), 1, "{}", scene.name);
+        assert!(key::is_temporary(&found[0]));
+        scene.store.remove(&found[0]).await.unwrap();
+        assert_eq!(temporary().await, [""; 0]);
+        scene.assert_names(&["_t", "a#1", "~"]).await;
+    }
+}
+
+#[tokio::test]
 async fn of_two_different_writes_at_the_same_time_one_wins() {
     for scene in Scene::all().await {
         for round in 0..5 {

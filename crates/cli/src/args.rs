@@ -207,6 +207,9 @@ pub(crate) enum Command {
     /// For the operator of a server
     #[command(subcommand)]
     Admin(Admin),
+    /// For the operator: contents in a server's object store
+    #[command(subcommand)]
+    Blobs(Blobs),
     /// Bring a server's database to this version's schema (`serve` does it at start)
     #[command(
         after_help = "Examples:\n  vfs-sync migrate --data /var/lib/vfs-sync\n  VFS_SYNC_DATABASE_URL=postgres://vfs@localhost/vfs vfs-sync migrate"
@@ -646,6 +649,32 @@ pub(crate) enum Admin {
         after_help = "After it no client goes on from a position that the restored server forgot: each rebuilds its\nreplica at the next sync. Stop the servers first. See docs/backup.md.\n\nExamples:\n  vfs-sync admin new-epoch --data /var/lib/vfs-sync"
     )]
     NewEpoch(Database),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Blobs {
+    /// Compare the registry of contents with the object store, and mend what differs
+    #[command(
+        after_help = "Lists contents that are registered and not in the object store, and objects that nothing\nregisters. The server may run meanwhile. Exits with 5 if something is left to be mended.\nThe object store is VFS_BLOB_S3_*, or the directory --data. See docs/blobs.md.\n\nExamples:\n  vfs-sync blobs check --data /var/lib/vfs-sync\n  vfs-sync --json blobs check --data /var/lib/vfs-sync --repair"
+    )]
+    Check(BlobsCheck),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BlobsCheck {
+    #[command(flatten)]
+    pub(crate) database: Database,
+    /// Remove objects that nothing registers, and end stages and old versions without their bytes
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// Leave objects alone that were written more recently: a number and s, m, h or d
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_age)]
+    pub(crate) older_than: u64,
+}
+
+/// Seconds, none included.
+fn parse_age(text: &str) -> Result<u64, String> {
+    if matches!(text, "0" | "0s") { Ok(0) } else { parse_ttl(text) }
 }
 
 #[derive(Debug, Args)]

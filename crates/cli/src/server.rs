@@ -134,7 +134,7 @@ pub(crate) async fn bind(setup: Setup) -> Result<Bound> {
         None => (None, None),
     };
     let store = vfs_sync_store::open(&setup.database, now()).await.map_err(store_failure)?;
-    let blobs = blobs(s3.as_ref(), &setup.data).await?;
+    let blobs = open_blobs(s3.as_ref(), &setup.data).await?;
     let server = Server::builder(store, blobs, keys).config(config).build();
     Ok(Bound { server, listener, admin, address, admin_address })
 }
@@ -146,8 +146,19 @@ fn s3() -> Result<Option<S3Config>> {
     })
 }
 
+/// The object store of a server that is there already.
+pub(crate) async fn existing_blobs(data: Option<&Path>) -> Result<Arc<dyn BlobStore>> {
+    let s3 = s3()?;
+    match (&s3, data) {
+        (None, None) => Err(Failure::usage("there are no contents to work on").hint(
+            "name the server's directory with --data, or the bucket with VFS_BLOB_S3_BUCKET",
+        )),
+        _ => open_blobs(s3.as_ref(), data.unwrap_or(Path::new(""))).await,
+    }
+}
+
 /// The object store: S3, or a directory. What is wrong with it is found now, by a probe.
-async fn blobs(s3: Option<&S3Config>, data: &Path) -> Result<Arc<dyn BlobStore>> {
+async fn open_blobs(s3: Option<&S3Config>, data: &Path) -> Result<Arc<dyn BlobStore>> {
     let (place, made) = match s3 {
         Some(config) => (format!("the bucket {}", config.bucket), ObjectBlobs::s3(config)),
         None => (data.display().to_string(), ObjectBlobs::directory(data.join(BLOBS_DIRECTORY))),

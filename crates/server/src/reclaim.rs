@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use futures::TryStreamExt as _;
+use vfs_sync_blobs::BlobError;
 use vfs_sync_core::id::BlobId;
 use vfs_sync_store::Reclaim;
 
 use crate::app::App;
+use crate::clock::{Clock as _, SystemClock};
 use crate::config::millis;
 use crate::error::ApiError;
 
@@ -85,4 +88,26 @@ fn count(kind: &'static str, swept: usize) {
         metrics::counter!("vfs_sync_swept_total", "kind" => kind).increment(swept as u64);
         tracing::info!(kind, swept, "swept");
     }
+}
+
+/// What a write that was killed leaves in a directory is nobody's after so long.
+const ABANDONED_WRITE: Duration = Duration::from_secs(3_600);
+
+/// Removes temporary things that nothing can need any more: what writes left behind that were
+/// killed before the registry heard of them. By the machine's clock, as the object store's times are.
+pub(crate) async fn sweep_temporary(app: &App) -> Result<(), BlobError> {
+    let now = SystemClock.now().as_millis();
+    let longest = millis(app.config.max_stage_lifetime + ABANDONED_WRITE);
+    let mut listed = app.blobs.list_temporary();
+    let mut swept = 0;
+    while let Some(object) = listed.try_next().await? {
+        // An upload in parts may go on for as long as its stage.
+        let lives = if object.name.contains('#') { millis(ABANDONED_WRITE) } else { longest };
+        if now - object.modified > lives {
+            app.blobs.remove(&object.name).await?;
+            swept += 1;
+        }
+    }
+    count("temporary", swept);
+    Ok(())
 }

@@ -4,6 +4,7 @@ use tokio_util::sync::CancellationToken;
 use vfs_sync_store::Pruned;
 
 use crate::app::App;
+use crate::error::count_blob_error;
 use crate::reclaim;
 
 /// Prunes at every interval until `stop`.
@@ -16,6 +17,9 @@ pub(crate) async fn prune_regularly(app: App, stop: CancellationToken) {
             _ = ticks.tick() => {}
         }
         prune_all(&app, &stop).await;
+        if let Err(error) = reclaim::sweep_temporary(&app).await {
+            count_blob_error(&error);
+        }
     }
 }
 

@@ -19,7 +19,7 @@ mod transaction;
 mod uploads;
 
 pub use open::{migrate, open};
-pub use reclaim::{BlobRecord, DeleteAnswer, Reclaim, StageRecord};
+pub use reclaim::{BlobRecord, BlobSummary, DeleteAnswer, Reclaim, StageRecord};
 pub use uploads::{Advance, Anew, OverQuota, Quota, UploadAccess, UploadRow, Usage};
 
 use async_trait::async_trait;
@@ -374,6 +374,16 @@ pub trait MetadataStore: Send + Sync + 'static {
 
     /// Any blob, whoever staged it: for operators.
     async fn any_blob(&self, blob_id: &BlobId) -> Result<Option<BlobRecord>, StoreError>;
+
+    /// Blobs after `after` by their ids, at most `at_most`: for a comparison with the object store.
+    async fn blobs_after(
+        &self,
+        after: Option<&BlobId>,
+        at_most: u32,
+    ) -> Result<Vec<BlobSummary>, StoreError>;
+
+    /// The object store's names of all uploads in parts that are under way.
+    async fn upload_handles(&self) -> Result<Vec<String>, StoreError>;
 
     /// What a user's blobs come to.
     async fn blob_usage(&self, user: &UserId) -> Result<Usage, StoreError>;

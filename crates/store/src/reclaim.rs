@@ -42,6 +42,17 @@ pub struct BlobRecord {
     pub attachments: Vec<Attachment>,
 }
 
+/// What the registry says of a blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobSummary {
+    /// Which.
+    pub blob_id: BlobId,
+    /// Whether its bytes are there, or are to be.
+    pub live: bool,
+    /// Its bytes, once it has them.
+    pub size: Option<u64>,
+}
+
 /// The answer to a deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeleteAnswer {

@@ -1,5 +1,6 @@
 //! The commands, one module for each group.
 
+mod blobs;
 mod edit;
 mod group;
 mod look;
@@ -14,7 +15,7 @@ mod transfer;
 pub(crate) use sync::{Shown, report_json};
 use tokio_util::sync::CancellationToken;
 
-use crate::args::{Admin, Cli, Command};
+use crate::args::{Admin, Blobs, Cli, Command};
 use crate::error::Result;
 use crate::output::Output;
 
@@ -25,6 +26,7 @@ pub(crate) async fn run(cli: Cli, output: Output, stop: CancellationToken) -> Re
         Command::Serve(args) => operator::serve(args, output, stop).await,
         Command::Token(args) => operator::token(args, output),
         Command::Admin(Admin::NewEpoch(args)) => operator::new_epoch(args, output).await,
+        Command::Blobs(Blobs::Check(args)) => blobs::check(args, output).await,
         Command::Migrate(args) => operator::migrate(args, output).await,
         Command::Completions(args) => replica::completions(args),
         Command::Init(args) => replica::init(global, args, output),

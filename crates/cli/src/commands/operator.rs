@@ -98,7 +98,7 @@ pub(super) async fn migrate(args: Database, output: Output) -> Result<()> {
 }
 
 /// A database that is there: a typing error in `--data` must not make a new, empty one.
-fn existing(args: &Database) -> Result<String> {
+pub(super) fn existing(args: &Database) -> Result<String> {
     if let Some(data) = &args.data
         && !data.is_dir()
     {

@@ -16,14 +16,21 @@ pub struct World {
     pub port: u16,
     server: Option<Child>,
     pub token: String,
+    /// More variables for every command.
+    variables: Vec<(&'static str, String)>,
 }
 
 impl World {
     /// With a running server.
     pub fn new() -> Self {
+        Self::with(Vec::new())
+    }
+
+    /// With a running server, and more variables for every command.
+    pub fn with(variables: Vec<(&'static str, String)>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut world = Self { dir, port, server: None, token: String::new() };
+        let mut world = Self { dir, port, server: None, token: String::new(), variables };
         let token = world.command(&["token", "--user", "alice"]).output().unwrap();
         assert!(token.status.success(), "{token:?}");
         world.token = String::from_utf8(token.stdout).unwrap().trim().to_owned();
@@ -49,6 +56,7 @@ impl World {
             .env("RUST_LOG", "error")
             .env("VFS_SYNC_JWT_SECRET", SECRET)
             .env("VFS_SYNC_TOKEN", &self.token)
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null());
         command
     }

@@ -12,7 +12,7 @@ use super::rows::Columns;
 use super::transaction::PostgresTransaction;
 use crate::codes::{self, BLOB_DELETED, BLOB_DELETING, BLOB_LIVE};
 use crate::transaction::{Stored, StoredStage};
-use crate::{BlobRow, KEPT_VERSIONS, NewStage, Reclaim, StoreError};
+use crate::{BlobRow, BlobSummary, KEPT_VERSIONS, NewStage, Reclaim, StoreError};
 
 pub(super) async fn stage(
     tx: &PostgresTransaction<'_>,
@@ -241,6 +241,27 @@ pub(super) async fn reclaim_of(
         )
         .await?;
     row.as_ref().map(reclaim).transpose()
+}
+
+pub(super) async fn after(
+    tx: &mut PostgresTransaction<'_>,
+    after: Option<&BlobId>,
+    at_most: u32,
+) -> Result<Vec<BlobSummary>, StoreError> {
+    let rows = tx
+        .query(
+            "SELECT blob_id, status, size FROM blobs WHERE blob_id > $1 \
+             ORDER BY blob_id LIMIT $2",
+            &[&after.map_or("", BlobId::as_str), &i64::from(at_most)],
+        )
+        .await?;
+    let read = |row| {
+        let columns = Columns { row, table: "blobs", key: "?" };
+        let size = columns.get::<Option<i64>>(2)?.map(|_| columns.unsigned(2)).transpose()?;
+        let live = columns.get::<&str>(1)? == BLOB_LIVE;
+        Ok(BlobSummary { blob_id: columns.parse(0)?, live, size })
+    };
+    rows.iter().map(read).collect()
 }
 
 pub(super) async fn attachments_of(

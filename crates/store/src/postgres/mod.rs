@@ -38,9 +38,9 @@ use vfs_sync_core::wire::{
 use crate::reclaim;
 use crate::uploads as uploading;
 use crate::{
-    AbandonAnswer, Advance, Anew, BlobRecord, BlobRow, DeleteAnswer, MetadataStore, NewStage,
-    NewUpload, Pruned, PullAnswer, PullRequest, Quota, Reclaim, ReconcileAnswer, Retention,
-    StageAnswer, StageRecord, StoreError, UploadAccess, UploadAnswer, Usage, flow,
+    AbandonAnswer, Advance, Anew, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, MetadataStore,
+    NewStage, NewUpload, Pruned, PullAnswer, PullRequest, Quota, Reclaim, ReconcileAnswer,
+    Retention, StageAnswer, StageRecord, StoreError, UploadAccess, UploadAnswer, Usage, flow,
 };
 use transaction::PostgresTransaction;
 
@@ -397,6 +397,18 @@ impl MetadataStore for PostgresStore {
             tx.only_reads = true;
             reclaim::any_blob(&mut tx, blob_id).await
         })
+    }
+
+    async fn blobs_after(
+        &self,
+        after: Option<&BlobId>,
+        at_most: u32,
+    ) -> Result<Vec<BlobSummary>, StoreError> {
+        snapshot!(self, |tx| blobs::after(&mut tx, after, at_most))
+    }
+
+    async fn upload_handles(&self) -> Result<Vec<String>, StoreError> {
+        snapshot!(self, |tx| uploads::handles(&mut tx))
     }
 
     async fn blob_usage(&self, user: &UserId) -> Result<Usage, StoreError> {

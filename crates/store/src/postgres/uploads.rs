@@ -170,3 +170,10 @@ pub(super) async fn stage_of(
         .await?;
     row.map(|row| Columns { row: &row, table: "blob_stages", key: blob_id }.parse(0)).transpose()
 }
+
+/// The object store's names of all uploads: for an operator's comparison, and few.
+pub(super) async fn handles(tx: &mut PostgresTransaction<'_>) -> Result<Vec<String>, StoreError> {
+    let sql = "SELECT handle FROM blob_uploads WHERE handle IS NOT NULL";
+    let rows = tx.query(sql, &[]).await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}

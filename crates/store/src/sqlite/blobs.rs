@@ -12,7 +12,7 @@ use super::rows::Columns;
 use super::transaction::SqliteTransaction;
 use crate::codes::{self, BLOB_DELETED, BLOB_DELETING, BLOB_LIVE};
 use crate::transaction::{Stored, StoredStage};
-use crate::{BlobRow, KEPT_VERSIONS, NewStage, Reclaim, StoreError};
+use crate::{BlobRow, BlobSummary, KEPT_VERSIONS, NewStage, Reclaim, StoreError};
 
 pub(super) fn stage(
     tx: &mut SqliteTransaction<'_>,
@@ -240,6 +240,25 @@ pub(super) fn reclaim_of(
         [blob_id.as_str()],
     )?;
     Ok(found.into_iter().next())
+}
+
+pub(super) fn after(
+    tx: &mut SqliteTransaction<'_>,
+    after: Option<&BlobId>,
+    at_most: u32,
+) -> Result<Vec<BlobSummary>, StoreError> {
+    let mut select = tx.prepare(
+        "SELECT blob_id, status, size FROM blobs WHERE blob_id > ?1 ORDER BY blob_id LIMIT ?2",
+    )?;
+    let mut rows = select.query(params![after.map_or("", BlobId::as_str), at_most])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let columns = Columns { row, table: "blobs", key: "?" };
+        let size = columns.optional_integer(2)?.map(|_| columns.unsigned(2)).transpose()?;
+        let live = columns.text(1)? == BLOB_LIVE;
+        found.push(BlobSummary { blob_id: columns.parse(0)?, live, size });
+    }
+    Ok(found)
 }
 
 pub(super) fn attachments_of(

@@ -36,9 +36,9 @@ use vfs_sync_core::wire::{
 use crate::reclaim;
 use crate::uploads as uploading;
 use crate::{
-    AbandonAnswer, Advance, Anew, BlobRecord, BlobRow, DeleteAnswer, MetadataStore, NewStage,
-    NewUpload, Pruned, PullAnswer, PullRequest, Quota, Reclaim, ReconcileAnswer, Retention,
-    StageAnswer, StageRecord, StoreError, UploadAccess, UploadAnswer, Usage, flow,
+    AbandonAnswer, Advance, Anew, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, MetadataStore,
+    NewStage, NewUpload, Pruned, PullAnswer, PullRequest, Quota, Reclaim, ReconcileAnswer,
+    Retention, StageAnswer, StageRecord, StoreError, UploadAccess, UploadAnswer, Usage, flow,
 };
 use transaction::SqliteTransaction;
 use writer::{Writer, contained};
@@ -426,6 +426,19 @@ impl MetadataStore for SqliteStore {
     async fn any_blob(&self, blob_id: &BlobId) -> Result<Option<BlobRecord>, StoreError> {
         let id = blob_id.clone();
         self.read(move |tx| block_on(reclaim::any_blob(tx, &id))).await
+    }
+
+    async fn blobs_after(
+        &self,
+        after: Option<&BlobId>,
+        at_most: u32,
+    ) -> Result<Vec<BlobSummary>, StoreError> {
+        let after = after.cloned();
+        self.read(move |tx| blobs::after(tx, after.as_ref(), at_most)).await
+    }
+
+    async fn upload_handles(&self) -> Result<Vec<String>, StoreError> {
+        self.read(uploads::handles).await
     }
 
     async fn blob_usage(&self, user: &UserId) -> Result<Usage, StoreError> {

@@ -156,3 +156,10 @@ pub(super) fn stage_of(
     let malformed = |error| codes::malformed("blob_stages", blob_id, error);
     found.map(|id| id.parse().map_err(malformed)).transpose()
 }
+
+/// The object store's names of all uploads: for an operator's comparison, and few.
+pub(super) fn handles(tx: &mut SqliteTransaction<'_>) -> Result<Vec<String>, StoreError> {
+    let mut select = tx.prepare("SELECT handle FROM blob_uploads WHERE handle IS NOT NULL")?;
+    let handles = select.query_map([], |row| row.get(0))?;
+    Ok(handles.collect::<Result<_, _>>()?)
+}

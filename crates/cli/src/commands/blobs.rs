@@ -1,0 +1,176 @@
+//! `blobs check`: the registry of contents, compared with the object store.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::TryStreamExt as _;
+use serde::Serialize;
+use vfs_sync_blobs::{BlobError, BlobStore, Object, key};
+use vfs_sync_core::id::BlobId;
+use vfs_sync_core::wire::StageStatus;
+use vfs_sync_store::MetadataStore;
+
+use super::operator::existing;
+use crate::args::BlobsCheck;
+use crate::error::{Failure, Kind, Result};
+use crate::output::Output;
+use crate::server;
+
+/// Rows that one look at the registry takes.
+const ROWS: u32 = 1_000;
+
+/// Something that is on one side only.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Orphan {
+    kind: OrphanKind,
+    /// Of a content that is registered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blob_id: Option<BlobId>,
+    /// Of an object, under the store's prefix.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    object: Option<String>,
+    size: u64,
+    mended: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+enum OrphanKind {
+    /// Registered, and not in the object store.
+    MissingBytes,
+    /// Registered with another size than the object has.
+    OtherBytes,
+    /// An object that nothing registers.
+    UnknownObject,
+    /// What a write left behind that did not end.
+    Temporary,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    registered: u64,
+    objects: u64,
+    orphans: Vec<Orphan>,
+}
+
+fn store_failed(error: BlobError) -> Failure {
+    let kind = if error.retryable { Kind::Network } else { Kind::Failed };
+    Failure::new(kind, error.to_string())
+}
+
+pub(super) async fn check(args: BlobsCheck, output: Output) -> Result<()> {
+    let database = existing(&args.database)?;
+    let blobs = server::existing_blobs(args.database.data.as_deref()).await?;
+    let store =
+        vfs_sync_store::open(&database, server::now()).await.map_err(server::store_failure)?;
+    let report = compare(&*store, &*blobs, &args).await?;
+    for orphan in &report.orphans {
+        let name = orphan.blob_id.as_ref().map(BlobId::as_str);
+        let name = name.or(orphan.object.as_deref()).unwrap_or_default();
+        let what = match orphan.kind {
+            OrphanKind::MissingBytes => "registered, but its object is missing",
+            OrphanKind::OtherBytes => "registered, but its object has another size",
+            OrphanKind::UnknownObject => "an object that nothing registers",
+            OrphanKind::Temporary => "left by a write that did not end",
+        };
+        let mended = if orphan.mended { " (mended)" } else { "" };
+        output.say(format_args!("{}: {what}{mended}", crate::safe::safe(name)))?;
+    }
+    let left = report.orphans.iter().filter(|orphan| !orphan.mended).count();
+    output.say(format_args!(
+        "{} contents registered, {} objects, {} orphans, {left} left",
+        report.registered,
+        report.objects,
+        report.orphans.len(),
+    ))?;
+    output.json(&report)?;
+    if left == 0 {
+        return Ok(());
+    }
+    let failure = Failure::new(Kind::Partial, format!("{left} orphans are left"));
+    Err(if args.repair {
+        failure.hint("these are current contents: restore their objects, or put the files again")
+    } else {
+        failure.hint("--repair mends what can be mended; see docs/blobs.md")
+    })
+}
+
+async fn compare(
+    store: &dyn MetadataStore,
+    blobs: &dyn BlobStore,
+    args: &BlobsCheck,
+) -> Result<Report> {
+    // Objects first: whatever is in the store was in the registry before.
+    let mut objects: BTreeMap<String, Object> = BTreeMap::new();
+    let mut listed = blobs.list();
+    while let Some(object) = listed.try_next().await.map_err(store_failed)? {
+        objects.insert(object.name.clone(), object);
+    }
+    let mut report = Report { registered: 0, objects: objects.len() as u64, orphans: Vec::new() };
+    let mut after: Option<BlobId> = None;
+    loop {
+        let rows = store.blobs_after(after.as_ref(), ROWS).await.map_err(server::store_failure)?;
+        let Some(last) = rows.last() else { break };
+        after = Some(last.blob_id.clone());
+        for row in rows.into_iter().filter(|row| row.live) {
+            let object = objects.remove(&key::object_name(&row.blob_id));
+            let Some(size) = row.size else { continue };
+            report.registered += 1;
+            let kind = match object {
+                None => OrphanKind::MissingBytes,
+                Some(object) if object.size != size => OrphanKind::OtherBytes,
+                Some(_) => continue,
+            };
+            let mended = args.repair
+                && kind == OrphanKind::MissingBytes
+                && let_go(store, &row.blob_id).await?;
+            let (blob_id, object) = (Some(row.blob_id), None);
+            report.orphans.push(Orphan { kind, blob_id, object, size, mended });
+        }
+    }
+    let uploads = store.upload_handles().await.map_err(server::store_failure)?;
+    let uploads: BTreeSet<&str> =
+        uploads.iter().map(|handle| handle.split(' ').next().unwrap_or_default()).collect();
+    let age = i64::try_from(args.older_than).unwrap_or(i64::MAX).saturating_mul(1_000);
+    let youngest = server::now().as_millis().saturating_sub(age);
+    for (name, object) in objects {
+        let of_upload = uploads.contains(name.split('/').next().unwrap_or_default());
+        if object.modified > youngest || of_upload {
+            continue;
+        }
+        if args.repair {
+            blobs.remove(&name).await.map_err(store_failed)?;
+        }
+        let temporary = key::is_temporary(&name);
+        report.orphans.push(Orphan {
+            kind: if temporary { OrphanKind::Temporary } else { OrphanKind::UnknownObject },
+            blob_id: None,
+            object: Some(name),
+            size: object.size,
+            mended: args.repair,
+        });
+    }
+    Ok(report)
+}
+
+/// Ends what refers to a content whose bytes are lost, but for a file's current content: that is
+/// for people to decide. Tells whether nothing refers to it any more.
+async fn let_go(store: &dyn MetadataStore, blob_id: &BlobId) -> Result<bool> {
+    let now = server::now();
+    let Some(found) = store.any_blob(blob_id).await.map_err(server::store_failure)? else {
+        return Ok(false);
+    };
+    let stage = &found.stage.stage;
+    if stage.status == StageStatus::Staged {
+        let abandoned = store.abandon(&stage.owner, &stage.staging_id, now).await;
+        abandoned.map_err(server::store_failure)?;
+        return Ok(true);
+    }
+    let mut left = false;
+    for attachment in &found.attachments {
+        let removed = store.remove_version(&attachment.ref_id, blob_id, now).await;
+        left |= !removed.map_err(server::store_failure)?;
+    }
+    Ok(!left)
+}
