@@ -7,7 +7,10 @@ use vfs_sync_core::attach::{AttachRefusal, StageRow};
 use vfs_sync_core::content::{RelationKind, Sha256Digest};
 use vfs_sync_core::id::{BlobId, RefId, StagingId};
 use vfs_sync_core::wire::{AttachRequest, AttachResponse, StageStatus};
-use vfs_sync_store::{AbandonAnswer, BlobRow, NewStage, StageAnswer, UploadAnswer};
+use vfs_sync_store::{
+    AbandonAnswer, Advance, Anew, BlobRow, DeleteAnswer, NewStage, NewUpload, Quota, StageAnswer,
+    UploadAccess, UploadAnswer,
+};
 
 use super::scene::*;
 
@@ -294,4 +297,127 @@ pub(crate) async fn staging_the_same_at_once_opens_one_stage(scene: Scene) {
         }
         assert!(rows.iter().all(|row| *row == rows[0]), "{rows:?}");
     }
+}
+
+pub(crate) async fn of_an_attach_and_a_deletion_at_once_one_wins(scene: Scene) {
+    scene.apply("laptop", vec![folder(1, "a")]).await;
+    let scene = Arc::new(scene);
+    for round in 0..10 {
+        let name = format!("s{round}");
+        scene.staged(&name, 1).await;
+        let (other, id) = (scene.clone(), blob(&name));
+        let deleted = tokio::spawn(async move {
+            other.store.delete_blob(&user("alice"), &id, other.now()).await.unwrap()
+        });
+        let attached = scene.attach(&name, &to("a")).await;
+        match deleted.await.unwrap() {
+            DeleteAnswer::Deleting => {
+                let refused = AttachRefusal::NotAttachable(StageStatus::Abandoned);
+                assert_eq!(attached, Err(refused));
+                assert_eq!(scene.readable("alice", &name).await, None);
+            }
+            DeleteAnswer::Attached => assert!(attached.is_ok()),
+            DeleteAnswer::Unknown => panic!("{name} is unknown"),
+        }
+    }
+}
+
+pub(crate) async fn an_upload_is_its_last_writers_alone(scene: Scene) {
+    scene.open("one").await;
+    let (alice, id) = (user("alice"), staging("one"));
+    let store = &scene.store;
+    let claim = async |lease: &str, anew: Option<Anew>| {
+        store.claim_upload(&alice, &id, lease, anew.as_ref(), scene.now()).await.unwrap()
+    };
+    let anew = |handle: &str, instead_of: Option<&str>| {
+        Some(Anew { handle: handle.into(), instead_of: instead_of.map(Into::into) })
+    };
+    assert!(matches!(claim("first", anew("h1", None)).await, UploadAccess::Open(..)));
+    let late = claim("late", anew("h2", None)).await;
+    assert_eq!(late, UploadAccess::Lost, "another began meanwhile");
+    let advance = Advance {
+        received: 3,
+        parts: 1,
+        new_parts: vec!["tag".into()],
+        tail: "tail".into(),
+        hash: vec![1, 2],
+        length: Some(7),
+    };
+    let told = async |lease: &str| {
+        store.advance_upload(&alice, &id, lease, &advance, &QUOTA, scene.now()).await.unwrap()
+    };
+    assert!(matches!(told("first").await, UploadAccess::Open(..)));
+    let UploadAccess::Open(_, upload) = claim("second", None).await else { panic!() };
+    assert_eq!((upload.received, upload.length, &*upload.tail), (3, Some(7), "tail"));
+    assert_eq!(told("first").await, UploadAccess::Lost);
+    let record = |lease: &str| NewUpload { size: 7, digest: DIGEST, lease: Some(lease.into()) };
+    let recorded = async |lease: &str| {
+        store.record_upload(&alice, &id, &record(lease), &QUOTA, scene.now()).await.unwrap()
+    };
+    assert_eq!(recorded("first").await, UploadAnswer::Lost);
+    assert!(matches!(recorded("second").await, UploadAnswer::Recorded(_)));
+    let left = store.reclaim_of(&blob("one")).await.unwrap().unwrap();
+    assert_eq!((left.upload.as_deref(), left.bytes), (Some("h1"), false));
+    store.reclaimed(&blob("one"), scene.now(), scene.now()).await.unwrap();
+    assert_eq!(store.reclaim_of(&blob("one")).await.unwrap(), None);
+    assert_eq!(store.upload_parts(&id).await.unwrap(), [""; 0]);
+    assert!(matches!(claim("third", None).await, UploadAccess::Complete(_)));
+    let bob = store.upload(&user("bob"), &id, scene.now()).await.unwrap();
+    assert_eq!(bob, UploadAccess::Unknown);
+}
+
+pub(crate) async fn what_a_user_has_is_counted_and_bounded(scene: Scene) {
+    scene.apply("laptop", vec![folder(1, "a")]).await;
+    let usage = async || {
+        let usage = scene.store.blob_usage(&user("alice")).await.unwrap();
+        (usage.stored, usage.staged, usage.open_stages)
+    };
+    assert_eq!(usage().await, (0, 0, 0));
+    for (name, size) in [("one", 5), ("two", 7), ("three", 11)] {
+        scene.staged(name, size).await;
+    }
+    assert_eq!(usage().await, (23, 23, 3));
+    scene.attach("one", &to("a")).await.unwrap();
+    assert_eq!(usage().await, (23, 18, 2));
+    scene.abandon("two").await;
+    scene.abandon("two").await;
+    assert_eq!(usage().await, (16, 11, 1));
+    let deleted = scene.store.delete_blob(&user("alice"), &blob("three"), scene.now()).await;
+    assert_eq!(deleted.unwrap(), DeleteAnswer::Deleting);
+    assert_eq!(usage().await, (5, 0, 0));
+
+    let tight = Quota { stored: 8, staged: 2, open_stages: 1 };
+    let open = async |name: &str| {
+        let stage = stage_of(name);
+        scene.store.open_stage(&user("alice"), &stage, &tight, scene.now()).await.unwrap()
+    };
+    assert!(matches!(open("four").await, StageAnswer::Open(_)));
+    let StageAnswer::OverQuota(over) = open("five").await else { panic!() };
+    assert_eq!((over.limit, over.max, over.wanted), ("maxOpenStages", 1, 2));
+    for (size, limit) in [(3, "maxStagedBytes"), (4, "maxStoredBytes")] {
+        let (alice, id) = (user("alice"), staging("four"));
+        let record = uploaded(size, DIGEST);
+        let answer = scene.store.record_upload(&alice, &id, &record, &tight, scene.now()).await;
+        let UploadAnswer::OverQuota(over) = answer.unwrap() else { panic!("{size}") };
+        assert_eq!(over.limit, limit);
+    }
+    assert_eq!(usage().await, (5, 0, 1));
+}
+
+pub(crate) async fn a_blob_is_deleted_in_two_steps_and_looked_at_once_more(scene: Scene) {
+    scene.staged("one", 5).await;
+    let (alice, id) = (user("alice"), blob("one"));
+    let delete = async || scene.store.delete_blob(&alice, &id, scene.now()).await.unwrap();
+    let due = async |now| scene.store.to_reclaim(now, 10).await.unwrap().len();
+    assert_eq!(delete().await, DeleteAnswer::Deleting);
+    assert_eq!(delete().await, DeleteAnswer::Deleting, "said, and not done yet");
+    assert_eq!(scene.readable("alice", "one").await, None);
+    assert_eq!(due(scene.now()).await, 1);
+    let again = at(5_000);
+    scene.store.reclaimed(&id, scene.now(), again).await.unwrap();
+    scene.store.reclaimed(&id, scene.now(), again).await.unwrap();
+    assert_eq!(delete().await, DeleteAnswer::Unknown);
+    assert_eq!((due(scene.now()).await, due(again).await), (0, 1));
+    scene.store.reclaimed(&id, again, at(9_000)).await.unwrap();
+    assert_eq!(due(at(100_000)).await, 0);
 }

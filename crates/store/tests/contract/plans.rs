@@ -6,9 +6,9 @@ use serde_json::json;
 use tokio_postgres::NoTls;
 use vfs_sync_core::access::PrincipalType;
 use vfs_sync_core::content::Sha256Digest;
-use vfs_sync_core::id::{BlobId, RefId, StagingId};
+use vfs_sync_core::id::{BlobId, ItemId, RefId, StagingId};
 use vfs_sync_store::testing::statements;
-use vfs_sync_store::{NewStage, Retention};
+use vfs_sync_store::{Advance, Anew, NewStage, NewUpload, Retention};
 
 use super::scene::*;
 
@@ -67,6 +67,46 @@ async fn tour(scene: &Scene) {
     scene.store.knows(&super::members::principal(PrincipalType::User, "bob")).await.unwrap();
     scene.apply_as("bob", "laptop", vec![file_in(1, "e", "c")]).await;
     scene.apply("laptop", vec![delete(10, "c")]).await;
+    for name in ["three", "four"] {
+        scene.store.open_stage(&alice, &open(name), &QUOTA, scene.now()).await.unwrap();
+    }
+    let three = StagingId::new("three").unwrap();
+    let (store, now) = (&scene.store, || scene.now());
+    store.open_upload(&alice, &three, Some(5), Some("a b"), &QUOTA, now()).await.unwrap();
+    let anew = Anew { handle: "h".into(), instead_of: None };
+    store.claim_upload(&alice, &three, "lease", Some(&anew), now()).await.unwrap();
+    let advance = Advance {
+        received: 5,
+        parts: 1,
+        new_parts: vec!["tag".into()],
+        tail: String::new(),
+        hash: vec![1],
+        length: None,
+    };
+    store.advance_upload(&alice, &three, "lease", &advance, &QUOTA, now()).await.unwrap();
+    assert!(store.holds_upload(&alice, &three, "lease", now()).await.unwrap());
+    assert_eq!(store.upload_parts(&three).await.unwrap(), ["tag"]);
+    let upload = NewUpload { size: 5, digest, lease: Some("lease".into()) };
+    store.record_upload(&alice, &three, &upload, &QUOTA, now()).await.unwrap();
+    let (blob, reference) = (BlobId::new("three").unwrap(), RefId::new("ref2").unwrap());
+    let plain = serde_json::from_value(json!({ "itemId": "b" })).unwrap();
+    store.attach(&alice, &three, &plain, reference, now()).await.unwrap().unwrap();
+    let late = at(900_000_000);
+    assert!(store.reclaim_of(&blob).await.unwrap().is_some());
+    store.reclaimed(&blob, now(), late).await.unwrap();
+    assert!(store.to_reclaim(now(), 10).await.unwrap().len() > 0);
+    assert_eq!(store.expired_stages(late, 10).await.unwrap().len(), 1);
+    let four = BlobId::new("four").unwrap();
+    store.delete_blob(&alice, &four, now()).await.unwrap();
+    store.reclaimed(&four, now(), late).await.unwrap();
+    let item = ItemId::new("b").unwrap();
+    assert_eq!(store.versions(&alice, &item, 10).await.unwrap().unwrap().len(), 2);
+    store.surplus_versions(late, 10).await.unwrap();
+    let old = (RefId::new("ref").unwrap(), BlobId::new("one").unwrap());
+    assert!(store.remove_version(&old.0, &old.1, now()).await.unwrap());
+    store.any_blob(&blob).await.unwrap().unwrap();
+    store.blobs_after(None, 10).await.unwrap();
+    store.blob_usage(&alice).await.unwrap();
     for who in ["alice", "bob"] {
         scene.store.readable_blob(&user(who), &BlobId::new("one").unwrap()).await.unwrap();
     }
