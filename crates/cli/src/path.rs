@@ -106,6 +106,19 @@ pub(crate) fn of(client: &SyncClient, item: &ItemId) -> Result<String, ClientErr
     Ok(format!("/{}", client.path_of(item)?.trim_start_matches('/')))
 }
 
+/// What went wrong, with paths where the client has ids.
+pub(crate) fn explain(client: &SyncClient) -> impl Fn(ClientError) -> Failure {
+    move |error| {
+        let path = |item: &ItemId| of(client, item).unwrap_or_else(|_| item.to_string());
+        let ClientError::NotPermitted { item, needs, has } = &error else { return error.into() };
+        let owner = client.node(item).ok().flatten().map(|node| node.owner);
+        let tree = owner.map_or("another's tree".to_owned(), |owner| format!("{owner}'s tree"));
+        let at = path(item);
+        Failure::failed(format!("{at} is in {tree}: this takes {needs}, and you have {has}"))
+            .hint(format!("its owner can give you more; see `vfs-sync shares '{at}'`"))
+    }
+}
+
 /// A path's last name, and what is before it.
 pub(crate) fn split(path: &str) -> Option<(&str, &str)> {
     let path = path.trim_end_matches('/');

@@ -104,13 +104,22 @@ fn sharing_warns_of_somebody_whom_nobody_has_seen_and_works_offline() {
 fn what_makes_no_sense_to_share_is_refused_with_the_next_step() {
     let scene = shared("read");
     let on_bob = |args: &[&str], code| scene.on("bob", args).expect(code);
-    on_bob(&["share", "/docs", "carol", "read"], 1).says("takes the level admin");
+    on_bob(&["share", "/docs", "carol", "read"], 1)
+        .says("/docs is in alice's tree: this takes admin");
     on_bob(&["share", "/docs", "carol", "own"], 2).says("LEVEL");
     on_bob(&["share", "/docs", "group:", "read"], 2).says("must not be empty");
     on_bob(&["share", "/", "carol", "read"], 2).says("the top of the tree is no item");
     on_bob(&["share", "/own", "bob", "read"], 1).says("bob owns it already");
     on_bob(&["unshare", "/own", "carol"], 1).says("vfs-sync shares '/own'");
-    on_bob(&["mkdir", "/docs/new"], 1).says("takes the level write").says("vfs-sync shares");
+    on_bob(&["mkdir", "/docs/new"], 1)
+        .says("/docs is in alice's tree: this takes write, and you have read")
+        .says("vfs-sync shares '/docs'");
+    scene.write("note.txt", "x");
+    on_bob(&["put", "note.txt", "/docs"], 1).says("this takes write");
+    on_bob(&["put", "note.txt", "/docs/deep/plan.txt"], 1)
+        .says("/docs/deep/plan.txt is in alice's");
+    on_bob(&["ln", "/own", "/docs"], 1).says("this takes write");
+    on_bob(&["mv", "/docs/deep/plan.txt", "/docs/deep/new.txt"], 1).says("this takes write");
     on_bob(&["rm", "-r", "/docs"], 1)
         .says("alice's tree")
         .says("vfs-sync unshare '/docs' 'user:bob'");

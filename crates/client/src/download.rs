@@ -23,7 +23,9 @@ impl SyncClient {
     pub async fn read_content(&self, item: &ItemId) -> Result<LocalContent, ClientError> {
         let node = self.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
         let content = node.content.ok_or_else(|| ClientError::NoContent(item.clone()))?;
-        self.read_version(&content).await
+        let local = self.read_version(&content).await?;
+        still_there(&self.inner, item, &content).await?;
+        Ok(local)
     }
 
     /// As [`Self::read_content`], of a content that is known already: an item's present one, or
@@ -51,7 +53,11 @@ impl SyncClient {
                 let Some(content) = content else { return Ok(None) };
                 match cached(&client.inner, &content).await? {
                     Some(local) => Ok(Some((local, 0))),
-                    None => Ok(Some((download(&client.inner, &content).await?, 1))),
+                    None => {
+                        let local = download(&client.inner, &content).await?;
+                        still_there(&client.inner, &item, &content).await?;
+                        Ok(Some((local, 1)))
+                    }
                 }
             }))
         });
@@ -83,6 +89,24 @@ impl Fetched {
     pub fn count(&self) -> usize {
         self.held.len()
     }
+}
+
+/// That the item did not go while its content was on its way; if it did, the content goes too.
+async fn still_there(
+    inner: &Arc<Inner>,
+    item: &ItemId,
+    content: &NodeContent,
+) -> Result<(), ClientError> {
+    let (inner, item, blob_id) = (Arc::clone(inner), item.clone(), content.blob_id.clone());
+    blocking(move || {
+        let mut store = lock(&inner.store);
+        if store.node(&item)?.is_some() {
+            return Ok(());
+        }
+        store.forget(&item, &blob_id)?;
+        Err(ClientError::UnknownItem(item))
+    })
+    .await
 }
 
 /// The content if it is in the cache and whole. What is not whole leaves the cache.

@@ -11,7 +11,7 @@ use vfs_sync_core::limits::{MAX_BLOB_BATCH, MAX_BLOB_BATCH_BYTES, MAX_INLINE_BLO
 use vfs_sync_core::wire::{AttachRequest, StageRequest, StageStatus, code};
 
 use crate::backoff::{ATTEMPTS, back_off};
-use crate::client::{Inner, blocking};
+use crate::client::{Inner, blocking, lock};
 use crate::content::LocalContent;
 use crate::error::ClientError;
 use crate::store::Upload;
@@ -144,6 +144,7 @@ fn read_small(inner: &Inner, upload: &Upload) -> Result<Option<Bytes>, ClientErr
     Ok(Some(bytes.into()))
 }
 
+const GONE: &str = "the item is gone, or no longer shared with you";
 const LOST: &str = "the bytes are no longer on this machine: put the content again";
 
 async fn send_batch(
@@ -202,6 +203,11 @@ async fn send_batch(
 
 /// Uploads one content, then attaches it.
 async fn send_alone(inner: &Arc<Inner>, upload: &Upload) -> Result<Outcome, ClientError> {
+    // The server would refuse it too, once it had the bytes.
+    let (own, item) = (Arc::clone(inner), upload.item.clone());
+    if blocking(move || lock(&own.store).node(&item)).await?.is_none() {
+        return Ok(Outcome::Rejected(GONE.into()));
+    }
     let verify = (Arc::clone(inner), upload.clone());
     let local = blocking(move || {
         let (inner, upload) = verify;

@@ -497,6 +497,22 @@ async fn pending_operations_on_what_was_revoked_are_rejected_and_hold_nothing_ba
 }
 
 #[tokio::test]
+async fn a_large_content_for_what_was_revoked_is_not_sent_first() {
+    let scene = Scene::shared(Write).await;
+    let Scene { server, alice, bob, docs, plan, .. } = &scene;
+    let bytes = vec![7_u8; 3 << 20];
+    let stored = bob.put_content(plan, &bytes[..]).unwrap();
+    alice.revokes(docs, "bob").await;
+    bob.sync().await.unwrap();
+    let rejected = bob.rejected_uploads().unwrap();
+    assert_eq!((rejected.len(), rejected[0].size), (1, bytes.len() as u64));
+    assert!(rejected[0].reason.contains("no longer shared"), "{rejected:?}");
+    let url = format!("{}/v1/vfs/blobs/{}", server.url(), stored.blob_id);
+    let read = reqwest::Client::new().get(url).bearer_auth(server.token("bob")).send().await;
+    assert_eq!(read.unwrap().status(), 404, "the server never had it");
+}
+
+#[tokio::test]
 async fn joining_a_group_shows_what_it_is_granted_and_leaving_hides_it() {
     let scene = Scene::new().await;
     let Scene { server, alice, bob, docs, plan, .. } = &scene;

@@ -29,7 +29,8 @@ pub(super) fn mkdir(global: &Global, args: Mkdir, output: Output) -> Result<()> 
                 return Err(Failure::new(Kind::Exists, format!("there is a {path} already"))
                     .hint("--parents accepts a folder that is there"));
             }
-            made.push((path.clone(), client.create_folder(parent.id(), path::name(text)?)?));
+            let made_it = client.create_folder(parent.id(), path::name(text)?);
+            made.push((path.clone(), made_it.map_err(path::explain(&client))?));
         }
     }
     for (path, _) in &made {
@@ -48,7 +49,9 @@ fn make_all(client: &SyncClient, path: &str, made: &mut Vec<(String, ItemId)>) -
             Some(place) if place.is_folder() => place,
             Some(_) => return Err(Failure::failed(format!("{at} is a file, not a folder"))),
             None => {
-                let id = client.create_folder(parent.id(), path::name(step)?)?;
+                let id = client
+                    .create_folder(parent.id(), path::name(step)?)
+                    .map_err(path::explain(client))?;
                 made.push((at.clone(), id));
                 path::find(client, &at)?
             }
@@ -89,10 +92,10 @@ pub(super) async fn mv(
     };
     // Moved first: if that is not possible, it is not renamed either.
     if !stays {
-        client.move_to(&node.id, parent.id()).map_err(|error| impossible(error, &args))?;
+        client.move_to(&node.id, parent.id()).map_err(|error| impossible(&client, error, &args))?;
     }
     if node.name.as_ref() != Some(&name) {
-        client.rename(&node.id, name)?;
+        client.rename(&node.id, name).map_err(path::explain(&client))?;
     }
     let path = path::of(&client, &node.id)?;
     output.say(format_args!("{} -> {}", Safe(&args.from), Safe(&path)))?;
@@ -124,7 +127,7 @@ fn move_shortcut(
         let named = format!("{} is a shortcut: it has the name of what it leads to", args.from);
         return Err(refused(named));
     }
-    client.move_to(&node.id, Some(&to.id)).map_err(|error| impossible(error, args))
+    client.move_to(&node.id, Some(&to.id)).map_err(|error| impossible(client, error, args))
 }
 
 /// Between trees of different owners: a copy, and the original deleted.
@@ -148,7 +151,7 @@ async fn move_by_copy(
     let fetched = fetch(client, &node, &stop).await?;
     let copy = client
         .move_by_copy(&node.id, parent.id(), name)
-        .map_err(|error| impossible(error, &args))?;
+        .map_err(|error| impossible(client, error, &args))?;
     let path = path::of(client, &copy)?;
     let whose =
         if node.owner == client.user() { "your".into() } else { format!("{}'s", node.owner) };
@@ -186,12 +189,12 @@ async fn fetch(client: &SyncClient, node: &Node, stop: &CancellationToken) -> Re
     }
 }
 
-fn impossible(error: ClientError, args: &FromTo) -> Failure {
+fn impossible(client: &SyncClient, error: ClientError, args: &FromTo) -> Failure {
     match error {
         ClientError::Cycle { .. } => {
             Failure::failed(format!("{} cannot be moved into itself ({})", args.from, args.to))
         }
-        other => other.into(),
+        other => path::explain(client)(other),
     }
 }
 
@@ -206,8 +209,9 @@ pub(super) async fn cp(
     let (_, own) = path::split(&args.from).unwrap_or(("", &args.from));
     let (parent, name) = path::destination(&client, &args.to, own)?;
     let fetched = fetch(&client, &node, &stop).await?;
-    let copy =
-        client.copy(&node.id, parent.id(), name).map_err(|error| impossible(error, &args))?;
+    let copy = client
+        .copy(&node.id, parent.id(), name)
+        .map_err(|error| impossible(&client, error, &args))?;
     let path = path::of(&client, &copy)?;
     output.say(format_args!("{} copied to {}", Safe(&args.from), Safe(&path)))?;
     output.json(&json!({ "id": copy, "from": args.from, "path": path, "fetched": fetched }))
@@ -233,7 +237,7 @@ pub(super) fn rm(global: &Global, args: Rm, output: Output) -> Result<()> {
     for (path, node, shortcut_in) in found {
         match shortcut_in {
             Some(folder) if client.node(&folder)?.is_some() => {
-                client.unlink(&node.id, &folder)?;
+                client.unlink(&node.id, &folder).map_err(path::explain(&client))?;
                 unlinked += 1;
                 output.say(format_args!(
                     "took out {}, a shortcut; what it leads to stays",
@@ -273,10 +277,10 @@ pub(super) fn ln(global: &Global, args: Ln, output: Output) -> Result<()> {
     }
     let (item, at) = (Safe(&args.path), Safe(&args.folder));
     if args.remove {
-        client.unlink(&node.id, &folder.id)?;
+        client.unlink(&node.id, &folder.id).map_err(path::explain(&client))?;
         output.say(format_args!("{item} is no longer in {at}"))?;
     } else {
-        client.link(&node.id, &folder.id)?;
+        client.link(&node.id, &folder.id).map_err(path::explain(&client))?;
         output.say(format_args!("{item} is in {at} too"))?;
     }
     output.json(&json!({ "id": node.id, "folder": folder.id, "linked": !args.remove }))

@@ -31,7 +31,7 @@ pub(super) async fn share(global: &Global, args: Share, output: Output) -> Resul
     let client = replica::open(global, replica::config())?;
     let node = path::item(&client, &args.path)?;
     let level = AccessLevel::from(args.level);
-    client.share(&node.id, args.who.clone(), level)?;
+    client.share(&node.id, args.who.clone(), level).map_err(path::explain(&client))?;
     let known = known(global, &args.who).await;
     let who = safe(&args.who.to_string());
     if known == Some(false) {
@@ -68,7 +68,7 @@ pub(super) fn unshare(global: &Global, args: Unshare, output: Output) -> Result<
             None => format!("see `vfs-sync shares '{}'`; is this replica synced?", args.path),
         }));
     }
-    client.unshare(&node.id, args.who.clone())?;
+    client.unshare(&node.id, args.who.clone()).map_err(path::explain(&client))?;
     output.say(format_args!("{} is no longer shared with {who}", Safe(&args.path)))?;
     let (kind, id) = (args.who.kind, &args.who.id);
     output.json(&json!({

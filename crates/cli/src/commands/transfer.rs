@@ -338,7 +338,7 @@ pub(super) fn put(
             }
         }
     };
-    batch.commit()?;
+    batch.commit().map_err(path::explain(&client))?;
     let path = path::of(&client, &id)?;
     output.say(format_args!("{} ({})", Safe(&path), bytes_text(stored.size)))?;
     output.json(&json!({

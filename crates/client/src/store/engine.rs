@@ -396,6 +396,10 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         })
     }
 
+    fn forget(&mut self, item: &ItemId, blob_id: &BlobId) -> Result<()> {
+        self.transaction(|rows, _| rows.forget(item, blob_id))
+    }
+
     fn forgot(&mut self, blobs: &[BlobId]) -> Result<()> {
         self.transaction(|rows, _| blobs.iter().try_for_each(|id| rows.remove_forgotten(id)))
     }

@@ -207,6 +207,8 @@ pub(crate) trait ReplicaStore: Send {
     /// cache, and then [`Self::forgot`].
     fn forgettable(&mut self, at_most: usize) -> Result<Vec<BlobId>, ClientError>;
     fn forgot(&mut self, blobs: &[BlobId]) -> Result<(), ClientError>;
+    /// The bytes of an item that went need not stay.
+    fn forget(&mut self, item: &ItemId, blob_id: &BlobId) -> Result<(), ClientError>;
 
     fn node(&mut self, id: &ItemId) -> Result<Option<Node>, ClientError>;
     fn children(&mut self, parent: Option<&ItemId>) -> Result<Vec<Node>, ClientError>;
