@@ -1,12 +1,15 @@
 //! What the tests of applications need as well as ours: a server in the test's own process, a
-//! transport that follows a script, one that a test can cut, and assertions on guardrail violations.
+//! transport that follows a script, one that a test can cut, random numbers that a seed repeats, and
+//! assertions on guardrail violations.
 
 mod faulty;
+mod random;
 mod scripted;
 mod server;
 mod violations;
 
 pub use faulty::{DownloadFault, FaultyTransport};
+pub use random::Random;
 pub use scripted::{ScriptedTransport, all_results};
 pub use server::{TestClock, TestServer, TestServerBuilder};
 pub use violations::{
