@@ -9,6 +9,7 @@ mod process;
 mod pull;
 mod push;
 mod report;
+mod sharing;
 mod workload;
 
 use clap::Parser;
@@ -31,6 +32,9 @@ struct Args {
     /// Only what a client does alone: applying a feed.
     #[arg(long)]
     apply_only: bool,
+    /// Only what sharing costs.
+    #[arg(long)]
+    sharing_only: bool,
     /// Connections that push or pull at one time.
     #[arg(long, default_value_t = 2)]
     connections: usize,
@@ -56,6 +60,9 @@ async fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
     let n = args.operations;
     if args.apply_only {
         return apply(report, dir.path(), n / 2).await;
+    }
+    if args.sharing_only {
+        return sharing(report, dir.path(), args.postgres.as_deref()).await;
     }
     {
         let server = Server::start(&data, None).await?;
@@ -94,6 +101,7 @@ async fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
         report.note("push, SQLite, random ids", rates.all, "op/s");
     }
     apply(report, dir.path(), n / 2).await?;
+    sharing(report, dir.path(), args.postgres.as_deref()).await?;
     if let Some(url) = &args.postgres {
         let data = dir.path().join("postgres");
         std::fs::create_dir(&data)?;
@@ -111,5 +119,22 @@ async fn apply(report: &mut Report, dir: &std::path::Path, entries: usize) -> Re
     let (first, second) = apply::run(Some(&dir.join("replica")), entries).await?;
     report.at_least("apply it, durable replica", first.min(second), 150_000.0, "entries/s");
     report.at_least("  second half against first", second / first, 0.8, "x");
+    Ok(())
+}
+
+async fn sharing(
+    report: &mut Report,
+    dir: &std::path::Path,
+    postgres: Option<&str>,
+) -> Result<(), Failure> {
+    let data = dir.join("sharing");
+    std::fs::create_dir(&data)?;
+    sharing::run(report, &Server::start(&data, None).await?, "SQLite", 2.0).await?;
+    if let Some(url) = postgres {
+        let data = dir.join("sharing-postgres");
+        std::fs::create_dir(&data)?;
+        let server = Server::start(&data, Some(url)).await?;
+        sharing::run(report, &server, "PostgreSQL", 1.0).await?;
+    }
     Ok(())
 }

@@ -43,11 +43,7 @@ impl Server {
             command.env("VFS_SYNC_DATABASE_URL", url);
         }
         let child = command.spawn()?;
-        let token = Command::new(binary()?)
-            .args(["token", "--user", "bench"])
-            .env("VFS_SYNC_JWT_SECRET", SECRET)
-            .output()?;
-        let token = String::from_utf8(token.stdout)?.trim().to_owned();
+        let token = Self::token_of("bench")?;
         let server = Self { child, url: format!("http://127.0.0.1:{port}"), token };
         let deadline = Instant::now() + Duration::from_secs(30);
         while reqwest::get(format!("{}/healthz", server.url)).await.is_err() {
@@ -57,6 +53,15 @@ impl Server {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Ok(server)
+    }
+
+    /// A token of another user.
+    pub(crate) fn token_of(user: &str) -> Result<String, Failure> {
+        let token = Command::new(binary()?)
+            .args(["token", "--user", user])
+            .env("VFS_SYNC_JWT_SECRET", SECRET)
+            .output()?;
+        Ok(String::from_utf8(token.stdout)?.trim().to_owned())
     }
 
     /// Processor time used so far.

@@ -1,0 +1,157 @@
+//! What granting and revoking costs over HTTP, and how long others wait meanwhile.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::Failure;
+use crate::process::Server;
+use crate::push::BATCH;
+use crate::report::Report;
+
+/// Items in the folder that is shared as a whole.
+const ITEMS: usize = 100_000;
+/// Files in a folder of it.
+const FOLDER: usize = 100;
+/// Items in the small tree.
+const FEW: usize = 100;
+/// Files that are shared one by one.
+const TIMES: usize = 50;
+
+/// Somebody with one replica.
+struct Writer {
+    http: reqwest::Client,
+    url: String,
+    token: String,
+    next: u64,
+}
+
+impl Writer {
+    fn new(server: &Server, user: &str) -> Result<Self, Failure> {
+        Ok(Self {
+            http: reqwest::Client::builder().tcp_nodelay(true).build()?,
+            url: server.url.clone(),
+            token: Server::token_of(user)?,
+            next: 1,
+        })
+    }
+
+    /// Pushes operations, all of which must be applied; gives how long that took.
+    async fn push(&mut self, mut operations: Vec<Value>) -> Result<Duration, Failure> {
+        for operation in &mut operations {
+            operation["opId"] = json!(uuid::Uuid::now_v7().to_string());
+            operation["replicaId"] = json!("r");
+            operation["writeId"] = json!(self.next);
+            operation["occurredAt"] = json!("2026-03-01T09:00:00.000Z");
+            self.next += 1;
+        }
+        let count = operations.len();
+        let body = serde_json::to_vec(&json!({"clientId": "r", "operations": operations}))?;
+        let begun = Instant::now();
+        let answer = self
+            .http
+            .post(format!("{}/v1/vfs/crdt/push", self.url))
+            .bearer_auth(&self.token)
+            .header("content-type", "application/json")
+            .body(body)
+            .send()
+            .await?;
+        let taken = begun.elapsed();
+        let text = answer.text().await?;
+        if text.matches("\"applied\"").count() == count {
+            Ok(taken)
+        } else {
+            Err(format!("a push was refused: {text:.300}").into())
+        }
+    }
+
+    /// Makes folders of [`FOLDER`] files in a folder `root`, `items` in all.
+    async fn make_tree(&mut self, root: &str, items: usize) -> Result<(), Failure> {
+        let mut operations = vec![made(root, "folder", None)];
+        let mut folder = String::new();
+        for n in 1..items {
+            let id = uuid::Uuid::now_v7().to_string();
+            if n % FOLDER == 1 {
+                operations.push(made(&id, "folder", Some(root)));
+                folder = id;
+            } else {
+                operations.push(made(&id, "file", Some(&folder)));
+            }
+            if operations.len() == BATCH {
+                self.push(std::mem::take(&mut operations)).await?;
+            }
+        }
+        if !operations.is_empty() {
+            self.push(operations).await?;
+        }
+        Ok(())
+    }
+
+    /// The median time of sharing a file, each a new one in `parent`, in milliseconds.
+    async fn share_files(&mut self, parent: &str, name: &str) -> Result<f64, Failure> {
+        let files: Vec<String> = (0..TIMES).map(|n| format!("{name}-{n}")).collect();
+        let all = files.iter().map(|id| made(id, "file", Some(parent))).collect();
+        self.push(all).await?;
+        let mut times = Vec::new();
+        for id in &files {
+            times.push(self.push(vec![granted(id, "guest")]).await?.as_secs_f64() * 1000.0);
+        }
+        times.sort_by(f64::total_cmp);
+        Ok(times[TIMES / 2])
+    }
+}
+
+fn made(id: &str, kind: &str, parent: Option<&str>) -> Value {
+    json!({"opType": "item_upsert", "itemId": id, "objectType": kind, "name": id,
+        "parentId": parent, "metadata": {"mtime": "2026-03-01T09:00:00.000Z", "mode": 420}})
+}
+
+fn granted(id: &str, to: &str) -> Value {
+    json!({"opType": "acl_add", "itemId": id, "principalType": "user", "principalId": to,
+        "accessLevel": "read"})
+}
+
+/// Pushes a change of another realm again and again until told to stop; gives the longest wait.
+async fn push_meanwhile(
+    mut other: Writer,
+    mut stop: tokio::sync::oneshot::Receiver<()>,
+) -> Result<Duration, Failure> {
+    let mut longest = Duration::ZERO;
+    while stop.try_recv() == Err(tokio::sync::oneshot::error::TryRecvError::Empty) {
+        let id = uuid::Uuid::now_v7().to_string();
+        longest = longest.max(other.push(vec![made(&id, "file", None)]).await?);
+    }
+    Ok(longest)
+}
+
+/// Measures on `server`; others may wait for `wait` seconds at most.
+pub(crate) async fn run(
+    report: &mut Report,
+    server: &Server,
+    engine: &str,
+    wait: f64,
+) -> Result<(), Failure> {
+    let mut owner = Writer::new(server, "owner")?;
+    owner.make_tree("large", ITEMS).await?;
+    let mut small = Writer::new(server, "small")?;
+    small.make_tree("small", FEW).await?;
+    let revoked = json!({"opType": "acl_remove", "itemId": "large", "principalType": "user",
+        "principalId": "guest"});
+    for (what, operation) in [("granting", granted("large", "guest")), ("revoking", revoked)] {
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let name = format!("other-{what}");
+        let others = tokio::spawn(push_meanwhile(Writer::new(server, &name)?, stopped));
+        let taken = owner.push(vec![operation]).await?;
+        let _ = stop.send(());
+        let longest = others.await??.as_secs_f64();
+        let what = format!("{what} a folder of 100,000 items, {engine}");
+        report.at_most(&what, taken.as_secs_f64(), 5.0, "s");
+        report.at_most("  the longest that others waited", longest, wait, "s");
+    }
+    let few = small.share_files("small", "few").await?;
+    let many = owner.share_files("large", "many").await?;
+    report.note(&format!("sharing one file of 100, {engine}"), few, "ms");
+    report.note(&format!("sharing one file of 100,000, {engine}"), many, "ms");
+    report.at_most("  against a tree of 100", many / few, 1.5, "x");
+    Ok(())
+}
