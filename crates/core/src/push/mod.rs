@@ -26,6 +26,8 @@
 //! while let Some(needs) = decided.spread.needs() {
 //!     decided.spread.absorb(needs, Rows::default());
 //! }
+//! decided.spread.readers(); // whose feeds to lock
+//! decided.spread.doubtful(); // what to look up in them
 //! let changes = decided.spread.finish(&Default::default());
 //! assert_eq!(changes.items.len(), 1);
 //! # Ok::<(), Box<dyn std::error::Error>>(())

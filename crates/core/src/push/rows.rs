@@ -132,6 +132,10 @@ impl Rows {
     /// Takes in what was found of `needs`; everything else of it was looked for in vain. What is
     /// here already stays as it is.
     pub fn absorb(&mut self, needs: Needs, found: Self) {
+        self.items.reserve(found.items.len());
+        self.links.reserve(found.links.len());
+        self.above.reserve(found.links.len());
+        self.access.reserve(found.access.len());
         for (id, item) in found.items {
             self.items.entry(id).or_insert(item);
         }

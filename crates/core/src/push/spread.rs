@@ -43,7 +43,14 @@ pub struct Spread {
     /// Audiences that changed.
     after: BTreeMap<ItemId, Audience>,
     /// What each user may have to be told.
-    plan: Option<BTreeMap<UserId, Vec<EntryKey>>>,
+    plan: BTreeMap<UserId, Vec<Planned>>,
+}
+
+/// Something that a user may have to be told, and what the user may do with it, if they see it.
+#[derive(Debug, Clone)]
+struct Planned {
+    key: EntryKey,
+    level: Option<AccessLevel>,
 }
 
 impl Spread {
@@ -58,7 +65,7 @@ impl Spread {
             whole: HashSet::new(),
             frontier: BTreeSet::new(),
             after: BTreeMap::new(),
-            plan: None,
+            plan: BTreeMap::new(),
         }
     }
 
@@ -178,12 +185,16 @@ impl Spread {
     fn needs_of_frontier(&self) -> Needs {
         let mut needs = Needs { among: Some(self.concerned.clone()), ..Needs::default() };
         for id in &self.frontier {
-            needs.items.insert(id.clone());
-            needs.access.insert(id.clone());
-            needs.around.insert(id.clone());
-            for parent in self.rows.parents(id) {
-                needs.items.insert(parent.clone());
-                needs.access.insert(parent.clone());
+            if !self.rows.around.contains(id) {
+                needs.around.insert(id.clone());
+            }
+            for id in std::iter::once(id).chain(self.rows.parents(id)) {
+                if !self.rows.items.contains_key(id) {
+                    needs.items.insert(id.clone());
+                }
+                if !self.rows.access.contains_key(id) {
+                    needs.access.insert(id.clone());
+                }
             }
             for (principal, _) in self.rows.grants_on(id) {
                 if principal.kind != PrincipalType::User {
@@ -191,7 +202,7 @@ impl Spread {
                 }
             }
         }
-        needs.retain_missing(&self.rows);
+        needs.members.retain(|group| !self.rows.members.contains_key(group));
         needs
     }
 
@@ -244,10 +255,11 @@ impl Spread {
     /// Whose feeds may get entries: their heads are to be locked.
     pub fn readers(&mut self) -> BTreeSet<UserId> {
         self.changes.access = self.access_changes();
-        let plan = self.plan();
-        let readers = plan.keys().cloned().collect();
-        self.plan = Some(plan);
-        readers
+        let planned = |keys: Vec<EntryKey>| -> Vec<Planned> {
+            keys.into_iter().map(|key| Planned { key, level: None }).collect()
+        };
+        self.plan = self.plan().into_iter().map(|(user, keys)| (user, planned(keys))).collect();
+        self.plan.keys().cloned().collect()
     }
 
     fn access_changes(&self) -> BTreeMap<ItemId, BTreeMap<UserId, Option<AccessLevel>>> {
@@ -318,17 +330,12 @@ impl Spread {
         plan
     }
 
-    fn planned(&self) -> impl Iterator<Item = (&UserId, &EntryKey)> {
-        let plan = self.plan.iter().flatten();
-        plan.flat_map(|(user, keys)| keys.iter().map(move |key| (user, key)))
-    }
-
     /// The rows that tell who sees the other ends of shortcuts, to be read under the readers'
     /// heads; `None` if there are none.
     pub fn needs_under_heads(&mut self) -> Option<Needs> {
         let mut ends: BTreeSet<ItemId> = BTreeSet::new();
-        for (_, key) in self.planned() {
-            if let EntryKey::Link { parent, child } = key
+        for planned in self.plan.values().flatten() {
+            if let EntryKey::Link { parent, child } = &planned.key
                 && self.rows.is_shortcut(parent, child)
             {
                 ends.extend([parent.clone(), child.clone()]);
@@ -397,13 +404,18 @@ impl Spread {
 
     /// What is to be told as gone to those whom it was told, if it was.
     #[must_use]
-    pub fn doubtful(&self) -> BTreeMap<UserId, BTreeSet<Vec<u8>>> {
+    pub fn doubtful(&mut self) -> BTreeMap<UserId, BTreeSet<Vec<u8>>> {
+        let mut plan = std::mem::take(&mut self.plan);
         let mut doubtful: BTreeMap<UserId, BTreeSet<Vec<u8>>> = BTreeMap::new();
-        for (user, key) in self.planned() {
-            if !self.is_own(key, user) && self.sees(key, user).is_none() {
-                doubtful.entry(user.clone()).or_default().insert(key.to_bytes());
+        for (user, planned) in &mut plan {
+            for Planned { key, level } in planned {
+                *level = self.sees(key, user);
+                if level.is_none() && !self.is_own(key, user) {
+                    doubtful.entry(user.clone()).or_default().insert(key.to_bytes());
+                }
             }
         }
+        self.plan = plan;
         doubtful
     }
 
@@ -412,25 +424,31 @@ impl Spread {
     #[must_use]
     pub fn finish(mut self, told: &Told) -> Changes {
         let mut feed: BTreeMap<UserId, Vec<EntryBody>> = BTreeMap::new();
-        for (user, key) in self.planned() {
-            let change = match self.sees(key, user) {
-                Some(level) => self.rows.present(key, level),
-                None => {
-                    let was_told = if self.is_own(key, user) {
-                        self.views.was_visible(key)
-                    } else {
-                        told.get(user).is_some_and(|keys| keys.contains(&key.to_bytes()))
-                    };
-                    if was_told { self.rows.removal(key, self.now) } else { None }
+        for (user, planned) in &self.plan {
+            let told = told.get(user);
+            let mut entries = Vec::with_capacity(planned.len());
+            for Planned { key, level } in planned {
+                let change = match level {
+                    Some(level) => self.rows.present(key, *level),
+                    None => {
+                        let was_told = if self.is_own(key, user) {
+                            self.views.was_visible(key)
+                        } else {
+                            told.is_some_and(|keys| keys.contains(&key.to_bytes()))
+                        };
+                        if was_told { self.rows.removal(key, self.now) } else { None }
+                    }
+                };
+                if let Some((change, authored_at)) = change {
+                    let (actor, origin) = self.views.cause(key, user);
+                    entries.push(EntryBody { actor, authored_at, origin, change });
                 }
-            };
-            if let Some((change, authored_at)) = change {
-                let (actor, origin) = self.views.cause(key, user);
-                let entry = EntryBody { actor, authored_at, origin, change };
-                feed.entry(user.clone()).or_default().push(entry);
+            }
+            if !entries.is_empty() {
+                super::view::order_entries(&mut entries);
+                feed.insert(user.clone(), entries);
             }
         }
-        feed.values_mut().for_each(|entries| super::view::order_entries(entries));
         self.changes.feed = feed;
         self.changes
     }

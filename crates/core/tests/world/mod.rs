@@ -191,7 +191,8 @@ impl Database {
             spread.absorb(needs, found);
         }
         let mut told = Told::new();
-        for (user, keys) in spread.doubtful() {
+        let doubtful = spread.doubtful();
+        for (user, keys) in doubtful {
             let tells = |key: &Vec<u8>| {
                 let entry = self.feeds.get(&user).and_then(|feed| feed.get(key));
                 entry.is_some_and(|(_, entry)| !entry.change.is_removal())

@@ -1,5 +1,7 @@
 //! The registry of blobs: stages, blobs, attachments.
 
+use std::collections::{BTreeSet, HashMap};
+
 use rusqlite::params;
 use vfs_sync_core::attach::StageRow;
 use vfs_sync_core::content::{Attachment, RelationKind, Sha256Digest};
@@ -272,6 +274,21 @@ pub(super) fn attachments_of(
          WHERE r.item_id = ?1 AND r.is_current = 1",
         item.as_str(),
     )
+}
+
+/// What is attached to each of `items`; of those that have nothing, nothing is said.
+pub(super) fn load_attachments(
+    tx: &mut SqliteTransaction<'_>,
+    items: &BTreeSet<ItemId>,
+    found: &mut HashMap<ItemId, Vec<Attachment>>,
+) -> Result<(), StoreError> {
+    let mut any = tx.prepare("SELECT 1 FROM blob_refs WHERE item_id = ?1 AND is_current = 1")?;
+    for item in items {
+        if any.exists([item.as_str()])? {
+            found.insert(item.clone(), attachments_of(tx, item)?);
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn attachments_with(

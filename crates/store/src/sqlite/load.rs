@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use rusqlite::params;
+use rusqlite::{CachedStatement, params};
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::id::ItemId;
 use vfs_sync_core::push::{Link, LinkKey, Needs, Rows};
@@ -72,15 +72,14 @@ impl SqliteTransaction<'_> {
         Ok(Link { register, in_realm: columns.code(4, flag)? })
     }
 
-    /// Present links that have `id` at the end which `sql` names; gives their other ends.
+    /// Present links that have `id` at the end which `select` names; gives their other ends.
     fn load_links_of(
         &mut self,
-        sql: &str,
+        select: &mut CachedStatement<'_>,
         id: &ItemId,
         key: impl Fn(ItemId) -> LinkKey,
         found: &mut HashMap<LinkKey, Option<Link>>,
     ) -> Result<Vec<ItemId>, StoreError> {
-        let mut select = self.prepare(sql)?;
         let mut rows = select.query([id.as_str()])?;
         let mut others = Vec::new();
         while let Some(row) = rows.next()? {
@@ -158,26 +157,25 @@ impl SqliteTransaction<'_> {
 
     pub(super) fn load_around(
         &mut self,
-        item: &ItemId,
+        items: &BTreeSet<ItemId>,
         found: &mut Rows,
     ) -> Result<(), StoreError> {
-        self.load_links_of(
+        let mut below = self.prepare(
             "SELECT authored_at, author, write_id, present, in_realm, child FROM links \
              WHERE parent = ?1 AND present = 1",
-            item,
-            |child| (item.clone(), child),
-            &mut found.links,
         )?;
-        self.load_links_of(
+        for item in items {
+            self.load_links_of(&mut below, item, |child| (item.clone(), child), &mut found.links)?;
+        }
+        let mut above = self.prepare(
             "SELECT authored_at, author, write_id, present, in_realm, parent FROM links \
              WHERE child = ?1 AND present = 1",
-            item,
-            |parent| (parent, item.clone()),
-            &mut found.links,
         )?;
-        let attachments = blobs::attachments_of(self, item)?;
-        found.attachments.insert(item.clone(), attachments);
-        Ok(())
+        for item in items {
+            let key = |parent| (parent, item.clone());
+            self.load_links_of(&mut above, item, key, &mut found.links)?;
+        }
+        blobs::load_attachments(self, items, &mut found.attachments)
     }
 
     /// The links upward from each of `items`, all the way.
@@ -188,10 +186,13 @@ impl SqliteTransaction<'_> {
     ) -> Result<(), StoreError> {
         let mut open: Vec<ItemId> = items.iter().cloned().collect();
         let mut seen: BTreeSet<ItemId> = items.clone();
+        let mut select = self.prepare(
+            "SELECT authored_at, author, write_id, present, in_realm, parent FROM links \
+             WHERE child = ?1 AND present = 1 AND in_realm = 1",
+        )?;
         while let Some(child) = open.pop() {
             let parents = self.load_links_of(
-                "SELECT authored_at, author, write_id, present, in_realm, parent FROM links \
-                 WHERE child = ?1 AND present = 1 AND in_realm = 1",
+                &mut select,
                 &child,
                 |parent| (parent, child.clone()),
                 &mut found.links,

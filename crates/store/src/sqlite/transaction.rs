@@ -231,9 +231,7 @@ impl Transaction for SqliteTransaction<'_> {
         self.load_links(&needs.links, &mut found.links)?;
         self.load_grants(needs, found)?;
         self.load_moves(needs, found)?;
-        for item in &needs.around {
-            self.load_around(item, found)?;
-        }
+        self.load_around(&needs.around, found)?;
         self.load_ancestors(&needs.ancestors, found)?;
         access::load(self, needs, found)
     }
