@@ -89,7 +89,7 @@ fn a_share_is_seen_listed_and_revoked() {
 fn sharing_warns_of_somebody_whom_nobody_has_seen_and_works_offline() {
     let mut scene = scene();
     let warned = alice(&scene, &["share", "/docs", "bbo", "read"]);
-    assert!(warned.stderr.contains("the server has never seen user:bbo"), "{warned:?}");
+    assert!(warned.stderr.contains("the server knows nothing of user:bbo"), "{warned:?}");
     let known = alice(&scene, &["--json", "share", "/docs", "bob", "read"]).json();
     assert_eq!(known["known"], true);
     assert_eq!(alice(&scene, &["share", "/docs", "bob", "write"]).stderr, "");

@@ -165,11 +165,11 @@ pub struct GroupsResponse {
     pub organizations: Vec<PrincipalId>,
 }
 
-/// Whether the server has ever seen a principal.
+/// Whether the server knows of a principal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KnownResponse {
-    /// A user that has synced, or something that has members.
+    /// A user who has written something, or a group that has members.
     pub known: bool,
 }
 

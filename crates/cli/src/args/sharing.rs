@@ -10,7 +10,8 @@ WHO is a user: `alice`, or `user:alice`; a group: `group:eng`; or an organizatio
 `organization:acme`. LEVEL is `read`; `write`, which is to change it and what is in it; or `admin`, which is to
 delete it and to decide who sees it. A folder is shared with all that is in it, now and later. Sharing
 again replaces the level. It is queued like any edit, online or not; where the server can be reached,
-it is asked whether it has ever seen WHO, so that a typing error is noticed.
+it is asked whether it knows of WHO (a user who has written something, a group with members), so that a
+typing error is noticed.
 
 Examples:
   vfs-sync share /photos/2024 bob read

@@ -36,7 +36,7 @@ pub(super) async fn share(global: &Global, args: Share, output: Output) -> Resul
     let who = safe(&args.who.to_string());
     if known == Some(false) {
         output.note(format_args!(
-            "warning: the server has never seen {who}; the grant is there once they come"
+            "warning: the server knows nothing of {who} yet; is the name right?"
         ));
     }
     output.say(format_args!("{} is shared with {who}: {level}", Safe(&args.path)))?;
@@ -44,7 +44,7 @@ pub(super) async fn share(global: &Global, args: Share, output: Output) -> Resul
     output.json(&json!({ "id": node.id, "path": args.path, "grant": grant, "known": known }))
 }
 
-/// Whether the server has ever seen a principal; `None` where it cannot be asked.
+/// Whether the server knows of a principal; `None` where it cannot be asked.
 async fn known(global: &Global, principal: &Principal) -> Option<bool> {
     let server = replica::server(global, None, None, Some(PATIENCE)).ok()?;
     tokio::time::timeout(PATIENCE, server.knows(principal)).await.ok()?.ok()

@@ -72,7 +72,7 @@ impl HttpTransport {
         self.call(self.get("groups", self.url(&["groups"]))).await
     }
 
-    /// Whether the server has ever seen a principal: a user that has synced, a group or an
+    /// Whether the server knows of a principal: a user who has written something, a group or an
     /// organization that has members.
     ///
     /// # Errors
