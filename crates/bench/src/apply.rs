@@ -18,7 +18,8 @@ use vfs_sync_core::limits::Limits;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, PullPage, PushRequest, PushResponse, ReconcileRequest,
-    ReconcileResponse, StageRequest, StageResponse, StateResponse, UploadResponse, WriteIds,
+    ReconcileResponse, StageRequest, StageResponse, StateResponse, UploadResponse,
+    VersionsResponse, WriteIds,
 };
 
 use crate::Failure;
@@ -96,6 +97,10 @@ impl Transport for Pages {
     ) -> Result<Vec<Result<AttachResponse, TransportError>>, TransportError> {
         unused()
     }
+    async fn versions(&self, _: &ItemId) -> Result<VersionsResponse, TransportError> {
+        unused()
+    }
+
     async fn download(&self, _: &BlobId, _: u64) -> Result<ByteStream, TransportError> {
         unused()
     }

@@ -135,9 +135,14 @@ pub(crate) enum Command {
     Put(Put),
     /// Write a file of the tree to a local one
     #[command(
-        after_help = "Examples:\n  vfs-sync get /documents/report.pdf\n  vfs-sync get /documents/report.pdf ./copy.pdf --force\n  vfs-sync get /notes/now.txt -"
+        after_help = "Examples:\n  vfs-sync get /documents/report.pdf\n  vfs-sync get /documents/report.pdf ./copy.pdf --force\n  vfs-sync get /notes/now.txt -\n  vfs-sync get /documents/report.pdf ./before.pdf --version 2"
     )]
     Get(Get),
+    /// List the contents that a file has and had
+    #[command(
+        after_help = "Number 1 is the present content, 2 the one before it; the numbers move on with each new content,\nthe ids stay. Asks the server.\n\nExamples:\n  vfs-sync versions /documents/report.pdf\n  vfs-sync --json versions /documents/report.pdf | jq -r '.versions[].attachedAt'\n  vfs-sync get /documents/report.pdf ./before.pdf --version 2"
+    )]
+    Versions(OnePath),
     /// Make folders
     #[command(
         after_help = "Examples:\n  vfs-sync mkdir /photos\n  vfs-sync mkdir -p /photos/2024/summer"
@@ -521,6 +526,9 @@ pub(crate) struct Get {
     /// Replace FILE if it is there
     #[arg(long)]
     pub(crate) force: bool,
+    /// An earlier content: its number or id, as `vfs-sync versions` lists them
+    #[arg(long, value_name = "ID|N")]
+    pub(crate) version: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -212,6 +212,87 @@ fn a_client_that_is_killed_goes_on_where_it_was() {
     assert_eq!(tree(&world.path("copy").join("tree")), tree(&source));
 }
 
+/// Bytes of any size up to more than what is sent in one go, each content its own.
+fn content(random: &mut Random) -> Vec<u8> {
+    let most = match random.below(12) {
+        0 => 24 * 1024 * 1024,
+        1..=4 => 3 * 1024 * 1024,
+        _ => 40_000,
+    };
+    let size = usize::try_from(random.below(most)).unwrap();
+    let mut bytes = vec![0; size];
+    for at in (0..size).step_by(512) {
+        bytes[at] = u8::try_from(random.below(256)).unwrap();
+    }
+    bytes
+}
+
+/// Kills whatever moves contents: taking them in, uploading, attaching, downloading, evicting.
+#[test]
+fn contents_survive_a_client_that_is_killed_while_it_moves_them() {
+    let world = World::new();
+    let mut random = Random::new("kills among contents");
+    world.init("a");
+    world.init("b");
+    let limit = 6 * 1024 * 1024;
+    let (small_cache, file) = (limit.to_string(), world.path("put"));
+    let mut acknowledged: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let export = world.path("export");
+    let _ = world.run("b", &["sync"]);
+    let mut kills_left = kills();
+    while kills_left > 0 {
+        let bytes = content(&mut random);
+        std::fs::write(&file, &bytes).unwrap();
+        // The same few paths again and again: later contents of a file follow earlier ones.
+        let path = format!("/f{}", random.below(20));
+        let put = ["--cache-size", &small_cache, "put", file.to_str().unwrap(), &path];
+        world.ok("a", &put);
+        acknowledged.insert(path, bytes);
+        for _ in 0..1 + random.below(4) {
+            let to = export.to_str().unwrap();
+            let (replica, args): (&str, &[&str]) = match random.below(8) {
+                0..=3 => ("a", &["sync"]),
+                4 => ("a", &["put", file.to_str().unwrap(), "/never-acknowledged"]),
+                5 => ("b", &["sync"]),
+                _ => ("b", &["export", to, "--force"]),
+            };
+            let limited: Vec<&str> =
+                ["--cache-size", &small_cache].iter().chain(args).copied().collect();
+            run_and_kill(world.on(replica, &limited), &mut random, 250);
+            kills_left = kills_left.saturating_sub(1);
+        }
+    }
+    for replica in ["a", "b"] {
+        world.ok(replica, &["--cache-size", &small_cache, "sync"]);
+        let status = world.ok(replica, &["--json", "--cache-size", &small_cache, "status"]);
+        let status: Value = serde_json::from_str(&status).unwrap();
+        for none in ["pending", "rejected", "uploads", "rejectedUploads"] {
+            assert_eq!(status[none], 0, "{replica}: {status}");
+        }
+    }
+    world.ok("b", &["--cache-size", &small_cache, "export", export.to_str().unwrap(), "--force"]);
+    for (path, bytes) in acknowledged {
+        let found = std::fs::read(export.join(&path[1..])).unwrap();
+        assert!(found == bytes, "{path}: {} bytes, put {}", found.len(), bytes.len());
+    }
+    let names: Vec<String> = tree(&export).into_keys().map(|p| p.display().to_string()).collect();
+    assert!(names.iter().all(|name| !name.contains("conflict")), "no copies: {names:?}");
+    for replica in ["a", "b"] {
+        let contents = world.path(replica).join("contents");
+        let left = |of: &str| std::fs::read_dir(contents.join(of)).unwrap().count();
+        assert_eq!(left("drafts"), 0, "{replica}");
+        let kept: u64 =
+            tree(&contents).into_values().flatten().map(|(bytes, ..)| bytes.len() as u64).sum();
+        // Downloads that were killed stay a while, to be gone on with.
+        let partial: u64 = tree(&contents.join("partial"))
+            .into_values()
+            .flatten()
+            .map(|(bytes, ..)| bytes.len() as u64)
+            .sum();
+        assert!(kept - partial <= limit, "{replica}: {kept} bytes kept");
+    }
+}
+
 /// A new, changed, moved or deleted file or folder.
 fn change_something(root: &std::path::Path, random: &mut Random) {
     let name = |random: &mut Random| format!("n{}", random.below(12));

@@ -158,3 +158,38 @@ fn a_refused_upload_is_listed_retried_and_discarded() {
     assert_eq!(discarded["discardedUploads"].as_array().unwrap().len(), 1);
     assert_eq!(uploads().as_array().unwrap().len(), 0);
 }
+
+#[test]
+fn earlier_contents_of_a_file_are_listed_and_read() {
+    let scene = Scene::with_server();
+    scene.replica("r");
+    for text in ["first", "second, longer", "third"] {
+        scene.write("f", text);
+        scene.on("r", &["put", "f", "/f"]).expect(0);
+        scene.on("r", &["sync"]).expect(0);
+    }
+    let listed = scene.on("r", &["--json", "versions", "/f"]).expect(0).json();
+    let versions = listed["versions"].as_array().unwrap();
+    let sizes: Vec<u64> = versions.iter().map(|v| v["size"].as_u64().unwrap()).collect();
+    assert_eq!(sizes, [5, 14, 5], "the newest first: {listed}");
+    let times: Vec<&str> = versions.iter().map(|v| v["attachedAt"].as_str().unwrap()).collect();
+    assert!(times.is_sorted_by(|a, b| a >= b), "{times:?}");
+    scene.on("r", &["versions", "/f"]).expect(0).says("14 B");
+    let get = |version: &str| scene.on("r", &["get", "/f", "-", "--version", version]);
+    assert_eq!(get("1").expect(0).stdout, "third");
+    assert_eq!(get("2").expect(0).stdout, "second, longer");
+    let oldest = versions[2]["blobId"].as_str().unwrap();
+    assert_eq!(get(oldest).expect(0).stdout, "first");
+    for none in ["0", "4", "-1", "no-such-blob"] {
+        let version = format!("--version={none}");
+        scene.on("r", &["get", "/f", "-", &version]).expect(1).says("there are 3");
+    }
+    scene.write("new", "not sent yet");
+    scene.on("r", &["put", "new", "/new"]).expect(0);
+    scene.on("r", &["versions", "/new"]).expect(1).says("the server has no content of /new");
+    // Another replica reads what it never had as its own.
+    scene.replica("other");
+    scene.on("other", &["sync"]).expect(0);
+    scene.on("other", &["get", "/f", "old", "--version", "3"]).expect(0);
+    assert_eq!(std::fs::read_to_string(scene.path("old")).unwrap(), "first");
+}

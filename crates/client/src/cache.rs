@@ -30,6 +30,8 @@ pub(crate) const DIRECTORY: &str = "contents";
 
 /// A download that was cut is gone on with if it has this many bytes; a shorter one starts again.
 const WORTH_RESUMING: u64 = 1024 * 1024;
+/// Files that are made durable at one time.
+const SYNCS_AT_A_TIME: usize = 16;
 /// How long a download that was cut is kept.
 const PARTIAL_KEPT: Duration = Duration::from_secs(7 * 24 * 3_600);
 
@@ -69,7 +71,10 @@ pub(crate) struct Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(cache) = self.cache.upgrade() {
-            lock(&cache.index).release(self.key);
+            let mut index = lock(&cache.index);
+            if index.release(self.key, cache.limit) {
+                cache.remove_one(self.key);
+            }
         }
     }
 }
@@ -199,15 +204,13 @@ impl Cache {
         if contents.is_empty() {
             return Ok(());
         }
-        for content in contents {
-            content.sync()?;
-        }
+        sync_all(contents)?;
         let drafts = dir.join("drafts");
         let synced = File::open(&drafts).and_then(|dir| dir.sync_all());
         synced.map_err(ClientError::io(format!("cannot sync {}", drafts.display())))
     }
 
-    /// Puts contents where their names say, once they are queued or verified. One that cannot be
+    /// Puts contents where their names say, once they are queued. One that cannot be
     /// moved stays where it is and is found there.
     pub(crate) fn place(&self, contents: Vec<NewContent>) {
         let now = SystemTime::now();
@@ -262,6 +265,12 @@ impl Cache {
 
     // Downloading.
 
+    /// Whether beginning a download, or taking it in, is so little work that it may be done on
+    /// the runtime.
+    pub(crate) fn is_quick(size: u64) -> bool {
+        size < WORTH_RESUMING
+    }
+
     /// Who has it is the one that downloads the blob.
     pub(crate) async fn turn(&self, blob_id: &BlobId) -> tokio::sync::OwnedMutexGuard<()> {
         let turn = {
@@ -296,9 +305,20 @@ impl Cache {
         let stays_from = Some(WORTH_RESUMING);
         let mut writer = ContentWriter::in_file(blob_id.clone(), path.clone(), file, stays_from);
         let usable = (WORTH_RESUMING..=size).contains(&there);
-        let ready = if usable { writer.resume() } else { writer.restart() };
+        let ready = match there {
+            0 => Ok(()),
+            _ if usable => writer.resume(),
+            _ => writer.restart(),
+        };
         ready.map_err(ClientError::io(what()))?;
         Ok(writer)
+    }
+
+    /// Takes in what was downloaded and verified.
+    pub(crate) fn place_fetched(&self, content: NewContent) {
+        let key = Key::of(&content.blob_id);
+        self.place(vec![content]);
+        lock(&self.index).mark_fetched(key);
     }
 
     // Giving contents out.
@@ -422,6 +442,23 @@ impl Cache {
         let (bytes, contents) = lock(&self.index).totals();
         Ok(CacheUsage { bytes, contents, limit: self.limit })
     }
+}
+
+/// Waits for many disk writes at one time: a file system commits them together.
+fn sync_all(contents: &[NewContent]) -> Result<(), ClientError> {
+    let share = contents.len().div_ceil(SYNCS_AT_A_TIME).max(1);
+    std::thread::scope(|scope| {
+        let sync = |share: &[NewContent]| share.iter().try_for_each(NewContent::sync);
+        let (own, others) = contents.split_at(share.min(contents.len()));
+        let others: Vec<_> =
+            others.chunks(share).map(|share| scope.spawn(move || sync(share))).collect();
+        let mut outcome = sync(own);
+        for other in others {
+            let lost = || Err(ClientError::Storage("a write to the disk ended oddly".into()));
+            outcome = outcome.and(other.join().unwrap_or_else(|_| lost()));
+        }
+        outcome
+    })
 }
 
 fn move_into(dir: &Path, key: Key, from: &Path) -> std::io::Result<()> {

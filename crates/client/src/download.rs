@@ -7,8 +7,10 @@ use futures::stream;
 use tokio_util::task::AbortOnDropHandle;
 use vfs_sync_core::id::ItemId;
 use vfs_sync_core::tree::NodeContent;
+use vfs_sync_core::wire::Version;
 
 use crate::backoff::{ATTEMPTS, back_off};
+use crate::cache::Cache;
 use crate::client::{Inner, SyncClient, blocking, lock};
 use crate::content::{ContentWriter, LocalContent};
 use crate::error::ClientError;
@@ -23,21 +25,39 @@ impl SyncClient {
     pub async fn read_content(&self, item: &ItemId) -> Result<LocalContent, ClientError> {
         let node = self.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
         let content = node.content.ok_or_else(|| ClientError::NoContent(item.clone()))?;
-        let local = self.read_version(&content).await?;
+        let local = read(&self.inner, &content).await?;
         still_there(&self.inner, item, &content).await?;
         Ok(local)
     }
 
-    /// As [`Self::read_content`], of a content that is known already: an item's present one, or
-    /// one of its versions.
+    /// The contents that a file has and had, as the server keeps them: the newest, which is the
+    /// present one, first. What is still to be uploaded is not among them.
     ///
     /// # Errors
-    /// Why it cannot be had.
-    pub async fn read_version(&self, content: &NodeContent) -> Result<LocalContent, ClientError> {
-        match cached(&self.inner, content).await? {
-            Some(local) => Ok(local),
-            None => download(&self.inner, content).await,
-        }
+    /// [`ClientError::Transport`]; the server has no versions of an item that it does not know.
+    pub async fn versions(&self, item: &ItemId) -> Result<Vec<Version>, ClientError> {
+        Ok(self.inner.transport.versions(item).await?.versions)
+    }
+
+    /// As [`Self::read_content`], of one of an item's [`Self::versions`]. One that is not the
+    /// present content leaves the cache with the next pull.
+    ///
+    /// # Errors
+    /// As [`Self::read_content`].
+    pub async fn read_version(
+        &self,
+        item: &ItemId,
+        version: &Version,
+    ) -> Result<LocalContent, ClientError> {
+        let content = NodeContent {
+            blob_id: version.blob_id.clone(),
+            size: version.size,
+            digest: version.digest,
+            content_type: version.content_type.clone(),
+        };
+        let local = read(&self.inner, &content).await?;
+        still_there(&self.inner, item, &content).await?;
+        Ok(local)
     }
 
     /// Downloads the contents of `items` that are not in the cache, as many at a time as
@@ -91,7 +111,8 @@ impl Fetched {
     }
 }
 
-/// That the item did not go while its content was on its way; if it did, the content goes too.
+/// That the item did not go while its content was on its way. If it did, the content goes too; if
+/// it has another content now, with the next pull.
 async fn still_there(
     inner: &Arc<Inner>,
     item: &ItemId,
@@ -100,13 +121,21 @@ async fn still_there(
     let (inner, item, blob_id) = (Arc::clone(inner), item.clone(), content.blob_id.clone());
     blocking(move || {
         let mut store = lock(&inner.store);
-        if store.node(&item)?.is_some() {
-            return Ok(());
+        let node = store.node(&item)?;
+        let present = node.as_ref().and_then(|node| node.content.as_ref());
+        if present.is_none_or(|content| content.blob_id != blob_id) {
+            store.forget(&item, &blob_id)?;
         }
-        store.forget(&item, &blob_id)?;
-        Err(ClientError::UnknownItem(item))
+        node.map(drop).ok_or(ClientError::UnknownItem(item))
     })
     .await
+}
+
+async fn read(inner: &Arc<Inner>, content: &NodeContent) -> Result<LocalContent, ClientError> {
+    match cached(inner, content).await? {
+        Some(local) => Ok(local),
+        None => download(inner, content).await,
+    }
 }
 
 /// The content if it is in the cache and whole. What is not whole leaves the cache.
@@ -114,6 +143,9 @@ async fn cached(
     inner: &Arc<Inner>,
     content: &NodeContent,
 ) -> Result<Option<LocalContent>, ClientError> {
+    if inner.cache.find(&content.blob_id, content.size, content.digest).is_none() {
+        return Ok(None);
+    }
     let (inner, content) = (Arc::clone(inner), content.clone());
     blocking(move || inner.cache.find_verified(&content.blob_id, content.size, content.digest))
         .await
@@ -184,9 +216,13 @@ async fn download(inner: &Arc<Inner>, content: &NodeContent) -> Result<LocalCont
     if let Some(local) = cached(inner, content).await? {
         return Ok(local);
     }
-    let begin = (Arc::clone(inner), content.clone());
-    let mut writer =
-        blocking(move || begin.0.cache.download(&begin.1.blob_id, begin.1.size)).await?;
+    let quick = Cache::is_quick(content.size);
+    let mut writer = if quick {
+        inner.cache.download(&content.blob_id, content.size)?
+    } else {
+        let (inner, content) = (Arc::clone(inner), content.clone());
+        blocking(move || inner.cache.download(&content.blob_id, content.size)).await?
+    };
     let mut resumed = writer.size() > 0;
     counted.received(writer.size());
     let mut failures = 0;
@@ -216,14 +252,22 @@ async fn download(inner: &Arc<Inner>, content: &NodeContent) -> Result<LocalCont
         tokio::time::sleep(wait).await;
     }
     counted.whole();
+    if quick {
+        return take_in(inner, content, writer);
+    }
     let (inner, content) = (Arc::clone(inner), content.clone());
-    blocking(move || {
-        inner.cache.place(vec![writer.finish()]);
-        let local = inner.cache.find(&content.blob_id, content.size, content.digest);
-        inner.trim_cache()?;
-        local.ok_or_else(|| ClientError::Storage("the cache lost a content at once".into()))
-    })
-    .await
+    blocking(move || take_in(&inner, &content, writer)).await
+}
+
+fn take_in(
+    inner: &Inner,
+    content: &NodeContent,
+    writer: ContentWriter,
+) -> Result<LocalContent, ClientError> {
+    inner.cache.place_fetched(writer.finish());
+    let local = inner.cache.find(&content.blob_id, content.size, content.digest);
+    inner.trim_cache()?;
+    local.ok_or_else(|| ClientError::Storage("the cache lost a content at once".into()))
 }
 
 /// Receives what the writer lacks, or some of it.

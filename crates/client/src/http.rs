@@ -19,13 +19,13 @@ use reqwest::{Body, Method, Response, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use vfs_sync_core::content::Sha256Digest;
-use vfs_sync_core::id::{BlobId, ReplicaId, StagingId};
+use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId};
 use vfs_sync_core::limits::Limits;
 use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, BlobBatchFile, BlobBatchRequest, BlobBatchResponse,
     BlobBatchStatus, PROTOCOL_HEADER, PROTOCOL_VERSION, PullPage, PushRequest, PushResponse,
     ReconcileRequest, ReconcileResponse, StageRequest, StageResponse, StateResponse,
-    UploadResponse,
+    UploadResponse, VersionsResponse,
 };
 
 use crate::transport::{BatchFile, ByteStream, PullQuery, Transport, TransportError};
@@ -364,6 +364,15 @@ impl Transport for HttpTransport {
             }
         });
         results.collect()
+    }
+
+    async fn versions(&self, item_id: &ItemId) -> Result<VersionsResponse, TransportError> {
+        let url = self.url(&["items", item_id.as_str(), "versions"]);
+        let answer: VersionsResponse = self.call(self.get("versions", url)).await?;
+        if answer.item_id != *item_id {
+            return Err(malformed("versions", "itemId", "is not the one asked for"));
+        }
+        Ok(answer)
     }
 
     async fn download(&self, blob_id: &BlobId, offset: u64) -> Result<ByteStream, TransportError> {

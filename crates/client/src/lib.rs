@@ -46,3 +46,4 @@ pub use transport::{Transport, TransportError};
 pub use upload::RejectedUpload;
 pub use vfs_sync_core as core;
 pub use vfs_sync_core::guardrail::Violation;
+pub use vfs_sync_core::wire::Version;

@@ -19,6 +19,8 @@ use crate::transport::{BatchFile, ByteStream, TransportError};
 
 /// What a file in a batch takes besides its bytes.
 const BATCH_FILE_BYTES: usize = 2_048;
+/// Bytes of a batch's body: several are in memory at a time, each more than once.
+const BATCH_BYTES: usize = MAX_BLOB_BATCH_BYTES / 3;
 /// From this size on, an upload that is cut is worth being gone on with.
 const RESUMABLE_FROM: u64 = 16 * 1024 * 1024;
 
@@ -84,7 +86,7 @@ pub(crate) fn into_requests(uploads: Vec<Upload>) -> Vec<Vec<Upload>> {
             continue;
         }
         let takes = size.div_ceil(3) * 4 + BATCH_FILE_BYTES;
-        if batch.len() == MAX_BLOB_BATCH || bytes + takes > MAX_BLOB_BATCH_BYTES {
+        if batch.len() == MAX_BLOB_BATCH || bytes + takes > BATCH_BYTES {
             requests.push(std::mem::take(&mut batch));
             bytes = 0;
         }

@@ -8,11 +8,12 @@ use bytes::Bytes;
 use futures::Stream;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::cursor::Cursor;
-use vfs_sync_core::id::{BlobId, ReplicaId, StagingId, WriteId};
+use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId, WriteId};
 use vfs_sync_core::limits::Limits;
 use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, PullPage, PushRequest, PushResponse, ReconcileRequest,
     ReconcileResponse, StageRequest, StageResponse, StateResponse, UploadResponse,
+    VersionsResponse,
 };
 
 /// Why there is no answer that the protocol goes on with.
@@ -190,6 +191,9 @@ pub trait Transport: Send + Sync + 'static {
         &self,
         files: Vec<BatchFile>,
     ) -> Result<Vec<Result<AttachResponse, TransportError>>, TransportError>;
+
+    /// `GET /v1/vfs/items/{itemId}/versions`.
+    async fn versions(&self, item_id: &ItemId) -> Result<VersionsResponse, TransportError>;
 
     /// `GET /v1/vfs/blobs/{blobId}`, from byte `offset` to its end; `offset` is below its size,
     /// or 0.

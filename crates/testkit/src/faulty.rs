@@ -11,11 +11,12 @@ use futures::{Stream, StreamExt as _};
 use vfs_sync_client::transport::{BatchFile, ByteStream, PullQuery};
 use vfs_sync_client::{Transport, TransportError};
 use vfs_sync_core::content::Sha256Digest;
-use vfs_sync_core::id::{BlobId, ReplicaId, StagingId};
+use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId};
 use vfs_sync_core::limits::Limits;
 use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, PullPage, PushRequest, PushResponse, ReconcileRequest,
     ReconcileResponse, StageRequest, StageResponse, StateResponse, UploadResponse,
+    VersionsResponse,
 };
 
 /// What happens to the next download.
@@ -245,6 +246,10 @@ impl Transport for FaultyTransport {
     ) -> Result<Vec<Result<AttachResponse, TransportError>>, TransportError> {
         self.pass("blob_batch")?;
         self.to.blob_batch(files).await
+    }
+
+    async fn versions(&self, item_id: &ItemId) -> Result<VersionsResponse, TransportError> {
+        self.to.versions(item_id).await
     }
 
     async fn download(&self, blob_id: &BlobId, offset: u64) -> Result<ByteStream, TransportError> {

@@ -7,12 +7,12 @@ use async_trait::async_trait;
 use vfs_sync_client::transport::{BatchFile, ByteStream, PullQuery};
 use vfs_sync_client::{Transport, TransportError};
 use vfs_sync_core::content::Sha256Digest;
-use vfs_sync_core::id::{BlobId, ReplicaId, StagingId};
+use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId};
 use vfs_sync_core::limits::Limits;
 use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, PullPage, PushRequest, PushResponse, PushResult, PushStatus,
     ReconcileRequest, ReconcileResponse, StageRequest, StageResponse, StateResponse,
-    UploadResponse, WriteIds,
+    UploadResponse, VersionsResponse, WriteIds,
 };
 
 type Answer<Q, A> = Box<dyn FnOnce(&Q) -> Result<A, TransportError> + Send>;
@@ -219,6 +219,10 @@ impl Transport for ScriptedTransport {
         files: Vec<BatchFile>,
     ) -> Result<Vec<Result<AttachResponse, TransportError>>, TransportError> {
         Ok(files.iter().map(|_| Err(unknown())).collect())
+    }
+
+    async fn versions(&self, _: &ItemId) -> Result<VersionsResponse, TransportError> {
+        Err(unknown())
     }
 
     async fn download(

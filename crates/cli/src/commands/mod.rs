@@ -11,6 +11,7 @@ mod share;
 mod state;
 mod sync;
 mod transfer;
+mod versions;
 
 pub(crate) use sync::{Shown, report_json};
 use tokio_util::sync::CancellationToken;
@@ -36,6 +37,7 @@ pub(crate) async fn run(cli: Cli, output: Output, stop: CancellationToken) -> Re
         Command::Export(args) => transfer::export(global, args, output, stop).await,
         Command::Cat(args) => transfer::cat(global, args, output, stop).await,
         Command::Get(args) => transfer::get(global, args, output, stop).await,
+        Command::Versions(args) => versions::versions(global, args, output, stop).await,
         Command::Put(args) => transfer::put(global, args, output, stop),
         Command::Ls(args) => look::ls(global, args, output),
         Command::Tree(args) => look::tree(global, args, output),

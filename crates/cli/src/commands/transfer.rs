@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use vfs_sync_client::{ClientError, LocalContent, SyncClient};
+use vfs_sync_client::{ClientError, LocalContent, Node, SyncClient};
 use vfs_sync_core::item::ObjectType;
+use vfs_sync_core::time::Timestamp;
 
 use super::sync::Shown;
+use super::versions;
 use crate::args::{Cat, Export, Get, Global, Import, Put};
 use crate::error::{Failure, Kind, Result};
 use crate::fs::export::{self, ExportOptions, ExportReport};
@@ -124,26 +126,39 @@ fn finish(output: Output, interrupted: bool, problems: &Problems) -> Result<()> 
     }
 }
 
+/// An item's content, or one of its versions, and since when that was it.
 async fn content(
     client: &SyncClient,
     path: &str,
+    version: Option<&str>,
     output: Output,
     stop: &CancellationToken,
-) -> Result<(vfs_sync_client::Node, LocalContent)> {
+) -> Result<(Node, LocalContent, Timestamp)> {
     let node = path::item(client, path)?;
     if Place::Item(Box::new(node.clone())).is_folder() && node.content.is_none() {
         return Err(Failure::failed(format!("{path} is a folder"))
             .hint(format!("see `vfs-sync ls '{path}'` or `vfs-sync export DIR '{path}'`")));
     }
+    let version = match version {
+        Some(which) => Some(versions::one(client, &node, path, which, stop).await?),
+        None => None,
+    };
     let shown = Arc::new(Shown::default());
     shown.with(Some(output.progress("fetching")));
     client.observe(shown.clone());
+    let read = async {
+        match &version {
+            Some(version) => client.read_version(&node.id, version).await,
+            None => client.read_content(&node.id).await,
+        }
+    };
     let content = tokio::select! {
-        content = client.read_content(&node.id) => content.map_err(Failure::from),
+        content = read => content.map_err(Failure::from),
         () = stop.cancelled() => Err(stop::interrupted()),
     };
     shown.with(None);
-    Ok((node, content?))
+    let mtime = version.map_or_else(|| metadata::mtime(&node), |version| version.attached_at);
+    Ok((node, content?, mtime))
 }
 
 pub(super) async fn cat(
@@ -153,7 +168,7 @@ pub(super) async fn cat(
     stop: CancellationToken,
 ) -> Result<()> {
     let client = replica::open(global, replica::config())?;
-    let (_, content) = content(&client, &args.path, output, &stop).await?;
+    let (_, content, _) = content(&client, &args.path, None, output, &stop).await?;
     let mut stdout = io::stdout().lock();
     let escape = !args.raw && stdout.is_terminal();
     copy_out(&content, &mut stdout, escape, &stop)
@@ -195,7 +210,8 @@ pub(super) async fn get(
     stop: CancellationToken,
 ) -> Result<()> {
     let client = replica::open(global, replica::config())?;
-    let (node, content) = content(&client, &args.path, output, &stop).await?;
+    let version = args.version.as_deref();
+    let (node, content, mtime) = content(&client, &args.path, version, output, &stop).await?;
     let to_stdout = args.file.as_deref() == Some(Path::new("-"));
     if to_stdout {
         return copy_out(&content, &mut io::stdout().lock(), false, &stop);
@@ -226,7 +242,7 @@ pub(super) async fn get(
         .map_err(Failure::io(what()))?;
     copy_out(&content, &mut temporary, false, &stop)?;
     let mode = metadata::mode(&node).unwrap_or(0o644);
-    set_mode_and_mtime(temporary.as_file(), Some(mode), Some(metadata::mtime(&node)))
+    set_mode_and_mtime(temporary.as_file(), Some(mode), Some(mtime))
         .map_err(Failure::io(what()))?;
     let placed = if args.force {
         temporary.persist(&file).map(drop)

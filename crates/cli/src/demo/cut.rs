@@ -7,11 +7,12 @@ use async_trait::async_trait;
 use vfs_sync_client::transport::{BatchFile, ByteStream, PullQuery};
 use vfs_sync_client::{Transport, TransportError};
 use vfs_sync_core::content::Sha256Digest;
-use vfs_sync_core::id::{BlobId, ReplicaId, StagingId};
+use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId};
 use vfs_sync_core::limits::Limits;
 use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, PullPage, PushRequest, PushResponse, ReconcileRequest,
     ReconcileResponse, StageRequest, StageResponse, StateResponse, UploadResponse,
+    VersionsResponse,
 };
 
 /// Passes every call on, unless it is cut.
@@ -97,6 +98,10 @@ impl Transport for Cuttable {
     ) -> Result<Vec<Result<AttachResponse, TransportError>>, TransportError> {
         self.line()?.blob_batch(files).await
     }
+    async fn versions(&self, item_id: &ItemId) -> Result<VersionsResponse, TransportError> {
+        self.line()?.versions(item_id).await
+    }
+
     async fn download(&self, blob_id: &BlobId, offset: u64) -> Result<ByteStream, TransportError> {
         self.line()?.download(blob_id, offset).await
     }

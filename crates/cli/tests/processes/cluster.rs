@@ -9,11 +9,12 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use serde_json::Value;
 use vfs_sync_client::core::content::Sha256Digest;
-use vfs_sync_client::core::id::{BlobId, ReplicaId, StagingId};
+use vfs_sync_client::core::id::{BlobId, ItemId, ReplicaId, StagingId};
 use vfs_sync_client::core::limits::Limits;
 use vfs_sync_client::core::wire::{
     AttachRequest, AttachResponse, PullPage, PushRequest, PushResponse, ReconcileRequest,
     ReconcileResponse, StageRequest, StageResponse, StateResponse, UploadResponse,
+    VersionsResponse,
 };
 use vfs_sync_client::transport::{BatchFile, ByteStream, PullQuery};
 use vfs_sync_client::{HttpConfig, HttpTransport, StaticToken, Transport, TransportError};
@@ -251,6 +252,10 @@ impl Transport for Line {
         let results = self.to[chosen.0].blob_batch(files).await;
         let results = self.check(chosen, results)?;
         Ok(results.into_iter().map(|result| self.check(chosen, result)).collect())
+    }
+
+    async fn versions(&self, item_id: &ItemId) -> Result<VersionsResponse, TransportError> {
+        anywhere!(self, versions(item_id))
     }
 
     async fn download(&self, blob_id: &BlobId, offset: u64) -> Result<ByteStream, TransportError> {

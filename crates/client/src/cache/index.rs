@@ -27,6 +27,8 @@ struct Entry {
     used: SystemTime,
     /// Whether this process wrote or has hashed it.
     verified: bool,
+    /// Whether this process downloaded it: the server has it, whatever is queued.
+    fetched: bool,
 }
 
 #[derive(Default)]
@@ -40,9 +42,17 @@ pub(super) struct Index {
 
 impl Index {
     pub(super) fn put(&mut self, key: Key, size: u64, used: SystemTime, verified: bool) {
-        let before = self.entries.insert(key, Entry { size, used, verified });
+        let before = self.entries.get(&key).copied();
+        let fetched = before.is_some_and(|before| before.fetched);
+        self.entries.insert(key, Entry { size, used, verified, fetched });
         self.bytes += size;
         self.bytes -= before.map_or(0, |before| before.size);
+    }
+
+    pub(super) fn mark_fetched(&mut self, key: Key) {
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.fetched = true;
+        }
     }
 
     pub(super) fn forget(&mut self, key: Key) {
@@ -59,13 +69,22 @@ impl Index {
         *self.held.entry(key).or_default() += 1;
     }
 
-    pub(super) fn release(&mut self, key: Key) {
-        if let Some(count) = self.held.get_mut(&key) {
-            *count -= 1;
-            if *count == 0 {
-                self.held.remove(&key);
-            }
+    /// Nobody holds it any more, or one less. Gives whether it goes: when it came there was no
+    /// room but for what was held.
+    pub(super) fn release(&mut self, key: Key, limit: Option<u64>) -> bool {
+        let Some(count) = self.held.get_mut(&key) else { return false };
+        *count -= 1;
+        if *count > 0 {
+            return false;
         }
+        self.held.remove(&key);
+        let goes = self.loaded
+            && limit.is_some_and(|limit| self.is_over(limit))
+            && self.entries.get(&key).is_some_and(|entry| entry.fetched);
+        if goes {
+            self.forget(key);
+        }
+        goes
     }
 
     pub(super) fn is_loaded(&self) -> bool {
@@ -145,12 +164,27 @@ mod tests {
         let mut index = filled(&[("queued", 40), ("held", 40), ("free", 40)]);
         index.hold(key("held"));
         index.hold(key("held"));
-        index.release(key("held"));
+        index.release(key("held"), None);
         assert_eq!(index.evict(0, &HashSet::from([key("queued")])), [key("free")]);
         assert_eq!(index.totals(), (80, 2));
-        index.release(key("held"));
+        assert!(!index.release(key("held"), Some(0)), "it may be queued");
         index.put(key("new"), 1, SystemTime::UNIX_EPOCH + Duration::from_secs(9), true);
         assert_eq!(index.evict(0, &HashSet::from([key("queued")])), [key("held"), key("new")]);
+    }
+
+    #[test]
+    fn what_was_fetched_beyond_the_limit_goes_when_it_is_released() {
+        let mut index = filled(&[("fetched", 40), ("small", 10)]);
+        index.load(Vec::new());
+        index.mark_fetched(key("fetched"));
+        index.hold(key("fetched"));
+        index.hold(key("fetched"));
+        assert!(!index.release(key("fetched"), Some(20)));
+        assert!(index.release(key("fetched"), Some(20)));
+        assert_eq!(index.totals(), (10, 1));
+        index.mark_fetched(key("small"));
+        index.hold(key("small"));
+        assert!(!index.release(key("small"), Some(20)), "there is room");
     }
 
     #[test]

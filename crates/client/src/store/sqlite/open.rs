@@ -41,6 +41,8 @@ fn connect(path: &Path) -> Result<Connection> {
     let open = || {
         let conn = Connection::open(path)?;
         conn.set_prepared_statement_cache_capacity(128);
+        // The file is this process's alone: no lock to take and check at each statement.
+        conn.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         conn.pragma_update(None, "journal_mode", "WAL")?;
         conn.pragma_update(None, "synchronous", "FULL")?;
         conn.pragma_update(None, "cache_size", -32_768)?;
