@@ -455,7 +455,8 @@ pub trait MetadataStore: Send + Sync + 'static {
     /// The groups and organizations that a user is in, ascending.
     async fn groups_of(&self, user: &UserId) -> Result<Vec<Principal>, StoreError>;
 
-    /// Whether a principal was ever seen: a user that has pushed, a group that has a member.
+    /// Whether a principal was ever seen: a user that has pushed or synced, a group
+    /// that has a member.
     async fn knows(&self, principal: &Principal) -> Result<bool, StoreError>;
 
     /// Removes what retention no longer keeps; to be repeated until it removes nothing.

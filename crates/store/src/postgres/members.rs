@@ -114,7 +114,12 @@ pub(super) async fn knows(
     let id = principal.id.as_str();
     let found = match principal.kind {
         PrincipalType::User => {
-            tx.query_opt("SELECT 1 FROM replicas WHERE user_id = $1 LIMIT 1", &[&id]).await?
+            tx.query_opt(
+                "SELECT 1 WHERE EXISTS (SELECT 1 FROM replicas WHERE user_id = $1) \
+                 OR EXISTS (SELECT 1 FROM reconcile_state WHERE user_id = $1)",
+                &[&id],
+            )
+            .await?
         }
         PrincipalType::Group | PrincipalType::Organization => {
             let kind = codes::principal_code(principal.kind);

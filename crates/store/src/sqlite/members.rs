@@ -83,7 +83,8 @@ pub(super) fn knows(
         PrincipalType::User => tx
             .prepare(
                 "SELECT 1 FROM realms r WHERE user_id = ?1 AND \
-                 EXISTS (SELECT 1 FROM replicas WHERE uid = r.uid)",
+                 (EXISTS (SELECT 1 FROM replicas WHERE uid = r.uid) \
+                 OR EXISTS (SELECT 1 FROM reconcile_state WHERE uid = r.uid))",
             )?
             .query_row([id], |_| Ok(()))
             .optional()?,

@@ -1,7 +1,9 @@
 //! Groups and organizations.
 
+use serde_json::json;
 use vfs_sync_core::access::{Principal, PrincipalType};
 use vfs_sync_core::id::PrincipalId;
+use vfs_sync_core::wire::ReconcileRequest;
 
 use super::scene::*;
 
@@ -42,4 +44,17 @@ pub(crate) async fn who_was_ever_seen_is_known(scene: Scene) {
     assert!(!known(PrincipalType::User, "eng").await);
     assert!(known(PrincipalType::Group, "eng").await);
     assert!(!known(PrincipalType::Organization, "eng").await);
+
+    let grant = json!({"opType": "acl_add", "writeId": 2, "itemId": "f", "accessLevel": "read",
+        "principalType": "user", "principalId": "dave"});
+    scene.apply("laptop", vec![grant]).await;
+    assert!(!known(PrincipalType::User, "dave").await, "a grant alone is nobody");
+    let cursor = cursor_of(scene.settle_as("dave", None, 500).await.last().unwrap());
+    let request = ReconcileRequest {
+        client_id: replica("phone"),
+        cursor,
+        last_reconciled_write_ids: write_ids(&[]),
+    };
+    scene.store.reconcile(&user("dave"), &request, scene.now()).await.unwrap();
+    assert!(known(PrincipalType::User, "dave").await);
 }
