@@ -94,7 +94,7 @@ async fn tour(scene: &Scene) {
     let late = at(900_000_000);
     assert!(store.reclaim_of(&blob).await.unwrap().is_some());
     store.reclaimed(&blob, now(), late).await.unwrap();
-    assert!(store.to_reclaim(now(), 10).await.unwrap().len() > 0);
+    assert!(!store.to_reclaim(now(), 10).await.unwrap().is_empty());
     assert_eq!(store.expired_stages(late, 10).await.unwrap().len(), 1);
     let four = BlobId::new("four").unwrap();
     store.delete_blob(&alice, &four, now()).await.unwrap();
