@@ -177,6 +177,7 @@ async fn fill_in_parts(
     match received.await {
         Ok(stored) => Ok(UploadResponse { size: stored.size, digest: stored.digest }),
         Err(error) => {
+            let error = session.why(error).await;
             session.give_up().await;
             Err(error)
         }

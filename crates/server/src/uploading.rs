@@ -229,6 +229,21 @@ impl Session {
         Err(superseded())
     }
 
+    /// Why it failed: a store that does not know the upload any more says only that another call
+    /// took it over, or is about to.
+    pub(crate) async fn why(&self, error: ApiError) -> ApiError {
+        if error.code != code::BLOB_STORE_ERROR {
+            return error;
+        }
+        let storage_code = error.details.get("storageCode").and_then(|code| code.as_str());
+        let aborted = matches!(storage_code, Some("NoSuchUpload" | "NoSuchKey"));
+        match self.check_lease().await {
+            Ok(()) if !aborted => error,
+            Ok(()) => superseded(),
+            Err(superseded) => superseded,
+        }
+    }
+
     /// Takes bytes.
     pub(crate) async fn push(&mut self, mut chunk: Bytes) -> Result<(), ApiError> {
         let after = self.size + chunk.len() as u64;

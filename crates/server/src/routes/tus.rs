@@ -349,6 +349,13 @@ impl Receiving {
         if self.checksum.is_some() {
             session = session.whole();
         }
+        match self.take_in(&mut session).await {
+            Ok(size) => Ok(size),
+            Err(error) => Err(session.why(error).await),
+        }
+    }
+
+    async fn take_in(&mut self, session: &mut Session) -> Result<u64, ApiError> {
         let mut checksum = self.checksum.take();
         let received = session
             .receive(&mut self.bytes, |chunk| {

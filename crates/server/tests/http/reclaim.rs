@@ -16,6 +16,8 @@ on_every_store! {
     an_expired_stage_is_swept
     an_expired_upload_is_swept_with_its_parts
     bytes_that_come_late_are_swept_too
+    of_an_attach_and_the_sweeper_one_wins
+    of_two_uploads_of_one_id_one_wins
     the_last_versions_and_the_young_ones_are_kept
 }
 
@@ -88,6 +90,61 @@ async fn an_expired_upload_is_swept_with_its_parts(scene: Scene) {
     scene.server.clock().advance(DAY + DAY);
     soon(async || scene.objects().await.is_empty()).await;
     assert_eq!(send(tus("HEAD", "/v1/vfs/blobs/uploads/s")).await.status, 410);
+}
+
+async fn of_an_attach_and_the_sweeper_one_wins(scene: Scene) {
+    let alice = scene.user("alice");
+    let item = alice.file(1).await;
+    for round in 0..8 {
+        let name = format!("b{round}");
+        stage(&alice, &name, &name).await.ok();
+        upload(&alice, &name, name.as_bytes()).await.ok();
+        let attaching = attach(&alice, &name, json!({"itemId": item}));
+        let expiring = async { scene.server.clock().advance(DAY + DAY) };
+        let (attached, ()) = tokio::join!(attaching, expiring);
+        let state = alice.get(&format!("/v1/vfs/blobs/stage/{name}")).await.ok();
+        let read = alice.get(&format!("/v1/vfs/blobs/{name}")).await;
+        if attached.status == 200 {
+            assert_eq!(state["status"], "blob-stage:attached");
+            assert_eq!(read.bytes, name.as_bytes());
+        } else {
+            let code = attached.json()["code"].as_str().unwrap().to_owned();
+            assert!(code == "stage_expired" || code == "stage_not_attachable", "{code}");
+            soon(async || alice.get(&format!("/v1/vfs/blobs/{name}")).await.status == 404).await;
+        }
+    }
+}
+
+async fn of_two_uploads_of_one_id_one_wins(scene: Scene) {
+    let alice = scene.user("alice");
+    for round in 0..4 {
+        for size in [1_000, 1_500_000] {
+            let name = format!("b{round}-{size}");
+            stage(&alice, &name, &name).await.ok();
+            let (one, other) = (vec![1; size], vec![2; size]);
+            let (first, second) =
+                tokio::join!(upload(&alice, &name, &one), upload(&alice, &name, &other));
+            let won: Vec<&Vec<u8>> = [(&first, &one), (&second, &other)]
+                .into_iter()
+                .filter(|(answer, _)| answer.status == 200)
+                .map(|(_, bytes)| bytes)
+                .collect();
+            assert!(won.len() <= 1, "both were told that they won");
+            for lost in [&first, &second].into_iter().filter(|answer| answer.status != 200) {
+                let code = lost.json()["code"].as_str().unwrap_or_default().to_owned();
+                let known = ["upload_differs", "upload_superseded"];
+                assert!(known.contains(&&*code), "{code}");
+            }
+            // Whoever lost may try again; nothing that was acknowledged changes.
+            if let [winner] = won[..] {
+                let path = format!("/v1/vfs/blobs/{name}");
+                assert!(alice.get(&path).await.bytes == *winner);
+                let loser = if *winner == one { &other } else { &one };
+                upload(&alice, &name, loser).await.refused(409, "upload_differs");
+                assert!(alice.get(&path).await.bytes == *winner);
+            }
+        }
+    }
 }
 
 async fn bytes_that_come_late_are_swept_too(scene: Scene) {
