@@ -155,6 +155,10 @@ impl From<ClientError> for Failure {
             ClientError::UnknownItem(_)
             | ClientError::UnknownPath(_)
             | ClientError::UnknownRejected(_) => of(Kind::NotFound),
+            ClientError::WrongContent { .. } => of(Kind::Failed).hint(
+                "the server's copy is damaged, or what is on the way to it changes bytes: its \
+                 operator can tell by `vfs-sync blobs check`",
+            ),
             ClientError::NotPermitted { .. } => of(Kind::Failed).hint(
                 "its owner, or who has admin on it, can give you more: see `vfs-sync shares PATH`",
             ),

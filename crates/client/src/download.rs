@@ -16,16 +16,21 @@ use crate::content::{ContentWriter, LocalContent};
 use crate::error::ClientError;
 use crate::transport::TransportError;
 
+/// Answers in full that are not the content, before a download gives up: what damaged one on its
+/// way may be gone with the next, what is damaged at the server stays so.
+const WRONG_ANSWERS: u32 = 3;
+
 impl SyncClient {
     /// The content of an item, from the cache, or downloaded into it and verified. A download
     /// that is cut goes on where it was, also in a later call or process.
     ///
     /// # Errors
-    /// [`ClientError::NoContent`], [`ClientError::UnknownItem`], or why it cannot be had.
+    /// [`ClientError::NoContent`], [`ClientError::UnknownItem`], [`ClientError::WrongContent`] if
+    /// the server keeps answering with other bytes, or why it cannot be had.
     pub async fn read_content(&self, item: &ItemId) -> Result<LocalContent, ClientError> {
         let node = self.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
         let content = node.content.ok_or_else(|| ClientError::NoContent(item.clone()))?;
-        let local = read(&self.inner, &content).await?;
+        let local = read(&self.inner, item, &content).await?;
         still_there(&self.inner, item, &content).await?;
         Ok(local)
     }
@@ -55,7 +60,7 @@ impl SyncClient {
             digest: version.digest,
             content_type: version.content_type.clone(),
         };
-        let local = read(&self.inner, &content).await?;
+        let local = read(&self.inner, item, &content).await?;
         still_there(&self.inner, item, &content).await?;
         Ok(local)
     }
@@ -74,7 +79,7 @@ impl SyncClient {
                 match cached(&client.inner, &content).await? {
                     Some(local) => Ok(Some((local, 0))),
                     None => {
-                        let local = download(&client.inner, &content).await?;
+                        let local = download(&client.inner, &item, &content).await?;
                         still_there(&client.inner, &item, &content).await?;
                         Ok(Some((local, 1)))
                     }
@@ -131,10 +136,14 @@ async fn still_there(
     .await
 }
 
-async fn read(inner: &Arc<Inner>, content: &NodeContent) -> Result<LocalContent, ClientError> {
+async fn read(
+    inner: &Arc<Inner>,
+    item: &ItemId,
+    content: &NodeContent,
+) -> Result<LocalContent, ClientError> {
     match cached(inner, content).await? {
         Some(local) => Ok(local),
-        None => download(inner, content).await,
+        None => download(inner, item, content).await,
     }
 }
 
@@ -149,11 +158,6 @@ async fn cached(
     let (inner, content) = (Arc::clone(inner), content.clone());
     blocking(move || inner.cache.find_verified(&content.blob_id, content.size, content.digest))
         .await
-}
-
-fn malformed(reason: &str) -> ClientError {
-    let (field, reason) = ("body".into(), reason.into());
-    TransportError::MalformedResponse { call: "download", field, reason }.into()
 }
 
 /// A download's part in the progress; what it has not received is taken out when it ends.
@@ -208,7 +212,11 @@ impl Drop for Counted<'_> {
 }
 
 /// Downloads a content, going on after each cut, and verifies the whole of it.
-async fn download(inner: &Arc<Inner>, content: &NodeContent) -> Result<LocalContent, ClientError> {
+async fn download(
+    inner: &Arc<Inner>,
+    item: &ItemId,
+    content: &NodeContent,
+) -> Result<LocalContent, ClientError> {
     let mut counted = Counted::begin(inner, content.size);
     let _turn = inner.cache.turn(&content.blob_id).await;
     let permit = inner.downloads.acquire().await;
@@ -225,31 +233,38 @@ async fn download(inner: &Arc<Inner>, content: &NodeContent) -> Result<LocalCont
     };
     let mut resumed = writer.size() > 0;
     counted.received(writer.size());
-    let mut failures = 0;
+    let (mut failures, mut wrong) = (0, 0);
     loop {
         let before = writer.size();
-        let error = match receive(inner, content, &mut writer, &mut counted).await {
-            Ok(()) if writer.digest() == content.digest => break,
-            // What an earlier process left may be damaged.
-            Ok(()) if std::mem::take(&mut resumed) => {
+        let answer = receive(inner, content, &mut writer, &mut counted).await;
+        let (attempt, asked) = match answer {
+            Ok(Answer::Content) => break,
+            Ok(Answer::Wrong(reason)) => {
                 counted.again(writer.size());
                 writer.restart().map_err(ClientError::io("cannot begin a download again"))?;
-                continue;
+                // What an earlier process left may be damaged.
+                if std::mem::take(&mut resumed) {
+                    continue;
+                }
+                wrong += 1;
+                if wrong == WRONG_ANSWERS {
+                    let (blob_id, item) = (content.blob_id.clone(), item.clone());
+                    return Err(ClientError::WrongContent { blob_id, item, reason });
+                }
+                tracing::warn!(blob_id = %content.blob_id, reason, "a download was not the content");
+                (wrong, None)
             }
-            Ok(()) => {
-                writer.restart().map_err(ClientError::io("cannot drop a download"))?;
-                return Err(malformed("does not have the content's digest"));
+            Err(error) if error.is_transient() => {
+                failures = if writer.size() > before { 1 } else { failures + 1 };
+                if failures == ATTEMPTS {
+                    return Err(error);
+                }
+                tracing::debug!(%error, at = writer.size(), "a download was cut; it goes on");
+                (failures, error.retry_after())
             }
-            Err(error) if error.is_transient() => error,
             Err(error) => return Err(error),
         };
-        failures = if writer.size() > before { 1 } else { failures + 1 };
-        if failures == ATTEMPTS {
-            return Err(error);
-        }
-        let wait = back_off(inner.config.backoff, failures, error.retry_after());
-        tracing::debug!(%error, at = writer.size(), "a download was cut; it goes on");
-        tokio::time::sleep(wait).await;
+        tokio::time::sleep(back_off(inner.config.backoff, attempt, asked)).await;
     }
     counted.whole();
     if quick {
@@ -270,27 +285,38 @@ fn take_in(
     local.ok_or_else(|| ClientError::Storage("the cache lost a content at once".into()))
 }
 
-/// Receives what the writer lacks, or some of it.
+/// What an answer that came to its end was.
+enum Answer {
+    /// With it the writer has the content.
+    Content,
+    /// It has something else; says what.
+    Wrong(String),
+}
+
+/// Receives what the writer lacks. A cut is an error; an answer's own end is not.
 async fn receive(
     inner: &Inner,
     content: &NodeContent,
     writer: &mut ContentWriter,
     counted: &mut Counted<'_>,
-) -> Result<(), ClientError> {
-    if writer.size() == content.size && content.size > 0 {
-        return Ok(());
-    }
-    let mut bytes = inner.transport.download(&content.blob_id, writer.size()).await?;
-    while let Some(chunk) = bytes.next().await {
-        let chunk = chunk.map_err(|error| TransportError::network(error.to_string()))?;
-        if chunk.len() as u64 > content.size - writer.size() {
-            return Err(malformed("is longer than the content"));
+) -> Result<Answer, ClientError> {
+    let size = content.size;
+    if writer.size() < size || size == 0 {
+        let mut bytes = inner.transport.download(&content.blob_id, writer.size()).await?;
+        while let Some(chunk) = bytes.next().await {
+            let chunk = chunk.map_err(|error| TransportError::network(error.to_string()))?;
+            if chunk.len() as u64 > size - writer.size() {
+                return Ok(Answer::Wrong(format!("there are more than its {size} bytes")));
+            }
+            writer.write(&chunk)?;
+            counted.received(chunk.len() as u64);
         }
-        writer.write(&chunk)?;
-        counted.received(chunk.len() as u64);
     }
-    if writer.size() < content.size {
-        return Err(TransportError::network("the download was cut off").into());
-    }
-    Ok(())
+    Ok(if writer.size() < size {
+        Answer::Wrong(format!("there are {} of its {size} bytes", writer.size()))
+    } else if writer.digest() != content.digest {
+        Answer::Wrong("they have another digest".into())
+    } else {
+        Answer::Content
+    })
 }

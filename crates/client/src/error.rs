@@ -3,7 +3,7 @@
 use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::guardrail::Violation;
-use vfs_sync_core::id::ItemId;
+use vfs_sync_core::id::{BlobId, ItemId};
 
 use crate::transport::TransportError;
 
@@ -55,6 +55,16 @@ pub enum ClientError {
     /// The item has no content.
     #[error("{0} has no content")]
     NoContent(ItemId),
+    /// The server answered in full, again and again, and the bytes are not the content.
+    #[error("the server's bytes of {item}, content {blob_id}, are not the content: {reason}")]
+    WrongContent {
+        /// Which content.
+        blob_id: BlobId,
+        /// Of which item.
+        item: ItemId,
+        /// What is wrong with them.
+        reason: String,
+    },
     /// No operation with this id is in the list.
     #[error("there is no rejected operation {0}")]
     UnknownRejected(String),

@@ -26,6 +26,8 @@ pub enum DownloadFault {
     Refused,
     /// It is cut after as many bytes.
     CutAfter(u64),
+    /// It ends after as many bytes as if it was whole.
+    EndsAfter(u64),
     /// Its first byte is another one.
     Damaged,
 }
@@ -265,6 +267,10 @@ impl Transport for FaultyTransport {
         let stream = self.to.download(blob_id, offset).await?;
         let mut stream: ByteStream = match fault {
             Some(DownloadFault::CutAfter(bytes)) => Box::pin(cut_after(stream, bytes)),
+            Some(DownloadFault::EndsAfter(bytes)) => {
+                let cut = cut_after(stream, bytes);
+                Box::pin(cut.take_while(|chunk| std::future::ready(chunk.is_ok())))
+            }
             _ => stream,
         };
         if fault == Some(DownloadFault::Damaged) {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use vfs_sync_client::core::id::ItemId;
-use vfs_sync_client::{ClientConfig, ClientError, Observer, Progress, TransportError};
+use vfs_sync_client::{ClientConfig, ClientError, Observer, Progress};
 use vfs_sync_testkit::{DownloadFault, FaultyTransport, TestServer};
 
 use crate::scene::{MIB, Replica, bytes, config, limited, noise, put, read};
@@ -165,21 +165,39 @@ async fn a_download_goes_on_in_the_next_process_and_what_is_wrong_by_then_is_fet
 }
 
 #[tokio::test]
-async fn bytes_that_are_not_those_of_the_digest_are_refused_and_not_kept() {
+async fn an_answer_that_is_short_or_altered_is_asked_for_anew_and_one_that_stays_so_is_told() {
     let server = TestServer::start().await;
     let one = Replica::new(&server, config());
     let item = put(one.client(), "f", &noise(2 * MIB, 5));
     one.client().sync().await.unwrap();
-    let other = Replica::new(&server, config());
-    other.client().sync().await.unwrap();
-    other.line.on_download(DownloadFault::Damaged);
-    let error = other.client().read_content(&item).await.unwrap_err();
-    let ClientError::Transport(TransportError::MalformedResponse { call, .. }) = &error else {
-        panic!("{error}")
-    };
-    assert_eq!(*call, "download");
-    assert!(other.contents().is_empty() && other.files("partial").is_empty());
-    assert_eq!(read(other.client(), &item).await, noise(2 * MIB, 5));
+    let short = DownloadFault::EndsAfter(MIB as u64);
+    for (fault, says) in [
+        (DownloadFault::Damaged, "another digest"),
+        (short, "1048576 of its 2097152 bytes"),
+        (DownloadFault::EndsAfter(0), "0 of its 2097152 bytes"),
+    ] {
+        let other = Replica::new(&server, config());
+        other.client().sync().await.unwrap();
+        (0..3).for_each(|_| other.line.on_download(fault));
+        let error = other.client().read_content(&item).await.unwrap_err();
+        assert!(!error.is_transient(), "no network is to blame");
+        let blob = other.client().node(&item).unwrap().unwrap().content.unwrap().blob_id;
+        let ClientError::WrongContent { blob_id, item: of, reason } = &error else {
+            panic!("{error}")
+        };
+        assert_eq!((blob_id, of), (&blob, &item));
+        assert!(reason.contains(says), "{reason}");
+        assert!(error.to_string().contains(item.as_str()), "{error}");
+        assert!(other.contents().is_empty() && other.files("partial").is_empty());
+
+        other.line.on_download(fault);
+        other.line.on_download(DownloadFault::Refused);
+        other.line.on_download(fault);
+        assert_eq!(read(other.client(), &item).await, noise(2 * MIB, 5));
+        let asked = other.line.downloaded();
+        assert_eq!(asked.len(), 3 + 4);
+        assert!(asked.iter().all(|(_, at)| *at == 0), "nothing of a wrong answer is kept");
+    }
 }
 
 #[derive(Default)]
