@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod apply;
+mod contents;
 mod process;
 mod pull;
 mod push;
@@ -35,6 +36,15 @@ struct Args {
     /// Only what sharing costs.
     #[arg(long)]
     sharing_only: bool,
+    /// Only what contents cost: a large file, and a tree if one is named.
+    #[arg(long)]
+    contents_only: bool,
+    /// MiB of the large file; twice as much disk is needed.
+    #[arg(long, default_value_t = 1_024)]
+    large: usize,
+    /// A directory to send from folder to folder; its copies need five times its disk.
+    #[arg(long, value_name = "DIR")]
+    tree: Option<std::path::PathBuf>,
     /// Connections that push or pull at one time.
     #[arg(long, default_value_t = 2)]
     connections: usize,
@@ -63,6 +73,9 @@ async fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
     }
     if args.sharing_only {
         return sharing(report, dir.path(), args.postgres.as_deref()).await;
+    }
+    if args.contents_only {
+        return contents(args, report, dir.path()).await;
     }
     {
         let server = Server::start(&data, None).await?;
@@ -109,7 +122,15 @@ async fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
         let rates = push::run(&server, "r", Ids::UuidV7, n / 4, args.connections).await?;
         report.at_least("push, PostgreSQL, UUIDv7 ids", rates.all, 8_000.0, "op/s");
     }
-    Ok(())
+    contents(args, report, dir.path()).await
+}
+
+async fn contents(args: &Args, report: &mut Report, dir: &std::path::Path) -> Result<(), Failure> {
+    contents::large(report, dir, args.large).await?;
+    match &args.tree {
+        Some(tree) => contents::tree(report, dir, tree).await,
+        None => Ok(()),
+    }
 }
 
 async fn apply(report: &mut Report, dir: &std::path::Path, entries: usize) -> Result<(), Failure> {
