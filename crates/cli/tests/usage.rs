@@ -124,6 +124,14 @@ fn a_path_that_is_not_there_says_where_to_look() {
     scene.on("r", &["mkdir", "/photos/.."]).expect(2).says("must not be '.' or '..'");
     scene.on("r", &["import", "nowhere"]).expect(1).says("nowhere");
     scene.on("r", &["import", "r"]).expect(2).says("replica's own");
+    let before = support::tree_of(&scene.path("r"));
+    for inside in ["r", "r/new", "r/new/deep"] {
+        scene.on("r", &["export", inside]).expect(1).says("the replica keeps its own files");
+    }
+    let paths = |tree: Vec<(std::path::PathBuf, String)>| {
+        tree.into_iter().map(|(path, _)| path).collect::<Vec<_>>()
+    };
+    assert_eq!(paths(support::tree_of(&scene.path("r"))), paths(before), "nothing is made there");
 }
 
 #[test]

@@ -63,6 +63,9 @@ pub(crate) async fn export(
     progress: &mut (dyn FnMut(&ExportReport) + Send),
 ) -> Result<ExportReport> {
     let what = || format!("cannot write to {}", directory.display());
+    if let Some(there) = directory.ancestors().find(|path| path.exists()) {
+        own_place(there, options.replica.as_deref()).map_err(Failure::io(what()))?;
+    }
     std::fs::create_dir_all(directory).map_err(Failure::io(what()))?;
     let own = own_place(directory, options.replica.as_deref()).map_err(Failure::io(what()))?;
     let mut root = Root::open(directory).map_err(Failure::io(what()))?;
