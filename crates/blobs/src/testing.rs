@@ -28,16 +28,35 @@ const READER: (&str, &str) = ("reader", "reader-secret");
 
 /// Ends when its standard input does, however this process ends; then nothing of it is left.
 const SUPERVISOR: &str = r#"
-"$1" mini -dir="$2/data" -ip=127.0.0.1 -ip.bind=127.0.0.1 -master.telemetry=false \
-    -s3.port="$3" -s3.port.iceberg=0 -s3.port.lance=0 -s3.config="$2/s3.json" -webdav=false \
-    -admin.ui=false -bucket="$4" </dev/null 2>"$2/log" &
+weed=$1 directory=$2 bucket=$3
+shift 3
+"$weed" mini -dir="$directory/data" -ip=127.0.0.1 -ip.bind=127.0.0.1 -master.telemetry=false \
+    -s3.port.iceberg=0 -s3.port.lance=0 -s3.config="$directory/s3.json" -webdav=false \
+    -admin.ui=false -bucket="$bucket" "$@" </dev/null 2>"$directory/log" &
 server=$!
 exec >/dev/null
 cat >/dev/null
 kill -TERM $server
 wait $server
-rm -rf "$2"
+rm -rf "$directory"
 "#;
+
+/// What of it listens, each on a port of its own: two servers at once must not meet.
+const LISTENERS: [&str; 10] = [
+    "s3.port",
+    "s3.port.grpc",
+    "master.port",
+    "master.port.grpc",
+    "volume.port",
+    "volume.port.grpc",
+    "filer.port",
+    "filer.port.grpc",
+    "admin.port",
+    "admin.port.grpc",
+];
+
+/// How long a server may take to start.
+const START: Duration = Duration::from_secs(60);
 
 struct Seaweed {
     config: S3Config,
@@ -119,29 +138,43 @@ impl Seaweed {
         let reading = may(READER, &[&format!("Read:{BUCKET}"), &format!("List:{BUCKET}")]);
         let identities = serde_json::json!({ "identities": [everything, reading] });
         std::fs::write(directory.join("s3.json"), identities.to_string())?;
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
         let mut supervisor = Command::new("/bin/sh")
             .args(["-c", SUPERVISOR, "sh"])
             .arg(weed)
             .arg(&directory)
-            .args([&port, BUCKET])
+            .arg(BUCKET)
+            .args(ports()?)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()?;
         let output = supervisor.stdout.take().ok_or_else(|| io::Error::other("no output"))?;
-        let mut lines = BufReader::new(output).lines();
-        // Where the port was taken meanwhile, it is another.
-        let endpoint = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .find_map(|line| line.split_once("S3 Endpoint:").map(|(_, url)| url.trim().to_owned()))
-            .ok_or_else(|| io::Error::other("the server does not start"))?;
+        let (found, endpoint) = std::sync::mpsc::channel();
         // It goes on writing, and would be ended by a pipe that nobody reads.
-        std::thread::spawn(move || lines.for_each(drop));
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if let Some((_, url)) = line.split_once("S3 Endpoint:") {
+                    let _ = found.send(url.trim().to_owned());
+                }
+            }
+        });
+        let endpoint = endpoint
+            .recv_timeout(START)
+            .map_err(|_| io::Error::other(format!("{} does not start", weed.display())))?;
         let config = config(endpoint, BUCKET.to_owned(), (KEY.0.to_owned(), KEY.1.to_owned()));
         Ok(Self { config, _supervisor: supervisor.stdin.take() })
     }
+}
+
+/// Arguments that give each listener a port that is free now.
+fn ports() -> io::Result<Vec<String>> {
+    let bind = |_| std::net::TcpListener::bind("127.0.0.1:0");
+    // All at once, so that no two get the same.
+    let held: Vec<_> = LISTENERS.iter().map(bind).collect::<io::Result<_>>()?;
+    let argument = |(name, held): (&&str, &std::net::TcpListener)| {
+        Ok(format!("-{name}={}", held.local_addr()?.port()))
+    };
+    LISTENERS.iter().zip(&held).map(argument).collect()
 }
 
 fn config(endpoint: String, bucket: String, key: (String, String)) -> S3Config {

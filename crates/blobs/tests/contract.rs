@@ -68,7 +68,9 @@ impl Scene {
     }
 
     async fn assert_names(&self, expected: &[&str]) {
-        let expected: Vec<String> = expected.iter().map(|id| key::object_name(&blob(id))).collect();
+        let mut expected: Vec<String> =
+            expected.iter().map(|id| key::object_name(&blob(id))).collect();
+        expected.sort();
         assert_eq!(self.names().await, expected, "{}", self.name);
     }
 }
