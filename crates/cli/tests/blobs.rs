@@ -96,8 +96,10 @@ impl Client {
         loop {
             let (status, headers, answer) = self.answered(|| self.request("HEAD", &path)).await;
             assert_eq!(status, 200, "{answer}");
-            let offset: usize = headers["upload-offset"].to_str().unwrap().parse().unwrap();
-            if offset == bytes.len() {
+            let number = |name: &str| headers.get(name)?.to_str().unwrap().parse::<usize>().ok();
+            let offset = number("upload-offset").unwrap();
+            // Of an empty content nothing is missing, but the server does not know that yet.
+            if offset == bytes.len() && number("upload-length") == Some(offset) {
                 return;
             }
             let end = (offset + piece).min(bytes.len());
@@ -122,6 +124,7 @@ impl Client {
             let size = match self.random.below(20) {
                 0 => 9_000_000 + self.random.below(1_000_000),
                 1..=2 => 1_100_000 + self.random.below(1_000_000),
+                3 => 0,
                 _ => self.random.below(5_000),
             };
             let seed = self.random.below(251);
@@ -269,7 +272,6 @@ fn a_server_that_is_killed_keeps_contents_in_a_directory() {
 }
 
 #[test]
-#[ignore = "an attach is refused now and then after a kill: to be run by hand until that is found"]
 fn a_server_that_is_killed_keeps_contents_in_s3() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let place = runtime.block_on(new_s3_place()).unwrap();

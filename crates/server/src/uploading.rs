@@ -424,9 +424,7 @@ pub(crate) async fn finish_if_complete(
     access: UploadAccess,
 ) -> Result<UploadAccess, ApiError> {
     match &access {
-        UploadAccess::Open(_, upload)
-            if upload.length == Some(upload.received) && upload.handle.is_some() =>
-        {
+        UploadAccess::Open(_, upload) if upload.length == Some(upload.received) => {
             Session::take(app, user, staging_id, false).await?.finish().await?;
             Ok(app.store.upload(user, staging_id, app.now()).await?)
         }

@@ -134,9 +134,8 @@ pub(crate) async fn create(
         }
         UploadAccess::Open(_, upload) => {
             let with_bytes = headers.get(CONTENT_TYPE).is_some_and(|kind| *kind == OFFSET_STREAM);
-            let empty = length == Some(0);
-            if upload.received == 0 && (with_bytes || empty) {
-                receive(&app, &user, &stage.staging_id, 0, raw, empty).await?
+            if upload.received == 0 && with_bytes {
+                receive(&app, &user, &stage.staging_id, 0, raw).await?
             } else {
                 upload.received
             }
@@ -273,7 +272,7 @@ pub(crate) async fn append(
     let (stage, received) = match access {
         UploadAccess::Open(stage, upload) => {
             check_offset(offset, upload.received)?;
-            let received = receive(&app, &user, &staging_id, offset, raw, false).await?;
+            let received = receive(&app, &user, &staging_id, offset, raw).await?;
             (stage, received)
         }
         UploadAccess::Complete(stage) => {
@@ -306,7 +305,6 @@ async fn receive(
     staging_id: &StagingId,
     offset: u64,
     raw: Raw,
-    empty: bool,
 ) -> Result<u64, ApiError> {
     check_plain(&raw.headers)?;
     let job = Receiving {
@@ -314,11 +312,7 @@ async fn receive(
         user: user.clone(),
         staging_id: staging_id.clone(),
         offset,
-        length: if empty {
-            Some(0)
-        } else {
-            fields::number(&raw.headers, &UPLOAD_LENGTH, "Upload-Length")?
-        },
+        length: fields::number(&raw.headers, &UPLOAD_LENGTH, "Upload-Length")?,
         comes: fields::number(&raw.headers, &CONTENT_LENGTH, "Content-Length")?,
         checksum: Checksum::of(&raw.headers)?,
         bytes: timed(raw.body, app.config.idle_timeout).boxed(),

@@ -5,7 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use futures::StreamExt as _;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use vfs_sync_server::ServerConfig;
+use vfs_sync_server::{Clock as _, ServerConfig};
+use vfs_sync_store::Quota;
 use vfs_sync_testkit::TestServer;
 
 use crate::blobs::hex;
@@ -25,6 +26,7 @@ on_every_store! {
     an_upload_that_expired_is_gone
     a_terminated_upload_is_gone_and_leaves_nothing
     an_upload_of_nothing_is_complete_at_once
+    an_upload_of_nothing_that_was_cut_off_is_completed_by_a_look
     an_upload_is_its_stagers_alone
     a_method_may_be_overridden
 }
@@ -285,6 +287,18 @@ async fn an_upload_of_nothing_is_complete_at_once(scene: Scene) {
     assert_at(&create(&alice, "u", 0).await, 201, 0);
     let stage = alice.get("/v1/vfs/blobs/stage/u").await.ok();
     assert_eq!((&stage["size"], &stage["digest"]), (&json!(0), &json!(hex(b""))));
+    assert_eq!(alice.get("/v1/vfs/blobs/u").await.bytes, b"");
+}
+
+async fn an_upload_of_nothing_that_was_cut_off_is_completed_by_a_look(scene: Scene) {
+    let alice = scene.user("alice");
+    alice.post("/v1/vfs/blobs/stage", json!({"stagingId": "u", "blobId": "u"})).await.created();
+    // What a server that is killed in between leaves behind: the length, and nothing begun.
+    let quota = Quota { stored: 1, staged: 1, open_stages: 1 };
+    let (user, staging_id) = ("alice".parse().unwrap(), "u".parse().unwrap());
+    let (store, now) = (scene.server.store(), scene.server.clock().now());
+    store.open_upload(&user, &staging_id, Some(0), None, &quota, now).await.unwrap();
+    assert_at(&look(&alice, "u").await, 200, 0);
     assert_eq!(alice.get("/v1/vfs/blobs/u").await.bytes, b"");
 }
 
