@@ -6,21 +6,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use async_trait::async_trait;
-use vfs_sync_client::transport::{BatchFile, ByteStream, PullQuery};
-use vfs_sync_client::{ClientConfig, SyncClient, Transport, TransportError};
+use vfs_sync_client::transport::{Answer, Call, CallHandler};
+use vfs_sync_client::{ClientConfig, SyncClient, TransportError};
 use vfs_sync_core::access::AccessLevel;
-use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::cursor::{Epoch, Position};
 use vfs_sync_core::entry::{Change, Entry, EntryBody, ItemView};
-use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId, UserId};
+use vfs_sync_core::id::{ItemId, UserId};
 use vfs_sync_core::item::{Name, ObjectType};
-use vfs_sync_core::limits::Limits;
 use vfs_sync_core::time::Timestamp;
-use vfs_sync_core::wire::{
-    AttachRequest, AttachResponse, PullPage, PushRequest, PushResponse, ReconcileRequest,
-    ReconcileResponse, StageRequest, StageResponse, StateResponse, UploadResponse,
-    VersionsResponse, WriteIds,
-};
+use vfs_sync_core::wire::{PullPage, WriteIds};
 
 use crate::Failure;
 
@@ -29,80 +23,21 @@ const PAGE: usize = 500;
 /// Gives decoded pages, as many as there are, and acknowledges everything.
 struct Pages(Mutex<VecDeque<PullPage>>);
 
-fn unused<T>() -> Result<T, TransportError> {
-    Err(TransportError::network("not part of this benchmark"))
-}
-
 #[async_trait]
-impl Transport for Pages {
-    async fn pull(&self, _: &PullQuery) -> Result<PullPage, TransportError> {
-        let mut pages = self.0.lock().map_err(|_| TransportError::network("poisoned"))?;
-        pages.pop_front().ok_or_else(|| TransportError::network("no page is left"))
-    }
-    async fn reconcile(
-        &self,
-        request: &ReconcileRequest,
-    ) -> Result<ReconcileResponse, TransportError> {
-        Ok(request.clone())
-    }
-    async fn push(&self, _: &PushRequest) -> Result<PushResponse, TransportError> {
-        unused()
-    }
-    async fn state(&self, _: &ReplicaId) -> Result<StateResponse, TransportError> {
-        unused()
-    }
-    async fn limits(&self) -> Result<Limits, TransportError> {
-        unused()
-    }
-    async fn stage(&self, _: &StageRequest) -> Result<StageResponse, TransportError> {
-        unused()
-    }
-    async fn upload(
-        &self,
-        _: &StagingId,
-        _: u64,
-        _: Sha256Digest,
-        _: ByteStream,
-    ) -> Result<UploadResponse, TransportError> {
-        unused()
-    }
-    async fn stage_state(&self, _: &StagingId) -> Result<StageResponse, TransportError> {
-        unused()
-    }
-
-    async fn open_upload(&self, _: &StageRequest, _: u64) -> Result<u64, TransportError> {
-        unused()
-    }
-
-    async fn append(
-        &self,
-        _: &StagingId,
-        _: u64,
-        _: u64,
-        _: ByteStream,
-    ) -> Result<(), TransportError> {
-        unused()
-    }
-
-    async fn attach(
-        &self,
-        _: &StagingId,
-        _: &AttachRequest,
-    ) -> Result<AttachResponse, TransportError> {
-        unused()
-    }
-    async fn blob_batch(
-        &self,
-        _: Vec<BatchFile>,
-    ) -> Result<Vec<Result<AttachResponse, TransportError>>, TransportError> {
-        unused()
-    }
-    async fn versions(&self, _: &ItemId) -> Result<VersionsResponse, TransportError> {
-        unused()
-    }
-
-    async fn download(&self, _: &BlobId, _: u64) -> Result<ByteStream, TransportError> {
-        unused()
+impl CallHandler for Pages {
+    async fn handle(&self, call: Call) -> Result<Answer, TransportError> {
+        match call {
+            Call::Pull(_) => {
+                let mut pages = self.0.lock().map_err(|_| TransportError::network("poisoned"))?;
+                let page = pages.pop_front();
+                page.map(Answer::Pull).ok_or_else(|| TransportError::network("no page is left"))
+            }
+            Call::Reconcile(request) => Ok(Answer::Reconcile(request)),
+            other => {
+                let kind = other.kind();
+                Err(TransportError::network(format!("{kind} is not part of this benchmark")))
+            }
+        }
     }
 }
 

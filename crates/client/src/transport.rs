@@ -1,5 +1,7 @@
 //! What carries the protocol: one trait, so that tests and applications can put their own in.
 
+mod call;
+
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -15,6 +17,8 @@ use vfs_sync_core::wire::{
     ReconcileResponse, StageRequest, StageResponse, StateResponse, UploadResponse,
     VersionsResponse,
 };
+
+pub use call::{Answer, Call, CallHandler, CallKind};
 
 /// Why there is no answer that the protocol goes on with.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -130,7 +134,8 @@ pub struct BatchFile {
     pub attach: AttachRequest,
 }
 
-/// The contract with a server, one method for each call.
+/// The contract with a server, one method for each call. What treats all calls alike, a proxy or a
+/// recorder, is easier made as a [`CallHandler`].
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
     /// `POST /v1/vfs/crdt/push`.

@@ -1,5 +1,7 @@
 //! Random pushes against a from-scratch model: what a replica folds from its feed, at any lag and
 //! page size, is exactly what a query of everything says that the user may see.
+//!
+//! `VFS_SYNC_TEST_CASES` says how many histories to play.
 
 #![allow(clippy::unwrap_used)]
 
@@ -12,7 +14,7 @@ use vfs_sync_core::item::{Name, ObjectType};
 use vfs_sync_core::op::{Action, Operation, Upsert};
 use vfs_sync_core::register::Item;
 use vfs_sync_core::wire::{PushReason, PushResponse, PushStatus};
-use world::{Database, Replica, at, item};
+use world::{Database, Replica, at, cases, item};
 
 /// One step of a random history; ids, times and choices are small numbers, so that they collide.
 #[derive(Debug, Clone)]
@@ -80,7 +82,7 @@ fn operation(replica: &str, write_id: u64, spec: (u8, u8, u8, i64), now: i64) ->
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(1_500), ..ProptestConfig::default() })]
 
     #[test]
     fn every_replica_at_any_lag_is_what_a_query_from_scratch_says(steps in steps()) {

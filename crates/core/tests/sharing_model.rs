@@ -14,7 +14,7 @@ use vfs_sync_core::id::{ItemId, OpId, PrincipalId, ReplicaId, WriteId};
 use vfs_sync_core::item::{Name, ObjectType};
 use vfs_sync_core::op::{Action, Operation, Upsert};
 use vfs_sync_core::wire::{PushReason, PushResult, PushStatus};
-use world::{Database, Replica, at, item, user};
+use world::{Database, Replica, at, cases, item, user};
 
 const USERS: [&str; 4] = ["u", "v", "w", "x"];
 const ITEMS: u8 = 10;
@@ -168,12 +168,8 @@ fn check_rights(expected: Option<PushReason>, result: &PushResult) {
     assert_eq!(refused, expected, "{result:?}");
 }
 
-fn cases() -> u32 {
-    std::env::var("VFS_SYNC_TEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(700)
-}
-
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(700), ..ProptestConfig::default() })]
 
     #[test]
     fn every_feed_is_exactly_what_its_user_may_see(steps in steps()) {

@@ -1,4 +1,6 @@
-//! A transport that goes to a real server, over a line that a test can cut.
+//! A transport that goes to a real server, over a line that a test can spoil.
+
+mod bytes;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,96 +8,189 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures::{Stream, StreamExt as _};
-use vfs_sync_client::transport::{BatchFile, ByteStream, PullQuery};
+use futures::StreamExt as _;
+use vfs_sync_client::transport::{Answer, ByteStream, Call, CallHandler, CallKind};
 use vfs_sync_client::{Transport, TransportError};
-use vfs_sync_core::content::Sha256Digest;
-use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId};
-use vfs_sync_core::limits::Limits;
-use vfs_sync_core::wire::{
-    AttachRequest, AttachResponse, PullPage, PushRequest, PushResponse, ReconcileRequest,
-    ReconcileResponse, StageRequest, StageResponse, StateResponse, UploadResponse,
-    VersionsResponse,
-};
+use vfs_sync_core::id::StagingId;
 
-/// What happens to the next download.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DownloadFault {
-    /// It is refused as a server that is busy does.
-    Refused,
-    /// It is cut after as many bytes.
-    CutAfter(u64),
-    /// It ends after as many bytes as if it was whole.
-    EndsAfter(u64),
-    /// Its first byte is another one.
-    Damaged,
+use crate::random::Random;
+use crate::record::{Record, without_data};
+use bytes::{cut_after, damaged, gathered, kept, of_bytes, reread, truncated};
+
+/// What happens to a call.
+///
+/// Uploads and downloads are cut at the byte that is named; of every other call, the answer is
+/// JSON, and the request is cut as a whole.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fault {
+    /// It goes nowhere, and is answered with this.
+    Refuse(TransportError),
+    /// It does not arrive; the caller hears of a failure of the network.
+    DropRequest,
+    /// It is done, and its answer is lost.
+    DropAnswer,
+    /// It arrives after so long, on tokio's clock.
+    Delay(Duration),
+    /// It arrives twice; the second answer is given. A download is made twice.
+    Duplicate,
+    /// The caller hears of a failure of the network, and the call arrives behind the next one.
+    Reorder,
+    /// What is sent is cut after as many bytes.
+    CutRequest(u64),
+    /// It is done, and its answer is cut after as many bytes.
+    CutAnswer(u64),
+    /// It is done, and its answer ends after as many bytes as if it was whole.
+    TruncateAnswer(u64),
+    /// It is done, and the byte of its answer that comes after as many is another one.
+    DamageAnswer(u64),
+    /// It goes nowhere, and is answered as the call of its kind that many answers ago was: 1 is
+    /// the last. If there was none, or it was a download, it is passed on.
+    Stale(usize),
 }
+
+/// Answers that are kept, of a kind.
+const ANSWERS_KEPT: usize = 64;
 
 /// Passes every call on to another transport, but for the faults that it was told of.
 pub struct FaultyTransport {
     to: Arc<dyn Transport>,
-    faults: Mutex<Faults>,
+    state: Mutex<State>,
+    record: Record,
     /// Downloads that are under way, and the most that were.
     under_way: Arc<(AtomicUsize, AtomicUsize)>,
 }
 
 #[derive(Default)]
-struct Faults {
-    downloads: VecDeque<DownloadFault>,
-    downloaded: Vec<(BlobId, u64)>,
-    appends: VecDeque<u64>,
-    appended: Vec<(StagingId, u64)>,
-    refusals: HashMap<&'static str, VecDeque<TransportError>>,
-    calls: HashMap<&'static str, usize>,
+struct State {
+    next: HashMap<CallKind, VecDeque<Fault>>,
+    cut: bool,
+    storm: Option<(Random, usize)>,
+    late: Vec<Call>,
+    answers: HashMap<CallKind, VecDeque<Answer>>,
+}
+
+fn lost() -> TransportError {
+    TransportError::network("the line was cut")
 }
 
 impl FaultyTransport {
     /// A line to `to` that has no faults yet.
     #[must_use]
     pub fn new(to: Arc<dyn Transport>) -> Self {
-        Self { to, faults: Mutex::default(), under_way: Arc::default() }
+        let record = Record::default();
+        Self { to, state: Mutex::default(), record, under_way: Arc::default() }
     }
 
-    fn faults(&self) -> MutexGuard<'_, Faults> {
-        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next download that has no fault yet gets this one.
-    pub fn on_download(&self, fault: DownloadFault) {
-        self.faults().downloads.push_back(fault);
+    /// The next call of `kind` that has no fault yet gets this one.
+    pub fn next(&self, kind: CallKind, fault: Fault) {
+        self.state().next.entry(kind).or_default().push_back(fault);
     }
 
-    /// The downloads so far: of what, and from which byte on.
+    /// From now on nothing gets through, until [`Self::heal`].
+    pub fn cut(&self) {
+        self.state().cut = true;
+    }
+
+    /// From now on one call in `one_in` has a fault of those that a bad network has: requests and
+    /// answers are lost, cut, doubled, delayed by up to ten milliseconds and reordered.
+    pub fn storm(&self, random: Random, one_in: usize) {
+        self.state().storm = Some((random, one_in));
+    }
+
+    /// The line is good again, but for calls with a fault of their own that is still to come.
+    pub fn heal(&self) {
+        let mut state = self.state();
+        state.cut = false;
+        state.storm = None;
+    }
+
+    /// What it was asked, faults or not.
     #[must_use]
-    pub fn downloaded(&self) -> Vec<(BlobId, u64)> {
-        self.faults().downloaded.clone()
+    pub fn record(&self) -> &Record {
+        &self.record
     }
 
-    /// The next part of an upload that has no fault yet is cut after as many bytes; the call
-    /// returns when the server has noticed, and kept some of them.
-    pub fn cut_append_after(&self, bytes: u64) {
-        self.faults().appends.push_back(bytes);
-    }
-
-    /// The parts of uploads so far: of what, and from which byte on.
+    /// The most downloads that were under way at one time.
     #[must_use]
-    pub fn appended(&self) -> Vec<(StagingId, u64)> {
-        self.faults().appended.clone()
+    pub fn most_downloads(&self) -> usize {
+        self.under_way.1.load(Ordering::SeqCst)
     }
 
-    /// The next call of this name, a method of [`Transport`], is answered with `error` and goes
-    /// nowhere. Knows `reconcile`, `attach`, `blob_batch` and `open_upload`.
-    pub fn refuse(&self, call: &'static str, error: TransportError) {
-        self.faults().refusals.entry(call).or_default().push_back(error);
+    /// The fault of the call that comes now.
+    fn fault(&self, kind: CallKind) -> Option<Fault> {
+        let mut state = self.state();
+        if state.cut {
+            return Some(Fault::DropRequest);
+        }
+        if let Some(fault) = state.next.get_mut(&kind).and_then(VecDeque::pop_front) {
+            return Some(fault);
+        }
+        let (random, one_in) = state.storm.as_mut()?;
+        (random.below(*one_in) == 0).then(|| match random.below(7) {
+            0 => Fault::DropRequest,
+            1 => Fault::DropAnswer,
+            2 => Fault::Delay(Duration::from_millis(random.below(11) as u64)),
+            3 => Fault::Duplicate,
+            4 => Fault::Reorder,
+            5 => Fault::CutRequest(random.below(4_096) as u64),
+            _ => Fault::CutAnswer(random.below(4_096) as u64),
+        })
     }
 
-    /// How often a call that [`Self::refuse`] knows was made.
-    #[must_use]
-    pub fn calls(&self, call: &'static str) -> usize {
-        self.faults().calls.get(call).copied().unwrap_or(0)
+    fn stale(&self, kind: CallKind, ago: usize) -> Option<Answer> {
+        let state = self.state();
+        let answers = state.answers.get(&kind)?;
+        answers.get(answers.len().checked_sub(ago)?).and_then(kept)
     }
 
+    async fn pass(&self, call: Call) -> Result<Answer, TransportError> {
+        let kind = call.kind();
+        let under_way = (kind == CallKind::Download).then(|| UnderWay::begin(&self.under_way));
+        let answer = match call.send(&*self.to).await? {
+            Answer::Download(stream) => {
+                let stream: ByteStream = Box::pin(stream.inspect(move |_| {
+                    let _ = &under_way;
+                }));
+                Answer::Download(stream)
+            }
+            other => other,
+        };
+        if let Some(copy) = kept(&answer) {
+            let mut state = self.state();
+            let answers = state.answers.entry(kind).or_default();
+            answers.push_back(copy);
+            if answers.len() > ANSWERS_KEPT {
+                answers.pop_front();
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Sends so many bytes of an upload; of another call, nothing.
+    async fn cut_request(&self, call: Call, bytes: u64) -> Result<Answer, TransportError> {
+        match call {
+            Call::Upload { staging_id, size, digest, data } => {
+                let data = Box::pin(cut_after(data, bytes));
+                self.pass(Call::Upload { staging_id, size, digest, data }).await
+            }
+            Call::Append { staging_id, offset, size, data } => {
+                let stage = staging_id.clone();
+                let data = Box::pin(cut_after(data, bytes));
+                let answer = self.pass(Call::Append { staging_id, offset, size, data }).await;
+                if answer.is_err() && bytes > 0 {
+                    self.noticed(&stage, offset).await;
+                }
+                answer
+            }
+            _ => Err(lost()),
+        }
+    }
+
+    /// Waits until the server has noticed that an upload was cut, and kept some of it.
     async fn noticed(&self, staging_id: &StagingId, offset: u64) {
         let kept = async {
             loop {
@@ -110,17 +205,90 @@ impl FaultyTransport {
         noticed.expect("the server keeps what came before the cut");
     }
 
-    fn pass(&self, call: &'static str) -> Result<(), TransportError> {
-        let mut faults = self.faults();
-        *faults.calls.entry(call).or_default() += 1;
-        let refusal = faults.refusals.get_mut(call).and_then(VecDeque::pop_front);
-        refusal.map_or(Ok(()), Err)
+    async fn under(&self, fault: Fault, call: Call) -> Result<Answer, TransportError> {
+        match fault {
+            Fault::Refuse(error) => Err(error),
+            Fault::DropRequest => Err(lost()),
+            Fault::DropAnswer => {
+                // A download is its answer: asking for it changes nothing.
+                self.pass(call).await?;
+                Err(lost())
+            }
+            Fault::Delay(by) => {
+                tokio::time::sleep(by).await;
+                self.pass(call).await
+            }
+            Fault::Duplicate => {
+                let (call, again) = twice(call).await?;
+                self.pass(call).await?;
+                self.pass(again).await
+            }
+            Fault::Reorder => {
+                let (call, _) = twice(call).await?;
+                self.state().late.push(call);
+                Err(lost())
+            }
+            Fault::CutRequest(bytes) => self.cut_request(call, bytes).await,
+            Fault::CutAnswer(bytes) => match self.pass(call).await? {
+                Answer::Download(stream) => {
+                    Ok(Answer::Download(Box::pin(cut_after(stream, bytes))))
+                }
+                _ => Err(lost()),
+            },
+            Fault::TruncateAnswer(bytes) => match self.pass(call).await? {
+                Answer::Download(stream) => Ok(Answer::Download(truncated(stream, bytes))),
+                other => reread(other, |json| {
+                    json.truncate(usize::try_from(bytes).unwrap_or(usize::MAX));
+                }),
+            },
+            Fault::DamageAnswer(at) => match self.pass(call).await? {
+                Answer::Download(stream) => Ok(Answer::Download(damaged(stream, at))),
+                other => reread(other, |json| {
+                    let byte = usize::try_from(at).ok().and_then(|at| json.get_mut(at));
+                    // No JSON has it outside a string, and no string as it is.
+                    byte.into_iter().for_each(|byte| *byte = 0);
+                }),
+            },
+            Fault::Stale(ago) => match self.stale(call.kind(), ago) {
+                Some(answer) => Ok(answer),
+                None => self.pass(call).await,
+            },
+        }
     }
+}
 
-    /// The most downloads that were under way at one time.
-    #[must_use]
-    pub fn most_downloads(&self) -> usize {
-        self.under_way.1.load(Ordering::SeqCst)
+/// A call to make, and to make again.
+async fn twice(call: Call) -> Result<(Call, Call), TransportError> {
+    let mut again = without_data(&call);
+    let mut first = call;
+    if let (Call::Upload { data, .. }, Call::Upload { data: copy, .. })
+    | (Call::Append { data, .. }, Call::Append { data: copy, .. }) = (&mut first, &mut again)
+    {
+        let bytes = gathered(data).await?;
+        (*data, *copy) = (of_bytes(bytes.clone()), of_bytes(bytes));
+    }
+    Ok((first, again))
+}
+
+#[async_trait]
+impl CallHandler for FaultyTransport {
+    async fn handle(&self, call: Call) -> Result<Answer, TransportError> {
+        self.record.add(None, &call);
+        let fault = self.fault(call.kind());
+        let gets_through = !matches!(
+            fault,
+            Some(Fault::Refuse(_) | Fault::DropRequest | Fault::Reorder | Fault::Stale(_))
+        );
+        let late = if gets_through { std::mem::take(&mut self.state().late) } else { Vec::new() };
+        let answer = match fault {
+            Some(fault) => self.under(fault, call).await,
+            None => self.pass(call).await,
+        };
+        for call in late {
+            // Nobody waits for what comes of it.
+            let _ = call.send(&*self.to).await;
+        }
+        answer
     }
 }
 
@@ -138,153 +306,5 @@ impl UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// The first `bytes` of a stream, then a failure.
-fn cut_after(
-    stream: ByteStream,
-    bytes: u64,
-) -> impl Stream<Item = Result<Bytes, std::io::Error>> + Send {
-    stream.scan(Some(bytes), |left, chunk| {
-        let step = match (*left, chunk) {
-            (None, _) => None,
-            (Some(0), _) => {
-                *left = None;
-                Some(Err(std::io::Error::other("the line was cut")))
-            }
-            (Some(bytes), Ok(mut chunk)) => {
-                chunk.truncate(usize::try_from(bytes).unwrap_or(usize::MAX));
-                *left = Some(bytes - chunk.len() as u64);
-                Some(Ok(chunk))
-            }
-            (_, failed) => Some(failed),
-        };
-        std::future::ready(step)
-    })
-}
-
-#[async_trait]
-impl Transport for FaultyTransport {
-    async fn push(&self, request: &PushRequest) -> Result<PushResponse, TransportError> {
-        self.to.push(request).await
-    }
-
-    async fn pull(&self, query: &PullQuery) -> Result<PullPage, TransportError> {
-        self.to.pull(query).await
-    }
-
-    async fn reconcile(
-        &self,
-        request: &ReconcileRequest,
-    ) -> Result<ReconcileResponse, TransportError> {
-        self.pass("reconcile")?;
-        self.to.reconcile(request).await
-    }
-
-    async fn state(&self, client_id: &ReplicaId) -> Result<StateResponse, TransportError> {
-        self.to.state(client_id).await
-    }
-
-    async fn limits(&self) -> Result<Limits, TransportError> {
-        self.to.limits().await
-    }
-
-    async fn stage(&self, request: &StageRequest) -> Result<StageResponse, TransportError> {
-        self.to.stage(request).await
-    }
-
-    async fn upload(
-        &self,
-        staging_id: &StagingId,
-        size: u64,
-        digest: Sha256Digest,
-        data: ByteStream,
-    ) -> Result<UploadResponse, TransportError> {
-        self.to.upload(staging_id, size, digest, data).await
-    }
-
-    async fn stage_state(&self, staging_id: &StagingId) -> Result<StageResponse, TransportError> {
-        self.to.stage_state(staging_id).await
-    }
-    async fn open_upload(&self, stage: &StageRequest, size: u64) -> Result<u64, TransportError> {
-        self.pass("open_upload")?;
-        self.to.open_upload(stage, size).await
-    }
-    async fn append(
-        &self,
-        staging_id: &StagingId,
-        offset: u64,
-        size: u64,
-        data: ByteStream,
-    ) -> Result<(), TransportError> {
-        let cut = {
-            let mut faults = self.faults();
-            faults.appended.push((staging_id.clone(), offset));
-            faults.appends.pop_front()
-        };
-        let data: ByteStream = match cut {
-            Some(bytes) => Box::pin(cut_after(data, bytes)),
-            None => data,
-        };
-        let answer = self.to.append(staging_id, offset, size, data).await;
-        if answer.is_err() && cut.is_some_and(|bytes| bytes > 0) {
-            self.noticed(staging_id, offset).await;
-        }
-        answer
-    }
-    async fn attach(
-        &self,
-        staging_id: &StagingId,
-        request: &AttachRequest,
-    ) -> Result<AttachResponse, TransportError> {
-        self.pass("attach")?;
-        self.to.attach(staging_id, request).await
-    }
-
-    async fn blob_batch(
-        &self,
-        files: Vec<BatchFile>,
-    ) -> Result<Vec<Result<AttachResponse, TransportError>>, TransportError> {
-        self.pass("blob_batch")?;
-        self.to.blob_batch(files).await
-    }
-
-    async fn versions(&self, item_id: &ItemId) -> Result<VersionsResponse, TransportError> {
-        self.to.versions(item_id).await
-    }
-
-    async fn download(&self, blob_id: &BlobId, offset: u64) -> Result<ByteStream, TransportError> {
-        let fault = {
-            let mut faults = self.faults();
-            faults.downloaded.push((blob_id.clone(), offset));
-            faults.downloads.pop_front()
-        };
-        if fault == Some(DownloadFault::Refused) {
-            return Err(TransportError::network("the line is down"));
-        }
-        let under_way = UnderWay::begin(&self.under_way);
-        let stream = self.to.download(blob_id, offset).await?;
-        let mut stream: ByteStream = match fault {
-            Some(DownloadFault::CutAfter(bytes)) => Box::pin(cut_after(stream, bytes)),
-            Some(DownloadFault::EndsAfter(bytes)) => {
-                let cut = cut_after(stream, bytes);
-                Box::pin(cut.take_while(|chunk| std::future::ready(chunk.is_ok())))
-            }
-            _ => stream,
-        };
-        if fault == Some(DownloadFault::Damaged) {
-            let mut first = true;
-            stream = Box::pin(stream.map(move |chunk| {
-                let mut bytes = Vec::from(chunk?);
-                if let (true, Some(byte)) = (std::mem::take(&mut first), bytes.first_mut()) {
-                    *byte ^= 1;
-                }
-                Ok(bytes.into())
-            }));
-        }
-        Ok(Box::pin(stream.inspect(move |_| {
-            let _ = &under_way;
-        })))
     }
 }

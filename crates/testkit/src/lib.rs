@@ -1,16 +1,30 @@
-//! What the tests of applications need as well as ours: a server in the test's own process, a
-//! transport that follows a script, one that a test can cut, random numbers that a seed repeats, and
-//! assertions on guardrail violations.
+#![doc = include_str!("../../../docs/testing-applications.md")]
 
+pub mod build;
+mod device;
 mod faulty;
+mod proxy;
 mod random;
+mod record;
 mod scripted;
 mod server;
 mod violations;
 
-pub use faulty::{DownloadFault, FaultyTransport};
-pub use random::Random;
-pub use scripted::{ScriptedTransport, all_results};
+use std::future::Future;
+
+pub use vfs_sync_blobs::{BlobStore, ObjectBlobs};
+pub use vfs_sync_client as client;
+pub use vfs_sync_core as core;
+pub use vfs_sync_server::auth::{AuthConfig, Secret};
+pub use vfs_sync_server::{Clock, ServerConfig};
+pub use vfs_sync_store::{MetadataStore, Retention};
+
+pub use device::TestDevice;
+pub use faulty::{Fault, FaultyTransport};
+pub use proxy::{Direction, Proxy};
+pub use random::{Random, number, seed, seeds};
+pub use record::Record;
+pub use scripted::{Phase, ScriptedTransport, all_results};
 pub use server::{TestClock, TestServer, TestServerBuilder};
 pub use violations::{
     ViolationCollector, expect_exact_guardrail_signatures, expect_guardrail_signature,
@@ -19,6 +33,13 @@ pub use violations::{
     expect_pull_page_invariant_violation, expect_pull_rematerialization_required_violation,
     expect_reconcile_cursor_regression_violation, expect_stale_write_recovery_exhausted_violation,
 };
+
+/// Runs a test that is asynchronous, on a runtime of its own. Tests that have one need it not.
+pub fn run<F: Future>(test: F) -> F::Output {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.expect("a runtime").block_on(test)
+}
 
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/embedding.md")]

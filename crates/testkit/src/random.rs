@@ -1,5 +1,39 @@
 //! Random choices that a seed repeats.
 
+/// What the environment variable `name` says, if it is there: how large a test is, say.
+///
+/// # Panics
+/// If it is not a number.
+#[must_use]
+pub fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| fail(&format!("{name}={text:?} is not a number"))))
+}
+
+#[allow(clippy::panic)]
+fn fail(message: &str) -> ! {
+    panic!("{message}")
+}
+
+/// The seed that `VFS_SYNC_TEST_SEED` says, or one of the time. A test prints it, as
+/// `VFS_SYNC_TEST_SEED=<seed>`, so that it can be repeated.
+#[must_use]
+pub fn seed() -> u64 {
+    number("VFS_SYNC_TEST_SEED").unwrap_or_else(|| {
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        u64::try_from(now.as_micros()).unwrap_or_default()
+    })
+}
+
+/// The seeds of a test that plays a history for each: `VFS_SYNC_TEST_SEED` alone if it is there,
+/// else as many as `VFS_SYNC_TEST_SEEDS` says, or `count`.
+pub fn seeds(count: u64) -> impl Iterator<Item = u64> {
+    match number("VFS_SYNC_TEST_SEED") {
+        Some(seed) => seed..=seed,
+        None => 1..=number("VFS_SYNC_TEST_SEEDS").unwrap_or(count),
+    }
+}
+
 /// Random numbers of a seed (xorshift64*).
 #[derive(Debug, Clone)]
 pub struct Random(u64);
@@ -24,6 +58,18 @@ impl Random {
     /// One of `choices`, which are not none.
     pub fn one<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
         &choices[self.below(choices.len())]
+    }
+
+    /// Bytes that are not alike anywhere.
+    #[must_use]
+    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(len + 3);
+        while bytes.len() < len {
+            let number = self.below(1 << 24).to_le_bytes();
+            bytes.extend_from_slice(&number[..3]);
+        }
+        bytes.truncate(len);
+        bytes
     }
 
     /// Numbers of their own, for what runs beside this.

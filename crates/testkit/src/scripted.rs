@@ -1,38 +1,102 @@
 //! A transport that answers what a test tells it to.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use vfs_sync_client::transport::{BatchFile, ByteStream, PullQuery};
-use vfs_sync_client::{Transport, TransportError};
-use vfs_sync_core::content::Sha256Digest;
-use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId};
+use vfs_sync_client::TransportError;
+use vfs_sync_client::transport::{Answer, Call, CallHandler, CallKind, PullQuery};
 use vfs_sync_core::limits::Limits;
 use vfs_sync_core::wire::{
-    AttachRequest, AttachResponse, PullPage, PushRequest, PushResponse, PushResult, PushStatus,
-    ReconcileRequest, ReconcileResponse, StageRequest, StageResponse, StateResponse,
-    UploadResponse, VersionsResponse, WriteIds,
+    PullPage, PushRequest, PushResponse, PushResult, PushStatus, ReconcileRequest,
+    ReconcileResponse, StateResponse, WriteIds,
 };
 
-type Answer<Q, A> = Box<dyn FnOnce(&Q) -> Result<A, TransportError> + Send>;
+use crate::record::Record;
+
+type Once = Box<dyn FnOnce(&Call) -> Result<Answer, TransportError> + Send>;
+type Always = Box<dyn FnMut(&Call) -> Result<Answer, TransportError> + Send>;
 
 /// Answers from a script, and keeps what it was asked.
 ///
-/// Where the script has no answer, it answers as the plainest of servers would: a push is applied
-/// whole, a pull is settled with nothing new, a reconcile is acknowledged as sent. It knows no
-/// contents.
+/// A call gets the next answer that was given for one of its kind; if there is none, what the
+/// phase says that it is in; else what the plainest of servers would answer: a push is applied
+/// whole, a pull is settled with nothing new, a reconcile is acknowledged as sent. That server
+/// knows no contents.
 #[derive(Default)]
-pub struct ScriptedTransport(Mutex<Script>);
+pub struct ScriptedTransport {
+    script: Mutex<Script>,
+    record: Record,
+}
 
 #[derive(Default)]
 struct Script {
-    push: VecDeque<Answer<PushRequest, PushResponse>>,
-    pull: VecDeque<Answer<PullQuery, PullPage>>,
-    reconcile: VecDeque<Answer<ReconcileRequest, ReconcileResponse>>,
-    pushed: Vec<PushRequest>,
-    pulled: Vec<PullQuery>,
-    reconciled: Vec<ReconcileRequest>,
+    next: HashMap<CallKind, VecDeque<Once>>,
+    phase: Option<Phase>,
+}
+
+/// How calls are answered while a part of a test goes on. What it says nothing of is answered as
+/// in no phase.
+pub struct Phase {
+    name: String,
+    answers: HashMap<CallKind, Always>,
+}
+
+macro_rules! on {
+    ($transport:ident, $kind:ident, $answer:ident) => {
+        $transport.on_call(CallKind::$kind, move |call| match call {
+            Call::$kind(request) => $answer(request).map(Answer::$kind),
+            other => Err(unknown(other.kind())),
+        })
+    };
+}
+
+impl Phase {
+    /// A phase that the record calls `name`, with no answers yet.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), answers: HashMap::new() }
+    }
+
+    /// Every call of `kind` is answered so.
+    #[must_use]
+    pub fn on_call(
+        mut self,
+        kind: CallKind,
+        answer: impl FnMut(&Call) -> Result<Answer, TransportError> + Send + 'static,
+    ) -> Self {
+        self.answers.insert(kind, Box::new(answer));
+        self
+    }
+
+    /// Every push is answered so.
+    #[must_use]
+    pub fn on_push(
+        self,
+        mut answer: impl FnMut(&PushRequest) -> Result<PushResponse, TransportError> + Send + 'static,
+    ) -> Self {
+        on!(self, Push, answer)
+    }
+
+    /// Every pull is answered so.
+    #[must_use]
+    pub fn on_pull(
+        self,
+        mut answer: impl FnMut(&PullQuery) -> Result<PullPage, TransportError> + Send + 'static,
+    ) -> Self {
+        on!(self, Pull, answer)
+    }
+
+    /// Every reconcile is answered so.
+    #[must_use]
+    pub fn on_reconcile(
+        self,
+        mut answer: impl FnMut(&ReconcileRequest) -> Result<ReconcileResponse, TransportError>
+        + Send
+        + 'static,
+    ) -> Self {
+        on!(self, Reconcile, answer)
+    }
 }
 
 impl ScriptedTransport {
@@ -43,7 +107,16 @@ impl ScriptedTransport {
     }
 
     fn script(&self) -> MutexGuard<'_, Script> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.script.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next call of `kind` that has no answer yet gets this one.
+    pub fn on_call(
+        &self,
+        kind: CallKind,
+        answer: impl FnOnce(&Call) -> Result<Answer, TransportError> + Send + 'static,
+    ) {
+        self.script().next.entry(kind).or_default().push_back(Box::new(answer));
     }
 
     /// The next push that has no answer yet gets this one.
@@ -51,12 +124,15 @@ impl ScriptedTransport {
         &self,
         answer: impl FnOnce(&PushRequest) -> Result<PushResponse, TransportError> + Send + 'static,
     ) {
-        self.script().push.push_back(Box::new(answer));
+        on!(self, Push, answer);
     }
 
     /// The next pull that has no answer yet gets this one.
-    pub fn on_pull(&self, answer: Result<PullPage, TransportError>) {
-        self.script().pull.push_back(Box::new(move |_| answer));
+    pub fn on_pull(
+        &self,
+        answer: impl FnOnce(&PullQuery) -> Result<PullPage, TransportError> + Send + 'static,
+    ) {
+        on!(self, Pull, answer);
     }
 
     /// The next reconcile that has no answer yet gets this one.
@@ -66,25 +142,29 @@ impl ScriptedTransport {
         + Send
         + 'static,
     ) {
-        self.script().reconcile.push_back(Box::new(answer));
+        on!(self, Reconcile, answer);
     }
 
-    /// The pushes so far.
-    #[must_use]
-    pub fn pushed(&self) -> Vec<PushRequest> {
-        self.script().pushed.clone()
+    /// From now on, calls for which there is no answer of their own are answered as `phase` says.
+    pub fn begin(&self, phase: Phase) {
+        self.script().phase = Some(phase);
     }
 
-    /// The pulls so far.
-    #[must_use]
-    pub fn pulled(&self) -> Vec<PullQuery> {
-        self.script().pulled.clone()
+    /// Ends the phase.
+    pub fn end(&self) {
+        self.script().phase = None;
     }
 
-    /// The reconciles so far.
+    /// Answers that were given and not asked for: 0 when a script was played to its end.
     #[must_use]
-    pub fn reconciled(&self) -> Vec<ReconcileRequest> {
-        self.script().reconciled.clone()
+    pub fn unused(&self) -> usize {
+        self.script().next.values().map(VecDeque::len).sum()
+    }
+
+    /// What it was asked.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        &self.record
     }
 }
 
@@ -103,133 +183,50 @@ pub fn all_results(request: &PushRequest, status: PushStatus) -> PushResponse {
     PushResponse { client_id: request.client_id.clone(), results }
 }
 
-fn unknown() -> TransportError {
+fn unknown(kind: CallKind) -> TransportError {
     TransportError::Refused {
         status: 404,
         code: "not_found".into(),
-        message: "The script knows no contents".into(),
+        message: format!("the script has no answer to {kind}"),
         details: serde_json::Map::new(),
     }
 }
 
-#[async_trait]
-impl Transport for ScriptedTransport {
-    async fn push(&self, request: &PushRequest) -> Result<PushResponse, TransportError> {
-        let answer = {
-            let mut script = self.script();
-            script.pushed.push(request.clone());
-            script.push.pop_front()
-        };
-        match answer {
-            Some(answer) => answer(request),
-            None => Ok(all_results(request, PushStatus::Applied)),
-        }
-    }
-
-    async fn pull(&self, query: &PullQuery) -> Result<PullPage, TransportError> {
-        let answer = {
-            let mut script = self.script();
-            script.pulled.push(query.clone());
-            script.pull.pop_front()
-        };
-        match answer {
-            Some(answer) => answer(query),
-            None => Ok(PullPage {
-                items: Vec::new(),
-                next_cursor: None,
-                has_more: false,
-                last_reconciled_write_ids: WriteIds::new(),
-                baseline: None,
-            }),
-        }
-    }
-
-    async fn reconcile(
-        &self,
-        request: &ReconcileRequest,
-    ) -> Result<ReconcileResponse, TransportError> {
-        let answer = {
-            let mut script = self.script();
-            script.reconciled.push(request.clone());
-            script.reconcile.pop_front()
-        };
-        match answer {
-            Some(answer) => answer(request),
-            None => Ok(request.clone()),
-        }
-    }
-
-    async fn state(&self, client_id: &ReplicaId) -> Result<StateResponse, TransportError> {
-        Ok(StateResponse {
+/// What the plainest of servers answers.
+fn plainly(call: &Call) -> Result<Answer, TransportError> {
+    Ok(match call {
+        Call::Push(request) => Answer::Push(all_results(request, PushStatus::Applied)),
+        Call::Pull(_) => Answer::Pull(crate::build::page().build()),
+        Call::Reconcile(request) => Answer::Reconcile(request.clone()),
+        Call::State(client_id) => Answer::State(StateResponse {
             client_id: client_id.clone(),
             reconcile_state: None,
             feed_head: None,
             epoch: None,
             pruned_through: None,
             last_write_ids: WriteIds::new(),
-        })
-    }
+        }),
+        Call::Limits => Answer::Limits(Limits::default()),
+        Call::BlobBatch(files) => {
+            Answer::BlobBatch(files.iter().map(|_| Err(unknown(CallKind::BlobBatch))).collect())
+        }
+        other => return Err(unknown(other.kind())),
+    })
+}
 
-    async fn limits(&self) -> Result<Limits, TransportError> {
-        Ok(Limits::default())
-    }
-
-    async fn stage(&self, _request: &StageRequest) -> Result<StageResponse, TransportError> {
-        Err(unknown())
-    }
-
-    async fn upload(
-        &self,
-        _staging_id: &StagingId,
-        _size: u64,
-        _digest: Sha256Digest,
-        _data: ByteStream,
-    ) -> Result<UploadResponse, TransportError> {
-        Err(unknown())
-    }
-
-    async fn stage_state(&self, _: &StagingId) -> Result<StageResponse, TransportError> {
-        Err(unknown())
-    }
-
-    async fn open_upload(&self, _: &StageRequest, _: u64) -> Result<u64, TransportError> {
-        Err(unknown())
-    }
-
-    async fn append(
-        &self,
-        _: &StagingId,
-        _: u64,
-        _: u64,
-        _: ByteStream,
-    ) -> Result<(), TransportError> {
-        Err(unknown())
-    }
-
-    async fn attach(
-        &self,
-        _staging_id: &StagingId,
-        _request: &AttachRequest,
-    ) -> Result<AttachResponse, TransportError> {
-        Err(unknown())
-    }
-
-    async fn blob_batch(
-        &self,
-        files: Vec<BatchFile>,
-    ) -> Result<Vec<Result<AttachResponse, TransportError>>, TransportError> {
-        Ok(files.iter().map(|_| Err(unknown())).collect())
-    }
-
-    async fn versions(&self, _: &ItemId) -> Result<VersionsResponse, TransportError> {
-        Err(unknown())
-    }
-
-    async fn download(
-        &self,
-        _blob_id: &BlobId,
-        _offset: u64,
-    ) -> Result<ByteStream, TransportError> {
-        Err(unknown())
+#[async_trait]
+impl CallHandler for ScriptedTransport {
+    async fn handle(&self, call: Call) -> Result<Answer, TransportError> {
+        let kind = call.kind();
+        let mut script = self.script();
+        self.record.add(script.phase.as_ref().map(|phase| phase.name.clone()), &call);
+        if let Some(answer) = script.next.get_mut(&kind).and_then(VecDeque::pop_front) {
+            drop(script);
+            return answer(&call);
+        }
+        match script.phase.as_mut().and_then(|phase| phase.answers.get_mut(&kind)) {
+            Some(answer) => answer(&call),
+            None => plainly(&call),
+        }
     }
 }

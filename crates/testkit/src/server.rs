@@ -10,11 +10,14 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use vfs_sync_blobs::{BlobStore, ObjectBlobs};
+use vfs_sync_client::{ClientConfig, HttpConfig, HttpTransport, StaticToken, Transport};
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_server::auth::{AuthConfig, Authenticator, Secret};
 use vfs_sync_server::{Clock, Server, ServerConfig, SystemClock};
-use vfs_sync_store::MetadataStore;
+use vfs_sync_store::{MetadataStore, Retention};
+
+use crate::device::TestDevice;
 
 /// A clock that a test moves: the machine's time and an offset, or a time that stands still.
 #[derive(Debug, Default)]
@@ -206,6 +209,20 @@ impl TestServer {
         self.mint(user, Some(scope))
     }
 
+    /// The way to it for `user`, over HTTP.
+    #[must_use]
+    pub fn transport(&self, user: &str) -> Arc<dyn Transport> {
+        let token = StaticToken::new(self.token(user));
+        let http = HttpTransport::new(HttpConfig::new(self.url()), token);
+        Arc::new(http.expect("the server's address"))
+    }
+
+    /// A device of `user`'s, its replica in memory.
+    #[must_use]
+    pub fn device(&self, user: &str) -> TestDevice {
+        TestDevice::in_memory(user, self.transport(user), ClientConfig::default())
+    }
+
     fn mint(&self, user: &str, scope: Option<&str>) -> String {
         const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
         let user = UserId::new(user).expect("a user id");
@@ -217,6 +234,15 @@ impl TestServer {
     #[must_use]
     pub fn store(&self) -> Arc<dyn MetadataStore> {
         Arc::clone(&self.running.as_ref().expect("the server runs").store)
+    }
+
+    /// Lets an hour pass and forgets, as retention does, the removals and the outcomes of pushes
+    /// that are older than that; `at_most` of each.
+    pub async fn forget(&self, at_most: u32) {
+        self.clock.advance(Duration::from_secs(3_600));
+        let before = self.clock.now().plus_millis(-1_000);
+        let retention = Retention { removals_before: before, accepted_before: before, at_most };
+        self.store().prune(retention).await.expect("a database");
     }
 
     /// Its object store.

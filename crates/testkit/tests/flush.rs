@@ -9,13 +9,11 @@ use std::sync::Arc;
 use vfs_sync_client::core::id::{ReplicaId, UserId, WriteId};
 use vfs_sync_client::core::item::{Name, ObjectType};
 use vfs_sync_client::core::time::Timestamp;
-use vfs_sync_client::core::wire::{
-    PullPage, PushReason, PushRequest, PushResponse, PushStatus, WriteIds,
-};
+use vfs_sync_client::core::wire::{PullPage, PushReason, PushRequest, PushResponse, PushStatus};
 use vfs_sync_client::{
     ChangeEvent, ClientConfig, QueuedState, StateExport, SyncClient, TransportError,
 };
-use vfs_sync_testkit::{ScriptedTransport, all_results};
+use vfs_sync_testkit::{ScriptedTransport, all_results, build};
 
 fn name(text: &str) -> Name {
     Name::new(text).unwrap()
@@ -86,21 +84,12 @@ fn stale(request: &PushRequest, last: u64) -> PushResponse {
 
 /// The end of the feed, with a map of one replica.
 fn settled(client: &ReplicaId, write_id: u64) -> PullPage {
-    PullPage {
-        items: Vec::new(),
-        next_cursor: None,
-        has_more: false,
-        last_reconciled_write_ids: WriteIds::from([(
-            client.clone(),
-            WriteId::new(write_id).unwrap(),
-        )]),
-        baseline: None,
-    }
+    build::page().write_id(client.as_str(), write_id).build()
 }
 
 fn sent(server: &ScriptedTransport) -> Vec<Vec<u64>> {
     let ids = |push: &PushRequest| push.operations.iter().map(|op| op.write_id.get()).collect();
-    server.pushed().iter().map(ids).collect()
+    server.record().pushed().iter().map(ids).collect()
 }
 
 #[tokio::test]
@@ -121,11 +110,12 @@ async fn an_acknowledged_operation_stays_overlaid_until_a_settled_pull_covers_it
     assert_eq!(scene.client.status().unwrap().acknowledged, 2);
     let scene = scene.reopened();
     assert_eq!(scene.names(), ["f0", "f1"]);
-    scene.server.on_pull(Ok(settled(&scene.client.client_id(), 1)));
+    let me = scene.client.client_id();
+    scene.server.on_pull(move |_| Ok(settled(&me, 1)));
     scene.client.sync().await.unwrap();
     assert_eq!(scene.write_ids(), [2]);
     assert_eq!(scene.names(), ["f1"], "this feed never brought the first back");
-    assert_eq!(scene.server.pushed().len(), 1, "nothing is pushed twice");
+    assert_eq!(scene.server.record().pushed().len(), 1, "nothing is pushed twice");
 }
 
 #[tokio::test]
@@ -141,7 +131,7 @@ async fn a_push_whose_answer_is_lost_is_repeated_as_it_was() {
     scene.server.on_push(|request| Ok(all_results(request, PushStatus::AlreadyApplied)));
     let report = scene.client.sync().await.unwrap();
     assert_eq!(report.applied, 3);
-    let pushed = scene.server.pushed();
+    let pushed = scene.server.record().pushed();
     assert_eq!(pushed[0], pushed[1]);
 }
 
@@ -151,11 +141,12 @@ async fn stale_write_ids_are_rebased_above_the_replicas_last_and_nothing_else_ch
     scene.queue(3);
     let me = scene.client.client_id();
     scene.server.on_push(|request| Ok(stale(request, 40)));
-    scene.server.on_pull(Ok(settled(&me, 41)));
+    scene.server.on_pull(move |_| Ok(settled(&me, 41)));
     let report = scene.client.sync().await.unwrap();
     assert_eq!(report.applied, 3);
     assert_eq!(sent(&scene.server), [vec![1, 2, 3], vec![42, 43, 44]]);
-    let (first, again) = (scene.server.pushed()[0].clone(), scene.server.pushed()[1].clone());
+    let (first, again) =
+        (scene.server.record().pushed()[0].clone(), scene.server.record().pushed()[1].clone());
     for (before, after) in first.operations.iter().zip(&again.operations) {
         let mut rebased = before.clone();
         rebased.write_id = after.write_id;

@@ -6,56 +6,36 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use vfs_sync_client::core::cursor::Cursor;
 use vfs_sync_client::core::entry::Entry;
 use vfs_sync_client::core::guardrail::Stage;
 use vfs_sync_client::core::id::{ChangeId, ReplicaId, UserId, WriteId};
 use vfs_sync_client::core::item::Name;
-use vfs_sync_client::core::time::Timestamp;
-use vfs_sync_client::core::wire::{PullPage, PushStatus, ReconcileResponse, WriteIds};
+use vfs_sync_client::core::wire::{PullPage, PushStatus, ReconcileResponse};
 use vfs_sync_client::{
     ClientConfig, ClientError, Observer, StateExport, SyncClient, TransportError, Violation,
 };
+use vfs_sync_testkit::build::{cursor, write_ids};
 use vfs_sync_testkit::{
-    ScriptedTransport, ViolationCollector, all_results, expect_exact_guardrail_signatures,
+    ScriptedTransport, ViolationCollector, all_results, build, expect_exact_guardrail_signatures,
     expect_last_write_id_regression_violation, expect_pull_cursor_regression_violation,
     expect_pull_duplicate_op_replay_violation, expect_pull_page_invariant_violation,
     expect_pull_rematerialization_required_violation, expect_reconcile_cursor_regression_violation,
     expect_stale_write_recovery_exhausted_violation,
 };
 
-fn cursor(at: i64, id: &str) -> Cursor {
-    let changed_at = Timestamp::from_millis(at).unwrap();
-    Cursor { changed_at, change_id: ChangeId::new(id).unwrap() }
-}
-
 /// An entry that makes an item, at a position.
 fn entry(at: i64, id: &str) -> Entry {
-    let time = Timestamp::from_millis(at).unwrap();
-    let json = json!({
-        "opId": id, "occurredAt": time, "itemId": format!("item-{id}"), "opType": "item_upsert",
-        "authoredAt": time, "objectType": "folder", "name": format!("name-{id}"), "metadata": {},
-        "ownerId": "alice", "createdAt": time, "accessLevel": "admin", "actorId": "alice",
-    });
-    serde_json::from_value(json).unwrap()
-}
-
-fn map(ids: &[(&str, u64)]) -> WriteIds {
-    let pair = |(id, write_id): &(&str, u64)| {
-        (ReplicaId::new(id).unwrap(), WriteId::new(*write_id).unwrap())
-    };
-    ids.iter().map(pair).collect()
+    build::entry(at, id, build::folder(&format!("item-{id}")))
 }
 
 fn page(items: Vec<Entry>, has_more: bool, ids: &[(&str, u64)]) -> PullPage {
-    let tail = items.last().map(|entry| entry.position.clone());
-    PullPage {
-        next_cursor: tail.filter(|_| has_more),
-        items,
-        has_more,
-        last_reconciled_write_ids: map(ids),
-        baseline: None,
-    }
+    let page = build::page().entries(items).write_ids(write_ids(ids));
+    if has_more { page.more() } else { page }.build()
+}
+
+/// Answers so, whatever is asked.
+fn given<Q, A>(answer: Result<A, TransportError>) -> impl FnOnce(&Q) -> Result<A, TransportError> {
+    move |_| answer
 }
 
 /// A client that has applied one good entry at (10, "b") and knows write id 5 of `other`.
@@ -85,7 +65,7 @@ impl Scene {
         let violations = Arc::new(ViolationCollector::default());
         client.observe(Arc::new(Panics));
         client.observe(violations.clone());
-        server.on_pull(Ok(page(vec![entry(10, "b")], false, &[("other", 5)])));
+        server.on_pull(move |_| Ok(page(vec![entry(10, "b")], false, &[("other", 5)])));
         client.sync().await.unwrap();
         Self { server, client, violations, _dir: dir }
     }
@@ -122,7 +102,7 @@ impl Scene {
 
     /// A good page goes through.
     async fn goes_on(&self) {
-        self.server.on_pull(Ok(page(vec![entry(90, "z")], false, &[("other", 6)])));
+        self.server.on_pull(move |_| Ok(page(vec![entry(90, "z")], false, &[("other", 6)])));
         self.client.sync().await.unwrap();
         assert_eq!(self.client.status().unwrap().cursor, Some(cursor(90, "z")));
         assert_eq!(self.client.status().unwrap().stopped, None);
@@ -143,7 +123,7 @@ const AT_20: &str = "1970-01-01T00:00:00.020Z";
 async fn a_page_that_regresses_a_write_id_stops_the_client() {
     let scene = Scene::set().await;
     let bad = || Ok(page(vec![entry(20, "c")], false, &[("other", 4)]));
-    let violation = scene.broken_by(|server| server.on_pull(bad())).await;
+    let violation = scene.broken_by(|server| server.on_pull(given(bad()))).await;
     check(
         &violation,
         "pull:lastWriteIdRegression",
@@ -159,12 +139,12 @@ async fn a_page_that_regresses_a_write_id_stops_the_client() {
 #[tokio::test]
 async fn a_write_id_regresses_within_one_cycle_too_and_good_pages_before_stay() {
     let scene = Scene::set().await;
-    scene.server.on_pull(Ok(page(vec![entry(20, "c")], true, &[("other", 9)])));
-    scene.server.on_pull(Ok(page(vec![entry(30, "d")], false, &[("other", 8)])));
+    scene.server.on_pull(move |_| Ok(page(vec![entry(20, "c")], true, &[("other", 9)])));
+    scene.server.on_pull(move |_| Ok(page(vec![entry(30, "d")], false, &[("other", 8)])));
     let error = scene.client.sync().await.unwrap_err();
     assert_eq!(error.violation().unwrap().signature(), "pull:lastWriteIdRegression");
     assert_eq!(scene.client.status().unwrap().cursor, Some(cursor(20, "c")));
-    scene.server.on_pull(Ok(page(Vec::new(), false, &[("other", 8)])));
+    scene.server.on_pull(move |_| Ok(page(Vec::new(), false, &[("other", 8)])));
     let error = scene.client.sync().await.unwrap_err();
     assert_eq!(error.to_string(), "transport regressed lastReconciledWriteIds for replica other");
 }
@@ -172,7 +152,7 @@ async fn a_write_id_regresses_within_one_cycle_too_and_good_pages_before_stay() 
 #[tokio::test]
 async fn an_absent_replica_is_no_regression() {
     let scene = Scene::set().await;
-    scene.server.on_pull(Ok(page(vec![entry(20, "c")], false, &[])));
+    scene.server.on_pull(move |_| Ok(page(vec![entry(20, "c")], false, &[])));
     scene.client.sync().await.unwrap();
     assert_eq!(scene.violations.violations(), []);
 }
@@ -181,7 +161,7 @@ async fn an_absent_replica_is_no_regression() {
 async fn more_to_come_but_nothing_here_stops_the_client() {
     let scene = Scene::set().await;
     let bad = || Ok(page(Vec::new(), true, &[]));
-    let violation = scene.broken_by(|server| server.on_pull(bad())).await;
+    let violation = scene.broken_by(|server| server.on_pull(given(bad()))).await;
     check(
         &violation,
         "pull:pullPageInvariantViolation",
@@ -196,7 +176,7 @@ async fn more_to_come_but_nothing_here_stops_the_client() {
 async fn an_operation_that_comes_twice_in_a_cycle_stops_the_client() {
     let scene = Scene::set().await;
     let bad = || Ok(page(vec![entry(20, "c"), entry(30, "c")], false, &[]));
-    let violation = scene.broken_by(|server| server.on_pull(bad())).await;
+    let violation = scene.broken_by(|server| server.on_pull(given(bad()))).await;
     check(
         &violation,
         "pull:pullDuplicateOpReplay",
@@ -210,8 +190,8 @@ async fn an_operation_that_comes_twice_in_a_cycle_stops_the_client() {
 #[tokio::test]
 async fn an_operation_that_comes_again_on_a_later_page_stops_the_client() {
     let scene = Scene::set().await;
-    scene.server.on_pull(Ok(page(vec![entry(20, "c")], true, &[])));
-    scene.server.on_pull(Ok(page(vec![entry(30, "c")], false, &[])));
+    scene.server.on_pull(move |_| Ok(page(vec![entry(20, "c")], true, &[])));
+    scene.server.on_pull(move |_| Ok(page(vec![entry(30, "c")], false, &[])));
     let error = scene.client.sync().await.unwrap_err();
     assert_eq!(error.violation().unwrap().signature(), "pull:pullDuplicateOpReplay");
     assert_eq!(scene.client.status().unwrap().cursor, Some(cursor(20, "c")));
@@ -240,7 +220,7 @@ async fn a_next_cursor_that_is_not_the_last_item_stops_the_client() {
             let next_cursor = next.clone();
             Ok(PullPage { next_cursor, ..page(vec![entry(20, "c")], true, &[]) })
         };
-        let violation = scene.broken_by(|server| server.on_pull(bad())).await;
+        let violation = scene.broken_by(|server| server.on_pull(given(bad()))).await;
         check(
             &violation,
             "pull:pullPageInvariantViolation",
@@ -254,8 +234,9 @@ async fn a_next_cursor_that_is_not_the_last_item_stops_the_client() {
 #[tokio::test]
 async fn a_page_before_the_local_cursor_stops_the_client() {
     let scene = Scene::set().await;
-    let violation =
-        scene.broken_by(|server| server.on_pull(Ok(page(vec![entry(10, "a")], false, &[])))).await;
+    let violation = scene
+        .broken_by(|server| server.on_pull(move |_| Ok(page(vec![entry(10, "a")], false, &[]))))
+        .await;
     check(
         &violation,
         "pull:pullCursorRegression",
@@ -269,7 +250,7 @@ async fn a_page_before_the_local_cursor_stops_the_client() {
     expect_pull_cursor_regression_violation(&[violation], &previous, &incoming);
     // An empty page has only its next cursor to go by.
     let bad = || Ok(PullPage { next_cursor: Some(cursor(9, "z")), ..page(Vec::new(), false, &[]) });
-    let violation = scene.broken_by(|server| server.on_pull(bad())).await;
+    let violation = scene.broken_by(|server| server.on_pull(given(bad()))).await;
     expect_pull_cursor_regression_violation(&[violation], &previous, &cursor(9, "z"));
     scene.goes_on().await;
 }
@@ -282,8 +263,9 @@ async fn items_out_of_order_stop_the_client() {
         (vec![entry(10, "a"), entry(30, "d")], 0, "a"),
         (vec![entry(10, "b"), entry(30, "d")], 0, "b"),
     ] {
-        let violation =
-            scene.broken_by(|server| server.on_pull(Ok(page(items.clone(), false, &[])))).await;
+        let violation = scene
+            .broken_by(|server| server.on_pull(given(Ok(page(items.clone(), false, &[])))))
+            .await;
         check(
             &violation,
             "pull:pullPageInvariantViolation",
@@ -302,7 +284,7 @@ async fn a_cursor_that_cannot_be_served_stops_the_client() {
             let (requested, oldest_available) = (Some(cursor(10, "b")), oldest_available.clone());
             Err(TransportError::RematerializationRequired { requested, oldest_available })
         };
-        let violation = scene.broken_by(|server| server.on_pull(bad())).await;
+        let violation = scene.broken_by(|server| server.on_pull(given(bad()))).await;
         check(
             &violation,
             "pull:pullRematerializationRequired",
@@ -322,7 +304,7 @@ async fn a_cursor_that_cannot_be_served_stops_the_client() {
 #[tokio::test]
 async fn an_acknowledged_cursor_before_the_one_sent_stops_the_client() {
     let scene = Scene::set().await;
-    scene.server.on_pull(Ok(page(vec![entry(20, "c")], false, &[])));
+    scene.server.on_pull(move |_| Ok(page(vec![entry(20, "c")], false, &[])));
     let bad = |server: &ScriptedTransport| {
         server
             .on_reconcile(|sent| Ok(ReconcileResponse { cursor: cursor(10, "b"), ..sent.clone() }));
@@ -343,7 +325,7 @@ async fn an_acknowledged_cursor_before_the_one_sent_stops_the_client() {
     let (sent, told) = (cursor(20, "c"), cursor(10, "b"));
     expect_reconcile_cursor_regression_violation(&[violation], &sent, &told);
     scene.goes_on().await;
-    let reconciled = scene.server.reconciled();
+    let reconciled = scene.server.record().reconciled();
     assert!(reconciled.iter().all(|sent| sent.cursor != cursor(10, "a")));
 }
 
@@ -351,9 +333,9 @@ async fn an_acknowledged_cursor_before_the_one_sent_stops_the_client() {
 async fn an_acknowledged_write_id_below_the_one_sent_stops_the_client() {
     let scene = Scene::set().await;
     let pull = |server: &ScriptedTransport| {
-        server.on_pull(Ok(page(Vec::new(), false, &[("other", 7)])));
+        server.on_pull(move |_| Ok(page(Vec::new(), false, &[("other", 7)])));
         server.on_reconcile(|sent| {
-            let last_reconciled_write_ids = map(&[("other", 6)]);
+            let last_reconciled_write_ids = write_ids(&[("other", 6)]);
             Ok(ReconcileResponse { last_reconciled_write_ids, ..sent.clone() })
         });
     };
@@ -370,7 +352,7 @@ async fn an_acknowledged_write_id_below_the_one_sent_stops_the_client() {
     let id = |n| WriteId::new(n).unwrap();
     let other = ReplicaId::new("other").unwrap();
     expect_last_write_id_regression_violation(&[violation], Stage::Reconcile, &other, id(7), id(6));
-    scene.server.on_pull(Ok(page(Vec::new(), false, &[("other", 7)])));
+    scene.server.on_pull(move |_| Ok(page(Vec::new(), false, &[("other", 7)])));
     scene.client.sync().await.unwrap();
 }
 
@@ -381,8 +363,8 @@ async fn write_ids_that_stay_stale_stop_the_client() {
     scene.client.create_folder(None, Name::new("g").unwrap()).unwrap();
     let stale = |server: &ScriptedTransport| {
         // Each recovery pulls.
-        server.on_pull(Ok(page(Vec::new(), false, &[("other", 5)])));
-        server.on_pull(Ok(page(Vec::new(), false, &[("other", 5)])));
+        server.on_pull(move |_| Ok(page(Vec::new(), false, &[("other", 5)])));
+        server.on_pull(move |_| Ok(page(Vec::new(), false, &[("other", 5)])));
         for _ in 0..3 {
             server.on_push(|request| {
                 let mut answer = all_results(request, PushStatus::StaleWriteId);
@@ -401,7 +383,7 @@ async fn write_ids_that_stay_stale_stop_the_client() {
         "stale write-id recovery exceeded max retry attempts without forward progress",
         &json!({"attempts": 2, "maxAttempts": 2, "staleResults": 2}),
     );
-    expect_stale_write_recovery_exhausted_violation(&[violation], 2, 2, 2);
+    expect_stale_write_recovery_exhausted_violation(&[violation], 2, 2);
     assert_eq!(scene.client.status().unwrap().pending, 2);
     scene.goes_on().await;
     assert_eq!(scene.client.status().unwrap().pending, 0);
@@ -414,13 +396,13 @@ async fn a_page_broken_in_two_ways_has_the_first_answer() {
         let items = vec![entry(30, "d"), entry(20, "d")];
         Ok(PullPage { next_cursor: None, ..page(items, true, &[("other", 1)]) })
     };
-    let violation = scene.broken_by(|server| server.on_pull(twice())).await;
+    let violation = scene.broken_by(|server| server.on_pull(given(twice()))).await;
     expect_exact_guardrail_signatures(&[violation], &["pull:lastWriteIdRegression"]);
     let both = || {
         let items = vec![entry(10, "a"), entry(5, "a")];
         Ok(PullPage { next_cursor: None, ..page(items, true, &[]) })
     };
-    let violation = scene.broken_by(|server| server.on_pull(both())).await;
+    let violation = scene.broken_by(|server| server.on_pull(given(both()))).await;
     expect_exact_guardrail_signatures(&[violation], &["pull:pullDuplicateOpReplay"]);
 }
 
@@ -454,7 +436,7 @@ async fn an_answer_that_does_not_fit_the_push_is_fatal_and_changes_nothing() {
 #[tokio::test]
 async fn background_work_stops_at_a_violation_until_it_is_started_by_hand() {
     let scene = Scene::set().await;
-    scene.server.on_pull(Ok(page(Vec::new(), true, &[])));
+    scene.server.on_pull(move |_| Ok(page(Vec::new(), true, &[])));
     let mut changes = scene.client.subscribe();
     scene.client.start_background().unwrap();
     let stopped = loop {
@@ -463,12 +445,12 @@ async fn background_work_stops_at_a_violation_until_it_is_started_by_hand() {
         }
     };
     assert_eq!(stopped.signature, "pull:pullPageInvariantViolation");
-    let pulled = scene.server.pulled().len();
+    let pulled = scene.server.record().pulled().len();
     for _ in 0..3 {
         scene.client.poke();
         tokio::task::yield_now().await;
     }
-    assert_eq!(scene.server.pulled().len(), pulled);
+    assert_eq!(scene.server.record().pulled().len(), pulled);
     assert_eq!(scene.client.status().unwrap().stopped, Some(stopped));
     scene.violations.take();
     scene.client.start_background().unwrap();
@@ -489,7 +471,7 @@ async fn a_page_beyond_the_protocols_bounds_is_malformed_and_changes_nothing() {
         (page(entries, false, &[]), "items"),
     ];
     for (page, expected) in broken {
-        scene.server.on_pull(Ok(page));
+        scene.server.on_pull(move |_| Ok(page));
         match scene.client.pull().await.unwrap_err() {
             ClientError::Transport(TransportError::MalformedResponse { field, .. }) => {
                 assert_eq!(field, expected);

@@ -5,8 +5,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
-use std::time::Duration;
 
 use vfs_sync_client::core::access::{AccessLevel, Principal, PrincipalType};
 use vfs_sync_client::core::id::{ItemId, PrincipalId, UserId};
@@ -17,52 +15,18 @@ use vfs_sync_client::{
     SyncClient,
 };
 use vfs_sync_server::Clock;
-use vfs_sync_store::Retention;
-use vfs_sync_testkit::{TestServer, ViolationCollector};
+use vfs_sync_testkit::{Random, TestDevice, TestServer, seeds};
 
 const USERS: [&str; 3] = ["alice", "bob", "carol"];
 const STEPS: usize = 250;
 
-/// Random numbers that a seed repeats (xorshift64*).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let number = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33;
-        usize::try_from(number).unwrap() % bound
-    }
-
-    fn of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
-        &all[self.below(all.len())]
-    }
-}
-
-struct Device {
-    client: SyncClient,
-    violations: Arc<ViolationCollector>,
-    _dir: tempfile::TempDir,
-}
-
-fn device(server: &TestServer, user: &str, durable: bool, page_limit: u32) -> Device {
-    let token = StaticToken::new(server.token(user));
-    let transport = Arc::new(HttpTransport::new(HttpConfig::new(server.url()), token).unwrap());
+fn device(server: &TestServer, user: &str, durable: bool, page_limit: u32) -> TestDevice {
     let config = ClientConfig { rematerialise: true, page_limit, ..ClientConfig::default() };
-    let (user, dir) = (UserId::new(user).unwrap(), tempfile::tempdir().unwrap());
-    let client = if durable {
-        SyncClient::create_replica(dir.path(), user, "server", transport, config).unwrap()
-    } else {
-        SyncClient::in_memory(user, transport, config).unwrap()
-    };
-    let violations = Arc::new(ViolationCollector::default());
-    client.observe(violations.clone());
-    Device { client, violations, _dir: dir }
+    TestDevice::new(durable, user, server.transport(user), config)
 }
 
 fn principal(random: &mut Random) -> Principal {
-    let (kind, id) = *random.of(&[
+    let (kind, id) = *random.one(&[
         (PrincipalType::User, "alice"),
         (PrincipalType::User, "bob"),
         (PrincipalType::User, "carol"),
@@ -77,10 +41,10 @@ fn edit(client: &SyncClient, random: &mut Random) {
     let nodes: Vec<Node> = client.snapshot(None).unwrap().map(|e| e.unwrap().node).collect();
     let name = Name::new(format!("n{}", random.below(6))).unwrap();
     let outcome = if nodes.len() < 3 || random.below(5) == 0 {
-        let under = (!nodes.is_empty() && random.below(4) > 0).then(|| &random.of(&nodes).id);
+        let under = (!nodes.is_empty() && random.below(4) > 0).then(|| &random.one(&nodes).id);
         client.create(ObjectType::Folder, under, name).map(drop)
     } else {
-        let (one, other) = (random.of(&nodes).id.clone(), random.of(&nodes).id.clone());
+        let (one, other) = (random.one(&nodes).id.clone(), random.one(&nodes).id.clone());
         let own: Vec<&Node> = nodes.iter().filter(|node| node.owner == client.user()).collect();
         let foreign: Vec<&Node> = nodes.iter().filter(|node| node.owner != client.user()).collect();
         let levels = [AccessLevel::Read, AccessLevel::Write, AccessLevel::Admin];
@@ -90,7 +54,7 @@ fn edit(client: &SyncClient, random: &mut Random) {
             3 => client.move_to(&one, None),
             4 => client.link(&one, &other),
             5..=7 if !own.is_empty() && !foreign.is_empty() => {
-                let (here, there) = (&random.of(&own).id, &random.of(&foreign).id);
+                let (here, there) = (&random.one(&own).id, &random.one(&foreign).id);
                 if random.below(4) == 0 {
                     client.link(here, there)
                 } else {
@@ -99,20 +63,20 @@ fn edit(client: &SyncClient, random: &mut Random) {
             }
             8 => match client.parents_of(&one).unwrap().as_slice() {
                 [] => Ok(()),
-                parents => client.unlink(&one, random.of(parents)),
+                parents => client.unlink(&one, random.one(parents)),
             },
             9 => client.delete(&one, Delete::Item).map(drop),
             10 if random.below(2) == 0 => client.delete(&one, Delete::Recursive).map(drop),
             10 => client.move_by_copy(&one, Some(&other), name).map(drop),
             11..=13 if !own.is_empty() => {
-                let item = random.of(&own).id.clone();
-                client.share(&item, principal(random), *random.of(&levels))
+                let item = random.one(&own).id.clone();
+                client.share(&item, principal(random), *random.one(&levels))
             }
-            14 => client.share(&one, principal(random), *random.of(&levels)),
+            14 => client.share(&one, principal(random), *random.one(&levels)),
             _ => match client.shares().unwrap().as_slice() {
                 shares if !shares.is_empty() && random.below(3) == 0 => {
-                    let (item, grants) = random.of(shares);
-                    client.unshare(item, random.of(grants).principal.clone()).map(drop)
+                    let (item, grants) = random.one(shares);
+                    client.unshare(item, random.one(grants).principal.clone()).map(drop)
                 }
                 _ => Ok(()),
             },
@@ -150,7 +114,7 @@ fn tops(state: &ReplicaState) -> BTreeSet<ItemId> {
 }
 
 async fn history(seed: u64) {
-    let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let mut random = Random::new(seed);
     let server = TestServer::start().await;
     let token = StaticToken::new(server.token_with_scope("root", "vfs:admin"));
     let admin = HttpTransport::new(HttpConfig::new(server.url()), token).unwrap();
@@ -161,7 +125,7 @@ async fn history(seed: u64) {
         devices.push((user, device(&server, user, random.below(2) == 0, limit)));
     }
     for _ in 0..STEPS {
-        let client = &devices[random.below(devices.len())].1.client;
+        let client = random.one(&devices).1.client();
         match random.below(24) {
             0..=12 => edit(client, &mut random),
             13..=18 => drop(client.sync().await.unwrap()),
@@ -173,46 +137,40 @@ async fn history(seed: u64) {
                     group.kind = PrincipalType::Group;
                     group.id = PrincipalId::new("g").unwrap();
                 }
-                let user = UserId::new(*random.of(&USERS)).unwrap();
+                let user = UserId::new(*random.one(&USERS)).unwrap();
                 admin.set_member(&group, &user, random.below(3) > 0).await.unwrap();
             }
             _ if random.below(4) == 0 => {
                 server.store().new_epoch(server.clock().now()).await.unwrap();
             }
-            _ => {
-                server.clock().advance(Duration::from_secs(3_600));
-                let before = server.clock().now().plus_millis(-1_000);
-                let retention =
-                    Retention { removals_before: before, accepted_before: before, at_most: 50 };
-                server.store().prune(retention).await.unwrap();
-            }
+            _ => server.forget(50).await,
         }
     }
     for _ in 0..3 {
         for (_, device) in &devices {
-            device.client.sync().await.unwrap();
+            device.sync().await.unwrap();
         }
     }
     for user in USERS {
         let fresh = device(&server, user, false, 2);
-        fresh.client.sync().await.unwrap();
-        let expected = state_of(&fresh.client);
+        fresh.sync().await.unwrap();
+        let expected = state_of(&fresh);
         let top = tops(&expected);
         for (_, device) in devices.iter().filter(|(whose, _)| *whose == user) {
-            let found = state_of(&device.client);
+            let found = state_of(device);
             assert_eq!(found.items, expected.items, "seed {seed}, {user}: items");
             assert_eq!(found.links, expected.links, "seed {seed}, {user}: links");
             assert_eq!(found.grants, expected.grants, "seed {seed}, {user}: grants");
-            let status = device.client.status().unwrap();
+            let status = device.status().unwrap();
             assert_eq!((status.pending, status.acknowledged), (0, 0), "seed {seed}, {user}");
-            for violation in device.violations.violations() {
+            for violation in device.violations().violations() {
                 let signature = violation.signature();
                 assert_eq!(signature, "pull:pullRematerializationRequired", "seed {seed}, {user}");
             }
         }
         let of_user = devices.iter().filter(|(whose, _)| *whose == user).map(|(_, one)| one);
         for device in of_user.chain([&fresh]) {
-            let children = device.client.children(None).unwrap().into_iter();
+            let children = device.children(None).unwrap().into_iter();
             let shown: BTreeSet<ItemId> = children.map(|child| child.node.id).collect();
             assert_eq!(shown, top, "seed {seed}, {user}: the top");
         }
@@ -222,11 +180,7 @@ async fn history(seed: u64) {
 /// As many seeds as `VFS_SYNC_TEST_SEEDS` says, or 10; one of them if `VFS_SYNC_TEST_SEED` is set.
 #[tokio::test(flavor = "multi_thread")]
 async fn users_who_share_at_random_see_what_a_new_replica_of_theirs_would() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    if let Some(seed) = number("VFS_SYNC_TEST_SEED") {
-        return history(seed).await;
-    }
-    for seed in 1..=number("VFS_SYNC_TEST_SEEDS").unwrap_or(10) {
+    for seed in seeds(10) {
         println!("VFS_SYNC_TEST_SEED={seed}");
         history(seed).await;
     }

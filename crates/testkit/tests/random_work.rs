@@ -3,51 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use vfs_sync_client::core::id::{ItemId, UserId};
+use vfs_sync_client::core::id::ItemId;
 use vfs_sync_client::core::item::{Name, ObjectType};
-use vfs_sync_client::{
-    ClientConfig, ClientError, Delete, HttpConfig, HttpTransport, StaticToken, SyncClient,
-    TransportError,
-};
-use vfs_sync_server::Clock;
-use vfs_sync_store::Retention;
-use vfs_sync_testkit::{TestServer, ViolationCollector};
+use vfs_sync_client::{ClientConfig, ClientError, Delete, SyncClient, TransportError};
+use vfs_sync_testkit::{Random, TestDevice, TestServer, seeds};
 
-/// Random numbers that a seed repeats (xorshift64*).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let number = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33;
-        usize::try_from(number).unwrap() % bound
-    }
-}
-
-struct Device {
-    client: SyncClient,
-    violations: Arc<ViolationCollector>,
-    _dir: tempfile::TempDir,
-}
-
-fn device(server: &TestServer, durable: bool, page_limit: u32) -> Device {
-    let token = StaticToken::new(server.token("alice"));
-    let transport = Arc::new(HttpTransport::new(HttpConfig::new(server.url()), token).unwrap());
+fn device(server: &TestServer, durable: bool, page_limit: u32) -> TestDevice {
     let config = ClientConfig { rematerialise: true, page_limit, ..ClientConfig::default() };
-    let (user, dir) = (UserId::new("alice").unwrap(), tempfile::tempdir().unwrap());
-    let client = if durable {
-        SyncClient::create_replica(dir.path(), user, "server", transport, config).unwrap()
-    } else {
-        SyncClient::in_memory(user, transport, config).unwrap()
-    };
-    let violations = Arc::new(ViolationCollector::default());
-    client.observe(violations.clone());
-    Device { client, violations, _dir: dir }
+    TestDevice::new(durable, "alice", server.transport("alice"), config)
 }
 
 /// Everything that a device shows, whatever its replica is made of.
@@ -66,12 +29,11 @@ fn edit(client: &SyncClient, random: &mut Random) {
     let items: Vec<ItemId> = client.snapshot(None).unwrap().map(|e| e.unwrap().node.id).collect();
     let name = Name::new(format!("n{}", random.below(6))).unwrap();
     if items.len() < 3 || random.below(3) == 0 {
-        let parent =
-            (!items.is_empty() && random.below(4) > 0).then(|| &items[random.below(items.len())]);
+        let parent = (!items.is_empty() && random.below(4) > 0).then(|| random.one(&items));
         client.create(ObjectType::Folder, parent, name).unwrap();
         return;
     }
-    let (one, other) = (&items[random.below(items.len())], &items[random.below(items.len())]);
+    let (one, other) = (random.one(&items), random.one(&items));
     let outcome = match random.below(7) {
         0 => client.rename(one, name),
         1 => client.set_metadata(
@@ -99,12 +61,12 @@ fn tolerate<T>(outcome: Result<T, ClientError>) {
 }
 
 async fn history(seed: u64) {
-    let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let mut random = Random::new(seed);
     let mut server = TestServer::start().await;
     let devices =
         [device(&server, false, 500), device(&server, true, 3), device(&server, true, 50)];
     for _ in 0..120 {
-        let client = &devices[random.below(devices.len())].client;
+        let client = random.one(&devices).client();
         match random.below(20) {
             0..=10 => edit(client, &mut random),
             11..=13 => tolerate(client.sync().await),
@@ -122,28 +84,22 @@ async fn history(seed: u64) {
                 tolerate(outcome);
                 server.start_again().await;
             }
-            _ => {
-                server.clock().advance(Duration::from_secs(3_600));
-                let before = server.clock().now().plus_millis(-1_000);
-                let retention =
-                    Retention { removals_before: before, accepted_before: before, at_most: 50 };
-                server.store().prune(retention).await.unwrap();
-            }
+            _ => server.forget(50).await,
         }
     }
     for _ in 0..3 {
         for device in &devices {
-            device.client.sync().await.unwrap();
+            device.sync().await.unwrap();
         }
     }
     let fresh = device(&server, false, 7);
-    fresh.client.sync().await.unwrap();
+    fresh.sync().await.unwrap();
     for device in devices.iter().chain([&fresh]) {
-        assert_eq!(view(&device.client), view(&fresh.client), "seed {seed}");
-        let status = device.client.status().unwrap();
+        assert_eq!(view(device), view(&fresh), "seed {seed}");
+        let status = device.status().unwrap();
         let waiting = (status.pending, status.acknowledged, status.rejected);
-        assert_eq!(waiting, (0, 0, 0), "seed {seed}: {:?}", device.client.rejected(10));
-        for violation in device.violations.violations() {
+        assert_eq!(waiting, (0, 0, 0), "seed {seed}: {:?}", device.rejected(10));
+        for violation in device.violations().violations() {
             let signature = violation.signature();
             assert_eq!(signature, "pull:pullRematerializationRequired", "seed {seed}");
         }
@@ -153,11 +109,7 @@ async fn history(seed: u64) {
 /// As many seeds as `VFS_SYNC_TEST_SEEDS` says, or 20; one of them if `VFS_SYNC_TEST_SEED` is set.
 #[tokio::test(flavor = "multi_thread")]
 async fn devices_that_work_at_random_converge_and_no_guardrail_fires() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    if let Some(seed) = number("VFS_SYNC_TEST_SEED") {
-        return history(seed).await;
-    }
-    for seed in 1..=number("VFS_SYNC_TEST_SEEDS").unwrap_or(20) {
+    for seed in seeds(20) {
         println!("VFS_SYNC_TEST_SEED={seed}");
         history(seed).await;
     }

@@ -12,9 +12,8 @@ use vfs_sync_client::core::entry::Entry;
 use vfs_sync_client::core::id::{ItemId, PrincipalId, UserId};
 use vfs_sync_client::core::item::Name;
 use vfs_sync_client::core::time::Timestamp;
-use vfs_sync_client::core::wire::{PullPage, WriteIds};
 use vfs_sync_client::{ChangeEvent, ClientConfig, ClientError, Delete, SyncClient};
-use vfs_sync_testkit::ScriptedTransport;
+use vfs_sync_testkit::{ScriptedTransport, build};
 
 /// A replica of alice's, and the server that tells it what to see.
 struct Scene {
@@ -74,14 +73,9 @@ impl Scene {
         let count = pages.len();
         for (at, items) in pages.into_iter().enumerate() {
             let has_more = at + 1 < count;
-            let tail = items.last().map(|entry| entry.position.clone());
-            self.server.on_pull(Ok(PullPage {
-                next_cursor: tail.filter(|_| has_more),
-                items,
-                has_more,
-                last_reconciled_write_ids: WriteIds::new(),
-                baseline: None,
-            }));
+            let page = build::page().entries(items);
+            let page = if has_more { page.more() } else { page }.build();
+            self.server.on_pull(move |_| Ok(page));
         }
         self.client.pull().await.unwrap();
     }

@@ -8,16 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use serde_json::Value;
-use vfs_sync_client::core::content::Sha256Digest;
-use vfs_sync_client::core::id::{BlobId, ItemId, ReplicaId, StagingId};
-use vfs_sync_client::core::limits::Limits;
-use vfs_sync_client::core::wire::{
-    AttachRequest, AttachResponse, PullPage, PushRequest, PushResponse, ReconcileRequest,
-    ReconcileResponse, StageRequest, StageResponse, StateResponse, UploadResponse,
-    VersionsResponse,
-};
-use vfs_sync_client::transport::{BatchFile, ByteStream, PullQuery};
-use vfs_sync_client::{HttpConfig, HttpTransport, StaticToken, Transport, TransportError};
+use vfs_sync_client::transport::{Answer, Call, CallHandler};
+use vfs_sync_client::{HttpConfig, HttpTransport, StaticToken, TransportError};
 use vfs_sync_testkit::Random;
 
 const SECRET: &str = "only for tests: at least thirty-two bytes";
@@ -171,94 +163,17 @@ impl Line {
     }
 }
 
-macro_rules! anywhere {
-    ($line:ident, $call:ident($($argument:expr),*)) => {{
-        let chosen = $line.any();
-        let outcome = $line.to[chosen.0].$call($($argument),*).await;
-        $line.check(chosen, outcome)
-    }};
-}
-
 #[async_trait]
-impl Transport for Line {
-    async fn push(&self, request: &PushRequest) -> Result<PushResponse, TransportError> {
-        anywhere!(self, push(request))
-    }
-
-    async fn pull(&self, query: &PullQuery) -> Result<PullPage, TransportError> {
-        anywhere!(self, pull(query))
-    }
-
-    async fn reconcile(
-        &self,
-        request: &ReconcileRequest,
-    ) -> Result<ReconcileResponse, TransportError> {
-        anywhere!(self, reconcile(request))
-    }
-
-    async fn state(&self, client_id: &ReplicaId) -> Result<StateResponse, TransportError> {
-        anywhere!(self, state(client_id))
-    }
-
-    async fn limits(&self) -> Result<Limits, TransportError> {
-        anywhere!(self, limits())
-    }
-
-    async fn stage(&self, request: &StageRequest) -> Result<StageResponse, TransportError> {
-        anywhere!(self, stage(request))
-    }
-
-    async fn upload(
-        &self,
-        staging_id: &StagingId,
-        size: u64,
-        digest: Sha256Digest,
-        data: ByteStream,
-    ) -> Result<UploadResponse, TransportError> {
-        anywhere!(self, upload(staging_id, size, digest, data))
-    }
-
-    async fn stage_state(&self, staging_id: &StagingId) -> Result<StageResponse, TransportError> {
-        anywhere!(self, stage_state(staging_id))
-    }
-
-    async fn open_upload(&self, stage: &StageRequest, size: u64) -> Result<u64, TransportError> {
-        anywhere!(self, open_upload(stage, size))
-    }
-
-    async fn append(
-        &self,
-        staging_id: &StagingId,
-        offset: u64,
-        size: u64,
-        data: ByteStream,
-    ) -> Result<(), TransportError> {
-        anywhere!(self, append(staging_id, offset, size, data))
-    }
-
-    async fn attach(
-        &self,
-        staging_id: &StagingId,
-        request: &AttachRequest,
-    ) -> Result<AttachResponse, TransportError> {
-        anywhere!(self, attach(staging_id, request))
-    }
-
-    async fn blob_batch(
-        &self,
-        files: Vec<BatchFile>,
-    ) -> Result<Vec<Result<AttachResponse, TransportError>>, TransportError> {
+impl CallHandler for Line {
+    async fn handle(&self, call: Call) -> Result<Answer, TransportError> {
         let chosen = self.any();
-        let results = self.to[chosen.0].blob_batch(files).await;
-        let results = self.check(chosen, results)?;
-        Ok(results.into_iter().map(|result| self.check(chosen, result)).collect())
-    }
-
-    async fn versions(&self, item_id: &ItemId) -> Result<VersionsResponse, TransportError> {
-        anywhere!(self, versions(item_id))
-    }
-
-    async fn download(&self, blob_id: &BlobId, offset: u64) -> Result<ByteStream, TransportError> {
-        anywhere!(self, download(blob_id, offset))
+        let answer = call.send(&self.to[chosen.0]).await;
+        match self.check(chosen, answer)? {
+            Answer::BlobBatch(results) => {
+                let results = results.into_iter().map(|result| self.check(chosen, result));
+                Ok(Answer::BlobBatch(results.collect()))
+            }
+            answer => Ok(answer),
+        }
     }
 }

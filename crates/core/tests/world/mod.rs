@@ -17,6 +17,11 @@ use vfs_sync_core::register::{GrantRegister, Item, MoveRegister};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::PushResponse;
 
+/// How many histories to play: as `VFS_SYNC_TEST_CASES` says, or `count`.
+pub(crate) fn cases(count: u32) -> u32 {
+    std::env::var("VFS_SYNC_TEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(count)
+}
+
 pub(crate) struct Database {
     pub(crate) now: i64,
     pub(crate) items: BTreeMap<ItemId, Item>,

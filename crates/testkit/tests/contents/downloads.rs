@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use vfs_sync_client::core::id::ItemId;
+use vfs_sync_client::transport::CallKind;
 use vfs_sync_client::{ClientConfig, ClientError, Observer, Progress};
-use vfs_sync_testkit::{DownloadFault, FaultyTransport, TestServer};
+use vfs_sync_testkit::{Fault, FaultyTransport, TestServer};
 
 use crate::scene::{MIB, Replica, bytes, config, limited, noise, put, read};
 
@@ -28,7 +29,7 @@ async fn the_cache_keeps_what_was_used_last_and_stays_within_its_size() {
         read(other.client(), &items[0]).await;
         assert!(other.client().cache_usage().unwrap().bytes <= 4 * MIB as u64);
     }
-    let first = other.line.downloaded().into_iter().filter(|(id, _)| {
+    let first = other.line.record().downloaded().into_iter().filter(|(id, _)| {
         let node = other.client().node(&items[0]).unwrap().unwrap();
         node.content.unwrap().blob_id == *id
     });
@@ -73,7 +74,7 @@ async fn a_content_that_is_damaged_on_the_disk_is_downloaded_again() {
     let path = one.contents().pop().unwrap();
     std::fs::write(&path, "cut").unwrap();
     assert_eq!(read(one.client(), &item).await, noise(3 * MIB, 7), "cut while we run");
-    assert_eq!(one.line.downloaded().len(), 3);
+    assert_eq!(one.line.record().downloaded().len(), 3);
 }
 
 #[tokio::test]
@@ -122,15 +123,16 @@ async fn a_download_that_is_cut_goes_on_where_it_was() {
     let other = Replica::new(&server, config());
     other.client().sync().await.unwrap();
     for fault in [
-        DownloadFault::CutAfter(3 * MIB as u64),
-        DownloadFault::Refused,
-        DownloadFault::CutAfter(0),
-        DownloadFault::CutAfter(2 * MIB as u64),
+        Fault::CutAnswer(3 * MIB as u64),
+        Fault::DropRequest,
+        Fault::CutAnswer(0),
+        Fault::CutAnswer(2 * MIB as u64),
     ] {
-        other.line.on_download(fault);
+        other.line.next(CallKind::Download, fault);
     }
     assert_eq!(read(other.client(), &item).await, noise(8 * MIB, 3));
-    let offsets: Vec<u64> = other.line.downloaded().into_iter().map(|(_, at)| at).collect();
+    let offsets: Vec<u64> =
+        other.line.record().downloaded().into_iter().map(|(_, at)| at).collect();
     assert_eq!(offsets, [0, 3, 3, 3, 5].map(|at| at * MIB as u64));
 }
 
@@ -143,8 +145,8 @@ async fn a_download_goes_on_in_the_next_process_and_what_is_wrong_by_then_is_fet
     let mut other = Replica::new(&server, config());
     other.client().sync().await.unwrap();
     let give_up = |line: &FaultyTransport| {
-        line.on_download(DownloadFault::CutAfter(2 * MIB as u64));
-        (0..3).for_each(|_| line.on_download(DownloadFault::Refused));
+        line.next(CallKind::Download, Fault::CutAnswer(2 * MIB as u64));
+        (0..3).for_each(|_| line.next(CallKind::Download, Fault::DropRequest));
     };
     give_up(&other.line);
     let error = other.client().read_content(&item).await.unwrap_err();
@@ -159,7 +161,8 @@ async fn a_download_goes_on_in_the_next_process_and_what_is_wrong_by_then_is_fet
     std::fs::write(&partial, bytes).unwrap();
     other.reopen(config());
     assert_eq!(read(other.client(), &item).await, noise(8 * MIB, 4));
-    let offsets: Vec<u64> = other.line.downloaded().into_iter().map(|(_, at)| at).collect();
+    let offsets: Vec<u64> =
+        other.line.record().downloaded().into_iter().map(|(_, at)| at).collect();
     assert_eq!(offsets, [0, 2, 2, 2, 2, 4, 4, 4, 4, 0].map(|at| at * MIB as u64));
     assert!(other.files("partial").is_empty());
 }
@@ -170,15 +173,14 @@ async fn an_answer_that_is_short_or_altered_is_asked_for_anew_and_one_that_stays
     let one = Replica::new(&server, config());
     let item = put(one.client(), "f", &noise(2 * MIB, 5));
     one.client().sync().await.unwrap();
-    let short = DownloadFault::EndsAfter(MIB as u64);
     for (fault, says) in [
-        (DownloadFault::Damaged, "another digest"),
-        (short, "1048576 of its 2097152 bytes"),
-        (DownloadFault::EndsAfter(0), "0 of its 2097152 bytes"),
+        (Fault::DamageAnswer(0), "another digest"),
+        (Fault::TruncateAnswer(MIB as u64), "1048576 of its 2097152 bytes"),
+        (Fault::TruncateAnswer(0), "0 of its 2097152 bytes"),
     ] {
         let other = Replica::new(&server, config());
         other.client().sync().await.unwrap();
-        (0..3).for_each(|_| other.line.on_download(fault));
+        (0..3).for_each(|_| other.line.next(CallKind::Download, fault.clone()));
         let error = other.client().read_content(&item).await.unwrap_err();
         assert!(!error.is_transient(), "no network is to blame");
         let blob = other.client().node(&item).unwrap().unwrap().content.unwrap().blob_id;
@@ -190,11 +192,11 @@ async fn an_answer_that_is_short_or_altered_is_asked_for_anew_and_one_that_stays
         assert!(error.to_string().contains(item.as_str()), "{error}");
         assert!(other.contents().is_empty() && other.files("partial").is_empty());
 
-        other.line.on_download(fault);
-        other.line.on_download(DownloadFault::Refused);
-        other.line.on_download(fault);
+        other.line.next(CallKind::Download, fault.clone());
+        other.line.next(CallKind::Download, Fault::DropRequest);
+        other.line.next(CallKind::Download, fault.clone());
         assert_eq!(read(other.client(), &item).await, noise(2 * MIB, 5));
-        let asked = other.line.downloaded();
+        let asked = other.line.record().downloaded();
         assert_eq!(asked.len(), 3 + 4);
         assert!(asked.iter().all(|(_, at)| *at == 0), "nothing of a wrong answer is kept");
     }
@@ -224,7 +226,7 @@ async fn many_downloads_share_one_progress_and_a_bound() {
     let twice: Vec<ItemId> = items.iter().chain(&items).cloned().collect();
     let fetched = other.client().fetch_contents(&twice).await.unwrap();
     assert_eq!(fetched.count(), 48);
-    assert_eq!(other.line.downloaded().len(), 24);
+    assert_eq!(other.line.record().downloaded().len(), 24);
     assert!(other.line.most_downloads() <= 3, "{}", other.line.most_downloads());
     let seen = seen.0.lock().unwrap();
     assert!(seen.windows(2).any(|w| w[0].downloaded_bytes < w[1].downloaded_bytes));

@@ -7,10 +7,8 @@ use std::time::Duration;
 
 use vfs_sync_client::core::id::{ItemId, UserId};
 use vfs_sync_client::core::item::Name;
-use vfs_sync_client::{
-    ClientConfig, HttpConfig, HttpTransport, LocalContent, StaticToken, SyncClient, Transport,
-};
-use vfs_sync_testkit::{FaultyTransport, TestServer};
+use vfs_sync_client::{ClientConfig, LocalContent, SyncClient, Transport};
+use vfs_sync_testkit::{FaultyTransport, Random, TestServer};
 
 pub(crate) const MIB: usize = 1024 * 1024;
 
@@ -30,9 +28,7 @@ fn user() -> UserId {
 }
 
 fn line(server: &TestServer) -> Arc<FaultyTransport> {
-    let token = StaticToken::new(server.token("alice"));
-    let http = HttpTransport::new(HttpConfig::new(server.url()), token).unwrap();
-    Arc::new(FaultyTransport::new(Arc::new(http)))
+    Arc::new(FaultyTransport::new(server.transport("alice")))
 }
 
 /// A client of alice's in a directory, over a line that can be cut.
@@ -86,17 +82,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 
 /// Bytes that are not alike anywhere.
 pub(crate) fn noise(len: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    let mut bytes: Vec<u8> =
-        std::iter::repeat_with(&mut next).take(len / 8 + 1).flatten().collect();
-    bytes.truncate(len);
-    bytes
+    Random::new(seed).bytes(len)
 }
 
 pub(crate) fn put(client: &SyncClient, name: &str, bytes: &[u8]) -> ItemId {

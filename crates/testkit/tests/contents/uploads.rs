@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use vfs_sync_client::core::id::ItemId;
 use vfs_sync_client::core::wire::code;
+use vfs_sync_client::transport::CallKind;
 use vfs_sync_client::{ChangeEvent, SyncClient, TransportError};
-use vfs_sync_testkit::TestServer;
+use vfs_sync_testkit::{Fault, TestServer};
 
 use crate::scene::{MIB, Replica, config, noise, put, read};
 
@@ -41,12 +42,12 @@ async fn an_upload_that_is_cut_goes_on_from_the_servers_offset() {
     let server = TestServer::start().await;
     let one = Replica::new(&server, config());
     let item = put(one.client(), "f", &noise(LARGE, 1));
-    one.line.cut_append_after(18 * MIB as u64);
-    one.line.cut_append_after(0);
-    one.line.cut_append_after(9 * MIB as u64);
+    one.line.next(CallKind::Append, Fault::CutRequest(18 * MIB as u64));
+    one.line.next(CallKind::Append, Fault::CutRequest(0));
+    one.line.next(CallKind::Append, Fault::CutRequest(9 * MIB as u64));
     let report = one.client().sync().await.unwrap();
     assert_eq!((report.uploaded, report.uploaded_bytes), (1, LARGE as u64));
-    let offsets: Vec<u64> = one.line.appended().into_iter().map(|(_, at)| at).collect();
+    let offsets: Vec<u64> = one.line.record().appended().into_iter().map(|(_, at)| at).collect();
     assert_eq!(offsets[0], 0);
     assert!(offsets.len() >= 4 && offsets.is_sorted(), "{offsets:?}");
     assert!(*offsets.last().unwrap() > 18 * MIB as u64, "{offsets:?}");
@@ -58,14 +59,14 @@ async fn an_upload_goes_on_in_the_next_process_and_after_a_restart_of_the_server
     let mut server = TestServer::start().await;
     let mut one = Replica::new(&server, config());
     let item = put(one.client(), "f", &noise(LARGE, 2));
-    one.line.cut_append_after(20 * MIB as u64);
-    (0..4).for_each(|_| one.line.cut_append_after(0));
+    one.line.next(CallKind::Append, Fault::CutRequest(20 * MIB as u64));
+    (0..4).for_each(|_| one.line.next(CallKind::Append, Fault::CutRequest(0)));
     let error = one.client().sync().await.unwrap_err();
     assert!(error.is_transient(), "{error}");
     one.reopen(config());
     server.restart().await;
     one.client().sync().await.unwrap();
-    let (_, last) = one.line.appended().pop().unwrap();
+    let (_, last) = one.line.record().appended().pop().unwrap();
     assert!(last > 8 * MIB as u64, "it went on from {last}");
     assert_eq!(as_others_see_it(&server, &item).await, noise(LARGE, 2));
 }
@@ -76,13 +77,16 @@ async fn a_server_that_is_busy_is_asked_again_in_the_same_sync() {
     let one = Replica::new(&server, config());
     let small = put(one.client(), "small", b"small");
     let large = put(one.client(), "large", &noise(2 * MIB, 3));
-    for call in ["blob_batch", "attach"] {
-        one.line.refuse(call, down());
+    for call in [CallKind::BlobBatch, CallKind::Attach] {
+        one.line.next(call, Fault::Refuse(down()));
         let retry_after = Some(Duration::from_millis(1));
-        one.line.refuse(call, TransportError::Network { reason: "busy".into(), retry_after });
+        let busy = TransportError::Network { reason: "busy".into(), retry_after };
+        one.line.next(call, Fault::Refuse(busy));
     }
     assert_eq!(one.client().sync().await.unwrap().uploaded, 2);
-    assert_eq!((one.line.calls("blob_batch"), one.line.calls("attach")), (3, 3));
+    for call in [CallKind::BlobBatch, CallKind::Attach] {
+        assert_eq!(one.line.record().count(call), 3);
+    }
     assert_eq!(as_others_see_it(&server, &small).await, b"small");
     assert_eq!(as_others_see_it(&server, &large).await, noise(2 * MIB, 3));
 }
@@ -93,7 +97,7 @@ async fn one_content_that_fails_does_not_hold_up_the_others() {
     let one = Replica::new(&server, config());
     put(one.client(), "large", &noise(2 * MIB, 4));
     let small = put(one.client(), "small", b"small");
-    (0..4).for_each(|_| one.line.refuse("attach", down()));
+    (0..4).for_each(|_| one.line.next(CallKind::Attach, Fault::Refuse(down())));
     assert!(one.client().sync().await.unwrap_err().is_transient());
     assert_eq!(as_others_see_it(&server, &small).await, b"small");
     assert_eq!(one.client().status().unwrap().uploads, 1);
@@ -106,7 +110,7 @@ async fn what_expired_is_staged_anew_and_what_was_written_on_top_of_it_follows()
     let server = TestServer::start().await;
     let one = Replica::new(&server, config());
     let item = put(one.client(), "f", &noise(2 * MIB, 5));
-    (0..4).for_each(|_| one.line.refuse("attach", down()));
+    (0..4).for_each(|_| one.line.next(CallKind::Attach, Fault::Refuse(down())));
     one.client().sync().await.unwrap_err();
     let before = blob(one.client(), &item);
     one.client().put_content(&item, &noise(2 * MIB, 6)[..]).unwrap();
@@ -126,7 +130,7 @@ async fn a_final_refusal_keeps_the_bytes_until_the_user_decides() {
     let kept = put(one.client(), "kept", &noise(2 * MIB, 7));
     let dropped = put(one.client(), "dropped", &noise(2 * MIB, 8));
     for _ in 0..2 {
-        one.line.refuse("attach", refused(500, code::BLOB_STORE_ERROR));
+        one.line.next(CallKind::Attach, Fault::Refuse(refused(500, code::BLOB_STORE_ERROR)));
     }
     let mut changes = one.client().subscribe();
     one.client().sync().await.unwrap();
@@ -157,10 +161,13 @@ async fn an_attach_that_is_behind_comes_again_once_the_reconcile_state_has_advan
     let server = TestServer::start().await;
     let one = Replica::new(&server, config());
     let item = put(one.client(), "f", &noise(2 * MIB, 9));
-    one.line.refuse("attach", refused(409, code::RECONCILE_BEHIND));
+    one.line.next(CallKind::Attach, Fault::Refuse(refused(409, code::RECONCILE_BEHIND)));
     one.client().sync().await.unwrap();
-    assert_eq!(one.line.calls("attach"), 2);
-    assert!(one.line.calls("reconcile") >= 2, "not before it has told what it applied");
+    assert_eq!(one.line.record().count(CallKind::Attach), 2);
+    assert!(
+        one.line.record().count(CallKind::Reconcile) >= 2,
+        "not before it has told what it applied"
+    );
     assert_eq!(as_others_see_it(&server, &item).await, noise(2 * MIB, 9));
 }
 
@@ -174,8 +181,8 @@ async fn of_two_contents_written_at_once_the_second_with_all_that_follows_become
     one.client().put_content(&item, &b"of one"[..]).unwrap();
     one.client().sync().await.unwrap();
     other.client().put_content(&item, &b"of the other"[..]).unwrap();
-    other.line.refuse("blob_batch", down());
-    (0..3).for_each(|_| other.line.refuse("blob_batch", down()));
+    other.line.next(CallKind::BlobBatch, Fault::Refuse(down()));
+    (0..3).for_each(|_| other.line.next(CallKind::BlobBatch, Fault::Refuse(down())));
     other.client().sync().await.unwrap_err();
     other.client().put_content(&item, &b"of the other, later"[..]).unwrap();
     other.client().sync().await.unwrap();

@@ -1,0 +1,109 @@
+//! A client with what a test wants to know of it.
+
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::Arc;
+
+use vfs_sync_client::{ClientConfig, StateExport, SyncClient, Transport};
+use vfs_sync_core::id::UserId;
+
+use crate::violations::ViolationCollector;
+
+/// A client whose violations are collected; its replica is in memory, or in a directory that is
+/// gone with it. What cannot be set up panics: it is for tests.
+pub struct TestDevice {
+    /// Gone only while it is opened again.
+    client: Option<SyncClient>,
+    violations: Arc<ViolationCollector>,
+    transport: Arc<dyn Transport>,
+    config: ClientConfig,
+    dir: Option<tempfile::TempDir>,
+}
+
+impl TestDevice {
+    fn over(
+        client: SyncClient,
+        transport: Arc<dyn Transport>,
+        config: ClientConfig,
+        dir: Option<tempfile::TempDir>,
+    ) -> Self {
+        let violations = Arc::new(ViolationCollector::default());
+        client.observe(violations.clone());
+        Self { client: Some(client), violations, transport, config, dir }
+    }
+
+    /// One of `user`'s, in memory.
+    #[must_use]
+    pub fn in_memory(user: &str, transport: Arc<dyn Transport>, config: ClientConfig) -> Self {
+        let user = UserId::new(user).expect("a user id");
+        let client = SyncClient::in_memory(user, Arc::clone(&transport), config.clone());
+        Self::over(client.expect("a replica"), transport, config, None)
+    }
+
+    /// One of `user`'s, in a directory of its own.
+    #[must_use]
+    pub fn on_disk(user: &str, transport: Arc<dyn Transport>, config: ClientConfig) -> Self {
+        let user = UserId::new(user).expect("a user id");
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (to, how) = (Arc::clone(&transport), config.clone());
+        let client = SyncClient::create_replica(dir.path(), user, "server", to, how);
+        Self::over(client.expect("a replica"), transport, config, Some(dir))
+    }
+
+    /// One of `user`'s, on disk if it is `durable`, else in memory.
+    #[must_use]
+    pub fn new(
+        durable: bool,
+        user: &str,
+        transport: Arc<dyn Transport>,
+        config: ClientConfig,
+    ) -> Self {
+        let make = if durable { Self::on_disk } else { Self::in_memory };
+        make(user, transport, config)
+    }
+
+    /// Closes the replica and opens it again, as after a restart. Of one on disk only, and only
+    /// when nobody else has a clone of its client.
+    pub fn reopen(&mut self) {
+        let dir = self.dir.as_ref().expect("a replica on disk");
+        drop(self.client.take());
+        let (to, how) = (Arc::clone(&self.transport), self.config.clone());
+        let client = SyncClient::open(dir.path(), to, how).expect("a replica");
+        client.observe(self.violations.clone());
+        self.client = Some(client);
+    }
+
+    /// The client; a device is one where that is enough.
+    #[must_use]
+    pub fn client(&self) -> &SyncClient {
+        self.client.as_ref().expect("the replica is open")
+    }
+
+    /// The violations that it emitted.
+    #[must_use]
+    pub fn violations(&self) -> &ViolationCollector {
+        &self.violations
+    }
+
+    /// Where its replica is, if it is on disk.
+    #[must_use]
+    pub fn directory(&self) -> Option<&Path> {
+        self.dir.as_ref().map(tempfile::TempDir::path)
+    }
+
+    /// The exported state: the same bytes if and only if nothing changed.
+    #[must_use]
+    pub fn exported(&self) -> String {
+        let mut bytes = Vec::new();
+        self.client().export_state(StateExport::default(), &mut bytes).expect("a state");
+        String::from_utf8(bytes).expect("JSON")
+    }
+}
+
+impl Deref for TestDevice {
+    type Target = SyncClient;
+
+    fn deref(&self) -> &SyncClient {
+        self.client()
+    }
+}

@@ -1,0 +1,117 @@
+//! Spoiling what is sent and answered, byte by byte.
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _};
+use vfs_sync_client::TransportError;
+use vfs_sync_client::transport::{Answer, ByteStream, CallKind};
+
+/// The first `bytes` of a stream, then a failure.
+pub(super) fn cut_after(
+    stream: ByteStream,
+    bytes: u64,
+) -> impl Stream<Item = Result<Bytes, std::io::Error>> + Send {
+    stream.scan(Some(bytes), |left, chunk| {
+        let step = match (*left, chunk) {
+            (None, _) => None,
+            (Some(0), _) => {
+                *left = None;
+                Some(Err(std::io::Error::other("the line was cut")))
+            }
+            (Some(bytes), Ok(mut chunk)) => {
+                chunk.truncate(usize::try_from(bytes).unwrap_or(usize::MAX));
+                *left = Some(bytes - chunk.len() as u64);
+                Some(Ok(chunk))
+            }
+            (_, failed) => Some(failed),
+        };
+        std::future::ready(step)
+    })
+}
+
+/// The first `bytes` of a stream, as if that was all.
+pub(super) fn truncated(stream: ByteStream, bytes: u64) -> ByteStream {
+    let cut = cut_after(stream, bytes);
+    Box::pin(cut.take_while(|chunk| std::future::ready(chunk.is_ok())))
+}
+
+/// The stream, but for one byte.
+pub(super) fn damaged(stream: ByteStream, at: u64) -> ByteStream {
+    let mut passed = 0;
+    Box::pin(stream.map(move |chunk| {
+        let mut bytes = Vec::from(chunk?);
+        let index = at.checked_sub(passed).and_then(|index| usize::try_from(index).ok());
+        passed += bytes.len() as u64;
+        if let Some(byte) = index.and_then(|index| bytes.get_mut(index)) {
+            *byte ^= 1;
+        }
+        Ok(bytes.into())
+    }))
+}
+
+/// All that a stream gives.
+pub(super) async fn gathered(stream: &mut ByteStream) -> Result<Bytes, TransportError> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = stream.next().await {
+        bytes.extend(chunk.map_err(|error| TransportError::network(error.to_string()))?);
+    }
+    Ok(bytes.into())
+}
+
+pub(super) fn of_bytes(bytes: Bytes) -> ByteStream {
+    Box::pin(futures::stream::iter([Ok(bytes)]))
+}
+
+macro_rules! of_json {
+    ($answer:expr, $kind:ident, $json:pat => $then:expr, $($of:ident),*) => {
+        match $answer {
+            $(Answer::$of(body) => {
+                let $kind = CallKind::$of;
+                let $json = serde_json::to_vec(&body).expect("an answer is JSON");
+                $then.map(Answer::$of)
+            })*
+            // Nothing is in their answer but that it was given.
+            Answer::OpenUpload(_) | Answer::Append(()) | Answer::BlobBatch(_)
+            | Answer::Download(_) => Err(super::lost()),
+        }
+    };
+}
+
+/// The answer as it is read once its JSON was spoilt.
+pub(super) fn reread(
+    answer: Answer,
+    spoil: impl FnOnce(&mut Vec<u8>),
+) -> Result<Answer, TransportError> {
+    of_json!(
+        answer,
+        kind,
+        mut json => {
+            spoil(&mut json);
+            serde_json::from_slice(&json).map_err(|error| TransportError::MalformedResponse {
+                call: kind.as_str(),
+                field: "body".into(),
+                reason: error.to_string(),
+            })
+        },
+        Push, Pull, Reconcile, State, Limits, Stage, Upload, StageState, Attach, Versions
+    )
+}
+
+/// A copy of an answer, unless it is a stream.
+pub(super) fn kept(answer: &Answer) -> Option<Answer> {
+    Some(match answer {
+        Answer::Push(body) => Answer::Push(body.clone()),
+        Answer::Pull(body) => Answer::Pull(body.clone()),
+        Answer::Reconcile(body) => Answer::Reconcile(body.clone()),
+        Answer::State(body) => Answer::State(body.clone()),
+        Answer::Limits(body) => Answer::Limits(body.clone()),
+        Answer::Stage(body) => Answer::Stage(body.clone()),
+        Answer::Upload(body) => Answer::Upload(body.clone()),
+        Answer::StageState(body) => Answer::StageState(body.clone()),
+        Answer::OpenUpload(offset) => Answer::OpenUpload(*offset),
+        Answer::Append(()) => Answer::Append(()),
+        Answer::Attach(body) => Answer::Attach(body.clone()),
+        Answer::BlobBatch(results) => Answer::BlobBatch(results.clone()),
+        Answer::Versions(body) => Answer::Versions(body.clone()),
+        Answer::Download(_) => return None,
+    })
+}

@@ -1,0 +1,122 @@
+//! What a transport was asked.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use vfs_sync_client::transport::{Call, CallKind, PullQuery};
+use vfs_sync_core::id::{BlobId, StagingId};
+use vfs_sync_core::wire::{PushRequest, ReconcileRequest};
+
+/// The calls of a transport, in the order in which they were made; of uploads without the bytes.
+#[derive(Default)]
+pub struct Record(Mutex<Vec<(Option<String>, Call)>>);
+
+impl Record {
+    fn all(&self) -> MutexGuard<'_, Vec<(Option<String>, Call)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn add(&self, phase: Option<String>, call: &Call) {
+        self.all().push((phase, without_data(call)));
+    }
+
+    fn each<T>(&self, of: impl FnMut(&(Option<String>, Call)) -> Option<T>) -> Vec<T> {
+        self.all().iter().filter_map(of).collect()
+    }
+
+    /// All calls.
+    #[must_use]
+    pub fn calls(&self) -> Vec<Call> {
+        self.each(|(_, call)| Some(without_data(call)))
+    }
+
+    /// The kinds of the calls that were made in a phase of a script.
+    #[must_use]
+    pub fn in_phase(&self, phase: &str) -> Vec<CallKind> {
+        self.each(|(of, call)| (of.as_deref() == Some(phase)).then(|| call.kind()))
+    }
+
+    /// How many calls of a kind there were.
+    #[must_use]
+    pub fn count(&self, kind: CallKind) -> usize {
+        self.all().iter().filter(|(_, call)| call.kind() == kind).count()
+    }
+
+    /// The pushes.
+    #[must_use]
+    pub fn pushed(&self) -> Vec<PushRequest> {
+        self.each(|(_, call)| match call {
+            Call::Push(request) => Some(request.clone()),
+            _ => None,
+        })
+    }
+
+    /// The pulls.
+    #[must_use]
+    pub fn pulled(&self) -> Vec<PullQuery> {
+        self.each(|(_, call)| match call {
+            Call::Pull(query) => Some(query.clone()),
+            _ => None,
+        })
+    }
+
+    /// The reconciles.
+    #[must_use]
+    pub fn reconciled(&self) -> Vec<ReconcileRequest> {
+        self.each(|(_, call)| match call {
+            Call::Reconcile(request) => Some(request.clone()),
+            _ => None,
+        })
+    }
+
+    /// The downloads: of what, and from which byte on.
+    #[must_use]
+    pub fn downloaded(&self) -> Vec<(BlobId, u64)> {
+        self.each(|(_, call)| match call {
+            Call::Download { blob_id, offset } => Some((blob_id.clone(), *offset)),
+            _ => None,
+        })
+    }
+
+    /// The parts of uploads: of what, and from which byte on.
+    #[must_use]
+    pub fn appended(&self) -> Vec<(StagingId, u64)> {
+        self.each(|(_, call)| match call {
+            Call::Append { staging_id, offset, .. } => Some((staging_id.clone(), *offset)),
+            _ => None,
+        })
+    }
+}
+
+/// The same call, with no bytes to upload.
+pub(crate) fn without_data(call: &Call) -> Call {
+    match call {
+        Call::Push(request) => Call::Push(request.clone()),
+        Call::Pull(query) => Call::Pull(query.clone()),
+        Call::Reconcile(request) => Call::Reconcile(request.clone()),
+        Call::State(client_id) => Call::State(client_id.clone()),
+        Call::Limits => Call::Limits,
+        Call::Stage(request) => Call::Stage(request.clone()),
+        Call::Upload { staging_id, size, digest, .. } => Call::Upload {
+            staging_id: staging_id.clone(),
+            size: *size,
+            digest: *digest,
+            data: Box::pin(futures::stream::empty()),
+        },
+        Call::StageState(staging_id) => Call::StageState(staging_id.clone()),
+        Call::OpenUpload { stage, size } => Call::OpenUpload { stage: stage.clone(), size: *size },
+        Call::Append { staging_id, offset, size, .. } => Call::Append {
+            staging_id: staging_id.clone(),
+            offset: *offset,
+            size: *size,
+            data: Box::pin(futures::stream::empty()),
+        },
+        Call::Attach { staging_id, request } => {
+            Call::Attach { staging_id: staging_id.clone(), request: request.clone() }
+        }
+        Call::BlobBatch(files) => Call::BlobBatch(files.clone()),
+        Call::Versions(item_id) => Call::Versions(item_id.clone()),
+        Call::Download { blob_id, offset } => {
+            Call::Download { blob_id: blob_id.clone(), offset: *offset }
+        }
+    }
+}
