@@ -14,7 +14,7 @@
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -117,7 +117,7 @@ impl Client {
     }
 
     /// Brings contents until told to end; gives those that were attached.
-    async fn work(mut self, end: &AtomicBool) -> BTreeMap<String, Vec<u8>> {
+    async fn work(mut self, end: &AtomicBool, done: &AtomicU64) -> BTreeMap<String, Vec<u8>> {
         let mut attached = BTreeMap::new();
         while !end.load(Ordering::SeqCst) {
             let item = self.item().await;
@@ -146,6 +146,7 @@ impl Client {
                     let (status, answer) = self.post(&format!("{stage}/attach"), body).await;
                     assert_eq!(status, 200, "{answer}");
                     attached.insert(item, bytes);
+                    done.fetch_add(1, Ordering::SeqCst);
                 }
                 6 | 7 => {
                     let (status, answer) = self.post(&format!("{stage}/abandon"), json!({})).await;
@@ -199,7 +200,7 @@ fn moment(seconds: u64) -> Timestamp {
 
 fn kill_while_contents_come(mut world: World, kills: u64) {
     let mut random = Random::new("server kills");
-    let end = AtomicBool::new(false);
+    let (end, done) = (AtomicBool::new(false), AtomicU64::new(0));
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (url, token) = (world.url(), world.token.clone());
     let attached: BTreeMap<String, Vec<u8>> = std::thread::scope(|scope| {
@@ -213,10 +214,16 @@ fn kill_while_contents_come(mut world: World, kills: u64) {
                     name: format!("client{at}"),
                     write_id: 0,
                 };
-                scope.spawn(|| runtime.block_on(client.work(&end)))
+                scope.spawn(|| runtime.block_on(client.work(&end, &done)))
             })
             .collect();
-        for _ in 0..kills {
+        for kill in 0..kills {
+            // Now and then something comes through, however slow the machine is.
+            let before = done.load(Ordering::SeqCst);
+            while kill % 10 == 9 && done.load(Ordering::SeqCst) == before {
+                assert!(!clients.iter().any(|client| client.is_finished()), "a client failed");
+                std::thread::yield_now();
+            }
             // The moment at which to kill is the one thing here that time decides.
             std::thread::sleep(Duration::from_micros(random.below(160_000)));
             world.kill_server();

@@ -28,6 +28,31 @@ pub(crate) async fn push<T: Transaction>(
     batch: &PushBatch,
     now: Timestamp,
 ) -> Result<PushResponse, StoreError> {
+    let (response, decision) = decide_push(tx, batch, now).await?;
+    write_push(tx, batch, &decision, now).await?;
+    Ok(response)
+}
+
+/// What a transaction is to write.
+pub(crate) struct Decision {
+    changes: Changes,
+    feeds: Vec<FeedWrite>,
+}
+
+impl Decision {
+    /// Rows that it takes to write it, about.
+    pub(crate) fn rows(&self) -> usize {
+        let told: usize = self.feeds.iter().map(|feed| feed.entries.len()).sum();
+        told + self.changes.access.len()
+    }
+}
+
+/// Takes a push's locks and decides it; writes nothing yet.
+pub(crate) async fn decide_push<T: Transaction>(
+    tx: &mut T,
+    batch: &PushBatch,
+    now: Timestamp,
+) -> Result<(PushResponse, Decision), StoreError> {
     let last_write_id = tx.lock_replica(&batch.user, &batch.replica, now).await?;
     let mut rows = Rows::default();
     rows.last_write_id = last_write_id;
@@ -43,12 +68,19 @@ pub(crate) async fn push<T: Transaction>(
         rows.absorb(needs, found);
     }
     let decided = decide(batch, rows, now);
-    let (changes, feeds) = spread(tx, decided.spread, now).await?;
-    let changes = &changes;
-    let write =
-        PushWrite { user: &batch.user, replica: &batch.replica, changes, feeds: &feeds, now };
-    tx.write_push(&write).await?;
-    Ok(decided.response)
+    Ok((decided.response, spread(tx, decided.spread, now).await?))
+}
+
+/// Writes what was decided, under the locks that deciding took.
+pub(crate) async fn write_push<T: Transaction>(
+    tx: &mut T,
+    batch: &PushBatch,
+    decision: &Decision,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let Decision { changes, feeds } = decision;
+    tx.write_push(&PushWrite { user: &batch.user, replica: &batch.replica, changes, feeds, now })
+        .await
 }
 
 /// Follows changes to everybody who sees them, under the locks of their feeds.
@@ -56,7 +88,7 @@ async fn spread<T: Transaction>(
     tx: &mut T,
     mut spread: Spread,
     now: Timestamp,
-) -> Result<(Changes, Vec<FeedWrite>), StoreError> {
+) -> Result<Decision, StoreError> {
     while let Some(needs) = spread.needs() {
         let mut found = Rows::default();
         tx.load(&needs, &mut found).await?;
@@ -76,7 +108,7 @@ async fn spread<T: Transaction>(
     let told = if doubtful.is_empty() { Told::new() } else { tx.told(&doubtful).await? };
     let changes = spread.finish(&told);
     let feeds = place_all(heads, &changes.feed, now);
-    Ok((changes, feeds))
+    Ok(Decision { changes, feeds })
 }
 
 /// Gives each entry its place in its feed.
@@ -100,12 +132,26 @@ pub(crate) async fn set_member<T: Transaction>(
     present: bool,
     now: Timestamp,
 ) -> Result<(), StoreError> {
+    match decide_member(tx, group, member, present, now).await? {
+        Some(decision) => write_regranted(tx, &decision).await,
+        None => Ok(()),
+    }
+}
+
+/// Changes a group's members and decides what follows from it; `None` if nothing does.
+pub(crate) async fn decide_member<T: Transaction>(
+    tx: &mut T,
+    group: &Principal,
+    member: &UserId,
+    present: bool,
+    now: Timestamp,
+) -> Result<Option<Decision>, StoreError> {
     tx.lock_group(group).await?;
     if !tx.write_member(group, member, present).await? {
-        return Ok(());
+        return Ok(None);
     }
     let items = tx.granted_to(group).await?;
-    regrant(tx, BTreeSet::from([member.clone()]), items, now).await
+    decide_regrant(tx, BTreeSet::from([member.clone()]), items, now).await
 }
 
 /// Gives effect to the grants of a database in which they had none.
@@ -114,25 +160,35 @@ pub(crate) async fn regrant_all<T: Transaction>(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let (users, items) = tx.all_grants().await?;
-    regrant(tx, users, items, now).await
+    match decide_regrant(tx, users, items, now).await? {
+        Some(decision) => write_regranted(tx, &decision).await,
+        None => Ok(()),
+    }
 }
 
-/// Reckons anew what `users` may see of `items`, and tells them of it.
-async fn regrant<T: Transaction>(
+/// Reckons anew what `users` may see of `items`, and what to tell them of it.
+async fn decide_regrant<T: Transaction>(
     tx: &mut T,
     users: BTreeSet<UserId>,
     items: BTreeSet<ItemId>,
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<Option<Decision>, StoreError> {
     if items.is_empty() || users.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let mut rows = Rows::default();
     tx.lock_realms(None, &items, &mut rows).await?;
     let regranted = Spread::of_grants(users, items, rows, now);
-    let (changes, feeds) = spread(tx, regranted, now).await?;
-    tx.write_access(&changes).await?;
-    tx.write_feeds(&feeds).await
+    Ok(Some(spread(tx, regranted, now).await?))
+}
+
+/// Writes what follows from a change of members.
+pub(crate) async fn write_regranted<T: Transaction>(
+    tx: &mut T,
+    decision: &Decision,
+) -> Result<(), StoreError> {
+    tx.write_access(&decision.changes).await?;
+    tx.write_feeds(&decision.feeds).await
 }
 
 pub(crate) async fn reconcile<T: Transaction>(

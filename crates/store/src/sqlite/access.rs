@@ -85,7 +85,9 @@ fn all_members(
     tx: &mut SqliteTransaction<'_>,
     group: &Principal,
 ) -> Result<BTreeSet<UserId>, StoreError> {
-    Ok(members::members(tx, group, None, u32::MAX)?.into_iter().collect())
+    let mut members = members::members(tx, group, None, u32::MAX)?.into_iter().collect();
+    tx.with_change(group, &mut members);
+    Ok(members)
 }
 
 pub(super) fn write(tx: &mut SqliteTransaction<'_>, changes: &Changes) -> Result<(), StoreError> {

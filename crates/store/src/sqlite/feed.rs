@@ -60,6 +60,7 @@ pub(super) fn new_epoch(
 ) -> Result<Epoch, StoreError> {
     let epoch = Epoch::starting(now, Some(epoch(tx)?));
     let value = epoch.as_u64() as i64;
+    tx.locks.everything = true;
     tx.prepare("UPDATE meta SET value = ?1 WHERE name = 'epoch'")?.execute([value])?;
     tx.prepare("UPDATE feed_head SET epoch = ?1")?.execute([value])?;
     Ok(epoch)

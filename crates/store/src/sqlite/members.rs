@@ -32,6 +32,18 @@ pub(super) fn write_member(
     Ok(changed > 0)
 }
 
+/// Whether `user` is in the group.
+pub(super) fn is_member(
+    tx: &mut SqliteTransaction<'_>,
+    group: &Principal,
+    user: &UserId,
+) -> Result<bool, StoreError> {
+    let Some(uid) = tx.uid(user)? else { return Ok(false) };
+    let mut select =
+        tx.prepare("SELECT 1 FROM members WHERE kind = ?1 AND group_id = ?2 AND uid = ?3")?;
+    Ok(select.exists(params![codes::principal_code(group.kind), group.id.as_str(), uid])?)
+}
+
 /// At most `limit` members after `after`, ascending.
 pub(super) fn members(
     tx: &mut SqliteTransaction<'_>,

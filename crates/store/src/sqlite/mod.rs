@@ -3,6 +3,7 @@
 mod access;
 mod blobs;
 mod feed;
+mod history;
 mod load;
 mod members;
 mod migrations;
@@ -33,7 +34,9 @@ use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, PushResponse, ReconcileRequest, StateResponse,
 };
 
+use crate::flow::Decision;
 use crate::reclaim;
+use crate::transaction::Transaction as _;
 use crate::uploads as uploading;
 use crate::{
     AbandonAnswer, Advance, Anew, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, MetadataStore,
@@ -45,6 +48,10 @@ use writer::{Writer, contained};
 
 /// Reads at one time; more wait.
 const READERS: usize = 4;
+/// Rows that a transaction loads at most while others wait to write: some 100 ms.
+const LARGE: usize = 10_000;
+/// Snapshots on which a large transaction is tried before others have to wait for it.
+const SNAPSHOTS: usize = 3;
 /// How long another process may hold the database before a call gives up.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -62,6 +69,7 @@ pub struct SqliteStore {
     writer: Writer,
     /// `None` for a database in memory, which has one connection only.
     readers: Option<Arc<Readers>>,
+    large: usize,
 }
 
 struct Readers {
@@ -87,7 +95,19 @@ impl SqliteStore {
         }
         let permits = Arc::new(Semaphore::new(READERS));
         let readers = Readers { idle: Mutex::new(idle), permits };
-        Ok(Self { writer: Writer::start(connection)?, readers: Some(Arc::new(readers)) })
+        Ok(Self {
+            writer: Writer::start(connection)?,
+            readers: Some(Arc::new(readers)),
+            large: LARGE,
+        })
+    }
+
+    /// Others wait for a transaction while it loads up to `rows` rows, 10,000 unless told. One that
+    /// takes more is decided beside them, and waits in its turn if they change what it decides on.
+    #[must_use]
+    pub fn large_beyond(mut self, rows: usize) -> Self {
+        self.large = rows;
+        self
     }
 
     /// A new database in memory, gone with the store.
@@ -98,7 +118,7 @@ impl SqliteStore {
         let mut connection = Connection::open_in_memory()?;
         configure(&connection, WRITER_CACHE_KIB)?;
         migrations::migrate(&mut connection, now)?;
-        Ok(Self { writer: Writer::start(connection)?, readers: None })
+        Ok(Self { writer: Writer::start(connection)?, readers: None, large: LARGE })
     }
 
     /// Brings the database at `path` to this program's schema, making it where it is missing;
@@ -133,13 +153,72 @@ impl SqliteStore {
     }
 }
 
+/// What decides a transaction; it may do so again.
+trait Decide<A>:
+    Fn(&mut SqliteTransaction<'_>) -> Result<(A, Option<Decision>), StoreError> + Clone + Send + 'static
+{
+}
+impl<A, F> Decide<A> for F where
+    F: Fn(&mut SqliteTransaction<'_>) -> Result<(A, Option<Decision>), StoreError>
+        + Clone
+        + Send
+        + 'static
+{
+}
+
+impl SqliteStore {
+    /// Decides and writes in one transaction. What turns out to be large is decided on a reader's
+    /// snapshot instead, while others write, and written if nothing that it locks has changed since.
+    async fn decide_and_write<A: Send + 'static>(
+        &self,
+        weight: usize,
+        decide: impl Decide<A>,
+        write: impl Fn(&mut SqliteTransaction<'_>, Option<&Decision>) -> Result<(), StoreError>
+        + Clone
+        + Send
+        + 'static,
+    ) -> Result<A, StoreError> {
+        let whole = {
+            let (decide, write) = (decide.clone(), write.clone());
+            move |tx: &mut SqliteTransaction<'_>| {
+                let (answer, decision) = decide(tx)?;
+                write(tx, decision.as_ref())?;
+                Ok(answer)
+            }
+        };
+        if self.readers.is_none() {
+            return self.writer.run(weight, whole).await;
+        }
+        if let Some(answer) = self.writer.run_if_small(weight, self.large, whole.clone()).await? {
+            return Ok(answer);
+        }
+        for _ in 0..SNAPSHOTS {
+            let (base, decide, write) = (self.writer.commits(), decide.clone(), write.clone());
+            let on_snapshot = move |tx: &mut SqliteTransaction<'_>| {
+                let (answer, decision) = decide(tx)?;
+                Ok((answer, decision, std::mem::take(&mut tx.locks)))
+            };
+            let (answer, decision, locks) = self.read(on_snapshot).await?;
+            let weight = decision.as_ref().map_or(weight, Decision::rows);
+            let job = move |tx: &mut SqliteTransaction<'_>| {
+                write(tx, decision.as_ref())?;
+                Ok(answer)
+            };
+            if let Some(answer) = self.writer.run_if_unchanged(weight, base, locks, job).await? {
+                return Ok(answer);
+            }
+        }
+        self.writer.run(weight, whole).await
+    }
+}
+
 /// Runs `job` on one snapshot.
 fn read_snapshot<T>(
     connection: &Connection,
     job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
     let snapshot = connection.unchecked_transaction()?;
-    let answer = job(&mut SqliteTransaction::new(&snapshot));
+    let answer = job(&mut SqliteTransaction::on_snapshot(&snapshot));
     snapshot.rollback()?;
     answer
 }
@@ -230,8 +309,17 @@ impl From<rusqlite::Error> for StoreError {
 #[async_trait]
 impl MetadataStore for SqliteStore {
     async fn push(&self, batch: PushBatch, now: Timestamp) -> Result<PushResponse, StoreError> {
-        let weight = batch.len();
-        self.writer.run(weight, move |tx| block_on(flow::push(tx, &batch, now))).await
+        let (weight, batch) = (batch.len(), Arc::new(batch));
+        let decided = Arc::clone(&batch);
+        let decide = move |tx: &mut SqliteTransaction<'_>| {
+            let (response, decision) = block_on(flow::decide_push(tx, &decided, now))?;
+            Ok((response, Some(decision)))
+        };
+        let write = move |tx: &mut SqliteTransaction<'_>, decision: Option<&Decision>| {
+            let Some(decision) = decision else { return Ok(()) };
+            block_on(flow::write_push(tx, &batch, decision, now))
+        };
+        self.decide_and_write(weight, decide, write).await
     }
 
     async fn pull(&self, user: &UserId, request: &PullRequest) -> Result<PullAnswer, StoreError> {
@@ -508,11 +596,19 @@ impl MetadataStore for SqliteStore {
         present: bool,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let (group, member) = (group.clone(), member.clone());
-        let job = move |tx: &mut SqliteTransaction<'_>| {
-            block_on(flow::set_member(tx, &group, &member, present, now))
+        let change = Arc::new((group.clone(), member.clone()));
+        let decided = Arc::clone(&change);
+        let decide = move |tx: &mut SqliteTransaction<'_>| {
+            let (group, member) = &*decided;
+            Ok(((), block_on(flow::decide_member(tx, group, member, present, now))?))
         };
-        self.writer.run(1, job).await
+        let write = move |tx: &mut SqliteTransaction<'_>, decision: Option<&Decision>| {
+            let (group, member) = &*change;
+            block_on(tx.write_member(group, member, present))?;
+            let Some(decision) = decision else { return Ok(()) };
+            block_on(flow::write_regranted(tx, decision))
+        };
+        self.decide_and_write(1, decide, write).await
     }
 
     async fn members(

@@ -14,6 +14,7 @@ use vfs_sync_core::stamp::{Author, Stamp};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{ReconcileState, StageStatus};
 
+use super::history::{Lock, Locks};
 use super::rows::Columns;
 use super::{access, blobs, feed, members, uploads, versions, write};
 use crate::codes;
@@ -27,12 +28,67 @@ pub(super) struct SqliteTransaction<'c> {
     users: HashMap<i64, UserId>,
     replicas: HashMap<i64, (UserId, ReplicaId)>,
     last_author: Option<(Arc<Author>, i64)>,
+    pub(super) locks: Locks,
+    /// Rows that it may load yet; `None` once that were too many.
+    rows_left: Option<usize>,
+    /// On a snapshot nothing can be written: the change of members that is decided as if it were.
+    member: Option<Member>,
+    is_snapshot: bool,
 }
+
+/// A change of members: of which group, who, and whether they are in it.
+type Member = (Principal, UserId, bool);
 
 impl<'c> SqliteTransaction<'c> {
     pub(super) fn new(connection: &'c Connection) -> Self {
         let (numbers, users, replicas) = Default::default();
-        Self { connection, numbers, users, replicas, last_author: None }
+        Self {
+            connection,
+            numbers,
+            users,
+            replicas,
+            last_author: None,
+            locks: Locks::default(),
+            rows_left: Some(usize::MAX),
+            member: None,
+            is_snapshot: false,
+        }
+    }
+
+    /// On a snapshot, where things are decided that are written later.
+    pub(super) fn on_snapshot(connection: &'c Connection) -> Self {
+        Self { is_snapshot: true, ..Self::new(connection) }
+    }
+
+    /// It fails once it has loaded more than so many rows.
+    pub(super) fn load_at_most(&mut self, rows: usize) {
+        self.rows_left = Some(rows);
+    }
+
+    /// Whether it failed because it would have loaded too many rows.
+    pub(super) fn is_large(&self) -> bool {
+        self.rows_left.is_none()
+    }
+
+    fn count(&mut self, rows: usize) -> Result<(), StoreError> {
+        self.rows_left = self.rows_left.and_then(|left| left.checked_sub(rows));
+        if self.is_large() {
+            return Err(StoreError::Failed("the transaction loads too many rows".into()));
+        }
+        Ok(())
+    }
+
+    /// The members of `group` with the change that is decided on.
+    pub(super) fn with_change(&self, group: &Principal, members: &mut BTreeSet<UserId>) {
+        if let Some((changed, user, present)) = &self.member
+            && changed == group
+        {
+            if *present {
+                members.insert(user.clone());
+            } else {
+                members.remove(user);
+            }
+        }
     }
 
     pub(super) fn prepare(&self, sql: &str) -> Result<CachedStatement<'c>, StoreError> {
@@ -149,6 +205,7 @@ impl Transaction for SqliteTransaction<'_> {
         replica: &ReplicaId,
         _now: Timestamp,
     ) -> Result<Option<WriteId>, StoreError> {
+        self.locks.own.push(Lock::Replica(user.clone(), replica.clone()));
         let found = self.replicas(user, &BTreeSet::from([replica.clone()])).await?;
         Ok(found.get(replica).map(|row| row.last_write_id))
     }
@@ -182,7 +239,8 @@ impl Transaction for SqliteTransaction<'_> {
         Ok(accepted)
     }
 
-    async fn share_groups(&mut self, _groups: &BTreeSet<Principal>) -> Result<(), StoreError> {
+    async fn share_groups(&mut self, groups: &BTreeSet<Principal>) -> Result<(), StoreError> {
+        self.locks.shared.extend(groups.iter().cloned().map(Lock::Group));
         Ok(())
     }
 
@@ -194,7 +252,8 @@ impl Transaction for SqliteTransaction<'_> {
         members::all_grants(self)
     }
 
-    async fn lock_group(&mut self, _group: &Principal) -> Result<(), StoreError> {
+    async fn lock_group(&mut self, group: &Principal) -> Result<(), StoreError> {
+        self.locks.own.push(Lock::Group(group.clone()));
         Ok(())
     }
 
@@ -204,7 +263,12 @@ impl Transaction for SqliteTransaction<'_> {
         user: &UserId,
         present: bool,
     ) -> Result<bool, StoreError> {
-        members::write_member(self, group, user, present)
+        if !self.is_snapshot {
+            return members::write_member(self, group, user, present);
+        }
+        let changes = members::is_member(self, group, user)? != present;
+        self.member = Some((group.clone(), user.clone(), present));
+        Ok(changes)
     }
 
     async fn lock_realms(
@@ -222,17 +286,20 @@ impl Transaction for SqliteTransaction<'_> {
                 rows.last_changed.insert(owner.clone(), head.changed_at);
             }
         }
+        self.locks.own.extend(owners.iter().cloned().map(Lock::Realm));
         rows.realms = owners;
         Ok(())
     }
 
     async fn load(&mut self, needs: &Needs, found: &mut Rows) -> Result<(), StoreError> {
+        self.count(needs.items.len() + needs.around.len())?;
         self.load_items(&needs.items, &mut found.items)?;
         self.load_links(&needs.links, &mut found.links)?;
         self.load_grants(needs, found)?;
         self.load_moves(needs, found)?;
         self.load_around(&needs.around, found)?;
         self.load_ancestors(&needs.ancestors, found)?;
+        self.count(found.links.len())?;
         access::load(self, needs, found)
     }
 
@@ -252,6 +319,7 @@ impl Transaction for SqliteTransaction<'_> {
         users: &BTreeSet<UserId>,
         now: Timestamp,
     ) -> Result<BTreeMap<UserId, Head>, StoreError> {
+        self.locks.own.extend(users.iter().cloned().map(Lock::Head));
         let mut heads = BTreeMap::new();
         for user in users {
             let head = match feed::head(self, user)? {

@@ -5,10 +5,12 @@
 //! fails alone; nobody is answered before the commit.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
+use super::history::{Commits, History, Locks};
 use super::transaction::SqliteTransaction;
 use crate::StoreError;
 
@@ -20,26 +22,44 @@ const GROUP_WEIGHT: usize = 4_000;
 
 type Answer = Box<dyn FnOnce(Option<&StoreError>) + Send>;
 /// Runs in the open transaction; tells whether it went well, and how to answer after the commit.
-type Run = Box<dyn FnOnce(&Connection) -> (bool, Answer) + Send>;
+type Run = Box<dyn FnOnce(&Connection, &mut History) -> (bool, Answer) + Send>;
 
 struct Job {
     weight: usize,
     run: Run,
 }
 
+/// On what terms a job runs.
+enum Terms {
+    /// On any.
+    Always,
+    /// If it loads no more than so many rows.
+    Small(usize),
+    /// If no commit after this one held any of the locks.
+    Unchanged(u64, Locks),
+}
+
 /// Sends jobs to the thread, which ends when this is dropped.
 pub(super) struct Writer {
     queue: mpsc::Sender<Job>,
+    commits: Commits,
 }
 
 impl Writer {
     pub(super) fn start(connection: Connection) -> Result<Self, StoreError> {
         let (queue, jobs) = mpsc::channel(QUEUE);
+        let commits = Commits::default();
+        let history = History::new(commits.clone());
         std::thread::Builder::new()
             .name("vfs-sync-writer".into())
-            .spawn(move || work(&connection, jobs))
+            .spawn(move || work(&connection, history, jobs))
             .map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        Ok(Self { queue })
+        Ok(Self { queue, commits })
+    }
+
+    /// How often it has committed: a snapshot that is opened later shows all of that.
+    pub(super) fn commits(&self) -> u64 {
+        self.commits.load(Ordering::SeqCst)
     }
 
     /// Runs `job` in a transaction; gives its answer once that is durable.
@@ -48,10 +68,42 @@ impl Writer {
         weight: usize,
         job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        let not_run = || StoreError::Failed("a transaction was not run".into());
+        self.submit(weight, Terms::Always, job).await?.ok_or_else(not_run)
+    }
+
+    /// Runs `job` if it loads at most `rows` rows; otherwise nothing of it happened, and there is
+    /// no answer.
+    pub(super) async fn run_if_small<T: Send + 'static>(
+        &self,
+        weight: usize,
+        rows: usize,
+        job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<Option<T>, StoreError> {
+        self.submit(weight, Terms::Small(rows), job).await
+    }
+
+    /// Runs `job`, which holds `locks`, if none of them was held by a commit after the `base`th.
+    pub(super) async fn run_if_unchanged<T: Send + 'static>(
+        &self,
+        weight: usize,
+        base: u64,
+        locks: Locks,
+        job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<Option<T>, StoreError> {
+        self.submit(weight, Terms::Unchanged(base, locks), job).await
+    }
+
+    async fn submit<T: Send + 'static>(
+        &self,
+        weight: usize,
+        terms: Terms,
+        job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<Option<T>, StoreError> {
         let (sender, receiver) = oneshot::channel();
-        let run: Run = Box::new(move |connection| {
-            let result = contained(|| job(&mut SqliteTransaction::new(connection)));
-            let went_well = result.is_ok();
+        let run: Run = Box::new(move |connection, history| {
+            let result = on_terms(connection, history, terms, job);
+            let went_well = matches!(result, Ok(Some(_)));
             let answer: Answer = Box::new(move |failed| {
                 // Whoever asked may be gone; what is done is done all the same.
                 let _ = sender.send(match (result, failed) {
@@ -67,16 +119,38 @@ impl Writer {
     }
 }
 
+fn on_terms<T>(
+    connection: &Connection,
+    history: &mut History,
+    terms: Terms,
+    job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T, StoreError>,
+) -> Result<Option<T>, StoreError> {
+    let mut tx = SqliteTransaction::new(connection);
+    match terms {
+        Terms::Always => {}
+        Terms::Small(rows) => tx.load_at_most(rows),
+        Terms::Unchanged(base, locks) if history.held_since(base, &locks) => return Ok(None),
+        Terms::Unchanged(_, locks) => tx.locks = locks,
+    }
+    let result = contained(|| job(&mut tx));
+    if tx.is_large() {
+        return Ok(None);
+    }
+    let answer = result?;
+    history.note(tx.locks);
+    Ok(Some(answer))
+}
+
 /// Makes an error of a panic, which must not take the connection along.
 pub(super) fn contained<T>(job: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     let broken = |_| Err(StoreError::Failed("a transaction broke off; the log says where".into()));
     catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(broken)
 }
 
-fn work(connection: &Connection, mut jobs: mpsc::Receiver<Job>) {
+fn work(connection: &Connection, mut history: History, mut jobs: mpsc::Receiver<Job>) {
     while let Some(first) = jobs.blocking_recv() {
         let mut answers = Vec::new();
-        let failed = group(connection, first, &mut jobs, &mut answers).err();
+        let failed = group(connection, &mut history, first, &mut jobs, &mut answers).err();
         if let Some(error) = &failed {
             tracing::error!(%error, "a group of transactions failed");
             if !connection.is_autocommit() {
@@ -92,12 +166,14 @@ fn work(connection: &Connection, mut jobs: mpsc::Receiver<Job>) {
 /// Runs `first` and what else is waiting in one transaction; on an error nothing of it happened.
 fn group(
     connection: &Connection,
+    history: &mut History,
     first: Job,
     jobs: &mut mpsc::Receiver<Job>,
     answers: &mut Vec<Answer>,
 ) -> Result<(), StoreError> {
     // Without a transaction there is nothing to run in; dropping the job answers it.
     execute(connection, "BEGIN IMMEDIATE")?;
+    history.begin(connection)?;
     let mut weight = 0;
     let mut next = Some(first);
     while let Some(job) = next {
@@ -107,7 +183,7 @@ fn group(
         if !alone {
             execute(connection, "SAVEPOINT job")?;
         }
-        let (went_well, answer) = (job.run)(connection);
+        let (went_well, answer) = (job.run)(connection, history);
         answers.push(answer);
         if connection.is_autocommit() {
             let lost = "SQLite rolled the whole transaction back";
@@ -127,7 +203,9 @@ fn group(
         }
         next = if weight < GROUP_WEIGHT { jobs.try_recv().ok() } else { None };
     }
-    execute(connection, "COMMIT")
+    execute(connection, "COMMIT")?;
+    history.committed();
+    Ok(())
 }
 
 fn execute(connection: &Connection, sql: &str) -> Result<(), StoreError> {

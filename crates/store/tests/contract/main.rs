@@ -33,6 +33,15 @@ macro_rules! contract {
                 super::super::$area::$behaviour(scene).await;
             }
         )*)* }
+        mod sqlite_snapshots { $($(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $behaviour() {
+                let directory = tempfile::tempdir().unwrap();
+                let path = directory.path().join(super::scene::ON_SNAPSHOTS);
+                let scene = super::Scene::at(path.to_str().unwrap().to_owned()).await;
+                super::super::$area::$behaviour(scene).await;
+            }
+        )*)* }
         mod postgres { $($(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $behaviour() {

@@ -10,6 +10,7 @@ use vfs_sync_core::id::{ReplicaId, UserId, WriteId};
 use vfs_sync_core::push::PushBatch;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{PushResponse, PushStatus, ReconcileRequest, WriteIds};
+use vfs_sync_store::sqlite::SqliteStore;
 use vfs_sync_store::{
     FeedPage, MetadataStore, NewUpload, PullAnswer, PullRequest, Quota, ReconcileAnswer,
 };
@@ -36,6 +37,9 @@ pub(crate) fn write_id(value: u64) -> WriteId {
 pub(crate) fn write_ids(entries: &[(&str, u64)]) -> WriteIds {
     entries.iter().map(|(name, value)| (replica(name), write_id(*value))).collect()
 }
+
+/// In an SQLite database of this name all transactions count as large.
+pub(crate) const ON_SNAPSHOTS: &str = "snapshots.sqlite";
 
 /// More than any test needs.
 pub(crate) const QUOTA: Quota = Quota { stored: 1 << 40, staged: 1 << 40, open_stages: 10_000 };
@@ -74,7 +78,12 @@ impl Scene {
     }
 
     pub(crate) async fn at(database: String) -> Self {
-        let store = vfs_sync_store::open(&database, at(0)).await.unwrap();
+        let store: Arc<dyn MetadataStore> = if database.ends_with(ON_SNAPSHOTS) {
+            let store = SqliteStore::open(database.as_ref(), at(0)).unwrap();
+            Arc::new(store.large_beyond(0))
+        } else {
+            vfs_sync_store::open(&database, at(0)).await.unwrap()
+        };
         Self { store, database: Some(database), clock: AtomicU64::new(0) }
     }
 
