@@ -25,9 +25,13 @@ fn persist(error: object_store::Error) -> BlobError {
 }
 
 /// Begins an upload; its name is one of ours, for its tails, and the store's.
-pub(crate) async fn begin(parts: &dyn MultipartStore, at: &Path) -> Result<String, BlobError> {
+pub(crate) async fn begin(
+    parts: &dyn MultipartStore,
+    at: &Path,
+    ours: &str,
+) -> Result<String, BlobError> {
     let id = parts.create_multipart(at).await.map_err(persist)?;
-    Ok(format!("{} {id}", key::temporary_name()))
+    Ok(format!("{ours} {id}"))
 }
 
 /// An upload's two names.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -46,8 +46,8 @@ enum Kind {
     Directory(PathBuf),
     /// By itself, at the blob's place.
     S3(Arc<dyn MultipartStore>, Arc<S3>),
-    /// By itself, beside the blob's place.
-    Memory(Arc<dyn MultipartStore>),
+    /// By itself, beside the blob's place; with the count of its temporary names.
+    Memory(Arc<dyn MultipartStore>, Arc<AtomicU64>),
 }
 
 /// What a probe finds out about an S3.
@@ -119,7 +119,7 @@ impl ObjectBlobs {
         Self {
             store: Arc::clone(&store) as Arc<dyn ObjectStore>,
             prefix: Path::default(),
-            kind: Kind::Memory(store),
+            kind: Kind::Memory(store, Arc::default()),
         }
     }
 
@@ -128,13 +128,23 @@ impl ObjectBlobs {
     }
 
     fn temporary(&self) -> Path {
-        self.prefix.clone().join(key::temporary_name())
+        self.prefix.clone().join(self.temporary_name())
+    }
+
+    /// What is in memory is this process's alone: there, the same calls give the same names.
+    fn temporary_name(&self) -> String {
+        match &self.kind {
+            Kind::Memory(_, names) => {
+                format!("{}{}", key::TEMPORARY, names.fetch_add(1, Ordering::Relaxed))
+            }
+            _ => key::temporary_name(),
+        }
     }
 
     /// Where the parts of an upload come together.
     fn parts_location(&self, id: &BlobId, upload: &str) -> Path {
         match &self.kind {
-            Kind::Memory(_) => {
+            Kind::Memory(..) => {
                 let name = upload.split(' ').next().unwrap_or_default();
                 self.prefix.clone().join(format!("{}-whole", name))
             }
@@ -151,7 +161,7 @@ impl ObjectBlobs {
     }
 
     pub(crate) fn is_memory(&self) -> bool {
-        matches!(self.kind, Kind::Memory(_))
+        matches!(self.kind, Kind::Memory(..))
     }
 
     /// Whether the store refused to write since there is an object already.
@@ -302,9 +312,13 @@ impl BlobStore for ObjectBlobs {
     async fn begin(&self, id: &BlobId) -> Result<String, BlobError> {
         match &self.kind {
             Kind::Directory(directory) => files::begin(directory).await,
-            Kind::S3(parts, _) => multipart::begin(&**parts, &self.location(id)).await,
+            Kind::S3(parts, _) => {
+                multipart::begin(&**parts, &self.location(id), &self.temporary_name()).await
+            }
             // Its parts are under the name, whatever their place is.
-            Kind::Memory(parts) => multipart::begin(&**parts, &self.location(id)).await,
+            Kind::Memory(parts, _) => {
+                multipart::begin(&**parts, &self.location(id), &self.temporary_name()).await
+            }
         }
     }
 
@@ -313,7 +327,7 @@ impl BlobStore for ObjectBlobs {
             Kind::Directory(directory) => {
                 Ok(Box::new(FileUpload::take_up(self, directory, id, upload).await?))
             }
-            Kind::S3(parts, _) | Kind::Memory(parts) => Ok(Box::new(PartsUpload {
+            Kind::S3(parts, _) | Kind::Memory(parts, _) => Ok(Box::new(PartsUpload {
                 blobs: self.clone(),
                 parts: Arc::clone(parts),
                 id: id.clone(),
@@ -326,7 +340,7 @@ impl BlobStore for ObjectBlobs {
     async fn abort(&self, id: &BlobId, upload: &str) -> Result<(), BlobError> {
         match &self.kind {
             Kind::Directory(directory) => files::remove(directory, upload).await,
-            Kind::S3(parts, _) | Kind::Memory(parts) => {
+            Kind::S3(parts, _) | Kind::Memory(parts, _) => {
                 let at = self.parts_location(id, upload);
                 multipart::abort(self, &**parts, &at, upload).await
             }

@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use vfs_sync_blobs::{BlobError, BlobStore, ObjectBlobs, S3Config};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_server::auth::{AuthConfig, AuthConfigError, Authenticator};
-use vfs_sync_server::{Clock as _, Server, ServerConfig, SystemClock};
+use vfs_sync_server::{Environment as _, Server, ServerConfig, SystemEnvironment};
 use vfs_sync_store::StoreError;
 
 use crate::error::{Failure, Kind, Result};
@@ -19,7 +19,7 @@ const BLOBS_DIRECTORY: &str = "blobs";
 
 /// The time by the machine's clock.
 pub(crate) fn now() -> Timestamp {
-    SystemClock.now()
+    SystemEnvironment.now()
 }
 
 /// The keys that tokens are made and verified with, from the environment.

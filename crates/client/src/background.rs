@@ -77,8 +77,9 @@ async fn work(client: Weak<Inner>, poke: Arc<Notify>, stop: CancellationToken) {
         let Some(inner) = client.upgrade() else { return };
         let client = SyncClient { inner };
         let synced = tokio::select! {
-            synced = client.sync() => synced,
+            biased;
             () = stop.cancelled() => return,
+            synced = client.sync() => synced,
         };
         let config = &client.inner.config;
         let (rest, may_poke) = match synced {
@@ -93,15 +94,16 @@ async fn work(client: Weak<Inner>, poke: Arc<Notify>, stop: CancellationToken) {
                 }
                 failures += 1;
                 tracing::warn!(%error, failures, "synchronising failed; it is tried again");
-                (back_off(config.backoff, failures, error.retry_after()), false)
+                (back_off(config, failures, error.retry_after()), false)
             }
         };
         // Not kept alive while it rests.
         drop(client);
         tokio::select! {
-            () = tokio::time::sleep(rest) => {}
-            () = poke.notified(), if may_poke => {}
+            biased;
             () = stop.cancelled() => return,
+            () = poke.notified(), if may_poke => {}
+            () = tokio::time::sleep(rest) => {}
         }
     }
 }

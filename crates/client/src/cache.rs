@@ -19,8 +19,9 @@ use sha2::{Digest as _, Sha256};
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::BlobId;
 
-use crate::client::{lock, new_blob_id};
+use crate::client::{ClientConfig, lock};
 use crate::content::{CHUNK, ContentWriter, Draft, LocalContent, NewContent, Source};
+use crate::environment::Environment;
 use crate::error::ClientError;
 use index::Index;
 pub(crate) use index::Key;
@@ -40,6 +41,7 @@ pub(crate) struct Cache {
     place: Place,
     /// Bytes that it may take, but for what must stay.
     limit: Option<u64>,
+    environment: Arc<dyn Environment>,
     index: Mutex<Index>,
     /// One download of a blob at a time.
     turns: Mutex<HashMap<Key, Weak<tokio::sync::Mutex<()>>>>,
@@ -126,20 +128,21 @@ fn file_key(path: &Path) -> Option<Key> {
 }
 
 impl Cache {
-    fn over(place: Place, limit: Option<u64>) -> Arc<Self> {
+    fn over(place: Place, config: &ClientConfig) -> Arc<Self> {
+        let (limit, environment) = (config.cache_size, Arc::clone(&config.environment));
         let (index, turns) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { place, limit, index, turns })
+        Arc::new(Self { place, limit, environment, index, turns })
     }
 
-    pub(crate) fn in_memory(limit: Option<u64>) -> Arc<Self> {
-        Self::over(Place::Memory(Mutex::default()), limit)
+    pub(crate) fn in_memory(config: &ClientConfig) -> Arc<Self> {
+        Self::over(Place::Memory(Mutex::default()), config)
     }
 
     /// The cache beside the replica in `replica`, of whose queue `queued` gives the contents.
     /// What a crash left behind is put in its place, if it is queued, or removed.
     pub(crate) fn in_directory(
         replica: &Path,
-        limit: Option<u64>,
+        config: &ClientConfig,
         queued: impl FnOnce() -> Result<Vec<BlobId>, ClientError>,
     ) -> Result<Arc<Self>, ClientError> {
         let dir = replica.join(DIRECTORY);
@@ -158,20 +161,21 @@ impl Cache {
                 .map_err(failed())?;
             }
         }
+        let now = config.environment.file_time();
         for (path, metadata) in files(&dir.join("partial")).map_err(failed())? {
-            let age = metadata.modified().ok().and_then(|at| at.elapsed().ok());
+            let age = metadata.modified().ok().and_then(|at| now.duration_since(at).ok());
             if metadata.len() < WORTH_RESUMING || age.is_some_and(|age| age > PARTIAL_KEPT) {
                 std::fs::remove_file(&path).map_err(failed())?;
             }
         }
-        Ok(Self::over(Place::Directory(dir), limit))
+        Ok(Self::over(Place::Directory(dir), config))
     }
 
     // Taking contents in.
 
     /// Begins a content of the application.
     pub(crate) fn writer(&self) -> Result<ContentWriter, ClientError> {
-        let blob_id = new_blob_id();
+        let blob_id = self.environment.new_blob_id();
         match &self.place {
             Place::Memory(_) => Ok(ContentWriter::in_memory(blob_id)),
             Place::Directory(dir) => {
@@ -204,7 +208,11 @@ impl Cache {
         if contents.is_empty() {
             return Ok(());
         }
-        sync_all(contents)?;
+        if self.environment.is_single_threaded() {
+            contents.iter().try_for_each(NewContent::sync)?;
+        } else {
+            sync_all(contents)?;
+        }
         let drafts = dir.join("drafts");
         let synced = File::open(&drafts).and_then(|dir| dir.sync_all());
         synced.map_err(ClientError::io(format!("cannot sync {}", drafts.display())))
@@ -213,7 +221,7 @@ impl Cache {
     /// Puts contents where their names say, once they are queued. One that cannot be
     /// moved stays where it is and is found there.
     pub(crate) fn place(&self, contents: Vec<NewContent>) {
-        let now = SystemTime::now();
+        let now = self.environment.file_time();
         for content in contents {
             let key = Key::of(&content.blob_id);
             let size = content.size;
@@ -248,7 +256,7 @@ impl Cache {
             }
             Place::Directory(dir) => {
                 let from = self.path(dir, key);
-                let new = new_blob_id();
+                let new = self.environment.new_blob_id();
                 let to = draft_path(dir, Key::of(&new));
                 // Not every disk has hard links.
                 if std::fs::hard_link(&from, &to).is_err() {
@@ -367,7 +375,7 @@ impl Cache {
             self.remove(std::slice::from_ref(blob_id));
             return Ok(None);
         }
-        let now = SystemTime::now();
+        let now = self.environment.file_time();
         if let Some(path) = local.path() {
             // For the next process; that the disk keeps no times only makes eviction less apt.
             let _ = File::open(path).and_then(|file| file.set_modified(now));

@@ -8,12 +8,12 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, broadcast};
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::guardrail::Violation;
-use vfs_sync_core::id::{BlobId, ItemId, OpId, ReplicaId, StagingId, UserId};
-use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::id::{ItemId, ReplicaId, UserId};
 use vfs_sync_core::wire::WriteIds;
 
 use crate::background::Background;
 use crate::cache::Cache;
+use crate::environment::{Environment, SystemEnvironment};
 use crate::error::{ClientError, StopReason};
 use crate::event::{ChangeEvent, Observer, Progress};
 use crate::store::{Meta, ReplicaStore, create_store, memory_store, open_store};
@@ -38,6 +38,8 @@ pub struct ClientConfig {
     pub interval: Duration,
     /// The shortest and the longest back-off after a failure of the network.
     pub backoff: (Duration, Duration),
+    /// Where time, ids and chance come from.
+    pub environment: Arc<dyn Environment>,
 }
 
 impl Default for ClientConfig {
@@ -49,6 +51,7 @@ impl Default for ClientConfig {
             cache_size: Some(10 * 1024 * 1024 * 1024),
             interval: Duration::from_secs(30),
             backoff: (Duration::from_millis(500), Duration::from_secs(60)),
+            environment: Arc::new(SystemEnvironment),
         }
     }
 }
@@ -124,34 +127,6 @@ pub(crate) struct Inner {
     pub(crate) background: Mutex<Option<Background>>,
 }
 
-/// The machine's clock; the only one that the client reads.
-pub(crate) fn wall_clock() -> Timestamp {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let millis = since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
-    Timestamp::from_millis(millis).unwrap_or(Timestamp::MAX)
-}
-
-/// A UUID of version 7, unguessable and ordered by time.
-fn random_id() -> String {
-    uuid::Uuid::now_v7().to_string()
-}
-
-pub(crate) fn new_item_id() -> ItemId {
-    ItemId::new(random_id()).expect("a UUID is an id")
-}
-
-pub(crate) fn new_op_id() -> OpId {
-    OpId::new(random_id()).expect("a UUID is an id")
-}
-
-pub(crate) fn new_blob_id() -> BlobId {
-    BlobId::new(random_id()).expect("a UUID is an id")
-}
-
-pub(crate) fn new_staging_id() -> StagingId {
-    StagingId::new(random_id()).expect("a UUID is an id")
-}
-
 impl SyncClient {
     fn over(
         store: Box<dyn ReplicaStore>,
@@ -187,7 +162,7 @@ impl SyncClient {
         transport: Arc<dyn Transport>,
         config: ClientConfig,
     ) -> Result<Self, ClientError> {
-        let client_id = ReplicaId::new(random_id()).expect("a UUID is an id");
+        let client_id = config.environment.new_replica_id();
         Self::create_replica_for_hydrate(dir, user, server, client_id, transport, config)
     }
 
@@ -205,7 +180,7 @@ impl SyncClient {
     ) -> Result<Self, ClientError> {
         config.check()?;
         let store = create_store(dir, Meta::new(client_id, user, server))?;
-        let cache = Cache::in_directory(dir, config.cache_size, || Ok(Vec::new()))?;
+        let cache = Cache::in_directory(dir, &config, || Ok(Vec::new()))?;
         Ok(Self::over(store, cache, transport, config))
     }
 
@@ -221,7 +196,7 @@ impl SyncClient {
     ) -> Result<Self, ClientError> {
         config.check()?;
         let mut store = open_store(dir)?;
-        let cache = Cache::in_directory(dir, config.cache_size, || store.blobs_to_keep())?;
+        let cache = Cache::in_directory(dir, &config, || store.blobs_to_keep())?;
         Ok(Self::over(store, cache, transport, config))
     }
 
@@ -234,7 +209,7 @@ impl SyncClient {
         transport: Arc<dyn Transport>,
         config: ClientConfig,
     ) -> Result<Self, ClientError> {
-        let client_id = ReplicaId::new(random_id()).expect("a UUID is an id");
+        let client_id = config.environment.new_replica_id();
         Self::in_memory_for_hydrate(user, client_id, transport, config)
     }
 
@@ -250,7 +225,7 @@ impl SyncClient {
     ) -> Result<Self, ClientError> {
         config.check()?;
         let store = memory_store(Meta::new(client_id, user, "memory"));
-        let cache = Cache::in_memory(config.cache_size);
+        let cache = Cache::in_memory(&config);
         Ok(Self::over(store, cache, transport, config))
     }
 
@@ -269,7 +244,11 @@ impl SyncClient {
     /// A new, random item id.
     #[must_use]
     pub fn new_item_id(&self) -> ItemId {
-        new_item_id()
+        self.environment().new_item_id()
+    }
+
+    pub(crate) fn environment(&self) -> &dyn Environment {
+        self.inner.environment()
     }
 
     /// The changes from now on. A subscriber that is too slow misses some and is told so.
@@ -323,14 +302,6 @@ pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs what blocks off the runtime.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ClientError> + Send + 'static,
-) -> Result<T, ClientError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(ClientError::Storage(error.to_string())))
-}
-
 impl Drop for Inner {
     fn drop(&mut self) {
         // Background work that rests finds the client gone.
@@ -339,6 +310,10 @@ impl Drop for Inner {
 }
 
 impl Inner {
+    pub(crate) fn environment(&self) -> &dyn Environment {
+        &*self.config.environment
+    }
+
     /// Evicts contents if there are too many. Not to be called with the store locked.
     pub(crate) fn trim_cache(&self) -> Result<(), ClientError> {
         if self.cache.is_over()? {

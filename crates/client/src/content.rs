@@ -11,7 +11,8 @@ use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{BlobId, ItemId};
 
 use crate::cache::{CacheUsage, Lease};
-use crate::client::{SyncClient, new_staging_id};
+use crate::client::SyncClient;
+use crate::environment::Environment;
 use crate::error::ClientError;
 use crate::store::{Upload, UploadState};
 use crate::transport::ByteStream;
@@ -171,12 +172,12 @@ impl NewContent {
         self.draft
     }
 
-    pub(crate) fn upload(&self, item: ItemId) -> Upload {
+    pub(crate) fn upload(&self, item: ItemId, environment: &dyn Environment) -> Upload {
         Upload {
             seq: 0,
             item,
             blob_id: self.blob_id.clone(),
-            staging_id: new_staging_id(),
+            staging_id: environment.new_staging_id(),
             size: self.size,
             digest: self.digest,
             content_type: None,

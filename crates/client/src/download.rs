@@ -11,7 +11,7 @@ use vfs_sync_core::wire::Version;
 
 use crate::backoff::{ATTEMPTS, back_off};
 use crate::cache::Cache;
-use crate::client::{Inner, SyncClient, blocking, lock};
+use crate::client::{Inner, SyncClient, lock};
 use crate::content::{ContentWriter, LocalContent};
 use crate::error::ClientError;
 use crate::transport::TransportError;
@@ -123,17 +123,17 @@ async fn still_there(
     item: &ItemId,
     content: &NodeContent,
 ) -> Result<(), ClientError> {
-    let (inner, item, blob_id) = (Arc::clone(inner), item.clone(), content.blob_id.clone());
-    blocking(move || {
-        let mut store = lock(&inner.store);
+    let (own, item, blob_id) = (Arc::clone(inner), item.clone(), content.blob_id.clone());
+    let work = move || {
+        let mut store = lock(&own.store);
         let node = store.node(&item)?;
         let present = node.as_ref().and_then(|node| node.content.as_ref());
         if present.is_none_or(|content| content.blob_id != blob_id) {
             store.forget(&item, &blob_id)?;
         }
         node.map(drop).ok_or(ClientError::UnknownItem(item))
-    })
-    .await
+    };
+    inner.environment().blocking(work).await
 }
 
 async fn read(
@@ -155,9 +155,9 @@ async fn cached(
     if inner.cache.find(&content.blob_id, content.size, content.digest).is_none() {
         return Ok(None);
     }
-    let (inner, content) = (Arc::clone(inner), content.clone());
-    blocking(move || inner.cache.find_verified(&content.blob_id, content.size, content.digest))
-        .await
+    let (own, content) = (Arc::clone(inner), content.clone());
+    let work = move || own.cache.find_verified(&content.blob_id, content.size, content.digest);
+    inner.environment().blocking(work).await
 }
 
 /// A download's part in the progress; what it has not received is taken out when it ends.
@@ -228,8 +228,9 @@ async fn download(
     let mut writer = if quick {
         inner.cache.download(&content.blob_id, content.size)?
     } else {
-        let (inner, content) = (Arc::clone(inner), content.clone());
-        blocking(move || inner.cache.download(&content.blob_id, content.size)).await?
+        let (own, content) = (Arc::clone(inner), content.clone());
+        let work = move || own.cache.download(&content.blob_id, content.size);
+        inner.environment().blocking(work).await?
     };
     let mut resumed = writer.size() > 0;
     counted.received(writer.size());
@@ -264,14 +265,14 @@ async fn download(
             }
             Err(error) => return Err(error),
         };
-        tokio::time::sleep(back_off(inner.config.backoff, attempt, asked)).await;
+        tokio::time::sleep(back_off(&inner.config, attempt, asked)).await;
     }
     counted.whole();
     if quick {
         return take_in(inner, content, writer);
     }
-    let (inner, content) = (Arc::clone(inner), content.clone());
-    blocking(move || take_in(&inner, &content, writer)).await
+    let (own, content) = (Arc::clone(inner), content.clone());
+    inner.environment().blocking(move || take_in(&own, &content, writer)).await
 }
 
 fn take_in(

@@ -8,7 +8,7 @@ use vfs_sync_core::id::{ItemId, OpId};
 use vfs_sync_core::item::{Name, ObjectType};
 use vfs_sync_core::op::{Action, Upsert};
 
-use crate::client::{SyncClient, new_op_id, wall_clock};
+use crate::client::SyncClient;
 use crate::content::{NewContent, StoredContent};
 use crate::error::ClientError;
 use crate::node::Node;
@@ -162,17 +162,21 @@ impl Batch<'_> {
     /// The first edit that is not possible on the tree as it is shown; then nothing is queued.
     pub fn commit(self) -> Result<Vec<OpId>, ClientError> {
         let inner = &self.client.inner;
+        let here = inner.environment();
         let (items, contents): (Vec<ItemId>, Vec<NewContent>) = self.contents.into_iter().unzip();
-        let uploads =
-            items.into_iter().zip(&contents).map(|(item, one)| (new_op_id(), one.upload(item)));
-        let actions = self.actions.into_iter().map(|(item, action)| (new_op_id(), item, action));
+        let uploads = items
+            .into_iter()
+            .zip(&contents)
+            .map(|(item, one)| (here.new_op_id(), one.upload(item, here)));
+        let actions =
+            self.actions.into_iter().map(|(item, action)| (here.new_op_id(), item, action));
         let edits = NewEdits { actions: actions.collect(), uploads: uploads.collect() };
         let ids = edits.actions.iter().map(|(op_id, ..)| op_id.clone()).collect();
         // The bytes first: what is queued has them, also after a crash.
         inner.cache.keep(&contents)?;
         {
             let mut store = self.client.store();
-            store.enqueue(edits, wall_clock())?;
+            store.enqueue(edits, here.now())?;
             inner.cache.place(contents);
         }
         self.client.poke();

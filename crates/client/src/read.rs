@@ -9,7 +9,7 @@ use vfs_sync_core::state;
 use vfs_sync_core::tree::sibling_names;
 
 use crate::background::Background;
-use crate::client::{SyncClient, lock, new_op_id, wall_clock};
+use crate::client::{SyncClient, lock};
 use crate::error::ClientError;
 use crate::node::{Child, Node, QueuedOp, RejectedOp, TreeEntry};
 
@@ -172,8 +172,8 @@ impl SyncClient {
     /// # Errors
     /// [`ClientError::UnknownRejected`].
     pub fn retry_rejected(&self, op_id: &OpId) -> Result<OpId, ClientError> {
-        let again = new_op_id();
-        self.store().settle_rejected(op_id, Some(again.clone()), wall_clock())?;
+        let again = self.environment().new_op_id();
+        self.store().settle_rejected(op_id, Some(again.clone()), self.environment().now())?;
         self.poke();
         Ok(again)
     }
@@ -183,7 +183,7 @@ impl SyncClient {
     /// # Errors
     /// [`ClientError::UnknownRejected`].
     pub fn discard_rejected(&self, op_id: &OpId) -> Result<(), ClientError> {
-        self.store().settle_rejected(op_id, None, wall_clock())
+        self.store().settle_rejected(op_id, None, self.environment().now())
     }
 
     /// Writes the replica's state as canonical JSON: the same state gives the same bytes.

@@ -11,7 +11,7 @@ use vfs_sync_core::limits::{MAX_BLOB_BATCH, MAX_BLOB_BATCH_BYTES, MAX_INLINE_BLO
 use vfs_sync_core::wire::{AttachRequest, StageRequest, StageStatus, code};
 
 use crate::backoff::{ATTEMPTS, back_off};
-use crate::client::{Inner, blocking, lock};
+use crate::client::{Inner, lock};
 use crate::content::LocalContent;
 use crate::error::ClientError;
 use crate::store::Upload;
@@ -127,7 +127,7 @@ pub(crate) async fn send_request(
             return Ok(outcomes);
         }
         let asked = again.iter().filter_map(|(_, outcome)| outcome.retry_after()).max();
-        tokio::time::sleep(back_off(inner.config.backoff, failures, asked)).await;
+        tokio::time::sleep(back_off(&inner.config, failures, asked)).await;
         uploads = again.into_iter().map(|(upload, _)| upload).collect();
     }
 }
@@ -154,14 +154,14 @@ async fn send_batch(
     uploads: Vec<Upload>,
 ) -> Result<Vec<(Upload, Outcome)>, ClientError> {
     let reader = Arc::clone(inner);
-    let read = tokio::task::spawn_blocking(move || {
+    let read = inner.environment().blocking(move || {
         let with_bytes = |upload: Upload| {
             let bytes = read_small(&reader, &upload)?;
             Ok::<_, ClientError>((upload, bytes))
         };
         uploads.into_iter().map(with_bytes).collect::<Result<Vec<_>, _>>()
     });
-    let read = read.await.map_err(|error| ClientError::Storage(error.to_string()))??;
+    let read = read.await?;
     let (mut outcomes, mut sent, mut files) = (Vec::new(), Vec::new(), Vec::new());
     for (upload, bytes) in read {
         let Some(data) = bytes else {
@@ -207,15 +207,17 @@ async fn send_batch(
 async fn send_alone(inner: &Arc<Inner>, upload: &Upload) -> Result<Outcome, ClientError> {
     // The server would refuse it too, once it had the bytes.
     let (own, item) = (Arc::clone(inner), upload.item.clone());
-    if blocking(move || lock(&own.store).node(&item)).await?.is_none() {
+    if inner.environment().blocking(move || lock(&own.store).node(&item)).await?.is_none() {
         return Ok(Outcome::Rejected(GONE.into()));
     }
     let verify = (Arc::clone(inner), upload.clone());
-    let local = blocking(move || {
-        let (inner, upload) = verify;
-        inner.cache.find_verified(&upload.blob_id, upload.size, upload.digest)
-    })
-    .await?;
+    let local = inner
+        .environment()
+        .blocking(move || {
+            let (inner, upload) = verify;
+            inner.cache.find_verified(&upload.blob_id, upload.size, upload.digest)
+        })
+        .await?;
     let Some(local) = local else { return Ok(Outcome::Rejected(LOST.into())) };
     let sent = if upload.size < RESUMABLE_FROM {
         send_at_once(inner, upload, &local).await?
@@ -297,7 +299,7 @@ async fn send_resumably(
         };
         let asked = error.retry_after();
         cut = Some((offset, error));
-        tokio::time::sleep(back_off(inner.config.backoff, 1, asked)).await;
+        tokio::time::sleep(back_off(&inner.config, 1, asked)).await;
     }
     let stage = match inner.transport.stage_state(id).await {
         Ok(stage) => stage,

@@ -133,8 +133,7 @@ impl Session {
                     self.pull_and_reconcile().await?;
                 }
                 let inner = Arc::clone(&self.inner);
-                let trimmed = tokio::task::spawn_blocking(move || inner.trim_cache()).await;
-                trimmed.unwrap_or_else(|error| Err(ClientError::Storage(error.to_string())))
+                self.inner.environment().blocking(move || inner.trim_cache()).await
             }
         }
     }
@@ -145,12 +144,12 @@ impl Session {
         work: impl FnOnce(&Inner, &mut dyn ReplicaStore) -> Result<T, ClientError> + Send + 'static,
     ) -> Result<T, ClientError> {
         let (inner, turn) = (Arc::clone(&self.inner), Arc::clone(&self.turn));
-        let done = tokio::task::spawn_blocking(move || {
+        let done = self.inner.environment().blocking(move || {
             let _turn = turn;
             let mut store = lock(&inner.store);
             work(&inner, &mut **store)
         });
-        done.await.unwrap_or_else(|error| Err(ClientError::Storage(error.to_string())))
+        done.await
     }
 
     pub(crate) async fn meta(&self) -> Result<Meta, ClientError> {

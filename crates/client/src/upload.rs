@@ -8,7 +8,7 @@ use futures::stream;
 use tokio_util::task::AbortOnDropHandle;
 use vfs_sync_core::id::{BlobId, ItemId};
 
-use crate::client::{Inner, SyncClient, new_item_id, new_op_id, new_staging_id, wall_clock};
+use crate::client::{Inner, SyncClient};
 use crate::content::NewContent;
 use crate::error::ClientError;
 use crate::event::ChangeEvent;
@@ -92,7 +92,7 @@ fn renew(inner: &Inner, upload: &Upload) -> Result<(Upload, NewContent), ClientE
     let content = inner.cache.renamed(&upload.blob_id, upload.digest)?;
     let renewed = Upload {
         blob_id: content.blob_id.clone(),
-        staging_id: new_staging_id(),
+        staging_id: inner.environment().new_staging_id(),
         state: UploadState::Queued,
         attach: None,
         reason: None,
@@ -220,10 +220,11 @@ impl Session {
             store.settle_uploads(&written)?;
             inner.cache.place(renewed);
             inner.cache.remove(&old);
+            let here = inner.environment();
             for upload in copies {
-                let copy = new_item_id();
+                let copy = here.new_item_id();
                 let item_id = upload.item.clone();
-                if store.copy_aside(upload, new_op_id(), copy.clone(), wall_clock())? {
+                if store.copy_aside(upload, here.new_op_id(), copy.clone(), here.now())? {
                     events.push(ChangeEvent::ConflictedCopy { item_id, copy });
                 }
             }

@@ -5,13 +5,33 @@
 use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use vfs_sync_client::core::id::{ItemId, UserId};
 use vfs_sync_client::core::item::{Name, ObjectType};
+use vfs_sync_client::core::time::Timestamp;
 use vfs_sync_client::{
-    ClientConfig, ClientError, Delete, HttpConfig, HttpTransport, StateExport, StaticToken,
-    SyncClient, Transport,
+    ClientConfig, ClientError, Delete, Environment, HttpConfig, HttpTransport, StateExport,
+    StaticToken, SyncClient, Transport,
 };
+
+/// A clock that stands still, and ids that count.
+#[derive(Debug)]
+struct Counting(AtomicU64);
+
+impl Environment for Counting {
+    fn now(&self) -> Timestamp {
+        "2026-01-01T12:00:00.000Z".parse().unwrap()
+    }
+
+    fn unique(&self) -> u128 {
+        u128::from(self.0.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn jitter(&self) -> f64 {
+        f64::NAN
+    }
+}
 
 fn nowhere() -> Arc<dyn Transport> {
     let config = HttpConfig::new("http://127.0.0.1:1");
@@ -281,4 +301,19 @@ fn a_replica_of_the_format_before_is_opened_and_brought_up_to_date() {
     for _ in 0..2 {
         assert_eq!(open(dir.path()).unwrap().resolve("docs").unwrap().id, docs);
     }
+}
+
+#[test]
+fn the_same_edits_in_the_same_environment_make_the_same_replica() {
+    let edit = |seed| {
+        let environment = Arc::new(Counting(AtomicU64::new(seed)));
+        let config = ClientConfig { environment, ..ClientConfig::default() };
+        let client = SyncClient::in_memory(user(), nowhere(), config).unwrap();
+        let folder = client.create_folder(None, name("a")).unwrap();
+        let file = client.create_file(Some(&folder), name("b")).unwrap();
+        client.put_content(&file, &b"bytes"[..]).unwrap();
+        export(&client)
+    };
+    assert_eq!(edit(1), edit(1));
+    assert_ne!(edit(1), edit(100));
 }

@@ -22,9 +22,9 @@ use vfs_sync_store::MetadataStore;
 
 use crate::auth::{Authenticator, Identity, TokenError};
 use crate::body::{BodyMemory, Reader};
-use crate::clock::Clock;
 use crate::config::ServerConfig;
 use crate::cors;
+use crate::environment::Environment;
 use crate::error::ApiError;
 use crate::observe::observe;
 use crate::{openapi, routes};
@@ -43,7 +43,7 @@ pub(crate) struct Inner {
     pub(crate) store: Arc<dyn MetadataStore>,
     pub(crate) blobs: Arc<dyn BlobStore>,
     pub(crate) auth: Authenticator,
-    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) environment: Arc<dyn Environment>,
     pub(crate) config: ServerConfig,
     body_memory: BodyMemory,
     requests: Semaphore,
@@ -62,7 +62,7 @@ impl App {
         store: Arc<dyn MetadataStore>,
         blobs: Arc<dyn BlobStore>,
         auth: Authenticator,
-        clock: Arc<dyn Clock>,
+        environment: Arc<dyn Environment>,
         config: ServerConfig,
     ) -> Self {
         let body_memory = BodyMemory::new(config.max_body_memory);
@@ -72,7 +72,7 @@ impl App {
             store,
             blobs,
             auth,
-            clock,
+            environment,
             config,
             body_memory,
             requests,
@@ -81,7 +81,7 @@ impl App {
     }
 
     pub(crate) fn now(&self) -> Timestamp {
-        self.clock.now()
+        self.environment.now()
     }
 
     /// The largest blob, by what is configured and by what the object store takes.
@@ -103,7 +103,7 @@ impl App {
     }
 
     /// All routes, behind what every request passes through.
-    pub(crate) fn router(self) -> Router {
+    pub(crate) fn router(&self) -> Router {
         let json = collect(json_routes())
             .layer(from_fn_with_state(self.clone(), time_limit))
             .layer(CompressionLayer::new().quality(CompressionLevel::Fastest));
@@ -116,8 +116,8 @@ impl App {
             .route(routes::tus::UPLOAD, options(routes::tus::capabilities))
             .fallback(|| async { ApiError::of_status(StatusCode::NOT_FOUND) })
             .layer(from_fn_with_state(self.clone(), cors::cors))
-            .layer(from_fn(observe))
-            .with_state(self)
+            .layer(from_fn_with_state(self.clone(), observe))
+            .with_state(self.clone())
     }
 }
 

@@ -23,10 +23,10 @@ mod admin;
 mod app;
 pub mod auth;
 mod body;
-mod clock;
 mod config;
 mod content;
 mod cors;
+mod environment;
 mod error;
 mod idle;
 mod observe;
@@ -36,6 +36,7 @@ mod reclaim;
 mod retention;
 mod routes;
 mod serve;
+mod service;
 mod staging;
 mod uploading;
 
@@ -50,9 +51,11 @@ use vfs_sync_store::MetadataStore;
 use app::App;
 use auth::Authenticator;
 
-pub use clock::{Clock, SystemClock};
+pub use axum::body::Body;
 pub use config::ServerConfig;
+pub use environment::{Environment, SystemEnvironment};
 pub use openapi::OPENAPI;
+pub use service::Service;
 
 /// A server that is ready to serve.
 pub struct Server {
@@ -64,15 +67,15 @@ pub struct ServerBuilder {
     store: Arc<dyn MetadataStore>,
     blobs: Arc<dyn BlobStore>,
     auth: Authenticator,
-    clock: Arc<dyn Clock>,
+    environment: Arc<dyn Environment>,
     config: ServerConfig,
 }
 
 impl ServerBuilder {
-    /// Takes the time from `clock` instead of the machine.
+    /// Takes the time and new ids from `environment` instead of the machine.
     #[must_use]
-    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
+    pub fn environment(mut self, environment: Arc<dyn Environment>) -> Self {
+        self.environment = environment;
         self
     }
 
@@ -86,7 +89,7 @@ impl ServerBuilder {
     /// The server.
     #[must_use]
     pub fn build(self) -> Server {
-        Server { app: App::new(self.store, self.blobs, self.auth, self.clock, self.config) }
+        Server { app: App::new(self.store, self.blobs, self.auth, self.environment, self.config) }
     }
 }
 
@@ -98,8 +101,14 @@ impl Server {
         blobs: Arc<dyn BlobStore>,
         auth: Authenticator,
     ) -> ServerBuilder {
-        let (clock, config) = (Arc::new(SystemClock), ServerConfig::default());
-        ServerBuilder { store, blobs, auth, clock, config }
+        let (environment, config) = (Arc::new(SystemEnvironment), ServerConfig::default());
+        ServerBuilder { store, blobs, auth, environment, config }
+    }
+
+    /// The server without a socket: its routes, to be called by whoever has them.
+    #[must_use]
+    pub fn into_service(self) -> Service {
+        Service::new(self.app)
     }
 
     /// Serves until `shutdown` ends, then lets the requests under way finish, for as long as

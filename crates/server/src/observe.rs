@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures::FutureExt as _;
@@ -12,6 +12,8 @@ use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tracing::Instrument as _;
 
+use crate::app::App;
+use crate::environment::Environment;
 use crate::error::ApiError;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -24,7 +26,7 @@ pub(crate) struct RequestId(pub(crate) Arc<str>);
 
 impl RequestId {
     /// The caller's, if it is sane enough for a log, else a new one.
-    fn of(headers: &HeaderMap) -> Self {
+    fn of(headers: &HeaderMap, environment: &dyn Environment) -> Self {
         let sane = |id: &&str| {
             (1..=MAX_REQUEST_ID_BYTES).contains(&id.len())
                 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:/+=@".contains(&b))
@@ -32,7 +34,7 @@ impl RequestId {
         let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(sane);
         match given {
             Some(given) => Self(given.into()),
-            None => Self(uuid::Uuid::now_v7().to_string().into()),
+            None => Self(environment.new_name().into()),
         }
     }
 }
@@ -72,10 +74,10 @@ impl Drop for InFlight {
 }
 
 /// The outermost layer.
-pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
+pub(crate) async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let in_flight = InFlight::begin();
-    let id = RequestId::of(request.headers());
+    let id = RequestId::of(request.headers(), &*app.environment);
     request.extensions_mut().insert(id.clone());
     let method = known(request.method());
     let head_only = request.method() == Method::HEAD;
@@ -152,6 +154,7 @@ fn finish_error(response: &mut Response, id: &RequestId, head_only: bool) -> Opt
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::environment::SystemEnvironment;
 
     fn headers(name: HeaderName, value: &str) -> HeaderMap {
         HeaderMap::from_iter([(name, HeaderValue::from_str(value).unwrap())])
@@ -159,7 +162,9 @@ mod tests {
 
     #[test]
     fn a_request_id_is_kept_if_it_is_fit_for_a_log() {
-        let of = |value: &str| RequestId::of(&headers(REQUEST_ID, value)).0.to_string();
+        let of = |value: &str| {
+            RequestId::of(&headers(REQUEST_ID, value), &SystemEnvironment).0.to_string()
+        };
         assert_eq!(of("abc-1.2"), "abc-1.2");
         for odd in ["", "a b", "a\"b", &"x".repeat(129)] {
             assert_ne!(of(odd), odd);

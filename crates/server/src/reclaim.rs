@@ -8,8 +8,8 @@ use vfs_sync_core::id::BlobId;
 use vfs_sync_store::Reclaim;
 
 use crate::app::App;
-use crate::clock::{Clock as _, SystemClock};
 use crate::config::millis;
+use crate::environment::{Environment as _, SystemEnvironment};
 use crate::error::ApiError;
 
 /// After so long nothing that was under way can still be written: what was removed is removed once
@@ -96,7 +96,7 @@ const ABANDONED_WRITE: Duration = Duration::from_secs(3_600);
 /// Removes temporary things that nothing can need any more: what writes left behind that were
 /// killed before the registry heard of them. By the machine's clock, as the object store's times are.
 pub(crate) async fn sweep_temporary(app: &App) -> Result<(), BlobError> {
-    let now = SystemClock.now().as_millis();
+    let now = SystemEnvironment.now().as_millis();
     let longest = millis(app.config.max_stage_lifetime + ABANDONED_WRITE);
     let mut listed = app.blobs.list_temporary();
     let mut swept = 0;

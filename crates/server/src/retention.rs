@@ -13,13 +13,19 @@ pub(crate) async fn prune_regularly(app: App, stop: CancellationToken) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        prune_all(&app, &stop).await;
-        if let Err(error) = reclaim::sweep_temporary(&app).await {
-            count_blob_error(&error);
-        }
+        prune(&app, &stop).await;
+    }
+}
+
+/// Removes what is kept no longer, and what unfinished writes have left in the object store.
+pub(crate) async fn prune(app: &App, stop: &CancellationToken) {
+    prune_all(app, stop).await;
+    if let Err(error) = reclaim::sweep_temporary(app).await {
+        count_blob_error(&error);
     }
 }
 
@@ -29,17 +35,23 @@ pub(crate) async fn sweep_regularly(app: App, stop: CancellationToken) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        while !stop.is_cancelled() {
-            match reclaim::sweep(&app).await {
-                Ok(0) => break,
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::warn!(code = error.code, "sweeping failed; it goes on later");
-                    break;
-                }
+        sweep(&app, &stop).await;
+    }
+}
+
+/// Ends what has expired, and removes what nobody needs any more from the object store.
+pub(crate) async fn sweep(app: &App, stop: &CancellationToken) {
+    while !stop.is_cancelled() {
+        match reclaim::sweep(app).await {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(code = error.code, "sweeping failed; it goes on later");
+                return;
             }
         }
     }

@@ -7,7 +7,7 @@ use futures::StreamExt as _;
 use sha2::{Digest as _, Sha256};
 use vfs_sync_core::attach::StageRow;
 use vfs_sync_core::content::{MAX_CONTENT_TYPE_BYTES, Sha256Digest, is_content_type};
-use vfs_sync_core::id::{BlobId, RefId, StagingId, UserId};
+use vfs_sync_core::id::{BlobId, StagingId, UserId};
 use vfs_sync_core::limits;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{AttachRequest, AttachResponse, StageStatus, UploadResponse, code};
@@ -31,15 +31,6 @@ pub(crate) struct StageOrder {
     pub(crate) blob_id: BlobId,
     pub(crate) expires_at: Option<Timestamp>,
     pub(crate) content_type: Option<String>,
-}
-
-/// A staging id for a client that chose none.
-pub(crate) fn new_staging_id() -> StagingId {
-    StagingId::new(uuid::Uuid::now_v7().to_string()).expect("a UUID is an id")
-}
-
-fn new_ref_id() -> RefId {
-    RefId::new(uuid::Uuid::now_v7().to_string()).expect("a UUID is an id")
 }
 
 /// Opens a stage, or finds it open.
@@ -267,7 +258,8 @@ pub(crate) async fn attach(
     if let Some(write_ids) = &request.required_last_reconciled_write_ids {
         check_write_ids("requiredLastReconciledWriteIds", write_ids.len())?;
     }
-    match app.store.attach(user, staging_id, request, new_ref_id(), app.now()).await {
+    let ref_id = app.environment.new_ref_id();
+    match app.store.attach(user, staging_id, request, ref_id, app.now()).await {
         Ok(Ok(response)) => Ok(response),
         Ok(Err(refusal)) => Err(attach_refused(refusal)),
         Err(StoreError::MalformedRow { table, key, reason }) => {

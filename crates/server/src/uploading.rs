@@ -144,7 +144,7 @@ impl Session {
     ) -> Result<Option<(StageRow, UploadRow)>, ApiError> {
         let access = app.store.upload(user, staging_id, app.now()).await?;
         let UploadAccess::Open(stage, before) = access else { return Err(refused(access)) };
-        let lease = uuid::Uuid::now_v7().to_string();
+        let lease = app.environment.new_name();
         let anew = if anew || before.received == 0 || before.handle.is_none() {
             // Whoever wrote to it can no longer make a blob of it.
             if let Some(old) = &before.handle {
@@ -204,6 +204,7 @@ impl Session {
     ) -> Result<(), ApiError> {
         loop {
             let chunk = tokio::select! {
+                biased;
                 chunk = bytes.next() => chunk,
                 () = tokio::time::sleep(HEARTBEAT) => {
                     self.check_lease().await?;

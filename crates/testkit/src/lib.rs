@@ -2,6 +2,7 @@
 
 pub mod build;
 mod device;
+mod environment;
 mod faulty;
 mod proxy;
 mod random;
@@ -15,17 +16,18 @@ use std::future::Future;
 pub use vfs_sync_blobs::{BlobStore, ObjectBlobs};
 pub use vfs_sync_client as client;
 pub use vfs_sync_core as core;
+pub use vfs_sync_server::ServerConfig;
 pub use vfs_sync_server::auth::{AuthConfig, Secret};
-pub use vfs_sync_server::{Clock, ServerConfig};
 pub use vfs_sync_store::{MetadataStore, Retention};
 
 pub use device::TestDevice;
+pub use environment::{TestClock, TestEnvironment};
 pub use faulty::{Fault, FaultyTransport};
 pub use proxy::{Direction, Proxy};
 pub use random::{Random, number, seed, seeds};
 pub use record::Record;
 pub use scripted::{Phase, ScriptedTransport, all_results};
-pub use server::{TestClock, TestServer, TestServerBuilder};
+pub use server::{TestServer, TestServerBuilder};
 pub use violations::{
     ViolationCollector, expect_exact_guardrail_signatures, expect_guardrail_signature,
     expect_hydrate_guardrail_violation, expect_last_write_id_regression_violation,

@@ -3,7 +3,6 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -14,61 +13,11 @@ use vfs_sync_client::{ClientConfig, HttpConfig, HttpTransport, StaticToken, Tran
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_server::auth::{AuthConfig, Authenticator, Secret};
-use vfs_sync_server::{Clock, Server, ServerConfig, SystemClock};
+use vfs_sync_server::{Environment, Server, ServerConfig};
 use vfs_sync_store::{MetadataStore, Retention};
 
 use crate::device::TestDevice;
-
-/// A clock that a test moves: the machine's time and an offset, or a time that stands still.
-#[derive(Debug, Default)]
-pub struct TestClock {
-    offset_millis: AtomicI64,
-    /// Milliseconds, while it stands still.
-    frozen: AtomicI64,
-}
-
-/// [`TestClock::frozen`] while the clock runs.
-const RUNNING: i64 = i64::MIN;
-
-impl TestClock {
-    /// The machine's time.
-    #[must_use]
-    pub fn running() -> Self {
-        Self { offset_millis: AtomicI64::new(0), frozen: AtomicI64::new(RUNNING) }
-    }
-
-    /// Moves the clock on.
-    pub fn advance(&self, by: Duration) {
-        self.shift(i64::try_from(by.as_millis()).expect("a test's time is short"));
-    }
-
-    /// Moves the clock back.
-    pub fn step_back(&self, by: Duration) {
-        self.shift(-i64::try_from(by.as_millis()).expect("a test's time is short"));
-    }
-
-    fn shift(&self, millis: i64) {
-        if self.frozen.load(Ordering::SeqCst) == RUNNING {
-            self.offset_millis.fetch_add(millis, Ordering::SeqCst);
-        } else {
-            self.frozen.fetch_add(millis, Ordering::SeqCst);
-        }
-    }
-
-    /// Makes the clock stand still at `now`; it can be moved on from there.
-    pub fn freeze(&self, now: Timestamp) {
-        self.frozen.store(now.as_millis(), Ordering::SeqCst);
-    }
-}
-
-impl Clock for TestClock {
-    fn now(&self) -> Timestamp {
-        match self.frozen.load(Ordering::SeqCst) {
-            RUNNING => SystemClock.now().plus_millis(self.offset_millis.load(Ordering::SeqCst)),
-            millis => Timestamp::from_millis(millis).expect("a test's time is a real one"),
-        }
-    }
-}
+use crate::environment::TestClock;
 
 /// A server on a port of its own, over a SQLite file and a directory of blobs that are gone when
 /// it is dropped.
@@ -300,9 +249,9 @@ impl TestServer {
         let store = vfs_sync_store::open(&database, self.clock.now()).await.expect("a database");
         let blobs = self.blobs();
         let auth = Authenticator::load(&self.auth).await.expect("keys");
-        let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        let clock = Arc::clone(&self.clock) as Arc<dyn Environment>;
         let server = Server::builder(Arc::clone(&store), blobs, auth)
-            .clock(clock)
+            .environment(clock)
             .config(self.config.clone())
             .build();
         let listener = bind(&mut self.address).await;

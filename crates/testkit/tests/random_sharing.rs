@@ -14,7 +14,6 @@ use vfs_sync_client::{
     ClientConfig, ClientError, Delete, HttpConfig, HttpTransport, Node, StateExport, StaticToken,
     SyncClient,
 };
-use vfs_sync_server::Clock;
 use vfs_sync_testkit::{Random, TestDevice, TestServer, seeds};
 
 const USERS: [&str; 3] = ["alice", "bob", "carol"];

@@ -12,7 +12,6 @@ use vfs_sync_client::{
 };
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::item::Name;
-use vfs_sync_server::Clock;
 use vfs_sync_store::Retention;
 use vfs_sync_testkit::{TestServer, ViolationCollector, expect_exact_guardrail_signatures};
 

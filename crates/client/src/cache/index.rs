@@ -25,6 +25,8 @@ impl Key {
 struct Entry {
     size: u64,
     used: SystemTime,
+    /// In which order uses came, where the clock does not tell.
+    turn: u64,
     /// Whether this process wrote or has hashed it.
     verified: bool,
     /// Whether this process downloaded it: the server has it, whatever is queued.
@@ -35,6 +37,7 @@ struct Entry {
 pub(super) struct Index {
     entries: HashMap<Key, Entry>,
     bytes: u64,
+    turns: u64,
     /// Whether what earlier processes left is in it.
     loaded: bool,
     held: HashMap<Key, usize>,
@@ -44,7 +47,9 @@ impl Index {
     pub(super) fn put(&mut self, key: Key, size: u64, used: SystemTime, verified: bool) {
         let before = self.entries.get(&key).copied();
         let fetched = before.is_some_and(|before| before.fetched);
-        self.entries.insert(key, Entry { size, used, verified, fetched });
+        self.turns += 1;
+        let turn = self.turns;
+        self.entries.insert(key, Entry { size, used, turn, verified, fetched });
         self.bytes += size;
         self.bytes -= before.map_or(0, |before| before.size);
     }
@@ -113,15 +118,15 @@ impl Index {
     /// `limit`, so that not every new content evicts one.
     pub(super) fn evict(&mut self, limit: u64, queued: &HashSet<Key>) -> Vec<Key> {
         let target = limit - limit / 8;
-        let mut candidates: Vec<(SystemTime, Key)> = self
+        let mut candidates: Vec<(SystemTime, u64, Key)> = self
             .entries
             .iter()
             .filter(|(key, _)| !queued.contains(*key) && !self.held.contains_key(*key))
-            .map(|(key, entry)| (entry.used, *key))
+            .map(|(key, entry)| (entry.used, entry.turn, *key))
             .collect();
-        candidates.sort_unstable_by_key(|(used, _)| *used);
+        candidates.sort_unstable_by_key(|(used, turn, _)| (*used, *turn));
         let mut evicted = Vec::new();
-        for (_, key) in candidates {
+        for (.., key) in candidates {
             if self.bytes <= target {
                 break;
             }

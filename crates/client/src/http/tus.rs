@@ -83,6 +83,7 @@ impl HttpTransport {
             .body(Body::wrap_stream(data));
         let window = self.config.idle_timeout.max(self.config.request_timeout);
         let response = tokio::select! {
+            biased;
             response = request.send() => response.map_err(answer::network)?,
             () = stands_still(&sent, window) => {
                 return Err(TransportError::network("the upload stands still"));

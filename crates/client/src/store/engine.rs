@@ -1,6 +1,6 @@
 //! The transactions of a replica, over the rows of any back end.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use vfs_sync_core::access::AccessLevel;
@@ -100,7 +100,7 @@ fn affected<R: Rows>(rows: &mut R, op: &Operation) -> Result<Vec<ItemId>> {
 }
 
 fn refresh_affected<R: Rows>(rows: &mut R, user: &UserId, ops: &[Operation]) -> Result<()> {
-    let mut items = HashSet::new();
+    let mut items = BTreeSet::new();
     for op in ops {
         items.extend(affected(rows, op)?);
     }
@@ -156,7 +156,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
     fn enqueue(&mut self, edits: NewEdits, now: Timestamp) -> Result<()> {
         self.transaction(|rows, meta| {
             let mut checks = Checks::default();
-            let mut touched = HashSet::new();
+            let mut touched = BTreeSet::new();
             for (op_id, item, action) in edits.actions {
                 let user = meta.user.clone();
                 let mut view = View { rows, user: &user, slot: Slot::Current };
@@ -552,7 +552,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         self.transaction(|rows, meta| {
             let slot = Slot::Current;
             meta.items = u64::try_from(state.items.len()).unwrap_or(u64::MAX);
-            let mut placed: HashSet<ItemId> = HashSet::new();
+            let mut placed: BTreeSet<ItemId> = BTreeSet::new();
             for row in state.items {
                 placed.insert(row.item.item_id.clone());
                 let row = ItemRow { view: Box::new(row.item), authored_at: row.authored_at };

@@ -1,9 +1,11 @@
 //! Applying a page: the registers, and what follows from them.
 
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashSet};
 
+use foldhash::fast::RandomState;
 use foldhash::{HashMap, HashMapExt as _};
+use indexmap::IndexMap;
+use indexmap::map::Entry;
 use vfs_sync_core::content::RelationKind;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::entry::{Change, Entry as FeedEntry, RemovalReason};
@@ -23,11 +25,14 @@ struct Touched {
     owner: Option<Option<UserId>>,
 }
 
+/// In the order of the page: what is written and told does not depend on chance.
+type Ordered<T> = IndexMap<ItemId, T, RandomState>;
+
 /// What a page touched: for clocks and for the top of the tree, looked up once an item.
 pub(super) struct PageWork<'a, R> {
     rows: &'a mut R,
     slot: Slot,
-    items: HashMap<ItemId, Touched>,
+    items: Ordered<Touched>,
     containers: BTreeMap<ItemId, Cursor>,
     /// Owners of containers, as they were looked up.
     owners: HashMap<ItemId, Option<UserId>>,
@@ -37,7 +42,7 @@ pub(super) struct PageWork<'a, R> {
     turned: Vec<ItemId>,
     queue_is_empty: bool,
     new: i64,
-    events: Option<HashMap<ItemId, ChangeEvent>>,
+    events: Option<Ordered<ChangeEvent>>,
 }
 
 /// What came of a page.
@@ -56,14 +61,14 @@ impl<'a, R: Rows> PageWork<'a, R> {
         Ok(Self {
             rows,
             slot,
-            items: HashMap::with_capacity(entries),
+            items: Ordered::with_capacity_and_hasher(entries, RandomState::default()),
             containers: BTreeMap::new(),
             owners: HashMap::new(),
             foreign: Vec::new(),
             turned: Vec::new(),
             queue_is_empty,
             new: 0,
-            events: events.then(HashMap::new),
+            events: events.then(Ordered::default),
         })
     }
 
@@ -236,7 +241,7 @@ impl<'a, R: Rows> PageWork<'a, R> {
         for (container, at) in &self.containers {
             self.rows.bump_container(slot, container, at)?;
         }
-        let events = self.events.map(HashMap::into_values).into_iter().flatten().collect();
+        let events = self.events.map(Ordered::into_values).into_iter().flatten().collect();
         let arrived = foreign.into_iter().filter(|id| tops.contains(id)).collect();
         Ok(PageOutcome { new: self.new, events, arrived })
     }

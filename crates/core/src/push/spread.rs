@@ -323,6 +323,7 @@ impl Spread {
                     // A link whose child appeared or went too is found from there.
                     let here = |child: &ItemId| child == id || !self.toggled(child, user);
                     self.rows.keys_around(id, here, &mut around);
+                    around.sort();
                     around.into_iter().for_each(&mut add);
                 }
             }

@@ -88,7 +88,7 @@ async fn all_files(
 }
 
 async fn open(app: &App, user: &UserId, at: usize, file: BlobBatchFile) -> Outcome<Opened> {
-    let staging_id = file.staging_id.unwrap_or_else(staging::new_staging_id);
+    let staging_id = file.staging_id.unwrap_or_else(|| app.environment.new_staging_id());
     let names = (staging_id.clone(), file.blob_id.clone());
     let opened = async {
         let bytes = staging::inline(&format!("files[{at}].dataBase64"), &file.data_base64)?;

@@ -51,7 +51,7 @@ pub(crate) async fn stage(
     let data = request.data_base64.as_deref();
     let bytes = data.map(|text| staging::inline("dataBase64", text)).transpose()?;
     let order = StageOrder {
-        staging_id: request.staging_id.unwrap_or_else(staging::new_staging_id),
+        staging_id: request.staging_id.unwrap_or_else(|| app.environment.new_staging_id()),
         blob_id: request.blob_id,
         expires_at: request.expires_at,
         content_type: request.content_type,

@@ -13,7 +13,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use tracing::Instrument as _;
 use vfs_sync_core::attach::StageRow;
-use vfs_sync_core::id::{BlobId, StagingId, UserId};
+use vfs_sync_core::id::{StagingId, UserId};
 use vfs_sync_core::wire::{StageStatus, code};
 use vfs_sync_store::{AbandonAnswer, UploadAccess};
 
@@ -21,7 +21,7 @@ use crate::app::{App, Caller, Raw};
 use crate::body::{Incoming, check_plain, timed};
 use crate::error::ApiError;
 use crate::reclaim;
-use crate::staging::{self, StageOrder, new_staging_id};
+use crate::staging::{self, StageOrder};
 use crate::uploading::{self, Session, over, refused, too_large};
 
 use fields::{Checksum, Metadata};
@@ -173,9 +173,10 @@ fn expires(headers: &mut HeaderMap, stage: &StageRow) {
 
 /// Opens the stage of an upload; a client that lost its state finds the one that it opened.
 async fn open(app: &App, user: &UserId, metadata: &Metadata) -> Result<StageRow, ApiError> {
+    let new = &app.environment;
     let mut order = StageOrder {
-        staging_id: metadata.staging_id.clone().unwrap_or_else(new_staging_id),
-        blob_id: metadata.blob_id.clone().unwrap_or_else(new_blob_id),
+        staging_id: metadata.staging_id.clone().unwrap_or_else(|| new.new_staging_id()),
+        blob_id: metadata.blob_id.clone().unwrap_or_else(|| new.new_blob_id()),
         expires_at: None,
         content_type: metadata.content_type.clone(),
     };
@@ -195,10 +196,6 @@ async fn open(app: &App, user: &UserId, metadata: &Metadata) -> Result<StageRow,
         }
     }
     staging::open(app, user, order).await
-}
-
-fn new_blob_id() -> BlobId {
-    BlobId::new(uuid::Uuid::now_v7().to_string()).expect("a UUID is an id")
 }
 
 /// An upload that is over for its stager: it was there, and is no more.

@@ -123,7 +123,7 @@ async fn a_malformed_stage_is_told_by_its_field(scene: Scene) {
         async move { alice.post("/v1/vfs/blobs/stage", body).await }
     };
     let at = |millis: i64| {
-        let now = vfs_sync_server::Clock::now(scene.server.clock());
+        let now = scene.server.clock().now();
         json!(now.plus_millis(millis).to_string())
     };
     const DAY: i64 = 24 * 3_600_000;

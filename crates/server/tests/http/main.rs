@@ -13,6 +13,7 @@ mod quota;
 mod reads;
 mod reclaim;
 mod scene;
+mod service;
 mod storage;
 mod sync;
 mod tus;

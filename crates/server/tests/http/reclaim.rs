@@ -54,10 +54,8 @@ async fn a_deletion_that_stopped_half_way_is_finished(scene: Scene) {
     let alice = scene.user("alice");
     stage(&alice, "s", "b").await.ok();
     upload(&alice, "s", b"bytes").await.ok();
-    let (user, now) = (
-        vfs_sync_core::id::UserId::new("alice").unwrap(),
-        vfs_sync_server::Clock::now(scene.server.clock()),
-    );
+    let (user, now) =
+        (vfs_sync_core::id::UserId::new("alice").unwrap(), scene.server.clock().now());
     let blob = BlobId::new("b").unwrap();
     scene.server.store().delete_blob(&user, &blob, now).await.unwrap();
     alice.get("/v1/vfs/blobs/b").await.refused(404, "unknown_blob");

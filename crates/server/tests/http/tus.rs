@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use futures::StreamExt as _;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use vfs_sync_server::{Clock as _, ServerConfig};
+use vfs_sync_server::ServerConfig;
 use vfs_sync_store::Quota;
 use vfs_sync_testkit::TestServer;
 

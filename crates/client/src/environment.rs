@@ -1,0 +1,128 @@
+//! What a client takes from the machine that is not its disk or its network: time, ids, chance, and
+//! threads.
+
+use std::fmt::Debug;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rand::RngExt as _;
+use uuid::Uuid;
+use vfs_sync_core::id::{BlobId, ItemId, OpId, ReplicaId, StagingId};
+use vfs_sync_core::time::Timestamp;
+
+use crate::error::ClientError;
+
+/// Where a client gets the time, new ids and chance from. [`SystemEnvironment`] is the machine's;
+/// a test has its own, to own the clock or to see the same ids in each run.
+///
+/// A client on a current-thread tokio runtime whose clock is paused, in an environment that
+/// [answers from a seed](Self::unique) and is [single-threaded](Self::is_single_threaded), over a
+/// transport that does the same, does the same in every run, step by step.
+///
+/// ```
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// use vfs_sync_client::{ClientConfig, Environment};
+/// use vfs_sync_client::core::time::Timestamp;
+///
+/// /// Noon for ever, and ids that count.
+/// #[derive(Debug, Default)]
+/// struct Fixed(AtomicU64);
+///
+/// impl Environment for Fixed {
+///     fn now(&self) -> Timestamp {
+///         "2026-01-01T12:00:00.000Z".parse().expect("a time")
+///     }
+///     fn unique(&self) -> u128 {
+///         u128::from(self.0.fetch_add(1, Ordering::Relaxed))
+///     }
+///     fn jitter(&self) -> f64 {
+///         0.5
+///     }
+/// }
+///
+/// let environment = std::sync::Arc::new(Fixed::default());
+/// let config = ClientConfig { environment, ..ClientConfig::default() };
+/// # drop(config);
+/// ```
+pub trait Environment: Debug + Send + Sync + 'static {
+    /// The wall clock. It may be wrong, jump and go back.
+    fn now(&self) -> Timestamp;
+
+    /// 128 bits that nobody had before: they become an id, in the form of a UUID. Two replicas
+    /// that get the same ones overwrite each other's items.
+    fn unique(&self) -> u128;
+
+    /// A number from 0 to 1 that spreads what many clients would do at one time.
+    fn jitter(&self) -> f64;
+
+    /// Whether what blocks for the disk is done by whoever polls, rather than on the runtime's
+    /// threads for that. A transaction is then begun and ended in one step.
+    fn is_single_threaded(&self) -> bool {
+        false
+    }
+}
+
+/// The machine's clock, random UUIDs of version 7, which are ordered by time, and the runtime's
+/// threads.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemEnvironment;
+
+impl Environment for SystemEnvironment {
+    fn now(&self) -> Timestamp {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let millis = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+        Timestamp::from_millis(millis).unwrap_or(Timestamp::MAX)
+    }
+
+    fn unique(&self) -> u128 {
+        Uuid::now_v7().as_u128()
+    }
+
+    fn jitter(&self) -> f64 {
+        rand::rng().random_range(0.0..1.0)
+    }
+}
+
+impl dyn Environment {
+    fn id(&self) -> String {
+        Uuid::from_u128(self.unique()).to_string()
+    }
+
+    pub(crate) fn new_replica_id(&self) -> ReplicaId {
+        ReplicaId::new(self.id()).expect("a UUID is an id")
+    }
+
+    pub(crate) fn new_item_id(&self) -> ItemId {
+        ItemId::new(self.id()).expect("a UUID is an id")
+    }
+
+    pub(crate) fn new_op_id(&self) -> OpId {
+        OpId::new(self.id()).expect("a UUID is an id")
+    }
+
+    pub(crate) fn new_blob_id(&self) -> BlobId {
+        BlobId::new(self.id()).expect("a UUID is an id")
+    }
+
+    pub(crate) fn new_staging_id(&self) -> StagingId {
+        StagingId::new(self.id()).expect("a UUID is an id")
+    }
+
+    /// The wall clock, as files have it.
+    pub(crate) fn file_time(&self) -> SystemTime {
+        let millis = u64::try_from(self.now().as_millis()).unwrap_or_default();
+        UNIX_EPOCH + Duration::from_millis(millis)
+    }
+
+    /// Runs what blocks where that disturbs nobody. It is finished even if nobody waits for it any
+    /// more.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, ClientError> + Send + 'static,
+    ) -> Result<T, ClientError> {
+        if self.is_single_threaded() {
+            return work();
+        }
+        let done = tokio::task::spawn_blocking(work).await;
+        done.unwrap_or_else(|error| Err(ClientError::Storage(error.to_string())))
+    }
+}

@@ -1,0 +1,54 @@
+//! A server without a socket.
+
+use axum::Router;
+use axum::body::Body;
+use http::{Request, Response};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use crate::app::App;
+use crate::retention;
+
+/// What a [`crate::Server`] does, without its listeners: an embedding application, or a test that
+/// owns time and network, hands requests over itself. Cheap to clone; clones are one server.
+///
+/// A request that is dropped before its answer is as one whose connection was cut. Nothing of it is
+/// done by other threads than those of the runtime that polls it, unless a store has its own.
+#[derive(Clone)]
+pub struct Service {
+    app: App,
+    router: Router,
+}
+
+impl Service {
+    pub(crate) fn new(app: App) -> Self {
+        let router = app.router();
+        Self { app, router }
+    }
+
+    /// Answers a request, as over the network, but for what bounds connections. The target is a
+    /// path with its query, or a whole URL of which only these count.
+    pub async fn call<B: Into<Body>>(&self, request: Request<B>) -> Response<Body> {
+        let answer = self.router.clone().oneshot(request.map(Into::into)).await;
+        answer.unwrap_or_else(|never| match never {})
+    }
+
+    /// Removes what retention keeps no longer, as a server does by itself at every
+    /// [`crate::ServerConfig::prune_interval`]. What fails is logged, and left to the next time.
+    pub async fn prune(&self) {
+        retention::prune(&self.app, &CancellationToken::new()).await;
+    }
+
+    /// Ends what has expired and removes what nobody needs any more from the object store, as a
+    /// server does by itself at every [`crate::ServerConfig::sweep_interval`]. What fails is
+    /// logged, and left to the next time.
+    pub async fn sweep(&self) {
+        retention::sweep(&self.app, &CancellationToken::new()).await;
+    }
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").finish_non_exhaustive()
+    }
+}

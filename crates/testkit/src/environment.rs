@@ -1,0 +1,154 @@
+//! Time, ids and chance that a test owns.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use vfs_sync_client::{self as client, Environment as _};
+use vfs_sync_core::time::Timestamp;
+use vfs_sync_server as server;
+
+use crate::Random;
+
+/// A clock that a test moves: the machine's time and an offset, or a time that stands still.
+#[derive(Debug, Default)]
+pub struct TestClock {
+    offset_millis: AtomicI64,
+    /// Milliseconds, while it stands still.
+    frozen: AtomicI64,
+}
+
+/// [`TestClock::frozen`] while the clock runs.
+const RUNNING: i64 = i64::MIN;
+
+impl TestClock {
+    /// The machine's time.
+    #[must_use]
+    pub fn running() -> Self {
+        Self { offset_millis: AtomicI64::new(0), frozen: AtomicI64::new(RUNNING) }
+    }
+
+    /// Moves the clock on.
+    pub fn advance(&self, by: Duration) {
+        self.shift(i64::try_from(by.as_millis()).expect("a test's time is short"));
+    }
+
+    /// Moves the clock back.
+    pub fn step_back(&self, by: Duration) {
+        self.shift(-i64::try_from(by.as_millis()).expect("a test's time is short"));
+    }
+
+    fn shift(&self, millis: i64) {
+        if self.frozen.load(Ordering::SeqCst) == RUNNING {
+            self.offset_millis.fetch_add(millis, Ordering::SeqCst);
+        } else {
+            self.frozen.fetch_add(millis, Ordering::SeqCst);
+        }
+    }
+
+    /// What it shows.
+    ///
+    /// # Panics
+    /// If it was moved to where no time is.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        match self.frozen.load(Ordering::SeqCst) {
+            RUNNING => {
+                let machine = client::SystemEnvironment.now();
+                machine.plus_millis(self.offset_millis.load(Ordering::SeqCst))
+            }
+            millis => Timestamp::from_millis(millis).expect("a test's time is a real one"),
+        }
+    }
+
+    /// Makes the clock stand still at `now`; it can be moved on from there.
+    pub fn freeze(&self, now: Timestamp) {
+        self.frozen.store(now.as_millis(), Ordering::SeqCst);
+    }
+}
+
+impl server::Environment for TestClock {
+    fn now(&self) -> Timestamp {
+        TestClock::now(self)
+    }
+}
+
+/// What a client or a server takes from the machine, out of a seed: ids, jitter, and a clock that
+/// stands still until the test moves it. What a client does with its replica is done on the
+/// thread that polls it.
+///
+/// Two environments of one seed give the same ids: each replica and each server has its own.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::Duration;
+/// use vfs_sync_testkit::client::core::time::Timestamp;
+/// use vfs_sync_testkit::client::{ClientConfig, Environment as _};
+/// use vfs_sync_testkit::TestEnvironment;
+///
+/// let noon = "2026-01-01T12:00:00.000Z".parse::<Timestamp>().expect("a time");
+/// let environment = Arc::new(TestEnvironment::new(7, noon));
+/// let config = ClientConfig { environment: environment.clone(), ..ClientConfig::default() };
+/// environment.clock().advance(Duration::from_secs(60));
+/// assert_eq!(config.environment.now(), noon.plus_millis(60_000));
+/// assert_eq!(config.environment.unique(), TestEnvironment::new(7, noon).unique());
+/// ```
+#[derive(Debug)]
+pub struct TestEnvironment {
+    clock: TestClock,
+    random: Mutex<(Random, u64)>,
+}
+
+impl TestEnvironment {
+    /// The environment of `seed`, whose clock shows `now`.
+    #[must_use]
+    pub fn new(seed: u64, now: Timestamp) -> Self {
+        let clock = TestClock::running();
+        clock.freeze(now);
+        Self { clock, random: Mutex::new((Random::new(seed), 0)) }
+    }
+
+    /// Its clock.
+    #[must_use]
+    pub fn clock(&self) -> &TestClock {
+        &self.clock
+    }
+
+    fn next_id(&self) -> u128 {
+        let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
+        let (random, count) = &mut *random;
+        *count += 1;
+        let mut bits = || random.below(1 << 31) as u128;
+        // Ids are in no order, and their count keeps them apart.
+        bits() << 97 | bits() << 66 | u128::from(*count)
+    }
+}
+
+impl client::Environment for TestEnvironment {
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn unique(&self) -> u128 {
+        self.next_id()
+    }
+
+    fn jitter(&self) -> f64 {
+        let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
+        random.0.below(1_000_000) as f64 / 1e6
+    }
+
+    fn is_single_threaded(&self) -> bool {
+        true
+    }
+}
+
+impl server::Environment for TestEnvironment {
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn unique(&self) -> u128 {
+        self.next_id()
+    }
+}
