@@ -70,6 +70,8 @@ impl Outcome {
             code::CONTENT_CHANGED => Self::ContentChanged,
             code::STAGE_EXPIRED => Self::Expired,
             code::STAGE_NOT_ATTACHABLE if abandoned => Self::Expired,
+            // An earlier request of this client, which it gave up, is still under way there.
+            code::UPLOAD_SUPERSEDED => Self::Failed(TransportError::network(message.as_str())),
             _ => Self::Rejected(format!("{message} ({status} {code})")),
         }
     }

@@ -92,6 +92,21 @@ async fn a_server_that_is_busy_is_asked_again_in_the_same_sync() {
 }
 
 #[tokio::test]
+async fn what_an_earlier_request_of_ours_took_over_is_sent_again() {
+    let server = TestServer::start().await;
+    let one = Replica::new(&server, config());
+    let small = put(one.client(), "small", &noise(2 * MIB, 1));
+    let large = put(one.client(), "large", &noise(LARGE, 2));
+    for call in [CallKind::Upload, CallKind::OpenUpload, CallKind::Append, CallKind::StageState] {
+        one.line.next(call, Fault::Refuse(refused(409, code::UPLOAD_SUPERSEDED)));
+    }
+    assert_eq!(one.client().sync().await.unwrap().uploaded, 2);
+    assert_eq!(one.client().status().unwrap().rejected_uploads, 0);
+    assert_eq!(as_others_see_it(&server, &small).await, noise(2 * MIB, 1));
+    assert_eq!(as_others_see_it(&server, &large).await, noise(LARGE, 2));
+}
+
+#[tokio::test]
 async fn one_content_that_fails_does_not_hold_up_the_others() {
     let server = TestServer::start().await;
     let one = Replica::new(&server, config());
