@@ -61,6 +61,10 @@ pub(crate) const fn outcome_code(outcome: Outcome) -> (i64, Option<i64>) {
         Outcome::Outdated(PushReason::Superseded) => (2, None),
         // No other reason uses up a write id.
         Outcome::Outdated(_) => (3, None),
+        Outcome::Refused(PushReason::NotPermitted) => (4, None),
+        Outcome::Refused(PushReason::UnknownItem) => (5, None),
+        // A malformed operation is known by its form, but for one that the item makes malformed.
+        Outcome::Refused(_) => (6, None),
     }
 }
 
@@ -69,6 +73,9 @@ pub(crate) fn outcome(code: i64, authored_at: Option<i64>) -> Option<Outcome> {
         (1, Some(at)) => Outcome::Applied(Timestamp::from_millis(at)?),
         (2, None) => Outcome::Outdated(PushReason::Superseded),
         (3, None) => Outcome::Outdated(PushReason::Cycle),
+        (4, None) => Outcome::Refused(PushReason::NotPermitted),
+        (5, None) => Outcome::Refused(PushReason::UnknownItem),
+        (6, None) => Outcome::Refused(PushReason::Malformed),
         _ => return None,
     })
 }

@@ -94,6 +94,8 @@ pub(super) struct Decider<'a> {
     changes: Changes,
     /// The greatest write id used, the batch included.
     last_write_id: Option<WriteId>,
+    /// What was refused above that: once one behind it is used, a retry must find these again.
+    refused: Vec<AcceptedOp>,
 }
 
 impl<'a> Decider<'a> {
@@ -108,6 +110,7 @@ impl<'a> Decider<'a> {
             changed_links: BTreeSet::new(),
             changes: Changes::default(),
             last_write_id,
+            refused: Vec::new(),
         }
     }
 
@@ -129,6 +132,7 @@ impl<'a> Decider<'a> {
                             PushResult { authored_at: Some(at), ..bare(PushStatus::AlreadyApplied) }
                         }
                         Outcome::Outdated(reason) => outdated(reason),
+                        Outcome::Refused(reason) => refused(reason),
                     }
                 }
                 _ => PushResult {
@@ -138,6 +142,10 @@ impl<'a> Decider<'a> {
             };
             return PushResult { op_id, ..result };
         }
+        let accepted = |outcome| {
+            let accepted = Accepted { op_id: op.op_id.clone(), digest, outcome };
+            AcceptedOp { write_id: op.write_id, accepted }
+        };
         let (result, outcome) = match self.apply(op) {
             Ok(at) => {
                 let result = PushResult { authored_at: Some(at), ..bare(PushStatus::Applied) };
@@ -145,14 +153,26 @@ impl<'a> Decider<'a> {
             }
             Err(Refusal::Outdated(reason)) => (outdated(reason), Outcome::Outdated(reason)),
             Err(Refusal::Invalid(reason, detail)) => {
+                self.refused.push(accepted(Outcome::Refused(reason)));
                 return PushResult { op_id, detail, ..refused(reason) };
             }
         };
         self.last_write_id = Some(op.write_id);
         self.changes.last_write_id = Some(op.write_id);
-        let accepted = Accepted { op_id: op.op_id.clone(), digest, outcome };
-        self.changes.accepted.push(AcceptedOp { write_id: op.write_id, accepted });
+        self.settle_refused(op.write_id);
+        self.changes.accepted.push(accepted(outcome));
         PushResult { op_id, ..result }
+    }
+
+    /// What was refused before `used` is behind the replica's last write id now: if the answer is
+    /// lost, its retry would be taken for stale, and all that follows it for new.
+    fn settle_refused(&mut self, used: WriteId) {
+        let (mut behind, ahead): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.refused).into_iter().partition(|one| one.write_id < used);
+        behind.sort_by_key(|one| one.write_id);
+        behind.dedup_by_key(|one| one.write_id);
+        self.changes.accepted.extend(behind);
+        self.refused = ahead;
     }
 
     /// What a write id was used for, in an earlier push or earlier in this one.

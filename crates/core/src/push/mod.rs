@@ -128,7 +128,8 @@ impl PushBatch {
         self.entries.is_empty()
     }
 
-    fn operations(&self) -> impl Iterator<Item = &Operation> {
+    /// Its operations that are well formed, in the order sent.
+    pub fn operations(&self) -> impl Iterator<Item = &Operation> {
         self.entries.iter().filter_map(|entry| match entry {
             Received::Operation { op, .. } => Some(&**op),
             Received::Malformed { .. } => None,

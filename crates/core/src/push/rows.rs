@@ -306,13 +306,15 @@ pub struct Accepted {
     pub outcome: Outcome,
 }
 
-/// What became of an operation that used up its write id.
+/// What became of an operation whose write id is behind its replica's last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// It was applied with this time.
     Applied(Timestamp),
     /// It was beaten: [`PushReason::Superseded`] or [`PushReason::Cycle`].
     Outdated(PushReason),
+    /// It was refused before another of the same push used up a later write id.
+    Refused(PushReason),
 }
 
 /// A row for `accepted_ops`.

@@ -79,6 +79,7 @@ mod every {
             six_hundred_replicas_leave_room_for_ones_own;
         pushes:
             a_retry_after_a_lost_answer_is_already_applied
+            a_retry_finds_a_refused_operation_refused_and_those_after_it_applied
             another_operation_under_a_used_write_id_is_stale
             a_beaten_operation_gets_the_same_answer_again
             a_link_that_would_close_a_cycle_is_outdated

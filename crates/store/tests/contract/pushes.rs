@@ -27,6 +27,22 @@ pub(crate) async fn a_retry_after_a_lost_answer_is_already_applied(scene: Scene)
     assert_eq!(statuses[2..], [PushStatus::AlreadyApplied, PushStatus::Applied]);
 }
 
+/// Otherwise the refused one is stale, and what follows it is applied once more under new numbers.
+pub(crate) async fn a_retry_finds_a_refused_operation_refused_and_those_after_it_applied(
+    scene: Scene,
+) {
+    let operations = || vec![folder(1, "a"), link(2, "link_add", "nowhere", "a"), folder(3, "b")];
+    let statuses = async |scene: &Scene| {
+        let results = scene.push("laptop", operations()).await.results;
+        results.into_iter().map(|result| (result.status, result.reason)).collect::<Vec<_>>()
+    };
+    let refused = (PushStatus::InvalidOp, Some(PushReason::UnknownItem));
+    let first = [(PushStatus::Applied, None), refused, (PushStatus::Applied, None)];
+    assert_eq!(statuses(&scene).await, first);
+    let again = [(PushStatus::AlreadyApplied, None), refused, (PushStatus::AlreadyApplied, None)];
+    assert_eq!(statuses(&scene).await, again);
+}
+
 pub(crate) async fn another_operation_under_a_used_write_id_is_stale(scene: Scene) {
     scene.apply("laptop", vec![folder(1, "a"), folder(2, "b")]).await;
     let mut other = folder(1, "c");
