@@ -169,6 +169,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
                     for upload in rows.uploads_of_item(&op.item_id)? {
                         if upload.state == UploadState::Queued {
                             rows.remove_upload(upload.seq)?;
+                            rows.forget(&upload.item, &upload.blob_id)?;
                         }
                     }
                 }
@@ -192,6 +193,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
                 {
                     upload.expected = last.expected;
                     rows.remove_upload(last.seq)?;
+                    rows.forget(&last.item, &last.blob_id)?;
                 }
                 touch(rows, meta, op_id, &upload.item, now)?;
                 rows.put_upload(&upload)?;
@@ -333,6 +335,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
             let current = rows.content(Slot::Current, &upload.item)?;
             if current.is_some_and(|row| row.attachment.digest == upload.digest) {
                 rows.remove_upload(upload.seq)?;
+                rows.forget(&upload.item, &upload.blob_id)?;
                 return Ok(false);
             }
             let mut view = View { rows, user: &meta.user, slot: Slot::Current };
