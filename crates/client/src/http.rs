@@ -30,6 +30,8 @@ use vfs_sync_core::wire::{
 
 use crate::transport::{BatchFile, ByteStream, PullQuery, Transport, TransportError};
 
+pub use answer::read_answer;
+
 /// Gives the bearer token.
 #[async_trait]
 pub trait TokenProvider: Send + Sync + 'static {
@@ -223,6 +225,53 @@ fn malformed(call: &'static str, field: &str, reason: &str) -> TransportError {
     TransportError::MalformedResponse { call, field: field.into(), reason: reason.into() }
 }
 
+/// The body of a batch.
+#[must_use]
+pub fn batch_request(files: &[BatchFile]) -> BlobBatchRequest {
+    let file = |file: &BatchFile| BlobBatchFile {
+        staging_id: Some(file.staging_id.clone()),
+        blob_id: file.blob_id.clone(),
+        content_type: file.content_type.clone(),
+        data_base64: STANDARD.encode(&file.data),
+        attach: file.attach.clone(),
+    };
+    BlobBatchRequest { files: files.iter().map(file).collect() }
+}
+
+/// What each file of a batch was answered, in the order sent.
+///
+/// # Errors
+/// [`TransportError::MalformedResponse`] if the answer is not one for each file.
+pub fn batch_results(
+    answer: BlobBatchResponse,
+    files: Vec<BatchFile>,
+) -> Result<Vec<Result<AttachResponse, TransportError>>, TransportError> {
+    if answer.results.len() != files.len() {
+        return Err(malformed("blobBatch", "results", "are not one for each file"));
+    }
+    let results = answer.results.into_iter().zip(files).map(|(result, file)| {
+        if result.staging_id != file.staging_id || result.blob_id != file.blob_id {
+            return Err(malformed("blobBatch", "results", "are not in the order sent"));
+        }
+        match (result.status, result.attached, result.error) {
+            (BlobBatchStatus::Attached, Some(attached), _) => Ok(Ok(AttachResponse {
+                attached: true,
+                staging_id: result.staging_id,
+                blob_id: result.blob_id,
+                item_id: attached.item_id,
+                relation_kind: attached.relation_kind,
+                ref_id: attached.ref_id,
+                attached_at: attached.attached_at,
+            })),
+            (BlobBatchStatus::Failed, _, Some(error)) => {
+                Ok(Err(answer::refused("blobBatch", error.http_status, None, error.body)))
+            }
+            _ => Err(malformed("blobBatch", "results", "lack what their status promises")),
+        }
+    });
+    results.collect()
+}
+
 #[async_trait]
 impl Transport for HttpTransport {
     async fn push(&self, request: &PushRequest) -> Result<PushResponse, TransportError> {
@@ -326,44 +375,10 @@ impl Transport for HttpTransport {
         &self,
         files: Vec<BatchFile>,
     ) -> Result<Vec<Result<AttachResponse, TransportError>>, TransportError> {
-        let request = BlobBatchRequest {
-            files: files
-                .iter()
-                .map(|file| BlobBatchFile {
-                    staging_id: Some(file.staging_id.clone()),
-                    blob_id: file.blob_id.clone(),
-                    content_type: file.content_type.clone(),
-                    data_base64: STANDARD.encode(&file.data),
-                    attach: file.attach.clone(),
-                })
-                .collect(),
-        };
+        let request = batch_request(&files);
         let answer: BlobBatchResponse =
             self.call(self.post("blobBatch", &["blobs", "batch"], &request)).await?;
-        if answer.results.len() != files.len() {
-            return Err(malformed("blobBatch", "results", "are not one for each file"));
-        }
-        let results = answer.results.into_iter().zip(files).map(|(result, file)| {
-            if result.staging_id != file.staging_id || result.blob_id != file.blob_id {
-                return Err(malformed("blobBatch", "results", "are not in the order sent"));
-            }
-            match (result.status, result.attached, result.error) {
-                (BlobBatchStatus::Attached, Some(attached), _) => Ok(Ok(AttachResponse {
-                    attached: true,
-                    staging_id: result.staging_id,
-                    blob_id: result.blob_id,
-                    item_id: attached.item_id,
-                    relation_kind: attached.relation_kind,
-                    ref_id: attached.ref_id,
-                    attached_at: attached.attached_at,
-                })),
-                (BlobBatchStatus::Failed, _, Some(error)) => {
-                    Ok(Err(answer::refused("blobBatch", error.http_status, None, error.body)))
-                }
-                _ => Err(malformed("blobBatch", "results", "lack what their status promises")),
-            }
-        });
-        results.collect()
+        batch_results(answer, files)
     }
 
     async fn versions(&self, item_id: &ItemId) -> Result<VersionsResponse, TransportError> {

@@ -55,10 +55,38 @@ pub(super) async fn check_status(
         .and_then(|text| text.trim().parse().ok())
         .map(|seconds| Duration::from_secs(seconds).min(MAX_RETRY_AFTER));
     let body = body(call, response).await?;
-    match serde_json::from_slice::<ErrorBody>(&body) {
-        Ok(body) => Err(refused(call, status.as_u16(), retry_after, body)),
+    Err(failure(call, status, retry_after, &body))
+}
+
+fn failure(
+    call: &'static str,
+    status: StatusCode,
+    retry_after: Option<Duration>,
+    body: &[u8],
+) -> TransportError {
+    match serde_json::from_slice::<ErrorBody>(body) {
+        Ok(body) => refused(call, status.as_u16(), retry_after, body),
         // Something on the way, a proxy perhaps, answered for the server.
-        Err(_) => Err(unreadable(call, status, retry_after)),
+        Err(_) => unreadable(call, status, retry_after),
+    }
+}
+
+/// Reads an answer that came whole, for a transport of one's own: what [`crate::HttpTransport`]
+/// makes of it. `call` names the call in errors, `retry_after` is the header of that name.
+///
+/// # Errors
+/// What the status and the body say; [`TransportError::MalformedResponse`] if they are none of the
+/// protocol's.
+pub fn read_answer<T: DeserializeOwned>(
+    call: &'static str,
+    status: u16,
+    retry_after: Option<Duration>,
+    body: &[u8],
+) -> Result<T, TransportError> {
+    match StatusCode::from_u16(status) {
+        Ok(StatusCode::OK | StatusCode::CREATED) => parse(call, body),
+        Ok(status) if !status.is_success() => Err(failure(call, status, retry_after, body)),
+        _ => Err(super::malformed(call, "status", &format!("is {status}"))),
     }
 }
 
