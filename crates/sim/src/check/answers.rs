@@ -1,0 +1,343 @@
+//! Every transaction of the server, at the moment of its commit, against the model.
+
+use std::collections::BTreeMap;
+
+use vfs_sync_core::attach::{AttachRefusal, StageRow};
+use vfs_sync_core::entry::{Change, Entry};
+use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId, UserId};
+use vfs_sync_core::op::{Action, Operation};
+use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::{
+    AttachRequest, AttachResponse, PushReason, PushResponse, PushStatus, ReconcileRequest,
+    ReconcileState,
+};
+use vfs_sync_store::{
+    BlobRow, Pruned, PullAnswer, PullRequest, Reclaim, ReconcileAnswer, Retention,
+};
+
+use crate::coverage::Kind;
+use crate::failure::FailureKind;
+use crate::ledger::{Book, Ledger};
+use crate::model::{Expected, Refused};
+
+const fn result_name(status: PushStatus, reason: Option<PushReason>) -> &'static str {
+    match (status, reason) {
+        (PushStatus::Applied, _) => "applied",
+        (PushStatus::AlreadyApplied, _) => "alreadyApplied",
+        (PushStatus::StaleWriteId, _) => "staleWriteId",
+        (PushStatus::OutdatedOp, Some(PushReason::Cycle)) => "outdatedOp: cycle",
+        (PushStatus::OutdatedOp, _) => "outdatedOp: superseded",
+        (PushStatus::InvalidOp, Some(PushReason::NotPermitted)) => "invalidOp: notPermitted",
+        (PushStatus::InvalidOp, Some(PushReason::UnknownItem)) => "invalidOp: unknownItem",
+        (PushStatus::InvalidOp, _) => "invalidOp: malformed",
+    }
+}
+
+/// A push, in the order of the commits: each result is what the rules give; and nobody is beaten
+/// by what they had seen.
+pub(crate) fn push(
+    ledger: &Ledger,
+    user: &UserId,
+    replica: &ReplicaId,
+    operations: &[Operation],
+    now: Timestamp,
+    last_changed: &BTreeMap<UserId, Timestamp>,
+    answer: &PushResponse,
+) {
+    let mut book = ledger.book();
+    book.note(|| format!("commit: push of {user} by {replica}: {} operations", operations.len()));
+    let before: Vec<Option<bool>> = operations.iter().map(|op| saw_the_newest(&book, op)).collect();
+    book.commits += u64::from(answer.results.iter().any(|one| one.status == PushStatus::Applied));
+    let again = operations.iter().find(|op| {
+        let before = book.model.applied_as(&op.op_id);
+        before.is_some_and(|write_id| write_id != op.write_id.get())
+    });
+    let again = again.filter(|_| !book.may_repeat).map(|op| op.op_id.clone());
+    let last = |owner: &UserId| last_changed.get(owner).copied();
+    let expected = book.model.push(user, replica, operations, now, &last);
+    if answer.results.len() != operations.len() || answer.client_id != *replica {
+        let message =
+            format!("{} results for {} operations", answer.results.len(), operations.len());
+        return book.fail(FailureKind::Answer, message);
+    }
+    let results = operations.iter().zip(&expected).zip(&answer.results).zip(before);
+    for (((op, expected), result), saw_the_newest) in results {
+        let got = Expected::got(result);
+        book.coverage.count(Kind::Result, result_name(got.status, got.reason));
+        book.note(|| {
+            format!(
+                "  {} {:?} {:?} {:?} {}",
+                show(op),
+                got.status,
+                got.reason,
+                got.authored_at,
+                op.to_json()
+            )
+        });
+        if got.status == PushStatus::Applied && expected.status == PushStatus::AlreadyApplied {
+            let message = format!("{} was applied before, and once more", op.op_id);
+            return book.fail(FailureKind::AppliedTwice, message);
+        }
+        if got != *expected || result.op_id.as_ref() != Some(&op.op_id) {
+            let message = format!("{}: got {got:?}, expected {expected:?}", show(op));
+            return book.fail(FailureKind::Answer, message);
+        }
+        if got.status == PushStatus::Applied && again.as_ref() == Some(&op.op_id) {
+            let message = format!("{} is applied once more, as #{}", op.op_id, op.write_id);
+            return book.fail(FailureKind::AppliedTwice, message);
+        }
+        let superseded = got.reason == Some(PushReason::Superseded);
+        if superseded && saw_the_newest == Some(true) {
+            let message = format!("{} was beaten, though its author had seen the newest", show(op));
+            return book.fail(FailureKind::Causality, message);
+        }
+    }
+    // Only what changed the shape of a tree can have closed a cycle.
+    let shapes = operations.iter().any(|op| {
+        matches!(
+            op.action,
+            Action::LinkAdd { .. } | Action::LinkReassign { .. } | Action::Upsert(_)
+        )
+    });
+    if let Some(id) = shapes.then(|| book.model.cycle()).flatten() {
+        book.fail(FailureKind::Cycle, format!("{id} is under itself"));
+    }
+}
+
+/// Whether a plain rename was made by somebody who had the item's present name in view; `None` for
+/// all other operations.
+fn saw_the_newest(book: &Book, op: &Operation) -> Option<bool> {
+    let queued = book.operations.get(&op.op_id)?;
+    let seen = queued.seen.as_ref()?;
+    Some(book.model.name_of(&op.item_id)? == seen)
+}
+
+pub(crate) fn show(op: &Operation) -> String {
+    let what = match &op.action {
+        Action::Upsert(upsert) => {
+            let name = upsert.name.as_ref().map_or("", |name| name.as_str());
+            let made = if upsert.object_type.is_some() { "create" } else { "edit" };
+            let under = upsert.parent.as_ref().map(short).unwrap_or_default();
+            format!("{made} {name:?} {under}")
+        }
+        Action::Delete => "delete".into(),
+        Action::GrantAdd { principal, level } => format!("grant {level} to {}", principal.id),
+        Action::GrantRemove { principal } => format!("revoke from {}", principal.id),
+        Action::LinkAdd { parent } => format!("link under {}", short(parent)),
+        Action::LinkRemove { parent } => format!("unlink from {}", short(parent)),
+        Action::LinkReassign { parent } => format!("move under {}", short(parent)),
+    };
+    format!("#{} {what} ({})", op.write_id.get(), short(&op.item_id))
+}
+
+/// The first digits of an id, for a trace.
+pub(crate) fn short(id: &ItemId) -> String {
+    id.as_str().chars().take(6).collect()
+}
+
+/// A page tells only what its reader may see now, as it is now.
+pub(crate) fn pull(ledger: &Ledger, user: &UserId, request: &PullRequest, answer: &PullAnswer) {
+    let mut book = ledger.book();
+    let page = match answer {
+        PullAnswer::Page(page) => page,
+        PullAnswer::Rematerialize { .. } => {
+            book.coverage.count(Kind::Result, "pull: rematerialize");
+            if !book.may_rematerialize {
+                let message = format!("{user} is to rematerialise for no reason: {request:?}");
+                book.fail(FailureKind::FalseAlarm, message);
+            }
+            return;
+        }
+    };
+    book.note(|| {
+        format!("read: page of {user}: {} entries, more: {}", page.items.len(), page.has_more)
+    });
+    if page.items.len() > usize::try_from(request.limit).unwrap_or(usize::MAX) {
+        let message =
+            format!("a page of {} entries, {} asked for", page.items.len(), request.limit);
+        return book.fail(FailureKind::Answer, message);
+    }
+    for (replica, told) in &page.last_reconciled_write_ids {
+        if book.model.last_write_id(user, replica) != Some(told.get()) {
+            let message = format!("{replica} is told to have used write id {told}");
+            return book.fail(FailureKind::Answer, message);
+        }
+    }
+    for json in &page.items {
+        let entry = match serde_json::from_str::<Entry>(json) {
+            Ok(entry) => entry,
+            Err(error) => {
+                return book.fail(FailureKind::Answer, format!("no entry: {error}: {json}"));
+            }
+        };
+        if let Some(message) = leak(&book, user, &entry) {
+            return book.fail(FailureKind::Secrecy, message);
+        }
+    }
+    let watched = book.watched.as_ref().map(|(client, _)| client);
+    if !page.has_more && watched.is_some() && watched == request.client_id.as_ref() {
+        let view = book.model.view(user);
+        book.watched.iter_mut().for_each(|(_, views)| views.push(view.clone()));
+    }
+    book.coverage.count(Kind::Check, "pages: nothing but what the reader may see");
+}
+
+fn leak(book: &Book, user: &UserId, entry: &Entry) -> Option<String> {
+    let sees = |id: &ItemId| book.model.level(user, id, false).is_some();
+    let fine = match &entry.body.change {
+        Change::ItemUpsert(view) => book.model.shows(user, view),
+        Change::GrantAdd { item, .. } => sees(item),
+        Change::LinkAdd { parent, child } => sees(parent) && sees(child),
+        Change::BlobAttach(attachment) => sees(&attachment.item_id),
+        _ => true,
+    };
+    (!fine).then(|| format!("{user} is told {:?}", entry.body.change))
+}
+
+/// What the server keeps of a client never goes back, and is no more than there is.
+pub(crate) fn reconcile(
+    ledger: &Ledger,
+    user: &UserId,
+    request: &ReconcileRequest,
+    answer: &ReconcileAnswer,
+) {
+    let mut book = ledger.book();
+    match answer {
+        ReconcileAnswer::Merged(state) => {
+            let sent = ReconcileState {
+                cursor: request.cursor.clone(),
+                last_reconciled_write_ids: request.last_reconciled_write_ids.clone(),
+            };
+            let before = book.model.reconciled(user, &request.client_id).cloned();
+            let merged = merge(before, sent);
+            if *state != merged {
+                let message = format!("{user} reconciled: got {state:?}, expected {merged:?}");
+                return book.fail(FailureKind::Answer, message);
+            }
+            for (replica, told) in &state.last_reconciled_write_ids {
+                if book.model.last_write_id(user, replica) < Some(told.get()) {
+                    let message = format!("{replica} is taken to have reconciled {told}");
+                    return book.fail(FailureKind::Answer, message);
+                }
+            }
+            book.model.reconcile(user, &request.client_id, merged);
+        }
+        ReconcileAnswer::Rematerialize { .. } | ReconcileAnswer::WriteIdsAhead { .. } => {
+            book.coverage.count(Kind::Result, "reconcile: refused");
+            if !book.may_rematerialize {
+                let message = format!("{user} may not reconcile {request:?}: {answer:?}");
+                book.fail(FailureKind::FalseAlarm, message);
+            }
+        }
+    }
+}
+
+fn merge(before: Option<ReconcileState>, sent: ReconcileState) -> ReconcileState {
+    let Some(mut merged) = before else { return sent };
+    merged.cursor = merged.cursor.max(sent.cursor);
+    for (replica, id) in sent.last_reconciled_write_ids {
+        let held = merged.last_reconciled_write_ids.entry(replica).or_insert(id);
+        *held = id.max(*held);
+    }
+    merged
+}
+
+/// The registry says that a blob has bytes: the object store has them already.
+pub(crate) fn recorded(ledger: &Ledger, row: &StageRow) {
+    let mut book = ledger.book();
+    let Some((size, digest)) = row.uploaded else { return };
+    let stored = book.objects.peek(&row.blob_id);
+    if !stored
+        .is_some_and(|bytes| bytes.len() as u64 == size && crate::objects::digest(&bytes) == digest)
+    {
+        let message = format!("{} is registered with bytes that are not stored", row.blob_id);
+        return book.fail(FailureKind::Content, message);
+    }
+    book.model.stage_uploaded(&row.staging_id, size, digest);
+}
+
+fn refused(refusal: &AttachRefusal) -> Option<Refused> {
+    Some(match refusal {
+        AttachRefusal::UnknownStage => Refused::UnknownStage,
+        AttachRefusal::UnknownItem => Refused::UnknownItem,
+        AttachRefusal::NotPermitted => Refused::NotPermitted,
+        AttachRefusal::Behind(_) => Refused::Behind,
+        AttachRefusal::Empty => Refused::Empty,
+        AttachRefusal::NotAttachable(_) => Refused::NotAttachable,
+        AttachRefusal::Expired => Refused::Expired,
+        AttachRefusal::ContentChanged(_) => Refused::ContentChanged,
+        AttachRefusal::IncompleteCheckpoint
+        | AttachRefusal::OtherKind(_)
+        | AttachRefusal::MalformedRow(_) => return None,
+    })
+}
+
+/// An attach goes through exactly where the rules say so.
+pub(crate) fn attach(
+    ledger: &Ledger,
+    user: &UserId,
+    staging_id: &StagingId,
+    request: &AttachRequest,
+    now: Timestamp,
+    answer: &Result<AttachResponse, AttachRefusal>,
+) {
+    let mut book = ledger.book();
+    let expected = book.model.attach(user, staging_id, request, now);
+    book.commits += u64::from(matches!(expected, Ok(true)));
+    let agrees = match (answer, &expected) {
+        (Ok(_), Ok(_)) => true,
+        (Err(refusal), Err(expected)) => refused(refusal) == Some(*expected),
+        _ => false,
+    };
+    let name = match answer {
+        Ok(_) => "attach: attached",
+        Err(AttachRefusal::Behind(_)) => "attach: behind",
+        Err(AttachRefusal::ContentChanged(_)) => "attach: content changed",
+        Err(AttachRefusal::Expired) => "attach: expired",
+        Err(_) => "attach: refused otherwise",
+    };
+    book.coverage.count(Kind::Result, name);
+    book.note(|| format!("commit: attach by {user} to {}: {name}", short(&request.item_id)));
+    if !agrees {
+        let message = format!("an attach of {user}: got {answer:?}, expected {expected:?}");
+        book.fail(FailureKind::Answer, message);
+    }
+}
+
+/// Bytes go to nobody who may not see what they are attached to, and to everybody who may.
+pub(crate) fn readable(ledger: &Ledger, user: &UserId, blob_id: &BlobId, row: Option<&BlobRow>) {
+    let mut book = ledger.book();
+    let may = book.model.may_read(user, blob_id);
+    if row.is_some() && !may {
+        book.fail(FailureKind::Secrecy, format!("{user} is given the bytes of {blob_id}"));
+    } else if row.is_none() && may && book.model.is_attached(blob_id) {
+        book.fail(FailureKind::Content, format!("{user} may read {blob_id} and is refused"));
+    }
+}
+
+/// What the sweeper is about to remove is attached to nothing.
+pub(crate) fn reclaiming(ledger: &Ledger, reclaims: &[Reclaim]) {
+    let mut book = ledger.book();
+    for reclaim in reclaims.iter().filter(|reclaim| reclaim.bytes) {
+        book.coverage.count(Kind::Call, "sweeper: a blob");
+        if book.model.is_attached(&reclaim.blob_id) {
+            let message = format!("{} is attached, and to be removed", reclaim.blob_id);
+            return book.fail(FailureKind::Content, message);
+        }
+    }
+}
+
+/// The audit trail is kept for as long as was promised, and no longer.
+pub(crate) fn pruned(ledger: &Ledger, retention: &Retention, pruned: Pruned) {
+    let mut book = ledger.book();
+    if pruned.removals > 0 {
+        book.coverage.count(Kind::Call, "retention: removals");
+        book.may_rematerialize = true;
+    }
+    let expected = book.model.prune_accepted(retention.accepted_before);
+    book.may_repeat |= expected > 0;
+    if pruned.accepted != expected {
+        let message = format!("{} accepted operations pruned, not {expected}", pruned.accepted);
+        book.fail(FailureKind::Answer, message);
+    }
+}

@@ -1,0 +1,47 @@
+//! What one device shows: never an older name after a newer one, and its own for as long as nobody
+//! wrote a later one.
+
+use std::collections::BTreeMap;
+
+use vfs_sync_core::id::{ItemId, OpId};
+use vfs_sync_core::item::Name;
+
+use crate::coverage::Kind;
+use crate::failure::FailureKind;
+use crate::ledger::Book;
+
+/// What a device wrote and showed so far. Every name is given once, so a name tells its write.
+#[derive(Debug, Default)]
+pub(crate) struct Session {
+    own: BTreeMap<ItemId, (OpId, Name)>,
+    /// By item: the latest of its names that was shown, by its place in the order of the commits.
+    shown: BTreeMap<ItemId, usize>,
+}
+
+impl Session {
+    /// The device named an item.
+    pub(crate) fn wrote(&mut self, item: &ItemId, op_id: &OpId, name: &Name) {
+        self.own.insert(item.clone(), (op_id.clone(), name.clone()));
+    }
+
+    /// The device shows an item under a name.
+    pub(crate) fn shows(&mut self, book: &mut Book, device: usize, item: &ItemId, name: &Name) {
+        book.coverage.count(Kind::Check, "session: a name that is shown");
+        let place = book.model.name_index(item, name);
+        if let Some((op_id, own)) = self.own.get(item).filter(|(_, own)| own != name) {
+            let ended = book.operations.get(op_id).is_some_and(|queued| queued.end.is_some());
+            let own_place = book.model.name_index(item, own);
+            let later = own_place.is_some() && place > own_place;
+            if !ended && !later {
+                let message = format!("device {device} named {item} {own}, and shows {name}");
+                book.fail(FailureKind::Session, message);
+            }
+        }
+        let Some(place) = place else { return };
+        let before = self.shown.insert(item.clone(), place);
+        if before.is_some_and(|before| place < before) {
+            let message = format!("device {device} shows {name} for {item}, after a later name");
+            book.fail(FailureKind::Session, message);
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What must hold of a device that has settled, and of all of them once the world is well again.
+
+use vfs_sync_client::core::state;
+use vfs_sync_core::state::ReplicaState;
+
+use crate::coverage::Kind;
+use crate::device::Device;
+use crate::failure::FailureKind;
+use crate::hostile::export;
+use crate::ledger::{End, Ledger};
+use crate::model::View;
+
+fn state_of(device: &Device) -> ReplicaState {
+    let exported = export(&device.client);
+    state::parse(&exported, &device.client.client_id()).expect("an export is well formed")
+}
+
+/// The replica is one of what it was told, at a time of its last pull.
+pub(crate) fn as_told(ledger: &Ledger, device: &Device) {
+    let mut book = ledger.book();
+    let Some((_, views)) = book.watched.take() else { return };
+    let Some(last) = views.last() else { return };
+    let held = View::held(&state_of(device));
+    book.coverage.count(Kind::Check, "a settled replica holds what its user may see");
+    if !views.contains(&held) {
+        let differs = held.differs(last).unwrap_or_default();
+        let message = format!("device {} of {}, settled:\n{differs}", device.index, device.user);
+        book.fail(FailureKind::Convergence, message);
+    }
+}
+
+/// The replica is what its user may see, and nothing is under way.
+pub(crate) fn converged(ledger: &Ledger, device: &Device) {
+    let state = state_of(device);
+    let mut book = ledger.book();
+    let expected = book.model.view(&device.user);
+    book.coverage.count(Kind::Check, "convergence");
+    if let Some(differs) = View::held(&state).differs(&expected) {
+        let message = format!("device {} of {}, at the end:\n{differs}", device.index, device.user);
+        return book.fail(FailureKind::Convergence, message);
+    }
+    // Bytes too: what is kept is shown, or waits for the user to decide.
+    let shown = expected.contents.len() as u64;
+    drop(book);
+    let usage = device.client.cache_usage().expect("memory is read");
+    let waiting = device.client.rejected_uploads().expect("memory is read").len() as u64;
+    if usage.contents > shown + waiting {
+        let message = format!(
+            "device {} of {} keeps {} contents, {shown} are shown and {waiting} wait",
+            device.index, device.user, usage.contents
+        );
+        ledger.fail(FailureKind::Secrecy, message);
+    }
+}
+
+/// Every operation that a device took came to something, and every content is somewhere.
+pub(crate) fn nothing_lost(ledger: &Ledger, devices: &[Device]) {
+    let waiting: Vec<_> = devices
+        .iter()
+        .flat_map(|device| device.client.rejected_uploads().expect("memory is read"))
+        .map(|upload| upload.blob_id)
+        .collect();
+    let mut book = ledger.book();
+    book.coverage.count(Kind::Check, "nothing acknowledged is lost");
+    let lost = book
+        .operations
+        .iter()
+        .find(|(op_id, queued)| queued.end.is_none() && !book.model.was_applied(op_id));
+    if let Some((op_id, queued)) = lost {
+        let message = format!("{op_id} of device {} on {}", queued.device, queued.item);
+        return book.fail(FailureKind::Lost, message);
+    }
+    let refused = book.operations.iter().find(|(op_id, queued)| {
+        matches!(queued.end, Some(End::Outdated | End::Rejected)) && book.model.was_applied(op_id)
+    });
+    if let Some((op_id, queued)) = refused.filter(|_| !book.may_repeat) {
+        let message = format!(
+            "{op_id} of device {} was applied, and told as {:?}",
+            queued.device, queued.end
+        );
+        return book.fail(FailureKind::Lost, message);
+    }
+    // Those that wait are known by their blob alone; there are few.
+    let missing: Vec<_> =
+        book.contents.iter().filter(|(_, digest)| !book.model.held(digest)).collect();
+    if missing.len() > waiting.len() {
+        let message = format!("attached to nothing: {missing:?}, {} wait", waiting.len());
+        return book.fail(FailureKind::Lost, message);
+    }
+    let gone = book.model.attached().find(|(_, (blob_id, size, digest))| {
+        let stored = book.objects.peek(blob_id);
+        stored.is_none_or(|bytes| {
+            bytes.len() as u64 != *size || crate::objects::digest(&bytes) != *digest
+        })
+    });
+    if let Some((item, (blob_id, ..))) = gone {
+        let message = format!("{blob_id} of {item} has no bytes, or other ones");
+        book.fail(FailureKind::Content, message);
+    }
+}

@@ -1,0 +1,73 @@
+//! What happened in a run, counted: a fault that never occurred proves nothing.
+
+use std::collections::BTreeMap;
+
+/// Counts by name. The names of a kind are known beforehand, so that what never occurred is told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Coverage(BTreeMap<(Kind, &'static str), u64>);
+
+/// What a count is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A fault that was injected.
+    Fault,
+    /// A guardrail that fired.
+    Guardrail,
+    /// An edit that was queued.
+    Edit,
+    /// A call that was answered well.
+    Call,
+    /// A result that an operation got.
+    Result,
+    /// A check that was made.
+    Check,
+}
+
+impl Kind {
+    /// As it is written.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fault => "fault",
+            Self::Guardrail => "guardrail",
+            Self::Edit => "edit",
+            Self::Call => "call",
+            Self::Result => "result",
+            Self::Check => "check",
+        }
+    }
+}
+
+/// What a run over many seeds is expected to meet.
+const EXPECTED: &[(Kind, &[&str])] = &[];
+
+impl Coverage {
+    pub(crate) fn count(&mut self, kind: Kind, name: &'static str) {
+        *self.0.entry((kind, name)).or_default() += 1;
+    }
+
+    /// Adds the counts of another run.
+    pub fn absorb(&mut self, other: &Self) {
+        for (key, count) in &other.0 {
+            *self.0.entry(*key).or_default() += count;
+        }
+    }
+
+    /// Every count, and a zero for what was expected and never occurred.
+    #[must_use]
+    pub fn table(&self) -> Vec<(Kind, &'static str, u64)> {
+        let expected =
+            EXPECTED.iter().flat_map(|(kind, names)| names.iter().map(|name| (*kind, *name)));
+        let mut all: BTreeMap<(Kind, &'static str), u64> = expected.map(|key| (key, 0)).collect();
+        all.extend(self.0.iter().map(|(key, count)| (*key, *count)));
+        all.into_iter().map(|((kind, name), count)| (kind, name, count)).collect()
+    }
+
+    /// What was expected and never occurred.
+    #[must_use]
+    pub fn missing(&self) -> Vec<(Kind, &'static str)> {
+        let table = self.table().into_iter();
+        table.filter(|(_, _, count)| *count == 0).map(|(kind, name, _)| (kind, name)).collect()
+    }
+}

@@ -1,0 +1,179 @@
+//! Edits, drawn by chance from what a device shows.
+
+use vfs_sync_client::core::access::{AccessLevel, Principal, PrincipalType};
+use vfs_sync_client::core::item::{Name, ObjectType};
+use vfs_sync_client::{ClientError, Delete};
+use vfs_sync_core::id::{ItemId, PrincipalId};
+use vfs_sync_testkit::Random;
+
+use crate::check::answers::short;
+use crate::coverage::Kind;
+use crate::device::Device;
+use crate::failure::FailureKind;
+use crate::ledger::Ledger;
+use crate::objects::digest;
+
+/// Groups and organizations; one id names both kinds.
+const GROUPS: [(PrincipalType, &str); 3] =
+    [(PrincipalType::Group, "g"), (PrincipalType::Group, "h"), (PrincipalType::Organization, "g")];
+
+pub(crate) fn group(random: &mut Random) -> Principal {
+    let (kind, id) = *random.one(&GROUPS);
+    Principal { kind, id: PrincipalId::new(id).expect("an id") }
+}
+
+fn principal(random: &mut Random, users: usize) -> Principal {
+    if random.below(3) == 0 {
+        return group(random);
+    }
+    // One more than there are: somebody unknown.
+    let user = crate::device::user(random.below(users + 1));
+    Principal { kind: PrincipalType::User, id: PrincipalId::new(user.as_str()).expect("an id") }
+}
+
+/// Something that the device shows, if a few looks find any.
+pub(crate) fn visible(device: &Device, ledger: &Ledger, random: &mut Random) -> Option<ItemId> {
+    let tries: Vec<ItemId> = {
+        let book = ledger.book();
+        if book.items.is_empty() {
+            return None;
+        }
+        // What is new is of more interest.
+        let from = if random.below(2) == 0 { book.items.len() / 2 } else { 0 };
+        (0..4).map(|_| book.items[from + random.below(book.items.len() - from)].clone()).collect()
+    };
+    let shown = |id: &ItemId| device.client.node(id).expect("memory is read").is_some();
+    tries.into_iter().find(shown)
+}
+
+/// A name that nobody had.
+fn name(ledger: &Ledger) -> Name {
+    let mut book = ledger.book();
+    book.names += 1;
+    Name::new(format!("n{}", book.names)).expect("a name")
+}
+
+fn bytes(ledger: &Ledger, random: &mut Random) -> Vec<u8> {
+    let mut bytes = name(ledger).as_str().as_bytes().to_vec();
+    bytes.resize(bytes.len() + random.below(300), b'.');
+    bytes
+}
+
+/// Does one thing that a user could do.
+pub(crate) fn edit(device: &mut Device, ledger: &Ledger, users: usize, random: &mut Random) {
+    let kind = random.below(100);
+    let one = visible(device, ledger, random);
+    let mut seen = None;
+    let mut done = "create";
+    let outcome = match (kind, &one) {
+        (0..=24, _) | (_, None) => {
+            let kinds = [ObjectType::Folder, ObjectType::Folder, ObjectType::File];
+            let under = one.as_ref().filter(|_| random.below(4) > 0);
+            device.client.create(*random.one(&kinds), under, name(ledger)).map(drop)
+        }
+        (25..=39, Some(item)) => {
+            done = "rename";
+            let node = device.client.node(item).expect("memory is read");
+            seen = node.and_then(|node| node.name).map(|name| (item.clone(), name));
+            device.client.rename(item, name(ledger))
+        }
+        (40..=45, Some(item)) => {
+            done = "metadata";
+            let key = (*random.one(&["mtime", "mode", "colour"])).to_owned();
+            let value = (random.below(4) > 0).then(|| random.below(100).into());
+            device.client.set_metadata(item, vec![(key, value)])
+        }
+        (46..=57, Some(item)) => {
+            done = "move";
+            let to = visible(device, ledger, random).filter(|_| random.below(5) > 0);
+            device.client.move_to(item, to.as_ref())
+        }
+        (58..=62, Some(item)) => {
+            done = "link";
+            match visible(device, ledger, random) {
+                Some(parent) => device.client.link(item, &parent),
+                None => Ok(()),
+            }
+        }
+        (63..=65, Some(item)) => {
+            done = "unlink";
+            match device.client.parents_of(item).expect("it is shown").as_slice() {
+                [] => Ok(()),
+                parents => device.client.unlink(item, random.one(parents)),
+            }
+        }
+        (66..=70, Some(item)) => {
+            done = "delete";
+            let what = if random.below(3) == 0 { Delete::Recursive } else { Delete::Item };
+            device.client.delete(item, what).map(drop)
+        }
+        (71..=79, Some(item)) => {
+            done = "grant";
+            let levels = [AccessLevel::Read, AccessLevel::Write, AccessLevel::Admin];
+            device.client.share(item, principal(random, users), *random.one(&levels))
+        }
+        (80..=84, Some(_)) => {
+            done = "revoke";
+            match device.client.shares().expect("memory is read").as_slice() {
+                [] => Ok(()),
+                shares => {
+                    let (item, grants) = random.one(shares);
+                    device.client.unshare(item, random.one(grants).principal.clone()).map(drop)
+                }
+            }
+        }
+        (85..=94, Some(item)) => {
+            done = "content";
+            let bytes = bytes(ledger, random);
+            let put = device.client.put_content(item, &*bytes);
+            if let Ok(stored) = &put {
+                let (mut book, key) = (ledger.book(), (device.index, item.clone()));
+                book.note(|| {
+                    format!("device {}: put {} on {}", key.0, stored.blob_id, short(item))
+                });
+                // One that nobody has heard of yet may be replaced by the next.
+                book.contents.insert(key, digest(&bytes));
+            }
+            put.map(drop)
+        }
+        (95..=96, Some(item)) => {
+            done = "copy";
+            let to = visible(device, ledger, random);
+            device.client.copy(item, to.as_ref(), name(ledger)).map(drop)
+        }
+        (97, Some(item)) => {
+            done = "move by copy";
+            let to = visible(device, ledger, random);
+            device.client.move_by_copy(item, to.as_ref(), name(ledger)).map(drop)
+        }
+        (_, Some(_)) => {
+            done = "retry what was rejected";
+            match device.client.rejected(10).expect("memory is read").as_slice() {
+                [] => Ok(()),
+                rejected => {
+                    let op_id = random.one(rejected).operation.op_id.clone();
+                    if random.below(2) == 0 {
+                        device.client.retry_rejected(&op_id).map(drop)
+                    } else {
+                        device.client.discard_rejected(&op_id)
+                    }
+                }
+            }
+        }
+    };
+    match outcome {
+        Ok(()) => ledger.count(Kind::Edit, done),
+        Err(
+            ClientError::Cycle { .. }
+            | ClientError::Invalid(_)
+            | ClientError::NotPermitted { .. }
+            | ClientError::OtherTree { .. }
+            | ClientError::NoContent(_),
+        ) => ledger.count(Kind::Edit, "refused by the client"),
+        Err(error) => {
+            let message = format!("device {}: {done}: {error}", device.index);
+            ledger.fail(FailureKind::FalseAlarm, message);
+        }
+    }
+    device.observe(seen);
+}

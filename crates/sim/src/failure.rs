@@ -1,0 +1,111 @@
+//! What a run can find.
+
+use std::fmt;
+
+/// Which promise was broken. Each has an exit code of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailureKind {
+    /// A replica that has settled does not hold what its user may see.
+    Convergence,
+    /// The server's answer is not the one that the protocol's rules give.
+    Answer,
+    /// An operation that the client took is nowhere: not applied, not refused, not queued.
+    Lost,
+    /// An operation was applied more than once.
+    AppliedTwice,
+    /// A reader saw its own write vanish, or something older than before.
+    Session,
+    /// What was written after seeing something was beaten by it.
+    Causality,
+    /// Something contains itself.
+    Cycle,
+    /// A failed call changed the replica, or failed otherwise than it had to.
+    FailClosed,
+    /// A guardrail fired, or a call was refused, though nobody broke the protocol.
+    FalseAlarm,
+    /// All is well again, and something is still waiting.
+    Drain,
+    /// Somebody was told, or keeps, what they may not see.
+    Secrecy,
+    /// A content that was attached cannot be had, or is another one.
+    Content,
+    /// The program panicked, or a server failed by its own fault.
+    Panic,
+    /// The same seed gave another run.
+    Determinism,
+}
+
+impl FailureKind {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::Convergence,
+        Self::Answer,
+        Self::Lost,
+        Self::AppliedTwice,
+        Self::Session,
+        Self::Causality,
+        Self::Cycle,
+        Self::FailClosed,
+        Self::FalseAlarm,
+        Self::Drain,
+        Self::Secrecy,
+        Self::Content,
+        Self::Panic,
+        Self::Determinism,
+    ];
+
+    /// What the program ends with if this is the first that was found.
+    #[must_use]
+    pub const fn exit_code(self) -> u8 {
+        10 + self as u8
+    }
+
+    /// As it is written.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Convergence => "convergence",
+            Self::Answer => "answer",
+            Self::Lost => "lost",
+            Self::AppliedTwice => "applied-twice",
+            Self::Session => "session",
+            Self::Causality => "causality",
+            Self::Cycle => "cycle",
+            Self::FailClosed => "fail-closed",
+            Self::FalseAlarm => "false-alarm",
+            Self::Drain => "drain",
+            Self::Secrecy => "secrecy",
+            Self::Content => "content",
+            Self::Panic => "panic",
+            Self::Determinism => "determinism",
+        }
+    }
+}
+
+impl fmt::Display for FailureKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A promise that was broken, and how.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Failure {
+    /// Which.
+    pub kind: FailureKind,
+    /// What was found, and what should have been.
+    pub message: String,
+    /// The step of the history at which it was found.
+    pub step: usize,
+    /// Simulated milliseconds since the beginning.
+    pub at_millis: u64,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.at_millis / 1_000;
+        let millis = self.at_millis % 1_000;
+        write!(f, "{} at step {} ({seconds}.{millis:03} s): {}", self.kind, self.step, self.message)
+    }
+}

@@ -1,0 +1,191 @@
+//! What everybody in a world writes to: the model, the trace, the counts, the first failure.
+
+use std::collections::BTreeMap;
+use std::hash::Hasher as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
+use vfs_sync_core::content::Sha256Digest;
+use vfs_sync_core::id::{ItemId, OpId, ReplicaId};
+use vfs_sync_core::item::Name;
+
+use crate::coverage::{Coverage, Kind};
+use crate::failure::{Failure, FailureKind};
+use crate::model::{Model, View};
+use crate::objects::Objects;
+
+/// Shared by all parts of a world. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Ledger(Arc<Mutex<Book>>);
+
+pub(crate) struct Book {
+    pub(crate) model: Model,
+    pub(crate) coverage: Coverage,
+    /// Every operation that a device queued, by its id.
+    pub(crate) operations: BTreeMap<OpId, Queued>,
+    /// The last content that each device put on an item: it must be somewhere.
+    pub(crate) contents: BTreeMap<(usize, ItemId), Sha256Digest>,
+    /// Names that were given.
+    pub(crate) names: u64,
+    /// What each page that settles a pull of this client has to make of it.
+    pub(crate) watched: Option<(ReplicaId, Vec<View>)>,
+    /// Every item that was ever made, in that order.
+    pub(crate) items: Vec<ItemId>,
+    /// Where all servers keep their bytes.
+    pub(crate) objects: Objects,
+    /// A feed was pruned, or a server restored: a replica may be told to begin anew.
+    pub(crate) may_rematerialize: bool,
+    /// A write may rightly be taken for a new one: the audit trail was pruned, or an old copy of a
+    /// device or of a server is in use.
+    pub(crate) may_repeat: bool,
+    /// All faults are over: nothing may fail any more.
+    pub(crate) healed: bool,
+    /// A server was made to send other bytes than were asked for.
+    pub(crate) lies_about_bytes: bool,
+    /// Transactions that may have changed what somebody sees.
+    pub(crate) commits: u64,
+    failure: Option<Failure>,
+    step: usize,
+    began: Instant,
+    trace: Option<Vec<String>>,
+    digest: std::hash::DefaultHasher,
+}
+
+/// An operation that a device queued.
+#[derive(Debug, Clone)]
+pub(crate) struct Queued {
+    pub(crate) device: usize,
+    pub(crate) item: ItemId,
+    /// The name that its author had in front of it, where it does nothing but rename.
+    pub(crate) seen: Option<Name>,
+    pub(crate) end: Option<End>,
+}
+
+/// What became of an operation, as its device was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Outdated,
+    Rejected,
+    /// The device lost it in a way that it may: an old copy of it took its place.
+    Forgotten,
+}
+
+impl Ledger {
+    /// With `tracing` every line is kept, not only their digest.
+    pub(crate) fn new(objects: Objects, tracing: bool) -> Self {
+        Self(Arc::new(Mutex::new(Book {
+            model: Model::default(),
+            coverage: Coverage::default(),
+            operations: BTreeMap::new(),
+            contents: BTreeMap::new(),
+            names: 0,
+            watched: None,
+            items: Vec::new(),
+            objects,
+            may_rematerialize: false,
+            may_repeat: false,
+            healed: false,
+            lies_about_bytes: false,
+            commits: 0,
+            failure: None,
+            step: 0,
+            began: Instant::now(),
+            trace: tracing.then(Vec::new),
+            digest: std::hash::DefaultHasher::new(),
+        })))
+    }
+
+    pub(crate) fn book(&self) -> MutexGuard<'_, Book> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn fail(&self, kind: FailureKind, message: impl Into<String>) {
+        self.book().fail(kind, message);
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.book().failure.is_some()
+    }
+
+    pub(crate) fn begin_step(&self, step: usize) {
+        self.book().step = step;
+    }
+
+    /// Writes a line to the trace.
+    pub(crate) fn note(&self, line: impl FnOnce() -> String) {
+        self.book().note(line);
+    }
+
+    pub(crate) fn count(&self, kind: Kind, name: &'static str) {
+        self.book().coverage.count(kind, name);
+    }
+
+    /// Writes a fault to the trace, and counts it.
+    pub(crate) fn fault(&self, name: &'static str, detail: impl FnOnce() -> String) {
+        let mut book = self.book();
+        book.coverage.count(Kind::Fault, name);
+        book.note(|| format!("FAULT {name} {}", detail()));
+    }
+
+    /// Ends the run: what it found, and what is left of it.
+    pub(crate) fn close(&self) -> (Option<Failure>, Coverage, u64, Vec<String>) {
+        let mut book = self.book();
+        let coverage = std::mem::take(&mut book.coverage);
+        let trace = book.trace.take().unwrap_or_default();
+        (book.failure.clone(), coverage, book.digest.finish(), trace)
+    }
+}
+
+impl Book {
+    /// A device was told what became of an operation.
+    pub(crate) fn ended(&mut self, op_id: &OpId, end: End) {
+        if let Some(queued) = self.operations.get_mut(op_id) {
+            queued.end = Some(end);
+        }
+    }
+
+    /// Operations that may be lost from now on: all but those that somebody holds.
+    pub(crate) fn forget_operations_but(&mut self, held: impl Fn(&OpId, &Queued) -> bool) {
+        for (op_id, queued) in &mut self.operations {
+            if queued.end.is_none() && !held(op_id, queued) {
+                queued.end = Some(End::Forgotten);
+            }
+        }
+    }
+
+    /// The operations of a device that the servers have applied.
+    pub(crate) fn applied_of(&self, device: usize) -> Vec<OpId> {
+        let own = self.operations.iter().filter(|(_, queued)| queued.device == device);
+        own.map(|(op_id, _)| op_id).filter(|op_id| self.model.was_applied(op_id)).cloned().collect()
+    }
+
+    /// Contents that were put before this moment may be lost.
+    pub(crate) fn forget_contents(&mut self) {
+        self.contents.clear();
+    }
+
+    pub(crate) fn fail(&mut self, kind: FailureKind, message: impl Into<String>) {
+        let message = message.into();
+        self.note(|| format!("FAILURE {kind}: {message}"));
+        if self.failure.is_none() {
+            let at_millis = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.failure = Some(Failure { kind, message, step: self.step, at_millis });
+        }
+    }
+
+    pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {
+        let millis = self.began.elapsed().as_millis();
+        // Times alone tell runs apart nearly as well as lines do, and cost nothing.
+        self.digest.write_u128(millis);
+        if let Some(trace) = &mut self.trace {
+            let line = line();
+            self.digest.write(line.as_bytes());
+            trace.push(format!(
+                "{:>6}.{:03} [{:>3}] {line}",
+                millis / 1_000,
+                millis % 1_000,
+                self.step
+            ));
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! A deterministic simulator of vfs-sync.
+//!
+//! A seed stands for a world: users with devices, servers over one database and one object store,
+//! and a history of work and faults. Clients and servers are the product's own; what is simulated
+//! is the network between them, the clocks, the object store, and when processes die. All of it
+//! runs on one thread in simulated time, so a seed is the same run each time, byte for byte.
+//!
+//! Checkers hold each commit against a model of the protocol's rules, and each replica against
+//! what the model says its user may see.
+//!
+//! ```
+//! use vfs_sync_sim::Simulation;
+//!
+//! let simulation = Simulation { steps: 50, ..Simulation::default() };
+//! assert_eq!(simulation.play(7, false).failure, None);
+//! ```
+
+mod check;
+mod coverage;
+mod database;
+mod device;
+mod edit;
+mod environment;
+mod failure;
+mod hostile;
+mod ledger;
+mod model;
+mod network;
+mod objects;
+mod plan;
+mod process;
+mod sabotage;
+mod server;
+mod shrink;
+mod store;
+mod transport;
+mod world;
+
+use std::collections::BTreeSet;
+
+pub use coverage::{Coverage, Kind};
+pub use database::StoreKind;
+pub use failure::{Failure, FailureKind};
+pub use sabotage::Sabotage;
+pub use shrink::Shrunk;
+pub use world::Outcome;
+
+use database::Database;
+use plan::Plan;
+
+/// How worlds are played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Simulation {
+    /// Steps of a history.
+    pub steps: usize,
+    /// What the servers keep their metadata in.
+    pub store: StoreKind,
+    /// What breaks without a word, to see the checkers find it.
+    pub sabotage: Option<Sabotage>,
+}
+
+impl Default for Simulation {
+    fn default() -> Self {
+        Self { steps: 200, store: StoreKind::default(), sabotage: None }
+    }
+}
+
+impl Simulation {
+    /// Plays the history of a seed. With `tracing` the outcome has every line of it.
+    #[must_use]
+    pub fn play(&self, seed: u64, tracing: bool) -> Outcome {
+        self.play_some(seed, tracing, &|_| true)
+    }
+
+    /// Plays only some steps of a seed's history, by their numbers.
+    #[must_use]
+    pub fn play_only(&self, seed: u64, steps: &BTreeSet<usize>, tracing: bool) -> Outcome {
+        self.play_some(seed, tracing, &|step| steps.contains(&step))
+    }
+
+    fn play_some(&self, seed: u64, tracing: bool, keep: &dyn Fn(usize) -> bool) -> Outcome {
+        let plan = Plan::of_seed(seed, self.steps);
+        world::play(plan, Database::new(self.store), self.sabotage, tracing, keep)
+    }
+
+    /// The fewest steps of a failing seed that still fail in the same way; `None` if it does not
+    /// fail. Plays some hundreds of histories.
+    #[must_use]
+    pub fn shrink(&self, seed: u64) -> Option<Shrunk> {
+        shrink::shrink(self, seed)
+    }
+
+    /// What the steps of a seed's history are, in a line each.
+    #[must_use]
+    pub fn describe(&self, seed: u64) -> Vec<String> {
+        let plan = Plan::of_seed(seed, self.steps);
+        plan.steps.iter().map(|step| format!("{:?}", step.what)).collect()
+    }
+}

@@ -1,0 +1,19 @@
+//! The seed runner of the simulator.
+
+mod args;
+mod report;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Args, Command};
+
+fn main() -> ExitCode {
+    match Args::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Replay(args) => run::replay(&args),
+        Command::Shrink(args) => run::shrink(&args),
+    }
+}

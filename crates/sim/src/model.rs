@@ -1,0 +1,263 @@
+//! The measure of everything: the protocol's rules once more, as plainly as they can be said, over
+//! plain maps. It is told every transaction in the order of their commits, says what the answer
+//! had to be, and can tell at any time what each user may see.
+//!
+//! Slow on purpose, and of its own: nothing in it comes from the product but values.
+
+mod contents;
+mod push;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use vfs_sync_core::access::{AccessLevel, Principal, PrincipalType};
+use vfs_sync_core::id::{ItemId, OpId, ReplicaId, UserId};
+use vfs_sync_core::item::{Name, ObjectType};
+use vfs_sync_core::op::Operation;
+use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::{PushReason, PushStatus, ReconcileState};
+
+pub(crate) use contents::Refused;
+pub(crate) use push::Expected;
+pub(crate) use view::View;
+
+/// When and by whom, compared in this order.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Stamp {
+    at: i64,
+    user: UserId,
+    replica: ReplicaId,
+    write_id: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Register<T> {
+    value: T,
+    stamp: Stamp,
+}
+
+/// A write as the server sees it.
+struct Write {
+    stamp: Stamp,
+    latest: i64,
+}
+
+impl Write {
+    fn beats<T>(&self, held: Option<&Register<T>>) -> bool {
+        held.is_none_or(|held| held.stamp < self.stamp)
+    }
+
+    /// Sets a register if that is later; gives the time that it then has.
+    fn set<T>(&self, slot: &mut Option<Register<T>>, value: T) -> Option<i64> {
+        if !self.beats(slot.as_ref()) {
+            return None;
+        }
+        let mut stamp = Stamp { at: self.stamp.at.min(self.latest), ..self.stamp.clone() };
+        if let Some(held) = slot.as_ref().filter(|held| held.stamp >= stamp) {
+            stamp.at = held.stamp.at + 1;
+        }
+        let at = stamp.at;
+        *slot = Some(Register { value, stamp });
+        Some(at)
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Item {
+    owner: UserId,
+    created_at: i64,
+    object_type: Option<Register<ObjectType>>,
+    name: Option<Register<Name>>,
+    metadata: BTreeMap<Arc<str>, Register<Option<serde_json::Value>>>,
+    deleted: Option<Register<bool>>,
+    /// Every name that it ever had, in the order of the commits.
+    names: Vec<Name>,
+}
+
+impl Item {
+    fn is_dead(&self) -> bool {
+        self.deleted.as_ref().is_some_and(|deleted| deleted.value)
+    }
+}
+
+/// What an operation came to, for its retries.
+#[derive(Debug, Clone)]
+struct Accepted {
+    operation: Operation,
+    status: PushStatus,
+    reason: Option<PushReason>,
+    authored_at: Option<i64>,
+    /// By the server's clock.
+    taken_at: Timestamp,
+}
+
+type Child = ItemId;
+type Parent = ItemId;
+
+/// The server's state as it has to be.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Model {
+    items: BTreeMap<ItemId, Item>,
+    links: BTreeMap<(Child, Parent), Register<bool>>,
+    grants: BTreeMap<(ItemId, Principal), Register<Option<AccessLevel>>>,
+    moves: BTreeMap<(Child, UserId), Register<Parent>>,
+    members: BTreeSet<(Principal, UserId)>,
+    last: BTreeMap<(UserId, ReplicaId), u64>,
+    accepted: BTreeMap<(UserId, ReplicaId, u64), Accepted>,
+    /// What was applied, by its own id.
+    applied: BTreeMap<OpId, (UserId, ReplicaId, u64)>,
+    contents: contents::Contents,
+    reconciled: BTreeMap<(UserId, ReplicaId), ReconcileState>,
+}
+
+impl Model {
+    pub(crate) fn owner(&self, id: &ItemId) -> Option<&UserId> {
+        self.items.get(id).map(|item| &item.owner)
+    }
+
+    fn names(&self, principal: &Principal, user: &UserId) -> bool {
+        match principal.kind {
+            PrincipalType::User => principal.id.as_str() == user.as_str(),
+            _ => self.members.contains(&(principal.clone(), user.clone())),
+        }
+    }
+
+    /// What an item hangs under, dead or alive.
+    fn parents(&self, id: &ItemId) -> impl Iterator<Item = &ItemId> {
+        let (from, id) = ((id.clone(), first_id()), id.clone());
+        let all = self.links.range(from..);
+        all.take_while(move |((child, _), _)| *child == id)
+            .filter(|(_, link)| link.value)
+            .map(|((_, parent), _)| parent)
+    }
+
+    fn grants_on(&self, id: &ItemId) -> impl Iterator<Item = (&Principal, AccessLevel)> {
+        let (from, id) = ((id.clone(), first_principal()), id.clone());
+        let all = self.grants.range(from..);
+        all.take_while(move |((item, _), _)| *item == id)
+            .filter_map(|((_, principal), grant)| Some((principal, grant.value?)))
+    }
+
+    /// An item and all that it hangs under in its realm; with `dead`, through deleted ones too.
+    fn lineage(&self, id: &ItemId, dead: bool) -> BTreeSet<ItemId> {
+        let mut all = BTreeSet::new();
+        let mut open = vec![id.clone()];
+        while let Some(at) = open.pop() {
+            let Some(item) = self.items.get(&at) else { continue };
+            if (!dead && item.is_dead()) || !all.insert(at.clone()) {
+                continue;
+            }
+            let above = self.parents(&at).filter(|parent| self.owner(parent) == Some(&item.owner));
+            open.extend(above.cloned());
+        }
+        all
+    }
+
+    /// What `user` may do with an item; with `dead`, as if nothing were deleted.
+    pub(crate) fn level(&self, user: &UserId, id: &ItemId, dead: bool) -> Option<AccessLevel> {
+        let item = self.items.get(id).filter(|item| dead || !item.is_dead())?;
+        if item.owner == *user {
+            return Some(AccessLevel::Admin);
+        }
+        let lineage = self.lineage(id, dead);
+        let grants = lineage.iter().flat_map(|at| self.grants_on(at));
+        grants.filter(|(to, _)| self.names(to, user)).map(|(_, level)| level).max()
+    }
+
+    /// Whether a link is one of a tree, rather than a shortcut.
+    fn in_realm(&self, child: &ItemId, parent: &ItemId) -> bool {
+        self.owner(child).is_some_and(|owner| self.owner(parent) == Some(owner))
+    }
+
+    pub(crate) fn set_member(&mut self, group: &Principal, member: &UserId, present: bool) {
+        let key = (group.clone(), member.clone());
+        if present {
+            self.members.insert(key);
+        } else {
+            self.members.remove(&key);
+        }
+    }
+
+    /// What a reconcile that the server took leaves.
+    pub(crate) fn reconcile(&mut self, user: &UserId, client: &ReplicaId, state: ReconcileState) {
+        self.reconciled.insert((user.clone(), client.clone()), state);
+    }
+
+    pub(crate) fn reconciled(&self, user: &UserId, client: &ReplicaId) -> Option<&ReconcileState> {
+        self.reconciled.get(&(user.clone(), client.clone()))
+    }
+
+    /// The last write id that a replica used.
+    pub(crate) fn last_write_id(&self, user: &UserId, replica: &ReplicaId) -> Option<u64> {
+        self.last.get(&(user.clone(), replica.clone())).copied()
+    }
+
+    /// Where a name stands among those that an item had; `None` if it never had it.
+    pub(crate) fn name_index(&self, id: &ItemId, name: &Name) -> Option<usize> {
+        self.items.get(id)?.names.iter().rposition(|one| one == name)
+    }
+
+    pub(crate) fn name_of(&self, id: &ItemId) -> Option<&Name> {
+        Some(&self.items.get(id)?.name.as_ref()?.value)
+    }
+
+    /// Forgets what was accepted before a moment, of each replica from its first on; gives how
+    /// much that was.
+    pub(crate) fn prune_accepted(&mut self, before: Timestamp) -> u64 {
+        let all = self.accepted.len();
+        let mut kept: Option<(UserId, ReplicaId)> = None;
+        self.accepted.retain(|(user, replica, _), accepted| {
+            let whose = Some((user.clone(), replica.clone()));
+            if accepted.taken_at >= before {
+                kept.clone_from(&whose);
+            }
+            kept == whose
+        });
+        (all - self.accepted.len()) as u64
+    }
+
+    /// The write id under which an operation was applied.
+    pub(crate) fn applied_as(&self, op_id: &OpId) -> Option<u64> {
+        self.applied.get(op_id).map(|(_, _, write_id)| *write_id)
+    }
+
+    pub(crate) fn was_applied(&self, op_id: &OpId) -> bool {
+        self.applied.contains_key(op_id)
+    }
+
+    /// Something of a tree that contains itself, if there is anything: links of deleted items count.
+    pub(crate) fn cycle(&self) -> Option<ItemId> {
+        self.items.keys().find(|start| self.is_under(start, start)).cloned()
+    }
+
+    /// Whether `low` hangs somewhere under `high`.
+    fn is_under(&self, low: &ItemId, high: &ItemId) -> bool {
+        let mut seen = BTreeSet::new();
+        let mut open = vec![low.clone()];
+        while let Some(at) = open.pop() {
+            for parent in self.parents(&at).filter(|parent| self.in_realm(&at, parent)) {
+                if parent == high {
+                    return true;
+                }
+                if seen.insert(parent.clone()) {
+                    open.push(parent.clone());
+                }
+            }
+        }
+        false
+    }
+}
+
+pub(crate) fn millis(time: Timestamp) -> i64 {
+    time.as_millis()
+}
+
+fn first_id() -> ItemId {
+    ItemId::new("\u{21}").expect("an id")
+}
+
+fn first_principal() -> Principal {
+    let id = vfs_sync_core::id::PrincipalId::new("\u{21}").expect("an id");
+    Principal { kind: PrincipalType::User, id }
+}

@@ -1,0 +1,182 @@
+//! Stages, blobs and what is attached to what, as they have to be.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use vfs_sync_core::access::AccessLevel;
+use vfs_sync_core::content::{RelationKind, Sha256Digest};
+use vfs_sync_core::id::{BlobId, ItemId, StagingId, UserId};
+use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::{AttachRequest, StageStatus};
+
+use super::Model;
+
+type Content = (BlobId, u64, Sha256Digest);
+
+/// A stage as it has to be.
+#[derive(Debug, Clone)]
+pub(crate) struct StageModel {
+    pub(crate) owner: UserId,
+    pub(crate) blob_id: BlobId,
+    pub(crate) expires_at: Timestamp,
+    pub(crate) status: StageStatus,
+    pub(crate) uploaded: Option<(u64, Sha256Digest)>,
+    attached_to: Option<ItemId>,
+}
+
+/// Why an attach has to be refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    UnknownStage,
+    UnknownItem,
+    NotPermitted,
+    NotAttachable,
+    Expired,
+    Empty,
+    Behind,
+    ContentChanged,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Contents {
+    stages: BTreeMap<StagingId, StageModel>,
+    current: BTreeMap<ItemId, Content>,
+    /// What each item has and had, the newest last.
+    versions: BTreeMap<ItemId, Vec<Content>>,
+    /// All that was ever attached to something.
+    ever: BTreeSet<Sha256Digest>,
+}
+
+impl Contents {
+    pub(super) fn current(&self, id: &ItemId) -> Option<&Content> {
+        self.current.get(id)
+    }
+}
+
+impl Model {
+    /// A stage was opened, or found open.
+    pub(crate) fn stage_opened(
+        &mut self,
+        owner: &UserId,
+        staging_id: &StagingId,
+        blob_id: &BlobId,
+        expires_at: Timestamp,
+    ) {
+        self.contents.stages.entry(staging_id.clone()).or_insert_with(|| StageModel {
+            owner: owner.clone(),
+            blob_id: blob_id.clone(),
+            expires_at,
+            status: StageStatus::Staged,
+            uploaded: None,
+            attached_to: None,
+        });
+    }
+
+    /// The registry was told that the stage's bytes are there.
+    pub(crate) fn stage_uploaded(&mut self, id: &StagingId, size: u64, digest: Sha256Digest) {
+        if let Some(stage) = self.contents.stages.get_mut(id) {
+            stage.uploaded = Some((size, digest));
+        }
+    }
+
+    pub(crate) fn stage_abandoned(&mut self, id: &StagingId) {
+        if let Some(stage) = self.contents.stages.get_mut(id) {
+            stage.status = StageStatus::Abandoned;
+        }
+    }
+
+    /// Attaches a stage, or says why that must be refused. `Ok(false)` is a repetition.
+    pub(crate) fn attach(
+        &mut self,
+        user: &UserId,
+        staging_id: &StagingId,
+        request: &AttachRequest,
+        now: Timestamp,
+    ) -> Result<bool, Refused> {
+        let stage = self.contents.stages.get(staging_id).filter(|stage| stage.owner == *user);
+        let stage = stage.ok_or(Refused::UnknownStage)?;
+        match self.level(user, &request.item_id, false) {
+            None => return Err(Refused::UnknownItem),
+            Some(AccessLevel::Read) => return Err(Refused::NotPermitted),
+            Some(_) => {}
+        }
+        if stage.status == StageStatus::Attached {
+            let here = stage.attached_to.as_ref() == Some(&request.item_id);
+            return if here { Ok(false) } else { Err(Refused::NotAttachable) };
+        }
+        if stage.status != StageStatus::Staged {
+            return Err(Refused::NotAttachable);
+        }
+        if stage.expires_at <= now {
+            return Err(Refused::Expired);
+        }
+        let (size, digest) = stage.uploaded.ok_or(Refused::Empty)?;
+        if self.is_behind(user, request) {
+            return Err(Refused::Behind);
+        }
+        let file = request.relation_kind == RelationKind::File;
+        let current = self.contents.current(&request.item_id).map(|content| &content.0);
+        if let Some(expected) = request.expected_blob_id.as_ref().filter(|_| file)
+            && expected.as_ref() != current
+        {
+            return Err(Refused::ContentChanged);
+        }
+        let content = (stage.blob_id.clone(), size, digest);
+        let item = request.item_id.clone();
+        if let Some(stage) = self.contents.stages.get_mut(staging_id) {
+            stage.status = StageStatus::Attached;
+            stage.attached_to = Some(item.clone());
+        }
+        if file {
+            self.contents.current.insert(item.clone(), content.clone());
+        }
+        self.contents.ever.insert(digest);
+        self.contents.versions.entry(item).or_default().push(content);
+        Ok(true)
+    }
+
+    /// Whether what the client has reconciled falls short of what the attach must come after.
+    fn is_behind(&self, user: &UserId, request: &AttachRequest) -> bool {
+        let Some(client) = &request.client_id else { return false };
+        let Some(stored) = self.reconciled(user, client) else { return true };
+        let required = request.required_last_reconciled_write_ids.iter().flatten();
+        request.required_cursor.as_ref().is_some_and(|cursor| stored.cursor < *cursor)
+            || required.into_iter().any(|(replica, needed)| {
+                stored.last_reconciled_write_ids.get(replica).is_none_or(|has| has < needed)
+            })
+    }
+
+    /// An earlier version was removed.
+    pub(crate) fn version_removed(&mut self, blob_id: &BlobId) {
+        for versions in self.contents.versions.values_mut() {
+            versions.retain(|version| version.0 != *blob_id);
+        }
+    }
+
+    /// Whether `user` may read a blob.
+    pub(crate) fn may_read(&self, user: &UserId, blob_id: &BlobId) -> bool {
+        let mut stages = self.contents.stages.values();
+        stages.any(|stage| {
+            stage.blob_id == *blob_id
+                && stage.owner == *user
+                && stage.status != StageStatus::Abandoned
+        }) || self.contents.versions.iter().any(|(item, versions)| {
+            versions.iter().any(|version| version.0 == *blob_id)
+                && self.level(user, item, false).is_some()
+        })
+    }
+
+    pub(crate) fn is_attached(&self, blob_id: &BlobId) -> bool {
+        self.attached().any(|(_, content)| content.0 == *blob_id)
+    }
+
+    /// Everything that is attached to something: to what, and which bytes.
+    pub(crate) fn attached(&self) -> impl Iterator<Item = (&ItemId, &Content)> {
+        let versions = self.contents.versions.iter();
+        versions.flat_map(|(item, versions)| versions.iter().map(move |one| (item, one)))
+    }
+
+    /// Whether bytes of this digest were ever attached to something.
+    pub(crate) fn held(&self, digest: &Sha256Digest) -> bool {
+        self.contents.ever.contains(digest)
+    }
+}

@@ -1,0 +1,222 @@
+//! What happens in a world, drawn from its seed before it begins. Each step carries the chance it
+//! needs, so that a history without some of its steps is a history too.
+
+use vfs_sync_testkit::Random;
+
+use crate::hostile::Breach;
+use crate::network::Weather;
+
+/// How a world is made.
+#[derive(Debug, Clone)]
+pub(crate) struct Setup {
+    pub(crate) users: usize,
+    pub(crate) devices: Vec<DeviceSetup>,
+    pub(crate) servers: usize,
+    /// How far each server's clock is off, in milliseconds.
+    pub(crate) server_skew: Vec<i64>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct DeviceSetup {
+    pub(crate) user: usize,
+    pub(crate) page_limit: u32,
+    /// Rematerialises by itself.
+    pub(crate) rematerialise: bool,
+    /// Synchronises by itself.
+    pub(crate) background: bool,
+    pub(crate) skew: i64,
+}
+
+/// One thing that happens, and how long after it the next does.
+#[derive(Debug, Clone)]
+pub(crate) struct Step {
+    pub(crate) wait_millis: u64,
+    pub(crate) what: What,
+    /// What it draws its choices from.
+    pub(crate) chance: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum What {
+    Edit {
+        device: usize,
+    },
+    Sync {
+        device: usize,
+    },
+    Flush {
+        device: usize,
+    },
+    Pull {
+        device: usize,
+    },
+    /// Reads the tree and contents.
+    Read {
+        device: usize,
+    },
+    /// Waits until the device is done, and looks at what it then holds.
+    Settle {
+        device: usize,
+    },
+    Members,
+    Weather {
+        device: usize,
+        weather: Weather,
+    },
+    CrashDevice {
+        device: usize,
+    },
+    CrashServer {
+        server: usize,
+    },
+    StartServers,
+    Clock {
+        device: usize,
+    },
+    ServerClock {
+        server: usize,
+    },
+    Database {
+        per_mille: u32,
+    },
+    Objects {
+        per_mille: u32,
+    },
+    Prune,
+    Sweep,
+    Backup,
+    Restore,
+    Export {
+        device: usize,
+    },
+    /// An old export takes the device's place.
+    Hydrate {
+        device: usize,
+    },
+    Breach {
+        device: usize,
+        breach: Breach,
+    },
+    Rest,
+}
+
+/// All that a seed stands for.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) setup: Setup,
+    pub(crate) steps: Vec<Step>,
+}
+
+/// A kind of step, and how often it comes in a world that has it.
+struct Weight(usize, fn(&mut Random, &Setup) -> What);
+
+fn device(random: &mut Random, setup: &Setup) -> usize {
+    random.below(setup.devices.len())
+}
+
+/// What every world has.
+const WORK: [Weight; 8] = [
+    Weight(40, |random, setup| What::Edit { device: device(random, setup) }),
+    Weight(20, |random, setup| What::Sync { device: device(random, setup) }),
+    Weight(3, |random, setup| What::Flush { device: device(random, setup) }),
+    Weight(3, |random, setup| What::Pull { device: device(random, setup) }),
+    Weight(5, |random, setup| What::Read { device: device(random, setup) }),
+    Weight(3, |random, setup| What::Settle { device: device(random, setup) }),
+    Weight(3, |_, _| What::Members),
+    Weight(2, |_, _| What::Rest),
+];
+
+/// What about half of the worlds have, each kind by itself: many faults at a time hide what few
+/// would show.
+const TROUBLE: [&[Weight]; 9] = [
+    &[Weight(6, |random, setup| What::Weather {
+        device: device(random, setup),
+        weather: *random.one(&[&Weather::BAD[..], &[Weather::Calm; 3]].concat()),
+    })],
+    &[Weight(3, |random, setup| What::CrashDevice { device: device(random, setup) })],
+    &[
+        Weight(2, |random, setup| What::CrashServer { server: random.below(setup.servers) }),
+        Weight(2, |_, _| What::StartServers),
+    ],
+    &[
+        Weight(2, |random, setup| What::Clock { device: device(random, setup) }),
+        Weight(1, |random, setup| What::ServerClock { server: random.below(setup.servers) }),
+    ],
+    &[Weight(3, |random, _| What::Database { per_mille: *random.one(&[0, 0, 20, 100]) })],
+    &[Weight(3, |random, _| What::Objects { per_mille: *random.one(&[0, 0, 50, 300]) })],
+    &[Weight(2, |_, _| What::Prune), Weight(3, |_, _| What::Sweep)],
+    &[
+        Weight(1, |_, _| What::Backup),
+        Weight(1, |_, _| What::Restore),
+        Weight(2, |random, setup| What::Export { device: device(random, setup) }),
+        Weight(1, |random, setup| What::Hydrate { device: device(random, setup) }),
+    ],
+    &[Weight(3, |random, setup| What::Breach {
+        device: device(random, setup),
+        breach: *random.one(&Breach::ALL),
+    })],
+];
+
+fn skew(random: &mut Random) -> i64 {
+    const HOUR: i64 = 3_600_000;
+    *random.one(&[0, 0, 0, 3, -700, 45_000, -90_000, HOUR, -HOUR, 24 * 365 * HOUR])
+}
+
+impl Plan {
+    pub(crate) fn of_seed(seed: u64, steps: usize) -> Self {
+        let mut random = Random::new(seed);
+        // The first numbers of neighbouring seeds are too much alike.
+        for _ in 0..8 {
+            random.below(2);
+        }
+        let troubles: Vec<bool> = TROUBLE.iter().map(|_| random.below(2) == 0).collect();
+        let clocks = troubles[3];
+        let setup = setup(&mut random, clocks);
+        let mut weights: Vec<&Weight> = WORK.iter().collect();
+        let troubled = TROUBLE.iter().zip(&troubles).filter(|(_, there)| **there);
+        weights.extend(troubled.flat_map(|(weights, _)| weights.iter()));
+        let total: usize = weights.iter().map(|weight| weight.0).sum();
+        let pace = *random.one(&[10, 60, 600, 4_000]);
+        let draw = |random: &mut Random| {
+            let mut at = random.below(total);
+            let what = weights.iter().find(|weight| {
+                let here = at < weight.0;
+                at = at.saturating_sub(weight.0);
+                here
+            });
+            let what = what.map_or(What::Rest, |weight| (weight.1)(random, &setup));
+            let wait_millis = u64::try_from(random.below(pace)).unwrap_or(0);
+            let chance = u64::try_from(random.below(1 << 30)).unwrap_or(0);
+            Step { wait_millis, what, chance }
+        };
+        let steps = (0..steps).map(|_| draw(&mut random)).collect();
+        Self { seed, setup, steps }
+    }
+
+    /// Numbers of their own for a part of the world, the same whatever steps there are.
+    pub(crate) fn random(&self, part: u64) -> Random {
+        let mut random = Random::new(self.seed ^ (part + 1).wrapping_mul(0xA076_1D64_78BD_642F));
+        random.below(2);
+        random.fork()
+    }
+}
+
+fn setup(random: &mut Random, clocks: bool) -> Setup {
+    let users = 1 + random.below(3);
+    let servers = 1 + random.below(2);
+    let mut devices = Vec::new();
+    for user in 0..users {
+        for _ in 0..1 + random.below(2) + usize::from(users == 1) {
+            devices.push(DeviceSetup {
+                user,
+                page_limit: *random.one(&[1, 3, 10, 100, 500]),
+                rematerialise: random.below(2) == 0,
+                background: random.below(6) == 0,
+                skew: if clocks { skew(random) } else { 0 },
+            });
+        }
+    }
+    let server_skew = (0..servers).map(|_| if clocks { skew(random) } else { 0 }).collect();
+    Setup { users, devices, servers, server_skew }
+}

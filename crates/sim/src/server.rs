@@ -1,0 +1,218 @@
+//! The servers: several processes over one database and one object store, which crash and come
+//! back, and are restored from a backup.
+
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request};
+use http_body_util::BodyExt as _;
+use tokio::task::{AbortHandle, JoinHandle};
+use vfs_sync_core::id::UserId;
+use vfs_sync_core::time::Timestamp;
+use vfs_sync_server::auth::{AuthConfig, Authenticator, Secret, mint_token};
+use vfs_sync_server::{Body, Server, ServerConfig, Service};
+use vfs_sync_store::MetadataStore;
+use vfs_sync_testkit::Random;
+
+use crate::environment::Machine;
+use crate::failure::FailureKind;
+use crate::ledger::Ledger;
+use crate::objects::Objects;
+use crate::process::Process;
+use crate::store::WatchedStore;
+
+/// The answer to a request, whole.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// All servers of a world.
+pub(crate) struct Cluster {
+    ledger: Ledger,
+    objects: Objects,
+    auth: AuthConfig,
+    secret: Secret,
+    config: ServerConfig,
+    pub(crate) database_faults: Arc<AtomicU32>,
+    state: Mutex<State>,
+}
+
+struct State {
+    store: Arc<dyn MetadataStore>,
+    random: Random,
+    hosts: Vec<Host>,
+}
+
+/// Where a server process runs.
+struct Host {
+    machine: Arc<Machine>,
+    running: Option<Running>,
+}
+
+struct Running {
+    process: Arc<Process>,
+    service: Service,
+    tasks: Vec<AbortHandle>,
+}
+
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
+
+impl Cluster {
+    pub(crate) async fn start(
+        ledger: Ledger,
+        objects: Objects,
+        store: Arc<dyn MetadataStore>,
+        config: ServerConfig,
+        machines: Vec<Arc<Machine>>,
+        random: Random,
+    ) -> Arc<Self> {
+        let secret = Secret::new([7; 32]);
+        let auth = AuthConfig::with_secret(secret.clone()).expect("the secret is long");
+        let hosts = machines.into_iter().map(|machine| Host { machine, running: None }).collect();
+        let state = Mutex::new(State { store, random, hosts });
+        let database_faults = Arc::default();
+        let cluster = Self { ledger, objects, auth, secret, config, database_faults, state };
+        cluster.start_all().await;
+        Arc::new(cluster)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A token that stays good however clocks are moved.
+    pub(crate) fn token(&self, user: &UserId, scope: Option<&str>) -> String {
+        let long_ago = Timestamp::from_millis(0).expect("1970");
+        mint_token(&self.secret, user, scope, CENTURY, long_ago).expect("the secret is long")
+    }
+
+    pub(crate) fn hosts(&self) -> usize {
+        self.state().hosts.len()
+    }
+
+    pub(crate) fn machine(&self, host: usize) -> Arc<Machine> {
+        Arc::clone(&self.state().hosts[host].machine)
+    }
+
+    /// Starts what does not run.
+    pub(crate) async fn start_all(&self) {
+        for host in 0..self.hosts() {
+            self.start_host(host).await;
+        }
+    }
+
+    pub(crate) async fn start_host(&self, host: usize) {
+        let (store, machine, process) = {
+            let mut state = self.state();
+            if state.hosts[host].running.is_some() {
+                return;
+            }
+            let random = state.random.fork();
+            let process = Arc::new(Process::new(random, Arc::clone(&self.database_faults)));
+            (Arc::clone(&state.store), Arc::clone(&state.hosts[host].machine), process)
+        };
+        let auth = Authenticator::load(&self.auth).await.expect("a secret is a key");
+        let store = WatchedStore::new(store, self.ledger.clone(), Arc::clone(&process));
+        let blobs = self.objects.of_process(self.ledger.clone(), Arc::clone(&process));
+        let server = Server::builder(Arc::new(store), Arc::new(blobs), auth)
+            .environment(machine)
+            .config(self.config.clone())
+            .build();
+        let running = Running { process, service: server.into_service(), tasks: Vec::new() };
+        self.state().hosts[host].running = Some(running);
+        self.ledger.note(|| format!("server {host} starts"));
+    }
+
+    /// Ends a process where it is. Tells whether there was one.
+    pub(crate) fn crash(&self, host: usize) -> bool {
+        let Some(running) = self.state().hosts[host].running.take() else { return false };
+        running.process.kill();
+        running.tasks.iter().for_each(AbortHandle::abort);
+        true
+    }
+
+    /// Puts another database in the place of the one that is there. No process may be running.
+    pub(crate) fn replace_store(&self, store: Arc<dyn MetadataStore>) {
+        self.state().store = store;
+    }
+
+    pub(crate) fn store(&self) -> Arc<dyn MetadataStore> {
+        Arc::clone(&self.state().store)
+    }
+
+    /// A running server, by chance; `None` if there is none.
+    pub(crate) fn any(&self) -> Option<usize> {
+        let mut state = self.state();
+        let running: Vec<usize> =
+            (0..state.hosts.len()).filter(|host| state.hosts[*host].running.is_some()).collect();
+        (!running.is_empty()).then(|| running[state.random.below(running.len())])
+    }
+
+    fn service(&self, host: usize) -> Option<Service> {
+        Some(self.state().hosts[host].running.as_ref()?.service.clone())
+    }
+
+    /// Runs something in a process: it ends with the process.
+    fn run<T: Send + 'static>(
+        &self,
+        host: usize,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        let task = tokio::spawn(work);
+        if let Some(running) = &mut self.state().hosts[host].running {
+            running.tasks.retain(|task| !task.is_finished());
+            running.tasks.push(task.abort_handle());
+        }
+        task
+    }
+
+    /// Hands a request to a server process; `None` if it does not run.
+    pub(crate) fn call(
+        &self,
+        host: usize,
+        request: Request<Bytes>,
+    ) -> Option<JoinHandle<Option<Answer>>> {
+        let service = self.service(host)?;
+        let ledger = self.ledger.clone();
+        Some(self.run(host, async move {
+            let what = format!("{} {}", request.method(), request.uri().path());
+            let answer = service.call(request.map(Body::from)).await;
+            let (head, body) = answer.into_parts();
+            let status = head.status.as_u16();
+            // A body that breaks off is a connection that does.
+            let body = body.collect().await.ok()?.to_bytes();
+            if status == 500 && contains(&body, br#""code":"internal_error""#) {
+                ledger
+                    .fail(FailureKind::Panic, format!("{what}: a server failed by its own fault"));
+            }
+            Some(Answer { status, headers: head.headers, body })
+        }))
+    }
+
+    /// One round of retention on a server.
+    pub(crate) fn prune(&self, host: usize) {
+        if let Some(service) = self.service(host) {
+            drop(self.run(host, async move { service.prune().await }));
+        }
+    }
+
+    /// One round of the sweeper on a server.
+    pub(crate) fn sweep(&self, host: usize) -> Option<JoinHandle<()>> {
+        let service = self.service(host)?;
+        Some(self.run(host, async move { service.sweep().await }))
+    }
+
+    /// The time on a server.
+    pub(crate) fn now(&self, host: usize) -> Timestamp {
+        vfs_sync_server::Environment::now(&*self.machine(host))
+    }
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}

@@ -1,0 +1,48 @@
+//! A failing history, made short: steps are left out as long as it fails in the same way.
+
+use std::collections::BTreeSet;
+
+use crate::{Failure, Simulation};
+
+/// A short history that fails.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shrunk {
+    /// How it fails.
+    pub failure: Failure,
+    /// The steps that it takes, by their numbers.
+    pub steps: BTreeSet<usize>,
+    /// Histories that were played to find it.
+    pub played: usize,
+}
+
+/// Histories to play at most.
+const PATIENCE: usize = 600;
+
+pub(crate) fn shrink(simulation: &Simulation, seed: u64) -> Option<Shrunk> {
+    let failure = simulation.play(seed, false).failure?;
+    // Nothing after the step at which it was found can matter.
+    let steps: Vec<usize> = (0..simulation.steps.min(failure.step + 1)).collect();
+    let mut shrunk = Shrunk { steps: steps.iter().copied().collect(), failure, played: 1 };
+    let mut size = shrunk.steps.len().div_ceil(2).max(1);
+    loop {
+        let mut progress = false;
+        let all: Vec<usize> = shrunk.steps.iter().copied().collect();
+        // From the end: what comes late depends on what came early.
+        for part in all.chunks(size).rev() {
+            if shrunk.played == PATIENCE {
+                return Some(shrunk);
+            }
+            let mut fewer = shrunk.steps.clone();
+            fewer.retain(|step| !part.contains(step));
+            shrunk.played += 1;
+            let found = simulation.play_only(seed, &fewer, false).failure;
+            if let Some(found) = found.filter(|found| found.kind == shrunk.failure.kind) {
+                (shrunk.steps, shrunk.failure, progress) = (fewer, found, true);
+            }
+        }
+        if size == 1 && !progress {
+            return Some(shrunk);
+        }
+        size = if progress { size.min(shrunk.steps.len().max(1)) } else { size.div_ceil(2) };
+    }
+}

@@ -1,0 +1,432 @@
+//! The database as a server process sees it: the product's store, with time passing around each
+//! transaction, faults, and the model told of every commit.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use vfs_sync_core::access::Principal;
+use vfs_sync_core::attach::AttachRefusal;
+use vfs_sync_core::content::Attachment;
+use vfs_sync_core::cursor::Epoch;
+use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId};
+use vfs_sync_core::limits::MAX_CLOCK_AHEAD_MILLIS;
+use vfs_sync_core::op::Operation;
+use vfs_sync_core::push::PushBatch;
+use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::{
+    AttachRequest, AttachResponse, PushResponse, ReconcileRequest, StateResponse,
+};
+use vfs_sync_store::{
+    AbandonAnswer, Advance, Anew, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, MetadataStore,
+    NewStage, NewUpload, Pruned, PullAnswer, PullRequest, Quota, Reclaim, ReconcileAnswer,
+    Retention, StageAnswer, StageRecord, StoreError, UploadAccess, UploadAnswer, Usage,
+};
+
+use crate::check::answers;
+use crate::ledger::Ledger;
+use crate::process::Process;
+
+pub(crate) struct WatchedStore {
+    inner: Arc<dyn MetadataStore>,
+    ledger: Ledger,
+    process: Arc<Process>,
+}
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+/// A transaction takes no simulated time, whatever threads the store has.
+fn at_once<T>(transaction: impl Future<Output = T>) -> T {
+    futures::executor::block_on(transaction)
+}
+
+impl WatchedStore {
+    pub(crate) fn new(
+        inner: Arc<dyn MetadataStore>,
+        ledger: Ledger,
+        process: Arc<Process>,
+    ) -> Self {
+        Self { inner, ledger, process }
+    }
+
+    /// Before a transaction: it may fail without having happened.
+    async fn before(&self) -> Result<()> {
+        self.process.moment().await;
+        if self.process.database_fails() {
+            self.ledger.fault("database: refused", String::new);
+            return Err(StoreError::Unavailable("simulated: the database is away".into()));
+        }
+        Ok(())
+    }
+
+    /// After a transaction: the process may never learn that it happened.
+    async fn after<T>(&self, answer: T) -> Result<T> {
+        if self.process.database_fails() {
+            self.ledger.fault("database: committed, answer lost", String::new);
+            return Err(StoreError::Unavailable("simulated: the connection was lost".into()));
+        }
+        self.process.moment().await;
+        Ok(answer)
+    }
+
+    /// When the feeds of those last changed in whose realms a push writes with a clock that runs
+    /// ahead: only there it matters.
+    async fn last_changed(
+        &self,
+        user: &UserId,
+        replica: &ReplicaId,
+        operations: &[Operation],
+        now: Timestamp,
+    ) -> Result<BTreeMap<UserId, Timestamp>> {
+        let mut last_changed = BTreeMap::new();
+        let believed = now.plus_millis(MAX_CLOCK_AHEAD_MILLIS);
+        if operations.iter().all(|op| op.occurred_at <= believed) {
+            return Ok(last_changed);
+        }
+        let mut owners = vec![user.clone()];
+        for op in operations {
+            let named = [Some(&op.item_id), op.parent()];
+            let book = self.ledger.book();
+            owners
+                .extend(named.into_iter().flatten().filter_map(|id| book.model.owner(id)).cloned());
+        }
+        owners.sort();
+        owners.dedup();
+        for owner in owners {
+            let state = at_once(self.inner.state(&owner, replica))?;
+            if let Some(head) = state.feed_head {
+                last_changed.insert(owner, head.changed_at);
+            }
+        }
+        Ok(last_changed)
+    }
+}
+
+#[async_trait]
+impl MetadataStore for WatchedStore {
+    async fn push(&self, batch: PushBatch, now: Timestamp) -> Result<PushResponse> {
+        self.before().await?;
+        let (user, replica) = (batch.user.clone(), batch.replica.clone());
+        let operations: Vec<Operation> = batch.operations().cloned().collect();
+        let whole = operations.len() == batch.len();
+        let last_changed = self.last_changed(&user, &replica, &operations, now).await?;
+        let answer = at_once(self.inner.push(batch, now))?;
+        if whole {
+            answers::push(&self.ledger, &user, &replica, &operations, now, &last_changed, &answer);
+        }
+        self.after(answer).await
+    }
+
+    async fn pull(&self, user: &UserId, request: &PullRequest) -> Result<PullAnswer> {
+        self.before().await?;
+        let answer = at_once(self.inner.pull(user, request))?;
+        answers::pull(&self.ledger, user, request, &answer);
+        self.after(answer).await
+    }
+
+    async fn reconcile(
+        &self,
+        user: &UserId,
+        request: &ReconcileRequest,
+        now: Timestamp,
+    ) -> Result<ReconcileAnswer> {
+        self.before().await?;
+        let answer = at_once(self.inner.reconcile(user, request, now))?;
+        answers::reconcile(&self.ledger, user, request, &answer);
+        self.after(answer).await
+    }
+
+    async fn state(&self, user: &UserId, client: &ReplicaId) -> Result<StateResponse> {
+        self.before().await?;
+        at_once(self.inner.state(user, client))
+    }
+
+    async fn open_stage(
+        &self,
+        user: &UserId,
+        stage: &NewStage,
+        quota: &Quota,
+        now: Timestamp,
+    ) -> Result<StageAnswer> {
+        self.before().await?;
+        let answer = at_once(self.inner.open_stage(user, stage, quota, now))?;
+        if let StageAnswer::Open(row) = &answer {
+            let model = &mut self.ledger.book().model;
+            model.stage_opened(user, &row.staging_id, &row.blob_id, row.expires_at);
+        }
+        self.after(answer).await
+    }
+
+    async fn stage(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+    ) -> Result<Option<vfs_sync_core::attach::StageRow>> {
+        self.before().await?;
+        at_once(self.inner.stage(user, staging_id))
+    }
+
+    async fn record_upload(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        upload: &NewUpload,
+        quota: &Quota,
+        now: Timestamp,
+    ) -> Result<UploadAnswer> {
+        self.before().await?;
+        let answer = at_once(self.inner.record_upload(user, staging_id, upload, quota, now))?;
+        if let UploadAnswer::Recorded(row) = &answer {
+            answers::recorded(&self.ledger, row);
+        }
+        self.after(answer).await
+    }
+
+    async fn upload(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        now: Timestamp,
+    ) -> Result<UploadAccess> {
+        self.before().await?;
+        at_once(self.inner.upload(user, staging_id, now))
+    }
+
+    async fn open_upload(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        length: Option<u64>,
+        metadata: Option<&str>,
+        quota: &Quota,
+        now: Timestamp,
+    ) -> Result<UploadAccess> {
+        self.before().await?;
+        let answer =
+            at_once(self.inner.open_upload(user, staging_id, length, metadata, quota, now))?;
+        self.after(answer).await
+    }
+
+    async fn claim_upload(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        lease: &str,
+        anew: Option<&Anew>,
+        now: Timestamp,
+    ) -> Result<UploadAccess> {
+        self.before().await?;
+        let answer = at_once(self.inner.claim_upload(user, staging_id, lease, anew, now))?;
+        self.after(answer).await
+    }
+
+    async fn advance_upload(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        lease: &str,
+        advance: &Advance,
+        quota: &Quota,
+        now: Timestamp,
+    ) -> Result<UploadAccess> {
+        self.before().await?;
+        let answer =
+            at_once(self.inner.advance_upload(user, staging_id, lease, advance, quota, now))?;
+        self.after(answer).await
+    }
+
+    async fn holds_upload(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        lease: &str,
+        now: Timestamp,
+    ) -> Result<bool> {
+        self.before().await?;
+        at_once(self.inner.holds_upload(user, staging_id, lease, now))
+    }
+
+    async fn upload_parts(&self, staging_id: &StagingId) -> Result<Vec<String>> {
+        self.before().await?;
+        at_once(self.inner.upload_parts(staging_id))
+    }
+
+    async fn attach(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        request: &AttachRequest,
+        ref_id: RefId,
+        now: Timestamp,
+    ) -> Result<std::result::Result<AttachResponse, AttachRefusal>> {
+        self.before().await?;
+        let answer = at_once(self.inner.attach(user, staging_id, request, ref_id, now))?;
+        answers::attach(&self.ledger, user, staging_id, request, now, &answer);
+        self.after(answer).await
+    }
+
+    async fn abandon(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        now: Timestamp,
+    ) -> Result<AbandonAnswer> {
+        self.before().await?;
+        let answer = at_once(self.inner.abandon(user, staging_id, now))?;
+        if matches!(answer, AbandonAnswer::Abandoned(_)) {
+            self.ledger.book().model.stage_abandoned(staging_id);
+        }
+        self.after(answer).await
+    }
+
+    async fn expired_stages(
+        &self,
+        now: Timestamp,
+        at_most: u32,
+    ) -> Result<Vec<(UserId, StagingId)>> {
+        self.before().await?;
+        at_once(self.inner.expired_stages(now, at_most))
+    }
+
+    async fn delete_blob(
+        &self,
+        user: &UserId,
+        blob_id: &BlobId,
+        now: Timestamp,
+    ) -> Result<DeleteAnswer> {
+        self.before().await?;
+        let answer = at_once(self.inner.delete_blob(user, blob_id, now))?;
+        self.after(answer).await
+    }
+
+    async fn to_reclaim(&self, now: Timestamp, at_most: u32) -> Result<Vec<Reclaim>> {
+        self.before().await?;
+        let answer = at_once(self.inner.to_reclaim(now, at_most))?;
+        answers::reclaiming(&self.ledger, &answer);
+        self.after(answer).await
+    }
+
+    async fn any_stage(&self, staging_id: &StagingId) -> Result<Option<StageRecord>> {
+        at_once(self.inner.any_stage(staging_id))
+    }
+
+    async fn any_blob(&self, blob_id: &BlobId) -> Result<Option<BlobRecord>> {
+        at_once(self.inner.any_blob(blob_id))
+    }
+
+    async fn blobs_after(&self, after: Option<&BlobId>, at_most: u32) -> Result<Vec<BlobSummary>> {
+        at_once(self.inner.blobs_after(after, at_most))
+    }
+
+    async fn upload_handles(&self) -> Result<Vec<String>> {
+        at_once(self.inner.upload_handles())
+    }
+
+    async fn blob_usage(&self, user: &UserId) -> Result<Usage> {
+        at_once(self.inner.blob_usage(user))
+    }
+
+    async fn reclaim_of(&self, blob_id: &BlobId) -> Result<Option<Reclaim>> {
+        self.before().await?;
+        at_once(self.inner.reclaim_of(blob_id))
+    }
+
+    async fn reclaimed(&self, blob_id: &BlobId, now: Timestamp, again: Timestamp) -> Result<()> {
+        self.before().await?;
+        at_once(self.inner.reclaimed(blob_id, now, again))?;
+        self.after(()).await
+    }
+
+    async fn versions(
+        &self,
+        user: &UserId,
+        item_id: &ItemId,
+        limit: u32,
+    ) -> Result<Option<Vec<Attachment>>> {
+        self.before().await?;
+        at_once(self.inner.versions(user, item_id, limit))
+    }
+
+    async fn surplus_versions(
+        &self,
+        before: Timestamp,
+        at_most: u32,
+    ) -> Result<Vec<(RefId, BlobId)>> {
+        self.before().await?;
+        at_once(self.inner.surplus_versions(before, at_most))
+    }
+
+    async fn remove_version(
+        &self,
+        ref_id: &RefId,
+        blob_id: &BlobId,
+        now: Timestamp,
+    ) -> Result<bool> {
+        self.before().await?;
+        let removed = at_once(self.inner.remove_version(ref_id, blob_id, now))?;
+        if removed {
+            self.ledger.book().model.version_removed(blob_id);
+        }
+        self.after(removed).await
+    }
+
+    async fn readable_blob(&self, user: &UserId, blob_id: &BlobId) -> Result<Option<BlobRow>> {
+        self.before().await?;
+        let row = at_once(self.inner.readable_blob(user, blob_id))?;
+        answers::readable(&self.ledger, user, blob_id, row.as_ref());
+        self.after(row).await
+    }
+
+    async fn set_member(
+        &self,
+        group: &Principal,
+        member: &UserId,
+        present: bool,
+        now: Timestamp,
+    ) -> Result<()> {
+        self.before().await?;
+        at_once(self.inner.set_member(group, member, present, now))?;
+        self.ledger.book().model.set_member(group, member, present);
+        self.after(()).await
+    }
+
+    async fn members(
+        &self,
+        group: &Principal,
+        after: Option<&UserId>,
+        limit: u32,
+    ) -> Result<Vec<UserId>> {
+        self.before().await?;
+        at_once(self.inner.members(group, after, limit))
+    }
+
+    async fn groups_of(&self, user: &UserId) -> Result<Vec<Principal>> {
+        self.before().await?;
+        at_once(self.inner.groups_of(user))
+    }
+
+    async fn knows(&self, principal: &Principal) -> Result<bool> {
+        self.before().await?;
+        at_once(self.inner.knows(principal))
+    }
+
+    async fn prune(&self, retention: Retention) -> Result<Pruned> {
+        self.before().await?;
+        let pruned = at_once(self.inner.prune(retention))?;
+        answers::pruned(&self.ledger, &retention, pruned);
+        self.after(pruned).await
+    }
+
+    async fn new_epoch(&self, now: Timestamp) -> Result<Epoch> {
+        at_once(self.inner.new_epoch(now))
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.before().await?;
+        at_once(self.inner.ping())
+    }
+
+    async fn counts(&self) -> Result<Vec<(&'static str, u64)>> {
+        at_once(self.inner.counts())
+    }
+}

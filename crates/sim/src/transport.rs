@@ -1,0 +1,261 @@
+//! The client's way to the servers: the bytes of HTTP, without its sockets.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::{Bytes, BytesMut};
+use futures::stream::{self, TryStreamExt as _};
+use http::{Method, Request};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use vfs_sync_client::transport::{
+    BatchFile, ByteStream, PullQuery, batch_request, batch_results, read_answer,
+};
+use vfs_sync_client::{Transport, TransportError};
+use vfs_sync_core::content::Sha256Digest;
+use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId};
+use vfs_sync_core::limits::Limits;
+use vfs_sync_core::wire::{
+    AttachRequest, AttachResponse, PROTOCOL_HEADER, PROTOCOL_VERSION, PullPage, PushRequest,
+    PushResponse, ReconcileRequest, ReconcileResponse, StageRequest, StageResponse, StateResponse,
+    UploadResponse, VersionsResponse,
+};
+
+use crate::coverage::Kind;
+use crate::hostile::Hostile;
+use crate::ledger::Ledger;
+use crate::network::Link;
+use crate::sabotage::{Sabotage, push_thrown_away, without_an_entry};
+use crate::server::Answer;
+
+pub(crate) struct SimTransport {
+    pub(crate) link: Arc<Link>,
+    pub(crate) ledger: Ledger,
+    pub(crate) hostile: Arc<Hostile>,
+    pub(crate) token: String,
+    pub(crate) sabotage: Option<Sabotage>,
+}
+
+fn malformed(call: &'static str, field: &str, reason: &str) -> TransportError {
+    TransportError::MalformedResponse { call, field: field.into(), reason: reason.into() }
+}
+
+fn header<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
+    answer.headers.get(name)?.to_str().ok()
+}
+
+fn read<T: DeserializeOwned>(call: &'static str, answer: &Answer) -> Result<T, TransportError> {
+    let seconds = header(answer, "retry-after").and_then(|text| text.parse().ok());
+    read_answer(call, answer.status, seconds.map(Duration::from_secs), &answer.body)
+}
+
+/// Ids here have nothing in them that a path would take for something else.
+fn path(parts: &[&str]) -> String {
+    format!("/v1/vfs/{}", parts.join("/"))
+}
+
+fn request(token: &str, method: Method, path: &str) -> http::request::Builder {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header(PROTOCOL_HEADER, PROTOCOL_VERSION)
+        .header("authorization", token)
+}
+
+impl SimTransport {
+    async fn send(
+        &self,
+        call: &'static str,
+        builder: http::request::Builder,
+        body: Bytes,
+    ) -> Result<Answer, TransportError> {
+        let request = builder.body(body).expect("a request of ours is one");
+        self.link.send(call, request).await
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        call: &'static str,
+        builder: http::request::Builder,
+        body: Bytes,
+    ) -> Result<T, TransportError> {
+        let read = read(call, &self.send(call, builder, body).await?);
+        if read.is_ok() {
+            self.ledger.count(Kind::Call, call);
+        }
+        read
+    }
+
+    async fn get<T: DeserializeOwned>(
+        &self,
+        call: &'static str,
+        path: &str,
+    ) -> Result<T, TransportError> {
+        self.call(call, request(&self.token, Method::GET, path), Bytes::new()).await
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        call: &'static str,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, TransportError> {
+        let json = serde_json::to_vec(body).expect("a request serializes");
+        let builder = request(&self.token, Method::POST, path);
+        self.call(call, builder.header("content-type", "application/json"), json.into()).await
+    }
+}
+
+async fn whole(data: ByteStream) -> Result<Bytes, TransportError> {
+    let all: Result<BytesMut, std::io::Error> = data.try_collect().await;
+    all.map(BytesMut::freeze).map_err(|error| TransportError::network(error.to_string()))
+}
+
+#[async_trait]
+impl Transport for SimTransport {
+    async fn push(&self, request: &PushRequest) -> Result<PushResponse, TransportError> {
+        if let Some(answer) = self.hostile.instead_of_push(request) {
+            return Ok(answer);
+        }
+        if self.sabotage == Some(Sabotage::LostPush) && request.operations.len() == 1 {
+            return Ok(push_thrown_away(request));
+        }
+        let answer = self.post("push", &path(&["crdt", "push"]), request).await?;
+        self.hostile.push(answer)
+    }
+
+    async fn pull(&self, query: &PullQuery) -> Result<PullPage, TransportError> {
+        let mut path = path(&["crdt", "vfs-sync"]);
+        path.push_str(&format!("?clientId={}&limit={}", query.client_id, query.limit));
+        for (name, cursor) in [("cursor", &query.cursor), ("baseline", &query.baseline)] {
+            if let Some(cursor) = cursor {
+                path.push_str(&format!("&{name}={}", cursor.encode()));
+            }
+        }
+        let mut page = self.get("pull", &path).await?;
+        if self.sabotage == Some(Sabotage::LostEntry) {
+            page = without_an_entry(page);
+        }
+        self.hostile.pull(query, page)
+    }
+
+    async fn reconcile(
+        &self,
+        request: &ReconcileRequest,
+    ) -> Result<ReconcileResponse, TransportError> {
+        let answer = self.post("reconcile", &path(&["crdt", "reconcile"]), request).await?;
+        self.hostile.reconcile(request, answer)
+    }
+
+    async fn state(&self, client_id: &ReplicaId) -> Result<StateResponse, TransportError> {
+        let path = path(&["crdt", "state"]);
+        self.get("state", &format!("{path}?clientId={client_id}")).await
+    }
+
+    async fn limits(&self) -> Result<Limits, TransportError> {
+        self.get("limits", &path(&["limits"])).await
+    }
+
+    async fn stage(&self, request: &StageRequest) -> Result<StageResponse, TransportError> {
+        self.post("stage", &path(&["blobs", "stage"]), request).await
+    }
+
+    async fn upload(
+        &self,
+        staging_id: &StagingId,
+        _: u64,
+        digest: Sha256Digest,
+        data: ByteStream,
+    ) -> Result<UploadResponse, TransportError> {
+        let path = path(&["blobs", "stage", staging_id.as_str(), "data"]);
+        let builder = request(&self.token, Method::PUT, &path)
+            .header("content-digest", format!("sha-256=:{}:", STANDARD.encode(digest.0)));
+        self.call("upload", builder, whole(data).await?).await
+    }
+
+    async fn stage_state(&self, staging_id: &StagingId) -> Result<StageResponse, TransportError> {
+        self.get("stageState", &path(&["blobs", "stage", staging_id.as_str()])).await
+    }
+
+    async fn open_upload(&self, stage: &StageRequest, size: u64) -> Result<u64, TransportError> {
+        let mut names = vec![format!("blobId {}", STANDARD.encode(stage.blob_id.as_str()))];
+        if let Some(id) = &stage.staging_id {
+            names.push(format!("stagingId {}", STANDARD.encode(id.as_str())));
+        }
+        let builder = request(&self.token, Method::POST, &path(&["blobs", "uploads"]))
+            .header("tus-resumable", "1.0.0")
+            .header("upload-length", size)
+            .header("upload-metadata", names.join(","));
+        let answer = self.send("openUpload", builder, Bytes::new()).await?;
+        if answer.status != 201 {
+            return Err(read::<()>("openUpload", &answer).expect_err("it is refused"));
+        }
+        let offset = header(&answer, "upload-offset").and_then(|text| text.parse().ok());
+        self.ledger.count(Kind::Call, "openUpload");
+        offset.ok_or_else(|| malformed("openUpload", "Upload-Offset", "is no number"))
+    }
+
+    async fn append(
+        &self,
+        staging_id: &StagingId,
+        offset: u64,
+        _: u64,
+        data: ByteStream,
+    ) -> Result<(), TransportError> {
+        let path = path(&["blobs", "uploads", staging_id.as_str()]);
+        let builder = request(&self.token, Method::PATCH, &path)
+            .header("tus-resumable", "1.0.0")
+            .header("upload-offset", offset)
+            .header("content-type", "application/offset+octet-stream");
+        let answer = self.send("append", builder, whole(data).await?).await?;
+        if answer.status == 204 {
+            self.ledger.count(Kind::Call, "append");
+            return Ok(());
+        }
+        read("append", &answer)
+    }
+
+    async fn attach(
+        &self,
+        staging_id: &StagingId,
+        request: &AttachRequest,
+    ) -> Result<AttachResponse, TransportError> {
+        let path = path(&["blobs", "stage", staging_id.as_str(), "attach"]);
+        self.post("attach", &path, request).await
+    }
+
+    async fn blob_batch(
+        &self,
+        files: Vec<BatchFile>,
+    ) -> Result<Vec<Result<AttachResponse, TransportError>>, TransportError> {
+        let body = batch_request(&files);
+        let answer = self.post("blobBatch", &path(&["blobs", "batch"]), &body).await?;
+        batch_results(answer, files)
+    }
+
+    async fn versions(&self, item_id: &ItemId) -> Result<VersionsResponse, TransportError> {
+        self.get("versions", &path(&["items", item_id.as_str(), "versions"])).await
+    }
+
+    async fn download(&self, blob_id: &BlobId, offset: u64) -> Result<ByteStream, TransportError> {
+        let mut builder = request(&self.token, Method::GET, &path(&["blobs", blob_id.as_str()]));
+        if offset > 0 {
+            builder = builder.header("range", format!("bytes={offset}-"));
+        }
+        let answer = self.send("download", builder, Bytes::new()).await?;
+        let from = match answer.status {
+            200 => offset,
+            206 => 0,
+            _ => return Err(read::<()>("download", &answer).expect_err("it is refused")),
+        };
+        self.ledger.count(Kind::Call, "download");
+        let from = usize::try_from(from).unwrap_or(usize::MAX).min(answer.body.len());
+        let broken = header(&answer, "x-broken-off").is_some();
+        let bytes = self.hostile.download(answer.body.slice(from..));
+        let cut = broken.then(|| Err(std::io::Error::other("simulated: broken off")));
+        Ok(Box::pin(stream::iter([Ok(bytes)].into_iter().chain(cut))))
+    }
+}

@@ -1,0 +1,258 @@
+//! A world: servers, devices, and the steps of a plan, one after the other, in simulated time.
+
+mod after;
+mod happen;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use vfs_sync_server::ServerConfig;
+use vfs_sync_testkit::Random;
+
+use crate::coverage::Coverage;
+use crate::database::{Backup, Database};
+use crate::device::{Device, Talk};
+use crate::edit::edit;
+use crate::environment::Machine;
+use crate::failure::{Failure, FailureKind};
+use crate::hostile::{Breach, export};
+use crate::ledger::Ledger;
+use crate::objects::Objects;
+use crate::plan::{Plan, Step, What};
+use crate::sabotage::Sabotage;
+use crate::server::Cluster;
+
+/// What came of a run.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The first promise that was broken.
+    pub failure: Option<Failure>,
+    /// What happened, counted.
+    pub coverage: Coverage,
+    /// Tells runs apart: the same seed has the same.
+    pub digest: u64,
+    /// What happened, line by line, if that was asked for.
+    pub trace: Vec<String>,
+}
+
+/// Rounds in which all devices synchronise, before what still waits is stuck.
+const ROUNDS: usize = 12;
+/// Nothing that was sent is under way for longer.
+const STRAGGLERS: Duration = Duration::from_secs(120);
+
+struct World {
+    plan: Plan,
+    ledger: Ledger,
+    cluster: Arc<Cluster>,
+    database: Database,
+    objects: Objects,
+    devices: Vec<Device>,
+    backup: Option<Backup>,
+}
+
+/// Plays a plan; only those steps that `keep` lets pass.
+pub(crate) fn play(
+    plan: Plan,
+    database: Database,
+    sabotage: Option<Sabotage>,
+    tracing: bool,
+    keep: &dyn Fn(usize) -> bool,
+) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime without I/O");
+    runtime.block_on(async move {
+        let forgets = sabotage == Some(Sabotage::LostBytes);
+        let objects = Objects::new(forgets);
+        let ledger = Ledger::new(objects.clone(), tracing);
+        let played = AssertUnwindSafe(run(plan, database, objects, ledger.clone(), sabotage, keep))
+            .catch_unwind();
+        if let Err(panic) = played.await {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            ledger.fail(FailureKind::Panic, text.unwrap_or_else(|| "a panic".to_owned()));
+        }
+        let (failure, coverage, digest, trace) = ledger.close();
+        Outcome { failure, coverage, digest, trace }
+    })
+}
+
+async fn run(
+    plan: Plan,
+    database: Database,
+    objects: Objects,
+    ledger: Ledger,
+    sabotage: Option<Sabotage>,
+    keep: &dyn Fn(usize) -> bool,
+) {
+    let mut world = World::begin(plan, database, objects, ledger, sabotage).await;
+    for index in 0..world.plan.steps.len() {
+        if world.ledger.has_failed() {
+            break;
+        }
+        if keep(index) {
+            world.ledger.begin_step(index);
+            let step = world.plan.steps[index].clone();
+            world.step(&step).await;
+        }
+    }
+    world.ledger.begin_step(world.plan.steps.len());
+    if !world.ledger.has_failed() {
+        world.heal().await;
+        world.drain().await;
+    }
+    if !world.ledger.has_failed() {
+        world.check().await;
+    }
+    world.end().await;
+}
+
+impl World {
+    async fn begin(
+        plan: Plan,
+        database: Database,
+        objects: Objects,
+        ledger: Ledger,
+        sabotage: Option<Sabotage>,
+    ) -> Self {
+        let setup = plan.setup.clone();
+        let machines = setup.server_skew.iter().enumerate().map(|(index, skew)| {
+            let part = u64::try_from(index).unwrap_or(0);
+            let id = u16::try_from(index).unwrap_or(0);
+            Arc::new(Machine::new(id, plan.random(part), *skew))
+        });
+        let store = database.open().await;
+        let config = ServerConfig {
+            keep_versions: Duration::from_secs(60),
+            stage_lifetime: Duration::from_secs(3_600),
+            keep_removals: Duration::from_secs(60),
+            keep_accepted: Duration::from_secs(600),
+            ..ServerConfig::default()
+        };
+        let (objects_there, random) = (objects.clone(), plan.random(50));
+        let cluster = Cluster::start(
+            ledger.clone(),
+            objects_there,
+            store,
+            config,
+            machines.collect(),
+            random,
+        )
+        .await;
+        let devices = setup.devices.iter().enumerate().map(|(index, setup)| {
+            let random = plan.random(100 + u64::try_from(index).unwrap_or(0));
+            Device::new(index, setup.clone(), &cluster, ledger.clone(), random, sabotage)
+        });
+        let devices = devices.collect();
+        let world = Self { plan, ledger, cluster, database, objects, devices, backup: None };
+        for device in world.devices.iter().filter(|device| device.setup.background) {
+            device.client.start_background().expect("there is a runtime");
+        }
+        world
+    }
+
+    async fn step(&mut self, step: &Step) {
+        let mut random = Random::new(step.chance);
+        random.below(2);
+        self.ledger.note(|| format!("step {:?}", step.what));
+        self.happen(step.what, &mut random).await;
+        tokio::time::sleep(Duration::from_millis(step.wait_millis)).await;
+        for device in &mut self.devices {
+            device.observe(None);
+        }
+    }
+
+    async fn happen(&mut self, what: What, random: &mut Random) {
+        match what {
+            What::Edit { device } => {
+                let users = self.plan.setup.users;
+                for _ in 0..1 + random.below(2) {
+                    edit(&mut self.devices[device], &self.ledger, users, random);
+                }
+            }
+            What::Sync { device } => self.devices[device].talk(Talk::Sync),
+            What::Flush { device } => self.devices[device].talk(Talk::Flush),
+            What::Pull { device } => self.devices[device].talk(Talk::Pull),
+            What::Read { device } => self.read(device, random),
+            What::Settle { device } => self.settle(device).await,
+            What::Members => self.set_member(random).await,
+            What::Weather { device, weather } => {
+                self.ledger.note(|| format!("device {device}: weather {weather:?}"));
+                self.devices[device].link.set_weather(weather);
+            }
+            What::CrashDevice { device } => {
+                if self.devices[device].crash().await {
+                    self.ledger.fault("device: crashed while talking", || device.to_string());
+                }
+                if self.devices[device].setup.background {
+                    self.devices[device].client.start_background().expect("there is a runtime");
+                }
+            }
+            What::CrashServer { server } => {
+                if self.cluster.crash(server) {
+                    self.ledger.fault("server: crashed", || server.to_string());
+                }
+                // Not all are away for long.
+                if random.below(2) == 0 {
+                    self.cluster.start_host(server).await;
+                }
+            }
+            What::StartServers => self.cluster.start_all().await,
+            What::Clock { device } => {
+                let millis = jump(random);
+                self.ledger.fault("device: clock jumped", || format!("{device} by {millis}"));
+                self.devices[device].machine.shift(millis);
+            }
+            What::ServerClock { server } => {
+                let millis = jump(random);
+                self.ledger.fault("server: clock jumped", || format!("{server} by {millis}"));
+                self.cluster.machine(server).shift(millis);
+            }
+            What::Database { per_mille } => {
+                self.cluster.database_faults.store(per_mille, Ordering::Relaxed);
+            }
+            What::Objects { per_mille } => {
+                self.objects.faults.store(per_mille, Ordering::Relaxed);
+            }
+            What::Prune => {
+                if let Some(host) = self.cluster.any() {
+                    self.cluster.prune(host);
+                }
+            }
+            What::Sweep => {
+                if let Some(host) = self.cluster.any() {
+                    drop(self.cluster.sweep(host));
+                }
+            }
+            What::Backup => self.back_up().await,
+            What::Restore => self.restore().await,
+            What::Export { device } => {
+                let device = &mut self.devices[device];
+                device.exports.push(export(&device.client));
+            }
+            What::Hydrate { device } => self.hydrate(device, random).await,
+            What::Breach { device, breach } => {
+                let device = &mut self.devices[device];
+                if !device.setup.background {
+                    self.ledger.book().lies_about_bytes |= breach == Breach::WrongBytes;
+                    device.hostile.arm(&device.client, breach);
+                    device.talk(Talk::Sync);
+                }
+            }
+            What::Rest => {
+                let seconds = u64::try_from(1 + random.below(90)).unwrap_or(1);
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+            }
+        }
+    }
+}
+
+fn jump(random: &mut Random) -> i64 {
+    const HOUR: i64 = 3_600_000;
+    *random.one(&[1, -1, 900, -900, 61_000, -61_000, HOUR, -HOUR, 24 * HOUR, -24 * HOUR])
+}

@@ -1,0 +1,101 @@
+//! After the last step: the world heals, everything drains, and then it must be right.
+
+use std::sync::atomic::Ordering;
+
+use vfs_sync_client::ClientError;
+
+use super::{ROUNDS, STRAGGLERS, World};
+use crate::check::settled;
+use crate::coverage::Kind;
+use crate::device::Talk;
+use crate::failure::FailureKind;
+use crate::network::Weather;
+
+impl World {
+    pub(super) async fn heal(&mut self) {
+        self.ledger.note(|| "the world heals".into());
+        self.cluster.database_faults.store(0, Ordering::Relaxed);
+        self.objects.faults.store(0, Ordering::Relaxed);
+        self.cluster.start_all().await;
+        for device in &mut self.devices {
+            device.link.set_weather(Weather::Calm);
+            device.hostile.disarm();
+            device.client.stop_background().await;
+            device.wait().await;
+            device.observe(None);
+        }
+        tokio::time::sleep(STRAGGLERS).await;
+        self.ledger.book().healed = true;
+    }
+
+    /// All synchronise in turn until nothing waits and nothing changes any more.
+    pub(super) async fn drain(&mut self) {
+        let mut retried = false;
+        for _ in 0..ROUNDS {
+            let before = self.ledger.book().commits;
+            let mut quiet = true;
+            for device in &mut self.devices {
+                device.talk(Talk::Sync);
+                device.wait().await;
+                device.observe(None);
+                let status = device.client.status().expect("memory is read");
+                quiet &= status.pending + status.acknowledged + status.uploads == 0;
+                if !retried {
+                    // What was refused for the object store's sake may go through now.
+                    for upload in device.client.rejected_uploads().expect("memory is read") {
+                        device.client.retry_upload(&upload.blob_id).expect("its bytes are kept");
+                        quiet = false;
+                    }
+                }
+            }
+            if self.ledger.has_failed() {
+                return;
+            }
+            retried = true;
+            if quiet && self.ledger.book().commits == before {
+                self.ledger.count(Kind::Check, "the queues drain");
+                return;
+            }
+        }
+        for device in &self.devices {
+            let status = device.client.status().expect("memory is read");
+            let message = format!("device {} after {ROUNDS} rounds: {status:?}", device.index);
+            self.ledger.fail(FailureKind::Drain, message);
+        }
+    }
+
+    pub(super) async fn check(&mut self) {
+        for device in &self.devices {
+            settled::converged(&self.ledger, device);
+        }
+        settled::nothing_lost(&self.ledger, &self.devices);
+        for device in &self.devices {
+            self.read_some(device).await;
+        }
+    }
+
+    /// Contents that are shown can be had.
+    async fn read_some(&self, device: &crate::device::Device) {
+        let shown = self.ledger.book().model.view(&device.user).contents;
+        for (item, (_, size, digest)) in shown.iter().take(3) {
+            self.ledger.count(Kind::Check, "contents that are shown are read");
+            let message = match device.client.read_content(item).await {
+                Ok(_) => continue,
+                Err(ClientError::UnknownItem(_)) => "it is not shown".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            let message =
+                format!("device {}: {item}, {size} bytes, {digest}: {message}", device.index);
+            return self.ledger.fail(FailureKind::Content, message);
+        }
+    }
+
+    pub(super) async fn end(&mut self) {
+        for device in &mut self.devices {
+            device.crash().await;
+        }
+        for host in 0..self.cluster.hosts() {
+            self.cluster.crash(host);
+        }
+    }
+}

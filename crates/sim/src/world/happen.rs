@@ -1,0 +1,170 @@
+//! The steps that take more than a line.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request};
+use vfs_sync_client::core::access::PrincipalType;
+use vfs_sync_client::{ClientError, SyncClient, TransportError};
+use vfs_sync_core::id::{ItemId, OpId};
+use vfs_sync_testkit::Random;
+
+use super::World;
+use crate::check::session::Session;
+use crate::check::settled;
+use crate::coverage::Kind;
+use crate::device::{Talk, user};
+use crate::edit::{group, visible};
+use crate::failure::FailureKind;
+use crate::ledger::Ledger;
+
+/// Items whose names a look takes in.
+const LOOK: usize = 12;
+
+impl World {
+    /// Somebody looks at what a device shows, and opens something.
+    pub(super) fn read(&mut self, device: usize, random: &mut Random) {
+        let device = &mut self.devices[device];
+        device.observe(None);
+        let items: Vec<ItemId> = {
+            let items = &self.ledger.book().items;
+            let from = random.below(items.len().max(1));
+            items.iter().cycle().skip(from).take(items.len().min(LOOK)).cloned().collect()
+        };
+        for item in items {
+            let node = device.client.node(&item).expect("memory is read");
+            if let Some(name) = node.and_then(|node| node.name) {
+                let mut book = self.ledger.book();
+                device.session.shows(&mut book, device.index, &item, &name);
+            }
+        }
+        if let Some(item) = visible(device, &self.ledger, random) {
+            tokio::spawn(open(self.ledger.clone(), device.index, device.client.clone(), item));
+        }
+    }
+
+    /// Waits until a device is done, and compares it with what it was told.
+    pub(super) async fn settle(&mut self, index: usize) {
+        let device = &mut self.devices[index];
+        if device.setup.background {
+            return;
+        }
+        device.wait().await;
+        self.ledger.book().watched = Some((device.client.client_id(), Vec::new()));
+        device.talk(Talk::Sync);
+        device.wait().await;
+        device.observe(None);
+        let settled = device.client.status().is_ok_and(|status| status.stopped.is_none());
+        if settled && !self.ledger.has_failed() && device.was_well() {
+            settled::as_told(&self.ledger, device);
+        }
+        self.ledger.book().watched = None;
+    }
+
+    pub(super) async fn set_member(&mut self, random: &mut Random) {
+        let group = group(random);
+        let kind = match group.kind {
+            PrincipalType::Organization => "organizations",
+            _ => "groups",
+        };
+        let member = user(random.below(self.plan.setup.users));
+        let method = if random.below(3) == 0 { Method::DELETE } else { Method::PUT };
+        let token = self.cluster.token(&user(3), Some("vfs:admin"));
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("/v1/vfs/admin/{kind}/{}/members/{member}", group.id))
+            .header("authorization", format!("Bearer {token}"))
+            .body(Bytes::new())
+            .expect("a request of ours is one");
+        let called = self.cluster.any().and_then(|host| self.cluster.call(host, request));
+        if let Some(task) = called
+            && let Ok(Some(answer)) = task.await
+            && answer.status == 204
+        {
+            self.ledger.count(Kind::Call, "setMember");
+        }
+    }
+
+    /// A copy of all that the servers have.
+    pub(super) async fn back_up(&mut self) {
+        let store = self.cluster.store();
+        self.backup = self.database.back_up(&store, &self.ledger, &self.objects).await;
+    }
+
+    /// Puts a backup back, as operators are told to.
+    pub(super) async fn restore(&mut self) {
+        let Some(backup) = self.backup.take() else { return };
+        self.ledger.fault("server: restored from a backup", String::new);
+        for host in 0..self.cluster.hosts() {
+            self.cluster.crash(host);
+        }
+        // Whatever was on its way has arrived or is lost.
+        for device in &mut self.devices {
+            device.client.stop_background().await;
+            device.wait().await;
+            device.observe(None);
+        }
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let store = self.database.restore(&backup, &self.objects).await;
+        store.new_epoch(self.cluster.now(0)).await.expect("the database is there");
+        self.cluster.replace_store(store);
+        let mut held: Vec<OpId> = Vec::new();
+        for device in &mut self.devices {
+            let queue = device.client.queue(usize::MAX).expect("memory is read");
+            held.extend(queue.into_iter().map(|queued| queued.operation.op_id));
+            device.session = Session::default();
+        }
+        {
+            let mut book = self.ledger.book();
+            (book.may_rematerialize, book.may_repeat) = (true, true);
+            book.model = backup.model.clone();
+            book.forget_contents();
+            let kept = book.model.clone();
+            book.forget_operations_but(|op_id, _| held.contains(op_id) || kept.was_applied(op_id));
+        }
+        self.backup = Some(backup);
+        self.cluster.start_all().await;
+        for device in self.devices.iter().filter(|device| device.setup.background) {
+            device.client.start_background().expect("there is a runtime");
+        }
+    }
+
+    /// An old export takes a device's place.
+    pub(super) async fn hydrate(&mut self, index: usize, random: &mut Random) {
+        let device = &mut self.devices[index];
+        if device.exports.is_empty() {
+            return;
+        }
+        let exported = random.one(&device.exports).clone();
+        self.ledger.fault("device: an old export took its place", || index.to_string());
+        device.observe(None);
+        if let Err(error) = device.hydrate(&exported).await {
+            let message = format!("device {index}: its own export is refused: {error}");
+            return self.ledger.fail(FailureKind::FalseAlarm, message);
+        }
+        if device.setup.background {
+            device.client.start_background().expect("there is a runtime");
+        }
+    }
+}
+
+/// Reads a content, whatever comes of it.
+async fn open(ledger: Ledger, index: usize, client: SyncClient, item: ItemId) {
+    let error = match client.read_content(&item).await {
+        Ok(_) => return ledger.count(Kind::Call, "client: a content was read"),
+        Err(error) => error,
+    };
+    let fine = match &error {
+        ClientError::NoContent(_) | ClientError::UnknownItem(_) => true,
+        ClientError::Transport(TransportError::Refused { status: 404, .. }) => true,
+        ClientError::Transport(TransportError::Refused { code, .. }) => code == "blob_store_error",
+        ClientError::WrongContent { .. } => {
+            ledger.count(Kind::Guardrail, "client: other bytes are refused");
+            ledger.book().lies_about_bytes
+        }
+        other => other.is_transient(),
+    };
+    if !fine {
+        ledger.fail(FailureKind::Content, format!("device {index}: {error}"));
+    }
+}

@@ -1,0 +1,71 @@
+//! A few seeds, the same twice, and each checker finding what it is there for.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::BTreeSet;
+
+use vfs_sync_sim::{Failure, FailureKind, Sabotage, Simulation};
+
+/// As many seeds as `VFS_SYNC_TEST_SEEDS` says, or 20.
+#[test]
+fn worlds_with_faults_end_as_the_rules_say() {
+    let count = std::env::var("VFS_SYNC_TEST_SEEDS").ok().and_then(|text| text.parse().ok());
+    for seed in 0..count.unwrap_or(20) {
+        let failure = Simulation::default().play(seed, false).failure;
+        assert_eq!(failure, None, "sim replay {seed}");
+    }
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    for seed in 500..508 {
+        let [one, other] = [0, 1].map(|_| Simulation::default().play(seed, true));
+        for (line, (one, other)) in one.trace.iter().zip(&other.trace).enumerate() {
+            assert_eq!(one, other, "line {line} of seed {seed}");
+        }
+        assert_eq!((one.trace.len(), one.digest), (other.trace.len(), other.digest), "seed {seed}");
+    }
+}
+
+fn found(sabotage: Sabotage) -> (u64, Failure) {
+    let simulation = Simulation { sabotage: Some(sabotage), ..Simulation::default() };
+    let failures = (0..20).filter_map(|seed| Some((seed, simulation.play(seed, false).failure?)));
+    failures.into_iter().next().unwrap_or_else(|| panic!("nobody finds {sabotage:?}"))
+}
+
+#[test]
+fn a_push_that_was_thrown_away_is_found() {
+    let kind = found(Sabotage::LostPush).1.kind;
+    assert!(
+        matches!(kind, FailureKind::Lost | FailureKind::Drain | FailureKind::Session),
+        "{kind}"
+    );
+}
+
+#[test]
+fn an_entry_that_a_page_lacks_is_found() {
+    assert_eq!(found(Sabotage::LostEntry).1.kind, FailureKind::Convergence);
+}
+
+#[test]
+fn bytes_that_were_not_kept_are_found() {
+    assert_eq!(found(Sabotage::LostBytes).1.kind, FailureKind::Content);
+}
+
+#[test]
+fn a_world_that_does_not_heal_is_found() {
+    assert_eq!(found(Sabotage::Silence).1.kind, FailureKind::FalseAlarm);
+}
+
+#[test]
+fn a_failing_history_is_made_short_and_fails_the_same_way() {
+    let simulation = Simulation { sabotage: Some(Sabotage::LostBytes), ..Simulation::default() };
+    let (seed, failure) = found(Sabotage::LostBytes);
+    let shrunk = simulation.shrink(seed).unwrap();
+    assert!(shrunk.steps.len() <= 6, "{:?}", shrunk.steps);
+    let again = simulation.play_only(seed, &shrunk.steps, false).failure.unwrap();
+    assert_eq!(again, shrunk.failure);
+    assert_eq!(again.kind, failure.kind);
+    let none = simulation.play_only(seed, &BTreeSet::new(), false);
+    assert_eq!(none.failure, None);
+}
