@@ -78,6 +78,7 @@ mod tests {
         assert_eq!(clock.last(), Some(at(200)));
         clock.observe(at(300));
         clock.lower(at(100), None);
+        assert_eq!(clock.seen(), Some(at(300)));
         assert_eq!(clock.stamp(at(120)), at(301));
     }
 }

@@ -167,7 +167,7 @@ fn hex(digits: &[u8]) -> Option<u64> {
             b'a'..=b'f' => digit - b'a' + 10,
             _ => return None,
         };
-        Some(value << 4 | u64::from(digit))
+        Some(value * 16 + u64::from(digit))
     })
 }
 
@@ -214,6 +214,29 @@ mod tests {
         ] {
             assert_eq!(Cursor::decode(&bad), Err(InvalidCursor), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_cursor_is_only_so_long_on_the_wire() {
+        let padded = |bytes: usize| {
+            let mut json =
+                r#"{"version":1,"changedAt":"1970-01-01T00:00:00.000Z","changeId":"a"}"#.to_owned();
+            json.push_str(&" ".repeat(bytes - json.len()));
+            URL_SAFE_NO_PAD.encode(json)
+        };
+        let longest = padded(MAX_WIRE_BYTES / 4 * 3);
+        assert_eq!(longest.len(), MAX_WIRE_BYTES);
+        assert_eq!(Cursor::decode(&longest), Ok(cursor(0, "a")));
+        assert_eq!(Cursor::decode(&padded(MAX_WIRE_BYTES / 4 * 3 + 3)), Err(InvalidCursor));
+    }
+
+    #[test]
+    fn an_epoch_has_48_bits() {
+        let last = (1 << 48) - 1;
+        let epoch = Epoch::from_u64(last).unwrap();
+        assert_eq!(epoch.as_u64(), last);
+        assert_eq!(Epoch::from_u64(last + 1), None);
+        assert_eq!(Epoch::starting(Timestamp::MAX, Some(epoch)), epoch, "and stays within them");
     }
 
     #[test]

@@ -269,6 +269,115 @@ mod tests {
     }
 
     #[test]
+    fn a_mark_goes_before_what_can_be_an_extension_and_the_name_stays_as_long_as_it_may() {
+        let marked = |name: &str| {
+            let (a, b) = (node("a", Some(name), 1), node("b", Some(name), 2));
+            sibling_names(&user("u"), [&a, &b]).remove(1)
+        };
+        let long = format!("{}.txt", "n".repeat(100));
+        assert!(marked(&long).ends_with(").txt"), "{}", marked(&long));
+        let (extension, none) = (format!("abcdef.{}", "x".repeat(31)), "x".repeat(32));
+        assert!(marked(&extension).starts_with("abcdef (conflict "));
+        assert!(
+            marked(&format!("abcdef.{none}")).starts_with(&format!("abcdef.{none} (conflict "))
+        );
+        let longest = format!("{}.txt", "n".repeat(MAX_NAME_BYTES - 4));
+        assert_eq!(marked(&longest).len(), MAX_NAME_BYTES);
+    }
+
+    fn operation(item: &str, action: Action) -> Operation {
+        Operation {
+            op_id: crate::id::OpId::new("op").unwrap(),
+            item_id: ItemId::new(item).unwrap(),
+            replica_id: crate::id::ReplicaId::new("r").unwrap(),
+            write_id: crate::id::WriteId::FIRST,
+            occurred_at: Timestamp::from_millis(7).unwrap(),
+            action,
+        }
+    }
+
+    fn upsert(object_type: Option<ObjectType>, name: Option<&str>) -> Upsert {
+        Upsert { object_type, name: name.map(|n| Name::new(n).unwrap()), ..Upsert::default() }
+    }
+
+    fn sets(upsert: Upsert) -> Operation {
+        operation("a", Action::Upsert(Box::new(upsert)))
+    }
+
+    #[test]
+    fn what_is_queued_lies_over_what_is_confirmed() {
+        let me = user("u");
+        let over = |confirmed: Option<Node>, ops: &[Operation]| {
+            let mut overlay = Overlay::new(&me, confirmed);
+            ops.iter().for_each(|op| overlay.apply(op, None));
+            overlay.finish()
+        };
+        let mut confirmed = node("a", Some("old"), 1);
+        confirmed.metadata.insert("gone".into(), 1.into());
+        assert_eq!(over(Some(confirmed.clone()), &[]), Some(confirmed.clone()));
+
+        let mut edit = upsert(Some(ObjectType::Note), Some("new"));
+        edit.metadata.insert("gone".into(), None);
+        edit.metadata.insert("k".into(), Some(2.into()));
+        let shown = over(Some(confirmed.clone()), &[sets(edit)]).unwrap();
+        let metadata = std::iter::once((Arc::from("k"), 2.into())).collect();
+        let expected = Node {
+            object_type: ObjectType::Note,
+            name: Some(Name::new("new").unwrap()),
+            metadata,
+            pending: true,
+            ..confirmed.clone()
+        };
+        assert_eq!(shown, expected);
+
+        let delete = operation("a", Action::Delete);
+        assert_eq!(over(Some(confirmed.clone()), std::slice::from_ref(&delete)), None);
+        let revived = [delete, sets(upsert(None, Some("back")))];
+        assert_eq!(over(Some(confirmed), &revived).unwrap().name.unwrap().as_str(), "back");
+        assert_eq!(over(None, &[sets(upsert(None, Some("n")))]), None, "of nobody knows what");
+    }
+
+    #[test]
+    fn what_is_created_is_the_users_own_unless_its_place_is_anothers() {
+        let me = user("u");
+        let made = |place: Option<(UserId, AccessLevel)>| {
+            let mut overlay = Overlay::new(&me, None);
+            overlay.apply(&sets(upsert(Some(ObjectType::File), Some("n"))), place);
+            overlay.finish().unwrap()
+        };
+        let own = Node { pending: true, ..node("a", Some("n"), 7) };
+        assert_eq!(made(None), own);
+        let there = Node { owner: user("bob"), access_level: AccessLevel::Write, ..own };
+        assert_eq!(made(Some((user("bob"), AccessLevel::Write))), there);
+    }
+
+    #[test]
+    fn parents_follow_what_is_queued() {
+        let id = |text: &str| ItemId::new(text).unwrap();
+        let under = |of: &[&str], op: &Operation, confirmed: bool| {
+            let mut parents: BTreeSet<ItemId> = of.iter().map(|text| id(text)).collect();
+            // Those that begin alike are in one tree.
+            let same = |a: &ItemId, b: &ItemId| a.as_str()[..1] == b.as_str()[..1];
+            overlay_parents(&mut parents, op, confirmed, same);
+            parents.iter().map(|parent| parent.as_str().to_owned()).collect::<Vec<_>>()
+        };
+        let created =
+            |object_type| sets(Upsert { parent: Some(id("a1")), ..upsert(object_type, None) });
+        let file = Some(ObjectType::File);
+        assert_eq!(under(&[], &created(file), false), ["a1"]);
+        assert!(under(&[], &created(file), true).is_empty(), "the server has told");
+        assert!(under(&[], &created(None), false).is_empty(), "it creates nothing");
+        let to = |action: fn(ItemId) -> Action| operation("a", action(id("a1")));
+        let add = to(|parent| Action::LinkAdd { parent });
+        assert_eq!(under(&["a2"], &add, true), ["a1", "a2"]);
+        let remove = to(|parent| Action::LinkRemove { parent });
+        assert_eq!(under(&["a1", "a2"], &remove, true), ["a2"]);
+        let reassign = to(|parent| Action::LinkReassign { parent });
+        assert_eq!(under(&["a2", "b1"], &reassign, true), ["a1", "b1"], "within one tree");
+        assert_eq!(under(&["a2"], &operation("a", Action::Delete), true), ["a2"]);
+    }
+
+    #[test]
     fn names_are_unique_and_valid_whatever_the_siblings_are_called() {
         let long = "é".repeat(127);
         let marked =

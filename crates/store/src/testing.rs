@@ -5,35 +5,125 @@
 //! And the statements that the back ends ran, for tests of their plans.
 
 use std::collections::BTreeSet;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use tokio_postgres::NoTls;
 
 /// Names the server to use, where there is one.
 pub const URL_VARIABLE: &str = "VFS_SYNC_TEST_POSTGRES_URL";
 
-/// Ends when its standard input does, however this process ends; then nothing of it is left.
+const MISSING: &str =
+    "these tests need PostgreSQL: install it (Debian: apt-get install postgresql)";
+const READY_WITHIN: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Runs a server, on a port too if it is told one; one that stops waits for those who have not
+/// said yet who they are, so they are not given long. For each signal that it reads it stops the
+/// server by it and starts another. It ends when its standard input does, however this process
+/// ends; then nothing of it is left.
 const SUPERVISOR: &str = r#"
-"$1/postgres" -D "$2/data" -c listen_addresses= -c unix_socket_directories="$2" \
-    -c fsync=off -c max_connections=300 -c log_min_messages=fatal \
-    -c shared_buffers=64MB >"$2/log" 2>&1 </dev/null &
-server=$!
-cat >/dev/null
-kill -INT $server
-wait $server
-rm -rf "$2"
+programs=$1 directory=$2 port=$3
+start() {
+    "$programs/postgres" -D "$directory/data" -c unix_socket_directories="$directory" \
+        -c listen_addresses="${port:+127.0.0.1}" -c port="${port:-5432}" \
+        -c fsync=off -c max_connections=300 -c log_min_messages=fatal \
+        -c shared_buffers=64MB -c authentication_timeout=3s >>"$directory/log" 2>&1 </dev/null &
+    server=$!
+}
+start
+while read -r signal; do
+    kill "-$signal" $server
+    wait $server
+    start
+done
+# One that has only just begun does not hear it.
+while kill -INT $server 2>/dev/null; do sleep 0.1; done
+rm -rf "$directory"
 "#;
 
 struct Cluster {
     url: String,
+    directory: PathBuf,
     /// Held open as long as the cluster is wanted.
-    _supervisor: Option<ChildStdin>,
+    supervisor: Option<ChildStdin>,
+}
+
+/// A PostgreSQL server of a test's own, on a port, that can be restarted.
+pub struct PostgresServer {
+    cluster: Cluster,
+    port: u16,
+    pg_isready: PathBuf,
+}
+
+impl PostgresServer {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// What is missing, and what to do about it.
+    pub fn start() -> Result<Self, String> {
+        let programs = programs().ok_or(MISSING)?;
+        let failed = |error: io::Error| format!("PostgreSQL for tests: {error}");
+        // Nobody else takes it before the server does, but for great misfortune.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(failed)?;
+        let port = listener.local_addr().map_err(failed)?.port();
+        drop(listener);
+        let cluster = Cluster::start_in(&programs, Some(port)).map_err(failed)?;
+        Ok(Self { cluster, port, pg_isready: programs.join("pg_isready") })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> std::net::SocketAddr {
+        (std::net::Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// Its database `name`, by way of `address`.
+    #[must_use]
+    pub fn url(&self, address: std::net::SocketAddr, name: &str) -> String {
+        format!("postgres://vfs@{address}/{name}")
+    }
+
+    /// Makes a new, empty database `name`.
+    ///
+    /// # Errors
+    /// The server's.
+    pub async fn create_database(&self, name: &str) -> Result<(), String> {
+        create_database(&self.url(self.address(), "postgres"), name).await
+    }
+
+    /// Stops it, as an operator does or, if it is `at_once`, as a crash; starts it again, and
+    /// waits until it takes connections.
+    ///
+    /// # Errors
+    /// If it does not come up again.
+    pub fn restart(&mut self, at_once: bool) -> io::Result<()> {
+        let signal: &[u8] = if at_once { b"QUIT\n" } else { b"INT\n" };
+        let before = self.started()?;
+        let supervisor = self.cluster.supervisor.as_mut();
+        supervisor.ok_or_else(|| io::Error::other("no supervisor"))?.write_all(signal)?;
+        let until = std::time::Instant::now() + READY_WITHIN;
+        while self.started().is_ok_and(|now| now == before) {
+            if std::time::Instant::now() > until {
+                return Err(io::Error::other("the server does not end"));
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        wait_until_ready(&self.pg_isready, &self.cluster.directory, Some(self.port))
+    }
+
+    /// The first lines of its lock file: its process, and when it was started.
+    fn started(&self) -> io::Result<String> {
+        let file = self.cluster.directory.join("data/postmaster.pid");
+        let text = std::fs::read_to_string(file)?;
+        Ok(text.lines().take(3).collect())
+    }
 }
 
 /// Makes a new, empty database and gives its URL.
@@ -46,15 +136,19 @@ pub async fn new_postgres_database() -> Result<String, String> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let cluster = CLUSTER.get_or_init(Cluster::start).as_ref().map_err(Clone::clone)?;
     let name = format!("vfs_test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    create_database(&cluster.url, &name).await?;
+    with_database(&cluster.url, &name)
+}
+
+/// Makes the database `name` on the server at `url`.
+async fn create_database(url: &str, name: &str) -> Result<(), String> {
     let failed = |error: tokio_postgres::Error| format!("PostgreSQL for tests: {error}");
-    let (client, connection) =
-        tokio_postgres::connect(&cluster.url, NoTls).await.map_err(failed)?;
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.map_err(failed)?;
     let connection = tokio::spawn(connection);
     let made = client.batch_execute(&format!("CREATE DATABASE {name}")).await;
     drop(client);
     let _ = connection.await;
-    made.map_err(failed)?;
-    with_database(&cluster.url, &name)
+    made.map_err(failed)
 }
 
 /// The URL with another database in it.
@@ -70,19 +164,16 @@ fn with_database(url: &str, name: &str) -> Result<String, String> {
 impl Cluster {
     fn start() -> Result<Self, String> {
         if let Ok(url) = std::env::var(URL_VARIABLE) {
-            return Ok(Self { url, _supervisor: None });
+            return Ok(Self { url, directory: PathBuf::new(), supervisor: None });
         }
-        let programs = programs().ok_or_else(|| {
-            format!(
-                "these tests need PostgreSQL: install it (Debian: apt-get install postgresql), \
-                 or name a server in {URL_VARIABLE}"
-            )
-        })?;
-        Self::start_in(&programs).map_err(|error| format!("PostgreSQL for tests: {error}"))
+        let programs =
+            programs().ok_or_else(|| format!("{MISSING}, or name a server in {URL_VARIABLE}"))?;
+        Self::start_in(&programs, None).map_err(|error| format!("PostgreSQL for tests: {error}"))
     }
 
-    fn start_in(programs: &Path) -> io::Result<Self> {
-        let name = format!("vfs-sync-pg-{}", std::process::id());
+    fn start_in(programs: &Path, port: Option<u16>) -> io::Result<Self> {
+        let own = port.map(|port| format!("-{port}")).unwrap_or_default();
+        let name = format!("vfs-sync-pg-{}{own}", std::process::id());
         let directory = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&directory)?;
         // PostgreSQL refuses to run as root.
@@ -106,26 +197,28 @@ impl Cluster {
         let mut supervisor = command(Path::new("/bin/sh"))
             .args(["-c", SUPERVISOR, "sh"])
             .args([programs, &directory])
+            .arg(port.map(|port| port.to_string()).unwrap_or_default())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
-        wait_until_ready(&programs.join("pg_isready"), &directory)?;
+        wait_until_ready(&programs.join("pg_isready"), &directory, port)?;
         let host = directory.to_string_lossy().replace('/', "%2F");
         let url = format!("postgres://vfs@{host}/postgres");
-        Ok(Self { url, _supervisor: supervisor.stdin.take() })
+        Ok(Self { url, directory, supervisor: supervisor.stdin.take() })
     }
 }
 
 /// `pg_isready` answers as soon as the server takes connections, or that it does not yet.
-fn wait_until_ready(pg_isready: &Path, directory: &Path) -> io::Result<()> {
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+fn wait_until_ready(pg_isready: &Path, directory: &Path, port: Option<u16>) -> io::Result<()> {
+    let until = std::time::Instant::now() + READY_WITHIN;
+    let port = port.unwrap_or(5432).to_string();
     while std::time::Instant::now() < until {
-        let asked = Command::new(pg_isready).arg("-q").arg("-h").arg(directory).status()?;
-        if asked.success() {
+        let mut ask = Command::new(pg_isready);
+        if ask.args(["-q", "-p", &port, "-h"]).arg(directory).status()?.success() {
             return Ok(());
         }
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(LOOK_EVERY);
     }
     let log = std::fs::read_to_string(directory.join("log")).unwrap_or_default();
     Err(io::Error::other(format!("the server does not start: {log}")))

@@ -3,11 +3,15 @@
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use vfs_sync_client::{ClientConfig, StateExport, SyncClient, Transport};
+use vfs_sync_client::{ClientConfig, ClientError, StateExport, SyncClient, Transport};
 use vfs_sync_core::id::UserId;
 
 use crate::violations::ViolationCollector;
+
+/// How long it may take until nobody has a replica open.
+const CLOSED_WITHIN: Duration = Duration::from_secs(10);
 
 /// A client whose violations are collected; its replica is in memory, or in a directory that is
 /// gone with it. What cannot be set up panics: it is for tests.
@@ -63,12 +67,19 @@ impl TestDevice {
     }
 
     /// Closes the replica and opens it again, as after a restart. Of one on disk only, and only
-    /// when nobody else has a clone of its client.
-    pub fn reopen(&mut self) {
-        let dir = self.dir.as_ref().expect("a replica on disk");
+    /// when nobody else has a clone of its client. What a call that was cancelled left under way
+    /// elsewhere is waited for.
+    pub async fn reopen(&mut self) {
+        let dir = self.dir.as_ref().expect("a replica on disk").path();
         drop(self.client.take());
-        let (to, how) = (Arc::clone(&self.transport), self.config.clone());
-        let client = SyncClient::open(dir.path(), to, how).expect("a replica");
+        let open = || SyncClient::open(dir, Arc::clone(&self.transport), self.config.clone());
+        let until = Instant::now() + CLOSED_WITHIN;
+        let mut opened = open();
+        while matches!(opened, Err(ClientError::InUse(_))) && Instant::now() < until {
+            tokio::task::yield_now().await;
+            opened = open();
+        }
+        let client = opened.expect("a replica");
         client.observe(self.violations.clone());
         self.client = Some(client);
     }

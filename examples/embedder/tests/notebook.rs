@@ -40,7 +40,7 @@ fn a_note_survives_a_restart_and_whatever_the_line_does_to_it() {
         Notebook::open(laptop.client().clone()).unwrap().write("plan", "sleep").unwrap();
         line.next(CallKind::Push, Fault::DropAnswer);
         laptop.sync().await.unwrap_err();
-        laptop.reopen();
+        laptop.reopen().await;
         line.storm(Random::new(3), 2);
         while laptop.sync().await.is_err() {}
         line.heal();

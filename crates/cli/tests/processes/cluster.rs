@@ -1,16 +1,19 @@
 //! Server processes over one PostgreSQL database and one directory of blobs, and the line from a
 //! device to all of them.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use serde_json::Value;
 use vfs_sync_client::transport::{Answer, Call, CallHandler};
 use vfs_sync_client::{HttpConfig, HttpTransport, StaticToken, TransportError};
 use vfs_sync_testkit::Random;
+
+use crate::server::ServerProcess;
 
 const SECRET: &str = "only for tests: at least thirty-two bytes";
 /// How often a killed server is tried again where it was, should its port be taken meanwhile.
@@ -18,91 +21,109 @@ const STARTS: u32 = 20;
 
 pub(crate) struct Cluster {
     dir: tempfile::TempDir,
-    database: String,
     servers: Vec<Server>,
 }
 
 struct Server {
-    child: Mutex<Option<Child>>,
-    address: String,
+    process: Mutex<Option<ServerProcess>>,
+    database: String,
+    url: String,
     /// Odd while it is down.
     changes: AtomicU64,
 }
 
+impl Server {
+    fn address(&self) -> &str {
+        self.url.strip_prefix("http://").unwrap()
+    }
+}
+
 impl Cluster {
-    pub(crate) fn start(database: String, servers: usize) -> Self {
-        let mut cluster = Self { dir: tempfile::tempdir().unwrap(), database, servers: Vec::new() };
-        for _ in 0..servers {
-            let (child, address) = cluster.spawn("127.0.0.1:0").expect("a server starts");
-            let (child, changes) = (Mutex::new(Some(child)), AtomicU64::new(0));
-            cluster.servers.push(Server { child, address, changes });
+    /// A server for each of `databases`, the ways to the one database.
+    pub(crate) fn start(databases: &[String]) -> Self {
+        let mut cluster = Self { dir: tempfile::tempdir().unwrap(), servers: Vec::new() };
+        for database in databases {
+            let process = cluster.spawn(database, "127.0.0.1:0").expect("a server starts");
+            let url = process.url().to_owned();
+            let (database, changes) = (database.clone(), AtomicU64::new(0));
+            let process = Mutex::new(Some(process));
+            cluster.servers.push(Server { process, database, url, changes });
         }
         cluster
     }
 
-    fn command(&self) -> Command {
+    pub(crate) fn len(&self) -> usize {
+        self.servers.len()
+    }
+
+    fn command() -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vfs-sync"));
         command
             .env_clear()
             .env("RUST_LOG", "error")
             .env("VFS_SYNC_JWT_SECRET", SECRET)
-            .env("VFS_SYNC_DATABASE_URL", &self.database)
             .stdin(Stdio::null());
         command
     }
 
-    /// A server that listens, and where; `None` if it ended at once.
-    fn spawn(&self, listen: &str) -> Option<(Child, String)> {
-        let mut child = self
-            .command()
-            .args(["--json", "serve", "--listen", listen, "--data"])
-            .arg(self.dir.path().join("server"))
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        if line.is_empty() {
-            child.wait().unwrap();
-            return None;
-        }
-        let event: Value = serde_json::from_str(&line).unwrap();
-        let url = event["url"].as_str().unwrap();
-        Some((child, url.strip_prefix("http://").unwrap().to_owned()))
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("server")
+    }
+
+    fn spawn(&self, database: &str, listen: &str) -> Option<ServerProcess> {
+        let mut command = Self::command();
+        // What it says of a network that fails on purpose is nobody's business.
+        command.env("VFS_SYNC_DATABASE_URL", database).stderr(Stdio::null());
+        ServerProcess::start(command, listen, &self.data())
     }
 
     /// `kill -9`.
     pub(crate) fn kill(&self, server: usize) {
         let server = &self.servers[server];
-        let mut child = server.child.lock().unwrap().take().expect("the server runs");
+        let process = server.process.lock().unwrap().take().expect("the server runs");
         server.changes.fetch_add(1, Ordering::SeqCst);
-        child.kill().unwrap();
-        child.wait().unwrap();
+        drop(process);
     }
 
     pub(crate) fn start_again(&self, server: usize) {
         let server = &self.servers[server];
-        let started = (0..STARTS).find_map(|_| self.spawn(&server.address));
-        *server.child.lock().unwrap() = Some(started.expect("a server starts").0);
+        let started = (0..STARTS).find_map(|_| self.spawn(&server.database, server.address()));
+        *server.process.lock().unwrap() = Some(started.expect("a server starts"));
         server.changes.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Sends a signal to a server that runs.
+    pub(crate) fn signal(&self, server: usize, name: &str) {
+        let process = self.servers[server].process.lock().unwrap();
+        process.as_ref().expect("the server runs").signal(name);
+    }
+
+    /// Fails if a server ended that nobody killed.
+    pub(crate) fn check(&self) {
+        for server in &self.servers {
+            let ended = server.process.lock().unwrap().as_mut().and_then(ServerProcess::ended);
+            assert_eq!(ended, None, "a server ended by itself");
+        }
     }
 
     /// Ends all of them as an operator does; each must end well.
     pub(crate) fn terminate(&self) {
         for server in &self.servers {
-            let mut child = server.child.lock().unwrap().take().expect("the server runs");
-            let sent = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
-            assert!(sent.unwrap().success());
-            assert!(child.wait().unwrap().success());
+            let process = server.process.lock().unwrap().take().expect("the server runs");
+            assert!(process.terminate().success());
         }
     }
 
     pub(crate) fn url(&self, server: usize) -> String {
-        format!("http://{}", self.servers[server].address)
+        self.servers[server].url.clone()
     }
 
-    pub(crate) fn token(&self, user: &str, scope: Option<&str>) -> String {
-        let mut command = self.command();
+    pub(crate) fn address(&self, server: usize) -> SocketAddr {
+        self.servers[server].address().parse().unwrap()
+    }
+
+    pub(crate) fn token(user: &str, scope: Option<&str>) -> String {
+        let mut command = Self::command();
         command.args(["token", "--user", user]);
         if let Some(scope) = scope {
             command.args(["--scope", scope]);
@@ -113,48 +134,44 @@ impl Cluster {
     }
 }
 
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        for server in &self.servers {
-            if let Some(mut child) = server.child.lock().ok().and_then(|mut child| child.take()) {
-                let _ = child.kill();
-                let _ = child.wait();
-            }
-        }
-    }
-}
-
-/// Sends each call to any one of the servers, whatever it sent to which before. A call that fails
-/// although its server was up the whole time fails the test.
+/// Sends each call to any one of the servers, whatever it sent to which before.
 pub(crate) struct Line {
-    cluster: Arc<Cluster>,
     to: Vec<HttpTransport>,
     random: Mutex<Random>,
+    /// Where it leads to without anything between that may fail: then a call that fails although
+    /// its server was up the whole time fails the test.
+    cluster: Option<Arc<Cluster>>,
 }
 
 impl Line {
     pub(crate) fn new(cluster: &Arc<Cluster>, user: &str, random: Random) -> Self {
-        let token = StaticToken::new(cluster.token(user, None));
-        let transport = |server| {
-            HttpTransport::new(HttpConfig::new(cluster.url(server)), token.clone()).unwrap()
-        };
-        let to = (0..cluster.servers.len()).map(transport).collect();
-        Self { cluster: Arc::clone(cluster), to, random: Mutex::new(random) }
+        let urls = (0..cluster.len()).map(|server| cluster.url(server));
+        let to = transports(urls, user, |_| {});
+        Self { to, random: Mutex::new(random), cluster: Some(Arc::clone(cluster)) }
     }
 
-    fn any(&self) -> (usize, u64) {
-        let server = self.random.lock().unwrap().below(self.to.len());
-        (server, self.cluster.servers[server].changes.load(Ordering::SeqCst))
+    /// By way of `urls`, where anything may happen.
+    pub(crate) fn through(urls: impl Iterator<Item = String>, user: &str, random: Random) -> Self {
+        let to = transports(urls, user, |config| {
+            config.connect_timeout = Duration::from_secs(1);
+            config.request_timeout = Duration::from_secs(2);
+            config.idle_timeout = Duration::from_secs(2);
+        });
+        Self { to, random: Mutex::new(random), cluster: None }
+    }
+
+    fn changes(&self, server: usize) -> Option<u64> {
+        let cluster = self.cluster.as_ref()?;
+        Some(cluster.servers[server].changes.load(Ordering::SeqCst))
     }
 
     fn check<T>(
         &self,
-        (server, before): (usize, u64),
+        (server, before): (usize, Option<u64>),
         outcome: Result<T, TransportError>,
     ) -> Result<T, TransportError> {
-        if let Err(error) = &outcome {
-            let changes = self.cluster.servers[server].changes.load(Ordering::SeqCst);
-            let was_up = before == changes && before.is_multiple_of(2);
+        if let (Err(error), Some(before)) = (&outcome, before) {
+            let was_up = self.changes(server) == Some(before) && before.is_multiple_of(2);
             let server_failed = error.is_transient()
                 || matches!(error, TransportError::Refused { status, .. } if *status >= 500);
             assert!(!(was_up && server_failed), "server {server} was up: {error}");
@@ -163,11 +180,26 @@ impl Line {
     }
 }
 
+fn transports(
+    urls: impl Iterator<Item = String>,
+    user: &str,
+    configure: impl Fn(&mut HttpConfig),
+) -> Vec<HttpTransport> {
+    let token = StaticToken::new(Cluster::token(user, None));
+    urls.map(|url| {
+        let mut config = HttpConfig::new(url);
+        configure(&mut config);
+        HttpTransport::new(config, token.clone()).unwrap()
+    })
+    .collect()
+}
+
 #[async_trait]
 impl CallHandler for Line {
     async fn handle(&self, call: Call) -> Result<Answer, TransportError> {
-        let chosen = self.any();
-        let answer = call.send(&self.to[chosen.0]).await;
+        let server = self.random.lock().unwrap().below(self.to.len());
+        let chosen = (server, self.changes(server));
+        let answer = call.send(&self.to[server]).await;
         match self.check(chosen, answer)? {
             Answer::BlobBatch(results) => {
                 let results = results.into_iter().map(|result| self.check(chosen, result));

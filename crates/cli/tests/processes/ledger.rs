@@ -1,0 +1,100 @@
+//! What a device was promised: edits that returned, in a folder that only it writes to.
+
+use std::collections::BTreeMap;
+
+use vfs_sync_client::core::id::ItemId;
+use vfs_sync_client::core::item::Name;
+use vfs_sync_client::{Delete, SyncClient};
+use vfs_sync_testkit::Random;
+
+/// How the folders are called, with the device's number behind.
+pub(crate) const LEDGER: &str = "ledger";
+
+/// An entry as it must be in the end.
+#[derive(Debug, Clone, PartialEq)]
+struct Entry {
+    name: String,
+    /// The value of its one key.
+    count: u64,
+    content: Option<Vec<u8>>,
+}
+
+pub(crate) struct Ledger {
+    folder: ItemId,
+    entries: BTreeMap<ItemId, Entry>,
+    deleted: Vec<ItemId>,
+    next: u64,
+}
+
+impl Ledger {
+    /// A new one, queued on `client`.
+    pub(crate) fn open(client: &SyncClient, device: usize) -> Self {
+        let name = Name::new(format!("{LEDGER} {device}")).unwrap();
+        let folder = client.create_folder(None, name).unwrap();
+        Self { folder, entries: BTreeMap::new(), deleted: Vec::new(), next: 0 }
+    }
+
+    /// Makes an edit and writes down what it promises, once the call has returned.
+    pub(crate) fn write(&mut self, client: &SyncClient, random: &mut Random) {
+        self.next += 1;
+        let known: Vec<ItemId> = self.entries.keys().cloned().collect();
+        if known.is_empty() || random.below(3) == 0 {
+            let name = format!("entry {}", self.next);
+            let item = client.create_file(Some(&self.folder), Name::new(&name).unwrap()).unwrap();
+            self.entries.insert(item, Entry { name, count: 0, content: None });
+            return;
+        }
+        let item = random.one(&known).clone();
+        let entry = self.entries.get_mut(&item).unwrap();
+        match random.below(6) {
+            0 => {
+                entry.name = format!("renamed {}", self.next);
+                client.rename(&item, Name::new(&entry.name).unwrap()).unwrap();
+            }
+            1..=3 => {
+                entry.count = self.next;
+                client.set_metadata(&item, vec![("n".into(), Some(entry.count.into()))]).unwrap();
+            }
+            4 => {
+                let len = 1 + random.below(2_000);
+                let content = random.bytes(len);
+                client.put_content(&item, content.as_slice()).unwrap();
+                entry.content = Some(content);
+            }
+            _ => {
+                client.delete(&item, Delete::Item).unwrap();
+                self.entries.remove(&item);
+                self.deleted.push(item);
+            }
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Fails unless all that was promised is there, and nothing else.
+    pub(crate) async fn check(&self, client: &SyncClient) {
+        let children = client.children(Some(&self.folder)).unwrap();
+        let mut found: BTreeMap<ItemId, Entry> = BTreeMap::new();
+        for child in children {
+            let count = child.node.metadata.get("n").and_then(serde_json::Value::as_u64);
+            let content = match &child.node.content {
+                Some(_) => {
+                    let local = client.read_content(&child.node.id).await.unwrap();
+                    let mut bytes = Vec::new();
+                    std::io::Read::read_to_end(&mut local.reader().unwrap(), &mut bytes).unwrap();
+                    Some(bytes)
+                }
+                None => None,
+            };
+            let name = child.node.name.clone().unwrap().to_string();
+            let entry = Entry { name, count: count.unwrap_or(0), content };
+            found.insert(child.node.id, entry);
+        }
+        assert_eq!(found, self.entries, "what was promised");
+        for gone in &self.deleted {
+            assert_eq!(client.node(gone).unwrap(), None, "what was deleted stays so");
+        }
+    }
+}
