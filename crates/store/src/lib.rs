@@ -2,11 +2,12 @@
 //!
 //! [`MetadataStore`] is what the server needs; `sqlite::SqliteStore` is the default (one file,
 //! one writer that groups concurrent pushes into one commit), `postgres::PostgresStore` lets any
-//! number of servers share one database. What a transaction decides is `vfs_sync_core`'s; a back
-//! end knows rows, locks and batches.
+//! number of servers share one database, `memory::MemoryStore` is for tests. What a transaction
+//! decides is `vfs_sync_core`'s; a back end knows rows, locks and batches.
 
 mod codes;
 mod flow;
+pub mod memory;
 mod open;
 mod page;
 pub mod postgres;

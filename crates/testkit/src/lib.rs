@@ -18,6 +18,7 @@ pub use vfs_sync_client as client;
 pub use vfs_sync_core as core;
 pub use vfs_sync_server::ServerConfig;
 pub use vfs_sync_server::auth::{AuthConfig, Secret};
+pub use vfs_sync_store::memory::{MemorySnapshot, MemoryStore};
 pub use vfs_sync_store::{MetadataStore, Retention};
 
 pub use device::TestDevice;

@@ -29,6 +29,7 @@ pub struct TestServer {
     auth: AuthConfig,
     clock: Arc<TestClock>,
     database: Option<String>,
+    store: Option<Arc<dyn MetadataStore>>,
     blobs: Option<Arc<dyn BlobStore>>,
     address: SocketAddr,
     admin_address: Option<SocketAddr>,
@@ -46,6 +47,7 @@ pub struct TestServerBuilder {
     config: ServerConfig,
     auth: Option<AuthConfig>,
     database: Option<String>,
+    store: Option<Arc<dyn MetadataStore>>,
     blobs: Option<Arc<dyn BlobStore>>,
     admin: bool,
 }
@@ -70,6 +72,14 @@ impl TestServerBuilder {
     #[must_use]
     pub fn database(mut self, database: impl Into<String>) -> Self {
         self.database = Some(database.into());
+        self
+    }
+
+    /// Another metadata store than a SQLite file of its own: it stays over a restart, and may be
+    /// that of another server too. [`crate::MemoryStore`] is quick, and put back as a backup is.
+    #[must_use]
+    pub fn store(mut self, store: Arc<dyn MetadataStore>) -> Self {
+        self.store = Some(store);
         self
     }
 
@@ -100,6 +110,7 @@ impl TestServerBuilder {
             auth,
             clock: Arc::new(TestClock::running()),
             database: self.database,
+            store: self.store,
             blobs: self.blobs,
             address: any_port,
             admin_address: self.admin.then_some(any_port),
@@ -123,6 +134,7 @@ impl TestServer {
             config: ServerConfig::default(),
             auth: None,
             database: None,
+            store: None,
             blobs: None,
             admin: false,
         }
@@ -244,9 +256,15 @@ impl TestServer {
     /// Starts it over its data, where it was before.
     pub async fn start_again(&mut self) {
         assert!(self.running.is_none(), "the server runs");
-        let file = self.database_file().to_str().expect("a plain path").to_owned();
-        let database = self.database.clone().unwrap_or(file);
-        let store = vfs_sync_store::open(&database, self.clock.now()).await.expect("a database");
+        let store = match &self.store {
+            Some(store) => Arc::clone(store),
+            None => {
+                let file = self.database_file().to_str().expect("a plain path").to_owned();
+                let database = self.database.clone().unwrap_or(file);
+                let opened = vfs_sync_store::open(&database, self.clock.now()).await;
+                opened.expect("a database")
+            }
+        };
         let blobs = self.blobs();
         let auth = Authenticator::load(&self.auth).await.expect("keys");
         let clock = Arc::clone(&self.clock) as Arc<dyn Environment>;

@@ -6,6 +6,7 @@ mod blobs;
 mod damage;
 mod feeds;
 mod members;
+mod memory;
 mod plans;
 mod pushes;
 mod reconcile;
@@ -17,6 +18,7 @@ mod views;
 use std::sync::Arc;
 
 use scene::{Scene, at};
+use vfs_sync_store::memory::MemoryStore;
 use vfs_sync_store::sqlite::SqliteStore;
 use vfs_sync_store::testing::new_postgres_database;
 
@@ -56,6 +58,13 @@ macro_rules! contract {
             #[tokio::test]
             async fn $behaviour() {
                 let store = super::SqliteStore::open_in_memory(super::at(0)).unwrap();
+                super::super::$area::$behaviour(super::Scene::new(super::Arc::new(store))).await;
+            }
+        )*)* }
+        mod memory { $($(
+            #[tokio::test]
+            async fn $behaviour() {
+                let store = super::MemoryStore::new(super::at(0));
                 super::super::$area::$behaviour(super::Scene::new(super::Arc::new(store))).await;
             }
         )*)* }

@@ -165,7 +165,7 @@ pub(crate) fn operation(dice: &mut Dice, cast: &Cast, who: &str, write_id: u64, 
     op
 }
 
-async fn attach_content(scene: &Scene, who: &str, item: &str, name: &str) {
+pub(crate) async fn attach_content(scene: &Scene, who: &str, item: &str, name: &str) {
     let (owner, staging_id) = (user(who), StagingId::new(name).unwrap());
     let stage = NewStage {
         staging_id: staging_id.clone(),

@@ -1,0 +1,619 @@
+//! A transaction's rows and batches in memory. It has the tables to itself, so that nothing needs a
+//! lock; the methods never wait.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use vfs_sync_core::access::Principal;
+use vfs_sync_core::attach::StageRow;
+use vfs_sync_core::content::{Attachment, RelationKind, Sha256Digest};
+use vfs_sync_core::cursor::Epoch;
+use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
+use vfs_sync_core::push::{Accepted, Changes, Head, LinkKey, Needs, Rows, Told};
+use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::{ReconcileState, StageStatus};
+
+use super::state::{Blob, FeedRow, Reference, Replica, Stage, State};
+use crate::codes::BlobStatus;
+use crate::transaction::{FeedWrite, PushWrite, ReplicaRow, Stored, StoredStage, Transaction};
+use crate::{KEPT_VERSIONS, NewStage, StoreError, UploadRow, Usage, codes};
+
+/// An open transaction; what it did is undone when it is dropped, unless it was committed.
+pub(super) struct MemoryTransaction<'s> {
+    pub(super) state: &'s mut State,
+}
+
+impl MemoryTransaction<'_> {
+    pub(super) fn commit(self) {
+        self.state.commit();
+    }
+
+    fn take_link(&self, key: LinkKey, found: &mut Rows) {
+        if let Some(link) = self.state.links.get(&key.0, &key.1) {
+            found.links.insert(key, Some(link.clone()));
+        }
+    }
+
+    /// The present links to an item's parents; gives these.
+    fn take_links_above(&self, child: &ItemId, found: &mut Rows) -> Vec<LinkKey> {
+        let above = self.state.parents.group(child).keys();
+        let links = above.filter_map(|parent| {
+            let link = self.state.links.get(parent, child)?;
+            link.register.value.then_some((parent, link))
+        });
+        let links: Vec<_> = links.map(|(parent, link)| (parent.clone(), link.clone())).collect();
+        let mut keys = Vec::with_capacity(links.len());
+        for (parent, link) in links {
+            if link.in_realm {
+                keys.push((parent.clone(), child.clone()));
+            }
+            found.links.insert((parent, child.clone()), Some(link));
+        }
+        keys
+    }
+
+    fn load_links(&self, needs: &Needs, found: &mut Rows) {
+        for key in &needs.links {
+            self.take_link(key.clone(), found);
+        }
+        for item in &needs.around {
+            for (child, link) in self.state.links.group(item) {
+                if link.register.value {
+                    found.links.insert((item.clone(), child.clone()), Some(link.clone()));
+                }
+            }
+            self.take_links_above(item, found);
+        }
+        let mut open: Vec<ItemId> = needs.ancestors.iter().cloned().collect();
+        let mut seen = needs.ancestors.clone();
+        while let Some(child) = open.pop() {
+            let parents = self.take_links_above(&child, found).into_iter().map(|key| key.0);
+            open.extend(parents.filter(|parent| seen.insert(parent.clone())));
+        }
+    }
+
+    fn load_grants(&self, needs: &Needs, found: &mut Rows) {
+        for (item, principal) in &needs.grants {
+            if let Some(grant) = self.state.grants.get(item, principal) {
+                found.grants.insert((item.clone(), principal.clone()), Some(grant.clone()));
+            }
+        }
+        for item in needs.around.union(&needs.granted) {
+            for (principal, grant) in self.state.grants.group(item) {
+                if grant.value.is_some() {
+                    found.grants.insert((item.clone(), principal.clone()), Some(grant.clone()));
+                }
+            }
+        }
+    }
+
+    fn load_access(&self, needs: &Needs, found: &mut Rows) {
+        let wanted = |user: &UserId| needs.among.as_ref().is_none_or(|among| among.contains(user));
+        for item in &needs.access {
+            let audience = self.state.access.group(item).iter();
+            let audience = audience.filter(|(user, _)| wanted(user));
+            let audience = audience.map(|(user, level)| (user.clone(), *level)).collect();
+            found.access.insert(item.clone(), audience);
+        }
+        for group in &needs.members {
+            let members = self.state.members.group(group).keys();
+            let members = members.filter(|user| wanted(user)).cloned().collect();
+            found.members.insert(group.clone(), members);
+        }
+        for user in &needs.groups_of {
+            let groups = self.state.groups.group(user).keys().cloned().collect();
+            found.groups.insert(user.clone(), groups);
+        }
+    }
+
+    fn write_registers(&mut self, changes: &Changes) {
+        let state = &mut *self.state;
+        for (id, item) in &changes.items {
+            state.know(&item.owner);
+            state.items.put(id.clone(), item.clone());
+        }
+        for ((parent, child), link) in &changes.links {
+            state.links.put(parent, child.clone(), link.clone());
+            state.parents.put(child, parent.clone(), ());
+        }
+        for ((item, principal), grant) in &changes.grants {
+            match grant.value {
+                Some(_) => state.granted.put(principal, item.clone(), ()),
+                None => drop(state.granted.remove(principal, item)),
+            }
+            state.grants.put(item, principal.clone(), grant.clone());
+        }
+        for ((child, realm), moved) in &changes.moves {
+            state.know(realm);
+            state.moves.put((child.clone(), realm.clone()), moved.clone());
+        }
+    }
+
+    fn place_entries(&mut self, feeds: &[FeedWrite]) {
+        let state = &mut *self.state;
+        for feed in feeds {
+            let user = &feed.user;
+            state.know(user);
+            for entry in &feed.entries {
+                // A change of what the feed tells already moves its row to the head.
+                if let Some(before) = state.counters.get(user, &entry.key).copied() {
+                    state.feeds.remove(user, &before);
+                }
+                let row = FeedRow {
+                    key: entry.key.clone(),
+                    changed_at: feed.head.changed_at,
+                    removal: entry.removal,
+                    json: entry.json.as_str().into(),
+                };
+                state.feeds.put(user, entry.counter, row);
+                state.counters.put(user, entry.key.clone(), entry.counter);
+            }
+            state.heads.put(user.clone(), feed.head);
+        }
+    }
+}
+
+impl Drop for MemoryTransaction<'_> {
+    fn drop(&mut self) {
+        self.state.rollback();
+    }
+}
+
+impl Transaction for MemoryTransaction<'_> {
+    async fn lock_replica(
+        &mut self,
+        user: &UserId,
+        replica: &ReplicaId,
+        _now: Timestamp,
+    ) -> Result<Option<WriteId>, StoreError> {
+        Ok(self.state.replicas.get(user, replica).map(|row| row.last_write_id))
+    }
+
+    async fn accepted(
+        &mut self,
+        user: &UserId,
+        replica: &ReplicaId,
+        write_ids: &BTreeSet<WriteId>,
+    ) -> Result<HashMap<WriteId, Accepted>, StoreError> {
+        let rows = self.state.accepted.group(&(user.clone(), replica.clone()));
+        let found = write_ids.iter().filter_map(|id| Some((*id, rows.get(id)?.0.clone())));
+        Ok(found.collect())
+    }
+
+    async fn share_groups(&mut self, _groups: &BTreeSet<Principal>) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn lock_group(&mut self, _group: &Principal) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn write_member(
+        &mut self,
+        group: &Principal,
+        user: &UserId,
+        present: bool,
+    ) -> Result<bool, StoreError> {
+        let was = self.state.members.get(group, user).is_some();
+        if present {
+            self.state.know(user);
+        }
+        match (was, present) {
+            (false, true) => {
+                self.state.members.put(group, user.clone(), ());
+                self.state.groups.put(user, group.clone(), ());
+            }
+            (true, false) => {
+                self.state.members.remove(group, user);
+                self.state.groups.remove(user, group);
+            }
+            _ => {}
+        }
+        Ok(was != present)
+    }
+
+    async fn granted_to(&mut self, group: &Principal) -> Result<BTreeSet<ItemId>, StoreError> {
+        Ok(self.state.granted.group(group).keys().cloned().collect())
+    }
+
+    async fn all_grants(&mut self) -> Result<(BTreeSet<UserId>, BTreeSet<ItemId>), StoreError> {
+        let granted = self.state.granted.groups();
+        let mut users: BTreeSet<UserId> = granted.keys().filter_map(Principal::user).collect();
+        users.extend(self.state.groups.groups().keys().cloned());
+        Ok((users, granted.values().flat_map(BTreeMap::keys).cloned().collect()))
+    }
+
+    async fn lock_realms(
+        &mut self,
+        user: Option<&UserId>,
+        named: &BTreeSet<ItemId>,
+        rows: &mut Rows,
+    ) -> Result<(), StoreError> {
+        let mut owners: BTreeSet<UserId> = user.cloned().into_iter().collect();
+        for id in named {
+            let item = self.state.items.get(id).cloned();
+            owners.extend(item.as_ref().map(|item| item.owner.clone()));
+            rows.items.insert(id.clone(), item);
+        }
+        for owner in &owners {
+            if let Some(head) = self.state.heads.get(owner) {
+                rows.last_changed.insert(owner.clone(), head.changed_at);
+            }
+        }
+        rows.realms = owners;
+        Ok(())
+    }
+
+    async fn load(&mut self, needs: &Needs, found: &mut Rows) -> Result<(), StoreError> {
+        for id in &needs.items {
+            found.items.insert(id.clone(), self.state.items.get(id).cloned());
+        }
+        self.load_links(needs, found);
+        self.load_grants(needs, found);
+        for key in &needs.moves {
+            if let Some(moved) = self.state.moves.get(key) {
+                found.moves.insert(key.clone(), Some(moved.clone()));
+            }
+        }
+        for item in &needs.around {
+            let attached = self.attachments_of(item).await?;
+            if !attached.is_empty() {
+                found.attachments.insert(item.clone(), attached);
+            }
+        }
+        self.load_access(needs, found);
+        Ok(())
+    }
+
+    async fn told(
+        &mut self,
+        keys: &BTreeMap<UserId, BTreeSet<Vec<u8>>>,
+    ) -> Result<Told, StoreError> {
+        let mut told = Told::new();
+        for (user, keys) in keys {
+            let rows = self.state.feeds.group(user);
+            let present = |key: &&Vec<u8>| {
+                let row = self.state.counters.get(user, key).and_then(|counter| rows.get(counter));
+                row.is_some_and(|row| !row.removal)
+            };
+            told.insert(user.clone(), keys.iter().filter(present).cloned().collect());
+        }
+        Ok(told)
+    }
+
+    async fn lock_heads(
+        &mut self,
+        users: &BTreeSet<UserId>,
+        now: Timestamp,
+    ) -> Result<BTreeMap<UserId, Head>, StoreError> {
+        let epoch = self.state.present_epoch()?;
+        let new = Head { epoch, counter: 0, changed_at: now, pruned: None };
+        let head =
+            |user: &UserId| (user.clone(), self.state.heads.get(user).copied().unwrap_or(new));
+        Ok(users.iter().map(head).collect())
+    }
+
+    async fn write_access(&mut self, changes: &Changes) -> Result<(), StoreError> {
+        for (item, users) in &changes.access {
+            for (user, level) in users {
+                self.state.know(user);
+                match level {
+                    Some(level) => self.state.access.put(item, user.clone(), *level),
+                    None => drop(self.state.access.remove(item, user)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_push(&mut self, write: &PushWrite<'_>) -> Result<(), StoreError> {
+        self.state.know(write.user);
+        let Some(last_write_id) = write.changes.last_write_id else {
+            return self.touch_replica(write.user, write.replica, write.now).await;
+        };
+        let before = self.state.replicas.get(write.user, write.replica);
+        let replica = Replica {
+            last_write_id,
+            last_seen: before.map_or(write.now, |before| before.last_seen.max(write.now)),
+            accepted_from: before.and_then(|before| before.accepted_from).or(Some(write.now)),
+        };
+        self.state.replicas.put(write.user, write.replica.clone(), replica);
+        self.write_registers(write.changes);
+        self.write_access(write.changes).await?;
+        let author = (write.user.clone(), write.replica.clone());
+        for one in &write.changes.accepted {
+            let row = (one.accepted.clone(), write.now);
+            self.state.accepted.put(&author, one.write_id, row);
+        }
+        self.place_entries(write.feeds);
+        Ok(())
+    }
+
+    async fn head(&mut self, user: &UserId) -> Result<Option<Head>, StoreError> {
+        Ok(self.state.heads.get(user).copied())
+    }
+
+    async fn epoch(&mut self) -> Result<Epoch, StoreError> {
+        self.state.present_epoch()
+    }
+
+    async fn replicas(
+        &mut self,
+        user: &UserId,
+        replicas: &BTreeSet<ReplicaId>,
+    ) -> Result<HashMap<ReplicaId, ReplicaRow>, StoreError> {
+        let rows = self.state.replicas.group(user);
+        let found = replicas.iter().filter_map(|id| {
+            let row = rows.get(id)?;
+            let (last_write_id, last_seen) = (row.last_write_id, row.last_seen);
+            Some((id.clone(), ReplicaRow { last_write_id, last_seen }))
+        });
+        Ok(found.collect())
+    }
+
+    async fn active_replicas(
+        &mut self,
+        user: &UserId,
+        limit: usize,
+    ) -> Result<Vec<(ReplicaId, WriteId)>, StoreError> {
+        let mut active: Vec<_> = self.state.replicas.group(user).iter().collect();
+        active.sort_by_key(|(_, row)| std::cmp::Reverse(row.last_seen));
+        active.truncate(limit);
+        Ok(active.into_iter().map(|(id, row)| (id.clone(), row.last_write_id)).collect())
+    }
+
+    async fn touch_replica(
+        &mut self,
+        user: &UserId,
+        replica: &ReplicaId,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        if let Some(row) = self.state.replicas.get(user, replica) {
+            let row = Replica { last_seen: row.last_seen.max(now), ..row.clone() };
+            self.state.replicas.put(user, replica.clone(), row);
+        }
+        Ok(())
+    }
+
+    async fn reconcile_state(
+        &mut self,
+        user: &UserId,
+        client: &ReplicaId,
+    ) -> Result<Stored<ReconcileState>, StoreError> {
+        Ok(self.state.reconciled.get(user, client).cloned().map(Ok))
+    }
+
+    async fn write_reconcile_state(
+        &mut self,
+        user: &UserId,
+        client: &ReplicaId,
+        state: &ReconcileState,
+        _new: bool,
+    ) -> Result<(), StoreError> {
+        self.state.know(user);
+        self.state.reconciled.put(user, client.clone(), state.clone());
+        Ok(())
+    }
+
+    async fn stage(&mut self, staging_id: &StagingId) -> Result<Stored<StoredStage>, StoreError> {
+        let Some(stage) = self.state.stages.get(staging_id) else { return Ok(None) };
+        let Some(blob) = self.state.blobs.get(&stage.blob_id) else {
+            return Ok(Some(Err(codes::malformed("blob_stages", staging_id, "has no blob"))));
+        };
+        let row = StageRow {
+            staging_id: staging_id.clone(),
+            owner: stage.owner.clone(),
+            blob_id: stage.blob_id.clone(),
+            status: stage.status,
+            staged_at: stage.staged_at,
+            expires_at: stage.expires_at,
+            content_type: blob.content_type.clone(),
+            uploaded: blob.uploaded,
+        };
+        Ok(Some(Ok(StoredStage {
+            row,
+            expiry_chosen: stage.expiry_chosen,
+            reserved: blob.reserved,
+            blob_status: blob.status,
+        })))
+    }
+
+    async fn insert_stage(
+        &mut self,
+        user: &UserId,
+        stage: &NewStage,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        if self.state.blobs.get(&stage.blob_id).is_some() {
+            return Ok(false);
+        }
+        self.state.know(user);
+        let blob = Blob {
+            owner: user.clone(),
+            staging_id: stage.staging_id.clone(),
+            status: BlobStatus::Live,
+            uploaded: None,
+            content_type: stage.content_type.as_deref().map(Into::into),
+            reserved: 0,
+            reclaim_at: None,
+        };
+        self.state.blobs.put(stage.blob_id.clone(), blob);
+        let row = Stage {
+            owner: user.clone(),
+            blob_id: stage.blob_id.clone(),
+            status: StageStatus::Staged,
+            staged_at: now,
+            expires_at: stage.expires_at,
+            expiry_chosen: stage.expiry_chosen,
+        };
+        self.state.stages.put(stage.staging_id.clone(), row);
+        Ok(true)
+    }
+
+    async fn delete_stage(&mut self, stage: &NewStage) -> Result<(), StoreError> {
+        self.state.stages.remove(&stage.staging_id);
+        self.state.blobs.remove(&stage.blob_id);
+        Ok(())
+    }
+
+    async fn set_uploaded(
+        &mut self,
+        blob_id: &BlobId,
+        size: u64,
+        digest: Sha256Digest,
+    ) -> Result<(), StoreError> {
+        self.state.change_blob(blob_id, |blob| blob.uploaded = Some((size, digest)));
+        Ok(())
+    }
+
+    async fn set_stage_status(
+        &mut self,
+        staging_id: &StagingId,
+        status: StageStatus,
+    ) -> Result<(), StoreError> {
+        if let Some(stage) = self.state.stages.get(staging_id) {
+            let stage = Stage { status, ..stage.clone() };
+            self.state.stages.put(staging_id.clone(), stage);
+        }
+        Ok(())
+    }
+
+    async fn discard_blob(&mut self, blob_id: &BlobId, now: Timestamp) -> Result<(), StoreError> {
+        self.state.change_blob(blob_id, |blob| {
+            (blob.status, blob.reserved, blob.reclaim_at) = (BlobStatus::Deleting, 0, Some(now));
+        });
+        Ok(())
+    }
+
+    async fn set_reclaim(&mut self, blob_id: &BlobId, at: Timestamp) -> Result<(), StoreError> {
+        self.state.change_blob(blob_id, |blob| blob.reclaim_at = Some(at));
+        Ok(())
+    }
+
+    async fn clear_reclaim(&mut self, blob_id: &BlobId, now: Timestamp) -> Result<(), StoreError> {
+        self.state.change_blob(blob_id, |blob| {
+            blob.reclaim_at = blob.reclaim_at.filter(|at| *at > now);
+        });
+        Ok(())
+    }
+
+    async fn set_deleted(&mut self, blob_id: &BlobId, again: Timestamp) -> Result<(), StoreError> {
+        self.state.change_blob(blob_id, |blob| {
+            (blob.status, blob.reclaim_at) = (BlobStatus::Deleted, Some(again));
+        });
+        Ok(())
+    }
+
+    async fn delete_version(&mut self, ref_id: &RefId) -> Result<bool, StoreError> {
+        let row = self.state.refs.get(ref_id).filter(|row| !row.is_current);
+        let Some(Reference { item_id, blob_id, .. }) = row.cloned() else { return Ok(false) };
+        self.state.refs.remove(ref_id);
+        self.state.refs_of.remove(&item_id, ref_id);
+        self.state.refs_with.remove(&blob_id, ref_id);
+        Ok(true)
+    }
+
+    async fn stage_of(&mut self, blob_id: &BlobId) -> Result<Option<StagingId>, StoreError> {
+        Ok(self.state.blobs.get(blob_id).map(|blob| blob.staging_id.clone()))
+    }
+
+    async fn upload(&mut self, staging_id: &StagingId) -> Result<Option<UploadRow>, StoreError> {
+        Ok(self.state.uploads.get(staging_id).cloned())
+    }
+
+    async fn write_upload(
+        &mut self,
+        staging_id: &StagingId,
+        upload: &UploadRow,
+    ) -> Result<(), StoreError> {
+        self.state.uploads.put(staging_id.clone(), upload.clone());
+        Ok(())
+    }
+
+    async fn delete_upload(&mut self, staging_id: &StagingId) -> Result<(), StoreError> {
+        self.state.uploads.remove(staging_id);
+        self.delete_parts(staging_id).await
+    }
+
+    async fn add_parts(
+        &mut self,
+        staging_id: &StagingId,
+        from: u32,
+        tags: &[String],
+    ) -> Result<(), StoreError> {
+        for (part, tag) in (from..).zip(tags) {
+            self.state.parts.put(staging_id, part, tag.clone());
+        }
+        Ok(())
+    }
+
+    async fn delete_parts(&mut self, staging_id: &StagingId) -> Result<(), StoreError> {
+        self.state.parts.remove_group(staging_id);
+        Ok(())
+    }
+
+    async fn usage(&mut self, owner: &UserId) -> Result<Usage, StoreError> {
+        Ok(self.state.usages.get(owner).copied().unwrap_or_default())
+    }
+
+    async fn set_usage(&mut self, owner: &UserId, usage: Usage) -> Result<(), StoreError> {
+        self.state.know(owner);
+        self.state.usages.put(owner.clone(), usage);
+        Ok(())
+    }
+
+    async fn set_reserved(&mut self, blob_id: &BlobId, bytes: u64) -> Result<(), StoreError> {
+        self.state.change_blob(blob_id, |blob| blob.reserved = bytes);
+        Ok(())
+    }
+
+    async fn attachments_of(&mut self, item: &ItemId) -> Result<Vec<Attachment>, StoreError> {
+        let refs = self.state.refs_of.group(item).keys();
+        let current = |id: &&RefId| self.state.refs.get(id).is_some_and(|row| row.is_current);
+        self.state.attachments(refs.filter(current))
+    }
+
+    async fn attachments_with(&mut self, blob: &BlobId) -> Result<Vec<Attachment>, StoreError> {
+        self.state.attachments(self.state.refs_with.group(blob).keys())
+    }
+
+    async fn insert_attachment(&mut self, attachment: &Attachment) -> Result<(), StoreError> {
+        let (item, is_file) = (&attachment.item_id, attachment.relation_kind == RelationKind::File);
+        if is_file {
+            for id in self.state.versions(item).into_iter().cloned().collect::<Vec<_>>() {
+                if let Some(row) = self.state.refs.get(&id).filter(|row| row.is_current) {
+                    let row = Reference { is_current: false, ..row.clone() };
+                    self.state.refs.put(id, row);
+                }
+            }
+        }
+        let row = Reference {
+            item_id: item.clone(),
+            blob_id: attachment.blob_id.clone(),
+            kind: attachment.relation_kind,
+            is_current: true,
+            attached_at: attachment.attached_at,
+            surplus_since: None,
+        };
+        let id = &attachment.ref_id;
+        self.state.refs.put(id.clone(), row);
+        self.state.refs_of.put(item, id.clone(), ());
+        self.state.refs_with.put(&attachment.blob_id, id.clone(), ());
+        if is_file {
+            // The one that this makes the first beyond the versions that are kept.
+            let beyond = self.state.versions(item).get(KEPT_VERSIONS as usize + 1).cloned();
+            if let Some(id) = beyond.cloned()
+                && let Some(row) = self.state.refs.get(&id)
+            {
+                let since = row.surplus_since.or(Some(attachment.attached_at));
+                let row = Reference { surplus_since: since, ..row.clone() };
+                self.state.refs.put(id, row);
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_feeds(&mut self, feeds: &[FeedWrite]) -> Result<(), StoreError> {
+        self.place_entries(feeds);
+        Ok(())
+    }
+}
