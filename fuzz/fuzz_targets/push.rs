@@ -21,7 +21,7 @@ fuzz_target!(|body: &[u8]| {
         decided.spread.absorb(needs, Rows::default());
     }
     let readers = decided.spread.readers();
-    decided.spread.doubtful();
+    let _ = decided.spread.doubtful();
     let changes = decided.spread.finish(&Told::new());
     assert!(changes.feed.keys().all(|user| readers.contains(user)), "a head was not locked");
 });
