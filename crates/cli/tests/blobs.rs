@@ -20,7 +20,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 use vfs_sync_blobs::testing::new_s3_place;
 use vfs_sync_core::time::Timestamp;
-use world::{Random, World, kills};
+use vfs_sync_testkit::Random;
+use world::{World, kills, seeded};
 
 /// Uploads at one time.
 const CLIENTS: u64 = 3;
@@ -136,7 +137,7 @@ impl Client {
             if self.random.below(2) == 0 {
                 self.put(&item, &bytes).await;
             } else {
-                let piece = usize::try_from(1 + self.random.below(4_000_000)).unwrap();
+                let piece = 1 + self.random.below(4_000_000);
                 self.resume(&item, &bytes, piece.max(bytes.len() / 8)).await;
             }
             let stage = format!("/v1/vfs/blobs/stage/{item}");
@@ -199,7 +200,7 @@ fn moment(seconds: u64) -> Timestamp {
 }
 
 fn kill_while_contents_come(mut world: World, kills: u64) {
-    let mut random = Random::new("server kills");
+    let mut random = seeded("server kills");
     let (end, done) = (AtomicBool::new(false), AtomicU64::new(0));
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (url, token) = (world.url(), world.token.clone());
@@ -210,7 +211,7 @@ fn kill_while_contents_come(mut world: World, kills: u64) {
                     http: reqwest::Client::new(),
                     url: url.clone(),
                     token: token.clone(),
-                    random: Random::new("client"),
+                    random: seeded("client"),
                     name: format!("client{at}"),
                     write_id: 0,
                 };
@@ -225,7 +226,7 @@ fn kill_while_contents_come(mut world: World, kills: u64) {
                 std::thread::yield_now();
             }
             // The moment at which to kill is the one thing here that time decides.
-            std::thread::sleep(Duration::from_micros(random.below(160_000)));
+            std::thread::sleep(Duration::from_micros(random.below(160_000) as u64));
             world.kill_server();
             world.start_server();
         }
@@ -238,7 +239,7 @@ fn kill_while_contents_come(mut world: World, kills: u64) {
         http: reqwest::Client::new(),
         url,
         token,
-        random: Random::new("reader"),
+        random: seeded("reader"),
         name: "reader".into(),
         write_id: 0,
     };
@@ -302,7 +303,7 @@ fn check_lists_orphans_of_both_kinds_and_mends_them() {
         http: reqwest::Client::new(),
         url: world.url(),
         token: world.token.clone(),
-        random: Random::new("client"),
+        random: seeded("client"),
         name: "client".into(),
         write_id: 0,
     };

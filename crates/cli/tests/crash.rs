@@ -16,11 +16,12 @@ use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::entry::Change;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{PullPage, PushResponse, PushStatus};
-use world::{Random, World, kills, tree};
+use vfs_sync_testkit::Random;
+use world::{World, kills, seeded, tree};
 
 /// The moment at which to kill is the one thing here that time decides.
-fn after_random_millis(random: &mut Random, at_most: u64) {
-    std::thread::sleep(Duration::from_micros(random.below(at_most * 1_000)));
+fn after_random_millis(random: &mut Random, at_most: usize) {
+    std::thread::sleep(Duration::from_micros(random.below(at_most * 1_000) as u64));
 }
 
 /// What was acknowledged: names by item.
@@ -41,14 +42,10 @@ async fn push_until(
         let mut names = Vec::new();
         for _ in 0..=random.below(30) {
             write_id += 1;
-            let known = acknowledged.len() as u64;
+            let known = acknowledged.len();
             let rename = known > 0 && random.below(3) == 0;
             let item = if rename {
-                acknowledged
-                    .keys()
-                    .nth(usize::try_from(random.below(known)).unwrap())
-                    .unwrap()
-                    .clone()
+                acknowledged.keys().nth(random.below(known)).unwrap().clone()
             } else {
                 format!("item-{write_id}")
             };
@@ -127,10 +124,10 @@ async fn pull(
 #[test]
 fn a_server_that_is_killed_loses_nothing_acknowledged_and_applies_nothing_twice() {
     let mut world = World::new();
-    let mut random = Random::new("server kills");
+    let mut random = seeded("server kills");
     let (url, token) = (world.url(), world.token.clone());
     let end = AtomicBool::new(false);
-    let seed = Random::new("pushes");
+    let seed = seeded("pushes");
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (acknowledged, (mut cursor, mut lagging)) = std::thread::scope(|scope| {
         let pusher =
@@ -159,7 +156,7 @@ fn a_server_that_is_killed_loses_nothing_acknowledged_and_applies_nothing_twice(
 }
 
 /// Starts a command and kills it at a random instant; whether it was done by then.
-fn run_and_kill(mut command: Command, random: &mut Random, at_most: u64) -> bool {
+fn run_and_kill(mut command: Command, random: &mut Random, at_most: usize) -> bool {
     let null = std::process::Stdio::null;
     let mut child = command.stdout(null()).stderr(null()).spawn().unwrap();
     after_random_millis(random, at_most);
@@ -172,7 +169,7 @@ fn run_and_kill(mut command: Command, random: &mut Random, at_most: u64) -> bool
 #[test]
 fn a_client_that_is_killed_goes_on_where_it_was() {
     let world = World::new();
-    let mut random = Random::new("client kills");
+    let mut random = seeded("client kills");
     world.init("a");
     world.ok("a", &["mkdir", "/tree"]);
     let source = world.path("source");
@@ -219,7 +216,7 @@ fn content(random: &mut Random) -> Vec<u8> {
         1..=4 => 3 * 1024 * 1024,
         _ => 40_000,
     };
-    let size = usize::try_from(random.below(most)).unwrap();
+    let size = random.below(most);
     let mut bytes = vec![0; size];
     for at in (0..size).step_by(512) {
         bytes[at] = u8::try_from(random.below(256)).unwrap();
@@ -231,7 +228,7 @@ fn content(random: &mut Random) -> Vec<u8> {
 #[test]
 fn contents_survive_a_client_that_is_killed_while_it_moves_them() {
     let world = World::new();
-    let mut random = Random::new("kills among contents");
+    let mut random = seeded("kills among contents");
     world.init("a");
     world.init("b");
     let limit = 6 * 1024 * 1024;
@@ -312,7 +309,7 @@ fn change_something(root: &std::path::Path, random: &mut Random) {
         }
         2 => std::fs::remove_dir_all(&folder).unwrap(),
         _ => {
-            let size = usize::try_from(random.below(40_000)).unwrap();
+            let size = random.below(40_000);
             std::fs::write(&file, format!("{}-", random.below(1_000)).repeat(size / 4)).unwrap();
         }
     }

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use vfs_sync_core::access::{Principal, PrincipalType};
 use vfs_sync_core::id::{ItemId, PrincipalId, UserId, WriteId};
 use vfs_sync_core::limits::MAX_PUSH_OPERATIONS;
-use vfs_sync_core::push::{InvalidPush, PushBatch};
+use vfs_sync_core::push::{InvalidPush, PushBatch, Rows, decide};
+use vfs_sync_core::time::Timestamp;
 
 fn parse(body: &str) -> Result<PushBatch, InvalidPush> {
     PushBatch::parse(UserId::new("u").unwrap(), body.as_bytes())
@@ -89,4 +90,17 @@ fn what_is_to_be_locked_is_every_item_and_every_group_that_is_named() {
     assert_eq!(push.replayed(None), [].into());
     let ids = |ids: &[u64]| ids.iter().map(|id| WriteId::new(*id).unwrap()).collect();
     assert_eq!(push.replayed(WriteId::new(2)), ids(&[1, 2]));
+}
+
+#[test]
+fn what_is_new_is_looked_for_once_and_nothing_around_it_is() {
+    let create = json!({"opType": "item_upsert", "objectType": "folder", "name": "n"});
+    let push = push(&[operation(1, &create)]);
+    let mut rows = Rows::default();
+    let needs = push.needs(&rows).unwrap();
+    assert_eq!(needs.items, [ItemId::new("item-1").unwrap()].into());
+    rows.absorb(needs, Rows::default());
+    assert!(push.needs(&rows).is_none());
+    let mut decided = decide(&push, rows, Timestamp::from_millis(0).unwrap());
+    assert!(decided.spread.needs().is_none());
 }

@@ -2,7 +2,6 @@
 //! device to all of them.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,8 +15,6 @@ use vfs_sync_testkit::Random;
 use crate::server::ServerProcess;
 
 const SECRET: &str = "only for tests: at least thirty-two bytes";
-/// How often a killed server is tried again where it was, should its port be taken meanwhile.
-const STARTS: u32 = 20;
 
 pub(crate) struct Cluster {
     dir: tempfile::TempDir,
@@ -28,14 +25,9 @@ struct Server {
     process: Mutex<Option<ServerProcess>>,
     database: String,
     url: String,
+    address: String,
     /// Odd while it is down.
     changes: AtomicU64,
-}
-
-impl Server {
-    fn address(&self) -> &str {
-        self.url.strip_prefix("http://").unwrap()
-    }
 }
 
 impl Cluster {
@@ -43,11 +35,14 @@ impl Cluster {
     pub(crate) fn start(databases: &[String]) -> Self {
         let mut cluster = Self { dir: tempfile::tempdir().unwrap(), servers: Vec::new() };
         for database in databases {
-            let process = cluster.spawn(database, "127.0.0.1:0").expect("a server starts");
-            let url = process.url().to_owned();
-            let (database, changes) = (database.clone(), AtomicU64::new(0));
-            let process = Mutex::new(Some(process));
-            cluster.servers.push(Server { process, database, url, changes });
+            let process = cluster.spawn(database, "127.0.0.1:0");
+            cluster.servers.push(Server {
+                url: process.url().to_owned(),
+                address: process.address().to_owned(),
+                process: Mutex::new(Some(process)),
+                database: database.clone(),
+                changes: AtomicU64::new(0),
+            });
         }
         cluster
     }
@@ -66,15 +61,14 @@ impl Cluster {
         command
     }
 
-    fn data(&self) -> PathBuf {
-        self.dir.path().join("server")
-    }
-
-    fn spawn(&self, database: &str, listen: &str) -> Option<ServerProcess> {
-        let mut command = Self::command();
-        // What it says of a network that fails on purpose is nobody's business.
-        command.env("VFS_SYNC_DATABASE_URL", database).stderr(Stdio::null());
-        ServerProcess::start(command, listen, &self.data())
+    fn spawn(&self, database: &str, listen: &str) -> ServerProcess {
+        let binary = || {
+            let mut command = Self::command();
+            // What it says of a network that fails on purpose is nobody's business.
+            command.env("VFS_SYNC_DATABASE_URL", database).stderr(Stdio::null());
+            command
+        };
+        ServerProcess::start(binary, listen, &self.dir.path().join("server"))
     }
 
     /// `kill -9`.
@@ -87,8 +81,8 @@ impl Cluster {
 
     pub(crate) fn start_again(&self, server: usize) {
         let server = &self.servers[server];
-        let started = (0..STARTS).find_map(|_| self.spawn(&server.database, server.address()));
-        *server.process.lock().unwrap() = Some(started.expect("a server starts"));
+        let started = self.spawn(&server.database, &server.address);
+        *server.process.lock().unwrap() = Some(started);
         server.changes.fetch_add(1, Ordering::SeqCst);
     }
 
@@ -119,7 +113,7 @@ impl Cluster {
     }
 
     pub(crate) fn address(&self, server: usize) -> SocketAddr {
-        self.servers[server].address().parse().unwrap()
+        self.servers[server].address.parse().unwrap()
     }
 
     pub(crate) fn token(user: &str, scope: Option<&str>) -> String {

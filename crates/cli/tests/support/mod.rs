@@ -1,13 +1,18 @@
 //! The built binary in directories of its own.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a scene that cannot be set fails its test")]
 
-use std::io::{BufRead as _, BufReader, Write as _};
+mod server;
+
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
+
+use server::ServerProcess;
+pub(crate) use server::signal;
 
 pub(crate) const SECRET: &str = "a secret of the tests that is long enough";
 
@@ -42,14 +47,8 @@ impl Ran {
 /// A directory with a user's files, replicas and perhaps a server in it.
 pub(crate) struct Scene {
     pub(crate) dir: tempfile::TempDir,
-    server: Option<Child>,
+    server: Option<ServerProcess>,
     url: String,
-}
-
-impl Drop for Scene {
-    fn drop(&mut self) {
-        self.stop_server();
-    }
 }
 
 impl Scene {
@@ -67,27 +66,18 @@ impl Scene {
 
     /// Serves at `listen` over the scene's own data.
     pub(crate) fn start_server(&mut self, listen: &str) {
-        let mut server = self
-            .command()
-            .args(["--json", "serve", "--listen", listen, "--data"])
-            .arg(self.path("server"))
-            .env("RUST_LOG", "off")
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let event: Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(event["event"], "listening");
-        self.url = event["url"].as_str().unwrap().to_owned();
+        let binary = || {
+            let mut command = self.command();
+            command.env("RUST_LOG", "off");
+            command
+        };
+        let server = ServerProcess::start(binary, listen, &self.path("server"));
+        self.url = server.url().to_owned();
         self.server = Some(server);
     }
 
     pub(crate) fn stop_server(&mut self) {
-        if let Some(mut server) = self.server.take() {
-            let _ = server.kill();
-            let _ = server.wait();
-        }
+        self.server = None;
     }
 
     pub(crate) fn url(&self) -> &str {
@@ -96,9 +86,7 @@ impl Scene {
 
     /// Sends SIGTERM to the server; gives its exit code.
     pub(crate) fn terminate_server(&mut self) -> i32 {
-        let mut server = self.server.take().unwrap();
-        signal(&server, "TERM");
-        server.wait().unwrap().code().unwrap()
+        self.server.take().unwrap().terminate().code().unwrap()
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -176,12 +164,6 @@ fn finish(command: &mut Command, input: Option<&[u8]>) -> Ran {
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
-}
-
-/// Sends a signal, as a terminal or an operator does.
-pub(crate) fn signal(child: &Child, name: &str) {
-    let sent = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status();
-    assert!(sent.unwrap().success());
 }
 
 /// What is in a directory: for each path its type, permission bits, time and bytes.

@@ -1,9 +1,13 @@
 //! The built binary as a server process.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use serde_json::Value;
+
+/// How often a server is tried again where it was, should its port be taken meanwhile.
+const STARTS: u32 = 20;
 
 /// A server that listens; killed when it is dropped.
 pub(crate) struct ServerProcess {
@@ -12,9 +16,14 @@ pub(crate) struct ServerProcess {
 }
 
 impl ServerProcess {
-    /// Runs `binary`, a command with the environment that a server needs, as a server at `listen`
-    /// over what `serve` adds to that; `None` if it ends instead of listening.
-    pub(crate) fn start(mut binary: Command, listen: &str, data: &std::path::Path) -> Option<Self> {
+    /// Runs what `binary` gives, the program in the environment that a server needs, as a server
+    /// at `listen` over `data`.
+    pub(crate) fn start(binary: impl Fn() -> Command, listen: &str, data: &Path) -> Self {
+        let started = (0..STARTS).find_map(|_| Self::try_start(binary(), listen, data));
+        started.expect("a server starts")
+    }
+
+    fn try_start(mut binary: Command, listen: &str, data: &Path) -> Option<Self> {
         let serve = binary.args(["--json", "serve", "--listen", listen, "--data"]).arg(data);
         let mut child = serve.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
@@ -33,11 +42,13 @@ impl ServerProcess {
         &self.url
     }
 
-    /// Sends a signal, as a terminal or an operator does.
+    /// The same without the scheme: to start another one there.
+    pub(crate) fn address(&self) -> &str {
+        self.url.strip_prefix("http://").unwrap()
+    }
+
     pub(crate) fn signal(&self, name: &str) {
-        let id = self.child.id().to_string();
-        let sent = Command::new("kill").args([&format!("-{name}"), &id]).status();
-        assert!(sent.unwrap().success());
+        signal(&self.child, name);
     }
 
     /// How it ended, if it did by itself.
@@ -57,4 +68,10 @@ impl Drop for ServerProcess {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Sends a signal, as a terminal or an operator does.
+pub(crate) fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status();
+    assert!(sent.unwrap().success());
 }

@@ -1,20 +1,26 @@
 //! What the tests of the built binary stand on: a server that can be killed, replicas, and trees
 //! of files that can be compared.
 
+#[path = "../support/server.rs"]
+mod server;
+
 use std::collections::BTreeMap;
-use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output, Stdio};
+
+use server::ServerProcess;
+use vfs_sync_testkit::{Random, number, seed};
 
 const SECRET: &str = "only for tests: at least thirty-two bytes";
 
 /// A server and the replicas of one user, in a temporary directory.
 pub struct World {
     pub dir: tempfile::TempDir,
-    pub port: u16,
-    server: Option<Child>,
+    url: String,
+    /// Where the server is, once it was started.
+    address: String,
+    server: Option<ServerProcess>,
     pub token: String,
     /// More variables for every command.
     variables: Vec<(&'static str, String)>,
@@ -29,8 +35,8 @@ impl World {
     /// With a running server, and more variables for every command.
     pub fn with(variables: Vec<(&'static str, String)>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut world = Self { dir, port, server: None, token: String::new(), variables };
+        let (url, address, token) = (String::new(), "127.0.0.1:0".to_owned(), String::new());
+        let mut world = Self { dir, url, address, server: None, token, variables };
         let token = world.command(&["token", "--user", "alice"]).output().unwrap();
         assert!(token.status.success(), "{token:?}");
         world.token = String::from_utf8(token.stdout).unwrap().trim().to_owned();
@@ -43,7 +49,7 @@ impl World {
     }
 
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        self.url.clone()
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
@@ -61,34 +67,17 @@ impl World {
         command
     }
 
-    /// Starts the server and waits until it takes connections.
+    /// Starts the server, where it was before, and waits until it takes connections.
     pub fn start_server(&mut self) {
-        let listen = format!("127.0.0.1:{}", self.port);
-        let data = self.path("server");
-        let child = self
-            .command(&["serve", "--listen", &listen, "--data", data.to_str().unwrap()])
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        self.server = Some(child);
-        self.wait_for_server();
-    }
-
-    fn wait_for_server(&mut self) {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            let ended = self.server.as_mut().and_then(|child| child.try_wait().unwrap());
-            assert!(ended.is_none(), "the server ended: {ended:?}");
-            assert!(Instant::now() < deadline, "the server does not come up");
-            std::thread::yield_now();
-        }
+        let binary = || self.command(&[]);
+        let server = ServerProcess::start(binary, &self.address, &self.path("server"));
+        (self.url, self.address) = (server.url().to_owned(), server.address().to_owned());
+        self.server = Some(server);
     }
 
     /// `kill -9`.
     pub fn kill_server(&mut self) {
-        let mut child = self.server.take().expect("the server runs");
-        child.kill().unwrap();
-        child.wait().unwrap();
+        drop(self.server.take().expect("the server runs"));
     }
 
     /// Runs a command on a replica and waits for it.
@@ -128,15 +117,6 @@ impl World {
     }
 }
 
-impl Drop for World {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.server.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
 /// A directory's files by path: content, execute bit and modification time; of folders nothing.
 pub type Tree = BTreeMap<PathBuf, Option<(Vec<u8>, bool, i64)>>;
 
@@ -163,29 +143,14 @@ pub fn tree(root: &Path) -> Tree {
     found
 }
 
-/// Random numbers that a seed repeats (xorshift64*).
-pub struct Random(u64);
-
-impl Random {
-    /// Seeded by `VFS_SYNC_TEST_SEED`, or by the time; prints the seed.
-    pub fn new(test: &str) -> Self {
-        let given = std::env::var("VFS_SYNC_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        let seed =
-            given.unwrap_or_else(|| u64::try_from(now.as_nanos() & u128::from(u64::MAX)).unwrap());
-        println!("{test}: VFS_SYNC_TEST_SEED={seed}");
-        Self(seed | 1)
-    }
-
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % bound
-    }
+/// Random numbers of the test's seed, which it prints.
+pub fn seeded(test: &str) -> Random {
+    let seed = seed();
+    println!("{test}: VFS_SYNC_TEST_SEED={seed}");
+    Random::new(seed)
 }
 
 /// How often a crash test kills: `VFS_SYNC_TEST_KILLS`, or 200.
 pub fn kills() -> u64 {
-    std::env::var("VFS_SYNC_TEST_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(200)
+    number("VFS_SYNC_TEST_KILLS").unwrap_or(200)
 }

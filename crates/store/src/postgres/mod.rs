@@ -48,6 +48,12 @@ use transaction::PostgresTransaction;
 const CONNECTIONS: usize = 16;
 /// How long a call waits for a connection.
 const CONNECTION_WAIT: Duration = Duration::from_secs(10);
+/// How long a database may say nothing at all, to what was sent or to the question whether it is
+/// there, until its connection is given up: one that went without a farewell, or whose way was cut,
+/// would else hold callers up for a quarter of an hour.
+const SILENCE: Duration = Duration::from_secs(30);
+/// Where nothing was said in the URL.
+const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(2 * 60 * 60);
 /// How often a transaction is run again before its caller is asked to.
 const ATTEMPTS: u32 = 8;
 
@@ -172,6 +178,12 @@ fn parse(url: &str) -> Result<tokio_postgres::Config, StoreError> {
     }
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(CONNECTION_WAIT);
+    }
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(SILENCE);
+    }
+    if config.get_keepalives_idle() == DEFAULT_KEEPALIVE {
+        config.keepalives_idle(SILENCE / 2).keepalives_interval(SILENCE / 6).keepalives_retries(3);
     }
     Ok(config)
 }
@@ -514,5 +526,22 @@ impl MetadataStore for PostgresStore {
 
     async fn counts(&self) -> Result<Vec<(&'static str, u64)>, StoreError> {
         snapshot!(self, |tx| retention::counts(&mut tx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_that_is_silent_is_given_up_after_as_long_as_the_url_says_or_half_a_minute() {
+        let silence = |url: &str| {
+            let config = parse(url).unwrap();
+            (config.get_tcp_user_timeout().copied().unwrap(), config.get_keepalives_idle())
+        };
+        let seconds = Duration::from_secs;
+        assert_eq!(silence("postgres://u@h/d"), (seconds(30), seconds(15)));
+        let url = "postgres://u@h/d?tcp_user_timeout=7&keepalives_idle=3";
+        assert_eq!(silence(url), (seconds(7), seconds(3)));
     }
 }
