@@ -38,6 +38,9 @@ pub struct ClientConfig {
     pub interval: Duration,
     /// The shortest and the longest back-off after a failure of the network.
     pub backoff: (Duration, Duration),
+    /// A VFS that the application has registered with SQLite, for a replica's database on a disk
+    /// that is not the system's; `None`: the system's. Contents stay in the replica's directory.
+    pub vfs: Option<String>,
     /// Where time, ids and chance come from.
     pub environment: Arc<dyn Environment>,
 }
@@ -51,6 +54,7 @@ impl Default for ClientConfig {
             cache_size: Some(10 * 1024 * 1024 * 1024),
             interval: Duration::from_secs(30),
             backoff: (Duration::from_millis(500), Duration::from_secs(60)),
+            vfs: None,
             environment: Arc::new(SystemEnvironment),
         }
     }
@@ -179,7 +183,7 @@ impl SyncClient {
         config: ClientConfig,
     ) -> Result<Self, ClientError> {
         config.check()?;
-        let store = create_store(dir, Meta::new(client_id, user, server))?;
+        let store = create_store(dir, config.vfs.as_deref(), Meta::new(client_id, user, server))?;
         let cache = Cache::in_directory(dir, &config, || Ok(Vec::new()))?;
         Ok(Self::over(store, cache, transport, config))
     }
@@ -195,7 +199,7 @@ impl SyncClient {
         config: ClientConfig,
     ) -> Result<Self, ClientError> {
         config.check()?;
-        let mut store = open_store(dir)?;
+        let mut store = open_store(dir, config.vfs.as_deref())?;
         let cache = Cache::in_directory(dir, &config, || store.blobs_to_keep())?;
         Ok(Self::over(store, cache, transport, config))
     }

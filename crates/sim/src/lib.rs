@@ -19,6 +19,7 @@ mod check;
 mod coverage;
 mod database;
 mod device;
+pub mod disk;
 mod edit;
 mod environment;
 mod failure;

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures::executor::block_on;
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::Semaphore;
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::attach::{AttachRefusal, StageRow};
@@ -67,7 +67,7 @@ const STATEMENT_CACHE: usize = 128;
 /// The metadata in one SQLite file.
 pub struct SqliteStore {
     writer: Writer,
-    /// `None` for a database in memory, which has one connection only.
+    /// `None` for a store that has one connection only.
     readers: Option<Arc<Readers>>,
     large: usize,
 }
@@ -108,6 +108,32 @@ impl SqliteStore {
     pub fn large_beyond(mut self, rows: usize) -> Self {
         self.large = rows;
         self
+    }
+
+    /// Opens the database at `path` for this store alone, as [`SqliteStore::open`] does: with one
+    /// connection, which keeps everybody else out, and without threads. A call blocks whoever polls
+    /// it, and is done at the first poll. `vfs` names a VFS that was registered with SQLite, for a
+    /// disk that is not the system's.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::open`].
+    pub fn open_alone(path: &Path, vfs: Option<&str>, now: Timestamp) -> Result<Self, StoreError> {
+        let open = || {
+            let mut connection = match vfs {
+                Some(vfs) => Connection::open_with_flags_and_vfs(path, OpenFlags::default(), vfs)?,
+                None => {
+                    make_private(path);
+                    Connection::open(path)?
+                }
+            };
+            connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+            migrations::check_ours(&connection)?;
+            configure(&connection, WRITER_CACHE_KIB)?;
+            migrations::migrate(&mut connection, now)?;
+            Ok(connection)
+        };
+        let writer = Writer::of_caller(named(path, open())?);
+        Ok(Self { writer, readers: None, large: LARGE })
     }
 
     /// A new database in memory, gone with the store.

@@ -1,11 +1,13 @@
-//! The thread that owns the connection which writes.
+//! The connection that writes, and the thread that owns it.
 //!
 //! It commits in groups: whatever is waiting, up to a bound, goes into one transaction, since a
 //! commit's cost is the disk's and not the rows'. Each job has a savepoint, so that one that fails
-//! fails alone; nobody is answered before the commit.
+//! fails alone; nobody is answered before the commit. A store that has no threads has a writer that
+//! runs each job by itself, where it is asked for.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
@@ -39,9 +41,17 @@ enum Terms {
     Unchanged(u64, Locks),
 }
 
-/// Sends jobs to the thread, which ends when this is dropped.
+/// Who runs jobs.
+enum Runner {
+    /// The thread at the other end, which ends with this one.
+    Thread(mpsc::Sender<Job>),
+    /// Whoever asks.
+    Caller(Box<Mutex<(Connection, History)>>),
+}
+
+/// Takes jobs.
 pub(super) struct Writer {
-    queue: mpsc::Sender<Job>,
+    runner: Runner,
     commits: Commits,
 }
 
@@ -54,7 +64,14 @@ impl Writer {
             .name("vfs-sync-writer".into())
             .spawn(move || work(&connection, history, jobs))
             .map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        Ok(Self { queue, commits })
+        Ok(Self { runner: Runner::Thread(queue), commits })
+    }
+
+    /// A writer without a thread.
+    pub(super) fn of_caller(connection: Connection) -> Self {
+        let commits = Commits::default();
+        let history = History::new(commits.clone());
+        Self { runner: Runner::Caller(Box::new(Mutex::new((connection, history)))), commits }
     }
 
     /// How often it has committed: a snapshot that is opened later shows all of that.
@@ -114,7 +131,15 @@ impl Writer {
             (went_well, answer)
         });
         let stopped = || StoreError::Unavailable("the writer has stopped".into());
-        self.queue.send(Job { weight, run }).await.map_err(|_| stopped())?;
+        let job = Job { weight, run };
+        match &self.runner {
+            Runner::Thread(queue) => queue.send(job).await.map_err(|_| stopped())?,
+            Runner::Caller(held) => {
+                let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
+                let (connection, history) = &mut *held;
+                perform(connection, history, job, &mut || None);
+            }
+        }
         receiver.await.map_err(|_| stopped())?
     }
 }
@@ -149,26 +174,36 @@ pub(super) fn contained<T>(job: impl FnOnce() -> Result<T, StoreError>) -> Resul
 
 fn work(connection: &Connection, mut history: History, mut jobs: mpsc::Receiver<Job>) {
     while let Some(first) = jobs.blocking_recv() {
-        let mut answers = Vec::new();
-        let failed = group(connection, &mut history, first, &mut jobs, &mut answers).err();
-        if let Some(error) = &failed {
-            tracing::error!(%error, "a group of transactions failed");
-            if !connection.is_autocommit() {
-                let _ = connection.execute_batch("ROLLBACK");
-            }
-        }
-        for answer in answers {
-            answer(failed.as_ref());
-        }
+        perform(connection, &mut history, first, &mut || jobs.try_recv().ok());
     }
 }
 
-/// Runs `first` and what else is waiting in one transaction; on an error nothing of it happened.
+/// Runs `first` and what else is `waiting` in one transaction, and answers.
+fn perform(
+    connection: &Connection,
+    history: &mut History,
+    first: Job,
+    waiting: &mut dyn FnMut() -> Option<Job>,
+) {
+    let mut answers = Vec::new();
+    let failed = group(connection, history, first, waiting, &mut answers).err();
+    if let Some(error) = &failed {
+        tracing::error!(%error, "a group of transactions failed");
+        if !connection.is_autocommit() {
+            let _ = connection.execute_batch("ROLLBACK");
+        }
+    }
+    for answer in answers {
+        answer(failed.as_ref());
+    }
+}
+
+/// Runs the jobs in one transaction; on an error nothing of it happened.
 fn group(
     connection: &Connection,
     history: &mut History,
     first: Job,
-    jobs: &mut mpsc::Receiver<Job>,
+    waiting: &mut dyn FnMut() -> Option<Job>,
     answers: &mut Vec<Answer>,
 ) -> Result<(), StoreError> {
     // Without a transaction there is nothing to run in; dropping the job answers it.
@@ -201,7 +236,7 @@ fn group(
                 execute(connection, "RELEASE job")?;
             }
         }
-        next = if weight < GROUP_WEIGHT { jobs.try_recv().ok() } else { None };
+        next = if weight < GROUP_WEIGHT { waiting() } else { None };
     }
     execute(connection, "COMMIT")?;
     history.committed();

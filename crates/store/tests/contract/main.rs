@@ -61,6 +61,15 @@ macro_rules! contract {
                 super::super::$area::$behaviour(super::Scene::new(super::Arc::new(store))).await;
             }
         )*)* }
+        mod sqlite_alone { $($(
+            #[tokio::test]
+            async fn $behaviour() {
+                let directory = tempfile::tempdir().unwrap();
+                let path = directory.path().join("metadata.sqlite");
+                let store = super::SqliteStore::open_alone(&path, None, super::at(0)).unwrap();
+                super::super::$area::$behaviour(super::Scene::new(super::Arc::new(store))).await;
+            }
+        )*)* }
         mod memory { $($(
             #[tokio::test]
             async fn $behaviour() {

@@ -1,10 +1,10 @@
 //! Making and opening a replica's file, and the small rows that say what it is.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OpenFlags, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use vfs_sync_core::clock::HybridClock;
@@ -37,9 +37,12 @@ fn lock(dir: &Path) -> Result<File> {
     }
 }
 
-fn connect(path: &Path) -> Result<Connection> {
+fn connect(path: &Path, vfs: Option<&str>) -> Result<Connection> {
     let open = || {
-        let conn = Connection::open(path)?;
+        let conn = match vfs {
+            Some(vfs) => Connection::open_with_flags_and_vfs(path, OpenFlags::default(), vfs)?,
+            None => Connection::open(path)?,
+        };
         conn.set_prepared_statement_cache_capacity(128);
         // The file is this process's alone: no lock to take and check at each statement.
         conn.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
@@ -77,11 +80,25 @@ fn private_file(path: &Path) -> std::io::Result<()> {
 }
 
 /// Makes a replica in `dir`.
-pub(crate) fn create_store(dir: &Path, meta: Meta) -> Result<Box<dyn ReplicaStore>> {
+pub(crate) fn create_store(
+    dir: &Path,
+    vfs: Option<&str>,
+    meta: Meta,
+) -> Result<Box<dyn ReplicaStore>> {
     private_dir(dir).map_err(ClientError::io(format!("cannot make {}", dir.display())))?;
     let path = dir.join(FILE);
     let exists =
         || ClientError::ReplicaExists(format!("there is a replica in {} already", dir.display()));
+    if let Some(vfs) = vfs {
+        // Where files cannot be renamed it is made in its place, in one transaction.
+        let lock = lock(dir)?;
+        let conn = connect(&path, Some(vfs))?;
+        if pragma(&conn, &path, "application_id")? != 0 {
+            return Err(exists());
+        }
+        fill(conn, path, lock.try_clone(), &meta)?;
+        return open_locked(dir, Some(vfs), lock);
+    }
     if path.exists() {
         return Err(exists());
     }
@@ -101,31 +118,35 @@ pub(crate) fn create_store(dir: &Path, meta: Meta) -> Result<Box<dyn ReplicaStor
         private_file(&draft)
             .map_err(ClientError::io(format!("cannot make {}", draft.display())))?;
         let conn = Connection::open(&draft).map_err(|error| storage_error(&draft, &error))?;
-        let mut rows = SqliteRows {
-            conn,
-            path: draft.clone(),
-            current_b: false,
-            committed_b: false,
-            at_once: true,
-            _lock: lock.try_clone().map_err(ClientError::io("cannot share the lock"))?,
-        };
-        rows.begin(true)?;
-        let fill = rows.conn.execute_batch(&format!(
-            "{} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT};",
-            create()
-        ));
-        fill.map_err(|error| storage_error(&draft, &error))?;
-        rows.put_meta(None, &meta)?;
-        rows.run("COMMIT", [])?;
-        let close = rows.conn.close();
-        close.map_err(|(_, error)| storage_error(&draft, &error))?;
+        fill(conn, draft.clone(), lock.try_clone(), &meta)?;
     }
     std::fs::rename(&draft, &path)
         .map_err(ClientError::io(format!("cannot make {}", path.display())))?;
     File::open(dir)
         .and_then(|dir| dir.sync_all())
         .map_err(ClientError::io(format!("cannot sync {}", dir.display())))?;
-    open_locked(dir, lock)
+    open_locked(dir, None, lock)
+}
+
+/// Makes a replica of an empty database, in one transaction, and closes it.
+fn fill(conn: Connection, path: PathBuf, lock: std::io::Result<File>, meta: &Meta) -> Result<()> {
+    let mut rows = SqliteRows {
+        conn,
+        path: path.clone(),
+        current_b: false,
+        committed_b: false,
+        at_once: true,
+        _lock: lock.map_err(ClientError::io("cannot share the lock"))?,
+    };
+    rows.begin(true)?;
+    let fill = rows.conn.execute_batch(&format!(
+        "{} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT};",
+        create()
+    ));
+    fill.map_err(|error| storage_error(&path, &error))?;
+    rows.put_meta(None, meta)?;
+    rows.run("COMMIT", [])?;
+    rows.conn.close().map_err(|(_, error)| storage_error(&path, &error))
 }
 
 /// Removes a replica that this process has open: its own files and its contents, nothing else.
@@ -140,22 +161,28 @@ pub(crate) fn remove_store(dir: &Path) -> std::io::Result<()> {
 }
 
 /// Opens the replica in `dir`.
-pub(crate) fn open_store(dir: &Path) -> Result<Box<dyn ReplicaStore>> {
-    if !dir.join(FILE).is_file() {
-        return Err(ClientError::ReplicaExists(format!(
-            "there is no replica in {}: make one first",
-            dir.display()
-        )));
+pub(crate) fn open_store(dir: &Path, vfs: Option<&str>) -> Result<Box<dyn ReplicaStore>> {
+    if vfs.is_none() && !dir.join(FILE).is_file() {
+        return Err(missing(dir));
     }
-    open_locked(dir, lock(dir)?)
+    open_locked(dir, vfs, lock(dir)?)
 }
 
-fn open_locked(dir: &Path, lock: File) -> Result<Box<dyn ReplicaStore>> {
+fn missing(dir: &Path) -> ClientError {
+    let dir = dir.display();
+    ClientError::ReplicaExists(format!("there is no replica in {dir}: make one first"))
+}
+
+fn open_locked(dir: &Path, vfs: Option<&str>, lock: File) -> Result<Box<dyn ReplicaStore>> {
     let path = dir.join(FILE);
-    let conn = connect(&path)?;
+    let conn = connect(&path, vfs)?;
     let foreign =
         |reason: String| ClientError::CorruptReplica { path: path.display().to_string(), reason };
-    if pragma(&conn, &path, "application_id")? != APPLICATION_ID {
+    let application = pragma(&conn, &path, "application_id")?;
+    if vfs.is_some() && application == 0 {
+        return Err(missing(dir));
+    }
+    if application != APPLICATION_ID {
         return Err(foreign("it is a database of another program".into()));
     }
     let found = pragma(&conn, &path, "user_version")?;

@@ -1,0 +1,345 @@
+//! A disk under SQLite that knows what was made durable: the power fails at any of its operations,
+//! what was not synced is lost or torn, it is full, it fails.
+//!
+//! SQLite reaches it as the VFS of [`Disk::vfs`], by paths below the directory of a [`Disk`]. A
+//! database on it belongs to one connection that locks it exclusively, as
+//! `SqliteStore::open_alone` and a client's replica do: there is no shared memory for the index of
+//! a log. SQLite's own bookkeeping of a VFS is not made for threads: a process opens databases on
+//! such disks from one thread at a time.
+
+mod files;
+
+use std::collections::BTreeMap;
+use std::io::{Error, ErrorKind, Result};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use sqlite_vfs::{DatabaseHandle, LockKind, OpenAccess, OpenOptions, Vfs, WalDisabled};
+use vfs_sync_testkit::Random;
+
+use files::File;
+
+const VFS: &str = "vfs-sync-sim";
+
+/// What becomes of the writes that were not synced when the power fails.
+#[derive(Debug, Clone)]
+pub enum Unsynced {
+    /// All are lost.
+    Lost,
+    /// Chance decides, sector by sector of each write.
+    Torn(Random),
+}
+
+/// What a disk does once instead of what it is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskFault {
+    /// A write, a truncation, a removal or a sync fails; of a write, nothing was done.
+    Fails,
+    /// The power fails before it.
+    PowerFails,
+}
+
+/// A disk. Clones are one disk; what is open on it survives its last clone.
+#[derive(Debug, Clone)]
+pub struct Disk {
+    below: Arc<str>,
+    platter: Arc<Mutex<Platter>>,
+}
+
+#[derive(Debug, Default)]
+struct Platter {
+    files: BTreeMap<String, File>,
+    /// What was opened before the power failed is gone for good.
+    uptime: u64,
+    is_off: bool,
+    operations: u64,
+    next_handle: u64,
+    /// What goes wrong at which operation.
+    faults: BTreeMap<u64, DiskFault>,
+    capacity: Option<u64>,
+}
+
+type Platters = BTreeMap<Arc<str>, Weak<Mutex<Platter>>>;
+
+/// The disks of this process, by the directories that they are below.
+fn platters() -> MutexGuard<'static, Platters> {
+    static PLATTERS: Mutex<Platters> = Mutex::new(Platters::new());
+    PLATTERS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn lock(platter: &Mutex<Platter>) -> MutexGuard<'_, Platter> {
+    platter.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Disk {
+    /// An empty disk, which holds what SQLite opens by paths below `directory`. No two disks of a
+    /// process are below the same.
+    #[must_use]
+    pub fn below(directory: &Path) -> Self {
+        let below: Arc<str> = format!("{}/", directory.display()).into();
+        let platter = Arc::new(Mutex::new(Platter::default()));
+        let mut platters = platters();
+        platters.retain(|_, platter| platter.strong_count() > 0);
+        platters.insert(Arc::clone(&below), Arc::downgrade(&platter));
+        Self { below, platter }
+    }
+
+    /// The name of the VFS, which is registered now if it was not before.
+    ///
+    /// # Panics
+    /// If SQLite does not take it.
+    #[must_use]
+    pub fn vfs() -> &'static str {
+        static REGISTERED: OnceLock<()> = OnceLock::new();
+        REGISTERED.get_or_init(|| {
+            sqlite_vfs::register(VFS, Disks, false).expect("SQLite takes the VFS");
+        });
+        VFS
+    }
+
+    /// How often it was told to change something: writes, truncations, removals and syncs.
+    #[must_use]
+    pub fn operations(&self) -> u64 {
+        lock(&self.platter).operations
+    }
+
+    /// Does `fault` instead of its `operation`th operation, counted from 0 by
+    /// [`Self::operations`].
+    pub fn fault_at(&self, operation: u64, fault: DiskFault) {
+        lock(&self.platter).faults.insert(operation, fault);
+    }
+
+    /// Bounds the bytes of all files; `None`: there is no bound. A write beyond it fails.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        lock(&self.platter).capacity = bytes;
+    }
+
+    /// The power fails: whatever is open fails from now on, for good.
+    pub fn power_off(&self) {
+        lock(&self.platter).power_off();
+    }
+
+    /// Whether the power has failed.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        lock(&self.platter).is_off
+    }
+
+    /// The power comes back, if it failed: what was synced is there, and of the rest what
+    /// `unsynced` says. Faults to come are forgotten.
+    pub fn power_on(&self, mut unsynced: Unsynced) {
+        let mut platter = lock(&self.platter);
+        if std::mem::take(&mut platter.is_off) {
+            platter.files.retain(|_, file| file.survives());
+            platter.files.values_mut().for_each(|file| file.recover(&mut unsynced));
+        }
+        platter.faults.clear();
+    }
+
+    /// Another disk, below `directory`, with all that this one has; nothing is open on it.
+    #[must_use]
+    pub fn copied_below(&self, directory: &Path) -> Self {
+        let copy = Self::below(directory);
+        let from = lock(&self.platter);
+        let renamed = |name: &String| {
+            let rest = name.strip_prefix(&*self.below).unwrap_or(name);
+            format!("{}{rest}", copy.below)
+        };
+        let files = from.files.iter().map(|(name, file)| (renamed(name), file.closed()));
+        lock(&copy.platter).files = files.collect();
+        drop(from);
+        copy
+    }
+}
+
+fn failed(what: &str) -> Error {
+    Error::other(format!("simulated: {what}"))
+}
+
+impl Platter {
+    fn power_off(&mut self) {
+        self.is_off = true;
+        self.uptime += 1;
+        self.files.values_mut().for_each(File::unlock_all);
+    }
+
+    /// Before anything that is done to what was opened in `uptime`.
+    fn check(&self, uptime: u64) -> Result<()> {
+        if self.is_off || self.uptime != uptime {
+            return Err(failed("the power has failed"));
+        }
+        Ok(())
+    }
+
+    /// Before anything that changes the disk.
+    fn change(&mut self, uptime: u64) -> Result<()> {
+        self.check(uptime)?;
+        let operation = self.operations;
+        self.operations += 1;
+        match self.faults.remove(&operation) {
+            None => Ok(()),
+            Some(DiskFault::Fails) => Err(failed("the disk fails")),
+            Some(DiskFault::PowerFails) => {
+                self.power_off();
+                self.check(uptime)
+            }
+        }
+    }
+
+    fn file(&mut self, name: &str) -> Result<&mut File> {
+        self.files.get_mut(name).ok_or_else(|| ErrorKind::NotFound.into())
+    }
+
+    /// Whether `name` may grow to `len` bytes.
+    fn check_room(&mut self, name: &str, len: u64) -> Result<()> {
+        let others = self.files.iter().filter(|(other, _)| *other != name);
+        let others: u64 = others.map(|(_, file)| file.len()).sum();
+        match self.capacity {
+            // SQLite is told so as of a disk that is full.
+            Some(capacity) if others + len > capacity => Err(ErrorKind::WriteZero.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// All disks, for SQLite.
+struct Disks;
+
+/// A file that SQLite has open.
+struct Handle {
+    platter: Arc<Mutex<Platter>>,
+    name: String,
+    id: u64,
+    uptime: u64,
+}
+
+fn disk_of(name: &str) -> Result<Arc<Mutex<Platter>>> {
+    let platters = platters();
+    let found = platters.iter().rev().find(|(below, _)| name.starts_with(&***below));
+    let platter = found.and_then(|(_, platter)| platter.upgrade());
+    platter.ok_or_else(|| failed(&format!("{name} is on no disk")))
+}
+
+impl Vfs for Disks {
+    type Handle = Handle;
+
+    fn open(&self, name: &str, options: OpenOptions) -> Result<Handle> {
+        let platter = disk_of(name)?;
+        let mut disk = lock(&platter);
+        let uptime = disk.uptime;
+        disk.check(uptime)?;
+        match (disk.files.contains_key(name), &options.access) {
+            (true, OpenAccess::CreateNew) => return Err(ErrorKind::AlreadyExists.into()),
+            (false, OpenAccess::Create | OpenAccess::CreateNew) => {
+                disk.files.insert(name.to_owned(), File::default());
+            }
+            (false, _) => return Err(ErrorKind::NotFound.into()),
+            (true, _) => {}
+        }
+        disk.next_handle += 1;
+        let id = disk.next_handle;
+        drop(disk);
+        Ok(Handle { platter, name: name.to_owned(), id, uptime })
+    }
+
+    /// As SQLite asks for it, a removal is durable at once.
+    fn delete(&self, name: &str) -> Result<()> {
+        let platter = disk_of(name)?;
+        let mut disk = lock(&platter);
+        let uptime = disk.uptime;
+        disk.change(uptime)?;
+        disk.files.remove(name).map(drop).ok_or_else(|| ErrorKind::NotFound.into())
+    }
+
+    fn exists(&self, name: &str) -> Result<bool> {
+        let platter = disk_of(name)?;
+        let disk = lock(&platter);
+        disk.check(disk.uptime)?;
+        Ok(disk.files.contains_key(name))
+    }
+
+    /// On no disk: SQLite is told to keep in memory what is temporary.
+    fn temporary_name(&self) -> String {
+        "temporary".into()
+    }
+
+    fn random(&self, buffer: &mut [i8]) {
+        buffer.fill(7);
+    }
+
+    fn sleep(&self, duration: Duration) -> Duration {
+        duration
+    }
+}
+
+impl DatabaseHandle for Handle {
+    type WalIndex = WalDisabled;
+
+    fn size(&self) -> Result<u64> {
+        let mut disk = lock(&self.platter);
+        disk.check(self.uptime)?;
+        Ok(disk.file(&self.name)?.len())
+    }
+
+    fn read_exact_at(&mut self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        let mut disk = lock(&self.platter);
+        disk.check(self.uptime)?;
+        disk.file(&self.name)?.read(buffer, offset)
+    }
+
+    fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> Result<()> {
+        let mut disk = lock(&self.platter);
+        disk.change(self.uptime)?;
+        let len = disk.file(&self.name)?.len().max(offset + bytes.len() as u64);
+        disk.check_room(&self.name, len)?;
+        disk.file(&self.name)?.write(bytes, offset);
+        Ok(())
+    }
+
+    fn sync(&mut self, _data_only: bool) -> Result<()> {
+        let mut disk = lock(&self.platter);
+        disk.change(self.uptime)?;
+        disk.file(&self.name)?.sync();
+        Ok(())
+    }
+
+    fn set_len(&mut self, len: u64) -> Result<()> {
+        let mut disk = lock(&self.platter);
+        disk.change(self.uptime)?;
+        disk.check_room(&self.name, len)?;
+        disk.file(&self.name)?.set_len(len);
+        Ok(())
+    }
+
+    fn lock(&mut self, kind: LockKind) -> Result<bool> {
+        let mut disk = lock(&self.platter);
+        disk.check(self.uptime)?;
+        Ok(disk.file(&self.name)?.lock(self.id, kind))
+    }
+
+    fn reserved(&mut self) -> Result<bool> {
+        let mut disk = lock(&self.platter);
+        disk.check(self.uptime)?;
+        Ok(disk.file(&self.name)?.is_reserved())
+    }
+
+    fn current_lock(&self) -> Result<LockKind> {
+        let mut disk = lock(&self.platter);
+        disk.check(self.uptime)?;
+        Ok(disk.file(&self.name)?.lock_of(self.id))
+    }
+
+    fn wal_index(&self, _readonly: bool) -> Result<WalDisabled> {
+        Ok(WalDisabled)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let mut disk = lock(&self.platter);
+        if let Ok(file) = disk.file(&self.name) {
+            file.lock(self.id, LockKind::None);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! A file: what its readers see, what is durable of it, and what is on the way.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Result};
+
+use sqlite_vfs::LockKind;
+
+use super::Unsynced;
+
+/// What a disk writes whole, or not at all.
+const SECTOR: u64 = 512;
+
+#[derive(Debug, Clone)]
+enum Change {
+    Write { offset: u64, bytes: Vec<u8> },
+    Length(u64),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct File {
+    bytes: Vec<u8>,
+    durable: Vec<u8>,
+    /// Whether it was ever synced: until then its name is not durable either.
+    synced: bool,
+    /// What was done since the last sync.
+    changes: Vec<Change>,
+    locks: BTreeMap<u64, LockKind>,
+}
+
+fn index(offset: u64) -> usize {
+    usize::try_from(offset).expect("a simulated file is small")
+}
+
+fn apply(bytes: &mut Vec<u8>, offset: u64, new: &[u8]) {
+    let (from, to) = (index(offset), index(offset) + new.len());
+    if bytes.len() < to {
+        bytes.resize(to, 0);
+    }
+    bytes[from..to].copy_from_slice(new);
+}
+
+impl File {
+    pub(super) fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    /// What is not there reads as zeros, and is said to be missing.
+    pub(super) fn read(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        let rest = self.bytes.get(index(offset)..).unwrap_or_default();
+        let there = rest.len().min(buffer.len());
+        buffer[..there].copy_from_slice(&rest[..there]);
+        buffer[there..].fill(0);
+        if there == buffer.len() { Ok(()) } else { Err(ErrorKind::UnexpectedEof.into()) }
+    }
+
+    pub(super) fn write(&mut self, new: &[u8], offset: u64) {
+        apply(&mut self.bytes, offset, new);
+        self.changes.push(Change::Write { offset, bytes: new.to_vec() });
+    }
+
+    pub(super) fn set_len(&mut self, len: u64) {
+        self.bytes.resize(index(len), 0);
+        self.changes.push(Change::Length(len));
+    }
+
+    pub(super) fn sync(&mut self) {
+        for change in self.changes.drain(..) {
+            match change {
+                Change::Write { offset, bytes } => apply(&mut self.durable, offset, &bytes),
+                Change::Length(len) => self.durable.resize(index(len), 0),
+            }
+        }
+        self.synced = true;
+    }
+
+    /// Whether it is there after a failure of the power.
+    pub(super) fn survives(&self) -> bool {
+        self.synced
+    }
+
+    /// What is there after a failure of the power is durable.
+    pub(super) fn recover(&mut self, unsynced: &mut Unsynced) {
+        let changes = std::mem::take(&mut self.changes);
+        if let Unsynced::Torn(random) = unsynced {
+            for change in changes {
+                match change {
+                    Change::Length(len) if random.below(2) == 0 => {
+                        self.durable.resize(index(len), 0);
+                    }
+                    Change::Length(_) => {}
+                    Change::Write { mut offset, bytes } => {
+                        let mut rest = &bytes[..];
+                        while !rest.is_empty() {
+                            let room = index(SECTOR - offset % SECTOR).min(rest.len());
+                            let (sector, after) = rest.split_at(room);
+                            if random.below(2) == 0 {
+                                apply(&mut self.durable, offset, sector);
+                            }
+                            offset += room as u64;
+                            rest = after;
+                        }
+                    }
+                }
+            }
+        }
+        self.bytes.clone_from(&self.durable);
+    }
+
+    /// The same, open to nobody.
+    pub(super) fn closed(&self) -> Self {
+        Self {
+            bytes: self.bytes.clone(),
+            durable: self.durable.clone(),
+            synced: self.synced,
+            changes: self.changes.clone(),
+            locks: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn unlock_all(&mut self) {
+        self.locks.clear();
+    }
+
+    pub(super) fn lock_of(&self, handle: u64) -> LockKind {
+        self.locks.get(&handle).copied().unwrap_or(LockKind::None)
+    }
+
+    pub(super) fn is_reserved(&self) -> bool {
+        self.locks.values().any(|held| *held >= LockKind::Reserved)
+    }
+
+    /// Tells whether the handle has the lock now.
+    pub(super) fn lock(&mut self, handle: u64, kind: LockKind) -> bool {
+        let others = || self.locks.iter().filter(|(other, _)| **other != handle);
+        let free = match kind {
+            LockKind::None => true,
+            LockKind::Shared => others().all(|(_, held)| *held < LockKind::Pending),
+            LockKind::Reserved | LockKind::Pending => {
+                others().all(|(_, held)| *held < LockKind::Reserved)
+            }
+            LockKind::Exclusive => others().next().is_none(),
+        };
+        match (free, kind) {
+            (false, _) => {}
+            (true, LockKind::None) => drop(self.locks.remove(&handle)),
+            (true, kind) => drop(self.locks.insert(handle, kind)),
+        }
+        free
+    }
+}
