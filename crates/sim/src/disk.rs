@@ -58,6 +58,7 @@ struct Platter {
     /// What goes wrong at which operation.
     faults: BTreeMap<u64, DiskFault>,
     capacity: Option<u64>,
+    reads_fail: bool,
 }
 
 type Platters = BTreeMap<Arc<str>, Weak<Mutex<Platter>>>;
@@ -113,6 +114,11 @@ impl Disk {
     /// Bounds the bytes of all files; `None`: there is no bound. A write beyond it fails.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         lock(&self.platter).capacity = bytes;
+    }
+
+    /// Whether reads fail from now on.
+    pub fn set_reads_fail(&self, fail: bool) {
+        lock(&self.platter).reads_fail = fail;
     }
 
     /// The power fails: whatever is open fails from now on, for good.
@@ -285,6 +291,9 @@ impl DatabaseHandle for Handle {
     fn read_exact_at(&mut self, buffer: &mut [u8], offset: u64) -> Result<()> {
         let mut disk = lock(&self.platter);
         disk.check(self.uptime)?;
+        if disk.reads_fail {
+            return Err(failed("the disk cannot be read"));
+        }
         disk.file(&self.name)?.read(buffer, offset)
     }
 

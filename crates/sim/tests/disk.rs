@@ -92,6 +92,14 @@ fn push(name: &str, write_id: u64) -> PushBatch {
     PushBatch::parse(UserId::new("alice").unwrap(), body.to_string().as_bytes()).unwrap()
 }
 
+impl Server {
+    fn pull(&self) -> Result<PullAnswer, StoreError> {
+        let request = PullRequest { cursor: None, baseline: None, client_id: None, limit: 500 };
+        let user = UserId::new("alice").unwrap();
+        self.0.pull(&user, &request).now_or_never().expect("a call is done at the first poll")
+    }
+}
+
 impl Subject for Server {
     type Failure = StoreError;
 
@@ -105,9 +113,7 @@ impl Subject for Server {
     }
 
     fn look(&mut self) -> Vec<String> {
-        let request = PullRequest { cursor: None, baseline: None, client_id: None, limit: 500 };
-        let user = UserId::new("alice").unwrap();
-        match self.0.pull(&user, &request).now_or_never().unwrap().unwrap() {
+        match self.pull().unwrap() {
             PullAnswer::Page(page) => page.items,
             refused @ PullAnswer::Rematerialize { .. } => panic!("{refused:?}"),
         }
@@ -220,6 +226,50 @@ fn on_a_replica<S: Subject>() {
     client.create_folder(None, Name::new("a").unwrap()).unwrap();
     drop(client);
     at_each_operation::<S>(root.path(), &disk, &[DiskFault::PowerFails, DiskFault::Fails]);
+}
+
+#[test]
+fn a_close_that_the_power_cuts_loses_nothing() {
+    let _turn = alone();
+    let root = tempfile::tempdir().unwrap();
+    for unsynced in losses() {
+        let mut at = 0;
+        loop {
+            let disk = Disk::below(root.path());
+            let mut server = Server::open(root.path()).unwrap();
+            server.0.push(push("a", 1), noon()).now_or_never().unwrap().unwrap();
+            server.act().unwrap();
+            let before = server.look();
+            disk.fault_at(disk.operations() + at, DiskFault::PowerFails);
+            // Its log goes into the database, and is removed.
+            drop(server);
+            let cut = disk.is_off();
+            disk.power_on(unsynced.clone());
+            assert_eq!(Server::open(root.path()).unwrap().look(), before, "{at}, {unsynced:?}");
+            if !cut {
+                break;
+            }
+            at += 1;
+        }
+        assert!(at > 3, "a close writes, syncs and removes");
+    }
+}
+
+#[test]
+fn a_disk_that_cannot_be_read_is_told_and_mends() {
+    let _turn = alone();
+    let root = tempfile::tempdir().unwrap();
+    let disk = Disk::below(root.path());
+    let mut server = Server::open(root.path()).unwrap();
+    server.act().unwrap();
+    let before = server.look();
+    drop(server);
+    let mut server = Server::open(root.path()).unwrap();
+    disk.set_reads_fail(true);
+    let refused = server.pull();
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    disk.set_reads_fail(false);
+    assert_eq!(server.look(), before);
 }
 
 #[test]
