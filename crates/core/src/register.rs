@@ -291,6 +291,14 @@ mod tests {
     }
 
     #[test]
+    fn a_write_does_not_beat_itself() {
+        let (mut name, write) = (None, Write::new(at(5), author("u", "a", 1), at(5)));
+        assert!(write.set(&mut name, 1).is_some());
+        assert_eq!(write.set(&mut name, 2), None);
+        assert_eq!(name.unwrap().value, 1);
+    }
+
+    #[test]
     fn what_beats_a_register_is_stored_above_it() {
         let mut name = None;
         Write::new(at(10_000_000), author("u", "b", 1), at(0)).set(&mut name, 1);

@@ -4,9 +4,10 @@
 
 use serde_json::{Value, json};
 use vfs_sync_core::access::{Principal, PrincipalType};
+use vfs_sync_core::cursor::{Epoch, Position};
 use vfs_sync_core::id::{ItemId, PrincipalId, UserId, WriteId};
 use vfs_sync_core::limits::MAX_PUSH_OPERATIONS;
-use vfs_sync_core::push::{InvalidPush, PushBatch, Rows, decide};
+use vfs_sync_core::push::{Head, InvalidPush, PushBatch, Rows, decide};
 use vfs_sync_core::time::Timestamp;
 
 fn parse(body: &str) -> Result<PushBatch, InvalidPush> {
@@ -103,4 +104,17 @@ fn what_is_new_is_looked_for_once_and_nothing_around_it_is() {
     assert!(push.needs(&rows).is_none());
     let mut decided = decide(&push, rows, Timestamp::from_millis(0).unwrap());
     assert!(decided.spread.needs().is_none());
+}
+
+#[test]
+fn a_feed_has_a_head_once_it_has_an_entry() {
+    let at = |millis| Timestamp::from_millis(millis).unwrap();
+    let epoch = Epoch::from_u64(7).unwrap();
+    let head = |counter, pruned| Head { epoch, counter, changed_at: at(20), pruned };
+    let position = |counter, time| Position { epoch, counter }.at(at(time));
+    assert_eq!((head(0, None).cursor(), head(0, None).pruned_cursor()), (None, None));
+    let pruned = head(9, Some((4, at(10))));
+    assert_eq!(pruned.cursor(), Some(position(9, 20)));
+    assert_eq!(pruned.pruned_cursor(), Some(position(4, 10)));
+    assert_eq!(head(1, None).cursor(), Some(position(1, 20)));
 }

@@ -16,7 +16,17 @@ struct Entry {
     name: String,
     /// The value of its one key.
     count: u64,
-    content: Option<Vec<u8>>,
+    content: Option<Content>,
+}
+
+#[derive(Clone, PartialEq)]
+struct Content(Vec<u8>);
+
+impl std::fmt::Debug for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let first = &self.0[..self.0.len().min(4)];
+        write!(f, "{} bytes that begin with {first:?}", self.0.len())
+    }
 }
 
 pub(crate) struct Ledger {
@@ -59,7 +69,7 @@ impl Ledger {
                 let len = 1 + random.below(2_000);
                 let content = random.bytes(len);
                 client.put_content(&item, content.as_slice()).unwrap();
-                entry.content = Some(content);
+                entry.content = Some(Content(content));
             }
             _ => {
                 client.delete(&item, Delete::Item).unwrap();
@@ -84,7 +94,7 @@ impl Ledger {
                     let local = client.read_content(&child.node.id).await.unwrap();
                     let mut bytes = Vec::new();
                     std::io::Read::read_to_end(&mut local.reader().unwrap(), &mut bytes).unwrap();
-                    Some(bytes)
+                    Some(Content(bytes))
                 }
                 None => None,
             };
