@@ -1,14 +1,19 @@
-//! Contents: a large file through the server against the disk it ends on, and a tree of files from
-//! folder to folder through two replicas against `cp -r`.
+//! Contents: a large file through the server against the disk or the S3 that it ends on, and a tree
+//! of files from folder to folder through two replicas against `cp -r`.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use bytes::Bytes;
-use futures::StreamExt as _;
+use futures::{Stream, StreamExt as _};
+use object_store::aws::AmazonS3Builder;
+use object_store::path::Path as Location;
+use object_store::{ObjectStoreExt as _, WriteMultipart};
+use vfs_sync_blobs::S3Config;
+use vfs_sync_blobs::testing::new_s3_place;
 use vfs_sync_client::{HttpConfig, HttpTransport, StaticToken, Transport as _};
 use vfs_sync_core::id::{BlobId, StagingId};
 use vfs_sync_core::wire::StageRequest;
@@ -32,21 +37,62 @@ fn chunk() -> Bytes {
     std::iter::repeat_with(&mut next).take(CHUNK / 8).flatten().collect::<Vec<u8>>().into()
 }
 
-/// Up and down through the server, and written to and read from the disk directly.
-pub(crate) async fn large(report: &mut Report, dir: &Path, mib: usize) -> Result<(), Failure> {
-    let (bytes, megabytes) = (chunk(), (mib * CHUNK) as f64 / MEGABYTE);
-    let path = dir.join("direct");
-    let rate = |begun: Instant| megabytes / begun.elapsed().as_secs_f64();
+/// Megabytes a second, written and read.
+struct Rates {
+    up: f64,
+    down: f64,
+}
+
+/// Up and down through the server, against the disk written to and read from directly.
+pub(crate) async fn on_disk(report: &mut Report, dir: &Path, mib: usize) -> Result<(), Failure> {
+    let direct = disk_directly(dir, mib)?;
+    let data = dir.join("large");
+    std::fs::create_dir(&data)?;
+    let server = Server::start(&data, None).await?;
+    let through = through(&server, dir, mib).await?;
+    compare(report, "the disk", &direct, &through);
+    report.at_most("server memory at its peak", server.peak_memory()?, 150.0, "MB");
+    drop(server);
+    Ok(std::fs::remove_dir_all(&data)?)
+}
+
+/// The same against an S3 server that is started for it.
+pub(crate) async fn on_s3(report: &mut Report, dir: &Path, mib: usize) -> Result<(), Failure> {
+    let place = new_s3_place().await?;
+    let direct = s3_directly(&place, dir, mib).await?;
+    let data = dir.join("large-s3");
+    std::fs::create_dir(&data)?;
+    let server = Server::start_with(&data, variables(&place)).await?;
+    let through = through(&server, dir, mib).await?;
+    compare(report, "S3", &direct, &through);
+    report.at_most("server memory at its peak", server.peak_memory()?, 150.0, "MB");
+    Ok(())
+}
+
+fn compare(report: &mut Report, to: &str, direct: &Rates, through: &Rates) {
+    report.note(&format!("a large file written to {to}"), direct.up, "MB/s");
+    report.note("  through the server", through.up, "MB/s");
+    report.at_least(&format!("  against {to}"), through.up / direct.up, 0.6, "x");
+    report.note(&format!("a large file read from {to} to a file"), direct.down, "MB/s");
+    report.note("  through the server", through.down, "MB/s");
+    report.at_least(&format!("  against {to}"), through.down / direct.down, 0.6, "x");
+}
+
+fn rate(mib: usize, begun: Instant) -> f64 {
+    (mib * CHUNK) as f64 / MEGABYTE / begun.elapsed().as_secs_f64()
+}
+
+fn disk_directly(dir: &Path, mib: usize) -> Result<Rates, Failure> {
+    let (bytes, path, copy) = (chunk(), dir.join("direct"), dir.join("copy"));
     let begun = Instant::now();
     let mut file = File::create(&path)?;
     for _ in 0..mib {
         file.write_all(&bytes)?;
     }
     file.sync_all()?;
-    let written = rate(begun);
+    let up = rate(mib, begun);
     let begun = Instant::now();
     let (mut file, mut buffer) = (File::open(&path)?, vec![0; CHUNK]);
-    let copy = dir.join("copy");
     let mut to = File::create(&copy)?;
     loop {
         match file.read(&mut buffer)? {
@@ -55,13 +101,59 @@ pub(crate) async fn large(report: &mut Report, dir: &Path, mib: usize) -> Result
         }
     }
     to.sync_all()?;
-    let copied = rate(begun);
+    let down = rate(mib, begun);
     std::fs::remove_file(&path)?;
     std::fs::remove_file(&copy)?;
+    Ok(Rates { up, down })
+}
 
-    let data = dir.join("large");
-    std::fs::create_dir(&data)?;
-    let server = Server::start(&data, None).await?;
+/// As a program does that has nothing but the object store: parts of 8 MiB, several at a time.
+async fn s3_directly(place: &S3Config, dir: &Path, mib: usize) -> Result<Rates, Failure> {
+    let (id, secret) = place.key.clone().ok_or("the S3 server has no key")?;
+    let store = AmazonS3Builder::new()
+        .with_endpoint(place.endpoint.clone().unwrap_or_default())
+        .with_allow_http(true)
+        .with_bucket_name(&place.bucket)
+        .with_region(&place.region)
+        .with_access_key_id(id)
+        .with_secret_access_key(secret)
+        .build()?;
+    let (bytes, path) = (chunk(), Location::from(format!("{}-direct", place.key_prefix)));
+    let begun = Instant::now();
+    let upload = store.put_multipart(&path).await?;
+    let mut writer = WriteMultipart::new_with_chunk_size(upload, 8 * CHUNK);
+    for _ in 0..mib {
+        writer.wait_for_capacity(4).await?;
+        writer.put(bytes.clone());
+    }
+    writer.finish().await?;
+    let up = rate(mib, begun);
+    let begun = Instant::now();
+    to_file(dir, mib, store.get(&path).await?.into_stream()).await?;
+    let down = rate(mib, begun);
+    store.delete(&path).await?;
+    Ok(Rates { up, down })
+}
+
+/// Writes what comes to a file, and removes it.
+async fn to_file<E: Into<Failure>>(
+    dir: &Path,
+    mib: usize,
+    mut stream: impl Stream<Item = Result<Bytes, E>> + Unpin,
+) -> Result<(), Failure> {
+    let copy = dir.join("copy");
+    let (mut to, mut came) = (File::create(&copy)?, 0);
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(Into::into)?;
+        came += chunk.len();
+        to.write_all(&chunk)?;
+    }
+    to.sync_all()?;
+    std::fs::remove_file(&copy)?;
+    if came == mib * CHUNK { Ok(()) } else { Err(format!("{came} bytes came down").into()) }
+}
+
+async fn through(server: &Server, dir: &Path, mib: usize) -> Result<Rates, Failure> {
     let token = StaticToken::new(server.token.clone());
     let http = HttpTransport::new(HttpConfig::new(&server.url), token)?;
     let (staging_id, blob_id) = (StagingId::new("bench")?, BlobId::new("bench")?);
@@ -72,53 +164,108 @@ pub(crate) async fn large(report: &mut Report, dir: &Path, mib: usize) -> Result
         content_type: None,
         data_base64: None,
     };
-    let size = (mib * CHUNK) as u64;
+    let (bytes, size) = (chunk(), (mib * CHUNK) as u64);
     let begun = Instant::now();
     http.open_upload(&stage, size).await?;
     let sent = futures::stream::iter((0..mib).map(move |_| Ok(bytes.clone())));
     http.append(&staging_id, 0, size, Box::pin(sent)).await?;
-    let up = rate(begun);
+    let up = rate(mib, begun);
     let begun = Instant::now();
-    let (mut stream, mut came) = (http.download(&blob_id, 0).await?, 0);
-    let mut to = File::create(&copy)?;
-    while let Some(chunk) = stream.next().await {
-        let chunk = chunk?;
-        came += chunk.len() as u64;
-        to.write_all(&chunk)?;
+    to_file(dir, mib, http.download(&blob_id, 0).await?).await?;
+    Ok(Rates { up, down: rate(mib, begun) })
+}
+
+/// What a server is told to keep its blobs at `place`.
+fn variables(place: &S3Config) -> Vec<(&'static str, String)> {
+    let (id, secret) = place.key.clone().unwrap_or_default();
+    vec![
+        ("VFS_BLOB_S3_BUCKET", place.bucket.clone()),
+        ("VFS_BLOB_S3_KEY_PREFIX", place.key_prefix.clone()),
+        ("VFS_BLOB_S3_ENDPOINT", place.endpoint.clone().unwrap_or_default()),
+        ("VFS_BLOB_S3_REGION", place.region.clone()),
+        ("VFS_BLOB_S3_ACCESS_KEY_ID", id),
+        ("VFS_BLOB_S3_SECRET_ACCESS_KEY", secret),
+        ("VFS_BLOB_S3_FORCE_PATH_STYLE", place.force_path_style.to_string()),
+    ]
+}
+
+/// A large file by the command line, from a pipe through two replicas to a pipe: what it takes of
+/// memory. Needs twice its size on the disk.
+pub(crate) async fn memory(
+    report: &mut Report,
+    dir: &Path,
+    mib: usize,
+    s3: bool,
+) -> Result<(), Failure> {
+    let data = dir.join("memory");
+    std::fs::create_dir(&data)?;
+    let place = if s3 { Some(new_s3_place().await?) } else { None };
+    let server = Server::start_with(&data, place.iter().flat_map(variables)).await?;
+    let on = |replica: &str, args: &[&str]| -> Result<Command, Failure> {
+        let mut command = Command::new(binary()?);
+        command.arg("--quiet").arg("--replica").arg(data.join(replica)).args(args);
+        command.env("VFS_SYNC_TOKEN", &server.token).stdin(Stdio::null()).stdout(Stdio::null());
+        Ok(command)
+    };
+    for replica in ["one", "two"] {
+        watched(on(replica, &["init", "--server", &server.url])?.spawn()?).await?;
     }
-    to.sync_all()?;
-    std::fs::remove_file(&copy)?;
-    if came != size {
-        return Err(format!("{came} of {size} bytes came down").into());
+    let mut most = Vec::new();
+    let mut put = on("one", &["put", "-", "/large"])?.stdin(Stdio::piped()).spawn()?;
+    let mut pipe = put.stdin.take().ok_or("no pipe")?;
+    let written = std::thread::spawn(move || {
+        let bytes = chunk();
+        (0..mib).try_for_each(|_| pipe.write_all(&bytes))
+    });
+    most.push(("  put", watched(put).await?));
+    written.join().map_err(|_| "the writer broke off")??;
+    most.push(("  sync", watched(on("one", &["sync"])?.spawn()?).await?));
+    std::fs::remove_dir_all(data.join("one"))?;
+    most.push(("  sync of the second replica", watched(on("two", &["sync"])?.spawn()?).await?));
+    let mut get = on("two", &["get", "/large", "-"])?.stdout(Stdio::piped()).spawn()?;
+    let mut pipe = get.stdout.take().ok_or("no pipe")?;
+    let read = std::thread::spawn(move || -> std::io::Result<bool> {
+        let (expected, mut bytes) = (chunk(), vec![0; CHUNK]);
+        for _ in 0..mib {
+            pipe.read_exact(&mut bytes)?;
+            if bytes != expected {
+                return Ok(false);
+            }
+        }
+        Ok(pipe.read(&mut bytes)? == 0)
+    });
+    most.push(("  get", watched(get).await?));
+    if !read.join().map_err(|_| "the reader broke off")?? {
+        return Err("other bytes came down than went up".into());
     }
-    let down = rate(begun);
-    report.note("a large file written to the disk", written, "MB/s");
-    report.note("  through the server", up, "MB/s");
-    report.at_least("  against the disk", up / written, 0.6, "x");
-    report.note("a large file copied on the disk", copied, "MB/s");
-    report.note("  to a file through the server", down, "MB/s");
-    report.at_least("  against the disk", down / copied, 0.6, "x");
-    report.at_most("server memory at its peak", server.peak_memory()?, 150.0, "MB");
-    Ok(())
+    let to = if s3 { "S3" } else { "a directory" };
+    report.note(&format!("a large file from pipe to pipe over {to}"), mib as f64, "MiB");
+    for (what, peak) in most {
+        report.at_most(&format!("{what}, client memory"), peak, 150.0, "MB");
+    }
+    report.at_most("  server memory", server.peak_memory()?, 150.0, "MB");
+    drop(server);
+    Ok(std::fs::remove_dir_all(&data)?)
+}
+
+/// Waits for a process to end well; gives the most memory that it used, in MB.
+async fn watched(mut child: Child) -> Result<f64, Failure> {
+    let mut peak = 0.0_f64;
+    loop {
+        // A process that has just ended has no memory to ask for.
+        peak = peak_memory_of(child.id()).unwrap_or(0.0).max(peak);
+        if let Some(status) = child.try_wait()? {
+            return if status.success() { Ok(peak) } else { Err(status.to_string().into()) };
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
 }
 
 /// Runs a command to its end; gives its seconds and the most memory it used, in MB.
 async fn timed(mut command: Command) -> Result<(f64, f64), Failure> {
     let begun = Instant::now();
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
-    let mut peak = 0.0_f64;
-    loop {
-        peak = peak_memory_of(child.id()).unwrap_or(0.0).max(peak);
-        if let Some(status) = child.try_wait()? {
-            let seconds = begun.elapsed().as_secs_f64();
-            return if status.success() {
-                Ok((seconds, peak))
-            } else {
-                Err(format!("{command:?}: {status}").into())
-            };
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    let peak = watched(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?).await?;
+    Ok((begun.elapsed().as_secs_f64(), peak))
 }
 
 /// Folder → replica → server → second replica → folder.

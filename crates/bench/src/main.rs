@@ -42,6 +42,12 @@ struct Args {
     /// MiB of the large file; twice as much disk is needed.
     #[arg(long, default_value_t = 1_024)]
     large: usize,
+    /// Only what the large file takes of memory, of the command line and of the server.
+    #[arg(long)]
+    memory_only: bool,
+    /// The large file against an S3 server too, which is started for it: SeaweedFS, see scripts/test.
+    #[arg(long)]
+    s3: bool,
     /// A directory to send from folder to folder; its copies need five times its disk.
     #[arg(long, value_name = "DIR")]
     tree: Option<std::path::PathBuf>,
@@ -73,6 +79,9 @@ async fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
     }
     if args.sharing_only {
         return sharing(report, dir.path(), args.postgres.as_deref()).await;
+    }
+    if args.memory_only {
+        return memory(args, report, dir.path()).await;
     }
     if args.contents_only {
         return contents(args, report, dir.path()).await;
@@ -126,11 +135,23 @@ async fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
 }
 
 async fn contents(args: &Args, report: &mut Report, dir: &std::path::Path) -> Result<(), Failure> {
-    contents::large(report, dir, args.large).await?;
+    contents::on_disk(report, dir, args.large).await?;
+    if args.s3 {
+        contents::on_s3(report, dir, args.large).await?;
+    }
+    memory(args, report, dir).await?;
     match &args.tree {
         Some(tree) => contents::tree(report, dir, tree).await,
         None => Ok(()),
     }
+}
+
+async fn memory(args: &Args, report: &mut Report, dir: &std::path::Path) -> Result<(), Failure> {
+    contents::memory(report, dir, args.large, false).await?;
+    if args.s3 {
+        contents::memory(report, dir, args.large, true).await?;
+    }
+    Ok(())
 }
 
 async fn apply(report: &mut Report, dir: &std::path::Path, entries: usize) -> Result<(), Failure> {

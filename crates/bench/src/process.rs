@@ -30,6 +30,15 @@ pub(crate) struct Server {
 impl Server {
     /// Starts one on `data`, and on PostgreSQL if `database` says so.
     pub(crate) async fn start(data: &Path, database: Option<&str>) -> Result<Self, Failure> {
+        let database = database.map(|url| ("VFS_SYNC_DATABASE_URL", url.to_owned()));
+        Self::start_with(data, database).await
+    }
+
+    /// Starts one on `data`, with these variables.
+    pub(crate) async fn start_with(
+        data: &Path,
+        variables: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Result<Self, Failure> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let mut command = Command::new(binary()?);
         command
@@ -38,10 +47,8 @@ impl Server {
             .env("VFS_SYNC_JWT_SECRET", SECRET)
             .env("RUST_LOG", "warn")
             .stdin(Stdio::null())
-            .stdout(Stdio::null());
-        if let Some(url) = database {
-            command.env("VFS_SYNC_DATABASE_URL", url);
-        }
+            .stdout(Stdio::null())
+            .envs(variables);
         let child = command.spawn()?;
         let token = Self::token_of("bench")?;
         let server = Self { child, url: format!("http://127.0.0.1:{port}"), token };

@@ -90,6 +90,12 @@ impl BlobError {
         failure
     }
 
+    /// An object that is longer or shorter than the registry says.
+    pub(crate) fn not_of_size(size: u64) -> Self {
+        let message = format!("the object has not the {size} bytes that the registry says");
+        Self::new(BlobOperation::Read, "InternalError", message)
+    }
+
     pub(crate) fn io(operation: BlobOperation, error: &io::Error) -> Self {
         Self::new(operation, io_code(error.kind()), error.to_string())
     }

@@ -1,4 +1,4 @@
-//! Uploads into a directory: a file beside the blobs, written in place, then linked to its name.
+//! Blobs in a directory: a file beside them, written whole, then given its name.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -39,6 +39,138 @@ fn private() -> OpenOptions {
 /// The directory's entries are durable after this.
 fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
+}
+
+/// From so many files on, waiting for the whole disk once is less than waiting for each of them.
+const WORTH_A_BARRIER: usize = 8;
+
+/// Writes files that are not there yet: `false` for one whose name is taken. Names appear after
+/// their bytes are on the disk, and all are there when this returns.
+pub(crate) async fn create(directory: &Path, files: Vec<(String, Bytes)>) -> Vec<io::Result<bool>> {
+    let (directory, count) = (directory.to_owned(), files.len());
+    match blocking(move || Ok(create_now(&directory, files))).await {
+        Ok(outcomes) => outcomes,
+        Err(error) => (0..count).map(|_| Err(same(&error))).collect(),
+    }
+}
+
+fn create_now(directory: &Path, files: Vec<(String, Bytes)>) -> Vec<io::Result<bool>> {
+    let together = cfg!(target_os = "linux") && files.len() >= WORTH_A_BARRIER;
+    let mut written: Vec<io::Result<(PathBuf, PathBuf)>> = files
+        .into_iter()
+        .map(|(name, bytes)| {
+            let target = inside(directory, &name).map_err(io::Error::other)?;
+            // The name of one that a kill leaves behind: see `key::is_temporary`.
+            let path = directory.join(format!("{}#put", key::temporary_name()));
+            match write_draft(&path, &bytes, !together) {
+                Ok(()) => Ok((path, target)),
+                Err(error) => {
+                    let _ = std::fs::remove_file(&path);
+                    Err(error)
+                }
+            }
+        })
+        .collect();
+    if together && let Err(error) = barrier(directory) {
+        for draft in &mut written {
+            if let Ok((path, _)) = draft {
+                let _ = std::fs::remove_file(path);
+                *draft = Err(same(&error));
+            }
+        }
+    }
+    let mut placed: Vec<io::Result<bool>> = written
+        .into_iter()
+        .map(|draft| {
+            let (path, target) = draft?;
+            let placed = place(&path, &target);
+            if !matches!(placed, Ok(true)) {
+                let _ = std::fs::remove_file(&path);
+            }
+            placed
+        })
+        .collect();
+    if placed.iter().any(|one| matches!(one, Ok(true)))
+        && let Err(error) = sync_directory(directory)
+    {
+        for one in placed.iter_mut().filter(|one| matches!(one, Ok(true))) {
+            *one = Err(same(&error));
+        }
+    }
+    placed
+}
+
+fn write_draft(path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
+    use io::Write as _;
+    let mut file = private().create_new(true).open(path)?;
+    file.write_all(bytes)?;
+    if durable { file.sync_all() } else { Ok(()) }
+}
+
+/// Waits until all that was written to the directory's disk is on it.
+fn barrier(directory: &Path) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    rustix::fs::syncfs(File::open(directory)?)?;
+    #[cfg(not(target_os = "linux"))]
+    let _ = directory;
+    Ok(())
+}
+
+/// Gives a file its name; `false` if that is taken.
+fn place(from: &Path, to: &Path) -> io::Result<bool> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        use rustix::io::Errno;
+        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            Ok(()) => return Ok(true),
+            Err(Errno::EXIST) => return Ok(false),
+            // Not every file system can.
+            Err(Errno::INVAL | Errno::NOSYS) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    match std::fs::hard_link(from, to) {
+        Ok(()) => std::fs::remove_file(from).map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// One failure, told to each of those that it is the failure of.
+fn same(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or_else(
+        || io::Error::new(error.kind(), error.to_string()),
+        io::Error::from_raw_os_error,
+    )
+}
+
+/// Reads whole files, each of the size that is given with it.
+pub(crate) async fn read_whole(
+    directory: &Path,
+    files: Vec<(String, u64)>,
+) -> Vec<Result<Bytes, BlobError>> {
+    let (directory, count) = (directory.to_owned(), files.len());
+    let failed = |error: &io::Error| BlobError::io(BlobOperation::Read, error);
+    let read = blocking(move || {
+        let read = |(name, size): (String, u64)| {
+            let bytes = read_file(&inside(&directory, &name)?, size).map_err(|e| failed(&e))?;
+            if bytes.len() as u64 == size {
+                return Ok(Bytes::from(bytes));
+            }
+            Err(BlobError::not_of_size(size))
+        };
+        Ok(files.into_iter().map(read).collect())
+    });
+    read.await.unwrap_or_else(|error| (0..count).map(|_| Err(failed(&error))).collect())
+}
+
+/// The file's bytes, one more than `size` at most.
+fn read_file(path: &Path, size: u64) -> io::Result<Vec<u8>> {
+    use io::Read as _;
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
+    File::open(path)?.take(size + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Makes an upload's file; gives its name.

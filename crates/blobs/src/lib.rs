@@ -60,6 +60,29 @@ pub trait BlobStore: Send + Sync + 'static {
     /// [`PutError::Differs`]. A put that fails leaves nothing behind.
     async fn put(&self, id: &BlobId, bytes: Bytes) -> Result<(), PutError>;
 
+    /// Stores blobs, each as [`BlobStore::put`] does; one outcome for each, in their order. They
+    /// are durable together: a directory waits for its disk once, not for each.
+    async fn put_many(&self, blobs: Vec<(BlobId, Bytes)>) -> Vec<Result<(), PutError>> {
+        let mut outcomes = Vec::with_capacity(blobs.len());
+        for (id, bytes) in blobs {
+            outcomes.push(self.put(&id, bytes).await);
+        }
+        outcomes
+    }
+
+    /// Reads blobs into memory, each with the size that it must have; one outcome for each, in
+    /// their order.
+    async fn get_many(&self, blobs: Vec<(BlobId, u64)>) -> Vec<Result<Bytes, BlobError>> {
+        let mut outcomes = Vec::with_capacity(blobs.len());
+        for (id, size) in blobs {
+            outcomes.push(match self.get(&id, None).await {
+                Ok(chunks) => object::collected(chunks, size).await,
+                Err(error) => Err(error),
+            });
+        }
+        outcomes
+    }
+
     /// Begins an upload in parts; gives the name by which it goes on, which is for whoever wants to
     /// take it up after a restart. It holds nothing and costs nothing until it has parts.
     async fn begin(&self, id: &BlobId) -> Result<String, BlobError>;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::local::LocalFileSystem;
@@ -64,6 +64,8 @@ const PART: usize = 8 * 1024 * 1024;
 const PARTS_OF_A_SIZE: u32 = 1_000;
 const LARGEST_PART: usize = 128 * 1024 * 1024;
 const MAX_PARTS: u32 = 10_000;
+/// Objects of several that are written or read at a time.
+const AT_A_TIME: usize = 64;
 /// Bytes that a read from a directory takes at a time.
 const READ_CHUNK: usize = 128 * 1024;
 
@@ -236,6 +238,31 @@ impl ObjectBlobs {
         self.store.put_opts(location, bytes.into(), mode.into()).await.map(drop)
     }
 
+    /// What came of writing a file; one that was there must have these bytes.
+    async fn created(
+        &self,
+        id: &BlobId,
+        bytes: &Bytes,
+        created: std::io::Result<bool>,
+    ) -> Result<(), PutError> {
+        match created {
+            Ok(true) => Ok(()),
+            Ok(false) => self.already(id, bytes, "there is an object already").await,
+            Err(error) => Err(BlobError::io(BlobOperation::Persist, &error).into()),
+        }
+    }
+
+    /// What is there already must have these bytes.
+    async fn already(&self, id: &BlobId, bytes: &Bytes, refusal: &str) -> Result<(), PutError> {
+        match self.must_be(id, stored(bytes)).await {
+            // Two writes were in each other's way, and neither is there.
+            Err(PutError::Store(missing)) if missing.storage_code == "NoSuchKey" => {
+                Err(BlobError::new(BlobOperation::Persist, "ServiceUnavailable", refusal).into())
+            }
+            compared => compared,
+        }
+    }
+
     /// Finds out whether the store refuses to write where there is an object already.
     async fn learn(&self, at: &Path, parts: &dyn MultipartStore, s3: &S3) -> Result<(), BlobError> {
         let again = self.store.put_opts(at, Bytes::new().into(), PutMode::Create.into()).await;
@@ -257,6 +284,22 @@ impl ObjectBlobs {
         s3.service.conditional_finish.store(refused, Ordering::Relaxed);
         Ok(())
     }
+}
+
+fn stored(bytes: &Bytes) -> Stored {
+    Stored { size: bytes.len() as u64, digest: Sha256Digest(Sha256::digest(bytes).into()) }
+}
+
+/// The bytes of a read, which must be `size`.
+pub(crate) async fn collected(mut chunks: Outgoing, size: u64) -> Result<Bytes, BlobError> {
+    let mut bytes = BytesMut::new();
+    while let Some(chunk) = chunks.try_next().await? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() as u64 > size {
+            break;
+        }
+    }
+    if bytes.len() as u64 == size { Ok(bytes.freeze()) } else { Err(BlobError::not_of_size(size)) }
 }
 
 fn read(error: object_store::Error) -> BlobError {
@@ -290,23 +333,46 @@ async fn stream_of(result: object_store::GetResult) -> Result<Chunks, object_sto
 #[async_trait]
 impl BlobStore for ObjectBlobs {
     async fn put(&self, id: &BlobId, bytes: Bytes) -> Result<(), PutError> {
-        let stored = Stored {
-            size: bytes.len() as u64,
-            digest: Sha256Digest(Sha256::digest(&bytes).into()),
-        };
-        match self.create(&self.location(id), bytes).await {
+        if let Kind::Directory(directory) = &self.kind {
+            let names = vec![(key::object_name(id), bytes.clone())];
+            let created = files::create(directory, names).await.pop();
+            return self.created(id, &bytes, created.unwrap_or(Ok(false))).await;
+        }
+        match self.create(&self.location(id), bytes.clone()).await {
             Ok(()) => Ok(()),
-            Err(error) if self.is_refused(&error) => match self.must_be(id, stored).await {
-                // Two writes were in each other's way, and neither is there.
-                Err(PutError::Store(missing)) if missing.storage_code == "NoSuchKey" => {
-                    let message = error.to_string();
-                    Err(BlobError::new(BlobOperation::Persist, "ServiceUnavailable", message)
-                        .into())
-                }
-                compared => compared,
-            },
+            Err(error) if self.is_refused(&error) => {
+                self.already(id, &bytes, &error.to_string()).await
+            }
             Err(error) => Err(persist(error).into()),
         }
+    }
+
+    async fn put_many(&self, blobs: Vec<(BlobId, Bytes)>) -> Vec<Result<(), PutError>> {
+        let Kind::Directory(directory) = &self.kind else {
+            let puts = blobs.into_iter().map(|(id, bytes)| {
+                let store = self.clone();
+                async move { store.put(&id, bytes).await }
+            });
+            return futures::stream::iter(puts).buffered(AT_A_TIME).collect().await;
+        };
+        let names = blobs.iter().map(|(id, bytes)| (key::object_name(id), bytes.clone())).collect();
+        let mut outcomes = Vec::with_capacity(blobs.len());
+        for ((id, bytes), created) in blobs.iter().zip(files::create(directory, names).await) {
+            outcomes.push(self.created(id, bytes, created).await);
+        }
+        outcomes
+    }
+
+    async fn get_many(&self, blobs: Vec<(BlobId, u64)>) -> Vec<Result<Bytes, BlobError>> {
+        if let Kind::Directory(directory) = &self.kind {
+            let names = blobs.iter().map(|(id, size)| (key::object_name(id), *size)).collect();
+            return files::read_whole(directory, names).await;
+        }
+        let gets = blobs.into_iter().map(|(id, size)| {
+            let store = self.clone();
+            async move { collected(store.get(&id, None).await?, size).await }
+        });
+        futures::stream::iter(gets).buffered(AT_A_TIME).collect().await
     }
 
     async fn begin(&self, id: &BlobId) -> Result<String, BlobError> {

@@ -369,3 +369,53 @@ async fn one_at_a_time_writes_to_an_upload_in_a_directory() {
     assert_eq!(error.storage_code, "NoSuchUpload");
     assert_eq!(scene.read("b").await, b"bytes");
 }
+
+#[tokio::test]
+async fn many_blobs_are_put_and_read_together_each_with_its_own_outcome() {
+    for scene in Scene::all().await {
+        let bytes = |at: usize| Bytes::from(format!("content {at}"));
+        scene.put("b3", &bytes(3)).await.unwrap();
+        scene.put("b5", b"other bytes").await.unwrap();
+        let all: Vec<_> = (0..40).map(|at| (blob(&format!("b{at}")), bytes(at))).collect();
+        let twice: Vec<_> = all.iter().chain(&all[..1]).cloned().collect();
+        let outcomes = scene.store.put_many(twice).await;
+        assert_eq!(outcomes.len(), 41);
+        for (at, outcome) in outcomes.into_iter().enumerate() {
+            match (at, outcome) {
+                (5, Err(PutError::Differs)) => {}
+                (at, outcome) => assert!(at != 5 && outcome.is_ok(), "{} {at}", scene.name),
+            }
+        }
+        assert!(scene.store.put_many(Vec::new()).await.is_empty());
+        let names: Vec<String> = (0..40).map(|at| format!("b{at}")).collect();
+        scene.assert_names(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+
+        let mut wanted: Vec<_> = all.iter().map(|(id, b)| (id.clone(), b.len() as u64)).collect();
+        wanted[5].1 = 11;
+        wanted[7].0 = blob("missing");
+        wanted[9].1 += 1;
+        wanted[11].1 -= 1;
+        let read = scene.store.get_many(wanted).await;
+        assert_eq!(read.len(), 40);
+        for (at, read) in read.into_iter().enumerate() {
+            match at {
+                5 => assert_eq!(read.unwrap(), "other bytes"),
+                7 => assert_eq!(read.unwrap_err().storage_code, "NoSuchKey", "{}", scene.name),
+                9 | 11 => assert_eq!(read.unwrap_err().storage_code, "InternalError"),
+                _ => assert_eq!(read.unwrap(), bytes(at), "{}", scene.name),
+            }
+        }
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_directory_that_cannot_be_written_to_refuses_each_of_many_and_keeps_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("blobs");
+    let store = ObjectBlobs::directory(&path).unwrap();
+    std::fs::remove_dir(&path).unwrap();
+    let many = (0..20).map(|at| (blob(&format!("b{at}")), Bytes::from_static(b"bytes"))).collect();
+    let outcomes = store.put_many(many).await;
+    assert!(outcomes.len() == 20 && outcomes.iter().all(Result::is_err));
+}

@@ -33,6 +33,10 @@ pub(crate) const DIRECTORY: &str = "contents";
 const WORTH_RESUMING: u64 = 1024 * 1024;
 /// Files that are made durable at one time.
 const SYNCS_AT_A_TIME: usize = 16;
+/// Turns from which on those that are over are forgotten.
+const MANY_TURNS: usize = 1_024;
+/// From so many files on, waiting for the whole disk once is less than waiting for each of them.
+const WORTH_A_BARRIER: usize = 16;
 /// How long a download that was cut is kept.
 const PARTIAL_KEPT: Duration = Duration::from_secs(7 * 24 * 3_600);
 
@@ -201,6 +205,13 @@ impl Cache {
         }
     }
 
+    /// [`Self::take`] of what is in memory.
+    pub(crate) fn take_bytes(&self, bytes: &[u8]) -> Result<NewContent, ClientError> {
+        let mut writer = self.writer()?;
+        writer.write(bytes)?;
+        Ok(writer.finish())
+    }
+
     /// Makes new contents durable, so that they can be queued. They are where [`Self::find`]
     /// finds them, and go if they are dropped before [`Self::place`].
     pub(crate) fn keep(&self, contents: &[NewContent]) -> Result<(), ClientError> {
@@ -208,14 +219,18 @@ impl Cache {
         if contents.is_empty() {
             return Ok(());
         }
+        let drafts = dir.join("drafts");
+        let failed = || ClientError::io(format!("cannot sync {}", drafts.display()));
+        let opened = File::open(&drafts).map_err(failed())?;
+        if contents.len() >= WORTH_A_BARRIER && barrier(&opened).map_err(failed())? {
+            return Ok(());
+        }
         if self.environment.is_single_threaded() {
             contents.iter().try_for_each(NewContent::sync)?;
         } else {
             sync_all(contents)?;
         }
-        let drafts = dir.join("drafts");
-        let synced = File::open(&drafts).and_then(|dir| dir.sync_all());
-        synced.map_err(ClientError::io(format!("cannot sync {}", drafts.display())))
+        opened.sync_all().map_err(failed())
     }
 
     /// Puts contents where their names say, once they are queued. One that cannot be
@@ -281,17 +296,20 @@ impl Cache {
 
     /// Who has it is the one that downloads the blob.
     pub(crate) async fn turn(&self, blob_id: &BlobId) -> tokio::sync::OwnedMutexGuard<()> {
-        let turn = {
-            let mut turns = lock(&self.turns);
+        self.turn_of(blob_id).lock_owned().await
+    }
+
+    fn turn_of(&self, blob_id: &BlobId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = lock(&self.turns);
+        if turns.len() >= MANY_TURNS {
             turns.retain(|_, turn| turn.strong_count() > 0);
-            let known = turns.get(&Key::of(blob_id)).and_then(Weak::upgrade);
-            known.unwrap_or_else(|| {
-                let turn = Arc::default();
-                turns.insert(Key::of(blob_id), Arc::downgrade(&turn));
-                turn
-            })
-        };
-        turn.lock_owned().await
+        }
+        let known = turns.get(&Key::of(blob_id)).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            let turn = Arc::default();
+            turns.insert(Key::of(blob_id), Arc::downgrade(&turn));
+            turn
+        })
     }
 
     /// Begins the download of a content of `size` bytes, or goes on with one that was cut: then
@@ -327,6 +345,41 @@ impl Cache {
         let key = Key::of(&content.blob_id);
         self.place(vec![content]);
         lock(&self.index).mark_fetched(key);
+    }
+
+    /// [`Self::turn`], if nobody has it.
+    pub(crate) fn try_turn(&self, blob_id: &BlobId) -> Option<tokio::sync::OwnedMutexGuard<()>> {
+        self.turn_of(blob_id).try_lock_owned().ok()
+    }
+
+    /// Takes in a small content that was downloaded, after it was verified.
+    ///
+    /// It is written in its place: until all of it is there its size is not the content's, and a
+    /// later process trusts nothing that it has not hashed.
+    pub(crate) fn place_small(&self, blob_id: &BlobId, bytes: &Bytes) -> Result<(), ClientError> {
+        let key = Key::of(blob_id);
+        match &self.place {
+            Place::Memory(all) => drop(lock(all).insert(key, bytes.clone())),
+            Place::Directory(dir) => {
+                let path = shard_path(dir, key);
+                let written = match std::fs::write(&path, bytes) {
+                    Err(error) if error.kind() == ErrorKind::NotFound => {
+                        crate::store::private_dir(path.parent().unwrap_or(dir))
+                            .and_then(|()| std::fs::write(&path, bytes))
+                    }
+                    written => written,
+                };
+                if let Err(error) = written {
+                    let _ = std::fs::remove_file(&path);
+                    return Err(ClientError::io(format!("cannot write {}", path.display()))(error));
+                }
+            }
+        }
+        let now = self.environment.file_time();
+        let mut index = lock(&self.index);
+        index.put(key, bytes.len() as u64, now, true);
+        index.mark_fetched(key);
+        Ok(())
     }
 
     // Giving contents out.
@@ -382,6 +435,46 @@ impl Cache {
         }
         lock(&self.index).put(key, size, now, true);
         Ok(Some(local))
+    }
+
+    /// The bytes of a small content, verified; `None` if they are not here, or damaged. That they
+    /// were asked for does not count as use.
+    pub(crate) fn read_whole(
+        &self,
+        blob_id: &BlobId,
+        size: u64,
+        digest: Sha256Digest,
+    ) -> Result<Option<Bytes>, ClientError> {
+        let key = Key::of(blob_id);
+        let bytes: Bytes = match &self.place {
+            Place::Memory(all) => match lock(all).get(&key) {
+                Some(bytes) => bytes.clone(),
+                None => return Ok(None),
+            },
+            Place::Directory(dir) => {
+                let read = |path: PathBuf| {
+                    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
+                    File::open(path)?.take(size + 1).read_to_end(&mut bytes)?;
+                    Ok::<_, std::io::Error>(bytes)
+                };
+                let read = match read(shard_path(dir, key)) {
+                    Err(error) if error.kind() == ErrorKind::NotFound => read(draft_path(dir, key)),
+                    read => read,
+                };
+                match read {
+                    Ok(bytes) => bytes.into(),
+                    Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+                    Err(error) => {
+                        return Err(ClientError::io("cannot read a cached content")(error));
+                    }
+                }
+            }
+        };
+        if bytes.len() as u64 == size && Sha256::digest(&bytes)[..] == digest.0 {
+            return Ok(Some(bytes));
+        }
+        self.remove(std::slice::from_ref(blob_id));
+        Ok(None)
     }
 
     // Letting contents go.
@@ -449,6 +542,21 @@ impl Cache {
         self.load()?;
         let (bytes, contents) = lock(&self.index).totals();
         Ok(CacheUsage { bytes, contents, limit: self.limit })
+    }
+}
+
+/// Waits until all that was written to a directory's disk is on it, names and bytes; `false` where
+/// that cannot be asked for.
+fn barrier(dir: &File) -> std::io::Result<bool> {
+    #[cfg(target_os = "linux")]
+    {
+        rustix::fs::syncfs(dir)?;
+        Ok(true)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = dir;
+        Ok(false)
     }
 }
 

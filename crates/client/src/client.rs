@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -122,6 +123,8 @@ pub(crate) struct Inner {
     pub(crate) cache: Arc<Cache>,
     /// One for each download that may be under way.
     pub(crate) downloads: Semaphore,
+    /// Whether several small contents may come in one answer, as far as is known.
+    pub(crate) reads_many: AtomicBool,
     pub(crate) progress: Mutex<Progress>,
     observers: Mutex<Vec<Arc<dyn Observer>>>,
     changes: broadcast::Sender<ChangeEvent>,
@@ -142,6 +145,7 @@ impl SyncClient {
             store: Mutex::new(store),
             transport,
             downloads: Semaphore::new(config.transfers),
+            reads_many: AtomicBool::new(true),
             config,
             cache,
             progress: Mutex::default(),

@@ -114,6 +114,15 @@ pub(crate) struct NewContent {
     draft: Draft,
 }
 
+/// Bytes that are in the cache and in no batch yet; they go when it is dropped.
+pub struct TakenContent(pub(crate) NewContent);
+
+impl std::fmt::Debug for TakenContent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("TakenContent").field(&self.0.stored()).finish()
+    }
+}
+
 pub(crate) enum Draft {
     File(DraftFile),
     Memory(Bytes),
@@ -294,6 +303,15 @@ impl SyncClient {
     /// [`ClientError::Io`] if its directory cannot be read.
     pub fn cache_usage(&self) -> Result<CacheUsage, ClientError> {
         self.inner.cache.usage()
+    }
+
+    /// Takes bytes into the cache, for [`crate::Batch::put_taken`]: so that several threads can
+    /// copy what one batch queues.
+    ///
+    /// # Errors
+    /// What failed in writing.
+    pub fn take_content(&self, bytes: &[u8]) -> Result<TakenContent, ClientError> {
+        self.inner.cache.take_bytes(bytes).map(TakenContent)
     }
 
     /// Takes a content for an item, to be uploaded by the next sync. Durable when it returns, and

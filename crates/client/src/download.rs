@@ -1,5 +1,7 @@
 //! Reading contents: from the cache, or downloaded into it; verified either way.
 
+mod together;
+
 use std::sync::Arc;
 
 use futures::StreamExt as _;
@@ -16,6 +18,8 @@ use crate::content::{ContentWriter, LocalContent};
 use crate::error::ClientError;
 use crate::transport::TransportError;
 
+/// Items whose contents are looked for together.
+const FETCHED_TOGETHER: usize = 128;
 /// Answers in full that are not the content, before a download gives up: what damaged one on its
 /// way may be gone with the next, what is damaged at the server stays so.
 const WRONG_ANSWERS: u32 = 3;
@@ -65,33 +69,64 @@ impl SyncClient {
         Ok(local)
     }
 
+    /// [`Self::read_content`] of several items: small contents that are not in the cache come many
+    /// in one answer. One outcome for each, in the order of `items`.
+    pub async fn read_contents(&self, items: &[ItemId]) -> Vec<Result<LocalContent, ClientError>> {
+        let found = together::read(&self.inner, items).await;
+        // What did not come that way comes by itself, and says why if it does not.
+        let alone = items.to_vec().into_iter().zip(found).map(|(item, found)| async move {
+            match found {
+                Some(found) => Ok(found.local),
+                None => self.read_content(&item).await,
+            }
+        });
+        stream::iter(alone).buffered(2 * self.inner.config.transfers).collect().await
+    }
+
     /// Downloads the contents of `items` that are not in the cache, as many at a time as
     /// [`crate::ClientConfig::transfers`] says. Items without content are passed over.
     ///
     /// # Errors
     /// The first that could not be had; those before it are in the cache.
     pub async fn fetch_contents(&self, items: &[ItemId]) -> Result<Fetched, ClientError> {
-        let fetches = stream::iter(items.to_vec()).map(|item| {
+        let groups: Vec<Vec<ItemId>> = items.chunks(FETCHED_TOGETHER).map(<[_]>::to_vec).collect();
+        let fetches = stream::iter(groups).map(|group| {
             let client = self.clone();
-            AbortOnDropHandle::new(tokio::spawn(async move {
-                let content = client.node(&item)?.and_then(|node| node.content);
-                let Some(content) = content else { return Ok(None) };
-                match cached(&client.inner, &content).await? {
-                    Some(local) => Ok(Some((local, 0))),
-                    None => {
-                        let local = download(&client.inner, &item, &content).await?;
-                        still_there(&client.inner, &item, &content).await?;
-                        Ok(Some((local, 1)))
-                    }
-                }
-            }))
+            AbortOnDropHandle::new(tokio::spawn(async move { client.fetch_group(&group).await }))
         });
         // The downloads among them wait for their turn; the others need not.
         let mut fetches = fetches.buffer_unordered(2 * self.inner.config.transfers);
         let mut fetched = Fetched { downloaded: 0, held: Vec::new() };
-        while let Some(one) = fetches.next().await {
-            let one = one.unwrap_or_else(|error| Err(ClientError::Storage(error.to_string())))?;
-            if let Some((local, downloaded)) = one {
+        while let Some(group) = fetches.next().await {
+            let group =
+                group.unwrap_or_else(|error| Err(ClientError::Storage(error.to_string())))?;
+            fetched.downloaded += group.downloaded;
+            fetched.held.extend(group.held);
+        }
+        Ok(fetched)
+    }
+
+    async fn fetch_group(&self, items: &[ItemId]) -> Result<Fetched, ClientError> {
+        let found = together::read(&self.inner, items).await;
+        let rest = items.to_vec().into_iter().zip(found).map(|(item, found)| async move {
+            if let Some(found) = found {
+                return Ok(Some((found.local, u64::from(found.downloaded))));
+            }
+            let content = self.node(&item)?.and_then(|node| node.content);
+            let Some(content) = content else { return Ok(None) };
+            match cached(&self.inner, &content).await? {
+                Some(local) => Ok(Some((local, 0))),
+                None => {
+                    let local = download(&self.inner, &item, &content).await?;
+                    still_there(&self.inner, &item, &content).await?;
+                    Ok::<_, ClientError>(Some((local, 1)))
+                }
+            }
+        });
+        let mut rest = stream::iter(rest).buffer_unordered(2 * self.inner.config.transfers);
+        let mut fetched = Fetched { downloaded: 0, held: Vec::new() };
+        while let Some(one) = rest.next().await {
+            if let Some((local, downloaded)) = one? {
                 fetched.downloaded += downloaded;
                 fetched.held.push(local);
             }
@@ -123,17 +158,19 @@ async fn still_there(
     item: &ItemId,
     content: &NodeContent,
 ) -> Result<(), ClientError> {
-    let (own, item, blob_id) = (Arc::clone(inner), item.clone(), content.blob_id.clone());
-    let work = move || {
-        let mut store = lock(&own.store);
-        let node = store.node(&item)?;
-        let present = node.as_ref().and_then(|node| node.content.as_ref());
-        if present.is_none_or(|content| content.blob_id != blob_id) {
-            store.forget(&item, &blob_id)?;
-        }
-        node.map(drop).ok_or(ClientError::UnknownItem(item))
-    };
-    inner.environment().blocking(work).await
+    let (inner, item, content) = (Arc::clone(inner), item.clone(), content.clone());
+    let own = Arc::clone(&inner);
+    inner.environment().blocking(move || is_there(&own, &item, &content)).await
+}
+
+fn is_there(inner: &Inner, item: &ItemId, content: &NodeContent) -> Result<(), ClientError> {
+    let mut store = lock(&inner.store);
+    let node = store.node(item)?;
+    let present = node.as_ref().and_then(|node| node.content.as_ref());
+    if present.is_none_or(|present| present.blob_id != content.blob_id) {
+        store.forget(item, &content.blob_id)?;
+    }
+    node.map(drop).ok_or_else(|| ClientError::UnknownItem(item.clone()))
 }
 
 async fn read(

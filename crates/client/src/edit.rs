@@ -9,7 +9,7 @@ use vfs_sync_core::item::{Name, ObjectType};
 use vfs_sync_core::op::{Action, Upsert};
 
 use crate::client::SyncClient;
-use crate::content::{NewContent, StoredContent};
+use crate::content::{NewContent, StoredContent, TakenContent};
 use crate::error::ClientError;
 use crate::node::Node;
 use crate::store::NewEdits;
@@ -119,9 +119,14 @@ impl Batch<'_> {
         reader: impl Read,
     ) -> Result<StoredContent, ClientError> {
         let content = self.client.inner.cache.take(reader)?;
-        let stored = content.stored();
-        self.contents.push((item.clone(), content));
-        Ok(stored)
+        Ok(self.put_taken(item, TakenContent(content)))
+    }
+
+    /// [`Batch::put_content`] of what the client has taken already.
+    pub fn put_taken(&mut self, item: &ItemId, content: TakenContent) -> StoredContent {
+        let stored = content.0.stored();
+        self.contents.push((item.clone(), content.0));
+        stored
     }
 
     /// Any other operation.

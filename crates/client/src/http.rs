@@ -1,6 +1,7 @@
 //! The protocol over HTTP.
 
 mod answer;
+mod blobs;
 mod directory;
 mod steady;
 mod tus;
@@ -199,6 +200,17 @@ impl HttpTransport {
         answer::read(call.name, response).await
     }
 
+    /// An answer's body, for as long as it flows.
+    fn stream(
+        &self,
+        response: Response,
+    ) -> impl Stream<Item = Result<Bytes, std::io::Error>> + Send + use<> {
+        let bytes = response.bytes_stream().map_err(std::io::Error::other);
+        let window = self.config.idle_timeout;
+        let least = self.config.slowest_transfer.saturating_mul(window.as_secs());
+        steady::steady(bytes, least, window)
+    }
+
     fn get(&self, name: &'static str, url: Url) -> Call {
         let timeout = Some(self.config.request_timeout);
         Call { name, method: Method::GET, url, body: None, timeout, headers: HeaderMap::new() }
@@ -390,6 +402,13 @@ impl Transport for HttpTransport {
         Ok(answer)
     }
 
+    async fn read_blobs(
+        &self,
+        blobs: &[BlobId],
+    ) -> Result<Option<Vec<Result<Bytes, TransportError>>>, TransportError> {
+        self.read_small(blobs).await
+    }
+
     async fn download(&self, blob_id: &BlobId, offset: u64) -> Result<ByteStream, TransportError> {
         let url = self.url(&["blobs", blob_id.as_str()]);
         let mut call = Call { timeout: None, ..self.get("download", url) };
@@ -398,10 +417,7 @@ impl Transport for HttpTransport {
         }
         let response = answer::check_status(call.name, self.send(&call).await?).await?;
         let skip = answer::skipped(call.name, &response, offset)?;
-        let bytes = response.bytes_stream().map_err(std::io::Error::other);
-        let window = self.config.idle_timeout;
-        let least = self.config.slowest_transfer.saturating_mul(window.as_secs());
-        Ok(Box::pin(from_byte(steady::steady(bytes, least, window), skip)))
+        Ok(Box::pin(from_byte(self.stream(response), skip)))
     }
 }
 

@@ -33,7 +33,7 @@ mod upload;
 
 pub use cache::CacheUsage;
 pub use client::{ClientConfig, Status, SyncClient};
-pub use content::{LocalContent, StoredContent};
+pub use content::{LocalContent, StoredContent, TakenContent};
 pub use download::Fetched;
 pub use edit::{Batch, Delete, MetadataChange};
 pub use environment::{Environment, SystemEnvironment};

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::TryStreamExt as _;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::limits::{MAX_BLOB_BATCH, MAX_BLOB_BATCH_BYTES, MAX_INLINE_BLOB_BYTES};
@@ -138,16 +137,6 @@ fn attach_of(upload: &Upload) -> AttachRequest {
     upload.attach.clone().expect("a round gives every upload its request")
 }
 
-/// The bytes of a small content; `None` if the cache has lost them.
-fn read_small(inner: &Inner, upload: &Upload) -> Result<Option<Bytes>, ClientError> {
-    let local = inner.cache.find_verified(&upload.blob_id, upload.size, upload.digest)?;
-    let Some(local) = local else { return Ok(None) };
-    let mut bytes = Vec::new();
-    let failed = ClientError::io("cannot read a cached content");
-    std::io::Read::read_to_end(&mut local.reader()?, &mut bytes).map_err(failed)?;
-    Ok(Some(bytes.into()))
-}
-
 const GONE: &str = "the item is gone, or no longer shared with you";
 const LOST: &str = "the bytes are no longer on this machine: put the content again";
 
@@ -158,7 +147,8 @@ async fn send_batch(
     let reader = Arc::clone(inner);
     let read = inner.environment().blocking(move || {
         let with_bytes = |upload: Upload| {
-            let bytes = read_small(&reader, &upload)?;
+            let cache = &reader.cache;
+            let bytes = cache.read_whole(&upload.blob_id, upload.size, upload.digest)?;
             Ok::<_, ClientError>((upload, bytes))
         };
         uploads.into_iter().map(with_bytes).collect::<Result<Vec<_>, _>>()

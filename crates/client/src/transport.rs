@@ -201,6 +201,17 @@ pub trait Transport: Send + Sync + 'static {
     /// `GET /v1/vfs/items/{itemId}/versions`.
     async fn versions(&self, item_id: &ItemId) -> Result<VersionsResponse, TransportError>;
 
+    /// `POST /v1/vfs/blobs/batch/read`: many small blobs, one outcome for each, in the order
+    /// asked for; the bytes are not verified yet. `None` where the server or the transport has no
+    /// such call: then each is downloaded.
+    async fn read_blobs(
+        &self,
+        blobs: &[BlobId],
+    ) -> Result<Option<Vec<Result<Bytes, TransportError>>>, TransportError> {
+        let _ = blobs;
+        Ok(None)
+    }
+
     /// `GET /v1/vfs/blobs/{blobId}`, from byte `offset` to its end; `offset` is below its size,
     /// or 0.
     async fn download(&self, blob_id: &BlobId, offset: u64) -> Result<ByteStream, TransportError>;

@@ -515,6 +515,37 @@ pub struct BlobBatchAttached {
     pub attached_at: Timestamp,
 }
 
+/// The media type of the answer to `POST /v1/vfs/blobs/batch/read`: for each blob a line of JSON,
+/// a [`BlobReadHead`], and after it the blob's bytes, if it says how many.
+pub const BLOB_READ_TYPE: &str = "application/vnd.vfs-sync.blobs";
+
+/// The body of `POST /v1/vfs/blobs/batch/read`: many small blobs in one answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlobReadRequest {
+    /// At most [`crate::limits::MAX_BLOB_BATCH`]. Those after the first
+    /// [`crate::limits::MAX_BLOB_BATCH_BYTES`] of content, and each that has more than
+    /// [`crate::limits::MAX_INLINE_BLOB_BYTES`], are refused: they are to be read otherwise.
+    pub blob_ids: Vec<BlobId>,
+}
+
+/// What comes before a blob's bytes in an answer of several.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlobReadHead {
+    /// Which, in the order asked for.
+    pub blob_id: BlobId,
+    /// How many bytes follow; none where there is an error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// Of these bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Sha256Digest>,
+    /// What reading this blob alone would have answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<BlobBatchError>,
+}
+
 /// What the call for this file alone would have answered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -162,10 +162,11 @@ fn json_routes() -> Vec<Route> {
 
 /// Bytes stream for as long as they flow, and are never compressed.
 fn byte_routes() -> Vec<Route> {
-    use routes::{blobs, tus};
+    use routes::{blobs, reading, tus};
     let one = head(tus::look).patch(tus::append).delete(tus::terminate).post(tus::overridden);
     vec![
         ("/v1/vfs/blobs/stage/{stagingId}/data", put(blobs::upload)),
+        ("/v1/vfs/blobs/batch/read", post(reading::read_many)),
         (tus::UPLOADS, post(tus::create).layer(from_fn(tus::versioned))),
         (tus::UPLOAD, one.layer(from_fn(tus::versioned))),
         ("/v1/vfs/blobs/{blobId}", get(blobs::read).delete(blobs::delete)),

@@ -176,13 +176,27 @@ async fn fill_in_parts(
 }
 
 /// Stores the stage's bytes; if it has them already, compares.
-pub(crate) async fn store_bytes(
+async fn store_bytes(
     app: &App,
     stage: &StageRow,
     bytes: Bytes,
     digest: Option<Sha256Digest>,
 ) -> Result<UploadResponse, ApiError> {
-    let actual = Sha256Digest(Sha256::digest(&bytes).into());
+    let upload = check_bytes(app, stage, &bytes, digest)?;
+    if stage.uploaded.is_none() {
+        app.blobs.put(&stage.blob_id, bytes).await?;
+    }
+    Ok(upload)
+}
+
+/// Checks that bytes may become the stage's, or, if it has them already, are those.
+pub(crate) fn check_bytes(
+    app: &App,
+    stage: &StageRow,
+    bytes: &[u8],
+    digest: Option<Sha256Digest>,
+) -> Result<UploadResponse, ApiError> {
+    let actual = Sha256Digest(Sha256::digest(bytes).into());
     let upload = UploadResponse { size: bytes.len() as u64, digest: actual };
     if let Some(expected) = digest.filter(|expected| *expected != actual) {
         return Err(digest_mismatch(expected, actual));
@@ -196,7 +210,6 @@ pub(crate) async fn store_bytes(
     if upload.size > max {
         return Err(too_large(max));
     }
-    app.blobs.put(&stage.blob_id, bytes).await?;
     Ok(upload)
 }
 

@@ -435,6 +435,19 @@ pub trait MetadataStore: Send + Sync + 'static {
         blob_id: &BlobId,
     ) -> Result<Option<BlobRow>, StoreError>;
 
+    /// [`MetadataStore::readable_blob`] of several, in their order.
+    async fn readable_blobs(
+        &self,
+        user: &UserId,
+        blob_ids: &[BlobId],
+    ) -> Result<Vec<Option<BlobRow>>, StoreError> {
+        let mut found = Vec::with_capacity(blob_ids.len());
+        for blob_id in blob_ids {
+            found.push(self.readable_blob(user, blob_id).await?);
+        }
+        Ok(found)
+    }
+
     /// Puts `member` into a group or organization, or takes the member out. What was granted to
     /// the group is then granted to the member, or no longer. A repetition changes nothing.
     async fn set_member(

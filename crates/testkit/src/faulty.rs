@@ -15,7 +15,7 @@ use vfs_sync_core::id::StagingId;
 
 use crate::random::Random;
 use crate::record::{Record, without_data};
-use bytes::{cut_after, damaged, gathered, kept, of_bytes, reread, truncated};
+use bytes::{cut_after, damaged, gathered, kept, of_bytes, reread, truncated, with_damage};
 
 /// What happens to a call.
 ///
@@ -149,7 +149,8 @@ impl FaultyTransport {
 
     async fn pass(&self, call: Call) -> Result<Answer, TransportError> {
         let kind = call.kind();
-        let under_way = (kind == CallKind::Download).then(|| UnderWay::begin(&self.under_way));
+        let downloads = matches!(kind, CallKind::Download | CallKind::ReadBlobs);
+        let under_way = downloads.then(|| UnderWay::begin(&self.under_way));
         let answer = match call.send(&*self.to).await? {
             Answer::Download(stream) => {
                 let stream: ByteStream = Box::pin(stream.inspect(move |_| {
@@ -243,6 +244,9 @@ impl FaultyTransport {
             },
             Fault::DamageAnswer(at) => match self.pass(call).await? {
                 Answer::Download(stream) => Ok(Answer::Download(damaged(stream, at))),
+                Answer::ReadBlobs(contents) => {
+                    Ok(Answer::ReadBlobs(contents.map(|contents| with_damage(contents, at))))
+                }
                 other => reread(other, |json| {
                     let byte = usize::try_from(at).ok().and_then(|at| json.get_mut(at));
                     // No JSON has it outside a string, and no string as it is.

@@ -115,6 +115,7 @@ pub(crate) fn without_data(call: &Call) -> Call {
         }
         Call::BlobBatch(files) => Call::BlobBatch(files.clone()),
         Call::Versions(item_id) => Call::Versions(item_id.clone()),
+        Call::ReadBlobs(blobs) => Call::ReadBlobs(blobs.clone()),
         Call::Download { blob_id, offset } => {
             Call::Download { blob_id: blob_id.clone(), offset: *offset }
         }

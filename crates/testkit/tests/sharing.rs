@@ -594,6 +594,22 @@ async fn a_replica_that_rematerialises_has_what_is_shared_and_nothing_that_was_r
 }
 
 #[tokio::test]
+async fn an_earlier_content_that_was_read_goes_with_the_right_to_see_it() {
+    let scene = Scene::shared(Admin).await;
+    let Scene { alice, bob, docs, plan, .. } = &scene;
+    alice.put_content(plan, &b"the second plan"[..]).unwrap();
+    alice.sync().await.unwrap();
+    bob.sync().await.unwrap();
+    let versions = bob.versions(plan).await.unwrap();
+    bob.read_version(plan, &versions[1]).await.unwrap();
+    bob.read_content(plan).await.unwrap();
+    assert_eq!(bob.cached(), ["the plan", "the second plan"]);
+    alice.revokes(docs, "bob").await;
+    bob.sync().await.unwrap();
+    assert_eq!(bob.cached(), [""; 0]);
+}
+
+#[tokio::test]
 async fn a_shared_folder_moves_into_ones_own_tree_as_a_copy_with_its_contents() {
     let scene = Scene::shared(Admin).await;
     let Scene { server, alice, bob, docs, plan, .. } = &scene;

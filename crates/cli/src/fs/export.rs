@@ -4,8 +4,10 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use vfs_sync_client::{Child, ClientError, LocalContent, Node, SyncClient};
@@ -21,7 +23,9 @@ use crate::report::{Problem, ProblemKind, Problems};
 
 /// Files whose contents are read, or waited for, ahead of the one that is written. How many are
 /// downloaded at a time is the client's to say.
-const READ_AHEAD: usize = 128;
+const READ_AHEAD: usize = 512;
+/// Files whose contents are asked for together.
+const ASKED_TOGETHER: usize = 128;
 
 /// What an export may do.
 #[derive(Debug, Clone, Default)]
@@ -104,7 +108,9 @@ struct Reading {
     disk: Folder,
     at: PathBuf,
     file: ToWrite,
-    content: AbortOnDropHandle<std::result::Result<LocalContent, ClientError>>,
+    content: oneshot::Receiver<std::result::Result<LocalContent, ClientError>>,
+    /// What reads it; `None` until it was asked for.
+    reader: Option<Arc<AbortOnDropHandle<()>>>,
 }
 
 /// A file to write.
@@ -130,6 +136,8 @@ struct Export<'a> {
     folders: HashMap<ItemId, PathBuf>,
     /// In the order in which they are written.
     reading: VecDeque<Reading>,
+    /// The contents of the last of them, which were not asked for yet.
+    unasked: Vec<(ItemId, oneshot::Sender<std::result::Result<LocalContent, ClientError>>)>,
     /// The files that were written where something may be replaced.
     written: HashSet<(u64, u64)>,
     /// The permission bits of folders, which may forbid writing: set when all is in them.
@@ -154,6 +162,7 @@ impl<'a> Export<'a> {
             own: None,
             folders: HashMap::new(),
             reading: VecDeque::new(),
+            unasked: Vec::new(),
             written: HashSet::new(),
             modes: Vec::new(),
         }
@@ -465,21 +474,40 @@ impl<'a> Export<'a> {
                 self.write_next().await?;
                 progress(&self.report);
             }
-            let (client, item) = (self.client.clone(), file.item.clone());
-            let content = tokio::spawn(async move { client.read_content(&item).await });
+            let (sender, content) = oneshot::channel();
+            self.unasked.push((file.item.clone(), sender));
             let (disk, at) = (disk.clone(), path.join(&file.name));
-            self.reading.push_back(Reading {
-                disk,
-                at,
-                file,
-                content: AbortOnDropHandle::new(content),
-            });
+            self.reading.push_back(Reading { disk, at, file, content, reader: None });
+            if self.unasked.len() >= ASKED_TOGETHER {
+                self.ask();
+            }
         }
         Ok(())
     }
 
+    /// Asks for the contents of the last files.
+    fn ask(&mut self) {
+        let (client, asked) = (self.client.clone(), std::mem::take(&mut self.unasked));
+        let first = self.reading.len() - asked.len();
+        let reader = tokio::spawn(async move {
+            let (items, senders): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
+            for (content, sender) in client.read_contents(&items).await.into_iter().zip(senders) {
+                // Whoever no longer waits was interrupted.
+                let _ = sender.send(content);
+            }
+        });
+        let reader = Arc::new(AbortOnDropHandle::new(reader));
+        for reading in self.reading.range_mut(first..) {
+            reading.reader = Some(Arc::clone(&reader));
+        }
+    }
+
     async fn write_next(&mut self) -> Result<()> {
-        let Some(Reading { disk, at, file, content }) = self.reading.pop_front() else {
+        if self.reading.front().is_some_and(|reading| reading.reader.is_none()) {
+            self.ask();
+        }
+        let Some(Reading { disk, at, file, content, reader: _reader }) = self.reading.pop_front()
+        else {
             return Ok(());
         };
         let content = tokio::select! {

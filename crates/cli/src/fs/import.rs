@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use vfs_sync_client::{Batch, Child, Delete, Node, SyncClient};
+use vfs_sync_client::{Batch, Child, Delete, Node, SyncClient, TakenContent};
 use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::id::{ItemId, UserId};
 use vfs_sync_core::item::ObjectType;
 
+use super::ahead::{Ahead, Committer, Outcome, SMALL};
 use super::digest::{digest, digest_bytes};
 use super::metadata::{self, OnDisk, on_disk};
 use super::names;
@@ -24,8 +25,6 @@ use crate::report::{Problem, ProblemKind, Problems};
 const BATCH_OPERATIONS: usize = 256;
 /// Bytes of content that go into one transaction.
 const BATCH_BYTES: u64 = 16 * 1024 * 1024;
-/// Files up to this size are read into memory, whole.
-const SMALL: u64 = 512 * 1024;
 
 /// What an import may do.
 #[derive(Debug, Clone, Copy, Default)]
@@ -101,28 +100,49 @@ pub(crate) fn import(
     stop: &CancellationToken,
     progress: &mut dyn FnMut(&ImportReport),
 ) -> Result<ImportReport> {
-    let mut import = Import {
-        client,
-        scanner,
-        options,
-        stop,
-        batch: client.batch(),
-        batch_contents: 0,
-        batch_bytes: 0,
-        report: ImportReport::default(),
-    };
-    let mut stack = vec![(PathBuf::new(), target.map_or(Place::Top, Place::There))];
-    while let Some((path, place)) = stack.pop() {
-        if stop.is_cancelled() {
-            import.report.interrupted = true;
-            break;
+    std::thread::scope(|scope| {
+        let mut import = Import {
+            client,
+            scanner,
+            options,
+            stop,
+            ahead: Ahead::start(scope, client, stop),
+            committer: Committer::start(scope),
+            batch: client.batch(),
+            batch_contents: 0,
+            batch_bytes: 0,
+            report: ImportReport::default(),
+        };
+        let mut stack = vec![(PathBuf::new(), target.map_or(Place::Top, Place::There))];
+        while let Some((path, place)) = stack.pop() {
+            if stop.is_cancelled() {
+                import.report.interrupted = true;
+                break;
+            }
+            import.folder(&path, &place, &mut stack, progress)?;
+            progress(&import.report);
         }
-        import.folder(&path, &place, &mut stack, progress)?;
-        progress(&import.report);
-    }
-    import.report.interrupted |= stop.is_cancelled();
-    import.commit()?;
-    Ok(import.report)
+        import.take_all_ahead()?;
+        import.report.interrupted |= stop.is_cancelled();
+        import.commit()?;
+        import.committer.wait()?;
+        Ok(import.report)
+    })
+}
+
+/// A file that is read ahead: where it is, and what it is to become.
+struct Asked {
+    disk: Folder,
+    place: Place,
+    node: Option<Node>,
+    seen: Seen,
+    at: PathBuf,
+}
+
+/// Bytes of a file.
+enum Bytes<'a> {
+    Taken(TakenContent),
+    Read(&'a mut dyn std::io::Read),
 }
 
 struct Import<'a> {
@@ -130,6 +150,8 @@ struct Import<'a> {
     scanner: Scanner,
     options: ImportOptions,
     stop: &'a CancellationToken,
+    ahead: Ahead<Asked>,
+    committer: Committer<'a>,
     batch: Batch<'a>,
     batch_contents: usize,
     batch_bytes: u64,
@@ -280,6 +302,57 @@ impl<'a> Import<'a> {
         {
             return self.only_metadata(node, seen, at);
         }
+        let may = node.is_none_or(|node| node.access_level >= AccessLevel::Write);
+        if seen.stat.size > SMALL || self.options.dry_run || !may {
+            self.take_all_ahead()?;
+            return self.take_now(disk, place, node, seen, at);
+        }
+        if self.ahead.is_full() {
+            self.take_one_ahead()?;
+        }
+        let known = node.and_then(|node| node.content.as_ref()).map(|content| content.digest);
+        let asked = Asked {
+            disk: disk.clone(),
+            place: place.clone(),
+            node: node.cloned(),
+            seen: seen.clone(),
+            at: at.to_owned(),
+        };
+        self.ahead.ask(asked, disk, seen.disk_name.clone(), known);
+        Ok(())
+    }
+
+    fn take_all_ahead(&mut self) -> Result<()> {
+        while self.take_one_ahead()? {}
+        Ok(())
+    }
+
+    /// Takes the first of the files that are read ahead; `false` if there is none.
+    fn take_one_ahead(&mut self) -> Result<bool> {
+        let Some((asked, outcome)) = self.ahead.next() else { return Ok(false) };
+        let Asked { disk, place, node, seen, at } = asked;
+        match (outcome, &node) {
+            (Outcome::Same(stat), Some(node)) => {
+                self.only_metadata(node, &Seen { stat, ..seen }, &at)?;
+            }
+            (Outcome::Taken(stat, content), _) => {
+                let seen = Seen { stat, ..seen };
+                self.take_bytes(&place, node.as_ref(), &seen, Bytes::Taken(content))?;
+                self.commit_if_full()?;
+            }
+            _ => self.take_now(&disk, &place, node.as_ref(), &seen, &at)?,
+        }
+        Ok(true)
+    }
+
+    fn take_now(
+        &mut self,
+        disk: &Folder,
+        place: &Place,
+        node: Option<&Node>,
+        seen: &Seen,
+        at: &Path,
+    ) -> Result<()> {
         for _ in 0..ATTEMPTS {
             match self.read_and_take(disk, place, node, seen, at)? {
                 None => return self.commit_if_full(),
@@ -345,7 +418,7 @@ impl<'a> Import<'a> {
             if node.is_some_and(|node| !self.may_write(node, at)) {
                 return Ok(None);
             }
-            self.take_bytes(place, node, &seen, &bytes[..])?;
+            self.take_bytes(place, node, &seen, Bytes::Read(&mut &bytes[..]))?;
             return Ok(None);
         }
         if let Some(content) = node.and_then(|node| node.content.as_ref())
@@ -366,7 +439,7 @@ impl<'a> Import<'a> {
         // A transaction of its own, which is dropped if the file cannot be read to its end.
         self.commit()?;
         let seen = Seen { stat: *reader.stat(), ..seen };
-        match self.take_bytes(place, node, &seen, &mut reader) {
+        match self.take_bytes(place, node, &seen, Bytes::Read(&mut reader)) {
             Ok(()) => self.commit().map(|()| None),
             Err(failure) => {
                 self.drop_batch();
@@ -380,7 +453,7 @@ impl<'a> Import<'a> {
         place: &Place,
         node: Option<&Node>,
         seen: &Seen,
-        bytes: impl std::io::Read,
+        bytes: Bytes<'_>,
     ) -> Result<()> {
         let change = metadata::change(node, &seen.stat);
         let (created, id) = match node {
@@ -399,7 +472,12 @@ impl<'a> Import<'a> {
         let size = if self.options.dry_run {
             seen.stat.size
         } else {
-            self.batch.put_content(&id, bytes).map_err(Failure::from)?.size
+            match bytes {
+                Bytes::Taken(content) => self.batch.put_taken(&id, content).size,
+                Bytes::Read(reader) => {
+                    self.batch.put_content(&id, reader).map_err(Failure::from)?.size
+                }
+            }
         };
         self.report.bytes += size;
         self.batch_bytes += size;
@@ -438,7 +516,9 @@ impl<'a> Import<'a> {
     }
 
     fn delete(&mut self, item: &ItemId) -> Result<()> {
+        self.take_all_ahead()?;
         self.commit()?;
+        self.committer.wait()?;
         self.report.deleted += match self.options.dry_run {
             true => 1,
             false => self.client.delete(item, Delete::Recursive)?,
@@ -467,7 +547,7 @@ impl<'a> Import<'a> {
         let work = self.batch.len() + self.batch_contents;
         let batch = self.drop_batch();
         if !self.options.dry_run && work > 0 {
-            batch.commit()?;
+            self.committer.begin(batch)?;
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Real directories: their names, reading them, writing them.
 
+mod ahead;
 pub(crate) mod digest;
 pub(crate) mod export;
 pub(crate) mod import;

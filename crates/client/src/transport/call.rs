@@ -2,6 +2,7 @@
 //! alike, is one function.
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId};
 use vfs_sync_core::limits::Limits;
@@ -30,6 +31,7 @@ pub enum CallKind {
     Attach,
     BlobBatch,
     Versions,
+    ReadBlobs,
     Download,
 }
 
@@ -51,6 +53,7 @@ impl CallKind {
             Self::Attach => "attach",
             Self::BlobBatch => "blob_batch",
             Self::Versions => "versions",
+            Self::ReadBlobs => "read_blobs",
             Self::Download => "download",
         }
     }
@@ -78,6 +81,7 @@ pub enum Call {
     Attach { staging_id: StagingId, request: AttachRequest },
     BlobBatch(Vec<BatchFile>),
     Versions(ItemId),
+    ReadBlobs(Vec<BlobId>),
     Download { blob_id: BlobId, offset: u64 },
 }
 
@@ -97,6 +101,7 @@ pub enum Answer {
     Attach(AttachResponse),
     BlobBatch(Vec<Result<AttachResponse, TransportError>>),
     Versions(VersionsResponse),
+    ReadBlobs(Option<Vec<Result<Bytes, TransportError>>>),
     Download(ByteStream),
 }
 
@@ -118,6 +123,7 @@ impl Call {
             Self::Attach { .. } => CallKind::Attach,
             Self::BlobBatch(_) => CallKind::BlobBatch,
             Self::Versions(_) => CallKind::Versions,
+            Self::ReadBlobs(_) => CallKind::ReadBlobs,
             Self::Download { .. } => CallKind::Download,
         }
     }
@@ -149,6 +155,7 @@ impl Call {
             }
             Self::BlobBatch(files) => Answer::BlobBatch(to.blob_batch(files).await?),
             Self::Versions(item_id) => Answer::Versions(to.versions(&item_id).await?),
+            Self::ReadBlobs(blobs) => Answer::ReadBlobs(to.read_blobs(&blobs).await?),
             Self::Download { blob_id, offset } => {
                 Answer::Download(to.download(&blob_id, offset).await?)
             }
@@ -254,6 +261,13 @@ impl<H: CallHandler> Transport for H {
 
     async fn versions(&self, item_id: &ItemId) -> Result<VersionsResponse, TransportError> {
         answer!(self, Versions, Call::Versions(item_id.clone()))
+    }
+
+    async fn read_blobs(
+        &self,
+        blobs: &[BlobId],
+    ) -> Result<Option<Vec<Result<Bytes, TransportError>>>, TransportError> {
+        answer!(self, ReadBlobs, Call::ReadBlobs(blobs.to_vec()))
     }
 
     async fn download(&self, blob_id: &BlobId, offset: u64) -> Result<ByteStream, TransportError> {

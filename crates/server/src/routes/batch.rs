@@ -3,7 +3,6 @@
 use axum::Json;
 use axum::extract::{Extension, State};
 use bytes::Bytes;
-use futures::StreamExt as _;
 use futures::future::join_all;
 use tracing::Instrument as _;
 use vfs_sync_core::attach::StageRow;
@@ -18,9 +17,6 @@ use crate::app::{App, Caller, Raw};
 use crate::error::ApiError;
 use crate::observe::RequestId;
 use crate::staging::{self, StageOrder};
-
-/// Files of one batch that are written to the object store at a time.
-const WRITES_AT_A_TIME: usize = 64;
 
 pub(crate) async fn batch(
     State(app): State<App>,
@@ -67,7 +63,8 @@ struct Written {
     attach: AttachRequest,
 }
 
-/// Takes the files through each step together, so that the transactions of a step share a commit.
+/// Takes the files through each step together, so that the transactions of a step share a commit,
+/// and the bytes of all a wait for the disk.
 async fn all_files(
     app: &App,
     user: &UserId,
@@ -76,11 +73,7 @@ async fn all_files(
     let files = files.into_iter().enumerate();
     let opened: Vec<Outcome<Opened>> =
         join_all(files.map(|(at, file)| open(app, user, at, file))).await;
-    let written: Vec<Outcome<Written>> = futures::stream::iter(opened)
-        .map(|(names, opened)| async move { (names, write(app, opened).await) })
-        .buffered(WRITES_AT_A_TIME)
-        .collect()
-        .await;
+    let written = write(app, opened).await;
     let attached = written
         .into_iter()
         .map(|(names, written)| async move { (names, attach(app, user, written).await) });
@@ -104,10 +97,27 @@ async fn open(app: &App, user: &UserId, at: usize, file: BlobBatchFile) -> Outco
     (names, opened.await)
 }
 
-async fn write(app: &App, opened: Result<Opened, ApiError>) -> Result<Written, ApiError> {
-    let Opened { stage, bytes, attach } = opened?;
-    let upload = staging::store_bytes(app, &stage, bytes, None).await?;
-    Ok(Written { stage, upload, attach })
+/// Writes what is open to the object store.
+async fn write(app: &App, opened: Vec<Outcome<Opened>>) -> Vec<Outcome<Written>> {
+    let mut written = Vec::with_capacity(opened.len());
+    let (mut puts, mut places) = (Vec::new(), Vec::new());
+    for (names, opened) in opened {
+        let checked = opened.and_then(|Opened { stage, bytes, attach }| {
+            let upload = staging::check_bytes(app, &stage, &bytes, None)?;
+            if stage.uploaded.is_none() {
+                puts.push((stage.blob_id.clone(), bytes));
+                places.push(written.len());
+            }
+            Ok(Written { stage, upload, attach })
+        });
+        written.push((names, checked));
+    }
+    for (at, put) in places.into_iter().zip(app.blobs.put_many(puts).await) {
+        if let Err(error) = put {
+            written[at].1 = Err(error.into());
+        }
+    }
+    written
 }
 
 async fn attach(

@@ -5,5 +5,6 @@ pub(crate) mod blobs;
 pub(crate) mod health;
 pub(crate) mod lookup;
 pub(crate) mod members;
+pub(crate) mod reading;
 pub(crate) mod sync;
 pub(crate) mod tus;

@@ -1,16 +1,19 @@
-//! Reading a blob, in whole and in part.
+//! Reading a blob, in whole and in part; and many of them.
 
-use crate::blobs::{bring, digest_field, hex};
-use crate::scene::{Answer, Caller, Scene, send};
+use serde_json::{Value, json};
+use vfs_sync_core::id::BlobId;
+
+use crate::blobs::{bring, digest_field, hex, stage, upload};
+use crate::scene::{Answer, Caller, Scene, on_every_store, send};
 
 const BLOB: &str = "/v1/vfs/blobs/b";
 
-async fn scene(bytes: &[u8]) -> (Scene, Caller) {
-    let scene = Scene::new().await;
+/// Somebody who has a file of these bytes.
+async fn with(scene: &Scene, bytes: &[u8]) -> Caller {
     let alice = scene.user("alice");
     let item = alice.file(1).await;
     bring(&alice, &item, "b", bytes).await;
-    (scene, alice)
+    alice
 }
 
 async fn read(caller: &Caller, fields: &[(&str, &str)]) -> Answer {
@@ -18,9 +21,17 @@ async fn read(caller: &Caller, fields: &[(&str, &str)]) -> Answer {
     send(fields.iter().fold(request, |request, (name, value)| request.header(*name, *value))).await
 }
 
-#[tokio::test]
-async fn a_blob_is_served_as_somebodys_bytes() {
-    let (_scene, alice) = scene(b"0123456789").await;
+on_every_store! {
+    a_blob_is_served_as_somebodys_bytes
+    a_range_is_served_as_a_part
+    what_the_caller_has_is_not_sent_again
+    an_empty_blob_is_a_blob
+    many_blobs_come_in_one_answer_each_with_its_own_outcome
+    an_answer_of_many_blobs_is_bounded
+}
+
+async fn a_blob_is_served_as_somebodys_bytes(scene: Scene) {
+    let alice = with(&scene, b"0123456789").await;
     let whole = read(&alice, &[("accept-encoding", "gzip, zstd")]).await;
     assert_eq!((whole.status, &*whole.bytes), (200, &b"0123456789"[..]));
     let digest = digest_field(b"0123456789");
@@ -43,9 +54,8 @@ async fn a_blob_is_served_as_somebodys_bytes() {
     assert_eq!((head.status, head.bytes.len(), head.header("content-length")), (200, 0, "10"));
 }
 
-#[tokio::test]
-async fn a_range_is_served_as_a_part() {
-    let (_scene, alice) = scene(b"0123456789").await;
+async fn a_range_is_served_as_a_part(scene: Scene) {
+    let alice = with(&scene, b"0123456789").await;
     let part = read(&alice, &[("range", "bytes=2-4")]).await;
     assert_eq!((part.status, &*part.bytes), (206, &b"234"[..]));
     assert_eq!(part.header("content-range"), "bytes 2-4/10");
@@ -63,9 +73,8 @@ async fn a_range_is_served_as_a_part() {
     assert_eq!((head.status, head.header("content-length")), (206, "3"));
 }
 
-#[tokio::test]
-async fn what_the_caller_has_is_not_sent_again() {
-    let (_scene, alice) = scene(b"0123456789").await;
+async fn what_the_caller_has_is_not_sent_again(scene: Scene) {
+    let alice = with(&scene, b"0123456789").await;
     let tag = read(&alice, &[]).await.header("etag").to_owned();
     let unchanged = read(&alice, &[("if-none-match", &tag), ("range", "bytes=0-1")]).await;
     assert_eq!((unchanged.status, unchanged.bytes.len()), (304, 0));
@@ -77,9 +86,8 @@ async fn what_the_caller_has_is_not_sent_again() {
     );
 }
 
-#[tokio::test]
-async fn an_empty_blob_is_a_blob() {
-    let (_scene, alice) = scene(b"").await;
+async fn an_empty_blob_is_a_blob(scene: Scene) {
+    let alice = with(&scene, b"").await;
     let whole = read(&alice, &[]).await;
     assert_eq!((whole.status, whole.header("content-length")), (200, "0"));
     assert_eq!(read(&alice, &[("range", "bytes=0-")]).await.status, 200);
@@ -87,7 +95,8 @@ async fn an_empty_blob_is_a_blob() {
 
 #[tokio::test]
 async fn a_blob_whose_object_is_missing_is_a_failure_of_the_store() {
-    let (scene, alice) = scene(b"bytes").await;
+    let scene = Scene::new().await;
+    let alice = with(&scene, b"bytes").await;
     std::fs::remove_file(scene.server.blobs_directory().join("b")).unwrap();
     let failed = alice.get(BLOB).await.refused(500, "blob_store_error");
     assert_eq!(failed["error"], "Failed to read blob data");
@@ -98,7 +107,8 @@ async fn a_blob_whose_object_is_missing_is_a_failure_of_the_store() {
 
 #[tokio::test]
 async fn an_object_that_was_cut_short_is_not_taken_for_whole() {
-    let (scene, alice) = scene(&[7; 100_000]).await;
+    let scene = Scene::new().await;
+    let alice = with(&scene, &[7; 100_000]).await;
     std::fs::write(scene.server.blobs_directory().join("b"), [7; 99_999]).unwrap();
     let read = async { alice.request("GET", BLOB).send().await?.bytes().await };
     assert!(read.await.is_err(), "the answer breaks off, with or without its head");
@@ -106,7 +116,8 @@ async fn an_object_that_was_cut_short_is_not_taken_for_whole() {
 
 #[tokio::test]
 async fn a_store_that_cannot_write_says_so() {
-    let (scene, alice) = scene(b"bytes").await;
+    let scene = Scene::new().await;
+    let alice = with(&scene, b"bytes").await;
     let directory = scene.server.blobs_directory();
     std::fs::remove_dir_all(&directory).unwrap();
     std::fs::write(&directory, "not a directory").unwrap();
@@ -114,4 +125,89 @@ async fn a_store_that_cannot_write_says_so() {
     let failed = alice.post("/v1/vfs/blobs/stage", body).await.refused(500, "blob_store_error");
     assert_eq!(failed["error"], "Failed to persist blob data");
     assert_eq!(scene.nobody().get("/readyz").await.status, 200);
+}
+
+const MANY: &str = "/v1/vfs/blobs/batch/read";
+
+/// The heads of an answer, and the bytes after each.
+fn taken_apart(mut answer: &[u8]) -> Vec<(Value, Vec<u8>)> {
+    let mut found = Vec::new();
+    while !answer.is_empty() {
+        let end = answer.iter().position(|byte| *byte == b'\n').unwrap();
+        let head: Value = serde_json::from_slice(&answer[..end]).unwrap();
+        let size = usize::try_from(head["size"].as_u64().unwrap_or(0)).unwrap();
+        found.push((head, answer[end + 1..end + 1 + size].to_vec()));
+        answer = &answer[end + 1 + size..];
+    }
+    found
+}
+
+async fn many_blobs_come_in_one_answer_each_with_its_own_outcome(scene: Scene) {
+    let (alice, bob) = (scene.user("alice"), scene.user("bob"));
+    let item = alice.file(1).await;
+    for (name, bytes) in [("one", &b"a\nb"[..]), ("two", b""), ("lost", b"lost"), ("short", b"12")]
+    {
+        bring(&alice, &item, name, bytes).await;
+    }
+    bring(&alice, &item, "large", &vec![7; 1024 * 1024 + 1]).await;
+    stage(&bob, "bobs", "bobs").await.ok();
+    upload(&bob, "bobs", b"of bob").await.ok();
+    scene.server.blobs().delete(&BlobId::new("lost").unwrap()).await.unwrap();
+    let short = BlobId::new("short").unwrap();
+    scene.server.blobs().delete(&short).await.unwrap();
+    scene.server.blobs().put(&short, b"1"[..].into()).await.unwrap();
+
+    let asked = ["one", "bobs", "never", "two", "lost", "short", "large", "one"];
+    let answer = alice.post(MANY, json!({"blobIds": asked})).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("content-type"), "application/vnd.vfs-sync.blobs");
+    assert_eq!(
+        (answer.header("content-encoding"), answer.header("cache-control")),
+        ("", "no-store")
+    );
+    assert_eq!(answer.header("x-content-type-options"), "nosniff");
+    let found = taken_apart(&answer.bytes);
+    assert_eq!(
+        found.iter().map(|(head, _)| head["blobId"].as_str().unwrap()).collect::<Vec<_>>(),
+        asked
+    );
+    for (at, bytes) in [(0, &b"a\nb"[..]), (3, b""), (7, b"a\nb")] {
+        assert_eq!(found[at].1, bytes);
+        assert_eq!(found[at].0["digest"], hex(bytes));
+    }
+    for (at, status, code) in [
+        (1, 404, "unknown_blob"),
+        (2, 404, "unknown_blob"),
+        (4, 500, "blob_store_error"),
+        (5, 500, "blob_store_error"),
+        (6, 413, "too_large"),
+    ] {
+        let error = &found[at].0["error"];
+        assert_eq!((&error["httpStatus"], &error["code"]), (&json!(status), &json!(code)), "{at}");
+        assert_eq!(error["requestId"], answer.header("x-request-id"));
+    }
+    assert_eq!(
+        found[1].0["error"]["error"], found[2].0["error"]["error"],
+        "as if it was not there"
+    );
+    assert_eq!(found[4].0["error"]["storageCode"], "NoSuchKey");
+    scene.nobody().post(MANY, json!({"blobIds": []})).await.refused(401, "unauthorized");
+}
+
+async fn an_answer_of_many_blobs_is_bounded(scene: Scene) {
+    let alice = scene.user("alice");
+    let item = alice.file(1).await;
+    let bytes = vec![7; 1024 * 1024];
+    bring(&alice, &item, "b", &bytes).await;
+    let answer = alice.post(MANY, json!({"blobIds": vec!["b"; 10]})).await;
+    let found = taken_apart(&answer.bytes);
+    assert!(found[..8].iter().all(|(_, content)| *content == bytes));
+    for (head, _) in &found[8..] {
+        assert_eq!(head["error"]["code"], "too_large");
+        assert_eq!(head["error"]["maxBytes"], 8 * 1024 * 1024);
+    }
+    alice.post(MANY, json!({"blobIds": vec!["b"; 257]})).await.refused(413, "too_large");
+    alice.post(MANY, json!({"blobIds": [""]})).await.refused_field("blobIds[0]");
+    alice.post(MANY, json!({})).await.refused_field("blobIds");
+    assert_eq!(alice.post(MANY, json!({"blobIds": []})).await.bytes, b"");
 }

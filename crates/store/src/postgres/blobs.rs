@@ -355,7 +355,7 @@ pub(super) async fn insert_attachment(
 
 /// The blob, if it has bytes, is not abandoned, and the user staged it or sees it on an item.
 pub(super) async fn readable(
-    tx: &mut PostgresTransaction<'_>,
+    tx: &PostgresTransaction<'_>,
     user: &UserId,
     blob_id: &BlobId,
 ) -> Result<Option<BlobRow>, StoreError> {
@@ -376,6 +376,15 @@ pub(super) async fn readable(
         .ok_or_else(|| columns.malformed("it has no size and digest"))?;
     let content_type = columns.get(1)?;
     Ok(Some(BlobRow { blob_id: blob_id.clone(), size, digest, content_type }))
+}
+
+/// [`readable`] of each, all asked for at once.
+pub(super) async fn all_readable(
+    tx: &PostgresTransaction<'_>,
+    user: &UserId,
+    blob_ids: &[BlobId],
+) -> Result<Vec<Option<BlobRow>>, StoreError> {
+    futures::future::try_join_all(blob_ids.iter().map(|id| readable(tx, user, id))).await
 }
 
 /// Whether the blob is attached to a live item that the user may read.

@@ -477,6 +477,14 @@ impl MetadataStore for PostgresStore {
         snapshot!(self, |tx| blobs::readable(&mut tx, user, blob_id))
     }
 
+    async fn readable_blobs(
+        &self,
+        user: &UserId,
+        blob_ids: &[BlobId],
+    ) -> Result<Vec<Option<BlobRow>>, StoreError> {
+        snapshot!(self, |tx| blobs::all_readable(&mut tx, user, blob_ids))
+    }
+
     async fn set_member(
         &self,
         group: &Principal,

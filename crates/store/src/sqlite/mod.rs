@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures::executor::block_on;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::Semaphore;
 use vfs_sync_core::access::Principal;
@@ -301,6 +302,8 @@ fn named<T>(path: &Path, result: Result<T, StoreError>) -> Result<T, StoreError>
 
 fn configure(connection: &Connection, cache_kib: i64) -> Result<(), StoreError> {
     connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+    // Else a statement on a table with a partial index is compiled anew for each value.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // The log is written page by page: half as many of them are half as many writes.
     connection.pragma_update(None, "page_size", 8_192)?;
     make_log(connection)?;
@@ -613,6 +616,16 @@ impl MetadataStore for SqliteStore {
     ) -> Result<Option<BlobRow>, StoreError> {
         let (user, blob_id) = (user.clone(), blob_id.clone());
         self.read(move |tx| blobs::readable(tx, &user, &blob_id)).await
+    }
+
+    async fn readable_blobs(
+        &self,
+        user: &UserId,
+        blob_ids: &[BlobId],
+    ) -> Result<Vec<Option<BlobRow>>, StoreError> {
+        let (user, blob_ids) = (user.clone(), blob_ids.to_vec());
+        self.read(move |tx| blob_ids.iter().map(|id| blobs::readable(tx, &user, id)).collect())
+            .await
     }
 
     async fn set_member(

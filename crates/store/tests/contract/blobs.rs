@@ -79,7 +79,11 @@ impl Scene {
     }
 
     async fn readable(&self, who: &str, name: &str) -> Option<BlobRow> {
-        self.store.readable_blob(&user(who), &blob(name)).await.unwrap()
+        let one = self.store.readable_blob(&user(who), &blob(name)).await.unwrap();
+        let several = [blob(name), blob("never"), blob(name)];
+        let found = self.store.readable_blobs(&user(who), &several).await.unwrap();
+        assert_eq!(found, [one.clone(), None, one.clone()]);
+        one
     }
 }
 

@@ -48,6 +48,24 @@ pub(super) fn damaged(stream: ByteStream, at: u64) -> ByteStream {
     }))
 }
 
+/// Contents of which the byte that comes after `at` of them together is another one.
+pub(super) fn with_damage(
+    mut contents: Vec<Result<Bytes, TransportError>>,
+    at: u64,
+) -> Vec<Result<Bytes, TransportError>> {
+    let mut at = usize::try_from(at).unwrap_or(usize::MAX);
+    for content in contents.iter_mut().flatten() {
+        if at < content.len() {
+            let mut bytes = content.to_vec();
+            bytes[at] ^= 1;
+            *content = bytes.into();
+            break;
+        }
+        at -= content.len();
+    }
+    contents
+}
+
 /// All that a stream gives.
 pub(super) async fn gathered(stream: &mut ByteStream) -> Result<Bytes, TransportError> {
     let mut bytes = Vec::new();
@@ -71,7 +89,7 @@ macro_rules! of_json {
             })*
             // Nothing is in their answer but that it was given.
             Answer::OpenUpload(_) | Answer::Append(()) | Answer::BlobBatch(_)
-            | Answer::Download(_) => Err(super::lost()),
+            | Answer::ReadBlobs(_) | Answer::Download(_) => Err(super::lost()),
         }
     };
 }
@@ -112,6 +130,7 @@ pub(super) fn kept(answer: &Answer) -> Option<Answer> {
         Answer::Attach(body) => Answer::Attach(body.clone()),
         Answer::BlobBatch(results) => Answer::BlobBatch(results.clone()),
         Answer::Versions(body) => Answer::Versions(body.clone()),
+        Answer::ReadBlobs(contents) => Answer::ReadBlobs(contents.clone()),
         Answer::Download(_) => return None,
     })
 }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use vfs_sync_client::core::id::ItemId;
+use vfs_sync_client::core::item::Name;
 use vfs_sync_client::transport::CallKind;
 use vfs_sync_client::{ClientConfig, ClientError, Observer, Progress};
 use vfs_sync_testkit::{Fault, FaultyTransport, TestServer};
@@ -200,6 +201,79 @@ async fn an_answer_that_is_short_or_altered_is_asked_for_anew_and_one_that_stays
         assert_eq!(asked.len(), 3 + 4);
         assert!(asked.iter().all(|(_, at)| *at == 0), "nothing of a wrong answer is kept");
     }
+}
+
+/// A server with small contents and one that is not, and a replica that has none of them yet.
+async fn with_small_contents(server: &TestServer) -> (Replica, Vec<ItemId>) {
+    let one = Replica::new(server, config());
+    let sizes = [0, 1, 1_000, 100_000, MIB, 7];
+    let put = |(n, size)| put(one.client(), &format!("f{n}"), &noise(size, n));
+    let items = (0..).zip(sizes).map(put).collect();
+    one.client().sync().await.unwrap();
+    let other = Replica::new(server, config());
+    other.client().sync().await.unwrap();
+    (other, items)
+}
+
+async fn assert_contents(replica: &Replica, items: &[ItemId]) {
+    let sizes = [0, 1, 1_000, 100_000, MIB, 7];
+    let read = replica.client().read_contents(items).await;
+    for ((n, size), content) in (0..).zip(sizes).zip(read) {
+        assert_eq!(bytes(&content.unwrap()), noise(size, n), "f{n}");
+    }
+}
+
+#[tokio::test]
+async fn small_contents_come_in_one_answer_and_a_large_one_by_itself() {
+    let server = TestServer::start().await;
+    let (other, items) = with_small_contents(&server).await;
+    assert_contents(&other, &items).await;
+    assert_eq!(
+        (other.line.record().count(CallKind::ReadBlobs), other.line.record().downloaded().len()),
+        (1, 1)
+    );
+    assert_eq!(other.contents().len(), 6);
+    assert_contents(&other, &items).await;
+    assert_eq!(
+        (other.line.record().count(CallKind::ReadBlobs), other.line.record().downloaded().len()),
+        (1, 1),
+        "kept"
+    );
+}
+
+#[tokio::test]
+async fn of_several_contents_the_damaged_one_is_asked_for_again() {
+    let server = TestServer::start().await;
+    let (other, items) = with_small_contents(&server).await;
+    other.line.next(CallKind::ReadBlobs, Fault::DamageAnswer(500));
+    assert_contents(&other, &items).await;
+    assert_eq!(
+        (other.line.record().count(CallKind::ReadBlobs), other.line.record().downloaded().len()),
+        (1, 2)
+    );
+}
+
+#[tokio::test]
+async fn contents_that_do_not_come_together_come_one_by_one() {
+    let server = TestServer::start().await;
+    let (other, items) = with_small_contents(&server).await;
+    other.line.next(CallKind::ReadBlobs, Fault::DropAnswer);
+    assert_contents(&other, &items).await;
+    assert_eq!(
+        (other.line.record().count(CallKind::ReadBlobs), other.line.record().downloaded().len()),
+        (1, 6)
+    );
+}
+
+#[tokio::test]
+async fn of_several_contents_one_that_cannot_be_had_says_so_and_the_others_come() {
+    let server = TestServer::start().await;
+    let (other, mut items) = with_small_contents(&server).await;
+    let folder = Name::new("folder").unwrap();
+    items.push(other.client().create_folder(None, folder).unwrap());
+    let read = other.client().read_contents(&items).await;
+    assert!(read[..6].iter().all(Result::is_ok));
+    assert!(matches!(read[6], Err(ClientError::NoContent(_))), "{:?}", read[6]);
 }
 
 #[derive(Default)]

@@ -1,0 +1,156 @@
+//! What an import does on threads of its own: reading small files ahead, and committing what was
+//! read while more is.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::io::Read as _;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Scope;
+
+use tokio_util::sync::CancellationToken;
+use vfs_sync_client::{Batch, SyncClient, TakenContent};
+use vfs_sync_core::content::Sha256Digest;
+
+use super::digest::digest_bytes;
+use super::root::{Folder, Stat};
+use super::stable::StableReader;
+use crate::error::{Failure, Result};
+
+/// Files up to this size are read into memory, whole.
+pub(super) const SMALL: u64 = 512 * 1024;
+/// Threads that read: while one waits for the disk, another hashes.
+const READERS: usize = 4;
+/// Files that are asked for and not taken yet; each may keep a descriptor open.
+const AT_MOST: usize = 64;
+
+/// What came of reading a file.
+pub(super) enum Outcome {
+    /// It has the bytes that are known.
+    Same(Stat),
+    Taken(Stat, TakenContent),
+    /// It changed, or cannot be read: to be looked at again, without haste.
+    Unsettled,
+}
+
+struct Job {
+    disk: Folder,
+    name: OsString,
+    known: Option<Sha256Digest>,
+    outcome: Sender<Outcome>,
+}
+
+/// Reads small files ahead; `T` is what is to be known of a file when it was read.
+pub(super) struct Ahead<T> {
+    jobs: Sender<Job>,
+    asked: VecDeque<(T, Receiver<Outcome>)>,
+}
+
+impl<T> Ahead<T> {
+    pub(super) fn start<'scope>(
+        scope: &'scope Scope<'scope, '_>,
+        client: &'scope SyncClient,
+        stop: &'scope CancellationToken,
+    ) -> Self {
+        let (jobs, waiting) = mpsc::channel::<Job>();
+        let waiting = Arc::new(Mutex::new(waiting));
+        for _ in 0..READERS {
+            let waiting = Arc::clone(&waiting);
+            scope.spawn(move || {
+                let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                while let Ok(job) = next() {
+                    // Whoever asked may have given up.
+                    let _ = job.outcome.send(read(client, &job, stop));
+                }
+            });
+        }
+        Self { jobs, asked: VecDeque::new() }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.asked.len() >= AT_MOST
+    }
+
+    /// Asks for a file, which may have the bytes of digest `known`.
+    pub(super) fn ask(
+        &mut self,
+        file: T,
+        disk: &Folder,
+        name: OsString,
+        known: Option<Sha256Digest>,
+    ) {
+        let (outcome, answer) = mpsc::channel();
+        // That nobody takes it shows as an outcome that never comes.
+        let _ = self.jobs.send(Job { disk: disk.clone(), name, known, outcome });
+        self.asked.push_back((file, answer));
+    }
+
+    /// The first of those asked for, once it was read.
+    pub(super) fn next(&mut self) -> Option<(T, Outcome)> {
+        let (file, answer) = self.asked.pop_front()?;
+        Some((file, answer.recv().unwrap_or(Outcome::Unsettled)))
+    }
+}
+
+fn read(client: &SyncClient, job: &Job, stop: &CancellationToken) -> Outcome {
+    let Ok(mut reader) = StableReader::open(&job.disk, &job.name, stop) else {
+        return Outcome::Unsettled;
+    };
+    let stat = *reader.stat();
+    if stat.size > SMALL {
+        return Outcome::Unsettled;
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(stat.size).unwrap_or(0) + 1);
+    let read = (&mut reader).take(SMALL + 1).read_to_end(&mut bytes);
+    if read.is_err() || bytes.len() as u64 != stat.size {
+        return Outcome::Unsettled;
+    }
+    if job.known.is_some_and(|known| known == digest_bytes(&bytes)) {
+        return Outcome::Same(stat);
+    }
+    client.take_content(&bytes).map_or(Outcome::Unsettled, |taken| Outcome::Taken(stat, taken))
+}
+
+/// Commits one batch after another.
+pub(super) struct Committer<'a> {
+    batches: Sender<Batch<'a>>,
+    outcomes: Receiver<Result<()>>,
+    under_way: bool,
+}
+
+impl<'a> Committer<'a> {
+    pub(super) fn start<'scope>(scope: &'scope Scope<'scope, '_>) -> Self
+    where
+        'a: 'scope,
+    {
+        let (batches, waiting) = mpsc::channel::<Batch<'a>>();
+        let (done, outcomes) = mpsc::channel();
+        scope.spawn(move || {
+            for batch in waiting {
+                if done.send(batch.commit().map(drop).map_err(Failure::from)).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { batches, outcomes, under_way: false }
+    }
+
+    /// Begins to commit a batch, once the one before is.
+    pub(super) fn begin(&mut self, batch: Batch<'a>) -> Result<()> {
+        self.wait()?;
+        self.under_way = self.batches.send(batch).is_ok();
+        if self.under_way { Ok(()) } else { Err(ended()) }
+    }
+
+    /// Waits until everything is committed.
+    pub(super) fn wait(&mut self) -> Result<()> {
+        match std::mem::take(&mut self.under_way) {
+            true => self.outcomes.recv().unwrap_or_else(|_| Err(ended())),
+            false => Ok(()),
+        }
+    }
+}
+
+fn ended() -> Failure {
+    Failure::failed("what commits has ended")
+}
