@@ -74,7 +74,7 @@ impl SyncClient {
     pub async fn read_contents(&self, items: &[ItemId]) -> Vec<Result<LocalContent, ClientError>> {
         let found = together::read(&self.inner, items).await;
         // What did not come that way comes by itself, and says why if it does not.
-        let alone = items.to_vec().into_iter().zip(found).map(|(item, found)| async move {
+        let alone = items.iter().cloned().zip(found).map(|(item, found)| async move {
             match found {
                 Some(found) => Ok(found.local),
                 None => self.read_content(&item).await,
@@ -108,7 +108,7 @@ impl SyncClient {
 
     async fn fetch_group(&self, items: &[ItemId]) -> Result<Fetched, ClientError> {
         let found = together::read(&self.inner, items).await;
-        let rest = items.to_vec().into_iter().zip(found).map(|(item, found)| async move {
+        let rest = items.iter().cloned().zip(found).map(|(item, found)| async move {
             if let Some(found) = found {
                 return Ok(Some((found.local, u64::from(found.downloaded))));
             }

@@ -115,6 +115,7 @@ macro_rules! snapshot {
             .read_only(true)
             .start()
             .await?;
+        #[allow(unused_mut, reason = "some flows only look")]
         let mut $tx = PostgresTransaction::new(&transaction, BTreeSet::new());
         let answer = $flow.await?;
         transaction.commit().await?;
@@ -474,7 +475,7 @@ impl MetadataStore for PostgresStore {
         user: &UserId,
         blob_id: &BlobId,
     ) -> Result<Option<BlobRow>, StoreError> {
-        snapshot!(self, |tx| blobs::readable(&mut tx, user, blob_id))
+        snapshot!(self, |tx| blobs::readable(&tx, user, blob_id))
     }
 
     async fn readable_blobs(
@@ -482,7 +483,7 @@ impl MetadataStore for PostgresStore {
         user: &UserId,
         blob_ids: &[BlobId],
     ) -> Result<Vec<Option<BlobRow>>, StoreError> {
-        snapshot!(self, |tx| blobs::all_readable(&mut tx, user, blob_ids))
+        snapshot!(self, |tx| blobs::all_readable(&tx, user, blob_ids))
     }
 
     async fn set_member(
