@@ -7,11 +7,12 @@ mod world;
 use std::sync::Arc;
 
 use vfs_sync_core::access::{AccessLevel, Principal, PrincipalType};
+use vfs_sync_core::entry::{Change, EntryBody};
 use vfs_sync_core::id::{OpId, PrincipalId, ReplicaId, WriteId};
 use vfs_sync_core::item::{Name, ObjectType};
 use vfs_sync_core::op::{Action, Operation, Upsert};
 use vfs_sync_core::wire::{PushReason, PushResult, PushStatus};
-use world::{Database, at, item};
+use world::{Database, at, item, user};
 
 fn op(replica: &str, write_id: u64, id: u8, action: Action) -> Operation {
     Operation {
@@ -146,4 +147,63 @@ fn an_item_has_so_many_metadata_keys_in_its_life_removed_ones_included() {
     }
     assert_eq!(push(1_024..1_025, 0..1_024), PushStatus::InvalidOp);
     assert_eq!(push(5..6, 1_000..1_024), PushStatus::Applied, "one that there was");
+}
+
+fn origins(database: &Database, who: &str) -> Vec<(Option<String>, Option<String>)> {
+    let name = |entry: &EntryBody| {
+        let origin = entry.origin.as_ref().map(|origin| {
+            format!("{} {} {}", origin.op_id, origin.replica_id, origin.write_id.get())
+        });
+        (entry.actor.as_ref().map(ToString::to_string), origin)
+    };
+    database.feed(&user(who)).iter().map(name).collect()
+}
+
+#[test]
+fn only_the_author_is_told_by_which_operation_and_everybody_by_whom() {
+    let to = |id| Principal { kind: PrincipalType::User, id: PrincipalId::new(id).unwrap() };
+    let mut database = Database::new();
+    let share = Action::GrantAdd { principal: to("bob"), level: AccessLevel::Read };
+    database.push("r", vec![op("r", 1, 1, folder()), op("r", 2, 1, share)]);
+    let by_u = || Some("u".to_owned());
+    let own = [(by_u(), Some("r-1 r 1".to_owned())), (by_u(), Some("r-2 r 2".to_owned()))];
+    assert_eq!(origins(&database, "u"), own);
+    assert_eq!(origins(&database, "bob"), [(by_u(), None), (by_u(), None)]);
+
+    let unshare = Action::GrantRemove { principal: to("bob") };
+    database.push("r", vec![op("r", 3, 1, unshare)]);
+    let bobs = origins(&database, "bob");
+    assert_eq!(bobs, [(by_u(), None), (None, None)], "the server takes the item away");
+}
+
+#[test]
+fn additions_are_told_before_removals_and_what_hangs_before_what_it_hangs_on_goes() {
+    let mut database = Database::new();
+    let under = |parent| {
+        let upsert = Upsert {
+            object_type: Some(ObjectType::Folder),
+            name: Name::new("f").ok(),
+            parent: Some(item(parent)),
+            ..Upsert::default()
+        };
+        Action::Upsert(Box::new(upsert))
+    };
+    database
+        .push("r", vec![op("r", 1, 1, folder()), op("r", 2, 2, folder()), op("r", 3, 3, under(1))]);
+    let kinds = |database: &Database| -> Vec<&'static str> {
+        let kind = |entry: &EntryBody| match entry.change {
+            Change::ItemUpsert(_) => "item",
+            Change::LinkAdd { .. } => "link",
+            Change::LinkRemove { .. } => "link gone",
+            Change::ItemDelete { .. } => "item gone",
+            _ => "other",
+        };
+        database.feed(&user("u")).iter().map(kind).collect()
+    };
+    assert_eq!(kinds(&database), ["item", "item", "item", "link"]);
+    let away = op("r", 4, 3, Action::LinkRemove { parent: item(1) });
+    database.push("r", vec![away, op("r", 5, 3, Action::LinkAdd { parent: item(2) })]);
+    assert_eq!(kinds(&database), ["item", "item", "item", "link", "link gone"]);
+    database.push("r", vec![op("r", 6, 2, Action::Delete)]);
+    assert_eq!(kinds(&database), ["item", "item", "link gone", "link gone", "item gone"]);
 }

@@ -156,6 +156,14 @@ impl Database {
         decided.response
     }
 
+    /// A user's feed, in its order.
+    pub(crate) fn feed(&self, who: &UserId) -> Vec<EntryBody> {
+        let entries = self.feeds.get(who).into_iter().flat_map(BTreeMap::values);
+        let mut entries: Vec<&(u64, EntryBody)> = entries.collect();
+        entries.sort_by_key(|(counter, _)| *counter);
+        entries.into_iter().map(|(_, entry)| entry.clone()).collect()
+    }
+
     pub(crate) fn set_member(&mut self, group: &Principal, member: &UserId, present: bool) {
         let key = (group.clone(), member.clone());
         let changed = if present { self.members.insert(key) } else { self.members.remove(&key) };
