@@ -658,7 +658,10 @@ fn settle<R: Rows>(
         let covered = rows.remove_covered(*own)?;
         refresh_affected(rows, &meta.user, &covered)?;
     }
-    rows.remove_attached_uploads()?;
+    // Those that the feed did not bring back went with their items, or others took their places.
+    for upload in rows.remove_attached_uploads()? {
+        rows.forget(&upload.item, &upload.blob_id)?;
+    }
     if let Some(cursor) = meta.cursor.clone() {
         let state = ReconcileState { cursor, last_reconciled_write_ids: map };
         if meta.settled.as_deref() != Some(&state) {

@@ -506,9 +506,11 @@ impl Rows for MemoryRows {
         Ok(())
     }
 
-    fn remove_attached_uploads(&mut self) -> Result<()> {
-        self.remove_uploads(|upload| upload.state == UploadState::Attached);
-        Ok(())
+    fn remove_attached_uploads(&mut self) -> Result<Vec<Upload>> {
+        let attached = |upload: &Upload| upload.state == UploadState::Attached;
+        let removed = self.uploads.values().filter(|upload| attached(upload)).cloned().collect();
+        self.remove_uploads(attached);
+        Ok(removed)
     }
 
     fn reset_uploads(&mut self) -> Result<()> {

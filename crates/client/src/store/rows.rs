@@ -125,7 +125,8 @@ pub(super) trait Rows: Send {
     fn uploads(&mut self, after: i64, at_most: usize) -> Result<Vec<Upload>>;
     fn uploads_of_item(&mut self, item: &ItemId) -> Result<Vec<Upload>>;
     fn remove_attached_upload(&mut self, item: &ItemId, blob_id: &BlobId) -> Result<()>;
-    fn remove_attached_uploads(&mut self) -> Result<()>;
+    /// Gives what it removes.
+    fn remove_attached_uploads(&mut self) -> Result<Vec<Upload>>;
     fn reset_uploads(&mut self) -> Result<()>;
     fn rejected_uploads(&mut self) -> Result<Vec<Upload>>;
     fn is_uploading(&mut self, blob_id: &BlobId) -> Result<bool>;

@@ -551,8 +551,12 @@ impl Rows for SqliteRows {
         let sql = "DELETE FROM uploads WHERE item = ?1 AND blob_id = ?2 AND state = 1";
         self.run(sql, [item.as_str(), blob_id.as_str()]).map(drop)
     }
-    fn remove_attached_uploads(&mut self) -> Result<()> {
-        self.run("DELETE FROM uploads WHERE state = 1", []).map(drop)
+    fn remove_attached_uploads(&mut self) -> Result<Vec<Upload>> {
+        let removed = self.uploads_where("WHERE state = 1", [])?;
+        if !removed.is_empty() {
+            self.run("DELETE FROM uploads WHERE state = 1", [])?;
+        }
+        Ok(removed)
     }
     fn reset_uploads(&mut self) -> Result<()> {
         self.reset_all_uploads()

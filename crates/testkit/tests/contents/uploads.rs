@@ -213,3 +213,32 @@ async fn of_two_contents_written_at_once_the_second_with_all_that_follows_become
     assert_eq!(read(one.client(), &item).await, b"of one");
     assert_eq!(read(one.client(), &copy).await, b"of the other, later");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_queued_and_is_wanted_no_more_leaves_the_disk() {
+    let server = TestServer::start().await;
+    let one = Replica::new(&server, config());
+    let kept = put(one.client(), "kept", b"first");
+    one.client().put_content(&kept, &b"second"[..]).unwrap();
+    let gone = put(one.client(), "gone", b"third");
+    one.client().delete(&gone, vfs_sync_client::Delete::Item).unwrap();
+    one.client().sync().await.unwrap();
+    assert_eq!(one.contents().len(), 1);
+    assert_eq!(read(one.client(), &kept).await, b"second");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_content_whose_item_went_before_the_feed_told_of_it_leaves_the_disk() {
+    let server = TestServer::start().await;
+    let (one, other) = (Replica::new(&server, config()), Replica::new(&server, config()));
+    let item = put(one.client(), "f", b"bytes");
+    // Attached; the pull that would bring it back fails.
+    one.line.next(CallKind::Pull, Fault::Delay(Duration::from_millis(1)));
+    one.line.next(CallKind::Pull, Fault::Refuse(down()));
+    one.client().sync().await.unwrap_err();
+    other.client().sync().await.unwrap();
+    other.client().delete(&item, vfs_sync_client::Delete::Item).unwrap();
+    other.client().sync().await.unwrap();
+    one.client().sync().await.unwrap();
+    assert_eq!(one.contents(), [std::path::PathBuf::new(); 0]);
+}
