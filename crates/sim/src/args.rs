@@ -49,14 +49,17 @@ pub(crate) struct WorldArgs {
 
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
 enum Store {
-    /// A SQLite file.
+    /// Memory.
     #[default]
+    Memory,
+    /// A SQLite file.
     Sqlite,
 }
 
 impl WorldArgs {
     pub(crate) fn simulation(&self) -> Simulation {
         let store = match self.store {
+            Store::Memory => StoreKind::Memory,
             Store::Sqlite => StoreKind::Sqlite,
         };
         Simulation { steps: self.steps, store, ..Simulation::default() }

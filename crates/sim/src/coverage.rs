@@ -40,7 +40,82 @@ impl Kind {
 }
 
 /// What a run over many seeds is expected to meet.
-const EXPECTED: &[(Kind, &[&str])] = &[];
+const EXPECTED: &[(Kind, &[&str])] = &[
+    (
+        Kind::Fault,
+        &[
+            "breach: a bad item in the middle of a page",
+            "breach: a page behind the cursor",
+            "breach: a page's write id goes back",
+            "breach: a result for another operation",
+            "breach: an acknowledged cursor goes back",
+            "breach: an acknowledged write id goes back",
+            "breach: an acknowledgement for another client",
+            "breach: an empty page behind the cursor",
+            "breach: an empty page with more",
+            "breach: an entry twice",
+            "breach: an item at the cursor",
+            "breach: endlessly stale",
+            "breach: nextCursor is missing",
+            "breach: nextCursor is not the tail",
+            "breach: other bytes",
+            "breach: too few results",
+            "database: committed, answer lost",
+            "database: refused",
+            "device: an old export took its place",
+            "device: clock jumped",
+            "device: crashed while talking",
+            "device: set up anew",
+            "network: answer broken off",
+            "network: answer lost",
+            "network: no server",
+            "network: request doubled",
+            "network: request lost",
+            "objects: AccessDenied",
+            "objects: InternalError",
+            "objects: NoSuchKey",
+            "objects: ServiceUnavailable",
+            "objects: SlowDown",
+            "objects: cut while reading",
+            "objects: done, answer lost",
+            "server: clock jumped",
+            "server: crashed",
+            "server: restored from a backup",
+            "user: a rogue request",
+        ],
+    ),
+    (
+        Kind::Guardrail,
+        &[
+            "client: other bytes are refused",
+            "flush:staleWriteRecoveryExhausted",
+            "malformedResponse",
+            "pull:lastWriteIdRegression",
+            "pull:pullCursorRegression",
+            "pull:pullDuplicateOpReplay",
+            "pull:pullPageInvariantViolation",
+            "pull:pullRematerializationRequired",
+            "reconcile:lastWriteIdRegression",
+            "reconcile:reconcileCursorRegression",
+        ],
+    ),
+    (
+        Kind::Result,
+        &[
+            "alreadyApplied",
+            "applied",
+            "attach: attached",
+            "attach: content changed",
+            "attach: expired",
+            "invalidOp: notPermitted",
+            "invalidOp: unknownItem",
+            "outdatedOp: cycle",
+            "outdatedOp: superseded",
+            "pull: rematerialize",
+            "staleWriteId",
+        ],
+    ),
+];
 
 impl Coverage {
     pub(crate) fn count(&mut self, kind: Kind, name: &'static str) {

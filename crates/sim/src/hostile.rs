@@ -161,10 +161,10 @@ impl Hostile {
     }
 
     /// Whether this is the breach that is armed; with the client's state, if nothing was broken yet.
-    fn turn(&self, breaches: &[Breach]) -> Option<(Breach, Vec<u8>)> {
+    fn turn(&self, of: &ReplicaId, breaches: &[Breach]) -> Option<(Breach, Vec<u8>)> {
         let state = self.state();
         let breach = state.breach.filter(|breach| breaches.contains(breach))?;
-        let client = state.client.as_ref()?;
+        let client = state.client.as_ref().filter(|client| client.client_id() == *of)?;
         // A second one of the same would find the client stopped.
         state.due.is_none().then(|| (breach, export(client)))
     }
@@ -191,7 +191,9 @@ impl Hostile {
             B::BadItemInTheMiddle,
             B::ItemAtTheCursor,
         ];
-        let Some((breach, exported)) = self.turn(&breaches) else { return Ok(page) };
+        let Some((breach, exported)) = self.turn(&query.client_id, &breaches) else {
+            return Ok(page);
+        };
         let client_id = &query.client_id;
         let Ok(held) = state::parse(&exported, client_id) else { return Ok(page) };
         // A rematerialisation builds beside the state that is exported.
@@ -213,7 +215,9 @@ impl Hostile {
         use Breach as B;
         let breaches =
             [B::ReconcileCursorRegression, B::ReconcileWriteIdRegression, B::ReconcileOfAnother];
-        let Some((breach, exported)) = self.turn(&breaches) else { return Ok(answer) };
+        let Some((breach, exported)) = self.turn(&sent.client_id, &breaches) else {
+            return Ok(answer);
+        };
         let ending = match breach {
             B::ReconcileCursorRegression => {
                 answer.cursor = earlier(&sent.cursor);
@@ -243,7 +247,7 @@ impl Hostile {
 
     /// An answer in the place of the server's, which never hears of the push.
     pub(crate) fn instead_of_push(&self, sent: &PushRequest) -> Option<PushResponse> {
-        let (breach, exported) = self.turn(&[Breach::EndlesslyStale])?;
+        let (breach, exported) = self.turn(&sent.client_id, &[Breach::EndlesslyStale])?;
         let stale = |op: &Operation| PushResult {
             op_id: Some(op.op_id.clone()),
             status: PushStatus::StaleWriteId,
@@ -271,7 +275,9 @@ impl Hostile {
     pub(crate) fn push(&self, mut answer: PushResponse) -> Result<PushResponse, TransportError> {
         use Breach as B;
         let breaches = [B::TooFewResults, B::ResultOfAnother];
-        let Some((breach, exported)) = self.turn(&breaches) else { return Ok(answer) };
+        let Some((breach, exported)) = self.turn(&answer.client_id, &breaches) else {
+            return Ok(answer);
+        };
         match breach {
             B::TooFewResults => {
                 answer.results.pop();

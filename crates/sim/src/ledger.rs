@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{ItemId, OpId, ReplicaId};
 use vfs_sync_core::item::Name;
+use vfs_sync_core::wire::WriteIds;
 
 use crate::coverage::{Coverage, Kind};
 use crate::failure::{Failure, FailureKind};
@@ -28,7 +29,7 @@ pub(crate) struct Book {
     /// Names that were given.
     pub(crate) names: u64,
     /// What each page that settles a pull of this client has to make of it.
-    pub(crate) watched: Option<(ReplicaId, Vec<View>)>,
+    pub(crate) watched: Option<(ReplicaId, Vec<(View, WriteIds)>)>,
     /// Every item that was ever made, in that order.
     pub(crate) items: Vec<ItemId>,
     /// Where all servers keep their bytes.

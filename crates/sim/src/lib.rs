@@ -30,6 +30,7 @@ mod network;
 mod objects;
 mod plan;
 mod process;
+mod rogue;
 mod sabotage;
 mod server;
 mod shrink;

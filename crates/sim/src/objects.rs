@@ -31,6 +31,9 @@ pub(crate) struct Objects {
     forgets: bool,
 }
 
+/// The blobs at some moment.
+pub(crate) struct ObjectsCopy(BTreeMap<BlobId, Bytes>);
+
 #[derive(Default)]
 struct State {
     blobs: BTreeMap<BlobId, Bytes>,
@@ -60,6 +63,19 @@ impl Objects {
     /// The bytes of a blob, for the checkers.
     pub(crate) fn peek(&self, id: &BlobId) -> Option<Bytes> {
         self.state().blobs.get(id).cloned()
+    }
+
+    /// A copy of the blobs.
+    pub(crate) fn copy(&self) -> ObjectsCopy {
+        ObjectsCopy(self.state().blobs.clone())
+    }
+
+    /// What a copy has comes back; what came since stays.
+    pub(crate) fn put_back(&self, copy: &ObjectsCopy) {
+        let mut state = self.state();
+        for (id, bytes) in &copy.0 {
+            state.blobs.entry(id.clone()).or_insert_with(|| bytes.clone());
+        }
     }
 
     /// The store as a server process reaches it.

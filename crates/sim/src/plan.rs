@@ -97,6 +97,14 @@ pub(crate) enum What {
         device: usize,
         breach: Breach,
     },
+    /// The device's user does what no client would.
+    Rogue {
+        device: usize,
+    },
+    /// The device loses everything and is set up anew.
+    Reinstall {
+        device: usize,
+    },
     Rest,
 }
 
@@ -129,7 +137,7 @@ const WORK: [Weight; 8] = [
 
 /// What about half of the worlds have, each kind by itself: many faults at a time hide what few
 /// would show.
-const TROUBLE: [&[Weight]; 9] = [
+const TROUBLE: [&[Weight]; 11] = [
     &[Weight(6, |random, setup| What::Weather {
         device: device(random, setup),
         weather: *random.one(&[&Weather::BAD[..], &[Weather::Calm; 3]].concat()),
@@ -152,6 +160,8 @@ const TROUBLE: [&[Weight]; 9] = [
         Weight(2, |random, setup| What::Export { device: device(random, setup) }),
         Weight(1, |random, setup| What::Hydrate { device: device(random, setup) }),
     ],
+    &[Weight(6, |random, setup| What::Rogue { device: device(random, setup) })],
+    &[Weight(1, |random, setup| What::Reinstall { device: device(random, setup) })],
     &[Weight(3, |random, setup| What::Breach {
         device: device(random, setup),
         breach: *random.one(&Breach::ALL),

@@ -141,10 +141,6 @@ impl Cluster {
         self.state().store = store;
     }
 
-    pub(crate) fn store(&self) -> Arc<dyn MetadataStore> {
-        Arc::clone(&self.state().store)
-    }
-
     /// A running server, by chance; `None` if there is none.
     pub(crate) fn any(&self) -> Option<usize> {
         let mut state = self.state();

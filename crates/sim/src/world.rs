@@ -22,6 +22,7 @@ use crate::hostile::{Breach, export};
 use crate::ledger::Ledger;
 use crate::objects::Objects;
 use crate::plan::{Plan, Step, What};
+use crate::rogue;
 use crate::sabotage::Sabotage;
 use crate::server::Cluster;
 
@@ -229,7 +230,7 @@ impl World {
                     drop(self.cluster.sweep(host));
                 }
             }
-            What::Backup => self.back_up().await,
+            What::Backup => self.back_up(),
             What::Restore => self.restore().await,
             What::Export { device } => {
                 let device = &mut self.devices[device];
@@ -243,6 +244,24 @@ impl World {
                     device.hostile.arm(&device.client, breach);
                     device.talk(Talk::Sync);
                 }
+            }
+            What::Rogue { device } => {
+                let device = &self.devices[device];
+                self.ledger.fault("user: a rogue request", || device.user.to_string());
+                let (ledger, transport) = (self.ledger.clone(), device.transport());
+                let (user, now) = (device.user.clone(), self.cluster.now(0));
+                let mut random = random.fork();
+                tokio::spawn(async move {
+                    if random.below(3) == 0 {
+                        rogue::pry(&ledger, &transport, &mut random).await;
+                    } else {
+                        rogue::push(&ledger, &transport, &user, now, &mut random).await;
+                    }
+                });
+            }
+            What::Reinstall { device } => {
+                self.ledger.fault("device: set up anew", || device.to_string());
+                self.devices[device].reinstall().await;
             }
             What::Rest => {
                 let seconds = u64::try_from(1 + random.below(90)).unwrap_or(1);

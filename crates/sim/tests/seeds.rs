@@ -6,11 +6,11 @@ use std::collections::BTreeSet;
 
 use vfs_sync_sim::{Failure, FailureKind, Sabotage, Simulation};
 
-/// As many seeds as `VFS_SYNC_TEST_SEEDS` says, or 20.
+/// As many seeds as `VFS_SYNC_TEST_SEEDS` says, or 16.
 #[test]
 fn worlds_with_faults_end_as_the_rules_say() {
     let count = std::env::var("VFS_SYNC_TEST_SEEDS").ok().and_then(|text| text.parse().ok());
-    for seed in 0..count.unwrap_or(20) {
+    for seed in 0..count.unwrap_or(16) {
         let failure = Simulation::default().play(seed, false).failure;
         assert_eq!(failure, None, "sim replay {seed}");
     }

@@ -177,7 +177,8 @@ pub(crate) fn pull(ledger: &Ledger, user: &UserId, request: &PullRequest, answer
     let watched = book.watched.as_ref().map(|(client, _)| client);
     if !page.has_more && watched.is_some() && watched == request.client_id.as_ref() {
         let view = book.model.view(user);
-        book.watched.iter_mut().for_each(|(_, views)| views.push(view.clone()));
+        let told = (view, page.last_reconciled_write_ids.clone());
+        book.watched.iter_mut().for_each(|(_, pages)| pages.push(told.clone()));
     }
     book.coverage.count(Kind::Check, "pages: nothing but what the reader may see");
 }
@@ -282,6 +283,11 @@ pub(crate) fn attach(
     answer: &Result<AttachResponse, AttachRefusal>,
 ) {
     let mut book = ledger.book();
+    // Who does not say what they had in front of them overwrites what they never saw.
+    if request.expected_blob_id.is_none() || request.client_id.is_none() {
+        let message = format!("{user} attaches without saying behind what: {request:?}");
+        book.fail(FailureKind::Content, message);
+    }
     let expected = book.model.attach(user, staging_id, request, now);
     book.commits += u64::from(matches!(expected, Ok(true)));
     let agrees = match (answer, &expected) {

@@ -1,6 +1,9 @@
 //! What must hold of a device that has settled, and of all of them once the world is well again.
 
+use std::collections::BTreeSet;
+
 use vfs_sync_client::core::state;
+use vfs_sync_core::id::ItemId;
 use vfs_sync_core::state::ReplicaState;
 
 use crate::coverage::Kind;
@@ -15,17 +18,31 @@ fn state_of(device: &Device) -> ReplicaState {
     state::parse(&exported, &device.client.client_id()).expect("an export is well formed")
 }
 
-/// The replica is one of what it was told, at a time of its last pull.
+/// The replica is one of what it was told, at a time of its last pull, and knows what it was told.
 pub(crate) fn as_told(ledger: &Ledger, device: &Device) {
     let mut book = ledger.book();
-    let Some((_, views)) = book.watched.take() else { return };
-    let Some(last) = views.last() else { return };
-    let held = View::held(&state_of(device));
+    let Some((_, pages)) = book.watched.take() else { return };
+    let Some((last, _)) = pages.last() else { return };
+    let state = state_of(device);
+    let held = View::held(&state);
     book.coverage.count(Kind::Check, "a settled replica holds what its user may see");
-    if !views.contains(&held) {
+    let (index, user) = (device.index, &device.user);
+    let Some((_, map)) = pages.iter().rev().find(|(view, _)| *view == held) else {
         let differs = held.differs(last).unwrap_or_default();
-        let message = format!("device {} of {}, settled:\n{differs}", device.index, device.user);
-        book.fail(FailureKind::Convergence, message);
+        let message = format!("device {index} of {user}, settled:\n{differs}");
+        return book.fail(FailureKind::Convergence, message);
+    };
+    let forgotten =
+        map.iter().find(|(replica, told)| state.write_id_floor.get(*replica) < Some(told));
+    if let Some((replica, told)) = forgotten {
+        let message =
+            format!("device {index} was told write id {told} of {replica}, and forgot it");
+        return book.fail(FailureKind::Session, message);
+    }
+    let reconciled = state.reconcile_state.map(|state| state.last_reconciled_write_ids);
+    if state.replay_cursor.is_some() && reconciled.is_none_or(|reconciled| reconciled != *map) {
+        let message = format!("device {index} has settled, and has not taken over {map:?}");
+        book.fail(FailureKind::Session, message);
     }
 }
 
@@ -37,6 +54,12 @@ pub(crate) fn converged(ledger: &Ledger, device: &Device) {
     book.coverage.count(Kind::Check, "convergence");
     if let Some(differs) = View::held(&state).differs(&expected) {
         let message = format!("device {} of {}, at the end:\n{differs}", device.index, device.user);
+        return book.fail(FailureKind::Convergence, message);
+    }
+    let tops = device.client.children(None).expect("memory is read");
+    let tops: BTreeSet<ItemId> = tops.into_iter().map(|child| child.node.id).collect();
+    if tops != expected.tops() {
+        let message = format!("device {}: the top is {tops:?}", device.index);
         return book.fail(FailureKind::Convergence, message);
     }
     // Bytes too: what is kept is shown, or waits for the user to decide.

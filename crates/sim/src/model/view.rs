@@ -94,6 +94,15 @@ impl View {
         }
     }
 
+    /// What hangs, by links of its own realm, under nothing that is seen.
+    pub(crate) fn tops(&self) -> BTreeSet<ItemId> {
+        let owner = |id: &ItemId| self.items.get(id).map(|seen| &seen.owner);
+        let in_realm = |(parent, child): &&(ItemId, ItemId)| owner(parent) == owner(child);
+        let hanging: BTreeSet<&ItemId> =
+            self.links.iter().filter(in_realm).map(|(_, child)| child).collect();
+        self.items.keys().filter(|id| !hanging.contains(id)).cloned().collect()
+    }
+
     /// How this differs from what it should be, in a few lines; `None` if it does not.
     pub(crate) fn differs(&self, expected: &Self) -> Option<String> {
         if self == expected {

@@ -86,9 +86,9 @@ impl World {
     }
 
     /// A copy of all that the servers have.
-    pub(super) async fn back_up(&mut self) {
-        let store = self.cluster.store();
-        self.backup = self.database.back_up(&store, &self.ledger, &self.objects).await;
+    pub(super) fn back_up(&mut self) {
+        let model = self.ledger.book().model.clone();
+        self.backup = Some(self.database.back_up(model, &self.objects));
     }
 
     /// Puts a backup back, as operators are told to.
