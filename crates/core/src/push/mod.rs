@@ -221,6 +221,14 @@ impl PushBatch {
                             // A shortcut that moves: where it was is no link of the child's realm.
                             needs.around.insert(op.item_id.clone());
                         }
+                    } else {
+                        // Made in this very push, in whichever of the realms that it touches.
+                        let moves =
+                            rows.realms.iter().map(|realm| (op.item_id.clone(), realm.clone()));
+                        needs.moves.extend(moves);
+                        if rows.realms.len() > 1 {
+                            needs.around.insert(op.item_id.clone());
+                        }
                     }
                 }
                 _ => {}

@@ -97,6 +97,7 @@ mod every {
             six_hundred_replicas_leave_room_for_ones_own;
         pushes:
             a_retry_after_a_lost_answer_is_already_applied
+            a_late_link_under_a_container_of_the_same_push_is_beaten_by_the_last_move
             a_retry_finds_a_refused_operation_refused_and_those_after_it_applied
             another_operation_under_a_used_write_id_is_stale
             a_beaten_operation_gets_the_same_answer_again

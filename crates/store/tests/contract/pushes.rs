@@ -43,6 +43,24 @@ pub(crate) async fn a_retry_finds_a_refused_operation_refused_and_those_after_it
     assert_eq!(statuses(&scene).await, again);
 }
 
+pub(crate) async fn a_late_link_under_a_container_of_the_same_push_is_beaten_by_the_last_move(
+    scene: Scene,
+) {
+    let at = |mut op: serde_json::Value, time: &str| {
+        op["occurredAt"] = json!(time);
+        op
+    };
+    scene.apply("laptop", vec![folder(1, "a"), folder(2, "x")]).await;
+    let moved = at(link(3, "link_reassign", "x", "a"), "2026-01-01T00:00:50Z");
+    scene.apply("laptop", vec![moved]).await;
+    for (replica, op_type, id) in [("phone", "link_add", "y"), ("tablet", "link_reassign", "z")] {
+        let late = at(link(2, op_type, id, "a"), "2026-01-01T00:00:20Z");
+        let response = scene.push(replica, vec![folder(1, id), late]).await;
+        let result = &response.results[1];
+        assert_eq!(result.reason, Some(PushReason::Superseded), "{op_type}: {result:?}");
+    }
+}
+
 pub(crate) async fn another_operation_under_a_used_write_id_is_stale(scene: Scene) {
     scene.apply("laptop", vec![folder(1, "a"), folder(2, "b")]).await;
     let mut other = folder(1, "c");
