@@ -137,7 +137,7 @@ fn attach_of(upload: &Upload) -> AttachRequest {
     upload.attach.clone().expect("a round gives every upload its request")
 }
 
-const GONE: &str = "the item is gone, or no longer shared with you";
+pub(crate) const GONE: &str = "the item is gone, or no longer shared with you";
 const LOST: &str = "the bytes are no longer on this machine: put the content again";
 
 async fn send_batch(

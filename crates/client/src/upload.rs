@@ -12,7 +12,7 @@ use crate::client::{Inner, SyncClient};
 use crate::content::NewContent;
 use crate::error::ClientError;
 use crate::event::ChangeEvent;
-use crate::sending::{Outcome, into_requests, send_request};
+use crate::sending::{GONE, Outcome, into_requests, send_request};
 use crate::store::{Upload, UploadState};
 use crate::sync::Session;
 use crate::transport::TransportError;
@@ -137,10 +137,23 @@ impl Session {
 
     /// The next uploads, each with the request that it is going to make, durably.
     async fn round(&self, after: i64) -> Result<Vec<Upload>, ClientError> {
-        self.store(move |_, store| {
+        self.store(move |inner, store| {
             let mut round = store.uploads(after, ROUND)?;
             let (client_id, at) = (store.meta().client_id.clone(), store.meta().reconciled.clone());
-            let Some(at) = at else { return Ok(Vec::new()) };
+            let Some(at) = at else {
+                // The feed has told of nothing yet: what these are for was refused, or went.
+                if store.meta().cursor.is_none() && !round.is_empty() {
+                    for upload in &mut round {
+                        (upload.state, upload.reason) = (UploadState::Rejected, Some(GONE.into()));
+                    }
+                    store.settle_uploads(&round)?;
+                    inner.emit(round.into_iter().map(|upload| ChangeEvent::UploadRejected {
+                        item_id: upload.item,
+                        reason: GONE.into(),
+                    }));
+                }
+                return Ok(Vec::new());
+            };
             let mut new = Vec::new();
             for upload in round.iter_mut().filter(|upload| upload.attach.is_none()) {
                 upload.attach = Some(upload.request(&client_id, &at));

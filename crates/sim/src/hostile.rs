@@ -145,6 +145,12 @@ impl Hostile {
         *self.state() = State { breach: Some(breach), client, ..State::default() };
     }
 
+    fn has_cursor(&self) -> bool {
+        let state = self.state();
+        let status = state.client.as_ref().and_then(|client| client.status().ok());
+        status.is_some_and(|status| status.cursor.is_some())
+    }
+
     /// A new call begins.
     pub(crate) fn begin(&self) {
         self.state().stale_pushes = 0;
@@ -191,6 +197,10 @@ impl Hostile {
             B::BadItemInTheMiddle,
             B::ItemAtTheCursor,
         ];
+        if query.cursor.is_none() && self.has_cursor() {
+            // A rematerialisation: what it does after that begins anew.
+            self.begin();
+        }
         let Some((breach, exported)) = self.turn(&query.client_id, &breaches) else {
             return Ok(page);
         };
