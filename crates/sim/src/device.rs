@@ -370,14 +370,13 @@ fn check_ending(
         let breach = due.breach.name();
         ledger.fail(FailureKind::FailClosed, format!("device {index}: {breach}: {message}"));
     };
+    // It may have begun anew before, as it was told to.
+    let asked = |one: &&Violation| matches!(one, Violation::RematerializationRequired { .. });
+    let told: Vec<&Violation> = emitted.iter().skip_while(asked).collect();
     let got = error.map_or_else(|| "no error".to_owned(), ToString::to_string);
     match (&due.ending, error) {
         (Ending::Violation(expected), Some(ClientError::Violation(got))) if expected == got => {
             ledger.count(Kind::Guardrail, signature(expected));
-            // It may have begun anew before, as it was told to.
-            let asked =
-                |one: &&Violation| matches!(one, Violation::RematerializationRequired { .. });
-            let told: Vec<&Violation> = emitted.iter().skip_while(asked).collect();
             if told != [&**expected] {
                 fail(format!("{expected:?} was emitted as {emitted:?}"));
             }
@@ -387,7 +386,7 @@ fn check_ending(
             Some(ClientError::Transport(TransportError::MalformedResponse { call, .. })),
         ) if expected == call => {
             ledger.count(Kind::Guardrail, "malformedResponse");
-            if !emitted.is_empty() {
+            if !told.is_empty() {
                 fail(format!("no violation, and {emitted:?} was emitted"));
             }
         }
