@@ -51,7 +51,8 @@ use crate::op::{Action, Operation};
 
 pub use decide::{Decided, decide};
 pub use rows::{
-    Accepted, AcceptedOp, Changes, Head, Link, LinkKey, Needs, Outcome, PlacedEntry, Rows, place,
+    Accepted, AcceptedOp, Changes, Head, Link, LinkKey, Map, Needs, Outcome, PlacedEntry, Rows,
+    Set, place,
 };
 pub use spread::{Spread, Told};
 

@@ -1,8 +1,10 @@
 //! The rows that go into a decision, and the row changes that come out of it.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
+/// Maps and sets of what a transaction loads: up to some 100,000 ids, hashed with a seed per map.
+pub use foldhash::{HashMap as Map, HashSet as Set};
 use serde::{Deserialize, Serialize};
 
 use crate::access::{AccessLevel, Audience, Principal};
@@ -89,39 +91,39 @@ pub struct Rows {
     /// The greatest write id that the replica used.
     pub last_write_id: Option<WriteId>,
     /// Operations of the replica under the write ids of [`super::PushBatch::replayed`].
-    pub accepted: HashMap<WriteId, Accepted>,
+    pub accepted: std::collections::HashMap<WriteId, Accepted>,
     /// Of each realm in play, the last `changedAt` of its owner's feed.
-    pub last_changed: HashMap<UserId, Timestamp>,
+    pub last_changed: Map<UserId, Timestamp>,
     /// Items.
-    pub items: HashMap<ItemId, Option<Item>>,
+    pub items: Map<ItemId, Option<Item>>,
     /// Link registers.
-    pub links: HashMap<LinkKey, Option<Link>>,
+    pub links: Map<LinkKey, Option<Link>>,
     /// Grant registers.
-    pub grants: HashMap<(ItemId, Principal), Option<GrantRegister>>,
+    pub grants: Map<(ItemId, Principal), Option<GrantRegister>>,
     /// Move registers.
-    pub moves: HashMap<(ItemId, UserId), Option<MoveRegister>>,
+    pub moves: Map<(ItemId, UserId), Option<MoveRegister>>,
     /// The attachments of the items in `around`: the current content and what is no content.
-    pub attachments: HashMap<ItemId, Vec<Attachment>>,
+    pub attachments: Map<ItemId, Vec<Attachment>>,
     /// Items whose surroundings are loaded.
-    pub around: HashSet<ItemId>,
+    pub around: Set<ItemId>,
     /// Items whose links upward are loaded.
-    pub ancestors: HashSet<ItemId>,
+    pub ancestors: Set<ItemId>,
     /// Items whose present grants are loaded.
-    pub granted: HashSet<ItemId>,
+    pub granted: Set<ItemId>,
     /// Audiences.
-    pub access: HashMap<ItemId, Audience>,
+    pub access: Map<ItemId, Audience>,
     /// Members of groups and organizations.
-    pub members: HashMap<Principal, BTreeSet<UserId>>,
+    pub members: Map<Principal, BTreeSet<UserId>>,
     /// The groups and organizations of users.
-    pub groups: HashMap<UserId, BTreeSet<Principal>>,
+    pub groups: Map<UserId, BTreeSet<Principal>>,
     /// The realms that are locked: nothing in them changes but by this transaction.
     pub realms: BTreeSet<UserId>,
     /// The links, by child.
-    above: HashMap<ItemId, Vec<LinkKey>>,
+    above: Map<ItemId, Vec<LinkKey>>,
     /// The links, by parent.
-    below: HashMap<ItemId, Vec<LinkKey>>,
+    below: Map<ItemId, Vec<LinkKey>>,
     /// Whom the grants are to, by item.
-    grants_of: HashMap<ItemId, Vec<Principal>>,
+    grants_of: Map<ItemId, Vec<Principal>>,
 }
 
 impl Rows {
@@ -263,8 +265,8 @@ impl Rows {
     }
 
     /// The item and all that it hangs under in its realm, by any path, deleted items too.
-    pub(super) fn lineage<'a>(&'a self, id: &'a ItemId) -> HashSet<&'a ItemId> {
-        let mut seen = HashSet::from([id]);
+    pub(super) fn lineage<'a>(&'a self, id: &'a ItemId) -> Set<&'a ItemId> {
+        let mut seen = Set::from_iter([id]);
         let mut open = vec![id];
         while let Some(at) = open.pop() {
             open.extend(self.parents(at).filter(|parent| seen.insert(parent)));

@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use super::rows::{Changes, Needs, Rows};
+use super::rows::{Changes, Needs, Rows, Set};
 use super::view::Views;
 use crate::access::{AccessLevel, Audience, Principal, PrincipalType};
 use crate::entry::{EntryBody, EntryKey};
@@ -37,7 +37,7 @@ pub struct Spread {
     /// Whose access to anything may change.
     concerned: BTreeSet<UserId>,
     /// Items whose audience is loaded whole; of others it is loaded for those concerned.
-    whole: HashSet<ItemId>,
+    whole: Set<ItemId>,
     /// Items whose audience is to be reckoned.
     frontier: BTreeSet<ItemId>,
     /// Audiences that changed.
@@ -62,7 +62,7 @@ impl Spread {
             changes,
             started: false,
             concerned: BTreeSet::new(),
-            whole: HashSet::new(),
+            whole: Set::default(),
             frontier: BTreeSet::new(),
             after: BTreeMap::new(),
             plan: BTreeMap::new(),

@@ -1,8 +1,6 @@
 //! What a reader is told of a thing: that it is there and how, or that it went.
 
-use std::collections::HashMap;
-
-use super::rows::Rows;
+use super::rows::{Map, Rows};
 use crate::access::AccessLevel;
 use crate::content::Attachment;
 use crate::entry::{Change, EntryBody, EntryKey, ItemView, Origin, RemovalReason};
@@ -14,7 +12,7 @@ use crate::time::Timestamp;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Views {
     order: Vec<EntryKey>,
-    touched: HashMap<EntryKey, Touched>,
+    touched: Map<EntryKey, Touched>,
 }
 
 #[derive(Debug, Clone)]

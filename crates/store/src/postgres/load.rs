@@ -1,12 +1,10 @@
 //! Loading the rows that a decision needs: a statement for each kind of row, whatever the batch.
 
-use std::collections::HashMap;
-
 use futures::try_join;
 use tokio_postgres::Row;
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::id::ItemId;
-use vfs_sync_core::push::{Link, LinkKey, Needs, Rows};
+use vfs_sync_core::push::{Link, LinkKey, Map, Needs, Rows};
 use vfs_sync_core::register::{Item, ItemFields, Register};
 
 use super::blobs;
@@ -17,7 +15,7 @@ use crate::{StoreError, codes};
 pub(super) async fn items(
     tx: &PostgresTransaction<'_>,
     ids: &[String],
-    found: &mut HashMap<ItemId, Option<Item>>,
+    found: &mut Map<ItemId, Option<Item>>,
 ) -> Result<(), StoreError> {
     if ids.is_empty() {
         return Ok(());

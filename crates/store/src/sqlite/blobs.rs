@@ -1,6 +1,6 @@
 //! The registry of blobs: stages, blobs, attachments.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use rusqlite::params;
 use vfs_sync_core::attach::StageRow;
@@ -280,7 +280,7 @@ pub(super) fn attachments_of(
 pub(super) fn load_attachments(
     tx: &mut SqliteTransaction<'_>,
     items: &BTreeSet<ItemId>,
-    found: &mut HashMap<ItemId, Vec<Attachment>>,
+    found: &mut vfs_sync_core::push::Map<ItemId, Vec<Attachment>>,
 ) -> Result<(), StoreError> {
     let mut any = tx.prepare("SELECT 1 FROM blob_refs WHERE item_id = ?1 AND is_current = 1")?;
     for item in items {

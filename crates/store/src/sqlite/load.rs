@@ -1,11 +1,11 @@
 //! Loading the rows that a decision needs, look-up by look-up: SQLite has no round trips.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use rusqlite::{CachedStatement, params};
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::id::ItemId;
-use vfs_sync_core::push::{Link, LinkKey, Needs, Rows};
+use vfs_sync_core::push::{Link, LinkKey, Map, Needs, Rows};
 use vfs_sync_core::register::{Item, ItemFields, Register};
 
 use super::blobs;
@@ -17,7 +17,7 @@ impl SqliteTransaction<'_> {
     pub(super) fn load_items(
         &mut self,
         ids: &BTreeSet<ItemId>,
-        found: &mut HashMap<ItemId, Option<Item>>,
+        found: &mut Map<ItemId, Option<Item>>,
     ) -> Result<(), StoreError> {
         let mut select =
             self.prepare("SELECT owner, created_at, fields FROM items WHERE item_id = ?1")?;
@@ -41,7 +41,7 @@ impl SqliteTransaction<'_> {
     pub(super) fn load_links(
         &mut self,
         keys: &BTreeSet<LinkKey>,
-        found: &mut HashMap<LinkKey, Option<Link>>,
+        found: &mut Map<LinkKey, Option<Link>>,
     ) -> Result<(), StoreError> {
         let mut select = self.prepare(
             "SELECT authored_at, author, write_id, present, in_realm FROM links \
@@ -78,7 +78,7 @@ impl SqliteTransaction<'_> {
         select: &mut CachedStatement<'_>,
         id: &ItemId,
         key: impl Fn(ItemId) -> LinkKey,
-        found: &mut HashMap<LinkKey, Option<Link>>,
+        found: &mut Map<LinkKey, Option<Link>>,
     ) -> Result<Vec<ItemId>, StoreError> {
         let mut rows = select.query([id.as_str()])?;
         let mut others = Vec::new();
