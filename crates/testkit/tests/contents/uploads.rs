@@ -240,5 +240,5 @@ async fn a_content_whose_item_went_before_the_feed_told_of_it_leaves_the_disk() 
     other.client().delete(&item, vfs_sync_client::Delete::Item).unwrap();
     other.client().sync().await.unwrap();
     one.client().sync().await.unwrap();
-    assert_eq!(one.contents(), [std::path::PathBuf::new(); 0]);
+    assert_eq!(one.contents(), Vec::<std::path::PathBuf>::new());
 }
