@@ -13,8 +13,9 @@ use crate::report::Report;
 const ITEMS: usize = 100_000;
 /// Files in a folder of it.
 const FOLDER: usize = 100;
-/// Items in the small tree.
+/// Items in the small tree, and in the large one.
 const FEW: usize = 100;
+const MANY: usize = 1_000_000;
 /// Files that are shared one by one.
 const TIMES: usize = 50;
 
@@ -149,9 +150,11 @@ pub(crate) async fn run(
         report.at_most("  the longest that others waited", longest, wait, "s");
     }
     let few = small.share_files("small", "few").await?;
-    let many = owner.share_files("large", "many").await?;
+    let mut huge = Writer::new(server, "huge")?;
+    huge.make_tree("huge", MANY).await?;
+    let many = huge.share_files("huge", "many").await?;
     report.note(&format!("sharing one file of 100, {engine}"), few, "ms");
-    report.note(&format!("sharing one file of 100,000, {engine}"), many, "ms");
+    report.note(&format!("sharing one file of 1,000,000, {engine}"), many, "ms");
     report.at_most("  against a tree of 100", many / few, 1.5, "x");
     Ok(())
 }
