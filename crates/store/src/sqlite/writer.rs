@@ -207,8 +207,7 @@ fn group(
     answers: &mut Vec<Answer>,
 ) -> Result<(), StoreError> {
     // Without a transaction there is nothing to run in; dropping the job answers it.
-    execute(connection, "BEGIN IMMEDIATE")?;
-    history.begin(connection)?;
+    begin(connection, history)?;
     let mut weight = 0;
     let mut next = Some(first);
     while let Some(job) = next {
@@ -228,7 +227,7 @@ fn group(
             (true, true) => {}
             (true, false) => {
                 execute(connection, "ROLLBACK")?;
-                execute(connection, "BEGIN IMMEDIATE")?;
+                begin(connection, history)?;
             }
             (false, true) => execute(connection, "RELEASE job")?,
             (false, false) => {
@@ -241,6 +240,12 @@ fn group(
     execute(connection, "COMMIT")?;
     history.committed();
     Ok(())
+}
+
+/// Begins to write. Between two transactions of ours another process may have written.
+fn begin(connection: &Connection, history: &mut History) -> Result<(), StoreError> {
+    execute(connection, "BEGIN IMMEDIATE")?;
+    history.begin(connection)
 }
 
 fn execute(connection: &Connection, sql: &str) -> Result<(), StoreError> {
