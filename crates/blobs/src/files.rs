@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -231,7 +231,7 @@ pub(crate) async fn list(directory: PathBuf) -> Result<Vec<Object>, BlobError> {
 pub(crate) struct FileUpload {
     /// Locked; `None` if the upload was finished or is gone. Work that goes on in the background
     /// holds it too, so that a write which comes late comes before anybody else's first.
-    file: Option<Arc<File>>,
+    file: Option<Arc<Mutex<File>>>,
     path: PathBuf,
     directory: PathBuf,
     blobs: ObjectBlobs,
@@ -256,7 +256,7 @@ impl FileUpload {
         Ok(Self { file: there, path, directory, blobs, id })
     }
 
-    fn file(&self) -> Result<Arc<File>, BlobError> {
+    fn file(&self) -> Result<Arc<Mutex<File>>, BlobError> {
         let gone = || {
             BlobError::new(BlobOperation::Persist, "NoSuchUpload", "the upload's file is not there")
         };
@@ -266,7 +266,9 @@ impl FileUpload {
     async fn write_at(&self, start: u64, bytes: Bytes, durable: bool) -> Result<(), BlobError> {
         let file = self.file()?;
         let write = blocking(move || {
-            write_all_at(&file, &bytes, start)?;
+            use io::Write as _;
+            let mut file = at(&file, start)?;
+            file.write_all(&bytes)?;
             if durable { file.sync_data() } else { Ok(()) }
         });
         write.await.map_err(persist)
@@ -282,11 +284,11 @@ async fn opened(path: PathBuf) -> io::Result<Option<File>> {
 }
 
 /// Waits for whoever else has the file.
-async fn locked(file: File) -> Result<Option<Arc<File>>, BlobError> {
+async fn locked(file: File) -> Result<Option<Arc<Mutex<File>>>, BlobError> {
     let until = Instant::now() + LOCK_WAIT;
     loop {
         match file.try_lock() {
-            Ok(()) => return Ok(Some(Arc::new(file))),
+            Ok(()) => return Ok(Some(Arc::new(Mutex::new(file)))),
             Err(TryLockError::WouldBlock) if Instant::now() < until => {
                 tokio::time::sleep(LOCK_PAUSE).await;
             }
@@ -299,10 +301,13 @@ async fn locked(file: File) -> Result<Option<Arc<File>>, BlobError> {
     }
 }
 
-fn write_all_at(mut file: &File, bytes: &[u8], start: u64) -> io::Result<()> {
-    use io::{Seek as _, Write as _};
+/// The file at a position that is nobody else's meanwhile: parts that are written at the same time
+/// share it.
+fn at(file: &Mutex<File>, start: u64) -> io::Result<MutexGuard<'_, File>> {
+    use io::Seek as _;
+    let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
     file.seek(io::SeekFrom::Start(start))?;
-    file.write_all(bytes)
+    Ok(file)
 }
 
 #[async_trait]
@@ -320,11 +325,9 @@ impl Upload for FileUpload {
     async fn read_tail(&self, _: &str, start: u64, length: usize) -> Result<Bytes, BlobError> {
         let file = self.file()?;
         let read = blocking(move || {
-            use io::{Read as _, Seek as _};
-            let mut file = &*file;
-            file.seek(io::SeekFrom::Start(start))?;
+            use io::Read as _;
             let mut tail = vec![0; length];
-            file.read_exact(&mut tail)?;
+            at(&file, start)?.read_exact(&mut tail)?;
             Ok(tail.into())
         });
         read.await.map_err(|error| BlobError::io(BlobOperation::Read, &error))
@@ -335,6 +338,7 @@ impl Upload for FileUpload {
         if let Some(file) = self.file.clone() {
             let (path, directory) = (self.path.clone(), self.directory.clone());
             let linked = blocking(move || {
+                let file = file.lock().unwrap_or_else(PoisonError::into_inner);
                 // Bytes beyond the end are of a part that was given up.
                 let length = file.metadata()?.len();
                 if length < stored.size {

@@ -174,6 +174,28 @@ async fn bytes_that_are_there_never_change() {
     }
 }
 
+/// A server has several parts of an upload on their way to the store at one time.
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_that_are_written_at_the_same_time_each_come_to_their_place() {
+    for scene in Scene::all().await {
+        let part = scene.store.part_size(0);
+        let bytes: Vec<u8> = (0..4u8).flat_map(|number| vec![number; part]).collect();
+        for round in 0..4 {
+            let id = format!("b{round}");
+            let mut upload = scene.begin(&id).await;
+            let writes = bytes.chunks(part).zip(0..).map(|(part, number)| {
+                let start = part_start(&*scene.store, number);
+                upload.writer.write_part(number, start, Bytes::copy_from_slice(part))
+            });
+            let parts = futures::future::try_join_all(writes).await.unwrap();
+            upload.parts = parts;
+            upload.finish(&bytes, bytes.len()).await.unwrap();
+            drop(upload);
+            assert!(scene.read(&id).await == bytes, "{}", scene.name);
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_upload_goes_on_where_it_was_left() {
     for scene in Scene::all().await {
