@@ -16,7 +16,7 @@ use vfs_sync_client::{
     ChangeEvent, ClientConfig, ClientError, Delete, HttpConfig, HttpTransport, StaticToken,
     SyncClient, TransportError,
 };
-use vfs_sync_testkit::TestServer;
+use vfs_sync_testkit::{TestDevice, TestServer};
 
 use AccessLevel::{Admin, Read, Write};
 
@@ -362,6 +362,34 @@ async fn a_shortcut_to_somebodys_item_passes_no_access_and_keeps_nothing() {
     assert_eq!(blob_status(server, "bob", alice, plan).await, 404);
     alice.grants(docs, "bob", Read).await;
     assert_eq!(bob.synced().await, shown, "the shortcut is still there, for who can see both ends");
+}
+
+#[tokio::test]
+async fn what_others_share_stays_at_the_top_whatever_of_a_shortcut_to_it_comes_first() {
+    let server = TestServer::start().await;
+    let (alice, bob) = (Replica::of(&server, "alice"), Replica::of(&server, "bob"));
+    let report = alice.folder(None, "report");
+    alice.grants(&report, "bob", Read).await;
+    bob.sync().await.unwrap();
+    let mine = bob.folder(None, "mine");
+    bob.link(&report, &mine).unwrap();
+    bob.sync().await.unwrap();
+    bob.rename(&mine, name("renamed")).unwrap();
+    bob.sync().await.unwrap();
+
+    let config = ClientConfig { page_limit: 1, ..ClientConfig::default() };
+    let late = TestDevice::in_memory("bob", server.transport("bob"), config);
+    late.sync().await.unwrap();
+    let top = |client: &SyncClient| {
+        let mut ids: Vec<ItemId> =
+            client.children(None).unwrap().into_iter().map(|child| child.node.id).collect();
+        ids.sort();
+        ids
+    };
+    let mut both = vec![report, mine];
+    both.sort();
+    assert_eq!(top(late.client()), both);
+    assert_eq!(top(&bob), both);
 }
 
 #[tokio::test]

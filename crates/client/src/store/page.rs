@@ -188,14 +188,15 @@ impl<'a, R: Rows> PageWork<'a, R> {
         }
     }
 
-    /// Whether a container belongs to somebody else, so that a link under it is a shortcut.
-    fn is_foreign(&mut self, container: &ItemId, owner: &UserId) -> Result<bool> {
+    /// Whether a container belongs to another than `owner`, so that a link under it is a shortcut:
+    /// see [`View::is_top`].
+    fn is_foreign(&mut self, container: &ItemId, owner: &UserId, user: &UserId) -> Result<bool> {
         if !self.owners.contains_key(container) {
             let found = self.rows.owner(self.slot, container)?;
             self.owners.insert(container.clone(), found);
         }
         let found = self.owners.get(container).and_then(Option::as_ref);
-        Ok(found.is_some_and(|found| found != owner))
+        Ok(found.unwrap_or(user) != owner)
     }
 
     /// Container clocks and the top, once the rows are as the page leaves them.
@@ -222,7 +223,7 @@ impl<'a, R: Rows> PageWork<'a, R> {
                     Some(owner) => owner,
                     None => self.rows.owner(slot, &id)?,
                 };
-                self.is_confirmed_top(&parents, owner.as_ref())?
+                self.is_confirmed_top(&parents, owner.as_ref(), user)?
             } else {
                 View { rows: self.rows, user, slot }.is_top(&id, false)?
             };
@@ -246,10 +247,15 @@ impl<'a, R: Rows> PageWork<'a, R> {
         Ok(PageOutcome { new: self.new, events, arrived })
     }
 
-    fn is_confirmed_top(&mut self, parents: &[ItemId], owner: Option<&UserId>) -> Result<bool> {
+    fn is_confirmed_top(
+        &mut self,
+        parents: &[ItemId],
+        owner: Option<&UserId>,
+        user: &UserId,
+    ) -> Result<bool> {
         let Some(owner) = owner else { return Ok(false) };
         for parent in parents {
-            if !self.is_foreign(parent, owner)? {
+            if !self.is_foreign(parent, owner, user)? {
                 return Ok(false);
             }
         }

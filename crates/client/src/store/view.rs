@@ -177,7 +177,8 @@ impl<R: Rows> View<'_, R> {
     }
 
     /// Whether an item is shown at the top: it is there, and hangs under nothing shown of its own
-    /// tree.
+    /// tree. A container that is not known yet is taken for the user's own: when one of somebody
+    /// else's comes, what hangs under it is looked at again.
     pub(super) fn is_top(&mut self, id: &ItemId, queue_is_empty: bool) -> Result<bool> {
         let owner = self.rows.owner(self.slot, id)?;
         if queue_is_empty && owner.is_none() {
@@ -197,7 +198,8 @@ impl<R: Rows> View<'_, R> {
         };
         for parent in parents {
             let other = self.owner(&parent)?;
-            let in_tree = other.is_none() || other == owner;
+            let in_tree =
+                other.as_ref().unwrap_or(self.user) == owner.as_ref().unwrap_or(self.user);
             if in_tree && (queue_is_empty || self.node(&parent)?.is_some()) {
                 return Ok(false);
             }
