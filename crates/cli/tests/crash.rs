@@ -263,8 +263,9 @@ fn contents_survive_a_client_that_is_killed_while_it_moves_them() {
         world.ok(replica, &["--cache-size", &small_cache, "sync"]);
         let status = world.ok(replica, &["--json", "--cache-size", &small_cache, "status"]);
         let status: Value = serde_json::from_str(&status).unwrap();
+        let rejected = world.ok(replica, &["rejected"]);
         for none in ["pending", "rejected", "uploads", "rejectedUploads"] {
-            assert_eq!(status[none], 0, "{replica}: {status}");
+            assert_eq!(status[none], 0, "{replica}: {status}: {rejected}");
         }
     }
     world.ok("b", &["--cache-size", &small_cache, "export", export.to_str().unwrap(), "--force"]);

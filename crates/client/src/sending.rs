@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::TryStreamExt as _;
+use serde::Deserialize as _;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::limits::{MAX_BLOB_BATCH, MAX_BLOB_BATCH_BYTES, MAX_INLINE_BLOB_BYTES};
 use vfs_sync_core::wire::{AttachRequest, StageRequest, StageStatus, code};
@@ -56,19 +57,17 @@ impl Outcome {
             Ok(_) => return Self::Attached,
             Err(error) => error,
         };
-        let TransportError::Refused { status, code, message, details } = &error else {
+        let TransportError::Refused { status, code, message, .. } = &error else {
             return match error {
                 TransportError::TooLarge(reason) => Self::Rejected(reason),
                 other => Self::Failed(other),
             };
         };
-        let abandoned = details.get("status").and_then(serde_json::Value::as_str)
-            == Some(StageStatus::Abandoned.as_str());
         match code.as_str() {
             code::RECONCILE_BEHIND => Self::Behind(error),
             code::CONTENT_CHANGED => Self::ContentChanged,
             code::STAGE_EXPIRED => Self::Expired,
-            code::STAGE_NOT_ATTACHABLE if abandoned => Self::Expired,
+            _ if ended_as(&error) == Some(StageStatus::Abandoned) => Self::Expired,
             // An earlier request of this client, which it gave up, is still under way there.
             code::UPLOAD_SUPERSEDED => Self::Failed(TransportError::network(message.as_str())),
             _ => Self::Rejected(format!("{message} ({status} {code})")),
@@ -271,6 +270,8 @@ async fn send_resumably(
     loop {
         let offset = match inner.transport.open_upload(&stage_of(upload), upload.size).await {
             Ok(offset) => offset,
+            // By an earlier request of ours, whose answer did not come.
+            Err(error) if ended_as(&error) == Some(StageStatus::Attached) => break,
             Err(error) => return Ok(Err(error)),
         };
         let counted = sent.get_or_insert_with(|| Sent::new(inner, offset));
@@ -301,6 +302,13 @@ async fn send_resumably(
         (Some(size), Some(digest)) => Ok((size, digest)),
         _ => Err(TransportError::network("the server is not done with the upload")),
     })
+}
+
+/// What became of a stage that takes nothing more, if that is what the server says.
+fn ended_as(error: &TransportError) -> Option<StageStatus> {
+    let TransportError::Refused { code, details, .. } = error else { return None };
+    let status = details.get("status").filter(|_| code == code::STAGE_NOT_ATTACHABLE)?;
+    StageStatus::deserialize(status).ok()
 }
 
 /// The server is elsewhere, or an earlier request of ours is still under way.

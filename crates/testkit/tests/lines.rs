@@ -158,9 +158,13 @@ async fn a_line_that_is_cut_or_stormy_is_good_again_once_healed() {
 async fn an_upload_that_is_doubled_out_of_order_or_lost_leaves_the_content_whole() {
     let faults = [Fault::Duplicate, Fault::Reorder, Fault::DropAnswer, Fault::CutRequest(9 << 20)];
     let server = TestServer::start().await;
-    for (kind, size) in
-        [(CallKind::BlobBatch, 100), (CallKind::Upload, 3 << 20), (CallKind::Append, 17 << 20)]
-    {
+    for (kind, size) in [
+        (CallKind::BlobBatch, 100),
+        (CallKind::Upload, 3 << 20),
+        (CallKind::Append, 17 << 20),
+        (CallKind::Attach, 3 << 20),
+        (CallKind::Attach, 17 << 20),
+    ] {
         for fault in &faults {
             let line = Arc::new(FaultyTransport::new(server.transport("alice")));
             let config = vfs_sync_client::ClientConfig {
@@ -175,6 +179,7 @@ async fn an_upload_that_is_doubled_out_of_order_or_lost_leaves_the_content_whole
             line.next(kind, fault.clone());
             while device.sync().await.is_err() {}
             assert!(line.record().count(kind) > 0, "{kind} {fault:?}");
+            assert_eq!(device.rejected_uploads().unwrap(), [], "{kind} {fault:?}");
 
             let other = server.device("alice");
             other.sync().await.unwrap();
