@@ -78,6 +78,8 @@ pub(crate) struct Session {
     in_flight: VecDeque<JoinHandle<Result<String, BlobError>>>,
     /// Tags of parts that the registry does not have yet.
     new_parts: Vec<String>,
+    /// A part could not be written: what came is not all there.
+    lacks_a_part: bool,
     /// What the registry knows.
     told: u64,
     hash: Sha256,
@@ -125,6 +127,7 @@ impl Session {
             parts: upload.parts,
             in_flight: VecDeque::new(),
             new_parts: Vec::new(),
+            lacks_a_part: false,
             told: upload.received,
             hash: hash_of(&upload)?,
             size: upload.received,
@@ -290,9 +293,16 @@ impl Session {
         let Some(part) = self.in_flight.front_mut() else { return Ok(()) };
         let written = part.await;
         self.in_flight.pop_front();
-        let tag = written.map_err(|_| ApiError::internal())??;
-        self.new_parts.push(tag);
-        Ok(())
+        match written.map_err(|_| ApiError::internal()).and_then(|written| Ok(written?)) {
+            Ok(tag) => {
+                self.new_parts.push(tag);
+                Ok(())
+            }
+            Err(error) => {
+                self.lacks_a_part = true;
+                Err(error)
+            }
+        }
     }
 
     async fn all_written(&mut self) -> Result<(), ApiError> {
@@ -300,6 +310,11 @@ impl Session {
             self.one_written().await?;
         }
         Ok(())
+    }
+
+    /// Whether what came can be made durable: not once a part of it could not be written.
+    pub(crate) fn can_tell(&self) -> bool {
+        !self.lacks_a_part
     }
 
     /// Makes what came durable, and tells the registry.
@@ -314,7 +329,7 @@ impl Session {
         let advance = Advance {
             received: self.size,
             parts: self.parts,
-            new_parts: std::mem::take(&mut self.new_parts),
+            new_parts: self.new_parts.clone(),
             tail,
             hash: self.hash.serialize().to_vec(),
             length: self.upload.length,
@@ -326,6 +341,7 @@ impl Session {
             store.advance_upload(&self.user, id, lease, &advance, &quota, self.app.now()).await?;
         let UploadAccess::Open(..) = access else { return Err(refused(access)) };
         self.told = self.size;
+        self.new_parts.clear();
         Ok(())
     }
 

@@ -360,7 +360,8 @@ impl Receiving {
             checksum.verify()?;
         } else if let Err(error) = received {
             // What came is kept: the client goes on from there.
-            if session.size() > self.offset && error.code != code::UPLOAD_SUPERSEDED {
+            let superseded = error.code == code::UPLOAD_SUPERSEDED;
+            if session.size() > self.offset && session.can_tell() && !superseded {
                 session.tell().await?;
             }
             return Err(error);

@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod downloads;
+mod parts;
 mod scene;
 mod uploads;
