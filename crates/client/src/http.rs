@@ -32,6 +32,7 @@ use vfs_sync_core::wire::{
 use crate::transport::{BatchFile, ByteStream, PullQuery, Transport, TransportError};
 
 pub use answer::read_answer;
+pub use blobs::read_blobs_answer;
 
 /// Gives the bearer token.
 #[async_trait]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::TryStreamExt as _;
 use serde::Deserialize as _;
 use vfs_sync_core::content::Sha256Digest;
-use vfs_sync_core::limits::{MAX_BLOB_BATCH, MAX_BLOB_BATCH_BYTES, MAX_INLINE_BLOB_BYTES};
+use vfs_sync_core::limits::{MAX_BLOB_BATCH, MAX_BLOB_BATCH_BYTES};
 use vfs_sync_core::wire::{AttachRequest, StageRequest, StageStatus, code};
 
 use crate::backoff::{ATTEMPTS, back_off};
@@ -21,8 +21,6 @@ use crate::transport::{BatchFile, ByteStream, TransportError};
 const BATCH_FILE_BYTES: usize = 2_048;
 /// Bytes of a batch's body: several are in memory at a time, each more than once.
 const BATCH_BYTES: usize = MAX_BLOB_BATCH_BYTES / 3;
-/// From this size on, an upload that is cut is worth being gone on with.
-const RESUMABLE_FROM: u64 = 16 * 1024 * 1024;
 
 const OTHER_BYTES: &str = "the server has other bytes than were sent";
 
@@ -75,16 +73,16 @@ impl Outcome {
     }
 }
 
-/// Groups uploads: small ones share a request, a large one has its own.
-pub(crate) fn into_requests(uploads: Vec<Upload>) -> Vec<Vec<Upload>> {
+/// Groups uploads: those of up to `together` bytes share a request, a larger one has its own.
+pub(crate) fn into_requests(uploads: Vec<Upload>, together: u64) -> Vec<Vec<Upload>> {
     let mut requests = Vec::new();
     let (mut batch, mut bytes) = (Vec::new(), 0);
     for upload in uploads {
-        let size = usize::try_from(upload.size).unwrap_or(usize::MAX);
-        if size > MAX_INLINE_BLOB_BYTES {
+        if upload.size > together {
             requests.push(vec![upload]);
             continue;
         }
+        let size = usize::try_from(upload.size).unwrap_or(usize::MAX);
         let takes = size.div_ceil(3) * 4 + BATCH_FILE_BYTES;
         if batch.len() == MAX_BLOB_BATCH || bytes + takes > BATCH_BYTES {
             requests.push(std::mem::take(&mut batch));
@@ -104,7 +102,7 @@ pub(crate) async fn send_request(
     inner: &Arc<Inner>,
     uploads: Vec<Upload>,
 ) -> Result<Vec<(Upload, Outcome)>, ClientError> {
-    let inline = |upload: &Upload| upload.size <= MAX_INLINE_BLOB_BYTES as u64;
+    let inline = |upload: &Upload| upload.size <= inner.config.together_up_to;
     let (mut uploads, mut outcomes) = (uploads, Vec::new());
     let mut failures = 0;
     loop {
@@ -210,7 +208,7 @@ async fn send_alone(inner: &Arc<Inner>, upload: &Upload) -> Result<Outcome, Clie
         })
         .await?;
     let Some(local) = local else { return Ok(Outcome::Rejected(LOST.into())) };
-    let sent = if upload.size < RESUMABLE_FROM {
+    let sent = if upload.size < inner.config.resumable_from {
         send_at_once(inner, upload, &local).await?
     } else {
         send_resumably(inner, upload, &local).await?

@@ -18,7 +18,7 @@ use vfs_sync_core::wire::{
     VersionsResponse,
 };
 
-pub use crate::http::{batch_request, batch_results, read_answer};
+pub use crate::http::{batch_request, batch_results, read_answer, read_blobs_answer};
 pub use call::{Answer, Call, CallHandler, CallKind};
 
 /// Why there is no answer that the protocol goes on with.

@@ -171,10 +171,13 @@ impl Session {
     /// line is down, and gives what is known by then.
     async fn send(&mut self, uploads: Vec<Upload>) -> Result<Vec<(Upload, Outcome)>, ClientError> {
         let mut outcomes = Vec::new();
-        let requests = stream::iter(into_requests(uploads)).map(|uploads| {
-            let inner = Arc::clone(&self.inner);
-            AbortOnDropHandle::new(tokio::spawn(async move { send_request(&inner, uploads).await }))
-        });
+        let requests =
+            stream::iter(into_requests(uploads, self.inner.config.together_up_to)).map(|uploads| {
+                let inner = Arc::clone(&self.inner);
+                AbortOnDropHandle::new(tokio::spawn(
+                    async move { send_request(&inner, uploads).await },
+                ))
+            });
         let mut requests = requests.buffer_unordered(self.inner.config.transfers);
         let mut fruitless = 0;
         while let Some(done) = requests.next().await {

@@ -40,6 +40,21 @@ impl HttpTransport {
     }
 }
 
+/// Takes an answer to [`crate::Transport::read_blobs`] apart that came whole, for a transport of
+/// one's own: one outcome for each of the blobs that were `asked` for, in their order.
+///
+/// # Errors
+/// [`TransportError::MalformedResponse`] if it is no such answer; [`TransportError::Network`] if it
+/// ends too early.
+pub fn read_blobs_answer(
+    asked: &[BlobId],
+    body: &[u8],
+) -> Result<Vec<Result<Bytes, TransportError>>, TransportError> {
+    let mut parser = Parser { asked, outcomes: Vec::new(), rest: BytesMut::new(), read: 0 };
+    parser.feed(body)?;
+    parser.finish()
+}
+
 /// Takes an answer apart as it comes; never holds more than an answer may have.
 struct Parser<'a> {
     asked: &'a [BlobId],
