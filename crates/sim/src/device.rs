@@ -127,6 +127,8 @@ impl Device {
     fn replace(&mut self, client: SyncClient, held: &[OpId]) {
         client.observe(Arc::clone(&self.violations) as Arc<dyn vfs_sync_client::Observer>);
         self.events = client.subscribe();
+        // What is armed is meant for the one that was there.
+        self.hostile.disarm();
         self.client = client;
         self.session = Session::default();
         let index = self.index;

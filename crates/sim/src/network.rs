@@ -158,11 +158,11 @@ impl Link {
         tokio::time::sleep(fate.back).await;
         if fate.break_answer {
             self.ledger.fault("network: answer broken off", || format!("device {device}: {name}"));
-            // Who reads bytes has what came before.
-            answer.body.truncate(answer.body.len() / 2);
-            if name != "download" {
+            // Only who reads the bytes of a blob has what came before.
+            if name != "download" || answer.status >= 300 {
                 return lost("the answer broke off");
             }
+            answer.body.truncate(answer.body.len() / 2);
             answer.headers.insert("x-broken-off", http::HeaderValue::from_static("1"));
         }
         Ok(answer)

@@ -239,7 +239,8 @@ impl World {
             What::Hydrate { device } => self.hydrate(device, random).await,
             What::Breach { device, breach } => {
                 let device = &mut self.devices[device];
-                if !device.setup.background {
+                // A call that is under way was told other things before, which count too.
+                if !device.setup.background && !device.is_talking() {
                     self.ledger.book().lies_about_bytes |= breach == Breach::WrongBytes;
                     device.hostile.arm(&device.client, breach);
                     device.talk(Talk::Sync);

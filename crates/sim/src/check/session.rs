@@ -30,8 +30,13 @@ impl Session {
         let place = book.model.name_index(item, name);
         if let Some((op_id, own)) = self.own.get(item).filter(|(_, own)| own != name) {
             let ended = book.operations.get(op_id).is_some_and(|queued| queued.end.is_some());
+            // An operation is applied if any of its registers is set. That the name is not, because a
+            // later one was there, happens to who creates under an id that somebody guessed.
             let own_place = book.model.name_index(item, own);
-            let later = own_place.is_some() && place > own_place;
+            let later = match own_place {
+                Some(_) => place > own_place,
+                None => book.model.was_applied(op_id),
+            };
             if !ended && !later {
                 let message = format!("device {device} named {item} {own}, and shows {name}");
                 book.fail(FailureKind::Session, message);

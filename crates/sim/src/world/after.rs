@@ -19,9 +19,9 @@ impl World {
         self.cluster.start_all().await;
         for device in &mut self.devices {
             device.link.set_weather(Weather::Calm);
-            device.hostile.disarm();
             device.client.stop_background().await;
             device.wait().await;
+            device.hostile.disarm();
             device.observe(None);
         }
         tokio::time::sleep(STRAGGLERS).await;
