@@ -100,6 +100,22 @@ const EXPECTED: &[(Kind, &[&str])] = &[
         ],
     ),
     (
+        Kind::Call,
+        &[
+            "append",
+            "attach",
+            "blobBatch",
+            "client: a content was read",
+            "client: a content was read among others",
+            "download",
+            "openUpload",
+            "readBlobs",
+            "stage",
+            "stageState",
+            "upload",
+        ],
+    ),
+    (
         Kind::Result,
         &[
             "alreadyApplied",

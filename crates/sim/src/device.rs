@@ -298,12 +298,15 @@ pub(crate) fn user(index: usize) -> UserId {
 }
 
 fn config(setup: &DeviceSetup, machine: &Arc<Machine>) -> ClientConfig {
+    let defaults = ClientConfig::default();
     ClientConfig {
+        together_up_to: if setup.large { 60 } else { defaults.together_up_to },
+        resumable_from: if setup.large { 150 } else { defaults.resumable_from },
         rematerialise: setup.rematerialise,
         page_limit: setup.page_limit,
         interval: Duration::from_secs(20),
         environment: Arc::clone(machine) as Arc<dyn vfs_sync_client::Environment>,
-        ..ClientConfig::default()
+        ..defaults
     }
 }
 

@@ -14,6 +14,8 @@ pub(crate) struct Setup {
     pub(crate) servers: usize,
     /// How far each server's clock is off, in milliseconds.
     pub(crate) server_skew: Vec<i64>,
+    /// Somebody opens several things at a time.
+    pub(crate) reads_many: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -25,6 +27,8 @@ pub(crate) struct DeviceSetup {
     /// Synchronises by itself.
     pub(crate) background: bool,
     pub(crate) skew: i64,
+    /// Takes contents for large that are not.
+    pub(crate) large: bool,
 }
 
 /// One thing that happens, and how long after it the next does.
@@ -182,7 +186,11 @@ impl Plan {
         }
         let troubles: Vec<bool> = TROUBLE.iter().map(|_| random.below(2) == 0).collect();
         let clocks = troubles[3];
-        let setup = setup(&mut random, clocks);
+        let mut setup = setup(&mut random, clocks);
+        setup.reads_many = of_part(seed, 60).below(3) == 0;
+        for (device, part) in setup.devices.iter_mut().zip(70..) {
+            device.large = of_part(seed, part).below(6) == 0;
+        }
         let mut weights: Vec<&Weight> = WORK.iter().collect();
         let troubled = TROUBLE.iter().zip(&troubles).filter(|(_, there)| **there);
         weights.extend(troubled.flat_map(|(weights, _)| weights.iter()));
@@ -206,10 +214,14 @@ impl Plan {
 
     /// Numbers of their own for a part of the world, the same whatever steps there are.
     pub(crate) fn random(&self, part: u64) -> Random {
-        let mut random = Random::new(self.seed ^ (part + 1).wrapping_mul(0xA076_1D64_78BD_642F));
-        random.below(2);
-        random.fork()
+        of_part(self.seed, part)
     }
+}
+
+fn of_part(seed: u64, part: u64) -> Random {
+    let mut random = Random::new(seed ^ (part + 1).wrapping_mul(0xA076_1D64_78BD_642F));
+    random.below(2);
+    random.fork()
 }
 
 fn setup(random: &mut Random, clocks: bool) -> Setup {
@@ -224,9 +236,10 @@ fn setup(random: &mut Random, clocks: bool) -> Setup {
                 rematerialise: random.below(2) == 0,
                 background: random.below(6) == 0,
                 skew: if clocks { skew(random) } else { 0 },
+                large: false,
             });
         }
     }
     let server_skew = (0..servers).map(|_| if clocks { skew(random) } else { 0 }).collect();
-    Setup { users, devices, servers, server_skew }
+    Setup { users, devices, servers, server_skew, reads_many: false }
 }

@@ -377,6 +377,19 @@ impl MetadataStore for WatchedStore {
         self.after(row).await
     }
 
+    async fn readable_blobs(
+        &self,
+        user: &UserId,
+        blob_ids: &[BlobId],
+    ) -> Result<Vec<Option<BlobRow>>> {
+        self.before().await?;
+        let rows = at_once(self.inner.readable_blobs(user, blob_ids))?;
+        for (blob_id, row) in blob_ids.iter().zip(&rows) {
+            answers::readable(&self.ledger, user, blob_id, row.as_ref());
+        }
+        self.after(rows).await
+    }
+
     async fn set_member(
         &self,
         group: &Principal,

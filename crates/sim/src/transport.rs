@@ -12,16 +12,16 @@ use http::{Method, Request};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use vfs_sync_client::transport::{
-    BatchFile, ByteStream, PullQuery, batch_request, batch_results, read_answer,
+    BatchFile, ByteStream, PullQuery, batch_request, batch_results, read_answer, read_blobs_answer,
 };
 use vfs_sync_client::{Transport, TransportError};
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId};
 use vfs_sync_core::limits::Limits;
 use vfs_sync_core::wire::{
-    AttachRequest, AttachResponse, PROTOCOL_HEADER, PROTOCOL_VERSION, PullPage, PushRequest,
-    PushResponse, ReconcileRequest, ReconcileResponse, StageRequest, StageResponse, StateResponse,
-    UploadResponse, VersionsResponse,
+    AttachRequest, AttachResponse, BlobReadRequest, PROTOCOL_HEADER, PROTOCOL_VERSION, PullPage,
+    PushRequest, PushResponse, ReconcileRequest, ReconcileResponse, StageRequest, StageResponse,
+    StateResponse, UploadResponse, VersionsResponse,
 };
 
 use crate::coverage::Kind;
@@ -238,6 +238,26 @@ impl Transport for SimTransport {
 
     async fn versions(&self, item_id: &ItemId) -> Result<VersionsResponse, TransportError> {
         self.get("versions", &path(&["items", item_id.as_str(), "versions"])).await
+    }
+
+    async fn read_blobs(
+        &self,
+        blobs: &[BlobId],
+    ) -> Result<Option<Vec<Result<Bytes, TransportError>>>, TransportError> {
+        let json = serde_json::to_vec(&BlobReadRequest { blob_ids: blobs.to_vec() });
+        let json = json.expect("a request serializes");
+        let builder = request(&self.token, Method::POST, &path(&["blobs", "batch", "read"]))
+            .header("content-type", "application/json");
+        let answer = self.send("readBlobs", builder, json.into()).await?;
+        if answer.status != 200 {
+            return Err(read::<()>("readBlobs", &answer).expect_err("it is refused"));
+        }
+        let mut outcomes = read_blobs_answer(blobs, &answer.body)?;
+        self.ledger.count(Kind::Call, "readBlobs");
+        for bytes in outcomes.iter_mut().flatten() {
+            *bytes = self.hostile.download(std::mem::take(bytes));
+        }
+        Ok(Some(outcomes))
     }
 
     async fn download(&self, blob_id: &BlobId, offset: u64) -> Result<ByteStream, TransportError> {

@@ -1,5 +1,6 @@
 //! The steps that take more than a line.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +21,8 @@ use crate::ledger::Ledger;
 
 /// Items whose names a look takes in.
 const LOOK: usize = 12;
+/// Things that are opened together, at most.
+const TOGETHER: usize = 8;
 
 impl World {
     /// Somebody looks at what a device shows, and opens something.
@@ -40,6 +43,12 @@ impl World {
         }
         if let Some(item) = visible(device, &self.ledger, random) {
             tokio::spawn(open(self.ledger.clone(), device.index, device.client.clone(), item));
+        }
+        if self.plan.setup.reads_many {
+            let items = (0..TOGETHER).filter_map(|_| visible(device, &self.ledger, random));
+            let items: BTreeSet<ItemId> = items.collect();
+            let (ledger, client) = (self.ledger.clone(), device.client.clone());
+            tokio::spawn(open_together(ledger, device.index, client, items));
         }
     }
 
@@ -150,11 +159,26 @@ impl World {
 
 /// Reads a content, whatever comes of it.
 async fn open(ledger: Ledger, index: usize, client: SyncClient, item: ItemId) {
-    let error = match client.read_content(&item).await {
-        Ok(_) => return ledger.count(Kind::Call, "client: a content was read"),
-        Err(error) => error,
-    };
-    let fine = match &error {
+    match client.read_content(&item).await {
+        Ok(_) => ledger.count(Kind::Call, "client: a content was read"),
+        Err(error) => not_read(&ledger, index, &error),
+    }
+}
+
+/// Reads several contents together, whatever comes of it.
+async fn open_together(ledger: Ledger, index: usize, client: SyncClient, items: BTreeSet<ItemId>) {
+    let items: Vec<ItemId> = items.into_iter().collect();
+    for read in client.read_contents(&items).await {
+        match read {
+            Ok(_) => ledger.count(Kind::Call, "client: a content was read among others"),
+            Err(error) => not_read(&ledger, index, &error),
+        }
+    }
+}
+
+/// A content was not had, for a reason that there may be.
+fn not_read(ledger: &Ledger, index: usize, error: &ClientError) {
+    let fine = match error {
         ClientError::NoContent(_) | ClientError::UnknownItem(_) => true,
         ClientError::Transport(TransportError::Refused { status: 404, .. }) => true,
         ClientError::Transport(TransportError::Refused { code, .. }) => code == "blob_store_error",
