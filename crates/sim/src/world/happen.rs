@@ -28,7 +28,7 @@ impl World {
     /// Somebody looks at what a device shows, and opens something.
     pub(super) fn read(&mut self, device: usize, random: &mut Random) {
         let device = &mut self.devices[device];
-        device.take_over(None);
+        device.observe(None);
         let items: Vec<ItemId> = {
             let items = &self.ledger.book().items;
             let from = random.below(items.len().max(1));
@@ -42,9 +42,7 @@ impl World {
             }
         }
         if let Some(item) = visible(device, &self.ledger, random) {
-            let opening = open(self.ledger.clone(), device.index, device.client.clone(), item);
-            device.reading.retain(|task| !task.is_finished());
-            device.reading.push(tokio::spawn(opening));
+            tokio::spawn(open(self.ledger.clone(), device.index, device.client.clone(), item));
         }
         if self.plan.setup.reads_many {
             let items = (0..TOGETHER).filter_map(|_| visible(device, &self.ledger, random));
@@ -64,9 +62,8 @@ impl World {
         self.ledger.book().watched = Some((device.client.client_id(), Vec::new()));
         device.talk(Talk::Sync);
         device.wait().await;
-        device.take_over(None);
+        device.observe(None);
         let settled = device.client.status().is_ok_and(|status| status.stopped.is_none());
-        let settled = settled && !device.is_dark();
         if settled && !self.ledger.has_failed() && device.was_well() {
             settled::as_told(&self.ledger, device);
         }
@@ -114,16 +111,10 @@ impl World {
         for device in &mut self.devices {
             device.client.stop_background().await;
             device.wait().await;
-            device.take_over(None);
+            device.observe(None);
         }
         tokio::time::sleep(Duration::from_secs(60)).await;
-        for device in &mut self.devices {
-            device.revive().await;
-        }
-        for host in 0..self.cluster.hosts() {
-            self.cluster.crash(host);
-        }
-        let store = self.database.restore(&backup, &self.objects);
+        let store = self.database.restore(&backup, &self.objects).await;
         store.new_epoch(self.cluster.now(0)).await.expect("the database is there");
         self.cluster.replace_store(store);
         let mut held: Vec<OpId> = Vec::new();
@@ -155,7 +146,7 @@ impl World {
         }
         let exported = random.one(&device.exports).clone();
         self.ledger.fault("device: an old export took its place", || index.to_string());
-        device.take_over(None);
+        device.observe(None);
         if let Err(error) = device.hydrate(&exported).await {
             let message = format!("device {index}: its own export is refused: {error}");
             return self.ledger.fail(FailureKind::FalseAlarm, message);
@@ -195,8 +186,6 @@ fn not_read(ledger: &Ledger, index: usize, error: &ClientError) {
             ledger.count(Kind::Guardrail, "client: other bytes are refused");
             ledger.book().lies_about_bytes
         }
-        // Its disk is full, or without power.
-        ClientError::Storage(_) => ledger.book().on_disks,
         other => other.is_transient(),
     };
     if !fine {
