@@ -20,7 +20,7 @@ use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::BlobId;
 
 use crate::client::{ClientConfig, lock};
-use crate::content::{CHUNK, ContentWriter, Draft, LocalContent, NewContent, Source};
+use crate::content::{CHUNK, ContentWriter, Draft, FIRST_CHUNK, LocalContent, NewContent, Source};
 use crate::environment::Environment;
 use crate::error::ClientError;
 use index::Index;
@@ -194,11 +194,17 @@ impl Cache {
     /// Takes a new content from a reader.
     pub(crate) fn take(&self, mut reader: impl Read) -> Result<NewContent, ClientError> {
         let mut writer = self.writer()?;
-        let mut chunk = vec![0; CHUNK];
+        // Most contents are small: only what fills this is worth more.
+        let mut chunk = vec![0; FIRST_CHUNK];
         loop {
             match reader.read(&mut chunk) {
                 Ok(0) => return Ok(writer.finish()),
-                Ok(count) => writer.write(&chunk[..count])?,
+                Ok(count) => {
+                    writer.write(&chunk[..count])?;
+                    if count == chunk.len() {
+                        chunk.resize(CHUNK, 0);
+                    }
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(ClientError::io("cannot read the content")(error)),
             }

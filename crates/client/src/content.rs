@@ -19,6 +19,8 @@ use crate::transport::ByteStream;
 
 /// Bytes that are copied at one time.
 pub(crate) const CHUNK: usize = 256 * 1024;
+/// Bytes that are read of a content before it is known to be larger.
+pub(crate) const FIRST_CHUNK: usize = 8 * 1024;
 
 /// A content that was taken into the replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
