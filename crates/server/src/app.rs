@@ -23,7 +23,6 @@ use vfs_sync_store::MetadataStore;
 use crate::auth::{Authenticator, Identity, TokenError};
 use crate::body::{BodyMemory, Reader};
 use crate::config::ServerConfig;
-use crate::cors;
 use crate::environment::Environment;
 use crate::error::ApiError;
 use crate::observe::observe;
@@ -104,18 +103,15 @@ impl App {
 
     /// All routes, behind what every request passes through.
     pub(crate) fn router(&self) -> Router {
+        // Few layers that do much: each copies all that is below it for every request.
         let json = collect(json_routes())
-            .layer(from_fn_with_state(self.clone(), time_limit))
-            .layer(CompressionLayer::new().quality(CompressionLevel::Fastest));
-        json.merge(collect(byte_routes()))
-            .layer(from_fn(protocol))
-            .layer(from_fn_with_state(self.clone(), admit))
+            .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
+            .layer(from_fn_with_state(self.clone(), admit_in_time));
+        json.merge(collect(byte_routes()).layer(from_fn_with_state(self.clone(), admit)))
             .merge(collect(open_routes()))
-            .layer(axum::extract::DefaultBodyLimit::disable())
             .route(routes::tus::UPLOADS, options(routes::tus::capabilities))
             .route(routes::tus::UPLOAD, options(routes::tus::capabilities))
             .fallback(|| async { ApiError::of_status(StatusCode::NOT_FOUND) })
-            .layer(from_fn_with_state(self.clone(), cors::cors))
             .layer(from_fn_with_state(self.clone(), observe))
             .with_state(self.clone())
     }
@@ -192,26 +188,24 @@ pub(crate) fn route_paths() -> Vec<&'static str> {
         .collect()
 }
 
-/// Sends away what is more than the server can do at a time.
+/// Sends away what is more than the server can do at a time, and protocols that it does not speak
+/// any more.
 async fn admit(State(app): State<App>, request: Request, next: Next) -> Response {
-    match app.requests.try_acquire() {
-        Ok(_permit) => next.run(request).await,
-        Err(_) => ApiError::overloaded().into_response(),
-    }
-}
-
-async fn time_limit(State(app): State<App>, request: Request, next: Next) -> Response {
-    match tokio::time::timeout(app.config.request_timeout, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => ApiError::timed_out().into_response(),
-    }
-}
-
-/// Refuses protocols that this server does not speak any more.
-async fn protocol(request: Request, next: Next) -> Response {
+    let Ok(_permit) = app.requests.try_acquire() else {
+        return ApiError::overloaded().into_response();
+    };
     match check_protocol(request.headers()) {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
+    }
+}
+
+/// [`admit`], for what is bounded in time as a whole.
+async fn admit_in_time(State(app): State<App>, request: Request, next: Next) -> Response {
+    let limit = app.config.request_timeout;
+    match tokio::time::timeout(limit, admit(State(app), request, next)).await {
+        Ok(response) => response,
+        Err(_) => ApiError::timed_out().into_response(),
     }
 }
 

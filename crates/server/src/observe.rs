@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tracing::Instrument as _;
 
 use crate::app::App;
+use crate::cors::cors;
 use crate::environment::Environment;
 use crate::error::ApiError;
 
@@ -92,7 +93,8 @@ pub(crate) async fn observe(State(app): State<App>, mut request: Request, next: 
         route = &*route,
         trace_id = trace_id(request.headers()),
     );
-    let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await;
+    let answer =
+        AssertUnwindSafe(cors(&app, request, next)).catch_unwind().instrument(span.clone()).await;
     let mut response = answer.unwrap_or_else(|_| {
         span.in_scope(|| tracing::error!("a request panicked"));
         ApiError::internal().into_response()

@@ -9,13 +9,10 @@ pub(crate) struct Query(Vec<(&'static str, String)>);
 
 impl Query {
     pub(crate) fn parse(uri: &Uri, fields: &[&'static str]) -> Result<Self, ApiError> {
-        if std::str::from_utf8(&decoded(uri.query().unwrap_or_default())).is_err() {
-            return Err(ApiError::invalid("the query", "must be UTF-8"));
-        }
-        let given = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(uri)
-            .map_err(|error| ApiError::invalid("the query", error))?;
         let mut found: Vec<(&'static str, String)> = Vec::new();
-        for (name, value) in given.0 {
+        for pair in uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (name, value) = (decoded(name)?, decoded(value)?);
             let Some(field) = fields.iter().find(|field| **field == name) else { continue };
             if found.iter().any(|(name, _)| name == field) {
                 return Err(ApiError::invalid(field, "is there twice"));
@@ -39,23 +36,51 @@ impl Query {
     }
 }
 
-/// The bytes that a query stands for. Its parser would put U+FFFD in the place of those that are no
-/// UTF-8, and so take two ids for one.
-fn decoded(query: &str) -> Vec<u8> {
-    let escaped = |hex: &[u8]| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok();
-    let mut rest = query.as_bytes();
+/// What a part of a query stands for. A percent sign that no two hex digits follow is one.
+fn decoded(part: &str) -> Result<String, ApiError> {
+    if !part.bytes().any(|byte| byte == b'%' || byte == b'+') {
+        return Ok(part.to_owned());
+    }
+    let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|one| u8::try_from(one).ok());
+    let mut rest = part.as_bytes();
     let mut bytes = Vec::with_capacity(rest.len());
     while let Some((&byte, after)) = rest.split_first() {
-        let hex = (byte == b'%').then(|| after.get(..2).and_then(escaped)).flatten();
-        bytes.push(hex.unwrap_or(byte));
+        let hex = match after {
+            [high, low, ..] if byte == b'%' => digit(high).zip(digit(low)),
+            _ => None,
+        };
+        bytes.push(match (hex, byte) {
+            (Some((high, low)), _) => high * 16 + low,
+            (None, b'+') => b' ',
+            (None, byte) => byte,
+        });
         rest = if hex.is_some() { &after[2..] } else { after };
     }
-    bytes
+    // In the place of what is no UTF-8 another character would make two ids one.
+    String::from_utf8(bytes).map_err(|_| ApiError::invalid("the query", "must be UTF-8"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fields_are_read_as_forms_write_them() {
+        for (query, value) in [
+            ("x=a", Some("a")),
+            ("x=a+b%20c%2B", Some("a b c+")),
+            ("y=1&&x=a%3Db=c&z", Some("a=b=c")),
+            ("%78=%zz%4", Some("%zz%4")),
+            ("x", Some("")),
+            ("y=x", None),
+            ("", None),
+        ] {
+            let uri = format!("/?{query}").parse().unwrap();
+            assert_eq!(Query::parse(&uri, &["x"]).unwrap().get("x"), value, "{query}");
+        }
+        let twice = Query::parse(&"/?x=1&%78=2".parse().unwrap(), &["x"]);
+        assert!(twice.is_err());
+    }
 
     #[test]
     fn an_id_that_is_no_utf8_is_refused() {

@@ -113,7 +113,7 @@ impl CachedKeys {
         self: &Arc<Self>,
         id: Option<&str>,
         algorithm: jsonwebtoken::Algorithm,
-    ) -> Result<Option<Key>, NoKeys> {
+    ) -> Result<Option<Arc<Key>>, NoKeys> {
         let found = |keys: &KeySet| keys.find(id, algorithm).cloned();
         if let Some((keys, at)) = self.current()
             && let Some(key) = found(&keys)

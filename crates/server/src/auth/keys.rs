@@ -1,5 +1,7 @@
 //! Keys, each bound to the one algorithm that it is for.
 
+use std::sync::Arc;
+
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::jwk::{
     AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, OctetKeyPairParameters, PublicKeyUse,
@@ -10,7 +12,6 @@ use super::config::Algorithm;
 use super::secret::Secret;
 
 /// A key and what it verifies.
-#[derive(Clone)]
 pub(super) struct Key {
     pub(super) id: Option<String>,
     pub(super) algorithm: Algorithm,
@@ -18,9 +19,8 @@ pub(super) struct Key {
 }
 
 /// The keys that tokens may be signed with.
-#[derive(Clone, Default)]
 pub(super) struct KeySet {
-    keys: Vec<Key>,
+    keys: Vec<Arc<Key>>,
 }
 
 /// RSA keys below 2048 bits can be broken.
@@ -29,7 +29,7 @@ const MIN_RSA_MODULUS_BYTES: usize = 256;
 impl KeySet {
     pub(super) fn of_secret(secret: &Secret) -> Self {
         let verifier = DecodingKey::from_secret(secret.expose());
-        Self { keys: vec![Key { id: None, algorithm: Algorithm::Hs256, verifier }] }
+        Self { keys: vec![Arc::new(Key { id: None, algorithm: Algorithm::Hs256, verifier })] }
     }
 
     /// The public key of a PEM file; which algorithm it is for follows from the key.
@@ -52,7 +52,7 @@ impl KeySet {
                 algorithm.as_str(),
                 only.as_str()
             )),
-            _ => Ok(Self { keys: vec![Key { id: None, algorithm, verifier }] }),
+            _ => Ok(Self { keys: vec![Arc::new(Key { id: None, algorithm, verifier })] }),
         }
     }
 
@@ -65,11 +65,12 @@ impl KeySet {
         }
         let document: Document = serde_json::from_slice(json)
             .map_err(|error| format!("it is no JSON Web Key Set: {error}"))?;
-        let keys: Vec<Key> = document
+        let keys: Vec<Arc<Key>> = document
             .keys
             .into_iter()
             .filter_map(|key| usable(&serde_json::from_value(key).ok()?))
             .filter(|key| only.is_none_or(|only| only == key.algorithm))
+            .map(Arc::new)
             .collect();
         if keys.is_empty() {
             return Err("it has no key for EdDSA, ES256 or RS256 that this server can use".into());
@@ -82,7 +83,7 @@ impl KeySet {
         &self,
         id: Option<&str>,
         algorithm: jsonwebtoken::Algorithm,
-    ) -> Option<&Key> {
+    ) -> Option<&Arc<Key>> {
         let mut fitting = self.keys.iter().filter(|key| {
             key.algorithm.jwa() == algorithm
                 && (id.is_none() || key.id.is_none() || key.id.as_deref() == id)

@@ -5,6 +5,7 @@ mod jwks;
 mod keys;
 mod mint;
 mod secret;
+mod verified;
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ pub use secret::Secret;
 
 use jwks::{CachedKeys, Location};
 use keys::{Key, KeySet};
+use verified::{Known, Verified};
 
 /// A longer token is none of ours.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
@@ -88,6 +90,7 @@ pub struct Authenticator {
     issuer: Option<String>,
     audience: Option<String>,
     leeway_millis: f64,
+    verified: Verified,
 }
 
 enum Keys {
@@ -143,6 +146,7 @@ impl Authenticator {
             issuer: config.issuer.clone(),
             audience: config.audience.clone(),
             leeway_millis: config.leeway.as_secs_f64() * 1_000.0,
+            verified: Verified::default(),
         })
     }
 
@@ -154,19 +158,20 @@ impl Authenticator {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::Malformed);
         }
+        if let Some(known) = self.verified.get(token) {
+            let (id, algorithm) = (known.key_id.as_deref(), known.algorithm);
+            // A key that counts no longer makes its tokens count no longer.
+            if self.key(id, algorithm).await?.is_some_and(|key| Arc::ptr_eq(&key, &known.key)) {
+                return self.check(&known.claims, now);
+            }
+        }
         let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Malformed)?;
         // Extensions that must be understood, and are not.
         if header.crit.is_some() {
             return Err(TokenError::Malformed);
         }
-        let id = header.kid.as_deref();
-        let found: Option<Key> = match &self.keys {
-            Keys::Fixed(keys) => keys.find(id, header.alg).cloned(),
-            Keys::Cached(keys) => {
-                keys.find(id, header.alg).await.map_err(|_| TokenError::KeysUnavailable)?
-            }
-        };
-        let key = found.ok_or(TokenError::UnknownKey)?;
+        let key = self.key(header.kid.as_deref(), header.alg).await?;
+        let key = key.ok_or(TokenError::UnknownKey)?;
         // The library checks the signature alone: what a token says is checked below, by the
         // server's clock.
         let mut validation = Validation::new(key.algorithm.jwa());
@@ -176,10 +181,28 @@ impl Authenticator {
         let claims = jsonwebtoken::decode::<Claims>(token, &key.verifier, &validation)
             .map_err(|error| refused(&error))?
             .claims;
-        self.check(claims, now)
+        let identity = self.check(&claims, now);
+        if identity.is_ok() {
+            let (key_id, algorithm) = (header.kid, header.alg);
+            self.verified.put(token, Known { key_id, algorithm, key, claims });
+        }
+        identity
     }
 
-    fn check(&self, claims: Claims, now: Timestamp) -> Result<Identity, TokenError> {
+    async fn key(
+        &self,
+        id: Option<&str>,
+        algorithm: jsonwebtoken::Algorithm,
+    ) -> Result<Option<Arc<Key>>, TokenError> {
+        match &self.keys {
+            Keys::Fixed(keys) => Ok(keys.find(id, algorithm).cloned()),
+            Keys::Cached(keys) => {
+                keys.find(id, algorithm).await.map_err(|_| TokenError::KeysUnavailable)
+            }
+        }
+    }
+
+    fn check(&self, claims: &Claims, now: Timestamp) -> Result<Identity, TokenError> {
         #[allow(clippy::cast_precision_loss)] // milliseconds since 1970 fit a double exactly
         let now = now.as_millis() as f64;
         let expires = claims.exp.ok_or(TokenError::NoExpiry)? * 1_000.0;
@@ -193,12 +216,15 @@ impl Authenticator {
             return Err(TokenError::WrongIssuer);
         }
         if let Some(audience) = &self.audience
-            && !claims.aud.is_some_and(|given| given.has(audience))
+            && !claims.aud.as_ref().is_some_and(|given| given.has(audience))
         {
             return Err(TokenError::WrongAudience);
         }
-        let user =
-            claims.sub.and_then(|sub| UserId::new(sub).ok()).ok_or(TokenError::BadSubject)?;
+        let user = claims
+            .sub
+            .as_ref()
+            .and_then(|sub| UserId::new(sub).ok())
+            .ok_or(TokenError::BadSubject)?;
         let scopes = claims.scope.as_deref().unwrap_or_default();
         Ok(Identity { user, scopes: scopes.split_ascii_whitespace().map(str::to_owned).collect() })
     }
@@ -265,6 +291,20 @@ mod tests {
         assert_eq!(identity.user.as_str(), "alice");
         assert_eq!(identity.scopes, ["vfs:admin", "other"]);
         assert_eq!(verify(&mint(None)).unwrap().scopes, [""; 0]);
+    }
+
+    #[test]
+    fn a_token_that_counted_once_is_still_checked_by_the_clock() {
+        let config = AuthConfig::with_secret(Secret::new([7; 32])).unwrap();
+        let verifier = block_on(Authenticator::load(&config)).unwrap();
+        let token = mint(Some("a b"));
+        let at = |hours: i64| {
+            let now = Timestamp::from_millis(hours * 3_600_000).unwrap();
+            block_on(verifier.verify(&token, now))
+        };
+        assert_eq!(at(1).unwrap(), at(2).unwrap());
+        assert_eq!(at(25), Err(TokenError::Expired));
+        assert_eq!(at(3).unwrap().scopes, ["a", "b"]);
     }
 
     #[test]
