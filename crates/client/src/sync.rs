@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use tokio::sync::OwnedMutexGuard;
+use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::flush::{FlushCommit, FlushCycle, FlushError, FlushStep};
 use vfs_sync_core::guardrail::Violation;
 use vfs_sync_core::id::WriteId;
@@ -126,7 +127,16 @@ impl Session {
             Work::Rematerialise => self.rematerialise().await,
             Work::All => {
                 self.flush().await?;
+                let epoch = self.meta().await?.epoch;
                 self.pull_and_reconcile().await?;
+                let pushes = self.report.pushes;
+                if self.meta().await?.epoch != epoch {
+                    // What another epoch acknowledged is queued again.
+                    self.flush().await?;
+                }
+                if self.report.pushes > pushes {
+                    self.pull_and_reconcile().await?;
+                }
                 while self.upload_contents().await? {
                     // Conflicted copies are new operations; what was attached comes by the feed.
                     self.flush().await?;
@@ -231,15 +241,21 @@ impl Session {
 
     async fn commit(&mut self, commit: FlushCommit) -> Result<(), ClientError> {
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-        self.report.applied += count(commit.acknowledged.len());
-        self.report.outdated += count(commit.outdated.len());
-        self.report.rejected += count(commit.rejected.len());
-        let done = commit.acknowledged.len() + commit.outdated.len() + commit.rejected.len();
-        self.store(move |inner, store| {
-            inner.emit(store.commit_flush(&commit)?);
-            Ok(())
-        })
-        .await?;
+        let applied = commit.acknowledged.len();
+        let (outdated, rejected) = self
+            .store(move |inner, store| {
+                let events = store.commit_flush(&commit)?;
+                let outdated = |event: &&ChangeEvent| matches!(event, ChangeEvent::Outdated { .. });
+                let outdated = events.iter().filter(outdated).count();
+                let rejected = events.len() - outdated;
+                inner.emit(events);
+                Ok((outdated, rejected))
+            })
+            .await?;
+        self.report.applied += count(applied);
+        self.report.outdated += count(outdated);
+        self.report.rejected += count(rejected);
+        let done = applied + outdated + rejected;
         self.inner.advance(|progress| {
             progress.pushed += count(done);
             progress.to_push = progress.to_push.saturating_sub(count(done));
@@ -287,18 +303,18 @@ impl Session {
     }
 
     /// Pulls pages into a slot until settled; while one is applied the next is on its way and
-    /// checked. Gives the map of the last.
+    /// checked. Gives the map of the last, and the epoch that it told.
     async fn pull_into(
         &mut self,
         slot: Slot,
         cycle: &mut PullCycle,
         meta: &Meta,
-    ) -> Result<WriteIds, ClientError> {
+    ) -> Result<(WriteIds, Option<Epoch>), ClientError> {
         let mut commit = self.checked(cycle, meta).await?;
         loop {
             self.report.pages += 1;
             let entries = u64::try_from(commit.entries.len()).unwrap_or(u64::MAX);
-            let settled = commit.settled.clone();
+            let (settled, epoch) = (commit.settled.clone(), commit.epoch);
             let next = if settled.is_some() {
                 self.apply(slot, commit).await?;
                 None
@@ -312,7 +328,7 @@ impl Session {
             self.inner.advance(|progress| progress.pulled += entries);
             match (settled, next) {
                 (_, Some(next)) => commit = next?,
-                (settled, None) => return Ok(settled.unwrap_or_default()),
+                (settled, None) => return Ok((settled.unwrap_or_default(), epoch)),
             }
         }
     }
@@ -393,10 +409,11 @@ impl Session {
         self.store(|_, store| store.begin_rebuild()).await?;
         let meta = self.meta().await?;
         let mut cycle = PullCycle::new(None, None, WriteIds::new());
-        let settled = self.pull_into(Slot::Building, &mut cycle, &meta).await?;
+        let (settled, epoch) = self.pull_into(Slot::Building, &mut cycle, &meta).await?;
         let rebuilt = Rebuilt {
             cursor: cycle.cursor().cloned(),
             baseline: cycle.baseline().cloned(),
+            epoch,
             floor: settled.clone(),
             settled,
         };

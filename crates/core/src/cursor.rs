@@ -98,20 +98,36 @@ impl<'de> Deserialize<'de> for Cursor {
 
 /// Names the life of a database: positions of different epochs are never compared by a server.
 ///
-/// It is the moment, in milliseconds, at which the database was made or restored, so that two
-/// restorations of one backup differ; 48 bits.
+/// It is the second at which the database was made or restored, above 16 bits of chance, so that
+/// two restorations of one backup differ even where the clock is behind it; 48 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u64", into = "u64")]
 pub struct Epoch(u64);
 
 impl Epoch {
     const LIMIT: u64 = 1 << 48;
+    const CHANCE_BITS: u32 = 16;
 
-    /// The epoch that begins at `now` and follows `before`.
+    /// The epoch of a database that is made at `now`.
     #[must_use]
-    pub fn starting(now: Timestamp, before: Option<Self>) -> Self {
-        let at = u64::try_from(now.as_millis()).unwrap_or(0);
-        let floor = before.map_or(0, |epoch| epoch.0 + 1);
-        Self(at.max(floor).min(Self::LIMIT - 1))
+    pub fn first(now: Timestamp) -> Self {
+        Self::of(Self::second(now), (now.as_millis().rem_euclid(1_000)).unsigned_abs())
+    }
+
+    /// The epoch that begins at `now` and follows `before`; `chance` tells it from others that do.
+    #[must_use]
+    pub fn following(before: Self, now: Timestamp, chance: u16) -> Self {
+        let next = (before.0 >> Self::CHANCE_BITS) + 1;
+        Self::of(Self::second(now).max(next), chance.into())
+    }
+
+    fn second(now: Timestamp) -> u64 {
+        u64::try_from(now.as_millis() / 1_000).unwrap_or(0)
+    }
+
+    fn of(second: u64, chance: u64) -> Self {
+        let last = (Self::LIMIT - 1) >> Self::CHANCE_BITS;
+        Self(second.min(last) << Self::CHANCE_BITS | chance)
     }
 
     /// Takes a stored epoch.
@@ -124,6 +140,20 @@ impl Epoch {
     #[must_use]
     pub const fn as_u64(self) -> u64 {
         self.0
+    }
+}
+
+impl From<Epoch> for u64 {
+    fn from(epoch: Epoch) -> Self {
+        epoch.0
+    }
+}
+
+impl TryFrom<u64> for Epoch {
+    type Error = &'static str;
+
+    fn try_from(value: u64) -> Result<Self, Self::Error> {
+        Self::from_u64(value).ok_or("has more than 48 bits")
     }
 }
 
@@ -236,7 +266,9 @@ mod tests {
         let epoch = Epoch::from_u64(last).unwrap();
         assert_eq!(epoch.as_u64(), last);
         assert_eq!(Epoch::from_u64(last + 1), None);
-        assert_eq!(Epoch::starting(Timestamp::MAX, Some(epoch)), epoch, "and stays within them");
+        let following = Epoch::following(epoch, Timestamp::MAX, u16::MAX);
+        assert_eq!(following, epoch, "and stays within them");
+        assert_eq!(Epoch::first(Timestamp::from_millis(-1).unwrap()).as_u64(), 999);
     }
 
     #[test]
@@ -258,11 +290,15 @@ mod tests {
     #[test]
     fn two_restorations_of_one_backup_have_different_epochs() {
         let at = |millis| Timestamp::from_millis(millis).unwrap();
-        let first = Epoch::starting(at(1_000), None);
+        let first = Epoch::first(at(10_999));
         let (one, other) =
-            (Epoch::starting(at(2_000), Some(first)), Epoch::starting(at(3_000), Some(first)));
+            (Epoch::following(first, at(12_000), 9), Epoch::following(first, at(13_000), 8));
         assert!(first < one && one < other);
-        assert!(Epoch::starting(at(5), Some(first)) > first, "a clock that stepped back");
+        let behind = |chance| Epoch::following(first, at(5), chance);
+        assert!(behind(0) > first, "a clock that stepped back");
+        assert_ne!(behind(1), behind(2), "and stays behind the backup");
+        let of_milliseconds = Epoch::from_u64(1_790_000_000_000).unwrap();
+        assert!(Epoch::following(of_milliseconds, at(1_790_000_000_000), 0) > of_milliseconds);
     }
 
     proptest! {

@@ -1,5 +1,6 @@
 //! The flush cycle: what to push next, and what an answer does to the queue.
 
+use crate::cursor::Epoch;
 use crate::guardrail::Violation;
 use crate::id::{OpId, WriteId};
 use crate::limits::{MAX_PUSH_BYTES, MAX_PUSH_OPERATIONS, MAX_STALE_RECOVERIES};
@@ -21,6 +22,16 @@ pub struct FlushCycle {
     at_most: usize,
 }
 
+/// An operation that the server has applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// Which.
+    pub op_id: OpId,
+    /// The time that the server gave it, if it told. Where that is less than it was sent with, it
+    /// counts from then on: what was written after it may be stamped lower than it was.
+    pub authored_at: Option<Timestamp>,
+}
+
 /// An operation that left the queue without being applied.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Refused {
@@ -36,7 +47,7 @@ pub struct Refused {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct FlushCommit {
     /// Applied, now or before: overlaid until a settled pull covers them.
-    pub acknowledged: Vec<OpId>,
+    pub acknowledged: Vec<Acknowledged>,
     /// Beaten: off the queue.
     pub outdated: Vec<Refused>,
     /// Refused: to the list of rejected operations.
@@ -45,6 +56,9 @@ pub struct FlushCommit {
     pub shift: u64,
     /// The server believed less than the clock said: no more than this.
     pub believed: Option<Timestamp>,
+    /// The server's epoch, if it told. What was acknowledged in another one is to be queued again,
+    /// and what was refused here stays queued after it: it may be refused for want of that.
+    pub epoch: Option<Epoch>,
 }
 
 /// What to do after an answer.
@@ -136,7 +150,8 @@ impl FlushCycle {
         answer: &PushResponse,
     ) -> Result<FlushStep, FlushError> {
         check_fit(sent, answer)?;
-        let mut commit = FlushCommit { shift: self.shift, ..FlushCommit::default() };
+        let mut commit =
+            FlushCommit { shift: self.shift, epoch: answer.epoch, ..FlushCommit::default() };
         let (mut stale, mut last_write_id) = (0, None);
         let mut held_back = false;
         for (op, result) in sent.iter().zip(&answer.results) {
@@ -147,7 +162,8 @@ impl FlushCycle {
             };
             match result.status {
                 PushStatus::Applied | PushStatus::AlreadyApplied => {
-                    commit.acknowledged.push(op.op_id.clone());
+                    let authored_at = result.authored_at;
+                    commit.acknowledged.push(Acknowledged { op_id: op.op_id.clone(), authored_at });
                     held_back |= result.authored_at.is_some_and(|at| at < op.occurred_at);
                     commit.believed = commit.believed.max(result.authored_at);
                 }

@@ -7,7 +7,7 @@
 //! let mut cycle = PullCycle::new(None, None, WriteIds::new());
 //! let page = PullPage {
 //!     items: Vec::new(), next_cursor: None, has_more: false,
-//!     last_reconciled_write_ids: WriteIds::new(), baseline: None,
+//!     last_reconciled_write_ids: WriteIds::new(), baseline: None, epoch: None,
 //! };
 //! assert!(cycle.page(page).unwrap().settled.is_some());
 //! ```
@@ -15,7 +15,7 @@
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use crate::cursor::{Cursor, Position};
+use crate::cursor::{Cursor, Epoch, Position};
 use crate::entry::Entry;
 use crate::guardrail::{Stage, Violation};
 use crate::id::ChangeId;
@@ -47,6 +47,9 @@ pub struct PageCommit {
     pub latest: Option<Timestamp>,
     /// The server's map, if the page settled the pull.
     pub settled: Option<WriteIds>,
+    /// The server's epoch, if it told. What was acknowledged in another one is to be queued again:
+    /// no map of this epoch covers it.
+    pub epoch: Option<Epoch>,
 }
 
 impl PullCycle {
@@ -96,6 +99,7 @@ impl PullCycle {
             page.items.iter().map(|entry| entry.position.changed_at.max(entry.body.authored_at));
         Ok(PageCommit {
             latest: latest.max(),
+            epoch: page.epoch,
             floor: raise(&mut self.floor, &page.last_reconciled_write_ids),
             settled: (!page.has_more).then_some(page.last_reconciled_write_ids),
             entries: page.items,

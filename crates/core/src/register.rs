@@ -47,14 +47,16 @@ impl Write {
     }
 
     /// The stamp to store, having beaten `held`: the time as sent but no later than is believed,
-    /// and always greater than what it beat.
+    /// and always greater than what it beat. Never later than as sent: what its replica writes at
+    /// the same time, after it, would be beaten by it.
     #[must_use]
     pub fn stored(&self, held: Option<&Stamp>) -> Stamp {
         let believed = self.stamp.authored_at.min(self.latest);
         let stamp = Stamp { authored_at: believed, author: self.stamp.author.clone() };
         match held {
             Some(held) if stamp <= *held => {
-                Stamp { authored_at: held.authored_at.plus_millis(1), ..stamp }
+                let above = held.authored_at.plus_millis(1);
+                Stamp { authored_at: above.min(self.stamp.authored_at), ..stamp }
             }
             _ => stamp,
         }
@@ -288,6 +290,16 @@ mod tests {
         assert!(
             Write::new(at(60_001), author("u", "slow", 1), at(60_001)).set(&mut name, 2).is_some()
         );
+    }
+
+    #[test]
+    fn what_a_replica_writes_at_one_time_all_applies_whatever_the_server_believes() {
+        let mut name = None;
+        Write::new(at(70_000), author("u", "a", 1), at(10_000)).set(&mut name, 1);
+        for write_id in 1..4 {
+            let write = Write::new(at(70_000), author("u", "b", write_id), at(9_000));
+            assert_eq!(write.set(&mut name, 2).unwrap().authored_at, at(70_000));
+        }
     }
 
     #[test]

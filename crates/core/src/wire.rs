@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::content::{Attachment, RelationKind, Sha256Digest};
-use crate::cursor::Cursor;
+use crate::cursor::{Cursor, Epoch};
 use crate::entry::Entry;
 use crate::id::{BlobId, ItemId, OpId, PrincipalId, RefId, ReplicaId, StagingId, UserId, WriteId};
 use crate::op::Operation;
@@ -38,6 +38,9 @@ pub struct PushResponse {
     pub client_id: ReplicaId,
     /// The results.
     pub results: Vec<PushResult>,
+    /// The epoch of the database that decided them; older servers do not tell it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
 }
 
 /// What became of one operation.
@@ -109,6 +112,9 @@ pub struct PullPage {
     /// The head of the feed, answered to a pull without a cursor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline: Option<Cursor>,
+    /// The feed's epoch; older servers do not tell it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
 }
 
 /// The body of `POST /v1/vfs/crdt/reconcile`.

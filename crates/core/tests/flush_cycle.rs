@@ -4,7 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use serde_json::{Value, json};
-use vfs_sync_core::flush::{FlushCommit, FlushCycle, FlushError, FlushStep};
+use vfs_sync_core::cursor::Epoch;
+use vfs_sync_core::flush::{Acknowledged, FlushCommit, FlushCycle, FlushError, FlushStep};
 use vfs_sync_core::id::{ItemId, OpId, ReplicaId, WriteId};
 use vfs_sync_core::limits::{MAX_PUSH_BYTES, MAX_PUSH_OPERATIONS};
 use vfs_sync_core::op::{Action, Operation};
@@ -51,11 +52,11 @@ fn answer(sent: &[Operation], statuses: &[PushStatus]) -> PushResponse {
         last_write_id: None,
     };
     let results = sent.iter().zip(statuses).map(result).collect();
-    PushResponse { client_id: ReplicaId::new("me").unwrap(), results }
+    PushResponse { client_id: ReplicaId::new("me").unwrap(), results, epoch: None }
 }
 
-fn names(ops: &[OpId]) -> Vec<&str> {
-    ops.iter().map(OpId::as_str).collect()
+fn names(ops: &[Acknowledged]) -> Vec<&str> {
+    ops.iter().map(|one| one.op_id.as_str()).collect()
 }
 
 fn committed(step: FlushStep) -> FlushCommit {
@@ -260,4 +261,16 @@ fn write_ids_end() {
     cycle.recover(write_id(1), write_id(1));
     let error = cycle.batch(pending(last..=last, 10)).unwrap_err();
     assert!(matches!(error, FlushError::WriteIdsUsedUp), "{error}");
+}
+
+#[test]
+fn an_answer_tells_the_epoch_and_the_times_that_it_acknowledges_in() {
+    let sent = ops(1..=2);
+    let epoch = Epoch::from_u64(7);
+    let mut told = PushResponse { epoch, ..answer(&sent, &[Applied, AlreadyApplied]) };
+    told.results[0].authored_at = Some(at(900));
+    let commit = committed(FlushCycle::default().results(&sent, &told).unwrap());
+    assert_eq!(commit.epoch, epoch);
+    let times: Vec<_> = commit.acknowledged.iter().map(|one| one.authored_at).collect();
+    assert_eq!(times, [Some(at(900)), None]);
 }

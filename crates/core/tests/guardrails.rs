@@ -47,6 +47,7 @@ fn page(items: &[(i64, &str)], has_more: bool, write_ids: &[(&str, u64)]) -> Pul
         has_more,
         last_reconciled_write_ids: ids(write_ids),
         baseline: None,
+        epoch: None,
     }
 }
 

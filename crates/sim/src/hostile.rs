@@ -279,7 +279,7 @@ impl Hostile {
                 Violation::StaleWriteRecoveryExhausted { attempts, max_attempts, stale_results };
             self.owe(breach, Ending::Violation(Box::new(violation)), exported);
         }
-        Some(PushResponse { client_id: sent.client_id.clone(), results })
+        Some(PushResponse { client_id: sent.client_id.clone(), results, epoch: None })
     }
 
     pub(crate) fn push(&self, mut answer: PushResponse) -> Result<PushResponse, TransportError> {

@@ -55,7 +55,7 @@ impl Write {
         }
         let mut stamp = Stamp { at: self.stamp.at.min(self.latest), ..self.stamp.clone() };
         if let Some(held) = slot.as_ref().filter(|held| held.stamp >= stamp) {
-            stamp.at = held.stamp.at + 1;
+            stamp.at = (held.stamp.at + 1).min(self.stamp.at);
         }
         let at = stamp.at;
         *slot = Some(Register { value, stamp });

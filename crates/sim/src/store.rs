@@ -430,8 +430,8 @@ impl MetadataStore for WatchedStore {
         self.after(pruned).await
     }
 
-    async fn new_epoch(&self, now: Timestamp) -> Result<Epoch> {
-        at_once(self.inner.new_epoch(now))
+    async fn new_epoch(&self, now: Timestamp, chance: u16) -> Result<Epoch> {
+        at_once(self.inner.new_epoch(now, chance))
     }
 
     async fn ping(&self) -> Result<()> {

@@ -52,6 +52,8 @@ struct World {
     objects: Objects,
     devices: Vec<Device>,
     backup: Option<Backup>,
+    /// How often one was put back.
+    restored: u16,
 }
 
 /// Plays a plan; only those steps that `keep` lets pass.
@@ -150,7 +152,8 @@ impl World {
             Device::new(index, setup.clone(), &cluster, ledger.clone(), random, sabotage)
         });
         let devices = devices.collect();
-        let world = Self { plan, ledger, cluster, database, objects, devices, backup: None };
+        let (backup, restored) = (None, 0);
+        let world = Self { plan, ledger, cluster, database, objects, devices, backup, restored };
         for device in world.devices.iter().filter(|device| device.setup.background) {
             device.client.start_background().expect("there is a runtime");
         }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::attach::{AttachRefusal, AttachRows, Checkpoint, decide_attach};
 use vfs_sync_core::content::RelationKind;
+use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::entry::EntryBody;
 use vfs_sync_core::id::{ItemId, RefId, ReplicaId, StagingId, UserId};
 use vfs_sync_core::limits::MAX_WRITE_ID_ENTRIES;
@@ -68,7 +69,11 @@ pub(crate) async fn decide_push<T: Transaction>(
         rows.absorb(needs, found);
     }
     let decided = decide(batch, rows, now);
-    Ok((decided.response, spread(tx, decided.spread, now).await?))
+    let decision = spread(tx, decided.spread, now).await?;
+    let mut response = decided.response;
+    let head = decision.feeds.first().map(|feed| &feed.head);
+    response.epoch = Some(epoch_of(tx, head).await?);
+    Ok((response, decision))
 }
 
 /// Writes what was decided, under the locks that deciding took.
@@ -271,6 +276,17 @@ pub(crate) async fn write_id_map<T: Transaction>(
     Ok(active.into_iter().collect())
 }
 
+/// The epoch of a feed: what all have that have a head.
+pub(crate) async fn epoch_of<T: Transaction>(
+    tx: &mut T,
+    head: Option<&Head>,
+) -> Result<Epoch, StoreError> {
+    match head {
+        Some(head) => Ok(head.epoch),
+        None => tx.epoch().await,
+    }
+}
+
 pub(crate) async fn state<T: Transaction>(
     tx: &mut T,
     user: &UserId,
@@ -278,10 +294,7 @@ pub(crate) async fn state<T: Transaction>(
 ) -> Result<StateResponse, StoreError> {
     let reconcile_state = tx.reconcile_state(user, client).await?.transpose()?;
     let head = tx.head(user).await?;
-    let epoch = match &head {
-        Some(head) => head.epoch,
-        None => tx.epoch().await?,
-    };
+    let epoch = epoch_of(tx, head.as_ref()).await?;
     Ok(StateResponse {
         client_id: client.clone(),
         reconcile_state,

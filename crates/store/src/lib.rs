@@ -109,6 +109,8 @@ pub struct FeedPage {
     pub last_reconciled_write_ids: WriteIds,
     /// The head, if the pull had no cursor.
     pub baseline: Option<Cursor>,
+    /// The feed's epoch.
+    pub epoch: Epoch,
 }
 
 /// The answer to a reconcile.
@@ -477,8 +479,9 @@ pub trait MetadataStore: Send + Sync + 'static {
     async fn prune(&self, retention: Retention) -> Result<Pruned, StoreError>;
 
     /// Begins a new epoch for every feed: part of restoring a backup. Positions of the epoch
-    /// before are refused from then on.
-    async fn new_epoch(&self, now: Timestamp) -> Result<Epoch, StoreError>;
+    /// before are refused from then on. `chance` is a random number: it tells this restoration
+    /// from others of the same backup.
+    async fn new_epoch(&self, now: Timestamp, chance: u16) -> Result<Epoch, StoreError>;
 
     /// Whether the database answers.
     async fn ping(&self) -> Result<(), StoreError>;

@@ -1,6 +1,6 @@
 //! Which part of a feed a pull gets, and how a page is put together.
 
-use vfs_sync_core::cursor::{Cursor, Position};
+use vfs_sync_core::cursor::{Cursor, Epoch, Position};
 use vfs_sync_core::entry::wire_json;
 use vfs_sync_core::limits::{MAX_PULL_BYTES, MAX_PULL_LIMIT};
 use vfs_sync_core::push::Head;
@@ -34,13 +34,14 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// The window that `request` asks for.
+    /// The window that `request` asks for; `epoch` is that of feeds that are not there yet, too.
     ///
     /// # Errors
     /// The answer, where there is nothing to read.
     pub(crate) fn of(
         request: &PullRequest,
         head: Option<Head>,
+        epoch: Epoch,
         write_ids: &WriteIds,
     ) -> Result<Self, PullAnswer> {
         let refused = || PullAnswer::Rematerialize {
@@ -57,6 +58,7 @@ impl Window {
                 has_more: false,
                 last_reconciled_write_ids: write_ids.clone(),
                 baseline: None,
+                epoch,
             }));
         };
         let counter = |cursor: &Option<Cursor>| {
@@ -125,6 +127,7 @@ impl PageBuilder {
             has_more: self.has_more,
             last_reconciled_write_ids,
             baseline: self.window.baseline,
+            epoch,
         }
     }
 }

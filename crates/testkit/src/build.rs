@@ -25,7 +25,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use vfs_sync_core::access::{AccessLevel, Principal, PrincipalType};
 use vfs_sync_core::clock::HybridClock;
-use vfs_sync_core::cursor::Cursor;
+use vfs_sync_core::cursor::{Cursor, Epoch};
 use vfs_sync_core::entry::{Change, Entry, EntryBody, ItemView};
 use vfs_sync_core::id::{ChangeId, ItemId, OpId, PrincipalId, ReplicaId, UserId, WriteId};
 use vfs_sync_core::item::{Metadata, Name, ObjectType};
@@ -265,6 +265,7 @@ pub fn page() -> PageBuilder {
             has_more: false,
             last_reconciled_write_ids: WriteIds::new(),
             baseline: None,
+            epoch: None,
         },
         NextCursor::OfTail,
     )
@@ -335,6 +336,16 @@ impl PageBuilder {
     #[must_use]
     pub fn baseline(mut self, cursor: Cursor) -> Self {
         self.0.baseline = Some(cursor);
+        self
+    }
+
+    /// The server's epoch.
+    ///
+    /// # Panics
+    /// It has more than 48 bits.
+    #[must_use]
+    pub fn epoch(mut self, epoch: u64) -> Self {
+        self.0.epoch = Some(Epoch::from_u64(epoch).expect("48 bits"));
         self
     }
 

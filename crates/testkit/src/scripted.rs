@@ -180,7 +180,7 @@ pub fn all_results(request: &PushRequest, status: PushStatus) -> PushResponse {
         last_write_id: None,
     };
     let results = request.operations.iter().map(|op| result(op.op_id.clone())).collect();
-    PushResponse { client_id: request.client_id.clone(), results }
+    PushResponse { client_id: request.client_id.clone(), results, epoch: None }
 }
 
 fn unknown(kind: CallKind) -> TransportError {

@@ -171,7 +171,7 @@ async fn after_a_new_epoch_everything_drains() {
     one.sync().await.unwrap();
     one.create_folder(None, name("queued")).unwrap();
     let now = vfs_sync_client::core::time::Timestamp::from_millis(4_000_000_000_000).unwrap();
-    server.store().new_epoch(now).await.unwrap();
+    server.store().new_epoch(now, 0).await.unwrap();
     let report = one.sync().await.unwrap();
     assert!(report.rematerialised);
     assert_eq!(paths(&one), ["before", "queued"]);

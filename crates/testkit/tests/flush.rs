@@ -6,6 +6,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use vfs_sync_client::core::cursor::Epoch;
+use vfs_sync_client::core::entry::Origin;
 use vfs_sync_client::core::id::{ReplicaId, UserId, WriteId};
 use vfs_sync_client::core::item::{Name, ObjectType};
 use vfs_sync_client::core::time::Timestamp;
@@ -265,6 +267,105 @@ async fn a_clock_that_ran_ahead_is_told_and_comes_back() {
     });
     scene.client.sync().await.unwrap();
     assert!(scene.export().contains(r#""clock":{"last":"1970-01-01T00:00:01.000Z""#));
+}
+
+/// The server's answer to a push of another life of its database.
+fn applied_in(request: &PushRequest, epoch: u64) -> PushResponse {
+    PushResponse { epoch: Epoch::from_u64(epoch), ..all_results(request, PushStatus::Applied) }
+}
+
+#[tokio::test]
+async fn what_another_epoch_acknowledged_is_pushed_again() {
+    let scene = Scene::set();
+    scene.queue(2);
+    scene.server.on_push(|request| Ok(applied_in(request, 1)));
+    scene.client.flush().await.unwrap();
+    let scene = scene.reopened();
+    // No map of the restored server says what became of the two.
+    scene.server.on_pull(|_| Ok(build::page().epoch(2).build()));
+    scene.server.on_push(|request| Ok(applied_in(request, 2)));
+    scene.client.sync().await.unwrap();
+    assert_eq!(sent(&scene.server), [[1, 2], [1, 2]]);
+    let me = scene.client.client_id();
+    scene.server.on_pull(move |_| Ok(build::page().epoch(2).write_id(me.as_str(), 2).build()));
+    scene.client.sync().await.unwrap();
+    assert_eq!(scene.write_ids(), [0; 0], "covered by a map of the epoch that acknowledged them");
+    assert_eq!(sent(&scene.server).len(), 2);
+}
+
+#[tokio::test]
+async fn what_a_restored_server_refuses_for_want_of_what_it_forgot_goes_after_it() {
+    let scene = Scene::set();
+    scene.queue(1);
+    scene.server.on_push(|request| Ok(applied_in(request, 1)));
+    scene.client.flush().await.unwrap();
+    let folder = scene.client.children(None).unwrap()[0].node.id.clone();
+    scene.client.rename(&folder, name("renamed")).unwrap();
+    scene.queue(1);
+    scene.server.on_push(|request| {
+        let mut answer = applied_in(request, 2);
+        answer.results[0].status = PushStatus::InvalidOp;
+        answer.results[0].reason = Some(PushReason::UnknownItem);
+        Ok(answer)
+    });
+    scene.server.on_push(|request| Ok(stale(request, 3)));
+    scene.server.on_push(|request| Ok(applied_in(request, 2)));
+    let report = scene.client.flush().await.unwrap();
+    assert_eq!((report.applied, report.rejected), (3, 0));
+    assert_eq!(sent(&scene.server), [vec![1], vec![2, 3], vec![1, 2], vec![4, 5]]);
+    assert_eq!(scene.client.rejected(10).unwrap(), []);
+}
+
+#[tokio::test]
+async fn what_the_feed_brings_back_is_not_pushed_again() {
+    let scene = Scene::set();
+    scene.queue(3);
+    let ops = scene.client.queue(10).unwrap();
+    let me = scene.client.client_id();
+    // The answer is lost, and then the server has forgotten what it answered.
+    scene.server.on_push(|_| Err(TransportError::network("cut off")));
+    scene.client.sync().await.unwrap_err();
+    let scene = scene.reopened();
+    scene.server.on_push(|request| Ok(stale(request, 3)));
+    scene.server.on_pull(move |_| {
+        let mut page = build::page().write_id(me.as_str(), 3);
+        for (at, index) in [(1, 0), (2, 2)] {
+            let op = &ops[index].operation;
+            let change = build::folder(op.item_id.as_str());
+            let mut entry = build::entry(at, &format!("c{at}"), change);
+            let (op_id, replica_id) = (op.op_id.clone(), me.clone());
+            entry.body.origin = Some(Origin { op_id, replica_id, write_id: op.write_id });
+            page = page.entries([entry]);
+        }
+        Ok(page.build())
+    });
+    scene.client.sync().await.unwrap();
+    assert_eq!(sent(&scene.server), [vec![1, 2, 3], vec![1, 2, 3], vec![4]]);
+    assert_eq!(scene.write_ids(), [4], "the others have come back");
+    scene.queue(1);
+    assert_eq!(scene.write_ids(), [4, 6]);
+}
+
+#[tokio::test]
+async fn what_is_pushed_again_has_the_time_that_the_server_gave_it() {
+    let scene = Scene::set();
+    scene.queue(1);
+    let believed = Timestamp::from_millis(1_000).unwrap();
+    scene.server.on_push(move |request| {
+        let mut answer = applied_in(request, 1);
+        answer.results[0].authored_at = Some(believed);
+        Ok(answer)
+    });
+    scene.client.flush().await.unwrap();
+    let scene = scene.reopened();
+    scene.server.on_pull(|_| Ok(build::page().epoch(2).build()));
+    scene.server.on_push(|request| Ok(applied_in(request, 2)));
+    scene.client.sync().await.unwrap();
+    let again = scene.server.record().pushed()[1].clone();
+    assert_eq!(
+        again.operations[0].occurred_at, believed,
+        "else it beats what was written after it"
+    );
 }
 
 #[tokio::test]

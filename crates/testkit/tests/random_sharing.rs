@@ -140,7 +140,7 @@ async fn history(seed: u64) {
                 admin.set_member(&group, &user, random.below(3) > 0).await.unwrap();
             }
             _ if random.below(4) == 0 => {
-                server.store().new_epoch(server.clock().now()).await.unwrap();
+                server.store().new_epoch(server.clock().now(), 0).await.unwrap();
             }
             _ => server.forget(50).await,
         }

@@ -108,7 +108,7 @@ async fn after_a_restore_and_a_new_epoch_every_replica_converges_and_nothing_que
     server.stop().await;
     restore_database(&server, &copies);
     server.start_again().await;
-    server.store().new_epoch(server.clock().now()).await.unwrap();
+    server.store().new_epoch(server.clock().now(), 0).await.unwrap();
 
     for device in [&b, &a, &b] {
         device.client.sync().await.unwrap();
@@ -135,6 +135,64 @@ async fn after_a_restore_and_a_new_epoch_every_replica_converges_and_nothing_que
         device.emitted(&["pull:pullRematerializationRequired"]);
     }
     fresh.emitted(&[]);
+}
+
+#[tokio::test]
+async fn a_restored_server_gets_again_what_it_had_acknowledged_to_a_device_that_never_pulled() {
+    let mut server = TestServer::start().await;
+    let backup = tempfile::tempdir().unwrap();
+    server.stop().await;
+    let copies = copy_database(&server, backup.path());
+    server.start_again().await;
+    let (pushes, rests) = (device(&server, true), device(&server, true));
+    for device in [&pushes, &rests] {
+        device.make("acknowledged");
+        device.client.flush().await.unwrap();
+        assert_eq!(device.client.status().unwrap().acknowledged, 1);
+    }
+
+    server.stop().await;
+    restore_database(&server, &copies);
+    server.start_again().await;
+    server.store().new_epoch(server.clock().now(), 0).await.unwrap();
+    pushes.make("later");
+    let folder = pushes.client.resolve("acknowledged").unwrap().id;
+    pushes.client.rename(&folder, Name::new("renamed").unwrap()).unwrap();
+    for device in [&pushes, &rests, &pushes] {
+        device.client.sync().await.unwrap();
+        let status = device.client.status().unwrap();
+        assert_eq!((status.pending, status.acknowledged, status.rejected), (0, 0, 0));
+    }
+    let fresh = device(&server, false);
+    fresh.client.sync().await.unwrap();
+    for device in [&pushes, &rests, &fresh] {
+        assert_eq!(device.tree(), set(&["acknowledged", "later", "renamed"]));
+        device.emitted(&[]);
+    }
+}
+
+#[tokio::test]
+async fn a_backup_that_is_restored_twice_while_the_clock_is_behind_it_hands_out_no_position_twice()
+{
+    let mut server = TestServer::start().await;
+    let a = device(&server, true);
+    let backup = tempfile::tempdir().unwrap();
+    server.stop().await;
+    let copies = copy_database(&server, backup.path());
+    let long_ago = vfs_sync_core::time::Timestamp::from_millis(0).unwrap();
+    for (restored, made) in [(1, "first"), (2, "second")] {
+        server.stop().await;
+        restore_database(&server, &copies);
+        server.start_again().await;
+        server.store().new_epoch(long_ago, restored).await.unwrap();
+        a.make(made);
+        a.client.sync().await.unwrap();
+    }
+    let fresh = device(&server, false);
+    fresh.client.sync().await.unwrap();
+    assert_eq!(a.tree(), fresh.tree());
+    assert_eq!(a.tree(), set(&["second"]), "what was confirmed by the first is gone with it");
+    a.emitted(&["pull:pullRematerializationRequired"]);
 }
 
 #[tokio::test]

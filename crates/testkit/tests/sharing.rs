@@ -604,7 +604,7 @@ async fn a_replica_that_rematerialises_has_what_is_shared_and_nothing_that_was_r
     alice.sync().await.unwrap();
     bob.rename(deep, name("deeper")).unwrap();
     let now = vfs_sync_client::core::time::Timestamp::from_millis(1).unwrap();
-    server.store().new_epoch(now).await.unwrap();
+    server.store().new_epoch(now, 0).await.unwrap();
 
     let error = bob.sync().await.unwrap_err();
     let signature = error.violation().unwrap().signature();

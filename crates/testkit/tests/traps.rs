@@ -536,7 +536,7 @@ async fn a_cursor_that_the_server_cannot_honour_is_refused_with_what_it_has() {
     a.applied(vec![op]).await;
     a.pull(100).await;
     let old = a.cursor.clone().unwrap();
-    server.store().new_epoch(noon()).await.unwrap();
+    server.store().new_epoch(noon(), 0).await.unwrap();
     let url = format!("{}/v1/vfs/crdt/vfs-sync?cursor={}", server.url(), old.encode());
     let answer = a.http.get(url).bearer_auth(server.token("alice")).send().await.unwrap();
     assert_eq!(answer.status(), 409);

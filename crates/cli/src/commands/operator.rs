@@ -82,7 +82,9 @@ pub(super) async fn new_epoch(args: Database, output: Output) -> Result<()> {
     let database = existing(&args)?;
     let now = server::now();
     let store = vfs_sync_store::open(&database, now).await.map_err(server::store_failure)?;
-    let epoch = store.new_epoch(now).await.map_err(server::store_failure)?.as_u64();
+    let (_, chance) = uuid::Uuid::now_v7().as_u64_pair();
+    let chance = u16::try_from(chance & 0xffff).unwrap_or(0);
+    let epoch = store.new_epoch(now, chance).await.map_err(server::store_failure)?.as_u64();
     output.say(format_args!(
         "epoch {epoch} has begun: every replica rebuilds itself at its next sync"
     ))?;

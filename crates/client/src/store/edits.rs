@@ -181,6 +181,10 @@ fn check_cycle<R: Rows>(view: &mut View<'_, R>, child: &ItemId, parent: &ItemId)
     Ok(())
 }
 
+pub(super) fn used_up() -> ClientError {
+    ClientError::Invalid("the replica's write ids are used up: make a new replica".into())
+}
+
 /// Makes the queue's operation of an action, checked against the protocol's bounds.
 pub(super) fn make_operation(
     meta: &mut Meta,
@@ -189,9 +193,7 @@ pub(super) fn make_operation(
     action: Action,
     now: Timestamp,
 ) -> Result<Operation> {
-    let write_id = WriteId::new(meta.next_write_id).ok_or_else(|| {
-        ClientError::Invalid("the replica's write ids are used up: make a new replica".into())
-    })?;
+    let write_id = WriteId::new(meta.next_write_id).ok_or_else(used_up)?;
     let op = Operation {
         op_id,
         item_id,

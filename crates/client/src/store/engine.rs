@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use vfs_sync_core::access::AccessLevel;
-use vfs_sync_core::cursor::Cursor;
+use vfs_sync_core::cursor::{Cursor, Epoch};
 use vfs_sync_core::flush::FlushCommit;
-use vfs_sync_core::id::{BlobId, ItemId, OpId, UserId};
+use vfs_sync_core::id::{BlobId, ItemId, OpId, UserId, WriteId};
 use vfs_sync_core::op::{Action, Operation, Upsert};
 use vfs_sync_core::pull::PageCommit;
 use vfs_sync_core::state::{
@@ -16,7 +16,7 @@ use vfs_sync_core::state::{
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::ReconcileState;
 
-use super::edits::{Checks, make_operation, touch};
+use super::edits::{Checks, make_operation, touch, used_up};
 use super::page::PageWork;
 use super::rows::{AttachmentRow, GrantRow, ItemRow, LinkRow, Result, Rows};
 use super::view::View;
@@ -107,6 +107,34 @@ fn refresh_affected<R: Rows>(rows: &mut R, user: &UserId, ops: &[Operation]) -> 
     refresh_tops(rows, user, Slot::Current, items)
 }
 
+/// An answer of the server told its epoch. What was acknowledged in another one may be in none of
+/// its backups: it is queued again. Gives whether there was any. What is shown stays the same.
+fn enter_epoch<R: Rows>(rows: &mut R, meta: &mut Meta, told: Option<Epoch>) -> Result<bool> {
+    if told.is_none() || meta.epoch == told {
+        return Ok(false);
+    }
+    meta.epoch = told;
+    requeue(rows, meta)
+}
+
+/// Queues again what was acknowledged. Gives whether there was any.
+fn requeue<R: Rows>(rows: &mut R, meta: &mut Meta) -> Result<bool> {
+    if !rows.unacknowledge_all()? {
+        return Ok(false);
+    }
+    let pending = rows.queue(usize::MAX)?;
+    let rises = pending.is_sorted_by(|a, b| a.operation.write_id < b.operation.write_id);
+    if !rises {
+        // One that the feed brought back kept its number while those before it got higher ones.
+        for one in pending {
+            let write_id = WriteId::new(meta.next_write_id).ok_or_else(used_up)?;
+            rows.renumber(&one.operation.op_id, write_id)?;
+            meta.next_write_id += 1;
+        }
+    }
+    Ok(true)
+}
+
 impl<R: Rows> ReplicaStore for Engine<R> {
     fn meta(&self) -> &Meta {
         &self.meta
@@ -124,9 +152,10 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         let events = events && slot == Slot::Current;
         let mut arrived = std::mem::take(&mut self.arrived);
         let events = self.transaction_on(at_once, |rows, meta| {
+            enter_epoch(rows, meta, page.epoch)?;
             let mut work = PageWork::new(rows, slot, page.entries.len(), events)?;
             for entry in page.entries {
-                work.apply(entry, &meta.user)?;
+                work.apply(entry, &meta.user, &meta.client_id)?;
             }
             let outcome = work.finish(&meta.user)?;
             arrived.extend(outcome.arrived);
@@ -213,8 +242,9 @@ impl<R: Rows> ReplicaStore for Engine<R> {
                 rows.shift_pending(commit.shift)?;
                 meta.next_write_id = meta.next_write_id.saturating_add(commit.shift);
             }
-            for op_id in &commit.acknowledged {
-                rows.acknowledge(op_id)?;
+            let requeued = enter_epoch(rows, meta, commit.epoch)?;
+            for one in &commit.acknowledged {
+                rows.acknowledge(&one.op_id, one.authored_at)?;
             }
             for refused in &commit.outdated {
                 let Some(op) = rows.remove_queued(&refused.op_id)? else { continue };
@@ -225,7 +255,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
                 });
                 gone.push(op);
             }
-            for refused in &commit.rejected {
+            for refused in commit.rejected.iter().filter(|_| !requeued) {
                 let Some(op) = rows.remove_queued(&refused.op_id)? else { continue };
                 events.push(ChangeEvent::Rejected {
                     op_id: op.op_id.clone(),
@@ -241,7 +271,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
             }
             refresh_affected(rows, &meta.user, &gone)?;
             if let Some(believed) = commit.believed {
-                meta.clock.lower(believed, rows.latest_pending_stamp()?);
+                meta.clock.lower(believed, rows.latest_queued_stamp()?);
             }
             Ok(events)
         })
@@ -271,7 +301,12 @@ impl<R: Rows> ReplicaStore for Engine<R> {
             forget_what_went(rows)?;
             rows.swap_slots()?;
             rows.clear(Slot::Building)?;
-            rows.unacknowledge_all()?;
+            // What this epoch acknowledged and has is done with; of the rest it is not certain.
+            let own = rebuilt.settled.get(&meta.client_id);
+            if let Some(own) = own.filter(|_| rebuilt.epoch.is_some()) {
+                rows.remove_covered(*own)?;
+            }
+            requeue(rows, meta)?;
             rows.reset_uploads()?;
             meta.cursor = rebuilt.cursor;
             meta.baseline = rebuilt.baseline;

@@ -50,7 +50,6 @@ struct Queue {
     by_id: HashMap<OpId, i64>,
     by_item: HashMap<ItemId, BTreeSet<i64>>,
     by_parent: HashMap<ItemId, BTreeSet<i64>>,
-    /// The acknowledged ones stand before the pending ones.
     acknowledged: BTreeSet<i64>,
     pending: BTreeSet<i64>,
 }
@@ -398,24 +397,35 @@ impl Rows for MemoryRows {
         Ok(self.queue.ops.values().take(limit).cloned().collect())
     }
 
-    fn acknowledge(&mut self, op_id: &OpId) -> Result<bool> {
-        let Some(seq) = self.queue.by_id.get(op_id) else { return Ok(false) };
+    fn acknowledge(&mut self, op_id: &OpId, authored_at: Option<Timestamp>) -> Result<()> {
+        let Some(seq) = self.queue.by_id.get(op_id) else { return Ok(()) };
         if let Some(one) = self.queue.ops.get_mut(seq) {
             one.state = QueuedState::Acknowledged;
+            let sent = one.operation.occurred_at;
+            one.operation.occurred_at = authored_at.map_or(sent, |at| at.min(sent));
         }
         self.queue.pending.remove(seq);
         self.queue.acknowledged.insert(*seq);
-        Ok(true)
+        Ok(())
     }
 
-    fn unacknowledge_all(&mut self) -> Result<()> {
-        for seq in std::mem::take(&mut self.queue.acknowledged) {
-            if let Some(one) = self.queue.ops.get_mut(&seq) {
+    fn recognise(&mut self, op_id: &OpId, write_id: WriteId, authored_at: Timestamp) -> Result<()> {
+        let seq = self.queue.by_id.get(op_id);
+        if let Some(one) = seq.and_then(|seq| self.queue.ops.get_mut(seq)) {
+            one.operation.write_id = one.operation.write_id.min(write_id);
+        }
+        self.acknowledge(op_id, Some(authored_at))
+    }
+
+    fn unacknowledge_all(&mut self) -> Result<bool> {
+        let acknowledged = std::mem::take(&mut self.queue.acknowledged);
+        for seq in &acknowledged {
+            if let Some(one) = self.queue.ops.get_mut(seq) {
                 one.state = QueuedState::Pending;
             }
-            self.queue.pending.insert(seq);
+            self.queue.pending.insert(*seq);
         }
-        Ok(())
+        Ok(!acknowledged.is_empty())
     }
 
     fn remove_queued(&mut self, op_id: &OpId) -> Result<Option<Operation>> {
@@ -441,10 +451,16 @@ impl Rows for MemoryRows {
         Ok(())
     }
 
-    fn latest_pending_stamp(&mut self) -> Result<Option<Timestamp>> {
-        let pending = self.queue.pending.iter();
-        let ops = pending.filter_map(|seq| self.queue.ops.get(seq));
-        Ok(ops.map(|one| one.operation.occurred_at).max())
+    fn renumber(&mut self, op_id: &OpId, write_id: WriteId) -> Result<()> {
+        let seq = self.queue.by_id.get(op_id);
+        if let Some(one) = seq.and_then(|seq| self.queue.ops.get_mut(seq)) {
+            one.operation.write_id = write_id;
+        }
+        Ok(())
+    }
+
+    fn latest_queued_stamp(&mut self) -> Result<Option<Timestamp>> {
+        Ok(self.queue.ops.values().map(|one| one.operation.occurred_at).max())
     }
 
     fn push_rejected(&mut self, op: &RejectedOp) -> Result<()> {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use vfs_sync_core::clock::HybridClock;
 use vfs_sync_core::content::{RelationKind, Sha256Digest};
-use vfs_sync_core::cursor::Cursor;
+use vfs_sync_core::cursor::{Cursor, Epoch};
 use vfs_sync_core::flush::{FlushCommit, Refused};
 use vfs_sync_core::id::{BlobId, ItemId, OpId, ReplicaId, StagingId, UserId, WriteId};
 use vfs_sync_core::op::{Action, Operation};
@@ -38,6 +38,8 @@ pub(crate) struct Meta {
     pub(crate) server: Arc<str>,
     pub(crate) cursor: Option<Cursor>,
     pub(crate) baseline: Option<Cursor>,
+    /// The last that the server told: what is acknowledged was so in this one.
+    pub(crate) epoch: Option<Epoch>,
     pub(crate) floor: Arc<WriteIds>,
     /// What a settled pull has told: what reconcile sends.
     pub(crate) settled: Option<Arc<ReconcileState>>,
@@ -58,6 +60,7 @@ impl Meta {
             server: server.into(),
             cursor: None,
             baseline: None,
+            epoch: None,
             floor: Arc::default(),
             settled: None,
             reconciled: None,
@@ -149,6 +152,8 @@ pub(crate) struct NewEdits {
 pub(crate) struct Rebuilt {
     pub(crate) cursor: Option<Cursor>,
     pub(crate) baseline: Option<Cursor>,
+    /// The epoch that its pages told.
+    pub(crate) epoch: Option<Epoch>,
     pub(crate) floor: WriteIds,
     pub(crate) settled: WriteIds,
 }

@@ -9,7 +9,7 @@ use indexmap::map::Entry;
 use vfs_sync_core::content::RelationKind;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::entry::{Change, Entry as FeedEntry, RemovalReason};
-use vfs_sync_core::id::{BlobId, ItemId, UserId};
+use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, UserId};
 
 use super::Slot;
 use super::rows::{AttachmentRow, GrantRow, ItemRow, LinkRow, Result, Rows};
@@ -97,8 +97,19 @@ impl<'a, R: Rows> PageWork<'a, R> {
         }
     }
 
-    pub(super) fn apply(&mut self, entry: FeedEntry, user: &UserId) -> Result<()> {
+    pub(super) fn apply(
+        &mut self,
+        entry: FeedEntry,
+        user: &UserId,
+        client: &ReplicaId,
+    ) -> Result<()> {
         let (authored_at, slot, position) = (entry.body.authored_at, self.slot, entry.position);
+        if !self.queue_is_empty
+            && let Some(origin) = entry.body.origin.filter(|origin| origin.replica_id == *client)
+        {
+            // The server has it, whatever became of the answer that said so.
+            self.rows.recognise(&origin.op_id, origin.write_id, authored_at)?;
+        }
         match entry.body.change {
             Change::ItemUpsert(view) => {
                 let (item, owner) = (view.item_id.clone(), view.owner_id.clone());

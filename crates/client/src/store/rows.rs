@@ -106,13 +106,18 @@ pub(super) trait Rows: Send {
     fn queue_of_parent(&mut self, parent: &ItemId) -> Result<Vec<ItemId>>;
     fn pending(&mut self, at_most: usize) -> Result<Vec<(Operation, usize)>>;
     fn queue(&mut self, limit: usize) -> Result<Vec<QueuedOp>>;
-    fn acknowledge(&mut self, op_id: &OpId) -> Result<bool>;
-    fn unacknowledge_all(&mut self) -> Result<()>;
+    /// The server has it, under no later a time than `authored_at`.
+    fn acknowledge(&mut self, op_id: &OpId, authored_at: Option<Timestamp>) -> Result<()>;
+    /// The feed brought it back, under a write id.
+    fn recognise(&mut self, op_id: &OpId, write_id: WriteId, authored_at: Timestamp) -> Result<()>;
+    /// Gives whether there were any.
+    fn unacknowledge_all(&mut self) -> Result<bool>;
     fn remove_queued(&mut self, op_id: &OpId) -> Result<Option<Operation>>;
     /// The items and actions of acknowledged operations up to a write id, which it removes.
     fn remove_covered(&mut self, through: WriteId) -> Result<Vec<Operation>>;
     fn shift_pending(&mut self, by: u64) -> Result<()>;
-    fn latest_pending_stamp(&mut self) -> Result<Option<Timestamp>>;
+    fn renumber(&mut self, op_id: &OpId, write_id: WriteId) -> Result<()>;
+    fn latest_queued_stamp(&mut self) -> Result<Option<Timestamp>>;
 
     fn push_rejected(&mut self, op: &RejectedOp) -> Result<()>;
     fn rejected(&mut self, limit: usize) -> Result<Vec<RejectedOp>>;

@@ -492,12 +492,20 @@ impl Rows for SqliteRows {
     fn queue(&mut self, limit: usize) -> Result<Vec<QueuedOp>> {
         self.queued("ORDER BY seq LIMIT ?1", [i64::try_from(limit).unwrap_or(i64::MAX)])
     }
-    fn acknowledge(&mut self, op_id: &OpId) -> Result<bool> {
-        let sql = "UPDATE queue SET state = 1 WHERE op_id = ?1";
-        Ok(self.run(sql, [op_id.as_str()])? == 1)
+    fn acknowledge(&mut self, op_id: &OpId, authored_at: Option<Timestamp>) -> Result<()> {
+        let at = authored_at.map(Timestamp::as_millis);
+        let sql = "UPDATE queue SET state = 1,
+             occurred_at = min(occurred_at, ifnull(?2, occurred_at)) WHERE op_id = ?1";
+        self.run(sql, params![op_id.as_str(), at]).map(drop)
     }
-    fn unacknowledge_all(&mut self) -> Result<()> {
-        self.run("UPDATE queue SET state = 0 WHERE state = 1", []).map(drop)
+    fn recognise(&mut self, op_id: &OpId, write_id: WriteId, authored_at: Timestamp) -> Result<()> {
+        let write_id = i64::try_from(write_id.get()).expect("a write id has 53 bits");
+        let sql = "UPDATE queue SET state = 1, write_id = min(write_id, ?2),
+             occurred_at = min(occurred_at, ?3) WHERE op_id = ?1";
+        self.run(sql, params![op_id.as_str(), write_id, authored_at.as_millis()]).map(drop)
+    }
+    fn unacknowledge_all(&mut self) -> Result<bool> {
+        Ok(self.run("UPDATE queue SET state = 0 WHERE state = 1", [])? > 0)
     }
     fn remove_queued(&mut self, op_id: &OpId) -> Result<Option<Operation>> {
         let found = self.queued("WHERE op_id = ?1", [op_id.as_str()])?.pop();
@@ -510,8 +518,13 @@ impl Rows for SqliteRows {
     fn shift_pending(&mut self, by: u64) -> Result<()> {
         self.shift(by)
     }
-    fn latest_pending_stamp(&mut self) -> Result<Option<Timestamp>> {
-        let sql = "SELECT max(occurred_at) FROM queue WHERE state = 0";
+    fn renumber(&mut self, op_id: &OpId, write_id: WriteId) -> Result<()> {
+        let write_id = i64::try_from(write_id.get()).expect("a write id has 53 bits");
+        let sql = "UPDATE queue SET write_id = ?2 WHERE op_id = ?1";
+        self.run(sql, params![op_id.as_str(), write_id]).map(drop)
+    }
+    fn latest_queued_stamp(&mut self) -> Result<Option<Timestamp>> {
+        let sql = "SELECT max(occurred_at) FROM queue";
         let millis: Option<i64> = self.one(sql, [], |row| row.get(0))?.flatten();
         Ok(millis.and_then(Timestamp::from_millis))
     }

@@ -48,7 +48,7 @@ pub fn decide(batch: &PushBatch, rows: Rows, now: Timestamp) -> Decided {
         stale |= result.status == PushStatus::StaleWriteId;
         results.push(result);
     }
-    let response = PushResponse { client_id: batch.replica.clone(), results };
+    let response = PushResponse { client_id: batch.replica.clone(), results, epoch: None };
     Decided { response, spread: decider.finish() }
 }
 

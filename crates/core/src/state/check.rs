@@ -189,12 +189,13 @@ fn check_queue(state: &ReplicaState) -> Result<(), Violation> {
         let is_position = |cursor: &Cursor| cursor.change_id.as_str() == op.op_id.as_str();
         let reason = if op.replica_id != state.client_id {
             "has a replicaId that is not the client's"
-        } else if last.is_some_and(|last| op.write_id <= last) {
+        } else if !one.acknowledged && last.is_some_and(|last| op.write_id <= last) {
             "has a writeId that is not above the one before"
         } else if cursors.iter().flatten().any(|cursor| is_position(cursor)) {
             "has an opId that is the changeId of a persisted cursor"
         } else {
-            last = Some(op.write_id);
+            // Those that were acknowledged keep the number under which they were.
+            last = if one.acknowledged { last } else { Some(op.write_id) };
             continue;
         };
         return Err(refuse(field, Some(index), reason));

@@ -118,9 +118,10 @@ fn page_body(page: &FeedPage) -> String {
     }
     let _ = write!(
         body,
-        r#"],"nextCursor":{},"hasMore":{},"lastReconciledWriteIds":{write_ids}"#,
+        r#"],"nextCursor":{},"hasMore":{},"lastReconciledWriteIds":{write_ids},"epoch":{}"#,
         text(json!(page.next_cursor)),
         page.has_more,
+        page.epoch.as_u64(),
     );
     if let Some(baseline) = &page.baseline {
         let _ = write!(body, r#","baseline":{}"#, text(json!(baseline)));

@@ -115,7 +115,9 @@ impl World {
         }
         tokio::time::sleep(Duration::from_secs(60)).await;
         let store = self.database.restore(&backup, &self.objects).await;
-        store.new_epoch(self.cluster.now(0)).await.expect("the database is there");
+        self.restored += 1;
+        let now = self.cluster.now(0);
+        store.new_epoch(now, self.restored).await.expect("the database is there");
         self.cluster.replace_store(store);
         let mut held: Vec<OpId> = Vec::new();
         for device in &mut self.devices {

@@ -117,7 +117,7 @@ impl MetadataStore for MemoryStore {
     async fn pull(&self, user: &UserId, request: &PullRequest) -> Result<PullAnswer, StoreError> {
         self.transact(async |tx| {
             let write_ids = flow::write_id_map(tx, user, request.client_id.as_ref()).await?;
-            Ok(tx.state.pull(user, request, write_ids))
+            tx.state.pull(user, request, write_ids)
         })
     }
 
@@ -376,8 +376,8 @@ impl MetadataStore for MemoryStore {
         self.transact(async |tx| Ok(tx.state.prune(&retention)))
     }
 
-    async fn new_epoch(&self, now: Timestamp) -> Result<Epoch, StoreError> {
-        self.transact(async |tx| tx.state.new_epoch(now))
+    async fn new_epoch(&self, now: Timestamp, chance: u16) -> Result<Epoch, StoreError> {
+        self.transact(async |tx| tx.state.new_epoch(now, chance))
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -39,10 +39,11 @@ impl State {
         user: &UserId,
         request: &PullRequest,
         write_ids: WriteIds,
-    ) -> PullAnswer {
-        let window = match Window::of(request, self.heads.get(user).copied(), &write_ids) {
+    ) -> Result<PullAnswer, StoreError> {
+        let (head, epoch) = (self.heads.get(user).copied(), self.present_epoch()?);
+        let window = match Window::of(request, head, epoch, &write_ids) {
             Ok(window) => window,
-            Err(answer) => return answer,
+            Err(answer) => return Ok(answer),
         };
         let after = (Bound::Excluded(window.after), Bound::Unbounded);
         let rows = self.feeds.group(user).range(after);
@@ -55,7 +56,7 @@ impl State {
                 break;
             }
         }
-        PullAnswer::Page(page.finish(write_ids))
+        Ok(PullAnswer::Page(page.finish(write_ids)))
     }
 
     pub(super) fn expired(&self, now: Timestamp, at_most: u32) -> Vec<(UserId, StagingId)> {
@@ -199,8 +200,8 @@ impl State {
         (count(retention.at_most) - left) as u64
     }
 
-    pub(super) fn new_epoch(&mut self, now: Timestamp) -> Result<Epoch, StoreError> {
-        let epoch = Epoch::starting(now, Some(self.present_epoch()?));
+    pub(super) fn new_epoch(&mut self, now: Timestamp, chance: u16) -> Result<Epoch, StoreError> {
+        let epoch = Epoch::following(self.present_epoch()?, now, chance);
         self.epoch.put((), epoch);
         let heads: Vec<_> =
             self.heads.rows().iter().map(|(user, head)| (user.clone(), *head)).collect();

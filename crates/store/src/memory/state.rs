@@ -113,7 +113,7 @@ tables! {
 impl State {
     pub(super) fn new(now: Timestamp) -> Self {
         let mut state = Self::default();
-        state.epoch.put((), Epoch::starting(now, None));
+        state.epoch.put((), Epoch::first(now));
         state.commit();
         state
     }

@@ -77,11 +77,12 @@ pub(super) async fn lock_heads(
 pub(super) async fn new_epoch(
     tx: &mut PostgresTransaction<'_>,
     now: Timestamp,
+    chance: u16,
 ) -> Result<Epoch, StoreError> {
     // Waits for the writers that are under way and holds back the others, so that no head is
     // made of the old epoch meanwhile.
     tx.execute("LOCK TABLE feed_head IN EXCLUSIVE MODE", &[]).await?;
-    let epoch = Epoch::starting(now, Some(epoch(tx).await?));
+    let epoch = Epoch::following(epoch(tx).await?, now, chance);
     let value = epoch.as_u64() as i64;
     tx.execute("UPDATE meta SET value = $1 WHERE name = 'epoch'", &[&value]).await?;
     tx.execute("UPDATE feed_head SET epoch = $1", &[&value]).await?;
@@ -95,7 +96,8 @@ pub(super) async fn pull(
 ) -> Result<PullAnswer, StoreError> {
     let head = head(tx, user).await?;
     let write_ids = flow::write_id_map(tx, user, request.client_id.as_ref()).await?;
-    let window = match Window::of(request, head, &write_ids) {
+    let epoch = flow::epoch_of(tx, head.as_ref()).await?;
+    let window = match Window::of(request, head, epoch, &write_ids) {
         Ok(window) => window,
         Err(answer) => return Ok(answer),
     };

@@ -54,7 +54,7 @@ pub(super) async fn migrate(client: &mut Client, now: Timestamp) -> Result<i64, 
     if (1..GRANTS_GIVE_ACCESS).contains(&found) {
         flow::regrant_all(&mut PostgresTransaction::new(&tx, BTreeSet::new()), now).await?;
     }
-    let epoch = Epoch::starting(now, None).as_u64() as i64;
+    let epoch = Epoch::first(now).as_u64() as i64;
     tx.execute(
         "INSERT INTO meta (name, value) VALUES ('epoch', $1) ON CONFLICT (name) DO NOTHING",
         &[&epoch],

@@ -524,8 +524,8 @@ impl MetadataStore for PostgresStore {
         Ok(Pruned { removals: removals?, accepted: accepted? })
     }
 
-    async fn new_epoch(&self, now: Timestamp) -> Result<Epoch, StoreError> {
-        transact!(self, |tx| feed::new_epoch(&mut tx, now))
+    async fn new_epoch(&self, now: Timestamp, chance: u16) -> Result<Epoch, StoreError> {
+        transact!(self, |tx| feed::new_epoch(&mut tx, now, chance))
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

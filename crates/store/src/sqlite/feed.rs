@@ -57,8 +57,9 @@ pub(super) fn epoch(tx: &mut SqliteTransaction<'_>) -> Result<Epoch, StoreError>
 pub(super) fn new_epoch(
     tx: &mut SqliteTransaction<'_>,
     now: Timestamp,
+    chance: u16,
 ) -> Result<Epoch, StoreError> {
-    let epoch = Epoch::starting(now, Some(epoch(tx)?));
+    let epoch = Epoch::following(epoch(tx)?, now, chance);
     let value = epoch.as_u64() as i64;
     tx.locks.everything = true;
     tx.prepare("UPDATE meta SET value = ?1 WHERE name = 'epoch'")?.execute([value])?;
@@ -73,7 +74,8 @@ pub(super) fn pull(
 ) -> Result<PullAnswer, StoreError> {
     let head = head(tx, user)?;
     let write_ids = block_on(flow::write_id_map(tx, user, request.client_id.as_ref()))?;
-    let window = match Window::of(request, head, &write_ids) {
+    let epoch = block_on(flow::epoch_of(tx, head.as_ref()))?;
+    let window = match Window::of(request, head, epoch, &write_ids) {
         Ok(window) => window,
         Err(answer) => return Ok(answer),
     };

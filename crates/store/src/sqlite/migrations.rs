@@ -71,7 +71,7 @@ pub(super) fn migrate(connection: &mut Connection, now: Timestamp) -> Result<i64
         .query_row("SELECT value FROM meta WHERE name = 'epoch'", [], |row| row.get(0))
         .optional()?;
     if epoch.is_none() {
-        let epoch = Epoch::starting(now, None).as_u64() as i64;
+        let epoch = Epoch::first(now).as_u64() as i64;
         tx.execute("INSERT INTO meta (name, value) VALUES ('epoch', ?1)", [epoch])?;
     }
     tx.commit()?;

@@ -674,8 +674,8 @@ impl MetadataStore for SqliteStore {
         self.writer.run(1_000, move |tx| retention::prune(tx, retention)).await
     }
 
-    async fn new_epoch(&self, now: Timestamp) -> Result<Epoch, StoreError> {
-        self.writer.run(1, move |tx| feed::new_epoch(tx, now)).await
+    async fn new_epoch(&self, now: Timestamp, chance: u16) -> Result<Epoch, StoreError> {
+        self.writer.run(1, move |tx| feed::new_epoch(tx, now, chance)).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -104,7 +104,7 @@ pub(crate) async fn a_new_epoch_refuses_every_position_before_it(scene: Scene) {
     use vfs_sync_core::cursor::Position;
     scene.apply("laptop", vec![folder(1, "a"), folder(2, "b")]).await;
     let before = scene.head().await;
-    let epoch = scene.store.new_epoch(scene.now()).await.unwrap();
+    let epoch = scene.store.new_epoch(scene.now(), 7).await.unwrap();
     assert!(is_refused(&scene.pull(from(Some(before.clone()))).await));
     let answer = scene.reconcile("laptop", &before, &[]).await;
     assert_eq!(answer, ReconcileAnswer::Rematerialize { oldest_available: None });
@@ -117,7 +117,7 @@ pub(crate) async fn a_new_epoch_refuses_every_position_before_it(scene: Scene) {
     scene.apply_as("bob", "phone", vec![folder(1, "d")]).await;
     let bobs = scene.settle_as("bob", None, 500).await;
     assert_eq!(Position::parse(&cursor_of(&bobs[0]).change_id).unwrap().epoch, epoch);
-    let next = scene.store.new_epoch(at(0)).await.unwrap();
+    let next = scene.store.new_epoch(at(0), 0).await.unwrap();
     assert!(next > epoch, "a clock that stepped back");
 }
 
@@ -137,7 +137,7 @@ pub(crate) async fn a_new_epoch_amid_pushes_is_every_feeds(scene: Scene) {
         .collect();
     let mut epoch = None;
     for _ in 0..5 {
-        epoch = Some(scene.store.new_epoch(scene.now()).await.unwrap());
+        epoch = Some(scene.store.new_epoch(scene.now(), 7).await.unwrap());
     }
     for writer in writers {
         writer.await.unwrap();

@@ -132,7 +132,7 @@ async fn a_backup_that_is_put_back_is_what_every_clone_holds() {
     let newer = MemoryStore::of_snapshot(&store.snapshot());
     store.restore(&backup);
     assert_eq!(scene.settle().await, old);
-    scene.store.new_epoch(scene.now()).await.unwrap();
+    scene.store.new_epoch(scene.now(), 7).await.unwrap();
     let refused = scene.pull(from(Some(cursor))).await;
     assert!(matches!(refused, PullAnswer::Rematerialize { .. }), "{refused:?}");
     let newer = Scene::new(Arc::new(newer));

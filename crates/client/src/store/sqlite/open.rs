@@ -230,6 +230,7 @@ impl SqliteRows {
         self.put("server", before.map(|b| &b.server), &meta.server)?;
         self.put("cursor", before.map(|b| &b.cursor), &meta.cursor)?;
         self.put("baseline", before.map(|b| &b.baseline), &meta.baseline)?;
+        self.put("epoch", before.map(|b| &b.epoch), &meta.epoch)?;
         self.put("floor", before.map(|b| &b.floor), &meta.floor)?;
         self.put("settled", before.map(|b| &b.settled), &meta.settled)?;
         self.put("reconciled", before.map(|b| &b.reconciled), &meta.reconciled)?;
@@ -244,6 +245,13 @@ impl SqliteRows {
         let text: Option<String> = self.one(sql, [key], |row| row.get(0))?;
         let text = text.ok_or_else(|| self.corrupt(key, "is missing"))?;
         self.json(key, &text)
+    }
+
+    /// What replicas of earlier versions do not have.
+    fn load_if_there<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
+        let sql = "SELECT value FROM meta WHERE key = ?1";
+        let text: Option<String> = self.one(sql, [key], |row| row.get(0))?;
+        Ok(text.map(|text| self.json::<Option<T>>(key, &text)).transpose()?.flatten())
     }
 
     fn load_meta(&mut self) -> Result<Meta> {
@@ -261,6 +269,7 @@ impl SqliteRows {
             server: self.load::<Arc<str>>("server")?,
             cursor: self.load("cursor")?,
             baseline: self.load("baseline")?,
+            epoch: self.load_if_there("epoch")?,
             floor: self.load("floor")?,
             settled: self.load("settled")?,
             reconciled: self.load("reconciled")?,

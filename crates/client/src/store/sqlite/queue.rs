@@ -3,6 +3,7 @@
 use rusqlite::{Params, params};
 use vfs_sync_core::id::WriteId;
 use vfs_sync_core::op::Operation;
+use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::PushReason;
 
 use super::SqliteRows;
@@ -38,22 +39,24 @@ impl SqliteRows {
         .map(drop)
     }
 
-    fn operation(&self, text: &str, write_id: i64) -> Result<Operation> {
+    fn operation(&self, text: &str, write_id: i64, occurred_at: i64) -> Result<Operation> {
         let mut op =
             Operation::parse(text).map_err(|error| self.corrupt("a queued operation", error))?;
         op.write_id = u64::try_from(write_id)
             .ok()
             .and_then(WriteId::new)
             .ok_or_else(|| self.corrupt("a queued operation's write id", write_id))?;
+        op.occurred_at = Timestamp::from_millis(occurred_at)
+            .ok_or_else(|| self.corrupt("a queued operation's time", occurred_at))?;
         Ok(op)
     }
 
     pub(super) fn queued(&self, clause: &str, params: impl Params) -> Result<Vec<QueuedOp>> {
-        let sql = format!("SELECT op, write_id, state FROM queue {clause}");
+        let sql = format!("SELECT op, write_id, occurred_at, state FROM queue {clause}");
         self.all(&sql, params, |row| {
             let text: String = self.get(row, 0)?;
-            let operation = self.operation(&text, self.get(row, 1)?)?;
-            let state = match self.get::<i64>(row, 2)? {
+            let operation = self.operation(&text, self.get(row, 1)?, self.get(row, 2)?)?;
+            let state = match self.get::<i64>(row, 3)? {
                 0 => QueuedState::Pending,
                 _ => QueuedState::Acknowledged,
             };
@@ -63,10 +66,12 @@ impl SqliteRows {
 
     pub(super) fn pending_operations(&self, at_most: usize) -> Result<Vec<(Operation, usize)>> {
         let limit = i64::try_from(at_most).unwrap_or(i64::MAX);
-        let sql = "SELECT op, write_id FROM queue WHERE state = 0 ORDER BY seq LIMIT ?1";
+        let sql =
+            "SELECT op, write_id, occurred_at FROM queue WHERE state = 0 ORDER BY seq LIMIT ?1";
         self.all(sql, [limit], |row| {
             let text: String = self.get(row, 0)?;
-            Ok((self.operation(&text, self.get(row, 1)?)?, text.len()))
+            let operation = self.operation(&text, self.get(row, 1)?, self.get(row, 2)?)?;
+            Ok((operation, text.len()))
         })
     }
 

@@ -25,7 +25,7 @@ CREATE TABLE tops@ (id TEXT PRIMARY KEY) WITHOUT ROWID;
 
 const SHARED: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
--- state: 0 pending, 1 acknowledged. The write id of the row counts, not the one in op.
+-- state: 0 pending, 1 acknowledged. The row's write id and time count, not those in op.
 CREATE TABLE queue (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, op_id TEXT NOT NULL UNIQUE, item TEXT NOT NULL,
     parent TEXT, state INTEGER NOT NULL, write_id INTEGER NOT NULL, occurred_at INTEGER NOT NULL,
