@@ -170,6 +170,7 @@ impl Session {
 
     async fn flush(&mut self) -> Result<(), ClientError> {
         let mut cycle = FlushCycle::default();
+        let mut epochs = 0;
         let counts = self.store(|_, store| store.counts()).await?;
         self.inner.advance(|progress| progress.to_push = counts.pending);
         loop {
@@ -195,14 +196,18 @@ impl Session {
             };
             self.report.pushes += 1;
             match cycle.results(&request.operations, &answer) {
-                Ok(FlushStep::Commit(commit)) => self.commit(commit).await?,
+                Ok(FlushStep::Commit(commit)) => epochs += u32::from(self.commit(commit).await?),
                 Ok(FlushStep::Recover { commit, last_write_id }) => {
                     if let Some(commit) = commit {
-                        self.commit(commit).await?;
+                        epochs += u32::from(self.commit(commit).await?);
                     }
                     self.recover(&mut cycle, last_write_id).await?;
                 }
                 Err(error) => return Err(self.flush_error(error)),
+            }
+            if epochs > 1 {
+                // Each queues again what the one before took: the next flush goes on.
+                return Ok(());
             }
         }
     }
@@ -239,17 +244,20 @@ impl Session {
         }
     }
 
-    async fn commit(&mut self, commit: FlushCommit) -> Result<(), ClientError> {
+    /// Gives whether another epoch than the last one answered.
+    async fn commit(&mut self, commit: FlushCommit) -> Result<bool, ClientError> {
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         let applied = commit.acknowledged.len();
-        let (outdated, rejected) = self
+        let (outdated, rejected, another) = self
             .store(move |inner, store| {
+                let before = store.meta().epoch;
                 let events = store.commit_flush(&commit)?;
+                let another = before.is_some() && store.meta().epoch != before;
                 let outdated = |event: &&ChangeEvent| matches!(event, ChangeEvent::Outdated { .. });
                 let outdated = events.iter().filter(outdated).count();
                 let rejected = events.len() - outdated;
                 inner.emit(events);
-                Ok((outdated, rejected))
+                Ok((outdated, rejected, another))
             })
             .await?;
         self.report.applied += count(applied);
@@ -260,7 +268,7 @@ impl Session {
             progress.pushed += count(done);
             progress.to_push = progress.to_push.saturating_sub(count(done));
         });
-        Ok(())
+        Ok(another)
     }
 
     // Pulling.

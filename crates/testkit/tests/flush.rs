@@ -317,6 +317,19 @@ async fn what_a_restored_server_refuses_for_want_of_what_it_forgot_goes_after_it
 }
 
 #[tokio::test]
+async fn a_server_that_is_another_one_each_time_keeps_no_flush_going() {
+    let scene = Scene::set();
+    scene.queue(600);
+    for epoch in 1..100 {
+        scene.server.on_push(move |request| Ok(applied_in(request, epoch)));
+    }
+    scene.client.flush().await.unwrap();
+    assert!(sent(&scene.server).len() < 5);
+    let status = scene.client.status().unwrap();
+    assert_eq!(status.pending + status.acknowledged, 600);
+}
+
+#[tokio::test]
 async fn what_the_feed_brings_back_is_not_pushed_again() {
     let scene = Scene::set();
     scene.queue(3);

@@ -303,9 +303,10 @@ impl<R: Rows> ReplicaStore for Engine<R> {
             rows.clear(Slot::Building)?;
             // What this epoch acknowledged and has is done with; of the rest it is not certain.
             let own = rebuilt.settled.get(&meta.client_id);
-            if let Some(own) = own.filter(|_| rebuilt.epoch.is_some()) {
-                rows.remove_covered(*own)?;
-            }
+            let mut affecting = match own.filter(|_| rebuilt.epoch.is_some()) {
+                Some(own) => rows.remove_covered(*own)?,
+                None => Vec::new(),
+            };
             requeue(rows, meta)?;
             rows.reset_uploads()?;
             meta.cursor = rebuilt.cursor;
@@ -318,9 +319,8 @@ impl<R: Rows> ReplicaStore for Engine<R> {
                 meta.settled = Some(Arc::new(state));
             }
             meta.items = rows.count_items()?;
-            let queued: Vec<Operation> =
-                rows.queue(usize::MAX)?.into_iter().map(|one| one.operation).collect();
-            refresh_affected(rows, &meta.user, &queued)
+            affecting.extend(rows.queue(usize::MAX)?.into_iter().map(|one| one.operation));
+            refresh_affected(rows, &meta.user, &affecting)
         })
     }
 
