@@ -26,7 +26,7 @@ pub(crate) fn push_thrown_away(request: &PushRequest) -> PushResponse {
         last_write_id: None,
     };
     let results = request.operations.iter().map(applied).collect();
-    PushResponse { client_id: request.client_id.clone(), results }
+    PushResponse { client_id: request.client_id.clone(), results, epoch: None }
 }
 
 /// A page without its first entry, if it has others.

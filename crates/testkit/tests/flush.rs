@@ -333,16 +333,20 @@ async fn a_server_that_is_another_one_each_time_keeps_no_flush_going() {
 async fn what_the_feed_brings_back_is_not_pushed_again() {
     let scene = Scene::set();
     scene.queue(3);
+    let file = scene.client.children(None).unwrap()[2].node.id.clone();
+    scene.client.rename(&file, name("renamed")).unwrap();
     let ops = scene.client.queue(10).unwrap();
     let me = scene.client.client_id();
+    let map = settled(&me, 5);
     // The answer is lost, and then the server has forgotten what it answered.
     scene.server.on_push(|_| Err(TransportError::network("cut off")));
     scene.client.sync().await.unwrap_err();
     let scene = scene.reopened();
-    scene.server.on_push(|request| Ok(stale(request, 3)));
+    scene.server.on_push(|request| Ok(stale(request, 4)));
     scene.server.on_pull(move |_| {
-        let mut page = build::page().write_id(me.as_str(), 3);
-        for (at, index) in [(1, 0), (2, 2)] {
+        let mut page = build::page().write_id(me.as_str(), 4);
+        // What was written after the third stands in its place.
+        for (at, index) in [(1, 0), (2, 1), (3, 3)] {
             let op = &ops[index].operation;
             let change = build::folder(op.item_id.as_str());
             let mut entry = build::entry(at, &format!("c{at}"), change);
@@ -352,11 +356,19 @@ async fn what_the_feed_brings_back_is_not_pushed_again() {
         }
         Ok(page.build())
     });
+    scene.server.on_push(|_| Err(TransportError::network("cut off")));
+    scene.client.sync().await.unwrap_err();
+    assert_eq!(sent(&scene.server)[1..], [vec![1, 2, 3, 4], vec![5]]);
+    assert_eq!(scene.write_ids(), [3, 4], "the others have come back");
+    assert!(scene.names().contains(&"renamed".to_owned()), "{:?}", scene.names());
+    let scene = scene.reopened();
+    scene.server.on_push(|request| Ok(stale(request, 4)));
+    scene.server.on_push(|request| Ok(all_results(request, PushStatus::Applied)));
+    scene.server.on_pull(|_| Ok(build::page().build()));
+    scene.server.on_pull(move |_| Ok(map.clone()));
     scene.client.sync().await.unwrap();
-    assert_eq!(sent(&scene.server), [vec![1, 2, 3], vec![1, 2, 3], vec![4]]);
-    assert_eq!(scene.write_ids(), [4], "the others have come back");
-    scene.queue(1);
-    assert_eq!(scene.write_ids(), [4, 6]);
+    assert_eq!(sent(&scene.server)[3..], [vec![3], vec![5]]);
+    assert_eq!(scene.write_ids(), [0; 0]);
 }
 
 #[tokio::test]

@@ -434,7 +434,8 @@ impl Rows for MemoryRows {
     }
 
     fn remove_covered(&mut self, through: WriteId) -> Result<Vec<Operation>> {
-        let covered = self.queue.acknowledged.iter().copied().filter(|seq| {
+        let end = self.queue.pending.first().copied().unwrap_or(i64::MAX);
+        let covered = self.queue.acknowledged.range(..end).copied().filter(|seq| {
             self.queue.ops.get(seq).is_some_and(|one| one.operation.write_id <= through)
         });
         let covered: Vec<i64> = covered.collect();

@@ -113,7 +113,8 @@ pub(super) trait Rows: Send {
     /// Gives whether there were any.
     fn unacknowledge_all(&mut self) -> Result<bool>;
     fn remove_queued(&mut self, op_id: &OpId) -> Result<Option<Operation>>;
-    /// The items and actions of acknowledged operations up to a write id, which it removes.
+    /// Removes acknowledged operations up to a write id, but none that stands behind one that is
+    /// pending: what is laid over keeps its order. Gives them.
     fn remove_covered(&mut self, through: WriteId) -> Result<Vec<Operation>>;
     fn shift_pending(&mut self, by: u64) -> Result<()>;
     fn renumber(&mut self, op_id: &OpId, write_id: WriteId) -> Result<()>;

@@ -77,9 +77,13 @@ impl SqliteRows {
 
     pub(super) fn take_covered(&self, through: WriteId) -> Result<Vec<Operation>> {
         let through = i64::try_from(through.get()).expect("a write id has 53 bits");
-        let covered = self.queued("WHERE state = 1 AND write_id <= ?1 ORDER BY seq", [through])?;
+        let end: Option<i64> =
+            self.one("SELECT min(seq) FROM queue WHERE state = 0", [], |row| row.get(0))?.flatten();
+        let which = "WHERE state = 1 AND write_id <= ?1 AND seq < ?2";
+        let params = [through, end.unwrap_or(i64::MAX)];
+        let covered = self.queued(&format!("{which} ORDER BY seq"), params)?;
         if !covered.is_empty() {
-            self.run("DELETE FROM queue WHERE state = 1 AND write_id <= ?1", [through])?;
+            self.run(&format!("DELETE FROM queue {which}"), params)?;
         }
         Ok(covered.into_iter().map(|one| one.operation).collect())
     }
