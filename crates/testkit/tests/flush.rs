@@ -372,6 +372,25 @@ async fn what_the_feed_brings_back_is_not_pushed_again() {
 }
 
 #[tokio::test]
+async fn what_a_rebuild_brings_back_is_not_pushed_again_either() {
+    let scene = Scene::set();
+    scene.queue(2);
+    let second = scene.client.queue(10).unwrap()[1].operation.clone();
+    let me = scene.client.client_id();
+    scene.server.on_push(|_| Err(TransportError::network("cut off")));
+    scene.client.sync().await.unwrap_err();
+    scene.server.on_pull(move |_| {
+        let mut entry = build::entry(1, "c1", build::folder(second.item_id.as_str()));
+        let (op_id, replica_id) = (second.op_id.clone(), second.replica_id.clone());
+        entry.body.origin = Some(Origin { op_id, replica_id, write_id: second.write_id });
+        Ok(build::page().epoch(1).write_id(me.as_str(), 2).entries([entry]).build())
+    });
+    scene.client.rematerialise().await.unwrap();
+    scene.client.sync().await.unwrap();
+    assert_eq!(sent(&scene.server), [vec![1, 2], vec![1]]);
+}
+
+#[tokio::test]
 async fn what_is_pushed_again_has_the_time_that_the_server_gave_it() {
     let scene = Scene::set();
     scene.queue(1);

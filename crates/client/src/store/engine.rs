@@ -114,15 +114,16 @@ fn enter_epoch<R: Rows>(rows: &mut R, meta: &mut Meta, told: Option<Epoch>) -> R
         return Ok(false);
     }
     meta.epoch = told;
-    requeue(rows, meta)
+    requeue(rows, meta, None)
 }
 
-/// Queues again what was acknowledged. Gives whether there was any.
-fn requeue<R: Rows>(rows: &mut R, meta: &mut Meta) -> Result<bool> {
-    if !rows.unacknowledge_all()? {
+/// Queues again what was acknowledged, and is not covered. Gives whether there was any.
+fn requeue<R: Rows>(rows: &mut R, meta: &mut Meta, covered: Option<WriteId>) -> Result<bool> {
+    if !rows.unacknowledge(covered)? {
         return Ok(false);
     }
-    let pending = rows.queue(usize::MAX)?;
+    let mut pending = rows.queue(usize::MAX)?;
+    pending.retain(|one| one.state == QueuedState::Pending);
     let rises = pending.is_sorted_by(|a, b| a.operation.write_id < b.operation.write_id);
     if !rises {
         // One that the feed brought back kept its number while those before it got higher ones.
@@ -302,12 +303,13 @@ impl<R: Rows> ReplicaStore for Engine<R> {
             rows.swap_slots()?;
             rows.clear(Slot::Building)?;
             // What this epoch acknowledged and has is done with; of the rest it is not certain.
-            let own = rebuilt.settled.get(&meta.client_id);
-            let mut affecting = match own.filter(|_| rebuilt.epoch.is_some()) {
-                Some(own) => rows.remove_covered(*own)?,
+            let own = rebuilt.settled.get(&meta.client_id).copied();
+            let own = own.filter(|_| rebuilt.epoch.is_some());
+            let mut affecting = match own {
+                Some(own) => rows.remove_covered(own)?,
                 None => Vec::new(),
             };
-            requeue(rows, meta)?;
+            requeue(rows, meta, own)?;
             rows.reset_uploads()?;
             meta.cursor = rebuilt.cursor;
             meta.baseline = rebuilt.baseline;

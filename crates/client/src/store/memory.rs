@@ -417,15 +417,17 @@ impl Rows for MemoryRows {
         self.acknowledge(op_id, Some(authored_at))
     }
 
-    fn unacknowledge_all(&mut self) -> Result<bool> {
-        let acknowledged = std::mem::take(&mut self.queue.acknowledged);
-        for seq in &acknowledged {
-            if let Some(one) = self.queue.ops.get_mut(seq) {
+    fn unacknowledge(&mut self, covered: Option<WriteId>) -> Result<bool> {
+        let before = self.queue.pending.len();
+        for (seq, one) in &mut self.queue.ops {
+            let acknowledged = one.state == QueuedState::Acknowledged;
+            if acknowledged && Some(one.operation.write_id) > covered {
                 one.state = QueuedState::Pending;
+                self.queue.acknowledged.remove(seq);
+                self.queue.pending.insert(*seq);
             }
-            self.queue.pending.insert(*seq);
         }
-        Ok(!acknowledged.is_empty())
+        Ok(self.queue.pending.len() > before)
     }
 
     fn remove_queued(&mut self, op_id: &OpId) -> Result<Option<Operation>> {

@@ -110,8 +110,9 @@ pub(super) trait Rows: Send {
     fn acknowledge(&mut self, op_id: &OpId, authored_at: Option<Timestamp>) -> Result<()>;
     /// The feed brought it back, under a write id.
     fn recognise(&mut self, op_id: &OpId, write_id: WriteId, authored_at: Timestamp) -> Result<()>;
+    /// Of those that are acknowledged, makes those pending again whose write id is above `covered`.
     /// Gives whether there were any.
-    fn unacknowledge_all(&mut self) -> Result<bool>;
+    fn unacknowledge(&mut self, covered: Option<WriteId>) -> Result<bool>;
     fn remove_queued(&mut self, op_id: &OpId) -> Result<Option<Operation>>;
     /// Removes acknowledged operations up to a write id, but none that stands behind one that is
     /// pending: what is laid over keeps its order. Gives them.

@@ -504,8 +504,11 @@ impl Rows for SqliteRows {
              occurred_at = min(occurred_at, ?3) WHERE op_id = ?1";
         self.run(sql, params![op_id.as_str(), write_id, authored_at.as_millis()]).map(drop)
     }
-    fn unacknowledge_all(&mut self) -> Result<bool> {
-        Ok(self.run("UPDATE queue SET state = 0 WHERE state = 1", [])? > 0)
+    fn unacknowledge(&mut self, covered: Option<WriteId>) -> Result<bool> {
+        let covered = covered.map_or(0, WriteId::get);
+        let covered = i64::try_from(covered).expect("a write id has 53 bits");
+        let sql = "UPDATE queue SET state = 0 WHERE state = 1 AND write_id > ?1";
+        Ok(self.run(sql, [covered])? > 0)
     }
     fn remove_queued(&mut self, op_id: &OpId) -> Result<Option<Operation>> {
         let found = self.queued("WHERE op_id = ?1", [op_id.as_str()])?.pop();
