@@ -1,5 +1,6 @@
 //! The checkers: each holds one promise, and says in one sentence what broke it.
 
 pub(crate) mod answers;
+pub(crate) mod doubts;
 pub(crate) mod session;
 pub(crate) mod settled;

@@ -133,7 +133,27 @@ const EXPECTED: &[(Kind, &[&str])] = &[
     ),
 ];
 
+/// What worlds on disks are expected to meet besides.
+const ON_DISKS: [&str; 9] = [
+    "device's disk: a call failed",
+    "device's disk: it was full",
+    "device's disk: the power failed",
+    "device's disk: the power failed, torn",
+    "device: killed",
+    "server's disk: a transaction failed",
+    "server's disk: it was full",
+    "server's disk: the power failed",
+    "server's disk: the power failed, torn",
+];
+
 impl Coverage {
+    /// Expects what befalls disks, too.
+    pub(crate) fn expect_disks(&mut self) {
+        for name in ON_DISKS {
+            self.0.entry((Kind::Fault, name)).or_default();
+        }
+    }
+
     pub(crate) fn count(&mut self, kind: Kind, name: &'static str) {
         *self.0.entry((kind, name)).or_default() += 1;
     }

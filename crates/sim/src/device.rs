@@ -1,5 +1,6 @@
 //! One device: a client process of the product, and what the simulator knows of it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 use tokio::task::JoinHandle;
 use vfs_sync_client::{ChangeEvent, ClientConfig, ClientError, SyncClient, Transport, Violation};
-use vfs_sync_core::id::{ItemId, OpId, UserId};
+use vfs_sync_core::id::{ItemId, OpId, ReplicaId, UserId};
 use vfs_sync_core::item::Name;
 use vfs_sync_core::op::Action;
 use vfs_sync_testkit::{Random, ViolationCollector};
@@ -16,8 +17,10 @@ use vfs_sync_testkit::{Random, ViolationCollector};
 use crate::check::answers::{short, show};
 use crate::check::session::Session;
 use crate::coverage::Kind;
+use crate::disk::Unsynced;
 use crate::environment::Machine;
 use crate::failure::FailureKind;
+use crate::home::Home;
 use crate::hostile::{Due, Ending, Hostile, export};
 use crate::ledger::{End, Ledger, Queued};
 use crate::network::Link;
@@ -48,6 +51,10 @@ pub(crate) struct Device {
     events: Receiver<ChangeEvent>,
     ledger: Ledger,
     talking: Option<JoinHandle<()>>,
+    /// What reads contents.
+    pub(crate) reading: Vec<JoinHandle<()>>,
+    /// Where its replica is, unless that is in memory.
+    pub(crate) home: Option<Home>,
     /// The last talk ended well.
     well: Arc<AtomicBool>,
     pub(crate) session: Session,
@@ -62,6 +69,7 @@ impl Device {
         cluster: &Arc<Cluster>,
         ledger: Ledger,
         mut random: Random,
+        mut home: Option<Home>,
         sabotage: Option<Sabotage>,
     ) -> Self {
         let user = user(setup.user);
@@ -80,12 +88,13 @@ impl Device {
         });
         let config = config(&setup, &machine);
         let to: Arc<dyn Transport> = Arc::clone(&transport) as Arc<dyn Transport>;
-        let client = SyncClient::in_memory(user.clone(), to, config).expect("a good configuration");
+        let client = new_client(&mut home, user.clone(), None, to, config);
+        let client = client.expect("a good configuration, and a disk that is well");
         let violations = Arc::new(ViolationCollector::default());
         client.observe(Arc::clone(&violations) as Arc<dyn vfs_sync_client::Observer>);
         let events = client.subscribe();
         let session = Session::default();
-        let (talking, exports) = (None, Vec::new());
+        let (talking, reading, exports) = (None, Vec::new(), Vec::new());
         Self {
             index,
             user,
@@ -99,6 +108,8 @@ impl Device {
             events,
             ledger,
             talking,
+            reading,
+            home,
             well: Arc::default(),
             session,
             exports,
@@ -111,25 +122,115 @@ impl Device {
 
     /// The device is lost, and a new one of the user's takes its place.
     pub(crate) async fn reinstall(&mut self) {
-        self.observe(None);
+        self.take_over(None);
         self.crash().await;
         let config = config(&self.setup, &self.machine);
         let to: Arc<dyn Transport> = Arc::clone(&self.transport) as Arc<dyn Transport>;
-        let client = SyncClient::in_memory(self.user.clone(), to, config);
-        self.replace(client.expect("a good configuration"), &[]);
+        let client = new_client(&mut self.home, self.user.clone(), None, to, config);
+        self.replace(client.expect("a good configuration, and a new disk"), &[]);
         self.exports.clear();
         if self.setup.background {
             self.client.start_background().expect("there is a runtime");
         }
     }
 
-    /// Another client takes the place of the one that is there, which had more than `held`.
-    fn replace(&mut self, client: SyncClient, held: &[OpId]) {
+    fn adopt(&mut self, client: SyncClient) {
         client.observe(Arc::clone(&self.violations) as Arc<dyn vfs_sync_client::Observer>);
         self.events = client.subscribe();
         // What is armed is meant for the one that was there.
         self.hostile.disarm();
         self.client = client;
+    }
+
+    /// Whether its disk is without power: nothing of its replica can be read.
+    pub(crate) fn is_dark(&self) -> bool {
+        self.home.as_ref().is_some_and(|home| home.disk.is_off())
+    }
+
+    /// Whether a call may fail with an error for the sake of its disk.
+    pub(crate) fn disk_may_fail(&self, error: &ClientError) -> bool {
+        let troubled = self.home.as_ref().map(|home| &home.troubled);
+        may_fail(&self.ledger, troubled, error)
+    }
+
+    /// The power comes back, if its disk lost it.
+    pub(crate) async fn revive(&mut self) {
+        if self.is_dark() {
+            self.lose_power().await;
+        }
+    }
+
+    /// The power fails, and comes back.
+    pub(crate) async fn lose_power(&mut self) {
+        let Some(home) = &mut self.home else { return };
+        let unsynced = home.unsynced();
+        let name = match unsynced {
+            Unsynced::Torn(_) => "device's disk: the power failed, torn",
+            _ => "device's disk: the power failed",
+        };
+        self.ledger.fault(name, || self.index.to_string());
+        // Pages are not waited for: what they told may have to be told again.
+        self.session.forget_shown();
+        self.restart(unsynced).await;
+    }
+
+    /// The process dies wherever it is, and a new one opens what is on the disk.
+    pub(crate) async fn restart(&mut self, unsynced: Unsynced) {
+        self.take_over(None);
+        self.crash().await;
+        for read in self.reading.drain(..) {
+            read.abort();
+            let _ = read.await;
+        }
+        self.hostile.disarm();
+        let Some(home) = &self.home else { return };
+        home.disk.power_off();
+        // The replica's lock goes with the client that has it.
+        let to = Arc::clone(&self.transport) as Arc<dyn Transport>;
+        let nothing = SyncClient::in_memory(
+            self.user.clone(),
+            Arc::clone(&to),
+            config(&self.setup, &self.machine),
+        );
+        self.client = nothing.expect("a good configuration");
+        home.disk.power_on(unsynced);
+        // What does not open on a full disk is told so, and room is made.
+        home.disk.set_capacity(None);
+        match home.open(to, config(&self.setup, &self.machine)) {
+            Ok(client) => self.adopt(client),
+            Err(error) => {
+                let message = format!("device {}: its replica is lost: {error}", self.index);
+                return self.ledger.fail(FailureKind::Lost, message);
+            }
+        }
+        self.learn_what_it_was_not_told();
+        if self.setup.background {
+            self.client.start_background().expect("there is a runtime");
+        }
+    }
+
+    /// A call that failed with the disk may have taken operations off the queue, durably, and told
+    /// nobody.
+    fn learn_what_it_was_not_told(&self) {
+        let queue = self.client.queue(usize::MAX).expect("it was just opened");
+        let queue: BTreeSet<OpId> = queue.into_iter().map(|one| one.operation.op_id).collect();
+        let rejected = self.client.rejected(usize::MAX).expect("it was just opened");
+        let mut book = self.ledger.book();
+        for one in rejected {
+            book.ended(&one.operation.op_id, End::Rejected);
+        }
+        let of_this = book.operations.iter().filter(|(op_id, queued)| {
+            queued.device == self.index && queued.end.is_none() && !queue.contains(*op_id)
+        });
+        let outdated = of_this.map(|(op_id, _)| op_id).filter(|op| book.model.was_outdated(op));
+        for op_id in outdated.cloned().collect::<Vec<_>>() {
+            book.ended(&op_id, End::Outdated);
+        }
+    }
+
+    /// Another client takes the place of the one that is there, which had more than `held`.
+    fn replace(&mut self, client: SyncClient, held: &[OpId]) {
+        self.adopt(client);
         self.session = Session::default();
         let index = self.index;
         let mut book = self.ledger.book();
@@ -146,7 +247,7 @@ impl Device {
         let config = config(&self.setup, &self.machine);
         let to: Arc<dyn Transport> = Arc::clone(&self.transport) as Arc<dyn Transport>;
         let (user, id) = (self.user.clone(), self.client.client_id());
-        let client = SyncClient::in_memory_for_hydrate(user, id, to, config)?;
+        let client = new_client(&mut self.home, user, Some(id), to, config)?;
         client.hydrate_state(exported)?;
         let queue = client.queue(usize::MAX)?;
         let held: Vec<OpId> = queue.into_iter().map(|one| one.operation.op_id).collect();
@@ -168,6 +269,7 @@ impl Device {
         let (hostile, violations) = (Arc::clone(&self.hostile), Arc::clone(&self.violations));
         let (index, rematerialises) = (self.index, self.setup.rematerialise);
         let well = Arc::clone(&self.well);
+        let troubled = self.home.as_ref().map(|home| Arc::clone(&home.troubled));
         well.store(false, Ordering::Relaxed);
         ledger.note(|| format!("device {index}: {what:?}"));
         self.talking = Some(tokio::spawn(async move {
@@ -187,11 +289,14 @@ impl Device {
                     Ok(report) => format!("device {index}: {what:?} done: {report:?}"),
                     Err(error) => format!("device {index}: {what:?} failed: {error}"),
                 });
-                if let Some(due) = due {
-                    check_ending(&ledger, index, &client, &due, result.as_ref().err(), &emitted);
+                let error = result.as_ref().err();
+                if error.is_some_and(|error| may_fail(&ledger, troubled.as_ref(), error)) {
                     return;
                 }
-                let error = result.as_ref().err();
+                if let Some(due) = due {
+                    check_ending(&ledger, index, &client, &due, error, &emitted);
+                    return;
+                }
                 if !judge(&ledger, index, error, &emitted) {
                     return;
                 }
@@ -231,10 +336,21 @@ impl Device {
         was
     }
 
-    /// Takes over what was newly queued, and what the client tells of what was queued before.
-    pub(crate) fn observe(&mut self, seen: Option<(ItemId, Name)>) {
+    /// Takes over what the client did by itself, if it tells of anything.
+    pub(crate) fn observe(&mut self) {
+        if !self.events.is_empty() {
+            self.take_over(None);
+        }
+    }
+
+    /// Takes over what was newly queued, and what the client tells of what was queued before. `seen`
+    /// is the name that was in view where an item was renamed.
+    pub(crate) fn take_over(&mut self, seen: Option<(ItemId, Name)>) {
         let index = self.index;
-        let queue = self.client.queue(usize::MAX).expect("memory is read");
+        let queue = match self.client.queue(usize::MAX) {
+            Err(_) if self.is_dark() => Vec::new(),
+            queue => queue.expect("a replica that is well is read"),
+        };
         {
             let mut book = self.ledger.book();
             for queued in queue {
@@ -308,6 +424,33 @@ fn config(setup: &DeviceSetup, machine: &Arc<Machine>) -> ClientConfig {
         environment: Arc::clone(machine) as Arc<dyn vfs_sync_client::Environment>,
         ..defaults
     }
+}
+
+/// A client of a new replica, with the given id if there is one.
+fn new_client(
+    home: &mut Option<Home>,
+    user: UserId,
+    id: Option<ReplicaId>,
+    to: Arc<dyn Transport>,
+    config: ClientConfig,
+) -> Result<SyncClient, ClientError> {
+    match (home, id) {
+        (Some(home), id) => home.create(user, id, to, config),
+        (None, None) => SyncClient::in_memory(user, to, config),
+        (None, Some(id)) => SyncClient::in_memory_for_hydrate(user, id, to, config),
+    }
+}
+
+/// Whether a call failed for the sake of a disk that something befell.
+fn may_fail(ledger: &Ledger, troubled: Option<&Arc<AtomicBool>>, error: &ClientError) -> bool {
+    let ClientError::Storage(text) = error else { return false };
+    if !troubled.is_some_and(|troubled| troubled.load(Ordering::Relaxed)) {
+        return false;
+    }
+    let full = text.contains("is full");
+    let name = if full { "device's disk: it was full" } else { "device's disk: a call failed" };
+    ledger.fault(name, || text.clone());
+    true
 }
 
 /// Whether a failure is one that may happen among honest servers; tells whether the client asks to

@@ -4,15 +4,17 @@
 //! SQLite reaches it as the VFS of [`Disk::vfs`], by paths below the directory of a [`Disk`]. A
 //! database on it belongs to one connection that locks it exclusively, as
 //! `SqliteStore::open_alone` and a client's replica do: there is no shared memory for the index of
-//! a log. SQLite's own bookkeeping of a VFS is not made for threads: a process opens databases on
-//! such disks from one thread at a time.
+//! a log. The bookkeeping of a VFS is not made for threads: each thread has its own, and a database
+//! stays with the thread that opened it.
 
 mod files;
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::io::{Error, ErrorKind, Result};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use sqlite_vfs::{DatabaseHandle, LockKind, OpenAccess, OpenOptions, Vfs, WalDisabled};
@@ -20,11 +22,11 @@ use vfs_sync_testkit::Random;
 
 use files::File;
 
-const VFS: &str = "vfs-sync-sim";
-
-/// What becomes of the writes that were not synced when the power fails.
+/// What becomes of the writes that were not synced.
 #[derive(Debug, Clone)]
 pub enum Unsynced {
+    /// Nothing: only the process died that wrote them.
+    Kept,
     /// All are lost.
     Lost,
     /// Chance decides, sector by sector of each write.
@@ -86,17 +88,28 @@ impl Disk {
         Self { below, platter }
     }
 
-    /// The name of the VFS, which is registered now if it was not before.
+    /// The name of this thread's VFS, which is registered now if it was not before.
     ///
     /// # Panics
     /// If SQLite does not take it.
     #[must_use]
-    pub fn vfs() -> &'static str {
-        static REGISTERED: OnceLock<()> = OnceLock::new();
-        REGISTERED.get_or_init(|| {
-            sqlite_vfs::register(VFS, Disks, false).expect("SQLite takes the VFS");
-        });
-        VFS
+    pub fn vfs() -> String {
+        static THREADS: AtomicU64 = AtomicU64::new(0);
+        thread_local!(static NAME: OnceCell<String> = const { OnceCell::new() });
+        NAME.with(|name| {
+            let register = || {
+                let name = format!("vfs-sync-sim-{}", THREADS.fetch_add(1, Ordering::Relaxed));
+                sqlite_vfs::register(&name, Disks, false).expect("SQLite takes the VFS");
+                name
+            };
+            name.get_or_init(register).clone()
+        })
+    }
+
+    /// The bytes of all files.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        lock(&self.platter).files.values().map(File::len).sum()
     }
 
     /// How often it was told to change something: writes, truncations, removals and syncs.
@@ -111,6 +124,12 @@ impl Disk {
         lock(&self.platter).faults.insert(operation, fault);
     }
 
+    /// The bound of [`Self::set_capacity`].
+    #[must_use]
+    pub fn capacity(&self) -> Option<u64> {
+        lock(&self.platter).capacity
+    }
+
     /// Bounds the bytes of all files; `None`: there is no bound. A write beyond it fails.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         lock(&self.platter).capacity = bytes;
@@ -121,7 +140,13 @@ impl Disk {
         lock(&self.platter).reads_fail = fail;
     }
 
-    /// The power fails: whatever is open fails from now on, for good.
+    /// Forgets the faults to come.
+    pub fn forget_faults(&self) {
+        lock(&self.platter).faults.clear();
+    }
+
+    /// The power fails, or the process dies that has files open: whatever is open fails from now on,
+    /// for good.
     pub fn power_off(&self) {
         lock(&self.platter).power_off();
     }
@@ -137,7 +162,7 @@ impl Disk {
     pub fn power_on(&self, mut unsynced: Unsynced) {
         let mut platter = lock(&self.platter);
         if std::mem::take(&mut platter.is_off) {
-            platter.files.retain(|_, file| file.survives());
+            platter.files.retain(|_, file| file.survives(&unsynced));
             platter.files.values_mut().for_each(|file| file.recover(&mut unsynced));
         }
         platter.faults.clear();

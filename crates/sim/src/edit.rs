@@ -170,10 +170,13 @@ pub(crate) fn edit(device: &mut Device, ledger: &Ledger, users: usize, random: &
             | ClientError::OtherTree { .. }
             | ClientError::NoContent(_),
         ) => ledger.count(Kind::Edit, "refused by the client"),
+        Err(error) if device.disk_may_fail(&error) => {
+            ledger.count(Kind::Edit, "refused by the disk");
+        }
         Err(error) => {
             let message = format!("device {}: {done}: {error}", device.index);
             ledger.fail(FailureKind::FalseAlarm, message);
         }
     }
-    device.observe(seen);
+    device.take_over(seen);
 }

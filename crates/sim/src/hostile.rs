@@ -113,9 +113,14 @@ pub(crate) struct Hostile {
 }
 
 pub(crate) fn export(client: &SyncClient) -> Vec<u8> {
+    try_export(client).expect("a replica that is well can be read")
+}
+
+/// `None` if its disk does not let it be read.
+fn try_export(client: &SyncClient) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
-    client.export_state(StateExport::default(), &mut bytes).expect("memory takes it");
-    bytes
+    client.export_state(StateExport::default(), &mut bytes).ok()?;
+    Some(bytes)
 }
 
 fn lower(map: &mut WriteIds, than: &WriteIds) -> Option<(ReplicaId, WriteId, WriteId)> {
@@ -172,7 +177,10 @@ impl Hostile {
         let breach = state.breach.filter(|breach| breaches.contains(breach))?;
         let client = state.client.as_ref().filter(|client| client.client_id() == *of)?;
         // A second one of the same would find the client stopped.
-        state.due.is_none().then(|| (breach, export(client)))
+        if state.due.is_some() {
+            return None;
+        }
+        Some((breach, try_export(client)?))
     }
 
     fn owe(&self, breach: Breach, ending: Ending, exported: Vec<u8>) {

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::hash::Hasher as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use foldhash::HashMap;
 use tokio::time::Instant;
 use vfs_sync_core::content::Sha256Digest;
+use vfs_sync_core::entry::Entry;
 use vfs_sync_core::id::{ItemId, OpId, ReplicaId};
 use vfs_sync_core::item::Name;
 use vfs_sync_core::wire::WriteIds;
@@ -32,6 +34,8 @@ pub(crate) struct Book {
     pub(crate) watched: Option<(ReplicaId, Vec<(View, WriteIds)>)>,
     /// Every item that was ever made, in that order.
     pub(crate) items: Vec<ItemId>,
+    /// Entries that were told, by their text: most are told to several.
+    entries: HashMap<String, Arc<Entry>>,
     /// Where all servers keep their bytes.
     pub(crate) objects: Objects,
     /// A feed was pruned, or a server restored: a replica may be told to begin anew.
@@ -39,6 +43,8 @@ pub(crate) struct Book {
     /// A write may rightly be taken for a new one: the audit trail was pruned, or an old copy of a
     /// device or of a server is in use.
     pub(crate) may_repeat: bool,
+    /// Disks may fail.
+    pub(crate) on_disks: bool,
     /// All faults are over: nothing may fail any more.
     pub(crate) healed: bool,
     /// A server was made to send other bytes than were asked for.
@@ -82,9 +88,11 @@ impl Ledger {
             names: 0,
             watched: None,
             items: Vec::new(),
+            entries: HashMap::default(),
             objects,
             may_rematerialize: false,
             may_repeat: false,
+            on_disks: false,
             healed: false,
             lies_about_bytes: false,
             commits: 0,
@@ -138,6 +146,16 @@ impl Ledger {
 }
 
 impl Book {
+    /// What the text of an entry says.
+    pub(crate) fn entry(&mut self, json: &str) -> serde_json::Result<Arc<Entry>> {
+        if let Some(entry) = self.entries.get(json) {
+            return Ok(Arc::clone(entry));
+        }
+        let entry = Arc::new(serde_json::from_str::<Entry>(json)?);
+        self.entries.insert(json.to_owned(), Arc::clone(&entry));
+        Ok(entry)
+    }
+
     /// A device was told what became of an operation.
     pub(crate) fn ended(&mut self, op_id: &OpId, end: End) {
         if let Some(queued) = self.operations.get_mut(op_id) {

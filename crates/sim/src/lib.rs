@@ -23,12 +23,14 @@ pub mod disk;
 mod edit;
 mod environment;
 mod failure;
+mod home;
 mod hostile;
 mod ledger;
 mod model;
 mod network;
 mod objects;
 mod plan;
+mod power;
 mod process;
 mod rogue;
 mod sabotage;
@@ -81,8 +83,9 @@ impl Simulation {
     }
 
     fn play_some(&self, seed: u64, tracing: bool, keep: &dyn Fn(usize) -> bool) -> Outcome {
-        let plan = Plan::of_seed(seed, self.steps);
-        world::play(plan, Database::new(self.store), self.sabotage, tracing, keep)
+        let plan = self.plan(seed);
+        let database = Database::new(self.store, plan.random(300));
+        world::play(plan, database, self.sabotage, tracing, keep)
     }
 
     /// The fewest steps of a failing seed that still fail in the same way; `None` if it does not
@@ -95,7 +98,18 @@ impl Simulation {
     /// What the steps of a seed's history are, in a line each.
     #[must_use]
     pub fn describe(&self, seed: u64) -> Vec<String> {
+        let line = |step: &plan::Step| match step.disk {
+            None => format!("{:?}", step.what),
+            Some(trouble) => format!("{trouble:?}, {:?}", step.what),
+        };
+        self.plan(seed).steps.iter().map(line).collect()
+    }
+
+    fn plan(&self, seed: u64) -> Plan {
         let plan = Plan::of_seed(seed, self.steps);
-        plan.steps.iter().map(|step| format!("{:?}", step.what)).collect()
+        match self.store {
+            StoreKind::Memory => plan,
+            StoreKind::Sqlite => plan.on_disks(),
+        }
     }
 }

@@ -107,6 +107,8 @@ pub(crate) struct Model {
     accepted: BTreeMap<(UserId, ReplicaId, u64), Accepted>,
     /// What was applied, by its own id.
     applied: BTreeMap<OpId, (UserId, ReplicaId, u64)>,
+    /// What was beaten.
+    outdated: BTreeSet<OpId>,
     contents: contents::Contents,
     reconciled: BTreeMap<(UserId, ReplicaId), ReconcileState>,
 }
@@ -226,9 +228,18 @@ impl Model {
         self.applied.contains_key(op_id)
     }
 
+    pub(crate) fn was_outdated(&self, op_id: &OpId) -> bool {
+        self.outdated.contains(op_id)
+    }
+
     /// Something of a tree that contains itself, if there is anything: links of deleted items count.
     pub(crate) fn cycle(&self) -> Option<ItemId> {
         self.items.keys().find(|start| self.is_under(start, start)).cloned()
+    }
+
+    /// Whether a tree contains itself by way of `id`.
+    pub(crate) fn is_in_cycle(&self, id: &ItemId) -> bool {
+        self.is_under(id, id)
     }
 
     /// Whether `low` hangs somewhere under `high`.

@@ -36,6 +36,8 @@ pub(crate) struct DeviceSetup {
 pub(crate) struct Step {
     pub(crate) wait_millis: u64,
     pub(crate) what: What,
+    /// What befalls a disk before it.
+    pub(crate) disk: Option<DiskTrouble>,
     /// What it draws its choices from.
     pub(crate) chance: u64,
 }
@@ -110,6 +112,30 @@ pub(crate) enum What {
         device: usize,
     },
     Rest,
+}
+
+/// What befalls the disk of the servers' database, or of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DiskTrouble {
+    /// `None`: the servers'.
+    pub(crate) device: Option<usize>,
+    pub(crate) blow: Blow,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Blow {
+    /// The process dies, wherever it is; the disk goes on.
+    Killed,
+    /// The power fails: what was not synced is lost or torn.
+    Power,
+    /// The power fails in the middle of what is written next.
+    PowerAt(u64),
+    /// An operation fails of what is written next.
+    FailsAt(u64),
+    /// There is room for so many bytes.
+    Full(u64),
+    /// There is room again.
+    Room,
 }
 
 /// All that a seed stands for.
@@ -206,10 +232,36 @@ impl Plan {
             let what = what.map_or(What::Rest, |weight| (weight.1)(random, &setup));
             let wait_millis = u64::try_from(random.below(pace)).unwrap_or(0);
             let chance = u64::try_from(random.below(1 << 30)).unwrap_or(0);
-            Step { wait_millis, what, chance }
+            Step { wait_millis, what, disk: None, chance }
         };
         let steps = (0..steps).map(|_| draw(&mut random)).collect();
         Self { seed, setup, steps }
+    }
+
+    /// The same history on disks that fail: in half of the worlds those of devices do, in half that
+    /// of the servers.
+    pub(crate) fn on_disks(mut self) -> Self {
+        let mut random = self.random(301);
+        let (of_devices, of_servers) = (random.below(2) == 0, random.below(2) == 0);
+        let devices = self.setup.devices.len();
+        for step in &mut self.steps {
+            let (draw, device) = (random.below(24), random.below(devices));
+            let at = u64::try_from(random.below(8)).unwrap_or(0);
+            let blow = match random.below(8) {
+                0 | 1 => Blow::Power,
+                2 | 3 => Blow::PowerAt(at),
+                4 => Blow::FailsAt(at),
+                5 => Blow::Full(at * 5_000),
+                6 => Blow::Room,
+                _ => Blow::Killed,
+            };
+            step.disk = match draw {
+                0 | 1 if of_devices => Some(DiskTrouble { device: Some(device), blow }),
+                2 if of_servers => Some(DiskTrouble { device: None, blow }),
+                _ => None,
+            };
+        }
+        self
     }
 
     /// Numbers of their own for a part of the world, the same whatever steps there are.

@@ -16,10 +16,12 @@ use vfs_sync_server::{Body, Server, ServerConfig, Service};
 use vfs_sync_store::MetadataStore;
 use vfs_sync_testkit::Random;
 
+use crate::database::Database;
 use crate::environment::Machine;
 use crate::failure::FailureKind;
 use crate::ledger::Ledger;
 use crate::objects::Objects;
+use crate::power::ServerDisk;
 use crate::process::Process;
 use crate::store::WatchedStore;
 
@@ -39,6 +41,8 @@ pub(crate) struct Cluster {
     secret: Secret,
     config: ServerConfig,
     pub(crate) database_faults: Arc<AtomicU32>,
+    /// What the database is on, unless that is memory.
+    disk: Option<ServerDisk>,
     state: Mutex<State>,
 }
 
@@ -60,13 +64,15 @@ struct Running {
     tasks: Vec<AbortHandle>,
 }
 
+/// How long the servers are away when the power has failed.
+const AWAY: Duration = Duration::from_secs(3);
 const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 
 impl Cluster {
     pub(crate) async fn start(
         ledger: Ledger,
         objects: Objects,
-        store: Arc<dyn MetadataStore>,
+        database: &Database,
         config: ServerConfig,
         machines: Vec<Arc<Machine>>,
         random: Random,
@@ -74,11 +80,32 @@ impl Cluster {
         let secret = Secret::new([7; 32]);
         let auth = AuthConfig::with_secret(secret.clone()).expect("the secret is long");
         let hosts = machines.into_iter().map(|machine| Host { machine, running: None }).collect();
-        let state = Mutex::new(State { store, random, hosts });
-        let database_faults = Arc::default();
-        let cluster = Self { ledger, objects, auth, secret, config, database_faults, state };
+        let state = Mutex::new(State { store: database.open(), random, hosts });
+        let (database_faults, disk) = (Arc::default(), database.disk().cloned());
+        let cluster = Self { ledger, objects, auth, secret, config, database_faults, disk, state };
+        let cluster = Arc::new(cluster);
         cluster.start_all().await;
-        Arc::new(cluster)
+        if let Some(disk) = &cluster.disk {
+            let this = Arc::downgrade(&cluster);
+            disk.when_gone(move |store| {
+                if let Some(cluster) = this.upgrade() {
+                    cluster.lost_power(store);
+                }
+            });
+        }
+        cluster
+    }
+
+    /// Every process has died with the power; they start again after a while.
+    fn lost_power(self: Arc<Self>, store: Arc<dyn MetadataStore>) {
+        for host in 0..self.hosts() {
+            self.crash(host);
+        }
+        self.replace_store(store);
+        tokio::spawn(async move {
+            tokio::time::sleep(AWAY).await;
+            self.start_all().await;
+        });
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -117,7 +144,8 @@ impl Cluster {
             (Arc::clone(&state.store), Arc::clone(&state.hosts[host].machine), process)
         };
         let auth = Authenticator::load(&self.auth).await.expect("a secret is a key");
-        let store = WatchedStore::new(store, self.ledger.clone(), Arc::clone(&process));
+        let (disk, ledger) = (self.disk.clone(), self.ledger.clone());
+        let store = WatchedStore::new(store, disk, ledger, Arc::clone(&process));
         let blobs = self.objects.of_process(self.ledger.clone(), Arc::clone(&process));
         let server = Server::builder(Arc::new(store), Arc::new(blobs), auth)
             .environment(machine)

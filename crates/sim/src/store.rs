@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::FutureExt as _;
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::attach::AttachRefusal;
 use vfs_sync_core::content::Attachment;
@@ -23,30 +24,65 @@ use vfs_sync_store::{
     Retention, StageAnswer, StageRecord, StoreError, UploadAccess, UploadAnswer, Usage,
 };
 
-use crate::check::answers;
+use crate::check::{answers, doubts};
 use crate::ledger::Ledger;
+use crate::power::{Doubt, ServerDisk};
 use crate::process::Process;
 
 pub(crate) struct WatchedStore {
     inner: Arc<dyn MetadataStore>,
+    /// What it is on, unless that is memory.
+    disk: Option<ServerDisk>,
     ledger: Ledger,
     process: Arc<Process>,
 }
 
 type Result<T> = std::result::Result<T, StoreError>;
 
-/// A transaction takes no simulated time, whatever threads the store has.
-fn at_once<T>(transaction: impl Future<Output = T>) -> T {
-    futures::executor::block_on(transaction)
+/// A transaction takes no simulated time: stores in memory, and those that are alone on a disk, are
+/// done at the first poll.
+pub(crate) fn at_once<T>(transaction: impl Future<Output = T>) -> T {
+    transaction.now_or_never().expect("the store waits for nobody")
 }
 
 impl WatchedStore {
     pub(crate) fn new(
         inner: Arc<dyn MetadataStore>,
+        disk: Option<ServerDisk>,
         ledger: Ledger,
         process: Arc<Process>,
     ) -> Self {
-        Self { inner, ledger, process }
+        Self { inner, disk, ledger, process }
+    }
+
+    /// A transaction that writes; `doubt` tells, if it fails, whether it is there nevertheless.
+    async fn write<T>(
+        &self,
+        transaction: impl Future<Output = Result<T>>,
+        doubt: impl FnOnce() -> Doubt,
+    ) -> Result<T> {
+        let Some(disk) = &self.disk else { return at_once(transaction) };
+        let answer = disk.transaction(&self.ledger, || at_once(transaction), doubt());
+        if answer.is_err() {
+            self.end_with_the_power().await;
+        }
+        answer
+    }
+
+    /// What of a transaction cannot be told afterwards: no fault meets it.
+    fn spared<T>(&self, transaction: impl Future<Output = Result<T>>) -> Result<T> {
+        match &self.disk {
+            None => at_once(transaction),
+            Some(disk) => disk.spare(|| at_once(transaction)),
+        }
+    }
+
+    /// Where the power has failed, nobody hears any more.
+    async fn end_with_the_power(&self) {
+        if let Some(disk) = self.disk.as_ref().filter(|disk| disk.is_off()) {
+            disk.power_on(&self.ledger);
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Before a transaction: it may fail without having happened.
@@ -61,6 +97,7 @@ impl WatchedStore {
 
     /// After a transaction: the process may never learn that it happened.
     async fn after<T>(&self, answer: T) -> Result<T> {
+        self.end_with_the_power().await;
         if self.process.database_fails() {
             self.ledger.fault("database: committed, answer lost", String::new);
             return Err(StoreError::Unavailable("simulated: the connection was lost".into()));
@@ -110,7 +147,11 @@ impl MetadataStore for WatchedStore {
         let operations: Vec<Operation> = batch.operations().cloned().collect();
         let whole = operations.len() == batch.len();
         let last_changed = self.last_changed(&user, &replica, &operations, now).await?;
-        let answer = at_once(self.inner.push(batch, now))?;
+        let doubt = || {
+            let operations = if whole { operations.clone() } else { Vec::new() };
+            doubts::push(user.clone(), replica.clone(), operations, now, last_changed.clone())
+        };
+        let answer = self.write(self.inner.push(batch, now), doubt).await?;
         if whole {
             answers::push(&self.ledger, &user, &replica, &operations, now, &last_changed, &answer);
         }
@@ -131,7 +172,8 @@ impl MetadataStore for WatchedStore {
         now: Timestamp,
     ) -> Result<ReconcileAnswer> {
         self.before().await?;
-        let answer = at_once(self.inner.reconcile(user, request, now))?;
+        let doubt = || doubts::reconcile(user.clone(), request.clone());
+        let answer = self.write(self.inner.reconcile(user, request, now), doubt).await?;
         answers::reconcile(&self.ledger, user, request, &answer);
         self.after(answer).await
     }
@@ -149,7 +191,8 @@ impl MetadataStore for WatchedStore {
         now: Timestamp,
     ) -> Result<StageAnswer> {
         self.before().await?;
-        let answer = at_once(self.inner.open_stage(user, stage, quota, now))?;
+        let doubt = || doubts::stage(user.clone(), stage.staging_id.clone());
+        let answer = self.write(self.inner.open_stage(user, stage, quota, now), doubt).await?;
         if let StageAnswer::Open(row) = &answer {
             let model = &mut self.ledger.book().model;
             model.stage_opened(user, &row.staging_id, &row.blob_id, row.expires_at);
@@ -175,7 +218,9 @@ impl MetadataStore for WatchedStore {
         now: Timestamp,
     ) -> Result<UploadAnswer> {
         self.before().await?;
-        let answer = at_once(self.inner.record_upload(user, staging_id, upload, quota, now))?;
+        let recording = self.inner.record_upload(user, staging_id, upload, quota, now);
+        let doubt = || doubts::stage(user.clone(), staging_id.clone());
+        let answer = self.write(recording, doubt).await?;
         if let UploadAnswer::Recorded(row) = &answer {
             answers::recorded(&self.ledger, row);
         }
@@ -260,7 +305,9 @@ impl MetadataStore for WatchedStore {
         now: Timestamp,
     ) -> Result<std::result::Result<AttachResponse, AttachRefusal>> {
         self.before().await?;
-        let answer = at_once(self.inner.attach(user, staging_id, request, ref_id, now))?;
+        let attaching = self.inner.attach(user, staging_id, request, ref_id, now);
+        let doubt = || doubts::attach(user.clone(), staging_id.clone(), request.clone(), now);
+        let answer = self.write(attaching, doubt).await?;
         answers::attach(&self.ledger, user, staging_id, request, now, &answer);
         self.after(answer).await
     }
@@ -272,7 +319,8 @@ impl MetadataStore for WatchedStore {
         now: Timestamp,
     ) -> Result<AbandonAnswer> {
         self.before().await?;
-        let answer = at_once(self.inner.abandon(user, staging_id, now))?;
+        let doubt = || doubts::stage(user.clone(), staging_id.clone());
+        let answer = self.write(self.inner.abandon(user, staging_id, now), doubt).await?;
         if matches!(answer, AbandonAnswer::Abandoned(_)) {
             self.ledger.book().model.stage_abandoned(staging_id);
         }
@@ -363,7 +411,7 @@ impl MetadataStore for WatchedStore {
         now: Timestamp,
     ) -> Result<bool> {
         self.before().await?;
-        let removed = at_once(self.inner.remove_version(ref_id, blob_id, now))?;
+        let removed = self.spared(self.inner.remove_version(ref_id, blob_id, now))?;
         if removed {
             self.ledger.book().model.version_removed(blob_id);
         }
@@ -398,7 +446,8 @@ impl MetadataStore for WatchedStore {
         now: Timestamp,
     ) -> Result<()> {
         self.before().await?;
-        at_once(self.inner.set_member(group, member, present, now))?;
+        let doubt = || doubts::member(group.clone(), member.clone(), present);
+        self.write(self.inner.set_member(group, member, present, now), doubt).await?;
         self.ledger.book().model.set_member(group, member, present);
         self.after(()).await
     }
@@ -425,7 +474,7 @@ impl MetadataStore for WatchedStore {
 
     async fn prune(&self, retention: Retention) -> Result<Pruned> {
         self.before().await?;
-        let pruned = at_once(self.inner.prune(retention))?;
+        let pruned = self.spared(self.inner.prune(retention))?;
         answers::pruned(&self.ledger, &retention, pruned);
         self.after(pruned).await
     }

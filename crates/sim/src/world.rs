@@ -2,6 +2,7 @@
 
 mod after;
 mod happen;
+mod trouble;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -12,12 +13,15 @@ use futures::FutureExt as _;
 use vfs_sync_server::ServerConfig;
 use vfs_sync_testkit::Random;
 
+use crate::check::answers;
 use crate::coverage::Coverage;
 use crate::database::{Backup, Database};
 use crate::device::{Device, Talk};
+use crate::disk::Unsynced;
 use crate::edit::edit;
 use crate::environment::Machine;
 use crate::failure::{Failure, FailureKind};
+use crate::home::Home;
 use crate::hostile::{Breach, export};
 use crate::ledger::Ledger;
 use crate::objects::Objects;
@@ -41,6 +45,8 @@ pub struct Outcome {
 
 /// Rounds in which all devices synchronise, before what still waits is stuck.
 const ROUNDS: usize = 12;
+/// Steps between two looks at the trees as wholes; each push is checked by what it moved.
+const ALL_TREES: usize = 40;
 /// Nothing that was sent is under way for longer.
 const STRAGGLERS: Duration = Duration::from_secs(120);
 
@@ -73,6 +79,11 @@ pub(crate) fn play(
         let forgets = sabotage == Some(Sabotage::LostBytes);
         let objects = Objects::new(forgets);
         let ledger = Ledger::new(objects.clone(), tracing);
+        if database.disk().is_some() {
+            let mut book = ledger.book();
+            book.coverage.expect_disks();
+            book.on_disks = true;
+        }
         let played = AssertUnwindSafe(run(plan, database, objects, ledger.clone(), sabotage, keep))
             .catch_unwind();
         if let Err(panic) = played.await {
@@ -103,6 +114,9 @@ async fn run(
             let step = world.plan.steps[index].clone();
             world.step(&step).await;
         }
+        if index % ALL_TREES == ALL_TREES - 1 {
+            answers::no_cycle(&world.ledger);
+        }
     }
     world.ledger.begin_step(world.plan.steps.len());
     if !world.ledger.has_failed() {
@@ -129,7 +143,6 @@ impl World {
             let id = u16::try_from(index).unwrap_or(0);
             Arc::new(Machine::new(id, plan.random(part), *skew))
         });
-        let store = database.open().await;
         let config = ServerConfig {
             keep_versions: Duration::from_secs(60),
             stage_lifetime: Duration::from_secs(3_600),
@@ -141,15 +154,17 @@ impl World {
         let cluster = Cluster::start(
             ledger.clone(),
             objects_there,
-            store,
+            &database,
             config,
             machines.collect(),
             random,
         )
         .await;
         let devices = setup.devices.iter().enumerate().map(|(index, setup)| {
-            let random = plan.random(100 + u64::try_from(index).unwrap_or(0));
-            Device::new(index, setup.clone(), &cluster, ledger.clone(), random, sabotage)
+            let random = |from| plan.random(from + u64::try_from(index).unwrap_or(0));
+            let home = database.disk().map(|_| Home::new(index, random(200)));
+            let (ledger, random) = (ledger.clone(), random(100));
+            Device::new(index, setup.clone(), &cluster, ledger, random, home, sabotage)
         });
         let devices = devices.collect();
         let (backup, restored) = (None, 0);
@@ -163,11 +178,15 @@ impl World {
     async fn step(&mut self, step: &Step) {
         let mut random = Random::new(step.chance);
         random.below(2);
+        if let Some(trouble) = step.disk {
+            self.befall(trouble).await;
+        }
         self.ledger.note(|| format!("step {:?}", step.what));
         self.happen(step.what, &mut random).await;
         tokio::time::sleep(Duration::from_millis(step.wait_millis)).await;
         for device in &mut self.devices {
-            device.observe(None);
+            device.revive().await;
+            device.observe();
         }
     }
 
@@ -176,6 +195,7 @@ impl World {
             What::Edit { device } => {
                 let users = self.plan.setup.users;
                 for _ in 0..1 + random.below(2) {
+                    self.devices[device].revive().await;
                     edit(&mut self.devices[device], &self.ledger, users, random);
                 }
             }
@@ -193,7 +213,9 @@ impl World {
                 if self.devices[device].crash().await {
                     self.ledger.fault("device: crashed while talking", || device.to_string());
                 }
-                if self.devices[device].setup.background {
+                if self.devices[device].home.is_some() {
+                    self.devices[device].restart(Unsynced::Kept).await;
+                } else if self.devices[device].setup.background {
                     self.devices[device].client.start_background().expect("there is a runtime");
                 }
             }

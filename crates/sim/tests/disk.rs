@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use futures::FutureExt as _;
 use vfs_sync_client::core::item::Name;
@@ -16,12 +16,6 @@ use vfs_sync_sim::disk::{Disk, DiskFault, Unsynced};
 use vfs_sync_store::sqlite::SqliteStore;
 use vfs_sync_store::{MetadataStore, PullAnswer, PullRequest, StoreError};
 use vfs_sync_testkit::{Random, ScriptedTransport, TestEnvironment, build};
-
-/// A process opens databases on simulated disks from one thread at a time.
-fn alone() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 fn noon() -> Timestamp {
     "2026-01-01T12:00:00.000Z".parse().unwrap()
@@ -104,7 +98,7 @@ impl Subject for Server {
     type Failure = StoreError;
 
     fn open(dir: &Path) -> Result<Self, StoreError> {
-        SqliteStore::open_alone(&dir.join("server.db"), Some(Disk::vfs()), noon()).map(Self)
+        SqliteStore::open_alone(&dir.join("server.db"), Some(&Disk::vfs()), noon()).map(Self)
     }
 
     fn act(&mut self) -> Result<(), StoreError> {
@@ -122,7 +116,6 @@ impl Subject for Server {
 
 #[test]
 fn a_push_survives_the_power_or_never_was() {
-    let _turn = alone();
     let root = tempfile::tempdir().unwrap();
     let disk = Disk::below(&root.path().join("begin"));
     let mut server = Server::open(&root.path().join("begin")).unwrap();
@@ -141,7 +134,7 @@ fn nobody() -> Arc<dyn Transport> {
 
 fn config(seed: u64) -> ClientConfig {
     ClientConfig {
-        vfs: Some(Disk::vfs().into()),
+        vfs: Some(Disk::vfs()),
         environment: Arc::new(TestEnvironment::new(seed, noon())),
         ..ClientConfig::default()
     }
@@ -217,7 +210,6 @@ fn a_page_survives_the_power_whole_or_never_was() {
 }
 
 fn on_a_replica<S: Subject>() {
-    let _turn = alone();
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("begin");
     let disk = Disk::below(&dir);
@@ -230,7 +222,6 @@ fn on_a_replica<S: Subject>() {
 
 #[test]
 fn a_close_that_the_power_cuts_loses_nothing() {
-    let _turn = alone();
     let root = tempfile::tempdir().unwrap();
     for unsynced in losses() {
         let mut at = 0;
@@ -257,7 +248,6 @@ fn a_close_that_the_power_cuts_loses_nothing() {
 
 #[test]
 fn a_disk_that_cannot_be_read_is_told_and_mends() {
-    let _turn = alone();
     let root = tempfile::tempdir().unwrap();
     let disk = Disk::below(root.path());
     let mut server = Server::open(root.path()).unwrap();
@@ -274,7 +264,6 @@ fn a_disk_that_cannot_be_read_is_told_and_mends() {
 
 #[test]
 fn a_full_disk_takes_no_push_and_keeps_those_that_it_has() {
-    let _turn = alone();
     let root = tempfile::tempdir().unwrap();
     let disk = Disk::below(root.path());
     let mut server = Server::open(root.path()).unwrap();

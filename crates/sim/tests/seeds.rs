@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use vfs_sync_sim::{Failure, FailureKind, Sabotage, Simulation};
+use vfs_sync_sim::{Coverage, Failure, FailureKind, Sabotage, Simulation, StoreKind};
 
 /// As many seeds as `VFS_SYNC_TEST_SEEDS` says, or 16.
 #[test]
@@ -17,9 +17,28 @@ fn worlds_with_faults_end_as_the_rules_say() {
 }
 
 #[test]
+fn worlds_on_disks_that_fail_end_as_the_rules_say() {
+    let simulation = Simulation { store: StoreKind::Sqlite, ..Simulation::default() };
+    let mut coverage = Coverage::default();
+    for seed in 0..16 {
+        let outcome = simulation.play(seed, false);
+        assert_eq!(outcome.failure, None, "sim replay {seed} --store sqlite");
+        coverage.absorb(&outcome.coverage);
+    }
+    let missing = coverage.missing();
+    let of_disks: Vec<_> = missing.iter().filter(|(_, name)| name.contains("disk")).collect();
+    assert!(of_disks.is_empty(), "{of_disks:?}");
+}
+
+#[test]
 fn the_same_seed_is_the_same_run() {
-    for seed in 500..508 {
-        let [one, other] = [0, 1].map(|_| Simulation::default().play(seed, true));
+    same_twice(Simulation::default(), 500..508);
+    same_twice(Simulation { store: StoreKind::Sqlite, ..Simulation::default() }, 508..512);
+}
+
+fn same_twice(simulation: Simulation, seeds: std::ops::Range<u64>) {
+    for seed in seeds {
+        let [one, other] = [0, 1].map(|_| simulation.play(seed, true));
         for (line, (one, other)) in one.trace.iter().zip(&other.trace).enumerate() {
             assert_eq!(one, other, "line {line} of seed {seed}");
         }

@@ -92,14 +92,24 @@ pub(crate) fn push(
             return book.fail(FailureKind::Causality, message);
         }
     }
-    // Only what changed the shape of a tree can have closed a cycle.
-    let shapes = operations.iter().any(|op| {
-        matches!(
+    // Only what changed the shape of a tree can have closed a cycle, and only through what it moved.
+    let cycle = operations.iter().find(|op| {
+        let shapes = matches!(
             op.action,
             Action::LinkAdd { .. } | Action::LinkReassign { .. } | Action::Upsert(_)
-        )
+        );
+        shapes && book.model.is_in_cycle(&op.item_id)
     });
-    if let Some(id) = shapes.then(|| book.model.cycle()).flatten() {
+    if let Some(op) = cycle {
+        book.fail(FailureKind::Cycle, format!("{} is under itself", op.item_id));
+    }
+}
+
+/// No tree has a cycle, wherever it may have come from.
+pub(crate) fn no_cycle(ledger: &Ledger) {
+    let mut book = ledger.book();
+    book.coverage.count(Kind::Check, "nothing contains itself");
+    if let Some(id) = book.model.cycle() {
         book.fail(FailureKind::Cycle, format!("{id} is under itself"));
     }
 }
@@ -164,7 +174,7 @@ pub(crate) fn pull(ledger: &Ledger, user: &UserId, request: &PullRequest, answer
         }
     }
     for json in &page.items {
-        let entry = match serde_json::from_str::<Entry>(json) {
+        let entry = match book.entry(json) {
             Ok(entry) => entry,
             Err(error) => {
                 return book.fail(FailureKind::Answer, format!("no entry: {error}: {json}"));
@@ -233,7 +243,7 @@ pub(crate) fn reconcile(
     }
 }
 
-fn merge(before: Option<ReconcileState>, sent: ReconcileState) -> ReconcileState {
+pub(super) fn merge(before: Option<ReconcileState>, sent: ReconcileState) -> ReconcileState {
     let Some(mut merged) = before else { return sent };
     merged.cursor = merged.cursor.max(sent.cursor);
     for (replica, id) in sent.last_reconciled_write_ids {

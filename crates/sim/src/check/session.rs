@@ -24,6 +24,11 @@ impl Session {
         self.own.insert(item.clone(), (op_id.clone(), name.clone()));
     }
 
+    /// What was shown is not known to be on the device any more.
+    pub(crate) fn forget_shown(&mut self) {
+        self.shown.clear();
+    }
+
     /// The device shows an item under a name.
     pub(crate) fn shows(&mut self, book: &mut Book, device: usize, item: &ItemId, name: &Name) {
         book.coverage.count(Kind::Check, "session: a name that is shown");

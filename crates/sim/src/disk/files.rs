@@ -74,12 +74,16 @@ impl File {
     }
 
     /// Whether it is there after a failure of the power.
-    pub(super) fn survives(&self) -> bool {
-        self.synced
+    pub(super) fn survives(&self, unsynced: &Unsynced) -> bool {
+        self.synced || matches!(unsynced, Unsynced::Kept)
     }
 
-    /// What is there after a failure of the power is durable.
+    /// What is there after a failure of the power is durable; after the death of a process nothing
+    /// has changed.
     pub(super) fn recover(&mut self, unsynced: &mut Unsynced) {
+        if matches!(unsynced, Unsynced::Kept) {
+            return;
+        }
         let changes = std::mem::take(&mut self.changes);
         if let Unsynced::Torn(random) = unsynced {
             for change in changes {

@@ -78,6 +78,10 @@ impl Model {
         }
     }
 
+    pub(crate) fn is_stage_attached(&self, id: &StagingId) -> bool {
+        self.contents.stages.get(id).is_some_and(|stage| stage.status == StageStatus::Attached)
+    }
+
     pub(crate) fn stage_abandoned(&mut self, id: &StagingId) {
         if let Some(stage) = self.contents.stages.get_mut(id) {
             stage.status = StageStatus::Abandoned;

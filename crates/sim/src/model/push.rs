@@ -115,6 +115,8 @@ impl Push<'_> {
         self.model.last.insert((self.user.clone(), self.replica.clone()), key.2);
         if status == PushStatus::Applied {
             self.model.applied.insert(op.op_id.clone(), key.clone());
+        } else {
+            self.model.outdated.insert(op.op_id.clone());
         }
         // What stood before it in the push has this answer from now on.
         for (write_id, refused) in std::mem::take(&mut self.refused) {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use vfs_sync_client::ClientError;
 
 use super::{ROUNDS, STRAGGLERS, World};
-use crate::check::settled;
+use crate::check::{answers, settled};
 use crate::coverage::Kind;
 use crate::device::Talk;
 use crate::failure::FailureKind;
@@ -16,13 +16,15 @@ impl World {
         self.ledger.note(|| "the world heals".into());
         self.cluster.database_faults.store(0, Ordering::Relaxed);
         self.objects.faults.store(0, Ordering::Relaxed);
+        self.heal_disks().await;
         self.cluster.start_all().await;
         for device in &mut self.devices {
             device.link.set_weather(Weather::Calm);
             device.client.stop_background().await;
             device.wait().await;
             device.hostile.disarm();
-            device.observe(None);
+            device.take_over(None);
+            device.home.iter().for_each(|home| home.troubled.store(false, Ordering::Relaxed));
         }
         tokio::time::sleep(STRAGGLERS).await;
         self.ledger.book().healed = true;
@@ -37,7 +39,7 @@ impl World {
             for device in &mut self.devices {
                 device.talk(Talk::Sync);
                 device.wait().await;
-                device.observe(None);
+                device.take_over(None);
                 let status = device.client.status().expect("memory is read");
                 quiet &= status.pending + status.acknowledged + status.uploads == 0;
                 if !retried {
@@ -69,6 +71,7 @@ impl World {
             settled::converged(&self.ledger, device);
         }
         settled::nothing_lost(&self.ledger, &self.devices);
+        answers::no_cycle(&self.ledger);
         for device in &self.devices {
             self.read_some(device).await;
         }

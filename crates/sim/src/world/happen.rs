@@ -28,7 +28,7 @@ impl World {
     /// Somebody looks at what a device shows, and opens something.
     pub(super) fn read(&mut self, device: usize, random: &mut Random) {
         let device = &mut self.devices[device];
-        device.observe(None);
+        device.take_over(None);
         let items: Vec<ItemId> = {
             let items = &self.ledger.book().items;
             let from = random.below(items.len().max(1));
@@ -41,14 +41,17 @@ impl World {
                 device.session.shows(&mut book, device.index, &item, &name);
             }
         }
+        device.reading.retain(|task| !task.is_finished());
         if let Some(item) = visible(device, &self.ledger, random) {
-            tokio::spawn(open(self.ledger.clone(), device.index, device.client.clone(), item));
+            let opening = open(self.ledger.clone(), device.index, device.client.clone(), item);
+            device.reading.push(tokio::spawn(opening));
         }
         if self.plan.setup.reads_many {
             let items = (0..TOGETHER).filter_map(|_| visible(device, &self.ledger, random));
             let items: BTreeSet<ItemId> = items.collect();
             let (ledger, client) = (self.ledger.clone(), device.client.clone());
-            tokio::spawn(open_together(ledger, device.index, client, items));
+            let opening = open_together(ledger, device.index, client, items);
+            device.reading.push(tokio::spawn(opening));
         }
     }
 
@@ -62,8 +65,9 @@ impl World {
         self.ledger.book().watched = Some((device.client.client_id(), Vec::new()));
         device.talk(Talk::Sync);
         device.wait().await;
-        device.observe(None);
+        device.take_over(None);
         let settled = device.client.status().is_ok_and(|status| status.stopped.is_none());
+        let settled = settled && !device.is_dark();
         if settled && !self.ledger.has_failed() && device.was_well() {
             settled::as_told(&self.ledger, device);
         }
@@ -111,10 +115,16 @@ impl World {
         for device in &mut self.devices {
             device.client.stop_background().await;
             device.wait().await;
-            device.observe(None);
+            device.take_over(None);
         }
         tokio::time::sleep(Duration::from_secs(60)).await;
-        let store = self.database.restore(&backup, &self.objects).await;
+        for device in &mut self.devices {
+            device.revive().await;
+        }
+        for host in 0..self.cluster.hosts() {
+            self.cluster.crash(host);
+        }
+        let store = self.database.restore(&backup, &self.objects);
         self.restored += 1;
         let now = self.cluster.now(0);
         store.new_epoch(now, self.restored).await.expect("the database is there");
@@ -148,7 +158,7 @@ impl World {
         }
         let exported = random.one(&device.exports).clone();
         self.ledger.fault("device: an old export took its place", || index.to_string());
-        device.observe(None);
+        device.take_over(None);
         if let Err(error) = device.hydrate(&exported).await {
             let message = format!("device {index}: its own export is refused: {error}");
             return self.ledger.fail(FailureKind::FalseAlarm, message);
@@ -188,6 +198,8 @@ fn not_read(ledger: &Ledger, index: usize, error: &ClientError) {
             ledger.count(Kind::Guardrail, "client: other bytes are refused");
             ledger.book().lies_about_bytes
         }
+        // Its disk is full, or without power.
+        ClientError::Storage(_) => ledger.book().on_disks,
         other => other.is_transient(),
     };
     if !fine {

@@ -1,0 +1,124 @@
+//! Transactions that failed with the disk below them: the commit may have become durable before, or
+//! not. Once the database was opened again it must be as it was before or as it is after; the
+//! model learns which.
+
+use std::collections::BTreeMap;
+
+use vfs_sync_core::access::Principal;
+use vfs_sync_core::id::{ReplicaId, StagingId, UserId};
+use vfs_sync_core::op::Operation;
+use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::{AttachRequest, ReconcileRequest, ReconcileState, StageStatus};
+use vfs_sync_store::StoreError;
+
+use super::answers;
+use crate::failure::FailureKind;
+use crate::ledger::Ledger;
+use crate::power::Doubt;
+use crate::store::at_once;
+
+/// What a database that is well gives at once.
+fn look<T>(ledger: &Ledger, look: impl Future<Output = Result<T, StoreError>>) -> Option<T> {
+    match at_once(look) {
+        Ok(found) => Some(found),
+        Err(error) => {
+            ledger.fail(FailureKind::Lost, format!("after the power failed: {error}"));
+            None
+        }
+    }
+}
+
+fn neither(ledger: &Ledger, what: &str, found: &dyn std::fmt::Debug) {
+    let message = format!("{what} that failed with the disk is there in part: {found:?}");
+    ledger.fail(FailureKind::Lost, message);
+}
+
+pub(crate) fn push(
+    user: UserId,
+    replica: ReplicaId,
+    operations: Vec<Operation>,
+    now: Timestamp,
+    last_changed: BTreeMap<UserId, Timestamp>,
+) -> Doubt {
+    Box::new(move |store, ledger| {
+        let Some(state) = look(ledger, store.state(&user, &replica)) else { return };
+        let found = state.last_write_ids.get(&replica).map(|id| id.get());
+        let mut after = ledger.book().model.clone();
+        if found == after.last_write_id(&user, &replica) {
+            return;
+        }
+        after.push(&user, &replica, &operations, now, &|owner| last_changed.get(owner).copied());
+        if found != after.last_write_id(&user, &replica) {
+            return neither(ledger, "a push", &found);
+        }
+        let mut book = ledger.book();
+        book.note(|| format!("the push of {replica} that failed with the disk is there"));
+        book.model = after;
+        book.commits += 1;
+    })
+}
+
+pub(crate) fn reconcile(user: UserId, request: ReconcileRequest) -> Doubt {
+    Box::new(move |store, ledger| {
+        let client = &request.client_id;
+        let Some(state) = look(ledger, store.state(&user, client)) else { return };
+        let before = ledger.book().model.reconciled(&user, client).cloned();
+        if state.reconcile_state == before {
+            return;
+        }
+        let sent = ReconcileState {
+            cursor: request.cursor.clone(),
+            last_reconciled_write_ids: request.last_reconciled_write_ids.clone(),
+        };
+        let merged = answers::merge(before, sent);
+        if state.reconcile_state.as_ref() != Some(&merged) {
+            return neither(ledger, "a reconcile", &state.reconcile_state);
+        }
+        ledger.book().model.reconcile(&user, client, merged);
+    })
+}
+
+/// Opened, uploaded or abandoned: the stage itself tells.
+pub(crate) fn stage(user: UserId, staging_id: StagingId) -> Doubt {
+    Box::new(move |store, ledger| {
+        let Some(found) = look(ledger, store.stage(&user, &staging_id)) else { return };
+        let Some(row) = found else { return };
+        let opened = (&row.staging_id, &row.blob_id, row.expires_at);
+        ledger.book().model.stage_opened(&user, opened.0, opened.1, opened.2);
+        answers::recorded(ledger, &row);
+        if row.status == StageStatus::Abandoned {
+            ledger.book().model.stage_abandoned(&staging_id);
+        }
+    })
+}
+
+pub(crate) fn attach(
+    user: UserId,
+    staging_id: StagingId,
+    request: AttachRequest,
+    now: Timestamp,
+) -> Doubt {
+    Box::new(move |store, ledger| {
+        let Some(found) = look(ledger, store.stage(&user, &staging_id)) else { return };
+        let attached = found.is_some_and(|row| row.status == StageStatus::Attached);
+        let mut book = ledger.book();
+        if !attached || book.model.is_stage_attached(&staging_id) {
+            return;
+        }
+        let expected = book.model.attach(&user, &staging_id, &request, now);
+        book.commits += 1;
+        drop(book);
+        if expected != Ok(true) {
+            neither(ledger, "an attach", &expected);
+        }
+    })
+}
+
+pub(crate) fn member(group: Principal, member: UserId, present: bool) -> Doubt {
+    Box::new(move |store, ledger| {
+        let Some(groups) = look(ledger, store.groups_of(&member)) else { return };
+        if groups.contains(&group) == present {
+            ledger.book().model.set_member(&group, &member, present);
+        }
+    })
+}

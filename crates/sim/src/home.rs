@@ -1,0 +1,101 @@
+//! Where a device keeps its replica, unless that is in memory: the database on a simulated disk, its
+//! contents in a directory.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tempfile::TempDir;
+use vfs_sync_client::{ClientConfig, ClientError, SyncClient, Transport};
+use vfs_sync_core::id::{ReplicaId, UserId};
+use vfs_sync_testkit::Random;
+
+use crate::disk::{Disk, DiskFault, Unsynced};
+use crate::plan::Blow;
+use crate::power::unsynced;
+
+thread_local! {
+    /// The same for all worlds of a thread, so that a world is the same whenever it is played.
+    static ROOT: TempDir = tempfile::tempdir().expect("a directory");
+}
+
+pub(crate) struct Home {
+    device: usize,
+    random: Random,
+    made: u32,
+    dir: PathBuf,
+    pub(crate) disk: Disk,
+    /// Something befell the disk: a call may fail for it.
+    pub(crate) troubled: Arc<AtomicBool>,
+}
+
+impl Home {
+    pub(crate) fn new(device: usize, random: Random) -> Self {
+        let (dir, disk) = place(device, 0);
+        Self { device, random, made: 0, dir, disk, troubled: Arc::default() }
+    }
+
+    /// A new replica on a new disk, with the given id if there is one.
+    pub(crate) fn create(
+        &mut self,
+        user: UserId,
+        id: Option<ReplicaId>,
+        to: Arc<dyn Transport>,
+        config: ClientConfig,
+    ) -> Result<SyncClient, ClientError> {
+        let _ = std::fs::remove_dir_all(&self.dir);
+        self.made += 1;
+        (self.dir, self.disk) = place(self.device, self.made);
+        let config = ClientConfig { vfs: Some(Disk::vfs()), ..config };
+        match id {
+            None => SyncClient::create_replica(&self.dir, user, "sim", to, config),
+            Some(id) => {
+                SyncClient::create_replica_for_hydrate(&self.dir, user, "sim", id, to, config)
+            }
+        }
+    }
+
+    pub(crate) fn open(
+        &self,
+        to: Arc<dyn Transport>,
+        config: ClientConfig,
+    ) -> Result<SyncClient, ClientError> {
+        SyncClient::open(&self.dir, to, ClientConfig { vfs: Some(Disk::vfs()), ..config })
+    }
+
+    /// What is left of what was not synced, if it is the power that failed.
+    pub(crate) fn unsynced(&mut self) -> Unsynced {
+        unsynced(&mut self.random)
+    }
+
+    /// What befalls it short of ending the process at once.
+    pub(crate) fn suffer(&self, blow: Blow) {
+        self.troubled.store(true, Ordering::Relaxed);
+        let fault_in = |at: u64, fault| self.disk.fault_at(self.disk.operations() + at, fault);
+        match blow {
+            Blow::PowerAt(at) => fault_in(at, DiskFault::PowerFails),
+            Blow::FailsAt(at) => fault_in(at, DiskFault::Fails),
+            Blow::Full(bytes) => self.disk.set_capacity(Some(self.disk.used() + bytes)),
+            Blow::Room => self.disk.set_capacity(None),
+            Blow::Killed | Blow::Power => {}
+        }
+    }
+
+    /// All is well from now on.
+    pub(crate) fn heal(&self) {
+        self.disk.forget_faults();
+        self.disk.set_capacity(None);
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn place(device: usize, made: u32) -> (PathBuf, Disk) {
+    let dir = ROOT.with(|root| root.path().join(format!("device-{device}-{made}")));
+    let disk = Disk::below(&dir);
+    (dir, disk)
+}
