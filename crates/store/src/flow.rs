@@ -9,7 +9,7 @@ use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::entry::EntryBody;
 use vfs_sync_core::id::{ItemId, RefId, ReplicaId, StagingId, UserId};
 use vfs_sync_core::limits::MAX_WRITE_ID_ENTRIES;
-use vfs_sync_core::push::{Changes, Head, Needs, PushBatch, Rows, Spread, Told, decide, place};
+use vfs_sync_core::push::{Changes, Head, Needs, PushBatch, Rows, Spread, Told, decide};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, PushResponse, ReconcileRequest, ReconcileState, StageStatus,
@@ -43,7 +43,7 @@ pub(crate) struct Decision {
 impl Decision {
     /// Rows that it takes to write it, about.
     pub(crate) fn rows(&self) -> usize {
-        let told: usize = self.feeds.iter().map(|feed| feed.entries.len()).sum();
+        let told: usize = self.feeds.iter().map(|feed| feed.bodies.len()).sum();
         told + self.changes.access.len()
     }
 }
@@ -94,12 +94,12 @@ async fn spread<T: Transaction>(
     mut spread: Spread,
     now: Timestamp,
 ) -> Result<Decision, StoreError> {
-    while let Some(needs) = spread.needs() {
+    while let Some(needs) = tx.reckon(spread.size(), || spread.needs()) {
         let mut found = Rows::default();
         tx.load(&needs, &mut found).await?;
         spread.absorb(needs, found);
     }
-    let readers = spread.readers();
+    let readers = tx.reckon(spread.size(), || spread.readers());
     let mut heads = BTreeMap::new();
     if !readers.is_empty() {
         heads = tx.lock_heads(&readers, now).await?;
@@ -109,25 +109,25 @@ async fn spread<T: Transaction>(
         tx.load(&needs, &mut found).await?;
         spread.absorb(needs, found);
     }
-    let doubtful = spread.doubtful();
+    let doubtful = tx.reckon(spread.size(), || spread.doubtful());
     let told = if doubtful.is_empty() { Told::new() } else { tx.told(&doubtful).await? };
-    let changes = spread.finish(&told);
-    let feeds = place_all(heads, &changes.feed, now);
+    let mut changes = tx.reckon(spread.size(), || spread.finish(&told));
+    let feeds = place_all(heads, std::mem::take(&mut changes.feed), now);
     Ok(Decision { changes, feeds })
 }
 
 /// Gives each entry its place in its feed.
 fn place_all(
     mut heads: BTreeMap<UserId, Head>,
-    feed: &BTreeMap<UserId, Vec<EntryBody>>,
+    feed: BTreeMap<UserId, Vec<EntryBody>>,
     now: Timestamp,
 ) -> Vec<FeedWrite> {
-    heads.retain(|user, _| feed.contains_key(user));
-    let write = |(user, mut head): (UserId, Head)| {
-        let entries = feed.get(&user).map_or_else(Vec::new, |told| place(&mut head, told, now));
-        FeedWrite { user, head, entries }
+    let write = |(user, bodies): (UserId, Vec<EntryBody>)| {
+        let mut head = heads.remove(&user)?;
+        let first = head.advance(bodies.len(), now);
+        Some(FeedWrite { user, head, first, bodies })
     };
-    heads.into_iter().map(write).collect()
+    feed.into_iter().filter_map(write).collect()
 }
 
 pub(crate) async fn set_member<T: Transaction>(
@@ -448,7 +448,7 @@ pub(crate) async fn attach<T: Transaction>(
     if let (Some(changes), Some(Ok(stored))) = (&attached.changes, &stored) {
         tx.insert_attachment(&changes.attachment).await?;
         let heads = tx.lock_heads(&changes.feed.keys().cloned().collect(), now).await?;
-        let feeds = place_all(heads, &changes.feed, now);
+        let feeds = place_all(heads, changes.feed.clone(), now);
         tx.write_feeds(&feeds).await?;
         close_stage(tx, stored, StageStatus::Attached, now).await?;
     }

@@ -6,6 +6,7 @@ use vfs_sync_core::access::Principal;
 use vfs_sync_core::attach::StageRow;
 use vfs_sync_core::content::{Attachment, Sha256Digest};
 use vfs_sync_core::cursor::Epoch;
+use vfs_sync_core::entry::EntryBody;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
 use vfs_sync_core::push::{Accepted, Changes, Head, Needs, PlacedEntry, Rows, Told};
 use vfs_sync_core::time::Timestamp;
@@ -27,7 +28,16 @@ pub(crate) struct PushWrite<'a> {
 pub(crate) struct FeedWrite {
     pub(crate) user: UserId,
     pub(crate) head: Head,
-    pub(crate) entries: Vec<PlacedEntry>,
+    /// The position of the first; the others follow it.
+    pub(crate) first: u64,
+    pub(crate) bodies: Vec<EntryBody>,
+}
+
+impl FeedWrite {
+    /// The entries as they are stored, each made when it is asked for: there may be many.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = PlacedEntry> {
+        self.bodies.iter().zip(self.first..).map(|(body, counter)| PlacedEntry::new(body, counter))
+    }
 }
 
 /// A replica as its row tells.
@@ -56,6 +66,12 @@ pub(crate) type Stored<T> = Option<Result<T, StoreError>>;
 /// stage, blob and reconcile state; then realms; then feed heads; then usages; each set by its
 /// bytes.
 pub(crate) trait Transaction {
+    /// Does work on about `rows` rows, in a way that does not hold up other transactions.
+    fn reckon<R>(&self, rows: usize, work: impl FnOnce() -> R) -> R {
+        let _ = rows;
+        work()
+    }
+
     /// Locks the replica's row; gives the greatest write id that it used.
     async fn lock_replica(
         &mut self,
@@ -105,10 +121,7 @@ pub(crate) trait Transaction {
     async fn load(&mut self, needs: &Needs, found: &mut Rows) -> Result<(), StoreError>;
 
     /// Of each user, those of the keys that the feed tells as present.
-    async fn told(
-        &mut self,
-        keys: &BTreeMap<UserId, BTreeSet<Vec<u8>>>,
-    ) -> Result<Told, StoreError>;
+    async fn told(&mut self, keys: &BTreeMap<UserId, Vec<Vec<u8>>>) -> Result<Told, StoreError>;
 
     /// Locks the users' feed heads, making those that are missing.
     async fn lock_heads(

@@ -51,8 +51,7 @@ use crate::op::{Action, Operation};
 
 pub use decide::{Decided, decide};
 pub use rows::{
-    Accepted, AcceptedOp, Changes, Head, Link, LinkKey, Map, Needs, Outcome, PlacedEntry, Rows,
-    Set, place,
+    Accepted, AcceptedOp, Changes, Head, Link, LinkKey, Map, Needs, Outcome, PlacedEntry, Rows, Set,
 };
 pub use spread::{Spread, Told};
 

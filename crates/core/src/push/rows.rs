@@ -372,6 +372,16 @@ impl Head {
             .then(|| Position { epoch: self.epoch, counter: self.counter }.at(self.changed_at))
     }
 
+    /// Takes positions for `count` entries, all at the head's new time; gives the first.
+    pub fn advance(&mut self, count: usize, now: Timestamp) -> u64 {
+        let first = self.counter + 1;
+        if count > 0 {
+            self.counter += count as u64;
+            self.changed_at = self.changed_at.max(now);
+        }
+        first
+    }
+
     /// The cursor of the greatest position that was pruned.
     #[must_use]
     pub fn pruned_cursor(&self) -> Option<Cursor> {
@@ -393,23 +403,15 @@ pub struct PlacedEntry {
     pub removal: bool,
 }
 
-/// Gives each entry its position behind `head`, which moves along; all have the head's new time.
-#[must_use]
-pub fn place(head: &mut Head, entries: &[EntryBody], now: Timestamp) -> Vec<PlacedEntry> {
-    if entries.is_empty() {
-        return Vec::new();
+impl PlacedEntry {
+    /// The entry at a position that [`Head::advance`] took for it.
+    #[must_use]
+    pub fn new(entry: &EntryBody, counter: u64) -> Self {
+        Self {
+            key: entry.change.key().to_bytes(),
+            counter,
+            json: entry.to_stored_json(),
+            removal: entry.change.is_removal(),
+        }
     }
-    head.changed_at = head.changed_at.max(now);
-    entries
-        .iter()
-        .map(|entry| {
-            head.counter += 1;
-            PlacedEntry {
-                key: entry.change.key().to_bytes(),
-                counter: head.counter,
-                json: entry.to_stored_json(),
-                removal: entry.change.is_removal(),
-            }
-        })
-        .collect()
 }

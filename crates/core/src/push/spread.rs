@@ -10,17 +10,19 @@
 //! depends on another realm, which is not locked: that is read only under the reader's feed head,
 //! so that of two transactions that make the two ends visible the later sees the earlier.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::rows::{Changes, Needs, Rows, Set};
+use super::rows::{Changes, Map, Needs, Rows, Set};
 use super::view::Views;
 use crate::access::{AccessLevel, Audience, Principal, PrincipalType};
 use crate::entry::{EntryBody, EntryKey};
 use crate::id::{ItemId, UserId};
 use crate::time::Timestamp;
 
+static NOBODY: Audience = Audience::new();
+
 /// Of each user, the keys ([`EntryKey::to_bytes`]) that the feed tells as present.
-pub type Told = BTreeMap<UserId, HashSet<Vec<u8>>>;
+pub type Told = BTreeMap<UserId, Set<Vec<u8>>>;
 
 /// A transaction's changes on their way to everybody who sees them.
 ///
@@ -41,7 +43,7 @@ pub struct Spread {
     /// Items whose audience is to be reckoned.
     frontier: BTreeSet<ItemId>,
     /// Audiences that changed.
-    after: BTreeMap<ItemId, Audience>,
+    after: Map<ItemId, Audience>,
     /// What each user may have to be told.
     plan: BTreeMap<UserId, Vec<Planned>>,
 }
@@ -64,7 +66,7 @@ impl Spread {
             concerned: BTreeSet::new(),
             whole: Set::default(),
             frontier: BTreeSet::new(),
-            after: BTreeMap::new(),
+            after: Map::default(),
             plan: BTreeMap::new(),
         }
     }
@@ -83,6 +85,12 @@ impl Spread {
         spread.concerned = users;
         spread.frontier = items;
         spread
+    }
+
+    /// Items that it is about: each step's work grows with them.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.rows.access.len()
     }
 
     /// The rows that it takes to go on; `None` once all audiences are reckoned.
@@ -217,7 +225,6 @@ impl Spread {
     }
 
     fn audience(&self, id: &ItemId) -> &Audience {
-        static NOBODY: Audience = Audience::new();
         self.after.get(id).or_else(|| self.rows.access.get(id)).unwrap_or(&NOBODY)
     }
 
@@ -255,29 +262,23 @@ impl Spread {
     /// Whose feeds may get entries: their heads are to be locked.
     pub fn readers(&mut self) -> BTreeSet<UserId> {
         self.changes.access = self.access_changes();
-        let planned = |keys: Vec<EntryKey>| -> Vec<Planned> {
-            keys.into_iter().map(|key| Planned { key, level: None }).collect()
-        };
-        self.plan = self.plan().into_iter().map(|(user, keys)| (user, planned(keys))).collect();
+        self.plan = self.plan();
         self.plan.keys().cloned().collect()
     }
 
     fn access_changes(&self) -> BTreeMap<ItemId, BTreeMap<UserId, Option<AccessLevel>>> {
-        let mut changes = BTreeMap::new();
-        for (id, after) in &self.after {
-            let before = self.rows.access.get(id).cloned().unwrap_or_default();
-            let mut changed: BTreeMap<UserId, Option<AccessLevel>> = after
+        let changed = |(id, after): (&ItemId, &Audience)| {
+            let before = self.rows.access.get(id).unwrap_or(&NOBODY);
+            let held = after
                 .iter()
                 .filter(|(user, level)| before.get(*user) != Some(level))
-                .map(|(user, level)| (user.clone(), Some(*level)))
-                .collect();
-            let lost = before.into_keys().filter(|user| !after.contains_key(user));
-            changed.extend(lost.map(|user| (user, None)));
-            if !changed.is_empty() {
-                changes.insert(id.clone(), changed);
-            }
-        }
-        changes
+                .map(|(user, level)| (user.clone(), Some(*level)));
+            let lost = before.keys().filter(|user| !after.contains_key(*user));
+            let changed: BTreeMap<UserId, Option<AccessLevel>> =
+                held.chain(lost.map(|user| (user.clone(), None))).collect();
+            (!changed.is_empty()).then(|| (id.clone(), changed))
+        };
+        self.after.iter().filter_map(changed).collect()
     }
 
     /// Whether an item appeared to the user, or went.
@@ -287,8 +288,8 @@ impl Spread {
         before != after.contains_key(user)
     }
 
-    fn plan(&self) -> BTreeMap<UserId, Vec<EntryKey>> {
-        let mut plan: BTreeMap<UserId, Vec<EntryKey>> = BTreeMap::new();
+    fn plan(&self) -> BTreeMap<UserId, Vec<Planned>> {
+        let mut plan: BTreeMap<UserId, Vec<Planned>> = BTreeMap::new();
         for key in self.views.keys() {
             let at = match key {
                 EntryKey::Link { parent, child } if self.rows.is_shortcut(parent, child) => {
@@ -306,7 +307,9 @@ impl Spread {
             let readers: BTreeSet<&UserId> =
                 before.chain(after).map(|(user, _)| user).chain(owner).collect();
             for user in readers {
-                plan.entry(user.clone()).or_default().push(key.clone());
+                plan.entry(user.clone())
+                    .or_default()
+                    .push(Planned { key: key.clone(), level: None });
             }
         }
         for (id, changed) in &self.changes.access {
@@ -314,7 +317,7 @@ impl Spread {
                 let keys = plan.entry(user.clone()).or_default();
                 let mut add = |key: EntryKey| {
                     if !self.views.has(&key) {
-                        keys.push(key);
+                        keys.push(Planned { key, level: None });
                     }
                 };
                 add(EntryKey::Item(id.clone()));
@@ -403,20 +406,22 @@ impl Spread {
         self.rows.item(id).is_some_and(|item| item.owner == *user)
     }
 
-    /// What is to be told as gone to those whom it was told, if it was.
+    /// What is to be told as gone to those whom it was told, if it was; in the order of the keys.
     #[must_use]
-    pub fn doubtful(&mut self) -> BTreeMap<UserId, BTreeSet<Vec<u8>>> {
+    pub fn doubtful(&mut self) -> BTreeMap<UserId, Vec<Vec<u8>>> {
         let mut plan = std::mem::take(&mut self.plan);
-        let mut doubtful: BTreeMap<UserId, BTreeSet<Vec<u8>>> = BTreeMap::new();
+        let mut doubtful: BTreeMap<UserId, Vec<Vec<u8>>> = BTreeMap::new();
         for (user, planned) in &mut plan {
             for Planned { key, level } in planned {
                 *level = self.sees(key, user);
                 if level.is_none() && !self.is_own(key, user) {
-                    doubtful.entry(user.clone()).or_default().insert(key.to_bytes());
+                    doubtful.entry(user.clone()).or_default().push(key.to_bytes());
                 }
             }
         }
         self.plan = plan;
+        // A database finds what lies together together.
+        doubtful.values_mut().for_each(|keys| keys.sort_unstable());
         doubtful
     }
 

@@ -11,7 +11,8 @@ use vfs_sync_core::id::{ItemId, ReplicaId, UserId, WriteId};
 use vfs_sync_core::item::Name;
 use vfs_sync_core::op::Operation;
 use vfs_sync_core::push::{
-    Accepted, Changes, Head, Link, LinkKey, Needs, PushBatch, Rows, Spread, Told, decide, place,
+    Accepted, Changes, Head, Link, LinkKey, Needs, PlacedEntry, PushBatch, Rows, Spread, Told,
+    decide,
 };
 use vfs_sync_core::register::{GrantRegister, Item, MoveRegister};
 use vfs_sync_core::time::Timestamp;
@@ -238,10 +239,10 @@ impl Database {
                 changed_at: at(0),
                 pruned: None,
             });
-            let placed = place(head, &entries, at(self.now));
+            let first = head.advance(entries.len(), at(self.now));
             let feed = self.feeds.entry(reader).or_default();
-            for (one, body) in placed.into_iter().zip(entries) {
-                feed.insert(one.key, (one.counter, body));
+            for (body, counter) in entries.into_iter().zip(first..) {
+                feed.insert(PlacedEntry::new(&body, counter).key, (counter, body));
             }
         }
     }

@@ -133,7 +133,7 @@ impl MemoryTransaction<'_> {
         for feed in feeds {
             let user = &feed.user;
             state.know(user);
-            for entry in &feed.entries {
+            for entry in feed.entries() {
                 // A change of what the feed tells already moves its row to the head.
                 if let Some(before) = state.counters.get(user, &entry.key).copied() {
                     state.feeds.remove(user, &before);
@@ -145,7 +145,7 @@ impl MemoryTransaction<'_> {
                     json: entry.json.as_str().into(),
                 };
                 state.feeds.put(user, entry.counter, row);
-                state.counters.put(user, entry.key.clone(), entry.counter);
+                state.counters.put(user, entry.key, entry.counter);
             }
             state.heads.put(user.clone(), feed.head);
         }
@@ -264,10 +264,7 @@ impl Transaction for MemoryTransaction<'_> {
         Ok(())
     }
 
-    async fn told(
-        &mut self,
-        keys: &BTreeMap<UserId, BTreeSet<Vec<u8>>>,
-    ) -> Result<Told, StoreError> {
+    async fn told(&mut self, keys: &BTreeMap<UserId, Vec<Vec<u8>>>) -> Result<Told, StoreError> {
         let mut told = Told::new();
         for (user, keys) in keys {
             let rows = self.state.feeds.group(user);

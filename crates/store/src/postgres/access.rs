@@ -1,6 +1,6 @@
 //! Who sees what: audiences, the members of groups, what feeds tell.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::id::{ItemId, UserId};
@@ -101,7 +101,7 @@ pub(super) async fn write(
 
 pub(super) async fn told(
     tx: &PostgresTransaction<'_>,
-    keys: &BTreeMap<UserId, BTreeSet<Vec<u8>>>,
+    keys: &BTreeMap<UserId, Vec<Vec<u8>>>,
 ) -> Result<Told, StoreError> {
     let mut told = Told::new();
     for (user, keys) in keys {

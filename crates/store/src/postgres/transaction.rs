@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use deadpool_postgres::Transaction as Connection;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Statement};
 use vfs_sync_core::access::Principal;
@@ -21,6 +22,9 @@ use super::rows::Columns;
 use super::{CONFLICT, access, blobs, feed, load, members, uploads, versions, write};
 use crate::transaction::{FeedWrite, PushWrite, ReplicaRow, Stored, StoredStage, Transaction};
 use crate::{NewStage, StoreError, UploadRow, Usage, codes};
+
+/// Rows from which on the work on them is long: some milliseconds.
+const LONG_WORK: usize = 2_000;
 
 pub(super) struct PostgresTransaction<'c> {
     connection: &'c Connection<'c>,
@@ -82,6 +86,12 @@ impl<'c> PostgresTransaction<'c> {
 }
 
 impl Transaction for PostgresTransaction<'_> {
+    fn reckon<R>(&self, rows: usize, work: impl FnOnce() -> R) -> R {
+        // Where it runs, the connections of others are served too.
+        let others = Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
+        if others && rows > LONG_WORK { tokio::task::block_in_place(work) } else { work() }
+    }
+
     async fn lock_replica(
         &mut self,
         user: &UserId,
@@ -213,10 +223,7 @@ impl Transaction for PostgresTransaction<'_> {
         access::load(self, needs, found).await
     }
 
-    async fn told(
-        &mut self,
-        keys: &BTreeMap<UserId, BTreeSet<Vec<u8>>>,
-    ) -> Result<Told, StoreError> {
+    async fn told(&mut self, keys: &BTreeMap<UserId, Vec<Vec<u8>>>) -> Result<Told, StoreError> {
         access::told(self, keys).await
     }
 

@@ -1,14 +1,22 @@
 //! Writing what a transaction decided: a statement for each table, the rows in the order of their
 //! keys, sent without waiting for one another.
 
-use futures::try_join;
+use futures::stream::FuturesUnordered;
+use futures::{TryStreamExt as _, try_join};
+use vfs_sync_core::entry::EntryBody;
 use vfs_sync_core::id::WriteId;
-use vfs_sync_core::push::Changes;
+use vfs_sync_core::push::{Changes, PlacedEntry};
 use vfs_sync_core::stamp::Stamp;
 
 use super::transaction::{PostgresTransaction, texts};
 use crate::transaction::{FeedWrite, PushWrite};
 use crate::{StoreError, codes};
+
+/// Entries of a feed that a statement writes.
+const ENTRIES_AT_ONCE: usize = 8_192;
+/// Statements that are sent before the first is answered: the database writes some while the next
+/// are made.
+const WRITES_IN_FLIGHT: usize = 3;
 
 pub(super) async fn push(
     tx: &mut PostgresTransaction<'_>,
@@ -205,28 +213,51 @@ pub(super) async fn feeds(
     feeds: &[FeedWrite],
 ) -> Result<(), StoreError> {
     for feed in feeds {
-        let counters: Vec<i64> = feed.entries.iter().map(|entry| entry.counter as i64).collect();
-        let keys: Vec<&[u8]> = feed.entries.iter().map(|entry| entry.key.as_slice()).collect();
-        let removals: Vec<bool> = feed.entries.iter().map(|entry| entry.removal).collect();
-        let json: Vec<&str> = feed.entries.iter().map(|entry| entry.json.as_str()).collect();
-        let user = feed.user.as_str();
-        let changed_at = feed.head.changed_at.as_millis();
-        // A change of what the feed tells already moves its row to the head.
-        tx.execute(
-            "INSERT INTO feed (user_id, changed_at, counter, key, removal, json) \
-             SELECT $1, $2, v.counter, v.key, v.removal, v.json \
-             FROM unnest($3::bigint[], $4::bytea[], $5::bool[], $6::text[]) \
-             AS v (counter, key, removal, json) ON CONFLICT (user_id, key) DO UPDATE SET \
-             counter = excluded.counter, changed_at = excluded.changed_at, \
-             removal = excluded.removal, json = excluded.json",
-            &[&user, &changed_at, &counters, &keys, &removals, &json],
-        )
-        .await?;
+        let mut in_flight = FuturesUnordered::new();
+        let firsts = (feed.first..).step_by(ENTRIES_AT_ONCE);
+        for (bodies, first) in feed.bodies.chunks(ENTRIES_AT_ONCE).zip(firsts) {
+            in_flight.push(entries(tx, feed, bodies, first));
+            if in_flight.len() == WRITES_IN_FLIGHT {
+                in_flight.try_next().await?;
+            }
+        }
+        in_flight.try_collect::<()>().await?;
         tx.execute(
             "UPDATE feed_head SET counter = $2, changed_at = $3 WHERE user_id = $1",
-            &[&user, &(feed.head.counter as i64), &changed_at],
+            &[&feed.user.as_str(), &(feed.head.counter as i64), &feed.head.changed_at.as_millis()],
         )
         .await?;
     }
+    Ok(())
+}
+
+/// Entries of a feed, the first at position `first`.
+async fn entries(
+    tx: &PostgresTransaction<'_>,
+    feed: &FeedWrite,
+    bodies: &[EntryBody],
+    first: u64,
+) -> Result<(), StoreError> {
+    let placed = bodies.iter().zip(first..).map(|(body, at)| PlacedEntry::new(body, at));
+    let (mut counters, mut keys, mut removals, mut json) =
+        <(Vec<_>, Vec<_>, Vec<_>, Vec<_>)>::default();
+    for entry in placed {
+        counters.push(entry.counter as i64);
+        keys.push(entry.key);
+        removals.push(entry.removal);
+        json.push(entry.json);
+    }
+    let (user, changed_at) = (feed.user.as_str(), feed.head.changed_at.as_millis());
+    // A change of what the feed tells already moves its row to the head.
+    tx.execute(
+        "INSERT INTO feed (user_id, changed_at, counter, key, removal, json) \
+         SELECT $1, $2, v.counter, v.key, v.removal, v.json \
+         FROM unnest($3::bigint[], $4::bytea[], $5::bool[], $6::text[]) \
+         AS v (counter, key, removal, json) ON CONFLICT (user_id, key) DO UPDATE SET \
+         counter = excluded.counter, changed_at = excluded.changed_at, \
+         removal = excluded.removal, json = excluded.json",
+        &[&user, &changed_at, &counters, &keys, &removals, &json],
+    )
+    .await?;
     Ok(())
 }

@@ -1,11 +1,11 @@
 //! Who sees what: audiences, the members of groups, what feeds tell.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::params;
 use vfs_sync_core::access::{Audience, Principal};
 use vfs_sync_core::id::{ItemId, UserId};
-use vfs_sync_core::push::{Changes, Needs, Rows, Told};
+use vfs_sync_core::push::{Changes, Needs, Rows, Set, Told};
 
 use super::members;
 use super::rows::Columns;
@@ -112,14 +112,14 @@ pub(super) fn write(tx: &mut SqliteTransaction<'_>, changes: &Changes) -> Result
 
 pub(super) fn told(
     tx: &mut SqliteTransaction<'_>,
-    keys: &BTreeMap<UserId, BTreeSet<Vec<u8>>>,
+    keys: &BTreeMap<UserId, Vec<Vec<u8>>>,
 ) -> Result<Told, StoreError> {
     let mut told = Told::new();
     let mut select =
         tx.prepare("SELECT 1 FROM feed WHERE uid = ?1 AND key = ?2 AND removal = 0")?;
     for (user, keys) in keys {
         let Some(uid) = tx.uid(user)? else { continue };
-        let mut present = HashSet::new();
+        let mut present = Set::default();
         for key in keys {
             if select.exists(params![uid, key])? {
                 present.insert(key.clone());

@@ -303,10 +303,7 @@ impl Transaction for SqliteTransaction<'_> {
         access::load(self, needs, found)
     }
 
-    async fn told(
-        &mut self,
-        keys: &BTreeMap<UserId, BTreeSet<Vec<u8>>>,
-    ) -> Result<Told, StoreError> {
+    async fn told(&mut self, keys: &BTreeMap<UserId, Vec<Vec<u8>>>) -> Result<Told, StoreError> {
         access::told(self, keys)
     }
 

@@ -160,7 +160,7 @@ pub(super) fn feeds(tx: &mut SqliteTransaction<'_>, feeds: &[FeedWrite]) -> Resu
             return Err(StoreError::Failed("SQLite is too small for so long a feed".into()));
         }
         let changed_at = feed.head.changed_at.as_millis();
-        for entry in &feed.entries {
+        for entry in feed.entries() {
             let position = uid << COUNTER_BITS | entry.counter as i64;
             let (key, json) = (entry.key.as_slice(), entry.json.as_str());
             upsert.execute(params![position, uid, key, changed_at, entry.removal, json])?;
