@@ -129,9 +129,7 @@ impl Device {
         let client = new_client(&mut self.home, self.user.clone(), None, to, config);
         self.replace(client.expect("a good configuration, and a new disk"), &[]);
         self.exports.clear();
-        if self.setup.background {
-            self.client.start_background().expect("there is a runtime");
-        }
+        self.start_background();
     }
 
     fn adopt(&mut self, client: SyncClient) {
@@ -204,9 +202,7 @@ impl Device {
             }
         }
         self.learn_what_it_was_not_told();
-        if self.setup.background {
-            self.client.start_background().expect("there is a runtime");
-        }
+        self.start_background();
     }
 
     /// A call that failed with the disk may have taken operations off the queue, durably, and told
@@ -225,6 +221,19 @@ impl Device {
         let outdated = of_this.map(|(op_id, _)| op_id).filter(|op| book.model.was_outdated(op));
         for op_id in outdated.cloned().collect::<Vec<_>>() {
             book.ended(&op_id, End::Outdated);
+        }
+    }
+
+    /// Synchronises by itself from now on, if it is one that does and its disk lets it.
+    pub(crate) fn start_background(&self) {
+        if !self.setup.background {
+            return;
+        }
+        if let Err(error) = self.client.start_background()
+            && !self.disk_may_fail(&error)
+        {
+            let message = format!("device {} does not synchronise: {error}", self.index);
+            self.ledger.fail(FailureKind::FalseAlarm, message);
         }
     }
 

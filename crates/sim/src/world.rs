@@ -169,9 +169,7 @@ impl World {
         let devices = devices.collect();
         let (backup, restored) = (None, 0);
         let world = Self { plan, ledger, cluster, database, objects, devices, backup, restored };
-        for device in world.devices.iter().filter(|device| device.setup.background) {
-            device.client.start_background().expect("there is a runtime");
-        }
+        world.devices.iter().for_each(Device::start_background);
         world
     }
 
@@ -215,8 +213,8 @@ impl World {
                 }
                 if self.devices[device].home.is_some() {
                     self.devices[device].restart(Unsynced::Kept).await;
-                } else if self.devices[device].setup.background {
-                    self.devices[device].client.start_background().expect("there is a runtime");
+                } else {
+                    self.devices[device].start_background();
                 }
             }
             What::CrashServer { server } => {

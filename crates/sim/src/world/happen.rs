@@ -14,7 +14,7 @@ use super::World;
 use crate::check::session::Session;
 use crate::check::settled;
 use crate::coverage::Kind;
-use crate::device::{Talk, user};
+use crate::device::{Device, Talk, user};
 use crate::edit::{group, visible};
 use crate::failure::FailureKind;
 use crate::ledger::Ledger;
@@ -145,9 +145,7 @@ impl World {
         }
         self.backup = Some(backup);
         self.cluster.start_all().await;
-        for device in self.devices.iter().filter(|device| device.setup.background) {
-            device.client.start_background().expect("there is a runtime");
-        }
+        self.devices.iter().for_each(Device::start_background);
     }
 
     /// An old export takes a device's place.
@@ -163,9 +161,7 @@ impl World {
             let message = format!("device {index}: its own export is refused: {error}");
             return self.ledger.fail(FailureKind::FalseAlarm, message);
         }
-        if device.setup.background {
-            device.client.start_background().expect("there is a runtime");
-        }
+        device.start_background();
     }
 }
 
