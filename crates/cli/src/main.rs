@@ -23,9 +23,6 @@ use crate::args::{Cli, Command};
 use crate::error::{Failure, Kind};
 use crate::output::Output;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
