@@ -36,7 +36,13 @@ pub(crate) struct FeedWrite {
 impl FeedWrite {
     /// The entries as they are stored, each made when it is asked for: there may be many.
     pub(crate) fn entries(&self) -> impl Iterator<Item = PlacedEntry> {
-        self.bodies.iter().zip(self.first..).map(|(body, counter)| PlacedEntry::new(body, counter))
+        self.entries_from(0)
+    }
+
+    /// [`Self::entries`] without the first `skipped`.
+    pub(crate) fn entries_from(&self, skipped: usize) -> impl Iterator<Item = PlacedEntry> {
+        let bodies = self.bodies.iter().skip(skipped).zip(self.first + skipped as u64..);
+        bodies.map(|(body, counter)| PlacedEntry::new(body, counter))
     }
 }
 

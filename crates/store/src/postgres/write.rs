@@ -3,9 +3,8 @@
 
 use futures::stream::FuturesUnordered;
 use futures::{TryStreamExt as _, try_join};
-use vfs_sync_core::entry::EntryBody;
 use vfs_sync_core::id::WriteId;
-use vfs_sync_core::push::{Changes, PlacedEntry};
+use vfs_sync_core::push::Changes;
 use vfs_sync_core::stamp::Stamp;
 
 use super::transaction::{PostgresTransaction, texts};
@@ -214,9 +213,8 @@ pub(super) async fn feeds(
 ) -> Result<(), StoreError> {
     for feed in feeds {
         let mut in_flight = FuturesUnordered::new();
-        let firsts = (feed.first..).step_by(ENTRIES_AT_ONCE);
-        for (bodies, first) in feed.bodies.chunks(ENTRIES_AT_ONCE).zip(firsts) {
-            in_flight.push(entries(tx, feed, bodies, first));
+        for skipped in (0..feed.bodies.len()).step_by(ENTRIES_AT_ONCE) {
+            in_flight.push(entries(tx, feed, skipped));
             if in_flight.len() == WRITES_IN_FLIGHT {
                 in_flight.try_next().await?;
             }
@@ -231,17 +229,15 @@ pub(super) async fn feeds(
     Ok(())
 }
 
-/// Entries of a feed, the first at position `first`.
+/// Writes as many entries of a feed as a statement does, after those that are `skipped`.
 async fn entries(
     tx: &PostgresTransaction<'_>,
     feed: &FeedWrite,
-    bodies: &[EntryBody],
-    first: u64,
+    skipped: usize,
 ) -> Result<(), StoreError> {
-    let placed = bodies.iter().zip(first..).map(|(body, at)| PlacedEntry::new(body, at));
     let (mut counters, mut keys, mut removals, mut json) =
         <(Vec<_>, Vec<_>, Vec<_>, Vec<_>)>::default();
-    for entry in placed {
+    for entry in feed.entries_from(skipped).take(ENTRIES_AT_ONCE) {
         counters.push(entry.counter as i64);
         keys.push(entry.key);
         removals.push(entry.removal);
