@@ -1,5 +1,6 @@
 //! Reading: the tree, the queue, and the state as a whole.
 
+use std::collections::HashSet;
 use std::io::{Read, Write};
 
 use vfs_sync_core::cursor::Cursor;
@@ -123,8 +124,9 @@ impl SyncClient {
     }
 
     /// Walks the tree under `root` (`None`: all of it), containers before what hangs under them,
-    /// siblings by name. An item with several containers is met under each. A shortcut is met, and
-    /// not gone through. What changes during the walk is met as it is when the walk gets there.
+    /// siblings by name. An item with several containers is met under each, and gone through where
+    /// it is met first: a walk is no longer than there are links. A shortcut is met, and not gone
+    /// through. What changes during the walk is met as it is when the walk gets there.
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`]; each step may fail to read the replica.
@@ -133,7 +135,7 @@ impl SyncClient {
         root: Option<&ItemId>,
     ) -> Result<impl Iterator<Item = Result<TreeEntry, ClientError>> + Send + use<>, ClientError>
     {
-        let mut walk = Walk { client: self.clone(), ahead: Vec::new() };
+        let mut walk = Walk { client: self.clone(), ahead: Vec::new(), through: HashSet::new() };
         walk.push_children(root, "", 0)?;
         Ok(walk)
     }
@@ -249,6 +251,9 @@ struct Walk {
     client: SyncClient,
     /// What comes next, last first.
     ahead: Vec<TreeEntry>,
+    /// The containers that it went through. Without them, folders that hang under each other
+    /// twice, or in a circle that the server has yet to refuse, would be met without end.
+    through: HashSet<ItemId>,
 }
 
 impl Walk {
@@ -258,7 +263,11 @@ impl Walk {
         path: &str,
         depth: usize,
     ) -> Result<(), ClientError> {
-        for child in self.client.children(parent)?.into_iter().rev() {
+        let children = self.client.children(parent)?;
+        if let Some(parent) = parent.filter(|_| !children.is_empty()) {
+            self.through.insert(parent.clone());
+        }
+        for child in children.into_iter().rev() {
             let name = child.name;
             self.ahead.push(TreeEntry {
                 path: if path.is_empty() { name } else { format!("{path}/{name}") },
@@ -277,7 +286,8 @@ impl Iterator for Walk {
 
     fn next(&mut self) -> Option<Self::Item> {
         let entry = self.ahead.pop()?;
-        if entry.depth + 1 < MAX_DEPTH && !entry.shortcut {
+        let new = !entry.shortcut && !self.through.contains(&entry.node.id);
+        if new && entry.depth + 1 < MAX_DEPTH {
             let below = self.push_children(Some(&entry.node.id), &entry.path, entry.depth + 1);
             match below {
                 // It went while the walk was on its way: what was met stays met.

@@ -102,6 +102,34 @@ fn edits_are_visible_at_once() {
 }
 
 #[test]
+fn folders_that_hang_under_each_other_twice_do_not_make_a_walk_double() {
+    const LEVELS: usize = 16;
+    check(|client| {
+        let mut above = [client.create_folder(None, name("top")).unwrap(), client.new_item_id()];
+        for level in 0..LEVELS {
+            let [one, other] = ["one", "other"].map(|side| {
+                let side = name(&format!("{side} {level}"));
+                client.create_folder(Some(&above[0]), side).unwrap()
+            });
+            if level > 0 {
+                client.link(&one, &above[1]).unwrap();
+                client.link(&other, &above[1]).unwrap();
+            }
+            above = [one, other];
+        }
+        let walked = client.snapshot(None).unwrap().map(Result::unwrap);
+        let deepest = walked.filter(|entry| entry.node.id == above[0]).collect::<Vec<_>>();
+        assert_eq!(deepest.len(), 2, "met under both folders that it hangs under");
+        assert_eq!(client.snapshot(None).unwrap().count(), 1 + 2 * (2 * LEVELS - 1));
+
+        let top = client.resolve("top").unwrap().id;
+        let copy = client.copy(&top, None, name("copy")).unwrap();
+        let copied = client.snapshot(Some(&copy)).unwrap().count();
+        assert_eq!(copied, 2 * (2 * LEVELS - 1), "a copy has the same shape");
+    });
+}
+
+#[test]
 fn a_recursive_delete_spares_what_hangs_elsewhere_too() {
     check(|client| {
         let top = client.create_folder(None, name("top")).unwrap();

@@ -10,7 +10,7 @@ const EXIT_CODES: &str = "\
 Exit codes: 0 nothing found · 2 a mistake on the command line · 3 something never occurred, with \
 --require-coverage · 10 convergence · 11 answer · 12 lost · 13 applied-twice · 14 session · \
 15 causality · 16 cycle · 17 fail-closed · 18 false-alarm · 19 drain · 20 secrecy · 21 content · \
-22 panic · 23 determinism (of several failures, the code of the lowest seed)
+22 panic · 23 determinism · 24 endless (of several failures, the code of the lowest seed)
 
 Examples:
   sim run --seeds 0..10000
@@ -77,6 +77,9 @@ pub(crate) struct RunArgs {
     /// Ends after so many failures.
     #[arg(long, default_value_t = 20, value_name = "N")]
     pub(crate) max_failures: usize,
+    /// Ends with the failure `endless` if a seed takes longer.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    pub(crate) patience: u64,
     /// Each seed twice: both runs must be the same.
     #[arg(long)]
     pub(crate) twice: bool,

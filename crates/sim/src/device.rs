@@ -57,6 +57,8 @@ pub(crate) struct Device {
     pub(crate) home: Option<Home>,
     /// The last talk ended well.
     well: Arc<AtomicBool>,
+    /// What it shows may be of a life that the servers have left behind.
+    behind: Arc<AtomicBool>,
     pub(crate) session: Session,
     /// Old exports, the oldest first.
     pub(crate) exports: Vec<Vec<u8>>,
@@ -111,6 +113,7 @@ impl Device {
             reading,
             home,
             well: Arc::default(),
+            behind: Arc::default(),
             session,
             exports,
         }
@@ -237,10 +240,16 @@ impl Device {
         }
     }
 
+    /// What it shows is not what the servers have, or will have, until it has pulled.
+    pub(crate) fn fall_behind(&mut self) {
+        self.session = Session::default();
+        self.behind.store(true, Ordering::Relaxed);
+    }
+
     /// Another client takes the place of the one that is there, which had more than `held`.
     fn replace(&mut self, client: SyncClient, held: &[OpId]) {
         self.adopt(client);
-        self.session = Session::default();
+        self.fall_behind();
         let index = self.index;
         let mut book = self.ledger.book();
         book.contents.retain(|(device, _), _| *device != index);
@@ -277,7 +286,7 @@ impl Device {
         let (client, ledger) = (self.client.clone(), self.ledger.clone());
         let (hostile, violations) = (Arc::clone(&self.hostile), Arc::clone(&self.violations));
         let (index, rematerialises) = (self.index, self.setup.rematerialise);
-        let well = Arc::clone(&self.well);
+        let (well, behind) = (Arc::clone(&self.well), Arc::clone(&self.behind));
         let troubled = self.home.as_ref().map(|home| Arc::clone(&home.troubled));
         well.store(false, Ordering::Relaxed);
         ledger.note(|| format!("device {index}: {what:?}"));
@@ -292,6 +301,9 @@ impl Device {
                     Talk::Rematerialise => client.rematerialise().await,
                 };
                 well.store(result.is_ok(), Ordering::Relaxed);
+                if result.as_ref().is_ok_and(|report| report.pages > 0) {
+                    behind.store(false, Ordering::Relaxed);
+                }
                 let emitted = violations.take();
                 let due = hostile.due();
                 ledger.note(|| match &result {
@@ -380,7 +392,11 @@ impl Device {
                     book.items.push(op.item_id.clone());
                 }
                 let seen = seen.as_ref().filter(|(item, _)| *item == op.item_id && !made);
-                let seen = seen.map(|(_, name)| name.clone());
+                let behind = self.behind.load(Ordering::Relaxed);
+                let seen = seen.and_then(|(item, name)| {
+                    let own = self.session.is_own(item, name);
+                    book.seen(item, name, own).filter(|_| own || !behind)
+                });
                 book.note(|| format!("device {index}: queued {} at {}", show(&op), op.occurred_at));
                 if let Some(name) = &name {
                     self.session.wrote(&op.item_id, &op.op_id, name);

@@ -34,11 +34,13 @@ pub enum FailureKind {
     Panic,
     /// The same seed gave another run.
     Determinism,
+    /// A history did not end.
+    Endless,
 }
 
 impl FailureKind {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Convergence,
         Self::Answer,
         Self::Lost,
@@ -53,6 +55,7 @@ impl FailureKind {
         Self::Content,
         Self::Panic,
         Self::Determinism,
+        Self::Endless,
     ];
 
     /// What the program ends with if this is the first that was found.
@@ -79,6 +82,7 @@ impl FailureKind {
             Self::Content => "content",
             Self::Panic => "panic",
             Self::Determinism => "determinism",
+            Self::Endless => "endless",
         }
     }
 }

@@ -14,7 +14,7 @@ use vfs_sync_core::wire::WriteIds;
 
 use crate::coverage::{Coverage, Kind};
 use crate::failure::{Failure, FailureKind};
-use crate::model::{Model, View};
+use crate::model::{Model, Stamp, View};
 use crate::objects::Objects;
 
 /// Shared by all parts of a world. Cheap to clone.
@@ -64,8 +64,18 @@ pub(crate) struct Queued {
     pub(crate) device: usize,
     pub(crate) item: ItemId,
     /// The name that its author had in front of it, where it does nothing but rename.
-    pub(crate) seen: Option<Name>,
+    pub(crate) seen: Option<Seen>,
     pub(crate) end: Option<End>,
+}
+
+/// A name that somebody had in front of them.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    pub(crate) name: Name,
+    /// Its author had it in front of them.
+    pub(crate) own: bool,
+    /// As what the servers had it; `None` if they did not have it yet.
+    pub(crate) stamp: Option<Stamp>,
 }
 
 /// What became of an operation, as its device was told.
@@ -176,6 +186,27 @@ impl Book {
     pub(crate) fn applied_of(&self, device: usize) -> Vec<OpId> {
         let own = self.operations.iter().filter(|(_, queued)| queued.device == device);
         own.map(|(op_id, _)| op_id).filter(|op_id| self.model.was_applied(op_id)).cloned().collect()
+    }
+
+    /// What somebody had seen of a server's life that ended binds nobody in the next: it may come
+    /// back later than it was.
+    pub(crate) fn forget_what_was_seen(&mut self) {
+        for queued in self.operations.values_mut() {
+            let Some(seen) = &mut queued.seen else { continue };
+            if seen.stamp.as_ref() != self.model.stamp_of_name(&queued.item, &seen.name) {
+                seen.stamp = None;
+                if !seen.own {
+                    queued.seen = None;
+                }
+            }
+        }
+    }
+
+    /// What a name that is in front of a device tells it; `None` if it is not the newest already.
+    pub(crate) fn seen(&self, item: &ItemId, name: &Name, own: bool) -> Option<Seen> {
+        let stamp = self.model.stamp_of_name(item, name).cloned();
+        let to_come = own && self.model.name_index(item, name).is_none();
+        (stamp.is_some() || to_come).then(|| Seen { name: name.clone(), own, stamp })
     }
 
     /// Contents that were put before this moment may be lost.

@@ -200,8 +200,10 @@ impl Model {
         self.items.get(id)?.names.iter().rposition(|one| one == name)
     }
 
-    pub(crate) fn name_of(&self, id: &ItemId) -> Option<&Name> {
-        Some(&self.items.get(id)?.name.as_ref()?.value)
+    /// When and by whom an item was given the name that it has, if that is `name`.
+    pub(crate) fn stamp_of_name(&self, id: &ItemId, name: &Name) -> Option<&Stamp> {
+        let held = self.items.get(id)?.name.as_ref()?;
+        (held.value == *name).then_some(&held.stamp)
     }
 
     /// Forgets what was accepted before a moment, of each replica from its first on; gives how

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use vfs_sync_sim::{Coverage, Failure, FailureKind, Simulation};
@@ -23,16 +24,20 @@ pub(crate) struct Found {
 }
 
 const NOTHING_OCCURRED: u8 = 3;
+/// What a shell gives a program that Ctrl-C ended.
+const INTERRUPTED: i32 = 130;
 
 pub(crate) fn run(args: &RunArgs) -> ExitCode {
     let found = play_all(args);
     report::found(args, &found);
+    ExitCode::from(code_of_run(args, &found))
+}
+
+fn code_of_run(args: &RunArgs, found: &Found) -> u8 {
     match found.failures.values().next() {
-        Some(first) => ExitCode::from(first.kind.exit_code()),
-        None if args.require_coverage && !found.coverage.missing().is_empty() => {
-            ExitCode::from(NOTHING_OCCURRED)
-        }
-        None => ExitCode::SUCCESS,
+        Some(first) => first.kind.exit_code(),
+        None if args.require_coverage && !found.coverage.missing().is_empty() => NOTHING_OCCURRED,
+        None => 0,
     }
 }
 
@@ -44,9 +49,16 @@ fn play_all(args: &RunArgs) -> Found {
     let stop = stop_on_interrupt();
     let found = Mutex::new(Found::default());
     let bar = progress(args);
+    let playing = Playing::default();
+    let (working, idle) = mpsc::channel::<()>();
     std::thread::scope(|scope| {
+        scope.spawn(|| watch(args, idle, &playing, &found));
         for _ in 0..args.jobs {
-            scope.spawn(|| {
+            let working = working.clone();
+            let (next, failed, stop, found) = (&next, &failed, &stop, &found);
+            let (simulation, playing, bar) = (&simulation, &playing, &bar);
+            scope.spawn(move || {
+                let _working = working;
                 let mut coverage = Coverage::default();
                 while !stop.load(Ordering::Relaxed)
                     && failed.load(Ordering::Relaxed) < args.max_failures
@@ -55,7 +67,9 @@ fn play_all(args: &RunArgs) -> Found {
                     if seed >= args.seeds.end {
                         break;
                     }
-                    let failure = play(&simulation, seed, args.twice, &mut coverage);
+                    playing.begin(seed);
+                    let failure = play(simulation, seed, args.twice, &mut coverage);
+                    playing.end(seed);
                     let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
                     found.played += 1;
                     if let Some(failure) = failure {
@@ -70,12 +84,47 @@ fn play_all(args: &RunArgs) -> Found {
                 found.coverage.absorb(&coverage);
             });
         }
+        drop(working);
     });
     bar.finish_and_clear();
     let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     found.seconds = began.elapsed().as_secs_f64();
     found.interrupted = stop.load(Ordering::Relaxed);
     found
+}
+
+/// The seeds that are being played, and since when.
+#[derive(Default)]
+struct Playing(Mutex<BTreeMap<u64, Instant>>);
+
+impl Playing {
+    fn begin(&self, seed: u64) {
+        let mut seeds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seeds.insert(seed, Instant::now());
+    }
+
+    fn end(&self, seed: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&seed);
+    }
+
+    fn longer_than(&self, limit: Duration) -> Option<u64> {
+        let seeds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seeds.iter().find(|(_, since)| since.elapsed() > limit).map(|(seed, _)| *seed)
+    }
+}
+
+/// Ends the program if a seed does not end by itself: its thread cannot be told to.
+fn watch(args: &RunArgs, idle: mpsc::Receiver<()>, playing: &Playing, found: &Mutex<Found>) {
+    while idle.recv_timeout(Duration::from_millis(500)) == Err(RecvTimeoutError::Timeout) {
+        let limit = Duration::from_secs(args.patience);
+        let Some(seed) = playing.longer_than(limit) else { continue };
+        let message = format!("it has not ended after {} s", args.patience);
+        let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+        let failure = Failure { kind: FailureKind::Endless, message, step: 0, at_millis: 0 };
+        found.failures.insert(seed, failure);
+        report::found(args, &found);
+        std::process::exit(code_of_run(args, &found).into());
+    }
 }
 
 fn first_line(failure: &Failure) -> String {
@@ -104,7 +153,7 @@ fn play(
     Some(Failure { kind: FailureKind::Determinism, message, step: 0, at_millis: 0 })
 }
 
-/// The first Ctrl-C ends the run with what was found so far.
+/// The first Ctrl-C ends the run with what was found so far, the second at once.
 fn stop_on_interrupt() -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&stop);
@@ -114,6 +163,9 @@ fn stop_on_interrupt() -> Arc<AtomicBool> {
             && runtime.block_on(tokio::signal::ctrl_c()).is_ok()
         {
             told.store(true, Ordering::Relaxed);
+            if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
+                std::process::exit(INTERRUPTED);
+            }
         }
     });
     stop

@@ -7,13 +7,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use vfs_sync_client::transport::CallKind;
 use vfs_sync_client::{
-    ClientConfig, ClientError, Delete, HttpConfig, HttpTransport, StaticToken, SyncClient,
+    ClientConfig, ClientError, Delete, HttpConfig, HttpTransport, QueuedState, StaticToken,
+    SyncClient,
 };
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::item::Name;
 use vfs_sync_store::Retention;
-use vfs_sync_testkit::{TestServer, ViolationCollector, expect_exact_guardrail_signatures};
+use vfs_sync_testkit::{
+    Fault, FaultyTransport, TestEnvironment, TestServer, ViolationCollector,
+    expect_exact_guardrail_signatures,
+};
 
 struct Device {
     client: SyncClient,
@@ -169,6 +174,46 @@ async fn a_restored_server_gets_again_what_it_had_acknowledged_to_a_device_that_
         assert_eq!(device.tree(), set(&["acknowledged", "later", "renamed"]));
         device.emitted(&[]);
     }
+}
+
+#[tokio::test]
+async fn what_is_queued_again_keeps_its_order_though_the_answer_to_its_first_part_was_lost() {
+    let mut server = TestServer::start().await;
+    let backup = tempfile::tempdir().unwrap();
+    server.stop().await;
+    let copies = copy_database(&server, backup.path());
+    server.start_again().await;
+    let now = server.clock().now();
+    server.clock().freeze(now);
+
+    // Its clock is an hour ahead, so the server takes its writes for earlier than it says.
+    let ahead = now.plus_millis(3_600_000);
+    let environment = Arc::new(TestEnvironment::new(1, ahead));
+    let line = Arc::new(FaultyTransport::new(server.transport("alice")));
+    let config = ClientConfig { environment, rematerialise: true, ..ClientConfig::default() };
+    let user = UserId::new("alice").unwrap();
+    let client = SyncClient::in_memory(user, line.clone(), config).unwrap();
+    let folder = client.create_folder(None, Name::new("first").unwrap()).unwrap();
+    client.rename(&folder, Name::new("second").unwrap()).unwrap();
+    line.next(CallKind::Push, Fault::DropAnswer);
+    client.flush().await.unwrap_err();
+    // The feed brings back the second alone: it stands in the place of the first.
+    client.pull().await.unwrap();
+    let queue = client.queue(2).unwrap();
+    assert_eq!(queue[0].state, QueuedState::Pending);
+    assert_eq!(queue[1].state, QueuedState::Acknowledged);
+
+    server.stop().await;
+    restore_database(&server, &copies);
+    server.start_again().await;
+    server.store().new_epoch(now, 1).await.unwrap();
+    server.clock().advance(Duration::from_secs(60));
+    client.sync().await.unwrap();
+    client.sync().await.unwrap();
+    assert_eq!(client.resolve("second").unwrap().id, folder);
+    let fresh = device(&server, false);
+    fresh.client.sync().await.unwrap();
+    assert_eq!(fresh.tree(), set(&["second"]));
 }
 
 #[tokio::test]

@@ -430,6 +430,14 @@ impl Rows for MemoryRows {
         Ok(self.queue.pending.len() > before)
     }
 
+    fn restamp(&mut self, op_id: &OpId, occurred_at: Timestamp) -> Result<()> {
+        let seq = self.queue.by_id.get(op_id);
+        if let Some(one) = seq.and_then(|seq| self.queue.ops.get_mut(seq)) {
+            one.operation.occurred_at = occurred_at;
+        }
+        Ok(())
+    }
+
     fn remove_queued(&mut self, op_id: &OpId) -> Result<Option<Operation>> {
         let seq = self.queue.by_id.get(op_id).copied();
         Ok(seq.and_then(|seq| self.queue.remove(seq)))

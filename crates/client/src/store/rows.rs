@@ -113,6 +113,8 @@ pub(super) trait Rows: Send {
     /// Of those that are acknowledged, makes those pending again whose write id is above `covered`.
     /// Gives whether there were any.
     fn unacknowledge(&mut self, covered: Option<WriteId>) -> Result<bool>;
+    /// Gives a queued operation a later time.
+    fn restamp(&mut self, op_id: &OpId, occurred_at: Timestamp) -> Result<()>;
     fn remove_queued(&mut self, op_id: &OpId) -> Result<Option<Operation>>;
     /// Removes acknowledged operations up to a write id, but none that stands behind one that is
     /// pending: what is laid over keeps its order. Gives them.

@@ -510,6 +510,10 @@ impl Rows for SqliteRows {
         let sql = "UPDATE queue SET state = 0 WHERE state = 1 AND write_id > ?1";
         Ok(self.run(sql, [covered])? > 0)
     }
+    fn restamp(&mut self, op_id: &OpId, occurred_at: Timestamp) -> Result<()> {
+        let sql = "UPDATE queue SET occurred_at = ?2 WHERE op_id = ?1";
+        self.run(sql, params![op_id.as_str(), occurred_at.as_millis()]).map(drop)
+    }
     fn remove_queued(&mut self, op_id: &OpId) -> Result<Option<Operation>> {
         let found = self.queued("WHERE op_id = ?1", [op_id.as_str()])?.pop();
         self.run("DELETE FROM queue WHERE op_id = ?1", [op_id.as_str()])?;

@@ -119,7 +119,8 @@ pub(crate) fn no_cycle(ledger: &Ledger) {
 fn saw_the_newest(book: &Book, op: &Operation) -> Option<bool> {
     let queued = book.operations.get(&op.op_id)?;
     let seen = queued.seen.as_ref()?;
-    Some(book.model.name_of(&op.item_id)? == seen)
+    let newest = book.model.stamp_of_name(&op.item_id, &seen.name);
+    Some(newest.is_some() && (seen.stamp.is_none() || seen.stamp.as_ref() == newest))
 }
 
 pub(crate) fn show(op: &Operation) -> String {

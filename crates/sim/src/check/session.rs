@@ -24,6 +24,11 @@ impl Session {
         self.own.insert(item.clone(), (op_id.clone(), name.clone()));
     }
 
+    /// Whether the device gave an item its name.
+    pub(crate) fn is_own(&self, item: &ItemId, name: &Name) -> bool {
+        self.own.get(item).is_some_and(|(_, own)| own == name)
+    }
+
     /// What was shown is not known to be on the device any more.
     pub(crate) fn forget_shown(&mut self) {
         self.shown.clear();

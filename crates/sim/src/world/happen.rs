@@ -11,7 +11,6 @@ use vfs_sync_core::id::{ItemId, OpId};
 use vfs_sync_testkit::Random;
 
 use super::World;
-use crate::check::session::Session;
 use crate::check::settled;
 use crate::coverage::Kind;
 use crate::device::{Device, Talk, user};
@@ -133,13 +132,14 @@ impl World {
         for device in &mut self.devices {
             let queue = device.client.queue(usize::MAX).expect("memory is read");
             held.extend(queue.into_iter().map(|queued| queued.operation.op_id));
-            device.session = Session::default();
+            device.fall_behind();
         }
         {
             let mut book = self.ledger.book();
             (book.may_rematerialize, book.may_repeat) = (true, true);
             book.model = backup.model.clone();
             book.forget_contents();
+            book.forget_what_was_seen();
             let kept = book.model.clone();
             book.forget_operations_but(|op_id, _| held.contains(op_id) || kept.was_applied(op_id));
         }
