@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::BTreeSet;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -238,6 +239,44 @@ async fn a_backup_that_is_restored_twice_while_the_clock_is_behind_it_hands_out_
     assert_eq!(a.tree(), fresh.tree());
     assert_eq!(a.tree(), set(&["second"]), "what was confirmed by the first is gone with it");
     a.emitted(&["pull:pullRematerializationRequired"]);
+}
+
+#[tokio::test]
+async fn what_a_device_pushed_before_its_first_pull_survives_a_restore() {
+    let mut server = TestServer::start().await;
+    let backup = tempfile::tempdir().unwrap();
+    server.stop().await;
+    let copies = copy_database(&server, backup.path());
+    server.start_again().await;
+
+    let device_of_a_moment = device(&server, false);
+    let client = &device_of_a_moment.client;
+    device_of_a_moment.make("folder");
+    client.flush().await.unwrap();
+    let folder = client.resolve("folder").unwrap().id;
+    let file = client.create_file(Some(&folder), Name::new("file").unwrap()).unwrap();
+    client.put_content(&file, &b"bytes"[..]).unwrap();
+    client.flush().await.unwrap();
+    assert_eq!(client.status().unwrap().pending, 0);
+    assert!(client.status().unwrap().acknowledged > 0);
+
+    server.stop().await;
+    restore_database(&server, &copies);
+    server.start_again().await;
+    server.store().new_epoch(server.clock().now(), 1).await.unwrap();
+
+    client.sync().await.unwrap();
+    let status = client.status().unwrap();
+    assert_eq!((status.pending, status.acknowledged, status.uploads), (0, 0, 0));
+    assert_eq!((status.rejected, status.rejected_uploads), (0, 0));
+    device_of_a_moment.emitted(&[]);
+    let fresh = device(&server, false);
+    fresh.client.sync().await.unwrap();
+    assert_eq!(fresh.tree(), set(&["folder", "folder/file"]));
+    let mut text = String::new();
+    let content = fresh.client.read_content(&file).await.unwrap();
+    content.reader().unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(text, "bytes");
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
@@ -43,10 +44,29 @@ enum Terms {
 
 /// Who runs jobs.
 enum Runner {
-    /// The thread at the other end, which ends with this one.
-    Thread(mpsc::Sender<Job>),
+    /// A thread of its own.
+    Thread(Thread),
     /// Whoever asks.
     Caller(Box<Mutex<(Connection, History)>>),
+}
+
+/// The thread that owns the connection. Dropping this waits for it, so that whoever closes a store
+/// may take its file away, or put another in its place.
+struct Thread {
+    /// Gone only while it is dropped, which ends the thread.
+    queue: Option<mpsc::Sender<Job>>,
+    handle: Option<JoinHandle<()>>,
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.queue = None;
+        // The last who holds the store may be a job.
+        let handle = self.handle.take();
+        let other = handle.filter(|handle| handle.thread().id() != std::thread::current().id());
+        // A panic of a job was caught; there is nobody to tell of any other.
+        let _ = other.map(JoinHandle::join);
+    }
 }
 
 /// Takes jobs.
@@ -60,11 +80,12 @@ impl Writer {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let commits = Commits::default();
         let history = History::new(commits.clone());
-        std::thread::Builder::new()
+        let handle = std::thread::Builder::new()
             .name("vfs-sync-writer".into())
             .spawn(move || work(&connection, history, jobs))
             .map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        Ok(Self { runner: Runner::Thread(queue), commits })
+        let thread = Thread { queue: Some(queue), handle: Some(handle) };
+        Ok(Self { runner: Runner::Thread(thread), commits })
     }
 
     /// A writer without a thread.
@@ -133,7 +154,10 @@ impl Writer {
         let stopped = || StoreError::Unavailable("the writer has stopped".into());
         let job = Job { weight, run };
         match &self.runner {
-            Runner::Thread(queue) => queue.send(job).await.map_err(|_| stopped())?,
+            Runner::Thread(thread) => {
+                let queue = thread.queue.as_ref().ok_or_else(stopped)?;
+                queue.send(job).await.map_err(|_| stopped())?;
+            }
             Runner::Caller(held) => {
                 let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
                 let (connection, history) = &mut *held;
