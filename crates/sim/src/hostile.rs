@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use vfs_sync_client::transport::PullQuery;
 use vfs_sync_client::{StateExport, SyncClient, TransportError, Violation};
-use vfs_sync_core::cursor::Cursor;
+use vfs_sync_core::cursor::{Cursor, Epoch};
 use vfs_sync_core::guardrail::Stage;
 use vfs_sync_core::id::{ReplicaId, WriteId};
 use vfs_sync_core::op::Operation;
@@ -104,6 +104,10 @@ struct State {
     client: Option<SyncClient>,
     due: Option<Due>,
     stale_pushes: u32,
+    /// It builds anew, beside the state that is exported.
+    rebuilds: bool,
+    /// Of the last first page.
+    epoch: Option<Epoch>,
 }
 
 /// Sits between a device and its servers, and does nothing until it is armed.
@@ -147,18 +151,33 @@ impl Hostile {
     /// The next answers to `client` that can be broken in this way are.
     pub(crate) fn arm(&self, client: &SyncClient, breach: Breach) {
         let client = Some(client.clone());
-        *self.state() = State { breach: Some(breach), client, ..State::default() };
+        let mut state = self.state();
+        let epoch = state.epoch;
+        *state = State { breach: Some(breach), client, epoch, ..State::default() };
     }
 
-    fn has_cursor(&self) -> bool {
-        let state = self.state();
+    /// Whether a first page is one of a rematerialisation: the client had something, or its server
+    /// has begun another life.
+    fn rebuilds_on(&self, epoch: Option<Epoch>) -> bool {
+        let mut state = self.state();
+        let other = state.epoch.is_some() && state.epoch != epoch;
+        state.epoch = epoch;
         let status = state.client.as_ref().and_then(|client| client.status().ok());
-        status.is_some_and(|status| status.cursor.is_some())
+        other || status.is_some_and(|status| status.cursor.is_some())
+    }
+
+    /// Whether the page that comes now is one of a rematerialisation.
+    fn is_rebuilding(&self, has_more: bool) -> bool {
+        let mut state = self.state();
+        let rebuilds = state.rebuilds;
+        state.rebuilds &= has_more;
+        rebuilds
     }
 
     /// A new call begins.
     pub(crate) fn begin(&self) {
-        self.state().stale_pushes = 0;
+        let mut state = self.state();
+        (state.stale_pushes, state.rebuilds) = (0, false);
     }
 
     /// What is due, if an answer was broken: then it is over.
@@ -168,7 +187,9 @@ impl Hostile {
 
     /// Ends it. Gives what is due, if an answer was broken.
     pub(crate) fn disarm(&self) -> Option<Due> {
-        std::mem::take(&mut *self.state()).due
+        let mut state = self.state();
+        let after = State { epoch: state.epoch, ..State::default() };
+        std::mem::replace(&mut *state, after).due
     }
 
     /// Whether this is the breach that is armed; with the client's state, if nothing was broken yet.
@@ -205,17 +226,17 @@ impl Hostile {
             B::BadItemInTheMiddle,
             B::ItemAtTheCursor,
         ];
-        if query.cursor.is_none() && self.has_cursor() {
-            // A rematerialisation: what it does after that begins anew.
+        if query.cursor.is_none() && self.rebuilds_on(page.epoch) {
+            // What it does after that begins anew.
             self.begin();
+            self.state().rebuilds = true;
         }
         let Some((breach, exported)) = self.turn(&query.client_id, &breaches) else {
             return Ok(page);
         };
         let client_id = &query.client_id;
         let Ok(held) = state::parse(&exported, client_id) else { return Ok(page) };
-        // A rematerialisation builds beside the state that is exported.
-        if held.replay_cursor != query.cursor {
+        if self.is_rebuilding(page.has_more) || held.replay_cursor != query.cursor {
             return Ok(page);
         }
         let Some(violation) = broken(breach, &mut page, query, &held.write_id_floor) else {
