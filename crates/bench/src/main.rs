@@ -48,7 +48,7 @@ struct Args {
     /// The large file against an S3 server too, which is started for it: SeaweedFS, see scripts/test.
     #[arg(long)]
     s3: bool,
-    /// A directory to send from folder to folder; its copies need five times its disk.
+    /// A directory to send from folder to folder; its copies need six times its disk.
     #[arg(long, value_name = "DIR")]
     tree: Option<std::path::PathBuf>,
     /// Connections that push or pull at one time.

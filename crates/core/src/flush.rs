@@ -14,8 +14,10 @@ const FRAME_BYTES: usize = 512;
 /// One flush: pushes until nothing is pending.
 #[derive(Debug, Clone)]
 pub struct FlushCycle {
-    /// Recoveries since the last push that got somewhere.
+    /// Recoveries since something got somewhere.
     recoveries: u32,
+    /// The first operation that was stale then.
+    stuck_at: Option<OpId>,
     /// How far the write ids of all that is pending are shifted, not yet durably.
     shift: u64,
     /// How many operations the next push may have.
@@ -101,7 +103,7 @@ pub enum FlushError {
 
 impl Default for FlushCycle {
     fn default() -> Self {
-        Self { recoveries: 0, shift: 0, at_most: MAX_PUSH_OPERATIONS }
+        Self { recoveries: 0, stuck_at: None, shift: 0, at_most: MAX_PUSH_OPERATIONS }
     }
 }
 
@@ -153,6 +155,7 @@ impl FlushCycle {
         let mut commit =
             FlushCommit { shift: self.shift, epoch: answer.epoch, ..FlushCommit::default() };
         let (mut stale, mut last_write_id) = (0, None);
+        let mut first_stale = None;
         let mut held_back = false;
         for (op, result) in sent.iter().zip(&answer.results) {
             let refused = || Refused {
@@ -171,6 +174,7 @@ impl FlushCycle {
                 PushStatus::InvalidOp => commit.rejected.push(refused()),
                 PushStatus::StaleWriteId => {
                     stale += 1;
+                    first_stale = first_stale.or(Some(&op.op_id));
                     last_write_id = last_write_id.max(result.last_write_id);
                 }
             }
@@ -185,6 +189,10 @@ impl FlushCycle {
         }
         if stale == 0 {
             return Ok(FlushStep::Commit(commit));
+        }
+        if self.stuck_at.as_ref() != first_stale {
+            // A pull brought back what was stuck before: that is progress too.
+            (self.recoveries, self.stuck_at) = (0, first_stale.cloned());
         }
         if self.recoveries == MAX_STALE_RECOVERIES {
             return Err(FlushError::Violation(Box::new(Violation::StaleWriteRecoveryExhausted {

@@ -224,6 +224,18 @@ fn write_ids_that_stay_stale_end_the_flush_and_a_push_that_gets_somewhere_begins
 }
 
 #[test]
+fn a_pull_that_brings_back_what_was_stuck_is_progress() {
+    let mut cycle = FlushCycle::default();
+    stale(&mut cycle, Some(10)).unwrap();
+    stale(&mut cycle, Some(10)).unwrap();
+    let mut behind = |sent: &[Operation]| cycle.results(sent, &answer(sent, &[StaleWriteId]));
+    let sent = ops(2..=2);
+    behind(&sent).unwrap();
+    behind(&sent).unwrap();
+    assert!(matches!(behind(&sent), Err(FlushError::Violation(_))));
+}
+
+#[test]
 fn an_answer_that_does_not_fit_names_the_field() {
     let sent = ops(1..=3);
     let field = |answer: &PushResponse| {

@@ -9,7 +9,7 @@ use vfs_sync_client::transport::PullQuery;
 use vfs_sync_client::{StateExport, SyncClient, TransportError, Violation};
 use vfs_sync_core::cursor::{Cursor, Epoch};
 use vfs_sync_core::guardrail::Stage;
-use vfs_sync_core::id::{ReplicaId, WriteId};
+use vfs_sync_core::id::{OpId, ReplicaId, WriteId};
 use vfs_sync_core::op::Operation;
 use vfs_sync_core::state;
 use vfs_sync_core::wire::{
@@ -104,6 +104,8 @@ struct State {
     client: Option<SyncClient>,
     due: Option<Due>,
     stale_pushes: u32,
+    /// The first operation of the last of them.
+    stale_head: Option<OpId>,
     /// It builds anew, beside the state that is exported.
     rebuilds: bool,
     /// Of the last first page.
@@ -156,14 +158,18 @@ impl Hostile {
         *state = State { breach: Some(breach), client, epoch, ..State::default() };
     }
 
-    /// Whether a first page is one of a rematerialisation: the client had something, or its server
-    /// has begun another life.
-    fn rebuilds_on(&self, epoch: Option<Epoch>) -> bool {
+    /// A first page is one of a rematerialisation if the client had something, and begins what it
+    /// does anew; or if its server has begun another life.
+    fn first_page(&self, epoch: Option<Epoch>) {
         let mut state = self.state();
+        let status = state.client.as_ref().and_then(|client| client.status().ok());
+        let anew = status.is_some_and(|status| status.cursor.is_some());
         let other = state.epoch.is_some() && state.epoch != epoch;
         state.epoch = epoch;
-        let status = state.client.as_ref().and_then(|client| client.status().ok());
-        other || status.is_some_and(|status| status.cursor.is_some())
+        state.rebuilds = anew || other;
+        if anew {
+            state.stale_pushes = 0;
+        }
     }
 
     /// Whether the page that comes now is one of a rematerialisation.
@@ -226,10 +232,8 @@ impl Hostile {
             B::BadItemInTheMiddle,
             B::ItemAtTheCursor,
         ];
-        if query.cursor.is_none() && self.rebuilds_on(page.epoch) {
-            // What it does after that begins anew.
-            self.begin();
-            self.state().rebuilds = true;
+        if query.cursor.is_none() {
+            self.first_page(page.epoch);
         }
         let Some((breach, exported)) = self.turn(&query.client_id, &breaches) else {
             return Ok(page);
@@ -298,6 +302,11 @@ impl Hostile {
         let results = sent.operations.iter().map(stale).collect();
         let pushes = {
             let mut state = self.state();
+            // What the feed brought back in between is done: what comes behind it begins anew.
+            let head = sent.operations.first().map(|op| op.op_id.clone());
+            if state.stale_head != head {
+                (state.stale_head, state.stale_pushes) = (head, 0);
+            }
             state.stale_pushes += 1;
             state.stale_pushes
         };
