@@ -198,10 +198,14 @@ pub(crate) fn inside(directory: &Path, name: &str) -> Result<PathBuf, BlobError>
 
 pub(crate) async fn remove(directory: &Path, name: &str) -> Result<(), BlobError> {
     let path = inside(directory, name)?;
-    match blocking(move || std::fs::remove_file(path)).await {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(BlobError::io(BlobOperation::Delete, &error))
-        }
+    let removed = blocking(move || remove_if_there(&path)).await;
+    removed.map_err(|error| BlobError::io(BlobOperation::Delete, &error))
+}
+
+/// Removes a file; whoever else may have done so first.
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
@@ -355,7 +359,7 @@ impl Upload for FileUpload {
                     }
                     Err(error) => return Err(error),
                 }
-                std::fs::remove_file(&path)?;
+                remove_if_there(&path)?;
                 sync_directory(&directory)?;
                 Ok(true)
             });
@@ -367,10 +371,7 @@ impl Upload for FileUpload {
         self.blobs.must_be(&self.id, stored).await?;
         let (path, directory) = (self.path.clone(), self.directory.clone());
         let removed = blocking(move || {
-            match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            remove_if_there(&path)?;
             sync_directory(&directory)
         });
         Ok(removed.await.map_err(persist)?)

@@ -166,6 +166,10 @@ fn byte_routes() -> Vec<Route> {
         (tus::UPLOADS, post(tus::create).layer(from_fn(tus::versioned))),
         (tus::UPLOAD, one.layer(from_fn(tus::versioned))),
         ("/v1/vfs/blobs/{blobId}", get(blobs::read).delete(blobs::delete)),
+        // Blobs may be named as calls are.
+        ("/v1/vfs/blobs/stage", blobs::named("stage")),
+        ("/v1/vfs/blobs/batch", blobs::named("batch")),
+        (tus::UPLOADS, blobs::named("uploads")),
     ]
 }
 

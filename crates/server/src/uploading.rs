@@ -36,8 +36,9 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 pub(crate) fn refused(access: UploadAccess) -> ApiError {
     match access {
         UploadAccess::Unknown => ApiError::unknown_stage(),
-        UploadAccess::Over(row) | UploadAccess::Complete(row) => over(&row),
-        UploadAccess::Lost => superseded(),
+        UploadAccess::Over(row) => over(&row),
+        // Complete by another call: whoever says the same again hears whether these were its bytes.
+        UploadAccess::Lost | UploadAccess::Complete(_) => superseded(),
         UploadAccess::OverQuota(over) => over_quota(over),
         UploadAccess::Open(..) => ApiError::internal(),
     }
@@ -381,6 +382,15 @@ impl Session {
         if let Err(error) = self.app.blobs.abort(&self.stage.blob_id, handle).await {
             tracing::warn!(%error, "an upload could not be aborted; the sweeper will");
         }
+        // Nobody may take it for one that has all its bytes.
+        let nothing = Advance::default();
+        let (id, lease, quota) =
+            (&self.stage.staging_id, &self.upload.lease, self.app.config.quota());
+        let told =
+            self.app.store.advance_upload(&self.user, id, lease, &nothing, &quota, self.app.now());
+        if let Err(error) = told.await {
+            tracing::warn!(%error, "the registry does not know that an upload was given up");
+        }
     }
 }
 
@@ -442,8 +452,16 @@ pub(crate) async fn finish_if_complete(
 ) -> Result<UploadAccess, ApiError> {
     match &access {
         UploadAccess::Open(_, upload) if upload.length == Some(upload.received) => {
-            Session::take(app, user, staging_id, false).await?.finish().await?;
-            Ok(app.store.upload(user, staging_id, app.now()).await?)
+            let finished = async {
+                let mut session = Session::take(app, user, staging_id, false).await?;
+                session.finish().await
+            };
+            let finished = finished.await;
+            match app.store.upload(user, staging_id, app.now()).await? {
+                // Whoever did it, it is done.
+                access @ UploadAccess::Complete(_) => Ok(access),
+                access => finished.map(|_| access),
+            }
         }
         _ => Ok(access),
     }

@@ -39,7 +39,7 @@ pub struct Anew {
 }
 
 /// How far an upload has come.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Advance {
     /// Bytes that are in the object store now.
     pub received: u64,

@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
+use axum::routing::{MethodRouter, get};
 use futures::StreamExt as _;
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
@@ -73,7 +74,12 @@ pub(crate) async fn stage_state(
 ) -> Result<Json<StageResponse>, ApiError> {
     let staging_id = staging_id(path)?;
     let access = app.store.upload(&user, &staging_id, app.now()).await?;
-    let access = uploading::finish_if_complete(&app, &user, &staging_id, access).await?;
+    let access = match uploading::finish_if_complete(&app, &user, &staging_id, access.clone()).await
+    {
+        // What came is not what the blob has: this call only tells how the stage stands.
+        Err(error) if error.code == code::UPLOAD_DIFFERS => access,
+        finished => finished?,
+    };
     let (stage, offset) = match access {
         UploadAccess::Open(stage, upload) => (stage, upload.received),
         UploadAccess::Complete(stage) | UploadAccess::Over(stage) => {
@@ -166,6 +172,13 @@ pub(crate) async fn read(
     let length = range.as_ref().map_or(blob.size, |range| range.end - range.start);
     let bytes = app.blobs.get(&blob_id, range).await?;
     Ok((status, fields, Body::from_stream(exactly(bytes, length))).into_response())
+}
+
+/// What is done with a blob whose id is `name`, where the path of that is a route of its own.
+pub(crate) fn named(name: &'static str) -> MethodRouter<App> {
+    let path = || PathId::Ok(Path(name.to_owned()));
+    get(move |app, caller, method, headers| read(app, caller, path(), method, headers))
+        .delete(move |app, caller| delete(app, caller, path()))
 }
 
 /// Versions that one answer tells.

@@ -4,6 +4,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use vfs_sync_blobs::Stored;
+use vfs_sync_core::content::Sha256Digest;
+use vfs_sync_core::id::BlobId;
 
 use crate::scene::{Answer, Caller, Scene, on_every_store, send, soon};
 
@@ -47,14 +50,22 @@ on_every_store! {
     a_digest_mismatch_leaves_nothing
     an_upload_that_breaks_off_leaves_nothing
     what_is_another_users_answers_like_what_is_not_there
-    an_attach_waits_for_its_checkpoint
-    an_attach_that_can_no_longer_be_is_refused_by_its_code
     what_was_abandoned_is_reclaimed_and_served_no_more
     an_expired_stage_takes_nothing
-    a_batch_attaches_each_file_or_says_why_not
-    a_batch_that_is_repeated_is_answered_like_the_first
-    a_batch_is_bounded
-    an_id_that_looks_like_a_path_stays_inside
+    each_call_is_answered_in_full
+    what_rides_along_has_a_mebibyte_at_most
+    the_same_id_with_another_payload_is_refused
+    an_object_that_is_there_is_never_replaced
+}
+
+/// A store that was asked for nothing at its start is taken for one that cannot write only where
+/// there is no object.
+#[tokio::test]
+async fn what_is_there_is_compared_where_the_store_cannot_tell() {
+    let place = vfs_sync_blobs::testing::new_s3_place().await.unwrap();
+    let blobs = std::sync::Arc::new(vfs_sync_blobs::ObjectBlobs::s3(&place).unwrap());
+    let server = vfs_sync_testkit::TestServer::builder().blobs(blobs);
+    an_object_that_is_there_is_never_replaced(Scene::of(server).await).await;
 }
 
 async fn a_file_is_staged_uploaded_attached_and_read(scene: Scene) {
@@ -224,60 +235,6 @@ async fn what_is_another_users_answers_like_what_is_not_there(scene: Scene) {
     same(attach(&bob, "t", there).await, attach(&bob, "t", not).await, "unknown_item");
 }
 
-async fn an_attach_waits_for_its_checkpoint(scene: Scene) {
-    let alice = scene.user("alice");
-    let item = alice.file(1).await;
-    stage(&alice, "s", "b").await.ok();
-    attach(&alice, "s", json!({"itemId": item})).await.refused(409, "stage_empty");
-    upload(&alice, "s", b"bytes").await.ok();
-    let head = alice.pull_all().await["baseline"].clone();
-    let whole = json!({
-        "itemId": item, "clientId": "laptop", "requiredCursor": head,
-        "requiredLastReconciledWriteIds": {"laptop": 1},
-    });
-    for missing in ["clientId", "requiredCursor", "requiredLastReconciledWriteIds"] {
-        let mut part = whole.clone();
-        part.as_object_mut().unwrap().remove(missing);
-        attach(&alice, "s", part).await.refused(400, "invalid_request");
-    }
-    let refused = attach(&alice, "s", whole.clone()).await.refused(409, "reconcile_state_behind");
-    assert_eq!(refused["error"], "Client reconcile state is behind required visibility");
-    assert_eq!(refused["cursorBehind"], true);
-    assert_eq!(refused["writeIdsBehind"][0]["replicaId"], "laptop");
-    let state =
-        json!({"clientId": "laptop", "cursor": head, "lastReconciledWriteIds": {"laptop": 1}});
-    alice.post("/v1/vfs/crdt/reconcile", state).await.ok();
-    attach(&alice, "s", whole).await.ok();
-}
-
-async fn an_attach_that_can_no_longer_be_is_refused_by_its_code(scene: Scene) {
-    let alice = scene.user("alice");
-    let (item, other) = (alice.file(1).await, alice.file(2).await);
-    bring(&alice, &item, "b", b"one").await;
-    let to = |item: &str| json!({"itemId": item});
-    attach(&alice, "s-b", to(&other)).await.refused(409, "stage_not_attachable");
-    let kind = json!({"itemId": item, "relationKind": "photo"});
-    let refused = attach(&alice, "s-b", kind).await.refused(409, "attached_as_other_kind");
-    assert_eq!(refused["relationKind"], "file");
-
-    stage(&alice, "s2", "c").await.ok();
-    upload(&alice, "s2", b"two").await.ok();
-    let expecting = |blob: Value| json!({"itemId": item, "expectedBlobId": blob});
-    let refused =
-        attach(&alice, "s2", expecting(Value::Null)).await.refused(409, "content_changed");
-    assert_eq!(refused["currentBlobId"], "b");
-    attach(&alice, "s2", expecting(json!("b"))).await.ok();
-
-    attach(&alice, "s2", json!({"itemId": item, "relationKind": "wallpaper"}))
-        .await
-        .refused_field("relationKind");
-    stage(&alice, "s3", "d").await.ok();
-    upload(&alice, "s3", b"three").await.ok();
-    abandon(&alice, "s3").await.ok();
-    let refused = attach(&alice, "s3", to(&item)).await.refused(409, "stage_not_attachable");
-    assert_eq!(refused["status"], "blob-stage:abandoned");
-}
-
 async fn what_was_abandoned_is_reclaimed_and_served_no_more(scene: Scene) {
     let alice = scene.user("alice");
     stage(&alice, "s", "b").await.ok();
@@ -300,95 +257,135 @@ async fn an_expired_stage_takes_nothing(scene: Scene) {
     attach(&alice, "t", json!({"itemId": item})).await.refused(409, "stage_expired");
 }
 
-async fn a_batch_attaches_each_file_or_says_why_not(scene: Scene) {
-    let alice = scene.user("alice");
-    let mut files = Vec::new();
-    for at in 1..=40 {
-        let item = alice.file(at).await;
-        files.push(json!({
-            "blobId": format!("b{at}"), "dataBase64": STANDARD.encode(format!("content {at}")),
-            "attach": {"itemId": item},
-        }));
-    }
-    files[3]["attach"]["itemId"] = json!("nowhere");
-    files[5]["dataBase64"] = json!("!");
-    files[7]["blobId"] = json!("b1");
-    let answer = alice.post("/v1/vfs/blobs/batch", json!({"files": files})).await;
-    let answer = answer.ok();
-    let results = answer["results"].as_array().unwrap();
-    assert_eq!(results.len(), 40);
-    for (at, result) in results.iter().enumerate() {
-        let failed = match at {
-            3 => Some((404, "unknown_item")),
-            5 => Some((400, "invalid_request")),
-            7 => Some((409, "id_taken")),
-            _ => None,
-        };
-        if let Some((status, code)) = failed {
-            assert_eq!(result["status"], "failed");
-            assert_eq!(result["error"]["httpStatus"], status, "{result}");
-            assert_eq!(result["error"]["code"], code, "{result}");
-            assert!(result["error"]["requestId"].is_string());
-            continue;
-        }
-        assert_eq!(result["status"], "attached", "{result}");
-        let content = format!("content {}", at + 1);
-        assert_eq!(result["digest"], hex(content.as_bytes()));
-        assert!(result["stagingId"].is_string() && result["refId"].is_string());
-        let read = alice.get(&format!("/v1/vfs/blobs/b{}", at + 1)).await;
-        assert_eq!(read.bytes, content.as_bytes());
-    }
-    let error = &results[5]["error"];
-    assert_eq!(error["field"], "files[5].dataBase64");
-}
-
-async fn a_batch_that_is_repeated_is_answered_like_the_first(scene: Scene) {
+async fn each_call_is_answered_in_full(scene: Scene) {
     let alice = scene.user("alice");
     let item = alice.file(1).await;
-    let file = json!({"stagingId": "s", "blobId": "b", "dataBase64": "aGVsbG8=", "attach": {"itemId": item}});
-    let body = json!({"files": [file]});
-    let first = alice.post("/v1/vfs/blobs/batch", body.clone()).await.ok();
-    assert_eq!(alice.post("/v1/vfs/blobs/batch", body).await.ok(), first);
-}
+    let clock = scene.server.clock();
+    clock.freeze(clock.now());
+    let (now, day) = (json!(clock.now()), json!(clock.now().plus_millis(24 * 3_600_000)));
+    let opened = json!({
+        "stagingId": "s", "blobId": "b", "status": "blob-stage:staged",
+        "stagedAt": now, "expiresAt": day,
+    });
+    assert_eq!(stage(&alice, "s", "b").await.ok(), opened);
+    let mut state = opened;
+    state["offset"] = json!(0);
+    assert_eq!(alice.get("/v1/vfs/blobs/stage/s").await.ok(), state);
+    let uploaded = upload(&alice, "s", b"bytes").await.ok();
+    assert_eq!(uploaded, json!({"size": 5, "digest": hex(b"bytes")}));
+    (state["offset"], state["size"], state["digest"]) =
+        (json!(5), json!(5), uploaded["digest"].clone());
+    assert_eq!(alice.get("/v1/vfs/blobs/stage/s").await.ok(), state);
+    let mut attached = attach(&alice, "s", json!({"itemId": item})).await.ok();
+    assert!(attached["refId"].as_str().is_some_and(|id| !id.is_empty()));
+    attached.as_object_mut().unwrap().remove("refId");
+    let expected = json!({
+        "attached": true, "stagingId": "s", "blobId": "b", "itemId": item,
+        "relationKind": "file", "attachedAt": now,
+    });
+    assert_eq!(attached, expected);
+    state["status"] = json!("blob-stage:attached");
+    assert_eq!(alice.get("/v1/vfs/blobs/stage/s").await.ok(), state);
 
-async fn a_batch_is_bounded(scene: Scene) {
-    let alice = scene.user("alice");
-    let file = json!({"blobId": "b", "dataBase64": "", "attach": {"itemId": "i"}});
-    let many = json!({"files": vec![file; 257]});
-    alice.post("/v1/vfs/blobs/batch", many).await.refused(413, "too_large");
-    let large =
-        json!({"blobId": "b", "dataBase64": "A".repeat(9_000_000), "attach": {"itemId": "i"}});
-    alice.post("/v1/vfs/blobs/batch", json!({"files": [large]})).await.refused(413, "too_large");
-    let mut odd = json!({"blobId": "b", "dataBase64": "", "attach": {}});
-    odd["attach"]["clientId"] = json!("a:b");
-    let refused = alice.post("/v1/vfs/blobs/batch", json!({"files": [odd]})).await;
-    refused.refused_field("files[0].attach.clientId");
-    assert_eq!(
-        alice.post("/v1/vfs/blobs/batch", json!({"files": []})).await.ok()["results"],
-        json!([])
-    );
-}
-
-async fn an_id_that_looks_like_a_path_stays_inside(scene: Scene) {
-    let alice = scene.user("alice");
-    for id in ["../outside", "/etc/passwd", "..", "a/../../b"] {
-        let inline = json!({"stagingId": id, "blobId": id, "dataBase64": "aGVsbG8="});
-        alice.post("/v1/vfs/blobs/stage", inline).await.ok();
-        let escaped = id.replace('%', "%25").replace('/', "%2F").replace('.', "%2E");
-        if id != ".." {
-            assert_eq!(
-                alice.get(&format!("/v1/vfs/blobs/{escaped}")).await.bytes,
-                b"hello",
-                "{id}"
-            );
-            alice.get(&format!("/v1/vfs/blobs/stage/{escaped}")).await.ok();
-        }
+    stage(&alice, "t", "c").await.ok();
+    let expected = json!({"abandoned": true, "stagingId": "t", "status": "blob-stage:abandoned"});
+    assert_eq!(abandon(&alice, "t").await.ok(), expected);
+    for staging in ["never", "t/x", "%20"] {
+        alice
+            .get(&format!("/v1/vfs/blobs/stage/{staging}"))
+            .await
+            .refused(404, if staging == "t/x" { "not_found" } else { "unknown_stage" });
     }
-    assert_eq!(scene.objects().await.len(), 4);
-    let outside: Vec<_> = std::fs::read_dir(scene.server.directory())
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name != "blobs" && !name.starts_with("server.db"))
-        .collect();
-    assert_eq!(outside, [""; 0]);
+    let versions = alice.get(&format!("/v1/vfs/items/{item}/versions")).await.ok();
+    let newest = &versions["versions"][0];
+    assert_eq!((&versions["itemId"], &newest["blobId"]), (&json!(item), &json!("b")));
+    assert_eq!((&newest["size"], &newest["digest"]), (&json!(5), &uploaded["digest"]));
+    assert_eq!(newest["attachedAt"], now);
+}
+
+async fn what_rides_along_has_a_mebibyte_at_most(scene: Scene) {
+    let alice = scene.user("alice");
+    let body = |name: &str, length: usize| {
+        let data = STANDARD.encode(vec![7; length]);
+        json!({"stagingId": name, "blobId": name, "dataBase64": data})
+    };
+    let most = 1024 * 1024;
+    let opened = alice.post("/v1/vfs/blobs/stage", body("b", most)).await.ok();
+    assert_eq!(opened["size"], most);
+    assert!(alice.get("/v1/vfs/blobs/b").await.bytes == vec![7; most]);
+    let refused = alice.post("/v1/vfs/blobs/stage", body("c", most + 1)).await;
+    assert_eq!(refused.refused(413, "too_large")["maxBytes"], most);
+    alice.get("/v1/vfs/blobs/stage/c").await.refused(404, "unknown_stage");
+    assert_eq!(scene.objects().await, ["b"]);
+}
+
+async fn the_same_id_with_another_payload_is_refused(scene: Scene) {
+    let alice = scene.user("alice");
+    let item = alice.file(1).await;
+    let whole = json!({
+        "stagingId": "s", "blobId": "b", "contentType": "text/plain", "dataBase64": "aGVsbG8=",
+        "expiresAt": scene.server.clock().now().plus_millis(3_600_000),
+    });
+    let first = alice.post("/v1/vfs/blobs/stage", whole.clone()).await;
+    assert_eq!(first.status, 201);
+    let other = [
+        ("blobId", json!("c"), "id_taken"),
+        ("contentType", json!("text/html"), "id_taken"),
+        ("contentType", Value::Null, "id_taken"),
+        ("expiresAt", json!(scene.server.clock().now().plus_millis(7_200_000)), "id_taken"),
+        ("expiresAt", Value::Null, "id_taken"),
+        ("dataBase64", json!("b3RoZXI="), "upload_differs"),
+    ];
+    for (field, value, code) in other {
+        let mut changed = whole.clone();
+        match value {
+            Value::Null => drop(changed.as_object_mut().unwrap().remove(field)),
+            value => changed[field] = value,
+        }
+        alice.post("/v1/vfs/blobs/stage", changed).await.refused(409, code);
+    }
+    assert_eq!(alice.post("/v1/vfs/blobs/stage", whole.clone()).await.json(), first.json());
+    for other in [&b"hell"[..], b"hello!", b"", &[7; 2_000_000]] {
+        upload(&alice, "s", other).await.refused(409, "upload_differs");
+    }
+    let attached = attach(&alice, "s", json!({"itemId": item})).await.ok();
+    // Said again after all that: what came of it is told, and nothing changes.
+    let again = alice.post("/v1/vfs/blobs/stage", whole).await.ok();
+    assert_eq!(again["status"], "blob-stage:attached");
+    assert_eq!(attach(&alice, "s", json!({"itemId": item})).await.ok(), attached);
+    assert_eq!(alice.get("/v1/vfs/blobs/b").await.bytes, b"hello");
+}
+
+/// What a crash left behind of an upload that was never registered.
+async fn an_object_that_is_there_is_never_replaced(scene: Scene) {
+    let alice = scene.user("alice");
+    for (name, size) in [("small", 1_000), ("large", 9_000_000)] {
+        let (there, mut other) = (vec![7; size], vec![7; size]);
+        other[size / 2] = 8;
+        let id = BlobId::new(name).unwrap();
+        leave_behind(&scene, &id, &there).await;
+        stage(&alice, name, name).await.ok();
+        upload(&alice, name, &other).await.refused(409, "upload_differs");
+        let state = alice.get(&format!("/v1/vfs/blobs/stage/{name}")).await.ok();
+        assert_eq!(state["digest"], Value::Null);
+        alice.get(&format!("/v1/vfs/blobs/{name}")).await.refused(404, "unknown_blob");
+        upload(&alice, name, &there).await.ok();
+        assert!(alice.get(&format!("/v1/vfs/blobs/{name}")).await.bytes == there);
+    }
+}
+
+async fn leave_behind(scene: &Scene, id: &BlobId, bytes: &[u8]) {
+    let blobs = scene.server.blobs();
+    let upload = blobs.begin(id).await.unwrap();
+    let writer = blobs.take_up(id, &upload).await.unwrap();
+    let (mut tags, mut start) = (Vec::new(), 0);
+    while start < bytes.len() {
+        let number = u32::try_from(tags.len()).unwrap();
+        let end = (start + blobs.part_size(number)).min(bytes.len());
+        let part = bytes[start..end].to_vec().into();
+        tags.push(writer.write_part(number, start as u64, part).await.unwrap());
+        start = end;
+    }
+    let digest = Sha256Digest(Sha256::digest(bytes).into());
+    writer.finish(tags, Stored { size: bytes.len() as u64, digest }).await.unwrap();
 }

@@ -1,7 +1,10 @@
 //! The server over real HTTP.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod attaching;
+mod audience;
 mod auth;
+mod batch;
 mod blobs;
 mod bodies;
 mod hostile;
@@ -9,7 +12,9 @@ mod lifecycle;
 mod lookup;
 mod malformed;
 mod members;
+mod names;
 mod quota;
+mod races;
 mod reads;
 mod reclaim;
 mod scene;

@@ -11,6 +11,7 @@ on_every_store! {
     bytes_beyond_the_quota_are_refused_and_not_kept
     what_is_attached_is_staged_no_more
     stages_are_bounded
+    each_file_of_a_batch_counts
     an_announced_upload_counts_before_its_bytes_come
 }
 
@@ -65,6 +66,44 @@ async fn stages_are_bounded(scene: Scene) {
     stage(&alice, "a", "a").await.ok();
     abandon(&alice, "a").await.ok();
     stage(&alice, "d", "d").await.ok();
+}
+
+async fn each_file_of_a_batch_counts(scene: Scene) {
+    use base64::Engine as _;
+    let alice = scene.user("alice");
+    let data = base64::engine::general_purpose::STANDARD.encode(vec![0; 900_000]);
+    let mut files = Vec::new();
+    for at in 1..=4 {
+        // What is attached to nothing stays staged.
+        let (name, attach) = (format!("b{at}"), json!({"itemId": "nowhere"}));
+        files
+            .push(json!({"stagingId": name, "blobId": name, "dataBase64": data, "attach": attach}));
+    }
+    let answer = alice.post("/v1/vfs/blobs/batch", json!({"files": files})).await.ok();
+    let errors: Vec<_> =
+        answer["results"].as_array().unwrap().iter().map(|one| &one["error"]).collect();
+    let over: Vec<_> = errors.iter().filter(|error| error["code"] == "quota_exceeded").collect();
+    assert_eq!(over.len(), 1, "{answer}");
+    assert_eq!((&over[0]["httpStatus"], &over[0]["limit"]), (&json!(413), &json!("maxOpenStages")));
+    assert_eq!(scene.objects().await.len(), 3);
+
+    let (stage, bytes) = (format!("/v1/vfs/blobs/stage/{}", "b1"), vec![0; 400_000]);
+    alice.post(&format!("{stage}/abandon"), json!({})).await.ok();
+    self::stage(&alice, "s", "c").await.ok();
+    upload(&alice, "s", &bytes).await.ok();
+    let left = scene.objects().await;
+    for name in ["b2", "b3"] {
+        abandon(&alice, name).await.ok();
+    }
+    assert_eq!((left.len(), scene.objects().await), (3, vec!["c".to_owned()]));
+    let large = |name: &str| json!({"stagingId": name, "blobId": name, "dataBase64": data, "attach": {"itemId": "x"}});
+    // Two of them fit into what is left of the staged bytes, once.
+    let batch = json!({"files": [large("d"), large("e")]});
+    alice.post("/v1/vfs/blobs/batch", batch).await.ok();
+    abandon(&alice, "s").await.ok();
+    self::stage(&alice, "t", "f").await.ok();
+    upload(&alice, "t", &vec![0; 1_300_000]).await.refused(413, "quota_exceeded");
+    assert_eq!(scene.objects().await, ["d", "e"]);
 }
 
 async fn an_announced_upload_counts_before_its_bytes_come(scene: Scene) {

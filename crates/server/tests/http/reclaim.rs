@@ -90,6 +90,39 @@ async fn an_expired_upload_is_swept_with_its_parts(scene: Scene) {
     assert_eq!(send(tus("HEAD", "/v1/vfs/blobs/uploads/s")).await.status, 410);
 }
 
+/// What killed writes left in a directory, by the age of the file.
+#[tokio::test]
+async fn what_a_killed_write_left_behind_goes_after_its_time() {
+    let config = ServerConfig { prune_interval: Duration::from_millis(10), ..busy() };
+    let scene = Scene::of(vfs_sync_testkit::TestServer::builder().config(config)).await;
+    let alice = scene.user("alice");
+    stage(&alice, "s", "b").await.ok();
+    upload(&alice, "s", b"bytes").await.ok();
+    let hour = Duration::from_secs(3_600);
+    let made = |name: &str, age: Duration| {
+        let path = scene.server.blobs_directory().join(name);
+        // A name of its own until its age is that of which it is to be.
+        let beside = scene.server.directory().join(name);
+        let file = std::fs::File::create(&beside).unwrap();
+        file.set_modified(std::time::SystemTime::now() - age).unwrap();
+        std::fs::rename(beside, path).unwrap();
+    };
+    for (name, age) in [
+        ("_tyoung#put", hour / 2),
+        ("half#1", hour / 2),
+        ("_tupload", 6 * DAY),
+        ("stranger", 60 * DAY),
+        ("_told#put", 2 * hour),
+        ("older#1", 2 * hour),
+        ("_tnobodys", 8 * DAY),
+    ] {
+        made(name, age);
+    }
+    let left = ["_tupload", "_tyoung#put", "b", "half#1", "stranger"];
+    soon(async || scene.objects().await == left).await;
+    assert_eq!(alice.get("/v1/vfs/blobs/b").await.bytes, b"bytes");
+}
+
 async fn of_an_attach_and_the_sweeper_one_wins(scene: Scene) {
     let alice = scene.user("alice");
     let item = alice.file(1).await;

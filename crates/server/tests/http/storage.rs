@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::Method;
 use serde_json::json;
 use vfs_sync_blobs::testing::{Fault, FaultProxy, new_s3_place};
-use vfs_sync_blobs::{BlobStore as _, ObjectBlobs};
+use vfs_sync_blobs::{BlobStore as _, ObjectBlobs, S3Config};
 use vfs_sync_core::id::BlobId;
 use vfs_sync_server::ServerConfig;
 use vfs_sync_testkit::TestServer;
@@ -41,10 +41,14 @@ async fn each_code_is_told_at_each_operation_and_a_retry_mends_it() {
         let name = format!("s-{code}");
         stage(&alice, &name, &name).await.ok();
         proxy.fail(None, Fault::Answer { status, code: code.into() });
+        let inline = format!("i-{code}");
+        let inline = json!({"stagingId": inline, "blobId": inline, "dataBase64": "aGVsbG8="});
+        let ridden = alice.post("/v1/vfs/blobs/stage", inline.clone()).await;
         let stored = upload(&alice, &name, b"bytes").await;
         let read = alice.get("/v1/vfs/blobs/b").await;
         let abandoned = abandon(&alice, &name).await;
         for (answer, sentence) in [
+            (ridden, "Failed to persist blob data"),
             (stored, "Failed to persist blob data"),
             (read, "Failed to read blob data"),
             (abandoned, "Failed to delete blob data"),
@@ -56,12 +60,166 @@ async fn each_code_is_told_at_each_operation_and_a_retry_mends_it() {
                 (&json!(code), &json!(retryable))
             );
             assert_eq!(answer.header("retry-after"), if code == "SlowDown" { "1" } else { "" });
+            // S3 hides from who may not list whether an object is there: that is said.
+            let hides = (code, sentence) == ("AccessDenied", "Failed to read blob data");
+            let hint = body["hint"].as_str().unwrap_or_default();
+            assert_eq!(hint.contains("missing") && hint.contains("list"), hides, "{body}");
         }
         assert_eq!(scene.nobody().get("/readyz").await.status, 200);
+        let looked = scene.administrator("root").get("/v1/vfs/admin/blobs/b").await.ok();
+        assert_eq!(looked["object"], json!({"storageCode": code, "retryable": retryable}));
         proxy.heal();
         assert_eq!(alice.get("/v1/vfs/blobs/b").await.bytes, b"bytes");
         abandon(&alice, &name).await.ok();
+        assert_eq!(alice.post("/v1/vfs/blobs/stage", inline).await.ok()["size"], 5);
     }
+}
+
+/// A server whose operator's listener is there, before a store that fails as it is told.
+async fn watched() -> (FaultProxy, Scene) {
+    let place = new_s3_place().await.unwrap();
+    let proxy = FaultProxy::before(&place).await;
+    let blobs = ObjectBlobs::s3(&proxy.config(&place)).unwrap();
+    blobs.probe().await.unwrap();
+    (proxy, Scene::of(TestServer::builder().blobs(Arc::new(blobs)).admin()).await)
+}
+
+#[tokio::test]
+async fn each_failure_is_counted_by_operation_and_code() {
+    let (proxy, scene) = watched().await;
+    let alice = scene.user("alice");
+    for name in ["b", "c"] {
+        stage(&alice, name, name).await.ok();
+    }
+    upload(&alice, "b", b"bytes").await.ok();
+    proxy.fail(None, Fault::Answer { status: 400, code: "CountedCode".into() });
+    upload(&alice, "c", b"bytes").await.refused(500, "blob_store_error");
+    for _ in 0..2 {
+        alice.get("/v1/vfs/blobs/b").await.refused(500, "blob_store_error");
+    }
+    alice.delete("/v1/vfs/blobs/b").await.refused(500, "blob_store_error");
+    let metrics = format!("{}/metrics", scene.server.admin_url().unwrap());
+    let text = reqwest::get(metrics).await.unwrap().text().await.unwrap();
+    for (operation, count) in [("persist", 1), ("read", 2), ("delete", 1)] {
+        let name = "vfs_sync_blob_store_errors_total";
+        let labels = [
+            format!(r#"{{operation="{operation}",storage_code="CountedCode"}}"#),
+            format!(r#"{{storage_code="CountedCode",operation="{operation}"}}"#),
+        ];
+        let told = labels.iter().any(|labels| text.contains(&format!("{name}{labels} {count}")));
+        assert!(told, "{operation} in\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_listening_is_told_as_an_outage() {
+    let place = new_s3_place().await.unwrap();
+    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = Some(format!("http://{}", nobody.local_addr().unwrap()));
+    drop(nobody);
+    let blobs = ObjectBlobs::s3(&S3Config { endpoint, ..place }).unwrap();
+    let scene = Scene::of(TestServer::builder().blobs(Arc::new(blobs))).await;
+    let alice = scene.user("alice");
+    for (name, size) in [("small", 5), ("large", 2_000_000)] {
+        stage(&alice, name, name).await.ok();
+        let body = upload(&alice, name, &vec![7; size]).await.refused(500, "blob_store_error");
+        assert_eq!(body["error"], "Failed to persist blob data");
+        assert_eq!(
+            (&body["storageCode"], &body["retryable"]),
+            (&json!("ServiceUnavailable"), &json!(true))
+        );
+    }
+    assert_eq!(scene.nobody().get("/readyz").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_resumable_upload_goes_on_after_a_failure_of_the_store() {
+    let (proxy, scene) = behind_proxy().await;
+    let alice = scene.user("alice");
+    let bytes: Vec<u8> = (0..20_000_000_u32).map(|at| (at % 251) as u8).collect();
+    let tus = |method: &str, path: &str| {
+        let request = alice.request(method, &format!("/v1/vfs/blobs/uploads{path}"));
+        request.header("tus-resumable", "1.0.0")
+    };
+    let create = tus("POST", "").header("upload-metadata", "stagingId cw==,blobId Yg==");
+    assert_eq!(send(create.header("upload-length", bytes.len())).await.status, 201);
+    let append = |at: usize, end: usize| {
+        let request = tus("PATCH", "/s").header("upload-offset", at);
+        let request = request.header("content-type", "application/offset+octet-stream");
+        send(request.body(bytes[at..end].to_vec()))
+    };
+    let offset = async || -> usize {
+        let told = send(tus("HEAD", "/s")).await;
+        assert_eq!(told.status, 200);
+        told.header("upload-offset").parse().unwrap()
+    };
+    assert_eq!(append(0, 3_000_000).await.status, 204);
+    for method in [Method::PUT, Method::GET] {
+        let slow = Fault::Answer { status: 503, code: "SlowDown".into() };
+        proxy.fail(Some(method), slow);
+        let failed = append(3_000_000, bytes.len()).await;
+        let body = failed.refused(500, "blob_store_error");
+        assert_eq!((&body["storageCode"], &body["retryable"]), (&json!("SlowDown"), &json!(true)));
+        assert_eq!(failed.header("retry-after"), "1");
+        proxy.heal();
+        assert_eq!(offset().await, 3_000_000);
+    }
+    // The last step fails: all bytes are there, and whoever asks next completes it.
+    proxy.fail(Some(Method::POST), Fault::Answer { status: 500, code: "InternalError".into() });
+    append(3_000_000, bytes.len()).await.refused(500, "blob_store_error");
+    proxy.heal();
+    assert_eq!(offset().await, bytes.len());
+    let state = alice.get("/v1/vfs/blobs/stage/s").await.ok();
+    assert_eq!(state["size"], bytes.len());
+    assert!(alice.get("/v1/vfs/blobs/b").await.bytes == bytes);
+    assert_eq!(scene.objects().await, ["b"]);
+}
+
+#[tokio::test]
+async fn each_file_of_a_batch_is_told_that_the_store_failed_and_a_retry_mends_it() {
+    let (proxy, scene) = behind_proxy().await;
+    let alice = scene.user("alice");
+    let mut files = Vec::new();
+    for at in 1..=3 {
+        let (item, name) = (alice.file(at).await, format!("b{at}"));
+        files.push(json!({
+            "stagingId": name, "blobId": name, "dataBase64": "aGVsbG8=", "attach": {"itemId": item},
+        }));
+    }
+    let batch = json!({"files": files});
+    let asked = json!({"blobIds": ["b1", "b2", "b3"]});
+    proxy.fail(None, Fault::Answer { status: 503, code: "SlowDown".into() });
+    let answer = alice.post("/v1/vfs/blobs/batch", batch.clone()).await.ok();
+    for result in answer["results"].as_array().unwrap() {
+        let error = &result["error"];
+        assert_eq!(
+            (&error["httpStatus"], &error["code"]),
+            (&json!(500), &json!("blob_store_error"))
+        );
+        assert_eq!(error["error"], "Failed to persist blob data");
+        assert_eq!(
+            (&error["storageCode"], &error["retryable"]),
+            (&json!("SlowDown"), &json!(true))
+        );
+    }
+    assert_eq!(alice.pull_all().await["items"].as_array().unwrap().len(), 3, "nothing is attached");
+    proxy.heal();
+    let answer = alice.post("/v1/vfs/blobs/batch", batch).await.ok();
+    assert!(answer["results"].as_array().unwrap().iter().all(|one| one["status"] == "attached"));
+
+    proxy.fail(Some(Method::GET), Fault::Answer { status: 403, code: "AccessDenied".into() });
+    let many = alice.post("/v1/vfs/blobs/batch/read", asked.clone()).await;
+    for line in many.bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let error = serde_json::from_slice::<serde_json::Value>(line).unwrap()["error"].clone();
+        assert_eq!(error["error"], "Failed to read blob data");
+        assert_eq!(
+            (&error["storageCode"], &error["retryable"]),
+            (&json!("AccessDenied"), &json!(false))
+        );
+    }
+    proxy.heal();
+    let many = alice.post("/v1/vfs/blobs/batch/read", asked).await;
+    assert!(many.bytes.ends_with(b"hello"));
 }
 
 #[tokio::test]
@@ -92,6 +250,9 @@ async fn a_large_upload_that_fails_leaves_nothing_and_is_repeated() {
         proxy.fail(Some(method), Fault::Answer { status: 503, code: "ServiceUnavailable".into() });
         let body = upload(&alice, "s", &bytes).await.refused(500, "blob_store_error");
         assert_eq!(body["storageCode"], "ServiceUnavailable");
+        // Of what counts whole or not at all, nothing is there.
+        let state = alice.get("/v1/vfs/blobs/stage/s").await.ok();
+        assert_eq!((&state["offset"], &state["size"]), (&json!(0), &json!(null)));
     }
     // The end of the upload is done, but nobody hears of it.
     proxy.heal();
