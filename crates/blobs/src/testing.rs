@@ -74,8 +74,10 @@ pub async fn new_s3_place() -> Result<S3Config, String> {
     let start = || SERVER.get_or_init(Seaweed::start).as_ref().map(|server| server.config.clone());
     let started = tokio::task::spawn_blocking(start).await.map_err(|error| error.to_string())?;
     let mut config = started.map_err(Clone::clone)?;
-    config.key_prefix = format!("test/{}", uuid::Uuid::now_v7());
+    // A probe that a starting server fails half way leaves its object behind.
+    config.key_prefix = "starting".to_owned();
     until_it_serves(&config).await?;
+    config.key_prefix = format!("test/{}", uuid::Uuid::now_v7());
     Ok(config)
 }
 
