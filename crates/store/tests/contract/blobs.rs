@@ -285,6 +285,42 @@ pub(crate) async fn of_an_attach_and_an_abandon_at_once_one_wins(scene: Scene) {
     }
 }
 
+pub(crate) async fn of_two_attaches_of_one_stage_at_once_one_wins(scene: Scene) {
+    scene.apply("laptop", vec![folder(1, "a"), folder(2, "b")]).await;
+    let scene = Arc::new(scene);
+    for round in 0..10 {
+        let name = format!("s{round}");
+        scene.staged(&name, 1).await;
+        let other = (scene.clone(), name.clone());
+        let second = tokio::spawn(async move { other.0.attach(&other.1, &to("b")).await });
+        let first = scene.attach(&name, &to("a")).await;
+        let second = second.await.unwrap();
+        assert!(first.is_ok() != second.is_ok(), "{first:?} {second:?}");
+        let refused = Err(AttachRefusal::NotAttachable(StageStatus::Attached));
+        assert!([first, second].contains(&refused));
+    }
+}
+
+pub(crate) async fn of_two_contents_in_place_of_the_same_at_once_one_wins(scene: Scene) {
+    scene.apply("laptop", vec![folder(1, "a")]).await;
+    let scene = Arc::new(scene);
+    let mut current = None;
+    for round in 0..10 {
+        let names = [format!("one{round}"), format!("two{round}")];
+        for name in &names {
+            scene.staged(name, 1).await;
+        }
+        let request = AttachRequest { expected_blob_id: Some(current), ..to("a") };
+        let other = (scene.clone(), names[1].clone(), request.clone());
+        let second = tokio::spawn(async move { other.0.attach(&other.1, &other.2).await });
+        let first = scene.attach(&names[0], &request).await;
+        let second = second.await.unwrap();
+        let (won, lost) = if first.is_ok() { (first, second) } else { (second, first) };
+        current = Some(won.unwrap().blob_id);
+        assert_eq!(lost, Err(AttachRefusal::ContentChanged(current.clone())));
+    }
+}
+
 pub(crate) async fn staging_the_same_at_once_opens_one_stage(scene: Scene) {
     let scene = Arc::new(scene);
     for round in 0..5 {

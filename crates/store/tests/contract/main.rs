@@ -138,6 +138,8 @@ mod every {
             a_deleted_item_takes_its_content_along
             of_an_attach_and_an_abandon_at_once_one_wins
             of_an_attach_and_a_deletion_at_once_one_wins
+            of_two_attaches_of_one_stage_at_once_one_wins
+            of_two_contents_in_place_of_the_same_at_once_one_wins
             an_upload_is_its_last_writers_alone
             what_a_user_has_is_counted_and_bounded
             a_blob_is_deleted_in_two_steps_and_looked_at_once_more
