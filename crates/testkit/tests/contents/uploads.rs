@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use vfs_sync_client::core::id::ItemId;
 use vfs_sync_client::core::wire::code;
 use vfs_sync_client::transport::CallKind;
-use vfs_sync_client::{ChangeEvent, SyncClient, TransportError};
+use vfs_sync_client::{ChangeEvent, ClientConfig, SyncClient, TransportError};
 use vfs_sync_testkit::{Fault, TestServer};
 
 use crate::scene::{MIB, Replica, config, noise, put, read};
@@ -241,4 +241,86 @@ async fn a_content_whose_item_went_before_the_feed_told_of_it_leaves_the_disk() 
     other.client().sync().await.unwrap();
     one.client().sync().await.unwrap();
     assert_eq!(one.contents(), Vec::<std::path::PathBuf>::new());
+}
+
+/// Sizes that are small to a test.
+fn bounds(together_up_to: u64, resumable_from: u64) -> ClientConfig {
+    ClientConfig { together_up_to, resumable_from, ..config() }
+}
+
+/// How often each way of sending was taken: many in a request, one by itself, resumably.
+fn ways(replica: &Replica) -> [usize; 3] {
+    [CallKind::BlobBatch, CallKind::Upload, CallKind::Append]
+        .map(|call| replica.line.record().count(call))
+}
+
+#[tokio::test]
+async fn a_content_goes_the_way_that_its_size_is_configured_for() {
+    for (size, expected) in [
+        (0, [1, 0, 0]),
+        (10, [1, 0, 0]),
+        (11, [0, 1, 0]),
+        (99, [0, 1, 0]),
+        (100, [0, 0, 1]),
+        (5_000, [0, 0, 1]),
+    ] {
+        let server = TestServer::start().await;
+        let one = Replica::new(&server, bounds(10, 100));
+        let item = put(one.client(), "f", &noise(size, 1));
+        assert_eq!(one.client().sync().await.unwrap().uploaded, 1);
+        assert_eq!(ways(&one), expected, "{size} bytes");
+        assert_eq!(as_others_see_it(&server, &item).await, noise(size, 1));
+    }
+}
+
+#[tokio::test]
+async fn what_may_go_together_does_whatever_else_is_said_of_its_size() {
+    let server = TestServer::start().await;
+    // Resumable from the first byte on: but only what does not go together.
+    let one = Replica::new(&server, bounds(100, 0));
+    for (name, size) in [("a", 99), ("b", 100), ("c", 101)] {
+        put(one.client(), name, &noise(size, 2));
+    }
+    assert_eq!(one.client().sync().await.unwrap().uploaded, 3);
+    assert_eq!(ways(&one), [1, 0, 1]);
+
+    // Nothing goes together but what has no bytes.
+    let one = Replica::new(&server, bounds(0, u64::MAX));
+    for (name, size) in [("d", 0), ("e", 1), ("f", 2 * MIB)] {
+        put(one.client(), name, &noise(size, 3));
+    }
+    assert_eq!(one.client().sync().await.unwrap().uploaded, 3);
+    assert_eq!(ways(&one), [1, 2, 0]);
+}
+
+#[tokio::test]
+async fn an_upload_that_is_cut_goes_on_from_the_size_on_that_is_configured() {
+    let server = TestServer::start().await;
+    for (size, resumed) in [(3_000_000, true), (2_999_999, false)] {
+        let one = Replica::new(&server, bounds(0, 3_000_000));
+        let item = put(one.client(), "f", &noise(size, 4));
+        for call in [CallKind::Upload, CallKind::Append] {
+            one.line.next(call, Fault::CutRequest(2_000_000));
+        }
+        assert_eq!(one.client().sync().await.unwrap().uploaded, 1);
+        let offsets: Vec<u64> = one.line.record().appended().iter().map(|(_, at)| *at).collect();
+        assert_eq!(ways(&one), if resumed { [0, 0, 2] } else { [0, 2, 0] });
+        assert_eq!(offsets.last().is_some_and(|at| *at > 0), resumed, "{offsets:?}");
+        assert_eq!(as_others_see_it(&server, &item).await, noise(size, 4));
+    }
+}
+
+#[tokio::test]
+async fn more_together_than_a_request_may_bring_is_no_configuration() {
+    let server = TestServer::start().await;
+    let open = |together_up_to: u64| {
+        let dir = tempfile::tempdir().unwrap();
+        let config = bounds(together_up_to, 0);
+        let user = "alice".parse().unwrap();
+        let transport = server.transport("alice");
+        SyncClient::create_replica(dir.path(), user, "s", transport, config).map(drop)
+    };
+    open(MIB as u64).unwrap();
+    let refused = open(MIB as u64 + 1).unwrap_err().to_string();
+    assert!(refused.contains("together_up_to") && refused.contains("1 MiB"), "{refused}");
 }
