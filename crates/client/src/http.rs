@@ -386,11 +386,12 @@ impl Transport for HttpTransport {
 
     async fn blob_batch(
         &self,
-        files: Vec<BatchFile>,
+        mut files: Vec<BatchFile>,
     ) -> Result<Vec<Result<AttachResponse, TransportError>>, TransportError> {
-        let request = batch_request(&files);
-        let answer: BlobBatchResponse =
-            self.call(self.post("blobBatch", &["blobs", "batch"], &request)).await?;
+        let call = self.post("blobBatch", &["blobs", "batch"], &batch_request(&files));
+        // They are in the call's body now: while it is answered, once is enough.
+        files.iter_mut().for_each(|file| file.data = Bytes::new());
+        let answer: BlobBatchResponse = self.call(call).await?;
         batch_results(answer, files)
     }
 

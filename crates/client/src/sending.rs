@@ -19,8 +19,9 @@ use crate::transport::{BatchFile, ByteStream, TransportError};
 
 /// What a file in a batch takes besides its bytes.
 const BATCH_FILE_BYTES: usize = 2_048;
-/// Bytes of a batch's body: several are in memory at a time, each more than once.
-const BATCH_BYTES: usize = MAX_BLOB_BATCH_BYTES / 3;
+/// Bytes of a batch's body, if it has more than one file: several are in memory at a time, each
+/// more than once.
+const BATCH_BYTES: usize = MAX_BLOB_BATCH_BYTES / 8;
 
 const OTHER_BYTES: &str = "the server has other bytes than were sent";
 
@@ -84,7 +85,8 @@ pub(crate) fn into_requests(uploads: Vec<Upload>, together: u64) -> Vec<Vec<Uplo
         }
         let size = usize::try_from(upload.size).unwrap_or(usize::MAX);
         let takes = size.div_ceil(3) * 4 + BATCH_FILE_BYTES;
-        if batch.len() == MAX_BLOB_BATCH || bytes + takes > BATCH_BYTES {
+        let full = batch.len() == MAX_BLOB_BATCH || bytes + takes > BATCH_BYTES;
+        if full && !batch.is_empty() {
             requests.push(std::mem::take(&mut batch));
             bytes = 0;
         }
