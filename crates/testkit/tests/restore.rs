@@ -242,6 +242,34 @@ async fn a_backup_that_is_restored_twice_while_the_clock_is_behind_it_hands_out_
 }
 
 #[tokio::test]
+async fn a_device_that_had_nothing_yet_is_not_held_to_what_the_life_before_told() {
+    let mut server = TestServer::start().await;
+    let (other, rests) = (device(&server, true), device(&server, true));
+    let come_and_go = async || {
+        other.make("come and gone");
+        other.remove("come and gone");
+        other.client.flush().await.unwrap();
+    };
+    come_and_go().await;
+    let backup = tempfile::tempdir().unwrap();
+    server.stop().await;
+    let copies = copy_database(&server, backup.path());
+    server.start_again().await;
+    come_and_go().await;
+    rests.client.sync().await.unwrap();
+    assert_eq!(rests.client.status().unwrap().cursor, None, "nothing but how far the other is");
+
+    server.stop().await;
+    restore_database(&server, &copies);
+    server.start_again().await;
+    server.store().new_epoch(server.clock().now(), 1).await.unwrap();
+    rests.make("after");
+    rests.client.sync().await.unwrap();
+    assert_eq!(rests.tree(), set(&["after"]));
+    rests.emitted(&[]);
+}
+
+#[tokio::test]
 async fn what_a_device_pushed_before_its_first_pull_survives_a_restore() {
     let mut server = TestServer::start().await;
     let backup = tempfile::tempdir().unwrap();

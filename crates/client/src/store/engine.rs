@@ -114,6 +114,10 @@ fn enter_epoch<R: Rows>(rows: &mut R, meta: &mut Meta, told: Option<Epoch>) -> R
         return Ok(false);
     }
     meta.epoch = told;
+    if meta.cursor.is_none() {
+        // With a cursor the server asks for a rebuild, which begins without a floor.
+        meta.floor = Arc::default();
+    }
     requeue(rows, meta, None)
 }
 
