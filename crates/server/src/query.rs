@@ -1,6 +1,9 @@
 //! Query strings: known fields once each, unknown ones ignored.
 
+use std::borrow::Cow;
+
 use http::Uri;
+use percent_encoding::percent_decode_str;
 
 use crate::error::ApiError;
 
@@ -38,26 +41,10 @@ impl Query {
 
 /// What a part of a query stands for. A percent sign that no two hex digits follow is one.
 fn decoded(part: &str) -> Result<String, ApiError> {
-    if !part.bytes().any(|byte| byte == b'%' || byte == b'+') {
-        return Ok(part.to_owned());
-    }
-    let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|one| u8::try_from(one).ok());
-    let mut rest = part.as_bytes();
-    let mut bytes = Vec::with_capacity(rest.len());
-    while let Some((&byte, after)) = rest.split_first() {
-        let hex = match after {
-            [high, low, ..] if byte == b'%' => digit(high).zip(digit(low)),
-            _ => None,
-        };
-        bytes.push(match (hex, byte) {
-            (Some((high, low)), _) => high * 16 + low,
-            (None, b'+') => b' ',
-            (None, byte) => byte,
-        });
-        rest = if hex.is_some() { &after[2..] } else { after };
-    }
+    let part = part.replace('+', " ");
     // In the place of what is no UTF-8 another character would make two ids one.
-    String::from_utf8(bytes).map_err(|_| ApiError::invalid("the query", "must be UTF-8"))
+    let text = percent_decode_str(&part).decode_utf8();
+    text.map(Cow::into_owned).map_err(|_| ApiError::invalid("the query", "must be UTF-8"))
 }
 
 #[cfg(test)]
