@@ -307,7 +307,7 @@ pub(crate) async fn tree(report: &mut Report, dir: &Path, tree: &Path) -> Result
         (all, most) = (all + seconds, most.max(peak));
     }
     report.at_most("  all of it against cp -r", all / copied, 3.0, "x");
-    report.at_most("client memory at its peak", most, 150.0, "MB");
-    report.at_most("server memory at its peak", server.peak_memory()?, 150.0, "MB");
+    report.at_most("client memory at its peak", most, 200.0, "MB");
+    report.at_most("server memory at its peak", server.peak_memory()?, 200.0, "MB");
     Ok(())
 }
