@@ -251,7 +251,15 @@ impl Device {
         self.adopt(client);
         self.fall_behind();
         let index = self.index;
+        let rejected = self.client.rejected(usize::MAX).expect("it is new");
         let mut book = self.ledger.book();
+        // What was rejected since is not known to be.
+        let waits = |op_id: &OpId| rejected.iter().any(|one| one.operation.op_id == *op_id);
+        for (op_id, queued) in &mut book.operations {
+            if queued.device == index && queued.end == Some(End::Rejected) && !waits(op_id) {
+                queued.end = Some(End::Forgotten);
+            }
+        }
         book.contents.retain(|(device, _), _| *device != index);
         let applied: Vec<OpId> = book.applied_of(index);
         book.forget_operations_but(|op_id, queued| {

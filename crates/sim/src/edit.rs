@@ -10,7 +10,7 @@ use crate::check::answers::short;
 use crate::coverage::Kind;
 use crate::device::Device;
 use crate::failure::FailureKind;
-use crate::ledger::Ledger;
+use crate::ledger::{End, Ledger};
 use crate::objects::digest;
 
 /// Groups and organizations; one id names both kinds.
@@ -152,6 +152,8 @@ pub(crate) fn edit(device: &mut Device, ledger: &Ledger, users: usize, random: &
                 [] => Ok(()),
                 rejected => {
                     let op_id = random.one(rejected).operation.op_id.clone();
+                    // If the disk fails, it may be decided and nobody told.
+                    ledger.book().ended(&op_id, End::Decided);
                     if random.below(2) == 0 {
                         device.client.retry_rejected(&op_id).map(drop)
                     } else {

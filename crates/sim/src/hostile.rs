@@ -110,6 +110,8 @@ struct State {
     rebuilds: bool,
     /// Of the last first page.
     epoch: Option<Epoch>,
+    /// Pages that the call under way got.
+    pages: u32,
 }
 
 /// Sits between a device and its servers, and does nothing until it is armed.
@@ -183,7 +185,7 @@ impl Hostile {
     /// A new call begins.
     pub(crate) fn begin(&self) {
         let mut state = self.state();
-        (state.stale_pushes, state.rebuilds) = (0, false);
+        (state.stale_pushes, state.rebuilds, state.pages) = (0, false, 0);
     }
 
     /// What is due, if an answer was broken: then it is over.
@@ -235,6 +237,11 @@ impl Hostile {
         if query.cursor.is_none() {
             self.first_page(page.epoch);
         }
+        let first = {
+            let mut state = self.state();
+            state.pages += 1;
+            state.pages == 1
+        };
         let Some((breach, exported)) = self.turn(&query.client_id, &breaches) else {
             return Ok(page);
         };
@@ -243,7 +250,7 @@ impl Hostile {
         if self.is_rebuilding(page.has_more) || held.replay_cursor != query.cursor {
             return Ok(page);
         }
-        let Some(violation) = broken(breach, &mut page, query, &held.write_id_floor) else {
+        let Some(violation) = broken(breach, &mut page, query, &held.write_id_floor, first) else {
             return Ok(page);
         };
         self.owe(breach, Ending::Violation(Box::new(violation)), exported);
@@ -353,12 +360,14 @@ impl Hostile {
     }
 }
 
-/// Breaks a page, if it can be broken in this way; gives the rule that it then breaks first.
+/// Breaks a page, if it can be broken in this way; gives the rule that it then breaks first. `first`:
+/// no page of the call came before it.
 fn broken(
     breach: Breach,
     page: &mut PullPage,
     query: &PullQuery,
     floor: &WriteIds,
+    first: bool,
 ) -> Option<Violation> {
     let tail = page.items.last().map(|entry| entry.position.clone());
     match breach {
@@ -413,13 +422,11 @@ fn broken(
             Some(Violation::ItemsOutOfOrder { item_index: last - 1, op_id })
         }
         Breach::ItemAtTheCursor => {
-            let cursor = query.cursor.clone()?;
-            let last = page.items.len().checked_sub(1).filter(|last| *last >= 1)?;
-            let first = &mut page.items[0];
-            first.position.changed_at = cursor.changed_at.plus_millis(-1);
-            let op_id = first.position.change_id.clone();
-            debug_assert!(last >= 1);
-            Some(Violation::ItemsOutOfOrder { item_index: 0, op_id })
+            // In a later page it would be an id that came before, too.
+            let cursor = query.cursor.clone().filter(|_| first)?;
+            page.items.len().checked_sub(2)?;
+            page.items[0].position = cursor.clone();
+            Some(Violation::ItemsOutOfOrder { item_index: 0, op_id: cursor.change_id })
         }
         _ => None,
     }

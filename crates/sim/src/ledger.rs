@@ -1,6 +1,6 @@
 //! What everybody in a world writes to: the model, the trace, the counts, the first failure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,7 +8,7 @@ use foldhash::HashMap;
 use tokio::time::Instant;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::entry::Entry;
-use vfs_sync_core::id::{ItemId, OpId, ReplicaId};
+use vfs_sync_core::id::{ItemId, OpId, ReplicaId, StagingId};
 use vfs_sync_core::item::Name;
 use vfs_sync_core::wire::WriteIds;
 
@@ -30,6 +30,8 @@ pub(crate) struct Book {
     pub(crate) contents: BTreeMap<(usize, ItemId), Sha256Digest>,
     /// Names that were given.
     pub(crate) names: u64,
+    /// Stages that a user asked to be abandoned.
+    pub(crate) given_up: BTreeSet<StagingId>,
     /// What each page that settles a pull of this client has to make of it.
     pub(crate) watched: Option<(ReplicaId, Vec<(View, WriteIds)>)>,
     /// Every item that was ever made, in that order.
@@ -82,7 +84,10 @@ pub(crate) struct Seen {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     Outdated,
+    /// It waits for its user to decide.
     Rejected,
+    /// It was rejected, and its user has decided.
+    Decided,
     /// The device lost it in a way that it may: an old copy of it took its place.
     Forgotten,
 }
@@ -96,6 +101,7 @@ impl Ledger {
             operations: BTreeMap::new(),
             contents: BTreeMap::new(),
             names: 0,
+            given_up: BTreeSet::new(),
             watched: None,
             items: Vec::new(),
             entries: HashMap::default(),
@@ -168,7 +174,9 @@ impl Book {
 
     /// A device was told what became of an operation.
     pub(crate) fn ended(&mut self, op_id: &OpId, end: End) {
-        if let Some(queued) = self.operations.get_mut(op_id) {
+        let decided = |queued: &&mut Queued| queued.end == Some(End::Decided);
+        // What was decided at once may be told as rejected only then.
+        if let Some(queued) = self.operations.get_mut(op_id).filter(|queued| !decided(queued)) {
             queued.end = Some(end);
         }
     }

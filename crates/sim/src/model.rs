@@ -18,7 +18,7 @@ use vfs_sync_core::op::Operation;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{PushReason, PushStatus, ReconcileState};
 
-pub(crate) use contents::Refused;
+pub(crate) use contents::{Refused, StageModel};
 pub(crate) use push::Expected;
 pub(crate) use view::View;
 
@@ -188,6 +188,15 @@ impl Model {
 
     pub(crate) fn reconciled(&self, user: &UserId, client: &ReplicaId) -> Option<&ReconcileState> {
         self.reconciled.get(&(user.clone(), client.clone()))
+    }
+
+    /// All that the server keeps of the clients of a user.
+    pub(crate) fn reconciled_of(
+        &self,
+        user: &UserId,
+    ) -> impl Iterator<Item = (&ReplicaId, &ReconcileState)> {
+        let all = self.reconciled.iter().filter(move |((of, _), _)| of == user);
+        all.map(|((_, client), state)| (client, state))
     }
 
     /// The last write id that a replica used.

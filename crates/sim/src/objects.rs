@@ -1,6 +1,6 @@
 //! The object store: in memory, with faults, and as strict as the contract lets it be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,6 +38,7 @@ pub(crate) struct ObjectsCopy(BTreeMap<BlobId, Bytes>);
 struct State {
     blobs: BTreeMap<BlobId, Bytes>,
     uploads: BTreeMap<String, Parts>,
+    removed: BTreeSet<BlobId>,
 }
 
 #[derive(Default)]
@@ -63,6 +64,11 @@ impl Objects {
     /// The bytes of a blob, for the checkers.
     pub(crate) fn peek(&self, id: &BlobId) -> Option<Bytes> {
         self.state().blobs.get(id).cloned()
+    }
+
+    /// Whether the bytes of a blob were ever removed.
+    pub(crate) fn were_removed(&self, id: &BlobId) -> bool {
+        self.state().removed.contains(id)
     }
 
     /// A copy of the blobs.
@@ -199,7 +205,11 @@ impl BlobStore for ProcessObjects {
 
     async fn delete(&self, id: &BlobId) -> Result<(), BlobError> {
         self.before(BlobOperation::Delete).await?;
-        self.objects.state().blobs.remove(id);
+        {
+            let mut state = self.objects.state();
+            state.blobs.remove(id);
+            state.removed.insert(id.clone());
+        }
         self.after(BlobOperation::Delete).await
     }
 

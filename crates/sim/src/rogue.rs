@@ -3,14 +3,30 @@
 use vfs_sync_client::Transport;
 use vfs_sync_client::core::access::{AccessLevel, Principal, PrincipalType};
 use vfs_sync_client::core::item::{Name, ObjectType};
+use vfs_sync_client::transport::PullQuery;
+use vfs_sync_core::content::RelationKind;
 use vfs_sync_core::id::{ItemId, OpId, PrincipalId, ReplicaId, UserId, WriteId};
 use vfs_sync_core::op::{Action, Operation, Upsert};
 use vfs_sync_core::time::Timestamp;
-use vfs_sync_core::wire::PushRequest;
+use vfs_sync_core::wire::{AttachRequest, PushRequest, ReconcileRequest, StageStatus};
 use vfs_sync_testkit::Random;
 
+use crate::failure::FailureKind;
 use crate::ledger::Ledger;
+use crate::model::StageModel;
 use crate::transport::SimTransport;
+
+/// The replica of a user that is no device.
+fn replica(user: &UserId) -> ReplicaId {
+    ReplicaId::new(format!("{PREFIX}{user}")).expect("an id")
+}
+
+const PREFIX: &str = "rogue-";
+
+/// Whether a replica is none of a device.
+pub(crate) fn is_one(replica: &ReplicaId) -> bool {
+    replica.as_str().starts_with(PREFIX)
+}
 
 /// A push of a few operations on anything at all, by a replica of `user`'s that is no device.
 pub(crate) async fn push(
@@ -20,7 +36,7 @@ pub(crate) async fn push(
     now: Timestamp,
     random: &mut Random,
 ) {
-    let replica_id = ReplicaId::new(format!("rogue-{user}")).expect("an id");
+    let replica_id = replica(user);
     let last = ledger.book().model.last_write_id(user, &replica_id).unwrap_or(0);
     // Mostly the next numbers; at times some that were used.
     let mut write_id = if random.below(8) == 0 { last.saturating_sub(1) } else { last };
@@ -56,6 +72,96 @@ pub(crate) async fn pry(ledger: &Ledger, transport: &SimTransport, random: &mut 
     if let Some(blob_id) = blob {
         let _ = transport.download(&blob_id, 0).await;
     }
+}
+
+/// Gives up a stage, or deletes a blob, whosever they are and whatever they are attached to.
+pub(crate) async fn meddle(
+    ledger: &Ledger,
+    transport: &SimTransport,
+    user: &UserId,
+    random: &mut Random,
+) {
+    let open_only = random.below(2) == 0;
+    let (staging_id, stage) = {
+        let book = ledger.book();
+        let open = |stage: &StageModel| !open_only || stage.status == StageStatus::Staged;
+        let stages: Vec<_> = book.model.stages().filter(|(_, stage)| open(stage)).collect();
+        if stages.is_empty() {
+            return;
+        }
+        let (id, stage) = *random.one(&stages);
+        (id.clone(), stage.clone())
+    };
+    let done = if random.below(2) == 0 {
+        ledger.book().given_up.insert(staging_id.clone());
+        transport.abandon(&staging_id).await
+    } else {
+        transport.delete_blob(&stage.blob_id).await
+    };
+    let (mut book, blob_id) = (ledger.book(), &stage.blob_id);
+    if done.is_ok() && stage.uploaded.is_some() && !book.objects.were_removed(blob_id) {
+        let message = format!("{user} was told that the bytes of {blob_id} are gone");
+        book.fail(FailureKind::Content, message);
+    }
+}
+
+/// Claims to have seen more than there is.
+pub(crate) async fn boast(transport: &SimTransport, user: &UserId, random: &mut Random) {
+    let client_id = replica(user);
+    let (cursor, baseline) = (None, None);
+    let query = PullQuery { client_id: client_id.clone(), cursor, baseline, limit: 10 };
+    let Ok(page) = transport.pull(&query).await else { return };
+    let mut last_reconciled_write_ids = page.last_reconciled_write_ids;
+    let replicas: Vec<ReplicaId> = last_reconciled_write_ids.keys().cloned().collect();
+    let Some(last) = page.items.last().filter(|_| !replicas.is_empty()) else { return };
+    if let Some(id) = last_reconciled_write_ids.get_mut(random.one(&replicas)) {
+        let ahead = u64::try_from(random.below(3)).unwrap_or(0);
+        *id = WriteId::new(id.get() + ahead).expect("small");
+    }
+    let cursor = last.position.clone();
+    let request = ReconcileRequest { client_id, cursor, last_reconciled_write_ids };
+    let _ = transport.reconcile(&request).await;
+}
+
+/// Attaches a stage of somebody's to anything, after a checkpoint that was reached or not.
+pub(crate) async fn attach(
+    ledger: &Ledger,
+    transport: &SimTransport,
+    user: &UserId,
+    random: &mut Random,
+) {
+    let (staging_id, request) = {
+        let book = ledger.book();
+        let open = |stage: &StageModel| stage.status == StageStatus::Staged;
+        let stages = book.model.stages().filter(|(_, stage)| open(stage));
+        let stages: Vec<_> = stages.map(|(id, _)| id).collect();
+        let clients: Vec<_> = book.model.reconciled_of(user).collect();
+        if stages.is_empty() || clients.is_empty() || book.items.is_empty() {
+            return;
+        }
+        let ((client_id, state), item_id) = (*random.one(&clients), random.one(&book.items));
+        let (mut cursor, mut write_ids) =
+            (state.cursor.clone(), state.last_reconciled_write_ids.clone());
+        match random.below(3) {
+            0 => cursor.changed_at = cursor.changed_at.plus_millis(1),
+            1 => {
+                for id in write_ids.values_mut() {
+                    *id = WriteId::new(id.get() + 1).expect("small");
+                }
+            }
+            _ => {}
+        }
+        let request = AttachRequest {
+            item_id: item_id.clone(),
+            relation_kind: RelationKind::File,
+            client_id: Some(client_id.clone()),
+            required_cursor: Some(cursor),
+            required_last_reconciled_write_ids: Some(write_ids),
+            expected_blob_id: Some(book.model.content_of(item_id).cloned()),
+        };
+        ((*random.one(&stages)).clone(), request)
+    };
+    let _ = transport.attach(&staging_id, &request).await;
 }
 
 fn wish(ledger: &Ledger, user: &UserId, random: &mut Random) -> Option<(ItemId, Action)> {

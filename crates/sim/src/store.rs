@@ -322,7 +322,7 @@ impl MetadataStore for WatchedStore {
         let doubt = || doubts::stage(user.clone(), staging_id.clone());
         let answer = self.write(self.inner.abandon(user, staging_id, now), doubt).await?;
         if matches!(answer, AbandonAnswer::Abandoned(_)) {
-            self.ledger.book().model.stage_abandoned(staging_id);
+            answers::abandoned(&self.ledger, user, staging_id, now);
         }
         self.after(answer).await
     }
@@ -343,7 +343,17 @@ impl MetadataStore for WatchedStore {
         now: Timestamp,
     ) -> Result<DeleteAnswer> {
         self.before().await?;
-        let answer = at_once(self.inner.delete_blob(user, blob_id, now))?;
+        let staging_id = self.ledger.book().model.stage_of(blob_id).cloned();
+        let doubt = || -> Doubt {
+            match staging_id {
+                Some(staging_id) => doubts::stage(user.clone(), staging_id),
+                None => Box::new(|_: &dyn MetadataStore, _: &Ledger| {}),
+            }
+        };
+        let answer = self.write(self.inner.delete_blob(user, blob_id, now), doubt).await?;
+        if matches!(answer, DeleteAnswer::Deleting) {
+            answers::deleted(&self.ledger, user, blob_id);
+        }
         self.after(answer).await
     }
 

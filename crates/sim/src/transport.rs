@@ -109,6 +109,25 @@ impl SimTransport {
     }
 }
 
+impl SimTransport {
+    /// Gives a stage up, as no client of ours does.
+    pub(crate) async fn abandon(&self, staging_id: &StagingId) -> Result<(), TransportError> {
+        let path = path(&["blobs", "stage", staging_id.as_str(), "abandon"]);
+        let answer: Result<serde_json::Value, _> =
+            self.call("abandon", request(&self.token, Method::POST, &path), Bytes::new()).await;
+        answer.map(drop)
+    }
+
+    /// Deletes a blob, as no client of ours does.
+    pub(crate) async fn delete_blob(&self, blob_id: &BlobId) -> Result<(), TransportError> {
+        let path = path(&["blobs", blob_id.as_str()]);
+        let answer: Result<serde_json::Value, _> = self
+            .call("deleteBlob", request(&self.token, Method::DELETE, &path), Bytes::new())
+            .await;
+        answer.map(drop)
+    }
+}
+
 async fn whole(data: ByteStream) -> Result<Bytes, TransportError> {
     let all: Result<BytesMut, std::io::Error> = data.try_collect().await;
     all.map(BytesMut::freeze).map_err(|error| TransportError::network(error.to_string()))

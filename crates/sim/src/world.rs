@@ -276,10 +276,12 @@ impl World {
                 let (user, now) = (device.user.clone(), self.cluster.now(0));
                 let mut random = random.fork();
                 tokio::spawn(async move {
-                    if random.below(3) == 0 {
-                        rogue::pry(&ledger, &transport, &mut random).await;
-                    } else {
-                        rogue::push(&ledger, &transport, &user, now, &mut random).await;
+                    match random.below(8) {
+                        0 => rogue::pry(&ledger, &transport, &mut random).await,
+                        1 => rogue::meddle(&ledger, &transport, &user, &mut random).await,
+                        2 => rogue::boast(&transport, &user, &mut random).await,
+                        3 => rogue::attach(&ledger, &transport, &user, &mut random).await,
+                        _ => rogue::push(&ledger, &transport, &user, now, &mut random).await,
                     }
                 });
             }

@@ -9,7 +9,7 @@ use vfs_sync_core::op::{Action, Operation};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, PushReason, PushResponse, PushStatus, ReconcileRequest,
-    ReconcileState,
+    ReconcileState, StageStatus,
 };
 use vfs_sync_store::{
     BlobRow, Pruned, PullAnswer, PullRequest, Reclaim, ReconcileAnswer, Retention,
@@ -19,6 +19,7 @@ use crate::coverage::Kind;
 use crate::failure::FailureKind;
 use crate::ledger::{Book, Ledger};
 use crate::model::{Expected, Refused};
+use crate::rogue;
 
 const fn result_name(status: PushStatus, reason: Option<PushReason>) -> &'static str {
     match (status, reason) {
@@ -234,6 +235,12 @@ pub(crate) fn reconcile(
             }
             book.model.reconcile(user, &request.client_id, merged);
         }
+        ReconcileAnswer::WriteIdsAhead { replica_id, sent, .. }
+            if rogue::is_one(&request.client_id)
+                && book.model.last_write_id(user, replica_id) < Some(sent.get()) =>
+        {
+            book.coverage.count(Kind::Result, "reconcile: write ids ahead");
+        }
         ReconcileAnswer::Rematerialize { .. } | ReconcileAnswer::WriteIdsAhead { .. } => {
             book.coverage.count(Kind::Result, "reconcile: refused");
             if !book.may_rematerialize {
@@ -329,6 +336,45 @@ pub(crate) fn readable(ledger: &Ledger, user: &UserId, blob_id: &BlobId, row: Op
         book.fail(FailureKind::Secrecy, format!("{user} is given the bytes of {blob_id}"));
     } else if row.is_none() && may && book.model.is_attached(blob_id) {
         book.fail(FailureKind::Content, format!("{user} may read {blob_id} and is refused"));
+    }
+}
+
+/// A stage is abandoned by its owner, or when its time is over; never once it is attached.
+pub(crate) fn abandoned(ledger: &Ledger, user: &UserId, staging_id: &StagingId, now: Timestamp) {
+    let mut book = ledger.book();
+    let why = match book.model.stage(staging_id) {
+        Some(stage) if stage.owner != *user => Some("is somebody else's"),
+        Some(stage) => match stage.status {
+            StageStatus::Attached => Some("is attached"),
+            StageStatus::Staged
+                if stage.expires_at > now && !book.given_up.contains(staging_id) =>
+            {
+                Some("has time left")
+            }
+            _ => None,
+        },
+        None => None,
+    };
+    if let Some(why) = why {
+        let message = format!("{staging_id} {why}, and was abandoned for {user}");
+        return book.fail(FailureKind::Content, message);
+    }
+    book.model.stage_abandoned(staging_id);
+}
+
+/// A blob is deleted by its owner, and only while it is attached to nothing.
+pub(crate) fn deleted(ledger: &Ledger, user: &UserId, blob_id: &BlobId) {
+    let mut book = ledger.book();
+    let staging_id = book.model.stage_of(blob_id).cloned();
+    let stage = staging_id.as_ref().and_then(|id| book.model.stage(id));
+    let others = stage.is_some_and(|stage| stage.owner != *user);
+    let staged = stage.is_some_and(|stage| stage.status == StageStatus::Staged);
+    if others || book.model.is_attached(blob_id) {
+        let message = format!("{blob_id} is attached, or not of {user}, and was deleted");
+        return book.fail(FailureKind::Content, message);
+    }
+    if let Some(staging_id) = staging_id.filter(|_| staged) {
+        book.model.stage_abandoned(&staging_id);
     }
 }
 

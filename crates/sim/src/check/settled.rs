@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use vfs_sync_client::core::state;
-use vfs_sync_core::id::ItemId;
+use vfs_sync_core::id::{ItemId, OpId};
 use vfs_sync_core::state::ReplicaState;
 use vfs_sync_core::wire::WriteIds;
 
@@ -107,13 +107,25 @@ pub(crate) fn nothing_lost(ledger: &Ledger, devices: &[Device]) {
         return book.fail(FailureKind::Lost, message);
     }
     let refused = book.operations.iter().find(|(op_id, queued)| {
-        matches!(queued.end, Some(End::Outdated | End::Rejected)) && book.model.was_applied(op_id)
+        let refused = matches!(queued.end, Some(End::Outdated | End::Rejected | End::Decided));
+        refused && book.model.was_applied(op_id)
     });
     if let Some((op_id, queued)) = refused.filter(|_| !book.may_repeat) {
         let message = format!(
             "{op_id} of device {} was applied, and told as {:?}",
             queued.device, queued.end
         );
+        return book.fail(FailureKind::Lost, message);
+    }
+    let waits = |op_id: &OpId, device: &Device| {
+        let rejected = device.client.rejected(usize::MAX).expect("memory is read");
+        rejected.iter().any(|one| one.operation.op_id == *op_id)
+    };
+    let dropped = book.operations.iter().find(|(op_id, queued)| {
+        queued.end == Some(End::Rejected) && !waits(op_id, &devices[queued.device])
+    });
+    if let Some((op_id, queued)) = dropped {
+        let message = format!("{op_id} was rejected, and device {} forgot it", queued.device);
         return book.fail(FailureKind::Lost, message);
     }
     // Those that wait are known by their blob alone; there are few.

@@ -88,6 +88,20 @@ impl Model {
         }
     }
 
+    pub(crate) fn stages(&self) -> impl Iterator<Item = (&StagingId, &StageModel)> {
+        self.contents.stages.iter()
+    }
+
+    pub(crate) fn stage(&self, id: &StagingId) -> Option<&StageModel> {
+        self.contents.stages.get(id)
+    }
+
+    /// The stage that made a blob, or is to make it.
+    pub(crate) fn stage_of(&self, blob_id: &BlobId) -> Option<&StagingId> {
+        let mut stages = self.contents.stages.iter();
+        stages.find(|(_, stage)| stage.blob_id == *blob_id).map(|(id, _)| id)
+    }
+
     /// Attaches a stage, or says why that must be refused. `Ok(false)` is a repetition.
     pub(crate) fn attach(
         &mut self,
@@ -167,6 +181,11 @@ impl Model {
             versions.iter().any(|version| version.0 == *blob_id)
                 && self.level(user, item, false).is_some()
         })
+    }
+
+    /// What an item's content is at present.
+    pub(crate) fn content_of(&self, item: &ItemId) -> Option<&BlobId> {
+        self.contents.current(item).map(|content| &content.0)
     }
 
     pub(crate) fn is_attached(&self, blob_id: &BlobId) -> bool {
