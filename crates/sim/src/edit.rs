@@ -2,7 +2,7 @@
 
 use vfs_sync_client::core::access::{AccessLevel, Principal, PrincipalType};
 use vfs_sync_client::core::item::{Name, ObjectType};
-use vfs_sync_client::{ClientError, Delete};
+use vfs_sync_client::{ClientError, Delete, Status};
 use vfs_sync_core::id::{ItemId, PrincipalId};
 use vfs_sync_testkit::Random;
 
@@ -59,9 +59,17 @@ fn bytes(ledger: &Ledger, random: &mut Random) -> Vec<u8> {
     bytes
 }
 
+/// How much waits on a device: what edits add to. `None` if its disk does not let it be read.
+fn waiting(device: &Device) -> Option<[u64; 5]> {
+    let status = device.client.status().ok()?;
+    let Status { pending, acknowledged, rejected, uploads, rejected_uploads, .. } = status;
+    Some([pending, acknowledged, rejected, uploads, rejected_uploads])
+}
+
 /// Does one thing that a user could do.
 pub(crate) fn edit(device: &mut Device, ledger: &Ledger, users: usize, random: &mut Random) {
     let kind = random.below(100);
+    let before = waiting(device);
     let one = visible(device, ledger, random);
     let mut seen = None;
     let mut done = "create";
@@ -171,7 +179,15 @@ pub(crate) fn edit(device: &mut Device, ledger: &Ledger, users: usize, random: &
             | ClientError::NotPermitted { .. }
             | ClientError::OtherTree { .. }
             | ClientError::NoContent(_),
-        ) => ledger.count(Kind::Edit, "refused by the client"),
+        ) => {
+            ledger.count(Kind::Edit, "refused by the client");
+            let after = waiting(device);
+            if after != before {
+                let index = device.index;
+                let message = format!("device {index}: {done} was refused: {before:?}, {after:?}");
+                ledger.fail(FailureKind::FailClosed, message);
+            }
+        }
         Err(error) if device.disk_may_fail(&error) => {
             ledger.count(Kind::Edit, "refused by the disk");
         }
