@@ -179,10 +179,6 @@ impl Device {
     pub(crate) async fn restart(&mut self, unsynced: Unsynced) {
         self.take_over(None);
         self.crash().await;
-        for read in self.reading.drain(..) {
-            read.abort();
-            let _ = read.await;
-        }
         self.hostile.disarm();
         let Some(home) = &self.home else { return };
         home.disk.power_off();
@@ -356,6 +352,10 @@ impl Device {
     /// Ends what it is doing, wherever that is.
     pub(crate) async fn crash(&mut self) -> bool {
         self.client.stop_background().await;
+        for read in self.reading.drain(..) {
+            read.abort();
+            let _ = read.await;
+        }
         let Some(task) = self.talking.take() else { return false };
         let was = !task.is_finished();
         task.abort();
