@@ -130,6 +130,10 @@ async fn who_may_write_an_item_attaches_to_it(scene: Scene) {
     stage(&bob, "t", "d").await.ok();
     upload(&bob, "t", b"more").await.ok();
     attach(&bob, "t", json!({"itemId": item})).await.refused(404, "unknown_item");
+    // What is deleted is visible to nobody, and so is what it held.
+    push(&alice, 4, "item_delete", &item, json!({})).await;
+    assert_hidden(&alice, "c").await;
+    assert_eq!(read(&bob, "c").await.bytes, b"of bob", "he staged it");
 }
 
 async fn an_item_that_is_gone_takes_no_content_and_leaves_the_stage(scene: Scene) {

@@ -35,6 +35,7 @@ async fn bytes_beyond_the_quota_are_refused_and_not_kept(scene: Scene) {
     upload(&alice, "s", &vec![0; 3_000_000]).await.ok();
     stage(&alice, "t", "c").await.ok();
     upload(&alice, "t", b"x").await.refused(413, "quota_exceeded");
+    assert_eq!(scene.objects().await, ["b"]);
     abandon(&alice, "s").await.ok();
     upload(&alice, "t", b"x").await.ok();
     let bob = scene.user("bob");
@@ -115,6 +116,49 @@ async fn an_announced_upload_counts_before_its_bytes_come(scene: Scene) {
     assert_eq!(create(2_900_000).await.status, 201);
     create(200_000).await.refused(413, "quota_exceeded");
     assert_eq!(create(100_000).await.status, 201);
+}
+
+/// However the bytes come.
+#[tokio::test]
+async fn a_blob_has_no_more_bytes_than_is_configured() {
+    use base64::Engine as _;
+    let config = ServerConfig { max_blob_bytes: 1_000, ..ServerConfig::default() };
+    let scene = Scene::of(vfs_sync_testkit::TestServer::builder().config(config)).await;
+    let alice = scene.user("alice");
+    let item = alice.file(1).await;
+    let inline = |name: &str, size: usize| {
+        let data = base64::engine::general_purpose::STANDARD.encode(vec![7; size]);
+        json!({"stagingId": name, "blobId": name, "dataBase64": data})
+    };
+    let file = |name: &str, size: usize| {
+        let mut file = inline(name, size);
+        file["attach"] = json!({"itemId": item});
+        file
+    };
+    let batch = json!({"files": [file("a", 1_000), file("b", 1_001)]});
+    let answer = alice.post("/v1/vfs/blobs/batch", batch).await.ok();
+    assert_eq!(answer["results"][0]["status"], "attached");
+    let error = &answer["results"][1]["error"];
+    assert_eq!((&error["code"], &error["maxSize"]), (&json!("too_large"), &json!(1_000)));
+    alice.post("/v1/vfs/blobs/stage", inline("c", 1_000)).await.ok();
+    alice.post("/v1/vfs/blobs/stage", inline("d", 1_001)).await.refused(413, "too_large");
+    for size in [1_001, 2_000_000] {
+        stage(&alice, "e", "e").await.ok();
+        upload(&alice, "e", &vec![7; size]).await.refused(413, "too_large");
+    }
+    upload(&alice, "e", &vec![7; 1_000]).await.ok();
+    let tus = |method: &str, path: &str| {
+        let request = alice.request(method, &format!("/v1/vfs/blobs/uploads{path}"));
+        request.header("tus-resumable", "1.0.0")
+    };
+    send(tus("POST", "").header("upload-length", 1_001)).await.refused(413, "too_large");
+    let later = tus("POST", "").header("upload-defer-length", 1);
+    send(later.header("upload-metadata", "stagingId Zg==,blobId Zg==")).await;
+    let append = tus("PATCH", "/f").header("upload-offset", 0);
+    let append = append.header("content-type", "application/offset+octet-stream");
+    send(append.body(vec![7; 1_001])).await.refused(413, "too_large");
+    assert_eq!(send(tus("OPTIONS", "")).await.header("tus-max-size"), "1000");
+    assert_eq!(scene.objects().await.iter().filter(|name| !name.starts_with("_t")).count(), 3);
 }
 
 #[tokio::test]

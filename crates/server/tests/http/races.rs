@@ -18,6 +18,9 @@ on_every_store! {
     of_an_attach_and_a_deletion_one_wins
     of_two_calls_that_end_one_upload_both_hear_of_its_end
     what_stalls_is_swept_and_finishes_too_late
+    who_comes_later_takes_over_what_stalls
+    who_was_taken_over_adds_nothing_any_more
+    of_two_whole_uploads_the_one_that_stalls_changes_nothing
 }
 
 const ROUNDS: u64 = 8;
@@ -190,12 +193,22 @@ async fn of_two_calls_that_end_one_upload_both_hear_of_its_end(scene: Scene) {
 
 /// A request whose first bytes the server has, and whose others are still to come.
 async fn begin(scene: &Scene, method: &str, path: &str, sizes: [usize; 2]) -> TcpStream {
+    begin_at(scene, method, path, 0, sizes).await
+}
+
+async fn begin_at(
+    scene: &Scene,
+    method: &str,
+    path: &str,
+    offset: usize,
+    sizes: [usize; 2],
+) -> TcpStream {
     let address = scene.server.url().strip_prefix("http://").unwrap().to_owned();
     let mut stream = TcpStream::connect(address).await.unwrap();
     let (token, length) = (scene.server.token("alice"), sizes[0] + sizes[1]);
     let head = format!(
         "{method} {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\
-         tus-resumable: 1.0.0\r\nupload-offset: 0\r\ncontent-length: {length}\r\n\
+         tus-resumable: 1.0.0\r\nupload-offset: {offset}\r\ncontent-length: {length}\r\n\
          content-type: application/offset+octet-stream\r\nexpect: 100-continue\r\n\
          connection: close\r\n\r\n"
     );
@@ -249,4 +262,55 @@ async fn what_stalls_is_swept_and_finishes_too_late(scene: Scene) {
         }
     }
     soon(async || scene.objects().await.is_empty()).await;
+}
+
+const MB: usize = 1_000_000;
+
+/// Three megabytes of ones are there; then comes a call that stalls amid sevens.
+async fn stalled(scene: &Scene, name: &str) -> TcpStream {
+    let alice = scene.user("alice");
+    create(&alice, name, 12 * MB).await;
+    assert_eq!(send(append(&alice, name, 0).body(vec![1; 3 * MB])).await.status, 204);
+    let path = format!("/v1/vfs/blobs/uploads/{name}");
+    begin_at(scene, "PATCH", &path, 3 * MB, [2 * MB, 7 * MB]).await
+}
+
+async fn assert_ones_and_eights(alice: &Caller, name: &str) {
+    let read = alice.get(&format!("/v1/vfs/blobs/{name}")).await;
+    assert_eq!(read.status, 200);
+    assert!(read.bytes[..3 * MB] == vec![1; 3 * MB] && read.bytes[3 * MB..] == vec![8; 9 * MB]);
+}
+
+/// A client whose connection hangs goes on over another.
+async fn who_comes_later_takes_over_what_stalls(scene: Scene) {
+    let alice = scene.user("alice");
+    let hanging = stalled(&scene, "b").await;
+    assert_eq!(send(append(&alice, "b", 3 * MB).body(vec![8; 9 * MB])).await.status, 204);
+    assert_ones_and_eights(&alice, "b").await;
+    assert_eq!(end(hanging, 7 * MB).await, (409, "upload_superseded".to_owned()));
+    assert_ones_and_eights(&alice, "b").await;
+    soon(async || scene.objects().await == ["b"]).await;
+}
+
+async fn who_was_taken_over_adds_nothing_any_more(scene: Scene) {
+    let alice = scene.user("alice");
+    let hanging = stalled(&scene, "b").await;
+    assert_eq!(send(append(&alice, "b", 3 * MB).body(vec![8; 4 * MB])).await.status, 204);
+    assert_eq!(end(hanging, 7 * MB).await, (409, "upload_superseded".to_owned()));
+    assert_eq!(send(append(&alice, "b", 7 * MB).body(vec![8; 5 * MB])).await.status, 204);
+    assert_ones_and_eights(&alice, "b").await;
+}
+
+async fn of_two_whole_uploads_the_one_that_stalls_changes_nothing(scene: Scene) {
+    let alice = scene.user("alice");
+    stage(&alice, "b", "b").await.ok();
+    let path = "/v1/vfs/blobs/stage/b/data";
+    let hanging = begin(&scene, "PUT", path, [2 * MB, 7 * MB]).await;
+    let bytes = vec![8; 9 * MB];
+    // Whichever of the two begins to write later takes over.
+    soon(async || upload(&alice, "b", &bytes).await.status == 200).await;
+    let (status, code) = end(hanging, 7 * MB).await;
+    assert!(status == 409 && ["upload_superseded", "upload_differs"].contains(&&*code), "{code}");
+    assert!(alice.get("/v1/vfs/blobs/b").await.bytes == bytes);
+    soon(async || scene.objects().await == ["b"]).await;
 }

@@ -106,12 +106,14 @@ async fn a_blob_whose_object_is_missing_is_a_failure_of_the_store() {
 }
 
 #[tokio::test]
-async fn an_object_that_was_cut_short_is_not_taken_for_whole() {
+async fn an_object_of_another_size_is_not_taken_for_the_blob() {
     let scene = Scene::new().await;
     let alice = with(&scene, &[7; 100_000]).await;
-    std::fs::write(scene.server.blobs_directory().join("b"), [7; 99_999]).unwrap();
-    let read = async { alice.request("GET", BLOB).send().await?.bytes().await };
-    assert!(read.await.is_err(), "the answer breaks off, with or without its head");
+    for size in [0, 99_999, 100_001, 300_000] {
+        std::fs::write(scene.server.blobs_directory().join("b"), vec![7; size]).unwrap();
+        let read = async { alice.request("GET", BLOB).send().await?.bytes().await };
+        assert!(read.await.is_err(), "{size}: the answer breaks off, with or without its head");
+    }
 }
 
 #[tokio::test]
