@@ -56,7 +56,7 @@ const LISTENERS: [&str; 10] = [
 ];
 
 /// How long a server may take to start.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(180);
 
 struct Seaweed {
     config: S3Config,
@@ -90,8 +90,9 @@ pub fn as_reader(config: &S3Config) -> S3Config {
 /// The server listens before its bucket is there.
 async fn until_it_serves(config: &S3Config) -> Result<(), String> {
     let blobs = ObjectBlobs::s3(config).map_err(|error| error.to_string())?;
+    let until = tokio::time::Instant::now() + START;
     let mut last = String::new();
-    for _ in 0..200 {
+    while tokio::time::Instant::now() < until {
         match blobs.probe().await {
             Ok(()) => return Ok(()),
             Err(error) => last = error.to_string(),

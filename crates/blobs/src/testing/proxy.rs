@@ -78,12 +78,12 @@ impl FaultProxy {
         Self { inner, address, task }
     }
 
-    /// The same place through the proxy. What stalls is given up after two seconds.
+    /// The same place through the proxy. What stalls is given up after five seconds.
     #[must_use]
     pub fn config(&self, config: &S3Config) -> S3Config {
         S3Config {
             endpoint: Some(format!("http://{}", self.address)),
-            answer_timeout: Duration::from_secs(2),
+            answer_timeout: Duration::from_secs(5),
             ..config.clone()
         }
     }
