@@ -15,6 +15,7 @@ use vfs_sync_client::{
 };
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::item::Name;
+use vfs_sync_core::time::Timestamp;
 use vfs_sync_store::Retention;
 use vfs_sync_testkit::{
     Fault, FaultyTransport, TestEnvironment, TestServer, ViolationCollector,
@@ -61,31 +62,43 @@ fn set(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|&name| name.to_owned()).collect()
 }
 
-/// Copies a stopped server's database, write-ahead log included.
-fn copy_database(server: &TestServer, to: &Path) -> Vec<PathBuf> {
-    let database = server.database_file();
-    let name = database.file_name().unwrap().to_str().unwrap().to_owned();
-    let mut copied = Vec::new();
-    for suffix in ["", "-wal", "-shm"] {
-        let from = database.with_file_name(format!("{name}{suffix}"));
-        if from.exists() {
-            let to = to.join(format!("{name}{suffix}"));
-            std::fs::copy(&from, &to).unwrap();
-            copied.push(to);
-        }
-    }
-    copied
+/// Copies of a server's database, write-ahead log included.
+struct Backup(tempfile::TempDir);
+
+const SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
+
+fn with_suffix(database: &Path, suffix: &str) -> PathBuf {
+    let name = database.file_name().unwrap().to_str().unwrap();
+    database.with_file_name(format!("{name}{suffix}"))
 }
 
-fn restore_database(server: &TestServer, copies: &[PathBuf]) {
-    let database = server.database_file();
-    let name = database.file_name().unwrap().to_str().unwrap().to_owned();
-    for suffix in ["", "-wal", "-shm"] {
-        let _ = std::fs::remove_file(database.with_file_name(format!("{name}{suffix}")));
+/// Stops a server for as long as it takes to copy its database.
+async fn back_up(server: &mut TestServer) -> Backup {
+    server.stop().await;
+    let backup = tempfile::tempdir().unwrap();
+    for suffix in SUFFIXES {
+        let from = with_suffix(&server.database_file(), suffix);
+        if from.exists() {
+            std::fs::copy(&from, backup.path().join(from.file_name().unwrap())).unwrap();
+        }
     }
-    for copy in copies {
-        std::fs::copy(copy, database.with_file_name(copy.file_name().unwrap())).unwrap();
+    server.start_again().await;
+    Backup(backup)
+}
+
+/// Puts a server back to what it was, as its `restored`th life.
+async fn restore(server: &mut TestServer, backup: &Backup, now: Timestamp, restored: u16) {
+    server.stop().await;
+    for suffix in SUFFIXES {
+        let to = with_suffix(&server.database_file(), suffix);
+        let _ = std::fs::remove_file(&to);
+        let from = backup.0.path().join(to.file_name().unwrap());
+        if from.exists() {
+            std::fs::copy(from, to).unwrap();
+        }
     }
+    server.start_again().await;
+    server.store().new_epoch(now, restored).await.unwrap();
 }
 
 #[tokio::test]
@@ -97,10 +110,7 @@ async fn after_a_restore_and_a_new_epoch_every_replica_converges_and_nothing_que
     a.client.sync().await.unwrap();
     b.client.sync().await.unwrap();
 
-    let backup = tempfile::tempdir().unwrap();
-    server.stop().await;
-    let copies = copy_database(&server, backup.path());
-    server.start_again().await;
+    let backup = back_up(&mut server).await;
 
     a.make("after");
     a.remove("removed after");
@@ -111,10 +121,8 @@ async fn after_a_restore_and_a_new_epoch_every_replica_converges_and_nothing_que
     b.make("queued");
     assert_eq!(b.tree(), set(&["before", "after", "acknowledged", "queued"]));
 
-    server.stop().await;
-    restore_database(&server, &copies);
-    server.start_again().await;
-    server.store().new_epoch(server.clock().now(), 0).await.unwrap();
+    let now = server.clock().now();
+    restore(&mut server, &backup, now, 0).await;
 
     for device in [&b, &a, &b] {
         device.client.sync().await.unwrap();
@@ -146,10 +154,7 @@ async fn after_a_restore_and_a_new_epoch_every_replica_converges_and_nothing_que
 #[tokio::test]
 async fn a_restored_server_gets_again_what_it_had_acknowledged_to_a_device_that_never_pulled() {
     let mut server = TestServer::start().await;
-    let backup = tempfile::tempdir().unwrap();
-    server.stop().await;
-    let copies = copy_database(&server, backup.path());
-    server.start_again().await;
+    let backup = back_up(&mut server).await;
     let (pushes, rests) = (device(&server, true), device(&server, true));
     for device in [&pushes, &rests] {
         device.make("acknowledged");
@@ -157,10 +162,8 @@ async fn a_restored_server_gets_again_what_it_had_acknowledged_to_a_device_that_
         assert_eq!(device.client.status().unwrap().acknowledged, 1);
     }
 
-    server.stop().await;
-    restore_database(&server, &copies);
-    server.start_again().await;
-    server.store().new_epoch(server.clock().now(), 0).await.unwrap();
+    let now = server.clock().now();
+    restore(&mut server, &backup, now, 0).await;
     pushes.make("later");
     let folder = pushes.client.resolve("acknowledged").unwrap().id;
     pushes.client.rename(&folder, Name::new("renamed").unwrap()).unwrap();
@@ -180,10 +183,7 @@ async fn a_restored_server_gets_again_what_it_had_acknowledged_to_a_device_that_
 #[tokio::test]
 async fn what_is_queued_again_keeps_its_order_though_the_answer_to_its_first_part_was_lost() {
     let mut server = TestServer::start().await;
-    let backup = tempfile::tempdir().unwrap();
-    server.stop().await;
-    let copies = copy_database(&server, backup.path());
-    server.start_again().await;
+    let backup = back_up(&mut server).await;
     let now = server.clock().now();
     server.clock().freeze(now);
 
@@ -204,10 +204,7 @@ async fn what_is_queued_again_keeps_its_order_though_the_answer_to_its_first_par
     assert_eq!(queue[0].state, QueuedState::Pending);
     assert_eq!(queue[1].state, QueuedState::Acknowledged);
 
-    server.stop().await;
-    restore_database(&server, &copies);
-    server.start_again().await;
-    server.store().new_epoch(now, 1).await.unwrap();
+    restore(&mut server, &backup, now, 1).await;
     server.clock().advance(Duration::from_secs(60));
     client.sync().await.unwrap();
     client.sync().await.unwrap();
@@ -222,15 +219,10 @@ async fn a_backup_that_is_restored_twice_while_the_clock_is_behind_it_hands_out_
 {
     let mut server = TestServer::start().await;
     let a = device(&server, true);
-    let backup = tempfile::tempdir().unwrap();
-    server.stop().await;
-    let copies = copy_database(&server, backup.path());
-    let long_ago = vfs_sync_core::time::Timestamp::from_millis(0).unwrap();
+    let backup = back_up(&mut server).await;
+    let long_ago = Timestamp::from_millis(0).unwrap();
     for (restored, made) in [(1, "first"), (2, "second")] {
-        server.stop().await;
-        restore_database(&server, &copies);
-        server.start_again().await;
-        server.store().new_epoch(long_ago, restored).await.unwrap();
+        restore(&mut server, &backup, long_ago, restored).await;
         a.make(made);
         a.client.sync().await.unwrap();
     }
@@ -251,18 +243,13 @@ async fn a_device_that_had_nothing_yet_is_not_held_to_what_the_life_before_told(
         other.client.flush().await.unwrap();
     };
     come_and_go().await;
-    let backup = tempfile::tempdir().unwrap();
-    server.stop().await;
-    let copies = copy_database(&server, backup.path());
-    server.start_again().await;
+    let backup = back_up(&mut server).await;
     come_and_go().await;
     rests.client.sync().await.unwrap();
     assert_eq!(rests.client.status().unwrap().cursor, None, "nothing but how far the other is");
 
-    server.stop().await;
-    restore_database(&server, &copies);
-    server.start_again().await;
-    server.store().new_epoch(server.clock().now(), 1).await.unwrap();
+    let now = server.clock().now();
+    restore(&mut server, &backup, now, 1).await;
     rests.make("after");
     rests.client.sync().await.unwrap();
     assert_eq!(rests.tree(), set(&["after"]));
@@ -272,10 +259,7 @@ async fn a_device_that_had_nothing_yet_is_not_held_to_what_the_life_before_told(
 #[tokio::test]
 async fn what_a_device_pushed_before_its_first_pull_survives_a_restore() {
     let mut server = TestServer::start().await;
-    let backup = tempfile::tempdir().unwrap();
-    server.stop().await;
-    let copies = copy_database(&server, backup.path());
-    server.start_again().await;
+    let backup = back_up(&mut server).await;
 
     let device_of_a_moment = device(&server, false);
     let client = &device_of_a_moment.client;
@@ -288,10 +272,8 @@ async fn what_a_device_pushed_before_its_first_pull_survives_a_restore() {
     assert_eq!(client.status().unwrap().pending, 0);
     assert!(client.status().unwrap().acknowledged > 0);
 
-    server.stop().await;
-    restore_database(&server, &copies);
-    server.start_again().await;
-    server.store().new_epoch(server.clock().now(), 1).await.unwrap();
+    let now = server.clock().now();
+    restore(&mut server, &backup, now, 1).await;
 
     client.sync().await.unwrap();
     let status = client.status().unwrap();

@@ -130,11 +130,10 @@ fn requeue<R: Rows>(rows: &mut R, meta: &mut Meta, covered: Option<WriteId>) -> 
     pending.retain(|one| one.state == QueuedState::Pending);
     // One that was acknowledged took the server's time; those before it, whose answer was lost, did not.
     let mut latest = None;
-    for one in &pending {
-        if Some(one.operation.occurred_at) < latest {
-            rows.restamp(&one.operation.op_id, latest.unwrap_or(one.operation.occurred_at))?;
-        } else {
-            latest = Some(one.operation.occurred_at);
+    for Operation { op_id, occurred_at, .. } in pending.iter().map(|one| &one.operation) {
+        match latest {
+            Some(latest) if *occurred_at < latest => rows.restamp(op_id, latest)?,
+            _ => latest = Some(*occurred_at),
         }
     }
     let rises = pending.is_sorted_by(|a, b| a.operation.write_id < b.operation.write_id);
