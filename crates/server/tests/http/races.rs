@@ -44,6 +44,11 @@ async fn content_of(caller: &Caller, item: &str) -> Value {
     entries.iter().find(attached).map_or(Value::Null, |entry| entry["blobId"].clone())
 }
 
+/// What [`staged`] brought is read back.
+async fn assert_there(caller: &Caller, name: &str) {
+    assert_eq!(caller.get(&format!("/v1/vfs/blobs/{name}")).await.bytes, name.as_bytes());
+}
+
 async fn assert_gone(scene: &Scene, caller: &Caller, name: &str) {
     caller.get(&format!("/v1/vfs/blobs/{name}")).await.refused(404, "unknown_blob");
     soon(async || !scene.objects().await.iter().any(|object| object == name)).await;
@@ -67,7 +72,7 @@ async fn of_two_items_for_one_stage_one_gets_it(scene: Scene) {
         assert_eq!(refused["status"], "blob-stage:attached");
         assert_eq!(content_of(&alice, with).await, json!(name));
         assert_eq!(content_of(&alice, without).await, Value::Null);
-        assert_eq!(alice.get(&format!("/v1/vfs/blobs/{name}")).await.bytes, name.as_bytes());
+        assert_there(&alice, &name).await;
     }
 }
 
@@ -93,7 +98,7 @@ async fn of_two_contents_in_place_of_the_same_one_comes_first(scene: Scene) {
         let kept = alice.get(&format!("/v1/vfs/blobs/stage/{loser}")).await.ok();
         assert_eq!(kept["status"], "blob-stage:staged");
         for name in [&one, &other] {
-            assert_eq!(alice.get(&format!("/v1/vfs/blobs/{name}")).await.bytes, name.as_bytes());
+            assert_there(&alice, name).await;
         }
     }
 }
@@ -110,7 +115,7 @@ async fn of_an_attach_and_an_abandon_one_wins(scene: Scene) {
             let refused = abandoned.refused(409, "stage_not_attachable");
             assert_eq!(refused["status"], "blob-stage:attached");
             assert_eq!(content_of(&alice, &item).await, json!(name));
-            assert_eq!(alice.get(&format!("/v1/vfs/blobs/{name}")).await.bytes, name.as_bytes());
+            assert_there(&alice, &name).await;
         } else {
             let refused = attached.refused(409, "stage_not_attachable");
             assert_eq!(refused["status"], "blob-stage:abandoned");
@@ -132,7 +137,7 @@ async fn of_an_attach_and_a_deletion_one_wins(scene: Scene) {
         let (attached, deleted) = tokio::join!(attaching, alice.delete(&path));
         if attached.status == 200 {
             deleted.refused(409, "blob_attached");
-            assert_eq!(alice.get(&path).await.bytes, name.as_bytes());
+            assert_there(&alice, &name).await;
         } else {
             attached.refused(409, "stage_not_attachable");
             deleted.ok();
