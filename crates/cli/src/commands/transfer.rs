@@ -121,7 +121,7 @@ fn finish(output: Output, interrupted: bool, problems: &Problems) -> Result<()> 
         0 => Ok(()),
         count => Err(Failure::new(
             Kind::Partial,
-            format!("{count} entries were left out: see what was reported"),
+            format!("entries left out: {count} (see what was reported)"),
         )),
     }
 }
