@@ -5,13 +5,14 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use sha2::{Digest as _, Sha256};
+use tracing::Instrument as _;
 use vfs_sync_core::attach::StageRow;
 use vfs_sync_core::content::{MAX_CONTENT_TYPE_BYTES, Sha256Digest, is_content_type};
 use vfs_sync_core::id::{BlobId, StagingId, UserId};
 use vfs_sync_core::limits;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{AttachRequest, AttachResponse, StageStatus, UploadResponse, code};
-use vfs_sync_store::{NewStage, NewUpload, StageAnswer, StoreError};
+use vfs_sync_store::{NewStage, NewUpload, StageAnswer, StoreError, UploadAccess};
 
 use crate::app::App;
 use crate::body::Incoming;
@@ -20,7 +21,7 @@ use crate::error::{
     ApiError, attach_failed, attach_refused, broken_source, digest_mismatch, upload_differs,
 };
 use crate::routes::sync::check_write_ids;
-use crate::uploading::{self, Session, over, over_quota, too_large};
+use crate::uploading::{self, Session, over, over_quota, refused, too_large};
 
 /// What is no longer than this is stored in one go.
 const MAX_AT_ONCE: usize = 1024 * 1024;
@@ -31,6 +32,8 @@ pub(crate) struct StageOrder {
     pub(crate) blob_id: BlobId,
     pub(crate) expires_at: Option<Timestamp>,
     pub(crate) content_type: Option<String>,
+    /// Bytes that ride along.
+    pub(crate) size: u64,
 }
 
 /// Opens a stage, or finds it open.
@@ -40,6 +43,10 @@ pub(crate) async fn open(
     order: StageOrder,
 ) -> Result<StageRow, ApiError> {
     check_content_type(order.content_type.as_deref())?;
+    let max = app.max_blob_bytes();
+    if order.size > max {
+        return Err(too_large(max));
+    }
     let now = app.now();
     let latest = now.plus_millis(millis(app.config.max_stage_lifetime));
     if let Some(end) = order.expires_at {
@@ -60,6 +67,7 @@ pub(crate) async fn open(
         expires_at: order.expires_at.unwrap_or(usual),
         expiry_chosen: order.expires_at.is_some(),
         content_type: order.content_type,
+        size: order.size,
     };
     match app.store.open_stage(user, &stage, &app.config.quota(), now).await? {
         StageAnswer::Open(row) => Ok(row),
@@ -99,8 +107,7 @@ fn inline_too_large() -> ApiError {
         .with("maxBytes", max)
 }
 
-/// Stores the stage's bytes and says so in the registry, in a task of its own: a caller who goes
-/// away in the middle leaves neither half an object nor an object that nobody knows.
+/// Stores the stage's bytes and says so in the registry.
 pub(crate) async fn fill(
     app: &App,
     user: &UserId,
@@ -109,9 +116,31 @@ pub(crate) async fn fill(
     digest: Option<Sha256Digest>,
 ) -> Result<UploadResponse, ApiError> {
     let (app, user) = (app.clone(), user.clone());
-    let span = tracing::Span::current();
-    let work = async move { fill_now(&app, &user, &stage, bytes, digest).await };
-    match tokio::spawn(tracing::Instrument::instrument(work, span)).await {
+    whole(async move { fill_now(&app, &user, &stage, bytes, digest).await }).await
+}
+
+/// The same with bytes that rode along, and count since the stage was opened.
+pub(crate) async fn fill_inline(
+    app: &App,
+    user: &UserId,
+    stage: StageRow,
+    bytes: Bytes,
+) -> Result<UploadResponse, ApiError> {
+    let (app, user) = (app.clone(), user.clone());
+    whole(async move {
+        let upload = check_bytes(&app, &stage, &bytes, None)?;
+        store_bytes(&app, &user, &stage, bytes, &upload).await?;
+        Ok(upload)
+    })
+    .await
+}
+
+/// Does it in a task of its own: a caller who goes away in the middle leaves neither half an object
+/// nor an object that nobody knows.
+async fn whole<T: Send + 'static>(
+    work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    match tokio::spawn(work.in_current_span()).await {
         Ok(outcome) => outcome,
         Err(_) => Err(ApiError::internal()),
     }
@@ -137,8 +166,17 @@ async fn fill_now(
         }
         head.extend_from_slice(&chunk);
     }
-    let upload = store_bytes(app, stage, head.freeze(), digest).await?;
-    record(app, user, stage, &upload).await?;
+    let bytes = head.freeze();
+    let upload = check_bytes(app, stage, &bytes, digest)?;
+    let quota = app.config.quota();
+    let access =
+        app.store.reserve_upload(user, &stage.staging_id, upload.size, &quota, app.now()).await?;
+    match access {
+        UploadAccess::Open(stage, _) => store_bytes(app, user, &stage, bytes, &upload).await?,
+        // Another call was faster.
+        UploadAccess::Complete(stage) => drop(check_bytes(app, &stage, &bytes, digest)?),
+        access => return Err(refused(access)),
+    }
     Ok(upload)
 }
 
@@ -175,18 +213,18 @@ async fn fill_in_parts(
     }
 }
 
-/// Stores the stage's bytes; if it has them already, compares.
+/// Stores bytes that were checked and count already, unless the stage has them.
 async fn store_bytes(
     app: &App,
+    user: &UserId,
     stage: &StageRow,
     bytes: Bytes,
-    digest: Option<Sha256Digest>,
-) -> Result<UploadResponse, ApiError> {
-    let upload = check_bytes(app, stage, &bytes, digest)?;
+    upload: &UploadResponse,
+) -> Result<(), ApiError> {
     if stage.uploaded.is_none() {
         app.blobs.put(&stage.blob_id, bytes).await?;
     }
-    Ok(upload)
+    record(app, user, stage, upload).await
 }
 
 /// Checks that bytes may become the stage's, or, if it has them already, are those.

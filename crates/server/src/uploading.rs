@@ -411,6 +411,9 @@ pub(crate) fn too_large(max: u64) -> ApiError {
 }
 
 /// Says in the registry that the stage has its bytes, once they are stored.
+///
+/// Whoever is refused removes nothing under the blob's id unless the blob is deleted, as nobody
+/// ever does: another call may just have registered the same bytes.
 pub(crate) async fn record(
     app: &App,
     user: &UserId,
@@ -425,19 +428,18 @@ pub(crate) async fn record(
             reclaim::leftovers(app, &stage.blob_id).await;
             Ok(())
         }
-        // It ended meanwhile: nobody else will reclaim what came late.
         UploadAnswer::Over(row) => {
-            app.blobs.delete(&stage.blob_id).await?;
+            // What came after it was abandoned is nobody's. A stage that only expired is the
+            // sweeper's to end: by another server's clock it may go on for a moment.
+            if row.status == StageStatus::Abandoned {
+                app.blobs.delete(&stage.blob_id).await?;
+            }
             Err(over(&row))
         }
-        UploadAnswer::Unknown => {
-            app.blobs.delete(&stage.blob_id).await?;
-            Err(ApiError::unknown_stage())
-        }
-        UploadAnswer::OverQuota(over) => {
-            app.blobs.delete(&stage.blob_id).await?;
-            Err(over_quota(over))
-        }
+        UploadAnswer::Unknown => Err(ApiError::unknown_stage()),
+        // Its bytes were counted before they were written; what a call beside it took back leaves
+        // with the stage.
+        UploadAnswer::OverQuota(over) => Err(over_quota(over)),
         UploadAnswer::Lost => Err(superseded()),
         UploadAnswer::Differs(_) => Err(upload_differs()),
     }

@@ -209,6 +209,21 @@ impl MetadataStore for WatchedStore {
         at_once(self.inner.stage(user, staging_id))
     }
 
+    async fn reserve_upload(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        size: u64,
+        quota: &Quota,
+        now: Timestamp,
+    ) -> Result<UploadAccess> {
+        self.before().await?;
+        let reserving = self.inner.reserve_upload(user, staging_id, size, quota, now);
+        let doubt = || doubts::stage(user.clone(), staging_id.clone());
+        let answer = self.write(reserving, doubt).await?;
+        self.after(answer).await
+    }
+
     async fn record_upload(
         &self,
         user: &UserId,

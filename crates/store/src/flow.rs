@@ -313,17 +313,28 @@ pub(crate) async fn open_stage<T: Transaction>(
     now: Timestamp,
 ) -> Result<StageAnswer, StoreError> {
     if let Some(stored) = tx.stage(&stage.staging_id).await?.transpose()? {
-        return Ok(if repeats(&stored, user, stage) {
-            StageAnswer::Open(stored.row)
-        } else {
-            StageAnswer::Taken
-        });
+        if !repeats(&stored, user, stage) {
+            return Ok(StageAnswer::Taken);
+        }
+        let waits = stored.row.uploaded.is_none() && stored.row.status == StageStatus::Staged;
+        if waits && stage.size > stored.reserved {
+            if let Err(over) = reserve(tx, &stored, stage.size, quota).await? {
+                return Ok(StageAnswer::OverQuota(over));
+            }
+        }
+        return Ok(StageAnswer::Open(stored.row));
     }
     if !tx.insert_stage(user, stage, now).await? {
         return Ok(StageAnswer::Taken);
     }
-    match tx.usage(user).await?.with_stage(quota) {
-        Ok(usage) => tx.set_usage(user, usage).await?,
+    let usage = tx.usage(user).await?;
+    match usage.with_stage(quota).and_then(|usage| usage.with_staged(stage.size, quota)) {
+        Ok(usage) => {
+            tx.set_usage(user, usage).await?;
+            if stage.size > 0 {
+                tx.set_reserved(&stage.blob_id, stage.size).await?;
+            }
+        }
         Err(over) => {
             tx.delete_stage(stage).await?;
             return Ok(StageAnswer::OverQuota(over));

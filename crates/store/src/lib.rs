@@ -147,6 +147,8 @@ pub struct NewStage {
     pub expiry_chosen: bool,
     /// A hint for readers.
     pub content_type: Option<String>,
+    /// Bytes that come with it, which count from now on; 0 where they come later.
+    pub size: u64,
 }
 
 /// The answer to opening a stage.
@@ -272,6 +274,19 @@ pub trait MetadataStore: Send + Sync + 'static {
         user: &UserId,
         staging_id: &StagingId,
     ) -> Result<Option<StageRow>, StoreError>;
+
+    /// Counts `size` bytes as the stage's that are about to be written in one go.
+    ///
+    /// Whoever is refused writes nothing, so that nothing has to be removed again: bytes under the id
+    /// of a blob that is not deleted may be those that another call is just registering.
+    async fn reserve_upload(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        size: u64,
+        quota: &Quota,
+        now: Timestamp,
+    ) -> Result<UploadAccess, StoreError>;
 
     /// Records that the stage's bytes are in the object store.
     async fn record_upload(

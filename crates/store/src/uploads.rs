@@ -107,7 +107,7 @@ pub struct OverQuota {
 
 impl Usage {
     /// This usage with `bytes` more staged, unless that is too much.
-    fn with_staged(self, bytes: u64, quota: &Quota) -> Result<Self, OverQuota> {
+    pub(crate) fn with_staged(self, bytes: u64, quota: &Quota) -> Result<Self, OverQuota> {
         let (stored, staged) =
             (self.stored.saturating_add(bytes), self.staged.saturating_add(bytes));
         within("maxStoredBytes", stored, quota.stored)?;
@@ -211,6 +211,26 @@ pub(crate) async fn upload<T: Transaction>(
         }
         Err(access) => Ok(access),
     }
+}
+
+pub(crate) async fn reserve_upload<T: Transaction>(
+    tx: &mut T,
+    user: &UserId,
+    staging_id: &StagingId,
+    size: u64,
+    quota: &Quota,
+    now: Timestamp,
+) -> Result<UploadAccess, StoreError> {
+    let stored = match writable(tx, user, staging_id, now).await? {
+        Ok(stored) => stored,
+        Err(access) => return Ok(access),
+    };
+    // Another upload of the same stage may count on more.
+    if let Err(over) = reserve(tx, &stored, size.max(stored.reserved), quota).await? {
+        return Ok(UploadAccess::OverQuota(over));
+    }
+    let upload = tx.upload(staging_id).await?.unwrap_or_default();
+    Ok(UploadAccess::Open(stored.row, upload))
 }
 
 pub(crate) async fn open_upload<T: Transaction>(

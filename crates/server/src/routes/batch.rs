@@ -90,6 +90,7 @@ async fn open(app: &App, user: &UserId, at: usize, file: BlobBatchFile) -> Outco
             blob_id: file.blob_id,
             expires_at: None,
             content_type: file.content_type,
+            size: bytes.len() as u64,
         };
         let stage = staging::open(app, user, order).await?;
         Ok(Opened { stage, bytes, attach: file.attach })

@@ -56,12 +56,12 @@ pub(crate) async fn stage(
         blob_id: request.blob_id,
         expires_at: request.expires_at,
         content_type: request.content_type,
+        size: bytes.as_ref().map_or(0, |bytes| bytes.len() as u64),
     };
     let row = staging::open(&app, &user, order).await?;
     let mut response = row.to_response();
     if let Some(bytes) = bytes {
-        let bytes = futures::stream::iter([Ok(bytes)]).boxed();
-        let uploaded = staging::fill(&app, &user, row, bytes, None).await?;
+        let uploaded = staging::fill_inline(&app, &user, row, bytes).await?;
         (response.size, response.digest) = (Some(uploaded.size), Some(uploaded.digest));
     }
     Ok((StatusCode::CREATED, Json(response)))

@@ -179,6 +179,7 @@ async fn open(app: &App, user: &UserId, metadata: &Metadata) -> Result<StageRow,
         blob_id: metadata.blob_id.clone().unwrap_or_else(|| new.new_blob_id()),
         expires_at: None,
         content_type: metadata.content_type.clone(),
+        size: 0,
     };
     if metadata.staging_id.is_some()
         && let Some(there) = app.store.stage(user, &order.staging_id).await?

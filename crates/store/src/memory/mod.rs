@@ -152,6 +152,19 @@ impl MetadataStore for MemoryStore {
         self.transact(async |tx| flow::stage(tx, user, staging_id).await)
     }
 
+    async fn reserve_upload(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        size: u64,
+        quota: &Quota,
+        now: Timestamp,
+    ) -> Result<UploadAccess, StoreError> {
+        self.transact(async |tx| {
+            uploading::reserve_upload(tx, user, staging_id, size, quota, now).await
+        })
+    }
+
     async fn record_upload(
         &self,
         user: &UserId,

@@ -278,6 +278,17 @@ impl MetadataStore for PostgresStore {
         })
     }
 
+    async fn reserve_upload(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        size: u64,
+        quota: &Quota,
+        now: Timestamp,
+    ) -> Result<UploadAccess, StoreError> {
+        transact!(self, |tx| uploading::reserve_upload(&mut tx, user, staging_id, size, quota, now))
+    }
+
     async fn record_upload(
         &self,
         user: &UserId,

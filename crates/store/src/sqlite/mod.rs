@@ -394,6 +394,21 @@ impl MetadataStore for SqliteStore {
         self.read(move |tx| block_on(flow::stage(tx, &user, &staging_id))).await
     }
 
+    async fn reserve_upload(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        size: u64,
+        quota: &Quota,
+        now: Timestamp,
+    ) -> Result<UploadAccess, StoreError> {
+        let (user, id, quota) = (user.clone(), staging_id.clone(), *quota);
+        let job = move |tx: &mut SqliteTransaction<'_>| {
+            block_on(uploading::reserve_upload(tx, &user, &id, size, &quota, now))
+        };
+        self.writer.run(1, job).await
+    }
+
     async fn record_upload(
         &self,
         user: &UserId,

@@ -23,6 +23,7 @@ fn stage_of(name: &str) -> NewStage {
         expires_at: at(86_400_000),
         expiry_chosen: true,
         content_type: Some("text/plain".into()),
+        size: 0,
     }
 }
 
@@ -442,6 +443,59 @@ pub(crate) async fn what_a_user_has_is_counted_and_bounded(scene: Scene) {
         assert_eq!(over.limit, limit);
     }
     assert_eq!(usage().await, (5, 0, 1));
+}
+
+pub(crate) async fn what_is_about_to_be_written_counts_first(scene: Scene) {
+    let (alice, store) = (user("alice"), &scene.store);
+    let usage = async || {
+        let usage = store.blob_usage(&alice).await.unwrap();
+        (usage.stored, usage.staged, usage.open_stages)
+    };
+    let tight = Quota { stored: 100, staged: 10, open_stages: 3 };
+    let open = async |name: &str, size: u64| {
+        let stage = NewStage { size, ..stage_of(name) };
+        store.open_stage(&alice, &stage, &tight, scene.now()).await.unwrap()
+    };
+    let reserve = async |name: &str, size: u64| {
+        store.reserve_upload(&alice, &staging(name), size, &tight, scene.now()).await.unwrap()
+    };
+    let record = async |name: &str, size: u64| {
+        let upload = uploaded(size, DIGEST);
+        store.record_upload(&alice, &staging(name), &upload, &tight, scene.now()).await.unwrap()
+    };
+
+    // What comes with a stage is refused with it.
+    let StageAnswer::OverQuota(over) = open("one", 11).await else { panic!() };
+    assert_eq!((over.limit, over.max, over.wanted), ("maxStagedBytes", 10, 11));
+    assert_eq!(store.stage(&alice, &staging("one")).await.unwrap(), None);
+    assert_eq!(usage().await, (0, 0, 0));
+    let StageAnswer::Open(row) = open("one", 6).await else { panic!() };
+    assert_eq!((row.uploaded, usage().await), (None, (6, 6, 1)));
+    assert!(matches!(open("one", 6).await, StageAnswer::Open(_)), "counted once");
+    assert!(matches!(open("one", 11).await, StageAnswer::OverQuota(_)));
+    assert_eq!(usage().await, (6, 6, 1));
+
+    // What comes later counts when it comes; of two for one stage, the larger.
+    assert!(matches!(open("two", 0).await, StageAnswer::Open(_)));
+    assert!(matches!(reserve("two", 3).await, UploadAccess::Open(..)));
+    assert!(matches!(reserve("two", 2).await, UploadAccess::Open(..)));
+    let UploadAccess::OverQuota(over) = reserve("two", 5).await else { panic!() };
+    assert_eq!((over.limit, over.wanted), ("maxStagedBytes", 11));
+    assert_eq!(usage().await, (9, 9, 2));
+    assert!(matches!(record("two", 2).await, UploadAnswer::Recorded(_)));
+    assert!(matches!(record("one", 6).await, UploadAnswer::Recorded(_)));
+    assert_eq!(usage().await, (8, 8, 2));
+
+    // What has its bytes, is over or another's, counts nothing.
+    assert!(matches!(open("one", 9).await, StageAnswer::Open(_)));
+    assert!(matches!(reserve("one", 9).await, UploadAccess::Complete(_)));
+    scene.abandon("one").await;
+    assert!(matches!(open("one", 9).await, StageAnswer::Open(_)));
+    assert!(matches!(reserve("one", 9).await, UploadAccess::Over(_)));
+    assert_eq!(reserve("none", 1).await, UploadAccess::Unknown);
+    let bob = store.reserve_upload(&user("bob"), &staging("two"), 1, &tight, scene.now()).await;
+    assert_eq!(bob.unwrap(), UploadAccess::Unknown);
+    assert_eq!(usage().await, (2, 2, 1));
 }
 
 pub(crate) async fn a_blob_is_deleted_in_two_steps_and_looked_at_once_more(scene: Scene) {

@@ -112,6 +112,7 @@ async fn stage(scene: &Scene) {
         expires_at: at(86_400_000),
         expiry_chosen: false,
         content_type: None,
+        size: 0,
     };
     let alice = user("alice");
     scene.store.open_stage(&alice, &stage, &QUOTA, scene.now()).await.unwrap();

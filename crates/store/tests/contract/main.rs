@@ -142,6 +142,7 @@ mod every {
             of_two_contents_in_place_of_the_same_at_once_one_wins
             an_upload_is_its_last_writers_alone
             what_a_user_has_is_counted_and_bounded
+            what_is_about_to_be_written_counts_first
             a_blob_is_deleted_in_two_steps_and_looked_at_once_more
             staging_the_same_at_once_opens_one_stage;
     }

@@ -113,6 +113,7 @@ async fn what_is_over_quota_leaves_nothing_behind() {
         expires_at: at(1_000),
         expiry_chosen: false,
         content_type: None,
+        size: 0,
     };
     let none = Quota { open_stages: 0, ..QUOTA };
     store.open_stage(&user("alice"), &stage, &none, at(0)).await.unwrap();

@@ -34,6 +34,7 @@ async fn tour(scene: &Scene) {
         expires_at: at(86_400_000),
         expiry_chosen: false,
         content_type: None,
+        size: 0,
     };
     for name in ["one", "two"] {
         scene.store.open_stage(&alice, &open(name), &QUOTA, scene.now()).await.unwrap();
@@ -72,6 +73,7 @@ async fn tour(scene: &Scene) {
     }
     let three = StagingId::new("three").unwrap();
     let (store, now) = (&scene.store, || scene.now());
+    store.reserve_upload(&alice, &three, 1, &QUOTA, now()).await.unwrap();
     store.open_upload(&alice, &three, Some(5), Some("a b"), &QUOTA, now()).await.unwrap();
     let anew = Anew { handle: "h".into(), instead_of: None };
     store.claim_upload(&alice, &three, "lease", Some(&anew), now()).await.unwrap();

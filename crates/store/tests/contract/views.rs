@@ -173,6 +173,7 @@ pub(crate) async fn attach_content(scene: &Scene, who: &str, item: &str, name: &
         expires_at: at(i64::from(u32::MAX)),
         expiry_chosen: true,
         content_type: None,
+        size: 0,
     };
     scene.store.open_stage(&owner, &stage, &QUOTA, scene.now()).await.unwrap();
     let digest = Sha256Digest([0; 32]);
