@@ -62,9 +62,8 @@ pub(crate) fn database(data: Option<&Path>) -> Result<String> {
     }
 }
 
-/// The SQLite database of a server's directory, which is made if it is not there.
+/// The SQLite database of a server's directory.
 pub(crate) fn database_in(data: &Path) -> Result<String> {
-    make_directory(data)?;
     let file = data.join(DATABASE_FILE);
     file.into_os_string()
         .into_string()
@@ -72,7 +71,7 @@ pub(crate) fn database_in(data: &Path) -> Result<String> {
 }
 
 /// Makes a directory for its owner alone; one that is there stays as it is.
-fn make_directory(directory: &Path) -> Result<()> {
+pub(crate) fn make_directory(directory: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -123,8 +122,7 @@ pub(crate) async fn bind(setup: Setup) -> Result<Bound> {
     let s3 = s3()?;
     let config = setup.config;
     let keys = Authenticator::load(&setup.auth).await.map_err(auth_failure)?;
-    make_directory(&setup.data)?;
-    // Bound before the database is opened, so that a port in use changes nothing.
+    // Bound before anything is made, so that a port in use changes nothing.
     let (listener, address) = listen(setup.listen).await?;
     let (admin, admin_address) = match setup.admin_listen {
         Some(address) => {
@@ -133,6 +131,7 @@ pub(crate) async fn bind(setup: Setup) -> Result<Bound> {
         }
         None => (None, None),
     };
+    make_directory(&setup.data)?;
     let store = vfs_sync_store::open(&setup.database, now()).await.map_err(store_failure)?;
     let blobs = open_blobs(s3.as_ref(), &setup.data).await?;
     let server = Server::builder(store, blobs, keys).config(config).build();

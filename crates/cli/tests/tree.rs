@@ -296,6 +296,34 @@ fn a_tree_is_edited_by_paths() {
 }
 
 #[test]
+fn a_folder_that_is_met_again_refers_to_where_its_contents_are_shown() {
+    let scene = Scene::offline();
+    scene.write("f", "x");
+    scene.replica("r");
+    let on = |args: &[&str]| scene.on("r", args);
+    on(&["mkdir", "-p", "/a/shared/inner", "/b/empty"]).expect(0);
+    on(&["put", "f", "/a/shared/inner/f"]).expect(0);
+    on(&["ln", "/a/shared", "/b"]).expect(0);
+    on(&["ln", "/b/empty", "/a"]).expect(0);
+    on(&["ln", "/a/shared/inner/f", "/b"]).expect(0);
+    let shown = on(&["tree"]).expect(0).stdout;
+    // Of an empty folder and of a file nothing is left out where they are met again.
+    let expected = "a/\n  empty/\n  shared/\n    inner/\n      f\n\
+                    b/\n  empty/\n  f\n  shared/ (see /a/shared)\n";
+    assert_eq!(shown, expected);
+    let entries = on(&["--json", "tree"]).expect(0).json()["entries"].clone();
+    for entry in entries.as_array().unwrap() {
+        let again = if entry["path"] == "b/shared" { Some("a/shared") } else { None };
+        assert_eq!(entry["linkedAgain"].as_str(), again, "{entry}");
+    }
+    on(&["mkdir", "/c"]).expect(0);
+    on(&["mv", "/a", "/c"]).expect(0);
+    on(&["ln", "/c/a/shared", "/c"]).expect(0);
+    let below = on(&["tree", "/c/"]).expect(0).stdout;
+    assert!(below.ends_with("\nshared/ (see /c/a/shared)\n"), "{below}");
+}
+
+#[test]
 fn a_state_that_is_exported_can_be_hydrated_and_redacted() {
     let scene = Scene::offline();
     scene.replica("r");

@@ -100,6 +100,25 @@ fn a_server_without_a_secret_says_how_to_make_one() {
 }
 
 #[test]
+fn a_server_that_cannot_listen_leaves_nothing_behind() {
+    let scene = Scene::offline();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for listen in [["--listen", &address], ["--admin-listen", &address]] {
+        let mut command = scene.command();
+        command.env("VFS_SYNC_JWT_SECRET", "x".repeat(32)).args(["serve", "--data", "d"]);
+        if listen[0] != "--listen" {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
+        let output = command.args(listen).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(&format!("cannot listen on {address}")), "{said}");
+        assert!(!scene.path("d").exists());
+    }
+}
+
+#[test]
 fn a_replica_needs_a_server_a_user_and_a_free_directory() {
     let scene = Scene::offline();
     scene.on("r", &["init", "--server", "http://127.0.0.1:9"]).expect(2).says("--token-file");

@@ -28,6 +28,9 @@ pub struct TreeEntry {
     pub parent: Option<ItemId>,
     /// Whether it is in another owner's tree than that container: the walk does not go through it.
     pub shortcut: bool,
+    /// Where the walk went through it, if it is a container that was met before: what hangs under it
+    /// is there, and not met again. Empty: where the walk began, which a circle leads back to.
+    pub linked_again: Option<String>,
     /// The item.
     pub node: Node,
 }

@@ -1,6 +1,6 @@
 //! Reading: the tree, the queue, and the state as a whole.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io::{Read, Write};
 
 use vfs_sync_core::cursor::Cursor;
@@ -125,8 +125,8 @@ impl SyncClient {
 
     /// Walks the tree under `root` (`None`: all of it), containers before what hangs under them,
     /// siblings by name. An item with several containers is met under each, and gone through where
-    /// it is met first: a walk is no longer than there are links. A shortcut is met, and not gone
-    /// through. What changes during the walk is met as it is when the walk gets there.
+    /// it is met first ([`TreeEntry::linked_again`] says where that was): a walk is no longer than
+    /// there are links. A shortcut is met, and not gone through. What changes during the walk is met as it is when the walk gets there.
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`]; each step may fail to read the replica.
@@ -135,7 +135,7 @@ impl SyncClient {
         root: Option<&ItemId>,
     ) -> Result<impl Iterator<Item = Result<TreeEntry, ClientError>> + Send + use<>, ClientError>
     {
-        let mut walk = Walk { client: self.clone(), ahead: Vec::new(), through: HashSet::new() };
+        let mut walk = Walk { client: self.clone(), ahead: Vec::new(), through: HashMap::new() };
         walk.push_children(root, "", 0)?;
         Ok(walk)
     }
@@ -251,9 +251,9 @@ struct Walk {
     client: SyncClient,
     /// What comes next, last first.
     ahead: Vec<TreeEntry>,
-    /// The containers that it went through. Without them, folders that hang under each other
+    /// The containers that it went through, and where. Without them, folders that hang under each other
     /// twice, or in a circle that the server has yet to refuse, would be met without end.
-    through: HashSet<ItemId>,
+    through: HashMap<ItemId, String>,
 }
 
 impl Walk {
@@ -265,7 +265,7 @@ impl Walk {
     ) -> Result<(), ClientError> {
         let children = self.client.children(parent)?;
         if let Some(parent) = parent.filter(|_| !children.is_empty()) {
-            self.through.insert(parent.clone());
+            self.through.insert(parent.clone(), path.to_owned());
         }
         for child in children.into_iter().rev() {
             let name = child.name;
@@ -274,6 +274,7 @@ impl Walk {
                 depth,
                 parent: parent.cloned(),
                 shortcut: child.shortcut,
+                linked_again: None,
                 node: child.node,
             });
         }
@@ -285,8 +286,11 @@ impl Iterator for Walk {
     type Item = Result<TreeEntry, ClientError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let entry = self.ahead.pop()?;
-        let new = !entry.shortcut && !self.through.contains(&entry.node.id);
+        let mut entry = self.ahead.pop()?;
+        if !entry.shortcut {
+            entry.linked_again = self.through.get(&entry.node.id).cloned();
+        }
+        let new = !entry.shortcut && entry.linked_again.is_none();
         if new && entry.depth + 1 < MAX_DEPTH {
             let below = self.push_children(Some(&entry.node.id), &entry.path, entry.depth + 1);
             match below {

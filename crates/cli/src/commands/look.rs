@@ -1,5 +1,7 @@
 //! Looking at the tree: `ls`, `tree`, `stat`.
 
+use std::fmt::Write as _;
+
 use serde_json::{Value, json};
 use vfs_sync_client::{Child, Node, SyncClient};
 
@@ -115,12 +117,20 @@ pub(super) fn tree(global: &Global, args: Tree, output: Output) -> Result<()> {
         if output.json {
             let json = with(node_json(&entry.node), "path", entry.path.as_str());
             let json = with(json, "shortcut", entry.shortcut);
+            let json = with(json, "linkedAgain", entry.linked_again);
             output.json_part(&format!("{separator}{}", text(&json)?))?;
             separator = ",\n";
         } else {
             let name = entry.path.rsplit('/').next().unwrap_or(&entry.path);
             let indent = "  ".repeat(entry.depth);
-            output.text(format_args!("{indent}{}", shown(name, &entry.node, entry.shortcut)))?;
+            let mut line = format!("{indent}{}", shown(name, &entry.node, entry.shortcut));
+            if let Some(first) = &entry.linked_again {
+                let top = args.path.trim_matches('/');
+                let steps = [top, first].into_iter().filter(|steps| !steps.is_empty());
+                let first = steps.collect::<Vec<_>>().join("/");
+                let _ = write!(line, " (see /{})", safe(&first));
+            }
+            output.text(line)?;
         }
     }
     output.json_part(&format!(

@@ -93,6 +93,9 @@ pub(super) async fn new_epoch(args: Database, output: Output) -> Result<()> {
 
 pub(super) async fn migrate(args: Database, output: Output) -> Result<()> {
     let database = server::database(args.data.as_deref())?;
+    if let Some(data) = args.data.as_ref().filter(|_| !database.starts_with("postgres")) {
+        server::make_directory(data)?;
+    }
     let version =
         vfs_sync_store::migrate(&database, server::now()).await.map_err(server::store_failure)?;
     output.say(format_args!("the database has schema version {version}"))?;
