@@ -172,12 +172,14 @@ async fn fill_now(
     let access =
         app.store.reserve_upload(user, &stage.staging_id, upload.size, &quota, app.now()).await?;
     match access {
-        UploadAccess::Open(stage, _) => store_bytes(app, user, &stage, bytes, &upload).await?,
+        UploadAccess::Open(stage, _) => {
+            store_bytes(app, user, &stage, bytes, &upload).await?;
+            Ok(upload)
+        }
         // Another call was faster.
-        UploadAccess::Complete(stage) => drop(check_bytes(app, &stage, &bytes, digest)?),
-        access => return Err(refused(access)),
+        UploadAccess::Complete(stage) => check_bytes(app, &stage, &bytes, digest),
+        access => Err(refused(access)),
     }
-    Ok(upload)
 }
 
 /// Stores more than is held in memory at once.

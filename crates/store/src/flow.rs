@@ -317,10 +317,11 @@ pub(crate) async fn open_stage<T: Transaction>(
             return Ok(StageAnswer::Taken);
         }
         let waits = stored.row.uploaded.is_none() && stored.row.status == StageStatus::Staged;
-        if waits && stage.size > stored.reserved {
-            if let Err(over) = reserve(tx, &stored, stage.size, quota).await? {
-                return Ok(StageAnswer::OverQuota(over));
-            }
+        if waits
+            && stage.size > stored.reserved
+            && let Err(over) = reserve(tx, &stored, stage.size, quota).await?
+        {
+            return Ok(StageAnswer::OverQuota(over));
         }
         return Ok(StageAnswer::Open(stored.row));
     }

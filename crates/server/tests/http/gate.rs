@@ -53,7 +53,9 @@ impl Gate {
 
     /// Waits until somebody stands before it.
     async fn reached(&self) {
-        self.state.subscribe().wait_for(|(_, waits)| *waits).await.unwrap();
+        let mut state = self.state.subscribe();
+        let waiting = state.wait_for(|(_, waits)| *waits);
+        drop(tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("in time"));
     }
 
     fn open(&self) {
@@ -307,5 +309,43 @@ async fn what_expired_for_one_takes_nothing_along_that_came_in_time_for_another(
         assert_eq!(first, (409, json!("stage_expired")));
         assert!(is_there(&second), "{second:?}");
         assert_registered_with_bytes(&alice).await;
+    }
+}
+
+/// Nobody else would take it away before the sweeper's second look.
+#[tokio::test]
+async fn what_is_written_after_its_stage_was_abandoned_is_removed_at_once() {
+    for on_s3 in [false, true] {
+        let gates = Gates::of(on_s3, ServerConfig::default()).await;
+        gates.delete().open();
+        let alice = gates.scene.user("alice");
+        stage(&alice, "s", "b").await.ok();
+        let meanwhile = async {
+            gates.put().reached().await;
+            abandon(&alice, "s").await.ok();
+            gates.put().open();
+        };
+        let (late, ()) = tokio::join!(bring(&alice, Way::Put), meanwhile);
+        assert_eq!(late, (409, json!("stage_not_attachable")));
+        assert_eq!(gates.scene.objects().await, [""; 0]);
+    }
+}
+
+/// Whoever counted its bytes, finds them there when its turn comes, and compares.
+#[tokio::test]
+async fn of_two_small_uploads_of_one_stage_the_later_hears_whether_its_bytes_are_there() {
+    for (other, expected) in [(&b"x"[..], 200), (b"y", 409)] {
+        let gates = Gates::of(false, ServerConfig::default()).await;
+        let alice = gates.scene.user("alice");
+        stage(&alice, "s", "b").await.ok();
+        let meanwhile = async {
+            gates.put().reached().await;
+            let first = upload(&alice, "s", other).await.status;
+            gates.put().open();
+            first
+        };
+        let (late, first) = tokio::join!(bring(&alice, Way::Put), meanwhile);
+        assert_eq!((first, late.0), (200, expected), "{late:?}");
+        assert_eq!(alice.get("/v1/vfs/blobs/b").await.bytes, other);
     }
 }

@@ -12,6 +12,7 @@ on_every_store! {
     what_is_attached_is_staged_no_more
     stages_are_bounded
     each_file_of_a_batch_counts
+    what_rides_along_beyond_the_quota_is_not_kept_and_fits_later
     an_announced_upload_counts_before_its_bytes_come
 }
 
@@ -107,6 +108,38 @@ async fn each_file_of_a_batch_counts(scene: Scene) {
     assert_eq!(scene.objects().await, ["d", "e"]);
 }
 
+async fn what_rides_along_beyond_the_quota_is_not_kept_and_fits_later(scene: Scene) {
+    use base64::Engine as _;
+    let alice = scene.user("alice");
+    let item = alice.file(1).await;
+    stage(&alice, "full", "full").await.ok();
+    upload(&alice, "full", &vec![0; 2_500_000]).await.ok();
+    let data = base64::engine::general_purpose::STANDARD.encode(vec![0; 600_000]);
+    let inline = |name: &str| json!({"stagingId": name, "blobId": name, "dataBase64": data});
+    let mut file = inline("c");
+    file["attach"] = json!({"itemId": item});
+    let batch = json!({"files": [file]});
+    stage(&alice, "b", "b").await.ok();
+    for _ in 0..2 {
+        let refused = alice.post("/v1/vfs/blobs/stage", inline("b")).await;
+        let refused = refused.refused(413, "quota_exceeded");
+        assert_eq!(
+            (&refused["limit"], &refused["wanted"]),
+            (&json!("maxStagedBytes"), &json!(3_100_000))
+        );
+        let answer = alice.post("/v1/vfs/blobs/batch", batch.clone()).await.ok();
+        assert_eq!(answer["results"][0]["error"]["code"], "quota_exceeded");
+        assert_eq!(scene.objects().await, ["full"]);
+    }
+    // A stage that was there before stays; one that was to come with its bytes does not.
+    assert_eq!(alice.get("/v1/vfs/blobs/stage/b").await.ok()["status"], "blob-stage:staged");
+    alice.get("/v1/vfs/blobs/stage/c").await.refused(404, "unknown_stage");
+    abandon(&alice, "full").await.ok();
+    assert_eq!(alice.post("/v1/vfs/blobs/stage", inline("b")).await.ok()["size"], 600_000);
+    let answer = alice.post("/v1/vfs/blobs/batch", batch).await.ok();
+    assert_eq!(answer["results"][0]["status"], "attached", "{answer}");
+}
+
 async fn an_announced_upload_counts_before_its_bytes_come(scene: Scene) {
     let alice = scene.user("alice");
     let create = |length: u64| {
@@ -142,6 +175,7 @@ async fn a_blob_has_no_more_bytes_than_is_configured() {
     assert_eq!((&error["code"], &error["maxSize"]), (&json!("too_large"), &json!(1_000)));
     alice.post("/v1/vfs/blobs/stage", inline("c", 1_000)).await.ok();
     alice.post("/v1/vfs/blobs/stage", inline("d", 1_001)).await.refused(413, "too_large");
+    alice.get("/v1/vfs/blobs/stage/d").await.refused(404, "unknown_stage");
     for size in [1_001, 2_000_000] {
         stage(&alice, "e", "e").await.ok();
         upload(&alice, "e", &vec![7; size]).await.refused(413, "too_large");
