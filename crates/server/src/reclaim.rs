@@ -27,7 +27,7 @@ pub(crate) async fn carry_out(app: &App, reclaim: &Reclaim) -> Result<(), ApiErr
         app.blobs.delete(&reclaim.blob_id).await?;
     }
     let again = app.now().plus_millis(millis(STRAGGLERS));
-    Ok(app.store.reclaimed(&reclaim.blob_id, now, again).await?)
+    Ok(app.store.reclaimed(reclaim, now, again).await?)
 }
 
 /// Removes a blob whose bytes are to go.

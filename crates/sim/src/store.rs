@@ -404,9 +404,9 @@ impl MetadataStore for WatchedStore {
         at_once(self.inner.reclaim_of(blob_id))
     }
 
-    async fn reclaimed(&self, blob_id: &BlobId, now: Timestamp, again: Timestamp) -> Result<()> {
+    async fn reclaimed(&self, done: &Reclaim, now: Timestamp, again: Timestamp) -> Result<()> {
         self.before().await?;
-        at_once(self.inner.reclaimed(blob_id, now, again))?;
+        at_once(self.inner.reclaimed(done, now, again))?;
         self.after(()).await
     }
 

@@ -409,11 +409,11 @@ pub trait MetadataStore: Send + Sync + 'static {
     /// What is to be removed of one blob.
     async fn reclaim_of(&self, blob_id: &BlobId) -> Result<Option<Reclaim>, StoreError>;
 
-    /// Notes that what was due at `now` was removed. Bytes are removed once more at `again`, for a
-    /// write that was under way meanwhile.
+    /// Notes that what `done` names, due at `now`, was removed: nothing more than that. Bytes are
+    /// removed once more at `again`, for a write that was under way meanwhile.
     async fn reclaimed(
         &self,
-        blob_id: &BlobId,
+        done: &Reclaim,
         now: Timestamp,
         again: Timestamp,
     ) -> Result<(), StoreError>;

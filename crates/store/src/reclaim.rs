@@ -129,14 +129,17 @@ async fn discard<T: Transaction>(
 
 pub(crate) async fn reclaimed<T: Transaction>(
     tx: &mut T,
-    blob_id: &BlobId,
+    done: &Reclaim,
     now: Timestamp,
     again: Timestamp,
 ) -> Result<(), StoreError> {
+    let blob_id = &done.blob_id;
     let Some(stored) = locked(tx, blob_id).await? else { return Ok(()) };
     match stored.blob_status {
         // An upload that is under way has nothing to be reclaimed.
         BlobStatus::Live if stored.row.uploaded.is_none() => return Ok(()),
+        // Deleted after the look: its bytes are still there.
+        BlobStatus::Deleting if !done.bytes => return Ok(()),
         BlobStatus::Deleting => tx.set_deleted(blob_id, again).await?,
         BlobStatus::Live | BlobStatus::Deleted => tx.clear_reclaim(blob_id, now).await?,
     }

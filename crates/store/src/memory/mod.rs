@@ -314,11 +314,11 @@ impl MetadataStore for MemoryStore {
 
     async fn reclaimed(
         &self,
-        blob_id: &BlobId,
+        done: &Reclaim,
         now: Timestamp,
         again: Timestamp,
     ) -> Result<(), StoreError> {
-        self.transact(async |tx| reclaim::reclaimed(tx, blob_id, now, again).await)
+        self.transact(async |tx| reclaim::reclaimed(tx, done, now, again).await)
     }
 
     async fn versions(

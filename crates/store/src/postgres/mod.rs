@@ -448,11 +448,11 @@ impl MetadataStore for PostgresStore {
 
     async fn reclaimed(
         &self,
-        blob_id: &BlobId,
+        done: &Reclaim,
         now: Timestamp,
         again: Timestamp,
     ) -> Result<(), StoreError> {
-        transact!(self, |tx| reclaim::reclaimed(&mut tx, blob_id, now, again))
+        transact!(self, |tx| reclaim::reclaimed(&mut tx, done, now, again))
     }
 
     async fn versions(

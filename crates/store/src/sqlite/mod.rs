@@ -585,12 +585,12 @@ impl MetadataStore for SqliteStore {
 
     async fn reclaimed(
         &self,
-        blob_id: &BlobId,
+        done: &Reclaim,
         now: Timestamp,
         again: Timestamp,
     ) -> Result<(), StoreError> {
-        let id = blob_id.clone();
-        self.writer.run(1, move |tx| block_on(reclaim::reclaimed(tx, &id, now, again))).await
+        let done = done.clone();
+        self.writer.run(1, move |tx| block_on(reclaim::reclaimed(tx, &done, now, again))).await
     }
 
     async fn versions(

@@ -8,8 +8,8 @@ use vfs_sync_core::content::{RelationKind, Sha256Digest};
 use vfs_sync_core::id::{BlobId, RefId, StagingId};
 use vfs_sync_core::wire::{AttachRequest, AttachResponse, StageStatus};
 use vfs_sync_store::{
-    AbandonAnswer, Advance, Anew, BlobRow, DeleteAnswer, NewStage, NewUpload, Quota, StageAnswer,
-    UploadAccess, UploadAnswer,
+    AbandonAnswer, Advance, Anew, BlobRow, DeleteAnswer, NewStage, NewUpload, Quota, Reclaim,
+    StageAnswer, UploadAccess, UploadAnswer,
 };
 
 use super::scene::*;
@@ -399,7 +399,7 @@ pub(crate) async fn an_upload_is_its_last_writers_alone(scene: Scene) {
     assert!(matches!(recorded("second").await, UploadAnswer::Recorded(_)));
     let left = store.reclaim_of(&blob("one")).await.unwrap().unwrap();
     assert_eq!((left.upload.as_deref(), left.bytes), (Some("h1"), false));
-    store.reclaimed(&blob("one"), scene.now(), scene.now()).await.unwrap();
+    store.reclaimed(&left, scene.now(), scene.now()).await.unwrap();
     assert_eq!(store.reclaim_of(&blob("one")).await.unwrap(), None);
     assert_eq!(store.upload_parts(&id).await.unwrap(), [""; 0]);
     assert!(matches!(claim("third", None).await, UploadAccess::Complete(_)));
@@ -507,11 +507,26 @@ pub(crate) async fn a_blob_is_deleted_in_two_steps_and_looked_at_once_more(scene
     assert_eq!(delete().await, DeleteAnswer::Deleting, "said, and not done yet");
     assert_eq!(scene.readable("alice", "one").await, None);
     assert_eq!(due(scene.now()).await, 1);
-    let again = at(5_000);
-    scene.store.reclaimed(&id, scene.now(), again).await.unwrap();
-    scene.store.reclaimed(&id, scene.now(), again).await.unwrap();
+    let (again, done) = (at(5_000), Reclaim { blob_id: id.clone(), upload: None, bytes: true });
+    scene.store.reclaimed(&done, scene.now(), again).await.unwrap();
+    scene.store.reclaimed(&done, scene.now(), again).await.unwrap();
     assert_eq!(delete().await, DeleteAnswer::Unknown);
     assert_eq!((due(scene.now()).await, due(again).await), (0, 1));
-    scene.store.reclaimed(&id, again, at(9_000)).await.unwrap();
+    scene.store.reclaimed(&done, again, at(9_000)).await.unwrap();
     assert_eq!(due(at(100_000)).await, 0);
+}
+
+pub(crate) async fn a_blob_deleted_while_its_upload_is_cleared_away_keeps_bytes_to_remove(
+    scene: Scene,
+) {
+    scene.staged("one", 5).await;
+    let (alice, blob_id) = (user("alice"), blob("one"));
+    // Somebody looked when the blob was live, and clears away no more than its upload in parts.
+    let of_the_upload =
+        Reclaim { blob_id: blob_id.clone(), upload: Some("h1".into()), bytes: false };
+    let deleted = scene.store.delete_blob(&alice, &blob_id, scene.now()).await.unwrap();
+    assert_eq!(deleted, DeleteAnswer::Deleting);
+    scene.store.reclaimed(&of_the_upload, scene.now(), at(5_000)).await.unwrap();
+    let left = scene.store.reclaim_of(&blob_id).await.unwrap();
+    assert!(left.is_some_and(|left| left.bytes), "nobody has removed its bytes yet");
 }

@@ -144,6 +144,7 @@ mod every {
             what_a_user_has_is_counted_and_bounded
             what_is_about_to_be_written_counts_first
             a_blob_is_deleted_in_two_steps_and_looked_at_once_more
+            a_blob_deleted_while_its_upload_is_cleared_away_keeps_bytes_to_remove
             staging_the_same_at_once_opens_one_stage;
     }
 }

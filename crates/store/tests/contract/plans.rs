@@ -94,13 +94,14 @@ async fn tour(scene: &Scene) {
     let plain = serde_json::from_value(json!({ "itemId": "b" })).unwrap();
     store.attach(&alice, &three, &plain, reference, now()).await.unwrap().unwrap();
     let late = at(900_000_000);
-    assert!(store.reclaim_of(&blob).await.unwrap().is_some());
-    store.reclaimed(&blob, now(), late).await.unwrap();
+    let left = store.reclaim_of(&blob).await.unwrap().unwrap();
+    store.reclaimed(&left, now(), late).await.unwrap();
     assert!(!store.to_reclaim(now(), 10).await.unwrap().is_empty());
     assert_eq!(store.expired_stages(late, 10).await.unwrap().len(), 1);
     let four = BlobId::new("four").unwrap();
     store.delete_blob(&alice, &four, now()).await.unwrap();
-    store.reclaimed(&four, now(), late).await.unwrap();
+    let left = store.reclaim_of(&four).await.unwrap().unwrap();
+    store.reclaimed(&left, now(), late).await.unwrap();
     let item = ItemId::new("b").unwrap();
     assert_eq!(store.versions(&alice, &item, 10).await.unwrap().unwrap().len(), 2);
     store.surplus_versions(late, 10).await.unwrap();
