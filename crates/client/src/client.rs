@@ -103,7 +103,7 @@ pub struct Status {
     pub last_reconciled_write_ids: WriteIds,
     /// Operations to push.
     pub pending: u64,
-    /// Operations that the server has and the feed has not brought back.
+    /// Operations that the server has decided, shown until a pull tells what came of them.
     pub acknowledged: u64,
     /// Operations that were refused.
     pub rejected: u64,

@@ -38,7 +38,7 @@ pub enum ChangeEvent {
         /// Why.
         reason: Option<PushReason>,
     },
-    /// A newer write beat an operation.
+    /// A newer write beat an operation. It is shown until a pull has told what did.
     Outdated {
         /// Which.
         op_id: OpId,

@@ -62,7 +62,7 @@ pub struct Reader {
 pub enum QueuedState {
     /// To be pushed.
     Pending,
-    /// The server has it; the feed has not brought it back yet.
+    /// The server has decided it; no pull that tells what came of it has settled yet.
     Acknowledged,
 }
 

@@ -50,7 +50,7 @@ pub struct Refused {
 pub struct FlushCommit {
     /// Applied, now or before: overlaid until a settled pull covers them.
     pub acknowledged: Vec<Acknowledged>,
-    /// Beaten: off the queue.
+    /// Beaten: not pushed again, and overlaid as those that were applied.
     pub outdated: Vec<Refused>,
     /// Refused: to the list of rejected operations.
     pub rejected: Vec<Refused>,

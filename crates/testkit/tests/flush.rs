@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vfs_sync_client::core::cursor::Epoch;
-use vfs_sync_client::core::entry::Origin;
+use vfs_sync_client::core::entry::{Change, Origin};
 use vfs_sync_client::core::id::{ReplicaId, UserId, WriteId};
 use vfs_sync_client::core::item::{Name, ObjectType};
 use vfs_sync_client::core::time::Timestamp;
@@ -227,6 +227,8 @@ async fn a_refused_operation_holds_back_nothing_and_can_be_retried_or_discarded(
 async fn an_outdated_operation_leaves_the_queue_and_the_application_is_told() {
     let scene = Scene::set();
     scene.queue(1);
+    let me = scene.client.client_id();
+    scene.server.on_pull(move |_| Ok(settled(&me, 1)));
     let mut changes = scene.client.subscribe();
     scene.server.on_push(|request| {
         let mut answer = all_results(request, PushStatus::OutdatedOp);
@@ -239,6 +241,39 @@ async fn an_outdated_operation_leaves_the_queue_and_the_application_is_told() {
         matches!(changes.try_recv().unwrap(), ChangeEvent::Outdated { reason: r, .. } if r == reason)
     );
     assert_eq!(scene.names(), [""; 0]);
+    assert_eq!(scene.client.queue(1).unwrap(), []);
+}
+
+#[tokio::test]
+async fn what_was_beaten_uncovers_nothing_older() {
+    let scene = Scene::set();
+    let item = scene.client.create_folder(None, name("first")).unwrap();
+    scene.client.rename(&item, name("second")).unwrap();
+    // The server lost its answers to both. The creation still tells it of a type; both names are
+    // beaten by what somebody else wrote meanwhile.
+    scene.server.on_push(|request| {
+        let mut answer = all_results(request, PushStatus::OutdatedOp);
+        answer.results[0].status = PushStatus::Applied;
+        answer.results[1].reason = Some(PushReason::Superseded);
+        Ok(answer)
+    });
+    scene.client.flush().await.unwrap();
+    assert_eq!(scene.client.status().unwrap().pending, 0);
+    assert_eq!(scene.names(), ["second"]);
+    let scene = scene.reopened();
+    assert_eq!(
+        scene.names(),
+        ["second"],
+        "not an older one, for as long as nothing newer has come"
+    );
+    let me = scene.client.client_id();
+    let mut theirs = build::item(item.as_str(), ObjectType::Folder);
+    theirs.name = Some(name("theirs"));
+    let page = build::page().entry(1, "1", Change::ItemUpsert(Box::new(theirs)));
+    scene.server.on_pull(move |_| Ok(page.write_id(me.as_str(), 2).build()));
+    scene.client.sync().await.unwrap();
+    assert_eq!(scene.names(), ["theirs"]);
+    assert_eq!(scene.server.record().pushed().len(), 1, "what was beaten is not pushed again");
 }
 
 #[tokio::test]

@@ -259,14 +259,13 @@ impl<R: Rows> ReplicaStore for Engine<R> {
             for one in &commit.acknowledged {
                 rows.acknowledge(&one.op_id, one.authored_at)?;
             }
-            for refused in &commit.outdated {
-                let Some(op) = rows.remove_queued(&refused.op_id)? else { continue };
-                events.push(ChangeEvent::Outdated {
-                    op_id: op.op_id.clone(),
-                    item_id: op.item_id.clone(),
-                    reason: refused.reason,
-                });
-                gone.push(op);
+            for beaten in &commit.outdated {
+                // It stays laid over until a pull tells what beat it: what is below may be older.
+                let Some(item_id) = rows.acknowledge(&beaten.op_id, commit.believed)? else {
+                    continue;
+                };
+                let (op_id, reason) = (beaten.op_id.clone(), beaten.reason);
+                events.push(ChangeEvent::Outdated { op_id, item_id, reason });
             }
             for refused in commit.rejected.iter().filter(|_| !requeued) {
                 let Some(op) = rows.remove_queued(&refused.op_id)? else { continue };

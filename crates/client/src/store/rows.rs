@@ -106,8 +106,9 @@ pub(super) trait Rows: Send {
     fn queue_of_parent(&mut self, parent: &ItemId) -> Result<Vec<ItemId>>;
     fn pending(&mut self, at_most: usize) -> Result<Vec<(Operation, usize)>>;
     fn queue(&mut self, limit: usize) -> Result<Vec<QueuedOp>>;
-    /// The server has it, under no later a time than `authored_at`.
-    fn acknowledge(&mut self, op_id: &OpId, authored_at: Option<Timestamp>) -> Result<()>;
+    /// The server has decided it; if it has it, then under no later a time than `at`. Gives
+    /// its item, if it is there.
+    fn acknowledge(&mut self, op_id: &OpId, at: Option<Timestamp>) -> Result<Option<ItemId>>;
     /// The feed brought it back, under a write id.
     fn recognise(&mut self, op_id: &OpId, write_id: WriteId, authored_at: Timestamp) -> Result<()>;
     /// Of those that are acknowledged, makes those pending again whose write id is above `covered`.

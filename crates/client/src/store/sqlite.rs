@@ -492,11 +492,11 @@ impl Rows for SqliteRows {
     fn queue(&mut self, limit: usize) -> Result<Vec<QueuedOp>> {
         self.queued("ORDER BY seq LIMIT ?1", [i64::try_from(limit).unwrap_or(i64::MAX)])
     }
-    fn acknowledge(&mut self, op_id: &OpId, authored_at: Option<Timestamp>) -> Result<()> {
-        let at = authored_at.map(Timestamp::as_millis);
+    fn acknowledge(&mut self, op_id: &OpId, at: Option<Timestamp>) -> Result<Option<ItemId>> {
+        let at = at.map(Timestamp::as_millis);
         let sql = "UPDATE queue SET state = 1,
-             occurred_at = min(occurred_at, ifnull(?2, occurred_at)) WHERE op_id = ?1";
-        self.run(sql, params![op_id.as_str(), at]).map(drop)
+             occurred_at = min(occurred_at, ifnull(?2, occurred_at)) WHERE op_id = ?1 RETURNING item";
+        Ok(self.all(sql, params![op_id.as_str(), at], |row| self.id(row, 0))?.pop())
     }
     fn recognise(&mut self, op_id: &OpId, write_id: WriteId, authored_at: Timestamp) -> Result<()> {
         let write_id = i64::try_from(write_id.get()).expect("a write id has 53 bits");
