@@ -2,5 +2,6 @@
 
 pub(crate) mod answers;
 pub(crate) mod doubts;
+pub(crate) mod numbers;
 pub(crate) mod session;
 pub(crate) mod settled;

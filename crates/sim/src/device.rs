@@ -8,7 +8,9 @@ use std::time::Duration;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 use tokio::task::JoinHandle;
-use vfs_sync_client::{ChangeEvent, ClientConfig, ClientError, SyncClient, Transport, Violation};
+use vfs_sync_client::{
+    ChangeEvent, ClientConfig, ClientError, QueuedState, SyncClient, Transport, Violation,
+};
 use vfs_sync_core::id::{ItemId, OpId, ReplicaId, UserId};
 use vfs_sync_core::item::Name;
 use vfs_sync_core::op::Action;
@@ -81,13 +83,15 @@ impl Device {
         let link = Link::new(index, Arc::clone(cluster), ledger.clone(), random.fork(), silent);
         let link = Arc::new(link);
         let hostile = Arc::new(Hostile::new(ledger.clone()));
-        let transport = Arc::new(SimTransport {
-            link: Arc::clone(&link),
-            ledger: ledger.clone(),
-            hostile: Arc::clone(&hostile),
-            token: format!("Bearer {}", cluster.token(&user, None)),
+        let token = format!("Bearer {}", cluster.token(&user, None));
+        let transport = SimTransport::new(
+            Arc::clone(&link),
+            ledger.clone(),
+            Arc::clone(&hostile),
+            token,
             sabotage,
-        });
+        );
+        let transport = Arc::new(transport);
         let config = config(&setup, &machine);
         let to: Arc<dyn Transport> = Arc::clone(&transport) as Arc<dyn Transport>;
         let client = new_client(&mut home, user.clone(), None, to, config);
@@ -140,6 +144,7 @@ impl Device {
         self.events = client.subscribe();
         // What is armed is meant for the one that was there.
         self.hostile.disarm();
+        self.transport.numbers.forget();
         self.client = client;
     }
 
@@ -208,14 +213,15 @@ impl Device {
     /// nobody.
     fn learn_what_it_was_not_told(&self) {
         let queue = self.client.queue(usize::MAX).expect("it was just opened");
-        let queue: BTreeSet<OpId> = queue.into_iter().map(|one| one.operation.op_id).collect();
+        let pending = queue.into_iter().filter(|one| one.state == QueuedState::Pending);
+        let pending: BTreeSet<OpId> = pending.map(|one| one.operation.op_id).collect();
         let rejected = self.client.rejected(usize::MAX).expect("it was just opened");
         let mut book = self.ledger.book();
         for one in rejected {
             book.ended(&one.operation.op_id, End::Rejected);
         }
         let of_this = book.operations.iter().filter(|(op_id, queued)| {
-            queued.device == self.index && queued.end.is_none() && !queue.contains(*op_id)
+            queued.device == self.index && queued.end.is_none() && !pending.contains(*op_id)
         });
         let outdated = of_this.map(|(op_id, _)| op_id).filter(|op| book.model.was_outdated(op));
         for op_id in outdated.cloned().collect::<Vec<_>>() {
@@ -360,6 +366,7 @@ impl Device {
         let was = !task.is_finished();
         task.abort();
         let _ = task.await;
+        self.transport.numbers.forget();
         self.violations.take();
         self.hostile.disarm();
         was

@@ -103,6 +103,8 @@ pub(crate) struct Model {
     grants: BTreeMap<(ItemId, Principal), Register<Option<AccessLevel>>>,
     moves: BTreeMap<(Child, UserId), Register<Parent>>,
     members: BTreeSet<(Principal, UserId)>,
+    /// Who ever was a member.
+    joined: BTreeSet<(Principal, UserId)>,
     last: BTreeMap<(UserId, ReplicaId), u64>,
     accepted: BTreeMap<(UserId, ReplicaId, u64), Accepted>,
     /// What was applied, by its own id.
@@ -167,6 +169,33 @@ impl Model {
         grants.filter(|(to, _)| self.names(to, user)).map(|(_, level)| level).max()
     }
 
+    /// Whether `user` can ever have seen an item: they own it, or there was a grant to them, or to a
+    /// group that they were in, on it or on something that it hung under. What is not so, they were
+    /// never told of.
+    pub(crate) fn can_have_seen(&self, user: &UserId, id: &ItemId) -> bool {
+        if self.owner(id) == Some(user) {
+            return true;
+        }
+        let named = |principal: &Principal| match principal.kind {
+            PrincipalType::User => principal.id.as_str() == user.as_str(),
+            _ => self.joined.contains(&(principal.clone(), user.clone())),
+        };
+        let (mut all, mut open) = (BTreeSet::new(), vec![id]);
+        while let Some(at) = open.pop() {
+            let grants = self.grants.range((at.clone(), first_principal())..);
+            if grants.take_while(|((on, _), _)| on == at).any(|((_, to), _)| named(to)) {
+                return true;
+            }
+            if all.insert(at) {
+                let links = self.links.range((at.clone(), first_id())..);
+                let above = links.take_while(|((child, _), _)| child == at);
+                let above = above.map(|((_, parent), _)| parent);
+                open.extend(above.filter(|parent| self.in_realm(at, parent)));
+            }
+        }
+        false
+    }
+
     /// Whether a link is one of a tree, rather than a shortcut.
     fn in_realm(&self, child: &ItemId, parent: &ItemId) -> bool {
         self.owner(child).is_some_and(|owner| self.owner(parent) == Some(owner))
@@ -175,6 +204,7 @@ impl Model {
     pub(crate) fn set_member(&mut self, group: &Principal, member: &UserId, present: bool) {
         let key = (group.clone(), member.clone());
         if present {
+            self.joined.insert(key.clone());
             self.members.insert(key);
         } else {
             self.members.remove(&key);

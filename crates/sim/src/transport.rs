@@ -1,6 +1,7 @@
 //! The client's way to the servers: the bytes of HTTP, without its sockets.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -24,6 +25,7 @@ use vfs_sync_core::wire::{
     StateResponse, UploadResponse, VersionsResponse,
 };
 
+use crate::check::numbers::Numbers;
 use crate::coverage::Kind;
 use crate::hostile::Hostile;
 use crate::ledger::Ledger;
@@ -37,6 +39,9 @@ pub(crate) struct SimTransport {
     pub(crate) hostile: Arc<Hostile>,
     pub(crate) token: String,
     pub(crate) sabotage: Option<Sabotage>,
+    pub(crate) numbers: Numbers,
+    /// Blobs whose bytes came.
+    fetched: Mutex<BTreeSet<BlobId>>,
 }
 
 fn malformed(call: &'static str, field: &str, reason: &str) -> TransportError {
@@ -66,6 +71,26 @@ fn request(token: &str, method: Method, path: &str) -> http::request::Builder {
 }
 
 impl SimTransport {
+    pub(crate) fn new(
+        link: Arc<Link>,
+        ledger: Ledger,
+        hostile: Arc<Hostile>,
+        token: String,
+        sabotage: Option<Sabotage>,
+    ) -> Self {
+        let (numbers, fetched) = (Numbers::default(), Mutex::default());
+        Self { link, ledger, hostile, token, sabotage, numbers, fetched }
+    }
+
+    /// Whether bytes of a blob came.
+    pub(crate) fn has_fetched(&self, blob_id: &BlobId) -> bool {
+        self.fetched.lock().unwrap_or_else(PoisonError::into_inner).contains(blob_id)
+    }
+
+    fn note_fetched(&self, blob_id: &BlobId) {
+        self.fetched.lock().unwrap_or_else(PoisonError::into_inner).insert(blob_id.clone());
+    }
+
     async fn send(
         &self,
         call: &'static str,
@@ -136,6 +161,7 @@ async fn whole(data: ByteStream) -> Result<Bytes, TransportError> {
 #[async_trait]
 impl Transport for SimTransport {
     async fn push(&self, request: &PushRequest) -> Result<PushResponse, TransportError> {
+        self.numbers.sent(&self.ledger, request);
         if let Some(answer) = self.hostile.instead_of_push(request) {
             return Ok(answer);
         }
@@ -143,7 +169,9 @@ impl Transport for SimTransport {
             return Ok(push_thrown_away(request));
         }
         let answer = self.post("push", &path(&["crdt", "push"]), request).await?;
-        self.hostile.push(answer)
+        let answer = self.hostile.push(answer)?;
+        self.numbers.answered(request, &answer);
+        Ok(answer)
     }
 
     async fn pull(&self, query: &PullQuery) -> Result<PullPage, TransportError> {
@@ -273,7 +301,9 @@ impl Transport for SimTransport {
         }
         let mut outcomes = read_blobs_answer(blobs, &answer.body)?;
         self.ledger.count(Kind::Call, "readBlobs");
-        for bytes in outcomes.iter_mut().flatten() {
+        for (blob_id, outcome) in blobs.iter().zip(&mut outcomes) {
+            let Ok(bytes) = outcome else { continue };
+            self.note_fetched(blob_id);
             *bytes = self.hostile.download(std::mem::take(bytes));
         }
         Ok(Some(outcomes))
@@ -291,6 +321,7 @@ impl Transport for SimTransport {
             _ => return Err(read::<()>("download", &answer).expect_err("it is refused")),
         };
         self.ledger.count(Kind::Call, "download");
+        self.note_fetched(blob_id);
         let from = usize::try_from(from).unwrap_or(usize::MAX).min(answer.body.len());
         let broken = header(&answer, "x-broken-off").is_some();
         let bytes = self.hostile.download(answer.body.slice(from..));

@@ -147,7 +147,8 @@ pub(crate) fn short(id: &ItemId) -> String {
     id.as_str().chars().take(6).collect()
 }
 
-/// A page tells only what its reader may see now, as it is now.
+/// A page tells only what its reader may see now, as it is now; and of what is gone, what they can
+/// have seen.
 pub(crate) fn pull(ledger: &Ledger, user: &UserId, request: &PullRequest, answer: &PullAnswer) {
     let mut book = ledger.book();
     let page = match answer {
@@ -197,12 +198,16 @@ pub(crate) fn pull(ledger: &Ledger, user: &UserId, request: &PullRequest, answer
 
 fn leak(book: &Book, user: &UserId, entry: &Entry) -> Option<String> {
     let sees = |id: &ItemId| book.model.level(user, id, false).is_some();
+    let saw = |id: &ItemId| book.model.can_have_seen(user, id);
     let fine = match &entry.body.change {
         Change::ItemUpsert(view) => book.model.shows(user, view),
         Change::GrantAdd { item, .. } => sees(item),
         Change::LinkAdd { parent, child } => sees(parent) && sees(child),
         Change::BlobAttach(attachment) => sees(&attachment.item_id),
-        _ => true,
+        Change::ItemDelete { item, .. }
+        | Change::GrantRemove { item, .. }
+        | Change::BlobDetach { item, .. } => saw(item),
+        Change::LinkRemove { parent, child, .. } => saw(parent) && saw(child),
     };
     (!fine).then(|| format!("{user} is told {:?}", entry.body.change))
 }

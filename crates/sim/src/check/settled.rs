@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use vfs_sync_client::core::state;
-use vfs_sync_core::id::{ItemId, OpId};
+use vfs_sync_core::id::{BlobId, ItemId, OpId};
 use vfs_sync_core::state::ReplicaState;
 use vfs_sync_core::wire::WriteIds;
 
@@ -11,7 +11,7 @@ use crate::coverage::Kind;
 use crate::device::Device;
 use crate::failure::FailureKind;
 use crate::hostile::export;
-use crate::ledger::{End, Ledger};
+use crate::ledger::{Book, End, Ledger};
 use crate::model::View;
 
 fn state_of(device: &Device) -> ReplicaState {
@@ -75,18 +75,26 @@ pub(crate) fn converged(ledger: &Ledger, device: &Device) {
         let message = format!("device {}: the top is {tops:?}", device.index);
         return book.fail(FailureKind::Convergence, message);
     }
-    // Bytes too: what is kept is shown, or waits for the user to decide.
-    let shown = expected.contents.len() as u64;
-    drop(book);
-    let usage = device.client.cache_usage().expect("memory is read");
-    let waiting = device.client.rejected_uploads().expect("memory is read").len() as u64;
-    if usage.contents > shown + waiting {
-        let message = format!(
-            "device {} of {} keeps {} contents, {shown} are shown and {waiting} wait",
-            device.index, device.user, usage.contents
-        );
-        ledger.fail(FailureKind::Secrecy, message);
-    }
+    let message = keeps_what_went(&book, device, &expected);
+    message.into_iter().for_each(|message| book.fail(FailureKind::Secrecy, message));
+}
+
+/// Bytes too: what is kept is shown, and the user's own or fetched; or waits for the user to decide.
+fn keeps_what_went(book: &Book, device: &Device, shown: &View) -> Option<String> {
+    let stages = book.model.stages().filter(|(_, stage)| stage.owner == device.user);
+    let own: BTreeSet<&BlobId> = stages.map(|(_, stage)| &stage.blob_id).collect();
+    let transport = device.transport();
+    let here = |blob_id: &BlobId| own.contains(blob_id) || transport.has_fetched(blob_id);
+    let shown = shown.contents.values().filter(|(blob_id, ..)| here(blob_id)).count();
+    let kept = device.client.cache_usage().expect("memory is read").contents;
+    let waiting = device.client.rejected_uploads().expect("memory is read").len();
+    (kept > (shown + waiting) as u64).then(|| {
+        let (index, user) = (device.index, &device.user);
+        format!(
+            "device {index} of {user} keeps {kept} contents: {shown} that were its own or came are \
+             shown, {waiting} wait"
+        )
+    })
 }
 
 /// Every operation that a device took came to something, and every content is somewhere.
