@@ -144,3 +144,28 @@ impl Upload for PartsUpload {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::BlobStore as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_tail_that_changed_is_not_gone_on_with() {
+        let blobs = ObjectBlobs::memory();
+        let id = BlobId::new("b").unwrap();
+        let handle = blobs.begin(&id).await.unwrap();
+        let upload = blobs.take_up(&id, &handle).await.unwrap();
+        let name = upload.write_tail(0, Bytes::from_static(b"tail")).await.unwrap();
+        assert_eq!(upload.read_tail(&name, 0, 4).await.unwrap(), "tail");
+        let mut listed = blobs.list_temporary();
+        let tail = listed.try_next().await.unwrap().unwrap();
+        for changed in ["tall", "tails", ""] {
+            let at = tail.name.split('/').fold(blobs.prefix.clone(), |path, part| path.join(part));
+            blobs.store.put(&at, changed.into()).await.unwrap();
+            let error = upload.read_tail(&name, 0, 4).await.unwrap_err();
+            assert_eq!(error.storage_code, "InternalError", "{changed:?}");
+        }
+    }
+}

@@ -246,6 +246,7 @@ pub fn batch_request(files: &[BatchFile]) -> BlobBatchRequest {
         blob_id: file.blob_id.clone(),
         content_type: file.content_type.clone(),
         data_base64: STANDARD.encode(&file.data),
+        digest: Some(file.digest),
         attach: file.attach.clone(),
     };
     BlobBatchRequest { files: files.iter().map(file).collect() }

@@ -69,6 +69,8 @@ impl Outcome {
             _ if ended_as(&error) == Some(StageStatus::Abandoned) => Self::Expired,
             // An earlier request of this client, which it gave up, is still under way there.
             code::UPLOAD_SUPERSEDED => Self::Failed(TransportError::network(message.as_str())),
+            // They were not when they were read: something on the way changed them.
+            code::DIGEST_MISMATCH => Self::Failed(TransportError::network(message.as_str())),
             _ => Self::Rejected(format!("{message} ({status} {code})")),
         }
     }
@@ -164,6 +166,7 @@ async fn send_batch(
             blob_id: upload.blob_id.clone(),
             content_type: upload.content_type.clone(),
             data,
+            digest: upload.digest,
             attach: attach_of(&upload),
         });
         sent.push(upload);

@@ -131,6 +131,8 @@ pub struct BatchFile {
     pub content_type: Option<String>,
     /// Its bytes.
     pub data: Bytes,
+    /// Of the bytes: the server verifies it.
+    pub digest: Sha256Digest,
     /// What to attach it to, behind which checkpoint, in place of what.
     pub attach: AttachRequest,
 }

@@ -464,6 +464,9 @@ pub struct BlobBatchFile {
     pub content_type: Option<String>,
     /// The content, at most [`crate::limits::MAX_INLINE_BLOB_BYTES`] of it.
     pub data_base64: String,
+    /// Of the content: if it is told, bytes of another are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Sha256Digest>,
     /// To what, as what, behind which checkpoint.
     pub attach: AttachRequest,
 }

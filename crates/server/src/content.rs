@@ -9,7 +9,7 @@ use http::header::{
     CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, IF_RANGE, RANGE,
     X_CONTENT_TYPE_OPTIONS,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_store::BlobRow;
 
@@ -29,7 +29,7 @@ pub(crate) enum Selection {
 }
 
 /// Decides what the request's conditions and ranges select.
-pub(crate) fn select(headers: &HeaderMap, blob: &BlobRow) -> Selection {
+pub(crate) fn select(method: &Method, headers: &HeaderMap, blob: &BlobRow) -> Selection {
     let tag = entity_tag(blob);
     let listed = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     for list in listed {
@@ -40,6 +40,10 @@ pub(crate) fn select(headers: &HeaderMap, blob: &BlobRow) -> Selection {
         {
             return Selection::Unchanged;
         }
+    }
+    // Ranges are of GET alone (RFC 9110, 14.2).
+    if method != Method::GET {
+        return Selection::Whole;
     }
     // A range of what the caller believes is there; if it is something else, all of that.
     if headers.get(IF_RANGE).is_some_and(|value| value.as_bytes() != tag.as_bytes()) {
@@ -181,15 +185,23 @@ mod tests {
             ("bytes=+1-2", Selection::Whole),
             ("lines=0-1", Selection::Whole),
         ] {
-            assert_eq!(select(&headers(&[(RANGE, text)]), &blob(10)), expected, "{text}");
+            assert_eq!(
+                select(&Method::GET, &headers(&[(RANGE, text)]), &blob(10)),
+                expected,
+                "{text}"
+            );
         }
-        assert_eq!(select(&headers(&[(RANGE, "bytes=0-")]), &blob(0)), Selection::Whole);
+        assert_eq!(
+            select(&Method::GET, &headers(&[(RANGE, "bytes=0-")]), &blob(0)),
+            Selection::Whole
+        );
     }
 
     #[test]
     fn conditions_come_before_ranges() {
         let tag = entity_tag(&blob(10));
-        let select = |fields: &[(HeaderName, &str)]| select(&headers(fields), &blob(10));
+        let select =
+            |fields: &[(HeaderName, &str)]| select(&Method::GET, &headers(fields), &blob(10));
         for same in [&*tag, "*", &format!("\"x\", W/{tag}")] {
             let fields = [(IF_NONE_MATCH, same), (RANGE, "bytes=0-1")];
             assert_eq!(select(&fields), Selection::Unchanged);
@@ -218,7 +230,7 @@ mod tests {
             spec in "(bytes=)?[ -]?[0-9]{0,21}-?[0-9]{0,21}[,x]?",
             size in prop_oneof![0u64..20, Just(u64::MAX)],
         ) {
-            if let Selection::Part(range) = select(&headers(&[(RANGE, &spec)]), &blob(size)) {
+            if let Selection::Part(range) = select(&Method::GET, &headers(&[(RANGE, &spec)]), &blob(size)) {
                 prop_assert!(range.start < range.end && range.end <= size, "{:?}", range);
             }
         }
@@ -227,7 +239,7 @@ mod tests {
         fn no_field_makes_a_parser_panic(text in "[ -~]{0,60}") {
             for name in [RANGE, IF_RANGE, IF_NONE_MATCH, CONTENT_DIGEST] {
                 let fields = headers(&[(name, &text)]);
-                select(&fields, &blob(10));
+                select(&Method::GET, &fields, &blob(10));
                 let _ = named_digest(&fields);
             }
         }

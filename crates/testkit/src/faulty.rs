@@ -15,7 +15,9 @@ use vfs_sync_core::id::StagingId;
 
 use crate::random::Random;
 use crate::record::{Record, without_data};
-use bytes::{cut_after, damaged, gathered, kept, of_bytes, reread, truncated, with_damage};
+use bytes::{
+    cut_after, damaged, damaged_call, gathered, kept, of_bytes, reread, truncated, with_damage,
+};
 
 /// What happens to a call.
 ///
@@ -37,6 +39,9 @@ pub enum Fault {
     Reorder,
     /// What is sent is cut after as many bytes.
     CutRequest(u64),
+    /// Of the contents that are sent, the byte that comes after as many is another one. A call
+    /// without contents is passed on.
+    DamageRequest(u64),
     /// It is done, and its answer is cut after as many bytes.
     CutAnswer(u64),
     /// It is done, and its answer ends after as many bytes as if it was whole.
@@ -230,6 +235,7 @@ impl FaultyTransport {
                 Err(lost())
             }
             Fault::CutRequest(bytes) => self.cut_request(call, bytes).await,
+            Fault::DamageRequest(at) => self.pass(damaged_call(call, at)).await,
             Fault::CutAnswer(bytes) => match self.pass(call).await? {
                 Answer::Download(stream) => {
                     Ok(Answer::Download(Box::pin(cut_after(stream, bytes))))

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::TryStreamExt as _;
 use serde::Serialize;
-use vfs_sync_blobs::{BlobError, BlobStore, Object, key};
+use vfs_sync_blobs::{BlobError, BlobStore, Listing, Object, key};
 use vfs_sync_core::id::BlobId;
 use vfs_sync_core::wire::StageStatus;
 use vfs_sync_store::MetadataStore;
@@ -64,7 +64,7 @@ pub(super) async fn check(args: BlobsCheck, output: Output) -> Result<()> {
     let blobs = server::existing_blobs(args.database.data.as_deref()).await?;
     let store =
         vfs_sync_store::open(&database, server::now()).await.map_err(server::store_failure)?;
-    let report = compare(&*store, &*blobs, &args).await?;
+    let report = compare(&*store, &*blobs, blobs.list(), &args).await?;
     for orphan in &report.orphans {
         let name = orphan.blob_id.as_ref().map(BlobId::as_str);
         let name = name.or(orphan.object.as_deref()).unwrap_or_default();
@@ -96,14 +96,16 @@ pub(super) async fn check(args: BlobsCheck, output: Output) -> Result<()> {
     })
 }
 
+/// Compares the registry with what was listed of the object store. Servers may be at work
+/// meanwhile: what seems to be on one side only is looked at once more before it is told.
 async fn compare(
     store: &dyn MetadataStore,
     blobs: &dyn BlobStore,
+    mut listed: Listing,
     args: &BlobsCheck,
 ) -> Result<Report> {
     // Objects first: whatever is in the store was in the registry before.
     let mut objects: BTreeMap<String, Object> = BTreeMap::new();
-    let mut listed = blobs.list();
     while let Some(object) = listed.try_next().await.map_err(store_failed)? {
         objects.insert(object.name.clone(), object);
     }
@@ -118,6 +120,7 @@ async fn compare(
             let Some(size) = row.size else { continue };
             report.registered += 1;
             let kind = match object {
+                None if !is_missing(store, blobs, &row.blob_id).await? => continue,
                 None => OrphanKind::MissingBytes,
                 Some(object) if object.size != size => OrphanKind::OtherBytes,
                 Some(_) => continue,
@@ -134,11 +137,12 @@ async fn compare(
         uploads.iter().map(|handle| handle.split(' ').next().unwrap_or_default()).collect();
     let age = i64::try_from(args.older_than).unwrap_or(i64::MAX).saturating_mul(1_000);
     let youngest = server::now().as_millis().saturating_sub(age);
-    for (name, object) in objects {
+    objects.retain(|name, object| {
         let of_upload = uploads.contains(name.split('/').next().unwrap_or_default());
-        if object.modified > youngest || of_upload {
-            continue;
-        }
+        object.modified <= youngest && !of_upload
+    });
+    forget_registered(store, &mut objects).await?;
+    for (name, object) in objects {
         if args.repair {
             blobs.remove(&name).await.map_err(store_failed)?;
         }
@@ -152,6 +156,40 @@ async fn compare(
         });
     }
     Ok(report)
+}
+
+/// Whether a content is registered and has no object: one that was not listed may have come, or the
+/// content may be gone, since the objects were listed.
+async fn is_missing(
+    store: &dyn MetadataStore,
+    blobs: &dyn BlobStore,
+    blob_id: &BlobId,
+) -> Result<bool> {
+    match blobs.get(blob_id, None).await {
+        Ok(_) => return Ok(false),
+        Err(error) if error.storage_code == "NoSuchKey" => {}
+        Err(error) => return Err(store_failed(error)),
+    }
+    let found = store.any_blob(blob_id).await.map_err(server::store_failure)?;
+    Ok(found.is_some_and(|found| found.stage.blob_status == "live"))
+}
+
+/// Takes out the objects of contents that were registered since the registry was read: after a
+/// restore, objects are there before clients register them again.
+async fn forget_registered(
+    store: &dyn MetadataStore,
+    objects: &mut BTreeMap<String, Object>,
+) -> Result<()> {
+    let mut after: Option<BlobId> = None;
+    while !objects.is_empty() {
+        let rows = store.blobs_after(after.as_ref(), ROWS).await.map_err(server::store_failure)?;
+        let Some(last) = rows.last() else { break };
+        after = Some(last.blob_id.clone());
+        for row in rows.iter().filter(|row| row.live) {
+            objects.remove(&key::object_name(&row.blob_id));
+        }
+    }
+    Ok(())
 }
 
 /// Ends what refers to a content whose bytes are lost, but for a file's current content: that is
@@ -173,4 +211,98 @@ async fn let_go(store: &dyn MetadataStore, blob_id: &BlobId) -> Result<bool> {
         left |= !removed.map_err(server::store_failure)?;
     }
     Ok(!left)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt as _;
+    use vfs_sync_blobs::ObjectBlobs;
+    use vfs_sync_core::content::Sha256Digest;
+    use vfs_sync_store::memory::MemoryStore;
+    use vfs_sync_store::{NewStage, NewUpload, Quota};
+
+    use super::*;
+    use crate::args::Database;
+
+    const QUOTA: Quota = Quota { stored: 100, staged: 100, open_stages: 10 };
+
+    struct Scene {
+        store: MemoryStore,
+        blobs: ObjectBlobs,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            Self { store: MemoryStore::new(server::now()), blobs: ObjectBlobs::memory() }
+        }
+
+        async fn put(&self, name: &str) {
+            let blob_id = BlobId::new(name).unwrap();
+            self.blobs.put(&blob_id, "bytes".into()).await.unwrap();
+        }
+
+        async fn register(&self, name: &str) {
+            let (alice, now) = ("alice".parse().unwrap(), server::now());
+            let stage = NewStage {
+                staging_id: name.parse().unwrap(),
+                blob_id: name.parse().unwrap(),
+                expires_at: now.plus_millis(60_000),
+                expiry_chosen: false,
+                content_type: None,
+                size: 0,
+            };
+            self.store.open_stage(&alice, &stage, &QUOTA, now).await.unwrap();
+            let upload = NewUpload { size: 5, digest: Sha256Digest([7; 32]), lease: None };
+            let recorded =
+                self.store.record_upload(&alice, &stage.staging_id, &upload, &QUOTA, now);
+            recorded.await.unwrap();
+        }
+
+        /// Repairs by a list of objects; gives what it found.
+        async fn repair(&self, listed: Listing) -> Vec<OrphanKind> {
+            let database = Database { data: None };
+            let args = BlobsCheck { database, repair: true, older_than: 0 };
+            let report = compare(&self.store, &self.blobs, listed, &args).await.unwrap();
+            report.orphans.iter().map(|orphan| orphan.kind).collect()
+        }
+
+        async fn is_whole(&self, name: &str) -> bool {
+            let blob_id = BlobId::new(name).unwrap();
+            let registered = self.store.readable_blob(&"alice".parse().unwrap(), &blob_id).await;
+            registered.unwrap().is_some() && self.blobs.get(&blob_id, None).await.is_ok()
+        }
+    }
+
+    #[tokio::test]
+    async fn what_came_after_the_objects_were_listed_is_not_missing() {
+        let scene = Scene::new();
+        scene.put("b").await;
+        scene.register("b").await;
+        assert_eq!(scene.repair(futures::stream::empty().boxed()).await, []);
+        assert!(scene.is_whole("b").await);
+        scene.register("lost").await;
+        let found = scene.repair(scene.blobs.list()).await;
+        assert_eq!(found, [OrphanKind::MissingBytes]);
+        assert!(scene.is_whole("b").await && !scene.is_whole("lost").await);
+    }
+
+    #[tokio::test]
+    async fn an_object_that_is_registered_again_meanwhile_stays() {
+        let scene = Scene::new();
+        for name in ["b", "stranger"] {
+            scene.put(name).await;
+        }
+        let mut objects: BTreeMap<String, Object> = scene
+            .blobs
+            .list()
+            .map_ok(|object| (object.name.clone(), object))
+            .try_collect()
+            .await
+            .unwrap();
+        scene.register("b").await;
+        forget_registered(&scene.store, &mut objects).await.unwrap();
+        assert_eq!(objects.keys().collect::<Vec<_>>(), ["stranger"]);
+        assert_eq!(scene.repair(scene.blobs.list()).await, [OrphanKind::UnknownObject]);
+        assert!(scene.is_whole("b").await);
+    }
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use tracing::Instrument as _;
 use vfs_sync_core::attach::StageRow;
+use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{BlobId, StagingId, UserId};
 use vfs_sync_core::limits;
 use vfs_sync_core::wire::{
@@ -53,6 +54,7 @@ type Outcome<T> = (Names, Result<T, ApiError>);
 struct Opened {
     stage: StageRow,
     bytes: Bytes,
+    digest: Option<Sha256Digest>,
     attach: AttachRequest,
 }
 
@@ -93,7 +95,7 @@ async fn open(app: &App, user: &UserId, at: usize, file: BlobBatchFile) -> Outco
             size: bytes.len() as u64,
         };
         let stage = staging::open(app, user, order).await?;
-        Ok(Opened { stage, bytes, attach: file.attach })
+        Ok(Opened { stage, bytes, digest: file.digest, attach: file.attach })
     };
     (names, opened.await)
 }
@@ -103,8 +105,8 @@ async fn write(app: &App, opened: Vec<Outcome<Opened>>) -> Vec<Outcome<Written>>
     let mut written = Vec::with_capacity(opened.len());
     let (mut puts, mut places) = (Vec::new(), Vec::new());
     for (names, opened) in opened {
-        let checked = opened.and_then(|Opened { stage, bytes, attach }| {
-            let upload = staging::check_bytes(app, &stage, &bytes, None)?;
+        let checked = opened.and_then(|Opened { stage, bytes, digest, attach }| {
+            let upload = staging::check_bytes(app, &stage, &bytes, digest)?;
             if stage.uploaded.is_none() {
                 puts.push((stage.blob_id.clone(), bytes));
                 places.push(written.len());

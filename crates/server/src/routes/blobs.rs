@@ -150,7 +150,7 @@ pub(crate) async fn read(
     let blob_id = id::<BlobId>(path, ApiError::unknown_blob)?;
     let blob = app.store.readable_blob(&user, &blob_id).await?;
     let blob = blob.ok_or_else(ApiError::unknown_blob)?;
-    let selection = content::select(&headers, &blob);
+    let selection = content::select(&method, &headers, &blob);
     let (status, fields) = content::answer_head(&blob, &selection);
     let range = match selection {
         Selection::Unchanged => return Ok((status, fields).into_response()),

@@ -27,6 +27,8 @@ async fn a_batch_attaches_each_file_or_says_why_not(scene: Scene) {
     files[3]["attach"]["itemId"] = json!("nowhere");
     files[5]["dataBase64"] = json!("!");
     files[7]["blobId"] = json!("b1");
+    files[9]["digest"] = json!(hex(b"other bytes"));
+    files[11]["digest"] = json!(hex(b"content 12"));
     let answer = alice.post("/v1/vfs/blobs/batch", json!({"files": files})).await;
     let answer = answer.ok();
     let results = answer["results"].as_array().unwrap();
@@ -36,6 +38,7 @@ async fn a_batch_attaches_each_file_or_says_why_not(scene: Scene) {
             3 => Some((404, "unknown_item")),
             5 => Some((400, "invalid_request")),
             7 => Some((409, "id_taken")),
+            9 => Some((400, "digest_mismatch")),
             _ => None,
         };
         if let Some((status, code)) = failed {
@@ -54,6 +57,11 @@ async fn a_batch_attaches_each_file_or_says_why_not(scene: Scene) {
     }
     let error = &results[5]["error"];
     assert_eq!(error["field"], "files[5].dataBase64");
+    assert!(!scene.objects().await.contains(&"b10".to_owned()));
+    files[9]["digest"] = json!(hex(b"content 10"));
+    let again = alice.post("/v1/vfs/blobs/batch", json!({"files": [files[9]]})).await.ok();
+    // What was refused had a staging id that the server made.
+    assert_eq!(again["results"][0]["error"]["code"], "id_taken");
 }
 
 async fn a_batch_that_is_repeated_is_answered_like_the_first(scene: Scene) {

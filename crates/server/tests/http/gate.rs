@@ -22,6 +22,7 @@ use crate::scene::{Caller, Scene, s3, send};
 enum Step {
     Put,
     Delete,
+    Begin,
 }
 
 /// Stops the first call that is about to do a step.
@@ -65,7 +66,7 @@ impl Gate {
 
 struct Gated {
     inner: Arc<dyn BlobStore>,
-    gates: Arc<[Gate; 2]>,
+    gates: Arc<[Gate; 3]>,
 }
 
 impl Gated {
@@ -83,6 +84,7 @@ impl BlobStore for Gated {
         self.inner.put(id, bytes).await
     }
     async fn begin(&self, id: &BlobId) -> Result<String, BlobError> {
+        self.pass(Step::Begin, id).await;
         self.inner.begin(id).await
     }
     async fn take_up(&self, id: &BlobId, upload: &str) -> Result<Box<dyn Upload>, BlobError> {
@@ -121,7 +123,7 @@ impl BlobStore for Gated {
 /// Who is about to write and who is about to delete are stopped, the first of each.
 struct Gates {
     scene: Scene,
-    gates: Arc<[Gate; 2]>,
+    gates: Arc<[Gate; 3]>,
     _directory: tempfile::TempDir,
 }
 
@@ -130,7 +132,7 @@ impl Gates {
         let directory = tempfile::tempdir().unwrap();
         let inner: Arc<dyn BlobStore> =
             if on_s3 { s3().await } else { Arc::new(ObjectBlobs::directory(&directory).unwrap()) };
-        let gates = Arc::new([Gate::before(Step::Put), Gate::before(Step::Delete)]);
+        let gates = Arc::new([Step::Put, Step::Delete, Step::Begin].map(Gate::before));
         let blobs = Gated { inner, gates: Arc::clone(&gates) };
         let scene = Scene::of(TestServer::builder().blobs(Arc::new(blobs)).config(config)).await;
         Self { scene, gates, _directory: directory }
@@ -142,6 +144,10 @@ impl Gates {
 
     fn delete(&self) -> &Gate {
         &self.gates[1]
+    }
+
+    fn begin(&self) -> &Gate {
+        &self.gates[2]
     }
 }
 
@@ -246,6 +252,7 @@ async fn what_is_over_quota_takes_nothing_along_that_fits_meanwhile() {
 async fn what_is_over_quota_after_its_bytes_came_takes_nothing_along_either() {
     for on_s3 in [false, true] {
         let gates = Gates::of(on_s3, quota()).await;
+        gates.begin().open();
         let alice = gates.scene.user("alice");
         for name in ["full", "s"] {
             let blob = if name == "s" { "b" } else { name };
@@ -347,5 +354,35 @@ async fn of_two_small_uploads_of_one_stage_the_later_hears_whether_its_bytes_are
         let (late, first) = tokio::join!(bring(&alice, Way::Put), meanwhile);
         assert_eq!((first, late.0), (200, expected), "{late:?}");
         assert_eq!(alice.get("/v1/vfs/blobs/b").await.bytes, other);
+    }
+}
+
+/// Between the look at how far the upload is and the lease, another call wrote.
+#[tokio::test]
+async fn of_two_calls_that_go_on_at_the_same_byte_one_adds_its_bytes() {
+    for on_s3 in [false, true] {
+        let gates = Gates::of(on_s3, ServerConfig::default()).await;
+        let alice = gates.scene.user("alice");
+        stage(&alice, "s", "b").await.ok();
+        let tus = |method: &str, path: &str| {
+            let request = alice.request(method, &format!("/v1/vfs/blobs/uploads{path}"));
+            request.header("tus-resumable", "1.0.0")
+        };
+        let create = tus("POST", "").header("upload-metadata", "stagingId cw==,blobId Yg==");
+        assert_eq!(send(create.header("upload-length", 10)).await.status, 201);
+        let append = |offset: u64, bytes: &'static str| {
+            let request = tus("PATCH", "/s").header("upload-offset", offset);
+            let request = request.header("content-type", "application/offset+octet-stream");
+            send(request.body(bytes))
+        };
+        let meanwhile = async {
+            gates.begin().reached().await;
+            assert_eq!(append(0, "hello").await.status, 204);
+            gates.begin().open();
+        };
+        let (late, ()) = tokio::join!(append(0, "HELLO"), meanwhile);
+        assert_eq!(late.refused(409, "offset_mismatch")["offset"], 5);
+        assert_eq!(append(5, "world").await.status, 204);
+        assert_eq!(alice.get("/v1/vfs/blobs/b").await.bytes, b"helloworld");
     }
 }

@@ -191,6 +191,9 @@ async fn a_blob_has_no_more_bytes_than_is_configured() {
     let append = tus("PATCH", "/f").header("upload-offset", 0);
     let append = append.header("content-type", "application/offset+octet-stream");
     send(append.body(vec![7; 1_001])).await.refused(413, "too_large");
+    let append = tus("PATCH", "/f").header("upload-offset", 0).header("upload-length", 1_001);
+    let append = append.header("content-type", "application/offset+octet-stream");
+    send(append.body(vec![7; 10])).await.refused(413, "too_large");
     assert_eq!(send(tus("OPTIONS", "")).await.header("tus-max-size"), "1000");
     assert_eq!(scene.objects().await.iter().filter(|name| !name.starts_with("_t")).count(), 3);
 }

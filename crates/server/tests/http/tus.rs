@@ -25,6 +25,8 @@ on_every_store! {
     what_is_wrong_with_an_upload_is_told
     an_upload_that_expired_is_gone
     a_terminated_upload_is_gone_and_leaves_nothing
+    what_is_attached_is_not_terminated
+    what_was_written_beyond_the_end_is_cut_off
     an_upload_of_nothing_is_complete_at_once
     an_upload_of_nothing_that_was_cut_off_is_completed_by_a_look
     an_upload_is_its_stagers_alone
@@ -217,8 +219,22 @@ async fn a_client_that_lost_its_state_finds_its_upload(scene: Scene) {
         .header("upload-metadata", metadata(&[("stagingId", "u")]));
     assert_at(&send(request).await, 201, 5);
     create(&alice, "u", 11).await.refused(409, "id_taken");
+    for other in [("blobId", "other"), ("contentType", "text/plain")] {
+        let request = tus(&alice, "POST", UPLOADS)
+            .header("upload-length", 10)
+            .header("upload-metadata", metadata(&[("stagingId", "u"), other]));
+        send(request).await.refused(409, "id_taken");
+    }
+    let opened = json!({"stagingId": "v", "blobId": "v", "contentType": "text/plain"});
+    alice.post("/v1/vfs/blobs/stage", opened).await.created();
+    let request = tus(&alice, "POST", UPLOADS)
+        .header("upload-length", 10)
+        .header("upload-metadata", metadata(&[("stagingId", "v")]));
+    let all = metadata(&[("stagingId", "v"), ("blobId", "v"), ("contentType", "text/plain")]);
+    assert_eq!(send(request).await.header("upload-metadata"), all);
     append(&alice, "u", 5, b"world").await;
     assert_at(&create(&alice, "u", 10).await, 201, 10);
+    create(&alice, "u", 11).await.refused(409, "id_taken");
     let item = alice.file(1).await;
     alice.post("/v1/vfs/blobs/stage/u/attach", json!({"itemId": item})).await.ok();
     create(&alice, "u", 10).await.refused(409, "stage_not_attachable");
@@ -249,6 +265,13 @@ async fn what_is_wrong_with_an_upload_is_told(scene: Scene) {
     let unannounced = patch(&alice, "u", 0).body(reqwest::Body::wrap_stream(more));
     send(unannounced).await.refused(413, "too_large");
     assert_at(&look(&alice, "u").await, 200, 0);
+    // What is announced to be too much is not taken, as far as it would fit.
+    create(&alice, "long", 3_000_000).await.created();
+    append(&alice, "long", 0, &pattern(9_000_000)).await.refused(413, "too_large");
+    assert_at(&look(&alice, "long").await, 200, 0);
+    let long = metadata(&[("note", &"x".repeat(8 * 1_024))]);
+    let long = tus(&alice, "POST", UPLOADS).header("upload-metadata", long);
+    send(long.header("upload-length", 5)).await.refused_field("Upload-Metadata");
     let kind = tus(&alice, "PATCH", &format!("{UPLOADS}/u")).header("upload-offset", 0);
     send(kind.body("hello")).await.refused(415, "unsupported_media_type");
     let path = format!("{UPLOADS}/u");
@@ -280,6 +303,46 @@ async fn a_terminated_upload_is_gone_and_leaves_nothing(scene: Scene) {
     assert_eq!(look(&alice, "u").await.status, 410);
     append(&alice, "u", 9_000_000, b"x").await.refused(410, "stage_not_attachable");
     assert_eq!(scene.objects().await, [""; 0]);
+}
+
+async fn what_is_attached_is_not_terminated(scene: Scene) {
+    let alice = scene.user("alice");
+    create(&alice, "u", 5).await.created();
+    append(&alice, "u", 0, b"hello").await;
+    let item = alice.file(1).await;
+    alice.post("/v1/vfs/blobs/stage/u/attach", json!({"itemId": item})).await.ok();
+    let terminated = send(tus(&alice, "DELETE", &format!("{UPLOADS}/u"))).await;
+    terminated.refused(409, "stage_not_attachable");
+    assert_eq!(alice.get("/v1/vfs/blobs/u").await.bytes, b"hello");
+}
+
+/// Bytes that were written and do not count are none of the blob's.
+async fn what_was_written_beyond_the_end_is_cut_off(scene: Scene) {
+    let alice = scene.user("alice");
+    let request = tus(&alice, "POST", UPLOADS)
+        .header("upload-defer-length", 1)
+        .header("upload-metadata", metadata(&[("stagingId", "u"), ("blobId", "u")]));
+    send(request).await.created();
+    let bytes = pattern(5_000_000);
+    assert_at(&append(&alice, "u", 0, &bytes[..3_000_000]).await, 204, 3_000_000);
+    let wrong = format!("sha256 {}", STANDARD.encode([0; 32]));
+    let more = patch(&alice, "u", 3_000_000).header("upload-checksum", wrong);
+    send(more.body(vec![7; 9_000_000])).await.refused(460, "checksum_mismatch");
+    let rest = patch(&alice, "u", 3_000_000).header("upload-length", bytes.len());
+    assert_at(&send(rest.body(bytes[3_000_000..].to_vec())).await, 204, bytes.len());
+    assert!(alice.get("/v1/vfs/blobs/u").await.bytes == bytes);
+}
+
+/// However much of it is written before the checksum is known to be wrong.
+#[tokio::test]
+async fn of_what_a_checksum_refuses_nothing_counts() {
+    let scene = Scene::new().await;
+    let alice = scene.user("alice");
+    create(&alice, "u", 50_000_000).await.created();
+    let wrong = format!("sha256 {}", STANDARD.encode([0; 32]));
+    let request = patch(&alice, "u", 0).header("upload-checksum", wrong);
+    send(request.body(vec![7; 40_000_000])).await.refused(460, "checksum_mismatch");
+    assert_at(&look(&alice, "u").await, 200, 0);
 }
 
 async fn an_upload_of_nothing_is_complete_at_once(scene: Scene) {
@@ -375,10 +438,40 @@ async fn pages_of_known_origins_may_call_and_others_may_not() {
     let known = preflight("https://app.example").await;
     assert_eq!(known.status, 204);
     assert_eq!(known.header("access-control-allow-origin"), "https://app.example");
-    assert!(known.header("access-control-allow-methods").contains("PATCH"));
-    assert!(known.header("access-control-allow-headers").contains("Upload-Offset"));
+    let allowed = |name: &str| -> Vec<&str> { known.header(name).split(", ").collect() };
+    let methods = allowed("access-control-allow-methods");
+    assert_eq!(methods, ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]);
+    let headers = allowed("access-control-allow-headers");
+    for header in [
+        "Authorization",
+        "Content-Type",
+        "Content-Digest",
+        "If-None-Match",
+        "If-Range",
+        "Range",
+        "Tus-Resumable",
+        "Upload-Length",
+        "Upload-Defer-Length",
+        "Upload-Offset",
+        "Upload-Metadata",
+        "Upload-Checksum",
+        "Vfs-Sync-Protocol",
+        "X-HTTP-Method-Override",
+    ] {
+        assert!(headers.contains(&header), "{header}");
+    }
+    assert_eq!(known.header("access-control-max-age"), "7200");
+    assert!(known.header("vary").contains("Origin"), "no cache gives it to another origin");
     let other = preflight("https://evil.example").await;
-    assert_eq!(other.header("access-control-allow-origin"), "");
+    assert_eq!(other.status, 204);
+    assert!(!other.headers.keys().any(|name| name.as_str().starts_with("access-control")));
+    assert!(other.header("vary").contains("Origin"));
+    let options =
+        scene.nobody().request("OPTIONS", UPLOADS).header("origin", "https://app.example");
+    let told = send(options).await;
+    assert_eq!(told.header("tus-version"), "1.0.0", "no preflight: what the server can");
+    let health = scene.nobody().request("GET", "/healthz").header("origin", "https://app.example");
+    assert_eq!(send(health).await.header("access-control-allow-origin"), "");
     let alice = scene.user("alice");
     let request = tus(&alice, "POST", UPLOADS).header("origin", "https://app.example");
     let answer = send(request.header("upload-length", 5)).await;

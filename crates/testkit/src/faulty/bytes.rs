@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use vfs_sync_client::TransportError;
-use vfs_sync_client::transport::{Answer, ByteStream, CallKind};
+use vfs_sync_client::transport::{Answer, ByteStream, Call, CallKind};
 
 /// The first `bytes` of a stream, then a failure.
 pub(super) fn cut_after(
@@ -64,6 +64,25 @@ pub(super) fn with_damage(
         at -= content.len();
     }
     contents
+}
+
+/// The call with another byte in the contents that it sends.
+pub(super) fn damaged_call(call: Call, at: u64) -> Call {
+    match call {
+        Call::Upload { staging_id, size, digest, data } => {
+            Call::Upload { staging_id, size, digest, data: damaged(data, at) }
+        }
+        Call::Append { staging_id, offset, size, data } => {
+            Call::Append { staging_id, offset, size, data: damaged(data, at) }
+        }
+        Call::BlobBatch(mut files) => {
+            let contents = files.iter().map(|file| Ok(file.data.clone())).collect();
+            let damaged = with_damage(contents, at).into_iter().flatten();
+            files.iter_mut().zip(damaged).for_each(|(file, data)| file.data = data);
+            Call::BlobBatch(files)
+        }
+        other => other,
+    }
 }
 
 /// All that a stream gives.

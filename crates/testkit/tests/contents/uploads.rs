@@ -324,3 +324,35 @@ async fn more_together_than_a_request_may_bring_is_no_configuration() {
     let refused = open(MIB as u64 + 1).unwrap_err().to_string();
     assert!(refused.contains("together_up_to") && refused.contains("1 MiB"), "{refused}");
 }
+
+#[tokio::test]
+async fn bytes_that_changed_on_their_way_are_refused_and_sent_again() {
+    let server = TestServer::start().await;
+    for (call, size) in [(CallKind::BlobBatch, 10_000), (CallKind::Upload, 2 * MIB)] {
+        let one = Replica::new(&server, config());
+        let item = put(one.client(), call.as_str(), &noise(size, 9));
+        for at in [0, 9_999] {
+            one.line.next(call, Fault::DamageRequest(at));
+        }
+        let report = one.client().sync().await.unwrap();
+        assert_eq!((report.uploaded, one.line.record().count(call)), (1, 3), "{call}");
+        assert_eq!(as_others_see_it(&server, &item).await, noise(size, 9));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_upload_that_came_out_otherwise_is_attached_to_nothing() {
+    let server = TestServer::start().await;
+    let one = Replica::new(&server, config());
+    let item = put(one.client(), "f", &noise(LARGE, 9));
+    one.line.next(CallKind::Append, Fault::DamageRequest(20 * MIB as u64));
+    one.client().sync().await.unwrap();
+    let rejected = one.client().rejected_uploads().unwrap();
+    assert!(rejected[0].reason.contains("other bytes"), "{rejected:?}");
+    let other = Replica::new(&server, config());
+    other.client().sync().await.unwrap();
+    assert_eq!(other.client().node(&item).unwrap().unwrap().content, None);
+    one.client().retry_upload(&rejected[0].blob_id).unwrap();
+    one.client().sync().await.unwrap();
+    assert!(as_others_see_it(&server, &item).await == noise(LARGE, 9));
+}

@@ -222,6 +222,7 @@ mod tests {
             &[(&UPLOAD_LENGTH, "5"), (&UPLOAD_DEFER_LENGTH, "1")],
             &[(&UPLOAD_DEFER_LENGTH, "0")],
             &[(&UPLOAD_LENGTH, "-1")],
+            &[(&UPLOAD_LENGTH, "9223372036854775808")],
             &[(&UPLOAD_LENGTH, "99999999999999999999")],
         ] {
             assert!(with(bad).is_err(), "{bad:?}");
