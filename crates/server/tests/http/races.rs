@@ -21,6 +21,7 @@ on_every_store! {
     who_comes_later_takes_over_what_stalls
     who_was_taken_over_adds_nothing_any_more
     of_two_whole_uploads_the_one_that_stalls_changes_nothing
+    of_two_small_uploads_the_one_that_stalls_changes_nothing
 }
 
 const ROUNDS: u64 = 8;
@@ -318,4 +319,14 @@ async fn of_two_whole_uploads_the_one_that_stalls_changes_nothing(scene: Scene) 
     assert!(status == 409 && ["upload_superseded", "upload_differs"].contains(&&*code), "{code}");
     assert!(alice.get("/v1/vfs/blobs/b").await.bytes == bytes);
     soon(async || scene.objects().await == ["b"]).await;
+}
+
+async fn of_two_small_uploads_the_one_that_stalls_changes_nothing(scene: Scene) {
+    let alice = scene.user("alice");
+    stage(&alice, "b", "b").await.ok();
+    let hanging = begin(&scene, "PUT", "/v1/vfs/blobs/stage/b/data", [10, 10]).await;
+    upload(&alice, "b", &[8; 20]).await.ok();
+    assert_eq!(end(hanging, 10).await, (409, "upload_differs".to_owned()));
+    assert_eq!(alice.get("/v1/vfs/blobs/b").await.bytes, [8; 20]);
+    assert_eq!(scene.objects().await, ["b"]);
 }
