@@ -3,7 +3,8 @@
 use std::fmt;
 
 use serde::de::{self, Deserializer, Visitor};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::ser::{self, Serializer};
+use serde::{Deserialize, Serialize};
 
 /// A moment, to the millisecond; nothing inside is finer. Years 0 to 9999, the range of RFC 3339.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,10 +88,11 @@ fn has_rfc3339_shape(text: &[u8]) -> bool {
     }
 }
 
-impl fmt::Display for Timestamp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Timestamp {
+    /// `YYYY-MM-DDTHH:MM:SS.mmmZ`. A feed page prints a thousand: no formatting machinery.
+    fn text(self) -> [u8; 24] {
         // Civil date from days, after Howard Hinnant's `civil_from_days`
-        // (https://howardhinnant.github.io/date_algorithms.html); a feed page prints a thousand.
+        // (https://howardhinnant.github.io/date_algorithms.html).
         let days = self.0.div_euclid(86_400_000);
         let in_day = self.0.rem_euclid(86_400_000);
         let z = days + 719_468;
@@ -103,9 +105,29 @@ impl fmt::Display for Timestamp {
         let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
         let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
         let year = year_of_era + era * 400 + i64::from(month <= 2);
-        let (hour, minute) = (in_day / 3_600_000, in_day / 60_000 % 60);
-        let (second, milli) = (in_day / 1_000 % 60, in_day % 1_000);
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
+        let mut text = *b"0000-00-00T00:00:00.000Z";
+        for (range, value) in [
+            (0..4, year),
+            (5..7, month),
+            (8..10, day),
+            (11..13, in_day / 3_600_000),
+            (14..16, in_day / 60_000 % 60),
+            (17..19, in_day / 1_000 % 60),
+            (20..23, in_day % 1_000),
+        ] {
+            let mut left = value.unsigned_abs();
+            for digit in text[range].iter_mut().rev() {
+                *digit = b'0' + u8::try_from(left % 10).unwrap_or(0);
+                left /= 10;
+            }
+        }
+        text
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::str::from_utf8(&self.text()).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -119,7 +141,7 @@ impl std::str::FromStr for Timestamp {
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if serializer.is_human_readable() {
-            serializer.collect_str(self)
+            serializer.serialize_str(std::str::from_utf8(&self.text()).map_err(ser::Error::custom)?)
         } else {
             serializer.serialize_i64(self.0)
         }
