@@ -69,7 +69,7 @@ impl<R: Rows> Engine<R> {
     }
 
     fn view(&mut self) -> View<'_, R> {
-        View { rows: &mut self.rows, user: &self.meta.user, slot: Slot::Current }
+        View::new(&mut self.rows, &self.meta.user, Slot::Current)
     }
 }
 
@@ -81,9 +81,10 @@ fn refresh_tops<R: Rows>(
     items: impl IntoIterator<Item = ItemId>,
 ) -> Result<()> {
     let queue_is_empty = rows.queue_is_empty()?;
+    let mut view = View::new(rows, user, slot);
     for id in items {
-        let top = View { rows, user, slot }.is_top(&id, queue_is_empty)?;
-        rows.set_top(slot, &id, top)?;
+        let top = view.is_top(&id, queue_is_empty)?;
+        view.rows.set_top(slot, &id, top)?;
     }
     Ok(())
 }
@@ -201,7 +202,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
             let mut touched = BTreeSet::new();
             for (op_id, item, action) in edits.actions {
                 let user = meta.user.clone();
-                let mut view = View { rows, user: &user, slot: Slot::Current };
+                let mut view = View::new(rows, &user, Slot::Current);
                 checks.edit(&mut view, &item, &action)?;
                 let op = make_operation(meta, op_id, item, action, now)?;
                 rows.push_queue(&op, QueuedState::Pending)?;
@@ -218,7 +219,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
             }
             refresh_tops(rows, &meta.user, Slot::Current, touched)?;
             for (op_id, mut upload) in edits.uploads {
-                let mut view = View { rows, user: &meta.user, slot: Slot::Current };
+                let mut view = View::new(rows, &meta.user, Slot::Current);
                 let node = view.node(&upload.item)?;
                 let node = node.ok_or_else(|| ClientError::UnknownItem(upload.item.clone()))?;
                 if node.access_level < AccessLevel::Write {
@@ -386,7 +387,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
                 rows.forget(&upload.item, &upload.blob_id)?;
                 return Ok(false);
             }
-            let mut view = View { rows, user: &meta.user, slot: Slot::Current };
+            let mut view = View::new(rows, &meta.user, Slot::Current);
             let Some(node) = view.node(&upload.item)? else {
                 let reason = Some("the item went while its content was on its way".into());
                 rows.put_upload(&Upload { state: UploadState::Rejected, reason, ..upload })?;
@@ -666,8 +667,8 @@ fn shared<R: Rows>(
 ) -> Result<Vec<ChangeEvent>> {
     let queue_is_empty = rows.queue_is_empty()?;
     let mut events = Vec::new();
+    let mut view = View::new(rows, user, Slot::Current);
     for item_id in arrived {
-        let mut view = View { rows, user, slot: Slot::Current };
         if !view.is_top(&item_id, queue_is_empty)? {
             continue;
         }

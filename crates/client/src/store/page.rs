@@ -13,7 +13,7 @@ use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, UserId};
 
 use super::Slot;
 use super::rows::{AttachmentRow, GrantRow, ItemRow, LinkRow, Result, Rows};
-use super::view::View;
+use super::view::{Seen, View};
 use crate::event::ChangeEvent;
 
 /// An item that a page touched.
@@ -219,7 +219,7 @@ impl<'a, R: Rows> PageWork<'a, R> {
                 self.items.entry(child).or_default();
             }
         }
-        let mut tops = HashSet::new();
+        let (mut tops, mut seen) = (HashSet::new(), Seen::default());
         for id in std::mem::take(&mut self.turned) {
             let mut around = self.rows.children(slot, &id)?;
             around.extend(self.rows.queue_of_parent(&id)?);
@@ -236,7 +236,10 @@ impl<'a, R: Rows> PageWork<'a, R> {
                 };
                 self.is_confirmed_top(&parents, owner.as_ref(), user)?
             } else {
-                View { rows: self.rows, user, slot }.is_top(&id, false)?
+                let mut view = View::after(self.rows, user, slot, seen);
+                let top = view.is_top(&id, false)?;
+                seen = view.into_seen();
+                top
             };
             self.rows.set_top(slot, &id, top)?;
             if top && self.events.is_some() {

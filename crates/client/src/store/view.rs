@@ -1,6 +1,6 @@
 //! Reading: the confirmed rows with the queue on top. Nothing here scans the queue.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::id::{ItemId, UserId};
@@ -9,24 +9,51 @@ use vfs_sync_core::tree::{Node, NodeContent, Overlay, overlay_parents};
 
 use super::rows::{ItemRow, Result, Rows};
 use super::{Slot, UploadState};
-use crate::node::Grant;
+use crate::node::{Grant, QueuedOp};
 
 pub(super) struct View<'a, R> {
     pub(super) rows: &'a mut R,
     pub(super) user: &'a UserId,
     pub(super) slot: Slot,
+    seen: Seen,
 }
 
-impl<R: Rows> View<'_, R> {
+/// What a view has found out about containers. It holds for as long as no register and no queued
+/// operation changes.
+#[derive(Default)]
+pub(super) struct Seen {
+    places: HashMap<ItemId, Option<(UserId, AccessLevel)>>,
+    shown: HashMap<ItemId, bool>,
+}
+
+impl<'a, R: Rows> View<'a, R> {
+    pub(super) fn new(rows: &'a mut R, user: &'a UserId, slot: Slot) -> Self {
+        Self { rows, user, slot, seen: Seen::default() }
+    }
+
+    /// A view that goes on from where another was.
+    pub(super) fn after(rows: &'a mut R, user: &'a UserId, slot: Slot, seen: Seen) -> Self {
+        Self { rows, user, slot, seen }
+    }
+
+    pub(super) fn into_seen(self) -> Seen {
+        self.seen
+    }
+
     pub(super) fn node(&mut self, id: &ItemId) -> Result<Option<Node>> {
+        let queued = self.rows.queue_of_item(id)?;
+        self.node_with(id, &queued)
+    }
+
+    /// [`Self::node`], with what is queued for it.
+    fn node_with(&mut self, id: &ItemId, queued: &[QueuedOp]) -> Result<Option<Node>> {
         let confirmed = self.rows.item(self.slot, id)?;
         let confirmed = match confirmed {
             Some(row) => Some(self.confirmed_node(row)?),
             None => None,
         };
-        let queued = self.rows.queue_of_item(id)?;
         let mut overlay = Overlay::new(self.user, confirmed);
-        for one in &queued {
+        for one in queued {
             let place = match one.operation.parent() {
                 Some(parent) => self.place(parent)?,
                 None => None,
@@ -83,23 +110,45 @@ impl<R: Rows> View<'_, R> {
     fn place(&mut self, id: &ItemId) -> Result<Option<(UserId, AccessLevel)>> {
         // Created in the queue: it belongs to the tree that it was created in. The chain of
         // creations is as long as the tree is deep, and ids in it cannot repeat.
-        let mut at = id.clone();
-        for _ in 0..10_000 {
+        let (mut at, mut chain) = (id.clone(), Vec::new());
+        let mut place = None;
+        while chain.len() < 10_000 {
+            if let Some(known) = self.seen.places.get(&at) {
+                place.clone_from(known);
+                break;
+            }
             if let Some(row) = self.rows.item(self.slot, &at)? {
-                return Ok(Some((row.view.owner_id.clone(), row.view.access_level)));
+                place = Some((row.view.owner_id.clone(), row.view.access_level));
+                chain.push(at);
+                break;
             }
             let queued = self.rows.queue_of_item(&at)?;
             let created = queued.first().and_then(|one| match &one.operation.action {
                 Action::Upsert(upsert) => upsert.object_type.map(|_| upsert.parent.clone()),
                 _ => None,
             });
+            chain.push(at);
             match created {
                 Some(Some(parent)) => at = parent,
-                Some(None) => return Ok(Some((self.user.clone(), AccessLevel::Admin))),
-                None => return Ok(None),
+                Some(None) => {
+                    place = Some((self.user.clone(), AccessLevel::Admin));
+                    break;
+                }
+                None => break,
             }
         }
-        Ok(None)
+        self.seen.places.extend(chain.into_iter().map(|on_the_way| (on_the_way, place.clone())));
+        Ok(place)
+    }
+
+    /// Whether an item is shown.
+    fn is_shown(&mut self, id: &ItemId) -> Result<bool> {
+        if let Some(shown) = self.seen.shown.get(id) {
+            return Ok(*shown);
+        }
+        let shown = self.node(id)?.is_some();
+        self.seen.shown.insert(id.clone(), shown);
+        Ok(shown)
     }
 
     /// The grants on an item, by principal.
@@ -123,13 +172,18 @@ impl<R: Rows> View<'_, R> {
 
     /// The containers of an item, those that are deleted included.
     pub(super) fn all_parents(&mut self, id: &ItemId) -> Result<BTreeSet<ItemId>> {
-        let mut parents: BTreeSet<ItemId> = self.rows.parents(self.slot, id)?.into_iter().collect();
         let queued = self.rows.queue_of_item(id)?;
+        self.all_parents_with(id, &queued)
+    }
+
+    /// [`Self::all_parents`], with what is queued for the item.
+    fn all_parents_with(&mut self, id: &ItemId, queued: &[QueuedOp]) -> Result<BTreeSet<ItemId>> {
+        let mut parents: BTreeSet<ItemId> = self.rows.parents(self.slot, id)?.into_iter().collect();
         if queued.is_empty() {
             return Ok(parents);
         }
         let confirmed = self.rows.owner(self.slot, id)?.is_some();
-        for one in &queued {
+        for one in queued {
             let mut owners = Vec::new();
             if let (Some(to), false) = (one.operation.parent(), parents.is_empty()) {
                 let new_owner = self.owner(to)?;
@@ -151,7 +205,7 @@ impl<R: Rows> View<'_, R> {
     pub(super) fn parents(&mut self, id: &ItemId) -> Result<Vec<ItemId>> {
         let mut shown = Vec::new();
         for parent in self.all_parents(id)? {
-            if self.node(&parent)?.is_some() {
+            if self.is_shown(&parent)? {
                 shown.push(parent);
             }
         }
@@ -168,10 +222,11 @@ impl<R: Rows> View<'_, R> {
         }
         let mut nodes = Vec::with_capacity(ids.len());
         for id in ids {
-            if !queue_is_empty && !self.all_parents(&id)?.contains(parent) {
+            let queued = if queue_is_empty { Vec::new() } else { self.rows.queue_of_item(&id)? };
+            if !queued.is_empty() && !self.all_parents_with(&id, &queued)?.contains(parent) {
                 continue;
             }
-            nodes.extend(self.node(&id)?);
+            nodes.extend(self.node_with(&id, &queued)?);
         }
         Ok(nodes)
     }
@@ -187,20 +242,21 @@ impl<R: Rows> View<'_, R> {
         let (owner, parents) = if queue_is_empty {
             (owner, self.rows.parents(self.slot, id)?)
         } else {
-            if self.node(id)?.is_none() {
+            let queued = self.rows.queue_of_item(id)?;
+            if self.node_with(id, &queued)?.is_none() {
                 return Ok(false);
             }
             let owner = match owner {
                 None => self.owner(id)?,
                 known => known,
             };
-            (owner, self.all_parents(id)?.into_iter().collect())
+            (owner, self.all_parents_with(id, &queued)?.into_iter().collect())
         };
         for parent in parents {
             let other = self.owner(&parent)?;
             let in_tree =
                 other.as_ref().unwrap_or(self.user) == owner.as_ref().unwrap_or(self.user);
-            if in_tree && (queue_is_empty || self.node(&parent)?.is_some()) {
+            if in_tree && (queue_is_empty || self.is_shown(&parent)?) {
                 return Ok(false);
             }
         }
