@@ -390,6 +390,22 @@ impl Cache {
 
     // Giving contents out.
 
+    /// A content that was downloaded and verified, and that the cache does not keep.
+    pub(crate) fn pass(
+        self: &Arc<Self>,
+        blob_id: &BlobId,
+        digest: Sha256Digest,
+        bytes: Bytes,
+    ) -> LocalContent {
+        let lease = self.lease(Key::of(blob_id));
+        LocalContent::new(bytes.len() as u64, digest, Source::Memory(bytes), lease)
+    }
+
+    fn lease(self: &Arc<Self>, key: Key) -> Arc<Lease> {
+        lock(&self.index).hold(key);
+        Arc::new(Lease { cache: Arc::downgrade(self), key })
+    }
+
     /// Where a blob's bytes are: in their place, or not moved there yet.
     fn path(&self, dir: &Path, key: Key) -> PathBuf {
         let path = shard_path(dir, key);
@@ -405,8 +421,7 @@ impl Cache {
     ) -> Option<LocalContent> {
         let key = Key::of(blob_id);
         // Before it is looked for: what is held stays.
-        lock(&self.index).hold(key);
-        let lease = Arc::new(Lease { cache: Arc::downgrade(self), key });
+        let lease = self.lease(key);
         let source = match &self.place {
             Place::Memory(all) => Source::Memory(lock(all).get(&key)?.clone()),
             Place::Directory(dir) => {

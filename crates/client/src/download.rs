@@ -17,6 +17,7 @@ use crate::client::{Inner, SyncClient, lock};
 use crate::content::{ContentWriter, LocalContent};
 use crate::error::ClientError;
 use crate::transport::TransportError;
+use together::Keep;
 
 /// Items whose contents are looked for together.
 const FETCHED_TOGETHER: usize = 128;
@@ -72,7 +73,21 @@ impl SyncClient {
     /// [`Self::read_content`] of several items: small contents that are not in the cache come many
     /// in one answer. One outcome for each, in the order of `items`.
     pub async fn read_contents(&self, items: &[ItemId]) -> Vec<Result<LocalContent, ClientError>> {
-        let found = together::read(&self.inner, items).await;
+        self.read_several(items, Keep::InCache).await
+    }
+
+    /// [`Self::read_contents`] for who copies them to another place: small contents that are not
+    /// in the cache pass by it, and take memory for as long as they are held.
+    pub async fn pass_contents(&self, items: &[ItemId]) -> Vec<Result<LocalContent, ClientError>> {
+        self.read_several(items, Keep::Nowhere).await
+    }
+
+    async fn read_several(
+        &self,
+        items: &[ItemId],
+        keep: Keep,
+    ) -> Vec<Result<LocalContent, ClientError>> {
+        let found = together::read(&self.inner, items, keep).await;
         // What did not come that way comes by itself, and says why if it does not.
         let alone = items.iter().cloned().zip(found).map(|(item, found)| async move {
             match found {
@@ -107,7 +122,7 @@ impl SyncClient {
     }
 
     async fn fetch_group(&self, items: &[ItemId]) -> Result<Fetched, ClientError> {
-        let found = together::read(&self.inner, items).await;
+        let found = together::read(&self.inner, items, Keep::InCache).await;
         let rest = items.iter().cloned().zip(found).map(|(item, found)| async move {
             if let Some(found) = found {
                 return Ok(Some((found.local, u64::from(found.downloaded))));

@@ -24,6 +24,10 @@ use crate::report::{Problem, ProblemKind, Problems};
 /// Files whose contents are read, or waited for, ahead of the one that is written. How many are
 /// downloaded at a time is the client's to say.
 const READ_AHEAD: usize = 512;
+/// Bytes of their contents; some are in memory, and of a large one little is.
+const READ_AHEAD_BYTES: u64 = 32 * 1024 * 1024;
+/// What a large content counts for.
+const LARGE: u64 = 1024 * 1024;
 /// Files whose contents are asked for together.
 const ASKED_TOGETHER: usize = 128;
 
@@ -136,6 +140,8 @@ struct Export<'a> {
     folders: HashMap<ItemId, PathBuf>,
     /// In the order in which they are written.
     reading: VecDeque<Reading>,
+    /// Bytes of their contents, up to [`LARGE`] of each.
+    ahead: u64,
     /// The contents of the last of them, which were not asked for yet.
     unasked: Vec<(ItemId, oneshot::Sender<std::result::Result<LocalContent, ClientError>>)>,
     /// The files that were written where something may be replaced.
@@ -162,6 +168,7 @@ impl<'a> Export<'a> {
             own: None,
             folders: HashMap::new(),
             reading: VecDeque::new(),
+            ahead: 0,
             unasked: Vec::new(),
             written: HashSet::new(),
             modes: Vec::new(),
@@ -470,10 +477,13 @@ impl<'a> Export<'a> {
         progress: &mut (dyn FnMut(&ExportReport) + Send),
     ) -> Result<()> {
         for file in files {
-            while self.reading.len() >= READ_AHEAD && !self.stop.is_cancelled() {
+            while (self.reading.len() >= READ_AHEAD || self.ahead >= READ_AHEAD_BYTES)
+                && !self.stop.is_cancelled()
+            {
                 self.write_next().await?;
                 progress(&self.report);
             }
+            self.ahead += file.wanted.size.min(LARGE);
             let (sender, content) = oneshot::channel();
             self.unasked.push((file.item.clone(), sender));
             let (disk, at) = (disk.clone(), path.join(&file.name));
@@ -491,7 +501,7 @@ impl<'a> Export<'a> {
         let first = self.reading.len() - asked.len();
         let reader = tokio::spawn(async move {
             let (items, senders): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
-            for (content, sender) in client.read_contents(&items).await.into_iter().zip(senders) {
+            for (content, sender) in client.pass_contents(&items).await.into_iter().zip(senders) {
                 // Whoever no longer waits was interrupted.
                 let _ = sender.send(content);
             }
@@ -510,6 +520,7 @@ impl<'a> Export<'a> {
         else {
             return Ok(());
         };
+        self.ahead -= file.wanted.size.min(LARGE);
         let content = tokio::select! {
             content = content => content.map_err(|error| Failure::failed(error.to_string()))?,
             () = self.stop.cancelled() => return Ok(()),

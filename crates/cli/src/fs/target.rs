@@ -12,6 +12,9 @@ use vfs_sync_core::time::Timestamp;
 use super::names::{self, DiskRules};
 use super::root::{Folder, set_mode_and_mtime, stat_file};
 
+/// Bytes that are written at one time.
+const CHUNK: usize = 64 * 1024;
+
 /// Finds out how the disk of `folder` tells names apart, by making a file and looking for it under
 /// other names. A disk that cannot be written to is taken for one that tells all apart.
 pub(crate) fn probe(folder: &Folder) -> DiskRules {
@@ -93,7 +96,8 @@ fn fill(
     stop: &CancellationToken,
 ) -> Result<(), NotWritten> {
     let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 64 * 1024];
+    let length = usize::try_from(wanted.size).unwrap_or(CHUNK).clamp(1, CHUNK);
+    let mut buffer = vec![0; length];
     let mut size = 0;
     loop {
         if stop.is_cancelled() {

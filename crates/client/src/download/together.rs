@@ -35,14 +35,23 @@ struct Wanted {
     content: NodeContent,
 }
 
+/// What becomes of a content that comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// The cache takes it in.
+    InCache,
+    /// Who asked has it in memory, for as long as they hold it.
+    Nowhere,
+}
+
 /// The contents of `items` that are here, or are small and could be had; `None` for the others.
-pub(super) async fn read(inner: &Arc<Inner>, items: &[ItemId]) -> Vec<Option<Found>> {
+pub(super) async fn read(inner: &Arc<Inner>, items: &[ItemId], keep: Keep) -> Vec<Option<Found>> {
     let (own, asked) = (Arc::clone(inner), items.to_vec());
     let here = inner.environment().blocking(move || Ok(look(&own, asked))).await;
     let (mut found, wanted) =
         here.unwrap_or_else(|_| (items.iter().map(|_| None).collect(), Vec::new()));
     if inner.reads_many.load(Ordering::Relaxed) {
-        let answers = stream::iter(into_answers(wanted)).map(|wanted| fetch(inner, wanted));
+        let answers = stream::iter(into_answers(wanted)).map(|wanted| fetch(inner, wanted, keep));
         let mut answers = answers.buffer_unordered(inner.config.transfers);
         while let Some(answer) = answers.next().await {
             for (at, local) in answer {
@@ -91,7 +100,7 @@ fn into_answers(wanted: Vec<Wanted>) -> Vec<Vec<Wanted>> {
     answers
 }
 
-async fn fetch(inner: &Arc<Inner>, wanted: Vec<Wanted>) -> Vec<(usize, LocalContent)> {
+async fn fetch(inner: &Arc<Inner>, wanted: Vec<Wanted>, keep: Keep) -> Vec<(usize, LocalContent)> {
     let Ok(_permit) = inner.downloads.acquire().await else { return Vec::new() };
     // What somebody downloads already is theirs.
     let (mut turns, mut mine) = (Vec::new(), Vec::new());
@@ -124,7 +133,7 @@ async fn fetch(inner: &Arc<Inner>, wanted: Vec<Wanted>) -> Vec<(usize, LocalCont
         }
     }
     let own = Arc::clone(inner);
-    let taken = inner.environment().blocking(move || Ok(take_in(&own, came))).await;
+    let taken = inner.environment().blocking(move || Ok(take_in(&own, came, keep))).await;
     let taken = taken.unwrap_or_default();
     for counted in counted.iter().take(taken.len()) {
         counted.whole();
@@ -134,21 +143,31 @@ async fn fetch(inner: &Arc<Inner>, wanted: Vec<Wanted>) -> Vec<(usize, LocalCont
 }
 
 /// Takes in what is what it should be, and still wanted.
-fn take_in(inner: &Arc<Inner>, came: Vec<(Wanted, Bytes)>) -> Vec<(usize, LocalContent)> {
+fn take_in(
+    inner: &Arc<Inner>,
+    came: Vec<(Wanted, Bytes)>,
+    keep: Keep,
+) -> Vec<(usize, LocalContent)> {
     let mut taken = Vec::with_capacity(came.len());
     for (Wanted { at, item, content }, bytes) in came {
-        let whole = bytes.len() as u64 == content.size
-            && Sha256::digest(&bytes)[..] == content.digest.0
-            && inner.cache.place_small(&content.blob_id, &bytes).is_ok();
-        if !whole {
+        let NodeContent { blob_id, size, digest, .. } = &content;
+        if bytes.len() as u64 != *size || Sha256::digest(&bytes)[..] != digest.0 {
             continue;
         }
-        let local = inner.cache.find(&content.blob_id, content.size, content.digest);
+        let local = match keep {
+            Keep::Nowhere => Some(inner.cache.pass(blob_id, *digest, bytes)),
+            Keep::InCache => match inner.cache.place_small(blob_id, &bytes) {
+                Ok(()) => inner.cache.find(blob_id, *size, *digest),
+                Err(_) => None,
+            },
+        };
         if let (Some(local), Ok(())) = (local, is_there(inner, &item, &content)) {
             taken.push((at, local));
         }
     }
-    if let Err(error) = inner.trim_cache() {
+    if keep == Keep::InCache
+        && let Err(error) = inner.trim_cache()
+    {
         tracing::warn!(%error, "the cache cannot be trimmed");
     }
     taken
