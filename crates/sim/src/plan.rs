@@ -155,14 +155,14 @@ fn device(random: &mut Random, setup: &Setup) -> usize {
 
 /// What every world has.
 const WORK: [Weight; 8] = [
-    Weight(40, |random, setup| What::Edit { device: device(random, setup) }),
+    Weight(20, |random, setup| What::Edit { device: device(random, setup) }),
     Weight(20, |random, setup| What::Sync { device: device(random, setup) }),
     Weight(3, |random, setup| What::Flush { device: device(random, setup) }),
     Weight(3, |random, setup| What::Pull { device: device(random, setup) }),
     Weight(5, |random, setup| What::Read { device: device(random, setup) }),
-    Weight(3, |random, setup| What::Settle { device: device(random, setup) }),
+    Weight(1, |random, setup| What::Settle { device: device(random, setup) }),
     Weight(3, |_, _| What::Members),
-    Weight(2, |_, _| What::Rest),
+    Weight(1, |_, _| What::Rest),
 ];
 
 /// What about half of the worlds have, each kind by itself: many faults at a time hide what few

@@ -191,11 +191,8 @@ impl World {
     async fn happen(&mut self, what: What, random: &mut Random) {
         match what {
             What::Edit { device } => {
-                let users = self.plan.setup.users;
-                for _ in 0..1 + random.below(2) {
-                    self.devices[device].revive().await;
-                    edit(&mut self.devices[device], &self.ledger, users, random);
-                }
+                self.devices[device].revive().await;
+                edit(&mut self.devices[device], &self.ledger, self.plan.setup.users, random);
             }
             What::Sync { device } => self.devices[device].talk(Talk::Sync),
             What::Flush { device } => self.devices[device].talk(Talk::Flush),

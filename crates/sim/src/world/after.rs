@@ -33,20 +33,28 @@ impl World {
     /// All synchronise in turn until nothing waits and nothing changes any more.
     pub(super) async fn drain(&mut self) {
         let mut retried = false;
+        // With which commit each of them began to synchronise last.
+        let mut began: Vec<Option<u64>> = vec![None; self.devices.len()];
         for _ in 0..ROUNDS {
-            let before = self.ledger.book().commits;
             let mut quiet = true;
-            for device in &mut self.devices {
+            for (device, began) in self.devices.iter_mut().zip(&mut began) {
+                let newest = Some(self.ledger.book().commits);
+                if *began == newest {
+                    continue;
+                }
+                *began = newest;
                 device.talk(Talk::Sync);
                 device.wait().await;
                 device.take_over(None);
                 let status = device.client.status().expect("memory is read");
-                quiet &= status.pending + status.acknowledged + status.uploads == 0;
+                if status.pending + status.acknowledged + status.uploads > 0 {
+                    (quiet, *began) = (false, None);
+                }
                 if !retried {
                     // What was refused for the object store's sake may go through now.
                     for upload in device.client.rejected_uploads().expect("memory is read") {
                         device.client.retry_upload(&upload.blob_id).expect("its bytes are kept");
-                        quiet = false;
+                        (quiet, *began) = (false, None);
                     }
                 }
             }
@@ -54,7 +62,8 @@ impl World {
                 return;
             }
             retried = true;
-            if quiet && self.ledger.book().commits == before {
+            let newest = Some(self.ledger.book().commits);
+            if quiet && began.iter().all(|began| *began == newest) {
                 self.ledger.count(Kind::Check, "the queues drain");
                 return;
             }
