@@ -424,8 +424,10 @@ pub(crate) async fn record(
     let recorded =
         app.store.record_upload(user, &stage.staging_id, upload, &quota, app.now()).await?;
     match recorded {
-        UploadAnswer::Recorded(_) => {
-            reclaim::leftovers(app, &stage.blob_id).await;
+        UploadAnswer::Recorded { left_over, .. } => {
+            if left_over {
+                reclaim::leftovers(app, &stage.blob_id).await;
+            }
             Ok(())
         }
         UploadAnswer::Over(row) => {

@@ -236,7 +236,7 @@ impl MetadataStore for WatchedStore {
         let recording = self.inner.record_upload(user, staging_id, upload, quota, now);
         let doubt = || doubts::stage(user.clone(), staging_id.clone());
         let answer = self.write(recording, doubt).await?;
-        if let UploadAnswer::Recorded(row) = &answer {
+        if let UploadAnswer::Recorded { row, .. } = &answer {
             answers::recorded(&self.ledger, row);
         }
         self.after(answer).await

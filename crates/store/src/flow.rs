@@ -382,7 +382,9 @@ pub(crate) async fn record_upload<T: Transaction>(
         return Ok(UploadAnswer::Over(row));
     }
     match row.uploaded {
-        Some(before) if before == (size, digest) => return Ok(UploadAnswer::Recorded(row)),
+        Some(before) if before == (size, digest) => {
+            return Ok(UploadAnswer::Recorded { row, left_over: false });
+        }
         Some(_) => return Ok(UploadAnswer::Differs(row)),
         None => {}
     }
@@ -397,11 +399,12 @@ pub(crate) async fn record_upload<T: Transaction>(
         return Ok(UploadAnswer::OverQuota(over));
     }
     tx.set_uploaded(&row.blob_id, size, digest).await?;
-    if parts.is_some() {
+    let left_over = parts.is_some();
+    if left_over {
         tx.set_reclaim(&row.blob_id, now).await?;
     }
     row.uploaded = Some((size, digest));
-    Ok(UploadAnswer::Recorded(row))
+    Ok(UploadAnswer::Recorded { row, left_over })
 }
 
 pub(crate) async fn abandon<T: Transaction>(

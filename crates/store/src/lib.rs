@@ -166,7 +166,12 @@ pub enum StageAnswer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UploadAnswer {
     /// The registry says that the blob has bytes.
-    Recorded(StageRow),
+    Recorded {
+        /// The stage as it now is.
+        row: StageRow,
+        /// The upload that made it may have left something: see [`MetadataStore::reclaim_of`].
+        left_over: bool,
+    },
     /// No such stage of the user's.
     Unknown,
     /// The stage is over (status and expiry in the row).

@@ -62,7 +62,7 @@ impl Scene {
 
     async fn staged(&self, name: &str, size: u64) {
         self.open(name).await;
-        assert!(matches!(self.upload(name, size).await, UploadAnswer::Recorded(_)));
+        assert!(matches!(self.upload(name, size).await, UploadAnswer::Recorded { .. }));
     }
 
     async fn attach(
@@ -95,7 +95,9 @@ pub(crate) async fn a_staged_blob_becomes_an_items_content(scene: Scene) {
     assert_eq!((row.status, row.uploaded), (StageStatus::Staged, None));
     assert_eq!(scene.readable("alice", "one").await, None, "no bytes yet");
     assert_eq!(scene.attach("one", &to("a")).await, Err(AttachRefusal::Empty));
-    let UploadAnswer::Recorded(row) = scene.upload("one", 5).await else { panic!() };
+    let UploadAnswer::Recorded { row, left_over: false } = scene.upload("one", 5).await else {
+        panic!()
+    };
     assert_eq!(row.uploaded, Some((5, DIGEST)));
     assert_eq!(scene.attach("one", &to("nowhere")).await, Err(AttachRefusal::UnknownItem));
 
@@ -126,7 +128,7 @@ pub(crate) async fn repeating_a_call_gives_the_same_answer(scene: Scene) {
     assert_eq!(scene.attach("one", &to("a")).await.unwrap(), attached);
     assert_eq!(scene.head().await, head, "nothing is told twice");
     assert_eq!(scene.open("one").await.status, StageStatus::Attached);
-    assert!(matches!(scene.upload("one", 5).await, UploadAnswer::Recorded(_)));
+    assert!(matches!(scene.upload("one", 5).await, UploadAnswer::Recorded { .. }));
     assert!(matches!(scene.abandon("one").await, AbandonAnswer::Attached(_)));
     scene.staged("two", 1).await;
     let AbandonAnswer::Abandoned(first) = scene.abandon("two").await else { panic!() };
@@ -396,7 +398,7 @@ pub(crate) async fn an_upload_is_its_last_writers_alone(scene: Scene) {
         store.record_upload(&alice, &id, &record(lease), &QUOTA, scene.now()).await.unwrap()
     };
     assert_eq!(recorded("first").await, UploadAnswer::Lost);
-    assert!(matches!(recorded("second").await, UploadAnswer::Recorded(_)));
+    assert!(matches!(recorded("second").await, UploadAnswer::Recorded { left_over: true, .. }));
     let left = store.reclaim_of(&blob("one")).await.unwrap().unwrap();
     assert_eq!((left.upload.as_deref(), left.bytes), (Some("h1"), false));
     store.reclaimed(&left, scene.now(), scene.now()).await.unwrap();
@@ -482,8 +484,8 @@ pub(crate) async fn what_is_about_to_be_written_counts_first(scene: Scene) {
     let UploadAccess::OverQuota(over) = reserve("two", 5).await else { panic!() };
     assert_eq!((over.limit, over.wanted), ("maxStagedBytes", 11));
     assert_eq!(usage().await, (9, 9, 2));
-    assert!(matches!(record("two", 2).await, UploadAnswer::Recorded(_)));
-    assert!(matches!(record("one", 6).await, UploadAnswer::Recorded(_)));
+    assert!(matches!(record("two", 2).await, UploadAnswer::Recorded { .. }));
+    assert!(matches!(record("one", 6).await, UploadAnswer::Recorded { .. }));
     assert_eq!(usage().await, (8, 8, 2));
 
     // What has its bytes, is over or another's, counts nothing.
