@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use vfs_sync_core::id::BlobId;
 
+use crate::barrier::Barrier;
 use crate::{BlobError, BlobOperation, Object, ObjectBlobs, PutError, Stored, Upload, key};
 
 /// How long to wait for who still writes to an upload: its bytes stopped, or it is told so soon.
@@ -46,15 +47,23 @@ const WORTH_A_BARRIER: usize = 8;
 
 /// Writes files that are not there yet: `false` for one whose name is taken. Names appear after
 /// their bytes are on the disk, and all are there when this returns.
-pub(crate) async fn create(directory: &Path, files: Vec<(String, Bytes)>) -> Vec<io::Result<bool>> {
-    let (directory, count) = (directory.to_owned(), files.len());
-    match blocking(move || Ok(create_now(&directory, files))).await {
+pub(crate) async fn create(
+    directory: &Path,
+    barrier: &Arc<Barrier>,
+    files: Vec<(String, Bytes)>,
+) -> Vec<io::Result<bool>> {
+    let (directory, barrier, count) = (directory.to_owned(), Arc::clone(barrier), files.len());
+    match blocking(move || Ok(create_now(&directory, &barrier, files))).await {
         Ok(outcomes) => outcomes,
         Err(error) => (0..count).map(|_| Err(same(&error))).collect(),
     }
 }
 
-fn create_now(directory: &Path, files: Vec<(String, Bytes)>) -> Vec<io::Result<bool>> {
+fn create_now(
+    directory: &Path,
+    barrier: &Barrier,
+    files: Vec<(String, Bytes)>,
+) -> Vec<io::Result<bool>> {
     let together = cfg!(target_os = "linux") && files.len() >= WORTH_A_BARRIER;
     let mut written: Vec<io::Result<(PathBuf, PathBuf)>> = files
         .into_iter()
@@ -71,7 +80,7 @@ fn create_now(directory: &Path, files: Vec<(String, Bytes)>) -> Vec<io::Result<b
             }
         })
         .collect();
-    if together && let Err(error) = barrier(directory) {
+    if together && let Err(error) = barrier.wait(|| sync_disk(directory)) {
         for draft in &mut written {
             if let Ok((path, _)) = draft {
                 let _ = std::fs::remove_file(path);
@@ -90,8 +99,12 @@ fn create_now(directory: &Path, files: Vec<(String, Bytes)>) -> Vec<io::Result<b
             placed
         })
         .collect();
+    let named = || match together {
+        true => barrier.wait(|| sync_disk(directory)),
+        false => sync_directory(directory),
+    };
     if placed.iter().any(|one| matches!(one, Ok(true)))
-        && let Err(error) = sync_directory(directory)
+        && let Err(error) = named()
     {
         for one in placed.iter_mut().filter(|one| matches!(one, Ok(true))) {
             *one = Err(same(&error));
@@ -108,7 +121,7 @@ fn write_draft(path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
 }
 
 /// Waits until all that was written to the directory's disk is on it.
-fn barrier(directory: &Path) -> io::Result<()> {
+fn sync_disk(directory: &Path) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     rustix::fs::syncfs(File::open(directory)?)?;
     #[cfg(not(target_os = "linux"))]

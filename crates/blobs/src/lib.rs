@@ -4,6 +4,7 @@
 //! `object_store` library, for S3, for a directory and for memory. Only this crate names an object
 //! key ([`key`]): nothing else may depend on where the bytes of a blob are.
 
+mod barrier;
 mod error;
 mod files;
 pub mod key;

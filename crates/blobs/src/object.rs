@@ -22,6 +22,7 @@ use tokio_util::io::ReaderStream;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::BlobId;
 
+use crate::barrier::Barrier;
 use crate::error::refusal;
 use crate::files::{self, FileUpload};
 use crate::multipart::{self, PartsUpload};
@@ -43,7 +44,7 @@ pub struct ObjectBlobs {
 #[derive(Clone)]
 enum Kind {
     /// As a file that is linked to its name.
-    Directory(PathBuf),
+    Directory(PathBuf, Arc<Barrier>),
     /// By itself, at the blob's place.
     S3(Arc<dyn MultipartStore>, Arc<S3>),
     /// By itself, beside the blob's place; with the count of its temporary names.
@@ -91,7 +92,7 @@ impl ObjectBlobs {
         Ok(Self {
             store: Arc::new(store.with_fsync(true)),
             prefix: Path::default(),
-            kind: Kind::Directory(path.to_owned()),
+            kind: Kind::Directory(path.to_owned(), Arc::default()),
         })
     }
 
@@ -333,9 +334,9 @@ async fn stream_of(result: object_store::GetResult) -> Result<Chunks, object_sto
 #[async_trait]
 impl BlobStore for ObjectBlobs {
     async fn put(&self, id: &BlobId, bytes: Bytes) -> Result<(), PutError> {
-        if let Kind::Directory(directory) = &self.kind {
+        if let Kind::Directory(directory, barrier) = &self.kind {
             let names = vec![(key::object_name(id), bytes.clone())];
-            let created = files::create(directory, names).await.pop();
+            let created = files::create(directory, barrier, names).await.pop();
             return self.created(id, &bytes, created.unwrap_or(Ok(false))).await;
         }
         match self.create(&self.location(id), bytes.clone()).await {
@@ -348,7 +349,7 @@ impl BlobStore for ObjectBlobs {
     }
 
     async fn put_many(&self, blobs: Vec<(BlobId, Bytes)>) -> Vec<Result<(), PutError>> {
-        let Kind::Directory(directory) = &self.kind else {
+        let Kind::Directory(directory, barrier) = &self.kind else {
             let puts = blobs.into_iter().map(|(id, bytes)| {
                 let store = self.clone();
                 async move { store.put(&id, bytes).await }
@@ -357,14 +358,16 @@ impl BlobStore for ObjectBlobs {
         };
         let names = blobs.iter().map(|(id, bytes)| (key::object_name(id), bytes.clone())).collect();
         let mut outcomes = Vec::with_capacity(blobs.len());
-        for ((id, bytes), created) in blobs.iter().zip(files::create(directory, names).await) {
+        for ((id, bytes), created) in
+            blobs.iter().zip(files::create(directory, barrier, names).await)
+        {
             outcomes.push(self.created(id, bytes, created).await);
         }
         outcomes
     }
 
     async fn get_many(&self, blobs: Vec<(BlobId, u64)>) -> Vec<Result<Bytes, BlobError>> {
-        if let Kind::Directory(directory) = &self.kind {
+        if let Kind::Directory(directory, _) = &self.kind {
             let names = blobs.iter().map(|(id, size)| (key::object_name(id), *size)).collect();
             return files::read_whole(directory, names).await;
         }
@@ -377,7 +380,7 @@ impl BlobStore for ObjectBlobs {
 
     async fn begin(&self, id: &BlobId) -> Result<String, BlobError> {
         match &self.kind {
-            Kind::Directory(directory) => files::begin(directory).await,
+            Kind::Directory(directory, _) => files::begin(directory).await,
             Kind::S3(parts, _) => {
                 multipart::begin(&**parts, &self.location(id), &self.temporary_name()).await
             }
@@ -390,7 +393,7 @@ impl BlobStore for ObjectBlobs {
 
     async fn take_up(&self, id: &BlobId, upload: &str) -> Result<Box<dyn Upload>, BlobError> {
         match &self.kind {
-            Kind::Directory(directory) => {
+            Kind::Directory(directory, _) => {
                 Ok(Box::new(FileUpload::take_up(self, directory, id, upload).await?))
             }
             Kind::S3(parts, _) | Kind::Memory(parts, _) => Ok(Box::new(PartsUpload {
@@ -405,7 +408,7 @@ impl BlobStore for ObjectBlobs {
 
     async fn abort(&self, id: &BlobId, upload: &str) -> Result<(), BlobError> {
         match &self.kind {
-            Kind::Directory(directory) => files::remove(directory, upload).await,
+            Kind::Directory(directory, _) => files::remove(directory, upload).await,
             Kind::S3(parts, _) | Kind::Memory(parts, _) => {
                 let at = self.parts_location(id, upload);
                 multipart::abort(self, &**parts, &at, upload).await
@@ -440,7 +443,7 @@ impl BlobStore for ObjectBlobs {
 
     fn list(&self) -> Listing {
         let failed = |error: object_store::Error| BlobError::of(BlobOperation::Read, &error);
-        if let Kind::Directory(directory) = &self.kind {
+        if let Kind::Directory(directory, _) = &self.kind {
             // The library leaves out what a write that was killed left behind.
             let listed = files::list(directory.clone());
             return futures::stream::once(listed)
@@ -500,7 +503,7 @@ impl BlobStore for ObjectBlobs {
     }
 
     async fn remove(&self, name: &str) -> Result<(), BlobError> {
-        if let Kind::Directory(directory) = &self.kind {
+        if let Kind::Directory(directory, _) = &self.kind {
             return files::remove(directory, name).await;
         }
         let location = name.split('/').fold(self.prefix.clone(), |path, part| path.join(part));
