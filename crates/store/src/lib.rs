@@ -311,7 +311,8 @@ pub trait MetadataStore: Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<UploadAccess, StoreError>;
 
-    /// Opens an upload in parts, or finds it open; `length` and `metadata` count if it has none.
+    /// Opens an upload in parts, or finds it open; `length` and `metadata` count if it has none, a
+    /// length only if no more bytes than that came already.
     async fn open_upload(
         &self,
         user: &UserId,

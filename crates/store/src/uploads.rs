@@ -248,7 +248,8 @@ pub(crate) async fn open_upload<T: Transaction>(
     };
     let found = tx.upload(staging_id).await?;
     let mut upload = found.clone().unwrap_or_default();
-    upload.length = upload.length.or(length);
+    // One that is less than what came already is somebody's mistake.
+    upload.length = upload.length.or(length.filter(|length| *length >= upload.received));
     upload.metadata = upload.metadata.or_else(|| metadata.map(str::to_owned));
     let counted = upload.length.unwrap_or(0).max(stored.reserved);
     if let Err(over) = reserve(tx, &stored, counted, quota).await? {

@@ -125,12 +125,12 @@ pub(crate) async fn create(
         UploadAccess::Complete(stage) if stage.status == StageStatus::Staged => {
             let size = stage.uploaded.map_or(0, |(size, _)| size);
             if length.is_some_and(|length| length != size) {
-                return Err(other_length(size));
+                return Err(other_length(Some(size)));
             }
             size
         }
         UploadAccess::Open(_, upload) if length.is_some() && upload.length != length => {
-            return Err(other_length(upload.length.unwrap_or(0)));
+            return Err(other_length(upload.length));
         }
         UploadAccess::Open(_, upload) => {
             let with_bytes = headers.get(CONTENT_TYPE).is_some_and(|kind| *kind == OFFSET_STREAM);
@@ -156,7 +156,7 @@ pub(crate) async fn create(
     Ok(response)
 }
 
-fn other_length(length: u64) -> ApiError {
+fn other_length(length: Option<u64>) -> ApiError {
     ApiError::conflict(code::ID_TAKEN, "The upload was created with another length")
         .with("length", length)
 }

@@ -14,6 +14,7 @@ mod lookup;
 mod malformed;
 mod members;
 mod names;
+mod probing;
 mod quota;
 mod races;
 mod reads;

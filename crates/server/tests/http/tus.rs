@@ -176,6 +176,9 @@ async fn a_length_may_be_told_later(scene: Scene) {
     assert_at(&append(&alice, "u", 0, b"hel").await, 204, 3);
     let short = patch(&alice, "u", 3).header("upload-length", 2);
     send(short.body("l")).await.refused_field("Upload-Length");
+    // Nor is it told by creating it again.
+    create(&alice, "u", 2).await.refused(409, "id_taken");
+    assert_eq!(look(&alice, "u").await.header("upload-defer-length"), "1");
     let told = patch(&alice, "u", 3).header("upload-length", 5);
     assert_at(&send(told.body("l")).await, 204, 4);
     let other = patch(&alice, "u", 4).header("upload-length", 6);
