@@ -61,6 +61,13 @@ pub trait BlobStore: Send + Sync + 'static {
     /// [`PutError::Differs`]. A put that fails leaves nothing behind.
     async fn put(&self, id: &BlobId, bytes: Bytes) -> Result<(), PutError>;
 
+    /// Whether [`BlobStore::put`] keeps to that whoever else writes at the same time. A store that
+    /// cannot write only where there is no object looks first; a write that comes late may then
+    /// change bytes. There, all goes up in parts, which can be called off.
+    fn writes_once(&self) -> bool {
+        true
+    }
+
     /// Stores blobs, each as [`BlobStore::put`] does; one outcome for each, in their order. They
     /// are durable together: a directory waits for its disk once, not for each.
     async fn put_many(&self, blobs: Vec<(BlobId, Bytes)>) -> Vec<Result<(), PutError>> {

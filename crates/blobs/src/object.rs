@@ -348,6 +348,13 @@ impl BlobStore for ObjectBlobs {
         }
     }
 
+    fn writes_once(&self) -> bool {
+        match &self.kind {
+            Kind::S3(_, s3) => s3.conditional_put.load(Ordering::Relaxed),
+            _ => true,
+        }
+    }
+
     async fn put_many(&self, blobs: Vec<(BlobId, Bytes)>) -> Vec<Result<(), PutError>> {
         let Kind::Directory(directory, barrier) = &self.kind else {
             let puts = blobs.into_iter().map(|(id, bytes)| {

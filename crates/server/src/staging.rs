@@ -182,7 +182,7 @@ async fn fill_now(
     }
 }
 
-/// Stores more than is held in memory at once.
+/// Stores more than is held in memory at once, or what the store does not write only once.
 async fn fill_in_parts(
     app: &App,
     user: &UserId,
@@ -224,9 +224,24 @@ async fn store_bytes(
     upload: &UploadResponse,
 ) -> Result<(), ApiError> {
     if stage.uploaded.is_none() {
+        if !app.blobs.writes_once() {
+            return put_in_parts(app, user, stage, bytes).await;
+        }
         app.blobs.put(&stage.blob_id, bytes).await?;
     }
     record(app, user, stage, upload).await
+}
+
+/// Stores bytes in parts, few as they are, and says so in the registry.
+pub(crate) async fn put_in_parts(
+    app: &App,
+    user: &UserId,
+    stage: &StageRow,
+    bytes: Bytes,
+) -> Result<(), ApiError> {
+    let first = [bytes, Bytes::new()];
+    fill_in_parts(app, user, stage, first, futures::stream::empty().boxed(), None).await?;
+    Ok(())
 }
 
 /// Checks that bytes may become the stage's, or, if it has them already, are those.

@@ -40,6 +40,10 @@ struct Inner {
     target: String,
     http: reqwest::Client,
     fault: Arc<Mutex<Chosen>>,
+    /// Of which method the next request is late.
+    late: Arc<Mutex<Option<Method>>>,
+    /// Whether what is late may arrive.
+    released: Arc<tokio::sync::watch::Sender<bool>>,
     /// How many requests failed.
     failed: Arc<tokio::sync::watch::Sender<u64>>,
 }
@@ -67,6 +71,8 @@ impl FaultProxy {
             target: config.endpoint.clone().expect("an endpoint"),
             http: reqwest::Client::builder().no_proxy().build().expect("a client"),
             fault: Arc::default(),
+            late: Arc::default(),
+            released: Arc::new(tokio::sync::watch::Sender::new(false)),
             failed: Arc::new(tokio::sync::watch::Sender::new(0)),
         };
         let router = Router::new().fallback(forward).with_state(inner.clone());
@@ -98,6 +104,18 @@ impl FaultProxy {
         self.choose(None);
     }
 
+    /// The next request of this method arrives only once [`Self::release`] is called; it counts as
+    /// failed.
+    pub fn delay_next(&self, method: Method) {
+        self.inner.released.send_replace(false);
+        *self.inner.late.lock().unwrap_or_else(PoisonError::into_inner) = Some(method);
+    }
+
+    /// What is late arrives.
+    pub fn release(&self) {
+        self.inner.released.send_replace(true);
+    }
+
     /// Waits until so many requests have failed since the start.
     pub async fn until_failed(&self, times: u64) {
         let mut failed = self.inner.failed.subscribe();
@@ -116,6 +134,11 @@ impl FaultProxy {
 }
 
 impl Inner {
+    fn is_late(&self, method: &Method) -> bool {
+        let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        late.take_if(|chosen| chosen == method).is_some()
+    }
+
     fn fault_for(&self, method: &Method) -> Option<Fault> {
         let chosen = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
         let (only, fault) = chosen.as_ref()?;
@@ -124,6 +147,11 @@ impl Inner {
 }
 
 async fn forward(State(inner): State<Inner>, request: Request) -> Response {
+    if inner.is_late(request.method()) {
+        let mut released = inner.released.subscribe();
+        inner.failed.send_modify(|count| *count += 1);
+        let _ = released.wait_for(|released| *released).await;
+    }
     let fault = inner.fault_for(request.method());
     if fault.is_some() {
         inner.failed.send_modify(|count| *count += 1);

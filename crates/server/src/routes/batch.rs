@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::{Extension, State};
 use bytes::Bytes;
+use futures::StreamExt as _;
 use futures::future::join_all;
 use tracing::Instrument as _;
 use vfs_sync_core::attach::StageRow;
@@ -18,6 +19,9 @@ use crate::app::{App, Caller, Raw};
 use crate::error::ApiError;
 use crate::observe::RequestId;
 use crate::staging::{self, StageOrder};
+
+/// Files that go up in parts at a time, where the store does not take them otherwise.
+const IN_PARTS_AT_A_TIME: usize = 8;
 
 pub(crate) async fn batch(
     State(app): State<App>,
@@ -75,7 +79,7 @@ async fn all_files(
     let files = files.into_iter().enumerate();
     let opened: Vec<Outcome<Opened>> =
         join_all(files.map(|(at, file)| open(app, user, at, file))).await;
-    let written = write(app, opened).await;
+    let written = write(app, user, opened).await;
     let attached = written
         .into_iter()
         .map(|(names, written)| async move { (names, attach(app, user, written).await) });
@@ -101,26 +105,42 @@ async fn open(app: &App, user: &UserId, at: usize, file: BlobBatchFile) -> Outco
 }
 
 /// Writes what is open to the object store.
-async fn write(app: &App, opened: Vec<Outcome<Opened>>) -> Vec<Outcome<Written>> {
+async fn write(app: &App, user: &UserId, opened: Vec<Outcome<Opened>>) -> Vec<Outcome<Written>> {
     let mut written = Vec::with_capacity(opened.len());
     let (mut puts, mut places) = (Vec::new(), Vec::new());
     for (names, opened) in opened {
         let checked = opened.and_then(|Opened { stage, bytes, digest, attach }| {
             let upload = staging::check_bytes(app, &stage, &bytes, digest)?;
             if stage.uploaded.is_none() {
-                puts.push((stage.blob_id.clone(), bytes));
+                puts.push((stage.clone(), bytes));
                 places.push(written.len());
             }
             Ok(Written { stage, upload, attach })
         });
         written.push((names, checked));
     }
-    for (at, put) in places.into_iter().zip(app.blobs.put_many(puts).await) {
+    for (at, put) in places.into_iter().zip(put_all(app, user, puts).await) {
         if let Err(error) = put {
-            written[at].1 = Err(error.into());
+            written[at].1 = Err(error);
         }
     }
     written
+}
+
+async fn put_all(
+    app: &App,
+    user: &UserId,
+    puts: Vec<(StageRow, Bytes)>,
+) -> Vec<Result<(), ApiError>> {
+    if app.blobs.writes_once() {
+        let puts = puts.into_iter().map(|(stage, bytes)| (stage.blob_id, bytes)).collect();
+        let outcomes = app.blobs.put_many(puts).await;
+        return outcomes.into_iter().map(|put| put.map_err(ApiError::from)).collect();
+    }
+    let puts = puts
+        .into_iter()
+        .map(|(stage, bytes)| async move { staging::put_in_parts(app, user, &stage, bytes).await });
+    futures::stream::iter(puts).buffered(IN_PARTS_AT_A_TIME).collect().await
 }
 
 async fn attach(

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
 use http::Method;
 use serde_json::json;
 use vfs_sync_blobs::testing::{Fault, FaultProxy, new_s3_place};
@@ -307,6 +308,48 @@ async fn an_upload_that_stalls_and_is_swept_finishes_too_late() {
     late.refused(409, "stage_not_attachable");
     attach(&alice, "s", json!({"itemId": item})).await.refused(409, "stage_not_attachable");
     soon(async || scene.objects().await.is_empty()).await;
+}
+
+/// A store that was asked for nothing at its start is taken for one that cannot write only where
+/// there is no object.
+#[tokio::test]
+async fn a_write_that_comes_late_changes_no_bytes_where_the_store_cannot_tell() {
+    let place = new_s3_place().await.unwrap();
+    let proxy = FaultProxy::before(&place).await;
+    let blobs = ObjectBlobs::s3(&proxy.config(&place)).unwrap();
+    let scene = Scene::of(TestServer::builder().blobs(Arc::new(blobs))).await;
+    let alice = scene.user("alice");
+    for (at, way) in ["put", "inline", "batch"].into_iter().enumerate() {
+        let bring = async |bytes: &str| {
+            let data = base64::engine::general_purpose::STANDARD.encode(bytes);
+            let mut file = json!({"stagingId": way, "blobId": way, "dataBase64": data});
+            match way {
+                "put" => upload(&alice, way, bytes.as_bytes()).await.status,
+                "inline" => alice.post("/v1/vfs/blobs/stage", file).await.status,
+                _ => {
+                    file["attach"] = json!({"itemId": "nowhere"});
+                    let batch = json!({"files": [file]});
+                    let answer = alice.post("/v1/vfs/blobs/batch", batch).await.ok();
+                    let status = answer["results"][0]["error"]["httpStatus"].as_u64().unwrap();
+                    // It is there, and attached to nothing.
+                    if status == 404 { 200 } else { u16::try_from(status).unwrap() }
+                }
+            }
+        };
+        stage(&alice, way, way).await.ok();
+        proxy.delay_next(Method::PUT);
+        let meanwhile = async {
+            proxy.until_failed(at as u64 + 1).await;
+            let status = bring("here").await;
+            proxy.release();
+            status
+        };
+        let (late, first) = tokio::join!(bring("late"), meanwhile);
+        assert_eq!((late, first / 100), (409, 2), "{way}");
+        assert_eq!(alice.get(&format!("/v1/vfs/blobs/{way}")).await.bytes, b"here", "{way}");
+        assert_eq!(bring("here").await / 100, 2, "{way}");
+    }
+    soon(async || scene.objects().await == ["batch", "inline", "put"]).await;
 }
 
 on_every_store! {
