@@ -154,6 +154,8 @@ async fn a_stage_of_anothers_is_like_none(scene: Scene) {
 async fn a_blob_of_anothers_is_like_none(scene: Scene) {
     let (alice, bob) = (scene.user("alice"), scene.user("bob"));
     let item = alice.file(1).await;
+    // Somebody whom the registry knows.
+    bob.file(2).await;
     for name in ["old", "new"] {
         bring(&alice, &item, name, b"bytes").await;
     }
