@@ -15,8 +15,11 @@ on_every_store! {
     whoever_is_no_administrator_learns_nothing_by_looking_up
 }
 
+/// Status, header fields and body.
+type Told = (u16, Vec<(String, String)>, String);
+
 /// All of an answer but what differs between any two: when it was given, and its id.
-fn told(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
+fn told(answer: &Answer) -> Told {
     let own = ["date", "x-request-id"];
     let mut headers: Vec<(String, String)> = answer
         .headers
@@ -217,7 +220,7 @@ async fn an_id_that_is_taken_says_nothing_of_what_took_it(scene: Scene) {
             answers.push(told(&bob.post("/v1/vfs/blobs/stage", inline(name, data)).await));
         }
     }
-    let alike = |answers: &[(u16, Vec<(String, String)>, String)]| {
+    let alike = |answers: &[Told]| {
         assert_eq!(answers[0].0, 409, "{:?}", answers[0]);
         answers.iter().for_each(|answer| assert_eq!(*answer, answers[0]));
     };
