@@ -412,8 +412,8 @@ pub(crate) fn too_large(max: u64) -> ApiError {
 
 /// Says in the registry that the stage has its bytes, once they are stored.
 ///
-/// Whoever is refused removes nothing under the blob's id unless the blob is deleted, as nobody
-/// ever does: another call may just have registered the same bytes.
+/// Whoever is refused removes nothing under the id of a blob that is not deleted: another call may
+/// just have registered the same bytes.
 pub(crate) async fn record(
     app: &App,
     user: &UserId,
