@@ -270,7 +270,7 @@ async fn timed(mut command: Command) -> Result<(f64, f64), Failure> {
 
 /// What the whole way may take for a file, in milliseconds: three times what `cp -r` of 40,000 files
 /// takes where the disk is slow to give out inodes, 21 s. Where it is not, and all is in the page cache, a copy
-/// takes a tenth of that, and says little: the way makes four copies, three of them durable.
+/// takes a tenth of that, and says little: the way makes three copies, each of them durable.
 const FOR_A_FILE: f64 = 3.0 * 21_000.0 / 40_000.0;
 
 /// Files in a directory and all below it.
