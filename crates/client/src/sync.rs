@@ -188,8 +188,9 @@ impl Session {
                     continue;
                 }
                 Err(TransportError::TooLarge(_)) => {
-                    let op_id = request.operations[0].op_id.clone();
-                    self.commit(unsendable(op_id, "the operation is too large to push")).await?;
+                    let refused =
+                        unsendable(&request.operations[0], "the operation is too large to push");
+                    self.commit(refused).await?;
                     continue;
                 }
                 Err(error) => return Err(error.into()),

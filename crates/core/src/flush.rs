@@ -29,6 +29,8 @@ pub struct FlushCycle {
 pub struct Acknowledged {
     /// Which.
     pub op_id: OpId,
+    /// What it was sent under.
+    pub write_id: WriteId,
     /// The time that the server gave it, if it told. Where that is less than it was sent with, it
     /// counts from then on: what was written after it may be stamped lower than it was.
     pub authored_at: Option<Timestamp>,
@@ -39,6 +41,8 @@ pub struct Acknowledged {
 pub struct Refused {
     /// Which.
     pub op_id: OpId,
+    /// What it was sent under.
+    pub write_id: WriteId,
     /// Why.
     pub reason: Option<PushReason>,
     /// What more the server told.
@@ -160,13 +164,15 @@ impl FlushCycle {
         for (op, result) in sent.iter().zip(&answer.results) {
             let refused = || Refused {
                 op_id: op.op_id.clone(),
+                write_id: op.write_id,
                 reason: result.reason,
                 detail: result.detail.clone(),
             };
             match result.status {
                 PushStatus::Applied | PushStatus::AlreadyApplied => {
                     let authored_at = result.authored_at;
-                    commit.acknowledged.push(Acknowledged { op_id: op.op_id.clone(), authored_at });
+                    let (op_id, write_id) = (op.op_id.clone(), op.write_id);
+                    commit.acknowledged.push(Acknowledged { op_id, write_id, authored_at });
                     held_back |= result.authored_at.is_some_and(|at| at < op.occurred_at);
                     commit.believed = commit.believed.max(result.authored_at);
                 }

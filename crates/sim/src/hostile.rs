@@ -175,6 +175,11 @@ impl Hostile {
         }
     }
 
+    /// The client is told to rematerialise: what it does after that it does for the first time.
+    pub(crate) fn rebuild(&self) {
+        self.state().stale_pushes = 0;
+    }
+
     /// Whether the page that comes now is one of a rematerialisation.
     fn is_rebuilding(&self, has_more: bool) -> bool {
         let mut state = self.state();

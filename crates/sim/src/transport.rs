@@ -182,7 +182,11 @@ impl Transport for SimTransport {
                 path.push_str(&format!("&{name}={}", cursor.encode()));
             }
         }
-        let mut page = self.get("pull", &path).await?;
+        let page = self.get("pull", &path).await;
+        if matches!(page, Err(TransportError::RematerializationRequired { .. })) {
+            self.hostile.rebuild();
+        }
+        let mut page = page?;
         if self.sabotage == Some(Sabotage::LostEntry) {
             page = without_an_entry(page);
         }

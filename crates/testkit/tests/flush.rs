@@ -426,6 +426,38 @@ async fn what_a_rebuild_brings_back_is_not_pushed_again_either() {
 }
 
 #[tokio::test]
+async fn what_a_restored_server_took_keeps_its_number_when_others_are_queued_again() {
+    let scene = Scene::set();
+    scene.queue(2);
+    let second = scene.client.queue(10).unwrap()[1].operation.clone();
+    let me = scene.client.client_id();
+    // The second comes back by the feed under its number; the first gets a higher one.
+    scene.server.on_push(|_| Err(TransportError::network("cut off")));
+    scene.client.flush().await.unwrap_err();
+    let mut entry = build::entry(1, "c1", build::folder(second.item_id.as_str()));
+    let (op_id, replica_id) = (second.op_id.clone(), second.replica_id.clone());
+    entry.body.origin = Some(Origin { op_id, replica_id, write_id: second.write_id });
+    let page = build::page().epoch(1).write_id(me.as_str(), 2).entries([entry]).build();
+    scene.server.on_pull(move |_| Ok(page.clone()));
+    scene.client.pull().await.unwrap();
+    scene.server.on_push(|request| Ok(stale(request, 2)));
+    scene.server.on_push(|request| Ok(applied_in(request, 1)));
+    scene.client.flush().await.unwrap();
+    assert_eq!(scene.write_ids(), [3, 2]);
+    scene.client.create_folder(None, name("third")).unwrap();
+    for _ in 0..2 {
+        scene.server.on_push(|request| Ok(applied_in(request, 2)));
+    }
+    scene.client.flush().await.unwrap();
+    assert_eq!(sent(&scene.server)[3..], [vec![5], vec![6, 7]]);
+    assert_eq!(scene.write_ids(), [6, 7, 5]);
+    let page = build::page().epoch(2).write_id(me.as_str(), 7).build();
+    scene.server.on_pull(move |_| Ok(page.clone()));
+    scene.client.rematerialise().await.unwrap();
+    assert_eq!(scene.write_ids(), [0; 0], "all three are covered");
+}
+
+#[tokio::test]
 async fn what_is_pushed_again_has_the_time_that_the_server_gave_it() {
     let scene = Scene::set();
     scene.queue(1);

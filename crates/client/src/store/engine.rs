@@ -257,12 +257,16 @@ impl<R: Rows> ReplicaStore for Engine<R> {
                 meta.next_write_id = meta.next_write_id.saturating_add(commit.shift);
             }
             let requeued = enter_epoch(rows, meta, commit.epoch)?;
+            // What was queued again before them took new numbers; the server knows these by those that
+            // they were sent under.
             for one in &commit.acknowledged {
-                rows.acknowledge(&one.op_id, one.authored_at)?;
+                rows.acknowledge(&one.op_id, one.write_id, one.authored_at)?;
             }
             for beaten in &commit.outdated {
                 // It stays laid over until a pull tells what beat it: what is below may be older.
-                let Some(item_id) = rows.acknowledge(&beaten.op_id, commit.believed)? else {
+                let Some(item_id) =
+                    rows.acknowledge(&beaten.op_id, beaten.write_id, commit.believed)?
+                else {
                     continue;
                 };
                 let (op_id, reason) = (beaten.op_id.clone(), beaten.reason);

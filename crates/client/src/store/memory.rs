@@ -397,23 +397,21 @@ impl Rows for MemoryRows {
         Ok(self.queue.ops.values().take(limit).cloned().collect())
     }
 
-    fn acknowledge(&mut self, op_id: &OpId, at: Option<Timestamp>) -> Result<Option<ItemId>> {
+    fn acknowledge(
+        &mut self,
+        op_id: &OpId,
+        write_id: WriteId,
+        at: Option<Timestamp>,
+    ) -> Result<Option<ItemId>> {
         let Some(seq) = self.queue.by_id.get(op_id) else { return Ok(None) };
         self.queue.pending.remove(seq);
         self.queue.acknowledged.insert(*seq);
         let Some(one) = self.queue.ops.get_mut(seq) else { return Ok(None) };
         one.state = QueuedState::Acknowledged;
+        one.operation.write_id = one.operation.write_id.min(write_id);
         let sent = one.operation.occurred_at;
         one.operation.occurred_at = at.map_or(sent, |at| at.min(sent));
         Ok(Some(one.operation.item_id.clone()))
-    }
-
-    fn recognise(&mut self, op_id: &OpId, write_id: WriteId, authored_at: Timestamp) -> Result<()> {
-        let seq = self.queue.by_id.get(op_id);
-        if let Some(one) = seq.and_then(|seq| self.queue.ops.get_mut(seq)) {
-            one.operation.write_id = one.operation.write_id.min(write_id);
-        }
-        self.acknowledge(op_id, Some(authored_at)).map(drop)
     }
 
     fn unacknowledge(&mut self, covered: Option<WriteId>) -> Result<bool> {

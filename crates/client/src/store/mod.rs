@@ -253,9 +253,10 @@ pub(crate) fn own_write_id(meta: &Meta) -> Option<WriteId> {
 }
 
 /// A refusal of the client's own making: the operation cannot be sent.
-pub(crate) fn unsendable(op_id: OpId, detail: &str) -> FlushCommit {
+pub(crate) fn unsendable(op: &Operation, detail: &str) -> FlushCommit {
     let refused = Refused {
-        op_id,
+        op_id: op.op_id.clone(),
+        write_id: op.write_id,
         reason: Some(vfs_sync_core::wire::PushReason::Malformed),
         detail: Some(detail.into()),
     };

@@ -108,7 +108,7 @@ impl<'a, R: Rows> PageWork<'a, R> {
             && let Some(origin) = entry.body.origin.filter(|origin| origin.replica_id == *client)
         {
             // The server has it, whatever became of the answer that said so.
-            self.rows.recognise(&origin.op_id, origin.write_id, authored_at)?;
+            self.rows.acknowledge(&origin.op_id, origin.write_id, Some(authored_at))?;
         }
         match entry.body.change {
             Change::ItemUpsert(view) => {

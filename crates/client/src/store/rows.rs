@@ -106,11 +106,14 @@ pub(super) trait Rows: Send {
     fn queue_of_parent(&mut self, parent: &ItemId) -> Result<Vec<ItemId>>;
     fn pending(&mut self, at_most: usize) -> Result<Vec<(Operation, usize)>>;
     fn queue(&mut self, limit: usize) -> Result<Vec<QueuedOp>>;
-    /// The server has decided it; if it has it, then under no later a time than `at`. Gives
-    /// its item, if it is there.
-    fn acknowledge(&mut self, op_id: &OpId, at: Option<Timestamp>) -> Result<Option<ItemId>>;
-    /// The feed brought it back, under a write id.
-    fn recognise(&mut self, op_id: &OpId, write_id: WriteId, authored_at: Timestamp) -> Result<()>;
+    /// The server has decided it, under no higher a write id and no later a time than these. Gives its
+    /// item, if it is there.
+    fn acknowledge(
+        &mut self,
+        op_id: &OpId,
+        write_id: WriteId,
+        at: Option<Timestamp>,
+    ) -> Result<Option<ItemId>>;
     /// Of those that are acknowledged, makes those pending again whose write id is above `covered`.
     /// Gives whether there were any.
     fn unacknowledge(&mut self, covered: Option<WriteId>) -> Result<bool>;

@@ -492,17 +492,17 @@ impl Rows for SqliteRows {
     fn queue(&mut self, limit: usize) -> Result<Vec<QueuedOp>> {
         self.queued("ORDER BY seq LIMIT ?1", [i64::try_from(limit).unwrap_or(i64::MAX)])
     }
-    fn acknowledge(&mut self, op_id: &OpId, at: Option<Timestamp>) -> Result<Option<ItemId>> {
-        let at = at.map(Timestamp::as_millis);
-        let sql = "UPDATE queue SET state = 1,
-             occurred_at = min(occurred_at, ifnull(?2, occurred_at)) WHERE op_id = ?1 RETURNING item";
-        Ok(self.all(sql, params![op_id.as_str(), at], |row| self.id(row, 0))?.pop())
-    }
-    fn recognise(&mut self, op_id: &OpId, write_id: WriteId, authored_at: Timestamp) -> Result<()> {
+    fn acknowledge(
+        &mut self,
+        op_id: &OpId,
+        write_id: WriteId,
+        at: Option<Timestamp>,
+    ) -> Result<Option<ItemId>> {
         let write_id = i64::try_from(write_id.get()).expect("a write id has 53 bits");
+        let at = at.map(Timestamp::as_millis);
         let sql = "UPDATE queue SET state = 1, write_id = min(write_id, ?2),
-             occurred_at = min(occurred_at, ?3) WHERE op_id = ?1";
-        self.run(sql, params![op_id.as_str(), write_id, authored_at.as_millis()]).map(drop)
+             occurred_at = min(occurred_at, ifnull(?3, occurred_at)) WHERE op_id = ?1 RETURNING item";
+        Ok(self.all(sql, params![op_id.as_str(), write_id, at], |row| self.id(row, 0))?.pop())
     }
     fn unacknowledge(&mut self, covered: Option<WriteId>) -> Result<bool> {
         let covered = covered.map_or(0, WriteId::get);
