@@ -294,8 +294,7 @@ impl Cache {
 
     // Downloading.
 
-    /// Whether beginning a download, or taking it in, is so little work that it may be done on
-    /// the runtime.
+    /// Whether beginning a download is so little work that it may be done on the runtime.
     pub(crate) fn is_quick(size: u64) -> bool {
         size < WORTH_RESUMING
     }

@@ -35,9 +35,7 @@ impl SyncClient {
     pub async fn read_content(&self, item: &ItemId) -> Result<LocalContent, ClientError> {
         let node = self.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
         let content = node.content.ok_or_else(|| ClientError::NoContent(item.clone()))?;
-        let local = read(&self.inner, item, &content).await?;
-        still_there(&self.inner, item, &content).await?;
-        Ok(local)
+        read(&self.inner, item, &content).await
     }
 
     /// The contents that a file has and had, as the server keeps them: the newest, which is the
@@ -65,9 +63,7 @@ impl SyncClient {
             digest: version.digest,
             content_type: version.content_type.clone(),
         };
-        let local = read(&self.inner, item, &content).await?;
-        still_there(&self.inner, item, &content).await?;
-        Ok(local)
+        read(&self.inner, item, &content).await
     }
 
     /// [`Self::read_content`] of several items: small contents that are not in the cache come many
@@ -133,7 +129,6 @@ impl SyncClient {
                 Some(local) => Ok(Some((local, 0))),
                 None => {
                     let local = download(&self.inner, &item, &content).await?;
-                    still_there(&self.inner, &item, &content).await?;
                     Ok::<_, ClientError>(Some((local, 1)))
                 }
             }
@@ -168,16 +163,6 @@ impl Fetched {
 
 /// That the item did not go while its content was on its way. If it did, the content goes too; if
 /// it has another content now, with the next pull.
-async fn still_there(
-    inner: &Arc<Inner>,
-    item: &ItemId,
-    content: &NodeContent,
-) -> Result<(), ClientError> {
-    let (inner, item, content) = (Arc::clone(inner), item.clone(), content.clone());
-    let own = Arc::clone(&inner);
-    inner.environment().blocking(move || is_there(&own, &item, &content)).await
-}
-
 fn is_there(inner: &Inner, item: &ItemId, content: &NodeContent) -> Result<(), ClientError> {
     let mut store = lock(&inner.store);
     let node = store.node(item)?;
@@ -320,21 +305,23 @@ async fn download(
         tokio::time::sleep(back_off(&inner.config, attempt, asked)).await;
     }
     counted.whole();
-    if quick {
-        return take_in(inner, content, writer);
-    }
-    let (own, content) = (Arc::clone(inner), content.clone());
-    inner.environment().blocking(move || take_in(&own, &content, writer)).await
+    let (own, item, content) = (Arc::clone(inner), item.clone(), content.clone());
+    inner.environment().blocking(move || take_in(&own, &item, &content, writer)).await
 }
 
+/// All of it or nothing, also where nobody waits for it any more: what was taken in and has gone
+/// meanwhile would stay.
 fn take_in(
     inner: &Inner,
+    item: &ItemId,
     content: &NodeContent,
     writer: ContentWriter,
 ) -> Result<LocalContent, ClientError> {
     inner.cache.place_fetched(writer.finish());
     let local = inner.cache.find(&content.blob_id, content.size, content.digest);
+    let there = is_there(inner, item, content);
     inner.trim_cache()?;
+    there?;
     local.ok_or_else(|| ClientError::Storage("the cache lost a content at once".into()))
 }
 
