@@ -345,7 +345,8 @@ impl Session {
     async fn pull(&mut self) -> Result<(), ClientError> {
         let meta = self.meta().await?;
         let mut cycle =
-            PullCycle::new(meta.cursor.clone(), meta.baseline.clone(), (*meta.floor).clone());
+            PullCycle::new(meta.cursor.clone(), meta.baseline.clone(), (*meta.floor).clone())
+                .in_epoch(meta.epoch);
         self.pull_into(Slot::Current, &mut cycle, &meta).await?;
         self.forget_contents().await
     }

@@ -29,6 +29,7 @@ pub struct PullCycle {
     cursor: Option<Cursor>,
     baseline: Option<Cursor>,
     floor: WriteIds,
+    epoch: Option<Epoch>,
     seen: Seen,
 }
 
@@ -41,7 +42,7 @@ pub struct PageCommit {
     pub cursor: Option<Cursor>,
     /// What to send along from then on.
     pub baseline: Option<Cursor>,
-    /// The new floor, if the page raised it.
+    /// The new floor, if the page changed it.
     pub floor: Option<WriteIds>,
     /// The greatest time in the page, for the clock.
     pub latest: Option<Timestamp>,
@@ -56,7 +57,13 @@ impl PullCycle {
     /// A cycle that goes on from `cursor`; `floor` has the write ids seen in all pages before.
     #[must_use]
     pub fn new(cursor: Option<Cursor>, baseline: Option<Cursor>, floor: WriteIds) -> Self {
-        Self { cursor, baseline, floor, seen: Seen::default() }
+        Self { cursor, baseline, floor, epoch: None, seen: Seen::default() }
+    }
+
+    /// The floor is of `epoch`; `None` if that is not known.
+    #[must_use]
+    pub fn in_epoch(self, epoch: Option<Epoch>) -> Self {
+        Self { epoch, ..self }
     }
 
     /// The cursor to ask with.
@@ -76,7 +83,12 @@ impl PullCycle {
     /// # Errors
     /// The first rule that the page breaks; then the cycle is as it was.
     pub fn page(&mut self, page: PullPage) -> Result<PageCommit, Violation> {
-        check_write_ids(&self.floor, &page.last_reconciled_write_ids)?;
+        // A cursor of another epoch no server goes on from; without one, a page may be of an epoch in
+        // which what an earlier one told never was.
+        let anew = self.cursor.is_none() && page.epoch.is_some() && page.epoch != self.epoch;
+        if !anew {
+            check_write_ids(&self.floor, &page.last_reconciled_write_ids)?;
+        }
         if page.has_more && page.items.is_empty() {
             return Err(Violation::EmptyPageWithMore);
         }
@@ -95,12 +107,17 @@ impl PullCycle {
         if self.baseline.is_some() && self.cursor >= self.baseline {
             self.baseline = None;
         }
+        if anew {
+            self.epoch = page.epoch;
+            self.floor.clear();
+        }
+        let raised = raise(&mut self.floor, &page.last_reconciled_write_ids);
         let latest =
             page.items.iter().map(|entry| entry.position.changed_at.max(entry.body.authored_at));
         Ok(PageCommit {
             latest: latest.max(),
             epoch: page.epoch,
-            floor: raise(&mut self.floor, &page.last_reconciled_write_ids),
+            floor: (anew || raised).then(|| self.floor.clone()),
             settled: (!page.has_more).then_some(page.last_reconciled_write_ids),
             entries: page.items,
             cursor: self.cursor.clone(),
@@ -169,9 +186,9 @@ fn check_write_ids(floor: &WriteIds, incoming: &WriteIds) -> Result<(), Violatio
     Ok(())
 }
 
-/// Raises the floor to `map`; gives it if that changed it. Of replicas that the server stopped
+/// Raises the floor to `map`; gives whether that changed it. Of replicas that the server stopped
 /// naming it forgets some once there are too many, as the server does.
-fn raise(floor: &mut WriteIds, map: &WriteIds) -> Option<WriteIds> {
+fn raise(floor: &mut WriteIds, map: &WriteIds) -> bool {
     let mut changed = false;
     for (replica, &write_id) in map {
         if floor.get(replica) != Some(&write_id) {
@@ -182,7 +199,7 @@ fn raise(floor: &mut WriteIds, map: &WriteIds) -> Option<WriteIds> {
     if floor.len() > 2 * MAX_WRITE_ID_ENTRIES {
         floor.retain(|replica, _| map.contains_key(replica));
     }
-    changed.then(|| floor.clone())
+    changed
 }
 
 /// The ids of a cycle. Those of our own server ascend and are told by their numbers; any other by

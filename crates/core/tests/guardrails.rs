@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use serde_json::{Value, json};
-use vfs_sync_core::cursor::Cursor;
+use vfs_sync_core::cursor::{Cursor, Epoch};
 use vfs_sync_core::entry::{Change, Entry, EntryBody};
 use vfs_sync_core::guardrail::{Stage, Violation};
 use vfs_sync_core::id::{ChangeId, ItemId, ReplicaId, WriteId};
@@ -92,6 +92,30 @@ fn a_write_id_that_goes_back() {
     assert!(cycle.page(page(&[(50, "e")], true, &[("other", 7)])).is_ok());
     let violation = cycle.page(page(&[(60, "f")], true, &[("other", 6)])).unwrap_err();
     assert_eq!(violation.signature(), "pull:lastWriteIdRegression", "of a page of this cycle");
+}
+
+#[test]
+fn without_a_cursor_the_write_ids_of_another_epoch_bind_nobody() {
+    let epoch = |number: Option<u64>| number.map(|number| Epoch::from_u64(number).unwrap());
+    let take = |at: Option<Cursor>, known: Option<u64>, told: Option<u64>, id: u64| {
+        let mut cycle = PullCycle::new(at, None, ids(&[("gone", 3), ("other", 5)]));
+        cycle = cycle.in_epoch(epoch(known));
+        let mut page = page(&[], false, &[("other", id)]);
+        page.epoch = epoch(told);
+        let floor = cycle.page(page.clone()).map(|commit| commit.floor)?;
+        page.last_reconciled_write_ids = ids(&[("other", id - 1)]);
+        assert_eq!(cycle.page(page).unwrap_err().code(), "lastWriteIdRegression");
+        Ok::<_, Violation>(floor)
+    };
+    for known in [Some(1), None] {
+        for id in [4, 5] {
+            assert_eq!(take(None, known, Some(2), id), Ok(Some(ids(&[("other", id)]))));
+        }
+        take(None, known, None, 4).unwrap_err();
+        take(Some(cursor(20, "m")), known, Some(2), 4).unwrap_err();
+    }
+    take(None, Some(2), Some(2), 4).unwrap_err();
+    assert_eq!(take(None, Some(2), Some(2), 5), Ok(None), "nothing changes");
 }
 
 #[test]

@@ -382,6 +382,8 @@ fn broken(
     let tail = page.items.last().map(|entry| entry.position.clone());
     match breach {
         Breach::PageWriteIdRegression => {
+            // Without a cursor it is one only in the epoch that the client knows, if it knows any.
+            query.cursor.as_ref()?;
             let map = &mut page.last_reconciled_write_ids;
             let (replica_id, previous, incoming) = lower(map, floor)?;
             let stage = Stage::Pull;

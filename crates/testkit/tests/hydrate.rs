@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use vfs_sync_client::core::id::{ReplicaId, UserId};
 use vfs_sync_client::{ClientConfig, StateExport, SyncClient};
 use vfs_sync_testkit::{
-    ScriptedTransport, ViolationCollector, expect_exact_guardrail_signatures,
+    ScriptedTransport, ViolationCollector, build, expect_exact_guardrail_signatures,
     expect_hydrate_guardrail_violation,
 };
 
@@ -263,4 +263,31 @@ async fn a_client_that_works_or_is_not_pristine_is_not_hydrated() {
     client.hydrate_state(state.as_bytes()).unwrap();
     client.hydrate_state(state.as_bytes()).unwrap_err();
     expect_hydrate_guardrail_violation(&violations.take(), "client is not pristine");
+}
+
+#[tokio::test]
+async fn a_hydrated_client_with_an_empty_feed_keeps_what_its_first_page_tells() {
+    let state = build::state("laptop", "alice")
+        .page(&build::page().write_id("laptop", 2).write_id("other", 5).build());
+    // The copy does not say of which epoch it is: the server may have been restored since.
+    for (other, floor) in [(5, r#"{"laptop":2,"other":5}"#), (4, r#"{"laptop":2,"other":4}"#)] {
+        let server = Arc::new(ScriptedTransport::new());
+        let (user, id) = (UserId::new("alice").unwrap(), ReplicaId::new("laptop").unwrap());
+        let to = server.clone();
+        let client =
+            SyncClient::in_memory_for_hydrate(user, id, to, ClientConfig::default()).unwrap();
+        client.hydrate_state(state.json().as_bytes()).unwrap();
+        let page = move |other| {
+            build::page().epoch(1).write_id("laptop", 2).write_id("other", other).build()
+        };
+        server.on_pull(move |_| Ok(page(other)));
+        client.pull().await.unwrap();
+        let told = export(&client);
+        assert!(told.contains(&format!(r#""writeIdFloor":{floor}"#)), "{told}");
+
+        server.on_pull(move |_| Ok(page(other - 1)));
+        let error = client.pull().await.unwrap_err();
+        assert_eq!(error.violation().unwrap().signature(), "pull:lastWriteIdRegression");
+        assert_eq!(export(&client), told);
+    }
 }

@@ -257,6 +257,31 @@ async fn a_device_that_had_nothing_yet_is_not_held_to_what_the_life_before_told(
 }
 
 #[tokio::test]
+async fn a_device_whose_feed_is_empty_and_queue_too_goes_on_after_a_restore() {
+    let mut server = TestServer::start().await;
+    let device = device(&server, false);
+    let come_and_go = async || {
+        device.make("come and gone");
+        device.remove("come and gone");
+        device.client.sync().await.unwrap();
+    };
+    come_and_go().await;
+    let backup = back_up(&mut server).await;
+    come_and_go().await;
+    let status = device.client.status().unwrap();
+    assert_eq!((status.cursor, status.pending), (None, 0), "the pull is what tells of the restore");
+
+    let now = server.clock().now();
+    restore(&mut server, &backup, now, 1).await;
+    device.client.sync().await.unwrap();
+    device.make("after");
+    device.client.sync().await.unwrap();
+    device.emitted(&[]);
+    assert_eq!(device.tree(), set(&["after"]));
+    assert_eq!(device.client.status().unwrap().pending, 0);
+}
+
+#[tokio::test]
 async fn what_a_device_pushed_before_its_first_pull_survives_a_restore() {
     let mut server = TestServer::start().await;
     let backup = back_up(&mut server).await;
