@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use vfs_sync_client::core::cursor::Epoch;
 use vfs_sync_client::core::entry::{Change, Origin};
-use vfs_sync_client::core::id::{ReplicaId, UserId, WriteId};
+use vfs_sync_client::core::id::{ItemId, ReplicaId, UserId, WriteId};
 use vfs_sync_client::core::item::{Name, ObjectType};
 use vfs_sync_client::core::time::Timestamp;
 use vfs_sync_client::core::wire::{PullPage, PushReason, PushRequest, PushResponse, PushStatus};
@@ -455,6 +455,25 @@ async fn what_a_restored_server_took_keeps_its_number_when_others_are_queued_aga
     scene.server.on_pull(move |_| Ok(page.clone()));
     scene.client.rematerialise().await.unwrap();
     assert_eq!(scene.write_ids(), [0; 0], "all three are covered");
+}
+
+#[tokio::test]
+async fn what_was_made_in_a_folder_that_went_meanwhile_is_still_the_users_own() {
+    let scene = Scene::set();
+    let folders = build::page().entries([
+        build::entry(1, "1", build::folder("gone")),
+        build::entry(2, "2", build::folder("stays")),
+    ]);
+    scene.server.on_pull(move |_| Ok(folders.build()));
+    scene.client.pull().await.unwrap();
+    let [gone, stays] = ["gone", "stays"].map(|id| ItemId::new(id).unwrap());
+    let made = scene.client.create_folder(Some(&gone), name("made")).unwrap();
+    let removal = build::page().entry(3, "3", build::deleted("gone"));
+    scene.server.on_pull(move |_| Ok(removal.build()));
+    scene.client.pull().await.unwrap();
+    assert_eq!(scene.client.node(&gone).unwrap(), None);
+    scene.client.move_to(&made, Some(&stays)).unwrap();
+    assert_eq!(scene.client.children(Some(&stays)).unwrap()[0].node.id, made);
 }
 
 #[tokio::test]

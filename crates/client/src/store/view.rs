@@ -22,7 +22,7 @@ pub(super) struct View<'a, R> {
 /// operation changes.
 #[derive(Default)]
 pub(super) struct Seen {
-    places: HashMap<ItemId, Option<(UserId, AccessLevel)>>,
+    places: HashMap<ItemId, (UserId, AccessLevel)>,
     shown: HashMap<ItemId, bool>,
 }
 
@@ -108,13 +108,14 @@ impl<'a, R: Rows> View<'a, R> {
     /// Whose tree an item is in and the reader's level there, also if it is deleted in the queue;
     /// `None` if it is not known.
     fn place(&mut self, id: &ItemId) -> Result<Option<(UserId, AccessLevel)>> {
-        // Created in the queue: it belongs to the tree that it was created in. The chain of
-        // creations is as long as the tree is deep, and ids in it cannot repeat.
+        // Created in the queue: it belongs to the tree that it was created in, or, where that is not
+        // known, to the user's own. The chain of creations is as long as the tree is deep, and ids in
+        // it cannot repeat.
         let (mut at, mut chain) = (id.clone(), Vec::new());
         let mut place = None;
         while chain.len() < 10_000 {
             if let Some(known) = self.seen.places.get(&at) {
-                place.clone_from(known);
+                place = Some(known.clone());
                 break;
             }
             if let Some(row) = self.rows.item(self.slot, &at)? {
@@ -127,17 +128,26 @@ impl<'a, R: Rows> View<'a, R> {
                 Action::Upsert(upsert) => upsert.object_type.map(|_| upsert.parent.clone()),
                 _ => None,
             });
-            chain.push(at);
             match created {
-                Some(Some(parent)) => at = parent,
+                Some(Some(parent)) => {
+                    chain.push(at);
+                    at = parent;
+                }
                 Some(None) => {
                     place = Some((self.user.clone(), AccessLevel::Admin));
+                    chain.push(at);
                     break;
                 }
-                None => break,
+                None => {
+                    place = (!chain.is_empty()).then(|| (self.user.clone(), AccessLevel::Admin));
+                    break;
+                }
             }
         }
-        self.seen.places.extend(chain.into_iter().map(|on_the_way| (on_the_way, place.clone())));
+        if let Some(place) = &place {
+            let known = chain.into_iter().map(|on_the_way| (on_the_way, place.clone()));
+            self.seen.places.extend(known);
+        }
         Ok(place)
     }
 
