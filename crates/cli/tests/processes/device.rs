@@ -72,10 +72,13 @@ impl Device {
 }
 
 fn edit(client: &SyncClient, random: &mut Random) {
-    // A ledger is nobody's to play with.
+    // A ledger is nobody's to play with, nor is what is in one: between two pages of a pull it may be
+    // shown at the top.
     let entries = client.snapshot(None).unwrap().map(Result::unwrap);
+    let of_ledgers = [LEDGER, "entry ", "renamed "];
+    let free = |path: &str| of_ledgers.iter().all(|name| !path.starts_with(name));
     let nodes: Vec<Node> =
-        entries.filter(|entry| !entry.path.starts_with(LEDGER)).map(|entry| entry.node).collect();
+        entries.filter(|entry| free(&entry.path)).map(|entry| entry.node).collect();
     let name = Name::new(format!("n{}", random.below(9))).unwrap();
     if nodes.len() < 4 || random.below(4) == 0 {
         let at_top = nodes.is_empty() || random.below(5) == 0;
