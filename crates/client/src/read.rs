@@ -126,7 +126,8 @@ impl SyncClient {
     /// Walks the tree under `root` (`None`: all of it), containers before what hangs under them,
     /// siblings by name. An item with several containers is met under each, and gone through where
     /// it is met first ([`TreeEntry::linked_again`] says where that was): a walk is no longer than
-    /// there are links. A shortcut is met, and not gone through. What changes during the walk is met as it is when the walk gets there.
+    /// there are links. A shortcut is met, and not gone through. What changes during the walk is met
+    /// as it is when the walk gets there.
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`]; each step may fail to read the replica.
