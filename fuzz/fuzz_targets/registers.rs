@@ -204,6 +204,7 @@ fuzz_target!(|steps: &[u8]| {
             replica_id: ReplicaId::new(format!("r{replica}")).expect("an id"),
             write_id: WriteId::new(write_id).expect("a write id"),
             occurred_at: at(occurred_at),
+            basis: None,
             action,
         };
         let status = store.push(replica, op.clone(), now);

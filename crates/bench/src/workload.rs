@@ -76,6 +76,7 @@ impl Workload {
             replica_id: self.replica.clone(),
             write_id: WriteId::new(self.next).expect("a small number"),
             occurred_at: Timestamp::from_millis(millis).expect("a time of this century"),
+            basis: None,
             action: Action::Upsert(Box::new(upsert)),
         }
     }

@@ -160,7 +160,7 @@ pub(crate) enum Command {
     Cp(FromTo),
     /// Delete
     #[command(
-        after_help = "A shortcut into another owner's tree is taken out of its folder; what it leads to stays.\n\nExamples:\n  vfs-sync rm /notes/old.txt\n  vfs-sync rm -r /photos/2019"
+        after_help = "A shortcut into another owner's tree is taken out of its folder; what it leads to stays.\nWhat another device changed, and this one has not seen, lives on: `sync` says so. --force deletes it too.\n\nExamples:\n  vfs-sync rm /notes/old.txt\n  vfs-sync rm -r /photos/2019"
     )]
     Rm(Rm),
     /// Hang an item under one more folder
@@ -557,6 +557,9 @@ pub(crate) struct Rm {
     /// Folders too, with all that is in them
     #[arg(long, short)]
     pub(crate) recursive: bool,
+    /// Delete also what another device changed since this one last synchronised
+    #[arg(long, short)]
+    pub(crate) force: bool,
 }
 
 #[derive(Debug, Args)]

@@ -193,6 +193,8 @@ impl NewContent {
             digest: self.digest,
             content_type: None,
             expected: None,
+            basis: None,
+            occurred_at: None,
             state: UploadState::Queued,
             attach: None,
             reason: None,

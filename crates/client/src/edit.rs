@@ -12,7 +12,7 @@ use crate::client::SyncClient;
 use crate::content::{NewContent, StoredContent, TakenContent};
 use crate::error::ClientError;
 use crate::node::Node;
-use crate::store::NewEdits;
+use crate::store::{NewEdit, NewEdits};
 
 /// What a delete takes along.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,13 @@ pub enum Delete {
     Recursive,
 }
 
+/// Whether an edit is decided by what its author saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Condition {
+    BySight,
+    None,
+}
+
 /// Metadata to set; `None` removes a key.
 pub type MetadataChange = Vec<(String, Option<serde_json::Value>)>;
 
@@ -30,7 +37,7 @@ pub type MetadataChange = Vec<(String, Option<serde_json::Value>)>;
 /// build on items that earlier ones create. Dropped without [`Batch::commit`] it does nothing.
 pub struct Batch<'a> {
     client: &'a SyncClient,
-    actions: Vec<(ItemId, Action)>,
+    actions: Vec<(ItemId, Action, Condition)>,
     contents: Vec<(ItemId, NewContent)>,
 }
 
@@ -93,9 +100,16 @@ impl Batch<'_> {
         self.push(item, Action::LinkRemove { parent: parent.clone() });
     }
 
-    /// Deletes one item; see [`SyncClient::delete`] for a subtree.
+    /// Deletes one item, unless somebody changed it in a way that this replica has not seen; see
+    /// [`SyncClient::delete`] for a subtree.
     pub fn delete(&mut self, item: &ItemId) {
         self.push(item, Action::Delete);
+    }
+
+    /// Deletes one item whatever this replica has seen of it: an edit of another device that was
+    /// made before and arrives later goes with it.
+    pub fn delete_unseen(&mut self, item: &ItemId) {
+        self.actions.push((item.clone(), Action::Delete, Condition::None));
     }
 
     /// Grants `principal` a level on an item.
@@ -131,7 +145,7 @@ impl Batch<'_> {
 
     /// Any other operation.
     pub fn push(&mut self, item: &ItemId, action: Action) {
-        self.actions.push((item.clone(), action));
+        self.actions.push((item.clone(), action, Condition::BySight));
     }
 
     /// Creates an item with the fields and the content of `node`.
@@ -173,10 +187,14 @@ impl Batch<'_> {
             .into_iter()
             .zip(&contents)
             .map(|(item, one)| (here.new_op_id(), one.upload(item, here)));
-        let actions =
-            self.actions.into_iter().map(|(item, action)| (here.new_op_id(), item, action));
+        let actions = self.actions.into_iter().map(|(item, action, condition)| NewEdit {
+            op_id: here.new_op_id(),
+            item,
+            action,
+            unconditional: condition == Condition::None,
+        });
         let edits = NewEdits { actions: actions.collect(), uploads: uploads.collect() };
-        let ids = edits.actions.iter().map(|(op_id, ..)| op_id.clone()).collect();
+        let ids = edits.actions.iter().map(|edit| edit.op_id.clone()).collect();
         // The bytes first: what is queued has them, also after a crash.
         inner.cache.keep(&contents)?;
         {
@@ -335,18 +353,39 @@ impl SyncClient {
         batch.commit().map(drop)
     }
 
-    /// Deletes an item; gives how many items went.
+    /// Deletes an item; gives how many items went. What somebody else changed in a way that this
+    /// replica has not seen lives on, with the folders that it is in: see [`ChangeEvent::Kept`].
+    ///
+    /// [`ChangeEvent::Kept`]: crate::event::ChangeEvent::Kept
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`].
     pub fn delete(&self, item: &ItemId, what: Delete) -> Result<u64, ClientError> {
+        self.delete_by(item, what, |batch, item| batch.delete(item))
+    }
+
+    /// As [`SyncClient::delete`], whatever this replica has seen: changes of other devices that were
+    /// made before and arrive later go too.
+    ///
+    /// # Errors
+    /// As [`SyncClient::delete`].
+    pub fn delete_unseen(&self, item: &ItemId, what: Delete) -> Result<u64, ClientError> {
+        self.delete_by(item, what, |batch, item| batch.delete_unseen(item))
+    }
+
+    fn delete_by(
+        &self,
+        item: &ItemId,
+        what: Delete,
+        delete: impl Fn(&mut Batch<'_>, &ItemId),
+    ) -> Result<u64, ClientError> {
         let mut batch = self.batch();
         let going = match what {
             Delete::Item => vec![item.clone()],
             Delete::Recursive => self.subtree(item)?,
         };
         for item in &going {
-            batch.delete(item);
+            delete(&mut batch, item);
         }
         batch.commit()?;
         Ok(u64::try_from(going.len()).unwrap_or(u64::MAX))

@@ -73,6 +73,9 @@ pub struct Limits {
     pub max_blob_batch: u64,
     /// Bytes of a blob batch's body.
     pub max_blob_batch_bytes: u64,
+    /// Whether deletions are decided by what their author saw (`basis`); older servers do not say.
+    #[serde(default)]
+    pub decides_by_basis: bool,
     /// The server's bounds on contents.
     #[serde(flatten)]
     pub blobs: BlobLimits,
@@ -120,6 +123,7 @@ impl Default for Limits {
             max_inline_blob_bytes: MAX_INLINE_BLOB_BYTES as u64,
             max_blob_batch: MAX_BLOB_BATCH as u64,
             max_blob_batch_bytes: MAX_BLOB_BATCH_BYTES as u64,
+            decides_by_basis: true,
             blobs: BlobLimits::default(),
         }
     }

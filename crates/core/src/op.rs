@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::access::{AccessLevel, Principal, PrincipalType};
+use crate::cursor::Cursor;
 use crate::id::{ItemId, OpId, PrincipalId, ReplicaId, WriteId};
 use crate::item::{Encrypted, MAX_METADATA_KEY_BYTES, Name, ObjectType, metadata_bytes};
 use crate::limits;
@@ -26,8 +27,47 @@ pub struct Operation {
     pub write_id: WriteId,
     /// The author's hybrid logical clock.
     pub occurred_at: Timestamp,
+    /// How much of the feed its author had applied when it was queued; `None` from clients that do
+    /// not tell, and for what is to apply whatever its author saw. It never changes.
+    pub basis: Option<Basis>,
     /// What it sets.
     pub action: Action,
+}
+
+/// How much of its user's feed a replica had applied when it queued a write: on the wire a cursor
+/// or `null`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "Option<Cursor>", into = "Option<Cursor>")]
+pub enum Basis {
+    /// Nothing yet.
+    Start,
+    /// The feed up to this position, the last of the last page that was committed.
+    At(Cursor),
+}
+
+impl From<Option<Cursor>> for Basis {
+    fn from(cursor: Option<Cursor>) -> Self {
+        cursor.map_or(Self::Start, Self::At)
+    }
+}
+
+impl From<Basis> for Option<Cursor> {
+    fn from(basis: Basis) -> Self {
+        match basis {
+            Basis::Start => None,
+            Basis::At(cursor) => Some(cursor),
+        }
+    }
+}
+
+/// Reads an optional field in which `null` is a value: only an absent field is `None`.
+///
+/// # Errors
+/// Those of the value.
+pub fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 /// What an operation sets.
@@ -110,6 +150,9 @@ pub struct WireOperation<'a> {
     pub replica_id: ReplicaId,
     pub write_id: WriteId,
     pub occurred_at: Timestamp,
+    /// Absent and `null` differ.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub basis: Option<Basis>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object_type: Option<ObjectType>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -287,6 +330,7 @@ impl TryFrom<WireOperation<'_>> for Operation {
             replica_id: wire.replica_id,
             write_id: wire.write_id,
             occurred_at: wire.occurred_at,
+            basis: wire.basis,
             action,
         })
     }
@@ -301,6 +345,7 @@ impl<'a> From<&'a Operation> for WireOperation<'a> {
             replica_id: op.replica_id.clone(),
             write_id: op.write_id,
             occurred_at: op.occurred_at,
+            basis: op.basis.clone(),
             object_type: None,
             name: None,
             metadata: None,
@@ -422,6 +467,31 @@ mod tests {
             r#"{"opId":"o","opType":"item_upsert","itemId":"i","replicaId":"r","writeId":1,"occurredAt":"2026-01-01T00:00:00.000Z","objectType":"file","name":"a","metadata":{"a":null,"b":1}}"#
         );
         assert_eq!(Operation::parse(&op.to_json()), Ok(op));
+    }
+
+    #[test]
+    fn a_basis_that_is_absent_null_or_a_cursor_is_three_things() {
+        let cursor = Cursor {
+            changed_at: Timestamp::from_millis(7).unwrap(),
+            change_id: crate::id::ChangeId::new("c").unwrap(),
+        };
+        let absent = parse(json!({})).unwrap();
+        let start = parse(json!({"basis": null})).unwrap();
+        let at = parse(json!({"basis": cursor.encode()})).unwrap();
+        assert_eq!(absent.basis, None);
+        assert_eq!(start.basis, Some(Basis::Start));
+        assert_eq!(at.basis, Some(Basis::At(cursor)));
+        assert!(!absent.to_json().contains("basis"), "the digest of what has none stays");
+        assert!(start.to_json().contains(r#""basis":null"#));
+        for op in [&absent, &start, &at] {
+            assert_eq!(Operation::parse(&op.to_json()).as_ref(), Ok(op));
+        }
+        assert_ne!(absent.digest(), start.digest());
+        assert_ne!(start.digest(), at.digest());
+        for malformed in [json!("*"), json!(7), json!({})] {
+            let error = parse(json!({"basis": malformed})).unwrap_err().to_string();
+            assert!(error.starts_with("operation is malformed: basis: "), "{error}");
+        }
     }
 
     #[test]

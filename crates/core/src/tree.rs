@@ -292,6 +292,7 @@ mod tests {
             replica_id: crate::id::ReplicaId::new("r").unwrap(),
             write_id: crate::id::WriteId::FIRST,
             occurred_at: Timestamp::from_millis(7).unwrap(),
+            basis: None,
             action,
         }
     }

@@ -9,7 +9,7 @@ use crate::content::{Attachment, RelationKind, Sha256Digest};
 use crate::cursor::{Cursor, Epoch};
 use crate::entry::Entry;
 use crate::id::{BlobId, ItemId, OpId, PrincipalId, RefId, ReplicaId, StagingId, UserId, WriteId};
-use crate::op::Operation;
+use crate::op::{Basis, Operation, present};
 use crate::time::Timestamp;
 
 /// The version of the protocol that this code speaks, sent as [`PROTOCOL_HEADER`].
@@ -87,6 +87,8 @@ pub enum PushStatus {
 pub enum PushReason {
     /// A newer write holds the register.
     Superseded,
+    /// A deletion whose author had not seen the item's newest change by another replica.
+    Unseen,
     /// The link would close a cycle.
     Cycle,
     /// The operation breaks a rule of form.
@@ -414,13 +416,38 @@ pub struct AttachRequest {
     /// The content that the writer had in front of it: absent, `null` (none) or an id.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub expected_blob_id: Option<Option<BlobId>>,
+    /// The time of the content: when its bytes were last modified where they come from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modified_at: Option<Timestamp>,
+    /// How much of the feed its author had applied when the content was queued, as of an
+    /// operation: absent, `null` or a cursor. With it the attach brings a deleted item back.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub basis: Option<Basis>,
+    /// The author's replica.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica_id: Option<ReplicaId>,
+    /// The author's hybrid logical clock when the content was queued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub occurred_at: Option<Timestamp>,
 }
 
-/// Tells `null` from absent.
-fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
+impl AttachRequest {
+    /// Attaches to `item_id` as its content, behind no checkpoint and whatever is there.
+    #[must_use]
+    pub fn to(item_id: ItemId) -> Self {
+        Self {
+            item_id,
+            relation_kind: RelationKind::default(),
+            client_id: None,
+            required_cursor: None,
+            required_last_reconciled_write_ids: None,
+            expected_blob_id: None,
+            modified_at: None,
+            basis: None,
+            replica_id: None,
+            occurred_at: None,
+        }
+    }
 }
 
 /// The answer to an attach.

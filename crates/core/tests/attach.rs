@@ -95,14 +95,7 @@ fn with_stage(change: impl FnOnce(&mut StageRow)) -> AttachRows {
 }
 
 fn request() -> AttachRequest {
-    AttachRequest {
-        item_id: item(),
-        relation_kind: RelationKind::File,
-        client_id: None,
-        required_cursor: None,
-        required_last_reconciled_write_ids: None,
-        expected_blob_id: None,
-    }
+    AttachRequest::to(item())
 }
 
 fn behind(required: &ReconcileState) -> AttachRequest {

@@ -30,6 +30,7 @@ fn op(id: u64) -> Operation {
         replica_id: ReplicaId::new("me").unwrap(),
         write_id: write_id(id),
         occurred_at: at(1_000),
+        basis: None,
         action: Action::Delete,
     }
 }

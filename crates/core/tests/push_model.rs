@@ -77,6 +77,7 @@ fn operation(replica: &str, write_id: u64, spec: (u8, u8, u8, i64), now: i64) ->
         replica_id: ReplicaId::new(replica).unwrap(),
         write_id: WriteId::new(write_id).unwrap(),
         occurred_at: at(now + spec.3),
+        basis: None,
         action: action(spec),
     }
 }
@@ -180,6 +181,7 @@ fn op(replica: &str, write_id: u64, id: u8, millis: i64, action: Action) -> Oper
         replica_id: ReplicaId::new(replica).unwrap(),
         write_id: WriteId::new(write_id).unwrap(),
         occurred_at: at(millis),
+        basis: None,
         action,
     }
 }

@@ -21,6 +21,7 @@ fn op(replica: &str, write_id: u64, id: u8, action: Action) -> Operation {
         replica_id: ReplicaId::new(replica).unwrap(),
         write_id: WriteId::new(write_id).unwrap(),
         occurred_at: at(i64::try_from(write_id).unwrap()),
+        basis: None,
         action,
     }
 }

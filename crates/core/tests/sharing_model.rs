@@ -195,6 +195,7 @@ proptest! {
                             replica_id: ReplicaId::new("r").unwrap(),
                             write_id: WriteId::new(next[who]).unwrap(),
                             occurred_at: at(database.now + op.millis),
+                            basis: None,
                             action: action(op),
                         }
                     }).collect();
@@ -225,6 +226,7 @@ fn made(who: &str, write_id: u64, id: u8, action: Action) -> Operation {
         replica_id: ReplicaId::new("r").unwrap(),
         write_id: WriteId::new(write_id).unwrap(),
         occurred_at: at(1_000),
+        basis: None,
         action,
     }
 }

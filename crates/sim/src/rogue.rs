@@ -4,7 +4,6 @@ use vfs_sync_client::Transport;
 use vfs_sync_client::core::access::{AccessLevel, Principal, PrincipalType};
 use vfs_sync_client::core::item::{Name, ObjectType};
 use vfs_sync_client::transport::PullQuery;
-use vfs_sync_core::content::RelationKind;
 use vfs_sync_core::id::{ItemId, OpId, PrincipalId, ReplicaId, UserId, WriteId};
 use vfs_sync_core::op::{Action, Operation, Upsert};
 use vfs_sync_core::time::Timestamp;
@@ -52,7 +51,16 @@ pub(crate) async fn push(
         let off = *random.one(&[0, 0, 0, -5_000, -3_600_000, 30_000, 120_000, 3_600_000]);
         let occurred_at = now.plus_millis(off);
         let (replica_id, write_id) = (replica_id.clone(), WriteId::new(write_id).expect("small"));
-        operations.push(Operation { op_id, item_id, replica_id, write_id, occurred_at, action });
+        let basis = None;
+        operations.push(Operation {
+            op_id,
+            item_id,
+            replica_id,
+            write_id,
+            occurred_at,
+            basis,
+            action,
+        });
     }
     let request = PushRequest { client_id: replica_id, operations };
     let sent = transport.push(&request).await;
@@ -152,12 +160,11 @@ pub(crate) async fn attach(
             _ => {}
         }
         let request = AttachRequest {
-            item_id: item_id.clone(),
-            relation_kind: RelationKind::File,
             client_id: Some(client_id.clone()),
             required_cursor: Some(cursor),
             required_last_reconciled_write_ids: Some(write_ids),
             expected_blob_id: Some(book.model.content_of(item_id).cloned()),
+            ..AttachRequest::to(item_id.clone())
         };
         ((*random.one(&stages)).clone(), request)
     };

@@ -59,6 +59,7 @@ pub(crate) const fn outcome_code(outcome: Outcome) -> (i64, Option<i64>) {
     match outcome {
         Outcome::Applied(at) => (1, Some(at.as_millis())),
         Outcome::Outdated(PushReason::Superseded) => (2, None),
+        Outcome::Outdated(PushReason::Unseen) => (7, None),
         // No other reason uses up a write id.
         Outcome::Outdated(_) => (3, None),
         Outcome::Refused(PushReason::NotPermitted) => (4, None),
@@ -76,6 +77,7 @@ pub(crate) fn outcome(code: i64, authored_at: Option<i64>) -> Option<Outcome> {
         (4, None) => Outcome::Refused(PushReason::NotPermitted),
         (5, None) => Outcome::Refused(PushReason::UnknownItem),
         (6, None) => Outcome::Refused(PushReason::Malformed),
+        (7, None) => Outcome::Outdated(PushReason::Unseen),
         _ => return None,
     })
 }

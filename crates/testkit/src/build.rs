@@ -29,7 +29,7 @@ use vfs_sync_core::cursor::{Cursor, Epoch};
 use vfs_sync_core::entry::{Change, Entry, EntryBody, ItemView};
 use vfs_sync_core::id::{ChangeId, ItemId, OpId, PrincipalId, ReplicaId, UserId, WriteId};
 use vfs_sync_core::item::{Metadata, Name, ObjectType};
-use vfs_sync_core::op::{Action, Operation, Upsert};
+use vfs_sync_core::op::{Action, Basis, Operation, Upsert};
 use vfs_sync_core::state::{
     ContainerClock, GrantRegister, ItemRegister, LinkRegister, QueuedOperation, RejectedOperation,
     ReplicaState,
@@ -81,7 +81,13 @@ pub fn user(id: &str) -> Principal {
 /// otherwise, written when 1970 began. Its id follows from replica and write id.
 #[must_use]
 pub fn operation(item: &str) -> OperationBuilder {
-    OperationBuilder { op_id: None, item: item_id(item), by: ("replica".into(), 1), at: at(0) }
+    OperationBuilder {
+        op_id: None,
+        item: item_id(item),
+        by: ("replica".into(), 1),
+        at: at(0),
+        basis: None,
+    }
 }
 
 /// An operation that needs to be told what it sets.
@@ -91,6 +97,7 @@ pub struct OperationBuilder {
     item: ItemId,
     by: (String, u64),
     at: Timestamp,
+    basis: Option<Basis>,
 }
 
 impl OperationBuilder {
@@ -115,6 +122,13 @@ impl OperationBuilder {
         self
     }
 
+    /// What its author had seen; without it, it is an older client's.
+    #[must_use]
+    pub fn basis(mut self, seen: Option<Cursor>) -> Self {
+        self.basis = Some(seen.into());
+        self
+    }
+
     /// It sets what `action` says.
     #[must_use]
     pub fn sets(self, action: Action) -> Operation {
@@ -128,6 +142,7 @@ impl OperationBuilder {
             replica_id: replica_id(&replica),
             write_id: write_id(id),
             occurred_at: self.at,
+            basis: self.basis,
             action,
         }
     }

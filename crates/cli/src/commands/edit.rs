@@ -246,9 +246,11 @@ pub(super) fn rm(global: &Global, args: Rm, output: Output) -> Result<()> {
             }
             // One of the others may have been its folder.
             None if client.node(&node.id)?.is_some() => {
-                deleted += client
-                    .delete(&node.id, Delete::Recursive)
-                    .map_err(|error| not_ours(error, path, &node, &client))?;
+                let gone = match args.force {
+                    false => client.delete(&node.id, Delete::Recursive),
+                    true => client.delete_unseen(&node.id, Delete::Recursive),
+                };
+                deleted += gone.map_err(|error| not_ours(error, path, &node, &client))?;
                 output.say(format_args!("deleted {}", Safe(path)))?;
             }
             _ => {}

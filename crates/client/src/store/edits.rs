@@ -6,7 +6,7 @@ use vfs_sync_core::access::{AccessLevel, Principal, PrincipalType};
 use vfs_sync_core::id::{ItemId, OpId, UserId, WriteId};
 use vfs_sync_core::item::metadata_bytes;
 use vfs_sync_core::limits;
-use vfs_sync_core::op::{Action, Operation, Upsert};
+use vfs_sync_core::op::{Action, Basis, Operation, Upsert};
 use vfs_sync_core::time::Timestamp;
 
 use super::Meta;
@@ -191,6 +191,7 @@ pub(super) fn make_operation(
     op_id: OpId,
     item_id: ItemId,
     action: Action,
+    basis: Option<Basis>,
     now: Timestamp,
 ) -> Result<Operation> {
     let write_id = WriteId::new(meta.next_write_id).ok_or_else(used_up)?;
@@ -200,6 +201,7 @@ pub(super) fn make_operation(
         replica_id: meta.client_id.clone(),
         write_id,
         occurred_at: meta.clock.stamp(now),
+        basis,
         action,
     };
     Operation::parse(&op.to_json()).map_err(|error| ClientError::Invalid(error.to_string()))?;
@@ -223,6 +225,7 @@ pub(super) fn touch<R: Rows>(
         return Ok(());
     }
     let action = Action::Upsert(Box::default());
-    let op = make_operation(meta, op_id, item.clone(), action, now)?;
+    let basis = Some(meta.basis());
+    let op = make_operation(meta, op_id, item.clone(), action, basis, now)?;
     rows.push_queue(&op, QueuedState::Pending)
 }

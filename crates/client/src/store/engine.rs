@@ -20,7 +20,7 @@ use super::edits::{Checks, make_operation, touch, used_up};
 use super::page::PageWork;
 use super::rows::{AttachmentRow, GrantRow, ItemRow, LinkRow, Result, Rows};
 use super::view::View;
-use super::{Counts, Meta, NewEdits, Rebuilt, ReplicaStore, Slot, Upload, UploadState};
+use super::{Counts, Meta, NewEdit, NewEdits, Rebuilt, ReplicaStore, Slot, Upload, UploadState};
 use crate::error::{ClientError, StopReason};
 use crate::event::ChangeEvent;
 use crate::node::{Grant, Node, QueuedOp, QueuedState, RejectedOp};
@@ -200,11 +200,12 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         self.transaction(|rows, meta| {
             let mut checks = Checks::default();
             let mut touched = BTreeSet::new();
-            for (op_id, item, action) in edits.actions {
+            for NewEdit { op_id, item, action, unconditional } in edits.actions {
                 let user = meta.user.clone();
                 let mut view = View::new(rows, &user, Slot::Current);
                 checks.edit(&mut view, &item, &action)?;
-                let op = make_operation(meta, op_id, item, action, now)?;
+                let basis = (!unconditional).then(|| meta.basis());
+                let op = make_operation(meta, op_id, item, action, basis, now)?;
                 rows.push_queue(&op, QueuedState::Pending)?;
                 touched.extend(affected(rows, &op)?);
                 if op.action == Action::Delete {
@@ -239,6 +240,8 @@ impl<R: Rows> ReplicaStore for Engine<R> {
                     rows.forget(&last.item, &last.blob_id)?;
                 }
                 touch(rows, meta, op_id, &upload.item, now)?;
+                upload.basis = Some(meta.basis());
+                upload.occurred_at = Some(meta.clock.stamp(now));
                 rows.put_upload(&upload)?;
             }
             Ok(())
@@ -408,7 +411,8 @@ impl<R: Rows> ReplicaStore for Engine<R> {
                 parent: parents.next(),
             };
             let action = Action::Upsert(Box::new(upsert));
-            let op = make_operation(meta, op_id, copy.clone(), action, now)?;
+            let basis = Some(meta.basis());
+            let op = make_operation(meta, op_id, copy.clone(), action, basis, now)?;
             rows.push_queue(&op, QueuedState::Pending)?;
             refresh_affected(rows, &meta.user, &[op])?;
             // What was written on top of it goes along.
@@ -524,7 +528,10 @@ impl<R: Rows> ReplicaStore for Engine<R> {
             let rejected = rows.remove_rejected(op_id)?.ok_or_else(unknown)?;
             if let Some(again) = again {
                 let before = rejected.operation;
-                let op = make_operation(meta, again, before.item_id, before.action, now)?;
+                // What was sent without one was to apply whatever its author saw.
+                let basis = before.basis.map(|_| meta.basis());
+                let (item, action) = (before.item_id, before.action);
+                let op = make_operation(meta, again, item, action, basis, now)?;
                 rows.push_queue(&op, QueuedState::Pending)?;
                 refresh_affected(rows, &meta.user, &[op])?;
             }

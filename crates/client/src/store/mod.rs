@@ -17,7 +17,7 @@ use vfs_sync_core::content::{RelationKind, Sha256Digest};
 use vfs_sync_core::cursor::{Cursor, Epoch};
 use vfs_sync_core::flush::{FlushCommit, Refused};
 use vfs_sync_core::id::{BlobId, ItemId, OpId, ReplicaId, StagingId, UserId, WriteId};
-use vfs_sync_core::op::{Action, Operation};
+use vfs_sync_core::op::{Action, Basis, Operation, present};
 use vfs_sync_core::pull::PageCommit;
 use vfs_sync_core::state::ReplicaState;
 use vfs_sync_core::time::Timestamp;
@@ -70,6 +70,11 @@ impl Meta {
             items: 0,
         }
     }
+
+    /// How much of the feed is applied: what an edit that is made now has seen.
+    pub(crate) fn basis(&self) -> Basis {
+        self.cursor.clone().into()
+    }
 }
 
 /// Which copy of the registers a page goes to.
@@ -104,6 +109,12 @@ pub(crate) struct Upload {
     pub(crate) content_type: Option<String>,
     /// The content that the writer had in front of it.
     pub(crate) expected: Option<BlobId>,
+    /// As [`Operation::basis`], of the content; `None` in what an older client queued.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub(crate) basis: Option<Basis>,
+    /// When it was queued, by the hybrid logical clock; `None` in what an older client queued.
+    #[serde(default)]
+    pub(crate) occurred_at: Option<Timestamp>,
     pub(crate) state: UploadState,
     /// The request, once it was sent: a retry sends the same.
     pub(crate) attach: Option<AttachRequest>,
@@ -116,7 +127,6 @@ impl Upload {
     pub(crate) fn request(&self, client_id: &ReplicaId, at: &ReconcileState) -> AttachRequest {
         let own = at.last_reconciled_write_ids.get(client_id);
         AttachRequest {
-            item_id: self.item.clone(),
             relation_kind: RelationKind::File,
             client_id: Some(client_id.clone()),
             required_cursor: Some(at.cursor.clone()),
@@ -124,6 +134,10 @@ impl Upload {
                 own.map(|id| (client_id.clone(), *id)).into_iter().collect(),
             ),
             expected_blob_id: Some(self.expected.clone()),
+            basis: self.basis.clone(),
+            replica_id: Some(client_id.clone()),
+            occurred_at: self.occurred_at,
+            ..AttachRequest::to(self.item.clone())
         }
     }
 }
@@ -138,11 +152,21 @@ pub(crate) struct Counts {
     pub(crate) rejected_uploads: u64,
 }
 
+/// An action that goes into the queue.
+#[derive(Debug)]
+pub(crate) struct NewEdit {
+    /// Random.
+    pub(crate) op_id: OpId,
+    pub(crate) item: ItemId,
+    pub(crate) action: Action,
+    /// Whether it is sent without a basis: it then applies whatever its author saw.
+    pub(crate) unconditional: bool,
+}
+
 /// Edits that go into the queue together.
 #[derive(Debug, Default)]
 pub(crate) struct NewEdits {
-    /// With a random id each.
-    pub(crate) actions: Vec<(OpId, ItemId, Action)>,
+    pub(crate) actions: Vec<NewEdit>,
     /// Each with the id of the edit that it is, if nothing else queued edits the item.
     pub(crate) uploads: Vec<(OpId, Upload)>,
 }
