@@ -7,6 +7,7 @@ mod damage;
 mod feeds;
 mod members;
 mod memory;
+mod migration;
 mod plans;
 mod pushes;
 mod reconcile;
