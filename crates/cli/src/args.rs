@@ -112,11 +112,13 @@ pub(crate) enum Command {
     Export(Export),
     /// List a folder
     #[command(
-        after_help = "Examples:\n  vfs-sync ls\n  vfs-sync ls -l /photos/2024\n  vfs-sync --json ls / | jq -r '.entries[].name'"
+        after_help = "A path of your own tree begins with `/`. What others share stands apart: `shared:` lists who shares,\n`shared:alice` what alice shares.\n\nExamples:\n  vfs-sync ls\n  vfs-sync ls shared:\n  vfs-sync ls -l /photos/2024\n  vfs-sync --json ls / | jq -r '.entries[].name'"
     )]
     Ls(Ls),
     /// Show what is under a folder
-    #[command(after_help = "Examples:\n  vfs-sync tree --depth 2\n  vfs-sync tree /photos")]
+    #[command(
+        after_help = "Examples:\n  vfs-sync tree --depth 2\n  vfs-sync tree /photos\n  vfs-sync tree shared:alice"
+    )]
     Tree(Tree),
     /// Tell all about one item
     #[command(
@@ -177,9 +179,9 @@ pub(crate) enum Command {
     /// Tell what is shared with whom
     #[command(after_help = sharing::SHARES)]
     Shares(Shares),
-    /// List what others share with you: it is at the top of your tree
+    /// List what others share with you, with the paths where it is
     #[command(
-        after_help = "To leave a share, `vfs-sync unshare PATH user:YOU`; to find it in a folder of yours too,\n`vfs-sync ln PATH FOLDER`.\n\nExamples:\n  vfs-sync shared-with-me\n  vfs-sync --json shared-with-me | jq -r '.entries[].owner'"
+        after_help = "What alice shares is at `shared:alice/NAME`, apart from your own tree. To leave a share,\n`vfs-sync shares decline PATH`; to find it in a folder of yours too, `vfs-sync ln PATH FOLDER`.\n\nExamples:\n  vfs-sync shared-with-me\n  vfs-sync --json shared-with-me | jq -r '.entries[].owner'"
     )]
     SharedWithMe,
     /// Keep groups and organizations, as an administrator
@@ -279,6 +281,7 @@ goes on.
 Examples:
   vfs-sync export ./tree
   vfs-sync export ./photos /photos --force
+  vfs-sync export ./theirs shared:bob/photos
   vfs-sync export ./mirror --force --delete";
 
 const SYNC: &str = "\

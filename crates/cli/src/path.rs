@@ -1,7 +1,8 @@
 //! Paths of the tree, as arguments.
 
-use vfs_sync_client::{ClientError, Node, SyncClient};
-use vfs_sync_core::id::ItemId;
+use vfs_sync_client::{Child, ClientError, Node, Reader, SyncClient, TreePath};
+use vfs_sync_core::access::{AccessLevel, PrincipalType};
+use vfs_sync_core::id::{ItemId, UserId};
 use vfs_sync_core::item::Name;
 
 use crate::error::{Failure, Kind, Result};
@@ -10,58 +11,136 @@ use crate::fs::metadata::{OnDisk, on_disk};
 /// What a path leads to.
 #[derive(Debug, Clone)]
 pub(crate) enum Place {
-    /// The top of the tree, which is no item.
+    /// The top of the user's own tree, which is no item.
     Top,
+    /// `shared:`, the list of those who share something, which is no item.
+    Owners,
+    /// What one owner shares, which is no item.
+    Owner(UserId),
     /// An item.
     Item(Box<Node>),
 }
 
 impl Place {
-    pub(crate) fn id(&self) -> Option<&ItemId> {
+    /// The container that new items are made in: an item, or the top of the user's own tree.
+    ///
+    /// # Errors
+    /// What others share has no top that somebody else could put something into.
+    pub(crate) fn container(&self) -> Result<Option<&ItemId>> {
         match self {
-            Self::Top => None,
-            Self::Item(node) => Some(&node.id),
+            Self::Top => Ok(None),
+            Self::Item(node) => Ok(Some(&node.id)),
+            Self::Owners => Err(Failure::usage("shared: is the list of those who share something")
+                .hint("name a folder in it, as in shared:alice/photos; see `vfs-sync ls shared:`")),
+            Self::Owner(owner) => {
+                let at = TreePath::Shared { owner: owner.clone(), steps: Vec::new() };
+                Err(Failure::usage(format!("{at} is what {owner} shares, not a folder"))
+                    .hint(format!("name a folder in it; see `vfs-sync ls '{at}'`")))
+            }
         }
+    }
+
+    /// The user whose tree it is in; `None` for the list of owners.
+    pub(crate) fn owner(&self, client: &SyncClient) -> Option<UserId> {
+        match self {
+            Self::Top => Some(client.user()),
+            Self::Owners => None,
+            Self::Owner(owner) => Some(owner.clone()),
+            Self::Item(node) => Some(node.owner.clone()),
+        }
+    }
+
+    /// What is in it, by name; of the list of owners nothing, since those are no items.
+    pub(crate) fn children(&self, client: &SyncClient) -> Result<Vec<Child>> {
+        Ok(match self {
+            Self::Top => client.children(None)?,
+            Self::Owners => Vec::new(),
+            Self::Owner(owner) => client.shared_by(owner)?,
+            Self::Item(node) => client.children(Some(&node.id))?,
+        })
     }
 
     /// Whether something can hang under it.
     pub(crate) fn is_folder(&self) -> bool {
         match self {
-            Self::Top => true,
+            Self::Top | Self::Owners | Self::Owner(_) => true,
             Self::Item(node) => on_disk(node.object_type) != OnDisk::File,
         }
     }
 }
 
-/// Whether the path is that of the top.
-pub(crate) fn is_top(path: &str) -> bool {
-    path.split('/').all(str::is_empty)
+/// A path as it was given.
+pub(crate) fn parse(path: &str) -> Result<TreePath> {
+    TreePath::parse(path).ok_or_else(|| {
+        let wrong = format!("{path}: no user has such an id");
+        Failure::new(Kind::NotFound, wrong).hint("see `vfs-sync ls shared:`")
+    })
 }
 
 /// What is at a path.
 pub(crate) fn find(client: &SyncClient, path: &str) -> Result<Place> {
-    if is_top(path) {
-        return Ok(Place::Top);
+    let parsed = parse(path)?;
+    match parsed {
+        TreePath::Own(ref steps) if steps.is_empty() => return Ok(Place::Top),
+        TreePath::Owners => return Ok(Place::Owners),
+        TreePath::Shared { owner, steps } if steps.is_empty() => {
+            if client.shared_by(&owner)?.is_empty() {
+                let nothing =
+                    format!("{owner} shares nothing with you, as far as this replica knows");
+                return Err(Failure::new(Kind::NotFound, nothing).hint("see `vfs-sync ls shared:`"));
+            }
+            return Ok(if owner == client.user() { Place::Top } else { Place::Owner(owner) });
+        }
+        _ => {}
     }
     match client.resolve(path) {
         Ok(node) => Ok(Place::Item(Box::new(node))),
-        Err(error @ ClientError::UnknownPath(_)) => {
-            let nearest = nearest(client, path);
-            Err(Failure::from(error).hint(format!("see `vfs-sync ls '{nearest}'`")))
+        Err(ClientError::UnknownPath(_)) => {
+            let nothing = format!("there is nothing at {parsed}");
+            let nearest = nearest(client, &parsed);
+            let mut hint = format!("see `vfs-sync ls '{nearest}'`");
+            if let TreePath::Own(steps) = &parsed
+                && let Some(shared) = shared_so(client, steps)?
+            {
+                hint = format!("what others share stands apart: did you mean {shared}?");
+            }
+            Err(Failure::new(Kind::NotFound, nothing).hint(hint))
         }
         Err(error) => Err(error.into()),
     }
 }
 
+/// The path of something that is shared by the name with which an own path begins.
+fn shared_so(client: &SyncClient, steps: &[String]) -> Result<Option<TreePath>> {
+    for owner in client.shared_owners()? {
+        let names = client.shared_by(&owner)?;
+        if names.iter().any(|child| Some(&child.name) == steps.first()) {
+            return Ok(Some(TreePath::Shared { owner, steps: steps.to_vec() }));
+        }
+    }
+    Ok(None)
+}
+
 /// The folder above a path that is there: where to look for what was meant.
-fn nearest<'a>(client: &SyncClient, mut path: &'a str) -> &'a str {
-    while let Some((parent, _)) = split(path).filter(|(parent, _)| !is_top(parent)) {
-        if client.resolve(parent).is_ok() {
+fn nearest(client: &SyncClient, path: &TreePath) -> TreePath {
+    let mut at = path.clone();
+    while let Some((parent, _)) = at.split() {
+        let is_there = match &parent {
+            TreePath::Shared { owner, steps } if steps.is_empty() => {
+                client.shared_by(owner).is_ok_and(|shared| !shared.is_empty())
+            }
+            parent if parent.steps().is_empty() => true,
+            parent => client.resolve(&parent.to_string()).is_ok(),
+        };
+        if is_there {
             return parent;
         }
-        path = parent;
+        at = parent;
     }
-    "/"
+    match at {
+        TreePath::Own(_) => TreePath::Own(Vec::new()),
+        _ => TreePath::Owners,
+    }
 }
 
 /// What is at a path, if something is.
@@ -78,14 +157,19 @@ pub(crate) fn item(client: &SyncClient, path: &str) -> Result<Node> {
     match find(client, path)? {
         Place::Item(node) => Ok(*node),
         Place::Top => Err(Failure::usage("the top of the tree is no item")),
+        Place::Owners | Place::Owner(_) => Err(Failure::usage(format!(
+            "{} is no item, it is where what others share is found",
+            parse(path)?
+        ))
+        .hint(format!("name something in it; see `vfs-sync ls '{}'`", parse(path)?))),
     }
 }
 
 /// The item at a path, and, if it is a shortcut there, the folder that has it.
 pub(crate) fn entry(client: &SyncClient, path: &str) -> Result<(Node, Option<ItemId>)> {
     let node = item(client, path)?;
-    let above = split(path).map_or("", |(above, _)| above);
-    let shortcut_in = match find(client, above)? {
+    let above = parse(path)?.split().map(|(above, _)| above.to_string()).unwrap_or_default();
+    let shortcut_in = match find(client, &above)? {
         Place::Item(folder) if folder.owner != node.owner => Some(folder.id),
         _ => None,
     };
@@ -101,9 +185,51 @@ pub(crate) fn folder(client: &SyncClient, path: &str) -> Result<Place> {
     Err(Failure::failed(format!("{path} is a file, not a folder")))
 }
 
-/// Where an item is, from the top.
+/// Checks that what is written at a path goes where its owner is no surprise: the way there leads
+/// through no shortcut that somebody else may have made. Such a one has the name of what it leads
+/// to, so it could stand where the user expects a folder of their own.
+///
+/// # Errors
+/// Names the place by its owner, which always works.
+pub(crate) fn check_way(client: &SyncClient, path: &str) -> Result<()> {
+    let mut ways = Vec::new();
+    let mut at = parse(path)?;
+    while let Some((above, _)) = at.split() {
+        ways.push(std::mem::replace(&mut at, above));
+    }
+    let mut above: Option<Node> = None;
+    while let Some(way) = ways.pop() {
+        // What is not there yet will be in the tree of what is above it.
+        let Ok(node) = client.resolve(&way.to_string()) else { return Ok(()) };
+        if let Some(folder) = above.filter(|folder| folder.owner != node.owner) {
+            let user = client.user();
+            let mine = |Reader { principal, .. }: &Reader| {
+                principal.kind == PrincipalType::User && principal.id.as_str() == user.as_str()
+            };
+            let others = client.audience(&folder.id)?;
+            let others = others.iter().any(|who| who.level >= AccessLevel::Write && !mine(who));
+            if others {
+                let owner = &node.owner;
+                return Err(Failure::failed(format!(
+                    "{way} is a shortcut into {owner}'s tree that somebody else may have made: what \
+                     is written there becomes {owner}'s"
+                ))
+                .hint(format!("if that is what you want, name it '{}'", of(client, &node.id)?)));
+            }
+        }
+        above = Some(node);
+    }
+    Ok(())
+}
+
+/// The path of the place that a path's last name is in.
+pub(crate) fn above(path: &str) -> Result<String> {
+    Ok(parse(path)?.split().map_or_else(|| "/".to_owned(), |(above, _)| above.to_string()))
+}
+
+/// Where an item is: `/…` of one's own, `shared:<owner>/…` of what others share.
 pub(crate) fn of(client: &SyncClient, item: &ItemId) -> Result<String, ClientError> {
-    Ok(format!("/{}", client.path_of(item)?.trim_start_matches('/')))
+    client.path_of(item)
 }
 
 /// What went wrong, with paths where the client has ids.
@@ -119,13 +245,15 @@ pub(crate) fn explain(client: &SyncClient) -> impl Fn(ClientError) -> Failure {
     }
 }
 
-/// A path's last name, and what is before it.
-pub(crate) fn split(path: &str) -> Option<(&str, &str)> {
-    let path = path.trim_end_matches('/');
-    if path.is_empty() {
-        return None;
+/// A path's last name, and the path before it; an error where the path has no names.
+pub(crate) fn split(path: &str) -> Result<(String, String)> {
+    let path = parse(path)?;
+    match path.split() {
+        Some((above, name)) => Ok((above.to_string(), name.to_owned())),
+        None => {
+            Err(Failure::usage(format!("{path} has no name in it")).hint("name something under it"))
+        }
     }
-    Some(path.rsplit_once('/').unwrap_or(("", path)))
 }
 
 /// A name for a new item.
@@ -137,7 +265,7 @@ pub(crate) fn name(text: &str) -> Result<Name> {
 /// to that name; nothing may be there.
 pub(crate) fn destination(client: &SyncClient, to: &str, own: &str) -> Result<(Place, Name)> {
     let (parent, text) = match find_if_there(client, to)? {
-        Some(place) if place.is_folder() => (place, own),
+        Some(place) if place.is_folder() => (place, own.to_owned()),
         Some(_) => {
             return Err(Failure::new(Kind::Exists, format!("there is something at {to} already"))
                 .hint("delete it first with `vfs-sync rm`, or choose another name"));
@@ -147,27 +275,14 @@ pub(crate) fn destination(client: &SyncClient, to: &str, own: &str) -> Result<(P
                 .hint(format!("make it with `vfs-sync mkdir -p '{to}'`")));
         }
         None => {
-            let (parent, text) = split(to).unwrap_or(("", to));
-            return Ok((folder(client, parent)?, name(text)?));
+            let (parent, text) = split(to)?;
+            return Ok((folder(client, &parent)?, name(&text)?));
         }
     };
-    let taken = client.children(parent.id())?.into_iter().any(|child| child.name == text);
+    let taken = parent.children(client)?.into_iter().any(|child| child.name == text);
     if taken {
         let there = format!("there is a {text} in {to} already");
         return Err(Failure::new(Kind::Exists, there).hint("choose another name"));
     }
-    Ok((parent, name(text)?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_has_a_last_name_unless_it_is_the_top() {
-        assert_eq!(split("/a/b/"), Some(("/a", "b")));
-        assert_eq!(split("a"), Some(("", "a")));
-        assert_eq!(split("//"), None);
-        assert!(is_top("") && is_top("//") && !is_top("/ "));
-    }
+    Ok((parent, name(&text)?))
 }

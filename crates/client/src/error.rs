@@ -5,6 +5,7 @@ use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::guardrail::Violation;
 use vfs_sync_core::id::{BlobId, ItemId};
 
+use crate::node::Reader;
 use crate::transport::TransportError;
 
 /// Why a call of the client did not do what was asked; nothing of it happened unless said.
@@ -64,6 +65,14 @@ pub enum ClientError {
         item: ItemId,
         /// What is wrong with them.
         reason: String,
+    },
+    /// No grant on the item names the user: it is shared with a group, or with what is above it.
+    #[error("{item} is not shared with the user by name: no grant on it can be declined")]
+    NotDeclined {
+        /// The item.
+        item: ItemId,
+        /// The grants that reach the user, as far as they are known.
+        through: Vec<Reader>,
     },
     /// No operation with this id is in the list.
     #[error("there is no rejected operation {0}")]

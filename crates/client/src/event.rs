@@ -19,8 +19,8 @@ pub enum ChangeEvent {
     /// An item is no longer for this user to see: a grant or a membership ended, or it moved out of
     /// what is shared. Its content is no longer on this machine.
     Revoked(ItemId),
-    /// Somebody shares an item: it came into view at the top of the tree, with all that hangs under
-    /// it. Told once a pull has settled, beside what appeared.
+    /// Somebody shares an item: it came into view under nothing else of its owner's, with all that
+    /// hangs under it. Told once a pull has settled, beside what appeared.
     Shared {
         /// Which.
         item_id: ItemId,

@@ -23,6 +23,7 @@ mod event;
 mod http;
 mod hydrate;
 mod node;
+mod path;
 mod read;
 mod sending;
 mod share;
@@ -43,6 +44,7 @@ pub use http::{HttpConfig, HttpTransport, StaticToken, TokenProvider};
 pub use node::{
     Child, Grant, Node, NodeContent, QueuedOp, QueuedState, Reader, RejectedOp, TreeEntry,
 };
+pub use path::TreePath;
 pub use read::{HydrateOutcome, StateExport};
 pub use transport::{Transport, TransportError};
 pub use upload::RejectedUpload;

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::guardrail::Violation;
-use vfs_sync_core::id::{ItemId, OpId};
+use vfs_sync_core::id::{ItemId, OpId, UserId};
 use vfs_sync_core::state;
 use vfs_sync_core::tree::sibling_names;
 
@@ -13,6 +13,7 @@ use crate::background::Background;
 use crate::client::{SyncClient, lock};
 use crate::error::ClientError;
 use crate::node::{Child, Node, QueuedOp, RejectedOp, TreeEntry};
+use crate::path::TreePath;
 
 /// Steps of a path, or levels of a walk, at most: more is a loop across shortcuts.
 const MAX_DEPTH: usize = 1_024;
@@ -34,7 +35,9 @@ pub struct HydrateOutcome {
 }
 
 impl SyncClient {
-    /// What hangs under `parent`, by name; `None` is the top: what hangs under nothing visible.
+    /// Returns what hangs under `parent`, by name; `None` is the top of the user's own tree: what
+    /// the user owns and hangs under nothing visible of the user's. What others share is never
+    /// there, it is in [`SyncClient::shared_by`].
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`].
@@ -47,13 +50,25 @@ impl SyncClient {
         };
         let home = home.unwrap_or_else(|| store.meta().user.clone());
         drop(store);
-        let names = sibling_names(&home, &nodes);
-        let named = names.into_iter().zip(nodes);
-        let shortcut = |node: &Node| parent.is_some() && node.owner != home;
-        let mut children: Vec<Child> =
-            named.map(|(name, node)| Child { name, shortcut: shortcut(&node), node }).collect();
-        children.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(children)
+        Ok(named(&home, nodes))
+    }
+
+    /// Returns the other users who share something with this one.
+    ///
+    /// # Errors
+    /// Only if the replica cannot be read.
+    pub fn shared_owners(&self) -> Result<Vec<UserId>, ClientError> {
+        Ok(self.store().other_owners()?.into_iter().collect())
+    }
+
+    /// Returns what `owner` shares with this user, by name: the items of `owner` that hang under
+    /// nothing of `owner` that this user sees. Of the user's own id, the top of the own tree.
+    ///
+    /// # Errors
+    /// Only if the replica cannot be read.
+    pub fn shared_by(&self, owner: &UserId) -> Result<Vec<Child>, ClientError> {
+        let nodes = self.store().tops_of(owner)?;
+        Ok(named(owner, nodes))
     }
 
     /// An item, if it is there.
@@ -64,44 +79,54 @@ impl SyncClient {
         self.store().node(id)
     }
 
-    /// The item at a path of `/`-separated names from the top; empty steps are ignored, and the
-    /// path of the top itself names no item.
+    /// Returns the item at a path in the form of [`TreePath`]: `/docs/plan.txt` of the user's own
+    /// tree, `shared:alice/docs/plan.txt` of what alice shares. What has no names, such as the
+    /// path of the top, leads to no item.
     ///
     /// # Errors
     /// [`ClientError::UnknownPath`].
     pub fn resolve(&self, path: &str) -> Result<Node, ClientError> {
         let unknown = || ClientError::UnknownPath(path.to_owned());
+        let path = TreePath::parse(path).ok_or_else(unknown)?;
         let mut at: Option<Node> = None;
-        for (depth, step) in path.split('/').filter(|step| !step.is_empty()).enumerate() {
+        for (depth, step) in path.steps().iter().enumerate() {
             if depth == MAX_DEPTH {
                 return Err(unknown());
             }
-            let children = self.children(at.as_ref().map(|node| &node.id))?;
-            let found = children.into_iter().find(|child| child.name == step);
+            let children = match (&at, &path) {
+                (Some(node), _) => self.children(Some(&node.id))?,
+                (None, TreePath::Shared { owner, .. }) => self.shared_by(owner)?,
+                (None, _) => self.children(None)?,
+            };
+            let found = children.into_iter().find(|child| child.name == *step);
             at = Some(found.ok_or_else(unknown)?.node);
         }
         at.ok_or_else(unknown)
     }
 
-    /// A path of an item, from the top, by its first container of its own tree at each step; so a
-    /// shortcut is on none.
+    /// Returns a path of an item, by its first container of its own tree at each step; so a
+    /// shortcut is on none. It begins with `/` where the item is the user's own, else with
+    /// `shared:` and its owner; see [`TreePath`].
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`].
     pub fn path_of(&self, id: &ItemId) -> Result<String, ClientError> {
         let unknown = |id: &ItemId| ClientError::UnknownItem(id.clone());
+        let home = self.node(id)?.ok_or_else(|| unknown(id))?.owner;
         let mut steps = Vec::new();
         let mut at = id.clone();
         while steps.len() < MAX_DEPTH {
-            let owner = self.node(&at)?.ok_or_else(|| unknown(&at))?.owner;
             let mut parent = None;
             for above in self.parents_of(&at)? {
-                if self.node(&above)?.is_some_and(|node| node.owner == owner) {
+                if self.node(&above)?.is_some_and(|node| node.owner == home) {
                     parent = Some(above);
                     break;
                 }
             }
-            let siblings = self.children(parent.as_ref())?;
+            let siblings = match &parent {
+                Some(parent) => self.children(Some(parent))?,
+                None => self.shared_by(&home)?,
+            };
             let own = siblings.into_iter().find(|child| child.node.id == at);
             steps.push(own.ok_or_else(|| unknown(&at))?.name);
             match parent {
@@ -110,7 +135,9 @@ impl SyncClient {
             }
         }
         steps.reverse();
-        Ok(steps.join("/"))
+        let own = home == self.user();
+        let path = if own { TreePath::Own(steps) } else { TreePath::Shared { owner: home, steps } };
+        Ok(path.to_string())
     }
 
     /// The containers that an item hangs under, by id.
@@ -123,7 +150,7 @@ impl SyncClient {
         store.parents(id)
     }
 
-    /// Walks the tree under `root` (`None`: all of it), containers before what hangs under them,
+    /// Walks the tree under `root` (`None`: all of the user's own), containers before what hangs under them,
     /// siblings by name. An item with several containers is met under each, and gone through where
     /// it is met first ([`TreeEntry::linked_again`] says where that was): a walk is no longer than
     /// there are links. A shortcut is met, and not gone through. What changes during the walk is met
@@ -138,6 +165,20 @@ impl SyncClient {
     {
         let mut walk = Walk { client: self.clone(), ahead: Vec::new(), through: HashMap::new() };
         walk.push_children(root, "", 0)?;
+        Ok(walk)
+    }
+
+    /// Walks what `owner` shares, as [`SyncClient::snapshot`] does.
+    ///
+    /// # Errors
+    /// Only if the replica cannot be read.
+    pub fn snapshot_shared(
+        &self,
+        owner: &UserId,
+    ) -> Result<impl Iterator<Item = Result<TreeEntry, ClientError>> + Send + use<>, ClientError>
+    {
+        let mut walk = Walk { client: self.clone(), ahead: Vec::new(), through: HashMap::new() };
+        walk.push(self.shared_by(owner)?, None, "", 0);
         Ok(walk)
     }
 
@@ -247,6 +288,15 @@ impl SyncClient {
     }
 }
 
+/// Gives the items under a container of `home`'s, or at the top of `home`'s tree, their names.
+fn named(home: &UserId, nodes: Vec<Node>) -> Vec<Child> {
+    let names = sibling_names(home, &nodes);
+    let child = |(name, node): (String, Node)| Child { name, shortcut: node.owner != *home, node };
+    let mut children: Vec<Child> = names.into_iter().zip(nodes).map(child).collect();
+    children.sort_by(|a, b| a.name.cmp(&b.name));
+    children
+}
+
 /// A walk through the tree, one container at a time, so that it takes little memory.
 struct Walk {
     client: SyncClient,
@@ -268,6 +318,11 @@ impl Walk {
         if let Some(parent) = parent.filter(|_| !children.is_empty()) {
             self.through.insert(parent.clone(), path.to_owned());
         }
+        self.push(children, parent, path, depth);
+        Ok(())
+    }
+
+    fn push(&mut self, children: Vec<Child>, parent: Option<&ItemId>, path: &str, depth: usize) {
         for child in children.into_iter().rev() {
             let name = child.name;
             self.ahead.push(TreeEntry {
@@ -279,7 +334,6 @@ impl Walk {
                 node: child.node,
             });
         }
-        Ok(())
     }
 }
 

@@ -142,15 +142,39 @@ impl SyncClient {
         Ok(std::iter::once(owner).chain(readers.into_values()).collect())
     }
 
-    /// What others share with this user: what is at the top of the tree and somebody else's, by
-    /// name.
+    /// Returns what others share with this user, by owner, then by name; names are unique for each
+    /// owner. It is what [`SyncClient::shared_by`] gives of each of [`SyncClient::shared_owners`].
     ///
     /// # Errors
     /// Only if the replica cannot be read.
     pub fn shared_with_me(&self) -> Result<Vec<Child>, ClientError> {
+        let mut shared = Vec::new();
+        for owner in self.shared_owners()? {
+            shared.extend(self.shared_by(&owner)?);
+        }
+        Ok(shared)
+    }
+
+    /// Declines a share: removes the grant to this user on the item itself.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`]; [`ClientError::Invalid`] if the item is the user's own, and
+    /// [`ClientError::NotDeclined`] if no grant on it names the user: what reaches the user comes
+    /// by a group, or from a container above.
+    pub fn decline(&self, item: &ItemId) -> Result<(), ClientError> {
         let user = self.user();
-        let mut tops = self.children(None)?;
-        tops.retain(|child| child.node.owner != user);
-        Ok(tops)
+        let node = self.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
+        if node.owner == user {
+            return Err(ClientError::Invalid(format!("{item} is {user}'s own: nobody shares it")));
+        }
+        let principal = of_user(&user);
+        if !self.grants(item)?.iter().any(|grant| grant.principal == principal) {
+            let mut through = self.audience(item)?;
+            through.retain(|reader| {
+                reader.principal == principal || reader.principal.kind != PrincipalType::User
+            });
+            return Err(ClientError::NotDeclined { item: item.clone(), through });
+        }
+        self.unshare(item, principal).map(drop)
     }
 }

@@ -93,7 +93,7 @@ fn edits_are_visible_at_once() {
         client.move_to(&file, None).unwrap();
         assert_eq!(paths(client), ["b.txt", "docs", "other"]);
         client.move_to(&docs, Some(&other)).unwrap();
-        assert_eq!(client.path_of(&docs).unwrap(), "other/docs");
+        assert_eq!(client.path_of(&docs).unwrap(), "/other/docs");
         let error = client.move_to(&other, Some(&docs)).unwrap_err();
         assert!(matches!(error, ClientError::Cycle { .. }), "{error}");
         assert_eq!(client.delete(&other, Delete::Item).unwrap(), 1);

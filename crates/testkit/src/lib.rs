@@ -9,6 +9,7 @@ mod random;
 mod record;
 mod scripted;
 mod server;
+mod tree;
 mod violations;
 
 use std::future::Future;
@@ -29,6 +30,7 @@ pub use random::{Random, number, seed, seeds};
 pub use record::Record;
 pub use scripted::{Phase, ScriptedTransport, all_results};
 pub use server::{TestServer, TestServerBuilder};
+pub use tree::everything;
 pub use violations::{
     ViolationCollector, expect_exact_guardrail_signatures, expect_guardrail_signature,
     expect_hydrate_guardrail_violation, expect_last_write_id_regression_violation,

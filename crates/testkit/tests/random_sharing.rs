@@ -14,7 +14,7 @@ use vfs_sync_client::{
     ClientConfig, ClientError, Delete, HttpConfig, HttpTransport, Node, StateExport, StaticToken,
     SyncClient,
 };
-use vfs_sync_testkit::{Random, TestDevice, TestServer, seeds};
+use vfs_sync_testkit::{Random, TestDevice, TestServer, everything, seeds};
 
 const USERS: [&str; 3] = ["alice", "bob", "carol"];
 const STEPS: usize = 250;
@@ -37,7 +37,8 @@ fn principal(random: &mut Random) -> Principal {
 }
 
 fn edit(client: &SyncClient, random: &mut Random) {
-    let nodes: Vec<Node> = client.snapshot(None).unwrap().map(|e| e.unwrap().node).collect();
+    let nodes: Vec<Node> =
+        everything(client).unwrap().into_iter().map(|entry| entry.node).collect();
     let name = Name::new(format!("n{}", random.below(6))).unwrap();
     let outcome = if nodes.len() < 3 || random.below(5) == 0 {
         let under = (!nodes.is_empty() && random.below(4) > 0).then(|| &random.one(&nodes).id);
@@ -169,8 +170,12 @@ async fn history(seed: u64) {
         }
         let of_user = devices.iter().filter(|(whose, _)| *whose == user).map(|(_, one)| one);
         for device in of_user.chain([&fresh]) {
-            let children = device.children(None).unwrap().into_iter();
-            let shown: BTreeSet<ItemId> = children.map(|child| child.node.id).collect();
+            let own = device.children(None).unwrap();
+            let whose = own.iter().find(|child| child.node.owner.as_str() != user);
+            assert_eq!(whose, None, "seed {seed}, {user}: an own path leads to another's item");
+            let shared = device.shared_with_me().unwrap();
+            let shown: BTreeSet<ItemId> =
+                own.into_iter().chain(shared).map(|child| child.node.id).collect();
             assert_eq!(shown, top, "seed {seed}, {user}: the top");
         }
     }

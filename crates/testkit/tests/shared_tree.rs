@@ -13,7 +13,7 @@ use vfs_sync_client::core::id::{ItemId, PrincipalId, UserId};
 use vfs_sync_client::core::item::Name;
 use vfs_sync_client::core::time::Timestamp;
 use vfs_sync_client::{ChangeEvent, ClientConfig, ClientError, Delete, SyncClient};
-use vfs_sync_testkit::{ScriptedTransport, build};
+use vfs_sync_testkit::{ScriptedTransport, build, everything};
 
 /// A replica of alice's, and the server that tells it what to see.
 struct Scene {
@@ -81,7 +81,7 @@ impl Scene {
     }
 
     fn paths(&self) -> Vec<String> {
-        self.client.snapshot(None).unwrap().map(|entry| entry.unwrap().path).collect()
+        everything(&self.client).unwrap().into_iter().map(|entry| entry.path).collect()
     }
 }
 
@@ -118,31 +118,67 @@ async fn shared(scene: &Scene, level: &str) {
 }
 
 #[tokio::test]
-async fn what_others_share_is_at_the_top_with_its_owner_and_ones_own_level() {
+async fn what_others_share_stands_apart_with_its_owner_and_ones_own_level() {
     check(async |scene| {
         shared(&scene, "write").await;
-        assert_eq!(scene.paths(), ["docs", "docs/plan.txt", "work"]);
+        assert_eq!(scene.paths(), ["work", "shared:bob/docs", "shared:bob/docs/plan.txt"]);
         let shared = scene.client.shared_with_me().unwrap();
         assert_eq!(shared.len(), 1);
         let node = &shared[0].node;
         assert_eq!((shared[0].name.as_str(), node.owner.as_str()), ("docs", "bob"));
         assert_eq!(node.access_level, AccessLevel::Write);
-        assert_eq!(scene.client.resolve("docs/plan.txt").unwrap().owner.as_str(), "bob");
+        assert_eq!(scene.client.resolve("shared:bob/docs/plan.txt").unwrap().owner.as_str(), "bob");
     })
     .await;
 }
 
 #[tokio::test]
-async fn what_somebody_shares_takes_no_name_of_ones_own_away() {
+async fn what_somebody_shares_is_never_met_by_a_name_in_ones_own_tree() {
     check(async |scene| {
-        let own = scene.client.create_folder(None, name("docs")).unwrap();
-        shared(&scene, "read").await;
-        assert_eq!(scene.client.resolve("docs").unwrap().id, own);
-        let shared = scene.client.shared_with_me().unwrap();
-        assert!(shared[0].name.starts_with("docs (conflict "), "{shared:?}");
-        let path = format!("{}/plan.txt", shared[0].name);
-        assert_eq!(scene.client.resolve(&path).unwrap().id, id("plan.txt"));
-        assert_eq!(scene.client.path_of(&id("plan.txt")).unwrap(), path);
+        let client = &scene.client;
+        shared(&scene, "write").await;
+        for name in ["docs", "/docs", "/docs/plan.txt", "/shared:bob/docs", "/bob/docs"] {
+            let error = client.resolve(name).unwrap_err();
+            assert!(matches!(error, ClientError::UnknownPath(_)), "{name}: {error}");
+        }
+        let own = client.create_folder(None, name("docs")).unwrap();
+        assert_eq!(client.resolve("/docs").unwrap().id, own);
+        assert_eq!(client.resolve("shared:bob/docs").unwrap().id, id("docs"));
+        assert_eq!(client.path_of(&own).unwrap(), "/docs");
+        assert_eq!(client.path_of(&id("plan.txt")).unwrap(), "shared:bob/docs/plan.txt");
+        let names = client.children(None).unwrap().into_iter().map(|child| child.name);
+        assert_eq!(names.collect::<Vec<_>>(), ["docs", "work"], "no own name is marked");
+        let copy = client.create_folder(None, name("shared:bob")).unwrap();
+        assert_eq!(client.path_of(&copy).unwrap(), "/shared:bob");
+        assert_eq!(client.resolve("/shared:bob").unwrap().id, copy);
+        let owners: Vec<_> = client.shared_owners().unwrap();
+        assert_eq!(owners, [UserId::new("bob").unwrap()]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn owners_whose_ids_look_like_paths_stand_beside_each_other() {
+    check(async |scene| {
+        let owners = ["..", ".", "a/b", "a", "A", "%raw%a%2Fb", "carol"];
+        let mut entries = Vec::new();
+        for (at, owner) in owners.iter().enumerate() {
+            entries.push(scene.item(owner, &format!("i{at}"), "read"));
+        }
+        scene.pulls(vec![entries]).await;
+        let client = &scene.client;
+        assert_eq!(client.shared_owners().unwrap().len(), owners.len());
+        assert!(client.children(None).unwrap().is_empty());
+        let mut seen = std::collections::BTreeSet::new();
+        for (at, _) in owners.iter().enumerate() {
+            let item = id(&format!("i{at}"));
+            let path = client.path_of(&item).unwrap();
+            assert_eq!(path.matches('/').count(), 1, "{path}");
+            assert_eq!(client.resolve(&path).unwrap().id, item, "{path}");
+            seen.insert(path);
+        }
+        assert_eq!(seen.len(), owners.len());
+        assert!(client.resolve("shared:../i0").is_err(), "the way up is no owner's name");
     })
     .await;
 }
@@ -153,17 +189,21 @@ async fn a_shortcut_is_an_entry_that_is_found_and_not_walked() {
         shared(&scene, "read").await;
         let (client, docs, work) = (&scene.client, id("docs"), id("work"));
         client.link(&docs, &work).unwrap();
-        assert_eq!(scene.paths(), ["docs", "docs/plan.txt", "work", "work/docs"]);
+        assert_eq!(
+            scene.paths(),
+            ["work", "work/docs", "shared:bob/docs", "shared:bob/docs/plan.txt"]
+        );
         let child = &client.children(Some(&work)).unwrap()[0];
         assert!(child.shortcut && child.node.id == docs);
-        assert_eq!(client.resolve("work/docs/plan.txt").unwrap().id, id("plan.txt"));
-        assert_eq!(client.path_of(&id("plan.txt")).unwrap(), "docs/plan.txt");
+        assert_eq!(client.resolve("/work/docs/plan.txt").unwrap().id, id("plan.txt"));
+        assert_eq!(client.path_of(&id("plan.txt")).unwrap(), "shared:bob/docs/plan.txt");
 
         let other = client.create_folder(None, name("other")).unwrap();
         client.move_to(&docs, Some(&other)).unwrap();
-        assert_eq!(scene.paths(), ["docs", "docs/plan.txt", "other", "other/docs", "work"]);
+        let shared = ["shared:bob/docs", "shared:bob/docs/plan.txt"];
+        assert_eq!(scene.paths(), [&["other", "other/docs", "work"], &shared[..]].concat());
         assert_eq!(client.delete(&other, Delete::Recursive).unwrap(), 1, "not what it leads to");
-        assert_eq!(scene.paths(), ["docs", "docs/plan.txt", "work"]);
+        assert_eq!(scene.paths(), [&["work"], &shared[..]].concat());
     })
     .await;
 }
@@ -175,7 +215,13 @@ async fn shortcuts_in_a_ring_close_no_cycle() {
         let client = &scene.client;
         client.link(&id("docs"), &id("work")).unwrap();
         client.link(&id("work"), &id("docs")).unwrap();
-        let paths = ["docs", "docs/plan.txt", "docs/work", "work", "work/docs"];
+        let paths = [
+            "work",
+            "work/docs",
+            "shared:bob/docs",
+            "shared:bob/docs/plan.txt",
+            "shared:bob/docs/work",
+        ];
         assert_eq!(scene.paths(), paths);
         let inner = client.create_folder(Some(&id("work")), name("inner")).unwrap();
         let error = client.move_to(&id("work"), Some(&inner)).unwrap_err();

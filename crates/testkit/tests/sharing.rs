@@ -16,7 +16,7 @@ use vfs_sync_client::{
     ChangeEvent, ClientConfig, ClientError, Delete, HttpConfig, HttpTransport, StaticToken,
     SyncClient, TransportError,
 };
-use vfs_sync_testkit::{TestDevice, TestServer};
+use vfs_sync_testkit::{TestDevice, TestServer, everything};
 
 use AccessLevel::{Admin, Read, Write};
 
@@ -89,7 +89,7 @@ impl Replica {
     }
 
     fn paths(&self) -> Vec<String> {
-        self.snapshot(None).unwrap().map(|entry| entry.unwrap().path).collect()
+        everything(self).unwrap().into_iter().map(|entry| entry.path).collect()
     }
 
     fn level(&self, item: &ItemId) -> Option<AccessLevel> {
@@ -251,7 +251,8 @@ impl Scene {
     }
 }
 
-const SHARED: [&str; 4] = ["docs", "docs/deep", "docs/deep/plan.txt", "own"];
+const SHARED: [&str; 4] =
+    ["own", "shared:alice/docs", "shared:alice/docs/deep", "shared:alice/docs/deep/plan.txt"];
 
 #[tokio::test]
 async fn access_granted_after_the_cursor_passed_brings_the_item_its_subtree_and_its_content() {
@@ -348,13 +349,13 @@ async fn a_shortcut_to_somebodys_item_passes_no_access_and_keeps_nothing() {
     bob.link(docs, &own).unwrap();
     bob.link(plan, &own).unwrap();
     bob.share(&own, somebody("carol"), Admin).unwrap();
-    let shown = ["docs", "docs/deep", "docs/deep/plan.txt", "own", "own/docs", "own/plan.txt"];
+    let shown = [&["own", "own/docs", "own/plan.txt"], &SHARED[1..]].concat();
     assert_eq!(bob.synced().await, shown);
     assert_eq!(bob.level(plan), Some(Read), "nobody becomes admin by linking");
     let delete = json!({"opType": "item_delete", "itemId": plan});
     let answers = push(server, "bob", &[rename(plan), delete]).await;
     assert_eq!(answers, [refused("notPermitted"), refused("notPermitted")]);
-    assert_eq!(carol.synced().await, ["own"], "what it leads to stays out of sight");
+    assert_eq!(carol.synced().await, ["shared:bob/own"], "what it leads to stays out of sight");
     assert_eq!(blob_status(server, "carol", alice, plan).await, 404);
 
     alice.revokes(docs, "bob").await;
@@ -365,7 +366,7 @@ async fn a_shortcut_to_somebodys_item_passes_no_access_and_keeps_nothing() {
 }
 
 #[tokio::test]
-async fn what_others_share_stays_at_the_top_whatever_of_a_shortcut_to_it_comes_first() {
+async fn what_others_share_stands_apart_whatever_of_a_shortcut_to_it_comes_first() {
     let server = TestServer::start().await;
     let (alice, bob) = (Replica::of(&server, "alice"), Replica::of(&server, "bob"));
     let report = alice.folder(None, "report");
@@ -381,15 +382,14 @@ async fn what_others_share_stays_at_the_top_whatever_of_a_shortcut_to_it_comes_f
     let late = TestDevice::in_memory("bob", server.transport("bob"), config);
     late.sync().await.unwrap();
     let top = |client: &SyncClient| {
-        let mut ids: Vec<ItemId> =
-            client.children(None).unwrap().into_iter().map(|child| child.node.id).collect();
-        ids.sort();
-        ids
+        let id = |child: vfs_sync_client::Child| child.node.id;
+        let own: Vec<ItemId> = client.children(None).unwrap().into_iter().map(id).collect();
+        let shared: Vec<ItemId> = client.shared_with_me().unwrap().into_iter().map(id).collect();
+        (own, shared)
     };
-    let mut both = vec![report, mine];
-    both.sort();
-    assert_eq!(top(late.client()), both);
-    assert_eq!(top(&bob), both);
+    let apart = (vec![mine], vec![report]);
+    assert_eq!(top(late.client()), apart);
+    assert_eq!(top(&bob), apart);
 }
 
 #[tokio::test]
@@ -403,7 +403,10 @@ async fn a_writer_reorganises_and_widens_no_audience() {
     alice.grants(&ours, "bob", Admin).await;
     bob.sync().await.unwrap();
     bob.move_to(plan, Some(docs)).unwrap();
-    assert!(bob.synced().await.contains(&"docs/plan.txt".to_owned()), "within one audience");
+    assert!(
+        bob.synced().await.contains(&"shared:alice/docs/plan.txt".to_owned()),
+        "within one audience"
+    );
 
     for (to, why) in [(&wide, "carol would see it"), (&ours, "bob would be its admin")] {
         for item in [plan, deep] {
@@ -416,18 +419,21 @@ async fn a_writer_reorganises_and_widens_no_audience() {
             assert_eq!(push(server, "bob", &[link(to, item)]).await, [refused("notPermitted")]);
         }
     }
-    assert_eq!(carol.synced().await, ["wide"]);
+    assert_eq!(carol.synced().await, ["shared:alice/wide"]);
     alice.grants(deep, "carol", Read).await;
     bob.move_to(plan, Some(deep)).unwrap();
     bob.sync().await.unwrap();
     assert_eq!(bob.refusals(), [PushReason::NotPermitted], "carol reads what is in there");
     let note = alice.file(Some(deep), "note.txt", "x").await;
-    assert_eq!(carol.synced().await, ["deep", "deep/note.txt", "wide"]);
+    assert_eq!(
+        carol.synced().await,
+        ["shared:alice/deep", "shared:alice/deep/note.txt", "shared:alice/wide"]
+    );
     bob.sync().await.unwrap();
     bob.move_to(&note, Some(docs)).unwrap();
     bob.sync().await.unwrap();
     assert_eq!(bob.refusals().len(), 1, "what fewer may see is no widening");
-    assert_eq!(carol.synced().await, ["deep", "wide"]);
+    assert_eq!(carol.synced().await, ["shared:alice/deep", "shared:alice/wide"]);
 }
 
 #[tokio::test]
@@ -467,14 +473,14 @@ async fn the_blob_of_an_item_is_read_by_whoever_reads_the_item_and_by_nobody_els
     // By a grant on the file alone, and not on what is beside it.
     let other = alice.file(Some(deep), "other.txt", "another").await;
     alice.grants(plan, "carol", Read).await;
-    assert_eq!(carol.synced().await, ["plan.txt"]);
+    assert_eq!(carol.synced().await, ["shared:alice/plan.txt"]);
     assert_eq!(carol.read(plan).await, "the plan");
     assert_eq!(blob_status(server, "carol", alice, &other).await, 404);
     // Out of the shared folder, and back.
     alice.move_to(deep, None).unwrap();
     alice.sync().await.unwrap();
     assert_eq!(blob_status(server, "bob", alice, plan).await, 404);
-    assert_eq!(bob.synced().await, ["docs", "own"]);
+    assert_eq!(bob.synced().await, ["own", "shared:alice/docs"]);
     assert_eq!(carol.read(plan).await, "the plan");
     alice.move_to(deep, Some(docs)).unwrap();
     alice.sync().await.unwrap();
@@ -565,7 +571,7 @@ async fn joining_a_group_shows_what_it_is_granted_and_leaving_hides_it() {
     alice.grants(plan, "bob", Read).await;
     scene.set_member(&eng, "bob", false).await;
     scene.set_member(&acme, "bob", false).await;
-    assert_eq!(bob.synced().await, ["own", "plan.txt"]);
+    assert_eq!(bob.synced().await, ["own", "shared:alice/plan.txt"]);
     assert_eq!(bob.level(plan), Some(Read));
     alice.revokes(plan, "bob").await;
     assert_eq!(bob.synced().await, ["own"]);
@@ -580,7 +586,7 @@ async fn one_of_two_grants_revoked_leaves_what_the_other_gives() {
     bob.sync().await.unwrap();
     assert_eq!(bob.level(plan), Some(Write), "the higher of the two");
     alice.revokes(docs, "bob").await;
-    assert_eq!(bob.synced().await, ["deep", "deep/plan.txt", "own"]);
+    assert_eq!(bob.synced().await, ["own", "shared:alice/deep", "shared:alice/deep/plan.txt"]);
     assert_eq!((bob.level(deep), bob.level(plan)), (Some(Read), Some(Read)));
     bob.unshare(deep, somebody("bob")).unwrap();
     assert_eq!(bob.synced().await, ["own"], "one's own grant can be given back");
@@ -611,7 +617,12 @@ async fn a_replica_that_rematerialises_has_what_is_shared_and_nothing_that_was_r
     assert_eq!(signature, "pull:pullRematerializationRequired");
     let report = bob.rematerialise().await.unwrap();
     assert!(report.rematerialised);
-    let shown = ["docs", "docs/deeper", "docs/deeper/plan.txt", "own"];
+    let shown = [
+        "own",
+        "shared:alice/docs",
+        "shared:alice/docs/deeper",
+        "shared:alice/docs/deeper/plan.txt",
+    ];
     assert_eq!(bob.synced().await, shown);
     assert_eq!(bob.cached(), ["the plan"]);
     assert_eq!((bob.level(plan), bob.refusals()), (Some(Write), vec![]));

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use vfs_sync_client::{ClientError, Delete, Node, SyncClient};
+use vfs_sync_client::{ClientError, Delete, Node, SyncClient, TreePath};
 use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::id::ItemId;
 use vfs_sync_core::item::{Name, ObjectType};
@@ -19,17 +19,23 @@ pub(super) fn mkdir(global: &Global, args: Mkdir, output: Output) -> Result<()> 
     let client = replica::open(global, replica::config())?;
     let mut made = Vec::new();
     for path in &args.paths {
+        path::check_way(&client, path)?;
         if args.parents {
             make_all(&client, path, &mut made)?;
         } else {
-            let (parent, text) = path::split(path)
-                .ok_or_else(|| Failure::new(Kind::Exists, "the top is there already"))?;
-            let parent = path::folder(&client, parent)?;
+            if path::parse(path)?.steps().is_empty() {
+                return Err(match path::find(&client, path)?.container() {
+                    Ok(_) => Failure::new(Kind::Exists, "the top is there already"),
+                    Err(failure) => failure,
+                });
+            }
+            let (parent, text) = path::split(path)?;
+            let parent = path::folder(&client, &parent)?;
             if path::find_if_there(&client, path)?.is_some() {
                 return Err(Failure::new(Kind::Exists, format!("there is a {path} already"))
                     .hint("--parents accepts a folder that is there"));
             }
-            let made_it = client.create_folder(parent.id(), path::name(text)?);
+            let made_it = client.create_folder(parent.container()?, path::name(&text)?);
             made.push((path.clone(), made_it.map_err(path::explain(&client))?));
         }
     }
@@ -41,21 +47,32 @@ pub(super) fn mkdir(global: &Global, args: Mkdir, output: Output) -> Result<()> 
 }
 
 fn make_all(client: &SyncClient, path: &str, made: &mut Vec<(String, ItemId)>) -> Result<()> {
-    let mut parent = Place::Top;
-    let mut at = String::new();
-    for step in path.split('/').filter(|step| !step.is_empty()) {
-        at = format!("{at}/{step}");
+    let whole = path::parse(path)?;
+    let mut above = match &whole {
+        TreePath::Shared { owner, .. } => {
+            TreePath::Shared { owner: owner.clone(), steps: Vec::new() }
+        }
+        TreePath::Own(_) => TreePath::Own(Vec::new()),
+        TreePath::Owners => TreePath::Owners,
+    };
+    let mut parent = path::find(client, &above.to_string())?;
+    for step in whole.steps() {
+        above = above.join(step).unwrap_or(above);
+        let at = above.to_string();
         parent = match path::find_if_there(client, &at)? {
             Some(place) if place.is_folder() => place,
             Some(_) => return Err(Failure::failed(format!("{at} is a file, not a folder"))),
             None => {
                 let id = client
-                    .create_folder(parent.id(), path::name(step)?)
+                    .create_folder(parent.container()?, path::name(step)?)
                     .map_err(path::explain(client))?;
                 made.push((at.clone(), id));
                 path::find(client, &at)?
             }
         };
+    }
+    if whole.steps().is_empty() {
+        parent.container()?;
     }
     Ok(())
 }
@@ -67,32 +84,27 @@ pub(super) async fn mv(
     stop: CancellationToken,
 ) -> Result<()> {
     let client = replica::open(global, replica::config())?;
+    path::check_way(&client, &path::above(&args.from)?)?;
+    path::check_way(&client, &args.to)?;
     let (node, shortcut_in) = path::entry(&client, &args.from)?;
-    let (_, own) = path::split(&args.from).unwrap_or(("", &args.from));
-    let (parent, name) = path::destination(&client, &args.to, own)?;
-    let home = match &parent {
-        Place::Top => client.user(),
-        Place::Item(folder) => folder.owner.clone(),
-    };
+    let (_, own) = path::split(&args.from)?;
+    let (parent, name) = path::destination(&client, &args.to, &own)?;
     if let Some(folder) = shortcut_in {
-        move_shortcut(&client, &node, &folder, &parent, &args)?;
-        let path = format!("{}/{own}", path::of(&client, parent.id().unwrap_or(&node.id))?);
+        let to = move_shortcut(&client, &node, &folder, &parent, &args)?;
+        let path = format!("{}/{own}", path::of(&client, &to)?);
         output.say(format_args!("{} -> {}", Safe(&args.from), Safe(&path)))?;
         return output.json(&json!({
             "id": node.id, "from": args.from, "path": path, "copied": false,
         }));
     }
-    if node.owner != home {
+    if parent.owner(&client).as_ref() != Some(&node.owner) {
         return move_by_copy(&client, node, parent, name, args, output, stop).await;
     }
-    let parents = client.parents_of(&node.id)?;
-    let stays = match parent.id() {
-        Some(parent) => parents == [parent.clone()],
-        None => parents.is_empty(),
-    };
     // Moved first: if that is not possible, it is not renamed either.
-    if !stays {
-        client.move_to(&node.id, parent.id()).map_err(|error| impossible(&client, error, &args))?;
+    if !hangs_in(&client, &node, &parent)? {
+        client
+            .move_to(&node.id, parent.container()?)
+            .map_err(|error| impossible(&client, error, &args))?;
     }
     if node.name.as_ref() != Some(&name) {
         client.rename(&node.id, name).map_err(path::explain(&client))?;
@@ -102,14 +114,28 @@ pub(super) async fn mv(
     output.json(&json!({ "id": node.id, "from": args.from, "path": path, "copied": false }))
 }
 
-/// Moves a shortcut to another folder of the tree that it is in.
+/// Whether an item hangs in a place of its own tree and, in that tree, nowhere else.
+fn hangs_in(client: &SyncClient, node: &Node, place: &Place) -> Result<bool> {
+    let mut parents = Vec::new();
+    for parent in client.parents_of(&node.id)? {
+        if client.node(&parent)?.is_some_and(|above| above.owner == node.owner) {
+            parents.push(parent);
+        }
+    }
+    Ok(match place {
+        Place::Item(folder) => parents == [folder.id.clone()],
+        _ => parents.is_empty(),
+    })
+}
+
+/// Moves a shortcut to another folder of the tree that it is in; gives that folder.
 fn move_shortcut(
     client: &SyncClient,
     node: &Node,
     folder: &ItemId,
     parent: &Place,
     args: &FromTo,
-) -> Result<()> {
+) -> Result<ItemId> {
     let refused = |message: String| {
         Failure::failed(message).hint(format!(
             "`vfs-sync ln` makes another one, `vfs-sync ln --remove '{}' FOLDER` takes this one out",
@@ -127,7 +153,8 @@ fn move_shortcut(
         let named = format!("{} is a shortcut: it has the name of what it leads to", args.from);
         return Err(refused(named));
     }
-    client.move_to(&node.id, Some(&to.id)).map_err(|error| impossible(client, error, args))
+    client.move_to(&node.id, Some(&to.id)).map_err(|error| impossible(client, error, args))?;
+    Ok(to.id.clone())
 }
 
 /// Between trees of different owners: a copy, and the original deleted.
@@ -148,9 +175,10 @@ async fn move_by_copy(
         ))
         .hint("`vfs-sync cp` copies it; `vfs-sync ln` lets you find it in a folder of yours"));
     }
+    let to = parent.container()?;
     let fetched = fetch(client, &node, &stop).await?;
     let copy = client
-        .move_by_copy(&node.id, parent.id(), name)
+        .move_by_copy(&node.id, to, name)
         .map_err(|error| impossible(client, error, &args))?;
     let path = path::of(client, &copy)?;
     let whose =
@@ -205,13 +233,14 @@ pub(super) async fn cp(
     stop: CancellationToken,
 ) -> Result<()> {
     let client = replica::open(global, replica::config())?;
+    path::check_way(&client, &args.to)?;
     let node = path::item(&client, &args.from)?;
-    let (_, own) = path::split(&args.from).unwrap_or(("", &args.from));
-    let (parent, name) = path::destination(&client, &args.to, own)?;
+    let (_, own) = path::split(&args.from)?;
+    let (parent, name) = path::destination(&client, &args.to, &own)?;
+    let to = parent.container()?;
     let fetched = fetch(&client, &node, &stop).await?;
-    let copy = client
-        .copy(&node.id, parent.id(), name)
-        .map_err(|error| impossible(&client, error, &args))?;
+    let copy =
+        client.copy(&node.id, to, name).map_err(|error| impossible(&client, error, &args))?;
     let path = path::of(&client, &copy)?;
     output.say(format_args!("{} copied to {}", Safe(&args.from), Safe(&path)))?;
     output.json(&json!({ "id": copy, "from": args.from, "path": path, "fetched": fetched }))
@@ -222,6 +251,7 @@ pub(super) fn rm(global: &Global, args: Rm, output: Output) -> Result<()> {
     // All are looked up before the first goes: a typing error deletes nothing.
     let mut found = Vec::new();
     for path in &args.paths {
+        path::check_way(&client, &path::above(path)?)?;
         let (node, shortcut_in) = path::entry(&client, path)?;
         if shortcut_in.is_none()
             && on_disk(node.object_type) != OnDisk::File

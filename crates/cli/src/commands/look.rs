@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
-use vfs_sync_client::{Child, Node, SyncClient};
+use vfs_sync_client::{Child, ClientError, Node, SyncClient, TreeEntry, TreePath};
+use vfs_sync_core::id::UserId;
 
 use super::share;
 use crate::args::{Global, Ls, OnePath, Tree};
@@ -60,10 +61,11 @@ pub(super) fn ls(global: &Global, args: Ls, output: Output) -> Result<()> {
     let client = replica::open(global, replica::config())?;
     let entries: Vec<Child> = match path::find(&client, &args.path)? {
         Place::Item(node) if on_disk(node.object_type) == OnDisk::File => {
-            let name = path::split(&args.path).map_or("", |(_, name)| name);
-            vec![Child { name: name.to_owned(), shortcut: false, node: *node }]
+            let (_, name) = path::split(&args.path)?;
+            vec![Child { name, shortcut: false, node: *node }]
         }
-        place => client.children(place.id())?,
+        Place::Owners => return owners(&client, &args, output),
+        place => place.children(&client)?,
     };
     if output.json {
         let entries: Vec<_> = entries
@@ -96,6 +98,55 @@ pub(super) fn ls(global: &Global, args: Ls, output: Output) -> Result<()> {
     if entries.is_empty() { Ok(()) } else { output.text(table_text(rows)) }
 }
 
+/// One step of a path that stands for an owner.
+fn owner_step(owner: &UserId) -> String {
+    let path = TreePath::Shared { owner: owner.clone(), steps: Vec::new() }.to_string();
+    path.strip_prefix("shared:").unwrap_or(&path).to_owned()
+}
+
+/// Lists those who share something.
+fn owners(client: &SyncClient, args: &Ls, output: Output) -> Result<()> {
+    let owners = client.shared_owners()?;
+    if output.json {
+        let entries: Vec<_> = owners
+            .iter()
+            .map(|owner| json!({ "name": owner_step(owner), "type": "owner", "owner": owner }))
+            .collect();
+        return output.json(&json!({ "path": args.path, "entries": entries }));
+    }
+    if !args.long {
+        let line = |owner: &UserId| format!("{}/", safe(&owner_step(owner)));
+        return owners.iter().try_for_each(|owner| output.text(line(owner)));
+    }
+    let mut rows = table(&["shares", "owner"], &[0]);
+    for owner in &owners {
+        let count = client.shared_by(owner)?.len() as u64;
+        rows.add_row([count_text(count), format!("{}/", safe(&owner_step(owner)))]);
+    }
+    if owners.is_empty() { Ok(()) } else { output.text(table_text(rows)) }
+}
+
+type Entries = Box<dyn Iterator<Item = Result<TreeEntry, ClientError>>>;
+
+/// The walks through a place: one, or, of the list of owners, one for each owner.
+type Walks = Vec<(Option<UserId>, Entries)>;
+
+fn walks(client: &SyncClient, top: &Place) -> Result<Walks> {
+    Ok(match top {
+        Place::Top => vec![(None, Box::new(client.snapshot(None)?))],
+        Place::Item(node) => vec![(None, Box::new(client.snapshot(Some(&node.id))?))],
+        Place::Owner(owner) => vec![(None, Box::new(client.snapshot_shared(owner)?))],
+        Place::Owners => {
+            let mut walks: Walks = Vec::new();
+            for owner in client.shared_owners()? {
+                let walk = client.snapshot_shared(&owner)?;
+                walks.push((Some(owner), Box::new(walk)));
+            }
+            walks
+        }
+    })
+}
+
 pub(super) fn tree(global: &Global, args: Tree, output: Output) -> Result<()> {
     let client = replica::open(global, replica::config())?;
     let top = path::folder(&client, &args.path)?;
@@ -104,33 +155,41 @@ pub(super) fn tree(global: &Global, args: Tree, output: Output) -> Result<()> {
     // Written as it comes: a tree may be larger than memory.
     output.json_part(&format!("{{\"path\":{},\"entries\":[", text(&json!(args.path))?))?;
     let mut separator = "\n";
-    for entry in client.snapshot(top.id())? {
-        let entry = entry?;
-        if args.depth.is_some_and(|depth| entry.depth >= depth) {
-            continue;
+    let base = path::parse(&args.path)?.to_string();
+    let base = base.trim_end_matches('/');
+    for (owner, entries) in walks(&client, &top)? {
+        let above = usize::from(owner.is_some());
+        let before = owner.map(|owner| format!("{}/", owner_step(&owner))).unwrap_or_default();
+        if !before.is_empty() && !output.json {
+            output.text(safe(&before))?;
         }
-        match on_disk(entry.node.object_type) {
-            OnDisk::Folder => folders += 1,
-            OnDisk::File => files += 1,
-            OnDisk::Nothing => others += 1,
-        }
-        if output.json {
-            let json = with(node_json(&entry.node), "path", entry.path.as_str());
-            let json = with(json, "shortcut", entry.shortcut);
-            let json = with(json, "linkedAgain", entry.linked_again);
-            output.json_part(&format!("{separator}{}", text(&json)?))?;
-            separator = ",\n";
-        } else {
-            let name = entry.path.rsplit('/').next().unwrap_or(&entry.path);
-            let indent = "  ".repeat(entry.depth);
-            let mut line = format!("{indent}{}", shown(name, &entry.node, entry.shortcut));
-            if let Some(first) = &entry.linked_again {
-                let top = args.path.trim_matches('/');
-                let steps = [top, first].into_iter().filter(|steps| !steps.is_empty());
-                let first = steps.collect::<Vec<_>>().join("/");
-                let _ = write!(line, " (see /{})", safe(&first));
+        for entry in entries {
+            let entry = entry?;
+            if args.depth.is_some_and(|depth| entry.depth + above >= depth) {
+                continue;
             }
-            output.text(line)?;
+            match on_disk(entry.node.object_type) {
+                OnDisk::Folder => folders += 1,
+                OnDisk::File => files += 1,
+                OnDisk::Nothing => others += 1,
+            }
+            let at = |path: &str| format!("{before}{path}");
+            if output.json {
+                let json = with(node_json(&entry.node), "path", at(&entry.path));
+                let json = with(json, "shortcut", entry.shortcut);
+                let json = with(json, "linkedAgain", entry.linked_again.as_deref().map(at));
+                output.json_part(&format!("{separator}{}", text(&json)?))?;
+                separator = ",\n";
+            } else {
+                let name = entry.path.rsplit('/').next().unwrap_or(&entry.path);
+                let indent = "  ".repeat(entry.depth + above);
+                let mut line = format!("{indent}{}", shown(name, &entry.node, entry.shortcut));
+                if let Some(first) = &entry.linked_again {
+                    let slash = if first.is_empty() || base.ends_with(':') { "" } else { "/" };
+                    let _ = write!(line, " (see {})", safe(&format!("{base}{slash}{}", at(first))));
+                }
+                output.text(line)?;
+            }
         }
     }
     output.json_part(&format!(
@@ -191,7 +250,9 @@ pub(super) fn stat(global: &Global, args: OnePath, output: Output) -> Result<()>
 fn places(client: &SyncClient, node: &Node) -> Result<Vec<String>> {
     let parents = client.parents_of(&node.id)?;
     if parents.is_empty() {
-        return Ok(vec!["/".to_owned()]);
+        let own = node.owner == client.user();
+        let owner = || TreePath::Shared { owner: node.owner.clone(), steps: Vec::new() };
+        return Ok(vec![if own { "/".to_owned() } else { owner().to_string() }]);
     }
     parents.iter().map(|parent| Ok(path::of(client, parent)?)).collect()
 }

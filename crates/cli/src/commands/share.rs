@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use vfs_sync_client::{Grant, SyncClient};
+use vfs_sync_client::{Child, Grant, SyncClient, TreePath};
 use vfs_sync_core::access::{AccessLevel, Principal};
 use vfs_sync_core::id::ItemId;
 
@@ -150,10 +150,17 @@ fn all(client: &SyncClient, output: Output) -> Result<()> {
 pub(super) fn shared_with_me(global: &Global, output: Output) -> Result<()> {
     let client = replica::open(global, replica::config())?;
     let shared = client.shared_with_me()?;
+    let at = |child: &Child| {
+        let owner = child.node.owner.clone();
+        TreePath::Shared { owner, steps: vec![child.name.clone()] }.to_string()
+    };
     if output.json {
         let entries: Vec<_> = shared
             .iter()
-            .map(|child| with(node_json(&child.node), "name", child.name.as_str()))
+            .map(|child| {
+                let json = with(node_json(&child.node), "name", child.name.as_str());
+                with(json, "path", at(child))
+            })
             .collect();
         return output.json(&json!({ "entries": entries }));
     }
@@ -165,7 +172,7 @@ pub(super) fn shared_with_me(global: &Global, output: Output) -> Result<()> {
         rows.add_row([
             safe(child.node.owner.as_str()),
             child.node.access_level.to_string(),
-            format!("/{}", shown(&child.name, &child.node, false)),
+            shown(&at(child), &child.node, false),
         ]);
     }
     output.text(table_text(rows))

@@ -35,7 +35,9 @@ pub(super) fn import(
     stop: CancellationToken,
 ) -> Result<()> {
     let client = replica::open(global, replica::config())?;
+    path::check_way(&client, &args.path)?;
     let place = path::folder(&client, &args.path)?;
+    let top = place.container()?.cloned();
     let own = replica::directory(global)?;
     let what = format!("cannot read {}", args.dir.display());
     let mut scanner = Scanner::open(&args.dir, &[own]).map_err(|error| {
@@ -50,7 +52,6 @@ pub(super) fn import(
     let mut tell = |report: &ImportReport| {
         progress.set(format!("{} looked at, {}", report.seen(), bytes_text(report.bytes)));
     };
-    let top = place.id().cloned();
     let report = import::import(&client, scanner, top, options, &stop, &mut tell)?;
     drop(progress);
     output.json(&report)?;
@@ -84,6 +85,8 @@ pub(super) async fn export(
         return Err(Failure::usage(format!("{} is a file", args.path))
             .hint(format!("use `vfs-sync get '{}'`", args.path)));
     }
+    // Nothing that somebody else shares is written to a disk unless that share was named.
+    let top = place.container()?.cloned();
     let options = ExportOptions {
         replica: Some(replica::directory(global)?),
         force: args.force,
@@ -95,7 +98,6 @@ pub(super) async fn export(
         let files = report.files_written + report.unchanged;
         progress.set(format!("{files} done, {}", bytes_text(report.bytes)));
     };
-    let top = place.id().cloned();
     let report = export::export(&client, top, &args.dir, options, &stop, &mut tell).await?;
     drop(progress);
     output.json(&report)?;
@@ -216,8 +218,8 @@ pub(super) async fn get(
     if to_stdout {
         return copy_out(&content, &mut io::stdout().lock(), false, &stop);
     }
-    let (_, own) = path::split(&args.path).unwrap_or(("", &args.path));
-    let own = names::to_disk(own);
+    let (_, own) = path::split(&args.path)?;
+    let own = names::to_disk(&own);
     let file = match args.file {
         None => PathBuf::from(own),
         Some(file) if file.is_dir() => file.join(own),
@@ -276,6 +278,7 @@ pub(super) fn put(
     stop: CancellationToken,
 ) -> Result<()> {
     let client = replica::open(global, replica::config())?;
+    path::check_way(&client, &args.path)?;
     let from_stdin = args.file == Path::new("-");
     let own = match args.file.file_name() {
         Some(own) if !from_stdin => Some(
@@ -289,8 +292,12 @@ pub(super) fn put(
             let own = own.ok_or_else(|| {
                 Failure::usage("standard input has no name").hint("name the file, not the folder")
             })?;
-            let there = client
-                .children(place.id())?
+            place.container()?;
+            if let Some(at) = path::parse(&args.path)?.join(own.as_str()) {
+                path::check_way(&client, &at.to_string())?;
+            }
+            let there = place
+                .children(&client)?
                 .into_iter()
                 .find(|child| child.name == own.as_str())
                 .map(|child| child.node);
@@ -298,8 +305,8 @@ pub(super) fn put(
         }
         Some(Place::Item(node)) => (Place::Top, path::name("-")?, Some(*node)),
         _ => {
-            let (parent, name) = path::split(&args.path).unwrap_or(("", &args.path));
-            (path::folder(&client, parent)?, path::name(name)?, None)
+            let (parent, name) = path::split(&args.path)?;
+            (path::folder(&client, &parent)?, path::name(&name)?, None)
         }
     };
     if let Some(node) = &there
@@ -307,6 +314,7 @@ pub(super) fn put(
     {
         return Err(Failure::new(Kind::Exists, format!("{name} is a folder there")));
     }
+    let container = parent.container()?;
     let mut batch = client.batch();
     let mut create = |change| match &there {
         Some(node) => {
@@ -315,7 +323,7 @@ pub(super) fn put(
             }
             node.id.clone()
         }
-        None => batch.create(ObjectType::File, parent.id(), name.clone(), change),
+        None => batch.create(ObjectType::File, container, name.clone(), change),
     };
     let (id, stored) = if from_stdin {
         let id = create(Vec::new());

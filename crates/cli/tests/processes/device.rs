@@ -8,7 +8,7 @@ use vfs_sync_client::core::id::PrincipalId;
 use vfs_sync_client::core::item::{Name, ObjectType};
 use vfs_sync_client::core::wire::PushReason;
 use vfs_sync_client::{ClientConfig, ClientError, Delete, Node, SyncClient, TransportError};
-use vfs_sync_testkit::{Random, TestDevice};
+use vfs_sync_testkit::{Random, TestDevice, everything};
 
 use crate::cluster::Line;
 use crate::ledger::LEDGER;
@@ -74,9 +74,13 @@ impl Device {
 fn edit(client: &SyncClient, random: &mut Random) {
     // A ledger is nobody's to play with, nor is what is in one: between two pages of a pull it may be
     // shown at the top.
-    let entries = client.snapshot(None).unwrap().map(Result::unwrap);
+    let entries = everything(client).unwrap().into_iter();
     let of_ledgers = [LEDGER, "entry ", "renamed "];
-    let free = |path: &str| of_ledgers.iter().all(|name| !path.starts_with(name));
+    let free = |path: &str| {
+        let from_top = path.strip_prefix("shared:").and_then(|path| path.split_once('/'));
+        let from_top = from_top.map_or(path, |(_, path)| path);
+        of_ledgers.iter().all(|name| !from_top.starts_with(name))
+    };
     let nodes: Vec<Node> =
         entries.filter(|entry| free(&entry.path)).map(|entry| entry.node).collect();
     let name = Name::new(format!("n{}", random.below(9))).unwrap();

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use vfs_sync_client::core::access::{AccessLevel, Principal, PrincipalType};
 use vfs_sync_client::core::id::{ItemId, PrincipalId};
 use vfs_sync_client::{Node, SyncClient};
+use vfs_sync_testkit::everything;
 
 /// A tree by item, with what hangs where.
 #[derive(Debug, PartialEq)]
@@ -24,8 +25,11 @@ impl View {
             grants: BTreeSet::new(),
             paths: BTreeSet::new(),
         };
-        for entry in client.snapshot(None).unwrap() {
-            let entry = entry.unwrap();
+        for entry in everything(client).unwrap() {
+            if entry.depth == 0 {
+                let apart = entry.path.starts_with("shared:");
+                assert_eq!(apart, entry.node.owner != client.user(), "{}", entry.path);
+            }
             view.paths.insert((entry.path, entry.node.id.clone()));
             view.items.insert(entry.node.id.clone(), entry.node);
         }

@@ -478,13 +478,36 @@ impl<R: Rows> ReplicaStore for Engine<R> {
             view.node(parent)?.ok_or_else(|| ClientError::UnknownItem(parent.clone()))?;
             return view.children(parent);
         }
+        let user = self.meta.user.clone();
+        self.tops_of(&user)
+    }
+
+    fn tops_of(&mut self, owner: &UserId) -> Result<Vec<Node>> {
         let tops = self.rows.tops()?;
         let mut view = self.view();
-        let mut nodes = Vec::with_capacity(tops.len());
-        for id in tops {
-            nodes.extend(view.node(&id)?);
+        let mut nodes = Vec::new();
+        for (id, told) in tops {
+            if told.is_none_or(|told| told == *owner) {
+                nodes.extend(view.node(&id)?.filter(|node| node.owner == *owner));
+            }
         }
         Ok(nodes)
+    }
+
+    fn other_owners(&mut self) -> Result<BTreeSet<UserId>> {
+        let tops = self.rows.tops()?;
+        let user = self.meta.user.clone();
+        let mut view = self.view();
+        let mut owners = BTreeSet::new();
+        for (id, told) in tops {
+            // An item of an owner who is known may be deleted in the queue.
+            let known = told.as_ref().is_some_and(|told| *told == user || owners.contains(told));
+            if let Some(node) = if known { None } else { view.node(&id)? } {
+                owners.insert(node.owner);
+            }
+        }
+        owners.remove(&user);
+        Ok(owners)
     }
 
     fn parents(&mut self, id: &ItemId) -> Result<Vec<ItemId>> {

@@ -354,8 +354,10 @@ impl Rows for MemoryRows {
         Ok(())
     }
 
-    fn tops(&mut self) -> Result<Vec<ItemId>> {
-        Ok(self.at(Slot::Current).tops.iter().cloned().collect())
+    fn tops(&mut self) -> Result<Vec<(ItemId, Option<UserId>)>> {
+        let registers = self.at(Slot::Current);
+        let owner = |id: &ItemId| registers.item(id).map(|row| row.view.owner_id.clone());
+        Ok(registers.tops.iter().map(|id| (id.clone(), owner(id))).collect())
     }
 
     fn clear(&mut self, slot: Slot) -> Result<()> {

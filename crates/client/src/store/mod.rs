@@ -240,7 +240,12 @@ pub(crate) trait ReplicaStore: Send {
     fn forget(&mut self, item: &ItemId, blob_id: &BlobId) -> Result<(), ClientError>;
 
     fn node(&mut self, id: &ItemId) -> Result<Option<Node>, ClientError>;
+    /// Returns what hangs under `parent`; `None`: the top of the user's own tree.
     fn children(&mut self, parent: Option<&ItemId>) -> Result<Vec<Node>, ClientError>;
+    /// Returns the items of `owner` that hang under nothing shown of that owner.
+    fn tops_of(&mut self, owner: &UserId) -> Result<Vec<Node>, ClientError>;
+    /// Returns the other users of whom something is shown.
+    fn other_owners(&mut self) -> Result<BTreeSet<UserId>, ClientError>;
     fn parents(&mut self, id: &ItemId) -> Result<Vec<ItemId>, ClientError>;
     fn grants(&mut self, id: &ItemId) -> Result<Vec<Grant>, ClientError>;
     /// The items that may have grants on them, by id.

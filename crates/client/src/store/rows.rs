@@ -93,7 +93,8 @@ pub(super) trait Rows: Send {
         limit: usize,
     ) -> Result<Vec<(ItemId, Cursor)>>;
     fn set_top(&mut self, slot: Slot, id: &ItemId, top: bool) -> Result<()>;
-    fn tops(&mut self) -> Result<Vec<ItemId>>;
+    /// The items at the top, by id, each with its owner where the server has told it.
+    fn tops(&mut self) -> Result<Vec<(ItemId, Option<UserId>)>>;
 
     fn clear(&mut self, slot: Slot) -> Result<()>;
     fn swap_slots(&mut self) -> Result<()>;

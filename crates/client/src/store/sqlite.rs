@@ -452,9 +452,16 @@ impl Rows for SqliteRows {
         self.run(sql, [id.as_str()]).map(drop)
     }
 
-    fn tops(&mut self) -> Result<Vec<ItemId>> {
-        let sql = by_slot!(self, Slot::Current, "SELECT id FROM tops", " ORDER BY id");
-        self.all(sql, [], |row| self.id(row, 0))
+    fn tops(&mut self) -> Result<Vec<(ItemId, Option<UserId>)>> {
+        let sql = if self.is_b(Slot::Current) {
+            "SELECT t.id, i.owner FROM tops_b t LEFT JOIN items_b i ON i.id = t.id ORDER BY t.id"
+        } else {
+            "SELECT t.id, i.owner FROM tops_a t LEFT JOIN items_a i ON i.id = t.id ORDER BY t.id"
+        };
+        self.all(sql, [], |row| {
+            let told = self.get::<Option<String>>(row, 1)?.is_some();
+            Ok((self.id(row, 0)?, if told { Some(self.id(row, 1)?) } else { None }))
+        })
     }
 
     fn clear(&mut self, slot: Slot) -> Result<()> {

@@ -1,9 +1,10 @@
 //! What must hold of a device that has settled, and of all of them once the world is well again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use vfs_sync_client::Child;
 use vfs_sync_client::core::state;
-use vfs_sync_core::id::{BlobId, ItemId, OpId};
+use vfs_sync_core::id::{BlobId, ItemId, OpId, UserId};
 use vfs_sync_core::state::ReplicaState;
 use vfs_sync_core::wire::WriteIds;
 
@@ -69,14 +70,42 @@ pub(crate) fn converged(ledger: &Ledger, device: &Device) {
         let message = format!("device {} of {}, at the end:\n{differs}", device.index, device.user);
         return book.fail(FailureKind::Convergence, message);
     }
-    let tops = device.client.children(None).expect("memory is read");
-    let tops: BTreeSet<ItemId> = tops.into_iter().map(|child| child.node.id).collect();
-    if tops != expected.tops() {
-        let message = format!("device {}: the top is {tops:?}", device.index);
+    if let Some(message) = stands_apart(device, &expected) {
         return book.fail(FailureKind::Convergence, message);
     }
     let message = keeps_what_went(&book, device, &expected);
     message.into_iter().for_each(|message| book.fail(FailureKind::Secrecy, message));
+}
+
+/// The top of the tree is the user's own, what each owner shares stands under that owner, and the
+/// path of each item leads to it and says whose it is.
+fn stands_apart(device: &Device, expected: &View) -> Option<String> {
+    let (index, user) = (device.index, &device.user);
+    let places = expected.places();
+    let ids = |children: Vec<Child>| children.into_iter().map(|child| child.node.id);
+    let mut shown: BTreeMap<UserId, BTreeSet<ItemId>> = BTreeMap::new();
+    let own = device.client.children(None).expect("memory is read");
+    if !own.is_empty() {
+        shown.insert(user.clone(), ids(own).collect());
+    }
+    for owner in device.client.shared_owners().expect("memory is read") {
+        let shared = device.client.shared_by(&owner).expect("memory is read");
+        shown.insert(owner, ids(shared).collect());
+    }
+    if shown != places {
+        return Some(format!("device {index} of {user}: the tops are {shown:?}, not {places:?}"));
+    }
+    for (owner, item) in
+        places.iter().flat_map(|(owner, ids)| ids.iter().map(move |id| (owner, id)))
+    {
+        let path = device.client.path_of(item).expect("it is shown");
+        let begins = if owner == user { "/".to_owned() } else { format!("shared:{owner}/") };
+        let leads = device.client.resolve(&path).map(|node| node.id);
+        if !path.starts_with(&begins) || leads.as_ref().ok() != Some(item) {
+            return Some(format!("device {index} of {user}: {item} of {owner} is at {path}"));
+        }
+    }
+    None
 }
 
 /// Bytes too: what is kept is shown, and the user's own or fetched; or waits for the user to decide.

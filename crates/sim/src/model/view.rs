@@ -94,13 +94,18 @@ impl View {
         }
     }
 
-    /// What hangs, by links of its own realm, under nothing that is seen.
-    pub(crate) fn tops(&self) -> BTreeSet<ItemId> {
+    /// Returns what stands at the top of whose tree: of each owner what hangs, by links of its own
+    /// realm, under nothing that is seen.
+    pub(crate) fn places(&self) -> BTreeMap<UserId, BTreeSet<ItemId>> {
         let owner = |id: &ItemId| self.items.get(id).map(|seen| &seen.owner);
         let in_realm = |(parent, child): &&(ItemId, ItemId)| owner(parent) == owner(child);
         let hanging: BTreeSet<&ItemId> =
             self.links.iter().filter(in_realm).map(|(_, child)| child).collect();
-        self.items.keys().filter(|id| !hanging.contains(id)).cloned().collect()
+        let mut places: BTreeMap<UserId, BTreeSet<ItemId>> = BTreeMap::new();
+        for (id, seen) in self.items.iter().filter(|(id, _)| !hanging.contains(id)) {
+            places.entry(seen.owner.clone()).or_default().insert(id.clone());
+        }
+        places
     }
 
     /// How this differs from what it should be, in a few lines; `None` if it does not.
