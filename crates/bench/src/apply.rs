@@ -25,6 +25,10 @@ struct Pages(Mutex<VecDeque<PullPage>>);
 
 #[async_trait]
 impl CallHandler for Pages {
+    fn meant_for(&self, _: &UserId) -> Result<(), UserId> {
+        Ok(())
+    }
+
     async fn handle(&self, call: Call) -> Result<Answer, TransportError> {
         match call {
             Call::Pull(_) => {

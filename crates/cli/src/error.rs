@@ -1,8 +1,11 @@
 //! What a command ends with when it does not succeed: a kind, a sentence, the next step.
 
 use serde::Serialize;
+use serde_json::Value;
 use vfs_sync_client::{ClientError, TransportError, Violation};
+use vfs_sync_core::wire::code;
 
+use crate::replica::TOKEN_VARIABLE;
 use crate::safe::safe;
 
 /// What kind of failure it is. The kind decides the exit code.
@@ -171,6 +174,11 @@ impl From<ClientError> for Failure {
                  `vfs-sync init` and `vfs-sync sync`",
             ),
             ClientError::ReplicaExists(_) => of(Kind::Exists),
+            ClientError::Stopped(reason) if reason.signature == code::WRONG_USER => of(Kind::Auth)
+                .hint(format!(
+                    "put a token of the replica's user into {TOKEN_VARIABLE} or the file given to \
+                     `init --token-file`, then start again"
+                )),
             ClientError::Stopped(reason) => {
                 Self { signature: Some(reason.signature), ..of(Kind::Guardrail).hint(TRIAGE) }
             }
@@ -196,6 +204,16 @@ impl From<TransportError> for Failure {
             TransportError::Unauthorized(_) => Self::new(Kind::Auth, message).hint(
                 "put a fresh token into VFS_SYNC_TOKEN or the file given to `init --token-file`",
             ),
+            TransportError::WrongUser { expected, actual } => {
+                let mut failure = Self::new(Kind::Auth, message).hint(format!(
+                    "put a token of {expected} into {TOKEN_VARIABLE} or the file given to `init \
+                     --token-file`; for another user's tree make another replica: see --replica"
+                ));
+                let actual = actual.map_or(Value::Null, |actual| actual.as_str().into());
+                failure.details.insert("expected".into(), expected.as_str().into());
+                failure.details.insert("actual".into(), actual);
+                failure
+            }
             TransportError::RematerializationRequired { .. } => {
                 Self::new(Kind::Guardrail, message).hint(REBUILD)
             }

@@ -198,6 +198,7 @@ impl SyncClient {
         config: ClientConfig,
     ) -> Result<Self, ClientError> {
         config.check()?;
+        bind(&*transport, &user)?;
         let store = create_store(dir, config.vfs.as_deref(), Meta::new(client_id, user, server))?;
         let cache = Cache::in_directory(dir, &config, || Ok(Vec::new()))?;
         Ok(Self::over(store, cache, transport, config))
@@ -215,6 +216,7 @@ impl SyncClient {
     ) -> Result<Self, ClientError> {
         config.check()?;
         let mut store = open_store(dir, config.vfs.as_deref())?;
+        bind(&*transport, &store.meta().user)?;
         let cache = Cache::in_directory(dir, &config, || store.blobs_to_keep())?;
         Ok(Self::over(store, cache, transport, config))
     }
@@ -243,6 +245,7 @@ impl SyncClient {
         config: ClientConfig,
     ) -> Result<Self, ClientError> {
         config.check()?;
+        bind(&*transport, &user)?;
         let store = memory_store(Meta::new(client_id, user, "memory"));
         let cache = Cache::in_memory(&config);
         Ok(Self::over(store, cache, transport, config))
@@ -313,6 +316,15 @@ impl SyncClient {
     pub(crate) fn store(&self) -> MutexGuard<'_, Box<dyn ReplicaStore>> {
         lock(&self.inner.store)
     }
+}
+
+/// Binds the transport to the replica's user: from the first call on it exchanges nothing of others.
+fn bind(transport: &dyn Transport, user: &UserId) -> Result<(), ClientError> {
+    transport.meant_for(user).map_err(|other| {
+        ClientError::Invalid(format!(
+            "the transport is for {other}: a replica of {user} takes one of its own"
+        ))
+    })
 }
 
 /// A panic in another thread broke no invariant of what is behind these locks: each transaction

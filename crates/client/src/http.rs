@@ -5,6 +5,7 @@ mod blobs;
 mod directory;
 mod steady;
 mod tus;
+mod user;
 
 use std::time::Duration;
 
@@ -13,14 +14,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt as _};
-use reqwest::header::{
-    AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE,
-};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE};
 use reqwest::{Body, Method, Response, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use vfs_sync_core::content::Sha256Digest;
-use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId};
+use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId, UserId};
 use vfs_sync_core::limits::Limits;
 use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, BlobBatchFile, BlobBatchRequest, BlobBatchResponse,
@@ -29,10 +28,12 @@ use vfs_sync_core::wire::{
     UploadResponse, VersionsResponse,
 };
 
+use crate::http::user::Gives;
 use crate::transport::{BatchFile, ByteStream, PullQuery, Transport, TransportError};
 
 pub use answer::read_answer;
 pub use blobs::read_blobs_answer;
+pub use user::{MeantFor, token_subject};
 
 /// Gives the bearer token.
 #[async_trait]
@@ -99,6 +100,7 @@ pub struct HttpTransport {
     base: Url,
     config: HttpConfig,
     token: Box<dyn TokenProvider>,
+    meant_for: MeantFor,
 }
 
 /// Bodies below this are not worth compressing.
@@ -148,7 +150,7 @@ impl HttpTransport {
             .user_agent(concat!("vfs-sync/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| refused(error.to_string()))?;
-        Ok(Self { http, base, config, token: Box::new(token) })
+        Ok(Self { http, base, config, token: Box::new(token), meant_for: MeantFor::default() })
     }
 
     /// The URL of a route; each element of `path` is one step, whatever is in it.
@@ -160,22 +162,11 @@ impl HttpTransport {
         url
     }
 
-    async fn bearer(&self, refresh: bool) -> Result<HeaderValue, TransportError> {
-        let token = self.token.token(refresh).await.map_err(TransportError::Unauthorized)?;
-        let mut value = HeaderValue::try_from(format!("Bearer {token}"))
-            .map_err(|_| TransportError::Unauthorized("the token is no header value".into()))?;
-        value.set_sensitive(true);
-        Ok(value)
-    }
-
     /// Sends a call; on `401` asks for another token, once. Gives any answer but that.
     async fn send(&self, call: &Call) -> Result<Response, TransportError> {
         let mut refresh = false;
         loop {
-            let mut request = self
-                .http
-                .request(call.method.clone(), call.url.clone())
-                .header(AUTHORIZATION, self.bearer(refresh).await?);
+            let mut request = self.http.request(call.method.clone(), call.url.clone());
             if let Some(timeout) = call.timeout {
                 request = request.timeout(timeout);
             }
@@ -186,7 +177,8 @@ impl HttpTransport {
                     request = request.header(CONTENT_ENCODING, "zstd");
                 }
             }
-            let response = request.send().await.map_err(answer::network)?;
+            let gives = if call.method == Method::GET { Gives::Nothing } else { Gives::Data };
+            let response = self.exchange(request, gives, refresh).await?;
             if response.status() == reqwest::StatusCode::UNAUTHORIZED && !refresh {
                 refresh = true;
                 continue;
@@ -288,6 +280,10 @@ pub fn batch_results(
 
 #[async_trait]
 impl Transport for HttpTransport {
+    fn meant_for(&self, user: &UserId) -> Result<(), UserId> {
+        self.meant_for.bind(user)
+    }
+
     async fn push(&self, request: &PushRequest) -> Result<PushResponse, TransportError> {
         self.call(self.post("push", &["crdt", "push"], request)).await
     }
@@ -347,13 +343,12 @@ impl Transport for HttpTransport {
         let request = self
             .http
             .put(url)
-            .header(AUTHORIZATION, self.bearer(false).await?)
             .header("Content-Digest", format!("sha-256=:{}:", STANDARD.encode(digest.0)))
             .header("Content-Length", size)
             .header(CONTENT_TYPE, "application/octet-stream")
             .timeout(timeout)
             .body(Body::wrap_stream(data));
-        let response = request.send().await.map_err(answer::network)?;
+        let response = self.exchange(request, Gives::Data, false).await?;
         answer::read("upload", response).await
     }
 

@@ -480,6 +480,7 @@ pub(crate) fn stop_reason(error: &ClientError) -> Option<StopReason> {
         ClientError::Transport(error) => match error {
             TransportError::Network { .. } => None,
             TransportError::Unauthorized(_) => Some(plain("unauthorized")),
+            TransportError::WrongUser { .. } => Some(plain(vfs_sync_core::wire::code::WRONG_USER)),
             TransportError::WriteIdsAhead { .. } => {
                 Some(plain(vfs_sync_core::wire::code::WRITE_IDS_AHEAD))
             }

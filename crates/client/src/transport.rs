@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::Stream;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::cursor::Cursor;
-use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId, WriteId};
+use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId, UserId, WriteId};
 use vfs_sync_core::limits::Limits;
 use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, PullPage, PushRequest, PushResponse, ReconcileRequest,
@@ -18,7 +18,9 @@ use vfs_sync_core::wire::{
     VersionsResponse,
 };
 
-pub use crate::http::{batch_request, batch_results, read_answer, read_blobs_answer};
+pub use crate::http::{
+    MeantFor, batch_request, batch_results, read_answer, read_blobs_answer, token_subject,
+};
 pub use call::{Answer, Call, CallHandler, CallKind};
 
 /// Why there is no answer that the protocol goes on with.
@@ -35,6 +37,15 @@ pub enum TransportError {
     /// `401`, after the token provider was asked once more.
     #[error("the server does not accept the token: {0}")]
     Unauthorized(String),
+    /// The token is of another user than the replica: of `actual`, or of nobody that the server names,
+    /// as servers of earlier versions do not. Nothing was sent or taken in.
+    #[error("{}", wrong_user(expected, actual.as_ref()))]
+    WrongUser {
+        /// The user that the replica belongs to.
+        expected: UserId,
+        /// The user that the token is of.
+        actual: Option<UserId>,
+    },
     /// `409 crdt_rematerialization_required`.
     #[error("pull requires re-materialization from canonical state")]
     RematerializationRequired {
@@ -79,6 +90,18 @@ pub enum TransportError {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+fn wrong_user(expected: &UserId, actual: Option<&UserId>) -> String {
+    match actual {
+        Some(actual) => format!(
+            "the token is of {actual}, and this replica belongs to {expected}: nothing was exchanged"
+        ),
+        None => format!(
+            "the server does not say whose the token is, and this replica belongs to {expected}: \
+             nothing was exchanged; the server has to be upgraded"
+        ),
+    }
 }
 
 impl TransportError {
@@ -141,6 +164,14 @@ pub struct BatchFile {
 /// recorder, is easier made as a [`CallHandler`].
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
+    /// Binds the transport to the user of a replica, before its first call. From then on every request
+    /// says that it is meant for `user`, and an answer that is not for `user` is
+    /// [`TransportError::WrongUser`]. What stands before other transports passes it on to them.
+    ///
+    /// # Errors
+    /// The user that the transport is bound to already, if that is another.
+    fn meant_for(&self, user: &UserId) -> Result<(), UserId>;
+
     /// `POST /v1/vfs/crdt/push`.
     async fn push(&self, request: &PushRequest) -> Result<PushResponse, TransportError>;
 

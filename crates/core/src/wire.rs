@@ -17,6 +17,46 @@ pub const PROTOCOL_VERSION: u32 = 1;
 /// The header that carries the version.
 pub const PROTOCOL_HEADER: &str = "Vfs-Sync-Protocol";
 
+/// The header that names a user, encoded by [`user_header`]. In a request: the user that it is meant
+/// for, whom the token must be of. In an answer: the user that the token is of.
+pub const USER_HEADER: &str = "Vfs-Sync-User";
+
+/// Encodes a user as the value of [`USER_HEADER`]: all but unreserved characters (RFC 3986) as `%XX`.
+#[must_use]
+pub fn user_header(user: &UserId) -> String {
+    let mut text = String::with_capacity(user.as_str().len());
+    for byte in user.as_str().bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            text.push('%');
+            for half in [byte >> 4, byte & 15] {
+                let digit = char::from_digit(u32::from(half), 16).unwrap_or('0');
+                text.push(digit.to_ascii_uppercase());
+            }
+        }
+    }
+    text
+}
+
+/// Decodes a value of [`USER_HEADER`]; `None` if it names no user.
+#[must_use]
+pub fn user_of_header(value: &str) -> Option<UserId> {
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.bytes();
+    while let Some(byte) = rest.next() {
+        let byte = match byte {
+            b'%' => {
+                let mut half = || char::from(rest.next()?).to_digit(16);
+                u8::try_from(half()? * 16 + half()?).ok()?
+            }
+            other => other,
+        };
+        bytes.push(byte);
+    }
+    UserId::new(String::from_utf8(bytes).ok()?).ok()
+}
+
 /// `lastReconciledWriteIds`: the greatest write id of each replica.
 pub type WriteIds = BTreeMap<ReplicaId, WriteId>;
 
@@ -253,6 +293,9 @@ pub mod code {
     pub const UNKNOWN_BLOB: &str = "unknown_blob";
     /// Too few rights on an item that the user sees.
     pub const NOT_PERMITTED: &str = "not_permitted";
+    /// The token is of another user than the one that the request is meant for (`403`); `expected` and
+    /// `actual` name both.
+    pub const WRONG_USER: &str = "wrong_user";
     /// The token is good, but lacks a scope; `requiredScope` says which.
     pub const INSUFFICIENT_SCOPE: &str = "insufficient_scope";
     /// No cursor that a server made.

@@ -1,6 +1,6 @@
 //! The routes, and what every request to them passes through.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::body::Body;
@@ -10,14 +10,16 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get, head, options, post, put};
 use http::header::AUTHORIZATION;
 use http::request::Parts;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use vfs_sync_blobs::BlobStore;
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::time::Timestamp;
-use vfs_sync_core::wire::{PROTOCOL_HEADER, PROTOCOL_VERSION, code};
+use vfs_sync_core::wire::{
+    PROTOCOL_HEADER, PROTOCOL_VERSION, USER_HEADER, code, user_header, user_of_header,
+};
 use vfs_sync_store::MetadataStore;
 
 use crate::auth::{Authenticator, Identity, TokenError};
@@ -194,14 +196,39 @@ pub(crate) fn route_paths() -> Vec<&'static str> {
 
 /// Sends away what is more than the server can do at a time, and protocols that it does not speak
 /// any more.
-async fn admit(State(app): State<App>, request: Request, next: Next) -> Response {
+async fn admit(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let Ok(_permit) = app.requests.try_acquire() else {
         return ApiError::overloaded().into_response();
     };
-    match check_protocol(request.headers()) {
-        Ok(()) => next.run(request).await,
-        Err(error) => error.into_response(),
+    if let Err(error) = check_protocol(request.headers()) {
+        return error.into_response();
     }
+    let authenticated = Authenticated::default();
+    request.extensions_mut().insert(authenticated.clone());
+    let mut response = next.run(request).await;
+    let user = authenticated.0.get().and_then(|user| user_header(user).try_into().ok());
+    if let Some(value) = user {
+        response.headers_mut().insert(USER, value);
+    }
+    response
+}
+
+/// [`USER_HEADER`], as the HTTP library has it.
+const USER: HeaderName = HeaderName::from_static("vfs-sync-user");
+
+/// The user that a request's token is of, once that is known: every answer names it, refusals too, so that
+/// a client can tell that an answer is its own user's.
+#[derive(Clone, Default)]
+struct Authenticated(Arc<OnceLock<UserId>>);
+
+/// The user that a request is meant for, if it says so. A request that names nobody is served for
+/// whomever its token is of: clients of earlier versions send none.
+fn meant_for(headers: &HeaderMap) -> Result<Option<UserId>, ApiError> {
+    let mut given = headers.get_all(USER).iter();
+    let Some(value) = given.next() else { return Ok(None) };
+    let user = value.to_str().ok().and_then(user_of_header).filter(|_| given.next().is_none());
+    user.map(Some)
+        .ok_or_else(|| ApiError::invalid(USER_HEADER, "must be one percent-encoded user id"))
 }
 
 /// [`admit`], for what is bounded in time as a whole.
@@ -259,7 +286,17 @@ impl FromRequestParts<App> for Administrator {
 
 async fn identity(parts: &Parts, app: &App) -> Result<Identity, ApiError> {
     let token = bearer(&parts.headers)?;
-    Ok(app.auth.verify(token, app.now()).await?)
+    let identity = app.auth.verify(token, app.now()).await?;
+    if let Some(authenticated) = parts.extensions.get::<Authenticated>() {
+        let _ = authenticated.0.set(identity.user.clone());
+    }
+    match meant_for(&parts.headers)? {
+        Some(expected) if expected != identity.user => {
+            metrics::counter!("vfs_sync_wrong_user_total").increment(1);
+            Err(ApiError::wrong_user(&expected, &identity.user))
+        }
+        _ => Ok(identity),
+    }
 }
 
 fn bearer(headers: &HeaderMap) -> Result<&str, TokenError> {

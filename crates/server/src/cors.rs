@@ -17,14 +17,14 @@ const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PAT
 const HEADERS: HeaderValue = HeaderValue::from_static(
     "Authorization, Content-Type, Content-Digest, Content-Encoding, If-None-Match, If-Range, \
      Range, Tus-Resumable, Upload-Length, Upload-Defer-Length, Upload-Offset, Upload-Metadata, \
-     Upload-Checksum, Upload-Concat, Vfs-Sync-Protocol, X-HTTP-Method-Override, X-Request-ID, \
-     traceparent",
+     Upload-Checksum, Upload-Concat, Vfs-Sync-Protocol, Vfs-Sync-User, X-HTTP-Method-Override, \
+     X-Request-ID, traceparent",
 );
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "Location, Upload-Offset, Upload-Length, Upload-Defer-Length, Upload-Metadata, \
      Upload-Expires, Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, \
      Tus-Checksum-Algorithm, ETag, Content-Range, Content-Digest, Repr-Digest, Retry-After, \
-     X-Request-ID",
+     Vfs-Sync-User, X-Request-ID",
 );
 /// Seconds for which a browser remembers an answer.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");

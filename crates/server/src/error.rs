@@ -11,6 +11,7 @@ use vfs_sync_blobs::{BlobError, BlobOperation, PutError};
 use vfs_sync_core::attach::AttachRefusal;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::cursor::Cursor;
+use vfs_sync_core::id::UserId;
 use vfs_sync_core::wire::{ErrorBody, code};
 use vfs_sync_store::StoreError;
 
@@ -95,6 +96,15 @@ impl ApiError {
         let sentence = format!("The token lacks the scope {scope}");
         Self::new(StatusCode::FORBIDDEN, code::INSUFFICIENT_SCOPE, sentence)
             .with("requiredScope", scope)
+    }
+
+    /// A token of another user than the one that the request is meant for. Both names are the
+    /// caller's own: the header it sent, and whom its token is of.
+    pub(crate) fn wrong_user(expected: &UserId, actual: &UserId) -> Self {
+        let sentence = format!("The request is meant for {expected}, the token is of {actual}");
+        Self::new(StatusCode::FORBIDDEN, code::WRONG_USER, sentence)
+            .with("expected", expected.as_str())
+            .with("actual", actual.as_str())
     }
 
     pub(crate) fn unknown_item() -> Self {

@@ -1,6 +1,7 @@
 //! The checkers: each holds one promise, and says in one sentence what broke it.
 
 pub(crate) mod answers;
+pub(crate) mod belongs;
 pub(crate) mod doubts;
 pub(crate) mod numbers;
 pub(crate) mod session;

@@ -24,12 +24,12 @@ use crate::environment::Machine;
 use crate::failure::FailureKind;
 use crate::home::Home;
 use crate::hostile::{Due, Ending, Hostile, export};
-use crate::ledger::{End, Ledger, Queued};
+use crate::ledger::{Book, End, Ledger, Queued};
 use crate::network::Link;
 use crate::plan::DeviceSetup;
 use crate::sabotage::Sabotage;
 use crate::server::Cluster;
-use crate::transport::SimTransport;
+use crate::transport::{SimTransport, Token};
 
 /// What a device does with its client when it talks to a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +83,8 @@ impl Device {
         let link = Link::new(index, Arc::clone(cluster), ledger.clone(), random.fork(), silent);
         let link = Arc::new(link);
         let hostile = Arc::new(Hostile::new(ledger.clone()));
-        let token = format!("Bearer {}", cluster.token(&user, None));
+        let bearer = format!("Bearer {}", cluster.token(&user, None));
+        let token = Token { bearer, of: user.clone() };
         let transport = SimTransport::new(
             Arc::clone(&link),
             ledger.clone(),
@@ -99,6 +100,7 @@ impl Device {
         let violations = Arc::new(ViolationCollector::default());
         client.observe(Arc::clone(&violations) as Arc<dyn vfs_sync_client::Observer>);
         let events = client.subscribe();
+        ledger.book().replicas.insert(client.client_id(), user.clone());
         let session = Session::default();
         let (talking, reading, exports) = (None, Vec::new(), Vec::new());
         Self {
@@ -123,6 +125,27 @@ impl Device {
         }
     }
 
+    /// Requests go with the token of `other` from now on, or of the device's own user again.
+    pub(crate) fn swap_token(&mut self, cluster: &Cluster, other: Option<&UserId>) {
+        // A call whose answer was broken has to end in exactly that.
+        if self.is_talking() && self.hostile.is_armed() {
+            return;
+        }
+        let of = other.unwrap_or(&self.user);
+        self.transport.set_token(Token {
+            bearer: format!("Bearer {}", cluster.token(of, None)),
+            of: of.clone(),
+        });
+        self.ledger.note(|| format!("device {}: has a token of {of}", self.index));
+        match other {
+            Some(_) => {
+                self.ledger.book().swapped.insert(self.index);
+            }
+            // What ran meanwhile has stopped.
+            None => self.start_background(),
+        }
+    }
+
     pub(crate) fn transport(&self) -> Arc<SimTransport> {
         Arc::clone(&self.transport)
     }
@@ -142,6 +165,7 @@ impl Device {
     fn adopt(&mut self, client: SyncClient) {
         client.observe(Arc::clone(&self.violations) as Arc<dyn vfs_sync_client::Observer>);
         self.events = client.subscribe();
+        self.ledger.book().replicas.insert(client.client_id(), self.user.clone());
         // What is armed is meant for the one that was there.
         self.hostile.disarm();
         self.transport.numbers.forget();
@@ -517,12 +541,25 @@ fn judge(
         error,
         ClientError::Transport(vfs_sync_client::TransportError::WriteIdsAhead { .. })
     );
+    if is_refused_for_its_token(&mut book, index, error) {
+        return false;
+    }
     let fine =
         transient || error.violation().is_some_and(asks) || (book.may_rematerialize && ahead);
     if !fine {
         book.fail(FailureKind::FalseAlarm, format!("device {index}: {error}"));
     }
     error.violation().is_some_and(asks)
+}
+
+/// Whether a call was refused because the device has, or had when it began, a token of somebody else.
+pub(crate) fn is_refused_for_its_token(book: &mut Book, index: usize, error: &ClientError) -> bool {
+    use vfs_sync_client::TransportError;
+    let refused = matches!(error, ClientError::Transport(TransportError::WrongUser { .. }));
+    if refused {
+        book.coverage.count(Kind::Guardrail, "client: a token of another user");
+    }
+    refused && book.swapped.contains(&index) && !book.healed
 }
 
 pub(crate) const fn signature(violation: &Violation) -> &'static str {

@@ -161,6 +161,12 @@ impl Hostile {
         *state = State { breach: Some(breach), client, epoch, ..State::default() };
     }
 
+    /// Whether an answer is to be broken, or one that was has not been judged yet.
+    pub(crate) fn is_armed(&self) -> bool {
+        let state = self.state();
+        state.breach.is_some() || state.due.is_some()
+    }
+
     /// A first page is one of a rematerialisation if the client had something, and begins what it
     /// does anew; or if its server has begun another life.
     fn first_page(&self, epoch: Option<Epoch>) {

@@ -8,7 +8,7 @@ use foldhash::HashMap;
 use tokio::time::Instant;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::entry::Entry;
-use vfs_sync_core::id::{ItemId, OpId, ReplicaId, StagingId};
+use vfs_sync_core::id::{ItemId, OpId, ReplicaId, StagingId, UserId};
 use vfs_sync_core::item::Name;
 use vfs_sync_core::wire::WriteIds;
 
@@ -28,6 +28,10 @@ pub(crate) struct Book {
     pub(crate) operations: BTreeMap<OpId, Queued>,
     /// The last content that each device put on an item: it must be somewhere.
     pub(crate) contents: BTreeMap<(usize, ItemId), Sha256Digest>,
+    /// The user of every replica that a device had.
+    pub(crate) replicas: BTreeMap<ReplicaId, UserId>,
+    /// Devices that had a token of somebody else.
+    pub(crate) swapped: BTreeSet<usize>,
     /// Names that were given.
     pub(crate) names: u64,
     /// Stages that a user asked to be abandoned.
@@ -100,6 +104,8 @@ impl Ledger {
             coverage: Coverage::default(),
             operations: BTreeMap::new(),
             contents: BTreeMap::new(),
+            replicas: BTreeMap::new(),
+            swapped: BTreeSet::new(),
             names: 0,
             given_up: BTreeSet::new(),
             watched: None,

@@ -38,6 +38,8 @@ pub(crate) struct Step {
     pub(crate) what: What,
     /// What befalls a disk before it.
     pub(crate) disk: Option<DiskTrouble>,
+    /// Whose token a device gets before it.
+    pub(crate) token: Option<Swap>,
     /// What it draws its choices from.
     pub(crate) chance: u64,
 }
@@ -112,6 +114,14 @@ pub(crate) enum What {
         device: usize,
     },
     Rest,
+}
+
+/// A device's token is replaced, as by a wrong variable or a file that was copied over it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Swap {
+    pub(crate) device: usize,
+    /// The user of the new token; `None` is the device's own again.
+    pub(crate) user: Option<usize>,
 }
 
 /// What befalls the disk of the servers' database, or of a device.
@@ -232,9 +242,22 @@ impl Plan {
             let what = what.map_or(What::Rest, |weight| (weight.1)(random, &setup));
             let wait_millis = u64::try_from(random.below(pace)).unwrap_or(0);
             let chance = u64::try_from(random.below(1 << 30)).unwrap_or(0);
-            Step { wait_millis, what, disk: None, chance }
+            Step { wait_millis, what, disk: None, token: None, chance }
         };
-        let steps = (0..steps).map(|_| draw(&mut random)).collect();
+        let mut steps: Vec<Step> = (0..steps).map(|_| draw(&mut random)).collect();
+        let mut random = of_part(seed, 61);
+        if random.below(3) == 0 {
+            for step in &mut steps {
+                let (draw, device) = (random.below(16), device(&mut random, &setup));
+                // The fourth is nobody's device.
+                let other = (setup.devices[device].user + 1 + random.below(3)) % 4;
+                step.token = match draw {
+                    0 => Some(Swap { device, user: Some(other) }),
+                    1 | 2 => Some(Swap { device, user: None }),
+                    _ => None,
+                };
+            }
+        }
         Self { seed, setup, steps }
     }
 

@@ -24,7 +24,7 @@ use vfs_sync_store::{
     Retention, StageAnswer, StageRecord, StoreError, UploadAccess, UploadAnswer, Usage,
 };
 
-use crate::check::{answers, doubts};
+use crate::check::{answers, belongs, doubts};
 use crate::ledger::Ledger;
 use crate::power::{Doubt, ServerDisk};
 use crate::process::Process;
@@ -146,6 +146,7 @@ impl MetadataStore for WatchedStore {
         let (user, replica) = (batch.user.clone(), batch.replica.clone());
         let operations: Vec<Operation> = batch.operations().cloned().collect();
         let whole = operations.len() == batch.len();
+        belongs::pushed(&self.ledger, &user, &replica, &operations);
         let last_changed = self.last_changed(&user, &replica, &operations, now).await?;
         let doubt = || {
             let operations = if whole { operations.clone() } else { Vec::new() };

@@ -13,18 +13,20 @@ use http::{Method, Request};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use vfs_sync_client::transport::{
-    BatchFile, ByteStream, PullQuery, batch_request, batch_results, read_answer, read_blobs_answer,
+    BatchFile, ByteStream, MeantFor, PullQuery, batch_request, batch_results, read_answer,
+    read_blobs_answer,
 };
 use vfs_sync_client::{Transport, TransportError};
 use vfs_sync_core::content::Sha256Digest;
-use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId};
+use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId, UserId};
 use vfs_sync_core::limits::Limits;
 use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, BlobReadRequest, PROTOCOL_HEADER, PROTOCOL_VERSION, PullPage,
     PushRequest, PushResponse, ReconcileRequest, ReconcileResponse, StageRequest, StageResponse,
-    StateResponse, UploadResponse, VersionsResponse,
+    StateResponse, USER_HEADER, UploadResponse, VersionsResponse,
 };
 
+use crate::check::belongs;
 use crate::check::numbers::Numbers;
 use crate::coverage::Kind;
 use crate::hostile::Hostile;
@@ -33,11 +35,20 @@ use crate::network::Link;
 use crate::sabotage::{Sabotage, push_thrown_away, without_an_entry};
 use crate::server::Answer;
 
+/// A token, and the user that it is of.
+#[derive(Clone)]
+pub(crate) struct Token {
+    pub(crate) bearer: String,
+    pub(crate) of: UserId,
+}
+
 pub(crate) struct SimTransport {
     pub(crate) link: Arc<Link>,
     pub(crate) ledger: Ledger,
     pub(crate) hostile: Arc<Hostile>,
-    pub(crate) token: String,
+    /// The token that requests go with, not always the user's own.
+    token: Mutex<Token>,
+    meant_for: MeantFor,
     pub(crate) sabotage: Option<Sabotage>,
     pub(crate) numbers: Numbers,
     /// Blobs whose bytes came.
@@ -62,24 +73,37 @@ fn path(parts: &[&str]) -> String {
     format!("/v1/vfs/{}", parts.join("/"))
 }
 
-fn request(token: &str, method: Method, path: &str) -> http::request::Builder {
-    Request::builder()
-        .method(method)
-        .uri(path)
-        .header(PROTOCOL_HEADER, PROTOCOL_VERSION)
-        .header("authorization", token)
-}
-
 impl SimTransport {
     pub(crate) fn new(
         link: Arc<Link>,
         ledger: Ledger,
         hostile: Arc<Hostile>,
-        token: String,
+        token: Token,
         sabotage: Option<Sabotage>,
     ) -> Self {
-        let (numbers, fetched) = (Numbers::default(), Mutex::default());
-        Self { link, ledger, hostile, token, sabotage, numbers, fetched }
+        let (numbers, fetched, meant_for) =
+            (Numbers::default(), Mutex::default(), MeantFor::default());
+        let token = Mutex::new(token);
+        Self { link, ledger, hostile, token, meant_for, sabotage, numbers, fetched }
+    }
+
+    /// From now on requests go with another token.
+    pub(crate) fn set_token(&self, token: Token) {
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = token;
+    }
+
+    fn request(&self, method: Method, path: &str) -> http::request::Builder {
+        let token = self.token.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let builder = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(PROTOCOL_HEADER, PROTOCOL_VERSION)
+            .header("authorization", &token.bearer)
+            .extension(token);
+        match self.meant_for.header() {
+            Some(user) => builder.header(USER_HEADER, user),
+            None => builder,
+        }
     }
 
     /// Whether bytes of a blob came.
@@ -98,7 +122,14 @@ impl SimTransport {
         body: Bytes,
     ) -> Result<Answer, TransportError> {
         let request = builder.body(body).expect("a request of ours is one");
-        self.link.send(call, request).await
+        let token = request.extensions().get::<Token>().cloned();
+        let answer = self.link.send(call, request).await?;
+        // Tokens here say nothing to a client: only the server's word counts.
+        let named = header(&answer, "vfs-sync-user");
+        let (own, of) = (self.meant_for.user(), token.as_ref().map(|token| &token.of));
+        belongs::answered(&self.ledger, own, of, call, answer.status);
+        self.meant_for.check(answer.status, named, None)?;
+        Ok(answer)
     }
 
     async fn call<T: DeserializeOwned>(
@@ -119,7 +150,7 @@ impl SimTransport {
         call: &'static str,
         path: &str,
     ) -> Result<T, TransportError> {
-        self.call(call, request(&self.token, Method::GET, path), Bytes::new()).await
+        self.call(call, self.request(Method::GET, path), Bytes::new()).await
     }
 
     async fn post<T: DeserializeOwned>(
@@ -129,7 +160,7 @@ impl SimTransport {
         body: &impl Serialize,
     ) -> Result<T, TransportError> {
         let json = serde_json::to_vec(body).expect("a request serializes");
-        let builder = request(&self.token, Method::POST, path);
+        let builder = self.request(Method::POST, path);
         self.call(call, builder.header("content-type", "application/json"), json.into()).await
     }
 }
@@ -139,16 +170,15 @@ impl SimTransport {
     pub(crate) async fn abandon(&self, staging_id: &StagingId) -> Result<(), TransportError> {
         let path = path(&["blobs", "stage", staging_id.as_str(), "abandon"]);
         let answer: Result<serde_json::Value, _> =
-            self.call("abandon", request(&self.token, Method::POST, &path), Bytes::new()).await;
+            self.call("abandon", self.request(Method::POST, &path), Bytes::new()).await;
         answer.map(drop)
     }
 
     /// Deletes a blob, as no client of ours does.
     pub(crate) async fn delete_blob(&self, blob_id: &BlobId) -> Result<(), TransportError> {
         let path = path(&["blobs", blob_id.as_str()]);
-        let answer: Result<serde_json::Value, _> = self
-            .call("deleteBlob", request(&self.token, Method::DELETE, &path), Bytes::new())
-            .await;
+        let answer: Result<serde_json::Value, _> =
+            self.call("deleteBlob", self.request(Method::DELETE, &path), Bytes::new()).await;
         answer.map(drop)
     }
 }
@@ -160,6 +190,10 @@ async fn whole(data: ByteStream) -> Result<Bytes, TransportError> {
 
 #[async_trait]
 impl Transport for SimTransport {
+    fn meant_for(&self, user: &UserId) -> Result<(), UserId> {
+        self.meant_for.bind(user)
+    }
+
     async fn push(&self, request: &PushRequest) -> Result<PushResponse, TransportError> {
         self.numbers.sent(&self.ledger, request);
         if let Some(answer) = self.hostile.instead_of_push(request) {
@@ -222,7 +256,8 @@ impl Transport for SimTransport {
         data: ByteStream,
     ) -> Result<UploadResponse, TransportError> {
         let path = path(&["blobs", "stage", staging_id.as_str(), "data"]);
-        let builder = request(&self.token, Method::PUT, &path)
+        let builder = self
+            .request(Method::PUT, &path)
             .header("content-digest", format!("sha-256=:{}:", STANDARD.encode(digest.0)));
         self.call("upload", builder, whole(data).await?).await
     }
@@ -236,7 +271,8 @@ impl Transport for SimTransport {
         if let Some(id) = &stage.staging_id {
             names.push(format!("stagingId {}", STANDARD.encode(id.as_str())));
         }
-        let builder = request(&self.token, Method::POST, &path(&["blobs", "uploads"]))
+        let builder = self
+            .request(Method::POST, &path(&["blobs", "uploads"]))
             .header("tus-resumable", "1.0.0")
             .header("upload-length", size)
             .header("upload-metadata", names.join(","));
@@ -257,7 +293,8 @@ impl Transport for SimTransport {
         data: ByteStream,
     ) -> Result<(), TransportError> {
         let path = path(&["blobs", "uploads", staging_id.as_str()]);
-        let builder = request(&self.token, Method::PATCH, &path)
+        let builder = self
+            .request(Method::PATCH, &path)
             .header("tus-resumable", "1.0.0")
             .header("upload-offset", offset)
             .header("content-type", "application/offset+octet-stream");
@@ -297,7 +334,8 @@ impl Transport for SimTransport {
     ) -> Result<Option<Vec<Result<Bytes, TransportError>>>, TransportError> {
         let json = serde_json::to_vec(&BlobReadRequest { blob_ids: blobs.to_vec() });
         let json = json.expect("a request serializes");
-        let builder = request(&self.token, Method::POST, &path(&["blobs", "batch", "read"]))
+        let builder = self
+            .request(Method::POST, &path(&["blobs", "batch", "read"]))
             .header("content-type", "application/json");
         let answer = self.send("readBlobs", builder, json.into()).await?;
         if answer.status != 200 {
@@ -314,7 +352,7 @@ impl Transport for SimTransport {
     }
 
     async fn download(&self, blob_id: &BlobId, offset: u64) -> Result<ByteStream, TransportError> {
-        let mut builder = request(&self.token, Method::GET, &path(&["blobs", blob_id.as_str()]));
+        let mut builder = self.request(Method::GET, &path(&["blobs", blob_id.as_str()]));
         if offset > 0 {
             builder = builder.header("range", format!("bytes={offset}-"));
         }

@@ -16,7 +16,7 @@ use vfs_sync_testkit::Random;
 use crate::check::answers;
 use crate::coverage::Coverage;
 use crate::database::{Backup, Database};
-use crate::device::{Device, Talk};
+use crate::device::{Device, Talk, user};
 use crate::disk::Unsynced;
 use crate::edit::edit;
 use crate::environment::Machine;
@@ -178,6 +178,10 @@ impl World {
         random.below(2);
         if let Some(trouble) = step.disk {
             self.befall(trouble).await;
+        }
+        if let Some(swap) = step.token {
+            let other = swap.user.map(user);
+            self.devices[swap.device].swap_token(&self.cluster, other.as_ref());
         }
         self.ledger.note(|| format!("step {:?}", step.what));
         self.happen(step.what, &mut random).await;

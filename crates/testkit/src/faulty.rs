@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use vfs_sync_client::transport::{Answer, ByteStream, Call, CallHandler, CallKind};
 use vfs_sync_client::{Transport, TransportError};
-use vfs_sync_core::id::StagingId;
+use vfs_sync_core::id::{StagingId, UserId};
 
 use crate::random::Random;
 use crate::record::{Record, without_data};
@@ -282,6 +282,10 @@ async fn twice(call: Call) -> Result<(Call, Call), TransportError> {
 
 #[async_trait]
 impl CallHandler for FaultyTransport {
+    fn meant_for(&self, user: &UserId) -> Result<(), UserId> {
+        self.to.meant_for(user)
+    }
+
     async fn handle(&self, call: Call) -> Result<Answer, TransportError> {
         self.record.add(None, &call);
         let fault = self.fault(call.kind());

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use vfs_sync_client::TransportError;
 use vfs_sync_client::transport::{Answer, Call, CallHandler, CallKind, PullQuery};
+use vfs_sync_core::id::UserId;
 use vfs_sync_core::limits::Limits;
 use vfs_sync_core::wire::{
     PullPage, PushRequest, PushResponse, PushResult, PushStatus, ReconcileRequest,
@@ -216,6 +217,10 @@ fn plainly(call: &Call) -> Result<Answer, TransportError> {
 
 #[async_trait]
 impl CallHandler for ScriptedTransport {
+    fn meant_for(&self, _: &UserId) -> Result<(), UserId> {
+        Ok(())
+    }
+
     async fn handle(&self, call: Call) -> Result<Answer, TransportError> {
         let kind = call.kind();
         let mut script = self.script();

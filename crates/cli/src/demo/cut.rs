@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use vfs_sync_client::transport::{Answer, Call, CallHandler};
 use vfs_sync_client::{Transport, TransportError};
+use vfs_sync_core::id::UserId;
 
 /// Passes every call on, unless it is cut.
 pub(super) struct Cuttable {
@@ -25,6 +26,10 @@ impl Cuttable {
 
 #[async_trait]
 impl CallHandler for Cuttable {
+    fn meant_for(&self, user: &UserId) -> Result<(), UserId> {
+        self.inner.meant_for(user)
+    }
+
     async fn handle(&self, call: Call) -> Result<Answer, TransportError> {
         if self.cut.load(Ordering::SeqCst) {
             return Err(TransportError::network("the network is cut"));

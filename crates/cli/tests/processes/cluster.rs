@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use vfs_sync_client::transport::{Answer, Call, CallHandler};
-use vfs_sync_client::{HttpConfig, HttpTransport, StaticToken, TransportError};
+use vfs_sync_client::{HttpConfig, HttpTransport, StaticToken, Transport as _, TransportError};
+use vfs_sync_core::id::UserId;
 use vfs_sync_testkit::Random;
 
 use crate::server::ServerProcess;
@@ -190,6 +191,10 @@ fn transports(
 
 #[async_trait]
 impl CallHandler for Line {
+    fn meant_for(&self, user: &UserId) -> Result<(), UserId> {
+        self.to.iter().try_for_each(|to| to.meant_for(user))
+    }
+
     async fn handle(&self, call: Call) -> Result<Answer, TransportError> {
         let server = self.random.lock().unwrap().below(self.to.len());
         let chosen = (server, self.changes(server));

@@ -7,6 +7,7 @@ use reqwest::{Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use vfs_sync_core::cursor::Cursor;
+use vfs_sync_core::id::UserId;
 use vfs_sync_core::wire::{ErrorBody, code};
 
 use crate::transport::TransportError;
@@ -120,6 +121,13 @@ pub(super) fn refused(
     let details = &body.details;
     match (status, body.code.as_str()) {
         (401, _) => TransportError::Unauthorized(body.error),
+        (403, code::WRONG_USER) => {
+            let user = |field: &str| UserId::new(details.get(field)?.as_str()?).ok();
+            match (user("expected"), user("actual")) {
+                (Some(expected), actual) => TransportError::WrongUser { expected, actual },
+                _ => super::malformed(call, "expected", "is no user"),
+            }
+        }
         (413, _) => TransportError::TooLarge(body.error),
         (409, code::REMATERIALIZATION_REQUIRED) => {
             let cursor = |field: &str| cursor(call, field, details.get(field));

@@ -7,11 +7,12 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures::TryStreamExt as _;
-use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Body, Method, Response, StatusCode};
 use vfs_sync_core::id::StagingId;
 use vfs_sync_core::wire::StageRequest;
 
+use super::user::Gives;
 use super::{Call, HttpTransport, answer, malformed};
 use crate::transport::{ByteStream, TransportError};
 
@@ -75,7 +76,6 @@ impl HttpTransport {
         let request = self
             .http
             .patch(self.url(&["blobs", "uploads", staging_id.as_str()]))
-            .header(AUTHORIZATION, self.bearer(false).await?)
             .header("Tus-Resumable", VERSION)
             .header("Upload-Offset", offset)
             .header(CONTENT_LENGTH, size - offset)
@@ -84,7 +84,7 @@ impl HttpTransport {
         let window = self.config.idle_timeout.max(self.config.request_timeout);
         let response = tokio::select! {
             biased;
-            response = request.send() => response.map_err(answer::network)?,
+            response = self.exchange(request, Gives::Data, false) => response?,
             () = stands_still(&sent, window) => {
                 return Err(TransportError::network("the upload stands still"));
             }

@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use vfs_sync_core::content::Sha256Digest;
-use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId};
+use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId, UserId};
 use vfs_sync_core::limits::Limits;
 use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, PullPage, PushRequest, PushResponse, ReconcileRequest,
@@ -169,6 +169,12 @@ pub trait CallHandler: Send + Sync + 'static {
     /// Answers `call`. An answer to a call of another kind is told to the caller as
     /// [`TransportError::MalformedResponse`].
     async fn handle(&self, call: Call) -> Result<Answer, TransportError>;
+
+    /// Binds the transports that calls are sent on to, as [`Transport::meant_for`] says.
+    ///
+    /// # Errors
+    /// The user that one of them is bound to already, if that is another.
+    fn meant_for(&self, user: &UserId) -> Result<(), UserId>;
 }
 
 macro_rules! answer {
@@ -186,6 +192,10 @@ macro_rules! answer {
 
 #[async_trait]
 impl<H: CallHandler> Transport for H {
+    fn meant_for(&self, user: &UserId) -> Result<(), UserId> {
+        CallHandler::meant_for(self, user)
+    }
+
     async fn push(&self, request: &PushRequest) -> Result<PushResponse, TransportError> {
         answer!(self, Push, Call::Push(request.clone()))
     }

@@ -23,6 +23,8 @@ impl World {
             device.client.stop_background().await;
             device.wait().await;
             device.hostile.disarm();
+            device.swap_token(&self.cluster, None);
+            device.client.stop_background().await;
             device.take_over(None);
             device.home.iter().for_each(|home| home.troubled.store(false, Ordering::Relaxed));
         }

@@ -13,7 +13,7 @@ use vfs_sync_testkit::Random;
 use super::World;
 use crate::check::settled;
 use crate::coverage::Kind;
-use crate::device::{Device, Talk, user};
+use crate::device::{Device, Talk, is_refused_for_its_token, user};
 use crate::edit::{group, visible};
 use crate::failure::FailureKind;
 use crate::ledger::Ledger;
@@ -186,6 +186,9 @@ async fn open_together(ledger: Ledger, index: usize, client: SyncClient, items: 
 
 /// A content was not had, for a reason that there may be.
 fn not_read(ledger: &Ledger, index: usize, error: &ClientError) {
+    if is_refused_for_its_token(&mut ledger.book(), index, error) {
+        return;
+    }
     let fine = match error {
         ClientError::NoContent(_) | ClientError::UnknownItem(_) => true,
         ClientError::Transport(TransportError::Refused { status: 404, .. }) => true,

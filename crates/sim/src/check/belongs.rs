@@ -1,0 +1,44 @@
+//! Nothing of one user is ever at the servers under another, and nothing of another's comes to a
+//! replica: whatever token a device was given.
+
+use vfs_sync_core::id::{ReplicaId, UserId};
+use vfs_sync_core::op::Operation;
+
+use crate::coverage::Kind;
+use crate::failure::FailureKind;
+use crate::ledger::Ledger;
+
+/// A request of a replica was answered, which went with a token of `token`.
+pub(crate) fn answered(
+    ledger: &Ledger,
+    replica: Option<&UserId>,
+    token: Option<&UserId>,
+    call: &'static str,
+    status: u16,
+) {
+    let (Some(replica), Some(token)) = (replica, token) else { return };
+    if replica == token {
+        return;
+    }
+    ledger.count(Kind::Check, "nothing goes to another user");
+    if (200..300).contains(&status) {
+        let message = format!("{call} of a replica of {replica} was served for {token}");
+        ledger.fail(FailureKind::Secrecy, message);
+    }
+}
+
+/// The servers were handed operations as those of `user`.
+pub(crate) fn pushed(
+    ledger: &Ledger,
+    user: &UserId,
+    replica: &ReplicaId,
+    operations: &[Operation],
+) {
+    let mut book = ledger.book();
+    let owner = book.replicas.get(replica).filter(|owner| *owner != user).cloned();
+    if let Some(owner) = owner {
+        let count = operations.len();
+        let message = format!("{count} operations of {owner}'s {replica} came under {user}");
+        book.fail(FailureKind::Secrecy, message);
+    }
+}
