@@ -536,7 +536,9 @@ fn judge(
         }
     }
     let Some(error) = error else { return false };
-    let transient = error.is_transient() && !book.healed;
+    // The servers' disk is full.
+    let waits = matches!(error, ClientError::Transport(error) if error.waits());
+    let transient = (error.is_transient() || waits) && !book.healed;
     let ahead = matches!(
         error,
         ClientError::Transport(vfs_sync_client::TransportError::WriteIdsAhead { .. })

@@ -19,9 +19,10 @@ use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, PushResponse, ReconcileRequest, StateResponse,
 };
 use vfs_sync_store::{
-    AbandonAnswer, Advance, Anew, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, MetadataStore,
-    NewStage, NewUpload, Pruned, PullAnswer, PullRequest, Quota, Reclaim, ReconcileAnswer,
-    Retention, StageAnswer, StageRecord, StoreError, UploadAccess, UploadAnswer, Usage,
+    AbandonAnswer, Advance, Anew, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, MalformedState,
+    MetadataStore, NewStage, NewUpload, Pruned, PullAnswer, PullRequest, Quota, Reclaim,
+    ReconcileAnswer, Retention, StageAnswer, StageRecord, StoreError, UploadAccess, UploadAnswer,
+    Usage,
 };
 
 use crate::check::{answers, belongs, doubts};
@@ -503,6 +504,14 @@ impl MetadataStore for WatchedStore {
         let pruned = self.spared(self.inner.prune(retention))?;
         answers::pruned(&self.ledger, &retention, pruned);
         self.after(pruned).await
+    }
+
+    async fn repair_reconcile_states(
+        &self,
+        user: Option<&UserId>,
+        dry_run: bool,
+    ) -> Result<Vec<MalformedState>> {
+        at_once(self.inner.repair_reconcile_states(user, dry_run))
     }
 
     async fn new_epoch(&self, now: Timestamp, chance: u16) -> Result<Epoch> {

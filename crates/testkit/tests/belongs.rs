@@ -57,8 +57,7 @@ fn export(client: &SyncClient) -> Vec<u8> {
 
 fn names(client: &SyncClient) -> Vec<String> {
     let children = client.children(None).unwrap();
-    let mut names: Vec<String> =
-        children.into_iter().filter_map(|node| node.name.map(|name| name.to_string())).collect();
+    let mut names: Vec<String> = children.into_iter().map(|child| child.name).collect();
     names.sort();
     names
 }

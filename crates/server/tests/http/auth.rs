@@ -347,3 +347,53 @@ async fn a_key_file_that_cannot_be_trusted_is_named() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_request_is_served_for_the_user_that_it_is_meant_for_and_for_no_other() {
+    let scene = scene(|_| {}).await;
+    let token = hs256(&with("sub", json!("d\u{e5}ve")));
+    let ask = async |method: &str, path: &str, user: Option<&str>| {
+        let request =
+            scene.nobody().request(method, path).header("authorization", format!("Bearer {token}"));
+        let request = match user {
+            Some(user) => request.header("vfs-sync-user", user),
+            None => request,
+        };
+        crate::scene::send(request).await
+    };
+    // Clients of earlier versions say nothing; every answer names whose the token is.
+    for user in [None, Some("d%C3%A5ve"), Some("d%c3%a5ve")] {
+        let answer = ask("GET", "/v1/vfs/limits", user).await;
+        assert_eq!(answer.header("vfs-sync-user"), "d%C3%A5ve");
+        answer.ok();
+    }
+    for (method, path) in [
+        ("POST", "/v1/vfs/crdt/push"),
+        ("GET", "/v1/vfs/crdt/vfs-sync"),
+        ("POST", "/v1/vfs/crdt/reconcile"),
+        ("GET", "/v1/vfs/crdt/state"),
+        ("POST", "/v1/vfs/blobs/stage"),
+        ("PUT", "/v1/vfs/blobs/stage/s/data"),
+        ("POST", "/v1/vfs/blobs/batch"),
+        ("POST", "/v1/vfs/blobs/batch/read"),
+        ("GET", "/v1/vfs/blobs/b"),
+        ("GET", "/v1/vfs/items/i/versions"),
+        ("GET", "/v1/vfs/groups"),
+    ] {
+        let answer = ask(method, path, Some("carol")).await;
+        assert_eq!(answer.header("vfs-sync-user"), "d%C3%A5ve", "{path}");
+        let answer = answer.refused(403, "wrong_user");
+        assert_eq!(
+            (&answer["expected"], &answer["actual"]),
+            (&json!("carol"), &json!("d\u{e5}ve"))
+        );
+    }
+    for odd in ["", "%", "%zz", "%ff", " ", &"x".repeat(200)] {
+        let answer = ask("GET", "/v1/vfs/limits", Some(odd)).await;
+        assert_eq!(answer.refused(400, "invalid_request")["field"], "Vfs-Sync-User", "{odd:?}");
+    }
+    let twice = scene.nobody().request("GET", "/v1/vfs/limits");
+    let twice = twice.header("authorization", format!("Bearer {token}"));
+    let twice = twice.header("vfs-sync-user", "carol").header("vfs-sync-user", "d%C3%A5ve");
+    crate::scene::send(twice).await.refused(400, "invalid_request");
+}
