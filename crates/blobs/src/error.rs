@@ -79,6 +79,7 @@ impl BlobError {
     pub(crate) fn of(operation: BlobOperation, error: &object_store::Error) -> Self {
         let refusal = refusal(error);
         let code = refusal.map_or_else(|| storage_code(error), |refusal| &refusal.code);
+        let code = if STORES_ARE_FULL.contains(&code) { STORAGE_FULL } else { code };
         let mut failure = Self::new(operation, code, with_causes(error));
         // S3 hides whether an object exists from who may not list.
         if code == "AccessDenied" && refusal.is_some() && operation == BlobOperation::Read {
@@ -128,9 +129,22 @@ fn causes<'e>(
     std::iter::successors(Some(first), |this: &&'e (dyn StdError + 'static)| (*this).source())
 }
 
+/// The code for a store without room, whatever the store itself calls that.
+const STORAGE_FULL: &str = "StorageFull";
+
+/// What stores that speak S3 answer when they have no room, or the bucket's own quota is used up.
+const STORES_ARE_FULL: [&str; 6] = [
+    "XMinioStorageFull",
+    "XMinioAdminBucketQuotaExceeded",
+    "InsufficientStorage",
+    "InsufficientCapacity",
+    "QuotaExceeded",
+    "StorageQuotaExceeded",
+];
+
 /// The table of codes: what is not in it is passed on, not retryable.
 fn is_retryable(storage_code: &str) -> bool {
-    matches!(storage_code, "ServiceUnavailable" | "SlowDown" | "InternalError")
+    matches!(storage_code, "ServiceUnavailable" | "SlowDown" | "InternalError" | STORAGE_FULL)
 }
 
 fn storage_code(error: &object_store::Error) -> &'static str {
@@ -158,7 +172,7 @@ fn io_code(kind: io::ErrorKind) -> &'static str {
     match kind {
         Kind::NotFound => "NoSuchKey",
         Kind::PermissionDenied | Kind::ReadOnlyFilesystem => "AccessDenied",
-        Kind::StorageFull | Kind::QuotaExceeded => "StorageFull",
+        Kind::StorageFull | Kind::QuotaExceeded => STORAGE_FULL,
         Kind::TimedOut
         | Kind::ConnectionRefused
         | Kind::ConnectionReset
@@ -198,7 +212,8 @@ mod tests {
             (io::ErrorKind::PermissionDenied, "AccessDenied", false),
             (io::ErrorKind::TimedOut, "ServiceUnavailable", true),
             (io::ErrorKind::ConnectionRefused, "ServiceUnavailable", true),
-            (io::ErrorKind::StorageFull, "StorageFull", false),
+            (io::ErrorKind::StorageFull, "StorageFull", true),
+            (io::ErrorKind::QuotaExceeded, "StorageFull", true),
             (io::ErrorKind::UnexpectedEof, "InternalError", true),
         ] {
             let error = BlobError::of(BlobOperation::Read, &generic(kind));

@@ -293,6 +293,12 @@ pub mod code {
     pub const UNKNOWN_BLOB: &str = "unknown_blob";
     /// Too few rights on an item that the user sees.
     pub const NOT_PERMITTED: &str = "not_permitted";
+    /// The database has no room (`507`); the same request succeeds once there is some.
+    pub const STORAGE_FULL: &str = "storage_full";
+    /// A stored row is malformed (`500`); `table`, `key` and `malformed` say which and what.
+    pub const MALFORMED_ROW: &str = "malformed_row";
+    /// A row that an attach depends on is malformed (`500`); `malformed` says what.
+    pub const ATTACH_FAILED: &str = "attach_failed";
     /// The token is of another user than the one that the request is meant for (`403`); `expected` and
     /// `actual` name both.
     pub const WRONG_USER: &str = "wrong_user";

@@ -164,6 +164,9 @@ impl IntoResponse for ApiError {
     }
 }
 
+/// The operator's command that mends a malformed reconcile state.
+const REPAIR: &str = "vfs-sync admin repair reconcile-state";
+
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
@@ -175,14 +178,28 @@ impl From<StoreError> for ApiError {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "database_unavailable", sentence)
                     .retry_after(1)
             }
+            StoreError::Full(reason) => {
+                tracing::error!(%reason, "the database has no room");
+                metrics::counter!("vfs_sync_store_errors_total", "kind" => "full").increment(1);
+                let sentence = "The server's database has no room: nothing was changed";
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, code::STORAGE_FULL, sentence)
+                    .retry_after(5)
+            }
             StoreError::MalformedRow { table, key, reason } => {
                 tracing::error!(table, key, reason, "a row is malformed");
                 metrics::counter!("vfs_sync_store_errors_total", "kind" => "malformed_row")
                     .increment(1);
                 let sentence = "A stored row is malformed";
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "malformed_row", sentence)
-                    .with("table", table)
-                    .with("malformed", reason)
+                let error =
+                    Self::new(StatusCode::INTERNAL_SERVER_ERROR, code::MALFORMED_ROW, sentence)
+                        .with("table", table)
+                        .with("key", key)
+                        .with("malformed", reason)
+                        .with("retryable", false);
+                match table {
+                    "reconcile_state" => error.with("repair", REPAIR),
+                    _ => error,
+                }
             }
             error @ (StoreError::NewerSchema { .. }
             | StoreError::MissingTable { .. }
@@ -320,12 +337,11 @@ pub(crate) fn attach_refused(refusal: AttachRefusal) -> ApiError {
 /// A stored row that an attach depends on is malformed: the same answer every time.
 pub(crate) fn attach_failed(malformed: &str) -> ApiError {
     tracing::error!(malformed, "an attach met a malformed row");
-    ApiError::new(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        "attach_failed",
-        "Failed to attach staged blob",
-    )
-    .with("malformed", malformed)
+    let (status, sentence) = (StatusCode::INTERNAL_SERVER_ERROR, "Failed to attach staged blob");
+    let error = ApiError::new(status, code::ATTACH_FAILED, sentence)
+        .with("malformed", malformed)
+        .with("retryable", false);
+    if malformed.contains("reconcile_state") { error.with("repair", REPAIR) } else { error }
 }
 
 /// A failure to read that is found while the bytes stream: the answer can only break off.
@@ -348,6 +364,9 @@ mod tests {
             (error.status, error.code),
             (StatusCode::INTERNAL_SERVER_ERROR, "internal_error")
         );
+        assert!(!error.error.contains("/data"));
+        let error = ApiError::from(StoreError::Full("/data/x: database or disk is full".into()));
+        assert_eq!((error.status, error.code), (StatusCode::INSUFFICIENT_STORAGE, "storage_full"));
         assert!(!error.error.contains("/data"));
     }
 

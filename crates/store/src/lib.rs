@@ -36,10 +36,24 @@ use vfs_sync_core::wire::{
     WriteIds,
 };
 
+/// A stored reconcile state that is not of the form that this version writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MalformedState {
+    /// The user that it is of.
+    pub user: String,
+    /// The key that it is stored under: `crdt:<clientId>`.
+    pub key: String,
+    /// The column that is malformed, and how.
+    pub reason: String,
+}
+
 /// Why a transaction did not go through; nothing of it did.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The database cannot be reached, is busy, or is full: a retry may help.
+    /// The database has no room left: nothing was changed. A retry helps once there is some.
+    #[error("the database has no room: {0}")]
+    Full(String),
+    /// The database cannot be reached or is busy: a retry may help.
     #[error("the database is unavailable: {0}")]
     Unavailable(String),
     /// A row is not what this version writes; names the table and the key.
@@ -498,6 +512,14 @@ pub trait MetadataStore: Send + Sync + 'static {
 
     /// Removes what retention no longer keeps; to be repeated until it removes nothing.
     async fn prune(&self, retention: Retention) -> Result<Pruned, StoreError>;
+
+    /// Removes stored reconcile states that are malformed, so that their clients store them again; of one
+    /// user or of all. With `dry_run` only looks. Gives what it found.
+    async fn repair_reconcile_states(
+        &self,
+        user: Option<&UserId>,
+        dry_run: bool,
+    ) -> Result<Vec<MalformedState>, StoreError>;
 
     /// Begins a new epoch for every feed: part of restoring a backup. Positions of the epoch
     /// before are refused from then on. `chance` is a random number: it tells this restoration

@@ -19,6 +19,7 @@ mod quota;
 mod races;
 mod reads;
 mod reclaim;
+mod runbook;
 mod scene;
 mod service;
 mod storage;

@@ -67,5 +67,38 @@ async fn a_malformed_row_names_its_table() {
     tamper(&mut scene, "UPDATE reconcile_state SET write_ids = 'x'").await;
     let alice = scene.user("alice");
     let answer = alice.get("/v1/vfs/crdt/state?clientId=laptop").await;
-    assert_eq!(answer.refused(500, "malformed_row")["table"], "reconcile_state");
+    let answer = answer.refused(500, "malformed_row");
+    assert_eq!(answer["table"], "reconcile_state");
+    assert_eq!(answer["key"], "crdt:laptop");
+    assert_eq!(answer["retryable"], false);
+}
+
+#[tokio::test]
+async fn a_malformed_reconcile_state_names_the_repair_which_mends_it() {
+    let (mut scene, body) = scene().await;
+    let state = json!({
+        "clientId": "laptop", "cursor": body["requiredCursor"],
+        "lastReconciledWriteIds": body["requiredLastReconciledWriteIds"],
+    });
+    tamper(&mut scene, "UPDATE reconcile_state SET write_ids = '{\"laptop\": 0}'").await;
+    let alice = scene.user("alice");
+    let repair = "vfs-sync admin repair reconcile-state";
+    let answer = attach(&alice, &body).await.refused(500, "attach_failed");
+    assert_eq!(answer["repair"], repair);
+    let answer = alice.post("/v1/vfs/crdt/reconcile", state.clone()).await;
+    assert_eq!(answer.refused(500, "malformed_row")["repair"], repair);
+
+    let store = scene.server.store();
+    let found = store.repair_reconcile_states(None, true).await.unwrap();
+    assert_eq!((found.len(), &*found[0].user, &*found[0].key), (1, "alice", "crdt:laptop"));
+    let bob = vfs_sync_core::id::UserId::new("bob").unwrap();
+    assert_eq!(store.repair_reconcile_states(Some(&bob), false).await.unwrap(), []);
+    attach(&alice, &body).await.refused(500, "attach_failed");
+    assert_eq!(store.repair_reconcile_states(None, false).await.unwrap(), found);
+    assert_eq!(store.repair_reconcile_states(None, false).await.unwrap(), []);
+
+    // Its client is told that it is behind, stores its state again, and goes on.
+    attach(&alice, &body).await.refused(409, "reconcile_state_behind");
+    alice.post("/v1/vfs/crdt/reconcile", state).await.ok();
+    attach(&alice, &body).await.ok();
 }

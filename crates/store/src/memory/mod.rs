@@ -25,9 +25,10 @@ use vfs_sync_core::wire::{
 use crate::reclaim;
 use crate::uploads as uploading;
 use crate::{
-    AbandonAnswer, Advance, Anew, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, MetadataStore,
-    NewStage, NewUpload, Pruned, PullAnswer, PullRequest, Quota, Reclaim, ReconcileAnswer,
-    Retention, StageAnswer, StageRecord, StoreError, UploadAccess, UploadAnswer, Usage, flow,
+    AbandonAnswer, Advance, Anew, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, MalformedState,
+    MetadataStore, NewStage, NewUpload, Pruned, PullAnswer, PullRequest, Quota, Reclaim,
+    ReconcileAnswer, Retention, StageAnswer, StageRecord, StoreError, UploadAccess, UploadAnswer,
+    Usage, flow,
 };
 use state::State;
 use transaction::MemoryTransaction;
@@ -387,6 +388,15 @@ impl MetadataStore for MemoryStore {
 
     async fn prune(&self, retention: Retention) -> Result<Pruned, StoreError> {
         self.transact(async |tx| Ok(tx.state.prune(&retention)))
+    }
+
+    async fn repair_reconcile_states(
+        &self,
+        _: Option<&UserId>,
+        _: bool,
+    ) -> Result<Vec<MalformedState>, StoreError> {
+        // Values in memory are of the form that they have.
+        Ok(Vec::new())
     }
 
     async fn new_epoch(&self, now: Timestamp, chance: u16) -> Result<Epoch, StoreError> {

@@ -10,6 +10,7 @@ mod feed;
 mod load;
 mod members;
 mod migrations;
+mod repair;
 mod retention;
 mod rows;
 mod transaction;
@@ -38,9 +39,10 @@ use vfs_sync_core::wire::{
 use crate::reclaim;
 use crate::uploads as uploading;
 use crate::{
-    AbandonAnswer, Advance, Anew, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, MetadataStore,
-    NewStage, NewUpload, Pruned, PullAnswer, PullRequest, Quota, Reclaim, ReconcileAnswer,
-    Retention, StageAnswer, StageRecord, StoreError, UploadAccess, UploadAnswer, Usage, flow,
+    AbandonAnswer, Advance, Anew, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, MalformedState,
+    MetadataStore, NewStage, NewUpload, Pruned, PullAnswer, PullRequest, Quota, Reclaim,
+    ReconcileAnswer, Retention, StageAnswer, StageRecord, StoreError, UploadAccess, UploadAnswer,
+    Usage, flow,
 };
 use transaction::PostgresTransaction;
 
@@ -221,6 +223,9 @@ impl From<tokio_postgres::Error> for StoreError {
         // Connections, resources, the operator's intervention, the system.
         let classes = ["08", "53", "57", "58"];
         let code = database.code();
+        if *code == SqlState::DISK_FULL {
+            return Self::Full(text);
+        }
         if transient.contains(code)
             || code.code().get(..2).is_some_and(|class| classes.contains(&class))
         {
@@ -533,6 +538,14 @@ impl MetadataStore for PostgresStore {
         let accepted: Result<u64, StoreError> =
             transact!(self, |tx| retention::prune_accepted(&mut tx, retention));
         Ok(Pruned { removals: removals?, accepted: accepted? })
+    }
+
+    async fn repair_reconcile_states(
+        &self,
+        user: Option<&UserId>,
+        dry_run: bool,
+    ) -> Result<Vec<MalformedState>, StoreError> {
+        transact!(self, |tx| repair::reconcile_states(&mut tx, user, dry_run))
     }
 
     async fn new_epoch(&self, now: Timestamp, chance: u16) -> Result<Epoch, StoreError> {

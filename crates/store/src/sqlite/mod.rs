@@ -7,6 +7,7 @@ mod history;
 mod load;
 mod members;
 mod migrations;
+mod repair;
 mod retention;
 mod rows;
 mod transaction;
@@ -40,9 +41,10 @@ use crate::reclaim;
 use crate::transaction::Transaction as _;
 use crate::uploads as uploading;
 use crate::{
-    AbandonAnswer, Advance, Anew, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, MetadataStore,
-    NewStage, NewUpload, Pruned, PullAnswer, PullRequest, Quota, Reclaim, ReconcileAnswer,
-    Retention, StageAnswer, StageRecord, StoreError, UploadAccess, UploadAnswer, Usage, flow,
+    AbandonAnswer, Advance, Anew, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, MalformedState,
+    MetadataStore, NewStage, NewUpload, Pruned, PullAnswer, PullRequest, Quota, Reclaim,
+    ReconcileAnswer, Retention, StageAnswer, StageRecord, StoreError, UploadAccess, UploadAnswer,
+    Usage, flow,
 };
 use transaction::SqliteTransaction;
 use writer::{Writer, contained};
@@ -295,6 +297,7 @@ fn named<T>(path: &Path, result: Result<T, StoreError>) -> Result<T, StoreError>
         StoreError::Unavailable(text) => {
             StoreError::Unavailable(format!("{}: {text}", path.display()))
         }
+        StoreError::Full(text) => StoreError::Full(format!("{}: {text}", path.display())),
         StoreError::Failed(text) => StoreError::Failed(format!("{}: {text}", path.display())),
         other => other,
     })
@@ -321,10 +324,10 @@ fn configure(connection: &Connection, cache_kib: i64) -> Result<(), StoreError> 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full(error.to_string()),
             Some(
                 ErrorCode::DatabaseBusy
                 | ErrorCode::DatabaseLocked
-                | ErrorCode::DiskFull
                 | ErrorCode::CannotOpen
                 | ErrorCode::SystemIoFailure
                 | ErrorCode::OutOfMemory
@@ -687,6 +690,15 @@ impl MetadataStore for SqliteStore {
 
     async fn prune(&self, retention: Retention) -> Result<Pruned, StoreError> {
         self.writer.run(1_000, move |tx| retention::prune(tx, retention)).await
+    }
+
+    async fn repair_reconcile_states(
+        &self,
+        user: Option<&UserId>,
+        dry_run: bool,
+    ) -> Result<Vec<MalformedState>, StoreError> {
+        let user = user.cloned();
+        self.writer.run(1, move |tx| repair::reconcile_states(tx, user.as_ref(), dry_run)).await
     }
 
     async fn new_epoch(&self, now: Timestamp, chance: u16) -> Result<Epoch, StoreError> {

@@ -145,6 +145,7 @@ impl Writer {
             let answer: Answer = Box::new(move |failed| {
                 // Whoever asked may be gone; what is done is done all the same.
                 let _ = sender.send(match (result, failed) {
+                    (Ok(_), Some(StoreError::Full(text))) => Err(StoreError::Full(text.clone())),
                     (Ok(_), Some(error)) => Err(StoreError::Unavailable(error.to_string())),
                     (result, _) => result,
                 });
