@@ -617,8 +617,17 @@ pub(crate) enum RejectedAction {
     List(Limit),
     /// Queue them again, under new ids
     Retry(Which),
-    /// Forget them
-    Discard(Which),
+    /// Forget them: what was refused is lost then, contents with their bytes
+    Discard(Discard),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Discard {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// With --all: yes, forget all of them
+    #[arg(long, requires = "all")]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Args)]
@@ -663,13 +672,37 @@ pub(crate) enum Admin {
         after_help = "After it no client goes on from a position that the restored server forgot: each rebuilds its\nreplica at the next sync. Stop the servers first. See docs/backup.md.\n\nExamples:\n  vfs-sync admin new-epoch --data /var/lib/vfs-sync"
     )]
     NewEpoch(Database),
+    /// Mend what something other than vfs-sync wrote into the database
+    #[command(subcommand)]
+    Repair(Repair),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Repair {
+    /// Remove reconcile states that are malformed: their clients store them again by themselves
+    #[command(
+        after_help = "A malformed row of `reconcile_state` is answered with 500 malformed_row, and an attach that depends\non it with 500 Failed to attach staged blob. Nothing of a user's is in these rows: a client whose\nrow is removed tells again what it has applied, and its waiting uploads go through. The server may\nrun meanwhile. Lists what it removed; --dry-run only lists. See docs/en/vfs-sync-runbook.md.\n\nExamples:\n  vfs-sync admin repair reconcile-state --data /var/lib/vfs-sync --dry-run\n  vfs-sync admin repair reconcile-state --data /var/lib/vfs-sync --user alice"
+    )]
+    ReconcileState(RepairReconcileState),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RepairReconcileState {
+    #[command(flatten)]
+    pub(crate) database: Database,
+    /// Only this user's; without it all users'
+    #[arg(long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// List what is malformed and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Blobs {
     /// Compare the registry of contents with the object store, and mend what differs
     #[command(
-        after_help = "Lists contents that are registered and not in the object store, and objects that nothing\nregisters. The server may run meanwhile. Exits with 5 if something is left to be mended.\nThe object store is VFS_BLOB_S3_*, or the directory --data. See docs/blobs.md.\n\nExamples:\n  vfs-sync blobs check --data /var/lib/vfs-sync\n  vfs-sync --json blobs check --data /var/lib/vfs-sync --repair"
+        after_help = "Lists contents that are registered and not in the object store, and objects that nothing\nregisters. The server may run meanwhile. Exits with 5 if something is left to be mended.\nThe object store is VFS_BLOB_S3_*, or the directory --data. See\ndocs/en/vfs-blob-persistence.md.\n\nExamples:\n  vfs-sync blobs check --data /var/lib/vfs-sync\n  vfs-sync --json blobs check --data /var/lib/vfs-sync --repair"
     )]
     Check(BlobsCheck),
 }

@@ -217,6 +217,18 @@ impl From<TransportError> for Failure {
             TransportError::RematerializationRequired { .. } => {
                 Self::new(Kind::Guardrail, message).hint(REBUILD)
             }
+            TransportError::Refused { ref details, .. } if error.waits() => {
+                let repair = details.get("repair").and_then(Value::as_str);
+                let hint = match repair {
+                    Some(repair) => format!("the server's operator can mend it by `{repair}`"),
+                    None => {
+                        "what you do is kept in the queue; it is sent once the server's operator \
+                             has mended that"
+                            .to_owned()
+                    }
+                };
+                Self { details: details.clone(), ..Self::new(Kind::Partial, message).hint(hint) }
+            }
             TransportError::Refused { status: 426, .. } => {
                 Self::new(Kind::Failed, message).hint("use a newer vfs-sync")
             }

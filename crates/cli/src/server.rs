@@ -86,6 +86,7 @@ pub(crate) fn store_failure(error: StoreError) -> Failure {
     match error {
         StoreError::Unavailable(_) => Failure::new(Kind::Network, message)
             .hint(format!("is the database there? See {DATABASE_VARIABLE} and --data")),
+        StoreError::Full(_) => Failure::failed(message).hint("make room on the database's disk"),
         StoreError::NewerSchema { .. } => {
             Failure::new(Kind::Corrupt, message).hint("use the newer vfs-sync")
         }

@@ -154,7 +154,10 @@ fn a_refused_upload_is_listed_retried_and_discarded() {
     scene.on("r", &["put", "g", "/g"]).expect(0);
     std::fs::remove_dir_all(scene.path("r/contents")).unwrap();
     scene.on("r", &["sync"]);
-    let discarded = scene.on("r", &["--json", "rejected", "discard", "--all"]).expect(0).json();
+    scene.on("r", &["status"]).expect(5).says("content was refused");
+    scene.on("r", &["rejected", "discard", "--all"]).expect(2).says("--yes");
+    let discarded =
+        scene.on("r", &["--json", "rejected", "discard", "--all", "--yes"]).expect(0).json();
     assert_eq!(discarded["discardedUploads"].as_array().unwrap().len(), 1);
     assert_eq!(uploads().as_array().unwrap().len(), 0);
 }

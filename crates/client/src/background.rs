@@ -11,7 +11,7 @@ use crate::backoff::back_off;
 use crate::client::{Inner, SyncClient, lock};
 use crate::error::ClientError;
 use crate::event::ChangeEvent;
-use crate::sync::stop_reason;
+use crate::sync::{pause_reason, stop_reason};
 
 /// A running task.
 pub(crate) struct Background {
@@ -46,6 +46,7 @@ impl SyncClient {
             return Ok(());
         }
         self.store().set_stopped(None)?;
+        *lock(&self.inner.paused) = None;
         let stop = CancellationToken::new();
         let work = work(Arc::downgrade(&self.inner), Arc::clone(&self.inner.poke), stop.clone());
         *background = Some(Background { task: runtime.spawn(work), stop });
@@ -64,6 +65,7 @@ impl SyncClient {
             background.stop.cancel();
             // A task that panicked has ended too.
             let _ = (&mut background.task).await;
+            *lock(&self.inner.paused) = None;
             // A transaction that it began is finished too.
             drop(self.inner.work.lock().await);
         }
@@ -85,6 +87,16 @@ async fn work(client: Weak<Inner>, poke: Arc<Notify>, stop: CancellationToken) {
         let (rest, may_poke) = match synced {
             Ok(_) => {
                 failures = 0;
+                if lock(&client.inner.paused).take().is_some() {
+                    client.inner.emit([ChangeEvent::Resumed]);
+                }
+                match client.outstanding() {
+                    Ok(left) if !left.is_empty() => {
+                        client.inner.emit([ChangeEvent::Outstanding(left)]);
+                    }
+                    Ok(_) => {}
+                    Err(error) => tracing::warn!(%error, "the queue cannot be read"),
+                }
                 (config.interval, true)
             }
             Err(error) => {
@@ -93,6 +105,13 @@ async fn work(client: Weak<Inner>, poke: Arc<Notify>, stop: CancellationToken) {
                     return;
                 }
                 failures += 1;
+                if let Some(reason) = pause_reason(&error) {
+                    let before = lock(&client.inner.paused).replace(reason.clone());
+                    // A request id or a time in it is no other reason.
+                    if before.is_none_or(|before| before.signature != reason.signature) {
+                        client.inner.emit([ChangeEvent::Paused(reason)]);
+                    }
+                }
                 tracing::warn!(%error, failures, "synchronising failed; it is tried again");
                 (back_off(config, failures, error.retry_after()), false)
             }

@@ -115,6 +115,8 @@ pub struct Status {
     pub items: u64,
     /// Why synchronising stopped, until it succeeds or is started by hand.
     pub stopped: Option<StopReason>,
+    /// Why background work pauses: it goes on by itself once the cause is gone.
+    pub paused: Option<StopReason>,
     /// Whether background work is running.
     pub running: bool,
 }
@@ -143,6 +145,8 @@ pub(crate) struct Inner {
     pub(crate) work: Arc<tokio::sync::Mutex<()>>,
     pub(crate) poke: Arc<Notify>,
     pub(crate) background: Mutex<Option<Background>>,
+    /// Why background work pauses, if it does.
+    pub(crate) paused: Mutex<Option<StopReason>>,
 }
 
 impl SyncClient {
@@ -165,6 +169,7 @@ impl SyncClient {
             work: Arc::default(),
             poke: Arc::default(),
             background: Mutex::default(),
+            paused: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -289,6 +294,7 @@ impl SyncClient {
     /// # Errors
     /// Only if the replica cannot be read.
     pub fn status(&self) -> Result<Status, ClientError> {
+        let paused = lock(&self.inner.paused).clone();
         let running = lock(&self.inner.background).as_ref().is_some_and(Background::is_running);
         let mut store = self.store();
         let counts = store.counts()?;
@@ -309,6 +315,7 @@ impl SyncClient {
             rejected_uploads: counts.rejected_uploads,
             items: meta.items,
             stopped: meta.stopped.as_ref().map(|reason| (**reason).clone()),
+            paused,
             running,
         })
     }

@@ -6,6 +6,7 @@ use vfs_sync_core::id::{ItemId, OpId, UserId};
 use vfs_sync_core::wire::PushReason;
 
 use crate::error::StopReason;
+use crate::upload::Outstanding;
 
 /// A change of the tree, or of the client's own state, that an application may show.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +62,14 @@ pub enum ChangeEvent {
         /// Why.
         reason: String,
     },
+    /// Background work cannot go on until somebody renews the token, makes room at the server, or mends what
+    /// is damaged there. It keeps trying, and goes on by itself then. Told once.
+    Paused(StopReason),
+    /// Background work goes on after a pause.
+    Resumed,
+    /// Background work synchronised, and this is still to be sent, or was refused: told after every such
+    /// sync.
+    Outstanding(Outstanding),
     /// Background work stopped until it is started by hand.
     Stopped(StopReason),
     /// The tree changed as a whole: it should be read again. A subscriber that was too slow is told
@@ -106,6 +115,8 @@ pub struct SyncReport {
     pub pulled: u64,
     /// Contents attached.
     pub uploaded: u64,
+    /// Contents that the server cannot take at present: they stay in the queue.
+    pub waiting: u64,
     /// Bytes of content uploaded.
     pub uploaded_bytes: u64,
     /// Pushes made.

@@ -47,7 +47,7 @@ pub use node::{
 pub use path::TreePath;
 pub use read::{HydrateOutcome, StateExport};
 pub use transport::{Transport, TransportError};
-pub use upload::RejectedUpload;
+pub use upload::{Outstanding, RejectedUpload, WaitingUpload};
 pub use vfs_sync_core as core;
 pub use vfs_sync_core::guardrail::Violation;
 pub use vfs_sync_core::wire::Version;

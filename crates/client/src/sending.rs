@@ -35,6 +35,13 @@ pub(crate) enum Outcome {
     /// The stage is over: new ids.
     Expired,
     Rejected(String),
+    /// The server cannot take it until somebody makes room or mends something: it stays queued.
+    Waits {
+        /// Why, for people.
+        reason: String,
+        /// There is no room for its bytes; for fewer there may be.
+        full: bool,
+    },
     /// Nothing is known: the same again later.
     Failed(TransportError),
 }
@@ -56,6 +63,9 @@ impl Outcome {
             Ok(_) => return Self::Attached,
             Err(error) => error,
         };
+        if error.waits() {
+            return Self::Waits { reason: error.to_string(), full: error.is_full() };
+        }
         let TransportError::Refused { status, code, message, .. } = &error else {
             return match error {
                 TransportError::TooLarge(reason) => Self::Rejected(reason),

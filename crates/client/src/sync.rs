@@ -1,16 +1,18 @@
 //! Synchronising: pushing, pulling, telling what was applied. The rules are the core's machines;
 //! here is the order in which they are asked, and what is made durable when.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::sync::OwnedMutexGuard;
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::flush::{FlushCommit, FlushCycle, FlushError, FlushStep};
 use vfs_sync_core::guardrail::Violation;
-use vfs_sync_core::id::WriteId;
+use vfs_sync_core::id::{ItemId, WriteId};
 use vfs_sync_core::limits::{MAX_PULL_LIMIT, MAX_WRITE_ID_ENTRIES};
 use vfs_sync_core::pull::{PageCommit, PullCycle};
 use vfs_sync_core::reconcile;
+use vfs_sync_core::wire::code;
 use vfs_sync_core::wire::{PullPage, PushRequest, ReconcileState, StateResponse, WriteIds};
 
 use crate::client::{Inner, SyncClient, lock};
@@ -26,6 +28,8 @@ pub(crate) struct Session {
     /// when the next has its turn.
     turn: Arc<OwnedMutexGuard<()>>,
     pub(crate) report: SyncReport,
+    /// Items with a content that the server cannot take at present: tried once in a sync.
+    pub(crate) waiting: HashSet<ItemId>,
 }
 
 /// Contents that leave the cache in one transaction.
@@ -117,7 +121,7 @@ impl Session {
                 ..Progress::default()
             };
         }
-        Self { inner, turn, report: SyncReport::default() }
+        Self { inner, turn, report: SyncReport::default(), waiting: HashSet::new() }
     }
 
     async fn work(&mut self, work: Work) -> Result<(), ClientError> {
@@ -457,6 +461,21 @@ impl Session {
     }
 }
 
+/// Why a failure makes background work pause: it goes on by itself once somebody has renewed the token,
+/// made room, or mended what is damaged.
+pub(crate) fn pause_reason(error: &ClientError) -> Option<StopReason> {
+    let ClientError::Transport(cause) = error else { return None };
+    let (signature, details) = match cause {
+        TransportError::Unauthorized(_) => (code::UNAUTHORIZED, "{}".to_owned()),
+        TransportError::Refused { code, details, .. } if cause.waits() => {
+            (&**code, serde_json::Value::Object(details.clone()).to_string())
+        }
+        _ => return None,
+    };
+    let (signature, message) = (signature.to_owned(), error.to_string());
+    Some(StopReason { signature, message, details, oldest_available: None })
+}
+
 /// Why a failure stops background work; `None` if it is worth another try.
 pub(crate) fn stop_reason(error: &ClientError) -> Option<StopReason> {
     let message = error.to_string();
@@ -479,14 +498,14 @@ pub(crate) fn stop_reason(error: &ClientError) -> Option<StopReason> {
         }
         ClientError::Transport(error) => match error {
             TransportError::Network { .. } => None,
-            TransportError::Unauthorized(_) => Some(plain("unauthorized")),
-            TransportError::WrongUser { .. } => Some(plain(vfs_sync_core::wire::code::WRONG_USER)),
-            TransportError::WriteIdsAhead { .. } => {
-                Some(plain(vfs_sync_core::wire::code::WRITE_IDS_AHEAD))
-            }
+            // Somebody renews the token, makes room or mends a row: it is tried again until then.
+            TransportError::Unauthorized(_) => None,
+            error if error.waits() => None,
+            TransportError::WrongUser { .. } => Some(plain(code::WRONG_USER)),
+            TransportError::WriteIdsAhead { .. } => Some(plain(code::WRITE_IDS_AHEAD)),
             TransportError::TooLarge(_) => Some(plain("too_large")),
             TransportError::RematerializationRequired { .. } => {
-                Some(plain(vfs_sync_core::wire::code::REMATERIALIZATION_REQUIRED))
+                Some(plain(code::REMATERIALIZATION_REQUIRED))
             }
             TransportError::InvalidAddress(_) => Some(plain("invalid_address")),
             TransportError::Refused { code, .. } => Some(plain(code)),

@@ -12,6 +12,7 @@ use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId, UserId, WriteId};
 use vfs_sync_core::limits::Limits;
+use vfs_sync_core::wire::code;
 use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, PullPage, PushRequest, PushResponse, ReconcileRequest,
     ReconcileResponse, StageRequest, StageResponse, StateResponse, UploadResponse,
@@ -92,6 +93,9 @@ pub enum TransportError {
     },
 }
 
+/// The `storageCode` of an object store that has no room.
+pub(crate) const STORAGE_FULL: &str = "StorageFull";
+
 fn wrong_user(expected: &UserId, actual: Option<&UserId>) -> String {
     match actual {
         Some(actual) => format!(
@@ -109,6 +113,24 @@ impl TransportError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Network { .. })
+    }
+
+    /// Whether the server refused for a reason that is none of the request's and that somebody mends: a
+    /// full disk, a quota that is used up, a row that is damaged. The identical request succeeds once that
+    /// is done, and until then nothing of it may be given up.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        match self {
+            Self::Refused { status, code, .. } => *status >= 500 || code == code::QUOTA_EXCEEDED,
+            _ => false,
+        }
+    }
+
+    /// Whether there is no room for the bytes: on the server's disk, or in its object store.
+    pub(crate) fn is_full(&self) -> bool {
+        let Self::Refused { code, details, .. } = self else { return false };
+        code == code::STORAGE_FULL
+            || details.get("storageCode").is_some_and(|code| code == STORAGE_FULL)
     }
 
     /// How long the server asks to wait.

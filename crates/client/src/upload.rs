@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::StreamExt as _;
 use futures::stream;
@@ -21,6 +22,49 @@ use crate::transport::TransportError;
 const ROUND: usize = 2_048;
 /// Requests in a row that bring nothing, before the line is taken for down.
 const FRUITLESS_REQUESTS: u32 = 2;
+
+/// Contents whose upload waits that are listed at most.
+const WAITING_LISTED: usize = 100_000;
+/// The reason of a content that is not even sent, because there was no room for a smaller one.
+const FULL: &str = "the server has no room for it";
+
+/// A content whose upload the server cannot take at present. It is tried again in every sync.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitingUpload {
+    /// The item that it is for.
+    pub item_id: ItemId,
+    /// The id of the content.
+    pub blob_id: BlobId,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The server's reason.
+    pub reason: String,
+}
+
+/// What a replica still owes its server, and what the server refused: nothing of it may be forgotten.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Outstanding {
+    /// Operations in the queue.
+    pub pending: u64,
+    /// Contents in the queue.
+    pub uploads: u64,
+    /// The server's reason for the first of those that it cannot take at present.
+    pub waiting: Option<String>,
+    /// Operations that were refused.
+    pub rejected: u64,
+    /// Contents that were refused.
+    pub rejected_uploads: u64,
+    /// The reason for the first of them.
+    pub refused: Option<String>,
+}
+
+impl Outstanding {
+    /// Whether there is nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pending + self.uploads + self.rejected + self.rejected_uploads == 0
+    }
+}
 
 /// A content whose upload was refused for good. Its bytes are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +94,62 @@ impl SyncClient {
                 reason: upload.reason.unwrap_or_default(),
             })
             .collect())
+    }
+
+    /// The contents whose upload the server could not take when it was last tried, and why; they are still
+    /// in the queue. At most 100,000.
+    ///
+    /// # Errors
+    /// Only if the replica cannot be read.
+    pub fn waiting_uploads(&self) -> Result<Vec<WaitingUpload>, ClientError> {
+        let mut store = self.store();
+        let (mut waiting, mut after) = (Vec::new(), 0);
+        while waiting.len() < WAITING_LISTED {
+            let page = store.uploads(after, ROUND)?;
+            let Some(last) = page.last() else { break };
+            after = last.seq;
+            waiting.extend(page.into_iter().filter_map(|upload| {
+                let reason = upload.reason?;
+                let (item_id, blob_id, size) = (upload.item, upload.blob_id, upload.size);
+                Some(WaitingUpload { item_id, blob_id, size, reason })
+            }));
+        }
+        Ok(waiting)
+    }
+
+    /// What is still to be sent, and what was refused and not yet retried or discarded.
+    ///
+    /// # Errors
+    /// Only if the replica cannot be read.
+    pub fn outstanding(&self) -> Result<Outstanding, ClientError> {
+        let mut store = self.store();
+        let counts = store.counts()?;
+        let waiting = match counts.uploads {
+            0 => None,
+            _ => store.uploads(0, ROUND)?.into_iter().find_map(|upload| upload.reason),
+        };
+        let operation = match counts.rejected {
+            0 => None,
+            _ => store.rejected(1)?.pop(),
+        };
+        let refused = match operation {
+            Some(op) => op.detail.or_else(|| {
+                let reason = serde_json::to_value(op.reason?).ok()?;
+                reason.as_str().map(str::to_owned)
+            }),
+            None if counts.rejected_uploads > 0 => {
+                store.rejected_uploads()?.into_iter().find_map(|upload| upload.reason)
+            }
+            None => None,
+        };
+        Ok(Outstanding {
+            pending: counts.pending,
+            uploads: counts.uploads,
+            waiting,
+            rejected: counts.rejected,
+            rejected_uploads: counts.rejected_uploads,
+            refused,
+        })
     }
 
     /// Uploads a rejected content again, under new ids.
@@ -110,9 +210,11 @@ impl Session {
         let mut told_again = false;
         let mut after = 0;
         loop {
-            let round = self.round(after).await?;
+            let mut round = self.round(after).await?;
             let Some(last) = round.last() else { return Ok(again) };
             after = last.seq;
+            // What the server cannot take is for the next sync, and so is what follows on it.
+            round.retain(|upload| !self.waiting.contains(&upload.item));
             // Of several contents of one item, the next is for the next time.
             let mut items = HashSet::new();
             let (now, later): (Vec<Upload>, Vec<Upload>) =
@@ -122,7 +224,7 @@ impl Session {
                 continue;
             }
             let outcomes = self.send(now).await?;
-            again = true;
+            again |= outcomes.iter().any(|(_, o)| !matches!(o, Outcome::Waits { .. }));
             let behind = self.settle(outcomes).await?;
             if let Some(error) = behind {
                 if told_again {
@@ -171,12 +273,28 @@ impl Session {
     /// line is down, and gives what is known by then.
     async fn send(&mut self, uploads: Vec<Upload>) -> Result<Vec<(Upload, Outcome)>, ClientError> {
         let mut outcomes = Vec::new();
+        // The least bytes that there was no room for: what has no fewer is not sent in vain.
+        let full_at = Arc::new(AtomicU64::new(u64::MAX));
         let requests =
             stream::iter(into_requests(uploads, self.inner.config.together_up_to)).map(|uploads| {
-                let inner = Arc::clone(&self.inner);
-                AbortOnDropHandle::new(tokio::spawn(
-                    async move { send_request(&inner, uploads).await },
-                ))
+                let (inner, full_at) = (Arc::clone(&self.inner), Arc::clone(&full_at));
+                AbortOnDropHandle::new(tokio::spawn(async move {
+                    let least = full_at.load(Ordering::Relaxed);
+                    let (now, in_vain): (Vec<Upload>, Vec<Upload>) =
+                        uploads.into_iter().partition(|upload| upload.size < least);
+                    let mut done = match now.is_empty() {
+                        true => Vec::new(),
+                        false => send_request(&inner, now).await?,
+                    };
+                    for (upload, outcome) in &done {
+                        if matches!(outcome, Outcome::Waits { full: true, .. }) {
+                            full_at.fetch_min(upload.size, Ordering::Relaxed);
+                        }
+                    }
+                    let waits = || Outcome::Waits { reason: FULL.to_owned(), full: true };
+                    done.extend(in_vain.into_iter().map(|upload| (upload, waits())));
+                    Ok(done)
+                }))
             });
         let mut requests = requests.buffer_unordered(self.inner.config.transfers);
         let mut fruitless = 0;
@@ -211,7 +329,8 @@ impl Session {
                 Outcome::Attached => {
                     self.report.uploaded += 1;
                     self.report.uploaded_bytes += upload.size;
-                    written.push(Upload { state: UploadState::Attached, ..upload });
+                    let (state, reason) = (UploadState::Attached, None);
+                    written.push(Upload { state, reason, ..upload });
                 }
                 Outcome::Behind(error) => behind = Some(error),
                 Outcome::ContentChanged => copies.push(upload),
@@ -220,6 +339,13 @@ impl Session {
                     old.push(upload.blob_id);
                     written.push(again);
                     renewed.push(content);
+                }
+                Outcome::Waits { reason, .. } => {
+                    self.report.waiting += 1;
+                    self.waiting.insert(upload.item.clone());
+                    if upload.reason.as_ref() != Some(&reason) {
+                        written.push(Upload { reason: Some(reason), ..upload });
+                    }
                 }
                 Outcome::Rejected(reason) => {
                     events.push(ChangeEvent::UploadRejected {

@@ -92,7 +92,7 @@ pub(super) async fn check(args: BlobsCheck, output: Output) -> Result<()> {
     Err(if args.repair {
         failure.hint("these are current contents: restore their objects, or put the files again")
     } else {
-        failure.hint("--repair mends what can be mended; see docs/blobs.md")
+        failure.hint("--repair mends what can be mended; see docs/en/vfs-blob-persistence.md")
     })
 }
 

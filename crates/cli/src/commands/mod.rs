@@ -8,6 +8,7 @@ mod operator;
 mod queue;
 mod replica;
 mod share;
+mod standing;
 mod state;
 mod sync;
 mod transfer;
@@ -16,7 +17,7 @@ mod versions;
 pub(crate) use sync::{Shown, report_json};
 use tokio_util::sync::CancellationToken;
 
-use crate::args::{Admin, Blobs, Cli, Command};
+use crate::args::{Admin, Blobs, Cli, Command, Repair};
 use crate::error::Result;
 use crate::output::Output;
 
@@ -27,6 +28,9 @@ pub(crate) async fn run(cli: Cli, output: Output, stop: CancellationToken) -> Re
         Command::Serve(args) => operator::serve(args, output, stop).await,
         Command::Token(args) => operator::token(args, output),
         Command::Admin(Admin::NewEpoch(args)) => operator::new_epoch(args, output).await,
+        Command::Admin(Admin::Repair(Repair::ReconcileState(args))) => {
+            operator::repair_reconcile_state(args, output).await
+        }
         Command::Blobs(Blobs::Check(args)) => blobs::check(args, output).await,
         Command::Migrate(args) => operator::migrate(args, output).await,
         Command::Completions(args) => replica::completions(args),

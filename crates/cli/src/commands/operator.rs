@@ -8,9 +8,10 @@ use vfs_sync_core::id::UserId;
 use vfs_sync_server::ServerConfig;
 use vfs_sync_server::auth::MintError;
 
-use crate::args::{Database, Serve, Token};
-use crate::error::{Failure, Result};
-use crate::output::Output;
+use crate::args::{Database, RepairReconcileState, Serve, Token};
+use crate::error::{Failure, Kind, Result};
+use crate::output::{Output, count_text};
+use crate::safe::safe;
 use crate::server::{self, Bound, Setup};
 
 pub(super) async fn serve(args: Serve, output: Output, stop: CancellationToken) -> Result<()> {
@@ -89,6 +90,35 @@ pub(super) async fn new_epoch(args: Database, output: Output) -> Result<()> {
         "epoch {epoch} has begun: every replica rebuilds itself at its next sync"
     ))?;
     output.json(&json!({ "epoch": epoch }))
+}
+
+pub(super) async fn repair_reconcile_state(
+    args: RepairReconcileState,
+    output: Output,
+) -> Result<()> {
+    let user = args.user.as_deref().map(UserId::new).transpose();
+    let user = user.map_err(|reason| Failure::usage(format!("the user's name {reason}")))?;
+    let database = existing(&args.database)?;
+    let store = vfs_sync_store::open(&database, server::now()).await;
+    let store = store.map_err(server::store_failure)?;
+    let found = store.repair_reconcile_states(user.as_ref(), args.dry_run).await;
+    let found = found.map_err(server::store_failure)?;
+    for state in &found {
+        let (user, key) = (safe(&state.user), safe(&state.key));
+        output.say(format_args!("{key} of {user}: {}", safe(&state.reason)))?;
+    }
+    let done = if args.dry_run { "malformed" } else { "removed" };
+    output.say(format_args!("{done}: {}", count_text(found.len() as u64)))?;
+    let states: Vec<_> = found
+        .iter()
+        .map(|state| json!({ "user": state.user, "key": state.key, "reason": state.reason }))
+        .collect();
+    output.json(&json!({ "malformed": states, "removed": !args.dry_run }))?;
+    if args.dry_run && !found.is_empty() {
+        let text = format!("{} reconcile states are malformed", found.len());
+        return Err(Failure::new(Kind::Partial, text).hint("without --dry-run they are removed"));
+    }
+    Ok(())
 }
 
 pub(super) async fn migrate(args: Database, output: Output) -> Result<()> {

@@ -5,7 +5,7 @@ use vfs_sync_client::{QueuedState, SyncClient};
 use vfs_sync_core::id::{BlobId, ItemId, OpId};
 use vfs_sync_core::op::Operation;
 
-use crate::args::{Global, Limit, Rejected, RejectedAction, Which};
+use crate::args::{Discard, Global, Limit, Rejected, RejectedAction, Which};
 use crate::error::{Failure, Result};
 use crate::output::{Output, bytes_text, table, table_text};
 use crate::safe::safe;
@@ -74,7 +74,15 @@ pub(super) fn rejected(global: &Global, args: Rejected, output: Output) -> Resul
             output.say(format_args!("{} queued again", chosen.count()))?;
             output.json(&json!({ "retried": queued, "retriedUploads": chosen.uploads }))
         }
-        RejectedAction::Discard(which) => {
+        RejectedAction::Discard(Discard { which, yes }) => {
+            if which.all && !yes {
+                let left = client.outstanding()?;
+                let count = left.rejected + left.rejected_uploads;
+                return Err(Failure::usage(format!(
+                    "nothing was discarded: {count} refused changes would be lost"
+                ))
+                .hint("add --yes to forget them all; `vfs-sync rejected` lists them"));
+            }
             let chosen = chosen(&client, which)?;
             chosen.operations.iter().try_for_each(|id| client.discard_rejected(id))?;
             chosen.uploads.iter().try_for_each(|id| client.discard_upload(id))?;

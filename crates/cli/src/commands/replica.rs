@@ -6,6 +6,7 @@ use clap::CommandFactory as _;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use super::standing;
 use super::sync::{outcome, report_json};
 use crate::args::{Cli, Completions, Global, Init, Status};
 use crate::error::{Failure, Result};
@@ -33,12 +34,14 @@ pub(super) async fn status(global: &Global, args: Status, output: Output) -> Res
     let directory = replica::directory(global)?;
     let status = client.status()?;
     let cache = client.cache_usage()?;
+    let left = client.outstanding()?;
+    let end = || standing::failure(&left).map_or(Ok(()), Err);
     let server = match args.server {
         true => Some(client.server_state().await?),
         false => None,
     };
     if output.json {
-        return output.json(&json!({
+        output.json(&json!({
             "replica": directory.to_string_lossy(),
             "clientId": status.client_id,
             "user": status.user,
@@ -53,8 +56,10 @@ pub(super) async fn status(global: &Global, args: Status, output: Output) -> Res
             "rejectedUploads": status.rejected_uploads,
             "cache": { "bytes": cache.bytes, "contents": cache.contents, "limit": cache.limit },
             "stopped": status.stopped,
+            "outstanding": standing::json(&client, &left)?,
             "serverState": server,
-        }));
+        }))?;
+        return end();
     }
     let mut rows = table(&[], &[]);
     let mut row = |name: &str, value: String| {
@@ -69,7 +74,13 @@ pub(super) async fn status(global: &Global, args: Status, output: Output) -> Res
     row("items", count_text(status.items));
     row("to push", count_text(status.pending));
     row("pushed, to come back", count_text(status.acknowledged));
-    row("to upload", count_text(status.uploads));
+    row(
+        "to upload",
+        match &left.waiting {
+            Some(reason) => format!("{}: {reason}", count_text(status.uploads)),
+            None => count_text(status.uploads),
+        },
+    );
     let limit =
         cache.limit.map_or("no limit".to_owned(), |limit| format!("of {}", bytes_text(limit)));
     row("kept here", format!("{} ({limit})", bytes_text(cache.bytes)));
@@ -97,7 +108,8 @@ pub(super) async fn status(global: &Global, args: Status, output: Output) -> Res
         );
         row("server: replicas", count_text(server.last_write_ids.len() as u64));
     }
-    output.text(table_text(rows))
+    output.text(table_text(rows))?;
+    end()
 }
 
 pub(super) async fn rematerialise(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use vfs_sync_client::{Child, Grant, SyncClient, TreePath};
+use vfs_sync_client::{Child, Grant, SyncClient, Transport as _, TreePath};
 use vfs_sync_core::access::{AccessLevel, Principal};
 use vfs_sync_core::id::ItemId;
 
@@ -32,7 +32,7 @@ pub(super) async fn share(global: &Global, args: Share, output: Output) -> Resul
     let node = path::item(&client, &args.path)?;
     let level = AccessLevel::from(args.level);
     client.share(&node.id, args.who.clone(), level).map_err(path::explain(&client))?;
-    let known = known(global, &args.who).await;
+    let known = known(global, &client, &args.who).await;
     let who = safe(&args.who.to_string());
     if known == Some(false) {
         output.note(format_args!(
@@ -45,8 +45,9 @@ pub(super) async fn share(global: &Global, args: Share, output: Output) -> Resul
 }
 
 /// Whether the server knows of a principal; `None` where it cannot be asked.
-async fn known(global: &Global, principal: &Principal) -> Option<bool> {
+async fn known(global: &Global, client: &SyncClient, principal: &Principal) -> Option<bool> {
     let server = replica::server(global, None, None, Some(PATIENCE)).ok()?;
+    server.meant_for(&client.user()).ok()?;
     tokio::time::timeout(PATIENCE, server.knows(principal)).await.ok()?.ok()
 }
 

@@ -12,6 +12,7 @@ use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::id::{ItemId, UserId};
 
 use super::look::with;
+use super::standing;
 use crate::args::{Global, Sync};
 use crate::error::{Failure, Kind, Result};
 use crate::output::{self, Output, bytes_text, count_text};
@@ -31,6 +32,7 @@ pub(crate) fn report_json(report: &SyncReport) -> Value {
         "pulled": report.pulled,
         "uploaded": report.uploaded,
         "uploadedBytes": report.uploaded_bytes,
+        "waiting": report.waiting,
         "pushes": report.pushes,
         "pages": report.pages,
         "rematerialised": report.rematerialised,
@@ -121,7 +123,9 @@ pub(super) async fn sync(
     shown.with(None);
     let report = report?;
     let told = told(&client, &mut changes)?;
+    let left = client.outstanding()?;
     let document = with(report_json(&report), "shared", told.shared_json());
+    let document = with(document, "outstanding", standing::json(&client, &left)?);
     output.json(&with(document, "revoked", told.revoked))?;
     output.say(format_args!(
         "pushed {} ({} outdated, {} refused) · pulled {} · uploaded {} ({}) in {:.1} s{}",
@@ -135,18 +139,21 @@ pub(super) async fn sync(
         if report.rematerialised { " · rebuilt from the server's state" } else { "" },
     ))?;
     told.say(output)?;
-    outcome(&report)?;
-    match told.refused {
-        None => Ok(()),
-        Some(refusal) => Err(Failure::new(Kind::Partial, refusal)
-            .hint("the bytes are kept here: see `vfs-sync rejected`")),
+    standing::say(&client, output)?;
+    let mut failure = match standing::failure(&left) {
+        Some(failure) => failure,
+        None => return outcome(&report),
+    };
+    if let Some(refusal) = told.refused {
+        failure.message = format!("{refusal}; {}", failure.message);
     }
+    Err(failure)
 }
 
 /// What a sync told by the way.
 #[derive(Default)]
 struct Told {
-    /// The first content that was refused. That of an item which is gone is not missed.
+    /// The first content that was refused.
     refused: Option<String>,
     /// What others share since: where it is, whose, and one's own level.
     shared: Vec<(String, UserId, AccessLevel)>,
@@ -181,8 +188,8 @@ fn told(client: &SyncClient, changes: &mut Receiver<ChangeEvent>) -> Result<Told
     loop {
         match changes.try_recv() {
             Ok(ChangeEvent::UploadRejected { item_id, reason }) => {
-                if told.refused.is_none() && client.node(&item_id)?.is_some() {
-                    let at = path::of(client, &item_id)?;
+                if told.refused.is_none() {
+                    let at = path::of(client, &item_id).unwrap_or_else(|_| item_id.to_string());
                     told.refused = Some(format!("the content of {at} was refused: {reason}"));
                 }
             }
@@ -253,6 +260,24 @@ fn tell(client: &SyncClient, output: Output, change: &ChangeEvent) -> Result<()>
         }
         ChangeEvent::UploadRejected { item_id, reason } => {
             line("uploadRejected", item_id, json!({ "reason": reason }))
+        }
+        ChangeEvent::Paused(reason) => {
+            output.json(&json!({ "event": "paused", "more": reason }))?;
+            output.note(format_args!("paused: {}; it goes on by itself", safe(&reason.message)));
+            Ok(())
+        }
+        ChangeEvent::Resumed => {
+            output.json(&json!({ "event": "resumed" }))?;
+            output.note("goes on");
+            Ok(())
+        }
+        ChangeEvent::Outstanding(left) => {
+            let more = standing::json(client, left)?;
+            output.json(&json!({ "event": "outstanding", "more": more }))?;
+            if let Some(sentence) = standing::sentence(left) {
+                output.note(safe(&sentence));
+            }
+            Ok(())
         }
         ChangeEvent::Rebuilt => {
             output.json(&json!({ "event": "rebuilt" }))?;

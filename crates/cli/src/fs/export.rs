@@ -644,7 +644,9 @@ fn own_files(at: &Path) -> Problem {
 fn ends_it(error: &ClientError) -> bool {
     use vfs_sync_client::TransportError as T;
     match error {
-        ClientError::Transport(error) => matches!(error, T::Network { .. } | T::Unauthorized(_)),
+        ClientError::Transport(error) => {
+            matches!(error, T::Network { .. } | T::Unauthorized(_) | T::WrongUser { .. })
+        }
         ClientError::NoContent(_) | ClientError::UnknownItem(_) => false,
         ClientError::Violation(_) | ClientError::Storage(_) | ClientError::Stopped(_) => true,
         _ => false,

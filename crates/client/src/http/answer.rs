@@ -10,7 +10,7 @@ use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::wire::{ErrorBody, code};
 
-use crate::transport::TransportError;
+use crate::transport::{STORAGE_FULL, TransportError};
 
 /// The longest answer that is read: a page of 4 MiB, with room.
 const MAX_ANSWER_BYTES: usize = 32 * 1024 * 1024;
@@ -117,8 +117,12 @@ pub(super) fn refused(
     retry_after: Option<Duration>,
     body: ErrorBody,
 ) -> TransportError {
-    let final_failure = body.details.get("retryable") == Some(&Value::Bool(false));
     let details = &body.details;
+    // A repetition brings the same until somebody makes room or mends the row, and the caller is told
+    // why meanwhile.
+    let final_failure = details.get("retryable") == Some(&Value::Bool(false))
+        || details.get("storageCode").is_some_and(|code| code == STORAGE_FULL)
+        || [code::STORAGE_FULL, code::MALFORMED_ROW, code::ATTACH_FAILED].contains(&&*body.code);
     match (status, body.code.as_str()) {
         (401, _) => TransportError::Unauthorized(body.error),
         (403, code::WRONG_USER) => {
@@ -128,7 +132,7 @@ pub(super) fn refused(
                 _ => super::malformed(call, "expected", "is no user"),
             }
         }
-        (413, _) => TransportError::TooLarge(body.error),
+        (413, other) if other != code::QUOTA_EXCEEDED => TransportError::TooLarge(body.error),
         (409, code::REMATERIALIZATION_REQUIRED) => {
             let cursor = |field: &str| cursor(call, field, details.get(field));
             match (cursor("requestedCursor"), cursor("oldestAvailableCursor")) {

@@ -1,0 +1,115 @@
+//! What a replica still owes its server and what was refused: `sync` and `status` tell it, and end with 5
+//! while there is anything.
+
+use serde_json::{Value, json};
+use vfs_sync_client::{Outstanding, SyncClient};
+
+use crate::error::{Failure, Kind, Result};
+use crate::output::{Output, count_text};
+use crate::path;
+use crate::safe::safe;
+
+/// Contents that wait which a person is shown.
+const SHOWN: usize = 20;
+
+/// Everything that is outstanding, as JSON.
+pub(crate) fn json(client: &SyncClient, left: &Outstanding) -> Result<Value> {
+    let waiting: Vec<Value> = client
+        .waiting_uploads()?
+        .into_iter()
+        .map(|upload| {
+            json!({
+                "blobId": upload.blob_id, "itemId": upload.item_id, "size": upload.size,
+                "path": path::of(client, &upload.item_id).ok(), "reason": upload.reason,
+            })
+        })
+        .collect();
+    Ok(json!({
+        "pending": left.pending,
+        "uploads": left.uploads,
+        "waiting": waiting,
+        "rejected": left.rejected,
+        "rejectedUploads": left.rejected_uploads,
+        "refused": left.refused,
+    }))
+}
+
+/// Lists the contents that wait, and why.
+pub(crate) fn say(client: &SyncClient, output: Output) -> Result<()> {
+    let waiting = client.waiting_uploads()?;
+    for upload in waiting.iter().take(SHOWN) {
+        let at = path::of(client, &upload.item_id);
+        let at = at.unwrap_or_else(|_| upload.item_id.to_string());
+        output.say(format_args!("waits: {}: {}", safe(&at), safe(&upload.reason)))?;
+    }
+    if waiting.len() > SHOWN {
+        let more = count_text((waiting.len() - SHOWN) as u64);
+        output.say(format_args!("… and {more} more contents wait"))?;
+    }
+    Ok(())
+}
+
+/// One sentence on what is outstanding; `None` if nothing is.
+pub(crate) fn sentence(left: &Outstanding) -> Option<String> {
+    let mut parts = Vec::new();
+    let mut part = |count: u64, one: &str, many: &str, why: Option<&String>| {
+        if count > 0 {
+            let mut text = format!("{} {}", count_text(count), if count == 1 { one } else { many });
+            if let Some(why) = why {
+                text.push_str(&format!(" ({why})"));
+            }
+            parts.push(text);
+        }
+    };
+    let refused = left.refused.as_ref();
+    let (of_operation, of_upload) =
+        if left.rejected > 0 { (refused, None) } else { (None, refused) };
+    part(left.rejected, "change was refused", "changes were refused", of_operation);
+    let (one, many) = ("content was refused", "contents were refused");
+    part(left.rejected_uploads, one, many, of_upload);
+    let (one, many) = ("content waits to be uploaded", "contents wait to be uploaded");
+    part(left.uploads, one, many, left.waiting.as_ref());
+    part(left.pending, "change waits to be pushed", "changes wait to be pushed", None);
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+/// The end of a command while something is outstanding.
+pub(crate) fn failure(left: &Outstanding) -> Option<Failure> {
+    let failure = Failure::new(Kind::Partial, sentence(left)?);
+    let mut hints = Vec::new();
+    if left.rejected + left.rejected_uploads > 0 {
+        hints.push(
+            "`vfs-sync rejected` lists what was refused, `rejected retry --all` queues it again; \
+             nothing of it is lost until it is discarded",
+        );
+    }
+    if left.uploads + left.pending > 0 {
+        hints.push("what waits is kept here, and sent by the next `vfs-sync sync`");
+    }
+    Some(failure.hint(hints.join("\n")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_outstanding_is_told_with_its_reason() {
+        assert_eq!(sentence(&Outstanding::default()), None);
+        let left = Outstanding {
+            pending: 1,
+            uploads: 1_234,
+            waiting: Some("the disk is full".into()),
+            rejected: 0,
+            rejected_uploads: 2,
+            refused: Some("not yours".into()),
+        };
+        let text = sentence(&left).unwrap();
+        assert_eq!(
+            text,
+            "2 contents were refused (not yours); 1,234 contents wait to be uploaded (the disk is \
+             full); 1 change waits to be pushed"
+        );
+        assert_eq!(failure(&left).unwrap().kind.exit_code(), 5);
+    }
+}
