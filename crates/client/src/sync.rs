@@ -130,7 +130,14 @@ impl Session {
             Work::Pull => self.pull_and_reconcile().await,
             Work::Rematerialise => self.rematerialise().await,
             Work::All => {
-                self.flush().await?;
+                match self.flush().await {
+                    // What cannot be pushed at present keeps nothing of others' from coming.
+                    Err(ClientError::Transport(error)) if error.waits() => {
+                        self.pull().await?;
+                        return Err(error.into());
+                    }
+                    flushed => flushed?,
+                }
                 let epoch = self.meta().await?.epoch;
                 self.pull_and_reconcile().await?;
                 let pushes = self.report.pushes;

@@ -463,6 +463,15 @@ impl Device {
                         format!("device {index}: a conflicted copy of {}", short(&item_id))
                     });
                 }
+                ChangeEvent::UploadRejected { item_id, reason } => {
+                    let servers = ["blob_store_error", "storage_full", "malformed_row"];
+                    if servers.iter().any(|code| reason.contains(code)) {
+                        let item = short(&item_id);
+                        let message =
+                            format!("device {index}: {item}'s content is given up: {reason}");
+                        book.fail(FailureKind::Lost, message);
+                    }
+                }
                 ChangeEvent::Rebuilt => {
                     book.coverage.count(Kind::Call, "client: rematerialised");
                     self.session = Session::default();

@@ -145,8 +145,12 @@ async fn a_full_disk_of_the_server_gives_nothing_up() {
     let store = serde_json::json!({"storageCode": "StorageFull", "retryable": false});
     put(&client, "file", b"content");
     put(&client, "large", &vec![1; 2_000_000]);
+    let other = server.device("alice");
+    put(&other, "others", b"of another device");
+    other.sync().await.unwrap();
     line.next(CallKind::Push, Fault::Refuse(full()));
     let error = client.sync().await.unwrap_err();
+    assert_eq!(client.children(None).unwrap().len(), 3, "what others did arrives meanwhile");
     assert!(error.to_string().contains("storage_full"), "{error}");
     assert_eq!(client.status().unwrap().stopped, None);
     // Servers of earlier versions call it final; the database may be full as well.
