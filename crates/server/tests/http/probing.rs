@@ -20,7 +20,8 @@ type Told = (u16, Vec<(String, String)>, String);
 
 /// All of an answer but what differs between any two: when it was given, and its id.
 fn told(answer: &Answer) -> Told {
-    let own = ["date", "x-request-id"];
+    // Every answer names its own caller.
+    let own = ["date", "x-request-id", "vfs-sync-user"];
     let mut headers: Vec<(String, String)> = answer
         .headers
         .iter()
