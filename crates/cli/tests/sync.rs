@@ -155,6 +155,7 @@ fn a_refused_upload_is_listed_retried_and_discarded() {
     std::fs::remove_dir_all(scene.path("r/contents")).unwrap();
     scene.on("r", &["sync"]);
     scene.on("r", &["status"]).expect(5).says("content was refused");
+    scene.on("r", &["rejected", "retry", "--all"]).expect(5).says("0 queued again");
     scene.on("r", &["rejected", "discard", "--all"]).expect(2).says("--yes");
     let discarded =
         scene.on("r", &["--json", "rejected", "discard", "--all", "--yes"]).expect(0).json();

@@ -6,7 +6,7 @@ use vfs_sync_core::id::{BlobId, ItemId, OpId};
 use vfs_sync_core::op::Operation;
 
 use crate::args::{Discard, Global, Limit, Rejected, RejectedAction, Which};
-use crate::error::{Failure, Result};
+use crate::error::{Failure, Kind, Result};
 use crate::output::{Output, bytes_text, table, table_text};
 use crate::safe::safe;
 use crate::{path, replica};
@@ -65,14 +65,41 @@ pub(super) fn rejected(global: &Global, args: Rejected, output: Output) -> Resul
     match args.action.unwrap_or(RejectedAction::List(Limit { limit: 100 })) {
         RejectedAction::List(limit) => list(&client, limit, output),
         RejectedAction::Retry(which) => {
+            let all = which.all;
             let chosen = chosen(&client, which)?;
-            let mut queued = Vec::new();
+            let (mut queued, mut uploads, mut left) = (Vec::new(), Vec::new(), Vec::new());
             for id in &chosen.operations {
-                queued.push(json!({ "opId": id, "queuedAs": client.retry_rejected(id)? }));
+                match client.retry_rejected(id) {
+                    Ok(again) => queued.push(json!({ "opId": id, "queuedAs": again })),
+                    Err(error) if all => left.push((id.to_string(), error.to_string())),
+                    Err(error) => return Err(error.into()),
+                }
             }
-            chosen.uploads.iter().try_for_each(|id| client.retry_upload(id))?;
-            output.say(format_args!("{} queued again", chosen.count()))?;
-            output.json(&json!({ "retried": queued, "retriedUploads": chosen.uploads }))
+            for id in &chosen.uploads {
+                match client.retry_upload(id) {
+                    Ok(()) => uploads.push(id),
+                    // One whose bytes are lost keeps none of the others from going.
+                    Err(error) if all => left.push((id.to_string(), error.to_string())),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            output.say(format_args!("{} queued again", queued.len() + uploads.len()))?;
+            for (id, reason) in &left {
+                output.say(format_args!("left: {}: {}", safe(id), safe(reason)))?;
+            }
+            let failed: Vec<Value> =
+                left.iter().map(|(id, reason)| json!({ "id": id, "reason": reason })).collect();
+            output.json(&json!({
+                "retried": queued, "retriedUploads": uploads, "failed": failed,
+            }))?;
+            match left.len() {
+                0 => Ok(()),
+                count => Err(Failure::new(
+                    Kind::Partial,
+                    format!("{count} of what was refused could not be queued again"),
+                )
+                .hint("put the contents again whose bytes are lost, then discard these")),
+            }
         }
         RejectedAction::Discard(Discard { which, yes }) => {
             if which.all && !yes {
