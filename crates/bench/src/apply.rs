@@ -71,7 +71,13 @@ fn feed(entries: usize, since: u64) -> Result<VecDeque<PullPage>, Failure> {
         } else {
             Change::LinkAdd { parent: folder.clone(), child: child.clone() }
         };
-        let body = EntryBody { actor: Some(owner.clone()), authored_at: at, origin: None, change };
+        let body = EntryBody {
+            actor: Some(owner.clone()),
+            authored_at: at,
+            origin: None,
+            author_replica: None,
+            change,
+        };
         let time = at.plus_millis(i64::try_from(counter / PAGE as u64)?);
         items.push(Entry { position: Position { epoch, counter }.at(time), body });
         if index % 200 == 199 {

@@ -130,7 +130,59 @@ pub struct AttachRows {
     /// The item's current content.
     pub current: Option<Attachment>,
     /// Where the stage's blob is attached to already.
-    pub attached: Vec<Attachment>,
+    pub attached: Vec<MadeAttach>,
+}
+
+/// An attach that was made, with what a repetition of it is compared by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MadeAttach {
+    /// The attachment.
+    pub attachment: Attachment,
+    /// What the request expected to replace; `None` where an older server kept nothing of that.
+    pub expected: Option<Expected>,
+}
+
+/// The content that an attach was to replace, as its request said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expected {
+    /// The request did not say.
+    Any,
+    /// The item was to have no content.
+    Nothing,
+    /// The item was to have this content.
+    Blob(BlobId),
+}
+
+impl Expected {
+    /// The expectation of a request.
+    #[must_use]
+    pub fn of(request: &AttachRequest) -> Self {
+        match &request.expected_blob_id {
+            None => Self::Any,
+            Some(None) => Self::Nothing,
+            Some(Some(blob)) => Self::Blob(blob.clone()),
+        }
+    }
+
+    /// The form that a store keeps: a mark, and for a blob its id.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        match self {
+            Self::Any => "*".into(),
+            Self::Nothing => "-".into(),
+            Self::Blob(blob) => format!("={blob}"),
+        }
+    }
+
+    /// Reads the form that a store keeps; `None` for any other text.
+    #[must_use]
+    pub fn from_text(text: &str) -> Option<Self> {
+        match text {
+            "*" => Some(Self::Any),
+            "-" => Some(Self::Nothing),
+            _ => Some(Self::Blob(BlobId::new(text.strip_prefix('=')?).ok()?)),
+        }
+    }
 }
 
 /// Why an attach changes nothing.
@@ -154,6 +206,8 @@ pub enum AttachRefusal {
     Expired,
     /// `409`: the blob is attached to this item as another kind.
     OtherKind(RelationKind),
+    /// `409`: the stage was attached with another value of this field.
+    Differs(&'static str),
     /// `409`: another content was attached since; this is it.
     ContentChanged(Option<BlobId>),
     /// `500`: a stored row is malformed; this says which and how.
@@ -174,6 +228,8 @@ pub struct Attached {
 pub struct AttachChanges {
     /// this attachment is new, in the current content's place if it is a `file`.
     pub attachment: Attachment,
+    /// What the request expected, for its repetitions.
+    pub expected: Expected,
     /// What to tell whom.
     pub feed: BTreeMap<UserId, Vec<EntryBody>>,
 }
@@ -238,33 +294,45 @@ pub fn decide_attach(
         content_type: stage.content_type.clone(),
         ref_id,
         attached_at: now,
+        modified_at: request.modified_at,
     };
-    let entry = EntryBody {
-        actor: None,
+    let entry = |reader: &UserId| EntryBody {
+        actor: Some(user.clone()),
         authored_at: now,
         origin: None,
+        author_replica: request.replica_id.clone().filter(|_| reader == user),
         change: Change::BlobAttach(Box::new(attachment.clone())),
     };
     let readers = rows.audience.keys().chain([&item.owner]);
-    let feed = readers.map(|user| (user.clone(), vec![entry.clone()])).collect();
+    let feed = readers.map(|reader| (reader.clone(), vec![entry(reader)])).collect();
     let response = answer(stage, &attachment);
-    Ok(Attached { response, changes: Some(AttachChanges { attachment, feed }) })
+    let expected = Expected::of(request);
+    Ok(Attached { response, changes: Some(AttachChanges { attachment, expected, feed }) })
 }
 
-/// A stage that is attached already: the same request gets the same answer.
+/// A stage that is attached already: the same request gets the same answer, whatever checkpoint and
+/// basis it names.
 fn repeated(
     stage: &StageRow,
     request: &AttachRequest,
-    attached: &[Attachment],
+    attached: &[MadeAttach],
 ) -> Result<Attached, AttachRefusal> {
-    let here = attached.iter().find(|attachment| attachment.item_id == request.item_id);
-    match here {
-        None => Err(AttachRefusal::NotAttachable(stage.status)),
-        Some(here) if here.relation_kind != request.relation_kind => {
-            Err(AttachRefusal::OtherKind(here.relation_kind))
-        }
-        Some(here) => Ok(Attached { response: answer(stage, here), changes: None }),
+    let here = attached.iter().find(|made| made.attachment.item_id == request.item_id);
+    let Some(MadeAttach { attachment, expected }) = here else {
+        return Err(AttachRefusal::NotAttachable(stage.status));
+    };
+    if attachment.relation_kind != request.relation_kind {
+        return Err(AttachRefusal::OtherKind(attachment.relation_kind));
     }
+    if let Some(expected) = expected {
+        if attachment.modified_at != request.modified_at {
+            return Err(AttachRefusal::Differs("modifiedAt"));
+        }
+        if *expected != Expected::of(request) {
+            return Err(AttachRefusal::Differs("expectedBlobId"));
+        }
+    }
+    Ok(Attached { response: answer(stage, attachment), changes: None })
 }
 
 fn answer(stage: &StageRow, attachment: &Attachment) -> AttachResponse {

@@ -106,6 +106,8 @@ pub struct Attachment {
     pub ref_id: RefId,
     /// When the server attached them.
     pub attached_at: Timestamp,
+    /// The time of the bytes, by whoever attached them; older clients give none.
+    pub modified_at: Option<Timestamp>,
 }
 
 #[cfg(test)]

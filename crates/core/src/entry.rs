@@ -31,6 +31,8 @@ pub struct EntryBody {
     pub authored_at: Timestamp,
     /// The operation that caused it: told to its author only.
     pub origin: Option<Origin>,
+    /// The replica that attached a content: told to its author only, where it said so.
+    pub author_replica: Option<ReplicaId>,
     /// The change.
     pub change: Change,
 }
@@ -289,6 +291,8 @@ struct WireEntry<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     write_id: Option<WriteId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    author_replica_id: Option<ReplicaId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     object_type: Option<ObjectType>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     name: Option<Name>,
@@ -322,6 +326,8 @@ struct WireEntry<'a> {
     ref_id: Option<RefId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     attached_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    modified_at: Option<Timestamp>,
 }
 
 impl<'a> WireEntry<'a> {
@@ -351,6 +357,7 @@ impl<'a> WireEntry<'a> {
             author_op_id: origin.map(|o| o.op_id.clone()),
             replica_id: origin.map(|o| o.replica_id.clone()),
             write_id: origin.map(|o| o.write_id),
+            author_replica_id: body.author_replica.clone(),
             object_type: None,
             name: None,
             metadata: None,
@@ -368,6 +375,7 @@ impl<'a> WireEntry<'a> {
             content_type: None,
             ref_id: None,
             attached_at: None,
+            modified_at: None,
         }
     }
 }
@@ -426,6 +434,7 @@ impl<'a> From<&'a EntryBody> for WireEntry<'a> {
                 content_type: a.content_type.clone(),
                 ref_id: Some(a.ref_id.clone()),
                 attached_at: Some(a.attached_at),
+                modified_at: a.modified_at,
                 ..Self::new(OpType::BlobAttach, &a.item_id, body)
             },
             Change::BlobDetach { item, relation_kind, blob_id, ref_id, reason } => Self {
@@ -536,6 +545,7 @@ impl TryFrom<WireEntry<'_>> for Entry {
                     content_type,
                     ref_id: need("refId", wire.ref_id)?,
                     attached_at: need("attachedAt", wire.attached_at)?,
+                    modified_at: wire.modified_at,
                 }))
             }
             OpType::BlobDetach => Change::BlobDetach {
@@ -559,8 +569,13 @@ impl TryFrom<WireEntry<'_>> for Entry {
                 return Err(MalformedEntry { field: "authorOpId", problem });
             }
         };
-        let body =
-            EntryBody { actor: wire.actor_id, authored_at: wire.authored_at, origin, change };
+        let body = EntryBody {
+            actor: wire.actor_id,
+            authored_at: wire.authored_at,
+            origin,
+            author_replica: wire.author_replica_id,
+            change,
+        };
         Ok(Self { position, body })
     }
 }
@@ -609,6 +624,7 @@ mod tests {
             actor: Some(UserId::new("u").unwrap()),
             authored_at: Timestamp::from_millis(1).unwrap(),
             origin: None,
+            author_replica: None,
             change: Change::LinkAdd {
                 parent: ItemId::new("p").unwrap(),
                 child: ItemId::new("c").unwrap(),

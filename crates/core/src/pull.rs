@@ -270,7 +270,8 @@ mod tests {
     fn entry(id: ChangeId) -> Entry {
         let at = Timestamp::from_millis(0).unwrap();
         let change = Change::ItemDelete { item: ItemId::new("i").unwrap(), reason: None };
-        let body = EntryBody { actor: None, authored_at: at, origin: None, change };
+        let body =
+            EntryBody { actor: None, authored_at: at, origin: None, author_replica: None, change };
         Entry { position: Cursor { changed_at: at, change_id: id }, body }
     }
 

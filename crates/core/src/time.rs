@@ -47,10 +47,43 @@ impl Timestamp {
         if !has_rfc3339_shape(text.as_bytes()) {
             return Err(InvalidTime);
         }
-        let time: jiff::Timestamp = text.parse().map_err(|_| InvalidTime)?;
-        let millis = time.as_nanosecond().div_euclid(1_000_000);
-        i64::try_from(millis).ok().and_then(Self::from_millis).ok_or(InvalidTime)
+        // The calendar library's instants end a day before year 9999 does; its civil times do not.
+        let (civil, rest) = text.split_at(19);
+        let number = |range: std::ops::Range<usize>| {
+            text[range].bytes().fold(0, |sum, digit| sum * 10 + i64::from(digit - b'0'))
+        };
+        let civil: jiff::civil::DateTime =
+            civil.to_ascii_uppercase().parse().map_err(|_| InvalidTime)?;
+        let minutes = number(11..13) * 60 + number(14..16);
+        let seconds = minutes * 60 + i64::from(civil.second());
+        let zone = rest.find(['Z', 'z', '+', '-']).ok_or(InvalidTime)?;
+        let fraction = rest[..zone].bytes().skip(1).chain(std::iter::repeat(b'0')).take(3);
+        let fraction = fraction.fold(0, |sum, digit| sum * 10 + i64::from(digit - b'0'));
+        let offset = match &rest.as_bytes()[zone..] {
+            [sign, h1, h2, b':', m1, m2] => {
+                let two = |a: u8, b: u8| i64::from(a - b'0') * 10 + i64::from(b - b'0');
+                let (hours, minutes) = (two(*h1, *h2), two(*m1, *m2));
+                if hours > 23 || minutes > 59 {
+                    return Err(InvalidTime);
+                }
+                (hours * 60 + minutes) * if *sign == b'-' { -1 } else { 1 }
+            }
+            _ => 0,
+        };
+        let days =
+            days_of(i64::from(civil.year()), i64::from(civil.month()), i64::from(civil.day()));
+        let seconds = days * 86_400 + seconds - offset * 60;
+        Self::from_millis(seconds * 1_000 + fraction).ok_or(InvalidTime)
     }
+}
+
+/// Days since the Unix epoch, after Howard Hinnant's `days_from_civil`.
+fn days_of(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }
 
 /// The grammar of RFC 3339, section 5.6, but for the values: the calendar is the library's.
@@ -185,6 +218,11 @@ mod tests {
             ("1969-12-31T23:59:59.9999Z", "1969-12-31T23:59:59.999Z"),
             ("0000-01-01T00:00:00Z", "0000-01-01T00:00:00.000Z"),
             ("2024-02-29T23:59:59.001Z", "2024-02-29T23:59:59.001Z"),
+            ("9999-12-31T23:59:59.999Z", "9999-12-31T23:59:59.999Z"),
+            ("9999-12-31T23:59:59.9999Z", "9999-12-31T23:59:59.999Z"),
+            ("9999-12-31T23:59:59.999+00:01", "9999-12-31T23:58:59.999Z"),
+            ("0000-01-01T00:00:00-00:30", "0000-01-01T00:30:00.000Z"),
+            ("2016-12-31T23:59:60.5Z", "2016-12-31T23:59:59.500Z"),
         ] {
             assert_eq!(Timestamp::parse(given).unwrap().to_string(), normal, "{given}");
         }
@@ -205,6 +243,16 @@ mod tests {
             "+002026-01-02T03:04:05Z",
             "2026-01-02T03:04:05+0200",
             "9999-12-31T23:59:59-01:00",
+            "0000-01-01T00:00:00+00:01",
+            "2026-01-02T24:00:00Z",
+            "2026-01-02T23:60:00Z",
+            "2026-01-02T03:04:61Z",
+            "2026-01-02T03:04:05+24:00",
+            "2026-01-02T03:04:05+23:60",
+            "2026-00-02T03:04:05Z",
+            "2026-01-00T03:04:05Z",
+            "2023-02-29T03:04:05Z",
+            "2026-01-02T03:04:05.1234567890Z",
             "2026-01-02T03:04:05Z ",
             "２026-01-02T03:04:05Z",
         ] {
@@ -218,6 +266,32 @@ mod tests {
             millis in Timestamp::MIN.0..=Timestamp::MAX.0
         ) {
             let time = Timestamp::from_millis(millis).unwrap();
+            prop_assert_eq!(Timestamp::parse(&time.to_string()), Ok(time));
+        }
+
+        #[test]
+        fn reading_agrees_with_the_calendar_library_where_that_has_an_instant(
+            millis in Timestamp::MIN.0..=jiff::Timestamp::MAX.as_millisecond(),
+            offset in -1_439i64..=1_439,
+        ) {
+            let instant = jiff::Timestamp::from_millisecond(millis).unwrap();
+            let shown = Timestamp::from_millis(millis).unwrap().plus_millis(offset * 60_000);
+            let sign = if offset < 0 { '-' } else { '+' };
+            let (hours, minutes) = (offset.abs() / 60, offset.abs() % 60);
+            let text = shown.to_string().replace('Z', &format!("{sign}{hours:02}:{minutes:02}"));
+            if let Ok(parsed) = text.parse::<jiff::Timestamp>() {
+                prop_assert_eq!(Timestamp::parse(&text).unwrap().0, parsed.as_millisecond());
+                if shown.0 == millis + offset * 60_000 {
+                    prop_assert_eq!(parsed, instant);
+                }
+            }
+        }
+
+        #[test]
+        fn the_last_two_days_of_the_range_are_read(
+            before_the_end in 0..=2 * 86_400_000i64
+        ) {
+            let time = Timestamp::MAX.plus_millis(-before_the_end);
             prop_assert_eq!(Timestamp::parse(&time.to_string()), Ok(time));
         }
 

@@ -265,6 +265,8 @@ pub mod code {
     pub const STAGE_EXPIRED: &str = "stage_expired";
     /// A stage that has no bytes yet.
     pub const STAGE_EMPTY: &str = "stage_empty";
+    /// The stage was attached by a request that said something else.
+    pub const ATTACH_DIFFERS: &str = "attach_differs";
     /// The blob is attached to the item as another kind.
     pub const ATTACHED_AS_OTHER_KIND: &str = "attached_as_other_kind";
     /// A staging id or a blob id that is in use already, for something else.
@@ -429,6 +431,9 @@ pub struct Version {
     pub ref_id: RefId,
     /// Since when it was the file's content.
     pub attached_at: Timestamp,
+    /// The time of the bytes; contents that older clients attached have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modified_at: Option<Timestamp>,
 }
 
 impl From<Attachment> for Version {
@@ -440,6 +445,7 @@ impl From<Attachment> for Version {
             content_type: attachment.content_type,
             ref_id: attachment.ref_id,
             attached_at: attachment.attached_at,
+            modified_at: attachment.modified_at,
         }
     }
 }
@@ -651,6 +657,27 @@ mod tests {
         let parse = |text: &str| serde_json::from_str::<AttachRequest>(text).unwrap();
         assert_eq!(parse(r#"{"itemId":"i"}"#).expected_blob_id, None);
         assert_eq!(parse(r#"{"itemId":"i","expectedBlobId":null}"#).expected_blob_id, Some(None));
+    }
+
+    #[test]
+    fn a_basis_at_the_start_differs_from_none_at_all() {
+        let parse = |text: &str| serde_json::from_str::<AttachRequest>(text).unwrap();
+        let bases = [
+            (r#"{"itemId":"i","relationKind":"file"}"#.to_owned(), None),
+            (r#"{"itemId":"i","relationKind":"file","basis":null}"#.to_owned(), Some(Basis::Start)),
+            {
+                let change_id = crate::id::ChangeId::new("c").unwrap();
+                let cursor = Cursor { changed_at: Timestamp::MIN, change_id };
+                let text = cursor.encode();
+                let text = format!(r#"{{"itemId":"i","relationKind":"file","basis":"{text}"}}"#);
+                (text, Some(Basis::At(cursor)))
+            },
+        ];
+        for (text, basis) in bases {
+            let request = parse(&text);
+            assert_eq!(request.basis, basis);
+            assert_eq!(serde_json::to_string(&request).unwrap(), text);
+        }
     }
 
     #[test]

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use vfs_sync_core::access::{AccessLevel, Audience, PrincipalType};
 use vfs_sync_core::attach::{
-    AttachRefusal, AttachRows, Attached, Checkpoint, StageRow, decide_attach,
+    AttachRefusal, AttachRows, Attached, Checkpoint, Expected, MadeAttach, StageRow, decide_attach,
 };
 use vfs_sync_core::content::{Attachment, RelationKind, Sha256Digest};
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::entry::Change;
 use vfs_sync_core::id::{BlobId, ChangeId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
+use vfs_sync_core::op::Basis;
 use vfs_sync_core::register::{Item, ItemFields, Register};
 use vfs_sync_core::stamp::{Author, Stamp};
 use vfs_sync_core::time::Timestamp;
@@ -64,6 +65,7 @@ fn attachment(item: &str, blob_id: &str, relation_kind: RelationKind) -> Attachm
         content_type: None,
         ref_id: RefId::new("first").unwrap(),
         attached_at: at(5),
+        modified_at: None,
     }
 }
 
@@ -95,7 +97,22 @@ fn with_stage(change: impl FnOnce(&mut StageRow)) -> AttachRows {
 }
 
 fn request() -> AttachRequest {
+<<<<<<< HEAD
     AttachRequest::to(item())
+=======
+    AttachRequest {
+        item_id: item(),
+        relation_kind: RelationKind::File,
+        client_id: None,
+        required_cursor: None,
+        required_last_reconciled_write_ids: None,
+        expected_blob_id: None,
+        modified_at: None,
+        basis: None,
+        replica_id: None,
+        occurred_at: None,
+    }
+>>>>>>> 4bbe04a (An attach carries the time of its bytes, its basis and its author)
 }
 
 fn behind(required: &ReconcileState) -> AttachRequest {
@@ -121,19 +138,28 @@ fn refusal(who: &str, request: &AttachRequest, rows: &AttachRows) -> AttachRefus
 
 #[test]
 fn an_attach_is_told_to_everybody_who_sees_the_item() {
-    let attached = decide("alice", &request(), &rows()).unwrap();
+    let request = AttachRequest {
+        modified_at: Some(at(-7)),
+        replica_id: Some(replica("laptop")),
+        ..request()
+    };
+    let attached = decide("alice", &request, &rows()).unwrap();
     let changes = attached.changes.unwrap();
     let expected = Attachment {
         content_type: Some("text/plain".into()),
         ref_id: RefId::new("ref").unwrap(),
         attached_at: at(99),
+        modified_at: Some(at(-7)),
         ..attachment("item", "new", RelationKind::File)
     };
     assert_eq!(changes.attachment, expected);
     let readers: BTreeSet<&str> = changes.feed.keys().map(UserId::as_str).collect();
     assert_eq!(readers, BTreeSet::from(["alice", "bob", "carol"]));
-    for entries in changes.feed.values() {
+    for (reader, entries) in &changes.feed {
         assert_eq!(entries.len(), 1);
+        assert_eq!(entries[0].actor, Some(user("alice")));
+        let told = (*reader == user("alice")).then(|| replica("laptop"));
+        assert_eq!(entries[0].author_replica, told, "to {reader}");
         assert_eq!(entries[0].authored_at, at(99));
         assert_eq!(entries[0].change, Change::BlobAttach(Box::new(expected.clone())));
     }
@@ -189,7 +215,9 @@ fn the_same_attach_gets_the_same_answer_and_changes_nothing() {
         stage.expires_at = at(1);
     });
     let elsewhere = attachment("elsewhere", "new", RelationKind::File);
-    rows.attached = vec![elsewhere.clone(), attachment("item", "new", RelationKind::File)];
+    let here = attachment("item", "new", RelationKind::File);
+    let elsewhere = MadeAttach { attachment: elsewhere, expected: None };
+    rows.attached = vec![elsewhere.clone(), MadeAttach { attachment: here, expected: None }];
     let again = decide("alice", &request(), &rows).unwrap();
     assert_eq!(again.changes, None);
     assert_eq!((again.response.item_id.as_str(), again.response.attached_at), ("item", at(5)));
@@ -201,6 +229,48 @@ fn the_same_attach_gets_the_same_answer_and_changes_nothing() {
     rows.attached = vec![elsewhere];
     let expected = AttachRefusal::NotAttachable(StageStatus::Attached);
     assert_eq!(refusal("alice", &request(), &rows), expected);
+}
+
+#[test]
+fn a_repetition_is_the_same_time_and_expectation_whatever_its_checkpoint() {
+    let first = AttachRequest {
+        modified_at: Some(at(-7)),
+        expected_blob_id: Some(Some(blob("old"))),
+        basis: Some(Basis::Start),
+        ..request()
+    };
+    let current =
+        AttachRows { current: Some(attachment("item", "old", RelationKind::File)), ..rows() };
+    let made = decide("alice", &first, &current).unwrap().changes.unwrap();
+    let text = made.expected.to_text();
+    assert_eq!(Expected::from_text(&text).as_ref(), Some(&made.expected));
+    let made = MadeAttach { attachment: made.attachment, expected: Some(made.expected) };
+    let mut rows = with_stage(|stage| stage.status = StageStatus::Attached);
+    rows.attached = vec![made];
+    let again = AttachRequest {
+        basis: Some(Basis::At(cursor(50))),
+        occurred_at: Some(at(3)),
+        ..behind(&state(10, &[("r", 3)]))
+    };
+    let again = AttachRequest {
+        modified_at: first.modified_at,
+        expected_blob_id: first.expected_blob_id.clone(),
+        ..again
+    };
+    assert_eq!(decide("alice", &again, &rows).unwrap().changes, None);
+    let other_times = [None, Some(at(-6))];
+    for modified_at in other_times {
+        let other = AttachRequest { modified_at, ..again.clone() };
+        assert_eq!(refusal("alice", &other, &rows), AttachRefusal::Differs("modifiedAt"));
+    }
+    for expected_blob_id in [None, Some(None), Some(Some(blob("other")))] {
+        let other = AttachRequest { expected_blob_id, ..again.clone() };
+        assert_eq!(refusal("alice", &other, &rows), AttachRefusal::Differs("expectedBlobId"));
+    }
+    for expected in [Expected::Any, Expected::Nothing, Expected::Blob(blob("-"))] {
+        assert_eq!(Expected::from_text(&expected.to_text()), Some(expected));
+    }
+    assert_eq!(Expected::from_text("other"), None);
 }
 
 #[test]

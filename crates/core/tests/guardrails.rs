@@ -34,7 +34,13 @@ fn ids(of: &[(&str, u64)]) -> WriteIds {
 
 fn entry(millis: i64, id: &str) -> Entry {
     let change = Change::ItemDelete { item: ItemId::new("i").unwrap(), reason: None };
-    let body = EntryBody { actor: None, authored_at: at(millis), origin: None, change };
+    let body = EntryBody {
+        actor: None,
+        authored_at: at(millis),
+        origin: None,
+        author_replica: None,
+        change,
+    };
     Entry { position: cursor(millis, id), body }
 }
 

@@ -326,6 +326,11 @@ pub(crate) fn attach_refused(refusal: AttachRefusal) -> ApiError {
             "The blob is attached to the item as another kind",
         )
         .with("relationKind", json!(kind)),
+        AttachRefusal::Differs(field) => conflict(
+            code::ATTACH_DIFFERS,
+            "The stage is attached already, by a request that said something else",
+        )
+        .with("field", field),
         AttachRefusal::ContentChanged(current) => {
             conflict(code::CONTENT_CHANGED, "Another content was attached since")
                 .with("currentBlobId", json!(current))

@@ -461,7 +461,7 @@ pub(crate) async fn attach<T: Transaction>(
         Err(refusal) => return Ok(Err(refusal)),
     };
     if let (Some(changes), Some(Ok(stored))) = (&attached.changes, &stored) {
-        tx.insert_attachment(&changes.attachment).await?;
+        tx.insert_attachment(changes).await?;
         let heads = tx.lock_heads(&changes.feed.keys().cloned().collect(), now).await?;
         let feeds = place_all(heads, changes.feed.clone(), now);
         tx.write_feeds(&feeds).await?;

@@ -88,7 +88,9 @@ pub(crate) async fn any_blob<T: Transaction>(
 ) -> Result<Option<BlobRecord>, StoreError> {
     let Some(staging_id) = tx.stage_of(blob_id).await? else { return Ok(None) };
     let Some(stage) = any_stage(tx, &staging_id).await? else { return Ok(None) };
-    Ok(Some(BlobRecord { stage, attachments: tx.attachments_with(blob_id).await? }))
+    let made = tx.attachments_with(blob_id).await?;
+    let attachments = made.into_iter().map(|made| made.attachment).collect();
+    Ok(Some(BlobRecord { stage, attachments }))
 }
 
 pub(crate) async fn delete_blob<T: Transaction>(

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use vfs_sync_core::access::Principal;
-use vfs_sync_core::attach::StageRow;
+use vfs_sync_core::attach::{AttachChanges, MadeAttach, StageRow};
 use vfs_sync_core::content::{Attachment, Sha256Digest};
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::entry::EntryBody;
@@ -269,11 +269,11 @@ pub(crate) trait Transaction {
     /// What is attached to the item: its current content and what is no content.
     async fn attachments_of(&mut self, item: &ItemId) -> Result<Vec<Attachment>, StoreError>;
 
-    /// Where the blob is attached.
-    async fn attachments_with(&mut self, blob: &BlobId) -> Result<Vec<Attachment>, StoreError>;
+    /// Where the blob is attached, and what each attach was to replace.
+    async fn attachments_with(&mut self, blob: &BlobId) -> Result<Vec<MadeAttach>, StoreError>;
 
     /// Makes an attachment; a `file` takes the place of the current content.
-    async fn insert_attachment(&mut self, attachment: &Attachment) -> Result<(), StoreError>;
+    async fn insert_attachment(&mut self, changes: &AttachChanges) -> Result<(), StoreError>;
 
     /// Writes feed entries and their heads.
     async fn write_feeds(&mut self, feeds: &[FeedWrite]) -> Result<(), StoreError>;

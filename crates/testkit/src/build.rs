@@ -266,7 +266,13 @@ pub fn grant(item: &str, principal: Principal, level: AccessLevel) -> Change {
 /// An entry of a feed, written when it was placed there.
 #[must_use]
 pub fn entry(millis: i64, change_id: &str, change: Change) -> Entry {
-    let body = EntryBody { actor: None, authored_at: at(millis), origin: None, change };
+    let body = EntryBody {
+        actor: None,
+        authored_at: at(millis),
+        origin: None,
+        author_replica: None,
+        change,
+    };
     Entry { position: cursor(millis, change_id), body }
 }
 

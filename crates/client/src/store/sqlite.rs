@@ -3,6 +3,7 @@
 //! The registers are there twice, as slot `a` and `b`: one is read, the other is what a
 //! rematerialisation builds. Which is which is a row of `meta`, so that swapping is one write.
 
+mod attachment;
 mod open;
 mod queue;
 mod schema;
@@ -179,7 +180,9 @@ impl SqliteRows {
 
     fn attachment_row(&self, row: &Row<'_>) -> Result<AttachmentRow> {
         let body: Vec<u8> = self.get(row, 0)?;
-        let attachment: Box<Attachment> = self.bytes("an attachment", &body)?;
+        let attachment = attachment::decode(&body);
+        let attachment = attachment.map_err(|error| self.corrupt("an attachment", error))?;
+        let attachment = Box::new(attachment);
         Ok(AttachmentRow { attachment, authored_at: self.time(row, 1)? })
     }
 }
@@ -361,7 +364,7 @@ impl Rows for SqliteRows {
         );
         let (item, key) = (row.attachment.item_id.as_str(), ref_key(&row.attachment));
         let at = row.authored_at.as_millis();
-        self.run(sql, params![item, key, encode(&row.attachment), at]).map(drop)
+        self.run(sql, params![item, key, attachment::encode(&row.attachment), at]).map(drop)
     }
 
     fn remove_attachment(

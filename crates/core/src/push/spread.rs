@@ -447,7 +447,13 @@ impl Spread {
                 };
                 if let Some((change, authored_at)) = change {
                     let (actor, origin) = self.views.cause(key, user);
-                    entries.push(EntryBody { actor, authored_at, origin, change });
+                    entries.push(EntryBody {
+                        actor,
+                        authored_at,
+                        origin,
+                        author_replica: None,
+                        change,
+                    });
                 }
             }
             if !entries.is_empty() {

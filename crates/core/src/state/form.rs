@@ -223,6 +223,8 @@ pub(super) struct AttachmentForm {
     content_type: Option<Arc<str>>,
     ref_id: RefId,
     attached_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    modified_at: Option<Timestamp>,
     authored_at: Timestamp,
 }
 
@@ -238,6 +240,7 @@ impl From<&AttachmentRegister> for AttachmentForm {
             content_type: attachment.content_type,
             ref_id: attachment.ref_id,
             attached_at: attachment.attached_at,
+            modified_at: attachment.modified_at,
             authored_at: row.authored_at,
         }
     }
@@ -258,6 +261,7 @@ impl TryFrom<AttachmentForm> for AttachmentRegister {
             content_type: form.content_type,
             ref_id: form.ref_id,
             attached_at: form.attached_at,
+            modified_at: form.modified_at,
         };
         Ok(Self { attachment, authored_at: form.authored_at })
     }

@@ -65,6 +65,7 @@ pub(crate) async fn blob(
                 "relationKind": attachment.relation_kind,
                 "refId": attachment.ref_id,
                 "attachedAt": attachment.attached_at,
+                "modifiedAt": attachment.modified_at,
             })
         })
         .collect();

@@ -290,6 +290,7 @@ fn refused(refusal: &AttachRefusal) -> Option<Refused> {
         AttachRefusal::NotAttachable(_) => Refused::NotAttachable,
         AttachRefusal::Expired => Refused::Expired,
         AttachRefusal::ContentChanged(_) => Refused::ContentChanged,
+        AttachRefusal::Differs(_) => Refused::Differs,
         AttachRefusal::IncompleteCheckpoint
         | AttachRefusal::OtherKind(_)
         | AttachRefusal::MalformedRow(_) => return None,

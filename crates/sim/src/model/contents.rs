@@ -21,6 +21,8 @@ pub(crate) struct StageModel {
     pub(crate) status: StageStatus,
     pub(crate) uploaded: Option<(u64, Sha256Digest)>,
     attached_to: Option<ItemId>,
+    /// The time and the expectation of the attach that was made.
+    said: Option<(Option<Timestamp>, Option<Option<BlobId>>)>,
 }
 
 /// Why an attach has to be refused.
@@ -34,6 +36,7 @@ pub(crate) enum Refused {
     Empty,
     Behind,
     ContentChanged,
+    Differs,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -68,6 +71,7 @@ impl Model {
             status: StageStatus::Staged,
             uploaded: None,
             attached_to: None,
+            said: None,
         });
     }
 
@@ -118,8 +122,12 @@ impl Model {
             Some(_) => {}
         }
         if stage.status == StageStatus::Attached {
-            let here = stage.attached_to.as_ref() == Some(&request.item_id);
-            return if here { Ok(false) } else { Err(Refused::NotAttachable) };
+            if stage.attached_to.as_ref() != Some(&request.item_id) {
+                return Err(Refused::NotAttachable);
+            }
+            let said = (request.modified_at, request.expected_blob_id.clone());
+            let same = stage.said.as_ref() == Some(&said);
+            return if same { Ok(false) } else { Err(Refused::Differs) };
         }
         if stage.status != StageStatus::Staged {
             return Err(Refused::NotAttachable);
@@ -143,6 +151,7 @@ impl Model {
         if let Some(stage) = self.contents.stages.get_mut(staging_id) {
             stage.status = StageStatus::Attached;
             stage.attached_to = Some(item.clone());
+            stage.said = Some((request.modified_at, request.expected_blob_id.clone()));
         }
         if file {
             self.contents.current.insert(item.clone(), content.clone());

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use vfs_sync_core::access::{AccessLevel, Principal};
+use vfs_sync_core::attach::{Expected, MadeAttach};
 use vfs_sync_core::content::{Attachment, RelationKind, Sha256Digest};
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
@@ -61,6 +62,9 @@ pub(super) struct Reference {
     /// Whether no newer content of a file replaced it.
     pub(super) is_current: bool,
     pub(super) attached_at: Timestamp,
+    pub(super) modified_at: Option<Timestamp>,
+    /// What the attach expected to replace.
+    pub(super) expected: Expected,
     /// Since when it is none of the versions that are kept in any case.
     pub(super) surplus_since: Option<Timestamp>,
 }
@@ -152,6 +156,7 @@ impl State {
             content_type: blob.and_then(|blob| blob.content_type.clone()),
             ref_id: ref_id.clone(),
             attached_at: row.attached_at,
+            modified_at: row.modified_at,
         }))
     }
 
@@ -161,6 +166,16 @@ impl State {
         refs: impl IntoIterator<Item = &'a RefId>,
     ) -> Result<Vec<Attachment>, StoreError> {
         refs.into_iter().filter_map(|ref_id| self.attachment(ref_id).transpose()).collect()
+    }
+
+    /// The attachments of a blob, with what their requests expected.
+    pub(super) fn made_attaches(&self, blob: &BlobId) -> Result<Vec<MadeAttach>, StoreError> {
+        let made = |ref_id: &RefId| {
+            let expected = self.refs.get(ref_id).map(|row| row.expected.clone());
+            let attachment = self.attachment(ref_id).transpose()?;
+            Some(attachment.map(|attachment| MadeAttach { attachment, expected }))
+        };
+        self.refs_with.group(blob).keys().filter_map(made).collect()
     }
 
     /// The contents that a file had and has, the newest first.

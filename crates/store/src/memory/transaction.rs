@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use vfs_sync_core::access::Principal;
-use vfs_sync_core::attach::StageRow;
+use vfs_sync_core::attach::{AttachChanges, MadeAttach, StageRow};
 use vfs_sync_core::content::{Attachment, RelationKind, Sha256Digest};
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
@@ -569,11 +569,12 @@ impl Transaction for MemoryTransaction<'_> {
         self.state.attachments(refs.filter(current))
     }
 
-    async fn attachments_with(&mut self, blob: &BlobId) -> Result<Vec<Attachment>, StoreError> {
-        self.state.attachments(self.state.refs_with.group(blob).keys())
+    async fn attachments_with(&mut self, blob: &BlobId) -> Result<Vec<MadeAttach>, StoreError> {
+        self.state.made_attaches(blob)
     }
 
-    async fn insert_attachment(&mut self, attachment: &Attachment) -> Result<(), StoreError> {
+    async fn insert_attachment(&mut self, changes: &AttachChanges) -> Result<(), StoreError> {
+        let attachment = &changes.attachment;
         let (item, is_file) = (&attachment.item_id, attachment.relation_kind == RelationKind::File);
         if is_file {
             for id in self.state.versions(item).into_iter().cloned().collect::<Vec<_>>() {
@@ -589,6 +590,8 @@ impl Transaction for MemoryTransaction<'_> {
             kind: attachment.relation_kind,
             is_current: true,
             attached_at: attachment.attached_at,
+            modified_at: attachment.modified_at,
+            expected: changes.expected.clone(),
             surplus_since: None,
         };
         let id = &attachment.ref_id;

@@ -1,7 +1,7 @@
 //! The registry of blobs: stages, blobs, attachments.
 
 use tokio_postgres::Row;
-use vfs_sync_core::attach::StageRow;
+use vfs_sync_core::attach::{AttachChanges, Expected, MadeAttach, StageRow};
 use vfs_sync_core::content::{Attachment, RelationKind};
 use vfs_sync_core::id::{BlobId, ItemId, StagingId, UserId};
 use vfs_sync_core::register::ItemFields;
@@ -271,7 +271,7 @@ pub(super) async fn attachments_of(
     let rows = tx
         .query(
             "SELECT r.ref_id, r.item_id, r.blob_id, r.kind, r.attached_at, b.content_type, \
-             b.size, b.digest FROM blob_refs r JOIN blobs b USING (blob_id) \
+             b.size, b.digest, r.modified_at FROM blob_refs r JOIN blobs b USING (blob_id) \
              WHERE r.item_id = ANY($1) AND r.is_current",
             &[&items],
         )
@@ -282,16 +282,23 @@ pub(super) async fn attachments_of(
 pub(super) async fn attachments_with(
     tx: &PostgresTransaction<'_>,
     blob: &BlobId,
-) -> Result<Vec<Attachment>, StoreError> {
+) -> Result<Vec<MadeAttach>, StoreError> {
     let rows = tx
         .query(
             "SELECT r.ref_id, r.item_id, r.blob_id, r.kind, r.attached_at, b.content_type, \
-             b.size, b.digest FROM blob_refs r JOIN blobs b USING (blob_id) \
-             WHERE r.blob_id = $1",
+             b.size, b.digest, r.modified_at, r.expected \
+             FROM blob_refs r JOIN blobs b USING (blob_id) WHERE r.blob_id = $1",
             &[&blob.as_str()],
         )
         .await?;
-    rows.iter().map(attachment).collect()
+    let read = |row| {
+        let columns = Columns { row, table: "blob_refs", key: blob };
+        let expected = columns.get::<Option<&str>>(9)?.map(|text| {
+            Expected::from_text(text).ok_or_else(|| columns.malformed("expected is no expectation"))
+        });
+        Ok(MadeAttach { attachment: attachment(row)?, expected: expected.transpose()? })
+    };
+    rows.iter().map(read).collect()
 }
 
 pub(super) fn attachment(row: &Row) -> Result<Attachment, StoreError> {
@@ -309,13 +316,15 @@ pub(super) fn attachment(row: &Row) -> Result<Attachment, StoreError> {
         content_type: columns.get::<Option<&str>>(5)?.map(Into::into),
         size,
         digest,
+        modified_at: columns.get::<Option<i64>>(8)?.map(|_| columns.time(8)).transpose()?,
     })
 }
 
 pub(super) async fn insert_attachment(
     tx: &PostgresTransaction<'_>,
-    attachment: &Attachment,
+    changes: &AttachChanges,
 ) -> Result<(), StoreError> {
+    let attachment = &changes.attachment;
     if attachment.relation_kind == RelationKind::File {
         tx.execute(
             "UPDATE blob_refs SET is_current = false \
@@ -325,14 +334,16 @@ pub(super) async fn insert_attachment(
         .await?;
     }
     tx.execute(
-        "INSERT INTO blob_refs (ref_id, item_id, blob_id, kind, is_current, attached_at) \
-         VALUES ($1, $2, $3, $4, true, $5)",
+        "INSERT INTO blob_refs (ref_id, item_id, blob_id, kind, is_current, attached_at, \
+         modified_at, expected) VALUES ($1, $2, $3, $4, true, $5, $6, $7)",
         &[
             &attachment.ref_id.as_str(),
             &attachment.item_id.as_str(),
             &attachment.blob_id.as_str(),
             &codes::kind_code(attachment.relation_kind),
             &attachment.attached_at.as_millis(),
+            &attachment.modified_at.map(Timestamp::as_millis),
+            &changes.expected.to_text(),
         ],
     )
     .await?;

@@ -11,6 +11,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Statement};
 use vfs_sync_core::access::Principal;
+use vfs_sync_core::attach::{AttachChanges, MadeAttach};
 use vfs_sync_core::content::{Attachment, Sha256Digest};
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
@@ -468,12 +469,12 @@ impl Transaction for PostgresTransaction<'_> {
         blobs::attachments_of(self, &[item.as_str().to_owned()]).await
     }
 
-    async fn attachments_with(&mut self, blob: &BlobId) -> Result<Vec<Attachment>, StoreError> {
+    async fn attachments_with(&mut self, blob: &BlobId) -> Result<Vec<MadeAttach>, StoreError> {
         blobs::attachments_with(self, blob).await
     }
 
-    async fn insert_attachment(&mut self, attachment: &Attachment) -> Result<(), StoreError> {
-        blobs::insert_attachment(self, attachment).await
+    async fn insert_attachment(&mut self, changes: &AttachChanges) -> Result<(), StoreError> {
+        blobs::insert_attachment(self, changes).await
     }
 
     async fn write_feeds(&mut self, feeds: &[FeedWrite]) -> Result<(), StoreError> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use rusqlite::params;
-use vfs_sync_core::attach::StageRow;
+use vfs_sync_core::attach::{AttachChanges, Expected, MadeAttach, StageRow};
 use vfs_sync_core::content::{Attachment, RelationKind, Sha256Digest};
 use vfs_sync_core::id::{BlobId, ItemId, StagingId, UserId};
 use vfs_sync_core::register::ItemFields;
@@ -270,7 +270,7 @@ pub(super) fn attachments_of(
     attachments(
         tx,
         "SELECT r.ref_id, r.item_id, r.blob_id, r.kind, r.attached_at, b.content_type, b.size, \
-         b.digest FROM blob_refs r JOIN blobs b USING (blob_id) \
+         b.digest, r.modified_at FROM blob_refs r JOIN blobs b USING (blob_id) \
          WHERE r.item_id = ?1 AND r.is_current = 1",
         item.as_str(),
     )
@@ -294,13 +294,22 @@ pub(super) fn load_attachments(
 pub(super) fn attachments_with(
     tx: &mut SqliteTransaction<'_>,
     blob: &BlobId,
-) -> Result<Vec<Attachment>, StoreError> {
-    attachments(
-        tx,
-        "SELECT r.ref_id, r.item_id, r.blob_id, r.kind, r.attached_at, b.content_type, b.size, \
-         b.digest FROM blob_refs r JOIN blobs b USING (blob_id) WHERE r.blob_id = ?1",
-        blob.as_str(),
-    )
+) -> Result<Vec<MadeAttach>, StoreError> {
+    let sql = "SELECT r.ref_id, r.item_id, r.blob_id, r.kind, r.attached_at, b.content_type, \
+         b.size, b.digest, r.modified_at, r.expected \
+         FROM blob_refs r JOIN blobs b USING (blob_id) WHERE r.blob_id = ?1";
+    let mut select = tx.prepare(sql)?;
+    let mut rows = select.query([blob.as_str()])?;
+    let mut made = Vec::new();
+    while let Some(row) = rows.next()? {
+        let columns = Columns { row, table: "blob_refs", key: blob };
+        let expected = columns.optional_text(9)?.map(|text| {
+            Expected::from_text(text).ok_or_else(|| columns.malformed("expected is no expectation"))
+        });
+        let expected = expected.transpose()?;
+        made.push(MadeAttach { attachment: attachment(&columns)?, expected });
+    }
+    Ok(made)
 }
 
 pub(super) fn attachments(
@@ -312,28 +321,35 @@ pub(super) fn attachments(
     let mut rows = select.query([key])?;
     let mut attachments = Vec::new();
     while let Some(row) = rows.next()? {
-        let columns = Columns { row, table: "blob_refs", key };
-        let (size, digest) = size_and_digest(&columns, 6)?
-            .ok_or_else(|| columns.malformed("its blob has no size and digest"))?;
-        attachments.push(Attachment {
-            ref_id: columns.parse(0)?,
-            item_id: columns.parse(1)?,
-            blob_id: columns.parse(2)?,
-            relation_kind: codes::kind(columns.text(3)?)
-                .ok_or_else(|| columns.malformed("kind has an unknown value"))?,
-            attached_at: columns.time(4)?,
-            content_type: columns.optional_text(5)?.map(Into::into),
-            size,
-            digest,
-        });
+        attachments.push(attachment(&Columns { row, table: "blob_refs", key })?);
     }
     Ok(attachments)
 }
 
+fn attachment<K: std::fmt::Display>(
+    columns: &Columns<'_, '_, K>,
+) -> Result<Attachment, StoreError> {
+    let (size, digest) = size_and_digest(columns, 6)?
+        .ok_or_else(|| columns.malformed("its blob has no size and digest"))?;
+    Ok(Attachment {
+        ref_id: columns.parse(0)?,
+        item_id: columns.parse(1)?,
+        blob_id: columns.parse(2)?,
+        relation_kind: codes::kind(columns.text(3)?)
+            .ok_or_else(|| columns.malformed("kind has an unknown value"))?,
+        attached_at: columns.time(4)?,
+        content_type: columns.optional_text(5)?.map(Into::into),
+        size,
+        digest,
+        modified_at: columns.optional_integer(8)?.map(|_| columns.time(8)).transpose()?,
+    })
+}
+
 pub(super) fn insert_attachment(
     tx: &mut SqliteTransaction<'_>,
-    attachment: &Attachment,
+    changes: &AttachChanges,
 ) -> Result<(), StoreError> {
+    let attachment = &changes.attachment;
     if attachment.relation_kind == RelationKind::File {
         tx.prepare(
             "UPDATE blob_refs SET is_current = 0 \
@@ -342,8 +358,8 @@ pub(super) fn insert_attachment(
         .execute([attachment.item_id.as_str()])?;
     }
     tx.prepare(
-        "INSERT INTO blob_refs (ref_id, item_id, blob_id, kind, is_current, attached_at) \
-         VALUES (?1, ?2, ?3, ?4, 1, ?5)",
+        "INSERT INTO blob_refs (ref_id, item_id, blob_id, kind, is_current, attached_at, \
+         modified_at, expected) VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6, ?7)",
     )?
     .execute(params![
         attachment.ref_id.as_str(),
@@ -351,6 +367,8 @@ pub(super) fn insert_attachment(
         attachment.blob_id.as_str(),
         codes::kind_code(attachment.relation_kind),
         attachment.attached_at.as_millis(),
+        attachment.modified_at.map(Timestamp::as_millis),
+        changes.expected.to_text(),
     ])?;
     if attachment.relation_kind == RelationKind::File {
         // The one that this makes the first beyond the versions that are kept.

@@ -10,8 +10,12 @@ use crate::schema::tables;
 use crate::{StoreError, flow};
 
 /// Each step once, in order; steps that were published never change.
-const STEPS: &[&str] =
-    &[include_str!("0001.sql"), include_str!("0002.sql"), include_str!("0003.sql")];
+const STEPS: &[&str] = &[
+    include_str!("0001.sql"),
+    include_str!("0002.sql"),
+    include_str!("0003.sql"),
+    include_str!("0004.sql"),
+];
 
 /// The first version in which what is granted is seen.
 const GRANTS_GIVE_ACCESS: i64 = 2;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 use vfs_sync_core::access::Principal;
+use vfs_sync_core::attach::{AttachChanges, MadeAttach};
 use vfs_sync_core::content::{Attachment, Sha256Digest};
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
@@ -543,12 +544,12 @@ impl Transaction for SqliteTransaction<'_> {
         blobs::attachments_of(self, item)
     }
 
-    async fn attachments_with(&mut self, blob: &BlobId) -> Result<Vec<Attachment>, StoreError> {
+    async fn attachments_with(&mut self, blob: &BlobId) -> Result<Vec<MadeAttach>, StoreError> {
         blobs::attachments_with(self, blob)
     }
 
-    async fn insert_attachment(&mut self, attachment: &Attachment) -> Result<(), StoreError> {
-        blobs::insert_attachment(self, attachment)
+    async fn insert_attachment(&mut self, changes: &AttachChanges) -> Result<(), StoreError> {
+        blobs::insert_attachment(self, changes)
     }
 
     async fn write_feeds(&mut self, feeds: &[FeedWrite]) -> Result<(), StoreError> {

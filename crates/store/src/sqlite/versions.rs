@@ -22,7 +22,7 @@ pub(super) fn of(
     }
     let sql = format!(
         "SELECT r.ref_id, r.item_id, r.blob_id, r.kind, r.attached_at, b.content_type, b.size, \
-         b.digest FROM blob_refs r JOIN blobs b USING (blob_id) \
+         b.digest, r.modified_at FROM blob_refs r JOIN blobs b USING (blob_id) \
          WHERE r.item_id = ?1 AND r.kind = 'file' \
          ORDER BY r.attached_at DESC, r.ref_id DESC LIMIT {limit}"
     );

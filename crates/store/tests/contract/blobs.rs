@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use vfs_sync_core::attach::{AttachRefusal, StageRow};
 use vfs_sync_core::content::{RelationKind, Sha256Digest};
-use vfs_sync_core::id::{BlobId, RefId, StagingId};
+use vfs_sync_core::id::{BlobId, ItemId, RefId, StagingId};
+use vfs_sync_core::op::Basis;
+use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{AttachRequest, AttachResponse, StageStatus};
 use vfs_sync_store::{
     AbandonAnswer, Advance, Anew, BlobRow, DeleteAnswer, NewStage, NewUpload, Quota, Reclaim,
@@ -192,6 +194,52 @@ pub(crate) async fn an_abandoned_blob_is_not_readable(scene: Scene) {
     scene.apply("laptop", vec![folder(1, "a")]).await;
     let refused = Err(AttachRefusal::NotAttachable(StageStatus::Abandoned));
     assert_eq!(scene.attach("one", &to("a")).await, refused);
+}
+
+pub(crate) async fn a_content_keeps_its_time_and_author(scene: Scene) {
+    let grant = json!({"opType": "acl_add", "writeId": 2, "itemId": "a", "accessLevel": "read",
+        "principalType": "user", "principalId": "bob"});
+    scene.apply("laptop", vec![folder(1, "a"), grant]).await;
+    for name in ["one", "two", "three"] {
+        scene.staged(name, 5).await;
+    }
+    let first = AttachRequest {
+        modified_at: Some(Timestamp::MIN),
+        basis: Some(Basis::Start),
+        replica_id: Some(replica("laptop")),
+        occurred_at: Some(at(3)),
+        expected_blob_id: Some(None),
+        ..to("a")
+    };
+    let attached = scene.attach("one", &first).await.unwrap();
+    let again = AttachRequest { basis: None, occurred_at: Some(at(4)), ..first.clone() };
+    assert_eq!(scene.attach("one", &again).await.unwrap(), attached);
+    let differs = |field| Err(AttachRefusal::Differs(field));
+    let other = AttachRequest { modified_at: Some(Timestamp::MAX), ..first.clone() };
+    assert_eq!(scene.attach("one", &other).await, differs("modifiedAt"));
+    let other = AttachRequest { expected_blob_id: None, ..first.clone() };
+    assert_eq!(scene.attach("one", &other).await, differs("expectedBlobId"));
+    let other = AttachRequest { expected_blob_id: Some(Some(blob("*"))), ..first.clone() };
+    assert_eq!(scene.attach("one", &other).await, differs("expectedBlobId"));
+
+    let second = AttachRequest {
+        modified_at: Some(Timestamp::MAX),
+        expected_blob_id: Some(Some(blob("one"))),
+        ..first
+    };
+    let entry = |entries: Vec<Value>| entries.into_iter().find(|e| e["opType"] == "blob_attach");
+    let told = entry(scene.settle_as("alice", None, 500).await).unwrap();
+    assert_eq!(told["modifiedAt"], "0000-01-01T00:00:00.000Z");
+    assert_eq!((&told["actorId"], &told["authorReplicaId"]), (&json!("alice"), &json!("laptop")));
+    scene.attach("two", &second).await.unwrap();
+    let told = entry(scene.settle_as("bob", None, 500).await).unwrap();
+    assert_eq!(told["modifiedAt"], "9999-12-31T23:59:59.999Z");
+    assert_eq!((&told["actorId"], told.get("authorReplicaId")), (&json!("alice"), None));
+    scene.attach("three", &to("a")).await.unwrap();
+    let item = ItemId::new("a").unwrap();
+    let versions = scene.store.versions(&user("alice"), &item, 5).await.unwrap().unwrap();
+    let times: Vec<_> = versions.into_iter().map(|version| version.modified_at).collect();
+    assert_eq!(times, [None, Some(Timestamp::MAX), Some(Timestamp::MIN)]);
 }
 
 pub(crate) async fn a_newer_content_takes_the_older_ones_place(scene: Scene) {

@@ -133,6 +133,7 @@ mod every {
             an_upload_is_recorded_once
             what_is_over_takes_no_upload
             an_abandoned_blob_is_not_readable
+            a_content_keeps_its_time_and_author
             a_newer_content_takes_the_older_ones_place
             content_that_changed_meanwhile_is_not_replaced
             an_attach_waits_for_its_checkpoint

@@ -182,7 +182,9 @@ pub(crate) async fn attach_content(scene: &Scene, who: &str, item: &str, name: &
         .record_upload(&owner, &staging_id, &uploaded(1, digest), &QUOTA, scene.now())
         .await
         .unwrap();
-    let request = serde_json::from_value(json!({ "itemId": item })).unwrap();
+    let modified_at = (name.len() % 2 == 0).then(|| at(-1));
+    let body = json!({ "itemId": item, "modifiedAt": modified_at, "replicaId": "laptop" });
+    let request = serde_json::from_value(body).unwrap();
     let ref_id = RefId::new(name).unwrap();
     // An item that is not there, or gone, is refused: that too is part of a history.
     let _ = scene.store.attach(&owner, &staging_id, &request, ref_id, scene.now()).await.unwrap();
