@@ -49,6 +49,8 @@ pub(crate) enum ProblemKind {
     Shortcut,
     /// One's level on it is too low.
     NotPermitted,
+    /// Its time is outside what can be carried; the nearest one is.
+    Time,
 }
 
 impl ProblemKind {
@@ -72,6 +74,7 @@ impl ProblemKind {
             Self::LinkedAgain => "linkedAgain",
             Self::Shortcut => "shortcut",
             Self::NotPermitted => "notPermitted",
+            Self::Time => "time",
         }
     }
 

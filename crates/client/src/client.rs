@@ -394,19 +394,26 @@ impl Inner {
 
     /// Tells everybody of a violation, once, and gives the error to return.
     pub(crate) fn violated(&self, violation: Violation) -> ClientError {
-        let (stage, code) = (violation.stage().as_str(), violation.code());
-        let signature = violation.signature();
-        let details = serde_json::Value::Object(violation.details());
-        tracing::error!(stage, code, signature, %details, "guardrail: {violation}");
-        let total = "vfs_sync_guardrail_violation_total";
-        metrics::counter!(total, "stage" => stage, "code" => code, "signature" => signature)
-            .increment(1);
-        if matches!(violation, Violation::RematerializationRequired { .. }) {
-            metrics::counter!("vfs_sync_rematerialization_required_total").increment(1);
-        }
+        let error = report_violation(violation.clone());
         self.tell(|observer| observer.violation(&violation));
-        violation.into()
+        error
     }
+}
+
+/// Logs and counts a violation, as a client does with each: for one that is found before there is a
+/// client, such as a state file that does not say whose it is.
+pub fn report_violation(violation: Violation) -> ClientError {
+    let (stage, code) = (violation.stage().as_str(), violation.code());
+    let signature = violation.signature();
+    let details = serde_json::Value::Object(violation.details());
+    tracing::error!(stage, code, signature, %details, "guardrail: {violation}");
+    let total = "vfs_sync_guardrail_violation_total";
+    metrics::counter!(total, "stage" => stage, "code" => code, "signature" => signature)
+        .increment(1);
+    if matches!(violation, Violation::RematerializationRequired { .. }) {
+        metrics::counter!("vfs_sync_rematerialization_required_total").increment(1);
+    }
+    violation.into()
 }
 
 impl std::fmt::Debug for SyncClient {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{BlobId, ItemId};
+use vfs_sync_core::time::Timestamp;
 
 use crate::cache::{CacheUsage, Lease};
 use crate::client::SyncClient;
@@ -113,11 +114,22 @@ pub(crate) struct NewContent {
     pub(crate) blob_id: BlobId,
     pub(crate) size: u64,
     digest: Sha256Digest,
+    /// The time of the bytes; if nobody gave it, when they are queued.
+    pub(crate) modified_at: Option<Timestamp>,
     draft: Draft,
 }
 
 /// Bytes that are in the cache and in no batch yet; they go when it is dropped.
 pub struct TakenContent(pub(crate) NewContent);
+
+impl TakenContent {
+    /// Gives the bytes the time that they are to show; without, it is when they are queued.
+    #[must_use]
+    pub fn with_time(mut self, modified_at: Timestamp) -> Self {
+        self.0.modified_at = Some(modified_at);
+        self
+    }
+}
 
 impl std::fmt::Debug for TakenContent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -166,7 +178,7 @@ impl NewContent {
         file: File,
     ) -> Self {
         let draft = Draft::File(DraftFile { path, file, stays_from: None });
-        Self { blob_id, size, digest, draft }
+        Self { blob_id, size, digest, modified_at: None, draft }
     }
 
     pub(crate) fn stored(&self) -> StoredContent {
@@ -192,6 +204,7 @@ impl NewContent {
             size: self.size,
             digest: self.digest,
             content_type: None,
+            modified_at: Some(self.modified_at.unwrap_or_else(|| environment.now())),
             expected: None,
             basis: None,
             occurred_at: None,
@@ -296,7 +309,7 @@ impl ContentWriter {
             WriterDraft::Memory(bytes) => Draft::Memory(bytes.into()),
             WriterDraft::File(draft) => Draft::File(draft),
         };
-        NewContent { blob_id: self.blob_id, size: self.size, digest, draft }
+        NewContent { blob_id: self.blob_id, size: self.size, digest, modified_at: None, draft }
     }
 }
 
@@ -319,7 +332,7 @@ impl SyncClient {
     }
 
     /// Takes a content for an item, to be uploaded by the next sync. Durable when it returns, and
-    /// read back from then on. The bytes are copied, in bounded memory.
+    /// read back from then on. The bytes are copied, in bounded memory. Their time is now.
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`], or what failed in reading or writing.
@@ -335,13 +348,35 @@ impl SyncClient {
         Ok(stored)
     }
 
-    /// [`Self::put_content`] from a file.
+    /// [`Self::put_content`], with the time that the bytes show.
+    ///
+    /// # Errors
+    /// As [`Self::put_content`].
+    pub fn put_content_at(
+        &self,
+        item: &ItemId,
+        reader: impl Read,
+        modified_at: Timestamp,
+    ) -> Result<StoredContent, ClientError> {
+        self.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
+        let mut batch = self.batch();
+        let stored = batch.put_content_at(item, reader, modified_at)?;
+        batch.commit()?;
+        Ok(stored)
+    }
+
+    /// [`Self::put_content`] from a file, with the file's modification time.
     ///
     /// # Errors
     /// As [`Self::put_content`].
     pub fn put_file(&self, item: &ItemId, path: &Path) -> Result<StoredContent, ClientError> {
         let file =
             File::open(path).map_err(ClientError::io(format!("cannot open {}", path.display())))?;
-        self.put_content(item, file)
+        // Of a disk that keeps no times, and of a time that the protocol cannot carry, it is now.
+        let modified = file.metadata().and_then(|metadata| metadata.modified()).ok();
+        match modified.and_then(Timestamp::from_system_time) {
+            Some(modified_at) => self.put_content_at(item, file, modified_at),
+            None => self.put_content(item, file),
+        }
     }
 }

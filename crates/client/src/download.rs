@@ -62,6 +62,7 @@ impl SyncClient {
             size: version.size,
             digest: version.digest,
             content_type: version.content_type.clone(),
+            modified_at: version.modified_at,
         };
         read(&self.inner, item, &content).await
     }

@@ -7,6 +7,8 @@ use vfs_sync_core::access::{AccessLevel, Principal};
 use vfs_sync_core::id::{ItemId, OpId};
 use vfs_sync_core::item::{Name, ObjectType};
 use vfs_sync_core::op::{Action, Upsert};
+use vfs_sync_core::shown::{self, MTIME, TOUCHED};
+use vfs_sync_core::time::Timestamp;
 
 use crate::client::SyncClient;
 use crate::content::{NewContent, StoredContent, TakenContent};
@@ -39,6 +41,8 @@ pub struct Batch<'a> {
     client: &'a SyncClient,
     actions: Vec<(ItemId, Action, Condition)>,
     contents: Vec<(ItemId, NewContent)>,
+    /// Items as they were copied, whose originals the batch deletes.
+    copied: Vec<Node>,
 }
 
 impl Batch<'_> {
@@ -123,7 +127,7 @@ impl Batch<'_> {
     }
 
     /// Takes a content for an item of the replica or of this batch. The bytes are copied now and
-    /// queued with the commit.
+    /// queued with the commit, whose time they show.
     ///
     /// # Errors
     /// What failed in reading or writing.
@@ -134,6 +138,41 @@ impl Batch<'_> {
     ) -> Result<StoredContent, ClientError> {
         let content = self.client.inner.cache.take(reader)?;
         Ok(self.put_taken(item, TakenContent(content)))
+    }
+
+    /// [`Batch::put_content`], with the time that the bytes show.
+    ///
+    /// # Errors
+    /// What failed in reading or writing.
+    pub fn put_content_at(
+        &mut self,
+        item: &ItemId,
+        reader: impl Read,
+        modified_at: Timestamp,
+    ) -> Result<StoredContent, ClientError> {
+        let content = TakenContent(self.client.inner.cache.take(reader)?);
+        Ok(self.put_taken(item, content.with_time(modified_at)))
+    }
+
+    /// Makes an item show `modified_at` for as long as it has the content that it shows now. The
+    /// time of a content that this batch puts is given to the content itself.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`] if neither the tree nor this batch has it.
+    pub fn touch(&mut self, item: &ItemId, modified_at: Timestamp) -> Result<(), ClientError> {
+        if let Some((_, content)) = self.contents.iter_mut().rfind(|(of, _)| of == item) {
+            content.modified_at = Some(modified_at);
+            return Ok(());
+        }
+        let node = self.client.node(item)?;
+        let new = || self.actions.iter().any(|(of, ..)| of == item);
+        if node.is_none() && !new() {
+            return Err(ClientError::UnknownItem(item.clone()));
+        }
+        let content = node.and_then(|node| node.content).map(|content| content.blob_id);
+        let (key, value) = shown::touch(content.as_ref(), modified_at);
+        self.set_metadata(item, vec![(key.to_owned(), Some(value))]);
+        Ok(())
     }
 
     /// [`Batch::put_content`] of what the client has taken already.
@@ -156,7 +195,10 @@ impl Batch<'_> {
         name: Option<Name>,
     ) -> Result<ItemId, ClientError> {
         let id = self.client.new_item_id();
-        let metadata = node.metadata.iter().map(|(key, value)| (key.clone(), Some(value.clone())));
+        // The time of a content goes with the bytes, under their new id.
+        let is_time = |key: &str| node.content.is_some() && matches!(key, MTIME | TOUCHED);
+        let metadata = node.metadata.iter().filter(|(key, _)| !is_time(key));
+        let metadata = metadata.map(|(key, value)| (key.clone(), Some(value.clone())));
         let encrypted = node.encrypted.clone();
         let upsert = Upsert {
             object_type: Some(node.object_type),
@@ -170,7 +212,7 @@ impl Batch<'_> {
             let local =
                 self.client.inner.cache.find(&content.blob_id, content.size, content.digest);
             let local = local.ok_or_else(|| ClientError::NoContent(node.id.clone()))?;
-            self.put_content(&id, local.reader()?)?;
+            self.put_content_at(&id, local.reader()?, node.modified_at())?;
         }
         Ok(id)
     }
@@ -199,6 +241,15 @@ impl Batch<'_> {
         inner.cache.keep(&contents)?;
         {
             let mut store = self.client.store();
+            for copied in &self.copied {
+                // With it would go what came after the copy was made.
+                let now = store.node(&copied.id)?;
+                // Whether something of it is on its way is no change.
+                let now = now.map(|now| Node { pending: copied.pending, ..now });
+                if now.as_ref() != Some(copied) {
+                    return Err(ClientError::Changed(copied.id.clone()));
+                }
+            }
             store.enqueue(edits, here.now())?;
             inner.cache.place(contents);
         }
@@ -211,7 +262,7 @@ impl SyncClient {
     /// Begins several edits that go into the queue together.
     #[must_use]
     pub fn batch(&self) -> Batch<'_> {
-        Batch { client: self, actions: Vec::new(), contents: Vec::new() }
+        Batch { client: self, actions: Vec::new(), contents: Vec::new(), copied: Vec::new() }
     }
 
     /// Creates a folder under `parent`, or at the top.
@@ -272,6 +323,16 @@ impl SyncClient {
         batch.commit().map(drop)
     }
 
+    /// Makes an item show `modified_at` for as long as it has the content that it shows now.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`], [`ClientError::NotPermitted`].
+    pub fn touch(&self, item: &ItemId, modified_at: Timestamp) -> Result<(), ClientError> {
+        let mut batch = self.batch();
+        batch.touch(item, modified_at)?;
+        batch.commit().map(drop)
+    }
+
     /// Moves an item under `parent`, away from its other places in that tree; `None` is the top.
     /// A shortcut moves within the tree that it is in; what it leads to stays where it is.
     ///
@@ -301,14 +362,16 @@ impl SyncClient {
 
     /// Moves an item into another owner's tree: copies it with all that hangs under it under
     /// `parent` (`None`: the top of the user's own tree) and deletes the original, in one
-    /// transaction; gives the copy's id. Contents are copied as by [`SyncClient::copy`].
+    /// transaction; gives the copy's id. Contents are copied as by [`SyncClient::copy`]. Nothing is
+    /// deleted that is not in the copy.
     ///
     /// The copy has the access of its new place: no grant comes along.
     ///
     /// # Errors
     /// As [`SyncClient::copy`]; [`ClientError::NotPermitted`] without `admin` on the original or
     /// `write` on `parent`; [`ClientError::Invalid`] within one tree, where
-    /// [`SyncClient::move_to`] moves the item itself.
+    /// [`SyncClient::move_to`] moves the item itself; [`ClientError::Changed`] if a pull changed
+    /// something of it meanwhile.
     pub fn move_by_copy(
         &self,
         item: &ItemId,
@@ -325,8 +388,11 @@ impl SyncClient {
             return Err(ClientError::Invalid(format!("{item} stays in {owner}'s tree: move it")));
         }
         let mut batch = self.batch();
-        let copy = self.copy_into(&mut batch, item, parent, name)?;
+        let (copy, mut copied) = self.copy_into(&mut batch, item, parent, name)?;
         for item in self.subtree(item)? {
+            let original =
+                copied.remove(&item).ok_or_else(|| ClientError::Changed(item.clone()))?;
+            batch.copied.push(original);
             batch.delete(&item);
         }
         batch.commit()?;
@@ -434,18 +500,19 @@ impl SyncClient {
         name: Name,
     ) -> Result<ItemId, ClientError> {
         let mut batch = self.batch();
-        let copy = self.copy_into(&mut batch, item, parent, name)?;
+        let (copy, _) = self.copy_into(&mut batch, item, parent, name)?;
         batch.commit()?;
         Ok(copy)
     }
 
+    /// Gives the copy's id, and what was copied as it was then.
     fn copy_into(
         &self,
         batch: &mut Batch<'_>,
         item: &ItemId,
         parent: Option<&ItemId>,
         name: Name,
-    ) -> Result<ItemId, ClientError> {
+    ) -> Result<(ItemId, HashMap<ItemId, Node>), ClientError> {
         let unknown = |id: &ItemId| ClientError::UnknownItem(id.clone());
         let source = self.node(item)?.ok_or_else(|| unknown(item))?;
         let home = match parent {
@@ -454,10 +521,12 @@ impl SyncClient {
         };
         let copy = batch.copy_of(&source, parent, Some(name))?;
         let mut copies = HashMap::from([(item.clone(), copy.clone())]);
+        let mut copied = HashMap::from([(item.clone(), source)]);
         for entry in self.snapshot(Some(item))? {
             let entry = entry?;
             let under = entry.parent.as_ref().and_then(|parent| copies.get(parent)).cloned();
-            let Some(under) = under else { continue };
+            // A walk meets containers first.
+            let under = under.ok_or_else(|| ClientError::Changed(entry.node.id.clone()))?;
             if entry.shortcut {
                 if entry.node.owner != home {
                     batch.link(&entry.node.id, &under);
@@ -470,10 +539,11 @@ impl SyncClient {
                 None => {
                     let name = entry.node.name.clone();
                     let copy = batch.copy_of(&entry.node, Some(&under), name)?;
-                    copies.insert(entry.node.id, copy);
+                    copies.insert(entry.node.id.clone(), copy);
+                    copied.insert(entry.node.id.clone(), entry.node);
                 }
             }
         }
-        Ok(copy)
+        Ok((copy, copied))
     }
 }

@@ -31,6 +31,9 @@ pub enum ClientError {
         /// What was to hang there.
         child: ItemId,
     },
+    /// A pull or another call changed the item while it was copied, so that the copy lacks something.
+    #[error("{0} changed while it was copied, and nothing was done: try again")]
+    Changed(ItemId),
     /// The user's level on the item is too low, as far as this replica knows.
     #[error("{item} takes the level {needs} for this, and you have {has}")]
     NotPermitted {

@@ -255,9 +255,13 @@ pub fn batch_results(
     if answer.results.len() != files.len() {
         return Err(malformed("blobBatch", "results", "are not one for each file"));
     }
-    let results = answer.results.into_iter().zip(files).map(|(result, file)| {
-        if result.staging_id != file.staging_id || result.blob_id != file.blob_id {
-            return Err(malformed("blobBatch", "results", "are not in the order sent"));
+    let results = answer.results.into_iter().zip(files).enumerate().map(|(at, (result, file))| {
+        let field = |name: &str| format!("results[{at}].{name}");
+        if result.staging_id != file.staging_id {
+            return Err(malformed("blobBatch", &field("stagingId"), "is not the one sent"));
+        }
+        if result.blob_id != file.blob_id {
+            return Err(malformed("blobBatch", &field("blobId"), "is not the one sent"));
         }
         match (result.status, result.attached, result.error) {
             (BlobBatchStatus::Attached, Some(attached), _) => Ok(Ok(AttachResponse {
@@ -272,7 +276,12 @@ pub fn batch_results(
             (BlobBatchStatus::Failed, _, Some(error)) => {
                 Ok(Err(answer::refused("blobBatch", error.http_status, None, error.body)))
             }
-            _ => Err(malformed("blobBatch", "results", "lack what their status promises")),
+            (BlobBatchStatus::Failed, _, None) => {
+                Err(malformed("blobBatch", &field("error"), "is missing"))
+            }
+            (BlobBatchStatus::Attached, None, _) => {
+                Err(malformed("blobBatch", &field("status"), "promises more than is there"))
+            }
         }
     });
     results.collect()

@@ -33,7 +33,7 @@ pub mod transport;
 mod upload;
 
 pub use cache::CacheUsage;
-pub use client::{ClientConfig, Status, SyncClient};
+pub use client::{ClientConfig, Status, SyncClient, report_violation};
 pub use content::{LocalContent, StoredContent, TakenContent};
 pub use download::Fetched;
 pub use edit::{Batch, Delete, MetadataChange};

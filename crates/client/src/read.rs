@@ -1,6 +1,6 @@
 //! Reading: the tree, the queue, and the state as a whole.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
 
 use vfs_sync_core::cursor::Cursor;
@@ -14,9 +14,6 @@ use crate::client::{SyncClient, lock};
 use crate::error::ClientError;
 use crate::node::{Child, Node, QueuedOp, RejectedOp, TreeEntry};
 use crate::path::TreePath;
-
-/// Steps of a path, or levels of a walk, at most: more is a loop across shortcuts.
-const MAX_DEPTH: usize = 1_024;
 
 /// What [`SyncClient::export_state`] writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -89,10 +86,7 @@ impl SyncClient {
         let unknown = || ClientError::UnknownPath(path.to_owned());
         let path = TreePath::parse(path).ok_or_else(unknown)?;
         let mut at: Option<Node> = None;
-        for (depth, step) in path.steps().iter().enumerate() {
-            if depth == MAX_DEPTH {
-                return Err(unknown());
-            }
+        for step in path.steps() {
             let children = match (&at, &path) {
                 (Some(node), _) => self.children(Some(&node.id))?,
                 (None, TreePath::Shared { owner, .. }) => self.shared_by(owner)?,
@@ -109,13 +103,15 @@ impl SyncClient {
     /// `shared:` and its owner; see [`TreePath`].
     ///
     /// # Errors
-    /// [`ClientError::UnknownItem`].
+    /// [`ClientError::UnknownItem`]; [`ClientError::Cycle`] for what hangs in a circle that the
+    /// server has yet to refuse: it is on no path.
     pub fn path_of(&self, id: &ItemId) -> Result<String, ClientError> {
         let unknown = |id: &ItemId| ClientError::UnknownItem(id.clone());
         let home = self.node(id)?.ok_or_else(|| unknown(id))?.owner;
         let mut steps = Vec::new();
+        let mut passed = HashSet::new();
         let mut at = id.clone();
-        while steps.len() < MAX_DEPTH {
+        loop {
             let mut parent = None;
             for above in self.parents_of(&at)? {
                 if self.node(&above)?.is_some_and(|node| node.owner == home) {
@@ -129,9 +125,10 @@ impl SyncClient {
             };
             let own = siblings.into_iter().find(|child| child.node.id == at);
             steps.push(own.ok_or_else(|| unknown(&at))?.name);
-            match parent {
-                Some(parent) => at = parent,
-                None => break,
+            let Some(parent) = parent else { break };
+            passed.insert(std::mem::replace(&mut at, parent));
+            if passed.contains(&at) {
+                return Err(ClientError::Cycle { parent: at.clone(), child: at });
             }
         }
         steps.reverse();
@@ -163,8 +160,8 @@ impl SyncClient {
         root: Option<&ItemId>,
     ) -> Result<impl Iterator<Item = Result<TreeEntry, ClientError>> + Send + use<>, ClientError>
     {
-        let mut walk = Walk { client: self.clone(), ahead: Vec::new(), through: HashMap::new() };
-        walk.push_children(root, "", 0)?;
+        let mut walk = Walk::new(self);
+        walk.push_children(root, None, 0)?;
         Ok(walk)
     }
 
@@ -177,8 +174,8 @@ impl SyncClient {
         owner: &UserId,
     ) -> Result<impl Iterator<Item = Result<TreeEntry, ClientError>> + Send + use<>, ClientError>
     {
-        let mut walk = Walk { client: self.clone(), ahead: Vec::new(), through: HashMap::new() };
-        walk.push(self.shared_by(owner)?, None, "", 0);
+        let mut walk = Walk::new(self);
+        walk.push(self.shared_by(owner)?, None, None, 0);
         Ok(walk)
     }
 
@@ -297,43 +294,80 @@ fn named(home: &UserId, nodes: Vec<Node>) -> Vec<Child> {
     children
 }
 
-/// A walk through the tree, one container at a time, so that it takes little memory.
+/// A walk through the tree, one container at a time, so that it takes little memory: each container
+/// keeps one name, however deep it is.
 struct Walk {
     client: SyncClient,
     /// What comes next, last first.
-    ahead: Vec<TreeEntry>,
-    /// The containers that it went through, and where. Without them, folders that hang under each other
-    /// twice, or in a circle that the server has yet to refuse, would be met without end.
-    through: HashMap<ItemId, String>,
+    ahead: Vec<Ahead>,
+    /// The containers that it went through, and their steps; the root has none. Without them, folders
+    /// that hang under each other twice, or in a circle that the server has yet to refuse, would be
+    /// met without end.
+    through: HashMap<ItemId, Option<usize>>,
+    /// The names of the containers that it went through.
+    steps: Vec<Step>,
+}
+
+/// A step of a path: the one above it, and a name.
+struct Step {
+    above: Option<usize>,
+    name: String,
+}
+
+/// A child that the walk is to meet.
+struct Ahead {
+    parent: Option<ItemId>,
+    /// The container's step.
+    above: Option<usize>,
+    depth: usize,
+    child: Child,
 }
 
 impl Walk {
+    fn new(client: &SyncClient) -> Self {
+        Self {
+            client: client.clone(),
+            ahead: Vec::new(),
+            through: HashMap::new(),
+            steps: Vec::new(),
+        }
+    }
+
     fn push_children(
         &mut self,
         parent: Option<&ItemId>,
-        path: &str,
+        above: Option<usize>,
         depth: usize,
     ) -> Result<(), ClientError> {
         let children = self.client.children(parent)?;
         if let Some(parent) = parent.filter(|_| !children.is_empty()) {
-            self.through.insert(parent.clone(), path.to_owned());
+            self.through.insert(parent.clone(), above);
         }
-        self.push(children, parent, path, depth);
+        self.push(children, parent, above, depth);
         Ok(())
     }
 
-    fn push(&mut self, children: Vec<Child>, parent: Option<&ItemId>, path: &str, depth: usize) {
-        for child in children.into_iter().rev() {
-            let name = child.name;
-            self.ahead.push(TreeEntry {
-                path: if path.is_empty() { name } else { format!("{path}/{name}") },
-                depth,
-                parent: parent.cloned(),
-                shortcut: child.shortcut,
-                linked_again: None,
-                node: child.node,
-            });
+    fn push(
+        &mut self,
+        children: Vec<Child>,
+        parent: Option<&ItemId>,
+        above: Option<usize>,
+        depth: usize,
+    ) {
+        let ahead = children.into_iter().rev();
+        let ahead = ahead.map(|child| Ahead { parent: parent.cloned(), above, depth, child });
+        self.ahead.extend(ahead);
+    }
+
+    /// The path of `name` under the container at `above`.
+    fn path(&self, mut above: Option<usize>, name: Option<&str>) -> String {
+        let mut names: Vec<&str> = name.into_iter().collect();
+        while let Some(step) = above.and_then(|at| self.steps.get(at)) {
+            names.push(&step.name);
+            above = step.above;
         }
+        names.reverse();
+        names.join("/")
     }
 }
 
@@ -341,19 +375,23 @@ impl Iterator for Walk {
     type Item = Result<TreeEntry, ClientError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut entry = self.ahead.pop()?;
-        if !entry.shortcut {
-            entry.linked_again = self.through.get(&entry.node.id).cloned();
-        }
-        let new = !entry.shortcut && entry.linked_again.is_none();
-        if new && entry.depth + 1 < MAX_DEPTH {
-            let below = self.push_children(Some(&entry.node.id), &entry.path, entry.depth + 1);
-            match below {
+        let Ahead { parent, above, depth, child: Child { name, shortcut, node } } =
+            self.ahead.pop()?;
+        let again = self.through.get(&node.id).filter(|_| !shortcut).copied();
+        let path = self.path(above, Some(&name));
+        if !shortcut && again.is_none() {
+            let step = self.steps.len();
+            self.steps.push(Step { above, name });
+            match self.push_children(Some(&node.id), Some(step), depth + 1) {
                 // It went while the walk was on its way: what was met stays met.
                 Ok(()) | Err(ClientError::UnknownItem(_)) => {}
                 Err(error) => return Some(Err(error)),
             }
+            if !self.through.contains_key(&node.id) {
+                self.steps.truncate(step);
+            }
         }
-        Some(Ok(entry))
+        let linked_again = again.map(|at| self.path(at, None));
+        Some(Ok(TreeEntry { path, depth, parent, shortcut, linked_again, node }))
     }
 }

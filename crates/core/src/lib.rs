@@ -22,6 +22,7 @@ pub mod pull;
 pub mod push;
 pub mod reconcile;
 pub mod register;
+pub mod shown;
 pub mod stamp;
 pub mod state;
 pub mod time;

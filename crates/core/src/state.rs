@@ -17,7 +17,7 @@ use crate::op::{Action, Operation};
 use crate::time::Timestamp;
 use crate::wire::{PushReason, ReconcileState, WriteIds};
 
-pub use check::parse;
+pub use check::{client_id, parse};
 
 /// What names the form in the JSON.
 pub const FORMAT: &str = "vfs-sync.replica-state";

@@ -27,6 +27,16 @@ impl Timestamp {
         if millis >= Self::MIN.0 && millis <= Self::MAX.0 { Some(Self(millis)) } else { None }
     }
 
+    /// Takes a time of the operating system, cut to the millisecond, if the year is from 0 to 9999.
+    #[must_use]
+    pub fn from_system_time(time: std::time::SystemTime) -> Option<Self> {
+        let nanos = match time.duration_since(std::time::UNIX_EPOCH) {
+            Ok(after) => i128::try_from(after.as_nanos()).ok()?,
+            Err(before) => -i128::try_from(before.duration().as_nanos()).ok()?,
+        };
+        i64::try_from(nanos.div_euclid(1_000_000)).ok().and_then(Self::from_millis)
+    }
+
     /// Milliseconds since the Unix epoch.
     #[must_use]
     pub const fn as_millis(self) -> i64 {

@@ -10,6 +10,7 @@ use crate::id::{BlobId, ItemId, UserId};
 use crate::item::{Encrypted, Metadata, Name, ObjectType};
 use crate::limits::MAX_NAME_BYTES;
 use crate::op::{Action, Operation, Upsert};
+use crate::shown::shown_time;
 use crate::time::Timestamp;
 
 /// An item as it is shown.
@@ -48,6 +49,18 @@ pub struct NodeContent {
     pub digest: Sha256Digest,
     /// What the uploader called them.
     pub content_type: Option<Arc<str>>,
+    /// The time that came with them; clients of earlier versions gave none.
+    pub modified_at: Option<Timestamp>,
+}
+
+impl Node {
+    /// The time that the item shows, which is that of its present bytes; where nothing gives it
+    /// one, when the item was made, which is the same on every replica.
+    #[must_use]
+    pub fn modified_at(&self) -> Timestamp {
+        let content = self.content.as_ref().map(|content| (&content.blob_id, content.modified_at));
+        shown_time(&self.metadata, content).unwrap_or(self.created_at)
+    }
 }
 
 /// A node under the operations of the queue that are about it.

@@ -562,7 +562,7 @@ pub struct BlobBatchResponse {
 
 /// What became of one file of a batch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", try_from = "BlobBatchResultForm")]
 pub struct BlobBatchResult {
     /// The stage.
     pub staging_id: StagingId,
@@ -571,11 +571,54 @@ pub struct BlobBatchResult {
     /// Whether the file is attached.
     pub status: BlobBatchStatus,
     /// As the calls one by one would have answered, if it is.
-    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub attached: Option<BlobBatchAttached>,
     /// Why it is not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<BlobBatchError>,
+}
+
+/// A [`BlobBatchResult`] as it is read, so that each field is refused by its own name.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct BlobBatchResultForm {
+    staging_id: StagingId,
+    blob_id: BlobId,
+    status: BlobBatchStatus,
+    size: Option<u64>,
+    digest: Option<Sha256Digest>,
+    item_id: Option<ItemId>,
+    relation_kind: Option<RelationKind>,
+    ref_id: Option<RefId>,
+    attached_at: Option<Timestamp>,
+    error: Option<BlobBatchErrorForm>,
+}
+
+impl TryFrom<BlobBatchResultForm> for BlobBatchResult {
+    type Error = String;
+
+    fn try_from(form: BlobBatchResultForm) -> Result<Self, String> {
+        fn need<T>(field: &str, value: Option<T>) -> Result<T, String> {
+            value.ok_or_else(|| format!("{field} is missing"))
+        }
+        let attached = match form.status {
+            BlobBatchStatus::Failed => None,
+            BlobBatchStatus::Attached => Some(BlobBatchAttached {
+                size: need("size", form.size)?,
+                digest: need("digest", form.digest)?,
+                item_id: need("itemId", form.item_id)?,
+                relation_kind: need("relationKind", form.relation_kind)?,
+                ref_id: need("refId", form.ref_id)?,
+                attached_at: need("attachedAt", form.attached_at)?,
+            }),
+        };
+        let error = match form.status {
+            BlobBatchStatus::Failed => Some(need("error", form.error)?.into()),
+            BlobBatchStatus::Attached => None,
+        };
+        let (staging_id, blob_id, status) = (form.staging_id, form.blob_id, form.status);
+        Ok(Self { staging_id, blob_id, status, attached, error })
+    }
 }
 
 /// The outcomes of a file of a batch.
@@ -639,13 +682,33 @@ pub struct BlobReadHead {
 
 /// What the call for this file alone would have answered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", from = "BlobBatchErrorForm")]
 pub struct BlobBatchError {
     /// With this HTTP status.
     pub http_status: u16,
     /// And this body.
     #[serde(flatten)]
     pub body: ErrorBody,
+}
+
+/// A [`BlobBatchError`] as it is read, so that each field is refused by its own name.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct BlobBatchErrorForm {
+    http_status: u16,
+    error: String,
+    code: String,
+    #[serde(default)]
+    request_id: Option<String>,
+    #[serde(flatten)]
+    details: serde_json::Map<String, serde_json::Value>,
+}
+
+impl From<BlobBatchErrorForm> for BlobBatchError {
+    fn from(form: BlobBatchErrorForm) -> Self {
+        let BlobBatchErrorForm { http_status, error, code, request_id, details } = form;
+        Self { http_status, body: ErrorBody { error, code, request_id, details } }
+    }
 }
 
 #[cfg(test)]

@@ -97,22 +97,7 @@ fn with_stage(change: impl FnOnce(&mut StageRow)) -> AttachRows {
 }
 
 fn request() -> AttachRequest {
-<<<<<<< HEAD
     AttachRequest::to(item())
-=======
-    AttachRequest {
-        item_id: item(),
-        relation_kind: RelationKind::File,
-        client_id: None,
-        required_cursor: None,
-        required_last_reconciled_write_ids: None,
-        expected_blob_id: None,
-        modified_at: None,
-        basis: None,
-        replica_id: None,
-        occurred_at: None,
-    }
->>>>>>> 4bbe04a (An attach carries the time of its bytes, its basis and its author)
 }
 
 fn behind(required: &ReconcileState) -> AttachRequest {

@@ -164,14 +164,7 @@ pub(crate) async fn attach(
             required_cursor: Some(cursor),
             required_last_reconciled_write_ids: Some(write_ids),
             expected_blob_id: Some(book.model.content_of(item_id).cloned()),
-<<<<<<< HEAD
             ..AttachRequest::to(item_id.clone())
-=======
-            modified_at: None,
-            basis: None,
-            replica_id: Some(client_id.clone()),
-            occurred_at: None,
->>>>>>> 4bbe04a (An attach carries the time of its bytes, its basis and its author)
         };
         ((*random.one(&stages)).clone(), request)
     };

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 use vfs_sync_client::{Child, ClientError, Node, SyncClient, TreeEntry, TreePath};
 use vfs_sync_core::id::UserId;
+use vfs_sync_core::shown::{MTIME, TOUCHED};
 
 use super::share;
 use crate::args::{Global, Ls, OnePath, Tree};
@@ -29,6 +30,7 @@ pub(super) fn node_json(node: &Node) -> Value {
         "metadata": node.metadata,
         "encrypted": node.encrypted.is_some(),
         "createdAt": node.created_at,
+        "modifiedAt": node.modified_at(),
         "pending": node.pending,
     })
 }
@@ -88,7 +90,7 @@ pub(super) fn ls(global: &Global, args: Ls, output: Output) -> Result<()> {
             type_text(node),
             metadata::mode(node).map_or("-".to_owned(), |mode| format!("{mode:04o}")),
             node.content.as_ref().map_or("-".to_owned(), |content| count_text(content.size)),
-            metadata::mtime(node).to_string(),
+            node.modified_at().to_string(),
             safe(node.owner.as_str()),
             node.access_level.to_string(),
             if node.pending { "*" } else { "" }.to_owned(),
@@ -225,6 +227,7 @@ pub(super) fn stat(global: &Global, args: OnePath, output: Output) -> Result<()>
         row("shared with", grant);
     }
     row("created", node.created_at.to_string());
+    row("modified", node.modified_at().to_string());
     if let Some(content) = &node.content {
         row("size", content.size.to_string());
         row("sha256", content.digest.to_string());
@@ -236,6 +239,7 @@ pub(super) fn stat(global: &Global, args: OnePath, output: Output) -> Result<()>
     for (key, value) in &node.metadata {
         match (&**key, metadata::mode(&node)) {
             ("mode", Some(mode)) => row("mode", format!("{mode:04o}")),
+            (MTIME | TOUCHED, _) => {}
             _ => row(key, value.to_string()),
         }
     }

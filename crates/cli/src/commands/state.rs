@@ -1,16 +1,14 @@
 //! The replica's state as a file: `state export`, `state hydrate`.
 
-use std::fs::File;
-use std::io::{self, BufReader, Write as _};
+use std::io::{self, Write as _};
 use std::path::Path;
 
-use serde::Deserialize;
 use serde_json::json;
 use vfs_sync_client::StateExport;
-use vfs_sync_core::id::ReplicaId;
+use vfs_sync_core::state;
 
 use crate::args::{Global, State};
-use crate::error::{Failure, Kind, Result};
+use crate::error::{Failure, Result};
 use crate::output::{Output, count_text};
 use crate::replica;
 use crate::safe::Safe;
@@ -19,9 +17,11 @@ pub(super) fn state(global: &Global, command: State, output: Output) -> Result<(
     match command {
         State::Export { file, redact } => export(global, file.as_deref(), redact, output),
         State::Hydrate { file, init } => {
-            let client_id = exported_client_id(&file)?;
-            let reader = BufReader::new(open(&file)?);
-            let outcome = replica::hydrate(global, &init, client_id, reader)?;
+            let json = std::fs::read(&file)
+                .map_err(Failure::io(format!("cannot read {}", file.display())))?;
+            // Before there is a client that could say so.
+            let client_id = state::client_id(&json).map_err(vfs_sync_client::report_violation)?;
+            let outcome = replica::hydrate(global, &init, client_id, &json[..])?;
             output.say(format_args!(
                 "{} items and {} queued operations taken over",
                 count_text(outcome.items),
@@ -30,24 +30,6 @@ pub(super) fn state(global: &Global, command: State, output: Output) -> Result<(
             output.json(&json!({ "items": outcome.items, "queued": outcome.queued }))
         }
     }
-}
-
-fn open(file: &Path) -> Result<File> {
-    File::open(file).map_err(Failure::io(format!("cannot read {}", file.display())))
-}
-
-/// The client id that a state says it is of; the rest of it is read when it is hydrated.
-fn exported_client_id(file: &Path) -> Result<ReplicaId> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Head {
-        client_id: ReplicaId,
-    }
-    let head: Head = serde_json::from_reader(BufReader::new(open(file)?)).map_err(|error| {
-        Failure::new(Kind::Corrupt, format!("{} is no exported state: {error}", file.display()))
-            .hint("take one that `vfs-sync state export` wrote, without --redact")
-    })?;
-    Ok(head.client_id)
 }
 
 fn export(global: &Global, file: Option<&Path>, redact: bool, output: Output) -> Result<()> {

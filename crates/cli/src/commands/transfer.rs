@@ -128,7 +128,7 @@ fn finish(output: Output, interrupted: bool, problems: &Problems) -> Result<()> 
     }
 }
 
-/// An item's content, or one of its versions, and since when that was it.
+/// An item's content, or one of its versions, and the time of its bytes.
 async fn content(
     client: &SyncClient,
     path: &str,
@@ -159,7 +159,10 @@ async fn content(
         () = stop.cancelled() => Err(stop::interrupted()),
     };
     shown.with(None);
-    let mtime = version.map_or_else(|| metadata::mtime(&node), |version| version.attached_at);
+    let mtime = match version {
+        Some(version) => version.modified_at.unwrap_or(version.attached_at),
+        None => node.modified_at(),
+    };
     Ok((node, content?, mtime))
 }
 
@@ -346,7 +349,8 @@ pub(super) fn put(
         }
         let mut reader = StableReader::open(&disk, file, &stop).map_err(Failure::io(&what))?;
         let id = create(metadata::change(there.as_ref(), reader.stat()));
-        match batch.put_content(&id, &mut reader) {
+        let mtime = reader.stat().mtime;
+        match batch.put_content_at(&id, &mut reader, mtime) {
             Ok(stored) => (id, stored),
             Err(error) => {
                 return Err(match reader.cut() {

@@ -26,7 +26,7 @@ pub(super) async fn versions(
                 json!({
                     "number": number, "blobId": version.blob_id, "size": version.size,
                     "digest": version.digest, "contentType": version.content_type,
-                    "attachedAt": version.attached_at,
+                    "attachedAt": version.attached_at, "modifiedAt": version.modified_at,
                 })
             })
             .collect();
@@ -36,11 +36,12 @@ pub(super) async fn versions(
     if versions.is_empty() {
         return output.say("no content is with the server");
     }
-    let mut rows = table(&["number", "since", "size", "id"], &[0, 2]);
+    let mut rows = table(&["number", "since", "modified", "size", "id"], &[0, 3]);
     for (number, version) in (1..).zip(&versions) {
         rows.add_row([
             number.to_string(),
             version.attached_at.to_string(),
+            version.modified_at.map_or("-".to_owned(), |time| time.to_string()),
             bytes_text(version.size),
             safe(version.blob_id.as_str()),
         ]);

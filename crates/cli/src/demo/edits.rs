@@ -3,12 +3,11 @@
 use std::io::Cursor;
 
 use serde::Serialize;
-use serde_json::json;
 use vfs_sync_client::{Delete, SyncClient};
 use vfs_sync_core::id::ItemId;
 use vfs_sync_core::item::ObjectType;
 
-use crate::error::Result;
+use crate::error::{Failure, Result};
 use crate::fs::metadata::{OnDisk, on_disk};
 use crate::path::name;
 
@@ -136,7 +135,8 @@ impl Hands<'_> {
 
     fn touch(&mut self, item: &ItemId, time: &str) -> Result<()> {
         self.edits.attributes += 1;
-        Ok(self.client.set_metadata(item, vec![("mtime".to_owned(), Some(json!(time)))])?)
+        let time = time.parse().map_err(|error| Failure::failed(format!("{time}: {error}")))?;
+        Ok(self.client.touch(item, time)?)
     }
 
     fn create(&mut self, parent: &ItemId, text: &str) -> Result<()> {

@@ -368,7 +368,7 @@ impl<'a> Export<'a> {
         let wanted = Wanted {
             size: content.size,
             digest: content.digest,
-            mtime: Some(metadata::mtime(node)),
+            mtime: Some(node.modified_at()),
             mode: metadata::mode(node),
         };
         let write = |name, replace| ToWrite { name, item: node.id.clone(), wanted, replace };

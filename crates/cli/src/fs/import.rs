@@ -297,7 +297,7 @@ impl<'a> Import<'a> {
     ) -> Result<()> {
         if let Some(node) = node
             && !self.options.checksum
-            && metadata::mtime(node) == seen.stat.mtime
+            && node.modified_at() == seen.stat.mtime
             && node.content.as_ref().is_some_and(|content| content.size == seen.stat.size)
         {
             return self.only_metadata(node, seen, at);
@@ -374,7 +374,8 @@ impl<'a> Import<'a> {
 
     fn only_metadata(&mut self, node: &Node, seen: &Seen, at: &Path) -> Result<()> {
         let change = metadata::change(Some(node), &seen.stat);
-        if change.is_empty() {
+        let touched = node.modified_at() != seen.stat.mtime;
+        if change.is_empty() && !touched {
             self.report.unchanged += 1;
             return Ok(());
         }
@@ -382,7 +383,12 @@ impl<'a> Import<'a> {
             return Ok(());
         }
         self.report.metadata_changed += 1;
-        self.batch.set_metadata(&node.id, change);
+        if !change.is_empty() {
+            self.batch.set_metadata(&node.id, change);
+        }
+        if touched && !self.options.dry_run {
+            self.batch.touch(&node.id, seen.stat.mtime)?;
+        }
         self.commit_if_full()
     }
 
@@ -473,9 +479,14 @@ impl<'a> Import<'a> {
             seen.stat.size
         } else {
             match bytes {
-                Bytes::Taken(content) => self.batch.put_taken(&id, content).size,
+                Bytes::Taken(content) => {
+                    self.batch.put_taken(&id, content.with_time(seen.stat.mtime)).size
+                }
                 Bytes::Read(reader) => {
-                    self.batch.put_content(&id, reader).map_err(Failure::from)?.size
+                    self.batch
+                        .put_content_at(&id, reader, seen.stat.mtime)
+                        .map_err(Failure::from)?
+                        .size
                 }
             }
         };

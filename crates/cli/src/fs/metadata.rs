@@ -1,22 +1,13 @@
-//! What of a file's attributes travels: `mtime`, an RFC 3339 time in milliseconds, and `mode`, the
-//! nine permission bits as a number (420 is 0644).
+//! What of a file's attributes travels as metadata: `mode`, the nine permission bits as a number
+//! (420 is 0644). Its time travels with its bytes.
 
 use serde_json::Value;
 use vfs_sync_client::{MetadataChange, Node};
 use vfs_sync_core::item::ObjectType;
-use vfs_sync_core::time::Timestamp;
 
-use super::root::{Kind, Stat};
+use super::root::Stat;
 
-const MTIME: &str = "mtime";
 const MODE: &str = "mode";
-
-/// The time of an item's file: what it says, or when the item was made, which is the same on
-/// every replica.
-pub(crate) fn mtime(node: &Node) -> Timestamp {
-    let said = node.metadata.get(MTIME).and_then(Value::as_str);
-    said.and_then(|text| Timestamp::parse(text).ok()).unwrap_or(node.created_at)
-}
 
 /// The permission bits that an item's file had, if they are there and are some.
 pub(crate) fn mode(node: &Node) -> Option<u32> {
@@ -24,13 +15,9 @@ pub(crate) fn mode(node: &Node) -> Option<u32> {
     u32::try_from(mode).ok().filter(|mode| *mode <= 0o7777).map(|mode| mode & 0o777)
 }
 
-/// The metadata to set so that `node` (`None`: a new item) has what `stat` says. A folder's time
-/// does not travel: it changes with every file in it.
+/// The metadata to set so that `node` (`None`: a new item) has the bits of `stat`.
 pub(crate) fn change(node: Option<&Node>, stat: &Stat) -> MetadataChange {
     let mut change = MetadataChange::new();
-    if stat.kind == Kind::File && node.map(mtime) != Some(stat.mtime) {
-        change.push((MTIME.to_owned(), Some(Value::from(stat.mtime.to_string()))));
-    }
     if node.and_then(mode) != Some(stat.mode) {
         change.push((MODE.to_owned(), Some(Value::from(stat.mode))));
     }

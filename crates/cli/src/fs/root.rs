@@ -11,7 +11,8 @@ use std::sync::Arc;
 use rustix::fs::{self as sys, AtFlags, Mode, OFlags};
 use vfs_sync_core::time::Timestamp;
 
-/// How many folders of the way down are kept open; deeper ones are reached again from there.
+/// How many folders of the way down are kept open, from the top and from the deepest; those between
+/// are reached again from the nearest one above.
 const KEPT_OPEN: usize = 64;
 
 /// What a name on the disk is.
@@ -29,7 +30,8 @@ pub(crate) enum Kind {
 pub(crate) struct Stat {
     pub(crate) kind: Kind,
     pub(crate) size: u64,
-    /// To the millisecond, as the protocol has times.
+    /// To the millisecond, as the protocol has times; the nearest that it has, if it has not the
+    /// disk's.
     pub(crate) mtime: Timestamp,
     /// The permission bits, without set-id and sticky.
     pub(crate) mode: u32,
@@ -65,6 +67,13 @@ impl Stat {
         }
     }
 
+    /// The disk's time in seconds since the Unix epoch, if the protocol cannot carry it.
+    pub(crate) fn time_beyond(&self) -> Option<i64> {
+        let (seconds, nanos, ..) = self.stamp;
+        let millis = seconds.saturating_mul(1_000).saturating_add(nanos / 1_000_000);
+        Timestamp::from_millis(millis).is_none().then_some(seconds)
+    }
+
     /// Whether it is still the same bytes as at `other`, as far as the disk can tell.
     pub(crate) fn unchanged_since(&self, other: &Self) -> bool {
         self == other
@@ -80,8 +89,9 @@ pub(crate) fn stat_file(file: &File) -> io::Result<Stat> {
 pub(crate) struct Root {
     path: PathBuf,
     top: Folder,
-    /// The folders on the way to the last one opened, the nearest to the top first.
-    chain: Vec<(OsString, Folder)>,
+    /// The folders on the way to the last one opened, the nearest to the top first; those in the
+    /// middle of a long way are not kept open.
+    chain: Vec<(OsString, Option<Folder>)>,
 }
 
 impl Root {
@@ -109,11 +119,17 @@ impl Root {
         }
         let shared = self.chain.iter().zip(&steps).take_while(|((a, _), b)| a == *b).count();
         self.chain.truncate(shared);
-        let mut folder = self.chain.last().map_or(&self.top, |(_, folder)| folder).clone();
-        for (depth, name) in steps.iter().enumerate().skip(shared) {
+        let open = self.chain.iter().rposition(|(_, folder)| folder.is_some());
+        let nearest = open.and_then(|at| self.chain[at].1.clone());
+        let mut folder = nearest.unwrap_or_else(|| self.top.clone());
+        for (depth, name) in steps.iter().enumerate().skip(open.map_or(0, |at| at + 1)) {
             folder = folder.folder(name)?;
-            if depth < KEPT_OPEN {
-                self.chain.push(((*name).to_owned(), folder.clone()));
+            match self.chain.get_mut(depth) {
+                Some((_, kept)) => *kept = Some(folder.clone()),
+                None => self.chain.push(((*name).to_owned(), Some(folder.clone()))),
+            }
+            if let Some(middle) = depth.checked_sub(KEPT_OPEN).filter(|at| *at >= KEPT_OPEN) {
+                self.chain[middle].1 = None;
             }
         }
         Ok(folder)
@@ -229,29 +245,47 @@ impl Folder {
             self.remove_file(name)?;
             return Ok(1);
         }
-        // Folders on the way down, so that depth costs no stack; each is left when it is empty.
+        // The way down as a list, so that depth costs no stack, and one open folder at a time, so that
+        // it costs no descriptors: back up leads `..`, which must be the folder that it was.
+        struct Level {
+            name: OsString,
+            id: (u64, u64),
+            ahead: Vec<OsString>,
+        }
         let mut removed = 0;
-        let mut way = vec![(name.to_owned(), self.folder(name)?)];
-        while let Some((_, folder)) = way.last() {
-            let mut deeper = None;
-            for entry in folder.names()? {
-                if folder.stat(&entry)?.kind == Kind::Folder {
-                    deeper = Some((folder.folder(&entry)?, entry));
-                    break;
-                }
-                folder.remove_file(&entry)?;
-                removed += 1;
+        let mut at = self.clone();
+        let mut way: Vec<Level> = Vec::new();
+        let mut enter = Some(name.to_owned());
+        loop {
+            if let Some(name) = enter.take() {
+                at = at.folder(&name)?;
+                way.push(Level { name, id: at.stat_self()?.id, ahead: at.names()? });
             }
-            if let Some((folder, entry)) = deeper {
-                way.push((entry, folder));
+            let Some(level) = way.last_mut() else { return Ok(removed) };
+            if let Some(entry) = level.ahead.pop() {
+                if at.stat(&entry)?.kind == Kind::Folder {
+                    enter = Some(entry);
+                } else {
+                    at.remove_file(&entry)?;
+                    removed += 1;
+                }
                 continue;
             }
-            let Some((entry, _)) = way.pop() else { break };
-            let parent = way.last().map_or(self, |(_, folder)| folder);
-            parent.remove_folder(&entry)?;
+            let Some(Level { name, .. }) = way.pop() else { return Ok(removed) };
+            let above = match way.last() {
+                Some(above) => {
+                    let folder = at.folder(OsStr::new(".."))?;
+                    if folder.stat_self()?.id != above.id {
+                        return Err(io::Error::other("a folder was moved while it was removed"));
+                    }
+                    folder
+                }
+                None => self.clone(),
+            };
+            above.remove_folder(&name)?;
             removed += 1;
+            at = above;
         }
-        Ok(removed)
     }
 
     /// Sets the permission bits of the folder itself.
@@ -336,9 +370,37 @@ mod tests {
             root.folder(&path).unwrap().create_folder(OsStr::new(&name)).unwrap();
             path.push(&name);
         }
-        assert!(path.as_os_str().len() > 4_096 && root.chain.len() <= KEPT_OPEN);
+        assert!(path.as_os_str().len() > 4_096);
+        let open = root.chain.iter().filter(|(_, folder)| folder.is_some()).count();
+        assert!(open <= 2 * KEPT_OPEN, "{open} folders are open");
         root.folder(&path).unwrap().create_new(OsStr::new("file")).unwrap();
+        // Up again, step by step, and to places beside the way.
+        let deepest = path.clone();
+        for _ in 0..150 {
+            root.folder(&path).unwrap();
+            path.pop();
+        }
+        let found = root.folder(&deepest).unwrap().names().unwrap();
+        assert_eq!(found, [OsStr::new("file")]);
         assert_eq!(root.folder(Path::new("")).unwrap().remove_all(OsStr::new(&name)).unwrap(), 151);
+    }
+
+    #[test]
+    fn a_tree_of_more_levels_than_files_may_be_open_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut root = Root::open(dir.path()).unwrap();
+        let mut path = PathBuf::new();
+        for depth in 0..3_000 {
+            let folder = root.folder(&path).unwrap();
+            folder.create_folder(OsStr::new("d")).unwrap();
+            if depth % 100 == 0 {
+                folder.create_new(OsStr::new("a file")).unwrap();
+                folder.create_folder(OsStr::new("z")).unwrap();
+            }
+            path.push("d");
+        }
+        let top = root.folder(Path::new("d")).unwrap();
+        assert_eq!(top.remove_all(OsStr::new("d")).unwrap(), 2_999 + 2 * 29);
     }
 
     #[test]

@@ -124,7 +124,16 @@ impl Scanner {
             }
         };
         match refused {
-            None => listing.entries.push(Seen { disk_name, name, stat }),
+            None => {
+                if let Some(seconds) = stat.time_beyond().filter(|_| stat.kind == Kind::File) {
+                    let detail = format!(
+                        "its time, {seconds} s from 1970, cannot be carried: {} is taken for it",
+                        stat.mtime
+                    );
+                    listing.problems.push(problem(ProblemKind::Time, &detail));
+                }
+                listing.entries.push(Seen { disk_name, name, stat });
+            }
             Some(problem) => {
                 listing.problems.push(problem);
                 listing.held.push(name);

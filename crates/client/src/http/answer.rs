@@ -143,10 +143,9 @@ pub(super) fn refused(
             }
         }
         (409, code::WRITE_IDS_AHEAD) => {
-            let field = |name: &str| details.get(name).cloned().unwrap_or_default();
-            TransportError::WriteIdsAhead {
-                replica_id: serde_json::from_value(field("replicaId")).ok(),
-                last: serde_json::from_value(field("lastWriteId")).ok(),
+            match (optional(call, details, "replicaId"), optional(call, details, "lastWriteId")) {
+                (Ok(replica_id), Ok(last)) => TransportError::WriteIdsAhead { replica_id, last },
+                (Err(error), _) | (_, Err(error)) => error,
             }
         }
         _ if is_transient(status) && !final_failure => {
@@ -160,6 +159,16 @@ pub(super) fn refused(
             details: body.details,
         },
     }
+}
+
+/// A detail of an error that may be missing or `null`.
+fn optional<T: DeserializeOwned>(
+    call: &'static str,
+    details: &serde_json::Map<String, Value>,
+    field: &str,
+) -> Result<Option<T>, TransportError> {
+    let value = details.get(field).cloned().unwrap_or_default();
+    serde_json::from_value(value).map_err(|error| super::malformed(call, field, &error.to_string()))
 }
 
 fn cursor(
@@ -218,83 +227,57 @@ pub(super) fn parse<T: DeserializeOwned>(
     call: &'static str,
     body: &[u8],
 ) -> Result<T, TransportError> {
+    // Serde would take an array for a struct's fields in their order.
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        return Err(super::malformed(call, "body", "is not an object"));
+    }
     serde_json::from_slice(body).map_err(|error| {
-        let at = offset(body, error.line(), error.column());
-        let mut field = path_at(body.get(..at).unwrap_or(body));
-        if field.is_empty() {
-            field = missing_field(&error.to_string()).unwrap_or("body").to_owned();
-        }
+        // Read once more, slower, to name the field.
+        let mut source = serde_json::Deserializer::from_slice(body);
+        let field = match serde_path_to_error::deserialize::<_, T>(&mut source) {
+            Ok(_) => "body".to_owned(),
+            Err(error) => field_of(&error),
+        };
         super::malformed(call, &field, &error.to_string())
     })
 }
 
-/// What a message like "missing field `items` at line 1" names.
-fn missing_field(message: &str) -> Option<&str> {
-    message.strip_prefix("missing field `")?.split('`').next()
+/// The field that an error is about: where it was met, and below that what its message names.
+fn field_of(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
+    let path = match error.path().to_string() {
+        top if top == "." => String::new(),
+        path => path,
+    };
+    let message = error.inner().to_string();
+    let field = match named(&message, &path) {
+        Some(name) if path.is_empty() => name.to_owned(),
+        Some(name) => format!("{path}.{name}"),
+        None if path.is_empty() => "body".to_owned(),
+        None => path,
+    };
+    // An answer's own words, cut: they end up in a log.
+    field.chars().filter(|c| !c.is_control()).take(256).collect()
 }
 
-fn offset(body: &[u8], line: usize, column: usize) -> usize {
-    let lines = body.split_inclusive(|byte| *byte == b'\n');
-    lines.take(line.saturating_sub(1)).map(<[u8]>::len).sum::<usize>() + column
-}
-
-/// The path of the value that `json` breaks off in, such as `items[3].name`.
-fn path_at(json: &[u8]) -> String {
-    enum Step {
-        Field(String),
-        Index(usize),
+/// The field of the object at `path` that a message names: what is missing or there twice, or what
+/// a whole object's check begins with.
+fn named<'a>(message: &'a str, path: &str) -> Option<&'a str> {
+    let quoted = |before: &str| message.strip_prefix(before)?.split('`').next();
+    if let Some(name) = quoted("missing field `").or_else(|| quoted("duplicate field `")) {
+        return Some(name);
     }
-    let mut path: Vec<Step> = Vec::new();
-    let mut last_string = String::new();
-    let mut bytes = json.iter().copied();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'"' => {
-                let mut text = Vec::new();
-                while let Some(byte) = bytes.next() {
-                    match byte {
-                        b'"' => break,
-                        b'\\' => text.extend(bytes.next()),
-                        other => text.push(other),
-                    }
-                }
-                // An answer's own words, cut: they end up in a log.
-                last_string = String::from_utf8_lossy(&text).chars().take(64).collect();
-            }
-            b'{' => path.push(Step::Field(String::new())),
-            b'[' => path.push(Step::Index(0)),
-            b'}' | b']' if bytes.len() > 0 => drop(path.pop()),
-            b':' => {
-                if let Some(Step::Field(name)) = path.last_mut() {
-                    *name = std::mem::take(&mut last_string);
-                }
-            }
-            b',' => match path.last_mut() {
-                Some(Step::Index(index)) => *index += 1,
-                Some(Step::Field(name)) => name.clear(),
-                None => {}
-            },
-            _ => {}
-        }
-    }
-    let mut text = String::new();
-    for step in path {
-        match step {
-            Step::Index(index) => text.push_str(&format!("[{index}]")),
-            Step::Field(name) if name.is_empty() => {}
-            Step::Field(name) => {
-                if !text.is_empty() {
-                    text.push('.');
-                }
-                text.push_str(&name);
-            }
-        }
-    }
-    text
+    let (name, rest) = message.split_once(' ')?;
+    let verb = rest.split(' ').next()?;
+    let whole = path.is_empty() || path.ends_with(']');
+    let is_name = name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(|c| c.is_ascii_alphanumeric());
+    (whole && is_name && ["is", "must", "comes", "has"].contains(&verb)).then_some(name)
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use vfs_sync_core::wire::{PullPage, PushResponse};
 
@@ -323,6 +306,146 @@ mod tests {
         );
         let push = r#"{"clientId":"c","results":[{"opId":"o","status":"maybe"}]}"#;
         assert_eq!(field_of::<PushResponse>(push), "results[0].status");
+        let truncated = page(r#"[{"itemId":"i","opType"#);
+        assert_eq!(field_of::<PullPage>(truncated.split_once("opType").unwrap().0), "items[0]");
+        assert_eq!(field_of::<PullPage>(r#"[[],null,false,{}]"#), "body");
+        assert_eq!(field_of::<PullPage>(r#"{"hasMore":true}"#), "items");
+        assert_eq!(field_of::<PullPage>(&format!("{} x", page("[]"))), "body");
+    }
+
+    /// Every value in `json`, as the client names it and as `serde_json` finds it.
+    fn places(value: &Value, name: &str, pointer: &str, found: &mut Vec<(String, String)>) {
+        if !name.is_empty() {
+            found.push((name.to_owned(), pointer.to_owned()));
+        }
+        match value {
+            Value::Object(fields) => {
+                for (key, below) in fields {
+                    let dot = if name.is_empty() { "" } else { "." };
+                    let name = format!("{name}{dot}{key}");
+                    places(below, &name, &format!("{pointer}/{key}"), found);
+                }
+            }
+            Value::Array(elements) => {
+                for (at, below) in elements.iter().enumerate() {
+                    places(below, &format!("{name}[{at}]"), &format!("{pointer}/{at}"), found);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes each field of an answer out, and makes each of another type: if the answer is refused,
+    /// that field is named. Gives how many were refused.
+    fn every_field<T: DeserializeOwned + std::fmt::Debug>(sample: Value) -> usize {
+        parse::<T>("test", sample.to_string().as_bytes()).unwrap();
+        let (mut found, mut refused) = (Vec::new(), 0);
+        places(&sample, "", "", &mut found);
+        for (name, pointer) in found {
+            let (above, key) = pointer.rsplit_once('/').unwrap();
+            let mut without = sample.clone();
+            if let Some(fields) = without.pointer_mut(above).unwrap().as_object_mut() {
+                fields.remove(key);
+                if let Err(TransportError::MalformedResponse { field, reason, .. }) =
+                    parse::<T>("test", without.to_string().as_bytes())
+                {
+                    assert_eq!(field, name, "without it: {reason}");
+                    refused += 1;
+                }
+            }
+            let there = sample.pointer(&pointer).unwrap();
+            for other in [json!(true), json!(-7), json!("\u{7}"), json!([1]), json!({"x": 1})] {
+                let mut changed = sample.clone();
+                *changed.pointer_mut(&pointer).unwrap() = other.clone();
+                match parse::<T>("test", changed.to_string().as_bytes()) {
+                    Err(TransportError::MalformedResponse { field, reason, .. }) => {
+                        // Of another container what is in it, or missing in it, may be named.
+                        let inside = there.is_object() || there.is_array();
+                        let same = field == name || inside && field.starts_with(&name);
+                        assert!(same, "{name} as {other}: {field}, {reason}");
+                        refused += 1;
+                    }
+                    Ok(_) => {}
+                    Err(other) => panic!("{other:?}"),
+                }
+            }
+        }
+        refused
+    }
+
+    #[test]
+    fn every_field_of_every_answer_is_named_when_it_is_missing_or_wrong() {
+        use vfs_sync_core::wire::*;
+        let time = "2026-01-01T00:00:00.000Z";
+        let cursor = "eyJ2ZXJzaW9uIjoxLCJjaGFuZ2VkQXQiOiIyMDI2LTAxLTAxVDAwOjAwOjAwLjAwMFoiLCJjaGFuZ2VJZCI6ImMifQ";
+        let digest = "ab".repeat(32);
+        let entry = |more: Value| {
+            let mut entry = json!({
+                "opId": "1", "occurredAt": time, "itemId": "i", "authoredAt": time,
+                "actorId": "u", "principalType": null, "principalId": null, "accessLevel": null,
+                "parentId": null, "childId": null,
+            });
+            entry.as_object_mut().unwrap().append(&mut more.as_object().unwrap().clone());
+            entry
+        };
+        let items = json!([
+            entry(json!({"opType": "item_upsert", "objectType": "file", "name": "n",
+                "metadata": {"mode": 1}, "ownerId": "u", "createdAt": time, "accessLevel": "read",
+                "authorOpId": "o", "replicaId": "r", "writeId": 1})),
+            entry(
+                json!({"opType": "item_upsert", "objectType": "file", "encryptedPayload": "AAAA",
+                "keyEpoch": 1, "encryptionNonce": "AAAA", "ownerId": "u", "createdAt": time,
+                "accessLevel": "admin"})
+            ),
+            entry(json!({"opType": "item_delete", "reason": "revoked"})),
+            entry(json!({"opType": "link_add", "parentId": "p", "childId": "i"})),
+            entry(json!({"opType": "link_remove", "parentId": "p", "childId": "i"})),
+            entry(json!({"opType": "acl_add", "principalType": "user", "principalId": "b",
+                "accessLevel": "read"})),
+            entry(json!({"opType": "acl_remove", "principalType": "user", "principalId": "b"})),
+            entry(
+                json!({"opType": "blob_attach", "blobId": "b", "relationKind": "file", "size": 1,
+                "digest": digest, "contentType": "t", "refId": "f", "attachedAt": time,
+                "modifiedAt": time, "authorReplicaId": "r"})
+            ),
+            entry(json!({"opType": "blob_detach", "blobId": "b", "relationKind": "file",
+                "refId": "f"})),
+        ]);
+        let write_ids = json!({"r": 3});
+        let refused = every_field::<PullPage>(json!({
+            "items": items, "nextCursor": cursor, "hasMore": true,
+            "lastReconciledWriteIds": write_ids, "baseline": cursor, "epoch": 7,
+        }));
+        assert!(refused > 300, "{refused}");
+        every_field::<PushResponse>(json!({"clientId": "c", "epoch": 7, "results": [
+            {"opId": "o", "status": "applied", "reason": "superseded", "detail": "d",
+                "authoredAt": time, "lastWriteId": 3}]}));
+        every_field::<ReconcileResponse>(json!({"clientId": "c", "cursor": cursor,
+            "lastReconciledWriteIds": write_ids}));
+        every_field::<StateResponse>(json!({"clientId": "c", "feedHead": cursor, "epoch": 7,
+            "reconcileState": {"cursor": cursor, "lastReconciledWriteIds": write_ids},
+            "prunedThrough": cursor, "lastWriteIds": write_ids}));
+        every_field::<MembersResponse>(json!({"members": ["u"], "hasMore": false}));
+        every_field::<GroupsResponse>(json!({"groups": ["g"], "organizations": ["o"]}));
+        every_field::<KnownResponse>(json!({"known": true}));
+        every_field::<StageResponse>(json!({"stagingId": "s", "blobId": "b",
+            "status": "blob-stage:staged", "stagedAt": time, "expiresAt": time, "size": 1,
+            "digest": digest, "offset": 1}));
+        every_field::<UploadResponse>(json!({"size": 1, "digest": digest}));
+        every_field::<AttachResponse>(json!({"attached": true, "stagingId": "s", "blobId": "b",
+            "itemId": "i", "relationKind": "file", "refId": "r", "attachedAt": time}));
+        every_field::<VersionsResponse>(json!({"itemId": "i", "versions": [{"blobId": "b",
+            "size": 1, "digest": digest, "contentType": null, "refId": "r", "attachedAt": time,
+            "modifiedAt": time}]}));
+        every_field::<BlobBatchResponse>(json!({"results": [
+            {"stagingId": "s", "blobId": "b", "status": "attached", "size": 1, "digest": digest,
+                "itemId": "i", "relationKind": "file", "refId": "r", "attachedAt": time},
+            {"stagingId": "s", "blobId": "b", "status": "failed",
+                "error": {"httpStatus": 409, "error": "e", "code": "c", "requestId": "i"}}]}));
+        every_field::<BlobReadHead>(json!({"blobId": "b", "size": 1, "digest": digest}));
+        every_field::<vfs_sync_core::limits::Limits>(
+            serde_json::to_value(vfs_sync_core::limits::Limits::default()).unwrap(),
+        );
     }
 
     #[test]

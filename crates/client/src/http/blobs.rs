@@ -80,8 +80,7 @@ impl Parser<'_> {
                 false => Ok(false),
             };
         };
-        let head: BlobReadHead = serde_json::from_slice(&self.rest[..end])
-            .map_err(|error| malformed(CALL, "head", &format!("cannot be read: {error}")))?;
+        let head: BlobReadHead = answer::parse(CALL, &self.rest[..end])?;
         if self.asked.get(self.outcomes.len()) != Some(&head.blob_id) {
             return Err(malformed(CALL, "blobId", "is not the next one asked for"));
         }

@@ -9,6 +9,7 @@ use vfs_sync_core::flush::FlushCommit;
 use vfs_sync_core::id::{BlobId, ItemId, OpId, UserId, WriteId};
 use vfs_sync_core::op::{Action, Operation, Upsert};
 use vfs_sync_core::pull::PageCommit;
+use vfs_sync_core::shown::{self, MTIME, TOUCHED};
 use vfs_sync_core::state::{
     AttachmentRegister, ContainerClock, GrantRegister, ItemRegister, LinkRegister, QueuedOperation,
     RejectedOperation, ReplicaState,
@@ -19,7 +20,7 @@ use vfs_sync_core::wire::ReconcileState;
 use super::edits::{Checks, make_operation, touch, used_up};
 use super::page::PageWork;
 use super::rows::{AttachmentRow, GrantRow, ItemRow, LinkRow, Result, Rows};
-use super::view::View;
+use super::view::{Seen, View};
 use super::{Counts, Meta, NewEdit, NewEdits, Rebuilt, ReplicaStore, Slot, Upload, UploadState};
 use crate::error::{ClientError, StopReason};
 use crate::event::ChangeEvent;
@@ -34,11 +35,13 @@ pub(super) struct Engine<R> {
     meta: Meta,
     /// What of others came into view at the top in the pages of a pull that goes on.
     arrived: Vec<ItemId>,
+    /// What reads found out about containers since anything changed.
+    seen: Seen,
 }
 
 impl<R: Rows> Engine<R> {
     pub(super) fn new(rows: R, meta: Meta) -> Self {
-        Self { rows, meta, arrived: Vec::new() }
+        Self { rows, meta, arrived: Vec::new(), seen: Seen::default() }
     }
 
     /// Runs `work` as one transaction, on disk when it returns.
@@ -52,6 +55,7 @@ impl<R: Rows> Engine<R> {
         at_once: bool,
         work: impl FnOnce(&mut R, &mut Meta) -> Result<T>,
     ) -> Result<T> {
+        self.seen = Seen::default();
         self.rows.begin(at_once)?;
         let mut meta = self.meta.clone();
         let done = work(&mut self.rows, &mut meta)
@@ -68,8 +72,14 @@ impl<R: Rows> Engine<R> {
         }
     }
 
-    fn view(&mut self) -> View<'_, R> {
-        View::new(&mut self.rows, &self.meta.user, Slot::Current)
+    /// Reads the current slot. What is found out about containers is kept until something changes:
+    /// under a deep chain of queued creations each item's place is as far away as its top.
+    fn read<T>(&mut self, work: impl FnOnce(&mut View<'_, R>) -> Result<T>) -> Result<T> {
+        let seen = std::mem::take(&mut self.seen);
+        let mut view = View::after(&mut self.rows, &self.meta.user, Slot::Current, seen);
+        let done = work(&mut view);
+        self.seen = view.into_seen();
+        done
     }
 }
 
@@ -354,10 +364,18 @@ impl<R: Rows> ReplicaStore for Engine<R> {
     }
 
     fn settle_uploads(&mut self, uploads: &[Upload]) -> Result<()> {
-        self.transaction(|rows, _| {
+        self.transaction(|rows, meta| {
             for upload in uploads {
+                let mut upload = upload.clone();
                 let queue = rows.uploads_of_item(&upload.item)?;
                 let before = queue.iter().find(|one| one.seq == upload.seq);
+                if let Some(before) = before.filter(|one| one.blob_id != upload.blob_id) {
+                    // A touch names the bytes by the id that they lose.
+                    let node = View::new(rows, &meta.user, Slot::Current).node(&upload.item)?;
+                    let touched = node.as_ref().and_then(|node| shown::touched(&node.metadata));
+                    let of_these = touched.filter(|(_, of)| *of == before.blob_id.as_str());
+                    upload.modified_at = of_these.map(|(time, _)| time).or(upload.modified_at);
+                }
                 let now = match upload.state {
                     UploadState::Rejected => upload.expected.clone(),
                     UploadState::Queued | UploadState::Attached => Some(upload.blob_id.clone()),
@@ -370,7 +388,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
                         rows.put_upload(&Upload { expected, attach: None, ..later.clone() })?;
                     }
                 }
-                rows.put_upload(upload)?;
+                rows.put_upload(&upload)?;
             }
             Ok(())
         })
@@ -401,7 +419,23 @@ impl<R: Rows> ReplicaStore for Engine<R> {
                 return Ok(false);
             };
             let mut parents = view.parents(&upload.item)?.into_iter();
-            let metadata = node.metadata.into_iter().map(|(key, value)| (key, Some(value)));
+            // What was written on top of it goes along.
+            let later = rows.uploads_of_item(&upload.item)?.into_iter();
+            let later = later.filter(|later| later.expected.as_ref() == Some(&upload.blob_id));
+            let later: Vec<Upload> = later.collect();
+            // So do the times of these bytes, and no others.
+            let goes_along = |blob: &str| {
+                let mut along = later.iter().chain([&upload]);
+                along.any(|one| one.blob_id.as_str() == blob)
+            };
+            let touched = shown::touched(&node.metadata).is_some_and(|(_, of)| goes_along(of));
+            let stays = |key: &str| match key {
+                TOUCHED => touched,
+                MTIME => upload.modified_at.is_none(),
+                _ => true,
+            };
+            let metadata = node.metadata.into_iter().filter(|(key, _)| stays(key));
+            let metadata = metadata.map(|(key, value)| (key, Some(value)));
             let encrypted = node.encrypted;
             let upsert = Upsert {
                 object_type: Some(node.object_type),
@@ -415,11 +449,8 @@ impl<R: Rows> ReplicaStore for Engine<R> {
             let op = make_operation(meta, op_id, copy.clone(), action, basis, now)?;
             rows.push_queue(&op, QueuedState::Pending)?;
             refresh_affected(rows, &meta.user, &[op])?;
-            // What was written on top of it goes along.
-            for later in rows.uploads_of_item(&upload.item)? {
-                if later.expected.as_ref() == Some(&upload.blob_id) {
-                    rows.put_upload(&Upload { item: copy.clone(), attach: None, ..later })?;
-                }
+            for later in later {
+                rows.put_upload(&Upload { item: copy.clone(), attach: None, ..later })?;
             }
             rows.put_upload(&Upload { item: copy, expected: None, attach: None, ..upload })?;
             Ok(true)
@@ -469,14 +500,15 @@ impl<R: Rows> ReplicaStore for Engine<R> {
     }
 
     fn node(&mut self, id: &ItemId) -> Result<Option<Node>> {
-        self.view().node(id)
+        self.read(|view| view.node(id))
     }
 
     fn children(&mut self, parent: Option<&ItemId>) -> Result<Vec<Node>> {
         if let Some(parent) = parent {
-            let mut view = self.view();
-            view.node(parent)?.ok_or_else(|| ClientError::UnknownItem(parent.clone()))?;
-            return view.children(parent);
+            return self.read(|view| {
+                view.node(parent)?.ok_or_else(|| ClientError::UnknownItem(parent.clone()))?;
+                view.children(parent)
+            });
         }
         let user = self.meta.user.clone();
         self.tops_of(&user)
@@ -484,38 +516,41 @@ impl<R: Rows> ReplicaStore for Engine<R> {
 
     fn tops_of(&mut self, owner: &UserId) -> Result<Vec<Node>> {
         let tops = self.rows.tops()?;
-        let mut view = self.view();
-        let mut nodes = Vec::new();
-        for (id, told) in tops {
-            if told.is_none_or(|told| told == *owner) {
-                nodes.extend(view.node(&id)?.filter(|node| node.owner == *owner));
+        self.read(|view| {
+            let mut nodes = Vec::new();
+            for (id, told) in tops {
+                if told.is_none_or(|told| told == *owner) {
+                    nodes.extend(view.node(&id)?.filter(|node| node.owner == *owner));
+                }
             }
-        }
-        Ok(nodes)
+            Ok(nodes)
+        })
     }
 
     fn other_owners(&mut self) -> Result<BTreeSet<UserId>> {
         let tops = self.rows.tops()?;
         let user = self.meta.user.clone();
-        let mut view = self.view();
-        let mut owners = BTreeSet::new();
-        for (id, told) in tops {
-            // An item of an owner who is known may be deleted in the queue.
-            let known = told.as_ref().is_some_and(|told| *told == user || owners.contains(told));
-            if let Some(node) = if known { None } else { view.node(&id)? } {
-                owners.insert(node.owner);
+        self.read(|view| {
+            let mut owners = BTreeSet::new();
+            for (id, told) in tops {
+                // An item of an owner who is known may be deleted in the queue.
+                let known =
+                    told.as_ref().is_some_and(|told| *told == user || owners.contains(told));
+                if let Some(node) = if known { None } else { view.node(&id)? } {
+                    owners.insert(node.owner);
+                }
             }
-        }
-        owners.remove(&user);
-        Ok(owners)
+            owners.remove(&user);
+            Ok(owners)
+        })
     }
 
     fn parents(&mut self, id: &ItemId) -> Result<Vec<ItemId>> {
-        self.view().parents(id)
+        self.read(|view| view.parents(id))
     }
 
     fn grants(&mut self, id: &ItemId) -> Result<Vec<Grant>> {
-        self.view().grants(id)
+        self.read(|view| view.grants(id))
     }
 
     fn granted_items(&mut self) -> Result<BTreeSet<ItemId>> {

@@ -107,6 +107,9 @@ pub(crate) struct Upload {
     pub(crate) size: u64,
     pub(crate) digest: Sha256Digest,
     pub(crate) content_type: Option<String>,
+    /// The time of the bytes; what an earlier version queued has none.
+    #[serde(default)]
+    pub(crate) modified_at: Option<Timestamp>,
     /// The content that the writer had in front of it.
     pub(crate) expected: Option<BlobId>,
     /// As [`Operation::basis`], of the content; `None` in what an older client queued.
@@ -134,6 +137,7 @@ impl Upload {
                 own.map(|id| (client_id.clone(), *id)).into_iter().collect(),
             ),
             expected_blob_id: Some(self.expected.clone()),
+            modified_at: self.modified_at,
             basis: self.basis.clone(),
             replica_id: Some(client_id.clone()),
             occurred_at: self.occurred_at,

@@ -70,6 +70,7 @@ impl<'a, R: Rows> View<'a, R> {
                 size: upload.size,
                 digest: upload.digest,
                 content_type: upload.content_type.map(Into::into),
+                modified_at: upload.modified_at,
             });
         }
         Ok(Some(node))
@@ -82,6 +83,7 @@ impl<'a, R: Rows> View<'a, R> {
             size: row.attachment.size,
             digest: row.attachment.digest,
             content_type: row.attachment.content_type,
+            modified_at: row.attachment.modified_at,
         });
         Ok(Node {
             id: view.item_id,
@@ -109,11 +111,18 @@ impl<'a, R: Rows> View<'a, R> {
     /// `None` if it is not known.
     fn place(&mut self, id: &ItemId) -> Result<Option<(UserId, AccessLevel)>> {
         // Created in the queue: it belongs to the tree that it was created in, or, where that is not
-        // known, to the user's own. The chain of creations is as long as the tree is deep, and ids in
-        // it cannot repeat.
+        // known, to the user's own. The chain of creations is as long as the tree is deep; a state file
+        // may hold one that bites its tail.
         let (mut at, mut chain) = (id.clone(), Vec::new());
         let mut place = None;
-        while chain.len() < 10_000 {
+        let (mut mark, mut next_mark) = (None, 64);
+        loop {
+            if mark.as_ref() == Some(&at) {
+                break;
+            }
+            if chain.len() == next_mark {
+                (mark, next_mark) = (Some(at.clone()), next_mark * 2);
+            }
             if let Some(known) = self.seen.places.get(&at) {
                 place = Some(known.clone());
                 break;

@@ -21,17 +21,22 @@ fn refuse(field: &str, index: Option<usize>, reason: impl Into<String>) -> Viola
     Violation::Hydrate { field: field.into(), index, reason: reason.into() }
 }
 
+/// The client that an exported state says it is of, whose replica may take it over.
+///
+/// # Errors
+/// [`Violation::Hydrate`] as [`parse`] gives it.
+pub fn client_id(json: &[u8]) -> Result<ReplicaId, Violation> {
+    let mut fields = Fields::read(json)?;
+    fields.header()?;
+    fields.take("clientId")
+}
+
 /// Reads an exported state for the client `client_id` and checks all of it.
 ///
 /// # Errors
 /// [`Violation::Hydrate`] names the field, the element and what is wrong.
 pub fn parse(json: &[u8], client_id: &ReplicaId) -> Result<ReplicaState, Violation> {
-    let value: Value = serde_json::from_slice(json)
-        .map_err(|error| refuse("state", None, format!("is not JSON: {error}")))?;
-    let Value::Object(fields) = value else {
-        return Err(refuse("state", None, "is not an object"));
-    };
-    let mut fields = Fields(fields);
+    let mut fields = Fields::read(json)?;
     fields.header()?;
     let state = ReplicaState {
         client_id: fields.take("clientId")?,
@@ -65,6 +70,15 @@ pub fn parse(json: &[u8], client_id: &ReplicaId) -> Result<ReplicaState, Violati
 struct Fields(Map<String, Value>);
 
 impl Fields {
+    fn read(json: &[u8]) -> Result<Self, Violation> {
+        let value: Value = serde_json::from_slice(json)
+            .map_err(|error| refuse("state", None, format!("is not JSON: {error}")))?;
+        match value {
+            Value::Object(fields) => Ok(Self(fields)),
+            _ => Err(refuse("state", None, "is not an object")),
+        }
+    }
+
     fn header(&mut self) -> Result<(), Violation> {
         if self.0.remove("format") != Some(FORMAT.into()) {
             return Err(refuse("format", None, format!("is not {FORMAT}")));
