@@ -6,3 +6,4 @@ pub(crate) mod doubts;
 pub(crate) mod numbers;
 pub(crate) mod session;
 pub(crate) mod settled;
+pub(crate) mod times;

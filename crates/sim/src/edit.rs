@@ -4,6 +4,7 @@ use vfs_sync_client::core::access::{AccessLevel, Principal, PrincipalType};
 use vfs_sync_client::core::item::{Name, ObjectType};
 use vfs_sync_client::{ClientError, Delete, Status};
 use vfs_sync_core::id::{ItemId, PrincipalId};
+use vfs_sync_core::time::Timestamp;
 use vfs_sync_testkit::Random;
 
 use crate::check::answers::short;
@@ -59,6 +60,17 @@ fn bytes(ledger: &Ledger, random: &mut Random) -> Vec<u8> {
     bytes
 }
 
+/// A time that a file may have, now and then one of the two ends.
+pub(crate) fn time(random: &mut Random) -> Timestamp {
+    match random.below(20) {
+        0 => Timestamp::MIN,
+        1 => Timestamp::MAX,
+        _ => {
+            Timestamp::MIN.plus_millis(290_000 * i64::try_from(random.below(1 << 30)).unwrap_or(0))
+        }
+    }
+}
+
 /// How much waits on a device: what edits add to. `None` if its disk does not let it be read.
 fn waiting(device: &Device) -> Option<[u64; 5]> {
     let status = device.client.status().ok()?;
@@ -88,7 +100,10 @@ pub(crate) fn edit(device: &mut Device, ledger: &Ledger, users: usize, random: &
         (40..=45, Some(item)) => {
             done = "metadata";
             let key = (*random.one(&["mtime", "mode", "colour"])).to_owned();
-            let value = (random.below(4) > 0).then(|| random.below(100).into());
+            let value = (random.below(4) > 0).then(|| match &*key {
+                "mtime" => time(random).to_string().into(),
+                _ => random.below(100).into(),
+            });
             device.client.set_metadata(item, vec![(key, value)])
         }
         (46..=57, Some(item)) => {
@@ -130,10 +145,22 @@ pub(crate) fn edit(device: &mut Device, ledger: &Ledger, users: usize, random: &
                 }
             }
         }
-        (85..=94, Some(item)) => {
+        (85..=87, Some(item)) => {
+            done = "touch";
+            let time = time(random);
+            let node = device.client.node(item).expect("memory is read");
+            if let Some(content) = node.and_then(|node| node.content) {
+                ledger.book().times.give(content.digest, time);
+            }
+            device.client.touch(item, time)
+        }
+        (88..=94, Some(item)) => {
             done = "content";
             let bytes = bytes(ledger, random);
-            let put = device.client.put_content(item, &*bytes);
+            let time = time(random);
+            // At once: what is durable may be shown even where the call fails.
+            ledger.book().times.give(digest(&bytes), time);
+            let put = device.client.put_content_at(item, &*bytes, time);
             if let Ok(stored) = &put {
                 let (mut book, key) = (ledger.book(), (device.index, item.clone()));
                 book.note(|| {

@@ -12,6 +12,7 @@ use vfs_sync_core::id::{ItemId, OpId, ReplicaId, StagingId, UserId};
 use vfs_sync_core::item::Name;
 use vfs_sync_core::wire::WriteIds;
 
+use crate::check::times::Times;
 use crate::coverage::{Coverage, Kind};
 use crate::failure::{Failure, FailureKind};
 use crate::model::{Model, Stamp, View};
@@ -32,6 +33,8 @@ pub(crate) struct Book {
     pub(crate) replicas: BTreeMap<ReplicaId, UserId>,
     /// Devices that had a token of somebody else.
     pub(crate) swapped: BTreeSet<usize>,
+    /// The times that users gave to bytes.
+    pub(crate) times: Times,
     /// Names that were given.
     pub(crate) names: u64,
     /// Stages that a user asked to be abandoned.
@@ -106,6 +109,7 @@ impl Ledger {
             contents: BTreeMap::new(),
             replicas: BTreeMap::new(),
             swapped: BTreeSet::new(),
+            times: Times::default(),
             names: 0,
             given_up: BTreeSet::new(),
             watched: None,

@@ -10,6 +10,7 @@ use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{AttachRequest, PushRequest, ReconcileRequest, StageStatus};
 use vfs_sync_testkit::Random;
 
+use crate::edit::time;
 use crate::failure::FailureKind;
 use crate::ledger::Ledger;
 use crate::model::StageModel;
@@ -139,7 +140,9 @@ pub(crate) async fn attach(
     random: &mut Random,
 ) {
     let (staging_id, request) = {
-        let book = ledger.book();
+        let modified_at = time(random);
+        let mut book = ledger.book();
+        book.times.give_to_a_stage(modified_at);
         let open = |stage: &StageModel| stage.status == StageStatus::Staged;
         let stages = book.model.stages().filter(|(_, stage)| open(stage));
         let stages: Vec<_> = stages.map(|(id, _)| id).collect();
@@ -164,6 +167,7 @@ pub(crate) async fn attach(
             required_cursor: Some(cursor),
             required_last_reconciled_write_ids: Some(write_ids),
             expected_blob_id: Some(book.model.content_of(item_id).cloned()),
+            modified_at: Some(modified_at),
             ..AttachRequest::to(item_id.clone())
         };
         ((*random.one(&stages)).clone(), request)

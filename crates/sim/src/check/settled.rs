@@ -8,6 +8,7 @@ use vfs_sync_core::id::{BlobId, ItemId, OpId, UserId};
 use vfs_sync_core::state::ReplicaState;
 use vfs_sync_core::wire::WriteIds;
 
+use crate::check::times;
 use crate::coverage::Kind;
 use crate::device::Device;
 use crate::failure::FailureKind;
@@ -69,6 +70,11 @@ pub(crate) fn converged(ledger: &Ledger, device: &Device) {
     if let Some(differs) = View::held(&state).differs(&expected) {
         let message = format!("device {} of {}, at the end:\n{differs}", device.index, device.user);
         return book.fail(FailureKind::Convergence, message);
+    }
+    for item in expected.contents.keys() {
+        if let Some(node) = device.client.node(item).expect("memory is read") {
+            times::shown(&mut book, device.index, &node);
+        }
     }
     if let Some(message) = stands_apart(device, &expected) {
         return book.fail(FailureKind::Convergence, message);

@@ -11,7 +11,7 @@ use vfs_sync_core::id::{ItemId, OpId};
 use vfs_sync_testkit::Random;
 
 use super::World;
-use crate::check::settled;
+use crate::check::{settled, times};
 use crate::coverage::Kind;
 use crate::device::{Device, Talk, is_refused_for_its_token, user};
 use crate::edit::{group, visible};
@@ -34,9 +34,10 @@ impl World {
             items.iter().cycle().skip(from).take(items.len().min(LOOK)).cloned().collect()
         };
         for item in items {
-            let node = device.client.node(&item).expect("memory is read");
-            if let Some(name) = node.and_then(|node| node.name) {
-                let mut book = self.ledger.book();
+            let Some(node) = device.client.node(&item).expect("memory is read") else { continue };
+            let mut book = self.ledger.book();
+            times::shown(&mut book, device.index, &node);
+            if let Some(name) = node.name {
                 device.session.shows(&mut book, device.index, &item, &name);
             }
         }
