@@ -335,8 +335,20 @@ fn a_state_that_is_exported_can_be_hydrated_and_redacted() {
     let hydrate = ["state", "hydrate", "state.json", "--server", scene.url(), "--user", "alice"];
     scene.on("fresh", &hydrate).expect(0).says("1 queued");
     assert_eq!(scene.on("fresh", &["state", "export"]).expect(0).stdout, state);
-    scene.write("broken.json", "{}");
-    scene.on("other", &["state", "hydrate", "broken.json", "--server", scene.url()]).expect(1);
+    for (broken, says) in [
+        ("", "is not JSON"),
+        ("PNG\u{0}", "is not JSON"),
+        (&state[..state.len() / 2], "is not JSON"),
+        ("[]", "is not an object"),
+        ("{}", "format"),
+        (&state.replacen("\"version\":1", "\"version\":2", 1), "version"),
+        (&state.replacen("\"clientId\"", "\"client\"", 1), "clientId"),
+    ] {
+        scene.write("broken.json", broken);
+        let hydrate = ["state", "hydrate", "broken.json", "--server", scene.url()];
+        let refused = scene.on("other", &hydrate).expect(3).says(says);
+        refused.says("hydrate:hydrateGuardrailViolation");
+    }
     // What the state's head does not show is found while it is taken over.
     scene.write("late.json", state.replacen("item_upsert", "item_upturn", 1));
     scene.write("kept/mine.txt", "mine");

@@ -5,4 +5,5 @@
 mod downloads;
 mod parts;
 mod scene;
+mod times;
 mod uploads;
