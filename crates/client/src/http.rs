@@ -317,7 +317,8 @@ impl Transport for HttpTransport {
         &self,
         request: &ReconcileRequest,
     ) -> Result<ReconcileResponse, TransportError> {
-        self.call(self.post("reconcile", &["crdt", "reconcile"], request)).await
+        let call = self.post("reconcile", &["crdt", "reconcile"], request);
+        self.call::<answer::Reconciled>(call).await.map(Into::into)
     }
 
     async fn state(&self, client_id: &ReplicaId) -> Result<StateResponse, TransportError> {

@@ -7,8 +7,8 @@ use reqwest::{Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use vfs_sync_core::cursor::Cursor;
-use vfs_sync_core::id::UserId;
-use vfs_sync_core::wire::{ErrorBody, code};
+use vfs_sync_core::id::{ReplicaId, UserId};
+use vfs_sync_core::wire::{ErrorBody, ReconcileResponse, WriteIds, code};
 
 use crate::transport::{STORAGE_FULL, TransportError};
 
@@ -16,6 +16,23 @@ use crate::transport::{STORAGE_FULL, TransportError};
 const MAX_ANSWER_BYTES: usize = 32 * 1024 * 1024;
 /// The longest that a server can make a client wait.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3_600);
+
+/// A [`ReconcileResponse`], all of which has to be there: a request may leave the write ids out, and
+/// an answer that does has acknowledged none.
+#[derive(Debug, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Reconciled {
+    client_id: ReplicaId,
+    cursor: Cursor,
+    last_reconciled_write_ids: WriteIds,
+}
+
+impl From<Reconciled> for ReconcileResponse {
+    fn from(answer: Reconciled) -> Self {
+        let Reconciled { client_id, cursor, last_reconciled_write_ids } = answer;
+        Self { client_id, cursor, last_reconciled_write_ids }
+    }
+}
 
 /// A failure on the way.
 pub(super) fn network(error: reqwest::Error) -> TransportError {
@@ -420,7 +437,7 @@ mod tests {
         every_field::<PushResponse>(json!({"clientId": "c", "epoch": 7, "results": [
             {"opId": "o", "status": "applied", "reason": "superseded", "detail": "d",
                 "authoredAt": time, "lastWriteId": 3}]}));
-        every_field::<ReconcileResponse>(json!({"clientId": "c", "cursor": cursor,
+        every_field::<Reconciled>(json!({"clientId": "c", "cursor": cursor,
             "lastReconciledWriteIds": write_ids}));
         every_field::<StateResponse>(json!({"clientId": "c", "feedHead": cursor, "epoch": 7,
             "reconcileState": {"cursor": cursor, "lastReconciledWriteIds": write_ids},
