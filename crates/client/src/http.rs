@@ -272,6 +272,7 @@ pub fn batch_results(
                 relation_kind: attached.relation_kind,
                 ref_id: attached.ref_id,
                 attached_at: attached.attached_at,
+                modified_at: attached.modified_at,
             })),
             (BlobBatchStatus::Failed, _, Some(error)) => {
                 Ok(Err(answer::refused("blobBatch", error.http_status, None, error.body)))

@@ -8,7 +8,7 @@ use futures::TryStreamExt as _;
 use serde::Deserialize as _;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::limits::{MAX_BLOB_BATCH, MAX_BLOB_BATCH_BYTES};
-use vfs_sync_core::wire::{AttachRequest, StageRequest, StageStatus, code};
+use vfs_sync_core::wire::{AttachRequest, AttachResponse, StageRequest, StageStatus, code};
 
 use crate::backoff::{ATTEMPTS, back_off};
 use crate::client::{Inner, lock};
@@ -28,6 +28,8 @@ const OTHER_BYTES: &str = "the server has other bytes than were sent";
 /// What came of one upload.
 pub(crate) enum Outcome {
     Attached,
+    /// Attached, by a server that keeps no time with the bytes.
+    AttachedUntimed,
     /// The reconcile state must advance first.
     Behind(TransportError),
     /// Another content was attached since: this one becomes a conflicted copy.
@@ -55,6 +57,15 @@ impl Outcome {
         match self {
             Self::Failed(error) => error.retry_after(),
             _ => None,
+        }
+    }
+
+    fn of_attach(result: Result<AttachResponse, TransportError>, upload: &Upload) -> Self {
+        match result {
+            Ok(answer) if upload.modified_at.is_some() && answer.modified_at.is_none() => {
+                Self::AttachedUntimed
+            }
+            other => Self::of(other),
         }
     }
 
@@ -189,7 +200,10 @@ async fn send_batch(
             let bytes = sent.iter().zip(&results).filter(|(_, result)| result.is_ok());
             let bytes: u64 = bytes.map(|(upload, _)| upload.size).sum();
             inner.advance(|progress| progress.uploaded_bytes += bytes);
-            outcomes.extend(sent.into_iter().zip(results.into_iter().map(Outcome::of)));
+            outcomes.extend(sent.into_iter().zip(results).map(|(upload, result)| {
+                let outcome = Outcome::of_attach(result, &upload);
+                (upload, outcome)
+            }));
         }
         // Nothing is known of any of them; a batch that is too large goes one by one.
         Err(TransportError::TooLarge(_)) if sent.len() > 1 => {
@@ -234,7 +248,7 @@ async fn send_alone(inner: &Arc<Inner>, upload: &Upload) -> Result<Outcome, Clie
         Err(error) => return Ok(Outcome::of::<()>(Err(error))),
     }
     let attached = inner.transport.attach(&upload.staging_id, &attach_of(upload)).await;
-    Ok(Outcome::of(attached))
+    Ok(Outcome::of_attach(attached, upload))
 }
 
 /// Size and digest of what the server has.

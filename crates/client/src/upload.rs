@@ -8,13 +8,17 @@ use futures::StreamExt as _;
 use futures::stream;
 use tokio_util::task::AbortOnDropHandle;
 use vfs_sync_core::id::{BlobId, ItemId};
+use vfs_sync_core::op::{Action, Upsert};
+use vfs_sync_core::shown;
+use vfs_sync_core::time::Timestamp;
 
 use crate::client::{Inner, SyncClient};
 use crate::content::NewContent;
+use crate::environment::Environment;
 use crate::error::ClientError;
 use crate::event::ChangeEvent;
 use crate::sending::{GONE, Outcome, into_requests, send_request};
-use crate::store::{Upload, UploadState};
+use crate::store::{NewEdit, NewEdits, ReplicaStore, Upload, UploadState};
 use crate::sync::Session;
 use crate::transport::TransportError;
 
@@ -201,6 +205,34 @@ fn renew(inner: &Inner, upload: &Upload) -> Result<(Upload, NewContent), ClientE
     Ok((renewed, content))
 }
 
+/// Tells an older server the time of bytes as a touch, which it carries like any metadata: it shows
+/// with these bytes alone.
+fn keep_time_beside(
+    here: &dyn Environment,
+    store: &mut dyn ReplicaStore,
+    item: ItemId,
+    blob_id: &BlobId,
+    time: Option<Timestamp>,
+) -> Result<(), ClientError> {
+    let shown = store
+        .node(&item)?
+        .filter(|node| node.content.as_ref().is_some_and(|content| content.blob_id == *blob_id));
+    let (Some(time), Some(node)) = (time, shown) else { return Ok(()) };
+    if shown::touched(&node.metadata).is_some_and(|(_, of)| of == blob_id.as_str()) {
+        return Ok(());
+    }
+    let (key, value) = shown::touch(Some(blob_id), time);
+    let metadata = [(key.into(), Some(value))].into_iter().collect();
+    let action = Action::Upsert(Box::new(Upsert { metadata, ..Upsert::default() }));
+    let edit = NewEdit { op_id: here.new_op_id(), item, action, unconditional: false };
+    let edits = NewEdits { actions: vec![edit], uploads: Vec::new() };
+    match store.enqueue(edits, here.now()) {
+        // No right to it, or no room: the time is what is lost, not the bytes.
+        Err(ClientError::NotPermitted { .. } | ClientError::Invalid(_)) => Ok(()),
+        done => done,
+    }
+}
+
 impl Session {
     /// Uploads what is queued. Gives whether there is more to do once the feed was pulled again.
     pub(crate) async fn upload_contents(&mut self) -> Result<bool, ClientError> {
@@ -302,7 +334,8 @@ impl Session {
             let done = done.unwrap_or_else(|error| Err(ClientError::Storage(error.to_string())))?;
             let failed = done.iter().filter(|(_, o)| matches!(o, Outcome::Failed(_))).count();
             fruitless = if failed == done.len() { fruitless + 1 } else { 0 };
-            let attached = done.iter().filter(|(_, o)| matches!(o, Outcome::Attached)).count();
+            let attached = |o: &Outcome| matches!(o, Outcome::Attached | Outcome::AttachedUntimed);
+            let attached = done.iter().filter(|(_, outcome)| attached(outcome)).count();
             let settled = (done.len() - failed) as u64;
             self.inner.advance(|progress| {
                 progress.uploaded += attached as u64;
@@ -324,9 +357,17 @@ impl Session {
         let (mut written, mut copies, mut events) = (Vec::new(), Vec::new(), Vec::new());
         let (mut behind, mut failed) = (None, None);
         let (mut old, mut renewed) = (Vec::new(), Vec::new());
+        let mut untimed = Vec::new();
         for (upload, outcome) in outcomes {
             match outcome {
-                Outcome::Attached => {
+                Outcome::Attached | Outcome::AttachedUntimed => {
+                    if matches!(outcome, Outcome::AttachedUntimed) {
+                        untimed.push((
+                            upload.item.clone(),
+                            upload.blob_id.clone(),
+                            upload.modified_at,
+                        ));
+                    }
                     self.report.uploaded += 1;
                     self.report.uploaded_bytes += upload.size;
                     let (state, reason) = (UploadState::Attached, None);
@@ -363,6 +404,9 @@ impl Session {
             inner.cache.place(renewed);
             inner.cache.remove(&old);
             let here = inner.environment();
+            for (item, blob_id, time) in untimed {
+                keep_time_beside(here, store, item, &blob_id, time)?;
+            }
             for upload in copies {
                 let copy = here.new_item_id();
                 let item_id = upload.item.clone();

@@ -344,5 +344,6 @@ fn answer(stage: &StageRow, attachment: &Attachment) -> AttachResponse {
         relation_kind: attachment.relation_kind,
         ref_id: attachment.ref_id.clone(),
         attached_at: attachment.attached_at,
+        modified_at: attachment.modified_at,
     }
 }

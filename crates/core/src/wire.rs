@@ -523,6 +523,9 @@ pub struct AttachResponse {
     pub ref_id: RefId,
     /// When.
     pub attached_at: Timestamp,
+    /// The time of the bytes, as it is kept with them; servers before that tell none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modified_at: Option<Timestamp>,
 }
 
 /// The body of `POST /v1/vfs/blobs/batch`: many small files in one request.
@@ -591,6 +594,7 @@ struct BlobBatchResultForm {
     relation_kind: Option<RelationKind>,
     ref_id: Option<RefId>,
     attached_at: Option<Timestamp>,
+    modified_at: Option<Timestamp>,
     error: Option<BlobBatchErrorForm>,
 }
 
@@ -610,6 +614,7 @@ impl TryFrom<BlobBatchResultForm> for BlobBatchResult {
                 relation_kind: need("relationKind", form.relation_kind)?,
                 ref_id: need("refId", form.ref_id)?,
                 attached_at: need("attachedAt", form.attached_at)?,
+                modified_at: form.modified_at,
             }),
         };
         let error = match form.status {
@@ -647,6 +652,9 @@ pub struct BlobBatchAttached {
     pub ref_id: RefId,
     /// When.
     pub attached_at: Timestamp,
+    /// The time of the bytes, as it is kept with them; servers before that tell none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modified_at: Option<Timestamp>,
 }
 
 /// The media type of the answer to `POST /v1/vfs/blobs/batch/read`: for each blob a line of JSON,
@@ -771,6 +779,7 @@ mod tests {
                 relation_kind: RelationKind::File,
                 ref_id: RefId::new("r").unwrap(),
                 attached_at: Timestamp::MIN,
+                modified_at: Some(Timestamp::MAX),
             }),
             status: BlobBatchStatus::Attached,
             error: None,

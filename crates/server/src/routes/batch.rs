@@ -158,6 +158,7 @@ async fn attach(
         relation_kind: attached.relation_kind,
         ref_id: attached.ref_id,
         attached_at: attached.attached_at,
+        modified_at: attached.modified_at,
     })
 }
 

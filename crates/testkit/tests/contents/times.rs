@@ -7,8 +7,8 @@ use vfs_sync_client::core::id::ItemId;
 use vfs_sync_client::core::item::Name;
 use vfs_sync_client::core::time::Timestamp;
 use vfs_sync_client::core::wire::code;
-use vfs_sync_client::transport::CallKind;
-use vfs_sync_client::{ClientError, StateExport, SyncClient, TransportError};
+use vfs_sync_client::transport::{Answer, Call, CallHandler, CallKind};
+use vfs_sync_client::{ClientError, StateExport, SyncClient, Transport, TransportError};
 use vfs_sync_testkit::{Fault, TestServer};
 
 use crate::scene::{MIB, Replica, config, noise, put, read};
@@ -197,4 +197,43 @@ async fn a_plain_time_shows_with_no_content_that_has_its_own() {
     tokio::time::sleep(Duration::from_millis(2)).await;
     one.client().sync().await.unwrap();
     assert_eq!(shown(one.client(), &empty), now, "when it was put, not when it was sent");
+}
+
+/// A server from before contents had times: it takes and tells none.
+struct Older(std::sync::Arc<dyn Transport>);
+
+#[async_trait::async_trait]
+impl CallHandler for Older {
+    async fn handle(&self, mut call: Call) -> Result<Answer, TransportError> {
+        match &mut call {
+            Call::Attach { request, .. } => request.modified_at = None,
+            Call::BlobBatch(files) => {
+                files.iter_mut().for_each(|file| file.attach.modified_at = None);
+            }
+            _ => {}
+        }
+        call.send(&*self.0).await
+    }
+}
+
+#[tokio::test]
+async fn an_older_server_carries_a_time_as_a_touch_of_these_bytes() {
+    let server = TestServer::start().await;
+    let older = || {
+        let user = "alice".parse().unwrap();
+        let to = std::sync::Arc::new(Older(server.transport("alice")));
+        SyncClient::in_memory(user, to, config()).unwrap()
+    };
+    let (one, other) = (older(), older());
+    let small = put(&one, "small", b"");
+    let large = put(&one, "large", b"");
+    one.sync().await.unwrap();
+    one.put_content_at(&small, &b"small"[..], at(5)).unwrap();
+    one.put_content_at(&large, &noise(2 * MIB, 4)[..], at(6)).unwrap();
+    one.sync().await.unwrap();
+    assert_eq!([&small, &large].map(|item| shown(&one, item)), [at(5), at(6)]);
+    one.sync().await.unwrap();
+    assert_eq!(one.status().unwrap().pending, 0, "told once");
+    other.sync().await.unwrap();
+    assert_eq!([&small, &large].map(|item| shown(&other, item)), [at(5), at(6)]);
 }
