@@ -178,7 +178,7 @@ pub(crate) fn nothing_lost(ledger: &Ledger, devices: &[Device]) {
         let message = format!("attached to nothing: {missing:?}, {} wait", waiting.len());
         return book.fail(FailureKind::Lost, message);
     }
-    let gone = book.model.attached().find(|(_, (blob_id, size, digest))| {
+    let gone = book.model.attached().find(|(_, (blob_id, size, digest, _))| {
         let stored = book.objects.peek(blob_id);
         stored.is_none_or(|bytes| {
             bytes.len() as u64 != *size || crate::objects::digest(&bytes) != *digest

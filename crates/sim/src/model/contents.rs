@@ -10,7 +10,8 @@ use vfs_sync_core::wire::{AttachRequest, StageStatus};
 
 use super::Model;
 
-type Content = (BlobId, u64, Sha256Digest);
+/// A content with the time that its attach gave it.
+pub(crate) type Content = (BlobId, u64, Sha256Digest, Option<Timestamp>);
 
 /// A stage as it has to be.
 #[derive(Debug, Clone)]
@@ -146,7 +147,7 @@ impl Model {
         {
             return Err(Refused::ContentChanged);
         }
-        let content = (stage.blob_id.clone(), size, digest);
+        let content = (stage.blob_id.clone(), size, digest, request.modified_at);
         let item = request.item_id.clone();
         if let Some(stage) = self.contents.stages.get_mut(staging_id) {
             stage.status = StageStatus::Attached;

@@ -5,12 +5,13 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use vfs_sync_core::access::{AccessLevel, Principal};
-use vfs_sync_core::content::{Attachment, RelationKind, Sha256Digest};
+use vfs_sync_core::content::{Attachment, RelationKind};
 use vfs_sync_core::entry::ItemView;
-use vfs_sync_core::id::{BlobId, ItemId, UserId};
+use vfs_sync_core::id::{ItemId, UserId};
 use vfs_sync_core::item::{Metadata, Name, ObjectType};
 use vfs_sync_core::state::ReplicaState;
 
+use super::contents::Content;
 use super::{Item, Model};
 
 /// An item as one user sees it.
@@ -31,7 +32,7 @@ pub(crate) struct View {
     /// Parent and child.
     pub(crate) links: BTreeSet<(ItemId, ItemId)>,
     pub(crate) grants: BTreeMap<(ItemId, Principal), AccessLevel>,
-    pub(crate) contents: BTreeMap<ItemId, (BlobId, u64, Sha256Digest)>,
+    pub(crate) contents: BTreeMap<ItemId, Content>,
 }
 
 impl Seen {
@@ -61,8 +62,8 @@ impl Seen {
     }
 }
 
-fn content(attachment: &Attachment) -> (BlobId, u64, Sha256Digest) {
-    (attachment.blob_id.clone(), attachment.size, attachment.digest)
+fn content(attachment: &Attachment) -> Content {
+    (attachment.blob_id.clone(), attachment.size, attachment.digest, attachment.modified_at)
 }
 
 impl View {

@@ -91,7 +91,7 @@ impl World {
     /// Contents that are shown can be had.
     async fn read_some(&self, device: &crate::device::Device) {
         let shown = self.ledger.book().model.view(&device.user).contents;
-        for (item, (_, size, digest)) in shown.iter().take(3) {
+        for (item, (_, size, digest, _)) in shown.iter().take(3) {
             self.ledger.count(Kind::Check, "contents that are shown are read");
             let message = match device.client.read_content(item).await {
                 Ok(_) => continue,

@@ -182,7 +182,7 @@ pub(crate) async fn attach_content(scene: &Scene, who: &str, item: &str, name: &
         .record_upload(&owner, &staging_id, &uploaded(1, digest), &QUOTA, scene.now())
         .await
         .unwrap();
-    let modified_at = (name.len() % 2 == 0).then(|| at(-1));
+    let modified_at = name.len().is_multiple_of(2).then(|| at(-1));
     let body = json!({ "itemId": item, "modifiedAt": modified_at, "replicaId": "laptop" });
     let request = serde_json::from_value(body).unwrap();
     let ref_id = RefId::new(name).unwrap();

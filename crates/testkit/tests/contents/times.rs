@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use vfs_sync_client::core::id::ItemId;
+use vfs_sync_client::core::id::{ItemId, UserId};
 use vfs_sync_client::core::item::Name;
 use vfs_sync_client::core::time::Timestamp;
 use vfs_sync_client::core::wire::code;
@@ -213,6 +213,10 @@ impl CallHandler for Older {
             _ => {}
         }
         call.send(&*self.0).await
+    }
+
+    fn meant_for(&self, user: &UserId) -> Result<(), UserId> {
+        self.0.meant_for(user)
     }
 }
 
