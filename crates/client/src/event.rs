@@ -48,6 +48,9 @@ pub enum ChangeEvent {
         /// Why.
         reason: Option<PushReason>,
     },
+    /// An item that this replica deleted lives on: somebody changed it, or something in it, in a way
+    /// that this replica had not seen. Told once a pull has settled.
+    Kept(ItemId),
     /// Two contents were written at the same time: the second is kept as an item of its own.
     ConflictedCopy {
         /// The item whose content changed under the writer.

@@ -223,9 +223,10 @@ async fn send_batch(
 
 /// Uploads one content, then attaches it.
 async fn send_alone(inner: &Arc<Inner>, upload: &Upload) -> Result<Outcome, ClientError> {
-    // The server would refuse it too, once it had the bytes.
+    // The server would refuse it too, once it had the bytes; with a basis it brings the item back.
     let (own, item) = (Arc::clone(inner), upload.item.clone());
-    if inner.environment().blocking(move || lock(&own.store).node(&item)).await?.is_none() {
+    let gone = inner.environment().blocking(move || lock(&own.store).node(&item)).await?.is_none();
+    if gone && upload.basis.is_none() {
         return Ok(Outcome::Rejected(GONE.into()));
     }
     let verify = (Arc::clone(inner), upload.clone());

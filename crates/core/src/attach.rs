@@ -9,6 +9,7 @@ use crate::access::{AccessLevel, Audience};
 use crate::content::{Attachment, RelationKind, Sha256Digest};
 use crate::entry::{Change, EntryBody};
 use crate::id::{BlobId, RefId, ReplicaId, StagingId, UserId};
+use crate::push::{Addition, Cause};
 use crate::register::Item;
 use crate::time::Timestamp;
 use crate::wire::{
@@ -125,6 +126,9 @@ pub struct AttachRows {
     pub item: Option<Item>,
     /// Who besides its owner sees it.
     pub audience: Audience,
+    /// Where the item is deleted and the attach would bring it back: what the user may do with it as if
+    /// nothing were deleted.
+    pub returning: Option<AccessLevel>,
     /// The stored reconcile state of the checkpoint's client; an error names what is malformed.
     pub reconcile: Option<Result<ReconcileState, String>>,
     /// The item's current content.
@@ -230,8 +234,10 @@ pub struct AttachChanges {
     pub attachment: Attachment,
     /// What the request expected, for its repetitions.
     pub expected: Expected,
-    /// What to tell whom.
-    pub feed: BTreeMap<UserId, Vec<EntryBody>>,
+    /// What to tell whom, but where the item comes back: that is a [`Revival`]'s to tell.
+    ///
+    /// [`Revival`]: crate::push::Revival
+    pub feed: BTreeMap<UserId, Vec<Addition>>,
 }
 
 /// Decides an attach by `user`; `ref_id` is the id that a new attachment gets.
@@ -252,9 +258,9 @@ pub fn decide_attach(
         Some(Ok(stage)) if stage.owner != *user => return Err(AttachRefusal::UnknownStage),
         Some(Ok(stage)) => stage,
     };
-    let item = rows.item.as_ref().filter(|item| !item.fields.is_deleted());
-    let item = item.ok_or(AttachRefusal::UnknownItem)?;
+    let item = rows.item.as_ref().ok_or(AttachRefusal::UnknownItem)?;
     let level = match rows.audience.get(user) {
+        _ if item.fields.is_deleted() => rows.returning.ok_or(AttachRefusal::UnknownItem)?,
         _ if item.owner == *user => AccessLevel::Admin,
         Some(level) => *level,
         None => return Err(AttachRefusal::UnknownItem),
@@ -304,7 +310,12 @@ pub fn decide_attach(
         change: Change::BlobAttach(Box::new(attachment.clone())),
     };
     let readers = rows.audience.keys().chain([&item.owner]);
-    let feed = readers.map(|reader| (reader.clone(), vec![entry(reader)])).collect();
+    let addition = |reader: &UserId| {
+        let own = request.replica_id.clone().filter(|_| reader == user);
+        let cause = own.map_or(Cause::Another, Cause::Replica);
+        (reader.clone(), vec![Addition { body: entry(reader), cause }])
+    };
+    let feed = readers.map(addition).collect();
     let response = answer(stage, &attachment);
     let expected = Expected::of(request);
     Ok(Attached { response, changes: Some(AttachChanges { attachment, expected, feed }) })

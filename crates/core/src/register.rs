@@ -62,6 +62,17 @@ impl Write {
         }
     }
 
+    /// Sets `register` to `value` whatever its stamp, and gives it one above that: later than as sent
+    /// where need be. For registers that are decided by what the author saw.
+    pub fn set_above<T>(&self, register: &mut Option<Register<T>>, value: T) -> Stamp {
+        let mut stamp = self.stored(None);
+        if let Some(held) = register.as_ref().map(|r| &r.stamp).filter(|held| stamp <= **held) {
+            stamp.authored_at = held.authored_at.plus_millis(1);
+        }
+        *register = Some(Register { value, stamp: stamp.clone() });
+        stamp
+    }
+
     /// Sets `register` to `value` if the write beats it; gives the stamp that it now has.
     pub fn set<T>(&self, register: &mut Option<Register<T>>, value: T) -> Option<Stamp> {
         let held = register.as_ref().map(|r| &r.stamp);
@@ -114,6 +125,18 @@ impl ItemFields {
             .iter()
             .filter_map(|(key, register)| Some((key.clone(), register.value.clone()?)))
             .collect()
+    }
+
+    /// Whether every register but "deleted" has the value that it has in `other`.
+    #[must_use]
+    pub fn has_values_of(&self, other: &Self) -> bool {
+        fn value<T>(register: &Option<Register<T>>) -> Option<&T> {
+            register.as_ref().map(|register| &register.value)
+        }
+        value(&self.object_type) == value(&other.object_type)
+            && value(&self.name) == value(&other.name)
+            && value(&self.encrypted) == value(&other.encrypted)
+            && self.live_metadata() == other.live_metadata()
     }
 
     /// The greatest time among the registers.

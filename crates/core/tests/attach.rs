@@ -142,11 +142,11 @@ fn an_attach_is_told_to_everybody_who_sees_the_item() {
     assert_eq!(readers, BTreeSet::from(["alice", "bob", "carol"]));
     for (reader, entries) in &changes.feed {
         assert_eq!(entries.len(), 1);
-        assert_eq!(entries[0].actor, Some(user("alice")));
+        assert_eq!(entries[0].body.actor, Some(user("alice")));
         let told = (*reader == user("alice")).then(|| replica("laptop"));
-        assert_eq!(entries[0].author_replica, told, "to {reader}");
-        assert_eq!(entries[0].authored_at, at(99));
-        assert_eq!(entries[0].change, Change::BlobAttach(Box::new(expected.clone())));
+        assert_eq!(entries[0].body.author_replica, told, "to {reader}");
+        assert_eq!(entries[0].body.authored_at, at(99));
+        assert_eq!(entries[0].body.change, Change::BlobAttach(Box::new(expected.clone())));
     }
     let response = attached.response;
     assert!(response.attached);

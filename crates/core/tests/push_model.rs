@@ -70,6 +70,18 @@ fn action((kind, a, b, _): (u8, u8, u8, i64)) -> Action {
     }
 }
 
+/// What has seen the feed up to `position`, if it tells.
+fn operation_after(
+    replica: &str,
+    write_id: u64,
+    spec: (u8, u8, u8, i64),
+    now: i64,
+    position: u64,
+) -> Operation {
+    let basis = (!spec.1.is_multiple_of(3)).then(|| Database::basis(position));
+    Operation { basis, ..operation(replica, write_id, spec, now) }
+}
+
 fn operation(replica: &str, write_id: u64, spec: (u8, u8, u8, i64), now: i64) -> Operation {
     Operation {
         op_id: OpId::new(format!("{replica}-{write_id}-{spec:?}")).unwrap(),
@@ -103,7 +115,8 @@ proptest! {
                         .into_iter()
                         .map(|spec| {
                             next[replica] += 1;
-                            operation(names[replica], next[replica], spec, database.now)
+                            let position = replicas[replica].position;
+                            operation_after(names[replica], next[replica], spec, database.now, position)
                         })
                         .collect();
                     let first = database.push(names[replica], operations.clone());

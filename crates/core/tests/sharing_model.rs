@@ -8,6 +8,8 @@
 
 mod world;
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 use vfs_sync_core::access::{AccessLevel, Principal, PrincipalType};
 use vfs_sync_core::id::{ItemId, OpId, PrincipalId, ReplicaId, WriteId};
@@ -35,6 +37,8 @@ struct Op {
     a: u8,
     b: u8,
     millis: i64,
+    /// Whether it says what its author had seen.
+    tells: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -46,7 +50,7 @@ enum Step {
 }
 
 fn op(kind: u8, a: u8, b: u8) -> Op {
-    Op { kind, a, b, millis: 0 }
+    Op { kind, a, b, millis: 0, tells: false }
 }
 
 /// What every history begins with: three trees, with grants at random.
@@ -68,7 +72,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let grant = (14u8..20, 0u8..21, 0u8..ITEMS, -20i64..60);
     let other = (0u8..14, 0u8..ITEMS, 0u8..ITEMS, -20i64..60);
     let op = prop_oneof![1 => grant, 3 => other];
-    let op = op.prop_map(|(kind, a, b, millis)| Op { kind, a, b, millis });
+    let op = (op, any::<bool>());
+    let op = op.prop_map(|((kind, a, b, millis), tells)| Op { kind, a, b, millis, tells });
     let step = prop_oneof![
         12 => (0..USERS.len(), prop::collection::vec(op.clone(), 1)).prop_map(|(who, ops)| Step::Push { who, ops }),
         4 => (0..USERS.len(), prop::collection::vec(op, 2..6)).prop_map(|(who, ops)| Step::Push { who, ops }),
@@ -136,13 +141,22 @@ fn expected_refusal(database: &Database, who: &str, op: &Operation) -> Option<Pu
         Action::GrantRemove { principal } if principal.user().as_ref() == Some(&who) => {
             needs(id, AccessLevel::Read)
         }
-        Action::Delete | Action::GrantAdd { .. } | Action::GrantRemove { .. } => {
-            needs(id, AccessLevel::Admin)
+        Action::Delete => {
+            let parents = database.parents(id);
+            let writes = |parent: &ItemId| level(parent) >= Some(AccessLevel::Write);
+            let by_parents = !parents.is_empty() && parents.iter().all(writes);
+            needs(id, if by_parents { AccessLevel::Write } else { AccessLevel::Admin })
         }
+        Action::GrantAdd { .. } | Action::GrantRemove { .. } => needs(id, AccessLevel::Admin),
         Action::LinkRemove { parent } => needs(parent, AccessLevel::Write).or_else(|| {
             let link = database.links.get(&(parent.clone(), id.clone()));
             let there = link.is_some_and(|link| link.register.value);
-            if there { None } else { needs(id, AccessLevel::Read) }
+            let last = database.parents(id) == BTreeSet::from([parent.clone()]);
+            match (there, last) {
+                (false, _) => needs(id, AccessLevel::Read),
+                (true, true) => needs(id, AccessLevel::Admin),
+                (true, false) => None,
+            }
         }),
         Action::LinkAdd { parent } | Action::LinkReassign { parent } => {
             let refused = needs(parent, AccessLevel::Write);
@@ -155,12 +169,21 @@ fn expected_refusal(database: &Database, who: &str, op: &Operation) -> Option<Pu
                 let lineage = database.lineage(id, true);
                 let grants = database.grants.iter().filter(|(_, grant)| grant.value.is_some());
                 let all = grants.map(|(key, _)| key).filter(|(at, _)| lineage.contains(at));
-                all.cloned().collect::<std::collections::BTreeSet<_>>()
+                all.cloned().collect::<BTreeSet<_>>()
             };
             let widens = !reaches(parent).is_subset(&reaches(id));
             needs(id, if widens { AccessLevel::Admin } else { AccessLevel::Write })
         }
     }
+}
+
+/// Whether a look at everything says that the author of a deletion had not seen what it deletes.
+fn expected_unseen(database: &Database, who: &str, op: &Operation, seen: u64) -> bool {
+    let deletes = op.basis.is_some() && op.action == Action::Delete;
+    deletes
+        && database.live(&op.item_id)
+        && expected_refusal(database, who, op).is_none()
+        && database.changed_unseen(&user(who), &op.replica_id, &op.item_id, seen)
 }
 
 fn check_rights(expected: Option<PushReason>, result: &PushResult) {
@@ -195,13 +218,19 @@ proptest! {
                             replica_id: ReplicaId::new("r").unwrap(),
                             write_id: WriteId::new(next[who]).unwrap(),
                             occurred_at: at(database.now + op.millis),
-                            basis: None,
+                            basis: op.tells.then(|| Database::basis(lagging[who].position)),
                             action: action(op),
                         }
                     }).collect();
                     let only = (operations.len() == 1)
                         .then(|| expected_refusal(&database, USERS[who], &operations[0]));
+                    let unseen = (operations.len() == 1)
+                        .then(|| expected_unseen(&database, USERS[who], &operations[0], lagging[who].position));
                     let response = database.push_as(USERS[who], "r", operations);
+                    if let Some(expected) = unseen {
+                        let unseen = response.results[0].reason == Some(PushReason::Unseen);
+                        assert_eq!(unseen, expected, "{:?}", response.results[0]);
+                    }
                     if let Some(expected) = only {
                         check_rights(expected, &response.results[0]);
                     }

@@ -127,6 +127,7 @@ const EXPECTED: &[(Kind, &[&str])] = &[
             "invalidOp: unknownItem",
             "outdatedOp: cycle",
             "outdatedOp: superseded",
+            "outdatedOp: unseen",
             "pull: rematerialize",
             "staleWriteId",
         ],

@@ -5,6 +5,7 @@
 //! Slow on purpose, and of its own: nothing in it comes from the product but values.
 
 mod contents;
+mod feeds;
 mod push;
 mod view;
 
@@ -19,6 +20,7 @@ use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{PushReason, PushStatus, ReconcileState};
 
 pub(crate) use contents::{Refused, StageModel};
+pub(crate) use feeds::Commit;
 pub(crate) use push::Expected;
 pub(crate) use view::View;
 
@@ -46,6 +48,18 @@ struct Write {
 impl Write {
     fn beats<T>(&self, held: Option<&Register<T>>) -> bool {
         held.is_none_or(|held| held.stamp < self.stamp)
+    }
+
+    /// Sets a register whatever it holds, a moment later than that if need be; gives the time that it
+    /// then has.
+    fn force<T>(&self, slot: &mut Option<Register<T>>, value: T) -> i64 {
+        let mut stamp = Stamp { at: self.stamp.at.min(self.latest), ..self.stamp.clone() };
+        if let Some(held) = slot.as_ref().filter(|held| held.stamp >= stamp) {
+            stamp.at = held.stamp.at + 1;
+        }
+        let at = stamp.at;
+        *slot = Some(Register { value, stamp });
+        at
     }
 
     /// Sets a register if that is later; gives the time that it then has.
@@ -112,6 +126,7 @@ pub(crate) struct Model {
     /// What was beaten.
     outdated: BTreeSet<OpId>,
     contents: contents::Contents,
+    feeds: feeds::Feeds,
     reconciled: BTreeMap<(UserId, ReplicaId), ReconcileState>,
 }
 

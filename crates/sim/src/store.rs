@@ -9,7 +9,7 @@ use futures::FutureExt as _;
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::attach::AttachRefusal;
 use vfs_sync_core::content::Attachment;
-use vfs_sync_core::cursor::Epoch;
+use vfs_sync_core::cursor::{Cursor, Epoch};
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId};
 use vfs_sync_core::limits::MAX_CLOCK_AHEAD_MILLIS;
 use vfs_sync_core::op::Operation;
@@ -27,6 +27,7 @@ use vfs_sync_store::{
 
 use crate::check::{answers, belongs, doubts};
 use crate::ledger::Ledger;
+use crate::model::Commit;
 use crate::power::{Doubt, ServerDisk};
 use crate::process::Process;
 
@@ -107,6 +108,14 @@ impl WatchedStore {
         Ok(answer)
     }
 
+    /// The latest time that the realm of an item knows of, `now` at least.
+    fn believed(&self, item: &ItemId, now: Timestamp) -> Result<Timestamp> {
+        let Some(owner) = self.ledger.book().model.owner(item).cloned() else { return Ok(now) };
+        let client = ReplicaId::new("watch").expect("an id");
+        let state = self.spared(self.inner.state(&owner, &client))?;
+        Ok(state.feed_head.map_or(now, |head| head.changed_at.max(now)))
+    }
+
     /// When the feeds of those last changed in whose realms a push writes with a clock that runs
     /// ahead: only there it matters.
     async fn last_changed(
@@ -140,10 +149,49 @@ impl WatchedStore {
     }
 }
 
+impl WatchedStore {
+    /// Has the model follow what the feeds tell since it last did.
+    fn follow(&self, commit: Commit<'_>) -> Result<()> {
+        let users = self.ledger.book().model.users();
+        for user in users {
+            self.follow_one(&user, commit)?;
+        }
+        Ok(())
+    }
+
+    fn follow_one(&self, user: &UserId, commit: Commit<'_>) -> Result<()> {
+        let pull = |cursor: Option<Cursor>| {
+            let request = PullRequest { cursor, baseline: None, client_id: None, limit: 500 };
+            self.spared(self.inner.pull(user, &request))
+        };
+        let mut again = true;
+        loop {
+            let from = self.ledger.book().model.told_until(user);
+            match pull(from)? {
+                PullAnswer::Page(page) => {
+                    self.ledger.book().model.told(user, &page, commit);
+                    if !page.has_more {
+                        return Ok(());
+                    }
+                }
+                // Of another epoch: positions keep their order.
+                PullAnswer::Rematerialize { .. } if again => {
+                    again = false;
+                    if let PullAnswer::Page(page) = pull(None)? {
+                        self.ledger.book().model.feed_is_of(user, page.epoch);
+                    }
+                }
+                PullAnswer::Rematerialize { .. } => return Ok(()),
+            }
+        }
+    }
+}
+
 #[async_trait]
 impl MetadataStore for WatchedStore {
     async fn push(&self, batch: PushBatch, now: Timestamp) -> Result<PushResponse> {
         self.before().await?;
+        self.follow(Commit::Other)?;
         let (user, replica) = (batch.user.clone(), batch.replica.clone());
         let operations: Vec<Operation> = batch.operations().cloned().collect();
         let whole = operations.len() == batch.len();
@@ -157,6 +205,7 @@ impl MetadataStore for WatchedStore {
         if whole {
             answers::push(&self.ledger, &user, &replica, &operations, now, &last_changed, &answer);
         }
+        self.follow(Commit::Push(&user, &replica, &operations))?;
         self.after(answer).await
     }
 
@@ -322,10 +371,16 @@ impl MetadataStore for WatchedStore {
         now: Timestamp,
     ) -> Result<std::result::Result<AttachResponse, AttachRefusal>> {
         self.before().await?;
+        let believed = self.believed(&request.item_id, now)?;
         let attaching = self.inner.attach(user, staging_id, request, ref_id, now);
-        let doubt = || doubts::attach(user.clone(), staging_id.clone(), request.clone(), now);
+        let doubt =
+            || doubts::attach(user.clone(), staging_id.clone(), request.clone(), now, believed);
         let answer = self.write(attaching, doubt).await?;
-        answers::attach(&self.ledger, user, staging_id, request, now, &answer);
+        answers::attach(&self.ledger, user, staging_id, request, now, believed, &answer);
+        let blob = answer.as_ref().ok().map(|answer| answer.blob_id.clone());
+        let replica = request.replica_id.as_ref();
+        let attached = |blob| Commit::Attach(user, replica, blob);
+        self.follow(blob.as_ref().map_or(Commit::Other, attached))?;
         self.after(answer).await
     }
 
@@ -476,6 +531,7 @@ impl MetadataStore for WatchedStore {
         let doubt = || doubts::member(group.clone(), member.clone(), present);
         self.write(self.inner.set_member(group, member, present, now), doubt).await?;
         self.ledger.book().model.set_member(group, member, present);
+        self.follow(Commit::Other)?;
         self.after(()).await
     }
 
@@ -503,6 +559,16 @@ impl MetadataStore for WatchedStore {
         self.before().await?;
         let pruned = self.spared(self.inner.prune(retention))?;
         answers::pruned(&self.ledger, &retention, pruned);
+        if pruned.removals > 0 {
+            let client = ReplicaId::new("watch").expect("an id");
+            let users = self.ledger.book().model.users();
+            for user in users {
+                let state = self.spared(self.inner.state(&user, &client))?;
+                if let Some(through) = state.pruned_through {
+                    self.ledger.book().model.pruned_until(&user, &through);
+                }
+            }
+        }
         self.after(pruned).await
     }
 

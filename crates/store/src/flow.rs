@@ -6,10 +6,11 @@ use vfs_sync_core::access::Principal;
 use vfs_sync_core::attach::{AttachRefusal, AttachRows, Checkpoint, decide_attach};
 use vfs_sync_core::content::RelationKind;
 use vfs_sync_core::cursor::Epoch;
-use vfs_sync_core::entry::EntryBody;
 use vfs_sync_core::id::{ItemId, RefId, ReplicaId, StagingId, UserId};
 use vfs_sync_core::limits::MAX_WRITE_ID_ENTRIES;
-use vfs_sync_core::push::{Changes, Head, Needs, PushBatch, Rows, Spread, Told, decide};
+use vfs_sync_core::push::{
+    Addition, Changes, Head, Needs, PushBatch, Revival, Rows, Spread, Told, decide,
+};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, PushResponse, ReconcileRequest, ReconcileState, StageStatus,
@@ -66,6 +67,9 @@ pub(crate) async fn decide_push<T: Transaction>(
     while let Some(needs) = batch.needs(&rows) {
         let mut found = Rows::default();
         tx.load(&needs, &mut found).await?;
+        if !needs.marks.is_empty() {
+            found.marks = tx.marks(&batch.user, &needs.marks).await?;
+        }
         rows.absorb(needs, found);
     }
     let decided = decide(batch, rows, now);
@@ -119,10 +123,10 @@ async fn spread<T: Transaction>(
 /// Gives each entry its place in its feed.
 fn place_all(
     mut heads: BTreeMap<UserId, Head>,
-    feed: BTreeMap<UserId, Vec<EntryBody>>,
+    feed: BTreeMap<UserId, Vec<Addition>>,
     now: Timestamp,
 ) -> Vec<FeedWrite> {
-    let write = |(user, bodies): (UserId, Vec<EntryBody>)| {
+    let write = |(user, bodies): (UserId, Vec<Addition>)| {
         let mut head = heads.remove(&user)?;
         let first = head.advance(bodies.len(), now);
         Some(FeedWrite { user, head, first, bodies })
@@ -454,6 +458,17 @@ pub(crate) async fn attach<T: Transaction>(
     rows.item = found.items.remove(&request.item_id).flatten();
     tx.load(&Needs { access: item, ..Needs::default() }, &mut found).await?;
     rows.audience = found.access.remove(&request.item_id).unwrap_or_default();
+    let is_deleted = rows.item.as_ref().is_some_and(|item| item.fields.is_deleted());
+    let revival = Revival::of(user, request, now).filter(|_| is_deleted);
+    if let Some(revival) = &revival {
+        found.items.insert(request.item_id.clone(), rows.item.clone());
+        while let Some(needs) = revival.needs(&found) {
+            let mut more = Rows::default();
+            tx.load(&needs, &mut more).await?;
+            found.absorb(needs, more);
+        }
+        rows.returning = revival.level(&found);
+    }
     let attachments = tx.attachments_of(&request.item_id).await?;
     rows.current = attachments.into_iter().find(|a| a.relation_kind == RelationKind::File);
     let attached = match decide_attach(user, request, &rows, ref_id, now) {
@@ -462,9 +477,15 @@ pub(crate) async fn attach<T: Transaction>(
     };
     if let (Some(changes), Some(Ok(stored))) = (&attached.changes, &stored) {
         tx.insert_attachment(changes).await?;
-        let heads = tx.lock_heads(&changes.feed.keys().cloned().collect(), now).await?;
-        let feeds = place_all(heads, changes.feed.clone(), now);
-        tx.write_feeds(&feeds).await?;
+        if let Some(revival) = revival {
+            let returning = revival.apply(found, &changes.attachment, now);
+            let Decision { changes, feeds } = spread(tx, returning, now).await?;
+            tx.write_changes(&changes, &feeds).await?;
+        } else {
+            let heads = tx.lock_heads(&changes.feed.keys().cloned().collect(), now).await?;
+            let feeds = place_all(heads, changes.feed.clone(), now);
+            tx.write_feeds(&feeds).await?;
+        }
         close_stage(tx, stored, StageStatus::Attached, now).await?;
     }
     Ok(Ok(attached.response))

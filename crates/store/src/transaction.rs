@@ -6,9 +6,11 @@ use vfs_sync_core::access::Principal;
 use vfs_sync_core::attach::{AttachChanges, MadeAttach, StageRow};
 use vfs_sync_core::content::{Attachment, Sha256Digest};
 use vfs_sync_core::cursor::Epoch;
-use vfs_sync_core::entry::EntryBody;
+use vfs_sync_core::entry::EntryKey;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
-use vfs_sync_core::push::{Accepted, Changes, Head, Needs, PlacedEntry, Rows, Told};
+use vfs_sync_core::push::{
+    Accepted, Addition, Changes, Head, Map, Mark, Needs, PlacedEntry, Rows, Told,
+};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{ReconcileState, StageStatus};
 
@@ -30,7 +32,7 @@ pub(crate) struct FeedWrite {
     pub(crate) head: Head,
     /// The position of the first; the others follow it.
     pub(crate) first: u64,
-    pub(crate) bodies: Vec<EntryBody>,
+    pub(crate) bodies: Vec<Addition>,
 }
 
 impl FeedWrite {
@@ -115,7 +117,7 @@ pub(crate) trait Transaction {
     async fn all_grants(&mut self) -> Result<(BTreeSet<UserId>, BTreeSet<ItemId>), StoreError>;
 
     /// Locks the realms of the user and of every item in `named`; loads these items, the realms,
-    /// and the last `changedAt` of each into `rows`.
+    /// the last `changedAt` of each, and the end of the user's feed into `rows`.
     async fn lock_realms(
         &mut self,
         user: Option<&UserId>,
@@ -125,6 +127,13 @@ pub(crate) trait Transaction {
 
     /// Loads into `found`, which is empty, what is there of `needs`.
     async fn load(&mut self, needs: &Needs, found: &mut Rows) -> Result<(), StoreError>;
+
+    /// Of what the user's feed tells as present, the marks of those of `keys` that are there.
+    async fn marks(
+        &mut self,
+        user: &UserId,
+        keys: &BTreeSet<EntryKey>,
+    ) -> Result<Map<EntryKey, Option<Mark>>, StoreError>;
 
     /// Of each user, those of the keys that the feed tells as present.
     async fn told(&mut self, keys: &BTreeMap<UserId, Vec<Vec<u8>>>) -> Result<Told, StoreError>;
@@ -141,6 +150,13 @@ pub(crate) trait Transaction {
 
     /// Writes a push.
     async fn write_push(&mut self, write: &PushWrite<'_>) -> Result<(), StoreError>;
+
+    /// Writes what the server itself changes: items, links, grants, access and feeds.
+    async fn write_changes(
+        &mut self,
+        changes: &Changes,
+        feeds: &[FeedWrite],
+    ) -> Result<(), StoreError>;
 
     /// The user's feed head, not locked.
     async fn head(&mut self, user: &UserId) -> Result<Option<Head>, StoreError>;

@@ -263,7 +263,9 @@ async fn what_is_made_in_a_shared_folder_is_its_owners_and_has_ones_level_there(
         let node = client.node(&file).unwrap().unwrap();
         assert_eq!((node.owner.as_str(), node.access_level), ("bob", AccessLevel::Write));
         client.rename(&file, name("b.txt")).unwrap();
-        let error = client.delete(&file, Delete::Item).unwrap_err();
+        assert_eq!(client.delete(&folder, Delete::Recursive).unwrap(), 2, "who writes deletes");
+        assert_eq!(client.delete(&id("plan.txt"), Delete::Item).unwrap(), 1);
+        let error = client.delete(&id("docs"), Delete::Item).unwrap_err();
         assert!(matches!(error, ClientError::NotPermitted { .. }), "{error}");
     })
     .await;
@@ -294,7 +296,7 @@ async fn nothing_moves_into_another_owners_tree_but_by_an_explicit_copy() {
     .await;
     check(async |scene| {
         shared(&scene, "write").await;
-        let moved = scene.client.move_by_copy(&id("plan.txt"), None, name("x"));
+        let moved = scene.client.move_by_copy(&id("docs"), None, name("x"));
         assert!(matches!(moved, Err(ClientError::NotPermitted { .. })), "{moved:?}");
         assert_eq!(scene.client.queue(10).unwrap(), [], "all of it or nothing");
     })

@@ -292,7 +292,8 @@ pub(super) fn rm(global: &Global, args: Rm, output: Output) -> Result<()> {
 fn not_ours(error: ClientError, path: &str, node: &Node, client: &SyncClient) -> Failure {
     match error {
         ClientError::NotPermitted { has, .. } => Failure::failed(format!(
-            "{path} is in {}'s tree: deleting takes admin, and you have {has}",
+            "{path} is in {}'s tree: deleting takes admin on it, or write on all folders that it is in; \
+             you have {has}",
             node.owner
         ))
         .hint(format!("to see it no more: `vfs-sync unshare '{path}' 'user:{}'`", client.user())),

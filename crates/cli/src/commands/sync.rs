@@ -23,6 +23,9 @@ use crate::{path, replica};
 /// How many shares a person is shown.
 const SHARES_SHOWN: usize = 20;
 
+/// How many items that live on a person is shown.
+const KEPT_SHOWN: usize = 50;
+
 /// A report as JSON.
 pub(crate) fn report_json(report: &SyncReport) -> Value {
     json!({
@@ -126,6 +129,7 @@ pub(super) async fn sync(
     let left = client.outstanding()?;
     let document = with(report_json(&report), "shared", told.shared_json());
     let document = with(document, "outstanding", standing::json(&client, &left)?);
+    let document = with(document, "kept", json!(told.kept));
     output.json(&with(document, "revoked", told.revoked))?;
     output.say(format_args!(
         "pushed {} ({} outdated, {} refused) · pulled {} · uploaded {} ({}) in {:.1} s{}",
@@ -159,6 +163,8 @@ struct Told {
     shared: Vec<(String, UserId, AccessLevel)>,
     /// How many items are no longer for one to see.
     revoked: u64,
+    /// Where what was deleted here lives on, since somebody changed it meanwhile.
+    kept: Vec<String>,
 }
 
 impl Told {
@@ -174,6 +180,16 @@ impl Told {
         }
         if self.shared.len() > SHARES_SHOWN {
             output.say("… and more: see `vfs-sync shared-with-me`")?;
+        }
+        for path in self.kept.iter().take(KEPT_SHOWN) {
+            output.say(format_args!(
+                "kept: {} was changed elsewhere after you saw it; your delete did not apply",
+                safe(path)
+            ))?;
+        }
+        if self.kept.len() > KEPT_SHOWN {
+            let more = count_text((self.kept.len() - KEPT_SHOWN) as u64);
+            output.say(format_args!("kept: {more} more, see `vfs-sync --json sync`"))?;
         }
         if self.revoked > 0 {
             let count = count_text(self.revoked);
@@ -197,6 +213,11 @@ fn told(client: &SyncClient, changes: &mut Receiver<ChangeEvent>) -> Result<Told
                 // It may have gone again since.
                 if client.node(&item_id)?.is_some() {
                     told.shared.push((path::of(client, &item_id)?, owner, level));
+                }
+            }
+            Ok(ChangeEvent::Kept(item_id)) => {
+                if client.node(&item_id)?.is_some() {
+                    told.kept.push(path::of(client, &item_id)?);
                 }
             }
             Ok(ChangeEvent::Revoked(_)) => told.revoked += 1,
@@ -246,6 +267,7 @@ fn tell(client: &SyncClient, output: Output, change: &ChangeEvent) -> Result<()>
         ChangeEvent::Changed(item) => line("changed", item, Value::Null),
         ChangeEvent::Went(item) => line("went", item, Value::Null),
         ChangeEvent::Revoked(item) => line("revoked", item, Value::Null),
+        ChangeEvent::Kept(item) => line("kept", item, Value::Null),
         ChangeEvent::Shared { item_id, owner, level } => {
             line("shared", item_id, json!({ "owner": owner, "accessLevel": level }))
         }

@@ -9,9 +9,9 @@ use vfs_sync_core::limits;
 use vfs_sync_core::op::{Action, Basis, Operation, Upsert};
 use vfs_sync_core::time::Timestamp;
 
-use super::Meta;
 use super::rows::{Result, Rows};
 use super::view::View;
+use super::{Meta, Slot};
 use crate::error::ClientError;
 use crate::node::{QueuedOp, QueuedState};
 
@@ -58,7 +58,8 @@ impl Checks {
             Action::Upsert(upsert) => self.upsert(view, item, upsert),
             Action::Delete => {
                 self.live.remove(item);
-                self.allowed(view, item, AccessLevel::Admin)?;
+                let needs = self.needed_to_delete(view, item)?;
+                self.allowed(view, item, needs)?;
                 self.live.remove(item);
                 Ok(())
             }
@@ -92,9 +93,45 @@ impl Checks {
                 if view.node(parent)?.is_some() {
                     self.allowed(view, parent, AccessLevel::Write)?;
                 }
+                let owner = view.owner(item)?;
+                for other in view.all_parents(item)? {
+                    if other != *parent && view.owner(&other)? == owner {
+                        return Ok(());
+                    }
+                }
+                // Out of its last folder it would be out of reach of those who share that.
+                if view.node(item)?.is_some() && view.owner(parent)? == owner {
+                    self.allowed(view, item, AccessLevel::Admin)?;
+                }
                 Ok(())
             }
         }
+    }
+
+    /// What deleting takes: `write` where the user may write all that the item hangs under in its
+    /// tree, as if nothing were deleted; else `admin`.
+    fn needed_to_delete<R: Rows>(
+        &mut self,
+        view: &mut View<'_, R>,
+        item: &ItemId,
+    ) -> Result<AccessLevel> {
+        let owner = view.owner(item)?;
+        let mut needs = AccessLevel::Admin;
+        for parent in view.all_parents(item)? {
+            if view.owner(&parent)? != owner {
+                continue;
+            }
+            // A folder that goes in the same breath is hidden already.
+            let known = match self.live.get(&parent) {
+                Some(level) => Some(*level),
+                None => view.rows.item(Slot::Current, &parent)?.map(|row| row.view.access_level),
+            };
+            if known.is_some_and(|level| level < AccessLevel::Write) {
+                return Ok(AccessLevel::Admin);
+            }
+            needs = AccessLevel::Write;
+        }
+        Ok(needs)
     }
 
     fn upsert<R: Rows>(

@@ -197,7 +197,8 @@ impl<R: Rows> ReplicaStore for Engine<R> {
                 meta.floor = Arc::new(floor);
             }
             if let Some(map) = page.settled {
-                settle(rows, meta, map)?;
+                let kept = settle(rows, meta, map)?;
+                events.extend(kept.into_iter().map(ChangeEvent::Kept));
                 events.extend(shared(rows, &meta.user, arrived.drain(..))?);
             }
             Ok(events)
@@ -766,15 +767,23 @@ fn forget_what_went<R: Rows>(rows: &mut R) -> Result<()> {
     }
 }
 
-/// A pull has settled: its map is the reconcile state, and covers what was acknowledged.
+/// A pull has settled: its map is the reconcile state, and covers what was acknowledged. Gives the
+/// items that are there although this replica deleted them.
 fn settle<R: Rows>(
     rows: &mut R,
     meta: &mut Meta,
     map: vfs_sync_core::wire::WriteIds,
-) -> Result<()> {
+) -> Result<Vec<ItemId>> {
+    let mut kept = Vec::new();
     if let Some(own) = map.get(&meta.client_id) {
         let covered = rows.remove_covered(*own)?;
         refresh_affected(rows, &meta.user, &covered)?;
+        for op in covered.iter().filter(|op| op.action == Action::Delete) {
+            let shown = View::new(rows, &meta.user, Slot::Current).node(&op.item_id)?.is_some();
+            if shown && !kept.contains(&op.item_id) {
+                kept.push(op.item_id.clone());
+            }
+        }
     }
     // Those that the feed did not bring back went with their items, or others took their places.
     for upload in rows.remove_attached_uploads()? {
@@ -786,5 +795,5 @@ fn settle<R: Rows>(
             meta.settled = Some(Arc::new(state));
         }
     }
-    Ok(())
+    Ok(kept)
 }

@@ -62,7 +62,8 @@ pub(super) enum Refusal {
 
 pub(super) const NOT_PERMITTED: Refusal = Refusal::Invalid(PushReason::NotPermitted, None);
 pub(super) const UNKNOWN_ITEM: Refusal = Refusal::Invalid(PushReason::UnknownItem, None);
-const SUPERSEDED: Refusal = Refusal::Outdated(PushReason::Superseded);
+pub(super) const SUPERSEDED: Refusal = Refusal::Outdated(PushReason::Superseded);
+pub(super) const UNSEEN: Refusal = Refusal::Outdated(PushReason::Unseen);
 const CYCLE: Refusal = Refusal::Outdated(PushReason::Cycle);
 
 fn bare(status: PushStatus) -> PushResult {
@@ -99,7 +100,7 @@ pub(super) struct Decider<'a> {
 }
 
 impl<'a> Decider<'a> {
-    fn new(batch: &'a PushBatch, rows: Rows, now: Timestamp) -> Self {
+    pub(super) fn new(batch: &'a PushBatch, rows: Rows, now: Timestamp) -> Self {
         let last_write_id = rows.last_write_id;
         Self {
             batch,
@@ -201,7 +202,7 @@ impl<'a> Decider<'a> {
     }
 
     /// The write that `op` is to a register of `realm`.
-    fn write(&self, op: &Operation, realm: &UserId) -> Write {
+    pub(super) fn write(&self, op: &Operation, realm: &UserId) -> Write {
         let author = Author {
             user: self.batch.user.clone(),
             replica: op.replica_id.clone(),
@@ -212,13 +213,18 @@ impl<'a> Decider<'a> {
         Write::new(op.occurred_at, Arc::new(author), now)
     }
 
-    fn touch(&mut self, op: &Operation, key: EntryKey) {
-        let origin = Origin {
+    pub(super) fn touch(&mut self, op: &Operation, key: EntryKey) {
+        self.touch_as(op, key, true);
+    }
+
+    fn touch_as(&mut self, op: &Operation, key: EntryKey, changed: bool) {
+        let origin = self.batch.is_push.then(|| Origin {
             op_id: op.op_id.clone(),
             replica_id: op.replica_id.clone(),
             write_id: op.write_id,
-        };
-        self.views.touch(&self.rows, key, &self.batch.user, origin);
+        });
+        let replica = Some(op.replica_id.clone());
+        self.views.touch(&self.rows, key, &self.batch.user, replica, origin, changed);
     }
 
     fn create(&mut self, op: &Operation, upsert: &Upsert) -> Result<Timestamp, Refusal> {
@@ -238,6 +244,7 @@ impl<'a> Decider<'a> {
         self.put_item(&op.item_id, Item { owner, created_at: at, fields });
         if let Some(parent) = &upsert.parent {
             self.set_link(op, &write, parent.clone(), true);
+            self.bring_back(op, &BTreeSet::from([parent.clone()]));
         }
         Ok(at)
     }
@@ -252,9 +259,19 @@ impl<'a> Decider<'a> {
         };
         let write = self.write(op, &item.owner);
         let mut fields = item.fields.clone();
+        if op.basis.is_some() && fields.is_deleted() {
+            let at = merge_fields(&mut fields, upsert, &write)?.ok_or(SUPERSEDED)?;
+            let changed = !fields.has_values_of(&item.fields);
+            self.touch(op, EntryKey::Item(op.item_id.clone()));
+            self.put_item(&op.item_id, Item { fields, ..item });
+            if changed {
+                self.bring_back(op, &BTreeSet::from([op.item_id.clone()]));
+            }
+            return Ok(at);
+        }
         let at = merge(&mut fields, upsert, &write)?.ok_or(SUPERSEDED)?;
         if item.fields.is_deleted() && !fields.is_deleted() {
-            self.touch_around(op);
+            self.touch_around(op, &op.item_id);
         }
         self.touch(op, EntryKey::Item(op.item_id.clone()));
         self.put_item(&op.item_id, Item { fields, ..item });
@@ -262,12 +279,19 @@ impl<'a> Decider<'a> {
     }
 
     fn delete(&mut self, op: &Operation) -> Result<Timestamp, Refusal> {
-        let mut item = self.permitted(&op.item_id, AccessLevel::Admin)?.clone();
+        let mut item = self.deletable(&op.item_id)?.clone();
         let write = self.write(op, &item.owner);
         let was_deleted = item.fields.is_deleted();
-        let stamp = write.set(&mut item.fields.deleted, true).ok_or(SUPERSEDED)?;
+        let stamp = match &op.basis {
+            Some(basis) if !was_deleted && self.is_unseen(op, basis) => {
+                self.bring_back_around(op);
+                return Err(UNSEEN);
+            }
+            Some(_) => write.set_above(&mut item.fields.deleted, true),
+            None => write.set(&mut item.fields.deleted, true).ok_or(SUPERSEDED)?,
+        };
         if !was_deleted {
-            self.touch_around(op);
+            self.touch_around(op, &op.item_id);
         }
         self.touch(op, EntryKey::Item(op.item_id.clone()));
         self.put_item(&op.item_id, item);
@@ -297,7 +321,8 @@ impl<'a> Decider<'a> {
         Ok(stamp.authored_at)
     }
 
-    /// What a link and a move need: rights, and ends that no deletion took away since.
+    /// What a link and a move need: rights, and ends that no deletion took away since, or that it
+    /// brings back.
     fn check_ends(&self, op: &Operation, parent: &ItemId) -> Result<(UserId, Write), Refusal> {
         let container = self.permitted(parent, AccessLevel::Write)?;
         let child = self.permitted(&op.item_id, AccessLevel::Read)?;
@@ -306,8 +331,14 @@ impl<'a> Decider<'a> {
         }
         let write = self.write(op, &container.owner);
         for end in [container, child] {
-            let deleted = end.fields.deleted.as_ref().filter(|deleted| deleted.value);
-            if deleted.is_some_and(|deleted| !write.beats(Some(&deleted.stamp))) {
+            let Some(deleted) = end.fields.deleted.as_ref().filter(|deleted| deleted.value) else {
+                continue;
+            };
+            let goes_through = match op.basis {
+                Some(_) => child.owner == container.owner,
+                None => write.beats(Some(&deleted.stamp)),
+            };
+            if !goes_through {
                 return Err(SUPERSEDED);
             }
         }
@@ -327,7 +358,13 @@ impl<'a> Decider<'a> {
         if self.closes_cycle(parent, &op.item_id) {
             return Err(CYCLE);
         }
-        self.set_link(op, &write, parent.clone(), true).ok_or(SUPERSEDED)
+        let gone = self.deleted_ends(op, parent);
+        if !gone.is_empty() && self.rows.is_linked(&key) {
+            return Err(SUPERSEDED);
+        }
+        let at = self.set_link(op, &write, parent.clone(), true).ok_or(SUPERSEDED)?;
+        self.bring_back(op, &gone);
+        Ok(at)
     }
 
     fn unlink(&mut self, op: &Operation, parent: &ItemId) -> Result<Timestamp, Refusal> {
@@ -336,6 +373,9 @@ impl<'a> Decider<'a> {
         let there = self.link_row(&key).is_some_and(|link| link.register.value);
         if !there {
             self.permitted(&op.item_id, AccessLevel::Read)?;
+        } else if self.rows.parents(&op.item_id).eq([parent]) {
+            // Out of the last container it is out of reach of those who write there.
+            self.permitted(&op.item_id, AccessLevel::Admin)?;
         }
         let write = self.write(op, &owner);
         self.set_link(op, &write, parent.clone(), false).ok_or(SUPERSEDED)
@@ -346,6 +386,18 @@ impl<'a> Decider<'a> {
         if self.closes_cycle(parent, &op.item_id) {
             return Err(CYCLE);
         }
+        let mut others = self.rows.links_above(&op.item_id).to_vec();
+        others.retain(|key| key.0 != *parent && self.rows.is_linked(key));
+        others.retain(|(other, _)| {
+            let container = self.permitted(other, AccessLevel::Write);
+            container.is_ok_and(|container| container.owner == realm)
+        });
+        others.sort();
+        let gone = self.deleted_ends(op, parent);
+        let link = (parent.clone(), op.item_id.clone());
+        if !gone.is_empty() && others.is_empty() && self.rows.is_linked(&link) {
+            return Err(SUPERSEDED);
+        }
         let key = (op.item_id.clone(), realm.clone());
         let mut moved = self.rows.moves.get(&key).cloned().flatten();
         let stamp = write.set(&mut moved, parent.clone()).ok_or(SUPERSEDED)?;
@@ -355,17 +407,10 @@ impl<'a> Decider<'a> {
         self.rows.moves.insert(key, moved);
         let mut at = stamp.authored_at;
         at = at.max(self.set_link(op, &write, parent.clone(), true).unwrap_or(at));
-        let mut others = self.rows.links_above(&op.item_id).to_vec();
-        others.retain(|key| key.0 != *parent && self.rows.is_linked(key));
-        others.sort();
         for (other, _) in others {
-            let ours = self
-                .permitted(&other, AccessLevel::Write)
-                .is_ok_and(|container| container.owner == realm);
-            if ours {
-                at = at.max(self.set_link(op, &write, other, false).unwrap_or(at));
-            }
+            at = at.max(self.set_link(op, &write, other, false).unwrap_or(at));
         }
+        self.bring_back(op, &gone);
         Ok(at)
     }
 
@@ -407,23 +452,22 @@ impl<'a> Decider<'a> {
         Some(stamp.authored_at)
     }
 
-    fn put_item(&mut self, id: &ItemId, item: Item) {
+    pub(super) fn put_item(&mut self, id: &ItemId, item: Item) {
         self.changed_items.insert(id.clone());
         self.rows.items.insert(id.clone(), Some(item));
     }
 
     /// An item that goes or comes back takes along what hangs around it.
-    fn touch_around(&mut self, op: &Operation) {
-        let id = &op.item_id;
+    pub(super) fn touch_around(&mut self, op: &Operation, id: &ItemId) {
         let mut keys: Vec<EntryKey> = Vec::new();
         self.rows.keys_around(id, |_| true, &mut keys);
         keys.sort();
         for key in keys {
-            self.touch(op, key);
+            self.touch_as(op, key, false);
         }
     }
 
-    fn finish(self) -> Spread {
+    pub(super) fn finish(self) -> Spread {
         let Self { rows, now, views, changed_items, changed_links, mut changes, .. } = self;
         for id in changed_items {
             if let Some(item) = rows.item(&id) {
@@ -446,7 +490,17 @@ fn merge(
     upsert: &Upsert,
     write: &Write,
 ) -> Result<Option<Timestamp>, Refusal> {
-    let mut latest = write.set(&mut fields.deleted, false);
+    let live = write.set(&mut fields.deleted, false).map(|stamp| stamp.authored_at);
+    Ok(live.max(merge_fields(fields, upsert, write)?))
+}
+
+/// [`merge`] without "not deleted".
+fn merge_fields(
+    fields: &mut ItemFields,
+    upsert: &Upsert,
+    write: &Write,
+) -> Result<Option<Timestamp>, Refusal> {
+    let mut latest = None;
     if let Some(object_type) = upsert.object_type {
         latest = latest.max(write.set(&mut fields.object_type, object_type));
     }

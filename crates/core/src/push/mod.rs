@@ -34,6 +34,7 @@
 //! ```
 
 mod decide;
+mod revive;
 mod rights;
 mod rows;
 mod spread;
@@ -50,8 +51,10 @@ use crate::limits::MAX_PUSH_OPERATIONS;
 use crate::op::{Action, Operation};
 
 pub use decide::{Decided, decide};
+pub use revive::Revival;
 pub use rows::{
-    Accepted, AcceptedOp, Changes, Head, Link, LinkKey, Map, Needs, Outcome, PlacedEntry, Rows, Set,
+    Accepted, AcceptedOp, Addition, Cause, Changes, Head, Link, LinkKey, Map, Mark, Needs, Outcome,
+    PlacedEntry, Rows, Set, Tail,
 };
 pub use spread::{Spread, Told};
 
@@ -63,6 +66,8 @@ pub struct PushBatch {
     /// The replica that pushes.
     pub replica: ReplicaId,
     entries: Vec<Received>,
+    /// Whether its operations are a replica's, with write ids, or an attach's.
+    is_push: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -106,14 +111,14 @@ impl PushBatch {
         }
         let entries =
             body.operations.iter().map(|raw| Received::parse(raw.get(), &body.client_id)).collect();
-        Ok(Self { user, replica: body.client_id, entries })
+        Ok(Self { user, replica: body.client_id, entries, is_push: true })
     }
 
     /// A push of operations that are well formed already.
     #[must_use]
     pub fn new(user: UserId, replica: ReplicaId, operations: Vec<Operation>) -> Self {
         let entries = operations.into_iter().map(|op| Received::checked(op, &replica)).collect();
-        Self { user, replica, entries }
+        Self { user, replica, entries, is_push: true }
     }
 
     /// How many operations it has.
@@ -186,6 +191,7 @@ impl PushBatch {
             return Some(needs);
         }
         self.add_surroundings(rows, &mut needs);
+        self.add_seen(rows, &mut needs);
         self.add_rights(rows, &mut needs);
         rows.add_ends_of_links(&mut needs);
         needs.retain_missing(rows);

@@ -1,27 +1,33 @@
 //! What the user who pushes may do, reckoned as if nothing were deleted.
 
 use super::decide::{Decider, NOT_PERMITTED, Refusal, UNKNOWN_ITEM};
+use super::rows::Rows;
 use crate::access::{AccessLevel, Principal};
-use crate::id::ItemId;
+use crate::id::{ItemId, UserId};
 use crate::register::Item;
 
-impl Decider<'_> {
+impl Rows {
     /// The user's access to an item: as its owner, or the greatest of the grants to the user, or to a
     /// group of the user's, on it or on anything that it hangs under in its realm.
-    fn level(&self, id: &ItemId) -> Option<AccessLevel> {
-        let user = &self.batch.user;
-        if self.rows.item(id)?.owner == *user {
+    pub(super) fn level(&self, user: &UserId, id: &ItemId) -> Option<AccessLevel> {
+        if self.item(id)?.owner == *user {
             return Some(AccessLevel::Admin);
         }
         let oneself = Principal::of_user(user);
-        let groups = self.rows.groups.get(user);
+        let groups = self.groups.get(user);
         let names_user = |principal: &Principal| {
             oneself.as_ref() == Some(principal)
                 || groups.is_some_and(|groups| groups.contains(principal))
         };
-        let lineage = self.rows.lineage(id);
-        let grants = lineage.into_iter().flat_map(|at| self.rows.grants_on(at));
+        let lineage = self.lineage(id);
+        let grants = lineage.into_iter().flat_map(|at| self.grants_on(at));
         grants.filter(|(principal, _)| names_user(principal)).map(|(_, level)| level).max()
+    }
+}
+
+impl Decider<'_> {
+    fn level(&self, id: &ItemId) -> Option<AccessLevel> {
+        self.rows.level(&self.batch.user, id)
     }
 
     /// The item, if the user has at least `needed` of it.
@@ -32,6 +38,20 @@ impl Decider<'_> {
             Some(level) if level < needed => Err(NOT_PERMITTED),
             Some(_) => Ok(item),
         }
+    }
+
+    /// The item, if the user may delete it: as its admin; or with `write`, where it hangs under
+    /// something of its realm and the user may write all that it hangs under.
+    pub(super) fn deletable(&self, id: &ItemId) -> Result<&Item, Refusal> {
+        let item = self.permitted(id, AccessLevel::Write)?;
+        let mut parents = self.rows.parents(id).peekable();
+        let writes = |parent| self.level(parent) >= Some(AccessLevel::Write);
+        if self.level(id) == Some(AccessLevel::Admin)
+            || (parents.peek().is_some() && parents.all(writes))
+        {
+            return Ok(item);
+        }
+        Err(NOT_PERMITTED)
     }
 
     /// Whether the user may hang `child` under `parent`, of the same realm: who may only write may

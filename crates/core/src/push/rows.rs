@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::access::{AccessLevel, Audience, Principal};
 use crate::content::Attachment;
 use crate::cursor::{Cursor, Epoch, Position};
-use crate::entry::EntryBody;
-use crate::id::{ItemId, OpId, UserId, WriteId};
+use crate::entry::{EntryBody, EntryKey};
+use crate::id::{ItemId, OpId, ReplicaId, UserId, WriteId};
+use crate::op::Basis;
 use crate::register::{GrantRegister, Item, LinkRegister, MoveRegister};
 use crate::time::Timestamp;
 use crate::wire::PushReason;
@@ -53,6 +54,8 @@ pub struct Needs {
     pub among: Option<BTreeSet<UserId>>,
     /// Users whose groups and organizations are wanted.
     pub groups_of: BTreeSet<UserId>,
+    /// What the feed of the user that pushes tells as present: its marks are wanted.
+    pub marks: BTreeSet<EntryKey>,
 }
 
 impl Needs {
@@ -69,6 +72,7 @@ impl Needs {
             && self.access.is_empty()
             && self.members.is_empty()
             && self.groups_of.is_empty()
+            && self.marks.is_empty()
     }
 
     pub(super) fn retain_missing(&mut self, rows: &Rows) {
@@ -82,6 +86,7 @@ impl Needs {
         self.access.retain(|id| !rows.access.contains_key(id));
         self.members.retain(|group| !rows.members.contains_key(group));
         self.groups_of.retain(|user| !rows.groups.contains_key(user));
+        self.marks.retain(|key| !rows.marks.contains_key(key));
     }
 }
 
@@ -116,6 +121,10 @@ pub struct Rows {
     pub members: Map<Principal, BTreeSet<UserId>>,
     /// The groups and organizations of users.
     pub groups: Map<UserId, BTreeSet<Principal>>,
+    /// Of the feed of the user that pushes, the marks of what it tells as present.
+    pub marks: Map<EntryKey, Option<Mark>>,
+    /// The end of that feed; `None` if it has no entry.
+    pub tail: Option<Tail>,
     /// The realms that are locked: nothing in them changes but by this transaction.
     pub realms: BTreeSet<UserId>,
     /// The links, by child.
@@ -176,6 +185,12 @@ impl Rows {
         self.groups.extend(found.groups);
         for user in needs.groups_of {
             self.groups.entry(user).or_default();
+        }
+        for (key, mark) in found.marks {
+            self.marks.insert(key, mark);
+        }
+        for key in needs.marks {
+            self.marks.entry(key).or_insert(None);
         }
         self.granted.extend(needs.around.iter().cloned());
         self.around.extend(needs.around);
@@ -348,7 +363,105 @@ pub struct Changes {
     /// Who sees an item from now on at which level; `None` is no longer. Each in key order.
     pub access: BTreeMap<ItemId, BTreeMap<UserId, Option<AccessLevel>>>,
     /// What to tell whom, in this order.
-    pub feed: BTreeMap<UserId, Vec<EntryBody>>,
+    pub feed: BTreeMap<UserId, Vec<Addition>>,
+}
+
+/// An entry that goes to the end of a feed, in the place of the row that tells of the same thing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Addition {
+    /// The entry.
+    pub body: EntryBody,
+    /// Whose change it tells.
+    pub cause: Cause,
+}
+
+/// Whose change an entry tells, as deletions by its reader go by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// A change by this replica of the feed's user.
+    Replica(ReplicaId),
+    /// A change by anybody else, or the thing came into sight.
+    Another,
+    /// Nothing of the thing changed: the reader's level did, or what it is of came or went.
+    Same,
+}
+
+impl Cause {
+    /// The replica of the feed's user, if it was one.
+    #[must_use]
+    pub fn replica(&self) -> Option<&ReplicaId> {
+        match self {
+            Self::Replica(replica) => Some(replica),
+            Self::Another | Self::Same => None,
+        }
+    }
+}
+
+/// Who changed what a row of a feed tells, and when: so that nobody's own write hides another's.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Mark {
+    /// The replica of the feed's user that made the newest change; `None` if anybody else did.
+    pub replica: Option<ReplicaId>,
+    /// The position of that change.
+    pub change: u64,
+    /// The position of the newest change by anybody but `replica`; 0 if there was none.
+    pub other: u64,
+}
+
+impl Mark {
+    /// The position of the newest change by anybody but `replica`.
+    #[must_use]
+    pub fn by_others(&self, replica: &ReplicaId) -> u64 {
+        if self.replica.as_ref() == Some(replica) { self.other } else { self.change }
+    }
+
+    /// The mark of a row that had `before`, once an entry was added at `position`.
+    #[must_use]
+    pub fn after(before: Option<&Self>, cause: &Cause, position: u64) -> Self {
+        if let (Cause::Same, Some(before)) = (cause, before) {
+            return before.clone();
+        }
+        let replica = cause.replica().cloned();
+        let other = match before {
+            None => 0,
+            Some(before) if before.replica == replica => before.other,
+            Some(before) => before.change,
+        };
+        Self { replica, change: position, other }
+    }
+
+    /// The cause of several additions taken as one: a replica's if all are.
+    #[must_use]
+    pub fn cause_of(additions: &[Addition]) -> Cause {
+        let mut causes = additions.iter().map(|one| &one.cause);
+        match causes.next() {
+            Some(first @ Cause::Replica(_)) if causes.all(|cause| cause == first) => first.clone(),
+            _ => Cause::Another,
+        }
+    }
+}
+
+/// The end of a feed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tail {
+    /// The feed's epochs, ascending, each with the last counter that it took.
+    pub history: Vec<(Epoch, u64)>,
+    /// Of all that the feed tells taken together: a bound of the marks of its rows.
+    pub mark: Mark,
+}
+
+impl Tail {
+    /// The last position of this feed that a write with `basis` has surely seen; 0 is its start.
+    ///
+    /// A basis of an epoch that the feed does not have, or that no server made, counts as the start;
+    /// one beyond the epoch's last position as that.
+    #[must_use]
+    pub fn seen(&self, basis: &Basis) -> u64 {
+        let Basis::At(cursor) = basis else { return 0 };
+        let Some(position) = Position::parse(&cursor.change_id) else { return 0 };
+        let last = self.history.iter().find(|(epoch, _)| *epoch == position.epoch);
+        last.map_or(0, |(_, last)| position.counter.min(*last))
+    }
 }
 
 /// The head of a feed, held under its lock.
@@ -401,13 +514,17 @@ pub struct PlacedEntry {
     pub json: String,
     /// Whether retention may prune it.
     pub removal: bool,
+    /// Whose change it tells.
+    pub cause: Cause,
 }
 
 impl PlacedEntry {
     /// The entry at a position that [`Head::advance`] took for it.
     #[must_use]
-    pub fn new(entry: &EntryBody, counter: u64) -> Self {
+    pub fn new(addition: &Addition, counter: u64) -> Self {
+        let entry = &addition.body;
         Self {
+            cause: addition.cause.clone(),
             key: entry.change.key().to_bytes(),
             counter,
             json: entry.to_stored_json(),

@@ -12,8 +12,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::rows::{Changes, Map, Needs, Rows, Set};
-use super::view::Views;
+use super::rows::{Addition, Cause, Changes, Map, Needs, Rows, Set};
+use super::view::{Source, Views};
 use crate::access::{AccessLevel, Audience, Principal, PrincipalType};
 use crate::entry::{EntryBody, EntryKey};
 use crate::id::{ItemId, UserId};
@@ -288,6 +288,12 @@ impl Spread {
         before != after.contains_key(user)
     }
 
+    /// Whether all that changed of `key` is what the user may do with it.
+    fn is_level_only(&self, key: &EntryKey, user: &UserId) -> bool {
+        let EntryKey::Item(id) = key else { return false };
+        !self.views.has(key) && !self.toggled(id, user)
+    }
+
     fn plan(&self) -> BTreeMap<UserId, Vec<Planned>> {
         let mut plan: BTreeMap<UserId, Vec<Planned>> = BTreeMap::new();
         for key in self.views.keys() {
@@ -429,7 +435,7 @@ impl Spread {
     /// [`Spread::doubtful`].
     #[must_use]
     pub fn finish(mut self, told: &Told) -> Changes {
-        let mut feed: BTreeMap<UserId, Vec<EntryBody>> = BTreeMap::new();
+        let mut feed: BTreeMap<UserId, Vec<Addition>> = BTreeMap::new();
         for (user, planned) in &self.plan {
             let told = told.get(user);
             let mut entries = Vec::with_capacity(planned.len());
@@ -446,14 +452,15 @@ impl Spread {
                     }
                 };
                 if let Some((change, authored_at)) = change {
-                    let (actor, origin) = self.views.cause(key, user);
-                    entries.push(EntryBody {
-                        actor,
-                        authored_at,
-                        origin,
-                        author_replica: None,
-                        change,
-                    });
+                    let Source { actor, replica, origin, changed } = self.views.source(key, user);
+                    let author_replica = replica.clone().filter(|_| origin.is_none());
+                    let cause = match replica {
+                        _ if !changed || self.is_level_only(key, user) => Cause::Same,
+                        Some(replica) => Cause::Replica(replica),
+                        None => Cause::Another,
+                    };
+                    let body = EntryBody { actor, authored_at, author_replica, origin, change };
+                    entries.push(Addition { body, cause });
                 }
             }
             if !entries.is_empty() {

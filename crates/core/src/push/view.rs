@@ -1,10 +1,10 @@
 //! What a reader is told of a thing: that it is there and how, or that it went.
 
-use super::rows::{Map, Rows};
+use super::rows::{Addition, Map, Rows};
 use crate::access::AccessLevel;
 use crate::content::Attachment;
-use crate::entry::{Change, EntryBody, EntryKey, ItemView, Origin, RemovalReason};
-use crate::id::{ItemId, UserId};
+use crate::entry::{Change, EntryKey, ItemView, Origin, RemovalReason};
+use crate::id::{ItemId, ReplicaId, UserId};
 use crate::register::Item;
 use crate::time::Timestamp;
 
@@ -19,7 +19,21 @@ pub(super) struct Views {
 struct Touched {
     was_visible: bool,
     actor: UserId,
-    origin: Origin,
+    replica: Option<ReplicaId>,
+    origin: Option<Origin>,
+    /// Whether the thing itself changed, not only what it is of.
+    changed: bool,
+}
+
+/// Who caused an entry, as its reader is told.
+pub(super) struct Source {
+    pub(super) actor: Option<UserId>,
+    /// Of the reader's replicas, the one that did.
+    pub(super) replica: Option<ReplicaId>,
+    /// By which operation, if the reader did.
+    pub(super) origin: Option<Origin>,
+    /// Whether the thing itself changed.
+    pub(super) changed: bool,
 }
 
 pub(super) fn attachment_key(attachment: &Attachment) -> EntryKey {
@@ -28,12 +42,22 @@ pub(super) fn attachment_key(attachment: &Attachment) -> EntryKey {
 
 impl Views {
     /// To be called before the register behind `key` is changed.
-    pub(super) fn touch(&mut self, rows: &Rows, key: EntryKey, actor: &UserId, origin: Origin) {
+    pub(super) fn touch(
+        &mut self,
+        rows: &Rows,
+        key: EntryKey,
+        actor: &UserId,
+        replica: Option<ReplicaId>,
+        origin: Option<Origin>,
+        changed: bool,
+    ) {
         if let Some(touched) = self.touched.get_mut(&key) {
             touched.origin = origin;
+            touched.changed |= changed;
             return;
         }
-        let touched = Touched { was_visible: rows.shows(&key), actor: actor.clone(), origin };
+        let (was_visible, actor) = (rows.shows(&key), actor.clone());
+        let touched = Touched { was_visible, actor, replica, origin, changed };
         self.order.push(key.clone());
         self.touched.insert(key, touched);
     }
@@ -52,22 +76,25 @@ impl Views {
         self.touched.get(key).is_some_and(|touched| touched.was_visible)
     }
 
-    /// Who touched `key`, and, for that user only, by which operation. What was not touched but
-    /// appeared or went is the server's to tell.
-    pub(super) fn cause(
-        &self,
-        key: &EntryKey,
-        reader: &UserId,
-    ) -> (Option<UserId>, Option<Origin>) {
-        let Some(touched) = self.touched.get(key) else { return (None, None) };
-        let origin = (touched.actor == *reader).then(|| touched.origin.clone());
-        (Some(touched.actor.clone()), origin)
+    /// Who touched `key`, and, for that user only, by which replica and operation. What was not
+    /// touched but appeared or went is the server's to tell.
+    pub(super) fn source(&self, key: &EntryKey, reader: &UserId) -> Source {
+        let Some(touched) = self.touched.get(key) else {
+            return Source { actor: None, replica: None, origin: None, changed: true };
+        };
+        let own = Some(touched).filter(|touched| touched.actor == *reader);
+        Source {
+            actor: Some(touched.actor.clone()),
+            replica: own.and_then(|touched| touched.replica.clone()),
+            origin: own.and_then(|touched| touched.origin.clone()),
+            changed: touched.changed,
+        }
     }
 }
 
 /// Additions before removals; ends of links before links, and the other way round for removals.
-pub(super) fn order_entries(entries: &mut [EntryBody]) {
-    entries.sort_by_key(|entry| match &entry.change {
+pub(super) fn order_entries(entries: &mut [Addition]) {
+    entries.sort_by_key(|entry| match &entry.body.change {
         Change::ItemUpsert(_) => 0,
         Change::LinkAdd { .. } => 1,
         Change::GrantAdd { .. } => 2,

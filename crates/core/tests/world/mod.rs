@@ -5,14 +5,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use vfs_sync_core::access::{AccessLevel, Principal};
-use vfs_sync_core::cursor::Epoch;
-use vfs_sync_core::entry::{Change, EntryBody, RemovalReason};
+use vfs_sync_core::cursor::{Epoch, Position};
+use vfs_sync_core::entry::{Change, EntryBody, EntryKey, RemovalReason};
 use vfs_sync_core::id::{ItemId, ReplicaId, UserId, WriteId};
 use vfs_sync_core::item::Name;
-use vfs_sync_core::op::Operation;
+use vfs_sync_core::op::{Basis, Operation};
 use vfs_sync_core::push::{
-    Accepted, Changes, Head, Link, LinkKey, Needs, PlacedEntry, PushBatch, Rows, Spread, Told,
-    decide,
+    Accepted, Cause, Changes, Head, Link, LinkKey, Map, Mark, Needs, PlacedEntry, PushBatch, Rows,
+    Spread, Tail, Told, decide,
 };
 use vfs_sync_core::register::{GrantRegister, Item, MoveRegister};
 use vfs_sync_core::time::Timestamp;
@@ -36,6 +36,8 @@ pub(crate) struct Database {
     heads: HashMap<UserId, Head>,
     /// Of each user: key to position and entry.
     feeds: HashMap<UserId, BTreeMap<Vec<u8>, (u64, EntryBody)>>,
+    /// Of each user: everything that was ever told, with what it was about and whose change it was.
+    told: HashMap<UserId, Vec<(u64, EntryKey, Cause)>>,
 }
 
 pub(crate) fn at(millis: i64) -> Timestamp {
@@ -64,6 +66,7 @@ impl Database {
             last: HashMap::new(),
             heads: HashMap::new(),
             feeds: HashMap::new(),
+            told: HashMap::new(),
         }
     }
 
@@ -141,7 +144,8 @@ impl Database {
         }
         self.lock_realms(Some(&who), &batch.named_items(), &mut rows);
         while let Some(needs) = batch.needs(&rows) {
-            let found = self.load(&needs);
+            let mut found = self.load(&needs);
+            found.marks = self.marks(&who, &needs.marks);
             rows.absorb(needs, found);
         }
         let decided = decide(&batch, rows, at(self.now));
@@ -190,8 +194,75 @@ impl Database {
         for owner in &rows.realms {
             if let Some(head) = self.heads.get(owner) {
                 rows.last_changed.insert(owner.clone(), head.changed_at);
+                if user == Some(owner) {
+                    let mark = self.mark_of(owner, |_| true).unwrap_or_default();
+                    rows.tail = Some(Tail { history: vec![(head.epoch, head.counter)], mark });
+                }
             }
         }
+    }
+
+    /// The newest change of what `about` says in a user's feed, from the log of all that was told.
+    fn mark_of(&self, who: &UserId, about: impl Fn(&EntryKey) -> bool) -> Option<Mark> {
+        let told = self.told.get(who)?.iter();
+        let changes = || {
+            let changes =
+                told.clone().filter(|(_, key, cause)| about(key) && *cause != Cause::Same);
+            changes.map(|(at, _, cause)| (*at, cause.replica()))
+        };
+        let (change, replica) = changes().max()?;
+        let others = changes().filter(|(_, by)| *by != replica).map(|(at, _)| at);
+        Some(Mark { replica: replica.cloned(), change, other: others.max().unwrap_or(0) })
+    }
+
+    fn marks(&self, who: &UserId, keys: &BTreeSet<EntryKey>) -> Map<EntryKey, Option<Mark>> {
+        let mark = |key: &EntryKey| {
+            let (_, entry) = self.feeds.get(who)?.get(&key.to_bytes())?;
+            let present = !entry.change.is_removal();
+            present.then(|| (key.clone(), self.mark_of(who, |told| told == key)))
+        };
+        keys.iter().filter_map(mark).collect()
+    }
+
+    /// The basis of somebody who read a feed up to a position.
+    pub(crate) fn basis(position: u64) -> Basis {
+        let epoch = Epoch::from_u64(1).unwrap();
+        match position {
+            0 => Basis::Start,
+            counter => Basis::At(Position { epoch, counter }.at(at(0))),
+        }
+    }
+
+    /// Whether somebody but `replica` changed something of `id` that counts, after `seen`, as the
+    /// feed of `who` tells it.
+    pub(crate) fn changed_unseen(
+        &self,
+        who: &UserId,
+        replica: &ReplicaId,
+        id: &ItemId,
+        seen: u64,
+    ) -> bool {
+        let present = |parent: &ItemId, child: &ItemId| {
+            self.links.get(&(parent.clone(), child.clone())).is_some_and(|link| link.register.value)
+        };
+        let counts = |key: &EntryKey| match key {
+            EntryKey::Item(item) => item == id,
+            EntryKey::Content(item) | EntryKey::Attachment { item, .. } => item == id,
+            EntryKey::Link { parent, child } if child == id => present(parent, child),
+            EntryKey::Link { parent, child } => {
+                parent == id && present(parent, child) && self.live(child)
+            }
+            EntryKey::Grant { .. } => false,
+        };
+        let shown = |key: &EntryKey| {
+            let entry = self.feeds.get(who).and_then(|feed| feed.get(&key.to_bytes()));
+            entry.is_some_and(|(_, entry)| !entry.change.is_removal())
+        };
+        self.told.get(who).into_iter().flatten().any(|(at, key, cause)| {
+            let others =
+                *cause == Cause::Another || cause.replica().is_some_and(|by| by != replica);
+            *at > seen && others && counts(key) && shown(key)
+        })
     }
 
     fn spread(&self, mut spread: Spread) -> Changes {
@@ -240,9 +311,13 @@ impl Database {
                 pruned: None,
             });
             let first = head.advance(entries.len(), at(self.now));
+            let told = self.told.entry(reader.clone()).or_default();
             let feed = self.feeds.entry(reader).or_default();
-            for (body, counter) in entries.into_iter().zip(first..) {
-                feed.insert(PlacedEntry::new(&body, counter).key, (counter, body));
+            for (addition, counter) in entries.into_iter().zip(first..) {
+                let key = addition.body.change.key();
+                let placed = PlacedEntry::new(&addition, counter);
+                told.push((counter, key, addition.cause));
+                feed.insert(placed.key, (counter, addition.body));
             }
         }
     }
@@ -256,7 +331,7 @@ impl Database {
         entries
     }
 
-    fn live(&self, id: &ItemId) -> bool {
+    pub(crate) fn live(&self, id: &ItemId) -> bool {
         self.items.get(id).is_some_and(|item| !item.fields.is_deleted())
     }
 
@@ -278,6 +353,15 @@ impl Database {
             }
         }
         all
+    }
+
+    /// What an item hangs under in its realm, deleted or not.
+    pub(crate) fn parents(&self, id: &ItemId) -> BTreeSet<ItemId> {
+        let above = self
+            .links
+            .iter()
+            .filter(|((_, child), link)| child == id && link.register.value && link.in_realm);
+        above.map(|((parent, _), _)| parent.clone()).collect()
     }
 
     /// What `who` may do with an item, from scratch; with `dead`, as if nothing were deleted.
@@ -348,7 +432,7 @@ pub(crate) type View = BTreeMap<String, String>;
 /// A replica as naive as can be: what it was told, newest last.
 pub(crate) struct Replica {
     pub(crate) who: UserId,
-    position: u64,
+    pub(crate) position: u64,
     pub(crate) view: View,
     /// It has pulled everything after each step so far: nothing may go that it did not see.
     follows: bool,

@@ -27,6 +27,7 @@ const fn result_name(status: PushStatus, reason: Option<PushReason>) -> &'static
         (PushStatus::AlreadyApplied, _) => "alreadyApplied",
         (PushStatus::StaleWriteId, _) => "staleWriteId",
         (PushStatus::OutdatedOp, Some(PushReason::Cycle)) => "outdatedOp: cycle",
+        (PushStatus::OutdatedOp, Some(PushReason::Unseen)) => "outdatedOp: unseen",
         (PushStatus::OutdatedOp, _) => "outdatedOp: superseded",
         (PushStatus::InvalidOp, Some(PushReason::NotPermitted)) => "invalidOp: notPermitted",
         (PushStatus::InvalidOp, Some(PushReason::UnknownItem)) => "invalidOp: unknownItem",
@@ -304,6 +305,7 @@ pub(crate) fn attach(
     staging_id: &StagingId,
     request: &AttachRequest,
     now: Timestamp,
+    believed: Timestamp,
     answer: &Result<AttachResponse, AttachRefusal>,
 ) {
     let mut book = ledger.book();
@@ -312,7 +314,7 @@ pub(crate) fn attach(
         let message = format!("{user} attaches without saying behind what: {request:?}");
         book.fail(FailureKind::Content, message);
     }
-    let expected = book.model.attach(user, staging_id, request, now);
+    let expected = book.model.attach(user, staging_id, request, now, believed);
     book.commits += u64::from(matches!(expected, Ok(true)));
     let agrees = match (answer, &expected) {
         (Ok(_), Ok(_)) => true,

@@ -97,6 +97,7 @@ pub(crate) fn attach(
     staging_id: StagingId,
     request: AttachRequest,
     now: Timestamp,
+    believed: Timestamp,
 ) -> Doubt {
     Box::new(move |store, ledger| {
         let Some(found) = look(ledger, store.stage(&user, &staging_id)) else { return };
@@ -105,7 +106,7 @@ pub(crate) fn attach(
         if !attached || book.model.is_stage_attached(&staging_id) {
             return;
         }
-        let expected = book.model.attach(&user, &staging_id, &request, now);
+        let expected = book.model.attach(&user, &staging_id, &request, now, believed);
         book.commits += 1;
         drop(book);
         if expected != Ok(true) {

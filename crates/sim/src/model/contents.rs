@@ -107,17 +107,21 @@ impl Model {
         stages.find(|(_, stage)| stage.blob_id == *blob_id).map(|(id, _)| id)
     }
 
-    /// Attaches a stage, or says why that must be refused. `Ok(false)` is a repetition.
+    /// Attaches a stage, or says why that must be refused. `Ok(false)` is a repetition. `believed` is
+    /// the latest time that the realm knows of, `now` at least.
     pub(crate) fn attach(
         &mut self,
         user: &UserId,
         staging_id: &StagingId,
         request: &AttachRequest,
         now: Timestamp,
+        believed: Timestamp,
     ) -> Result<bool, Refused> {
         let stage = self.contents.stages.get(staging_id).filter(|stage| stage.owner == *user);
         let stage = stage.ok_or(Refused::UnknownStage)?;
-        match self.level(user, &request.item_id, false) {
+        let is_dead = self.items.get(&request.item_id).is_some_and(super::Item::is_dead);
+        let comes_back = is_dead && request.basis.is_some();
+        match self.level(user, &request.item_id, comes_back) {
             None => return Err(Refused::UnknownItem),
             Some(AccessLevel::Read) => return Err(Refused::NotPermitted),
             Some(_) => {}
@@ -159,6 +163,9 @@ impl Model {
         }
         self.contents.ever.insert(digest);
         self.contents.versions.entry(item).or_default().push(content);
+        if comes_back {
+            self.come_back_by_attach(user, request, now, believed);
+        }
         Ok(true)
     }
 

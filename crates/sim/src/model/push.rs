@@ -1,10 +1,12 @@
 //! What each operation of a push has to come to.
 
+use std::collections::BTreeSet;
+
 use vfs_sync_core::access::{AccessLevel, Principal, PrincipalType};
 use vfs_sync_core::id::{ItemId, ReplicaId, UserId};
 use vfs_sync_core::op::{Action, Operation, Upsert};
 use vfs_sync_core::time::Timestamp;
-use vfs_sync_core::wire::{PushReason, PushResult, PushStatus};
+use vfs_sync_core::wire::{AttachRequest, PushReason, PushResult, PushStatus};
 
 use super::{Accepted, Item, Model, Stamp, Write, millis};
 
@@ -47,6 +49,62 @@ fn invalid(reason: PushReason) -> Refusal {
 type Outcome<T> = Result<T, Refusal>;
 
 impl Model {
+    /// The dead folders that `asked`, alive or about to be, hang under where they hang under nothing
+    /// alive, one above the other as far as `take` goes.
+    fn dead_above(
+        &self,
+        asked: &BTreeSet<ItemId>,
+        take: impl Fn(&ItemId) -> bool,
+    ) -> BTreeSet<ItemId> {
+        let mut found = BTreeSet::new();
+        let mut open: Vec<&ItemId> = asked.iter().collect();
+        while let Some(at) = open.pop() {
+            let above: Vec<&ItemId> =
+                self.parents(at).filter(|above| self.in_realm(at, above)).collect();
+            let alive = |id: &ItemId| asked.contains(id) || !self.items[id].is_dead();
+            if above.iter().any(|id| alive(id)) {
+                continue;
+            }
+            for id in above {
+                if take(id) && found.insert(id.clone()) {
+                    open.push(id);
+                }
+            }
+        }
+        found
+    }
+
+    fn come_back(&mut self, items: BTreeSet<ItemId>, write: &Write) {
+        for id in items {
+            if let Some(item) = self.items.get_mut(&id) {
+                write.force(&mut item.deleted, false);
+            }
+        }
+    }
+
+    /// An attach that tells its basis brings its item back, with the folders that it then needs.
+    pub(super) fn come_back_by_attach(
+        &mut self,
+        user: &UserId,
+        request: &AttachRequest,
+        now: Timestamp,
+        believed: Timestamp,
+    ) {
+        let may = |id: &ItemId| self.level(user, id, true) >= Some(AccessLevel::Write);
+        let mut back = BTreeSet::from([request.item_id.clone()]);
+        back.extend(self.dead_above(&back, may));
+        let replica = request.replica_id.as_ref().or(request.client_id.as_ref());
+        let server = || ReplicaId::new("server").expect("an id");
+        let stamp = Stamp {
+            at: millis(request.occurred_at.unwrap_or(now)),
+            user: user.clone(),
+            replica: replica.cloned().unwrap_or_else(server),
+            write_id: 1,
+        };
+        let latest = millis(believed) + BELIEVED;
+        self.come_back(back, &Write { stamp, latest });
+    }
+
     /// Applies a push of well-formed operations; gives what the answer has to be. `now` is the
     /// server's clock, `last_changed` gives when a user's feed last changed.
     pub(crate) fn push(
@@ -153,16 +211,68 @@ impl Push<'_> {
         match &op.action {
             Action::Upsert(upsert) if !self.model.items.contains_key(id) => self.create(op, upsert),
             Action::Upsert(upsert) => self.edit(op, upsert),
-            Action::Delete => {
-                let write = self.write(op, &self.needs(id, AccessLevel::Admin)?);
-                let item = self.model.items.get_mut(id).expect("it is there");
-                write.set(&mut item.deleted, true).ok_or(SUPERSEDED)
-            }
+            Action::Delete => self.delete(op),
             Action::GrantAdd { principal, level } => self.grant(op, principal, Some(*level)),
             Action::GrantRemove { principal } => self.grant(op, principal, None),
             Action::LinkAdd { parent } => self.link(op, parent),
             Action::LinkRemove { parent } => self.unlink(op, parent),
             Action::LinkReassign { parent } => self.reassign(op, parent),
+        }
+    }
+
+    /// Whose an item is that the user may delete: as its admin, or as a writer of all that it hangs
+    /// under.
+    fn deletable(&self, id: &ItemId) -> Outcome<UserId> {
+        let owner = self.needs(id, AccessLevel::Write)?;
+        let mut parents = self.model.parents(id).filter(|above| self.model.in_realm(id, above));
+        let writes = |above: &ItemId| self.needs(above, AccessLevel::Write).is_ok();
+        let by_parents = parents.next().is_some_and(writes) && parents.all(writes);
+        if by_parents { Ok(owner) } else { self.needs(id, AccessLevel::Admin) }
+    }
+
+    fn delete(&mut self, op: &Operation) -> Outcome<i64> {
+        let id = &op.item_id;
+        let write = self.write(op, &self.deletable(id)?);
+        let is_dead = self.model.items[id].is_dead();
+        let Some(basis) = &op.basis else {
+            let item = self.model.items.get_mut(id).expect("it is there");
+            return write.set(&mut item.deleted, true).ok_or(SUPERSEDED);
+        };
+        if !is_dead && self.model.is_unseen(self.user, self.replica, id, basis) {
+            // What stays keeps its folders, if they went by the same replica.
+            let by_this = |above: &ItemId| {
+                let deleted = self.model.items[above].deleted.as_ref();
+                deleted.is_some_and(|one| {
+                    one.stamp.user == *self.user && one.stamp.replica == *self.replica
+                })
+            };
+            let above = self.model.dead_above(&BTreeSet::from([id.clone()]), |above| {
+                by_this(above) && self.needs(above, AccessLevel::Write).is_ok()
+            });
+            self.come_back(op, above);
+            return Err(Refusal(PushReason::Unseen, true));
+        }
+        let item = self.model.items.get_mut(id).expect("it is there");
+        Ok(write.force(&mut item.deleted, true))
+    }
+
+    /// What an operation that tells its basis brings back: what of `asked` is dead, and the dead
+    /// folders that this would hang under.
+    fn bring_back(&mut self, op: &Operation, asked: &[&ItemId]) {
+        if op.basis.is_none() {
+            return;
+        }
+        let may = |id: &ItemId| self.needs(id, AccessLevel::Write).is_ok();
+        let dead = asked.iter().filter(|id| self.model.items[**id].is_dead() && may(id));
+        let mut back: BTreeSet<ItemId> = dead.map(|id| (*id).clone()).collect();
+        back.extend(self.model.dead_above(&back, may));
+        self.come_back(op, back);
+    }
+
+    fn come_back(&mut self, op: &Operation, items: BTreeSet<ItemId>) {
+        for id in items {
+            let write = self.write(op, &self.model.items[&id].owner);
+            self.model.come_back(BTreeSet::from([id]), &write);
         }
     }
 
@@ -189,6 +299,7 @@ impl Push<'_> {
         self.model.items.insert(op.item_id.clone(), item);
         if let Some(parent) = &upsert.parent {
             self.set_link(op, &write, parent, true);
+            self.bring_back(op, &[parent]);
         }
         Ok(at)
     }
@@ -202,6 +313,14 @@ impl Push<'_> {
         };
         let write = self.write(op, &owner);
         let item = self.model.items.get_mut(&op.item_id).expect("it is there");
+        if op.basis.is_some() && item.is_dead() {
+            let before = values(item);
+            let at = set_values(item, upsert, &write).ok_or(SUPERSEDED)?;
+            if values(item) != before {
+                self.bring_back(op, &[&op.item_id]);
+            }
+            return Ok(at);
+        }
         set_fields(item, upsert, &write).ok_or(SUPERSEDED)
     }
 
@@ -246,7 +365,11 @@ impl Push<'_> {
         let write = self.write(op, &realm);
         for end in [parent, child] {
             let deleted = self.model.items[end].deleted.as_ref().filter(|one| one.value);
-            if !write.beats(deleted) {
+            let stays = match op.basis {
+                Some(_) => deleted.is_some() && !self.model.in_realm(child, parent),
+                None => !write.beats(deleted),
+            };
+            if stays {
                 return Err(SUPERSEDED);
             }
         }
@@ -254,6 +377,11 @@ impl Push<'_> {
             return Err(SUPERSEDED);
         }
         Ok((realm, write))
+    }
+
+    /// Whether a link or move would have to bring one of its ends back.
+    fn meets_the_dead(&self, op: &Operation, parent: &ItemId) -> bool {
+        op.basis.is_some() && [&op.item_id, parent].iter().any(|id| self.model.items[*id].is_dead())
     }
 
     fn closes_cycle(&self, parent: &ItemId, child: &ItemId) -> bool {
@@ -272,13 +400,23 @@ impl Push<'_> {
         if self.closes_cycle(parent, &op.item_id) {
             return Err(Refusal(PushReason::Cycle, true));
         }
-        self.set_link(op, &write, parent, true).ok_or(SUPERSEDED)
+        let is_there = self.model.parents(&op.item_id).any(|held| held == parent);
+        if is_there && self.meets_the_dead(op, parent) {
+            return Err(SUPERSEDED);
+        }
+        let at = self.set_link(op, &write, parent, true).ok_or(SUPERSEDED)?;
+        self.bring_back(op, &[&op.item_id, parent]);
+        Ok(at)
     }
 
     fn unlink(&mut self, op: &Operation, parent: &ItemId) -> Outcome<i64> {
         let realm = self.needs(parent, AccessLevel::Write)?;
+        let in_realm = |above: &&ItemId| self.model.in_realm(&op.item_id, above);
+        let places: Vec<&ItemId> = self.model.parents(&op.item_id).filter(in_realm).collect();
         if !self.model.parents(&op.item_id).any(|held| held == parent) {
             self.needs(&op.item_id, AccessLevel::Read)?;
+        } else if places == [parent] {
+            self.needs(&op.item_id, AccessLevel::Admin)?;
         }
         let write = self.write(op, &realm);
         self.set_link(op, &write, parent, false).ok_or(SUPERSEDED)
@@ -289,18 +427,25 @@ impl Push<'_> {
         if self.closes_cycle(parent, &op.item_id) {
             return Err(Refusal(PushReason::Cycle, true));
         }
+        let leaves: Vec<ItemId> = self.model.parents(&op.item_id).cloned().collect();
+        let leaves = leaves.into_iter().filter(|other| {
+            other != parent
+                && self.needs(other, AccessLevel::Write).is_ok_and(|owner| owner == realm)
+        });
+        let leaves: Vec<ItemId> = leaves.collect();
+        let is_there = self.model.parents(&op.item_id).any(|held| held == parent);
+        if leaves.is_empty() && is_there && self.meets_the_dead(op, parent) {
+            return Err(SUPERSEDED);
+        }
         let key = (op.item_id.clone(), realm.clone());
         let mut moved = self.model.moves.get(&key).cloned();
         let mut at = write.set(&mut moved, parent.clone()).ok_or(SUPERSEDED)?;
         self.model.moves.extend(moved.map(|moved| (key, moved)));
         at = at.max(self.set_link(op, &write, parent, true).unwrap_or(at));
-        let others: Vec<ItemId> = self.model.parents(&op.item_id).cloned().collect();
-        for other in others.iter().filter(|other| *other != parent) {
-            let ours = self.needs(other, AccessLevel::Write).is_ok_and(|owner| owner == realm);
-            if ours {
-                at = at.max(self.set_link(op, &write, other, false).unwrap_or(at));
-            }
+        for other in &leaves {
+            at = at.max(self.set_link(op, &write, other, false).unwrap_or(at));
         }
+        self.bring_back(op, &[&op.item_id, parent]);
         Ok(at)
     }
 
@@ -321,7 +466,20 @@ impl Push<'_> {
 
 /// Sets the fields that are there, and "not deleted"; gives the greatest time that one now has.
 fn set_fields(item: &mut Item, upsert: &Upsert, write: &Write) -> Option<i64> {
-    let mut at = write.set(&mut item.deleted, false);
+    let alive = write.set(&mut item.deleted, false);
+    alive.max(set_values(item, upsert, write))
+}
+
+/// What an item says, but for whether it is dead.
+fn values(item: &Item) -> String {
+    let live = item.metadata.iter().filter_map(|(key, one)| Some((key, one.value.as_ref()?)));
+    let metadata: Vec<_> = live.collect();
+    let kind = item.object_type.as_ref().map(|one| one.value);
+    format!("{kind:?} {:?} {metadata:?}", item.name.as_ref().map(|one| &one.value))
+}
+
+fn set_values(item: &mut Item, upsert: &Upsert, write: &Write) -> Option<i64> {
+    let mut at = None;
     if let Some(object_type) = upsert.object_type {
         at = at.max(write.set(&mut item.object_type, object_type));
     }

@@ -7,7 +7,7 @@ use vfs_sync_core::attach::{Expected, MadeAttach};
 use vfs_sync_core::content::{Attachment, RelationKind, Sha256Digest};
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
-use vfs_sync_core::push::{Accepted, Head, Link};
+use vfs_sync_core::push::{Accepted, Head, Link, Mark};
 use vfs_sync_core::register::{GrantRegister, Item, MoveRegister};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{ReconcileState, StageStatus};
@@ -31,6 +31,7 @@ pub(super) struct FeedRow {
     pub(super) removal: bool,
     /// The entry, as the other back ends store it too.
     pub(super) json: Arc<str>,
+    pub(super) mark: Mark,
 }
 
 #[derive(Debug, Clone)]
@@ -99,6 +100,8 @@ tables! {
     feeds: Grouped<UserId, u64, FeedRow>,
     counters: Grouped<UserId, Vec<u8>, u64>,
     heads: Table<UserId, Head>,
+    // Of each feed as a whole.
+    tails: Table<UserId, Mark>,
     replicas: Grouped<UserId, ReplicaId, Replica>,
     accepted: Grouped<(UserId, ReplicaId), WriteId, (Accepted, Timestamp)>,
     reconciled: Grouped<UserId, ReplicaId, ReconcileState>,

@@ -7,8 +7,9 @@ use vfs_sync_core::access::Principal;
 use vfs_sync_core::attach::{AttachChanges, MadeAttach, StageRow};
 use vfs_sync_core::content::{Attachment, RelationKind, Sha256Digest};
 use vfs_sync_core::cursor::Epoch;
+use vfs_sync_core::entry::EntryKey;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
-use vfs_sync_core::push::{Accepted, Changes, Head, LinkKey, Needs, Rows, Told};
+use vfs_sync_core::push::{Accepted, Changes, Head, LinkKey, Map, Mark, Needs, Rows, Tail, Told};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{ReconcileState, StageStatus};
 
@@ -133,12 +134,21 @@ impl MemoryTransaction<'_> {
         for feed in feeds {
             let user = &feed.user;
             state.know(user);
+            let head = Mark::after(
+                state.tails.get(user),
+                &Mark::cause_of(&feed.bodies),
+                feed.head.counter,
+            );
+            state.tails.put(user.clone(), head);
             for entry in feed.entries() {
                 // A change of what the feed tells already moves its row to the head.
-                if let Some(before) = state.counters.get(user, &entry.key).copied() {
-                    state.feeds.remove(user, &before);
+                let mut before = None;
+                if let Some(counter) = state.counters.get(user, &entry.key).copied() {
+                    before = state.feeds.get(user, &counter).map(|row| row.mark.clone());
+                    state.feeds.remove(user, &counter);
                 }
                 let row = FeedRow {
+                    mark: Mark::after(before.as_ref(), &entry.cause, entry.counter),
                     key: entry.key.clone(),
                     changed_at: feed.head.changed_at,
                     removal: entry.removal,
@@ -237,6 +247,10 @@ impl Transaction for MemoryTransaction<'_> {
         for owner in &owners {
             if let Some(head) = self.state.heads.get(owner) {
                 rows.last_changed.insert(owner.clone(), head.changed_at);
+                if user == Some(owner) {
+                    let mark = self.state.tails.get(owner).cloned().unwrap_or_default();
+                    rows.tail = Some(Tail { history: vec![(head.epoch, head.counter)], mark });
+                }
             }
         }
         rows.realms = owners;
@@ -262,6 +276,20 @@ impl Transaction for MemoryTransaction<'_> {
         }
         self.load_access(needs, found);
         Ok(())
+    }
+
+    async fn marks(
+        &mut self,
+        user: &UserId,
+        keys: &BTreeSet<EntryKey>,
+    ) -> Result<Map<EntryKey, Option<Mark>>, StoreError> {
+        let rows = self.state.feeds.group(user);
+        let mark = |key: &EntryKey| {
+            let counter = self.state.counters.get(user, &key.to_bytes())?;
+            let row = rows.get(counter).filter(|row| !row.removal)?;
+            Some((key.clone(), Some(row.mark.clone())))
+        };
+        Ok(keys.iter().filter_map(mark).collect())
     }
 
     async fn told(&mut self, keys: &BTreeMap<UserId, Vec<Vec<u8>>>) -> Result<Told, StoreError> {
@@ -322,6 +350,17 @@ impl Transaction for MemoryTransaction<'_> {
             self.state.accepted.put(&author, one.write_id, row);
         }
         self.place_entries(write.feeds);
+        Ok(())
+    }
+
+    async fn write_changes(
+        &mut self,
+        changes: &Changes,
+        feeds: &[FeedWrite],
+    ) -> Result<(), StoreError> {
+        self.write_registers(changes);
+        self.write_access(changes).await?;
+        self.place_entries(feeds);
         Ok(())
     }
 

@@ -1,12 +1,13 @@
 //! Feeds: heads, pages, epochs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tokio_postgres::Row;
 use vfs_sync_core::cursor::Epoch;
+use vfs_sync_core::entry::EntryKey;
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::limits::MAX_PULL_BYTES;
-use vfs_sync_core::push::Head;
+use vfs_sync_core::push::{Head, Map, Mark};
 use vfs_sync_core::time::Timestamp;
 
 use super::rows::Columns;
@@ -44,7 +45,49 @@ pub(super) fn read_head(row: &Row) -> Result<(UserId, Head), StoreError> {
     Ok((user.clone(), head))
 }
 
-fn stored_epoch(value: i64) -> Option<Epoch> {
+/// The mark in the columns `writer` and `other`, which begin at `first`, of a change at `change`.
+pub(super) fn mark<K: std::fmt::Display>(
+    columns: &Columns<'_, K>,
+    first: usize,
+    change: u64,
+) -> Result<Mark, StoreError> {
+    let replica = match columns.get::<Option<&str>>(first)? {
+        None => None,
+        Some(_) => Some(columns.parse(first)?),
+    };
+    let other = columns.get::<Option<i64>>(first + 1)?;
+    let other = other.and_then(|other| u64::try_from(other).ok()).unwrap_or(0);
+    Ok(Mark { replica, change, other })
+}
+
+pub(super) async fn marks(
+    tx: &PostgresTransaction<'_>,
+    user: &UserId,
+    keys: &BTreeSet<EntryKey>,
+) -> Result<Map<EntryKey, Option<Mark>>, StoreError> {
+    let by_bytes: HashMap<Vec<u8>, &EntryKey> =
+        keys.iter().map(|key| (key.to_bytes(), key)).collect();
+    let mut wanted: Vec<&[u8]> = by_bytes.keys().map(Vec::as_slice).collect();
+    wanted.sort_unstable();
+    let rows = tx
+        .query(
+            "SELECT key, coalesce(kept, counter), writer, other FROM feed \
+             WHERE user_id = $1 AND key = ANY($2) AND NOT removal",
+            &[&user.as_str(), &wanted],
+        )
+        .await?;
+    let mut found = Map::default();
+    for row in &rows {
+        let columns = Columns { row, table: "feed", key: user };
+        let mark = mark(&columns, 2, columns.unsigned(1)?)?;
+        if let Some(key) = by_bytes.get(columns.get::<&[u8]>(0)?) {
+            found.insert((*key).clone(), Some(mark));
+        }
+    }
+    Ok(found)
+}
+
+pub(super) fn stored_epoch(value: i64) -> Option<Epoch> {
     u64::try_from(value).ok().and_then(Epoch::from_u64)
 }
 

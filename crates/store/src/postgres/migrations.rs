@@ -16,6 +16,7 @@ const STEPS: &[&str] = &[
     include_str!("0002.sql"),
     include_str!("0003.sql"),
     include_str!("0004.sql"),
+    include_str!("0005.sql"),
 ];
 
 /// The first version in which what is granted is seen.

@@ -14,8 +14,9 @@ use vfs_sync_core::access::Principal;
 use vfs_sync_core::attach::{AttachChanges, MadeAttach};
 use vfs_sync_core::content::{Attachment, Sha256Digest};
 use vfs_sync_core::cursor::Epoch;
+use vfs_sync_core::entry::EntryKey;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
-use vfs_sync_core::push::{Accepted, Changes, Head, Needs, Rows, Told};
+use vfs_sync_core::push::{Accepted, Changes, Head, Map, Mark, Needs, Rows, Tail, Told};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{ReconcileState, StageStatus};
 
@@ -206,13 +207,20 @@ impl Transaction for PostgresTransaction<'_> {
         }
         let heads = self
             .query(
-                "SELECT user_id, changed_at FROM feed_head WHERE user_id = ANY($1)",
+                "SELECT user_id, changed_at, epoch, counter, writer, other FROM feed_head \
+                 WHERE user_id = ANY($1)",
                 &[&texts(&realms)],
             )
             .await?;
         for row in &heads {
             let columns = Columns { row, table: "feed_head", key: "changed_at" };
-            rows.last_changed.insert(columns.parse(0)?, columns.time(1)?);
+            let owner: UserId = columns.parse(0)?;
+            rows.last_changed.insert(owner.clone(), columns.time(1)?);
+            if user == Some(&owner) {
+                let (epoch, counter) = (columns.code(2, feed::stored_epoch)?, columns.unsigned(3)?);
+                let mark = feed::mark(&columns, 4, counter)?;
+                rows.tail = Some(Tail { history: vec![(epoch, counter)], mark });
+            }
         }
         rows.realms = realms.clone();
         self.realms = realms;
@@ -222,6 +230,14 @@ impl Transaction for PostgresTransaction<'_> {
     async fn load(&mut self, needs: &Needs, found: &mut Rows) -> Result<(), StoreError> {
         load::needs(self, needs, found).await?;
         access::load(self, needs, found).await
+    }
+
+    async fn marks(
+        &mut self,
+        user: &UserId,
+        keys: &BTreeSet<EntryKey>,
+    ) -> Result<Map<EntryKey, Option<Mark>>, StoreError> {
+        feed::marks(self, user, keys).await
     }
 
     async fn told(&mut self, keys: &BTreeMap<UserId, Vec<Vec<u8>>>) -> Result<Told, StoreError> {
@@ -242,6 +258,14 @@ impl Transaction for PostgresTransaction<'_> {
 
     async fn write_push(&mut self, write: &PushWrite<'_>) -> Result<(), StoreError> {
         write::push(self, write).await
+    }
+
+    async fn write_changes(
+        &mut self,
+        changes: &Changes,
+        feeds: &[FeedWrite],
+    ) -> Result<(), StoreError> {
+        write::changes(self, changes, feeds).await
     }
 
     async fn head(&mut self, user: &UserId) -> Result<Option<Head>, StoreError> {

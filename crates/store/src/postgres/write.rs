@@ -3,8 +3,8 @@
 
 use futures::stream::FuturesUnordered;
 use futures::{TryStreamExt as _, try_join};
-use vfs_sync_core::id::WriteId;
-use vfs_sync_core::push::Changes;
+use vfs_sync_core::id::{ReplicaId, WriteId};
+use vfs_sync_core::push::{Cause, Changes, Mark};
 use vfs_sync_core::stamp::Stamp;
 
 use super::transaction::{PostgresTransaction, texts};
@@ -13,6 +13,8 @@ use crate::{StoreError, codes};
 
 /// Entries of a feed that a statement writes.
 const ENTRIES_AT_ONCE: usize = 8_192;
+/// Marks an entry that tells of no change of the thing: its row keeps whose change it tells.
+const SAME: i64 = -1;
 /// Statements that are sent before the first is answered: the database writes some while the next
 /// are made.
 const WRITES_IN_FLIGHT: usize = 3;
@@ -36,6 +38,23 @@ pub(super) async fn push(
         feeds(this, write.feeds),
     )?;
     if taken { Err(tx.begin_again()) } else { Ok(()) }
+}
+
+/// Writes what the server itself changed; it makes no items.
+pub(super) async fn changes(
+    tx: &PostgresTransaction<'_>,
+    changes: &Changes,
+    written: &[FeedWrite],
+) -> Result<(), StoreError> {
+    try_join!(
+        old_items(tx, changes),
+        links(tx, changes),
+        grants(tx, changes),
+        moves(tx, changes),
+        super::access::write(tx, changes),
+        feeds(tx, written),
+    )?;
+    Ok(())
 }
 
 /// Writes the new items; `true` if another transaction took one of the ids.
@@ -220,9 +239,17 @@ pub(super) async fn feeds(
             }
         }
         in_flight.try_collect::<()>().await?;
+        let cause = Mark::cause_of(&feed.bodies);
         tx.execute(
-            "UPDATE feed_head SET counter = $2, changed_at = $3 WHERE user_id = $1",
-            &[&feed.user.as_str(), &(feed.head.counter as i64), &feed.head.changed_at.as_millis()],
+            "UPDATE feed_head SET counter = $2, changed_at = $3, writer = $4, \
+             other = CASE WHEN writer IS NOT DISTINCT FROM $4 THEN other ELSE counter END \
+             WHERE user_id = $1",
+            &[
+                &feed.user.as_str(),
+                &(feed.head.counter as i64),
+                &feed.head.changed_at.as_millis(),
+                &cause.replica().map(ReplicaId::as_str),
+            ],
         )
         .await?;
     }
@@ -237,22 +264,31 @@ async fn entries(
 ) -> Result<(), StoreError> {
     let (mut counters, mut keys, mut removals, mut json) =
         <(Vec<_>, Vec<_>, Vec<_>, Vec<_>)>::default();
+    let (mut writers, mut others) = <(Vec<Option<String>>, Vec<Option<i64>>)>::default();
     for entry in feed.entries_from(skipped).take(ENTRIES_AT_ONCE) {
         counters.push(entry.counter as i64);
         keys.push(entry.key);
         removals.push(entry.removal);
+        writers.push(entry.cause.replica().map(ToString::to_string));
+        others.push((entry.cause == Cause::Same).then_some(SAME));
         json.push(entry.json);
     }
     let (user, changed_at) = (feed.user.as_str(), feed.head.changed_at.as_millis());
     // A change of what the feed tells already moves its row to the head.
     tx.execute(
-        "INSERT INTO feed (user_id, changed_at, counter, key, removal, json) \
-         SELECT $1, $2, v.counter, v.key, v.removal, v.json \
-         FROM unnest($3::bigint[], $4::bytea[], $5::bool[], $6::text[]) \
-         AS v (counter, key, removal, json) ON CONFLICT (user_id, key) DO UPDATE SET \
+        "INSERT INTO feed (user_id, changed_at, counter, key, removal, json, writer, other) \
+         SELECT $1, $2, v.counter, v.key, v.removal, v.json, v.writer, v.other \
+         FROM unnest($3::bigint[], $4::bytea[], $5::bool[], $6::text[], $7::text[], $8::bigint[]) \
+         AS v (counter, key, removal, json, writer, other) \
+         ON CONFLICT (user_id, key) DO UPDATE SET \
          counter = excluded.counter, changed_at = excluded.changed_at, \
-         removal = excluded.removal, json = excluded.json",
-        &[&user, &changed_at, &counters, &keys, &removals, &json],
+         removal = excluded.removal, json = excluded.json, \
+         writer = CASE WHEN excluded.other < 0 THEN feed.writer ELSE excluded.writer END, \
+         kept = CASE WHEN excluded.other < 0 THEN coalesce(feed.kept, feed.counter) END, \
+         other = CASE WHEN excluded.other < 0 \
+         OR feed.writer IS NOT DISTINCT FROM excluded.writer THEN feed.other \
+         ELSE coalesce(feed.kept, feed.counter) END",
+        &[&user, &changed_at, &counters, &keys, &removals, &json, &writers, &others],
     )
     .await?;
     Ok(())

@@ -1,10 +1,13 @@
 //! Feeds: heads, pages, epochs.
 
+use std::collections::BTreeSet;
+
 use futures::executor::block_on;
 use rusqlite::params;
 use vfs_sync_core::cursor::Epoch;
+use vfs_sync_core::entry::EntryKey;
 use vfs_sync_core::id::UserId;
-use vfs_sync_core::push::Head;
+use vfs_sync_core::push::{Head, Map, Mark, Tail};
 use vfs_sync_core::time::Timestamp;
 
 use super::rows::Columns;
@@ -39,6 +42,60 @@ pub(super) fn head(
         changed_at: columns.time(2)?,
         pruned,
     }))
+}
+
+/// The end of a user's feed, whose head is `head`.
+pub(super) fn tail(
+    tx: &mut SqliteTransaction<'_>,
+    user: &UserId,
+    head: &Head,
+) -> Result<Option<Tail>, StoreError> {
+    let Some(uid) = tx.uid(user)? else { return Ok(None) };
+    let mut select = tx.prepare("SELECT writer, other FROM feed_head WHERE uid = ?1")?;
+    let mut rows = select.query([uid])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let columns = Columns { row, table: "feed_head", key: user };
+    let mark = mark(tx, &columns, head.counter)?;
+    Ok(Some(Tail { history: vec![(head.epoch, head.counter)], mark }))
+}
+
+/// The mark in the columns `writer` and `other`, of a change at `change`.
+fn mark<K: std::fmt::Display>(
+    tx: &mut SqliteTransaction<'_>,
+    columns: &Columns<'_, '_, K>,
+    change: u64,
+) -> Result<Mark, StoreError> {
+    let replica = match columns.optional_integer(0)? {
+        None => None,
+        Some(wid) => Some(tx.writer_name(wid, columns)?),
+    };
+    let other = match columns.optional_integer(1)? {
+        None => 0,
+        Some(_) => columns.unsigned(1)?,
+    };
+    Ok(Mark { replica, change, other })
+}
+
+pub(super) fn marks(
+    tx: &mut SqliteTransaction<'_>,
+    user: &UserId,
+    keys: &BTreeSet<EntryKey>,
+) -> Result<Map<EntryKey, Option<Mark>>, StoreError> {
+    let mut found = Map::default();
+    let Some(uid) = tx.uid(user)? else { return Ok(found) };
+    let mut select = tx.prepare(
+        "SELECT writer, other, ifnull(kept, position & 0xFFFFFFFFFF) FROM feed \
+         WHERE uid = ?1 AND key = ?2 AND removal = 0",
+    )?;
+    for key in keys {
+        let mut rows = select.query(params![uid, key.to_bytes()])?;
+        if let Some(row) = rows.next()? {
+            let columns = Columns { row, table: "feed", key: user };
+            let mark = mark(tx, &columns, columns.unsigned(2)?)?;
+            found.insert(key.clone(), Some(mark));
+        }
+    }
+    Ok(found)
 }
 
 fn stored_epoch(value: i64) -> Option<Epoch> {

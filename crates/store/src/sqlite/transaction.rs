@@ -9,8 +9,9 @@ use vfs_sync_core::access::Principal;
 use vfs_sync_core::attach::{AttachChanges, MadeAttach};
 use vfs_sync_core::content::{Attachment, Sha256Digest};
 use vfs_sync_core::cursor::Epoch;
+use vfs_sync_core::entry::EntryKey;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
-use vfs_sync_core::push::{Accepted, Changes, Head, Needs, Rows, Told};
+use vfs_sync_core::push::{Accepted, Changes, Head, Map, Mark, Needs, Rows, Told};
 use vfs_sync_core::stamp::{Author, Stamp};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{ReconcileState, StageStatus};
@@ -29,6 +30,8 @@ pub(super) struct SqliteTransaction<'c> {
     users: HashMap<i64, UserId>,
     replicas: HashMap<i64, (UserId, ReplicaId)>,
     last_author: Option<(Arc<Author>, i64)>,
+    writers: HashMap<i64, ReplicaId>,
+    last_writer: Option<(i64, ReplicaId, i64)>,
     pub(super) locks: Locks,
     /// Rows that it may load yet; `None` once that were too many.
     rows_left: Option<usize>,
@@ -49,6 +52,8 @@ impl<'c> SqliteTransaction<'c> {
             users,
             replicas,
             last_author: None,
+            writers: HashMap::new(),
+            last_writer: None,
             locks: Locks::default(),
             rows_left: Some(usize::MAX),
             member: None,
@@ -154,6 +159,49 @@ impl<'c> SqliteTransaction<'c> {
         })?;
         self.last_author = Some((author.clone(), rid));
         Ok(rid)
+    }
+
+    /// The number under which feeds name a replica of their user's, given now if need be.
+    pub(super) fn writer(
+        &mut self,
+        uid: i64,
+        replica: Option<&ReplicaId>,
+    ) -> Result<Option<i64>, StoreError> {
+        let Some(replica) = replica else { return Ok(None) };
+        match &self.last_writer {
+            Some((of, name, wid)) if *of == uid && name == replica => return Ok(Some(*wid)),
+            _ => {}
+        }
+        let key = params![uid, replica.as_str()];
+        let mut select =
+            self.prepare("SELECT wid FROM writers WHERE uid = ?1 AND replica_id = ?2")?;
+        let wid = match select.query_row(key, |row| row.get(0)).optional()? {
+            Some(wid) => wid,
+            None => self
+                .prepare("INSERT INTO writers (uid, replica_id) VALUES (?1, ?2)")?
+                .insert(key)?,
+        };
+        self.last_writer = Some((uid, replica.clone(), wid));
+        Ok(Some(wid))
+    }
+
+    /// The replica that feeds name by a number.
+    pub(super) fn writer_name<K: std::fmt::Display>(
+        &mut self,
+        wid: i64,
+        of: &Columns<'_, '_, K>,
+    ) -> Result<ReplicaId, StoreError> {
+        if let Some(name) = self.writers.get(&wid) {
+            return Ok(name.clone());
+        }
+        let mut select = self.prepare("SELECT replica_id FROM writers WHERE wid = ?1")?;
+        let mut rows = select.query([wid])?;
+        let Some(row) = rows.next()? else {
+            return Err(of.malformed(format_args!("there is no writer {wid}")));
+        };
+        let name: ReplicaId = Columns { row, table: "writers", key: wid }.parse(0)?;
+        self.writers.insert(wid, name.clone());
+        Ok(name)
     }
 
     fn rid(&mut self, user: &UserId, replica: &ReplicaId) -> Result<Option<i64>, StoreError> {
@@ -285,6 +333,9 @@ impl Transaction for SqliteTransaction<'_> {
         for owner in &owners {
             if let Some(head) = feed::head(self, owner)? {
                 rows.last_changed.insert(owner.clone(), head.changed_at);
+                if user == Some(owner) {
+                    rows.tail = feed::tail(self, owner, &head)?;
+                }
             }
         }
         self.locks.own.extend(owners.iter().cloned().map(Lock::Realm));
@@ -302,6 +353,14 @@ impl Transaction for SqliteTransaction<'_> {
         self.load_ancestors(&needs.ancestors, found)?;
         self.count(found.links.len())?;
         access::load(self, needs, found)
+    }
+
+    async fn marks(
+        &mut self,
+        user: &UserId,
+        keys: &BTreeSet<EntryKey>,
+    ) -> Result<Map<EntryKey, Option<Mark>>, StoreError> {
+        feed::marks(self, user, keys)
     }
 
     async fn told(&mut self, keys: &BTreeMap<UserId, Vec<Vec<u8>>>) -> Result<Told, StoreError> {
@@ -333,6 +392,14 @@ impl Transaction for SqliteTransaction<'_> {
 
     async fn write_push(&mut self, write: &PushWrite<'_>) -> Result<(), StoreError> {
         write::push(self, write)
+    }
+
+    async fn write_changes(
+        &mut self,
+        changes: &Changes,
+        feeds: &[FeedWrite],
+    ) -> Result<(), StoreError> {
+        write::changes(self, changes, feeds)
     }
 
     async fn head(&mut self, user: &UserId) -> Result<Option<Head>, StoreError> {

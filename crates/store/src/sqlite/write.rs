@@ -1,7 +1,7 @@
 //! Writing what a transaction decided, each table in the order of its keys.
 
 use rusqlite::params;
-use vfs_sync_core::push::Changes;
+use vfs_sync_core::push::{Cause, Changes, Mark};
 use vfs_sync_core::time::Timestamp;
 
 use super::feed::{COUNTER_BITS, MAX_COUNTER, MAX_UID};
@@ -40,6 +40,18 @@ pub(super) fn push(
     super::access::write(tx, write.changes)?;
     accepted(tx, rid, write.changes, write.now)?;
     feeds(tx, write.feeds)
+}
+
+/// Writes what the server itself changed.
+pub(super) fn changes(
+    tx: &mut SqliteTransaction<'_>,
+    changes: &Changes,
+    written: &[FeedWrite],
+) -> Result<(), StoreError> {
+    items(tx, changes)?;
+    registers(tx, changes)?;
+    super::access::write(tx, changes)?;
+    feeds(tx, written)
 }
 
 fn items(tx: &mut SqliteTransaction<'_>, changes: &Changes) -> Result<(), StoreError> {
@@ -144,15 +156,25 @@ fn accepted(
 pub(super) fn feeds(tx: &mut SqliteTransaction<'_>, feeds: &[FeedWrite]) -> Result<(), StoreError> {
     // A change of what the feed tells already moves its row to the head.
     let mut upsert = tx.prepare(
+        "INSERT INTO feed (position, uid, key, changed_at, removal, json, writer) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (uid, key) DO UPDATE SET \
+         position = excluded.position, changed_at = excluded.changed_at, \
+         removal = excluded.removal, json = excluded.json, writer = excluded.writer, kept = NULL, \
+         other = CASE WHEN writer IS excluded.writer THEN other \
+         ELSE ifnull(kept, position & 0xFFFFFFFFFF) END",
+    )?;
+    let mut keep = tx.prepare(
         "INSERT INTO feed (position, uid, key, changed_at, removal, json) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (uid, key) DO UPDATE SET \
          position = excluded.position, changed_at = excluded.changed_at, \
-         removal = excluded.removal, json = excluded.json",
+         removal = excluded.removal, json = excluded.json, \
+         kept = ifnull(kept, position & 0xFFFFFFFFFF)",
     )?;
     let mut move_head = tx.prepare(
-        "INSERT INTO feed_head (uid, epoch, counter, changed_at) VALUES (?1, ?2, ?3, ?4) \
-         ON CONFLICT (uid) DO UPDATE SET \
-         counter = excluded.counter, changed_at = excluded.changed_at",
+        "INSERT INTO feed_head (uid, epoch, counter, changed_at, writer) \
+         VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (uid) DO UPDATE SET \
+         counter = excluded.counter, changed_at = excluded.changed_at, writer = excluded.writer, \
+         other = CASE WHEN writer IS excluded.writer THEN other ELSE counter END",
     )?;
     for feed in feeds {
         let uid = tx.make_uid(&feed.user)?;
@@ -163,10 +185,17 @@ pub(super) fn feeds(tx: &mut SqliteTransaction<'_>, feeds: &[FeedWrite]) -> Resu
         for entry in feed.entries() {
             let position = uid << COUNTER_BITS | entry.counter as i64;
             let (key, json) = (entry.key.as_slice(), entry.json.as_str());
-            upsert.execute(params![position, uid, key, changed_at, entry.removal, json])?;
+            let removal = entry.removal;
+            if entry.cause == Cause::Same {
+                keep.execute(params![position, uid, key, changed_at, removal, json])?;
+            } else {
+                let writer = tx.writer(uid, entry.cause.replica())?;
+                upsert.execute(params![position, uid, key, changed_at, removal, json, writer])?;
+            }
         }
         let epoch = feed.head.epoch.as_u64() as i64;
-        move_head.execute(params![uid, epoch, feed.head.counter as i64, changed_at])?;
+        let writer = tx.writer(uid, Mark::cause_of(&feed.bodies).replica())?;
+        move_head.execute(params![uid, epoch, feed.head.counter as i64, changed_at, writer])?;
     }
     Ok(())
 }

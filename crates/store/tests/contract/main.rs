@@ -4,6 +4,7 @@
 
 mod blobs;
 mod damage;
+mod deletions;
 mod feeds;
 mod members;
 mod memory;
@@ -110,6 +111,13 @@ mod every {
             many_writers_of_one_feed_are_told_in_the_order_of_commit
             several_users_write_at_once
             one_id_created_by_two_users_at_once_belongs_to_one;
+        deletions:
+            a_delete_of_what_another_changed_meanwhile_does_not_apply
+            the_folders_of_what_stays_stay
+            what_changes_a_deleted_item_brings_it_and_its_folders_back
+            another_level_is_no_change_and_coming_into_sight_is
+            a_content_counts_as_its_authors_change
+            a_content_brings_its_item_back_with_its_folder;
         members:
             who_is_in_a_group_is_told
             who_was_ever_seen_is_known;

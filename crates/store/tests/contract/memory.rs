@@ -9,7 +9,7 @@ use vfs_sync_store::sqlite::SqliteStore;
 use vfs_sync_store::{MetadataStore, PullAnswer, Quota, Retention};
 
 use super::scene::*;
-use super::views::{Cast, DEVICES, Dice, ITEMS, attach_content, operation};
+use super::views::{Cast, DEVICES, Dice, ITEMS, attach_by, attach_content, operation, with_basis};
 
 const HISTORIES: u64 = 40;
 const STEPS: u64 = 100;
@@ -42,15 +42,26 @@ async fn play(seed: u64) {
             0..5 => {
                 let first = next.entry((who, device)).or_insert(1);
                 let count = 1 + dice.below(8);
-                let operations: Vec<Value> =
-                    (0..count).map(|n| operation(&mut dice, &cast, who, *first + n, now)).collect();
+                let all = both!(scenes, |scene| scene.settle_as(who, None, 500).await);
+                let seen = dice.below(1 + all.len() as u64) as usize;
+                let seen = all.get(seen).map(cursor_of);
+                let operations: Vec<Value> = (0..count)
+                    .map(|n| operation(&mut dice, &cast, who, *first + n, now))
+                    .collect::<Vec<_>>()
+                    .into_iter()
+                    .map(|op| with_basis(&mut dice, op, seen.as_ref()))
+                    .collect();
                 // Some come twice.
                 *first += count - dice.below(2);
                 both!(scenes, |scene| scene.push_as(who, device, operations.clone()).await);
             }
             5 => {
+                let by = [None, Some(device)][dice.below(2) as usize];
                 for scene in &scenes {
-                    attach_content(scene, who, &item, &format!("b{step}")).await;
+                    match by {
+                        None => attach_content(scene, who, &item, &format!("b{step}")).await,
+                        by => attach_by(scene, who, &item, &format!("b{step}"), by).await,
+                    }
                 }
             }
             6 => {

@@ -9,8 +9,9 @@ use vfs_sync_core::access::{Principal, PrincipalType};
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::id::{BlobId, RefId, StagingId};
+use vfs_sync_core::op::Basis;
 use vfs_sync_core::register::ItemFields;
-use vfs_sync_core::wire::PushStatus;
+use vfs_sync_core::wire::{AttachRequest, PushStatus};
 use vfs_sync_store::{NewStage, PullAnswer, PullRequest, Retention};
 
 use super::members::principal;
@@ -165,7 +166,56 @@ pub(crate) fn operation(dice: &mut Dice, cast: &Cast, who: &str, write_id: u64, 
     op
 }
 
+/// Sometimes an operation tells what its author had seen.
+pub(crate) fn with_basis(dice: &mut Dice, mut op: Value, seen: Option<&Cursor>) -> Value {
+    if dice.below(3) > 0 {
+        op["basis"] = json!(seen.map(Cursor::encode));
+    }
+    op
+}
+
+/// Attaches a new content, without a basis; an item that is not there, or gone, is refused: that too
+/// is part of a history.
 pub(crate) async fn attach_content(scene: &Scene, who: &str, item: &str, name: &str) {
+    scene.staged_by(who, name).await;
+    let (owner, staging_id) = (user(who), StagingId::new(name).unwrap());
+    let request = AttachRequest {
+        modified_at: name.len().is_multiple_of(2).then(|| at(-1)),
+        replica_id: Some(replica("laptop")),
+        ..AttachRequest::to(item.parse().unwrap())
+    };
+    let ref_id = RefId::new(name).unwrap();
+    let _ = scene.store.attach(&owner, &staging_id, &request, ref_id, scene.now()).await.unwrap();
+}
+
+/// Attaches a new content of a replica, which brings an item back.
+pub(crate) async fn attach_by(
+    scene: &Scene,
+    who: &str,
+    item: &str,
+    name: &str,
+    replica: Option<&str>,
+) {
+    scene.staged_by(who, name).await;
+    let (owner, staging_id) = (user(who), StagingId::new(name).unwrap());
+    let request = AttachRequest {
+        basis: Some(Basis::Start),
+        replica_id: replica.map(|name| name.parse().unwrap()),
+        occurred_at: Some(scene.now()),
+        ..AttachRequest::to(item.parse().unwrap())
+    };
+    let ref_id = RefId::new(name).unwrap();
+    let _ = scene.store.attach(&owner, &staging_id, &request, ref_id, scene.now()).await.unwrap();
+}
+
+impl Scene {
+    /// A content that waits to be attached.
+    pub(crate) async fn staged_by(&self, who: &str, name: &str) {
+        stage_content(self, who, name).await;
+    }
+}
+
+async fn stage_content(scene: &Scene, who: &str, name: &str) {
     let (owner, staging_id) = (user(who), StagingId::new(name).unwrap());
     let stage = NewStage {
         staging_id: staging_id.clone(),
@@ -182,12 +232,6 @@ pub(crate) async fn attach_content(scene: &Scene, who: &str, item: &str, name: &
         .record_upload(&owner, &staging_id, &uploaded(1, digest), &QUOTA, scene.now())
         .await
         .unwrap();
-    let modified_at = name.len().is_multiple_of(2).then(|| at(-1));
-    let body = json!({ "itemId": item, "modifiedAt": modified_at, "replicaId": "laptop" });
-    let request = serde_json::from_value(body).unwrap();
-    let ref_id = RefId::new(name).unwrap();
-    // An item that is not there, or gone, is refused: that too is part of a history.
-    let _ = scene.store.attach(&owner, &staging_id, &request, ref_id, scene.now()).await.unwrap();
 }
 
 /// Plays a history; gives how many steps it had: operations, changes of members, attaches.
@@ -207,8 +251,15 @@ async fn play(scene: &Scene, seed: u64) -> u64 {
             0..5 => {
                 let first = next.entry((who, device)).or_insert(1);
                 let count = 1 + dice.below(8);
-                let operations: Vec<Value> =
-                    (0..count).map(|n| operation(&mut dice, &cast, who, *first + n, now)).collect();
+                let known: Vec<&Replica> =
+                    replicas.iter().filter(|(of, _)| *of == who).map(|(_, one)| one).collect();
+                let seen = known[dice.below(known.len() as u64) as usize].cursor.clone();
+                let operations: Vec<Value> = (0..count)
+                    .map(|n| operation(&mut dice, &cast, who, *first + n, now))
+                    .collect::<Vec<_>>()
+                    .into_iter()
+                    .map(|op| with_basis(&mut dice, op, seen.as_ref()))
+                    .collect();
                 *first += count;
                 steps += count - 1;
                 scene.push_as(who, device, operations.clone()).await;
@@ -227,7 +278,11 @@ async fn play(scene: &Scene, seed: u64) -> u64 {
             6 => {
                 let owner = cast.one(&mut dice);
                 let item = format!("{owner}-{}", dice.below(ITEMS));
-                attach_content(scene, who, &item, &format!("b{seed}-{step}")).await;
+                let name = format!("b{seed}-{step}");
+                match dice.below(2) {
+                    0 => attach_content(scene, who, &item, &name).await,
+                    _ => attach_by(scene, who, &item, &name, Some(device)).await,
+                }
             }
             7 => {
                 let group = dice.one(&cast.groups);

@@ -1,0 +1,173 @@
+//! What every user was told, in order: what a deletion's author may have seen.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use vfs_sync_core::cursor::{Cursor, Epoch, Position};
+use vfs_sync_core::entry::{Change, Entry, EntryKey};
+use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, UserId};
+use vfs_sync_core::op::{Basis, Operation};
+use vfs_sync_core::time::Timestamp;
+use vfs_sync_store::FeedPage;
+
+use super::Model;
+
+/// One thing that a user was told of.
+#[derive(Debug, Clone)]
+struct Told {
+    counter: u64,
+    /// The user's own replica that did it.
+    by: Option<ReplicaId>,
+    /// The thing did not change: only what the user may do with it, or what it is of.
+    same: bool,
+    present: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Feed {
+    epoch: Option<Epoch>,
+    last: Option<(u64, Timestamp)>,
+    told: BTreeMap<EntryKey, Vec<Told>>,
+}
+
+/// Every feed as a log.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Feeds(BTreeMap<UserId, Feed>);
+
+/// The transaction whose entries are looked at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Commit<'a> {
+    /// A push by a replica.
+    Push(&'a UserId, &'a ReplicaId, &'a [Operation]),
+    /// An attach of a blob by a user's replica.
+    Attach(&'a UserId, Option<&'a ReplicaId>, &'a BlobId),
+    /// Any other.
+    Other,
+}
+
+impl Feed {
+    fn take(&mut self, entry: &Entry, by: Option<ReplicaId>, changed: bool) {
+        let Some(position) = Position::parse(&entry.position.change_id) else { return };
+        self.last = Some((position.counter, entry.position.changed_at));
+        let rows = self.told.entry(entry.body.change.key()).or_default();
+        let was_present = rows.last().is_some_and(|last| last.present);
+        let is_item = matches!(entry.body.change, Change::ItemUpsert(_));
+        rows.push(Told {
+            counter: position.counter,
+            by,
+            same: !changed || (is_item && was_present && entry.body.actor.is_none()),
+            present: !entry.body.change.is_removal(),
+        });
+    }
+
+    fn seen(&self, basis: &Basis) -> u64 {
+        let Basis::At(cursor) = basis else { return 0 };
+        let position = Position::parse(&cursor.change_id);
+        let position = position.filter(|position| Some(position.epoch) == self.epoch);
+        let last = self.last.map_or(0, |(counter, _)| counter);
+        position.map_or(0, |position| position.counter.min(last))
+    }
+}
+
+impl Model {
+    /// Who may have a feed.
+    pub(crate) fn users(&self) -> BTreeSet<UserId> {
+        let owners = self.items.values().map(|item| item.owner.clone());
+        let granted = self.grants.keys().filter_map(|(_, principal)| principal.user());
+        let members = self.joined.iter().map(|(_, user)| user.clone());
+        owners.chain(granted).chain(members).collect()
+    }
+
+    /// Up to where a user's feed is known.
+    pub(crate) fn told_until(&self, user: &UserId) -> Option<Cursor> {
+        let feed = self.feeds.0.get(user)?;
+        let (counter, at) = feed.last?;
+        Some(Position { epoch: feed.epoch?, counter }.at(at))
+    }
+
+    /// The database has another epoch now; positions keep their order.
+    pub(crate) fn feed_is_of(&mut self, user: &UserId, epoch: Epoch) {
+        self.feeds.0.entry(user.clone()).or_default().epoch = Some(epoch);
+    }
+
+    /// A page of a user's feed, which follows what is known of it.
+    pub(crate) fn told(&mut self, user: &UserId, page: &FeedPage, commit: Commit<'_>) {
+        for item in &page.items {
+            let entry: Entry = serde_json::from_str(item).expect("a server's entry is one");
+            let changed = self.changed_by(commit, &entry);
+            let by = match (commit, &entry.body.origin) {
+                (Commit::Attach(author, replica, _), _) if author == user => replica.cloned(),
+                (_, origin) => origin.as_ref().map(|origin| origin.replica_id.clone()),
+            };
+            self.feeds.0.entry(user.clone()).or_default().take(&entry, by, changed);
+        }
+        self.feed_is_of(user, page.epoch);
+    }
+
+    /// Whether a transaction changed the very thing that an entry tells of, rather than what a link or
+    /// a content is of. What nobody did came into sight.
+    fn changed_by(&self, commit: Commit<'_>, entry: &Entry) -> bool {
+        if entry.body.actor.is_none() && !matches!(commit, Commit::Attach(..)) {
+            return true;
+        }
+        match (entry.body.change.key(), commit) {
+            (EntryKey::Link { parent, child }, Commit::Push(user, replica, operations)) => {
+                let register = self.links.get(&(child, parent));
+                register.is_some_and(|link| {
+                    let stamp = &link.stamp;
+                    stamp.user == *user
+                        && stamp.replica == *replica
+                        && operations.iter().any(|op| op.write_id.get() == stamp.write_id)
+                })
+            }
+            (EntryKey::Link { .. }, Commit::Attach(..)) => false,
+            (EntryKey::Content(_), Commit::Push(..)) => false,
+            (EntryKey::Content(_), Commit::Attach(_, _, blob)) => {
+                matches!(&entry.body.change, Change::BlobAttach(one) if one.blob_id == *blob)
+            }
+            _ => true,
+        }
+    }
+
+    /// Removals up to a position left a user's feed: of what they were about nothing is known.
+    pub(crate) fn pruned_until(&mut self, user: &UserId, pruned: &Cursor) {
+        let Some(pruned) = Position::parse(&pruned.change_id) else { return };
+        let feed = self.feeds.0.entry(user.clone()).or_default();
+        feed.told.retain(|_, rows| {
+            let last = rows.last();
+            last.is_none_or(|last| last.present || last.counter > pruned.counter)
+        });
+    }
+
+    /// Whether anybody but this replica changed the item, its contents, what it hangs under or what
+    /// that is alive hangs under it, after what the basis says.
+    pub(super) fn is_unseen(
+        &self,
+        user: &UserId,
+        replica: &ReplicaId,
+        id: &ItemId,
+        basis: &Basis,
+    ) -> bool {
+        let Some(feed) = self.feeds.0.get(user) else { return false };
+        let seen = feed.seen(basis);
+        let linked = |child: &ItemId, parent: &ItemId| {
+            self.links.get(&(child.clone(), parent.clone())).is_some_and(|link| link.value)
+        };
+        let alive = |id: &ItemId| self.items.get(id).is_some_and(|item| !item.is_dead());
+        feed.told.iter().any(|(key, rows)| {
+            let counts = match key {
+                EntryKey::Item(item)
+                | EntryKey::Content(item)
+                | EntryKey::Attachment { item, .. } => item == id,
+                EntryKey::Link { parent, child } if child == id => linked(child, parent),
+                EntryKey::Link { parent, child } => {
+                    parent == id && linked(child, parent) && alive(child)
+                }
+                EntryKey::Grant { .. } => false,
+            };
+            let by_another = |told: &Told| {
+                told.counter > seen && !told.same && told.by.as_ref() != Some(replica)
+            };
+            counts && rows.last().is_some_and(|last| last.present) && rows.iter().any(by_another)
+        })
+    }
+}

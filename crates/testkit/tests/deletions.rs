@@ -1,0 +1,288 @@
+//! Deletions with the real client over HTTP: what somebody changed, and the one who deletes had not
+//! seen, lives on, whoever comes first, and is told.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::sync::Arc;
+
+use serde_json::json;
+use tokio::sync::broadcast::Receiver;
+use vfs_sync_client::core::access::{AccessLevel, Principal, PrincipalType};
+use vfs_sync_client::core::id::{ItemId, PrincipalId, UserId};
+use vfs_sync_client::core::item::Name;
+use vfs_sync_client::core::wire::PushReason;
+use vfs_sync_client::{
+    ChangeEvent, ClientConfig, Delete, HttpConfig, HttpTransport, StaticToken, SyncClient,
+};
+use vfs_sync_testkit::{TestServer, everything};
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+struct Device {
+    client: SyncClient,
+    events: Receiver<ChangeEvent>,
+    _dir: tempfile::TempDir,
+}
+
+impl std::ops::Deref for Device {
+    type Target = SyncClient;
+    fn deref(&self) -> &SyncClient {
+        &self.client
+    }
+}
+
+impl Device {
+    fn of(server: &TestServer, user: &str) -> Self {
+        let token = StaticToken::new(server.token(user));
+        let transport = HttpTransport::new(HttpConfig::new(server.url()), token).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let (user, config) = (UserId::new(user).unwrap(), ClientConfig::default());
+        let client =
+            SyncClient::create_replica(dir.path(), user, "s", Arc::new(transport), config).unwrap();
+        let events = client.subscribe();
+        Self { client, events, _dir: dir }
+    }
+
+    fn at(&self, path: &str) -> ItemId {
+        self.resolve(path).unwrap().id
+    }
+
+    fn file(&self, parent: Option<&ItemId>, called: &str) -> ItemId {
+        let item = self.create_file(parent, name(called)).unwrap();
+        self.put_content(&item, called.as_bytes()).unwrap();
+        item
+    }
+
+    fn paths(&self) -> Vec<String> {
+        everything(self).unwrap().into_iter().map(|entry| entry.path).collect()
+    }
+
+    async fn read(&self, path: &str) -> String {
+        let content = self.read_content(&self.at(path)).await.unwrap();
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut content.reader().unwrap(), &mut text).unwrap();
+        text
+    }
+
+    /// Where what was deleted here, and was told to live on, is.
+    fn kept(&mut self) -> Vec<String> {
+        let mut kept = Vec::new();
+        while let Ok(event) = self.events.try_recv() {
+            if let ChangeEvent::Kept(item) = event {
+                kept.push(self.client.path_of(&item).unwrap());
+            }
+        }
+        kept.sort();
+        kept
+    }
+}
+
+/// Two devices that have seen `dir/{a,b}`, `dir/deep/{c,d}` and `else`.
+async fn two() -> (TestServer, Device, Device) {
+    let server = TestServer::start().await;
+    let (one, other) = (Device::of(&server, "alice"), Device::of(&server, "alice"));
+    let dir = one.create_folder(None, name("dir")).unwrap();
+    let deep = one.create_folder(Some(&dir), name("deep")).unwrap();
+    one.create_folder(None, name("else")).unwrap();
+    for (parent, called) in [(&dir, "a"), (&dir, "b"), (&deep, "c"), (&deep, "d")] {
+        one.file(Some(parent), called);
+    }
+    one.sync().await.unwrap();
+    other.sync().await.unwrap();
+    (server, one, other)
+}
+
+/// `one` removes the folder, `other` does `meanwhile`, in both orders of arrival: what is left, and
+/// what is told to have been kept where the deletion comes last.
+async fn check(meanwhile: impl Fn(&Device), left: &[&str], kept: &[&str]) {
+    for deletes_first in [true, false] {
+        let (_server, mut one, other) = two().await;
+        one.delete(&one.at("/dir"), Delete::Recursive).unwrap();
+        meanwhile(&other);
+        let order = if deletes_first { [&one, &other] } else { [&other, &one] };
+        for device in order {
+            device.sync().await.unwrap();
+        }
+        let told = one.kept();
+        if !deletes_first {
+            assert_eq!(told, kept, "told");
+        }
+        for device in [&one, &other, &one, &other] {
+            device.sync().await.unwrap();
+        }
+        for device in [&one, &other] {
+            assert_eq!(device.paths(), left, "deletes first: {deletes_first}");
+            assert!(device.rejected(10).unwrap().is_empty());
+            assert!(device.rejected_uploads().unwrap().is_empty());
+        }
+        for path in left.iter().filter(|path| path.ends_with("new") || path.ends_with("saved")) {
+            let text = path.rsplit('/').next().unwrap();
+            assert_eq!(one.read(&format!("/{path}")).await, text, "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_edit_keeps_the_file_and_its_folders() {
+    let rename = |other: &Device| other.rename(&other.at("/dir/deep/c"), name("c2")).unwrap();
+    let left = ["dir", "dir/deep", "dir/deep/c2", "else"];
+    check(rename, &left, &["/dir", "/dir/deep", "/dir/deep/c2"]).await;
+}
+
+#[tokio::test]
+async fn a_content_keeps_the_file_and_its_folders() {
+    let write = |other: &Device| {
+        let file = other.at("/dir/deep/c");
+        other.rename(&file, name("saved")).unwrap();
+        other.put_content(&file, &b"saved"[..]).unwrap();
+    };
+    let left = ["dir", "dir/deep", "dir/deep/saved", "else"];
+    check(write, &left, &["/dir", "/dir/deep", "/dir/deep/saved"]).await;
+}
+
+#[tokio::test]
+async fn a_content_alone_brings_its_file_back() {
+    for deletes_first in [true, false] {
+        let (_server, one, other) = two().await;
+        one.delete(&one.at("/dir"), Delete::Recursive).unwrap();
+        other.put_content(&other.at("/dir/deep/c"), &b"written"[..]).unwrap();
+        let order = if deletes_first { [&one, &other] } else { [&other, &one] };
+        for device in order.into_iter().chain(order) {
+            device.sync().await.unwrap();
+        }
+        assert_eq!(one.paths(), ["dir", "dir/deep", "dir/deep/c", "else"]);
+        assert_eq!(one.read("/dir/deep/c").await, "written");
+        assert!(other.rejected_uploads().unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn what_moves_out_lives_where_it_went() {
+    let out = |other: &Device| {
+        other.move_to(&other.at("/dir/deep/c"), Some(&other.at("/else"))).unwrap();
+    };
+    check(out, &["else", "else/c"], &["/else/c"]).await;
+}
+
+#[tokio::test]
+async fn what_is_made_inside_keeps_its_folders() {
+    let make = |other: &Device| {
+        let folder = other.create_folder(Some(&other.at("/dir/deep")), name("folder")).unwrap();
+        other.file(Some(&folder), "new");
+    };
+    let left = ["dir", "dir/deep", "dir/deep/folder", "dir/deep/folder/new", "else"];
+    check(make, &left, &["/dir", "/dir/deep"]).await;
+}
+
+#[tokio::test]
+async fn what_moves_in_keeps_the_folder() {
+    let into = |other: &Device| {
+        other.move_to(&other.at("/else"), Some(&other.at("/dir"))).unwrap();
+    };
+    check(into, &["dir", "dir/else"], &["/dir"]).await;
+}
+
+#[tokio::test]
+async fn what_both_delete_is_gone() {
+    let delete = |other: &Device| {
+        other.delete(&other.at("/dir"), Delete::Recursive).unwrap();
+    };
+    check(delete, &["else"], &[]).await;
+}
+
+#[tokio::test]
+async fn what_is_deleted_by_force_goes_with_what_was_not_seen() {
+    let (_server, mut one, other) = two().await;
+    other.rename(&other.at("/dir/a"), name("edited")).unwrap();
+    other.sync().await.unwrap();
+    one.delete_unseen(&one.at("/dir"), Delete::Recursive).unwrap();
+    one.sync().await.unwrap();
+    assert_eq!(one.paths(), ["else"]);
+    assert!(one.kept().is_empty());
+}
+
+#[tokio::test]
+async fn ones_own_unsynced_edit_is_deleted_knowingly() {
+    let (_server, mut one, other) = two().await;
+    let file = one.at("/dir/a");
+    one.put_content(&file, &b"more"[..]).unwrap();
+    one.sync().await.unwrap();
+    one.rename(&file, name("renamed")).unwrap();
+    one.delete(&file, Delete::Item).unwrap();
+    one.sync().await.unwrap();
+    other.sync().await.unwrap();
+    assert!(!other.paths().iter().any(|path| path.ends_with('a') || path.ends_with("renamed")));
+    assert!(one.kept().is_empty());
+}
+
+#[tokio::test]
+async fn a_delete_that_did_not_apply_is_told_with_its_reason() {
+    let (_server, mut one, other) = two().await;
+    other.rename(&other.at("/dir/a"), name("edited")).unwrap();
+    other.sync().await.unwrap();
+    let file = one.at("/dir/a");
+    one.delete(&file, Delete::Item).unwrap();
+    assert_eq!(one.node(&file).unwrap(), None, "it is not shown until the server has decided");
+    let report = one.sync().await.unwrap();
+    assert_eq!((report.outdated, report.rejected), (1, 0));
+    let mut reasons = Vec::new();
+    while let Ok(event) = one.events.try_recv() {
+        if let ChangeEvent::Outdated { reason, .. } = event {
+            reasons.extend(reason);
+        }
+    }
+    assert_eq!(reasons, [PushReason::Unseen]);
+    assert!(one.node(&file).unwrap().is_some());
+    one.delete(&file, Delete::Item).unwrap();
+    one.sync().await.unwrap();
+    assert_eq!(one.node(&file).unwrap(), None, "known now");
+}
+
+#[tokio::test]
+async fn an_older_client_is_decided_by_stamps() {
+    let (server, one, _other) = two().await;
+    let (file, now) =
+        (one.at("/dir/a"), vfs_sync_client::core::time::Timestamp::from_millis(1_000));
+    let operation = json!({
+        "opId": uuid::Uuid::now_v7().to_string(), "replicaId": "old", "writeId": 1,
+        "occurredAt": now.unwrap(), "opType": "item_delete", "itemId": file,
+    });
+    let answer: serde_json::Value = reqwest::Client::new()
+        .post(format!("{}/v1/vfs/crdt/push", server.url()))
+        .bearer_auth(server.token("alice"))
+        .json(&json!({"clientId": "old", "operations": [operation]}))
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(answer["results"][0]["reason"], "superseded");
+}
+
+#[tokio::test]
+async fn who_may_write_in_a_shared_folder_deletes_and_saves_in_it() {
+    let (server, one, _other) = two().await;
+    let bob = Device::of(&server, "bob");
+    let id = PrincipalId::new("bob").unwrap();
+    let bob_is = Principal { kind: PrincipalType::User, id };
+    one.share(&one.at("/dir"), bob_is, AccessLevel::Write).unwrap();
+    one.sync().await.unwrap();
+    bob.sync().await.unwrap();
+    let find = |called: &str| {
+        let all = everything(&one).unwrap();
+        one.at(&format!("/{}", all.iter().find(|entry| entry.path.ends_with(called)).unwrap().path))
+    };
+    let (a, c) = (find("/a"), find("/c"));
+    bob.delete(&a, Delete::Item).unwrap();
+    one.delete(&one.at("/dir/deep"), Delete::Recursive).unwrap();
+    one.sync().await.unwrap();
+    bob.put_content(&c, &b"by bob"[..]).unwrap();
+    bob.sync().await.unwrap();
+    one.sync().await.unwrap();
+    assert_eq!(one.paths(), ["dir", "dir/b", "dir/deep", "dir/deep/c", "else"]);
+    assert_eq!(one.read("/dir/deep/c").await, "by bob");
+    assert!(bob.rejected(10).unwrap().is_empty());
+}
