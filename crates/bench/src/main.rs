@@ -105,6 +105,11 @@ async fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
         report.note("a first sync by the command line", entries / taken.as_secs_f64(), "entries/s");
         report.at_most("client memory at its peak", peak, 200.0, "MB");
         report.at_most("server memory at its peak", server.peak_memory()?, 200.0, "MB");
+        let stamped = push::deletions(&server, "stamped", n / 20, false).await?;
+        let seen = push::deletions(&server, "seen", n / 20, true).await?;
+        report.note("deletions, by stamps", stamped, "op/s");
+        report.note("deletions, by what was seen", seen, "op/s");
+        report.at_least("  by what was seen against by stamps", seen / stamped, 0.9, "x");
         drop(server);
         let database = std::fs::read_dir(&data)?
             .filter_map(Result::ok)

@@ -4,6 +4,9 @@ use std::path::Path;
 use std::time::Instant;
 
 use rusqlite::types::Value;
+use vfs_sync_core::id::{OpId, WriteId};
+use vfs_sync_core::op::{Action, Basis};
+use vfs_sync_core::wire::{PushRequest, StateResponse};
 
 use crate::Failure;
 use crate::process::Server;
@@ -66,6 +69,51 @@ pub(crate) async fn run(
         last: rate(&times[tail..], times[tail.saturating_sub(1)]),
         all: rate(&times, 0.0),
     })
+}
+
+/// Makes `operations` files as one replica, then deletes them; gives deletions a second. With
+/// `tells` they say what they have seen: all of the feed.
+pub(crate) async fn deletions(
+    server: &Server,
+    name: &str,
+    operations: usize,
+    tells: bool,
+) -> Result<f64, Failure> {
+    let url = format!("{}/v1/vfs/crdt/push", server.url);
+    let http = reqwest::Client::builder().tcp_nodelay(true).build()?;
+    let send = async |request: &PushRequest| {
+        let answer = http.post(&url).bearer_auth(&server.token).json(request).send().await?;
+        let text = answer.text().await?;
+        match text.matches("\"applied\"").count() == request.operations.len() {
+            true => Ok(()),
+            false => Err(Failure::from(format!("push failed: {text:.300}"))),
+        }
+    };
+    let mut workload = Workload::new(name, Ids::UuidV7);
+    let mut made = Vec::new();
+    for _ in 0..operations / BATCH {
+        let request = workload.push(BATCH);
+        send(&request).await?;
+        made.push(request.operations);
+    }
+    let state = format!("{}/v1/vfs/crdt/state?clientId={name}", server.url);
+    let state = http.get(&state).bearer_auth(&server.token).send().await?.bytes().await?;
+    let state: StateResponse = serde_json::from_slice(&state)?;
+    let basis = tells.then(|| Basis::from(state.feed_head));
+    let started = Instant::now();
+    let count = (operations / BATCH * BATCH) as u64;
+    for mut deletions in made {
+        for op in &mut deletions {
+            op.op_id = OpId::new(uuid::Uuid::now_v7().to_string())?;
+            op.write_id = WriteId::new(op.write_id.get() + count).ok_or("a write id")?;
+            op.basis.clone_from(&basis);
+            op.action = Action::Delete;
+            op.occurred_at = op.occurred_at.plus_millis(1_000_000_000);
+        }
+        let client_id = deletions.first().ok_or("an empty push")?.replica_id.clone();
+        send(&PushRequest { client_id, operations: deletions }).await?;
+    }
+    Ok(count as f64 / started.elapsed().as_secs_f64())
 }
 
 /// Operations a second.
