@@ -11,9 +11,9 @@ use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::entry::{Change, Entry as FeedEntry, RemovalReason};
 use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, UserId};
 
-use super::Slot;
 use super::rows::{AttachmentRow, GrantRow, ItemRow, LinkRow, Result, Rows};
 use super::view::{Seen, View};
+use super::{Slot, Upload, UploadState};
 use crate::event::ChangeEvent;
 
 /// An item that a page touched.
@@ -129,6 +129,9 @@ impl<'a, R: Rows> PageWork<'a, R> {
             }
             Change::ItemDelete { item, reason } => {
                 self.forget(&item, None)?;
+                if reason == Some(RemovalReason::Revoked) {
+                    self.give_up_bringing_back(&item)?;
+                }
                 if self.rows.remove_item(slot, &item)? {
                     match reason {
                         Some(RemovalReason::Revoked) => self.tell(&item, ChangeEvent::Revoked),
@@ -181,6 +184,20 @@ impl<'a, R: Rows> PageWork<'a, R> {
                 let ref_id = (relation_kind != RelationKind::File).then_some(&ref_id);
                 self.rows.remove_attachment(slot, &item, ref_id)?;
                 self.touch(item, position);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is no longer the user's to see does not come back by a content that waits: its bytes need
+    /// not be sent to learn that.
+    fn give_up_bringing_back(&mut self, item: &ItemId) -> Result<()> {
+        if self.slot == Slot::Building {
+            return Ok(());
+        }
+        for upload in self.rows.uploads_of_item(item)? {
+            if upload.state == UploadState::Queued && upload.attach.is_none() {
+                self.rows.put_upload(&Upload { basis: None, ..upload })?;
             }
         }
         Ok(())
