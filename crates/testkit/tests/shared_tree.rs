@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use vfs_sync_client::core::access::{AccessLevel, Principal, PrincipalType};
 use vfs_sync_client::core::entry::Entry;
 use vfs_sync_client::core::id::{ItemId, PrincipalId, UserId};
-use vfs_sync_client::core::item::Name;
+use vfs_sync_client::core::item::{Name, ObjectType};
 use vfs_sync_client::core::time::Timestamp;
 use vfs_sync_client::{ChangeEvent, ClientConfig, ClientError, Delete, SyncClient};
 use vfs_sync_testkit::{ScriptedTransport, build, everything};
@@ -299,6 +299,30 @@ async fn nothing_moves_into_another_owners_tree_but_by_an_explicit_copy() {
         let moved = scene.client.move_by_copy(&id("docs"), None, name("x"));
         assert!(matches!(moved, Err(ClientError::NotPermitted { .. })), "{moved:?}");
         assert_eq!(scene.client.queue(10).unwrap(), [], "all of it or nothing");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_move_by_copy_takes_all_levels_along_before_it_deletes() {
+    const DEPTH: usize = 1_500;
+    check(async |scene| {
+        shared(&scene, "admin").await;
+        let client = &scene.client;
+        let mut batch = client.batch();
+        let mut above = id("work");
+        for _ in 0..DEPTH {
+            above = batch.create(ObjectType::Folder, Some(&above), name("d"), Vec::new());
+        }
+        let thesis = batch.create(ObjectType::File, Some(&above), name("thesis"), Vec::new());
+        batch.put_content(&thesis, &b"three years of work"[..]).unwrap();
+        batch.commit().unwrap();
+        client.move_by_copy(&id("work"), Some(&id("docs")), name("taken")).unwrap();
+        let all: Vec<_> = client.snapshot(Some(&id("docs"))).unwrap().map(Result::unwrap).collect();
+        let deepest = all.iter().max_by_key(|entry| entry.depth).unwrap();
+        assert_eq!((deepest.depth, deepest.node.name.as_ref()), (DEPTH + 1, Some(&name("thesis"))));
+        assert_eq!(deepest.node.content.as_ref().map(|content| content.size), Some(19));
+        assert_eq!(client.node(&id("work")).unwrap(), None);
     })
     .await;
 }

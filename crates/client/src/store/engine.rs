@@ -211,10 +211,12 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         self.transaction(|rows, meta| {
             let mut checks = Checks::default();
             let mut touched = BTreeSet::new();
+            let mut seen = Seen::default();
             for NewEdit { op_id, item, action, unconditional } in edits.actions {
                 let user = meta.user.clone();
-                let mut view = View::new(rows, &user, Slot::Current);
+                let mut view = View::after(rows, &user, Slot::Current, seen);
                 checks.edit(&mut view, &item, &action)?;
+                seen = view.into_seen().places_only();
                 let basis = (!unconditional).then(|| meta.basis());
                 let op = make_operation(meta, op_id, item, action, basis, now)?;
                 rows.push_queue(&op, QueuedState::Pending)?;
@@ -231,8 +233,9 @@ impl<R: Rows> ReplicaStore for Engine<R> {
             }
             refresh_tops(rows, &meta.user, Slot::Current, touched)?;
             for (op_id, mut upload) in edits.uploads {
-                let mut view = View::new(rows, &meta.user, Slot::Current);
+                let mut view = View::after(rows, &meta.user, Slot::Current, seen);
                 let node = view.node(&upload.item)?;
+                seen = view.into_seen().places_only();
                 let node = node.ok_or_else(|| ClientError::UnknownItem(upload.item.clone()))?;
                 if node.access_level < AccessLevel::Write {
                     let (item, has) = (upload.item, node.access_level);

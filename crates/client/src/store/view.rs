@@ -26,6 +26,14 @@ pub(super) struct Seen {
     shown: HashMap<ItemId, bool>,
 }
 
+impl Seen {
+    /// What holds also after an operation was queued: whose tree an item was created in does not
+    /// change with it.
+    pub(super) fn places_only(self) -> Self {
+        Self { shown: HashMap::new(), ..self }
+    }
+}
+
 impl<'a, R: Rows> View<'a, R> {
     pub(super) fn new(rows: &'a mut R, user: &'a UserId, slot: Slot) -> Self {
         Self { rows, user, slot, seen: Seen::default() }
