@@ -3,13 +3,14 @@
 use serde_json::{Value, json};
 
 use crate::blobs::{abandon, attach, bring, stage, upload};
-use crate::scene::{Scene, create, on_every_store};
+use crate::scene::{Scene, create, on_every_store, send};
 
 on_every_store! {
     an_attach_waits_for_its_checkpoint
     an_attach_is_behind_in_each_way_that_there_is
     an_attach_that_can_no_longer_be_is_refused_by_its_code
     an_item_takes_contents_of_every_kind
+    a_content_has_its_time_whichever_way_it_came
 }
 
 async fn an_attach_waits_for_its_checkpoint(scene: Scene) {
@@ -159,5 +160,63 @@ async fn an_item_takes_contents_of_every_kind(scene: Scene) {
     for blob in ["content", "photo", "emailAttachment", "other"] {
         assert_eq!(alice.get(&format!("/v1/vfs/blobs/{blob}")).await.bytes, blob.as_bytes());
         alice.delete(&format!("/v1/vfs/blobs/{blob}")).await.refused(409, "blob_attached");
+    }
+}
+
+async fn a_content_has_its_time_whichever_way_it_came(scene: Scene) {
+    let alice = scene.user("alice");
+    let item = alice.file(1).await;
+    let body = |time: Option<&str>, expected: Option<&str>| {
+        json!({
+            "itemId": item, "modifiedAt": time, "expectedBlobId": expected, "basis": null,
+            "replicaId": "laptop", "occurredAt": "2026-01-01T00:00:00Z",
+        })
+    };
+    // By itself, and again behind another basis.
+    stage(&alice, "s", "b").await.ok();
+    upload(&alice, "s", b"bytes").await.ok();
+    let first = body(Some("1601-01-01T00:00:00+01:00"), None);
+    let attached = attach(&alice, "s", first.clone()).await.ok();
+    assert_eq!(attached["modifiedAt"], "1600-12-31T23:00:00.000Z");
+    let mut again = first.clone();
+    again.as_object_mut().unwrap().remove("basis");
+    assert_eq!(attach(&alice, "s", again).await.ok(), attached);
+    let other = attach(&alice, "s", body(None, None)).await.refused(409, "attach_differs");
+    assert_eq!(other["field"], "modifiedAt");
+    let other = body(Some("1600-12-31T23:00:00Z"), Some("b"));
+    let other = attach(&alice, "s", other).await.refused(409, "attach_differs");
+    assert_eq!(other["field"], "expectedBlobId");
+    // In a batch.
+    let file = json!({
+        "blobId": "c", "dataBase64": "eA==",
+        "attach": body(Some("9999-12-31T23:59:59.999Z"), Some("b")),
+    });
+    let answer = alice.post("/v1/vfs/blobs/batch", json!({"files": [file]})).await.ok();
+    assert_eq!(answer["results"][0]["modifiedAt"], "9999-12-31T23:59:59.999Z", "{answer}");
+    // By an upload in parts.
+    let call = alice.request("POST", "/v1/vfs/blobs/uploads").header("tus-resumable", "1.0.0");
+    let metadata = "stagingId dQ==,blobId ZA==";
+    let call = call.header("upload-length", "5").header("upload-metadata", metadata);
+    let call = call.header("content-type", "application/offset+octet-stream").body("bytes");
+    assert_eq!(send(call).await.status, 201);
+    attach(&alice, "u", body(Some("2026-01-01T00:00:00.5Z"), Some("c"))).await.ok();
+
+    let entries = alice.pull_all().await;
+    let entries = entries["items"].as_array().unwrap();
+    let told = entries.iter().find(|entry| entry["opType"] == "blob_attach").unwrap();
+    assert_eq!((&told["blobId"], &told["actorId"]), (&json!("d"), &json!("alice")));
+    assert_eq!(told["authorReplicaId"], "laptop");
+    let versions = alice.get(&format!("/v1/vfs/items/{item}/versions")).await.ok();
+    let times: Vec<&Value> =
+        versions["versions"].as_array().unwrap().iter().map(|one| &one["modifiedAt"]).collect();
+    let expected =
+        ["2026-01-01T00:00:00.500Z", "9999-12-31T23:59:59.999Z", "1600-12-31T23:00:00.000Z"];
+    assert_eq!(times, expected);
+    for (field, value) in [("modifiedAt", json!("then")), ("basis", json!(7))] {
+        let mut wrong = first.clone();
+        wrong[field] = value;
+        let refused = attach(&alice, "s", wrong).await;
+        assert_eq!(refused.status, 400, "{field}");
+        assert_eq!(refused.json()["field"], field);
     }
 }
