@@ -149,6 +149,32 @@ mod tests {
     use std::os::unix::ffi::OsStrExt as _;
 
     #[test]
+    fn a_time_that_cannot_be_carried_is_told_and_the_file_is_kept() {
+        // Most disks hold no such time.
+        let shm = Path::new("/dev/shm");
+        let dir = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() };
+        let dir = dir.unwrap();
+        for (name, seconds) in [("last", 253_402_300_799), ("after", 253_402_300_800)] {
+            let file = std::fs::File::create(dir.path().join(name)).unwrap();
+            let time = rustix::fs::Timespec { tv_sec: seconds, tv_nsec: 999_000_000 };
+            let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
+            rustix::fs::futimens(&file, &times).unwrap();
+        }
+        let listing = Scanner::open(dir.path(), &[]).unwrap().list(Path::new(""));
+        let at = |name: &str| listing.entries.iter().find(|e| e.disk_name == *name).unwrap();
+        let last = vfs_sync_core::time::Timestamp::MAX;
+        if at("last").stat.mtime != last {
+            return;
+        }
+        assert_eq!(at("after").stat.mtime, last, "the nearest");
+        assert_eq!(listing.problems.len(), 1, "{:?}", listing.problems);
+        assert_eq!(
+            (&*listing.problems[0].path, listing.problems[0].kind),
+            ("after", ProblemKind::Time)
+        );
+    }
+
+    #[test]
     fn links_pipes_sockets_and_the_replica_are_reported_and_the_rest_goes_on() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
