@@ -350,6 +350,9 @@ pub(super) fn put(
         let mut reader = StableReader::open(&disk, file, &stop).map_err(Failure::io(&what))?;
         let id = create(metadata::change(there.as_ref(), reader.stat()));
         let mtime = reader.stat().mtime;
+        if let Some(problem) = reader.stat().time_problem() {
+            output.note(format_args!("{}: {problem}", Safe(&args.file.to_string_lossy())));
+        }
         match batch.put_content_at(&id, &mut reader, mtime) {
             Ok(stored) => (id, stored),
             Err(error) => {

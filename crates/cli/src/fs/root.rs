@@ -67,11 +67,14 @@ impl Stat {
         }
     }
 
-    /// The disk's time in seconds since the Unix epoch, if the protocol cannot carry it.
-    pub(crate) fn time_beyond(&self) -> Option<i64> {
+    /// What is wrong with the disk's time, if the protocol cannot carry it.
+    pub(crate) fn time_problem(&self) -> Option<String> {
         let (seconds, nanos, ..) = self.stamp;
         let millis = seconds.saturating_mul(1_000).saturating_add(nanos / 1_000_000);
-        Timestamp::from_millis(millis).is_none().then_some(seconds)
+        Timestamp::from_millis(millis).is_none().then(|| {
+            let nearest = self.mtime;
+            format!("its time, {seconds} s from 1970, cannot be carried: {nearest} is taken for it")
+        })
     }
 
     /// Whether it is still the same bytes as at `other`, as far as the disk can tell.

@@ -125,11 +125,7 @@ impl Scanner {
         };
         match refused {
             None => {
-                if let Some(seconds) = stat.time_beyond().filter(|_| stat.kind == Kind::File) {
-                    let detail = format!(
-                        "its time, {seconds} s from 1970, cannot be carried: {} is taken for it",
-                        stat.mtime
-                    );
+                if let Some(detail) = stat.time_problem().filter(|_| stat.kind == Kind::File) {
                     listing.problems.push(problem(ProblemKind::Time, &detail));
                 }
                 listing.entries.push(Seen { disk_name, name, stat });
