@@ -103,32 +103,36 @@ fn edits_are_visible_at_once() {
 
 #[test]
 fn no_walk_ends_before_the_tree_does() {
-    const DEPTH: usize = 5_000;
-    check(|client| {
-        let mut batch = client.batch();
-        let mut folders: Vec<ItemId> = Vec::new();
-        for _ in 0..DEPTH {
-            let above = folders.last();
-            folders.push(batch.create(ObjectType::Folder, above, name("d"), Vec::new()));
-        }
-        let file = batch.create(ObjectType::File, folders.last(), name("thesis"), Vec::new());
-        batch.put_content(&file, &b"three years of work"[..]).unwrap();
-        batch.commit().unwrap();
-        let walked: Vec<_> = client.snapshot(None).unwrap().map(Result::unwrap).collect();
-        assert_eq!(walked.len(), DEPTH + 1);
-        let deepest = walked.last().unwrap();
-        assert_eq!((deepest.depth, &deepest.node.id), (DEPTH, &file));
-        let path = format!("{}thesis", "d/".repeat(DEPTH));
-        assert_eq!(deepest.path, path);
-        assert_eq!(client.resolve(&path).unwrap().id, file);
-        assert_eq!(client.path_of(&file).unwrap(), format!("/{path}"));
-        let copy = client.copy(&folders[0], None, name("copy")).unwrap();
-        let copied: Vec<_> = client.snapshot(Some(&copy)).unwrap().map(Result::unwrap).collect();
-        assert_eq!(copied.len(), DEPTH);
-        assert!(copied.last().unwrap().node.content.is_some());
-        assert_eq!(client.delete(&folders[0], Delete::Recursive).unwrap(), DEPTH as u64 + 1);
-        assert_eq!(names(client, None), ["copy"]);
-    });
+    let dir = tempfile::tempdir().unwrap();
+    walk_all_of_a_deep_tree(&create(dir.path()), 1_500);
+    let config = ClientConfig::default();
+    walk_all_of_a_deep_tree(&SyncClient::in_memory(user(), nowhere(), config).unwrap(), 5_000);
+}
+
+fn walk_all_of_a_deep_tree(client: &SyncClient, depth: usize) {
+    let mut batch = client.batch();
+    let mut folders: Vec<ItemId> = Vec::new();
+    for _ in 0..depth {
+        let above = folders.last();
+        folders.push(batch.create(ObjectType::Folder, above, name("d"), Vec::new()));
+    }
+    let file = batch.create(ObjectType::File, folders.last(), name("thesis"), Vec::new());
+    batch.put_content(&file, &b"three years of work"[..]).unwrap();
+    batch.commit().unwrap();
+    let walked: Vec<_> = client.snapshot(None).unwrap().map(Result::unwrap).collect();
+    assert_eq!(walked.len(), depth + 1);
+    let deepest = walked.last().unwrap();
+    assert_eq!((deepest.depth, &deepest.node.id), (depth, &file));
+    let path = format!("{}thesis", "d/".repeat(depth));
+    assert_eq!(deepest.path, path);
+    assert_eq!(client.resolve(&path).unwrap().id, file);
+    assert_eq!(client.path_of(&file).unwrap(), format!("/{path}"));
+    let copy = client.copy(&folders[0], None, name("copy")).unwrap();
+    let copied: Vec<_> = client.snapshot(Some(&copy)).unwrap().map(Result::unwrap).collect();
+    assert_eq!(copied.len(), depth);
+    assert!(copied.last().unwrap().node.content.is_some());
+    assert_eq!(client.delete(&folders[0], Delete::Recursive).unwrap(), depth as u64 + 1);
+    assert_eq!(names(client, None), ["copy"]);
 }
 
 #[test]
