@@ -25,6 +25,7 @@ mod hydrate;
 mod node;
 mod path;
 mod read;
+mod recover;
 mod sending;
 mod share;
 mod store;
@@ -46,6 +47,7 @@ pub use node::{
 };
 pub use path::TreePath;
 pub use read::{HydrateOutcome, StateExport};
+pub use recover::LostEntry;
 pub use transport::{Transport, TransportError};
 pub use upload::{Outstanding, RejectedUpload, WaitingUpload};
 pub use vfs_sync_core as core;
