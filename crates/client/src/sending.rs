@@ -77,7 +77,7 @@ impl Outcome {
             Err(error) => error,
         };
         if error.waits() {
-            return Self::Waits { reason: error.to_string(), full: error.is_full() };
+            return Self::Waits { reason: why_it_waits(&error), full: error.is_full() };
         }
         let TransportError::Refused { status, code, message, .. } = &error else {
             return match error {
@@ -98,6 +98,25 @@ impl Outcome {
             _ => Self::Rejected(format!("{message} ({status} {code})")),
         }
     }
+}
+
+/// The server's reason, with what tells an operator where to look.
+fn why_it_waits(error: &TransportError) -> String {
+    let TransportError::Refused { status, code, message, details } = error else {
+        return error.to_string();
+    };
+    let text = |name: &str| details.get(name).and_then(serde_json::Value::as_str);
+    let mut reason = format!("{message} ({status} {code}");
+    for name in ["storageCode", "limit", "malformed"] {
+        if let Some(value) = text(name) {
+            reason.push_str(&format!(", {value}"));
+        }
+    }
+    reason.push(')');
+    if let Some(repair) = text("repair") {
+        reason.push_str(&format!("; the server's operator mends it by `{repair}`"));
+    }
+    reason
 }
 
 /// Groups uploads: those of up to `together` bytes share a request, a larger one has its own.

@@ -87,6 +87,7 @@ const EXPECTED: &[(Kind, &[&str])] = &[
     (
         Kind::Guardrail,
         &[
+            "client: a token of another user",
             "client: other bytes are refused",
             "flush:staleWriteRecoveryExhausted",
             "malformedResponse",

@@ -160,7 +160,16 @@ async fn a_full_disk_of_the_server_gives_nothing_up() {
     assert_eq!((report.waiting, report.uploaded, report.rejected), (2, 0, 0), "{report:?}");
     let left = client.outstanding().unwrap();
     assert_eq!((left.uploads, left.rejected_uploads), (2, 0), "{left:?}");
-    assert!(left.waiting.unwrap().contains("There is no room"));
+    let reasons: Vec<String> =
+        client.waiting_uploads().unwrap().into_iter().map(|one| one.reason).collect();
+    assert_eq!(
+        reasons,
+        [
+            "There is no room (500 blob_store_error, StorageFull)",
+            "There is no room (507 storage_full)",
+        ]
+    );
+    assert_eq!(left.waiting.as_ref(), Some(&reasons[0]));
     let report = client.sync().await.unwrap();
     assert_eq!((report.waiting, report.uploaded), (0, 2), "{report:?}");
     assert!(client.outstanding().unwrap().is_empty());
