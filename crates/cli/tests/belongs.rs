@@ -115,3 +115,52 @@ fn a_malformed_reconcile_state_is_found_and_repaired() {
     scene.run(repair).expect(0).says("removed: 0");
     scene.on("one", &["sync"]).expect(0);
 }
+
+#[test]
+fn a_watch_pauses_while_its_token_has_run_out_and_goes_on_with_a_new_one() {
+    let scene = Scene::with_server();
+    scene.replica_of("carol");
+    std::fs::write(scene.path("carol.token"), "e30.e30.ran-out").unwrap();
+    let mut command = scene.command();
+    command.args(["--replica", "carol", "--json", "sync", "--watch", "--interval", "1"]);
+    let mut watch = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let paused = lines.next().unwrap();
+    assert!(paused.contains(r#""event":"paused""#) && paused.contains("unauthorized"), "{paused}");
+    std::fs::write(scene.path("carol.token"), scene.token("carol")).unwrap();
+    let resumed = lines.next().unwrap();
+    assert!(resumed.contains(r#""event":"resumed""#), "{resumed}");
+    support::signal(&watch, "INT");
+    assert_eq!(watch.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn sync_and_status_end_with_5_while_something_waits() {
+    let mut scene = Scene::with_server();
+    scene.replica("one");
+    scene.on("one", &["status"]).expect(0);
+    scene.write("f", "f");
+    scene.on("one", &["put", "f", "/f"]).expect(0);
+    scene.on("one", &["status"]).expect(5).says("1 content waits to be uploaded").says("sync");
+    let status = scene.on("one", &["--json", "status"]).expect(5).json();
+    assert_eq!(status["outstanding"]["pending"], 1, "{status}");
+    scene.on("one", &["sync"]).expect(0);
+    scene.on("one", &["status"]).expect(0);
+
+    // The user may have no more bytes.
+    let address = scene.url().trim_start_matches("http://").to_owned();
+    scene.terminate_server();
+    let quota = [("VFS_SYNC_MAX_STORED_BYTES", "10")];
+    scene.start_server_with(&address, &quota);
+    scene.write("large", vec![7; 100]);
+    scene.on("one", &["put", "large", "/large"]).expect(0);
+    scene.on("one", &["sync"]).expect(5).says("waits: /large").says("quota_exceeded");
+    let told = scene.on("one", &["--json", "sync"]).expect(5).json();
+    assert_eq!(told["outstanding"]["waiting"][0]["path"], "/large", "{told}");
+    assert_eq!((&told["waiting"], &told["outstanding"]["rejected"]), (&1.into(), &0.into()));
+    scene.on("one", &["status"]).expect(5).says("quota_exceeded");
+    scene.terminate_server();
+    scene.start_server(&address);
+    scene.on("one", &["sync"]).expect(0);
+    scene.on("one", &["status"]).expect(0);
+}

@@ -66,9 +66,14 @@ impl Scene {
 
     /// Serves at `listen` over the scene's own data.
     pub(crate) fn start_server(&mut self, listen: &str) {
+        self.start_server_with(listen, &[]);
+    }
+
+    /// The same, with more in its environment.
+    pub(crate) fn start_server_with(&mut self, listen: &str, environment: &[(&str, &str)]) {
         let binary = || {
             let mut command = self.command();
-            command.env("RUST_LOG", "off");
+            command.env("RUST_LOG", "off").envs(environment.iter().copied());
             command
         };
         let server = ServerProcess::start(binary, listen, &self.path("server"));
