@@ -744,6 +744,9 @@ pub(crate) struct BlobsCheck {
     /// Remove objects that nothing registers, and end stages and old versions without their bytes
     #[arg(long)]
     pub(crate) repair: bool,
+    /// Read every content and compare its bytes with its digest, which finds those that rotted
+    #[arg(long)]
+    pub(crate) digests: bool,
     /// Leave objects alone that were written more recently: a number and s, m, h or d
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_age)]
     pub(crate) older_than: u64,

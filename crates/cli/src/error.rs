@@ -160,7 +160,7 @@ impl From<ClientError> for Failure {
             | ClientError::UnknownRejected(_) => of(Kind::NotFound),
             ClientError::WrongContent { .. } => of(Kind::Failed).hint(
                 "the server's copy is damaged, or what is on the way to it changes bytes: its \
-                 operator can tell by `vfs-sync blobs check`",
+                 operator can tell by `vfs-sync blobs check --digests`",
             ),
             ClientError::NotPermitted { .. } => of(Kind::Failed).hint(
                 "its owner, or who has admin on it, can give you more: see `vfs-sync shares PATH`",

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::TryStreamExt as _;
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 use vfs_sync_blobs::{BlobError, BlobStore, Listing, Object, key};
 use vfs_sync_core::id::BlobId;
 use vfs_sync_core::wire::StageStatus;
@@ -40,6 +41,8 @@ enum OrphanKind {
     MissingBytes,
     /// Registered with another size than the object has.
     OtherBytes,
+    /// Registered with another digest than its bytes have.
+    RottenBytes,
     /// An object that nothing registers.
     UnknownObject,
     /// What a write left behind that did not end.
@@ -71,6 +74,7 @@ pub(super) async fn check(args: BlobsCheck, output: Output) -> Result<()> {
         let what = match orphan.kind {
             OrphanKind::MissingBytes => "registered, but its object is missing",
             OrphanKind::OtherBytes => "registered, but its object has another size",
+            OrphanKind::RottenBytes => "registered, but its bytes have another digest",
             OrphanKind::UnknownObject => "an object that nothing registers",
             OrphanKind::Temporary => "left by a write that did not end",
         };
@@ -123,6 +127,9 @@ async fn compare(
                 None if !is_missing(store, blobs, &row.blob_id).await? => continue,
                 None => OrphanKind::MissingBytes,
                 Some(object) if object.size != size => OrphanKind::OtherBytes,
+                Some(_) if args.digests && is_rotten(store, blobs, &row.blob_id).await? => {
+                    OrphanKind::RottenBytes
+                }
                 Some(_) => continue,
             };
             let mended = args.repair
@@ -156,6 +163,29 @@ async fn compare(
         });
     }
     Ok(report)
+}
+
+/// Whether an object has other bytes than those that were registered.
+async fn is_rotten(
+    store: &dyn MetadataStore,
+    blobs: &dyn BlobStore,
+    blob_id: &BlobId,
+) -> Result<bool> {
+    let found = store.any_blob(blob_id).await.map_err(server::store_failure)?;
+    let Some(expected) = found.and_then(|found| found.stage.stage.digest) else {
+        return Ok(false);
+    };
+    let mut bytes = match blobs.get(blob_id, None).await {
+        Ok(bytes) => bytes,
+        // It went since the objects were listed.
+        Err(error) if error.storage_code == "NoSuchKey" => return Ok(false),
+        Err(error) => return Err(store_failed(error)),
+    };
+    let mut digest = Sha256::new();
+    while let Some(chunk) = bytes.try_next().await.map_err(store_failed)? {
+        digest.update(&chunk);
+    }
+    Ok(digest.finalize()[..] != expected.0)
 }
 
 /// Whether a content is registered and has no object: one that was not listed may have come, or the
@@ -252,7 +282,8 @@ mod tests {
                 size: 0,
             };
             self.store.open_stage(&alice, &stage, &QUOTA, now).await.unwrap();
-            let upload = NewUpload { size: 5, digest: Sha256Digest([7; 32]), lease: None };
+            let digest = Sha256Digest(Sha256::digest("bytes").into());
+            let upload = NewUpload { size: 5, digest, lease: None };
             let recorded =
                 self.store.record_upload(&alice, &stage.staging_id, &upload, &QUOTA, now);
             recorded.await.unwrap();
@@ -261,7 +292,7 @@ mod tests {
         /// Repairs by a list of objects; gives what it found.
         async fn repair(&self, listed: Listing) -> Vec<OrphanKind> {
             let database = Database { data: None };
-            let args = BlobsCheck { database, repair: true, older_than: 0 };
+            let args = BlobsCheck { database, repair: true, digests: true, older_than: 0 };
             let report = compare(&self.store, &self.blobs, listed, &args).await.unwrap();
             report.orphans.iter().map(|orphan| orphan.kind).collect()
         }
@@ -284,6 +315,18 @@ mod tests {
         let found = scene.repair(scene.blobs.list()).await;
         assert_eq!(found, [OrphanKind::MissingBytes]);
         assert!(scene.is_whole("b").await && !scene.is_whole("lost").await);
+    }
+
+    #[tokio::test]
+    async fn bytes_that_are_no_longer_those_of_their_digest_are_told_and_left() {
+        let scene = Scene::new();
+        scene.put("good").await;
+        scene.register("good").await;
+        let blob_id = BlobId::new("bad").unwrap();
+        scene.blobs.put(&blob_id, "bytez".into()).await.unwrap();
+        scene.register("bad").await;
+        assert_eq!(scene.repair(scene.blobs.list()).await, [OrphanKind::RottenBytes]);
+        assert!(scene.is_whole("good").await && scene.is_whole("bad").await);
     }
 
     #[tokio::test]
