@@ -271,7 +271,7 @@ fn a_full_disk_takes_no_push_and_keeps_those_that_it_has() {
     let before = server.look();
     disk.set_capacity(Some(0));
     let refused = server.act();
-    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    assert!(matches!(refused, Err(StoreError::Full(_))), "{refused:?}");
     assert_eq!(server.look(), before);
     disk.set_capacity(None);
     server.act().unwrap();
