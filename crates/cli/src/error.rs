@@ -217,6 +217,13 @@ impl From<TransportError> for Failure {
             TransportError::RematerializationRequired { .. } => {
                 Self::new(Kind::Guardrail, message).hint(REBUILD)
             }
+            // A content that the store cannot give; one that it cannot take waits instead.
+            TransportError::Refused { ref code, ref details, .. }
+                if code == code::BLOB_STORE_ERROR =>
+            {
+                Self { details: details.clone(), ..Self::failed(message) }
+                    .hint("the server's operator can tell by `vfs-sync blobs check`")
+            }
             TransportError::Refused { ref details, .. } if error.waits() => {
                 let repair = details.get("repair").and_then(Value::as_str);
                 let hint = match repair {
