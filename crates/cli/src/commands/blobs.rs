@@ -172,7 +172,7 @@ async fn is_rotten(
     blob_id: &BlobId,
 ) -> Result<bool> {
     let found = store.any_blob(blob_id).await.map_err(server::store_failure)?;
-    let Some(expected) = found.and_then(|found| found.stage.stage.digest) else {
+    let Some((_, expected)) = found.and_then(|found| found.stage.stage.uploaded) else {
         return Ok(false);
     };
     let mut bytes = match blobs.get(blob_id, None).await {

@@ -117,7 +117,7 @@ fn every_signature_and_error_text_is_the_products() {
     helpers::expect_pull_page_invariant_violation(&emitted, true, 0);
     helpers::expect_stale_write_recovery_exhausted_violation(&emitted, 2, 2);
     helpers::expect_hydrate_guardrail_violation(&emitted, "names the field");
-    has(&runbook, "exceeds its attempts (2)");
+    has(&runbook, "exceeds max retry attempts (2)");
     assert_eq!(vfs_sync_core::limits::MAX_STALE_RECOVERIES, 2);
 }
 
@@ -228,7 +228,7 @@ async fn an_attach_is_refused_in_the_runbooks_words() {
         "`crdt:<clientId>`",
         "`requiredCursor`",
         "`requiredLastReconciledWriteIds`",
-        "replicaId → positive integer",
+        "`replicaId -> positive integer`",
         "`500 malformed_row`",
         "`403 wrong_user`",
         "`507 storage_full`",
