@@ -170,6 +170,11 @@ pub(crate) enum Command {
         after_help = "The item is then in both places; `rm` deletes it from both, `ln --remove` takes it out of one. Into a\nfolder of another owner's tree it is a shortcut: a place to find it, for those who can see it anyway.\n\nExamples:\n  vfs-sync ln /photos/beach.jpg /albums/best\n  vfs-sync ln --remove /photos/beach.jpg /albums/best"
     )]
     Ln(Ln),
+    /// List what was deleted, bring it back, or remove it for good
+    #[command(
+        after_help = "A deleted item stays in the trash for a while (30 days, unless the server keeps another time), with its\ncontents; both count against the owner's quota. Asks the server.\n\nExamples:\n  vfs-sync trash\n  vfs-sync trash restore /documents/report.pdf\n  vfs-sync trash empty /documents/old --yes\n  vfs-sync trash empty --yes"
+    )]
+    Trash(Trash),
     /// Let somebody see an item, or change it
     #[command(after_help = sharing::SHARE)]
     Share(Share),
@@ -353,6 +358,9 @@ pub(crate) struct Serve {
     /// How long earlier contents are kept beyond the last ones: a number and s, m, h or d
     #[arg(long, value_name = "TIME", env = "VFS_SYNC_KEEP_VERSIONS", value_parser = parse_ttl)]
     pub(crate) keep_versions: Option<u64>,
+    /// How long what is deleted can be restored: a number and s, m, h or d
+    #[arg(long, value_name = "TIME", env = "VFS_SYNC_KEEP_DELETED", value_parser = parse_ttl)]
+    pub(crate) keep_deleted: Option<u64>,
 }
 
 /// The path of a public URL: empty, or segments with a slash before each.
@@ -607,6 +615,43 @@ pub(crate) struct Limit {
     /// How many at most
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(crate) limit: usize,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Trash {
+    #[command(subcommand)]
+    pub(crate) action: Option<TrashAction>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TrashAction {
+    /// List what can be restored, the newest deletion first
+    List,
+    /// Bring deleted items back, folders with what was deleted with them
+    Restore(TrashRestore),
+    /// Remove deleted items for good: their contents are freed, nothing brings them back
+    Empty(TrashEmpty),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrashRestore {
+    /// Where they were (the newest deletion there), or their ids
+    #[arg(value_name = "PATH|ID", required = true)]
+    pub(crate) items: Vec<String>,
+    /// Only these, not what was deleted with them
+    #[arg(long)]
+    pub(crate) only: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrashEmpty {
+    /// Where it was (the newest deletion there), or its id; nothing means all that is yours
+    #[arg(value_name = "PATH|ID")]
+    pub(crate) item: Option<String>,
+    /// Do it: without this nothing is removed
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Args)]

@@ -21,6 +21,7 @@ use serde::de::DeserializeOwned;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId, UserId};
 use vfs_sync_core::limits::Limits;
+use vfs_sync_core::trash::{PurgeResponse, RestoreResponse, TrashPage};
 use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, BlobBatchAttached, BlobBatchFile, BlobBatchRequest,
     BlobBatchResponse, BlobBatchStatus, PROTOCOL_HEADER, PROTOCOL_VERSION, PullPage, PushRequest,
@@ -158,6 +159,15 @@ impl HttpTransport {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(["v1", "vfs"]).extend(path);
+        }
+        url
+    }
+
+    /// The URL of what is done with a deleted item, and with what was deleted with it.
+    fn trashed_url(&self, path: &[&str], recursive: bool) -> Url {
+        let mut url = self.url(path);
+        if !recursive {
+            url.query_pairs_mut().append_pair("recursive", "false");
         }
         url
     }
@@ -429,6 +439,43 @@ impl Transport for HttpTransport {
         let answer: VersionsResponse = self.call(self.get("versions", url)).await?;
         if answer.item_id != *item_id {
             return Err(malformed("versions", "itemId", "is not the one asked for"));
+        }
+        Ok(answer)
+    }
+
+    async fn trash(&self, cursor: Option<&str>, limit: u32) -> Result<TrashPage, TransportError> {
+        let mut url = self.url(&["trash"]);
+        url.query_pairs_mut().append_pair("limit", &limit.to_string());
+        if let Some(cursor) = cursor {
+            url.query_pairs_mut().append_pair("cursor", cursor);
+        }
+        self.call(self.get("trash", url)).await
+    }
+
+    async fn restore(
+        &self,
+        item_id: &ItemId,
+        recursive: bool,
+    ) -> Result<RestoreResponse, TransportError> {
+        let url = self.trashed_url(&["trash", item_id.as_str(), "restore"], recursive);
+        let call = Call { method: Method::POST, ..self.get("restore", url) };
+        let answer: RestoreResponse = self.call(call).await?;
+        if answer.item_id != *item_id {
+            return Err(malformed("restore", "itemId", "is not the one sent"));
+        }
+        Ok(answer)
+    }
+
+    async fn purge(
+        &self,
+        item_id: &ItemId,
+        recursive: bool,
+    ) -> Result<PurgeResponse, TransportError> {
+        let url = self.trashed_url(&["trash", item_id.as_str()], recursive);
+        let call = Call { method: Method::DELETE, ..self.get("purge", url) };
+        let answer: PurgeResponse = self.call(call).await?;
+        if answer.item_id != *item_id {
+            return Err(malformed("purge", "itemId", "is not the one sent"));
         }
         Ok(answer)
     }

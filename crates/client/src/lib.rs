@@ -31,6 +31,7 @@ mod share;
 mod store;
 mod sync;
 pub mod transport;
+mod trash;
 mod upload;
 
 pub use cache::CacheUsage;
@@ -49,6 +50,7 @@ pub use path::TreePath;
 pub use read::{HydrateOutcome, StateExport};
 pub use recover::LostEntry;
 pub use transport::{Transport, TransportError};
+pub use trash::{Emptied, Trashed};
 pub use upload::{Outstanding, RejectedUpload, WaitingUpload};
 pub use vfs_sync_core as core;
 pub use vfs_sync_core::guardrail::Violation;

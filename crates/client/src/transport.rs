@@ -12,6 +12,7 @@ use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId, UserId, WriteId};
 use vfs_sync_core::limits::Limits;
+use vfs_sync_core::trash::{PurgeResponse, RestoreResponse, TrashPage};
 use vfs_sync_core::wire::code;
 use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, PullPage, PushRequest, PushResponse, ReconcileRequest,
@@ -142,6 +143,16 @@ impl TransportError {
         }
     }
 
+    /// The answer of a transport that has no such call.
+    fn without(call: &str) -> Self {
+        Self::Refused {
+            status: 404,
+            code: "not_found".into(),
+            message: format!("this transport has no call {call}"),
+            details: serde_json::Map::new(),
+        }
+    }
+
     /// A network error without a time to wait.
     #[must_use]
     pub fn network(reason: impl Into<String>) -> Self {
@@ -255,6 +266,32 @@ pub trait Transport: Send + Sync + 'static {
 
     /// `GET /v1/vfs/items/{itemId}/versions`.
     async fn versions(&self, item_id: &ItemId) -> Result<VersionsResponse, TransportError>;
+
+    /// `GET /v1/vfs/trash`: a page of what can be restored, from `cursor` on.
+    async fn trash(&self, cursor: Option<&str>, limit: u32) -> Result<TrashPage, TransportError> {
+        let _ = (cursor, limit);
+        Err(TransportError::without("trash"))
+    }
+
+    /// `POST /v1/vfs/trash/{itemId}/restore`.
+    async fn restore(
+        &self,
+        item_id: &ItemId,
+        recursive: bool,
+    ) -> Result<RestoreResponse, TransportError> {
+        let _ = (item_id, recursive);
+        Err(TransportError::without("restore"))
+    }
+
+    /// `DELETE /v1/vfs/trash/{itemId}`.
+    async fn purge(
+        &self,
+        item_id: &ItemId,
+        recursive: bool,
+    ) -> Result<PurgeResponse, TransportError> {
+        let _ = (item_id, recursive);
+        Err(TransportError::without("purge"))
+    }
 
     /// `POST /v1/vfs/blobs/batch/read`: many small blobs, one outcome for each, in the order
     /// asked for; the bytes are not verified yet. `None` where the server or the transport has no

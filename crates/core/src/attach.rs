@@ -214,6 +214,9 @@ pub enum AttachRefusal {
     Differs(&'static str),
     /// `409`: another content was attached since; this is it.
     ContentChanged(Option<BlobId>),
+    /// `413`: with these bytes the item's owner would have more than they may. Decided where the
+    /// usage is locked.
+    OwnerOverQuota,
     /// `500`: a stored row is malformed; this says which and how.
     MalformedRow(String),
 }

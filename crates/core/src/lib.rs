@@ -27,5 +27,6 @@ pub mod shown;
 pub mod stamp;
 pub mod state;
 pub mod time;
+pub mod trash;
 pub mod tree;
 pub mod wire;

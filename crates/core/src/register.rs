@@ -96,6 +96,15 @@ pub struct Item {
     pub fields: ItemFields,
 }
 
+impl Item {
+    /// Whether the item was removed for good: its row is a tombstone, which keeps the id and the
+    /// owner. Every other item has a type.
+    #[must_use]
+    pub fn is_purged(&self) -> bool {
+        self.fields.object_type.is_none()
+    }
+}
+
 /// The registers of an item.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ItemFields {

@@ -293,6 +293,8 @@ pub mod code {
     pub const UNKNOWN_ITEM: &str = "unknown_item";
     /// No such blob that the user may read.
     pub const UNKNOWN_BLOB: &str = "unknown_blob";
+    /// A purge of an item that is not deleted.
+    pub const NOT_IN_TRASH: &str = "not_in_trash";
     /// Too few rights on an item that the user sees.
     pub const NOT_PERMITTED: &str = "not_permitted";
     /// The database has no room (`507`); the same request succeeds once there is some.

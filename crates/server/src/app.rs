@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{MethodRouter, get, head, options, post, put};
+use axum::routing::{MethodRouter, delete, get, head, options, post, put};
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, StatusCode};
@@ -127,7 +127,7 @@ fn collect(routes: Vec<Route>) -> Router<App> {
 
 /// Answers in JSON, bounded in time as a whole, compressed if the caller likes.
 fn json_routes() -> Vec<Route> {
-    use routes::{batch, blobs, lookup, members, sync};
+    use routes::{batch, blobs, lookup, members, sync, trash};
     let group_member = put(members::set_group_member).delete(members::set_group_member);
     let organization_member =
         put(members::set_organization_member).delete(members::set_organization_member);
@@ -147,6 +147,9 @@ fn json_routes() -> Vec<Route> {
         ),
         ("/v1/vfs/admin/organizations/{organizationId}/members/{userId}", organization_member),
         ("/v1/vfs/items/{itemId}/versions", get(blobs::versions)),
+        ("/v1/vfs/trash", get(trash::list)),
+        ("/v1/vfs/trash/{itemId}", delete(trash::purge)),
+        ("/v1/vfs/trash/{itemId}/restore", post(trash::restore)),
         ("/v1/vfs/admin/stages/{stagingId}", get(lookup::stage)),
         ("/v1/vfs/admin/blobs/{blobId}", get(lookup::blob)),
         ("/v1/vfs/admin/users/{userId}/state", get(lookup::state)),

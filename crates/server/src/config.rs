@@ -43,6 +43,11 @@ pub struct ServerConfig {
     pub stage_lifetime: Duration,
     /// How long a stage may last.
     pub max_stage_lifetime: Duration,
+    /// How long a deleted item can be restored; then it is removed for good.
+    pub keep_deleted: Duration,
+    /// How long a replica is known that does not push, pull or reconcile, and with it what it may
+    /// still name: ids of items that were removed for good, and of deleted blobs.
+    pub keep_replicas: Duration,
     /// How long a feed tells of what is gone. A replica away for longer rematerialises.
     pub keep_removals: Duration,
     /// How long an accepted operation is remembered: its retry gets the same answer.
@@ -76,6 +81,8 @@ impl Default for ServerConfig {
             public_path: String::new(),
             stage_lifetime: DAY,
             max_stage_lifetime: 7 * DAY,
+            keep_deleted: 30 * DAY,
+            keep_replicas: 366 * DAY,
             keep_removals: 90 * DAY,
             keep_accepted: 30 * DAY,
             prune_interval: HOUR,

@@ -335,6 +335,14 @@ pub(crate) fn attach_refused(refusal: AttachRefusal) -> ApiError {
             conflict(code::CONTENT_CHANGED, "Another content was attached since")
                 .with("currentBlobId", json!(current))
         }
+        // How much the owner has is the owner's affair.
+        AttachRefusal::OwnerOverQuota => ApiError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            code::QUOTA_EXCEEDED,
+            "The owner of the item has no room for more bytes",
+        )
+        .with("limit", "maxStoredBytes")
+        .with("whose", "owner"),
         AttachRefusal::MalformedRow(malformed) => attach_failed(&malformed),
     }
 }

@@ -55,8 +55,8 @@ pub(crate) async fn leftovers(app: &App, blob_id: &BlobId) {
 /// Stages, versions and blobs that one look takes; it looks again until there are none.
 const AT_A_TIME: u32 = 200;
 
-/// One round of the sweeper: expired stages, versions that are kept no longer, and bytes that
-/// nobody needs. Gives how many of them there were.
+/// One round of the sweeper: expired stages, versions and deleted items that are kept no longer, and
+/// bytes that nobody needs. Gives how many of them there were.
 pub(crate) async fn sweep(app: &App) -> Result<u64, ApiError> {
     let mut swept = 0;
     let now = app.now();
@@ -71,6 +71,10 @@ pub(crate) async fn sweep(app: &App) -> Result<u64, ApiError> {
         app.store.remove_version(ref_id, blob_id, now).await?;
     }
     count("versions", surplus.len());
+    let due = now.plus_millis(-millis(app.config.keep_deleted));
+    let forgotten = now.plus_millis(-millis(app.config.keep_replicas));
+    let purged = app.store.purge_step(due, forgotten, now, AT_A_TIME).await?;
+    count("purged", usize::try_from(purged).unwrap_or(0));
     let reclaims = app.store.to_reclaim(now, AT_A_TIME).await?;
     for reclaim in &reclaims {
         // One that fails does not keep the others.
@@ -80,7 +84,7 @@ pub(crate) async fn sweep(app: &App) -> Result<u64, ApiError> {
         }
     }
     count("blobs", usize::try_from(swept).unwrap_or(0));
-    Ok(swept + (expired.len() + surplus.len()) as u64)
+    Ok(swept + purged + (expired.len() + surplus.len()) as u64)
 }
 
 fn count(kind: &'static str, swept: usize) {

@@ -71,7 +71,7 @@ pub(crate) async fn open(
     };
     match app.store.open_stage(user, &stage, &app.config.quota(), now).await? {
         StageAnswer::Open(row) => Ok(row),
-        StageAnswer::OverQuota(over) => Err(over_quota(over)),
+        StageAnswer::OverQuota(over) => Err(over_quota(app, user, over).await),
         StageAnswer::Taken => Err(ApiError::conflict(
             code::ID_TAKEN,
             "The staging id or the blob id is in use for something else",
@@ -178,7 +178,7 @@ async fn fill_now(
         }
         // Another call was faster.
         UploadAccess::Complete(stage) => check_bytes(app, &stage, &bytes, digest),
-        access => Err(refused(access)),
+        access => Err(refused(app, user, access).await),
     }
 }
 
@@ -327,7 +327,8 @@ pub(crate) async fn attach(
         check_write_ids("requiredLastReconciledWriteIds", write_ids.len())?;
     }
     let ref_id = app.environment.new_ref_id();
-    match app.store.attach(user, staging_id, request, ref_id, app.now()).await {
+    match app.store.attach(user, staging_id, request, ref_id, &app.config.quota(), app.now()).await
+    {
         Ok(Ok(response)) => Ok(response),
         Ok(Err(refusal)) => Err(attach_refused(refusal)),
         Err(StoreError::MalformedRow { table, key, reason }) => {

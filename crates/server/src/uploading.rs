@@ -33,13 +33,13 @@ const TOLD_EVERY: u64 = 32 * 1024 * 1024;
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// What an upload that may not go on is told.
-pub(crate) fn refused(access: UploadAccess) -> ApiError {
+pub(crate) async fn refused(app: &App, user: &UserId, access: UploadAccess) -> ApiError {
     match access {
         UploadAccess::Unknown => ApiError::unknown_stage(),
         UploadAccess::Over(row) => over(&row),
         // Complete by another call: whoever says the same again hears whether these were its bytes.
         UploadAccess::Lost | UploadAccess::Complete(_) => superseded(),
-        UploadAccess::OverQuota(over) => over_quota(over),
+        UploadAccess::OverQuota(over) => over_quota(app, user, over).await,
         UploadAccess::Open(..) => ApiError::internal(),
     }
 }
@@ -56,12 +56,23 @@ fn superseded() -> ApiError {
     ApiError::conflict(code::UPLOAD_SUPERSEDED, "Another call took the upload over")
 }
 
-pub(crate) fn over_quota(over: OverQuota) -> ApiError {
+/// A refusal for the quota says how much of what counts is in the trash: that the user can free.
+pub(crate) async fn over_quota(app: &App, user: &UserId, over: OverQuota) -> ApiError {
+    let trashed = match app.store.trashed_bytes(user).await {
+        Ok(trashed) => trashed,
+        Err(error) => return error.into(),
+    };
+    let sentence = if trashed > 0 && over.limit == "maxStoredBytes" {
+        "That would be more than the user may have; emptying the trash frees a part"
+    } else {
+        "That would be more than the user may have"
+    };
     let status = http::StatusCode::PAYLOAD_TOO_LARGE;
-    ApiError::new(status, code::QUOTA_EXCEEDED, "That would be more than the user may have")
+    ApiError::new(status, code::QUOTA_EXCEEDED, sentence)
         .with("limit", over.limit)
         .with("max", over.max)
         .with("wanted", over.wanted)
+        .with("trashedBytes", trashed)
 }
 
 /// An upload that this call writes to.
@@ -147,7 +158,9 @@ impl Session {
         anew: bool,
     ) -> Result<Option<(StageRow, UploadRow)>, ApiError> {
         let access = app.store.upload(user, staging_id, app.now()).await?;
-        let UploadAccess::Open(stage, before) = access else { return Err(refused(access)) };
+        let UploadAccess::Open(stage, before) = access else {
+            return Err(refused(app, user, access).await);
+        };
         let lease = app.environment.new_name();
         let anew = if anew || before.received == 0 || before.handle.is_none() {
             // Whoever wrote to it can no longer make a blob of it.
@@ -169,7 +182,7 @@ impl Session {
         }
         match claimed? {
             UploadAccess::Lost => Ok(None),
-            access => Err(refused(access)),
+            access => Err(refused(app, user, access).await),
         }
     }
 
@@ -340,7 +353,9 @@ impl Session {
         let quota = config.quota();
         let access =
             store.advance_upload(&self.user, id, lease, &advance, &quota, self.app.now()).await?;
-        let UploadAccess::Open(..) = access else { return Err(refused(access)) };
+        let UploadAccess::Open(..) = access else {
+            return Err(refused(&self.app, &self.user, access).await);
+        };
         self.told = self.size;
         self.new_parts.clear();
         Ok(())
@@ -441,7 +456,7 @@ pub(crate) async fn record(
         UploadAnswer::Unknown => Err(ApiError::unknown_stage()),
         // Its bytes were counted before they were written; what a call beside it took back leaves
         // with the stage.
-        UploadAnswer::OverQuota(over) => Err(over_quota(over)),
+        UploadAnswer::OverQuota(over) => Err(over_quota(app, user, over).await),
         UploadAnswer::Lost => Err(superseded()),
         UploadAnswer::Differs(_) => Err(upload_differs()),
     }

@@ -24,6 +24,7 @@ use vfs_sync_store::{
     ReconcileAnswer, Retention, StageAnswer, StageRecord, StoreError, UploadAccess, UploadAnswer,
     Usage,
 };
+use vfs_sync_store::{PurgeAnswer, RestoreAnswer, TrashCursor, TrashListing};
 
 use crate::check::{answers, belongs, doubts};
 use crate::ledger::Ledger;
@@ -368,11 +369,12 @@ impl MetadataStore for WatchedStore {
         staging_id: &StagingId,
         request: &AttachRequest,
         ref_id: RefId,
+        quota: &Quota,
         now: Timestamp,
     ) -> Result<std::result::Result<AttachResponse, AttachRefusal>> {
         self.before().await?;
         let believed = self.believed(&request.item_id, now)?;
-        let attaching = self.inner.attach(user, staging_id, request, ref_id, now);
+        let attaching = self.inner.attach(user, staging_id, request, ref_id, quota, now);
         let doubt =
             || doubts::attach(user.clone(), staging_id.clone(), request.clone(), now, believed);
         let answer = self.write(attaching, doubt).await?;
@@ -465,6 +467,55 @@ impl MetadataStore for WatchedStore {
         self.before().await?;
         at_once(self.inner.reclaimed(done, now, again))?;
         self.after(()).await
+    }
+
+    async fn trash(
+        &self,
+        user: &UserId,
+        after: Option<&TrashCursor>,
+        limit: u32,
+        keep_millis: i64,
+    ) -> Result<TrashListing> {
+        self.before().await?;
+        at_once(self.inner.trash(user, after, limit, keep_millis))
+    }
+
+    async fn restore(
+        &self,
+        user: &UserId,
+        item_id: &ItemId,
+        recursive: bool,
+        now: Timestamp,
+    ) -> Result<RestoreAnswer> {
+        self.before().await?;
+        self.spared(self.inner.restore(user, item_id, recursive, now))
+    }
+
+    async fn purge(
+        &self,
+        user: &UserId,
+        item_id: &ItemId,
+        recursive: bool,
+        now: Timestamp,
+    ) -> Result<PurgeAnswer> {
+        self.before().await?;
+        self.spared(self.inner.purge(user, item_id, recursive, now))
+    }
+
+    async fn purge_step(
+        &self,
+        before: Timestamp,
+        forget: Timestamp,
+        now: Timestamp,
+        at_most: u32,
+    ) -> Result<u64> {
+        self.before().await?;
+        self.spared(self.inner.purge_step(before, forget, now, at_most))
+    }
+
+    async fn trashed_bytes(&self, user: &UserId) -> Result<u64> {
+        self.before().await?;
+        at_once(self.inner.trashed_bytes(user))
     }
 
     async fn versions(

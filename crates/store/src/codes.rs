@@ -11,6 +11,7 @@ use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{PushReason, ReconcileState, StageStatus, WriteIds};
 
 use crate::StoreError;
+use crate::trash::TrashState;
 
 pub(crate) fn malformed(
     table: &'static str,
@@ -137,6 +138,23 @@ pub(crate) fn blob_status(code: &str) -> Option<BlobStatus> {
         BLOB_LIVE => BlobStatus::Live,
         BLOB_DELETING => BlobStatus::Deleting,
         BLOB_DELETED => BlobStatus::Deleted,
+        _ => return None,
+    })
+}
+
+pub(crate) const fn trash_code(state: TrashState) -> i64 {
+    match state {
+        TrashState::Kept => 0,
+        TrashState::Purging => 1,
+        TrashState::Gone => 2,
+    }
+}
+
+pub(crate) const fn trash_state(code: i64) -> Option<TrashState> {
+    Some(match code {
+        0 => TrashState::Kept,
+        1 => TrashState::Purging,
+        2 => TrashState::Gone,
         _ => return None,
     })
 }

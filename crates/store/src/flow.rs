@@ -19,7 +19,7 @@ use vfs_sync_core::wire::{
 
 use crate::page::servable;
 use crate::transaction::{FeedWrite, PushWrite, Stored, StoredStage, Transaction};
-use crate::uploads::{close_stage, reserve};
+use crate::uploads::{charged, close_stage, reserve};
 use crate::{
     AbandonAnswer, NewStage, NewUpload, Quota, ReconcileAnswer, StageAnswer, StoreError,
     UploadAnswer,
@@ -92,8 +92,16 @@ pub(crate) async fn write_push<T: Transaction>(
         .await
 }
 
+/// Writes what was decided for a write that is no push.
+pub(crate) async fn write_decision<T: Transaction>(
+    tx: &mut T,
+    decision: &Decision,
+) -> Result<(), StoreError> {
+    tx.write_changes(&decision.changes, &decision.feeds).await
+}
+
 /// Follows changes to everybody who sees them, under the locks of their feeds.
-async fn spread<T: Transaction>(
+pub(crate) async fn spread<T: Transaction>(
     tx: &mut T,
     mut spread: Spread,
     now: Timestamp,
@@ -439,6 +447,7 @@ pub(crate) async fn attach<T: Transaction>(
     staging_id: &StagingId,
     request: &AttachRequest,
     ref_id: RefId,
+    quota: &Quota,
     now: Timestamp,
 ) -> Result<Result<AttachResponse, AttachRefusal>, StoreError> {
     let stored = for_decision(tx.stage(staging_id).await?, |stored| stored)?;
@@ -455,7 +464,9 @@ pub(crate) async fn attach<T: Transaction>(
     let item = BTreeSet::from([request.item_id.clone()]);
     let mut found = Rows::default();
     tx.lock_realms(Some(user), &item, &mut found).await?;
-    rows.item = found.items.remove(&request.item_id).flatten();
+    // To an attach a tombstone is nothing.
+    let item_row = found.items.remove(&request.item_id).flatten();
+    rows.item = item_row.filter(|item| !item.is_purged());
     tx.load(&Needs { access: item, ..Needs::default() }, &mut found).await?;
     rows.audience = found.access.remove(&request.item_id).unwrap_or_default();
     let is_deleted = rows.item.as_ref().is_some_and(|item| item.fields.is_deleted());
@@ -476,17 +487,32 @@ pub(crate) async fn attach<T: Transaction>(
         Err(refusal) => return Ok(Err(refusal)),
     };
     if let (Some(changes), Some(Ok(stored))) = (&attached.changes, &stored) {
+        let owner = rows.item.as_ref().map_or(user, |item| &item.owner);
+        let decision = match revival {
+            Some(revival) => {
+                let returning = revival.apply(found, &changes.attachment, now);
+                spread(tx, returning, now).await?
+            }
+            None => {
+                let heads = tx.lock_heads(&changes.feed.keys().cloned().collect(), now).await?;
+                let feeds = place_all(heads, changes.feed.clone(), now);
+                Decision { changes: Changes::default(), feeds }
+            }
+        };
+        // Usages are locked last: what is refused by them has written nothing.
+        let usages = match charged(tx, stored, owner, quota).await? {
+            Some(usages) => usages,
+            None => return Ok(Err(AttachRefusal::OwnerOverQuota)),
+        };
         tx.insert_attachment(changes).await?;
-        if let Some(revival) = revival {
-            let returning = revival.apply(found, &changes.attachment, now);
-            let Decision { changes, feeds } = spread(tx, returning, now).await?;
-            tx.write_changes(&changes, &feeds).await?;
-        } else {
-            let heads = tx.lock_heads(&changes.feed.keys().cloned().collect(), now).await?;
-            let feeds = place_all(heads, changes.feed.clone(), now);
-            tx.write_feeds(&feeds).await?;
+        write_decision(tx, &decision).await?;
+        tx.set_stage_status(staging_id, StageStatus::Attached).await?;
+        if *owner != stored.row.owner {
+            tx.set_charged(&stored.row.blob_id, owner).await?;
         }
-        close_stage(tx, stored, StageStatus::Attached, now).await?;
+        for (user, usage) in usages {
+            tx.set_usage(&user, usage).await?;
+        }
     }
     Ok(Ok(attached.response))
 }

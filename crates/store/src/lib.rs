@@ -17,10 +17,12 @@ pub mod sqlite;
 #[cfg(all(feature = "testing", unix))]
 pub mod testing;
 mod transaction;
+mod trash;
 mod uploads;
 
 pub use open::{migrate, open};
 pub use reclaim::{BlobRecord, BlobSummary, DeleteAnswer, Reclaim, StageRecord};
+pub use trash::{MAX_TRASH_ITEMS, PurgeAnswer, RestoreAnswer, TrashCursor, TrashListing};
 pub use uploads::{Advance, Anew, OverQuota, Quota, UploadAccess, UploadRow, Usage};
 
 use async_trait::async_trait;
@@ -371,13 +373,15 @@ pub trait MetadataStore: Send + Sync + 'static {
     /// The tags of the upload's parts.
     async fn upload_parts(&self, staging_id: &StagingId) -> Result<Vec<String>, StoreError>;
 
-    /// Attaches a stage (`vfs_sync_core::attach`); `ref_id` is the id that a new attachment gets.
+    /// Attaches a stage (`vfs_sync_core::attach`); `ref_id` is the id that a new attachment gets. From
+    /// then on the bytes count against the item's owner, whose `quota` they must be within.
     async fn attach(
         &self,
         user: &UserId,
         staging_id: &StagingId,
         request: &AttachRequest,
         ref_id: RefId,
+        quota: &Quota,
         now: Timestamp,
     ) -> Result<Result<AttachResponse, AttachRefusal>, StoreError>;
 
@@ -463,6 +467,50 @@ pub trait MetadataStore: Send + Sync + 'static {
         blob_id: &BlobId,
         now: Timestamp,
     ) -> Result<bool, StoreError>;
+
+    /// Reads a page of what the user may restore, the newest deletion first: what the user owns, and
+    /// what the user deleted and may still write. `keep_millis` is how long the trash keeps.
+    async fn trash(
+        &self,
+        user: &UserId,
+        after: Option<&TrashCursor>,
+        limit: u32,
+        keep_millis: i64,
+    ) -> Result<TrashListing, StoreError>;
+
+    /// Brings a deleted item back; if `recursive`, with what is deleted under it and was deleted by
+    /// the same replica not before it.
+    async fn restore(
+        &self,
+        user: &UserId,
+        item_id: &ItemId,
+        recursive: bool,
+        now: Timestamp,
+    ) -> Result<RestoreAnswer, StoreError>;
+
+    /// Makes a deleted item of the user's a tombstone, which nothing brings back; if `recursive`,
+    /// with what a restore would have brought back.
+    async fn purge(
+        &self,
+        user: &UserId,
+        item_id: &ItemId,
+        recursive: bool,
+        now: Timestamp,
+    ) -> Result<PurgeAnswer, StoreError>;
+
+    /// Takes a step in removing what was deleted before `before` or purged, and tombstones since
+    /// before `forget`; to be repeated until it does nothing. Gives how much it did.
+    async fn purge_step(
+        &self,
+        before: Timestamp,
+        forget: Timestamp,
+        now: Timestamp,
+        at_most: u32,
+    ) -> Result<u64, StoreError>;
+
+    /// The bytes of what the user owns in the trash, as they count against the quota. Beyond
+    /// [`MAX_TRASH_ITEMS`] contents it is less than all.
+    async fn trashed_bytes(&self, user: &UserId) -> Result<u64, StoreError>;
 
     /// The blob, if the user staged it or may read an item that it is attached to, and it has
     /// bytes and is not abandoned.

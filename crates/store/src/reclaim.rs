@@ -64,7 +64,7 @@ pub enum DeleteAnswer {
     Attached,
 }
 
-async fn locked<T: Transaction>(
+pub(crate) async fn locked<T: Transaction>(
     tx: &mut T,
     blob_id: &BlobId,
 ) -> Result<Option<StoredStage>, StoreError> {
@@ -123,10 +123,10 @@ async fn discard<T: Transaction>(
     if stored.row.status == StageStatus::Staged {
         return close_stage(tx, stored, StageStatus::Abandoned, now).await;
     }
-    let mut usage = tx.usage(&stored.row.owner).await?;
+    tx.discard_blob(&stored.row.blob_id, now).await?;
+    let mut usage = tx.usage(&stored.charged).await?;
     usage.stored = usage.stored.saturating_sub(stored.reserved);
-    tx.set_usage(&stored.row.owner, usage).await?;
-    tx.discard_blob(&stored.row.blob_id, now).await
+    tx.set_usage(&stored.charged, usage).await
 }
 
 pub(crate) async fn reclaimed<T: Transaction>(

@@ -15,6 +15,7 @@ use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{ReconcileState, StageStatus};
 
 use crate::codes::BlobStatus;
+use crate::trash::{TrashCursor, TrashOf, TrashRow, TrashState};
 use crate::{NewStage, StoreError, UploadRow, Usage};
 
 /// What a push writes.
@@ -59,8 +60,10 @@ pub(crate) struct ReplicaRow {
 pub(crate) struct StoredStage {
     pub(crate) row: StageRow,
     pub(crate) expiry_chosen: bool,
-    /// Bytes that count against the owner's quota.
+    /// Bytes that count against the quota of `charged`.
     pub(crate) reserved: u64,
+    /// Who the bytes count against: who staged them, once they are attached the item's owner.
+    pub(crate) charged: UserId,
     pub(crate) blob_status: BlobStatus,
 }
 
@@ -290,6 +293,51 @@ pub(crate) trait Transaction {
 
     /// Makes an attachment; a `file` takes the place of the current content.
     async fn insert_attachment(&mut self, changes: &AttachChanges) -> Result<(), StoreError>;
+
+    /// Those of the items that are in the trash, or tombstones.
+    async fn trash_rows(
+        &mut self,
+        items: &BTreeSet<ItemId>,
+    ) -> Result<BTreeMap<ItemId, TrashRow>, StoreError>;
+
+    /// The newest deletions older than `after` that can be restored, with the sizes of their
+    /// contents.
+    async fn trash_page(
+        &mut self,
+        user: &UserId,
+        of: TrashOf,
+        after: Option<&TrashCursor>,
+        limit: usize,
+    ) -> Result<Vec<TrashRow>, StoreError>;
+
+    /// Rows in `state` since before `before`, the oldest first.
+    async fn trash_before(
+        &mut self,
+        state: TrashState,
+        before: Timestamp,
+        at_most: u32,
+    ) -> Result<Vec<TrashRow>, StoreError>;
+
+    /// Writes rows of the trash in the place of what was there.
+    async fn put_trash(&mut self, rows: &[TrashRow]) -> Result<(), StoreError>;
+
+    /// Attachments of tombstones, earlier versions included.
+    async fn purging_refs(&mut self, at_most: u32) -> Result<Vec<(RefId, BlobId)>, StoreError>;
+
+    /// Removes an attachment; tells whether there was one.
+    async fn delete_ref(&mut self, ref_id: &RefId) -> Result<bool, StoreError>;
+
+    /// Whether anything is attached to the item, earlier versions included.
+    async fn has_refs(&mut self, item: &ItemId) -> Result<bool, StoreError>;
+
+    /// Removes links, grants, moves and access of the item, at most `at_most` rows; gives how many.
+    async fn clear_item(&mut self, item: &ItemId, at_most: u64) -> Result<u64, StoreError>;
+
+    /// Removes tombstones.
+    async fn delete_items(&mut self, items: &BTreeSet<ItemId>) -> Result<(), StoreError>;
+
+    /// Has a blob count against `user` from now on.
+    async fn set_charged(&mut self, blob_id: &BlobId, user: &UserId) -> Result<(), StoreError>;
 
     /// Writes feed entries and their heads.
     async fn write_feeds(&mut self, feeds: &[FeedWrite]) -> Result<(), StoreError>;

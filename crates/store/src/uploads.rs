@@ -1,5 +1,7 @@
 //! Uploads in parts: who writes to one, how far it is, and what may be stored.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use vfs_sync_core::attach::StageRow;
 use vfs_sync_core::id::{StagingId, UserId};
 use vfs_sync_core::time::Timestamp;
@@ -154,6 +156,33 @@ pub(crate) async fn reserve<T: Transaction>(
         }
         Err(over) => Ok(Err(over)),
     }
+}
+
+/// What usages come to once a stage is attached to an item of `owner`, whose bytes they are then;
+/// `None` if that is more than the owner may have. The usages stay locked, each set by its bytes.
+pub(crate) async fn charged<T: Transaction>(
+    tx: &mut T,
+    stage: &StoredStage,
+    owner: &UserId,
+    quota: &Quota,
+) -> Result<Option<BTreeMap<UserId, Usage>>, StoreError> {
+    let mut usages = BTreeMap::new();
+    for user in BTreeSet::from([&stage.row.owner, owner]) {
+        usages.insert(user.clone(), tx.usage(user).await?);
+    }
+    if let Some(usage) = usages.get_mut(&stage.row.owner) {
+        usage.staged = usage.staged.saturating_sub(stage.reserved);
+        usage.stored = usage.stored.saturating_sub(stage.reserved);
+        usage.open_stages = usage.open_stages.saturating_sub(1);
+    }
+    if let Some(usage) = usages.get_mut(owner) {
+        usage.stored = usage.stored.saturating_add(stage.reserved);
+        // What was within the stager's own quota stays so, whatever the bounds are by now.
+        if *owner != stage.row.owner && usage.stored > quota.stored {
+            return Ok(None);
+        }
+    }
+    Ok(Some(usages))
 }
 
 /// Ends a stage. An abandoned stage's bytes are to be reclaimed.

@@ -115,6 +115,13 @@ pub(crate) fn without_data(call: &Call) -> Call {
         }
         Call::BlobBatch(files) => Call::BlobBatch(files.clone()),
         Call::Versions(item_id) => Call::Versions(item_id.clone()),
+        Call::Trash { cursor, limit } => Call::Trash { cursor: cursor.clone(), limit: *limit },
+        Call::Restore { item_id, recursive } => {
+            Call::Restore { item_id: item_id.clone(), recursive: *recursive }
+        }
+        Call::Purge { item_id, recursive } => {
+            Call::Purge { item_id: item_id.clone(), recursive: *recursive }
+        }
         Call::ReadBlobs(blobs) => Call::ReadBlobs(blobs.clone()),
         Call::Download { blob_id, offset } => {
             Call::Download { blob_id: blob_id.clone(), offset: *offset }

@@ -13,6 +13,7 @@ mod standing;
 mod state;
 mod sync;
 mod transfer;
+mod trash;
 mod versions;
 
 pub(crate) use sync::{Shown, report_json};
@@ -52,6 +53,7 @@ pub(crate) async fn run(cli: Cli, output: Output, stop: CancellationToken) -> Re
         Command::Cp(args) => edit::cp(global, args, output, stop).await,
         Command::Rm(args) => edit::rm(global, args, output),
         Command::Ln(args) => edit::ln(global, args, output),
+        Command::Trash(args) => trash::trash(global, args, output, stop).await,
         Command::Share(args) => share::share(global, args, output).await,
         Command::Unshare(args) => share::unshare(global, args, output),
         Command::Shares(args) => share::shares(global, args, output),

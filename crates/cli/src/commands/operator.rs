@@ -53,6 +53,7 @@ fn server_config(args: &Serve) -> ServerConfig {
         max_open_stages: args.max_open_stages.unwrap_or(default.max_open_stages),
         max_blob_bytes: args.max_blob_bytes.unwrap_or(default.max_blob_bytes),
         keep_versions: args.keep_versions.map_or(default.keep_versions, Duration::from_secs),
+        keep_deleted: args.keep_deleted.map_or(default.keep_deleted, Duration::from_secs),
         ..default
     }
 }

@@ -29,9 +29,13 @@ use super::{
 use crate::error::{ClientError, StopReason};
 use crate::event::ChangeEvent;
 use crate::node::{Grant, Node, QueuedOp, QueuedState, RejectedOp};
+use crate::trash::{Trashed, step};
 
 /// Contents that a swap looks at in one query.
 const CONTENTS_AT_ONCE: usize = 1_000;
+
+/// Steps of a path that is told of what is deleted.
+const MAX_STEPS: usize = 1_024;
 
 /// A replica over the rows of a back end.
 pub(super) struct Engine<R> {
@@ -653,6 +657,54 @@ impl<R: Rows> ReplicaStore for Engine<R> {
 
     fn rejected(&mut self, limit: usize) -> Result<Vec<RejectedOp>> {
         self.rows.rejected(limit)
+    }
+
+    fn deleted_here(&mut self, limit: usize) -> Result<Vec<Trashed>> {
+        let mut found: Vec<Trashed> = Vec::new();
+        let user = self.meta.user.clone();
+        let queue = self.rows.queue(usize::MAX)?;
+        for one in queue.into_iter().rev() {
+            let operation = &one.operation;
+            let id = &operation.item_id;
+            let deletes =
+                one.state == QueuedState::Pending && matches!(operation.action, Action::Delete);
+            if !deletes || found.iter().any(|other| other.item == *id) {
+                continue;
+            }
+            // What was created and deleted before any synchronisation is known to the queue only.
+            let row = self.rows.item(Slot::Current, id)?;
+            let Some(ItemRow { view, .. }) = row else { continue };
+            if self.node(id)?.is_some() {
+                continue;
+            }
+            let mut path = vec![step(view.name.as_ref(), id)];
+            let mut at = id.clone();
+            while path.len() < MAX_STEPS {
+                let above = self.rows.parents(Slot::Current, &at)?;
+                let Some(parent) = above.into_iter().next() else { break };
+                let Some(row) = self.rows.item(Slot::Current, &parent)? else { break };
+                path.push(step(row.view.name.as_ref(), &parent));
+                at = parent;
+            }
+            path.reverse();
+            let content = self.rows.content(Slot::Current, id)?;
+            found.push(Trashed {
+                item: id.clone(),
+                object_type: view.object_type,
+                name: view.name.clone(),
+                owner: view.owner_id.clone(),
+                path,
+                deleted_at: operation.occurred_at,
+                deleted_by: user.clone(),
+                size: content.map(|row| row.attachment.size),
+                expires_at: None,
+                pending: true,
+            });
+            if found.len() == limit {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     fn settle_rejected(&mut self, op_id: &OpId, again: Option<OpId>, now: Timestamp) -> Result<()> {

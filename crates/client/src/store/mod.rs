@@ -29,6 +29,7 @@ use crate::environment::Environment;
 use crate::error::{ClientError, StopReason};
 use crate::event::ChangeEvent;
 use crate::node::{Grant, Node, QueuedOp, RejectedOp};
+use crate::trash::Trashed;
 
 pub(crate) use memory::memory_store;
 pub(crate) use sqlite::{create_store, open_store, private_dir, remove_store};
@@ -302,6 +303,8 @@ pub(crate) trait ReplicaStore: Send {
     ) -> Result<Vec<(ItemId, Cursor)>, ClientError>;
     fn queue(&mut self, limit: usize) -> Result<Vec<QueuedOp>, ClientError>;
     fn rejected(&mut self, limit: usize) -> Result<Vec<RejectedOp>, ClientError>;
+    /// The confirmed items whose deletion is queued, the newest first, at most `limit`.
+    fn deleted_here(&mut self, limit: usize) -> Result<Vec<Trashed>, ClientError>;
     /// Takes an operation from the rejected list and, if `again` is given, queues it under that id.
     fn settle_rejected(
         &mut self,

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId, UserId};
 use vfs_sync_core::limits::Limits;
+use vfs_sync_core::trash::{PurgeResponse, RestoreResponse, TrashPage};
 use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, PullPage, PushRequest, PushResponse, ReconcileRequest,
     ReconcileResponse, StageRequest, StageResponse, StateResponse, UploadResponse,
@@ -31,6 +32,9 @@ pub enum CallKind {
     Attach,
     BlobBatch,
     Versions,
+    Trash,
+    Restore,
+    Purge,
     ReadBlobs,
     Download,
 }
@@ -53,6 +57,9 @@ impl CallKind {
             Self::Attach => "attach",
             Self::BlobBatch => "blob_batch",
             Self::Versions => "versions",
+            Self::Trash => "trash",
+            Self::Restore => "restore",
+            Self::Purge => "purge",
             Self::ReadBlobs => "read_blobs",
             Self::Download => "download",
         }
@@ -81,6 +88,9 @@ pub enum Call {
     Attach { staging_id: StagingId, request: AttachRequest },
     BlobBatch(Vec<BatchFile>),
     Versions(ItemId),
+    Trash { cursor: Option<String>, limit: u32 },
+    Restore { item_id: ItemId, recursive: bool },
+    Purge { item_id: ItemId, recursive: bool },
     ReadBlobs(Vec<BlobId>),
     Download { blob_id: BlobId, offset: u64 },
 }
@@ -101,6 +111,9 @@ pub enum Answer {
     Attach(AttachResponse),
     BlobBatch(Vec<Result<AttachResponse, TransportError>>),
     Versions(VersionsResponse),
+    Trash(TrashPage),
+    Restore(RestoreResponse),
+    Purge(PurgeResponse),
     ReadBlobs(Option<Vec<Result<Bytes, TransportError>>>),
     Download(ByteStream),
 }
@@ -123,6 +136,9 @@ impl Call {
             Self::Attach { .. } => CallKind::Attach,
             Self::BlobBatch(_) => CallKind::BlobBatch,
             Self::Versions(_) => CallKind::Versions,
+            Self::Trash { .. } => CallKind::Trash,
+            Self::Restore { .. } => CallKind::Restore,
+            Self::Purge { .. } => CallKind::Purge,
             Self::ReadBlobs(_) => CallKind::ReadBlobs,
             Self::Download { .. } => CallKind::Download,
         }
@@ -155,6 +171,15 @@ impl Call {
             }
             Self::BlobBatch(files) => Answer::BlobBatch(to.blob_batch(files).await?),
             Self::Versions(item_id) => Answer::Versions(to.versions(&item_id).await?),
+            Self::Trash { cursor, limit } => {
+                Answer::Trash(to.trash(cursor.as_deref(), limit).await?)
+            }
+            Self::Restore { item_id, recursive } => {
+                Answer::Restore(to.restore(&item_id, recursive).await?)
+            }
+            Self::Purge { item_id, recursive } => {
+                Answer::Purge(to.purge(&item_id, recursive).await?)
+            }
             Self::ReadBlobs(blobs) => Answer::ReadBlobs(to.read_blobs(&blobs).await?),
             Self::Download { blob_id, offset } => {
                 Answer::Download(to.download(&blob_id, offset).await?)
@@ -271,6 +296,26 @@ impl<H: CallHandler> Transport for H {
 
     async fn versions(&self, item_id: &ItemId) -> Result<VersionsResponse, TransportError> {
         answer!(self, Versions, Call::Versions(item_id.clone()))
+    }
+
+    async fn trash(&self, cursor: Option<&str>, limit: u32) -> Result<TrashPage, TransportError> {
+        answer!(self, Trash, Call::Trash { cursor: cursor.map(str::to_owned), limit })
+    }
+
+    async fn restore(
+        &self,
+        item_id: &ItemId,
+        recursive: bool,
+    ) -> Result<RestoreResponse, TransportError> {
+        answer!(self, Restore, Call::Restore { item_id: item_id.clone(), recursive })
+    }
+
+    async fn purge(
+        &self,
+        item_id: &ItemId,
+        recursive: bool,
+    ) -> Result<PurgeResponse, TransportError> {
+        answer!(self, Purge, Call::Purge { item_id: item_id.clone(), recursive })
     }
 
     async fn read_blobs(

@@ -187,6 +187,9 @@ impl<'a> Decider<'a> {
 
     /// Applies an operation whose write id is new; gives the time that it now has.
     fn apply(&mut self, op: &Operation) -> Result<Timestamp, Refusal> {
+        if let Some(outcome) = self.apply_to_tombstone(op) {
+            return outcome;
+        }
         match &op.action {
             Action::Upsert(upsert) => match self.rows.item(&op.item_id) {
                 None => self.create(op, upsert),
@@ -227,7 +230,7 @@ impl<'a> Decider<'a> {
         self.views.touch(&self.rows, key, &self.batch.user, replica, origin, changed);
     }
 
-    fn create(&mut self, op: &Operation, upsert: &Upsert) -> Result<Timestamp, Refusal> {
+    pub(super) fn create(&mut self, op: &Operation, upsert: &Upsert) -> Result<Timestamp, Refusal> {
         if upsert.object_type.is_none() {
             return Err(UNKNOWN_ITEM);
         }
@@ -381,7 +384,11 @@ impl<'a> Decider<'a> {
         self.set_link(op, &write, parent.clone(), false).ok_or(SUPERSEDED)
     }
 
-    fn reassign(&mut self, op: &Operation, parent: &ItemId) -> Result<Timestamp, Refusal> {
+    pub(super) fn reassign(
+        &mut self,
+        op: &Operation,
+        parent: &ItemId,
+    ) -> Result<Timestamp, Refusal> {
         let (realm, write) = self.check_ends(op, parent)?;
         if self.closes_cycle(parent, &op.item_id) {
             return Err(CYCLE);
@@ -401,10 +408,7 @@ impl<'a> Decider<'a> {
         let key = (op.item_id.clone(), realm.clone());
         let mut moved = self.rows.moves.get(&key).cloned().flatten();
         let stamp = write.set(&mut moved, parent.clone()).ok_or(SUPERSEDED)?;
-        if let Some(moved) = &moved {
-            self.changes.moves.insert(key.clone(), moved.clone());
-        }
-        self.rows.moves.insert(key, moved);
+        self.put_move(key, moved);
         let mut at = stamp.authored_at;
         at = at.max(self.set_link(op, &write, parent.clone(), true).unwrap_or(at));
         for (other, _) in others {
@@ -432,7 +436,7 @@ impl<'a> Decider<'a> {
     }
 
     /// Sets a link's register, if the write beats it; gives the time that it now has.
-    fn set_link(
+    pub(super) fn set_link(
         &mut self,
         op: &Operation,
         write: &Write,
@@ -452,7 +456,18 @@ impl<'a> Decider<'a> {
         Some(stamp.authored_at)
     }
 
+    pub(super) fn put_move(&mut self, key: (ItemId, UserId), moved: Option<MoveRegister>) {
+        if let Some(moved) = &moved {
+            self.changes.moves.insert(key.clone(), moved.clone());
+        }
+        self.rows.moves.insert(key, moved);
+    }
+
     pub(super) fn put_item(&mut self, id: &ItemId, item: Item) {
+        let was_deleted = self.rows.item(id).is_some_and(|held| held.fields.is_deleted());
+        if was_deleted != item.fields.is_deleted() {
+            self.changes.trash.insert(id.clone(), !was_deleted);
+        }
         self.changed_items.insert(id.clone());
         self.rows.items.insert(id.clone(), Some(item));
     }

@@ -38,6 +38,8 @@ mod revive;
 mod rights;
 mod rows;
 mod spread;
+mod tombstone;
+mod trash;
 mod view;
 
 use std::collections::BTreeSet;

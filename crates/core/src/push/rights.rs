@@ -32,7 +32,7 @@ impl Decider<'_> {
 
     /// The item, if the user has at least `needed` of it.
     pub(super) fn permitted(&self, id: &ItemId, needed: AccessLevel) -> Result<&Item, Refusal> {
-        let item = self.rows.item(id).ok_or(UNKNOWN_ITEM)?;
+        let item = self.rows.item(id).filter(|item| !item.is_purged()).ok_or(UNKNOWN_ITEM)?;
         match self.level(id) {
             None => Err(UNKNOWN_ITEM),
             Some(level) if level < needed => Err(NOT_PERMITTED),

@@ -356,6 +356,8 @@ pub struct Changes {
     pub grants: BTreeMap<(ItemId, Principal), GrantRegister>,
     /// Move registers as they are now.
     pub moves: BTreeMap<(ItemId, UserId), MoveRegister>,
+    /// Items that were deleted (`true`), or brought back (`false`).
+    pub trash: BTreeMap<ItemId, bool>,
     /// Operations that used up a write id, ascending.
     pub accepted: Vec<AcceptedOp>,
     /// The greatest of those write ids.

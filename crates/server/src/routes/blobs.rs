@@ -31,10 +31,10 @@ use crate::uploading;
 /// A stage's body: its content as base64, and the rest.
 const MAX_STAGE_BYTES: usize = limits::MAX_INLINE_BLOB_BYTES / 3 * 4 + MAX_JSON_BYTES;
 
-type PathId = Result<Path<String>, PathRejection>;
+pub(super) type PathId = Result<Path<String>, PathRejection>;
 
 /// An id in a path that is none names nothing: it is not there.
-fn id<T: FromStr>(path: PathId, unknown: fn() -> ApiError) -> Result<T, ApiError> {
+pub(super) fn id<T: FromStr>(path: PathId, unknown: fn() -> ApiError) -> Result<T, ApiError> {
     let Path(text) = path.map_err(|_| unknown())?;
     text.parse().map_err(|_| unknown())
 }
@@ -86,7 +86,7 @@ pub(crate) async fn stage_state(
             let size = stage.uploaded.map(|(size, _)| size);
             (stage, size.unwrap_or(0))
         }
-        refused => return Err(uploading::refused(refused)),
+        refused => return Err(uploading::refused(&app, &user, refused).await),
     };
     Ok(Json(StageResponse { offset: Some(offset), ..stage.to_response() }))
 }

@@ -7,4 +7,5 @@ pub(crate) mod lookup;
 pub(crate) mod members;
 pub(crate) mod reading;
 pub(crate) mod sync;
+pub(crate) mod trash;
 pub(crate) mod tus;

@@ -22,7 +22,7 @@ use crate::body::MAX_JSON_BYTES;
 use crate::error::ApiError;
 use crate::query::Query;
 
-const NO_STORE: (http::HeaderName, HeaderValue) =
+pub(super) const NO_STORE: (http::HeaderName, HeaderValue) =
     (CACHE_CONTROL, HeaderValue::from_static("no-store"));
 const JSON: (http::HeaderName, HeaderValue) =
     (CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -140,7 +140,7 @@ pub(crate) async fn create(
                 upload.received
             }
         }
-        access => return Err(refused(access)),
+        access => return Err(refused(&app, &user, access).await),
     };
     let mut response = StatusCode::CREATED.into_response();
     let fields = response.headers_mut();
@@ -200,14 +200,14 @@ async fn open(app: &App, user: &UserId, metadata: &Metadata) -> Result<StageRow,
 }
 
 /// An upload that is over for its stager: it was there, and is no more.
-fn gone(access: UploadAccess) -> ApiError {
+async fn gone(app: &App, user: &UserId, access: UploadAccess) -> ApiError {
     match access {
         UploadAccess::Over(stage) => {
             let mut error = over(&stage);
             error.status = StatusCode::GONE;
             error
         }
-        access => refused(access),
+        access => refused(app, user, access).await,
     }
 }
 
@@ -241,7 +241,7 @@ pub(crate) async fn look(
             insert(headers, UPLOAD_METADATA, &Metadata::default().completed(&stage));
             stage
         }
-        access => return Err(gone(access)),
+        access => return Err(gone(&app, &user, access).await),
     };
     expires(headers, &stage);
     Ok(response)
@@ -278,7 +278,7 @@ pub(crate) async fn append(
             check_offset(offset, size)?;
             (stage, size)
         }
-        access => return Err(gone(access)),
+        access => return Err(gone(&app, &user, access).await),
     };
     let mut response = StatusCode::NO_CONTENT.into_response();
     let headers = response.headers_mut();

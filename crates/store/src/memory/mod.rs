@@ -23,6 +23,8 @@ use vfs_sync_core::wire::{
 };
 
 use crate::reclaim;
+use crate::trash;
+use crate::trash::{PurgeAnswer, RestoreAnswer, TrashCursor, TrashListing};
 use crate::uploads as uploading;
 use crate::{
     AbandonAnswer, Advance, Anew, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, MalformedState,
@@ -249,9 +251,12 @@ impl MetadataStore for MemoryStore {
         staging_id: &StagingId,
         request: &AttachRequest,
         ref_id: RefId,
+        quota: &Quota,
         now: Timestamp,
     ) -> Result<Result<AttachResponse, AttachRefusal>, StoreError> {
-        self.transact(async |tx| flow::attach(tx, user, staging_id, request, ref_id, now).await)
+        self.transact(async |tx| {
+            flow::attach(tx, user, staging_id, request, ref_id, quota, now).await
+        })
     }
 
     async fn abandon(
@@ -346,6 +351,51 @@ impl MetadataStore for MemoryStore {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         self.transact(async |tx| reclaim::remove_version(tx, ref_id, blob_id, now).await)
+    }
+
+    async fn trash(
+        &self,
+        user: &UserId,
+        after: Option<&TrashCursor>,
+        limit: u32,
+        keep_millis: i64,
+    ) -> Result<TrashListing, StoreError> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        self.transact(async |tx| trash::list(tx, user, after, limit, keep_millis).await)
+    }
+
+    async fn restore(
+        &self,
+        user: &UserId,
+        item_id: &ItemId,
+        recursive: bool,
+        now: Timestamp,
+    ) -> Result<RestoreAnswer, StoreError> {
+        self.transact(async |tx| trash::restore(tx, user, item_id, recursive, now).await)
+    }
+
+    async fn purge(
+        &self,
+        user: &UserId,
+        item_id: &ItemId,
+        recursive: bool,
+        now: Timestamp,
+    ) -> Result<PurgeAnswer, StoreError> {
+        self.transact(async |tx| trash::purge(tx, user, item_id, recursive, now).await)
+    }
+
+    async fn purge_step(
+        &self,
+        before: Timestamp,
+        forget: Timestamp,
+        now: Timestamp,
+        at_most: u32,
+    ) -> Result<u64, StoreError> {
+        self.transact(async |tx| trash::step(tx, before, forget, now, at_most).await)
+    }
+
+    async fn trashed_bytes(&self, user: &UserId) -> Result<u64, StoreError> {
+        Ok(self.lock().trashed_bytes(user))
     }
 
     async fn readable_blob(

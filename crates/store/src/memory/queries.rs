@@ -14,6 +14,7 @@ use vfs_sync_core::wire::{StageStatus, WriteIds};
 use super::state::{Replica, State};
 use crate::codes::BlobStatus;
 use crate::page::{PageBuilder, Window};
+use crate::trash::TrashState;
 use crate::{
     BlobRow, BlobSummary, Pruned, PullAnswer, PullRequest, Reclaim, Retention, StoreError,
 };
@@ -128,6 +129,15 @@ impl State {
         let surplus = all.filter_map(|(id, row)| Some((row.surplus_since?, (id, &row.blob_id))));
         let surplus = oldest(surplus.filter(|(since, _)| *since < before), at_most);
         surplus.map(|(id, blob)| (id.clone(), blob.clone())).collect()
+    }
+
+    /// The bytes of everything that the user owns in the trash.
+    pub(super) fn trashed_bytes(&self, user: &UserId) -> u64 {
+        let all = self.trash.rows().values();
+        let kept = all.filter(|row| row.owner == *user && row.state == TrashState::Kept);
+        let refs = kept.flat_map(|row| self.refs_of.group(&row.item_id).keys());
+        let blobs = refs.filter_map(|id| self.blobs.get(&self.refs.get(id)?.blob_id));
+        blobs.map(|blob| blob.reserved).sum()
     }
 
     pub(super) fn knows(&self, principal: &Principal) -> bool {

@@ -14,6 +14,7 @@ use vfs_sync_core::wire::{ReconcileState, StageStatus};
 
 use super::table::{Grouped, Table};
 use crate::codes::BlobStatus;
+use crate::trash::TrashRow;
 use crate::{StoreError, UploadRow, Usage, codes};
 
 #[derive(Debug, Clone)]
@@ -42,6 +43,8 @@ pub(super) struct Blob {
     pub(super) uploaded: Option<(u64, Sha256Digest)>,
     pub(super) content_type: Option<Arc<str>>,
     pub(super) reserved: u64,
+    /// Who it counts against, if not who staged it.
+    pub(super) charged: Option<UserId>,
     pub(super) reclaim_at: Option<Timestamp>,
 }
 
@@ -115,6 +118,7 @@ tables! {
     uploads: Table<StagingId, UploadRow>,
     parts: Grouped<StagingId, u32, String>,
     usages: Table<UserId, Usage>,
+    trash: Table<ItemId, TrashRow>,
 }
 
 impl State {

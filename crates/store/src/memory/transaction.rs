@@ -16,6 +16,7 @@ use vfs_sync_core::wire::{ReconcileState, StageStatus};
 use super::state::{Blob, FeedRow, Reference, Replica, Stage, State};
 use crate::codes::BlobStatus;
 use crate::transaction::{FeedWrite, PushWrite, ReplicaRow, Stored, StoredStage, Transaction};
+use crate::trash::{TrashCursor, TrashOf, TrashRow, TrashState, revived, rows_of_push};
 use crate::{KEPT_VERSIONS, NewStage, StoreError, UploadRow, Usage, codes};
 
 /// An open transaction; what it did is undone when it is dropped, unless it was committed.
@@ -127,6 +128,26 @@ impl MemoryTransaction<'_> {
             state.know(realm);
             state.moves.put((child.clone(), realm.clone()), moved.clone());
         }
+    }
+
+    /// Tells whether it was there.
+    fn remove_ref(&mut self, ref_id: &RefId) -> bool {
+        let row = self.state.refs.get(ref_id).cloned();
+        let Some(Reference { item_id, blob_id, .. }) = row else { return false };
+        self.state.refs.remove(ref_id);
+        self.state.refs_of.remove(&item_id, ref_id);
+        self.state.refs_with.remove(&blob_id, ref_id)
+    }
+
+    fn leave_trash(&mut self, changes: &Changes) {
+        for item in revived(changes) {
+            self.state.trash.remove(item);
+        }
+    }
+
+    fn remove_link(&mut self, parent: &ItemId, child: &ItemId) {
+        self.state.links.remove(parent, child);
+        self.state.parents.remove(child, parent);
     }
 
     fn place_entries(&mut self, feeds: &[FeedWrite]) {
@@ -344,6 +365,8 @@ impl Transaction for MemoryTransaction<'_> {
         self.state.replicas.put(write.user, write.replica.clone(), replica);
         self.write_registers(write.changes);
         self.write_access(write.changes).await?;
+        self.put_trash(&rows_of_push(write)).await?;
+        self.leave_trash(write.changes);
         let author = (write.user.clone(), write.replica.clone());
         for one in &write.changes.accepted {
             let row = (one.accepted.clone(), write.now);
@@ -359,6 +382,7 @@ impl Transaction for MemoryTransaction<'_> {
         feeds: &[FeedWrite],
     ) -> Result<(), StoreError> {
         self.write_registers(changes);
+        self.leave_trash(changes);
         self.write_access(changes).await?;
         self.place_entries(feeds);
         Ok(())
@@ -435,6 +459,7 @@ impl Transaction for MemoryTransaction<'_> {
         let Some(blob) = self.state.blobs.get(&stage.blob_id) else {
             return Ok(Some(Err(codes::malformed("blob_stages", staging_id, "has no blob"))));
         };
+        let charged = blob.charged.clone().unwrap_or_else(|| stage.owner.clone());
         let row = StageRow {
             staging_id: staging_id.clone(),
             owner: stage.owner.clone(),
@@ -449,6 +474,7 @@ impl Transaction for MemoryTransaction<'_> {
             row,
             expiry_chosen: stage.expiry_chosen,
             reserved: blob.reserved,
+            charged,
             blob_status: blob.status,
         })))
     }
@@ -470,6 +496,7 @@ impl Transaction for MemoryTransaction<'_> {
             uploaded: None,
             content_type: stage.content_type.as_deref().map(Into::into),
             reserved: 0,
+            charged: None,
             reclaim_at: None,
         };
         self.state.blobs.put(stage.blob_id.clone(), blob);
@@ -540,12 +567,8 @@ impl Transaction for MemoryTransaction<'_> {
     }
 
     async fn delete_version(&mut self, ref_id: &RefId) -> Result<bool, StoreError> {
-        let row = self.state.refs.get(ref_id).filter(|row| !row.is_current);
-        let Some(Reference { item_id, blob_id, .. }) = row.cloned() else { return Ok(false) };
-        self.state.refs.remove(ref_id);
-        self.state.refs_of.remove(&item_id, ref_id);
-        self.state.refs_with.remove(&blob_id, ref_id);
-        Ok(true)
+        let is_version = self.state.refs.get(ref_id).is_some_and(|row| !row.is_current);
+        Ok(is_version && self.remove_ref(ref_id))
     }
 
     async fn stage_of(&mut self, blob_id: &BlobId) -> Result<Option<StagingId>, StoreError> {
@@ -648,6 +671,133 @@ impl Transaction for MemoryTransaction<'_> {
                 self.state.refs.put(id, row);
             }
         }
+        Ok(())
+    }
+
+    async fn trash_rows(
+        &mut self,
+        items: &BTreeSet<ItemId>,
+    ) -> Result<BTreeMap<ItemId, TrashRow>, StoreError> {
+        let row = |id: &ItemId| Some((id.clone(), self.state.trash.get(id)?.clone()));
+        Ok(items.iter().filter_map(row).collect())
+    }
+
+    async fn trash_page(
+        &mut self,
+        user: &UserId,
+        of: TrashOf,
+        after: Option<&TrashCursor>,
+        limit: usize,
+    ) -> Result<Vec<TrashRow>, StoreError> {
+        let all = self.state.trash.rows().values();
+        let theirs = all.filter(|row| match of {
+            TrashOf::Owner => row.owner == *user,
+            TrashOf::Deleter => row.deleted_by == *user,
+        });
+        let after = after.map(|after| (after.at, &after.item_id));
+        let kept = theirs.filter(|row| row.state == TrashState::Kept);
+        let mut found: Vec<TrashRow> = kept
+            .filter(|row| after.is_none_or(|after| (row.at, &row.item_id) < after))
+            .cloned()
+            .collect();
+        found.sort_by(|a, b| (b.at, &b.item_id).cmp(&(a.at, &a.item_id)));
+        found.truncate(limit);
+        for row in &mut found {
+            let attached = self.attachments_of(&row.item_id).await?;
+            let content = attached.iter().find(|one| one.relation_kind == RelationKind::File);
+            row.size = content.map(|content| content.size);
+        }
+        Ok(found)
+    }
+
+    async fn trash_before(
+        &mut self,
+        state: TrashState,
+        before: Timestamp,
+        at_most: u32,
+    ) -> Result<Vec<TrashRow>, StoreError> {
+        let all = self.state.trash.rows().values();
+        let due = all.filter(|row| row.state == state && row.at < before);
+        let mut due: Vec<TrashRow> = due.cloned().collect();
+        due.sort_by(|a, b| (a.at, &a.item_id).cmp(&(b.at, &b.item_id)));
+        due.truncate(usize::try_from(at_most).unwrap_or(usize::MAX));
+        Ok(due)
+    }
+
+    async fn put_trash(&mut self, rows: &[TrashRow]) -> Result<(), StoreError> {
+        for row in rows {
+            self.state.know(&row.owner);
+            self.state.know(&row.deleted_by);
+            self.state.trash.put(row.item_id.clone(), row.clone());
+        }
+        Ok(())
+    }
+
+    async fn purging_refs(&mut self, at_most: u32) -> Result<Vec<(RefId, BlobId)>, StoreError> {
+        let all = self.state.trash.rows().values();
+        let purging = all.filter(|row| row.state == TrashState::Purging);
+        let refs = purging.flat_map(|row| self.state.refs_of.group(&row.item_id).keys());
+        let found =
+            refs.filter_map(|id| Some((id.clone(), self.state.refs.get(id)?.blob_id.clone())));
+        Ok(found.take(usize::try_from(at_most).unwrap_or(usize::MAX)).collect())
+    }
+
+    async fn delete_ref(&mut self, ref_id: &RefId) -> Result<bool, StoreError> {
+        Ok(self.remove_ref(ref_id))
+    }
+
+    async fn has_refs(&mut self, item: &ItemId) -> Result<bool, StoreError> {
+        Ok(!self.state.refs_of.group(item).is_empty())
+    }
+
+    async fn clear_item(&mut self, item: &ItemId, at_most: u64) -> Result<u64, StoreError> {
+        let mut left = at_most;
+        let mut take = |wanted: usize| {
+            let taken = left.min(wanted as u64);
+            left -= taken;
+            usize::try_from(taken).unwrap_or(usize::MAX)
+        };
+        let below: Vec<ItemId> = self.state.links.group(item).keys().cloned().collect();
+        let room = take(below.len());
+        for child in below.into_iter().take(room) {
+            self.remove_link(item, &child);
+        }
+        let above: Vec<ItemId> = self.state.parents.group(item).keys().cloned().collect();
+        let room = take(above.len());
+        for parent in above.into_iter().take(room) {
+            self.remove_link(&parent, item);
+        }
+        let grants: Vec<Principal> = self.state.grants.group(item).keys().cloned().collect();
+        let room = take(grants.len());
+        for principal in grants.into_iter().take(room) {
+            self.state.grants.remove(item, &principal);
+            self.state.granted.remove(&principal, item);
+        }
+        let moves = self.state.moves.rows().keys().filter(|(child, _)| child == item);
+        let moves: Vec<(ItemId, UserId)> = moves.cloned().collect();
+        let room = take(moves.len());
+        for key in moves.into_iter().take(room) {
+            self.state.moves.remove(&key);
+        }
+        let seen: Vec<UserId> = self.state.access.group(item).keys().cloned().collect();
+        let room = take(seen.len());
+        for user in seen.into_iter().take(room) {
+            self.state.access.remove(item, &user);
+        }
+        Ok(at_most - left)
+    }
+
+    async fn delete_items(&mut self, items: &BTreeSet<ItemId>) -> Result<(), StoreError> {
+        for item in items {
+            self.state.items.remove(item);
+            self.state.trash.remove(item);
+        }
+        Ok(())
+    }
+
+    async fn set_charged(&mut self, blob_id: &BlobId, user: &UserId) -> Result<(), StoreError> {
+        self.state.know(user);
+        self.state.change_blob(blob_id, |blob| blob.charged = Some(user.clone()));
         Ok(())
     }
 

@@ -22,13 +22,13 @@ pub(super) async fn stage(
         (
             "SELECT owner, blob_id, status, staged_at, expires_at, expiry_chosen \
              FROM blob_stages WHERE staging_id = $1",
-            "SELECT content_type, size, digest, reserved, status FROM blobs WHERE blob_id = $1",
+            "SELECT content_type, size, digest, reserved, status, charged FROM blobs WHERE blob_id = $1",
         )
     } else {
         (
             "SELECT owner, blob_id, status, staged_at, expires_at, expiry_chosen \
              FROM blob_stages WHERE staging_id = $1 FOR UPDATE",
-            "SELECT content_type, size, digest, reserved, status FROM blobs WHERE blob_id = $1 FOR UPDATE",
+            "SELECT content_type, size, digest, reserved, status, charged FROM blobs WHERE blob_id = $1 FOR UPDATE",
         )
     };
     let Some(stage) = tx.query_opt(stage_sql, &[&staging_id.as_str()]).await? else {
@@ -57,8 +57,13 @@ fn read_stage(
         content_type: blob.get::<Option<&str>>(0)?.map(Into::into),
         uploaded: blob.size_and_digest(1)?,
     };
+    let charged = match blob.get::<Option<&str>>(5)? {
+        Some(_) => blob.parse(5)?,
+        None => row.owner.clone(),
+    };
     Ok(StoredStage {
         row,
+        charged,
         expiry_chosen: columns.get(5)?,
         reserved: blob.unsigned(3)?,
         blob_status: blob.code(4, codes::blob_status)?,

@@ -17,10 +17,13 @@ const STEPS: &[&str] = &[
     include_str!("0003.sql"),
     include_str!("0004.sql"),
     include_str!("0005.sql"),
+    include_str!("0006.sql"),
 ];
 
 /// The first version in which what is granted is seen.
 const GRANTS_GIVE_ACCESS: i64 = 2;
+/// The first version in which what is deleted is in the trash.
+const HAS_TRASH: i64 = 6;
 
 /// Names the lock that a migration holds: of several programs that start at one time, one
 /// migrates.
@@ -58,6 +61,9 @@ pub(super) async fn migrate(client: &mut Client, now: Timestamp) -> Result<i64, 
     }
     if (1..GRANTS_GIVE_ACCESS).contains(&found) {
         flow::regrant_all(&mut PostgresTransaction::new(&tx, BTreeSet::new()), now).await?;
+    }
+    if (1..HAS_TRASH).contains(&found) {
+        super::trash::fill(&mut PostgresTransaction::new(&tx, BTreeSet::new()), now).await?;
     }
     let epoch = Epoch::first(now).as_u64() as i64;
     tx.execute(

@@ -14,6 +14,7 @@ mod repair;
 mod retention;
 mod rows;
 mod transaction;
+mod trash;
 mod uploads;
 mod versions;
 mod write;
@@ -37,6 +38,8 @@ use vfs_sync_core::wire::{
 };
 
 use crate::reclaim;
+use crate::trash as trashing;
+use crate::trash::{MAX_TRASH_ITEMS, PurgeAnswer, RestoreAnswer, TrashCursor, TrashListing};
 use crate::uploads as uploading;
 use crate::{
     AbandonAnswer, Advance, Anew, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, MalformedState,
@@ -379,9 +382,18 @@ impl MetadataStore for PostgresStore {
         staging_id: &StagingId,
         request: &AttachRequest,
         ref_id: RefId,
+        quota: &Quota,
         now: Timestamp,
     ) -> Result<Result<AttachResponse, AttachRefusal>, StoreError> {
-        transact!(self, |tx| flow::attach(&mut tx, user, staging_id, request, ref_id.clone(), now))
+        transact!(self, |tx| flow::attach(
+            &mut tx,
+            user,
+            staging_id,
+            request,
+            ref_id.clone(),
+            quota,
+            now
+        ))
     }
 
     async fn abandon(
@@ -484,6 +496,51 @@ impl MetadataStore for PostgresStore {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         transact!(self, |tx| reclaim::remove_version(&mut tx, ref_id, blob_id, now))
+    }
+
+    async fn trash(
+        &self,
+        user: &UserId,
+        after: Option<&TrashCursor>,
+        limit: u32,
+        keep_millis: i64,
+    ) -> Result<TrashListing, StoreError> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        snapshot!(self, |tx| trashing::list(&mut tx, user, after, limit, keep_millis))
+    }
+
+    async fn restore(
+        &self,
+        user: &UserId,
+        item_id: &ItemId,
+        recursive: bool,
+        now: Timestamp,
+    ) -> Result<RestoreAnswer, StoreError> {
+        transact!(self, |tx| trashing::restore(&mut tx, user, item_id, recursive, now))
+    }
+
+    async fn purge(
+        &self,
+        user: &UserId,
+        item_id: &ItemId,
+        recursive: bool,
+        now: Timestamp,
+    ) -> Result<PurgeAnswer, StoreError> {
+        transact!(self, |tx| trashing::purge(&mut tx, user, item_id, recursive, now))
+    }
+
+    async fn purge_step(
+        &self,
+        before: Timestamp,
+        forget: Timestamp,
+        now: Timestamp,
+        at_most: u32,
+    ) -> Result<u64, StoreError> {
+        transact!(self, |tx| trashing::step(&mut tx, before, forget, now, at_most))
+    }
+
+    async fn trashed_bytes(&self, user: &UserId) -> Result<u64, StoreError> {
+        snapshot!(self, |tx| trash::bytes(&tx, user, MAX_TRASH_ITEMS as u32))
     }
 
     async fn readable_blob(

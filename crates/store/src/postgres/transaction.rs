@@ -21,8 +21,9 @@ use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{ReconcileState, StageStatus};
 
 use super::rows::Columns;
-use super::{CONFLICT, access, blobs, feed, load, members, uploads, versions, write};
+use super::{CONFLICT, access, blobs, feed, load, members, trash, uploads, versions, write};
 use crate::transaction::{FeedWrite, PushWrite, ReplicaRow, Stored, StoredStage, Transaction};
+use crate::trash::{TrashCursor, TrashOf, TrashRow, TrashState};
 use crate::{NewStage, StoreError, UploadRow, Usage, codes};
 
 /// Rows from which on the work on them is long: some milliseconds.
@@ -499,6 +500,60 @@ impl Transaction for PostgresTransaction<'_> {
 
     async fn insert_attachment(&mut self, changes: &AttachChanges) -> Result<(), StoreError> {
         blobs::insert_attachment(self, changes).await
+    }
+
+    async fn trash_rows(
+        &mut self,
+        items: &BTreeSet<ItemId>,
+    ) -> Result<BTreeMap<ItemId, TrashRow>, StoreError> {
+        trash::rows(self, items).await
+    }
+
+    async fn trash_page(
+        &mut self,
+        user: &UserId,
+        of: TrashOf,
+        after: Option<&TrashCursor>,
+        limit: usize,
+    ) -> Result<Vec<TrashRow>, StoreError> {
+        trash::page(self, user, of, after, limit).await
+    }
+
+    async fn trash_before(
+        &mut self,
+        state: TrashState,
+        before: Timestamp,
+        at_most: u32,
+    ) -> Result<Vec<TrashRow>, StoreError> {
+        trash::before(self, state, before, at_most).await
+    }
+
+    async fn put_trash(&mut self, rows: &[TrashRow]) -> Result<(), StoreError> {
+        trash::put(self, rows).await
+    }
+
+    async fn purging_refs(&mut self, at_most: u32) -> Result<Vec<(RefId, BlobId)>, StoreError> {
+        trash::purging_refs(self, at_most).await
+    }
+
+    async fn delete_ref(&mut self, ref_id: &RefId) -> Result<bool, StoreError> {
+        trash::delete_ref(self, ref_id).await
+    }
+
+    async fn has_refs(&mut self, item: &ItemId) -> Result<bool, StoreError> {
+        trash::has_refs(self, item).await
+    }
+
+    async fn clear_item(&mut self, item: &ItemId, at_most: u64) -> Result<u64, StoreError> {
+        trash::clear_item(self, item, at_most).await
+    }
+
+    async fn delete_items(&mut self, items: &BTreeSet<ItemId>) -> Result<(), StoreError> {
+        trash::delete_items(self, items).await
+    }
+
+    async fn set_charged(&mut self, blob_id: &BlobId, user: &UserId) -> Result<(), StoreError> {
+        trash::set_charged(self, blob_id, user).await
     }
 
     async fn write_feeds(&mut self, feeds: &[FeedWrite]) -> Result<(), StoreError> {

@@ -9,6 +9,7 @@ use vfs_sync_core::stamp::Stamp;
 
 use super::transaction::{PostgresTransaction, texts};
 use crate::transaction::{FeedWrite, PushWrite};
+use crate::trash::{revived, rows_of_push};
 use crate::{StoreError, codes};
 
 /// Entries of a feed that a statement writes.
@@ -26,6 +27,7 @@ pub(super) async fn push(
     let Some(last_write_id) = write.changes.last_write_id else { return Ok(()) };
     let changes = write.changes;
     let this: &PostgresTransaction<'_> = tx;
+    let (deleted, revived) = (rows_of_push(write), revived(changes));
     let (taken, ..) = try_join!(
         new_items(this, changes),
         replica(this, write, last_write_id),
@@ -34,6 +36,8 @@ pub(super) async fn push(
         grants(this, changes),
         moves(this, changes),
         super::access::write(this, changes),
+        super::trash::put(this, &deleted),
+        super::trash::remove(this, &revived),
         accepted(this, write),
         feeds(this, write.feeds),
     )?;
@@ -46,12 +50,14 @@ pub(super) async fn changes(
     changes: &Changes,
     written: &[FeedWrite],
 ) -> Result<(), StoreError> {
+    let revived = revived(changes);
     try_join!(
         old_items(tx, changes),
         links(tx, changes),
         grants(tx, changes),
         moves(tx, changes),
         super::access::write(tx, changes),
+        super::trash::remove(tx, &revived),
         feeds(tx, written),
     )?;
     Ok(())

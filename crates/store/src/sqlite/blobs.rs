@@ -22,7 +22,7 @@ pub(super) fn stage(
 ) -> Result<Stored<StoredStage>, StoreError> {
     let mut select = tx.prepare(
         "SELECT s.owner, s.blob_id, s.status, s.staged_at, s.expires_at, s.expiry_chosen, \
-         b.content_type, b.size, b.digest, b.blob_id, b.reserved, b.status \
+         b.content_type, b.size, b.digest, b.blob_id, b.reserved, b.status, b.charged \
          FROM blob_stages s LEFT JOIN blobs b USING (blob_id) \
          WHERE s.staging_id = ?1",
     )?;
@@ -44,8 +44,13 @@ pub(super) fn stage(
             content_type: columns.optional_text(6)?.map(Into::into),
             uploaded: size_and_digest(&columns, 7)?,
         };
+        let charged = match columns.optional_integer(12)? {
+            Some(uid) => tx.user(uid, "blobs", &row.blob_id)?,
+            None => row.owner.clone(),
+        };
         Ok(StoredStage {
             row,
+            charged,
             expiry_chosen: columns.integer(5)? != 0,
             reserved: columns.unsigned(10)?,
             blob_status: codes::blob_status(columns.text(11)?)

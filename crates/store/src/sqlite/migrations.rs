@@ -16,10 +16,13 @@ const STEPS: &[&str] = &[
     include_str!("0003.sql"),
     include_str!("0004.sql"),
     include_str!("0005.sql"),
+    include_str!("0006.sql"),
 ];
 
 /// The first version in which what is granted is seen.
 const GRANTS_GIVE_ACCESS: i64 = 2;
+/// The first version in which what is deleted is in the trash.
+const HAS_TRASH: i64 = 6;
 
 /// Marks the file as this program's: "VfsS".
 const APPLICATION: i64 = 0x5666_7353;
@@ -71,6 +74,9 @@ pub(super) fn migrate(connection: &mut Connection, now: Timestamp) -> Result<i64
     }
     if (1..GRANTS_GIVE_ACCESS).contains(&found) {
         block_on(flow::regrant_all(&mut SqliteTransaction::new(&tx), now))?;
+    }
+    if (1..HAS_TRASH).contains(&found) {
+        super::trash::fill(&mut SqliteTransaction::new(&tx), now)?;
     }
     let epoch: Option<i64> = tx
         .query_row("SELECT value FROM meta WHERE name = 'epoch'", [], |row| row.get(0))

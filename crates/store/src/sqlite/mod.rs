@@ -11,6 +11,7 @@ mod repair;
 mod retention;
 mod rows;
 mod transaction;
+mod trash;
 mod uploads;
 mod versions;
 mod write;
@@ -39,6 +40,8 @@ use vfs_sync_core::wire::{
 use crate::flow::Decision;
 use crate::reclaim;
 use crate::transaction::Transaction as _;
+use crate::trash as trashing;
+use crate::trash::{MAX_TRASH_ITEMS, PurgeAnswer, RestoreAnswer, TrashCursor, TrashListing};
 use crate::uploads as uploading;
 use crate::{
     AbandonAnswer, Advance, Anew, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, MalformedState,
@@ -512,11 +515,13 @@ impl MetadataStore for SqliteStore {
         staging_id: &StagingId,
         request: &AttachRequest,
         ref_id: RefId,
+        quota: &Quota,
         now: Timestamp,
     ) -> Result<Result<AttachResponse, AttachRefusal>, StoreError> {
         let (user, id, request) = (user.clone(), staging_id.clone(), request.clone());
+        let quota = *quota;
         let job = move |tx: &mut SqliteTransaction<'_>| {
-            block_on(flow::attach(tx, &user, &id, &request, ref_id, now))
+            block_on(flow::attach(tx, &user, &id, &request, ref_id, &quota, now))
         };
         self.writer.run(1, job).await
     }
@@ -625,6 +630,69 @@ impl MetadataStore for SqliteStore {
             block_on(reclaim::remove_version(tx, &reference, &blob, now))
         };
         self.writer.run(1, job).await
+    }
+
+    async fn trash(
+        &self,
+        user: &UserId,
+        after: Option<&TrashCursor>,
+        limit: u32,
+        keep_millis: i64,
+    ) -> Result<TrashListing, StoreError> {
+        let (user, after) = (user.clone(), after.cloned());
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        self.read(move |tx| block_on(trashing::list(tx, &user, after.as_ref(), limit, keep_millis)))
+            .await
+    }
+
+    async fn restore(
+        &self,
+        user: &UserId,
+        item_id: &ItemId,
+        recursive: bool,
+        now: Timestamp,
+    ) -> Result<RestoreAnswer, StoreError> {
+        let (user, id) = (user.clone(), item_id.clone());
+        let decide = move |tx: &mut SqliteTransaction<'_>| {
+            block_on(trashing::decide_restore(tx, &user, &id, recursive, now))
+        };
+        let write = |tx: &mut SqliteTransaction<'_>, decision: Option<&Decision>| {
+            let Some(decision) = decision else { return Ok(()) };
+            block_on(flow::write_decision(tx, decision))
+        };
+        self.decide_and_write(1, decide, write).await
+    }
+
+    async fn purge(
+        &self,
+        user: &UserId,
+        item_id: &ItemId,
+        recursive: bool,
+        now: Timestamp,
+    ) -> Result<PurgeAnswer, StoreError> {
+        let (user, id) = (user.clone(), item_id.clone());
+        let job = move |tx: &mut SqliteTransaction<'_>| {
+            block_on(trashing::purge(tx, &user, &id, recursive, now))
+        };
+        self.writer.run(1, job).await
+    }
+
+    async fn purge_step(
+        &self,
+        before: Timestamp,
+        forget: Timestamp,
+        now: Timestamp,
+        at_most: u32,
+    ) -> Result<u64, StoreError> {
+        let job = move |tx: &mut SqliteTransaction<'_>| {
+            block_on(trashing::step(tx, before, forget, now, at_most))
+        };
+        self.writer.run(1, job).await
+    }
+
+    async fn trashed_bytes(&self, user: &UserId) -> Result<u64, StoreError> {
+        let user = user.clone();
+        self.read(move |tx| trash::bytes(tx, &user, MAX_TRASH_ITEMS as u32)).await
     }
 
     async fn readable_blob(

@@ -18,9 +18,10 @@ use vfs_sync_core::wire::{ReconcileState, StageStatus};
 
 use super::history::{Lock, Locks};
 use super::rows::Columns;
-use super::{access, blobs, feed, members, uploads, versions, write};
+use super::{access, blobs, feed, members, trash, uploads, versions, write};
 use crate::codes;
 use crate::transaction::{FeedWrite, PushWrite, ReplicaRow, Stored, StoredStage, Transaction};
+use crate::trash::{TrashCursor, TrashOf, TrashRow, TrashState};
 use crate::{NewStage, StoreError, UploadRow, Usage};
 
 /// An open transaction, with the numbers that its rows use for users and replicas.
@@ -617,6 +618,60 @@ impl Transaction for SqliteTransaction<'_> {
 
     async fn insert_attachment(&mut self, changes: &AttachChanges) -> Result<(), StoreError> {
         blobs::insert_attachment(self, changes)
+    }
+
+    async fn trash_rows(
+        &mut self,
+        items: &BTreeSet<ItemId>,
+    ) -> Result<BTreeMap<ItemId, TrashRow>, StoreError> {
+        trash::rows(self, items)
+    }
+
+    async fn trash_page(
+        &mut self,
+        user: &UserId,
+        of: TrashOf,
+        after: Option<&TrashCursor>,
+        limit: usize,
+    ) -> Result<Vec<TrashRow>, StoreError> {
+        trash::page(self, user, of, after, limit)
+    }
+
+    async fn trash_before(
+        &mut self,
+        state: TrashState,
+        before: Timestamp,
+        at_most: u32,
+    ) -> Result<Vec<TrashRow>, StoreError> {
+        trash::before(self, state, before, at_most)
+    }
+
+    async fn put_trash(&mut self, rows: &[TrashRow]) -> Result<(), StoreError> {
+        trash::put(self, rows)
+    }
+
+    async fn purging_refs(&mut self, at_most: u32) -> Result<Vec<(RefId, BlobId)>, StoreError> {
+        trash::purging_refs(self, at_most)
+    }
+
+    async fn delete_ref(&mut self, ref_id: &RefId) -> Result<bool, StoreError> {
+        trash::delete_ref(self, ref_id)
+    }
+
+    async fn has_refs(&mut self, item: &ItemId) -> Result<bool, StoreError> {
+        trash::has_refs(self, item)
+    }
+
+    async fn clear_item(&mut self, item: &ItemId, at_most: u64) -> Result<u64, StoreError> {
+        trash::clear_item(self, item, at_most)
+    }
+
+    async fn delete_items(&mut self, items: &BTreeSet<ItemId>) -> Result<(), StoreError> {
+        trash::delete_items(self, items)
+    }
+
+    async fn set_charged(&mut self, blob_id: &BlobId, user: &UserId) -> Result<(), StoreError> {
+        trash::set_charged(self, blob_id, user)
     }
 
     async fn write_feeds(&mut self, feeds: &[FeedWrite]) -> Result<(), StoreError> {

@@ -9,6 +9,7 @@ use super::transaction::SqliteTransaction;
 use crate::StoreError;
 use crate::codes;
 use crate::transaction::{FeedWrite, PushWrite};
+use crate::trash::{revived, rows_of_push};
 
 pub(super) fn push(
     tx: &mut SqliteTransaction<'_>,
@@ -38,6 +39,8 @@ pub(super) fn push(
     items(tx, write.changes)?;
     registers(tx, write.changes)?;
     super::access::write(tx, write.changes)?;
+    super::trash::put(tx, &rows_of_push(write))?;
+    super::trash::remove(tx, &revived(write.changes))?;
     accepted(tx, rid, write.changes, write.now)?;
     feeds(tx, write.feeds)
 }
@@ -51,6 +54,7 @@ pub(super) fn changes(
     items(tx, changes)?;
     registers(tx, changes)?;
     super::access::write(tx, changes)?;
+    super::trash::remove(tx, &revived(changes))?;
     feeds(tx, written)
 }
 

@@ -74,7 +74,10 @@ impl Scene {
     ) -> Result<AttachResponse, AttachRefusal> {
         let now = self.now();
         let ref_id = RefId::new(format!("ref-{}", now.as_millis())).unwrap();
-        self.store.attach(&user("alice"), &staging(name), request, ref_id, now).await.unwrap()
+        self.store
+            .attach(&user("alice"), &staging(name), request, ref_id, &QUOTA, now)
+            .await
+            .unwrap()
     }
 
     async fn abandon(&self, name: &str) -> AbandonAnswer {

@@ -133,7 +133,11 @@ async fn attach(
     request: &AttachRequest,
 ) -> Result<vfs_sync_core::wire::AttachResponse, AttachRefusal> {
     let (staging, ref_id) = (StagingId::new("s").unwrap(), RefId::new("r").unwrap());
-    scene.store.attach(&user("alice"), &staging, request, ref_id, scene.now()).await.unwrap()
+    scene
+        .store
+        .attach(&user("alice"), &staging, request, ref_id, &QUOTA, scene.now())
+        .await
+        .unwrap()
 }
 
 pub(crate) async fn migrating_at_once_happens_once(scene: Scene) {
@@ -226,7 +230,8 @@ async fn a_new_file_can_be_opened_by_several_at_once() {
     }
 }
 
-/// A database of the first version, in which alice granted bob an item with another under it.
+/// A database of the first version, in which alice granted bob an item with another under it, and
+/// deleted one; bob staged the content of the first, alice that of the deleted one.
 const FIRST_VERSION: [(&str, &str); 2] = [
     (
         include_str!("../../src/sqlite/0001.sql"),
@@ -234,7 +239,15 @@ const FIRST_VERSION: [(&str, &str); 2] = [
          INSERT INTO meta VALUES ('epoch', 1767225600000);
          INSERT INTO realms VALUES (1, 'alice');
          INSERT INTO replicas VALUES (1, 1, 'laptop', 4, 0, 0);
+         INSERT INTO realms VALUES (2, 'bob');
          INSERT INTO items VALUES ('f', 1, 0, x'{fields}'), ('g', 1, 0, x'{fields}');
+         INSERT INTO items VALUES ('d', 1, 0, x'{deleted}');
+         INSERT INTO blobs VALUES ('one', 2, 'live', 5, zeroblob(32), NULL);
+         INSERT INTO blobs VALUES ('two', 1, 'live', 7, zeroblob(32), NULL);
+         INSERT INTO blob_stages VALUES ('one', 2, 'one', 'blob-stage:attached', 0, 0, 0);
+         INSERT INTO blob_stages VALUES ('two', 1, 'two', 'blob-stage:attached', 0, 0, 0);
+         INSERT INTO blob_refs VALUES ('one', 'f', 'one', 'file', 1, 0);
+         INSERT INTO blob_refs VALUES ('two', 'd', 'two', 'file', 1, 0);
          INSERT INTO links VALUES ('f', 'g', 1, 1, 0, 1, 3);
          INSERT INTO grants VALUES ('f', 1, 'bob', 2, 0, 1, 4);",
     ),
@@ -244,12 +257,19 @@ const FIRST_VERSION: [(&str, &str); 2] = [
          INSERT INTO realms VALUES ('alice');
          INSERT INTO replicas VALUES ('alice', 'laptop', 4, 0, 0);
          INSERT INTO items VALUES ('f', 'alice', 0, '\\x{fields}'), ('g', 'alice', 0, '\\x{fields}');
+         INSERT INTO items VALUES ('d', 'alice', 0, '\\x{deleted}');
+         INSERT INTO blobs VALUES ('one', 'bob', 'live', 5, decode(repeat('00', 32), 'hex'), NULL);
+         INSERT INTO blobs VALUES ('two', 'alice', 'live', 7, decode(repeat('00', 32), 'hex'), NULL);
+         INSERT INTO blob_stages VALUES ('one', 'bob', 'one', 'blob-stage:attached', 0, 0, false);
+         INSERT INTO blob_stages VALUES ('two', 'alice', 'two', 'blob-stage:attached', 0, 0, false);
+         INSERT INTO blob_refs VALUES ('one', 'f', 'one', 'file', true, 0);
+         INSERT INTO blob_refs VALUES ('two', 'd', 'two', 'file', true, 0);
          INSERT INTO links VALUES ('f', 'g', true, true, 0, 'alice', 'laptop', 3);
          INSERT INTO grants VALUES ('f', 1, 'bob', 2, 0, 'alice', 'laptop', 4);",
     ),
 ];
 
-pub(crate) async fn what_was_granted_before_grants_gave_access_is_seen(scene: Scene) {
+pub(crate) async fn a_database_of_the_first_version_is_migrated(scene: Scene) {
     use vfs_sync_core::register::{ItemFields, Register};
     let author = std::sync::Arc::new(vfs_sync_core::stamp::Author {
         user: user("alice"),
@@ -259,10 +279,13 @@ pub(crate) async fn what_was_granted_before_grants_gave_access_is_seen(scene: Sc
     let stamp = vfs_sync_core::stamp::Stamp { authored_at: at(0), author };
     let folder = vfs_sync_core::item::ObjectType::Folder;
     let fields = ItemFields {
-        object_type: Some(Register { value: folder, stamp }),
+        object_type: Some(Register { value: folder, stamp: stamp.clone() }),
         ..ItemFields::default()
     };
-    let fields: String = fields.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let deleted = ItemFields { deleted: Some(Register { value: true, stamp }), ..fields.clone() };
+    let hex = |fields: &ItemFields| -> String {
+        fields.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+    };
     let mut database = scene.database.clone().unwrap();
     let postgres = database.starts_with("postgres");
     let (schema, rows) = FIRST_VERSION[usize::from(postgres)];
@@ -275,10 +298,19 @@ pub(crate) async fn what_was_granted_before_grants_gave_access_is_seen(scene: Sc
     let versions = "CREATE TABLE schema_version (version BIGINT PRIMARY KEY, applied_at BIGINT)";
     tamper(&database, versions).await;
     tamper(&database, "INSERT INTO schema_version VALUES (1, 0)").await;
-    tamper(&database, &rows.replace("{fields}", &fields)).await;
+    let rows = rows.replace("{fields}", &hex(&fields)).replace("{deleted}", &hex(&deleted));
+    tamper(&database, &rows).await;
 
     let scene = Scene::at(database).await;
     let seen = scene.settle_as("bob", None, 500).await;
-    assert_eq!(told(&seen), ["item_upsert f", "item_upsert g", "link_add f/g", "acl_add f"]);
+    let expected = ["item_upsert f", "item_upsert g", "link_add f/g", "acl_add f", "blob_attach f"];
+    assert_eq!(told(&seen), expected);
     assert_eq!(seen[0]["accessLevel"], "write");
+    // What was deleted before counts from the migration on, and bytes against the items' owners.
+    let trash = scene.store.trash(&user("alice"), None, 10, 1_000).await.unwrap();
+    let found: Vec<_> = trash.items.iter().map(|one| (one.item_id.as_str(), one.size)).collect();
+    assert_eq!(found, [("d", Some(7))]);
+    assert_eq!(trash.items[0].deleted_at, at(0));
+    let stored = async |who| scene.store.blob_usage(&user(who)).await.unwrap().stored;
+    assert_eq!((stored("alice").await, stored("bob").await), (12, 0));
 }

@@ -139,7 +139,7 @@ pub(crate) async fn a_content_brings_its_item_back_with_its_folder(scene: Scene)
     let attach = async |request: &AttachRequest| {
         let (staging, ref_id) = ("one".parse().unwrap(), RefId::new("ref").unwrap());
         let now = scene.now();
-        scene.store.attach(&user("alice"), &staging, request, ref_id, now).await.unwrap()
+        scene.store.attach(&user("alice"), &staging, request, ref_id, &QUOTA, now).await.unwrap()
     };
     let plain = AttachRequest::to("a".parse().unwrap());
     assert_eq!(attach(&plain).await, Err(AttachRefusal::UnknownItem));

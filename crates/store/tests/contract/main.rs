@@ -15,6 +15,7 @@ mod reconcile;
 mod retention;
 mod scene;
 mod sharing;
+mod trash;
 mod views;
 
 use std::sync::Arc;
@@ -86,6 +87,13 @@ macro_rules! contract {
 mod every {
     use super::*;
     contract! {
+        trash:
+            what_is_deleted_is_listed_and_comes_back_with_its_content
+            who_deleted_may_restore_while_they_may_write
+            a_purge_leaves_no_row_and_no_byte_that_counts
+            what_is_deleted_goes_after_its_time_unless_it_came_back
+            bytes_count_against_the_items_owner_from_the_attach_on
+            a_large_folder_is_removed_in_small_steps;
         feeds:
             a_push_is_told_in_the_feed
             a_change_moves_its_entry_to_the_head
@@ -171,13 +179,15 @@ mod kept {
             a_malformed_reconcile_state_is_named
             a_malformed_stage_is_named
             migrating_at_once_happens_once
-            what_was_granted_before_grants_gave_access_is_seen
+            a_database_of_the_first_version_is_migrated
             two_stores_on_one_database_share_it;
         plans:
             no_statement_reads_a_table_whole
             writers_across_realms_never_dead_lock;
         sharing:
             writers_who_share_end_as_if_one_had_come_after_the_other;
+        trash:
+            a_purge_leaves_a_tombstone_and_nothing_else;
         views:
             replicas_at_any_lag_see_what_the_rows_say;
     }

@@ -8,9 +8,15 @@ use vfs_sync_core::access::PrincipalType;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, StagingId};
 use vfs_sync_store::testing::statements;
-use vfs_sync_store::{Advance, Anew, NewStage, NewUpload, Retention};
+use vfs_sync_store::{Advance, Anew, NewStage, NewUpload, PurgeAnswer, RestoreAnswer, Retention};
 
 use super::scene::*;
+
+/// A deletion that beats what was made at the usual times.
+fn later_deletion(write_id: u64, id: &str) -> serde_json::Value {
+    json!({"opType": "item_delete", "writeId": write_id, "itemId": id,
+        "occurredAt": "2026-01-01T00:00:55Z"})
+}
 
 /// Every call of the store, every kind of row.
 async fn tour(scene: &Scene) {
@@ -51,7 +57,8 @@ async fn tour(scene: &Scene) {
         "requiredLastReconciledWriteIds": {},
     }));
     let (request, ref_id) = (request.unwrap(), RefId::new("ref").unwrap());
-    let attached = scene.store.attach(&alice, &staging, &request, ref_id, scene.now()).await;
+    let attached =
+        scene.store.attach(&alice, &staging, &request, ref_id, &QUOTA, scene.now()).await;
     attached.unwrap().unwrap();
     let other = StagingId::new("two").unwrap();
     scene.store.abandon(&alice, &other, scene.now()).await.unwrap();
@@ -92,8 +99,20 @@ async fn tour(scene: &Scene) {
     store.record_upload(&alice, &three, &upload, &QUOTA, now()).await.unwrap();
     let (blob, reference) = (BlobId::new("three").unwrap(), RefId::new("ref2").unwrap());
     let plain = serde_json::from_value(json!({ "itemId": "b" })).unwrap();
-    store.attach(&alice, &three, &plain, reference, now()).await.unwrap().unwrap();
+    store.attach(&alice, &three, &plain, reference, &QUOTA, now()).await.unwrap().unwrap();
     let late = at(900_000_000);
+    let (bob, e) = (user("bob"), ItemId::new("e").unwrap());
+    for who in [&alice, &bob] {
+        store.trash(who, None, 10, 1).await.unwrap();
+        store.trashed_bytes(who).await.unwrap();
+    }
+    let c = ItemId::new("c").unwrap();
+    assert_eq!(store.restore(&alice, &c, true, now()).await.unwrap(), RestoreAnswer::Restored(1));
+    scene.apply("laptop", vec![later_deletion(11, "c"), later_deletion(12, "e")]).await;
+    store.restore(&bob, &e, false, now()).await.unwrap();
+    assert_eq!(store.purge(&alice, &c, true, now()).await.unwrap(), PurgeAnswer::Purged(2));
+    while store.purge_step(now(), at(0), now(), 10).await.unwrap() > 0 {}
+    store.purge_step(now(), now(), now(), 10).await.unwrap();
     let left = store.reclaim_of(&blob).await.unwrap().unwrap();
     store.reclaimed(&left, now(), late).await.unwrap();
     assert!(!store.to_reclaim(now(), 10).await.unwrap().is_empty());

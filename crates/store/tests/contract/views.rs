@@ -185,7 +185,11 @@ pub(crate) async fn attach_content(scene: &Scene, who: &str, item: &str, name: &
         ..AttachRequest::to(item.parse().unwrap())
     };
     let ref_id = RefId::new(name).unwrap();
-    let _ = scene.store.attach(&owner, &staging_id, &request, ref_id, scene.now()).await.unwrap();
+    let _ = scene
+        .store
+        .attach(&owner, &staging_id, &request, ref_id, &QUOTA, scene.now())
+        .await
+        .unwrap();
 }
 
 /// Attaches a new content of a replica, which brings an item back.
@@ -205,7 +209,11 @@ pub(crate) async fn attach_by(
         ..AttachRequest::to(item.parse().unwrap())
     };
     let ref_id = RefId::new(name).unwrap();
-    let _ = scene.store.attach(&owner, &staging_id, &request, ref_id, scene.now()).await.unwrap();
+    let _ = scene
+        .store
+        .attach(&owner, &staging_id, &request, ref_id, &QUOTA, scene.now())
+        .await
+        .unwrap();
 }
 
 impl Scene {

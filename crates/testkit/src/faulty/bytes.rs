@@ -125,7 +125,8 @@ pub(super) fn reread(
             spoil(&mut json);
             vfs_sync_client::transport::read_answer(kind.as_str(), 200, None, &json)
         },
-        Push, Pull, Reconcile, State, Limits, Stage, Upload, StageState, Attach, Versions
+        Push, Pull, Reconcile, State, Limits, Stage, Upload, StageState, Attach, Versions, Trash,
+        Restore, Purge
     )
 }
 
@@ -145,6 +146,9 @@ pub(super) fn kept(answer: &Answer) -> Option<Answer> {
         Answer::Attach(body) => Answer::Attach(body.clone()),
         Answer::BlobBatch(results) => Answer::BlobBatch(results.clone()),
         Answer::Versions(body) => Answer::Versions(body.clone()),
+        Answer::Trash(body) => Answer::Trash(body.clone()),
+        Answer::Restore(body) => Answer::Restore(body.clone()),
+        Answer::Purge(body) => Answer::Purge(body.clone()),
         Answer::ReadBlobs(contents) => Answer::ReadBlobs(contents.clone()),
         Answer::Download(_) => return None,
     })

@@ -1,0 +1,133 @@
+//! What was deleted and can be restored, as it goes on the wire.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ItemId, UserId};
+use crate::item::{Encrypted, Name, ObjectType};
+use crate::register::Item;
+use crate::time::Timestamp;
+
+/// A deleted item that can be restored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrashedItem {
+    /// Its id.
+    pub item_id: ItemId,
+    /// Its owner.
+    pub owner_id: UserId,
+    /// The type that it had.
+    pub object_type: ObjectType,
+    /// The name that it had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Name>,
+    /// The payload of its encrypted form, if it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encrypted_payload: Option<Arc<str>>,
+    /// The key of its encrypted form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_epoch: Option<u64>,
+    /// The nonce of its encrypted form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption_nonce: Option<Arc<str>>,
+    /// What its encrypted form authenticates besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption_aad: Option<Arc<str>>,
+    /// The signature of its encrypted form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption_signature: Option<Arc<str>>,
+    /// The containers that it hung directly under, deleted ones too, as far as the reader may see
+    /// them.
+    #[serde(default)]
+    pub parents: Vec<TrashedParent>,
+    /// The containers from the top down to the first of `parents`.
+    #[serde(default)]
+    pub path: Vec<TrashedParent>,
+    /// The server's time of the deletion.
+    pub deleted_at: Timestamp,
+    /// Who deleted it.
+    pub deleted_by: UserId,
+    /// The bytes of its content; `None` if it had none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// When the server removes it for good.
+    pub expires_at: Timestamp,
+}
+
+/// A container that a deleted item hung under.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrashedParent {
+    /// Its id.
+    pub item_id: ItemId,
+    /// Its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Name>,
+    /// Whether it is deleted as well.
+    #[serde(default)]
+    pub deleted: bool,
+}
+
+/// A page of the trash, the newest deletion first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrashPage {
+    /// The items.
+    pub items: Vec<TrashedItem>,
+    /// Where the next page begins; `None` after the last one.
+    #[serde(default)]
+    pub next_cursor: Option<String>,
+}
+
+/// The answer to a restore.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreResponse {
+    /// The item.
+    pub item_id: ItemId,
+    /// Items that were brought back by this call, it and what was deleted with it.
+    pub restored: u64,
+}
+
+/// The answer to a purge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PurgeResponse {
+    /// The item.
+    pub item_id: ItemId,
+    /// Items that were removed for good by this call, it and what was deleted with it.
+    pub purged: u64,
+}
+
+impl TrashedItem {
+    /// The deleted `item`, without what tells where it hung; `None` for a tombstone.
+    #[must_use]
+    pub fn of_item(
+        item_id: &ItemId,
+        item: &Item,
+        deleted_at: Timestamp,
+        deleted_by: UserId,
+        expires_at: Timestamp,
+    ) -> Option<Self> {
+        let encrypted = item.fields.encrypted.as_ref().map(|register| &register.value);
+        let (payload, key_epoch, nonce, aad, signature) = Encrypted::to_fields(encrypted);
+        Some(Self {
+            item_id: item_id.clone(),
+            owner_id: item.owner.clone(),
+            object_type: item.fields.object_type.as_ref()?.value,
+            name: item.fields.name.as_ref().map(|register| register.value.clone()),
+            encrypted_payload: payload,
+            key_epoch,
+            encryption_nonce: nonce,
+            encryption_aad: aad,
+            encryption_signature: signature,
+            parents: Vec::new(),
+            path: Vec::new(),
+            deleted_at,
+            deleted_by,
+            size: None,
+            expires_at,
+        })
+    }
+}

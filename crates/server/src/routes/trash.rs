@@ -1,0 +1,103 @@
+//! What was deleted: listed, restored, removed for good.
+
+use axum::Json;
+use axum::extract::State;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::{HeaderName, HeaderValue, StatusCode, Uri};
+use vfs_sync_core::id::ItemId;
+use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::trash::{PurgeResponse, RestoreResponse, TrashPage};
+use vfs_sync_core::wire::code;
+use vfs_sync_store::{MAX_TRASH_ITEMS, PurgeAnswer, RestoreAnswer, TrashCursor};
+
+use crate::app::{App, Caller};
+use crate::config::millis;
+use crate::error::ApiError;
+use crate::query::Query;
+use crate::routes::blobs::{PathId, id};
+use crate::routes::sync::NO_STORE;
+
+/// Items that a page has, unless its caller asks for fewer or more.
+const USUAL_PAGE: u32 = 100;
+/// Items that a page has at most.
+const LARGEST_PAGE: u32 = 500;
+
+pub(crate) async fn list(
+    State(app): State<App>,
+    Caller(user): Caller,
+    uri: Uri,
+) -> Result<([(HeaderName, HeaderValue); 1], Json<TrashPage>), ApiError> {
+    let query = Query::parse(&uri, &["limit", "cursor"])?;
+    let limit = query.limit(USUAL_PAGE, LARGEST_PAGE)?;
+    let after = query.get("cursor").map(read_cursor).transpose()?;
+    let keep = millis(app.config.keep_deleted);
+    let listing = app.store.trash(&user, after.as_ref(), limit, keep).await?;
+    let next_cursor = listing.next.as_ref().map(cursor_text);
+    Ok(([NO_STORE], Json(TrashPage { items: listing.items, next_cursor })))
+}
+
+fn cursor_text(cursor: &TrashCursor) -> String {
+    URL_SAFE_NO_PAD.encode(format!("{} {}", cursor.at.as_millis(), cursor.item_id))
+}
+
+fn read_cursor(text: &str) -> Result<TrashCursor, ApiError> {
+    let read = || {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        let text = String::from_utf8(bytes).ok()?;
+        let (at, item_id) = text.split_once(' ')?;
+        let at = Timestamp::from_millis(at.parse().ok()?)?;
+        Some(TrashCursor { at, item_id: item_id.parse().ok()? })
+    };
+    read().ok_or_else(|| ApiError::invalid_cursor("cursor"))
+}
+
+/// Whether what was deleted with an item goes with it: `recursive`, true unless the caller says so.
+fn recursive(uri: &Uri) -> Result<bool, ApiError> {
+    match Query::parse(uri, &["recursive"])?.get("recursive") {
+        None | Some("true") => Ok(true),
+        Some("false") => Ok(false),
+        Some(_) => Err(ApiError::invalid("recursive", "must be true or false")),
+    }
+}
+
+fn too_many() -> ApiError {
+    let sentence = "More items were deleted with it than one call takes: take what is in it first";
+    ApiError::too_large(sentence).with("maxItems", MAX_TRASH_ITEMS)
+}
+
+pub(crate) async fn restore(
+    State(app): State<App>,
+    Caller(user): Caller,
+    path: PathId,
+    uri: Uri,
+) -> Result<Json<RestoreResponse>, ApiError> {
+    let item_id = id::<ItemId>(path, ApiError::unknown_item)?;
+    match app.store.restore(&user, &item_id, recursive(&uri)?, app.now()).await? {
+        RestoreAnswer::Restored(restored) => Ok(Json(RestoreResponse { item_id, restored })),
+        RestoreAnswer::Unknown => Err(ApiError::unknown_item()),
+        RestoreAnswer::TooMany => Err(too_many()),
+    }
+}
+
+pub(crate) async fn purge(
+    State(app): State<App>,
+    Caller(user): Caller,
+    path: PathId,
+    uri: Uri,
+) -> Result<Json<PurgeResponse>, ApiError> {
+    let item_id = id::<ItemId>(path, ApiError::unknown_item)?;
+    match app.store.purge(&user, &item_id, recursive(&uri)?, app.now()).await? {
+        PurgeAnswer::Purged(purged) => Ok(Json(PurgeResponse { item_id, purged })),
+        PurgeAnswer::Unknown => Err(ApiError::unknown_item()),
+        PurgeAnswer::Live => {
+            Err(ApiError::conflict(code::NOT_IN_TRASH, "The item is not deleted: delete it first"))
+        }
+        PurgeAnswer::NotOwner => Err(ApiError::new(
+            StatusCode::FORBIDDEN,
+            code::NOT_PERMITTED,
+            "Only the owner may remove an item for good",
+        )),
+        PurgeAnswer::TooMany => Err(too_many()),
+    }
+}
