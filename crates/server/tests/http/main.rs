@@ -24,4 +24,5 @@ mod scene;
 mod service;
 mod storage;
 mod sync;
+mod trash;
 mod tus;
