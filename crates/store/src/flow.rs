@@ -349,7 +349,7 @@ pub(crate) async fn open_stage<T: Transaction>(
             }
         }
         Err(over) => {
-            tx.delete_stage(stage).await?;
+            tx.delete_stage(&stage.staging_id, &stage.blob_id).await?;
             return Ok(StageAnswer::OverQuota(over));
         }
     }

@@ -11,6 +11,10 @@ use crate::transaction::{StoredStage, Transaction};
 use crate::uploads::close_stage;
 use crate::{StoreError, UploadRow};
 
+/// For so long after its stage's end the id of a deleted blob is not given to anybody again: no client
+/// keeps an upload for longer without a settled pull.
+const KEEP_BURNT_MILLIS: i64 = 366 * 24 * 3_600 * 1_000;
+
 /// What is left of a blob in the object store, and is to be removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reclaim {
@@ -143,7 +147,16 @@ pub(crate) async fn reclaimed<T: Transaction>(
         // Deleted after the look: its bytes are still there.
         BlobStatus::Deleting if !done.bytes => return Ok(()),
         BlobStatus::Deleting => tx.set_deleted(blob_id, again).await?,
-        BlobStatus::Live | BlobStatus::Deleted => tx.clear_reclaim(blob_id, now).await?,
+        BlobStatus::Live => tx.clear_reclaim(blob_id, now).await?,
+        BlobStatus::Deleted => {
+            let until = stored.row.expires_at.plus_millis(KEEP_BURNT_MILLIS);
+            if until > now {
+                tx.move_reclaim(blob_id, now, until).await?;
+            } else {
+                tx.delete_upload(&stored.row.staging_id).await?;
+                return tx.delete_stage(&stored.row.staging_id, blob_id).await;
+            }
+        }
     }
     tx.delete_upload(&stored.row.staging_id).await
 }

@@ -216,8 +216,12 @@ pub(crate) trait Transaction {
         now: Timestamp,
     ) -> Result<bool, StoreError>;
 
-    /// Removes what `insert_stage` just made.
-    async fn delete_stage(&mut self, stage: &NewStage) -> Result<(), StoreError>;
+    /// Removes a stage and its blob.
+    async fn delete_stage(
+        &mut self,
+        staging_id: &StagingId,
+        blob_id: &BlobId,
+    ) -> Result<(), StoreError>;
 
     /// Records the size and digest of a blob.
     async fn set_uploaded(
@@ -242,6 +246,14 @@ pub(crate) trait Transaction {
 
     /// Spares the sweeper its look, if that was due at `now`.
     async fn clear_reclaim(&mut self, blob_id: &BlobId, now: Timestamp) -> Result<(), StoreError>;
+
+    /// Has the sweeper look at `at` instead, if its look was due at `now`.
+    async fn move_reclaim(
+        &mut self,
+        blob_id: &BlobId,
+        now: Timestamp,
+        at: Timestamp,
+    ) -> Result<(), StoreError>;
 
     /// Notes that a blob's bytes were removed; the sweeper looks once more at `again`.
     async fn set_deleted(&mut self, blob_id: &BlobId, again: Timestamp) -> Result<(), StoreError>;

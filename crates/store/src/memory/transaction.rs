@@ -512,9 +512,13 @@ impl Transaction for MemoryTransaction<'_> {
         Ok(true)
     }
 
-    async fn delete_stage(&mut self, stage: &NewStage) -> Result<(), StoreError> {
-        self.state.stages.remove(&stage.staging_id);
-        self.state.blobs.remove(&stage.blob_id);
+    async fn delete_stage(
+        &mut self,
+        staging_id: &StagingId,
+        blob_id: &BlobId,
+    ) -> Result<(), StoreError> {
+        self.state.stages.remove(staging_id);
+        self.state.blobs.remove(blob_id);
         Ok(())
     }
 
@@ -555,6 +559,18 @@ impl Transaction for MemoryTransaction<'_> {
     async fn clear_reclaim(&mut self, blob_id: &BlobId, now: Timestamp) -> Result<(), StoreError> {
         self.state.change_blob(blob_id, |blob| {
             blob.reclaim_at = blob.reclaim_at.filter(|at| *at > now);
+        });
+        Ok(())
+    }
+
+    async fn move_reclaim(
+        &mut self,
+        blob_id: &BlobId,
+        now: Timestamp,
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.state.change_blob(blob_id, |blob| {
+            blob.reclaim_at = blob.reclaim_at.map(|due| if due <= now { at } else { due });
         });
         Ok(())
     }

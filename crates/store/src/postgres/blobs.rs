@@ -125,11 +125,11 @@ pub(super) async fn set_stage_status(
 
 pub(super) async fn delete_stage(
     tx: &PostgresTransaction<'_>,
-    stage: &NewStage,
+    staging_id: &StagingId,
+    blob_id: &BlobId,
 ) -> Result<(), StoreError> {
-    tx.execute("DELETE FROM blob_stages WHERE staging_id = $1", &[&stage.staging_id.as_str()])
-        .await?;
-    tx.execute("DELETE FROM blobs WHERE blob_id = $1", &[&stage.blob_id.as_str()]).await?;
+    tx.execute("DELETE FROM blob_stages WHERE staging_id = $1", &[&staging_id.as_str()]).await?;
+    tx.execute("DELETE FROM blobs WHERE blob_id = $1", &[&blob_id.as_str()]).await?;
     Ok(())
 }
 
@@ -167,6 +167,20 @@ pub(super) async fn clear_reclaim(
     tx.execute(
         "UPDATE blobs SET reclaim_at = NULL WHERE blob_id = $1 AND reclaim_at <= $2",
         &[&blob_id.as_str(), &now.as_millis()],
+    )
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn move_reclaim(
+    tx: &PostgresTransaction<'_>,
+    blob_id: &BlobId,
+    now: Timestamp,
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE blobs SET reclaim_at = $3 WHERE blob_id = $1 AND reclaim_at <= $2",
+        &[&blob_id.as_str(), &now.as_millis(), &at.as_millis()],
     )
     .await?;
     Ok(())

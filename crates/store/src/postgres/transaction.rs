@@ -421,8 +421,12 @@ impl Transaction for PostgresTransaction<'_> {
         blobs::set_stage_status(self, staging_id, status).await
     }
 
-    async fn delete_stage(&mut self, stage: &NewStage) -> Result<(), StoreError> {
-        blobs::delete_stage(self, stage).await
+    async fn delete_stage(
+        &mut self,
+        staging_id: &StagingId,
+        blob_id: &BlobId,
+    ) -> Result<(), StoreError> {
+        blobs::delete_stage(self, staging_id, blob_id).await
     }
 
     async fn discard_blob(&mut self, blob_id: &BlobId, now: Timestamp) -> Result<(), StoreError> {
@@ -435,6 +439,15 @@ impl Transaction for PostgresTransaction<'_> {
 
     async fn clear_reclaim(&mut self, blob_id: &BlobId, now: Timestamp) -> Result<(), StoreError> {
         blobs::clear_reclaim(self, blob_id, now).await
+    }
+
+    async fn move_reclaim(
+        &mut self,
+        blob_id: &BlobId,
+        now: Timestamp,
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
+        blobs::move_reclaim(self, blob_id, now, at).await
     }
 
     async fn set_deleted(&mut self, blob_id: &BlobId, again: Timestamp) -> Result<(), StoreError> {

@@ -27,3 +27,8 @@ UPDATE blob_usage SET stored = stored + moved.delta FROM (
         UNION ALL SELECT owner, -reserved FROM blobs WHERE charged IS NOT NULL
     ) AS parts GROUP BY who
 ) AS moved WHERE moved.who = blob_usage.owner;
+
+-- The ids of deleted blobs go a year after their stages' ends.
+UPDATE blobs SET reclaim_at = (
+    SELECT s.expires_at + 31622400000 FROM blob_stages s WHERE s.blob_id = blobs.blob_id
+) WHERE status = 'deleted' AND reclaim_at IS NULL;

@@ -132,11 +132,11 @@ pub(super) fn set_stage_status(
 
 pub(super) fn delete_stage(
     tx: &mut SqliteTransaction<'_>,
-    stage: &NewStage,
+    staging_id: &StagingId,
+    blob_id: &BlobId,
 ) -> Result<(), StoreError> {
-    tx.prepare("DELETE FROM blob_stages WHERE staging_id = ?1")?
-        .execute([stage.staging_id.as_str()])?;
-    tx.prepare("DELETE FROM blobs WHERE blob_id = ?1")?.execute([stage.blob_id.as_str()])?;
+    tx.prepare("DELETE FROM blob_stages WHERE staging_id = ?1")?.execute([staging_id.as_str()])?;
+    tx.prepare("DELETE FROM blobs WHERE blob_id = ?1")?.execute([blob_id.as_str()])?;
     Ok(())
 }
 
@@ -167,6 +167,17 @@ pub(super) fn clear_reclaim(
 ) -> Result<(), StoreError> {
     tx.prepare("UPDATE blobs SET reclaim_at = NULL WHERE blob_id = ?1 AND reclaim_at <= ?2")?
         .execute(params![blob_id.as_str(), now.as_millis()])?;
+    Ok(())
+}
+
+pub(super) fn move_reclaim(
+    tx: &mut SqliteTransaction<'_>,
+    blob_id: &BlobId,
+    now: Timestamp,
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    tx.prepare("UPDATE blobs SET reclaim_at = ?3 WHERE blob_id = ?1 AND reclaim_at <= ?2")?
+        .execute(params![blob_id.as_str(), now.as_millis(), at.as_millis()])?;
     Ok(())
 }
 

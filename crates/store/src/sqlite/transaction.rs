@@ -539,8 +539,12 @@ impl Transaction for SqliteTransaction<'_> {
         blobs::set_stage_status(self, staging_id, status)
     }
 
-    async fn delete_stage(&mut self, stage: &NewStage) -> Result<(), StoreError> {
-        blobs::delete_stage(self, stage)
+    async fn delete_stage(
+        &mut self,
+        staging_id: &StagingId,
+        blob_id: &BlobId,
+    ) -> Result<(), StoreError> {
+        blobs::delete_stage(self, staging_id, blob_id)
     }
 
     async fn discard_blob(&mut self, blob_id: &BlobId, now: Timestamp) -> Result<(), StoreError> {
@@ -553,6 +557,15 @@ impl Transaction for SqliteTransaction<'_> {
 
     async fn clear_reclaim(&mut self, blob_id: &BlobId, now: Timestamp) -> Result<(), StoreError> {
         blobs::clear_reclaim(self, blob_id, now)
+    }
+
+    async fn move_reclaim(
+        &mut self,
+        blob_id: &BlobId,
+        now: Timestamp,
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
+        blobs::move_reclaim(self, blob_id, now, at)
     }
 
     async fn set_deleted(&mut self, blob_id: &BlobId, again: Timestamp) -> Result<(), StoreError> {

@@ -190,6 +190,18 @@ pub(crate) async fn a_purge_leaves_no_row_and_no_byte_that_counts(scene: Scene) 
         assert_eq!(scene.store.readable_blob(&user("alice"), &blob).await.unwrap(), None);
     }
     assert_eq!(scene.store.versions(&user("alice"), &item("b"), 10).await.unwrap(), None);
+    // The bytes go, and after a long time the ids: first they are looked at twice.
+    let days = |days: i64| at(days * 86_400_000);
+    for (day, left) in [(1, 2), (2, 2), (300, 0), (400, 2), (800, 0)] {
+        let due = scene.store.to_reclaim(days(day), 10).await.unwrap();
+        assert_eq!(due.len(), left, "on day {day}");
+        for reclaim in due {
+            let again = days(day).plus_millis(900_000);
+            scene.store.reclaimed(&reclaim, days(day), again).await.unwrap();
+        }
+    }
+    let blob = BlobId::new("blob-one").unwrap();
+    assert!(scene.store.any_blob(&blob).await.unwrap().is_none());
 
     // A tombstone is no place any more: its owner's things stand at the top.
     let before = scene.head().await;
