@@ -226,6 +226,8 @@ pub(crate) async fn reconcile<T: Transaction>(
     };
     let named: BTreeSet<ReplicaId> = merged.last_reconciled_write_ids.keys().cloned().collect();
     let known = tx.replicas(user, &named).await?;
+    // A replica that is known no longer, or never was, has nothing to be behind of.
+    merged.last_reconciled_write_ids.retain(|replica, _| known.contains_key(replica));
     for (replica_id, sent) in &merged.last_reconciled_write_ids {
         let last = known.get(replica_id).map(|row| row.last_write_id);
         if Some(*sent) > last {

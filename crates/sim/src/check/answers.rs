@@ -9,7 +9,7 @@ use vfs_sync_core::op::{Action, Operation};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, PushReason, PushResponse, PushStatus, ReconcileRequest,
-    ReconcileState, StageStatus,
+    ReconcileState, StageStatus, WriteIds,
 };
 use vfs_sync_store::{
     BlobRow, Pruned, PullAnswer, PullRequest, Reclaim, ReconcileAnswer, Retention,
@@ -225,7 +225,7 @@ pub(crate) fn reconcile(
         ReconcileAnswer::Merged(state) => {
             let sent = ReconcileState {
                 cursor: request.cursor.clone(),
-                last_reconciled_write_ids: request.last_reconciled_write_ids.clone(),
+                last_reconciled_write_ids: known_write_ids(&book, user, request),
             };
             let before = book.model.reconciled(user, &request.client_id).cloned();
             let merged = merge(before, sent);
@@ -255,6 +255,13 @@ pub(crate) fn reconcile(
             }
         }
     }
+}
+
+/// The write ids of a request, without those of replicas that the server does not know.
+pub(super) fn known_write_ids(book: &Book, user: &UserId, request: &ReconcileRequest) -> WriteIds {
+    let sent = request.last_reconciled_write_ids.iter();
+    let known = sent.filter(|(replica, _)| book.model.last_write_id(user, replica).is_some());
+    known.map(|(replica, write_id)| (replica.clone(), *write_id)).collect()
 }
 
 pub(super) fn merge(before: Option<ReconcileState>, sent: ReconcileState) -> ReconcileState {

@@ -68,7 +68,7 @@ pub(crate) fn reconcile(user: UserId, request: ReconcileRequest) -> Doubt {
         }
         let sent = ReconcileState {
             cursor: request.cursor.clone(),
-            last_reconciled_write_ids: request.last_reconciled_write_ids.clone(),
+            last_reconciled_write_ids: answers::known_write_ids(&ledger.book(), &user, &request),
         };
         let merged = answers::merge(before, sent);
         if state.reconcile_state.as_ref() != Some(&merged) {

@@ -44,13 +44,17 @@ pub(crate) async fn nobody_can_reconcile_ahead_of_the_server(scene: Scene) {
     let beyond = Position { counter: position.counter + 1, ..position }.at(late.changed_at);
     let refused = ReconcileAnswer::Rematerialize { oldest_available: None };
     assert_eq!(scene.reconcile("laptop", &beyond, &[]).await, refused);
-    for (name, last) in [("laptop", Some(write_id(2))), ("stranger", None)] {
-        let expected =
-            ReconcileAnswer::WriteIdsAhead { replica_id: replica(name), sent: write_id(3), last };
-        assert_eq!(scene.reconcile("laptop", &late, &[(name, 3)]).await, expected);
-    }
+    let expected = ReconcileAnswer::WriteIdsAhead {
+        replica_id: replica("laptop"),
+        sent: write_id(3),
+        last: Some(write_id(2)),
+    };
+    assert_eq!(scene.reconcile("laptop", &late, &[("laptop", 3)]).await, expected);
     let state = scene.store.state(&user("alice"), &replica("laptop")).await.unwrap();
     assert_eq!(state.reconcile_state, None, "a refused request changes nothing");
+    // What the server does not know is left out.
+    let answer = scene.reconcile("laptop", &late, &[("laptop", 1), ("stranger", 3)]).await;
+    assert_eq!(answer, merged(&late, &[("laptop", 1)]));
 }
 
 pub(crate) async fn states_of_other_users_and_clients_are_their_own(scene: Scene) {
