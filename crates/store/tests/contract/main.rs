@@ -187,7 +187,8 @@ mod kept {
         sharing:
             writers_who_share_end_as_if_one_had_come_after_the_other;
         trash:
-            a_purge_leaves_a_tombstone_and_nothing_else;
+            a_purge_leaves_a_tombstone_and_nothing_else
+            a_purge_goes_on_after_every_restart;
         views:
             replicas_at_any_lag_see_what_the_rows_say;
     }

@@ -291,6 +291,46 @@ pub(crate) async fn a_large_folder_is_removed_in_small_steps(scene: Scene) {
     assert_eq!(scene.purge("alice", "a").await, PurgeAnswer::Purged(0));
 }
 
+/// A server that is killed between any two transactions leaves what the next one finishes.
+pub(crate) async fn a_purge_goes_on_after_every_restart(mut scene: Scene) {
+    let tree = vec![folder(1, "a"), file_in(2, "b", "a"), file_in(3, "c", "a"), folder(4, "x")];
+    scene.apply("laptop", tree).await;
+    scene.apply("laptop", vec![grant(5, "a", "bob", "write"), link(6, "link_add", "x", "b")]).await;
+    scene.content("alice", "one", "b", 5, &QUOTA).await.unwrap();
+    scene.content("bob", "two", "b", 6, &QUOTA).await.unwrap();
+    scene.content("alice", "three", "c", 7, &QUOTA).await.unwrap();
+    let gone = vec![delete(7, "a"), delete(8, "b"), delete(9, "c")];
+    scene.apply("laptop", gone).await;
+    let late = scene.pass(1_000);
+    let mut steps = 0;
+    while scene.store.purge_step(late, at(-1), scene.now(), 1).await.unwrap() > 0 {
+        scene = scene.reopened().await;
+        steps += 1;
+        let restored = scene.restore("alice", "a").await;
+        assert!(steps < 100 && (steps < 3 || restored == RestoreAnswer::Unknown), "{restored:?}");
+    }
+    assert_eq!((scene.stored("alice").await, scene.stored("bob").await), (0, 0));
+    assert_eq!(scene.store.to_reclaim(scene.now(), 10).await.unwrap().len(), 3);
+    nothing_is_left(&scene, 3).await;
+}
+
+/// Behind the store's back: only so many tombstones, and no row that names them.
+async fn nothing_is_left(scene: &Scene, tombstones: u32) {
+    // A row that were there would break the constraint.
+    for table in ["links", "grants", "moves", "access", "blob_refs"] {
+        let sql = format!(
+            "CREATE TABLE check_{table} (n INTEGER CHECK (n = 0)); \
+             INSERT INTO check_{table} SELECT count(*) FROM {table};"
+        );
+        scene.tamper(&sql).await;
+    }
+    let sql = format!(
+        "CREATE TABLE check_trash (n INTEGER CHECK (n = {tombstones})); \
+         INSERT INTO check_trash SELECT count(*) FROM trash WHERE state = 2;"
+    );
+    scene.tamper(&sql).await;
+}
+
 /// The rows that a purge leaves, counted behind the store's back.
 pub(crate) async fn a_purge_leaves_a_tombstone_and_nothing_else(scene: Scene) {
     scene.apply("laptop", vec![folder(1, "a"), file_in(2, "b", "a"), folder(3, "c")]).await;
@@ -303,18 +343,5 @@ pub(crate) async fn a_purge_leaves_a_tombstone_and_nothing_else(scene: Scene) {
     scene.apply("laptop", vec![delete(7, "a"), delete(8, "b")]).await;
     scene.purge("alice", "a").await;
     scene.sweep(at(-1)).await;
-    // A row that were there would break the constraint.
-    for table in ["links", "grants", "moves", "access", "blob_refs"] {
-        let sql = format!(
-            "CREATE TABLE check_{table} (n INTEGER CHECK (n = 0)); \
-             INSERT INTO check_{table} SELECT count(*) FROM {table};"
-        );
-        scene.tamper(&sql).await;
-    }
-    scene
-        .tamper(
-            "CREATE TABLE check_trash (n INTEGER CHECK (n = 2)); \
-         INSERT INTO check_trash SELECT count(*) FROM trash WHERE state = 2;",
-        )
-        .await;
+    nothing_is_left(&scene, 2).await;
 }
