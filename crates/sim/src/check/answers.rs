@@ -301,6 +301,7 @@ fn refused(refusal: &AttachRefusal) -> Option<Refused> {
         AttachRefusal::Differs(_) => Refused::Differs,
         AttachRefusal::IncompleteCheckpoint
         | AttachRefusal::OtherKind(_)
+        | AttachRefusal::OwnerOverQuota
         | AttachRefusal::MalformedRow(_) => return None,
     })
 }
