@@ -211,8 +211,6 @@ impl NewContent {
             state: UploadState::Queued,
             attach: None,
             reason: None,
-            offered: false,
-            renewed: false,
         }
     }
 }

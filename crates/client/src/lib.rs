@@ -25,7 +25,6 @@ mod hydrate;
 mod node;
 mod path;
 mod read;
-mod recover;
 mod sending;
 mod share;
 mod store;
@@ -48,7 +47,6 @@ pub use node::{
 };
 pub use path::TreePath;
 pub use read::{HydrateOutcome, StateExport};
-pub use recover::LostEntry;
 pub use transport::{Transport, TransportError};
 pub use trash::{Emptied, Trashed};
 pub use upload::{Outstanding, RejectedUpload, WaitingUpload};

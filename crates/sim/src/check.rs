@@ -3,8 +3,8 @@
 pub(crate) mod answers;
 pub(crate) mod belongs;
 pub(crate) mod doubts;
-pub(crate) mod held;
 pub(crate) mod numbers;
+pub(crate) mod saved;
 pub(crate) mod session;
 pub(crate) mod settled;
 pub(crate) mod times;

@@ -8,6 +8,7 @@ use vfs_sync_core::time::Timestamp;
 use vfs_sync_testkit::Random;
 
 use crate::check::answers::short;
+use crate::check::saved;
 use crate::coverage::Kind;
 use crate::device::Device;
 use crate::failure::FailureKind;
@@ -128,7 +129,15 @@ pub(crate) fn edit(device: &mut Device, ledger: &Ledger, users: usize, random: &
         (66..=70, Some(item)) => {
             done = "delete";
             let what = if random.below(3) == 0 { Delete::Recursive } else { Delete::Item };
-            device.client.delete(item, what).map(drop)
+            let shown = match what {
+                Delete::Recursive => saved::shown_under(&device.client, item),
+                _ => saved::shown(&device.client, item).into_iter().collect(),
+            };
+            let deleted = device.client.delete(item, what).map(drop);
+            if deleted.is_ok() {
+                ledger.book().saved.delete(shown);
+            }
+            deleted
         }
         (71..=79, Some(item)) => {
             done = "grant";
@@ -160,6 +169,7 @@ pub(crate) fn edit(device: &mut Device, ledger: &Ledger, users: usize, random: &
             let time = time(random);
             // At once: what is durable may be shown even where the call fails.
             ledger.book().times.give(digest(&bytes), time);
+            let shown = saved::shown(&device.client, item);
             let put = device.client.put_content_at(item, &*bytes, time);
             if let Ok(stored) = &put {
                 let (mut book, key) = (ledger.book(), (device.index, item.clone()));
@@ -167,6 +177,7 @@ pub(crate) fn edit(device: &mut Device, ledger: &Ledger, users: usize, random: &
                     format!("device {}: put {} on {}", key.0, stored.blob_id, short(item))
                 });
                 // One that nobody has heard of yet may be replaced by the next.
+                book.saved.put(key.0, item, digest(&bytes), shown);
                 book.contents.insert(key, digest(&bytes));
             }
             put.map(drop)

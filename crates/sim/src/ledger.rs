@@ -12,7 +12,7 @@ use vfs_sync_core::id::{ItemId, OpId, ReplicaId, StagingId, UserId};
 use vfs_sync_core::item::Name;
 use vfs_sync_core::wire::WriteIds;
 
-use crate::check::held::Held;
+use crate::check::saved::Saved;
 use crate::check::times::Times;
 use crate::coverage::{Coverage, Kind};
 use crate::failure::{Failure, FailureKind};
@@ -34,10 +34,10 @@ pub(crate) struct Book {
     pub(crate) replicas: BTreeMap<ReplicaId, UserId>,
     /// Devices that had a token of somebody else.
     pub(crate) swapped: BTreeSet<usize>,
-    /// What devices held when the server was restored last.
-    pub(crate) held: Held,
     /// The times that users gave to bytes.
     pub(crate) times: Times,
+    /// What users saved, replaced and deleted.
+    pub(crate) saved: Saved,
     /// Names that were given.
     pub(crate) names: u64,
     /// Stages that a user asked to be abandoned.
@@ -110,10 +110,10 @@ impl Ledger {
             coverage: Coverage::default(),
             operations: BTreeMap::new(),
             contents: BTreeMap::new(),
-            held: Held::default(),
             replicas: BTreeMap::new(),
             swapped: BTreeSet::new(),
             times: Times::default(),
+            saved: Saved::default(),
             names: 0,
             given_up: BTreeSet::new(),
             watched: None,
@@ -231,13 +231,11 @@ impl Book {
         (stamp.is_some() || to_come).then(|| Seen { name: name.clone(), own, stamp })
     }
 
-    /// A backup took the place of all that the servers had: contents that were put before may be
-    /// lost, but for those that it has or that their devices hold.
-    pub(crate) fn restored(&mut self, held: Held) {
+    /// Contents that were put before this moment may be lost.
+    pub(crate) fn forget_contents(&mut self) {
+        self.contents.clear();
         let model = &self.model;
-        self.contents
-            .retain(|(device, _), digest| model.held(digest) || held.has(*device, *digest));
-        self.held = held;
+        self.saved.lose_all(|content| model.held(content));
     }
 
     pub(crate) fn fail(&mut self, kind: FailureKind, message: impl Into<String>) {

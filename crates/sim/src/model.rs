@@ -131,6 +131,11 @@ pub(crate) struct Model {
 }
 
 impl Model {
+    /// Whether an item is there, and not deleted.
+    pub(crate) fn is_live(&self, id: &ItemId) -> bool {
+        self.items.get(id).is_some_and(|item| !item.is_dead())
+    }
+
     pub(crate) fn owner(&self, id: &ItemId) -> Option<&UserId> {
         self.items.get(id).map(|item| &item.owner)
     }

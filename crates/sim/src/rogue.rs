@@ -52,6 +52,9 @@ pub(crate) async fn push(
         let off = *random.one(&[0, 0, 0, -5_000, -3_600_000, 30_000, 120_000, 3_600_000]);
         let occurred_at = now.plus_millis(off);
         let (replica_id, write_id) = (replica_id.clone(), WriteId::new(write_id).expect("small"));
+        if action == Action::Delete {
+            ledger.book().saved.delete_blindly(&item_id);
+        }
         let basis = None;
         operations.push(Operation {
             op_id,

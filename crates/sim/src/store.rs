@@ -546,7 +546,9 @@ impl MetadataStore for WatchedStore {
         self.before().await?;
         let removed = self.spared(self.inner.remove_version(ref_id, blob_id, now))?;
         if removed {
-            self.ledger.book().model.version_removed(blob_id);
+            let mut book = self.ledger.book();
+            let removed = book.model.version_removed(blob_id);
+            book.saved.retire(removed);
         }
         self.after(removed).await
     }

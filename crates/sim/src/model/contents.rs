@@ -180,11 +180,14 @@ impl Model {
             })
     }
 
-    /// An earlier version was removed.
-    pub(crate) fn version_removed(&mut self, blob_id: &BlobId) {
+    /// An earlier version was removed; gives its digests.
+    pub(crate) fn version_removed(&mut self, blob_id: &BlobId) -> Vec<Sha256Digest> {
+        let mut removed = Vec::new();
         for versions in self.contents.versions.values_mut() {
+            removed.extend(versions.iter().filter(|one| one.0 == *blob_id).map(|one| one.2));
             versions.retain(|version| version.0 != *blob_id);
         }
+        removed
     }
 
     /// Whether `user` may read a blob.
