@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use vfs_sync_core::cursor::Epoch;
 
 pub(crate) use sharing::{Group, GroupAction, Share, Shares, Unshare};
 
@@ -323,6 +324,9 @@ pub(crate) struct Serve {
     /// Where the server keeps its database and contents
     #[arg(long, value_name = "DIR", env = "VFS_SYNC_DATA")]
     pub(crate) data: PathBuf,
+    /// Begin with an empty database where contents or the mark of another one are left
+    #[arg(long)]
+    pub(crate) new: bool,
     /// Where to serve metrics; nowhere if not given
     #[arg(long, value_name = "ADDR", env = "VFS_SYNC_ADMIN_LISTEN")]
     pub(crate) admin_listen: Option<SocketAddr>,
@@ -710,13 +714,27 @@ pub(crate) enum State {
     },
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct NewEpoch {
+    #[command(flatten)]
+    pub(crate) database: Database,
+    /// Begin one after this epoch, which clients have seen
+    #[arg(long, value_name = "EPOCH", value_parser = parse_epoch)]
+    pub(crate) after: Option<Epoch>,
+}
+
+fn parse_epoch(text: &str) -> Result<Epoch, String> {
+    let wrong = || "must be the number of an epoch, as errors tell it".to_owned();
+    text.parse().ok().and_then(Epoch::from_u64).ok_or_else(wrong)
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Admin {
     /// Begin a new epoch: part of restoring a server from a backup
     #[command(
-        after_help = "After it no client goes on from a position that the restored server forgot: each rebuilds its\nreplica at the next sync. Stop the servers first. See docs/backup.md.\n\nExamples:\n  vfs-sync admin new-epoch --data /var/lib/vfs-sync"
+        after_help = "Each start of a server begins one by itself, so this is needed only where a database was put\nback under servers that go on running. See docs/backup.md.\n\nExamples:\n  vfs-sync admin new-epoch --data /var/lib/vfs-sync"
     )]
-    NewEpoch(Database),
+    NewEpoch(NewEpoch),
     /// Mend what something other than vfs-sync wrote into the database
     #[command(subcommand)]
     Repair(Repair),

@@ -94,6 +94,7 @@ pub(crate) async fn run(args: Demo, output: Output, stop: CancellationToken) -> 
         auth,
         database: server::database_in(&base.join("server"))?,
         data: base.join("server"),
+        new: false,
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         admin_listen: None,
     })

@@ -264,8 +264,11 @@ mod tests {
     #[test]
     fn exit_codes_tell_the_network_from_a_broken_protocol() {
         assert_eq!(Failure::from(TransportError::network("x")).kind.exit_code(), 4);
-        let stop =
-            TransportError::RematerializationRequired { requested: None, oldest_available: None };
+        let stop = TransportError::RematerializationRequired {
+            requested: None,
+            oldest_available: None,
+            history: None,
+        };
         assert_eq!(Failure::from(stop).kind.exit_code(), 3);
     }
 }

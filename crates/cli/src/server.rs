@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures::StreamExt as _;
 use tokio::net::TcpListener;
-use vfs_sync_blobs::{BlobError, BlobStore, ObjectBlobs, S3Config};
+use vfs_sync_blobs::{BlobError, BlobStore, ObjectBlobs, S3Config, key};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_server::auth::{AuthConfig, AuthConfigError, Authenticator};
 use vfs_sync_server::{Environment as _, Server, ServerConfig, SystemEnvironment};
@@ -94,7 +95,7 @@ pub(crate) fn store_failure(error: StoreError) -> Failure {
             Failure::new(Kind::Corrupt, message)
                 .hint("restore the database from a backup: see docs/backup.md")
         }
-        StoreError::Failed(_) => Failure::new(Kind::Corrupt, message)
+        StoreError::WentBack | StoreError::Failed(_) => Failure::new(Kind::Corrupt, message)
             .hint("is it a vfs-sync database, and may this user write to it?"),
     }
 }
@@ -104,6 +105,8 @@ pub(crate) struct Setup {
     pub(crate) auth: AuthConfig,
     pub(crate) database: String,
     pub(crate) data: PathBuf,
+    /// Whether an empty database may begin beside what another left.
+    pub(crate) new: bool,
     pub(crate) listen: SocketAddr,
     pub(crate) admin_listen: Option<SocketAddr>,
     pub(crate) config: ServerConfig,
@@ -121,7 +124,7 @@ pub(crate) struct Bound {
 /// Opens the stores and binds the listeners.
 pub(crate) async fn bind(setup: Setup) -> Result<Bound> {
     let s3 = s3()?;
-    let config = setup.config;
+    let config = setup.config.clone();
     let keys = Authenticator::load(&setup.auth).await.map_err(auth_failure)?;
     // Bound before anything is made, so that a port in use changes nothing.
     let (listener, address) = listen(setup.listen).await?;
@@ -133,10 +136,75 @@ pub(crate) async fn bind(setup: Setup) -> Result<Bound> {
         None => (None, None),
     };
     make_directory(&setup.data)?;
-    let store = vfs_sync_store::open(&setup.database, now()).await.map_err(store_failure)?;
     let blobs = open_blobs(s3.as_ref(), &setup.data).await?;
+    let missing = !is_postgres(&setup.database) && !Path::new(&setup.database).exists();
+    if missing && !setup.new {
+        // Before anything is made in its place.
+        refuse_strangers(&setup, &*blobs, None).await?;
+    }
+    let store = vfs_sync_store::open(&setup.database, now()).await.map_err(store_failure)?;
+    let identity = store.identity().await.map_err(store_failure)?;
+    if identity.is_empty && !setup.new {
+        refuse_strangers(&setup, &*blobs, Some(&identity.id)).await?;
+    }
+    leave_mark(&setup.data, &identity.id)?;
     let server = Server::builder(store, blobs, keys).config(config).build();
     Ok(Bound { server, listener, admin, address, admin_address })
+}
+
+/// In a server's directory, the id of the database that was last served with it.
+const MARK_FILE: &str = "database-id";
+
+/// Keeps an empty database from being served where another has left contents, or its mark: it was
+/// not mounted, or lies elsewhere, and every client would be told that all is gone.
+async fn refuse_strangers(setup: &Setup, blobs: &dyn BlobStore, id: Option<&str>) -> Result<()> {
+    let mark = setup.data.join(MARK_FILE);
+    let marked = match std::fs::read_to_string(&mark) {
+        Ok(marked) => Some(marked.trim().to_owned()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(Failure::io(format!("cannot read {}", mark.display()))(error)),
+    };
+    let mut found = Vec::new();
+    if marked.is_some() && marked.as_deref() != id {
+        found.push(format!("{} is of another database", mark.display()));
+    }
+    let mut listing = blobs.list();
+    while let Some(object) = listing.next().await {
+        let object = object
+            .map_err(|error| Failure::failed(format!("cannot list the contents: {error}")))?;
+        if !key::is_temporary(&object.name) {
+            found.push("there are contents already".into());
+            break;
+        }
+    }
+    if found.is_empty() {
+        return Ok(());
+    }
+    let which = if is_postgres(&setup.database) {
+        format!("the database that {DATABASE_VARIABLE} names")
+    } else {
+        format!("the database {}", setup.database)
+    };
+    let state = if id.is_some() { "is empty" } else { "is missing" };
+    let message = format!("{which} {state}, but {}: nothing was served", found.join(" and "));
+    Err(Failure::new(Kind::Corrupt, message).hint(
+        "is its disk mounted, and --data right? Put the database back (docs/backup.md). To begin \
+         with an empty one all the same, which no client then finds its files in, add --new",
+    ))
+}
+
+/// Leaves the database's id for the next start.
+fn leave_mark(data: &Path, id: &str) -> Result<()> {
+    let mark = data.join(MARK_FILE);
+    if std::fs::read_to_string(&mark).is_ok_and(|marked| marked.trim() == id) {
+        return Ok(());
+    }
+    std::fs::write(&mark, format!("{id}\n"))
+        .map_err(Failure::io(format!("cannot write {}", mark.display())))
+}
+
+fn is_postgres(database: &str) -> bool {
+    database.starts_with("postgres://") || database.starts_with("postgresql://")
 }
 
 /// The object store that the environment names, if it names one.

@@ -85,7 +85,7 @@ fn a_token_that_the_server_does_not_take_is_exit_code_4() {
 }
 
 #[test]
-fn a_new_epoch_rebuilds_every_replica_once() {
+fn a_new_epoch_costs_replicas_nothing_that_lack_nothing() {
     let mut scene = Scene::with_server();
     let address = scene.url().trim_start_matches("http://").to_owned();
     scene.replica("one");
@@ -95,13 +95,36 @@ fn a_new_epoch_rebuilds_every_replica_once() {
     scene.run(["admin", "new-epoch", "--data", "server"]).expect(0);
     scene.start_server(&address);
     scene.on("one", &["mkdir", "/b"]).expect(0);
-    scene.on("one", &["sync", "--no-rematerialise"]).expect(3).says("rematerialise");
-    let report = scene.on("one", &["--json", "sync"]).expect(0).json();
-    assert_eq!(report["rematerialised"], true);
+    let report = scene.on("one", &["--json", "sync", "--no-rematerialise"]).expect(0).json();
+    assert_eq!((&report["rematerialised"], &report["applied"]), (&false.into(), &1.into()));
     let names = scene.on("one", &["ls"]).expect(0).stdout;
     assert_eq!(names, "a/\nb/\n");
     let report = scene.on("one", &["--json", "sync"]).expect(0).json();
     assert_eq!(report["rematerialised"], false);
+}
+
+#[test]
+fn an_empty_database_beside_what_another_left_is_not_served() {
+    let mut scene = Scene::with_server();
+    let address = scene.url().trim_start_matches("http://").to_owned();
+    scene.replica("one");
+    scene.write("f", "content");
+    scene.on("one", &["put", "f", "/f"]).expect(0);
+    scene.on("one", &["sync"]).expect(0);
+    assert_eq!(scene.terminate_server(), 0);
+    let database = scene.path("server/metadata.sqlite3");
+    std::fs::rename(&database, scene.path("elsewhere")).unwrap();
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--data", "server"];
+    let refused = scene.run(serve).expect(1);
+    refused.says("is missing").says("contents already").says("--new");
+    assert!(!database.exists(), "nothing is made in its place");
+    scene.run(["migrate", "--data", "server"]).expect(0);
+    scene.run(serve).expect(1).says("is empty").says("database-id is of another database");
+
+    std::fs::rename(scene.path("elsewhere"), &database).unwrap();
+    scene.start_server(&address);
+    let report = scene.on("one", &["--json", "sync"]).expect(0).json();
+    assert_eq!(report["rematerialised"], false, "it is the one that was there");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::sync::OwnedMutexGuard;
-use vfs_sync_core::cursor::Epoch;
+use vfs_sync_core::cursor::{EarlierEpoch, Epoch};
 use vfs_sync_core::flush::{FlushCommit, FlushCycle, FlushError, FlushStep};
 use vfs_sync_core::guardrail::Violation;
 use vfs_sync_core::id::{ItemId, WriteId};
@@ -302,6 +302,8 @@ impl Session {
             other => {
                 let page = other?;
                 within_bounds(&page)?;
+                Epoch::check(cycle.epoch(), page.epoch)
+                    .map_err(|earlier| earlier_epoch("pull", &earlier))?;
                 Ok(page)
             }
         }
@@ -521,6 +523,12 @@ pub(crate) fn stop_reason(error: &ClientError) -> Option<StopReason> {
         ClientError::Storage(_) | ClientError::Io { .. } => None,
         _ => Some(plain("client")),
     }
+}
+
+/// An answer of an earlier epoch than one before it is of no server of the protocol.
+pub(crate) fn earlier_epoch(call: &'static str, earlier: &EarlierEpoch) -> TransportError {
+    let (field, reason) = ("epoch".into(), earlier.to_string());
+    TransportError::MalformedResponse { call, field, reason }
 }
 
 /// A page larger than the protocol allows is none of its pages: no client's memory follows what a

@@ -15,7 +15,7 @@ use vfs_sync_core::limits::Limits;
 use vfs_sync_core::trash::{PurgeResponse, RestoreResponse, TrashPage};
 use vfs_sync_core::wire::code;
 use vfs_sync_core::wire::{
-    AttachRequest, AttachResponse, PullPage, PushRequest, PushResponse, ReconcileRequest,
+    AttachRequest, AttachResponse, EpochEnd, PullPage, PushRequest, PushResponse, ReconcileRequest,
     ReconcileResponse, StageRequest, StageResponse, StateResponse, UploadResponse,
     VersionsResponse,
 };
@@ -55,6 +55,8 @@ pub enum TransportError {
         requested: Option<Cursor>,
         /// The oldest that the server can serve.
         oldest_available: Option<Cursor>,
+        /// The epochs of the feed, ascending; older servers do not tell them.
+        history: Option<Vec<EpochEnd>>,
     },
     /// `409 write_ids_ahead_of_server`.
     #[error("the server knows fewer write ids of {replica_id:?} than this client")]

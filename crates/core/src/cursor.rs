@@ -96,10 +96,12 @@ impl<'de> Deserialize<'de> for Cursor {
     }
 }
 
-/// Names the life of a database: positions of different epochs are never compared by a server.
+/// Names a life of a database, from one start of a server on it to the next: what was handed out
+/// in one life is never handed out again in another, whatever became of the database meanwhile.
 ///
-/// It is the second at which the database was made or restored, above 16 bits of chance, so that
-/// two restorations of one backup differ even where the clock is behind it; 48 bits.
+/// It is the millisecond at which that life began, with some chance below it, so that two lives
+/// that go on from one backup differ even where the clock is behind it; 48 bits. Epochs of one
+/// database rise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u64", into = "u64")]
 pub struct Epoch(u64);
@@ -108,17 +110,32 @@ impl Epoch {
     const LIMIT: u64 = 1 << 48;
     const CHANCE_BITS: u32 = 16;
 
+    /// Bits below those of the second's milliseconds.
+    const FINE_BITS: u32 = 6;
+
     /// The epoch of a database that is made at `now`.
     #[must_use]
     pub fn first(now: Timestamp) -> Self {
-        Self::of(Self::second(now), (now.as_millis().rem_euclid(1_000)).unsigned_abs())
+        let millis = now.as_millis().rem_euclid(1_000).unsigned_abs();
+        Self::of(Self::second(now), millis << Self::FINE_BITS)
     }
 
     /// The epoch that begins at `now` and follows `before`; `chance` tells it from others that do.
     #[must_use]
     pub fn following(before: Self, now: Timestamp, chance: u16) -> Self {
-        let next = (before.0 >> Self::CHANCE_BITS) + 1;
-        Self::of(Self::second(now).max(next), chance.into())
+        let chance = u64::from(chance);
+        let present = Self::first(now);
+        if present > before {
+            return Self(present.0 | chance & ((1 << Self::FINE_BITS) - 1));
+        }
+        Self::of((before.0 >> Self::CHANCE_BITS) + 1, chance)
+    }
+
+    /// A time at which an epoch follows this one.
+    #[must_use]
+    pub fn next_second(self) -> Timestamp {
+        let second = i64::try_from((self.0 >> Self::CHANCE_BITS) + 1).unwrap_or(0);
+        Timestamp::from_millis(second * 1_000).unwrap_or(Timestamp::MAX)
     }
 
     fn second(now: Timestamp) -> u64 {
@@ -128,6 +145,17 @@ impl Epoch {
     fn of(second: u64, chance: u64) -> Self {
         let last = (Self::LIMIT - 1) >> Self::CHANCE_BITS;
         Self(second.min(last) << Self::CHANCE_BITS | chance)
+    }
+
+    /// Checks the epoch that an answer names; `seen` is the last one before it.
+    ///
+    /// # Errors
+    /// [`EarlierEpoch`] if it is an earlier one: of a server that does not know what it answered.
+    pub fn check(seen: Option<Self>, told: Option<Self>) -> Result<(), EarlierEpoch> {
+        match (seen, told) {
+            (Some(seen), Some(told)) if told < seen => Err(EarlierEpoch { seen, told }),
+            _ => Ok(()),
+        }
     }
 
     /// Takes a stored epoch.
@@ -141,6 +169,20 @@ impl Epoch {
     pub const fn as_u64(self) -> u64 {
         self.0
     }
+}
+
+/// An answer of an epoch before one that was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "is {} after an answer of {}: another server or an older copy of its database answers; see to \
+     it that one database is served under this address, and begin a new epoch on it",
+    .told.as_u64(), .seen.as_u64()
+)]
+pub struct EarlierEpoch {
+    /// The epoch before.
+    pub seen: Epoch,
+    /// The epoch of the answer.
+    pub told: Epoch,
 }
 
 impl From<Epoch> for u64 {
@@ -268,7 +310,7 @@ mod tests {
         assert_eq!(Epoch::from_u64(last + 1), None);
         let following = Epoch::following(epoch, Timestamp::MAX, u16::MAX);
         assert_eq!(following, epoch, "and stays within them");
-        assert_eq!(Epoch::first(Timestamp::from_millis(-1).unwrap()).as_u64(), 999);
+        assert_eq!(Epoch::first(Timestamp::from_millis(-1).unwrap()).as_u64(), 999 << 6);
     }
 
     #[test]
@@ -285,6 +327,16 @@ mod tests {
         ] {
             assert_eq!(parse(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn an_epoch_follows_another_within_the_second() {
+        let at = |millis| Timestamp::from_millis(millis).unwrap();
+        let lost = Epoch::following(Epoch::first(at(10_000)), at(12_100), u16::MAX);
+        let restored = Epoch::following(Epoch::first(at(10_000)), at(12_101), 0);
+        assert!(lost < restored, "whatever chance says");
+        assert!(Epoch::first(lost.next_second()) > lost);
+        assert!(Epoch::following(lost, at(12_100), 0) > lost, "even within a millisecond");
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod cursor;
 pub mod entry;
 pub mod flush;
 pub mod guardrail;
+pub mod history;
 pub mod id;
 pub mod item;
 pub mod limits;

@@ -66,6 +66,12 @@ impl PullCycle {
         Self { epoch, ..self }
     }
 
+    /// The last epoch that was told.
+    #[must_use]
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.epoch
+    }
+
     /// The cursor to ask with.
     #[must_use]
     pub fn cursor(&self) -> Option<&Cursor> {
@@ -83,9 +89,8 @@ impl PullCycle {
     /// # Errors
     /// The first rule that the page breaks; then the cycle is as it was.
     pub fn page(&mut self, page: PullPage) -> Result<PageCommit, Violation> {
-        // A cursor of another epoch no server goes on from; without one, a page may be of an epoch in
-        // which what an earlier one told never was.
-        let anew = self.cursor.is_none() && page.epoch.is_some() && page.epoch != self.epoch;
+        // What an earlier epoch told may never have been in this one.
+        let anew = page.epoch.is_some() && page.epoch != self.epoch;
         if !anew {
             check_write_ids(&self.floor, &page.last_reconciled_write_ids)?;
         }

@@ -221,6 +221,16 @@ pub struct KnownResponse {
     pub known: bool,
 }
 
+/// An epoch of a feed's history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EpochEnd {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The counter of the feed's last entry in it.
+    pub last_counter: u64,
+}
+
 /// What the server knows that a client has applied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

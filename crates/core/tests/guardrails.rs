@@ -101,7 +101,7 @@ fn a_write_id_that_goes_back() {
 }
 
 #[test]
-fn without_a_cursor_the_write_ids_of_another_epoch_bind_nobody() {
+fn the_write_ids_of_another_epoch_bind_nobody() {
     let epoch = |number: Option<u64>| number.map(|number| Epoch::from_u64(number).unwrap());
     let take = |at: Option<Cursor>, known: Option<u64>, told: Option<u64>, id: u64| {
         let mut cycle = PullCycle::new(at, None, ids(&[("gone", 3), ("other", 5)]));
@@ -118,9 +118,12 @@ fn without_a_cursor_the_write_ids_of_another_epoch_bind_nobody() {
             assert_eq!(take(None, known, Some(2), id), Ok(Some(ids(&[("other", id)]))));
         }
         take(None, known, None, 4).unwrap_err();
-        take(Some(cursor(20, "m")), known, Some(2), 4).unwrap_err();
+        let with_cursor = take(Some(cursor(20, "m")), known, Some(2), 4);
+        assert_eq!(with_cursor, Ok(Some(ids(&[("other", 4)]))));
+        take(Some(cursor(20, "m")), known, None, 4).unwrap_err();
     }
     take(None, Some(2), Some(2), 4).unwrap_err();
+    take(Some(cursor(20, "m")), Some(2), Some(2), 4).unwrap_err();
     assert_eq!(take(None, Some(2), Some(2), 5), Ok(None), "nothing changes");
 }
 

@@ -112,9 +112,24 @@ fn a_feed_has_a_head_once_it_has_an_entry() {
     let epoch = Epoch::from_u64(7).unwrap();
     let head = |counter, pruned| Head { epoch, counter, changed_at: at(20), pruned };
     let position = |counter, time| Position { epoch, counter }.at(at(time));
-    assert_eq!((head(0, None).cursor(), head(0, None).pruned_cursor()), (None, None));
-    let pruned = head(9, Some((4, at(10))));
-    assert_eq!(pruned.cursor(), Some(position(9, 20)));
-    assert_eq!(pruned.pruned_cursor(), Some(position(4, 10)));
+    assert_eq!(head(0, None).cursor(), None);
+    assert_eq!(head(9, Some((4, at(10)))).cursor(), Some(position(9, 20)));
     assert_eq!(head(1, None).cursor(), Some(position(1, 20)));
+}
+
+#[test]
+fn a_head_notes_its_first_entry_in_an_epoch_and_never_goes_back_to_an_earlier_one() {
+    let at = |millis| Timestamp::from_millis(millis).unwrap();
+    let epoch = |value| Epoch::from_u64(value).unwrap();
+    let mut head = Head { epoch: epoch(7), counter: 0, changed_at: at(20), pruned: None };
+    let mut take = |count, present| {
+        let places = head.advance(count, at(10), epoch(present));
+        (places.first, places.begins, head.epoch.as_u64(), head.counter)
+    };
+    assert_eq!(take(0, 9), (1, false, 7, 0));
+    assert_eq!(take(2, 7), (1, true, 7, 2));
+    assert_eq!(take(1, 7), (3, false, 7, 3));
+    assert_eq!(take(0, 8), (4, false, 7, 3));
+    assert_eq!(take(3, 8), (4, true, 8, 6));
+    assert_eq!(take(1, 7), (7, false, 8, 7), "a transaction that read the epoch before");
 }

@@ -12,7 +12,7 @@ use vfs_sync_core::attach::AttachRefusal;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::id::UserId;
-use vfs_sync_core::wire::{ErrorBody, code};
+use vfs_sync_core::wire::{EpochEnd, ErrorBody, code};
 use vfs_sync_store::StoreError;
 
 use crate::auth::TokenError;
@@ -111,13 +111,18 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, code::UNKNOWN_ITEM, "There is no such item")
     }
 
-    pub(crate) fn rematerialize(requested: Option<&Cursor>, oldest: Option<&Cursor>) -> Self {
+    pub(crate) fn rematerialize(
+        requested: Option<&Cursor>,
+        oldest: Option<&Cursor>,
+        history: &[EpochEnd],
+    ) -> Self {
         Self::conflict(
             code::REMATERIALIZATION_REQUIRED,
             "The cursor cannot be served: pull from the start",
         )
         .with("requestedCursor", json!(requested))
         .with("oldestAvailableCursor", json!(oldest))
+        .with("history", json!(history))
     }
 
     pub(crate) fn conflict(code: &'static str, sentence: impl Into<Cow<'static, str>>) -> Self {
@@ -200,6 +205,9 @@ impl From<StoreError> for ApiError {
                     "reconcile_state" => error.with("repair", REPAIR),
                     _ => error,
                 }
+            }
+            StoreError::WentBack => {
+                Self::from(StoreError::Unavailable("it went back while it was served".into()))
             }
             error @ (StoreError::NewerSchema { .. }
             | StoreError::MissingTable { .. }

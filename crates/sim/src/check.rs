@@ -4,6 +4,7 @@ pub(crate) mod answers;
 pub(crate) mod belongs;
 pub(crate) mod doubts;
 pub(crate) mod numbers;
+pub(crate) mod positions;
 pub(crate) mod saved;
 pub(crate) mod session;
 pub(crate) mod settled;

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::time::Instant;
 use vfs_sync_client as client;
@@ -11,6 +12,12 @@ use vfs_sync_testkit::Random;
 
 /// What every clock shows when a world begins, in milliseconds since 1970, but for its skew.
 const BEGINNING: i64 = 1_767_268_800_000;
+
+/// The world's time, `elapsed` after it began.
+pub(crate) fn time_of_world(elapsed: Duration) -> Timestamp {
+    let elapsed = i64::try_from(elapsed.as_millis()).unwrap_or(0);
+    Timestamp::from_millis(BEGINNING + elapsed).unwrap_or(Timestamp::MAX)
+}
 
 /// The machine of one device or of one server.
 #[derive(Debug)]

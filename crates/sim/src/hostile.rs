@@ -388,10 +388,11 @@ fn broken(
     let tail = page.items.last().map(|entry| entry.position.clone());
     match breach {
         Breach::PageWriteIdRegression => {
-            // Without a cursor it is one only in the epoch that the client knows, if it knows any.
+            // What an epoch told binds nobody in another one; a page without one binds always.
             query.cursor.as_ref()?;
             let map = &mut page.last_reconciled_write_ids;
             let (replica_id, previous, incoming) = lower(map, floor)?;
+            page.epoch = None;
             let stage = Stage::Pull;
             Some(Violation::LastWriteIdRegression { stage, replica_id, previous, incoming })
         }

@@ -12,6 +12,7 @@ use vfs_sync_core::id::{ItemId, OpId, ReplicaId, StagingId, UserId};
 use vfs_sync_core::item::Name;
 use vfs_sync_core::wire::WriteIds;
 
+use crate::check::positions::Positions;
 use crate::check::saved::Saved;
 use crate::check::times::Times;
 use crate::coverage::{Coverage, Kind};
@@ -48,6 +49,7 @@ pub(crate) struct Book {
     pub(crate) items: Vec<ItemId>,
     /// Entries that were told, by their text: most are told to several.
     entries: HashMap<String, Arc<Entry>>,
+    pub(crate) positions: Positions,
     /// Where all servers keep their bytes.
     pub(crate) objects: Objects,
     /// A feed was pruned, or a server restored: a replica may be told to begin anew.
@@ -119,6 +121,7 @@ impl Ledger {
             watched: None,
             items: Vec::new(),
             entries: HashMap::default(),
+            positions: Positions::default(),
             objects,
             may_rematerialize: false,
             may_repeat: false,
@@ -140,6 +143,11 @@ impl Ledger {
 
     pub(crate) fn fail(&self, kind: FailureKind, message: impl Into<String>) {
         self.book().fail(kind, message);
+    }
+
+    /// Since the world began.
+    pub(crate) fn elapsed(&self) -> std::time::Duration {
+        self.book().began.elapsed()
     }
 
     pub(crate) fn has_failed(&self) -> bool {

@@ -17,7 +17,7 @@ use vfs_sync_store::MetadataStore;
 use vfs_sync_testkit::Random;
 
 use crate::database::Database;
-use crate::environment::Machine;
+use crate::environment::{Machine, time_of_world};
 use crate::failure::FailureKind;
 use crate::ledger::Ledger;
 use crate::objects::Objects;
@@ -133,7 +133,21 @@ impl Cluster {
         }
     }
 
+    /// A start begins an epoch, as the product's does when it opens its database. By the world's time:
+    /// what comes of clocks that step back behind one is for the operator.
     pub(crate) async fn start_host(&self, host: usize) {
+        if self.state().hosts[host].running.is_some() {
+            return;
+        }
+        let (store, chance) = {
+            let mut state = self.state();
+            (Arc::clone(&state.store), state.random.below(1 << 16))
+        };
+        let now = time_of_world(self.ledger.elapsed());
+        let begun = store.new_epoch(now, u16::try_from(chance).unwrap_or(0)).await;
+        if begun.is_err() {
+            return self.ledger.note(|| format!("server {host} cannot start"));
+        }
         let (store, machine, process) = {
             let mut state = self.state();
             if state.hosts[host].running.is_some() {

@@ -19,10 +19,10 @@ use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, PushResponse, ReconcileRequest, StateResponse,
 };
 use vfs_sync_store::{
-    AbandonAnswer, Advance, Anew, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, MalformedState,
-    MetadataStore, NewStage, NewUpload, Pruned, PullAnswer, PullRequest, Quota, Reclaim,
-    ReconcileAnswer, Retention, StageAnswer, StageRecord, StoreError, UploadAccess, UploadAnswer,
-    Usage,
+    AbandonAnswer, Advance, Anew, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, Identity,
+    MalformedState, MetadataStore, NewStage, NewUpload, Pruned, PullAnswer, PullRequest, Quota,
+    Reclaim, ReconcileAnswer, Retention, StageAnswer, StageRecord, StoreError, UploadAccess,
+    UploadAnswer, Usage,
 };
 use vfs_sync_store::{PurgeAnswer, RestoreAnswer, TrashCursor, TrashListing};
 
@@ -165,7 +165,6 @@ impl WatchedStore {
             let request = PullRequest { cursor, baseline: None, client_id: None, limit: 500 };
             self.spared(self.inner.pull(user, &request))
         };
-        let mut again = true;
         loop {
             let from = self.ledger.book().model.told_until(user);
             match pull(from)? {
@@ -173,13 +172,6 @@ impl WatchedStore {
                     self.ledger.book().model.told(user, &page, commit);
                     if !page.has_more {
                         return Ok(());
-                    }
-                }
-                // Of another epoch: positions keep their order.
-                PullAnswer::Rematerialize { .. } if again => {
-                    again = false;
-                    if let PullAnswer::Page(page) = pull(None)? {
-                        self.ledger.book().model.feed_is_of(user, page.epoch);
                     }
                 }
                 PullAnswer::Rematerialize { .. } => return Ok(()),
@@ -635,6 +627,10 @@ impl MetadataStore for WatchedStore {
 
     async fn new_epoch(&self, now: Timestamp, chance: u16) -> Result<Epoch> {
         at_once(self.inner.new_epoch(now, chance))
+    }
+
+    async fn identity(&self) -> Result<Identity> {
+        at_once(self.inner.identity())
     }
 
     async fn ping(&self) -> Result<()> {

@@ -1,6 +1,7 @@
 //! The small numbers and texts by which rows name values of an enum, the same in every back end.
 
 use std::fmt::Display;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
 use vfs_sync_core::access::{AccessLevel, PrincipalType};
 use vfs_sync_core::content::RelationKind;
@@ -193,4 +194,19 @@ pub(crate) fn write_ids_json(write_ids: &WriteIds) -> Result<String, StoreError>
 /// A blob's size as a column holds it.
 pub(crate) fn size(size: u64) -> Result<i64, StoreError> {
     i64::try_from(size).map_err(|_| StoreError::Failed(format!("a blob of {size} bytes")))
+}
+
+/// A number that nobody can foretell.
+pub(crate) fn chance() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// The part of a chance that an epoch takes.
+pub(crate) fn low_bits(chance: u64) -> u16 {
+    (chance & 0xffff) as u16
+}
+
+/// What names a database that is made at `now`.
+pub(crate) fn database_id(now: Timestamp, chance: u64) -> String {
+    format!("{:012x}-{chance:016x}", now.as_millis().max(0))
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::attach::{AttachRefusal, AttachRows, Checkpoint, decide_attach};
 use vfs_sync_core::content::RelationKind;
-use vfs_sync_core::cursor::Epoch;
+use vfs_sync_core::history::History;
 use vfs_sync_core::id::{ItemId, RefId, ReplicaId, StagingId, UserId};
 use vfs_sync_core::limits::MAX_WRITE_ID_ENTRIES;
 use vfs_sync_core::push::{
@@ -17,12 +17,12 @@ use vfs_sync_core::wire::{
     StateResponse, WriteIds,
 };
 
-use crate::page::servable;
+use crate::page::takes_history;
 use crate::transaction::{FeedWrite, PushWrite, Stored, StoredStage, Transaction};
 use crate::uploads::{charged, close_stage, reserve};
 use crate::{
-    AbandonAnswer, NewStage, NewUpload, Quota, ReconcileAnswer, StageAnswer, StoreError,
-    UploadAnswer,
+    AbandonAnswer, NewStage, NewUpload, PullRequest, Quota, ReconcileAnswer, StageAnswer,
+    StoreError, UploadAnswer,
 };
 
 pub(crate) async fn push<T: Transaction>(
@@ -64,6 +64,12 @@ pub(crate) async fn decide_push<T: Transaction>(
     }
     tx.share_groups(&batch.named_groups()).await?;
     tx.lock_realms(Some(&batch.user), &batch.named_items(), &mut rows).await?;
+    if let Some(tail) = &mut rows.tail
+        && batch.operations().any(|op| op.basis.as_ref().is_some_and(|basis| !tail.knows(basis)))
+    {
+        let starts = tx.epoch_starts(&batch.user).await?;
+        tail.take_history(starts);
+    }
     while let Some(needs) = batch.needs(&rows) {
         let mut found = Rows::default();
         tx.load(&needs, &mut found).await?;
@@ -75,8 +81,7 @@ pub(crate) async fn decide_push<T: Transaction>(
     let decided = decide(batch, rows, now);
     let decision = spread(tx, decided.spread, now).await?;
     let mut response = decided.response;
-    let head = decision.feeds.first().map(|feed| &feed.head);
-    response.epoch = Some(epoch_of(tx, head).await?);
+    response.epoch = Some(tx.epoch().await?);
     Ok((response, decision))
 }
 
@@ -115,6 +120,7 @@ pub(crate) async fn spread<T: Transaction>(
     let mut heads = BTreeMap::new();
     if !readers.is_empty() {
         heads = tx.lock_heads(&readers, now).await?;
+        hold_to_served(tx, &heads).await?;
     }
     if let Some(needs) = spread.needs_under_heads() {
         let mut found = Rows::default();
@@ -124,22 +130,44 @@ pub(crate) async fn spread<T: Transaction>(
     let doubtful = tx.reckon(spread.size(), || spread.doubtful());
     let told = if doubtful.is_empty() { Told::new() } else { tx.told(&doubtful).await? };
     let mut changes = tx.reckon(spread.size(), || spread.finish(&told));
-    let feeds = place_all(heads, std::mem::take(&mut changes.feed), now);
+    let feeds = place_all(tx, heads, std::mem::take(&mut changes.feed), now).await?;
     Ok(Decision { changes, feeds })
 }
 
+/// Ends the transaction if one of the heads, which are locked, was further on before.
+async fn hold_to_served<T: Transaction>(
+    tx: &mut T,
+    heads: &BTreeMap<UserId, Head>,
+) -> Result<(), StoreError> {
+    if tx.served().is_none() {
+        return Ok(());
+    }
+    let present = tx.epoch().await?;
+    if let Some((served, since)) = tx.served() {
+        for (user, head) in heads {
+            served.check(user, Some(head), present, since)?;
+        }
+    }
+    Ok(())
+}
+
 /// Gives each entry its place in its feed.
-fn place_all(
+async fn place_all<T: Transaction>(
+    tx: &mut T,
     mut heads: BTreeMap<UserId, Head>,
     feed: BTreeMap<UserId, Vec<Addition>>,
     now: Timestamp,
-) -> Vec<FeedWrite> {
+) -> Result<Vec<FeedWrite>, StoreError> {
+    if feed.is_empty() {
+        return Ok(Vec::new());
+    }
+    let present = tx.epoch().await?;
     let write = |(user, bodies): (UserId, Vec<Addition>)| {
         let mut head = heads.remove(&user)?;
-        let first = head.advance(bodies.len(), now);
-        Some(FeedWrite { user, head, first, bodies })
+        let places = head.advance(bodies.len(), now, present);
+        Some(FeedWrite { user, head, places, bodies })
     };
-    feed.into_iter().filter_map(write).collect()
+    Ok(feed.into_iter().filter_map(write).collect())
 }
 
 pub(crate) async fn set_member<T: Transaction>(
@@ -216,9 +244,14 @@ pub(crate) async fn reconcile<T: Transaction>(
 ) -> Result<ReconcileAnswer, StoreError> {
     let stored = tx.reconcile_state(user, &request.client_id).await?.transpose()?;
     let head = tx.head(user).await?;
-    if !servable(head.as_ref(), &request.cursor) {
-        let oldest_available = head.and_then(|head| head.pruned_cursor());
-        return Ok(ReconcileAnswer::Rematerialize { oldest_available });
+    if head.is_none() || !History::told_by_head(head.as_ref(), [&request.cursor]) {
+        let history = history_of(tx, user, head).await?;
+        if !history.as_ref().is_some_and(|history| history.has(&request.cursor)) {
+            return Ok(ReconcileAnswer::Rematerialize {
+                oldest_available: history.as_ref().and_then(History::pruned_cursor),
+                history: history.map(|history| history.ends()).unwrap_or_default(),
+            });
+        }
     }
     let mut merged = ReconcileState {
         cursor: request.cursor.clone(),
@@ -290,15 +323,33 @@ pub(crate) async fn write_id_map<T: Transaction>(
     Ok(active.into_iter().collect())
 }
 
-/// The epoch of a feed: what all have that have a head.
-pub(crate) async fn epoch_of<T: Transaction>(
+/// A feed's head with the epochs before it.
+async fn history_of<T: Transaction>(
     tx: &mut T,
-    head: Option<&Head>,
-) -> Result<Epoch, StoreError> {
-    match head {
-        Some(head) => Ok(head.epoch),
-        None => tx.epoch().await,
+    user: &UserId,
+    head: Option<Head>,
+) -> Result<Option<History>, StoreError> {
+    let Some(head) = head else { return Ok(None) };
+    Ok(Some(History::new(head, tx.epoch_starts(user).await?)))
+}
+
+/// The history that an answer to `request` takes: all of it only where that makes a difference.
+pub(crate) async fn history_for<T: Transaction>(
+    tx: &mut T,
+    user: &UserId,
+    request: &PullRequest,
+) -> Result<Option<History>, StoreError> {
+    let head = tx.head(user).await?;
+    if tx.served().is_some() {
+        let present = tx.epoch().await?;
+        if let Some((served, since)) = tx.served() {
+            served.check(user, head.as_ref(), present, since)?;
+        }
     }
+    if takes_history(request, head.as_ref()) {
+        return history_of(tx, user, head).await;
+    }
+    Ok(head.map(|head| History::new(head, Vec::new())))
 }
 
 pub(crate) async fn state<T: Transaction>(
@@ -308,13 +359,13 @@ pub(crate) async fn state<T: Transaction>(
 ) -> Result<StateResponse, StoreError> {
     let reconcile_state = tx.reconcile_state(user, client).await?.transpose()?;
     let head = tx.head(user).await?;
-    let epoch = epoch_of(tx, head.as_ref()).await?;
+    let history = history_of(tx, user, head).await?;
     Ok(StateResponse {
         client_id: client.clone(),
         reconcile_state,
         feed_head: head.and_then(|head| head.cursor()),
-        epoch: Some(epoch.as_u64()),
-        pruned_through: head.and_then(|head| head.pruned_cursor()),
+        epoch: Some(tx.epoch().await?.as_u64()),
+        pruned_through: history.and_then(|history| history.pruned_cursor()),
         last_write_ids: write_id_map(tx, user, Some(client)).await?,
     })
 }
@@ -497,7 +548,8 @@ pub(crate) async fn attach<T: Transaction>(
             }
             None => {
                 let heads = tx.lock_heads(&changes.feed.keys().cloned().collect(), now).await?;
-                let feeds = place_all(heads, changes.feed.clone(), now);
+                hold_to_served(tx, &heads).await?;
+                let feeds = place_all(tx, heads, changes.feed.clone(), now).await?;
                 Decision { changes: Changes::default(), feeds }
             }
         };

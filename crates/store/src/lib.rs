@@ -13,6 +13,7 @@ mod page;
 pub mod postgres;
 mod reclaim;
 mod schema;
+mod served;
 pub mod sqlite;
 #[cfg(all(feature = "testing", unix))]
 pub mod testing;
@@ -34,8 +35,8 @@ use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, Wri
 use vfs_sync_core::push::PushBatch;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{
-    AttachRequest, AttachResponse, PushResponse, ReconcileRequest, ReconcileState, StateResponse,
-    WriteIds,
+    AttachRequest, AttachResponse, EpochEnd, PushResponse, ReconcileRequest, ReconcileState,
+    StateResponse, WriteIds,
 };
 
 /// A stored reconcile state that is not of the form that this version writes.
@@ -82,6 +83,9 @@ pub enum StoreError {
         /// Which.
         table: String,
     },
+    /// The database shows an earlier state than it did before: it was put back under the server.
+    #[error("the database is older than what was answered from it")]
+    WentBack,
     /// The database refused for a reason that a retry does not mend.
     #[error("the database failed: {0}")]
     Failed(String),
@@ -109,6 +113,8 @@ pub enum PullAnswer {
     Rematerialize {
         /// The oldest cursor that can be: what was pruned through, if anything was.
         oldest_available: Option<Cursor>,
+        /// The feed's epochs, ascending.
+        history: Vec<EpochEnd>,
     },
 }
 
@@ -134,10 +140,12 @@ pub struct FeedPage {
 pub enum ReconcileAnswer {
     /// The merged state, stored.
     Merged(ReconcileState),
-    /// The cursor is beyond the head, or of another epoch.
+    /// The cursor is not of this feed's history.
     Rematerialize {
         /// The oldest cursor that can be served.
         oldest_available: Option<Cursor>,
+        /// The feed's epochs, ascending.
+        history: Vec<EpochEnd>,
     },
     /// A write id above the replica's own last, or of an unknown replica.
     WriteIdsAhead {
@@ -237,6 +245,15 @@ pub struct BlobRow {
 
 /// Earlier contents of a file that are kept in any case.
 pub const KEPT_VERSIONS: u32 = 10;
+
+/// What tells a database from others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Made with the database.
+    pub id: String,
+    /// Whether nobody has ever written to it.
+    pub is_empty: bool,
+}
 
 /// What retention removes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -569,10 +586,13 @@ pub trait MetadataStore: Send + Sync + 'static {
         dry_run: bool,
     ) -> Result<Vec<MalformedState>, StoreError>;
 
-    /// Begins a new epoch for every feed: part of restoring a backup. Positions of the epoch
-    /// before are refused from then on. `chance` is a random number: it tells this restoration
-    /// from others of the same backup.
+    /// Begins a new epoch: what the feeds get from then on is of that one. Positions of the epochs
+    /// before stay what they are, as far as the feeds have them. `chance` is a random number: it
+    /// tells this life of the database from others that go on from the same backup.
     async fn new_epoch(&self, now: Timestamp, chance: u16) -> Result<Epoch, StoreError>;
+
+    /// What tells this database from others.
+    async fn identity(&self) -> Result<Identity, StoreError>;
 
     /// Whether the database answers.
     async fn ping(&self) -> Result<(), StoreError>;

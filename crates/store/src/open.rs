@@ -14,7 +14,8 @@ fn is_postgres(database: &str) -> bool {
 }
 
 /// Opens `database`: PostgreSQL for a `postgres://` URL, else the SQLite file at that path.
-/// Makes or migrates the schema where needed; `now` begins the epoch of a new database.
+/// Makes or migrates the schema where needed; `now` begins an epoch: this program cannot know
+/// whether the database is the one that it last wrote to.
 ///
 /// # Errors
 /// [`StoreError`] if it cannot be opened, or is of a newer version.

@@ -2,6 +2,7 @@
 
 use vfs_sync_core::cursor::{Cursor, Epoch, Position};
 use vfs_sync_core::entry::wire_json;
+use vfs_sync_core::history::History;
 use vfs_sync_core::limits::{MAX_PULL_BYTES, MAX_PULL_LIMIT};
 use vfs_sync_core::push::Head;
 use vfs_sync_core::time::Timestamp;
@@ -9,15 +10,25 @@ use vfs_sync_core::wire::WriteIds;
 
 use crate::{FeedPage, PullAnswer, PullRequest};
 
-/// Whether `cursor` is a position of this feed that was handed out: of its epoch and not
-/// beyond its head.
-pub(crate) fn servable(head: Option<&Head>, cursor: &Cursor) -> bool {
-    let (Some(head), Some(position)) = (head, Position::parse(&cursor.change_id)) else {
-        return false;
-    };
-    position.epoch == head.epoch
-        && position.counter <= head.counter
-        && cursor.changed_at <= head.changed_at
+/// Whether the answer to `request` takes the epochs of the feed before its head's: to tell the
+/// positions of entries, to judge a cursor, or to refuse one.
+pub(crate) fn takes_history(request: &PullRequest, head: Option<&Head>) -> bool {
+    let Some(head) = head else { return false };
+    let given = request.cursor.iter().chain(&request.baseline);
+    request.cursor.is_none()
+        || !History::told_by_head(Some(head), given)
+        || is_pruned(head, request)
+}
+
+/// Whether removals went that the client may not know of.
+fn is_pruned(head: &Head, request: &PullRequest) -> bool {
+    let pruned = head.pruned.map_or(0, |(counter, _)| counter);
+    counter(request.cursor.as_ref()).max(counter(request.baseline.as_ref())) < pruned
+}
+
+fn counter(cursor: Option<&Cursor>) -> u64 {
+    let position = cursor.and_then(|cursor| Position::parse(&cursor.change_id));
+    position.map_or(0, |position| position.counter)
 }
 
 /// The part of a feed to read.
@@ -30,53 +41,52 @@ pub(crate) struct Window {
     /// What the answer carries as its baseline.
     pub(crate) baseline: Option<Cursor>,
     limit: usize,
-    head: Head,
+    history: History,
+    epoch: Epoch,
 }
 
 impl Window {
-    /// The window that `request` asks for; `epoch` is that of feeds that are not there yet, too.
+    /// The window that `request` asks for; `epoch` is the database's present one. The history has
+    /// the feed's earlier epochs if [`takes_history`] says so.
     ///
     /// # Errors
     /// The answer, where there is nothing to read.
     pub(crate) fn of(
         request: &PullRequest,
-        head: Option<Head>,
+        history: Option<History>,
         epoch: Epoch,
         write_ids: &WriteIds,
     ) -> Result<Self, PullAnswer> {
-        let refused = || PullAnswer::Rematerialize {
-            oldest_available: head.and_then(|head| head.pruned_cursor()),
+        let mut given = request.cursor.iter().chain(&request.baseline);
+        let Some(history) = history else {
+            return Err(match given.next() {
+                Some(_) => {
+                    PullAnswer::Rematerialize { oldest_available: None, history: Vec::new() }
+                }
+                None => PullAnswer::Page(FeedPage {
+                    items: Vec::new(),
+                    next_cursor: None,
+                    has_more: false,
+                    last_reconciled_write_ids: write_ids.clone(),
+                    baseline: None,
+                    epoch,
+                }),
+            });
         };
-        let given = [&request.cursor, &request.baseline];
-        if given.into_iter().flatten().any(|cursor| !servable(head.as_ref(), cursor)) {
-            return Err(refused());
+        let pruned = request.cursor.is_some() && is_pruned(history.head(), request);
+        if pruned || given.any(|cursor| !history.has(cursor)) {
+            return Err(PullAnswer::Rematerialize {
+                oldest_available: history.pruned_cursor(),
+                history: history.ends(),
+            });
         }
-        let Some(head) = head else {
-            return Err(PullAnswer::Page(FeedPage {
-                items: Vec::new(),
-                next_cursor: None,
-                has_more: false,
-                last_reconciled_write_ids: write_ids.clone(),
-                baseline: None,
-                epoch,
-            }));
-        };
-        let counter = |cursor: &Option<Cursor>| {
-            let position = cursor.as_ref().and_then(|cursor| Position::parse(&cursor.change_id));
-            position.map_or(0, |position| position.counter)
-        };
         let limit = request.limit.clamp(1, MAX_PULL_LIMIT) as usize;
-        if request.cursor.is_none() {
-            let (after, skip_removals_to) = (0, head.counter);
-            return Ok(Self { after, skip_removals_to, baseline: head.cursor(), limit, head });
-        }
-        let after = counter(&request.cursor);
-        let skip_removals_to = counter(&request.baseline);
-        let pruned = head.pruned.map_or(0, |(counter, _)| counter);
-        if after.max(skip_removals_to) < pruned {
-            return Err(refused());
-        }
-        Ok(Self { after, skip_removals_to, baseline: None, limit, head })
+        let after = counter(request.cursor.as_ref());
+        let (skip_removals_to, baseline) = match request.cursor {
+            None => (history.head().counter, history.head().cursor()),
+            Some(_) => (counter(request.baseline.as_ref()), None),
+        };
+        Ok(Self { after, skip_removals_to, baseline, limit, history, epoch })
     }
 
     /// How many rows to read: one more than the page may have, to know whether there is more.
@@ -106,7 +116,7 @@ impl PageBuilder {
             self.has_more = true;
             return false;
         }
-        let position = Position { epoch: self.window.head.epoch, counter };
+        let position = self.window.history.position(counter);
         let json = wire_json(stored, position, changed_at);
         if !self.items.is_empty() && self.bytes + json.len() > MAX_PULL_BYTES {
             self.has_more = true;
@@ -119,15 +129,15 @@ impl PageBuilder {
     }
 
     pub(crate) fn finish(self, last_reconciled_write_ids: WriteIds) -> FeedPage {
-        let epoch = self.window.head.epoch;
         let last = self.last.filter(|_| self.has_more);
+        let history = &self.window.history;
         FeedPage {
             items: self.items,
-            next_cursor: last.map(|(counter, at)| Position { epoch, counter }.at(at)),
+            next_cursor: last.map(|(counter, at)| history.position(counter).at(at)),
             has_more: self.has_more,
             last_reconciled_write_ids,
+            epoch: self.window.epoch,
             baseline: self.window.baseline,
-            epoch,
         }
     }
 }

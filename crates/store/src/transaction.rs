@@ -7,16 +7,21 @@ use vfs_sync_core::attach::{AttachChanges, MadeAttach, StageRow};
 use vfs_sync_core::content::{Attachment, Sha256Digest};
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::entry::EntryKey;
+use vfs_sync_core::history::EpochStart;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
 use vfs_sync_core::push::{
-    Accepted, Addition, Changes, Head, Map, Mark, Needs, PlacedEntry, Rows, Told,
+    Accepted, Addition, Changes, Head, Map, Mark, Needs, PlacedEntry, Places, Rows, Told,
 };
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{ReconcileState, StageStatus};
 
 use crate::codes::BlobStatus;
+use crate::served::Served;
 use crate::trash::{TrashCursor, TrashOf, TrashRow, TrashState};
 use crate::{NewStage, StoreError, UploadRow, Usage};
+
+/// Epochs of a feed that are told at most. What is older counts as of the oldest of them.
+pub(crate) const MAX_EPOCHS: usize = 1_000;
 
 /// What a push writes.
 pub(crate) struct PushWrite<'a> {
@@ -32,7 +37,7 @@ pub(crate) struct FeedWrite {
     pub(crate) user: UserId,
     pub(crate) head: Head,
     /// The position of the first; the others follow it.
-    pub(crate) first: u64,
+    pub(crate) places: Places,
     pub(crate) bodies: Vec<Addition>,
 }
 
@@ -44,7 +49,7 @@ impl FeedWrite {
 
     /// [`Self::entries`] without the first `skipped`.
     pub(crate) fn entries_from(&self, skipped: usize) -> impl Iterator<Item = PlacedEntry> {
-        let bodies = self.bodies.iter().skip(skipped).zip(self.first + skipped as u64..);
+        let bodies = self.bodies.iter().skip(skipped).zip(self.places.first + skipped as u64..);
         bodies.map(|(body, counter)| PlacedEntry::new(body, counter))
     }
 }
@@ -81,6 +86,12 @@ pub(crate) trait Transaction {
     fn reckon<R>(&self, rows: usize, work: impl FnOnce() -> R) -> R {
         let _ = rows;
         work()
+    }
+
+    /// What the process has seen before, and when the transaction began: none where the database
+    /// cannot go back while it is open.
+    fn served(&self) -> Option<(&Served, u64)> {
+        None
     }
 
     /// Locks the replica's row; gives the greatest write id that it used.
@@ -164,8 +175,12 @@ pub(crate) trait Transaction {
     /// The user's feed head, not locked.
     async fn head(&mut self, user: &UserId) -> Result<Option<Head>, StoreError>;
 
-    /// The epoch that a new feed gets.
+    /// The database's present epoch. What is written under the locks of feed heads is of the one
+    /// that was read with them.
     async fn epoch(&mut self) -> Result<Epoch, StoreError>;
+
+    /// The epochs in which the user's feed got entries, ascending: the last [`MAX_EPOCHS`].
+    async fn epoch_starts(&mut self, user: &UserId) -> Result<Vec<EpochStart>, StoreError>;
 
     /// Those of `replicas` that the user has.
     async fn replicas(

@@ -13,7 +13,7 @@ use vfs_sync_client::core::item::{Name, ObjectType};
 use vfs_sync_client::core::time::Timestamp;
 use vfs_sync_client::core::wire::{PullPage, PushReason, PushRequest, PushResponse, PushStatus};
 use vfs_sync_client::{
-    ChangeEvent, ClientConfig, QueuedState, StateExport, SyncClient, TransportError,
+    ChangeEvent, ClientConfig, ClientError, QueuedState, StateExport, SyncClient, TransportError,
 };
 use vfs_sync_testkit::{ScriptedTransport, all_results, build};
 
@@ -326,6 +326,61 @@ async fn what_another_epoch_acknowledged_is_pushed_again() {
     scene.client.sync().await.unwrap();
     assert_eq!(scene.write_ids(), [0; 0], "covered by a map of the epoch that acknowledged them");
     assert_eq!(sent(&scene.server).len(), 2);
+}
+
+#[tokio::test]
+async fn what_a_map_of_a_later_epoch_covers_is_not_pushed_again() {
+    let scene = Scene::set();
+    scene.queue(2);
+    scene.server.on_push(|request| Ok(applied_in(request, 1)));
+    scene.client.flush().await.unwrap();
+    let me = scene.client.client_id();
+    scene.server.on_pull(move |_| Ok(build::page().epoch(2).write_id(me.as_str(), 2).build()));
+    scene.client.sync().await.unwrap();
+    assert_eq!(sent(&scene.server), [[1, 2]]);
+    let status = scene.client.status().unwrap();
+    assert_eq!((status.pending, status.acknowledged), (0, 0));
+}
+
+#[tokio::test]
+async fn a_number_that_was_used_again_covers_nothing_before_it() {
+    let scene = Scene::set();
+    scene.queue(1);
+    scene.server.on_push(|request| Ok(applied_in(request, 1)));
+    scene.client.flush().await.unwrap();
+    scene.queue(1);
+    // The restored server has lost the first, and takes the second; its answer is lost.
+    let lost = || TransportError::Network { reason: "cut".into(), retry_after: None };
+    scene.server.on_push(move |_| Err(lost()));
+    scene.client.flush().await.unwrap_err();
+    let me = scene.client.client_id();
+    scene.server.on_pull(move |_| Ok(build::page().epoch(2).write_id(me.as_str(), 2).build()));
+    scene.client.pull().await.unwrap();
+    scene.server.on_push(|request| Ok(applied_in(request, 2)));
+    scene.client.flush().await.unwrap();
+    assert_eq!(sent(&scene.server), [vec![1], vec![2], vec![1, 2]]);
+}
+
+#[tokio::test]
+async fn an_answer_of_an_earlier_epoch_is_none() {
+    let scene = Scene::set();
+    scene.server.on_pull(|_| Ok(build::page().epoch(2).build()));
+    scene.client.sync().await.unwrap();
+    scene.queue(1);
+    let exported = scene.export();
+    for pulls in [true, false] {
+        scene.server.on_pull(|_| Ok(build::page().epoch(1).write_id("other", 1).build()));
+        scene.server.on_push(|request| Ok(applied_in(request, 1)));
+        let done = if pulls { scene.client.pull().await } else { scene.client.flush().await };
+        match done.unwrap_err() {
+            ClientError::Transport(TransportError::MalformedResponse { field, reason, .. }) => {
+                assert_eq!(field, "epoch");
+                assert!(reason.contains("is 1 after an answer of 2"), "{reason}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(scene.export(), exported);
+    }
 }
 
 #[tokio::test]

@@ -282,7 +282,11 @@ async fn a_cursor_that_cannot_be_served_stops_the_client() {
     for oldest_available in [Some(cursor(50, "o")), None] {
         let bad = || {
             let (requested, oldest_available) = (Some(cursor(10, "b")), oldest_available.clone());
-            Err(TransportError::RematerializationRequired { requested, oldest_available })
+            Err(TransportError::RematerializationRequired {
+                requested,
+                oldest_available,
+                history: None,
+            })
         };
         let violation = scene.broken_by(|server| server.on_pull(given(bad()))).await;
         check(

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use vfs_sync_core::cursor::Cursor;
+use vfs_sync_core::cursor::{Cursor, Position};
 use vfs_sync_core::entry::Change;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{PullPage, PushResponse, PushStatus};
@@ -535,8 +535,9 @@ async fn a_cursor_that_the_server_cannot_honour_is_refused_with_what_it_has() {
     let op = a.folder("i", None);
     a.applied(vec![op]).await;
     a.pull(100).await;
-    let old = a.cursor.clone().unwrap();
-    server.store().new_epoch(noon(), 0).await.unwrap();
+    let cursor = a.cursor.clone().unwrap();
+    let last = Position::parse(&cursor.change_id).unwrap();
+    let old = Position { counter: last.counter + 1, ..last }.at(cursor.changed_at);
     let url = format!("{}/v1/vfs/crdt/vfs-sync?cursor={}", server.url(), old.encode());
     let answer = a.http.get(url).bearer_auth(server.token("alice")).send().await.unwrap();
     assert_eq!(answer.status(), 409);
@@ -544,6 +545,8 @@ async fn a_cursor_that_the_server_cannot_honour_is_refused_with_what_it_has() {
     assert_eq!(body["code"], "crdt_rematerialization_required");
     assert_eq!(body["requestedCursor"], old.encode());
     assert!(body.as_object().unwrap().contains_key("oldestAvailableCursor"));
+    let end = json!({"epoch": last.epoch, "lastCounter": last.counter});
+    assert_eq!(body["history"], json!([end]));
     let mut fresh = Replica::new(&server, "fresh");
     fresh.pull(1).await;
     assert_eq!(fresh.view, a.view);

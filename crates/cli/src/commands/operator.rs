@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
+use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::UserId;
+use vfs_sync_core::time::Timestamp;
 use vfs_sync_server::ServerConfig;
 use vfs_sync_server::auth::MintError;
 
-use crate::args::{Database, RepairReconcileState, Serve, Token};
+use crate::args::{Database, NewEpoch, RepairReconcileState, Serve, Token};
 use crate::error::{Failure, Kind, Result};
 use crate::output::{Output, count_text};
 use crate::safe::safe;
@@ -21,6 +23,7 @@ pub(super) async fn serve(args: Serve, output: Output, stop: CancellationToken) 
         auth: server::auth()?,
         database: server::database(Some(&args.data))?,
         data: args.data,
+        new: args.new,
         listen: args.listen,
         admin_listen: args.admin_listen,
     };
@@ -80,15 +83,17 @@ pub(super) fn token(args: Token, output: Output) -> Result<()> {
     output.text(token)
 }
 
-pub(super) async fn new_epoch(args: Database, output: Output) -> Result<()> {
-    let database = existing(&args)?;
-    let now = server::now();
+pub(super) async fn new_epoch(args: NewEpoch, output: Output) -> Result<()> {
+    let database = existing(&args.database)?;
+    let after = args.after.map_or(Timestamp::MIN, Epoch::next_second);
+    let now = server::now().max(after);
     let store = vfs_sync_store::open(&database, now).await.map_err(server::store_failure)?;
     let (_, chance) = uuid::Uuid::now_v7().as_u64_pair();
     let chance = u16::try_from(chance & 0xffff).unwrap_or(0);
     let epoch = store.new_epoch(now, chance).await.map_err(server::store_failure)?.as_u64();
     output.say(format_args!(
-        "epoch {epoch} has begun: every replica rebuilds itself at its next sync"
+        "epoch {epoch} has begun: replicas that have what this database lacks find that out at \
+         their next sync"
     ))?;
     output.json(&json!({ "epoch": epoch }))
 }

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use reqwest::header::{CONTENT_RANGE, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
+use serde::Deserialize as _;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::id::{ReplicaId, UserId};
-use vfs_sync_core::wire::{ErrorBody, ReconcileResponse, WriteIds, code};
+use vfs_sync_core::wire::{EpochEnd, ErrorBody, ReconcileResponse, WriteIds, code};
 
 use crate::transport::{STORAGE_FULL, TransportError};
 
@@ -151,13 +152,15 @@ pub(super) fn refused(
         }
         (413, other) if other != code::QUOTA_EXCEEDED => TransportError::TooLarge(body.error),
         (409, code::REMATERIALIZATION_REQUIRED) => {
-            let cursor = |field: &str| cursor(call, field, details.get(field));
-            match (cursor("requestedCursor"), cursor("oldestAvailableCursor")) {
-                (Ok(requested), Ok(oldest_available)) => {
-                    TransportError::RematerializationRequired { requested, oldest_available }
-                }
-                (Err(error), _) | (_, Err(error)) => error,
-            }
+            let required = || {
+                let cursor = |field: &str| cursor(call, field, details.get(field));
+                Ok(TransportError::RematerializationRequired {
+                    requested: cursor("requestedCursor")?,
+                    oldest_available: cursor("oldestAvailableCursor")?,
+                    history: history(call, details.get("history"))?,
+                })
+            };
+            required().unwrap_or_else(|error| error)
         }
         (409, code::WRITE_IDS_AHEAD) => {
             match (optional(call, details, "replicaId"), optional(call, details, "lastWriteId")) {
@@ -199,6 +202,21 @@ fn cursor(
             .map(Some)
             .map_err(|error| super::malformed(call, field, &error.to_string())),
         Some(_) => Err(super::malformed(call, field, "is not a cursor")),
+    }
+}
+
+fn history(
+    call: &'static str,
+    value: Option<&Value>,
+) -> Result<Option<Vec<EpochEnd>>, TransportError> {
+    let malformed = |reason: &str| super::malformed(call, "history", reason);
+    let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(None) };
+    let history = Vec::<EpochEnd>::deserialize(value).map_err(|e| malformed(&e.to_string()))?;
+    let ascends = |pair: &[EpochEnd]| matches!(pair, [a, b] if a.epoch < b.epoch && a.last_counter < b.last_counter);
+    if history.windows(2).all(ascends) {
+        Ok(Some(history))
+    } else {
+        Err(malformed("does not ascend"))
     }
 }
 
@@ -463,6 +481,35 @@ mod tests {
         every_field::<vfs_sync_core::limits::Limits>(
             serde_json::to_value(vfs_sync_core::limits::Limits::default()).unwrap(),
         );
+    }
+
+    #[test]
+    fn a_refused_cursor_comes_with_the_history_or_without() {
+        let answer = |history: Value| {
+            let error = serde_json::json!({
+                "error": "no", "code": code::REMATERIALIZATION_REQUIRED, "history": history,
+            });
+            refused("pull", 409, None, serde_json::from_value(error).unwrap())
+        };
+        let end =
+            |epoch: u64, counter: u64| serde_json::json!({"epoch": epoch, "lastCounter": counter});
+        for (told, expected) in [
+            (Value::Null, None),
+            (serde_json::json!([]), Some(0)),
+            (serde_json::json!([end(1, 5), end(7, 9)]), Some(2)),
+        ] {
+            let TransportError::RematerializationRequired { history, .. } = answer(told) else {
+                panic!("is a refusal of the cursor")
+            };
+            assert_eq!(history.map(|history| history.len()), expected);
+        }
+        for bad in [serde_json::json!(5), serde_json::json!([end(2, 1), end(1, 2)])] {
+            let field = match answer(bad) {
+                TransportError::MalformedResponse { field, .. } => field,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(field, "history");
+        }
     }
 
     #[test]

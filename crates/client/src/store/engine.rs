@@ -15,7 +15,7 @@ use vfs_sync_core::state::{
     RejectedOperation, ReplicaState,
 };
 use vfs_sync_core::time::Timestamp;
-use vfs_sync_core::wire::ReconcileState;
+use vfs_sync_core::wire::{ReconcileState, WriteIds};
 
 use super::edits::{Checks, make_operation, touch, used_up};
 use super::page::PageWork;
@@ -25,6 +25,7 @@ use super::{Counts, Meta, NewEdit, NewEdits, Rebuilt, ReplicaStore, Slot, Upload
 use crate::error::{ClientError, StopReason};
 use crate::event::ChangeEvent;
 use crate::node::{Grant, Node, QueuedOp, QueuedState, RejectedOp};
+use crate::sync::earlier_epoch;
 use crate::trash::{Trashed, step};
 
 /// Contents that a swap looks at in one query.
@@ -124,16 +125,27 @@ fn refresh_affected<R: Rows>(rows: &mut R, user: &UserId, ops: &[Operation]) -> 
 
 /// An answer of the server told its epoch. What was acknowledged in another one may be in none of
 /// its backups: it is queued again. Gives whether there was any. What is shown stays the same.
-fn enter_epoch<R: Rows>(rows: &mut R, meta: &mut Meta, told: Option<Epoch>) -> Result<bool> {
+///
+/// `map` is the server's, if the answer had one: what that covers is there, unless its number was
+/// used since for one whose answer was lost.
+fn enter_epoch<R: Rows>(
+    rows: &mut R,
+    meta: &mut Meta,
+    call: &'static str,
+    told: Option<Epoch>,
+    map: Option<&WriteIds>,
+) -> Result<bool> {
+    Epoch::check(meta.epoch, told).map_err(|earlier| earlier_epoch(call, &earlier))?;
     if told.is_none() || meta.epoch == told {
         return Ok(false);
     }
     meta.epoch = told;
-    if meta.cursor.is_none() {
-        // With a cursor the server asks for a rebuild, which begins without a floor.
-        meta.floor = Arc::default();
-    }
-    requeue(rows, meta, None)
+    meta.floor = Arc::default();
+    let first = rows.pending(1)?.pop().map(|(op, _)| op.write_id);
+    let own = map.and_then(|map| map.get(&meta.client_id)).copied();
+    // So is what it attached, unless the feed has shown it.
+    rows.reset_uploads()?;
+    requeue(rows, meta, own.filter(|own| first.is_none_or(|first| first > *own)))
 }
 
 /// Queues again what was acknowledged, and is not covered. Gives whether there was any.
@@ -180,7 +192,9 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         let events = events && slot == Slot::Current;
         let mut arrived = std::mem::take(&mut self.arrived);
         let events = self.transaction_on(at_once, |rows, meta| {
-            enter_epoch(rows, meta, page.epoch)?;
+            // What is built beside the replica has its own map, once it is whole.
+            let map = page.floor.as_ref().filter(|_| slot == Slot::Current);
+            enter_epoch(rows, meta, "pull", page.epoch, map)?;
             let mut work = PageWork::new(rows, slot, page.entries.len(), events)?;
             for entry in page.entries {
                 work.apply(entry, &meta.user, &meta.client_id)?;
@@ -277,7 +291,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
                 rows.shift_pending(commit.shift)?;
                 meta.next_write_id = meta.next_write_id.saturating_add(commit.shift);
             }
-            let requeued = enter_epoch(rows, meta, commit.epoch)?;
+            let requeued = enter_epoch(rows, meta, "push", commit.epoch, None)?;
             // What was queued again before them took new numbers; the server knows these by those that
             // they were sent under.
             for one in &commit.acknowledged {

@@ -56,7 +56,7 @@ pub use decide::{Decided, decide};
 pub use revive::Revival;
 pub use rows::{
     Accepted, AcceptedOp, Addition, Cause, Changes, Head, Link, LinkKey, Map, Mark, Needs, Outcome,
-    PlacedEntry, Rows, Set, Tail,
+    PlacedEntry, Places, Rows, Set, Tail,
 };
 pub use spread::{Spread, Told};
 

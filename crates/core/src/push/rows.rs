@@ -11,6 +11,7 @@ use crate::access::{AccessLevel, Audience, Principal};
 use crate::content::Attachment;
 use crate::cursor::{Cursor, Epoch, Position};
 use crate::entry::{EntryBody, EntryKey};
+use crate::history::{EpochStart, History};
 use crate::id::{ItemId, OpId, ReplicaId, UserId, WriteId};
 use crate::op::Basis;
 use crate::register::{GrantRegister, Item, LinkRegister, MoveRegister};
@@ -453,6 +454,22 @@ pub struct Tail {
 }
 
 impl Tail {
+    /// Whether the epoch of `basis` is among those of the history.
+    #[must_use]
+    pub fn knows(&self, basis: &Basis) -> bool {
+        let Basis::At(cursor) = basis else { return true };
+        Position::parse(&cursor.change_id)
+            .is_none_or(|position| self.history.iter().any(|(epoch, _)| *epoch == position.epoch))
+    }
+
+    /// Takes the feed's epochs before that of its head, of which alone the history told.
+    pub fn take_history(&mut self, starts: Vec<EpochStart>) {
+        let Some((epoch, counter)) = self.history.last().copied() else { return };
+        let head = Head { epoch, counter, changed_at: Timestamp::MIN, pruned: None };
+        let ends = History::new(head, starts).ends();
+        self.history = ends.into_iter().map(|end| (end.epoch, end.last_counter)).collect();
+    }
+
     /// The last position of this feed that a write with `basis` has surely seen; 0 is its start.
     ///
     /// A basis of an epoch that the feed does not have, or that no server made, counts as the start;
@@ -469,7 +486,7 @@ impl Tail {
 /// The head of a feed, held under its lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
-    /// The epoch.
+    /// The epoch of the last position.
     pub epoch: Epoch,
     /// The last position taken; 0 if none was.
     pub counter: u64,
@@ -487,22 +504,28 @@ impl Head {
             .then(|| Position { epoch: self.epoch, counter: self.counter }.at(self.changed_at))
     }
 
-    /// Takes positions for `count` entries, all at the head's new time; gives the first.
-    pub fn advance(&mut self, count: usize, now: Timestamp) -> u64 {
+    /// Takes positions for `count` entries in the epoch `present`, all at the head's new time. An
+    /// epoch never follows a later one.
+    pub fn advance(&mut self, count: usize, now: Timestamp, present: Epoch) -> Places {
         let first = self.counter + 1;
+        let mut begins = false;
         if count > 0 {
+            begins = self.counter == 0 || present > self.epoch;
+            self.epoch = if self.counter == 0 { present } else { self.epoch.max(present) };
             self.counter += count as u64;
             self.changed_at = self.changed_at.max(now);
         }
-        first
+        Places { first, begins }
     }
+}
 
-    /// The cursor of the greatest position that was pruned.
-    #[must_use]
-    pub fn pruned_cursor(&self) -> Option<Cursor> {
-        let (counter, changed_at) = self.pruned?;
-        Some(Position { epoch: self.epoch, counter }.at(changed_at))
-    }
+/// Positions that were taken in a feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Places {
+    /// The counter of the first.
+    pub first: u64,
+    /// Whether it is the feed's first in its epoch.
+    pub begins: bool,
 }
 
 /// A feed entry with its place.

@@ -310,7 +310,7 @@ impl Database {
                 changed_at: at(0),
                 pruned: None,
             });
-            let first = head.advance(entries.len(), at(self.now));
+            let first = head.advance(entries.len(), at(self.now), head.epoch).first;
             let told = self.told.entry(reader.clone()).or_default();
             let feed = self.feeds.entry(reader).or_default();
             for (addition, counter) in entries.into_iter().zip(first..) {

@@ -86,10 +86,10 @@ pub(crate) async fn pull(
             metrics::counter!("vfs_sync_pull_items_total").increment(page.items.len() as u64);
             Ok(([NO_STORE, JSON], page_body(&page)).into_response())
         }
-        PullAnswer::Rematerialize { oldest_available } => {
+        PullAnswer::Rematerialize { oldest_available, history } => {
             metrics::counter!("vfs_sync_rematerialization_required_total").increment(1);
             let requested = request.cursor.or(request.baseline);
-            Err(ApiError::rematerialize(requested.as_ref(), oldest_available.as_ref()))
+            Err(ApiError::rematerialize(requested.as_ref(), oldest_available.as_ref(), &history))
         }
     }
 }
@@ -144,8 +144,8 @@ pub(crate) async fn reconcile(
             cursor: state.cursor,
             last_reconciled_write_ids: state.last_reconciled_write_ids,
         })),
-        ReconcileAnswer::Rematerialize { oldest_available } => {
-            Err(ApiError::rematerialize(Some(&request.cursor), oldest_available.as_ref()))
+        ReconcileAnswer::Rematerialize { oldest_available, history } => {
+            Err(ApiError::rematerialize(Some(&request.cursor), oldest_available.as_ref(), &history))
         }
         ReconcileAnswer::WriteIdsAhead { replica_id, sent, last } => Err(ApiError::conflict(
             code::WRITE_IDS_AHEAD,

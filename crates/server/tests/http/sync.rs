@@ -89,6 +89,7 @@ async fn a_cursor_beyond_the_head_is_to_be_rematerialised() {
         .refused(409, "crdt_rematerialization_required");
     assert_eq!(refused["requestedCursor"], ahead);
     assert_eq!(refused["oldestAvailableCursor"], Value::Null);
+    assert!(refused["history"].is_array(), "{refused}");
     let body = json!({"clientId": "laptop", "cursor": ahead});
     let refused = bob.post("/v1/vfs/crdt/reconcile", body).await;
     assert_eq!(refused.refused(409, "crdt_rematerialization_required")["requestedCursor"], ahead);

@@ -15,6 +15,7 @@ use vfs_sync_store::{
     BlobRow, Pruned, PullAnswer, PullRequest, Reclaim, ReconcileAnswer, Retention,
 };
 
+use super::positions;
 use crate::coverage::Kind;
 use crate::failure::FailureKind;
 use crate::ledger::{Book, Ledger};
@@ -152,6 +153,7 @@ pub(crate) fn short(id: &ItemId) -> String {
 /// have seen.
 pub(crate) fn pull(ledger: &Ledger, user: &UserId, request: &PullRequest, answer: &PullAnswer) {
     let mut book = ledger.book();
+    positions::pull(&mut book, user, request, answer);
     let page = match answer {
         PullAnswer::Page(page) => page,
         PullAnswer::Rematerialize { .. } => {

@@ -6,7 +6,6 @@ use vfs_sync_core::cursor::{Cursor, Epoch, Position};
 use vfs_sync_core::entry::{Change, Entry, EntryKey};
 use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, UserId};
 use vfs_sync_core::op::{Basis, Operation};
-use vfs_sync_core::time::Timestamp;
 use vfs_sync_store::FeedPage;
 
 use super::Model;
@@ -24,8 +23,9 @@ struct Told {
 
 #[derive(Debug, Clone, Default)]
 struct Feed {
-    epoch: Option<Epoch>,
-    last: Option<(u64, Timestamp)>,
+    /// The last counter in each epoch.
+    ends: BTreeMap<Epoch, u64>,
+    last: Option<Cursor>,
     told: BTreeMap<EntryKey, Vec<Told>>,
 }
 
@@ -47,7 +47,8 @@ pub(crate) enum Commit<'a> {
 impl Feed {
     fn take(&mut self, entry: &Entry, by: Option<ReplicaId>, changed: bool) {
         let Some(position) = Position::parse(&entry.position.change_id) else { return };
-        self.last = Some((position.counter, entry.position.changed_at));
+        self.last = Some(entry.position.clone());
+        self.ends.insert(position.epoch, position.counter);
         let rows = self.told.entry(entry.body.change.key()).or_default();
         let was_present = rows.last().is_some_and(|last| last.present);
         let is_item = matches!(entry.body.change, Change::ItemUpsert(_));
@@ -62,9 +63,8 @@ impl Feed {
     fn seen(&self, basis: &Basis) -> u64 {
         let Basis::At(cursor) = basis else { return 0 };
         let position = Position::parse(&cursor.change_id);
-        let position = position.filter(|position| Some(position.epoch) == self.epoch);
-        let last = self.last.map_or(0, |(counter, _)| counter);
-        position.map_or(0, |position| position.counter.min(last))
+        let last = position.and_then(|position| self.ends.get(&position.epoch).copied());
+        position.map_or(0, |position| position.counter.min(last.unwrap_or(0)))
     }
 }
 
@@ -79,14 +79,7 @@ impl Model {
 
     /// Up to where a user's feed is known.
     pub(crate) fn told_until(&self, user: &UserId) -> Option<Cursor> {
-        let feed = self.feeds.0.get(user)?;
-        let (counter, at) = feed.last?;
-        Some(Position { epoch: feed.epoch?, counter }.at(at))
-    }
-
-    /// The database has another epoch now; positions keep their order.
-    pub(crate) fn feed_is_of(&mut self, user: &UserId, epoch: Epoch) {
-        self.feeds.0.entry(user.clone()).or_default().epoch = Some(epoch);
+        self.feeds.0.get(user)?.last.clone()
     }
 
     /// A page of a user's feed, which follows what is known of it.
@@ -100,7 +93,6 @@ impl Model {
             };
             self.feeds.0.entry(user.clone()).or_default().take(&entry, by, changed);
         }
-        self.feed_is_of(user, page.epoch);
     }
 
     /// Whether a transaction changed the very thing that an entry tells of, rather than what a link or

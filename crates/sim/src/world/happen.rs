@@ -7,7 +7,8 @@ use bytes::Bytes;
 use http::{Method, Request};
 use vfs_sync_client::core::access::PrincipalType;
 use vfs_sync_client::{ClientError, SyncClient, TransportError};
-use vfs_sync_core::id::{ItemId, OpId};
+use vfs_sync_core::id::{ItemId, OpId, ReplicaId};
+use vfs_sync_store::MetadataStore;
 use vfs_sync_testkit::Random;
 
 use super::World;
@@ -15,6 +16,7 @@ use crate::check::{settled, times};
 use crate::coverage::Kind;
 use crate::device::{Device, Talk, is_refused_for_its_token, user};
 use crate::edit::{group, visible};
+use crate::environment::time_of_world;
 use crate::failure::FailureKind;
 use crate::ledger::Ledger;
 
@@ -104,9 +106,13 @@ impl World {
         self.backup = Some(self.database.back_up(model, &self.objects));
     }
 
-    /// Puts a backup back, as operators are told to.
+    /// Puts a backup back: as operators are told to, with an epoch of their own or without; or
+    /// under servers that go on running.
     pub(super) async fn restore(&mut self) {
         let Some(backup) = self.backup.take() else { return };
+        self.restored += 1;
+        let chance = self.ledger.elapsed().as_millis() % 4;
+        let in_place = chance == 0 && self.database.disk().is_none();
         self.ledger.fault("server: restored from a backup", String::new);
         for host in 0..self.cluster.hosts() {
             self.cluster.crash(host);
@@ -124,11 +130,20 @@ impl World {
         for host in 0..self.cluster.hosts() {
             self.cluster.crash(host);
         }
-        let store = self.database.restore(&backup, &self.objects);
-        self.restored += 1;
-        let now = self.cluster.now(0);
-        store.new_epoch(now, self.restored).await.expect("the database is there");
-        self.cluster.replace_store(store);
+        if in_place {
+            self.ledger.fault("server: a backup was put back while it ran", String::new);
+            self.cluster.start_all().await;
+            self.database.put_back(&backup, &self.objects);
+            self.lose_positions(&*self.database.open()).await;
+        } else {
+            let store = self.database.restore(&backup, &self.objects);
+            self.lose_positions(&*store).await;
+            if chance == 1 {
+                let now = time_of_world(self.ledger.elapsed());
+                store.new_epoch(now, self.restored).await.expect("the database is there");
+            }
+            self.cluster.replace_store(store);
+        }
         let mut held: Vec<OpId> = Vec::new();
         for device in &mut self.devices {
             let queue = device.client.queue(usize::MAX).expect("memory is read");
@@ -147,6 +162,16 @@ impl World {
         self.backup = Some(backup);
         self.cluster.start_all().await;
         self.devices.iter().for_each(Device::start_background);
+    }
+
+    /// Notes what a backup lacks of the feeds.
+    async fn lose_positions(&self, store: &dyn MetadataStore) {
+        let users = self.ledger.book().positions.users();
+        let nobody = ReplicaId::new("nobody").expect("an id");
+        for user in users {
+            let state = store.state(&user, &nobody).await.expect("the database is there");
+            self.ledger.book().positions.cut(&user, state.feed_head.as_ref());
+        }
     }
 
     /// An old export takes a device's place.

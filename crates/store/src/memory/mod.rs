@@ -23,14 +23,15 @@ use vfs_sync_core::wire::{
 };
 
 use crate::reclaim;
+use crate::served::{Served, went_back};
 use crate::trash;
 use crate::trash::{PurgeAnswer, RestoreAnswer, TrashCursor, TrashListing};
 use crate::uploads as uploading;
 use crate::{
-    AbandonAnswer, Advance, Anew, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, MalformedState,
-    MetadataStore, NewStage, NewUpload, Pruned, PullAnswer, PullRequest, Quota, Reclaim,
-    ReconcileAnswer, Retention, StageAnswer, StageRecord, StoreError, UploadAccess, UploadAnswer,
-    Usage, flow,
+    AbandonAnswer, Advance, Anew, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, Identity,
+    MalformedState, MetadataStore, NewStage, NewUpload, Pruned, PullAnswer, PullRequest, Quota,
+    Reclaim, ReconcileAnswer, Retention, StageAnswer, StageRecord, StoreError, UploadAccess,
+    UploadAnswer, Usage, flow,
 };
 use state::State;
 use transaction::MemoryTransaction;
@@ -43,6 +44,7 @@ use transaction::MemoryTransaction;
 #[derive(Clone)]
 pub struct MemoryStore {
     state: Arc<Mutex<State>>,
+    served: Arc<Served>,
 }
 
 /// What a [`MemoryStore`] held at some moment: a backup.
@@ -53,7 +55,7 @@ impl MemoryStore {
     /// An empty store; `now` begins its epoch.
     #[must_use]
     pub fn new(now: Timestamp) -> Self {
-        Self { state: Arc::new(Mutex::new(State::new(now))) }
+        Self { state: Arc::new(Mutex::new(State::new(now))), served: Arc::default() }
     }
 
     /// A copy of all that it holds, to be [put back](Self::restore) or to begin
@@ -64,7 +66,8 @@ impl MemoryStore {
     }
 
     /// Puts a backup in the place of what it holds, for all its clones. What was acknowledged since
-    /// is lost; whoever knows of it is told so once [`MetadataStore::new_epoch`] was called.
+    /// is lost. Whoever has it is told so once an epoch has begun: at the next call that finds that
+    /// the store went back, or by [`MetadataStore::new_epoch`].
     pub fn restore(&self, snapshot: &MemorySnapshot) {
         *self.lock() = snapshot.0.clone();
     }
@@ -72,7 +75,7 @@ impl MemoryStore {
     /// A store of its own with what a backup holds.
     #[must_use]
     pub fn of_snapshot(snapshot: &MemorySnapshot) -> Self {
-        Self { state: Arc::new(Mutex::new(snapshot.0.clone())) }
+        Self { state: Arc::new(Mutex::new(snapshot.0.clone())), served: Arc::default() }
     }
 
     /// A panic left nothing half done: an open transaction is undone when it is dropped.
@@ -86,8 +89,20 @@ impl MemoryStore {
         job: impl AsyncFnOnce(&mut MemoryTransaction<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let mut state = self.lock();
-        let mut tx = MemoryTransaction { state: &mut state };
-        let answer = at_once(job(&mut tx))?;
+        let since = self.served.now();
+        let mut tx = MemoryTransaction {
+            state: &mut state,
+            served: (&self.served, since),
+            written: Vec::new(),
+        };
+        let answer = at_once(job(&mut tx));
+        if matches!(answer, Err(StoreError::WentBack)) {
+            drop(tx);
+            state.new_epoch(self.served.latest(), Timestamp::MIN, 0)?;
+            state.commit();
+            return Err(went_back());
+        }
+        let answer = answer?;
         tx.commit();
         Ok(answer)
     }
@@ -120,7 +135,8 @@ impl MetadataStore for MemoryStore {
     async fn pull(&self, user: &UserId, request: &PullRequest) -> Result<PullAnswer, StoreError> {
         self.transact(async |tx| {
             let write_ids = flow::write_id_map(tx, user, request.client_id.as_ref()).await?;
-            tx.state.pull(user, request, write_ids)
+            let history = flow::history_for(tx, user, request).await?;
+            tx.state.pull(user, request, history, write_ids)
         })
     }
 
@@ -450,7 +466,16 @@ impl MetadataStore for MemoryStore {
     }
 
     async fn new_epoch(&self, now: Timestamp, chance: u16) -> Result<Epoch, StoreError> {
-        self.transact(async |tx| tx.state.new_epoch(now, chance))
+        let begun =
+            self.transact(async |tx| tx.state.new_epoch(tx.served.0.latest(), now, chance))?;
+        self.served.begin(begun);
+        Ok(begun)
+    }
+
+    async fn identity(&self) -> Result<Identity, StoreError> {
+        let state = self.lock();
+        let is_empty = state.users.rows().is_empty() && state.blobs.rows().is_empty();
+        Ok(Identity { id: "memory".into(), is_empty })
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

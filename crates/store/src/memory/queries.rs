@@ -6,6 +6,7 @@ use std::ops::Bound;
 use vfs_sync_core::access::{Principal, PrincipalType};
 use vfs_sync_core::content::Attachment;
 use vfs_sync_core::cursor::Epoch;
+use vfs_sync_core::history::History;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, StagingId, UserId, WriteId};
 use vfs_sync_core::push::Head;
 use vfs_sync_core::time::Timestamp;
@@ -39,10 +40,10 @@ impl State {
         &self,
         user: &UserId,
         request: &PullRequest,
+        history: Option<History>,
         write_ids: WriteIds,
     ) -> Result<PullAnswer, StoreError> {
-        let (head, epoch) = (self.heads.get(user).copied(), self.present_epoch()?);
-        let window = match Window::of(request, head, epoch, &write_ids) {
+        let window = match Window::of(request, history, self.present_epoch()?, &write_ids) {
             Ok(window) => window,
             Err(answer) => return Ok(answer),
         };
@@ -210,14 +211,16 @@ impl State {
         (count(retention.at_most) - left) as u64
     }
 
-    pub(super) fn new_epoch(&mut self, now: Timestamp, chance: u16) -> Result<Epoch, StoreError> {
-        let epoch = Epoch::following(self.present_epoch()?, now, chance);
+    /// Begins an epoch after the present one and `seen`.
+    pub(super) fn new_epoch(
+        &mut self,
+        seen: Option<Epoch>,
+        now: Timestamp,
+        chance: u16,
+    ) -> Result<Epoch, StoreError> {
+        let present = self.present_epoch()?;
+        let epoch = Epoch::following(seen.map_or(present, |seen| seen.max(present)), now, chance);
         self.epoch.put((), epoch);
-        let heads: Vec<_> =
-            self.heads.rows().iter().map(|(user, head)| (user.clone(), *head)).collect();
-        for (user, head) in heads {
-            self.heads.put(user, Head { epoch, ..head });
-        }
         Ok(epoch)
     }
 

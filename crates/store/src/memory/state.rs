@@ -105,6 +105,8 @@ tables! {
     heads: Table<UserId, Head>,
     // Of each feed as a whole.
     tails: Table<UserId, Mark>,
+    // By epoch: the counter of the first entry.
+    epoch_starts: Grouped<UserId, Epoch, u64>,
     replicas: Grouped<UserId, ReplicaId, Replica>,
     accepted: Grouped<(UserId, ReplicaId), WriteId, (Accepted, Timestamp)>,
     reconciled: Grouped<UserId, ReplicaId, ReconcileState>,

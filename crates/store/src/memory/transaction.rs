@@ -15,18 +15,32 @@ use vfs_sync_core::wire::{ReconcileState, StageStatus};
 
 use super::state::{Blob, FeedRow, Reference, Replica, Stage, State};
 use crate::codes::BlobStatus;
-use crate::transaction::{FeedWrite, PushWrite, ReplicaRow, Stored, StoredStage, Transaction};
+use crate::served::Served;
+use crate::transaction::{
+    FeedWrite, MAX_EPOCHS, PushWrite, ReplicaRow, Stored, StoredStage, Transaction,
+};
 use crate::trash::{TrashCursor, TrashOf, TrashRow, TrashState, revived, rows_of_push};
 use crate::{KEPT_VERSIONS, NewStage, StoreError, UploadRow, Usage, codes};
+use vfs_sync_core::history::EpochStart;
 
 /// An open transaction; what it did is undone when it is dropped, unless it was committed.
 pub(super) struct MemoryTransaction<'s> {
     pub(super) state: &'s mut State,
+    /// What was seen before, and when it began.
+    pub(super) served: (&'s Served, u64),
+    /// The heads that it wrote.
+    pub(super) written: Vec<(UserId, u64)>,
 }
 
 impl MemoryTransaction<'_> {
-    pub(super) fn commit(self) {
+    pub(super) fn commit(mut self) {
         self.state.commit();
+        let written = std::mem::take(&mut self.written);
+        if let Ok(present) = self.state.present_epoch() {
+            for (user, counter) in written {
+                self.served.0.note(&user, counter, present);
+            }
+        }
     }
 
     fn take_link(&self, key: LinkKey, found: &mut Rows) {
@@ -151,6 +165,7 @@ impl MemoryTransaction<'_> {
     }
 
     fn place_entries(&mut self, feeds: &[FeedWrite]) {
+        self.written.extend(feeds.iter().map(|feed| (feed.user.clone(), feed.head.counter)));
         let state = &mut *self.state;
         for feed in feeds {
             let user = &feed.user;
@@ -178,6 +193,15 @@ impl MemoryTransaction<'_> {
                 state.feeds.put(user, entry.counter, row);
                 state.counters.put(user, entry.key, entry.counter);
             }
+            if feed.places.begins {
+                state.epoch_starts.put(user, feed.head.epoch, feed.places.first);
+                let starts = state.epoch_starts.group(user);
+                if starts.len() > MAX_EPOCHS
+                    && let Some(oldest) = starts.keys().next().copied()
+                {
+                    state.epoch_starts.remove(user, &oldest);
+                }
+            }
             state.heads.put(user.clone(), feed.head);
         }
     }
@@ -190,6 +214,10 @@ impl Drop for MemoryTransaction<'_> {
 }
 
 impl Transaction for MemoryTransaction<'_> {
+    fn served(&self) -> Option<(&Served, u64)> {
+        Some(self.served)
+    }
+
     async fn lock_replica(
         &mut self,
         user: &UserId,
@@ -394,6 +422,14 @@ impl Transaction for MemoryTransaction<'_> {
 
     async fn epoch(&mut self) -> Result<Epoch, StoreError> {
         self.state.present_epoch()
+    }
+
+    async fn epoch_starts(&mut self, user: &UserId) -> Result<Vec<EpochStart>, StoreError> {
+        let all = self.state.epoch_starts.group(user).iter();
+        let start = |(epoch, first): (&Epoch, &u64)| EpochStart { epoch: *epoch, first: *first };
+        let mut starts: Vec<_> = all.rev().take(MAX_EPOCHS).map(start).collect();
+        starts.reverse();
+        Ok(starts)
     }
 
     async fn replicas(

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use tokio_postgres::Row;
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::entry::EntryKey;
+use vfs_sync_core::history::EpochStart;
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::limits::MAX_PULL_BYTES;
 use vfs_sync_core::push::{Head, Map, Mark};
@@ -13,20 +14,27 @@ use vfs_sync_core::time::Timestamp;
 use super::rows::Columns;
 use super::transaction::{PostgresTransaction, texts};
 use crate::page::{PageBuilder, Window};
+use crate::transaction::{MAX_EPOCHS, Transaction as _};
 use crate::{PullAnswer, PullRequest, StoreError, codes, flow};
 
+/// The user's head, and the epoch that was read with it.
 pub(super) async fn head(
     tx: &PostgresTransaction<'_>,
     user: &UserId,
-) -> Result<Option<Head>, StoreError> {
+) -> Result<Option<(Head, Epoch)>, StoreError> {
     let row = tx
         .query_opt(
-            "SELECT user_id, epoch, counter, changed_at, pruned_counter, pruned_changed_at \
-             FROM feed_head WHERE user_id = $1",
+            "SELECT user_id, epoch, counter, changed_at, pruned_counter, pruned_changed_at, \
+             (SELECT value FROM meta WHERE name = 'epoch') FROM feed_head WHERE user_id = $1",
             &[&user.as_str()],
         )
         .await?;
-    row.map(|row| Ok(read_head(&row)?.1)).transpose()
+    row.map(|row| Ok((read_head(&row)?.1, read_epoch(&row)?))).transpose()
+}
+
+/// The epoch of the database that a row has behind its head.
+fn read_epoch(row: &Row) -> Result<Epoch, StoreError> {
+    Columns { row, table: "meta", key: "epoch" }.code(6, stored_epoch)
 }
 
 pub(super) fn read_head(row: &Row) -> Result<(UserId, Head), StoreError> {
@@ -92,29 +100,53 @@ pub(super) fn stored_epoch(value: i64) -> Option<Epoch> {
 }
 
 pub(super) async fn epoch(tx: &PostgresTransaction<'_>) -> Result<Epoch, StoreError> {
-    let row = tx
-        .query_opt("SELECT value FROM meta WHERE name = 'epoch'", &[])
-        .await?
-        .ok_or_else(|| codes::malformed("meta", "epoch", "is missing"))?;
-    Columns { row: &row, table: "meta", key: "epoch" }.code(0, stored_epoch)
+    let row = tx.query_opt("SELECT value FROM meta WHERE name = 'epoch'", &[]).await?;
+    present(row.as_ref())
 }
 
+fn present(row: Option<&Row>) -> Result<Epoch, StoreError> {
+    let row = row.ok_or_else(|| codes::malformed("meta", "epoch", "is missing"))?;
+    Columns { row, table: "meta", key: "epoch" }.code(0, stored_epoch)
+}
+
+pub(super) async fn epoch_starts(
+    tx: &PostgresTransaction<'_>,
+    user: &UserId,
+) -> Result<Vec<EpochStart>, StoreError> {
+    let rows = tx
+        .query(
+            "SELECT epoch, first_counter FROM feed_epochs WHERE user_id = $1 \
+             ORDER BY epoch DESC LIMIT $2",
+            &[&user.as_str(), &(MAX_EPOCHS as i64)],
+        )
+        .await?;
+    let start = |row| {
+        let columns = Columns { row, table: "feed_epochs", key: user };
+        let epoch = columns.code(0, stored_epoch)?;
+        Ok(EpochStart { epoch, first: columns.unsigned(1)? })
+    };
+    rows.iter().rev().map(start).collect()
+}
+
+/// Locks the heads, and gives the epoch that was read with them.
 pub(super) async fn lock_heads(
     tx: &PostgresTransaction<'_>,
     users: &BTreeSet<UserId>,
     now: Timestamp,
-) -> Result<BTreeMap<UserId, Head>, StoreError> {
+) -> Result<(BTreeMap<UserId, Head>, Option<Epoch>), StoreError> {
     let rows = tx
         .query(
             "INSERT INTO feed_head (user_id, epoch, counter, changed_at) \
              SELECT id, (SELECT value FROM meta WHERE name = 'epoch'), 0, $2 \
              FROM unnest($1::text[]) AS id ORDER BY id COLLATE \"C\" \
              ON CONFLICT (user_id) DO UPDATE SET user_id = excluded.user_id \
-             RETURNING user_id, epoch, counter, changed_at, pruned_counter, pruned_changed_at",
+             RETURNING user_id, epoch, counter, changed_at, pruned_counter, pruned_changed_at, \
+             (SELECT value FROM meta WHERE name = 'epoch')",
             &[&texts(users), &now.as_millis()],
         )
         .await?;
-    rows.iter().map(read_head).collect()
+    let present = rows.first().map(read_epoch).transpose()?;
+    Ok((rows.iter().map(read_head).collect::<Result<_, _>>()?, present))
 }
 
 pub(super) async fn new_epoch(
@@ -122,13 +154,15 @@ pub(super) async fn new_epoch(
     now: Timestamp,
     chance: u16,
 ) -> Result<Epoch, StoreError> {
-    // Waits for the writers that are under way and holds back the others, so that no head is
-    // made of the old epoch meanwhile.
-    tx.execute("LOCK TABLE feed_head IN EXCLUSIVE MODE", &[]).await?;
-    let epoch = Epoch::following(epoch(tx).await?, now, chance);
+    // A transaction that read the epoch before goes on in it: no head goes back to it.
+    let locked = tx.query("SELECT value FROM meta WHERE name = 'epoch' FOR UPDATE", &[]).await?;
+    let mut before = present(locked.first())?;
+    if let Some(seen) = tx.served().and_then(|(served, _)| served.latest()) {
+        before = before.max(seen);
+    }
+    let epoch = Epoch::following(before, now, chance);
     let value = epoch.as_u64() as i64;
     tx.execute("UPDATE meta SET value = $1 WHERE name = 'epoch'", &[&value]).await?;
-    tx.execute("UPDATE feed_head SET epoch = $1", &[&value]).await?;
     Ok(epoch)
 }
 
@@ -137,10 +171,10 @@ pub(super) async fn pull(
     user: &UserId,
     request: &PullRequest,
 ) -> Result<PullAnswer, StoreError> {
-    let head = head(tx, user).await?;
+    let history = flow::history_for(tx, user, request).await?;
     let write_ids = flow::write_id_map(tx, user, request.client_id.as_ref()).await?;
-    let epoch = flow::epoch_of(tx, head.as_ref()).await?;
-    let window = match Window::of(request, head, epoch, &write_ids) {
+    let epoch = tx.epoch().await?;
+    let window = match Window::of(request, history, epoch, &write_ids) {
         Ok(window) => window,
         Err(answer) => return Ok(answer),
     };

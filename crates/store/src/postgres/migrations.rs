@@ -8,7 +8,7 @@ use vfs_sync_core::time::Timestamp;
 
 use super::transaction::PostgresTransaction;
 use crate::schema::tables;
-use crate::{StoreError, flow};
+use crate::{StoreError, codes, flow};
 
 /// Each step once, in order; steps that were published never change.
 const STEPS: &[&str] = &[
@@ -18,6 +18,7 @@ const STEPS: &[&str] = &[
     include_str!("0004.sql"),
     include_str!("0005.sql"),
     include_str!("0006.sql"),
+    include_str!("0007.sql"),
 ];
 
 /// The first version in which what is granted is seen.
@@ -69,6 +70,11 @@ pub(super) async fn migrate(client: &mut Client, now: Timestamp) -> Result<i64, 
     tx.execute(
         "INSERT INTO meta (name, value) VALUES ('epoch', $1) ON CONFLICT (name) DO NOTHING",
         &[&epoch],
+    )
+    .await?;
+    tx.execute(
+        "INSERT INTO identity (name, value) VALUES ('id', $1) ON CONFLICT (name) DO NOTHING",
+        &[&codes::database_id(now, codes::chance())],
     )
     .await?;
     tx.commit().await?;

@@ -10,6 +10,7 @@ mod feed;
 mod load;
 mod members;
 mod migrations;
+mod place;
 mod repair;
 mod retention;
 mod rows;
@@ -20,6 +21,8 @@ mod versions;
 mod write;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -38,14 +41,15 @@ use vfs_sync_core::wire::{
 };
 
 use crate::reclaim;
+use crate::served::{Served, went_back};
 use crate::trash as trashing;
 use crate::trash::{MAX_TRASH_ITEMS, PurgeAnswer, RestoreAnswer, TrashCursor, TrashListing};
 use crate::uploads as uploading;
 use crate::{
-    AbandonAnswer, Advance, Anew, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, MalformedState,
-    MetadataStore, NewStage, NewUpload, Pruned, PullAnswer, PullRequest, Quota, Reclaim,
-    ReconcileAnswer, Retention, StageAnswer, StageRecord, StoreError, UploadAccess, UploadAnswer,
-    Usage, flow,
+    AbandonAnswer, Advance, Anew, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, Identity,
+    MalformedState, MetadataStore, NewStage, NewUpload, Pruned, PullAnswer, PullRequest, Quota,
+    Reclaim, ReconcileAnswer, Retention, StageAnswer, StageRecord, StoreError, UploadAccess,
+    UploadAnswer, Usage, codes, flow,
 };
 use transaction::PostgresTransaction;
 
@@ -76,6 +80,7 @@ const SESSION: &str = "\
 /// The metadata in a PostgreSQL database.
 pub struct PostgresStore {
     pool: Pool,
+    served: Arc<Served>,
 }
 
 /// Runs a flow in a transaction, again where another transaction was in the way.
@@ -86,13 +91,19 @@ macro_rules! transact {
         loop {
             let mut client = $store.client().await?;
             let transaction = client.transaction().await?;
-            let mut $tx = PostgresTransaction::new(&transaction, realms);
+            let mut $tx = PostgresTransaction::new(&transaction, realms).held_to(&$store.served);
             let outcome = $flow.await;
             let restart = $tx.restart;
             realms = $tx.realms;
+            let written = $tx.written;
             match outcome {
                 Ok(answer) => match transaction.commit().await {
-                    Ok(()) => break Ok(answer),
+                    Ok(()) => {
+                        for (user, counter, present) in written {
+                            $store.served.note(&user, counter, present);
+                        }
+                        break Ok(answer);
+                    }
                     Err(error) if attempt < ATTEMPTS && is_conflict(&error) => {}
                     Err(error) => break Err(error.into()),
                 },
@@ -121,7 +132,8 @@ macro_rules! snapshot {
             .start()
             .await?;
         #[allow(unused_mut, reason = "some flows only look")]
-        let mut $tx = PostgresTransaction::new(&transaction, BTreeSet::new());
+        let mut $tx =
+            PostgresTransaction::new(&transaction, BTreeSet::new()).held_to(&$store.served);
         let answer = $flow.await?;
         transaction.commit().await?;
         Ok(answer)
@@ -130,14 +142,21 @@ macro_rules! snapshot {
 
 impl PostgresStore {
     /// Connects to the database at `url` (`postgres://user:password@host:port/database`), making
-    /// or migrating the schema where needed. `now` begins the epoch of a new database.
+    /// or migrating the schema where needed. `now` begins an epoch; so does each later connection
+    /// that leads elsewhere.
     ///
     /// # Errors
     /// [`StoreError::NewerSchema`] for a database of a newer version, others if it cannot be
     /// reached.
     pub async fn connect(url: &str, now: Timestamp) -> Result<Self, StoreError> {
-        let store = Self { pool: pool(url)? };
-        migrations::migrate(&mut store.client().await?, now).await?;
+        let started = Arc::new(AtomicBool::new(false));
+        let served = Arc::new(Served::default());
+        let store = Self { pool: pool(url, started.clone(), served.clone())?, served };
+        let mut client = store.client().await?;
+        migrations::migrate(&mut client, now).await?;
+        place::check(&mut client, Some(now), &store.served).await?;
+        started.store(true, Ordering::Release);
+        drop(client);
         Ok(store)
     }
 
@@ -146,8 +165,18 @@ impl PostgresStore {
     /// # Errors
     /// As [`PostgresStore::connect`].
     pub async fn migrate(url: &str, now: Timestamp) -> Result<i64, StoreError> {
-        let store = Self { pool: pool(url)? };
+        let store =
+            Self { pool: pool(url, Arc::default(), Arc::default())?, served: Arc::default() };
         migrations::migrate(&mut store.client().await?, now).await
+    }
+
+    /// Begins an epoch where a call found that the database went back.
+    async fn unless_it_went_back<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+        if !matches!(answer, Err(StoreError::WentBack)) {
+            return answer;
+        }
+        self.new_epoch(Timestamp::MIN, codes::low_bits(codes::chance())).await?;
+        Err(went_back())
     }
 
     async fn client(&self) -> Result<deadpool_postgres::Client, StoreError> {
@@ -155,13 +184,20 @@ impl PostgresStore {
     }
 }
 
-/// Connections are made as they are needed.
-fn pool(url: &str) -> Result<Pool, StoreError> {
+/// Connections are made as they are needed; once the store has `started`, none is used before it
+/// is known where it leads.
+fn pool(url: &str, started: Arc<AtomicBool>, served: Arc<Served>) -> Result<Pool, StoreError> {
     let recycling_method = RecyclingMethod::Fast;
     let manager = Manager::from_config(parse(url)?, NoTls, ManagerConfig { recycling_method });
-    let configure = Hook::async_fn(|client, _| {
+    let configure = Hook::async_fn(move |client, _| {
+        let (started, served) = (started.load(Ordering::Acquire), served.clone());
         Box::pin(async move {
-            client.batch_execute(SESSION).await.map_err(|e| HookError::message(e.to_string()))
+            client.batch_execute(SESSION).await.map_err(|e| HookError::message(e.to_string()))?;
+            if started {
+                let checked = place::check(client, None, &served).await;
+                checked.map_err(|error| HookError::message(error.to_string()))?;
+            }
+            Ok(())
         })
     });
     Pool::builder(manager)
@@ -242,11 +278,14 @@ impl From<tokio_postgres::Error> for StoreError {
 #[async_trait]
 impl MetadataStore for PostgresStore {
     async fn push(&self, batch: PushBatch, now: Timestamp) -> Result<PushResponse, StoreError> {
-        transact!(self, |tx| flow::push(&mut tx, &batch, now))
+        let answer = transact!(self, |tx| flow::push(&mut tx, &batch, now));
+        self.unless_it_went_back(answer).await
     }
 
     async fn pull(&self, user: &UserId, request: &PullRequest) -> Result<PullAnswer, StoreError> {
-        snapshot!(self, |tx| feed::pull(&mut tx, user, request))
+        let answer: Result<PullAnswer, StoreError> =
+            async { snapshot!(self, |tx| feed::pull(&mut tx, user, request)) }.await;
+        self.unless_it_went_back(answer).await
     }
 
     async fn reconcile(
@@ -385,7 +424,7 @@ impl MetadataStore for PostgresStore {
         quota: &Quota,
         now: Timestamp,
     ) -> Result<Result<AttachResponse, AttachRefusal>, StoreError> {
-        transact!(self, |tx| flow::attach(
+        let answer = transact!(self, |tx| flow::attach(
             &mut tx,
             user,
             staging_id,
@@ -393,7 +432,8 @@ impl MetadataStore for PostgresStore {
             ref_id.clone(),
             quota,
             now
-        ))
+        ));
+        self.unless_it_went_back(answer).await
     }
 
     async fn abandon(
@@ -566,7 +606,8 @@ impl MetadataStore for PostgresStore {
         present: bool,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        transact!(self, |tx| flow::set_member(&mut tx, group, member, present, now))
+        let answer = transact!(self, |tx| flow::set_member(&mut tx, group, member, present, now));
+        self.unless_it_went_back(answer).await
     }
 
     async fn members(
@@ -606,7 +647,24 @@ impl MetadataStore for PostgresStore {
     }
 
     async fn new_epoch(&self, now: Timestamp, chance: u16) -> Result<Epoch, StoreError> {
-        transact!(self, |tx| feed::new_epoch(&mut tx, now, chance))
+        let begun: Result<Epoch, StoreError> =
+            async { transact!(self, |tx| feed::new_epoch(&mut tx, now, chance)) }.await;
+        let begun = begun?;
+        self.served.begin(begun);
+        Ok(begun)
+    }
+
+    async fn identity(&self) -> Result<Identity, StoreError> {
+        let row = self
+            .client()
+            .await?
+            .query_one(
+                "SELECT value, EXISTS (SELECT 1 FROM realms) OR EXISTS (SELECT 1 FROM blobs) \
+                 FROM identity WHERE name = 'id'",
+                &[],
+            )
+            .await?;
+        Ok(Identity { id: row.try_get(0)?, is_empty: !row.try_get::<_, bool>(1)? })
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -15,6 +15,7 @@ use vfs_sync_core::attach::{AttachChanges, MadeAttach};
 use vfs_sync_core::content::{Attachment, Sha256Digest};
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::entry::EntryKey;
+use vfs_sync_core::history::EpochStart;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
 use vfs_sync_core::push::{Accepted, Changes, Head, Map, Mark, Needs, Rows, Tail, Told};
 use vfs_sync_core::time::Timestamp;
@@ -22,6 +23,7 @@ use vfs_sync_core::wire::{ReconcileState, StageStatus};
 
 use super::rows::Columns;
 use super::{CONFLICT, access, blobs, feed, load, members, trash, uploads, versions, write};
+use crate::served::Served;
 use crate::transaction::{FeedWrite, PushWrite, ReplicaRow, Stored, StoredStage, Transaction};
 use crate::trash::{TrashCursor, TrashOf, TrashRow, TrashState};
 use crate::{NewStage, StoreError, UploadRow, Usage, codes};
@@ -37,6 +39,12 @@ pub(super) struct PostgresTransaction<'c> {
     pub(super) restart: bool,
     /// A snapshot locks nothing.
     pub(super) only_reads: bool,
+    /// What was seen before, and when it began.
+    served: Option<(&'c Served, u64)>,
+    /// The heads that it wrote, with the epoch.
+    pub(super) written: Vec<(UserId, u64, Epoch)>,
+    /// The database's epoch, once it was read with the heads.
+    epoch: Option<Epoch>,
 }
 
 /// Ids as the array that a statement takes.
@@ -46,7 +54,26 @@ pub(super) fn texts<T: AsRef<str>>(ids: impl IntoIterator<Item = T>) -> Vec<Stri
 
 impl<'c> PostgresTransaction<'c> {
     pub(super) fn new(connection: &'c Connection<'c>, realms: BTreeSet<UserId>) -> Self {
-        Self { connection, realms, restart: false, only_reads: false }
+        Self {
+            connection,
+            realms,
+            restart: false,
+            only_reads: false,
+            served: None,
+            written: Vec::new(),
+            epoch: None,
+        }
+    }
+
+    /// Holds what it finds to what was seen before.
+    pub(super) fn held_to(self, served: &'c Served) -> Self {
+        Self { served: Some((served, served.now())), ..self }
+    }
+
+    fn note_written(&mut self, feeds: &[FeedWrite]) {
+        let Some(present) = self.epoch else { return };
+        let heads = feeds.iter().map(|feed| (feed.user.clone(), feed.head.counter, present));
+        self.written.extend(heads);
     }
 
     async fn prepare(&self, sql: &str) -> Result<Statement, StoreError> {
@@ -89,6 +116,10 @@ impl<'c> PostgresTransaction<'c> {
 }
 
 impl Transaction for PostgresTransaction<'_> {
+    fn served(&self) -> Option<(&Served, u64)> {
+        self.served
+    }
+
     fn reckon<R>(&self, rows: usize, work: impl FnOnce() -> R) -> R {
         // Where it runs, the connections of others are served too.
         let others = Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
@@ -254,10 +285,13 @@ impl Transaction for PostgresTransaction<'_> {
         users: &BTreeSet<UserId>,
         now: Timestamp,
     ) -> Result<BTreeMap<UserId, Head>, StoreError> {
-        feed::lock_heads(self, users, now).await
+        let (heads, epoch) = feed::lock_heads(self, users, now).await?;
+        self.epoch = epoch;
+        Ok(heads)
     }
 
     async fn write_push(&mut self, write: &PushWrite<'_>) -> Result<(), StoreError> {
+        self.note_written(write.feeds);
         write::push(self, write).await
     }
 
@@ -270,11 +304,20 @@ impl Transaction for PostgresTransaction<'_> {
     }
 
     async fn head(&mut self, user: &UserId) -> Result<Option<Head>, StoreError> {
-        feed::head(self, user).await
+        let Some((head, epoch)) = feed::head(self, user).await? else { return Ok(None) };
+        self.epoch = Some(epoch);
+        Ok(Some(head))
     }
 
     async fn epoch(&mut self) -> Result<Epoch, StoreError> {
-        feed::epoch(self).await
+        match self.epoch {
+            Some(epoch) => Ok(epoch),
+            None => feed::epoch(self).await,
+        }
+    }
+
+    async fn epoch_starts(&mut self, user: &UserId) -> Result<Vec<EpochStart>, StoreError> {
+        feed::epoch_starts(self, user).await
     }
 
     async fn replicas(
@@ -570,6 +613,7 @@ impl Transaction for PostgresTransaction<'_> {
     }
 
     async fn write_feeds(&mut self, feeds: &[FeedWrite]) -> Result<(), StoreError> {
+        self.note_written(feeds);
         write::feeds(self, feeds).await
     }
 }

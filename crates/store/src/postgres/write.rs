@@ -8,7 +8,7 @@ use vfs_sync_core::push::{Cause, Changes, Mark};
 use vfs_sync_core::stamp::Stamp;
 
 use super::transaction::{PostgresTransaction, texts};
-use crate::transaction::{FeedWrite, PushWrite};
+use crate::transaction::{FeedWrite, MAX_EPOCHS, PushWrite};
 use crate::trash::{revived, rows_of_push};
 use crate::{StoreError, codes};
 
@@ -246,18 +246,33 @@ pub(super) async fn feeds(
         }
         in_flight.try_collect::<()>().await?;
         let cause = Mark::cause_of(&feed.bodies);
+        let epoch = feed.head.epoch.as_u64() as i64;
         tx.execute(
             "UPDATE feed_head SET counter = $2, changed_at = $3, writer = $4, \
-             other = CASE WHEN writer IS NOT DISTINCT FROM $4 THEN other ELSE counter END \
-             WHERE user_id = $1",
+             other = CASE WHEN writer IS NOT DISTINCT FROM $4 THEN other ELSE counter END, \
+             epoch = $5 WHERE user_id = $1",
             &[
                 &feed.user.as_str(),
                 &(feed.head.counter as i64),
                 &feed.head.changed_at.as_millis(),
                 &cause.replica().map(ReplicaId::as_str),
+                &epoch,
             ],
         )
         .await?;
+        if feed.places.begins {
+            tx.execute(
+                "INSERT INTO feed_epochs (user_id, epoch, first_counter) VALUES ($1, $2, $3)",
+                &[&feed.user.as_str(), &epoch, &(feed.places.first as i64)],
+            )
+            .await?;
+            tx.execute(
+                "DELETE FROM feed_epochs WHERE user_id = $1 AND epoch <= (SELECT epoch FROM \
+                 feed_epochs WHERE user_id = $1 ORDER BY epoch DESC LIMIT 1 OFFSET $2)",
+                &[&feed.user.as_str(), &(MAX_EPOCHS as i64)],
+            )
+            .await?;
+        }
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use futures::executor::block_on;
 use rusqlite::params;
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::entry::EntryKey;
+use vfs_sync_core::history::EpochStart;
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::push::{Head, Map, Mark, Tail};
 use vfs_sync_core::time::Timestamp;
@@ -13,6 +14,7 @@ use vfs_sync_core::time::Timestamp;
 use super::rows::Columns;
 use super::transaction::SqliteTransaction;
 use crate::page::{PageBuilder, Window};
+use crate::transaction::MAX_EPOCHS;
 use crate::{PullAnswer, PullRequest, StoreError, codes, flow};
 
 /// A row's position in the table is its user's number above so many bits of counter.
@@ -111,6 +113,26 @@ pub(super) fn epoch(tx: &mut SqliteTransaction<'_>) -> Result<Epoch, StoreError>
     Columns { row, table: "meta", key: "epoch" }.code(0, stored_epoch)
 }
 
+pub(super) fn epoch_starts(
+    tx: &mut SqliteTransaction<'_>,
+    user: &UserId,
+) -> Result<Vec<EpochStart>, StoreError> {
+    let Some(uid) = tx.uid(user)? else { return Ok(Vec::new()) };
+    let mut select = tx.prepare(
+        "SELECT epoch, first_counter FROM feed_epochs WHERE uid = ?1 \
+         ORDER BY epoch DESC LIMIT ?2",
+    )?;
+    let mut rows = select.query(params![uid, MAX_EPOCHS as i64])?;
+    let mut starts = Vec::new();
+    while let Some(row) = rows.next()? {
+        let columns = Columns { row, table: "feed_epochs", key: user };
+        let epoch = columns.code(0, stored_epoch)?;
+        starts.push(EpochStart { epoch, first: columns.unsigned(1)? });
+    }
+    starts.reverse();
+    Ok(starts)
+}
+
 pub(super) fn new_epoch(
     tx: &mut SqliteTransaction<'_>,
     now: Timestamp,
@@ -120,7 +142,6 @@ pub(super) fn new_epoch(
     let value = epoch.as_u64() as i64;
     tx.locks.everything = true;
     tx.prepare("UPDATE meta SET value = ?1 WHERE name = 'epoch'")?.execute([value])?;
-    tx.prepare("UPDATE feed_head SET epoch = ?1")?.execute([value])?;
     Ok(epoch)
 }
 
@@ -129,10 +150,9 @@ pub(super) fn pull(
     user: &UserId,
     request: &PullRequest,
 ) -> Result<PullAnswer, StoreError> {
-    let head = head(tx, user)?;
+    let history = block_on(flow::history_for(tx, user, request))?;
     let write_ids = block_on(flow::write_id_map(tx, user, request.client_id.as_ref()))?;
-    let epoch = block_on(flow::epoch_of(tx, head.as_ref()))?;
-    let window = match Window::of(request, head, epoch, &write_ids) {
+    let window = match Window::of(request, history, epoch(tx)?, &write_ids) {
         Ok(window) => window,
         Err(answer) => return Ok(answer),
     };

@@ -14,6 +14,7 @@ use rusqlite::Connection;
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::id::{ReplicaId, UserId};
 
+use super::file::Files;
 use crate::StoreError;
 
 /// Locks that are remembered; beyond that, all count as just held.
@@ -51,11 +52,17 @@ pub(super) struct History {
     floor: u64,
     /// Changes with what other connections commit.
     data_version: Option<i64>,
+    files: Option<Arc<Files>>,
 }
 
 impl History {
-    pub(super) fn new(commits: Commits) -> Self {
-        Self { commits, ..Self::default() }
+    pub(super) fn new(commits: Commits, files: Option<Arc<Files>>) -> Self {
+        Self { commits, files, ..Self::default() }
+    }
+
+    /// Whether what was committed is in the files that the next start will find.
+    pub(super) fn check_files(&self) -> Result<(), StoreError> {
+        self.files.as_ref().map_or(Ok(()), |files| files.check())
     }
 
     /// The commit that is coming.

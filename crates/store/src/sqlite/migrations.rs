@@ -5,9 +5,10 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::time::Timestamp;
 
+use super::feed;
 use super::transaction::SqliteTransaction;
 use crate::schema::tables;
-use crate::{StoreError, flow};
+use crate::{StoreError, codes, flow};
 
 /// Each step once, in order; steps that were published never change.
 const STEPS: &[&str] = &[
@@ -17,6 +18,7 @@ const STEPS: &[&str] = &[
     include_str!("0004.sql"),
     include_str!("0005.sql"),
     include_str!("0006.sql"),
+    include_str!("0007.sql"),
 ];
 
 /// The first version in which what is granted is seen.
@@ -40,8 +42,13 @@ pub(super) fn check_ours(connection: &Connection) -> Result<(), StoreError> {
     }
 }
 
-/// Brings the database to this program's schema; gives its version.
-pub(super) fn migrate(connection: &mut Connection, now: Timestamp) -> Result<i64, StoreError> {
+/// Brings the database to this program's schema; gives its version. With `begins`, a start of a
+/// server, whose chance that is, begins an epoch.
+pub(super) fn migrate(
+    connection: &mut Connection,
+    now: Timestamp,
+    begins: Option<u64>,
+) -> Result<i64, StoreError> {
     let known = STEPS.len() as i64;
     // Held until the last step is done: of two programs that start at one time, one migrates.
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -84,7 +91,11 @@ pub(super) fn migrate(connection: &mut Connection, now: Timestamp) -> Result<i64
     if epoch.is_none() {
         let epoch = Epoch::first(now).as_u64() as i64;
         tx.execute("INSERT INTO meta (name, value) VALUES ('epoch', ?1)", [epoch])?;
+    } else if let Some(chance) = begins {
+        feed::new_epoch(&mut SqliteTransaction::new(&tx), now, codes::low_bits(chance))?;
     }
+    let id = codes::database_id(now, begins.unwrap_or(0));
+    tx.execute("INSERT OR IGNORE INTO identity (name, value) VALUES ('id', ?1)", [id])?;
     tx.commit()?;
     Ok(known)
 }

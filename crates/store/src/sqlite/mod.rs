@@ -3,6 +3,7 @@
 mod access;
 mod blobs;
 mod feed;
+mod file;
 mod history;
 mod load;
 mod members;
@@ -37,6 +38,7 @@ use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, PushResponse, ReconcileRequest, StateResponse,
 };
 
+use crate::codes;
 use crate::flow::Decision;
 use crate::reclaim;
 use crate::transaction::Transaction as _;
@@ -44,11 +46,12 @@ use crate::trash as trashing;
 use crate::trash::{MAX_TRASH_ITEMS, PurgeAnswer, RestoreAnswer, TrashCursor, TrashListing};
 use crate::uploads as uploading;
 use crate::{
-    AbandonAnswer, Advance, Anew, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, MalformedState,
-    MetadataStore, NewStage, NewUpload, Pruned, PullAnswer, PullRequest, Quota, Reclaim,
-    ReconcileAnswer, Retention, StageAnswer, StageRecord, StoreError, UploadAccess, UploadAnswer,
-    Usage, flow,
+    AbandonAnswer, Advance, Anew, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, Identity,
+    MalformedState, MetadataStore, NewStage, NewUpload, Pruned, PullAnswer, PullRequest, Quota,
+    Reclaim, ReconcileAnswer, Retention, StageAnswer, StageRecord, StoreError, UploadAccess,
+    UploadAnswer, Usage, flow,
 };
+use file::Files;
 use transaction::SqliteTransaction;
 use writer::{Writer, contained};
 
@@ -75,6 +78,8 @@ pub struct SqliteStore {
     writer: Writer,
     /// `None` for a store that has one connection only.
     readers: Option<Arc<Readers>>,
+    /// Where they can be watched.
+    files: Option<Arc<Files>>,
     large: usize,
 }
 
@@ -84,15 +89,14 @@ struct Readers {
 }
 
 impl SqliteStore {
-    /// Opens the database at `path`, making or migrating it where needed. `now` begins the epoch
-    /// of a new database.
+    /// Opens the database at `path`, making or migrating it where needed. `now` begins an epoch.
     ///
     /// # Errors
     /// [`StoreError::NewerSchema`] for a database of a newer version, others if it is no
     /// database or cannot be opened.
     pub fn open(path: &Path, now: Timestamp) -> Result<Self, StoreError> {
         let mut connection = open_file(path, WRITER_CACHE_KIB)?;
-        named(path, migrations::migrate(&mut connection, now))?;
+        named(path, migrations::migrate(&mut connection, now, Some(codes::chance())))?;
         let mut idle = Vec::with_capacity(READERS);
         for _ in 0..READERS {
             let reader = open_file(path, READER_CACHE_KIB)?;
@@ -101,9 +105,11 @@ impl SqliteStore {
         }
         let permits = Arc::new(Semaphore::new(READERS));
         let readers = Readers { idle: Mutex::new(idle), permits };
+        let files = Some(Arc::new(Files::of(path)));
         Ok(Self {
-            writer: Writer::start(connection)?,
+            writer: Writer::start(connection, files.clone())?,
             readers: Some(Arc::new(readers)),
+            files,
             large: LARGE,
         })
     }
@@ -135,11 +141,13 @@ impl SqliteStore {
             connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
             migrations::check_ours(&connection)?;
             configure(&connection, WRITER_CACHE_KIB)?;
-            migrations::migrate(&mut connection, now)?;
+            migrations::migrate(&mut connection, now, Some(0))?;
             Ok(connection)
         };
-        let writer = Writer::of_caller(named(path, open())?);
-        Ok(Self { writer, readers: None, large: LARGE })
+        let connection = named(path, open())?;
+        let files = vfs.is_none().then(|| Arc::new(Files::of(path)));
+        let writer = Writer::of_caller(connection, files.clone());
+        Ok(Self { writer, readers: None, files, large: LARGE })
     }
 
     /// A new database in memory, gone with the store.
@@ -149,8 +157,9 @@ impl SqliteStore {
     pub fn open_in_memory(now: Timestamp) -> Result<Self, StoreError> {
         let mut connection = Connection::open_in_memory()?;
         configure(&connection, WRITER_CACHE_KIB)?;
-        migrations::migrate(&mut connection, now)?;
-        Ok(Self { writer: Writer::start(connection)?, readers: None, large: LARGE })
+        migrations::migrate(&mut connection, now, None)?;
+        let writer = Writer::start(connection, None)?;
+        Ok(Self { writer, readers: None, files: None, large: LARGE })
     }
 
     /// Brings the database at `path` to this program's schema, making it where it is missing;
@@ -159,7 +168,9 @@ impl SqliteStore {
     /// # Errors
     /// As [`SqliteStore::open`].
     pub fn migrate(path: &Path, now: Timestamp) -> Result<i64, StoreError> {
-        named(path, migrations::migrate(&mut open_file(path, WRITER_CACHE_KIB)?, now))
+        let mut connection = open_file(path, WRITER_CACHE_KIB)?;
+        let step = migrations::migrate(&mut connection, now, None);
+        named(path, step)
     }
 
     async fn read<T: Send + 'static>(
@@ -171,6 +182,7 @@ impl SqliteStore {
         };
         let closed = |_| StoreError::Unavailable("the store is closed".into());
         let permit = readers.permits.clone().acquire_owned().await.map_err(closed)?;
+        let files = self.files.clone();
         let reading = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let taken = readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -179,6 +191,9 @@ impl SqliteStore {
             };
             let answer = contained(|| read_snapshot(&connection, job));
             readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            if let Some(files) = files {
+                files.check()?;
+            }
             answer
         });
         reading.await.map_err(|error| StoreError::Failed(format!("a read did not end: {error}")))?
@@ -771,6 +786,17 @@ impl MetadataStore for SqliteStore {
 
     async fn new_epoch(&self, now: Timestamp, chance: u16) -> Result<Epoch, StoreError> {
         self.writer.run(1, move |tx| feed::new_epoch(tx, now, chance)).await
+    }
+
+    async fn identity(&self) -> Result<Identity, StoreError> {
+        self.read(|tx| {
+            let number = "SELECT value FROM identity WHERE name = 'id'";
+            let id = tx.connection.query_row(number, [], |row| row.get(0))?;
+            let any = "SELECT EXISTS (SELECT 1 FROM realms) OR EXISTS (SELECT 1 FROM blobs)";
+            let any: bool = tx.connection.query_row(any, [], |row| row.get(0))?;
+            Ok(Identity { id, is_empty: !any })
+        })
+        .await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

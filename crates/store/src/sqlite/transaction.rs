@@ -10,6 +10,7 @@ use vfs_sync_core::attach::{AttachChanges, MadeAttach};
 use vfs_sync_core::content::{Attachment, Sha256Digest};
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::entry::EntryKey;
+use vfs_sync_core::history::EpochStart;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
 use vfs_sync_core::push::{Accepted, Changes, Head, Map, Mark, Needs, Rows, Told};
 use vfs_sync_core::stamp::{Author, Stamp};
@@ -409,6 +410,10 @@ impl Transaction for SqliteTransaction<'_> {
 
     async fn epoch(&mut self) -> Result<Epoch, StoreError> {
         feed::epoch(self)
+    }
+
+    async fn epoch_starts(&mut self, user: &UserId) -> Result<Vec<EpochStart>, StoreError> {
+        feed::epoch_starts(self, user)
     }
 
     async fn replicas(

@@ -8,7 +8,7 @@ use super::feed::{COUNTER_BITS, MAX_COUNTER, MAX_UID};
 use super::transaction::SqliteTransaction;
 use crate::StoreError;
 use crate::codes;
-use crate::transaction::{FeedWrite, PushWrite};
+use crate::transaction::{FeedWrite, MAX_EPOCHS, PushWrite};
 use crate::trash::{revived, rows_of_push};
 
 pub(super) fn push(
@@ -177,7 +177,8 @@ pub(super) fn feeds(tx: &mut SqliteTransaction<'_>, feeds: &[FeedWrite]) -> Resu
     let mut move_head = tx.prepare(
         "INSERT INTO feed_head (uid, epoch, counter, changed_at, writer) \
          VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (uid) DO UPDATE SET \
-         counter = excluded.counter, changed_at = excluded.changed_at, writer = excluded.writer, \
+         epoch = excluded.epoch, counter = excluded.counter, changed_at = excluded.changed_at, \
+         writer = excluded.writer, \
          other = CASE WHEN writer IS excluded.writer THEN other ELSE counter END",
     )?;
     for feed in feeds {
@@ -198,6 +199,15 @@ pub(super) fn feeds(tx: &mut SqliteTransaction<'_>, feeds: &[FeedWrite]) -> Resu
             }
         }
         let epoch = feed.head.epoch.as_u64() as i64;
+        if feed.places.begins {
+            tx.prepare("INSERT INTO feed_epochs (uid, epoch, first_counter) VALUES (?1, ?2, ?3)")?
+                .execute(params![uid, epoch, feed.places.first as i64])?;
+            tx.prepare(
+                "DELETE FROM feed_epochs WHERE uid = ?1 AND epoch <= (SELECT epoch FROM \
+                 feed_epochs WHERE uid = ?1 ORDER BY epoch DESC LIMIT 1 OFFSET ?2)",
+            )?
+            .execute(params![uid, MAX_EPOCHS as i64])?;
+        }
         let writer = tx.writer(uid, Mark::cause_of(&feed.bodies).replica())?;
         move_head.execute(params![uid, epoch, feed.head.counter as i64, changed_at, writer])?;
     }

@@ -7,12 +7,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
+use super::file::Files;
 use super::history::{Commits, History, Locks};
 use super::transaction::SqliteTransaction;
 use crate::StoreError;
@@ -76,10 +77,13 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(connection: Connection) -> Result<Self, StoreError> {
+    pub(super) fn start(
+        connection: Connection,
+        files: Option<Arc<Files>>,
+    ) -> Result<Self, StoreError> {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let commits = Commits::default();
-        let history = History::new(commits.clone());
+        let history = History::new(commits.clone(), files);
         let handle = std::thread::Builder::new()
             .name("vfs-sync-writer".into())
             .spawn(move || work(&connection, history, jobs))
@@ -89,9 +93,9 @@ impl Writer {
     }
 
     /// A writer without a thread.
-    pub(super) fn of_caller(connection: Connection) -> Self {
+    pub(super) fn of_caller(connection: Connection, files: Option<Arc<Files>>) -> Self {
         let commits = Commits::default();
-        let history = History::new(commits.clone());
+        let history = History::new(commits.clone(), files);
         Self { runner: Runner::Caller(Box::new(Mutex::new((connection, history)))), commits }
     }
 
@@ -264,7 +268,7 @@ fn group(
     }
     execute(connection, "COMMIT")?;
     history.committed();
-    Ok(())
+    history.check_files()
 }
 
 /// Begins to write. Between two transactions of ours another process may have written.
@@ -286,7 +290,7 @@ mod tests {
         let connection = Connection::open_in_memory().unwrap();
         let schema = "PRAGMA foreign_keys = ON; CREATE TABLE t (n INTEGER PRIMARY KEY)";
         connection.execute_batch(schema).unwrap();
-        Writer::start(connection).unwrap()
+        Writer::start(connection, None).unwrap()
     }
 
     async fn insert(writer: &Writer, n: i64) -> Result<(), StoreError> {

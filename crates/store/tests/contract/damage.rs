@@ -3,7 +3,7 @@
 use vfs_sync_core::attach::AttachRefusal;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{BlobId, RefId, StagingId};
-use vfs_sync_core::wire::{AttachRequest, PushStatus, ReconcileRequest};
+use vfs_sync_core::wire::{AttachRequest, PushStatus, ReconcileRequest, StateResponse};
 use vfs_sync_store::sqlite::SqliteStore;
 use vfs_sync_store::{NewStage, StoreError};
 
@@ -18,7 +18,9 @@ pub(crate) async fn a_restart_keeps_everything(scene: Scene) {
     let scene = scene.reopened().await;
     assert_eq!(scene.settle().await, entries);
     let after = scene.store.state(&user("alice"), &replica("laptop")).await.unwrap();
-    assert_eq!(after, state);
+    assert!(after.epoch > state.epoch, "a start begins an epoch");
+    assert_eq!(StateResponse { epoch: after.epoch, ..state }, after);
+    assert!(scene.page(from(Some(head))).await.items.is_empty(), "and costs clients nothing");
     let again = scene.push("laptop", vec![folder(1, "a"), folder(3, "c")]).await;
     assert_eq!(again.results[0].status, PushStatus::AlreadyApplied);
     assert_eq!(again.results[1].status, PushStatus::Applied);

@@ -1,9 +1,11 @@
 //! What a push leaves in the feed, and how a feed is read.
 
 use serde_json::json;
+use vfs_sync_core::cursor::{Cursor, Epoch, Position};
+use vfs_sync_core::id::ChangeId;
 use vfs_sync_core::limits::MAX_PULL_BYTES;
-use vfs_sync_core::wire::PushStatus;
-use vfs_sync_store::{PullAnswer, PullRequest, ReconcileAnswer};
+use vfs_sync_core::wire::{EpochEnd, PushStatus};
+use vfs_sync_store::{PullAnswer, PullRequest, ReconcileAnswer, Retention};
 
 use super::scene::*;
 
@@ -73,8 +75,6 @@ pub(crate) async fn a_page_ends_early_at_4_mib(scene: Scene) {
 }
 
 pub(crate) async fn a_cursor_that_cannot_be_served_is_refused(scene: Scene) {
-    use vfs_sync_core::cursor::{Cursor, Epoch, Position};
-    use vfs_sync_core::id::ChangeId;
     let nothing_yet = Position { epoch: Epoch::from_u64(1).unwrap(), counter: 1 }.at(at(0));
     assert!(is_refused(&scene.pull(from(Some(nothing_yet))).await));
     scene.apply("laptop", vec![folder(1, "a")]).await;
@@ -97,55 +97,123 @@ pub(crate) async fn a_cursor_that_cannot_be_served_is_refused(scene: Scene) {
 }
 
 fn is_refused(answer: &PullAnswer) -> bool {
-    *answer == PullAnswer::Rematerialize { oldest_available: None }
+    matches!(answer, PullAnswer::Rematerialize { oldest_available: None, .. })
 }
 
-pub(crate) async fn a_new_epoch_refuses_every_position_before_it(scene: Scene) {
-    use vfs_sync_core::cursor::Position;
+fn position_of(entry: &serde_json::Value) -> Position {
+    Position::parse(&cursor_of(entry).change_id).unwrap()
+}
+
+pub(crate) async fn a_new_epoch_goes_on_from_every_position_before_it(scene: Scene) {
     scene.apply("laptop", vec![folder(1, "a"), folder(2, "b")]).await;
-    let before = scene.head().await;
+    let first = scene.head().await;
+    let middle = cursor_of(&scene.settle().await[0]);
     let epoch = scene.store.new_epoch(scene.now(), 7).await.unwrap();
-    assert!(is_refused(&scene.pull(from(Some(before.clone()))).await));
-    let answer = scene.reconcile("laptop", &before, &[]).await;
-    assert_eq!(answer, ReconcileAnswer::Rematerialize { oldest_available: None });
+    let nothing = scene.page(from(Some(first.clone()))).await;
+    assert!(nothing.items.is_empty());
+    assert_eq!(nothing.epoch, epoch, "the database's, whatever its feeds have");
+    assert_eq!(scene.head().await, first, "nothing moved");
+    let answer = scene.reconcile("laptop", &first, &[]).await;
+    assert!(matches!(answer, ReconcileAnswer::Merged(_)), "{answer:?}");
 
-    let again = scene.settle().await;
-    assert_eq!(told(&again), ["item_upsert a", "item_upsert b"]);
-    let positions = again.iter().map(|entry| Position::parse(&cursor_of(entry).change_id).unwrap());
-    assert!(positions.clone().all(|position| position.epoch == epoch));
     scene.apply("laptop", vec![folder(3, "c")]).await;
-    scene.apply_as("bob", "phone", vec![folder(1, "d")]).await;
-    let bobs = scene.settle_as("bob", None, 500).await;
-    assert_eq!(Position::parse(&cursor_of(&bobs[0]).change_id).unwrap().epoch, epoch);
-    let next = scene.store.new_epoch(at(0), 0).await.unwrap();
-    assert!(next > epoch, "a clock that stepped back");
+    let second = scene.head().await;
+    let later = scene.store.new_epoch(at(0), 0).await.unwrap();
+    assert!(later > epoch, "a clock that stepped back");
+    scene.apply("laptop", vec![folder(4, "d")]).await;
+    let all = scene.settle().await;
+    assert_eq!(told(&all), ["item_upsert a", "item_upsert b", "item_upsert c", "item_upsert d"]);
+    let positions: Vec<_> = all.iter().map(position_of).collect();
+    assert!(positions.is_sorted());
+    let before = Position::parse(&first.change_id).unwrap().epoch;
+    let epochs: Vec<_> = positions.iter().map(|position| position.epoch).collect();
+    assert_eq!(epochs, [before, before, epoch, later]);
+    let counters: Vec<_> = positions.iter().map(|position| position.counter).collect();
+    assert_eq!(counters, [1, 2, 3, 4], "counters go on");
+
+    for (cursor, rest) in [(&middle, 3), (&first, 2), (&second, 1)] {
+        let entries = scene.settle_as("alice", Some(cursor.clone()), 1).await;
+        assert_eq!(entries.len(), rest, "{cursor}");
+        let baseline = PullRequest { baseline: Some(first.clone()), ..from(Some(cursor.clone())) };
+        assert_eq!(scene.page(baseline).await.items.len(), rest);
+        let answer = scene.reconcile("laptop", cursor, &[]).await;
+        assert!(matches!(answer, ReconcileAnswer::Merged(_)), "{answer:?}");
+    }
+    let state = scene.store.state(&user("alice"), &replica("laptop")).await.unwrap();
+    assert_eq!(state.epoch, Some(later.as_u64()));
+    assert_eq!(state.reconcile_state.unwrap().cursor, second);
 }
 
-pub(crate) async fn a_new_epoch_amid_pushes_is_every_feeds(scene: Scene) {
-    use vfs_sync_core::cursor::Position;
+pub(crate) async fn a_position_that_an_epoch_never_had_is_refused_with_the_history(scene: Scene) {
+    scene.apply("laptop", vec![folder(1, "a"), folder(2, "b")]).await;
+    let first = Position::parse(&scene.head().await.change_id).unwrap();
+    scene.store.new_epoch(scene.now(), 7).await.unwrap();
+    let skipped = scene.store.new_epoch(scene.now(), 8).await.unwrap();
+    let third = scene.store.new_epoch(scene.now(), 9).await.unwrap();
+    scene.apply("laptop", vec![folder(3, "c"), folder(4, "d"), folder(5, "e")]).await;
+    let head = scene.head().await;
+    let end = |epoch, last_counter| EpochEnd { epoch, last_counter };
+    let expected = vec![end(first.epoch, 2), end(third, 5)];
+    for bad in [
+        Position { counter: 3, ..first },
+        Position { epoch: skipped, counter: 2 },
+        Position { epoch: skipped, counter: 3 },
+        Position { epoch: third, counter: 6 },
+    ] {
+        let bad = bad.at(head.changed_at);
+        let baseline = PullRequest { baseline: Some(bad.clone()), ..from(Some(head.clone())) };
+        for request in [from(Some(bad.clone())), baseline] {
+            let answer = scene.pull(request).await;
+            let (oldest_available, history) = (None, expected.clone());
+            assert_eq!(answer, PullAnswer::Rematerialize { oldest_available, history }, "{bad}");
+        }
+        let answer = scene.reconcile("laptop", &bad, &[]).await;
+        let (oldest_available, history) = (None, expected.clone());
+        assert_eq!(answer, ReconcileAnswer::Rematerialize { oldest_available, history }, "{bad}");
+    }
+    scene.apply("laptop", vec![delete(6, "a")]).await;
+    scene.store.new_epoch(scene.now(), 1).await.unwrap();
+    let retention =
+        Retention { removals_before: at(1_000_000), accepted_before: at(0), at_most: 9 };
+    scene.store.prune(retention).await.unwrap();
+    let PullAnswer::Rematerialize { oldest_available, history } =
+        scene.pull(from(Some(first.at(at(0))))).await
+    else {
+        panic!("what the cursor lacks was pruned")
+    };
+    let oldest = Position::parse(&oldest_available.unwrap().change_id).unwrap();
+    assert_eq!((oldest.epoch, oldest.counter), (third, 6));
+    assert_eq!(history, [end(first.epoch, 2), end(third, 6)]);
+}
+
+pub(crate) async fn a_new_epoch_amid_pushes_never_follows_a_later_one(scene: Scene) {
     let scene = std::sync::Arc::new(scene);
     let writers: Vec<_> = (0..4)
         .map(|writer| {
             let scene = scene.clone();
             tokio::spawn(async move {
                 for n in 0..10 {
-                    let who = format!("user-{writer}-{n}");
-                    scene.apply_as(&who, "laptop", vec![folder(1, &who)]).await;
+                    let id = format!("i-{writer}-{n}");
+                    scene.apply(&format!("r{writer}"), vec![folder(n + 1, &id)]).await;
                 }
             })
         })
         .collect();
-    let mut epoch = None;
-    for _ in 0..5 {
-        epoch = Some(scene.store.new_epoch(scene.now(), 7).await.unwrap());
+    let mut epochs = Vec::new();
+    for chance in 0..5 {
+        epochs.push(scene.store.new_epoch(scene.now(), chance).await.unwrap());
     }
     for writer in writers {
         writer.await.unwrap();
     }
-    for who in (0..4).flat_map(|writer| (0..10).map(move |n| format!("user-{writer}-{n}"))) {
-        let entries = scene.settle_as(&who, None, 500).await;
-        let position = Position::parse(&cursor_of(&entries[0]).change_id).unwrap();
-        assert_eq!(Some(position.epoch), epoch, "{who}");
+    assert!(epochs.is_sorted());
+    let entries = scene.settle().await;
+    let positions: Vec<_> = entries.iter().map(position_of).collect();
+    assert_eq!(positions.len(), 40);
+    assert!(positions.is_sorted_by(|a, b| a.epoch <= b.epoch && a.counter < b.counter));
+    for entry in &entries {
+        let rest = scene.settle_as("alice", Some(cursor_of(entry)), 7).await;
+        assert_eq!(rest.len() as u64, 40 - position_of(entry).counter);
     }
 }
 

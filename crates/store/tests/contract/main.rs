@@ -6,6 +6,7 @@ mod blobs;
 mod damage;
 mod deletions;
 mod feeds;
+mod files;
 mod members;
 mod memory;
 mod migration;
@@ -102,8 +103,9 @@ mod every {
             everybody_has_a_feed_of_their_own
             a_page_ends_early_at_4_mib
             a_cursor_that_cannot_be_served_is_refused
-            a_new_epoch_refuses_every_position_before_it
-            a_new_epoch_amid_pushes_is_every_feeds
+            a_new_epoch_goes_on_from_every_position_before_it
+            a_position_that_an_epoch_never_had_is_refused_with_the_history
+            a_new_epoch_amid_pushes_never_follows_a_later_one
             six_hundred_replicas_leave_room_for_ones_own;
         pushes:
             a_retry_after_a_lost_answer_is_already_applied
@@ -181,6 +183,8 @@ mod kept {
             migrating_at_once_happens_once
             a_database_of_the_first_version_is_migrated
             two_stores_on_one_database_share_it;
+        files:
+            a_database_that_is_not_where_it_was_begins_an_epoch;
         plans:
             no_statement_reads_a_table_whole
             writers_across_realms_never_dead_lock;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use vfs_sync_store::memory::MemoryStore;
 use vfs_sync_store::sqlite::SqliteStore;
-use vfs_sync_store::{MetadataStore, PullAnswer, Quota, Retention};
+use vfs_sync_store::{MetadataStore, PullAnswer, Quota, Retention, StoreError};
 
 use super::scene::*;
 use super::views::{Cast, DEVICES, Dice, ITEMS, attach_by, attach_content, operation, with_basis};
@@ -133,6 +133,33 @@ async fn what_is_over_quota_leaves_nothing_behind() {
 }
 
 #[tokio::test]
+async fn a_backup_that_is_put_back_under_a_running_server_is_noticed() {
+    for by_a_push in [false, true] {
+        let store = MemoryStore::new(at(0));
+        let scene = Scene::new(Arc::new(store.clone()));
+        scene.apply("phone", vec![folder(1, "a")]).await;
+        let backup = store.snapshot();
+        let kept = scene.head().await;
+        scene.apply("phone", vec![folder(2, "b")]).await;
+        let lost = scene.page(from(None)).await;
+        store.restore(&backup);
+        let noticed = if by_a_push {
+            let batch = batch("alice", "phone", vec![folder(3, "c")]);
+            store.push(batch, scene.now()).await.map(|_| ())
+        } else {
+            store.pull(&user("alice"), &from(None)).await.map(|_| ())
+        };
+        assert!(matches!(noticed, Err(StoreError::Unavailable(_))), "{noticed:?}");
+        scene.apply("phone", vec![folder(3, "c")]).await;
+        let refused = scene.pull(from(lost.baseline)).await;
+        assert!(matches!(refused, PullAnswer::Rematerialize { .. }), "{refused:?}");
+        let page = scene.page(from(Some(kept))).await;
+        assert!(page.epoch > lost.epoch);
+        assert_eq!(told(&parsed(&page)), ["item_upsert c"]);
+    }
+}
+
+#[tokio::test]
 async fn a_backup_that_is_put_back_is_what_every_clone_holds() {
     let store = MemoryStore::new(at(0));
     let scene = Scene::new(Arc::new(store.clone()));
@@ -143,10 +170,16 @@ async fn a_backup_that_is_put_back_is_what_every_clone_holds() {
     let cursor = scene.head().await;
     let newer = MemoryStore::of_snapshot(&store.snapshot());
     store.restore(&backup);
-    assert_eq!(scene.settle().await, old);
     scene.store.new_epoch(scene.now(), 7).await.unwrap();
-    let refused = scene.pull(from(Some(cursor))).await;
+    let refused = scene.pull(from(Some(cursor.clone()))).await;
     assert!(matches!(refused, PullAnswer::Rematerialize { .. }), "{refused:?}");
+    assert_eq!(scene.settle().await, old);
+    let kept = cursor_of(&old[0]);
+    assert!(scene.page(from(Some(kept.clone()))).await.items.is_empty());
+    scene.apply("phone", vec![folder(2, "c"), folder(3, "d")]).await;
+    let refused = scene.pull(from(Some(cursor))).await;
+    assert!(matches!(refused, PullAnswer::Rematerialize { .. }), "what is there now is another");
+    assert_eq!(scene.page(from(Some(kept))).await.items.len(), 2);
     let newer = Scene::new(Arc::new(newer));
     assert_eq!(newer.settle().await.len(), 2, "a store of its own");
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use vfs_sync_core::cursor::{Cursor, Position};
-use vfs_sync_core::wire::ReconcileState;
+use vfs_sync_core::wire::{EpochEnd, ReconcileState};
 use vfs_sync_store::ReconcileAnswer;
 
 use super::scene::*;
@@ -42,8 +42,10 @@ pub(crate) async fn nobody_can_reconcile_ahead_of_the_server(scene: Scene) {
     let (_, late) = two_positions(&scene).await;
     let position = Position::parse(&late.change_id).unwrap();
     let beyond = Position { counter: position.counter + 1, ..position }.at(late.changed_at);
-    let refused = ReconcileAnswer::Rematerialize { oldest_available: None };
-    assert_eq!(scene.reconcile("laptop", &beyond, &[]).await, refused);
+    let refused = scene.reconcile("laptop", &beyond, &[]).await;
+    let (oldest_available, end) =
+        (None, EpochEnd { epoch: position.epoch, last_counter: position.counter });
+    assert_eq!(refused, ReconcileAnswer::Rematerialize { oldest_available, history: vec![end] });
     let expected = ReconcileAnswer::WriteIdsAhead {
         replica_id: replica("laptop"),
         sent: write_id(3),

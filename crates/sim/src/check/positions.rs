@@ -1,0 +1,55 @@
+//! A position of a feed stands for one thing, whatever becomes of the database: it is never handed
+//! out for another, and none is gone on from that the database has lost.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use vfs_sync_core::cursor::{Cursor, Position};
+use vfs_sync_core::id::{ChangeId, UserId};
+use vfs_sync_store::{PullAnswer, PullRequest};
+
+use crate::coverage::Kind;
+use crate::failure::FailureKind;
+use crate::ledger::Book;
+
+/// What was handed out, in all lives of the database.
+#[derive(Debug, Default)]
+pub(crate) struct Positions {
+    handed: BTreeMap<UserId, BTreeMap<ChangeId, String>>,
+    lost: BTreeMap<UserId, BTreeSet<ChangeId>>,
+}
+
+impl Positions {
+    pub(crate) fn users(&self) -> Vec<UserId> {
+        self.handed.keys().cloned().collect()
+    }
+
+    /// A backup took the place of the database: of a feed it has nothing behind `head`.
+    pub(crate) fn cut(&mut self, user: &UserId, head: Option<&Cursor>) {
+        let last = head.and_then(|head| Position::parse(&head.change_id));
+        let handed = self.handed.get(user).into_iter().flatten();
+        let gone = handed.filter(|(id, _)| Position::parse(id) > last).map(|(id, _)| id.clone());
+        self.lost.entry(user.clone()).or_default().extend(gone);
+    }
+}
+
+/// Every page is held against all pages before it.
+pub(crate) fn pull(book: &mut Book, user: &UserId, request: &PullRequest, answer: &PullAnswer) {
+    let PullAnswer::Page(page) = answer else { return };
+    let lost = book.positions.lost.get(user);
+    let mut given = request.cursor.iter().chain(&request.baseline);
+    let wrong = given.find(|one| lost.is_some_and(|lost| lost.contains(&one.change_id)));
+    if let Some(cursor) = wrong {
+        let message = format!("{user} goes on from {cursor}, which the database has lost");
+        return book.fail(FailureKind::Answer, message);
+    }
+    for json in &page.items {
+        let Ok(entry) = book.entry(json) else { continue };
+        let handed = book.positions.handed.entry(user.clone()).or_default();
+        let before = handed.entry(entry.position.change_id.clone()).or_insert_with(|| json.clone());
+        if before != json {
+            let message = format!("a position of {user} is handed out twice: {before} and {json}");
+            return book.fail(FailureKind::Answer, message);
+        }
+    }
+    book.coverage.count(Kind::Check, "positions: each stands for one thing");
+}

@@ -1,0 +1,83 @@
+//! Where a connection leads: whether it is to the database that this program last wrote to.
+//!
+//! A database that was restored, or failed over to a standby that lagged, may lack what was
+//! answered from it. Before a connection is used it is told apart from the one on which the epoch
+//! began; if it is not that, an epoch begins.
+
+use deadpool_postgres::ClientWrapper;
+use vfs_sync_core::cursor::Epoch;
+use vfs_sync_core::time::Timestamp;
+
+use super::feed::stored_epoch;
+use crate::served::Served;
+use crate::{StoreError, codes};
+
+/// What makes a connection lead elsewhere: another cluster, another history of its log, another
+/// life of the server, another database, tables made anew.
+const PLACE: &str = "SELECT concat_ws(' ', \
+    substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), \
+    extract(epoch FROM pg_postmaster_start_time()), \
+    (SELECT oid FROM pg_database WHERE datname = current_database()), \
+    'meta'::regclass::oid, pg_relation_filenode('meta'))";
+
+/// Begins an epoch if the connection does not lead to where the present one began; with `start`
+/// always, at that time.
+///
+/// Of several programs that find this out at one time, one begins it and the others go on in it.
+pub(super) async fn check(
+    client: &mut ClientWrapper,
+    start: Option<Timestamp>,
+    served: &Served,
+) -> Result<(), StoreError> {
+    let standby: bool = client.query_one("SELECT pg_is_in_recovery()", &[]).await?.try_get(0)?;
+    if standby {
+        let text =
+            "it is a standby, which nothing can be written to: promote it, or name the primary";
+        return Err(StoreError::Unavailable(text.into()));
+    }
+    let may = "SELECT has_function_privilege('pg_control_system()', 'EXECUTE')";
+    let mut place = String::new();
+    if client.query_one(may, &[]).await?.try_get(0)? {
+        let system = "SELECT system_identifier::text FROM pg_control_system()";
+        place = client.query_one(system, &[]).await?.try_get(0)?;
+    }
+    place.push(' ');
+    place.push_str(client.query_one(PLACE, &[]).await?.try_get(0)?);
+    let stored = "SELECT value FROM identity WHERE name = 'place'";
+    let is_it = |row: Option<tokio_postgres::Row>| {
+        row.is_some_and(|row| row.try_get::<_, &str>(0).is_ok_and(|stored| stored == place))
+    };
+    if start.is_none() && is_it(client.query_opt(stored, &[]).await?) {
+        return Ok(());
+    }
+    let tx = client.transaction().await?;
+    let now = "SELECT value, (extract(epoch FROM clock_timestamp()) * 1000)::bigint FROM meta \
+               WHERE name = 'epoch' FOR UPDATE";
+    let row = tx.query_one(now, &[]).await?;
+    if start.is_none() && is_it(tx.query_opt(stored, &[]).await?) {
+        return Ok(());
+    }
+    let present = stored_epoch(row.try_get(0)?)
+        .ok_or_else(|| codes::malformed("meta", "epoch", "is no epoch"))?;
+    let now = start.or_else(|| Timestamp::from_millis(row.try_get(1).ok()?));
+    let now = now.ok_or_else(|| StoreError::Failed("the database has no time".into()))?;
+    let present = served.latest().map_or(present, |latest| latest.max(present));
+    let epoch = Epoch::following(present, now, codes::low_bits(codes::chance()));
+    let value = epoch.as_u64() as i64;
+    tx.execute("UPDATE meta SET value = $1 WHERE name = 'epoch'", &[&value]).await?;
+    tx.execute(
+        "INSERT INTO identity (name, value) VALUES ('place', $1) \
+         ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        &[&place],
+    )
+    .await?;
+    tx.commit().await?;
+    served.begin(epoch);
+    if start.is_none() {
+        tracing::warn!(
+            epoch = epoch.as_u64(),
+            "the database is not where it was: an epoch has begun, so that what it may lack is found"
+        );
+    }
+    Ok(())
+}
