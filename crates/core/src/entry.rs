@@ -559,15 +559,14 @@ impl TryFrom<WireEntry<'_>> for Entry {
                 return Err(MalformedEntry { field: "opType", problem: "is not one of a feed" });
             }
         };
+        // All three, or none.
         let origin = match (wire.author_op_id, wire.replica_id, wire.write_id) {
-            (Some(op_id), Some(replica_id), Some(write_id)) => {
-                Some(Origin { op_id, replica_id, write_id })
-            }
             (None, None, None) => None,
-            _ => {
-                let problem = "comes with replicaId and writeId or not at all";
-                return Err(MalformedEntry { field: "authorOpId", problem });
-            }
+            (op_id, replica_id, write_id) => Some(Origin {
+                op_id: need("authorOpId", op_id)?,
+                replica_id: need("replicaId", replica_id)?,
+                write_id: need("writeId", write_id)?,
+            }),
         };
         let body = EntryBody {
             actor: wire.actor_id,
