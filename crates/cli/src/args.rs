@@ -209,6 +209,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  vfs-sync rejected\n  vfs-sync rejected retry 0193a1c2-…\n  vfs-sync rejected discard --all"
     )]
     Rejected(Rejected),
+    /// List what a restored server lost and this replica could not offer again, or decide on it
+    #[command(
+        after_help = "What a server lost when it was restored is offered to it again by `sync`. Listed here is what that\ncannot do: grants, which only you can give again, and what this device may not write or has no\nbytes of. An entry goes by itself once another device has brought the change back.\n\nExamples:\n  vfs-sync recover\n  vfs-sync recover --grants\n  vfs-sync recover discard --all"
+    )]
+    Recover(Recover),
     /// Write the replica's state to a file, or make a replica from one
     #[command(subcommand, after_help = STATE)]
     State(State),
@@ -677,6 +682,31 @@ pub(crate) struct Discard {
     /// With --all: yes, forget all of them
     #[arg(long, requires = "all")]
     pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Recover {
+    /// Give the lost grants again; the next `sync` sends them
+    #[arg(long)]
+    pub(crate) grants: bool,
+    #[command(subcommand)]
+    pub(crate) action: Option<RecoverAction>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RecoverAction {
+    /// List the lost changes, oldest first
+    List(Limit),
+    /// Forget lost changes, with the bytes that are kept for them
+    Discard {
+        /// The numbers of the entries
+        #[arg(value_name = "NUMBER", required_unless_present = "all", conflicts_with = "all")]
+        numbers: Vec<i64>,
+        /// All of them
+        #[arg(long)]
+        all: bool,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -434,6 +434,22 @@ impl Cache {
         Some(LocalContent::new(size, digest, source, lease))
     }
 
+    /// Whether a content is here with all its bytes, hashed or not.
+    pub(crate) fn has(&self, blob_id: &BlobId, size: u64) -> bool {
+        let key = Key::of(blob_id);
+        match &self.place {
+            Place::Memory(all) => {
+                lock(all).get(&key).is_some_and(|bytes| bytes.len() as u64 == size)
+            }
+            Place::Directory(dir) => {
+                let paths = [shard_path(dir, key), draft_path(dir, key)];
+                let is_whole =
+                    |path: &PathBuf| std::fs::metadata(path).is_ok_and(|of| of.len() == size);
+                paths.iter().any(is_whole)
+            }
+        }
+    }
+
     /// [`Self::find`], hashed unless this process knows them. What is damaged leaves the cache.
     pub(crate) fn find_verified(
         self: &Arc<Self>,

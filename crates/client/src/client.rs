@@ -111,6 +111,8 @@ pub struct Status {
     pub uploads: u64,
     /// Contents whose upload was refused for good; their bytes are kept.
     pub rejected_uploads: u64,
+    /// Changes that a restored server lost and that could not be offered to it again.
+    pub lost: u64,
     /// Items confirmed by the server.
     pub items: u64,
     /// Why synchronising stopped, until it succeeds or is started by hand.
@@ -313,6 +315,7 @@ impl SyncClient {
             rejected: counts.rejected,
             uploads: counts.uploads,
             rejected_uploads: counts.rejected_uploads,
+            lost: counts.lost,
             items: meta.items,
             stopped: meta.stopped.as_ref().map(|reason| (**reason).clone()),
             paused,

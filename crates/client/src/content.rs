@@ -211,6 +211,8 @@ impl NewContent {
             state: UploadState::Queued,
             attach: None,
             reason: None,
+            offered: false,
+            renewed: false,
         }
     }
 }

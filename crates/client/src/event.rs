@@ -3,6 +3,7 @@
 use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::guardrail::Violation;
 use vfs_sync_core::id::{ItemId, OpId, UserId};
+use vfs_sync_core::offer::Offered;
 use vfs_sync_core::wire::PushReason;
 
 use crate::error::StopReason;
@@ -75,6 +76,9 @@ pub enum ChangeEvent {
     Outstanding(Outstanding),
     /// Background work stopped until it is started by hand.
     Stopped(StopReason),
+    /// A restored server had lost changes that this replica knows: they are queued again, or in the
+    /// list of lost changes.
+    Offered(Offered),
     /// The tree changed as a whole: it should be read again. A subscriber that was too slow is told
     /// by its channel instead.
     Rebuilt,
@@ -128,6 +132,8 @@ pub struct SyncReport {
     pub pages: u64,
     /// Whether the replica was rebuilt from the server's state.
     pub rematerialised: bool,
+    /// Changes that the server had lost, and that were queued again or listed.
+    pub offered: Offered,
 }
 
 /// Is told what happens. An observer that panics does not change what the client does.

@@ -25,6 +25,7 @@ mod hydrate;
 mod node;
 mod path;
 mod read;
+mod recover;
 mod sending;
 mod share;
 mod store;
@@ -47,6 +48,7 @@ pub use node::{
 };
 pub use path::TreePath;
 pub use read::{HydrateOutcome, StateExport};
+pub use recover::LostEntry;
 pub use transport::{Transport, TransportError};
 pub use trash::{Emptied, Trashed};
 pub use upload::{Outstanding, RejectedUpload, WaitingUpload};

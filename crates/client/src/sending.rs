@@ -36,6 +36,8 @@ pub(crate) enum Outcome {
     ContentChanged,
     /// The stage is over: new ids.
     Expired,
+    /// Another upload has one of the ids.
+    IdTaken(String),
     Rejected(String),
     /// The server cannot take it until somebody makes room or mends something: it stays queued.
     Waits {
@@ -87,6 +89,7 @@ impl Outcome {
             code::RECONCILE_BEHIND => Self::Behind(error),
             code::CONTENT_CHANGED => Self::ContentChanged,
             code::STAGE_EXPIRED => Self::Expired,
+            code::ID_TAKEN => Self::IdTaken(format!("{message} ({status} {code})")),
             _ if ended_as(&error) == Some(StageStatus::Abandoned) => Self::Expired,
             // An earlier request of this client, which it gave up, is still under way there.
             code::UPLOAD_SUPERSEDED => Self::Failed(TransportError::network(message.as_str())),

@@ -10,6 +10,7 @@ use vfs_sync_core::flush::{FlushCommit, FlushCycle, FlushError, FlushStep};
 use vfs_sync_core::guardrail::Violation;
 use vfs_sync_core::id::{ItemId, WriteId};
 use vfs_sync_core::limits::{MAX_PULL_LIMIT, MAX_WRITE_ID_ENTRIES};
+use vfs_sync_core::offer::Offered;
 use vfs_sync_core::pull::{PageCommit, PullCycle};
 use vfs_sync_core::reconcile;
 use vfs_sync_core::wire::code;
@@ -18,7 +19,9 @@ use vfs_sync_core::wire::{PullPage, PushRequest, ReconcileState, StateResponse, 
 use crate::client::{Inner, SyncClient, lock};
 use crate::error::{ClientError, StopReason};
 use crate::event::{ChangeEvent, Progress, SyncReport};
-use crate::store::{Meta, Rebuilt, ReplicaStore, Slot, own_write_id, unsendable};
+use crate::store::{
+    History, Meta, Offering, Rebuilt, ReplicaStore, Slot, own_write_id, unsendable,
+};
 use crate::transport::{PullQuery, TransportError};
 
 /// One call's turn at talking to the server.
@@ -34,6 +37,9 @@ pub(crate) struct Session {
 
 /// Contents that leave the cache in one transaction.
 const FORGOTTEN_AT_ONCE: usize = 500;
+
+/// Rebuilds before giving up, where the server is restored during each.
+const REBUILDS: usize = 3;
 
 /// What of a sync to do.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -429,26 +435,72 @@ impl Session {
     // Starting over.
 
     async fn rematerialise(&mut self) -> Result<(), ClientError> {
-        self.store(|_, store| store.begin_rebuild()).await?;
-        let meta = self.meta().await?;
-        let mut cycle = PullCycle::new(None, None, WriteIds::new());
-        let (settled, epoch) = self.pull_into(Slot::Building, &mut cycle, &meta).await?;
-        let rebuilt = Rebuilt {
-            cursor: cycle.cursor().cloned(),
-            baseline: cycle.baseline().cloned(),
-            epoch,
-            floor: settled.clone(),
-            settled,
+        for _ in 0..REBUILDS {
+            self.store(|_, store| store.begin_rebuild()).await?;
+            let meta = self.meta().await?;
+            let mut cycle = PullCycle::new(None, None, WriteIds::new());
+            let (settled, epoch) = self.pull_into(Slot::Building, &mut cycle, &meta).await?;
+            let Some(history) = self.history(&meta, &cycle, epoch).await? else {
+                continue;
+            };
+            let rebuilt = Rebuilt {
+                cursor: cycle.cursor().cloned(),
+                baseline: cycle.baseline().cloned(),
+                epoch,
+                floor: settled.clone(),
+                settled,
+                history,
+            };
+            let offered = self
+                .store(move |inner, store| {
+                    let has_bytes = |blob_id: &_, size| inner.cache.has(blob_id, size);
+                    let environment = inner.environment();
+                    let offered =
+                        store.swap(rebuilt, &Offering { environment, has_bytes: &has_bytes })?;
+                    let news = offered != Offered::default();
+                    inner.emit(news.then_some(ChangeEvent::Offered(offered)));
+                    inner.emit([ChangeEvent::Rebuilt]);
+                    Ok(offered)
+                })
+                .await?;
+            self.report.rematerialised = true;
+            self.report.offered.add(offered);
+            self.forget_contents().await?;
+            return self.reconcile(false).await;
+        }
+        Err(ClientError::Busy(
+            "the server was restored again while the replica was rebuilt: sync again".into(),
+        ))
+    }
+
+    /// Asks what of the replica's history the server has, once the pages of a rebuild are there.
+    /// `None` if these are of a history that has ended meanwhile.
+    async fn history(
+        &self,
+        meta: &Meta,
+        rebuilt: &PullCycle,
+        epoch: Option<Epoch>,
+    ) -> Result<Option<History>, ClientError> {
+        let query = PullQuery {
+            client_id: meta.client_id.clone(),
+            cursor: meta.cursor.clone(),
+            baseline: meta.baseline.clone(),
+            limit: 1,
         };
-        self.store(move |inner, store| {
-            store.swap(rebuilt)?;
-            inner.emit([ChangeEvent::Rebuilt]);
-            Ok(())
-        })
-        .await?;
-        self.report.rematerialised = true;
-        self.forget_contents().await?;
-        self.reconcile(false).await
+        if query.cursor.is_none() {
+            return Ok(Some(History::Served));
+        }
+        match self.inner.transport.pull(&query).await {
+            Ok(page) => {
+                let same = page.epoch.is_none() || epoch.is_none() || page.epoch == epoch;
+                Ok(same.then_some(History::Served))
+            }
+            Err(TransportError::RematerializationRequired { oldest_available, .. }) => {
+                let _ = rebuilt;
+                Ok(Some(History::Unknown { oldest_available }))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     // What stays of an outcome.

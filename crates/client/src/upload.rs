@@ -9,6 +9,7 @@ use futures::stream;
 use tokio_util::task::AbortOnDropHandle;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{BlobId, ItemId};
+use vfs_sync_core::offer;
 use vfs_sync_core::op::{Action, Upsert};
 use vfs_sync_core::shown;
 use vfs_sync_core::time::Timestamp;
@@ -61,13 +62,15 @@ pub struct Outstanding {
     pub rejected_uploads: u64,
     /// The reason for the first of them.
     pub refused: Option<String>,
+    /// Changes that a restored server lost and that could not be offered to it again.
+    pub lost: u64,
 }
 
 impl Outstanding {
     /// Whether there is nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.pending + self.uploads + self.rejected + self.rejected_uploads == 0
+        self.pending + self.uploads + self.rejected + self.rejected_uploads + self.lost == 0
     }
 }
 
@@ -152,6 +155,7 @@ impl SyncClient {
         };
         Ok(Outstanding {
             pending: counts.pending,
+            lost: counts.lost,
             uploads: counts.uploads,
             waiting,
             rejected: counts.rejected,
@@ -292,6 +296,22 @@ impl Session {
                 }
                 return Ok(Vec::new());
             };
+            // One that is offered again brings nothing back that was deleted meanwhile.
+            let mut gone = Vec::new();
+            for upload in round.iter().filter(|upload| upload.offered) {
+                if store.node(&upload.item)?.is_none() {
+                    let (state, reason) = (UploadState::Rejected, Some(GONE.into()));
+                    gone.push(Upload { state, reason, ..upload.clone() });
+                }
+            }
+            if !gone.is_empty() {
+                store.settle_uploads(&gone)?;
+                round.retain(|upload| !gone.iter().any(|one| one.seq == upload.seq));
+                inner.emit(gone.into_iter().map(|upload| ChangeEvent::UploadRejected {
+                    item_id: upload.item,
+                    reason: GONE.into(),
+                }));
+            }
             let mut new = Vec::new();
             for upload in round.iter_mut().filter(|upload| upload.attach.is_none()) {
                 upload.attach = Some(upload.request(&client_id, &at));
@@ -392,7 +412,14 @@ impl Session {
                         written.push(Upload { reason: Some(reason), ..upload });
                     }
                 }
-                Outcome::Rejected(reason) => {
+                // Another device of the user has offered the same content under its id.
+                Outcome::IdTaken(_) if upload.offered && !upload.renewed => {
+                    let (again, content) = renew(&self.inner, &upload)?;
+                    old.push(upload.blob_id);
+                    written.push(Upload { renewed: true, ..again });
+                    renewed.push(content);
+                }
+                Outcome::Rejected(reason) | Outcome::IdTaken(reason) => {
                     events.push(ChangeEvent::UploadRejected {
                         item_id: upload.item.clone(),
                         reason: reason.clone(),
@@ -412,7 +439,11 @@ impl Session {
                 keep_time_beside(here, store, item, &blob_id, time)?;
             }
             for upload in copies {
-                let copy = here.new_item_id();
+                // Devices that offer the same content again make one copy of it.
+                let copy = match upload.offered {
+                    true => offer::copy_id(&upload.item, upload.digest, &store.meta().user),
+                    false => here.new_item_id(),
+                };
                 let item_id = upload.item.clone();
                 if store.copy_aside(upload, here.new_op_id(), copy.clone(), here.now())? {
                     events.push(ChangeEvent::ConflictedCopy { item_id, copy });

@@ -236,7 +236,7 @@ fn a_file_that_is_no_replica_of_this_version_is_refused() {
     };
     pragma("PRAGMA user_version = 99");
     assert!(matches!(open(dir.path()), Err(ClientError::NewerReplica { found: 99, .. })));
-    pragma("PRAGMA user_version = 2; UPDATE meta SET value = '{' WHERE key = 'floor'");
+    pragma("PRAGMA user_version = 3; UPDATE meta SET value = '{' WHERE key = 'floor'");
     let error = open(dir.path()).unwrap_err();
     assert!(error.to_string().contains("floor"), "{error}");
     pragma("PRAGMA application_id = 5");
@@ -358,7 +358,15 @@ fn a_replica_of_the_format_before_is_opened_and_brought_up_to_date() {
     let dir = tempfile::tempdir().unwrap();
     let docs = create(dir.path()).create_folder(None, name("docs")).unwrap();
     let database = rusqlite::Connection::open(dir.path().join("replica.db")).unwrap();
-    database.execute_batch("DROP TABLE forgotten; PRAGMA user_version = 1").unwrap();
+    for slot in ["a", "b"] {
+        for table in ["items", "links", "grants", "attachments"] {
+            let drop = format!("ALTER TABLE {table}_{slot} DROP COLUMN position");
+            database.execute_batch(&drop).unwrap();
+        }
+    }
+    let before = "DROP TABLE forgotten; DROP TABLE removals; DROP TABLE lost;
+        DELETE FROM meta WHERE key = 'trail'; PRAGMA user_version = 1";
+    database.execute_batch(before).unwrap();
     drop(database);
     for _ in 0..2 {
         assert_eq!(open(dir.path()).unwrap().resolve("docs").unwrap().id, docs);

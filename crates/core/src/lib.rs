@@ -3,7 +3,7 @@
 //! What both sides of the wire share is here, once: the values ([`id`], [`time`], [`cursor`],
 //! [`op`], [`entry`]), how registers merge ([`register`]), how the server decides a push
 //! ([`push`]) and an attach ([`attach`]), and the machines that a client runs ([`pull`],
-//! [`flush`], [`reconcile`], [`state`]) with every guardrail ([`guardrail`]).
+//! [`flush`], [`reconcile`], [`offer`], [`state`]) with every guardrail ([`guardrail`]).
 //! Time and entropy come in as values; effects go out as values.
 
 pub mod access;
@@ -18,6 +18,7 @@ pub mod history;
 pub mod id;
 pub mod item;
 pub mod limits;
+pub mod offer;
 pub mod op;
 pub mod pull;
 pub mod push;

@@ -3,6 +3,7 @@
 pub(crate) mod answers;
 pub(crate) mod belongs;
 pub(crate) mod doubts;
+pub(crate) mod held;
 pub(crate) mod numbers;
 pub(crate) mod positions;
 pub(crate) mod saved;

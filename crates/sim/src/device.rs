@@ -287,6 +287,7 @@ impl Device {
             }
         }
         book.contents.retain(|(device, _), _| *device != index);
+        book.held.items.retain(|(device, _)| *device != index);
         let Book { saved, model, .. } = &mut *book;
         saved.lose_device(index, |content| model.held(content));
         let applied: Vec<OpId> = book.applied_of(index);
@@ -473,6 +474,9 @@ impl Device {
                             format!("device {index}: {item}'s content is given up: {reason}");
                         book.fail(FailureKind::Lost, message);
                     }
+                }
+                ChangeEvent::Offered(_) => {
+                    book.coverage.count(Kind::Call, "client: a server was offered what it lost");
                 }
                 ChangeEvent::Rebuilt => {
                     book.coverage.count(Kind::Call, "client: rematerialised");

@@ -12,6 +12,7 @@ use vfs_sync_core::id::{ItemId, OpId, ReplicaId, StagingId, UserId};
 use vfs_sync_core::item::Name;
 use vfs_sync_core::wire::WriteIds;
 
+use crate::check::held::Held;
 use crate::check::positions::Positions;
 use crate::check::saved::Saved;
 use crate::check::times::Times;
@@ -35,6 +36,8 @@ pub(crate) struct Book {
     pub(crate) replicas: BTreeMap<ReplicaId, UserId>,
     /// Devices that had a token of somebody else.
     pub(crate) swapped: BTreeSet<usize>,
+    /// What devices held when the server was restored last.
+    pub(crate) held: Held,
     /// The times that users gave to bytes.
     pub(crate) times: Times,
     /// What users saved, replaced and deleted.
@@ -112,6 +115,7 @@ impl Ledger {
             coverage: Coverage::default(),
             operations: BTreeMap::new(),
             contents: BTreeMap::new(),
+            held: Held::default(),
             replicas: BTreeMap::new(),
             swapped: BTreeSet::new(),
             times: Times::default(),
@@ -239,10 +243,13 @@ impl Book {
         (stamp.is_some() || to_come).then(|| Seen { name: name.clone(), own, stamp })
     }
 
-    /// Contents that were put before this moment may be lost.
-    pub(crate) fn forget_contents(&mut self) {
-        self.contents.clear();
+    /// A backup took the place of all that the servers had: contents that were put before may be
+    /// lost, but for those that it has or that their devices hold.
+    pub(crate) fn restored(&mut self, held: Held) {
         let model = &self.model;
+        self.contents
+            .retain(|(device, _), digest| model.held(digest) || held.has(*device, *digest));
+        self.held = held;
         self.saved.lose_all(|content| model.held(content));
     }
 

@@ -13,8 +13,10 @@ use vfs_sync_client::{
     ClientConfig, ClientError, Delete, HttpConfig, HttpTransport, QueuedState, StaticToken,
     SyncClient,
 };
+use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::item::Name;
+use vfs_sync_core::op::Action;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_store::Retention;
 use vfs_sync_testkit::{
@@ -167,7 +169,7 @@ async fn after_a_restore_and_a_new_epoch_every_replica_converges_and_nothing_que
     }
     let fresh = device(&server, false);
     fresh.client.sync().await.unwrap();
-    let expected = set(&["before", "removed after", "acknowledged", "queued"]);
+    let expected = set(&["before", "after", "acknowledged", "queued"]);
     for device in [&a, &b, &fresh] {
         assert_eq!(device.tree(), expected);
         let status = device.client.status().unwrap();
@@ -182,7 +184,7 @@ async fn after_a_restore_and_a_new_epoch_every_replica_converges_and_nothing_que
     }
     assert_eq!(a.tree(), b.tree());
     assert_eq!(a.tree(), fresh.tree());
-    assert_eq!(a.tree().len(), 6);
+    assert_eq!(a.tree().len(), 6, "{:?}", a.tree());
     for device in [&a, &b] {
         device.emitted(&["pull:pullRematerializationRequired"]);
     }
@@ -267,7 +269,7 @@ async fn a_backup_that_is_restored_twice_while_the_clock_is_behind_it_hands_out_
     let fresh = device(&server, false);
     fresh.client.sync().await.unwrap();
     assert_eq!(a.tree(), fresh.tree());
-    assert_eq!(a.tree(), set(&["second"]), "what was confirmed by the first is gone with it");
+    assert_eq!(a.tree(), set(&["first", "second"]), "what the first life confirmed is offered");
     a.emitted(&["pull:pullRematerializationRequired"]);
 }
 
@@ -383,4 +385,267 @@ async fn a_device_that_was_away_for_longer_than_the_retention_comes_back_with_it
     assert_eq!(away.tree(), expected);
     assert_eq!(home.tree(), expected, "who was there needed no rebuild");
     home.emitted(&[]);
+}
+
+// What the server lost is offered to it again.
+
+fn device_of(server: &TestServer, user: &str) -> Device {
+    let token = StaticToken::new(server.token(user));
+    let transport = HttpTransport::new(HttpConfig::new(server.url()), token).unwrap();
+    let config = ClientConfig { rematerialise: true, ..ClientConfig::default() };
+    let user = UserId::new(user).unwrap();
+    let client = SyncClient::in_memory(user, Arc::new(transport), config).unwrap();
+    let violations = Arc::new(ViolationCollector::default());
+    client.observe(violations.clone());
+    Device { client, violations }
+}
+
+impl Device {
+    /// Writes a file at the top, a new one or the one of that name.
+    fn write(&self, name: &str, text: &str) {
+        let item = match self.client.resolve(name) {
+            Ok(node) => node.id,
+            Err(_) => self.client.create_file(None, Name::new(name).unwrap()).unwrap(),
+        };
+        self.client.put_content(&item, text.as_bytes()).unwrap();
+    }
+
+    async fn read(&self, path: &str) -> String {
+        let item = self.client.resolve(path).unwrap_or_else(|e| panic!("{path}: {e}")).id;
+        let content = self.client.read_content(&item).await.unwrap();
+        let mut text = String::new();
+        content.reader().unwrap().read_to_string(&mut text).unwrap();
+        text
+    }
+
+    fn waits(&self) -> (u64, u64, u64, u64, u64, u64) {
+        let status = self.client.status().unwrap();
+        (
+            status.pending,
+            status.acknowledged,
+            status.rejected,
+            status.uploads,
+            status.rejected_uploads,
+            status.lost,
+        )
+    }
+}
+
+async fn rounds(devices: &[&Device]) {
+    for _ in 0..3 {
+        for device in devices {
+            device.client.sync().await.unwrap();
+        }
+    }
+}
+
+const NOTHING: (u64, u64, u64, u64, u64, u64) = (0, 0, 0, 0, 0, 0);
+
+#[tokio::test]
+async fn a_restored_server_gets_back_items_contents_and_moves_from_any_device_that_has_them() {
+    let mut server = TestServer::start().await;
+    let (a, b) = (device(&server, true), device(&server, true));
+    a.write("monday", "monday");
+    a.make("from");
+    a.make("to");
+    a.client.sync().await.unwrap();
+    let moved = a
+        .client
+        .create_file(Some(&a.client.resolve("from").unwrap().id), Name::new("moved").unwrap())
+        .unwrap();
+    rounds(&[&a, &b]).await;
+    let backup = back_up(&mut server).await;
+
+    a.write("tuesday", "tuesday");
+    a.client.move_to(&moved, Some(&a.client.resolve("to").unwrap().id)).unwrap();
+    let deep = a
+        .client
+        .create_folder(Some(&a.client.resolve("to").unwrap().id), Name::new("deep").unwrap())
+        .unwrap();
+    let deeper = a.client.create_file(Some(&deep), Name::new("deeper").unwrap()).unwrap();
+    a.client.put_content(&deeper, "deeper".as_bytes()).unwrap();
+    rounds(&[&a, &b]).await;
+    assert_eq!(b.read("tuesday").await, "tuesday");
+
+    let now = server.clock().now();
+    restore(&mut server, &backup, now, 0).await;
+    // The one that has only some of the bytes comes first.
+    b.client.sync().await.unwrap();
+    a.client.sync().await.unwrap();
+    rounds(&[&b, &a]).await;
+    let fresh = device(&server, false);
+    fresh.client.sync().await.unwrap();
+    let expected =
+        set(&["monday", "tuesday", "from", "to", "to/moved", "to/deep", "to/deep/deeper"]);
+    for device in [&a, &b, &fresh] {
+        assert_eq!(device.tree(), expected);
+        assert_eq!(device.read("monday").await, "monday");
+        assert_eq!(device.read("tuesday").await, "tuesday");
+        assert_eq!(device.read("to/deep/deeper").await, "deeper");
+        assert_eq!(device.waits(), NOTHING);
+    }
+}
+
+#[tokio::test]
+async fn an_emptied_server_gets_everything_back() {
+    let mut server = TestServer::start().await;
+    let empty = back_up(&mut server).await;
+    let (a, b) = (device(&server, true), device(&server, true));
+    a.make("folder");
+    for number in 0..20 {
+        a.write(&format!("f{number}"), &format!("content {number}"));
+    }
+    rounds(&[&a, &b]).await;
+    let tree = a.tree();
+
+    let now = server.clock().now();
+    restore(&mut server, &empty, now, 0).await;
+    for device in [&b, &a] {
+        device.client.sync().await.unwrap();
+        assert_eq!(device.tree(), tree);
+    }
+    rounds(&[&b, &a]).await;
+    let fresh = device(&server, false);
+    fresh.client.sync().await.unwrap();
+    assert_eq!(fresh.tree(), tree);
+    for number in 0..20 {
+        assert_eq!(fresh.read(&format!("f{number}")).await, format!("content {number}"));
+    }
+    assert_eq!(a.waits(), NOTHING);
+    assert_eq!(b.waits(), NOTHING);
+}
+
+#[tokio::test]
+async fn what_was_written_after_the_restore_stays_beside_what_is_offered() {
+    let mut server = TestServer::start().await;
+    let (a, b) = (device(&server, true), device(&server, true));
+    a.write("file", "v1");
+    rounds(&[&a, &b]).await;
+    let backup = back_up(&mut server).await;
+    a.write("file", "lost");
+    a.make("lost folder");
+    a.client.sync().await.unwrap();
+
+    let now = server.clock().now();
+    restore(&mut server, &backup, now, 0).await;
+    // It was away: it knows of the old content alone, and writes over it.
+    b.write("file", "after");
+    b.make("after folder");
+    b.client.sync().await.unwrap();
+    rounds(&[&a, &b]).await;
+    assert_eq!(a.tree(), b.tree());
+    let contents: BTreeSet<String> = {
+        let mut contents = BTreeSet::new();
+        for path in a.tree().iter().filter(|path| path.starts_with("file")) {
+            contents.insert(a.read(path).await);
+        }
+        contents
+    };
+    assert_eq!(contents, set(&["after", "lost"]));
+    assert!(a.tree().is_superset(&set(&["lost folder", "after folder"])));
+    assert_eq!((a.waits(), b.waits()), (NOTHING, NOTHING));
+}
+
+#[tokio::test]
+async fn a_revocation_and_a_deletion_that_a_restore_undoes_are_offered_first() {
+    let mut server = TestServer::start().await;
+    let (a, bob) = (device(&server, true), device_of(&server, "bob"));
+    a.make("shared");
+    a.write("secret", "s");
+    let shared = a.client.resolve("shared").unwrap().id;
+    let to_bob = vfs_sync_core::access::Principal {
+        kind: vfs_sync_core::access::PrincipalType::User,
+        id: vfs_sync_core::id::PrincipalId::new("bob").unwrap(),
+    };
+    a.client.share(&shared, to_bob.clone(), AccessLevel::Read).unwrap();
+    a.client.sync().await.unwrap();
+    bob.client.sync().await.unwrap();
+    let backup = back_up(&mut server).await;
+    a.client.unshare(&shared, to_bob.clone()).unwrap();
+    a.remove("secret");
+    a.make("later");
+    a.client.sync().await.unwrap();
+
+    let now = server.clock().now();
+    restore(&mut server, &backup, now, 0).await;
+    a.client.pull().await.unwrap();
+    let kinds: Vec<_> =
+        a.client.queue(10).unwrap().into_iter().map(|one| one.operation.action).collect();
+    assert!(matches!(kinds[0], Action::GrantRemove { .. }), "{kinds:?}");
+    assert_eq!(kinds[1], Action::Delete, "{kinds:?}");
+    assert!(matches!(kinds[2], Action::Upsert(_)), "{kinds:?}");
+    rounds(&[&a, &bob]).await;
+    assert_eq!(a.tree(), set(&["shared", "later"]));
+    assert!(a.client.grants(&shared).unwrap().is_empty());
+    assert_eq!(a.waits(), NOTHING);
+}
+
+#[tokio::test]
+async fn a_lost_grant_is_listed_and_given_again_on_the_users_word_alone() {
+    let mut server = TestServer::start().await;
+    let (a, bob) = (device(&server, true), device_of(&server, "bob"));
+    a.make("shared");
+    a.client.sync().await.unwrap();
+    let backup = back_up(&mut server).await;
+    let shared = a.client.resolve("shared").unwrap().id;
+    let to_bob = vfs_sync_core::access::Principal {
+        kind: vfs_sync_core::access::PrincipalType::User,
+        id: vfs_sync_core::id::PrincipalId::new("bob").unwrap(),
+    };
+    a.client.share(&shared, to_bob, AccessLevel::Write).unwrap();
+    a.client.sync().await.unwrap();
+    bob.client.sync().await.unwrap();
+    let of_bob = bob.client.create_file(Some(&shared), Name::new("of bob").unwrap()).unwrap();
+    bob.client.put_content(&of_bob, "bob".as_bytes()).unwrap();
+    bob.client.sync().await.unwrap();
+    a.client.sync().await.unwrap();
+
+    let now = server.clock().now();
+    restore(&mut server, &backup, now, 0).await;
+    bob.client.sync().await.unwrap();
+    let lost = bob.client.lost(0, 10).unwrap();
+    assert!(!lost.is_empty(), "what bob wrote there is listed, with its bytes");
+    a.client.sync().await.unwrap();
+    bob.client.sync().await.unwrap();
+    assert!(a.client.grants(&shared).unwrap().is_empty());
+    let listed = a.client.lost(0, 10).unwrap();
+    assert!(listed.iter().any(|one| one.lost.path == "/shared"), "{listed:?}");
+    assert_eq!(a.client.recover_grants().unwrap().len(), 1);
+    rounds(&[&a, &bob]).await;
+    assert_eq!(a.client.grants(&shared).unwrap().len(), 1);
+    assert!(bob.client.node(&of_bob).unwrap().is_some());
+    assert_eq!((a.waits(), bob.waits()), (NOTHING, NOTHING));
+    let content = a.client.read_content(&of_bob).await.unwrap();
+    assert_eq!(content.size(), 3, "bob's bytes were kept, and came back with his access");
+}
+
+#[tokio::test]
+async fn a_device_that_was_away_for_two_restores_loses_nothing() {
+    let mut server = TestServer::start().await;
+    let (a, b) = (device(&server, true), device(&server, true));
+    a.write("base", "base");
+    rounds(&[&a, &b]).await;
+    let first = back_up(&mut server).await;
+    a.write("one", "one");
+    rounds(&[&a, &b]).await;
+    let now = server.clock().now();
+    restore(&mut server, &first, now, 1).await;
+    a.write("two", "two");
+    a.client.sync().await.unwrap();
+    let second = back_up(&mut server).await;
+    a.write("three", "three");
+    a.client.sync().await.unwrap();
+    let now = server.clock().now();
+    restore(&mut server, &second, now, 2).await;
+    b.client.sync().await.unwrap();
+    rounds(&[&a, &b]).await;
+    let fresh = device(&server, false);
+    fresh.client.sync().await.unwrap();
+    for device in [&a, &b, &fresh] {
+        assert_eq!(device.tree(), set(&["base", "one", "two", "three"]));
+        for name in ["base", "one", "two", "three"] {
+            assert_eq!(device.read(name).await, name);
+        }
+    }
+    assert_eq!((a.waits(), b.waits()), (NOTHING, NOTHING));
 }

@@ -6,6 +6,7 @@ mod group;
 mod look;
 mod operator;
 mod queue;
+mod recover;
 mod replica;
 mod share;
 mod standing;
@@ -61,6 +62,7 @@ pub(crate) async fn run(cli: Cli, output: Output, stop: CancellationToken) -> Re
         Command::Sync(args) => sync::sync(global, args, output, stop).await,
         Command::Queue(args) => queue::queue(global, args, output),
         Command::Rejected(args) => queue::rejected(global, args, output),
+        Command::Recover(args) => recover::recover(global, args, output),
         Command::State(args) => state::state(global, args, output),
         Command::Demo(args) => crate::demo::run(args, output, stop).await,
     }

@@ -6,6 +6,7 @@ use clap::CommandFactory as _;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use super::recover;
 use super::standing;
 use super::sync::{outcome, report_json};
 use crate::args::{Cli, Completions, Global, Init, Status};
@@ -54,6 +55,8 @@ pub(super) async fn status(global: &Global, args: Status, output: Output) -> Res
             "rejected": status.rejected,
             "uploads": status.uploads,
             "rejectedUploads": status.rejected_uploads,
+            "lost": status.lost,
+            "lostFirst": recover::first_json(&client)?,
             "cache": { "bytes": cache.bytes, "contents": cache.contents, "limit": cache.limit },
             "stopped": status.stopped,
             "outstanding": standing::json(&client, &left)?,
@@ -91,6 +94,12 @@ pub(super) async fn status(global: &Global, args: Status, output: Output) -> Res
         let count = count_text(status.rejected_uploads);
         row("refused contents", format!("{count}: see `vfs-sync rejected`"));
     }
+    if status.lost > 0 {
+        row("lost by the server", format!("{}: see `vfs-sync recover`", count_text(status.lost)));
+        for line in recover::first_lines(&client)? {
+            row("", line);
+        }
+    }
     if let Some(reason) = &status.stopped {
         row("STOPPED", format!("{}: {}", reason.signature, reason.message));
         row("", reason.details.clone());
@@ -126,7 +135,14 @@ pub(super) async fn rematerialise(
     drop(progress);
     output.json(&report_json(&report))?;
     output.say(format_args!("rebuilt from {} entries", count_text(report.pulled)))?;
-    outcome(&report)
+    if let Some(text) = recover::offered_text(&report.offered) {
+        output.say(text)?;
+        output.say("`vfs-sync sync` sends what was queued")?;
+    }
+    outcome(&report)?;
+    standing::failure(&client.outstanding()?)
+        .filter(|_| report.offered.listed > 0)
+        .map_or(Ok(()), Err)
 }
 
 pub(super) fn completions(args: Completions) -> Result<()> {

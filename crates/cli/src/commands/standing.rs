@@ -31,6 +31,7 @@ pub(crate) fn json(client: &SyncClient, left: &Outstanding) -> Result<Value> {
         "rejected": left.rejected,
         "rejectedUploads": left.rejected_uploads,
         "refused": left.refused,
+        "lost": left.lost,
     }))
 }
 
@@ -70,6 +71,11 @@ pub(crate) fn sentence(left: &Outstanding) -> Option<String> {
     let (one, many) = ("content waits to be uploaded", "contents wait to be uploaded");
     part(left.uploads, one, many, left.waiting.as_ref());
     part(left.pending, "change waits to be pushed", "changes wait to be pushed", None);
+    let (one, many) = (
+        "change that the restored server lost is not back",
+        "changes that the restored server lost are not back",
+    );
+    part(left.lost, one, many, None);
     (!parts.is_empty()).then(|| parts.join("; "))
 }
 
@@ -85,6 +91,9 @@ pub(crate) fn failure(left: &Outstanding) -> Option<Failure> {
     }
     if left.uploads + left.pending > 0 {
         hints.push("what waits is kept here, and sent by the next `vfs-sync sync`");
+    }
+    if left.lost > 0 {
+        hints.push("`vfs-sync recover` lists what this device could not offer to the server again");
     }
     Some(failure.hint(hints.join("\n")))
 }
@@ -103,6 +112,7 @@ mod tests {
             rejected: 0,
             rejected_uploads: 2,
             refused: Some("not yours".into()),
+            lost: 0,
         };
         let text = sentence(&left).unwrap();
         assert_eq!(

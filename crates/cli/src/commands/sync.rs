@@ -12,6 +12,7 @@ use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::id::{ItemId, UserId};
 
 use super::look::with;
+use super::recover;
 use super::standing;
 use crate::args::{Global, Sync};
 use crate::error::{Failure, Kind, Result};
@@ -39,6 +40,7 @@ pub(crate) fn report_json(report: &SyncReport) -> Value {
         "pushes": report.pushes,
         "pages": report.pages,
         "rematerialised": report.rematerialised,
+        "offered": report.offered,
     })
 }
 
@@ -142,6 +144,9 @@ pub(super) async fn sync(
         started.elapsed().as_secs_f64(),
         if report.rematerialised { " · rebuilt from the server's state" } else { "" },
     ))?;
+    if let Some(text) = recover::offered_text(&report.offered) {
+        output.say(text)?;
+    }
     told.say(output)?;
     standing::say(&client, output)?;
     let mut failure = match standing::failure(&left) {
@@ -300,6 +305,10 @@ fn tell(client: &SyncClient, output: Output, change: &ChangeEvent) -> Result<()>
                 output.note(safe(&sentence));
             }
             Ok(())
+        }
+        ChangeEvent::Offered(offered) => {
+            output.json(&json!({ "event": "offered", "more": offered }))?;
+            recover::offered_text(offered).map_or(Ok(()), |text| output.say(text))
         }
         ChangeEvent::Rebuilt => {
             output.json(&json!({ "event": "rebuilt" }))?;

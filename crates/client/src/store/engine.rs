@@ -7,6 +7,7 @@ use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::cursor::{Cursor, Epoch};
 use vfs_sync_core::flush::FlushCommit;
 use vfs_sync_core::id::{BlobId, ItemId, OpId, UserId, WriteId};
+use vfs_sync_core::offer::{Lost, Offered, Trail};
 use vfs_sync_core::op::{Action, Operation, Upsert};
 use vfs_sync_core::pull::PageCommit;
 use vfs_sync_core::shown::{self, MTIME, TOUCHED};
@@ -21,7 +22,10 @@ use super::edits::{Checks, make_operation, touch, used_up};
 use super::page::PageWork;
 use super::rows::{AttachmentRow, GrantRow, ItemRow, LinkRow, Result, Rows};
 use super::view::{Seen, View};
-use super::{Counts, Meta, NewEdit, NewEdits, Rebuilt, ReplicaStore, Slot, Upload, UploadState};
+use super::{
+    Counts, Meta, NewEdit, NewEdits, Offering, Rebuilt, ReplicaStore, Slot, Upload, UploadState,
+    offering,
+};
 use crate::error::{ClientError, StopReason};
 use crate::event::ChangeEvent;
 use crate::node::{Grant, Node, QueuedOp, QueuedState, RejectedOp};
@@ -42,11 +46,14 @@ pub(super) struct Engine<R> {
     arrived: Vec<ItemId>,
     /// What reads found out about containers since anything changed.
     seen: Seen,
+    /// The epochs that the building slot passed through, and its last position.
+    building: (Trail, Option<Cursor>),
 }
 
 impl<R: Rows> Engine<R> {
     pub(super) fn new(rows: R, meta: Meta) -> Self {
-        Self { rows, meta, arrived: Vec::new(), seen: Seen::default() }
+        let (seen, building) = Default::default();
+        Self { rows, meta, arrived: Vec::new(), seen, building }
     }
 
     /// Runs `work` as one transaction, on disk when it returns.
@@ -123,6 +130,25 @@ fn refresh_affected<R: Rows>(rows: &mut R, user: &UserId, ops: &[Operation]) -> 
     refresh_tops(rows, user, Slot::Current, items)
 }
 
+/// Notes the epochs that the cursor passes through with these entries.
+fn follow(meta: &mut Meta, entries: &[vfs_sync_core::entry::Entry]) {
+    let mut last = meta.cursor.as_ref();
+    let mut trail: Option<Trail> = None;
+    for entry in entries {
+        // Nearly all pages are of one epoch, which its twelve digits name.
+        let name = |at: &Cursor| at.change_id.as_str().get(..12).map(str::to_owned);
+        if let Some(before) = last
+            && name(before) != name(&entry.position)
+        {
+            trail.get_or_insert_with(|| (*meta.trail).clone()).step(Some(before), &entry.position);
+        }
+        last = Some(&entry.position);
+    }
+    if let Some(trail) = trail {
+        meta.trail = Arc::new(trail);
+    }
+}
+
 /// An answer of the server told its epoch. What was acknowledged in another one may be in none of
 /// its backups: it is queued again. Gives whether there was any. What is shown stays the same.
 ///
@@ -191,10 +217,20 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         let at_once = page.settled.is_some() && slot == Slot::Current;
         let events = events && slot == Slot::Current;
         let mut arrived = std::mem::take(&mut self.arrived);
+        if slot == Slot::Building {
+            let (trail, last) = &mut self.building;
+            for entry in &page.entries {
+                trail.step(last.as_ref(), &entry.position);
+                *last = Some(entry.position.clone());
+            }
+        }
         let events = self.transaction_on(at_once, |rows, meta| {
             // What is built beside the replica has its own map, once it is whole.
             let map = page.floor.as_ref().filter(|_| slot == Slot::Current);
             enter_epoch(rows, meta, "pull", page.epoch, map)?;
+            if slot == Slot::Current {
+                follow(meta, &page.entries);
+            }
             let mut work = PageWork::new(rows, slot, page.entries.len(), events)?;
             for entry in page.entries {
                 work.apply(entry, &meta.user, &meta.client_id)?;
@@ -344,15 +380,16 @@ impl<R: Rows> ReplicaStore for Engine<R> {
     }
 
     fn begin_rebuild(&mut self) -> Result<()> {
+        self.building = Default::default();
         self.transaction(|rows, _| rows.clear(Slot::Building))
     }
 
-    fn swap(&mut self, rebuilt: Rebuilt) -> Result<()> {
+    fn swap(&mut self, rebuilt: Rebuilt, with: &Offering<'_>) -> Result<Offered> {
         self.arrived.clear();
+        let (trail, _) = std::mem::take(&mut self.building);
         self.transaction(|rows, meta| {
+            let shared = offering::shared_with(rows, meta, &rebuilt.history)?;
             forget_what_went(rows)?;
-            rows.swap_slots()?;
-            rows.clear(Slot::Building)?;
             // What this epoch acknowledged and has is done with; of the rest it is not certain.
             let own = rebuilt.settled.get(&meta.client_id).copied();
             let own = own.filter(|_| rebuilt.epoch.is_some());
@@ -362,6 +399,10 @@ impl<R: Rows> ReplicaStore for Engine<R> {
             };
             requeue(rows, meta, own)?;
             rows.reset_uploads()?;
+            let offered = offering::offer_again(rows, meta, &shared, with)?;
+            rows.swap_slots()?;
+            rows.clear(Slot::Building)?;
+            meta.trail = Arc::new(trail);
             meta.cursor = rebuilt.cursor;
             meta.baseline = rebuilt.baseline;
             meta.floor = Arc::new(rebuilt.floor);
@@ -373,7 +414,28 @@ impl<R: Rows> ReplicaStore for Engine<R> {
             }
             meta.items = rows.count_items()?;
             affecting.extend(rows.queue(usize::MAX)?.into_iter().map(|one| one.operation));
-            refresh_affected(rows, &meta.user, &affecting)
+            refresh_affected(rows, &meta.user, &affecting)?;
+            offering::settle_lost(rows, meta)?;
+            Ok(offered)
+        })
+    }
+
+    fn lost(&mut self, after: i64, at_most: usize) -> Result<Vec<(i64, Lost)>> {
+        let rows = self.rows.lost(after, at_most)?;
+        Ok(rows.into_iter().map(|row| (row.seq, row.lost)).collect())
+    }
+
+    fn discard_lost(&mut self, numbers: &[i64]) -> Result<()> {
+        self.transaction(|rows, _| {
+            for number in numbers {
+                let row = rows.lost(number - 1, 1)?.pop().filter(|row| row.seq == *number);
+                let Some(row) = row else { continue };
+                rows.remove_lost(row.seq)?;
+                if let Some(blob_id) = row.lost.change.kept() {
+                    rows.forget(&row.lost.item, blob_id)?;
+                }
+            }
+            Ok(())
         })
     }
 
@@ -430,6 +492,13 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         self.transaction(|rows, meta| {
             let current = rows.content(Slot::Current, &upload.item)?;
             if current.is_some_and(|row| row.attachment.digest == upload.digest) {
+                rows.remove_upload(upload.seq)?;
+                rows.forget(&upload.item, &upload.blob_id)?;
+                return Ok(false);
+            }
+            let there = rows.content(Slot::Current, &copy)?;
+            if there.is_some_and(|row| row.attachment.digest == upload.digest) {
+                // Another device of the user has made the same copy.
                 rows.remove_upload(upload.seq)?;
                 rows.forget(&upload.item, &upload.blob_id)?;
                 return Ok(false);
@@ -498,7 +567,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
                     // It came back, or is on its way to the server under the same id.
                     let current = rows.content(Slot::Current, &item)?;
                     let shown = current.is_some_and(|row| row.attachment.blob_id == blob_id);
-                    if shown || rows.is_uploading(&blob_id)? {
+                    if shown || rows.is_needed(&blob_id)? {
                         rows.remove_forgotten(&blob_id)?;
                     } else {
                         going.push(blob_id);
@@ -746,7 +815,8 @@ impl<R: Rows> ReplicaStore for Engine<R> {
             let mut placed: BTreeSet<ItemId> = BTreeSet::new();
             for row in state.items {
                 placed.insert(row.item.item_id.clone());
-                let row = ItemRow { view: Box::new(row.item), authored_at: row.authored_at };
+                let row =
+                    ItemRow { view: Box::new(row.item), authored_at: row.authored_at, at: None };
                 rows.put_item(slot, row)?;
             }
             for row in state.links {
@@ -756,19 +826,20 @@ impl<R: Rows> ReplicaStore for Engine<R> {
                         parent: row.parent_id,
                         child: row.child_id,
                         authored_at: row.authored_at,
+                        at: None,
                     },
                 )?;
             }
             for row in state.grants {
                 let (item, authored_at) = (row.item_id, row.authored_at);
                 let (principal, level) = (row.principal, row.access_level);
-                rows.put_grant(slot, GrantRow { item, principal, level, authored_at })?;
+                rows.put_grant(slot, GrantRow { item, principal, level, authored_at, at: None })?;
             }
             for row in state.attachments {
                 let attachment = Box::new(row.attachment);
                 rows.put_attachment(
                     slot,
-                    AttachmentRow { attachment, authored_at: row.authored_at },
+                    AttachmentRow { attachment, authored_at: row.authored_at, at: None },
                 )?;
             }
             for one in &state.container_clocks {
@@ -857,6 +928,10 @@ fn settle<R: Rows>(
     // Those that the feed did not bring back went with their items, or others took their places.
     for upload in rows.remove_attached_uploads()? {
         rows.forget(&upload.item, &upload.blob_id)?;
+    }
+    offering::prune(rows, meta)?;
+    if meta.settled.as_ref().map(|state| &state.cursor) != meta.cursor.as_ref() {
+        offering::settle_lost(rows, meta)?;
     }
     if let Some(cursor) = meta.cursor.clone() {
         let state = ReconcileState { cursor, last_reconciled_write_ids: map };

@@ -7,13 +7,16 @@ use foldhash::fast::RandomState;
 use indexmap::IndexMap;
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::content::RelationKind;
-use vfs_sync_core::cursor::Cursor;
+use vfs_sync_core::cursor::{Cursor, Position};
 use vfs_sync_core::id::{BlobId, ItemId, OpId, RefId, UserId, WriteId};
+use vfs_sync_core::offer::{Lost, LostChange, Removal};
 use vfs_sync_core::op::Operation;
 use vfs_sync_core::time::Timestamp;
 
 use super::engine::Engine;
-use super::rows::{AttachmentRow, GrantRow, ItemRow, LinkRow, Parents, Result, Rows};
+use super::rows::{
+    AttachmentRow, GrantRow, ItemRow, LinkRow, LostRow, Parents, RemovalRow, Result, Rows,
+};
 use super::{Counts, Meta, ReplicaStore, Slot, Upload, UploadState};
 use crate::node::{QueuedOp, QueuedState, RejectedOp};
 
@@ -34,8 +37,8 @@ struct Place {
 #[derive(Default)]
 struct Registers {
     places: Large<Place>,
-    /// By parent: each child with the link's time.
-    links: HashMap<ItemId, BTreeMap<ItemId, Timestamp>>,
+    /// By parent: each child with the link's time and position.
+    links: HashMap<ItemId, BTreeMap<ItemId, (Timestamp, Option<Position>)>>,
     grants: BTreeMap<ItemId, BTreeMap<Principal, GrantRow>>,
     attachments: HashMap<ItemId, BTreeMap<Option<RefId>, AttachmentRow>>,
     containers: HashMap<ItemId, Cursor>,
@@ -112,6 +115,12 @@ pub(super) struct MemoryRows {
     uploads: BTreeMap<i64, Upload>,
     uploads_of: HashMap<ItemId, BTreeSet<i64>>,
     forgotten: BTreeMap<BlobId, ItemId>,
+    next_removal: i64,
+    removals: BTreeMap<i64, RemovalRow>,
+    removal_of: HashMap<Removal, i64>,
+    next_lost: i64,
+    lost: BTreeMap<i64, Lost>,
+    lost_of: HashMap<String, i64>,
     undo: Undo,
 }
 
@@ -218,7 +227,7 @@ impl Rows for MemoryRows {
     fn put_link(&mut self, slot: Slot, row: LinkRow) -> Result<()> {
         let registers = self.at(slot);
         let children = registers.links.entry(row.parent.clone()).or_default();
-        if children.insert(row.child.clone(), row.authored_at).is_none() {
+        if children.insert(row.child.clone(), (row.authored_at, row.at)).is_none() {
             let parents = &mut registers.places.entry(row.child).or_default().parents;
             let at = parents.binary_search(&row.parent).unwrap_or_else(|at| at);
             parents.insert(at, row.parent);
@@ -301,13 +310,108 @@ impl Rows for MemoryRows {
         Ok(self.at(slot).attachments.get(item).and_then(|of_item| of_item.get(&None)).cloned())
     }
 
-    fn contents(&mut self, after: Option<&ItemId>, at_most: usize) -> Result<Vec<AttachmentRow>> {
+    fn contents(&mut self, after: Option<&ItemId>, _at_most: usize) -> Result<Vec<AttachmentRow>> {
         let all = self.at(Slot::Current).attachments.iter();
         let current = all.filter_map(|(item, of_item)| Some((item, of_item.get(&None)?)));
         let mut rest: Vec<_> =
             current.filter(|(item, _)| after.is_none_or(|after| *item > after)).collect();
         rest.sort_by(|a, b| a.0.cmp(b.0));
-        Ok(rest.into_iter().take(at_most).map(|(_, row)| row.clone()).collect())
+        Ok(rest.into_iter().map(|(_, row)| row.clone()).collect())
+    }
+
+    fn parent_links(&mut self, slot: Slot, child: &ItemId) -> Result<Vec<LinkRow>> {
+        let parents = self.parents(slot, child)?;
+        let registers = self.at(slot);
+        let link = |parent: ItemId| {
+            let (authored_at, at) = *registers.links.get(&parent)?.get(child)?;
+            Some(LinkRow { parent, child: child.clone(), authored_at, at })
+        };
+        Ok(parents.into_iter().filter_map(link).collect())
+    }
+
+    fn items_told_after(
+        &mut self,
+        position: Option<Position>,
+        after: Option<&ItemId>,
+        _at_most: usize,
+    ) -> Result<Vec<ItemRow>> {
+        let rows = self.at(Slot::Current).places.values().filter_map(|place| place.item.as_ref());
+        let told = rows.filter(|row| row.at.is_none() || row.at > position);
+        let told = told.filter(|row| after.is_none_or(|after| row.view.item_id > *after));
+        let mut rows: Vec<ItemRow> = told.cloned().collect();
+        rows.sort_by(|a, b| a.view.item_id.cmp(&b.view.item_id));
+        Ok(rows)
+    }
+
+    fn links_told_after(
+        &mut self,
+        position: Option<Position>,
+        after: Option<(&ItemId, &ItemId)>,
+        _at_most: usize,
+    ) -> Result<Vec<LinkRow>> {
+        let mut links = self.all_links()?;
+        links.retain(|link| {
+            let told = link.at.is_none() || link.at > position;
+            told && after.is_none_or(|after| (&link.parent, &link.child) > after)
+        });
+        Ok(links)
+    }
+
+    fn put_removal(&mut self, row: RemovalRow) -> Result<()> {
+        self.next_removal += 1;
+        let seq = self.next_removal;
+        if let Some(before) = self.removal_of.insert(row.removal.clone(), seq) {
+            self.removals.remove(&before);
+        }
+        self.removals.insert(seq, row);
+        Ok(())
+    }
+
+    fn removals(&mut self, after: i64, at_most: usize) -> Result<Vec<(i64, RemovalRow)>> {
+        let rest = self.removals.range(after.saturating_add(1)..).take(at_most);
+        Ok(rest.map(|(seq, row)| (*seq, row.clone())).collect())
+    }
+
+    fn prune_removals(&mut self, before: Timestamp, at_most: usize) -> Result<()> {
+        let at_most = i64::try_from(at_most).unwrap_or(i64::MAX);
+        let last = self.next_removal.saturating_sub(at_most);
+        while let Some(oldest) = self.removals.first_entry() {
+            if *oldest.key() > last && oldest.get().position.changed_at >= before {
+                break;
+            }
+            self.removal_of.remove(&oldest.remove().removal);
+        }
+        Ok(())
+    }
+
+    fn container_clock_up_to(&mut self, position: Position) -> Result<Option<Cursor>> {
+        let change_id = position.change_id();
+        let clocks = self.at(Slot::Current).containers_by_change.iter().rev();
+        Ok(clocks.map(|(at, _)| at).find(|at| at.change_id <= change_id).cloned())
+    }
+
+    fn push_lost(&mut self, lost: &Lost) -> Result<()> {
+        let next = self.next_lost + 1;
+        let seq = *self.lost_of.entry(lost.key()).or_insert(next);
+        self.next_lost = self.next_lost.max(seq);
+        self.lost.insert(seq, lost.clone());
+        Ok(())
+    }
+
+    fn lost(&mut self, after: i64, at_most: usize) -> Result<Vec<LostRow>> {
+        let rest = self.lost.range(after.saturating_add(1)..).take(at_most);
+        Ok(rest.map(|(seq, lost)| LostRow { seq: *seq, lost: lost.clone() }).collect())
+    }
+
+    fn is_lost(&mut self, item: &ItemId) -> Result<bool> {
+        Ok(self.lost_of.contains_key(&LostChange::Item.key(item)))
+    }
+
+    fn remove_lost(&mut self, seq: i64) -> Result<()> {
+        if let Some(lost) = self.lost.remove(&seq) {
+            self.lost_of.remove(&lost.key());
+        }
+        Ok(())
     }
 
     fn forget(&mut self, item: &ItemId, blob_id: &BlobId) -> Result<()> {
@@ -557,8 +661,16 @@ impl Rows for MemoryRows {
         Ok(self.uploads.values().any(|upload| upload.blob_id == *blob_id))
     }
 
+    fn is_needed(&mut self, blob_id: &BlobId) -> Result<bool> {
+        let kept = |lost: &Lost| lost.change.kept() == Some(blob_id);
+        Ok(self.uploads.values().any(|upload| upload.blob_id == *blob_id)
+            || self.lost.values().any(kept))
+    }
+
     fn blobs_to_keep(&mut self) -> Result<Vec<BlobId>> {
-        Ok(self.uploads.values().map(|upload| upload.blob_id.clone()).collect())
+        let uploads = self.uploads.values().map(|upload| &upload.blob_id);
+        let lost = self.lost.values().filter_map(|lost| lost.change.kept());
+        Ok(uploads.chain(lost).cloned().collect())
     }
 
     fn counts(&mut self) -> Result<Counts> {
@@ -570,6 +682,7 @@ impl Rows for MemoryRows {
             rejected: count(self.rejected.len()),
             uploads: count(of(UploadState::Queued)),
             rejected_uploads: count(of(UploadState::Rejected)),
+            lost: count(self.lost.len()),
         })
     }
 
@@ -589,10 +702,11 @@ impl Rows for MemoryRows {
         let links = self.at(Slot::Current).links.iter();
         let mut all: Vec<LinkRow> = links
             .flat_map(|(parent, children)| {
-                children.iter().map(|(child, at)| LinkRow {
+                children.iter().map(|(child, (authored_at, at))| LinkRow {
                     parent: parent.clone(),
                     child: child.clone(),
-                    authored_at: *at,
+                    authored_at: *authored_at,
+                    at: *at,
                 })
             })
             .collect();

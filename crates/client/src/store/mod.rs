@@ -3,6 +3,7 @@
 mod edits;
 mod engine;
 mod memory;
+mod offering;
 mod page;
 mod rows;
 mod sqlite;
@@ -17,12 +18,14 @@ use vfs_sync_core::content::{RelationKind, Sha256Digest};
 use vfs_sync_core::cursor::{Cursor, Epoch};
 use vfs_sync_core::flush::{FlushCommit, Refused};
 use vfs_sync_core::id::{BlobId, ItemId, OpId, ReplicaId, StagingId, UserId, WriteId};
+use vfs_sync_core::offer::{Lost, Offered, Trail};
 use vfs_sync_core::op::{Action, Basis, Operation, present};
 use vfs_sync_core::pull::PageCommit;
 use vfs_sync_core::state::ReplicaState;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{AttachRequest, ReconcileState, WriteIds};
 
+use crate::environment::Environment;
 use crate::error::{ClientError, StopReason};
 use crate::event::ChangeEvent;
 use crate::node::{Grant, Node, QueuedOp, RejectedOp};
@@ -41,6 +44,8 @@ pub(crate) struct Meta {
     pub(crate) baseline: Option<Cursor>,
     /// The last that the server told: what is acknowledged was so in this one.
     pub(crate) epoch: Option<Epoch>,
+    /// The epochs that the cursor passed through.
+    pub(crate) trail: Arc<Trail>,
     pub(crate) floor: Arc<WriteIds>,
     /// What a settled pull has told: what reconcile sends.
     pub(crate) settled: Option<Arc<ReconcileState>>,
@@ -62,6 +67,7 @@ impl Meta {
             cursor: None,
             baseline: None,
             epoch: None,
+            trail: Arc::default(),
             floor: Arc::default(),
             settled: None,
             reconciled: None,
@@ -124,6 +130,12 @@ pub(crate) struct Upload {
     pub(crate) attach: Option<AttachRequest>,
     /// Why it was refused.
     pub(crate) reason: Option<String>,
+    /// Whether it is offered again to a server that lost it: it is not to bring an item back.
+    #[serde(default)]
+    pub(crate) offered: bool,
+    /// Whether it has new ids because another upload had those it was offered under.
+    #[serde(default)]
+    pub(crate) renewed: bool,
 }
 
 impl Upload {
@@ -155,6 +167,8 @@ pub(crate) struct Counts {
     pub(crate) rejected: u64,
     pub(crate) uploads: u64,
     pub(crate) rejected_uploads: u64,
+    /// Changes that a server lost and that could not be offered again.
+    pub(crate) lost: u64,
 }
 
 /// An action that goes into the queue.
@@ -185,6 +199,27 @@ pub(crate) struct Rebuilt {
     pub(crate) epoch: Option<Epoch>,
     pub(crate) floor: WriteIds,
     pub(crate) settled: WriteIds,
+    /// What the server said of the replica's cursor once the pages were there.
+    pub(crate) history: History,
+}
+
+/// What a server says of the history of a feed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum History {
+    /// It goes on from the replica's cursor.
+    Served,
+    /// It does not; its epochs, each with its last counter.
+    #[allow(dead_code)]
+    Epochs(Vec<(Epoch, u64)>),
+    /// It does not, and says no more than the oldest cursor that it serves.
+    Unknown { oldest_available: Option<Cursor> },
+}
+
+/// What offering again takes besides the replica.
+pub(crate) struct Offering<'a> {
+    pub(crate) environment: &'a dyn Environment,
+    /// Whether the bytes of a content are on this device, all of them.
+    pub(crate) has_bytes: &'a dyn Fn(&BlobId, u64) -> bool,
 }
 
 /// A replica. Each call is one transaction: all of it happens, durably, or none.
@@ -213,8 +248,14 @@ pub(crate) trait ReplicaStore: Send {
 
     /// Empties the building slot.
     fn begin_rebuild(&mut self) -> Result<(), ClientError>;
-    /// Makes the building slot the current one.
-    fn swap(&mut self, rebuilt: Rebuilt) -> Result<(), ClientError>;
+    /// Makes the building slot the current one, and queues what the server lost.
+    fn swap(&mut self, rebuilt: Rebuilt, with: &Offering<'_>) -> Result<Offered, ClientError>;
+
+    /// The changes that a server lost and that could not be offered, after the number `after`;
+    /// each with its number.
+    fn lost(&mut self, after: i64, at_most: usize) -> Result<Vec<(i64, Lost)>, ClientError>;
+    /// Takes entries from the list of lost changes.
+    fn discard_lost(&mut self, numbers: &[i64]) -> Result<(), ClientError>;
 
     /// Contents to upload whose items have no operation left to push, in order, after `after`.
     fn uploads(&mut self, after: i64, at_most: usize) -> Result<Vec<Upload>, ClientError>;

@@ -7,11 +7,13 @@ use foldhash::{HashMap, HashMapExt as _};
 use indexmap::IndexMap;
 use indexmap::map::Entry;
 use vfs_sync_core::content::RelationKind;
-use vfs_sync_core::cursor::Cursor;
+use vfs_sync_core::cursor::{Cursor, Position};
 use vfs_sync_core::entry::{Change, Entry as FeedEntry, RemovalReason};
 use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, UserId};
+use vfs_sync_core::offer::Removal;
+use vfs_sync_core::time::Timestamp;
 
-use super::rows::{AttachmentRow, GrantRow, ItemRow, LinkRow, Result, Rows};
+use super::rows::{AttachmentRow, GrantRow, ItemRow, LinkRow, RemovalRow, Result, Rows};
 use super::view::{Seen, View};
 use super::{Slot, Upload, UploadState};
 use crate::event::ChangeEvent;
@@ -104,6 +106,7 @@ impl<'a, R: Rows> PageWork<'a, R> {
         client: &ReplicaId,
     ) -> Result<()> {
         let (authored_at, slot, position) = (entry.body.authored_at, self.slot, entry.position);
+        let at = Position::parse(&position.change_id);
         if !self.queue_is_empty
             && let Some(origin) = entry.body.origin.filter(|origin| origin.replica_id == *client)
         {
@@ -113,7 +116,7 @@ impl<'a, R: Rows> PageWork<'a, R> {
         match entry.body.change {
             Change::ItemUpsert(view) => {
                 let (item, owner) = (view.item_id.clone(), view.owner_id.clone());
-                if self.rows.put_item(slot, ItemRow { view, authored_at })? {
+                if self.rows.put_item(slot, ItemRow { view, authored_at, at })? {
                     self.tell(&item, ChangeEvent::Appeared);
                     self.new += 1;
                     if !self.queue_is_empty {
@@ -132,6 +135,9 @@ impl<'a, R: Rows> PageWork<'a, R> {
                 if reason == Some(RemovalReason::Revoked) {
                     self.give_up_bringing_back(&item)?;
                 }
+                if reason.is_none() {
+                    self.removed(Removal::Item(item.clone()), authored_at, &position)?;
+                }
                 if self.rows.remove_item(slot, &item)? {
                     match reason {
                         Some(RemovalReason::Revoked) => self.tell(&item, ChangeEvent::Revoked),
@@ -147,21 +153,29 @@ impl<'a, R: Rows> PageWork<'a, R> {
             Change::GrantAdd { item, principal, level } => {
                 self.tell(&item, ChangeEvent::Changed);
                 self.touch(item.clone(), position);
-                self.rows.put_grant(slot, GrantRow { item, principal, level, authored_at })?;
+                self.rows.put_grant(slot, GrantRow { item, principal, level, authored_at, at })?;
             }
-            Change::GrantRemove { item, principal, .. } => {
+            Change::GrantRemove { item, principal, reason } => {
                 self.tell(&item, ChangeEvent::Changed);
                 self.rows.remove_grant(slot, &item, &principal)?;
+                if reason.is_none() {
+                    let item = item.clone();
+                    self.removed(Removal::Grant { item, principal }, authored_at, &position)?;
+                }
                 self.touch(item, position);
             }
             Change::LinkAdd { parent, child } => {
                 self.tell(&child, ChangeEvent::Changed);
                 self.moved(parent.clone(), child.clone(), position);
-                self.rows.put_link(slot, LinkRow { parent, child, authored_at })?;
+                self.rows.put_link(slot, LinkRow { parent, child, authored_at, at })?;
             }
-            Change::LinkRemove { parent, child, .. } => {
+            Change::LinkRemove { parent, child, reason } => {
                 self.tell(&child, ChangeEvent::Changed);
                 self.rows.remove_link(slot, &parent, &child)?;
+                if reason.is_none() {
+                    let (parent, child) = (parent.clone(), child.clone());
+                    self.removed(Removal::Link { parent, child }, authored_at, &position)?;
+                }
                 self.moved(parent, child, position);
             }
             Change::BlobAttach(attachment) => {
@@ -173,7 +187,7 @@ impl<'a, R: Rows> PageWork<'a, R> {
                 if attachment.relation_kind == RelationKind::File {
                     self.forget(&item, Some(&attachment.blob_id))?;
                 }
-                self.rows.put_attachment(slot, AttachmentRow { attachment, authored_at })?;
+                self.rows.put_attachment(slot, AttachmentRow { attachment, authored_at, at })?;
                 self.touch(item, position);
             }
             Change::BlobDetach { item, relation_kind, ref_id, .. } => {
@@ -201,6 +215,16 @@ impl<'a, R: Rows> PageWork<'a, R> {
             }
         }
         Ok(())
+    }
+
+    /// Keeps that something was removed: a server that is restored may have forgotten it.
+    fn removed(
+        &mut self,
+        removal: Removal,
+        authored_at: Timestamp,
+        position: &Cursor,
+    ) -> Result<()> {
+        self.rows.put_removal(RemovalRow { removal, authored_at, position: position.clone() })
     }
 
     /// The content of an item goes, or another one takes its place: its bytes need not stay here.

@@ -3,9 +3,10 @@
 use smallvec::SmallVec;
 use vfs_sync_core::access::{AccessLevel, Principal};
 use vfs_sync_core::content::Attachment;
-use vfs_sync_core::cursor::Cursor;
+use vfs_sync_core::cursor::{Cursor, Position};
 use vfs_sync_core::entry::ItemView;
 use vfs_sync_core::id::{BlobId, ItemId, OpId, RefId, UserId, WriteId};
+use vfs_sync_core::offer::{Lost, Removal};
 use vfs_sync_core::op::Operation;
 use vfs_sync_core::time::Timestamp;
 
@@ -23,6 +24,8 @@ pub(super) type Parents = SmallVec<[ItemId; 1]>;
 pub(super) struct ItemRow {
     pub(super) view: Box<ItemView>,
     pub(super) authored_at: Timestamp,
+    /// The feed position that told it; `None` if it is not known.
+    pub(super) at: Option<Position>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +33,7 @@ pub(super) struct LinkRow {
     pub(super) parent: ItemId,
     pub(super) child: ItemId,
     pub(super) authored_at: Timestamp,
+    pub(super) at: Option<Position>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,12 +42,29 @@ pub(super) struct GrantRow {
     pub(super) principal: Principal,
     pub(super) level: AccessLevel,
     pub(super) authored_at: Timestamp,
+    pub(super) at: Option<Position>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct AttachmentRow {
     pub(super) attachment: Box<Attachment>,
     pub(super) authored_at: Timestamp,
+    pub(super) at: Option<Position>,
+}
+
+/// A removal that the replica applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RemovalRow {
+    pub(super) removal: Removal,
+    pub(super) authored_at: Timestamp,
+    pub(super) position: Cursor,
+}
+
+/// An entry of the list of changes that a server lost and that this replica cannot offer again.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct LostRow {
+    pub(super) seq: i64,
+    pub(super) lost: Lost,
 }
 
 /// The rows of a replica. Writes happen between `begin` and `commit`; a failed transaction is
@@ -79,6 +100,41 @@ pub(super) trait Rows: Send {
     fn content(&mut self, slot: Slot, item: &ItemId) -> Result<Option<AttachmentRow>>;
     /// The current contents of the current slot, by item, after `after`; none means the end.
     fn contents(&mut self, after: Option<&ItemId>, at_most: usize) -> Result<Vec<AttachmentRow>>;
+
+    // What a restored server is compared with.
+    /// The links to the containers of an item, by container.
+    fn parent_links(&mut self, slot: Slot, child: &ItemId) -> Result<Vec<LinkRow>>;
+    /// The items of the current slot that were told after `position`, or at a position that
+    /// is not known; by id, after `after`.
+    fn items_told_after(
+        &mut self,
+        position: Option<Position>,
+        after: Option<&ItemId>,
+        at_most: usize,
+    ) -> Result<Vec<ItemRow>>;
+    /// As [`Self::items_told_after`], for links, by parent and child.
+    fn links_told_after(
+        &mut self,
+        position: Option<Position>,
+        after: Option<(&ItemId, &ItemId)>,
+        at_most: usize,
+    ) -> Result<Vec<LinkRow>>;
+    /// Replaces what is known of the same register's removal.
+    fn put_removal(&mut self, row: RemovalRow) -> Result<()>;
+    /// The removals after the number `after`, in the order in which they were applied, each with
+    /// its number.
+    fn removals(&mut self, after: i64, at_most: usize) -> Result<Vec<(i64, RemovalRow)>>;
+    /// Removes the record of removals from before `before`, and all but the last `at_most`.
+    fn prune_removals(&mut self, before: Timestamp, at_most: usize) -> Result<()>;
+    /// The greatest container clock of the current slot up to `position`.
+    fn container_clock_up_to(&mut self, position: Position) -> Result<Option<Cursor>>;
+
+    // What was lost and could not be offered again.
+    /// Adds to the list, unless the same is in it.
+    fn push_lost(&mut self, lost: &Lost) -> Result<()>;
+    fn lost(&mut self, after: i64, at_most: usize) -> Result<Vec<LostRow>>;
+    fn is_lost(&mut self, item: &ItemId) -> Result<bool>;
+    fn remove_lost(&mut self, seq: i64) -> Result<()>;
 
     // Contents whose bytes need not stay on this machine.
     fn forget(&mut self, item: &ItemId, blob_id: &BlobId) -> Result<()>;
@@ -144,6 +200,8 @@ pub(super) trait Rows: Send {
     fn reset_uploads(&mut self) -> Result<()>;
     fn rejected_uploads(&mut self) -> Result<Vec<Upload>>;
     fn is_uploading(&mut self, blob_id: &BlobId) -> Result<bool>;
+    /// Whether a content is on its way, or is kept with the list of lost changes.
+    fn is_needed(&mut self, blob_id: &BlobId) -> Result<bool>;
     fn blobs_to_keep(&mut self) -> Result<Vec<BlobId>>;
     fn counts(&mut self) -> Result<Counts>;
 

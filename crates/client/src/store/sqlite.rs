@@ -14,14 +14,17 @@ use rusqlite::{Connection, OptionalExtension as _, Params, Row, params};
 use serde::{Deserialize, Serialize};
 use vfs_sync_core::access::{AccessLevel, Principal, PrincipalType};
 use vfs_sync_core::content::{Attachment, RelationKind};
-use vfs_sync_core::cursor::Cursor;
+use vfs_sync_core::cursor::{Cursor, Epoch, Position};
 use vfs_sync_core::entry::ItemView;
 use vfs_sync_core::id::{BlobId, ChangeId, ItemId, OpId, PrincipalId, RefId, UserId, WriteId};
 use vfs_sync_core::item::{Encrypted, Name, ObjectType};
+use vfs_sync_core::offer::{Lost, LostChange, Removal};
 use vfs_sync_core::op::Operation;
 use vfs_sync_core::time::Timestamp;
 
-use super::rows::{AttachmentRow, GrantRow, ItemRow, LinkRow, Parents, Result, Rows};
+use super::rows::{
+    AttachmentRow, GrantRow, ItemRow, LinkRow, LostRow, Parents, RemovalRow, Result, Rows,
+};
 use super::{Counts, Meta, Slot, Upload};
 use crate::error::ClientError;
 use crate::node::{QueuedOp, QueuedState, RejectedOp};
@@ -156,7 +159,8 @@ impl SqliteRows {
             created_at: stored.created_at,
             access_level: stored.access_level,
         };
-        Ok(ItemRow { view: Box::new(view), authored_at: stored.authored_at })
+        let at = self.position(row, 3)?;
+        Ok(ItemRow { view: Box::new(view), authored_at: stored.authored_at, at })
     }
 
     fn grant_row(&self, row: &Row<'_>) -> Result<GrantRow> {
@@ -175,7 +179,8 @@ impl SqliteRows {
             other => return Err(self.corrupt("an access level", other)),
         };
         let (item, principal) = (self.id(row, 0)?, Principal { kind, id });
-        Ok(GrantRow { item, principal, level, authored_at: self.time(row, 4)? })
+        let (authored_at, at) = (self.time(row, 4)?, self.position(row, 5)?);
+        Ok(GrantRow { item, principal, level, authored_at, at })
     }
 
     fn attachment_row(&self, row: &Row<'_>) -> Result<AttachmentRow> {
@@ -183,8 +188,51 @@ impl SqliteRows {
         let attachment = attachment::decode(&body);
         let attachment = attachment.map_err(|error| self.corrupt("an attachment", error))?;
         let attachment = Box::new(attachment);
-        Ok(AttachmentRow { attachment, authored_at: self.time(row, 1)? })
+        let (authored_at, at) = (self.time(row, 1)?, self.position(row, 2)?);
+        Ok(AttachmentRow { attachment, authored_at, at })
     }
+
+    fn link_row(&self, row: &Row<'_>) -> Result<LinkRow> {
+        let (parent, child) = (self.id(row, 0)?, self.id(row, 1)?);
+        let (authored_at, at) = (self.time(row, 2)?, self.position(row, 3)?);
+        Ok(LinkRow { parent, child, authored_at, at })
+    }
+
+    fn position(&self, row: &Row<'_>, index: usize) -> Result<Option<Position>> {
+        let bytes: Option<[u8; POSITION_BYTES]> = self.get(row, index)?;
+        let Some(bytes) = bytes else { return Ok(None) };
+        let (epoch, counter) = bytes.split_at(6);
+        let number =
+            |bytes: &[u8]| bytes.iter().fold(0, |value, byte| value << 8 | u64::from(*byte));
+        let epoch = Epoch::from_u64(number(epoch));
+        Ok(epoch.map(|epoch| Position { epoch, counter: number(counter) }))
+    }
+
+    fn cursor(&self, row: &Row<'_>, index: usize) -> Result<Cursor> {
+        let change_id: ChangeId = self.id(row, index + 1)?;
+        Ok(Cursor { changed_at: self.time(row, index)?, change_id })
+    }
+}
+
+const POSITION_BYTES: usize = 14;
+
+/// A position as it is stored: the order of bytes is its order.
+fn position_bytes(at: Option<Position>) -> Option<[u8; POSITION_BYTES]> {
+    let at = at?;
+    let mut bytes = [0; POSITION_BYTES];
+    bytes[..6].copy_from_slice(&at.epoch.as_u64().to_be_bytes()[2..]);
+    bytes[6..].copy_from_slice(&at.counter.to_be_bytes());
+    Some(bytes)
+}
+
+fn removal_key(removal: &Removal) -> Vec<u8> {
+    use vfs_sync_core::entry::EntryKey;
+    let key = match removal.clone() {
+        Removal::Item(item) => EntryKey::Item(item),
+        Removal::Link { parent, child } => EntryKey::Link { parent, child },
+        Removal::Grant { item, principal } => EntryKey::Grant { item, principal },
+    };
+    key.to_bytes()
 }
 
 /// How an error of the database is told.
@@ -267,14 +315,19 @@ impl Rows for SqliteRows {
             self,
             slot,
             "INSERT INTO items",
-            " (id, owner, body) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING"
+            " (id, owner, body, position) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING"
         );
-        if self.run(insert, params![id, owner, body])? == 1 {
+        let at = position_bytes(row.at);
+        if self.run(insert, params![id, owner, body, at])? == 1 {
             return Ok(true);
         }
-        let update =
-            by_slot!(self, slot, "UPDATE items", " SET owner = ?2, body = ?3 WHERE id = ?1");
-        self.run(update, params![id, owner, body])?;
+        let update = by_slot!(
+            self,
+            slot,
+            "UPDATE items",
+            " SET owner = ?2, body = ?3, position = ?4 WHERE id = ?1"
+        );
+        self.run(update, params![id, owner, body, at])?;
         Ok(false)
     }
 
@@ -284,7 +337,8 @@ impl Rows for SqliteRows {
     }
 
     fn item(&mut self, slot: Slot, id: &ItemId) -> Result<Option<ItemRow>> {
-        let sql = by_slot!(self, slot, "SELECT id, owner, body FROM items", " WHERE id = ?1");
+        let sql =
+            by_slot!(self, slot, "SELECT id, owner, body, position FROM items", " WHERE id = ?1");
         Ok(self.all(sql, [id.as_str()], |row| self.item_row(row))?.pop())
     }
 
@@ -298,11 +352,13 @@ impl Rows for SqliteRows {
             self,
             slot,
             "INSERT INTO links",
-            " (parent, child, authored_at) VALUES (?1, ?2, ?3)
-              ON CONFLICT DO UPDATE SET authored_at = excluded.authored_at"
+            " (parent, child, authored_at, position) VALUES (?1, ?2, ?3, ?4)
+              ON CONFLICT DO UPDATE
+              SET authored_at = excluded.authored_at, position = excluded.position"
         );
         let (parent, child) = (row.parent.as_str(), row.child.as_str());
-        self.run(sql, params![parent, child, row.authored_at.as_millis()]).map(drop)
+        let (at, position) = (row.authored_at.as_millis(), position_bytes(row.at));
+        self.run(sql, params![parent, child, at, position]).map(drop)
     }
 
     fn remove_link(&mut self, slot: Slot, parent: &ItemId, child: &ItemId) -> Result<()> {
@@ -327,18 +383,20 @@ impl Rows for SqliteRows {
             self,
             slot,
             "INSERT OR REPLACE INTO grants",
-            " (item, kind, principal, level, authored_at) VALUES (?1, ?2, ?3, ?4, ?5)"
+            " (item, kind, principal, level, authored_at, position)
+              VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
         );
         let (kind, id) = (row.principal.kind.as_str(), row.principal.id.as_str());
         let (level, at) = (level_number(row.level), row.authored_at.as_millis());
-        self.run(sql, params![row.item.as_str(), kind, id, level, at]).map(drop)
+        let position = position_bytes(row.at);
+        self.run(sql, params![row.item.as_str(), kind, id, level, at, position]).map(drop)
     }
 
     fn grants(&mut self, slot: Slot, item: &ItemId) -> Result<Vec<GrantRow>> {
         let sql = by_slot!(
             self,
             slot,
-            "SELECT item, kind, principal, level, authored_at FROM grants",
+            "SELECT item, kind, principal, level, authored_at, position FROM grants",
             " WHERE item = ?1"
         );
         self.all(sql, [item.as_str()], |row| self.grant_row(row))
@@ -360,11 +418,13 @@ impl Rows for SqliteRows {
             self,
             slot,
             "INSERT OR REPLACE INTO attachments",
-            " (item, ref_id, body, authored_at) VALUES (?1, ?2, ?3, ?4)"
+            " (item, ref_id, body, authored_at, position) VALUES (?1, ?2, ?3, ?4, ?5)"
         );
         let (item, key) = (row.attachment.item_id.as_str(), ref_key(&row.attachment));
         let at = row.authored_at.as_millis();
-        self.run(sql, params![item, key, attachment::encode(&row.attachment), at]).map(drop)
+        let position = position_bytes(row.at);
+        self.run(sql, params![item, key, attachment::encode(&row.attachment), at, position])
+            .map(drop)
     }
 
     fn remove_attachment(
@@ -382,7 +442,7 @@ impl Rows for SqliteRows {
         let sql = by_slot!(
             self,
             slot,
-            "SELECT body, authored_at FROM attachments",
+            "SELECT body, authored_at, position FROM attachments",
             " WHERE item = ?1 AND ref_id = ''"
         );
         Ok(self.all(sql, [item.as_str()], |row| self.attachment_row(row))?.pop())
@@ -392,12 +452,116 @@ impl Rows for SqliteRows {
         let sql = by_slot!(
             self,
             Slot::Current,
-            "SELECT body, authored_at FROM attachments",
+            "SELECT body, authored_at, position FROM attachments",
             " WHERE item > ?1 AND ref_id = '' ORDER BY item LIMIT ?2"
         );
         let limit = i64::try_from(at_most).unwrap_or(i64::MAX);
         let after = after.map_or("", ItemId::as_str);
         self.all(sql, params![after, limit], |row| self.attachment_row(row))
+    }
+
+    fn parent_links(&mut self, slot: Slot, child: &ItemId) -> Result<Vec<LinkRow>> {
+        let sql = by_slot!(
+            self,
+            slot,
+            "SELECT parent, child, authored_at, position FROM links",
+            " WHERE child = ?1 ORDER BY parent"
+        );
+        self.all(sql, [child.as_str()], |row| self.link_row(row))
+    }
+    fn items_told_after(
+        &mut self,
+        position: Option<Position>,
+        after: Option<&ItemId>,
+        at_most: usize,
+    ) -> Result<Vec<ItemRow>> {
+        let sql = by_slot!(
+            self,
+            Slot::Current,
+            "SELECT id, owner, body, position FROM items",
+            " WHERE id > ?1 AND (position IS NULL OR position > ?2) ORDER BY id LIMIT ?3"
+        );
+        let limit = i64::try_from(at_most).unwrap_or(i64::MAX);
+        let position = position_bytes(position).unwrap_or_default();
+        let after = after.map_or("", ItemId::as_str);
+        self.all(sql, params![after, position, limit], |row| self.item_row(row))
+    }
+    fn links_told_after(
+        &mut self,
+        position: Option<Position>,
+        after: Option<(&ItemId, &ItemId)>,
+        at_most: usize,
+    ) -> Result<Vec<LinkRow>> {
+        let sql = by_slot!(
+            self,
+            Slot::Current,
+            "SELECT parent, child, authored_at, position FROM links",
+            " WHERE (parent, child) > (?1, ?2) AND (position IS NULL OR position > ?3)
+              ORDER BY parent, child LIMIT ?4"
+        );
+        let limit = i64::try_from(at_most).unwrap_or(i64::MAX);
+        let position = position_bytes(position).unwrap_or_default();
+        let (parent, child) = after.map_or(("", ""), |(p, c)| (p.as_str(), c.as_str()));
+        self.all(sql, params![parent, child, position, limit], |row| self.link_row(row))
+    }
+    fn put_removal(&mut self, row: RemovalRow) -> Result<()> {
+        let body = serde_json::to_string(&row.removal).expect("a removal serializes");
+        let sql = "INSERT OR REPLACE INTO removals (key, body, authored_at, changed_at, change_id)
+             VALUES (?1, ?2, ?3, ?4, ?5)";
+        let (authored_at, at) = (row.authored_at.as_millis(), row.position.changed_at.as_millis());
+        let change = row.position.change_id.as_str();
+        self.run(sql, params![removal_key(&row.removal), body, authored_at, at, change]).map(drop)
+    }
+    fn removals(&mut self, after: i64, at_most: usize) -> Result<Vec<(i64, RemovalRow)>> {
+        let sql = "SELECT seq, body, authored_at, changed_at, change_id FROM removals
+             WHERE seq > ?1 ORDER BY seq LIMIT ?2";
+        let limit = i64::try_from(at_most).unwrap_or(i64::MAX);
+        self.all(sql, [after, limit], |row| {
+            let body: String = self.get(row, 1)?;
+            let removal = self.json("a removal", &body)?;
+            let (authored_at, position) = (self.time(row, 2)?, self.cursor(row, 3)?);
+            Ok((self.get(row, 0)?, RemovalRow { removal, authored_at, position }))
+        })
+    }
+    fn prune_removals(&mut self, before: Timestamp, at_most: usize) -> Result<()> {
+        self.run("DELETE FROM removals WHERE changed_at < ?1", [before.as_millis()])?;
+        let at_most = i64::try_from(at_most).unwrap_or(i64::MAX);
+        let sql = "DELETE FROM removals WHERE seq <= (SELECT max(seq) FROM removals) - ?1";
+        self.run(sql, [at_most]).map(drop)
+    }
+    fn container_clock_up_to(&mut self, position: Position) -> Result<Option<Cursor>> {
+        let sql = by_slot!(
+            self,
+            Slot::Current,
+            "SELECT changed_at, change_id FROM containers",
+            " WHERE change_id <= ?1 ORDER BY changed_at DESC, change_id DESC LIMIT 1"
+        );
+        let change = position.change_id();
+        Ok(self.all(sql, [change.as_str()], |row| self.cursor(row, 0))?.pop())
+    }
+
+    fn push_lost(&mut self, lost: &Lost) -> Result<()> {
+        let body = serde_json::to_string(lost).expect("a lost change serializes");
+        let kept = lost.change.kept().map(BlobId::as_str);
+        let sql = "INSERT INTO lost (key, item, blob_id, body) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (key) DO UPDATE SET blob_id = excluded.blob_id, body = excluded.body";
+        self.run(sql, params![lost.key(), lost.item.as_str(), kept, body]).map(drop)
+    }
+    fn lost(&mut self, after: i64, at_most: usize) -> Result<Vec<LostRow>> {
+        let limit = i64::try_from(at_most).unwrap_or(i64::MAX);
+        let sql = "SELECT seq, body FROM lost WHERE seq > ?1 ORDER BY seq LIMIT ?2";
+        self.all(sql, [after, limit], |row| {
+            let body: String = self.get(row, 1)?;
+            Ok(LostRow { seq: self.get(row, 0)?, lost: self.json("a lost change", &body)? })
+        })
+    }
+    fn is_lost(&mut self, item: &ItemId) -> Result<bool> {
+        let sql = "SELECT 1 FROM lost WHERE key = ?1";
+        let found: Option<i64> = self.one(sql, [LostChange::Item.key(item)], |row| row.get(0))?;
+        Ok(found.is_some())
+    }
+    fn remove_lost(&mut self, seq: i64) -> Result<()> {
+        self.run("DELETE FROM lost WHERE seq = ?1", [seq]).map(drop)
     }
 
     fn forget(&mut self, item: &ItemId, blob_id: &BlobId) -> Result<()> {
@@ -599,9 +763,17 @@ impl Rows for SqliteRows {
         let found: Option<i64> = self.one(sql, [blob_id.as_str()], |row| row.get(0))?;
         Ok(found.is_some())
     }
+    fn is_needed(&mut self, blob_id: &BlobId) -> Result<bool> {
+        let sql = "SELECT 1 FROM uploads WHERE blob_id = ?1
+             UNION ALL SELECT 1 FROM lost WHERE blob_id = ?1 LIMIT 1";
+        let found: Option<i64> = self.one(sql, [blob_id.as_str()], |row| row.get(0))?;
+        Ok(found.is_some())
+    }
 
     fn blobs_to_keep(&mut self) -> Result<Vec<BlobId>> {
-        self.all("SELECT blob_id FROM uploads", [], |row| self.id(row, 0))
+        let sql = "SELECT blob_id FROM uploads
+             UNION ALL SELECT blob_id FROM lost WHERE blob_id IS NOT NULL";
+        self.all(sql, [], |row| self.id(row, 0))
     }
     fn counts(&mut self) -> Result<Counts> {
         self.count_all()
@@ -615,26 +787,24 @@ impl Rows for SqliteRows {
 
     fn all_items(&mut self) -> Result<Vec<ItemRow>> {
         let slot = Slot::Current;
-        let sql = by_slot!(self, slot, "SELECT id, owner, body FROM items", " ORDER BY id");
+        let sql =
+            by_slot!(self, slot, "SELECT id, owner, body, position FROM items", " ORDER BY id");
         self.all(sql, [], |row| self.item_row(row))
     }
     fn all_links(&mut self) -> Result<Vec<LinkRow>> {
         let sql = by_slot!(
             self,
             Slot::Current,
-            "SELECT parent, child, authored_at FROM links",
+            "SELECT parent, child, authored_at, position FROM links",
             " ORDER BY parent, child"
         );
-        self.all(sql, [], |row| {
-            let (parent, child) = (self.id(row, 0)?, self.id(row, 1)?);
-            Ok(LinkRow { parent, child, authored_at: self.time(row, 2)? })
-        })
+        self.all(sql, [], |row| self.link_row(row))
     }
     fn all_grants(&mut self) -> Result<Vec<GrantRow>> {
         let sql = by_slot!(
             self,
             Slot::Current,
-            "SELECT item, kind, principal, level, authored_at FROM grants",
+            "SELECT item, kind, principal, level, authored_at, position FROM grants",
             " ORDER BY item, kind, principal"
         );
         let mut grants = self.all(sql, [], |row| self.grant_row(row))?;
@@ -645,7 +815,7 @@ impl Rows for SqliteRows {
         let sql = by_slot!(
             self,
             Slot::Current,
-            "SELECT body, authored_at FROM attachments",
+            "SELECT body, authored_at, position FROM attachments",
             " ORDER BY item, ref_id"
         );
         self.all(sql, [], |row| self.attachment_row(row))

@@ -8,6 +8,7 @@ use vfs_sync_core::id::{BlobId, ItemId, OpId, UserId};
 use vfs_sync_core::state::ReplicaState;
 use vfs_sync_core::wire::WriteIds;
 
+use super::held;
 use crate::check::times;
 use crate::coverage::Kind;
 use crate::device::Device;
@@ -123,6 +124,7 @@ fn keeps_what_went(book: &Book, device: &Device, shown: &View) -> Option<String>
     let shown = shown.contents.values().filter(|(blob_id, ..)| here(blob_id)).count();
     let kept = device.client.cache_usage().expect("memory is read").contents;
     let waiting = device.client.rejected_uploads().expect("memory is read").len();
+    let waiting = waiting + held::listed(std::slice::from_ref(device));
     (kept > (shown + waiting) as u64).then(|| {
         let (index, user) = (device.index, &device.user);
         format!(
@@ -139,6 +141,7 @@ pub(crate) fn nothing_lost(ledger: &Ledger, devices: &[Device]) {
         .flat_map(|device| device.client.rejected_uploads().expect("memory is read"))
         .map(|upload| upload.blob_id)
         .collect();
+    let listed = held::listed(devices);
     let mut book = ledger.book();
     book.coverage.count(Kind::Check, "nothing acknowledged is lost");
     let lost = book
@@ -174,7 +177,7 @@ pub(crate) fn nothing_lost(ledger: &Ledger, devices: &[Device]) {
     // Those that wait are known by their blob alone; there are few.
     let missing: Vec<_> =
         book.contents.iter().filter(|(_, digest)| !book.model.held(digest)).collect();
-    if missing.len() > waiting.len() {
+    if missing.len() > waiting.len() + listed {
         let message = format!("attached to nothing: {missing:?}, {} wait", waiting.len());
         return book.fail(FailureKind::Lost, message);
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use vfs_sync_client::ClientError;
 
 use super::{ROUNDS, STRAGGLERS, World};
-use crate::check::{answers, saved, settled};
+use crate::check::{answers, held, saved, settled};
 use crate::coverage::Kind;
 use crate::device::Talk;
 use crate::failure::FailureKind;
@@ -83,6 +83,7 @@ impl World {
         }
         settled::nothing_lost(&self.ledger, &self.devices);
         saved::accounted_for(&self.ledger, &self.devices);
+        held::kept(&self.ledger, &self.devices);
         answers::no_cycle(&self.ledger);
         for device in &self.devices {
             self.read_some(device).await;

@@ -12,6 +12,7 @@ use vfs_sync_store::MetadataStore;
 use vfs_sync_testkit::Random;
 
 use super::World;
+use crate::check::held::Held;
 use crate::check::{settled, times};
 use crate::coverage::Kind;
 use crate::device::{Device, Talk, is_refused_for_its_token, user};
@@ -144,6 +145,7 @@ impl World {
             }
             self.cluster.replace_store(store);
         }
+        let kept_by_devices = Held::by(&self.ledger, &self.devices);
         let mut held: Vec<OpId> = Vec::new();
         for device in &mut self.devices {
             let queue = device.client.queue(usize::MAX).expect("memory is read");
@@ -154,7 +156,7 @@ impl World {
             let mut book = self.ledger.book();
             (book.may_rematerialize, book.may_repeat) = (true, true);
             book.model = backup.model.clone();
-            book.forget_contents();
+            book.restored(kept_by_devices);
             book.forget_what_was_seen();
             let kept = book.model.clone();
             book.forget_operations_but(|op_id, _| held.contains(op_id) || kept.was_applied(op_id));

@@ -231,6 +231,7 @@ impl SqliteRows {
         self.put("cursor", before.map(|b| &b.cursor), &meta.cursor)?;
         self.put("baseline", before.map(|b| &b.baseline), &meta.baseline)?;
         self.put("epoch", before.map(|b| &b.epoch), &meta.epoch)?;
+        self.put("trail", before.map(|b| &b.trail), &meta.trail)?;
         self.put("floor", before.map(|b| &b.floor), &meta.floor)?;
         self.put("settled", before.map(|b| &b.settled), &meta.settled)?;
         self.put("reconciled", before.map(|b| &b.reconciled), &meta.reconciled)?;
@@ -270,6 +271,7 @@ impl SqliteRows {
             cursor: self.load("cursor")?,
             baseline: self.load("baseline")?,
             epoch: self.load_if_there("epoch")?,
+            trail: self.load_if_there("trail")?.unwrap_or_default(),
             floor: self.load("floor")?,
             settled: self.load("settled")?,
             reconciled: self.load("reconciled")?,

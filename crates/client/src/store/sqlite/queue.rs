@@ -167,6 +167,7 @@ impl SqliteRows {
             rejected: count("SELECT count(*) FROM rejected")?,
             uploads: count("SELECT count(*) FROM uploads WHERE state = 0")?,
             rejected_uploads: count("SELECT count(*) FROM uploads WHERE state = 2")?,
+            lost: count("SELECT count(*) FROM lost")?,
         })
     }
 }

@@ -3,7 +3,7 @@
 /// What `PRAGMA application_id` says of our files: "vfsr".
 pub(super) const APPLICATION_ID: i64 = 0x7666_7372;
 /// What `PRAGMA user_version` says of the schema below.
-pub(super) const FORMAT: i64 = 2;
+pub(super) const FORMAT: i64 = 3;
 
 const SLOT: &str = "
 CREATE TABLE items@ (id TEXT PRIMARY KEY, owner TEXT NOT NULL, body BLOB NOT NULL) WITHOUT ROWID;
@@ -49,16 +49,43 @@ const FORGOTTEN: &str = "
 CREATE TABLE forgotten (blob_id TEXT PRIMARY KEY, item TEXT NOT NULL) WITHOUT ROWID;
 ";
 
+/// What a restored server is compared with, and what it lost for good: new in format 3.
+const OFFERING: &str = "
+-- key: the register's; body: the removal. lost.blob_id: a content whose bytes stay here.
+CREATE TABLE removals (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, key BLOB NOT NULL UNIQUE, body TEXT NOT NULL,
+    authored_at INTEGER NOT NULL, changed_at INTEGER NOT NULL, change_id TEXT NOT NULL);
+CREATE INDEX removals_by_change ON removals (changed_at);
+CREATE TABLE lost (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE, item TEXT NOT NULL,
+    blob_id TEXT, body TEXT NOT NULL);
+CREATE INDEX lost_by_blob ON lost (blob_id) WHERE blob_id IS NOT NULL;
+";
+
+/// The feed position that told a register: epoch and counter, so that bytes are in order; new in
+/// format 3.
+const POSITION: &str = "
+ALTER TABLE items@ ADD COLUMN position BLOB;
+ALTER TABLE links@ ADD COLUMN position BLOB;
+ALTER TABLE grants@ ADD COLUMN position BLOB;
+ALTER TABLE attachments@ ADD COLUMN position BLOB;
+";
+
+fn of_both(sql: &str) -> String {
+    format!("{}{}", sql.replace('@', "_a"), sql.replace('@', "_b"))
+}
+
 /// What a replica of the format `found` lacks; `None` if no version ever wrote such a one.
 pub(super) fn upgrade(found: i64) -> Option<String> {
     match found {
         FORMAT => Some(String::new()),
-        1 => Some(FORGOTTEN.to_owned()),
+        1 => Some(format!("{FORGOTTEN}{OFFERING}{}", of_both(POSITION))),
+        2 => Some(format!("{OFFERING}{}", of_both(POSITION))),
         _ => None,
     }
 }
 
 /// All of it.
 pub(super) fn create() -> String {
-    format!("{SHARED}{FORGOTTEN}{}{}", SLOT.replace('@', "_a"), SLOT.replace('@', "_b"))
+    format!("{SHARED}{FORGOTTEN}{OFFERING}{}{}", of_both(SLOT), of_both(POSITION))
 }

@@ -1,0 +1,151 @@
+//! What a restored server lost for good, as far as this replica can tell: `recover`.
+
+use serde_json::{Value, json};
+use vfs_sync_client::{LostEntry, SyncClient};
+use vfs_sync_core::offer::{LostChange, Offered};
+
+use crate::args::{Global, Limit, Recover, RecoverAction};
+use crate::error::{Failure, Kind, Result};
+use crate::output::{Output, bytes_text, count_text, table, table_text};
+use crate::replica;
+use crate::safe::safe;
+
+/// The greatest list that is asked for at once, where all is meant.
+const ALL: usize = 1_000_000;
+/// How many lost changes `status` shows.
+const SHOWN: usize = 20;
+
+pub(super) fn recover(global: &Global, args: Recover, output: Output) -> Result<()> {
+    let client = replica::open(global, replica::config())?;
+    if args.grants {
+        return grants(&client, output);
+    }
+    match args.action.unwrap_or(RecoverAction::List(Limit { limit: 100 })) {
+        RecoverAction::List(limit) => list(&client, limit, output),
+        RecoverAction::Discard { numbers, all } => {
+            let entries = client.lost(0, ALL)?;
+            let known = |number: &i64| entries.iter().any(|entry| entry.number == *number);
+            let chosen: Vec<i64> = match all {
+                true => entries.iter().map(|entry| entry.number).collect(),
+                false => numbers,
+            };
+            if let Some(unknown) = chosen.iter().find(|number| !known(number)) {
+                let what = format!("the list of lost changes has no entry {unknown}");
+                return Err(Failure::new(Kind::NotFound, what).hint("see `vfs-sync recover`"));
+            }
+            client.discard_lost(&chosen)?;
+            output.say(format_args!("{} discarded", count_text(chosen.len() as u64)))?;
+            output.json(&json!({ "discarded": chosen }))
+        }
+    }
+}
+
+fn grants(client: &SyncClient, output: Output) -> Result<()> {
+    let granted = client.recover_grants()?;
+    let left = client.lost(0, ALL)?;
+    let left = left.iter().filter(|entry| matches!(entry.lost.change, LostChange::Grant { .. }));
+    let left = left.count() as u64;
+    let documents: Vec<Value> = granted
+        .iter()
+        .map(|(item, principal)| {
+            json!({
+                "itemId": item, "principalType": principal.kind, "principalId": principal.id,
+            })
+        })
+        .collect();
+    let count = count_text(granted.len() as u64);
+    output.say(format_args!("{count} grants queued; `vfs-sync sync` sends them"))?;
+    output.json(&json!({ "granted": documents, "left": left }))?;
+    if left == 0 {
+        return Ok(());
+    }
+    let what = format!("{} lost grants could not be given again", count_text(left));
+    Err(Failure::new(Kind::Partial, what).hint("see `vfs-sync recover`"))
+}
+
+/// An entry as JSON.
+fn entry_json(entry: &LostEntry) -> Value {
+    json!({
+        "number": entry.number, "itemId": entry.lost.item, "path": entry.lost.path,
+        "change": entry.lost.change, "reason": entry.lost.reason,
+        "authoredAt": entry.lost.authored_at,
+    })
+}
+
+fn change_text(change: &LostChange) -> String {
+    match change {
+        LostChange::Item => "item".to_owned(),
+        LostChange::Fields => "name or metadata".to_owned(),
+        LostChange::Deletion => "deletion".to_owned(),
+        LostChange::Link { .. } => "link or move".to_owned(),
+        LostChange::LinkRemoval { .. } => "removal of a link".to_owned(),
+        LostChange::Grant { principal_id, access_level, .. } => {
+            format!("grant: {access_level} to {principal_id}")
+        }
+        LostChange::Revocation { principal_id, .. } => format!("revocation of {principal_id}"),
+        LostChange::Content { size, .. } => format!("content, {}", bytes_text(*size)),
+        LostChange::Attachment { .. } => "attachment".to_owned(),
+    }
+}
+
+fn list(client: &SyncClient, limit: Limit, output: Output) -> Result<()> {
+    let entries = client.lost(0, limit.limit)?;
+    if output.json {
+        let entries: Vec<Value> = entries.iter().map(entry_json).collect();
+        return output.json(&json!({ "entries": entries }));
+    }
+    if entries.is_empty() {
+        return output.say("nothing is lost");
+    }
+    let mut rows = table(&["number", "path", "change", "why it was not offered"], &[0]);
+    for entry in &entries {
+        rows.add_row([
+            entry.number.to_string(),
+            safe(&entry.lost.path),
+            safe(&change_text(&entry.lost.change)),
+            entry.lost.reason.text().to_owned(),
+        ]);
+    }
+    output.text(table_text(rows))
+}
+
+/// The first lost changes, for `status`.
+pub(super) fn first_json(client: &SyncClient) -> Result<Vec<Value>> {
+    Ok(client.lost(0, SHOWN)?.iter().map(entry_json).collect())
+}
+
+/// A line for each of the first lost changes, for `status`.
+pub(super) fn first_lines(client: &SyncClient) -> Result<Vec<String>> {
+    let line = |entry: &LostEntry| {
+        let (change, reason) = (change_text(&entry.lost.change), entry.lost.reason.text());
+        format!("{} ({change}): {reason}", entry.lost.path)
+    };
+    Ok(client.lost(0, SHOWN)?.iter().map(line).collect())
+}
+
+/// What a sync offered again, in words; `None` if the server had lost nothing.
+pub(super) fn offered_text(offered: &Offered) -> Option<String> {
+    let all = offered.sent() + offered.listed;
+    if all == 0 {
+        return None;
+    }
+    let kinds = [
+        (offered.revocations, "revocations"),
+        (offered.deletions, "deletions"),
+        (offered.items, "items"),
+        (offered.links, "links"),
+        (offered.contents, "contents"),
+    ];
+    let kinds: Vec<String> = kinds
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, kind)| format!("{} {kind}", count_text(*count)))
+        .collect();
+    let sent = if kinds.is_empty() { "nothing".to_owned() } else { kinds.join(", ") };
+    let listed = match offered.listed {
+        0 => String::new(),
+        listed => format!("; {} could not be, see `vfs-sync recover`", count_text(listed)),
+    };
+    let all = count_text(all);
+    Some(format!("the server had lost {all} changes; offered again: {sent}{listed}"))
+}

@@ -1,0 +1,1052 @@
+//! Offering again: decides what a replica sends back to a server that lost part of its history.
+//!
+//! A server that was restored from a backup, emptied or failed over lacks changes that a replica
+//! was told. [`Shared`] is the part of the history that both have. [`decide`] compares the
+//! replica's confirmed state with the server's present one and gives, in the order in which they
+//! are to be sent, operations and contents, and beside them what cannot be offered and why.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::access::{AccessLevel, Principal, PrincipalType};
+use crate::content::{Attachment, Sha256Digest};
+use crate::cursor::{Cursor, Epoch, Position};
+use crate::entry::ItemView;
+use crate::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId};
+use crate::item::Metadata;
+use crate::op::{Action, Upsert};
+use crate::time::Timestamp;
+
+/// Registers that are read at a time.
+pub const PAGE: usize = 500;
+/// The longest path that is kept of something lost, in bytes.
+const MAX_PATH_BYTES: usize = 4_096;
+/// Epochs that a replica remembers to have followed.
+const MAX_TRAIL: usize = 256;
+
+/// A register as the replica holds it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Held<T> {
+    /// Its value.
+    pub value: T,
+    /// Its greatest stamp's time.
+    pub authored_at: Timestamp,
+    /// The feed position that told it; `None` if it is not known.
+    pub at: Option<Position>,
+}
+
+/// A link: its container and its child.
+pub type HeldLink = Held<(ItemId, ItemId)>;
+/// A grant: the item, the principal and the level.
+pub type HeldGrant = (ItemId, Principal, Held<AccessLevel>);
+
+/// A register that was there and is gone.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Removal {
+    /// The item was deleted.
+    Item(ItemId),
+    /// The link was removed.
+    Link {
+        /// The container.
+        parent: ItemId,
+        /// The item that hung under it.
+        child: ItemId,
+    },
+    /// The grant was removed.
+    Grant {
+        /// The item that it was on.
+        item: ItemId,
+        /// The principal that had it.
+        principal: Principal,
+    },
+}
+
+/// The part of a feed's history that a replica and a server both have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shared {
+    through: Through,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Through {
+    Nothing,
+    Position(Position, Timestamp),
+    Everything,
+}
+
+impl Shared {
+    /// The server has nothing of what the replica was told.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self { through: Through::Nothing }
+    }
+
+    /// The server has all that the replica was told.
+    #[must_use]
+    pub fn everything() -> Self {
+        Self { through: Through::Everything }
+    }
+
+    /// Both have what was told up to `position`, which the server assigned at `changed_at` or
+    /// later.
+    #[must_use]
+    pub fn through(position: Position, changed_at: Timestamp) -> Self {
+        Self { through: Through::Position(position, changed_at) }
+    }
+
+    /// The last position that both have: `None` unless it is known.
+    #[must_use]
+    pub fn last(&self) -> Option<Cursor> {
+        match self.through {
+            Through::Position(position, changed_at) => Some(position.at(changed_at)),
+            Through::Nothing | Through::Everything => None,
+        }
+    }
+
+    /// Whether the server lacks none of what the replica was told.
+    #[must_use]
+    pub fn is_everything(&self) -> bool {
+        self.through == Through::Everything
+    }
+
+    /// The greatest position whose registers need not be compared.
+    #[must_use]
+    pub fn position(&self) -> Option<Position> {
+        match self.through {
+            Through::Position(position, _) => Some(position),
+            Through::Nothing | Through::Everything => None,
+        }
+    }
+
+    /// Whether a register told at `at` is part of it. Where the position is not known, the time
+    /// of the register's last change decides.
+    #[must_use]
+    pub fn has(&self, at: Option<Position>, authored_at: Timestamp) -> bool {
+        match (&self.through, at) {
+            (Through::Nothing, _) => false,
+            (Through::Everything, _) => true,
+            (Through::Position(last, _), Some(at)) => at <= *last,
+            (Through::Position(_, changed_at), None) => authored_at <= *changed_at,
+        }
+    }
+}
+
+/// The epochs that a replica followed, each with the last position that it applied there.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Trail(Vec<Cursor>);
+
+impl Trail {
+    /// Notes that the replica went on from `cursor` to `next`. Only the last position of an epoch
+    /// is kept.
+    pub fn step(&mut self, cursor: Option<&Cursor>, next: &Cursor) {
+        let epoch = |cursor: &Cursor| Position::parse(&cursor.change_id).map(|at| at.epoch);
+        let Some(cursor) = cursor else { return };
+        let Some(left) = epoch(cursor) else { return };
+        if epoch(next) == Some(left) {
+            return;
+        }
+        self.0.retain(|one| epoch(one) != Some(left));
+        self.0.push(cursor.clone());
+        if self.0.len() > MAX_TRAIL {
+            self.0.remove(0);
+        }
+    }
+
+    /// The last position that the replica, now at `cursor`, has in common with a feed whose epochs
+    /// end where `history` says. The time is that of the position or of one before it; `None` where
+    /// the replica applied later positions of that epoch and knows the time of none before.
+    #[must_use]
+    pub fn fork(
+        &self,
+        cursor: &Cursor,
+        history: impl Fn(Epoch) -> Option<u64>,
+    ) -> Option<(Position, Option<Timestamp>)> {
+        let held = self.0.iter().chain([cursor]);
+        let held = held.filter_map(|one| Some((Position::parse(&one.change_id)?, one.changed_at)));
+        held.filter_map(|(held, changed_at)| {
+            let last = history(held.epoch)?;
+            let counter = held.counter.min(last);
+            let known = (counter == held.counter).then_some(changed_at);
+            (counter > 0).then_some((Position { epoch: held.epoch, counter }, known))
+        })
+        .max_by_key(|(position, _)| *position)
+    }
+}
+
+/// An offer, in the order in which it is to be sent.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Offer {
+    /// An operation of the replica.
+    Operation {
+        /// The item that it is about.
+        item: ItemId,
+        /// The register that it sets.
+        action: Action,
+        /// The time of the lost change.
+        occurred_at: Timestamp,
+    },
+    /// A content to upload.
+    Content {
+        /// The item that it is for.
+        item: ItemId,
+        /// The content as the lost history had it.
+        attachment: Box<Attachment>,
+        /// The content that the shared history had.
+        expected: Option<BlobId>,
+        /// The time of the lost attach.
+        occurred_at: Timestamp,
+    },
+}
+
+/// A change that the server lost and that this replica cannot offer again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Lost {
+    /// The item.
+    pub item: ItemId,
+    /// Its path, as it was.
+    pub path: String,
+    /// The change.
+    pub change: LostChange,
+    /// The reason for which it was not offered.
+    pub reason: LostReason,
+    /// When it was made.
+    pub authored_at: Timestamp,
+}
+
+/// The kinds of change that can be lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum LostChange {
+    /// The item, with what is in it.
+    Item,
+    /// Fields of an item.
+    Fields,
+    /// The deletion of an item.
+    Deletion,
+    /// A link.
+    #[serde(rename_all = "camelCase")]
+    Link {
+        /// The container.
+        parent_id: ItemId,
+    },
+    /// The removal of a link.
+    #[serde(rename_all = "camelCase")]
+    LinkRemoval {
+        /// The container.
+        parent_id: ItemId,
+    },
+    /// A grant, or a higher level of one.
+    #[serde(rename_all = "camelCase")]
+    Grant {
+        /// The kind of principal.
+        principal_type: PrincipalType,
+        /// The principal.
+        principal_id: crate::id::PrincipalId,
+        /// The level.
+        access_level: AccessLevel,
+    },
+    /// The removal of a grant.
+    #[serde(rename_all = "camelCase")]
+    Revocation {
+        /// The kind of principal.
+        principal_type: PrincipalType,
+        /// The principal.
+        principal_id: crate::id::PrincipalId,
+    },
+    /// A content.
+    #[serde(rename_all = "camelCase")]
+    Content {
+        /// Its blob.
+        blob_id: BlobId,
+        /// Its size in bytes.
+        size: u64,
+        /// Its digest.
+        digest: Sha256Digest,
+        /// Its media type, as its author gave it.
+        content_type: Option<Arc<str>>,
+        /// The time of its bytes.
+        modified_at: Option<Timestamp>,
+        /// Whether its bytes are on this device.
+        here: bool,
+    },
+    /// An attachment that is not the item's content.
+    #[serde(rename_all = "camelCase")]
+    Attachment {
+        /// Its id.
+        ref_id: RefId,
+        /// Its blob.
+        blob_id: BlobId,
+    },
+}
+
+/// The reasons for which a lost change is not offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum LostReason {
+    /// A grant is never given again without the user's word.
+    NeedsConsent,
+    /// It is in somebody else's tree, in a folder that the server does not show to the user.
+    NotShown,
+    /// The user's level does not allow it.
+    NotPermitted,
+    /// The bytes are not on this device.
+    NoBytes,
+    /// The client does not upload this kind of attachment.
+    NotCarried,
+}
+
+impl LostReason {
+    /// The reason in words, and what can be done.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::NeedsConsent => "a grant is only given again by `recover --grants`",
+            Self::NotShown => "its folder is not shared with you any more: ask its owner",
+            Self::NotPermitted => "your level does not allow it: ask its owner",
+            Self::NoBytes => "the bytes are not on this device: sync another device that has them",
+            Self::NotCarried => "attachments of this kind are not uploaded by this client",
+        }
+    }
+}
+
+impl Lost {
+    /// Tells entries of the list apart: one for each register.
+    #[must_use]
+    pub fn key(&self) -> String {
+        self.change.key(&self.item)
+    }
+}
+
+impl LostChange {
+    /// The content whose bytes stay on this device because it is lost elsewhere.
+    #[must_use]
+    pub fn kept(&self) -> Option<&BlobId> {
+        match self {
+            Self::Content { blob_id, here: true, .. } => Some(blob_id),
+            _ => None,
+        }
+    }
+
+    /// The key of an entry of the list about `item`.
+    #[must_use]
+    pub fn key(&self, item: &ItemId) -> String {
+        let (kind, more): (&str, &[&str]) = match self {
+            Self::Item => ("item", &[]),
+            Self::Fields => ("fields", &[]),
+            Self::Deletion => ("deletion", &[]),
+            Self::Link { parent_id } => ("link", &[parent_id.as_str()]),
+            Self::LinkRemoval { parent_id } => ("linkRemoval", &[parent_id.as_str()]),
+            Self::Grant { principal_type, principal_id, .. } => {
+                ("grant", &[principal_type.as_str(), principal_id.as_str()])
+            }
+            Self::Revocation { principal_type, principal_id } => {
+                ("revocation", &[principal_type.as_str(), principal_id.as_str()])
+            }
+            Self::Content { .. } => ("content", &[]),
+            Self::Attachment { ref_id, .. } => ("attachment", &[ref_id.as_str()]),
+        };
+        serde_json::to_string(&(kind, item.as_str(), more)).expect("strings serialize")
+    }
+}
+
+/// How much was offered, and how much could not be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Offered {
+    /// Grants removed or lowered.
+    pub revocations: u64,
+    /// Deletions of items and removals of links.
+    pub deletions: u64,
+    /// Items created again or brought up to date.
+    pub items: u64,
+    /// Links and moves.
+    pub links: u64,
+    /// Contents.
+    pub contents: u64,
+    /// Changes that could not be offered, in the list of lost changes now.
+    pub listed: u64,
+}
+
+impl Offered {
+    /// The number of changes that are sent again.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.revocations + self.deletions + self.items + self.links + self.contents
+    }
+
+    /// Adds another count.
+    pub fn add(&mut self, other: Self) {
+        self.revocations += other.revocations;
+        self.deletions += other.deletions;
+        self.items += other.items;
+        self.links += other.links;
+        self.contents += other.contents;
+        self.listed += other.listed;
+    }
+}
+
+/// Both sides of the comparison, and where the decision goes. *Old* is the replica's confirmed
+/// state, *new* the server's present one. Pages are of at most [`PAGE`] registers; an empty one is
+/// the end.
+pub trait Sides {
+    /// The error of reading or writing.
+    type Error;
+
+    /// The removals that the old side knows, after the number `after`, in the order of their
+    /// positions; each with its number.
+    fn removals(&mut self, after: i64) -> Result<Vec<(i64, Held<Removal>)>, Self::Error>;
+    /// All grants of the old side.
+    fn grants(&mut self) -> Result<Vec<HeldGrant>, Self::Error>;
+    /// The items of the old side after `after`, by id. Those that both sides share may be left
+    /// out.
+    fn items(&mut self, after: Option<&ItemId>) -> Result<Vec<Held<ItemView>>, Self::Error>;
+    /// The links of the old side after `after`, by parent and child. Those that both sides share
+    /// may be left out.
+    fn links(&mut self, after: Option<&(ItemId, ItemId)>) -> Result<Vec<HeldLink>, Self::Error>;
+    /// The current contents of the old side after `after`, by item.
+    fn contents(&mut self, after: Option<&ItemId>) -> Result<Vec<Held<Attachment>>, Self::Error>;
+
+    /// An item of the old side.
+    fn old_item(&mut self, id: &ItemId) -> Result<Option<Held<ItemView>>, Self::Error>;
+    /// The containers that an item of the old side hangs under, by id.
+    fn old_parents(&mut self, id: &ItemId) -> Result<Vec<Held<ItemId>>, Self::Error>;
+    /// The level that the old side granted.
+    fn old_grant(
+        &mut self,
+        item: &ItemId,
+        principal: &Principal,
+    ) -> Result<Option<AccessLevel>, Self::Error>;
+
+    /// An item of the new side.
+    fn new_item(&mut self, id: &ItemId) -> Result<Option<ItemView>, Self::Error>;
+    /// The containers that an item of the new side hangs under.
+    fn new_parents(&mut self, id: &ItemId) -> Result<Vec<Held<ItemId>>, Self::Error>;
+    /// The content of an item of the new side.
+    fn new_content(&mut self, id: &ItemId) -> Result<Option<Held<Attachment>>, Self::Error>;
+    /// The level that the new side grants.
+    fn new_grant(
+        &mut self,
+        item: &ItemId,
+        principal: &Principal,
+    ) -> Result<Option<AccessLevel>, Self::Error>;
+
+    /// Whether an offer creates the item.
+    fn is_offered(&mut self, id: &ItemId) -> Result<bool, Self::Error>;
+    /// Whether the bytes of a content are on this device.
+    fn has_bytes(&mut self, attachment: &Attachment) -> Result<bool, Self::Error>;
+    /// Takes an offer, behind those before it.
+    fn offer(&mut self, offer: Offer) -> Result<(), Self::Error>;
+    /// Takes an entry of the list of lost changes.
+    fn list(&mut self, lost: Lost) -> Result<(), Self::Error>;
+    /// Whether the list has the item itself as lost.
+    fn is_listed(&mut self, id: &ItemId) -> Result<bool, Self::Error>;
+}
+
+/// The id under which an item of `user` is created again where the server has given its own to
+/// somebody else. It is the same on all of the user's devices.
+#[must_use]
+pub fn derived_id(id: &ItemId, lost: Option<Epoch>, user: &UserId) -> ItemId {
+    let epoch = lost.map_or(u64::MAX, Epoch::as_u64).to_le_bytes();
+    derived("vfs-sync 2026 item offered again", [id.as_str(), user.as_str()], &epoch)
+}
+
+/// The id of the conflicted copy of a content that is offered again while the item has another
+/// one. It is the same on all of the user's devices.
+#[must_use]
+pub fn copy_id(id: &ItemId, digest: Sha256Digest, user: &UserId) -> ItemId {
+    derived("vfs-sync 2026 copy offered again", [id.as_str(), user.as_str()], &digest.0)
+}
+
+/// The staging id under which a replica offers a content again that it kept with its list of lost
+/// changes.
+#[must_use]
+pub fn staging_id(blob_id: &BlobId, replica_id: &ReplicaId) -> StagingId {
+    let text =
+        derive("vfs-sync 2026 content staged again", [blob_id.as_str(), replica_id.as_str()], &[]);
+    StagingId::new(text).expect("hex digits make an id")
+}
+
+fn derived(context: &str, parts: [&str; 2], last: &[u8]) -> ItemId {
+    ItemId::new(derive(context, parts, last)).expect("hex digits make an id")
+}
+
+fn derive(context: &str, parts: [&str; 2], last: &[u8]) -> String {
+    let mut hash = blake3::Hasher::new_derive_key(context);
+    for part in parts {
+        hash.update(&(part.len() as u64).to_le_bytes());
+        hash.update(part.as_bytes());
+    }
+    hash.update(last);
+    hash.finalize().to_hex().as_str()[..32].to_owned()
+}
+
+/// Compares both sides and hands over offers and lost changes, in the order of sending.
+///
+/// # Errors
+/// What reading or writing failed with.
+pub fn decide<S: Sides>(
+    sides: &mut S,
+    user: &UserId,
+    shared: &Shared,
+    lost_epoch: Option<Epoch>,
+) -> Result<Offered, S::Error> {
+    if shared.is_everything() {
+        return Ok(Offered::default());
+    }
+    let mut decider =
+        Decider { sides, user, shared, lost_epoch, offered: Offered::default(), later: Vec::new() };
+    decider.revocations()?;
+    decider.deletions()?;
+    decider.tree()?;
+    decider.contents()?;
+    decider.grants()?;
+    Ok(decider.offered)
+}
+
+struct Decider<'a, S> {
+    sides: &'a mut S,
+    user: &'a UserId,
+    shared: &'a Shared,
+    lost_epoch: Option<Epoch>,
+    offered: Offered,
+    /// Links of items that are created again, beside the one under which they are created.
+    later: Vec<(ItemId, Held<ItemId>)>,
+}
+
+type Result<T, E> = std::result::Result<T, E>;
+
+impl<S: Sides> Decider<'_, S> {
+    fn lost<T>(&self, held: &Held<T>) -> bool {
+        !self.shared.has(held.at, held.authored_at)
+    }
+
+    fn operation(
+        &mut self,
+        item: &ItemId,
+        action: Action,
+        occurred_at: Timestamp,
+    ) -> Result<(), S::Error> {
+        self.sides.offer(Offer::Operation { item: item.clone(), action, occurred_at })
+    }
+
+    fn list(
+        &mut self,
+        item: &ItemId,
+        change: LostChange,
+        reason: LostReason,
+        authored_at: Timestamp,
+    ) -> Result<(), S::Error> {
+        let path = self.path(item)?;
+        self.offered.listed += 1;
+        self.sides.list(Lost { item: item.clone(), path, change, reason, authored_at })
+    }
+
+    /// The path that an item of the old side had, or of the new one where the old lacks it.
+    fn path(&mut self, id: &ItemId) -> Result<String, S::Error> {
+        let (mut names, mut owner, mut bytes) = (Vec::new(), None, 0);
+        let (mut at, mut seen) = (id.clone(), HashSet::new());
+        while bytes < MAX_PATH_BYTES && seen.insert(at.clone()) {
+            let old = self.sides.old_item(&at)?.map(|held| held.value);
+            let (item, parents) = match old {
+                Some(item) => (item, self.sides.old_parents(&at)?),
+                None => match self.sides.new_item(&at)? {
+                    Some(item) => (item, self.sides.new_parents(&at)?),
+                    None => break,
+                },
+            };
+            if owner.as_ref().is_some_and(|owner| *owner != item.owner_id) {
+                break;
+            }
+            let name = item.name.as_ref().map_or(item.item_id.as_str(), |name| name.as_str());
+            bytes += name.len() + 1;
+            names.push(name.to_owned());
+            owner = Some(item.owner_id);
+            let Some(parent) = parents.into_iter().next() else { break };
+            at = parent.value;
+        }
+        if names.is_empty() {
+            return Ok(id.to_string());
+        }
+        names.reverse();
+        let own = owner.as_ref().is_none_or(|owner| owner == self.user);
+        let owner = owner.map(|owner| owner.to_string()).unwrap_or_default();
+        let prefix = if own { "/".to_owned() } else { format!("shared:{owner}/") };
+        Ok(format!("{prefix}{}", names.join("/")))
+    }
+
+    fn removals(
+        &mut self,
+        mut each: impl FnMut(&mut Self, Held<Removal>) -> Result<(), S::Error>,
+    ) -> Result<(), S::Error> {
+        let mut after = i64::MIN;
+        loop {
+            let page = self.sides.removals(after)?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = *last;
+            for (_, held) in page {
+                if self.lost(&held) {
+                    each(self, held)?;
+                }
+            }
+        }
+    }
+
+    // What narrows access goes first.
+
+    fn revocations(&mut self) -> Result<(), S::Error> {
+        self.removals(|this, held| {
+            let Removal::Grant { item, principal } = held.value else { return Ok(()) };
+            if this.sides.old_grant(&item, &principal)?.is_some()
+                || this.sides.new_grant(&item, &principal)?.is_none()
+            {
+                return Ok(());
+            }
+            let itself = principal.kind == PrincipalType::User
+                && principal.id.as_str() == this.user.as_str();
+            if !itself && this.level(&item)? < Some(AccessLevel::Admin) {
+                let (principal_type, principal_id) = (principal.kind, principal.id);
+                let change = LostChange::Revocation { principal_type, principal_id };
+                return this.list(&item, change, LostReason::NotPermitted, held.authored_at);
+            }
+            this.offered.revocations += 1;
+            this.operation(&item, Action::GrantRemove { principal }, held.authored_at)
+        })?;
+        for (item, principal, held) in self.sides.grants()? {
+            let wider = self.sides.new_grant(&item, &principal)? > Some(held.value);
+            if self.lost(&held) && wider && self.level(&item)? == Some(AccessLevel::Admin) {
+                self.offered.revocations += 1;
+                let action = Action::GrantAdd { principal, level: held.value };
+                self.operation(&item, action, held.authored_at)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The user's level on an item of the new side.
+    fn level(&mut self, id: &ItemId) -> Result<Option<AccessLevel>, S::Error> {
+        Ok(self.sides.new_item(id)?.map(|item| item.access_level))
+    }
+
+    fn deletions(&mut self) -> Result<(), S::Error> {
+        self.removals(|this, held| match held.value {
+            Removal::Grant { .. } => Ok(()),
+            Removal::Item(item) => {
+                if this.sides.old_item(&item)?.is_some() {
+                    return Ok(());
+                }
+                match this.level(&item)? {
+                    None => Ok(()),
+                    Some(AccessLevel::Read) => {
+                        let reason = LostReason::NotPermitted;
+                        this.list(&item, LostChange::Deletion, reason, held.authored_at)
+                    }
+                    Some(_) => {
+                        this.offered.deletions += 1;
+                        this.operation(&item, Action::Delete, held.authored_at)
+                    }
+                }
+            }
+            Removal::Link { parent, child } => this.link_removal(parent, &child, held.authored_at),
+        })
+    }
+
+    fn link_removal(
+        &mut self,
+        parent: ItemId,
+        child: &ItemId,
+        authored_at: Timestamp,
+    ) -> Result<(), S::Error> {
+        let old_parents = self.sides.old_parents(child)?;
+        // A link goes with its ends too: that is told by the deletion.
+        if old_parents.iter().any(|one| one.value == parent)
+            || self.sides.old_item(child)?.is_none()
+            || self.sides.old_item(&parent)?.is_none()
+            || !self.sides.new_parents(child)?.iter().any(|one| one.value == parent)
+            || self.sides.new_item(child)?.is_none()
+        {
+            return Ok(());
+        }
+        let Some(container) = self.sides.new_item(&parent)? else { return Ok(()) };
+        if self.moved_within(child, &container.owner_id)?.is_some() {
+            return Ok(());
+        }
+        if container.access_level < AccessLevel::Write {
+            let change = LostChange::LinkRemoval { parent_id: parent };
+            return self.list(child, change, LostReason::NotPermitted, authored_at);
+        }
+        self.offered.deletions += 1;
+        self.operation(child, Action::LinkRemove { parent }, authored_at)
+    }
+
+    /// The container in `realm` that an item was moved to, if the new side does not have it there
+    /// and has it somewhere in that realm that the replica knows it left.
+    fn moved_within(&mut self, child: &ItemId, realm: &UserId) -> Result<Option<ItemId>, S::Error> {
+        let mut here = None;
+        let old_parents = self.sides.old_parents(child)?;
+        for parent in &old_parents {
+            let owner = self.sides.old_item(&parent.value)?.map(|item| item.value.owner_id);
+            if owner.as_ref() != Some(realm) {
+                continue;
+            }
+            if here.is_some() {
+                return Ok(None);
+            }
+            here = Some(parent);
+        }
+        let Some(here) = here.filter(|here| self.lost(here)) else { return Ok(None) };
+        let mut left = false;
+        for parent in self.sides.new_parents(child)? {
+            if parent.value == here.value {
+                return Ok(None);
+            }
+            let owner = self.sides.new_item(&parent.value)?.map(|item| item.owner_id);
+            let known = !old_parents.iter().any(|one| one.value == parent.value);
+            left |= known && owner.as_ref() == Some(realm) && !self.lost(&parent);
+        }
+        Ok(left.then(|| here.value.clone()))
+    }
+
+    // The tree, from the top.
+
+    fn tree(&mut self) -> Result<(), S::Error> {
+        let mut after: Option<ItemId> = None;
+        loop {
+            let page = self.sides.items(after.as_ref())?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.value.item_id.clone());
+            for held in page {
+                if self.lost(&held) {
+                    self.item(held)?;
+                }
+            }
+        }
+        // What was put or moved into something after the shared history brings it back, where
+        // somebody deleted it since.
+        let mut after: Option<ItemId> = None;
+        loop {
+            let page = self.sides.contents(after.as_ref())?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.value.item_id.clone());
+            for held in page {
+                if self.lost(&held) {
+                    self.ensure(&held.value.item_id)?;
+                }
+            }
+        }
+        let mut placed = HashSet::new();
+        let mut after: Option<(ItemId, ItemId)> = None;
+        loop {
+            let page = self.sides.links(after.as_ref())?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.value.clone());
+            for held in page {
+                if self.lost(&held) {
+                    self.link(held, &mut placed)?;
+                }
+            }
+        }
+        while let Some((child, parent)) = self.later.pop() {
+            if self.ensure(&parent.value)? {
+                self.add_link(&parent.value, &child, parent.authored_at)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn item(&mut self, held: Held<ItemView>) -> Result<(), S::Error> {
+        let old = &held.value;
+        let new = self.sides.new_item(&old.item_id)?;
+        let Some(new) = new.filter(|new| new.owner_id == old.owner_id) else {
+            return self.ensure(&old.item_id).map(drop);
+        };
+        let Some(changed) = differing(old, &new) else { return Ok(()) };
+        if new.access_level < AccessLevel::Write {
+            let reason = LostReason::NotPermitted;
+            return self.list(&old.item_id, LostChange::Fields, reason, held.authored_at);
+        }
+        self.offered.items += 1;
+        self.operation(&old.item_id, Action::Upsert(Box::new(changed)), held.authored_at)
+    }
+
+    /// The id that an item of the old side has on the new one.
+    fn target(&mut self, old: &Held<ItemView>) -> Result<ItemId, S::Error> {
+        let id = &old.value.item_id;
+        let taken = self.sides.new_item(id)?.is_some_and(|new| new.owner_id != old.value.owner_id);
+        if !taken || old.value.owner_id != *self.user {
+            return Ok(id.clone());
+        }
+        let epoch = old.at.map(|at| at.epoch).or(self.lost_epoch);
+        Ok(derived_id(id, epoch, self.user))
+    }
+
+    /// Where an item of the old side is on the new one, if it is there or offered, and the user's
+    /// level there.
+    fn there(&mut self, id: &ItemId) -> Result<Option<(ItemId, AccessLevel)>, S::Error> {
+        let Some(old) = self.sides.old_item(id)? else {
+            return Ok(self.level(id)?.map(|level| (id.clone(), level)));
+        };
+        let target = self.target(&old)?;
+        if let Some(new) = self.sides.new_item(&target)?
+            && new.owner_id == old.value.owner_id
+        {
+            return Ok(Some((target, new.access_level)));
+        }
+        let offered = self.sides.is_offered(&target)?;
+        let level =
+            if old.value.owner_id == *self.user { AccessLevel::Admin } else { AccessLevel::Write };
+        Ok(offered.then_some((target, level)))
+    }
+
+    /// Creates an item again unless it is there, with the containers of its owner that it hangs
+    /// under. Gives whether it is there then.
+    fn ensure(&mut self, id: &ItemId) -> Result<bool, S::Error> {
+        let (mut chain, mut seen) = (Vec::new(), HashSet::new());
+        let mut at = id.clone();
+        while self.there(&at)?.is_none() && !self.sides.is_listed(&at)? && seen.insert(at.clone()) {
+            let Some(old) = self.sides.old_item(&at)? else { break };
+            let mut above = None;
+            for parent in self.sides.old_parents(&at)? {
+                let container = self.sides.old_item(&parent.value)?;
+                if container.is_some_and(|one| one.value.owner_id == old.value.owner_id) {
+                    above = Some(parent.value);
+                    break;
+                }
+            }
+            chain.push((old, above.clone()));
+            let Some(above) = above else { break };
+            at = above;
+        }
+        while let Some((old, above)) = chain.pop() {
+            self.create(old, above)?;
+        }
+        Ok(self.there(id)?.is_some())
+    }
+
+    fn create(&mut self, old: Held<ItemView>, above: Option<ItemId>) -> Result<(), S::Error> {
+        let id = old.value.item_id.clone();
+        let container = match &above {
+            Some(above) => self.there(above)?,
+            None => None,
+        };
+        let own = old.value.owner_id == *self.user;
+        if !own && container.as_ref().is_none_or(|(_, level)| *level < AccessLevel::Write) {
+            // Of what hangs under something that is listed, that tells.
+            if let Some(above) = &above
+                && container.is_none()
+                && self.sides.is_listed(above)?
+            {
+                return Ok(());
+            }
+            let reason = match container {
+                Some(_) => LostReason::NotPermitted,
+                None => LostReason::NotShown,
+            };
+            return self.list(&id, LostChange::Item, reason, old.authored_at);
+        }
+        for parent in self.sides.old_parents(&id)? {
+            if container.is_none() || above.as_ref() != Some(&parent.value) {
+                self.later.push((id.clone(), parent));
+            }
+        }
+        let target = self.target(&old)?;
+        let parent = container.map(|(container, _)| container);
+        let view = old.value;
+        let metadata = view.metadata.into_iter().map(|(key, value)| (key, Some(value)));
+        let encrypted = view.encrypted;
+        let upsert = Upsert {
+            object_type: Some(view.object_type),
+            name: if encrypted.is_some() { None } else { view.name },
+            metadata: if encrypted.is_some() { Default::default() } else { metadata.collect() },
+            encrypted,
+            parent,
+        };
+        self.offered.items += 1;
+        self.operation(&target, Action::Upsert(Box::new(upsert)), old.authored_at)
+    }
+
+    /// Offers a lost link, after those of the containers that it hangs under: a move into
+    /// something that was moved comes after it.
+    fn link(
+        &mut self,
+        held: Held<(ItemId, ItemId)>,
+        placed: &mut HashSet<(ItemId, ItemId)>,
+    ) -> Result<(), S::Error> {
+        let mut chain = vec![held];
+        let mut at = 0;
+        while at < chain.len() {
+            let (parent, child) = chain[at].value.clone();
+            if !placed.insert((parent.clone(), child)) {
+                chain.remove(at);
+                continue;
+            }
+            at += 1;
+            for above in self.sides.old_parents(&parent)? {
+                if self.lost(&above) {
+                    let Held { value, authored_at, at } = above;
+                    chain.push(Held { value: (value, parent.clone()), authored_at, at });
+                }
+            }
+        }
+        while let Some(Held { value: (parent, child), authored_at, .. }) = chain.pop() {
+            if !self.ensure(&child)? {
+                continue;
+            }
+            let created = self.sides.old_item(&child)?;
+            let Some(old) = created else { continue };
+            let target = self.target(&old)?;
+            if self.sides.is_offered(&target)? {
+                // Its links go with it.
+                continue;
+            }
+            if self.ensure(&parent)? {
+                self.add_link(&parent, &child, authored_at)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add_link(
+        &mut self,
+        parent: &ItemId,
+        child: &ItemId,
+        authored_at: Timestamp,
+    ) -> Result<(), S::Error> {
+        let (Some((to, level)), Some((target, own))) = (self.there(parent)?, self.there(child)?)
+        else {
+            return Ok(());
+        };
+        if self.sides.new_parents(&target)?.iter().any(|one| one.value == to) {
+            return Ok(());
+        }
+        let realm = self.sides.old_item(parent)?.map(|item| item.value.owner_id);
+        let home = self.sides.old_item(child)?.map(|item| item.value.owner_id);
+        let allowed = level >= AccessLevel::Write && (realm != home || own >= AccessLevel::Write);
+        if !allowed {
+            let change = LostChange::Link { parent_id: parent.clone() };
+            return self.list(child, change, LostReason::NotPermitted, authored_at);
+        }
+        let moved = match &realm {
+            Some(realm) => self.moved_within(child, realm)?.as_ref() == Some(parent),
+            None => false,
+        };
+        self.offered.links += 1;
+        let action = match moved {
+            true => Action::LinkReassign { parent: to },
+            false => Action::LinkAdd { parent: to },
+        };
+        self.operation(&target, action, authored_at)
+    }
+
+    // Contents, once their items are there.
+
+    fn contents(&mut self) -> Result<(), S::Error> {
+        let mut after: Option<ItemId> = None;
+        loop {
+            let page = self.sides.contents(after.as_ref())?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.value.item_id.clone());
+            for held in page {
+                self.content(held)?;
+            }
+        }
+    }
+
+    fn content(&mut self, held: Held<Attachment>) -> Result<(), S::Error> {
+        let id = held.value.item_id.clone();
+        let Some(old) = self.sides.old_item(&id)? else { return Ok(()) };
+        let target = self.target(&old)?;
+        if !self.lost(&held) && !self.sides.is_offered(&target)? && !self.lost(&old) {
+            return Ok(());
+        }
+        let there = self.there(&id)?;
+        let new = match &there {
+            Some((target, _)) => self.sides.new_content(target)?,
+            None => None,
+        };
+        if new.as_ref().is_some_and(|new| new.value.digest == held.value.digest) {
+            return Ok(());
+        }
+        if there.is_some() && !self.lost(&held) && !self.sides.is_offered(&target)? {
+            // Only the item's fields were lost.
+            return Ok(());
+        }
+        let here = self.sides.has_bytes(&held.value)?;
+        let Attachment { blob_id, size, digest, content_type, modified_at, .. } =
+            held.value.clone();
+        let change = LostChange::Content { blob_id, size, digest, content_type, modified_at, here };
+        let Some((target, level)) = there else {
+            // The bytes stay with the list, if they may be the user's work.
+            if here && old.value.access_level >= AccessLevel::Write {
+                return self.list(&id, change, LostReason::NotShown, held.authored_at);
+            }
+            return Ok(());
+        };
+        if level < AccessLevel::Write {
+            return self.list(&id, change, LostReason::NotPermitted, held.authored_at);
+        }
+        if !here {
+            return self.list(&id, change, LostReason::NoBytes, held.authored_at);
+        }
+        // A content that came after the shared history is one that this one's author never saw.
+        let expected = match &new {
+            None => None,
+            Some(new) if !self.lost(new) => Some(new.value.blob_id.clone()),
+            Some(_) => Some(held.value.blob_id.clone()),
+        };
+        self.offered.contents += 1;
+        let (attachment, occurred_at) = (Box::new(held.value), held.authored_at);
+        self.sides.offer(Offer::Content { item: target, attachment, expected, occurred_at })
+    }
+
+    // What widens access is for the user to decide.
+
+    fn grants(&mut self) -> Result<(), S::Error> {
+        for (item, principal, held) in self.sides.grants()? {
+            let present = self.sides.new_grant(&item, &principal)?;
+            let Some((target, level)) = self.there(&item)? else { continue };
+            let lost = self.lost(&held) || self.sides.is_offered(&target)?;
+            if !lost || level < AccessLevel::Admin || present >= Some(held.value) {
+                continue;
+            }
+            let (principal_type, principal_id) = (principal.kind, principal.id);
+            let access_level = held.value;
+            let change = LostChange::Grant { principal_type, principal_id, access_level };
+            self.list(&item, change, LostReason::NeedsConsent, held.authored_at)?;
+        }
+        Ok(())
+    }
+}
+
+/// The fields in which the old form of an item differs from the new one.
+fn differing(old: &ItemView, new: &ItemView) -> Option<Upsert> {
+    let mut changed = Upsert::default();
+    if old.object_type != new.object_type {
+        changed.object_type = Some(old.object_type);
+    }
+    if old.encrypted.is_some() {
+        if old.encrypted != new.encrypted {
+            changed.encrypted.clone_from(&old.encrypted);
+        }
+    } else {
+        if old.name != new.name {
+            changed.name.clone_from(&old.name);
+        }
+        changed.metadata = differing_metadata(&old.metadata, &new.metadata);
+    }
+    (changed != Upsert::default()).then_some(changed)
+}
+
+fn differing_metadata(
+    old: &Metadata,
+    new: &Metadata,
+) -> BTreeMap<Arc<str>, Option<serde_json::Value>> {
+    let set = old.iter().filter(|(key, value)| new.get(*key) != Some(*value));
+    let set = set.map(|(key, value)| (key.clone(), Some(value.clone())));
+    let removed = new.keys().filter(|key| !old.contains_key(*key));
+    set.chain(removed.map(|key| (key.clone(), None))).collect()
+}
