@@ -23,9 +23,9 @@ use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId, UserId};
 use vfs_sync_core::limits::Limits;
 use vfs_sync_core::trash::{PurgeResponse, RestoreResponse, TrashPage};
 use vfs_sync_core::wire::{
-    AttachRequest, AttachResponse, BlobBatchFile, BlobBatchRequest, BlobBatchResponse,
-    BlobBatchStatus, PROTOCOL_HEADER, PROTOCOL_VERSION, PullPage, PushRequest, PushResponse,
-    ReconcileRequest, ReconcileResponse, StageRequest, StageResponse, StateResponse,
+    AttachRequest, AttachResponse, BlobBatchAttached, BlobBatchFile, BlobBatchRequest,
+    BlobBatchResponse, BlobBatchStatus, PROTOCOL_HEADER, PROTOCOL_VERSION, PullPage, PushRequest,
+    PushResponse, ReconcileRequest, ReconcileResponse, StageRequest, StageResponse, StateResponse,
     UploadResponse, VersionsResponse,
 };
 
@@ -273,6 +273,10 @@ pub fn batch_results(
         if result.blob_id != file.blob_id {
             return Err(malformed("blobBatch", &field("blobId"), "is not the one sent"));
         }
+        let other = |attached: &BlobBatchAttached| attached.item_id != file.attach.item_id;
+        if result.attached.as_ref().is_some_and(other) {
+            return Err(malformed("blobBatch", &field("itemId"), "is not the one sent"));
+        }
         match (result.status, result.attached, result.error) {
             (BlobBatchStatus::Attached, Some(attached), _) => Ok(Ok(AttachResponse {
                 attached: true,
@@ -335,7 +339,11 @@ impl Transport for HttpTransport {
     async fn state(&self, client_id: &ReplicaId) -> Result<StateResponse, TransportError> {
         let mut url = self.url(&["crdt", "state"]);
         url.query_pairs_mut().append_pair("clientId", client_id.as_str());
-        self.call(self.get("state", url)).await
+        let answer: StateResponse = self.call(self.get("state", url)).await?;
+        if answer.client_id != *client_id {
+            return Err(malformed("state", "clientId", "is not the one asked about"));
+        }
+        Ok(answer)
     }
 
     async fn limits(&self) -> Result<Limits, TransportError> {
@@ -375,7 +383,11 @@ impl Transport for HttpTransport {
 
     async fn stage_state(&self, staging_id: &StagingId) -> Result<StageResponse, TransportError> {
         let url = self.url(&["blobs", "stage", staging_id.as_str()]);
-        self.call(self.get("stageState", url)).await
+        let answer: StageResponse = self.call(self.get("stageState", url)).await?;
+        if answer.staging_id != *staging_id {
+            return Err(malformed("stageState", "stagingId", "is not the one asked for"));
+        }
+        Ok(answer)
     }
 
     async fn open_upload(&self, stage: &StageRequest, size: u64) -> Result<u64, TransportError> {
@@ -398,7 +410,17 @@ impl Transport for HttpTransport {
         request: &AttachRequest,
     ) -> Result<AttachResponse, TransportError> {
         let path = ["blobs", "stage", staging_id.as_str(), "attach"];
-        self.call(self.post("attach", &path, request)).await
+        let answer: AttachResponse = self.call(self.post("attach", &path, request)).await?;
+        let wrong = [
+            ("stagingId", answer.staging_id != *staging_id),
+            ("itemId", answer.item_id != request.item_id),
+            ("relationKind", answer.relation_kind != request.relation_kind),
+            ("attached", !answer.attached),
+        ];
+        match wrong.into_iter().find(|(_, wrong)| *wrong) {
+            Some((field, _)) => Err(malformed("attach", field, "is not what was asked for")),
+            None => Ok(answer),
+        }
     }
 
     async fn blob_batch(

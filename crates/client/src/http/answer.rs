@@ -86,7 +86,7 @@ fn failure(
     match serde_json::from_slice::<ErrorBody>(body) {
         Ok(body) => refused(call, status.as_u16(), retry_after, body),
         // Something on the way, a proxy perhaps, answered for the server.
-        Err(_) => unreadable(call, status, retry_after),
+        Err(_) => unreadable(call, status, retry_after, body),
     }
 }
 
@@ -117,6 +117,7 @@ fn unreadable(
     call: &'static str,
     status: StatusCode,
     retry_after: Option<Duration>,
+    body: &[u8],
 ) -> TransportError {
     match status.as_u16() {
         401 => TransportError::Unauthorized("401 without a reason".into()),
@@ -124,7 +125,12 @@ fn unreadable(
         other if is_transient(other) => {
             TransportError::Network { reason: format!("status {status}"), retry_after }
         }
-        _ => super::malformed(call, "body", &format!("is no error body, with status {status}")),
+        _ => match parse::<ErrorBody>(call, body) {
+            Err(TransportError::MalformedResponse { field, .. }) if field != "body" => {
+                super::malformed(call, &field, &format!("is wrong in an error of status {status}"))
+            }
+            _ => super::malformed(call, "body", &format!("is no error body, with status {status}")),
+        },
     }
 }
 
@@ -371,6 +377,13 @@ mod tests {
         assert_eq!(field_of::<PullPage>(r#"[[],null,false,{}]"#), "body");
         assert_eq!(field_of::<PullPage>(r#"{"hasMore":true}"#), "items");
         assert_eq!(field_of::<PullPage>(&format!("{} x", page("[]"))), "body");
+        let refused = |body: &str| match read_answer::<PullPage>("p", 404, None, body.as_bytes()) {
+            Err(TransportError::MalformedResponse { field, .. }) => field,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(refused(r#"{"error":"no"}"#), "code");
+        assert_eq!(refused(r#"{"error":7,"code":"c"}"#), "error");
+        assert_eq!(refused("<html>"), "body");
     }
 
     /// Every value in `json`, as the client names it and as `serde_json` finds it.

@@ -123,11 +123,7 @@ pub(super) fn reread(
         kind,
         mut json => {
             spoil(&mut json);
-            serde_json::from_slice(&json).map_err(|error| TransportError::MalformedResponse {
-                call: kind.as_str(),
-                field: "body".into(),
-                reason: error.to_string(),
-            })
+            vfs_sync_client::transport::read_answer(kind.as_str(), 200, None, &json)
         },
         Push, Pull, Reconcile, State, Limits, Stage, Upload, StageState, Attach, Versions, Trash,
         Restore, Purge
