@@ -389,6 +389,19 @@ async fn a_device_that_was_away_for_longer_than_the_retention_comes_back_with_it
 
 // What the server lost is offered to it again.
 
+/// A device whose replica is in a directory.
+fn on_disk(server: &TestServer, dir: &Path) -> Device {
+    let token = StaticToken::new(server.token("alice"));
+    let transport = HttpTransport::new(HttpConfig::new(server.url()), token).unwrap();
+    let config = ClientConfig { rematerialise: true, ..ClientConfig::default() };
+    let user = UserId::new("alice").unwrap();
+    let client =
+        SyncClient::create_replica(dir, user, "here", Arc::new(transport), config).unwrap();
+    let violations = Arc::new(ViolationCollector::default());
+    client.observe(violations.clone());
+    Device { client, violations }
+}
+
 fn device_of(server: &TestServer, user: &str) -> Device {
     let token = StaticToken::new(server.token(user));
     let transport = HttpTransport::new(HttpConfig::new(server.url()), token).unwrap();
@@ -444,7 +457,8 @@ const NOTHING: (u64, u64, u64, u64, u64, u64) = (0, 0, 0, 0, 0, 0);
 #[tokio::test]
 async fn a_restored_server_gets_back_items_contents_and_moves_from_any_device_that_has_them() {
     let mut server = TestServer::start().await;
-    let (a, b) = (device(&server, true), device(&server, true));
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (on_disk(&server, dir.path()), device(&server, true));
     a.write("monday", "monday");
     a.make("from");
     a.make("to");
@@ -490,7 +504,8 @@ async fn a_restored_server_gets_back_items_contents_and_moves_from_any_device_th
 async fn an_emptied_server_gets_everything_back() {
     let mut server = TestServer::start().await;
     let empty = back_up(&mut server).await;
-    let (a, b) = (device(&server, true), device(&server, true));
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (device(&server, true), on_disk(&server, dir.path()));
     a.make("folder");
     for number in 0..20 {
         a.write(&format!("f{number}"), &format!("content {number}"));
