@@ -102,7 +102,7 @@ pub(super) fn settle_lost<R: Rows>(rows: &mut R, meta: &Meta) -> Result<()> {
         let Some(last) = page.last() else { return Ok(()) };
         after = last.seq;
         for row in page {
-            if !is_back(rows, &row.lost)? {
+            if !is_back(rows, meta, &row.lost)? {
                 if let Some(upload) = kept_upload(rows, meta, &row.lost)? {
                     rows.remove_lost(row.seq)?;
                     rows.put_upload(&upload)?;
@@ -153,7 +153,7 @@ fn kept_upload<R: Rows>(rows: &mut R, meta: &Meta, lost: &Lost) -> Result<Option
     }))
 }
 
-fn is_back<R: Rows>(rows: &mut R, lost: &Lost) -> Result<bool> {
+fn is_back<R: Rows>(rows: &mut R, meta: &Meta, lost: &Lost) -> Result<bool> {
     let slot = Slot::Current;
     let id = &lost.item;
     let level = |rows: &mut R, principal: &Principal| -> Result<Option<AccessLevel>> {
@@ -177,7 +177,13 @@ fn is_back<R: Rows>(rows: &mut R, lost: &Lost) -> Result<bool> {
             level(rows, &principal)?.is_none()
         }
         LostChange::Content { digest, .. } => {
-            rows.content(slot, id)?.is_some_and(|row| row.attachment.digest == *digest)
+            // Another device may have brought it back as a conflicted copy.
+            let copy = offer::copy_id(id, *digest, &meta.user);
+            let mut is_there = |item: &ItemId| {
+                let content = rows.content(slot, item)?;
+                Ok::<_, ClientError>(content.is_some_and(|row| row.attachment.digest == *digest))
+            };
+            is_there(id)? || is_there(&copy)?
         }
         LostChange::Attachment { .. } => false,
     })
