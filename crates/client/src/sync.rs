@@ -495,9 +495,19 @@ impl Session {
                 let same = page.epoch.is_none() || epoch.is_none() || page.epoch == epoch;
                 Ok(same.then_some(History::Served))
             }
-            Err(TransportError::RematerializationRequired { oldest_available, .. }) => {
-                let _ = rebuilt;
-                Ok(Some(History::Unknown { oldest_available }))
+            Err(TransportError::RematerializationRequired {
+                oldest_available, history, ..
+            }) => {
+                let Some(history) = history else {
+                    return Ok(Some(History::Unknown { oldest_available }));
+                };
+                let at = rebuilt.cursor().and_then(|cursor| Position::parse(&cursor.change_id));
+                let goes_on = at.is_none_or(|at| {
+                    let of_epoch = history.iter().find(|end| end.epoch == at.epoch);
+                    of_epoch.is_some_and(|end| at.counter <= end.last_counter)
+                });
+                let epochs = history.iter().map(|end| (end.epoch, end.last_counter)).collect();
+                Ok(goes_on.then_some(History::Epochs(epochs)))
             }
             Err(error) => Err(error.into()),
         }

@@ -471,6 +471,7 @@ async fn a_restored_server_gets_back_items_contents_and_moves_from_any_device_th
     let backup = back_up(&mut server).await;
 
     a.write("tuesday", "tuesday");
+    a.write("monday", "monday, better");
     a.client.move_to(&moved, Some(&a.client.resolve("to").unwrap().id)).unwrap();
     let deep = a
         .client
@@ -493,7 +494,7 @@ async fn a_restored_server_gets_back_items_contents_and_moves_from_any_device_th
         set(&["monday", "tuesday", "from", "to", "to/moved", "to/deep", "to/deep/deeper"]);
     for device in [&a, &b, &fresh] {
         assert_eq!(device.tree(), expected);
-        assert_eq!(device.read("monday").await, "monday");
+        assert_eq!(device.read("monday").await, "monday, better");
         assert_eq!(device.read("tuesday").await, "tuesday");
         assert_eq!(device.read("to/deep/deeper").await, "deeper");
         assert_eq!(device.waits(), NOTHING);

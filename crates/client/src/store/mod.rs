@@ -209,7 +209,6 @@ pub(crate) enum History {
     /// It goes on from the replica's cursor.
     Served,
     /// It does not; its epochs, each with its last counter.
-    #[allow(dead_code)]
     Epochs(Vec<(Epoch, u64)>),
     /// It does not, and says no more than the oldest cursor that it serves.
     Unknown { oldest_available: Option<Cursor> },
