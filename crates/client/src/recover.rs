@@ -1,5 +1,5 @@
-//! What a restored server lost and this replica could not offer again: listed until it is back,
-//! sent on the user's word, or discarded.
+//! Changes that a restored server lost and this replica could not offer again: listed until they
+//! are back, sent on the user's word, or discarded.
 
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::id::ItemId;
@@ -35,7 +35,7 @@ impl SyncClient {
     /// level `admin`. Gives the grants that were queued; the others stay in the list.
     ///
     /// # Errors
-    /// What failed in reading or writing the replica.
+    /// A failure to read or write the replica.
     pub fn recover_grants(&self) -> Result<Vec<(ItemId, Principal)>, ClientError> {
         let mut granted = Vec::new();
         let mut after = 0;
@@ -68,7 +68,7 @@ impl SyncClient {
     /// Takes entries from the list of lost changes; bytes that were kept for them go.
     ///
     /// # Errors
-    /// What failed in writing the replica.
+    /// A failure to write the replica.
     pub fn discard_lost(&self, numbers: &[i64]) -> Result<(), ClientError> {
         self.store().discard_lost(numbers)
     }

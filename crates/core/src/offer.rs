@@ -354,7 +354,7 @@ impl LostChange {
     }
 }
 
-/// How much was offered, and how much could not be.
+/// Counts of the changes that were offered, and of those that could not be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Offered {
@@ -488,7 +488,7 @@ fn derive(context: &str, parts: [&str; 2], last: &[u8]) -> String {
 /// Compares both sides and hands over offers and lost changes, in the order of sending.
 ///
 /// # Errors
-/// What reading or writing failed with.
+/// The error of a read or write that failed.
 pub fn decide<S: Sides>(
     sides: &mut S,
     user: &UserId,

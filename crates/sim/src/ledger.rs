@@ -36,7 +36,7 @@ pub(crate) struct Book {
     pub(crate) replicas: BTreeMap<ReplicaId, UserId>,
     /// Devices that had a token of somebody else.
     pub(crate) swapped: BTreeSet<usize>,
-    /// What devices held when the server was restored last.
+    /// The items that devices held when the server was restored last.
     pub(crate) held: Held,
     /// The times that users gave to bytes.
     pub(crate) times: Times,

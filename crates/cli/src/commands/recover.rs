@@ -1,4 +1,4 @@
-//! What a restored server lost for good, as far as this replica can tell: `recover`.
+//! Changes that a restored server lost and this replica could not offer again: `recover`.
 
 use serde_json::{Value, json};
 use vfs_sync_client::{LostEntry, SyncClient};
@@ -12,7 +12,7 @@ use crate::safe::safe;
 
 /// The greatest list that is asked for at once, where all is meant.
 const ALL: usize = 1_000_000;
-/// How many lost changes `status` shows.
+/// The number of lost changes that `status` shows.
 const SHOWN: usize = 20;
 
 pub(super) fn recover(global: &Global, args: Recover, output: Output) -> Result<()> {
@@ -123,7 +123,7 @@ pub(super) fn first_lines(client: &SyncClient) -> Result<Vec<String>> {
     Ok(client.lost(0, SHOWN)?.iter().map(line).collect())
 }
 
-/// What a sync offered again, in words; `None` if the server had lost nothing.
+/// Describes what a sync offered again; `None` if the server had lost nothing.
 pub(super) fn offered_text(offered: &Offered) -> Option<String> {
     let all = offered.sent() + offered.listed;
     if all == 0 {

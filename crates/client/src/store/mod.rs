@@ -199,11 +199,11 @@ pub(crate) struct Rebuilt {
     pub(crate) epoch: Option<Epoch>,
     pub(crate) floor: WriteIds,
     pub(crate) settled: WriteIds,
-    /// What the server said of the replica's cursor once the pages were there.
+    /// The server's answer to the replica's cursor once the pages were there.
     pub(crate) history: History,
 }
 
-/// What a server says of the history of a feed.
+/// A server's answer on the history of a feed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum History {
     /// It goes on from the replica's cursor.
@@ -214,7 +214,7 @@ pub(crate) enum History {
     Unknown { oldest_available: Option<Cursor> },
 }
 
-/// What offering again takes besides the replica.
+/// The means of offering again besides the replica.
 pub(crate) struct Offering<'a> {
     pub(crate) environment: &'a dyn Environment,
     /// Whether the bytes of a content are on this device, all of them.

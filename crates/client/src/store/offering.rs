@@ -1,4 +1,5 @@
-//! Offering again: what a rebuilt replica sends back to a server that lost part of its history.
+//! Offering again: queues the changes that a rebuilt replica sends back to a server that lost part
+//! of its history.
 
 use std::collections::HashSet;
 
@@ -20,7 +21,7 @@ use super::{History, Meta, Offering, Slot, Upload, UploadState};
 use crate::error::ClientError;
 use crate::node::QueuedState;
 
-/// How long removals are kept: as long as a server keeps them by default.
+/// The time for which removals are kept: as long as a server keeps them by default.
 const REMOVALS_KEPT_MILLIS: i64 = 90 * 24 * 3_600 * 1_000;
 /// Removals that are kept at most.
 const MAX_REMOVALS: usize = 1_000_000;
@@ -216,7 +217,7 @@ fn held_content(row: AttachmentRow) -> Held<Attachment> {
 }
 
 impl<R: Rows> Both<'_, '_, R> {
-    /// What need not be looked at by position; a register without one is always looked at.
+    /// The position up to which registers are skipped; one without a position never is.
     fn known(&self) -> Option<Position> {
         self.shared.position()
     }

@@ -14,7 +14,7 @@ use crate::failure::FailureKind;
 use crate::hostile::export;
 use crate::ledger::{Book, Ledger};
 
-/// What the devices hold at the moment of a restore.
+/// The items and contents that devices hold at the moment of a restore.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     /// Each user's own items, by the devices that show them or are to create them.
@@ -24,7 +24,7 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// What `devices` hold now.
+    /// Collects what `devices` hold now.
     pub(crate) fn by(ledger: &Ledger, devices: &[Device]) -> Self {
         let mut held = Self::default();
         let put = ledger.book().contents.clone();

@@ -49,7 +49,7 @@ const FORGOTTEN: &str = "
 CREATE TABLE forgotten (blob_id TEXT PRIMARY KEY, item TEXT NOT NULL) WITHOUT ROWID;
 ";
 
-/// What a restored server is compared with, and what it lost for good: new in format 3.
+/// Removals, and the list of changes that a restored server lost: new in format 3.
 const OFFERING: &str = "
 -- key: the register's; body: the removal. lost.blob_id: a content whose bytes stay here.
 CREATE TABLE removals (
