@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::sync::OwnedMutexGuard;
-use vfs_sync_core::cursor::{EarlierEpoch, Epoch};
+use vfs_sync_core::cursor::{EarlierEpoch, Epoch, Position};
 use vfs_sync_core::flush::{FlushCommit, FlushCycle, FlushError, FlushStep};
 use vfs_sync_core::guardrail::Violation;
 use vfs_sync_core::id::{ItemId, WriteId};
