@@ -272,11 +272,15 @@ Examples:
   VFS_SYNC_TOKEN=… vfs-sync --replica ./laptop init --server http://127.0.0.1:7070";
 
 const IMPORT: &str = "\
-What is in DIR goes into PATH (the top, if none is given). Files are compared by size and
-modification time, with --checksum by content. Nothing is deleted without --delete. Symbolic links,
-special files and what cannot be read are reported, and the exit code is then 5. Names that are not
-UTF-8 are escaped as %raw%… and come back as they were on export. The result is in the replica;
-`vfs-sync sync` sends it. Ctrl-C is safe: the same command goes on.
+What changed in DIR since it was last imported or exported goes into PATH (the top, if none is
+given; made, if it is not there). The replica keeps a record of DIR: size, times, inode and digest of
+each entry. What is as recorded is not read and not an edit, whatever the tree has by now. What both
+sides changed is kept twice: DIR's as name (conflict DEVICE DATE).ext. A file or folder that was
+moved in DIR is moved in the tree. Without a record files are compared by content. Nothing is deleted
+without --delete, and with it only what the record says was there. Symbolic links, special files and
+what cannot be read are reported, and the exit code is then 5. Names that are not UTF-8 are escaped
+as %raw%… and come back as they were on export. The result is in the replica; `vfs-sync sync` sends
+it. Ctrl-C is safe: the same command goes on.
 
 Examples:
   vfs-sync import ~/Documents
@@ -284,10 +288,12 @@ Examples:
   vfs-sync import --dry-run ~/Documents";
 
 const EXPORT: &str = "\
-Files get their modification time and permission bits. What is there and differs is left alone and
-reported (exit code 5) unless --force; what is identical is not touched. No symbolic link under DIR
-is followed. Contents that are not on this machine are fetched. Ctrl-C is safe: the same command
-goes on.
+Files get their modification time and permission bits. A file that is as it was imported or exported
+is replaced by the tree's; one that was changed or made in DIR since never is: it is left alone and
+reported, or with --force kept beside the tree's as name (conflict DEVICE DATE).ext; the exit code is
+5. What is identical is not touched. No symbolic link under DIR is followed. Contents that are not on
+this machine are fetched. To keep a directory in step: import --delete, sync, export --force --delete.
+Ctrl-C is safe: the same command goes on.
 
 Examples:
   vfs-sync export ./tree
@@ -452,6 +458,9 @@ pub(crate) struct Init {
     /// Who you are, where there is no token to read it from yet
     #[arg(long, value_name = "NAME")]
     pub(crate) user: Option<String>,
+    /// How conflicted copies call this device [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) device: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -462,13 +471,18 @@ pub(crate) struct Import {
     /// Where to in the tree
     #[arg(default_value = "/")]
     pub(crate) path: String,
-    /// Delete in PATH what is not in DIR, and replace a file by a folder or a folder by a file
+    /// Delete in PATH what was imported from DIR or exported to it, is gone there, and did not change
+    /// in the tree since; and replace a file by a folder or a folder by a file
     #[arg(long)]
     pub(crate) delete: bool,
-    /// Compare contents, not only size and modification time
+    /// Delete also where more than half is gone (and at least 100 entries, or all), or where DIR is
+    /// another directory than before
+    #[arg(long, short, requires = "delete")]
+    pub(crate) yes: bool,
+    /// Read and compare all contents, also of files whose size, times and inode are as recorded
     #[arg(long)]
     pub(crate) checksum: bool,
-    /// Change nothing, tell what would be done
+    /// Change nothing, list what would be done
     #[arg(long, short = 'n')]
     pub(crate) dry_run: bool,
 }
@@ -481,13 +495,18 @@ pub(crate) struct Export {
     /// What of the tree
     #[arg(default_value = "/")]
     pub(crate) path: String,
-    /// Replace files that differ
+    /// Give the tree's files their names also where something else has them: that is kept beside
+    /// them, as name (conflict DEVICE DATE).ext
     #[arg(long)]
     pub(crate) force: bool,
-    /// Remove from DIR what is not in PATH
+    /// Remove from DIR what the tree no longer has, where it is as it was imported or exported;
+    /// what was changed or made there since stays
     #[arg(long)]
     pub(crate) delete: bool,
-    /// Compare contents, not only size and modification time
+    /// Remove also where the replica was rebuilt since, and more than half would go
+    #[arg(long, short, requires = "delete")]
+    pub(crate) yes: bool,
+    /// Read and compare all contents, also of files whose size, times and inode are as recorded
     #[arg(long)]
     pub(crate) checksum: bool,
 }

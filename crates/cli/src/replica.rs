@@ -36,11 +36,15 @@ pub(crate) struct Settings {
     /// Bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cache_size: Option<u64>,
+    /// How conflicted copies call this device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    device: Option<String>,
 }
 
 impl Settings {
     pub(crate) fn new(server: &str, token_file: Option<PathBuf>) -> Self {
-        Self { version: SETTINGS_VERSION, server: server.to_owned(), token_file, cache_size: None }
+        let version = SETTINGS_VERSION;
+        Self { version, server: server.to_owned(), token_file, cache_size: None, device: None }
     }
 
     /// Writes them into a replica's directory, whole or not at all.
@@ -89,6 +93,7 @@ pub(crate) fn open(global: &Global, config: ClientConfig) -> Result<SyncClient> 
             Some(u64::MAX) => None,
             chosen => chosen.or(config.cache_size),
         },
+        device: config.device.or(settings.device).or_else(host_name),
         ..config
     };
     Ok(SyncClient::open(&directory, transport, config)?)
@@ -115,6 +120,7 @@ fn plan(global: &Global, init: &Init) -> Result<Plan> {
     };
     let mut settings = Settings::new(init.server.trim_end_matches('/'), token_file);
     settings.cache_size = global.cache_size;
+    settings.device = init.device.clone().or_else(host_name);
     let user = user(init, &settings)?;
     let transport = transport(&settings)?;
     Ok(Plan { directory, settings, user, transport })
@@ -148,6 +154,14 @@ pub(crate) fn hydrate(
     )?;
     settings.write(&directory)?;
     Ok(outcome)
+}
+
+/// The name of this machine, without its domain.
+fn host_name() -> Option<String> {
+    let system = rustix::system::uname();
+    let name = system.nodename().to_str().ok()?;
+    let name = name.split('.').next().unwrap_or(name).trim();
+    (!name.is_empty()).then(|| name.to_owned())
 }
 
 fn user(init: &Init, settings: &Settings) -> Result<UserId> {

@@ -5,11 +5,14 @@ use std::io;
 use std::path::Path;
 
 use serde::Serialize;
+use vfs_sync_core::item::Name;
 
 use crate::fs::names::path_text;
 
 /// How many problems are kept whole; of the rest only the number is.
 const KEPT: usize = 1_000;
+/// How many changes of a dry run are listed.
+const LISTED: usize = 200_000;
 
 /// Why something was left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -51,6 +54,14 @@ pub(crate) enum ProblemKind {
     NotPermitted,
     /// Its time is outside what can be carried; the nearest one is.
     Time,
+    /// The server refused it, so that it is only on this disk.
+    Refused,
+    /// Another disk is mounted there than was recorded.
+    OtherDisk,
+    /// It was kept beside what took its name.
+    ConflictedCopy,
+    /// It is not in the tree, and was not removed: it is not what was written there.
+    Kept,
 }
 
 impl ProblemKind {
@@ -75,6 +86,10 @@ impl ProblemKind {
             Self::Shortcut => "shortcut",
             Self::NotPermitted => "notPermitted",
             Self::Time => "time",
+            Self::Refused => "refused",
+            Self::OtherDisk => "otherDisk",
+            Self::ConflictedCopy => "conflictedCopy",
+            Self::Kept => "kept",
         }
     }
 
@@ -137,6 +152,85 @@ impl Problems {
     /// How many of them mean that not all was done.
     pub(crate) fn failures(&self) -> u64 {
         self.counts.iter().filter(|(kind, _)| kind.is_failure()).map(|(_, count)| count).sum()
+    }
+}
+
+/// A content that was kept beside another, and the name it got.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Conflict {
+    pub(crate) path: String,
+    pub(crate) copy: String,
+}
+
+/// All that was kept beside something else, in bounded memory.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(crate) struct Conflicts {
+    /// The first of them.
+    pub(crate) first: Vec<Conflict>,
+    pub(crate) count: u64,
+}
+
+impl Conflicts {
+    pub(crate) fn add(&mut self, path: &Path, copy: &Name) {
+        self.count += 1;
+        if self.first.len() < KEPT {
+            let (path, copy) = (path_text(path), copy.as_str().to_owned());
+            self.first.push(Conflict { path, copy });
+        }
+    }
+}
+
+/// What a dry run would do to an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Change {
+    NewFolder,
+    NewFile,
+    Content,
+    Attributes,
+    Moved,
+    Deleted,
+    /// A new file beside the one of its name.
+    Copy,
+}
+
+impl Change {
+    /// As a person reads it.
+    pub(crate) const fn text(self) -> &'static str {
+        match self {
+            Self::NewFolder => "new folder",
+            Self::NewFile => "new file",
+            Self::Content => "content",
+            Self::Attributes => "attributes",
+            Self::Moved => "moved",
+            Self::Deleted => "deleted",
+            Self::Copy => "conflicted copy",
+        }
+    }
+}
+
+/// One thing that a dry run would do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Changed {
+    pub(crate) change: Change,
+    pub(crate) path: String,
+}
+
+/// All that a dry run would do, in bounded memory.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(crate) struct Changes {
+    pub(crate) entries: Vec<Changed>,
+    /// How many there are beyond these.
+    pub(crate) more: u64,
+}
+
+impl Changes {
+    pub(crate) fn add(&mut self, change: Change, path: &Path) {
+        if self.entries.len() == LISTED {
+            self.more += 1;
+            return;
+        }
+        self.entries.push(Changed { change, path: path_text(path) });
     }
 }
 

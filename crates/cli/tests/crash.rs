@@ -193,7 +193,7 @@ fn a_client_that_is_killed_goes_on_where_it_was() {
             acknowledged.insert(path, format!("content {round}"));
         }
     }
-    world.ok("a", &["import", source.to_str().unwrap(), "/tree", "--delete"]);
+    world.ok("a", &["import", source.to_str().unwrap(), "/tree", "--delete", "--yes"]);
     world.ok("a", &["sync"]);
     let status: Value = serde_json::from_str(&world.ok("a", &["--json", "status"])).unwrap();
     assert_eq!(status["pending"], 0, "{status}");

@@ -11,6 +11,7 @@ use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::guardrail::Violation;
 use vfs_sync_core::id::{ItemId, ReplicaId, UserId};
 use vfs_sync_core::limits::MAX_INLINE_BLOB_BYTES;
+use vfs_sync_core::tree::device_name;
 use vfs_sync_core::wire::WriteIds;
 
 use crate::background::Background;
@@ -45,6 +46,8 @@ pub struct ClientConfig {
     pub interval: Duration,
     /// The shortest and the longest back-off after a failure of the network.
     pub backoff: (Duration, Duration),
+    /// How conflicted copies call this device; `None`: by the end of the client's id.
+    pub device: Option<String>,
     /// A VFS that the application has registered with SQLite, for a replica's database on a disk
     /// that is not the system's; `None`: the system's. Contents stay in the replica's directory.
     pub vfs: Option<String>,
@@ -63,6 +66,7 @@ impl Default for ClientConfig {
             cache_size: Some(10 * 1024 * 1024 * 1024),
             interval: Duration::from_secs(30),
             backoff: (Duration::from_millis(500), Duration::from_secs(60)),
+            device: None,
             vfs: None,
             environment: Arc::new(SystemEnvironment),
         }
@@ -264,6 +268,12 @@ impl SyncClient {
         self.store().meta().client_id.clone()
     }
 
+    /// The name of this device in the names of conflicted copies.
+    #[must_use]
+    pub fn device(&self) -> String {
+        self.inner.device(&self.client_id())
+    }
+
     /// Whose replica it is.
     #[must_use]
     pub fn user(&self) -> UserId {
@@ -353,6 +363,13 @@ impl Drop for Inner {
 impl Inner {
     pub(crate) fn environment(&self) -> &dyn Environment {
         &*self.config.environment
+    }
+
+    /// The name of this device in the names of conflicted copies.
+    pub(crate) fn device(&self, client_id: &ReplicaId) -> String {
+        let id = client_id.as_str();
+        let end = || id.char_indices().rev().nth(7).map_or(id, |(at, _)| &id[at..]).to_owned();
+        device_name(&self.config.device.clone().unwrap_or_else(end))
     }
 
     /// Evicts contents if there are too many. Not to be called with the store locked.

@@ -129,6 +129,12 @@ impl TakenContent {
         self.0.modified_at = Some(modified_at);
         self
     }
+
+    /// Its size and digest, and the id that it will have.
+    #[must_use]
+    pub fn stored(&self) -> StoredContent {
+        self.0.stored()
+    }
 }
 
 impl std::fmt::Debug for TakenContent {
@@ -331,6 +337,14 @@ impl SyncClient {
     /// What failed in writing.
     pub fn take_content(&self, bytes: &[u8]) -> Result<TakenContent, ClientError> {
         self.inner.cache.take_bytes(bytes).map(TakenContent)
+    }
+
+    /// Takes what a reader gives into the cache, in bounded memory, for [`crate::Batch::put_taken`].
+    ///
+    /// # Errors
+    /// What failed in reading or writing.
+    pub fn take_from(&self, reader: impl Read) -> Result<TakenContent, ClientError> {
+        self.inner.cache.take(reader).map(TakenContent)
     }
 
     /// Takes a content for an item, to be uploaded by the next sync. Durable when it returns, and

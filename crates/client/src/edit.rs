@@ -14,6 +14,7 @@ use crate::client::SyncClient;
 use crate::content::{NewContent, StoredContent, TakenContent};
 use crate::error::ClientError;
 use crate::node::Node;
+use crate::record::RecordChange;
 use crate::store::{NewEdit, NewEdits};
 
 /// What a delete takes along.
@@ -43,6 +44,7 @@ pub struct Batch<'a> {
     contents: Vec<(ItemId, NewContent)>,
     /// Items as they were copied, whose originals the batch deletes.
     copied: Vec<Node>,
+    records: Vec<(i64, RecordChange)>,
 }
 
 impl Batch<'_> {
@@ -55,7 +57,7 @@ impl Batch<'_> {
     /// Whether there is nothing to commit: no operation, and no content.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.actions.is_empty() && self.contents.is_empty()
+        self.actions.is_empty() && self.contents.is_empty() && self.records.is_empty()
     }
 
     /// Creates an item under `parent`, or at the top; gives its id.
@@ -182,6 +184,11 @@ impl Batch<'_> {
         stored
     }
 
+    /// Changes the record of a directory, in the transaction of these edits.
+    pub fn record(&mut self, directory: i64, change: RecordChange) {
+        self.records.push((directory, change));
+    }
+
     /// Any other operation.
     pub fn push(&mut self, item: &ItemId, action: Action) {
         self.actions.push((item.clone(), action, Condition::BySight));
@@ -235,7 +242,11 @@ impl Batch<'_> {
             action,
             unconditional: condition == Condition::None,
         });
-        let edits = NewEdits { actions: actions.collect(), uploads: uploads.collect() };
+        let edits = NewEdits {
+            actions: actions.collect(),
+            uploads: uploads.collect(),
+            records: self.records,
+        };
         let ids = edits.actions.iter().map(|edit| edit.op_id.clone()).collect();
         // The bytes first: what is queued has them, also after a crash.
         inner.cache.keep(&contents)?;
@@ -262,7 +273,8 @@ impl SyncClient {
     /// Begins several edits that go into the queue together.
     #[must_use]
     pub fn batch(&self) -> Batch<'_> {
-        Batch { client: self, actions: Vec::new(), contents: Vec::new(), copied: Vec::new() }
+        let (actions, contents) = (Vec::new(), Vec::new());
+        Batch { client: self, actions, contents, copied: Vec::new(), records: Vec::new() }
     }
 
     /// Creates a folder under `parent`, or at the top.

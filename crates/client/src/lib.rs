@@ -25,6 +25,7 @@ mod hydrate;
 mod node;
 mod path;
 mod read;
+mod record;
 mod recover;
 mod sending;
 mod share;
@@ -48,6 +49,10 @@ pub use node::{
 };
 pub use path::TreePath;
 pub use read::{HydrateOutcome, StateExport};
+pub use record::{
+    DirectoryRecord, DiskState, DiskTime, EntryKind, EntryRecord, EntryState, FoundDirectory,
+    ROOT_ENTRY, RecordChange, TreeState,
+};
 pub use recover::LostEntry;
 pub use transport::{Transport, TransportError};
 pub use trash::{Emptied, Trashed};

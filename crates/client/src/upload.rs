@@ -233,7 +233,7 @@ fn keep_time_beside(
     let metadata = [(key.into(), Some(value))].into_iter().collect();
     let action = Action::Upsert(Box::new(Upsert { metadata, ..Upsert::default() }));
     let edit = NewEdit { op_id: here.new_op_id(), item, action, unconditional: false };
-    let edits = NewEdits { actions: vec![edit], uploads: Vec::new() };
+    let edits = NewEdits { actions: vec![edit], ..NewEdits::default() };
     match store.enqueue(edits, here.now()) {
         // No right to it, or no room: the time is what is lost, not the bytes.
         Err(ClientError::NotPermitted { .. } | ClientError::Invalid(_)) => Ok(()),
@@ -438,6 +438,7 @@ impl Session {
             for (item, blob_id, time) in untimed {
                 keep_time_beside(here, store, item, &blob_id, time)?;
             }
+            let device = inner.device(&store.meta().client_id);
             for upload in copies {
                 // Devices that offer the same content again make one copy of it.
                 let copy = match upload.offered {
@@ -445,7 +446,8 @@ impl Session {
                     false => here.new_item_id(),
                 };
                 let item_id = upload.item.clone();
-                if store.copy_aside(upload, here.new_op_id(), copy.clone(), here.now())? {
+                let (op_id, now) = (here.new_op_id(), here.now());
+                if store.copy_aside(upload, op_id, copy.clone(), &device, now)? {
                     events.push(ChangeEvent::ConflictedCopy { item_id, copy });
                 }
             }

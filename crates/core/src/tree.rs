@@ -225,14 +225,68 @@ pub fn sibling_names<'a>(
 /// The name with a mark before its extension, cut so that it stays a name.
 fn conflict_name(name: Option<&Name>, short_id: &str) -> String {
     let Some(name) = name else { return format!("untitled ({short_id})") };
+    with_mark(name.as_str(), &format!(" (conflict {short_id})"))
+}
+
+/// The most bytes that a conflicted copy's name gives to the device.
+const MAX_DEVICE_BYTES: usize = 64;
+
+/// The name of a conflicted copy: `name (conflict <device> <date>).ext`. The date is the day (UTC)
+/// of `at`, the time of the content. A mark that `name` already has is replaced. `number` tells
+/// copies of one day apart: 0 adds nothing. The stem is cut at a character to fit a name.
+#[must_use]
+pub fn conflict_copy_name(name: &Name, device: &str, at: Timestamp, number: u32) -> Name {
     let name = name.as_str();
-    let (stem, extension) = match name.rfind('.') {
+    let (stem, extension) = split_extension(name);
+    let plain = without_mark(stem);
+    let device = device_name(device);
+    let date = at.to_string();
+    let date = &date[..10];
+    let mark = match number {
+        0 => format!(" (conflict {device} {date})"),
+        n => format!(" (conflict {device} {date} {n})"),
+    };
+    let marked = with_mark(&format!("{plain}{extension}"), &mark);
+    Name::new(marked).unwrap_or_else(|_| Name::new("conflict").expect("a word is a name"))
+}
+
+/// A device's name as a conflicted copy shows it: without what no file name should have, and
+/// short.
+#[must_use]
+pub fn device_name(device: &str) -> String {
+    let kept = |c: char| !(c.is_control() || "/\\:*?\"<>|()".contains(c));
+    let text: String = device.chars().filter(|c| kept(*c)).collect();
+    let mut text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut end = text.len().min(MAX_DEVICE_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    let text = text.trim_end();
+    if text.is_empty() { "device".to_owned() } else { text.to_owned() }
+}
+
+/// The stem without the mark of a conflicted copy at its end.
+fn without_mark(stem: &str) -> &str {
+    const MARK: &str = " (conflict ";
+    let Some(body) = stem.strip_suffix(')') else { return stem };
+    match body.rfind(MARK) {
+        Some(at) if at > 0 && !body[at + MARK.len()..].contains(['(', ')']) => &stem[..at],
+        _ => stem,
+    }
+}
+
+fn split_extension(name: &str) -> (&str, &str) {
+    match name.rfind('.') {
         // An extension is short; a dot at the start begins a hidden name.
         Some(dot) if dot > 0 && name.len() - dot <= 32 => name.split_at(dot),
         _ => (name, ""),
-    };
-    let mark = format!(" (conflict {short_id})");
-    let room = MAX_NAME_BYTES - mark.len() - extension.len();
+    }
+}
+
+fn with_mark(name: &str, mark: &str) -> String {
+    let (stem, extension) = split_extension(name);
+    let room = MAX_NAME_BYTES.saturating_sub(mark.len() + extension.len());
     let mut end = stem.len().min(room);
     while !stem.is_char_boundary(end) {
         end -= 1;
@@ -296,6 +350,32 @@ mod tests {
         );
         let longest = format!("{}.txt", "n".repeat(MAX_NAME_BYTES - 4));
         assert_eq!(marked(&longest).len(), MAX_NAME_BYTES);
+    }
+
+    #[test]
+    fn a_conflicted_copy_says_which_device_and_which_day() {
+        let at: Timestamp = "2026-03-04T23:59:59.999Z".parse().unwrap();
+        let copy = |name: &str, device: &str, number| {
+            let copy = conflict_copy_name(&Name::new(name).unwrap(), device, at, number);
+            copy.as_str().to_owned()
+        };
+        assert_eq!(copy("report.txt", "laptop", 0), "report (conflict laptop 2026-03-04).txt");
+        assert_eq!(copy("Makefile", "laptop", 2), "Makefile (conflict laptop 2026-03-04 2)");
+        assert_eq!(copy(".profile", "laptop", 0), ".profile (conflict laptop 2026-03-04)");
+        let again = copy("report (conflict phone 2025-01-01 3).txt", "laptop", 0);
+        assert_eq!(again, "report (conflict laptop 2026-03-04).txt", "a mark is replaced");
+        assert_eq!(
+            copy("a (b) (conflict (x)).c", "l", 0),
+            "a (b) (conflict (x)) (conflict l 2026-03-04).c"
+        );
+        assert_eq!(
+            copy("a", " my/ big\n(old) \u{7}host ", 0),
+            "a (conflict my bigold host 2026-03-04)"
+        );
+        assert_eq!(copy("a", "///", 0), "a (conflict device 2026-03-04)");
+        let long = copy(&format!("{}.txt", "é".repeat(125)), &"d".repeat(300), 0);
+        assert!(long.len() <= MAX_NAME_BYTES && long.ends_with(" 2026-03-04).txt"), "{long}");
+        assert_eq!(copy(&long, "x", 0), copy(&long, "x", 0));
     }
 
     fn operation(item: &str, action: Action) -> Operation {

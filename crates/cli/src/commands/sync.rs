@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 use vfs_sync_client::{ChangeEvent, ClientConfig, Observer, Progress, SyncClient, SyncReport};
 use vfs_sync_core::access::AccessLevel;
@@ -16,11 +16,14 @@ use super::recover;
 use super::standing;
 use crate::args::{Global, Sync};
 use crate::error::{Failure, Kind, Result};
+use crate::fs::merge::merge;
 use crate::output::{self, Output, bytes_text, count_text};
 use crate::safe::safe;
 use crate::stop;
 use crate::{path, replica};
 
+/// How often a watch looks whether something that was imported stands beside its like.
+const MERGES_EVERY: Duration = Duration::from_secs(2);
 /// How many shares a person is shown.
 const SHARES_SHOWN: usize = 20;
 
@@ -121,17 +124,17 @@ pub(super) async fn sync(
     let shown = Arc::new(Shown::default());
     shown.with(Some(output.progress("syncing")));
     client.observe(shown.clone());
-    let report = tokio::select! {
-        report = client.sync() => report.map_err(Failure::from),
-        () = stop.cancelled() => Err(stop::interrupted()),
-    };
+    let mut events = Vec::new();
+    let report = sync_and_merge(&client, &mut changes, &mut events, &stop).await;
     shown.with(None);
-    let report = report?;
-    let told = told(&client, &mut changes)?;
+    let (report, merged) = report?;
+    let told = told(&client, events)?;
     let left = client.outstanding()?;
     let document = with(report_json(&report), "shared", told.shared_json());
     let document = with(document, "outstanding", standing::json(&client, &left)?);
     let document = with(document, "kept", json!(told.kept));
+    let document = with(document, "conflictedCopies", told.copies_json());
+    let document = with(document, "merged", merged);
     output.json(&with(document, "revoked", told.revoked))?;
     output.say(format_args!(
         "pushed {} ({} outdated, {} refused) · pulled {} · uploaded {} ({}) in {:.1} s{}",
@@ -159,6 +162,69 @@ pub(super) async fn sync(
     Err(failure)
 }
 
+/// Syncs; then makes one of what this device and another put into one folder by the same names, and
+/// syncs again. What is told meanwhile is kept in `events`.
+async fn sync_and_merge(
+    client: &SyncClient,
+    changes: &mut Receiver<ChangeEvent>,
+    events: &mut Vec<ChangeEvent>,
+    stop: &CancellationToken,
+) -> Result<(SyncReport, u64)> {
+    let mut report = sync_once(client, changes, events, stop).await?;
+    let merged = merge(client)?;
+    if merged.merged + merged.renamed > 0 {
+        let again = sync_once(client, changes, events, stop).await?;
+        report = SyncReport {
+            applied: report.applied + again.applied,
+            outdated: report.outdated + again.outdated,
+            rejected: report.rejected + again.rejected,
+            pulled: report.pulled + again.pulled,
+            uploaded: report.uploaded + again.uploaded,
+            uploaded_bytes: report.uploaded_bytes + again.uploaded_bytes,
+            pushes: report.pushes + again.pushes,
+            pages: report.pages + again.pages,
+            rematerialised: report.rematerialised || again.rematerialised,
+            ..report
+        };
+    }
+    Ok((report, merged.merged))
+}
+
+async fn sync_once(
+    client: &SyncClient,
+    changes: &mut Receiver<ChangeEvent>,
+    events: &mut Vec<ChangeEvent>,
+    stop: &CancellationToken,
+) -> Result<SyncReport> {
+    let mut syncing = std::pin::pin!(client.sync());
+    let report = loop {
+        tokio::select! {
+            report = &mut syncing => break report.map_err(Failure::from),
+            () = stop.cancelled() => break Err(stop::interrupted()),
+            change = changes.recv() => keep(change.ok(), events),
+        }
+    };
+    while let Ok(change) = changes.try_recv() {
+        keep(Some(change), events);
+    }
+    report
+}
+
+/// Keeps what is told at the end of a sync.
+fn keep(change: Option<ChangeEvent>, events: &mut Vec<ChangeEvent>) {
+    use ChangeEvent as E;
+    events.extend(change.filter(|change| {
+        matches!(
+            change,
+            E::UploadRejected { .. }
+                | E::Shared { .. }
+                | E::Revoked(_)
+                | E::Kept(_)
+                | E::ConflictedCopy { .. }
+        )
+    }));
+}
+
 /// What a sync told by the way.
 #[derive(Default)]
 struct Told {
@@ -170,6 +236,8 @@ struct Told {
     revoked: u64,
     /// Where what was deleted here lives on, since somebody changed it meanwhile.
     kept: Vec<String>,
+    /// Contents that were kept beside others: where the item is, and where the copy.
+    copies: Vec<(String, String)>,
 }
 
 impl Told {
@@ -178,7 +246,21 @@ impl Told {
         self.shared.iter().map(one).collect()
     }
 
+    fn copies_json(&self) -> Vec<Value> {
+        let one = |(path, copy): &(String, String)| json!({ "path": path, "copy": copy });
+        self.copies.iter().map(one).collect()
+    }
+
     fn say(&self, output: Output) -> Result<()> {
+        for (path, copy) in self.copies.iter().take(SHARES_SHOWN) {
+            let (path, copy) = (safe(path), safe(copy));
+            output
+                .say(format_args!("{path} was changed elsewhere too: yours is kept as {copy}"))?;
+        }
+        if self.copies.len() > SHARES_SHOWN {
+            let count = count_text(self.copies.len() as u64);
+            output.say(format_args!("{count} conflicted copies in all: see --json"))?;
+        }
         for (path, owner, level) in self.shared.iter().take(SHARES_SHOWN) {
             let (path, owner) = (safe(path), safe(owner.as_str()));
             output.say(format_args!("shared with you by {owner}: {path} ({level})"))?;
@@ -204,41 +286,45 @@ impl Told {
     }
 }
 
-fn told(client: &SyncClient, changes: &mut Receiver<ChangeEvent>) -> Result<Told> {
+fn told(client: &SyncClient, events: Vec<ChangeEvent>) -> Result<Told> {
     let mut told = Told::default();
-    loop {
-        match changes.try_recv() {
-            Ok(ChangeEvent::UploadRejected { item_id, reason }) => {
-                if told.refused.is_none() {
-                    let at = path::of(client, &item_id).unwrap_or_else(|_| item_id.to_string());
-                    told.refused = Some(format!("the content of {at} was refused: {reason}"));
-                }
+    for change in events {
+        match change {
+            ChangeEvent::UploadRejected { item_id, reason } if told.refused.is_none() => {
+                let at = path::of(client, &item_id).unwrap_or_else(|_| item_id.to_string());
+                told.refused = Some(format!("the content of {at} was refused: {reason}"));
             }
-            Ok(ChangeEvent::Shared { item_id, owner, level }) => {
-                // It may have gone again since.
-                if client.node(&item_id)?.is_some() {
-                    told.shared.push((path::of(client, &item_id)?, owner, level));
-                }
+            // It may have gone again since.
+            ChangeEvent::Shared { item_id, owner, level } if client.node(&item_id)?.is_some() => {
+                told.shared.push((path::of(client, &item_id)?, owner, level));
             }
-            Ok(ChangeEvent::Kept(item_id)) => {
-                if client.node(&item_id)?.is_some() {
-                    told.kept.push(path::of(client, &item_id)?);
-                }
+            ChangeEvent::Kept(item_id) if client.node(&item_id)?.is_some() => {
+                told.kept.push(path::of(client, &item_id)?);
             }
-            Ok(ChangeEvent::Revoked(_)) => told.revoked += 1,
-            Ok(_) | Err(TryRecvError::Lagged(_)) => {}
-            Err(TryRecvError::Empty | TryRecvError::Closed) => return Ok(told),
+            ChangeEvent::Revoked(_) => told.revoked += 1,
+            ChangeEvent::ConflictedCopy { item_id, copy } => {
+                let at =
+                    |item: &ItemId| path::of(client, item).unwrap_or_else(|_| item.to_string());
+                told.copies.push((at(&item_id), at(&copy)));
+            }
+            _ => {}
         }
     }
+    Ok(told)
 }
 
 async fn watch(client: &SyncClient, output: Output, stop: &CancellationToken) -> Result<()> {
     let mut changes = client.subscribe();
     client.start_background()?;
     output.note("watching; Ctrl-C ends it");
+    let mut look = tokio::time::interval(MERGES_EVERY);
     let ended = loop {
         let change = tokio::select! {
             change = changes.recv() => change,
+            _ = look.tick() => {
+                merge(client)?;
+                continue;
+            }
             () = stop.cancelled() => break Ok(()),
         };
         let change = match change {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use vfs_sync_client::{ClientError, LocalContent, Node, SyncClient};
+use vfs_sync_core::id::ItemId;
 use vfs_sync_core::item::ObjectType;
 use vfs_sync_core::time::Timestamp;
 
@@ -28,6 +29,9 @@ use crate::safe::{Safe, SafeBytes};
 use crate::stdin::Stdin;
 use crate::{replica, stop};
 
+/// How many conflicted copies a person is shown.
+const CONFLICTS_SHOWN: usize = 20;
+
 pub(super) fn import(
     global: &Global,
     args: Import,
@@ -36,8 +40,6 @@ pub(super) fn import(
 ) -> Result<()> {
     let client = replica::open(global, replica::config())?;
     path::check_way(&client, &args.path)?;
-    let place = path::folder(&client, &args.path)?;
-    let top = place.container()?.cloned();
     let own = replica::directory(global)?;
     let what = format!("cannot read {}", args.dir.display());
     let mut scanner = Scanner::open(&args.dir, &[own]).map_err(|error| {
@@ -46,31 +48,91 @@ pub(super) fn import(
     if scanner.is_excluded() {
         return Err(Failure::usage("this is the replica's own directory"));
     }
-    let options =
-        ImportOptions { delete: args.delete, checksum: args.checksum, dry_run: args.dry_run };
+    let options = ImportOptions {
+        delete: args.delete,
+        yes: args.yes,
+        checksum: args.checksum,
+        dry_run: args.dry_run,
+    };
     let progress = output.progress("importing");
     let mut tell = |report: &ImportReport| {
         progress.set(format!("{} looked at, {}", report.seen(), bytes_text(report.bytes)));
     };
+    let top = import_into(&client, &args)?;
     let report = import::import(&client, scanner, top, options, &stop, &mut tell)?;
     drop(progress);
     output.json(&report)?;
+    if args.dry_run {
+        for one in &report.changes.entries {
+            output.say(format_args!("{}: {}", one.change.text(), Safe(&one.path)))?;
+        }
+        if report.changes.more > 0 {
+            output.say(format_args!("… and {} more", count_text(report.changes.more)))?;
+        }
+    }
     let would = if args.dry_run { "would be " } else { "" };
     output.say(format_args!(
-        "{would}new: {} folders, {} files · changed: {} contents, {} attributes · deleted: {} · \
-         unchanged: {} · {} taken",
+        "{would}new: {} folders, {} files · changed: {} contents, {} attributes · moved: {} · \
+         deleted: {} · unchanged: {} · {} taken",
         count_text(report.folders_created),
         count_text(report.files_created),
         count_text(report.contents_changed),
         count_text(report.metadata_changed),
+        count_text(report.moved),
         count_text(report.deleted),
         count_text(report.unchanged),
         bytes_text(report.bytes),
     ))?;
+    for conflict in report.conflicts.first.iter().take(CONFLICTS_SHOWN) {
+        let (path, copy) = (Safe(&conflict.path), Safe(&conflict.copy));
+        output.note(format!("{path} differs from the tree's: it is kept beside it as {copy}"));
+    }
+    if report.conflicts.count > CONFLICTS_SHOWN as u64 {
+        let count = count_text(report.conflicts.count);
+        output.note(format!("{count} files in all are kept beside the tree's: see --json"));
+    }
+    if report.stale > 0 {
+        let count = count_text(report.stale);
+        output.note(format!(
+            "{count} entries are older than in the tree, or deleted there: `vfs-sync export --delete` \
+             brings the directory up to date"
+        ));
+    }
     if report.changes() > 0 && !args.dry_run {
         output.note("`vfs-sync sync` sends it");
     }
-    finish(output, report.interrupted, &report.problems)
+    finish(output, report.interrupted, &report.problems)?;
+    import::held(&report, &args.dir).map_or(Ok(()), Err)
+}
+
+/// The folder that an import goes into (`None`: the top), which is made if it is not there; with a
+/// dry run it is one that is not there.
+fn import_into(client: &SyncClient, args: &Import) -> Result<Option<ItemId>> {
+    let (mut at, mut missing) = (args.path.clone(), Vec::new());
+    let place = loop {
+        match path::find_if_there(client, &at)? {
+            Some(place) if place.is_folder() => break place,
+            Some(_) => return Err(Failure::failed(format!("{at} is a file, not a folder"))),
+            None => {
+                let (above, name) = path::split(&at)?;
+                missing.push(path::name(&name)?);
+                at = above;
+            }
+        }
+    };
+    let mut parent = place.container()?.cloned();
+    if missing.is_empty() {
+        return Ok(parent);
+    }
+    if args.dry_run {
+        return Ok(Some(client.new_item_id()));
+    }
+    let mut batch = client.batch();
+    for name in missing.into_iter().rev() {
+        parent = Some(batch.create(ObjectType::Folder, parent.as_ref(), name, Vec::new()));
+    }
+    batch.commit().map_err(path::explain(client))?;
+    Ok(parent)
 }
 
 pub(super) async fn export(
@@ -91,6 +153,7 @@ pub(super) async fn export(
         replica: Some(replica::directory(global)?),
         force: args.force,
         delete: args.delete,
+        yes: args.yes,
         checksum: args.checksum,
     };
     let progress = output.progress("exporting");
@@ -110,7 +173,8 @@ pub(super) async fn export(
         count_text(report.unchanged),
         bytes_text(report.bytes),
     ))?;
-    finish(output, report.interrupted, &report.problems)
+    finish(output, report.interrupted, &report.problems)?;
+    export::held(&report, &args.dir).map_or(Ok(()), Err)
 }
 
 /// The end of an import or export: interrupted, done but for some, or done.

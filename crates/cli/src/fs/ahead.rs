@@ -26,8 +26,8 @@ const AT_MOST: usize = 64;
 
 /// What came of reading a file.
 pub(super) enum Outcome {
-    /// It has the bytes that are known.
-    Same(Stat),
+    /// It has bytes that are known, of this digest.
+    Same(Stat, Sha256Digest),
     Taken(Stat, TakenContent),
     /// It changed, or cannot be read: to be looked at again, without haste.
     Unsettled,
@@ -36,7 +36,7 @@ pub(super) enum Outcome {
 struct Job {
     disk: Folder,
     name: OsString,
-    known: Option<Sha256Digest>,
+    known: Vec<Sha256Digest>,
     outcome: Sender<Outcome>,
 }
 
@@ -71,14 +71,8 @@ impl<T> Ahead<T> {
         self.asked.len() >= AT_MOST
     }
 
-    /// Asks for a file, which may have the bytes of digest `known`.
-    pub(super) fn ask(
-        &mut self,
-        file: T,
-        disk: &Folder,
-        name: OsString,
-        known: Option<Sha256Digest>,
-    ) {
+    /// Asks for a file, which may have bytes of one of the digests `known`.
+    pub(super) fn ask(&mut self, file: T, disk: &Folder, name: OsString, known: Vec<Sha256Digest>) {
         let (outcome, answer) = mpsc::channel();
         // That nobody takes it shows as an outcome that never comes.
         let _ = self.jobs.send(Job { disk: disk.clone(), name, known, outcome });
@@ -105,8 +99,11 @@ fn read(client: &SyncClient, job: &Job, stop: &CancellationToken) -> Outcome {
     if read.is_err() || bytes.len() as u64 != stat.size {
         return Outcome::Unsettled;
     }
-    if job.known.is_some_and(|known| known == digest_bytes(&bytes)) {
-        return Outcome::Same(stat);
+    if !job.known.is_empty() {
+        let found = digest_bytes(&bytes);
+        if job.known.contains(&found) {
+            return Outcome::Same(stat, found);
+        }
     }
     client.take_content(&bytes).map_or(Outcome::Unsettled, |taken| Outcome::Taken(stat, taken))
 }

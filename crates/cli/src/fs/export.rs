@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,15 +11,19 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use vfs_sync_client::{Child, ClientError, LocalContent, Node, SyncClient};
+use vfs_sync_client::{
+    Child, ClientError, DiskState, DiskTime, EntryKind, EntryRecord, EntryState, LocalContent,
+    Node, ROOT_ENTRY, RecordChange, SyncClient, TreeState,
+};
 use vfs_sync_core::id::ItemId;
 
 use super::digest::digest;
 use super::metadata::{self, OnDisk, on_disk};
 use super::names::{self, DiskRules};
-use super::root::{Folder, Kind, Root, Stat, set_mode_and_mtime};
-use super::target::{self, NotWritten, Wanted};
-use crate::error::{Failure, Result};
+use super::record::{self, Record};
+use super::root::{Folder, Kind, Root, Stat};
+use super::target::{self, NotWritten, Over, Placed, Wanted};
+use crate::error::{Failure, Kind as FailureKind, Result};
 use crate::report::{Problem, ProblemKind, Problems};
 
 /// Files whose contents are read, or waited for, ahead of the one that is written. How many are
@@ -30,16 +35,29 @@ const READ_AHEAD_BYTES: u64 = 32 * 1024 * 1024;
 const LARGE: u64 = 1024 * 1024;
 /// Files whose contents are asked for together.
 const ASKED_TOGETHER: usize = 128;
+/// Rows of the record that are written together, after one wait for the disk.
+const ROWS_TOGETHER: usize = 32_768;
+/// Bytes after which the disk is waited for.
+const UNSYNCED_BYTES: u64 = 1024 * 1024 * 1024;
+/// Removals of so many entries, if they are more than half and come of a rebuilt replica, wait for a
+/// word of the user.
+const MANY: u64 = 100;
+/// A time that no disk tells.
+const NEVER: DiskTime = DiskTime { seconds: 0, nanos: 0 };
+/// Stands for the bits that the disk is going to tell.
+const OF_THE_DISK: u32 = u32::MAX;
 
 /// What an export may do.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ExportOptions {
     /// The directory where the replica keeps its own files, which no export touches.
     pub(crate) replica: Option<PathBuf>,
-    /// Replace what differs.
+    /// Give the tree's files their names; what has them and differs from the record is kept beside.
     pub(crate) force: bool,
-    /// Remove what is not in the tree.
+    /// Remove what is as it was recorded and is no longer in the tree.
     pub(crate) delete: bool,
+    /// Remove also where a rebuilt replica lacks most of it.
+    pub(crate) yes: bool,
     /// Compare by content.
     pub(crate) checksum: bool,
 }
@@ -54,6 +72,10 @@ pub(crate) struct ExportReport {
     pub(crate) metadata_changed: u64,
     pub(crate) unchanged: u64,
     pub(crate) removed: u64,
+    /// Entries whose removal waits for `--yes`.
+    pub(crate) held: u64,
+    /// Entries that were recorded before.
+    pub(crate) recorded: u64,
     /// Bytes written.
     pub(crate) bytes: u64,
     /// Whether the user stopped it; the same command goes on.
@@ -83,10 +105,24 @@ pub(crate) async fn export(
         return Err(Failure::failed(busy).hint("wait for it, or choose another directory"));
     }
     let rules = target::probe(&folder);
-    let export = Export { own, ..Export::new(client, root, rules, options, stop) };
-    let report = export.run(top, progress).await?;
-    folder.sync_disk().map_err(Failure::io(what()))?;
-    Ok(report)
+    let found = Record::find(client, &mut root, top.as_ref()).map_err(Failure::io(what()))??;
+    let record = Record::begin(client, found, top.as_ref(), false, true)?;
+    let export = Export { own, ..Export::new(client, root, record, rules, options, stop) };
+    export.run(top, progress).await
+}
+
+/// The end of an export whose removals wait.
+pub(crate) fn held(report: &ExportReport, directory: &Path) -> Option<Failure> {
+    (report.held > 0).then(|| {
+        let (held, of) = (report.held, report.recorded);
+        let text = format!(
+            "the replica was rebuilt and lacks {held} of the {of} entries that {} has: none was removed",
+            directory.display()
+        );
+        Failure::new(FailureKind::Partial, text).hint(
+            "see `vfs-sync status` for what the server lost; if they are to be removed, add --yes",
+        )
+    })
 }
 
 /// Where under `directory` the replica is, if it is there. What is in the replica's own directory
@@ -100,11 +136,22 @@ fn own_place(directory: &Path, replica: Option<&Path>) -> io::Result<Option<Path
     Ok(replica.strip_prefix(&directory).ok().map(Path::to_owned))
 }
 
+/// The folder that an entry is in: its row, and its item.
+#[derive(Debug, Clone, Copy)]
+struct Parent<'a> {
+    row: u64,
+    item: Option<&'a ItemId>,
+}
+
 /// A folder to write what is in it.
 struct Enter {
     path: PathBuf,
     item: Option<ItemId>,
     new: bool,
+    /// The folder's row.
+    row: u64,
+    /// Whether rows of what is in it may be there already.
+    has_rows: bool,
 }
 
 /// A file whose content is on its way.
@@ -122,8 +169,74 @@ struct ToWrite {
     name: OsString,
     item: ItemId,
     wanted: Wanted,
-    /// Something is there, and may be replaced.
-    replace: bool,
+    over: Over,
+    /// The file's row as it was, or the number that a new one gets.
+    row: u64,
+    before: Option<EntryRecord>,
+    /// The row of the folder.
+    parent: u64,
+    tree: TreeState,
+}
+
+impl ToWrite {
+    /// Its row before it is written: the one that it has, or one that says that nothing was here.
+    fn coming(&self) -> EntryRecord {
+        let coming = Some(self.wanted.digest);
+        if let Some(before) = &self.before {
+            return EntryRecord { coming, ..before.clone() };
+        }
+        EntryRecord {
+            id: self.row,
+            parent: self.parent,
+            name: self.name.as_bytes().to_vec(),
+            disk: nothing(EntryKind::File, 0),
+            tree: self.tree.clone(),
+            state: EntryState::Agreed,
+            coming,
+            made: false,
+        }
+    }
+}
+
+/// The disk half of a row whose entry is yet to be made.
+fn nothing(kind: EntryKind, mode: u32) -> DiskState {
+    DiskState {
+        kind,
+        size: 0,
+        mtime: NEVER,
+        ctime: NEVER,
+        inode: 0,
+        born: None,
+        mode,
+        elsewhere: false,
+        digest: None,
+        unsettled: false,
+    }
+}
+
+/// What is on the disk by the name of a file of the tree.
+enum There {
+    /// The bytes of the tree.
+    Same,
+    /// What was recorded, and is older: the tree may replace it.
+    Recorded,
+    /// Something else: somebody's work.
+    Other,
+}
+
+/// What is on the disk and not in the tree.
+struct Extra {
+    at: PathBuf,
+    row: Option<EntryRecord>,
+}
+
+/// A folder that is done once all is in it.
+struct Leave {
+    path: PathBuf,
+    /// The bits to set, which may forbid writing.
+    mode: Option<u32>,
+    /// Its row, but for what the disk says in the end.
+    row: Option<EntryRecord>,
 }
 
 struct Export<'a> {
@@ -146,14 +259,25 @@ struct Export<'a> {
     unasked: Vec<(ItemId, oneshot::Sender<std::result::Result<LocalContent, ClientError>>)>,
     /// The files that were written where something may be replaced.
     written: HashSet<(u64, u64)>,
-    /// The permission bits of folders, which may forbid writing: set when all is in them.
-    modes: Vec<(PathBuf, u32)>,
+    /// The folders that were entered, to be left when all is in them.
+    leaving: Vec<Leave>,
+    record: Record,
+    device: String,
+    /// Rows of what was written, which wait until it is on the disk.
+    rows: Vec<RecordChange>,
+    /// Bytes that were written since the disk was last waited for.
+    unsynced: u64,
+    /// What is to be removed at the end.
+    extras: Vec<Extra>,
+    /// Whether a folder's own bits forbid this user anything.
+    bits_bind: bool,
 }
 
 impl<'a> Export<'a> {
     fn new(
         client: &'a SyncClient,
         root: Root,
+        record: Record,
         rules: DiskRules,
         options: ExportOptions,
         stop: &'a CancellationToken,
@@ -164,14 +288,20 @@ impl<'a> Export<'a> {
             rules,
             options,
             stop,
-            report: ExportReport::default(),
+            report: ExportReport { recorded: record.count, ..ExportReport::default() },
             own: None,
             folders: HashMap::new(),
             reading: VecDeque::new(),
             ahead: 0,
             unasked: Vec::new(),
             written: HashSet::new(),
-            modes: Vec::new(),
+            leaving: Vec::new(),
+            record,
+            device: client.device(),
+            rows: Vec::new(),
+            unsynced: 0,
+            extras: Vec::new(),
+            bits_bind: !rustix::process::geteuid().is_root(),
         }
     }
 
@@ -180,7 +310,9 @@ impl<'a> Export<'a> {
         top: Option<ItemId>,
         progress: &mut (dyn FnMut(&ExportReport) + Send),
     ) -> Result<ExportReport> {
-        let mut folders = vec![Enter { path: PathBuf::new(), item: top, new: false }];
+        let first =
+            Enter { path: PathBuf::new(), item: top, new: false, row: ROOT_ENTRY, has_rows: true };
+        let mut folders = vec![first];
         while let Some(folder) = folders.pop() {
             if self.stop.is_cancelled() {
                 break;
@@ -193,17 +325,22 @@ impl<'a> Export<'a> {
             progress(&self.report);
         }
         if !self.stop.is_cancelled() {
-            for (path, mode) in std::mem::take(&mut self.modes).into_iter().rev() {
-                self.leave(&path, mode);
-            }
+            self.remove_extras()?;
         }
+        for leave in std::mem::take(&mut self.leaving).into_iter().rev() {
+            self.leave(leave);
+        }
+        self.flush()?;
         self.report.interrupted = self.stop.is_cancelled();
+        if !self.report.interrupted && self.report.held == 0 {
+            self.record.in_step()?;
+        }
         Ok(self.report)
     }
 
     async fn enter(
         &mut self,
-        Enter { path, item, new }: Enter,
+        Enter { path, item, new, row, has_rows }: Enter,
         steps: &mut Vec<Enter>,
         progress: &mut (dyn FnMut(&ExportReport) + Send),
     ) -> Result<()> {
@@ -212,8 +349,12 @@ impl<'a> Export<'a> {
             Ok(disk) => disk,
             Err(error) => return self.unwritable(path, error),
         };
-        let there = if new { HashMap::new() } else { self.there(&disk, path)? };
+        if !new && self.bits_bind {
+            self.make_writable(&disk, path);
+        }
         let children: Vec<Child> = self.client.children(item)?;
+        let mut rows = if has_rows { self.record.rows(row)? } else { HashMap::new() };
+        let there = if new { HashMap::new() } else { self.there(&disk, path, &rows, &children)? };
         let siblings: Vec<_> = children
             .iter()
             .filter(|child| match on_disk(child.node.object_type) {
@@ -223,7 +364,7 @@ impl<'a> Export<'a> {
                     self.report.problems.add(Problem::new(&at, ProblemKind::NotAFile, detail));
                     false
                 }
-                _ if names::is_temporary(&names::to_disk(&child.name)) => {
+                _ if is_own_name(&names::to_disk(&child.name)) => {
                     let detail = "an export would take it for a file left behind";
                     let at = path.join(names::to_disk(&child.name));
                     self.report.problems.add(Problem::new(&at, ProblemKind::Name, detail));
@@ -245,6 +386,8 @@ impl<'a> Export<'a> {
                 self.problem(Problem::new(&at, ProblemKind::NameChanged, detail));
             }
             let stat = rest.remove(&self.rules.key(&name.name)).map(|(_, stat)| stat);
+            let known = rows.remove(&name.name);
+            let folder = Parent { row, item };
             match on_disk(child.node.object_type) {
                 OnDisk::Folder if child.shortcut => {
                     let detail = format!(
@@ -254,9 +397,15 @@ impl<'a> Export<'a> {
                     self.problem(Problem::new(&at, ProblemKind::Shortcut, detail));
                 }
                 OnDisk::Folder => {
-                    if let Some(step) = self.folder(&disk, &at, &name.name, &child.node, stat)? {
-                        folders.push((step, metadata::mode(&child.node)));
-                    }
+                    folders.extend(self.folder(
+                        &disk,
+                        &at,
+                        &name.name,
+                        &child.node,
+                        stat,
+                        known,
+                        folder,
+                    )?);
                 }
                 _ => {
                     for under in self.client.children(Some(&child.node.id))? {
@@ -264,7 +413,15 @@ impl<'a> Export<'a> {
                         let at = at.join(names::to_disk(&under.name));
                         self.problem(Problem::new(&at, ProblemKind::Unwritable, detail));
                     }
-                    files.extend(self.file(&disk, &at, name.name, &child.node, stat)?);
+                    files.extend(self.file(
+                        &disk,
+                        &at,
+                        name.name,
+                        &child.node,
+                        stat,
+                        known,
+                        folder,
+                    )?);
                 }
             }
             if self.stop.is_cancelled() {
@@ -272,19 +429,35 @@ impl<'a> Export<'a> {
             }
         }
         self.read_all(&disk, path, files, progress).await?;
-        if self.options.delete && !self.stop.is_cancelled() {
-            self.remove_rest(&disk, path, rest)?;
+        if self.options.delete {
+            let mut names: Vec<OsString> = rest.into_values().map(|(name, _)| name).collect();
+            names.sort_unstable();
+            for name in names {
+                let (at, row) = (path.join(&name), rows.remove(&name));
+                self.extras.push(Extra { at, row });
+            }
+            // What is neither on the disk nor in the tree.
+            for (name, row) in rows {
+                if disk.stat(&name).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+                    && self.client.node(&row.tree.item)?.is_none()
+                {
+                    self.rows.push(RecordChange::Remove(row.id));
+                }
+            }
         }
-        for (enter, mode) in folders.into_iter().rev() {
-            self.modes.extend(mode.map(|mode| (enter.path.clone(), mode)));
-            steps.push(enter);
-        }
+        steps.extend(folders.into_iter().rev());
         Ok(())
     }
 
     /// What is in a folder already, by what the disk takes for a name. Left-overs of exports that
-    /// were cut short go.
-    fn there(&mut self, disk: &Folder, path: &Path) -> Result<HashMap<Vec<u8>, (OsString, Stat)>> {
+    /// were cut short go, or come back where they may be somebody's work.
+    fn there(
+        &mut self,
+        disk: &Folder,
+        path: &Path,
+        rows: &HashMap<OsString, EntryRecord>,
+        children: &[Child],
+    ) -> Result<HashMap<Vec<u8>, (OsString, Stat)>> {
         let mut there = HashMap::new();
         let names = match disk.names() {
             Ok(names) => names,
@@ -296,7 +469,16 @@ impl<'a> Export<'a> {
         for name in names {
             if names::is_temporary(&name) {
                 let _ = disk.remove_file(&name);
-            } else if self.own.as_ref().is_some_and(|own| *own == path.join(&name)) {
+                continue;
+            }
+            let mut name = name;
+            if names::is_displaced(&name) {
+                match self.recover(disk, path, &name, rows, children) {
+                    Some(recovered) => name = recovered,
+                    None => continue,
+                }
+            }
+            if self.own.as_ref().is_some_and(|own| *own == path.join(&name)) {
                 self.problem(own_files(&path.join(&name)));
             } else if let Ok(stat) = disk.stat(&name) {
                 there.insert(self.rules.key(&name), (name, stat));
@@ -305,7 +487,55 @@ impl<'a> Export<'a> {
         Ok(there)
     }
 
+    /// Looks at what an export took from its place before it was cut short: what the record or the
+    /// tree has goes, anything else gets a name.
+    fn recover(
+        &mut self,
+        disk: &Folder,
+        path: &Path,
+        name: &OsStr,
+        rows: &HashMap<OsString, EntryRecord>,
+        children: &[Child],
+    ) -> Option<OsString> {
+        let found = disk.open_file(name).and_then(|(file, _)| digest(file));
+        if let Ok((found, _)) = found {
+            let recorded = rows.values().any(|row| row.disk.digest == Some(found));
+            let contents = children.iter().filter_map(|child| child.node.content.as_ref());
+            if recorded || contents.into_iter().any(|content| content.digest == found) {
+                let _ = disk.remove_file(name);
+                return None;
+            }
+        }
+        match target::keep(disk, name, OsStr::new("recovered"), &self.device) {
+            Ok(copy) => {
+                let detail = "an export that was cut short had taken it from its place";
+                self.problem(Problem::new(&path.join(&copy), ProblemKind::ConflictedCopy, detail));
+                Some(copy)
+            }
+            Err(error) => {
+                self.problem(Problem::unwritable(&path.join(name), &error));
+                None
+            }
+        }
+    }
+
+    /// Lets this user write to a folder whose bits forbid it, until it is left.
+    fn make_writable(&mut self, disk: &Folder, path: &Path) {
+        const NEEDS: u32 = 0o300;
+        let Ok(stat) = disk.stat_self() else { return };
+        if stat.mode & NEEDS == NEEDS || disk.set_mode(stat.mode | NEEDS).is_err() {
+            return;
+        }
+        match self.leaving.iter_mut().rev().find(|leave| leave.path == path) {
+            Some(leave) => leave.mode = Some(leave.mode.unwrap_or(stat.mode)),
+            None => {
+                self.leaving.push(Leave { path: path.to_owned(), mode: Some(stat.mode), row: None })
+            }
+        }
+    }
+
     /// Makes sure of a folder; gives the step that fills it.
+    #[allow(clippy::too_many_arguments, reason = "what is known of one entry")]
     fn folder(
         &mut self,
         disk: &Folder,
@@ -313,45 +543,132 @@ impl<'a> Export<'a> {
         name: &OsStr,
         node: &Node,
         stat: Option<Stat>,
+        row: Option<EntryRecord>,
+        parent: Parent<'_>,
     ) -> Result<Option<Enter>> {
         if let Some(first) = self.folders.get(&node.id) {
             let detail = format!("it was written to {} already", names::path_text(first));
             self.problem(Problem::new(at, ProblemKind::LinkedAgain, detail));
             return Ok(None);
         }
-        let refused = match stat.map(|stat| stat.kind) {
-            None | Some(Kind::Folder) => None,
-            Some(Kind::Link) => {
-                Some((ProblemKind::SymbolicLink, "a symbolic link is in its place"))
+        if let Some(stat) = stat.filter(|stat| stat.kind != Kind::Folder) {
+            if stat.kind == Kind::Link {
+                let detail = "a symbolic link is in its place";
+                self.problem(Problem::new(at, ProblemKind::SymbolicLink, detail));
+                return Ok(None);
             }
-            Some(_) if self.options.force => {
-                if let Err(error) = disk.remove_file(name) {
-                    self.unwritable(at, error)?;
-                    return Ok(None);
-                }
-                self.report.removed += 1;
-                None
+            if !self.clear(disk, at, name, &stat, row.as_ref(), "folder")? {
+                return Ok(None);
             }
-            Some(_) => Some((ProblemKind::TypeChanged, "a file is in its place: see --force")),
-        };
-        if let Some((kind, detail)) = refused {
-            self.problem(Problem::new(at, kind, detail));
-            return Ok(None);
         }
-        let new = stat.is_none_or(|stat| stat.kind != Kind::Folder);
-        if new && let Err(error) = disk.create_folder(name) {
+        let is_there = stat.is_some_and(|stat| stat.kind == Kind::Folder);
+        if !is_there && let Err(error) = disk.create_folder(name) {
             self.unwritable(at, error)?;
             return Ok(None);
         }
-        match new {
-            true => self.report.folders_created += 1,
-            false => self.report.unchanged += 1,
+        match is_there {
+            false => self.report.folders_created += 1,
+            true => self.report.unchanged += 1,
         }
         self.folders.insert(node.id.clone(), at.to_owned());
-        Ok(Some(Enter { path: at.to_owned(), item: Some(node.id.clone()), new }))
+        let row = row.filter(|row| row.disk.kind == EntryKind::Folder);
+        let has_rows = row.is_some();
+        let id = row.as_ref().map_or_else(|| self.record.new_id(), |row| row.id);
+        let wanted = metadata::mode(node);
+        // Bits that were changed here and not imported yet stay.
+        let own = match (&row, &stat) {
+            (Some(row), Some(stat)) => row.disk.mode != stat.mode,
+            _ => false,
+        };
+        let is_set = is_there && row.as_ref().is_some_and(|row| row.tree.mode == wanted);
+        let mode = if own || is_set { None } else { wanted };
+        let mut tree = record::tree(node, parent.item);
+        tree.mode = if own { row.as_ref().and_then(|row| row.tree.mode) } else { wanted };
+        let (name, parent) = (name.as_bytes().to_vec(), parent.row);
+        let (state, made) = (EntryState::Agreed, row.as_ref().is_some_and(|row| row.made));
+        let before = row;
+        let kept_mode = before.as_ref().filter(|_| own).map(|row| row.disk.mode);
+        let disk = nothing(EntryKind::Folder, kept_mode.unwrap_or(OF_THE_DISK));
+        let row = EntryRecord { id, parent, name, disk, tree, state, coming: None, made };
+        self.leaving.push(Leave { path: at.to_owned(), mode, row: Some(row) });
+        let (path, item) = (at.to_owned(), Some(node.id.clone()));
+        Ok(Some(Enter { path, item, new: !is_there, row: id, has_rows }))
+    }
+
+    /// Clears what is no `wanted` out of the way of one: what is as it was recorded goes, anything else
+    /// is kept under another name. `false` if it stays.
+    fn clear(
+        &mut self,
+        disk: &Folder,
+        at: &Path,
+        name: &OsStr,
+        stat: &Stat,
+        row: Option<&EntryRecord>,
+        wanted: &str,
+    ) -> Result<bool> {
+        if !self.options.force {
+            let is = match stat.kind {
+                Kind::File => "a file",
+                Kind::Folder => "a folder",
+                Kind::Link => "a symbolic link",
+                Kind::Special(what) => what,
+            };
+            let detail = format!("{is} is in the place of a {wanted}: see --force");
+            self.problem(Problem::new(at, ProblemKind::TypeChanged, detail));
+            return Ok(false);
+        }
+        if self.own.as_ref().is_some_and(|own| own.starts_with(at)) {
+            self.problem(own_files(at));
+            return Ok(false);
+        }
+        self.root.forget(at);
+        if let Some(row) = row.filter(|row| row.state == EntryState::Agreed) {
+            if stat.kind == Kind::File && record::is_unchanged(&row.disk, stat) {
+                match target::remove_expected(disk, name, stat) {
+                    Ok(true) => {
+                        self.report.removed += 1;
+                        return Ok(true);
+                    }
+                    Ok(false) => {}
+                    Err(error) => {
+                        self.unwritable(at, error)?;
+                        return Ok(false);
+                    }
+                }
+            }
+            if stat.kind == Kind::Folder && self.options.delete {
+                self.remove_extra(&Extra { at: at.to_owned(), row: Some(row.clone()) })?;
+                if disk.stat(name).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+                    return Ok(true);
+                }
+            }
+        }
+        if stat.kind == Kind::Folder && disk.remove_folder(name).is_ok() {
+            self.report.removed += 1;
+            return Ok(true);
+        }
+        self.root.forget(at);
+        match target::keep(disk, name, name, &self.device) {
+            Ok(copy) => {
+                self.kept(at, &copy);
+                Ok(true)
+            }
+            Err(error) => {
+                self.unwritable(at, error)?;
+                Ok(false)
+            }
+        }
+    }
+
+    fn kept(&mut self, at: &Path, copy: &OsStr) {
+        let copy = at.with_file_name(copy);
+        let detail =
+            format!("it is not what was written here: kept as {}", names::path_text(&copy));
+        self.problem(Problem::new(at, ProblemKind::ConflictedCopy, detail));
     }
 
     /// Compares a file with what is there; gives what is to be written.
+    #[allow(clippy::too_many_arguments, reason = "what is known of one entry")]
     fn file(
         &mut self,
         disk: &Folder,
@@ -359,6 +676,8 @@ impl<'a> Export<'a> {
         name: OsString,
         node: &Node,
         stat: Option<Stat>,
+        row: Option<EntryRecord>,
+        parent: Parent<'_>,
     ) -> Result<Option<ToWrite>> {
         let Some(content) = &node.content else {
             let detail = "its content has not arrived yet";
@@ -371,99 +690,176 @@ impl<'a> Export<'a> {
             mtime: Some(node.modified_at()),
             mode: metadata::mode(node),
         };
-        let write = |name, replace| ToWrite { name, item: node.id.clone(), wanted, replace };
-        let Some(stat) = stat else { return Ok(Some(write(name, false))) };
-        match stat.kind {
-            Kind::File => match self.has_content(disk, &name, &stat, &wanted) {
-                Ok(true) => {
-                    self.match_metadata(disk, at, &name, &stat, &wanted)?;
-                    Ok(None)
-                }
-                Ok(false) if self.options.force => Ok(Some(write(name, true))),
-                Ok(false) => {
-                    let detail = "another content is in its place: see --force";
-                    self.problem(Problem::new(at, ProblemKind::Differs, detail));
-                    Ok(None)
-                }
-                Err(error) => {
-                    self.problem(Problem::unreadable(at, &error));
-                    Ok(None)
-                }
-            },
-            Kind::Folder => {
-                self.replace_folder(disk, at, &name).map(|gone| gone.then(|| write(name, false)))
-            }
-            // The link itself would be replaced, what it leads to never touched.
-            Kind::Link | Kind::Special(_) if self.options.force => Ok(Some(write(name, true))),
-            Kind::Link => {
+        let mut tree = record::tree(node, parent.item);
+        (tree.mtime, tree.mode) = (wanted.mtime, wanted.mode);
+        let before = row.clone();
+        let id = row.as_ref().map_or_else(|| self.record.new_id(), |row| row.id);
+        let write = |name, over| ToWrite {
+            name,
+            item: node.id.clone(),
+            wanted,
+            over,
+            row: id,
+            before: before.clone(),
+            parent: parent.row,
+            tree: tree.clone(),
+        };
+        let Some(stat) = stat else { return Ok(Some(write(name, Over::Nothing))) };
+        if stat.kind != Kind::File {
+            if stat.kind == Kind::Link && !self.options.force {
                 let detail = "a symbolic link is in its place: see --force";
                 self.problem(Problem::new(at, ProblemKind::SymbolicLink, detail));
+                return Ok(None);
+            }
+            let cleared = self.clear(disk, at, &name, &stat, row.as_ref(), "file")?;
+            return Ok(cleared.then(|| write(name, Over::Nothing)));
+        }
+        let row = row.filter(|row| row.disk.kind == EntryKind::File);
+        match self.look(disk, &name, &stat, row.as_ref(), &wanted) {
+            Ok(There::Same) => {
+                self.take_as_it_is(disk, at, &name, &stat, row, id, parent.row, &wanted, tree)?;
                 Ok(None)
             }
-            Kind::Special(what) => {
-                let detail = format!("what is in its place is {what}: see --force");
-                self.problem(Problem::new(at, ProblemKind::TypeChanged, detail));
+            Ok(There::Recorded) => Ok(Some(write(name, Over::Expected(stat)))),
+            Ok(There::Other) if self.options.force => Ok(Some(write(name, Over::Anything))),
+            Ok(There::Other) => {
+                let detail = match &row {
+                    Some(row) if row.state == EntryState::Local => {
+                        "the server refused what is in its place: see `vfs-sync rejected`"
+                    }
+                    Some(_) => "what is in its place was changed here: import it, or see --force",
+                    None => "another content is in its place: see --force",
+                };
+                self.problem(Problem::new(at, ProblemKind::Differs, detail));
+                Ok(None)
+            }
+            Err(error) => {
+                self.problem(Problem::unreadable(at, &error));
                 Ok(None)
             }
         }
     }
 
-    /// Clears a folder out of the way of a file, if that was asked for.
-    fn replace_folder(&mut self, disk: &Folder, at: &Path, name: &OsStr) -> Result<bool> {
-        let removed = match (self.options.force, self.options.delete) {
-            (true, true) => disk.remove_all(name),
-            (true, false) => disk.remove_folder(name).map(|()| 1),
-            (false, _) => Err(io::Error::from(io::ErrorKind::AlreadyExists)),
-        };
-        self.root.forget(at);
-        match removed {
-            Ok(removed) => {
-                self.report.removed += removed;
-                Ok(true)
-            }
-            Err(_) => {
-                let detail = "a folder is in its place: see --force with --delete";
-                self.problem(Problem::new(at, ProblemKind::TypeChanged, detail));
-                Ok(false)
-            }
-        }
-    }
-
-    fn has_content(
+    /// Whether a file has the tree's bytes, or those that were recorded.
+    fn look(
         &self,
         disk: &Folder,
         name: &OsStr,
         stat: &Stat,
+        row: Option<&EntryRecord>,
         wanted: &Wanted,
-    ) -> io::Result<bool> {
-        if stat.size != wanted.size {
-            return Ok(false);
+    ) -> io::Result<There> {
+        let recorded = row.and_then(|row| row.disk.digest);
+        let may_replace = row.is_some_and(|row| row.state == EntryState::Agreed);
+        let coming = row.and_then(|row| row.coming);
+        let of = |found| {
+            if found == wanted.digest {
+                There::Same
+            } else if may_replace && (recorded == Some(found) || coming == Some(found)) {
+                There::Recorded
+            } else {
+                There::Other
+            }
+        };
+        if let Some(row) = row
+            && !self.options.checksum
+            && record::is_unchanged(&row.disk, stat)
+            && let Some(recorded) = recorded
+        {
+            return Ok(of(recorded));
         }
-        if !self.options.checksum && wanted.mtime == Some(stat.mtime) {
-            return Ok(true);
+        let may_be_ours = row.is_some_and(|row| row.disk.size == stat.size || row.coming.is_some());
+        if stat.size != wanted.size && !may_be_ours {
+            return Ok(There::Other);
         }
         let (found, _) = digest(disk.open_file(name)?.0)?;
-        Ok(found == wanted.digest)
+        // One that changed meanwhile is somebody's work.
+        Ok(if disk.stat(name)? == *stat { of(found) } else { There::Other })
     }
 
-    fn match_metadata(
+    /// Takes a file that has the tree's bytes into the record, with the tree's time and bits.
+    #[allow(clippy::too_many_arguments, reason = "what is known of one entry")]
+    fn take_as_it_is(
         &mut self,
         disk: &Folder,
         at: &Path,
         name: &OsStr,
         stat: &Stat,
+        row: Option<EntryRecord>,
+        id: u64,
+        parent: u64,
         wanted: &Wanted,
+        mut tree: TreeState,
     ) -> Result<()> {
-        let mode = wanted.mode.filter(|mode| *mode != stat.mode);
-        let mtime = wanted.mtime.filter(|mtime| *mtime != stat.mtime);
+        let (mut mode, mut mtime) = (wanted.mode, wanted.mtime);
+        let (mut own_mode, mut own_time) = (None, None);
+        if let Some(row) = &row {
+            // What was changed here and not imported yet stays.
+            own_mode = (row.disk.mode != stat.mode).then_some(row.disk.mode);
+            own_time = (row.disk.mtime != stat.modified).then_some(row.disk.mtime);
+            mode = mode.filter(|_| own_mode.is_none() && row.tree.mode != wanted.mode);
+            mtime = mtime.filter(|_| own_time.is_none() && row.tree.mtime != wanted.mtime);
+            if own_mode.is_some() {
+                tree.mode = row.tree.mode;
+            }
+            if own_time.is_some() {
+                tree.mtime = row.tree.mtime;
+            }
+        }
+        mode = mode.filter(|mode| *mode != stat.mode);
+        mtime = mtime.filter(|mtime| *mtime != stat.mtime);
+        let mut now = *stat;
         if mode.is_none() && mtime.is_none() {
             self.report.unchanged += 1;
+        } else {
+            let set = disk.set_file_mode_and_mtime(name, mode, mtime);
+            match set.and_then(|()| disk.stat(name)) {
+                Ok(stat) => {
+                    self.report.metadata_changed += 1;
+                    now = stat;
+                }
+                Err(error) => return self.unwritable(at, error),
+            }
+            if now.id != stat.id || now.size != stat.size {
+                return Ok(());
+            }
+        }
+        let mut disk = self.record.disk(&now, Some(wanted.digest));
+        disk.mode = own_mode.unwrap_or(disk.mode);
+        disk.mtime = own_time.unwrap_or(disk.mtime);
+        let (state, made) = (EntryState::Agreed, row.as_ref().is_some_and(|row| row.made));
+        let name = name.as_bytes().to_vec();
+        let coming = None;
+        self.put(row.as_ref(), EntryRecord { id, parent, name, disk, tree, state, coming, made })
+    }
+
+    /// Writes a row, if it says something new.
+    fn put(&mut self, before: Option<&EntryRecord>, row: EntryRecord) -> Result<()> {
+        if before != Some(&row) {
+            self.rows.push(RecordChange::Put(Box::new(row)));
+        }
+        self.flush_if_full()
+    }
+
+    fn flush_if_full(&mut self) -> Result<()> {
+        if self.rows.len() >= ROWS_TOGETHER || self.unsynced >= UNSYNCED_BYTES {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Waits until what was written is on the disk, then writes its rows.
+    fn flush(&mut self) -> Result<()> {
+        if self.rows.is_empty() && self.unsynced == 0 {
             return Ok(());
         }
-        let set = disk.open_file(name).and_then(|(file, _)| set_mode_and_mtime(&file, mode, mtime));
-        match set {
-            Ok(()) => self.report.metadata_changed += 1,
-            Err(error) => self.unwritable(at, error)?,
+        let what = format!("cannot write to {}", self.root.path().display());
+        let top = self.root.folder(Path::new(""));
+        top.and_then(|top| top.sync_disk()).map_err(Failure::io(what))?;
+        self.unsynced = 0;
+        let rows = std::mem::take(&mut self.rows);
+        if !rows.is_empty() {
+            self.client.write_records(self.record.directory.id, rows, true)?;
         }
         Ok(())
     }
@@ -489,14 +885,14 @@ impl<'a> Export<'a> {
             let (disk, at) = (disk.clone(), path.join(&file.name));
             self.reading.push_back(Reading { disk, at, file, content, reader: None });
             if self.unasked.len() >= ASKED_TOGETHER {
-                self.ask();
+                self.ask()?;
             }
         }
         Ok(())
     }
 
-    /// Asks for the contents of the last files.
-    fn ask(&mut self) {
+    /// Asks for the contents of the last files, whose rows say what is to come.
+    fn ask(&mut self) -> Result<()> {
         let (client, asked) = (self.client.clone(), std::mem::take(&mut self.unasked));
         let first = self.reading.len() - asked.len();
         let reader = tokio::spawn(async move {
@@ -507,14 +903,18 @@ impl<'a> Export<'a> {
             }
         });
         let reader = Arc::new(AbortOnDropHandle::new(reader));
+        let mut coming = Vec::new();
         for reading in self.reading.range_mut(first..) {
             reading.reader = Some(Arc::clone(&reader));
+            coming.push(RecordChange::Put(Box::new(reading.file.coming())));
         }
+        self.client.write_records(self.record.directory.id, coming, false)?;
+        Ok(())
     }
 
     async fn write_next(&mut self) -> Result<()> {
         if self.reading.front().is_some_and(|reading| reading.reader.is_none()) {
-            self.ask();
+            self.ask()?;
         }
         let Some(Reading { disk, at, file, content, reader: _reader }) = self.reading.pop_front()
         else {
@@ -543,21 +943,48 @@ impl<'a> Export<'a> {
         content: &LocalContent,
     ) -> Result<()> {
         // Where the disk has taken two names for one, what was just written is not written over.
-        if file.replace && disk.stat(&file.name).is_ok_and(|stat| self.written.contains(&stat.id)) {
+        let replaces = !matches!(file.over, Over::Nothing);
+        if replaces && disk.stat(&file.name).is_ok_and(|stat| self.written.contains(&stat.id)) {
             let detail = "the disk takes its name for that of a file beside it";
             self.problem(Problem::new(at, ProblemKind::Differs, detail));
             return Ok(());
         }
         let reader = content.reader()?;
-        let done =
-            target::write_file(disk, &file.name, &file.wanted, reader, file.replace, self.stop);
+        let (name, wanted, device) = (&file.name, &file.wanted, self.device.as_str());
+        let mut done = target::write_file(disk, name, wanted, reader, file.over, device, self.stop);
+        if self.options.force
+            && matches!(&done, Err(NotWritten::Io(error)) if error.kind() == io::ErrorKind::AlreadyExists)
+            && !disk.stat(name).is_ok_and(|stat| self.written.contains(&stat.id))
+        {
+            // It appeared since the folder was read: it is kept as what was there before is.
+            let reader = content.reader()?;
+            done =
+                target::write_file(disk, name, wanted, reader, Over::Anything, device, self.stop);
+        }
         match done {
-            Ok(id) => {
-                if self.options.force {
-                    self.written.insert(id);
-                }
+            Ok(Placed { stat, kept }) => {
+                self.written.insert(stat.id);
                 self.report.files_written += 1;
                 self.report.bytes += file.wanted.size;
+                self.unsynced += file.wanted.size;
+                if let Some(copy) = kept {
+                    self.kept(at, &copy);
+                }
+                if stat.size == file.wanted.size {
+                    let row = EntryRecord {
+                        id: file.row,
+                        parent: file.parent,
+                        name: file.name.as_bytes().to_vec(),
+                        disk: self.record.disk(&stat, Some(file.wanted.digest)),
+                        tree: file.tree.clone(),
+                        state: EntryState::Agreed,
+                        coming: None,
+                        made: false,
+                    };
+                    self.put(None, row)?;
+                } else {
+                    self.rows.push(RecordChange::Remove(file.row));
+                }
             }
             Err(NotWritten::Interrupted) => {}
             Err(NotWritten::WrongBytes) => {
@@ -573,35 +1000,196 @@ impl<'a> Export<'a> {
         Ok(())
     }
 
-    fn remove_rest(
-        &mut self,
-        disk: &Folder,
-        path: &Path,
-        rest: HashMap<Vec<u8>, (OsString, Stat)>,
-    ) -> Result<()> {
-        let mut names: Vec<OsString> = rest.into_values().map(|(name, _)| name).collect();
-        names.sort_unstable();
-        for name in names {
-            let at = path.join(&name);
-            if self.own.as_ref().is_some_and(|own| own.starts_with(&at)) {
-                self.problem(own_files(&at));
-                continue;
+    /// Removes what is not in the tree, where it is as it was recorded.
+    fn remove_extras(&mut self) -> Result<()> {
+        let extras = std::mem::take(&mut self.extras);
+        if self.record.is_before_rebuild() && !self.options.yes {
+            let mut weight = 0;
+            for row in extras.iter().filter_map(|extra| extra.row.as_ref()) {
+                weight += self.record.weight(row)?;
             }
-            self.root.forget(&at);
-            match disk.remove_all(&name) {
-                Ok(removed) => self.report.removed += removed,
-                Err(error) => self.unwritable(&at, error)?,
+            let (most, all) = (weight * 2 > self.record.count, weight >= self.record.count);
+            if most && (all || weight >= MANY) {
+                self.report.held = weight;
+                return Ok(());
             }
+        }
+        for extra in &extras {
+            if self.stop.is_cancelled() {
+                return Ok(());
+            }
+            self.remove_extra(extra)?;
+            self.flush_if_full()?;
         }
         Ok(())
     }
 
-    fn leave(&mut self, path: &Path, mode: u32) {
-        let set = self.root.folder(path).and_then(|folder| {
-            if folder.stat_self()?.mode == mode { Ok(()) } else { folder.set_mode(mode) }
+    /// Removes an entry that is as it was recorded, a folder with all in it that is.
+    fn remove_extra(&mut self, Extra { at, row }: &Extra) -> Result<()> {
+        struct Frame {
+            at: PathBuf,
+            row: EntryRecord,
+            /// What is to be looked at in it, last first.
+            left: Vec<(OsString, Option<EntryRecord>)>,
+            /// The bits to give back if it stays.
+            mode: Option<u32>,
+        }
+        let mut frames: Vec<Frame> = Vec::new();
+        let mut next = Some((at.clone(), row.clone()));
+        loop {
+            let Some((at, row)) = next.take() else {
+                let Some(frame) = frames.last_mut() else { return Ok(()) };
+                if let Some((name, row)) = frame.left.pop() {
+                    next = Some((frame.at.join(name), row));
+                    continue;
+                }
+                let Some(Frame { at, row, mode, .. }) = frames.pop() else { return Ok(()) };
+                self.root.forget(&at);
+                let (parent, name) = split(&at);
+                let gone = self.root.folder(parent).and_then(|folder| folder.remove_folder(name));
+                match gone {
+                    Ok(()) => {
+                        self.report.removed += 1;
+                        self.rows.push(RecordChange::Remove(row.id));
+                    }
+                    // Why it is not empty was told.
+                    Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                        if let (Some(mode), Ok(folder)) = (mode, self.root.folder(&at)) {
+                            let _ = folder.set_mode(mode);
+                        }
+                    }
+                    Err(error) => self.unwritable(&at, error)?,
+                }
+                continue;
+            };
+            if self.stop.is_cancelled() {
+                return Ok(());
+            }
+            if self.own.as_ref().is_some_and(|own| own.starts_with(&at)) {
+                self.problem(own_files(&at));
+                continue;
+            }
+            let (parent, name) = split(&at);
+            let folder = match self.root.folder(parent) {
+                Ok(folder) => folder,
+                Err(error) => {
+                    self.unwritable(&at, error)?;
+                    continue;
+                }
+            };
+            let stat = match folder.stat(name) {
+                Ok(stat) => stat,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => {
+                    self.unwritable(&at, error)?;
+                    continue;
+                }
+            };
+            let Some(row) = row else {
+                let detail =
+                    "it was made here and is not in the tree: import it, or remove it yourself";
+                self.problem(Problem::new(&at, ProblemKind::Kept, detail));
+                continue;
+            };
+            if row.state == EntryState::Local {
+                let detail = "the server refused it: it is only here (see `vfs-sync rejected`)";
+                self.problem(Problem::new(&at, ProblemKind::Refused, detail));
+                continue;
+            }
+            match (row.disk.kind, stat.kind) {
+                (EntryKind::Folder, Kind::Folder) => {
+                    let mode = self.bits_bind && stat.mode & 0o700 != 0o700;
+                    let opened = self.root.folder(&at).and_then(|folder| {
+                        if mode {
+                            folder.set_mode(stat.mode | 0o700)?;
+                        }
+                        folder.names()
+                    });
+                    let names = match opened {
+                        Ok(names) => names,
+                        Err(error) => {
+                            self.unwritable(&at, error)?;
+                            continue;
+                        }
+                    };
+                    let mut rows = self.record.rows(row.id)?;
+                    let with_row = |name: OsString| {
+                        let row = rows.remove(&name);
+                        (name, row)
+                    };
+                    let left = names.into_iter().rev().map(with_row).collect();
+                    let mode = mode.then_some(stat.mode);
+                    frames.push(Frame { at, row, left, mode });
+                }
+                (EntryKind::File, Kind::File) => match self.is_recorded(&folder, name, &stat, &row)
+                {
+                    Ok(true) => match target::remove_expected(&folder, name, &stat) {
+                        Ok(true) => {
+                            self.report.removed += 1;
+                            self.rows.push(RecordChange::Remove(row.id));
+                        }
+                        Ok(false) => self.changed_here(&at),
+                        Err(error) => self.unwritable(&at, error)?,
+                    },
+                    Ok(false) => self.changed_here(&at),
+                    Err(error) => self.problem(Problem::unreadable(&at, &error)),
+                },
+                _ => self.changed_here(&at),
+            }
+        }
+    }
+
+    fn is_recorded(
+        &self,
+        folder: &Folder,
+        name: &OsStr,
+        stat: &Stat,
+        row: &EntryRecord,
+    ) -> io::Result<bool> {
+        if !self.options.checksum && record::is_unchanged(&row.disk, stat) {
+            return Ok(true);
+        }
+        if row.disk.size != stat.size && row.coming.is_none() {
+            return Ok(false);
+        }
+        let (found, _) = digest(folder.open_file(name)?.0)?;
+        let known = row.disk.digest == Some(found) || row.coming == Some(found);
+        Ok(known && folder.stat(name)? == *stat)
+    }
+
+    fn changed_here(&mut self, at: &Path) {
+        let detail =
+            "it is no longer in the tree, and was changed here: import it, or remove it yourself";
+        self.problem(Problem::new(at, ProblemKind::Kept, detail));
+    }
+
+    fn leave(&mut self, Leave { path, mode, row }: Leave) {
+        let set = self.root.folder(&path).and_then(|folder| {
+            let stat = folder.stat_self()?;
+            match mode {
+                Some(mode) if stat.mode != mode => {
+                    folder.set_mode(mode)?;
+                    folder.stat_self()
+                }
+                _ => Ok(stat),
+            }
         });
-        if let Err(error) = set {
-            self.problem(Problem::unwritable(path, &error));
+        let stat = match set {
+            Ok(stat) => stat,
+            Err(error) => return self.problem(Problem::unwritable(&path, &error)),
+        };
+        let Some(mut row) = row else { return };
+        let own_mode = Some(row.disk.mode).filter(|mode| *mode != OF_THE_DISK);
+        row.disk = self.record.disk(&stat, None);
+        row.disk.mode = own_mode.unwrap_or(row.disk.mode);
+        let before = self.client.record(self.record.directory.id, row.id).ok().flatten();
+        let same = before.is_some_and(|before| {
+            let DiskState { mtime, ctime, .. } = before.disk;
+            let disk = DiskState { mtime, ctime, ..row.disk.clone() };
+            before == EntryRecord { disk, ..row.clone() }
+        });
+        if !same {
+            self.rows.push(RecordChange::Put(Box::new(row)));
         }
     }
 
@@ -636,6 +1224,15 @@ impl<'a> Export<'a> {
     }
 }
 
+fn is_own_name(name: &OsStr) -> bool {
+    names::is_temporary(name) || names::is_displaced(name)
+}
+
+/// A path's folder and its last name.
+fn split(at: &Path) -> (&Path, &OsStr) {
+    (at.parent().unwrap_or(Path::new("")), at.file_name().unwrap_or_default())
+}
+
 fn own_files(at: &Path) -> Problem {
     Problem::new(at, ProblemKind::OwnReplica, "the replica keeps its own files here")
 }
@@ -658,7 +1255,6 @@ mod tests {
     use super::*;
     use crate::fs::import::{ImportOptions, import};
     use crate::fs::scan::Scanner;
-    use std::os::unix::ffi::OsStrExt as _;
     use std::sync::Arc;
 
     use proptest::prelude::*;
@@ -681,8 +1277,10 @@ mod tests {
     }
 
     fn write(client: &SyncClient, directory: &Path, rules: DiskRules) -> ExportReport {
-        let (root, stop) = (Root::open(directory).unwrap(), CancellationToken::new());
-        let export = Export::new(client, root, rules, ExportOptions::default(), &stop);
+        let (mut root, stop) = (Root::open(directory).unwrap(), CancellationToken::new());
+        let found = Record::find(client, &mut root, None).unwrap().unwrap();
+        let record = Record::begin(client, found, None, false, true).unwrap();
+        let export = Export::new(client, root, record, rules, ExportOptions::default(), &stop);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(export.run(None, &mut |_| {})).unwrap()
     }

@@ -2,7 +2,7 @@
 //! (420 is 0644). Its time travels with its bytes.
 
 use serde_json::Value;
-use vfs_sync_client::{MetadataChange, Node};
+use vfs_sync_client::{DiskState, MetadataChange, Node};
 use vfs_sync_core::item::ObjectType;
 
 use super::root::Stat;
@@ -22,6 +22,16 @@ pub(crate) fn change(node: Option<&Node>, stat: &Stat) -> MetadataChange {
         change.push((MODE.to_owned(), Some(Value::from(stat.mode))));
     }
     change
+}
+
+/// The metadata to set so that an item has the bits of `stat`, if they changed since `recorded`.
+pub(crate) fn since(recorded: &DiskState, stat: &Stat) -> MetadataChange {
+    if recorded.mode == stat.mode { MetadataChange::new() } else { mode_change(stat.mode) }
+}
+
+/// The metadata to set so that an item has these permission bits.
+pub(crate) fn mode_change(mode: u32) -> MetadataChange {
+    vec![(MODE.to_owned(), Some(Value::from(mode)))]
 }
 
 /// What an item is on a disk.

@@ -10,11 +10,14 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
 use unicode_normalization::UnicodeNormalization as _;
 use vfs_sync_core::item::{InvalidName, Name};
+use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::tree::conflict_copy_name;
 
 /// What an escaped name begins with; after it, `%XX` stands for a byte.
 pub(crate) const ESCAPE_PREFIX: &str = "%raw%";
 
 const TEMP_PREFIX: &str = ".vfs-sync-tmp-";
+const DISPLACED_PREFIX: &str = ".vfs-sync-old-";
 
 /// A name for a file that an export has in work, with `end` after what makes it unique.
 pub(crate) fn temporary(end: &str) -> OsString {
@@ -25,8 +28,23 @@ pub(crate) fn temporary(end: &str) -> OsString {
 /// Whether `name` is of the form that [`temporary`] makes, which no import takes and the next
 /// export removes. Nothing else is: a name that only begins like one is somebody's own.
 pub(crate) fn is_temporary(name: &OsStr) -> bool {
+    has_own_prefix(name, TEMP_PREFIX)
+}
+
+/// A name for what an export takes from its place, until it is known to be what was recorded.
+pub(crate) fn displaced() -> OsString {
+    let unique = uuid::Uuid::now_v7().simple();
+    OsString::from(format!("{DISPLACED_PREFIX}{unique}"))
+}
+
+/// Whether `name` is of the form that [`displaced`] makes: it may be somebody's work.
+pub(crate) fn is_displaced(name: &OsStr) -> bool {
+    has_own_prefix(name, DISPLACED_PREFIX)
+}
+
+fn has_own_prefix(name: &OsStr, prefix: &str) -> bool {
     const UNIQUE: usize = 32;
-    let Some(rest) = name.as_bytes().strip_prefix(TEMP_PREFIX.as_bytes()) else { return false };
+    let Some(rest) = name.as_bytes().strip_prefix(prefix.as_bytes()) else { return false };
     let Some((unique, end)) = rest.split_at_checked(UNIQUE) else { return false };
     unique.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
         && (end.is_empty() || end.first() == Some(&b'-'))
@@ -43,6 +61,14 @@ pub(crate) fn to_protocol(name: &OsStr) -> Result<Name, InvalidName> {
 /// The disk's name for a name of the protocol.
 pub(crate) fn to_disk(name: &str) -> OsString {
     OsString::from_vec(unescaped(name).unwrap_or_else(|| name.as_bytes().to_vec()))
+}
+
+/// The name on the disk of a conflicted copy of what is called `name`.
+pub(crate) fn conflict_copy(name: &OsStr, device: &str, at: Timestamp, number: u32) -> OsString {
+    let plain = to_protocol(name).ok().or_else(|| Name::new("recovered").ok());
+    plain.map_or_else(OsString::new, |plain| {
+        to_disk(conflict_copy_name(&plain, device, at, number).as_str())
+    })
 }
 
 /// A path as text, each of its names as the protocol has it where it can.

@@ -9,6 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{self as sys, AtFlags, Mode, OFlags};
+use vfs_sync_client::DiskTime;
 use vfs_sync_core::time::Timestamp;
 
 /// How many folders of the way down are kept open, from the top and from the deepest; those between
@@ -37,14 +38,83 @@ pub(crate) struct Stat {
     pub(crate) mode: u32,
     /// Device and inode: the same for two names of one thing.
     pub(crate) id: (u64, u64),
-    /// Anything that changes when the entry does, finer than `mtime`.
-    stamp: (i64, i64, i64, i64),
+    /// The time of the last change of the bytes, as fine as the disk has it.
+    pub(crate) modified: DiskTime,
+    /// The time of the last change of anything.
+    pub(crate) changed: DiskTime,
+    /// When the inode was made, where the disk tells it.
+    pub(crate) born: Option<DiskTime>,
+}
+
+/// What is asked of a disk for a [`Stat`]: a path in a folder, or the open thing itself.
+#[cfg(target_os = "linux")]
+fn stat_at<Fd: std::os::fd::AsFd>(fd: Fd, name: Option<&OsStr>) -> io::Result<Stat> {
+    use sys::StatxFlags as F;
+    let (path, flags) = match name {
+        Some(name) => (name, AtFlags::SYMLINK_NOFOLLOW),
+        None => (OsStr::new(""), AtFlags::EMPTY_PATH),
+    };
+    match sys::statx(&fd, path, flags, F::BASIC_STATS | F::BTIME) {
+        Ok(found) => Ok(Stat::of_statx(&found)),
+        // A kernel or a sandbox without the call.
+        Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => plain_stat_at(fd, name),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn stat_at<Fd: std::os::fd::AsFd>(fd: Fd, name: Option<&OsStr>) -> io::Result<Stat> {
+    plain_stat_at(fd, name)
+}
+
+fn plain_stat_at<Fd: std::os::fd::AsFd>(fd: Fd, name: Option<&OsStr>) -> io::Result<Stat> {
+    Ok(Stat::of(&match name {
+        Some(name) => sys::statat(fd, name, AtFlags::SYMLINK_NOFOLLOW)?,
+        None => sys::fstat(fd)?,
+    }))
 }
 
 impl Stat {
     #[allow(clippy::unnecessary_cast, reason = "the fields' types differ between systems")]
     fn of(stat: &sys::Stat) -> Self {
-        let kind = match sys::FileType::from_raw_mode(stat.st_mode) {
+        let time = |seconds: i64, nanos: i64| DiskTime {
+            seconds,
+            nanos: u32::try_from(nanos).unwrap_or(0),
+        };
+        Self::new(
+            stat.st_mode as u32,
+            u64::try_from(stat.st_size).unwrap_or(0),
+            (stat.st_dev as u64, stat.st_ino as u64),
+            time(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
+            time(stat.st_ctime as i64, stat.st_ctime_nsec as i64),
+            None,
+        )
+    }
+
+    #[cfg(target_os = "linux")]
+    fn of_statx(found: &sys::Statx) -> Self {
+        let time = |at: &sys::StatxTimestamp| DiskTime { seconds: at.tv_sec, nanos: at.tv_nsec };
+        let has_born = found.stx_mask & sys::StatxFlags::BTIME.bits() != 0;
+        let device = sys::makedev(found.stx_dev_major, found.stx_dev_minor);
+        Self::new(
+            u32::from(found.stx_mode),
+            found.stx_size,
+            (device, found.stx_ino),
+            time(&found.stx_mtime),
+            time(&found.stx_ctime),
+            has_born.then(|| time(&found.stx_btime)),
+        )
+    }
+
+    fn new(
+        mode: u32,
+        size: u64,
+        id: (u64, u64),
+        modified: DiskTime,
+        changed: DiskTime,
+        born: Option<DiskTime>,
+    ) -> Self {
+        let kind = match sys::FileType::from_raw_mode(mode as _) {
             sys::FileType::RegularFile => Kind::File,
             sys::FileType::Directory => Kind::Folder,
             sys::FileType::Symlink => Kind::Link,
@@ -54,22 +124,24 @@ impl Stat {
             sys::FileType::BlockDevice => Kind::Special("a block device"),
             _ => Kind::Special("of an unknown kind"),
         };
-        let (seconds, nanos) = (stat.st_mtime as i64, stat.st_mtime_nsec as i64);
+        let (seconds, nanos) = (modified.seconds, i64::from(modified.nanos));
         let millis = seconds.saturating_mul(1_000).saturating_add(nanos / 1_000_000);
         let held = millis.clamp(Timestamp::MIN.as_millis(), Timestamp::MAX.as_millis());
         Self {
             kind,
-            size: u64::try_from(stat.st_size).unwrap_or(0),
+            size,
             mtime: Timestamp::from_millis(held).unwrap_or(Timestamp::MIN),
-            mode: stat.st_mode as u32 & 0o777,
-            id: (stat.st_dev as u64, stat.st_ino as u64),
-            stamp: (seconds, nanos, stat.st_ctime as i64, stat.st_ctime_nsec as i64),
+            mode: mode & 0o777,
+            id,
+            modified,
+            changed,
+            born,
         }
     }
 
     /// What is wrong with the disk's time, if the protocol cannot carry it.
     pub(crate) fn time_problem(&self) -> Option<String> {
-        let (seconds, nanos, ..) = self.stamp;
+        let (seconds, nanos) = (self.modified.seconds, i64::from(self.modified.nanos));
         let millis = seconds.saturating_mul(1_000).saturating_add(nanos / 1_000_000);
         Timestamp::from_millis(millis).is_none().then(|| {
             let nearest = self.mtime;
@@ -85,7 +157,7 @@ impl Stat {
 
 /// What is open of a file, for [`Stat::unchanged_since`].
 pub(crate) fn stat_file(file: &File) -> io::Result<Stat> {
-    Ok(Stat::of(&sys::fstat(file)?))
+    stat_at(file, None)
 }
 
 /// The top of a tree on the disk.
@@ -173,12 +245,12 @@ impl Folder {
 
     /// What `name` is, a link itself and not what it leads to.
     pub(crate) fn stat(&self, name: &OsStr) -> io::Result<Stat> {
-        Ok(Stat::of(&sys::statat(&*self.0, name, AtFlags::SYMLINK_NOFOLLOW)?))
+        stat_at(&*self.0, Some(name))
     }
 
     /// What the folder itself is.
     pub(crate) fn stat_self(&self) -> io::Result<Stat> {
-        Ok(Stat::of(&sys::fstat(&*self.0)?))
+        stat_at(&*self.0, None)
     }
 
     /// Opens a file to read; a link is refused, and a pipe put in its place does not block.
@@ -232,6 +304,51 @@ impl Folder {
         }
     }
 
+    /// Exchanges what two names stand for, in one step; `false` where the disk cannot.
+    pub(crate) fn exchange(&self, one: &OsStr, other: &OsStr) -> io::Result<bool> {
+        #[cfg(target_os = "linux")]
+        match sys::renameat_with(&*self.0, one, &*self.0, other, sys::RenameFlags::EXCHANGE) {
+            Ok(()) => return Ok(true),
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(false)
+    }
+
+    /// Sets the permission bits and the modification time of a file by its name, also of one that
+    /// may not be read; a link is refused.
+    pub(crate) fn set_file_mode_and_mtime(
+        &self,
+        name: &OsStr,
+        mode: Option<u32>,
+        mtime: Option<Timestamp>,
+    ) -> io::Result<()> {
+        match self.open_file(name) {
+            Ok((file, _)) => set_mode_and_mtime(&file, mode, mtime),
+            #[cfg(target_os = "linux")]
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let fd = sys::openat(&*self.0, name, flags, Mode::empty())?;
+                if stat_at(&fd, None)?.kind != Kind::File {
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidInput,
+                        "it is no longer a file",
+                    ));
+                }
+                let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd));
+                if let Some(mode) = mode {
+                    sys::chmod(path.as_str(), Mode::from_raw_mode((mode & 0o777) as _))?;
+                }
+                if let Some(mtime) = mtime {
+                    let times = timestamps(mtime);
+                    sys::utimensat(sys::CWD, path.as_str(), &times, AtFlags::empty())?;
+                }
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Removes a name that is no folder.
     pub(crate) fn remove_file(&self, name: &OsStr) -> io::Result<()> {
         Ok(sys::unlinkat(&*self.0, name, AtFlags::empty())?)
@@ -240,55 +357,6 @@ impl Folder {
     /// Removes an empty folder.
     pub(crate) fn remove_folder(&self, name: &OsStr) -> io::Result<()> {
         Ok(sys::unlinkat(&*self.0, name, AtFlags::REMOVEDIR)?)
-    }
-
-    /// Removes `name` and all that is in it, following no link.
-    pub(crate) fn remove_all(&self, name: &OsStr) -> io::Result<u64> {
-        if self.stat(name)?.kind != Kind::Folder {
-            self.remove_file(name)?;
-            return Ok(1);
-        }
-        // The way down as a list, so that depth costs no stack, and one open folder at a time, so that
-        // it costs no descriptors: back up leads `..`, which must be the folder that it was.
-        struct Level {
-            name: OsString,
-            id: (u64, u64),
-            ahead: Vec<OsString>,
-        }
-        let mut removed = 0;
-        let mut at = self.clone();
-        let mut way: Vec<Level> = Vec::new();
-        let mut enter = Some(name.to_owned());
-        loop {
-            if let Some(name) = enter.take() {
-                at = at.folder(&name)?;
-                way.push(Level { name, id: at.stat_self()?.id, ahead: at.names()? });
-            }
-            let Some(level) = way.last_mut() else { return Ok(removed) };
-            if let Some(entry) = level.ahead.pop() {
-                if at.stat(&entry)?.kind == Kind::Folder {
-                    enter = Some(entry);
-                } else {
-                    at.remove_file(&entry)?;
-                    removed += 1;
-                }
-                continue;
-            }
-            let Some(Level { name, .. }) = way.pop() else { return Ok(removed) };
-            let above = match way.last() {
-                Some(above) => {
-                    let folder = at.folder(OsStr::new(".."))?;
-                    if folder.stat_self()?.id != above.id {
-                        return Err(io::Error::other("a folder was moved while it was removed"));
-                    }
-                    folder
-                }
-                None => self.clone(),
-            };
-            above.remove_folder(&name)?;
-            removed += 1;
-            at = above;
-        }
     }
 
     /// Sets the permission bits of the folder itself.
@@ -327,18 +395,21 @@ pub(crate) fn set_mode_and_mtime(
         sys::fchmod(file, Mode::from_raw_mode((mode & 0o777) as _))?;
     }
     if let Some(mtime) = mtime {
-        let millis = mtime.as_millis();
-        let nanos = millis.rem_euclid(1_000) * 1_000_000;
-        let times = sys::Timestamps {
-            last_access: sys::Timespec { tv_sec: 0, tv_nsec: sys::UTIME_OMIT as _ },
-            last_modification: sys::Timespec {
-                tv_sec: millis.div_euclid(1_000) as _,
-                tv_nsec: nanos as _,
-            },
-        };
-        sys::futimens(file, &times)?;
+        sys::futimens(file, &timestamps(mtime))?;
     }
     Ok(())
+}
+
+fn timestamps(mtime: Timestamp) -> sys::Timestamps {
+    let millis = mtime.as_millis();
+    let nanos = millis.rem_euclid(1_000) * 1_000_000;
+    sys::Timestamps {
+        last_access: sys::Timespec { tv_sec: 0, tv_nsec: sys::UTIME_OMIT as _ },
+        last_modification: sys::Timespec {
+            tv_sec: millis.div_euclid(1_000) as _,
+            tv_nsec: nanos as _,
+        },
+    }
 }
 
 #[cfg(test)]
@@ -385,25 +456,13 @@ mod tests {
         }
         let found = root.folder(&deepest).unwrap().names().unwrap();
         assert_eq!(found, [OsStr::new("file")]);
-        assert_eq!(root.folder(Path::new("")).unwrap().remove_all(OsStr::new(&name)).unwrap(), 151);
-    }
-
-    #[test]
-    fn a_tree_of_more_levels_than_files_may_be_open_is_removed() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut root = Root::open(dir.path()).unwrap();
-        let mut path = PathBuf::new();
-        for depth in 0..3_000 {
-            let folder = root.folder(&path).unwrap();
-            folder.create_folder(OsStr::new("d")).unwrap();
-            if depth % 100 == 0 {
-                folder.create_new(OsStr::new("a file")).unwrap();
-                folder.create_folder(OsStr::new("z")).unwrap();
-            }
-            path.push("d");
+        root.folder(&deepest).unwrap().remove_file(OsStr::new("file")).unwrap();
+        path = deepest;
+        while let Some(parent) = path.parent().map(Path::to_owned) {
+            root.forget(&path);
+            root.folder(&parent).unwrap().remove_folder(OsStr::new(&name)).unwrap();
+            path = parent;
         }
-        let top = root.folder(Path::new("d")).unwrap();
-        assert_eq!(top.remove_all(OsStr::new("d")).unwrap(), 2_999 + 2 * 29);
     }
 
     #[test]

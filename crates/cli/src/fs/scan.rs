@@ -57,6 +57,11 @@ impl Scanner {
         self.root.folder(relative)
     }
 
+    /// The directory itself.
+    pub(crate) fn root(&mut self) -> &mut Root {
+        &mut self.root
+    }
+
     /// Whether the directory itself is one of those excluded.
     pub(crate) fn is_excluded(&mut self) -> bool {
         let top = self.root.folder(Path::new("")).and_then(|folder| folder.stat_self());
@@ -95,6 +100,12 @@ impl Scanner {
                 return;
             }
         };
+        if names::is_displaced(&disk_name) {
+            let detail =
+                "taken from its place by an export that was cut short; the next export keeps it";
+            listing.problems.push(problem(ProblemKind::Temporary, detail));
+            return;
+        }
         if names::is_temporary(&disk_name) {
             let detail = "left behind by an export that was cut short; the next export removes it";
             listing.problems.push(problem(ProblemKind::Temporary, detail));

@@ -1,6 +1,6 @@
 //! The directory that an export writes to: what its disk is like, and files that appear whole.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write as _};
 
@@ -10,7 +10,8 @@ use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::time::Timestamp;
 
 use super::names::{self, DiskRules};
-use super::root::{Folder, set_mode_and_mtime, stat_file};
+use super::record::is_same_but_renamed;
+use super::root::{Folder, Stat, set_mode_and_mtime, stat_file};
 
 /// Bytes that are written at one time.
 const CHUNK: usize = 64 * 1024;
@@ -62,31 +63,149 @@ impl From<io::Error> for NotWritten {
     }
 }
 
-/// Writes a file beside its place, checks its bytes, then gives it its name; with `replace` in
-/// place of what has it. Gives the file's device and inode.
+/// What may have the name of a file that is written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Over {
+    /// Nothing: if there is something, the file is not written.
+    Nothing,
+    /// Exactly this, which goes; anything else is kept beside the file.
+    Expected(Stat),
+    /// Anything, which is kept beside the file.
+    Anything,
+}
+
+/// A file that was written.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    /// What the disk says of it.
+    pub(crate) stat: Stat,
+    /// Under which name what had its name was kept.
+    pub(crate) kept: Option<OsString>,
+}
+
+/// Writes a file beside its place, checks its bytes, then gives it its name. What is kept beside it is
+/// called for `device`.
 pub(crate) fn write_file(
     folder: &Folder,
     name: &OsStr,
     wanted: &Wanted,
     mut bytes: impl Read,
-    replace: bool,
+    over: Over,
+    device: &str,
     stop: &CancellationToken,
-) -> Result<(u64, u64), NotWritten> {
+) -> Result<Placed, NotWritten> {
     let temporary = names::temporary("");
     let mut file = match wanted.mode {
         Some(_) => folder.create_new(&temporary)?,
         None => folder.create_new_shared(&temporary)?,
     };
-    let written = fill(&mut file, wanted, &mut bytes, stop).and_then(|()| {
-        let id = stat_file(&file)?.id;
-        folder.rename(&temporary, name, replace)?;
-        Ok(id)
+    let placed = fill(&mut file, wanted, &mut bytes, stop).and_then(|()| {
+        let kept = place(folder, &temporary, name, over, device)?;
+        // By the open file: what has the name may be somebody else's already.
+        Ok(Placed { stat: stat_file(&file)?, kept })
     });
-    if written.is_err() {
+    if placed.is_err() {
         // If this fails too, the next export removes it.
         let _ = folder.remove_file(&temporary);
     }
-    written
+    placed
+}
+
+/// Gives `temporary` its name; gives the name under which what had it was kept.
+fn place(
+    folder: &Folder,
+    temporary: &OsStr,
+    name: &OsStr,
+    over: Over,
+    device: &str,
+) -> io::Result<Option<OsString>> {
+    let expected = match over {
+        Over::Nothing => {
+            folder.rename(temporary, name, false)?;
+            return Ok(None);
+        }
+        Over::Expected(stat) => Some(stat),
+        Over::Anything => None,
+    };
+    // A crash from here on leaves under this name what may be somebody's work.
+    let displaced = names::displaced();
+    folder.rename(temporary, &displaced, false)?;
+    let swapped = folder.exchange(&displaced, name);
+    let aside = match swapped {
+        Ok(true) => Some(displaced),
+        Ok(false) => {
+            let aside = names::displaced();
+            let there = match folder.rename(name, &aside, false) {
+                Ok(()) => Some(aside),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => {
+                    let _ = folder.remove_file(&displaced);
+                    return Err(error);
+                }
+            };
+            if let Err(error) = folder.rename(&displaced, name, false) {
+                let _ = folder.remove_file(&displaced);
+                if let Some(aside) = &there {
+                    keep(folder, aside, name, device)?;
+                }
+                return Err(error);
+            }
+            there
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            folder.rename(&displaced, name, false).inspect_err(|_| {
+                let _ = folder.remove_file(&displaced);
+            })?;
+            None
+        }
+        Err(error) => {
+            let _ = folder.remove_file(&displaced);
+            return Err(error);
+        }
+    };
+    let Some(aside) = aside else { return Ok(None) };
+    let now = folder.stat(&aside)?;
+    if expected.is_some_and(|expected| is_same_but_renamed(&expected, &now)) {
+        folder.remove_file(&aside)?;
+        return Ok(None);
+    }
+    keep(folder, &aside, name, device).map(Some)
+}
+
+/// Removes a file if it is still what was seen; `false` if it is not, and stays.
+pub(crate) fn remove_expected(folder: &Folder, name: &OsStr, seen: &Stat) -> io::Result<bool> {
+    let aside = names::displaced();
+    match folder.rename(name, &aside, false) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        done => done?,
+    }
+    if is_same_but_renamed(seen, &folder.stat(&aside)?) {
+        folder.remove_file(&aside)?;
+        return Ok(true);
+    }
+    // It goes back, if nothing took its name meanwhile.
+    if folder.rename(&aside, name, false).is_err() {
+        keep(folder, &aside, name, "device")?;
+    }
+    Ok(false)
+}
+
+/// Gives what is called `aside` the name of a conflicted copy of `name`.
+pub(crate) fn keep(
+    folder: &Folder,
+    aside: &OsStr,
+    name: &OsStr,
+    device: &str,
+) -> io::Result<OsString> {
+    let at = folder.stat(aside)?.mtime;
+    let mut number = 0;
+    loop {
+        let copy = names::conflict_copy(name, device, at, number);
+        match folder.rename(aside, &copy, false) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            done => return done.map(|()| copy),
+        }
+    }
 }
 
 fn fill(
@@ -116,7 +235,16 @@ fn fill(
     if size != wanted.size || hasher.finalize()[..] != wanted.digest.0 {
         return Err(NotWritten::WrongBytes);
     }
-    Ok(set_mode_and_mtime(file, wanted.mode, wanted.mtime)?)
+    match set_mode_and_mtime(file, wanted.mode, None) {
+        // A disk that keeps no permission bits.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported
+            ) => {}
+        done => done?,
+    }
+    Ok(set_mode_and_mtime(file, None, wanted.mtime)?)
 }
 
 #[cfg(test)]
@@ -141,22 +269,35 @@ mod tests {
         let folder = Root::open(dir.path()).unwrap().folder(Path::new("")).unwrap();
         let stop = CancellationToken::new();
         let name = OsStr::new("f");
-        let write = |bytes: &[u8], replace| {
-            write_file(&folder, name, &wanted(bytes), bytes, replace, &stop)
+        let write_as = |name: &str, says: &[u8], bytes: &[u8], over| {
+            write_file(&folder, OsStr::new(name), &wanted(says), bytes, over, "laptop", &stop)
         };
-        let id = write(b"one", false).unwrap();
+        let write = |bytes: &[u8], over| write_as("f", bytes, bytes, over);
+        let one = write(b"one", Over::Nothing).unwrap().stat;
         let stat = folder.stat(name).unwrap();
-        assert_eq!((stat.id, stat.mode, stat.mtime.as_millis()), (id, 0o755, 1_234));
-        let NotWritten::Io(error) = write(b"two", false).unwrap_err() else { panic!("not told") };
+        assert_eq!((stat, stat.mode, stat.mtime.as_millis()), (one, 0o755, 1_234));
+        let NotWritten::Io(error) = write(b"two", Over::Nothing).unwrap_err() else {
+            panic!("not told")
+        };
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), b"one");
-        write(b"two", true).unwrap();
-        assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), b"two");
+        let two = write(b"two", Over::Expected(one)).unwrap();
+        assert_eq!((std::fs::read(dir.path().join("f")).unwrap(), two.kept), (b"two".into(), None));
+        // Saved since it was looked at: it is kept, also where the sizes are the same.
+        std::fs::write(dir.path().join("f"), "mine").unwrap();
+        let kept = write(b"three", Over::Expected(two.stat)).unwrap().kept.unwrap();
+        assert!(kept.to_str().unwrap().starts_with("f (conflict laptop "), "{kept:?}");
+        assert_eq!(std::fs::read(dir.path().join(&kept)).unwrap(), b"mine");
+        assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), b"three");
+        let other = write(b"four", Over::Anything).unwrap().kept.unwrap();
+        assert_eq!(std::fs::read(dir.path().join(&other)).unwrap(), b"three");
+        folder.remove_file(&kept).unwrap();
+        folder.remove_file(&other).unwrap();
 
-        let lie = write_file(&folder, OsStr::new("g"), &wanted(b"abc"), &b"abd"[..], false, &stop);
+        let lie = write_as("g", b"abc", b"abd", Over::Nothing);
         assert!(matches!(lie, Err(NotWritten::WrongBytes)));
         stop.cancel();
-        let stopped = write_file(&folder, OsStr::new("h"), &wanted(b"a"), &b"a"[..], false, &stop);
+        let stopped = write_as("h", b"a", b"a", Over::Nothing);
         assert!(matches!(stopped, Err(NotWritten::Interrupted)));
         assert_eq!(folder.names().unwrap(), ["f"], "nothing half-done stays");
     }

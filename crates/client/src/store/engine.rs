@@ -7,6 +7,7 @@ use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::cursor::{Cursor, Epoch};
 use vfs_sync_core::flush::FlushCommit;
 use vfs_sync_core::id::{BlobId, ItemId, OpId, UserId, WriteId};
+use vfs_sync_core::item::Name;
 use vfs_sync_core::offer::{Lost, Offered, Trail};
 use vfs_sync_core::op::{Action, Operation, Upsert};
 use vfs_sync_core::pull::PageCommit;
@@ -16,6 +17,7 @@ use vfs_sync_core::state::{
     RejectedOperation, ReplicaState,
 };
 use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::tree::conflict_copy_name;
 use vfs_sync_core::wire::{ReconcileState, WriteIds};
 
 use super::edits::{Checks, make_operation, touch, used_up};
@@ -29,6 +31,7 @@ use super::{
 use crate::error::{ClientError, StopReason};
 use crate::event::ChangeEvent;
 use crate::node::{Grant, Node, QueuedOp, QueuedState, RejectedOp};
+use crate::record::{DirectoryRecord, EntryRecord, EntryState, RecordChange};
 use crate::sync::earlier_epoch;
 use crate::trash::{Trashed, step};
 
@@ -312,6 +315,9 @@ impl<R: Rows> ReplicaStore for Engine<R> {
                 upload.occurred_at = Some(meta.clock.stamp(now));
                 rows.put_upload(&upload)?;
             }
+            for (directory, change) in edits.records {
+                change_record(rows, directory, change)?;
+            }
             Ok(())
         })
     }
@@ -357,6 +363,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
                 })?;
                 gone.push(op);
             }
+            leave_alone(rows, gone.iter().map(|op| op.item_id.clone()).collect())?;
             refresh_affected(rows, &meta.user, &gone)?;
             if let Some(believed) = commit.believed {
                 meta.clock.lower(believed, rows.latest_queued_stamp()?);
@@ -390,6 +397,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         self.transaction(|rows, meta| {
             let shared = offering::shared_with(rows, meta, &rebuilt.history)?;
             forget_what_went(rows)?;
+            meta.rebuilds += 1;
             // What this epoch acknowledged and has is done with; of the rest it is not certain.
             let own = rebuilt.settled.get(&meta.client_id).copied();
             let own = own.filter(|_| rebuilt.epoch.is_some());
@@ -449,6 +457,8 @@ impl<R: Rows> ReplicaStore for Engine<R> {
 
     fn settle_uploads(&mut self, uploads: &[Upload]) -> Result<()> {
         self.transaction(|rows, meta| {
+            let refused = uploads.iter().filter(|upload| upload.state == UploadState::Rejected);
+            leave_alone(rows, refused.map(|upload| upload.item.clone()).collect())?;
             for upload in uploads {
                 let mut upload = upload.clone();
                 let queue = rows.uploads_of_item(&upload.item)?;
@@ -487,6 +497,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         upload: Upload,
         op_id: OpId,
         copy: ItemId,
+        device: &str,
         now: Timestamp,
     ) -> Result<bool> {
         self.transaction(|rows, meta| {
@@ -505,11 +516,30 @@ impl<R: Rows> ReplicaStore for Engine<R> {
             }
             let mut view = View::new(rows, &meta.user, Slot::Current);
             let Some(node) = view.node(&upload.item)? else {
+                leave_alone(rows, BTreeSet::from([upload.item.clone()]))?;
                 let reason = Some("the item went while its content was on its way".into());
                 rows.put_upload(&Upload { state: UploadState::Rejected, reason, ..upload })?;
                 return Ok(false);
             };
-            let mut parents = view.parents(&upload.item)?.into_iter();
+            let parent = view.parents(&upload.item)?.into_iter().next();
+            let siblings = siblings_of(&mut view, parent.as_ref())?;
+            let same = siblings.iter().find(|sibling| {
+                let content = sibling.content.as_ref();
+                sibling.id != upload.item
+                    && sibling.owner == node.owner
+                    && content.is_some_and(|content| content.digest == upload.digest)
+                    && is_copy_of(sibling, &node)
+            });
+            if let Some(same) = same.map(|sibling| sibling.id.clone()) {
+                // Another device, or an earlier attempt, kept these bytes.
+                follow_copy(rows, &upload, &same, parent.as_ref())?;
+                rows.remove_upload(upload.seq)?;
+                rows.forget(&upload.item, &upload.blob_id)?;
+                return Ok(false);
+            }
+            let made_at = upload.modified_at.unwrap_or(now);
+            let name =
+                node.name.as_ref().map(|name| free_copy_name(name, device, made_at, &siblings));
             // What was written on top of it goes along.
             let later = rows.uploads_of_item(&upload.item)?.into_iter();
             let later = later.filter(|later| later.expected.as_ref() == Some(&upload.blob_id));
@@ -530,10 +560,10 @@ impl<R: Rows> ReplicaStore for Engine<R> {
             let encrypted = node.encrypted;
             let upsert = Upsert {
                 object_type: Some(node.object_type),
-                name: if encrypted.is_some() { None } else { node.name },
+                name: if encrypted.is_some() { None } else { name },
                 metadata: if encrypted.is_some() { BTreeMap::new() } else { metadata.collect() },
                 encrypted,
-                parent: parents.next(),
+                parent: parent.clone(),
             };
             let action = Action::Upsert(Box::new(upsert));
             let basis = Some(meta.basis());
@@ -543,6 +573,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
             for later in later {
                 rows.put_upload(&Upload { item: copy.clone(), attach: None, ..later })?;
             }
+            follow_copy(rows, &upload, &copy, parent.as_ref())?;
             rows.put_upload(&Upload { item: copy, expected: None, attach: None, ..upload })?;
             Ok(true)
         })
@@ -740,6 +771,65 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         self.rows.counts()
     }
 
+    fn directories(&mut self) -> Result<Vec<DirectoryRecord>> {
+        self.rows.directories()
+    }
+
+    fn put_directory(
+        &mut self,
+        record: DirectoryRecord,
+        at_most: usize,
+    ) -> Result<DirectoryRecord> {
+        self.transaction(|rows, _| {
+            let id = rows.put_directory(&record)?;
+            let mut all = rows.directories()?;
+            all.sort_by_key(|one| (std::cmp::Reverse(one.used_at), std::cmp::Reverse(one.id)));
+            for old in all.iter().skip(at_most).filter(|old| old.id != id) {
+                rows.remove_directory(old.id)?;
+            }
+            Ok(DirectoryRecord { id, ..record })
+        })
+    }
+
+    fn entries(&mut self, directory: i64, parent: u64) -> Result<Vec<EntryRecord>> {
+        self.rows.entries(directory, parent)
+    }
+
+    fn entry(&mut self, directory: i64, id: u64) -> Result<Option<EntryRecord>> {
+        self.rows.entry(directory, id)
+    }
+
+    fn entries_of_inode(&mut self, directory: i64, inode: u64) -> Result<Vec<EntryRecord>> {
+        self.rows.entries_of_inode(directory, inode)
+    }
+
+    fn entries_of_item(&mut self, item: &ItemId) -> Result<Vec<(i64, EntryRecord)>> {
+        self.rows.entries_of_items(&BTreeSet::from([item.clone()]))
+    }
+
+    fn entries_made(&mut self) -> Result<Vec<(i64, EntryRecord)>> {
+        self.rows.entries_made()
+    }
+
+    fn count_entries(&mut self, directory: i64) -> Result<u64> {
+        self.rows.count_entries(directory)
+    }
+
+    fn last_entry(&mut self, directory: i64) -> Result<u64> {
+        self.rows.last_entry(directory)
+    }
+
+    fn write_entries(
+        &mut self,
+        directory: i64,
+        changes: Vec<RecordChange>,
+        at_once: bool,
+    ) -> Result<()> {
+        self.transaction_on(at_once, |rows, _| {
+            changes.into_iter().try_for_each(|change| change_record(rows, directory, change))
+        })
+    }
+
     fn export(&mut self) -> Result<ReplicaState> {
         let meta = self.meta.clone();
         let (rows, limit) = (&mut self.rows, usize::MAX);
@@ -867,6 +957,83 @@ impl<R: Rows> ReplicaStore for Engine<R> {
             refresh_tops(rows, &meta.user, slot, placed)
         })
     }
+}
+
+/// Siblings that are looked through for the name and the bytes of a conflicted copy; in a folder of
+/// more, names are told apart as those of any siblings are.
+const SIBLINGS_AT_MOST: usize = 2_048;
+
+fn siblings_of<R: Rows>(view: &mut View<'_, R>, parent: Option<&ItemId>) -> Result<Vec<Node>> {
+    let ids = match parent {
+        Some(parent) => {
+            let few = view.rows.children(Slot::Current, parent)?.len() <= SIBLINGS_AT_MOST;
+            return if few { view.children(parent) } else { Ok(Vec::new()) };
+        }
+        None => view.rows.tops()?.into_iter().map(|(id, _)| id).collect::<Vec<_>>(),
+    };
+    let mut siblings = Vec::new();
+    for id in ids.iter().filter(|_| ids.len() <= SIBLINGS_AT_MOST) {
+        siblings.extend(view.node(id)?);
+    }
+    Ok(siblings)
+}
+
+/// Whether a sibling is named as a conflicted copy of an item is, by whichever device.
+fn is_copy_of(sibling: &Node, node: &Node) -> bool {
+    let (Some(name), Some(of)) = (&sibling.name, &node.name) else { return false };
+    let at = Timestamp::MIN;
+    name != of && conflict_copy_name(name, "x", at, 0) == conflict_copy_name(of, "x", at, 0)
+}
+
+fn free_copy_name(name: &Name, device: &str, at: Timestamp, siblings: &[Node]) -> Name {
+    let taken: BTreeSet<&Name> = siblings.iter().filter_map(|one| one.name.as_ref()).collect();
+    let names = (0..).map(|number| conflict_copy_name(name, device, at, number));
+    names.into_iter().find(|name| !taken.contains(name)).unwrap_or_else(|| name.clone())
+}
+
+/// What directories have of the content that became a conflicted copy belongs to the copy.
+fn follow_copy<R: Rows>(
+    rows: &mut R,
+    upload: &Upload,
+    copy: &ItemId,
+    parent: Option<&ItemId>,
+) -> Result<()> {
+    if rows.directories()?.is_empty() {
+        return Ok(());
+    }
+    for (directory, mut row) in rows.entries_of_items(&BTreeSet::from([upload.item.clone()]))? {
+        if row.tree.digest == Some(upload.digest) {
+            row.tree.item = copy.clone();
+            row.tree.parent = parent.cloned();
+            row.tree.blob_id = Some(upload.blob_id.clone());
+            rows.put_entry(directory, &row)?;
+        }
+    }
+    Ok(())
+}
+
+fn change_record<R: Rows>(rows: &mut R, directory: i64, change: RecordChange) -> Result<()> {
+    let mut going = match change {
+        RecordChange::Put(row) => return rows.put_entry(directory, &row),
+        RecordChange::Remove(id) => vec![id],
+    };
+    while let Some(id) = going.pop() {
+        going.extend(rows.entries(directory, id)?.into_iter().map(|row| row.id));
+        rows.remove_entry(directory, id)?;
+    }
+    Ok(())
+}
+
+/// The server refused something of these items: what directories have of them may be the only
+/// bytes there are, and stays.
+fn leave_alone<R: Rows>(rows: &mut R, items: BTreeSet<ItemId>) -> Result<()> {
+    if items.is_empty() || rows.directories()?.is_empty() {
+        return Ok(());
+    }
+    for (directory, row) in rows.entries_of_items(&items)? {
+        rows.put_entry(directory, &EntryRecord { state: EntryState::Local, ..row })?;
+    }
+    Ok(())
 }
 
 /// What of the items that came into view is somebody else's and at the top.

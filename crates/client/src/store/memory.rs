@@ -19,6 +19,7 @@ use super::rows::{
 };
 use super::{Counts, Meta, ReplicaStore, Slot, Upload, UploadState};
 use crate::node::{QueuedOp, QueuedState, RejectedOp};
+use crate::record::{DirectoryRecord, EntryRecord};
 
 pub(crate) fn memory_store(meta: Meta) -> Box<dyn ReplicaStore> {
     Box::new(Engine::new(MemoryRows::default(), meta))
@@ -103,6 +104,8 @@ struct Undo {
     tops: Vec<(Slot, ItemId, bool)>,
     rejected: Option<Vec<RejectedOp>>,
     uploads: Vec<(i64, Option<Upload>)>,
+    directories: Vec<(i64, Option<DirectoryRecord>)>,
+    entries: Vec<((i64, u64), Option<EntryRecord>)>,
 }
 
 #[derive(Default)]
@@ -121,6 +124,9 @@ pub(super) struct MemoryRows {
     next_lost: i64,
     lost: BTreeMap<i64, Lost>,
     lost_of: HashMap<String, i64>,
+    next_directory: i64,
+    directories: BTreeMap<i64, DirectoryRecord>,
+    entries: BTreeMap<(i64, u64), EntryRecord>,
     undo: Undo,
 }
 
@@ -172,6 +178,25 @@ impl Registers {
     }
 }
 
+/// Sets or removes what is under a key; gives what was there.
+fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) -> Option<V> {
+    match value {
+        Some(value) => map.insert(key, value),
+        None => map.remove(&key),
+    }
+}
+
+impl MemoryRows {
+    fn set_entry(&mut self, key: (i64, u64), row: Option<EntryRecord>) {
+        let before = set(&mut self.entries, key, row);
+        self.undo.entries.push((key, before));
+    }
+
+    fn of_directory(&self, directory: i64) -> impl Iterator<Item = &EntryRecord> {
+        self.entries.range((directory, 0)..=(directory, u64::MAX)).map(|(_, row)| row)
+    }
+}
+
 impl Rows for MemoryRows {
     fn begin(&mut self, _at_once: bool) -> Result<()> {
         self.undo = Undo { first_seq: self.queue.next_seq, ..Undo::default() };
@@ -201,6 +226,12 @@ impl Rows for MemoryRows {
         }
         for (seq, upload) in undo.uploads.into_iter().rev() {
             self.set_upload(seq, upload);
+        }
+        for (id, record) in undo.directories.into_iter().rev() {
+            set(&mut self.directories, id, record);
+        }
+        for (key, row) in undo.entries.into_iter().rev() {
+            set(&mut self.entries, key, row);
         }
     }
 
@@ -684,6 +715,80 @@ impl Rows for MemoryRows {
             rejected_uploads: count(of(UploadState::Rejected)),
             lost: count(self.lost.len()),
         })
+    }
+
+    fn directories(&mut self) -> Result<Vec<DirectoryRecord>> {
+        Ok(self.directories.values().cloned().collect())
+    }
+
+    fn put_directory(&mut self, record: &DirectoryRecord) -> Result<i64> {
+        let id = match record.id {
+            0 => {
+                self.next_directory += 1;
+                self.next_directory
+            }
+            id => id,
+        };
+        let before = self.directories.insert(id, DirectoryRecord { id, ..record.clone() });
+        self.undo.directories.push((id, before));
+        Ok(id)
+    }
+
+    fn remove_directory(&mut self, directory: i64) -> Result<()> {
+        let rows: Vec<u64> = self.of_directory(directory).map(|row| row.id).collect();
+        rows.into_iter().for_each(|id| self.set_entry((directory, id), None));
+        let before = self.directories.remove(&directory);
+        self.undo.directories.push((directory, before));
+        Ok(())
+    }
+
+    fn put_entry(&mut self, directory: i64, row: &EntryRecord) -> Result<()> {
+        let same = |one: &&EntryRecord| one.parent == row.parent && one.name == row.name;
+        let other = self.of_directory(directory).find(same).map(|one| one.id);
+        if let Some(other) = other.filter(|id| *id != row.id) {
+            self.set_entry((directory, other), None);
+        }
+        self.set_entry((directory, row.id), Some(row.clone()));
+        Ok(())
+    }
+
+    fn remove_entry(&mut self, directory: i64, id: u64) -> Result<()> {
+        self.set_entry((directory, id), None);
+        Ok(())
+    }
+
+    fn entries(&mut self, directory: i64, parent: u64) -> Result<Vec<EntryRecord>> {
+        let of_parent = self.of_directory(directory).filter(|row| row.parent == parent);
+        let mut rows: Vec<EntryRecord> = of_parent.cloned().collect();
+        rows.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(rows)
+    }
+
+    fn entry(&mut self, directory: i64, id: u64) -> Result<Option<EntryRecord>> {
+        Ok(self.entries.get(&(directory, id)).cloned())
+    }
+
+    fn entries_of_inode(&mut self, directory: i64, inode: u64) -> Result<Vec<EntryRecord>> {
+        let of_inode = self.of_directory(directory).filter(|row| row.disk.inode == inode);
+        Ok(of_inode.cloned().collect())
+    }
+
+    fn entries_of_items(&mut self, items: &BTreeSet<ItemId>) -> Result<Vec<(i64, EntryRecord)>> {
+        let of_items = self.entries.iter().filter(|(_, row)| items.contains(&row.tree.item));
+        Ok(of_items.map(|((directory, _), row)| (*directory, row.clone())).collect())
+    }
+
+    fn entries_made(&mut self) -> Result<Vec<(i64, EntryRecord)>> {
+        let made = self.entries.iter().filter(|(_, row)| row.made);
+        Ok(made.map(|((directory, _), row)| (*directory, row.clone())).collect())
+    }
+
+    fn count_entries(&mut self, directory: i64) -> Result<u64> {
+        Ok(u64::try_from(self.of_directory(directory).count()).unwrap_or(u64::MAX))
+    }
+
+    fn last_entry(&mut self, directory: i64) -> Result<u64> {
+        Ok(self.of_directory(directory).map(|row| row.id).max().unwrap_or(0))
     }
 
     fn count_items(&mut self) -> Result<u64> {

@@ -29,6 +29,7 @@ use crate::environment::Environment;
 use crate::error::{ClientError, StopReason};
 use crate::event::ChangeEvent;
 use crate::node::{Grant, Node, QueuedOp, RejectedOp};
+use crate::record::{DirectoryRecord, EntryRecord, RecordChange};
 use crate::trash::Trashed;
 
 pub(crate) use memory::memory_store;
@@ -56,6 +57,8 @@ pub(crate) struct Meta {
     pub(crate) next_write_id: u64,
     pub(crate) stopped: Option<Arc<StopReason>>,
     pub(crate) items: u64,
+    /// How often a rebuilt copy was swapped in.
+    pub(crate) rebuilds: u64,
 }
 
 impl Meta {
@@ -75,6 +78,7 @@ impl Meta {
             next_write_id: 1,
             stopped: None,
             items: 0,
+            rebuilds: 0,
         }
     }
 
@@ -188,6 +192,8 @@ pub(crate) struct NewEdits {
     pub(crate) actions: Vec<NewEdit>,
     /// Each with the id of the edit that it is, if nothing else queued edits the item.
     pub(crate) uploads: Vec<(OpId, Upload)>,
+    /// Rows of directories' records.
+    pub(crate) records: Vec<(i64, RecordChange)>,
 }
 
 /// What a rematerialisation found, to be swapped in.
@@ -264,12 +270,14 @@ pub(crate) trait ReplicaStore: Send {
     fn settle_uploads(&mut self, uploads: &[Upload]) -> Result<(), ClientError>;
     fn remove_upload(&mut self, seq: i64) -> Result<(), ClientError>;
     /// Keeps a content whose item got another one meanwhile: as the content of a new item beside
-    /// it, by the same name. Gives whether there is one: not if both are the same bytes.
+    /// it, which is named for `device` and the content's day. Gives whether there is one: not if the
+    /// same bytes are there already.
     fn copy_aside(
         &mut self,
         upload: Upload,
         op_id: OpId,
         copy: ItemId,
+        device: &str,
         now: Timestamp,
     ) -> Result<bool, ClientError>;
     fn rejected_uploads(&mut self) -> Result<Vec<Upload>, ClientError>;
@@ -312,6 +320,32 @@ pub(crate) trait ReplicaStore: Send {
         now: Timestamp,
     ) -> Result<(), ClientError>;
     fn counts(&mut self) -> Result<Counts, ClientError>;
+
+    fn directories(&mut self) -> Result<Vec<DirectoryRecord>, ClientError>;
+    /// Writes a directory's record, a new one if its id is 0; forgets those used longest ago beyond
+    /// `at_most`.
+    fn put_directory(
+        &mut self,
+        record: DirectoryRecord,
+        at_most: usize,
+    ) -> Result<DirectoryRecord, ClientError>;
+    fn entries(&mut self, directory: i64, parent: u64) -> Result<Vec<EntryRecord>, ClientError>;
+    fn entry(&mut self, directory: i64, id: u64) -> Result<Option<EntryRecord>, ClientError>;
+    fn entries_of_inode(
+        &mut self,
+        directory: i64,
+        inode: u64,
+    ) -> Result<Vec<EntryRecord>, ClientError>;
+    fn entries_of_item(&mut self, item: &ItemId) -> Result<Vec<(i64, EntryRecord)>, ClientError>;
+    fn entries_made(&mut self) -> Result<Vec<(i64, EntryRecord)>, ClientError>;
+    fn count_entries(&mut self, directory: i64) -> Result<u64, ClientError>;
+    fn last_entry(&mut self, directory: i64) -> Result<u64, ClientError>;
+    fn write_entries(
+        &mut self,
+        directory: i64,
+        changes: Vec<RecordChange>,
+        at_once: bool,
+    ) -> Result<(), ClientError>;
 
     fn export(&mut self) -> Result<ReplicaState, ClientError>;
     /// Whether nothing has happened in it yet.

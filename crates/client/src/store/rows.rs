@@ -1,5 +1,7 @@
 //! What a back end knows: rows and transactions, no rules.
 
+use std::collections::BTreeSet;
+
 use smallvec::SmallVec;
 use vfs_sync_core::access::{AccessLevel, Principal};
 use vfs_sync_core::content::Attachment;
@@ -13,6 +15,7 @@ use vfs_sync_core::time::Timestamp;
 use super::{Counts, Meta, Slot, Upload};
 use crate::error::ClientError;
 use crate::node::{QueuedOp, QueuedState, RejectedOp};
+use crate::record::{DirectoryRecord, EntryRecord};
 
 pub(super) type Result<T> = std::result::Result<T, ClientError>;
 
@@ -204,6 +207,25 @@ pub(super) trait Rows: Send {
     fn is_needed(&mut self, blob_id: &BlobId) -> Result<bool>;
     fn blobs_to_keep(&mut self) -> Result<Vec<BlobId>>;
     fn counts(&mut self) -> Result<Counts>;
+
+    // The records of directories.
+    fn directories(&mut self) -> Result<Vec<DirectoryRecord>>;
+    /// Inserts a record whose id is 0, else replaces it. Gives its id.
+    fn put_directory(&mut self, record: &DirectoryRecord) -> Result<i64>;
+    /// Removes a record with all its rows.
+    fn remove_directory(&mut self, directory: i64) -> Result<()>;
+    /// Replaces the row of that number and that of that name.
+    fn put_entry(&mut self, directory: i64, row: &EntryRecord) -> Result<()>;
+    fn remove_entry(&mut self, directory: i64, id: u64) -> Result<()>;
+    fn entries(&mut self, directory: i64, parent: u64) -> Result<Vec<EntryRecord>>;
+    fn entry(&mut self, directory: i64, id: u64) -> Result<Option<EntryRecord>>;
+    fn entries_of_inode(&mut self, directory: i64, inode: u64) -> Result<Vec<EntryRecord>>;
+    /// The rows of some items, in every record.
+    fn entries_of_items(&mut self, items: &BTreeSet<ItemId>) -> Result<Vec<(i64, EntryRecord)>>;
+    /// The rows that are [`EntryRecord::made`], in every record.
+    fn entries_made(&mut self) -> Result<Vec<(i64, EntryRecord)>>;
+    fn count_entries(&mut self, directory: i64) -> Result<u64>;
+    fn last_entry(&mut self, directory: i64) -> Result<u64>;
 
     /// In the current slot.
     fn count_items(&mut self) -> Result<u64>;

@@ -6,8 +6,10 @@
 mod attachment;
 mod open;
 mod queue;
+mod record;
 mod schema;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use rusqlite::{Connection, OptionalExtension as _, Params, Row, params};
@@ -28,6 +30,8 @@ use super::rows::{
 use super::{Counts, Meta, Slot, Upload};
 use crate::error::ClientError;
 use crate::node::{QueuedOp, QueuedState, RejectedOp};
+use crate::record::{DirectoryRecord, EntryRecord};
+use record::as_signed;
 
 pub(crate) use open::{create_store, open_store, private_dir, remove_store};
 
@@ -777,6 +781,52 @@ impl Rows for SqliteRows {
     }
     fn counts(&mut self) -> Result<Counts> {
         self.count_all()
+    }
+
+    fn directories(&mut self) -> Result<Vec<DirectoryRecord>> {
+        self.all_directories()
+    }
+    fn put_directory(&mut self, record: &DirectoryRecord) -> Result<i64> {
+        self.write_directory(record)
+    }
+    fn remove_directory(&mut self, directory: i64) -> Result<()> {
+        self.run("DELETE FROM directory_entries WHERE directory = ?1", [directory])?;
+        self.run("DELETE FROM directories WHERE id = ?1", [directory]).map(drop)
+    }
+    fn put_entry(&mut self, directory: i64, row: &EntryRecord) -> Result<()> {
+        self.write_entry(directory, row)
+    }
+    fn remove_entry(&mut self, directory: i64, id: u64) -> Result<()> {
+        let sql = "DELETE FROM directory_entries WHERE directory = ?1 AND id = ?2";
+        self.run(sql, params![directory, as_signed(id)]).map(drop)
+    }
+    fn entries(&mut self, directory: i64, parent: u64) -> Result<Vec<EntryRecord>> {
+        let end = "WHERE directory = ?1 AND parent = ?2 ORDER BY name";
+        self.entries_where(end, params![directory, as_signed(parent)])
+    }
+    fn entry(&mut self, directory: i64, id: u64) -> Result<Option<EntryRecord>> {
+        let found = self
+            .entries_where("WHERE directory = ?1 AND id = ?2", params![directory, as_signed(id)]);
+        Ok(found?.pop())
+    }
+    fn entries_of_inode(&mut self, directory: i64, inode: u64) -> Result<Vec<EntryRecord>> {
+        let end = "WHERE directory = ?1 AND inode = ?2 ORDER BY id";
+        self.entries_where(end, params![directory, as_signed(inode)])
+    }
+    fn entries_of_items(&mut self, items: &BTreeSet<ItemId>) -> Result<Vec<(i64, EntryRecord)>> {
+        self.records_of_items(items)
+    }
+    fn entries_made(&mut self) -> Result<Vec<(i64, EntryRecord)>> {
+        self.records_made()
+    }
+    fn count_entries(&mut self, directory: i64) -> Result<u64> {
+        self.count("SELECT count(*) FROM directory_entries WHERE directory = ?1", directory)
+    }
+    fn last_entry(&mut self, directory: i64) -> Result<u64> {
+        self.count(
+            "SELECT ifnull(max(id), 0) FROM directory_entries WHERE directory = ?1",
+            directory,
+        )
     }
 
     fn count_items(&mut self) -> Result<u64> {

@@ -238,7 +238,8 @@ impl SqliteRows {
         self.put("clock", before.map(clock).as_ref(), &clock(meta))?;
         self.put("nextWriteId", before.map(|b| &b.next_write_id), &meta.next_write_id)?;
         self.put("stopped", before.map(|b| &b.stopped), &meta.stopped)?;
-        self.put("items", before.map(|b| &b.items), &meta.items)
+        self.put("items", before.map(|b| &b.items), &meta.items)?;
+        self.put("rebuilds", before.map(|b| &b.rebuilds), &meta.rebuilds)
     }
 
     fn load<T: DeserializeOwned>(&self, key: &str) -> Result<T> {
@@ -279,6 +280,7 @@ impl SqliteRows {
             next_write_id: self.load("nextWriteId")?,
             stopped: self.load("stopped")?,
             items: self.load("items")?,
+            rebuilds: self.load_if_there("rebuilds")?.unwrap_or(0),
         })
     }
 }

@@ -3,7 +3,7 @@
 /// What `PRAGMA application_id` says of our files: "vfsr".
 pub(super) const APPLICATION_ID: i64 = 0x7666_7372;
 /// What `PRAGMA user_version` says of the schema below.
-pub(super) const FORMAT: i64 = 3;
+pub(super) const FORMAT: i64 = 4;
 
 const SLOT: &str = "
 CREATE TABLE items@ (id TEXT PRIMARY KEY, owner TEXT NOT NULL, body BLOB NOT NULL) WITHOUT ROWID;
@@ -75,17 +75,31 @@ fn of_both(sql: &str) -> String {
     format!("{}{}", sql.replace('@', "_a"), sql.replace('@', "_b"))
 }
 
+/// The records of directories: new in format 4.
+const DIRECTORIES: &str = "
+CREATE TABLE directories (id INTEGER PRIMARY KEY AUTOINCREMENT, body TEXT NOT NULL);
+CREATE TABLE directory_entries (
+    directory INTEGER NOT NULL, id INTEGER NOT NULL, parent INTEGER NOT NULL, name BLOB NOT NULL,
+    inode INTEGER NOT NULL, item TEXT NOT NULL, made INTEGER NOT NULL, body BLOB NOT NULL,
+    PRIMARY KEY (directory, id)) WITHOUT ROWID;
+CREATE UNIQUE INDEX directory_entries_by_name ON directory_entries (directory, parent, name);
+CREATE INDEX directory_entries_by_inode ON directory_entries (directory, inode);
+CREATE INDEX directory_entries_by_item ON directory_entries (item);
+CREATE INDEX directory_entries_made ON directory_entries (made) WHERE made = 1;
+";
+
 /// What a replica of the format `found` lacks; `None` if no version ever wrote such a one.
 pub(super) fn upgrade(found: i64) -> Option<String> {
     match found {
         FORMAT => Some(String::new()),
-        1 => Some(format!("{FORGOTTEN}{OFFERING}{}", of_both(POSITION))),
-        2 => Some(format!("{OFFERING}{}", of_both(POSITION))),
+        1 => Some(format!("{FORGOTTEN}{OFFERING}{}{DIRECTORIES}", of_both(POSITION))),
+        2 => Some(format!("{OFFERING}{}{DIRECTORIES}", of_both(POSITION))),
+        3 => Some(DIRECTORIES.to_owned()),
         _ => None,
     }
 }
 
 /// All of it.
 pub(super) fn create() -> String {
-    format!("{SHARED}{FORGOTTEN}{OFFERING}{}{}", of_both(SLOT), of_both(POSITION))
+    format!("{SHARED}{FORGOTTEN}{OFFERING}{DIRECTORIES}{}{}", of_both(SLOT), of_both(POSITION))
 }

@@ -1,0 +1,282 @@
+//! A directory's record, as an import or export uses it: what is unchanged since, what was moved,
+//! where the rows are.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use vfs_sync_client::{
+    ClientError, DirectoryRecord, DiskState, DiskTime, EntryKind, EntryRecord, FoundDirectory,
+    Node, ROOT_ENTRY, SyncClient, TreeState,
+};
+use vfs_sync_core::content::Sha256Digest;
+use vfs_sync_core::id::ItemId;
+use vfs_sync_core::time::Timestamp;
+
+use super::metadata;
+use super::root::{Kind, Root, Stat};
+
+/// Seconds for which a change right after a reading may not show in a file's times: the coarsest
+/// disks count in steps of two.
+const SETTLES_AFTER: i64 = 2;
+
+/// What identifies a directory on its disk, wherever it is moved: its inode and when that was made;
+/// where the disk does not tell that, its inode and device.
+pub(crate) fn identity(stat: &Stat) -> Vec<u8> {
+    let (device, inode) = stat.id;
+    match stat.born {
+        Some(born) => format!("inode {inode} born {}.{:09}", born.seconds, born.nanos),
+        None => format!("inode {inode} device {device}"),
+    }
+    .into_bytes()
+}
+
+/// Whether an entry has the identity that was recorded: without a time of birth an inode counts
+/// only with the recorded size and time.
+pub(crate) fn is_same_entry(recorded: &DiskState, stat: &Stat) -> bool {
+    if recorded.inode != stat.id.1 {
+        return false;
+    }
+    match (recorded.born, stat.born) {
+        (Some(recorded), Some(born)) => recorded == born,
+        _ => recorded.size == size(stat) && recorded.mtime == stat.modified,
+    }
+}
+
+/// Whether a file is as it was recorded, as far as its disk can tell without reading it.
+pub(crate) fn is_unchanged(recorded: &DiskState, stat: &Stat) -> bool {
+    !recorded.unsettled
+        && recorded.kind == EntryKind::File
+        && stat.kind == Kind::File
+        && recorded.size == stat.size
+        && recorded.mtime == stat.modified
+        && recorded.ctime == stat.changed
+        && recorded.inode == stat.id.1
+        && recorded.mode == stat.mode
+        && (recorded.born.is_none() || stat.born.is_none() || recorded.born == stat.born)
+}
+
+/// Whether what was renamed aside is what was seen before: a rename changes the time of the last
+/// change of anything, and nothing else.
+pub(crate) fn is_same_but_renamed(seen: &Stat, now: &Stat) -> bool {
+    seen.kind == now.kind
+        && seen.id == now.id
+        && size(seen) == size(now)
+        && seen.modified == now.modified
+        && seen.born == now.born
+}
+
+fn size(stat: &Stat) -> u64 {
+    if stat.kind == Kind::File { stat.size } else { 0 }
+}
+
+/// The record of one directory.
+pub(crate) struct Record {
+    client: SyncClient,
+    pub(crate) directory: DirectoryRecord,
+    /// The device of the directory itself.
+    device: u64,
+    next: u64,
+    /// Rows that there were at the start.
+    pub(crate) count: u64,
+    /// When this use began, in seconds.
+    started: i64,
+    /// Rows that were matched with a new place.
+    pub(crate) claimed: HashSet<u64>,
+}
+
+/// What is known of a directory before it is used.
+pub(crate) struct Found {
+    pub(crate) found: FoundDirectory,
+    identity: Vec<u8>,
+    path: Vec<u8>,
+    device: u64,
+}
+
+impl Record {
+    /// Looks for the record of the directory that `root` is, for the folder `target`.
+    pub(crate) fn find(
+        client: &SyncClient,
+        root: &mut Root,
+        target: Option<&ItemId>,
+    ) -> std::io::Result<Result<Found, ClientError>> {
+        let stat = root.folder(Path::new(""))?.stat_self()?;
+        let path = root.path().canonicalize()?.into_os_string().into_vec();
+        let identity = identity(&stat);
+        let found = client.find_directory(&identity, &path, target);
+        Ok(found.map(|found| Found { found, identity, path, device: stat.id.0 }))
+    }
+
+    /// Uses it from now on; with `adopt` also the record of a directory that was replaced. Unless
+    /// `writes`, nothing is written.
+    pub(crate) fn begin(
+        client: &SyncClient,
+        found: Found,
+        target: Option<&ItemId>,
+        adopt: bool,
+        writes: bool,
+    ) -> Result<Self, ClientError> {
+        let known = match found.found {
+            FoundDirectory::Known(known) => Some(known),
+            FoundDirectory::Replaced(replaced) if adopt => Some(replaced),
+            _ => None,
+        };
+        let rebuilds = known.as_ref().map_or_else(|| client.rebuilds(), |known| known.rebuilds);
+        let directory = if writes {
+            client.use_directory(known, &found.identity, &found.path, target, rebuilds)?
+        } else {
+            known.unwrap_or_else(|| DirectoryRecord {
+                id: -1,
+                path: found.path.clone(),
+                target: target.cloned(),
+                identity: found.identity.clone(),
+                used_at: Timestamp::MIN,
+                rebuilds: client.rebuilds(),
+            })
+        };
+        let (count, last) = client.count_records(directory.id)?;
+        Ok(Self {
+            client: client.clone(),
+            directory,
+            device: found.device,
+            next: last + 1,
+            count,
+            started: now().seconds,
+            claimed: HashSet::new(),
+        })
+    }
+
+    /// Whether the replica was rebuilt since the directory was last brought in step with it.
+    pub(crate) fn is_before_rebuild(&self) -> bool {
+        self.count > 0 && self.directory.rebuilds != self.client.rebuilds()
+    }
+
+    /// Writes that the directory is in step with the replica.
+    pub(crate) fn in_step(&self) -> Result<(), ClientError> {
+        let DirectoryRecord { path, identity, target, .. } = &self.directory;
+        let (known, rebuilds) = (Some(self.directory.clone()), self.client.rebuilds());
+        if self.directory.rebuilds != rebuilds {
+            self.client.use_directory(known, identity, path, target.as_ref(), rebuilds)?;
+        }
+        Ok(())
+    }
+
+    /// A number for a new row.
+    pub(crate) fn new_id(&mut self) -> u64 {
+        let id = self.next;
+        self.next += 1;
+        id
+    }
+
+    /// The rows of what is right in a folder, by name on the disk; but for those that were moved away.
+    pub(crate) fn rows(&self, parent: u64) -> Result<HashMap<OsString, EntryRecord>, ClientError> {
+        let rows = self.client.records(self.directory.id, parent)?;
+        let here = rows.into_iter().filter(|row| !self.claimed.contains(&row.id));
+        Ok(here.map(|row| (OsString::from_vec(row.name.clone()), row)).collect())
+    }
+
+    /// How many rows there are at and under one, but for those that were moved away.
+    pub(crate) fn weight(&self, row: &EntryRecord) -> Result<u64, ClientError> {
+        let (mut count, mut left) = (0, vec![row.id]);
+        while let Some(id) = left.pop() {
+            count += 1;
+            let rows = self.client.records(self.directory.id, id)?;
+            left.extend(rows.iter().map(|row| row.id).filter(|id| !self.claimed.contains(id)));
+        }
+        Ok(count)
+    }
+
+    /// Where an entry was when it was recorded.
+    fn path_of(&self, row: &EntryRecord) -> Result<Option<PathBuf>, ClientError> {
+        let mut names = vec![OsStr::from_bytes(&row.name).to_owned()];
+        let mut parent = row.parent;
+        while parent != ROOT_ENTRY {
+            let Some(above) = self.client.record(self.directory.id, parent)? else {
+                return Ok(None);
+            };
+            names.push(OsString::from_vec(above.name));
+            parent = above.parent;
+        }
+        Ok(Some(names.into_iter().rev().collect()))
+    }
+
+    /// The row of an entry that stands under a name that has none: it was moved there, if its old name
+    /// is gone.
+    pub(crate) fn moved(
+        &self,
+        root: &mut Root,
+        stat: &Stat,
+    ) -> Result<Option<EntryRecord>, ClientError> {
+        if self.count == 0 {
+            return Ok(None);
+        }
+        for row in self.client.records_of_inode(self.directory.id, stat.id.1)? {
+            let same_kind = matches!(
+                (row.disk.kind, stat.kind),
+                (EntryKind::File, Kind::File) | (EntryKind::Folder, Kind::Folder)
+            );
+            if !same_kind || self.claimed.contains(&row.id) || !is_same_entry(&row.disk, stat) {
+                continue;
+            }
+            let Some(old) = self.path_of(&row)? else { continue };
+            let parent = old.parent().unwrap_or(Path::new(""));
+            let name = old.file_name().unwrap_or_default();
+            let there = root.folder(parent).and_then(|folder| folder.stat(name));
+            if there.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+                return Ok(Some(row));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The disk half of a row, as read right now.
+    pub(crate) fn disk(&self, stat: &Stat, digest: Option<Sha256Digest>) -> DiskState {
+        let file = stat.kind == Kind::File;
+        DiskState {
+            kind: if file { EntryKind::File } else { EntryKind::Folder },
+            size: size(stat),
+            mtime: stat.modified,
+            ctime: stat.changed,
+            inode: stat.id.1,
+            born: stat.born,
+            mode: stat.mode,
+            elsewhere: self.is_elsewhere(stat),
+            digest,
+            unsettled: file && stat.modified.seconds >= self.started - SETTLES_AFTER,
+        }
+    }
+
+    /// Whether an entry is on another file system than the directory.
+    pub(crate) fn is_elsewhere(&self, stat: &Stat) -> bool {
+        stat.id.0 != self.device
+    }
+}
+
+/// The tree half of a row for an item as it is shown.
+pub(crate) fn tree(node: &Node, parent: Option<&ItemId>) -> TreeState {
+    TreeState {
+        item: node.id.clone(),
+        parent: parent.cloned(),
+        name: node.name.as_ref().map_or_else(String::new, |name| name.as_str().to_owned()),
+        blob_id: node.content.as_ref().map(|content| content.blob_id.clone()),
+        digest: node.content.as_ref().map(|content| content.digest),
+        mtime: node.content.as_ref().map(|_| node.modified_at()),
+        mode: metadata::mode(node),
+    }
+}
+
+/// Whether the bytes of an item are those that the row was brought in step with.
+pub(crate) fn has_same_bytes(tree: &TreeState, node: &Node) -> bool {
+    tree.digest == node.content.as_ref().map(|content| content.digest)
+}
+
+/// A moment of now, as a disk has them.
+pub(crate) fn now() -> DiskTime {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    DiskTime {
+        seconds: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
+        nanos: now.subsec_nanos(),
+    }
+}
