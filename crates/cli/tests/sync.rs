@@ -220,3 +220,43 @@ fn earlier_contents_of_a_file_are_listed_and_read() {
     scene.on("other", &["get", "/f", "old", "--version", "3"]).expect(0);
     assert_eq!(std::fs::read_to_string(scene.path("old")).unwrap(), "first");
 }
+
+#[test]
+fn what_somebody_changed_outlives_a_delete_and_is_told() {
+    let scene = Scene::with_server();
+    scene.write("d/dir/deep/a", "a");
+    scene.write("d/dir/deep/b", "b");
+    scene.write("d/dir/c", "c");
+    scene.replica("one");
+    scene.replica("two");
+    scene.on("one", &["import", "d"]).expect(0);
+    scene.on("one", &["sync"]).expect(0);
+    scene.on("two", &["sync"]).expect(0);
+    scene.run_with_input(&["--replica", "two", "put", "-", "/dir/deep/a"], b"edited").expect(0);
+    scene.on("two", &["mv", "/dir/c", "/moved"]).expect(0);
+    scene.on("two", &["sync"]).expect(0);
+    scene.on("one", &["rm", "-r", "/dir"]).expect(0);
+    let mut synced = scene.on("one", &["sync"]).expect(0);
+    for path in ["/dir", "/dir/deep", "/dir/deep/a", "/moved"] {
+        synced = synced.says(&format!("kept: {path} was changed elsewhere after you saw it"));
+    }
+    scene.on("one", &["export", "out"]).expect(0);
+    assert_eq!(scene.read("out/dir/deep/a"), "edited");
+    assert_eq!(scene.read("out/moved"), "c");
+    assert!(!scene.path("out/dir/deep/b").exists());
+
+    scene.run_with_input(&["--replica", "two", "put", "-", "/dir/deep/a"], b"again").expect(0);
+    scene.on("two", &["sync"]).expect(0);
+    scene.on("one", &["rm", "-r", "/dir"]).expect(0);
+    let document = scene.on("one", &["--json", "sync"]).expect(0).json();
+    let kept = document["kept"].as_array().unwrap();
+    assert!(kept.contains(&"/dir/deep/a".into()), "{document}");
+
+    scene.run_with_input(&["--replica", "two", "put", "-", "/dir/deep/a"], b"once more").expect(0);
+    scene.on("two", &["sync"]).expect(0);
+    scene.on("one", &["rm", "-r", "--force", "/dir"]).expect(0);
+    let document = scene.on("one", &["--json", "sync"]).expect(0).json();
+    assert_eq!(document["kept"], serde_json::json!([]));
+    scene.on("two", &["sync"]).expect(0);
+    scene.on("two", &["ls", "/dir"]).expect(1);
+}
