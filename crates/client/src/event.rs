@@ -49,8 +49,9 @@ pub enum ChangeEvent {
         /// Why.
         reason: Option<PushReason>,
     },
-    /// An item that this replica deleted lives on: somebody changed it, or something in it, in a way
-    /// that this replica had not seen. Told once a pull has settled.
+    /// An item that this replica deleted lives on or comes back: somebody changed it, or something in
+    /// it, in a way that this replica had not seen. Of what was deleted long ago (4,096 items later) it is
+    /// not told that it comes back.
     Kept(ItemId),
     /// Two contents were written at the same time: the second is kept as an item of its own.
     ConflictedCopy {

@@ -1,10 +1,11 @@
 //! The transactions of a replica, over the rows of any back end.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::cursor::{Cursor, Epoch};
+use vfs_sync_core::entry::{Change, Entry};
 use vfs_sync_core::flush::FlushCommit;
 use vfs_sync_core::id::{BlobId, ItemId, OpId, UserId, WriteId};
 use vfs_sync_core::item::Name;
@@ -25,8 +26,8 @@ use super::page::PageWork;
 use super::rows::{AttachmentRow, GrantRow, ItemRow, LinkRow, Result, Rows};
 use super::view::{Seen, View};
 use super::{
-    Counts, Meta, NewEdit, NewEdits, Offering, Rebuilt, ReplicaStore, Slot, Upload, UploadState,
-    offering,
+    Counts, DELETED_REMEMBERED, Meta, NewEdit, NewEdits, Offering, Rebuilt, ReplicaStore, Slot,
+    Upload, UploadState, offering,
 };
 use crate::error::{ClientError, StopReason};
 use crate::event::ChangeEvent;
@@ -234,6 +235,10 @@ impl<R: Rows> ReplicaStore for Engine<R> {
             if slot == Slot::Current {
                 follow(meta, &page.entries);
             }
+            let returned = match slot {
+                Slot::Current => take_returned(meta, &page.entries),
+                Slot::Building => Vec::new(),
+            };
             let mut work = PageWork::new(rows, slot, page.entries.len(), events)?;
             for entry in page.entries {
                 work.apply(entry, &meta.user, &meta.client_id)?;
@@ -241,6 +246,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
             let outcome = work.finish(&meta.user)?;
             arrived.extend(outcome.arrived);
             let mut events = outcome.events;
+            events.extend(returned.into_iter().map(ChangeEvent::Kept));
             if let Some(latest) = page.latest {
                 meta.clock.observe(latest);
             }
@@ -1074,6 +1080,31 @@ fn forget_what_went<R: Rows>(rows: &mut R) -> Result<()> {
     }
 }
 
+/// The items that this replica deleted and that a page brings back, since somebody changed them: they
+/// are remembered no more. What its own user restored is not told.
+fn take_returned(meta: &mut Meta, entries: &[Entry]) -> Vec<ItemId> {
+    if meta.deleted.is_empty() {
+        return Vec::new();
+    }
+    let deleted: HashSet<&ItemId> = meta.deleted.iter().collect();
+    let (mut back, mut told) = (HashSet::new(), Vec::new());
+    for entry in entries {
+        let Change::ItemUpsert(view) = &entry.body.change else { continue };
+        if deleted.contains(&view.item_id) && back.insert(view.item_id.clone()) {
+            let body = &entry.body;
+            let by_device = body.origin.is_some() || body.author_replica.is_some();
+            if by_device || body.actor.as_ref() != Some(&meta.user) {
+                told.push(view.item_id.clone());
+            }
+        }
+    }
+    if !back.is_empty() {
+        let left = meta.deleted.iter().filter(|id| !back.contains(*id));
+        meta.deleted = Arc::new(left.cloned().collect());
+    }
+    told
+}
+
 /// A pull has settled: its map is the reconcile state, and covers what was acknowledged. Gives the
 /// items that are there although this replica deleted them.
 fn settle<R: Rows>(
@@ -1081,15 +1112,24 @@ fn settle<R: Rows>(
     meta: &mut Meta,
     map: vfs_sync_core::wire::WriteIds,
 ) -> Result<Vec<ItemId>> {
-    let mut kept = Vec::new();
+    let (mut kept, mut gone, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
     if let Some(own) = map.get(&meta.client_id) {
         let covered = rows.remove_covered(*own)?;
         refresh_affected(rows, &meta.user, &covered)?;
         for op in covered.iter().filter(|op| op.action == Action::Delete) {
             let shown = View::new(rows, &meta.user, Slot::Current).node(&op.item_id)?.is_some();
-            if shown && !kept.contains(&op.item_id) {
-                kept.push(op.item_id.clone());
+            if !seen.insert(op.item_id.clone()) {
+                continue;
             }
+            let list = if shown { &mut kept } else { &mut gone };
+            list.push(op.item_id.clone());
+        }
+        if !gone.is_empty() {
+            let again: HashSet<&ItemId> = gone.iter().collect();
+            let before = meta.deleted.iter().filter(|id| !again.contains(id)).cloned();
+            let mut deleted: Vec<ItemId> = before.chain(gone.iter().cloned()).collect();
+            deleted.drain(..deleted.len().saturating_sub(DELETED_REMEMBERED));
+            meta.deleted = Arc::new(deleted);
         }
     }
     // Those that the feed did not bring back went with their items, or others took their places.

@@ -59,7 +59,12 @@ pub(crate) struct Meta {
     pub(crate) items: u64,
     /// How often a rebuilt copy was swapped in.
     pub(crate) rebuilds: u64,
+    /// The last items that this replica deleted, the oldest first: told if they come back.
+    pub(crate) deleted: Arc<Vec<ItemId>>,
 }
+
+/// How many items that were deleted here are told if they come back.
+pub(crate) const DELETED_REMEMBERED: usize = 4_096;
 
 impl Meta {
     pub(crate) fn new(client_id: ReplicaId, user: UserId, server: &str) -> Self {
@@ -79,6 +84,7 @@ impl Meta {
             stopped: None,
             items: 0,
             rebuilds: 0,
+            deleted: Arc::default(),
         }
     }
 

@@ -239,7 +239,8 @@ impl SqliteRows {
         self.put("nextWriteId", before.map(|b| &b.next_write_id), &meta.next_write_id)?;
         self.put("stopped", before.map(|b| &b.stopped), &meta.stopped)?;
         self.put("items", before.map(|b| &b.items), &meta.items)?;
-        self.put("rebuilds", before.map(|b| &b.rebuilds), &meta.rebuilds)
+        self.put("rebuilds", before.map(|b| &b.rebuilds), &meta.rebuilds)?;
+        self.put("deleted", before.map(|b| &b.deleted), &meta.deleted)
     }
 
     fn load<T: DeserializeOwned>(&self, key: &str) -> Result<T> {
@@ -281,6 +282,7 @@ impl SqliteRows {
             stopped: self.load("stopped")?,
             items: self.load("items")?,
             rebuilds: self.load_if_there("rebuilds")?.unwrap_or(0),
+            deleted: self.load_if_there("deleted")?.unwrap_or_default(),
         })
     }
 }
