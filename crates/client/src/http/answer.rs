@@ -310,10 +310,9 @@ fn culprit<T: DeserializeOwned>(body: &[u8]) -> Option<String> {
 
 /// The field that an error is about: where it was met, and below that what its message names.
 fn field_of(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
-    let path = match error.path().to_string() {
-        top if top == "." => String::new(),
-        path => path,
-    };
+    // A step that the answer breaks off in has no name.
+    let path = error.path().to_string();
+    let path = path.trim_end_matches('?').trim_end_matches('.').to_owned();
     let message = error.inner().to_string();
     let field = match named(&message, &path) {
         Some(name) if path.is_empty() => name.to_owned(),
