@@ -14,6 +14,8 @@ pub const DEFAULT_PULL_LIMIT: u32 = 100;
 pub const MAX_PULL_BYTES: usize = 4 * 1024 * 1024;
 /// Entries of a `lastReconciledWriteIds` map.
 pub const MAX_WRITE_ID_ENTRIES: usize = 512;
+/// Owners whom one user may block.
+pub const MAX_BLOCKED_OWNERS: usize = 10_000;
 /// Bytes of UTF-8 in a name.
 pub const MAX_NAME_BYTES: usize = 255;
 /// Keys that an item's metadata may have at one time.

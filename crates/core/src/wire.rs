@@ -213,6 +213,14 @@ pub struct GroupsResponse {
     pub organizations: Vec<PrincipalId>,
 }
 
+/// Whom the caller blocks.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlocksResponse {
+    /// Users whose grants give the caller nothing, ascending.
+    pub owners: Vec<UserId>,
+}
+
 /// Whether the server knows of a principal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

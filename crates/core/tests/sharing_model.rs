@@ -45,6 +45,7 @@ struct Op {
 enum Step {
     Push { who: usize, ops: Vec<Op> },
     Member { who: usize, group: u8, present: bool },
+    Block { who: usize, owner: usize, blocked: bool },
     Pull { replica: usize, limit: usize },
     Clock(i64),
 }
@@ -78,6 +79,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         12 => (0..USERS.len(), prop::collection::vec(op.clone(), 1)).prop_map(|(who, ops)| Step::Push { who, ops }),
         4 => (0..USERS.len(), prop::collection::vec(op, 2..6)).prop_map(|(who, ops)| Step::Push { who, ops }),
         2 => (0..USERS.len(), 4u8..7, any::<bool>()).prop_map(|(who, group, present)| Step::Member { who, group, present }),
+        2 => (0..USERS.len(), 0..USERS.len(), any::<bool>()).prop_map(|(who, owner, blocked)| Step::Block { who, owner, blocked }),
         3 => (0..USERS.len(), 1usize..6).prop_map(|(replica, limit)| Step::Pull { replica, limit }),
         1 => (0i64..60).prop_map(Step::Clock),
     ];
@@ -208,6 +210,10 @@ proptest! {
                 }
                 Step::Member { who, group, present } => {
                     database.set_member(&principal(group), &user(USERS[who]), present);
+                }
+                Step::Block { who, owner, .. } if who == owner => {}
+                Step::Block { who, owner, blocked } => {
+                    database.set_block(&user(USERS[who]), &user(USERS[owner]), blocked);
                 }
                 Step::Push { who, ops } => {
                     let operations: Vec<_> = ops.iter().map(|op| {

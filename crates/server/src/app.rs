@@ -138,6 +138,8 @@ fn json_routes() -> Vec<Route> {
         ("/v1/vfs/crdt/state", get(sync::state)),
         ("/v1/vfs/limits", get(sync::limits)),
         ("/v1/vfs/groups", get(members::groups)),
+        ("/v1/vfs/blocks", get(members::blocks)),
+        ("/v1/vfs/blocks/{userId}", put(members::set_block).delete(members::set_block)),
         ("/v1/vfs/principals/{type}/{id}", get(members::known)),
         ("/v1/vfs/admin/groups/{groupId}/members", get(members::group_members)),
         ("/v1/vfs/admin/groups/{groupId}/members/{userId}", group_member),

@@ -117,6 +117,8 @@ pub(crate) struct Model {
     grants: BTreeMap<(ItemId, Principal), Register<Option<AccessLevel>>>,
     moves: BTreeMap<(Child, UserId), Register<Parent>>,
     members: BTreeSet<(Principal, UserId)>,
+    /// Who blocks whom.
+    blocks: BTreeSet<(UserId, UserId)>,
     /// Who ever was a member.
     joined: BTreeSet<(Principal, UserId)>,
     last: BTreeMap<(UserId, ReplicaId), u64>,
@@ -184,6 +186,9 @@ impl Model {
         if item.owner == *user {
             return Some(AccessLevel::Admin);
         }
+        if self.is_blocked(user, &item.owner) {
+            return None;
+        }
         let lineage = self.lineage(id, dead);
         let grants = lineage.iter().flat_map(|at| self.grants_on(at));
         grants.filter(|(to, _)| self.names(to, user)).map(|(_, level)| level).max()
@@ -228,6 +233,20 @@ impl Model {
             self.members.insert(key);
         } else {
             self.members.remove(&key);
+        }
+    }
+
+    /// Whether `user` blocks `owner`: then nothing of the owner's is for the user to see.
+    fn is_blocked(&self, user: &UserId, owner: &UserId) -> bool {
+        self.blocks.contains(&(user.clone(), owner.clone()))
+    }
+
+    pub(crate) fn set_block(&mut self, user: &UserId, owner: &UserId, blocked: bool) {
+        let key = (user.clone(), owner.clone());
+        if blocked {
+            self.blocks.insert(key);
+        } else {
+            self.blocks.remove(&key);
         }
     }
 

@@ -67,6 +67,8 @@ pub(crate) enum What {
         device: usize,
     },
     Members,
+    /// Somebody blocks somebody, or ends that.
+    Block,
     Weather {
         device: usize,
         weather: Weather,
@@ -164,7 +166,7 @@ fn device(random: &mut Random, setup: &Setup) -> usize {
 }
 
 /// What every world has.
-const WORK: [Weight; 8] = [
+const WORK: [Weight; 9] = [
     Weight(20, |random, setup| What::Edit { device: device(random, setup) }),
     Weight(20, |random, setup| What::Sync { device: device(random, setup) }),
     Weight(3, |random, setup| What::Flush { device: device(random, setup) }),
@@ -172,6 +174,7 @@ const WORK: [Weight; 8] = [
     Weight(5, |random, setup| What::Read { device: device(random, setup) }),
     Weight(1, |random, setup| What::Settle { device: device(random, setup) }),
     Weight(3, |_, _| What::Members),
+    Weight(2, |_, _| What::Block),
     Weight(1, |_, _| What::Rest),
 ];
 

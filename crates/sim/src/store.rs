@@ -595,6 +595,25 @@ impl MetadataStore for WatchedStore {
         at_once(self.inner.groups_of(user))
     }
 
+    async fn set_block(
+        &self,
+        user: &UserId,
+        owner: &UserId,
+        blocked: bool,
+        now: Timestamp,
+    ) -> Result<()> {
+        self.before().await?;
+        let doubt = || doubts::block(user.clone(), owner.clone(), blocked);
+        self.write(self.inner.set_block(user, owner, blocked, now), doubt).await?;
+        self.ledger.book().model.set_block(user, owner, blocked);
+        self.after(()).await
+    }
+
+    async fn blocked_by(&self, user: &UserId) -> Result<Vec<UserId>> {
+        self.before().await?;
+        at_once(self.inner.blocked_by(user))
+    }
+
     async fn knows(&self, principal: &Principal) -> Result<bool> {
         self.before().await?;
         at_once(self.inner.knows(principal))

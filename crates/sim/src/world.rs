@@ -204,6 +204,7 @@ impl World {
             What::Read { device } => self.read(device, random),
             What::Settle { device } => self.settle(device).await,
             What::Members => self.set_member(random).await,
+            What::Block => self.set_block(random).await,
             What::Weather { device, weather } => {
                 self.ledger.note(|| format!("device {device}: weather {weather:?}"));
                 self.devices[device].link.set_weather(weather);

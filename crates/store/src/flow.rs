@@ -199,6 +199,59 @@ pub(crate) async fn decide_member<T: Transaction>(
     decide_regrant(tx, BTreeSet::from([member.clone()]), items, now).await
 }
 
+pub(crate) async fn set_block<T: Transaction>(
+    tx: &mut T,
+    user: &UserId,
+    owner: &UserId,
+    blocked: bool,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    match decide_block(tx, user, owner, blocked, now).await? {
+        Some(decision) => write_regranted(tx, &decision).await,
+        None => Ok(()),
+    }
+}
+
+/// Has `user` block `owner`, or ends that, and decides what follows; `None` if nothing does.
+///
+/// The owner's realm is locked, so nothing is granted in it meanwhile. Whoever changes the members
+/// of one of the user's groups locks the realms in which it is granted something, and reckons the
+/// user's access anew, before or after.
+pub(crate) async fn decide_block<T: Transaction>(
+    tx: &mut T,
+    user: &UserId,
+    owner: &UserId,
+    blocked: bool,
+    now: Timestamp,
+) -> Result<Option<Decision>, StoreError> {
+    let mut rows = Rows::default();
+    tx.lock_realms(Some(owner), &BTreeSet::new(), &mut rows).await?;
+    if !tx.write_block(user, owner, blocked).await? {
+        return Ok(None);
+    }
+    let mut found = Rows::default();
+    let needs = Needs { groups_of: BTreeSet::from([user.clone()]), ..Needs::default() };
+    tx.load(&needs, &mut found).await?;
+    let mut principals = found.groups.remove(user).unwrap_or_default();
+    principals.extend(Principal::of_user(user));
+    let mut items = BTreeSet::new();
+    for principal in &principals {
+        items.extend(tx.granted_to(principal).await?);
+    }
+    let needs = Needs { items: items.clone(), ..Needs::default() };
+    let mut found = Rows::default();
+    tx.load(&needs, &mut found).await?;
+    items.retain(|id| {
+        let item = found.items.get(id).and_then(Option::as_ref);
+        item.is_some_and(|item| item.owner == *owner)
+    });
+    if items.is_empty() {
+        return Ok(None);
+    }
+    let regranted = Spread::of_grants(BTreeSet::from([user.clone()]), items, rows, now);
+    Ok(Some(spread(tx, regranted, now).await?))
+}
+
 /// Gives effect to the grants of a database in which they had none.
 pub(crate) async fn regrant_all<T: Transaction>(
     tx: &mut T,

@@ -571,6 +571,19 @@ pub trait MetadataStore: Send + Sync + 'static {
     /// The groups and organizations that a user is in, ascending.
     async fn groups_of(&self, user: &UserId) -> Result<Vec<Principal>, StoreError>;
 
+    /// Has `user` block `owner`, or ends that: while it lasts, what the owner grants to the user, or
+    /// to a group of the user's, counts as if it were not there.
+    async fn set_block(
+        &self,
+        user: &UserId,
+        owner: &UserId,
+        blocked: bool,
+        now: Timestamp,
+    ) -> Result<(), StoreError>;
+
+    /// Returns the owners whom a user blocks, ascending.
+    async fn blocked_by(&self, user: &UserId) -> Result<Vec<UserId>, StoreError>;
+
     /// Whether a principal was ever seen: a user that has pushed or synced, a group
     /// that has a member.
     async fn knows(&self, principal: &Principal) -> Result<bool, StoreError>;

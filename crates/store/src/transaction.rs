@@ -124,8 +124,16 @@ pub(crate) trait Transaction {
         present: bool,
     ) -> Result<bool, StoreError>;
 
-    /// The items that a group is granted.
-    async fn granted_to(&mut self, group: &Principal) -> Result<BTreeSet<ItemId>, StoreError>;
+    /// The items that a principal is granted.
+    async fn granted_to(&mut self, principal: &Principal) -> Result<BTreeSet<ItemId>, StoreError>;
+
+    /// Has `user` block `owner`, or ends that; tells whether that changed anything.
+    async fn write_block(
+        &mut self,
+        user: &UserId,
+        owner: &UserId,
+        blocked: bool,
+    ) -> Result<bool, StoreError>;
 
     /// All items that are granted to somebody, and all users who may be somebody.
     async fn all_grants(&mut self) -> Result<(BTreeSet<UserId>, BTreeSet<ItemId>), StoreError>;

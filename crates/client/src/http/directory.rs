@@ -3,7 +3,7 @@
 use reqwest::{Method, StatusCode};
 use vfs_sync_core::access::{Principal, PrincipalType};
 use vfs_sync_core::id::UserId;
-use vfs_sync_core::wire::{GroupsResponse, KnownResponse, MembersResponse};
+use vfs_sync_core::wire::{BlocksResponse, GroupsResponse, KnownResponse, MembersResponse};
 
 use super::{Call, HttpTransport, answer, malformed};
 use crate::transport::TransportError;
@@ -70,6 +70,32 @@ impl HttpTransport {
     /// As any call.
     pub async fn groups(&self) -> Result<GroupsResponse, TransportError> {
         self.call(self.get("groups", self.url(&["groups"]))).await
+    }
+
+    /// Blocks `owner`, or ends that; may be repeated. While it lasts, what the owner grants to the
+    /// user, or to a group of the user's, counts as if it were not there; the owner is not told.
+    ///
+    /// # Errors
+    /// [`TransportError::Refused`] with status `400` for the user's own id, or beyond
+    /// [`MAX_BLOCKED_OWNERS`](vfs_sync_core::limits::MAX_BLOCKED_OWNERS); with `404` from a server
+    /// that keeps no such list.
+    pub async fn set_block(&self, owner: &UserId, blocked: bool) -> Result<(), TransportError> {
+        let url = self.url(&["blocks", owner.as_str()]);
+        let method = if blocked { Method::PUT } else { Method::DELETE };
+        let call = Call { method, ..self.get("setBlock", url) };
+        let response = answer::check_status(call.name, self.send(&call).await?).await?;
+        if response.status() != StatusCode::NO_CONTENT {
+            return Err(malformed(call.name, "status", "is not 204"));
+        }
+        Ok(())
+    }
+
+    /// Returns the owners whom the user blocks.
+    ///
+    /// # Errors
+    /// As any call.
+    pub async fn blocks(&self) -> Result<BlocksResponse, TransportError> {
+        self.call(self.get("blocks", self.url(&["blocks"]))).await
     }
 
     /// Whether the server knows of a principal: a user who has written something, a group or an

@@ -266,6 +266,9 @@ impl PushBatch {
             return;
         }
         needs.groups_of.insert(self.user.clone());
+        let owners = named.iter().filter_map(|id| rows.item(id)).map(|item| item.owner.clone());
+        needs.blocks.extend(owners);
+        needs.among = Some(BTreeSet::from([self.user.clone()]));
         for id in &named {
             needs.granted.extend(rows.lineage(id).into_iter().cloned());
         }

@@ -10,8 +10,12 @@ impl Rows {
     /// The user's access to an item: as its owner, or the greatest of the grants to the user, or to a
     /// group of the user's, on it or on anything that it hangs under in its realm.
     pub(super) fn level(&self, user: &UserId, id: &ItemId) -> Option<AccessLevel> {
-        if self.item(id)?.owner == *user {
+        let owner = &self.item(id)?.owner;
+        if owner == user {
             return Some(AccessLevel::Admin);
+        }
+        if self.is_blocked(user, owner) {
+            return None;
         }
         let oneself = Principal::of_user(user);
         let groups = self.groups.get(user);

@@ -51,12 +51,14 @@ pub struct Needs {
     pub access: BTreeSet<ItemId>,
     /// Groups and organizations whose members are wanted.
     pub members: BTreeSet<Principal>,
-    /// Of audiences and members, only these users are wanted; `None` is everybody.
+    /// Of audiences, members and blocks, only these users are wanted; `None` is everybody.
     pub among: Option<BTreeSet<UserId>>,
     /// Users whose groups and organizations are wanted.
     pub groups_of: BTreeSet<UserId>,
     /// What the feed of the user that pushes tells as present: its marks are wanted.
     pub marks: BTreeSet<EntryKey>,
+    /// Owners of whom is wanted which users (of `among`) block them.
+    pub blocks: BTreeSet<UserId>,
 }
 
 impl Needs {
@@ -74,6 +76,7 @@ impl Needs {
             && self.members.is_empty()
             && self.groups_of.is_empty()
             && self.marks.is_empty()
+            && self.blocks.is_empty()
     }
 
     pub(super) fn retain_missing(&mut self, rows: &Rows) {
@@ -88,6 +91,7 @@ impl Needs {
         self.members.retain(|group| !rows.members.contains_key(group));
         self.groups_of.retain(|user| !rows.groups.contains_key(user));
         self.marks.retain(|key| !rows.marks.contains_key(key));
+        self.blocks.retain(|owner| !rows.blocks.contains_key(owner));
     }
 }
 
@@ -126,6 +130,8 @@ pub struct Rows {
     pub marks: Map<EntryKey, Option<Mark>>,
     /// The end of that feed; `None` if it has no entry.
     pub tail: Option<Tail>,
+    /// By owner, the users who block the owner: the owner's grants give these nothing.
+    pub blocks: Map<UserId, BTreeSet<UserId>>,
     /// The realms that are locked: nothing in them changes but by this transaction.
     pub realms: BTreeSet<UserId>,
     /// The links, by child.
@@ -192,6 +198,10 @@ impl Rows {
         }
         for key in needs.marks {
             self.marks.entry(key).or_insert(None);
+        }
+        self.blocks.extend(found.blocks);
+        for owner in needs.blocks {
+            self.blocks.entry(owner).or_default();
         }
         self.granted.extend(needs.around.iter().cloned());
         self.around.extend(needs.around);
@@ -301,6 +311,11 @@ impl Rows {
             let grant = self.grants.get(&(id.clone(), principal.clone()))?.as_ref()?;
             Some((principal, grant.value?))
         })
+    }
+
+    /// Whether `user` blocks `owner`, as far as that is loaded.
+    pub(super) fn is_blocked(&self, user: &UserId, owner: &UserId) -> bool {
+        self.blocks.get(owner).is_some_and(|users| users.contains(user))
     }
 
     /// A link's visibility depends on both its ends.

@@ -3,7 +3,7 @@
 //! An item's audience is everybody but its owner who may see it: those to whom it is granted, and
 //! the audiences of the live items that it hangs under in its realm. Where a grant, a link or a
 //! deletion changed, the audience is reckoned anew; where that changes it, those of what hangs under
-//! it are, and so on downwards. What did not change is not walked. Links of a realm make no cycle, so
+//! it are, and so on downwards. To whoever blocks the owner, grants give nothing. What did not change is not walked. Links of a realm make no cycle, so
 //! this ends, whatever the order.
 //!
 //! Then everybody's feed gets what they see otherwise than before. Whether somebody sees a shortcut
@@ -56,7 +56,9 @@ struct Planned {
 }
 
 impl Spread {
-    pub(super) fn of_push(rows: Rows, views: Views, changes: Changes, now: Timestamp) -> Self {
+    pub(super) fn of_push(mut rows: Rows, views: Views, changes: Changes, now: Timestamp) -> Self {
+        // What deciding asked for tells of the author alone.
+        rows.blocks.clear();
         Self {
             rows,
             now,
@@ -72,7 +74,7 @@ impl Spread {
     }
 
     /// A change of what `users` may see of `items` by grants, as when somebody joins or leaves a
-    /// group that these were granted to. `rows` has the realms that are locked.
+    /// group that these were granted to, or blocks their owner. `rows` has the realms that are locked.
     #[must_use]
     pub fn of_grants(
         users: BTreeSet<UserId>,
@@ -204,13 +206,18 @@ impl Spread {
                     needs.access.insert(id.clone());
                 }
             }
-            for (principal, _) in self.rows.grants_on(id) {
+            let mut grants = self.rows.grants_on(id).peekable();
+            if let (Some(_), Some(item)) = (grants.peek(), self.rows.item(id)) {
+                needs.blocks.insert(item.owner.clone());
+            }
+            for (principal, _) in grants {
                 if principal.kind != PrincipalType::User {
                     needs.members.insert(principal.clone());
                 }
             }
         }
         needs.members.retain(|group| !self.rows.members.contains_key(group));
+        needs.blocks.retain(|owner| !self.rows.blocks.contains_key(owner));
         needs
     }
 
@@ -241,7 +248,9 @@ impl Spread {
         };
         for (principal, level) in self.rows.grants_on(id) {
             for user in self.members(principal) {
-                allow(&user, level);
+                if !self.rows.is_blocked(&user, &item.owner) {
+                    allow(&user, level);
+                }
             }
         }
         // A deleted parent has no audience.

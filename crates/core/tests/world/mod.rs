@@ -30,6 +30,8 @@ pub(crate) struct Database {
     pub(crate) grants: BTreeMap<(ItemId, Principal), GrantRegister>,
     pub(crate) moves: BTreeMap<(ItemId, UserId), MoveRegister>,
     pub(crate) members: BTreeSet<(Principal, UserId)>,
+    /// Who blocks whom.
+    pub(crate) blocks: BTreeSet<(UserId, UserId)>,
     pub(crate) access: BTreeMap<(ItemId, UserId), AccessLevel>,
     accepted: HashMap<(UserId, ReplicaId, WriteId), Accepted>,
     last: HashMap<(UserId, ReplicaId), WriteId>,
@@ -61,6 +63,7 @@ impl Database {
             grants: BTreeMap::new(),
             moves: BTreeMap::new(),
             members: BTreeSet::new(),
+            blocks: BTreeSet::new(),
             access: BTreeMap::new(),
             accepted: HashMap::new(),
             last: HashMap::new(),
@@ -118,6 +121,11 @@ impl Database {
             }
             if needs.groups_of.contains(user) {
                 rows.groups.entry(user.clone()).or_default().insert(group.clone());
+            }
+        }
+        for (user, owner) in &self.blocks {
+            if needs.blocks.contains(owner) && among(user) {
+                rows.blocks.entry(owner.clone()).or_default().insert(user.clone());
             }
         }
         rows
@@ -179,6 +187,20 @@ impl Database {
             let mut rows = Rows::default();
             self.lock_realms(None, &items, &mut rows);
             let users = BTreeSet::from([member.clone()]);
+            let changes = self.spread(Spread::of_grants(users, items, rows, at(self.now)));
+            self.write(changes);
+        }
+    }
+
+    pub(crate) fn set_block(&mut self, who: &UserId, owner: &UserId, blocked: bool) {
+        let key = (who.clone(), owner.clone());
+        let changed = if blocked { self.blocks.insert(key) } else { self.blocks.remove(&key) };
+        if changed {
+            let mut rows = Rows::default();
+            self.lock_realms(Some(owner), &BTreeSet::new(), &mut rows);
+            let own = self.items.iter().filter(|(_, item)| item.owner == *owner);
+            let items = own.map(|(id, _)| id.clone()).collect();
+            let users = BTreeSet::from([who.clone()]);
             let changes = self.spread(Spread::of_grants(users, items, rows, at(self.now)));
             self.write(changes);
         }
@@ -369,6 +391,9 @@ impl Database {
         let item = self.items.get(id).filter(|_| dead || self.live(id))?;
         if item.owner == *who {
             return Some(AccessLevel::Admin);
+        }
+        if self.blocks.contains(&(who.clone(), item.owner.clone())) {
+            return None;
         }
         let lineage = self.lineage(id, dead);
         let grants = self.grants.iter().filter(|((at, _), _)| lineage.contains(at));

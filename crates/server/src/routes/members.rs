@@ -9,7 +9,7 @@ use http::{Method, StatusCode, Uri};
 use vfs_sync_core::access::{Principal, PrincipalType};
 use vfs_sync_core::id::{InvalidId, PrincipalId, UserId};
 use vfs_sync_core::limits;
-use vfs_sync_core::wire::{GroupsResponse, KnownResponse, MembersResponse};
+use vfs_sync_core::wire::{BlocksResponse, GroupsResponse, KnownResponse, MembersResponse};
 
 use crate::app::{Administrator, App, Caller};
 use crate::error::ApiError;
@@ -142,4 +142,34 @@ pub(crate) async fn known(
     };
     let principal = Principal { kind, id: id("id", &text)? };
     Ok(Json(KnownResponse { known: app.store.knows(&principal).await? }))
+}
+
+pub(crate) async fn blocks(
+    State(app): State<App>,
+    Caller(user): Caller,
+) -> Result<Json<BlocksResponse>, ApiError> {
+    Ok(Json(BlocksResponse { owners: app.store.blocked_by(&user).await? }))
+}
+
+pub(crate) async fn set_block(
+    State(app): State<App>,
+    Caller(user): Caller,
+    path: OneId,
+    method: Method,
+) -> Result<StatusCode, ApiError> {
+    let Path(owner) = path.map_err(no_utf8)?;
+    let owner: UserId = id("userId", &owner)?;
+    if owner == user {
+        return Err(ApiError::invalid("userId", "must be another user than the caller"));
+    }
+    let blocked = method == Method::PUT;
+    if blocked {
+        let owners = app.store.blocked_by(&user).await?;
+        if owners.len() >= limits::MAX_BLOCKED_OWNERS && !owners.contains(&owner) {
+            let most = format!("would be more than {} blocked", limits::MAX_BLOCKED_OWNERS);
+            return Err(ApiError::invalid("userId", most));
+        }
+    }
+    app.store.set_block(&user, &owner, blocked, app.now()).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

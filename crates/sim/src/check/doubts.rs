@@ -115,6 +115,15 @@ pub(crate) fn attach(
     })
 }
 
+pub(crate) fn block(user: UserId, owner: UserId, blocked: bool) -> Doubt {
+    Box::new(move |store, ledger| {
+        let Some(owners) = look(ledger, store.blocked_by(&user)) else { return };
+        if owners.contains(&owner) == blocked {
+            ledger.book().model.set_block(&user, &owner, blocked);
+        }
+    })
+}
+
 pub(crate) fn member(group: Principal, member: UserId, present: bool) -> Doubt {
     Box::new(move |store, ledger| {
         let Some(groups) = look(ledger, store.groups_of(&member)) else { return };

@@ -196,6 +196,8 @@ impl Model {
             None
         } else if item.owner == *user {
             Some(AccessLevel::Admin)
+        } else if self.is_blocked(user, &item.owner) {
+            None
         } else {
             let own = self.grants_on(id).filter(|(to, _)| self.names(to, user));
             let mut level = own.map(|(_, level)| level).max();

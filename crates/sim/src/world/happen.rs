@@ -101,6 +101,29 @@ impl World {
         }
     }
 
+    pub(super) async fn set_block(&mut self, random: &mut Random) {
+        let users = self.plan.setup.users;
+        let (blocker, owner) = (user(random.below(users)), user(random.below(users)));
+        let method = if random.below(3) == 0 { Method::PUT } else { Method::DELETE };
+        if blocker == owner {
+            return;
+        }
+        let token = self.cluster.token(&blocker, None);
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("/v1/vfs/blocks/{owner}"))
+            .header("authorization", format!("Bearer {token}"))
+            .body(Bytes::new())
+            .expect("a request of ours is one");
+        let called = self.cluster.any().and_then(|host| self.cluster.call(host, request));
+        if let Some(task) = called
+            && let Ok(Some(answer)) = task.await
+            && answer.status == 204
+        {
+            self.ledger.count(Kind::Call, "setBlock");
+        }
+    }
+
     /// A copy of all that the servers have.
     pub(super) fn back_up(&mut self) {
         let model = self.ledger.book().model.clone();

@@ -448,6 +448,20 @@ impl MetadataStore for MemoryStore {
         Ok(self.lock().groups.group(user).keys().cloned().collect())
     }
 
+    async fn set_block(
+        &self,
+        user: &UserId,
+        owner: &UserId,
+        blocked: bool,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.transact(async |tx| flow::set_block(tx, user, owner, blocked, now).await)
+    }
+
+    async fn blocked_by(&self, user: &UserId) -> Result<Vec<UserId>, StoreError> {
+        Ok(self.lock().blocked.group(user).keys().cloned().collect())
+    }
+
     async fn knows(&self, principal: &Principal) -> Result<bool, StoreError> {
         Ok(self.lock().knows(principal))
     }

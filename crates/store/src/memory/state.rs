@@ -112,6 +112,9 @@ tables! {
     reconciled: Grouped<UserId, ReplicaId, ReconcileState>,
     members: Grouped<Principal, UserId, ()>,
     groups: Grouped<UserId, Principal, ()>,
+    // Who blocks an owner, and whom a user blocks.
+    blockers: Grouped<UserId, UserId, ()>,
+    blocked: Grouped<UserId, UserId, ()>,
     blobs: Table<BlobId, Blob>,
     stages: Table<StagingId, Stage>,
     refs: Table<RefId, Reference>,

@@ -119,6 +119,11 @@ impl MemoryTransaction<'_> {
             let groups = self.state.groups.group(user).keys().cloned().collect();
             found.groups.insert(user.clone(), groups);
         }
+        for owner in &needs.blocks {
+            let users = self.state.blockers.group(owner).keys();
+            let users = users.filter(|user| wanted(user)).cloned().collect();
+            found.blocks.insert(owner.clone(), users);
+        }
     }
 
     fn write_registers(&mut self, changes: &Changes) {
@@ -268,6 +273,29 @@ impl Transaction for MemoryTransaction<'_> {
             _ => {}
         }
         Ok(was != present)
+    }
+
+    async fn write_block(
+        &mut self,
+        user: &UserId,
+        owner: &UserId,
+        blocked: bool,
+    ) -> Result<bool, StoreError> {
+        let was = self.state.blocked.get(user, owner).is_some();
+        match (was, blocked) {
+            (false, true) => {
+                self.state.know(user);
+                self.state.know(owner);
+                self.state.blocked.put(user, owner.clone(), ());
+                self.state.blockers.put(owner, user.clone(), ());
+            }
+            (true, false) => {
+                self.state.blocked.remove(user, owner);
+                self.state.blockers.remove(owner, user);
+            }
+            _ => {}
+        }
+        Ok(was != blocked)
     }
 
     async fn granted_to(&mut self, group: &Principal) -> Result<BTreeSet<ItemId>, StoreError> {

@@ -55,6 +55,19 @@ pub(super) async fn load(
         let groups = super::members::groups_of(tx, user).await?;
         found.groups.insert(user.clone(), groups.into_iter().collect());
     }
+    if !needs.blocks.is_empty() {
+        let rows = tx
+            .query(
+                "SELECT owner, user_id FROM blocks \
+                 WHERE owner = ANY($1) AND ($2::text[] IS NULL OR user_id = ANY($2))",
+                &[&texts(&needs.blocks), &among],
+            )
+            .await?;
+        for row in &rows {
+            let columns = Columns { row, table: "blocks", key: "?" };
+            found.blocks.entry(columns.parse(0)?).or_default().insert(columns.parse(1)?);
+        }
+    }
     Ok(())
 }
 

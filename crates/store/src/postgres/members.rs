@@ -166,3 +166,29 @@ pub(super) async fn all_grants(
     }
     Ok((users, items))
 }
+
+/// Has `user` block `owner`, or ends that; tells whether that changed anything.
+pub(super) async fn write_block(
+    tx: &PostgresTransaction<'_>,
+    user: &UserId,
+    owner: &UserId,
+    blocked: bool,
+) -> Result<bool, StoreError> {
+    let sql = if blocked {
+        "INSERT INTO blocks (owner, user_id) VALUES ($1, $2) ON CONFLICT DO NOTHING"
+    } else {
+        "DELETE FROM blocks WHERE owner = $1 AND user_id = $2"
+    };
+    Ok(tx.execute(sql, &[&owner.as_str(), &user.as_str()]).await? > 0)
+}
+
+/// Returns the owners whom a user blocks, ascending.
+pub(super) async fn blocked_by(
+    tx: &PostgresTransaction<'_>,
+    user: &UserId,
+) -> Result<Vec<UserId>, StoreError> {
+    let rows = tx
+        .query("SELECT owner FROM blocks WHERE user_id = $1 ORDER BY owner", &[&user.as_str()])
+        .await?;
+    rows.iter().map(|row| Columns { row, table: "blocks", key: user }.parse(0)).collect()
+}

@@ -626,6 +626,20 @@ impl MetadataStore for PostgresStore {
         })
     }
 
+    async fn set_block(
+        &self,
+        user: &UserId,
+        owner: &UserId,
+        blocked: bool,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        transact!(self, |tx| flow::set_block(&mut tx, user, owner, blocked, now))
+    }
+
+    async fn blocked_by(&self, user: &UserId) -> Result<Vec<UserId>, StoreError> {
+        snapshot!(self, |tx| members::blocked_by(&tx, user))
+    }
+
     async fn knows(&self, principal: &Principal) -> Result<bool, StoreError> {
         snapshot!(self, |tx| members::knows(&mut tx, principal))
     }

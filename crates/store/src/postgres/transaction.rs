@@ -200,6 +200,15 @@ impl Transaction for PostgresTransaction<'_> {
         members::write_member(self, group, user, present).await
     }
 
+    async fn write_block(
+        &mut self,
+        user: &UserId,
+        owner: &UserId,
+        blocked: bool,
+    ) -> Result<bool, StoreError> {
+        members::write_block(self, user, owner, blocked).await
+    }
+
     async fn lock_realms(
         &mut self,
         user: Option<&UserId>,

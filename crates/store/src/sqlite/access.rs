@@ -35,6 +35,25 @@ pub(super) fn load(
         let groups = members::groups_of(tx, user)?;
         found.groups.insert(user.clone(), groups.into_iter().collect());
     }
+    for owner in &needs.blocks {
+        let mut users = match among.filter(|among| among.len() <= FEW) {
+            Some(few) => {
+                let mut users = BTreeSet::new();
+                for user in few {
+                    if members::is_blocked(tx, user, owner)? {
+                        users.insert(user.clone());
+                    }
+                }
+                users
+            }
+            None => members::blockers(tx, owner)?,
+        };
+        tx.with_block(owner, &mut users);
+        if let Some(among) = among {
+            users.retain(|user| among.contains(user));
+        }
+        found.blocks.insert(owner.clone(), users);
+    }
     Ok(())
 }
 

@@ -147,3 +147,62 @@ pub(super) fn all_grants(
     }
     Ok((users, items))
 }
+
+/// Has `user` block `owner`, or ends that; tells whether that changed anything.
+pub(super) fn write_block(
+    tx: &mut SqliteTransaction<'_>,
+    user: &UserId,
+    owner: &UserId,
+    blocked: bool,
+) -> Result<bool, StoreError> {
+    let changed = if blocked {
+        let (uid, owner) = (tx.make_uid(user)?, tx.make_uid(owner)?);
+        tx.prepare("INSERT INTO blocks (owner, uid) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
+            .execute([owner, uid])?
+    } else {
+        let (Some(uid), Some(owner)) = (tx.uid(user)?, tx.uid(owner)?) else { return Ok(false) };
+        tx.prepare("DELETE FROM blocks WHERE owner = ?1 AND uid = ?2")?.execute([owner, uid])?
+    };
+    Ok(changed > 0)
+}
+
+/// Whether `user` blocks `owner`.
+pub(super) fn is_blocked(
+    tx: &mut SqliteTransaction<'_>,
+    user: &UserId,
+    owner: &UserId,
+) -> Result<bool, StoreError> {
+    let (Some(uid), Some(owner)) = (tx.uid(user)?, tx.uid(owner)?) else { return Ok(false) };
+    Ok(tx.prepare("SELECT 1 FROM blocks WHERE owner = ?1 AND uid = ?2")?.exists([owner, uid])?)
+}
+
+/// All who block `owner`.
+pub(super) fn blockers(
+    tx: &mut SqliteTransaction<'_>,
+    owner: &UserId,
+) -> Result<BTreeSet<UserId>, StoreError> {
+    let Some(uid) = tx.uid(owner)? else { return Ok(BTreeSet::new()) };
+    let mut select =
+        tx.prepare("SELECT user_id FROM blocks b JOIN realms r ON r.uid = b.uid WHERE owner = ?1")?;
+    users(&mut select.query([uid])?, owner)
+}
+
+/// Returns the owners whom a user blocks.
+pub(super) fn blocked_by(
+    tx: &mut SqliteTransaction<'_>,
+    user: &UserId,
+) -> Result<BTreeSet<UserId>, StoreError> {
+    let Some(uid) = tx.uid(user)? else { return Ok(BTreeSet::new()) };
+    let mut select = tx.prepare(
+        "SELECT user_id FROM blocks b JOIN realms r ON r.uid = b.owner WHERE b.uid = ?1",
+    )?;
+    users(&mut select.query([uid])?, user)
+}
+
+fn users(rows: &mut rusqlite::Rows<'_>, key: &UserId) -> Result<BTreeSet<UserId>, StoreError> {
+    let mut users = BTreeSet::new();
+    while let Some(row) = rows.next()? {
+        users.insert(Columns { row, table: "blocks", key }.parse(0)?);
+    }
+    Ok(users)
+}

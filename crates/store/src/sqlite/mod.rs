@@ -766,6 +766,33 @@ impl MetadataStore for SqliteStore {
         self.read(move |tx| members::groups_of(tx, &user)).await
     }
 
+    async fn set_block(
+        &self,
+        user: &UserId,
+        owner: &UserId,
+        blocked: bool,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let change = Arc::new((user.clone(), owner.clone()));
+        let decided = Arc::clone(&change);
+        let decide = move |tx: &mut SqliteTransaction<'_>| {
+            let (user, owner) = &*decided;
+            Ok(((), block_on(flow::decide_block(tx, user, owner, blocked, now))?))
+        };
+        let write = move |tx: &mut SqliteTransaction<'_>, decision: Option<&Decision>| {
+            let (user, owner) = &*change;
+            block_on(tx.write_block(user, owner, blocked))?;
+            let Some(decision) = decision else { return Ok(()) };
+            block_on(flow::write_regranted(tx, decision))
+        };
+        self.decide_and_write(1, decide, write).await
+    }
+
+    async fn blocked_by(&self, user: &UserId) -> Result<Vec<UserId>, StoreError> {
+        let user = user.clone();
+        self.read(move |tx| Ok(members::blocked_by(tx, &user)?.into_iter().collect())).await
+    }
+
     async fn knows(&self, principal: &Principal) -> Result<bool, StoreError> {
         let principal = principal.clone();
         self.read(move |tx| members::knows(tx, &principal)).await

@@ -39,6 +39,8 @@ pub(super) struct SqliteTransaction<'c> {
     rows_left: Option<usize>,
     /// On a snapshot nothing can be written: the change of members that is decided as if it were.
     member: Option<Member>,
+    /// The same of a block: by whom, of which owner, and whether it is there.
+    block: Option<(UserId, UserId, bool)>,
     is_snapshot: bool,
 }
 
@@ -59,6 +61,7 @@ impl<'c> SqliteTransaction<'c> {
             locks: Locks::default(),
             rows_left: Some(usize::MAX),
             member: None,
+            block: None,
             is_snapshot: false,
         }
     }
@@ -95,6 +98,19 @@ impl<'c> SqliteTransaction<'c> {
                 members.insert(user.clone());
             } else {
                 members.remove(user);
+            }
+        }
+    }
+
+    /// Those who block `owner` with the change that is decided on.
+    pub(super) fn with_block(&self, owner: &UserId, users: &mut BTreeSet<UserId>) {
+        if let Some((user, changed, blocked)) = &self.block
+            && changed == owner
+        {
+            if *blocked {
+                users.insert(user.clone());
+            } else {
+                users.remove(user);
             }
         }
     }
@@ -319,6 +335,20 @@ impl Transaction for SqliteTransaction<'_> {
         }
         let changes = members::is_member(self, group, user)? != present;
         self.member = Some((group.clone(), user.clone(), present));
+        Ok(changes)
+    }
+
+    async fn write_block(
+        &mut self,
+        user: &UserId,
+        owner: &UserId,
+        blocked: bool,
+    ) -> Result<bool, StoreError> {
+        if !self.is_snapshot {
+            return members::write_block(self, user, owner, blocked);
+        }
+        let changes = members::is_blocked(self, user, owner)? != blocked;
+        self.block = Some((user.clone(), owner.clone(), blocked));
         Ok(changes)
     }
 

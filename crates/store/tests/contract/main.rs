@@ -130,7 +130,8 @@ mod every {
             a_content_brings_its_item_back_with_its_folder;
         members:
             who_is_in_a_group_is_told
-            who_was_ever_seen_is_known;
+            who_was_ever_seen_is_known
+            a_block_counts_until_it_ends_and_the_owner_cannot_tell;
         retention:
             a_removal_is_told_to_those_who_were_there
             a_replica_that_missed_pruned_removals_starts_again

@@ -58,3 +58,48 @@ pub(crate) async fn who_was_ever_seen_is_known(scene: Scene) {
     scene.store.reconcile(&user("dave"), &request, scene.now()).await.unwrap();
     assert!(known(PrincipalType::User, "dave").await);
 }
+
+pub(crate) async fn a_block_counts_until_it_ends_and_the_owner_cannot_tell(scene: Scene) {
+    let store = &scene.store;
+    let group = principal(PrincipalType::Group, "eng");
+    let grant = |write_id: u64, item: &str, kind: &str, to: &str| {
+        json!({"opType": "acl_add", "writeId": write_id, "itemId": item, "accessLevel": "write",
+            "principalType": kind, "principalId": to})
+    };
+    scene.apply("laptop", vec![folder(1, "f"), folder(2, "g"), file_in(3, "in", "f")]).await;
+    scene.apply_as("bob", "laptop", vec![folder(1, "own")]).await;
+    scene.apply("laptop", vec![grant(4, "f", "user", "bob"), grant(5, "g", "group", "eng")]).await;
+    store.set_member(&group, &user("bob"), true, scene.now()).await.unwrap();
+    let shown = async || {
+        let mut view = super::views::View::new();
+        let mut replica = super::views::Replica::default();
+        while !replica.pull(&scene, "bob", 10).await {}
+        view.append(&mut replica.view);
+        view.into_keys().filter(|key| key.starts_with("item ")).collect::<Vec<_>>()
+    };
+    let all = ["item f", "item g", "item in", "item own"];
+    assert_eq!(shown().await, all);
+    let before = scene.settle_as("alice", None, 500).await;
+    for _ in 0..2 {
+        store.set_block(&user("bob"), &user("alice"), true, scene.now()).await.unwrap();
+    }
+    assert_eq!(
+        shown().await,
+        ["item own"],
+        "a grant to a group counts no more than one to the user"
+    );
+    assert_eq!(store.blocked_by(&user("bob")).await.unwrap(), [user("alice")]);
+    assert_eq!(scene.settle_as("alice", None, 500).await, before, "the owner cannot tell");
+    let edit = json!({"opType": "item_upsert", "writeId": 2, "itemId": "f", "name": "x"});
+    let refused = scene.push_as("bob", "laptop", vec![edit]).await.results.remove(0);
+    assert_eq!(refused.reason, Some(vfs_sync_core::wire::PushReason::UnknownItem));
+    // What is granted, joined and made meanwhile counts no more.
+    scene.apply("laptop", vec![file_in(6, "new", "g"), grant(7, "in", "user", "bob")]).await;
+    for present in [false, true] {
+        store.set_member(&group, &user("bob"), present, scene.now()).await.unwrap();
+    }
+    assert_eq!(shown().await, ["item own"]);
+    store.set_block(&user("bob"), &user("alice"), false, scene.now()).await.unwrap();
+    assert_eq!(shown().await, ["item f", "item g", "item in", "item new", "item own"]);
+    assert_eq!(store.blocked_by(&user("bob")).await.unwrap(), []);
+}

@@ -38,7 +38,7 @@ async fn play(seed: u64) {
         let now = both!(scenes, |scene| scene.pass(by)).as_millis() - START;
         let (who, device) = (cast.one(&mut dice), dice.one(&DEVICES));
         let item = format!("{}-{}", cast.one(&mut dice), dice.below(ITEMS));
-        match dice.below(9) {
+        match dice.below(10) {
             0..5 => {
                 let first = next.entry((who, device)).or_insert(1);
                 let count = 1 + dice.below(8);
@@ -73,6 +73,13 @@ async fn play(seed: u64) {
                 }
             }
             7 => {
+                let (owner, blocked) = (user(cast.one(&mut dice)), dice.below(3) == 0);
+                for scene in scenes.iter().filter(|_| owner != user(who)) {
+                    let now = scene.now();
+                    scene.store.set_block(&user(who), &owner, blocked, now).await.unwrap();
+                }
+            }
+            8 => {
                 let removals_before = at(now - dice.below(60_000) as i64);
                 let accepted_before = at(now - dice.below(200_000) as i64);
                 // All of it: which of several removals of one moment goes first is a store's own.
@@ -90,6 +97,7 @@ async fn play(seed: u64) {
         let all = from(None);
         both!(scenes, |scene| scene.pull_as(who, all.clone()).await);
         both!(scenes, |scene| scene.store.groups_of(&user(who)).await.unwrap());
+        both!(scenes, |scene| scene.store.blocked_by(&user(who)).await.unwrap());
         both!(scenes, |scene| scene.store.blob_usage(&user(who)).await.unwrap());
         for device in DEVICES {
             let device = replica(device);

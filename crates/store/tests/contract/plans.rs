@@ -72,6 +72,10 @@ async fn tour(scene: &Scene) {
     scene.store.members(&group, None, 9).await.unwrap();
     scene.store.groups_of(&user("bob")).await.unwrap();
     scene.store.knows(&group).await.unwrap();
+    for blocked in [true, false] {
+        scene.store.set_block(&user("bob"), &alice, blocked, scene.now()).await.unwrap();
+    }
+    scene.store.blocked_by(&user("bob")).await.unwrap();
     scene.store.knows(&super::members::principal(PrincipalType::User, "bob")).await.unwrap();
     scene.apply_as("bob", "laptop", vec![file_in(1, "e", "c")]).await;
     scene.apply("laptop", vec![delete(10, "c")]).await;

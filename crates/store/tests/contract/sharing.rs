@@ -14,7 +14,7 @@ use vfs_sync_store::sqlite::SqliteStore;
 
 use super::plans::deadlocks;
 use super::scene::*;
-use super::views::{Cast, DEVICES, Dice, ITEMS, Replica, Tables, operation};
+use super::views::{Cast, DEVICES, Dice, ITEMS, Replica, Tables, block, operation};
 
 /// Notes in which order transactions had the locks that decide what they see of one another: the
 /// statement that locks realms ends when all of them are held, and they are held to the commit.
@@ -46,7 +46,19 @@ const TURNS: &str = "
         RETURN NULL;
     END $$ LANGUAGE plpgsql;
     CREATE TRIGGER note AFTER INSERT OR DELETE ON members
-        FOR EACH ROW EXECUTE FUNCTION note_join();";
+        FOR EACH ROW EXECUTE FUNCTION note_join();
+
+    CREATE TABLE blockings (tx BIGINT, user_id TEXT, owner TEXT, blocked BOOLEAN);
+    CREATE FUNCTION note_block() RETURNS trigger AS $$ BEGIN
+        IF TG_OP = 'INSERT' THEN
+            INSERT INTO blockings VALUES (txid_current(), NEW.user_id, NEW.owner, true);
+        ELSE
+            INSERT INTO blockings VALUES (txid_current(), OLD.user_id, OLD.owner, false);
+        END IF;
+        RETURN NULL;
+    END $$ LANGUAGE plpgsql;
+    CREATE TRIGGER note AFTER INSERT OR DELETE ON blocks
+        FOR EACH ROW EXECUTE FUNCTION note_block();";
 
 const PUSHES: u64 = 40;
 const STORES: usize = 3;
@@ -89,6 +101,14 @@ async fn shuffle_members(scene: Arc<Scene>, cast: Cast, seed: u64) {
     }
 }
 
+async fn shuffle_blocks(scene: Arc<Scene>, cast: Cast, seed: u64) {
+    let mut dice = Dice(seed);
+    for _ in 0..PUSHES {
+        let who = cast.one(&mut dice).to_owned();
+        block(&scene, &cast, &who, &mut dice).await;
+    }
+}
+
 /// Everything happens again, one after the other in the order of the locks; every answer must be
 /// the one that was given.
 async fn repeat_in_order(client: &Client, mut pushed: BTreeMap<(String, String), Vec<Pushed>>) {
@@ -114,6 +134,11 @@ async fn repeat_in_order(client: &Client, mut pushed: BTreeMap<(String, String),
             };
             let who = user(row.get(2));
             alone.set_member(&group, &who, row.get(3), at(0)).await.unwrap();
+        }
+        let sql = "SELECT user_id, owner, blocked FROM blockings WHERE tx = $1";
+        for row in client.query(sql, &[&tx]).await.unwrap() {
+            let (who, owner) = (user(row.get(0)), user(row.get(1)));
+            alone.set_block(&who, &owner, row.get(2), at(0)).await.unwrap();
         }
         let sql = "SELECT DISTINCT user_id, replica_id FROM pushes WHERE tx = $1";
         for row in client.query(sql, &[&tx]).await.unwrap() {
@@ -158,6 +183,8 @@ pub(crate) async fn writers_who_share_end_as_if_one_had_come_after_the_other(sce
     for (index, scene) in scenes.iter().enumerate() {
         let shuffling = shuffle_members(scene.clone(), cast.clone(), 100 + index as u64);
         others.push(tokio::spawn(shuffling));
+        let blocking = shuffle_blocks(scene.clone(), cast.clone(), 200 + index as u64);
+        others.push(tokio::spawn(blocking));
     }
     let mut pushed = first;
     for (key, writer) in writers {

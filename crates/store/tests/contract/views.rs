@@ -255,7 +255,7 @@ async fn play(scene: &Scene, seed: u64) -> u64 {
         let now = scene.pass(dice.below(5_000)).as_millis() - START;
         let (who, device) = (cast.one(&mut dice), dice.one(&DEVICES));
         steps += 1;
-        match dice.below(11) {
+        match dice.below(12) {
             0..5 => {
                 let first = next.entry((who, device)).or_insert(1);
                 let count = 1 + dice.below(8);
@@ -297,7 +297,8 @@ async fn play(scene: &Scene, seed: u64) -> u64 {
                 let present = dice.below(2) == 0;
                 scene.store.set_member(&group, &user(who), present, scene.now()).await.unwrap();
             }
-            8 if dice.below(4) == 0 => {
+            8 => block(scene, &cast, who, &mut dice).await,
+            9 if dice.below(4) == 0 => {
                 let removals_before = at(now - dice.below(60_000) as i64);
                 let at_most = 1 + dice.below(6) as u32;
                 let retention = Retention { removals_before, accepted_before: at(0), at_most };
@@ -322,6 +323,15 @@ async fn play(scene: &Scene, seed: u64) -> u64 {
     steps
 }
 
+/// Has `who` block somebody else, or end that.
+pub(crate) async fn block(scene: &Scene, cast: &Cast, who: &str, dice: &mut Dice) {
+    let (owner, blocked) = (cast.one(dice).to_owned(), dice.below(3) == 0);
+    if owner != who {
+        let now = scene.now();
+        scene.store.set_block(&user(who), &user(&owner), blocked, now).await.unwrap();
+    }
+}
+
 /// The registers, as they are in the tables.
 pub(crate) struct Tables {
     items: BTreeMap<String, (String, ItemFields)>,
@@ -332,6 +342,8 @@ pub(crate) struct Tables {
     contents: Vec<(String, String)>,
     /// Kind and id of the group, and who is in it.
     members: BTreeSet<(i64, String, String)>,
+    /// Who blocks whom.
+    blocks: BTreeSet<(String, String)>,
 }
 
 const KINDS: [&str; 3] = ["user", "group", "organization"];
@@ -355,6 +367,12 @@ impl Tables {
             } else {
                 "SELECT kind, group_id, user_id FROM members JOIN realms USING (uid)"
             },
+            if postgres {
+                "SELECT user_id, owner FROM blocks"
+            } else {
+                "SELECT u.user_id, o.user_id FROM blocks b JOIN realms u ON u.uid = b.uid \
+                 JOIN realms o ON o.uid = b.owner"
+            },
         ];
         let mut tables = Self {
             items: BTreeMap::new(),
@@ -362,6 +380,7 @@ impl Tables {
             grants: Vec::new(),
             contents: Vec::new(),
             members: BTreeSet::new(),
+            blocks: BTreeSet::new(),
         };
         if postgres {
             let (client, connection) = tokio_postgres::connect(database, NoTls).await.unwrap();
@@ -380,6 +399,9 @@ impl Tables {
             }
             for row in client.query(queries[4], &[]).await.unwrap() {
                 tables.members.insert((row.get(0), row.get(1), row.get(2)));
+            }
+            for row in client.query(queries[5], &[]).await.unwrap() {
+                tables.blocks.insert((row.get(0), row.get(1)));
             }
         } else {
             let connection = rusqlite::Connection::open(database).unwrap();
@@ -408,6 +430,9 @@ impl Tables {
                 let (kind, group) = (row.get(0).unwrap(), row.get(1).unwrap());
                 tables.members.insert((kind, group, row.get(2).unwrap()));
             });
+            each(queries[5], &mut |row| {
+                tables.blocks.insert((row.get(0).unwrap(), row.get(1).unwrap()));
+            });
         }
         tables
     }
@@ -425,6 +450,8 @@ impl Tables {
                 1 => to == who,
                 _ => self.members.contains(&(*kind, to.clone(), who.to_owned())),
             };
+            let owner = self.items.get(item).map(|(owner, _)| owner.clone()).unwrap_or_default();
+            let named = named && !self.blocks.contains(&(who.to_owned(), owner));
             let mut open = vec![item.as_str()];
             let mut seen = BTreeSet::new();
             while let Some(at) = open.pop() {
