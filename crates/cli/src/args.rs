@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use vfs_sync_core::cursor::Epoch;
 
-pub(crate) use sharing::{Group, GroupAction, Share, Shares, Unshare};
+pub(crate) use sharing::{
+    Block, Group, GroupAction, Share, Shares, SharesAction, Unblock, Unshare,
+};
 
 const TOP: &str = "\
 A first try, in one command (a server, two replicas, edits on both sides, identical in the end):
@@ -190,6 +192,12 @@ pub(crate) enum Command {
         after_help = "What alice shares is at `shared:alice/NAME`, apart from your own tree. To leave a share,\n`vfs-sync shares decline PATH`; to find it in a folder of yours too, `vfs-sync ln PATH FOLDER`.\n\nExamples:\n  vfs-sync shared-with-me\n  vfs-sync --json shared-with-me | jq -r '.entries[].owner'"
     )]
     SharedWithMe,
+    /// See nothing of what a user shares any more, or list whom you block
+    #[command(after_help = sharing::BLOCK)]
+    Block(Block),
+    /// See again what a user shares
+    #[command(after_help = sharing::BLOCK)]
+    Unblock(Unblock),
     /// Keep groups and organizations, as an administrator
     #[command(after_help = sharing::GROUP)]
     Group(Group),

@@ -366,7 +366,7 @@ fn keep(output: Output, base: &Path, url: &str, token: &str, secret: &str) -> Re
         "step": "kept", "url": url, "directory": base.to_string(),
         "replicas": [format!("{base}/one"), format!("{base}/two")],
     }))?;
-    output.say(format_args!(
+    let text = format!(
         "\nThe server stays up at {url} until Ctrl-C. In another terminal:\n  \
          vfs-sync --replica {base}/one tree --depth 1\n  \
          vfs-sync --replica {base}/one mkdir /hello\n  \
@@ -376,5 +376,6 @@ fn keep(output: Output, base: &Path, url: &str, token: &str, secret: &str) -> Re
          VFS_SYNC_JWT_SECRET_FILE={base}/secret vfs-sync serve --listen {} --data {base}/server\n\
          All of it is in {base}; remove it when you are done.",
         url.trim_start_matches("http://")
-    ))
+    );
+    text.lines().try_for_each(|line| output.say(line))
 }

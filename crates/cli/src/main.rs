@@ -76,6 +76,10 @@ fn log(command: &Command, json: bool) {
         _ => "off",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if json { builder.json().init() } else { builder.with_ansi(false).init() }
+    let builder = tracing_subscriber::fmt().with_env_filter(filter);
+    if json {
+        builder.json().with_writer(output::json_log).init();
+    } else {
+        builder.with_ansi(false).with_writer(output::log).init();
+    }
 }

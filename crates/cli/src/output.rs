@@ -2,6 +2,11 @@
 //!
 //! Results go to standard output: for people, or with `--json` one JSON document (JSON lines where
 //! the command's help says so). Progress, notes and errors go to standard error.
+//!
+//! Nothing else in this crate has standard output or error: clippy.toml forbids them elsewhere. All
+//! text goes out as [`Line`]s, whose display escapes what could control a terminal.
+
+#![expect(clippy::disallowed_methods, reason = "this is where output goes through")]
 
 use std::io::{self, IsTerminal as _, Write};
 use std::time::Duration;
@@ -11,8 +16,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::error::{Failure, Result};
-use crate::report::Problems;
-use crate::safe::{SafeJson, safe};
+use crate::report::{Problem, Problems};
+use crate::safe::{Line, SafeJson, SafeLog, safe};
 
 /// How many problems a person is shown.
 const PROBLEMS_SHOWN: usize = 20;
@@ -30,18 +35,23 @@ impl Output {
         if self.json || self.quiet {
             return Ok(());
         }
-        writeln!(io::stdout().lock(), "{line}").map_err(Failure::output)
+        self.text(line)
     }
 
-    /// The text that was asked for, on standard output, quiet or not.
-    pub(crate) fn text(&self, text: impl std::fmt::Display) -> Result<()> {
-        writeln!(io::stdout().lock(), "{text}").map_err(Failure::output)
+    /// The line that was asked for, on standard output, quiet or not.
+    pub(crate) fn text(&self, line: impl std::fmt::Display) -> Result<()> {
+        writeln!(io::stdout().lock(), "{}", Line(line)).map_err(Failure::output)
+    }
+
+    /// The table that was asked for, on standard output, quiet or not; nothing if it is empty.
+    pub(crate) fn table(&self, rows: Rows) -> Result<()> {
+        rows.lines().iter().try_for_each(|line| self.text(line))
     }
 
     /// One line on standard error, for people.
     pub(crate) fn note(&self, line: impl std::fmt::Display) {
         if !self.quiet && !self.json {
-            let _ = writeln!(io::stderr().lock(), "{line}");
+            let _ = writeln!(io::stderr().lock(), "{}", Line(line));
         }
     }
 
@@ -68,7 +78,7 @@ impl Output {
         let _ = if self.json {
             write_json(&mut stderr, &serde_json::json!({ "error": failure }))
         } else {
-            writeln!(stderr, "{}", failure.text())
+            failure.text().lines().try_for_each(|line| writeln!(stderr, "{}", Line(line)))
         };
     }
 
@@ -79,8 +89,9 @@ impl Output {
         }
         let mut stderr = io::stderr().lock();
         for problem in problems.first.iter().take(PROBLEMS_SHOWN) {
-            let (path, detail) = (safe(&problem.path), safe(&problem.detail));
-            let _ = writeln!(stderr, "{}: {path}: {detail}", problem.kind.as_str());
+            let Problem { kind, path, detail } = problem;
+            let line = Line(format_args!("{}: {path}: {detail}", kind.as_str()));
+            let _ = writeln!(stderr, "{line}");
         }
         let shown = problems.first.len().min(PROBLEMS_SHOWN) as u64;
         if problems.total() > shown {
@@ -140,7 +151,7 @@ impl Progress {
     /// How far it is; counts and plain words only.
     pub(crate) fn set(&self, message: String) {
         if !self.bar.is_hidden() {
-            self.bar.set_message(message);
+            self.bar.set_message(Line(message).to_string());
         }
     }
 }
@@ -151,8 +162,35 @@ impl Drop for Progress {
     }
 }
 
-/// A table without a frame; `right` are the columns of numbers.
-pub(crate) fn table(header: &[&str], right: &[usize]) -> Table {
+/// A table without a frame. Each cell is escaped as it comes in, so that widths are those of what
+/// is shown.
+pub(crate) struct Rows {
+    table: Table,
+    is_empty: bool,
+}
+
+impl Rows {
+    /// Adds a row.
+    pub(crate) fn add_row<T: AsRef<str>>(&mut self, cells: impl IntoIterator<Item = T>) {
+        let cells: Vec<_> = cells.into_iter().map(|cell| safe(cell.as_ref())).collect();
+        self.table.add_row(cells);
+        self.is_empty = false;
+    }
+
+    /// The lines, without the white space that would trail them.
+    fn lines(mut self) -> Vec<String> {
+        if self.is_empty {
+            return Vec::new();
+        }
+        for column in self.table.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
+        self.table.lines().map(|line| line.trim_end().to_owned()).collect()
+    }
+}
+
+/// A table; `right` are the columns of numbers.
+pub(crate) fn table(header: &[&str], right: &[usize]) -> Rows {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     if !header.is_empty() {
@@ -164,16 +202,22 @@ pub(crate) fn table(header: &[&str], right: &[usize]) -> Table {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    table
+    Rows { table, is_empty: true }
 }
 
-/// A table as text, without the white space that would trail its lines.
-pub(crate) fn table_text(mut table: Table) -> String {
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    let lines: Vec<_> = table.lines().map(|line| line.trim_end().to_owned()).collect();
-    lines.join("\n")
+/// Standard output for bytes that were asked for as they are: a content, a script, a document.
+pub(crate) fn raw() -> io::StdoutLock<'static> {
+    io::stdout().lock()
+}
+
+/// Standard error for a log for people.
+pub(crate) fn log() -> SafeLog<io::Stderr> {
+    SafeLog::new(io::stderr())
+}
+
+/// Standard error for a log of JSON documents.
+pub(crate) fn json_log() -> io::Stderr {
+    io::stderr()
 }
 
 /// A size as people read it.
@@ -191,10 +235,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_cell_cannot_end_its_line() {
+        let mut rows = table(&[], &[]);
+        rows.add_row(["\u{1b}[2Kkey", "a\nb"]);
+        assert_eq!(rows.lines(), ["\\u{1b}[2Kkey  a\\nb"]);
+    }
+
+    #[test]
     fn a_table_has_its_numbers_to_the_right_and_nothing_trails() {
         let mut numbers = table(&["name", "size"], &[1]);
         numbers.add_row(vec!["a", "1"]);
         numbers.add_row(vec!["bcdef", "1000"]);
-        assert_eq!(table_text(numbers), "name   size\na         1\nbcdef  1000");
+        assert_eq!(numbers.lines(), ["name   size", "a         1", "bcdef  1000"]);
     }
 }

@@ -36,6 +36,50 @@ impl fmt::Display for Safe<'_> {
     }
 }
 
+/// One line of output: whatever is rendered into it, it stays one line and has no power over a
+/// terminal. Everything that is printed goes through it, so a name that somebody else chose is
+/// escaped also where nobody thought of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Line<T>(pub(crate) T);
+
+impl<T: fmt::Display> fmt::Display for Line<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(Escaping(f), "{}", self.0)
+    }
+}
+
+struct Escaping<'a, 'b>(&'a mut fmt::Formatter<'b>);
+
+impl fmt::Write for Escaping<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        fmt::Display::fmt(&Safe(text), self.0)
+    }
+}
+
+/// A log for people: its lines stay, everything else that could control a terminal is escaped.
+pub(crate) struct SafeLog<W> {
+    writer: W,
+    bytes: SafeBytes,
+}
+
+impl<W> SafeLog<W> {
+    pub(crate) fn new(writer: W) -> Self {
+        Self { writer, bytes: SafeBytes::default() }
+    }
+}
+
+impl<W: io::Write> io::Write for SafeLog<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let text = self.bytes.feed(bytes);
+        self.writer.write_all(text.as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
 /// [`Safe`], as a string.
 pub(crate) fn safe(text: &str) -> String {
     Safe(text).to_string()
@@ -171,7 +215,21 @@ mod tests {
         assert_eq!(text, "é\n\\u{1b}]0;title\\u{7}\\xff\\xc3");
     }
 
+    #[test]
+    fn a_log_keeps_its_lines_and_no_sequences() {
+        let mut log = SafeLog::new(Vec::new());
+        io::Write::write_all(&mut log, "warn: \u{1b}]0;x\u{7}\n\u{202e}\n".as_bytes()).unwrap();
+        assert_eq!(log.writer, b"warn: \\u{1b}]0;x\\u{7}\n\\u{202e}\n");
+    }
+
     proptest! {
+        #[test]
+        fn a_line_is_one_line_and_harmless(before in any::<String>(), after in any::<String>()) {
+            let line = Line(format_args!("{before}: {after}")).to_string();
+            prop_assert!(!line.contains(is_dangerous), "{line:?}");
+            prop_assert_eq!(Line(&line).to_string(), line, "what is escaped stays as it is");
+        }
+
         #[test]
         fn json_says_the_same_and_is_harmless(text in any::<String>()) {
             let mut out = Vec::new();

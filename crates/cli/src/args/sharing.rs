@@ -20,8 +20,8 @@ Examples:
 
 pub(super) const UNSHARE: &str = "\
 Takes away what was granted to WHO on PATH itself. What reaches WHO by another way (a grant on a folder
-above, a group) stays; `vfs-sync shares PATH` tells. What others share with you is left by
-naming yourself. Revoking cannot unread what was read: it removes the data from WHO's devices when they next
+above, a group) stays; `vfs-sync shares PATH` tells. What others share with you by name is
+left by `vfs-sync shares decline PATH`. Revoking cannot unread what was read: it removes the data from WHO's devices when they next
 sync.
 
 Examples:
@@ -30,12 +30,24 @@ Examples:
 
 pub(super) const SHARES: &str = "\
 Of PATH: everybody who may read it, by which grant, as far as you are told. Without PATH: every grant that
-this replica knows of.
+this replica knows of. `vfs-sync shares decline PATH` gives back what somebody shares with you.
 
 Examples:
   vfs-sync shares
+  vfs-sync shares decline shared:alice/photos
   vfs-sync shares /photos/2024
   vfs-sync --json shares | jq -r '.shares[].path'";
+
+pub(super) const BLOCK: &str = "\
+While OWNER is blocked, everything that OWNER grants to you, or to a group of yours, counts as if it were not
+there: it leaves your devices at their next sync, and nothing new arrives. OWNER is not told and sees no
+difference. The list is kept at the server, for all your devices, so it takes a connection. Your own items
+and what you share with OWNER stay as they are.
+
+Examples:
+  vfs-sync block mallory && vfs-sync sync
+  vfs-sync block --list
+  vfs-sync unblock mallory";
 
 pub(super) const GROUP: &str = "\
 Groups and organizations (--organization) are kept by administrators: the token needs the scope
@@ -113,9 +125,41 @@ pub(crate) struct Unshare {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Shares {
+    #[command(subcommand)]
+    pub(crate) action: Option<SharesAction>,
     /// The item; everything if none is given
     pub(crate) path: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SharesAction {
+    /// Decline what somebody shares with you by name
+    #[command(
+        after_help = "Removes the grant to you on PATH itself. What reaches you by a group, or by a grant on a folder above,\nis not yours to remove; `vfs-sync block OWNER` hides all that OWNER shares.\n\nExamples:\n  vfs-sync shares decline shared:mallory/Documents"
+    )]
+    Decline {
+        /// The item
+        path: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Block {
+    /// The user whose shares you do not want
+    #[arg(value_name = "OWNER", value_parser = user_id, required_unless_present = "list")]
+    pub(crate) owner: Option<UserId>,
+    /// List whom you block
+    #[arg(long, conflicts_with = "owner")]
+    pub(crate) list: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Unblock {
+    /// The user whose shares count again
+    #[arg(value_name = "OWNER", value_parser = user_id)]
+    pub(crate) owner: UserId,
 }
 
 #[derive(Debug, Args)]

@@ -11,7 +11,7 @@ use super::share;
 use crate::args::{Global, Ls, OnePath, Tree};
 use crate::error::{Failure, Result};
 use crate::fs::metadata::{self, OnDisk, on_disk};
-use crate::output::{Output, count_text, json_text, table, table_text};
+use crate::output::{Output, count_text, json_text, table};
 use crate::path::{self, Place};
 use crate::replica;
 use crate::safe::safe;
@@ -97,7 +97,7 @@ pub(super) fn ls(global: &Global, args: Ls, output: Output) -> Result<()> {
             shown(name, node, *shortcut),
         ]);
     }
-    if entries.is_empty() { Ok(()) } else { output.text(table_text(rows)) }
+    output.table(rows)
 }
 
 /// One step of a path that stands for an owner.
@@ -125,7 +125,7 @@ fn owners(client: &SyncClient, args: &Ls, output: Output) -> Result<()> {
         let count = client.shared_by(owner)?.len() as u64;
         rows.add_row([count_text(count), format!("{}/", safe(&owner_step(owner)))]);
     }
-    if owners.is_empty() { Ok(()) } else { output.text(table_text(rows)) }
+    output.table(rows)
 }
 
 type Entries = Box<dyn Iterator<Item = Result<TreeEntry, ClientError>>>;
@@ -247,7 +247,7 @@ pub(super) fn stat(global: &Global, args: OnePath, output: Output) -> Result<()>
         row("in", place);
     }
     row("on its way", if node.pending { "yes" } else { "no" }.to_owned());
-    output.text(table_text(rows))
+    output.table(rows)
 }
 
 /// The folders that an item hangs under.

@@ -1,6 +1,7 @@
 //! The commands, one module for each group.
 
 mod blobs;
+mod block;
 mod edit;
 mod group;
 mod look;
@@ -57,6 +58,8 @@ pub(crate) async fn run(cli: Cli, output: Output, stop: CancellationToken) -> Re
         Command::Share(args) => share::share(global, args, output).await,
         Command::Unshare(args) => share::unshare(global, args, output),
         Command::Shares(args) => share::shares(global, args, output),
+        Command::Block(args) => block::block(global, args, output, stop).await,
+        Command::Unblock(args) => block::unblock(global, args, output, stop).await,
         Command::SharedWithMe => share::shared_with_me(global, output),
         Command::Group(args) => group::group(global, args, output, stop).await,
         Command::Sync(args) => sync::sync(global, args, output, stop).await,

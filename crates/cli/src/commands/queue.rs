@@ -7,7 +7,7 @@ use vfs_sync_core::op::Operation;
 
 use crate::args::{Discard, Global, Limit, Rejected, RejectedAction, Which};
 use crate::error::{Failure, Kind, Result};
-use crate::output::{Output, bytes_text, table, table_text};
+use crate::output::{Output, bytes_text, table};
 use crate::safe::safe;
 use crate::{path, replica};
 
@@ -57,7 +57,7 @@ pub(super) fn queue(global: &Global, args: Limit, output: Output) -> Result<()> 
             place(&client, &op.operation.item_id),
         ]);
     }
-    output.text(table_text(rows))
+    output.table(rows)
 }
 
 pub(super) fn rejected(global: &Global, args: Rejected, output: Output) -> Result<()> {
@@ -198,5 +198,5 @@ fn list(client: &SyncClient, limit: Limit, output: Output) -> Result<()> {
             place(client, &upload.item_id),
         ]);
     }
-    output.text(table_text(rows))
+    output.table(rows)
 }

@@ -11,7 +11,7 @@ use super::standing;
 use super::sync::{outcome, report_json};
 use crate::args::{Cli, Completions, Global, Init, Status};
 use crate::error::{Failure, Result};
-use crate::output::{Output, bytes_text, count_text, table, table_text};
+use crate::output::{Output, bytes_text, count_text, raw, table};
 use crate::safe::safe;
 use crate::{replica, stop};
 
@@ -117,7 +117,7 @@ pub(super) async fn status(global: &Global, args: Status, output: Output) -> Res
         );
         row("server: replicas", count_text(server.last_write_ids.len() as u64));
     }
-    output.text(table_text(rows))?;
+    output.table(rows)?;
     end()
 }
 
@@ -148,5 +148,5 @@ pub(super) async fn rematerialise(
 pub(super) fn completions(args: Completions) -> Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "vfs-sync", &mut script);
-    std::io::stdout().lock().write_all(&script).map_err(Failure::output)
+    raw().write_all(&script).map_err(Failure::output)
 }

@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use vfs_sync_client::{Child, Grant, SyncClient, Transport as _, TreePath};
-use vfs_sync_core::access::{AccessLevel, Principal};
+use vfs_sync_client::{
+    Child, ClientError, Grant, Node, Reader, SyncClient, Transport as _, TreePath,
+};
+use vfs_sync_core::access::{AccessLevel, Principal, PrincipalType};
 use vfs_sync_core::id::ItemId;
 
 use super::look::{node_json, shown, with};
-use crate::args::{Global, Share, Shares, Unshare};
+use crate::args::{Global, Share, Shares, SharesAction, Unshare};
 use crate::error::{Failure, Kind, Result};
-use crate::output::{Output, table, table_text};
+use crate::output::{Output, table};
 use crate::safe::{Safe, safe};
 use crate::{path, replica};
 
@@ -79,10 +81,64 @@ pub(super) fn unshare(global: &Global, args: Unshare, output: Output) -> Result<
 
 pub(super) fn shares(global: &Global, args: Shares, output: Output) -> Result<()> {
     let client = replica::open(global, replica::config())?;
+    if let Some(SharesAction::Decline { path }) = &args.action {
+        return decline(&client, path, output);
+    }
     match &args.path {
         Some(path) => of_item(&client, path, output),
         None => all(&client, output),
     }
+}
+
+fn decline(client: &SyncClient, path: &str, output: Output) -> Result<()> {
+    let node = path::item(client, path)?;
+    let at = path::of(client, &node.id)?;
+    if node.owner == client.user() {
+        return Err(Failure::usage(format!("{at} is your own: nobody shares it with you")));
+    }
+    client.decline(&node.id).map_err(|error| match error {
+        ClientError::NotDeclined { through, .. } => not_declined(client, &at, &node, &through),
+        other => path::explain(client)(other),
+    })?;
+    output.say(format_args!("declined {}: it goes with the next sync", safe(&at)))?;
+    // What comes by a group, or from above, still shows it.
+    let left: Vec<String> = client
+        .audience(&node.id)?
+        .iter()
+        .filter(|reader| reaches(client, reader))
+        .map(|reader| grant_text(client, reader))
+        .collect();
+    if !left.is_empty() {
+        output.note(format_args!("it may still reach you by {}", safe(&left.join(", "))));
+    }
+    output.json(&json!({ "id": node.id, "path": at, "owner": node.owner, "stillBy": left }))
+}
+
+/// Whether a grant may reach this user: it names the user, or a group whose members are not known.
+fn reaches(client: &SyncClient, reader: &Reader) -> bool {
+    match reader.principal.kind {
+        PrincipalType::User => reader.principal.id.as_str() == client.user().as_str(),
+        PrincipalType::Group | PrincipalType::Organization => true,
+    }
+}
+
+fn grant_text(client: &SyncClient, reader: &Reader) -> String {
+    let at = path::of(client, &reader.through).unwrap_or_else(|_| reader.through.to_string());
+    format!("the grant to {} on {at}", reader.principal)
+}
+
+fn not_declined(client: &SyncClient, at: &str, node: &Node, through: &[Reader]) -> Failure {
+    let owner = &node.owner;
+    let by = match through {
+        [] => "what reaches you is a grant on a folder above it that you do not see".to_owned(),
+        grants => {
+            let grants: Vec<String> = grants.iter().map(|one| grant_text(client, one)).collect();
+            format!("what reaches you is {}", grants.join(", "))
+        }
+    };
+    Failure::failed(format!("{at} is not shared with you by name: {by}")).hint(format!(
+        "{owner} can take that away; `vfs-sync block '{owner}'` hides all that {owner} shares"
+    ))
 }
 
 fn of_item(client: &SyncClient, path: &str, output: Output) -> Result<()> {
@@ -109,7 +165,7 @@ fn of_item(client: &SyncClient, path: &str, output: Output) -> Result<()> {
             "id": node.id, "path": path, "owner": node.owner, "grants": grants, "readers": readers,
         }));
     }
-    output.text(table_text(rows))
+    output.table(rows)
 }
 
 fn all(client: &SyncClient, output: Output) -> Result<()> {
@@ -145,7 +201,7 @@ fn all(client: &SyncClient, output: Output) -> Result<()> {
             ]);
         }
     }
-    output.text(table_text(rows))
+    output.table(rows)
 }
 
 pub(super) fn shared_with_me(global: &Global, output: Output) -> Result<()> {
@@ -176,7 +232,7 @@ pub(super) fn shared_with_me(global: &Global, output: Output) -> Result<()> {
             shown(&at(child), &child.node, false),
         ]);
     }
-    output.text(table_text(rows))
+    output.table(rows)
 }
 
 /// Who is told of an item, for `stat`: the principals of its grants.

@@ -1,6 +1,6 @@
 //! The replica's state as a file: `state export`, `state hydrate`.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 
 use serde_json::json;
@@ -9,9 +9,9 @@ use vfs_sync_core::state;
 
 use crate::args::{Global, State};
 use crate::error::{Failure, Result};
-use crate::output::{Output, count_text};
+use crate::output::{Output, count_text, raw};
 use crate::replica;
-use crate::safe::Safe;
+use crate::safe::{Safe, SafeLog};
 
 pub(super) fn state(global: &Global, command: State, output: Output) -> Result<()> {
     match command {
@@ -36,7 +36,12 @@ fn export(global: &Global, file: Option<&Path>, redact: bool, output: Output) ->
     let client = replica::open(global, replica::config())?;
     let options = StateExport { redact };
     let Some(file) = file else {
-        let mut out = io::BufWriter::new(io::stdout().lock());
+        if raw().is_terminal() {
+            let mut out = io::BufWriter::new(SafeLog::new(raw()));
+            client.export_state(options, &mut out)?;
+            return out.flush().map_err(Failure::output);
+        }
+        let mut out = io::BufWriter::new(raw());
         client.export_state(options, &mut out)?;
         return out.flush().map_err(Failure::output);
     };

@@ -22,7 +22,7 @@ use crate::fs::names;
 use crate::fs::root::{Kind as DiskKind, Root, set_mode_and_mtime};
 use crate::fs::scan::Scanner;
 use crate::fs::stable::{Cut, StableReader};
-use crate::output::{Output, bytes_text, count_text};
+use crate::output::{Output, bytes_text, count_text, raw};
 use crate::path::{self, Place};
 use crate::report::Problems;
 use crate::safe::{Safe, SafeBytes};
@@ -238,7 +238,7 @@ pub(super) async fn cat(
 ) -> Result<()> {
     let client = replica::open(global, replica::config())?;
     let (_, content, _) = content(&client, &args.path, None, output, &stop).await?;
-    let mut stdout = io::stdout().lock();
+    let mut stdout = raw();
     let escape = !args.raw && stdout.is_terminal();
     copy_out(&content, &mut stdout, escape, &stop)
 }
@@ -283,7 +283,7 @@ pub(super) async fn get(
     let (node, content, mtime) = content(&client, &args.path, version, output, &stop).await?;
     let to_stdout = args.file.as_deref() == Some(Path::new("-"));
     if to_stdout {
-        return copy_out(&content, &mut io::stdout().lock(), false, &stop);
+        return copy_out(&content, &mut raw(), false, &stop);
     }
     let (_, own) = path::split(&args.path)?;
     let own = names::to_disk(&own);

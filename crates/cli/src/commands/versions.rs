@@ -6,7 +6,7 @@ use vfs_sync_client::{Node, SyncClient, Version};
 
 use crate::args::{Global, OnePath};
 use crate::error::{Failure, Kind, Result};
-use crate::output::{Output, bytes_text, table, table_text};
+use crate::output::{Output, bytes_text, table};
 use crate::safe::safe;
 use crate::{path, replica, stop};
 
@@ -46,7 +46,7 @@ pub(super) async fn versions(
             safe(version.blob_id.as_str()),
         ]);
     }
-    output.text(table_text(rows))
+    output.table(rows)
 }
 
 async fn all(

@@ -1,0 +1,78 @@
+//! Blocking owners, at the server: `block`, `unblock`.
+
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use vfs_sync_core::id::UserId;
+
+use crate::args::{Block, Global, Unblock};
+use crate::error::{Failure, Result};
+use crate::output::Output;
+use crate::safe::safe;
+use crate::{replica, stop};
+
+pub(super) async fn block(
+    global: &Global,
+    args: Block,
+    output: Output,
+    stop: CancellationToken,
+) -> Result<()> {
+    match args.owner {
+        Some(owner) => set(global, &owner, true, output, stop).await,
+        None => list(global, output, stop).await,
+    }
+}
+
+pub(super) async fn unblock(
+    global: &Global,
+    args: Unblock,
+    output: Output,
+    stop: CancellationToken,
+) -> Result<()> {
+    set(global, &args.owner, false, output, stop).await
+}
+
+async fn list(global: &Global, output: Output, stop: CancellationToken) -> Result<()> {
+    let server = replica::server(global, None, None, None)?;
+    let list = tokio::select! {
+        list = server.blocks() => list.map_err(unsupported)?,
+        () = stop.cancelled() => return Err(stop::interrupted()),
+    };
+    if output.json {
+        return output.json(&list);
+    }
+    if list.owners.is_empty() {
+        return output.say("you block nobody");
+    }
+    list.owners.iter().try_for_each(|owner| output.text(safe(owner.as_str())))
+}
+
+async fn set(
+    global: &Global,
+    owner: &UserId,
+    blocked: bool,
+    output: Output,
+    stop: CancellationToken,
+) -> Result<()> {
+    let server = replica::server(global, None, None, None)?;
+    tokio::select! {
+        done = server.set_block(owner, blocked) => done.map_err(unsupported)?,
+        () = stop.cancelled() => return Err(stop::interrupted()),
+    }
+    let shown = safe(owner.as_str());
+    output.say(match blocked {
+        true => format!("{shown} is blocked: what {shown} shares goes with the next sync"),
+        false => format!("{shown} is not blocked: what {shown} shares comes with the next sync"),
+    })?;
+    output.json(&json!({ "owner": owner, "blocked": blocked }))
+}
+
+/// A server of before has no such route.
+fn unsupported(error: vfs_sync_client::TransportError) -> Failure {
+    match error {
+        vfs_sync_client::TransportError::Refused { status: 404 | 405, .. } => {
+            Failure::failed("the server keeps no list of blocked users")
+                .hint("its operator can upgrade it to this version of vfs-sync")
+        }
+        other => other.into(),
+    }
+}
