@@ -130,7 +130,7 @@ fn what_makes_no_sense_to_share_is_refused_with_the_next_step() {
         .says("this takes write");
     on_bob(&["rm", "-r", "shared:alice/docs"], 1)
         .says("alice's tree")
-        .says("vfs-sync unshare 'shared:alice/docs' 'user:bob'");
+        .says("vfs-sync shares decline 'shared:alice/docs'");
     bob(&scene, &["unshare", "shared:alice/docs", "user:bob"]);
     bob(&scene, &["sync"]);
     assert_eq!(names(&bob(&scene, &["--json", "ls"]).json()), ["own"]);
@@ -157,12 +157,27 @@ fn a_move_between_trees_copies_and_deletes_and_says_so() {
 
     let scene = shared("write");
     scene
-        .on("bob", &["mv", "shared:alice/docs/deep", "/own"])
+        .on("bob", &["mv", "shared:alice/docs", "/own"])
         .expect(1)
-        .says("you may only write")
+        .says("deleting takes admin on it, or write on all folders that it is in; you have write")
         .says("vfs-sync cp");
     bob(&scene, &["cp", "shared:alice/docs/deep", "/own"]);
     bob(&scene, &["cat", "/own/deep/plan.txt"]).says("the plan");
+}
+
+#[test]
+fn whoever_may_write_in_a_shared_folder_may_delete_in_it_and_not_the_folder() {
+    let scene = shared("write");
+    scene
+        .on("bob", &["rm", "-r", "shared:alice/docs"])
+        .expect(1)
+        .says("deleting takes admin on it, or write on all folders that it is in; you have write");
+    bob(&scene, &["mv", "shared:alice/docs/deep/plan.txt", "/own"]).says("deleted in alice's tree");
+    bob(&scene, &["rm", "-r", "shared:alice/docs/deep"]).says("deleted shared:alice/docs/deep");
+    bob(&scene, &["sync"]).says("0 refused");
+    alice(&scene, &["sync"]);
+    assert_eq!(names(&alice(&scene, &["--json", "ls", "/docs"]).json()), [""; 0]);
+    assert_eq!(bob(&scene, &["cat", "/own/plan.txt"]).stdout, "the plan");
 }
 
 #[test]
@@ -348,4 +363,55 @@ fn a_directory_is_imported_into_what_somebody_shares() {
     let import = ["--json", "import", "mine/docs", "shared:alice/docs", "--delete"];
     let report = scene.on("bob", &import).expect(0).json();
     assert_eq!(report["deleted"], 1, "whoever may write in a folder may delete in it");
+}
+
+#[test]
+fn a_share_by_name_is_declined_and_what_comes_otherwise_is_named() {
+    let scene = shared("write");
+    let token = scene.run(["token", "--user", "root", "--scope", "vfs:admin"]).expect(0).stdout;
+    scene.write("root.token", token);
+    let server = ["--server", scene.url(), "--token-file", "root.token"];
+    scene.run(["group", "add", "eng", "bob"].iter().chain(&server)).expect(0);
+    alice(&scene, &["mkdir", "/team"]);
+    alice(&scene, &["share", "/team", "group:eng", "read"]);
+    alice(&scene, &["sync"]);
+    bob(&scene, &["sync"]);
+    scene
+        .on("bob", &["shares", "decline", "shared:alice/team"])
+        .expect(1)
+        .says("is not shared with you by name")
+        .says("the grant to group:eng on shared:alice/team");
+    scene
+        .on("bob", &["shares", "decline", "shared:alice/docs/deep"])
+        .expect(1)
+        .says("the grant to user:bob on shared:alice/docs");
+    scene.on("bob", &["shares", "decline", "/own"]).expect(2).says("is your own");
+    bob(&scene, &["shares", "decline", "shared:alice/docs"]).says("declined shared:alice/docs");
+    bob(&scene, &["sync"]);
+    alice(&scene, &["sync"]);
+    assert_eq!(bob(&scene, &["ls", "shared:alice"]).stdout, "team/\n");
+    let left = alice(&scene, &["--json", "shares"]).json();
+    assert_eq!(left["shares"].as_array().unwrap().len(), 1, "the grant to the group stays: {left}");
+}
+
+#[test]
+fn a_blocked_owner_shares_in_vain_until_unblocked_and_cannot_tell() {
+    let scene = shared("admin");
+    let before = alice(&scene, &["--json", "shares", "/docs"]).json();
+    assert_eq!(bob(&scene, &["block", "--list"]).stdout, "you block nobody\n");
+    bob(&scene, &["block", "alice"]).says("alice is blocked");
+    assert_eq!(bob(&scene, &["block", "--list"]).stdout, "alice\n");
+    bob(&scene, &["sync"]).says("no longer shared with you: 3 items");
+    assert_eq!(bob(&scene, &["ls", "shared:"]).stdout, "");
+    alice(&scene, &["mkdir", "/docs/more"]);
+    alice(&scene, &["share", "/docs/more", "bob", "write"]);
+    alice(&scene, &["sync"]);
+    bob(&scene, &["sync"]);
+    assert_eq!(bob(&scene, &["ls", "shared:"]).stdout, "");
+    assert_eq!(alice(&scene, &["--json", "shares", "/docs"]).json(), before);
+    bob(&scene, &["unblock", "alice"]);
+    bob(&scene, &["sync"]).says("shared with you by alice: shared:alice/docs");
+    assert_eq!(bob(&scene, &["ls", "shared:alice/docs"]).stdout, "deep/\nmore/\n");
+    scene.on("bob", &["block", "bob"]).expect(1).says("another user");
+    scene.on("bob", &["block"]).expect(2);
 }

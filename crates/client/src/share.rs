@@ -39,6 +39,30 @@ impl SyncClient {
         batch.commit().map(drop)
     }
 
+    /// Whether this user may delete an item, as far as this replica knows: with `admin` on it; or with
+    /// `write`, where it hangs in a folder of its owner's and the user may write all of these.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`].
+    pub fn may_delete(&self, item: &ItemId) -> Result<bool, ClientError> {
+        let mut store = self.store();
+        let node = store.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
+        if node.access_level != AccessLevel::Write {
+            return Ok(node.access_level == AccessLevel::Admin);
+        }
+        let mut hangs = false;
+        for parent in store.parents(item)? {
+            let Some(parent) = store.node(&parent)? else { continue };
+            if parent.owner == node.owner {
+                if parent.access_level < AccessLevel::Write {
+                    return Ok(false);
+                }
+                hangs = true;
+            }
+        }
+        Ok(hangs)
+    }
+
     /// Takes away what was granted to `principal` on this item; gives whether this replica knew of
     /// a grant. What reaches the principal by other ways (another grant above, a group) stays.
     ///

@@ -72,6 +72,55 @@ pub(crate) fn time(random: &mut Random) -> Timestamp {
     }
 }
 
+/// Names that everybody gives to folders: what strangers share has them too.
+const LIKELY: [&str; 3] = ["Documents", "photos", ".ssh"];
+
+/// Creates something where an own path leads, as `mkdir`, `put` and `import` do: in the folder of
+/// that name at the top of the user's own tree, which is made if it is not there.
+fn write_by_path(device: &Device, ledger: &Ledger, random: &mut Random) -> Result<(), ClientError> {
+    let likely = *random.one(&LIKELY);
+    let (client, user) = (&device.client, &device.user);
+    let folder = match client.resolve(&format!("/{likely}")) {
+        Ok(node) if node.owner != *user => {
+            let (index, owner) = (device.index, &node.owner);
+            let message =
+                format!("device {index} of {user}: the own path /{likely} leads to {owner}'s");
+            ledger.fail(FailureKind::Secrecy, message);
+            return Ok(());
+        }
+        Ok(node) => node.id,
+        Err(ClientError::UnknownPath(_)) => {
+            let name = Name::new(likely).expect("a name");
+            client.create(ObjectType::Folder, None, name)?
+        }
+        Err(error) => return Err(error),
+    };
+    let file = client.create(ObjectType::File, Some(&folder), name(ledger))?;
+    ledger.book().own.extend([(folder, user.clone()), (file, user.clone())]);
+    Ok(())
+}
+
+/// Declines a share; what others were granted stays.
+fn decline(device: &Device, ledger: &Ledger, item: &ItemId) -> Result<(), ClientError> {
+    let others = || {
+        let mut grants = device.client.grants(item).expect("it is shown");
+        grants.retain(|grant| grant.principal.id.as_str() != device.user.as_str());
+        grants
+    };
+    let before = others();
+    device.client.decline(item)?;
+    let after = others();
+    if after != before {
+        let (index, user) = (device.index, &device.user);
+        let message = format!(
+            "device {index}: {user} declined {}, and of others' {before:?} are left {after:?}",
+            short(item)
+        );
+        ledger.fail(FailureKind::Lost, message);
+    }
+    Ok(())
+}
+
 /// How much waits on a device: what edits add to. `None` if its disk does not let it be read.
 fn waiting(device: &Device) -> Option<[u64; 5]> {
     let status = device.client.status().ok()?;
@@ -87,10 +136,20 @@ pub(crate) fn edit(device: &mut Device, ledger: &Ledger, users: usize, random: &
     let mut seen = None;
     let mut done = "create";
     let outcome = match (kind, &one) {
-        (0..=24, _) | (_, None) => {
+        (0..=4, _) => {
+            done = "write by an own path";
+            write_by_path(device, ledger, random)
+        }
+        (5..=24, _) | (_, None) => {
             let kinds = [ObjectType::Folder, ObjectType::Folder, ObjectType::File];
             let under = one.as_ref().filter(|_| random.below(4) > 0);
-            device.client.create(*random.one(&kinds), under, name(ledger)).map(drop)
+            let likely = under.is_none() && random.below(4) == 0;
+            let name = if likely {
+                Name::new(*random.one(&LIKELY)).expect("a name")
+            } else {
+                name(ledger)
+            };
+            device.client.create(*random.one(&kinds), under, name).map(drop)
         }
         (25..=39, Some(item)) => {
             done = "rename";
@@ -144,7 +203,11 @@ pub(crate) fn edit(device: &mut Device, ledger: &Ledger, users: usize, random: &
             let levels = [AccessLevel::Read, AccessLevel::Write, AccessLevel::Admin];
             device.client.share(item, principal(random, users), *random.one(&levels))
         }
-        (80..=84, Some(_)) => {
+        (80, Some(item)) => {
+            done = "decline";
+            decline(device, ledger, item)
+        }
+        (81..=84, Some(_)) => {
             done = "revoke";
             match device.client.shares().expect("memory is read").as_slice() {
                 [] => Ok(()),
@@ -216,6 +279,7 @@ pub(crate) fn edit(device: &mut Device, ledger: &Ledger, users: usize, random: &
             | ClientError::Invalid(_)
             | ClientError::NotPermitted { .. }
             | ClientError::OtherTree { .. }
+            | ClientError::NotDeclined { .. }
             | ClientError::NoContent(_),
         ) => {
             ledger.count(Kind::Edit, "refused by the client");

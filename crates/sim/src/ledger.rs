@@ -42,6 +42,8 @@ pub(crate) struct Book {
     pub(crate) times: Times,
     /// What users saved, replaced and deleted.
     pub(crate) saved: Saved,
+    /// What a user made by an own path: it must be in that user's tree, wherever it is.
+    pub(crate) own: BTreeMap<ItemId, UserId>,
     /// Names that were given.
     pub(crate) names: u64,
     /// Stages that a user asked to be abandoned.
@@ -120,6 +122,7 @@ impl Ledger {
             swapped: BTreeSet::new(),
             times: Times::default(),
             saved: Saved::default(),
+            own: BTreeMap::new(),
             names: 0,
             given_up: BTreeSet::new(),
             watched: None,

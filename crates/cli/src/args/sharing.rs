@@ -7,8 +7,8 @@ use vfs_sync_core::id::{PrincipalId, UserId};
 
 pub(super) const SHARE: &str = "\
 WHO is a user: `alice`, or `user:alice`; a group: `group:eng`; or an organization:
-`organization:acme`. LEVEL is `read`; `write`, which is to change it and what is in it; or `admin`, which is to
-delete it and to decide who sees it. A folder is shared with all that is in it, now and later. Sharing
+`organization:acme`. LEVEL is `read`; `write`, which is to change it and what is in it, and to delete what
+is in it; or `admin`, which is to delete it itself and to decide who sees it. A folder is shared with all that is in it, now and later. Sharing
 again replaces the level. It is queued like any edit, online or not; where the server can be reached,
 it is asked whether it knows of WHO (a user who has written something, a group with members), so that a
 typing error is noticed.
@@ -87,9 +87,9 @@ fn user_id(text: &str) -> Result<UserId, String> {
 pub(crate) enum Level {
     /// See it and what is in it
     Read,
-    /// Change it and what is in it
+    /// Change it and what is in it, and delete what is in it
     Write,
-    /// Delete it, and decide who sees it
+    /// Delete it itself, and decide who sees it
     Admin,
 }
 

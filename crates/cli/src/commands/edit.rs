@@ -3,7 +3,6 @@
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use vfs_sync_client::{ClientError, Delete, Node, SyncClient, TreePath};
-use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::id::ItemId;
 use vfs_sync_core::item::{Name, ObjectType};
 
@@ -167,10 +166,11 @@ async fn move_by_copy(
     output: Output,
     stop: CancellationToken,
 ) -> Result<()> {
-    if node.access_level < AccessLevel::Admin {
+    if !client.may_delete(&node.id)? {
         let (owner, level) = (&node.owner, node.access_level);
         return Err(Failure::failed(format!(
-            "{} is in {owner}'s tree: moving it out copies and deletes it, and you may only {level}",
+            "{} is in {owner}'s tree: moving it out copies and deletes it, and deleting takes admin on \
+             it, or write on all folders that it is in; you have {level}",
             args.from
         ))
         .hint("`vfs-sync cp` copies it; `vfs-sync ln` lets you find it in a folder of yours"));
@@ -280,7 +280,7 @@ pub(super) fn rm(global: &Global, args: Rm, output: Output) -> Result<()> {
                     false => client.delete(&node.id, Delete::Recursive),
                     true => client.delete_unseen(&node.id, Delete::Recursive),
                 };
-                deleted += gone.map_err(|error| not_ours(error, path, &node, &client))?;
+                deleted += gone.map_err(|error| not_ours(error, path, &node))?;
                 output.say(format_args!("deleted {}", Safe(path)))?;
             }
             _ => {}
@@ -289,14 +289,14 @@ pub(super) fn rm(global: &Global, args: Rm, output: Output) -> Result<()> {
     output.json(&json!({ "deleted": deleted, "unlinked": unlinked }))
 }
 
-fn not_ours(error: ClientError, path: &str, node: &Node, client: &SyncClient) -> Failure {
+fn not_ours(error: ClientError, path: &str, node: &Node) -> Failure {
     match error {
         ClientError::NotPermitted { has, .. } => Failure::failed(format!(
             "{path} is in {}'s tree: deleting takes admin on it, or write on all folders that it is in; \
              you have {has}",
             node.owner
         ))
-        .hint(format!("to see it no more: `vfs-sync unshare '{path}' 'user:{}'`", client.user())),
+        .hint(format!("to see it no more: `vfs-sync shares decline '{path}'`")),
         other => other.into(),
     }
 }

@@ -163,6 +163,23 @@ pub(crate) fn nothing_lost(ledger: &Ledger, devices: &[Device]) {
         );
         return book.fail(FailureKind::Lost, message);
     }
+    book.coverage.count(Kind::Check, "nothing of a user's is under another");
+    // An id that a rogue took first is the rogue's; what the user did to it is refused.
+    let done_by = |item: &ItemId, user: &UserId| {
+        book.operations.iter().any(|(op_id, queued)| {
+            queued.item == *item
+                && devices[queued.device].user == *user
+                && book.model.was_applied(op_id)
+        })
+    };
+    let strange = book.own.iter().find_map(|(item, user)| {
+        let owner = book.model.owner(item).filter(|owner| *owner != user)?;
+        done_by(item, user)
+            .then(|| format!("{item} was made by an own path of {user}'s, and is {owner}'s"))
+    });
+    if let Some(message) = strange {
+        return book.fail(FailureKind::Secrecy, message);
+    }
     let waits = |op_id: &OpId, device: &Device| {
         let rejected = device.client.rejected(usize::MAX).expect("memory is read");
         rejected.iter().any(|one| one.operation.op_id == *op_id)
