@@ -2,10 +2,11 @@
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
+use vfs_sync_client::{HttpTransport, Transport as _, TransportError};
 use vfs_sync_core::id::UserId;
 
 use crate::args::{Block, Global, Unblock};
-use crate::error::{Failure, Result};
+use crate::error::{Failure, Kind, Result};
 use crate::output::Output;
 use crate::safe::safe;
 use crate::{replica, stop};
@@ -31,8 +32,19 @@ pub(super) async fn unblock(
     set(global, &args.owner, false, output, stop).await
 }
 
-async fn list(global: &Global, output: Output, stop: CancellationToken) -> Result<()> {
+/// The replica's server, asked in the name of the replica's user and of nobody else.
+fn server(global: &Global) -> Result<HttpTransport> {
+    let client = replica::open(global, replica::config())?;
     let server = replica::server(global, None, None, None)?;
+    server.meant_for(&client.user()).map_err(|other| {
+        let (user, message) = (client.user(), "the list of blocked users is each user's own");
+        Failure::new(Kind::Auth, format!("{message}: the replica is {user}'s, not {other}'s"))
+    })?;
+    Ok(server)
+}
+
+async fn list(global: &Global, output: Output, stop: CancellationToken) -> Result<()> {
+    let server = server(global)?;
     let list = tokio::select! {
         list = server.blocks() => list.map_err(unsupported)?,
         () = stop.cancelled() => return Err(stop::interrupted()),
@@ -53,7 +65,7 @@ async fn set(
     output: Output,
     stop: CancellationToken,
 ) -> Result<()> {
-    let server = replica::server(global, None, None, None)?;
+    let server = server(global)?;
     tokio::select! {
         done = server.set_block(owner, blocked) => done.map_err(unsupported)?,
         () = stop.cancelled() => return Err(stop::interrupted()),
@@ -67,9 +79,9 @@ async fn set(
 }
 
 /// A server of before has no such route.
-fn unsupported(error: vfs_sync_client::TransportError) -> Failure {
+fn unsupported(error: TransportError) -> Failure {
     match error {
-        vfs_sync_client::TransportError::Refused { status: 404 | 405, .. } => {
+        TransportError::Refused { status: 404 | 405, .. } => {
             Failure::failed("the server keeps no list of blocked users")
                 .hint("its operator can upgrade it to this version of vfs-sync")
         }
