@@ -310,7 +310,7 @@ pub(super) async fn get(
         .tempfile_in(parent)
         .map_err(Failure::io(what()))?;
     copy_out(&content, &mut temporary, false, &stop)?;
-    let mode = metadata::mode(&node).unwrap_or(0o644);
+    let mode = metadata::mode_here(&node, &client.user()).unwrap_or(0o644);
     set_mode_and_mtime(temporary.as_file(), Some(mode), Some(mtime))
         .map_err(Failure::io(what()))?;
     let placed = if args.force {
