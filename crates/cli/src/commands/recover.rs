@@ -6,7 +6,7 @@ use vfs_sync_core::offer::{LostChange, Offered};
 
 use crate::args::{Global, Limit, Recover, RecoverAction};
 use crate::error::{Failure, Kind, Result};
-use crate::output::{Output, bytes_text, count_text, table, table_text};
+use crate::output::{Output, bytes_text, count_text, table};
 use crate::replica;
 use crate::safe::safe;
 
@@ -106,7 +106,7 @@ fn list(client: &SyncClient, limit: Limit, output: Output) -> Result<()> {
             entry.lost.reason.text().to_owned(),
         ]);
     }
-    output.text(table_text(rows))
+    output.table(rows)
 }
 
 /// The first lost changes, for `status`.

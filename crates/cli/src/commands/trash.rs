@@ -7,7 +7,7 @@ use vfs_sync_core::id::ItemId;
 
 use crate::args::{Global, Trash, TrashAction, TrashEmpty, TrashRestore};
 use crate::error::{Failure, Kind, Result};
-use crate::output::{Output, bytes_text, table, table_text};
+use crate::output::{Output, bytes_text, table};
 use crate::safe::safe;
 use crate::{replica, stop};
 
@@ -84,7 +84,7 @@ async fn list(client: &SyncClient, output: Output) -> Result<()> {
             safe(&place(client, found)),
         ]);
     }
-    output.text(table_text(rows))
+    output.table(rows)
 }
 
 /// The item that is meant by a path, or by an id; a path means the newest deletion there.

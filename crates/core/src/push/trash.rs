@@ -21,6 +21,8 @@ impl Rows {
         let foreign = |id: &&ItemId| self.item(id).is_some_and(|item| item.owner != *user);
         for id in ids.iter().filter(foreign) {
             needs.groups_of.insert(user.clone());
+            needs.blocks.extend(self.item(id).map(|item| item.owner.clone()));
+            needs.among = Some(BTreeSet::from([user.clone()]));
             needs.ancestors.insert(id.clone());
             if self.ancestors.contains(id) {
                 needs.granted.extend(self.lineage(id).into_iter().cloned());
