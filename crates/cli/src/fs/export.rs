@@ -310,6 +310,26 @@ impl<'a> Export<'a> {
         top: Option<ItemId>,
         progress: &mut (dyn FnMut(&ExportReport) + Send),
     ) -> Result<ExportReport> {
+        let walked = self.walk(top, progress).await;
+        // Also where it was cut short: what was written is recorded, and folders get their bits back.
+        for leave in std::mem::take(&mut self.leaving).into_iter().rev() {
+            self.leave(leave);
+        }
+        let flushed = self.flush();
+        walked?;
+        flushed?;
+        self.report.interrupted = self.stop.is_cancelled();
+        if !self.report.interrupted && self.report.held == 0 {
+            self.record.in_step()?;
+        }
+        Ok(self.report)
+    }
+
+    async fn walk(
+        &mut self,
+        top: Option<ItemId>,
+        progress: &mut (dyn FnMut(&ExportReport) + Send),
+    ) -> Result<()> {
         let first =
             Enter { path: PathBuf::new(), item: top, new: false, row: ROOT_ENTRY, has_rows: true };
         let mut folders = vec![first];
@@ -327,15 +347,7 @@ impl<'a> Export<'a> {
         if !self.stop.is_cancelled() {
             self.remove_extras()?;
         }
-        for leave in std::mem::take(&mut self.leaving).into_iter().rev() {
-            self.leave(leave);
-        }
-        self.flush()?;
-        self.report.interrupted = self.stop.is_cancelled();
-        if !self.report.interrupted && self.report.held == 0 {
-            self.record.in_step()?;
-        }
-        Ok(self.report)
+        Ok(())
     }
 
     async fn enter(
