@@ -586,7 +586,7 @@ impl<'a> Export<'a> {
         let row = row.filter(|row| row.disk.kind == EntryKind::Folder);
         let has_rows = row.is_some();
         let id = row.as_ref().map_or_else(|| self.record.new_id(), |row| row.id);
-        let wanted = metadata::mode(node);
+        let wanted = metadata::mode_here(node, &self.client.user());
         // Bits that were changed here and not imported yet stay.
         let own = match (&row, &stat) {
             (Some(row), Some(stat)) => row.disk.mode != stat.mode,
@@ -700,7 +700,7 @@ impl<'a> Export<'a> {
             size: content.size,
             digest: content.digest,
             mtime: Some(node.modified_at()),
-            mode: metadata::mode(node),
+            mode: metadata::mode_here(node, &self.client.user()),
         };
         let mut tree = record::tree(node, parent.item);
         (tree.mtime, tree.mode) = (wanted.mtime, wanted.mode);
