@@ -195,10 +195,12 @@ impl PushBatch {
         let going: Set<&ItemId> = self.operations().filter(deletes).map(|op| &op.item_id).collect();
         let is_gone = |id: &ItemId| going.contains(id) || rows.is_deleted(id);
         let mut back: BTreeSet<&ItemId> = BTreeSet::new();
+        // By one operation with a basis everything above its item comes back, links that others of the
+        // batch make included.
+        let revives = self.operations().any(|op| op.basis.is_some());
         for op in self.operations() {
-            let Some(basis) = &op.basis else { continue };
-            match &op.action {
-                Action::Delete if rows.around.contains(&op.item_id) => {
+            match (&op.action, &op.basis) {
+                (Action::Delete, Some(basis)) if rows.around.contains(&op.item_id) => {
                     if rows.unseen_from(basis, &op.replica_id).is_none() {
                         continue;
                     }
@@ -207,7 +209,9 @@ impl PushBatch {
                         back.insert(&op.item_id);
                     }
                 }
-                Action::Upsert(_) | Action::LinkAdd { .. } | Action::LinkReassign { .. } => {
+                (Action::Upsert(_) | Action::LinkAdd { .. } | Action::LinkReassign { .. }, _)
+                    if revives =>
+                {
                     let ends = std::iter::once(&op.item_id).chain(op.parent());
                     back.extend(ends.filter(|id| is_gone(id)));
                 }
