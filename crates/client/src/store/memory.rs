@@ -56,6 +56,8 @@ struct Queue {
     by_parent: HashMap<ItemId, BTreeSet<i64>>,
     acknowledged: BTreeSet<i64>,
     pending: BTreeSet<i64>,
+    /// The times that acknowledged operations were sent with, where the server believed less.
+    sent: BTreeMap<i64, Timestamp>,
 }
 
 impl Queue {
@@ -80,6 +82,7 @@ impl Queue {
         self.by_id.remove(&op.op_id);
         self.pending.remove(&seq);
         self.acknowledged.remove(&seq);
+        self.sent.remove(&seq);
         let forget = |index: &mut HashMap<ItemId, BTreeSet<i64>>, id: &ItemId| {
             if let Some(seqs) = index.get_mut(id) {
                 seqs.remove(&seq);
@@ -548,6 +551,7 @@ impl Rows for MemoryRows {
         one.operation.write_id = one.operation.write_id.min(write_id);
         let sent = one.operation.occurred_at;
         one.operation.occurred_at = at.map_or(sent, |at| at.min(sent));
+        self.queue.sent.entry(*seq).or_insert(sent);
         Ok(Some(one.operation.item_id.clone()))
     }
 
@@ -557,6 +561,9 @@ impl Rows for MemoryRows {
             let acknowledged = one.state == QueuedState::Acknowledged;
             if acknowledged && Some(one.operation.write_id) > covered {
                 one.state = QueuedState::Pending;
+                if let Some(sent) = self.queue.sent.remove(seq) {
+                    one.operation.occurred_at = sent;
+                }
                 self.queue.acknowledged.remove(seq);
                 self.queue.pending.insert(*seq);
             }

@@ -685,12 +685,24 @@ impl Rows for SqliteRows {
     fn unacknowledge(&mut self, covered: Option<WriteId>) -> Result<bool> {
         let covered = covered.map_or(0, WriteId::get);
         let covered = i64::try_from(covered).expect("a write id has 53 bits");
-        let sql = "UPDATE queue SET state = 0 WHERE state = 1 AND write_id > ?1";
-        Ok(self.run(sql, [covered])? > 0)
+        let which = "WHERE state = 1 AND write_id > ?1";
+        // The text has the time that it was sent with.
+        let texts: Vec<String> =
+            self.all(&format!("SELECT op FROM queue {which}"), [covered], |row| self.get(row, 0))?;
+        for text in &texts {
+            let sent = self.sent(text)?;
+            let sql = "UPDATE queue SET occurred_at = ?2 WHERE op_id = ?1";
+            self.run(sql, params![sent.op_id.as_str(), sent.occurred_at.as_millis()])?;
+        }
+        self.run(&format!("UPDATE queue SET state = 0 {which}"), [covered])?;
+        Ok(!texts.is_empty())
     }
     fn restamp(&mut self, op_id: &OpId, occurred_at: Timestamp) -> Result<()> {
-        let sql = "UPDATE queue SET occurred_at = ?2 WHERE op_id = ?1";
-        self.run(sql, params![op_id.as_str(), occurred_at.as_millis()]).map(drop)
+        let found = self.queued("WHERE op_id = ?1", [op_id.as_str()])?.pop();
+        let Some(one) = found else { return Ok(()) };
+        let text = Operation { occurred_at, ..one.operation }.to_json();
+        let sql = "UPDATE queue SET occurred_at = ?2, op = ?3 WHERE op_id = ?1";
+        self.run(sql, params![op_id.as_str(), occurred_at.as_millis(), text]).map(drop)
     }
     fn remove_queued(&mut self, op_id: &OpId) -> Result<Option<Operation>> {
         let found = self.queued("WHERE op_id = ?1", [op_id.as_str()])?.pop();

@@ -39,9 +39,13 @@ impl SqliteRows {
         .map(drop)
     }
 
+    /// Reads a queued operation as it was sent, or is to be.
+    pub(super) fn sent(&self, text: &str) -> Result<Operation> {
+        Operation::parse(text).map_err(|error| self.corrupt("a queued operation", error))
+    }
+
     fn operation(&self, text: &str, write_id: i64, occurred_at: i64) -> Result<Operation> {
-        let mut op =
-            Operation::parse(text).map_err(|error| self.corrupt("a queued operation", error))?;
+        let mut op = self.sent(text)?;
         op.write_id = u64::try_from(write_id)
             .ok()
             .and_then(WriteId::new)
