@@ -78,16 +78,6 @@ impl Database {
         Backup { model, metadata, objects: objects.copy() }
     }
 
-    /// Puts a backup back under the servers that are running: only memory can be.
-    pub(crate) fn put_back(&self, backup: &Backup, objects: &Objects) -> bool {
-        let (Self::Memory(store), Metadata::Memory(snapshot)) = (self, &backup.metadata) else {
-            return false;
-        };
-        objects.put_back(&backup.objects);
-        store.restore(snapshot);
-        true
-    }
-
     /// The database as it was; of the objects, what it had comes back. No server may be running.
     pub(crate) fn restore(&mut self, backup: &Backup, objects: &Objects) -> Arc<dyn MetadataStore> {
         objects.put_back(&backup.objects);

@@ -148,6 +148,8 @@ impl World {
             stage_lifetime: Duration::from_secs(3_600),
             keep_removals: Duration::from_secs(60),
             keep_accepted: Duration::from_secs(600),
+            // Clocks are off by up to a year, and the model knows of no purge.
+            keep_deleted: Duration::from_secs(10 * 366 * 24 * 3_600),
             ..ServerConfig::default()
         };
         let (objects_there, random) = (objects.clone(), plan.random(50));
