@@ -658,10 +658,15 @@ pub(crate) struct Trash {
 #[derive(Debug, Subcommand)]
 pub(crate) enum TrashAction {
     /// List what can be restored, the newest deletion first
+    #[command(after_help = "Examples:\n  vfs-sync trash list\n  vfs-sync --json trash list")]
     List,
     /// Bring deleted items back, folders with what was deleted with them
+    #[command(after_help = "Examples:\n  vfs-sync trash restore /thesis.txt")]
     Restore(TrashRestore),
     /// Remove deleted items for good: their contents are freed, nothing brings them back
+    #[command(
+        after_help = "Examples:\n  vfs-sync trash empty /old.iso\n  vfs-sync trash empty --yes"
+    )]
     Empty(TrashEmpty),
 }
 
@@ -724,8 +729,12 @@ pub(crate) struct Recover {
 #[derive(Debug, Subcommand)]
 pub(crate) enum RecoverAction {
     /// List the lost changes, oldest first
+    #[command(after_help = "Examples:\n  vfs-sync recover list")]
     List(Limit),
     /// Forget lost changes, with the bytes that are kept for them
+    #[command(
+        after_help = "Examples:\n  vfs-sync recover discard 3\n  vfs-sync recover discard --all"
+    )]
     Discard {
         /// The numbers of the entries
         #[arg(value_name = "NUMBER", required_unless_present = "all", conflicts_with = "all")]

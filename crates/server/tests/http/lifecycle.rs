@@ -140,12 +140,19 @@ async fn a_request_that_never_ends_does_not_keep_the_server_up() {
 async fn what_was_acknowledged_is_there_after_a_restart() {
     let mut scene = with(|_| {}).await;
     scene.user("alice").push("laptop", vec![create("a", 1)]).await.ok();
-    let before = scene.user("alice").pull_all().await;
+    // Each start begins an epoch, which an answer tells beside what it holds.
+    let mut epochs = Vec::new();
+    let mut held = |mut page: serde_json::Value| {
+        epochs.push(page["epoch"].take());
+        page
+    };
+    let before = held(scene.user("alice").pull_all().await);
     scene.server.restart().await;
-    assert_eq!(scene.user("alice").pull_all().await, before);
+    assert_eq!(held(scene.user("alice").pull_all().await), before);
     scene.server.abort().await;
     scene.server.start_again().await;
-    assert_eq!(scene.user("alice").pull_all().await, before);
+    assert_eq!(held(scene.user("alice").pull_all().await), before);
+    assert!(epochs.is_sorted_by_key(|epoch| epoch.as_u64()), "{epochs:?}");
 }
 
 #[tokio::test]
