@@ -123,6 +123,7 @@ fn a_pull_that_cannot_be_served() {
                     Err(TransportError::RematerializationRequired {
                         requested: query.cursor.clone(),
                         oldest_available: Some(cursor(30, "c")),
+                        history: None,
                     })
                 });
             })
@@ -297,12 +298,10 @@ fn an_attach_ahead_of_the_clients_reconcile_state_goes_through_once_that_has_adv
         };
         transport.stage(&stage).await.unwrap();
         let attach = AttachRequest {
-            item_id: file.clone(),
-            relation_kind: Default::default(),
             client_id: Some(client_id.clone()),
             required_cursor: Some(head),
             required_last_reconciled_write_ids: Some(build::write_ids(&[(client_id.as_str(), 1)])),
-            expected_blob_id: None,
+            ..AttachRequest::to(file.clone())
         };
         let refused = transport.attach(&staging_id, &attach).await.unwrap_err();
         let TransportError::Refused { status, message, .. } = refused else { panic!("{refused}") };
