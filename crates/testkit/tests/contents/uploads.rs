@@ -145,7 +145,7 @@ async fn a_final_refusal_keeps_the_bytes_until_the_user_decides() {
     let kept = put(one.client(), "kept", &noise(2 * MIB, 7));
     let dropped = put(one.client(), "dropped", &noise(2 * MIB, 8));
     for _ in 0..2 {
-        one.line.next(CallKind::Attach, Fault::Refuse(refused(500, code::BLOB_STORE_ERROR)));
+        one.line.next(CallKind::Attach, Fault::Refuse(refused(403, code::NOT_PERMITTED)));
     }
     let mut changes = one.client().subscribe();
     one.client().sync().await.unwrap();
