@@ -175,12 +175,19 @@ fn enter_epoch<R: Rows>(
     let own = map.and_then(|map| map.get(&meta.client_id)).copied();
     // So is what it attached, unless the feed has shown it.
     rows.reset_uploads()?;
-    requeue(rows, meta, own.filter(|own| first.is_none_or(|first| first > *own)))
+    // Without a map the server may still have it, and knows it by what was sent.
+    let as_sent = map.is_none();
+    requeue(rows, meta, own.filter(|own| first.is_none_or(|first| first > *own)), as_sent)
 }
 
 /// Queues again what was acknowledged, and is not covered. Gives whether there was any.
-fn requeue<R: Rows>(rows: &mut R, meta: &mut Meta, covered: Option<WriteId>) -> Result<bool> {
-    if !rows.unacknowledge(covered)? {
+fn requeue<R: Rows>(
+    rows: &mut R,
+    meta: &mut Meta,
+    covered: Option<WriteId>,
+    as_sent: bool,
+) -> Result<bool> {
+    if !rows.unacknowledge(covered, as_sent)? {
         return Ok(false);
     }
     let mut pending = rows.queue(usize::MAX)?;
@@ -411,7 +418,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
                 Some(own) => rows.remove_covered(own)?,
                 None => Vec::new(),
             };
-            requeue(rows, meta, own)?;
+            requeue(rows, meta, own, false)?;
             rows.reset_uploads()?;
             let offered = offering::offer_again(rows, meta, &shared, with)?;
             rows.swap_slots()?;

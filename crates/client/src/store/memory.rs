@@ -555,13 +555,13 @@ impl Rows for MemoryRows {
         Ok(Some(one.operation.item_id.clone()))
     }
 
-    fn unacknowledge(&mut self, covered: Option<WriteId>) -> Result<bool> {
+    fn unacknowledge(&mut self, covered: Option<WriteId>, as_sent: bool) -> Result<bool> {
         let before = self.queue.pending.len();
         for (seq, one) in &mut self.queue.ops {
             let acknowledged = one.state == QueuedState::Acknowledged;
             if acknowledged && Some(one.operation.write_id) > covered {
                 one.state = QueuedState::Pending;
-                if let Some(sent) = self.queue.sent.remove(seq) {
+                if let Some(sent) = self.queue.sent.remove(seq).filter(|_| as_sent) {
                     one.operation.occurred_at = sent;
                 }
                 self.queue.acknowledged.remove(seq);

@@ -176,7 +176,7 @@ pub(super) trait Rows: Send {
     ) -> Result<Option<ItemId>>;
     /// Of those that are acknowledged, makes those pending again whose write id is above `covered`.
     /// Gives whether there were any.
-    fn unacknowledge(&mut self, covered: Option<WriteId>) -> Result<bool>;
+    fn unacknowledge(&mut self, covered: Option<WriteId>, as_sent: bool) -> Result<bool>;
     /// Gives a queued operation a later time.
     fn restamp(&mut self, op_id: &OpId, occurred_at: Timestamp) -> Result<()>;
     fn remove_queued(&mut self, op_id: &OpId) -> Result<Option<Operation>>;

@@ -682,14 +682,14 @@ impl Rows for SqliteRows {
              occurred_at = min(occurred_at, ifnull(?3, occurred_at)) WHERE op_id = ?1 RETURNING item";
         Ok(self.all(sql, params![op_id.as_str(), write_id, at], |row| self.id(row, 0))?.pop())
     }
-    fn unacknowledge(&mut self, covered: Option<WriteId>) -> Result<bool> {
+    fn unacknowledge(&mut self, covered: Option<WriteId>, as_sent: bool) -> Result<bool> {
         let covered = covered.map_or(0, WriteId::get);
         let covered = i64::try_from(covered).expect("a write id has 53 bits");
         let which = "WHERE state = 1 AND write_id > ?1";
         // The text has the time that it was sent with.
         let texts: Vec<String> =
             self.all(&format!("SELECT op FROM queue {which}"), [covered], |row| self.get(row, 0))?;
-        for text in &texts {
+        for text in texts.iter().filter(|_| as_sent) {
             let sent = self.sent(text)?;
             let sql = "UPDATE queue SET occurred_at = ?2 WHERE op_id = ?1";
             self.run(sql, params![sent.op_id.as_str(), sent.occurred_at.as_millis()])?;
