@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vfs_sync_core::op::Operation;
+use vfs_sync_core::operation::Operation;
 
 fuzz_target!(|text: &str| {
     if let Ok(op) = Operation::parse(text) {

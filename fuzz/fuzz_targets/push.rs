@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use vfs_sync_core::id::UserId;
-use vfs_sync_core::push::{PushBatch, Rows, Told, decide};
+use vfs_sync_core::server::push::{PushBatch, Rows, Told, decide};
 use vfs_sync_core::time::Timestamp;
 
 fuzz_target!(|body: &[u8]| {

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vfs_sync_core::attach::Checkpoint;
+use vfs_sync_core::server::attach::Checkpoint;
 use vfs_sync_core::wire::{AttachRequest, ErrorBody, PushResponse, ReconcileRequest, StageRequest};
 
 fuzz_target!(|body: &[u8]| {

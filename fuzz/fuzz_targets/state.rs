@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use vfs_sync_core::id::ReplicaId;
-use vfs_sync_core::state::parse;
+use vfs_sync_core::client::state::parse;
 
 fuzz_target!(|json: &[u8]| {
     let client = ReplicaId::new("c").expect("an id");

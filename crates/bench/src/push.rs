@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use rusqlite::types::Value;
 use vfs_sync_core::id::{OpId, WriteId};
-use vfs_sync_core::op::{Action, Basis};
+use vfs_sync_core::operation::{Action, Basis};
 use vfs_sync_core::wire::{PushRequest, StateResponse};
 
 use crate::Failure;

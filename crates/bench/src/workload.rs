@@ -2,7 +2,7 @@
 
 use vfs_sync_core::id::{ItemId, OpId, ReplicaId, WriteId};
 use vfs_sync_core::item::{Name, ObjectType};
-use vfs_sync_core::op::{Action, Operation, Upsert};
+use vfs_sync_core::operation::{Action, Operation, Upsert};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::PushRequest;
 

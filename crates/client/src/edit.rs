@@ -6,7 +6,7 @@ use std::io::Read;
 use vfs_sync_core::access::{AccessLevel, Principal};
 use vfs_sync_core::id::{ItemId, OpId};
 use vfs_sync_core::item::{Name, ObjectType};
-use vfs_sync_core::op::{Action, Upsert};
+use vfs_sync_core::operation::{Action, Upsert};
 use vfs_sync_core::shown::{self, MTIME, TOUCHED};
 use vfs_sync_core::time::Timestamp;
 

@@ -1,9 +1,9 @@
 //! What the client tells an application while it works.
 
 use vfs_sync_core::access::AccessLevel;
+use vfs_sync_core::client::offer::Offered;
 use vfs_sync_core::guardrail::Violation;
 use vfs_sync_core::id::{ItemId, OpId, UserId};
-use vfs_sync_core::offer::Offered;
 use vfs_sync_core::wire::PushReason;
 
 use crate::error::StopReason;

@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId, UserId};
 use vfs_sync_core::limits::Limits;
-use vfs_sync_core::trash::{PurgeResponse, RestoreResponse, TrashPage};
+use vfs_sync_core::wire::trash::{PurgeResponse, RestoreResponse, TrashPage};
 use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, BlobBatchAttached, BlobBatchFile, BlobBatchRequest,
     BlobBatchResponse, BlobBatchStatus, PROTOCOL_HEADER, PROTOCOL_VERSION, PullPage, PushRequest,

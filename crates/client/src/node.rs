@@ -2,7 +2,7 @@
 
 use vfs_sync_core::access::{AccessLevel, Principal};
 use vfs_sync_core::id::ItemId;
-use vfs_sync_core::op::Operation;
+use vfs_sync_core::operation::Operation;
 pub use vfs_sync_core::tree::{Node, NodeContent};
 use vfs_sync_core::wire::PushReason;
 

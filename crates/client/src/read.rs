@@ -3,10 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
 
+use vfs_sync_core::client::state;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::guardrail::Violation;
 use vfs_sync_core::id::{ItemId, OpId, UserId};
-use vfs_sync_core::state;
 use vfs_sync_core::tree::sibling_names;
 
 use crate::background::Background;

@@ -2,8 +2,8 @@
 //! are back, sent on the user's word, or discarded.
 
 use vfs_sync_core::access::Principal;
+use vfs_sync_core::client::offer::{Lost, LostChange};
 use vfs_sync_core::id::ItemId;
-use vfs_sync_core::offer::{Lost, LostChange};
 
 use crate::client::SyncClient;
 use crate::error::ClientError;

@@ -5,14 +5,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::sync::OwnedMutexGuard;
+use vfs_sync_core::client::flush::{FlushCommit, FlushCycle, FlushError, FlushStep};
+use vfs_sync_core::client::offer::Offered;
+use vfs_sync_core::client::pull::{PageCommit, PullCycle};
+use vfs_sync_core::client::reconcile;
 use vfs_sync_core::cursor::{EarlierEpoch, Epoch, Position};
-use vfs_sync_core::flush::{FlushCommit, FlushCycle, FlushError, FlushStep};
 use vfs_sync_core::guardrail::Violation;
 use vfs_sync_core::id::{ItemId, WriteId};
 use vfs_sync_core::limits::{MAX_PULL_LIMIT, MAX_WRITE_ID_ENTRIES};
-use vfs_sync_core::offer::Offered;
-use vfs_sync_core::pull::{PageCommit, PullCycle};
-use vfs_sync_core::reconcile;
 use vfs_sync_core::wire::code;
 use vfs_sync_core::wire::{PullPage, PushRequest, ReconcileState, StateResponse, WriteIds};
 

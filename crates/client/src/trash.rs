@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use vfs_sync_core::id::{ItemId, UserId};
 use vfs_sync_core::item::{Name, ObjectType};
 use vfs_sync_core::time::Timestamp;
-use vfs_sync_core::trash::{TrashedItem, TrashedParent};
+use vfs_sync_core::wire::trash::{TrashedItem, TrashedParent};
 
 use crate::client::SyncClient;
 use crate::error::ClientError;

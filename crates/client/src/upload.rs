@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures::StreamExt as _;
 use futures::stream;
 use tokio_util::task::AbortOnDropHandle;
+use vfs_sync_core::client::offer;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{BlobId, ItemId};
-use vfs_sync_core::offer;
-use vfs_sync_core::op::{Action, Upsert};
+use vfs_sync_core::operation::{Action, Upsert};
 use vfs_sync_core::shown;
 use vfs_sync_core::time::Timestamp;
 

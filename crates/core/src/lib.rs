@@ -1,33 +1,17 @@
 //! The rules of vfs-sync, with no clock, randomness, runtime or I/O.
 //!
-//! What both sides of the wire share is here, once: the values ([`id`], [`time`], [`cursor`],
-//! [`op`], [`entry`]), how registers merge ([`register`]), how the server decides a push
-//! ([`push`]) and an attach ([`attach`]), and the machines that a client runs ([`pull`],
-//! [`flush`], [`reconcile`], [`offer`], [`state`]) with every guardrail ([`guardrail`]).
+//! Each rule that both sides of the wire share is here, once: the values ([`id`], [`time`],
+//! [`cursor`], …), the model (operations, registers and how they merge, feed entries, the tree),
+//! the wire format ([`wire`]) and every guardrail ([`guardrail`]). [`server`] decides a push and
+//! an attach; [`client`] has the machines that a replica runs.
 //! Time and entropy come in as values; effects go out as values.
 
-pub mod access;
-pub mod attach;
-pub mod clock;
-pub mod content;
-pub mod cursor;
-pub mod entry;
-pub mod flush;
+pub mod client;
 pub mod guardrail;
-pub mod history;
-pub mod id;
-pub mod item;
-pub mod limits;
-pub mod offer;
-pub mod op;
-pub mod pull;
-pub mod push;
-pub mod reconcile;
-pub mod register;
-pub mod shown;
-pub mod stamp;
-pub mod state;
-pub mod time;
-pub mod trash;
-pub mod tree;
+mod model;
+pub mod server;
+mod value;
 pub mod wire;
+
+pub use model::{entry, item, operation, register, shown, stamp, tree};
+pub use value::{access, content, cursor, id, limits, time};

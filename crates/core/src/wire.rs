@@ -9,8 +9,10 @@ use crate::content::{Attachment, RelationKind, Sha256Digest};
 use crate::cursor::{Cursor, Epoch};
 use crate::entry::Entry;
 use crate::id::{BlobId, ItemId, OpId, PrincipalId, RefId, ReplicaId, StagingId, UserId, WriteId};
-use crate::op::{Basis, Operation, present};
+use crate::operation::{Basis, Operation, present};
 use crate::time::Timestamp;
+
+pub mod trash;
 
 /// The version of the protocol that this code speaks, sent as [`PROTOCOL_HEADER`].
 pub const PROTOCOL_VERSION: u32 = 1;

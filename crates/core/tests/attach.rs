@@ -7,15 +7,15 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use vfs_sync_core::access::{AccessLevel, Audience, PrincipalType};
-use vfs_sync_core::attach::{
-    AttachRefusal, AttachRows, Attached, Checkpoint, Expected, MadeAttach, StageRow, decide_attach,
-};
 use vfs_sync_core::content::{Attachment, RelationKind, Sha256Digest};
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::entry::Change;
 use vfs_sync_core::id::{BlobId, ChangeId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
-use vfs_sync_core::op::Basis;
+use vfs_sync_core::operation::Basis;
 use vfs_sync_core::register::{Item, ItemFields, Register};
+use vfs_sync_core::server::attach::{
+    AttachRefusal, AttachRows, Attached, Checkpoint, Expected, MadeAttach, StageRow, decide_attach,
+};
 use vfs_sync_core::stamp::{Author, Stamp};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{AttachRequest, ReconcileState, StageStatus, WriteIds};

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use vfs_sync_core::access::{AccessLevel, Principal, PrincipalType};
 use vfs_sync_core::id::{ItemId, OpId, PrincipalId, ReplicaId, WriteId};
 use vfs_sync_core::item::{Name, ObjectType};
-use vfs_sync_core::op::{Action, Basis, Operation, Upsert};
+use vfs_sync_core::operation::{Action, Basis, Operation, Upsert};
 use vfs_sync_core::wire::{PushReason, PushStatus};
 use world::{Database, Replica, at, cases, item, user};
 

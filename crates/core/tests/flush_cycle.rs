@@ -4,11 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use serde_json::{Value, json};
+use vfs_sync_core::client::flush::{Acknowledged, FlushCommit, FlushCycle, FlushError, FlushStep};
 use vfs_sync_core::cursor::Epoch;
-use vfs_sync_core::flush::{Acknowledged, FlushCommit, FlushCycle, FlushError, FlushStep};
 use vfs_sync_core::id::{ItemId, OpId, ReplicaId, WriteId};
 use vfs_sync_core::limits::{MAX_PUSH_BYTES, MAX_PUSH_OPERATIONS};
-use vfs_sync_core::op::{Action, Operation};
+use vfs_sync_core::operation::{Action, Operation};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{PushReason, PushResponse, PushResult, PushStatus};
 

@@ -4,12 +4,12 @@
 #![allow(clippy::unwrap_used)]
 
 use serde_json::{Value, json};
+use vfs_sync_core::client::pull::PullCycle;
+use vfs_sync_core::client::reconcile;
 use vfs_sync_core::cursor::{Cursor, Epoch};
 use vfs_sync_core::entry::{Change, Entry, EntryBody};
 use vfs_sync_core::guardrail::{Stage, Violation};
 use vfs_sync_core::id::{ChangeId, ItemId, ReplicaId, WriteId};
-use vfs_sync_core::pull::PullCycle;
-use vfs_sync_core::reconcile;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{PullPage, ReconcileRequest, ReconcileState, WriteIds};
 

@@ -8,16 +8,16 @@ use std::convert::Infallible;
 
 use proptest::prelude::*;
 use vfs_sync_core::access::{AccessLevel, Principal, PrincipalType};
+use vfs_sync_core::client::offer::{
+    Held, HeldGrant, HeldLink, Lost, LostChange, LostReason, Offer, Removal, Shared, Sides, Trail,
+    decide, derived_id,
+};
 use vfs_sync_core::content::{Attachment, Sha256Digest};
 use vfs_sync_core::cursor::{Cursor, Epoch, Position};
 use vfs_sync_core::entry::ItemView;
 use vfs_sync_core::id::{BlobId, ItemId, PrincipalId, RefId, UserId};
 use vfs_sync_core::item::{Name, ObjectType};
-use vfs_sync_core::offer::{
-    Held, HeldGrant, HeldLink, Lost, LostChange, LostReason, Offer, Removal, Shared, Sides, Trail,
-    decide, derived_id,
-};
-use vfs_sync_core::op::Action;
+use vfs_sync_core::operation::Action;
 use vfs_sync_core::time::Timestamp;
 
 fn at(millis: i64) -> Timestamp {

@@ -7,7 +7,7 @@ use vfs_sync_core::access::{Principal, PrincipalType};
 use vfs_sync_core::cursor::{Epoch, Position};
 use vfs_sync_core::id::{ItemId, PrincipalId, UserId, WriteId};
 use vfs_sync_core::limits::MAX_PUSH_OPERATIONS;
-use vfs_sync_core::push::{Head, InvalidPush, PushBatch, Rows, decide};
+use vfs_sync_core::server::push::{Head, InvalidPush, PushBatch, Rows, decide};
 use vfs_sync_core::time::Timestamp;
 
 fn parse(body: &str) -> Result<PushBatch, InvalidPush> {

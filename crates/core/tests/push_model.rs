@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use vfs_sync_core::access::{AccessLevel, Principal, PrincipalType};
 use vfs_sync_core::id::{OpId, PrincipalId, ReplicaId, UserId, WriteId};
 use vfs_sync_core::item::{Name, ObjectType};
-use vfs_sync_core::op::{Action, Operation, Upsert};
+use vfs_sync_core::operation::{Action, Operation, Upsert};
 use vfs_sync_core::register::Item;
 use vfs_sync_core::wire::{PushReason, PushResponse, PushStatus};
 use world::{Database, Replica, at, cases, item};

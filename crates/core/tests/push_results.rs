@@ -10,7 +10,7 @@ use vfs_sync_core::access::{AccessLevel, Principal, PrincipalType};
 use vfs_sync_core::entry::{Change, EntryBody};
 use vfs_sync_core::id::{OpId, PrincipalId, ReplicaId, WriteId};
 use vfs_sync_core::item::{Name, ObjectType};
-use vfs_sync_core::op::{Action, Operation, Upsert};
+use vfs_sync_core::operation::{Action, Operation, Upsert};
 use vfs_sync_core::wire::{PushReason, PushResult, PushStatus};
 use world::{Database, at, item, user};
 

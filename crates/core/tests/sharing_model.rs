@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use vfs_sync_core::access::{AccessLevel, Principal, PrincipalType};
 use vfs_sync_core::id::{ItemId, OpId, PrincipalId, ReplicaId, WriteId};
 use vfs_sync_core::item::{Name, ObjectType};
-use vfs_sync_core::op::{Action, Operation, Upsert};
+use vfs_sync_core::operation::{Action, Operation, Upsert};
 use vfs_sync_core::wire::{PushReason, PushResult, PushStatus};
 use world::{Database, Replica, at, cases, item, user};
 

@@ -8,10 +8,10 @@ use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
 use vfs_sync_blobs::{BlobError, BlobOperation, PutError};
-use vfs_sync_core::attach::AttachRefusal;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::id::UserId;
+use vfs_sync_core::server::attach::AttachRefusal;
 use vfs_sync_core::wire::{EpochEnd, ErrorBody, code};
 use vfs_sync_store::StoreError;
 

@@ -14,9 +14,9 @@ use sha2::digest::common::hazmat::SerializableState as _;
 use sha2::{Digest as _, Sha256};
 use tokio::task::JoinHandle;
 use vfs_sync_blobs::{BlobError, Stored, Upload, part_start};
-use vfs_sync_core::attach::StageRow;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{StagingId, UserId};
+use vfs_sync_core::server::attach::StageRow;
 use vfs_sync_core::wire::{StageStatus, code};
 use vfs_sync_store::{Advance, Anew, NewUpload, OverQuota, UploadAccess, UploadAnswer, UploadRow};
 

@@ -13,7 +13,7 @@ use vfs_sync_client::{
 };
 use vfs_sync_core::id::{ItemId, OpId, ReplicaId, UserId};
 use vfs_sync_core::item::Name;
-use vfs_sync_core::op::Action;
+use vfs_sync_core::operation::Action;
 use vfs_sync_testkit::{Random, ViolationCollector};
 
 use crate::check::answers::{short, show};

@@ -7,11 +7,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use vfs_sync_client::transport::PullQuery;
 use vfs_sync_client::{StateExport, SyncClient, TransportError, Violation};
+use vfs_sync_core::client::state;
 use vfs_sync_core::cursor::{Cursor, Epoch};
 use vfs_sync_core::guardrail::Stage;
 use vfs_sync_core::id::{OpId, ReplicaId, WriteId};
-use vfs_sync_core::op::Operation;
-use vfs_sync_core::state;
+use vfs_sync_core::operation::Operation;
 use vfs_sync_core::wire::{
     PullPage, PushRequest, PushResponse, PushResult, PushStatus, ReconcileRequest,
     ReconcileResponse, WriteIds,

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use vfs_sync_core::access::{AccessLevel, Principal, PrincipalType};
 use vfs_sync_core::id::{ItemId, OpId, ReplicaId, UserId};
 use vfs_sync_core::item::{Name, ObjectType};
-use vfs_sync_core::op::Operation;
+use vfs_sync_core::operation::Operation;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{PushReason, PushStatus, ReconcileState};
 

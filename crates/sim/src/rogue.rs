@@ -5,7 +5,7 @@ use vfs_sync_client::core::access::{AccessLevel, Principal, PrincipalType};
 use vfs_sync_client::core::item::{Name, ObjectType};
 use vfs_sync_client::transport::PullQuery;
 use vfs_sync_core::id::{ItemId, OpId, PrincipalId, ReplicaId, UserId, WriteId};
-use vfs_sync_core::op::{Action, Operation, Upsert};
+use vfs_sync_core::operation::{Action, Operation, Upsert};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{AttachRequest, PushRequest, ReconcileRequest, StageStatus};
 use vfs_sync_testkit::Random;

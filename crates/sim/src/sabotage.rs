@@ -17,7 +17,7 @@ pub enum Sabotage {
 }
 
 pub(crate) fn push_thrown_away(request: &PushRequest) -> PushResponse {
-    let applied = |op: &vfs_sync_core::op::Operation| PushResult {
+    let applied = |op: &vfs_sync_core::operation::Operation| PushResult {
         op_id: Some(op.op_id.clone()),
         status: PushStatus::Applied,
         reason: None,

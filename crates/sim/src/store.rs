@@ -7,13 +7,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::FutureExt as _;
 use vfs_sync_core::access::Principal;
-use vfs_sync_core::attach::AttachRefusal;
 use vfs_sync_core::content::Attachment;
 use vfs_sync_core::cursor::{Cursor, Epoch};
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId};
 use vfs_sync_core::limits::MAX_CLOCK_AHEAD_MILLIS;
-use vfs_sync_core::op::Operation;
-use vfs_sync_core::push::PushBatch;
+use vfs_sync_core::operation::Operation;
+use vfs_sync_core::server::attach::AttachRefusal;
+use vfs_sync_core::server::push::PushBatch;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, PushResponse, ReconcileRequest, StateResponse,
@@ -248,7 +248,7 @@ impl MetadataStore for WatchedStore {
         &self,
         user: &UserId,
         staging_id: &StagingId,
-    ) -> Result<Option<vfs_sync_core::attach::StageRow>> {
+    ) -> Result<Option<vfs_sync_core::server::attach::StageRow>> {
         self.before().await?;
         at_once(self.inner.stage(user, staging_id))
     }

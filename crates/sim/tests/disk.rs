@@ -10,7 +10,7 @@ use futures::FutureExt as _;
 use vfs_sync_client::core::item::Name;
 use vfs_sync_client::{ClientConfig, ClientError, StateExport, SyncClient, Transport};
 use vfs_sync_core::id::UserId;
-use vfs_sync_core::push::PushBatch;
+use vfs_sync_core::server::push::PushBatch;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_sim::disk::{Disk, DiskFault, Unsynced};
 use vfs_sync_store::sqlite::SqliteStore;

@@ -7,7 +7,7 @@
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use vfs_sync_core::id::{ReplicaId, UserId};
-use vfs_sync_core::push::PushBatch;
+use vfs_sync_core::server::push::PushBatch;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::PushStatus;
 use vfs_sync_store::{PullAnswer, PullRequest};

@@ -7,7 +7,7 @@ use vfs_sync_core::access::{AccessLevel, PrincipalType};
 use vfs_sync_core::content::RelationKind;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::id::ChangeId;
-use vfs_sync_core::push::Outcome;
+use vfs_sync_core::server::push::Outcome;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{PushReason, ReconcileState, StageStatus, WriteIds};
 

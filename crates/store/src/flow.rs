@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use vfs_sync_core::access::Principal;
-use vfs_sync_core::attach::{AttachRefusal, AttachRows, Checkpoint, decide_attach};
 use vfs_sync_core::content::RelationKind;
-use vfs_sync_core::history::History;
 use vfs_sync_core::id::{ItemId, RefId, ReplicaId, StagingId, UserId};
 use vfs_sync_core::limits::MAX_WRITE_ID_ENTRIES;
-use vfs_sync_core::push::{
-    Addition, Changes, Head, Needs, PushBatch, Revival, Rows, Spread, Told, decide,
+use vfs_sync_core::server::attach::{AttachRefusal, AttachRows, Checkpoint, decide_attach};
+use vfs_sync_core::server::feed_window::History;
+use vfs_sync_core::server::push::{
+    Addition, Changes, FeedPropagation, Head, Needs, PushBatch, Revival, Rows, Told, decide,
 };
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{
@@ -108,7 +108,7 @@ pub(crate) async fn write_decision<T: Transaction>(
 /// Follows changes to everybody who sees them, under the locks of their feeds.
 pub(crate) async fn spread<T: Transaction>(
     tx: &mut T,
-    mut spread: Spread,
+    mut spread: FeedPropagation,
     now: Timestamp,
 ) -> Result<Decision, StoreError> {
     while let Some(needs) = tx.reckon(spread.size(), || spread.needs()) {
@@ -248,7 +248,7 @@ pub(crate) async fn decide_block<T: Transaction>(
     if items.is_empty() {
         return Ok(None);
     }
-    let regranted = Spread::of_grants(BTreeSet::from([user.clone()]), items, rows, now);
+    let regranted = FeedPropagation::of_grants(BTreeSet::from([user.clone()]), items, rows, now);
     Ok(Some(spread(tx, regranted, now).await?))
 }
 
@@ -276,7 +276,7 @@ async fn decide_regrant<T: Transaction>(
     }
     let mut rows = Rows::default();
     tx.lock_realms(None, &items, &mut rows).await?;
-    let regranted = Spread::of_grants(users, items, rows, now);
+    let regranted = FeedPropagation::of_grants(users, items, rows, now);
     Ok(Some(spread(tx, regranted, now).await?))
 }
 
@@ -477,7 +477,7 @@ pub(crate) async fn stage<T: Transaction>(
     tx: &mut T,
     user: &UserId,
     staging_id: &StagingId,
-) -> Result<Option<vfs_sync_core::attach::StageRow>, StoreError> {
+) -> Result<Option<vfs_sync_core::server::attach::StageRow>, StoreError> {
     let stored = tx.stage(staging_id).await?.transpose()?;
     Ok(stored.map(|stored| stored.row).filter(|row| row.owner == *user))
 }

@@ -28,11 +28,11 @@ pub use uploads::{Advance, Anew, OverQuota, Quota, UploadAccess, UploadRow, Usag
 
 use async_trait::async_trait;
 use vfs_sync_core::access::Principal;
-use vfs_sync_core::attach::{AttachRefusal, StageRow};
 use vfs_sync_core::content::{Attachment, Sha256Digest};
 use vfs_sync_core::cursor::{Cursor, Epoch};
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
-use vfs_sync_core::push::PushBatch;
+use vfs_sync_core::server::attach::{AttachRefusal, StageRow};
+use vfs_sync_core::server::push::PushBatch;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, EpochEnd, PushResponse, ReconcileRequest, ReconcileState,
@@ -280,7 +280,7 @@ pub struct Pruned {
 /// `now` is the server's clock; a back end has no clock of its own.
 #[async_trait]
 pub trait MetadataStore: Send + Sync + 'static {
-    /// Decides and applies a push (`vfs_sync_core::push`).
+    /// Decides and applies a push (`vfs_sync_core::server::push`).
     async fn push(&self, batch: PushBatch, now: Timestamp) -> Result<PushResponse, StoreError>;
 
     /// Reads a page of a user's feed: head, pruned-through, page and map are one snapshot.
@@ -390,7 +390,7 @@ pub trait MetadataStore: Send + Sync + 'static {
     /// The tags of the upload's parts.
     async fn upload_parts(&self, staging_id: &StagingId) -> Result<Vec<String>, StoreError>;
 
-    /// Attaches a stage (`vfs_sync_core::attach`); `ref_id` is the id that a new attachment gets. From
+    /// Attaches a stage (`vfs_sync_core::server::attach`); `ref_id` is the id that a new attachment gets. From
     /// then on the bytes count against the item's owner, whose `quota` they must be within.
     async fn attach(
         &self,

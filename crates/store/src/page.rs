@@ -2,9 +2,9 @@
 
 use vfs_sync_core::cursor::{Cursor, Epoch, Position};
 use vfs_sync_core::entry::wire_json;
-use vfs_sync_core::history::History;
 use vfs_sync_core::limits::{MAX_PULL_BYTES, MAX_PULL_LIMIT};
-use vfs_sync_core::push::Head;
+use vfs_sync_core::server::feed_window::History;
+use vfs_sync_core::server::push::Head;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::WriteIds;
 

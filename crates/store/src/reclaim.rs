@@ -1,8 +1,8 @@
 //! What is removed from the object store: told by the registry first, done, and then told as done.
 
-use vfs_sync_core::attach::StageRow;
 use vfs_sync_core::content::Attachment;
 use vfs_sync_core::id::{BlobId, RefId, StagingId, UserId};
+use vfs_sync_core::server::attach::StageRow;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::StageStatus;
 

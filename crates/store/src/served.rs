@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::UserId;
-use vfs_sync_core::push::Head;
+use vfs_sync_core::server::push::Head;
 
 use crate::StoreError;
 

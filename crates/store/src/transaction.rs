@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use vfs_sync_core::access::Principal;
-use vfs_sync_core::attach::{AttachChanges, MadeAttach, StageRow};
 use vfs_sync_core::content::{Attachment, Sha256Digest};
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::entry::EntryKey;
-use vfs_sync_core::history::EpochStart;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
-use vfs_sync_core::push::{
+use vfs_sync_core::server::attach::{AttachChanges, MadeAttach, StageRow};
+use vfs_sync_core::server::feed_window::EpochStart;
+use vfs_sync_core::server::push::{
     Accepted, Addition, Changes, Head, Map, Mark, Needs, PlacedEntry, Places, Rows, Told,
 };
 use vfs_sync_core::time::Timestamp;

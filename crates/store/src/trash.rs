@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, UserId};
-use vfs_sync_core::push::{Changes, Needs, Rows, Spread};
 use vfs_sync_core::register::{Item, ItemFields};
+use vfs_sync_core::server::push::{Changes, FeedPropagation, Needs, Rows};
 use vfs_sync_core::time::Timestamp;
-use vfs_sync_core::trash::{TrashedItem, TrashedParent};
+use vfs_sync_core::wire::trash::{TrashedItem, TrashedParent};
 
 use crate::codes::BlobStatus;
 use crate::flow::{self, Decision};
@@ -328,7 +328,7 @@ pub(crate) async fn decide_restore<T: Transaction>(
         tx.load(&needs, &mut found).await?;
         rows.absorb(needs, found);
     }
-    let spread = Spread::of_restore(user, &ids, rows, now);
+    let spread = FeedPropagation::of_restore(user, &ids, rows, now);
     let decision = flow::spread(tx, spread, now).await?;
     Ok((RestoreAnswer::Restored(ids.len() as u64), Some(decision)))
 }

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use vfs_sync_core::attach::StageRow;
 use vfs_sync_core::id::{StagingId, UserId};
+use vfs_sync_core::server::attach::StageRow;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::StageStatus;
 

@@ -24,16 +24,16 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use vfs_sync_core::access::{AccessLevel, Principal, PrincipalType};
-use vfs_sync_core::clock::HybridClock;
+use vfs_sync_core::client::clock::HybridClock;
+use vfs_sync_core::client::state::{
+    ContainerClock, GrantRegister, ItemRegister, LinkRegister, QueuedOperation, RejectedOperation,
+    ReplicaState,
+};
 use vfs_sync_core::cursor::{Cursor, Epoch};
 use vfs_sync_core::entry::{Change, Entry, EntryBody, ItemView};
 use vfs_sync_core::id::{ChangeId, ItemId, OpId, PrincipalId, ReplicaId, UserId, WriteId};
 use vfs_sync_core::item::{Metadata, Name, ObjectType};
-use vfs_sync_core::op::{Action, Basis, Operation, Upsert};
-use vfs_sync_core::state::{
-    ContainerClock, GrantRegister, ItemRegister, LinkRegister, QueuedOperation, RejectedOperation,
-    ReplicaState,
-};
+use vfs_sync_core::operation::{Action, Basis, Operation, Upsert};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{PullPage, PushReason, ReconcileState, WriteIds};
 

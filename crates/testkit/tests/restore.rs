@@ -16,7 +16,7 @@ use vfs_sync_client::{
 use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::item::Name;
-use vfs_sync_core::op::Action;
+use vfs_sync_core::operation::Action;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_store::Retention;
 use vfs_sync_testkit::{

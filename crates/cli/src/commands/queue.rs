@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use vfs_sync_client::{QueuedState, SyncClient};
 use vfs_sync_core::id::{BlobId, ItemId, OpId};
-use vfs_sync_core::op::Operation;
+use vfs_sync_core::operation::Operation;
 
 use crate::args::{Discard, Global, Limit, Rejected, RejectedAction, Which};
 use crate::error::{Failure, Kind, Result};

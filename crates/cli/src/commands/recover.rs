@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use vfs_sync_client::{LostEntry, SyncClient};
-use vfs_sync_core::offer::{LostChange, Offered};
+use vfs_sync_core::client::offer::{LostChange, Offered};
 
 use crate::args::{Global, Limit, Recover, RecoverAction};
 use crate::error::{Failure, Kind, Result};

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 use vfs_sync_client::StateExport;
-use vfs_sync_core::state;
+use vfs_sync_core::client::state;
 
 use crate::args::{Global, State};
 use crate::error::{Failure, Result};

@@ -6,7 +6,7 @@ use vfs_sync_core::access::{AccessLevel, Principal, PrincipalType};
 use vfs_sync_core::id::{ItemId, OpId, UserId, WriteId};
 use vfs_sync_core::item::metadata_bytes;
 use vfs_sync_core::limits;
-use vfs_sync_core::op::{Action, Basis, Operation, Upsert};
+use vfs_sync_core::operation::{Action, Basis, Operation, Upsert};
 use vfs_sync_core::time::Timestamp;
 
 use super::rows::{Result, Rows};

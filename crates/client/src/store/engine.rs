@@ -4,19 +4,19 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use vfs_sync_core::access::AccessLevel;
-use vfs_sync_core::cursor::{Cursor, Epoch};
-use vfs_sync_core::entry::{Change, Entry};
-use vfs_sync_core::flush::FlushCommit;
-use vfs_sync_core::id::{BlobId, ItemId, OpId, UserId, WriteId};
-use vfs_sync_core::item::Name;
-use vfs_sync_core::offer::{Lost, Offered, Trail};
-use vfs_sync_core::op::{Action, Operation, Upsert};
-use vfs_sync_core::pull::PageCommit;
-use vfs_sync_core::shown::{self, MTIME, TOUCHED};
-use vfs_sync_core::state::{
+use vfs_sync_core::client::flush::FlushCommit;
+use vfs_sync_core::client::offer::{Lost, Offered, Trail};
+use vfs_sync_core::client::pull::PageCommit;
+use vfs_sync_core::client::state::{
     AttachmentRegister, ContainerClock, GrantRegister, ItemRegister, LinkRegister, QueuedOperation,
     RejectedOperation, ReplicaState,
 };
+use vfs_sync_core::cursor::{Cursor, Epoch};
+use vfs_sync_core::entry::{Change, Entry};
+use vfs_sync_core::id::{BlobId, ItemId, OpId, UserId, WriteId};
+use vfs_sync_core::item::Name;
+use vfs_sync_core::operation::{Action, Operation, Upsert};
+use vfs_sync_core::shown::{self, MTIME, TOUCHED};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::tree::conflict_copy_name;
 use vfs_sync_core::wire::{ReconcileState, WriteIds};

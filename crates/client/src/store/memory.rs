@@ -6,11 +6,11 @@ use foldhash::HashMap;
 use foldhash::fast::RandomState;
 use indexmap::IndexMap;
 use vfs_sync_core::access::Principal;
+use vfs_sync_core::client::offer::{Lost, LostChange, Removal};
 use vfs_sync_core::content::RelationKind;
 use vfs_sync_core::cursor::{Cursor, Position};
 use vfs_sync_core::id::{BlobId, ItemId, OpId, RefId, UserId, WriteId};
-use vfs_sync_core::offer::{Lost, LostChange, Removal};
-use vfs_sync_core::op::Operation;
+use vfs_sync_core::operation::Operation;
 use vfs_sync_core::time::Timestamp;
 
 use super::engine::Engine;

@@ -13,15 +13,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use vfs_sync_core::clock::HybridClock;
+use vfs_sync_core::client::clock::HybridClock;
+use vfs_sync_core::client::flush::{FlushCommit, Refused};
+use vfs_sync_core::client::offer::{Lost, Offered, Trail};
+use vfs_sync_core::client::pull::PageCommit;
+use vfs_sync_core::client::state::ReplicaState;
 use vfs_sync_core::content::{RelationKind, Sha256Digest};
 use vfs_sync_core::cursor::{Cursor, Epoch};
-use vfs_sync_core::flush::{FlushCommit, Refused};
 use vfs_sync_core::id::{BlobId, ItemId, OpId, ReplicaId, StagingId, UserId, WriteId};
-use vfs_sync_core::offer::{Lost, Offered, Trail};
-use vfs_sync_core::op::{Action, Basis, Operation, present};
-use vfs_sync_core::pull::PageCommit;
-use vfs_sync_core::state::ReplicaState;
+use vfs_sync_core::operation::{Action, Basis, Operation, present};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{AttachRequest, ReconcileState, WriteIds};
 

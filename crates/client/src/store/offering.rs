@@ -4,15 +4,15 @@
 use std::collections::HashSet;
 
 use vfs_sync_core::access::{AccessLevel, Principal};
+use vfs_sync_core::client::offer::{
+    self, Held, HeldGrant, HeldLink, Lost, LostChange, LostReason, Offer, Offered, PAGE, Removal,
+    Shared, Sides,
+};
 use vfs_sync_core::content::{Attachment, RelationKind};
 use vfs_sync_core::cursor::Position;
 use vfs_sync_core::entry::ItemView;
 use vfs_sync_core::id::{BlobId, ItemId, WriteId};
-use vfs_sync_core::offer::{
-    self, Held, HeldGrant, HeldLink, Lost, LostChange, LostReason, Offer, Offered, PAGE, Removal,
-    Shared, Sides,
-};
-use vfs_sync_core::op::{Action, Basis, Operation};
+use vfs_sync_core::operation::{Action, Basis, Operation};
 use vfs_sync_core::time::Timestamp;
 
 use super::edits::used_up;

@@ -6,11 +6,11 @@ use foldhash::fast::RandomState;
 use foldhash::{HashMap, HashMapExt as _};
 use indexmap::IndexMap;
 use indexmap::map::Entry;
+use vfs_sync_core::client::offer::Removal;
 use vfs_sync_core::content::RelationKind;
 use vfs_sync_core::cursor::{Cursor, Position};
 use vfs_sync_core::entry::{Change, Entry as FeedEntry, RemovalReason};
 use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, UserId};
-use vfs_sync_core::offer::Removal;
 use vfs_sync_core::time::Timestamp;
 
 use super::rows::{AttachmentRow, GrantRow, ItemRow, LinkRow, RemovalRow, Result, Rows};

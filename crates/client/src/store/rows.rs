@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use smallvec::SmallVec;
 use vfs_sync_core::access::{AccessLevel, Principal};
+use vfs_sync_core::client::offer::{Lost, Removal};
 use vfs_sync_core::content::Attachment;
 use vfs_sync_core::cursor::{Cursor, Position};
 use vfs_sync_core::entry::ItemView;
 use vfs_sync_core::id::{BlobId, ItemId, OpId, RefId, UserId, WriteId};
-use vfs_sync_core::offer::{Lost, Removal};
-use vfs_sync_core::op::Operation;
+use vfs_sync_core::operation::Operation;
 use vfs_sync_core::time::Timestamp;
 
 use super::{Counts, Meta, Slot, Upload};

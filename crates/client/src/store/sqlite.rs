@@ -15,13 +15,13 @@ use std::path::PathBuf;
 use rusqlite::{Connection, OptionalExtension as _, Params, Row, params};
 use serde::{Deserialize, Serialize};
 use vfs_sync_core::access::{AccessLevel, Principal, PrincipalType};
+use vfs_sync_core::client::offer::{Lost, LostChange, Removal};
 use vfs_sync_core::content::{Attachment, RelationKind};
 use vfs_sync_core::cursor::{Cursor, Epoch, Position};
 use vfs_sync_core::entry::ItemView;
 use vfs_sync_core::id::{BlobId, ChangeId, ItemId, OpId, PrincipalId, RefId, UserId, WriteId};
 use vfs_sync_core::item::{Encrypted, Name, ObjectType};
-use vfs_sync_core::offer::{Lost, LostChange, Removal};
-use vfs_sync_core::op::Operation;
+use vfs_sync_core::operation::Operation;
 use vfs_sync_core::time::Timestamp;
 
 use super::rows::{

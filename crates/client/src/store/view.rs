@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::id::{ItemId, UserId};
-use vfs_sync_core::op::Action;
+use vfs_sync_core::operation::Action;
 use vfs_sync_core::tree::{Node, NodeContent, Overlay, overlay_parents};
 
 use super::rows::{ItemRow, Result, Rows};

@@ -9,12 +9,12 @@ use vfs_sync_core::cursor::{Epoch, Position};
 use vfs_sync_core::entry::{Change, EntryBody, EntryKey, RemovalReason};
 use vfs_sync_core::id::{ItemId, ReplicaId, UserId, WriteId};
 use vfs_sync_core::item::Name;
-use vfs_sync_core::op::{Basis, Operation};
-use vfs_sync_core::push::{
-    Accepted, Cause, Changes, Head, Link, LinkKey, Map, Mark, Needs, PlacedEntry, PushBatch, Rows,
-    Spread, Tail, Told, decide,
-};
+use vfs_sync_core::operation::{Basis, Operation};
 use vfs_sync_core::register::{GrantRegister, Item, MoveRegister};
+use vfs_sync_core::server::push::{
+    Accepted, Cause, Changes, FeedPropagation, Head, Link, LinkKey, Map, Mark, Needs, PlacedEntry,
+    PushBatch, Rows, Tail, Told, decide,
+};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::PushResponse;
 
@@ -187,7 +187,7 @@ impl Database {
             let mut rows = Rows::default();
             self.lock_realms(None, &items, &mut rows);
             let users = BTreeSet::from([member.clone()]);
-            let changes = self.spread(Spread::of_grants(users, items, rows, at(self.now)));
+            let changes = self.spread(FeedPropagation::of_grants(users, items, rows, at(self.now)));
             self.write(changes);
         }
     }
@@ -201,7 +201,7 @@ impl Database {
             let own = self.items.iter().filter(|(_, item)| item.owner == *owner);
             let items = own.map(|(id, _)| id.clone()).collect();
             let users = BTreeSet::from([who.clone()]);
-            let changes = self.spread(Spread::of_grants(users, items, rows, at(self.now)));
+            let changes = self.spread(FeedPropagation::of_grants(users, items, rows, at(self.now)));
             self.write(changes);
         }
     }
@@ -287,7 +287,7 @@ impl Database {
         })
     }
 
-    fn spread(&self, mut spread: Spread) -> Changes {
+    fn spread(&self, mut spread: FeedPropagation) -> Changes {
         while let Some(needs) = spread.needs() {
             let found = self.load(&needs);
             spread.absorb(needs, found);

@@ -11,7 +11,7 @@ use serde_json::json;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::id::ReplicaId;
 use vfs_sync_core::limits::{self, BlobLimits, Limits};
-use vfs_sync_core::push::{InvalidPush, PushBatch};
+use vfs_sync_core::server::push::{InvalidPush, PushBatch};
 use vfs_sync_core::wire::{
     PushResponse, PushStatus, ReconcileRequest, ReconcileResponse, StateResponse, code,
 };

@@ -12,8 +12,8 @@ use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use tracing::Instrument as _;
-use vfs_sync_core::attach::StageRow;
 use vfs_sync_core::id::{StagingId, UserId};
+use vfs_sync_core::server::attach::StageRow;
 use vfs_sync_core::wire::{StageStatus, code};
 use vfs_sync_store::{AbandonAnswer, UploadAccess};
 

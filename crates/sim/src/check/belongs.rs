@@ -2,7 +2,7 @@
 //! replica: whatever token a device was given.
 
 use vfs_sync_core::id::{ReplicaId, UserId};
-use vfs_sync_core::op::Operation;
+use vfs_sync_core::operation::Operation;
 
 use crate::coverage::Kind;
 use crate::failure::FailureKind;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::id::{ReplicaId, StagingId, UserId};
-use vfs_sync_core::op::Operation;
+use vfs_sync_core::operation::Operation;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{AttachRequest, ReconcileRequest, ReconcileState, StageStatus};
 use vfs_sync_store::StoreError;

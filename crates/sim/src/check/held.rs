@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use vfs_sync_client::core::state;
+use vfs_sync_core::client::offer::LostChange;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::ItemId;
-use vfs_sync_core::offer::LostChange;
-use vfs_sync_core::op::Action;
+use vfs_sync_core::operation::Action;
 
 use crate::coverage::Kind;
 use crate::device::Device;
@@ -36,7 +36,7 @@ impl Held {
             let own = own.map(|row| row.item.item_id.clone());
             let created = state.queue.iter().map(|one| &one.operation);
             let created = created.filter(|op| {
-                let root = |upsert: &vfs_sync_core::op::Upsert| {
+                let root = |upsert: &vfs_sync_core::operation::Upsert| {
                     upsert.object_type.is_some() && upsert.parent.is_none()
                 };
                 matches!(&op.action, Action::Upsert(upsert) if root(upsert))

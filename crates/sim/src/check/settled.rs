@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vfs_sync_client::Child;
 use vfs_sync_client::core::state;
+use vfs_sync_core::client::state::ReplicaState;
 use vfs_sync_core::id::{BlobId, ItemId, OpId, UserId};
-use vfs_sync_core::state::ReplicaState;
 use vfs_sync_core::wire::WriteIds;
 
 use super::held;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use vfs_sync_core::cursor::{Cursor, Epoch, Position};
 use vfs_sync_core::entry::{Change, Entry, EntryKey};
 use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, UserId};
-use vfs_sync_core::op::{Basis, Operation};
+use vfs_sync_core::operation::{Basis, Operation};
 use vfs_sync_store::FeedPage;
 
 use super::Model;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use vfs_sync_core::access::{AccessLevel, Principal, PrincipalType};
 use vfs_sync_core::id::{ItemId, ReplicaId, UserId};
-use vfs_sync_core::op::{Action, Operation, Upsert};
+use vfs_sync_core::operation::{Action, Operation, Upsert};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{AttachRequest, PushReason, PushResult, PushStatus};
 

@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use vfs_sync_core::access::{AccessLevel, Principal};
+use vfs_sync_core::client::state::ReplicaState;
 use vfs_sync_core::content::{Attachment, RelationKind};
 use vfs_sync_core::entry::ItemView;
 use vfs_sync_core::id::{ItemId, UserId};
 use vfs_sync_core::item::{Metadata, Name, ObjectType};
-use vfs_sync_core::state::ReplicaState;
 
 use super::contents::Content;
 use super::{Item, Model};

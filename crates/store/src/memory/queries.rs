@@ -6,9 +6,9 @@ use std::ops::Bound;
 use vfs_sync_core::access::{Principal, PrincipalType};
 use vfs_sync_core::content::Attachment;
 use vfs_sync_core::cursor::Epoch;
-use vfs_sync_core::history::History;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, StagingId, UserId, WriteId};
-use vfs_sync_core::push::Head;
+use vfs_sync_core::server::feed_window::History;
+use vfs_sync_core::server::push::Head;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{StageStatus, WriteIds};
 

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use vfs_sync_core::access::{AccessLevel, Principal};
-use vfs_sync_core::attach::{Expected, MadeAttach};
 use vfs_sync_core::content::{Attachment, RelationKind, Sha256Digest};
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
-use vfs_sync_core::push::{Accepted, Head, Link, Mark};
 use vfs_sync_core::register::{GrantRegister, Item, MoveRegister};
+use vfs_sync_core::server::attach::{Expected, MadeAttach};
+use vfs_sync_core::server::push::{Accepted, Head, Link, Mark};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{ReconcileState, StageStatus};
 

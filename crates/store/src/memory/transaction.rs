@@ -4,12 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use vfs_sync_core::access::Principal;
-use vfs_sync_core::attach::{AttachChanges, MadeAttach, StageRow};
 use vfs_sync_core::content::{Attachment, RelationKind, Sha256Digest};
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::entry::EntryKey;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
-use vfs_sync_core::push::{Accepted, Changes, Head, LinkKey, Map, Mark, Needs, Rows, Tail, Told};
+use vfs_sync_core::server::attach::{AttachChanges, MadeAttach, StageRow};
+use vfs_sync_core::server::push::{
+    Accepted, Changes, Head, LinkKey, Map, Mark, Needs, Rows, Tail, Told,
+};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{ReconcileState, StageStatus};
 
@@ -21,7 +23,7 @@ use crate::transaction::{
 };
 use crate::trash::{TrashCursor, TrashOf, TrashRow, TrashState, revived, rows_of_push};
 use crate::{KEPT_VERSIONS, NewStage, StoreError, UploadRow, Usage, codes};
-use vfs_sync_core::history::EpochStart;
+use vfs_sync_core::server::feed_window::EpochStart;
 
 /// An open transaction; what it did is undone when it is dropped, unless it was committed.
 pub(super) struct MemoryTransaction<'s> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::id::{ItemId, UserId};
-use vfs_sync_core::push::{Changes, Needs, Rows, Told};
+use vfs_sync_core::server::push::{Changes, Needs, Rows, Told};
 
 use super::rows::Columns;
 use super::transaction::{PostgresTransaction, texts};

@@ -1,10 +1,10 @@
 //! The registry of blobs: stages, blobs, attachments.
 
 use tokio_postgres::Row;
-use vfs_sync_core::attach::{AttachChanges, Expected, MadeAttach, StageRow};
 use vfs_sync_core::content::{Attachment, RelationKind};
 use vfs_sync_core::id::{BlobId, ItemId, StagingId, UserId};
 use vfs_sync_core::register::ItemFields;
+use vfs_sync_core::server::attach::{AttachChanges, Expected, MadeAttach, StageRow};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::StageStatus;
 

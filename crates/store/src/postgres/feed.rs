@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use tokio_postgres::Row;
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::entry::EntryKey;
-use vfs_sync_core::history::EpochStart;
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::limits::MAX_PULL_BYTES;
-use vfs_sync_core::push::{Head, Map, Mark};
+use vfs_sync_core::server::feed_window::EpochStart;
+use vfs_sync_core::server::push::{Head, Map, Mark};
 use vfs_sync_core::time::Timestamp;
 
 use super::rows::Columns;

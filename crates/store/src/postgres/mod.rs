@@ -30,11 +30,11 @@ use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, Recycling
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{IsolationLevel, NoTls};
 use vfs_sync_core::access::Principal;
-use vfs_sync_core::attach::{AttachRefusal, StageRow};
 use vfs_sync_core::content::Attachment;
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId};
-use vfs_sync_core::push::PushBatch;
+use vfs_sync_core::server::attach::{AttachRefusal, StageRow};
+use vfs_sync_core::server::push::PushBatch;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, PushResponse, ReconcileRequest, StateResponse,

@@ -11,13 +11,13 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Statement};
 use vfs_sync_core::access::Principal;
-use vfs_sync_core::attach::{AttachChanges, MadeAttach};
 use vfs_sync_core::content::{Attachment, Sha256Digest};
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::entry::EntryKey;
-use vfs_sync_core::history::EpochStart;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
-use vfs_sync_core::push::{Accepted, Changes, Head, Map, Mark, Needs, Rows, Tail, Told};
+use vfs_sync_core::server::attach::{AttachChanges, MadeAttach};
+use vfs_sync_core::server::feed_window::EpochStart;
+use vfs_sync_core::server::push::{Accepted, Changes, Head, Map, Mark, Needs, Rows, Tail, Told};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{ReconcileState, StageStatus};
 

@@ -4,7 +4,7 @@
 use futures::stream::FuturesUnordered;
 use futures::{TryStreamExt as _, try_join};
 use vfs_sync_core::id::{ReplicaId, WriteId};
-use vfs_sync_core::push::{Cause, Changes, Mark};
+use vfs_sync_core::server::push::{Cause, Changes, Mark};
 use vfs_sync_core::stamp::Stamp;
 
 use super::transaction::{PostgresTransaction, texts};

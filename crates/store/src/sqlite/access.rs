@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::params;
 use vfs_sync_core::access::{Audience, Principal};
 use vfs_sync_core::id::{ItemId, UserId};
-use vfs_sync_core::push::{Changes, Needs, Rows, Set, Told};
+use vfs_sync_core::server::push::{Changes, Needs, Rows, Set, Told};
 
 use super::members;
 use super::rows::Columns;

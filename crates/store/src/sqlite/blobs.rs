@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use rusqlite::params;
-use vfs_sync_core::attach::{AttachChanges, Expected, MadeAttach, StageRow};
 use vfs_sync_core::content::{Attachment, RelationKind, Sha256Digest};
 use vfs_sync_core::id::{BlobId, ItemId, StagingId, UserId};
 use vfs_sync_core::register::ItemFields;
+use vfs_sync_core::server::attach::{AttachChanges, Expected, MadeAttach, StageRow};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::StageStatus;
 
@@ -296,7 +296,7 @@ pub(super) fn attachments_of(
 pub(super) fn load_attachments(
     tx: &mut SqliteTransaction<'_>,
     items: &BTreeSet<ItemId>,
-    found: &mut vfs_sync_core::push::Map<ItemId, Vec<Attachment>>,
+    found: &mut vfs_sync_core::server::push::Map<ItemId, Vec<Attachment>>,
 ) -> Result<(), StoreError> {
     let mut any = tx.prepare("SELECT 1 FROM blob_refs WHERE item_id = ?1 AND is_current = 1")?;
     for item in items {

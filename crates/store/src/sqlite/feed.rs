@@ -6,9 +6,9 @@ use futures::executor::block_on;
 use rusqlite::params;
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::entry::EntryKey;
-use vfs_sync_core::history::EpochStart;
 use vfs_sync_core::id::UserId;
-use vfs_sync_core::push::{Head, Map, Mark, Tail};
+use vfs_sync_core::server::feed_window::EpochStart;
+use vfs_sync_core::server::push::{Head, Map, Mark, Tail};
 use vfs_sync_core::time::Timestamp;
 
 use super::rows::Columns;

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use rusqlite::{CachedStatement, params};
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::id::ItemId;
-use vfs_sync_core::push::{Link, LinkKey, Map, Needs, Rows};
 use vfs_sync_core::register::{Item, ItemFields, Register};
+use vfs_sync_core::server::push::{Link, LinkKey, Map, Needs, Rows};
 
 use super::blobs;
 use super::rows::Columns;

@@ -28,11 +28,11 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::Semaphore;
 use vfs_sync_core::access::Principal;
-use vfs_sync_core::attach::{AttachRefusal, StageRow};
 use vfs_sync_core::content::Attachment;
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId};
-use vfs_sync_core::push::PushBatch;
+use vfs_sync_core::server::attach::{AttachRefusal, StageRow};
+use vfs_sync_core::server::push::PushBatch;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, PushResponse, ReconcileRequest, StateResponse,

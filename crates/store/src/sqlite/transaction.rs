@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 use vfs_sync_core::access::Principal;
-use vfs_sync_core::attach::{AttachChanges, MadeAttach};
 use vfs_sync_core::content::{Attachment, Sha256Digest};
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::entry::EntryKey;
-use vfs_sync_core::history::EpochStart;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
-use vfs_sync_core::push::{Accepted, Changes, Head, Map, Mark, Needs, Rows, Told};
+use vfs_sync_core::server::attach::{AttachChanges, MadeAttach};
+use vfs_sync_core::server::feed_window::EpochStart;
+use vfs_sync_core::server::push::{Accepted, Changes, Head, Map, Mark, Needs, Rows, Told};
 use vfs_sync_core::stamp::{Author, Stamp};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{ReconcileState, StageStatus};

@@ -1,7 +1,7 @@
 //! Writing what a transaction decided, each table in the order of its keys.
 
 use rusqlite::params;
-use vfs_sync_core::push::{Cause, Changes, Mark};
+use vfs_sync_core::server::push::{Cause, Changes, Mark};
 use vfs_sync_core::time::Timestamp;
 
 use super::feed::{COUNTER_BITS, MAX_COUNTER, MAX_UID};

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use vfs_sync_core::attach::{AttachRefusal, StageRow};
 use vfs_sync_core::content::{RelationKind, Sha256Digest};
 use vfs_sync_core::id::{BlobId, ItemId, RefId, StagingId};
-use vfs_sync_core::op::Basis;
+use vfs_sync_core::operation::Basis;
+use vfs_sync_core::server::attach::{AttachRefusal, StageRow};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{AttachRequest, AttachResponse, StageStatus};
 use vfs_sync_store::{

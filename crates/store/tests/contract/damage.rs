@@ -1,8 +1,8 @@
 //! Restarts, other versions, several stores, and rows that are not what they should be.
 
-use vfs_sync_core::attach::AttachRefusal;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{BlobId, RefId, StagingId};
+use vfs_sync_core::server::attach::AttachRefusal;
 use vfs_sync_core::wire::{AttachRequest, PushStatus, ReconcileRequest, StateResponse};
 use vfs_sync_store::sqlite::SqliteStore;
 use vfs_sync_store::{NewStage, StoreError};

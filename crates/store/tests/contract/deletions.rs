@@ -1,9 +1,9 @@
 //! Deletions against what their authors saw, by the rows of feeds.
 
 use serde_json::{Value, json};
-use vfs_sync_core::attach::AttachRefusal;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::id::RefId;
+use vfs_sync_core::server::attach::AttachRefusal;
 use vfs_sync_core::wire::{AttachRequest, PushReason, PushStatus};
 
 use super::scene::*;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::id::{ReplicaId, UserId, WriteId};
-use vfs_sync_core::push::PushBatch;
+use vfs_sync_core::server::push::PushBatch;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{PushResponse, PushStatus, ReconcileRequest, WriteIds};
 use vfs_sync_store::sqlite::SqliteStore;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio_postgres::{Client, NoTls};
 use vfs_sync_core::access::Principal;
-use vfs_sync_core::push::PushBatch;
+use vfs_sync_core::server::push::PushBatch;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::PushResult;
 use vfs_sync_store::MetadataStore;

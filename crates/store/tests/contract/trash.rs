@@ -1,9 +1,9 @@
 //! What is deleted: listed, restored, removed for good; and what that frees.
 
 use serde_json::json;
-use vfs_sync_core::attach::AttachRefusal;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, StagingId};
+use vfs_sync_core::server::attach::AttachRefusal;
 use vfs_sync_core::wire::{AttachResponse, PushReason, PushStatus};
 use vfs_sync_store::{
     NewStage, PurgeAnswer, Quota, RestoreAnswer, StageAnswer, TrashListing, UploadAnswer,

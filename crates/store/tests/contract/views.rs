@@ -9,7 +9,7 @@ use vfs_sync_core::access::{Principal, PrincipalType};
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::id::{BlobId, RefId, StagingId};
-use vfs_sync_core::op::Basis;
+use vfs_sync_core::operation::Basis;
 use vfs_sync_core::register::ItemFields;
 use vfs_sync_core::wire::{AttachRequest, PushStatus};
 use vfs_sync_store::{NewStage, PullAnswer, PullRequest, Retention};

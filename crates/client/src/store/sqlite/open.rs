@@ -8,7 +8,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use vfs_sync_core::clock::HybridClock;
+use vfs_sync_core::client::clock::HybridClock;
 use vfs_sync_core::time::Timestamp;
 
 use super::schema::{APPLICATION_ID, FORMAT, create, upgrade};

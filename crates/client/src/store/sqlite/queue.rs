@@ -2,7 +2,7 @@
 
 use rusqlite::{Params, params};
 use vfs_sync_core::id::WriteId;
-use vfs_sync_core::op::Operation;
+use vfs_sync_core::operation::Operation;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::PushReason;
 

@@ -7,8 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, StatusCode};
 use sha2::Digest as _;
-use vfs_sync_core::attach::StageRow;
 use vfs_sync_core::id::{BlobId, StagingId};
+use vfs_sync_core::server::attach::StageRow;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::code;
 

@@ -7,13 +7,13 @@ mod form;
 use std::io::Write;
 
 use crate::access::{AccessLevel, Principal};
-use crate::clock::HybridClock;
+use crate::client::clock::HybridClock;
 use crate::content::Attachment;
 use crate::cursor::Cursor;
 use crate::entry::ItemView;
 use crate::id::{ItemId, ReplicaId, UserId};
 use crate::item::{Encrypted, Metadata, Name};
-use crate::op::{Action, Operation};
+use crate::operation::{Action, Operation};
 use crate::time::Timestamp;
 use crate::wire::{PushReason, ReconcileState, WriteIds};
 

@@ -10,7 +10,7 @@ use crate::content::{Attachment, RelationKind, Sha256Digest, is_content_type};
 use crate::cursor::Cursor;
 use crate::id::{BlobId, ChangeId, ItemId, OpId, PrincipalId, RefId, ReplicaId, UserId, WriteId};
 use crate::item::{Encrypted, Metadata, Name, ObjectType, metadata_problem};
-use crate::op::OpType;
+use crate::operation::OpType;
 use crate::time::Timestamp;
 
 /// One entry of a feed.

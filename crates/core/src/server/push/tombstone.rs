@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::decide::{Decider, Refusal, SUPERSEDED, UNKNOWN_ITEM};
 use crate::access::AccessLevel;
 use crate::id::ItemId;
-use crate::op::{Action, Operation, Upsert};
+use crate::operation::{Action, Operation, Upsert};
 use crate::time::Timestamp;
 
 impl Decider<'_> {

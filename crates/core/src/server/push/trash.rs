@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::propagate::FeedPropagation;
 use super::rows::{Changes, Needs, Rows};
-use super::spread::Spread;
-use super::view::Views;
+use super::visibility::Views;
 use crate::access::AccessLevel;
 use crate::entry::EntryKey;
 use crate::id::{ItemId, UserId};
@@ -60,7 +60,7 @@ impl Rows {
     }
 }
 
-impl Spread {
+impl FeedPropagation {
     /// Brings `items` back in the name of `user`: "not deleted", with a stamp above the deletion's.
     /// `rows` has what [`Rows::needs_of_restore`] asks for, and the realms that are locked.
     #[must_use]

@@ -16,7 +16,7 @@ use crate::cursor::{Cursor, Epoch, Position};
 use crate::entry::ItemView;
 use crate::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId};
 use crate::item::Metadata;
-use crate::op::{Action, Upsert};
+use crate::operation::{Action, Upsert};
 use crate::time::Timestamp;
 
 /// Registers that are read at a time.

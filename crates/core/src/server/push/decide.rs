@@ -3,16 +3,16 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::propagate::FeedPropagation;
 use super::rows::{Accepted, AcceptedOp, Changes, Link, LinkKey, Outcome, Rows};
-use super::spread::Spread;
-use super::view::Views;
+use super::visibility::Views;
 use super::{PushBatch, Received};
 use crate::access::{AccessLevel, Principal, PrincipalType};
 use crate::entry::{EntryKey, Origin};
 use crate::id::{ItemId, UserId, WriteId};
 use crate::item::metadata_problem;
 use crate::limits;
-use crate::op::{Action, Operation, Upsert};
+use crate::operation::{Action, Operation, Upsert};
 use crate::register::{Item, ItemFields, MoveRegister, Write};
 use crate::stamp::Author;
 use crate::time::Timestamp;
@@ -24,7 +24,7 @@ pub struct Decided {
     /// The answer.
     pub response: PushResponse,
     /// What to write before it is given, to be followed to everybody who sees it.
-    pub spread: Spread,
+    pub spread: FeedPropagation,
 }
 
 /// Decides every operation of `batch`, in order, against `rows` and what came before in the batch.
@@ -482,7 +482,7 @@ impl<'a> Decider<'a> {
         }
     }
 
-    pub(super) fn finish(self) -> Spread {
+    pub(super) fn finish(self) -> FeedPropagation {
         let Self { rows, now, views, changed_items, changed_links, mut changes, .. } = self;
         for id in changed_items {
             if let Some(item) = rows.item(&id) {
@@ -494,7 +494,7 @@ impl<'a> Decider<'a> {
                 changes.links.insert(key, link.clone());
             }
         }
-        Spread::of_push(rows, views, changes, now)
+        FeedPropagation::of_push(rows, views, changes, now)
     }
 }
 

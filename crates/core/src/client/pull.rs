@@ -1,7 +1,7 @@
 //! The pull cycle: checks each page and says what to commit, or which rule was broken.
 //!
 //! ```
-//! use vfs_sync_core::pull::PullCycle;
+//! use vfs_sync_core::client::pull::PullCycle;
 //! use vfs_sync_core::wire::{PullPage, WriteIds};
 //!
 //! let mut cycle = PullCycle::new(None, None, WriteIds::new());

@@ -4,7 +4,7 @@ use crate::cursor::Epoch;
 use crate::guardrail::Violation;
 use crate::id::{OpId, WriteId};
 use crate::limits::{MAX_PUSH_BYTES, MAX_PUSH_OPERATIONS, MAX_STALE_RECOVERIES};
-use crate::op::Operation;
+use crate::operation::Operation;
 use crate::time::Timestamp;
 use crate::wire::{PushReason, PushResponse, PushStatus};
 

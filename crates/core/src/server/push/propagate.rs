@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::rows::{Addition, Cause, Changes, Map, Needs, Rows, Set};
-use super::view::{Source, Views};
+use super::visibility::{Source, Views};
 use crate::access::{AccessLevel, Audience, Principal, PrincipalType};
 use crate::entry::{EntryBody, EntryKey};
 use crate::id::{ItemId, UserId};
@@ -26,11 +26,11 @@ pub type Told = BTreeMap<UserId, Set<Vec<u8>>>;
 
 /// A transaction's changes on their way to everybody who sees them.
 ///
-/// Whoever runs the transaction loads what [`Spread::needs`] asks for until it asks for nothing,
-/// locks the feed heads of [`Spread::readers`], loads [`Spread::needs_under_heads`], looks up which
-/// of [`Spread::doubtful`] the feeds tell, and writes what [`Spread::finish`] gives.
+/// Whoever runs the transaction loads what [`FeedPropagation::needs`] asks for until it asks for nothing,
+/// locks the feed heads of [`FeedPropagation::readers`], loads [`FeedPropagation::needs_under_heads`], looks up which
+/// of [`FeedPropagation::doubtful`] the feeds tell, and writes what [`FeedPropagation::finish`] gives.
 #[derive(Debug, Clone)]
-pub struct Spread {
+pub struct FeedPropagation {
     rows: Rows,
     now: Timestamp,
     views: Views,
@@ -55,7 +55,7 @@ struct Planned {
     level: Option<AccessLevel>,
 }
 
-impl Spread {
+impl FeedPropagation {
     pub(super) fn of_push(mut rows: Rows, views: Views, changes: Changes, now: Timestamp) -> Self {
         // What deciding asked for tells of the author alone.
         rows.blocks.clear();
@@ -441,7 +441,7 @@ impl Spread {
     }
 
     /// The changes to write, with what to tell whom; `told` is what the feeds tell of
-    /// [`Spread::doubtful`].
+    /// [`FeedPropagation::doubtful`].
     #[must_use]
     pub fn finish(mut self, told: &Told) -> Changes {
         let mut feed: BTreeMap<UserId, Vec<Addition>> = BTreeMap::new();
@@ -473,7 +473,7 @@ impl Spread {
                 }
             }
             if !entries.is_empty() {
-                super::view::order_entries(&mut entries);
+                super::visibility::order_entries(&mut entries);
                 feed.insert(user.clone(), entries);
             }
         }

@@ -11,13 +11,13 @@ use super::{
     QueuedOperation, RejectedOperation, ReplicaState, VERSION,
 };
 use crate::access::{AccessLevel, Principal, PrincipalType};
-use crate::clock::HybridClock;
+use crate::client::clock::HybridClock;
 use crate::content::{Attachment, RelationKind, Sha256Digest, is_content_type};
 use crate::cursor::Cursor;
 use crate::entry::ItemView;
 use crate::id::{BlobId, ChangeId, ItemId, PrincipalId, RefId, UserId};
 use crate::item::{Encrypted, Metadata, Name, ObjectType, metadata_problem};
-use crate::op::Operation;
+use crate::operation::Operation;
 use crate::time::Timestamp;
 use crate::wire::{PushReason, ReconcileState, WriteIds};
 

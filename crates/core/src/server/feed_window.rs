@@ -3,7 +3,7 @@
 //! Counters go on from epoch to epoch, so the epoch of an entry follows from its counter.
 
 use crate::cursor::{Cursor, Epoch, Position};
-use crate::push::Head;
+use crate::server::push::Head;
 use crate::wire::EpochEnd;
 
 /// The first entry that a feed got in an epoch.

@@ -11,7 +11,7 @@ use super::form::{
     ReconcileForm, RejectedForm,
 };
 use super::{FORMAT, ReplicaState, VERSION};
-use crate::clock::HybridClock;
+use crate::client::clock::HybridClock;
 use crate::content::RelationKind;
 use crate::cursor::Cursor;
 use crate::guardrail::Violation;

@@ -11,10 +11,10 @@ use crate::access::{AccessLevel, Audience, Principal};
 use crate::content::Attachment;
 use crate::cursor::{Cursor, Epoch, Position};
 use crate::entry::{EntryBody, EntryKey};
-use crate::history::{EpochStart, History};
 use crate::id::{ItemId, OpId, ReplicaId, UserId, WriteId};
-use crate::op::Basis;
+use crate::operation::Basis;
 use crate::register::{GrantRegister, Item, LinkRegister, MoveRegister};
+use crate::server::feed_window::{EpochStart, History};
 use crate::time::Timestamp;
 use crate::wire::PushReason;
 
@@ -333,7 +333,7 @@ impl Rows {
 pub struct Accepted {
     /// Its id.
     pub op_id: OpId,
-    /// Its digest, [`crate::op::Operation::digest`].
+    /// Its digest, [`crate::operation::Operation::digest`].
     pub digest: [u8; 32],
     /// What became of it.
     pub outcome: Outcome,

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use super::decide::Decider;
 use super::rows::{LinkKey, Needs, Rows};
-use super::view::attachment_key;
-use super::{PushBatch, Set, Spread};
+use super::visibility::attachment_key;
+use super::{FeedPropagation, PushBatch, Set};
 use crate::access::AccessLevel;
 use crate::content::Attachment;
 use crate::entry::EntryKey;
 use crate::id::{ItemId, OpId, ReplicaId, UserId, WriteId};
-use crate::op::{Action, Basis, Operation};
+use crate::operation::{Action, Basis, Operation};
 use crate::time::Timestamp;
 use crate::wire::AttachRequest;
 
@@ -173,7 +173,12 @@ impl Revival {
 
     /// Brings the item back with `attachment`; gives what is to be followed to everybody who sees it.
     #[must_use]
-    pub fn apply(&self, mut rows: Rows, attachment: &Attachment, now: Timestamp) -> Spread {
+    pub fn apply(
+        &self,
+        mut rows: Rows,
+        attachment: &Attachment,
+        now: Timestamp,
+    ) -> FeedPropagation {
         let key = attachment_key(attachment);
         let held = rows.attachments.entry(attachment.item_id.clone()).or_default();
         held.retain(|one| attachment_key(one) != key);

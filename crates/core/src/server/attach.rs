@@ -9,8 +9,8 @@ use crate::access::{AccessLevel, Audience};
 use crate::content::{Attachment, RelationKind, Sha256Digest};
 use crate::entry::{Change, EntryBody};
 use crate::id::{BlobId, RefId, ReplicaId, StagingId, UserId};
-use crate::push::{Addition, Cause};
 use crate::register::Item;
+use crate::server::push::{Addition, Cause};
 use crate::time::Timestamp;
 use crate::wire::{
     AttachRequest, AttachResponse, ReconcileState, StageResponse, StageStatus, WriteIds,
@@ -239,7 +239,7 @@ pub struct AttachChanges {
     pub expected: Expected,
     /// What to tell whom, but where the item comes back: that is a [`Revival`]'s to tell.
     ///
-    /// [`Revival`]: crate::push::Revival
+    /// [`Revival`]: crate::server::push::Revival
     pub feed: BTreeMap<UserId, Vec<Addition>>,
 }
 

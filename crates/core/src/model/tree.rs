@@ -9,7 +9,7 @@ use crate::content::Sha256Digest;
 use crate::id::{BlobId, ItemId, UserId};
 use crate::item::{Encrypted, Metadata, Name, ObjectType};
 use crate::limits::MAX_NAME_BYTES;
-use crate::op::{Action, Operation, Upsert};
+use crate::operation::{Action, Operation, Upsert};
 use crate::shown::shown_time;
 use crate::time::Timestamp;
 

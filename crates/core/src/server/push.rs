@@ -2,13 +2,13 @@
 //!
 //! A back end opens a transaction, takes its locks, and asks [`PushBatch::needs`] which rows to
 //! load until it asks for none; then [`decide()`] turns batch and rows into the results and a
-//! [`Spread`], which asks in turn for what it takes to follow the changes to everybody who sees
+//! [`FeedPropagation`], which asks in turn for what it takes to follow the changes to everybody who sees
 //! them, and gives one set of [`Changes`] for the back end to write. The rules are all here; a back
 //! end knows rows, locks and batches.
 //!
 //! ```
 //! use vfs_sync_core::id::UserId;
-//! use vfs_sync_core::push::{PushBatch, Rows, decide};
+//! use vfs_sync_core::server::push::{PushBatch, Rows, decide};
 //! use vfs_sync_core::time::Timestamp;
 //! use vfs_sync_core::wire::PushStatus;
 //!
@@ -34,13 +34,13 @@
 //! ```
 
 mod decide;
+mod permissions;
+mod propagate;
 mod revive;
-mod rights;
 mod rows;
-mod spread;
 mod tombstone;
 mod trash;
-mod view;
+mod visibility;
 
 use std::collections::BTreeSet;
 
@@ -50,15 +50,15 @@ use serde_json::value::RawValue;
 use crate::access::{Principal, PrincipalType};
 use crate::id::{ItemId, OpId, ReplicaId, UserId, WriteId};
 use crate::limits::MAX_PUSH_OPERATIONS;
-use crate::op::{Action, Operation};
+use crate::operation::{Action, Operation};
 
 pub use decide::{Decided, decide};
+pub use propagate::{FeedPropagation, Told};
 pub use revive::Revival;
 pub use rows::{
     Accepted, AcceptedOp, Addition, Cause, Changes, Head, Link, LinkKey, Map, Mark, Needs, Outcome,
     PlacedEntry, Places, Rows, Set, Tail,
 };
-pub use spread::{Spread, Told};
 
 /// A push as it was received: each operation parsed, or known to be malformed.
 #[derive(Debug, Clone)]
