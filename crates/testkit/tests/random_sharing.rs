@@ -7,9 +7,9 @@
 use std::collections::{BTreeSet, HashMap};
 
 use vfs_sync_client::core::access::{AccessLevel, Principal, PrincipalType};
+use vfs_sync_client::core::client::state::{self, ReplicaState};
 use vfs_sync_client::core::id::{ItemId, PrincipalId, UserId};
 use vfs_sync_client::core::item::{Name, ObjectType};
-use vfs_sync_client::core::state::{self, ReplicaState};
 use vfs_sync_client::{
     ClientConfig, ClientError, Delete, HttpConfig, HttpTransport, Node, StateExport, StaticToken,
     SyncClient,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use vfs_sync_client::core::state;
+use vfs_sync_client::core::client::state;
 use vfs_sync_core::client::offer::LostChange;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::ItemId;

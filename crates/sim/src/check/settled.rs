@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use vfs_sync_client::Child;
-use vfs_sync_client::core::state;
+use vfs_sync_client::core::client::state;
 use vfs_sync_core::client::state::ReplicaState;
 use vfs_sync_core::id::{BlobId, ItemId, OpId, UserId};
 use vfs_sync_core::wire::WriteIds;
