@@ -15,6 +15,7 @@ use vfs_sync_client::{
     Child, ClientError, DiskState, DiskTime, EntryKind, EntryRecord, EntryState, LocalContent,
     Node, ROOT_ENTRY, RecordChange, SyncClient, TreeState,
 };
+use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::ItemId;
 
 use super::digest::digest;
@@ -212,16 +213,6 @@ fn nothing(kind: EntryKind, mode: u32) -> DiskState {
         digest: None,
         unsettled: false,
     }
-}
-
-/// What is on the disk by the name of a file of the tree.
-enum There {
-    /// The bytes of the tree.
-    Same,
-    /// What was recorded, and is older: the tree may replace it.
-    Recorded,
-    /// Something else: somebody's work.
-    Other,
 }
 
 /// What is on the disk and not in the tree.
@@ -704,19 +695,18 @@ impl<'a> Export<'a> {
         };
         let mut tree = record::tree(node, parent.item);
         (tree.mtime, tree.mode) = (wanted.mtime, wanted.mode);
-        let before = row.clone();
         let id = row.as_ref().map_or_else(|| self.record.new_id(), |row| row.id);
-        let write = |name, over| ToWrite {
+        let write = |name, over, before| ToWrite {
             name,
             item: node.id.clone(),
             wanted,
             over,
             row: id,
-            before: before.clone(),
+            before,
             parent: parent.row,
             tree: tree.clone(),
         };
-        let Some(stat) = stat else { return Ok(Some(write(name, Over::Nothing))) };
+        let Some(stat) = stat else { return Ok(Some(write(name, Over::Nothing, row))) };
         if stat.kind != Kind::File {
             if stat.kind == Kind::Link && !self.options.force {
                 let detail = "a symbolic link is in its place: see --force";
@@ -724,35 +714,51 @@ impl<'a> Export<'a> {
                 return Ok(None);
             }
             let cleared = self.clear(disk, at, &name, &stat, row.as_ref(), "file")?;
-            return Ok(cleared.then(|| write(name, Over::Nothing)));
+            return Ok(cleared.then(|| write(name, Over::Nothing, row)));
         }
-        let row = row.filter(|row| row.disk.kind == EntryKind::File);
-        match self.look(disk, &name, &stat, row.as_ref(), &wanted) {
-            Ok(There::Same) => {
-                self.take_as_it_is(disk, at, &name, &stat, row, id, parent.row, &wanted, tree)?;
-                Ok(None)
-            }
-            Ok(There::Recorded) => Ok(Some(write(name, Over::Expected(stat)))),
-            Ok(There::Other) if self.options.force => Ok(Some(write(name, Over::Anything))),
-            Ok(There::Other) => {
-                let detail = match &row {
-                    Some(row) if row.state == EntryState::Local => {
-                        "the server refused what is in its place: see `vfs-sync rejected`"
-                    }
-                    Some(_) => "what is in its place was changed here: import it, or see --force",
-                    None => "another content is in its place: see --force",
-                };
-                self.problem(Problem::new(at, ProblemKind::Differs, detail));
-                Ok(None)
-            }
+        let mut row = row.filter(|row| row.disk.kind == EntryKind::File);
+        let found = match self.look(disk, &name, &stat, row.as_ref(), &wanted) {
+            Ok(found) => found,
             Err(error) => {
                 self.problem(Problem::unreadable(at, &error));
-                Ok(None)
+                return Ok(None);
             }
+        };
+        if let Some(row) = &mut row
+            && found.is_some()
+            && row.coming == found
+            && row.disk.digest != found
+        {
+            // An export that was killed wrote it, and the next may be killed too: its row says so
+            // before it announces another content.
+            row.disk = self.record.disk(&stat, found);
         }
+        if found == Some(wanted.digest) {
+            self.take_as_it_is(disk, at, &name, &stat, row, id, parent.row, &wanted, tree)?;
+            return Ok(None);
+        }
+        let is_recorded = |row: &EntryRecord| {
+            row.state == EntryState::Agreed && found.is_some() && row.disk.digest == found
+        };
+        if row.as_ref().is_some_and(is_recorded) {
+            return Ok(Some(write(name, Over::Expected(stat), row)));
+        }
+        if self.options.force {
+            return Ok(Some(write(name, Over::Anything, row)));
+        }
+        let detail = match &row {
+            Some(row) if row.state == EntryState::Local => {
+                "the server refused what is in its place: see `vfs-sync rejected`"
+            }
+            Some(_) => "what is in its place was changed here: import it, or see --force",
+            None => "another content is in its place: see --force",
+        };
+        self.problem(Problem::new(at, ProblemKind::Differs, detail));
+        Ok(None)
     }
 
-    /// Whether a file has the tree's bytes, or those that were recorded.
+    /// Returns the digest of a file that may have the tree's bytes or recorded ones; `None` for any
+    /// other, and for one that changes at this moment.
     fn look(
         &self,
         disk: &Folder,
@@ -760,33 +766,21 @@ impl<'a> Export<'a> {
         stat: &Stat,
         row: Option<&EntryRecord>,
         wanted: &Wanted,
-    ) -> io::Result<There> {
-        let recorded = row.and_then(|row| row.disk.digest);
-        let may_replace = row.is_some_and(|row| row.state == EntryState::Agreed);
-        let coming = row.and_then(|row| row.coming);
-        let of = |found| {
-            if found == wanted.digest {
-                There::Same
-            } else if may_replace && (recorded == Some(found) || coming == Some(found)) {
-                There::Recorded
-            } else {
-                There::Other
-            }
-        };
+    ) -> io::Result<Option<Sha256Digest>> {
         if let Some(row) = row
             && !self.options.checksum
             && record::is_unchanged(&row.disk, stat)
-            && let Some(recorded) = recorded
+            && row.disk.digest.is_some()
         {
-            return Ok(of(recorded));
+            return Ok(row.disk.digest);
         }
         let may_be_ours = row.is_some_and(|row| row.disk.size == stat.size || row.coming.is_some());
         if stat.size != wanted.size && !may_be_ours {
-            return Ok(There::Other);
+            return Ok(None);
         }
         let (found, _) = digest(disk.open_file(name)?.0)?;
         // One that changed meanwhile is somebody's work.
-        Ok(if disk.stat(name)? == *stat { of(found) } else { There::Other })
+        Ok(Some(found).filter(|_| disk.stat(name).is_ok_and(|now| now == *stat)))
     }
 
     /// Takes a file that has the tree's bytes into the record, with the tree's time and bits.
@@ -1310,6 +1304,51 @@ mod tests {
         assert_eq!(report.problems.first[0].kind, ProblemKind::NameChanged);
         assert_eq!(std::fs::read(to.path().join("README.md")).unwrap(), b"large");
         assert_eq!(write(&client, to.path(), rules).files_written, 0, "the same names again");
+    }
+
+    #[test]
+    fn an_export_killed_after_another_that_was_killed_leaves_nothing_to_keep_beside() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let client = client();
+        let now_in_the_tree = |bytes: &str| {
+            std::fs::write(from.path().join("f"), bytes).unwrap();
+            assert_eq!(take(&client, from.path()).total(), 0);
+        };
+        now_in_the_tree("one");
+        write(&client, to.path(), DiskRules::default());
+
+        // The first was killed after the file had the new bytes, before its row said so.
+        now_in_the_tree("two");
+        let digest_of = |bytes: &str| digest(bytes.as_bytes()).unwrap().0;
+        let mut root = Root::open(to.path()).unwrap();
+        let found = Record::find(&client, &mut root, None).unwrap().unwrap();
+        let record = Record::begin(&client, found, None, false, true).unwrap();
+        let row = record.rows(ROOT_ENTRY).unwrap().remove(OsStr::new("f")).unwrap();
+        let row = EntryRecord { coming: Some(digest_of("two")), ..row };
+        let directory = record.directory.id;
+        client
+            .write_records(directory, vec![RecordChange::Put(Box::new(row.clone()))], true)
+            .unwrap();
+        std::fs::write(to.path().join("f"), "two").unwrap();
+
+        // The second announces the next bytes, and is killed before it writes them.
+        now_in_the_tree("three");
+        let stop = CancellationToken::new();
+        let (rules, options) = (DiskRules::default(), ExportOptions::default());
+        let mut export = Export::new(&client, root, record, rules, options, &stop);
+        let disk = export.root.folder(Path::new("")).unwrap();
+        let (name, stat) = (OsString::from("f"), disk.stat(OsStr::new("f")).unwrap());
+        let node = client.children(None).unwrap().remove(0).node;
+        let parent = Parent { item: None, row: ROOT_ENTRY };
+        let file = export.file(&disk, Path::new("f"), name, &node, Some(stat), Some(row), parent);
+        let coming = file.unwrap().unwrap().coming();
+        assert_eq!(coming.disk.digest, Some(digest_of("two")));
+        assert_eq!(coming.coming, Some(digest_of("three")));
+        client.write_records(directory, vec![RecordChange::Put(Box::new(coming))], true).unwrap();
+
+        let report = write(&client, to.path(), DiskRules::default());
+        assert_eq!((report.files_written, report.problems.total()), (1, 0));
+        assert_eq!(std::fs::read(to.path().join("f")).unwrap(), b"three");
     }
 
     fn names_and_bytes(top: &Path) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
