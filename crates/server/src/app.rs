@@ -36,7 +36,7 @@ const MIN_PROTOCOL: u32 = 1;
 /// The scope of a token that may keep groups and organizations.
 const ADMIN_SCOPE: &str = "vfs:admin";
 
-/// What handlers work with. Nothing in it is state that another server would need.
+/// State shared by all handlers. Nothing in it is state that another server would need.
 #[derive(Clone)]
 pub(crate) struct App(Arc<Inner>);
 
@@ -180,7 +180,7 @@ fn byte_routes() -> Vec<Route> {
     ]
 }
 
-/// Open to everybody.
+/// Lists the routes that need no token.
 fn open_routes() -> Vec<Route> {
     use routes::health;
     vec![
@@ -221,8 +221,8 @@ async fn admit(State(app): State<App>, mut request: Request, next: Next) -> Resp
 /// [`USER_HEADER`], as the HTTP library has it.
 const USER: HeaderName = HeaderName::from_static("vfs-sync-user");
 
-/// The user that a request's token is of, once that is known: every answer names it, refusals too, so that
-/// a client can tell that an answer is its own user's.
+/// The user of a request's verified token. Every answer names it, error answers too, so that a
+/// client can check that an answer is its own user's.
 #[derive(Clone, Default)]
 struct Authenticated(Arc<OnceLock<UserId>>);
 

@@ -17,10 +17,10 @@ use crate::error::{ApiError, broken_source};
 
 /// Bytes of a body that is neither a push nor has contents in it.
 pub(crate) const MAX_JSON_BYTES: usize = 512 * 1024;
-/// What a frame may ask a decoder to remember: as much as RFC 9659 allows over HTTP.
+/// The largest window of a zstd frame, as a power of two: the limit of RFC 9659 for HTTP.
 const MAX_WINDOW_LOG: u32 = 23;
 
-/// Whatever broke a stream of bytes.
+/// The error of a byte stream, of any type.
 pub(crate) type SourceError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Bytes on their way in.
@@ -52,7 +52,7 @@ pub(crate) struct Held {
     _share: OwnedSemaphorePermit,
 }
 
-/// How a body is to be read.
+/// The limits and encodings for reading a body.
 pub(crate) struct Reader<'a> {
     pub(crate) memory: &'a BodyMemory,
     pub(crate) idle: Duration,
@@ -167,7 +167,7 @@ impl Coding {
         }
     }
 
-    /// Decompresses at most `max` bytes, whatever the body claims to hold.
+    /// Decompresses at most `max` bytes, independent of the size that the body claims.
     fn decode(self, body: &[u8], max: usize) -> Result<Vec<u8>, ApiError> {
         let mut decoded = Vec::with_capacity(body.len().saturating_mul(4).min(max));
         let limit = max as u64 + 1;

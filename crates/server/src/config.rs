@@ -1,4 +1,4 @@
-//! What an operator can set.
+//! Settings of a server that an operator can change.
 
 use std::time::Duration;
 
@@ -10,9 +10,10 @@ use vfs_sync_store::{Quota, Retention};
 pub struct ServerConfig {
     /// Connections at one time; more wait to be accepted.
     pub max_connections: usize,
-    /// Requests at one time; more are told to come back.
+    /// Requests handled at one time; the server answers further ones with 503 and `Retry-After`.
     pub max_requests: usize,
-    /// Bytes of request bodies held in memory at one time; more are told to come back.
+    /// Bytes of request bodies held in memory at one time; further requests get 503 and
+    /// `Retry-After`.
     pub max_body_memory: usize,
     /// For the head of a request, and for the next one on a connection.
     pub head_timeout: Duration,
@@ -20,7 +21,7 @@ pub struct ServerConfig {
     pub request_timeout: Duration,
     /// For the next bytes of a body, and for the peer to take the next bytes of an answer.
     pub idle_timeout: Duration,
-    /// For requests under way when the server is told to stop.
+    /// The time that requests in flight have to finish at shutdown.
     pub drain_timeout: Duration,
     /// The largest blob, in bytes.
     pub max_blob_bytes: u64,
@@ -33,28 +34,29 @@ pub struct ServerConfig {
     /// Uploads at one time that are too large to be held in memory; more wait. Each takes some
     /// three parts of the object store, 24 MiB, or more beyond 8 GB.
     pub max_large_uploads: usize,
-    /// How long an earlier content of a file is kept that is none of its last ones.
+    /// The retention of earlier contents of a file, besides the last ones that are kept in any
+    /// case.
     pub keep_versions: Duration,
     /// The origins whose pages may call this server from a browser.
     pub cors_origins: Vec<String>,
-    /// What goes before every path where the server is behind a proxy: empty, or `/` and segments.
+    /// The prefix of all paths behind a proxy: empty, or `/` and segments.
     pub public_path: String,
-    /// How long a stage lasts if its client names no end.
+    /// The lifetime of a stage whose client names no expiry.
     pub stage_lifetime: Duration,
-    /// How long a stage may last.
+    /// The longest lifetime of a stage.
     pub max_stage_lifetime: Duration,
-    /// How long a deleted item can be restored; then it is removed for good.
+    /// The time for which a deleted item can be restored; then the sweeper removes it for good.
     pub keep_deleted: Duration,
-    /// How long a replica is known that does not push, pull or reconcile, and with it what it may
-    /// still name: ids of items that were removed for good, and of deleted blobs.
+    /// The retention of replicas that neither push, pull nor reconcile, and of everything that they
+    /// may still name: ids of purged items and of deleted blobs.
     pub keep_replicas: Duration,
-    /// How long a feed tells of what is gone. A replica away for longer rematerialises.
+    /// The retention of removals in a feed. A replica that was away for longer rematerialises.
     pub keep_removals: Duration,
-    /// How long an accepted operation is remembered: its retry gets the same answer.
+    /// The retention of accepted operations: a retry within it gets the same answer.
     pub keep_accepted: Duration,
-    /// How often what is kept no longer is removed.
+    /// The interval between two runs of the retention.
     pub prune_interval: Duration,
-    /// How often expired stages and bytes that nobody needs are removed.
+    /// The interval between two sweeps of expired stages and unneeded bytes.
     pub sweep_interval: Duration,
 }
 
@@ -103,7 +105,7 @@ impl ServerConfig {
         }
     }
 
-    /// What retention removes at `now`.
+    /// Returns the bounds of what the retention removes at `now`.
     #[must_use]
     pub fn retention(&self, now: Timestamp) -> Retention {
         Retention {

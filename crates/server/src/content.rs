@@ -18,7 +18,7 @@ use crate::error::ApiError;
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
-/// What of a blob an answer brings.
+/// The part of a blob that an answer carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Selection {
     Whole,

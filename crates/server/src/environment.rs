@@ -1,4 +1,4 @@
-//! What the server takes from the machine that is neither a store nor the network: time and ids.
+//! The server's sources of time and ids, which come from neither a store nor the network.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -6,10 +6,10 @@ use uuid::Uuid;
 use vfs_sync_core::id::{BlobId, RefId, StagingId};
 use vfs_sync_core::time::Timestamp;
 
-/// Where a server gets the time and new ids from. [`SystemEnvironment`] is the machine's; a test
-/// has its own, to move the clock or to see the same ids in each run.
+/// A source of time and new ids. [`SystemEnvironment`] uses the machine's; a test provides its own
+/// to control the clock and to get the same ids in each run.
 pub trait Environment: Send + Sync + 'static {
-    /// The wall clock.
+    /// Returns the wall clock's time.
     fn now(&self) -> Timestamp;
 
     /// 128 bits that nobody had before: they become an id, in the form of a UUID.

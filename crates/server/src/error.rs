@@ -1,4 +1,4 @@
-//! The errors that a caller is told, each sentence once.
+//! Errors of the API, each sentence once.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use vfs_sync_store::StoreError;
 use crate::auth::TokenError;
 use crate::body::{Idle, SourceError};
 
-/// An error as its caller is told. The observing layer writes its body, with the request's id.
+/// An error of the API. The observing layer writes its body, with the request's id.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ApiError {
     pub(crate) status: StatusCode,
     pub(crate) error: Cow<'static, str>,
     pub(crate) code: &'static str,
     pub(crate) details: Map<String, Value>,
-    /// Seconds after which to come back.
+    /// The value of `Retry-After` in seconds.
     pub(crate) retry_after: Option<u32>,
 }
 
@@ -297,7 +297,7 @@ pub(crate) fn upload_differs() -> ApiError {
     ApiError::conflict(code::UPLOAD_DIFFERS, "The stage has other bytes already")
 }
 
-/// What an attach that did not go through is told.
+/// Converts the refusal of an attach to its error.
 pub(crate) fn attach_refused(refusal: AttachRefusal) -> ApiError {
     let conflict = ApiError::conflict;
     match refusal {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-/// How long a peer may take to notice that the connection is over.
+/// The time in which a peer may notice that the connection was closed.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Fails a write that makes no progress for too long: a reader that stalls would hold its

@@ -86,7 +86,7 @@ impl ServerBuilder {
         self
     }
 
-    /// The server.
+    /// Builds the server with the given parts.
     #[must_use]
     pub fn build(self) -> Server {
         Server { app: App::new(self.store, self.blobs, self.auth, self.environment, self.config) }
@@ -105,7 +105,7 @@ impl Server {
         ServerBuilder { store, blobs, auth, environment, config }
     }
 
-    /// The server without a socket: its routes, to be called by whoever has them.
+    /// Converts the server to a [`Service`], which answers requests without a socket.
     #[must_use]
     pub fn into_service(self) -> Service {
         Service::new(self.app)

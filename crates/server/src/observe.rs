@@ -1,4 +1,4 @@
-//! What surrounds every request: its id, its span, its log line, its numbers, its error body.
+//! The layer around every request: its id, span, log line, metrics and error body.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -74,7 +74,7 @@ impl Drop for InFlight {
     }
 }
 
-/// The outermost layer.
+/// Wraps each request as the outermost layer.
 pub(crate) async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let in_flight = InFlight::begin();

@@ -39,7 +39,7 @@ impl Query {
     }
 }
 
-/// What a part of a query stands for. A percent sign that no two hex digits follow is one.
+/// Decodes a part of a query. A percent sign that two hex digits do not follow stands for itself.
 fn decoded(part: &str) -> Result<String, ApiError> {
     let part = part.replace('+', " ");
     // In the place of what is no UTF-8 another character would make two ids one.

@@ -1,4 +1,4 @@
-//! What nobody needs any more leaves the object store.
+//! Removal of unneeded bytes from the object store.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::error::ApiError;
 /// more then.
 const STRAGGLERS: Duration = Duration::from_secs(15 * 60);
 
-/// Removes what the registry says is to be removed, and tells it so.
+/// Removes the objects that the registry lists for removal, and records each removal.
 pub(crate) async fn carry_out(app: &App, reclaim: &Reclaim) -> Result<(), ApiError> {
     // What is written after this moment is for another look.
     let now = app.now();
@@ -94,7 +94,7 @@ fn count(kind: &'static str, swept: usize) {
     }
 }
 
-/// What a write that was killed leaves in a directory is nobody's after so long.
+/// The age at which a temporary file of an interrupted write is removed.
 const ABANDONED_WRITE: Duration = Duration::from_secs(3_600);
 
 /// Removes temporary things that nothing can need any more: what writes left behind that were

@@ -22,10 +22,10 @@ use crate::idle::Patient;
 const MAX_STREAMS: u32 = 256;
 /// Bytes of all the header fields of an HTTP/2 request.
 const MAX_HEADER_BYTES: u32 = 64 * 1024;
-/// How long to wait when the machine has no file descriptor left.
+/// The pause after the process has run out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// What bounds a listener's connections.
+/// Limits on a listener's connections.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
     connections: usize,

@@ -9,11 +9,10 @@ use tower::ServiceExt as _;
 use crate::app::App;
 use crate::retention;
 
-/// What a [`crate::Server`] does, without its listeners: an embedding application, or a test that
-/// owns time and network, hands requests over itself. Cheap to clone; clones are one server.
-///
-/// A request that is dropped before its answer is as one whose connection was cut. Nothing of it is
-/// done by other threads than those of the runtime that polls it, unless a store has its own.
+/// A [`crate::Server`] without its listeners: an embedding application, or a test that controls
+/// time and network, passes requests to it. Clones are cheap and share one server.
+/// / Dropping a request before its answer has the effect of a cut connection. All work runs on the
+/// runtime that polls the request, unless a store has threads of its own.
 #[derive(Clone)]
 pub struct Service {
     app: App,

@@ -23,7 +23,7 @@ use crate::error::{
 use crate::routes::sync::check_write_ids;
 use crate::uploading::{self, Session, over, over_quota, refused, too_large};
 
-/// What is no longer than this is stored in one go.
+/// The size up to which a content is stored in one write.
 const MAX_AT_ONCE: usize = 1024 * 1024;
 
 /// A stage that a client asks for.

@@ -1,8 +1,7 @@
-//! Uploads in parts: bytes go to the object store part by part, and the registry knows how far they
-//! are, so that they go on after anything.
-//!
-//! Whoever writes holds a lease, a name that the registry keeps with the upload. Whoever comes
-//! later takes it over; the one before finds out at its next word with the registry, and stops.
+//! Uploads in parts: bytes go to the object store part by part, and the registry records the
+//! progress, so that an upload resumes after any interruption.
+//! / A writer holds a lease, a name that the registry keeps with the upload. A later call takes the
+//! lease over; the former holder notices at its next access to the registry, and stops.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,12 +26,12 @@ use crate::reclaim;
 
 /// Parts on their way to the store at one time; memory is bounded by so many and one more.
 const PARTS_IN_FLIGHT: usize = 2;
-/// Bytes after which the registry is told how far the upload is.
+/// The number of bytes after which progress is recorded in the registry.
 const TOLD_EVERY: u64 = 32 * 1024 * 1024;
-/// How often an upload that waits for bytes asks whether it still may write.
+/// The interval at which an upload that waits for bytes checks its lease.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
-/// What an upload that may not go on is told.
+/// Returns the error for an upload that may not continue.
 pub(crate) async fn refused(app: &App, user: &UserId, access: UploadAccess) -> ApiError {
     match access {
         UploadAccess::Unknown => ApiError::unknown_stage(),
@@ -92,11 +91,11 @@ pub(crate) struct Session {
     new_parts: Vec<String>,
     /// A part could not be written: what came is not all there.
     lacks_a_part: bool,
-    /// What the registry knows.
+    /// The offset that the registry has recorded.
     told: u64,
     hash: Sha256,
     size: u64,
-    /// Whether the registry is told while bytes come.
+    /// True if progress is recorded before the end of the upload.
     tells: bool,
 }
 
@@ -109,8 +108,8 @@ impl Drop for Session {
 }
 
 impl Session {
-    /// Takes the upload over where it is, or begins it anew: then nothing is told before the end,
-    /// and what was there before is gone.
+    /// Takes the upload over at its recorded offset, or restarts it: then earlier bytes are
+    /// discarded and nothing is recorded before the end.
     pub(crate) async fn take(
         app: &App,
         user: &UserId,
@@ -150,7 +149,8 @@ impl Session {
         })
     }
 
-    /// `None` if another call began anew at the same time: then it is that one's turn to end.
+    /// Claims the upload for this call. Returns `None` if another call restarted it at the same time: that call
+    /// then finishes it.
     async fn claim(
         app: &App,
         user: &UserId,
@@ -192,7 +192,7 @@ impl Session {
         self
     }
 
-    /// Tells the registry nothing before all bytes are there: they count whole or not at all.
+    /// Records nothing before all bytes have arrived: they count as a whole or not at all.
     pub(crate) fn whole(mut self) -> Self {
         self.tells = false;
         self
@@ -247,8 +247,8 @@ impl Session {
         Err(superseded())
     }
 
-    /// Why it failed: a store that does not know the upload any more says only that another call
-    /// took it over, or is about to.
+    /// Returns the reason of a failure: if the store no longer knows the upload, another call took
+    /// it over or is about to.
     pub(crate) async fn why(&self, error: ApiError) -> ApiError {
         if error.code != code::BLOB_STORE_ERROR {
             return error;
@@ -262,7 +262,7 @@ impl Session {
         }
     }
 
-    /// Takes bytes.
+    /// Appends bytes to the upload.
     pub(crate) async fn push(&mut self, mut chunk: Bytes) -> Result<(), ApiError> {
         let after = self.size + chunk.len() as u64;
         if let Some(length) = self.upload.length.filter(|length| after > *length) {
@@ -326,12 +326,12 @@ impl Session {
         Ok(())
     }
 
-    /// Whether what came can be made durable: not once a part of it could not be written.
+    /// Returns whether the received bytes can be made durable: not after writing a part failed.
     pub(crate) fn can_tell(&self) -> bool {
         !self.lacks_a_part
     }
 
-    /// Makes what came durable, and tells the registry.
+    /// Makes the received bytes durable and records the offset in the registry.
     pub(crate) async fn tell(&mut self) -> Result<(), ApiError> {
         self.all_written().await?;
         let tail = self.buffer.clone().freeze();
@@ -425,9 +425,8 @@ pub(crate) fn too_large(max: u64) -> ApiError {
     ApiError::too_large(format!("A blob has at most {max} bytes")).with("maxSize", max)
 }
 
-/// Says in the registry that the stage has its bytes, once they are stored.
-///
-/// Whoever is refused removes nothing under the id of a blob that is not deleted: another call may
+/// Records in the registry that the stage has its bytes, once they are stored.
+/// / A refused call removes nothing under the id of a blob that is not deleted: another call may
 /// just have registered the same bytes.
 pub(crate) async fn record(
     app: &App,
@@ -462,7 +461,7 @@ pub(crate) async fn record(
     }
 }
 
-/// Finishes an upload that has all its bytes already: whoever wrote them was stopped just before.
+/// Finishes an upload whose bytes are all stored, if its writer stopped just before the end.
 pub(crate) async fn finish_if_complete(
     app: &App,
     user: &UserId,

@@ -1,4 +1,4 @@
-//! Where the keys that verify tokens come from, and what tokens must say.
+//! Sources of the keys that verify tokens, and the claims that tokens must have.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -52,7 +52,7 @@ impl Algorithm {
     }
 }
 
-/// Where the keys are.
+/// The location of the verification keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySource {
     /// A shared secret, for HS256.
@@ -65,35 +65,35 @@ pub enum KeySource {
     JwksUrl(String),
 }
 
-/// How tokens are verified.
+/// Configuration of the token verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuthConfig {
-    /// By which keys.
+    /// The keys that tokens are verified with.
     pub keys: KeySource,
     /// By which algorithm alone; `None` takes it from the key.
     pub algorithm: Option<Algorithm>,
-    /// What `iss` must be, if anything.
+    /// The required value of `iss`, if any.
     pub issuer: Option<String>,
-    /// What `aud` must be or have, if anything.
+    /// The required value of `aud`, or of one of its elements, if any.
     pub audience: Option<String>,
-    /// How far the clocks of issuer and server may be apart.
+    /// The accepted difference between the clocks of issuer and server.
     pub leeway: Duration,
-    /// How long a key set from a URL or file is used before it is fetched again.
+    /// The time after which a key set from a URL or file is fetched again.
     pub jwks_max_age: Duration,
-    /// How often, at most, an unknown key id makes it be fetched before that.
+    /// The least time between two fetches that unknown key ids cause.
     pub jwks_min_refresh: Duration,
 }
 
-/// What is wrong with the configuration, naming the variable.
+/// An error in the configuration, with the variable's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuthConfigError {
-    /// No key source.
+    /// No key source is configured.
     #[error(
         "no key to verify tokens with: set one of VFS_SYNC_JWT_SECRET, VFS_SYNC_JWT_SECRET_FILE, \
          VFS_SYNC_JWT_PUBLIC_KEY_FILE, VFS_SYNC_JWKS_FILE, VFS_SYNC_JWKS_URL"
     )]
     Missing,
-    /// Several key sources.
+    /// More than one key source is configured.
     #[error("{0} and {1} are both set: set one of them")]
     Several(&'static str, &'static str),
     /// The secret is too short.
@@ -102,27 +102,27 @@ pub enum AuthConfigError {
          make one with `openssl rand -base64 48`"
     )]
     ShortSecret {
-        /// Which variable, or the file that it names.
+        /// The name of the variable, or of the file that it names.
         variable: String,
-        /// So many bytes it has.
+        /// The secret's length in bytes.
         found: usize,
     },
     /// A file cannot be read.
     #[error("{variable}: cannot read {path}: {reason}")]
     File {
-        /// Which variable names it.
+        /// The name of the variable.
         variable: &'static str,
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why not.
+        /// The reason from the operating system or the parser.
         reason: String,
     },
     /// A value is not of the form that the variable has.
     #[error("{variable} {problem}")]
     Value {
-        /// Which variable.
+        /// The name of the variable.
         variable: &'static str,
-        /// What is wrong with it.
+        /// The problem with its value.
         problem: String,
     },
 }
@@ -254,7 +254,7 @@ fn check_length(variable: &str, secret: &Secret) -> Result<(), AuthConfigError> 
     Err(AuthConfigError::ShortSecret { variable: variable.to_owned(), found })
 }
 
-/// Keys that come over plain HTTP are whoever's is on the way: only this machine may do that.
+/// Rejects key sets over plain HTTP except on loopback: anybody on the way could replace the keys.
 fn check_url(text: &str) -> Result<(), AuthConfigError> {
     let problem = match reqwest::Url::parse(text) {
         Err(error) => format!("is no URL: {error}"),

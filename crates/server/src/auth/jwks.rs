@@ -14,7 +14,7 @@ const MAX_DOCUMENT_BYTES: usize = 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where a key set is.
+/// The location of a key set.
 pub(super) enum Location {
     File(PathBuf),
     Url { client: reqwest::Client, url: String },
@@ -60,7 +60,7 @@ pub(super) struct CachedKeys {
     max_age: Duration,
     min_refresh: Duration,
     current: RwLock<Option<(Arc<KeySet>, Instant)>>,
-    /// When it was last tried; held while it is, so that one request fetches for all.
+    /// The time of the last fetch. The lock is held during a fetch, so one request fetches for all.
     tried: tokio::sync::Mutex<Option<Instant>>,
 }
 

@@ -93,7 +93,7 @@ impl KeySet {
     }
 }
 
-/// Whether a PEM's key is of the curve, or the size, that its algorithm takes.
+/// Returns whether a PEM key has the curve, or the minimum size, that its algorithm requires.
 fn is_strong(algorithm: Algorithm, key: &DecodingKey) -> bool {
     let length = key.try_get_as_bytes().map_or(0, <[u8]>::len);
     match algorithm {

@@ -1,4 +1,4 @@
-//! Making tokens, for servers that share a secret with whoever makes them.
+//! Minting of tokens, for servers that share a secret with the issuer.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use vfs_sync_core::time::Timestamp;
 use super::config::{AuthConfig, KeySource, MIN_SECRET_BYTES};
 use super::secret::Secret;
 
-/// Why no token was made.
+/// A reason why no token was minted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MintError {
     /// Tokens are signed elsewhere.
@@ -19,7 +19,7 @@ pub enum MintError {
     /// The secret is too short.
     #[error("the secret needs at least {MIN_SECRET_BYTES} bytes")]
     ShortSecret,
-    /// The library refused.
+    /// The library failed to sign.
     #[error("the token could not be signed: {0}")]
     Failed(String),
 }

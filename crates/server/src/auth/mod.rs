@@ -1,4 +1,5 @@
-//! Who is calling: bearer tokens (JWT), verified by keys that are bound to one algorithm each.
+//! Authentication of callers: bearer tokens (JWT), verified by keys that are bound to one algorithm
+//! each.
 
 mod config;
 mod jwks;
@@ -26,16 +27,16 @@ use verified::{Known, Verified};
 /// A longer token is none of ours.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
-/// Who a token speaks for.
+/// The user and rights that a token carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// `sub`.
+    /// The user, from the claim `sub`.
     pub user: UserId,
     /// `scope`, split at spaces.
     pub scopes: Vec<String>,
 }
 
-/// Why a token does not count.
+/// A reason why a token is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum TokenError {
@@ -59,7 +60,7 @@ pub enum TokenError {
     WrongAudience,
     #[error("the bearer token's sub is no user id")]
     BadSubject,
-    /// The keys cannot be fetched: nobody can be told from anybody.
+    /// The keys cannot be fetched, so no token can be verified.
     #[error("the keys that verify tokens are unavailable")]
     KeysUnavailable,
 }
@@ -84,7 +85,7 @@ impl TokenError {
     }
 }
 
-/// Verifies tokens.
+/// Verifies bearer tokens with the configured keys.
 pub struct Authenticator {
     keys: Keys,
     issuer: Option<String>,
@@ -105,9 +106,8 @@ impl fmt::Debug for Authenticator {
 }
 
 impl Authenticator {
-    /// Loads the keys. A key set behind a URL that cannot be fetched now is fetched later.
-    ///
-    /// # Errors
+    /// Loads the verification keys. If a key set behind a URL cannot be fetched, a later request fetches it.
+    /// / # Errors
     /// [`AuthConfigError`] if a file cannot be read or has no usable key.
     pub async fn load(config: &AuthConfig) -> Result<Self, AuthConfigError> {
         let keys = match &config.keys {
@@ -150,10 +150,9 @@ impl Authenticator {
         })
     }
 
-    /// Tells whom a token speaks for, at `now`.
-    ///
-    /// # Errors
-    /// [`TokenError`] if it does not count.
+    /// Returns the identity that a token carries at `now`.
+    /// / # Errors
+    /// [`TokenError`] if the token is rejected.
     pub async fn verify(&self, token: &str, now: Timestamp) -> Result<Identity, TokenError> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::Malformed);

@@ -13,7 +13,7 @@ impl Secret {
         Self(bytes.into())
     }
 
-    /// The bytes, for whoever signs or verifies with them.
+    /// Returns the bytes, for signing and verifying.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
         &self.0

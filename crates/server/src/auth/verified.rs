@@ -10,10 +10,10 @@ use sha2::{Digest as _, Sha256};
 use super::Claims;
 use super::keys::Key;
 
-/// So many are remembered at a time. Only who has signed tokens can fill it.
+/// The greatest number of tokens that are remembered. Only holders of signed tokens can fill it.
 const MAX_TOKENS: usize = 1_000;
 
-/// What a token says, and the key that it was signed with.
+/// The claims of a verified token, and the key that signed it.
 pub(super) struct Known {
     pub(super) key_id: Option<String>,
     pub(super) algorithm: Algorithm,

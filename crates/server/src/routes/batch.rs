@@ -162,7 +162,7 @@ async fn attach(
     })
 }
 
-/// A file's outcome, as the caller is told.
+/// Converts a file's outcome to its result in the answer.
 fn told(
     (staging_id, blob_id): Names,
     outcome: Result<BlobBatchAttached, ApiError>,

@@ -174,14 +174,14 @@ pub(crate) async fn read(
     Ok((status, fields, Body::from_stream(exactly(bytes, length))).into_response())
 }
 
-/// What is done with a blob whose id is `name`, where the path of that is a route of its own.
+/// Serves a blob whose id is `name`, where that path is also a fixed route.
 pub(crate) fn named(name: &'static str) -> MethodRouter<App> {
     let path = || PathId::Ok(Path(name.to_owned()));
     get(move |app, caller, method, headers| read(app, caller, path(), method, headers))
         .delete(move |app, caller| delete(app, caller, path()))
 }
 
-/// Versions that one answer tells.
+/// The greatest number of versions in one answer.
 const MAX_VERSIONS: u32 = 1_000;
 
 pub(crate) async fn delete(

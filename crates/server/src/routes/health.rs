@@ -1,4 +1,4 @@
-//! Whether the server is there, and whether it can serve.
+//! Health checks: the process answers, and the database answers.
 
 use axum::Json;
 use axum::extract::State;

@@ -1,4 +1,4 @@
-//! What an operator looks up: any stage, blob and reconcile state, so that triage needs no SQL.
+//! Look-ups for operators: any stage, blob and reconcile state, so that triage needs no SQL.
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -80,7 +80,7 @@ pub(crate) async fn blob(
     })))
 }
 
-/// Whether the object is in the store, by the store's own word.
+/// Asks the store for the object of `blob_id`.
 async fn object(app: &App, blob_id: &BlobId) -> Value {
     let read = async {
         let mut bytes = app.blobs.get(blob_id, None).await?;

@@ -1,4 +1,4 @@
-//! Who is a member of what: kept by administrators, told to everybody about themselves.
+//! Members of groups and organizations: administrators change them, users read their own.
 
 use std::str::FromStr;
 
@@ -26,7 +26,7 @@ fn no_utf8(_: PathRejection) -> ApiError {
     ApiError::invalid("the path", "must be UTF-8, percent-encoded")
 }
 
-/// What a route is about: its own sort of principal, by an id in its path.
+/// Parses the principal in a route's path; the route determines its kind.
 fn principal_of(kind: PrincipalType, text: &str) -> Result<Principal, ApiError> {
     let field = match kind {
         PrincipalType::User => "userId",

@@ -1,4 +1,4 @@
-//! What each route does with a request.
+//! Handlers of the routes, one module for each group.
 
 pub(crate) mod batch;
 pub(crate) mod blobs;

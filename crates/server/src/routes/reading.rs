@@ -68,7 +68,7 @@ pub(crate) async fn read_many(
     Ok((fields, Body::from_stream(parts)).into_response())
 }
 
-/// Whether a blob is one for an answer of several that has `left` bytes of room.
+/// Checks that a blob may be part of a batch answer that has `left` bytes of room.
 fn fits(row: BlobRow, left: &mut u64) -> Result<BlobRow, ApiError> {
     let refused = |sentence: &'static str, max: usize| {
         Err(ApiError::too_large(sentence).with("size", row.size).with("maxBytes", max))
@@ -85,7 +85,7 @@ fn fits(row: BlobRow, left: &mut u64) -> Result<BlobRow, ApiError> {
     }
 }
 
-/// Some blobs as they go on the wire.
+/// Encodes some blobs as the batch answer carries them.
 async fn written(app: &App, group: Vec<Planned>, request: &RequestId) -> Bytes {
     let wanted: Vec<(BlobId, u64)> = group
         .iter()

@@ -1,4 +1,4 @@
-//! What was deleted: listed, restored, removed for good.
+//! Trash: deleted items are listed, restored and purged.
 
 use axum::Json;
 use axum::extract::State;
@@ -52,7 +52,8 @@ fn read_cursor(text: &str) -> Result<TrashCursor, ApiError> {
     read().ok_or_else(|| ApiError::invalid_cursor("cursor"))
 }
 
-/// Whether what was deleted with an item goes with it: `recursive`, true unless the caller says so.
+/// Parses `recursive`: whether a call covers the items that were deleted with the named one. True
+/// by default.
 fn recursive(uri: &Uri) -> Result<bool, ApiError> {
     match Query::parse(uri, &["recursive"])?.get("recursive") {
         None | Some("true") => Ok(true),

@@ -26,9 +26,9 @@ use crate::uploading::{self, Session, over, refused, too_large};
 
 use fields::{Checksum, Metadata};
 
-/// Where uploads are created.
+/// The path where uploads are created.
 pub(crate) const UPLOADS: &str = "/v1/vfs/blobs/uploads";
-/// Where one upload is.
+/// The path of one upload.
 pub(crate) const UPLOAD: &str = "/v1/vfs/blobs/uploads/{stagingId}";
 
 const TUS_RESUMABLE: HeaderName = HeaderName::from_static("tus-resumable");
@@ -49,12 +49,12 @@ const EXTENSIONS: HeaderValue = HeaderValue::from_static(
     "creation,creation-with-upload,creation-defer-length,checksum,expiration,termination",
 );
 const ALGORITHMS: HeaderValue = HeaderValue::from_static("sha1,sha256");
-/// What the bytes of an upload are sent as.
+/// The content type of an upload's bytes.
 const OFFSET_STREAM: &str = "application/offset+octet-stream";
 
 type PathId = Result<Path<String>, PathRejection>;
 
-/// The protocol's version is told in every answer.
+/// Adds the protocol's version to every answer.
 pub(crate) async fn versioned(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let refused = response.status() == StatusCode::PRECONDITION_FAILED;
@@ -81,7 +81,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Tus {
     }
 }
 
-/// What the server can, told to everybody.
+/// Answers `OPTIONS` with the supported version, extensions and limits.
 pub(crate) async fn capabilities(State(app): State<App>) -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();
     let headers = response.headers_mut();

@@ -35,7 +35,7 @@ pub(super) fn number(
         .ok_or_else(|| ApiError::invalid(field, "must be a number of bytes"))
 }
 
-/// The length of an upload that is created; `None` if it is told later.
+/// Parses the length of a new upload; `None` if the client sends it later.
 pub(super) fn length_to_be(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
     let length = number(headers, &UPLOAD_LENGTH, "Upload-Length")?;
     match (length, headers.get(UPLOAD_DEFER_LENGTH).map(|value| value.as_bytes())) {
@@ -49,13 +49,13 @@ pub(super) fn length_to_be(headers: &HeaderMap) -> Result<Option<u64>, ApiError>
     }
 }
 
-/// What a client says about its upload.
+/// The upload metadata that a client sent.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Metadata {
     pub(super) staging_id: Option<StagingId>,
     pub(super) blob_id: Option<BlobId>,
     pub(super) content_type: Option<String>,
-    /// As it was said.
+    /// The header's value as the client sent it.
     text: String,
 }
 
@@ -98,7 +98,7 @@ impl Metadata {
         Ok(found)
     }
 
-    /// What was said, and what was made because it was not.
+    /// Returns the client's metadata, completed by the ids that the server made.
     pub(super) fn completed(&self, stage: &StageRow) -> String {
         let mut text = self.text.clone();
         let mut add = |key: &str, value: &str| {
