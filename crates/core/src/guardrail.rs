@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::cursor::Cursor;
 use crate::id::{ChangeId, ReplicaId, WriteId};
 
-/// Which part of a client's work found the violation.
+/// The part of a client's work in which a violation is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub enum Stage {
@@ -22,7 +22,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// As it is spelt in a signature.
+    /// Returns the stage's name in a signature.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -39,9 +39,9 @@ impl Stage {
 pub enum Violation {
     /// A write id for a replica is below one seen before.
     LastWriteIdRegression {
-        /// [`Stage::Pull`] or [`Stage::Reconcile`].
+        /// The stage, [`Stage::Pull`] or [`Stage::Reconcile`].
         stage: Stage,
-        /// Whose.
+        /// The replica whose write id regressed.
         replica_id: ReplicaId,
         /// The one seen, or sent.
         previous: WriteId,
@@ -52,28 +52,28 @@ pub enum Violation {
     EmptyPageWithMore,
     /// An operation id comes twice within one pull-until-settled cycle.
     DuplicateOpReplay {
-        /// Which.
+        /// The position that came twice.
         op_id: ChangeId,
     },
     /// `nextCursor` is not the page's last item, or is missing where there is more.
     NextCursorMismatch {
-        /// What came as `nextCursor`.
+        /// The value of `nextCursor` in the page.
         next_cursor: Option<Cursor>,
         /// The page's last item.
         page_cursor: Cursor,
     },
     /// The page's cursor is before the local one.
     PullCursorRegression {
-        /// The local one.
+        /// The cursor of the replica.
         previous: Cursor,
-        /// The page's.
+        /// The cursor of the page.
         incoming: Cursor,
     },
     /// An item is not strictly after the one before it, or not after the local cursor.
     ItemsOutOfOrder {
-        /// Which of the page, from 0.
+        /// The index of the item in the page, from 0.
         item_index: usize,
-        /// Its id.
+        /// The id of the item's position.
         op_id: ChangeId,
     },
     /// The server can no longer serve the cursor.
@@ -85,33 +85,33 @@ pub enum Violation {
     },
     /// The acknowledged cursor is before the one sent.
     ReconcileCursorRegression {
-        /// The one sent.
+        /// The cursor that the client sent.
         previous: Cursor,
-        /// The one acknowledged.
+        /// The cursor that the server acknowledged.
         incoming: Cursor,
     },
     /// Stale write ids persist after all recoveries.
     StaleWriteRecoveryExhausted {
-        /// Recoveries made.
+        /// The number of recoveries made.
         attempts: u32,
-        /// Recoveries allowed.
+        /// The number of recoveries allowed.
         max_attempts: u32,
         /// Stale results in the last push.
         stale_results: usize,
     },
     /// An exported state is malformed or contradicts itself.
     Hydrate {
-        /// The field.
+        /// The path of the field.
         field: String,
-        /// Which element of the field, from 0.
+        /// The index of the element in the field, from 0.
         index: Option<usize>,
-        /// What is wrong.
+        /// The problem with the field.
         reason: String,
     },
 }
 
 impl Violation {
-    /// Which part of the work found it.
+    /// Returns the stage in which the violation was found.
     #[must_use]
     pub const fn stage(&self) -> Stage {
         match self {
@@ -128,7 +128,7 @@ impl Violation {
         }
     }
 
-    /// The rule's name.
+    /// Returns the name of the rule.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -151,7 +151,7 @@ impl Violation {
         format!("{}:{}", self.stage().as_str(), self.code())
     }
 
-    /// The error text.
+    /// Returns the text of the error.
     #[must_use]
     pub fn message(&self) -> String {
         match self {

@@ -78,25 +78,25 @@ pub struct PushRequest {
 pub struct PushResponse {
     /// The replica that pushed.
     pub client_id: ReplicaId,
-    /// The results.
+    /// The results, in the order of the operations.
     pub results: Vec<PushResult>,
-    /// The epoch of the database that decided them; older servers do not tell it.
+    /// The epoch of the database that decided the push; older servers omit it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Epoch>,
 }
 
-/// What became of one operation.
+/// The result of one operation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PushResult {
-    /// Which; `None` where it had no readable id.
+    /// The id of the operation; `None` if it had no readable id.
     pub op_id: Option<OpId>,
-    /// What became of it.
+    /// The outcome of the operation.
     pub status: PushStatus,
-    /// Why, for `outdatedOp` and `invalidOp`.
+    /// The reason, for `outdatedOp` and `invalidOp`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<PushReason>,
-    /// What is malformed, naming the field.
+    /// The malformed field and its problem.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
     /// The time that the server gave it, for what was applied.
@@ -115,7 +115,7 @@ pub enum PushStatus {
     Applied,
     /// This very operation was applied before.
     AlreadyApplied,
-    /// A newer write or the shape of the tree beat it; a retry gets the same answer.
+    /// A newer write or a cycle superseded the operation; a retry gets the same answer.
     OutdatedOp,
     /// The write id is not above the replica's last, and it is another operation.
     StaleWriteId,
@@ -123,7 +123,7 @@ pub enum PushStatus {
     InvalidOp,
 }
 
-/// Why an operation was beaten or refused.
+/// The reason why an operation was superseded or rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum PushReason {
@@ -137,7 +137,7 @@ pub enum PushReason {
     Malformed,
     /// Too few rights on an item that one can see.
     NotPermitted,
-    /// The item is not there, or not visible: nothing tells the two apart.
+    /// The item does not exist or is not visible; the two cannot be distinguished.
     UnknownItem,
 }
 
@@ -145,18 +145,18 @@ pub enum PushReason {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PullPage {
-    /// Strictly ascending.
+    /// The entries, in strictly ascending order.
     pub items: Vec<Entry>,
     /// The last item's position where there is more.
     pub next_cursor: Option<Cursor>,
-    /// Whether the feed goes on.
+    /// True if the feed has more entries.
     pub has_more: bool,
     /// The greatest write id used by each of the user's replicas.
     pub last_reconciled_write_ids: WriteIds,
     /// The head of the feed, answered to a pull without a cursor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline: Option<Cursor>,
-    /// The feed's epoch; older servers do not tell it.
+    /// The epoch of the feed; older servers omit it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Epoch>,
 }
@@ -165,9 +165,9 @@ pub struct PullPage {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ReconcileRequest {
-    /// The client.
+    /// The replica that reconciles.
     pub client_id: ReplicaId,
-    /// What it has applied.
+    /// The cursor that the replica has applied.
     pub cursor: Cursor,
     /// The write ids that it has applied.
     #[serde(default)]
@@ -183,11 +183,11 @@ pub type ReconcileResponse = ReconcileRequest;
 pub struct StateResponse {
     /// The client that was asked about.
     pub client_id: ReplicaId,
-    /// What it has reconciled, if ever.
+    /// The stored reconcile state, if there is one.
     pub reconcile_state: Option<ReconcileState>,
     /// The head of the user's feed, if it has any entry.
     pub feed_head: Option<Cursor>,
-    /// The feed's epoch.
+    /// The epoch of the feed.
     pub epoch: Option<u64>,
     /// The greatest position of the feed that was pruned.
     pub pruned_through: Option<Cursor>,
@@ -199,13 +199,13 @@ pub struct StateResponse {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MembersResponse {
-    /// Ascending.
+    /// The members, in ascending order.
     pub members: Vec<UserId>,
-    /// Whether there are more, after the last of these.
+    /// True if there are members after the last of these.
     pub has_more: bool,
 }
 
-/// What the caller is a member of.
+/// The groups and organizations that the caller belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GroupsResponse {
@@ -223,7 +223,7 @@ pub struct BlocksResponse {
     pub owners: Vec<UserId>,
 }
 
-/// Whether the server knows of a principal.
+/// The answer to whether the server knows a principal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KnownResponse {
@@ -235,19 +235,19 @@ pub struct KnownResponse {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EpochEnd {
-    /// The epoch.
+    /// The epoch that ended.
     pub epoch: Epoch,
     /// The counter of the feed's last entry in it.
     pub last_counter: u64,
 }
 
-/// What the server knows that a client has applied.
+/// The state that a client has acknowledged to the server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ReconcileState {
-    /// Its cursor.
+    /// The cursor that the client has applied.
     pub cursor: Cursor,
-    /// Its write ids.
+    /// The write ids that the client has seen.
     pub last_reconciled_write_ids: WriteIds,
 }
 
@@ -255,14 +255,14 @@ pub struct ReconcileState {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ErrorBody {
-    /// One sentence.
+    /// The message, one sentence.
     pub error: String,
-    /// What programs go by, in snake case.
+    /// The machine-readable code, in snake case.
     pub code: String,
     /// Finds the request in the server's log.
     #[serde(default)]
     pub request_id: Option<String>,
-    /// The rest.
+    /// The remaining fields of the body.
     #[serde(flatten)]
     pub details: serde_json::Map<String, serde_json::Value>,
 }
@@ -295,7 +295,7 @@ pub mod code {
     pub const UPLOAD_DIFFERS: &str = "upload_differs";
     /// Another call has taken the upload over.
     pub const UPLOAD_SUPERSEDED: &str = "upload_superseded";
-    /// The upload does not go on where the call says.
+    /// The offset of the call is not the upload's.
     pub const OFFSET_MISMATCH: &str = "offset_mismatch";
     /// The bytes are not those of the checksum sent along; they were not kept.
     pub const CHECKSUM_MISMATCH: &str = "checksum_mismatch";
@@ -330,9 +330,9 @@ pub mod code {
     pub const INSUFFICIENT_SCOPE: &str = "insufficient_scope";
     /// No cursor that a server made.
     pub const INVALID_CURSOR: &str = "invalid_cursor";
-    /// The request is not of the protocol's form; `field` names where, if it can be told.
+    /// The request is malformed; `field` names the field, if it is known.
     pub const INVALID_REQUEST: &str = "invalid_request";
-    /// No bearer token, or none that counts; `reason` tells which.
+    /// The request has no valid bearer token; `reason` names the problem.
     pub const UNAUTHORIZED: &str = "unauthorized";
     /// A body, or a number of things in it, beyond the limits.
     pub const TOO_LARGE: &str = "too_large";
@@ -351,7 +351,7 @@ pub enum StageStatus {
 }
 
 impl StageStatus {
-    /// As it is spelt on the wire and in the database.
+    /// Returns the status as it is written on the wire and in the database.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -371,7 +371,7 @@ pub struct StageRequest {
     pub staging_id: Option<StagingId>,
     /// Used once, for ever.
     pub blob_id: BlobId,
-    /// When the stage ends by itself.
+    /// The time at which the stage expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
     /// A hint for readers.
@@ -386,23 +386,23 @@ pub struct StageRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StageResponse {
-    /// The stage.
+    /// The id of the stage.
     pub staging_id: StagingId,
-    /// Its blob.
+    /// The blob of the stage.
     pub blob_id: BlobId,
-    /// Its state.
+    /// The status of the stage.
     pub status: StageStatus,
-    /// Since when.
+    /// The time at which the stage was opened.
     pub staged_at: Timestamp,
-    /// Until when.
+    /// The time at which the stage expires.
     pub expires_at: Timestamp,
-    /// Of its bytes, once it has them.
+    /// The size of the bytes, once the stage has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
-    /// Of its bytes, once it has them.
+    /// The digest of the bytes, once the stage has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Sha256Digest>,
-    /// How many of its bytes are there, for who asks for the stage.
+    /// The number of bytes received so far; present if the stage was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offset: Option<u64>,
 }
@@ -411,9 +411,9 @@ pub struct StageResponse {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UploadResponse {
-    /// Bytes.
+    /// The number of bytes stored.
     pub size: u64,
-    /// Of the bytes.
+    /// The SHA-256 digest of the bytes.
     pub digest: Sha256Digest,
 }
 
@@ -421,9 +421,9 @@ pub struct UploadResponse {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeleteResponse {
-    /// Always true.
+    /// Always true in an answer.
     pub deleted: bool,
-    /// Which.
+    /// The blob that was deleted.
     pub blob_id: BlobId,
 }
 
@@ -431,7 +431,7 @@ pub struct DeleteResponse {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VersionsResponse {
-    /// The file.
+    /// The file whose versions are listed.
     pub item_id: ItemId,
     /// The newest, which is the current one, first; at most the newest thousand.
     pub versions: Vec<Version>,
@@ -441,15 +441,15 @@ pub struct VersionsResponse {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Version {
-    /// Its bytes.
+    /// The blob with the bytes.
     pub blob_id: BlobId,
-    /// How many.
+    /// The size of the content in bytes.
     pub size: u64,
-    /// Of the bytes.
+    /// The SHA-256 digest of the bytes.
     pub digest: Sha256Digest,
     /// A hint for readers.
     pub content_type: Option<Arc<str>>,
-    /// The attachment's id.
+    /// The id of the attachment.
     pub ref_id: RefId,
     /// Since when it was the file's content.
     pub attached_at: Timestamp,
@@ -476,9 +476,9 @@ impl From<Attachment> for Version {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AttachRequest {
-    /// To what.
+    /// The item that the blob is attached to.
     pub item_id: ItemId,
-    /// As what.
+    /// The relation of the blob to the item.
     #[serde(default)]
     pub relation_kind: RelationKind,
     /// With the next two, the checkpoint that the attach must come after: all or none.
@@ -496,11 +496,11 @@ pub struct AttachRequest {
     /// The time of the content: when its bytes were last modified where they come from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub modified_at: Option<Timestamp>,
-    /// How much of the feed its author had applied when the content was queued, as of an
+    /// The part of the feed that the author had applied when the content was queued, as in an
     /// operation: absent, `null` or a cursor. With it the attach brings a deleted item back.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub basis: Option<Basis>,
-    /// The author's replica.
+    /// The replica that the content was written on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replica_id: Option<ReplicaId>,
     /// The author's hybrid logical clock when the content was queued.
@@ -509,7 +509,8 @@ pub struct AttachRequest {
 }
 
 impl AttachRequest {
-    /// Attaches to `item_id` as its content, behind no checkpoint and whatever is there.
+    /// Attaches to `item_id` as its content, with no checkpoint and no expectation of the present
+    /// content.
     #[must_use]
     pub fn to(item_id: ItemId) -> Self {
         Self {
@@ -531,21 +532,21 @@ impl AttachRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AttachResponse {
-    /// Always true.
+    /// Always true in an answer.
     pub attached: bool,
-    /// The stage.
+    /// The stage that was attached.
     pub staging_id: StagingId,
-    /// The blob.
+    /// The blob that was attached.
     pub blob_id: BlobId,
-    /// To what.
+    /// The item that the blob is attached to.
     pub item_id: ItemId,
-    /// As what.
+    /// The relation of the blob to the item.
     pub relation_kind: RelationKind,
-    /// The attachment's id.
+    /// The id of the attachment.
     pub ref_id: RefId,
-    /// When.
+    /// The server's time of the attach.
     pub attached_at: Timestamp,
-    /// The time of the bytes, as it is kept with them; servers before that tell none.
+    /// The time of the bytes, as stored with them; older servers omit it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub modified_at: Option<Timestamp>,
 }
@@ -553,7 +554,7 @@ pub struct AttachResponse {
 /// The body of `POST /v1/vfs/blobs/batch`: many small files in one request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobBatchRequest {
-    /// At most [`crate::limits::MAX_BLOB_BATCH`].
+    /// The files, at most [`crate::limits::MAX_BLOB_BATCH`].
     pub files: Vec<BlobBatchFile>,
 }
 
@@ -571,7 +572,7 @@ pub struct BlobBatchFile {
     pub content_type: Option<String>,
     /// The content, at most [`crate::limits::MAX_INLINE_BLOB_BYTES`] of it.
     pub data_base64: String,
-    /// Of the content: if it is told, bytes of another are refused.
+    /// The SHA-256 digest of the content. If it is present, bytes with another digest are rejected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Sha256Digest>,
     /// To what, as what, behind which checkpoint.
@@ -581,24 +582,24 @@ pub struct BlobBatchFile {
 /// The answer to a batch: one result for each file, in the order sent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BlobBatchResponse {
-    /// The results.
+    /// The results, in the order of the files.
     pub results: Vec<BlobBatchResult>,
 }
 
-/// What became of one file of a batch.
+/// The result of one file of a batch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", try_from = "BlobBatchResultForm")]
 pub struct BlobBatchResult {
-    /// The stage.
+    /// The stage of the file.
     pub staging_id: StagingId,
-    /// The blob.
+    /// The blob of the file.
     pub blob_id: BlobId,
-    /// Whether the file is attached.
+    /// The outcome for the file.
     pub status: BlobBatchStatus,
-    /// As the calls one by one would have answered, if it is.
+    /// The answers that the single calls would have given, if the file was attached.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub attached: Option<BlobBatchAttached>,
-    /// Why it is not.
+    /// The error, if the file was not attached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<BlobBatchError>,
 }
@@ -662,19 +663,19 @@ pub enum BlobBatchStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BlobBatchAttached {
-    /// Of the bytes.
+    /// The size of the content in bytes.
     pub size: u64,
-    /// Of the bytes.
+    /// The SHA-256 digest of the bytes.
     pub digest: Sha256Digest,
-    /// To what.
+    /// The item that the blob is attached to.
     pub item_id: ItemId,
-    /// As what.
+    /// The relation of the blob to the item.
     pub relation_kind: RelationKind,
-    /// The attachment's id.
+    /// The id of the attachment.
     pub ref_id: RefId,
-    /// When.
+    /// The server's time of the attach.
     pub attached_at: Timestamp,
-    /// The time of the bytes, as it is kept with them; servers before that tell none.
+    /// The time of the bytes, as stored with them; older servers omit it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub modified_at: Option<Timestamp>,
 }
@@ -687,36 +688,36 @@ pub const BLOB_READ_TYPE: &str = "application/vnd.vfs-sync.blobs";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BlobReadRequest {
-    /// At most [`crate::limits::MAX_BLOB_BATCH`]. Those after the first
-    /// [`crate::limits::MAX_BLOB_BATCH_BYTES`] of content, and each that has more than
-    /// [`crate::limits::MAX_INLINE_BLOB_BYTES`], are refused: they are to be read otherwise.
+    /// The blobs, at most [`crate::limits::MAX_BLOB_BATCH`]. Blobs after the first
+    /// [`crate::limits::MAX_BLOB_BATCH_BYTES`] of content, and each with more than
+    /// [`crate::limits::MAX_INLINE_BLOB_BYTES`], are rejected: read them by other calls.
     pub blob_ids: Vec<BlobId>,
 }
 
-/// What comes before a blob's bytes in an answer of several.
+/// The line before a blob's bytes in a batch answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BlobReadHead {
-    /// Which, in the order asked for.
+    /// The id of the blob; lines have the order of the request.
     pub blob_id: BlobId,
-    /// How many bytes follow; none where there is an error.
+    /// The number of bytes that follow; absent in an error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
-    /// Of these bytes.
+    /// The SHA-256 digest of the bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Sha256Digest>,
-    /// What reading this blob alone would have answered.
+    /// The error that reading this blob alone would have given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<BlobBatchError>,
 }
 
-/// What the call for this file alone would have answered.
+/// The error that the call for this file alone would have given.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", from = "BlobBatchErrorForm")]
 pub struct BlobBatchError {
     /// With this HTTP status.
     pub http_status: u16,
-    /// And this body.
+    /// The body of the error.
     #[serde(flatten)]
     pub body: ErrorBody,
 }

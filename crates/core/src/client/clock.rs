@@ -2,10 +2,9 @@
 
 use crate::time::Timestamp;
 
-/// Gives each operation its `occurredAt`.
-///
-/// What was written after seeing X is stamped later than X, whatever any clock says. Equal times
-/// of one replica are told apart by write id, so a burst does not run ahead of the wall clock.
+/// Assigns each operation its `occurredAt`.
+/// / A write after seeing X is stamped later than X, regardless of any clock. Equal times of one
+/// replica are ordered by write id, so a burst does not run ahead of the wall clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct HybridClock {
     last: Option<Timestamp>,

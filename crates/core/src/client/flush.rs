@@ -18,43 +18,43 @@ pub struct FlushCycle {
     recoveries: u32,
     /// The first operation that was stale then.
     stuck_at: Option<OpId>,
-    /// How far the write ids of all that is pending are shifted, not yet durably.
+    /// The offset of all pending write ids that is not durable yet.
     shift: u64,
-    /// How many operations the next push may have.
+    /// The greatest number of operations in the next push.
     at_most: usize,
 }
 
 /// An operation that the server has applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acknowledged {
-    /// Which.
+    /// The id of the operation.
     pub op_id: OpId,
-    /// What it was sent under.
+    /// The write id that the operation was sent with.
     pub write_id: WriteId,
-    /// The time that the server gave it, if it told. Where that is less than it was sent with, it
-    /// counts from then on: what was written after it may be stamped lower than it was.
+    /// The time that the server stored, if its answer has one. If it is below the time that was
+    /// sent, it replaces it: later writes may be stamped below the original.
     pub authored_at: Option<Timestamp>,
 }
 
 /// An operation that left the queue without being applied.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Refused {
-    /// Which.
+    /// The id of the operation.
     pub op_id: OpId,
-    /// What it was sent under.
+    /// The write id that the operation was sent with.
     pub write_id: WriteId,
-    /// Why.
+    /// The reason that the server gave.
     pub reason: Option<PushReason>,
-    /// What more the server told.
+    /// Further detail from the server.
     pub detail: Option<String>,
 }
 
-/// What an answered push does to the queue: all of it goes into one transaction.
+/// The changes that an answered push makes to the queue, to be committed in one transaction.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct FlushCommit {
     /// Applied, now or before: overlaid until a settled pull covers them.
     pub acknowledged: Vec<Acknowledged>,
-    /// Beaten: not pushed again, and overlaid as those that were applied.
+    /// Superseded operations: not pushed again, and overlaid like those that were applied.
     pub outdated: Vec<Refused>,
     /// Refused: to the list of rejected operations.
     pub rejected: Vec<Refused>,
@@ -62,21 +62,22 @@ pub struct FlushCommit {
     pub shift: u64,
     /// The server believed less than the clock said: no more than this.
     pub believed: Option<Timestamp>,
-    /// The server's epoch, if it told. What was acknowledged in another one is to be queued again,
-    /// and what was refused here stays queued after it: it may be refused for want of that.
+    /// The server's epoch, if its answer has one. Operations acknowledged in another epoch must be
+    /// queued again. Operations rejected here stay queued after them: the missing ones may be the
+    /// reason.
     pub epoch: Option<Epoch>,
 }
 
-/// What to do after an answer.
+/// The next action after an answer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FlushStep {
     /// Commit, and push what is left.
     Commit(FlushCommit),
     /// Commit what there is, pull until settled, call [`FlushCycle::recover`], push again.
     Recover {
-        /// What was decided before the first stale operation, if anything was.
+        /// The results before the first stale operation, if there are any.
         commit: Option<FlushCommit>,
-        /// The replica's last write id, as the server told.
+        /// The replica's last write id, as the server reports it.
         last_write_id: Option<WriteId>,
     },
 }
@@ -85,13 +86,13 @@ pub enum FlushStep {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field} {reason}")]
 pub struct MalformedResults {
-    /// Which part of it.
+    /// The path of the field.
     pub field: String,
-    /// What is wrong.
+    /// The problem with the field.
     pub reason: String,
 }
 
-/// Why a flush ends early.
+/// The reason why a flush ends early.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum FlushError {
     /// The answer does not fit the push; nothing of it is to be taken.
@@ -112,7 +113,7 @@ impl Default for FlushCycle {
 }
 
 impl FlushCycle {
-    /// How many operations to read from the head of the queue for the next push.
+    /// Returns the number of operations to read from the head of the queue for the next push.
     #[must_use]
     pub fn at_most(&self) -> usize {
         self.at_most
@@ -146,10 +147,9 @@ impl FlushCycle {
         count > 1
     }
 
-    /// What the answer to a push of `sent` does.
-    ///
-    /// # Errors
-    /// The answer does not fit, or the recoveries are used up: nothing is to be committed.
+    /// Decides the effect of the answer to a push of `sent`.
+    /// / # Errors
+    /// The answer does not match, or the recoveries are exhausted: nothing may be committed.
     pub fn results(
         &mut self,
         sent: &[Operation],
@@ -211,9 +211,9 @@ impl FlushCycle {
         Ok(FlushStep::Recover { commit: progress.then_some(commit), last_write_id })
     }
 
-    /// Rebases what is pending above `last`, the greatest write id that the server has told of
-    /// this replica; `first` is the durable write id at the head of the queue. The rebase becomes
-    /// durable with the first push that gets somewhere.
+    /// Rebases the pending write ids above `last`, the greatest write id of this replica that the
+    /// server reported; `first` is the durable write id at the head of the queue. The rebase
+    /// becomes durable with the first push that makes progress.
     pub fn recover(&mut self, first: WriteId, last: WriteId) {
         let needed = (last.get() + 1).saturating_sub(first.get());
         self.shift = self.shift.max(needed);

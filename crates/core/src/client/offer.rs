@@ -1,9 +1,8 @@
 //! Offering again: decides what a replica sends back to a server that lost part of its history.
-//!
-//! A server that was restored from a backup, emptied or failed over lacks changes that a replica
-//! was told. [`Shared`] is the part of the history that both have. [`decide`] compares the
-//! replica's confirmed state with the server's present one and gives, in the order in which they
-//! are to be sent, operations and contents, and beside them what cannot be offered and why.
+//! / A server that was restored from a backup, emptied or failed over lacks changes that a replica
+//! received. [`Shared`] is the part of the history that both have. [`decide`] compares the
+//! replica's confirmed state with the server's present one. It returns, in the order in which they
+//! are sent, operations and contents, and separately what cannot be offered and why.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -29,11 +28,11 @@ const MAX_TRAIL: usize = 256;
 /// A register as the replica holds it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Held<T> {
-    /// Its value.
+    /// The value of the register.
     pub value: T,
     /// Its greatest stamp's time.
     pub authored_at: Timestamp,
-    /// The feed position that told it; `None` if it is not known.
+    /// The feed position that delivered the value; `None` if it is not known.
     pub at: Option<Position>,
 }
 
@@ -50,7 +49,7 @@ pub enum Removal {
     Item(ItemId),
     /// The link was removed.
     Link {
-        /// The container.
+        /// The container of the link.
         parent: ItemId,
         /// The item that hung under it.
         child: ItemId,
@@ -78,20 +77,19 @@ enum Through {
 }
 
 impl Shared {
-    /// The server has nothing of what the replica was told.
+    /// Nothing that the replica received is on the server.
     #[must_use]
     pub fn nothing() -> Self {
         Self { through: Through::Nothing }
     }
 
-    /// The server has all that the replica was told.
+    /// Everything that the replica received is on the server.
     #[must_use]
     pub fn everything() -> Self {
         Self { through: Through::Everything }
     }
 
-    /// Both have what was told up to `position`, which the server assigned at `changed_at` or
-    /// later.
+    /// Both have everything up to `position`, which the server assigned at `changed_at` or later.
     #[must_use]
     pub fn through(position: Position, changed_at: Timestamp) -> Self {
         Self { through: Through::Position(position, changed_at) }
@@ -106,7 +104,7 @@ impl Shared {
         }
     }
 
-    /// Whether the server lacks none of what the replica was told.
+    /// Returns whether the server has everything that the replica received.
     #[must_use]
     pub fn is_everything(&self) -> bool {
         self.through == Through::Everything
@@ -121,8 +119,8 @@ impl Shared {
         }
     }
 
-    /// Whether a register told at `at` is part of it. Where the position is not known, the time
-    /// of the register's last change decides.
+    /// Returns whether a register received at `at` is part of it. If the position is not known, the
+    /// time of the register's last change decides.
     #[must_use]
     pub fn has(&self, at: Option<Position>, authored_at: Timestamp) -> bool {
         match (&self.through, at) {
@@ -206,15 +204,15 @@ pub enum Offer {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Lost {
-    /// The item.
+    /// The item that the change belongs to.
     pub item: ItemId,
     /// Its path, as it was.
     pub path: String,
-    /// The change.
+    /// The change that was lost.
     pub change: LostChange,
     /// The reason for which it was not offered.
     pub reason: LostReason,
-    /// When it was made.
+    /// The time of the change.
     pub authored_at: Timestamp,
 }
 
@@ -228,16 +226,16 @@ pub enum LostChange {
     Fields,
     /// The deletion of an item.
     Deletion,
-    /// A link.
+    /// A link that was added.
     #[serde(rename_all = "camelCase")]
     Link {
-        /// The container.
+        /// The container of the link.
         parent_id: ItemId,
     },
     /// The removal of a link.
     #[serde(rename_all = "camelCase")]
     LinkRemoval {
-        /// The container.
+        /// The container of the link.
         parent_id: ItemId,
     },
     /// A grant, or a higher level of one.
@@ -245,9 +243,9 @@ pub enum LostChange {
     Grant {
         /// The kind of principal.
         principal_type: PrincipalType,
-        /// The principal.
+        /// The principal of the grant.
         principal_id: crate::id::PrincipalId,
-        /// The level.
+        /// The level of the grant.
         access_level: AccessLevel,
     },
     /// The removal of a grant.
@@ -255,31 +253,31 @@ pub enum LostChange {
     Revocation {
         /// The kind of principal.
         principal_type: PrincipalType,
-        /// The principal.
+        /// The principal of the grant.
         principal_id: crate::id::PrincipalId,
     },
-    /// A content.
+    /// A content of the item.
     #[serde(rename_all = "camelCase")]
     Content {
-        /// Its blob.
+        /// The blob with the bytes.
         blob_id: BlobId,
         /// Its size in bytes.
         size: u64,
-        /// Its digest.
+        /// The digest of the bytes.
         digest: Sha256Digest,
         /// Its media type, as its author gave it.
         content_type: Option<Arc<str>>,
         /// The time of its bytes.
         modified_at: Option<Timestamp>,
-        /// Whether its bytes are on this device.
+        /// True if the bytes are on this device.
         here: bool,
     },
     /// An attachment that is not the item's content.
     #[serde(rename_all = "camelCase")]
     Attachment {
-        /// Its id.
+        /// The id of the attachment.
         ref_id: RefId,
-        /// Its blob.
+        /// The blob with the bytes.
         blob_id: BlobId,
     },
 }
@@ -315,7 +313,7 @@ impl LostReason {
 }
 
 impl Lost {
-    /// Tells entries of the list apart: one for each register.
+    /// Returns the key of the entry in the list: one for each register.
     #[must_use]
     pub fn key(&self) -> String {
         self.change.key(&self.item)
@@ -364,9 +362,9 @@ pub struct Offered {
     pub deletions: u64,
     /// Items created again or brought up to date.
     pub items: u64,
-    /// Links and moves.
+    /// The number of links and moves.
     pub links: u64,
-    /// Contents.
+    /// The number of contents.
     pub contents: u64,
     /// Changes that could not be offered, in the list of lost changes now.
     pub listed: u64,
@@ -379,7 +377,7 @@ impl Offered {
         self.revocations + self.deletions + self.items + self.links + self.contents
     }
 
-    /// Adds another count.
+    /// Adds another count to this one.
     pub fn add(&mut self, other: Self) {
         self.revocations += other.revocations;
         self.deletions += other.deletions;
@@ -435,15 +433,15 @@ pub trait Sides {
         principal: &Principal,
     ) -> Result<Option<AccessLevel>, Self::Error>;
 
-    /// Whether an offer creates the item.
+    /// Returns whether an offer creates the item.
     fn is_offered(&mut self, id: &ItemId) -> Result<bool, Self::Error>;
-    /// Whether the bytes of a content are on this device.
+    /// Returns whether the bytes of a content are on this device.
     fn has_bytes(&mut self, attachment: &Attachment) -> Result<bool, Self::Error>;
     /// Takes an offer, behind those before it.
     fn offer(&mut self, offer: Offer) -> Result<(), Self::Error>;
     /// Takes an entry of the list of lost changes.
     fn list(&mut self, lost: Lost) -> Result<(), Self::Error>;
-    /// Whether the list has the item itself as lost.
+    /// Returns whether the list has the item itself as lost.
     fn is_listed(&mut self, id: &ItemId) -> Result<bool, Self::Error>;
 }
 
@@ -784,8 +782,8 @@ impl<S: Sides> Decider<'_, S> {
         Ok(derived_id(id, epoch, self.user))
     }
 
-    /// Where an item of the old side is on the new one, if it is there or offered, and the user's
-    /// level there.
+    /// Returns the item on the new side that corresponds to one on the old side, with the user's
+    /// level, if it is present or offered.
     fn there(&mut self, id: &ItemId) -> Result<Option<(ItemId, AccessLevel)>, S::Error> {
         let Some(old) = self.sides.old_item(id)? else {
             return Ok(self.level(id)?.map(|level| (id.clone(), level)));

@@ -33,14 +33,14 @@ pub struct PullCycle {
     seen: Seen,
 }
 
-/// What a good page comes to: all of it goes into one transaction.
+/// The effects of a valid page, to be committed in one transaction.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PageCommit {
     /// To apply, in this order.
     pub entries: Vec<Entry>,
-    /// What has then been applied.
+    /// The cursor after the page.
     pub cursor: Option<Cursor>,
-    /// What to send along from then on.
+    /// The baseline to send with later pulls.
     pub baseline: Option<Cursor>,
     /// The new floor, if the page changed it.
     pub floor: Option<WriteIds>,
@@ -48,13 +48,13 @@ pub struct PageCommit {
     pub latest: Option<Timestamp>,
     /// The server's map, if the page settled the pull.
     pub settled: Option<WriteIds>,
-    /// The server's epoch, if it told. What was acknowledged in another one is to be queued again:
-    /// no map of this epoch covers it.
+    /// The server's epoch, if the page has one. Operations acknowledged in another epoch must be
+    /// queued again: no map of this epoch covers them.
     pub epoch: Option<Epoch>,
 }
 
 impl PullCycle {
-    /// A cycle that goes on from `cursor`; `floor` has the write ids seen in all pages before.
+    /// Starts a cycle at `cursor`; `floor` has the write ids seen in all earlier pages.
     #[must_use]
     pub fn new(cursor: Option<Cursor>, baseline: Option<Cursor>, floor: WriteIds) -> Self {
         Self { cursor, baseline, floor, epoch: None, seen: Seen::default() }
@@ -66,7 +66,7 @@ impl PullCycle {
         Self { epoch, ..self }
     }
 
-    /// The last epoch that was told.
+    /// Returns the last epoch that the server reported.
     #[must_use]
     pub fn epoch(&self) -> Option<Epoch> {
         self.epoch
@@ -84,10 +84,9 @@ impl PullCycle {
         self.baseline.as_ref()
     }
 
-    /// Checks a page, in the order of the guardrail table, and goes on behind it.
-    ///
-    /// # Errors
-    /// The first rule that the page breaks; then the cycle is as it was.
+    /// Checks a page in the order of the guardrail table, and advances the cycle past it.
+    /// / # Errors
+    /// The first rule that the page breaks; the cycle is then unchanged.
     pub fn page(&mut self, page: PullPage) -> Result<PageCommit, Violation> {
         // What an earlier epoch told may never have been in this one.
         let anew = page.epoch.is_some() && page.epoch != self.epoch;
@@ -207,9 +206,9 @@ fn raise(floor: &mut WriteIds, map: &WriteIds) -> bool {
     changed
 }
 
-/// The ids of a cycle. Those of our own server ascend and are told by their numbers; any other by
-/// half a strong hash: a long cycle takes little memory, and nobody can make two ids that look
-/// alike.
+/// The ids of a cycle. Ids of our own server ascend and are kept as numbers; any other is kept as
+/// half of a strong hash: a long cycle takes little memory, and nobody can construct two ids that
+/// collide.
 #[derive(Debug, Clone, Default)]
 struct Seen {
     ascending: Vec<Position>,
@@ -217,7 +216,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// Whether `id` is new.
+    /// Inserts `id` and returns whether it is new.
     fn insert(&mut self, id: &ChangeId) -> bool {
         if let Some(position) = Position::parse(id) {
             if self.others.is_empty() && self.ascending.last().is_none_or(|last| *last < position) {

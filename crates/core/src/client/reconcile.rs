@@ -4,7 +4,7 @@ use crate::guardrail::{Stage, Violation};
 use crate::id::ReplicaId;
 use crate::wire::{ReconcileRequest, ReconcileResponse, ReconcileState};
 
-/// The request that tells `state`.
+/// Builds the request that acknowledges `state`.
 #[must_use]
 pub fn request(client_id: ReplicaId, state: &ReconcileState) -> ReconcileRequest {
     ReconcileRequest {
@@ -14,14 +14,12 @@ pub fn request(client_id: ReplicaId, state: &ReconcileState) -> ReconcileRequest
     }
 }
 
-/// Checks that the acknowledgement is not behind what was sent. A replica that the server no
-/// longer names is none behind.
-///
-/// The acknowledged state may be ahead (another copy of this client told more): it is never
-/// pulled from.
-///
-/// # Errors
-/// The rule that it breaks.
+/// Checks that the acknowledgement is not behind the request. A replica that the server no longer
+/// names is not behind.
+/// / The acknowledged state may be ahead, if another copy of this client reported more; the client
+/// never pulls from it.
+/// / # Errors
+/// The rule that the answer breaks.
 pub fn check(sent: &ReconcileRequest, answer: &ReconcileResponse) -> Result<(), Violation> {
     if answer.cursor < sent.cursor {
         return Err(Violation::ReconcileCursorRegression {

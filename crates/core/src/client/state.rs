@@ -19,7 +19,7 @@ use crate::wire::{PushReason, ReconcileState, WriteIds};
 
 pub use check::{client_id, parse};
 
-/// What names the form in the JSON.
+/// The name of the format in the JSON.
 pub const FORMAT: &str = "vfs-sync.replica-state";
 /// The version of the form.
 pub const VERSION: u64 = 1;
@@ -27,23 +27,23 @@ pub const VERSION: u64 = 1;
 /// All that a replica knows, but for contents and what passes: attempts, times, the stop reason.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReplicaState {
-    /// The replica.
+    /// The id of the replica.
     pub client_id: ReplicaId,
-    /// Whose it is.
+    /// The user whom the replica belongs to.
     pub user_id: UserId,
-    /// What it has applied.
+    /// The cursor that the replica has applied.
     pub replay_cursor: Option<Cursor>,
     /// The feed's head at the first pull, while the cursor is below it.
     pub baseline: Option<Cursor>,
     /// The greatest write ids seen in any page.
     pub write_id_floor: WriteIds,
-    /// What a settled pull has told.
+    /// The reconcile state of the last settled pull.
     pub reconcile_state: Option<ReconcileState>,
     /// The clock's last stamp, and the greatest time seen.
     pub clock: HybridClock,
     /// One above the greatest write id used.
     pub next_local_write_id: u64,
-    /// By item id.
+    /// The items, in order of their ids.
     pub items: Vec<ItemRegister>,
     /// By parent, then child.
     pub links: Vec<LinkRegister>,
@@ -51,71 +51,71 @@ pub struct ReplicaState {
     pub grants: Vec<GrantRegister>,
     /// By item; its content before its other attachments, those by id.
     pub attachments: Vec<AttachmentRegister>,
-    /// By container id.
+    /// The container clocks, in order of the container ids.
     pub container_clocks: Vec<ContainerClock>,
-    /// In order.
+    /// The queued operations, in order.
     pub queue: Vec<QueuedOperation>,
-    /// In order.
+    /// The rejected operations, in order.
     pub rejected: Vec<RejectedOperation>,
 }
 
-/// A confirmed item.
+/// An item as the server confirmed it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ItemRegister {
-    /// As the feed told it.
+    /// The item as the feed delivered it.
     pub item: ItemView,
     /// Its greatest stamp's time.
     pub authored_at: Timestamp,
 }
 
-/// A confirmed link.
+/// A link as the server confirmed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkRegister {
-    /// The container.
+    /// The container of the link.
     pub parent_id: ItemId,
-    /// What hangs under it.
+    /// The item that hangs under the container.
     pub child_id: ItemId,
-    /// Its stamp's time.
+    /// The time of the link's stamp.
     pub authored_at: Timestamp,
 }
 
-/// A confirmed grant.
+/// A grant as the server confirmed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrantRegister {
-    /// On what.
+    /// The item that the grant is on.
     pub item_id: ItemId,
-    /// To whom.
+    /// The principal that the grant names.
     pub principal: Principal,
-    /// How much.
+    /// The level that the grant gives.
     pub access_level: AccessLevel,
-    /// Its stamp's time.
+    /// The time of the grant's stamp.
     pub authored_at: Timestamp,
 }
 
-/// A confirmed attachment.
+/// An attachment as the server confirmed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttachmentRegister {
-    /// As the feed told it.
+    /// The attachment as the feed delivered it.
     pub attachment: Attachment,
-    /// When it was attached.
+    /// The time of the attach.
     pub authored_at: Timestamp,
 }
 
 /// The last change in a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerClock {
-    /// Which.
+    /// The container that changed.
     pub container_id: ItemId,
-    /// Where in the feed.
+    /// The position of the container's last change.
     pub clock: Cursor,
 }
 
 /// An operation of the queue.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QueuedOperation {
-    /// Whether the server has it.
+    /// True if the server has acknowledged the operation.
     pub acknowledged: bool,
-    /// The operation.
+    /// The operation that is queued.
     pub operation: Operation,
 }
 
@@ -124,9 +124,9 @@ pub struct QueuedOperation {
 pub struct RejectedOperation {
     /// The operation as it was sent.
     pub operation: Operation,
-    /// Why.
+    /// The reason that the server gave.
     pub reason: Option<PushReason>,
-    /// What more the server told.
+    /// Further detail from the server.
     pub detail: Option<String>,
 }
 

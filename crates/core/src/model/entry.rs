@@ -1,4 +1,4 @@
-//! Feed entries: what a user is told of a change to what they may see.
+//! Feed entries: changes to a user's view, as the user's replicas receive them.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -16,39 +16,40 @@ use crate::time::Timestamp;
 /// One entry of a feed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
-    /// Where it stands; on the wire `occurredAt` and `opId`.
+    /// The entry's position in the feed; on the wire `occurredAt` and `opId`.
     pub position: Cursor,
-    /// What it tells.
+    /// The change, with its author and time.
     pub body: EntryBody,
 }
 
 /// An entry but for its position.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EntryBody {
-    /// Who caused it; `None` where the server did.
+    /// The user who caused the change; `None` if the server did.
     pub actor: Option<UserId>,
-    /// The greatest stamp among the registers that it tells about.
+    /// The greatest stamp among the registers that the entry shows.
     pub authored_at: Timestamp,
-    /// The operation that caused it: told to its author only.
+    /// The operation that caused the change, present only in its author's feed.
     pub origin: Option<Origin>,
-    /// The replica that attached a content: told to its author only, where it said so.
+    /// The replica that attached a content, present only in its author's feed and if the replica
+    /// named itself.
     pub author_replica: Option<ReplicaId>,
-    /// The change.
+    /// The change to the user's view.
     pub change: Change,
 }
 
 /// The operation behind an entry, in its author's own feed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
-    /// `authorOpId`.
+    /// The operation's id; on the wire `authorOpId`.
     pub op_id: OpId,
-    /// Of the author.
+    /// The replica that authored the operation.
     pub replica_id: ReplicaId,
-    /// Of the author's replica.
+    /// The operation's write id in its replica.
     pub write_id: WriteId,
 }
 
-/// Why something went.
+/// The reason why something left the view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RemovalReason {
@@ -56,65 +57,65 @@ pub enum RemovalReason {
     Revoked,
 }
 
-/// What changed in a user's view.
+/// A change to a user's view.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
     /// The item as a whole, as it is now.
     ItemUpsert(Box<ItemView>),
     /// The item is gone.
     ItemDelete {
-        /// Which.
+        /// The item that was deleted.
         item: ItemId,
-        /// Why, unless it was deleted.
+        /// The reason, unless the item was deleted.
         reason: Option<RemovalReason>,
     },
     /// A grant on an item.
     GrantAdd {
-        /// On what.
+        /// The item that the grant is on.
         item: ItemId,
-        /// To whom.
+        /// The principal that the grant names.
         principal: Principal,
-        /// How much.
+        /// The level that the grant gives.
         level: AccessLevel,
     },
     /// A grant is gone.
     GrantRemove {
-        /// On what.
+        /// The item that the grant was on.
         item: ItemId,
         /// To whom it was.
         principal: Principal,
-        /// Why, unless it was removed.
+        /// The reason, unless the grant was removed.
         reason: Option<RemovalReason>,
     },
-    /// A link.
+    /// A link that appeared or changed.
     LinkAdd {
-        /// The container.
+        /// The container of the link.
         parent: ItemId,
-        /// What hangs under it.
+        /// The item that hangs under the container.
         child: ItemId,
     },
     /// A link is gone.
     LinkRemove {
-        /// The container.
+        /// The container of the link.
         parent: ItemId,
-        /// What hung under it.
+        /// The item that hung under the container.
         child: ItemId,
-        /// Why, unless it was removed.
+        /// The reason, unless the link was removed.
         reason: Option<RemovalReason>,
     },
     /// A content of an item; for [`RelationKind::File`] it replaces the one before.
     BlobAttach(Box<Attachment>),
     /// A content is gone.
     BlobDetach {
-        /// From what.
+        /// The item that the content belonged to.
         item: ItemId,
-        /// What it was to the item.
+        /// The relation of the content to the item.
         relation_kind: RelationKind,
-        /// Its bytes.
+        /// The blob with the bytes.
         blob_id: BlobId,
-        /// The attachment's id.
+        /// The id of the attachment.
         ref_id: RefId,
-        /// Why, unless it was detached.
+        /// The reason, unless the content was detached.
         reason: Option<RemovalReason>,
     },
 }
@@ -122,50 +123,50 @@ pub enum Change {
 /// An item as a reader sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ItemView {
-    /// Which.
+    /// The id of the item.
     pub item_id: ItemId,
     /// Its owner, for ever.
     pub owner_id: UserId,
-    /// What it is.
+    /// The type of the item.
     pub object_type: ObjectType,
     /// Its name; `None` if it has none, or an encrypted one.
     pub name: Option<Name>,
-    /// Its metadata.
+    /// The metadata of the item.
     pub metadata: Metadata,
-    /// Its encrypted form.
+    /// The encrypted form, if the item has one.
     pub encrypted: Option<Encrypted>,
-    /// When it was made.
+    /// The time of the item's creation.
     pub created_at: Timestamp,
     /// The reader's own level.
     pub access_level: AccessLevel,
 }
 
-/// What an entry is about. A feed holds one entry for each key: the newest.
+/// The subject of an entry. A feed holds one entry for each key: the newest.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EntryKey {
-    /// An item.
+    /// An item, by its id.
     Item(ItemId),
-    /// A link.
+    /// A link between two items.
     Link {
-        /// The container.
+        /// The container of the link.
         parent: ItemId,
-        /// What hangs under it.
+        /// The item that hangs under the container.
         child: ItemId,
     },
-    /// A grant.
+    /// A grant to a principal.
     Grant {
-        /// On what.
+        /// The item that the grant is on.
         item: ItemId,
-        /// To whom.
+        /// The principal that the grant names.
         principal: Principal,
     },
     /// The current content of an item.
     Content(ItemId),
     /// Another attachment of an item.
     Attachment {
-        /// To what.
+        /// The item that the attachment belongs to.
         item: ItemId,
-        /// Which.
+        /// The id of the attachment.
         ref_id: RefId,
     },
 }
@@ -180,7 +181,7 @@ impl EntryKey {
         }
     }
 
-    /// The key as bytes; different keys have different bytes, whatever is in the ids.
+    /// Encodes the key as bytes. Different keys have different bytes, for any ids.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         // The first id is closed by a byte that no UTF-8 has, so no two pairs join alike.
@@ -214,7 +215,7 @@ impl EntryKey {
 }
 
 impl Change {
-    /// What the change is about.
+    /// Returns the key of the change's subject.
     #[must_use]
     pub fn key(&self) -> EntryKey {
         match self {
@@ -233,7 +234,7 @@ impl Change {
         }
     }
 
-    /// Whether it tells that something went.
+    /// Returns whether the change removes something from the view.
     #[must_use]
     pub fn is_removal(&self) -> bool {
         matches!(
@@ -448,7 +449,7 @@ impl<'a> From<&'a EntryBody> for WireEntry<'a> {
     }
 }
 
-/// What is missing from an entry, or wrong with it.
+/// A field that is missing from an entry, or malformed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field} {problem}")]
 pub struct MalformedEntry {

@@ -1,4 +1,4 @@
-//! What an item is made of: its type, name, metadata and encrypted form.
+//! The fields of an item: type, name, metadata and encrypted form.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits;
 
-/// What kind of thing an item is.
+/// The type of an item, fixed at its creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)]
@@ -36,7 +36,7 @@ pub enum ObjectType {
 #[serde(transparent)]
 pub struct Name(Arc<str>);
 
-/// Why a string is no name.
+/// A reason why a string is not a valid name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {
     /// It has no bytes.
@@ -107,7 +107,8 @@ pub type Metadata = BTreeMap<Arc<str>, serde_json::Value>;
 /// The longest metadata key, in bytes.
 pub const MAX_METADATA_KEY_BYTES: usize = 255;
 
-/// How many bytes `metadata` counts for: its keys and the JSON text of its values.
+/// Returns the size of `metadata` in bytes, as the limit counts it: its keys and the JSON text of
+/// its values.
 #[must_use]
 pub fn metadata_bytes<'a>(
     metadata: impl IntoIterator<Item = (&'a Arc<str>, &'a serde_json::Value)>,
@@ -115,7 +116,7 @@ pub fn metadata_bytes<'a>(
     metadata.into_iter().map(|(key, value)| key.len() + json_bytes(value)).sum()
 }
 
-/// What of an item's whole metadata breaks a rule of the protocol, if anything does.
+/// Returns the first rule of the protocol that an item's whole metadata breaks.
 #[must_use]
 pub fn metadata_problem<'a>(
     metadata: impl Iterator<Item = (&'a Arc<str>, &'a serde_json::Value)> + Clone,
@@ -148,18 +149,18 @@ fn json_bytes(value: &serde_json::Value) -> usize {
     count.0
 }
 
-/// What a client encrypted, carried through untouched and never read by the server.
+/// Data that a client encrypted. The server stores it and never reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Encrypted {
-    /// Base64.
+    /// The encrypted payload, in base64.
     pub payload: Arc<str>,
-    /// Which key, from 1.
+    /// The number of the key, from 1.
     pub key_epoch: u64,
-    /// Base64.
+    /// The nonce of the encryption, in base64.
     pub nonce: Option<Arc<str>>,
-    /// Base64.
+    /// The additional authenticated data, in base64.
     pub aad: Option<Arc<str>>,
-    /// Base64.
+    /// The signature of the payload, in base64.
     pub signature: Option<Arc<str>>,
 }
 

@@ -21,25 +21,25 @@ pub struct Operation {
     pub op_id: OpId,
     /// The item that it is about; for links, the child.
     pub item_id: ItemId,
-    /// Its author's replica.
+    /// The replica that authored the operation.
     pub replica_id: ReplicaId,
-    /// The replica's counter.
+    /// The operation's number in its replica.
     pub write_id: WriteId,
     /// The author's hybrid logical clock.
     pub occurred_at: Timestamp,
-    /// How much of the feed its author had applied when it was queued; `None` from clients that do
-    /// not tell, and for what is to apply whatever its author saw. It never changes.
+    /// The part of the feed that the author had applied when the operation was queued; `None` from
+    /// clients that do not state it, and for a deletion that applies regardless. It never changes.
     pub basis: Option<Basis>,
-    /// What it sets.
+    /// The change that the operation makes.
     pub action: Action,
 }
 
-/// How much of its user's feed a replica had applied when it queued a write: on the wire a cursor
-/// or `null`.
+/// The part of its user's feed that a replica had applied when it queued a write: on the wire a
+/// cursor or `null`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(from = "Option<Cursor>", into = "Option<Cursor>")]
 pub enum Basis {
-    /// Nothing yet.
+    /// The replica had applied nothing.
     Start,
     /// The feed up to this position, the last of the last page that was committed.
     At(Cursor),
@@ -70,7 +70,7 @@ pub fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
     T::deserialize(deserializer).map(Some)
 }
 
-/// What an operation sets.
+/// The change that an operation makes.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// Creates the item or sets the fields that are there, and "not deleted".
@@ -79,29 +79,29 @@ pub enum Action {
     Delete,
     /// The principal's grant on the item.
     GrantAdd {
-        /// To whom.
+        /// The principal that gets the grant.
         principal: Principal,
-        /// How much.
+        /// The level that the grant gives.
         level: AccessLevel,
     },
     /// The principal has no grant on the item.
     GrantRemove {
-        /// From whom.
+        /// The principal that loses the grant.
         principal: Principal,
     },
     /// The item hangs under `parent`.
     LinkAdd {
-        /// The container.
+        /// The container of the link.
         parent: ItemId,
     },
     /// The item does not hang under `parent`.
     LinkRemove {
-        /// The container.
+        /// The container of the link.
         parent: ItemId,
     },
     /// The item moves under `parent`, away from its other parents in that tree.
     LinkReassign {
-        /// The new container.
+        /// The new container of the child.
         parent: ItemId,
     },
 }
@@ -109,15 +109,15 @@ pub enum Action {
 /// The fields of an item that an operation sets; what is `None` stays as it is.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Upsert {
-    /// The type.
+    /// The type, required to create an item.
     pub object_type: Option<ObjectType>,
-    /// The name.
+    /// The new name, if it changes.
     pub name: Option<Name>,
     /// Metadata keys; `None` removes one.
     pub metadata: BTreeMap<Arc<str>, Option<serde_json::Value>>,
     /// The encrypted form, instead of name and metadata.
     pub encrypted: Option<Encrypted>,
-    /// Where a new item hangs, and whose tree it belongs to. Ignored if the item exists.
+    /// The container of a new item, which determines its owner. Ignored if the item exists.
     pub parent: Option<ItemId>,
 }
 
@@ -133,9 +133,9 @@ pub enum OpType {
     LinkAdd,
     LinkRemove,
     LinkReassign,
-    /// Feed only.
+    /// A content was attached; only in feeds.
     BlobAttach,
-    /// Feed only.
+    /// A content was detached; only in feeds.
     BlobDetach,
 }
 
@@ -181,13 +181,13 @@ pub struct WireOperation<'a> {
     pub child_id: Option<ItemId>,
 }
 
-/// What makes an operation malformed, naming the field.
+/// The reason why an operation is malformed, with the field's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field} {problem}")]
 pub struct Malformed {
     /// The field on the wire.
     pub field: &'static str,
-    /// What is wrong with it.
+    /// The problem with the field.
     pub problem: String,
 }
 
@@ -195,7 +195,7 @@ fn malformed(field: &'static str, problem: impl Into<String>) -> Malformed {
     Malformed { field, problem: problem.into() }
 }
 
-/// Why `json` is not of an operation's form: read once more, slower, to name the field.
+/// Finds the field that makes `json` malformed, by a second, slower parse.
 fn form_error(json: &str) -> Malformed {
     let mut source = serde_json::Deserializer::from_str(json);
     let problem = match serde_path_to_error::deserialize::<_, WireOperation<'_>>(&mut source) {
@@ -230,8 +230,8 @@ impl Operation {
         serde_json::to_string(&WireOperation::from(self)).expect("an operation serializes")
     }
 
-    /// Digest of the whole operation in its canonical form: tells a retry from another operation
-    /// under the same ids.
+    /// Returns the digest of the whole operation in its canonical form. It distinguishes a retry
+    /// from another operation with the same ids.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         *blake3::hash(self.to_json().as_bytes()).as_bytes()

@@ -15,9 +15,9 @@ use crate::time::Timestamp;
 /// A value and the stamp of the write that set it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Register<T> {
-    /// The value.
+    /// The value that was set last.
     pub value: T,
-    /// Who set it, when.
+    /// The stamp of the write that set it.
     pub stamp: Stamp,
 }
 
@@ -40,15 +40,15 @@ impl Write {
         }
     }
 
-    /// Whether it is later than `held`.
+    /// Returns whether the write is later than `held`.
     #[must_use]
     pub fn beats(&self, held: Option<&Stamp>) -> bool {
         held.is_none_or(|held| self.stamp > *held)
     }
 
-    /// The stamp to store, having beaten `held`: the time as sent but no later than is believed,
-    /// and always greater than what it beat. Never later than as sent: what its replica writes at
-    /// the same time, after it, would be beaten by it.
+    /// Returns the stamp to store for a write that supersedes `held`: greater than `held`, at most
+    /// the server's time plus the accepted lead, and never later than as sent. A later stamp would
+    /// supersede what the replica writes next at the same time.
     #[must_use]
     pub fn stored(&self, held: Option<&Stamp>) -> Stamp {
         let believed = self.stamp.authored_at.min(self.latest);
@@ -62,8 +62,8 @@ impl Write {
         }
     }
 
-    /// Sets `register` to `value` whatever its stamp, and gives it one above that: later than as sent
-    /// where need be. For registers that are decided by what the author saw.
+    /// Sets `register` to `value` regardless of its stamp and returns a stamp above the old one,
+    /// later than as sent where necessary. For registers that are decided by what the author saw.
     pub fn set_above<T>(&self, register: &mut Option<Register<T>>, value: T) -> Stamp {
         let mut stamp = self.stored(None);
         if let Some(held) = register.as_ref().map(|r| &r.stamp).filter(|held| stamp <= **held) {
@@ -73,7 +73,8 @@ impl Write {
         stamp
     }
 
-    /// Sets `register` to `value` if the write beats it; gives the stamp that it now has.
+    /// Sets `register` to `value` if the write supersedes it; returns the stamp that the register
+    /// then has.
     pub fn set<T>(&self, register: &mut Option<Register<T>>, value: T) -> Option<Stamp> {
         let held = register.as_ref().map(|r| &r.stamp);
         if !self.beats(held) {
@@ -88,17 +89,17 @@ impl Write {
 /// An item: its owner for ever, and a register for each field.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Item {
-    /// Its owner.
+    /// The user who owns the item.
     pub owner: UserId,
-    /// When it was made.
+    /// The time of the item's creation.
     pub created_at: Timestamp,
-    /// The fields.
+    /// The registers of the item's fields.
     pub fields: ItemFields,
 }
 
 impl Item {
-    /// Whether the item was removed for good: its row is a tombstone, which keeps the id and the
-    /// owner. Every other item has a type.
+    /// Returns whether the item was purged: its row is a tombstone that keeps the id and the owner.
+    /// Every other item has a type.
     #[must_use]
     pub fn is_purged(&self) -> bool {
         self.fields.object_type.is_none()
@@ -108,20 +109,20 @@ impl Item {
 /// The registers of an item.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ItemFields {
-    /// What it is.
+    /// The type of the item.
     pub object_type: Option<Register<ObjectType>>,
-    /// Its name.
+    /// The name of the item.
     pub name: Option<Register<Name>>,
     /// Its metadata; `None` is a key that was removed.
     pub metadata: BTreeMap<Arc<str>, Register<Option<serde_json::Value>>>,
-    /// Its encrypted form.
+    /// The encrypted form of the item.
     pub encrypted: Option<Register<Encrypted>>,
-    /// Whether it is deleted.
+    /// The register "deleted" of the item.
     pub deleted: Option<Register<bool>>,
 }
 
 impl ItemFields {
-    /// Whether the item is deleted.
+    /// Returns whether the item is deleted.
     #[must_use]
     pub fn is_deleted(&self) -> bool {
         self.deleted.as_ref().is_some_and(|register| register.value)
@@ -136,7 +137,7 @@ impl ItemFields {
             .collect()
     }
 
-    /// Whether every register but "deleted" has the value that it has in `other`.
+    /// Returns whether all registers except "deleted" have the same values as in `other`.
     #[must_use]
     pub fn has_values_of(&self, other: &Self) -> bool {
         fn value<T>(register: &Option<Register<T>>) -> Option<&T> {
@@ -164,13 +165,13 @@ impl ItemFields {
     }
 }
 
-/// Whether a child hangs under a parent.
+/// The register of a link: true if the child hangs under the parent.
 pub type LinkRegister = Register<bool>;
 
 /// The level of a grant; `None` is a grant that was removed.
 pub type GrantRegister = Register<Option<AccessLevel>>;
 
-/// Where a child was last moved in a realm.
+/// The register of a child's last move within a realm: the container.
 pub type MoveRegister = Register<ItemId>;
 
 /// The item's fields as a database row holds them: compact, with each stamp once.
@@ -194,7 +195,7 @@ const STORED_VERSION: u8 = 1;
 pub struct MalformedFields(String);
 
 impl ItemFields {
-    /// The row's bytes.
+    /// Encodes the registers for the database row.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut stamps: Vec<Stamp> = Vec::with_capacity(1);
@@ -284,7 +285,7 @@ mod tests {
     }
 
     proptest! {
-        /// Stamps within the server's minute: whatever order they arrive in, one value stays.
+        /// Stamps within the server's accepted lead merge to one value in any order of arrival.
         #[test]
         fn any_order_of_arrival_gives_the_same_state(
             writes in prop::collection::vec((0i64..50, 0usize..3, 1u64..20), 1..12),

@@ -7,25 +7,24 @@ use serde::{Deserialize, Serialize};
 use crate::id::{ReplicaId, UserId, WriteId};
 use crate::time::Timestamp;
 
-/// When and by whom a register was written. Compared field by field, in this order: a total
-/// order, so that the outcome of a merge does not depend on who arrives first.
-///
-/// Comparing one replica by write id and others by time would not be transitive.
+/// The time and author of a write to a register. Stamps are compared field by field, in this order.
+/// The order is total, so the outcome of a merge does not depend on the order of arrival.
+/// / Comparing one replica's writes by write id and others by time would not be transitive.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Stamp {
-    /// When it was written, as far as the server believes the author's clock.
+    /// The time of the write, limited to the server's time plus the accepted lead.
     pub authored_at: Timestamp,
-    /// Who wrote it, on which replica, and the replica's counter.
+    /// The author: user, replica and write id.
     pub author: Arc<Author>,
 }
 
 /// The part of a [`Stamp`] that names its operation. Two stamps of one operation share it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Author {
-    /// The user.
+    /// The user who wrote.
     pub user: UserId,
-    /// The user's replica.
+    /// The replica of the user.
     pub replica: ReplicaId,
-    /// The replica's counter.
+    /// The number of the write in its replica.
     pub write_id: WriteId,
 }

@@ -16,38 +16,39 @@ use crate::time::Timestamp;
 /// An item as it is shown.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
-    /// Which.
+    /// The id of the item.
     pub id: ItemId,
-    /// Whose it is.
+    /// The user who owns the item.
     pub owner: UserId,
-    /// What it is.
+    /// The type of the item.
     pub object_type: ObjectType,
     /// Its name as it was given; siblings may share it.
     pub name: Option<Name>,
-    /// Its metadata.
+    /// The metadata of the item.
     pub metadata: Metadata,
-    /// Its encrypted form.
+    /// The encrypted form, if the item has one.
     pub encrypted: Option<Encrypted>,
-    /// When it was made.
+    /// The time of the item's creation.
     pub created_at: Timestamp,
-    /// What the reader may do with it.
+    /// The level of access that the reader has.
     pub access_level: AccessLevel,
     /// Its content, if it has one.
     pub content: Option<NodeContent>,
-    /// Whether operations or contents of this replica are still on their way to the server.
+    /// True if this replica has operations or contents of the item that the server does not have
+    /// yet.
     pub pending: bool,
 }
 
 /// The content of an item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeContent {
-    /// Its bytes.
+    /// The blob with the bytes.
     pub blob_id: BlobId,
-    /// How many.
+    /// The size of the content in bytes.
     pub size: u64,
-    /// Their digest.
+    /// The SHA-256 digest of the bytes.
     pub digest: Sha256Digest,
-    /// What the uploader called them.
+    /// The content type that the uploader stated.
     pub content_type: Option<Arc<str>>,
     /// The time that came with them; clients of earlier versions gave none.
     pub modified_at: Option<Timestamp>,
@@ -79,8 +80,8 @@ impl<'a> Overlay<'a> {
         Self { user, node: confirmed, deleted: false }
     }
 
-    /// Applies one operation. `place` is the tree that the parent it names is in, and the reader's
-    /// own level there: both are those of what is created under it.
+    /// Applies one operation to the overlay. `place` is the owner of the named parent's tree and the reader's
+    /// level there: a created item gets both.
     pub fn apply(&mut self, op: &Operation, place: Option<(UserId, AccessLevel)>) {
         match &op.action {
             Action::Delete => self.deleted = true,
@@ -231,9 +232,10 @@ fn conflict_name(name: Option<&Name>, short_id: &str) -> String {
 /// The most bytes that a conflicted copy's name gives to the device.
 const MAX_DEVICE_BYTES: usize = 64;
 
-/// The name of a conflicted copy: `name (conflict <device> <date>).ext`. The date is the day (UTC)
-/// of `at`, the time of the content. A mark that `name` already has is replaced. `number` tells
-/// copies of one day apart: 0 adds nothing. The stem is cut at a character to fit a name.
+/// Returns the name of a conflicted copy: `name (conflict <device> <date>).ext`. The date is the
+/// day (UTC) of `at`, the time of the content. A mark that `name` already has is replaced. `number`
+/// distinguishes copies of one day: 0 adds nothing. The stem is cut at a character boundary to fit
+/// a name.
 #[must_use]
 pub fn conflict_copy_name(name: &Name, device: &str, at: Timestamp, number: u32) -> Name {
     let name = name.as_str();

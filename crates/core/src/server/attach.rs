@@ -1,4 +1,4 @@
-//! How the server decides an attach: who may, behind which checkpoint, in place of what.
+//! Decision of an attach: rights, the required checkpoint, the expected present content.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,15 +19,15 @@ use crate::wire::{
 /// A stage as its row holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StageRow {
-    /// Which.
+    /// The id of the stage.
     pub staging_id: StagingId,
-    /// Who staged it: to everybody else it does not exist.
+    /// The user who opened the stage; to everybody else it does not exist.
     pub owner: UserId,
     /// The blob that it brings.
     pub blob_id: BlobId,
-    /// Its state.
+    /// The status of the stage.
     pub status: StageStatus,
-    /// Since when.
+    /// The time at which the stage was opened.
     pub staged_at: Timestamp,
     /// Until when, while it is staged.
     pub expires_at: Timestamp,
@@ -38,7 +38,7 @@ pub struct StageRow {
 }
 
 impl StageRow {
-    /// The stage as its owner is told.
+    /// Describes the stage for its owner.
     #[must_use]
     pub fn to_response(&self) -> StageResponse {
         StageResponse {
@@ -57,9 +57,9 @@ impl StageRow {
 /// The checkpoint that an attach must come after.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// Whose reconcile state.
+    /// The replica whose reconcile state is required.
     pub client_id: ReplicaId,
-    /// What it must dominate.
+    /// The state that the stored one must dominate.
     pub required: ReconcileState,
 }
 
@@ -87,7 +87,8 @@ impl Checkpoint {
         }
     }
 
-    /// What of the checkpoint `stored` is behind, by name; `None` if it dominates it.
+    /// Returns the parts of the checkpoint that `stored` is behind, by name; `None` if it dominates
+    /// the checkpoint.
     fn behind(&self, stored: Option<&ReconcileState>) -> Option<Value> {
         let none = WriteIds::new();
         let cursor = stored.map(|state| &state.cursor);
@@ -122,27 +123,28 @@ impl Checkpoint {
 pub struct AttachRows {
     /// The stage; an error names what of the row is malformed.
     pub stage: Option<Result<StageRow, String>>,
-    /// The item.
+    /// The item, if it exists.
     pub item: Option<Item>,
-    /// Who besides its owner sees it.
+    /// The users other than the owner who see the item.
     pub audience: Audience,
-    /// Where the item is deleted and the attach would bring it back: what the user may do with it as if
-    /// nothing were deleted.
+    /// The user's level as if nothing were deleted, if the item is deleted and the attach would
+    /// bring it back.
     pub returning: Option<AccessLevel>,
     /// The stored reconcile state of the checkpoint's client; an error names what is malformed.
     pub reconcile: Option<Result<ReconcileState, String>>,
     /// The item's current content.
     pub current: Option<Attachment>,
-    /// Where the stage's blob is attached to already.
+    /// The attachments that the stage's blob already has.
     pub attached: Vec<MadeAttach>,
 }
 
 /// An attach that was made, with what a repetition of it is compared by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MadeAttach {
-    /// The attachment.
+    /// The attachment that was made.
     pub attachment: Attachment,
-    /// What the request expected to replace; `None` where an older server kept nothing of that.
+    /// The content that the request expected to replace; `None` if an older server stored nothing
+    /// about it.
     pub expected: Option<Expected>,
 }
 
@@ -189,7 +191,7 @@ impl Expected {
     }
 }
 
-/// Why an attach changes nothing.
+/// The reason why an attach changes nothing.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AttachRefusal {
     /// `400`: part of a checkpoint.
@@ -221,12 +223,12 @@ pub enum AttachRefusal {
     MalformedRow(String),
 }
 
-/// What an attach comes to.
+/// The outcome of an attach.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attached {
-    /// The answer.
+    /// The answer to the request.
     pub response: AttachResponse,
-    /// What to write; `None` when the same attach was made before.
+    /// The changes to write; `None` for a repetition of an earlier attach.
     pub changes: Option<AttachChanges>,
 }
 
@@ -235,11 +237,10 @@ pub struct Attached {
 pub struct AttachChanges {
     /// this attachment is new, in the current content's place if it is a `file`.
     pub attachment: Attachment,
-    /// What the request expected, for its repetitions.
+    /// The content that the request expected, for comparison with its repetitions.
     pub expected: Expected,
-    /// What to tell whom, but where the item comes back: that is a [`Revival`]'s to tell.
-    ///
-    /// [`Revival`]: crate::server::push::Revival
+    /// The entries for each user's feed, unless the item comes back: then [`Revival`] makes them.
+    /// / [`Revival`]: crate::server::push::Revival
     pub feed: BTreeMap<UserId, Vec<Addition>>,
 }
 
@@ -324,8 +325,8 @@ pub fn decide_attach(
     Ok(Attached { response, changes: Some(AttachChanges { attachment, expected, feed }) })
 }
 
-/// A stage that is attached already: the same request gets the same answer, whatever checkpoint and
-/// basis it names.
+/// Decides an attach of a stage that is already attached: the same request gets the same answer,
+/// regardless of its checkpoint and basis.
 fn repeated(
     stage: &StageRow,
     request: &AttachRequest,

@@ -1,6 +1,5 @@
-//! A feed's history: the epochs in which it got entries, and which positions it has.
-//!
-//! Counters go on from epoch to epoch, so the epoch of an entry follows from its counter.
+//! The history of a feed: the epochs in which it got entries, and the positions that it has.
+//! / Counters continue across epochs, so an entry's epoch follows from its counter.
 
 use crate::cursor::{Cursor, Epoch, Position};
 use crate::server::push::Head;
@@ -9,9 +8,9 @@ use crate::wire::EpochEnd;
 /// The first entry that a feed got in an epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EpochStart {
-    /// The epoch.
+    /// The epoch that starts here.
     pub epoch: Epoch,
-    /// The entry's counter.
+    /// The counter of the epoch's first entry.
     pub first: u64,
 }
 
@@ -19,7 +18,7 @@ pub struct EpochStart {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct History {
     head: Head,
-    /// Ascending. Those of the longest ago may be missing.
+    /// The epochs in ascending order; the oldest ones may be missing.
     starts: Vec<EpochStart>,
 }
 
@@ -30,7 +29,7 @@ impl History {
         Self { head, starts }
     }
 
-    /// Whether the head alone tells all that is to be known of these cursors: they are positions
+    /// Returns whether the head alone determines everything about these cursors: they are positions
     /// of its epoch.
     #[must_use]
     pub fn told_by_head<'a>(
@@ -42,7 +41,7 @@ impl History {
         cursors.into_iter().all(|cursor| own.has(cursor))
     }
 
-    /// The feed's head.
+    /// Returns the head of the feed.
     #[must_use]
     pub fn head(&self) -> &Head {
         &self.head
@@ -82,8 +81,8 @@ impl History {
         Some(self.starts.get(at + 1).map_or(self.head.counter, |next| next.first.saturating_sub(1)))
     }
 
-    /// Whether the feed handed `cursor` out: it has that epoch, and the counter is not after its
-    /// last one there.
+    /// Returns whether the feed handed `cursor` out: it has that epoch, and the counter is not
+    /// after its last one there.
     #[must_use]
     pub fn has(&self, cursor: &Cursor) -> bool {
         let Some(position) = Position::parse(&cursor.change_id) else { return false };
@@ -92,8 +91,8 @@ impl History {
             && cursor.changed_at <= self.head.changed_at
     }
 
-    /// The counter up to which whoever had applied `cursor` has seen this feed: that of the
-    /// cursor, or of the last entry that is left of its epoch; 0 where the epoch is not known here.
+    /// Returns the counter up to which a reader that applied `cursor` has seen this feed: that of
+    /// the cursor, or of the last remaining entry of its epoch; 0 if the epoch is not known here.
     #[must_use]
     pub fn seen_through(&self, cursor: &Cursor) -> u64 {
         let position = Position::parse(&cursor.change_id);

@@ -1,10 +1,10 @@
-//! How the server decides a push: load, decide, write.
+//! Decision of a push: load, decide, write.
 //!
-//! A back end opens a transaction, takes its locks, and asks [`PushBatch::needs`] which rows to
-//! load until it asks for none; then [`decide()`] turns batch and rows into the results and a
-//! [`FeedPropagation`], which asks in turn for what it takes to follow the changes to everybody who sees
-//! them, and gives one set of [`Changes`] for the back end to write. The rules are all here; a back
-//! end knows rows, locks and batches.
+//! A back end opens a transaction, takes its locks, and loads the rows that [`PushBatch::needs`]
+//! returns until it returns none. [`decide()`] then turns batch and rows into the results and a
+//! [`FeedPropagation`], which requests the rows for propagating the changes to every reader and
+//! returns one set of [`Changes`] for the back end to write. All rules are here; a back end knows
+//! rows, locks and batches.
 //!
 //! ```
 //! use vfs_sync_core::id::UserId;
@@ -63,12 +63,12 @@ pub use rows::{
 /// A push as it was received: each operation parsed, or known to be malformed.
 #[derive(Debug, Clone)]
 pub struct PushBatch {
-    /// The authenticated user.
+    /// The user of the verified token.
     pub user: UserId,
     /// The replica that pushes.
     pub replica: ReplicaId,
     entries: Vec<Received>,
-    /// Whether its operations are a replica's, with write ids, or an attach's.
+    /// True for the operations of a replica, with write ids; false for an attach's.
     is_push: bool,
 }
 
@@ -84,7 +84,7 @@ pub enum InvalidPush {
     /// Not the JSON of a push.
     #[error("the body is not a push: {0}")]
     Form(String),
-    /// Too many operations.
+    /// The push has too many operations.
     #[error("a push has at most {MAX_PUSH_OPERATIONS} operations, this one {0}")]
     TooMany(usize),
 }
@@ -123,13 +123,13 @@ impl PushBatch {
         Self { user, replica, entries, is_push: true }
     }
 
-    /// How many operations it has.
+    /// Returns the number of operations.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether it has no operation.
+    /// Returns whether the push has no operations.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -200,8 +200,8 @@ impl PushBatch {
         (!needs.is_empty()).then_some(needs)
     }
 
-    /// What hangs around an item that is deleted or comes back changes its visibility; a link may
-    /// close a cycle with those above it.
+    /// Adds the surroundings of items that are deleted or come back, whose visibility changes, and
+    /// the ancestors with which a link may close a cycle.
     fn add_surroundings(&self, rows: &Rows, needs: &mut Needs) {
         let mut parents = BTreeSet::new();
         let mut reorganises = false;
@@ -249,8 +249,8 @@ impl PushBatch {
 }
 
 impl PushBatch {
-    /// What tells the user's rights on items of others: their lineage, the grants in it, and the
-    /// user's groups.
+    /// Adds the rows that determine the user's rights on others' items: their lineage, the grants
+    /// in it, and the user's groups.
     fn add_rights(&self, rows: &Rows, needs: &mut Needs) {
         let foreign = |id: &ItemId| rows.item(id).is_some_and(|item| item.owner != self.user);
         let mut named = BTreeSet::new();

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{PrincipalId, UserId};
 
-/// What a user may do with an item: `read < write < admin`.
+/// A user's level of access to an item: `read < write < admin`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AccessLevel {
@@ -20,7 +20,7 @@ pub enum AccessLevel {
 }
 
 impl AccessLevel {
-    /// As it is written.
+    /// Returns the level's name on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -37,11 +37,11 @@ impl fmt::Display for AccessLevel {
     }
 }
 
-/// What kind of principal a grant names.
+/// The kind of a principal that a grant names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PrincipalType {
-    /// One user.
+    /// A single user, by id.
     User,
     /// The members of a group.
     Group,
@@ -50,7 +50,7 @@ pub enum PrincipalType {
 }
 
 impl PrincipalType {
-    /// As it is written.
+    /// Returns the kind's name on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -70,7 +70,7 @@ impl fmt::Display for PrincipalType {
 /// Whom a grant names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Principal {
-    /// The kind.
+    /// The kind of the principal.
     pub kind: PrincipalType,
     /// The id within the kind.
     pub id: PrincipalId,
@@ -91,7 +91,7 @@ impl Principal {
     }
 }
 
-/// Who besides its owner sees an item, and what they may do with it.
+/// The users other than the owner who see an item, each with their level.
 pub type Audience = BTreeMap<UserId, AccessLevel>;
 /// `group:eng`, as people write it.
 impl fmt::Display for Principal {

@@ -1,4 +1,4 @@
-//! What an item's content is known by: its digest, its kind, its attachment.
+//! Contents of items: digest, relation to the item, attachment.
 
 use std::fmt;
 use std::sync::Arc;
@@ -63,7 +63,7 @@ impl<'de> Deserialize<'de> for Sha256Digest {
 /// The longest content type, in bytes: it is no more than a hint.
 pub const MAX_CONTENT_TYPE_BYTES: usize = 255;
 
-/// What an attached blob is to its item.
+/// The relation of an attached blob to its item.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default,
 )]
@@ -76,11 +76,11 @@ pub enum RelationKind {
     Photo,
     /// A part of an email.
     EmailAttachment,
-    /// Anything else.
+    /// Any relation that has no variant of its own.
     Other,
 }
 
-/// Whether a content type may be kept: 1 to 255 bytes of printable ASCII.
+/// Returns whether a content type is valid: 1 to 255 bytes of printable ASCII.
 #[must_use]
 pub fn is_content_type(text: &str) -> bool {
     (1..=MAX_CONTENT_TYPE_BYTES).contains(&text.len())
@@ -90,23 +90,23 @@ pub fn is_content_type(text: &str) -> bool {
 /// A blob attached to an item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
-    /// The item.
+    /// The item that the blob is attached to.
     pub item_id: ItemId,
-    /// Its bytes.
+    /// The blob with the bytes.
     pub blob_id: BlobId,
-    /// What they are to the item.
+    /// The relation of the blob to the item.
     pub relation_kind: RelationKind,
-    /// How many bytes.
+    /// The size of the blob in bytes.
     pub size: u64,
-    /// Their digest.
+    /// The SHA-256 digest of the bytes.
     pub digest: Sha256Digest,
-    /// What the uploader called them; no more than a hint.
+    /// The content type that the uploader stated: a hint, never verified.
     pub content_type: Option<Arc<str>>,
     /// The attachment's own id.
     pub ref_id: RefId,
-    /// When the server attached them.
+    /// The server's time of the attach.
     pub attached_at: Timestamp,
-    /// The time of the bytes, by whoever attached them; older clients give none.
+    /// The time of the bytes, as the attaching client stated it; older clients state none.
     pub modified_at: Option<Timestamp>,
 }
 

@@ -16,9 +16,9 @@ use crate::time::Timestamp;
 /// `{"version":1,"changedAt":"…","changeId":"…"}`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cursor {
-    /// When the server took the position.
+    /// The server's time of the position.
     pub changed_at: Timestamp,
-    /// Tells positions of one instant apart.
+    /// An id that distinguishes positions of one instant.
     pub change_id: ChangeId,
 }
 
@@ -96,12 +96,12 @@ impl<'de> Deserialize<'de> for Cursor {
     }
 }
 
-/// Names a life of a database, from one start of a server on it to the next: what was handed out
-/// in one life is never handed out again in another, whatever became of the database meanwhile.
-///
-/// It is the millisecond at which that life began, with some chance below it, so that two lives
-/// that go on from one backup differ even where the clock is behind it; 48 bits. Epochs of one
-/// database rise.
+/// Identifies a life of a database, from one start of a server on it to the next. A position that
+/// the database handed out in one epoch is never handed out again in another, even if the database
+/// was restored between them.
+/// / An epoch is the millisecond at which it began, with random bits below, so that two servers
+/// that start from one backup get different epochs even if their clocks are behind it. It has 48
+/// bits; the epochs of one database rise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u64", into = "u64")]
 pub struct Epoch(u64);
@@ -120,7 +120,8 @@ impl Epoch {
         Self::of(Self::second(now), millis << Self::FINE_BITS)
     }
 
-    /// The epoch that begins at `now` and follows `before`; `chance` tells it from others that do.
+    /// Returns the epoch that begins at `now` and follows `before`. `chance` distinguishes it from
+    /// others that begin at the same time.
     #[must_use]
     pub fn following(before: Self, now: Timestamp, chance: u16) -> Self {
         let chance = u64::from(chance);
@@ -179,7 +180,7 @@ impl Epoch {
     .told.as_u64(), .seen.as_u64()
 )]
 pub struct EarlierEpoch {
-    /// The epoch before.
+    /// The epoch that was seen before.
     pub seen: Epoch,
     /// The epoch of the answer.
     pub told: Epoch,
@@ -203,7 +204,7 @@ impl TryFrom<u64> for Epoch {
 /// the order of bytes is the order of commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
-    /// The feed's epoch.
+    /// The epoch of the feed.
     pub epoch: Epoch,
     /// Counts the entries of the feed, from 1.
     pub counter: u64,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize, Serializer};
 /// The longest an id may be, in bytes of UTF-8.
 pub const MAX_ID_BYTES: usize = 128;
 
-/// Why a string is no id.
+/// A reason why a string is not a valid id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidId {
     /// It has no bytes.
@@ -150,7 +150,7 @@ ids! {
     StagingId, separator_allowed: true;
     /// One attachment of a blob to an item, made by the server.
     RefId, separator_allowed: true;
-    /// The part of a [`crate::cursor::Cursor`] that tells entries of one instant apart.
+    /// The part of a [`crate::cursor::Cursor`] that distinguishes entries of one instant.
     ChangeId, separator_allowed: true;
 }
 

@@ -75,7 +75,8 @@ pub struct Limits {
     pub max_blob_batch: u64,
     /// Bytes of a blob batch's body.
     pub max_blob_batch_bytes: u64,
-    /// Whether deletions are decided by what their author saw (`basis`); older servers do not say.
+    /// True if the server decides deletions by what their author saw (`basis`). Older servers omit
+    /// it.
     #[serde(default)]
     pub decides_by_basis: bool,
     /// The server's bounds on contents.
@@ -83,7 +84,7 @@ pub struct Limits {
     pub blobs: BlobLimits,
 }
 
-/// What a server takes of contents, each as it is configured; 0 where a server does not say.
+/// A server's limits on contents, as configured; 0 where the server does not state one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct BlobLimits {

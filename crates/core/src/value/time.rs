@@ -16,9 +16,9 @@ pub struct Timestamp(i64);
 pub struct InvalidTime;
 
 impl Timestamp {
-    /// 0000-01-01T00:00:00.000Z.
+    /// The earliest time, 0000-01-01T00:00:00.000Z.
     pub const MIN: Self = Self(-62_167_219_200_000);
-    /// 9999-12-31T23:59:59.999Z.
+    /// The latest time, 9999-12-31T23:59:59.999Z.
     pub const MAX: Self = Self(253_402_300_799_999);
 
     /// Takes milliseconds since the Unix epoch, if the year is from 0 to 9999.
@@ -132,7 +132,8 @@ fn has_rfc3339_shape(text: &[u8]) -> bool {
 }
 
 impl Timestamp {
-    /// `YYYY-MM-DDTHH:MM:SS.mmmZ`. A feed page prints a thousand: no formatting machinery.
+    /// Formats the time as `YYYY-MM-DDTHH:MM:SS.mmmZ`, without the formatting machinery: a feed
+    /// page has a thousand times.
     fn text(self) -> [u8; 24] {
         // Civil date from days, after Howard Hinnant's `civil_from_days`
         // (https://howardhinnant.github.io/date_algorithms.html).

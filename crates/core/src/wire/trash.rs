@@ -1,4 +1,4 @@
-//! What was deleted and can be restored, as it goes on the wire.
+//! Deleted items that can be restored, as they go on the wire.
 
 use std::sync::Arc;
 
@@ -13,9 +13,9 @@ use crate::time::Timestamp;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TrashedItem {
-    /// Its id.
+    /// The id of the item.
     pub item_id: ItemId,
-    /// Its owner.
+    /// The user who owns the item.
     pub owner_id: UserId,
     /// The type that it had.
     pub object_type: ObjectType,
@@ -31,7 +31,7 @@ pub struct TrashedItem {
     /// The nonce of its encrypted form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption_nonce: Option<Arc<str>>,
-    /// What its encrypted form authenticates besides.
+    /// The additional data that the encrypted form authenticates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption_aad: Option<Arc<str>>,
     /// The signature of its encrypted form.
@@ -46,12 +46,12 @@ pub struct TrashedItem {
     pub path: Vec<TrashedParent>,
     /// The server's time of the deletion.
     pub deleted_at: Timestamp,
-    /// Who deleted it.
+    /// The user who deleted the item.
     pub deleted_by: UserId,
     /// The bytes of its content; `None` if it had none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
-    /// When the server removes it for good.
+    /// The time at which the server purges the item.
     pub expires_at: Timestamp,
 }
 
@@ -59,12 +59,12 @@ pub struct TrashedItem {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TrashedParent {
-    /// Its id.
+    /// The id of the container.
     pub item_id: ItemId,
-    /// Its name.
+    /// The name of the container, if the caller may see it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Name>,
-    /// Whether it is deleted as well.
+    /// True if the container is deleted as well.
     #[serde(default)]
     pub deleted: bool,
 }
@@ -73,9 +73,9 @@ pub struct TrashedParent {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TrashPage {
-    /// The items.
+    /// The items, newest deletion first.
     pub items: Vec<TrashedItem>,
-    /// Where the next page begins; `None` after the last one.
+    /// The start of the next page; `None` on the last one.
     #[serde(default)]
     pub next_cursor: Option<String>,
 }
@@ -84,7 +84,7 @@ pub struct TrashPage {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RestoreResponse {
-    /// The item.
+    /// The item that the call named.
     pub item_id: ItemId,
     /// Items that were brought back by this call, it and what was deleted with it.
     pub restored: u64,
@@ -94,14 +94,14 @@ pub struct RestoreResponse {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PurgeResponse {
-    /// The item.
+    /// The item that the call named.
     pub item_id: ItemId,
     /// Items that were removed for good by this call, it and what was deleted with it.
     pub purged: u64,
 }
 
 impl TrashedItem {
-    /// The deleted `item`, without what tells where it hung; `None` for a tombstone.
+    /// Describes the deleted `item` without its former containers; `None` for a tombstone.
     #[must_use]
     pub fn of_item(
         item_id: &ItemId,

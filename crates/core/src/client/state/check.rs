@@ -220,7 +220,7 @@ fn check_queue(state: &ReplicaState) -> Result<(), Violation> {
     check_unique("rejected", "has the opId of another", ids)
 }
 
-/// The next write id is above all that are in use, whatever the state said.
+/// Raises the next write id above all that are in use.
 fn raise_next_write_id(mut state: ReplicaState) -> ReplicaState {
     let queued = state.queue.iter().map(|one| one.operation.write_id).max();
     let reconciled = state

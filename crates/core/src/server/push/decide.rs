@@ -18,12 +18,12 @@ use crate::stamp::Author;
 use crate::time::Timestamp;
 use crate::wire::{PushReason, PushResponse, PushResult, PushStatus};
 
-/// What a push comes to.
+/// The outcome of deciding a push.
 #[derive(Debug, Clone)]
 pub struct Decided {
-    /// The answer.
+    /// The answer to the push.
     pub response: PushResponse,
-    /// What to write before it is given, to be followed to everybody who sees it.
+    /// The changes to write before the answer, to be propagated to all readers.
     pub spread: FeedPropagation,
 }
 
@@ -52,7 +52,7 @@ pub fn decide(batch: &PushBatch, rows: Rows, now: Timestamp) -> Decided {
     Decided { response, spread: decider.finish() }
 }
 
-/// Why an operation sets nothing.
+/// The reason why an operation sets nothing.
 pub(super) enum Refusal {
     /// It does not use up its write id.
     Invalid(PushReason, Option<String>),
@@ -95,7 +95,8 @@ pub(super) struct Decider<'a> {
     changes: Changes,
     /// The greatest write id used, the batch included.
     last_write_id: Option<WriteId>,
-    /// What was refused above that: once one behind it is used, a retry must find these again.
+    /// Rejected operations above the last write id: once a later one is used, a retry must find
+    /// these again.
     refused: Vec<AcceptedOp>,
 }
 
@@ -165,8 +166,9 @@ impl<'a> Decider<'a> {
         PushResult { op_id, ..result }
     }
 
-    /// What was refused before `used` is behind the replica's last write id now: if the answer is
-    /// lost, its retry would be taken for stale, and all that follows it for new.
+    /// Records the operations rejected below `used`, which the replica's last write id now covers.
+    /// If the answer is lost, their retry would otherwise be taken for stale, and everything after
+    /// them for new.
     fn settle_refused(&mut self, used: WriteId) {
         let (mut behind, ahead): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.refused).into_iter().partition(|one| one.write_id < used);
@@ -176,7 +178,7 @@ impl<'a> Decider<'a> {
         self.refused = ahead;
     }
 
-    /// What a write id was used for, in an earlier push or earlier in this one.
+    /// Returns the earlier use of a write id, in this push or in a previous one.
     fn accepted(&self, write_id: WriteId) -> Option<&Accepted> {
         let here = self.changes.accepted.binary_search_by_key(&write_id, |one| one.write_id);
         match here {
@@ -324,7 +326,7 @@ impl<'a> Decider<'a> {
         Ok(stamp.authored_at)
     }
 
-    /// What a link and a move need: rights, and ends that no deletion took away since, or that it
+    /// Checks the requirements of a link or a move: rights, and ends that are live or that it
     /// brings back.
     fn check_ends(&self, op: &Operation, parent: &ItemId) -> Result<(UserId, Write), Refusal> {
         let container = self.permitted(parent, AccessLevel::Write)?;
@@ -418,8 +420,8 @@ impl<'a> Decider<'a> {
         Ok(at)
     }
 
-    /// Whether hanging `child` under `parent` would make it its own ancestor. Links of deleted
-    /// items count too, so that bringing one back cannot close a cycle.
+    /// Returns whether hanging `child` under `parent` would make it its own ancestor. Links of
+    /// deleted items count too, so that bringing one back cannot close a cycle.
     fn closes_cycle(&self, parent: &ItemId, child: &ItemId) -> bool {
         if self.rows.parents(child).any(|held| held == parent) {
             return false;
@@ -435,7 +437,8 @@ impl<'a> Decider<'a> {
         self.rows.moves.get(&(child.clone(), realm.clone()))?.as_ref()
     }
 
-    /// Sets a link's register, if the write beats it; gives the time that it now has.
+    /// Sets a link's register if the write supersedes it; returns the time that the register then
+    /// has.
     pub(super) fn set_link(
         &mut self,
         op: &Operation,
@@ -472,7 +475,7 @@ impl<'a> Decider<'a> {
         self.rows.items.insert(id.clone(), Some(item));
     }
 
-    /// An item that goes or comes back takes along what hangs around it.
+    /// Marks what hangs around an item that appears or disappears.
     pub(super) fn touch_around(&mut self, op: &Operation, id: &ItemId) {
         let mut keys: Vec<EntryKey> = Vec::new();
         self.rows.keys_around(id, |_| true, &mut keys);
@@ -498,8 +501,8 @@ impl<'a> Decider<'a> {
     }
 }
 
-/// Sets the fields of `upsert` and "not deleted"; gives the greatest time that a register now
-/// has, or `None` if no register was beaten.
+/// Sets the fields of `upsert` and "not deleted"; returns the greatest time that a register then
+/// has, or `None` if no register changed.
 fn merge(
     fields: &mut ItemFields,
     upsert: &Upsert,

@@ -1,4 +1,4 @@
-//! What the user who pushes may do, reckoned as if nothing were deleted.
+//! Permissions of the pushing user, computed as if nothing were deleted.
 
 use super::decide::{Decider, NOT_PERMITTED, Refusal, UNKNOWN_ITEM};
 use super::rows::Rows;
@@ -58,8 +58,8 @@ impl Decider<'_> {
         Err(NOT_PERMITTED)
     }
 
-    /// Whether the user may hang `child` under `parent`, of the same realm: who may only write may
-    /// not bring it within reach of a grant that does not reach it yet.
+    /// Returns whether the user may hang `child` under `parent` in the same realm: with only
+    /// `write`, no grant may reach `child` that does not reach it already.
     pub(super) fn may_reorganise(&self, parent: &ItemId, child: &ItemId) -> bool {
         match self.level(child) {
             Some(AccessLevel::Admin) => true,

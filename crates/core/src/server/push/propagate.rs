@@ -1,14 +1,16 @@
-//! Following a transaction's changes to everybody who sees them.
+//! Propagation of a transaction's changes to every user who sees them.
 //!
-//! An item's audience is everybody but its owner who may see it: those to whom it is granted, and
-//! the audiences of the live items that it hangs under in its realm. Where a grant, a link or a
-//! deletion changed, the audience is reckoned anew; where that changes it, those of what hangs under
-//! it are, and so on downwards. To whoever blocks the owner, grants give nothing. What did not change is not walked. Links of a realm make no cycle, so
-//! this ends, whatever the order.
+//! An item's audience is every user other than its owner who sees it: the users to whom it is
+//! granted, and the audiences of the live items that it hangs under in its realm. If a grant, a link
+//! or a deletion changed, the item's audience is recomputed from its direct parents; if it changed,
+//! the children's are recomputed too, and so on downwards. Grants give nothing to a user who blocks
+//! the owner. Unchanged audiences are not walked. Links of a realm form no cycle, so the walk ends,
+//! in any order.
 //!
-//! Then everybody's feed gets what they see otherwise than before. Whether somebody sees a shortcut
-//! depends on another realm, which is not locked: that is read only under the reader's feed head,
-//! so that of two transactions that make the two ends visible the later sees the earlier.
+//! Then each user's feed gets the difference between what they saw before and see now. Whether a
+//! user sees a shortcut depends on another realm, which is not locked: that is read only under the
+//! reader's feed head, so that of two transactions that make the two ends visible the later one
+//! sees the earlier.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,14 +23,15 @@ use crate::time::Timestamp;
 
 static NOBODY: Audience = Audience::new();
 
-/// Of each user, the keys ([`EntryKey::to_bytes`]) that the feed tells as present.
+/// The keys ([`EntryKey::to_bytes`]) that are present in each user's feed.
 pub type Told = BTreeMap<UserId, Set<Vec<u8>>>;
 
-/// A transaction's changes on their way to everybody who sees them.
+/// A transaction's changes, in propagation to every user who sees them.
 ///
-/// Whoever runs the transaction loads what [`FeedPropagation::needs`] asks for until it asks for nothing,
-/// locks the feed heads of [`FeedPropagation::readers`], loads [`FeedPropagation::needs_under_heads`], looks up which
-/// of [`FeedPropagation::doubtful`] the feeds tell, and writes what [`FeedPropagation::finish`] gives.
+/// The caller loads the rows that [`FeedPropagation::needs`] returns until it returns none, locks
+/// the feed heads of [`FeedPropagation::readers`], loads [`FeedPropagation::needs_under_heads`],
+/// looks up which keys of [`FeedPropagation::doubtful`] the feeds show, and writes the result of
+/// [`FeedPropagation::finish`].
 #[derive(Debug, Clone)]
 pub struct FeedPropagation {
     rows: Rows,
@@ -36,19 +39,19 @@ pub struct FeedPropagation {
     views: Views,
     changes: Changes,
     started: bool,
-    /// Whose access to anything may change.
+    /// Users whose access to anything may change.
     concerned: BTreeSet<UserId>,
     /// Items whose audience is loaded whole; of others it is loaded for those concerned.
     whole: Set<ItemId>,
-    /// Items whose audience is to be reckoned.
+    /// Items whose audience must be recomputed.
     frontier: BTreeSet<ItemId>,
-    /// Audiences that changed.
+    /// The audiences that changed.
     after: Map<ItemId, Audience>,
-    /// What each user may have to be told.
+    /// The changes that may enter each user's feed.
     plan: BTreeMap<UserId, Vec<Planned>>,
 }
 
-/// Something that a user may have to be told, and what the user may do with it, if they see it.
+/// A change that may enter a user's feed, with the user's level, if they see it.
 #[derive(Debug, Clone)]
 struct Planned {
     key: EntryKey,
@@ -95,7 +98,7 @@ impl FeedPropagation {
         self.rows.access.len()
     }
 
-    /// The rows that it takes to go on; `None` once all audiences are reckoned.
+    /// Returns the rows that the next step needs; `None` once all audiences are computed.
     pub fn needs(&mut self) -> Option<Needs> {
         if !self.started {
             let mut needs = self.needs_of_roots();
@@ -268,7 +271,7 @@ impl FeedPropagation {
         if locked(parent) { parent } else { child }
     }
 
-    /// Whose feeds may get entries: their heads are to be locked.
+    /// Returns the users whose feeds may get entries: their heads must be locked.
     pub fn readers(&mut self) -> BTreeSet<UserId> {
         self.changes.access = self.access_changes();
         self.plan = self.plan();
@@ -290,14 +293,14 @@ impl FeedPropagation {
         self.after.iter().filter_map(changed).collect()
     }
 
-    /// Whether an item appeared to the user, or went.
+    /// Returns whether an item appeared to the user or disappeared.
     fn toggled(&self, id: &ItemId, user: &UserId) -> bool {
         let Some(after) = self.after.get(id) else { return false };
         let before = self.rows.access.get(id).is_some_and(|held| held.contains_key(user));
         before != after.contains_key(user)
     }
 
-    /// Whether all that changed of `key` is what the user may do with it.
+    /// Returns whether only the user's level changed for `key`.
     fn is_level_only(&self, key: &EntryKey, user: &UserId) -> bool {
         let EntryKey::Item(id) = key else { return false };
         !self.views.has(key) && !self.toggled(id, user)
@@ -349,8 +352,8 @@ impl FeedPropagation {
         plan
     }
 
-    /// The rows that tell who sees the other ends of shortcuts, to be read under the readers'
-    /// heads; `None` if there are none.
+    /// Returns the rows that determine who sees the other ends of shortcuts, to be read under the
+    /// readers' heads; `None` if there are none.
     pub fn needs_under_heads(&mut self) -> Option<Needs> {
         let mut ends: BTreeSet<ItemId> = BTreeSet::new();
         for planned in self.plan.values().flatten() {
@@ -376,7 +379,7 @@ impl FeedPropagation {
         (!needs.is_empty()).then_some(needs)
     }
 
-    /// What the user may do with an item that they see.
+    /// Returns the user's level on an item that they see.
     fn level(&self, id: &ItemId, user: &UserId) -> Option<AccessLevel> {
         if self.rows.live(id)?.owner == *user {
             return Some(AccessLevel::Admin);
@@ -388,7 +391,7 @@ impl FeedPropagation {
         audience?.get(user).copied()
     }
 
-    /// What the user may do with what `key` is about, if they see it.
+    /// Returns the user's level on the subject of `key`, if they see it.
     fn sees(&self, key: &EntryKey, user: &UserId) -> Option<AccessLevel> {
         if !self.rows.is_there(key) {
             return None;
@@ -405,8 +408,8 @@ impl FeedPropagation {
         }
     }
 
-    /// Whether the user's view of `key` before the transaction is known: an owner's of what is in
-    /// the realm.
+    /// Returns whether the user's view of `key` before the transaction is known: the owner's view
+    /// of their realm is.
     fn is_own(&self, key: &EntryKey, user: &UserId) -> bool {
         let id = match key {
             EntryKey::Link { parent, child } if self.rows.is_shortcut(parent, child) => {
@@ -421,7 +424,8 @@ impl FeedPropagation {
         self.rows.item(id).is_some_and(|item| item.owner == *user)
     }
 
-    /// What is to be told as gone to those whom it was told, if it was; in the order of the keys.
+    /// Returns the keys to retract from each user's feed if it presently shows them, in the order
+    /// of the keys.
     #[must_use]
     pub fn doubtful(&mut self) -> BTreeMap<UserId, Vec<Vec<u8>>> {
         let mut plan = std::mem::take(&mut self.plan);
@@ -440,8 +444,8 @@ impl FeedPropagation {
         doubtful
     }
 
-    /// The changes to write, with what to tell whom; `told` is what the feeds tell of
-    /// [`FeedPropagation::doubtful`].
+    /// Returns the changes to write, with the entries for each feed; `told` has those keys of
+    /// [`FeedPropagation::doubtful`] that the feeds show.
     #[must_use]
     pub fn finish(mut self, told: &Told) -> Changes {
         let mut feed: BTreeMap<UserId, Vec<Addition>> = BTreeMap::new();

@@ -15,8 +15,8 @@ use crate::time::Timestamp;
 use crate::wire::AttachRequest;
 
 impl Rows {
-    /// What tells whether somebody changed an item: itself, its contents, the links to it and those
-    /// from it to what is live.
+    /// Returns the keys whose marks show whether somebody changed an item: itself, its contents,
+    /// the links to it and those from it to live items.
     fn keys_of_sight(&self, id: &ItemId) -> Vec<EntryKey> {
         let present = |key: &&LinkKey| self.is_linked(key);
         let above = self.links_above(id).iter().filter(present);
@@ -29,15 +29,16 @@ impl Rows {
         std::iter::once(EntryKey::Item(id.clone())).chain(contents).chain(links).collect()
     }
 
-    /// How far an author with `basis` has seen the feed, if anybody but `replica` changed anything
-    /// after that.
+    /// Returns the counter up to which an author with `basis` has seen the feed, if somebody other
+    /// than `replica` changed anything after that.
     fn unseen_from(&self, basis: &Basis, replica: &ReplicaId) -> Option<u64> {
         let tail = self.tail.as_ref()?;
         let seen = tail.seen(basis);
         (tail.mark.by_others(replica) > seen).then_some(seen)
     }
 
-    /// Whether somebody but `replica` changed the item after the author with `basis` saw it.
+    /// Returns whether somebody other than `replica` changed the item after the author with `basis`
+    /// saw it.
     fn is_unseen(&self, id: &ItemId, basis: &Basis, replica: &ReplicaId) -> bool {
         let Some(seen) = self.unseen_from(basis, replica) else { return false };
         self.keys_of_sight(id).into_iter().any(|key| {
@@ -46,8 +47,8 @@ impl Rows {
         })
     }
 
-    /// Adds to `back`, which come back, the deleted containers that they hang under, where they hang
-    /// under no live one, up to the first live one or one that `take` does not pass.
+    /// Adds the deleted containers of the items in `back`, if they hang under no live one, up to
+    /// the first live container or one that `take` rejects.
     fn add_containers(&self, back: &mut BTreeSet<ItemId>, take: impl Fn(&ItemId) -> bool) {
         // What was asked for counts as live; what is found on the way does not, so that the order
         // in which it is found does not matter.
@@ -72,7 +73,7 @@ impl Rows {
 }
 
 impl Decider<'_> {
-    /// Whether the item of a deletion changed in a way that its author had not seen.
+    /// Returns whether the item of a deletion changed in a way that its author had not seen.
     pub(super) fn is_unseen(&self, op: &Operation, basis: &Basis) -> bool {
         self.rows.is_unseen(&op.item_id, basis, &op.replica_id)
     }
@@ -128,10 +129,9 @@ impl Decider<'_> {
     }
 }
 
-/// An attach to an item that is deleted: it brings the item back, and is decided as an operation
-/// that changes the item would be.
-///
-/// Whoever runs the transaction loads what [`Revival::needs`] asks for until it asks for nothing.
+/// An attach to a deleted item: it brings the item back, and is decided like an operation that
+/// changes the item.
+/// / The caller loads the rows that [`Revival::needs`] returns until it returns none.
 #[derive(Debug, Clone)]
 pub struct Revival {
     batch: PushBatch,
@@ -164,7 +164,7 @@ impl Revival {
         self.batch.needs(rows)
     }
 
-    /// What the user may do with the item, as if nothing were deleted.
+    /// Returns the user's level on the item, as if nothing were deleted.
     #[must_use]
     pub fn level(&self, rows: &Rows) -> Option<AccessLevel> {
         let op = self.batch.operations().next()?;
@@ -193,8 +193,8 @@ impl Revival {
 }
 
 impl PushBatch {
-    /// What tells whether deletions are of what their authors saw, and what hangs around the items
-    /// that come back.
+    /// Adds the rows that show whether deletions are of what their authors saw, and the
+    /// surroundings of the items that come back.
     pub(super) fn add_seen(&self, rows: &Rows, needs: &mut Needs) {
         let deletes = |op: &&Operation| op.action == Action::Delete;
         let going: Set<&ItemId> = self.operations().filter(deletes).map(|op| &op.item_id).collect();

@@ -18,22 +18,22 @@ use crate::server::feed_window::{EpochStart, History};
 use crate::time::Timestamp;
 use crate::wire::PushReason;
 
-/// Parent and child.
+/// The parent and the child of a link.
 pub type LinkKey = (ItemId, ItemId);
 
 /// A link as a row holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
-    /// Whether it is there.
+    /// The register: true if the link is present.
     pub register: LinkRegister,
-    /// Whether both ends have one owner. Others are shortcuts, which are never walked.
+    /// True if both ends have one owner. Other links are shortcuts, which are never walked.
     pub in_realm: bool,
 }
 
 /// Rows to load, each set in key order.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Needs {
-    /// Items by id.
+    /// Items to load, by id.
     pub items: BTreeSet<ItemId>,
     /// Link registers by parent and child.
     pub links: BTreeSet<LinkKey>,
@@ -51,18 +51,18 @@ pub struct Needs {
     pub access: BTreeSet<ItemId>,
     /// Groups and organizations whose members are wanted.
     pub members: BTreeSet<Principal>,
-    /// Of audiences, members and blocks, only these users are wanted; `None` is everybody.
+    /// The users wanted in audiences, members and blocks; `None` means everybody.
     pub among: Option<BTreeSet<UserId>>,
     /// Users whose groups and organizations are wanted.
     pub groups_of: BTreeSet<UserId>,
-    /// What the feed of the user that pushes tells as present: its marks are wanted.
+    /// Keys in the pushing user's feed whose marks are wanted.
     pub marks: BTreeSet<EntryKey>,
     /// Owners of whom is wanted which users (of `among`) block them.
     pub blocks: BTreeSet<UserId>,
 }
 
 impl Needs {
-    /// Whether there is nothing to load.
+    /// Returns whether there is nothing to load.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
@@ -95,22 +95,22 @@ impl Needs {
     }
 }
 
-/// What was loaded. A key that is there with `None` was looked for and not found.
+/// The rows that were loaded. A key with `None` was looked for and not found.
 #[derive(Debug, Clone, Default)]
 pub struct Rows {
     /// The greatest write id that the replica used.
     pub last_write_id: Option<WriteId>,
     /// Operations of the replica under the write ids of [`super::PushBatch::replayed`].
     pub accepted: std::collections::HashMap<WriteId, Accepted>,
-    /// Of each realm in play, the last `changedAt` of its owner's feed.
+    /// The last `changedAt` of the owner's feed for each realm involved.
     pub last_changed: Map<UserId, Timestamp>,
-    /// Items.
+    /// The items, by id.
     pub items: Map<ItemId, Option<Item>>,
-    /// Link registers.
+    /// The link registers, by parent and child.
     pub links: Map<LinkKey, Option<Link>>,
-    /// Grant registers.
+    /// The grant registers, by item and principal.
     pub grants: Map<(ItemId, Principal), Option<GrantRegister>>,
-    /// Move registers.
+    /// The move registers, by child and realm.
     pub moves: Map<(ItemId, UserId), Option<MoveRegister>>,
     /// The attachments of the items in `around`: the current content and what is no content.
     pub attachments: Map<ItemId, Vec<Attachment>>,
@@ -120,13 +120,13 @@ pub struct Rows {
     pub ancestors: Set<ItemId>,
     /// Items whose present grants are loaded.
     pub granted: Set<ItemId>,
-    /// Audiences.
+    /// The audiences of items.
     pub access: Map<ItemId, Audience>,
     /// Members of groups and organizations.
     pub members: Map<Principal, BTreeSet<UserId>>,
     /// The groups and organizations of users.
     pub groups: Map<UserId, BTreeSet<Principal>>,
-    /// Of the feed of the user that pushes, the marks of what it tells as present.
+    /// The marks of entries that are present in the pushing user's feed.
     pub marks: Map<EntryKey, Option<Mark>>,
     /// The end of that feed; `None` if it has no entry.
     pub tail: Option<Tail>,
@@ -269,7 +269,7 @@ impl Rows {
         self.below.get(id).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether the link is there.
+    /// Returns whether the link is present.
     pub(super) fn is_linked(&self, key: &LinkKey) -> bool {
         self.links.get(key).is_some_and(|l| l.as_ref().is_some_and(|l| l.register.value))
     }
@@ -279,12 +279,12 @@ impl Rows {
         self.links_above(id).iter().filter(|key| self.is_in_realm(key)).map(|(parent, _)| parent)
     }
 
-    /// What hangs under the item in its realm, deleted items too.
+    /// Returns the items that hang under the item in its realm, deleted ones included.
     pub(super) fn children(&self, id: &ItemId) -> impl Iterator<Item = &ItemId> {
         self.links_below(id).iter().filter(|key| self.is_in_realm(key)).map(|(_, child)| child)
     }
 
-    /// Whether the link is there, and no shortcut.
+    /// Returns whether the link is present and not a shortcut.
     fn is_in_realm(&self, key: &LinkKey) -> bool {
         let link = self.links.get(key).and_then(Option::as_ref);
         link.is_some_and(|link| link.in_realm && link.register.value)
@@ -313,7 +313,7 @@ impl Rows {
         })
     }
 
-    /// Whether `user` blocks `owner`, as far as that is loaded.
+    /// Returns whether `user` blocks `owner`, if that is loaded.
     pub(super) fn is_blocked(&self, user: &UserId, owner: &UserId) -> bool {
         self.blocks.get(owner).is_some_and(|users| users.contains(user))
     }
@@ -331,20 +331,20 @@ impl Rows {
 /// An operation that used up its write id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
-    /// Its id.
+    /// The id of the operation.
     pub op_id: OpId,
-    /// Its digest, [`crate::operation::Operation::digest`].
+    /// The digest of the operation, [`crate::operation::Operation::digest`].
     pub digest: [u8; 32],
-    /// What became of it.
+    /// The outcome of the operation.
     pub outcome: Outcome,
 }
 
-/// What became of an operation whose write id is behind its replica's last.
+/// The outcome of an operation whose write id is at most its replica's last one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// It was applied with this time.
     Applied(Timestamp),
-    /// It was beaten: [`PushReason::Superseded`] or [`PushReason::Cycle`].
+    /// The operation was superseded: [`PushReason::Superseded`] or [`PushReason::Cycle`].
     Outdated(PushReason),
     /// It was refused before another of the same push used up a later write id.
     Refused(PushReason),
@@ -355,7 +355,7 @@ pub enum Outcome {
 pub struct AcceptedOp {
     /// Under which write id.
     pub write_id: WriteId,
-    /// The operation.
+    /// The operation that was accepted.
     pub accepted: Accepted,
 }
 
@@ -378,22 +378,22 @@ pub struct Changes {
     pub accepted: Vec<AcceptedOp>,
     /// The greatest of those write ids.
     pub last_write_id: Option<WriteId>,
-    /// Who sees an item from now on at which level; `None` is no longer. Each in key order.
+    /// New levels of users on items, `None` for no access any more. Each in key order.
     pub access: BTreeMap<ItemId, BTreeMap<UserId, Option<AccessLevel>>>,
-    /// What to tell whom, in this order.
+    /// The entries for each user's feed, in this order.
     pub feed: BTreeMap<UserId, Vec<Addition>>,
 }
 
-/// An entry that goes to the end of a feed, in the place of the row that tells of the same thing.
+/// An entry for the end of a feed, in place of the row with the same key.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Addition {
-    /// The entry.
+    /// The entry to append.
     pub body: EntryBody,
-    /// Whose change it tells.
+    /// The author of the change.
     pub cause: Cause,
 }
 
-/// Whose change an entry tells, as deletions by its reader go by it.
+/// The author of the change that an entry shows; deletions by the feed's reader depend on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cause {
     /// A change by this replica of the feed's user.
@@ -415,7 +415,8 @@ impl Cause {
     }
 }
 
-/// Who changed what a row of a feed tells, and when: so that nobody's own write hides another's.
+/// The last changes to a feed's row by the reader's replicas and by others, so that a reader's own
+/// write never hides somebody else's.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Mark {
     /// The replica of the feed's user that made the newest change; `None` if anybody else did.
@@ -464,12 +465,12 @@ impl Mark {
 pub struct Tail {
     /// The feed's epochs, ascending, each with the last counter that it took.
     pub history: Vec<(Epoch, u64)>,
-    /// Of all that the feed tells taken together: a bound of the marks of its rows.
+    /// The marks of all rows of the feed combined: an upper bound of each.
     pub mark: Mark,
 }
 
 impl Tail {
-    /// Whether the epoch of `basis` is among those of the history.
+    /// Returns whether the epoch of `basis` is part of the history.
     #[must_use]
     pub fn knows(&self, basis: &Basis) -> bool {
         let Basis::At(cursor) = basis else { return true };
@@ -477,7 +478,7 @@ impl Tail {
             .is_none_or(|position| self.history.iter().any(|(epoch, _)| *epoch == position.epoch))
     }
 
-    /// Takes the feed's epochs before that of its head, of which alone the history told.
+    /// Adds the feed's epochs before that of its head; until then the history has the head's alone.
     pub fn take_history(&mut self, starts: Vec<EpochStart>) {
         let Some((epoch, counter)) = self.history.last().copied() else { return };
         let head = Head { epoch, counter, changed_at: Timestamp::MIN, pruned: None };
@@ -505,7 +506,7 @@ pub struct Head {
     pub epoch: Epoch,
     /// The last position taken; 0 if none was.
     pub counter: u64,
-    /// When it was taken.
+    /// The time of the head's position.
     pub changed_at: Timestamp,
     /// The greatest position whose entry was pruned, and its time.
     pub pruned: Option<(u64, Timestamp)>,
@@ -539,22 +540,22 @@ impl Head {
 pub struct Places {
     /// The counter of the first.
     pub first: u64,
-    /// Whether it is the feed's first in its epoch.
+    /// True if it is the feed's first position in its epoch.
     pub begins: bool,
 }
 
 /// A feed entry with its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlacedEntry {
-    /// [`crate::entry::EntryKey::to_bytes`].
+    /// The encoded key, [`crate::entry::EntryKey::to_bytes`].
     pub key: Vec<u8>,
-    /// Its position.
+    /// The counter of its position.
     pub counter: u64,
-    /// [`EntryBody::to_stored_json`].
+    /// The entry, as [`EntryBody::to_stored_json`] encodes it.
     pub json: String,
-    /// Whether retention may prune it.
+    /// True if retention may prune the row.
     pub removal: bool,
-    /// Whose change it tells.
+    /// The author of the change.
     pub cause: Cause,
 }
 

@@ -14,7 +14,7 @@ use crate::stamp::Stamp;
 use crate::time::Timestamp;
 
 impl Rows {
-    /// The rows that tell what `user` may do with `ids`, and that are not loaded yet.
+    /// Returns the rows that determine the rights of `user` on `ids` and are not loaded yet.
     #[must_use]
     pub fn needs_of_rights(&self, user: &UserId, ids: &BTreeSet<ItemId>) -> Option<Needs> {
         let mut needs = Needs { items: ids.clone(), ..Needs::default() };

@@ -1,4 +1,4 @@
-//! What a reader is told of a thing: that it is there and how, or that it went.
+//! Visibility of registers: the change by which a reader's feed shows a thing, or its removal.
 
 use super::rows::{Addition, Map, Rows};
 use crate::access::AccessLevel;
@@ -8,7 +8,8 @@ use crate::id::{ItemId, ReplicaId, UserId};
 use crate::register::Item;
 use crate::time::Timestamp;
 
-/// What a transaction touched, each with its visibility to its owner before the first touch.
+/// The keys that a transaction touched, each with its visibility to the owner before the first
+/// touch.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Views {
     order: Vec<EntryKey>,
@@ -21,18 +22,18 @@ struct Touched {
     actor: UserId,
     replica: Option<ReplicaId>,
     origin: Option<Origin>,
-    /// Whether the thing itself changed, not only what it is of.
+    /// True if the thing itself changed, not only an item that it belongs to.
     changed: bool,
 }
 
-/// Who caused an entry, as its reader is told.
+/// The cause of an entry, as its reader sees it.
 pub(super) struct Source {
     pub(super) actor: Option<UserId>,
-    /// Of the reader's replicas, the one that did.
+    /// The reader's replica that caused it, if one did.
     pub(super) replica: Option<ReplicaId>,
     /// By which operation, if the reader did.
     pub(super) origin: Option<Origin>,
-    /// Whether the thing itself changed.
+    /// True if the thing itself changed.
     pub(super) changed: bool,
 }
 
@@ -62,7 +63,7 @@ impl Views {
         self.touched.insert(key, touched);
     }
 
-    /// What was touched, in the order of the first touch.
+    /// Returns the touched keys in the order of the first touch.
     pub(super) fn keys(&self) -> impl Iterator<Item = &EntryKey> {
         self.order.iter()
     }
@@ -71,13 +72,13 @@ impl Views {
         self.touched.contains_key(key)
     }
 
-    /// Whether the owner saw `key` before it was touched.
+    /// Returns whether the owner saw `key` before it was touched.
     pub(super) fn was_visible(&self, key: &EntryKey) -> bool {
         self.touched.get(key).is_some_and(|touched| touched.was_visible)
     }
 
-    /// Who touched `key`, and, for that user only, by which replica and operation. What was not
-    /// touched but appeared or went is the server's to tell.
+    /// Returns the user who touched `key` and, for that user only, the replica and operation. The
+    /// server is the cause of what appeared or disappeared untouched.
     pub(super) fn source(&self, key: &EntryKey, reader: &UserId) -> Source {
         let Some(touched) = self.touched.get(key) else {
             return Source { actor: None, replica: None, origin: None, changed: true };
@@ -119,13 +120,13 @@ impl Rows {
         self.attachments.get(item)?.iter().find(|attachment| attachment_key(attachment) == *key)
     }
 
-    /// Whether the ends of a link are of two owners, as far as the link is known.
+    /// Returns whether the ends of a link have two owners, if the link is known.
     pub(super) fn is_shortcut(&self, parent: &ItemId, child: &ItemId) -> bool {
         let link = self.links.get(&(parent.clone(), child.clone()));
         link.is_some_and(|link| link.as_ref().is_some_and(|link| !link.in_realm))
     }
 
-    /// Whether the register behind `key` says that it is there, whatever its items are.
+    /// Returns whether the register behind `key` is present, regardless of its items.
     pub(super) fn is_there(&self, key: &EntryKey) -> bool {
         match key {
             EntryKey::Item(_) => true,
@@ -138,7 +139,7 @@ impl Rows {
         }
     }
 
-    /// Whether the owner sees what `key` names in the realm.
+    /// Returns whether the owner sees the subject of `key` in the realm.
     pub(super) fn shows(&self, key: &EntryKey) -> bool {
         self.is_there(key)
             && match key {
@@ -175,8 +176,8 @@ impl Rows {
         keys.extend(self.attachments.get(id).into_iter().flatten().map(attachment_key));
     }
 
-    /// The change that tells a reader with `level` what `key` is now, with the greatest stamp in
-    /// it.
+    /// Returns the change that shows the present state of `key` to a reader with `level`, with its
+    /// greatest stamp.
     pub(super) fn present(
         &self,
         key: &EntryKey,
@@ -209,8 +210,8 @@ impl Rows {
         })
     }
 
-    /// The change that tells that `key` went, with the greatest stamp behind it; of what is still
-    /// there for others, that is `now`.
+    /// Returns the change that removes `key`, with the greatest stamp behind it; `now` for what
+    /// others still see.
     pub(super) fn removal(&self, key: &EntryKey, now: Timestamp) -> Option<(Change, Timestamp)> {
         let revoked = self.shows(key);
         let reason = revoked.then_some(RemovalReason::Revoked);
