@@ -277,7 +277,7 @@ pub mod code {
     pub const UPGRADE_REQUIRED: &str = "upgrade_required";
     /// The attach's checkpoint is not reached.
     pub const RECONCILE_BEHIND: &str = "reconcile_state_behind";
-    /// Another content was attached since.
+    /// Another content has been attached in the meantime.
     pub const CONTENT_CHANGED: &str = "content_changed";
     /// A stage that cannot be attached any more.
     pub const STAGE_NOT_ATTACHABLE: &str = "stage_not_attachable";
@@ -303,7 +303,7 @@ pub mod code {
     pub const QUOTA_EXCEEDED: &str = "quota_exceeded";
     /// The blob is attached to something.
     pub const BLOB_ATTACHED: &str = "blob_attached";
-    /// The bytes are not those of the digest sent along.
+    /// The bytes do not match the digest sent along.
     pub const DIGEST_MISMATCH: &str = "digest_mismatch";
     /// The object store failed; see `storageCode` and `retryable`.
     pub const BLOB_STORE_ERROR: &str = "blob_store_error";

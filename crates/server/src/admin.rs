@@ -22,7 +22,7 @@ fn recorder() -> Option<&'static PrometheusHandle> {
         PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &LATENCY_BUCKETS)
             .and_then(PrometheusBuilder::install_recorder)
-            .inspect_err(|error| tracing::warn!(%error, "numbers are recorded elsewhere"))
+            .inspect_err(|error| tracing::warn!(%error, "another recorder of metrics is installed"))
             .ok()
     };
     HANDLE.get_or_init(install).as_ref()

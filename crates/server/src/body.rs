@@ -184,7 +184,7 @@ impl Coding {
         if decoded.len() > max {
             return Err(too_large(max));
         }
-        let sentence = "The body is not of its Content-Encoding";
+        let sentence = "The body does not match its Content-Encoding";
         let refused = |_| ApiError::new(StatusCode::BAD_REQUEST, code::INVALID_REQUEST, sentence);
         read.map_err(refused)?;
         Ok(decoded)

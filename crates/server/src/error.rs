@@ -64,8 +64,12 @@ impl ApiError {
     }
 
     pub(crate) fn overloaded() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "The server is busy; come back")
-            .retry_after(1)
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "overloaded",
+            "The server is busy: try again later",
+        )
+        .retry_after(1)
     }
 
     pub(crate) fn timed_out() -> Self {
@@ -79,7 +83,7 @@ impl ApiError {
     }
 
     pub(crate) fn internal() -> Self {
-        let sentence = "The server failed; its log says why";
+        let sentence = "The server failed; its log has the reason";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", sentence)
     }
 
@@ -101,7 +105,7 @@ impl ApiError {
     /// A token of another user than the one that the request is meant for. Both names are the
     /// caller's own: the header it sent, and whom its token is of.
     pub(crate) fn wrong_user(expected: &UserId, actual: &UserId) -> Self {
-        let sentence = format!("The request is meant for {expected}, the token is of {actual}");
+        let sentence = format!("The request is for {expected}, the token belongs to {actual}");
         Self::new(StatusCode::FORBIDDEN, code::WRONG_USER, sentence)
             .with("expected", expected.as_str())
             .with("actual", actual.as_str())
@@ -179,7 +183,7 @@ impl From<StoreError> for ApiError {
                 tracing::warn!(%reason, "the database is unavailable");
                 metrics::counter!("vfs_sync_store_errors_total", "kind" => "unavailable")
                     .increment(1);
-                let sentence = "The database is unavailable; come back";
+                let sentence = "The database is unavailable: try again later";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "database_unavailable", sentence)
                     .retry_after(1)
             }
@@ -278,7 +282,7 @@ impl From<PutError> for ApiError {
 }
 
 pub(crate) fn digest_mismatch(expected: Sha256Digest, actual: Sha256Digest) -> ApiError {
-    let sentence = "The bytes are not those of the digest";
+    let sentence = "The bytes do not match the digest";
     ApiError::new(StatusCode::BAD_REQUEST, code::DIGEST_MISMATCH, sentence)
         .with("expectedDigest", expected.to_string())
         .with("actualDigest", actual.to_string())
@@ -311,7 +315,7 @@ pub(crate) fn attach_refused(refusal: AttachRefusal) -> ApiError {
         AttachRefusal::NotPermitted => ApiError::new(
             StatusCode::FORBIDDEN,
             code::NOT_PERMITTED,
-            "The item may be read, not written",
+            "The user may read the item, not write it",
         ),
         AttachRefusal::Behind(details) => {
             let mut error = conflict(
@@ -334,13 +338,12 @@ pub(crate) fn attach_refused(refusal: AttachRefusal) -> ApiError {
             "The blob is attached to the item as another kind",
         )
         .with("relationKind", json!(kind)),
-        AttachRefusal::Differs(field) => conflict(
-            code::ATTACH_DIFFERS,
-            "The stage is attached already, by a request that said something else",
-        )
-        .with("field", field),
+        AttachRefusal::Differs(field) => {
+            conflict(code::ATTACH_DIFFERS, "The stage is attached already, by a different request")
+                .with("field", field)
+        }
         AttachRefusal::ContentChanged(current) => {
-            conflict(code::CONTENT_CHANGED, "Another content was attached since")
+            conflict(code::CONTENT_CHANGED, "Another content has been attached in the meantime")
                 .with("currentBlobId", json!(current))
         }
         // How much the owner has is the owner's affair.

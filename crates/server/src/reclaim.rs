@@ -48,7 +48,10 @@ pub(crate) async fn leftovers(app: &App, blob_id: &BlobId) {
         Ok::<_, ApiError>(())
     };
     if let Err(error) = done.await {
-        tracing::warn!(code = error.code, "what is left of an upload is left to the sweeper");
+        tracing::warn!(
+            code = error.code,
+            "the rest of an upload was not removed; the sweeper will remove it"
+        );
     }
 }
 
@@ -80,7 +83,10 @@ pub(crate) async fn sweep(app: &App) -> Result<u64, ApiError> {
         // One that fails does not keep the others.
         match carry_out(app, reclaim).await {
             Ok(()) => swept += 1,
-            Err(error) => tracing::warn!(code = error.code, "a blob could not be reclaimed yet"),
+            Err(error) => tracing::warn!(
+                code = error.code,
+                "a blob could not be reclaimed and will be retried"
+            ),
         }
     }
     count("blobs", usize::try_from(swept).unwrap_or(0));

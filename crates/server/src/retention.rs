@@ -50,7 +50,7 @@ pub(crate) async fn sweep(app: &App, stop: &CancellationToken) {
             Ok(0) => return,
             Ok(_) => {}
             Err(error) => {
-                tracing::warn!(code = error.code, "sweeping failed; it goes on later");
+                tracing::warn!(code = error.code, "sweeping failed and will be retried");
                 return;
             }
         }
@@ -70,7 +70,7 @@ async fn prune_all(app: &App, stop: &CancellationToken) {
                 tracing::info!(removals, accepted, "pruned");
             }
             Err(error) => {
-                tracing::warn!(%error, "pruning failed; it goes on at the next interval");
+                tracing::warn!(%error, "pruning failed and will be retried at the next interval");
                 return;
             }
         }

@@ -84,7 +84,7 @@ pub(crate) async fn serve(
     drop(listener);
     connections.close();
     if tokio::time::timeout(bounds.drain, connections.wait()).await.is_err() {
-        tracing::warn!(left = connections.len(), "requests were still under way at the stop");
+        tracing::warn!(left = connections.len(), "the server stopped with requests in flight");
         give_up.cancel();
         connections.wait().await;
     }

@@ -97,7 +97,7 @@ pub(crate) fn inline(field: &str, text: &str) -> Result<Bytes, ApiError> {
     }
     let bytes = STANDARD
         .decode(text)
-        .map_err(|error| ApiError::invalid(field, format_args!("is no base64: {error}")))?;
+        .map_err(|error| ApiError::invalid(field, format_args!("is not base64: {error}")))?;
     if bytes.len() > max { Err(inline_too_large()) } else { Ok(bytes.into()) }
 }
 

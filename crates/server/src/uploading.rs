@@ -266,7 +266,7 @@ impl Session {
     pub(crate) async fn push(&mut self, mut chunk: Bytes) -> Result<(), ApiError> {
         let after = self.size + chunk.len() as u64;
         if let Some(length) = self.upload.length.filter(|length| after > *length) {
-            let sentence = format!("The upload has {length} bytes in all, and more came");
+            let sentence = format!("The upload has {length} bytes in total, but more arrived");
             return Err(ApiError::too_large(sentence).with("length", length));
         }
         let max = self.app.max_blob_bytes();
@@ -395,7 +395,7 @@ impl Session {
     pub(crate) async fn give_up(self) {
         let Some(handle) = &self.upload.handle else { return };
         if let Err(error) = self.app.blobs.abort(&self.stage.blob_id, handle).await {
-            tracing::warn!(%error, "an upload could not be aborted; the sweeper will");
+            tracing::warn!(%error, "an upload could not be aborted; the sweeper will abort it");
         }
         // Nobody may take it for one that has all its bytes.
         let nothing = Advance::default();
@@ -404,7 +404,7 @@ impl Session {
         let told =
             self.app.store.advance_upload(&self.user, id, lease, &nothing, &quota, self.app.now());
         if let Err(error) = told.await {
-            tracing::warn!(%error, "the registry does not know that an upload was given up");
+            tracing::warn!(%error, "the end of an upload could not be recorded in the registry");
         }
     }
 }

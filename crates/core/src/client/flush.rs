@@ -102,7 +102,7 @@ pub enum FlushError {
     #[error("{0}")]
     Violation(Box<Violation>),
     /// The counter has no room left.
-    #[error("the replica's write ids are used up: make a new replica")]
+    #[error("the replica's write ids are exhausted: create a new replica")]
     WriteIdsUsedUp,
 }
 

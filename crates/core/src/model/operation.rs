@@ -199,7 +199,7 @@ fn malformed(field: &'static str, problem: impl Into<String>) -> Malformed {
 fn form_error(json: &str) -> Malformed {
     let mut source = serde_json::Deserializer::from_str(json);
     let problem = match serde_path_to_error::deserialize::<_, WireOperation<'_>>(&mut source) {
-        Ok(_) => "it goes on after its end".to_owned(),
+        Ok(_) => "it continues after its end".to_owned(),
         Err(error) if error.path().iter().next().is_none() => error.inner().to_string(),
         Err(error) => format!("{}: {}", error.path(), error.inner()),
     };

@@ -257,7 +257,7 @@ fn check_length(variable: &str, secret: &Secret) -> Result<(), AuthConfigError> 
 /// Rejects key sets over plain HTTP except on loopback: anybody on the way could replace the keys.
 fn check_url(text: &str) -> Result<(), AuthConfigError> {
     let problem = match reqwest::Url::parse(text) {
-        Err(error) => format!("is no URL: {error}"),
+        Err(error) => format!("is not a URL: {error}"),
         Ok(url) => {
             let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
             let local = host == "localhost"

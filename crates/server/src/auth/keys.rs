@@ -44,7 +44,7 @@ impl KeySet {
             .find_map(|(algorithm, key)| Some((algorithm, key.ok()?)))
             .filter(|(algorithm, key)| is_strong(*algorithm, key))
             .ok_or(
-                "it is no PEM file of a public key: Ed25519, P-256, or RSA of at least 2048 bits",
+                "it is not a PEM file of a public key: Ed25519, P-256, or RSA of at least 2048 bits",
             )?;
         match only {
             Some(only) if only != algorithm => Err(format!(
@@ -64,7 +64,7 @@ impl KeySet {
             keys: Vec<serde_json::Value>,
         }
         let document: Document = serde_json::from_slice(json)
-            .map_err(|error| format!("it is no JSON Web Key Set: {error}"))?;
+            .map_err(|error| format!("it is not a JSON Web Key Set: {error}"))?;
         let keys: Vec<Arc<Key>> = document
             .keys
             .into_iter()

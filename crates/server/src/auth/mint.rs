@@ -14,7 +14,9 @@ use super::secret::Secret;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MintError {
     /// Tokens are signed elsewhere.
-    #[error("this server verifies tokens by public keys: ask who has the private one for a token")]
+    #[error(
+        "this server verifies tokens by public keys: get a token from the holder of the private key"
+    )]
     NoSecret,
     /// The secret is too short.
     #[error("the secret needs at least {MIN_SECRET_BYTES} bytes")]

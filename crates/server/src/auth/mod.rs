@@ -40,11 +40,11 @@ pub struct Identity {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum TokenError {
-    #[error("a bearer token is needed")]
+    #[error("a bearer token is required")]
     Missing,
     #[error("the bearer token is malformed")]
     Malformed,
-    #[error("the bearer token is signed by no key that counts here")]
+    #[error("the bearer token is signed by an unknown key")]
     UnknownKey,
     #[error("the bearer token's signature is wrong")]
     BadSignature,
@@ -54,11 +54,11 @@ pub enum TokenError {
     Expired,
     #[error("the bearer token is not valid yet")]
     NotYetValid,
-    #[error("the bearer token is of another issuer")]
+    #[error("the bearer token has another issuer")]
     WrongIssuer,
-    #[error("the bearer token is for another audience")]
+    #[error("the bearer token has another audience")]
     WrongAudience,
-    #[error("the bearer token's sub is no user id")]
+    #[error("the bearer token's sub is not a user id")]
     BadSubject,
     /// The keys cannot be fetched, so no token can be verified.
     #[error("the keys that verify tokens are unavailable")]

@@ -63,7 +63,7 @@ fn recursive(uri: &Uri) -> Result<bool, ApiError> {
 }
 
 fn too_many() -> ApiError {
-    let sentence = "More items were deleted with it than one call takes: take what is in it first";
+    let sentence = "More items were deleted with it than one call may cover: restore or purge the items in it first";
     ApiError::too_large(sentence).with("maxItems", MAX_TRASH_ITEMS)
 }
 

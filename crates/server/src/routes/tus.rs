@@ -291,7 +291,7 @@ fn check_offset(given: u64, expected: u64) -> Result<(), ApiError> {
     if given == expected {
         return Ok(());
     }
-    let sentence = format!("The upload goes on at {expected}");
+    let sentence = format!("The upload continues at offset {expected}");
     Err(ApiError::conflict(code::OFFSET_MISMATCH, sentence).with("offset", expected))
 }
 
@@ -379,7 +379,7 @@ impl Receiving {
     fn settle_length(&self, session: &mut Session) -> Result<(), ApiError> {
         if let Some(length) = self.length {
             if session.length().is_some_and(|known| known != length) || length < self.offset {
-                return Err(ApiError::invalid("Upload-Length", "contradicts what is known of it"));
+                return Err(ApiError::invalid("Upload-Length", "contradicts the announced length"));
             }
             let max = self.app.max_blob_bytes();
             if length > max {
@@ -390,7 +390,8 @@ impl Receiving {
         let end = self.comes.map(|comes| self.offset.saturating_add(comes));
         match (end, session.length()) {
             (Some(end), Some(length)) if end > length => {
-                let sentence = format!("The upload has {length} bytes in all, and more would come");
+                let sentence =
+                    format!("The upload has {length} bytes in total, but more would arrive");
                 Err(ApiError::too_large(sentence).with("length", length))
             }
             _ => Ok(()),

@@ -161,7 +161,7 @@ impl Checksum {
             return Ok(());
         }
         let status = StatusCode::from_u16(460).unwrap_or(StatusCode::BAD_REQUEST);
-        let sentence = "The bytes are not those of the checksum, and were not kept";
+        let sentence = "The bytes do not match the checksum and were discarded";
         Err(ApiError::new(status, code::CHECKSUM_MISMATCH, sentence))
     }
 }
