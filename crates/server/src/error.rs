@@ -16,7 +16,7 @@ use vfs_sync_core::wire::{EpochEnd, ErrorBody, code};
 use vfs_sync_store::StoreError;
 
 use crate::auth::TokenError;
-use crate::body::{Idle, SourceError};
+use crate::http::body::{Idle, SourceError};
 
 /// An error of the API. The observing layer writes its body, with the request's id.
 #[derive(Debug, Clone, PartialEq)]

@@ -20,25 +20,20 @@
 //! ```
 
 mod admin;
-mod app;
 pub mod auth;
-mod body;
+mod blobs;
 mod config;
-mod content;
-mod cors;
 mod environment;
 mod error;
-mod idle;
-mod observe;
+mod extract;
+mod http;
+mod maintenance;
 mod openapi;
-mod query;
-mod reclaim;
-mod retention;
+mod router;
 mod routes;
 mod serve;
 mod service;
-mod staging;
-mod uploading;
+mod state;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -48,8 +43,8 @@ use tokio_util::sync::CancellationToken;
 use vfs_sync_blobs::BlobStore;
 use vfs_sync_store::MetadataStore;
 
-use app::App;
 use auth::Authenticator;
+use state::App;
 
 pub use axum::body::Body;
 pub use config::ServerConfig;
@@ -124,14 +119,14 @@ impl Server {
     ) {
         let stop = CancellationToken::new();
         let _guard = stop.clone().drop_guard();
-        let pruning = tokio::spawn(retention::prune_regularly(self.app.clone(), stop.clone()));
-        let sweeping = tokio::spawn(retention::sweep_regularly(self.app.clone(), stop.clone()));
+        let pruning = tokio::spawn(maintenance::prune_regularly(self.app.clone(), stop.clone()));
+        let sweeping = tokio::spawn(maintenance::sweep_regularly(self.app.clone(), stop.clone()));
         let bounds = serve::Bounds::of(&self.app.config);
         let operator = admin.map(|listener| {
             let router = admin::router();
             tokio::spawn(serve::serve(listener, router, bounds, stop.clone()))
         });
-        let public = serve::serve(listener, self.app.router(), bounds, stop.clone());
+        let public = serve::serve(listener, router::router(&self.app), bounds, stop.clone());
         let mut public = std::pin::pin!(public);
         tokio::select! {
             () = shutdown => {

@@ -28,7 +28,7 @@ mod tests {
         let described: BTreeSet<String> =
             document()["paths"].as_object().unwrap().keys().cloned().collect();
         let served: BTreeSet<String> =
-            crate::app::route_paths().into_iter().map(str::to_owned).collect();
+            crate::router::route_paths().into_iter().map(str::to_owned).collect();
         assert_eq!(described, served);
     }
 

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use crate::config::ServerConfig;
-use crate::idle::Patient;
+use crate::http::lingering::LingeringStream;
 
 /// Streams of one HTTP/2 connection at a time.
 const MAX_STREAMS: u32 = 256;
@@ -109,7 +109,7 @@ async fn connection(
         .keep_alive_interval(bounds.head)
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEADER_BYTES);
-    let io = TokioIo::new(Patient::new(stream, bounds.idle));
+    let io = TokioIo::new(LingeringStream::new(stream, bounds.idle));
     let begun = Arc::new(AtomicBool::new(false));
     let service = router.map_request(noting(Arc::clone(&begun)));
     let served = builder.serve_connection(io, TowerToHyperService::new(service));

@@ -6,8 +6,9 @@ use http::{Request, Response};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use crate::app::App;
-use crate::retention;
+use crate::maintenance;
+use crate::router::router;
+use crate::state::App;
 
 /// A [`crate::Server`] without its listeners: an embedding application, or a test that controls
 /// time and network, passes requests to it. Clones are cheap and share one server.
@@ -21,7 +22,7 @@ pub struct Service {
 
 impl Service {
     pub(crate) fn new(app: App) -> Self {
-        let router = app.router();
+        let router = router(&app);
         Self { app, router }
     }
 
@@ -35,14 +36,14 @@ impl Service {
     /// Removes what retention keeps no longer, as a server does by itself at every
     /// [`crate::ServerConfig::prune_interval`]. What fails is logged, and left to the next time.
     pub async fn prune(&self) {
-        retention::prune(&self.app, &CancellationToken::new()).await;
+        maintenance::prune(&self.app, &CancellationToken::new()).await;
     }
 
     /// Ends what has expired and removes what nobody needs any more from the object store, as a
     /// server does by itself at every [`crate::ServerConfig::sweep_interval`]. What fails is
     /// logged, and left to the next time.
     pub async fn sweep(&self) {
-        retention::sweep(&self.app, &CancellationToken::new()).await;
+        maintenance::sweep(&self.app, &CancellationToken::new()).await;
     }
 }
 

@@ -15,23 +15,24 @@ use vfs_sync_core::wire::{
     BlobBatchResponse, BlobBatchResult, BlobBatchStatus, UploadResponse,
 };
 
-use crate::app::{App, Caller, Raw};
+use crate::blobs::stage::{self, StageOrder};
 use crate::error::ApiError;
-use crate::observe::RequestId;
-use crate::staging::{self, StageOrder};
+use crate::extract::{AuthenticatedUser, RawBody};
+use crate::http::observe::RequestId;
+use crate::state::App;
 
 /// Files that go up in parts at a time, where the store does not take them otherwise.
 const IN_PARTS_AT_A_TIME: usize = 8;
 
 pub(crate) async fn batch(
     State(app): State<App>,
-    Caller(user): Caller,
+    AuthenticatedUser(user): AuthenticatedUser,
     Extension(id): Extension<RequestId>,
-    raw: Raw,
+    raw: RawBody,
 ) -> Result<Json<BlobBatchResponse>, ApiError> {
     let max = limits::MAX_BLOB_BATCH_BYTES;
     let held = app.reader().json_bytes(&raw.headers, raw.body, max).await?;
-    let request: BlobBatchRequest = crate::body::parse(&held.bytes)?;
+    let request: BlobBatchRequest = crate::http::body::parse(&held.bytes)?;
     let count = request.files.len();
     if count > limits::MAX_BLOB_BATCH {
         let max = limits::MAX_BLOB_BATCH;
@@ -90,7 +91,7 @@ async fn open(app: &App, user: &UserId, at: usize, file: BlobBatchFile) -> Outco
     let staging_id = file.staging_id.unwrap_or_else(|| app.environment.new_staging_id());
     let names = (staging_id.clone(), file.blob_id.clone());
     let opened = async {
-        let bytes = staging::inline(&format!("files[{at}].dataBase64"), &file.data_base64)?;
+        let bytes = stage::inline(&format!("files[{at}].dataBase64"), &file.data_base64)?;
         let order = StageOrder {
             staging_id,
             blob_id: file.blob_id,
@@ -98,7 +99,7 @@ async fn open(app: &App, user: &UserId, at: usize, file: BlobBatchFile) -> Outco
             content_type: file.content_type,
             size: bytes.len() as u64,
         };
-        let stage = staging::open(app, user, order).await?;
+        let stage = stage::open(app, user, order).await?;
         Ok(Opened { stage, bytes, digest: file.digest, attach: file.attach })
     };
     (names, opened.await)
@@ -110,7 +111,7 @@ async fn write(app: &App, user: &UserId, opened: Vec<Outcome<Opened>>) -> Vec<Ou
     let (mut puts, mut places) = (Vec::new(), Vec::new());
     for (names, opened) in opened {
         let checked = opened.and_then(|Opened { stage, bytes, digest, attach }| {
-            let upload = staging::check_bytes(app, &stage, &bytes, digest)?;
+            let upload = stage::check_bytes(app, &stage, &bytes, digest)?;
             if stage.uploaded.is_none() {
                 puts.push((stage.clone(), bytes));
                 places.push(written.len());
@@ -139,7 +140,7 @@ async fn put_all(
     }
     let puts = puts
         .into_iter()
-        .map(|(stage, bytes)| async move { staging::put_in_parts(app, user, &stage, bytes).await });
+        .map(|(stage, bytes)| async move { stage::put_in_parts(app, user, &stage, bytes).await });
     futures::stream::iter(puts).buffered(IN_PARTS_AT_A_TIME).collect().await
 }
 
@@ -149,8 +150,8 @@ async fn attach(
     written: Result<Written, ApiError>,
 ) -> Result<BlobBatchAttached, ApiError> {
     let Written { stage, upload, attach } = written?;
-    staging::record(app, user, &stage, &upload).await?;
-    let attached = staging::attach(app, user, &stage.staging_id, &attach).await?;
+    stage::record(app, user, &stage, &upload).await?;
+    let attached = stage::attach(app, user, &stage.staging_id, &attach).await?;
     Ok(BlobBatchAttached {
         size: upload.size,
         digest: upload.digest,

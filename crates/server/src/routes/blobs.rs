@@ -20,13 +20,14 @@ use vfs_sync_core::wire::{
 };
 use vfs_sync_store::{AbandonAnswer, DeleteAnswer, UploadAccess};
 
-use crate::app::{App, Caller, Raw};
-use crate::body::{MAX_JSON_BYTES, check_plain, timed};
-use crate::content::{self, Selection};
+use crate::blobs::reclaim;
+use crate::blobs::stage::{self, StageOrder};
+use crate::blobs::upload;
 use crate::error::{ApiError, count_blob_error, truncated};
-use crate::reclaim;
-use crate::staging::{self, StageOrder};
-use crate::uploading;
+use crate::extract::{AuthenticatedUser, RawBody};
+use crate::http::body::{MAX_JSON_BYTES, check_plain, timed};
+use crate::http::conditional::{self, Selection};
+use crate::state::App;
 
 /// A stage's body: its content as base64, and the rest.
 const MAX_STAGE_BYTES: usize = limits::MAX_INLINE_BLOB_BYTES / 3 * 4 + MAX_JSON_BYTES;
@@ -45,12 +46,12 @@ fn staging_id(path: PathId) -> Result<StagingId, ApiError> {
 
 pub(crate) async fn stage(
     State(app): State<App>,
-    Caller(user): Caller,
-    raw: Raw,
+    AuthenticatedUser(user): AuthenticatedUser,
+    raw: RawBody,
 ) -> Result<(StatusCode, Json<StageResponse>), ApiError> {
     let request: StageRequest = app.reader().json(&raw.headers, raw.body, MAX_STAGE_BYTES).await?;
     let data = request.data_base64.as_deref();
-    let bytes = data.map(|text| staging::inline("dataBase64", text)).transpose()?;
+    let bytes = data.map(|text| stage::inline("dataBase64", text)).transpose()?;
     let order = StageOrder {
         staging_id: request.staging_id.unwrap_or_else(|| app.environment.new_staging_id()),
         blob_id: request.blob_id,
@@ -58,10 +59,10 @@ pub(crate) async fn stage(
         content_type: request.content_type,
         size: bytes.as_ref().map_or(0, |bytes| bytes.len() as u64),
     };
-    let row = staging::open(&app, &user, order).await?;
+    let row = stage::open(&app, &user, order).await?;
     let mut response = row.to_response();
     if let Some(bytes) = bytes {
-        let uploaded = staging::fill_inline(&app, &user, row, bytes).await?;
+        let uploaded = stage::fill_inline(&app, &user, row, bytes).await?;
         (response.size, response.digest) = (Some(uploaded.size), Some(uploaded.digest));
     }
     Ok((StatusCode::CREATED, Json(response)))
@@ -69,13 +70,12 @@ pub(crate) async fn stage(
 
 pub(crate) async fn stage_state(
     State(app): State<App>,
-    Caller(user): Caller,
+    AuthenticatedUser(user): AuthenticatedUser,
     path: PathId,
 ) -> Result<Json<StageResponse>, ApiError> {
     let staging_id = staging_id(path)?;
     let access = app.store.upload(&user, &staging_id, app.now()).await?;
-    let access = match uploading::finish_if_complete(&app, &user, &staging_id, access.clone()).await
-    {
+    let access = match upload::finish_if_complete(&app, &user, &staging_id, access.clone()).await {
         // What came is not what the blob has: this call only tells how the stage stands.
         Err(error) if error.code == code::UPLOAD_DIFFERS => access,
         finished => finished?,
@@ -86,40 +86,40 @@ pub(crate) async fn stage_state(
             let size = stage.uploaded.map(|(size, _)| size);
             (stage, size.unwrap_or(0))
         }
-        refused => return Err(uploading::refused(&app, &user, refused).await),
+        refused => return Err(upload::refused(&app, &user, refused).await),
     };
     Ok(Json(StageResponse { offset: Some(offset), ..stage.to_response() }))
 }
 
 pub(crate) async fn upload(
     State(app): State<App>,
-    Caller(user): Caller,
+    AuthenticatedUser(user): AuthenticatedUser,
     path: PathId,
-    raw: Raw,
+    raw: RawBody,
 ) -> Result<Json<UploadResponse>, ApiError> {
     let staging_id = staging_id(path)?;
     check_plain(&raw.headers)?;
-    let digest = content::named_digest(&raw.headers)?;
+    let digest = conditional::named_digest(&raw.headers)?;
     let stage = app.store.stage(&user, &staging_id).await?;
     let stage = stage.ok_or_else(ApiError::unknown_stage)?;
     let bytes = timed(raw.body, app.config.idle_timeout).boxed();
-    Ok(Json(staging::fill(&app, &user, stage, bytes, digest).await?))
+    Ok(Json(stage::fill(&app, &user, stage, bytes, digest).await?))
 }
 
 pub(crate) async fn attach(
     State(app): State<App>,
-    Caller(user): Caller,
+    AuthenticatedUser(user): AuthenticatedUser,
     path: PathId,
-    raw: Raw,
+    raw: RawBody,
 ) -> Result<Json<AttachResponse>, ApiError> {
     let staging_id = staging_id(path)?;
     let request: AttachRequest = app.reader().json(&raw.headers, raw.body, MAX_JSON_BYTES).await?;
-    Ok(Json(staging::attach(&app, &user, &staging_id, &request).await?))
+    Ok(Json(stage::attach(&app, &user, &staging_id, &request).await?))
 }
 
 pub(crate) async fn abandon(
     State(app): State<App>,
-    Caller(user): Caller,
+    AuthenticatedUser(user): AuthenticatedUser,
     path: PathId,
 ) -> Result<Json<Value>, ApiError> {
     match app.store.abandon(&user, &staging_id(path)?, app.now()).await? {
@@ -142,7 +142,7 @@ pub(crate) async fn abandon(
 
 pub(crate) async fn read(
     State(app): State<App>,
-    Caller(user): Caller,
+    AuthenticatedUser(user): AuthenticatedUser,
     path: PathId,
     method: Method,
     headers: HeaderMap,
@@ -150,8 +150,8 @@ pub(crate) async fn read(
     let blob_id = id::<BlobId>(path, ApiError::unknown_blob)?;
     let blob = app.store.readable_blob(&user, &blob_id).await?;
     let blob = blob.ok_or_else(ApiError::unknown_blob)?;
-    let selection = content::select(&method, &headers, &blob);
-    let (status, fields) = content::answer_head(&blob, &selection);
+    let selection = conditional::select(&method, &headers, &blob);
+    let (status, fields) = conditional::answer_head(&blob, &selection);
     let range = match selection {
         Selection::Unchanged => return Ok((status, fields).into_response()),
         Selection::Unsatisfiable => {
@@ -186,7 +186,7 @@ const MAX_VERSIONS: u32 = 1_000;
 
 pub(crate) async fn delete(
     State(app): State<App>,
-    Caller(user): Caller,
+    AuthenticatedUser(user): AuthenticatedUser,
     path: PathId,
 ) -> Result<Json<DeleteResponse>, ApiError> {
     let blob_id = id::<BlobId>(path, ApiError::unknown_blob)?;
@@ -205,7 +205,7 @@ pub(crate) async fn delete(
 
 pub(crate) async fn versions(
     State(app): State<App>,
-    Caller(user): Caller,
+    AuthenticatedUser(user): AuthenticatedUser,
     path: PathId,
 ) -> Result<Json<VersionsResponse>, ApiError> {
     let item_id = id::<ItemId>(path, ApiError::unknown_item)?;

@@ -5,8 +5,8 @@ use axum::extract::State;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::app::App;
 use crate::error::ApiError;
+use crate::state::App;
 
 pub(crate) async fn healthz() -> Json<Value> {
     Json(json!({"status": "ok"}))

@@ -8,9 +8,10 @@ use http::Uri;
 use serde_json::{Value, json};
 use vfs_sync_core::id::{BlobId, ReplicaId, StagingId, UserId};
 
-use crate::app::{Administrator, App};
 use crate::error::{ApiError, count_blob_error};
-use crate::query::Query;
+use crate::extract::Administrator;
+use crate::http::query::Query;
+use crate::state::App;
 
 type PathId = Result<Path<String>, PathRejection>;
 

@@ -11,9 +11,10 @@ use vfs_sync_core::id::{InvalidId, PrincipalId, UserId};
 use vfs_sync_core::limits;
 use vfs_sync_core::wire::{BlocksResponse, GroupsResponse, KnownResponse, MembersResponse};
 
-use crate::app::{Administrator, App, Caller};
 use crate::error::ApiError;
-use crate::query::Query;
+use crate::extract::{Administrator, AuthenticatedUser};
+use crate::http::query::Query;
+use crate::state::App;
 
 type OneId = Result<Path<String>, PathRejection>;
 type TwoIds = Result<Path<(String, String)>, PathRejection>;
@@ -115,7 +116,7 @@ async fn members(
 
 pub(crate) async fn groups(
     State(app): State<App>,
-    Caller(user): Caller,
+    AuthenticatedUser(user): AuthenticatedUser,
 ) -> Result<Json<GroupsResponse>, ApiError> {
     let mut response = GroupsResponse::default();
     for group in app.store.groups_of(&user).await? {
@@ -130,7 +131,7 @@ pub(crate) async fn groups(
 
 pub(crate) async fn known(
     State(app): State<App>,
-    Caller(_): Caller,
+    AuthenticatedUser(_): AuthenticatedUser,
     path: TwoIds,
 ) -> Result<Json<KnownResponse>, ApiError> {
     let Path((kind, text)) = path.map_err(no_utf8)?;
@@ -146,14 +147,14 @@ pub(crate) async fn known(
 
 pub(crate) async fn blocks(
     State(app): State<App>,
-    Caller(user): Caller,
+    AuthenticatedUser(user): AuthenticatedUser,
 ) -> Result<Json<BlocksResponse>, ApiError> {
     Ok(Json(BlocksResponse { owners: app.store.blocked_by(&user).await? }))
 }
 
 pub(crate) async fn set_block(
     State(app): State<App>,
-    Caller(user): Caller,
+    AuthenticatedUser(user): AuthenticatedUser,
     path: OneId,
     method: Method,
 ) -> Result<StatusCode, ApiError> {

@@ -10,10 +10,11 @@ use vfs_sync_core::limits;
 use vfs_sync_core::wire::{BLOB_READ_TYPE, BlobBatchError, BlobReadHead, BlobReadRequest};
 use vfs_sync_store::BlobRow;
 
-use crate::app::{App, Caller, Raw};
-use crate::body::MAX_JSON_BYTES;
 use crate::error::ApiError;
-use crate::observe::RequestId;
+use crate::extract::{AuthenticatedUser, RawBody};
+use crate::http::body::MAX_JSON_BYTES;
+use crate::http::observe::RequestId;
+use crate::state::App;
 
 /// Bytes of content that an answer has in memory, beside what is on its way.
 const AT_A_TIME: u64 = limits::MAX_INLINE_BLOB_BYTES as u64;
@@ -22,9 +23,9 @@ type Planned = (BlobId, Result<BlobRow, ApiError>);
 
 pub(crate) async fn read_many(
     State(app): State<App>,
-    Caller(user): Caller,
+    AuthenticatedUser(user): AuthenticatedUser,
     Extension(request): Extension<RequestId>,
-    raw: Raw,
+    raw: RawBody,
 ) -> Result<Response, ApiError> {
     let asked: BlobReadRequest = app.reader().json(&raw.headers, raw.body, MAX_JSON_BYTES).await?;
     let (count, max) = (asked.blob_ids.len(), limits::MAX_BLOB_BATCH);

@@ -17,10 +17,11 @@ use vfs_sync_core::wire::{
 };
 use vfs_sync_store::{FeedPage, KEPT_VERSIONS, PullAnswer, PullRequest, ReconcileAnswer};
 
-use crate::app::{App, Caller, Raw};
-use crate::body::MAX_JSON_BYTES;
 use crate::error::ApiError;
-use crate::query::Query;
+use crate::extract::{AuthenticatedUser, RawBody};
+use crate::http::body::MAX_JSON_BYTES;
+use crate::http::query::Query;
+use crate::state::App;
 
 pub(super) const NO_STORE: (http::HeaderName, HeaderValue) =
     (CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -29,8 +30,8 @@ const JSON: (http::HeaderName, HeaderValue) =
 
 pub(crate) async fn push(
     State(app): State<App>,
-    Caller(user): Caller,
-    raw: Raw,
+    AuthenticatedUser(user): AuthenticatedUser,
+    raw: RawBody,
 ) -> Result<Json<PushResponse>, ApiError> {
     let body = app.reader().json_bytes(&raw.headers, raw.body, limits::MAX_PUSH_BYTES).await?;
     let batch = PushBatch::parse(user, &body.bytes).map_err(invalid_push)?;
@@ -71,7 +72,7 @@ fn count_results(response: &PushResponse) {
 
 pub(crate) async fn pull(
     State(app): State<App>,
-    Caller(user): Caller,
+    AuthenticatedUser(user): AuthenticatedUser,
     uri: Uri,
 ) -> Result<Response, ApiError> {
     let query = Query::parse(&uri, &["limit", "cursor", "clientId", "baseline"])?;
@@ -132,8 +133,8 @@ fn page_body(page: &FeedPage) -> String {
 
 pub(crate) async fn reconcile(
     State(app): State<App>,
-    Caller(user): Caller,
-    raw: Raw,
+    AuthenticatedUser(user): AuthenticatedUser,
+    raw: RawBody,
 ) -> Result<Json<ReconcileResponse>, ApiError> {
     let request: ReconcileRequest =
         app.reader().json(&raw.headers, raw.body, MAX_JSON_BYTES).await?;
@@ -168,7 +169,7 @@ pub(crate) fn check_write_ids(field: &str, entries: usize) -> Result<(), ApiErro
 
 pub(crate) async fn state(
     State(app): State<App>,
-    Caller(user): Caller,
+    AuthenticatedUser(user): AuthenticatedUser,
     uri: Uri,
 ) -> Result<([(http::HeaderName, HeaderValue); 1], Json<StateResponse>), ApiError> {
     let query = Query::parse(&uri, &["clientId"])?;
@@ -178,7 +179,10 @@ pub(crate) async fn state(
     Ok(([NO_STORE], Json(state)))
 }
 
-pub(crate) async fn limits(State(app): State<App>, Caller(_): Caller) -> Json<Limits> {
+pub(crate) async fn limits(
+    State(app): State<App>,
+    AuthenticatedUser(_): AuthenticatedUser,
+) -> Json<Limits> {
     let config = &app.config;
     let blobs = BlobLimits {
         max_blob_bytes: app.max_blob_bytes(),

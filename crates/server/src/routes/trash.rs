@@ -11,12 +11,13 @@ use vfs_sync_core::wire::code;
 use vfs_sync_core::wire::trash::{PurgeResponse, RestoreResponse, TrashPage};
 use vfs_sync_store::{MAX_TRASH_ITEMS, PurgeAnswer, RestoreAnswer, TrashCursor};
 
-use crate::app::{App, Caller};
 use crate::config::millis;
 use crate::error::ApiError;
-use crate::query::Query;
+use crate::extract::AuthenticatedUser;
+use crate::http::query::Query;
 use crate::routes::blobs::{PathId, id};
 use crate::routes::sync::NO_STORE;
+use crate::state::App;
 
 /// Items that a page has, unless its caller asks for fewer or more.
 const USUAL_PAGE: u32 = 100;
@@ -25,7 +26,7 @@ const LARGEST_PAGE: u32 = 500;
 
 pub(crate) async fn list(
     State(app): State<App>,
-    Caller(user): Caller,
+    AuthenticatedUser(user): AuthenticatedUser,
     uri: Uri,
 ) -> Result<([(HeaderName, HeaderValue); 1], Json<TrashPage>), ApiError> {
     let query = Query::parse(&uri, &["limit", "cursor"])?;
@@ -69,7 +70,7 @@ fn too_many() -> ApiError {
 
 pub(crate) async fn restore(
     State(app): State<App>,
-    Caller(user): Caller,
+    AuthenticatedUser(user): AuthenticatedUser,
     path: PathId,
     uri: Uri,
 ) -> Result<Json<RestoreResponse>, ApiError> {
@@ -83,7 +84,7 @@ pub(crate) async fn restore(
 
 pub(crate) async fn purge(
     State(app): State<App>,
-    Caller(user): Caller,
+    AuthenticatedUser(user): AuthenticatedUser,
     path: PathId,
     uri: Uri,
 ) -> Result<Json<PurgeResponse>, ApiError> {

@@ -17,12 +17,13 @@ use vfs_sync_core::server::attach::StageRow;
 use vfs_sync_core::wire::{StageStatus, code};
 use vfs_sync_store::{AbandonAnswer, UploadAccess};
 
-use crate::app::{App, Caller, Raw};
-use crate::body::{Incoming, check_plain, timed};
+use crate::blobs::reclaim;
+use crate::blobs::stage::{self, StageOrder};
+use crate::blobs::upload::{self, UploadWriter, over, refused, too_large};
 use crate::error::ApiError;
-use crate::reclaim;
-use crate::staging::{self, StageOrder};
-use crate::uploading::{self, Session, over, refused, too_large};
+use crate::extract::{AuthenticatedUser, RawBody};
+use crate::http::body::{Incoming, check_plain, timed};
+use crate::state::App;
 
 use fields::{Checksum, Metadata};
 
@@ -100,9 +101,9 @@ fn staging_id(path: PathId) -> Result<StagingId, ApiError> {
 
 pub(crate) async fn create(
     State(app): State<App>,
-    Caller(user): Caller,
+    AuthenticatedUser(user): AuthenticatedUser,
     _: Tus,
-    raw: Raw,
+    raw: RawBody,
 ) -> Result<Response, ApiError> {
     let headers = &raw.headers;
     if headers.contains_key(UPLOAD_CONCAT) {
@@ -120,7 +121,7 @@ pub(crate) async fn create(
         .store
         .open_upload(&user, &stage.staging_id, length, Some(&told), &app.config.quota(), app.now())
         .await?;
-    let access = uploading::finish_if_complete(&app, &user, &stage.staging_id, access).await?;
+    let access = upload::finish_if_complete(&app, &user, &stage.staging_id, access).await?;
     let offset = match access {
         UploadAccess::Complete(stage) if stage.status == StageStatus::Staged => {
             let size = stage.uploaded.map_or(0, |(size, _)| size);
@@ -196,7 +197,7 @@ async fn open(app: &App, user: &UserId, metadata: &Metadata) -> Result<StageRow,
             return Ok(there);
         }
     }
-    staging::open(app, user, order).await
+    stage::open(app, user, order).await
 }
 
 /// An upload that is over for its stager: it was there, and is no more.
@@ -213,13 +214,13 @@ async fn gone(app: &App, user: &UserId, access: UploadAccess) -> ApiError {
 
 pub(crate) async fn look(
     State(app): State<App>,
-    Caller(user): Caller,
+    AuthenticatedUser(user): AuthenticatedUser,
     _: Tus,
     path: PathId,
 ) -> Result<Response, ApiError> {
     let staging_id = staging_id(path)?;
     let access = app.store.upload(&user, &staging_id, app.now()).await?;
-    let access = uploading::finish_if_complete(&app, &user, &staging_id, access).await?;
+    let access = upload::finish_if_complete(&app, &user, &staging_id, access).await?;
     let mut response = StatusCode::OK.into_response();
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -249,10 +250,10 @@ pub(crate) async fn look(
 
 pub(crate) async fn append(
     State(app): State<App>,
-    Caller(user): Caller,
+    AuthenticatedUser(user): AuthenticatedUser,
     _: Tus,
     path: PathId,
-    raw: Raw,
+    raw: RawBody,
 ) -> Result<Response, ApiError> {
     let staging_id = staging_id(path)?;
     let headers = &raw.headers;
@@ -266,7 +267,7 @@ pub(crate) async fn append(
     let offset = fields::number(headers, &UPLOAD_OFFSET, "Upload-Offset")?
         .ok_or_else(|| ApiError::invalid("Upload-Offset", "is missing"))?;
     let access = app.store.upload(&user, &staging_id, app.now()).await?;
-    let access = uploading::finish_if_complete(&app, &user, &staging_id, access).await?;
+    let access = upload::finish_if_complete(&app, &user, &staging_id, access).await?;
     let (stage, received) = match access {
         UploadAccess::Open(stage, upload) => {
             check_offset(offset, upload.received)?;
@@ -302,7 +303,7 @@ async fn receive(
     user: &UserId,
     staging_id: &StagingId,
     offset: u64,
-    raw: Raw,
+    raw: RawBody,
 ) -> Result<u64, ApiError> {
     check_plain(&raw.headers)?;
     let job = Receiving {
@@ -335,7 +336,7 @@ impl Receiving {
     async fn run(mut self) -> Result<u64, ApiError> {
         let app = self.app.clone();
         let _share = app.upload_share().await?;
-        let mut session = Session::take(&app, &self.user, &self.staging_id, false).await?;
+        let mut session = UploadWriter::take(&app, &self.user, &self.staging_id, false).await?;
         check_offset(self.offset, session.size())?;
         self.settle_length(&mut session)?;
         if self.checksum.is_some() {
@@ -347,7 +348,7 @@ impl Receiving {
         }
     }
 
-    async fn take_in(&mut self, session: &mut Session) -> Result<u64, ApiError> {
+    async fn take_in(&mut self, session: &mut UploadWriter) -> Result<u64, ApiError> {
         let mut checksum = self.checksum.take();
         let received = session
             .receive(&mut self.bytes, |chunk| {
@@ -376,7 +377,7 @@ impl Receiving {
         Ok(size)
     }
 
-    fn settle_length(&self, session: &mut Session) -> Result<(), ApiError> {
+    fn settle_length(&self, session: &mut UploadWriter) -> Result<(), ApiError> {
         if let Some(length) = self.length {
             if session.length().is_some_and(|known| known != length) || length < self.offset {
                 return Err(ApiError::invalid("Upload-Length", "contradicts the announced length"));
@@ -401,7 +402,7 @@ impl Receiving {
 
 pub(crate) async fn terminate(
     State(app): State<App>,
-    Caller(user): Caller,
+    AuthenticatedUser(user): AuthenticatedUser,
     _: Tus,
     path: PathId,
 ) -> Result<StatusCode, ApiError> {
@@ -418,10 +419,10 @@ pub(crate) async fn terminate(
 /// For clients whose way to the server lets through `POST` alone.
 pub(crate) async fn overridden(
     State(app): State<App>,
-    caller: Caller,
+    caller: AuthenticatedUser,
     tus: Tus,
     path: PathId,
-    raw: Raw,
+    raw: RawBody,
 ) -> Result<Response, ApiError> {
     let method = raw.headers.get(METHOD_OVERRIDE).map(|value| Method::from_bytes(value.as_bytes()));
     match method {

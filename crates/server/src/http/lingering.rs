@@ -17,7 +17,7 @@ const LINGER: Duration = Duration::from_secs(2);
 /// When it is shut down, what still comes is read and dropped for a moment. Closing at once would
 /// reset the connection of a peer that is sending a body which was refused, and with it the
 /// answer that says why.
-pub(crate) struct Patient<S> {
+pub(crate) struct LingeringStream<S> {
     inner: S,
     limit: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
@@ -25,7 +25,7 @@ pub(crate) struct Patient<S> {
     ended: bool,
 }
 
-impl<S: AsyncWrite + Unpin> Patient<S> {
+impl<S: AsyncWrite + Unpin> LingeringStream<S> {
     pub(crate) fn new(inner: S, limit: Duration) -> Self {
         Self { inner, limit, stalled: None, lingering: None, ended: false }
     }
@@ -46,7 +46,7 @@ impl<S: AsyncWrite + Unpin> Patient<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for LingeringStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -59,7 +59,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for LingeringStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -111,7 +111,7 @@ mod tests {
     #[tokio::test]
     async fn a_peer_that_takes_nothing_ends_the_connection() {
         let (ours, _theirs) = tokio::io::duplex(16);
-        let mut ours = Patient::new(ours, Duration::from_millis(5));
+        let mut ours = LingeringStream::new(ours, Duration::from_millis(5));
         let error = ours.write_all(&[0; 64]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
@@ -120,14 +120,14 @@ mod tests {
     async fn what_a_peer_still_sends_is_heard_out() {
         let (mut ours, mut theirs) = tokio::io::duplex(4);
         let sent = tokio::spawn(async move { theirs.write_all(&[0; 64]).await });
-        Patient::new(&mut ours, Duration::from_secs(30)).shutdown().await.unwrap();
+        LingeringStream::new(&mut ours, Duration::from_secs(30)).shutdown().await.unwrap();
         sent.await.unwrap().unwrap();
     }
 
     #[tokio::test]
     async fn a_peer_that_takes_bytes_now_and_then_is_served() {
         let (ours, mut theirs) = tokio::io::duplex(1);
-        let mut ours = Patient::new(ours, Duration::from_secs(30));
+        let mut ours = LingeringStream::new(ours, Duration::from_secs(30));
         let (written, read) = tokio::join!(ours.write_all(&[7; 64]), async {
             let mut buffer = [0; 64];
             theirs.read_exact(&mut buffer).await.map(|_| buffer)

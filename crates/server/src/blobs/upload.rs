@@ -19,10 +19,10 @@ use vfs_sync_core::server::attach::StageRow;
 use vfs_sync_core::wire::{StageStatus, code};
 use vfs_sync_store::{Advance, Anew, NewUpload, OverQuota, UploadAccess, UploadAnswer, UploadRow};
 
-use crate::app::App;
-use crate::body::Incoming;
+use crate::blobs::reclaim;
 use crate::error::{ApiError, upload_differs};
-use crate::reclaim;
+use crate::http::body::Incoming;
+use crate::state::App;
 
 /// Parts on their way to the store at one time; memory is bounded by so many and one more.
 const PARTS_IN_FLIGHT: usize = 2;
@@ -75,7 +75,7 @@ pub(crate) async fn over_quota(app: &App, user: &UserId, over: OverQuota) -> Api
 }
 
 /// An upload that this call writes to.
-pub(crate) struct Session {
+pub(crate) struct UploadWriter {
     app: App,
     user: UserId,
     stage: StageRow,
@@ -99,7 +99,7 @@ pub(crate) struct Session {
     tells: bool,
 }
 
-impl Drop for Session {
+impl Drop for UploadWriter {
     fn drop(&mut self) {
         for part in &self.in_flight {
             part.abort();
@@ -107,7 +107,7 @@ impl Drop for Session {
     }
 }
 
-impl Session {
+impl UploadWriter {
     /// Takes the upload over at its recorded offset, or restarts it: then earlier bytes are
     /// discarded and nothing is recorded before the end.
     pub(crate) async fn take(
@@ -471,7 +471,7 @@ pub(crate) async fn finish_if_complete(
     match &access {
         UploadAccess::Open(_, upload) if upload.length == Some(upload.received) => {
             let finished = async {
-                let mut session = Session::take(app, user, staging_id, false).await?;
+                let mut session = UploadWriter::take(app, user, staging_id, false).await?;
                 session.finish().await
             };
             let finished = finished.await;

@@ -3,9 +3,9 @@
 use tokio_util::sync::CancellationToken;
 use vfs_sync_store::Pruned;
 
-use crate::app::App;
+use crate::blobs::reclaim;
 use crate::error::count_blob_error;
-use crate::reclaim;
+use crate::state::App;
 
 /// Prunes at every interval until `stop`.
 pub(crate) async fn prune_regularly(app: App, stop: CancellationToken) {

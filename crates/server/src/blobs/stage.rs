@@ -14,14 +14,14 @@ use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{AttachRequest, AttachResponse, StageStatus, UploadResponse, code};
 use vfs_sync_store::{NewStage, NewUpload, StageAnswer, StoreError, UploadAccess};
 
-use crate::app::App;
-use crate::body::Incoming;
+use crate::blobs::upload::{self, UploadWriter, over, over_quota, refused, too_large};
 use crate::config::millis;
 use crate::error::{
     ApiError, attach_failed, attach_refused, broken_source, digest_mismatch, upload_differs,
 };
+use crate::http::body::Incoming;
 use crate::routes::sync::check_write_ids;
-use crate::uploading::{self, Session, over, over_quota, refused, too_large};
+use crate::state::App;
 
 /// The size up to which a content is stored in one write.
 const MAX_AT_ONCE: usize = 1024 * 1024;
@@ -193,7 +193,7 @@ async fn fill_in_parts(
 ) -> Result<UploadResponse, ApiError> {
     let _share = app.upload_share().await?;
     let mut session =
-        Session::take(app, user, &stage.staging_id, true).await?.whole().of_any_length();
+        UploadWriter::take(app, user, &stage.staging_id, true).await?.whole().of_any_length();
     let received = async {
         for chunk in first {
             session.push(chunk).await?;
@@ -279,7 +279,7 @@ pub(crate) async fn record(
         return Ok(());
     }
     let upload = NewUpload { size: upload.size, digest: upload.digest, lease: None };
-    uploading::record(app, user, stage, &upload).await
+    upload::record(app, user, stage, &upload).await
 }
 
 /// The same upload again is answered like the first; other bytes are refused.

@@ -7,10 +7,10 @@ use vfs_sync_blobs::BlobError;
 use vfs_sync_core::id::BlobId;
 use vfs_sync_store::Reclaim;
 
-use crate::app::App;
 use crate::config::millis;
 use crate::environment::{Environment as _, SystemEnvironment};
 use crate::error::ApiError;
+use crate::state::App;
 
 /// After so long nothing that was under way can still be written: what was removed is removed once
 /// more then.

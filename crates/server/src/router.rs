@@ -1,0 +1,161 @@
+//! The routes, and the layers that every request passes through.
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{MethodRouter, delete, get, head, options, post, put};
+use http::{HeaderMap, StatusCode};
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
+use vfs_sync_core::wire::{PROTOCOL_HEADER, PROTOCOL_VERSION, code, user_header};
+
+use crate::error::ApiError;
+use crate::extract::{Authenticated, USER};
+use crate::http::observe::observe;
+use crate::state::App;
+use crate::{openapi, routes};
+
+/// The oldest protocol that this server speaks.
+const MIN_PROTOCOL: u32 = 1;
+
+/// All routes, behind what every request passes through.
+pub(crate) fn router(app: &App) -> Router {
+    // Few layers that do much: each copies all that is below it for every request.
+    let json = collect(json_routes())
+        .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
+        .layer(from_fn_with_state(app.clone(), admit_in_time));
+    json.merge(collect(byte_routes()).layer(from_fn_with_state(app.clone(), admit)))
+        .merge(collect(open_routes()))
+        .route(routes::tus::UPLOADS, options(routes::tus::capabilities))
+        .route(routes::tus::UPLOAD, options(routes::tus::capabilities))
+        .fallback(|| async { ApiError::of_status(StatusCode::NOT_FOUND) })
+        .layer(from_fn_with_state(app.clone(), observe))
+        .with_state(app.clone())
+}
+
+type Route = (&'static str, MethodRouter<App>);
+
+fn collect(routes: Vec<Route>) -> Router<App> {
+    routes.into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods))
+}
+
+/// Answers in JSON, bounded in time as a whole, compressed if the caller likes.
+fn json_routes() -> Vec<Route> {
+    use routes::{batch, blobs, lookup, members, sync, trash};
+    let group_member = put(members::set_group_member).delete(members::set_group_member);
+    let organization_member =
+        put(members::set_organization_member).delete(members::set_organization_member);
+    vec![
+        ("/v1/vfs/crdt/push", post(sync::push)),
+        ("/v1/vfs/crdt/vfs-sync", get(sync::pull)),
+        ("/v1/vfs/crdt/reconcile", post(sync::reconcile)),
+        ("/v1/vfs/crdt/state", get(sync::state)),
+        ("/v1/vfs/limits", get(sync::limits)),
+        ("/v1/vfs/groups", get(members::groups)),
+        ("/v1/vfs/blocks", get(members::blocks)),
+        ("/v1/vfs/blocks/{userId}", put(members::set_block).delete(members::set_block)),
+        ("/v1/vfs/principals/{type}/{id}", get(members::known)),
+        ("/v1/vfs/admin/groups/{groupId}/members", get(members::group_members)),
+        ("/v1/vfs/admin/groups/{groupId}/members/{userId}", group_member),
+        (
+            "/v1/vfs/admin/organizations/{organizationId}/members",
+            get(members::organization_members),
+        ),
+        ("/v1/vfs/admin/organizations/{organizationId}/members/{userId}", organization_member),
+        ("/v1/vfs/items/{itemId}/versions", get(blobs::versions)),
+        ("/v1/vfs/trash", get(trash::list)),
+        ("/v1/vfs/trash/{itemId}", delete(trash::purge)),
+        ("/v1/vfs/trash/{itemId}/restore", post(trash::restore)),
+        ("/v1/vfs/admin/stages/{stagingId}", get(lookup::stage)),
+        ("/v1/vfs/admin/blobs/{blobId}", get(lookup::blob)),
+        ("/v1/vfs/admin/users/{userId}/state", get(lookup::state)),
+        ("/v1/vfs/blobs/stage", post(blobs::stage)),
+        ("/v1/vfs/blobs/stage/{stagingId}", get(blobs::stage_state)),
+        ("/v1/vfs/blobs/stage/{stagingId}/attach", post(blobs::attach)),
+        ("/v1/vfs/blobs/stage/{stagingId}/abandon", post(blobs::abandon)),
+        ("/v1/vfs/blobs/batch", post(batch::batch)),
+    ]
+}
+
+/// Bytes stream for as long as they flow, and are never compressed.
+fn byte_routes() -> Vec<Route> {
+    use routes::{blobs, reading, tus};
+    let one = head(tus::look).patch(tus::append).delete(tus::terminate).post(tus::overridden);
+    vec![
+        ("/v1/vfs/blobs/stage/{stagingId}/data", put(blobs::upload)),
+        ("/v1/vfs/blobs/batch/read", post(reading::read_many)),
+        (tus::UPLOADS, post(tus::create).layer(from_fn(tus::versioned))),
+        (tus::UPLOAD, one.layer(from_fn(tus::versioned))),
+        ("/v1/vfs/blobs/{blobId}", get(blobs::read).delete(blobs::delete)),
+        // Blobs may be named as calls are.
+        ("/v1/vfs/blobs/stage", blobs::named("stage")),
+        ("/v1/vfs/blobs/batch", blobs::named("batch")),
+        (tus::UPLOADS, blobs::named("uploads")),
+    ]
+}
+
+/// Lists the routes that need no token.
+fn open_routes() -> Vec<Route> {
+    use routes::health;
+    vec![
+        ("/healthz", get(health::healthz)),
+        ("/readyz", get(health::readyz)),
+        ("/v1/openapi.json", get(openapi::serve)),
+    ]
+}
+
+#[cfg(test)]
+pub(crate) fn route_paths() -> Vec<&'static str> {
+    [json_routes(), byte_routes(), open_routes()]
+        .concat()
+        .into_iter()
+        .map(|(path, _)| path)
+        .collect()
+}
+
+/// Sends away what is more than the server can do at a time, and protocols that it does not speak
+/// any more.
+async fn admit(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let Ok(_permit) = app.request_share() else {
+        return ApiError::overloaded().into_response();
+    };
+    if let Err(error) = check_protocol(request.headers()) {
+        return error.into_response();
+    }
+    let authenticated = Authenticated::default();
+    request.extensions_mut().insert(authenticated.clone());
+    let mut response = next.run(request).await;
+    let user = authenticated.0.get().and_then(|user| user_header(user).try_into().ok());
+    if let Some(value) = user {
+        response.headers_mut().insert(USER, value);
+    }
+    response
+}
+
+/// [`admit`], for what is bounded in time as a whole.
+async fn admit_in_time(State(app): State<App>, request: Request, next: Next) -> Response {
+    let limit = app.config.request_timeout;
+    match tokio::time::timeout(limit, admit(State(app), request, next)).await {
+        Ok(response) => response,
+        Err(_) => ApiError::timed_out().into_response(),
+    }
+}
+
+fn check_protocol(headers: &HeaderMap) -> Result<(), ApiError> {
+    let Some(value) = headers.get(PROTOCOL_HEADER) else { return Ok(()) };
+    let digits = value.to_str().ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+    let version = digits.and_then(|text| text.parse::<u32>().ok());
+    let version = version
+        .ok_or_else(|| ApiError::invalid(PROTOCOL_HEADER, "must be the number of a protocol"))?;
+    if version >= MIN_PROTOCOL {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        StatusCode::UPGRADE_REQUIRED,
+        code::UPGRADE_REQUIRED,
+        format!("This server speaks protocol {MIN_PROTOCOL} and above: upgrade the client"),
+    )
+    .with("minimum", MIN_PROTOCOL)
+    .with("current", PROTOCOL_VERSION))
+}
