@@ -660,7 +660,7 @@ impl<S: Sides> Decider<'_, S> {
         authored_at: Timestamp,
     ) -> Result<(), S::Error> {
         let old_parents = self.sides.old_parents(child)?;
-        // A link goes with its ends too: that is told by the deletion.
+        // A link also ends with the deletion of an end, which reports it.
         if old_parents.iter().any(|one| one.value == parent)
             || self.sides.old_item(child)?.is_none()
             || self.sides.old_item(&parent)?.is_none()
@@ -833,7 +833,7 @@ impl<S: Sides> Decider<'_, S> {
         };
         let own = old.value.owner_id == *self.user;
         if !own && container.as_ref().is_none_or(|(_, level)| *level < AccessLevel::Write) {
-            // Of what hangs under something that is listed, that tells.
+            // A listed container stands for the items under it.
             if let Some(above) = &above
                 && container.is_none()
                 && self.sides.is_listed(above)?

@@ -88,7 +88,7 @@ impl PullCycle {
     /// / # Errors
     /// The first rule that the page breaks; the cycle is then unchanged.
     pub fn page(&mut self, page: PullPage) -> Result<PageCommit, Violation> {
-        // What an earlier epoch told may never have been in this one.
+        // Write ids of an earlier epoch may never have been in this one.
         let anew = page.epoch.is_some() && page.epoch != self.epoch;
         if !anew {
             check_write_ids(&self.floor, &page.last_reconciled_write_ids)?;

@@ -149,7 +149,7 @@ pub fn overlay_parents(
     mut same_tree: impl FnMut(&ItemId, &ItemId) -> bool,
 ) {
     match &op.action {
-        // The place of a creation counts only until the server has told where the item hangs.
+        // The container of a creation applies only until the server's links of the item arrive.
         Action::Upsert(upsert) => {
             if let (Some(parent), Some(_), false) = (&upsert.parent, upsert.object_type, confirmed)
             {

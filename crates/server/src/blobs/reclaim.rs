@@ -111,7 +111,7 @@ pub(crate) async fn sweep_temporary(app: &App) -> Result<(), BlobError> {
     let mut listed = app.blobs.list_temporary();
     let mut swept = 0;
     while let Some(object) = listed.try_next().await? {
-        // An upload in parts may go on for as long as its stage.
+        // An upload in parts may last as long as its stage.
         let lives = if object.name.contains('#') { millis(ABANDONED_WRITE) } else { longest };
         if now - object.modified > lives {
             app.blobs.remove(&object.name).await?;

@@ -55,7 +55,7 @@ pub(crate) async fn open(
             let problem = format_args!("must be at most {hours} hours from now");
             return Err(ApiError::invalid("expiresAt", problem));
         }
-        // A repetition of an old request is told what became of its stage.
+        // A repetition of an old request gets the present state of its stage.
         if end <= now && app.store.stage(user, &order.staging_id).await?.is_none() {
             return Err(ApiError::invalid("expiresAt", "must be in the future"));
         }

@@ -36,7 +36,7 @@ pub(crate) async fn refused(app: &App, user: &UserId, access: UploadAccess) -> A
     match access {
         UploadAccess::Unknown => ApiError::unknown_stage(),
         UploadAccess::Over(row) => over(&row),
-        // Complete by another call: whoever says the same again hears whether these were its bytes.
+        // Completed by another call: a repetition gets whether these were its bytes.
         UploadAccess::Lost | UploadAccess::Complete(_) => superseded(),
         UploadAccess::OverQuota(over) => over_quota(app, user, over).await,
         UploadAccess::Open(..) => ApiError::internal(),

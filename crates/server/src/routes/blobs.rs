@@ -76,7 +76,7 @@ pub(crate) async fn stage_state(
     let staging_id = staging_id(path)?;
     let access = app.store.upload(&user, &staging_id, app.now()).await?;
     let access = match upload::finish_if_complete(&app, &user, &staging_id, access.clone()).await {
-        // What came is not what the blob has: this call only tells how the stage stands.
+        // The received bytes differ from the blob's: this call only returns the stage's state.
         Err(error) if error.code == code::UPLOAD_DIFFERS => access,
         finished => finished?,
     };

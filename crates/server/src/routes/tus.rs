@@ -361,7 +361,7 @@ impl Receiving {
             received?;
             checksum.verify()?;
         } else if let Err(error) = received {
-            // What came is kept: the client goes on from there.
+            // The received bytes are kept, and the client resumes after them.
             let superseded = error.code == code::UPLOAD_SUPERSEDED;
             if session.size() > self.offset && session.can_tell() && !superseded {
                 session.tell().await?;

@@ -256,7 +256,7 @@ impl<'a> Decider<'a> {
 
     fn edit(&mut self, op: &Operation, upsert: &Upsert) -> Result<Timestamp, Refusal> {
         let item = match self.permitted(&op.item_id, AccessLevel::Write) {
-            // Creating under an id that is taken is the one thing that tells of an unseen item.
+            // Only a creation under a taken id reveals that an unseen item exists.
             Err(Refusal::Invalid(PushReason::UnknownItem, _)) if upsert.object_type.is_some() => {
                 return Err(NOT_PERMITTED);
             }

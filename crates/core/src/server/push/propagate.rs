@@ -60,7 +60,7 @@ struct Planned {
 
 impl FeedPropagation {
     pub(super) fn of_push(mut rows: Rows, views: Views, changes: Changes, now: Timestamp) -> Self {
-        // What deciding asked for tells of the author alone.
+        // The rows loaded for the decision cover the author alone.
         rows.blocks.clear();
         Self {
             rows,
