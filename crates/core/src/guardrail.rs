@@ -34,7 +34,7 @@ impl Stage {
     }
 }
 
-/// A broken rule, with what is needed to diagnose it.
+/// A violated rule, with the details for its diagnosis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Violation {
     /// A write id for a replica is below one seen before.

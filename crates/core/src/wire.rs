@@ -19,8 +19,8 @@ pub const PROTOCOL_VERSION: u32 = 1;
 /// The header that carries the version.
 pub const PROTOCOL_HEADER: &str = "Vfs-Sync-Protocol";
 
-/// The header that names a user, encoded by [`user_header`]. In a request: the user that it is meant
-/// for, whom the token must be of. In an answer: the user that the token is of.
+/// The header that names a user, encoded by [`user_header`]. In a request it is the user whom the
+/// token must belong to, in an answer the token's user.
 pub const USER_HEADER: &str = "Vfs-Sync-User";
 
 /// Encodes a user as the value of [`USER_HEADER`]: all but unreserved characters (RFC 3986) as `%XX`.
@@ -68,7 +68,7 @@ pub type WriteIds = BTreeMap<ReplicaId, WriteId>;
 pub struct PushRequest {
     /// The replica that pushes.
     pub client_id: ReplicaId,
-    /// In the order of their write ids.
+    /// The operations, in the order of their write ids.
     pub operations: Vec<Operation>,
 }
 
@@ -99,7 +99,7 @@ pub struct PushResult {
     /// The malformed field and its problem.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// The time that the server gave it, for what was applied.
+    /// The time that the server stored for an applied operation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authored_at: Option<Timestamp>,
     /// The replica's last write id, for `staleWriteId`.
@@ -111,9 +111,9 @@ pub struct PushResult {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum PushStatus {
-    /// It changed the canonical state.
+    /// The operation changed the canonical state.
     Applied,
-    /// This very operation was applied before.
+    /// The same operation was applied before.
     AlreadyApplied,
     /// A newer write or a cycle superseded the operation; a retry gets the same answer.
     OutdatedOp,
@@ -141,7 +141,7 @@ pub enum PushReason {
     UnknownItem,
 }
 
-/// One page of a feed.
+/// A page of a feed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PullPage {
@@ -215,7 +215,7 @@ pub struct GroupsResponse {
     pub organizations: Vec<PrincipalId>,
 }
 
-/// Whom the caller blocks.
+/// The owners whom the caller blocks.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BlocksResponse {
@@ -299,7 +299,7 @@ pub mod code {
     pub const OFFSET_MISMATCH: &str = "offset_mismatch";
     /// The bytes are not those of the checksum sent along; they were not kept.
     pub const CHECKSUM_MISMATCH: &str = "checksum_mismatch";
-    /// More than the user may have; `limit` names which bound.
+    /// The user's quota is exhausted; `limit` names the limit.
     pub const QUOTA_EXCEEDED: &str = "quota_exceeded";
     /// The blob is attached to something.
     pub const BLOB_ATTACHED: &str = "blob_attached";
@@ -307,11 +307,11 @@ pub mod code {
     pub const DIGEST_MISMATCH: &str = "digest_mismatch";
     /// The object store failed; see `storageCode` and `retryable`.
     pub const BLOB_STORE_ERROR: &str = "blob_store_error";
-    /// No such stage of the user's.
+    /// The user has no such stage.
     pub const UNKNOWN_STAGE: &str = "unknown_stage";
-    /// No such item that the user sees.
+    /// The user sees no such item.
     pub const UNKNOWN_ITEM: &str = "unknown_item";
-    /// No such blob that the user may read.
+    /// The user may read no such blob.
     pub const UNKNOWN_BLOB: &str = "unknown_blob";
     /// A purge of an item that is not deleted.
     pub const NOT_IN_TRASH: &str = "not_in_trash";
@@ -328,7 +328,7 @@ pub mod code {
     pub const WRONG_USER: &str = "wrong_user";
     /// The token is good, but lacks a scope; `requiredScope` says which.
     pub const INSUFFICIENT_SCOPE: &str = "insufficient_scope";
-    /// No cursor that a server made.
+    /// The cursor was not made by a server.
     pub const INVALID_CURSOR: &str = "invalid_cursor";
     /// The request is malformed; `field` names the field, if it is known.
     pub const INVALID_REQUEST: &str = "invalid_request";
@@ -351,7 +351,7 @@ pub enum StageStatus {
 }
 
 impl StageStatus {
-    /// Returns the status as it is written on the wire and in the database.
+    /// Returns the status as it appears on the wire and in the database.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -451,7 +451,7 @@ pub struct Version {
     pub content_type: Option<Arc<str>>,
     /// The id of the attachment.
     pub ref_id: RefId,
-    /// Since when it was the file's content.
+    /// The time since which it was the file's content.
     pub attached_at: Timestamp,
     /// The time of the bytes; contents that older clients attached have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -481,7 +481,8 @@ pub struct AttachRequest {
     /// The relation of the blob to the item.
     #[serde(default)]
     pub relation_kind: RelationKind,
-    /// With the next two, the checkpoint that the attach must come after: all or none.
+    /// The client of the checkpoint that the attach requires; the checkpoint's three fields are all
+    /// present or all absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_id: Option<ReplicaId>,
     /// The cursor that the client must have reconciled.
@@ -558,7 +559,7 @@ pub struct BlobBatchRequest {
     pub files: Vec<BlobBatchFile>,
 }
 
-/// One file of a batch: stage, bytes and attach at once.
+/// A file of a batch: stage, bytes and attach at once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BlobBatchFile {
@@ -575,7 +576,7 @@ pub struct BlobBatchFile {
     /// The SHA-256 digest of the content. If it is present, bytes with another digest are rejected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Sha256Digest>,
-    /// To what, as what, behind which checkpoint.
+    /// The attach of the file: item, relation and checkpoint.
     pub attach: AttachRequest,
 }
 
@@ -604,7 +605,7 @@ pub struct BlobBatchResult {
     pub error: Option<BlobBatchError>,
 }
 
-/// A [`BlobBatchResult`] as it is read, so that each field is refused by its own name.
+/// The parsed form of a [`BlobBatchResult`], in which each field is rejected by its own name.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct BlobBatchResultForm {
@@ -653,9 +654,9 @@ impl TryFrom<BlobBatchResultForm> for BlobBatchResult {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum BlobBatchStatus {
-    /// Its bytes are the item's.
+    /// The bytes are the item's content.
     Attached,
-    /// It went as far as the error says; repeating it is safe.
+    /// The file failed at the step of the error; repeating it is safe.
     Failed,
 }
 
@@ -715,14 +716,14 @@ pub struct BlobReadHead {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", from = "BlobBatchErrorForm")]
 pub struct BlobBatchError {
-    /// With this HTTP status.
+    /// The HTTP status of the error.
     pub http_status: u16,
     /// The body of the error.
     #[serde(flatten)]
     pub body: ErrorBody,
 }
 
-/// A [`BlobBatchError`] as it is read, so that each field is refused by its own name.
+/// The parsed form of a [`BlobBatchError`], in which each field is rejected by its own name.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct BlobBatchErrorForm {

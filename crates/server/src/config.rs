@@ -15,11 +15,11 @@ pub struct ServerConfig {
     /// Bytes of request bodies held in memory at one time; further requests get 503 and
     /// `Retry-After`.
     pub max_body_memory: usize,
-    /// For the head of a request, and for the next one on a connection.
+    /// The time for the head of a request, and for the next request on a connection.
     pub head_timeout: Duration,
-    /// For a whole request, its body included, except where blob bytes stream.
+    /// The time for a whole request, its body included, except where blob bytes stream.
     pub request_timeout: Duration,
-    /// For the next bytes of a body, and for the peer to take the next bytes of an answer.
+    /// The time for the next bytes of a body, and for the peer to take the next bytes of an answer.
     pub idle_timeout: Duration,
     /// The time that requests in flight have to finish at shutdown.
     pub drain_timeout: Duration,

@@ -102,8 +102,8 @@ impl ApiError {
             .with("requiredScope", scope)
     }
 
-    /// A token of another user than the one that the request is meant for. Both names are the
-    /// caller's own: the header it sent, and whom its token is of.
+    /// An error for a token of another user than the one in the request. Both names are known to
+    /// the caller: the header that it sent, and its token's user.
     pub(crate) fn wrong_user(expected: &UserId, actual: &UserId) -> Self {
         let sentence = format!("The request is for {expected}, the token belongs to {actual}");
         Self::new(StatusCode::FORBIDDEN, code::WRONG_USER, sentence)

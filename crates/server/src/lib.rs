@@ -89,7 +89,7 @@ impl ServerBuilder {
 }
 
 impl Server {
-    /// A server over these stores that lets in whom `auth` verifies.
+    /// Starts building a server over these stores that authenticates by `auth`.
     #[must_use]
     pub fn builder(
         store: Arc<dyn MetadataStore>,

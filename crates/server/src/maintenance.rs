@@ -1,4 +1,4 @@
-//! Removing what is kept no longer.
+//! Retention: removes rows that are older than their terms.
 
 use tokio_util::sync::CancellationToken;
 use vfs_sync_store::Pruned;
@@ -21,7 +21,7 @@ pub(crate) async fn prune_regularly(app: App, stop: CancellationToken) {
     }
 }
 
-/// Removes what is kept no longer, and what unfinished writes have left in the object store.
+/// Removes expired rows, and the remains of unfinished writes in the object store.
 pub(crate) async fn prune(app: &App, stop: &CancellationToken) {
     prune_all(app, stop).await;
     if let Err(error) = reclaim::sweep_temporary(app).await {

@@ -19,7 +19,7 @@ use crate::{openapi, routes};
 /// The oldest protocol that this server speaks.
 const MIN_PROTOCOL: u32 = 1;
 
-/// All routes, behind what every request passes through.
+/// Builds the router with all routes and the layers around them.
 pub(crate) fn router(app: &App) -> Router {
     // Few layers that do much: each copies all that is below it for every request.
     let json = collect(json_routes())
@@ -114,8 +114,7 @@ pub(crate) fn route_paths() -> Vec<&'static str> {
         .collect()
 }
 
-/// Sends away what is more than the server can do at a time, and protocols that it does not speak
-/// any more.
+/// Rejects requests beyond the server's capacity, and protocol versions that it no longer supports.
 async fn admit(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let Ok(_permit) = app.request_share() else {
         return ApiError::overloaded().into_response();
@@ -133,7 +132,7 @@ async fn admit(State(app): State<App>, mut request: Request, next: Next) -> Resp
     response
 }
 
-/// [`admit`], for what is bounded in time as a whole.
+/// Applies [`admit`] with a time limit for the whole request.
 async fn admit_in_time(State(app): State<App>, request: Request, next: Next) -> Response {
     let limit = app.config.request_timeout;
     match tokio::time::timeout(limit, admit(State(app), request, next)).await {

@@ -62,7 +62,8 @@ impl App {
         self.environment.now()
     }
 
-    /// The largest blob, by what is configured and by what the object store takes.
+    /// Returns the size of the largest blob: the lesser of the configured limit and the object
+    /// store's.
     pub(crate) fn max_blob_bytes(&self) -> u64 {
         self.config.max_blob_bytes.min(self.blobs.max_size())
     }
@@ -72,7 +73,7 @@ impl App {
         self.requests.try_acquire()
     }
 
-    /// Waits for its turn to upload what is too large to be held in memory.
+    /// Waits for a permit to upload a content that is too large for memory.
     pub(crate) async fn upload_share(&self) -> Result<SemaphorePermit<'_>, ApiError> {
         let turn = self.large_uploads.acquire();
         match tokio::time::timeout(self.config.idle_timeout, turn).await {

@@ -43,8 +43,8 @@ impl HybridClock {
         self.seen = self.seen.max(Some(time));
     }
 
-    /// The server believed less than the clock said: the last stamp goes down to what it
-    /// believed, but never below `queued`, the greatest stamp still in the queue, or what was seen.
+    /// Lowers the last stamp to `believed`, a time below the clock that the server stored, but
+    /// never below `queued`, the greatest stamp in the queue, or a received one.
     pub fn lower(&mut self, believed: Timestamp, queued: Option<Timestamp>) {
         let floor = Some(believed).max(queued).max(self.seen);
         self.last = self.last.min(floor);

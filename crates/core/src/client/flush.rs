@@ -11,7 +11,7 @@ use crate::wire::{PushReason, PushResponse, PushStatus};
 /// Bytes of a push's body besides its operations: the client's id and the frame.
 const FRAME_BYTES: usize = 512;
 
-/// One flush: pushes until nothing is pending.
+/// A flush: pushes until nothing is pending.
 #[derive(Debug, Clone)]
 pub struct FlushCycle {
     /// Recoveries since something got somewhere.
@@ -71,7 +71,7 @@ pub struct FlushCommit {
 /// The next action after an answer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FlushStep {
-    /// Commit, and push what is left.
+    /// Commit the changes and push the rest.
     Commit(FlushCommit),
     /// Commit what there is, pull until settled, call [`FlushCycle::recover`], push again.
     Recover {
@@ -140,8 +140,8 @@ impl FlushCycle {
         Ok(batch)
     }
 
-    /// The server says that a push of `count` operations is too large. Gives whether to try
-    /// again with fewer; otherwise the one operation is itself too large.
+    /// Reduces the batch after the server rejected a push of `count` operations as too large.
+    /// Returns false if a single operation is too large.
     pub fn too_large(&mut self, count: usize) -> bool {
         self.at_most = (count / 2).max(1);
         count > 1

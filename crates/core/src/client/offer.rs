@@ -30,7 +30,7 @@ const MAX_TRAIL: usize = 256;
 pub struct Held<T> {
     /// The value of the register.
     pub value: T,
-    /// Its greatest stamp's time.
+    /// The time of the item's greatest stamp.
     pub authored_at: Timestamp,
     /// The feed position that delivered the value; `None` if it is not known.
     pub at: Option<Position>,
@@ -77,7 +77,7 @@ enum Through {
 }
 
 impl Shared {
-    /// Nothing that the replica received is on the server.
+    /// Shares nothing: the server has none of what the replica received.
     #[must_use]
     pub fn nothing() -> Self {
         Self { through: Through::Nothing }
@@ -89,7 +89,7 @@ impl Shared {
         Self { through: Through::Everything }
     }
 
-    /// Both have everything up to `position`, which the server assigned at `changed_at` or later.
+    /// Shares everything up to `position`, which the server assigned at `changed_at` or later.
     #[must_use]
     pub fn through(position: Position, changed_at: Timestamp) -> Self {
         Self { through: Through::Position(position, changed_at) }
@@ -206,7 +206,7 @@ pub enum Offer {
 pub struct Lost {
     /// The item that the change belongs to.
     pub item: ItemId,
-    /// Its path, as it was.
+    /// The former path of the item.
     pub path: String,
     /// The change that was lost.
     pub change: LostChange,
@@ -220,7 +220,7 @@ pub struct Lost {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "kind")]
 pub enum LostChange {
-    /// The item, with what is in it.
+    /// The item with everything in it.
     Item,
     /// Fields of an item.
     Fields,
@@ -261,11 +261,11 @@ pub enum LostChange {
     Content {
         /// The blob with the bytes.
         blob_id: BlobId,
-        /// Its size in bytes.
+        /// The size of the content in bytes.
         size: u64,
         /// The digest of the bytes.
         digest: Sha256Digest,
-        /// Its media type, as its author gave it.
+        /// The media type that the author stated.
         content_type: Option<Arc<str>>,
         /// The time of its bytes.
         modified_at: Option<Timestamp>,
@@ -288,7 +288,7 @@ pub enum LostChange {
 pub enum LostReason {
     /// A grant is never given again without the user's word.
     NeedsConsent,
-    /// It is in somebody else's tree, in a folder that the server does not show to the user.
+    /// The item is in another owner's tree, in a folder that the server does not show to the user.
     NotShown,
     /// The user's level does not allow it.
     NotPermitted,
@@ -388,9 +388,9 @@ impl Offered {
     }
 }
 
-/// Both sides of the comparison, and where the decision goes. *Old* is the replica's confirmed
-/// state, *new* the server's present one. Pages are of at most [`PAGE`] registers; an empty one is
-/// the end.
+/// The two sides of the comparison, and the receiver of the decision. *Old* is the replica's
+/// confirmed state, *new* the server's present one. Pages have at most [`PAGE`] registers; an empty
+/// one is the end.
 pub trait Sides {
     /// The error of reading or writing.
     type Error;
@@ -398,7 +398,7 @@ pub trait Sides {
     /// The removals that the old side knows, after the number `after`, in the order of their
     /// positions; each with its number.
     fn removals(&mut self, after: i64) -> Result<Vec<(i64, Held<Removal>)>, Self::Error>;
-    /// All grants of the old side.
+    /// Returns all grants of the old side.
     fn grants(&mut self) -> Result<Vec<HeldGrant>, Self::Error>;
     /// The items of the old side after `after`, by id. Those that both sides share may be left
     /// out.
@@ -800,8 +800,8 @@ impl<S: Sides> Decider<'_, S> {
         Ok(offered.then_some((target, level)))
     }
 
-    /// Creates an item again unless it is there, with the containers of its owner that it hangs
-    /// under. Gives whether it is there then.
+    /// Creates an item again unless it exists, with its containers of the same owner. Returns
+    /// whether it exists then.
     fn ensure(&mut self, id: &ItemId) -> Result<bool, S::Error> {
         let (mut chain, mut seen) = (Vec::new(), HashSet::new());
         let mut at = id.clone();

@@ -23,7 +23,7 @@ use crate::limits::MAX_WRITE_ID_ENTRIES;
 use crate::time::Timestamp;
 use crate::wire::{PullPage, WriteIds};
 
-/// One pull until settled.
+/// A pull until it is settled.
 #[derive(Debug, Clone)]
 pub struct PullCycle {
     cursor: Option<Cursor>,
@@ -36,7 +36,7 @@ pub struct PullCycle {
 /// The effects of a valid page, to be committed in one transaction.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PageCommit {
-    /// To apply, in this order.
+    /// The entries to apply, in this order.
     pub entries: Vec<Entry>,
     /// The cursor after the page.
     pub cursor: Option<Cursor>,
@@ -190,8 +190,8 @@ fn check_write_ids(floor: &WriteIds, incoming: &WriteIds) -> Result<(), Violatio
     Ok(())
 }
 
-/// Raises the floor to `map`; gives whether that changed it. Of replicas that the server stopped
-/// naming it forgets some once there are too many, as the server does.
+/// Raises the floor to `map` and returns whether that changed it. If there are too many replicas,
+/// it drops some that the server no longer names, as the server does.
 fn raise(floor: &mut WriteIds, map: &WriteIds) -> bool {
     let mut changed = false;
     for (replica, &write_id) in map {
@@ -230,7 +230,7 @@ impl Seen {
         self.others.insert(hash(id))
     }
 
-    /// Forgets what was inserted since there were `ascending` of the one kind.
+    /// Removes the entries that were inserted since there were `ascending` numbered ones.
     fn forget(&mut self, ascending: usize, inserted: &[Entry]) {
         self.ascending.truncate(ascending);
         if !self.others.is_empty() {

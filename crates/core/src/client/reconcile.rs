@@ -1,4 +1,4 @@
-//! Reconcile: telling the server what has been applied, and checking what it acknowledges.
+//! Reconcile: reports the applied state to the server and checks the acknowledgement.
 
 use crate::guardrail::{Stage, Violation};
 use crate::id::ReplicaId;

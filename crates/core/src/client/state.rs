@@ -24,7 +24,8 @@ pub const FORMAT: &str = "vfs-sync.replica-state";
 /// The version of the form.
 pub const VERSION: u64 = 1;
 
-/// All that a replica knows, but for contents and what passes: attempts, times, the stop reason.
+/// The whole state of a replica, without contents and transient values: attempts, times, the stop
+/// reason.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReplicaState {
     /// The id of the replica.
@@ -41,15 +42,16 @@ pub struct ReplicaState {
     pub reconcile_state: Option<ReconcileState>,
     /// The clock's last stamp, and the greatest time seen.
     pub clock: HybridClock,
-    /// One above the greatest write id used.
+    /// The greatest write id used, plus one.
     pub next_local_write_id: u64,
     /// The items, in order of their ids.
     pub items: Vec<ItemRegister>,
-    /// By parent, then child.
+    /// The links, in order of parent, then child.
     pub links: Vec<LinkRegister>,
-    /// By item, then principal.
+    /// The grants, in order of item, then principal.
     pub grants: Vec<GrantRegister>,
-    /// By item; its content before its other attachments, those by id.
+    /// The attachments, in order of item; an item's content before its other attachments, those in
+    /// order of id.
     pub attachments: Vec<AttachmentRegister>,
     /// The container clocks, in order of the container ids.
     pub container_clocks: Vec<ContainerClock>,
@@ -64,7 +66,7 @@ pub struct ReplicaState {
 pub struct ItemRegister {
     /// The item as the feed delivered it.
     pub item: ItemView,
-    /// Its greatest stamp's time.
+    /// The time of the item's greatest stamp.
     pub authored_at: Timestamp,
 }
 

@@ -13,7 +13,7 @@ use crate::item::{Encrypted, Metadata, Name, ObjectType, metadata_problem};
 use crate::operation::OpType;
 use crate::time::Timestamp;
 
-/// One entry of a feed.
+/// An entry of a feed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
     /// The entry's position in the feed; on the wire `occurredAt` and `opId`.
@@ -60,7 +60,7 @@ pub enum RemovalReason {
 /// A change to a user's view.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
-    /// The item as a whole, as it is now.
+    /// An item that appeared or changed, with its whole present state.
     ItemUpsert(Box<ItemView>),
     /// The item is gone.
     ItemDelete {
@@ -82,7 +82,7 @@ pub enum Change {
     GrantRemove {
         /// The item that the grant was on.
         item: ItemId,
-        /// To whom it was.
+        /// The principal that the grant named.
         principal: Principal,
         /// The reason, unless the grant was removed.
         reason: Option<RemovalReason>,
@@ -125,11 +125,11 @@ pub enum Change {
 pub struct ItemView {
     /// The id of the item.
     pub item_id: ItemId,
-    /// Its owner, for ever.
+    /// The user who owns the item, which never changes.
     pub owner_id: UserId,
     /// The type of the item.
     pub object_type: ObjectType,
-    /// Its name; `None` if it has none, or an encrypted one.
+    /// The name; `None` if the item has none, or an encrypted one.
     pub name: Option<Name>,
     /// The metadata of the item.
     pub metadata: Metadata,

@@ -39,19 +39,19 @@ pub struct Name(Arc<str>);
 /// A reason why a string is not a valid name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {
-    /// It has no bytes.
+    /// The name is empty.
     #[error("must not be empty")]
     Empty,
-    /// It is too long.
+    /// The name is too long.
     #[error("must be at most {} bytes", limits::MAX_NAME_BYTES)]
     TooLong,
-    /// It has a `/`, which separates names in a path.
+    /// The name has a `/`, which separates names in a path.
     #[error("must not contain '/'")]
     Slash,
-    /// It has a NUL.
+    /// The name has a NUL.
     #[error("must not contain NUL")]
     Nul,
-    /// It is `.` or `..`, which mean a folder itself and its parent.
+    /// The name is `.` or `..`, which mean a folder itself and its parent.
     #[error("must not be '.' or '..'")]
     Dots,
 }
@@ -81,7 +81,7 @@ impl Name {
         Ok(Self(Arc::from(text)))
     }
 
-    /// The name as it is written.
+    /// Returns the name as a string.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,5 +1,5 @@
-//! Operations: what a replica writes. The wire's struct of options exists here once; inside, an
-//! operation's variant carries exactly what it needs.
+//! Operations: the writes of a replica. The wire's struct of options exists once, here; inside,
+//! each variant of an operation has exactly its own fields.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use crate::item::{Encrypted, MAX_METADATA_KEY_BYTES, Name, ObjectType, metadata_
 use crate::limits;
 use crate::time::Timestamp;
 
-/// One write by one replica.
+/// A write by one replica.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Operation {
     /// Random, never derived from the write id.
@@ -73,7 +73,7 @@ pub fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
 /// The change that an operation makes.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// Creates the item or sets the fields that are there, and "not deleted".
+    /// Creates the item or sets the present fields, and "not deleted".
     Upsert(Box<Upsert>),
     /// The item is gone.
     Delete,
@@ -106,7 +106,7 @@ pub enum Action {
     },
 }
 
-/// The fields of an item that an operation sets; what is `None` stays as it is.
+/// The fields of an item that an operation sets; a `None` field is unchanged.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Upsert {
     /// The type, required to create an item.
@@ -139,7 +139,7 @@ pub enum OpType {
     BlobDetach,
 }
 
-/// An operation as it is on the wire. Unknown fields are ignored.
+/// The wire format of an operation. Unknown fields are ignored.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)]

@@ -113,7 +113,7 @@ pub struct ItemFields {
     pub object_type: Option<Register<ObjectType>>,
     /// The name of the item.
     pub name: Option<Register<Name>>,
-    /// Its metadata; `None` is a key that was removed.
+    /// The metadata; `None` marks a removed key.
     pub metadata: BTreeMap<Arc<str>, Register<Option<serde_json::Value>>>,
     /// The encrypted form of the item.
     pub encrypted: Option<Register<Encrypted>>,
@@ -128,7 +128,7 @@ impl ItemFields {
         self.deleted.as_ref().is_some_and(|register| register.value)
     }
 
-    /// The metadata that is there.
+    /// Returns the metadata keys that are not removed.
     #[must_use]
     pub fn live_metadata(&self) -> Metadata {
         self.metadata
@@ -189,7 +189,7 @@ struct StoredFields {
 
 const STORED_VERSION: u8 = 1;
 
-/// A row does not hold what it should.
+/// An error for a row with malformed fields.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the stored item fields are malformed: {0}")]
 pub struct MalformedFields(String);
@@ -225,10 +225,9 @@ impl ItemFields {
         postcard::to_stdvec(&stored).expect("writing to memory does not fail")
     }
 
-    /// Reads the row's bytes.
-    ///
-    /// # Errors
-    /// [`MalformedFields`] says what is wrong with them.
+    /// Decodes the bytes of the row.
+    /// / # Errors
+    /// [`MalformedFields`] describes the problem.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, MalformedFields> {
         let stored: StoredFields =
             postcard::from_bytes(bytes).map_err(|error| MalformedFields(error.to_string()))?;

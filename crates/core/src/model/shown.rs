@@ -12,11 +12,10 @@ pub const MTIME: &str = "mtime";
 /// The metadata key of a later touch: `{"mtime": …, "blobId": …}`, one register.
 pub const TOUCHED: &str = "touched";
 
-/// The time that an item with this metadata and content shows; `None` if nothing gives it one.
-///
-/// A content is given by its blob and the time of its attach. A touch shows exactly while its blob
-/// is the content, so that it never lands on other bytes. No times are compared: a touch may go
-/// backwards.
+/// Returns the time to show for an item with this metadata and content; `None` if it has none.
+/// / `content` is the blob and the time of its attach. A touch applies exactly while its blob is
+/// the content, so it never applies to other bytes. Times are not compared: a touch may set an
+/// earlier time.
 #[must_use]
 pub fn shown_time(
     metadata: &Metadata,

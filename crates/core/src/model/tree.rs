@@ -13,7 +13,7 @@ use crate::operation::{Action, Operation, Upsert};
 use crate::shown::shown_time;
 use crate::time::Timestamp;
 
-/// An item as it is shown.
+/// An item as the application sees it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
     /// The id of the item.
@@ -22,7 +22,7 @@ pub struct Node {
     pub owner: UserId,
     /// The type of the item.
     pub object_type: ObjectType,
-    /// Its name as it was given; siblings may share it.
+    /// The name as it was set; siblings may share it.
     pub name: Option<Name>,
     /// The metadata of the item.
     pub metadata: Metadata,
@@ -32,7 +32,7 @@ pub struct Node {
     pub created_at: Timestamp,
     /// The level of access that the reader has.
     pub access_level: AccessLevel,
-    /// Its content, if it has one.
+    /// The content, if the item has one.
     pub content: Option<NodeContent>,
     /// True if this replica has operations or contents of the item that the server does not have
     /// yet.
@@ -55,8 +55,8 @@ pub struct NodeContent {
 }
 
 impl Node {
-    /// The time that the item shows, which is that of its present bytes; where nothing gives it
-    /// one, when the item was made, which is the same on every replica.
+    /// Returns the time to show: that of the present bytes, else that of the item's creation, which
+    /// is the same on every replica.
     #[must_use]
     pub fn modified_at(&self) -> Timestamp {
         let content = self.content.as_ref().map(|content| (&content.blob_id, content.modified_at));
@@ -115,7 +115,7 @@ impl<'a> Overlay<'a> {
         }
     }
 
-    /// The node as it is shown; `None` if it is not there or deleted.
+    /// Returns the resulting node; `None` if it is missing or deleted.
     #[must_use]
     pub fn finish(self) -> Option<Node> {
         if self.deleted { None } else { self.node }
@@ -229,7 +229,7 @@ fn conflict_name(name: Option<&Name>, short_id: &str) -> String {
     with_mark(name.as_str(), &format!(" (conflict {short_id})"))
 }
 
-/// The most bytes that a conflicted copy's name gives to the device.
+/// The greatest number of bytes of the device's name in a conflicted copy's name.
 const MAX_DEVICE_BYTES: usize = 64;
 
 /// Returns the name of a conflicted copy: `name (conflict <device> <date>).ext`. The date is the

@@ -29,7 +29,7 @@ pub struct StageRow {
     pub status: StageStatus,
     /// The time at which the stage was opened.
     pub staged_at: Timestamp,
-    /// Until when, while it is staged.
+    /// The time at which the stage expires, while it is staged.
     pub expires_at: Timestamp,
     /// A hint for readers.
     pub content_type: Option<Arc<str>>,
@@ -64,10 +64,9 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// The checkpoint of a request: its three fields come together or not at all.
-    ///
-    /// # Errors
-    /// [`AttachRefusal::IncompleteCheckpoint`] if some are there and some are not.
+    /// Parses the checkpoint of a request: it has all three fields or none.
+    /// / # Errors
+    /// [`AttachRefusal::IncompleteCheckpoint`] if only some fields are present.
     pub fn of(request: &AttachRequest) -> Result<Option<Self>, AttachRefusal> {
         let fields = (
             &request.client_id,
@@ -130,7 +129,8 @@ pub struct AttachRows {
     /// The user's level as if nothing were deleted, if the item is deleted and the attach would
     /// bring it back.
     pub returning: Option<AccessLevel>,
-    /// The stored reconcile state of the checkpoint's client; an error names what is malformed.
+    /// The stored reconcile state of the checkpoint's client, or the description of a malformed
+    /// one.
     pub reconcile: Option<Result<ReconcileState, String>>,
     /// The item's current content.
     pub current: Option<Attachment>,
@@ -235,7 +235,7 @@ pub struct Attached {
 /// The row changes of an attach: the stage becomes attached, and
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttachChanges {
-    /// this attachment is new, in the current content's place if it is a `file`.
+    /// The new attachment, which replaces the current content if it is a `file`.
     pub attachment: Attachment,
     /// The content that the request expected, for comparison with its repetitions.
     pub expected: Expected,

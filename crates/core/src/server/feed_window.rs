@@ -47,8 +47,8 @@ impl History {
         &self.head
     }
 
-    /// The position of an entry. What is older than the oldest epoch that is remembered counts
-    /// as of that.
+    /// Returns the position of an entry. Entries before the oldest stored epoch count as part of
+    /// that.
     #[must_use]
     pub fn position(&self, counter: u64) -> Position {
         let at = self.starts.partition_point(|start| start.first <= counter);

@@ -81,7 +81,7 @@ enum Received {
 /// A body that is not of a push's form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPush {
-    /// Not the JSON of a push.
+    /// The body is not the JSON of a push.
     #[error("the body is not a push: {0}")]
     Form(String),
     /// The push has too many operations.
@@ -135,7 +135,7 @@ impl PushBatch {
         self.entries.is_empty()
     }
 
-    /// Its operations that are well formed, in the order sent.
+    /// Returns the well-formed operations, in the order sent.
     pub fn operations(&self) -> impl Iterator<Item = &Operation> {
         self.entries.iter().filter_map(|entry| match entry {
             Received::Operation { op, .. } => Some(&**op),

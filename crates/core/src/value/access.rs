@@ -67,7 +67,7 @@ impl fmt::Display for PrincipalType {
     }
 }
 
-/// Whom a grant names.
+/// The principal that a grant names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Principal {
     /// The kind of the principal.

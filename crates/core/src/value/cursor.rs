@@ -149,9 +149,8 @@ impl Epoch {
     }
 
     /// Checks the epoch that an answer names; `seen` is the last one before it.
-    ///
-    /// # Errors
-    /// [`EarlierEpoch`] if it is an earlier one: of a server that does not know what it answered.
+    /// / # Errors
+    /// [`EarlierEpoch`] if it is earlier: the server does not have its own answers.
     pub fn check(seen: Option<Self>, told: Option<Self>) -> Result<(), EarlierEpoch> {
         match (seen, told) {
             (Some(seen), Some(told)) if told < seen => Err(EarlierEpoch { seen, told }),

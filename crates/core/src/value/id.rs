@@ -13,19 +13,19 @@ pub const MAX_ID_BYTES: usize = 128;
 /// A reason why a string is not a valid id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidId {
-    /// It has no bytes.
+    /// The id is empty.
     #[error("must not be empty")]
     Empty,
-    /// It is longer than [`MAX_ID_BYTES`].
+    /// The id is longer than [`MAX_ID_BYTES`].
     #[error("must be at most {MAX_ID_BYTES} bytes")]
     TooLong,
-    /// It begins or ends with white space.
+    /// The id begins or ends with white space.
     #[error("must not begin or end with white space")]
     Untrimmed,
-    /// It has a control character.
+    /// The id has a control character.
     #[error("must not contain control characters")]
     Control,
-    /// It has a character that separates ids in stored keys.
+    /// The id has a character that separates ids in stored keys.
     #[error("must not contain ':'")]
     Separator,
 }
@@ -70,7 +70,7 @@ macro_rules! ids {
                 Ok(Self(Arc::from(text)))
             }
 
-            /// The id as it is written.
+            /// Returns the id as a string.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -137,18 +137,18 @@ ids! {
     UserId, separator_allowed: true;
     /// Anything in the tree.
     ItemId, separator_allowed: true;
-    /// One operation, chosen at random by its author.
+    /// The id of an operation, chosen at random by its author.
     OpId, separator_allowed: true;
-    /// One client installation of one user, `clientId` and `replicaId` alike.
-    /// Never has a `:`, which separates the name space from the id in stored keys.
+    /// The id of a client installation of one user, `clientId` and `replicaId` alike. It has no
+    /// `:`, which separates the name space from the id in stored keys.
     ReplicaId, separator_allowed: false;
     /// The id by which a grant names a user, a group or an organization.
     PrincipalId, separator_allowed: true;
     /// The bytes of a content, once and for ever.
     BlobId, separator_allowed: true;
-    /// One upload on its way to an item.
+    /// The id of an upload until it is attached to an item.
     StagingId, separator_allowed: true;
-    /// One attachment of a blob to an item, made by the server.
+    /// The id of an attachment of a blob to an item, made by the server.
     RefId, separator_allowed: true;
     /// The part of a [`crate::cursor::Cursor`] that distinguishes entries of one instant.
     ChangeId, separator_allowed: true;

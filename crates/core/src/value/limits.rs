@@ -14,7 +14,7 @@ pub const DEFAULT_PULL_LIMIT: u32 = 100;
 pub const MAX_PULL_BYTES: usize = 4 * 1024 * 1024;
 /// Entries of a `lastReconciledWriteIds` map.
 pub const MAX_WRITE_ID_ENTRIES: usize = 512;
-/// Owners whom one user may block.
+/// The greatest number of owners whom one user may block.
 pub const MAX_BLOCKED_OWNERS: usize = 10_000;
 /// Bytes of UTF-8 in a name.
 pub const MAX_NAME_BYTES: usize = 255;
@@ -34,7 +34,7 @@ pub const MAX_INLINE_BLOB_BYTES: usize = 1024 * 1024;
 pub const MAX_BLOB_BATCH: usize = 256;
 /// Bytes of a blob batch's body.
 pub const MAX_BLOB_BATCH_BYTES: usize = 8 * 1024 * 1024;
-/// Recoveries from stale write ids before a flush gives up.
+/// The number of recoveries from stale write ids before a flush gives up.
 pub const MAX_STALE_RECOVERIES: u32 = 2;
 
 /// The limits as `GET /v1/vfs/limits` serves them.

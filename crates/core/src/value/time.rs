@@ -43,15 +43,14 @@ impl Timestamp {
         self.0
     }
 
-    /// This moment moved by `millis`, held inside the range.
+    /// Moves the time by `millis`, clamped to the range.
     #[must_use]
     pub fn plus_millis(self, millis: i64) -> Self {
         Self(self.0.saturating_add(millis).clamp(Self::MIN.0, Self::MAX.0))
     }
 
-    /// Reads any RFC 3339 time; what is finer than a millisecond is cut off.
-    ///
-    /// # Errors
+    /// Parses any RFC 3339 time and truncates it to milliseconds.
+    /// / # Errors
     /// [`InvalidTime`] for anything else, ISO 8601 forms outside RFC 3339 included.
     pub fn parse(text: &str) -> Result<Self, InvalidTime> {
         if !has_rfc3339_shape(text.as_bytes()) {

@@ -1,4 +1,4 @@
-//! Deleted items that can be restored, as they go on the wire.
+//! The wire format of deleted items that can be restored.
 
 use std::sync::Arc;
 
@@ -86,7 +86,7 @@ pub struct TrashPage {
 pub struct RestoreResponse {
     /// The item that the call named.
     pub item_id: ItemId,
-    /// Items that were brought back by this call, it and what was deleted with it.
+    /// The number of items that this call restored: the item and those deleted with it.
     pub restored: u64,
 }
 
@@ -96,7 +96,7 @@ pub struct RestoreResponse {
 pub struct PurgeResponse {
     /// The item that the call named.
     pub item_id: ItemId,
-    /// Items that were removed for good by this call, it and what was deleted with it.
+    /// The number of items that this call purged: the item and those deleted with it.
     pub purged: u64,
 }
 

@@ -70,7 +70,7 @@ pub enum KeySource {
 pub struct AuthConfig {
     /// The keys that tokens are verified with.
     pub keys: KeySource,
-    /// By which algorithm alone; `None` takes it from the key.
+    /// The only accepted algorithm; `None` takes it from the key.
     pub algorithm: Option<Algorithm>,
     /// The required value of `iss`, if any.
     pub issuer: Option<String>,

@@ -64,7 +64,7 @@ pub(super) struct CachedKeys {
     tried: tokio::sync::Mutex<Option<Instant>>,
 }
 
-/// No key could be looked up: there is no key set yet.
+/// An error for a look-up before any key set was fetched.
 pub(super) struct NoKeys;
 
 impl CachedKeys {

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::config::Algorithm;
 use super::secret::Secret;
 
-/// A key and what it verifies.
+/// A key with its verification rules.
 pub(super) struct Key {
     pub(super) id: Option<String>,
     pub(super) algorithm: Algorithm,

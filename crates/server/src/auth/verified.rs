@@ -21,7 +21,7 @@ pub(super) struct Known {
     pub(super) claims: Claims,
 }
 
-/// By the tokens' digests, so that none lies about in memory.
+/// The verified tokens, by their digests, so that no token stays in memory.
 #[derive(Default)]
 pub(super) struct Verified(Mutex<HashMap<[u8; 32], Arc<Known>>>);
 

@@ -12,8 +12,8 @@ use crate::environment::{Environment as _, SystemEnvironment};
 use crate::error::ApiError;
 use crate::state::App;
 
-/// After so long nothing that was under way can still be written: what was removed is removed once
-/// more then.
+/// The time after which no interrupted write can arrive any more: the sweeper then removes the
+/// objects once more.
 const STRAGGLERS: Duration = Duration::from_secs(15 * 60);
 
 /// Removes the objects that the registry lists for removal, and records each removal.
@@ -38,7 +38,7 @@ pub(crate) async fn now(app: &App, blob_id: &BlobId) -> Result<(), ApiError> {
     }
 }
 
-/// Removes what is left of the upload that made a blob; what fails is the sweeper's.
+/// Removes the remains of the upload that made a blob; the sweeper retries failures.
 pub(crate) async fn leftovers(app: &App, blob_id: &BlobId) {
     let done = async {
         let found = app.store.reclaim_of(blob_id).await?;
@@ -58,8 +58,8 @@ pub(crate) async fn leftovers(app: &App, blob_id: &BlobId) {
 /// Stages, versions and blobs that one look takes; it looks again until there are none.
 const AT_A_TIME: u32 = 200;
 
-/// One round of the sweeper: expired stages, versions and deleted items that are kept no longer, and
-/// bytes that nobody needs. Gives how many of them there were.
+/// Runs one round of the sweeper: expired stages, old versions and deleted items, and unneeded
+/// bytes. Returns their number.
 pub(crate) async fn sweep(app: &App) -> Result<u64, ApiError> {
     let mut swept = 0;
     let now = app.now();

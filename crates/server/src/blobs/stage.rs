@@ -1,4 +1,4 @@
-//! From bytes to an item: the steps that the single calls and the batch share.
+//! Stages: the steps from bytes to an item that the single calls and the batch share.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -26,7 +26,7 @@ use crate::state::App;
 /// The size up to which a content is stored in one write.
 const MAX_AT_ONCE: usize = 1024 * 1024;
 
-/// A stage that a client asks for.
+/// A stage that a client requests.
 pub(crate) struct StageOrder {
     pub(crate) staging_id: StagingId,
     pub(crate) blob_id: BlobId,
@@ -268,7 +268,7 @@ pub(crate) fn check_bytes(
     Ok(upload)
 }
 
-/// Says in the registry that the stage has its bytes, once they are stored.
+/// Records in the registry that the stage has its bytes, once they are stored.
 pub(crate) async fn record(
     app: &App,
     user: &UserId,

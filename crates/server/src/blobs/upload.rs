@@ -55,7 +55,7 @@ fn superseded() -> ApiError {
     ApiError::conflict(code::UPLOAD_SUPERSEDED, "Another call took the upload over")
 }
 
-/// A refusal for the quota says how much of what counts is in the trash: that the user can free.
+/// Returns the error for an exhausted quota, with the bytes in the trash, which the user can free.
 pub(crate) async fn over_quota(app: &App, user: &UserId, over: OverQuota) -> ApiError {
     let trashed = match app.store.trashed_bytes(user).await {
         Ok(trashed) => trashed,
@@ -208,7 +208,7 @@ impl UploadWriter {
         self.upload.length
     }
 
-    /// Says how many bytes there will be in all.
+    /// Sets the total number of bytes.
     pub(crate) fn set_length(&mut self, length: u64) {
         self.upload.length = Some(length);
     }
@@ -365,8 +365,8 @@ impl UploadWriter {
         Sha256Digest(self.hash.clone().finalize().into())
     }
 
-    /// Makes the blob of what came. Before it does, the registry knows that all is there, so that
-    /// anybody can do the rest again.
+    /// Completes the blob of the upload. The registry first records that all bytes have arrived, so that any
+    /// server can repeat the rest.
     pub(crate) async fn finish(&mut self) -> Result<Stored, ApiError> {
         let stored = Stored { size: self.size, digest: self.digest() };
         if self.told != self.size || self.upload.length != Some(self.size) {
@@ -391,7 +391,7 @@ impl UploadWriter {
         Ok(stored)
     }
 
-    /// Gives the upload up, and what is there of it.
+    /// Abandons the upload and removes its bytes.
     pub(crate) async fn give_up(self) {
         let Some(handle) = &self.upload.handle else { return };
         if let Err(error) = self.app.blobs.abort(&self.stage.blob_id, handle).await {

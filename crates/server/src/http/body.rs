@@ -46,7 +46,7 @@ impl BodyMemory {
     }
 }
 
-/// A body in memory, and its share of what bodies may take.
+/// A body in memory, with its share of the memory for bodies.
 pub(crate) struct Held {
     pub(crate) bytes: Bytes,
     _share: OwnedSemaphorePermit,
@@ -137,7 +137,7 @@ fn check_json(headers: &HeaderMap) -> Result<(), ApiError> {
     Err(unsupported("The Content-Type must be application/json"))
 }
 
-/// Refuses a body that is to be kept as it is and whole, but comes compressed or in part.
+/// Rejects a body that must be stored unchanged, but is compressed or partial.
 pub(crate) fn check_plain(headers: &HeaderMap) -> Result<(), ApiError> {
     if headers.contains_key(http::header::CONTENT_RANGE) {
         return Err(ApiError::invalid("Content-Range", "is not taken: send the whole content"));

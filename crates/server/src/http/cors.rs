@@ -29,7 +29,7 @@ const EXPOSED: HeaderValue = HeaderValue::from_static(
 /// Seconds for which a browser remembers an answer.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 
-/// Runs what is below, for callers of any origin.
+/// Adds the CORS headers for callers of allowed origins.
 pub(crate) async fn cors(app: &App, request: Request, next: Next) -> Response {
     let covered = request.uri().path().starts_with("/v1/");
     if !covered || app.config.cors_origins.is_empty() {

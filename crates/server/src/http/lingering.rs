@@ -1,4 +1,4 @@
-//! A connection whose peer must take what is written, and is heard out before it is closed.
+//! A connection with a time limit for its peer to read, which drains input before it closes.
 
 use std::io;
 use std::pin::Pin;

@@ -134,7 +134,7 @@ fn known(method: &Method) -> &'static str {
     }
 }
 
-/// Writes an error's body; gives the error.
+/// Writes the body of an error and returns the error.
 fn finish_error(response: &mut Response, id: &RequestId, head_only: bool) -> Option<Arc<ApiError>> {
     let status = response.status();
     if !status.is_client_error() && !status.is_server_error() {

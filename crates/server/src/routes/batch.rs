@@ -105,7 +105,7 @@ async fn open(app: &App, user: &UserId, at: usize, file: BlobBatchFile) -> Outco
     (names, opened.await)
 }
 
-/// Writes what is open to the object store.
+/// Writes the bytes of opened stages to the object store.
 async fn write(app: &App, user: &UserId, opened: Vec<Outcome<Opened>>) -> Vec<Outcome<Written>> {
     let mut written = Vec::with_capacity(opened.len());
     let (mut puts, mut places) = (Vec::new(), Vec::new());

@@ -16,7 +16,7 @@ use crate::http::body::MAX_JSON_BYTES;
 use crate::http::observe::RequestId;
 use crate::state::App;
 
-/// Bytes of content that an answer has in memory, beside what is on its way.
+/// The bytes of content that a batch answer holds in memory, besides those in flight.
 const AT_A_TIME: u64 = limits::MAX_INLINE_BLOB_BYTES as u64;
 
 type Planned = (BlobId, Result<BlobRow, ApiError>);

@@ -19,7 +19,7 @@ use crate::routes::blobs::{PathId, id};
 use crate::routes::sync::NO_STORE;
 use crate::state::App;
 
-/// Items that a page has, unless its caller asks for fewer or more.
+/// The number of items on a page, unless the caller requests another.
 const USUAL_PAGE: u32 = 100;
 /// Items that a page has at most.
 const LARGEST_PAGE: u32 = 500;

@@ -296,8 +296,8 @@ fn check_offset(given: u64, expected: u64) -> Result<(), ApiError> {
     Err(ApiError::conflict(code::OFFSET_MISMATCH, sentence).with("offset", expected))
 }
 
-/// Takes the bytes of a request, in a task of its own: what came is kept if the caller goes away.
-/// Gives how many there are now.
+/// Receives the bytes of a request, in a task of its own: received bytes are kept if the caller
+/// disconnects. Returns the new offset.
 async fn receive(
     app: &App,
     user: &UserId,
@@ -416,7 +416,7 @@ pub(crate) async fn terminate(
     }
 }
 
-/// For clients whose way to the server lets through `POST` alone.
+/// Handles method overrides, for clients whose network passes only `POST`.
 pub(crate) async fn overridden(
     State(app): State<App>,
     caller: AuthenticatedUser,

@@ -21,20 +21,18 @@ fn refuse(field: &str, index: Option<usize>, reason: impl Into<String>) -> Viola
     Violation::Hydrate { field: field.into(), index, reason: reason.into() }
 }
 
-/// The client that an exported state says it is of, whose replica may take it over.
-///
-/// # Errors
-/// [`Violation::Hydrate`] as [`parse`] gives it.
+/// Returns the client id that an exported state names.
+/// / # Errors
+/// [`Violation::Hydrate`] like [`parse`].
 pub fn client_id(json: &[u8]) -> Result<ReplicaId, Violation> {
     let mut fields = Fields::read(json)?;
     fields.header()?;
     fields.take("clientId")
 }
 
-/// Reads an exported state for the client `client_id` and checks all of it.
-///
-/// # Errors
-/// [`Violation::Hydrate`] names the field, the element and what is wrong.
+/// Parses an exported state for the client `client_id` and checks all of it.
+/// / # Errors
+/// [`Violation::Hydrate`] names the field, the element and the problem.
 pub fn parse(json: &[u8], client_id: &ReplicaId) -> Result<ReplicaState, Violation> {
     let mut fields = Fields::read(json)?;
     fields.header()?;

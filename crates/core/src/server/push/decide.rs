@@ -54,9 +54,9 @@ pub fn decide(batch: &PushBatch, rows: Rows, now: Timestamp) -> Decided {
 
 /// The reason why an operation sets nothing.
 pub(super) enum Refusal {
-    /// It does not use up its write id.
+    /// The operation is invalid and does not use up its write id.
     Invalid(PushReason, Option<String>),
-    /// It uses up its write id.
+    /// The operation is outdated and uses up its write id.
     Outdated(PushReason),
 }
 
@@ -187,7 +187,7 @@ impl<'a> Decider<'a> {
         }
     }
 
-    /// Applies an operation whose write id is new; gives the time that it now has.
+    /// Applies an operation with a new write id; returns its stored time.
     fn apply(&mut self, op: &Operation) -> Result<Timestamp, Refusal> {
         if let Some(outcome) = self.apply_to_tombstone(op) {
             return outcome;

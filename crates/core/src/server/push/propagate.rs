@@ -76,8 +76,8 @@ impl FeedPropagation {
         }
     }
 
-    /// A change of what `users` may see of `items` by grants, as when somebody joins or leaves a
-    /// group that these were granted to, or blocks their owner. `rows` has the realms that are locked.
+    /// Propagates a change of what `users` may see of `items` by grants, such as joining or leaving
+    /// a group with grants, or blocking the owner. `rows` has the realms that are locked.
     #[must_use]
     pub fn of_grants(
         users: BTreeSet<UserId>,
@@ -118,7 +118,7 @@ impl FeedPropagation {
         None
     }
 
-    /// Takes in what was found of `needs`.
+    /// Adds the rows found for `needs`.
     pub fn absorb(&mut self, needs: Needs, found: Rows) {
         self.rows.absorb(needs, found);
     }
@@ -151,7 +151,7 @@ impl FeedPropagation {
         needs
     }
 
-    /// Finds out whom the changes concern, and where to begin.
+    /// Determines the users concerned and the items to begin with.
     fn start(&mut self) {
         self.started = true;
         let mut concerned: BTreeSet<UserId> = BTreeSet::new();
@@ -185,7 +185,7 @@ impl FeedPropagation {
         }
     }
 
-    /// Whom a grant to `principal` is to.
+    /// Returns the users whom a grant to `principal` covers.
     fn members(&self, principal: &Principal) -> BTreeSet<UserId> {
         match principal.kind {
             PrincipalType::User => principal.user().into_iter().collect(),

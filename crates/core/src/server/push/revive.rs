@@ -78,7 +78,7 @@ impl Decider<'_> {
         self.rows.is_unseen(&op.item_id, basis, &op.replica_id)
     }
 
-    /// Those ends of a link that are deleted and that `op`, by its basis, would bring back.
+    /// Returns the ends of a link that are deleted and that `op`, by its basis, brings back.
     pub(super) fn deleted_ends(&self, op: &Operation, parent: &ItemId) -> BTreeSet<ItemId> {
         if op.basis.is_none() {
             return BTreeSet::new();
@@ -138,7 +138,7 @@ pub struct Revival {
 }
 
 impl Revival {
-    /// The revival that an attach by `user` at `now` asks for; `None` without a basis.
+    /// Returns the revival of an attach by `user` at `now`; `None` without a basis.
     #[must_use]
     pub fn of(user: &UserId, request: &AttachRequest, now: Timestamp) -> Option<Self> {
         let basis = Some(request.basis.clone()?);
@@ -171,7 +171,7 @@ impl Revival {
         rows.level(&self.batch.user, &op.item_id)
     }
 
-    /// Brings the item back with `attachment`; gives what is to be followed to everybody who sees it.
+    /// Brings the item back with `attachment`; returns the changes to propagate.
     #[must_use]
     pub fn apply(
         &self,

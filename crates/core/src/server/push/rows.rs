@@ -57,7 +57,7 @@ pub struct Needs {
     pub groups_of: BTreeSet<UserId>,
     /// Keys in the pushing user's feed whose marks are wanted.
     pub marks: BTreeSet<EntryKey>,
-    /// Owners of whom is wanted which users (of `among`) block them.
+    /// The owners for whom the blocking users (of `among`) are wanted.
     pub blocks: BTreeSet<UserId>,
 }
 
@@ -112,7 +112,7 @@ pub struct Rows {
     pub grants: Map<(ItemId, Principal), Option<GrantRegister>>,
     /// The move registers, by child and realm.
     pub moves: Map<(ItemId, UserId), Option<MoveRegister>>,
-    /// The attachments of the items in `around`: the current content and what is no content.
+    /// The attachments of the items in `around`: the current content and those of other kinds.
     pub attachments: Map<ItemId, Vec<Attachment>>,
     /// Items whose surroundings are loaded.
     pub around: Set<ItemId>,
@@ -130,7 +130,7 @@ pub struct Rows {
     pub marks: Map<EntryKey, Option<Mark>>,
     /// The end of that feed; `None` if it has no entry.
     pub tail: Option<Tail>,
-    /// By owner, the users who block the owner: the owner's grants give these nothing.
+    /// The users who block each owner: the owner's grants have no effect on them.
     pub blocks: Map<UserId, BTreeSet<UserId>>,
     /// The realms that are locked: nothing in them changes but by this transaction.
     pub realms: BTreeSet<UserId>,
@@ -138,7 +138,7 @@ pub struct Rows {
     above: Map<ItemId, Vec<LinkKey>>,
     /// The links, by parent.
     below: Map<ItemId, Vec<LinkKey>>,
-    /// Whom the grants are to, by item.
+    /// The principals of the grants on each item.
     grants_of: Map<ItemId, Vec<Principal>>,
 }
 
@@ -147,8 +147,8 @@ impl Rows {
         self.items.get(id)?.as_ref()
     }
 
-    /// Takes in what was found of `needs`; everything else of it was looked for in vain. What is
-    /// here already stays as it is.
+    /// Adds the rows found for `needs` and records the others as missing. Present rows stay
+    /// unchanged.
     pub fn absorb(&mut self, needs: Needs, found: Self) {
         self.items.reserve(found.items.len());
         self.links.reserve(found.links.len());
@@ -300,12 +300,12 @@ impl Rows {
         seen
     }
 
-    /// Whom an item was ever granted to, as far as that is loaded.
+    /// Returns all principals that an item was ever granted to, if they are loaded.
     pub(super) fn grants_to(&self, id: &ItemId) -> &[Principal] {
         self.grants_of.get(id).map_or(&[], Vec::as_slice)
     }
 
-    /// The grants on an item that are there.
+    /// Returns the present grants on an item.
     pub(super) fn grants_on(&self, id: &ItemId) -> impl Iterator<Item = (&Principal, AccessLevel)> {
         self.grants_to(id).iter().filter_map(|principal| {
             let grant = self.grants.get(&(id.clone(), principal.clone()))?.as_ref()?;
@@ -342,18 +342,18 @@ pub struct Accepted {
 /// The outcome of an operation whose write id is at most its replica's last one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
-    /// It was applied with this time.
+    /// The operation was applied with this time.
     Applied(Timestamp),
     /// The operation was superseded: [`PushReason::Superseded`] or [`PushReason::Cycle`].
     Outdated(PushReason),
-    /// It was refused before another of the same push used up a later write id.
+    /// The operation was rejected before a later one of its push used up a higher write id.
     Refused(PushReason),
 }
 
 /// A row for `accepted_ops`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AcceptedOp {
-    /// Under which write id.
+    /// The write id that it was accepted under.
     pub write_id: WriteId,
     /// The operation that was accepted.
     pub accepted: Accepted,
@@ -364,7 +364,7 @@ pub struct AcceptedOp {
 pub struct Changes {
     /// Items as they are now.
     pub items: BTreeMap<ItemId, Item>,
-    /// Those of them that are new: a conflict means that another transaction took the id.
+    /// The new items among them: a conflict means that another transaction took the id.
     pub new_items: BTreeSet<ItemId>,
     /// Link registers as they are now.
     pub links: BTreeMap<LinkKey, Link>,
@@ -400,7 +400,8 @@ pub enum Cause {
     Replica(ReplicaId),
     /// A change by anybody else, or the thing came into sight.
     Another,
-    /// Nothing of the thing changed: the reader's level did, or what it is of came or went.
+    /// The subject itself is unchanged: the reader's level changed, or an item that it belongs to
+    /// appeared or disappeared.
     Same,
 }
 

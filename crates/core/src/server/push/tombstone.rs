@@ -39,7 +39,7 @@ impl Decider<'_> {
         item.is_some_and(|item| item.is_purged() && item.owner == self.batch.user)
     }
 
-    /// Moves what was to hang under a tombstone to the owner's top.
+    /// Moves an item that would hang under a tombstone to the owner's top.
     fn move_to_top(&mut self, op: &Operation, parent: &ItemId) -> Result<Timestamp, Refusal> {
         let child = self.permitted(&op.item_id, AccessLevel::Read)?;
         if child.fields.is_deleted() && op.basis.is_none() {

@@ -1,4 +1,4 @@
-//! Bringing back what was deleted: a write of the server in a user's name.
+//! Restore from the trash: a write of the server in a user's name.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -61,8 +61,8 @@ impl Rows {
 }
 
 impl FeedPropagation {
-    /// Brings `items` back in the name of `user`: "not deleted", with a stamp above the deletion's.
-    /// `rows` has what [`Rows::needs_of_restore`] asks for, and the realms that are locked.
+    /// Restores `items` in the name of `user`: "not deleted", with a stamp above the deletion's.
+    /// `rows` has the rows of [`Rows::needs_of_restore`], and the realms that are locked.
     #[must_use]
     pub fn of_restore(
         user: &UserId,

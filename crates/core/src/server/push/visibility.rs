@@ -31,7 +31,7 @@ pub(super) struct Source {
     pub(super) actor: Option<UserId>,
     /// The reader's replica that caused it, if one did.
     pub(super) replica: Option<ReplicaId>,
-    /// By which operation, if the reader did.
+    /// The operation that caused it, in its author's feed.
     pub(super) origin: Option<Origin>,
     /// True if the thing itself changed.
     pub(super) changed: bool,
@@ -42,7 +42,7 @@ pub(super) fn attachment_key(attachment: &Attachment) -> EntryKey {
 }
 
 impl Views {
-    /// To be called before the register behind `key` is changed.
+    /// Records the owner's visibility of `key`, before the register behind it changes.
     pub(super) fn touch(
         &mut self,
         rows: &Rows,
@@ -153,8 +153,8 @@ impl Rows {
             }
     }
 
-    /// All that appears and goes with an item: its links, its grants, its contents. Of the links
-    /// to what hangs under it, those whose child passes `below`.
+    /// Returns the keys that appear and disappear with an item: its links, grants and contents. Of
+    /// the links to its children, those whose child passes `below`.
     pub(super) fn keys_around(
         &self,
         id: &ItemId,

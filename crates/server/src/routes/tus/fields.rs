@@ -20,7 +20,7 @@ const MAX_METADATA_BYTES: usize = 8 * 1024;
 /// A number beyond it is beyond every limit.
 const MAX_NUMBER: u64 = i64::MAX as u64;
 
-/// A field that is a number, if it is there.
+/// Parses a numeric field, if it is present.
 pub(super) fn number(
     headers: &HeaderMap,
     name: &HeaderName,
