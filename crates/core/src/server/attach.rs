@@ -232,7 +232,7 @@ pub struct Attached {
     pub changes: Option<AttachChanges>,
 }
 
-/// The row changes of an attach: the stage becomes attached, and
+/// The row changes of an attach; the stage itself becomes attached.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttachChanges {
     /// The new attachment, which replaces the current content if it is a `file`.
