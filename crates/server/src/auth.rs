@@ -107,7 +107,8 @@ impl fmt::Debug for Authenticator {
 
 impl Authenticator {
     /// Loads the verification keys. If a key set behind a URL cannot be fetched, a later request fetches it.
-    /// / # Errors
+    ///
+    /// # Errors
     /// [`AuthConfigError`] if a file cannot be read or has no usable key.
     pub async fn load(config: &AuthConfig) -> Result<Self, AuthConfigError> {
         let keys = match &config.keys {
@@ -151,7 +152,8 @@ impl Authenticator {
     }
 
     /// Returns the identity that a token carries at `now`.
-    /// / # Errors
+    ///
+    /// # Errors
     /// [`TokenError`] if the token is rejected.
     pub async fn verify(&self, token: &str, now: Timestamp) -> Result<Identity, TokenError> {
         if token.len() > MAX_TOKEN_BYTES {

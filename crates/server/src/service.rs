@@ -12,7 +12,8 @@ use crate::state::App;
 
 /// A [`crate::Server`] without its listeners: an embedding application, or a test that controls
 /// time and network, passes requests to it. Clones are cheap and share one server.
-/// / Dropping a request before its answer has the effect of a cut connection. All work runs on the
+///
+/// Dropping a request before its answer has the effect of a cut connection. All work runs on the
 /// runtime that polls the request, unless a store has threads of its own.
 #[derive(Clone)]
 pub struct Service {

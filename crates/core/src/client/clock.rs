@@ -3,7 +3,8 @@
 use crate::time::Timestamp;
 
 /// Assigns each operation its `occurredAt`.
-/// / A write after seeing X is stamped later than X, regardless of any clock. Equal times of one
+///
+/// A write after seeing X is stamped later than X, regardless of any clock. Equal times of one
 /// replica are ordered by write id, so a burst does not run ahead of the wall clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct HybridClock {

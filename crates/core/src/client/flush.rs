@@ -148,7 +148,8 @@ impl FlushCycle {
     }
 
     /// Decides the effect of the answer to a push of `sent`.
-    /// / # Errors
+    ///
+    /// # Errors
     /// The answer does not match, or the recoveries are exhausted: nothing may be committed.
     pub fn results(
         &mut self,

@@ -1,5 +1,6 @@
 //! Offering again: decides what a replica sends back to a server that lost part of its history.
-//! / A server that was restored from a backup, emptied or failed over lacks changes that a replica
+//!
+//! A server that was restored from a backup, emptied or failed over lacks changes that a replica
 //! received. [`Shared`] is the part of the history that both have. [`decide`] compares the
 //! replica's confirmed state with the server's present one. It returns, in the order in which they
 //! are sent, operations and contents, and separately what cannot be offered and why.

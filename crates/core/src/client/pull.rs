@@ -85,7 +85,8 @@ impl PullCycle {
     }
 
     /// Checks a page in the order of the guardrail table, and advances the cycle past it.
-    /// / # Errors
+    ///
+    /// # Errors
     /// The first rule that the page breaks; the cycle is then unchanged.
     pub fn page(&mut self, page: PullPage) -> Result<PageCommit, Violation> {
         // Write ids of an earlier epoch may never have been in this one.

@@ -16,9 +16,11 @@ pub fn request(client_id: ReplicaId, state: &ReconcileState) -> ReconcileRequest
 
 /// Checks that the acknowledgement is not behind the request. A replica that the server no longer
 /// names is not behind.
-/// / The acknowledged state may be ahead, if another copy of this client reported more; the client
+///
+/// The acknowledged state may be ahead, if another copy of this client reported more; the client
 /// never pulls from it.
-/// / # Errors
+///
+/// # Errors
 /// The rule that the answer breaks.
 pub fn check(sent: &ReconcileRequest, answer: &ReconcileResponse) -> Result<(), Violation> {
     if answer.cursor < sent.cursor {

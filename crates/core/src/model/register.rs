@@ -226,7 +226,8 @@ impl ItemFields {
     }
 
     /// Decodes the bytes of the row.
-    /// / # Errors
+    ///
+    /// # Errors
     /// [`MalformedFields`] describes the problem.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, MalformedFields> {
         let stored: StoredFields =

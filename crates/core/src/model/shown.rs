@@ -13,7 +13,8 @@ pub const MTIME: &str = "mtime";
 pub const TOUCHED: &str = "touched";
 
 /// Returns the time to show for an item with this metadata and content; `None` if it has none.
-/// / `content` is the blob and the time of its attach. A touch applies exactly while its blob is
+///
+/// `content` is the blob and the time of its attach. A touch applies exactly while its blob is
 /// the content, so it never applies to other bytes. Times are not compared: a touch may set an
 /// earlier time.
 #[must_use]

@@ -9,7 +9,8 @@ use crate::time::Timestamp;
 
 /// The time and author of a write to a register. Stamps are compared field by field, in this order.
 /// The order is total, so the outcome of a merge does not depend on the order of arrival.
-/// / Comparing one replica's writes by write id and others by time would not be transitive.
+///
+/// Comparing one replica's writes by write id and others by time would not be transitive.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Stamp {
     /// The time of the write, limited to the server's time plus the accepted lead.

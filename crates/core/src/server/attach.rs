@@ -65,7 +65,8 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// Parses the checkpoint of a request: it has all three fields or none.
-    /// / # Errors
+    ///
+    /// # Errors
     /// [`AttachRefusal::IncompleteCheckpoint`] if only some fields are present.
     pub fn of(request: &AttachRequest) -> Result<Option<Self>, AttachRefusal> {
         let fields = (
@@ -240,7 +241,8 @@ pub struct AttachChanges {
     /// The content that the request expected, for comparison with its repetitions.
     pub expected: Expected,
     /// The entries for each user's feed, unless the item comes back: then [`Revival`] makes them.
-    /// / [`Revival`]: crate::server::push::Revival
+    ///
+    /// [`Revival`]: crate::server::push::Revival
     pub feed: BTreeMap<UserId, Vec<Addition>>,
 }
 

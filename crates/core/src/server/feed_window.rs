@@ -1,5 +1,6 @@
 //! The history of a feed: the epochs in which it got entries, and the positions that it has.
-//! / Counters continue across epochs, so an entry's epoch follows from its counter.
+//!
+//! Counters continue across epochs, so an entry's epoch follows from its counter.
 
 use crate::cursor::{Cursor, Epoch, Position};
 use crate::server::push::Head;

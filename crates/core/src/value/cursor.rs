@@ -99,7 +99,8 @@ impl<'de> Deserialize<'de> for Cursor {
 /// Identifies a life of a database, from one start of a server on it to the next. A position that
 /// the database handed out in one epoch is never handed out again in another, even if the database
 /// was restored between them.
-/// / An epoch is the millisecond at which it began, with random bits below, so that two servers
+///
+/// An epoch is the millisecond at which it began, with random bits below, so that two servers
 /// that start from one backup get different epochs even if their clocks are behind it. It has 48
 /// bits; the epochs of one database rise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -149,7 +150,8 @@ impl Epoch {
     }
 
     /// Checks the epoch that an answer names; `seen` is the last one before it.
-    /// / # Errors
+    ///
+    /// # Errors
     /// [`EarlierEpoch`] if it is earlier: the server does not have its own answers.
     pub fn check(seen: Option<Self>, told: Option<Self>) -> Result<(), EarlierEpoch> {
         match (seen, told) {

@@ -50,7 +50,8 @@ impl Timestamp {
     }
 
     /// Parses any RFC 3339 time and truncates it to milliseconds.
-    /// / # Errors
+    ///
+    /// # Errors
     /// [`InvalidTime`] for anything else, ISO 8601 forms outside RFC 3339 included.
     pub fn parse(text: &str) -> Result<Self, InvalidTime> {
         if !has_rfc3339_shape(text.as_bytes()) {

@@ -1,6 +1,7 @@
 //! Uploads in parts: bytes go to the object store part by part, and the registry records the
 //! progress, so that an upload resumes after any interruption.
-//! / A writer holds a lease, a name that the registry keeps with the upload. A later call takes the
+//!
+//! A writer holds a lease, a name that the registry keeps with the upload. A later call takes the
 //! lease over; the former holder notices at its next access to the registry, and stops.
 
 use std::collections::VecDeque;
@@ -426,7 +427,8 @@ pub(crate) fn too_large(max: u64) -> ApiError {
 }
 
 /// Records in the registry that the stage has its bytes, once they are stored.
-/// / A refused call removes nothing under the id of a blob that is not deleted: another call may
+///
+/// A refused call removes nothing under the id of a blob that is not deleted: another call may
 /// just have registered the same bytes.
 pub(crate) async fn record(
     app: &App,

@@ -22,7 +22,8 @@ fn refuse(field: &str, index: Option<usize>, reason: impl Into<String>) -> Viola
 }
 
 /// Returns the client id that an exported state names.
-/// / # Errors
+///
+/// # Errors
 /// [`Violation::Hydrate`] like [`parse`].
 pub fn client_id(json: &[u8]) -> Result<ReplicaId, Violation> {
     let mut fields = Fields::read(json)?;
@@ -31,7 +32,8 @@ pub fn client_id(json: &[u8]) -> Result<ReplicaId, Violation> {
 }
 
 /// Parses an exported state for the client `client_id` and checks all of it.
-/// / # Errors
+///
+/// # Errors
 /// [`Violation::Hydrate`] names the field, the element and the problem.
 pub fn parse(json: &[u8], client_id: &ReplicaId) -> Result<ReplicaState, Violation> {
     let mut fields = Fields::read(json)?;

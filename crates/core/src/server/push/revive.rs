@@ -131,7 +131,8 @@ impl Decider<'_> {
 
 /// An attach to a deleted item: it brings the item back, and is decided like an operation that
 /// changes the item.
-/// / The caller loads the rows that [`Revival::needs`] returns until it returns none.
+///
+/// The caller loads the rows that [`Revival::needs`] returns until it returns none.
 #[derive(Debug, Clone)]
 pub struct Revival {
     batch: PushBatch,
