@@ -239,7 +239,7 @@ impl Session {
         self.pull().await?;
         let (own, head) = self
             .store(|_, store| {
-                let head = store.pending(1)?.pop().map(|(op, _)| op.write_id);
+                let head = store.before_rebase()?;
                 Ok((own_write_id(store.meta()), head))
             })
             .await?;

@@ -15,7 +15,7 @@ use vfs_sync_client::core::wire::{PullPage, PushReason, PushRequest, PushRespons
 use vfs_sync_client::{
     ChangeEvent, ClientConfig, ClientError, QueuedState, StateExport, SyncClient, TransportError,
 };
-use vfs_sync_testkit::{ScriptedTransport, all_results, build};
+use vfs_sync_testkit::{ScriptedTransport, TestEnvironment, all_results, build};
 
 fn name(text: &str) -> Name {
     Name::new(text).unwrap()
@@ -551,6 +551,105 @@ async fn what_is_pushed_again_has_the_time_that_the_server_gave_it() {
         again.operations[0].occurred_at, believed,
         "else it beats what was written after it"
     );
+}
+
+/// The answer to a push of one operation, which the server takes for one of the first second.
+fn believed_in(request: &PushRequest, epoch: u64) -> PushResponse {
+    let mut answer = applied_in(request, epoch);
+    answer.results[0].authored_at = Timestamp::from_millis(1_000);
+    answer
+}
+
+#[tokio::test]
+async fn what_a_map_may_cover_is_pushed_again_as_it_was_sent() {
+    let scene = Scene::set();
+    scene.queue(1);
+    scene.server.on_push(|request| Ok(believed_in(request, 1)));
+    scene.client.flush().await.unwrap();
+    scene.queue(1);
+    // The server applies the second, and the answer is lost; then it starts again.
+    scene.server.on_push(|_| Err(TransportError::network("cut off")));
+    scene.client.flush().await.unwrap_err();
+    let scene = scene.reopened();
+    let me = scene.client.client_id();
+    scene.server.on_pull(move |_| Ok(build::page().epoch(2).write_id(me.as_str(), 2).build()));
+    scene.client.pull().await.unwrap();
+    scene.server.on_push(|request| Ok(applied_in(request, 2)));
+    scene.client.flush().await.unwrap();
+    let pushed = scene.server.record().pushed();
+    let before: Vec<_> = pushed[..2].iter().flat_map(|push| push.operations.clone()).collect();
+    assert_eq!(pushed[2].operations, before, "else the server takes the first for another one");
+}
+
+#[tokio::test]
+async fn what_this_epoch_applied_keeps_its_time_when_others_are_queued_again() {
+    let (server, hour) = (Arc::new(ScriptedTransport::new()), Timestamp::from_millis(3_600_000));
+    let environment = Arc::new(TestEnvironment::new(1, hour.unwrap()));
+    let config = ClientConfig { environment: environment.clone(), ..ClientConfig::default() };
+    let user = UserId::new("alice").unwrap();
+    let client = SyncClient::in_memory(user, server.clone(), config).unwrap();
+    client.create_folder(None, name("ahead")).unwrap();
+    server.on_push(|request| Ok(believed_in(request, 1)));
+    client.flush().await.unwrap();
+    // The clock is set right, and the server starts again twice.
+    environment.clock().freeze(Timestamp::from_millis(2_000).unwrap());
+    client.create_folder(None, name("right")).unwrap();
+    for epoch in [2, 3, 3] {
+        server.on_push(move |request| Ok(applied_in(request, epoch)));
+    }
+    client.flush().await.unwrap();
+    client.flush().await.unwrap();
+    let pushed = server.record().pushed();
+    let sent: Vec<_> = pushed.iter().map(|push| &push.operations[..]).collect();
+    assert_eq!(sent, [sent[0], sent[1], sent[0], sent[1]]);
+}
+
+#[tokio::test]
+async fn what_a_restored_server_lacks_keeps_its_order_under_new_numbers() {
+    let (server, hour) = (Arc::new(ScriptedTransport::new()), Timestamp::from_millis(3_600_000));
+    let environment = Arc::new(TestEnvironment::new(1, hour.unwrap()));
+    let config = ClientConfig { environment: environment.clone(), ..ClientConfig::default() };
+    let user = UserId::new("alice").unwrap();
+    let client = SyncClient::in_memory(user, server.clone(), config).unwrap();
+    let folder = client.create_folder(None, name("ahead")).unwrap();
+    server.on_push(|request| Ok(believed_in(request, 1)));
+    client.flush().await.unwrap();
+    environment.clock().freeze(Timestamp::from_millis(2_000).unwrap());
+    client.rename(&folder, name("right")).unwrap();
+    server.on_push(|request| Ok(applied_in(request, 1)));
+    client.flush().await.unwrap();
+    // The restored server lacks both, takes a third, and has another one for the first.
+    client.create_folder(None, name("third")).unwrap();
+    server.on_push(|request| Ok(applied_in(request, 2)));
+    server.on_push(|request| Ok(stale(request, 3)));
+    server.on_push(|request| Ok(applied_in(request, 2)));
+    client.flush().await.unwrap();
+    let pushed = server.record().pushed();
+    let [first, second] = &pushed[4].operations[..] else { panic!("{pushed:?}") };
+    assert_eq!(sent(&server)[3..], [vec![1, 2], vec![4, 5]]);
+    assert!(first.occurred_at <= second.occurred_at, "else the create beats the rename");
+}
+
+#[tokio::test]
+async fn what_was_pushed_again_with_another_time_is_known_by_that() {
+    let scene = Scene::set();
+    scene.queue(1);
+    scene.server.on_push(|request| Ok(believed_in(request, 1)));
+    scene.client.flush().await.unwrap();
+    // A server that lost it gets it with the time that counts, and starts again.
+    scene.server.on_pull(|_| Ok(build::page().epoch(2).build()));
+    scene.client.pull().await.unwrap();
+    scene.server.on_push(|request| Ok(applied_in(request, 2)));
+    scene.client.flush().await.unwrap();
+    let scene = scene.reopened();
+    scene.queue(1);
+    for _ in 0..2 {
+        scene.server.on_push(|request| Ok(applied_in(request, 3)));
+    }
+    scene.client.flush().await.unwrap();
+    let pushed = scene.server.record().pushed();
+    assert_ne!(pushed[1].operations, pushed[0].operations);
+    assert_eq!(pushed[3].operations, pushed[1].operations);
 }
 
 #[tokio::test]

@@ -153,17 +153,40 @@ fn follow(meta: &mut Meta, entries: &[vfs_sync_core::entry::Entry]) {
     }
 }
 
-/// An answer of the server told its epoch. What was acknowledged in another one may be in none of
-/// its backups: it is queued again. Gives whether there was any. What is shown stays the same.
+/// The operations of this replica that a server has, as far as its answer tells.
+#[derive(Debug, Clone, Copy)]
+struct Had {
+    /// The greatest write id that the answer shows to be used.
+    used: Option<WriteId>,
+    /// The answer shows all that are used.
+    is_map: bool,
+}
+
+impl Had {
+    /// Reads a page's map.
+    fn of_map(map: Option<&WriteIds>, meta: &Meta) -> Self {
+        let used = map.and_then(|map| map.get(&meta.client_id)).copied();
+        Self { used, is_map: true }
+    }
+
+    /// Reads the results of a push, which tell of no other operation than those that it had.
+    fn of_push(commit: &FlushCommit) -> Self {
+        let applied = commit.acknowledged.iter().map(|one| one.write_id);
+        let used = applied.chain(commit.outdated.iter().map(|one| one.write_id)).max();
+        Self { used, is_map: false }
+    }
+}
+
+/// Enters the epoch that an answer of the server told. What was acknowledged in another one may be in
+/// none of its backups: it is queued again. Gives whether there was any. What is shown stays the same.
 ///
-/// `map` is the server's, if the answer had one: what that covers is there, unless its number was
-/// used since for one whose answer was lost.
+/// What a map covers is there, unless its number was used since for one whose answer was lost.
 fn enter_epoch<R: Rows>(
     rows: &mut R,
     meta: &mut Meta,
     call: &'static str,
     told: Option<Epoch>,
-    map: Option<&WriteIds>,
+    had: Had,
 ) -> Result<bool> {
     Epoch::check(meta.epoch, told).map_err(|earlier| earlier_epoch(call, &earlier))?;
     if told.is_none() || meta.epoch == told {
@@ -172,34 +195,41 @@ fn enter_epoch<R: Rows>(
     meta.epoch = told;
     meta.floor = Arc::default();
     let first = rows.pending(1)?.pop().map(|(op, _)| op.write_id);
-    let own = map.and_then(|map| map.get(&meta.client_id)).copied();
+    let apart = had.used.is_none_or(|used| first.is_none_or(|first| first > used));
     // So is what it attached, unless the feed has shown it.
     rows.reset_uploads()?;
-    // Without a map the server may still have it, and knows it by what was sent.
-    let as_sent = map.is_none();
-    requeue(rows, meta, own.filter(|own| first.is_none_or(|first| first > *own)), as_sent)
+    let again = match had.used {
+        covered if had.is_map && apart => Again::Lacking { covered },
+        used => Again::AsSent { used },
+    };
+    requeue(rows, meta, again)
+}
+
+/// How acknowledged operations are queued again.
+#[derive(Debug, Clone, Copy)]
+enum Again {
+    /// The server lacks all above `covered`. They take the time that it gave them.
+    Lacking { covered: Option<WriteId> },
+    /// The server may have any of them, and knows each by what was sent; of what was not acknowledged it
+    /// has none above `used`.
+    AsSent { used: Option<WriteId> },
 }
 
 /// Queues again what was acknowledged, and is not covered. Gives whether there was any.
-fn requeue<R: Rows>(
-    rows: &mut R,
-    meta: &mut Meta,
-    covered: Option<WriteId>,
-    as_sent: bool,
-) -> Result<bool> {
-    if !rows.unacknowledge(covered, as_sent)? {
+fn requeue<R: Rows>(rows: &mut R, meta: &mut Meta, again: Again) -> Result<bool> {
+    let (covered, used, as_sent) = match again {
+        Again::Lacking { covered } => (covered, covered, false),
+        Again::AsSent { used } => (None, used, true),
+    };
+    let again = rows.unacknowledge(covered, as_sent)?;
+    if again.is_empty() {
         return Ok(false);
     }
     let mut pending = rows.queue(usize::MAX)?;
     pending.retain(|one| one.state == QueuedState::Pending);
-    // One that was acknowledged took the server's time; those before it, whose answer was lost, did not.
-    let mut latest = None;
-    for Operation { op_id, occurred_at, .. } in pending.iter().map(|one| &one.operation) {
-        match latest {
-            Some(latest) if *occurred_at < latest => rows.restamp(op_id, latest)?,
-            _ => latest = Some(*occurred_at),
-        }
-    }
+    let lacks =
+        |op: &Operation| Some(op.write_id) > used && !(as_sent && again.contains(&op.op_id));
+    keep_order(rows, &pending, lacks)?;
     let rises = pending.is_sorted_by(|a, b| a.operation.write_id < b.operation.write_id);
     if !rises {
         // One that the feed brought back kept its number while those before it got higher ones.
@@ -210,6 +240,28 @@ fn requeue<R: Rows>(
         }
     }
     Ok(true)
+}
+
+/// Gives what is pending no earlier a time than what is before it in the queue: one that was acknowledged
+/// took the server's time, those before it, whose answer was lost, did not. What the server may have keeps
+/// the time that it was sent with: only those that it `lacks` are given another.
+fn keep_order<R: Rows>(
+    rows: &mut R,
+    pending: &[QueuedOp],
+    lacks: impl Fn(&Operation) -> bool,
+) -> Result<()> {
+    let mut latest = None;
+    for op in pending.iter().map(|one| &one.operation) {
+        match latest {
+            Some(latest) if op.occurred_at < latest => {
+                if lacks(op) {
+                    rows.restamp(&op.op_id, latest)?;
+                }
+            }
+            _ => latest = Some(op.occurred_at),
+        }
+    }
+    Ok(())
 }
 
 impl<R: Rows> ReplicaStore for Engine<R> {
@@ -236,9 +288,10 @@ impl<R: Rows> ReplicaStore for Engine<R> {
             }
         }
         let events = self.transaction_on(at_once, |rows, meta| {
-            // What is built beside the replica has its own map, once it is whole.
-            let map = page.floor.as_ref().filter(|_| slot == Slot::Current);
-            enter_epoch(rows, meta, "pull", page.epoch, map)?;
+            // What is built beside the replica decides by its map once it is whole.
+            let is_map = slot == Slot::Current;
+            let had = Had { is_map, ..Had::of_map(page.floor.as_ref(), meta) };
+            enter_epoch(rows, meta, "pull", page.epoch, had)?;
             if slot == Slot::Current {
                 follow(meta, &page.entries);
             }
@@ -339,6 +392,15 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         self.rows.pending(at_most)
     }
 
+    fn before_rebase(&mut self) -> Result<Option<WriteId>> {
+        self.transaction(|rows, _| {
+            let mut pending = rows.queue(usize::MAX)?;
+            pending.retain(|one| one.state == QueuedState::Pending);
+            keep_order(rows, &pending, |_| true)?;
+            Ok(pending.first().map(|one| one.operation.write_id))
+        })
+    }
+
     fn commit_flush(&mut self, commit: &FlushCommit) -> Result<Vec<ChangeEvent>> {
         self.transaction(|rows, meta| {
             let (mut events, mut gone) = (Vec::new(), Vec::new());
@@ -346,7 +408,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
                 rows.shift_pending(commit.shift)?;
                 meta.next_write_id = meta.next_write_id.saturating_add(commit.shift);
             }
-            let requeued = enter_epoch(rows, meta, "push", commit.epoch, None)?;
+            let requeued = enter_epoch(rows, meta, "push", commit.epoch, Had::of_push(commit))?;
             // What was queued again before them took new numbers; the server knows these by those that
             // they were sent under.
             for one in &commit.acknowledged {
@@ -413,12 +475,15 @@ impl<R: Rows> ReplicaStore for Engine<R> {
             meta.rebuilds += 1;
             // What this epoch acknowledged and has is done with; of the rest it is not certain.
             let own = rebuilt.settled.get(&meta.client_id).copied();
-            let own = own.filter(|_| rebuilt.epoch.is_some());
-            let mut affecting = match own {
-                Some(own) => rows.remove_covered(own)?,
-                None => Vec::new(),
+            let again = match rebuilt.epoch {
+                Some(_) => Again::Lacking { covered: own },
+                None => Again::AsSent { used: own },
             };
-            requeue(rows, meta, own, false)?;
+            let mut affecting = match again {
+                Again::Lacking { covered: Some(own) } => rows.remove_covered(own)?,
+                _ => Vec::new(),
+            };
+            requeue(rows, meta, again)?;
             rows.reset_uploads()?;
             let offered = offering::offer_again(rows, meta, &shared, with)?;
             rows.swap_slots()?;

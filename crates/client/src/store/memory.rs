@@ -513,6 +513,17 @@ impl Rows for MemoryRows {
         Ok(())
     }
 
+    fn to_the_end(&mut self, op_id: &OpId) -> Result<()> {
+        let Some(seq) = self.queue.by_id.get(op_id).copied() else { return Ok(()) };
+        let sent = self.queue.sent.get(&seq).copied();
+        let state = self.queue.ops.get(&seq).map(|one| one.state);
+        if let (Some(op), Some(state)) = (self.queue.remove(seq), state) {
+            let seq = self.queue.push(op, state);
+            self.queue.sent.extend(sent.map(|sent| (seq, sent)));
+        }
+        Ok(())
+    }
+
     fn queue_is_empty(&mut self) -> Result<bool> {
         Ok(self.queue.ops.is_empty())
     }
@@ -555,8 +566,8 @@ impl Rows for MemoryRows {
         Ok(Some(one.operation.item_id.clone()))
     }
 
-    fn unacknowledge(&mut self, covered: Option<WriteId>, as_sent: bool) -> Result<bool> {
-        let before = self.queue.pending.len();
+    fn unacknowledge(&mut self, covered: Option<WriteId>, as_sent: bool) -> Result<BTreeSet<OpId>> {
+        let mut again = BTreeSet::new();
         for (seq, one) in &mut self.queue.ops {
             let acknowledged = one.state == QueuedState::Acknowledged;
             if acknowledged && Some(one.operation.write_id) > covered {
@@ -566,9 +577,10 @@ impl Rows for MemoryRows {
                 }
                 self.queue.acknowledged.remove(seq);
                 self.queue.pending.insert(*seq);
+                again.insert(one.operation.op_id.clone());
             }
         }
-        Ok(self.queue.pending.len() > before)
+        Ok(again)
     }
 
     fn restamp(&mut self, op_id: &OpId, occurred_at: Timestamp) -> Result<()> {

@@ -251,6 +251,10 @@ pub(crate) trait ReplicaStore: Send {
     /// The first operations to push, with the size of their JSON.
     fn pending(&mut self, at_most: usize) -> Result<Vec<(Operation, usize)>, ClientError>;
 
+    /// Prepares the queue for new write ids, where the server lacks its first operation under the present
+    /// one: gives each no earlier a time than those before it. Returns the first write id.
+    fn before_rebase(&mut self) -> Result<Option<WriteId>, ClientError>;
+
     /// Takes over what a push did. Gives the operations that were beaten or refused.
     fn commit_flush(&mut self, commit: &FlushCommit) -> Result<Vec<ChangeEvent>, ClientError>;
 

@@ -77,12 +77,13 @@ pub(super) fn offer_again<R: Rows>(
     if offered.sent() > offered.contents {
         // The offers are older than all that is queued, and it may need them.
         for one in behind {
-            let Some(mut operation) = rows.remove_queued(&one.operation.op_id)? else { continue };
+            let op_id = &one.operation.op_id;
+            rows.to_the_end(op_id)?;
             if one.state == QueuedState::Pending {
-                operation.write_id = WriteId::new(meta.next_write_id).ok_or_else(used_up)?;
+                let write_id = WriteId::new(meta.next_write_id).ok_or_else(used_up)?;
+                rows.renumber(op_id, write_id)?;
                 meta.next_write_id += 1;
             }
-            rows.push_queue(&operation, one.state)?;
         }
     }
     Ok(offered)

@@ -160,6 +160,8 @@ pub(super) trait Rows: Send {
 
     // The queue, in order.
     fn push_queue(&mut self, op: &Operation, state: QueuedState) -> Result<()>;
+    /// Moves an operation behind all others of the queue, with the time that it was sent with.
+    fn to_the_end(&mut self, op_id: &OpId) -> Result<()>;
     fn queue_is_empty(&mut self) -> Result<bool>;
     fn queue_of_item(&mut self, item: &ItemId) -> Result<Vec<QueuedOp>>;
     /// The items of the operations that name `parent`.
@@ -174,9 +176,10 @@ pub(super) trait Rows: Send {
         write_id: WriteId,
         at: Option<Timestamp>,
     ) -> Result<Option<ItemId>>;
-    /// Of those that are acknowledged, makes those pending again whose write id is above `covered`.
-    /// Gives whether there were any.
-    fn unacknowledge(&mut self, covered: Option<WriteId>, as_sent: bool) -> Result<bool>;
+    /// Of those that are acknowledged, makes those pending again whose write id is above `covered`:
+    /// with the times that they were last sent with, or to be sent with those that the server gave
+    /// them. Gives which.
+    fn unacknowledge(&mut self, covered: Option<WriteId>, as_sent: bool) -> Result<BTreeSet<OpId>>;
     /// Gives a queued operation a later time.
     fn restamp(&mut self, op_id: &OpId, occurred_at: Timestamp) -> Result<()>;
     fn remove_queued(&mut self, op_id: &OpId) -> Result<Option<Operation>>;

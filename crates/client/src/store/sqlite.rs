@@ -654,6 +654,10 @@ impl Rows for SqliteRows {
     fn push_queue(&mut self, op: &Operation, state: QueuedState) -> Result<()> {
         self.insert_queued(op, state)
     }
+    fn to_the_end(&mut self, op_id: &OpId) -> Result<()> {
+        let sql = "UPDATE queue SET seq = (SELECT max(seq) FROM queue) + 1 WHERE op_id = ?1";
+        self.run(sql, [op_id.as_str()]).map(drop)
+    }
     fn queue_is_empty(&mut self) -> Result<bool> {
         self.one("SELECT 1 FROM queue LIMIT 1", [], |_| Ok(())).map(|found| found.is_none())
     }
@@ -682,20 +686,26 @@ impl Rows for SqliteRows {
              occurred_at = min(occurred_at, ifnull(?3, occurred_at)) WHERE op_id = ?1 RETURNING item";
         Ok(self.all(sql, params![op_id.as_str(), write_id, at], |row| self.id(row, 0))?.pop())
     }
-    fn unacknowledge(&mut self, covered: Option<WriteId>, as_sent: bool) -> Result<bool> {
+    fn unacknowledge(&mut self, covered: Option<WriteId>, as_sent: bool) -> Result<BTreeSet<OpId>> {
         let covered = covered.map_or(0, WriteId::get);
         let covered = i64::try_from(covered).expect("a write id has 53 bits");
         let which = "WHERE state = 1 AND write_id > ?1";
-        // The text has the time that it was sent with.
         let texts: Vec<String> =
             self.all(&format!("SELECT op FROM queue {which}"), [covered], |row| self.get(row, 0))?;
-        for text in texts.iter().filter(|_| as_sent) {
-            let sent = self.sent(text)?;
-            let sql = "UPDATE queue SET occurred_at = ?2 WHERE op_id = ?1";
-            self.run(sql, params![sent.op_id.as_str(), sent.occurred_at.as_millis()])?;
+        let mut again = BTreeSet::new();
+        for text in &texts {
+            // The text has the time that it was sent with.
+            let Operation { op_id, occurred_at, .. } = self.sent(text)?;
+            if as_sent {
+                let sql = "UPDATE queue SET occurred_at = ?2 WHERE op_id = ?1";
+                self.run(sql, params![op_id.as_str(), occurred_at.as_millis()])?;
+            } else if let Some(one) = self.queued("WHERE op_id = ?1", [op_id.as_str()])?.pop() {
+                self.restamp(&op_id, one.operation.occurred_at)?;
+            }
+            again.insert(op_id);
         }
         self.run(&format!("UPDATE queue SET state = 0 {which}"), [covered])?;
-        Ok(!texts.is_empty())
+        Ok(again)
     }
     fn restamp(&mut self, op_id: &OpId, occurred_at: Timestamp) -> Result<()> {
         let found = self.queued("WHERE op_id = ?1", [op_id.as_str()])?.pop();
