@@ -216,6 +216,47 @@ async fn ones_own_unsynced_edit_is_deleted_knowingly() {
 }
 
 #[tokio::test]
+async fn a_content_that_ones_own_covers_is_not_deleted_with_it() {
+    for saves_again in [false, true] {
+        let (_server, mut one, other) = two().await;
+        let file = one.at("/dir/a");
+        one.put_content(&file, &b"ours"[..]).unwrap();
+        other.put_content(&file, &b"theirs"[..]).unwrap();
+        other.sync().await.unwrap();
+        one.pull().await.unwrap();
+        assert_eq!(one.read("/dir/a").await, "ours", "what is on its way covers what came");
+        if saves_again {
+            one.put_content(&file, &b"ours again"[..]).unwrap();
+        }
+        one.delete(&one.at("/dir"), Delete::Recursive).unwrap();
+        for device in [&one, &other, &one] {
+            device.sync().await.unwrap();
+        }
+        assert_eq!(one.kept(), ["/dir", "/dir/a"], "saves again: {saves_again}");
+        for device in [&one, &other] {
+            assert_eq!(device.paths(), ["dir", "dir/a", "else"], "saves again: {saves_again}");
+            assert_eq!(device.read("/dir/a").await, "theirs");
+        }
+    }
+}
+
+#[tokio::test]
+async fn ones_own_content_is_deleted_once_the_feed_has_brought_it() {
+    let (_server, one, other) = two().await;
+    let file = one.at("/dir/a");
+    other.rename(&file, name("renamed")).unwrap();
+    other.sync().await.unwrap();
+    for text in ["ours", "ours again"] {
+        one.put_content(&file, text.as_bytes()).unwrap();
+        one.sync().await.unwrap();
+    }
+    one.delete(&file, Delete::Item).unwrap();
+    one.sync().await.unwrap();
+    other.sync().await.unwrap();
+    assert_eq!(other.node(&file).unwrap(), None, "one's own content that came by the feed is seen");
+}
+
+#[tokio::test]
 async fn a_delete_that_did_not_apply_is_told_with_its_reason() {
     let (_server, mut one, other) = two().await;
     other.rename(&other.at("/dir/a"), name("edited")).unwrap();

@@ -15,7 +15,7 @@ use vfs_sync_core::cursor::{Cursor, Epoch};
 use vfs_sync_core::entry::{Change, Entry};
 use vfs_sync_core::id::{BlobId, ItemId, OpId, UserId, WriteId};
 use vfs_sync_core::item::Name;
-use vfs_sync_core::operation::{Action, Operation, Upsert};
+use vfs_sync_core::operation::{Action, Basis, Operation, Upsert};
 use vfs_sync_core::shown::{self, MTIME, TOUCHED};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::tree::conflict_copy_name;
@@ -264,6 +264,21 @@ fn keep_order<R: Rows>(
     Ok(())
 }
 
+/// How much of the feed the replica shows of an item's content. A content on its way covers one that
+/// came since it was queued: of that its user has seen no more than when they put theirs.
+fn shown_up_to<R: Rows>(rows: &mut R, meta: &Meta, item: &ItemId) -> Result<Basis> {
+    let mut on_their_way = rows.uploads_of_item(item)?;
+    on_their_way.retain(|upload| upload.state != UploadState::Rejected);
+    let Some(first) = on_their_way.first() else { return Ok(meta.basis()) };
+    let Some(below) = rows.content(Slot::Current, item)? else { return Ok(meta.basis()) };
+    let blob = &below.attachment.blob_id;
+    let shown = |one: &Upload| one.blob_id == *blob || one.expected.as_ref() == Some(blob);
+    if on_their_way.iter().any(shown) {
+        return Ok(meta.basis());
+    }
+    Ok(first.basis.clone().unwrap_or(Basis::Start))
+}
+
 impl<R: Rows> ReplicaStore for Engine<R> {
     fn meta(&self) -> &Meta {
         &self.meta
@@ -340,7 +355,11 @@ impl<R: Rows> ReplicaStore for Engine<R> {
                 let mut view = View::after(rows, &user, Slot::Current, seen);
                 checks.edit(&mut view, &item, &action)?;
                 seen = view.into_seen().places_only();
-                let basis = (!unconditional).then(|| meta.basis());
+                let basis = match &action {
+                    _ if unconditional => None,
+                    Action::Delete => Some(shown_up_to(rows, meta, &item)?),
+                    _ => Some(meta.basis()),
+                };
                 let op = make_operation(meta, op_id, item, action, basis, now)?;
                 rows.push_queue(&op, QueuedState::Pending)?;
                 touched.extend(affected(rows, &op)?);
@@ -366,6 +385,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
                     return Err(ClientError::NotPermitted { item, needs, has });
                 }
                 upload.expected = node.content.map(|content| content.blob_id);
+                upload.basis = Some(shown_up_to(rows, meta, &upload.item)?);
                 // One that nobody has heard of yet is replaced, not followed.
                 let queued = rows.uploads_of_item(&upload.item)?;
                 if let Some(last) = queued.into_iter().next_back()
@@ -377,7 +397,6 @@ impl<R: Rows> ReplicaStore for Engine<R> {
                     rows.forget(&last.item, &last.blob_id)?;
                 }
                 touch(rows, meta, op_id, &upload.item, now)?;
-                upload.basis = Some(meta.basis());
                 upload.occurred_at = Some(meta.clock.stamp(now));
                 rows.put_upload(&upload)?;
             }
@@ -835,7 +854,11 @@ impl<R: Rows> ReplicaStore for Engine<R> {
             if let Some(again) = again {
                 let before = rejected.operation;
                 // What was sent without one was to apply whatever its author saw.
-                let basis = before.basis.map(|_| meta.basis());
+                let basis = match (&before.basis, &before.action) {
+                    (None, _) => None,
+                    (Some(_), Action::Delete) => Some(shown_up_to(rows, meta, &before.item_id)?),
+                    (Some(_), _) => Some(meta.basis()),
+                };
                 let (item, action) = (before.item_id, before.action);
                 let op = make_operation(meta, again, item, action, basis, now)?;
                 rows.push_queue(&op, QueuedState::Pending)?;
