@@ -186,6 +186,10 @@ impl Session {
     // Pushing.
 
     async fn flush(&mut self) -> Result<(), ClientError> {
+        if self.meta().await?.copied {
+            // What the same replica wrote after the export is told before anything is sent.
+            self.pull().await?;
+        }
         let mut cycle = FlushCycle::default();
         let mut epochs = 0;
         let counts = self.store(|_, store| store.counts()).await?;

@@ -12,7 +12,8 @@ use vfs_sync_client::core::id::{ItemId, PrincipalId, UserId};
 use vfs_sync_client::core::item::Name;
 use vfs_sync_client::core::wire::PushReason;
 use vfs_sync_client::{
-    ChangeEvent, ClientConfig, Delete, HttpConfig, HttpTransport, StaticToken, SyncClient,
+    ChangeEvent, ClientConfig, Delete, HttpConfig, HttpTransport, StateExport, StaticToken,
+    SyncClient,
 };
 use vfs_sync_testkit::{TestServer, everything};
 
@@ -41,6 +42,20 @@ impl Device {
         let (user, config) = (UserId::new(user).unwrap(), ClientConfig::default());
         let client =
             SyncClient::create_replica(dir.path(), user, "s", Arc::new(transport), config).unwrap();
+        let events = client.subscribe();
+        Self { client, events, _dir: dir }
+    }
+
+    /// A copy that is made of an exported state, in the place of the device that exported it.
+    fn into_copy(self, server: &TestServer, exported: &[u8]) -> Self {
+        let (user, id) = (self.user(), self.client_id());
+        drop(self);
+        let token = StaticToken::new(server.token(user.as_str()));
+        let transport = Arc::new(HttpTransport::new(HttpConfig::new(server.url()), token).unwrap());
+        let (dir, config) = (tempfile::tempdir().unwrap(), ClientConfig::default());
+        let (client, _) =
+            SyncClient::create_hydrated(dir.path(), user, "s", id, transport, config, exported)
+                .unwrap();
         let events = client.subscribe();
         Self { client, events, _dir: dir }
     }
@@ -254,6 +269,46 @@ async fn ones_own_content_is_deleted_once_the_feed_has_brought_it() {
     one.sync().await.unwrap();
     other.sync().await.unwrap();
     assert_eq!(other.node(&file).unwrap(), None, "one's own content that came by the feed is seen");
+}
+
+#[tokio::test]
+async fn an_old_copy_does_not_delete_what_its_replica_wrote_since() {
+    for (pulls, saves) in [(false, false), (false, true), (true, false), (true, true)] {
+        let (server, one, other) = two().await;
+        let mut exported = Vec::new();
+        one.export_state(StateExport::default(), &mut exported).unwrap();
+        one.put_content(&one.at("/dir/a"), &b"later"[..]).unwrap();
+        let made = one.create_folder(Some(&one.at("/dir/deep")), name("made")).unwrap();
+        one.sync().await.unwrap();
+        let mut copy = one.into_copy(&server, &exported);
+        if saves {
+            copy.put_content(&copy.at("/dir/a"), &b"covers it"[..]).unwrap();
+        }
+        if pulls {
+            copy.pull().await.unwrap();
+            assert!(copy.node(&made).unwrap().is_some(), "a copy misses nothing");
+        }
+        copy.delete(&copy.at("/dir"), Delete::Recursive).unwrap();
+        copy.flush().await.unwrap();
+        copy.sync().await.unwrap();
+        other.sync().await.unwrap();
+        let (left, kept): (&[&str], &[&str]) = match (pulls, saves) {
+            (false, _) => (
+                &["dir", "dir/a", "dir/deep", "dir/deep/made", "else"],
+                &["/dir", "/dir/a", "/dir/deep"],
+            ),
+            (true, true) => (&["dir", "dir/a", "else"], &["/dir", "/dir/a"]),
+            (true, false) => (&["else"], &[]),
+        };
+        assert_eq!(copy.kept(), kept, "pulls: {pulls}, saves: {saves}");
+        for device in [&copy, &other] {
+            assert_eq!(device.paths(), left, "pulls: {pulls}, saves: {saves}");
+            if left.contains(&"dir/a") {
+                assert_eq!(device.read("/dir/a").await, "later");
+            }
+        }
+        assert!(copy.outstanding().unwrap().is_empty());
+    }
 }
 
 #[tokio::test]

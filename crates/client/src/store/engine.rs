@@ -19,7 +19,7 @@ use vfs_sync_core::operation::{Action, Basis, Operation, Upsert};
 use vfs_sync_core::shown::{self, MTIME, TOUCHED};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::tree::conflict_copy_name;
-use vfs_sync_core::wire::{ReconcileState, WriteIds};
+use vfs_sync_core::wire::{PushReason, ReconcileState, WriteIds};
 
 use super::edits::{Checks, make_operation, touch, used_up};
 use super::page::PageWork;
@@ -335,9 +335,14 @@ impl<R: Rows> ReplicaStore for Engine<R> {
                 meta.floor = Arc::new(floor);
             }
             if let Some(map) = page.settled {
+                if meta.copied {
+                    events.extend(withdraw_unseen(rows, meta)?);
+                }
                 let kept = settle(rows, meta, map)?;
                 events.extend(kept.into_iter().map(ChangeEvent::Kept));
                 events.extend(shared(rows, &meta.user, arrived.drain(..))?);
+                // A content of its own may still cover one that the same replica wrote.
+                meta.copied = meta.copied && rows.counts()?.uploads > 0;
             }
             Ok(events)
         })?;
@@ -1055,6 +1060,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
             meta.settled = state.reconcile_state.map(Arc::new);
             meta.clock = state.clock;
             meta.next_write_id = state.next_local_write_id;
+            meta.copied = true;
             refresh_tops(rows, &meta.user, slot, placed)
         })
     }
@@ -1198,6 +1204,54 @@ fn take_returned(meta: &mut Meta, entries: &[Entry]) -> Vec<ItemId> {
         meta.deleted = Arc::new(left.cloned().collect());
     }
     told
+}
+
+/// Takes the deletions of what a copy had not seen off its queue, as a server decides those of what another
+/// replica wrote: what the same replica wrote after the export is for a server seen by its copy too. The
+/// containers stay that hang above what stays.
+fn withdraw_unseen<R: Rows>(rows: &mut R, meta: &Meta) -> Result<Vec<ChangeEvent>> {
+    let mut deletions = BTreeMap::new();
+    for QueuedOp { operation, state } in rows.queue(usize::MAX)? {
+        if state == QueuedState::Pending
+            && operation.action == Action::Delete
+            && let Some(basis) = operation.basis
+        {
+            deletions.insert(operation.item_id, (operation.op_id, basis));
+        }
+    }
+    let mut open = Vec::new();
+    for (item, (_, basis)) in &deletions {
+        if has_changed_since(rows, item, basis)? {
+            open.push(item.clone());
+        }
+    }
+    let (mut stays, mut withdrawn, mut events) = (BTreeSet::new(), Vec::new(), Vec::new());
+    while let Some(item) = open.pop() {
+        if !stays.insert(item.clone()) {
+            continue;
+        }
+        open.extend(rows.parents(Slot::Current, &item)?);
+        let Some((op_id, _)) = deletions.get(&item) else { continue };
+        withdrawn.extend(rows.remove_queued(op_id)?);
+        let (op_id, reason) = (op_id.clone(), Some(PushReason::Unseen));
+        events.push(ChangeEvent::Outdated { op_id, item_id: item.clone(), reason });
+        events.push(ChangeEvent::Kept(item));
+    }
+    refresh_affected(rows, &meta.user, &withdrawn)?;
+    Ok(events)
+}
+
+/// Whether the replica was told after `basis` of an item, its content, a link to it or one from it.
+fn has_changed_since<R: Rows>(rows: &mut R, item: &ItemId, basis: &Basis) -> Result<bool> {
+    let Some(row) = rows.item(Slot::Current, item)? else { return Ok(false) };
+    let mut told = vec![row.at];
+    told.extend(rows.content(Slot::Current, item)?.map(|row| row.at));
+    told.extend(rows.parent_links(Slot::Current, item)?.into_iter().map(|link| link.at));
+    for child in rows.children(Slot::Current, item)? {
+        let links = rows.parent_links(Slot::Current, &child)?.into_iter();
+        told.extend(links.filter(|link| link.parent == *item).map(|link| link.at));
+    }
+    Ok(told.into_iter().flatten().any(|at| basis.is_before(at)))
 }
 
 /// A pull has settled: its map is the reconcile state, and covers what was acknowledged. Gives the

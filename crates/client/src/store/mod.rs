@@ -61,6 +61,9 @@ pub(crate) struct Meta {
     pub(crate) rebuilds: u64,
     /// The last items that this replica deleted, the oldest first: told if they come back.
     pub(crate) deleted: Arc<Vec<ItemId>>,
+    /// Whether it was made of an exported state and has not settled since, or has still contents on
+    /// their way: the same replica may have written what it does not show.
+    pub(crate) copied: bool,
 }
 
 /// How many items that were deleted here are told if they come back.
@@ -85,6 +88,7 @@ impl Meta {
             items: 0,
             rebuilds: 0,
             deleted: Arc::default(),
+            copied: false,
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::access::{AccessLevel, Principal, PrincipalType};
-use crate::cursor::Cursor;
+use crate::cursor::{Cursor, Position};
 use crate::id::{ItemId, OpId, PrincipalId, ReplicaId, WriteId};
 use crate::item::{Encrypted, MAX_METADATA_KEY_BYTES, Name, ObjectType, metadata_bytes};
 use crate::limits;
@@ -43,6 +43,19 @@ pub enum Basis {
     Start,
     /// The feed up to this position, the last of the last page that was committed.
     At(Cursor),
+}
+
+impl Basis {
+    /// Whether what stands at `position` of the feed came after it.
+    #[must_use]
+    pub fn is_before(&self, position: Position) -> bool {
+        match self {
+            Self::Start => true,
+            Self::At(cursor) => {
+                Position::parse(&cursor.change_id).is_none_or(|seen| seen < position)
+            }
+        }
+    }
 }
 
 impl From<Option<Cursor>> for Basis {

@@ -240,7 +240,8 @@ impl SqliteRows {
         self.put("stopped", before.map(|b| &b.stopped), &meta.stopped)?;
         self.put("items", before.map(|b| &b.items), &meta.items)?;
         self.put("rebuilds", before.map(|b| &b.rebuilds), &meta.rebuilds)?;
-        self.put("deleted", before.map(|b| &b.deleted), &meta.deleted)
+        self.put("deleted", before.map(|b| &b.deleted), &meta.deleted)?;
+        self.put("copied", before.map(|b| &b.copied), &meta.copied)
     }
 
     fn load<T: DeserializeOwned>(&self, key: &str) -> Result<T> {
@@ -283,6 +284,7 @@ impl SqliteRows {
             items: self.load("items")?,
             rebuilds: self.load_if_there("rebuilds")?.unwrap_or(0),
             deleted: self.load_if_there("deleted")?.unwrap_or_default(),
+            copied: self.load_if_there("copied")?.unwrap_or(false),
         })
     }
 }
