@@ -4,6 +4,7 @@ use vfs_sync_client::core::access::{AccessLevel, Principal, PrincipalType};
 use vfs_sync_client::core::item::{Name, ObjectType};
 use vfs_sync_client::{ClientError, Delete, Status};
 use vfs_sync_core::id::{ItemId, PrincipalId};
+use vfs_sync_core::operation::Action;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_testkit::Random;
 
@@ -260,11 +261,20 @@ pub(crate) fn edit(device: &mut Device, ledger: &Ledger, users: usize, random: &
             match device.client.rejected(10).expect("memory is read").as_slice() {
                 [] => Ok(()),
                 rejected => {
-                    let op_id = random.one(rejected).operation.op_id.clone();
+                    let one = &random.one(rejected).operation;
+                    let op_id = one.op_id.clone();
                     // If the disk fails, it may be decided and nobody told.
                     ledger.book().ended(&op_id, End::Decided);
                     if random.below(2) == 0 {
-                        device.client.retry_rejected(&op_id).map(drop)
+                        // A retry is a new operation of a user who sees what is shown now.
+                        let deletes = one.action == Action::Delete;
+                        let shown =
+                            if deletes { saved::shown(&device.client, &one.item_id) } else { None };
+                        let retried = device.client.retry_rejected(&op_id).map(drop);
+                        if retried.is_ok() {
+                            ledger.book().saved.delete(shown);
+                        }
+                        retried
                     } else {
                         device.client.discard_rejected(&op_id)
                     }
