@@ -276,8 +276,9 @@ impl Session {
                 let events = store.commit_flush(&commit)?;
                 let another = before.is_some() && store.meta().epoch != before;
                 let outdated = |event: &&ChangeEvent| matches!(event, ChangeEvent::Outdated { .. });
+                let rejected = |event: &&ChangeEvent| matches!(event, ChangeEvent::Rejected { .. });
                 let outdated = events.iter().filter(outdated).count();
-                let rejected = events.len() - outdated;
+                let rejected = events.iter().filter(rejected).count();
                 inner.emit(events);
                 Ok((outdated, rejected, another))
             })

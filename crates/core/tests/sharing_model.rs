@@ -134,12 +134,14 @@ fn expected_refusal(database: &Database, who: &str, op: &Operation) -> Option<Pu
             Some(parent) => needs(parent, AccessLevel::Write),
             None => None,
         },
-        Action::Upsert(upsert) => match needs(id, AccessLevel::Write) {
-            Some(PushReason::UnknownItem) if upsert.object_type.is_some() => {
-                Some(PushReason::NotPermitted)
-            }
-            other => other,
-        },
+        Action::Upsert(upsert) if upsert.object_type.is_some() => {
+            let parent = upsert.parent.as_ref().filter(|parent| level(parent).is_some());
+            let owner = parent.map_or(&who, |parent| &database.items[parent].owner);
+            let taken = database.items[id].owner != *owner;
+            let refused = taken || needs(id, AccessLevel::Write).is_some();
+            refused.then_some(PushReason::NotPermitted)
+        }
+        Action::Upsert(_) => needs(id, AccessLevel::Write),
         Action::GrantRemove { principal } if principal.user().as_ref() == Some(&who) => {
             needs(id, AccessLevel::Read)
         }
@@ -344,4 +346,55 @@ fn a_shortcut_to_ones_own_item_moves_within_somebody_elses_tree() {
     let moved = Action::LinkReassign { parent: item(1) };
     applied(&mut database, "v", vec![made("v", 3, 5, moved)]);
     assert_eq!(parents_of(&database, 5), ["i1"]);
+}
+
+#[test]
+fn what_is_made_in_ones_own_tree_never_goes_to_an_item_of_somebody_else() {
+    let mut database = Database::new();
+    // "v" has an item of the id under which "u" makes a folder, and lets "u" do anything with it.
+    let to_u = Action::GrantAdd { principal: principal(0), level: AccessLevel::Admin };
+    applied(&mut database, "v", vec![made("v", 1, 4, folder(None)), made("v", 2, 4, to_u)]);
+    let named = |name: &str| {
+        Action::Upsert(Box::new(Upsert {
+            name: Some(Name::new(name).unwrap()),
+            ..Upsert::default()
+        }))
+    };
+    let push = || {
+        vec![
+            made("u", 1, 4, folder(None)),
+            made("u", 2, 5, folder(Some(4))),
+            made("u", 3, 6, folder(None)),
+            made("u", 4, 4, named("private")),
+            made("u", 5, 5, named("private")),
+            made("u", 6, 6, Action::LinkAdd { parent: item(5) }),
+        ]
+    };
+    let before = database.items[&item(4)].clone();
+    let refused = (PushStatus::InvalidOp, Some(PushReason::NotPermitted));
+    // The answer may be lost: the same again is answered the same.
+    for made in [PushStatus::Applied, PushStatus::AlreadyApplied] {
+        let results = database.push_as("u", "r", push()).results;
+        let results: Vec<_> = results.iter().map(|one| (one.status, one.reason)).collect();
+        assert_eq!(results, [refused, refused, (made, None), refused, refused, refused]);
+    }
+    assert_eq!(database.items[&item(4)], before);
+    assert!(!database.items.contains_key(&item(5)), "it is in nobody's tree");
+    assert_eq!(parents_of(&database, 6), [String::new(); 0]);
+    // What is of it in a later push is of an item that one may see.
+    applied(&mut database, "u", vec![made("u", 7, 4, named("shared"))]);
+}
+
+#[test]
+fn what_is_made_in_a_shared_folder_never_goes_to_an_item_of_ones_own() {
+    let mut database = Database::new();
+    let to_v = Action::GrantAdd { principal: principal(1), level: AccessLevel::Write };
+    applied(&mut database, "u", vec![made("u", 1, 0, folder(None)), made("u", 2, 0, to_v)]);
+    applied(&mut database, "v", vec![made("v", 1, 4, folder(None))]);
+    let results = database.push_as("v", "r", vec![made("v", 2, 4, folder(Some(0)))]).results;
+    assert_eq!(results[0].reason, Some(PushReason::NotPermitted));
+    // Where it is of the tree that it is made in, it is as if it were made twice.
+    applied(&mut database, "v", vec![made("v", 3, 5, folder(Some(0)))]);
+    let again = database.push_as("v", "r", vec![made("v", 4, 5, folder(Some(0)))]).results;
+    assert_eq!(again[0].reason, None, "{again:?}");
 }

@@ -9,7 +9,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 use tokio::task::JoinHandle;
 use vfs_sync_client::{
-    ChangeEvent, ClientConfig, ClientError, QueuedState, SyncClient, Transport, Violation,
+    ChangeEvent, ClientConfig, ClientError, QueuedOp, QueuedState, SyncClient, Transport, Violation,
 };
 use vfs_sync_core::id::{ItemId, OpId, ReplicaId, UserId};
 use vfs_sync_core::item::Name;
@@ -406,6 +406,22 @@ impl Device {
         }
     }
 
+    /// Of the items that operations are newly queued for, those made by an own path and shown as the
+    /// user's.
+    fn shown_as_own(&self, queue: &[QueuedOp]) -> BTreeSet<ItemId> {
+        let mut items: BTreeSet<ItemId> = {
+            let book = self.ledger.book();
+            let ops = queue.iter().map(|queued| &queued.operation);
+            let new = ops.filter(|op| !book.operations.contains_key(&op.op_id));
+            new.map(|op| &op.item_id).filter(|id| book.own.contains_key(*id)).cloned().collect()
+        };
+        items.retain(|item| {
+            let node = self.client.node(item).ok().flatten();
+            node.is_some_and(|node| node.owner == self.user)
+        });
+        items
+    }
+
     /// Takes over what was newly queued, and what the client tells of what was queued before. `seen`
     /// is the name that was in view where an item was renamed.
     pub(crate) fn take_over(&mut self, seen: Option<(ItemId, Name)>) {
@@ -414,6 +430,7 @@ impl Device {
             Err(_) if self.is_dark() => Vec::new(),
             queue => queue.expect("a replica that is well is read"),
         };
+        let as_own = self.shown_as_own(&queue);
         {
             let mut book = self.ledger.book();
             for queued in queue {
@@ -444,7 +461,9 @@ impl Device {
                     self.session.wrote(&op.item_id, &op.op_id, name);
                 }
                 let item = op.item_id.clone();
-                book.operations.insert(op.op_id, Queued { device: index, item, seen, end: None });
+                let as_own = as_own.contains(&item);
+                let queued = Queued { device: index, item, as_own, seen, end: None };
+                book.operations.insert(op.op_id, queued);
             }
         }
         loop {

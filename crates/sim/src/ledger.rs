@@ -82,6 +82,8 @@ pub(crate) struct Book {
 pub(crate) struct Queued {
     pub(crate) device: usize,
     pub(crate) item: ItemId,
+    /// Whether the item was its author's own, as far as the device knew.
+    pub(crate) as_own: bool,
     /// The name that its author had in front of it, where it does nothing but rename.
     pub(crate) seen: Option<Seen>,
     pub(crate) end: Option<End>,

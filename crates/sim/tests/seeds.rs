@@ -16,6 +16,25 @@ fn worlds_with_faults_end_as_the_rules_say() {
     }
 }
 
+/// Plays the steps of histories that ended otherwise once.
+fn end_as_the_rules_say(histories: &[(u64, &[usize])]) {
+    for (seed, steps) in histories {
+        let steps = steps.iter().copied().collect();
+        let failure = Simulation::default().play_only(*seed, &steps, false).failure;
+        assert_eq!(failure, None, "sim replay {seed} --only {steps:?}");
+    }
+}
+
+#[test]
+fn what_is_written_by_an_own_path_stays_ones_own_where_somebody_guessed_its_id() {
+    end_as_the_rules_say(&[
+        (2_110, &[0, 3, 5, 10, 11, 14, 15, 17, 18, 26]),
+        (2_147, &[0, 4, 21, 24, 31, 33, 49, 50, 51, 59, 66, 72, 73, 77, 78, 86, 99]),
+        (8_053, &[0, 4, 6, 16, 19, 20, 23, 29, 39, 42, 45, 62, 69, 74]),
+        (11_445, &[2, 8, 23, 41, 42, 43, 46, 49, 50, 52, 55, 57, 61]),
+    ]);
+}
+
 #[test]
 fn worlds_on_disks_that_fail_end_as_the_rules_say() {
     let simulation = Simulation { store: StoreKind::Sqlite, ..Simulation::default() };

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use vfs_sync_client::core::access::{AccessLevel, Principal, PrincipalType};
 use vfs_sync_client::core::id::{ItemId, PrincipalId, UserId};
-use vfs_sync_client::core::item::Name;
+use vfs_sync_client::core::item::{Name, ObjectType};
 use vfs_sync_client::core::wire::PushReason;
 use vfs_sync_client::{
     ChangeEvent, ClientConfig, ClientError, Delete, HttpConfig, HttpTransport, StaticToken,
@@ -544,6 +544,67 @@ async fn a_large_content_for_what_was_revoked_is_not_sent_first() {
     let url = format!("{}/v1/vfs/blobs/{}", server.url(), stored.blob_id);
     let read = reqwest::Client::new().get(url).bearer_auth(server.token("bob")).send().await;
     assert_eq!(read.unwrap().status(), 404, "the server never had it");
+}
+
+#[tokio::test]
+async fn what_is_queued_for_an_item_of_ones_own_never_goes_to_somebody_elses_of_the_same_id() {
+    let scene = Scene::new().await;
+    let Scene { server, alice, bob, .. } = &scene;
+    let diary = alice.folder(None, "diary");
+    let page = alice.create_file(None, name("page")).unwrap();
+    let (same_push, other_push) = (alice.folder(Some(&diary), "may"), alice.folder(None, "fine"));
+    // More than one push carries.
+    let mut batch = alice.batch();
+    for n in 0..500 {
+        batch.create(ObjectType::Folder, Some(&other_push), name(&format!("f{n}")), Vec::new());
+    }
+    batch.commit().unwrap();
+    alice.rename(&page, name("my page")).unwrap();
+    alice.put_content(&page, &b"dear diary"[..]).unwrap();
+    let below = alice.create_file(Some(&diary), name("june")).unwrap();
+    alice.put_content(&below, &b"in june"[..]).unwrap();
+
+    // Bob has guessed both ids, and lets alice do anything with what is of them.
+    let mut ops = Vec::new();
+    for (id, kind) in [(&diary, "folder"), (&page, "file")] {
+        ops.push(json!({
+            "opType": "item_upsert", "itemId": id, "objectType": kind, "name": format!("bob's {kind}"),
+        }));
+        ops.push(json!({
+            "opType": "acl_add", "itemId": id, "principalType": "user", "principalId": "alice",
+            "accessLevel": "admin",
+        }));
+    }
+    assert_eq!(push(server, "bob", &ops).await, [applied(), applied(), applied(), applied()]);
+
+    let report = alice.sync().await.unwrap();
+    assert_eq!(report.rejected, 5, "both creations, what is in the folder, and the rename");
+    assert_eq!(alice.refusals(), [PushReason::NotPermitted; 5]);
+    let status = alice.status().unwrap();
+    assert_eq!((status.pending, status.uploads, status.rejected_uploads), (0, 0, 2));
+    assert!(!alice.node(&other_push).unwrap().unwrap().pending, "the others went");
+    assert!(alice.node(&same_push).unwrap().is_none());
+    assert_eq!(bob.synced().await, ["bob's file", "bob's folder", "own"]);
+    assert_eq!(bob.node(&page).unwrap().unwrap().content, None);
+    let mut kept = alice.cached();
+    kept.retain(|text| text != "the plan");
+    assert_eq!(kept, ["dear diary", "in june"], "until alice decides");
+
+    // Trying all of it again makes it no more bob's.
+    for one in alice.rejected(10).unwrap() {
+        alice.retry_rejected(&one.operation.op_id).unwrap();
+    }
+    for one in alice.rejected_uploads().unwrap() {
+        alice.retry_upload(&one.blob_id).unwrap();
+    }
+    alice.sync().await.unwrap();
+    assert_eq!(alice.refusals(), [PushReason::NotPermitted; 5]);
+    assert_eq!(alice.status().unwrap().rejected_uploads, 2);
+    assert_eq!(bob.synced().await, ["bob's file", "bob's folder", "own"]);
+    assert_eq!(bob.node(&page).unwrap().unwrap().content, None);
+    // What alice then writes into what bob shares is bob's, as it is shown.
+    let shared = alice.resolve("shared:bob/bob's folder").unwrap();
+    assert_eq!(shared.id, diary);
 }
 
 #[tokio::test]

@@ -42,6 +42,9 @@ const CONTENTS_AT_ONCE: usize = 1_000;
 /// Steps of a path that is told of what is deleted.
 const MAX_STEPS: usize = 1_024;
 
+/// The reason for which what was queued for an item is rejected along with the item's creation.
+const NOT_MADE: &str = "the server refused to create the item that this is for, or is under";
+
 /// A replica over the rows of a back end.
 pub(super) struct Engine<R> {
     rows: R,
@@ -428,6 +431,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
     fn commit_flush(&mut self, commit: &FlushCommit) -> Result<Vec<ChangeEvent>> {
         self.transaction(|rows, meta| {
             let (mut events, mut gone) = (Vec::new(), Vec::new());
+            let mut not_made = BTreeSet::new();
             if commit.shift > 0 {
                 rows.shift_pending(commit.shift)?;
                 meta.next_write_id = meta.next_write_id.saturating_add(commit.shift);
@@ -449,18 +453,17 @@ impl<R: Rows> ReplicaStore for Engine<R> {
                 events.push(ChangeEvent::Outdated { op_id, item_id, reason });
             }
             for refused in commit.rejected.iter().filter(|_| !requeued) {
-                let Some(op) = rows.remove_queued(&refused.op_id)? else { continue };
-                events.push(ChangeEvent::Rejected {
-                    op_id: op.op_id.clone(),
-                    item_id: op.item_id.clone(),
-                    reason: refused.reason,
-                });
-                rows.push_rejected(&RejectedOp {
-                    operation: op.clone(),
-                    reason: refused.reason,
-                    detail: refused.detail.clone(),
-                })?;
+                let (reason, detail) = (refused.reason, refused.detail.clone());
+                let Some(op) = reject(rows, &refused.op_id, reason, detail, &mut events)? else {
+                    continue;
+                };
+                if reason == Some(PushReason::NotPermitted) && is_creation(&op) {
+                    not_made.insert(op.item_id.clone());
+                }
                 gone.push(op);
+            }
+            if !not_made.is_empty() {
+                gone.extend(reject_what_follows(rows, not_made, &mut events)?);
             }
             leave_alone(rows, gone.iter().map(|op| op.item_id.clone()).collect())?;
             refresh_affected(rows, &meta.user, &gone)?;
@@ -1129,6 +1132,63 @@ fn change_record<R: Rows>(rows: &mut R, directory: i64, change: RecordChange) ->
         rows.remove_entry(directory, id)?;
     }
     Ok(())
+}
+
+/// Moves a queued operation to the list of rejected ones; gives it, if it is still queued.
+fn reject<R: Rows>(
+    rows: &mut R,
+    op_id: &OpId,
+    reason: Option<PushReason>,
+    detail: Option<String>,
+    events: &mut Vec<ChangeEvent>,
+) -> Result<Option<Operation>> {
+    let Some(operation) = rows.remove_queued(op_id)? else { return Ok(None) };
+    events.push(ChangeEvent::Rejected {
+        op_id: operation.op_id.clone(),
+        item_id: operation.item_id.clone(),
+        reason,
+    });
+    rows.push_rejected(&RejectedOp { operation: operation.clone(), reason, detail })?;
+    Ok(Some(operation))
+}
+
+fn is_creation(op: &Operation) -> bool {
+    matches!(&op.action, Action::Upsert(upsert) if upsert.object_type.is_some())
+}
+
+/// Rejects the queued operations and contents of items whose creation the server refused: where the
+/// id is that of somebody else's item, they would go to that one. Gives the operations.
+fn reject_what_follows<R: Rows>(
+    rows: &mut R,
+    mut not_made: BTreeSet<ItemId>,
+    events: &mut Vec<ChangeEvent>,
+) -> Result<Vec<Operation>> {
+    let mut rejected = Vec::new();
+    for QueuedOp { operation: op, state } in rows.queue(usize::MAX)? {
+        let mut named = [Some(&op.item_id), op.parent()].into_iter().flatten();
+        if state != QueuedState::Pending || !named.any(|id| not_made.contains(id)) {
+            continue;
+        }
+        if is_creation(&op) {
+            not_made.insert(op.item_id.clone());
+        }
+        let (reason, detail) = (Some(PushReason::NotPermitted), Some(NOT_MADE.to_owned()));
+        rejected.extend(reject(rows, &op.op_id, reason, detail, events)?);
+    }
+    for item in &not_made {
+        let mut uploads = rows.uploads_of_item(item)?;
+        uploads.retain(|upload| upload.state == UploadState::Queued);
+        // None of them replaces one of the others any more.
+        let expected = uploads.first().and_then(|first| first.expected.clone());
+        for upload in uploads {
+            let (item_id, reason) = (item.clone(), NOT_MADE.to_owned());
+            events.push(ChangeEvent::UploadRejected { item_id, reason: reason.clone() });
+            let (state, reason, expected) = (UploadState::Rejected, Some(reason), expected.clone());
+            rows.put_upload(&Upload { state, reason, expected, ..upload })?;
+        }
+    }
+    leave_alone(rows, not_made)?;
+    Ok(rejected)
 }
 
 /// The server refused something of these items: what directories have of them may be the only

@@ -164,10 +164,12 @@ pub(crate) fn nothing_lost(ledger: &Ledger, devices: &[Device]) {
         return book.fail(FailureKind::Lost, message);
     }
     book.coverage.count(Kind::Check, "nothing of a user's is under another");
-    // An id that a rogue took first is the rogue's; what the user did to it is refused.
+    // An id that a rogue took first is the rogue's. What the user did while it was the user's own is
+    // refused; what the user does to the rogue's item, once that is shown, is not.
     let done_by = |item: &ItemId, user: &UserId| {
         book.operations.iter().any(|(op_id, queued)| {
             queued.item == *item
+                && queued.as_own
                 && devices[queued.device].user == *user
                 && book.model.was_applied(op_id)
         })

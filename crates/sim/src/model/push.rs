@@ -116,7 +116,8 @@ impl Model {
         last_changed: &dyn Fn(&UserId) -> Option<Timestamp>,
     ) -> Vec<Expected> {
         let refused = Vec::new();
-        let mut push = Push { model: self, user, replica, now, last_changed, refused };
+        let taken = BTreeSet::new();
+        let mut push = Push { model: self, user, replica, now, last_changed, refused, taken };
         let mut stale = false;
         let mut expected = Vec::with_capacity(operations.len());
         for op in operations {
@@ -136,6 +137,8 @@ struct Push<'a> {
     last_changed: &'a dyn Fn(&UserId) -> Option<Timestamp>,
     /// Refused in this push, with no later write id used yet.
     refused: Vec<(u64, Accepted)>,
+    /// Ids under which this push would have made something, and that are of something elsewhere.
+    taken: BTreeSet<ItemId>,
 }
 
 impl Push<'_> {
@@ -147,7 +150,29 @@ impl Push<'_> {
         Expected { last_write_id: self.last(), ..Expected::bare(PushStatus::StaleWriteId) }
     }
 
+    /// Who makes something makes it in the tree of what it is made in, or in their own. Where the id
+    /// is of an item in another tree, it is not made, and nothing that follows in the push goes to
+    /// that item instead.
+    fn goes_elsewhere(&mut self, op: &Operation) -> bool {
+        let mut elsewhere = self.taken.contains(&op.item_id)
+            || op.parent().is_some_and(|parent| self.taken.contains(parent));
+        if let Action::Upsert(upsert) = &op.action
+            && upsert.object_type.is_some()
+        {
+            let above = upsert.parent.as_ref();
+            let above = above.and_then(|parent| self.needs(parent, AccessLevel::Read).ok());
+            let owner = above.unwrap_or_else(|| self.user.clone());
+            let there = self.model.items.get(&op.item_id);
+            elsewhere |= there.is_some_and(|item| item.owner != owner);
+            if elsewhere {
+                self.taken.insert(op.item_id.clone());
+            }
+        }
+        elsewhere
+    }
+
     fn operation(&mut self, op: &Operation) -> Expected {
+        let elsewhere = self.goes_elsewhere(op);
         let key = (self.user.clone(), self.replica.clone(), op.write_id.get());
         if self.last().is_some_and(|last| key.2 <= last) {
             let before = self.model.accepted.get(&key).filter(|before| before.operation == *op);
@@ -159,7 +184,9 @@ impl Push<'_> {
             let (reason, authored_at) = (before.reason, before.authored_at);
             return Expected { reason, authored_at, ..Expected::bare(status) };
         }
-        let (status, reason, authored_at) = match self.apply(op) {
+        let outcome =
+            if elsewhere { Err(invalid(PushReason::NotPermitted)) } else { self.apply(op) };
+        let (status, reason, authored_at) = match outcome {
             Ok(at) => (PushStatus::Applied, None, Some(at)),
             Err(Refusal(reason, true)) => (PushStatus::OutdatedOp, Some(reason), None),
             Err(Refusal(reason, false)) => (PushStatus::InvalidOp, Some(reason), None),

@@ -98,6 +98,8 @@ pub(super) struct Decider<'a> {
     /// Rejected operations above the last write id: once a later one is used, a retry must find
     /// these again.
     refused: Vec<AcceptedOp>,
+    /// Ids that this batch could not create because an item in another tree has them.
+    taken: BTreeSet<ItemId>,
 }
 
 impl<'a> Decider<'a> {
@@ -113,6 +115,7 @@ impl<'a> Decider<'a> {
             changes: Changes::default(),
             last_write_id,
             refused: Vec::new(),
+            taken: BTreeSet::new(),
         }
     }
 
@@ -126,6 +129,7 @@ impl<'a> Decider<'a> {
 
     fn operation(&mut self, op: &Operation, digest: [u8; 32]) -> PushResult {
         let op_id = Some(op.op_id.clone());
+        let is_of_a_taken_id = self.is_of_a_taken_id(op);
         if Some(op.write_id) <= self.last_write_id {
             let result = match self.accepted(op.write_id) {
                 Some(before) if before.op_id == op.op_id && before.digest == digest => {
@@ -148,7 +152,8 @@ impl<'a> Decider<'a> {
             let accepted = Accepted { op_id: op.op_id.clone(), digest, outcome };
             AcceptedOp { write_id: op.write_id, accepted }
         };
-        let (result, outcome) = match self.apply(op) {
+        let applied = if is_of_a_taken_id { Err(NOT_PERMITTED) } else { self.apply(op) };
+        let (result, outcome) = match applied {
             Ok(at) => {
                 let result = PushResult { authored_at: Some(at), ..bare(PushStatus::Applied) };
                 (result, Outcome::Applied(at))
@@ -185,6 +190,26 @@ impl<'a> Decider<'a> {
             Ok(index) => Some(&self.changes.accepted[index].accepted),
             Err(_) => self.rows.accepted.get(&write_id),
         }
+    }
+
+    /// Returns whether `op` names an item that its author creates, here or earlier in the batch, by
+    /// the id of an item in another tree: what is written for the one item never reaches those who
+    /// see the other.
+    fn is_of_a_taken_id(&mut self, op: &Operation) -> bool {
+        let named = [Some(&op.item_id), op.parent()];
+        let mut is_taken = named.into_iter().flatten().any(|id| self.taken.contains(id));
+        if let Action::Upsert(upsert) = &op.action
+            && upsert.object_type.is_some()
+        {
+            let parent = upsert.parent.as_ref();
+            let parent = parent.and_then(|id| self.permitted(id, AccessLevel::Read).ok());
+            let owner = parent.map_or(&self.batch.user, |parent| &parent.owner);
+            is_taken |= self.rows.item(&op.item_id).is_some_and(|item| item.owner != *owner);
+            if is_taken {
+                self.taken.insert(op.item_id.clone());
+            }
+        }
+        is_taken
     }
 
     /// Applies an operation with a new write id; returns its stored time.
