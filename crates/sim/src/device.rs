@@ -453,8 +453,8 @@ impl Device {
                 let seen = seen.as_ref().filter(|(item, _)| *item == op.item_id && !made);
                 let behind = self.behind.load(Ordering::Relaxed);
                 let seen = seen.and_then(|(item, name)| {
-                    let own = self.session.is_own(item, name);
-                    book.seen(item, name, own).filter(|_| own || !behind)
+                    let own = self.session.own(item, name).cloned();
+                    book.seen(item, name, own).filter(|seen| seen.own.is_some() || !behind)
                 });
                 book.note(|| format!("device {index}: queued {} at {}", show(&op), op.occurred_at));
                 if let Some(name) = &name {

@@ -93,8 +93,8 @@ pub(crate) struct Queued {
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
     pub(crate) name: Name,
-    /// Its author had it in front of them.
-    pub(crate) own: bool,
+    /// The operation of its author's own device that gave it, if one did.
+    pub(crate) own: Option<OpId>,
     /// As what the servers had it; `None` if they did not have it yet.
     pub(crate) stamp: Option<Stamp>,
 }
@@ -234,7 +234,7 @@ impl Book {
             let Some(seen) = &mut queued.seen else { continue };
             if seen.stamp.as_ref() != self.model.stamp_of_name(&queued.item, &seen.name) {
                 seen.stamp = None;
-                if !seen.own {
+                if seen.own.is_none() {
                     queued.seen = None;
                 }
             }
@@ -242,9 +242,9 @@ impl Book {
     }
 
     /// What a name that is in front of a device tells it; `None` if it is not the newest already.
-    pub(crate) fn seen(&self, item: &ItemId, name: &Name, own: bool) -> Option<Seen> {
+    pub(crate) fn seen(&self, item: &ItemId, name: &Name, own: Option<OpId>) -> Option<Seen> {
         let stamp = self.model.stamp_of_name(item, name).cloned();
-        let to_come = own && self.model.name_index(item, name).is_none();
+        let to_come = own.is_some() && self.model.name_index(item, name).is_none();
         (stamp.is_some() || to_come).then(|| Seen { name: name.clone(), own, stamp })
     }
 

@@ -284,6 +284,14 @@ impl Model {
         (held.value == *name).then_some(&held.stamp)
     }
 
+    /// Whether an operation that was applied set a register to which `stamp` belongs.
+    pub(crate) fn is_stamp_of(&self, op_id: &OpId, stamp: &Stamp) -> bool {
+        let applied = self.applied.get(op_id);
+        applied.is_some_and(|(user, replica, write_id)| {
+            (&stamp.user, &stamp.replica, stamp.write_id) == (user, replica, *write_id)
+        })
+    }
+
     /// Forgets what was accepted before a moment, of each replica from its first on; gives how
     /// much that was.
     pub(crate) fn prune_accepted(&mut self, before: Timestamp) -> u64 {

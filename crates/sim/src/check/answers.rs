@@ -18,8 +18,8 @@ use vfs_sync_store::{
 use super::positions;
 use crate::coverage::Kind;
 use crate::failure::FailureKind;
-use crate::ledger::{Book, Ledger};
-use crate::model::{Expected, Refused};
+use crate::ledger::{Book, Ledger, Seen};
+use crate::model::{Expected, Model, Refused};
 use crate::rogue;
 
 const fn result_name(status: PushStatus, reason: Option<PushReason>) -> &'static str {
@@ -49,7 +49,6 @@ pub(crate) fn push(
 ) {
     let mut book = ledger.book();
     book.note(|| format!("commit: push of {user} by {replica}: {} operations", operations.len()));
-    let before: Vec<Option<bool>> = operations.iter().map(|op| saw_the_newest(&book, op)).collect();
     book.commits += u64::from(answer.results.iter().any(|one| one.status == PushStatus::Applied));
     let again = operations.iter().find(|op| {
         let before = book.model.applied_as(&op.op_id);
@@ -57,7 +56,12 @@ pub(crate) fn push(
     });
     let again = again.filter(|_| !book.may_repeat).map(|op| op.op_id.clone());
     let last = |owner: &UserId| last_changed.get(owner).copied();
-    let expected = book.model.push(user, replica, operations, now, &last);
+    let mut before = Vec::with_capacity(operations.len());
+    let Book { model, operations: queued, .. } = &mut *book;
+    let expected = model.push(user, replica, operations, now, &last, |model, op| {
+        let seen = queued.get(&op.op_id).and_then(|queued| queued.seen.as_ref());
+        before.push(seen.is_some_and(|seen| is_the_newest(model, &op.item_id, seen)));
+    });
     if answer.results.len() != operations.len() || answer.client_id != *replica {
         let message =
             format!("{} results for {} operations", answer.results.len(), operations.len());
@@ -90,7 +94,7 @@ pub(crate) fn push(
             return book.fail(FailureKind::AppliedTwice, message);
         }
         let superseded = got.reason == Some(PushReason::Superseded);
-        if superseded && saw_the_newest == Some(true) {
+        if superseded && saw_the_newest {
             let message = format!("{} was beaten, though its author had seen the newest", show(op));
             return book.fail(FailureKind::Causality, message);
         }
@@ -117,13 +121,16 @@ pub(crate) fn no_cycle(ledger: &Ledger) {
     }
 }
 
-/// Whether a plain rename was made by somebody who had the item's present name in view; `None` for
-/// all other operations.
-fn saw_the_newest(book: &Book, op: &Operation) -> Option<bool> {
-    let queued = book.operations.get(&op.op_id)?;
-    let seen = queued.seen.as_ref()?;
-    let newest = book.model.stamp_of_name(&op.item_id, &seen.name);
-    Some(newest.is_some() && (seen.stamp.is_none() || seen.stamp.as_ref() == newest))
+/// Whether the name that the author of a rename had in view is the item's present one. One that was
+/// not at the servers yet is only as what its own operation made of it: where another device offers
+/// it again after a restore, it comes with the time of the item's newest change, whoever made that.
+fn is_the_newest(model: &Model, item: &ItemId, seen: &Seen) -> bool {
+    let Some(newest) = model.stamp_of_name(item, &seen.name) else { return false };
+    match (&seen.stamp, &seen.own) {
+        (Some(stamp), _) => stamp == newest,
+        (None, Some(op_id)) => model.is_stamp_of(op_id, newest),
+        (None, None) => false,
+    }
 }
 
 pub(crate) fn show(op: &Operation) -> String {
@@ -420,5 +427,76 @@ pub(crate) fn pruned(ledger: &Ledger, retention: &Retention, pruned: Pruned) {
     if pruned.accepted != expected {
         let message = format!("{} accepted operations pruned, not {expected}", pruned.accepted);
         book.fail(FailureKind::Answer, message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vfs_sync_core::id::{OpId, WriteId};
+    use vfs_sync_core::item::{Name, ObjectType};
+    use vfs_sync_core::operation::Upsert;
+
+    use super::*;
+
+    fn item() -> ItemId {
+        ItemId::new("item").expect("an id")
+    }
+
+    fn name(text: &str) -> Name {
+        Name::new(text).expect("a name")
+    }
+
+    fn named(op_id: &str, replica: &str, write_id: u64, millis: i64, text: &str) -> Operation {
+        let upsert = Upsert {
+            object_type: (write_id == 1).then_some(ObjectType::Folder),
+            name: Some(name(text)),
+            ..Upsert::default()
+        };
+        Operation {
+            op_id: OpId::new(op_id).expect("an id"),
+            item_id: item(),
+            replica_id: ReplicaId::new(replica).expect("an id"),
+            write_id: WriteId::new(write_id).expect("small"),
+            occurred_at: Timestamp::MIN.plus_millis(millis),
+            basis: None,
+            action: Action::Upsert(Box::new(upsert)),
+        }
+    }
+
+    /// Pushes operations of one replica; gives whether each meets `seen` as the newest name.
+    fn push(model: &mut Model, seen: &Seen, operations: &[Operation]) -> Vec<bool> {
+        let user = UserId::new("ann").expect("an id");
+        let replica = operations[0].replica_id.clone();
+        let now = Timestamp::MIN.plus_millis(1_000);
+        let mut met = Vec::new();
+        model.push(&user, &replica, operations, now, &|_| None, |model, _| {
+            met.push(is_the_newest(model, &item(), seen));
+        });
+        met
+    }
+
+    /// The name of an operation that the servers did not have yet.
+    fn seen_before_it_was_sent(op: &Operation) -> Seen {
+        Seen { name: name("seen"), own: Some(op.op_id.clone()), stamp: None }
+    }
+
+    #[test]
+    fn a_name_that_waited_is_the_newest_until_there_is_another() {
+        let made = named("made", "laptop", 1, 10, "seen");
+        let seen = seen_before_it_was_sent(&made);
+        let renamed = |write_id| named("renamed", "laptop", write_id, 30, "other");
+        let late = named("late", "laptop", 3, 20, "late");
+        let met = push(&mut Model::default(), &seen, &[made, renamed(2), late]);
+        assert_eq!(met, [false, true, false], "each meets what came before it in its push");
+    }
+
+    #[test]
+    fn a_name_that_another_device_offered_again_is_not_what_was_seen() {
+        let mut model = Model::default();
+        let made = named("made", "laptop", 1, 10, "seen");
+        let seen = seen_before_it_was_sent(&made);
+        push(&mut model, &seen, &[named("offered", "phone", 1, 40, "seen")]);
+        let renamed = named("renamed", "laptop", 2, 30, "other");
+        assert_eq!(push(&mut model, &seen, &[renamed]), [false]);
     }
 }

@@ -47,7 +47,8 @@ pub(crate) fn push(
         if found == after.last_write_id(&user, &replica) {
             return;
         }
-        after.push(&user, &replica, &operations, now, &|owner| last_changed.get(owner).copied());
+        let last = |owner: &UserId| last_changed.get(owner).copied();
+        after.push(&user, &replica, &operations, now, &last, |_, _| {});
         if found != after.last_write_id(&user, &replica) {
             return neither(ledger, "a push", &found);
         }

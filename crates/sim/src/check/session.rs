@@ -24,9 +24,9 @@ impl Session {
         self.own.insert(item.clone(), (op_id.clone(), name.clone()));
     }
 
-    /// Whether the device gave an item its name.
-    pub(crate) fn is_own(&self, item: &ItemId, name: &Name) -> bool {
-        self.own.get(item).is_some_and(|(_, own)| own == name)
+    /// The operation by which the device gave an item its name, if it did.
+    pub(crate) fn own(&self, item: &ItemId, name: &Name) -> Option<&OpId> {
+        self.own.get(item).filter(|(_, own)| own == name).map(|(op_id, _)| op_id)
     }
 
     /// What was shown is not known to be on the device any more.

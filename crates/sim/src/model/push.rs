@@ -106,7 +106,8 @@ impl Model {
     }
 
     /// Applies a push of well-formed operations; gives what the answer has to be. `now` is the
-    /// server's clock, `last_changed` gives when a user's feed last changed.
+    /// server's clock, `last_changed` gives when a user's feed last changed. `look` is shown each
+    /// operation with the state that it meets.
     pub(crate) fn push(
         &mut self,
         user: &UserId,
@@ -114,6 +115,7 @@ impl Model {
         operations: &[Operation],
         now: Timestamp,
         last_changed: &dyn Fn(&UserId) -> Option<Timestamp>,
+        mut look: impl FnMut(&Model, &Operation),
     ) -> Vec<Expected> {
         let refused = Vec::new();
         let taken = BTreeSet::new();
@@ -121,6 +123,7 @@ impl Model {
         let mut stale = false;
         let mut expected = Vec::with_capacity(operations.len());
         for op in operations {
+            look(push.model, op);
             let one = if stale { push.stale() } else { push.operation(op) };
             stale |= one.status == PushStatus::StaleWriteId;
             expected.push(one);
