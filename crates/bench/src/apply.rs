@@ -92,6 +92,7 @@ fn feed(entries: usize, since: u64) -> Result<VecDeque<PullPage>, Failure> {
                 has_more,
                 last_reconciled_write_ids: WriteIds::new(),
                 baseline: None,
+                head: None,
                 epoch: None,
             });
         }

@@ -324,6 +324,9 @@ impl Transport for HttpTransport {
             if let Some(baseline) = &query.baseline {
                 pairs.append_pair("baseline", &baseline.encode());
             }
+            if let Some(head) = &query.head {
+                pairs.append_pair("head", &head.encode());
+            }
         }
         self.call(self.get("pull", url)).await
     }

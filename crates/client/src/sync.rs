@@ -301,6 +301,7 @@ impl Session {
             client_id: meta.client_id.clone(),
             cursor: cycle.cursor().cloned(),
             baseline: cycle.baseline().cloned(),
+            head: cycle.head().cloned(),
             limit: self.inner.config.page_limit,
         };
         match self.inner.transport.pull(&query).await {
@@ -370,7 +371,8 @@ impl Session {
         let meta = self.meta().await?;
         let mut cycle =
             PullCycle::new(meta.cursor.clone(), meta.baseline.clone(), (*meta.floor).clone())
-                .in_epoch(meta.epoch);
+                .in_epoch(meta.epoch)
+                .seen_through(meta.head.clone());
         self.pull_into(Slot::Current, &mut cycle, &meta).await?;
         self.forget_contents().await
     }
@@ -490,6 +492,8 @@ impl Session {
             client_id: meta.client_id.clone(),
             cursor: meta.cursor.clone(),
             baseline: meta.baseline.clone(),
+            // All that was applied is of positions up to the cursor.
+            head: None,
             limit: 1,
         };
         if query.cursor.is_none() {

@@ -171,6 +171,8 @@ pub struct PullQuery {
     pub cursor: Option<Cursor>,
     /// The feed's head at the first pull, while the cursor is below it.
     pub baseline: Option<Cursor>,
+    /// The newest head of the pages of a pull that is not settled.
+    pub head: Option<Cursor>,
     /// Entries at most: 1 to 500.
     pub limit: u32,
 }

@@ -156,6 +156,9 @@ pub struct PullPage {
     /// The head of the feed, answered to a pull without a cursor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline: Option<Cursor>,
+    /// The head of the feed when the page was read, if there is more; older servers omit it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<Cursor>,
     /// The epoch of the feed; older servers omit it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Epoch>,

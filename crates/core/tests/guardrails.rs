@@ -53,6 +53,7 @@ fn page(items: &[(i64, &str)], has_more: bool, write_ids: &[(&str, u64)]) -> Pul
         has_more,
         last_reconciled_write_ids: ids(write_ids),
         baseline: None,
+        head: None,
         epoch: None,
     }
 }
@@ -287,6 +288,25 @@ fn a_baseline_comes_with_the_first_page_and_goes_once_it_is_reached() {
 
     let mut again = PullCycle::new(None, Some(cursor(50, "e")), WriteIds::new());
     assert_eq!(again.page(page(&[], false, &[])).unwrap().baseline, Some(cursor(50, "e")));
+}
+
+#[test]
+fn the_newest_head_of_a_pull_is_sent_along_until_the_feed_is_settled() {
+    let mut cycle = PullCycle::new(None, None, WriteIds::new());
+    let mut page_of = |id: (i64, &str), head: Option<Cursor>, has_more| {
+        let page = PullPage { head, ..page(&[id], has_more, &[]) };
+        let commit = cycle.page(page).unwrap();
+        assert_eq!(commit.head.as_ref(), cycle.head());
+        commit.head
+    };
+    assert_eq!(page_of((30, "c"), Some(cursor(50, "e")), true), Some(cursor(50, "e")));
+    assert_eq!(page_of((40, "d"), Some(cursor(60, "f")), true), Some(cursor(60, "f")));
+    assert_eq!(page_of((41, "da"), None, true), Some(cursor(60, "f")), "of an older server");
+    assert_eq!(page_of((60, "f"), None, false), None);
+
+    let later = PullCycle::new(Some(cursor(30, "c")), None, WriteIds::new());
+    let later = later.seen_through(Some(cursor(50, "e")));
+    assert_eq!(later.head(), Some(&cursor(50, "e")), "of a pull that was left unsettled");
 }
 
 #[test]

@@ -120,8 +120,8 @@ pub(crate) async fn meddle(
 /// Claims to have seen more than there is.
 pub(crate) async fn boast(transport: &SimTransport, user: &UserId, random: &mut Random) {
     let client_id = replica(user);
-    let (cursor, baseline) = (None, None);
-    let query = PullQuery { client_id: client_id.clone(), cursor, baseline, limit: 10 };
+    let (cursor, baseline, head) = (None, None, None);
+    let query = PullQuery { client_id: client_id.clone(), cursor, baseline, head, limit: 10 };
     let Ok(page) = transport.pull(&query).await else { return };
     let mut last_reconciled_write_ids = page.last_reconciled_write_ids;
     let replicas: Vec<ReplicaId> = last_reconciled_write_ids.keys().cloned().collect();

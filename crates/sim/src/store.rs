@@ -162,7 +162,8 @@ impl WatchedStore {
 
     fn follow_one(&self, user: &UserId, commit: Commit<'_>) -> Result<()> {
         let pull = |cursor: Option<Cursor>| {
-            let request = PullRequest { cursor, baseline: None, client_id: None, limit: 500 };
+            let (baseline, head) = (None, None);
+            let request = PullRequest { cursor, baseline, head, client_id: None, limit: 500 };
             self.spared(self.inner.pull(user, &request))
         };
         loop {

@@ -211,7 +211,9 @@ impl Transport for SimTransport {
     async fn pull(&self, query: &PullQuery) -> Result<PullPage, TransportError> {
         let mut path = path(&["crdt", "vfs-sync"]);
         path.push_str(&format!("?clientId={}&limit={}", query.client_id, query.limit));
-        for (name, cursor) in [("cursor", &query.cursor), ("baseline", &query.baseline)] {
+        let given =
+            [("cursor", &query.cursor), ("baseline", &query.baseline), ("head", &query.head)];
+        for (name, cursor) in given {
             if let Some(cursor) = cursor {
                 path.push_str(&format!("&{name}={}", cursor.encode()));
             }

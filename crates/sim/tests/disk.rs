@@ -88,7 +88,8 @@ fn push(name: &str, write_id: u64) -> PushBatch {
 
 impl Server {
     fn pull(&self) -> Result<PullAnswer, StoreError> {
-        let request = PullRequest { cursor: None, baseline: None, client_id: None, limit: 500 };
+        let (cursor, baseline, head) = (None, None, None);
+        let request = PullRequest { cursor, baseline, head, client_id: None, limit: 500 };
         let user = UserId::new("alice").unwrap();
         self.0.pull(&user, &request).now_or_never().expect("a call is done at the first poll")
     }

@@ -92,7 +92,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     );
 
     let begun = Instant::now();
-    let mut request = PullRequest { cursor: None, baseline: None, client_id: None, limit: 500 };
+    let (cursor, baseline, head) = (None, None, None);
+    let mut request = PullRequest { cursor, baseline, head, client_id: None, limit: 500 };
     let mut entries = 0;
     while let PullAnswer::Page(page) = store.pull(&user, &request).await? {
         entries += page.items.len();

@@ -98,10 +98,19 @@ pub struct PullRequest {
     pub cursor: Option<Cursor>,
     /// The head at the client's first pull, while its cursor is below it.
     pub baseline: Option<Cursor>,
+    /// The newest head of the pages of a pull that the client has not settled.
+    pub head: Option<Cursor>,
     /// Whose write id must be in the map.
     pub client_id: Option<ReplicaId>,
     /// Entries at most: 1 to 500.
     pub limit: u32,
+}
+
+impl PullRequest {
+    /// The positions that the feed must have for the client to go on from its cursor.
+    pub fn positions(&self) -> impl Iterator<Item = &Cursor> {
+        self.cursor.iter().chain(&self.baseline).chain(&self.head)
+    }
 }
 
 /// The answer to a pull.
@@ -131,6 +140,8 @@ pub struct FeedPage {
     pub last_reconciled_write_ids: WriteIds,
     /// The head, if the pull had no cursor.
     pub baseline: Option<Cursor>,
+    /// The head, if there is more.
+    pub head: Option<Cursor>,
     /// The feed's epoch.
     pub epoch: Epoch,
 }

@@ -14,9 +14,8 @@ use crate::{FeedPage, PullAnswer, PullRequest};
 /// positions of entries, to judge a cursor, or to refuse one.
 pub(crate) fn takes_history(request: &PullRequest, head: Option<&Head>) -> bool {
     let Some(head) = head else { return false };
-    let given = request.cursor.iter().chain(&request.baseline);
     request.cursor.is_none()
-        || !History::told_by_head(Some(head), given)
+        || !History::told_by_head(Some(head), request.positions())
         || is_pruned(head, request)
 }
 
@@ -57,7 +56,7 @@ impl Window {
         epoch: Epoch,
         write_ids: &WriteIds,
     ) -> Result<Self, PullAnswer> {
-        let mut given = request.cursor.iter().chain(&request.baseline);
+        let mut given = request.positions();
         let Some(history) = history else {
             return Err(match given.next() {
                 Some(_) => {
@@ -69,6 +68,7 @@ impl Window {
                     has_more: false,
                     last_reconciled_write_ids: write_ids.clone(),
                     baseline: None,
+                    head: None,
                     epoch,
                 }),
             });
@@ -138,6 +138,7 @@ impl PageBuilder {
             last_reconciled_write_ids,
             epoch: self.window.epoch,
             baseline: self.window.baseline,
+            head: last.and_then(|_| history.head().cursor()),
         }
     }
 }

@@ -286,6 +286,7 @@ pub fn page() -> PageBuilder {
             has_more: false,
             last_reconciled_write_ids: WriteIds::new(),
             baseline: None,
+            head: None,
             epoch: None,
         },
         NextCursor::OfTail,
@@ -360,6 +361,13 @@ impl PageBuilder {
         self
     }
 
+    /// The feed's head as the page was read.
+    #[must_use]
+    pub fn head(mut self, cursor: Cursor) -> Self {
+        self.0.head = Some(cursor);
+        self
+    }
+
     /// The server's epoch.
     ///
     /// # Panics
@@ -393,6 +401,7 @@ pub fn state(client_id: &str, user: &str) -> StateBuilder {
         user_id: UserId::new(user).expect("a user id"),
         replay_cursor: None,
         baseline: None,
+        head: None,
         write_id_floor: WriteIds::new(),
         reconcile_state: None,
         clock: HybridClock::default(),

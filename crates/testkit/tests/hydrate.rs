@@ -91,6 +91,13 @@ fn a_good_state_round_trips_byte_for_byte() {
         second.children(None).unwrap().into_iter().map(|child| child.name).collect();
     assert_eq!(names.len(), 2, "{names:?}");
     assert_eq!(second.status().unwrap().items, 2);
+
+    let mut unsettled = good();
+    unsettled["head"] = json!({"changedAt": LATER, "changeId": "d1"});
+    let client = client("laptop");
+    client.hydrate_state(unsettled.to_string().as_bytes()).unwrap();
+    assert!(export(&client).contains(r#""head":{"changedAt":"2026-01-02T00:00:00.000Z""#));
+    assert!(!text.contains(r#""head""#), "only of a pull that is not settled");
 }
 
 #[test]

@@ -41,7 +41,7 @@ impl Scene {
 
     async fn pull(&self) -> Result<usize, TransportError> {
         let client_id = ReplicaId::new("laptop").unwrap();
-        let query = PullQuery { client_id, cursor: None, baseline: None, limit: 500 };
+        let query = PullQuery { client_id, cursor: None, baseline: None, head: None, limit: 500 };
         self.line.pull(&query).await.map(|page| page.items.len())
     }
 

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use vfs_sync_client::transport::CallKind;
 use vfs_sync_client::{
-    ClientConfig, ClientError, Delete, HttpConfig, HttpTransport, QueuedState, StaticToken,
-    SyncClient,
+    ClientConfig, ClientError, Delete, HttpConfig, HttpTransport, QueuedState, StateExport,
+    StaticToken, SyncClient,
 };
 use vfs_sync_core::access::AccessLevel;
-use vfs_sync_core::id::UserId;
+use vfs_sync_core::id::{ReplicaId, UserId};
 use vfs_sync_core::item::Name;
 use vfs_sync_core::operation::Action;
 use vfs_sync_core::time::Timestamp;
@@ -252,6 +252,91 @@ async fn what_is_queued_again_keeps_its_order_though_the_answer_to_its_first_par
     let fresh = device(&server, false);
     fresh.client.sync().await.unwrap();
     assert_eq!(fresh.tree(), set(&["second"]));
+}
+
+/// Pulls one page of one entry; the line fails before the next.
+async fn pull_a_page(client: &SyncClient, line: &FaultyTransport) {
+    line.next(CallKind::Pull, Fault::Delay(Duration::ZERO));
+    line.next(CallKind::Pull, Fault::DropRequest);
+    client.pull().await.unwrap_err();
+}
+
+#[tokio::test]
+async fn what_a_restore_puts_back_behind_an_unfinished_pull_is_not_missed() {
+    for fresh in [true, false] {
+        for exported in [false, true] {
+            restored_amid_a_pull(fresh, exported).await;
+        }
+    }
+}
+
+async fn restored_amid_a_pull(fresh: bool, exported: bool) {
+    let mut server = TestServer::start().await;
+    let writer = device(&server, true);
+    let line = Arc::new(FaultyTransport::new(server.transport("alice")));
+    let reading = || {
+        let config = ClientConfig { page_limit: 1, rematerialise: true, ..ClientConfig::default() };
+        let (user, id) = (UserId::new("alice").unwrap(), ReplicaId::new("reader").unwrap());
+        SyncClient::in_memory_for_hydrate(user, id, line.clone(), config).unwrap()
+    };
+    let mut reader = reading();
+    writer.make("first");
+    writer.client.sync().await.unwrap();
+    if !fresh {
+        reader.sync().await.unwrap();
+    }
+    for name in ["second", "moves", "third", "fourth"] {
+        writer.make(name);
+    }
+    writer.client.sync().await.unwrap();
+    pull_a_page(&reader, &line).await;
+    let backup = back_up(&mut server).await;
+
+    // The entry leaves its place before the reader gets there, for one that the restore loses.
+    let moves = writer.client.resolve("moves").unwrap().id;
+    writer.client.rename(&moves, Name::new("moved").unwrap()).unwrap();
+    writer.client.sync().await.unwrap();
+    pull_a_page(&reader, &line).await;
+    pull_a_page(&reader, &line).await;
+    let now = server.clock().now();
+    restore(&mut server, &backup, now, 0).await;
+    if exported {
+        let mut state = Vec::new();
+        reader.export_state(StateExport::default(), &mut state).unwrap();
+        reader = reading();
+        reader.hydrate_state(&*state).unwrap();
+    }
+
+    let report = reader.sync().await.unwrap();
+    assert!(report.rematerialised, "fresh: {fresh}, exported: {exported}");
+    assert_eq!(reader.resolve("moves").unwrap().id, moves);
+    for client in [&writer.client, &writer.client, &reader] {
+        client.sync().await.unwrap();
+    }
+    assert_eq!(reader.resolve("moved").unwrap().id, moves, "the writer offers it again");
+}
+
+#[tokio::test]
+async fn a_restart_amid_a_pull_costs_nothing() {
+    let mut server = TestServer::start().await;
+    let writer = device(&server, false);
+    let line = Arc::new(FaultyTransport::new(server.transport("alice")));
+    let config = ClientConfig { page_limit: 1, ..ClientConfig::default() };
+    let alice = UserId::new("alice").unwrap();
+    let reader = SyncClient::in_memory(alice, line.clone(), config).unwrap();
+    for name in ["first", "second", "third"] {
+        writer.make(name);
+    }
+    writer.client.sync().await.unwrap();
+    for _ in 0..2 {
+        pull_a_page(&reader, &line).await;
+        server.stop().await;
+        server.start_again().await;
+    }
+    let report = reader.sync().await.unwrap();
+    assert!(!report.rematerialised);
+    assert_eq!(report.pulled, 1, "it goes on where it was");
+    assert!(reader.resolve("first").is_ok() && reader.resolve("third").is_ok());
 }
 
 #[tokio::test]

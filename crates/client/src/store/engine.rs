@@ -334,6 +334,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
             meta.items = meta.items.saturating_add_signed(outcome.new);
             meta.cursor = page.cursor;
             meta.baseline = page.baseline;
+            meta.head = page.head;
             if let Some(floor) = page.floor {
                 meta.floor = Arc::new(floor);
             }
@@ -518,6 +519,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
             meta.trail = Arc::new(trail);
             meta.cursor = rebuilt.cursor;
             meta.baseline = rebuilt.baseline;
+            meta.head = None;
             meta.floor = Arc::new(rebuilt.floor);
             (meta.settled, meta.reconciled) = (None, None);
             if let Some(cursor) = meta.cursor.clone() {
@@ -969,6 +971,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
             user_id: meta.user,
             replay_cursor: meta.cursor,
             baseline: meta.baseline,
+            head: meta.head,
             write_id_floor: (*meta.floor).clone(),
             reconcile_state: meta.settled.map(|state| (*state).clone()),
             clock: meta.clock,
@@ -1059,6 +1062,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
             }
             meta.cursor = state.replay_cursor;
             meta.baseline = state.baseline;
+            meta.head = state.head;
             meta.floor = Arc::new(state.write_id_floor);
             meta.settled = state.reconcile_state.map(Arc::new);
             meta.clock = state.clock;

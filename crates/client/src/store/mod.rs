@@ -43,6 +43,8 @@ pub(crate) struct Meta {
     pub(crate) server: Arc<str>,
     pub(crate) cursor: Option<Cursor>,
     pub(crate) baseline: Option<Cursor>,
+    /// The newest head of the pages of a pull that is not settled.
+    pub(crate) head: Option<Cursor>,
     /// The last that the server told: what is acknowledged was so in this one.
     pub(crate) epoch: Option<Epoch>,
     /// The epochs that the cursor passed through.
@@ -77,6 +79,7 @@ impl Meta {
             server: server.into(),
             cursor: None,
             baseline: None,
+            head: None,
             epoch: None,
             trail: Arc::default(),
             floor: Arc::default(),

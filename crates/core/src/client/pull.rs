@@ -7,7 +7,7 @@
 //! let mut cycle = PullCycle::new(None, None, WriteIds::new());
 //! let page = PullPage {
 //!     items: Vec::new(), next_cursor: None, has_more: false,
-//!     last_reconciled_write_ids: WriteIds::new(), baseline: None, epoch: None,
+//!     last_reconciled_write_ids: WriteIds::new(), baseline: None, head: None, epoch: None,
 //! };
 //! assert!(cycle.page(page).unwrap().settled.is_some());
 //! ```
@@ -28,6 +28,7 @@ use crate::wire::{PullPage, WriteIds};
 pub struct PullCycle {
     cursor: Option<Cursor>,
     baseline: Option<Cursor>,
+    head: Option<Cursor>,
     floor: WriteIds,
     epoch: Option<Epoch>,
     seen: Seen,
@@ -42,6 +43,8 @@ pub struct PageCommit {
     pub cursor: Option<Cursor>,
     /// The baseline to send with later pulls.
     pub baseline: Option<Cursor>,
+    /// The newest head of the pages so far, to send along as well; `None` once settled.
+    pub head: Option<Cursor>,
     /// The new floor, if the page changed it.
     pub floor: Option<WriteIds>,
     /// The greatest time in the page, for the clock.
@@ -57,13 +60,19 @@ impl PullCycle {
     /// Starts a cycle at `cursor`; `floor` has the write ids seen in all earlier pages.
     #[must_use]
     pub fn new(cursor: Option<Cursor>, baseline: Option<Cursor>, floor: WriteIds) -> Self {
-        Self { cursor, baseline, floor, epoch: None, seen: Seen::default() }
+        Self { cursor, baseline, head: None, floor, epoch: None, seen: Seen::default() }
     }
 
     /// The floor is of `epoch`; `None` if that is not known.
     #[must_use]
     pub fn in_epoch(self, epoch: Option<Epoch>) -> Self {
         Self { epoch, ..self }
+    }
+
+    /// Continues a pull that was left unsettled: `head` is the newest head of its pages.
+    #[must_use]
+    pub fn seen_through(self, head: Option<Cursor>) -> Self {
+        Self { head, ..self }
     }
 
     /// Returns the last epoch that the server reported.
@@ -82,6 +91,14 @@ impl PullCycle {
     #[must_use]
     pub fn baseline(&self) -> Option<&Cursor> {
         self.baseline.as_ref()
+    }
+
+    /// Returns the newest head of the pages so far, to send with the next pull. Entries that moved
+    /// up to it before a page was read are not in the pages before: a server that lost the head has
+    /// such entries back in their older places, before the cursor.
+    #[must_use]
+    pub fn head(&self) -> Option<&Cursor> {
+        self.head.as_ref()
     }
 
     /// Checks a page in the order of the guardrail table, and advances the cycle past it.
@@ -112,6 +129,7 @@ impl PullCycle {
         if self.baseline.is_some() && self.cursor >= self.baseline {
             self.baseline = None;
         }
+        self.head = if page.has_more { self.head.take().max(page.head) } else { None };
         if anew {
             self.epoch = page.epoch;
             self.floor.clear();
@@ -127,6 +145,7 @@ impl PullCycle {
             entries: page.items,
             cursor: self.cursor.clone(),
             baseline: self.baseline.clone(),
+            head: self.head.clone(),
         })
     }
 

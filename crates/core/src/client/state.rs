@@ -36,6 +36,8 @@ pub struct ReplicaState {
     pub replay_cursor: Option<Cursor>,
     /// The feed's head at the first pull, while the cursor is below it.
     pub baseline: Option<Cursor>,
+    /// The newest head of the pages of a pull that is not settled.
+    pub head: Option<Cursor>,
     /// The greatest write ids seen in any page.
     pub write_id_floor: WriteIds,
     /// The reconcile state of the last settled pull.

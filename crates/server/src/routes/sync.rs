@@ -75,10 +75,11 @@ pub(crate) async fn pull(
     AuthenticatedUser(user): AuthenticatedUser,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    let query = Query::parse(&uri, &["limit", "cursor", "clientId", "baseline"])?;
+    let query = Query::parse(&uri, &["limit", "cursor", "clientId", "baseline", "head"])?;
     let request = PullRequest {
         cursor: cursor(&query, "cursor")?,
         baseline: cursor(&query, "baseline")?,
+        head: cursor(&query, "head")?,
         client_id: query.get("clientId").map(client_id).transpose()?,
         limit: query.limit(limits::DEFAULT_PULL_LIMIT, limits::MAX_PULL_LIMIT)?,
     };
@@ -126,6 +127,9 @@ fn page_body(page: &FeedPage) -> String {
     );
     if let Some(baseline) = &page.baseline {
         let _ = write!(body, r#","baseline":{}"#, text(json!(baseline)));
+    }
+    if let Some(head) = &page.head {
+        let _ = write!(body, r#","head":{}"#, text(json!(head)));
     }
     body.push('}');
     body

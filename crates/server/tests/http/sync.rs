@@ -36,8 +36,10 @@ async fn a_feed_is_read_in_pages() {
         let page = answer.ok();
         seen.extend(page["items"].as_array().unwrap().iter().map(|item| item["itemId"].clone()));
         if page["hasMore"] == false {
+            assert!(page["head"].is_null(), "{page}");
             break;
         }
+        assert!(page["head"].is_string(), "{page}");
         path = format!(
             "/v1/vfs/crdt/vfs-sync?limit=3&clientId=laptop&cursor={}",
             page["nextCursor"].as_str().unwrap()
@@ -89,6 +91,9 @@ async fn a_cursor_beyond_the_head_is_to_be_rematerialised() {
         .refused(409, "crdt_rematerialization_required");
     assert_eq!(refused["requestedCursor"], ahead);
     assert_eq!(refused["oldestAvailableCursor"], Value::Null);
+    let own = bob.pull_all().await["baseline"].as_str().unwrap().to_owned();
+    let path = format!("/v1/vfs/crdt/vfs-sync?cursor={own}&head={ahead}");
+    bob.get(&path).await.refused(409, "crdt_rematerialization_required");
     assert!(refused["history"].is_array(), "{refused}");
     let body = json!({"clientId": "laptop", "cursor": ahead});
     let refused = bob.post("/v1/vfs/crdt/reconcile", body).await;
@@ -116,7 +121,7 @@ async fn a_malformed_query_is_told_by_its_field() {
     alice.get("/v1/vfs/crdt/state?clientId=").await.refused_field("clientId");
     let long = "A".repeat(5_000);
     for cursor in ["", "x", "%00", "eyJ2ZXJzaW9uIjoyfQ", &long] {
-        for field in ["cursor", "baseline"] {
+        for field in ["cursor", "baseline", "head"] {
             let answer = alice.get(&format!("/v1/vfs/crdt/vfs-sync?{field}={cursor}")).await;
             let body = answer.refused(400, "invalid_cursor");
             assert_eq!(

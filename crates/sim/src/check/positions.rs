@@ -15,6 +15,8 @@ use crate::ledger::Book;
 #[derive(Debug, Default)]
 pub(crate) struct Positions {
     handed: BTreeMap<UserId, BTreeMap<ChangeId, String>>,
+    /// The heads that pages named.
+    heads: BTreeMap<UserId, BTreeSet<ChangeId>>,
     lost: BTreeMap<UserId, BTreeSet<ChangeId>>,
 }
 
@@ -26,8 +28,9 @@ impl Positions {
     /// A backup took the place of the database: of a feed it has nothing behind `head`.
     pub(crate) fn cut(&mut self, user: &UserId, head: Option<&Cursor>) {
         let last = head.and_then(|head| Position::parse(&head.change_id));
-        let handed = self.handed.get(user).into_iter().flatten();
-        let gone = handed.filter(|(id, _)| Position::parse(id) > last).map(|(id, _)| id.clone());
+        let handed = self.handed.get(user).into_iter().flatten().map(|(id, _)| id);
+        let named = handed.chain(self.heads.get(user).into_iter().flatten());
+        let gone: Vec<_> = named.filter(|id| Position::parse(id) > last).cloned().collect();
         self.lost.entry(user.clone()).or_default().extend(gone);
     }
 }
@@ -36,12 +39,14 @@ impl Positions {
 pub(crate) fn pull(book: &mut Book, user: &UserId, request: &PullRequest, answer: &PullAnswer) {
     let PullAnswer::Page(page) = answer else { return };
     let lost = book.positions.lost.get(user);
-    let mut given = request.cursor.iter().chain(&request.baseline);
+    let mut given = request.positions();
     let wrong = given.find(|one| lost.is_some_and(|lost| lost.contains(&one.change_id)));
     if let Some(cursor) = wrong {
         let message = format!("{user} goes on from {cursor}, which the database has lost");
         return book.fail(FailureKind::Answer, message);
     }
+    let heads = page.baseline.iter().chain(&page.head).map(|head| head.change_id.clone());
+    book.positions.heads.entry(user.clone()).or_default().extend(heads);
     for json in &page.items {
         let Ok(entry) = book.entry(json) else { continue };
         let handed = book.positions.handed.entry(user.clone()).or_default();

@@ -42,6 +42,22 @@ pub(crate) async fn pages_of_any_size_give_the_same_feed(scene: Scene) {
     }
 }
 
+pub(crate) async fn a_page_names_the_head_where_there_is_more(scene: Scene) {
+    scene.apply("laptop", vec![folder(1, "a"), folder(2, "b"), folder(3, "c")]).await;
+    let epoch = scene.store.new_epoch(scene.now(), 7).await.unwrap();
+    let first = scene.page(PullRequest { limit: 1, ..from(None) }).await;
+    assert_eq!(first.head, Some(scene.head().await));
+    scene.apply("laptop", vec![folder(4, "d")]).await;
+    let cursor = first.next_cursor.clone();
+    let request = PullRequest { limit: 1, head: first.head.clone(), ..from(cursor.clone()) };
+    let second = scene.page(request).await;
+    assert_eq!(second.head, Some(scene.head().await), "it is the head of each page");
+    assert_eq!(cursor_epoch(second.head.as_ref()), Some(epoch));
+    assert_eq!(told(&parsed(&second)), ["item_upsert b"]);
+    let last = scene.page(PullRequest { head: first.head, ..from(cursor) }).await;
+    assert_eq!((last.items.len(), last.head), (3, None));
+}
+
 pub(crate) async fn a_feed_that_never_began_is_an_empty_page(scene: Scene) {
     let page = scene.page(from(None)).await;
     assert!(page.items.is_empty() && !page.has_more && page.next_cursor.is_none());
@@ -92,8 +108,14 @@ pub(crate) async fn a_cursor_that_cannot_be_served_is_refused(scene: Scene) {
         assert!(is_refused(&scene.pull(from(Some(bad.clone()))).await), "{bad}");
         let request = PullRequest { baseline: Some(bad.clone()), ..from(Some(head.clone())) };
         assert!(is_refused(&scene.pull(request).await), "{bad} as baseline");
+        let request = PullRequest { head: Some(bad.clone()), ..from(Some(head.clone())) };
+        assert!(is_refused(&scene.pull(request).await), "{bad} as head");
     }
     assert!(scene.page(from(Some(head))).await.items.is_empty());
+}
+
+fn cursor_epoch(cursor: Option<&Cursor>) -> Option<Epoch> {
+    cursor.and_then(|cursor| Position::parse(&cursor.change_id)).map(|position| position.epoch)
 }
 
 fn is_refused(answer: &PullAnswer) -> bool {
@@ -162,7 +184,8 @@ pub(crate) async fn a_position_that_an_epoch_never_had_is_refused_with_the_histo
     ] {
         let bad = bad.at(head.changed_at);
         let baseline = PullRequest { baseline: Some(bad.clone()), ..from(Some(head.clone())) };
-        for request in [from(Some(bad.clone())), baseline] {
+        let later = PullRequest { head: Some(bad.clone()), ..from(Some(head.clone())) };
+        for request in [from(Some(bad.clone())), baseline, later] {
             let answer = scene.pull(request).await;
             let (oldest_available, history) = (None, expected.clone());
             assert_eq!(answer, PullAnswer::Rematerialize { oldest_available, history }, "{bad}");

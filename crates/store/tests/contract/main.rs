@@ -99,6 +99,7 @@ mod every {
             a_push_is_told_in_the_feed
             a_change_moves_its_entry_to_the_head
             pages_of_any_size_give_the_same_feed
+            a_page_names_the_head_where_there_is_more
             a_feed_that_never_began_is_an_empty_page
             everybody_has_a_feed_of_their_own
             a_page_ends_early_at_4_mib

@@ -3,8 +3,8 @@
 use serde_json::Value;
 use vfs_sync_core::id::ItemId;
 use vfs_sync_core::wire::PushStatus;
+use vfs_sync_store::PullAnswer;
 use vfs_sync_store::testing::new_postgres_database;
-use vfs_sync_store::{PullAnswer, PullRequest};
 
 use super::scene::*;
 
@@ -19,7 +19,7 @@ async fn a_database_of_0_1_0_goes_on_with_all_that_it_had() {
     let now = at(1_795_900_700_000);
     let store = vfs_sync_store::open(&url, now).await.unwrap();
 
-    let request = PullRequest { cursor: None, baseline: None, client_id: None, limit: 500 };
+    let request = from(None);
     for (who, shown) in [("alice", 10), ("bob", 8)] {
         let PullAnswer::Page(page) = store.pull(&user(who), &request).await.unwrap() else {
             panic!("a pull from the start is served")

@@ -162,14 +162,17 @@ impl Scene {
         limit: u32,
     ) -> Vec<Value> {
         let mut entries = Vec::new();
-        let mut baseline = None;
+        let (mut baseline, mut head) = (None, None);
         loop {
-            let request = PullRequest { cursor: cursor.clone(), baseline, client_id: None, limit };
+            let from = cursor.clone();
+            let request = PullRequest { cursor: from, baseline, head, client_id: None, limit };
             baseline = request.baseline.clone();
             let PullAnswer::Page(page) = self.pull_as(who, request).await else {
                 panic!("the pull was refused")
             };
             baseline = page.baseline.clone().or(baseline);
+            head = page.head.clone();
+            assert_eq!(head.is_some(), page.has_more);
             assert!(page.items.len() <= limit as usize);
             let items: Vec<Value> = parsed(&page);
             if let Some(last) = items.last() {
@@ -209,7 +212,7 @@ impl Scene {
 }
 
 pub(crate) fn from(cursor: Option<Cursor>) -> PullRequest {
-    PullRequest { cursor, baseline: None, client_id: None, limit: 500 }
+    PullRequest { cursor, baseline: None, head: None, client_id: None, limit: 500 }
 }
 
 pub(crate) fn parsed(page: &FeedPage) -> Vec<Value> {

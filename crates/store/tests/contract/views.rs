@@ -47,6 +47,7 @@ pub(crate) struct Replica {
     pub(crate) view: View,
     cursor: Option<Cursor>,
     baseline: Option<Cursor>,
+    head: Option<Cursor>,
     started_again: u32,
 }
 
@@ -54,7 +55,8 @@ impl Replica {
     /// Pulls a page; tells whether it has settled.
     pub(crate) async fn pull(&mut self, scene: &Scene, who: &str, limit: u32) -> bool {
         let (cursor, baseline) = (self.cursor.clone(), self.baseline.clone());
-        let request = PullRequest { cursor, baseline, client_id: None, limit };
+        let head = self.head.clone();
+        let request = PullRequest { cursor, baseline, head, client_id: None, limit };
         let page = match scene.pull_as(who, request).await {
             PullAnswer::Page(page) => page,
             PullAnswer::Rematerialize { .. } => {
@@ -69,6 +71,7 @@ impl Replica {
             self.take(&entry);
         }
         self.baseline = page.baseline.or(self.baseline.take());
+        self.head = page.head;
         !page.has_more
     }
 

@@ -230,6 +230,7 @@ impl SqliteRows {
         self.put("server", before.map(|b| &b.server), &meta.server)?;
         self.put("cursor", before.map(|b| &b.cursor), &meta.cursor)?;
         self.put("baseline", before.map(|b| &b.baseline), &meta.baseline)?;
+        self.put("head", before.map(|b| &b.head), &meta.head)?;
         self.put("epoch", before.map(|b| &b.epoch), &meta.epoch)?;
         self.put("trail", before.map(|b| &b.trail), &meta.trail)?;
         self.put("floor", before.map(|b| &b.floor), &meta.floor)?;
@@ -273,6 +274,7 @@ impl SqliteRows {
             server: self.load::<Arc<str>>("server")?,
             cursor: self.load("cursor")?,
             baseline: self.load("baseline")?,
+            head: self.load_if_there("head")?,
             epoch: self.load_if_there("epoch")?,
             trail: self.load_if_there("trail")?.unwrap_or_default(),
             floor: self.load("floor")?,

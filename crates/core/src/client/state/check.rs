@@ -43,6 +43,7 @@ pub fn parse(json: &[u8], client_id: &ReplicaId) -> Result<ReplicaState, Violati
         user_id: fields.take("userId")?,
         replay_cursor: fields.take::<Option<CursorForm>>("replayCursor")?.map(Cursor::from),
         baseline: fields.take::<Option<CursorForm>>("baseline")?.map(Cursor::from),
+        head: fields.optional::<CursorForm>("head")?.map(Cursor::from),
         write_id_floor: fields.take("writeIdFloor")?,
         reconcile_state: fields.take::<Option<ReconcileForm>>("reconcileState")?.map(Into::into),
         clock: HybridClock::from(fields.take::<ClockForm>("clock")?),
@@ -101,6 +102,10 @@ impl Fields {
         let value = self.0.remove(name).ok_or_else(|| refuse(name, None, "is missing"))?;
         serde_json::from_value(value)
             .map_err(|error| refuse(name, None, format!("is malformed: {error}")))
+    }
+
+    fn optional<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, Violation> {
+        if self.0.contains_key(name) { self.take(name).map(Some) } else { Ok(None) }
     }
 
     fn next_local_write_id(&mut self) -> Result<u64, Violation> {
@@ -195,6 +200,7 @@ fn check_queue(state: &ReplicaState) -> Result<(), Violation> {
     let cursors = [
         state.replay_cursor.as_ref(),
         state.baseline.as_ref(),
+        state.head.as_ref(),
         state.reconcile_state.as_ref().map(|reconcile| &reconcile.cursor),
     ];
     let mut last = None;

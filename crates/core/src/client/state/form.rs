@@ -362,6 +362,9 @@ pub(super) fn write(state: &ReplicaState, writer: impl Write, redacted: bool) ->
     field(to, "userId", &state.user_id)?;
     field(to, "replayCursor", &state.replay_cursor.as_ref().map(CursorForm::from))?;
     field(to, "baseline", &state.baseline.as_ref().map(CursorForm::from))?;
+    if let Some(head) = &state.head {
+        field(to, "head", &CursorForm::from(head))?;
+    }
     field(to, "writeIdFloor", &state.write_id_floor)?;
     field(to, "reconcileState", &state.reconcile_state.as_ref().map(ReconcileForm::from))?;
     let clock = ClockForm { last: state.clock.last(), seen: state.clock.seen() };
