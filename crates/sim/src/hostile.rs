@@ -109,6 +109,9 @@ struct State {
     stale_head: Option<OpId>,
     /// It builds anew, beside the state that is exported.
     rebuilds: bool,
+    /// It has built anew, and asks next what of its history the server has: it applies nothing of
+    /// the page that answers.
+    asks_history: bool,
     /// Of the last first page.
     epoch: Option<Epoch>,
     /// Pages that the call under way got.
@@ -191,6 +194,7 @@ impl Hostile {
         let mut state = self.state();
         let rebuilds = state.rebuilds;
         state.rebuilds &= has_more;
+        state.asks_history = rebuilds && !has_more;
         rebuilds
     }
 
@@ -198,6 +202,7 @@ impl Hostile {
     pub(crate) fn begin(&self) {
         let mut state = self.state();
         (state.stale_pushes, state.rebuilds, state.pages) = (0, false, 0);
+        state.asks_history = false;
     }
 
     /// What is due, if an answer was broken: then it is over.
@@ -253,11 +258,14 @@ impl Hostile {
         if query.cursor.is_none() {
             self.first_page(page.epoch);
         }
-        let first = {
+        let (first, asks_history) = {
             let mut state = self.state();
             state.pages += 1;
-            state.pages == 1
+            (state.pages == 1, std::mem::take(&mut state.asks_history))
         };
+        if asks_history {
+            return Ok(page);
+        }
         let Some((breach, exported)) = self.turn(&query.client_id, &breaches) else {
             return Ok(page);
         };
