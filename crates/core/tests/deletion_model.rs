@@ -373,3 +373,17 @@ fn what_came_into_sight_was_not_seen() {
     let answer = database.push_as("v", "r", vec![delete]);
     assert_eq!((answer.results[0].status, answer.results[0].reason), UNSEEN);
 }
+
+#[test]
+fn a_link_that_a_revival_tells_first_was_not_seen() {
+    let (mut database, seen) = tree();
+    let seen = Some(Database::basis(seen));
+    let here = [Action::LinkAdd { parent: item(ELSE) }, Action::Delete];
+    let here = here.into_iter().zip(1..);
+    let here = here.map(|(action, id)| op("a", id, 1_000, seen.clone(), FILES[0], action));
+    database.push("a", here.collect());
+    database.push("b", vec![op("b", 1, 1_100, seen.clone(), FILES[0], rename("by b"))]);
+    let delete = op("a", 3, 1_200, seen, ELSE, Action::Delete);
+    assert_eq!(push(&mut database, "a", delete), UNSEEN);
+    assert!(database.live(&item(FILES[0])) && database.live(&item(ELSE)));
+}

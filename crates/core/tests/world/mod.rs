@@ -338,7 +338,10 @@ impl Database {
             for (addition, counter) in entries.into_iter().zip(first..) {
                 let key = addition.body.change.key();
                 let placed = PlacedEntry::new(&addition, counter);
-                told.push((counter, key, addition.cause));
+                // What the feed did not have came into sight.
+                let first = !feed.contains_key(&placed.key);
+                let came = first && addition.cause == Cause::Same;
+                told.push((counter, key, if came { Cause::Another } else { addition.cause }));
                 feed.insert(placed.key, (counter, addition.body));
             }
         }

@@ -16,7 +16,8 @@ struct Told {
     counter: u64,
     /// The user's own replica that did it.
     by: Option<ReplicaId>,
-    /// The thing did not change: only what the user may do with it, or what it is of.
+    /// The thing did not change since it was told before: only what the user may do with it, or what
+    /// it is of.
     same: bool,
     present: bool,
 }
@@ -52,10 +53,12 @@ impl Feed {
         let rows = self.told.entry(entry.body.change.key()).or_default();
         let was_present = rows.last().is_some_and(|last| last.present);
         let is_item = matches!(entry.body.change, Change::ItemUpsert(_));
+        // What was never told came into sight, which counts as another's change.
+        let first = rows.is_empty();
         rows.push(Told {
             counter: position.counter,
-            by,
-            same: !changed || (is_item && was_present && entry.body.actor.is_none()),
+            by: by.filter(|_| changed || !first),
+            same: (!changed && !first) || (is_item && was_present && entry.body.actor.is_none()),
             present: !entry.body.change.is_removal(),
         });
     }
