@@ -122,6 +122,18 @@ fn decline(device: &Device, ledger: &Ledger, item: &ItemId) -> Result<(), Client
     Ok(())
 }
 
+/// What people do who share: owners grant and clear away, the others edit and delete.
+fn among_others(device: &Device, ledger: &Ledger, random: &mut Random) -> (usize, Option<ItemId>) {
+    let (kind, own) =
+        *random.one(&[(GRANT, true), (DELETE, true), (RENAME, false), (DELETE, false)]);
+    let is_own = |id: &ItemId| {
+        let node = device.client.node(id).expect("memory is read");
+        node.is_some_and(|node| node.owner == device.user)
+    };
+    let mut looks = (0..8).filter_map(|_| visible(device, ledger, random));
+    (kind, looks.find(|id| is_own(id) == own))
+}
+
 /// How much waits on a device: what edits add to. `None` if its disk does not let it be read.
 fn waiting(device: &Device) -> Option<[u64; 5]> {
     let status = device.client.status().ok()?;
@@ -129,11 +141,21 @@ fn waiting(device: &Device) -> Option<[u64; 5]> {
     Some([pending, acknowledged, rejected, uploads, rejected_uploads])
 }
 
+/// Kinds of edits, of those that are drawn by a number.
+const RENAME: usize = 25;
+const DELETE: usize = 66;
+const GRANT: usize = 71;
+
 /// Does one thing that a user could do.
 pub(crate) fn edit(device: &mut Device, ledger: &Ledger, users: usize, random: &mut Random) {
     let kind = random.below(100);
     let before = waiting(device);
     let one = visible(device, ledger, random);
+    let (kind, one) = if device.setup.shares && random.below(2) == 0 {
+        among_others(device, ledger, random)
+    } else {
+        (kind, one)
+    };
     let mut seen = None;
     let mut done = "create";
     let outcome = match (kind, &one) {
@@ -152,7 +174,7 @@ pub(crate) fn edit(device: &mut Device, ledger: &Ledger, users: usize, random: &
             };
             device.client.create(*random.one(&kinds), under, name).map(drop)
         }
-        (25..=39, Some(item)) => {
+        (RENAME..=39, Some(item)) => {
             done = "rename";
             let node = device.client.node(item).expect("memory is read");
             seen = node.and_then(|node| node.name).map(|name| (item.clone(), name));
@@ -186,7 +208,7 @@ pub(crate) fn edit(device: &mut Device, ledger: &Ledger, users: usize, random: &
                 parents => device.client.unlink(item, random.one(parents)),
             }
         }
-        (66..=70, Some(item)) => {
+        (DELETE..=70, Some(item)) => {
             done = "delete";
             let what = if random.below(3) == 0 { Delete::Recursive } else { Delete::Item };
             let shown = match what {
@@ -199,7 +221,7 @@ pub(crate) fn edit(device: &mut Device, ledger: &Ledger, users: usize, random: &
             }
             deleted
         }
-        (71..=79, Some(item)) => {
+        (GRANT..=79, Some(item)) => {
             done = "grant";
             let levels = [AccessLevel::Read, AccessLevel::Write, AccessLevel::Admin];
             device.client.share(item, principal(random, users), *random.one(&levels))

@@ -29,6 +29,8 @@ pub(crate) struct DeviceSetup {
     pub(crate) skew: i64,
     /// Takes contents for large that are not.
     pub(crate) large: bool,
+    /// Its user is one of several who have much to do with what the others share.
+    pub(crate) shares: bool,
 }
 
 /// One thing that happens, and how long after it the next does.
@@ -230,6 +232,9 @@ impl Plan {
         for (device, part) in setup.devices.iter_mut().zip(70..) {
             device.large = of_part(seed, part).below(6) == 0;
         }
+        if of_part(seed, 62).below(6) == 0 {
+            setup.devices.iter_mut().for_each(|device| device.shares = true);
+        }
         let mut weights: Vec<&Weight> = WORK.iter().collect();
         let troubled = TROUBLE.iter().zip(&troubles).filter(|(_, there)| **there);
         weights.extend(troubled.flat_map(|(weights, _)| weights.iter()));
@@ -315,6 +320,7 @@ fn setup(random: &mut Random, clocks: bool) -> Setup {
                 background: random.below(6) == 0,
                 skew: if clocks { skew(random) } else { 0 },
                 large: false,
+                shares: false,
             });
         }
     }
