@@ -1,0 +1,26 @@
+//! Runs the built binary: alone, against servers, killed at random instants, and on several servers at once.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and prints its seed"
+)]
+
+mod belongs;
+mod blobs;
+mod crash;
+mod demo;
+mod escapes;
+mod migration;
+mod object_store;
+mod processes;
+mod readme;
+mod records;
+mod sharing;
+mod support;
+mod sync;
+mod trash;
+mod tree;
+mod usage;
+mod world;
