@@ -5,8 +5,8 @@ use serde_json::Value;
 use vfs_sync_client::{ClientError, TransportError, Violation};
 use vfs_sync_core::wire::code;
 
+use crate::escape::escaped;
 use crate::replica::TOKEN_VARIABLE;
-use crate::safe::safe;
 
 /// What kind of failure it is. The kind decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -116,16 +116,16 @@ impl Failure {
 
     /// As a person reads it.
     pub(crate) fn text(&self) -> String {
-        let mut text = format!("error: {}", safe(&self.message));
+        let mut text = format!("error: {}", escaped(&self.message));
         if let Some(signature) = &self.signature {
-            text.push_str(&format!("\n  guardrail: {}", safe(signature)));
+            text.push_str(&format!("\n  guardrail: {}", escaped(signature)));
         }
         for (field, value) in &self.details {
-            text.push_str(&format!("\n  {}: {}", safe(field), safe(&value.to_string())));
+            text.push_str(&format!("\n  {}: {}", escaped(field), escaped(&value.to_string())));
         }
         if let Some(hint) = &self.hint {
             for line in hint.lines() {
-                text.push_str(&format!("\n  hint: {}", safe(line)));
+                text.push_str(&format!("\n  hint: {}", escaped(line)));
             }
         }
         text

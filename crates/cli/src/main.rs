@@ -2,17 +2,16 @@
 
 mod args;
 mod commands;
-mod demo;
 mod error;
+mod escape;
 mod fs;
 mod output;
 mod path;
 mod replica;
 mod report;
-mod safe;
 mod server;
+mod shutdown;
 mod stdin;
-mod stop;
 
 use std::process::ExitCode;
 
@@ -33,7 +32,7 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let done = runtime.map_err(Failure::io("cannot start")).and_then(|runtime| {
         let done = runtime.block_on(async {
-            let stop = stop::on_signals(output)?;
+            let stop = shutdown::on_signals(output)?;
             commands::run(cli, output, stop).await
         });
         // A blocking call that hangs, such as a disk that is gone, must not hold the exit.

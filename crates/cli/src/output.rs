@@ -16,8 +16,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::error::{Failure, Result};
+use crate::escape::{EscapingJson, EscapingLog, Line, escaped};
 use crate::report::{Problem, Problems};
-use crate::safe::{Line, SafeJson, SafeLog, safe};
 
 /// How many problems a person is shown.
 const PROBLEMS_SHOWN: usize = 20;
@@ -136,7 +136,7 @@ fn write_json(writer: &mut impl Write, value: &impl Serialize) -> io::Result<()>
 /// A value as JSON that is harmless on a terminal.
 pub(crate) fn json_text(value: &impl Serialize) -> io::Result<String> {
     let mut bytes = Vec::new();
-    let formatter = SafeJson(serde_json::ser::CompactFormatter);
+    let formatter = EscapingJson(serde_json::ser::CompactFormatter);
     let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, formatter);
     value.serialize(&mut serializer)?;
     String::from_utf8(bytes).map_err(io::Error::other)
@@ -172,7 +172,7 @@ pub(crate) struct Rows {
 impl Rows {
     /// Adds a row.
     pub(crate) fn add_row<T: AsRef<str>>(&mut self, cells: impl IntoIterator<Item = T>) {
-        let cells: Vec<_> = cells.into_iter().map(|cell| safe(cell.as_ref())).collect();
+        let cells: Vec<_> = cells.into_iter().map(|cell| escaped(cell.as_ref())).collect();
         self.table.add_row(cells);
         self.is_empty = false;
     }
@@ -211,8 +211,8 @@ pub(crate) fn raw() -> io::StdoutLock<'static> {
 }
 
 /// Standard error for a log for people.
-pub(crate) fn log() -> SafeLog<io::Stderr> {
-    SafeLog::new(io::stderr())
+pub(crate) fn log() -> EscapingLog<io::Stderr> {
+    EscapingLog::new(io::stderr())
 }
 
 /// Standard error for a log of JSON documents.

@@ -1,5 +1,7 @@
 //! For who runs a server: `serve`, `token`, `migrate`, `admin`.
 
+pub(super) mod blobs;
+
 use std::time::Duration;
 
 use serde_json::json;
@@ -12,8 +14,8 @@ use vfs_sync_server::auth::MintError;
 
 use crate::args::{Database, NewEpoch, RepairReconcileState, Serve, Token};
 use crate::error::{Failure, Kind, Result};
+use crate::escape::escaped;
 use crate::output::{Output, count_text};
-use crate::safe::safe;
 use crate::server::{self, Bound, Setup};
 
 pub(super) async fn serve(args: Serve, output: Output, stop: CancellationToken) -> Result<()> {
@@ -110,8 +112,8 @@ pub(super) async fn repair_reconcile_state(
     let found = store.repair_reconcile_states(user.as_ref(), args.dry_run).await;
     let found = found.map_err(server::store_failure)?;
     for state in &found {
-        let (user, key) = (safe(&state.user), safe(&state.key));
-        output.say(format_args!("{key} of {user}: {}", safe(&state.reason)))?;
+        let (user, key) = (escaped(&state.user), escaped(&state.key));
+        output.say(format_args!("{key} of {user}: {}", escaped(&state.reason)))?;
     }
     let done = if args.dry_run { "malformed" } else { "removed" };
     output.say(format_args!("{done}: {}", count_text(found.len() as u64)))?;

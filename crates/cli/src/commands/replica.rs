@@ -1,19 +1,24 @@
 //! The replica itself: `init`, `status`, `rematerialise`, and `completions`.
 
+mod outstanding;
+pub(super) mod queue;
+pub(super) mod recover;
+pub(super) mod state;
+pub(super) mod sync;
+
 use std::io::Write as _;
 
 use clap::CommandFactory as _;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::recover;
-use super::standing;
-use super::sync::{outcome, report_json};
+use self::sync::outcome;
+use super::render::report_json;
 use crate::args::{Cli, Completions, Global, Init, Status};
 use crate::error::{Failure, Result};
+use crate::escape::escaped;
 use crate::output::{Output, bytes_text, count_text, raw, table};
-use crate::safe::safe;
-use crate::{replica, stop};
+use crate::{replica, shutdown};
 
 pub(super) fn init(global: &Global, args: Init, output: Output) -> Result<()> {
     let client = replica::create(global, &args)?;
@@ -21,8 +26,8 @@ pub(super) fn init(global: &Global, args: Init, output: Output) -> Result<()> {
     let status = client.status()?;
     output.say(format_args!(
         "a replica of {}'s tree is in {}; `vfs-sync sync` fills it",
-        safe(status.user.as_str()),
-        safe(&directory.to_string_lossy())
+        escaped(status.user.as_str()),
+        escaped(&directory.to_string_lossy())
     ))?;
     output.json(&json!({
         "replica": directory.to_string_lossy(), "clientId": status.client_id,
@@ -36,7 +41,7 @@ pub(super) async fn status(global: &Global, args: Status, output: Output) -> Res
     let status = client.status()?;
     let cache = client.cache_usage()?;
     let left = client.outstanding()?;
-    let end = || standing::failure(&left).map_or(Ok(()), Err);
+    let end = || outstanding::failure(&left).map_or(Ok(()), Err);
     let server = match args.server {
         true => Some(client.server_state().await?),
         false => None,
@@ -59,14 +64,14 @@ pub(super) async fn status(global: &Global, args: Status, output: Output) -> Res
             "lostFirst": recover::first_json(&client)?,
             "cache": { "bytes": cache.bytes, "contents": cache.contents, "limit": cache.limit },
             "stopped": status.stopped,
-            "outstanding": standing::json(&client, &left)?,
+            "outstanding": outstanding::json(&client, &left)?,
             "serverState": server,
         }))?;
         return end();
     }
     let mut rows = table(&[], &[]);
     let mut row = |name: &str, value: String| {
-        rows.add_row([name.to_owned(), safe(&value)]);
+        rows.add_row([name.to_owned(), escaped(&value)]);
     };
     row("replica", directory.to_string_lossy().into_owned());
     row("client id", status.client_id.to_string());
@@ -130,7 +135,7 @@ pub(super) async fn rematerialise(
     let progress = output.progress("rebuilding");
     let report = tokio::select! {
         report = client.rematerialise() => report?,
-        () = stop.cancelled() => return Err(stop::interrupted()),
+        () = stop.cancelled() => return Err(shutdown::interrupted()),
     };
     drop(progress);
     output.json(&report_json(&report))?;
@@ -140,7 +145,7 @@ pub(super) async fn rematerialise(
         output.say("`vfs-sync sync` sends what was queued")?;
     }
     outcome(&report)?;
-    standing::failure(&client.outstanding()?)
+    outstanding::failure(&client.outstanding()?)
         .filter(|_| report.offered.listed > 0)
         .map_or(Ok(()), Err)
 }

@@ -18,12 +18,12 @@ use vfs_sync_client::{
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::ItemId;
 
+use super::destination::{self, NotWritten, Over, Placed, Wanted};
 use super::digest::digest;
+use super::dir::{Folder, Kind, Root, Stat};
 use super::metadata::{self, OnDisk, on_disk};
 use super::names::{self, DiskRules};
 use super::record::{self, Record};
-use super::root::{Folder, Kind, Root, Stat};
-use super::target::{self, NotWritten, Over, Placed, Wanted};
 use crate::error::{Failure, Kind as FailureKind, Result};
 use crate::report::{Problem, ProblemKind, Problems};
 
@@ -105,7 +105,7 @@ pub(crate) async fn export(
         let busy = format!("another export is writing to {}", directory.display());
         return Err(Failure::failed(busy).hint("wait for it, or choose another directory"));
     }
-    let rules = target::probe(&folder);
+    let rules = destination::probe(&folder);
     let found = Record::find(client, &mut root, top.as_ref()).map_err(Failure::io(what()))??;
     let record = Record::begin(client, found, top.as_ref(), false, true)?;
     let export = Export { own, ..Export::new(client, root, record, rules, options, stop) };
@@ -509,7 +509,7 @@ impl<'a> Export<'a> {
                 return None;
             }
         }
-        match target::keep(disk, name, OsStr::new("recovered"), &self.device) {
+        match destination::keep(disk, name, OsStr::new("recovered"), &self.device) {
             Ok(copy) => {
                 let detail = "an export that was cut short had taken it from its place";
                 self.problem(Problem::new(&path.join(&copy), ProblemKind::ConflictedCopy, detail));
@@ -627,7 +627,7 @@ impl<'a> Export<'a> {
         self.root.forget(at);
         if let Some(row) = row.filter(|row| row.state == EntryState::Agreed) {
             if stat.kind == Kind::File && record::is_unchanged(&row.disk, stat) {
-                match target::remove_expected(disk, name, stat) {
+                match destination::remove_expected(disk, name, stat) {
                     Ok(true) => {
                         self.report.removed += 1;
                         return Ok(true);
@@ -651,7 +651,7 @@ impl<'a> Export<'a> {
             return Ok(true);
         }
         self.root.forget(at);
-        match target::keep(disk, name, name, &self.device) {
+        match destination::keep(disk, name, name, &self.device) {
             Ok(copy) => {
                 self.kept(at, &copy);
                 Ok(true)
@@ -957,15 +957,23 @@ impl<'a> Export<'a> {
         }
         let reader = content.reader()?;
         let (name, wanted, device) = (&file.name, &file.wanted, self.device.as_str());
-        let mut done = target::write_file(disk, name, wanted, reader, file.over, device, self.stop);
+        let mut done =
+            destination::write_file(disk, name, wanted, reader, file.over, device, self.stop);
         if self.options.force
             && matches!(&done, Err(NotWritten::Io(error)) if error.kind() == io::ErrorKind::AlreadyExists)
             && !disk.stat(name).is_ok_and(|stat| self.written.contains(&stat.id))
         {
             // It appeared since the folder was read: it is kept as what was there before is.
             let reader = content.reader()?;
-            done =
-                target::write_file(disk, name, wanted, reader, Over::Anything, device, self.stop);
+            done = destination::write_file(
+                disk,
+                name,
+                wanted,
+                reader,
+                Over::Anything,
+                device,
+                self.stop,
+            );
         }
         match done {
             Ok(Placed { stat, kept }) => {
@@ -1129,7 +1137,7 @@ impl<'a> Export<'a> {
                 }
                 (EntryKind::File, Kind::File) => match self.is_recorded(&folder, name, &stat, &row)
                 {
-                    Ok(true) => match target::remove_expected(&folder, name, &stat) {
+                    Ok(true) => match destination::remove_expected(&folder, name, &stat) {
                         Ok(true) => {
                             self.report.removed += 1;
                             self.rows.push(RecordChange::Remove(row.id));

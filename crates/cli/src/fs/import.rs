@@ -18,14 +18,14 @@ use vfs_sync_core::id::{BlobId, ItemId, UserId};
 use vfs_sync_core::item::{Name, ObjectType};
 use vfs_sync_core::tree::conflict_copy_name;
 
-use super::ahead::{Ahead, Committer, Outcome, SMALL};
 use super::digest::digest;
+use super::dir::{Folder, Kind, Stat};
 use super::metadata::{self, OnDisk, on_disk};
 use super::names;
+use super::prefetch::{Ahead, Committer, Outcome, SMALL};
 use super::record::{self, Record};
-use super::root::{Folder, Kind, Stat};
 use super::scan::{Listing, Scanner, Seen};
-use super::stable::{ATTEMPTS, Cut, StableReader};
+use super::stable_reader::{ATTEMPTS, Cut, StableReader};
 use crate::error::{Failure, Kind as FailureKind, Result};
 use crate::report::{Change, Changes, Conflicts, Problem, ProblemKind, Problems};
 

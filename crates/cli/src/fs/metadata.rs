@@ -8,7 +8,7 @@ use vfs_sync_client::{DiskState, MetadataChange, Node};
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::item::ObjectType;
 
-use super::root::Stat;
+use super::dir::Stat;
 
 const MODE: &str = "mode";
 

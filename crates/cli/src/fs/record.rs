@@ -15,8 +15,8 @@ use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::ItemId;
 use vfs_sync_core::time::Timestamp;
 
+use super::dir::{Kind, Root, Stat};
 use super::metadata;
-use super::root::{Kind, Root, Stat};
 
 /// Seconds for which a change right after a reading may not show in a file's times: the coarsest
 /// disks count in steps of two.

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use vfs_sync_core::item::Name;
 
+use super::dir::{Folder, Kind, Root, Stat};
 use super::names;
-use super::root::{Folder, Kind, Root, Stat};
 use crate::report::{Problem, ProblemKind};
 
 /// A file or folder that can be imported.

@@ -146,7 +146,11 @@ fn a_path_that_is_not_there_says_where_to_look() {
     let paths = |tree: Vec<(std::path::PathBuf, String)>| {
         tree.into_iter().map(|(path, _)| path).collect::<Vec<_>>()
     };
-    assert_eq!(paths(crate::support::tree_of(&scene.path("r"))), paths(before), "nothing is made there");
+    assert_eq!(
+        paths(crate::support::tree_of(&scene.path("r"))),
+        paths(before),
+        "nothing is made there"
+    );
 }
 
 #[test]

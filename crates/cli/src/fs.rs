@@ -1,14 +1,14 @@
 //! Real directories: their names, reading them, writing them.
 
-mod ahead;
+mod destination;
 pub(crate) mod digest;
+pub(crate) mod dir;
 pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod merge;
 pub(crate) mod metadata;
 pub(crate) mod names;
+mod prefetch;
 pub(crate) mod record;
-pub(crate) mod root;
 pub(crate) mod scan;
-pub(crate) mod stable;
-mod target;
+pub(crate) mod stable_reader;

@@ -8,16 +8,16 @@ use vfs_sync_core::limits::MAX_PULL_LIMIT;
 
 use crate::args::{Global, Group, GroupAction};
 use crate::error::Result;
+use crate::escape::escaped;
 use crate::output::Output;
-use crate::safe::safe;
-use crate::{replica, stop};
+use crate::{replica, shutdown};
 
 fn principal(id: PrincipalId, organization: bool) -> Principal {
     let kind = if organization { PrincipalType::Organization } else { PrincipalType::Group };
     Principal { kind, id }
 }
 
-pub(super) async fn group(
+pub(in crate::commands) async fn group(
     global: &Global,
     args: Group,
     output: Output,
@@ -52,7 +52,7 @@ pub(super) async fn group(
                         "principalType": kind, "principalId": id, "members": members,
                     }));
                 }
-                members.iter().try_for_each(|member| output.text(safe(member.as_str())))
+                members.iter().try_for_each(|member| output.text(escaped(member.as_str())))
             }
             GroupAction::Mine => {
                 let mine = server.groups().await?;
@@ -61,7 +61,7 @@ pub(super) async fn group(
                 }
                 let of = |kind: PrincipalType, ids: &[PrincipalId]| {
                     ids.iter()
-                        .try_for_each(|id| output.text(format!("{kind}:{}", safe(id.as_str()))))
+                        .try_for_each(|id| output.text(format!("{kind}:{}", escaped(id.as_str()))))
                 };
                 of(PrincipalType::Group, &mine.groups)?;
                 of(PrincipalType::Organization, &mine.organizations)
@@ -70,12 +70,12 @@ pub(super) async fn group(
     };
     tokio::select! {
         done = work => done,
-        () = stop.cancelled() => Err(stop::interrupted()),
+        () = stop.cancelled() => Err(shutdown::interrupted()),
     }
 }
 
 fn tell(output: &Output, group: &Principal, member: &UserId, present: bool) -> Result<()> {
-    let (user, shown) = (safe(member.as_str()), safe(&group.to_string()));
+    let (user, shown) = (escaped(member.as_str()), escaped(&group.to_string()));
     output.say(match present {
         true => format!("{user} is in {shown}"),
         false => format!("{user} is not in {shown}"),

@@ -9,11 +9,11 @@ use vfs_sync_core::client::state;
 
 use crate::args::{Global, State};
 use crate::error::{Failure, Result};
+use crate::escape::{Escaped, EscapingLog};
 use crate::output::{Output, count_text, raw};
 use crate::replica;
-use crate::safe::{Safe, SafeLog};
 
-pub(super) fn state(global: &Global, command: State, output: Output) -> Result<()> {
+pub(in crate::commands) fn state(global: &Global, command: State, output: Output) -> Result<()> {
     match command {
         State::Export { file, redact } => export(global, file.as_deref(), redact, output),
         State::Hydrate { file, init } => {
@@ -37,7 +37,7 @@ fn export(global: &Global, file: Option<&Path>, redact: bool, output: Output) ->
     let options = StateExport { redact };
     let Some(file) = file else {
         if raw().is_terminal() {
-            let mut out = io::BufWriter::new(SafeLog::new(raw()));
+            let mut out = io::BufWriter::new(EscapingLog::new(raw()));
             client.export_state(options, &mut out)?;
             return out.flush().map_err(Failure::output);
         }
@@ -58,6 +58,6 @@ fn export(global: &Global, file: Option<&Path>, redact: bool, output: Output) ->
     temporary.persist_noclobber(file).map_err(|error| {
         Failure::io(what())(error.error).hint("an export replaces no file: choose another name")
     })?;
-    output.say(format_args!("written to {}", Safe(&file.to_string_lossy())))?;
+    output.say(format_args!("written to {}", Escaped(&file.to_string_lossy())))?;
     output.json(&json!({ "file": file.to_string_lossy(), "redacted": redact }))
 }

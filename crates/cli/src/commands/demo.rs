@@ -16,8 +16,8 @@ use vfs_sync_client::{HttpConfig, HttpTransport, StaticToken, SyncClient, SyncRe
 use vfs_sync_core::id::UserId;
 use vfs_sync_server::auth::{AuthConfig, Secret};
 
+use super::render::{SyncProgress, report_json};
 use crate::args::Demo;
-use crate::commands::{Shown, report_json};
 use crate::error::{Failure, Kind, Result};
 use crate::fs::export::{self, ExportOptions, ExportReport};
 use crate::fs::import::{self, ImportOptions, ImportReport};
@@ -25,7 +25,7 @@ use crate::fs::scan::Scanner;
 use crate::output::{Output, bytes_text, count_text};
 use crate::replica::{self, Settings};
 use crate::server::{self, Setup};
-use crate::stop;
+use crate::shutdown;
 use cut::Cuttable;
 
 const USER: &str = "demo";
@@ -38,7 +38,7 @@ struct Side {
     name: &'static str,
     client: SyncClient,
     line: Arc<Cuttable>,
-    shown: Arc<Shown>,
+    shown: Arc<SyncProgress>,
 }
 
 struct Story {
@@ -59,14 +59,14 @@ impl Story {
     }
 
     fn go_on(&self) -> Result<()> {
-        if self.stop.is_cancelled() { Err(stop::interrupted()) } else { Ok(()) }
+        if self.stop.is_cancelled() { Err(shutdown::interrupted()) } else { Ok(()) }
     }
 
     async fn sync(&self, side: &Side) -> Result<SyncReport> {
         side.shown.with(Some(self.output.progress("syncing")));
         let report = tokio::select! {
             report = side.client.sync() => report.map_err(Failure::from),
-            () = self.stop.cancelled() => Err(stop::interrupted()),
+            () = self.stop.cancelled() => Err(shutdown::interrupted()),
         };
         side.shown.with(None);
         report
@@ -200,7 +200,7 @@ async fn play(
         return Ok(());
     }
     for difference in comparison.differences.iter().take(20) {
-        story.output.note(crate::safe::safe(difference));
+        story.output.note(crate::escape::escaped(difference));
     }
     let message = format!("{} differences, {problems} problems", comparison.differing);
     Err(Failure::new(Kind::Failed, message))
@@ -213,7 +213,7 @@ fn side(name: &'static str, base: &Path, url: &str, user: &UserId, token: &str) 
     let (transport, config) = (line.clone(), replica::config());
     let client = SyncClient::create_replica(&directory, user.clone(), url, transport, config)?;
     Settings::new(url, Some(base.join("token"))).write(&directory)?;
-    let shown = Arc::new(Shown::default());
+    let shown = Arc::new(SyncProgress::default());
     client.observe(shown.clone());
     Ok(Side { name, client, line, shown })
 }

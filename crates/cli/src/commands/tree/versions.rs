@@ -6,11 +6,11 @@ use vfs_sync_client::{Node, SyncClient, Version};
 
 use crate::args::{Global, OnePath};
 use crate::error::{Failure, Kind, Result};
+use crate::escape::escaped;
 use crate::output::{Output, bytes_text, table};
-use crate::safe::safe;
-use crate::{path, replica, stop};
+use crate::{path, replica, shutdown};
 
-pub(super) async fn versions(
+pub(in crate::commands) async fn versions(
     global: &Global,
     args: OnePath,
     output: Output,
@@ -43,7 +43,7 @@ pub(super) async fn versions(
             version.attached_at.to_string(),
             version.modified_at.map_or("-".to_owned(), |time| time.to_string()),
             bytes_text(version.size),
-            safe(version.blob_id.as_str()),
+            escaped(version.blob_id.as_str()),
         ]);
     }
     output.table(rows)
@@ -57,7 +57,7 @@ async fn all(
 ) -> Result<Vec<Version>> {
     let asked = tokio::select! {
         asked = client.versions(&node.id) => asked,
-        () = stop.cancelled() => return Err(stop::interrupted()),
+        () = stop.cancelled() => return Err(shutdown::interrupted()),
     };
     asked.map_err(|error| match error {
         vfs_sync_client::ClientError::Transport(vfs_sync_client::TransportError::Refused {
@@ -70,7 +70,7 @@ async fn all(
 }
 
 /// The version that is meant by a blob's id or a number: 1 is the newest.
-pub(super) async fn one(
+pub(in crate::commands) async fn one(
     client: &SyncClient,
     node: &Node,
     path: &str,

@@ -5,15 +5,15 @@ use serde_json::{Value, json};
 use vfs_sync_client::{Outstanding, SyncClient};
 
 use crate::error::{Failure, Kind, Result};
+use crate::escape::escaped;
 use crate::output::{Output, count_text};
 use crate::path;
-use crate::safe::safe;
 
 /// Contents that wait which a person is shown.
 const SHOWN: usize = 20;
 
 /// Everything that is outstanding, as JSON.
-pub(crate) fn json(client: &SyncClient, left: &Outstanding) -> Result<Value> {
+pub(super) fn json(client: &SyncClient, left: &Outstanding) -> Result<Value> {
     let waiting: Vec<Value> = client
         .waiting_uploads()?
         .into_iter()
@@ -36,12 +36,12 @@ pub(crate) fn json(client: &SyncClient, left: &Outstanding) -> Result<Value> {
 }
 
 /// Lists the contents that wait, and why.
-pub(crate) fn say(client: &SyncClient, output: Output) -> Result<()> {
+pub(super) fn say(client: &SyncClient, output: Output) -> Result<()> {
     let waiting = client.waiting_uploads()?;
     for upload in waiting.iter().take(SHOWN) {
         let at = path::of(client, &upload.item_id);
         let at = at.unwrap_or_else(|_| upload.item_id.to_string());
-        output.say(format_args!("waits: {}: {}", safe(&at), safe(&upload.reason)))?;
+        output.say(format_args!("waits: {}: {}", escaped(&at), escaped(&upload.reason)))?;
     }
     if waiting.len() > SHOWN {
         let more = count_text((waiting.len() - SHOWN) as u64);
@@ -51,7 +51,7 @@ pub(crate) fn say(client: &SyncClient, output: Output) -> Result<()> {
 }
 
 /// One sentence on what is outstanding; `None` if nothing is.
-pub(crate) fn sentence(left: &Outstanding) -> Option<String> {
+pub(super) fn sentence(left: &Outstanding) -> Option<String> {
     let mut parts = Vec::new();
     let mut part = |count: u64, one: &str, many: &str, why: Option<&String>| {
         if count > 0 {
@@ -80,7 +80,7 @@ pub(crate) fn sentence(left: &Outstanding) -> Option<String> {
 }
 
 /// The end of a command while something is outstanding.
-pub(crate) fn failure(left: &Outstanding) -> Option<Failure> {
+pub(super) fn failure(left: &Outstanding) -> Option<Failure> {
     let failure = Failure::new(Kind::Partial, sentence(left)?);
     let mut hints = Vec::new();
     if left.rejected + left.rejected_uploads > 0 {

@@ -16,9 +16,9 @@ pub(crate) fn is_dangerous(c: char) -> bool {
 
 /// Shows text with every dangerous character as `\u{…}`.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Safe<'a>(pub(crate) &'a str);
+pub(crate) struct Escaped<'a>(pub(crate) &'a str);
 
-impl fmt::Display for Safe<'_> {
+impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rest = self.0;
         while let Some(at) = rest.find(is_dangerous) {
@@ -52,23 +52,23 @@ struct Escaping<'a, 'b>(&'a mut fmt::Formatter<'b>);
 
 impl fmt::Write for Escaping<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        fmt::Display::fmt(&Safe(text), self.0)
+        fmt::Display::fmt(&Escaped(text), self.0)
     }
 }
 
 /// A log for people: its lines stay, everything else that could control a terminal is escaped.
-pub(crate) struct SafeLog<W> {
+pub(crate) struct EscapingLog<W> {
     writer: W,
-    bytes: SafeBytes,
+    bytes: EscapingBytes,
 }
 
-impl<W> SafeLog<W> {
+impl<W> EscapingLog<W> {
     pub(crate) fn new(writer: W) -> Self {
-        Self { writer, bytes: SafeBytes::default() }
+        Self { writer, bytes: EscapingBytes::default() }
     }
 }
 
-impl<W: io::Write> io::Write for SafeLog<W> {
+impl<W: io::Write> io::Write for EscapingLog<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let text = self.bytes.feed(bytes);
         self.writer.write_all(text.as_bytes())?;
@@ -80,14 +80,14 @@ impl<W: io::Write> io::Write for SafeLog<W> {
     }
 }
 
-/// [`Safe`], as a string.
-pub(crate) fn safe(text: &str) -> String {
-    Safe(text).to_string()
+/// [`Escaped`], as a string.
+pub(crate) fn escaped(text: &str) -> String {
+    Escaped(text).to_string()
 }
 
 /// JSON whose strings have every dangerous character as `\uXXXX`: the same value to a program,
 /// harmless on a terminal.
-pub(crate) struct SafeJson<F>(pub(crate) F);
+pub(crate) struct EscapingJson<F>(pub(crate) F);
 
 macro_rules! pass_on {
     ($($name:ident($($arg:ident: $type:ty),*);)*) => {$(
@@ -97,7 +97,7 @@ macro_rules! pass_on {
     )*};
 }
 
-impl<F: serde_json::ser::Formatter> serde_json::ser::Formatter for SafeJson<F> {
+impl<F: serde_json::ser::Formatter> serde_json::ser::Formatter for EscapingJson<F> {
     fn write_string_fragment<W: ?Sized + io::Write>(
         &mut self,
         writer: &mut W,
@@ -134,11 +134,11 @@ impl<F: serde_json::ser::Formatter> serde_json::ser::Formatter for SafeJson<F> {
 /// Bytes of a content for a terminal: text stays, the rest shows as `\xNN`. What a character needs
 /// of a next chunk waits for it.
 #[derive(Debug, Default)]
-pub(crate) struct SafeBytes {
+pub(crate) struct EscapingBytes {
     begun: Vec<u8>,
 }
 
-impl SafeBytes {
+impl EscapingBytes {
     /// The next chunk, made harmless.
     pub(crate) fn feed(&mut self, bytes: &[u8]) -> String {
         self.begun.extend_from_slice(bytes);
@@ -196,15 +196,15 @@ mod tests {
 
     #[test]
     fn escape_sequences_bidi_overrides_and_line_breaks_are_shown_not_sent() {
-        assert_eq!(safe("a\u{1b}[31mred\u{9b}0m"), "a\\u{1b}[31mred\\u{9b}0m");
-        assert_eq!(safe("invoice\u{202e}fdp.exe"), "invoice\\u{202e}fdp.exe");
-        assert_eq!(safe("two\nlines\r"), "two\\nlines\\u{d}");
-        assert_eq!(safe("naïve 日本 🦀"), "naïve 日本 🦀");
+        assert_eq!(escaped("a\u{1b}[31mred\u{9b}0m"), "a\\u{1b}[31mred\\u{9b}0m");
+        assert_eq!(escaped("invoice\u{202e}fdp.exe"), "invoice\\u{202e}fdp.exe");
+        assert_eq!(escaped("two\nlines\r"), "two\\nlines\\u{d}");
+        assert_eq!(escaped("naïve 日本 🦀"), "naïve 日本 🦀");
     }
 
     #[test]
     fn content_on_a_terminal_keeps_its_lines_and_loses_its_power() {
-        let mut bytes = SafeBytes::default();
+        let mut bytes = EscapingBytes::default();
         let whole = "é\n\u{1b}]0;title\u{7}".as_bytes();
         let mut text = String::new();
         for byte in whole {
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_log_keeps_its_lines_and_no_sequences() {
-        let mut log = SafeLog::new(Vec::new());
+        let mut log = EscapingLog::new(Vec::new());
         io::Write::write_all(&mut log, "warn: \u{1b}]0;x\u{7}\n\u{202e}\n".as_bytes()).unwrap();
         assert_eq!(log.writer, b"warn: \\u{1b}]0;x\\u{7}\n\\u{202e}\n");
     }
@@ -235,7 +235,7 @@ mod tests {
             let mut out = Vec::new();
             let mut serializer = serde_json::Serializer::with_formatter(
                 &mut out,
-                SafeJson(serde_json::ser::CompactFormatter),
+                EscapingJson(serde_json::ser::CompactFormatter),
             );
             serde::Serialize::serialize(&text, &mut serializer).unwrap();
             let json = String::from_utf8(out).unwrap();

@@ -1,25 +1,18 @@
-//! The commands, one module for each group.
+//! The commands, one module for each topic.
 
-mod blobs;
-mod block;
-mod edit;
-mod group;
-mod look;
+mod demo;
 mod operator;
-mod queue;
-mod recover;
+mod render;
 mod replica;
-mod share;
-mod standing;
-mod state;
-mod sync;
-mod transfer;
-mod trash;
-mod versions;
+mod sharing;
+mod tree;
 
-pub(crate) use sync::{Shown, report_json};
 use tokio_util::sync::CancellationToken;
 
+use self::operator::blobs;
+use self::replica::{queue, recover, state, sync};
+use self::sharing::{block, group, share};
+use self::tree::{content, directory, edit, inspect, trash, versions};
 use crate::args::{Admin, Blobs, Cli, Command, Repair};
 use crate::error::Result;
 use crate::output::Output;
@@ -40,15 +33,15 @@ pub(crate) async fn run(cli: Cli, output: Output, stop: CancellationToken) -> Re
         Command::Init(args) => replica::init(global, args, output),
         Command::Status(args) => replica::status(global, args, output).await,
         Command::Rematerialise => replica::rematerialise(global, output, stop).await,
-        Command::Import(args) => transfer::import(global, args, output, stop),
-        Command::Export(args) => transfer::export(global, args, output, stop).await,
-        Command::Cat(args) => transfer::cat(global, args, output, stop).await,
-        Command::Get(args) => transfer::get(global, args, output, stop).await,
+        Command::Import(args) => directory::import(global, args, output, stop),
+        Command::Export(args) => directory::export(global, args, output, stop).await,
+        Command::Cat(args) => content::cat(global, args, output, stop).await,
+        Command::Get(args) => content::get(global, args, output, stop).await,
         Command::Versions(args) => versions::versions(global, args, output, stop).await,
-        Command::Put(args) => transfer::put(global, args, output, stop),
-        Command::Ls(args) => look::ls(global, args, output),
-        Command::Tree(args) => look::tree(global, args, output),
-        Command::Stat(args) => look::stat(global, args, output),
+        Command::Put(args) => content::put(global, args, output, stop),
+        Command::Ls(args) => inspect::ls(global, args, output),
+        Command::Tree(args) => inspect::tree(global, args, output),
+        Command::Stat(args) => inspect::stat(global, args, output),
         Command::Mkdir(args) => edit::mkdir(global, args, output),
         Command::Mv(args) => edit::mv(global, args, output, stop).await,
         Command::Cp(args) => edit::cp(global, args, output, stop).await,
@@ -67,6 +60,6 @@ pub(crate) async fn run(cli: Cli, output: Output, stop: CancellationToken) -> Re
         Command::Rejected(args) => queue::rejected(global, args, output),
         Command::Recover(args) => recover::recover(global, args, output),
         Command::State(args) => state::state(global, args, output),
-        Command::Demo(args) => crate::demo::run(args, output, stop).await,
+        Command::Demo(args) => demo::run(args, output, stop).await,
     }
 }

@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::time::Timestamp;
 
+use super::dir::{Folder, Stat, set_mode_and_mtime, stat_file};
 use super::names::{self, DiskRules};
 use super::record::is_same_but_renamed;
-use super::root::{Folder, Stat, set_mode_and_mtime, stat_file};
 
 /// Bytes that are written at one time.
 const CHUNK: usize = 64 * 1024;
@@ -251,7 +251,7 @@ fn fill(
 mod tests {
     use super::*;
     use crate::fs::digest::digest_bytes;
-    use crate::fs::root::Root;
+    use crate::fs::dir::Root;
     use std::path::Path;
 
     fn wanted(bytes: &[u8]) -> Wanted {

@@ -1,25 +1,24 @@
 //! Exchanging changes with the server: `sync`, once or for ever.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
-use vfs_sync_client::{ChangeEvent, ClientConfig, Observer, Progress, SyncClient, SyncReport};
+use vfs_sync_client::{ChangeEvent, ClientConfig, SyncClient, SyncReport};
 use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::id::{ItemId, UserId};
 
-use super::look::with;
-use super::recover;
-use super::standing;
+use super::super::render::{SyncProgress, report_json, with_field};
+use super::{outstanding, recover};
 use crate::args::{Global, Sync};
 use crate::error::{Failure, Kind, Result};
+use crate::escape::escaped;
 use crate::fs::merge::merge;
-use crate::output::{self, Output, bytes_text, count_text};
-use crate::safe::safe;
-use crate::stop;
+use crate::output::{Output, bytes_text, count_text};
+use crate::shutdown;
 use crate::{path, replica};
 
 /// How often a watch looks whether something that was imported stands beside its like.
@@ -30,25 +29,8 @@ const SHARES_SHOWN: usize = 20;
 /// How many items that live on a person is shown.
 const KEPT_SHOWN: usize = 50;
 
-/// A report as JSON.
-pub(crate) fn report_json(report: &SyncReport) -> Value {
-    json!({
-        "applied": report.applied,
-        "outdated": report.outdated,
-        "rejected": report.rejected,
-        "pulled": report.pulled,
-        "uploaded": report.uploaded,
-        "uploadedBytes": report.uploaded_bytes,
-        "waiting": report.waiting,
-        "pushes": report.pushes,
-        "pages": report.pages,
-        "rematerialised": report.rematerialised,
-        "offered": report.offered,
-    })
-}
-
 /// Whether all went through.
-pub(crate) fn outcome(report: &SyncReport) -> Result<()> {
+pub(in crate::commands) fn outcome(report: &SyncReport) -> Result<()> {
     if report.rejected == 0 {
         return Ok(());
     }
@@ -56,55 +38,7 @@ pub(crate) fn outcome(report: &SyncReport) -> Result<()> {
     Err(Failure::new(Kind::Partial, refused).hint("see `vfs-sync rejected`"))
 }
 
-/// Shows how far the client is, while there is something to show it with.
-#[derive(Default)]
-pub(crate) struct Shown(Mutex<Option<output::Progress>>);
-
-impl Shown {
-    /// Shows it with `progress` from now on; `None` ends that.
-    pub(crate) fn with(&self, progress: Option<output::Progress>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = progress;
-    }
-}
-
-impl Observer for Shown {
-    fn progress(&self, progress: &Progress) {
-        let shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(shown) = &*shown else { return };
-        shown.set(progress_text(progress));
-    }
-}
-
-fn progress_text(progress: &Progress) -> String {
-    let mut text = Vec::new();
-    let (pushing, pushed) = (progress.pushed + progress.to_push, progress.pushed);
-    if pushing > 0 {
-        text.push(format!("pushed {} of {}", count_text(pushed), count_text(pushing)));
-    }
-    if progress.pulled > 0 {
-        text.push(format!("pulled {}", count_text(progress.pulled)));
-    }
-    if progress.uploaded + progress.to_upload > 0 {
-        text.push(format!(
-            "uploaded {} of {} ({})",
-            count_text(progress.uploaded),
-            count_text(progress.uploaded + progress.to_upload),
-            bytes_text(progress.uploaded_bytes),
-        ));
-    }
-    if progress.downloaded + progress.to_download > 0 {
-        text.push(format!(
-            "downloaded {} of {} ({} of {})",
-            count_text(progress.downloaded),
-            count_text(progress.downloaded + progress.to_download),
-            bytes_text(progress.downloaded_bytes),
-            bytes_text(progress.downloaded_bytes + progress.to_download_bytes),
-        ));
-    }
-    text.join(" · ")
-}
-
-pub(super) async fn sync(
+pub(in crate::commands) async fn sync(
     global: &Global,
     args: Sync,
     output: Output,
@@ -121,7 +55,7 @@ pub(super) async fn sync(
     }
     let mut changes = client.subscribe();
     let started = Instant::now();
-    let shown = Arc::new(Shown::default());
+    let shown = Arc::new(SyncProgress::default());
     shown.with(Some(output.progress("syncing")));
     client.observe(shown.clone());
     let mut events = Vec::new();
@@ -130,12 +64,12 @@ pub(super) async fn sync(
     let (report, merged) = report?;
     let told = told(&client, events)?;
     let left = client.outstanding()?;
-    let document = with(report_json(&report), "shared", told.shared_json());
-    let document = with(document, "outstanding", standing::json(&client, &left)?);
-    let document = with(document, "kept", json!(told.kept));
-    let document = with(document, "conflictedCopies", told.copies_json());
-    let document = with(document, "merged", merged);
-    output.json(&with(document, "revoked", told.revoked))?;
+    let document = with_field(report_json(&report), "shared", told.shared_json());
+    let document = with_field(document, "outstanding", outstanding::json(&client, &left)?);
+    let document = with_field(document, "kept", json!(told.kept));
+    let document = with_field(document, "conflictedCopies", told.copies_json());
+    let document = with_field(document, "merged", merged);
+    output.json(&with_field(document, "revoked", told.revoked))?;
     output.say(format_args!(
         "pushed {} ({} outdated, {} refused) · pulled {} · uploaded {} ({}) in {:.1} s{}",
         count_text(report.applied),
@@ -151,8 +85,8 @@ pub(super) async fn sync(
         output.say(text)?;
     }
     told.say(output)?;
-    standing::say(&client, output)?;
-    let mut failure = match standing::failure(&left) {
+    outstanding::say(&client, output)?;
+    let mut failure = match outstanding::failure(&left) {
         Some(failure) => failure,
         None => return outcome(&report),
     };
@@ -200,7 +134,7 @@ async fn sync_once(
     let report = loop {
         tokio::select! {
             report = &mut syncing => break report.map_err(Failure::from),
-            () = stop.cancelled() => break Err(stop::interrupted()),
+            () = stop.cancelled() => break Err(shutdown::interrupted()),
             change = changes.recv() => keep(change.ok(), events),
         }
     };
@@ -253,7 +187,7 @@ impl Told {
 
     fn say(&self, output: Output) -> Result<()> {
         for (path, copy) in self.copies.iter().take(SHARES_SHOWN) {
-            let (path, copy) = (safe(path), safe(copy));
+            let (path, copy) = (escaped(path), escaped(copy));
             output
                 .say(format_args!("{path} was changed elsewhere too: yours is kept as {copy}"))?;
         }
@@ -262,7 +196,7 @@ impl Told {
             output.say(format_args!("{count} conflicted copies in all: see --json"))?;
         }
         for (path, owner, level) in self.shared.iter().take(SHARES_SHOWN) {
-            let (path, owner) = (safe(path), safe(owner.as_str()));
+            let (path, owner) = (escaped(path), escaped(owner.as_str()));
             output.say(format_args!("shared with you by {owner}: {path} ({level})"))?;
         }
         if self.shared.len() > SHARES_SHOWN {
@@ -271,7 +205,7 @@ impl Told {
         for path in self.kept.iter().take(KEPT_SHOWN) {
             output.say(format_args!(
                 "kept: {} was changed elsewhere after you saw it; your delete did not apply",
-                safe(path)
+                escaped(path)
             ))?;
         }
         if self.kept.len() > KEPT_SHOWN {
@@ -351,7 +285,7 @@ fn tell(client: &SyncClient, output: Output, change: &ChangeEvent) -> Result<()>
         let path = path(item);
         output.json(&json!({ "event": what, "itemId": item, "path": path, "more": more }))?;
         let at = path.unwrap_or_else(|| item.to_string());
-        output.say(format_args!("{what} {}", safe(&at)))
+        output.say(format_args!("{what} {}", escaped(&at)))
     };
     match change {
         ChangeEvent::Appeared(item) => line("appeared", item, Value::Null),
@@ -376,7 +310,7 @@ fn tell(client: &SyncClient, output: Output, change: &ChangeEvent) -> Result<()>
         }
         ChangeEvent::Paused(reason) => {
             output.json(&json!({ "event": "paused", "more": reason }))?;
-            output.note(format_args!("paused: {}; it goes on by itself", safe(&reason.message)));
+            output.note(format_args!("paused: {}; it goes on by itself", escaped(&reason.message)));
             Ok(())
         }
         ChangeEvent::Resumed => {
@@ -385,10 +319,10 @@ fn tell(client: &SyncClient, output: Output, change: &ChangeEvent) -> Result<()>
             Ok(())
         }
         ChangeEvent::Outstanding(left) => {
-            let more = standing::json(client, left)?;
+            let more = outstanding::json(client, left)?;
             output.json(&json!({ "event": "outstanding", "more": more }))?;
-            if let Some(sentence) = standing::sentence(left) {
-                output.note(safe(&sentence));
+            if let Some(sentence) = outstanding::sentence(left) {
+                output.note(escaped(&sentence));
             }
             Ok(())
         }

@@ -6,16 +6,16 @@ use vfs_sync_core::client::offer::{LostChange, Offered};
 
 use crate::args::{Global, Limit, Recover, RecoverAction};
 use crate::error::{Failure, Kind, Result};
+use crate::escape::escaped;
 use crate::output::{Output, bytes_text, count_text, table};
 use crate::replica;
-use crate::safe::safe;
 
 /// The greatest list that is asked for at once, where all is meant.
 const ALL: usize = 1_000_000;
 /// The number of lost changes that `status` shows.
 const SHOWN: usize = 20;
 
-pub(super) fn recover(global: &Global, args: Recover, output: Output) -> Result<()> {
+pub(in crate::commands) fn recover(global: &Global, args: Recover, output: Output) -> Result<()> {
     let client = replica::open(global, replica::config())?;
     if args.grants {
         return grants(&client, output);
@@ -101,8 +101,8 @@ fn list(client: &SyncClient, limit: Limit, output: Output) -> Result<()> {
     for entry in &entries {
         rows.add_row([
             entry.number.to_string(),
-            safe(&entry.lost.path),
-            safe(&change_text(&entry.lost.change)),
+            escaped(&entry.lost.path),
+            escaped(&change_text(&entry.lost.change)),
             entry.lost.reason.text().to_owned(),
         ]);
     }
@@ -110,12 +110,12 @@ fn list(client: &SyncClient, limit: Limit, output: Output) -> Result<()> {
 }
 
 /// The first lost changes, for `status`.
-pub(super) fn first_json(client: &SyncClient) -> Result<Vec<Value>> {
+pub(in crate::commands) fn first_json(client: &SyncClient) -> Result<Vec<Value>> {
     Ok(client.lost(0, SHOWN)?.iter().map(entry_json).collect())
 }
 
 /// A line for each of the first lost changes, for `status`.
-pub(super) fn first_lines(client: &SyncClient) -> Result<Vec<String>> {
+pub(in crate::commands) fn first_lines(client: &SyncClient) -> Result<Vec<String>> {
     let line = |entry: &LostEntry| {
         let (change, reason) = (change_text(&entry.lost.change), entry.lost.reason.text());
         format!("{} ({change}): {reason}", entry.lost.path)
@@ -124,7 +124,7 @@ pub(super) fn first_lines(client: &SyncClient) -> Result<Vec<String>> {
 }
 
 /// Describes what a sync offered again; `None` if the server had lost nothing.
-pub(super) fn offered_text(offered: &Offered) -> Option<String> {
+pub(in crate::commands) fn offered_text(offered: &Offered) -> Option<String> {
     let all = offered.sent() + offered.listed;
     if all == 0 {
         return None;

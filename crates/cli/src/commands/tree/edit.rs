@@ -8,13 +8,13 @@ use vfs_sync_core::item::{Name, ObjectType};
 
 use crate::args::{FromTo, Global, Ln, Mkdir, Rm};
 use crate::error::{Failure, Kind, Result};
+use crate::escape::Escaped;
 use crate::fs::metadata::{OnDisk, on_disk};
 use crate::output::Output;
 use crate::path::{self, Place};
-use crate::safe::Safe;
-use crate::{replica, stop};
+use crate::{replica, shutdown};
 
-pub(super) fn mkdir(global: &Global, args: Mkdir, output: Output) -> Result<()> {
+pub(in crate::commands) fn mkdir(global: &Global, args: Mkdir, output: Output) -> Result<()> {
     let client = replica::open(global, replica::config())?;
     let mut made = Vec::new();
     for path in &args.paths {
@@ -39,7 +39,7 @@ pub(super) fn mkdir(global: &Global, args: Mkdir, output: Output) -> Result<()> 
         }
     }
     for (path, _) in &made {
-        output.say(format_args!("made {}", Safe(path)))?;
+        output.say(format_args!("made {}", Escaped(path)))?;
     }
     let made: Vec<_> = made.iter().map(|(path, id)| json!({ "path": path, "id": id })).collect();
     output.json(&json!({ "made": made }))
@@ -76,7 +76,7 @@ fn make_all(client: &SyncClient, path: &str, made: &mut Vec<(String, ItemId)>) -
     Ok(())
 }
 
-pub(super) async fn mv(
+pub(in crate::commands) async fn mv(
     global: &Global,
     args: FromTo,
     output: Output,
@@ -91,7 +91,7 @@ pub(super) async fn mv(
     if let Some(folder) = shortcut_in {
         let to = move_shortcut(&client, &node, &folder, &parent, &args)?;
         let path = format!("{}/{own}", path::of(&client, &to)?);
-        output.say(format_args!("{} -> {}", Safe(&args.from), Safe(&path)))?;
+        output.say(format_args!("{} -> {}", Escaped(&args.from), Escaped(&path)))?;
         return output.json(&json!({
             "id": node.id, "from": args.from, "path": path, "copied": false,
         }));
@@ -109,7 +109,7 @@ pub(super) async fn mv(
         client.rename(&node.id, name).map_err(path::explain(&client))?;
     }
     let path = path::of(&client, &node.id)?;
-    output.say(format_args!("{} -> {}", Safe(&args.from), Safe(&path)))?;
+    output.say(format_args!("{} -> {}", Escaped(&args.from), Escaped(&path)))?;
     output.json(&json!({ "id": node.id, "from": args.from, "path": path, "copied": false }))
 }
 
@@ -185,9 +185,9 @@ async fn move_by_copy(
         if node.owner == client.user() { "your".into() } else { format!("{}'s", node.owner) };
     output.say(format_args!(
         "{} copied to {} and deleted in {} tree, since the two have different owners",
-        Safe(&args.from),
-        Safe(&path),
-        Safe(&whose)
+        Escaped(&args.from),
+        Escaped(&path),
+        Escaped(&whose)
     ))?;
     output.json(&json!({
         "id": copy, "from": args.from, "path": path, "copied": true, "fetched": fetched,
@@ -213,7 +213,7 @@ async fn fetch(client: &SyncClient, node: &Node, stop: &CancellationToken) -> Re
     }
     tokio::select! {
         fetched = client.fetch_contents(&contents) => Ok(fetched?.downloaded),
-        () = stop.cancelled() => Err(stop::interrupted()),
+        () = stop.cancelled() => Err(shutdown::interrupted()),
     }
 }
 
@@ -226,7 +226,7 @@ fn impossible(client: &SyncClient, error: ClientError, args: &FromTo) -> Failure
     }
 }
 
-pub(super) async fn cp(
+pub(in crate::commands) async fn cp(
     global: &Global,
     args: FromTo,
     output: Output,
@@ -242,11 +242,11 @@ pub(super) async fn cp(
     let copy =
         client.copy(&node.id, to, name).map_err(|error| impossible(&client, error, &args))?;
     let path = path::of(&client, &copy)?;
-    output.say(format_args!("{} copied to {}", Safe(&args.from), Safe(&path)))?;
+    output.say(format_args!("{} copied to {}", Escaped(&args.from), Escaped(&path)))?;
     output.json(&json!({ "id": copy, "from": args.from, "path": path, "fetched": fetched }))
 }
 
-pub(super) fn rm(global: &Global, args: Rm, output: Output) -> Result<()> {
+pub(in crate::commands) fn rm(global: &Global, args: Rm, output: Output) -> Result<()> {
     let client = replica::open(global, replica::config())?;
     // All are looked up before the first goes: a typing error deletes nothing.
     let mut found = Vec::new();
@@ -271,7 +271,7 @@ pub(super) fn rm(global: &Global, args: Rm, output: Output) -> Result<()> {
                 unlinked += 1;
                 output.say(format_args!(
                     "took out {}, a shortcut; what it leads to stays",
-                    Safe(path)
+                    Escaped(path)
                 ))?;
             }
             // One of the others may have been its folder.
@@ -281,7 +281,7 @@ pub(super) fn rm(global: &Global, args: Rm, output: Output) -> Result<()> {
                     true => client.delete_unseen(&node.id, Delete::Recursive),
                 };
                 deleted += gone.map_err(|error| not_ours(error, path, &node))?;
-                output.say(format_args!("deleted {}", Safe(path)))?;
+                output.say(format_args!("deleted {}", Escaped(path)))?;
             }
             _ => {}
         }
@@ -301,14 +301,14 @@ fn not_ours(error: ClientError, path: &str, node: &Node) -> Failure {
     }
 }
 
-pub(super) fn ln(global: &Global, args: Ln, output: Output) -> Result<()> {
+pub(in crate::commands) fn ln(global: &Global, args: Ln, output: Output) -> Result<()> {
     let client = replica::open(global, replica::config())?;
     let node = path::item(&client, &args.path)?;
     let folder = path::item(&client, &args.folder)?;
     if folder.object_type == ObjectType::File {
         return Err(Failure::failed(format!("{} is a file, not a folder", args.folder)));
     }
-    let (item, at) = (Safe(&args.path), Safe(&args.folder));
+    let (item, at) = (Escaped(&args.path), Escaped(&args.folder));
     if args.remove {
         client.unlink(&node.id, &folder.id).map_err(path::explain(&client))?;
         output.say(format_args!("{item} is no longer in {at}"))?;

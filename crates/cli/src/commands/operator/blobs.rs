@@ -62,7 +62,7 @@ fn store_failed(error: BlobError) -> Failure {
     Failure::new(kind, error.to_string())
 }
 
-pub(super) async fn check(args: BlobsCheck, output: Output) -> Result<()> {
+pub(in crate::commands) async fn check(args: BlobsCheck, output: Output) -> Result<()> {
     let database = existing(&args.database)?;
     let blobs = server::existing_blobs(args.database.data.as_deref()).await?;
     let store =
@@ -79,7 +79,7 @@ pub(super) async fn check(args: BlobsCheck, output: Output) -> Result<()> {
             OrphanKind::Temporary => "left by a write that did not end",
         };
         let mended = if orphan.mended { " (mended)" } else { "" };
-        output.say(format_args!("{}: {what}{mended}", crate::safe::safe(name)))?;
+        output.say(format_args!("{}: {what}{mended}", crate::escape::escaped(name)))?;
     }
     let left = report.orphans.iter().filter(|orphan| !orphan.mended).count();
     output.say(format_args!(

@@ -9,11 +9,11 @@ use vfs_sync_client::{
 use vfs_sync_core::access::{AccessLevel, Principal, PrincipalType};
 use vfs_sync_core::id::ItemId;
 
-use super::look::{node_json, shown, with};
+use super::super::render::{display_name, node_json, with_field};
 use crate::args::{Global, Share, Shares, SharesAction, Unshare};
 use crate::error::{Failure, Kind, Result};
+use crate::escape::{Escaped, escaped};
 use crate::output::{Output, table};
-use crate::safe::{Safe, safe};
 use crate::{path, replica};
 
 /// How long the server may take to say whether it knows somebody.
@@ -26,22 +26,22 @@ fn principal_json(principal: &Principal, level: AccessLevel) -> Value {
 }
 
 fn grant_json(grant: &Grant) -> Value {
-    with(principal_json(&grant.principal, grant.level), "pending", grant.pending)
+    with_field(principal_json(&grant.principal, grant.level), "pending", grant.pending)
 }
 
-pub(super) async fn share(global: &Global, args: Share, output: Output) -> Result<()> {
+pub(in crate::commands) async fn share(global: &Global, args: Share, output: Output) -> Result<()> {
     let client = replica::open(global, replica::config())?;
     let node = path::item(&client, &args.path)?;
     let level = AccessLevel::from(args.level);
     client.share(&node.id, args.who.clone(), level).map_err(path::explain(&client))?;
     let known = known(global, &client, &args.who).await;
-    let who = safe(&args.who.to_string());
+    let who = escaped(&args.who.to_string());
     if known == Some(false) {
         output.note(format_args!(
             "warning: the server knows nothing of {who} yet; is the name right?"
         ));
     }
-    output.say(format_args!("{} is shared with {who}: {level}", Safe(&args.path)))?;
+    output.say(format_args!("{} is shared with {who}: {level}", Escaped(&args.path)))?;
     let grant = principal_json(&args.who, level);
     output.json(&json!({ "id": node.id, "path": args.path, "grant": grant, "known": known }))
 }
@@ -53,11 +53,11 @@ async fn known(global: &Global, client: &SyncClient, principal: &Principal) -> O
     tokio::time::timeout(PATIENCE, server.knows(principal)).await.ok()?.ok()
 }
 
-pub(super) fn unshare(global: &Global, args: Unshare, output: Output) -> Result<()> {
+pub(in crate::commands) fn unshare(global: &Global, args: Unshare, output: Output) -> Result<()> {
     let client = replica::open(global, replica::config())?;
     let node = path::item(&client, &args.path)?;
     let granted = client.grants(&node.id)?.iter().any(|grant| grant.principal == args.who);
-    let who = safe(&args.who.to_string());
+    let who = escaped(&args.who.to_string());
     if !granted {
         let readers = client.audience(&node.id)?;
         let through = readers.iter().find(|reader| reader.principal == args.who);
@@ -72,14 +72,14 @@ pub(super) fn unshare(global: &Global, args: Unshare, output: Output) -> Result<
         }));
     }
     client.unshare(&node.id, args.who.clone()).map_err(path::explain(&client))?;
-    output.say(format_args!("{} is no longer shared with {who}", Safe(&args.path)))?;
+    output.say(format_args!("{} is no longer shared with {who}", Escaped(&args.path)))?;
     let (kind, id) = (args.who.kind, &args.who.id);
     output.json(&json!({
         "id": node.id, "path": args.path, "principalType": kind, "principalId": id,
     }))
 }
 
-pub(super) fn shares(global: &Global, args: Shares, output: Output) -> Result<()> {
+pub(in crate::commands) fn shares(global: &Global, args: Shares, output: Output) -> Result<()> {
     let client = replica::open(global, replica::config())?;
     if let Some(SharesAction::Decline { path }) = &args.action {
         return decline(&client, path, output);
@@ -100,7 +100,7 @@ fn decline(client: &SyncClient, path: &str, output: Output) -> Result<()> {
         ClientError::NotDeclined { through, .. } => not_declined(client, &at, &node, &through),
         other => path::explain(client)(other),
     })?;
-    output.say(format_args!("declined {}: it goes with the next sync", safe(&at)))?;
+    output.say(format_args!("declined {}: it goes with the next sync", escaped(&at)))?;
     // What comes by a group, or from above, still shows it.
     let left: Vec<String> = client
         .audience(&node.id)?
@@ -109,7 +109,7 @@ fn decline(client: &SyncClient, path: &str, output: Output) -> Result<()> {
         .map(|reader| grant_text(client, reader))
         .collect();
     if !left.is_empty() {
-        output.note(format_args!("it may still reach you by {}", safe(&left.join(", "))));
+        output.note(format_args!("it may still reach you by {}", escaped(&left.join(", "))));
     }
     output.json(&json!({ "id": node.id, "path": at, "owner": node.owner, "stillBy": left }))
 }
@@ -151,13 +151,13 @@ fn of_item(client: &SyncClient, path: &str, output: Output) -> Result<()> {
         let through = path::of(client, &reader.through)?;
         let own = grants.iter().find(|grant| grant.principal == reader.principal);
         rows.add_row([
-            safe(&reader.principal.to_string()),
+            escaped(&reader.principal.to_string()),
             reader.level.to_string(),
-            if owns { "owns it".to_owned() } else { safe(&through) },
+            if owns { "owns it".to_owned() } else { escaped(&through) },
             if own.is_some_and(|grant| grant.pending) { "*" } else { "" }.to_owned(),
         ]);
         let json = principal_json(&reader.principal, reader.level);
-        readers.push(with(json, "through", if owns { Value::Null } else { through.into() }));
+        readers.push(with_field(json, "through", if owns { Value::Null } else { through.into() }));
     }
     if output.json {
         let grants: Vec<_> = grants.iter().map(grant_json).collect();
@@ -193,9 +193,9 @@ fn all(client: &SyncClient, output: Output) -> Result<()> {
     for (path, _, owner, grants) in &shares {
         for grant in grants {
             rows.add_row([
-                safe(path),
-                safe(owner.as_str()),
-                safe(&grant.principal.to_string()),
+                escaped(path),
+                escaped(owner.as_str()),
+                escaped(&grant.principal.to_string()),
                 grant.level.to_string(),
                 if grant.pending { "*" } else { "" }.to_owned(),
             ]);
@@ -204,7 +204,7 @@ fn all(client: &SyncClient, output: Output) -> Result<()> {
     output.table(rows)
 }
 
-pub(super) fn shared_with_me(global: &Global, output: Output) -> Result<()> {
+pub(in crate::commands) fn shared_with_me(global: &Global, output: Output) -> Result<()> {
     let client = replica::open(global, replica::config())?;
     let shared = client.shared_with_me()?;
     let at = |child: &Child| {
@@ -215,8 +215,8 @@ pub(super) fn shared_with_me(global: &Global, output: Output) -> Result<()> {
         let entries: Vec<_> = shared
             .iter()
             .map(|child| {
-                let json = with(node_json(&child.node), "name", child.name.as_str());
-                with(json, "path", at(child))
+                let json = with_field(node_json(&child.node), "name", child.name.as_str());
+                with_field(json, "path", at(child))
             })
             .collect();
         return output.json(&json!({ "entries": entries }));
@@ -227,16 +227,16 @@ pub(super) fn shared_with_me(global: &Global, output: Output) -> Result<()> {
     let mut rows = table(&["owner", "level", "path"], &[]);
     for child in &shared {
         rows.add_row([
-            safe(child.node.owner.as_str()),
+            escaped(child.node.owner.as_str()),
             child.node.access_level.to_string(),
-            shown(&at(child), &child.node, false),
+            display_name(&at(child), &child.node, false),
         ]);
     }
     output.table(rows)
 }
 
 /// Who is told of an item, for `stat`: the principals of its grants.
-pub(super) fn grants_text(client: &SyncClient, item: &ItemId) -> Result<Vec<String>> {
+pub(in crate::commands) fn grants_text(client: &SyncClient, item: &ItemId) -> Result<Vec<String>> {
     let grants = client.grants(item)?;
     let text = |grant: &Grant| format!("{}: {}", grant.principal, grant.level);
     Ok(grants.iter().map(text).collect())

@@ -7,11 +7,11 @@ use vfs_sync_core::id::UserId;
 
 use crate::args::{Block, Global, Unblock};
 use crate::error::{Failure, Kind, Result};
+use crate::escape::escaped;
 use crate::output::Output;
-use crate::safe::safe;
-use crate::{replica, stop};
+use crate::{replica, shutdown};
 
-pub(super) async fn block(
+pub(in crate::commands) async fn block(
     global: &Global,
     args: Block,
     output: Output,
@@ -23,7 +23,7 @@ pub(super) async fn block(
     }
 }
 
-pub(super) async fn unblock(
+pub(in crate::commands) async fn unblock(
     global: &Global,
     args: Unblock,
     output: Output,
@@ -47,7 +47,7 @@ async fn list(global: &Global, output: Output, stop: CancellationToken) -> Resul
     let server = server(global)?;
     let list = tokio::select! {
         list = server.blocks() => list.map_err(unsupported)?,
-        () = stop.cancelled() => return Err(stop::interrupted()),
+        () = stop.cancelled() => return Err(shutdown::interrupted()),
     };
     if output.json {
         return output.json(&list);
@@ -55,7 +55,7 @@ async fn list(global: &Global, output: Output, stop: CancellationToken) -> Resul
     if list.owners.is_empty() {
         return output.say("you block nobody");
     }
-    list.owners.iter().try_for_each(|owner| output.text(safe(owner.as_str())))
+    list.owners.iter().try_for_each(|owner| output.text(escaped(owner.as_str())))
 }
 
 async fn set(
@@ -68,9 +68,9 @@ async fn set(
     let server = server(global)?;
     tokio::select! {
         done = server.set_block(owner, blocked) => done.map_err(unsupported)?,
-        () = stop.cancelled() => return Err(stop::interrupted()),
+        () = stop.cancelled() => return Err(shutdown::interrupted()),
     }
-    let shown = safe(owner.as_str());
+    let shown = escaped(owner.as_str());
     output.say(match blocked {
         true => format!("{shown} is blocked: what {shown} shares goes with the next sync"),
         false => format!("{shown} is not blocked: what {shown} shares comes with the next sync"),

@@ -7,11 +7,11 @@ use vfs_sync_core::id::ItemId;
 
 use crate::args::{Global, Trash, TrashAction, TrashEmpty, TrashRestore};
 use crate::error::{Failure, Kind, Result};
+use crate::escape::escaped;
 use crate::output::{Output, bytes_text, table};
-use crate::safe::safe;
-use crate::{replica, stop};
+use crate::{replica, shutdown};
 
-pub(super) async fn trash(
+pub(in crate::commands) async fn trash(
     global: &Global,
     args: Trash,
     output: Output,
@@ -27,7 +27,7 @@ pub(super) async fn trash(
     };
     tokio::select! {
         done = work => done,
-        () = stop.cancelled() => Err(stop::interrupted()),
+        () = stop.cancelled() => Err(shutdown::interrupted()),
     }
 }
 
@@ -78,10 +78,10 @@ async fn list(client: &SyncClient, output: Output) -> Result<()> {
     for found in &all {
         rows.add_row([
             found.deleted_at.to_string(),
-            safe(found.deleted_by.as_str()),
+            escaped(found.deleted_by.as_str()),
             found.expires_at.map_or_else(|| "not synchronised yet".into(), |at| at.to_string()),
             found.size.map_or_else(String::new, bytes_text),
-            safe(&place(client, found)),
+            escaped(&place(client, found)),
         ]);
     }
     output.table(rows)
@@ -112,11 +112,13 @@ async fn restore(client: &SyncClient, args: TrashRestore, output: Output) -> Res
         // Its place may be another by now: nothing above it is live.
         let now_at = client.path_of(&found.item).ok();
         match &now_at {
-            Some(at) if count > 1 => {
-                output.say(format_args!("restored {} with {} more", safe(&shown(at)), count - 1))?
-            }
-            Some(at) => output.say(format_args!("restored {}", safe(&shown(at))))?,
-            None => output.say(format_args!("restored {}", safe(&path)))?,
+            Some(at) if count > 1 => output.say(format_args!(
+                "restored {} with {} more",
+                escaped(&shown(at)),
+                count - 1
+            ))?,
+            Some(at) => output.say(format_args!("restored {}", escaped(&shown(at))))?,
+            None => output.say(format_args!("restored {}", escaped(&path)))?,
         }
         restored.push(json!({
             "id": found.item, "path": path, "restoredAt": now_at.map(|at| shown(&at)),
@@ -166,7 +168,7 @@ async fn empty(client: &SyncClient, args: TrashEmpty, output: Output) -> Result<
     let path = place(client, found);
     confirm(args.yes, 1, &path)?;
     let purged = purge(client, &found.item, &path).await?;
-    output.say(format_args!("removed {} for good", safe(&path)))?;
+    output.say(format_args!("removed {} for good", escaped(&path)))?;
     output.json(&json!({ "id": found.item, "path": path, "purged": purged }))
 }
 

@@ -1,4 +1,4 @@
-//! Bytes in and out: `import`, `export`, `cat`, `get`, `put`.
+//! Contents in and out: `cat`, `get`, `put`.
 
 use std::io::{self, IsTerminal as _, Read};
 use std::path::{Path, PathBuf};
@@ -7,190 +7,22 @@ use std::sync::Arc;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use vfs_sync_client::{ClientError, LocalContent, Node, SyncClient};
-use vfs_sync_core::id::ItemId;
 use vfs_sync_core::item::ObjectType;
 use vfs_sync_core::time::Timestamp;
 
-use super::sync::Shown;
+use super::super::render::SyncProgress;
 use super::versions;
-use crate::args::{Cat, Export, Get, Global, Import, Put};
+use crate::args::{Cat, Get, Global, Put};
 use crate::error::{Failure, Kind, Result};
-use crate::fs::export::{self, ExportOptions, ExportReport};
-use crate::fs::import::{self, ImportOptions, ImportReport};
+use crate::escape::{Escaped, EscapingBytes};
+use crate::fs::dir::{Kind as DiskKind, Root, set_mode_and_mtime};
 use crate::fs::metadata;
 use crate::fs::names;
-use crate::fs::root::{Kind as DiskKind, Root, set_mode_and_mtime};
-use crate::fs::scan::Scanner;
-use crate::fs::stable::{Cut, StableReader};
-use crate::output::{Output, bytes_text, count_text, raw};
+use crate::fs::stable_reader::{Cut, StableReader};
+use crate::output::{Output, bytes_text, raw};
 use crate::path::{self, Place};
-use crate::report::Problems;
-use crate::safe::{Safe, SafeBytes};
 use crate::stdin::Stdin;
-use crate::{replica, stop};
-
-/// How many conflicted copies a person is shown.
-const CONFLICTS_SHOWN: usize = 20;
-
-pub(super) fn import(
-    global: &Global,
-    args: Import,
-    output: Output,
-    stop: CancellationToken,
-) -> Result<()> {
-    let client = replica::open(global, replica::config())?;
-    path::check_way(&client, &args.path)?;
-    let own = replica::directory(global)?;
-    let what = format!("cannot read {}", args.dir.display());
-    let mut scanner = Scanner::open(&args.dir, &[own]).map_err(|error| {
-        Failure::io(what)(error).hint("name a directory that is there and can be read")
-    })?;
-    if scanner.is_excluded() {
-        return Err(Failure::usage("this is the replica's own directory"));
-    }
-    let options = ImportOptions {
-        delete: args.delete,
-        yes: args.yes,
-        checksum: args.checksum,
-        dry_run: args.dry_run,
-    };
-    let progress = output.progress("importing");
-    let mut tell = |report: &ImportReport| {
-        progress.set(format!("{} looked at, {}", report.seen(), bytes_text(report.bytes)));
-    };
-    let top = import_into(&client, &args)?;
-    let report = import::import(&client, scanner, top, options, &stop, &mut tell)?;
-    drop(progress);
-    output.json(&report)?;
-    if args.dry_run {
-        for one in &report.changes.entries {
-            output.say(format_args!("{}: {}", one.change.text(), Safe(&one.path)))?;
-        }
-        if report.changes.more > 0 {
-            output.say(format_args!("… and {} more", count_text(report.changes.more)))?;
-        }
-    }
-    let would = if args.dry_run { "would be " } else { "" };
-    output.say(format_args!(
-        "{would}new: {} folders, {} files · changed: {} contents, {} attributes · moved: {} · \
-         deleted: {} · unchanged: {} · {} taken",
-        count_text(report.folders_created),
-        count_text(report.files_created),
-        count_text(report.contents_changed),
-        count_text(report.metadata_changed),
-        count_text(report.moved),
-        count_text(report.deleted),
-        count_text(report.unchanged),
-        bytes_text(report.bytes),
-    ))?;
-    for conflict in report.conflicts.first.iter().take(CONFLICTS_SHOWN) {
-        let (path, copy) = (Safe(&conflict.path), Safe(&conflict.copy));
-        output.note(format!("{path} differs from the tree's: it is kept beside it as {copy}"));
-    }
-    if report.conflicts.count > CONFLICTS_SHOWN as u64 {
-        let count = count_text(report.conflicts.count);
-        output.note(format!("{count} files in all are kept beside the tree's: see --json"));
-    }
-    if report.stale > 0 {
-        let count = count_text(report.stale);
-        output.note(format!(
-            "{count} entries are older than in the tree, or deleted there: `vfs-sync export --delete` \
-             brings the directory up to date"
-        ));
-    }
-    if report.changes() > 0 && !args.dry_run {
-        output.note("`vfs-sync sync` sends it");
-    }
-    finish(output, report.interrupted, &report.problems)?;
-    import::held(&report, &args.dir).map_or(Ok(()), Err)
-}
-
-/// The folder that an import goes into (`None`: the top), which is made if it is not there; with a
-/// dry run it is one that is not there.
-fn import_into(client: &SyncClient, args: &Import) -> Result<Option<ItemId>> {
-    let (mut at, mut missing) = (args.path.clone(), Vec::new());
-    let place = loop {
-        match path::find_if_there(client, &at)? {
-            Some(place) if place.is_folder() => break place,
-            Some(_) => return Err(Failure::failed(format!("{at} is a file, not a folder"))),
-            None => {
-                let (above, name) = path::split(&at)?;
-                missing.push(path::name(&name)?);
-                at = above;
-            }
-        }
-    };
-    let mut parent = place.container()?.cloned();
-    if missing.is_empty() {
-        return Ok(parent);
-    }
-    if args.dry_run {
-        return Ok(Some(client.new_item_id()));
-    }
-    let mut batch = client.batch();
-    for name in missing.into_iter().rev() {
-        parent = Some(batch.create(ObjectType::Folder, parent.as_ref(), name, Vec::new()));
-    }
-    batch.commit().map_err(path::explain(client))?;
-    Ok(parent)
-}
-
-pub(super) async fn export(
-    global: &Global,
-    args: Export,
-    output: Output,
-    stop: CancellationToken,
-) -> Result<()> {
-    let client = replica::open(global, replica::config())?;
-    let place = path::find(&client, &args.path)?;
-    if !place.is_folder() {
-        return Err(Failure::usage(format!("{} is a file", args.path))
-            .hint(format!("use `vfs-sync get '{}'`", args.path)));
-    }
-    // Nothing that somebody else shares is written to a disk unless that share was named.
-    let top = place.container()?.cloned();
-    let options = ExportOptions {
-        replica: Some(replica::directory(global)?),
-        force: args.force,
-        delete: args.delete,
-        yes: args.yes,
-        checksum: args.checksum,
-    };
-    let progress = output.progress("exporting");
-    let mut tell = |report: &ExportReport| {
-        let files = report.files_written + report.unchanged;
-        progress.set(format!("{files} done, {}", bytes_text(report.bytes)));
-    };
-    let report = export::export(&client, top, &args.dir, options, &stop, &mut tell).await?;
-    drop(progress);
-    output.json(&report)?;
-    output.say(format_args!(
-        "new: {} folders, {} files · attributes: {} · removed: {} · unchanged: {} · {} written",
-        count_text(report.folders_created),
-        count_text(report.files_written),
-        count_text(report.metadata_changed),
-        count_text(report.removed),
-        count_text(report.unchanged),
-        bytes_text(report.bytes),
-    ))?;
-    finish(output, report.interrupted, &report.problems)?;
-    export::held(&report, &args.dir).map_or(Ok(()), Err)
-}
-
-/// The end of an import or export: interrupted, done but for some, or done.
-fn finish(output: Output, interrupted: bool, problems: &Problems) -> Result<()> {
-    output.problems(problems);
-    if interrupted {
-        return Err(stop::interrupted());
-    }
-    match problems.failures() {
-        0 => Ok(()),
-        count => Err(Failure::new(
-            Kind::Partial,
-            format!("entries left out: {count} (see what was reported)"),
-        )),
-    }
-}
+use crate::{replica, shutdown};
 
 /// An item's content, or one of its versions, and the time of its bytes.
 async fn content(
@@ -209,7 +41,7 @@ async fn content(
         Some(which) => Some(versions::one(client, &node, path, which, stop).await?),
         None => None,
     };
-    let shown = Arc::new(Shown::default());
+    let shown = Arc::new(SyncProgress::default());
     shown.with(Some(output.progress("fetching")));
     client.observe(shown.clone());
     let read = async {
@@ -220,7 +52,7 @@ async fn content(
     };
     let content = tokio::select! {
         content = read => content.map_err(Failure::from),
-        () = stop.cancelled() => Err(stop::interrupted()),
+        () = stop.cancelled() => Err(shutdown::interrupted()),
     };
     shown.with(None);
     let mtime = match version {
@@ -230,7 +62,7 @@ async fn content(
     Ok((node, content?, mtime))
 }
 
-pub(super) async fn cat(
+pub(in crate::commands) async fn cat(
     global: &Global,
     args: Cat,
     output: Output,
@@ -251,10 +83,10 @@ fn copy_out(
 ) -> Result<()> {
     let mut reader = content.reader()?;
     let mut buffer = vec![0; 64 * 1024];
-    let mut harmless = SafeBytes::default();
+    let mut harmless = EscapingBytes::default();
     loop {
         if stop.is_cancelled() {
-            return Err(stop::interrupted());
+            return Err(shutdown::interrupted());
         }
         let count = reader.read(&mut buffer).map_err(Failure::io("cannot read the content"))?;
         let bytes = &buffer[..count];
@@ -272,7 +104,7 @@ fn copy_out(
     out.flush().map_err(Failure::output)
 }
 
-pub(super) async fn get(
+pub(in crate::commands) async fn get(
     global: &Global,
     args: Get,
     output: Output,
@@ -324,8 +156,8 @@ pub(super) async fn get(
     })?;
     output.say(format_args!(
         "{} -> {} ({})",
-        Safe(&args.path),
-        Safe(&file.to_string_lossy()),
+        Escaped(&args.path),
+        Escaped(&file.to_string_lossy()),
         bytes_text(content.size())
     ))?;
     output.json(&json!({
@@ -335,10 +167,10 @@ pub(super) async fn get(
 }
 
 fn interrupted_or(stop: &CancellationToken, error: ClientError) -> Failure {
-    if stop.is_cancelled() { stop::interrupted() } else { error.into() }
+    if stop.is_cancelled() { shutdown::interrupted() } else { error.into() }
 }
 
-pub(super) fn put(
+pub(in crate::commands) fn put(
     global: &Global,
     args: Put,
     output: Output,
@@ -415,13 +247,13 @@ pub(super) fn put(
         let id = create(metadata::change(there.as_ref(), reader.stat()));
         let mtime = reader.stat().mtime;
         if let Some(problem) = reader.stat().time_problem() {
-            output.note(format_args!("{}: {problem}", Safe(&args.file.to_string_lossy())));
+            output.note(format_args!("{}: {problem}", Escaped(&args.file.to_string_lossy())));
         }
         match batch.put_content_at(&id, &mut reader, mtime) {
             Ok(stored) => (id, stored),
             Err(error) => {
                 return Err(match reader.cut() {
-                    Some(Cut::Interrupted) => stop::interrupted(),
+                    Some(Cut::Interrupted) => shutdown::interrupted(),
                     Some(Cut::Changed) => Failure::failed(format!(
                         "{} changed while it was read",
                         args.file.display()
@@ -435,7 +267,7 @@ pub(super) fn put(
     };
     batch.commit().map_err(path::explain(&client))?;
     let path = path::of(&client, &id)?;
-    output.say(format_args!("{} ({})", Safe(&path), bytes_text(stored.size)))?;
+    output.say(format_args!("{} ({})", Escaped(&path), bytes_text(stored.size)))?;
     output.json(&json!({
         "id": id, "path": path, "created": there.is_none(),
         "size": stored.size, "digest": stored.digest, "blobId": stored.blob_id,

@@ -7,59 +7,17 @@ use vfs_sync_client::{Child, ClientError, Node, SyncClient, TreeEntry, TreePath}
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::shown::{MTIME, TOUCHED};
 
-use super::share;
+use super::super::render::{display_name, node_json, type_text, with_field};
+use super::super::sharing::share;
 use crate::args::{Global, Ls, OnePath, Tree};
 use crate::error::{Failure, Result};
+use crate::escape::escaped;
 use crate::fs::metadata::{self, OnDisk, on_disk};
 use crate::output::{Output, count_text, json_text, table};
 use crate::path::{self, Place};
 use crate::replica;
-use crate::safe::safe;
 
-/// An item as JSON: what `ls`, `tree` and `stat` all tell.
-pub(super) fn node_json(node: &Node) -> Value {
-    json!({
-        "id": node.id,
-        "type": node.object_type,
-        "owner": node.owner,
-        "accessLevel": node.access_level,
-        "size": node.content.as_ref().map(|content| content.size),
-        "digest": node.content.as_ref().map(|content| content.digest),
-        "blobId": node.content.as_ref().map(|content| &content.blob_id),
-        "contentType": node.content.as_ref().and_then(|content| content.content_type.as_deref()),
-        "metadata": node.metadata,
-        "encrypted": node.encrypted.is_some(),
-        "createdAt": node.created_at,
-        "modifiedAt": node.modified_at(),
-        "pending": node.pending,
-    })
-}
-
-pub(super) fn with(mut value: Value, key: &str, more: impl Into<Value>) -> Value {
-    if let Value::Object(map) = &mut value {
-        map.insert(key.to_owned(), more.into());
-    }
-    value
-}
-
-fn type_text(node: &Node) -> String {
-    serde_json::to_value(node.object_type)
-        .ok()
-        .and_then(|value| value.as_str().map(str::to_owned))
-        .unwrap_or_default()
-}
-
-/// The name as it is shown, a folder's with a `/`, a shortcut's with a `@`.
-pub(super) fn shown(name: &str, node: &Node, shortcut: bool) -> String {
-    let mark = match on_disk(node.object_type) {
-        _ if shortcut => "@",
-        OnDisk::Folder => "/",
-        _ => "",
-    };
-    format!("{}{mark}", safe(name))
-}
-
-pub(super) fn ls(global: &Global, args: Ls, output: Output) -> Result<()> {
+pub(in crate::commands) fn ls(global: &Global, args: Ls, output: Output) -> Result<()> {
     let client = replica::open(global, replica::config())?;
     let entries: Vec<Child> = match path::find(&client, &args.path)? {
         Place::Item(node) if on_disk(node.object_type) == OnDisk::File => {
@@ -73,14 +31,14 @@ pub(super) fn ls(global: &Global, args: Ls, output: Output) -> Result<()> {
         let entries: Vec<_> = entries
             .iter()
             .map(|child| {
-                let json = with(node_json(&child.node), "name", child.name.as_str());
-                with(json, "shortcut", child.shortcut)
+                let json = with_field(node_json(&child.node), "name", child.name.as_str());
+                with_field(json, "shortcut", child.shortcut)
             })
             .collect();
         return output.json(&json!({ "path": args.path, "entries": entries }));
     }
     if !args.long {
-        let line = |child: &Child| shown(&child.name, &child.node, child.shortcut);
+        let line = |child: &Child| display_name(&child.name, &child.node, child.shortcut);
         return entries.iter().try_for_each(|child| output.text(line(child)));
     }
     let header = ["type", "mode", "size", "modified", "owner", "access", "", "name"];
@@ -91,10 +49,10 @@ pub(super) fn ls(global: &Global, args: Ls, output: Output) -> Result<()> {
             metadata::mode(node).map_or("-".to_owned(), |mode| format!("{mode:04o}")),
             node.content.as_ref().map_or("-".to_owned(), |content| count_text(content.size)),
             node.modified_at().to_string(),
-            safe(node.owner.as_str()),
+            escaped(node.owner.as_str()),
             node.access_level.to_string(),
             if node.pending { "*" } else { "" }.to_owned(),
-            shown(name, node, *shortcut),
+            display_name(name, node, *shortcut),
         ]);
     }
     output.table(rows)
@@ -117,13 +75,13 @@ fn owners(client: &SyncClient, args: &Ls, output: Output) -> Result<()> {
         return output.json(&json!({ "path": args.path, "entries": entries }));
     }
     if !args.long {
-        let line = |owner: &UserId| format!("{}/", safe(&owner_step(owner)));
+        let line = |owner: &UserId| format!("{}/", escaped(&owner_step(owner)));
         return owners.iter().try_for_each(|owner| output.text(line(owner)));
     }
     let mut rows = table(&["shares", "owner"], &[0]);
     for owner in &owners {
         let count = client.shared_by(owner)?.len() as u64;
-        rows.add_row([count_text(count), format!("{}/", safe(&owner_step(owner)))]);
+        rows.add_row([count_text(count), format!("{}/", escaped(&owner_step(owner)))]);
     }
     output.table(rows)
 }
@@ -149,7 +107,7 @@ fn walks(client: &SyncClient, top: &Place) -> Result<Walks> {
     })
 }
 
-pub(super) fn tree(global: &Global, args: Tree, output: Output) -> Result<()> {
+pub(in crate::commands) fn tree(global: &Global, args: Tree, output: Output) -> Result<()> {
     let client = replica::open(global, replica::config())?;
     let top = path::folder(&client, &args.path)?;
     let (mut folders, mut files, mut others) = (0_u64, 0_u64, 0_u64);
@@ -163,7 +121,7 @@ pub(super) fn tree(global: &Global, args: Tree, output: Output) -> Result<()> {
         let above = usize::from(owner.is_some());
         let before = owner.map(|owner| format!("{}/", owner_step(&owner))).unwrap_or_default();
         if !before.is_empty() && !output.json {
-            output.text(safe(&before))?;
+            output.text(escaped(&before))?;
         }
         for entry in entries {
             let entry = entry?;
@@ -177,18 +135,20 @@ pub(super) fn tree(global: &Global, args: Tree, output: Output) -> Result<()> {
             }
             let at = |path: &str| format!("{before}{path}");
             if output.json {
-                let json = with(node_json(&entry.node), "path", at(&entry.path));
-                let json = with(json, "shortcut", entry.shortcut);
-                let json = with(json, "linkedAgain", entry.linked_again.as_deref().map(at));
+                let json = with_field(node_json(&entry.node), "path", at(&entry.path));
+                let json = with_field(json, "shortcut", entry.shortcut);
+                let json = with_field(json, "linkedAgain", entry.linked_again.as_deref().map(at));
                 output.json_part(&format!("{separator}{}", text(&json)?))?;
                 separator = ",\n";
             } else {
                 let name = entry.path.rsplit('/').next().unwrap_or(&entry.path);
                 let indent = "  ".repeat(entry.depth + above);
-                let mut line = format!("{indent}{}", shown(name, &entry.node, entry.shortcut));
+                let mut line =
+                    format!("{indent}{}", display_name(name, &entry.node, entry.shortcut));
                 if let Some(first) = &entry.linked_again {
                     let slash = if first.is_empty() || base.ends_with(':') { "" } else { "/" };
-                    let _ = write!(line, " (see {})", safe(&format!("{base}{slash}{}", at(first))));
+                    let _ =
+                        write!(line, " (see {})", escaped(&format!("{base}{slash}{}", at(first))));
                 }
                 output.text(line)?;
             }
@@ -206,17 +166,17 @@ pub(super) fn tree(global: &Global, args: Tree, output: Output) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn stat(global: &Global, args: OnePath, output: Output) -> Result<()> {
+pub(in crate::commands) fn stat(global: &Global, args: OnePath, output: Output) -> Result<()> {
     let client = replica::open(global, replica::config())?;
     let node = path::item(&client, &args.path)?;
     let places = places(&client, &node)?;
     if output.json {
-        let value = with(node_json(&node), "path", args.path.as_str());
-        return output.json(&with(value, "places", places));
+        let value = with_field(node_json(&node), "path", args.path.as_str());
+        return output.json(&with_field(value, "places", places));
     }
     let mut rows = table(&[], &[]);
     let mut row = |name: &str, value: String| {
-        rows.add_row([name.to_owned(), safe(&value)]);
+        rows.add_row([name.to_owned(), escaped(&value)]);
     };
     row("path", args.path.clone());
     row("id", node.id.to_string());

@@ -7,8 +7,8 @@ use vfs_sync_core::operation::Operation;
 
 use crate::args::{Discard, Global, Limit, Rejected, RejectedAction, Which};
 use crate::error::{Failure, Kind, Result};
+use crate::escape::escaped;
 use crate::output::{Output, bytes_text, table};
-use crate::safe::safe;
 use crate::{path, replica};
 
 /// The greatest list that is asked for at once, where all is meant.
@@ -25,10 +25,10 @@ fn operation_type(operation: &Operation) -> String {
 
 /// Where the item is, or its id if it is nowhere.
 fn place(client: &SyncClient, item: &ItemId) -> String {
-    safe(&path::of(client, item).unwrap_or_else(|_| item.to_string()))
+    escaped(&path::of(client, item).unwrap_or_else(|_| item.to_string()))
 }
 
-pub(super) fn queue(global: &Global, args: Limit, output: Output) -> Result<()> {
+pub(in crate::commands) fn queue(global: &Global, args: Limit, output: Output) -> Result<()> {
     let client = replica::open(global, replica::config())?;
     let queue = client.queue(args.limit)?;
     let state = |state| match state {
@@ -60,7 +60,7 @@ pub(super) fn queue(global: &Global, args: Limit, output: Output) -> Result<()> 
     output.table(rows)
 }
 
-pub(super) fn rejected(global: &Global, args: Rejected, output: Output) -> Result<()> {
+pub(in crate::commands) fn rejected(global: &Global, args: Rejected, output: Output) -> Result<()> {
     let client = replica::open(global, replica::config())?;
     match args.action.unwrap_or(RejectedAction::List(Limit { limit: 100 })) {
         RejectedAction::List(limit) => list(&client, limit, output),
@@ -85,7 +85,7 @@ pub(super) fn rejected(global: &Global, args: Rejected, output: Output) -> Resul
             }
             output.say(format_args!("{} queued again", queued.len() + uploads.len()))?;
             for (id, reason) in &left {
-                output.say(format_args!("left: {}: {}", safe(id), safe(reason)))?;
+                output.say(format_args!("left: {}: {}", escaped(id), escaped(reason)))?;
             }
             let failed: Vec<Value> =
                 left.iter().map(|(id, reason)| json!({ "id": id, "reason": reason })).collect();
@@ -181,7 +181,7 @@ fn list(client: &SyncClient, limit: Limit, output: Output) -> Result<()> {
         let reason = serde_json::to_value(op.reason).unwrap_or_default();
         let mut reason = reason.as_str().unwrap_or("-").to_owned();
         if let Some(detail) = &op.detail {
-            reason = format!("{reason}: {}", safe(detail));
+            reason = format!("{reason}: {}", escaped(detail));
         }
         rows.add_row([
             op.operation.op_id.to_string(),
@@ -194,7 +194,7 @@ fn list(client: &SyncClient, limit: Limit, output: Output) -> Result<()> {
         rows.add_row([
             upload.blob_id.to_string(),
             format!("content, {}", bytes_text(upload.size)),
-            safe(&upload.reason),
+            escaped(&upload.reason),
             place(client, &upload.item_id),
         ]);
     }

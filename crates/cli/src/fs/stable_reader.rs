@@ -6,7 +6,7 @@ use std::io::{self, Read};
 
 use tokio_util::sync::CancellationToken;
 
-use super::root::{Folder, Stat, stat_file};
+use super::dir::{Folder, Stat, stat_file};
 
 /// How often a file that changes is read again before it is reported.
 pub(crate) const ATTEMPTS: u32 = 3;
@@ -84,7 +84,7 @@ impl Read for StableReader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::root::Root;
+    use crate::fs::dir::Root;
     use std::io::Write as _;
     use std::path::Path;
 

@@ -13,8 +13,8 @@ use vfs_sync_client::{Batch, SyncClient, TakenContent};
 use vfs_sync_core::content::Sha256Digest;
 
 use super::digest::digest_bytes;
-use super::root::{Folder, Stat};
-use super::stable::StableReader;
+use super::dir::{Folder, Stat};
+use super::stable_reader::StableReader;
 use crate::error::{Failure, Result};
 
 /// Files up to this size are read into memory, whole.

@@ -1,0 +1,118 @@
+//! Renders what several commands show: items and reports as JSON, names, and progress.
+
+use std::sync::{Mutex, PoisonError};
+
+use serde_json::{Value, json};
+use vfs_sync_client::{Node, Observer, Progress, SyncReport};
+
+use crate::escape::escaped;
+use crate::fs::metadata::{OnDisk, on_disk};
+use crate::output::{self, bytes_text, count_text};
+
+/// An item as JSON: what `ls`, `tree` and `stat` all tell.
+pub(super) fn node_json(node: &Node) -> Value {
+    json!({
+        "id": node.id,
+        "type": node.object_type,
+        "owner": node.owner,
+        "accessLevel": node.access_level,
+        "size": node.content.as_ref().map(|content| content.size),
+        "digest": node.content.as_ref().map(|content| content.digest),
+        "blobId": node.content.as_ref().map(|content| &content.blob_id),
+        "contentType": node.content.as_ref().and_then(|content| content.content_type.as_deref()),
+        "metadata": node.metadata,
+        "encrypted": node.encrypted.is_some(),
+        "createdAt": node.created_at,
+        "modifiedAt": node.modified_at(),
+        "pending": node.pending,
+    })
+}
+
+pub(super) fn with_field(mut value: Value, key: &str, more: impl Into<Value>) -> Value {
+    if let Value::Object(map) = &mut value {
+        map.insert(key.to_owned(), more.into());
+    }
+    value
+}
+
+pub(super) fn type_text(node: &Node) -> String {
+    serde_json::to_value(node.object_type)
+        .ok()
+        .and_then(|value| value.as_str().map(str::to_owned))
+        .unwrap_or_default()
+}
+
+/// The name as it is shown, a folder's with a `/`, a shortcut's with a `@`.
+pub(super) fn display_name(name: &str, node: &Node, shortcut: bool) -> String {
+    let mark = match on_disk(node.object_type) {
+        _ if shortcut => "@",
+        OnDisk::Folder => "/",
+        _ => "",
+    };
+    format!("{}{mark}", escaped(name))
+}
+
+/// A report as JSON.
+pub(super) fn report_json(report: &SyncReport) -> Value {
+    json!({
+        "applied": report.applied,
+        "outdated": report.outdated,
+        "rejected": report.rejected,
+        "pulled": report.pulled,
+        "uploaded": report.uploaded,
+        "uploadedBytes": report.uploaded_bytes,
+        "waiting": report.waiting,
+        "pushes": report.pushes,
+        "pages": report.pages,
+        "rematerialised": report.rematerialised,
+        "offered": report.offered,
+    })
+}
+
+/// Shows how far the client is, while there is something to show it with.
+#[derive(Default)]
+pub(super) struct SyncProgress(Mutex<Option<output::Progress>>);
+
+impl SyncProgress {
+    /// Shows it with `progress` from now on; `None` ends that.
+    pub(super) fn with(&self, progress: Option<output::Progress>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = progress;
+    }
+}
+
+impl Observer for SyncProgress {
+    fn progress(&self, progress: &Progress) {
+        let shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(shown) = &*shown else { return };
+        shown.set(progress_text(progress));
+    }
+}
+
+fn progress_text(progress: &Progress) -> String {
+    let mut text = Vec::new();
+    let (pushing, pushed) = (progress.pushed + progress.to_push, progress.pushed);
+    if pushing > 0 {
+        text.push(format!("pushed {} of {}", count_text(pushed), count_text(pushing)));
+    }
+    if progress.pulled > 0 {
+        text.push(format!("pulled {}", count_text(progress.pulled)));
+    }
+    if progress.uploaded + progress.to_upload > 0 {
+        text.push(format!(
+            "uploaded {} of {} ({})",
+            count_text(progress.uploaded),
+            count_text(progress.uploaded + progress.to_upload),
+            bytes_text(progress.uploaded_bytes),
+        ));
+    }
+    if progress.downloaded + progress.to_download > 0 {
+        text.push(format!(
+            "downloaded {} of {} ({} of {})",
+            count_text(progress.downloaded),
+            count_text(progress.downloaded + progress.to_download),
+            bytes_text(progress.downloaded_bytes),
+            bytes_text(progress.downloaded_bytes + progress.to_download_bytes),
+        ));
+    }
+    text.join(" · ")
+}

@@ -1,0 +1,5 @@
+//! Commands on who sees what: grants, blocked owners, groups.
+
+pub(super) mod block;
+pub(super) mod group;
+pub(super) mod share;

@@ -1,0 +1,180 @@
+//! Directories of this machine: `import`, `export`.
+
+use tokio_util::sync::CancellationToken;
+use vfs_sync_client::SyncClient;
+use vfs_sync_core::id::ItemId;
+use vfs_sync_core::item::ObjectType;
+
+use crate::args::{Export, Global, Import};
+use crate::error::{Failure, Kind, Result};
+use crate::escape::Escaped;
+use crate::fs::export::{self, ExportOptions, ExportReport};
+use crate::fs::import::{self, ImportOptions, ImportReport};
+use crate::fs::scan::Scanner;
+use crate::output::{Output, bytes_text, count_text};
+use crate::path;
+use crate::report::Problems;
+use crate::{replica, shutdown};
+
+/// How many conflicted copies a person is shown.
+const CONFLICTS_SHOWN: usize = 20;
+
+pub(in crate::commands) fn import(
+    global: &Global,
+    args: Import,
+    output: Output,
+    stop: CancellationToken,
+) -> Result<()> {
+    let client = replica::open(global, replica::config())?;
+    path::check_way(&client, &args.path)?;
+    let own = replica::directory(global)?;
+    let what = format!("cannot read {}", args.dir.display());
+    let mut scanner = Scanner::open(&args.dir, &[own]).map_err(|error| {
+        Failure::io(what)(error).hint("name a directory that is there and can be read")
+    })?;
+    if scanner.is_excluded() {
+        return Err(Failure::usage("this is the replica's own directory"));
+    }
+    let options = ImportOptions {
+        delete: args.delete,
+        yes: args.yes,
+        checksum: args.checksum,
+        dry_run: args.dry_run,
+    };
+    let progress = output.progress("importing");
+    let mut tell = |report: &ImportReport| {
+        progress.set(format!("{} looked at, {}", report.seen(), bytes_text(report.bytes)));
+    };
+    let top = import_into(&client, &args)?;
+    let report = import::import(&client, scanner, top, options, &stop, &mut tell)?;
+    drop(progress);
+    output.json(&report)?;
+    if args.dry_run {
+        for one in &report.changes.entries {
+            output.say(format_args!("{}: {}", one.change.text(), Escaped(&one.path)))?;
+        }
+        if report.changes.more > 0 {
+            output.say(format_args!("… and {} more", count_text(report.changes.more)))?;
+        }
+    }
+    let would = if args.dry_run { "would be " } else { "" };
+    output.say(format_args!(
+        "{would}new: {} folders, {} files · changed: {} contents, {} attributes · moved: {} · \
+         deleted: {} · unchanged: {} · {} taken",
+        count_text(report.folders_created),
+        count_text(report.files_created),
+        count_text(report.contents_changed),
+        count_text(report.metadata_changed),
+        count_text(report.moved),
+        count_text(report.deleted),
+        count_text(report.unchanged),
+        bytes_text(report.bytes),
+    ))?;
+    for conflict in report.conflicts.first.iter().take(CONFLICTS_SHOWN) {
+        let (path, copy) = (Escaped(&conflict.path), Escaped(&conflict.copy));
+        output.note(format!("{path} differs from the tree's: it is kept beside it as {copy}"));
+    }
+    if report.conflicts.count > CONFLICTS_SHOWN as u64 {
+        let count = count_text(report.conflicts.count);
+        output.note(format!("{count} files in all are kept beside the tree's: see --json"));
+    }
+    if report.stale > 0 {
+        let count = count_text(report.stale);
+        output.note(format!(
+            "{count} entries are older than in the tree, or deleted there: `vfs-sync export --delete` \
+             brings the directory up to date"
+        ));
+    }
+    if report.changes() > 0 && !args.dry_run {
+        output.note("`vfs-sync sync` sends it");
+    }
+    finish(output, report.interrupted, &report.problems)?;
+    import::held(&report, &args.dir).map_or(Ok(()), Err)
+}
+
+/// The folder that an import goes into (`None`: the top), which is made if it is not there; with a
+/// dry run it is one that is not there.
+fn import_into(client: &SyncClient, args: &Import) -> Result<Option<ItemId>> {
+    let (mut at, mut missing) = (args.path.clone(), Vec::new());
+    let place = loop {
+        match path::find_if_there(client, &at)? {
+            Some(place) if place.is_folder() => break place,
+            Some(_) => return Err(Failure::failed(format!("{at} is a file, not a folder"))),
+            None => {
+                let (above, name) = path::split(&at)?;
+                missing.push(path::name(&name)?);
+                at = above;
+            }
+        }
+    };
+    let mut parent = place.container()?.cloned();
+    if missing.is_empty() {
+        return Ok(parent);
+    }
+    if args.dry_run {
+        return Ok(Some(client.new_item_id()));
+    }
+    let mut batch = client.batch();
+    for name in missing.into_iter().rev() {
+        parent = Some(batch.create(ObjectType::Folder, parent.as_ref(), name, Vec::new()));
+    }
+    batch.commit().map_err(path::explain(client))?;
+    Ok(parent)
+}
+
+pub(in crate::commands) async fn export(
+    global: &Global,
+    args: Export,
+    output: Output,
+    stop: CancellationToken,
+) -> Result<()> {
+    let client = replica::open(global, replica::config())?;
+    let place = path::find(&client, &args.path)?;
+    if !place.is_folder() {
+        return Err(Failure::usage(format!("{} is a file", args.path))
+            .hint(format!("use `vfs-sync get '{}'`", args.path)));
+    }
+    // Nothing that somebody else shares is written to a disk unless that share was named.
+    let top = place.container()?.cloned();
+    let options = ExportOptions {
+        replica: Some(replica::directory(global)?),
+        force: args.force,
+        delete: args.delete,
+        yes: args.yes,
+        checksum: args.checksum,
+    };
+    let progress = output.progress("exporting");
+    let mut tell = |report: &ExportReport| {
+        let files = report.files_written + report.unchanged;
+        progress.set(format!("{files} done, {}", bytes_text(report.bytes)));
+    };
+    let report = export::export(&client, top, &args.dir, options, &stop, &mut tell).await?;
+    drop(progress);
+    output.json(&report)?;
+    output.say(format_args!(
+        "new: {} folders, {} files · attributes: {} · removed: {} · unchanged: {} · {} written",
+        count_text(report.folders_created),
+        count_text(report.files_written),
+        count_text(report.metadata_changed),
+        count_text(report.removed),
+        count_text(report.unchanged),
+        bytes_text(report.bytes),
+    ))?;
+    finish(output, report.interrupted, &report.problems)?;
+    export::held(&report, &args.dir).map_or(Ok(()), Err)
+}
+
+/// The end of an import or export: interrupted, done but for some, or done.
+fn finish(output: Output, interrupted: bool, problems: &Problems) -> Result<()> {
+    output.problems(problems);
+    if interrupted {
+        return Err(shutdown::interrupted());
+    }
+    match problems.failures() {
+        0 => Ok(()),
+        count => Err(Failure::new(
+            Kind::Partial,
+            format!("entries left out: {count} (see what was reported)"),
+        )),
+    }
+}
