@@ -122,6 +122,12 @@ impl Problem {
     pub(crate) fn unwritable(path: &Path, error: &io::Error) -> Self {
         Self::new(path, ProblemKind::Unwritable, error.to_string())
     }
+
+    /// An entry that the server rejected, so that it is only on this disk.
+    pub(crate) fn rejected(path: &Path) -> Self {
+        let detail = "the server refused it: it is only here (see `vfs-sync rejected`)";
+        Self::new(path, ProblemKind::Refused, detail)
+    }
 }
 
 /// All that was left out, in bounded memory.

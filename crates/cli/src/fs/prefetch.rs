@@ -41,12 +41,12 @@ struct Job {
 }
 
 /// Reads small files ahead; `T` is what is to be known of a file when it was read.
-pub(super) struct Ahead<T> {
+pub(super) struct Prefetch<T> {
     jobs: Sender<Job>,
     asked: VecDeque<(T, Receiver<Outcome>)>,
 }
 
-impl<T> Ahead<T> {
+impl<T> Prefetch<T> {
     pub(super) fn start<'scope>(
         scope: &'scope Scope<'scope, '_>,
         client: &'scope SyncClient,

@@ -22,6 +22,13 @@ use super::metadata;
 /// disks count in steps of two.
 const SETTLES_AFTER: i64 = 2;
 
+/// Removals of at least this many entries wait for the user's confirmation where they are more than
+/// half of all.
+const MANY_REMOVALS: u64 = 100;
+
+/// A time that no disk reports.
+pub(crate) const NO_TIME: DiskTime = DiskTime { seconds: 0, nanos: 0 };
+
 /// What identifies a directory on its disk, wherever it is moved: its inode and when that was made;
 /// where the disk does not tell that, its inode and device.
 pub(crate) fn identity(stat: &Stat) -> Vec<u8> {
@@ -188,6 +195,11 @@ impl Record {
         Ok(count)
     }
 
+    /// Whether removing `weight` of the entries that were recorded waits for the user's confirmation.
+    pub(crate) fn needs_confirmation(&self, weight: u64) -> bool {
+        weight * 2 > self.count && (weight >= self.count || weight >= MANY_REMOVALS)
+    }
+
     /// Where an entry was when it was recorded.
     fn path_of(&self, row: &EntryRecord) -> Result<Option<PathBuf>, ClientError> {
         let mut names = vec![OsStr::from_bytes(&row.name).to_owned()];
@@ -251,6 +263,22 @@ impl Record {
     /// Whether an entry is on another file system than the directory.
     pub(crate) fn is_elsewhere(&self, stat: &Stat) -> bool {
         stat.id.0 != self.device
+    }
+}
+
+/// The disk half of a row whose entry is yet to be made.
+pub(crate) fn not_on_disk(kind: EntryKind, mode: u32) -> DiskState {
+    DiskState {
+        kind,
+        size: 0,
+        mtime: NO_TIME,
+        ctime: NO_TIME,
+        inode: 0,
+        born: None,
+        mode,
+        elsewhere: false,
+        digest: None,
+        unsettled: false,
     }
 }
 

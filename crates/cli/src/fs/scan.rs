@@ -12,7 +12,7 @@ use crate::report::{Problem, ProblemKind};
 
 /// A file or folder that can be imported.
 #[derive(Debug, Clone)]
-pub(crate) struct Seen {
+pub(crate) struct ScannedEntry {
     /// On the disk.
     pub(crate) disk_name: OsString,
     /// In the protocol.
@@ -24,7 +24,7 @@ pub(crate) struct Seen {
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
     /// What can be imported, sorted by the disk's name.
-    pub(crate) entries: Vec<Seen>,
+    pub(crate) entries: Vec<ScannedEntry>,
     /// Names that are there but cannot be imported: nobody may take them for deleted.
     pub(crate) held: Vec<Name>,
     /// What was left out, and why.
@@ -139,7 +139,7 @@ impl Scanner {
                 if let Some(detail) = stat.time_problem().filter(|_| stat.kind == Kind::File) {
                     listing.problems.push(problem(ProblemKind::Time, &detail));
                 }
-                listing.entries.push(Seen { disk_name, name, stat });
+                listing.entries.push(ScannedEntry { disk_name, name, stat });
             }
             Some(problem) => {
                 listing.problems.push(problem);

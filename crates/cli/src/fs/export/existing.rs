@@ -1,0 +1,161 @@
+//! What a folder on the disk has already: found, recovered, cleared out of the way.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::Path;
+
+use vfs_sync_client::{Child, EntryRecord, EntryState};
+
+use super::super::destination;
+use super::super::digest::digest;
+use super::super::dir::{Folder, Kind, Stat};
+use super::super::{names, record};
+use super::removal::Extra;
+use super::{Export, own_files};
+use crate::error::Result;
+use crate::report::{Problem, ProblemKind};
+
+impl Export<'_> {
+    /// What is in a folder already, by what the disk takes for a name. Left-overs of exports that
+    /// were cut short go, or come back where they may be somebody's work.
+    pub(super) fn there(
+        &mut self,
+        disk: &Folder,
+        path: &Path,
+        rows: &HashMap<OsString, EntryRecord>,
+        children: &[Child],
+    ) -> Result<HashMap<Vec<u8>, (OsString, Stat)>> {
+        let mut there = HashMap::new();
+        let names = match disk.names() {
+            Ok(names) => names,
+            Err(error) => {
+                self.unwritable(path, error)?;
+                return Ok(there);
+            }
+        };
+        for name in names {
+            if names::is_temporary(&name) {
+                let _ = disk.remove_file(&name);
+                continue;
+            }
+            let mut name = name;
+            if names::is_displaced(&name) {
+                match self.recover(disk, path, &name, rows, children) {
+                    Some(recovered) => name = recovered,
+                    None => continue,
+                }
+            }
+            if self.own.as_ref().is_some_and(|own| *own == path.join(&name)) {
+                self.problem(own_files(&path.join(&name)));
+            } else if let Ok(stat) = disk.stat(&name) {
+                there.insert(self.rules.key(&name), (name, stat));
+            }
+        }
+        Ok(there)
+    }
+
+    /// Looks at what an export took from its place before it was cut short: what the record or the
+    /// tree has goes, anything else gets a name.
+    pub(super) fn recover(
+        &mut self,
+        disk: &Folder,
+        path: &Path,
+        name: &OsStr,
+        rows: &HashMap<OsString, EntryRecord>,
+        children: &[Child],
+    ) -> Option<OsString> {
+        let found = disk.open_file(name).and_then(|(file, _)| digest(file));
+        if let Ok((found, _)) = found {
+            let recorded = rows.values().any(|row| row.disk.digest == Some(found));
+            let contents = children.iter().filter_map(|child| child.node.content.as_ref());
+            if recorded || contents.into_iter().any(|content| content.digest == found) {
+                let _ = disk.remove_file(name);
+                return None;
+            }
+        }
+        match destination::keep(disk, name, OsStr::new("recovered"), &self.device) {
+            Ok(copy) => {
+                let detail = "an export that was cut short had taken it from its place";
+                self.problem(Problem::new(&path.join(&copy), ProblemKind::ConflictedCopy, detail));
+                Some(copy)
+            }
+            Err(error) => {
+                self.problem(Problem::unwritable(&path.join(name), &error));
+                None
+            }
+        }
+    }
+
+    /// Clears what is no `wanted` out of the way of one: what is as it was recorded goes, anything else
+    /// is kept under another name. `false` if it stays.
+    pub(super) fn clear(
+        &mut self,
+        disk: &Folder,
+        at: &Path,
+        name: &OsStr,
+        stat: &Stat,
+        row: Option<&EntryRecord>,
+        wanted: &str,
+    ) -> Result<bool> {
+        if !self.options.force {
+            let is = match stat.kind {
+                Kind::File => "a file",
+                Kind::Folder => "a folder",
+                Kind::Link => "a symbolic link",
+                Kind::Special(what) => what,
+            };
+            let detail = format!("{is} is in the place of a {wanted}: see --force");
+            self.problem(Problem::new(at, ProblemKind::TypeChanged, detail));
+            return Ok(false);
+        }
+        if self.own.as_ref().is_some_and(|own| own.starts_with(at)) {
+            self.problem(own_files(at));
+            return Ok(false);
+        }
+        self.root.forget(at);
+        if let Some(row) = row.filter(|row| row.state == EntryState::Agreed) {
+            if stat.kind == Kind::File && record::is_unchanged(&row.disk, stat) {
+                match destination::remove_expected(disk, name, stat) {
+                    Ok(true) => {
+                        self.report.removed += 1;
+                        return Ok(true);
+                    }
+                    Ok(false) => {}
+                    Err(error) => {
+                        self.unwritable(at, error)?;
+                        return Ok(false);
+                    }
+                }
+            }
+            if stat.kind == Kind::Folder && self.options.delete {
+                self.remove_extra(&Extra { at: at.to_owned(), row: Some(row.clone()) })?;
+                if disk.stat(name).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+                    return Ok(true);
+                }
+            }
+        }
+        if stat.kind == Kind::Folder && disk.remove_folder(name).is_ok() {
+            self.report.removed += 1;
+            return Ok(true);
+        }
+        self.root.forget(at);
+        match destination::keep(disk, name, name, &self.device) {
+            Ok(copy) => {
+                self.kept(at, &copy);
+                Ok(true)
+            }
+            Err(error) => {
+                self.unwritable(at, error)?;
+                Ok(false)
+            }
+        }
+    }
+
+    pub(super) fn kept(&mut self, at: &Path, copy: &OsStr) {
+        let copy = at.with_file_name(copy);
+        let detail =
+            format!("it is not what was written here: kept as {}", names::path_text(&copy));
+        self.problem(Problem::new(at, ProblemKind::ConflictedCopy, detail));
+    }
+}

@@ -1,0 +1,223 @@
+//! Files: compared with what is on the disk and what was recorded of it.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use vfs_sync_client::{EntryKind, EntryRecord, EntryState, Node, TreeState};
+use vfs_sync_core::content::Sha256Digest;
+use vfs_sync_core::id::ItemId;
+
+use super::super::destination::{Over, Wanted};
+use super::super::digest::digest;
+use super::super::dir::{Folder, Kind, Stat};
+use super::super::{metadata, record};
+use super::{Export, Parent};
+use crate::error::Result;
+use crate::report::{Problem, ProblemKind};
+
+/// A file to write.
+pub(super) struct ToWrite {
+    pub(super) name: OsString,
+    pub(super) item: ItemId,
+    pub(super) wanted: Wanted,
+    pub(super) over: Over,
+    /// The file's row as it was, or the number that a new one gets.
+    pub(super) row: u64,
+    pub(super) before: Option<EntryRecord>,
+    /// The row of the folder.
+    pub(super) parent: u64,
+    pub(super) tree: TreeState,
+}
+
+impl ToWrite {
+    /// Its row before it is written: the one that it has, or one that says that nothing was here.
+    pub(super) fn coming(&self) -> EntryRecord {
+        let coming = Some(self.wanted.digest);
+        if let Some(before) = &self.before {
+            return EntryRecord { coming, ..before.clone() };
+        }
+        EntryRecord {
+            id: self.row,
+            parent: self.parent,
+            name: self.name.as_bytes().to_vec(),
+            disk: record::not_on_disk(EntryKind::File, 0),
+            tree: self.tree.clone(),
+            state: EntryState::Agreed,
+            coming,
+            made: false,
+        }
+    }
+}
+
+impl Export<'_> {
+    /// Compares a file with what is there; gives what is to be written.
+    #[allow(clippy::too_many_arguments, reason = "what is known of one entry")]
+    pub(super) fn file(
+        &mut self,
+        disk: &Folder,
+        at: &Path,
+        name: OsString,
+        node: &Node,
+        stat: Option<Stat>,
+        row: Option<EntryRecord>,
+        parent: Parent<'_>,
+    ) -> Result<Option<ToWrite>> {
+        let Some(content) = &node.content else {
+            let detail = "its content has not arrived yet";
+            self.problem(Problem::new(at, ProblemKind::NoContent, detail));
+            return Ok(None);
+        };
+        let wanted = Wanted {
+            size: content.size,
+            digest: content.digest,
+            mtime: Some(node.modified_at()),
+            mode: metadata::mode_here(node, &self.client.user()),
+        };
+        let mut tree = record::tree(node, parent.item);
+        (tree.mtime, tree.mode) = (wanted.mtime, wanted.mode);
+        let id = row.as_ref().map_or_else(|| self.record.new_id(), |row| row.id);
+        let write = |name, over, before| ToWrite {
+            name,
+            item: node.id.clone(),
+            wanted,
+            over,
+            row: id,
+            before,
+            parent: parent.row,
+            tree: tree.clone(),
+        };
+        let Some(stat) = stat else { return Ok(Some(write(name, Over::Nothing, row))) };
+        if stat.kind != Kind::File {
+            if stat.kind == Kind::Link && !self.options.force {
+                let detail = "a symbolic link is in its place: see --force";
+                self.problem(Problem::new(at, ProblemKind::SymbolicLink, detail));
+                return Ok(None);
+            }
+            let cleared = self.clear(disk, at, &name, &stat, row.as_ref(), "file")?;
+            return Ok(cleared.then(|| write(name, Over::Nothing, row)));
+        }
+        let mut row = row.filter(|row| row.disk.kind == EntryKind::File);
+        let found = match self.look(disk, &name, &stat, row.as_ref(), &wanted) {
+            Ok(found) => found,
+            Err(error) => {
+                self.problem(Problem::unreadable(at, &error));
+                return Ok(None);
+            }
+        };
+        if let Some(row) = &mut row
+            && found.is_some()
+            && row.coming == found
+            && row.disk.digest != found
+        {
+            // An export that was killed wrote it, and the next may be killed too: its row says so
+            // before it announces another content.
+            row.disk = self.record.disk(&stat, found);
+        }
+        if found == Some(wanted.digest) {
+            self.take_as_it_is(disk, at, &name, &stat, row, id, parent.row, &wanted, tree)?;
+            return Ok(None);
+        }
+        let is_recorded = |row: &EntryRecord| {
+            row.state == EntryState::Agreed && found.is_some() && row.disk.digest == found
+        };
+        if row.as_ref().is_some_and(is_recorded) {
+            return Ok(Some(write(name, Over::Expected(stat), row)));
+        }
+        if self.options.force {
+            return Ok(Some(write(name, Over::Anything, row)));
+        }
+        let detail = match &row {
+            Some(row) if row.state == EntryState::Local => {
+                "the server refused what is in its place: see `vfs-sync rejected`"
+            }
+            Some(_) => "what is in its place was changed here: import it, or see --force",
+            None => "another content is in its place: see --force",
+        };
+        self.problem(Problem::new(at, ProblemKind::Differs, detail));
+        Ok(None)
+    }
+
+    /// Returns the digest of a file that may have the tree's bytes or recorded ones; `None` for any
+    /// other, and for one that changes at this moment.
+    fn look(
+        &self,
+        disk: &Folder,
+        name: &OsStr,
+        stat: &Stat,
+        row: Option<&EntryRecord>,
+        wanted: &Wanted,
+    ) -> io::Result<Option<Sha256Digest>> {
+        if let Some(row) = row
+            && !self.options.checksum
+            && record::is_unchanged(&row.disk, stat)
+            && row.disk.digest.is_some()
+        {
+            return Ok(row.disk.digest);
+        }
+        let may_be_ours = row.is_some_and(|row| row.disk.size == stat.size || row.coming.is_some());
+        if stat.size != wanted.size && !may_be_ours {
+            return Ok(None);
+        }
+        let (found, _) = digest(disk.open_file(name)?.0)?;
+        // One that changed meanwhile is somebody's work.
+        Ok(Some(found).filter(|_| disk.stat(name).is_ok_and(|now| now == *stat)))
+    }
+
+    /// Takes a file that has the tree's bytes into the record, with the tree's time and bits.
+    #[allow(clippy::too_many_arguments, reason = "what is known of one entry")]
+    fn take_as_it_is(
+        &mut self,
+        disk: &Folder,
+        at: &Path,
+        name: &OsStr,
+        stat: &Stat,
+        row: Option<EntryRecord>,
+        id: u64,
+        parent: u64,
+        wanted: &Wanted,
+        mut tree: TreeState,
+    ) -> Result<()> {
+        let (mut mode, mut mtime) = (wanted.mode, wanted.mtime);
+        let (mut own_mode, mut own_time) = (None, None);
+        if let Some(row) = &row {
+            // What was changed here and not imported yet stays.
+            own_mode = (row.disk.mode != stat.mode).then_some(row.disk.mode);
+            own_time = (row.disk.mtime != stat.modified).then_some(row.disk.mtime);
+            mode = mode.filter(|_| own_mode.is_none() && row.tree.mode != wanted.mode);
+            mtime = mtime.filter(|_| own_time.is_none() && row.tree.mtime != wanted.mtime);
+            if own_mode.is_some() {
+                tree.mode = row.tree.mode;
+            }
+            if own_time.is_some() {
+                tree.mtime = row.tree.mtime;
+            }
+        }
+        mode = mode.filter(|mode| *mode != stat.mode);
+        mtime = mtime.filter(|mtime| *mtime != stat.mtime);
+        let mut now = *stat;
+        if mode.is_none() && mtime.is_none() {
+            self.report.unchanged += 1;
+        } else {
+            let set = disk.set_file_mode_and_mtime(name, mode, mtime);
+            match set.and_then(|()| disk.stat(name)) {
+                Ok(stat) => {
+                    self.report.metadata_changed += 1;
+                    now = stat;
+                }
+                Err(error) => return self.unwritable(at, error),
+            }
+            if now.id != stat.id || now.size != stat.size {
+                return Ok(());
+            }
+        }
+        let mut disk = self.record.disk(&now, Some(wanted.digest));
+        disk.mode = own_mode.unwrap_or(disk.mode);
+        disk.mtime = own_time.unwrap_or(disk.mtime);
+        let (state, made) = (EntryState::Agreed, row.as_ref().is_some_and(|row| row.made));
+        let name = name.as_bytes().to_vec();
+        let coming = None;
+        self.put(row.as_ref(), EntryRecord { id, parent, name, disk, tree, state, coming, made })
+    }
+}

@@ -1,0 +1,133 @@
+//! Folders: made, filled, and left with their permission bits.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use vfs_sync_client::{DiskState, EntryKind, EntryRecord, EntryState, Node, RecordChange};
+
+use super::super::dir::{Folder, Kind, Stat};
+use super::super::{metadata, names, record};
+use super::{Enter, Export, Parent};
+use crate::error::Result;
+use crate::report::{Problem, ProblemKind};
+
+/// Stands for the permission bits that the disk reports in the end.
+const OF_THE_DISK: u32 = u32::MAX;
+
+/// A folder that is done once all is in it.
+pub(super) struct Leave {
+    pub(super) path: PathBuf,
+    /// The bits to set, which may forbid writing.
+    mode: Option<u32>,
+    /// Its row, but for what the disk says in the end.
+    row: Option<EntryRecord>,
+}
+
+impl Export<'_> {
+    /// Lets this user write to a folder whose bits forbid it, until it is left.
+    pub(super) fn make_writable(&mut self, disk: &Folder, path: &Path) {
+        const NEEDS: u32 = 0o300;
+        let Ok(stat) = disk.stat_self() else { return };
+        if stat.mode & NEEDS == NEEDS || disk.set_mode(stat.mode | NEEDS).is_err() {
+            return;
+        }
+        match self.leaving.iter_mut().rev().find(|leave| leave.path == path) {
+            Some(leave) => leave.mode = Some(leave.mode.unwrap_or(stat.mode)),
+            None => {
+                self.leaving.push(Leave { path: path.to_owned(), mode: Some(stat.mode), row: None })
+            }
+        }
+    }
+
+    /// Makes sure of a folder; gives the step that fills it.
+    #[allow(clippy::too_many_arguments, reason = "what is known of one entry")]
+    pub(super) fn folder(
+        &mut self,
+        disk: &Folder,
+        at: &Path,
+        name: &OsStr,
+        node: &Node,
+        stat: Option<Stat>,
+        row: Option<EntryRecord>,
+        parent: Parent<'_>,
+    ) -> Result<Option<Enter>> {
+        if let Some(first) = self.folders.get(&node.id) {
+            let detail = format!("it was written to {} already", names::path_text(first));
+            self.problem(Problem::new(at, ProblemKind::LinkedAgain, detail));
+            return Ok(None);
+        }
+        if let Some(stat) = stat.filter(|stat| stat.kind != Kind::Folder) {
+            if stat.kind == Kind::Link {
+                let detail = "a symbolic link is in its place";
+                self.problem(Problem::new(at, ProblemKind::SymbolicLink, detail));
+                return Ok(None);
+            }
+            if !self.clear(disk, at, name, &stat, row.as_ref(), "folder")? {
+                return Ok(None);
+            }
+        }
+        let is_there = stat.is_some_and(|stat| stat.kind == Kind::Folder);
+        if !is_there && let Err(error) = disk.create_folder(name) {
+            self.unwritable(at, error)?;
+            return Ok(None);
+        }
+        match is_there {
+            false => self.report.folders_created += 1,
+            true => self.report.unchanged += 1,
+        }
+        self.folders.insert(node.id.clone(), at.to_owned());
+        let row = row.filter(|row| row.disk.kind == EntryKind::Folder);
+        let has_rows = row.is_some();
+        let id = row.as_ref().map_or_else(|| self.record.new_id(), |row| row.id);
+        let wanted = metadata::mode_here(node, &self.client.user());
+        // Bits that were changed here and not imported yet stay.
+        let own = match (&row, &stat) {
+            (Some(row), Some(stat)) => row.disk.mode != stat.mode,
+            _ => false,
+        };
+        let is_set = is_there && row.as_ref().is_some_and(|row| row.tree.mode == wanted);
+        let mode = if own || is_set { None } else { wanted };
+        let mut tree = record::tree(node, parent.item);
+        tree.mode = if own { row.as_ref().and_then(|row| row.tree.mode) } else { wanted };
+        let (name, parent) = (name.as_bytes().to_vec(), parent.row);
+        let (state, made) = (EntryState::Agreed, row.as_ref().is_some_and(|row| row.made));
+        let before = row;
+        let kept_mode = before.as_ref().filter(|_| own).map(|row| row.disk.mode);
+        let disk = record::not_on_disk(EntryKind::Folder, kept_mode.unwrap_or(OF_THE_DISK));
+        let row = EntryRecord { id, parent, name, disk, tree, state, coming: None, made };
+        self.leaving.push(Leave { path: at.to_owned(), mode, row: Some(row) });
+        let (path, item) = (at.to_owned(), Some(node.id.clone()));
+        Ok(Some(Enter { path, item, new: !is_there, row: id, has_rows }))
+    }
+
+    pub(super) fn leave(&mut self, Leave { path, mode, row }: Leave) {
+        let set = self.root.folder(&path).and_then(|folder| {
+            let stat = folder.stat_self()?;
+            match mode {
+                Some(mode) if stat.mode != mode => {
+                    folder.set_mode(mode)?;
+                    folder.stat_self()
+                }
+                _ => Ok(stat),
+            }
+        });
+        let stat = match set {
+            Ok(stat) => stat,
+            Err(error) => return self.problem(Problem::unwritable(&path, &error)),
+        };
+        let Some(mut row) = row else { return };
+        let own_mode = Some(row.disk.mode).filter(|mode| *mode != OF_THE_DISK);
+        row.disk = self.record.disk(&stat, None);
+        row.disk.mode = own_mode.unwrap_or(row.disk.mode);
+        let before = self.client.record(self.record.directory.id, row.id).ok().flatten();
+        let same = before.is_some_and(|before| {
+            let DiskState { mtime, ctime, .. } = before.disk;
+            let disk = DiskState { mtime, ctime, ..row.disk.clone() };
+            before == EntryRecord { disk, ..row.clone() }
+        });
+        if !same {
+            self.rows.push(RecordChange::Put(Box::new(row)));
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Entries that are on the disk and not in the tree.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use vfs_sync_client::{EntryKind, EntryRecord, EntryState, RecordChange};
+
+use super::super::destination;
+use super::super::digest::digest;
+use super::super::dir::{Folder, Kind, Stat};
+use super::super::record;
+use super::{Export, own_files, split};
+use crate::error::Result;
+use crate::report::{Problem, ProblemKind};
+
+/// What is on the disk and not in the tree.
+pub(super) struct Extra {
+    pub(super) at: PathBuf,
+    pub(super) row: Option<EntryRecord>,
+}
+
+impl Export<'_> {
+    /// Removes what is not in the tree, where it is as it was recorded.
+    pub(super) fn remove_extras(&mut self) -> Result<()> {
+        let extras = std::mem::take(&mut self.extras);
+        if self.record.is_before_rebuild() && !self.options.yes {
+            let mut weight = 0;
+            for row in extras.iter().filter_map(|extra| extra.row.as_ref()) {
+                weight += self.record.weight(row)?;
+            }
+            if self.record.needs_confirmation(weight) {
+                self.report.held = weight;
+                return Ok(());
+            }
+        }
+        for extra in &extras {
+            if self.stop.is_cancelled() {
+                return Ok(());
+            }
+            self.remove_extra(extra)?;
+            self.flush_if_full()?;
+        }
+        Ok(())
+    }
+
+    /// Removes an entry that is as it was recorded, a folder with all in it that is.
+    pub(super) fn remove_extra(&mut self, Extra { at, row }: &Extra) -> Result<()> {
+        struct Frame {
+            at: PathBuf,
+            row: EntryRecord,
+            /// What is to be looked at in it, last first.
+            left: Vec<(OsString, Option<EntryRecord>)>,
+            /// The bits to give back if it stays.
+            mode: Option<u32>,
+        }
+        let mut frames: Vec<Frame> = Vec::new();
+        let mut next = Some((at.clone(), row.clone()));
+        loop {
+            let Some((at, row)) = next.take() else {
+                let Some(frame) = frames.last_mut() else { return Ok(()) };
+                if let Some((name, row)) = frame.left.pop() {
+                    next = Some((frame.at.join(name), row));
+                    continue;
+                }
+                let Some(Frame { at, row, mode, .. }) = frames.pop() else { return Ok(()) };
+                self.root.forget(&at);
+                let (parent, name) = split(&at);
+                let gone = self.root.folder(parent).and_then(|folder| folder.remove_folder(name));
+                match gone {
+                    Ok(()) => {
+                        self.report.removed += 1;
+                        self.rows.push(RecordChange::Remove(row.id));
+                    }
+                    // Why it is not empty was told.
+                    Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                        if let (Some(mode), Ok(folder)) = (mode, self.root.folder(&at)) {
+                            let _ = folder.set_mode(mode);
+                        }
+                    }
+                    Err(error) => self.unwritable(&at, error)?,
+                }
+                continue;
+            };
+            if self.stop.is_cancelled() {
+                return Ok(());
+            }
+            if self.own.as_ref().is_some_and(|own| own.starts_with(&at)) {
+                self.problem(own_files(&at));
+                continue;
+            }
+            let (parent, name) = split(&at);
+            let folder = match self.root.folder(parent) {
+                Ok(folder) => folder,
+                Err(error) => {
+                    self.unwritable(&at, error)?;
+                    continue;
+                }
+            };
+            let stat = match folder.stat(name) {
+                Ok(stat) => stat,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => {
+                    self.unwritable(&at, error)?;
+                    continue;
+                }
+            };
+            let Some(row) = row else {
+                let detail =
+                    "it was made here and is not in the tree: import it, or remove it yourself";
+                self.problem(Problem::new(&at, ProblemKind::Kept, detail));
+                continue;
+            };
+            if row.state == EntryState::Local {
+                self.problem(Problem::rejected(&at));
+                continue;
+            }
+            match (row.disk.kind, stat.kind) {
+                (EntryKind::Folder, Kind::Folder) => {
+                    let mode = self.bits_bind && stat.mode & 0o700 != 0o700;
+                    let opened = self.root.folder(&at).and_then(|folder| {
+                        if mode {
+                            folder.set_mode(stat.mode | 0o700)?;
+                        }
+                        folder.names()
+                    });
+                    let names = match opened {
+                        Ok(names) => names,
+                        Err(error) => {
+                            self.unwritable(&at, error)?;
+                            continue;
+                        }
+                    };
+                    let mut rows = self.record.rows(row.id)?;
+                    let with_row = |name: OsString| {
+                        let row = rows.remove(&name);
+                        (name, row)
+                    };
+                    let left = names.into_iter().rev().map(with_row).collect();
+                    let mode = mode.then_some(stat.mode);
+                    frames.push(Frame { at, row, left, mode });
+                }
+                (EntryKind::File, Kind::File) => match self.is_recorded(&folder, name, &stat, &row)
+                {
+                    Ok(true) => match destination::remove_expected(&folder, name, &stat) {
+                        Ok(true) => {
+                            self.report.removed += 1;
+                            self.rows.push(RecordChange::Remove(row.id));
+                        }
+                        Ok(false) => self.changed_here(&at),
+                        Err(error) => self.unwritable(&at, error)?,
+                    },
+                    Ok(false) => self.changed_here(&at),
+                    Err(error) => self.problem(Problem::unreadable(&at, &error)),
+                },
+                _ => self.changed_here(&at),
+            }
+        }
+    }
+
+    fn is_recorded(
+        &self,
+        folder: &Folder,
+        name: &OsStr,
+        stat: &Stat,
+        row: &EntryRecord,
+    ) -> io::Result<bool> {
+        if !self.options.checksum && record::is_unchanged(&row.disk, stat) {
+            return Ok(true);
+        }
+        if row.disk.size != stat.size && row.coming.is_none() {
+            return Ok(false);
+        }
+        let (found, _) = digest(folder.open_file(name)?.0)?;
+        let known = row.disk.digest == Some(found) || row.coming == Some(found);
+        Ok(known && folder.stat(name)? == *stat)
+    }
+
+    fn changed_here(&mut self, at: &Path) {
+        let detail =
+            "it is no longer in the tree, and was changed here: import it, or remove it yourself";
+        self.problem(Problem::new(at, ProblemKind::Kept, detail));
+    }
+}

@@ -1,0 +1,231 @@
+//! Contents on their way to the disk, and the rows that say so.
+
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use tokio_util::task::AbortOnDropHandle;
+use vfs_sync_client::{ClientError, EntryRecord, EntryState, LocalContent, RecordChange};
+
+use super::super::destination::{self, NotWritten, Over, Placed};
+use super::super::dir::Folder;
+use super::file::ToWrite;
+use super::{Export, ExportReport};
+use crate::error::{Failure, Result};
+use crate::report::{Problem, ProblemKind};
+
+/// Files whose contents are read, or waited for, ahead of the one that is written. How many are
+/// downloaded at a time is the client's to say.
+const READ_AHEAD: usize = 512;
+/// Bytes of their contents; some are in memory, and of a large one little is.
+const READ_AHEAD_BYTES: u64 = 32 * 1024 * 1024;
+/// What a large content counts for.
+pub(super) const LARGE: u64 = 1024 * 1024;
+/// Files whose contents are asked for together.
+const ASKED_TOGETHER: usize = 128;
+/// Rows of the record that are written together, after one wait for the disk.
+const ROWS_TOGETHER: usize = 32_768;
+/// Bytes after which the disk is waited for.
+const UNSYNCED_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// A file whose content is on its way.
+pub(super) struct Reading {
+    disk: Folder,
+    at: PathBuf,
+    file: ToWrite,
+    content: oneshot::Receiver<std::result::Result<LocalContent, ClientError>>,
+    /// What reads it; `None` until it was asked for.
+    reader: Option<Arc<AbortOnDropHandle<()>>>,
+}
+
+impl Export<'_> {
+    /// Begins to read the contents of files; writes those before them to make room.
+    pub(super) async fn read_all(
+        &mut self,
+        disk: &Folder,
+        path: &Path,
+        files: Vec<ToWrite>,
+        progress: &mut (dyn FnMut(&ExportReport) + Send),
+    ) -> Result<()> {
+        for file in files {
+            while (self.reading.len() >= READ_AHEAD || self.ahead >= READ_AHEAD_BYTES)
+                && !self.stop.is_cancelled()
+            {
+                self.write_next().await?;
+                progress(&self.report);
+            }
+            self.ahead += file.wanted.size.min(LARGE);
+            let (sender, content) = oneshot::channel();
+            self.unasked.push((file.item.clone(), sender));
+            let (disk, at) = (disk.clone(), path.join(&file.name));
+            self.reading.push_back(Reading { disk, at, file, content, reader: None });
+            if self.unasked.len() >= ASKED_TOGETHER {
+                self.ask()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for the contents of the last files, whose rows say what is to come.
+    fn ask(&mut self) -> Result<()> {
+        let (client, asked) = (self.client.clone(), std::mem::take(&mut self.unasked));
+        let first = self.reading.len() - asked.len();
+        let reader = tokio::spawn(async move {
+            let (items, senders): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
+            for (content, sender) in client.pass_contents(&items).await.into_iter().zip(senders) {
+                // Whoever no longer waits was interrupted.
+                let _ = sender.send(content);
+            }
+        });
+        let reader = Arc::new(AbortOnDropHandle::new(reader));
+        let mut coming = Vec::new();
+        for reading in self.reading.range_mut(first..) {
+            reading.reader = Some(Arc::clone(&reader));
+            coming.push(RecordChange::Put(Box::new(reading.file.coming())));
+        }
+        self.client.write_records(self.record.directory.id, coming, false)?;
+        Ok(())
+    }
+
+    pub(super) async fn write_next(&mut self) -> Result<()> {
+        if self.reading.front().is_some_and(|reading| reading.reader.is_none()) {
+            self.ask()?;
+        }
+        let Some(Reading { disk, at, file, content, reader: _reader }) = self.reading.pop_front()
+        else {
+            return Ok(());
+        };
+        self.ahead -= file.wanted.size.min(LARGE);
+        let content = tokio::select! {
+            content = content => content.map_err(|error| Failure::failed(error.to_string()))?,
+            () = self.stop.cancelled() => return Ok(()),
+        };
+        match content {
+            Ok(content) => self.write(&disk, &at, &file, &content),
+            Err(error) if ends_it(&error) => Err(error.into()),
+            Err(error) => {
+                self.problem(Problem::new(&at, ProblemKind::Unreadable, error.to_string()));
+                Ok(())
+            }
+        }
+    }
+
+    fn write(
+        &mut self,
+        disk: &Folder,
+        at: &Path,
+        file: &ToWrite,
+        content: &LocalContent,
+    ) -> Result<()> {
+        // Where the disk has taken two names for one, what was just written is not written over.
+        let replaces = !matches!(file.over, Over::Nothing);
+        if replaces && disk.stat(&file.name).is_ok_and(|stat| self.written.contains(&stat.id)) {
+            let detail = "the disk takes its name for that of a file beside it";
+            self.problem(Problem::new(at, ProblemKind::Differs, detail));
+            return Ok(());
+        }
+        let reader = content.reader()?;
+        let (name, wanted, device) = (&file.name, &file.wanted, self.device.as_str());
+        let mut done =
+            destination::write_file(disk, name, wanted, reader, file.over, device, self.stop);
+        if self.options.force
+            && matches!(&done, Err(NotWritten::Io(error)) if error.kind() == io::ErrorKind::AlreadyExists)
+            && !disk.stat(name).is_ok_and(|stat| self.written.contains(&stat.id))
+        {
+            // It appeared since the folder was read: it is kept as what was there before is.
+            let reader = content.reader()?;
+            done = destination::write_file(
+                disk,
+                name,
+                wanted,
+                reader,
+                Over::Anything,
+                device,
+                self.stop,
+            );
+        }
+        match done {
+            Ok(Placed { stat, kept }) => {
+                self.written.insert(stat.id);
+                self.report.files_written += 1;
+                self.report.bytes += file.wanted.size;
+                self.unsynced += file.wanted.size;
+                if let Some(copy) = kept {
+                    self.kept(at, &copy);
+                }
+                if stat.size == file.wanted.size {
+                    let row = EntryRecord {
+                        id: file.row,
+                        parent: file.parent,
+                        name: file.name.as_bytes().to_vec(),
+                        disk: self.record.disk(&stat, Some(file.wanted.digest)),
+                        tree: file.tree.clone(),
+                        state: EntryState::Agreed,
+                        coming: None,
+                        made: false,
+                    };
+                    self.put(None, row)?;
+                } else {
+                    self.rows.push(RecordChange::Remove(file.row));
+                }
+            }
+            Err(NotWritten::Interrupted) => {}
+            Err(NotWritten::WrongBytes) => {
+                let detail = "the content is not the one that the tree names";
+                self.problem(Problem::new(at, ProblemKind::Unreadable, detail));
+            }
+            Err(NotWritten::Io(error)) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let detail = "something appeared in its place meanwhile";
+                self.problem(Problem::new(at, ProblemKind::Differs, detail));
+            }
+            Err(NotWritten::Io(error)) => self.unwritable(at, error)?,
+        }
+        Ok(())
+    }
+
+    /// Writes a row, if it says something new.
+    pub(super) fn put(&mut self, before: Option<&EntryRecord>, row: EntryRecord) -> Result<()> {
+        if before != Some(&row) {
+            self.rows.push(RecordChange::Put(Box::new(row)));
+        }
+        self.flush_if_full()
+    }
+
+    pub(super) fn flush_if_full(&mut self) -> Result<()> {
+        if self.rows.len() >= ROWS_TOGETHER || self.unsynced >= UNSYNCED_BYTES {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Waits until what was written is on the disk, then writes its rows.
+    pub(super) fn flush(&mut self) -> Result<()> {
+        if self.rows.is_empty() && self.unsynced == 0 {
+            return Ok(());
+        }
+        let what = format!("cannot write to {}", self.root.path().display());
+        let top = self.root.folder(Path::new(""));
+        top.and_then(|top| top.sync_disk()).map_err(Failure::io(what))?;
+        self.unsynced = 0;
+        let rows = std::mem::take(&mut self.rows);
+        if !rows.is_empty() {
+            self.client.write_records(self.record.directory.id, rows, true)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether no other content can be had either.
+fn ends_it(error: &ClientError) -> bool {
+    use vfs_sync_client::TransportError as T;
+    match error {
+        ClientError::Transport(error) => {
+            matches!(error, T::Network { .. } | T::Unauthorized(_) | T::WrongUser { .. })
+        }
+        ClientError::NoContent(_) | ClientError::UnknownItem(_) => false,
+        ClientError::Violation(_) | ClientError::Storage(_) | ClientError::Stopped(_) => true,
+        _ => false,
+    }
+}

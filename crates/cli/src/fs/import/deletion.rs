@@ -1,0 +1,141 @@
+//! What was in the directory and is gone: which items of the tree that deletes.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use vfs_sync_client::{EntryRecord, EntryState, Node, RecordChange};
+use vfs_sync_core::id::ItemId;
+use vfs_sync_core::item::Name;
+
+use super::super::record;
+use super::{Import, not_permitted};
+use crate::error::Result;
+use crate::report::Change;
+
+/// What was in the directory and is gone.
+pub(super) struct Gone {
+    pub(super) row: EntryRecord,
+    /// Something of another kind has its name.
+    pub(super) replaced: bool,
+    pub(super) at: PathBuf,
+}
+
+impl Import<'_> {
+    /// Deletes what was in the directory, is gone, and is in the tree as it was here.
+    pub(super) fn delete_gone(&mut self) -> Result<()> {
+        let claimed = |import: &Self, gone: &Gone| import.record.claimed.contains(&gone.row.id);
+        let mut gone = std::mem::take(&mut self.gone);
+        gone.retain(|gone| !claimed(self, gone));
+        let mut weight = 0;
+        for one in gone.iter().filter(|gone| !gone.replaced) {
+            weight += self.record.weight(&one.row)?;
+        }
+        if self.record.needs_confirmation(weight) && !self.options.yes {
+            self.report.held = weight;
+            gone.retain(|gone| gone.replaced);
+        }
+        for Gone { row, at, .. } in gone {
+            if self.stop.is_cancelled() {
+                self.report.interrupted = true;
+                return Ok(());
+            }
+            self.delete_one(&row, &at)?;
+        }
+        Ok(())
+    }
+
+    fn delete_one(&mut self, row: &EntryRecord, at: &Path) -> Result<()> {
+        for (node, parent, at) in self.plan(row, at)? {
+            let parents = self.client.parents_of(&node.id)?;
+            if parents.len() > 1
+                && let Some(parent) = &parent
+            {
+                // It hangs elsewhere too.
+                self.batch.unlink(&node.id, parent);
+            } else if !self.client.may_delete(&node.id)? {
+                self.problem(not_permitted(&at, &node.owner, node.access_level));
+                continue;
+            } else {
+                self.batch.delete(&node.id);
+            }
+            self.report.deleted += 1;
+            self.change(Change::Deleted, &at);
+            self.commit_if_full()?;
+        }
+        self.row(RecordChange::Remove(row.id));
+        self.commit_if_full()
+    }
+
+    /// What of an entry that is gone goes in the tree, from the top down: what is as the record says,
+    /// and the folders that have nothing else in them.
+    fn plan(&self, row: &EntryRecord, at: &Path) -> Result<Vec<(Node, Option<ItemId>, PathBuf)>> {
+        struct Planned {
+            node: Node,
+            parent: Option<ItemId>,
+            at: PathBuf,
+            above: Option<usize>,
+            stays: bool,
+        }
+        let mut planned: Vec<Planned> = Vec::new();
+        let mut left = vec![(row.clone(), at.to_owned(), None)];
+        while let Some((row, at, above)) = left.pop() {
+            let node = self.client.node(&row.tree.item)?;
+            let node = match node {
+                Some(node) if self.is_as_recorded(&row, &node)? => node,
+                _ => {
+                    if let Some(above) = above
+                        && self.client.node(&row.tree.item)?.is_some()
+                    {
+                        let above: usize = above;
+                        planned[above].stays = true;
+                    }
+                    continue;
+                }
+            };
+            let index = planned.len();
+            let children = self.client.children(Some(&node.id))?;
+            let rows = self.client.records(self.record.directory.id, row.id)?;
+            let mut rows: HashMap<ItemId, EntryRecord> = rows
+                .into_iter()
+                .filter(|row| !self.record.claimed.contains(&row.id))
+                .map(|row| (row.tree.item.clone(), row))
+                .collect();
+            let mut stays = false;
+            for child in children {
+                match rows.remove(&child.node.id) {
+                    Some(row) => {
+                        let at = at.join(OsStr::from_bytes(&row.name));
+                        left.push((row, at, Some(index)));
+                    }
+                    // A shortcut goes with its folder; what is new in the folder keeps it.
+                    None => stays |= !child.shortcut,
+                }
+            }
+            let parent = row.tree.parent.clone();
+            planned.push(Planned { node, parent, at, above, stays });
+        }
+        for index in (0..planned.len()).rev() {
+            if planned[index].stays
+                && let Some(above) = planned[index].above
+            {
+                planned[above].stays = true;
+            }
+        }
+        let going = planned.into_iter().filter(|one| !one.stays);
+        Ok(going.map(|one| (one.node, one.parent, one.at)).collect())
+    }
+
+    /// Whether an item is where and what the record says.
+    fn is_as_recorded(&self, row: &EntryRecord, node: &Node) -> Result<bool> {
+        let parents = self.client.parents_of(&node.id)?;
+        let is_here = match &row.tree.parent {
+            Some(parent) => parents.contains(parent),
+            None => parents.is_empty(),
+        };
+        let name = node.name.as_ref().map(Name::as_str).unwrap_or_default();
+        let same = name == row.tree.name && record::has_same_bytes(&row.tree, node);
+        Ok(is_here && same && row.state == EntryState::Agreed)
+    }
+}

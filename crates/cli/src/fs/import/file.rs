@@ -1,0 +1,395 @@
+//! Files of the directory: read, compared with the record and the tree, edited or made.
+
+use std::path::{Path, PathBuf};
+
+use vfs_sync_client::{Child, DiskState, EntryRecord, EntryState, Node, TakenContent, TreeState};
+use vfs_sync_core::access::AccessLevel;
+use vfs_sync_core::content::Sha256Digest;
+use vfs_sync_core::id::{BlobId, ItemId, UserId};
+use vfs_sync_core::item::ObjectType;
+
+use super::super::digest::digest;
+use super::super::dir::{Folder, Stat};
+use super::super::metadata::{self, OnDisk, on_disk};
+use super::super::prefetch::{Outcome, SMALL};
+use super::super::record;
+use super::super::scan::ScannedEntry;
+use super::super::stable_reader::{ATTEMPTS, Cut, StableReader};
+use super::rows::with_disk_metadata;
+use super::tree_folder::TreeFolder;
+use super::{Import, not_permitted};
+use crate::error::Result;
+use crate::report::{Change, Problem, ProblemKind};
+
+/// A file that is to be read: where it is, and what it is to become.
+pub(super) struct FoundFile {
+    disk: Folder,
+    place: TreeFolder,
+    /// Its row.
+    row: Option<EntryRecord>,
+    /// The item of its row, or, without one, the one of its name.
+    node: Option<Node>,
+    /// Whether the name is another item's in the tree.
+    taken: bool,
+    /// Whether it was found under a new name.
+    moved: bool,
+    /// What the user may do in the folder, and whose it is.
+    level: AccessLevel,
+    home: UserId,
+    seen: ScannedEntry,
+    at: PathBuf,
+}
+
+impl FoundFile {
+    /// Digests that it may have.
+    fn known(&self) -> Vec<Sha256Digest> {
+        let node = self.node.as_ref().and_then(|node| node.content.as_ref());
+        let mut known: Vec<_> = node.map(|content| content.digest).into_iter().collect();
+        known.extend(self.row.as_ref().and_then(|row| row.disk.digest));
+        known.extend(self.row.as_ref().and_then(|row| row.coming));
+        known.dedup();
+        known
+    }
+
+    /// Whether a digest of such a size is known.
+    fn may_be_known(&self, size: u64) -> bool {
+        let node = self.node.as_ref().and_then(|node| node.content.as_ref());
+        node.is_some_and(|content| content.size == size)
+            || self.row.as_ref().is_some_and(|row| row.disk.size == size || row.coming.is_some())
+    }
+}
+
+/// The bytes of a file, as they were read.
+enum Bytes {
+    /// Not taken: they are known, or nothing is to be changed.
+    Known(Sha256Digest),
+    Taken(TakenContent),
+}
+
+impl Bytes {
+    fn digest(&self) -> Sha256Digest {
+        match self {
+            Self::Known(digest) => *digest,
+            Self::Taken(content) => content.stored().digest,
+        }
+    }
+}
+
+impl Import<'_> {
+    #[allow(clippy::too_many_arguments, reason = "what is known of one entry")]
+    pub(super) fn take_file(
+        &mut self,
+        disk: &Folder,
+        place: &TreeFolder,
+        (home, level): (&UserId, AccessLevel),
+        row: Option<EntryRecord>,
+        child: Option<&Child>,
+        seen: &ScannedEntry,
+        at: &Path,
+    ) -> Result<()> {
+        let mut moved = false;
+        let mut row = row;
+        if row.is_none()
+            && let Some(found) = self.record.moved(self.scanner.root(), &seen.stat)?
+        {
+            if let Some(node) = self.client.node(&found.tree.item)? {
+                moved = self.take_move(place, home, &found, &node, seen, at)?;
+            }
+            if moved {
+                row = Some(found);
+            }
+        }
+        let node = match &row {
+            Some(row) => self.client.node(&row.tree.item)?,
+            None => child.map(|child| child.node.clone()),
+        };
+        if let Some(row) = &row
+            && !moved
+            && !self.options.checksum
+            && record::is_unchanged(&row.disk, &seen.stat)
+        {
+            self.report.unchanged += 1;
+            if row.state == EntryState::Local {
+                self.problem(Problem::rejected(at));
+            } else if node.as_ref().is_none_or(|node| !record::has_same_bytes(&row.tree, node)) {
+                self.report.stale += 1;
+            }
+            return Ok(());
+        }
+        let may = node.as_ref().is_none_or(|node| node.access_level >= AccessLevel::Write);
+        let taken = child.is_some_and(|child| node.as_ref().is_none_or(|n| n.id != child.node.id));
+        let file = FoundFile {
+            disk: disk.clone(),
+            place: place.clone(),
+            row,
+            node,
+            taken,
+            moved,
+            level,
+            home: home.clone(),
+            seen: seen.clone(),
+            at: at.to_owned(),
+        };
+        if seen.stat.size > SMALL || self.options.dry_run || !may {
+            self.finish_prefetched()?;
+            return self.take_now(file);
+        }
+        if self.prefetch.is_full() {
+            self.take_prefetched()?;
+        }
+        let known = file.known();
+        self.prefetch.ask(file, disk, seen.disk_name.clone(), known);
+        Ok(())
+    }
+
+    pub(super) fn finish_prefetched(&mut self) -> Result<()> {
+        while self.take_prefetched()? {}
+        Ok(())
+    }
+
+    /// Takes the first of the files that are read ahead; `false` if there is none.
+    pub(super) fn take_prefetched(&mut self) -> Result<bool> {
+        let Some((file, outcome)) = self.prefetch.next() else { return Ok(false) };
+        match outcome {
+            Outcome::Same(stat, digest) => self.decide(file, stat, Bytes::Known(digest))?,
+            Outcome::Taken(stat, content) => self.decide(file, stat, Bytes::Taken(content))?,
+            Outcome::Unsettled => self.take_now(file)?,
+        }
+        Ok(true)
+    }
+
+    fn take_now(&mut self, file: FoundFile) -> Result<()> {
+        for _ in 0..ATTEMPTS {
+            match self.read(&file)? {
+                Ok((stat, bytes)) => return self.decide(file, stat, bytes),
+                Err(Cut::Changed) => {}
+                Err(Cut::Interrupted) => return Ok(()),
+                Err(Cut::Io(error)) => {
+                    // Gone since the folder was listed: not there any more, then.
+                    if error.kind() != std::io::ErrorKind::NotFound {
+                        self.problem(Problem::unreadable(&file.at, &error));
+                    }
+                    return Ok(());
+                }
+            }
+        }
+        let detail = format!("it changed each of the {ATTEMPTS} times that it was read");
+        self.problem(Problem::new(&file.at, ProblemKind::Changing, detail));
+        Ok(())
+    }
+
+    /// Reads a file: its bytes are taken, unless they are known, or nothing is to be changed.
+    fn read(&mut self, file: &FoundFile) -> Result<std::result::Result<(Stat, Bytes), Cut>> {
+        let open = || StableReader::open(&file.disk, &file.seen.disk_name, self.stop);
+        let mut reader = match open() {
+            Ok(reader) => reader,
+            Err(error) => return Ok(Err(Cut::Io(error))),
+        };
+        let may = file.node.as_ref().is_none_or(|node| node.access_level >= AccessLevel::Write);
+        let only_look = self.options.dry_run || !may;
+        if only_look || file.may_be_known(reader.stat().size) {
+            let stat = *reader.stat();
+            let Ok((found, _)) = digest(&mut reader) else {
+                return Ok(Err(reader.cut().unwrap_or(Cut::Changed)));
+            };
+            if only_look || file.known().contains(&found) {
+                return Ok(Ok((stat, Bytes::Known(found))));
+            }
+            reader = match open() {
+                Ok(reader) => reader,
+                Err(error) => return Ok(Err(Cut::Io(error))),
+            };
+        }
+        let stat = *reader.stat();
+        match self.client.take_from(&mut reader) {
+            Ok(content) => Ok(Ok((stat, Bytes::Taken(content)))),
+            Err(error) => reader.cut().map_or(Err(error.into()), |cut| Ok(Err(cut))),
+        }
+    }
+
+    /// Decides what a file that was read becomes.
+    fn decide(&mut self, file: FoundFile, stat: Stat, bytes: Bytes) -> Result<()> {
+        let found = bytes.digest();
+        let disk = self.record.disk(&stat, Some(found));
+        self.unsynced |= stat.changed >= self.started;
+        let FoundFile { place, row, node, taken, moved, level, home, seen, at, .. } = file;
+        let seen = ScannedEntry { stat, ..seen };
+        // What is no item yet, or not to become its content, is made in the folder.
+        let is_known = |digest| {
+            row.as_ref().is_some_and(|row| row.disk.digest == digest || row.coming == digest)
+                || node.as_ref().is_some_and(|node| has_digest(node, found))
+        };
+        let edits = |row: &EntryRecord, node: &Node| {
+            node.content.is_none() || record::has_same_bytes(&row.tree, node)
+        };
+        let edits = row.as_ref().zip(node.as_ref()).is_some_and(|(row, node)| edits(row, node));
+        if level < AccessLevel::Write && !edits && !is_known(Some(found)) {
+            self.problem(not_permitted(&at, &home, level));
+            return Ok(());
+        }
+        let never_here = |row: &EntryRecord| row.disk.inode == 0 && row.coming != Some(found);
+        let id = row.as_ref().map(|row| row.id);
+        let Some(row) = row.filter(|row| !never_here(row)) else {
+            return match node {
+                None => self.create(&place, id, &seen, &at, disk, bytes, taken),
+                Some(node) if is_file(&node) && has_digest(&node, found) => {
+                    self.report.unchanged += 1;
+                    let tree = with_disk_metadata(record::tree(&node, place.id().as_ref()), &stat);
+                    let id = id.unwrap_or_else(|| self.record.new_id());
+                    self.put(id, &place, &seen, disk, tree, false);
+                    self.commit_if_full()
+                }
+                Some(_) => self.create(&place, id, &seen, &at, disk, bytes, true),
+            };
+        };
+        if row.coming == Some(found) && row.disk.digest != Some(found) {
+            // A killed export wrote it.
+            self.report.unchanged += 1;
+            let tree = match &node {
+                Some(node) if has_digest(node, found) => {
+                    with_disk_metadata(record::tree(node, row.tree.parent.as_ref()), &stat)
+                }
+                _ => TreeState { digest: Some(found), blob_id: None, ..row.tree.clone() },
+            };
+            self.put_row(&row, row.id, &place, &seen, disk, tree, row.made);
+            return self.commit_if_full();
+        }
+        if row.disk.digest == Some(found) {
+            // The same bytes: at most time and bits are new.
+            let change = metadata::since(&row.disk, &stat);
+            let touched = row.disk.mtime != stat.modified;
+            let mut tree = row.tree.clone();
+            match &node {
+                Some(node) if (touched || !change.is_empty()) && self.may_write(node, &at) => {
+                    self.report.metadata_changed += 1;
+                    self.change(Change::Attributes, &at);
+                    if !change.is_empty() {
+                        self.batch.set_metadata(&node.id, change);
+                    }
+                    // Only the time of these very bytes.
+                    if touched && has_digest(node, found) && !self.options.dry_run {
+                        self.batch.touch(&node.id, stat.mtime)?;
+                    }
+                    tree.mode =
+                        if stat.mode == row.disk.mode { tree.mode } else { Some(stat.mode) };
+                    tree.mtime =
+                        if stat.modified == row.disk.mtime { tree.mtime } else { Some(stat.mtime) };
+                }
+                Some(node) => {
+                    self.report.unchanged += u64::from(!moved);
+                    self.report.stale += u64::from(!record::has_same_bytes(&row.tree, node));
+                }
+                None => {
+                    self.report.unchanged += 1;
+                    self.report.stale += 1;
+                }
+            }
+            if row.state == EntryState::Local {
+                self.problem(Problem::rejected(&at));
+            }
+            let tree = if moved { self.moved_tree(&place, &seen, tree) } else { tree };
+            self.put_row(&row, row.id, &place, &seen, disk, tree, row.made);
+            return self.commit_if_full();
+        }
+        let Some(node) = node else {
+            return self.create(&place, Some(row.id), &seen, &at, disk, bytes, taken);
+        };
+        if has_digest(&node, found) {
+            self.report.unchanged += 1;
+            let tree = with_disk_metadata(record::tree(&node, row.tree.parent.as_ref()), &stat);
+            self.put_row(&row, row.id, &place, &seen, disk, tree, row.made);
+            return self.commit_if_full();
+        }
+        if node.content.is_some() && !record::has_same_bytes(&row.tree, &node) {
+            // Both sides changed it.
+            return self.create(&place, Some(row.id), &seen, &at, disk, bytes, true);
+        }
+        if !self.may_write(&node, &at) {
+            return Ok(());
+        }
+        let change = metadata::since(&row.disk, &stat);
+        if !change.is_empty() {
+            self.batch.set_metadata(&node.id, change);
+        }
+        self.report.contents_changed += 1;
+        self.change(Change::Content, &at);
+        let blob_id = self.put_bytes(&node.id, bytes, &stat);
+        let mode = if stat.mode == row.disk.mode { row.tree.mode } else { Some(stat.mode) };
+        let (digest, mtime) = (Some(found), Some(stat.mtime));
+        let tree = TreeState { blob_id, digest, mtime, mode, ..row.tree.clone() };
+        let tree = if moved { self.moved_tree(&place, &seen, tree) } else { tree };
+        // What was refused is on its way again.
+        let row = EntryRecord { state: EntryState::Agreed, ..row };
+        self.put_row(&row, row.id, &place, &seen, disk, tree, row.made);
+        self.commit_if_full()
+    }
+
+    /// Makes an item for a file; `aside` under the name of a conflicted copy, because the tree has
+    /// something else by its name.
+    #[allow(clippy::too_many_arguments, reason = "what is known of one entry")]
+    fn create(
+        &mut self,
+        place: &TreeFolder,
+        row: Option<u64>,
+        seen: &ScannedEntry,
+        at: &Path,
+        disk: DiskState,
+        bytes: Bytes,
+        aside: bool,
+    ) -> Result<()> {
+        let id = row.unwrap_or_else(|| self.record.new_id());
+        let found = bytes.digest();
+        if aside && let Some(same) = self.same_copy(place, seen, found)? {
+            // These bytes were kept before.
+            self.report.unchanged += 1;
+            let tree = with_disk_metadata(record::tree(&same, place.id().as_ref()), &seen.stat);
+            self.put(id, place, seen, disk, tree, false);
+            return self.commit_if_full();
+        }
+        let parent = self.ensure_created(place)?;
+        let name = match aside {
+            true => self.copy_name(place, &seen.name, seen.stat.mtime)?,
+            false => seen.name.clone(),
+        };
+        if aside {
+            self.report.conflicts.add(at, &name);
+        }
+        self.report.files_created += 1;
+        self.change(if aside { Change::Copy } else { Change::NewFile }, at);
+        let change = metadata::change(None, &seen.stat);
+        let item = self.batch.create(ObjectType::File, parent.as_ref(), name.clone(), change);
+        let blob_id = self.put_bytes(&item, bytes, &seen.stat);
+        let tree = TreeState {
+            item,
+            parent,
+            name: name.as_str().to_owned(),
+            blob_id,
+            digest: Some(found),
+            mtime: Some(seen.stat.mtime),
+            mode: Some(seen.stat.mode),
+        };
+        self.put(id, place, seen, disk, tree, !aside && !place.is_new());
+        self.commit_if_full()
+    }
+
+    fn put_bytes(&mut self, item: &ItemId, bytes: Bytes, stat: &Stat) -> Option<BlobId> {
+        self.report.bytes += stat.size;
+        self.batch_bytes += stat.size;
+        self.batch_contents += 1;
+        match bytes {
+            Bytes::Taken(content) => {
+                Some(self.batch.put_taken(item, content.with_time(stat.mtime)).blob_id)
+            }
+            // Only where nothing is changed.
+            Bytes::Known(_) => None,
+        }
+    }
+}
+
+pub(super) fn is_file(node: &Node) -> bool {
+    on_disk(node.object_type) == OnDisk::File
+}
+
+pub(super) fn has_digest(node: &Node, digest: Sha256Digest) -> bool {
+    node.content.as_ref().is_some_and(|content| content.digest == digest)
+}

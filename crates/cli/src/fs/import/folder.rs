@@ -1,0 +1,143 @@
+//! Folders of the directory: joined with one of the tree, moved, or made.
+
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use vfs_sync_client::{Child, EntryRecord, TreeState};
+use vfs_sync_core::id::UserId;
+use vfs_sync_core::item::ObjectType;
+
+use super::super::metadata::{self, OnDisk, on_disk};
+use super::super::record;
+use super::super::scan::ScannedEntry;
+use super::rows::with_disk_metadata;
+use super::tree_folder::{TreeFolder, TreeFolderState};
+use super::{Import, Step};
+use crate::error::Result;
+use crate::report::{Change, Problem, ProblemKind};
+
+impl Import<'_> {
+    #[allow(clippy::too_many_lines, reason = "one case after the other")]
+    pub(super) fn take_folder(
+        &mut self,
+        place: &TreeFolder,
+        home: &UserId,
+        row: Option<EntryRecord>,
+        child: Option<&Child>,
+        seen: &ScannedEntry,
+        at: &Path,
+    ) -> Result<Option<Step>> {
+        let step = |state, row: u64, has_rows, held| {
+            let place = TreeFolder::new(state, row, has_rows);
+            Some(Step { path: at.to_owned(), place, held })
+        };
+        let mut moved = false;
+        let row = match row {
+            Some(row) => Some(row),
+            None => {
+                let found = self.record.moved(self.scanner.root(), &seen.stat)?;
+                moved = found.is_some();
+                found
+            }
+        };
+        let disk = self.record.disk(&seen.stat, None);
+        if let Some(row) = row {
+            // What is on another disk than it was is mounted there, or no longer: nothing in it is gone.
+            let held = row.disk.elsewhere != disk.elsewhere;
+            if held && self.options.delete {
+                let detail = "another disk is mounted here than before: nothing is deleted in it";
+                self.problem(Problem::new(at, ProblemKind::OtherDisk, detail));
+            }
+            let node = self.client.node(&row.tree.item)?;
+            let Some(node) = node else {
+                if moved {
+                    self.record.claimed.insert(row.id);
+                }
+                self.report.stale += u64::from(!moved);
+                self.report.unchanged += 1;
+                let above = place.clone();
+                let (name, mode) = (seen.name.clone(), seen.stat.mode);
+                let record = Box::new(EntryRecord {
+                    parent: place.0.row,
+                    name: seen.disk_name.as_bytes().to_vec(),
+                    disk,
+                    ..row.clone()
+                });
+                return Ok(step(
+                    TreeFolderState::Gone { above, name, mode, record },
+                    row.id,
+                    true,
+                    held,
+                ));
+            };
+            if moved && !self.take_move(place, home, &row, &node, seen, at)? {
+                return self.take_new_folder(place, child, seen, at);
+            }
+            let change = metadata::since(&row.disk, &seen.stat);
+            if change.is_empty() {
+                self.report.unchanged += u64::from(!moved);
+            } else if self.may_write(&node, at) {
+                self.report.metadata_changed += 1;
+                self.change(Change::Attributes, at);
+                self.batch.set_metadata(&node.id, change);
+            }
+            let tree = TreeState { mode: Some(seen.stat.mode), ..row.tree.clone() };
+            let tree = if disk.mode == row.disk.mode { row.tree.clone() } else { tree };
+            let tree = if moved { self.moved_tree(place, seen, tree) } else { tree };
+            self.put_row(&row, row.id, place, seen, disk, tree, row.made);
+            self.commit_if_full()?;
+            return Ok(step(TreeFolderState::There(node.id), row.id, true, held));
+        }
+        self.take_new_folder(place, child, seen, at)
+    }
+
+    /// Takes a folder that has no row.
+    pub(super) fn take_new_folder(
+        &mut self,
+        place: &TreeFolder,
+        child: Option<&Child>,
+        seen: &ScannedEntry,
+        at: &Path,
+    ) -> Result<Option<Step>> {
+        let disk = self.record.disk(&seen.stat, None);
+        let id = self.record.new_id();
+        let joins = child.filter(|child| on_disk(child.node.object_type) == OnDisk::Folder);
+        let (state, tree, made) = match joins {
+            Some(child) => {
+                self.report.unchanged += 1;
+                let tree =
+                    with_disk_metadata(record::tree(&child.node, place.id().as_ref()), &seen.stat);
+                (TreeFolderState::There(child.node.id.clone()), tree, false)
+            }
+            None => {
+                let parent = self.ensure_created(place)?;
+                let name = match child {
+                    Some(_) => self.copy_name(place, &seen.name, seen.stat.mtime)?,
+                    None => seen.name.clone(),
+                };
+                if child.is_some() {
+                    self.report.conflicts.add(at, &name);
+                }
+                self.report.folders_created += 1;
+                self.change(Change::NewFolder, at);
+                let change = metadata::change(None, &seen.stat);
+                let parent = parent.as_ref();
+                let item = self.batch.create(ObjectType::Folder, parent, name.clone(), change);
+                let tree = TreeState {
+                    item: item.clone(),
+                    parent: parent.cloned(),
+                    name: name.as_str().to_owned(),
+                    blob_id: None,
+                    digest: None,
+                    mtime: None,
+                    mode: Some(seen.stat.mode),
+                };
+                (TreeFolderState::New(item), tree, !place.is_new())
+            }
+        };
+        self.put(id, place, seen, disk, tree, made);
+        self.commit_if_full()?;
+        let place = TreeFolder::new(state, id, false);
+        Ok(Some(Step { path: at.to_owned(), place, held: false }))
+    }
+}

@@ -1,0 +1,72 @@
+//! Rows of the record that an import writes.
+
+use std::os::unix::ffi::OsStrExt as _;
+
+use vfs_sync_client::{DiskState, EntryKind, EntryRecord, EntryState, RecordChange, TreeState};
+
+use super::super::dir::Stat;
+use super::super::record::NO_TIME;
+use super::super::scan::ScannedEntry;
+use super::Import;
+use super::tree_folder::TreeFolder;
+
+impl Import<'_> {
+    /// Writes the row of an entry that was taken; with `before` only if it says something new.
+    #[allow(clippy::too_many_arguments, reason = "the parts of a row")]
+    pub(super) fn put_row(
+        &mut self,
+        before: &EntryRecord,
+        id: u64,
+        place: &TreeFolder,
+        seen: &ScannedEntry,
+        disk: DiskState,
+        tree: TreeState,
+        made: bool,
+    ) {
+        let (parent, name) = (place.0.row, seen.disk_name.as_bytes().to_vec());
+        let (state, folder) = (before.state, disk.kind == EntryKind::Folder);
+        let coming = None;
+        let row = EntryRecord { id, parent, name, disk, tree, state, coming, made };
+        let same = if folder { is_same_folder(before, &row) } else { *before == row };
+        if !same {
+            self.row(RecordChange::Put(Box::new(row)));
+        }
+    }
+
+    pub(super) fn put(
+        &mut self,
+        id: u64,
+        place: &TreeFolder,
+        seen: &ScannedEntry,
+        disk: DiskState,
+        tree: TreeState,
+        made: bool,
+    ) {
+        let (parent, name) = (place.0.row, seen.disk_name.as_bytes().to_vec());
+        let (state, coming) = (EntryState::Agreed, None);
+        let row = EntryRecord { id, parent, name, disk, tree, state, coming, made };
+        self.row(RecordChange::Put(Box::new(row)));
+    }
+
+    pub(super) fn row(&mut self, change: RecordChange) {
+        self.batch_rows += 1;
+        self.batch.record(self.record.directory.id, change);
+    }
+}
+
+/// Whether two rows of a folder say the same; its times change with everything in it.
+fn is_same_folder(one: &EntryRecord, other: &EntryRecord) -> bool {
+    let still = |row: &EntryRecord| {
+        let mut row = row.clone();
+        (row.disk.mtime, row.disk.ctime) = (NO_TIME, NO_TIME);
+        row
+    };
+    still(one) == still(other)
+}
+
+/// The tree half of an entry that was found to be in the tree: the tree's time and bits, where they
+/// differ, are for the next export to set.
+pub(super) fn with_disk_metadata(tree: TreeState, stat: &Stat) -> TreeState {
+    let mtime = tree.mtime.map(|_| stat.mtime);
+    TreeState { mtime, mode: Some(stat.mode), ..tree }
+}
