@@ -17,7 +17,7 @@ use crate::args::{Admin, Blobs, Cli, Command, Repair};
 use crate::error::Result;
 use crate::output::Output;
 
-/// Runs the command.
+/// Runs the command that the arguments name.
 pub(crate) async fn run(cli: Cli, output: Output, stop: CancellationToken) -> Result<()> {
     let global = &cli.global;
     match cli.command {

@@ -1,4 +1,4 @@
-//! What a command ends with when it does not succeed: a kind, a sentence, the next step.
+//! The failure that ends a command: a kind, a sentence, and the next step.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -8,36 +8,36 @@ use vfs_sync_core::wire::code;
 use crate::escape::escaped;
 use crate::replica::TOKEN_VARIABLE;
 
-/// What kind of failure it is. The kind decides the exit code.
+/// The kind of a failure, which decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Kind {
-    /// It did not work; nothing more special.
+    /// A failure without a more specific kind.
     Failed,
-    /// Nothing is there under that name.
+    /// The named thing does not exist.
     NotFound,
-    /// Something is there already.
+    /// The named thing exists already.
     Exists,
-    /// The local replica or a file given is damaged or of a newer version.
+    /// The local replica or a given file is damaged or has a newer version.
     Corrupt,
     /// The command line is wrong.
     Usage,
     /// A guardrail was violated, or the client is stopped.
     Guardrail,
-    /// The server cannot be reached.
+    /// The server cannot be reached, or gives no answer.
     Network,
-    /// There is no token, or the server does not take it.
+    /// There is no token, or the server rejects it.
     Auth,
-    /// It is done but for what was reported.
+    /// The command succeeded except for what it reported.
     Partial,
-    /// Ctrl-C or SIGTERM.
+    /// Ctrl-C or SIGTERM stopped the command.
     Interrupted,
-    /// Nobody reads the output any more.
+    /// The reader of the output has gone.
     BrokenPipe,
 }
 
 impl Kind {
-    /// The exit code of the process.
+    /// Returns the exit code of the process.
     pub(crate) const fn exit_code(self) -> u8 {
         match self {
             Self::Failed | Self::NotFound | Self::Exists | Self::Corrupt => 1,
@@ -51,16 +51,16 @@ impl Kind {
     }
 }
 
-/// Why a command did not succeed.
+/// The reason why a command failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Failure {
     pub(crate) kind: Kind,
-    /// One sentence.
+    /// The error as one sentence.
     pub(crate) message: String,
-    /// What to do next.
+    /// The next step for the user.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) hint: Option<String>,
-    /// `stage:code`, for a guardrail.
+    /// The `stage:code` signature of a guardrail violation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) signature: Option<String>,
     #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
@@ -93,7 +93,7 @@ impl Failure {
         self
     }
 
-    /// What failed in the file system while doing `what`.
+    /// Converts an I/O error into a failure of `what`.
     pub(crate) fn io(what: impl std::fmt::Display) -> impl FnOnce(std::io::Error) -> Self {
         let what = what.to_string();
         move |error| match error.kind() {
@@ -105,7 +105,7 @@ impl Failure {
         }
     }
 
-    /// Writing to standard output failed.
+    /// Converts an error of standard output into a failure.
     pub(crate) fn output(error: std::io::Error) -> Self {
         let kind = match error.kind() {
             std::io::ErrorKind::BrokenPipe => Kind::BrokenPipe,
@@ -114,7 +114,7 @@ impl Failure {
         Self::new(kind, format!("cannot write the output: {error}"))
     }
 
-    /// As a person reads it.
+    /// Formats the failure for people.
     pub(crate) fn text(&self) -> String {
         let mut text = format!("error: {}", escaped(&self.message));
         if let Some(signature) = &self.signature {

@@ -1,10 +1,10 @@
-//! Text of others, printed so that it cannot control a terminal.
+//! Escapes text of other users, so that it cannot control a terminal.
 
 use std::fmt::{self, Write as _};
 use std::io;
 
-/// Whether printing `c` as it is could move the cursor, change what was printed, reorder text or
-/// hide in it.
+/// Returns whether printing `c` unescaped could move the cursor, change earlier output, reorder
+/// text or hide in it.
 pub(crate) fn is_dangerous(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -14,7 +14,7 @@ pub(crate) fn is_dangerous(c: char) -> bool {
             | '\u{115F}' | '\u{1160}' | '\u{3164}' | '\u{FFA0}' | '\u{180B}'..='\u{180F}')
 }
 
-/// Shows text with every dangerous character as `\u{…}`.
+/// Displays text with every dangerous character as `\u{…}`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Escaped<'a>(pub(crate) &'a str);
 
@@ -36,9 +36,8 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// One line of output: whatever is rendered into it, it stays one line and has no power over a
-/// terminal. Everything that is printed goes through it, so a name that somebody else chose is
-/// escaped also where nobody thought of it.
+/// A line of output: its display stays on one line and cannot control a terminal. All output goes
+/// through it, so that names chosen by others are escaped everywhere.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Line<T>(pub(crate) T);
 
@@ -56,7 +55,8 @@ impl fmt::Write for Escaping<'_, '_> {
     }
 }
 
-/// A log for people: its lines stay, everything else that could control a terminal is escaped.
+/// A writer for logs that keeps line breaks and escapes everything else that could control a
+/// terminal.
 pub(crate) struct EscapingLog<W> {
     writer: W,
     bytes: EscapingBytes,
@@ -80,7 +80,7 @@ impl<W: io::Write> io::Write for EscapingLog<W> {
     }
 }
 
-/// [`Escaped`], as a string.
+/// Returns the text with dangerous characters escaped; see [`Escaped`].
 pub(crate) fn escaped(text: &str) -> String {
     Escaped(text).to_string()
 }
@@ -131,15 +131,15 @@ impl<F: serde_json::ser::Formatter> serde_json::ser::Formatter for EscapingJson<
     }
 }
 
-/// Bytes of a content for a terminal: text stays, the rest shows as `\xNN`. What a character needs
-/// of a next chunk waits for it.
+/// Prepares the bytes of a content for a terminal: text stays, other bytes become `\xNN`. An
+/// incomplete character waits for the next chunk.
 #[derive(Debug, Default)]
 pub(crate) struct EscapingBytes {
     begun: Vec<u8>,
 }
 
 impl EscapingBytes {
-    /// The next chunk, made harmless.
+    /// Escapes the next chunk of bytes.
     pub(crate) fn feed(&mut self, bytes: &[u8]) -> String {
         self.begun.extend_from_slice(bytes);
         let all = std::mem::take(&mut self.begun);
@@ -165,7 +165,7 @@ impl EscapingBytes {
         }
     }
 
-    /// What is left when there is no next chunk.
+    /// Returns the escaped remainder after the last chunk.
     pub(crate) fn finish(self) -> String {
         let mut text = String::new();
         push_hex(&mut text, &self.begun);

@@ -1,4 +1,4 @@
-//! Real directories: their names, reading them, writing them.
+//! Directories of this machine: names, reading, writing, and the record of what was synchronised.
 
 mod destination;
 pub(crate) mod digest;

@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Help and versions are no failure; the rest is a wrong command line.
+/// Prints a command-line error; `--help` and `--version` are no failures.
 fn usage(error: &clap::Error) -> ExitCode {
     let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     let json = std::env::args_os().any(|argument| argument == "--json");
@@ -65,8 +65,8 @@ fn usage(error: &clap::Error) -> ExitCode {
     if asked { ExitCode::SUCCESS } else { ExitCode::from(Kind::Usage.exit_code()) }
 }
 
-/// A server logs, and so does what goes on for ever when the network fails; a command only if
-/// `RUST_LOG` asks for it, since it tells what matters itself.
+/// Sets up logging: `serve` and `sync --watch` log by default; other commands only if `RUST_LOG`
+/// asks for it, since they report everything relevant themselves.
 fn log(command: &Command, json: bool) {
     use tracing_subscriber::EnvFilter;
     let default = match command {

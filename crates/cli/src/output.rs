@@ -1,4 +1,4 @@
-//! What goes to standard output and standard error.
+//! Standard output and standard error, and what each of them carries.
 //!
 //! Results go to standard output: for people, or with `--json` one JSON document (JSON lines where
 //! the command's help says so). Progress, notes and errors go to standard error.
@@ -19,10 +19,10 @@ use crate::error::{Failure, Result};
 use crate::escape::{EscapingJson, EscapingLog, Line, escaped};
 use crate::report::{Problem, Problems};
 
-/// How many problems a person is shown.
+/// The number of problems that are shown to a person.
 const PROBLEMS_SHOWN: usize = 20;
 
-/// Where a command writes.
+/// The output of a command, as the global options ask for it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {
     pub(crate) json: bool,
@@ -30,7 +30,7 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// One line for people, on standard output. Nothing with `--json` or `--quiet`.
+    /// Prints a line for people on standard output. Nothing with `--json` or `--quiet`.
     pub(crate) fn say(&self, line: impl std::fmt::Display) -> Result<()> {
         if self.json || self.quiet {
             return Ok(());
@@ -38,24 +38,24 @@ impl Output {
         self.text(line)
     }
 
-    /// The line that was asked for, on standard output, quiet or not.
+    /// Prints the requested line on standard output, quiet or not.
     pub(crate) fn text(&self, line: impl std::fmt::Display) -> Result<()> {
         writeln!(io::stdout().lock(), "{}", Line(line)).map_err(Failure::output)
     }
 
-    /// The table that was asked for, on standard output, quiet or not; nothing if it is empty.
+    /// Prints the requested table on standard output, quiet or not; nothing if it is empty.
     pub(crate) fn table(&self, rows: Rows) -> Result<()> {
         rows.lines().iter().try_for_each(|line| self.text(line))
     }
 
-    /// One line on standard error, for people.
+    /// Prints a line for people on standard error.
     pub(crate) fn note(&self, line: impl std::fmt::Display) {
         if !self.quiet && !self.json {
             let _ = writeln!(io::stderr().lock(), "{}", Line(line));
         }
     }
 
-    /// A JSON document on a line, on standard output, if `--json`.
+    /// Prints a JSON document on a line of standard output, with `--json`.
     pub(crate) fn json(&self, value: &impl Serialize) -> Result<()> {
         if !self.json {
             return Ok(());
@@ -63,7 +63,7 @@ impl Output {
         write_json(&mut io::stdout().lock(), value).map_err(Failure::output)
     }
 
-    /// A part of a document that is too large to be held whole, on standard output, if `--json`.
+    /// Prints a part of a document that is too large to be held whole, with `--json`.
     pub(crate) fn json_part(&self, text: &str) -> Result<()> {
         if !self.json {
             return Ok(());
@@ -71,7 +71,7 @@ impl Output {
         io::stdout().lock().write_all(text.as_bytes()).map_err(Failure::output)
     }
 
-    /// The end of a command that failed.
+    /// Prints the failure that ends a command.
     pub(crate) fn failure(&self, failure: &Failure) {
         let mut stderr = io::stderr().lock();
         // There is nobody left to tell if standard error is gone too.
@@ -82,7 +82,7 @@ impl Output {
         };
     }
 
-    /// What was left out, on standard error, for people.
+    /// Prints the entries that were left out, for people, on standard error.
     pub(crate) fn problems(&self, problems: &Problems) {
         if self.json {
             return;
@@ -109,7 +109,7 @@ impl Output {
         }
     }
 
-    /// Shows that work goes on, on standard error, if that is a terminal.
+    /// Shows progress on standard error, if that is a terminal.
     pub(crate) fn progress(&self, what: &'static str) -> Progress {
         let visible = !self.json && !self.quiet && io::stderr().is_terminal();
         let target =
@@ -133,7 +133,7 @@ fn write_json(writer: &mut impl Write, value: &impl Serialize) -> io::Result<()>
     writer.flush()
 }
 
-/// A value as JSON that is harmless on a terminal.
+/// Serialises a value as JSON that is harmless on a terminal.
 pub(crate) fn json_text(value: &impl Serialize) -> io::Result<String> {
     let mut bytes = Vec::new();
     let formatter = EscapingJson(serde_json::ser::CompactFormatter);
@@ -142,13 +142,13 @@ pub(crate) fn json_text(value: &impl Serialize) -> io::Result<String> {
     String::from_utf8(bytes).map_err(io::Error::other)
 }
 
-/// Work that goes on; shown until it is dropped.
+/// A progress display, which is shown until it is dropped.
 pub(crate) struct Progress {
     bar: ProgressBar,
 }
 
 impl Progress {
-    /// How far it is; counts and plain words only.
+    /// Replaces the progress message: counts and plain words only.
     pub(crate) fn set(&self, message: String) {
         if !self.bar.is_hidden() {
             self.bar.set_message(Line(message).to_string());
@@ -170,14 +170,14 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    /// Adds a row.
+    /// Adds a row to the table.
     pub(crate) fn add_row<T: AsRef<str>>(&mut self, cells: impl IntoIterator<Item = T>) {
         let cells: Vec<_> = cells.into_iter().map(|cell| escaped(cell.as_ref())).collect();
         self.table.add_row(cells);
         self.is_empty = false;
     }
 
-    /// The lines, without the white space that would trail them.
+    /// Returns the lines, without trailing white space.
     fn lines(mut self) -> Vec<String> {
         if self.is_empty {
             return Vec::new();
@@ -189,7 +189,7 @@ impl Rows {
     }
 }
 
-/// A table; `right` are the columns of numbers.
+/// Creates a table; `right` are the columns of numbers.
 pub(crate) fn table(header: &[&str], right: &[usize]) -> Rows {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
@@ -220,12 +220,12 @@ pub(crate) fn json_log() -> io::Stderr {
     io::stderr()
 }
 
-/// A size as people read it.
+/// Formats a size for people.
 pub(crate) fn bytes_text(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
 }
 
-/// A number with its thousands apart.
+/// Formats a number with separated thousands.
 pub(crate) fn count_text(count: u64) -> String {
     indicatif::HumanCount(count).to_string()
 }

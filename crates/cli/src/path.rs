@@ -8,21 +8,22 @@ use vfs_sync_core::item::Name;
 use crate::error::{Failure, Kind, Result};
 use crate::fs::metadata::{OnDisk, on_disk};
 
-/// What a path leads to.
+/// The place that a path names.
 #[derive(Debug, Clone)]
 pub(crate) enum Place {
-    /// The top of the user's own tree, which is no item.
+    /// The top of the user's own tree; no item itself.
     Top,
-    /// `shared:`, the list of those who share something, which is no item.
+    /// `shared:`, the list of users who share something; no item itself.
     Owners,
-    /// What one owner shares, which is no item.
+    /// The items that one owner shares; no item itself.
     Owner(UserId),
-    /// An item.
+    /// An item of some tree.
     Item(Box<Node>),
 }
 
 impl Place {
-    /// The container that new items are made in: an item, or the top of the user's own tree.
+    /// Returns the container that new items are created in: an item, or the top of the user's own
+    /// tree.
     ///
     /// # Errors
     /// What others share has no top that somebody else could put something into.
@@ -40,7 +41,7 @@ impl Place {
         }
     }
 
-    /// The user whose tree it is in; `None` for the list of owners.
+    /// Returns the owner of the tree that it is in; `None` for the list of owners.
     pub(crate) fn owner(&self, client: &SyncClient) -> Option<UserId> {
         match self {
             Self::Top => Some(client.user()),
@@ -50,7 +51,7 @@ impl Place {
         }
     }
 
-    /// What is in it, by name; of the list of owners nothing, since those are no items.
+    /// Returns the children by name; none for the list of owners, since owners are no items.
     pub(crate) fn children(&self, client: &SyncClient) -> Result<Vec<Child>> {
         Ok(match self {
             Self::Top => client.children(None)?,
@@ -60,7 +61,7 @@ impl Place {
         })
     }
 
-    /// Whether something can hang under it.
+    /// Returns whether it can have children.
     pub(crate) fn is_folder(&self) -> bool {
         match self {
             Self::Top | Self::Owners | Self::Owner(_) => true,
@@ -69,7 +70,7 @@ impl Place {
     }
 }
 
-/// A path as it was given.
+/// Parses a path argument.
 pub(crate) fn parse(path: &str) -> Result<TreePath> {
     TreePath::parse(path).ok_or_else(|| {
         let wrong = format!("{path}: no user has such an id");
@@ -77,7 +78,7 @@ pub(crate) fn parse(path: &str) -> Result<TreePath> {
     })
 }
 
-/// What is at a path.
+/// Resolves a path to the place that it names.
 pub(crate) fn find(client: &SyncClient, path: &str) -> Result<Place> {
     let parsed = parse(path)?;
     match parsed {
@@ -110,7 +111,7 @@ pub(crate) fn find(client: &SyncClient, path: &str) -> Result<Place> {
     }
 }
 
-/// The path of something that is shared by the name with which an own path begins.
+/// Finds a shared item whose name is the first step of an own path.
 fn shared_so(client: &SyncClient, steps: &[String]) -> Result<Option<TreePath>> {
     for owner in client.shared_owners()? {
         let names = client.shared_by(&owner)?;
@@ -121,7 +122,7 @@ fn shared_so(client: &SyncClient, steps: &[String]) -> Result<Option<TreePath>> 
     Ok(None)
 }
 
-/// The folder above a path that is there: where to look for what was meant.
+/// Returns the nearest existing folder above a path, for a hint.
 fn nearest(client: &SyncClient, path: &TreePath) -> TreePath {
     let mut at = path.clone();
     while let Some((parent, _)) = at.split() {
@@ -143,7 +144,7 @@ fn nearest(client: &SyncClient, path: &TreePath) -> TreePath {
     }
 }
 
-/// What is at a path, if something is.
+/// Resolves a path; `None` if nothing is there.
 pub(crate) fn find_if_there(client: &SyncClient, path: &str) -> Result<Option<Place>> {
     match find(client, path) {
         Ok(place) => Ok(Some(place)),
@@ -152,7 +153,7 @@ pub(crate) fn find_if_there(client: &SyncClient, path: &str) -> Result<Option<Pl
     }
 }
 
-/// The item at a path, which must not be the top.
+/// Returns the item at a path; the top of a tree is an error.
 pub(crate) fn item(client: &SyncClient, path: &str) -> Result<Node> {
     match find(client, path)? {
         Place::Item(node) => Ok(*node),
@@ -165,7 +166,7 @@ pub(crate) fn item(client: &SyncClient, path: &str) -> Result<Node> {
     }
 }
 
-/// The item at a path, and, if it is a shortcut there, the folder that has it.
+/// Returns the item at a path and, if the path ends in a shortcut, the folder that contains it.
 pub(crate) fn entry(client: &SyncClient, path: &str) -> Result<(Node, Option<ItemId>)> {
     let node = item(client, path)?;
     let above = parse(path)?.split().map(|(above, _)| above.to_string()).unwrap_or_default();
@@ -176,7 +177,7 @@ pub(crate) fn entry(client: &SyncClient, path: &str) -> Result<(Node, Option<Ite
     Ok((node, shortcut_in))
 }
 
-/// The folder at a path.
+/// Returns the folder at a path.
 pub(crate) fn folder(client: &SyncClient, path: &str) -> Result<Place> {
     let place = find(client, path)?;
     if place.is_folder() {
@@ -185,9 +186,9 @@ pub(crate) fn folder(client: &SyncClient, path: &str) -> Result<Place> {
     Err(Failure::failed(format!("{path} is a file, not a folder")))
 }
 
-/// Checks that what is written at a path goes where its owner is no surprise: the way there leads
-/// through no shortcut that somebody else may have made. Such a one has the name of what it leads
-/// to, so it could stand where the user expects a folder of their own.
+/// Checks that a write to a path goes to the owner that the user expects: the path leads through no
+/// shortcut that somebody else may have made. A shortcut has the name of its target, so it could
+/// stand where the user expects a folder of their own.
 ///
 /// # Errors
 /// Names the place by its owner, which always works.
@@ -222,17 +223,17 @@ pub(crate) fn check_way(client: &SyncClient, path: &str) -> Result<()> {
     Ok(())
 }
 
-/// The path of the place that a path's last name is in.
+/// Returns the path without its last name.
 pub(crate) fn above(path: &str) -> Result<String> {
     Ok(parse(path)?.split().map_or_else(|| "/".to_owned(), |(above, _)| above.to_string()))
 }
 
-/// Where an item is: `/…` of one's own, `shared:<owner>/…` of what others share.
+/// Returns the path of an item: `/…` in the user's own tree, `shared:<owner>/…` in another's.
 pub(crate) fn of(client: &SyncClient, item: &ItemId) -> Result<String, ClientError> {
     client.path_of(item)
 }
 
-/// What went wrong, with paths where the client has ids.
+/// Converts client errors into failures that name paths instead of ids.
 pub(crate) fn explain(client: &SyncClient) -> impl Fn(ClientError) -> Failure {
     move |error| {
         let path = |item: &ItemId| of(client, item).unwrap_or_else(|_| item.to_string());
@@ -245,7 +246,7 @@ pub(crate) fn explain(client: &SyncClient) -> impl Fn(ClientError) -> Failure {
     }
 }
 
-/// A path's last name, and the path before it; an error where the path has no names.
+/// Splits a path into the path above and its last name; an error where the path has no names.
 pub(crate) fn split(path: &str) -> Result<(String, String)> {
     let path = parse(path)?;
     match path.split() {
@@ -256,13 +257,13 @@ pub(crate) fn split(path: &str) -> Result<(String, String)> {
     }
 }
 
-/// A name for a new item.
+/// Parses the name of a new item.
 pub(crate) fn name(text: &str) -> Result<Name> {
     Name::new(text).map_err(|reason| Failure::usage(format!("the name {text:?} {reason}")))
 }
 
-/// Where something goes that is called `own` and sent to `to`: into `to` if that is a folder, else
-/// to that name; nothing may be there.
+/// Returns the destination of an item named `own` that is sent to `to`: into `to` if that is a
+/// folder, else under that name. It is an error if the destination exists.
 pub(crate) fn destination(client: &SyncClient, to: &str, own: &str) -> Result<(Place, Name)> {
     let (parent, text) = match find_if_there(client, to)? {
         Some(place) if place.is_folder() => (place, own.to_owned()),

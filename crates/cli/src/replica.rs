@@ -16,16 +16,16 @@ use vfs_sync_core::id::{ReplicaId, UserId};
 use crate::args::{Global, Init};
 use crate::error::{Failure, Kind, Result};
 
-/// Has the token itself.
+/// The environment variable that holds the token itself.
 pub(crate) const TOKEN_VARIABLE: &str = "VFS_SYNC_TOKEN";
 
 const SETTINGS_FILE: &str = "settings.json";
 const SETTINGS_VERSION: u32 = 1;
 
-/// A settings or token file of more is none.
+/// The greatest size of a settings or token file.
 const MAX_SMALL_FILE_BYTES: u64 = 64 * 1024;
 
-/// What `init` was told.
+/// The settings that `init` writes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Settings {
@@ -33,10 +33,10 @@ pub(crate) struct Settings {
     pub(crate) server: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) token_file: Option<PathBuf>,
-    /// Bytes.
+    /// The cache's limit in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cache_size: Option<u64>,
-    /// How conflicted copies call this device.
+    /// The device's name in conflicted copies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     device: Option<String>,
 }
@@ -47,7 +47,7 @@ impl Settings {
         Self { version, server: server.to_owned(), token_file, cache_size: None, device: None }
     }
 
-    /// Writes them into a replica's directory, whole or not at all.
+    /// Writes the settings into a replica's directory, whole or not at all.
     pub(crate) fn write(&self, directory: &Path) -> Result<()> {
         let what = || format!("cannot write {}", directory.join(SETTINGS_FILE).display());
         let mut file = tempfile::NamedTempFile::new_in(directory).map_err(Failure::io(what()))?;
@@ -60,7 +60,7 @@ impl Settings {
     }
 }
 
-/// Where the replica is, or would be.
+/// Returns the directory of the replica, which may not exist yet.
 pub(crate) fn directory(global: &Global) -> Result<PathBuf> {
     if let Some(given) = &global.replica {
         if given.as_os_str().is_empty() {
@@ -82,7 +82,7 @@ pub(crate) fn directory(global: &Global) -> Result<PathBuf> {
     Ok(base.join("vfs-sync/replica"))
 }
 
-/// Opens the replica; the user's choices come before those of `config`.
+/// Opens the replica; the user's options take precedence over `config`.
 pub(crate) fn open(global: &Global, config: ClientConfig) -> Result<SyncClient> {
     let directory = directory(global)?;
     let settings = read_settings(&directory)?;
@@ -99,7 +99,7 @@ pub(crate) fn open(global: &Global, config: ClientConfig) -> Result<SyncClient> 
     Ok(SyncClient::open(&directory, transport, config)?)
 }
 
-/// How the command line's clients behave.
+/// Returns the client configuration of all commands.
 pub(crate) fn config() -> ClientConfig {
     ClientConfig { rematerialise: true, ..ClientConfig::default() }
 }
@@ -245,8 +245,7 @@ fn read_settings(directory: &Path) -> Result<Settings> {
     Ok(settings)
 }
 
-/// The text of a small file: never more than [`MAX_SMALL_FILE_BYTES`], and never a wait for a
-/// writer that does not come.
+/// Reads a small file: never more than [`MAX_SMALL_FILE_BYTES`], and without waiting for a writer.
 fn read_bounded(path: &Path) -> std::io::Result<String> {
     let meta = std::fs::metadata(path)?;
     if meta.is_dir() {
@@ -265,7 +264,7 @@ fn read_bounded(path: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// The token from the environment, or from its file, read anew each time.
+/// Provides the token from the environment or its file, which is read again for each call.
 struct Tokens {
     file: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! What an import or export left out, and why.
+//! Reports of imports and exports: problems, conflicted copies, and changes of a dry run.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,63 +9,63 @@ use vfs_sync_core::item::Name;
 
 use crate::fs::names::path_text;
 
-/// How many problems are kept whole; of the rest only the number is.
+/// The number of problems that are kept in full; beyond it they are only counted.
 const KEPT: usize = 1_000;
-/// How many changes of a dry run are listed.
+/// The number of changes that a dry run lists.
 const LISTED: usize = 200_000;
 
-/// Why something was left out.
+/// The reason why an entry was left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum ProblemKind {
-    /// Its name cannot be carried, even escaped.
+    /// The name cannot be represented, even escaped.
     Name,
-    /// Its name was changed, so that it is distinct on this disk.
+    /// The name was changed to be distinct on this disk.
     NameChanged,
-    /// The disk does not take its name.
+    /// The disk rejects the name.
     NameRefused,
-    /// A symbolic link.
+    /// The entry is a symbolic link.
     SymbolicLink,
-    /// A pipe, socket or device.
+    /// The entry is a pipe, socket or device.
     SpecialFile,
-    /// Reading failed.
+    /// The entry could not be read.
     Unreadable,
-    /// Writing failed.
+    /// The entry could not be written.
     Unwritable,
-    /// It kept changing while it was read.
+    /// The file changed during each attempt to read it.
     Changing,
-    /// It belongs to the replica that is imported into.
+    /// The entry belongs to the replica itself.
     OwnReplica,
-    /// A left-over of an export.
+    /// The file was left behind by an interrupted export.
     Temporary,
-    /// A file here, a folder there.
+    /// The entry is a file on one side and a folder on the other.
     TypeChanged,
-    /// Something else is there already.
+    /// Another content is in its place.
     Differs,
-    /// It has no content yet.
+    /// The item has no content yet.
     NoContent,
-    /// It is no file or folder.
+    /// The item is neither file nor folder.
     NotAFile,
-    /// It hangs in several places and was written to the first.
+    /// The folder is in several places and was written to the first.
     LinkedAgain,
-    /// It is a shortcut into another owner's tree.
+    /// The item is a shortcut into another owner's tree.
     Shortcut,
-    /// One's level on it is too low.
+    /// The user's access level does not allow the change.
     NotPermitted,
-    /// Its time is outside what can be carried; the nearest one is.
+    /// The file's time cannot be represented; the nearest one is used.
     Time,
-    /// The server refused it, so that it is only on this disk.
+    /// The server rejected the item, so it exists only on this disk.
     Refused,
-    /// Another disk is mounted there than was recorded.
+    /// Another disk than the recorded one is mounted there.
     OtherDisk,
-    /// It was kept beside what took its name.
+    /// The entry was kept beside the item that took its name.
     ConflictedCopy,
-    /// It is not in the tree, and was not removed: it is not what was written there.
+    /// The entry is not in the tree, and was not removed because it was made or changed here.
     Kept,
 }
 
 impl ProblemKind {
-    /// As in JSON.
+    /// Returns the kind's name in JSON.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Name => "name",
@@ -93,14 +93,14 @@ impl ProblemKind {
         }
     }
 
-    /// Whether what the user asked for is not wholly done because of it. What follows from what
-    /// an import takes and what a disk can hold is told, but no failure.
+    /// Returns whether the problem means that the request was only partly done. Consequences of the
+    /// file types and names that a disk supports do not.
     const fn is_failure(self) -> bool {
         !matches!(self, Self::NameChanged | Self::OwnReplica | Self::Temporary | Self::NotAFile)
     }
 }
 
-/// One thing left out.
+/// An entry that was left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Problem {
     pub(crate) path: String,
@@ -123,19 +123,19 @@ impl Problem {
         Self::new(path, ProblemKind::Unwritable, error.to_string())
     }
 
-    /// An entry that the server rejected, so that it is only on this disk.
+    /// Reports an entry that the server rejected, so that it is only on this disk.
     pub(crate) fn rejected(path: &Path) -> Self {
         let detail = "the server refused it: it is only here (see `vfs-sync rejected`)";
         Self::new(path, ProblemKind::Refused, detail)
     }
 }
 
-/// All that was left out, in bounded memory.
+/// The problems of an import or export, in bounded memory.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Problems {
     /// The first of them.
     pub(crate) first: Vec<Problem>,
-    /// How many there are of each kind.
+    /// The number of problems of each kind.
     pub(crate) counts: BTreeMap<ProblemKind, u64>,
 }
 
@@ -155,20 +155,20 @@ impl Problems {
         self.counts.values().sum()
     }
 
-    /// How many of them mean that not all was done.
+    /// Returns the number of problems that mean that the request was only partly done.
     pub(crate) fn failures(&self) -> u64 {
         self.counts.iter().filter(|(kind, _)| kind.is_failure()).map(|(_, count)| count).sum()
     }
 }
 
-/// A content that was kept beside another, and the name it got.
+/// A content that was kept beside another, and its name there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Conflict {
     pub(crate) path: String,
     pub(crate) copy: String,
 }
 
-/// All that was kept beside something else, in bounded memory.
+/// The conflicted copies of an import, in bounded memory.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Conflicts {
     /// The first of them.
@@ -186,7 +186,7 @@ impl Conflicts {
     }
 }
 
-/// What a dry run would do to an entry.
+/// The change that a dry run lists for an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Change {
@@ -201,7 +201,7 @@ pub(crate) enum Change {
 }
 
 impl Change {
-    /// As a person reads it.
+    /// Returns the change as people read it.
     pub(crate) const fn text(self) -> &'static str {
         match self {
             Self::NewFolder => "new folder",
@@ -215,18 +215,18 @@ impl Change {
     }
 }
 
-/// One thing that a dry run would do.
+/// A change that a dry run lists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Changed {
     pub(crate) change: Change,
     pub(crate) path: String,
 }
 
-/// All that a dry run would do, in bounded memory.
+/// The changes that a dry run lists, in bounded memory.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Changes {
     pub(crate) entries: Vec<Changed>,
-    /// How many there are beyond these.
+    /// The number of changes beyond these.
     pub(crate) more: u64,
 }
 

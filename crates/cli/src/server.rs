@@ -1,4 +1,4 @@
-//! Putting a server together from the environment.
+//! Builds a server from its environment and arguments.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,12 +18,12 @@ const DATABASE_VARIABLE: &str = "VFS_SYNC_DATABASE_URL";
 const DATABASE_FILE: &str = "metadata.sqlite3";
 const BLOBS_DIRECTORY: &str = "blobs";
 
-/// The time by the machine's clock.
+/// Returns the time of the machine's clock.
 pub(crate) fn now() -> Timestamp {
     SystemEnvironment.now()
 }
 
-/// The keys that tokens are made and verified with, from the environment.
+/// Reads the keys that sign and verify tokens from the environment.
 pub(crate) fn auth() -> Result<AuthConfig> {
     AuthConfig::from_lookup(|name| std::env::var(name).ok()).map_err(auth_failure)
 }
@@ -42,7 +42,7 @@ fn auth_failure(error: AuthConfigError) -> Failure {
     }
 }
 
-/// The database: what the environment names, or a file in the server's directory.
+/// Returns the database that the environment names, or the file in the server's directory.
 pub(crate) fn database(data: Option<&Path>) -> Result<String> {
     match (std::env::var(DATABASE_VARIABLE), data) {
         (Ok(url), _) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
@@ -63,7 +63,7 @@ pub(crate) fn database(data: Option<&Path>) -> Result<String> {
     }
 }
 
-/// The SQLite database of a server's directory.
+/// Returns the path of the SQLite database in a server's directory.
 pub(crate) fn database_in(data: &Path) -> Result<String> {
     let file = data.join(DATABASE_FILE);
     file.into_os_string()
@@ -71,7 +71,7 @@ pub(crate) fn database_in(data: &Path) -> Result<String> {
         .map_err(|_| Failure::usage("the server's directory has a name that is not UTF-8"))
 }
 
-/// Makes a directory for its owner alone; one that is there stays as it is.
+/// Creates a directory that only its owner may enter; an existing one stays as it is.
 pub(crate) fn make_directory(directory: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new()
@@ -81,7 +81,7 @@ pub(crate) fn make_directory(directory: &Path) -> Result<()> {
         .map_err(Failure::io(format!("cannot make {}", directory.display())))
 }
 
-/// What went wrong with the database, and what to do.
+/// Converts a store error into a failure with a hint.
 pub(crate) fn store_failure(error: StoreError) -> Failure {
     let message = error.to_string();
     match error {
@@ -100,12 +100,12 @@ pub(crate) fn store_failure(error: StoreError) -> Failure {
     }
 }
 
-/// Where a server is to be, and over what.
+/// The address, stores and configuration of a server.
 pub(crate) struct Setup {
     pub(crate) auth: AuthConfig,
     pub(crate) database: String,
     pub(crate) data: PathBuf,
-    /// Whether an empty database may begin beside what another left.
+    /// Accepts an empty database beside the contents or the mark of another one.
     pub(crate) new: bool,
     pub(crate) listen: SocketAddr,
     pub(crate) admin_listen: Option<SocketAddr>,
@@ -152,11 +152,11 @@ pub(crate) async fn bind(setup: Setup) -> Result<Bound> {
     Ok(Bound { server, listener, admin, address, admin_address })
 }
 
-/// In a server's directory, the id of the database that was last served with it.
+/// The file in a server's directory that holds the id of the database last served with it.
 const MARK_FILE: &str = "database-id";
 
-/// Keeps an empty database from being served where another has left contents, or its mark: it was
-/// not mounted, or lies elsewhere, and every client would be told that all is gone.
+/// Refuses to serve an empty database where another database left contents or its mark: its disk is
+/// not mounted, or it is elsewhere, and every client would see all its items removed.
 async fn refuse_strangers(setup: &Setup, blobs: &dyn BlobStore, id: Option<&str>) -> Result<()> {
     let mark = setup.data.join(MARK_FILE);
     let marked = match std::fs::read_to_string(&mark) {
@@ -193,7 +193,7 @@ async fn refuse_strangers(setup: &Setup, blobs: &dyn BlobStore, id: Option<&str>
     ))
 }
 
-/// Leaves the database's id for the next start.
+/// Writes the database's id for the next start.
 fn leave_mark(data: &Path, id: &str) -> Result<()> {
     let mark = data.join(MARK_FILE);
     if std::fs::read_to_string(&mark).is_ok_and(|marked| marked.trim() == id) {
@@ -207,14 +207,14 @@ fn is_postgres(database: &str) -> bool {
     database.starts_with("postgres://") || database.starts_with("postgresql://")
 }
 
-/// The object store that the environment names, if it names one.
+/// Reads the S3 configuration from the environment, if there is one.
 fn s3() -> Result<Option<S3Config>> {
     S3Config::from_lookup(|name| std::env::var(name).ok()).map_err(|error| {
         Failure::usage(error.to_string()).hint("docs/blobs.md says what each VFS_BLOB_S3_* means")
     })
 }
 
-/// The object store of a server that is there already.
+/// Opens the object store of an existing server.
 pub(crate) async fn existing_blobs(data: Option<&Path>) -> Result<Arc<dyn BlobStore>> {
     let s3 = s3()?;
     match (&s3, data) {
@@ -225,7 +225,8 @@ pub(crate) async fn existing_blobs(data: Option<&Path>) -> Result<Arc<dyn BlobSt
     }
 }
 
-/// The object store: S3, or a directory. What is wrong with it is found now, by a probe.
+/// Opens the object store, S3 or a directory, and probes it, so that a wrong configuration fails
+/// now.
 async fn open_blobs(s3: Option<&S3Config>, data: &Path) -> Result<Arc<dyn BlobStore>> {
     let (place, made) = match s3 {
         Some(config) => (format!("the bucket {}", config.bucket), ObjectBlobs::s3(config)),

@@ -1,4 +1,5 @@
-//! Ctrl-C and SIGTERM: the first finishes what is begun, the second ends at once. Both are safe.
+//! Handles Ctrl-C and SIGTERM: the first finishes the work in progress, the second exits at once.
+//! Both are safe.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -6,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Failure, Kind, Result};
 use crate::output::Output;
 
-/// Gives what is cancelled at the first signal.
+/// Returns a token that the first signal cancels.
 pub(crate) fn on_signals(output: Output) -> Result<CancellationToken> {
     let stop = CancellationToken::new();
     let told = stop.clone();
@@ -29,7 +30,7 @@ pub(crate) fn on_signals(output: Output) -> Result<CancellationToken> {
     Ok(stop)
 }
 
-/// What a command ends with that the user stopped.
+/// The failure of a command that the user stopped.
 pub(crate) fn interrupted() -> Failure {
     Failure::new(Kind::Interrupted, "stopped; what is done is kept")
         .hint("the same command goes on from there")

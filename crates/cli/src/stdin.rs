@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 const CHUNK: usize = 256 * 1024;
-/// How soon a signal is noticed while nothing comes.
+/// The delay until a signal is noticed while no input arrives.
 const NOTICED: Duration = Duration::from_millis(50);
 
 /// Reads standard input, on a thread of its own, until it ends or `stop` is cancelled.

@@ -1,4 +1,5 @@
-//! The directory that an export writes to: what its disk is like, and files that appear whole.
+//! The destination of an export: the disk's rules for names, and files that are replaced
+//! atomically.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -13,11 +14,12 @@ use super::dir::{Folder, Stat, set_mode_and_mtime, stat_file};
 use super::names::{self, DiskRules};
 use super::record::is_same_but_renamed;
 
-/// Bytes that are written at one time.
+/// The number of bytes that are written at a time.
 const CHUNK: usize = 64 * 1024;
 
-/// Finds out how the disk of `folder` tells names apart, by making a file and looking for it under
-/// other names. A disk that cannot be written to is taken for one that tells all apart.
+/// Detects how the disk of `folder` distinguishes names, by creating a file and looking it up under
+/// variants of its name. A disk that cannot be written to counts as one that distinguishes all
+/// names.
 pub(crate) fn probe(folder: &Folder) -> DiskRules {
     let unique = names::temporary("-");
     let name = |end: &str| {
@@ -37,7 +39,7 @@ pub(crate) fn probe(folder: &Folder) -> DiskRules {
     rules
 }
 
-/// What a file is to be.
+/// The intended state of a file.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wanted {
     pub(crate) size: u64,
@@ -46,14 +48,14 @@ pub(crate) struct Wanted {
     pub(crate) mode: Option<u32>,
 }
 
-/// Why a file was not written.
+/// The reason why a file was not written.
 #[derive(Debug)]
 pub(crate) enum NotWritten {
-    /// The user stops.
+    /// The user stopped the command.
     Interrupted,
-    /// The bytes are not those that the tree names.
+    /// The bytes differ from those that the tree names.
     WrongBytes,
-    /// The disk.
+    /// The disk reported an error.
     Io(io::Error),
 }
 
@@ -63,28 +65,28 @@ impl From<io::Error> for NotWritten {
     }
 }
 
-/// What may have the name of a file that is written.
+/// The files that a write may replace.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Over {
-    /// Nothing: if there is something, the file is not written.
+    /// No file: if the name is taken, nothing is written.
     Nothing,
-    /// Exactly this, which goes; anything else is kept beside the file.
+    /// Exactly this file, which is removed; any other is kept beside the new one.
     Expected(Stat),
-    /// Anything, which is kept beside the file.
+    /// Any file, which is kept beside the new one.
     Anything,
 }
 
-/// A file that was written.
+/// A file that was written to its place.
 #[derive(Debug)]
 pub(crate) struct Placed {
-    /// What the disk says of it.
+    /// The file's attributes on the disk.
     pub(crate) stat: Stat,
-    /// Under which name what had its name was kept.
+    /// The new name of the file that had the name before.
     pub(crate) kept: Option<OsString>,
 }
 
-/// Writes a file beside its place, checks its bytes, then gives it its name. What is kept beside it is
-/// called for `device`.
+/// Writes a file under a temporary name, verifies its bytes, then gives it its name. A file that is
+/// kept beside it is named after `device`.
 pub(crate) fn write_file(
     folder: &Folder,
     name: &OsStr,
@@ -111,7 +113,7 @@ pub(crate) fn write_file(
     placed
 }
 
-/// Gives `temporary` its name; gives the name under which what had it was kept.
+/// Gives `temporary` its final name; returns the name under which the previous file was kept.
 fn place(
     folder: &Folder,
     temporary: &OsStr,
@@ -172,7 +174,7 @@ fn place(
     keep(folder, &aside, name, device).map(Some)
 }
 
-/// Removes a file if it is still what was seen; `false` if it is not, and stays.
+/// Removes a file if it is unchanged since `seen`; `false` if it changed, and stays.
 pub(crate) fn remove_expected(folder: &Folder, name: &OsStr, seen: &Stat) -> io::Result<bool> {
     let aside = names::displaced();
     match folder.rename(name, &aside, false) {
@@ -190,7 +192,7 @@ pub(crate) fn remove_expected(folder: &Folder, name: &OsStr, seen: &Stat) -> io:
     Ok(false)
 }
 
-/// Gives what is called `aside` the name of a conflicted copy of `name`.
+/// Renames `aside` to a conflicted copy of `name`.
 pub(crate) fn keep(
     folder: &Folder,
     aside: &OsStr,

@@ -1,11 +1,11 @@
-//! The digest of what a reader gives.
+//! SHA-256 digests of readers and bytes.
 
 use std::io::{self, Read};
 
 use sha2::{Digest as _, Sha256};
 use vfs_sync_core::content::Sha256Digest;
 
-/// Reads to the end; gives the digest and how many bytes there were.
+/// Reads to the end; returns the digest and the number of bytes.
 pub(crate) fn digest(mut reader: impl Read) -> io::Result<(Sha256Digest, u64)> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 64 * 1024];
@@ -23,7 +23,7 @@ pub(crate) fn digest(mut reader: impl Read) -> io::Result<(Sha256Digest, u64)> {
     Ok((Sha256Digest(hasher.finalize().into()), size))
 }
 
-/// The digest of bytes in memory.
+/// Returns the digest of bytes in memory.
 pub(crate) fn digest_bytes(bytes: &[u8]) -> Sha256Digest {
     Sha256Digest(Sha256::digest(bytes).into())
 }

@@ -1,4 +1,4 @@
-//! A directory and what is under it, opened folder by folder and never through a symbolic link.
+//! A directory and its contents, opened folder by folder and never through a symbolic link.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -12,41 +12,40 @@ use rustix::fs::{self as sys, AtFlags, Mode, OFlags};
 use vfs_sync_client::DiskTime;
 use vfs_sync_core::time::Timestamp;
 
-/// How many folders of the way down are kept open, from the top and from the deepest; those between
-/// are reached again from the nearest one above.
+/// The number of folders that are kept open at each end of a path; those between are reopened from
+/// the nearest one above.
 const KEPT_OPEN: usize = 64;
 
-/// What a name on the disk is.
+/// The type of an entry on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     File,
     Folder,
     Link,
-    /// Named as a reader would call it.
+    /// Another type, with its name in a message.
     Special(&'static str),
 }
 
-/// What the disk says of an entry.
+/// The attributes of an entry on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stat {
     pub(crate) kind: Kind,
     pub(crate) size: u64,
-    /// To the millisecond, as the protocol has times; the nearest that it has, if it has not the
-    /// disk's.
+    /// The modification time in milliseconds, clamped to the protocol's range.
     pub(crate) mtime: Timestamp,
-    /// The permission bits, without set-id and sticky.
+    /// The permission bits, without set-id and sticky bits.
     pub(crate) mode: u32,
-    /// Device and inode: the same for two names of one thing.
+    /// Device and inode, which are equal for two names of one file.
     pub(crate) id: (u64, u64),
-    /// The time of the last change of the bytes, as fine as the disk has it.
+    /// The modification time at the disk's precision.
     pub(crate) modified: DiskTime,
-    /// The time of the last change of anything.
+    /// The time of the last change of the inode.
     pub(crate) changed: DiskTime,
-    /// When the inode was made, where the disk tells it.
+    /// The time of birth, where the file system reports it.
     pub(crate) born: Option<DiskTime>,
 }
 
-/// What is asked of a disk for a [`Stat`]: a path in a folder, or the open thing itself.
+/// Reads the attributes of a name in a folder, or of the open file itself.
 #[cfg(target_os = "linux")]
 fn stat_at<Fd: std::os::fd::AsFd>(fd: Fd, name: Option<&OsStr>) -> io::Result<Stat> {
     use sys::StatxFlags as F;
@@ -139,7 +138,7 @@ impl Stat {
         }
     }
 
-    /// What is wrong with the disk's time, if the protocol cannot carry it.
+    /// Describes a modification time that the protocol cannot represent.
     pub(crate) fn time_problem(&self) -> Option<String> {
         let (seconds, nanos) = (self.modified.seconds, i64::from(self.modified.nanos));
         let millis = seconds.saturating_mul(1_000).saturating_add(nanos / 1_000_000);
@@ -149,23 +148,23 @@ impl Stat {
         })
     }
 
-    /// Whether it is still the same bytes as at `other`, as far as the disk can tell.
+    /// Returns whether the file is unchanged since `other`, as far as its attributes show.
     pub(crate) fn unchanged_since(&self, other: &Self) -> bool {
         self == other
     }
 }
 
-/// What is open of a file, for [`Stat::unchanged_since`].
+/// Reads the attributes of an open file, for [`Stat::unchanged_since`].
 pub(crate) fn stat_file(file: &File) -> io::Result<Stat> {
     stat_at(file, None)
 }
 
-/// The top of a tree on the disk.
+/// The top folder of a tree on the disk.
 pub(crate) struct Root {
     path: PathBuf,
     top: Folder,
-    /// The folders on the way to the last one opened, the nearest to the top first; those in the
-    /// middle of a long way are not kept open.
+    /// The folders on the path to the one opened last, from the top; the middle ones of a long path
+    /// are closed.
     chain: Vec<(OsString, Option<Folder>)>,
 }
 
@@ -177,12 +176,12 @@ impl Root {
         Ok(Self { path: path.to_owned(), top: Folder(Arc::new(fd)), chain: Vec::new() })
     }
 
-    /// The path as it was given.
+    /// Returns the path as it was given.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The folder at `relative`, whose every step must be a folder, not a link to one.
+    /// Opens the folder at `relative`; no step may be a link.
     pub(crate) fn folder(&mut self, relative: &Path) -> io::Result<Folder> {
         let mut steps = Vec::new();
         for component in relative.components() {
@@ -210,26 +209,26 @@ impl Root {
         Ok(folder)
     }
 
-    /// Forgets what is open at and under `relative`, which is about to be renamed or removed.
+    /// Closes the folders at and under `relative`, which is about to be renamed or removed.
     pub(crate) fn forget(&mut self, relative: &Path) {
         let depth = relative.components().count().saturating_sub(1);
         self.chain.truncate(depth);
     }
 }
 
-/// An open folder.
+/// An open folder on the disk.
 #[derive(Debug, Clone)]
 pub(crate) struct Folder(Arc<OwnedFd>);
 
 impl Folder {
-    /// Opens a folder in this one; a link is refused.
+    /// Opens a subfolder; a link is an error.
     pub(crate) fn folder(&self, name: &OsStr) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = sys::openat(&*self.0, name, flags, Mode::empty())?;
         Ok(Self(Arc::new(fd)))
     }
 
-    /// The names in the folder, sorted by bytes.
+    /// Returns the names in the folder, sorted by bytes.
     pub(crate) fn names(&self) -> io::Result<Vec<OsString>> {
         let mut names = Vec::new();
         for entry in sys::Dir::read_from(&*self.0)? {
@@ -243,17 +242,17 @@ impl Folder {
         Ok(names)
     }
 
-    /// What `name` is, a link itself and not what it leads to.
+    /// Reads the attributes of `name`, of a link itself rather than its target.
     pub(crate) fn stat(&self, name: &OsStr) -> io::Result<Stat> {
         stat_at(&*self.0, Some(name))
     }
 
-    /// What the folder itself is.
+    /// Reads the attributes of the folder itself.
     pub(crate) fn stat_self(&self) -> io::Result<Stat> {
         stat_at(&*self.0, None)
     }
 
-    /// Opens a file to read; a link is refused, and a pipe put in its place does not block.
+    /// Opens a file for reading; a link is an error, and a pipe in its place does not block.
     pub(crate) fn open_file(&self, name: &OsStr) -> io::Result<(File, Stat)> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = File::from(sys::openat(&*self.0, name, flags, Mode::empty())?);
@@ -264,12 +263,12 @@ impl Folder {
         Ok((file, stat))
     }
 
-    /// Makes a file that must not be there yet, readable and writable by its owner alone.
+    /// Creates a new file that only its owner may read and write.
     pub(crate) fn create_new(&self, name: &OsStr) -> io::Result<File> {
         self.create_with(name, 0o600)
     }
 
-    /// Makes a file that must not be there yet, with what bits the user's mask leaves.
+    /// Creates a new file with the permission bits that the umask allows.
     pub(crate) fn create_new_shared(&self, name: &OsStr) -> io::Result<File> {
         self.create_with(name, 0o666)
     }
@@ -280,12 +279,12 @@ impl Folder {
         Ok(File::from(sys::openat(&*self.0, name, flags, Mode::from_raw_mode(mode as _))?))
     }
 
-    /// Makes a folder that must not be there yet.
+    /// Creates a folder that must not exist yet.
     pub(crate) fn create_folder(&self, name: &OsStr) -> io::Result<()> {
         Ok(sys::mkdirat(&*self.0, name, Mode::from_raw_mode(0o777))?)
     }
 
-    /// Gives `from` the name `to`; what has that name already is replaced only if `replace`.
+    /// Renames `from` to `to`; an existing `to` is replaced only if `replace`.
     pub(crate) fn rename(&self, from: &OsStr, to: &OsStr, replace: bool) -> io::Result<()> {
         if replace {
             return Ok(sys::renameat(&*self.0, from, &*self.0, to)?);
@@ -304,7 +303,7 @@ impl Folder {
         }
     }
 
-    /// Exchanges what two names stand for, in one step; `false` where the disk cannot.
+    /// Exchanges two names atomically; `false` where the file system cannot.
     pub(crate) fn exchange(&self, one: &OsStr, other: &OsStr) -> io::Result<bool> {
         #[cfg(target_os = "linux")]
         match sys::renameat_with(&*self.0, one, &*self.0, other, sys::RenameFlags::EXCHANGE) {
@@ -315,8 +314,8 @@ impl Folder {
         Ok(false)
     }
 
-    /// Sets the permission bits and the modification time of a file by its name, also of one that
-    /// may not be read; a link is refused.
+    /// Sets the permission bits and the modification time of a file by name, also of one that may
+    /// not be read; a link is an error.
     pub(crate) fn set_file_mode_and_mtime(
         &self,
         name: &OsStr,
@@ -349,7 +348,7 @@ impl Folder {
         }
     }
 
-    /// Removes a name that is no folder.
+    /// Removes a name that is not a folder.
     pub(crate) fn remove_file(&self, name: &OsStr) -> io::Result<()> {
         Ok(sys::unlinkat(&*self.0, name, AtFlags::empty())?)
     }
@@ -371,7 +370,7 @@ impl Folder {
         Ok(())
     }
 
-    /// Takes the folder for this process alone; `false` if another has it.
+    /// Locks the folder for this process; `false` if another has it.
     pub(crate) fn lock(&self) -> io::Result<bool> {
         match sys::flock(&*self.0, sys::FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(true),

@@ -1,4 +1,4 @@
-//! Writing a replica's tree to a directory.
+//! Writes a replica's tree to a directory.
 
 mod existing;
 mod file;
@@ -28,43 +28,43 @@ use super::record::Record;
 use crate::error::{Failure, Kind as FailureKind, Result};
 use crate::report::{Problem, ProblemKind, Problems};
 
-/// What an export may do.
+/// The options of an export.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ExportOptions {
-    /// The directory where the replica keeps its own files, which no export touches.
+    /// The replica's own directory, which no export touches.
     pub(crate) replica: Option<PathBuf>,
-    /// Give the tree's files their names; what has them and differs from the record is kept beside.
+    /// Write the tree's files over others, which are kept beside them.
     pub(crate) force: bool,
-    /// Remove what is as it was recorded and is no longer in the tree.
+    /// Remove entries that are as recorded and no longer in the tree.
     pub(crate) delete: bool,
-    /// Remove also where a rebuilt replica lacks most of it.
+    /// Remove also where a rebuilt replica lacks most of the entries.
     pub(crate) yes: bool,
-    /// Compare by content.
+    /// Compare files by content only.
     pub(crate) checksum: bool,
 }
 
-/// What an export did.
+/// The counts and problems of an export.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ExportReport {
     pub(crate) folders_created: u64,
     pub(crate) files_written: u64,
-    /// Files that only got another time or other permission bits.
+    /// The number of files that only got another time or other permission bits.
     pub(crate) metadata_changed: u64,
     pub(crate) unchanged: u64,
     pub(crate) removed: u64,
-    /// Entries whose removal waits for `--yes`.
+    /// The number of entries whose removal waits for `--yes`.
     pub(crate) held: u64,
-    /// Entries that were recorded before.
+    /// The number of entries that were recorded before.
     pub(crate) recorded: u64,
-    /// Bytes written.
+    /// The number of bytes written.
     pub(crate) bytes: u64,
-    /// Whether the user stopped it; the same command goes on.
+    /// Whether the user stopped it; the same command resumes.
     pub(crate) interrupted: bool,
     pub(crate) problems: Problems,
 }
 
-/// Writes what hangs under `top` (`None`: all) to `directory`, which is made if it is not there.
+/// Writes the items under `top` (`None`: all) to `directory`, which is created if needed.
 pub(crate) async fn export(
     client: &SyncClient,
     top: Option<ItemId>,
@@ -92,7 +92,7 @@ pub(crate) async fn export(
     export.run(top, progress).await
 }
 
-/// The end of an export whose removals wait.
+/// Returns the failure of an export whose removals wait for confirmation.
 pub(crate) fn held(report: &ExportReport, directory: &Path) -> Option<Failure> {
     (report.held > 0).then(|| {
         let (held, of) = (report.held, report.recorded);
@@ -106,8 +106,8 @@ pub(crate) fn held(report: &ExportReport, directory: &Path) -> Option<Failure> {
     })
 }
 
-/// Where under `directory` the replica is, if it is there. What is in the replica's own directory
-/// is none to export to.
+/// Returns the replica's path under `directory`, if it is there. A directory inside the replica's
+/// own is an error.
 fn own_place(directory: &Path, replica: Option<&Path>) -> io::Result<Option<PathBuf>> {
     let Some(replica) = replica else { return Ok(None) };
     let (directory, replica) = (directory.canonicalize()?, replica.canonicalize()?);
@@ -117,21 +117,21 @@ fn own_place(directory: &Path, replica: Option<&Path>) -> io::Result<Option<Path
     Ok(replica.strip_prefix(&directory).ok().map(Path::to_owned))
 }
 
-/// The folder that an entry is in: its row, and its item.
+/// The folder of an entry: its row, and its item.
 #[derive(Debug, Clone, Copy)]
 struct Parent<'a> {
     row: u64,
     item: Option<&'a ItemId>,
 }
 
-/// A folder to write what is in it.
+/// A folder whose children are to be written.
 struct Enter {
     path: PathBuf,
     item: Option<ItemId>,
     new: bool,
-    /// The folder's row.
+    /// The row of the folder.
     row: u64,
-    /// Whether rows of what is in it may be there already.
+    /// Whether the record may have rows of its entries.
     has_rows: bool,
 }
 
@@ -142,30 +142,30 @@ struct Export<'a> {
     options: ExportOptions,
     stop: &'a CancellationToken,
     report: ExportReport,
-    /// Where under the root the replica keeps its own files, if it does.
+    /// The replica's path under the root, if it is there.
     own: Option<PathBuf>,
-    /// Where each folder was written: one that hangs in several places is written once, since
+    /// The path where each folder was written: a folder in several places is written once, since
     /// links between folders can multiply without bound.
     folders: HashMap<ItemId, PathBuf>,
-    /// In the order in which they are written.
+    /// The files whose contents are on their way, in the order of writing.
     reading: VecDeque<Reading>,
-    /// Bytes of their contents, up to [`write::LARGE`] of each.
+    /// The bytes of these contents, counting up to [`write::LARGE`] of each.
     ahead: u64,
-    /// The contents of the last of them, which were not asked for yet.
+    /// The contents among them that were not requested yet.
     unasked: Vec<(ItemId, oneshot::Sender<std::result::Result<LocalContent, ClientError>>)>,
-    /// The files that were written where something may be replaced.
+    /// The files that were written, for destinations where something may be replaced.
     written: HashSet<(u64, u64)>,
-    /// The folders that were entered, to be left when all is in them.
+    /// The folders that were entered, to be completed after their contents.
     leaving: Vec<Leave>,
     record: Record,
     device: String,
-    /// Rows of what was written, which wait until it is on the disk.
+    /// The rows of written entries, which wait until the disk is synchronised.
     rows: Vec<RecordChange>,
-    /// Bytes that were written since the disk was last waited for.
+    /// The bytes that were written since the disk was last synchronised.
     unsynced: u64,
-    /// What is to be removed at the end.
+    /// The entries to be removed at the end.
     extras: Vec<Extra>,
-    /// Whether a folder's own bits forbid this user anything.
+    /// Whether permission bits restrict this user.
     bits_bind: bool,
 }
 
@@ -357,7 +357,7 @@ impl<'a> Export<'a> {
         Ok(())
     }
 
-    /// Reports that writing failed, or ends the export where all the rest would fail alike.
+    /// Reports that writing failed, or ends the export where all later writes would fail alike.
     fn unwritable(&mut self, at: &Path, error: io::Error) -> Result<()> {
         use io::ErrorKind as E;
         match error.kind() {
@@ -392,7 +392,7 @@ fn is_own_name(name: &OsStr) -> bool {
     names::is_temporary(name) || names::is_displaced(name)
 }
 
-/// A path's folder and its last name.
+/// Splits a path into its folder and its last name.
 fn split(at: &Path) -> (&Path, &OsStr) {
     (at.parent().unwrap_or(Path::new("")), at.file_name().unwrap_or_default())
 }

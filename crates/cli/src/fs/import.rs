@@ -1,4 +1,4 @@
-//! Taking a directory into a replica: what changed in it since it was last read or written, as edits.
+//! Imports a directory into a replica: its changes since it was last read or written become edits.
 
 mod deletion;
 mod file;
@@ -30,59 +30,60 @@ use super::scan::{Listing, Scanner};
 use crate::error::{Failure, Kind as FailureKind, Result};
 use crate::report::{Change, Changes, Conflicts, Problem, ProblemKind, Problems};
 
-/// Operations that are queued in one transaction; each new file keeps one descriptor open.
+/// The number of operations in one transaction; each new file keeps one descriptor open.
 const BATCH_OPERATIONS: usize = 256;
-/// Bytes of content that go into one transaction.
+/// The bytes of content in one transaction.
 const BATCH_BYTES: u64 = 16 * 1024 * 1024;
-/// Rows of the record that go into one transaction.
+/// The number of record rows in one transaction.
 const BATCH_ROWS: usize = 4_096;
 
-/// What an import may do.
+/// The options of an import.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct ImportOptions {
-    /// Delete what was in the directory and is gone.
+    /// Delete items whose entries are gone from the directory.
     pub(crate) delete: bool,
-    /// Delete also where that is most of it, or the directory is another one.
+    /// Delete also where most entries are gone, or the directory is another one.
     pub(crate) yes: bool,
-    /// Compare by content.
+    /// Compare files by content only.
     pub(crate) checksum: bool,
-    /// Change nothing.
+    /// Change nothing and list what would change.
     pub(crate) dry_run: bool,
 }
 
-/// What an import did.
+/// The counts and problems of an import.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ImportReport {
     pub(crate) folders_created: u64,
     pub(crate) files_created: u64,
-    /// Files whose content changed.
+    /// The number of files whose content changed.
     pub(crate) contents_changed: u64,
-    /// Items of which only time or permission bits changed.
+    /// The number of items whose time or permission bits changed, and nothing else.
     pub(crate) metadata_changed: u64,
-    /// Items that were moved or renamed.
+    /// The number of items that were moved or renamed.
     pub(crate) moved: u64,
     pub(crate) deleted: u64,
     pub(crate) unchanged: u64,
-    /// Entries that the tree has changed, moved or deleted since they were written here.
+    /// The number of entries that the tree has changed, moved or deleted since they were written
+    /// here.
     pub(crate) stale: u64,
-    /// Entries that are gone, and whose deletion waits for `--yes`.
+    /// The number of entries that are gone, and whose deletion waits for `--yes`.
     pub(crate) held: u64,
-    /// Entries that were recorded before.
+    /// The number of entries that were recorded before.
     pub(crate) recorded: u64,
-    /// Bytes of content taken.
+    /// The bytes of content that were imported.
     pub(crate) bytes: u64,
-    /// Whether the user stopped it; the same command goes on.
+    /// Whether the user stopped it; the same command resumes.
     pub(crate) interrupted: bool,
-    /// Contents that were kept beside others.
+    /// The contents that were kept beside others.
     pub(crate) conflicts: Conflicts,
-    /// What was done, or would be; only with a dry run.
+    /// The changes that would be made; only with a dry run.
     pub(crate) changes: Changes,
     pub(crate) problems: Problems,
 }
 
 impl ImportReport {
-    /// Files and folders looked at.
+    /// Returns the number of files and folders that were visited.
     pub(crate) fn seen(&self) -> u64 {
         self.folders_created
             + self.files_created
@@ -91,22 +92,22 @@ impl ImportReport {
             + self.unchanged
     }
 
-    /// Whether the replica was changed, or would have been.
+    /// Returns the number of changes that were or would be made.
     pub(crate) fn changes(&self) -> u64 {
         self.seen() - self.unchanged + self.moved + self.deleted
     }
 }
 
-/// A folder to read.
+/// A folder that is to be read.
 struct Step {
     path: PathBuf,
     place: TreeFolder,
-    /// Why what is missing in it is not taken for deleted.
+    /// Whether missing entries in it do not count as deleted.
     held: bool,
 }
 
-/// Makes what is in the directory of `scanner` hang under `target` (`None`: the top). `progress`
-/// is told now and then.
+/// Imports the directory of `scanner` into the folder `target` (`None`: the top). `progress` is
+/// called regularly.
 pub(crate) fn import(
     client: &SyncClient,
     mut scanner: Scanner,
@@ -211,10 +212,10 @@ struct Import<'a> {
     batch_bytes: u64,
     batch_rows: usize,
     started: DiskTime,
-    /// Whether something of the batch was saved after the disk was synced.
+    /// Whether a file of the batch was saved after the disk was synchronised.
     unsynced: bool,
     gone: Vec<Gone>,
-    /// The names of conflicted copies that were made, each in its folder.
+    /// The names of new conflicted copies, each with its folder.
     copies: HashSet<(Option<ItemId>, Name)>,
     report: ImportReport,
 }
@@ -338,7 +339,7 @@ impl<'a> Import<'a> {
         self.committer.begin(batch)
     }
 
-    /// Whether an item may be changed; if not, that is a problem.
+    /// Returns whether the user may change an item; if not, reports it.
     fn may_write(&mut self, node: &Node, at: &Path) -> bool {
         let may = node.access_level >= AccessLevel::Write;
         if !may {
@@ -376,7 +377,7 @@ fn shortcut(at: &Path, child: &Child) -> Problem {
     Problem::new(at, ProblemKind::Shortcut, detail)
 }
 
-/// The end of an import whose deletions wait.
+/// Returns the failure of an import whose deletions wait for confirmation.
 pub(crate) fn held(report: &ImportReport, directory: &Path) -> Option<Failure> {
     (report.held > 0).then(|| {
         let (held, of) = (report.held, report.recorded);

@@ -1,5 +1,5 @@
-//! What two devices put into one folder without knowing of each other: equal folders and files become
-//! one item, others get names of their own.
+//! Merges what two devices imported into one folder independently: equal folders and files become
+//! one item, others get distinct names.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -12,23 +12,23 @@ use super::metadata::{OnDisk, on_disk};
 use super::record;
 use crate::error::Result;
 
-/// Operations that are queued in one transaction.
+/// The number of operations that are queued in one transaction.
 const BATCH_OPERATIONS: usize = 256;
-/// Rows that are written in one transaction.
+/// The number of rows that are written in one transaction.
 const ROWS_TOGETHER: usize = 4_096;
 
-/// What a merge did.
+/// The counts of a merge.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Merged {
-    /// Items that became one with another.
+    /// The number of items that became one with another.
     pub(crate) merged: u64,
-    /// Files that got the name of a conflicted copy.
+    /// The number of files that were renamed to a conflicted copy.
     pub(crate) renamed: u64,
 }
 
-/// Merges what this replica made by an import with what others had put there by the same names. The
-/// lesser id stays, on whichever device this runs, so that it may run on several. Only what the
-/// server has confirmed is merged; the rest is for the next time.
+/// Merges items that this replica imported with items of the same name from other devices. The
+/// lesser id wins on every device, so several may merge at once. Only what the server has confirmed
+/// is merged; the rest waits for the next call.
 pub(crate) fn merge(client: &SyncClient) -> Result<Merged> {
     let mut work = Merge {
         client,
@@ -63,26 +63,26 @@ pub(crate) fn merge(client: &SyncClient) -> Result<Merged> {
     Ok(merged)
 }
 
-/// A step of merging.
+/// A step of merging two folders.
 enum Step {
-    /// The second becomes the first.
+    /// Merges the second item into the first.
     Pair(Box<Node>, Box<Node>),
-    /// Nothing is in it any more.
+    /// Deletes a folder that has become empty.
     Delete(ItemId),
 }
 
 struct Merge<'a> {
     client: &'a SyncClient,
     batch: Batch<'a>,
-    /// What is in a folder, by name, as it was when it was first looked at.
+    /// The children of a folder by name, as they were when it was first read.
     siblings: HashMap<Option<ItemId>, HashMap<Name, Vec<Node>>>,
-    /// What is merged already.
+    /// The items that are merged already.
     done: BTreeSet<ItemId>,
     merged: Merged,
 }
 
 impl Merge<'_> {
-    /// Merges an item with those of its name beside it; `false` if it is too early.
+    /// Merges an item with its siblings of the same name; `false` if it is too early.
     fn beside(&mut self, node: &Node, parent: Option<&ItemId>) -> Result<bool> {
         if self.done.contains(&node.id) {
             return Ok(true);
@@ -181,7 +181,7 @@ impl Merge<'_> {
         self.commit()
     }
 
-    /// Two files of one name: equal ones become the first, else the second gets another name.
+    /// Merges two files of one name if they are equal; otherwise renames the second.
     fn files(&mut self, first: &Node, other: &Node, parent: Option<&ItemId>) -> Result<()> {
         if !is_same_file(first, other) {
             return self.rename(other, parent);
@@ -208,7 +208,7 @@ impl Merge<'_> {
         Ok(())
     }
 
-    /// Changes the rows of an item, in every directory.
+    /// Changes the rows of an item in every directory.
     fn follow(&mut self, item: &ItemId, change: impl Fn(&mut EntryRecord)) -> Result<()> {
         for (directory, mut row) in self.client.records_of_item(item)? {
             change(&mut row);
@@ -230,7 +230,7 @@ impl Merge<'_> {
     }
 }
 
-/// Makes a row one of another item. The time and bits of that are for the next export to set.
+/// Makes a row refer to another item. The next export applies that item's time and bits.
 fn become_that(row: &mut EntryRecord, node: &Node, parent: Option<&ItemId>) {
     let (mtime, mode) = (row.tree.mtime, row.tree.mode);
     row.tree = TreeState { mtime, mode, ..record::tree(node, parent) };

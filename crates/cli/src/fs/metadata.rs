@@ -1,5 +1,5 @@
-//! What of a file's attributes travels as metadata: `mode`, the nine permission bits as a number
-//! (420 is 0644). Its time travels with its bytes.
+//! File attributes that are synchronised as metadata: `mode`, the nine permission bits as a number
+//! (420 is 0644). The modification time belongs to the content.
 
 use std::sync::OnceLock;
 
@@ -12,20 +12,20 @@ use super::dir::Stat;
 
 const MODE: &str = "mode";
 
-/// The permission bits that an item's file had, if they are there and are some.
+/// Returns the permission bits in an item's metadata, if they are valid.
 pub(crate) fn mode(node: &Node) -> Option<u32> {
     let mode = node.metadata.get(MODE)?.as_u64()?;
     u32::try_from(mode).ok().filter(|mode| *mode <= 0o7777).map(|mode| mode & 0o777)
 }
 
-/// The permission bits that the file of an item gets on this disk, where `user` is: of what others
-/// own, those that the umask of this process leaves, so that nobody else decides who may write here.
+/// Returns the permission bits for an item's file on this disk, for `user`: items of other owners
+/// are masked by this process's umask, so that no one else decides who may write here.
 pub(crate) fn mode_here(node: &Node, user: &UserId) -> Option<u32> {
     let mode = mode(node)?;
     Some(if node.owner == *user { mode } else { mode & !umask() })
 }
 
-/// The umask of this process, as Linux tells it; elsewhere the usual one.
+/// Returns the umask of this process from `/proc`, or 022 where there is none.
 fn umask() -> u32 {
     static UMASK: OnceLock<u32> = OnceLock::new();
     *UMASK.get_or_init(|| {
@@ -35,7 +35,7 @@ fn umask() -> u32 {
     })
 }
 
-/// The metadata to set so that `node` (`None`: a new item) has the bits of `stat`.
+/// Returns the metadata change that gives `node` (`None`: a new item) the bits of `stat`.
 pub(crate) fn change(node: Option<&Node>, stat: &Stat) -> MetadataChange {
     let mut change = MetadataChange::new();
     if node.and_then(mode) != Some(stat.mode) {
@@ -44,26 +44,26 @@ pub(crate) fn change(node: Option<&Node>, stat: &Stat) -> MetadataChange {
     change
 }
 
-/// The metadata to set so that an item has the bits of `stat`, if they changed since `recorded`.
+/// Returns the metadata change for the bits of `stat`, if they changed since `recorded`.
 pub(crate) fn since(recorded: &DiskState, stat: &Stat) -> MetadataChange {
     if recorded.mode == stat.mode { MetadataChange::new() } else { mode_change(stat.mode) }
 }
 
-/// The metadata to set so that an item has these permission bits.
+/// Returns the metadata change that sets these permission bits.
 pub(crate) fn mode_change(mode: u32) -> MetadataChange {
     vec![(MODE.to_owned(), Some(Value::from(mode)))]
 }
 
-/// What an item is on a disk.
+/// The representation of an item on a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OnDisk {
     Folder,
     File,
-    /// Nothing: a contact, a playlist…
+    /// No representation: a contact, a playlist…
     Nothing,
 }
 
-/// What an item of a type is on a disk.
+/// Returns the representation of an item type on a disk.
 pub(crate) fn on_disk(object_type: ObjectType) -> OnDisk {
     match object_type {
         ObjectType::Folder => OnDisk::Folder,

@@ -13,31 +13,31 @@ use vfs_sync_core::item::{InvalidName, Name};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::tree::conflict_copy_name;
 
-/// What an escaped name begins with; after it, `%XX` stands for a byte.
+/// The prefix of an escaped name; after it, `%XX` stands for a byte.
 pub(crate) const ESCAPE_PREFIX: &str = "%raw%";
 
 const TEMP_PREFIX: &str = ".vfs-sync-tmp-";
 const DISPLACED_PREFIX: &str = ".vfs-sync-old-";
 
-/// A name for a file that an export has in work, with `end` after what makes it unique.
+/// Returns a unique name for a file that an export is writing, ending in `end`.
 pub(crate) fn temporary(end: &str) -> OsString {
     let unique = uuid::Uuid::now_v7().simple();
     OsString::from(format!("{TEMP_PREFIX}{unique}{end}"))
 }
 
-/// Whether `name` is of the form that [`temporary`] makes, which no import takes and the next
-/// export removes. Nothing else is: a name that only begins like one is somebody's own.
+/// Returns whether `name` has the exact form that [`temporary`] gives: imports ignore such files
+/// and the next export removes them. Names that only begin alike belong to the user.
 pub(crate) fn is_temporary(name: &OsStr) -> bool {
     has_own_prefix(name, TEMP_PREFIX)
 }
 
-/// A name for what an export takes from its place, until it is known to be what was recorded.
+/// Returns a unique name for a file that an export moved aside and has not verified yet.
 pub(crate) fn displaced() -> OsString {
     let unique = uuid::Uuid::now_v7().simple();
     OsString::from(format!("{DISPLACED_PREFIX}{unique}"))
 }
 
-/// Whether `name` is of the form that [`displaced`] makes: it may be somebody's work.
+/// Returns whether `name` has the form that [`displaced`] gives: it may be the user's work.
 pub(crate) fn is_displaced(name: &OsStr) -> bool {
     has_own_prefix(name, DISPLACED_PREFIX)
 }
@@ -50,7 +50,7 @@ fn has_own_prefix(name: &OsStr, prefix: &str) -> bool {
         && (end.is_empty() || end.first() == Some(&b'-'))
 }
 
-/// The protocol's name for a name on a disk.
+/// Converts a name on a disk to the protocol's name.
 ///
 /// # Errors
 /// Only a name whose escaped form is too long has none (and the empty one, `.`, `..`).
@@ -58,12 +58,12 @@ pub(crate) fn to_protocol(name: &OsStr) -> Result<Name, InvalidName> {
     Name::new(escaped(name.as_bytes()))
 }
 
-/// The disk's name for a name of the protocol.
+/// Converts a name of the protocol to the disk's name.
 pub(crate) fn to_disk(name: &str) -> OsString {
     OsString::from_vec(unescaped(name).unwrap_or_else(|| name.as_bytes().to_vec()))
 }
 
-/// The name on the disk of a conflicted copy of what is called `name`.
+/// Returns the disk's name for a conflicted copy of `name`.
 pub(crate) fn conflict_copy(name: &OsStr, device: &str, at: Timestamp, number: u32) -> OsString {
     let plain = to_protocol(name).ok().or_else(|| Name::new("recovered").ok());
     plain.map_or_else(OsString::new, |plain| {
@@ -71,7 +71,7 @@ pub(crate) fn conflict_copy(name: &OsStr, device: &str, at: Timestamp, number: u
     })
 }
 
-/// A path as text, each of its names as the protocol has it where it can.
+/// Formats a path with each name as the protocol has it, where it can.
 pub(crate) fn path_text(path: &std::path::Path) -> String {
     let names = path.components().map(|part| escaped(part.as_os_str().as_bytes()));
     names.collect::<Vec<_>>().join("/")
@@ -98,8 +98,8 @@ fn escape(name: &[u8]) -> String {
     text
 }
 
-/// The bytes that `text` is the escaped form of, if it is one: that which [`escaped`] makes of
-/// them, and nothing else, so that no two names come down to the same bytes.
+/// Returns the bytes whose escaped form is exactly `text`, if there are any, so that no two names
+/// map to the same bytes.
 fn unescaped(text: &str) -> Option<Vec<u8>> {
     let body = text.strip_prefix(ESCAPE_PREFIX)?;
     let mut bytes = Vec::with_capacity(body.len());
@@ -132,7 +132,7 @@ fn unescaped(text: &str) -> Option<Vec<u8>> {
     (is_disk_name && needs_escape && escape(&bytes) == text).then_some(bytes)
 }
 
-/// How a disk tells names apart.
+/// The rules by which a disk distinguishes names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct DiskRules {
     /// `A` and `a` are one file.
@@ -142,8 +142,8 @@ pub(crate) struct DiskRules {
 }
 
 impl DiskRules {
-    /// Names with the same key may be one file on such a disk. It takes too many for the same
-    /// rather than too few: disks differ in their tables.
+    /// Returns a key that is equal for names that such a disk may treat as one. It errs on the side
+    /// of equality, since disks differ in their tables.
     pub(crate) fn key(self, name: &OsStr) -> Vec<u8> {
         let Some(text) = name.to_str() else { return name.as_bytes().to_vec() };
         let mut text = text.to_owned();
@@ -160,17 +160,17 @@ impl DiskRules {
     }
 }
 
-/// A sibling's name on the disk.
+/// The name of a sibling on the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DiskName {
     pub(crate) name: OsString,
-    /// The disk would have taken its own name for another sibling's.
+    /// The disk would have confused its own name with another sibling's.
     pub(crate) changed: bool,
 }
 
-/// Gives each of the siblings `(name, id)` a name of its own on a disk with `rules`, in the order
-/// given. The same siblings get the same names each time, whatever order they come in: of those
-/// that collide the first by name, then id, keeps its own.
+/// Gives each sibling `(name, id)` a distinct name on a disk with `rules`, in the given order. The
+/// result does not depend on the order: of colliding siblings the first by name, then id, keeps its
+/// own.
 pub(crate) fn distinct(siblings: &[(&str, &str)], rules: DiskRules) -> Vec<DiskName> {
     let mut order: Vec<usize> = (0..siblings.len()).collect();
     order.sort_by_key(|&index| siblings[index]);
@@ -214,7 +214,7 @@ fn with_mark(name: &OsStr, id: &str, round: u32) -> OsString {
     OsString::from_vec([&stem[..room], mark.as_bytes(), extension].concat())
 }
 
-/// Why a name that the protocol carries is trouble on some other system's disk, if it is.
+/// Returns why a name is invalid on some other system's disk, if it is.
 pub(crate) fn reserved(name: &str) -> Option<&'static str> {
     const DEVICES: [&str; 4] = ["con", "prn", "aux", "nul"];
     let stem = name.split('.').next().unwrap_or(name).trim_end().to_ascii_lowercase();

@@ -1,5 +1,4 @@
-//! What an import does on threads of its own: reading small files ahead, and committing what was
-//! read while more is.
+//! Worker threads of an import: reading small files in advance, and committing while more is read.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -17,19 +16,19 @@ use super::dir::{Folder, Stat};
 use super::stable_reader::StableReader;
 use crate::error::{Failure, Result};
 
-/// Files up to this size are read into memory, whole.
+/// The greatest size of a file that is read into memory as a whole.
 pub(super) const SMALL: u64 = 512 * 1024;
-/// Threads that read: while one waits for the disk, another hashes.
+/// The number of reading threads: while one waits for the disk, another hashes.
 const READERS: usize = 4;
-/// Files that are asked for and not taken yet; each may keep a descriptor open.
+/// The number of files in progress; each may keep a descriptor open.
 const AT_MOST: usize = 64;
 
-/// What came of reading a file.
+/// The outcome of reading a file.
 pub(super) enum Outcome {
-    /// It has bytes that are known, of this digest.
+    /// The file has known bytes, of this digest.
     Same(Stat, Sha256Digest),
     Taken(Stat, TakenContent),
-    /// It changed, or cannot be read: to be looked at again, without haste.
+    /// The file changed or could not be read: it is read again in sequence.
     Unsettled,
 }
 
@@ -40,7 +39,7 @@ struct Job {
     outcome: Sender<Outcome>,
 }
 
-/// Reads small files ahead; `T` is what is to be known of a file when it was read.
+/// Reads small files in advance; `T` is the caller's data for a file.
 pub(super) struct Prefetch<T> {
     jobs: Sender<Job>,
     asked: VecDeque<(T, Receiver<Outcome>)>,
@@ -71,7 +70,7 @@ impl<T> Prefetch<T> {
         self.asked.len() >= AT_MOST
     }
 
-    /// Asks for a file, which may have bytes of one of the digests `known`.
+    /// Schedules a file, which may have bytes of one of the digests `known`.
     pub(super) fn ask(&mut self, file: T, disk: &Folder, name: OsString, known: Vec<Sha256Digest>) {
         let (outcome, answer) = mpsc::channel();
         // That nobody takes it shows as an outcome that never comes.
@@ -79,7 +78,7 @@ impl<T> Prefetch<T> {
         self.asked.push_back((file, answer));
     }
 
-    /// The first of those asked for, once it was read.
+    /// Waits for the first scheduled file; `None` if none is left.
     pub(super) fn next(&mut self) -> Option<(T, Outcome)> {
         let (file, answer) = self.asked.pop_front()?;
         Some((file, answer.recv().unwrap_or(Outcome::Unsettled)))
@@ -108,7 +107,7 @@ fn read(client: &SyncClient, job: &Job, stop: &CancellationToken) -> Outcome {
     client.take_content(&bytes).map_or(Outcome::Unsettled, |taken| Outcome::Taken(stat, taken))
 }
 
-/// Commits one batch after another.
+/// Commits one batch after another on a thread of its own.
 pub(super) struct Committer<'a> {
     batches: Sender<Batch<'a>>,
     outcomes: Receiver<Result<()>>,
@@ -132,7 +131,7 @@ impl<'a> Committer<'a> {
         Self { batches, outcomes, under_way: false }
     }
 
-    /// Begins to commit a batch, once the one before is.
+    /// Starts to commit a batch after the previous one.
     pub(super) fn begin(&mut self, batch: Batch<'a>) -> Result<()> {
         self.wait()?;
         self.under_way = self.batches.send(batch).is_ok();

@@ -1,5 +1,5 @@
-//! A directory's record, as an import or export uses it: what is unchanged since, what was moved,
-//! where the rows are.
+//! The record of a directory, as imports and exports use it: unchanged and moved entries, and the
+//! rows.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -18,8 +18,8 @@ use vfs_sync_core::time::Timestamp;
 use super::dir::{Kind, Root, Stat};
 use super::metadata;
 
-/// Seconds for which a change right after a reading may not show in a file's times: the coarsest
-/// disks count in steps of two.
+/// The number of seconds after a read in which a change may not show in a file's times: the
+/// coarsest file systems count in steps of two.
 const SETTLES_AFTER: i64 = 2;
 
 /// Removals of at least this many entries wait for the user's confirmation where they are more than
@@ -29,8 +29,8 @@ const MANY_REMOVALS: u64 = 100;
 /// A time that no disk reports.
 pub(crate) const NO_TIME: DiskTime = DiskTime { seconds: 0, nanos: 0 };
 
-/// What identifies a directory on its disk, wherever it is moved: its inode and when that was made;
-/// where the disk does not tell that, its inode and device.
+/// Returns the identity of a directory, which it keeps when it is moved: its inode and time of
+/// birth; without a time of birth, its inode and device.
 pub(crate) fn identity(stat: &Stat) -> Vec<u8> {
     let (device, inode) = stat.id;
     match stat.born {
@@ -40,8 +40,8 @@ pub(crate) fn identity(stat: &Stat) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Whether an entry has the identity that was recorded: without a time of birth an inode counts
-/// only with the recorded size and time.
+/// Returns whether an entry has the recorded identity: without a time of birth the size and time
+/// must match too.
 pub(crate) fn is_same_entry(recorded: &DiskState, stat: &Stat) -> bool {
     if recorded.inode != stat.id.1 {
         return false;
@@ -52,7 +52,7 @@ pub(crate) fn is_same_entry(recorded: &DiskState, stat: &Stat) -> bool {
     }
 }
 
-/// Whether a file is as it was recorded, as far as its disk can tell without reading it.
+/// Returns whether a file is as recorded, as far as its attributes show.
 pub(crate) fn is_unchanged(recorded: &DiskState, stat: &Stat) -> bool {
     !recorded.unsettled
         && recorded.kind == EntryKind::File
@@ -65,8 +65,8 @@ pub(crate) fn is_unchanged(recorded: &DiskState, stat: &Stat) -> bool {
         && (recorded.born.is_none() || stat.born.is_none() || recorded.born == stat.born)
 }
 
-/// Whether what was renamed aside is what was seen before: a rename changes the time of the last
-/// change of anything, and nothing else.
+/// Returns whether a file that was renamed aside is the one seen before: a rename changes only the
+/// ctime.
 pub(crate) fn is_same_but_renamed(seen: &Stat, now: &Stat) -> bool {
     seen.kind == now.kind
         && seen.id == now.id
@@ -79,22 +79,22 @@ fn size(stat: &Stat) -> u64 {
     if stat.kind == Kind::File { stat.size } else { 0 }
 }
 
-/// The record of one directory.
+/// The record of one directory, in use.
 pub(crate) struct Record {
     client: SyncClient,
     pub(crate) directory: DirectoryRecord,
     /// The device of the directory itself.
     device: u64,
     next: u64,
-    /// Rows that there were at the start.
+    /// The number of rows at the start.
     pub(crate) count: u64,
-    /// When this use began, in seconds.
+    /// The start of this use, in seconds.
     started: i64,
-    /// Rows that were matched with a new place.
+    /// The rows that were matched with a new place.
     pub(crate) claimed: HashSet<u64>,
 }
 
-/// What is known of a directory before it is used.
+/// A directory and its record, before it is used.
 pub(crate) struct Found {
     pub(crate) found: FoundDirectory,
     identity: Vec<u8>,
@@ -103,7 +103,7 @@ pub(crate) struct Found {
 }
 
 impl Record {
-    /// Looks for the record of the directory that `root` is, for the folder `target`.
+    /// Finds the record of the directory `root` for the folder `target`.
     pub(crate) fn find(
         client: &SyncClient,
         root: &mut Root,
@@ -116,7 +116,7 @@ impl Record {
         Ok(found.map(|found| Found { found, identity, path, device: stat.id.0 }))
     }
 
-    /// Uses it from now on; with `adopt` also the record of a directory that was replaced. Unless
+    /// Begins to use the record; with `adopt` also that of a directory that was replaced. Unless
     /// `writes`, nothing is written.
     pub(crate) fn begin(
         client: &SyncClient,
@@ -155,12 +155,12 @@ impl Record {
         })
     }
 
-    /// Whether the replica was rebuilt since the directory was last brought in step with it.
+    /// Returns whether the replica was rebuilt since the directory last agreed with it.
     pub(crate) fn is_before_rebuild(&self) -> bool {
         self.count > 0 && self.directory.rebuilds != self.client.rebuilds()
     }
 
-    /// Writes that the directory is in step with the replica.
+    /// Records that the directory agrees with the replica.
     pub(crate) fn in_step(&self) -> Result<(), ClientError> {
         let DirectoryRecord { path, identity, target, .. } = &self.directory;
         let (known, rebuilds) = (Some(self.directory.clone()), self.client.rebuilds());
@@ -170,21 +170,23 @@ impl Record {
         Ok(())
     }
 
-    /// A number for a new row.
+    /// Returns the number of a new row.
     pub(crate) fn new_id(&mut self) -> u64 {
         let id = self.next;
         self.next += 1;
         id
     }
 
-    /// The rows of what is right in a folder, by name on the disk; but for those that were moved away.
+    /// Returns the rows of a folder's entries by name on the disk, without those that were moved
+    /// away.
     pub(crate) fn rows(&self, parent: u64) -> Result<HashMap<OsString, EntryRecord>, ClientError> {
         let rows = self.client.records(self.directory.id, parent)?;
         let here = rows.into_iter().filter(|row| !self.claimed.contains(&row.id));
         Ok(here.map(|row| (OsString::from_vec(row.name.clone()), row)).collect())
     }
 
-    /// How many rows there are at and under one, but for those that were moved away.
+    /// Returns the number of rows of an entry and everything under it, without those that were
+    /// moved away.
     pub(crate) fn weight(&self, row: &EntryRecord) -> Result<u64, ClientError> {
         let (mut count, mut left) = (0, vec![row.id]);
         while let Some(id) = left.pop() {
@@ -195,12 +197,12 @@ impl Record {
         Ok(count)
     }
 
-    /// Whether removing `weight` of the entries that were recorded waits for the user's confirmation.
+    /// Returns whether removing `weight` of the recorded entries needs the user's confirmation.
     pub(crate) fn needs_confirmation(&self, weight: u64) -> bool {
         weight * 2 > self.count && (weight >= self.count || weight >= MANY_REMOVALS)
     }
 
-    /// Where an entry was when it was recorded.
+    /// Returns the path of an entry when it was recorded.
     fn path_of(&self, row: &EntryRecord) -> Result<Option<PathBuf>, ClientError> {
         let mut names = vec![OsStr::from_bytes(&row.name).to_owned()];
         let mut parent = row.parent;
@@ -214,8 +216,7 @@ impl Record {
         Ok(Some(names.into_iter().rev().collect()))
     }
 
-    /// The row of an entry that stands under a name that has none: it was moved there, if its old name
-    /// is gone.
+    /// Finds the row of an entry that was moved to an unrecorded name: its old name must be gone.
     pub(crate) fn moved(
         &self,
         root: &mut Root,
@@ -243,7 +244,7 @@ impl Record {
         Ok(None)
     }
 
-    /// The disk half of a row, as read right now.
+    /// Builds the disk half of a row from the present attributes.
     pub(crate) fn disk(&self, stat: &Stat, digest: Option<Sha256Digest>) -> DiskState {
         let file = stat.kind == Kind::File;
         DiskState {
@@ -260,13 +261,13 @@ impl Record {
         }
     }
 
-    /// Whether an entry is on another file system than the directory.
+    /// Returns whether an entry is on another file system than the directory.
     pub(crate) fn is_elsewhere(&self, stat: &Stat) -> bool {
         stat.id.0 != self.device
     }
 }
 
-/// The disk half of a row whose entry is yet to be made.
+/// Builds the disk half of a row for an entry that does not exist yet.
 pub(crate) fn not_on_disk(kind: EntryKind, mode: u32) -> DiskState {
     DiskState {
         kind,
@@ -282,7 +283,7 @@ pub(crate) fn not_on_disk(kind: EntryKind, mode: u32) -> DiskState {
     }
 }
 
-/// The tree half of a row for an item as it is shown.
+/// Builds the tree half of a row for an item.
 pub(crate) fn tree(node: &Node, parent: Option<&ItemId>) -> TreeState {
     TreeState {
         item: node.id.clone(),
@@ -295,12 +296,12 @@ pub(crate) fn tree(node: &Node, parent: Option<&ItemId>) -> TreeState {
     }
 }
 
-/// Whether the bytes of an item are those that the row was brought in step with.
+/// Returns whether an item still has the bytes that the row recorded.
 pub(crate) fn has_same_bytes(tree: &TreeState, node: &Node) -> bool {
     tree.digest == node.content.as_ref().map(|content| content.digest)
 }
 
-/// A moment of now, as a disk has them.
+/// Returns the present time in a disk's format.
 pub(crate) fn now() -> DiskTime {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     DiskTime {

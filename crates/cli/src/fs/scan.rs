@@ -10,26 +10,26 @@ use super::dir::{Folder, Kind, Root, Stat};
 use super::names;
 use crate::report::{Problem, ProblemKind};
 
-/// A file or folder that can be imported.
+/// A file or folder that an import can take.
 #[derive(Debug, Clone)]
 pub(crate) struct ScannedEntry {
-    /// On the disk.
+    /// The name on the disk.
     pub(crate) disk_name: OsString,
-    /// In the protocol.
+    /// The name in the protocol.
     pub(crate) name: Name,
     pub(crate) stat: Stat,
 }
 
-/// What is in one folder.
+/// The entries of one folder.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
-    /// What can be imported, sorted by the disk's name.
+    /// The entries that can be imported, sorted by their names on the disk.
     pub(crate) entries: Vec<ScannedEntry>,
-    /// Names that are there but cannot be imported: nobody may take them for deleted.
+    /// The names that exist but cannot be imported: they do not count as deleted.
     pub(crate) held: Vec<Name>,
-    /// What was left out, and why.
+    /// The entries that were left out, with reasons.
     pub(crate) problems: Vec<Problem>,
-    /// Whether all of the folder could be read.
+    /// Whether the folder could be read completely.
     pub(crate) complete: bool,
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct Scanner {
 }
 
 impl Scanner {
-    /// Opens `directory`. What is at one of the paths `excluded` is left out.
+    /// Opens `directory`. The folders at the paths `excluded` are left out.
     pub(crate) fn open(directory: &Path, excluded: &[PathBuf]) -> io::Result<Self> {
         let root = Root::open(directory)?;
         let excluded = excluded
@@ -52,23 +52,23 @@ impl Scanner {
         Ok(Self { root, excluded })
     }
 
-    /// The folder at `relative`, to read files from.
+    /// Opens the folder at `relative`, to read files from it.
     pub(crate) fn folder(&mut self, relative: &Path) -> io::Result<Folder> {
         self.root.folder(relative)
     }
 
-    /// The directory itself.
+    /// Returns the scanned directory itself.
     pub(crate) fn root(&mut self) -> &mut Root {
         &mut self.root
     }
 
-    /// Whether the directory itself is one of those excluded.
+    /// Returns whether the directory itself is excluded.
     pub(crate) fn is_excluded(&mut self) -> bool {
         let top = self.root.folder(Path::new("")).and_then(|folder| folder.stat_self());
         top.is_ok_and(|stat| self.excluded.contains(&stat.id))
     }
 
-    /// Lists the folder at `relative`. What cannot be read is a problem in the listing.
+    /// Lists the folder at `relative`. Entries that cannot be read are problems in the listing.
     pub(crate) fn list(&mut self, relative: &Path) -> Listing {
         let mut listing = Listing::default();
         let found = self.root.folder(relative).and_then(|folder| {

@@ -1,4 +1,4 @@
-//! Reading a file that somebody may be writing.
+//! Reads files that another program may be writing.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -8,22 +8,22 @@ use tokio_util::sync::CancellationToken;
 
 use super::dir::{Folder, Stat, stat_file};
 
-/// How often a file that changes is read again before it is reported.
+/// The number of times a changing file is read before it is reported.
 pub(crate) const ATTEMPTS: u32 = 3;
 
-/// Why a reading ended before its time.
+/// The reason why a read ended early.
 #[derive(Debug)]
 pub(crate) enum Cut {
-    /// The file changed meanwhile: read it again.
+    /// The file changed during the read: it is to be read again.
     Changed,
-    /// The user stops.
+    /// The user stopped the command.
     Interrupted,
-    /// The disk.
+    /// The disk reported an error.
     Io(io::Error),
 }
 
-/// Reads a file to its end and fails there if it changed meanwhile, so that whoever takes the
-/// bytes takes them all of one moment or not at all.
+/// Reads a file to its end and fails there if it changed during the read, so that the caller gets
+/// the bytes of one moment or none.
 pub(crate) struct StableReader<'a> {
     file: File,
     stat: Stat,
@@ -41,12 +41,12 @@ impl<'a> StableReader<'a> {
         Ok(Self { file, stat, stop, cut: None })
     }
 
-    /// What the file was when it was opened, which is what it is if it was read to the end.
+    /// Returns the attributes at opening, which still hold if the file was read to the end.
     pub(crate) fn stat(&self) -> &Stat {
         &self.stat
     }
 
-    /// Why reading failed, if it did.
+    /// Returns why the read failed, if it did.
     pub(crate) fn cut(self) -> Option<Cut> {
         self.cut
     }

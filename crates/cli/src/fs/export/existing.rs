@@ -1,4 +1,4 @@
-//! What a folder on the disk has already: found, recovered, cleared out of the way.
+//! Entries that a folder on the disk has already: found, recovered, cleared away.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -17,8 +17,8 @@ use crate::error::Result;
 use crate::report::{Problem, ProblemKind};
 
 impl Export<'_> {
-    /// What is in a folder already, by what the disk takes for a name. Left-overs of exports that
-    /// were cut short go, or come back where they may be somebody's work.
+    /// Lists the entries of a folder, keyed as the disk compares names. Files left by interrupted
+    /// exports are removed, or recovered where they may be the user's work.
     pub(super) fn there(
         &mut self,
         disk: &Folder,
@@ -55,8 +55,8 @@ impl Export<'_> {
         Ok(there)
     }
 
-    /// Looks at what an export took from its place before it was cut short: what the record or the
-    /// tree has goes, anything else gets a name.
+    /// Handles a file that an interrupted export moved aside: recorded or known content is removed,
+    /// anything else gets a name.
     pub(super) fn recover(
         &mut self,
         disk: &Folder,
@@ -87,8 +87,8 @@ impl Export<'_> {
         }
     }
 
-    /// Clears what is no `wanted` out of the way of one: what is as it was recorded goes, anything else
-    /// is kept under another name. `false` if it stays.
+    /// Clears an entry of another type out of the way: one that is as recorded is removed, any
+    /// other is kept under another name. `false` if it stays.
     pub(super) fn clear(
         &mut self,
         disk: &Folder,

@@ -1,4 +1,4 @@
-//! Files: compared with what is on the disk and what was recorded of it.
+//! Files of an export: compared with the disk and the record.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -17,22 +17,23 @@ use super::{Export, Parent};
 use crate::error::Result;
 use crate::report::{Problem, ProblemKind};
 
-/// A file to write.
+/// A file that is to be written.
 pub(super) struct ToWrite {
     pub(super) name: OsString,
     pub(super) item: ItemId,
     pub(super) wanted: Wanted,
     pub(super) over: Over,
-    /// The file's row as it was, or the number that a new one gets.
+    /// The number of the file's row, old or new.
     pub(super) row: u64,
     pub(super) before: Option<EntryRecord>,
-    /// The row of the folder.
+    /// The row of the folder that it is in.
     pub(super) parent: u64,
     pub(super) tree: TreeState,
 }
 
 impl ToWrite {
-    /// Its row before it is written: the one that it has, or one that says that nothing was here.
+    /// Returns its row before it is written: the present one, or one that says that nothing was
+    /// here.
     pub(super) fn coming(&self) -> EntryRecord {
         let coming = Some(self.wanted.digest);
         if let Some(before) = &self.before {
@@ -52,7 +53,7 @@ impl ToWrite {
 }
 
 impl Export<'_> {
-    /// Compares a file with what is there; gives what is to be written.
+    /// Compares a file with the disk; returns what is to be written.
     #[allow(clippy::too_many_arguments, reason = "what is known of one entry")]
     pub(super) fn file(
         &mut self,
@@ -165,7 +166,7 @@ impl Export<'_> {
         Ok(Some(found).filter(|_| disk.stat(name).is_ok_and(|now| now == *stat)))
     }
 
-    /// Takes a file that has the tree's bytes into the record, with the tree's time and bits.
+    /// Records a file that has the tree's bytes, with the tree's time and bits.
     #[allow(clippy::too_many_arguments, reason = "what is known of one entry")]
     fn take_as_it_is(
         &mut self,

@@ -1,4 +1,4 @@
-//! Folders: made, filled, and left with their permission bits.
+//! Folders of an export: created, filled, and completed with their permission bits.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -12,20 +12,20 @@ use super::{Enter, Export, Parent};
 use crate::error::Result;
 use crate::report::{Problem, ProblemKind};
 
-/// Stands for the permission bits that the disk reports in the end.
+/// A placeholder for the permission bits that the disk reports in the end.
 const OF_THE_DISK: u32 = u32::MAX;
 
-/// A folder that is done once all is in it.
+/// A folder that is completed after its contents.
 pub(super) struct Leave {
     pub(super) path: PathBuf,
-    /// The bits to set, which may forbid writing.
+    /// The permission bits to set, which may forbid writing.
     mode: Option<u32>,
-    /// Its row, but for what the disk says in the end.
+    /// Its row, without the final disk attributes.
     row: Option<EntryRecord>,
 }
 
 impl Export<'_> {
-    /// Lets this user write to a folder whose bits forbid it, until it is left.
+    /// Lets this user write to a folder whose bits forbid it, until it is completed.
     pub(super) fn make_writable(&mut self, disk: &Folder, path: &Path) {
         const NEEDS: u32 = 0o300;
         let Ok(stat) = disk.stat_self() else { return };
@@ -40,7 +40,7 @@ impl Export<'_> {
         }
     }
 
-    /// Makes sure of a folder; gives the step that fills it.
+    /// Creates a folder if needed; returns the step that fills it.
     #[allow(clippy::too_many_arguments, reason = "what is known of one entry")]
     pub(super) fn folder(
         &mut self,

@@ -1,4 +1,4 @@
-//! Entries that are on the disk and not in the tree.
+//! Removal of entries that are on the disk and not in the tree.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -14,14 +14,14 @@ use super::{Export, own_files, split};
 use crate::error::Result;
 use crate::report::{Problem, ProblemKind};
 
-/// What is on the disk and not in the tree.
+/// An entry that is on the disk and not in the tree.
 pub(super) struct Extra {
     pub(super) at: PathBuf,
     pub(super) row: Option<EntryRecord>,
 }
 
 impl Export<'_> {
-    /// Removes what is not in the tree, where it is as it was recorded.
+    /// Removes the entries that are not in the tree, where they are as recorded.
     pub(super) fn remove_extras(&mut self) -> Result<()> {
         let extras = std::mem::take(&mut self.extras);
         if self.record.is_before_rebuild() && !self.options.yes {
@@ -44,14 +44,14 @@ impl Export<'_> {
         Ok(())
     }
 
-    /// Removes an entry that is as it was recorded, a folder with all in it that is.
+    /// Removes an entry that is as recorded, a folder with all such entries in it.
     pub(super) fn remove_extra(&mut self, Extra { at, row }: &Extra) -> Result<()> {
         struct Frame {
             at: PathBuf,
             row: EntryRecord,
-            /// What is to be looked at in it, last first.
+            /// The entries left to visit, last first.
             left: Vec<(OsString, Option<EntryRecord>)>,
-            /// The bits to give back if it stays.
+            /// The permission bits to restore if it stays.
             mode: Option<u32>,
         }
         let mut frames: Vec<Frame> = Vec::new();

@@ -10,7 +10,7 @@ use crate::fs::digest::digest;
 use crate::fs::import::{ImportOptions, import};
 use crate::fs::scan::Scanner;
 
-/// A replica that never meets a server.
+/// Creates a replica that never meets a server.
 fn client() -> SyncClient {
     let config = HttpConfig::new("http://127.0.0.1:9");
     let transport = HttpTransport::new(config, StaticToken::new("none")).unwrap();

@@ -1,4 +1,4 @@
-//! Contents on their way to the disk, and the rows that say so.
+//! Contents of an export on their way to the disk, and the rows that record them.
 
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -16,18 +16,17 @@ use super::{Export, ExportReport};
 use crate::error::{Failure, Result};
 use crate::report::{Problem, ProblemKind};
 
-/// Files whose contents are read, or waited for, ahead of the one that is written. How many are
-/// downloaded at a time is the client's to say.
+/// The number of files whose contents are prepared in advance. The client limits the downloads.
 const READ_AHEAD: usize = 512;
-/// Bytes of their contents; some are in memory, and of a large one little is.
+/// The bytes of these contents; some are in memory, of a large one only a part.
 const READ_AHEAD_BYTES: u64 = 32 * 1024 * 1024;
-/// What a large content counts for.
+/// The number of bytes that a large content counts for.
 pub(super) const LARGE: u64 = 1024 * 1024;
-/// Files whose contents are asked for together.
+/// The number of files whose contents are requested together.
 const ASKED_TOGETHER: usize = 128;
-/// Rows of the record that are written together, after one wait for the disk.
+/// The number of rows that are written together, after one synchronisation of the disk.
 const ROWS_TOGETHER: usize = 32_768;
-/// Bytes after which the disk is waited for.
+/// The number of bytes after which the disk is synchronised.
 const UNSYNCED_BYTES: u64 = 1024 * 1024 * 1024;
 
 /// A file whose content is on its way.
@@ -36,12 +35,12 @@ pub(super) struct Reading {
     at: PathBuf,
     file: ToWrite,
     content: oneshot::Receiver<std::result::Result<LocalContent, ClientError>>,
-    /// What reads it; `None` until it was asked for.
+    /// The task that reads it; `None` until it was requested.
     reader: Option<Arc<AbortOnDropHandle<()>>>,
 }
 
 impl Export<'_> {
-    /// Begins to read the contents of files; writes those before them to make room.
+    /// Schedules the contents of files; writes earlier files to make room.
     pub(super) async fn read_all(
         &mut self,
         disk: &Folder,
@@ -68,7 +67,7 @@ impl Export<'_> {
         Ok(())
     }
 
-    /// Asks for the contents of the last files, whose rows say what is to come.
+    /// Requests the contents of the files scheduled last, whose rows announce the new digests.
     fn ask(&mut self) -> Result<()> {
         let (client, asked) = (self.client.clone(), std::mem::take(&mut self.unasked));
         let first = self.reading.len() - asked.len();
@@ -185,7 +184,7 @@ impl Export<'_> {
         Ok(())
     }
 
-    /// Writes a row, if it says something new.
+    /// Writes a row if it differs from the previous one.
     pub(super) fn put(&mut self, before: Option<&EntryRecord>, row: EntryRecord) -> Result<()> {
         if before != Some(&row) {
             self.rows.push(RecordChange::Put(Box::new(row)));
@@ -200,7 +199,7 @@ impl Export<'_> {
         Ok(())
     }
 
-    /// Waits until what was written is on the disk, then writes its rows.
+    /// Synchronises the disk, then writes the rows of what was written.
     pub(super) fn flush(&mut self) -> Result<()> {
         if self.rows.is_empty() && self.unsynced == 0 {
             return Ok(());
@@ -217,7 +216,7 @@ impl Export<'_> {
     }
 }
 
-/// Whether no other content can be had either.
+/// Returns whether no other content can be read either.
 fn ends_it(error: &ClientError) -> bool {
     use vfs_sync_client::TransportError as T;
     match error {

@@ -1,4 +1,4 @@
-//! What was in the directory and is gone: which items of the tree that deletes.
+//! Deletion of the items whose entries are gone from the directory.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -14,16 +14,16 @@ use super::{Import, not_permitted};
 use crate::error::Result;
 use crate::report::Change;
 
-/// What was in the directory and is gone.
+/// An entry that was in the directory and is gone.
 pub(super) struct Gone {
     pub(super) row: EntryRecord,
-    /// Something of another kind has its name.
+    /// An entry of another type has its name.
     pub(super) replaced: bool,
     pub(super) at: PathBuf,
 }
 
 impl Import<'_> {
-    /// Deletes what was in the directory, is gone, and is in the tree as it was here.
+    /// Deletes the items of missing entries that are in the tree as recorded.
     pub(super) fn delete_gone(&mut self) -> Result<()> {
         let claimed = |import: &Self, gone: &Gone| import.record.claimed.contains(&gone.row.id);
         let mut gone = std::mem::take(&mut self.gone);
@@ -68,8 +68,8 @@ impl Import<'_> {
         self.commit_if_full()
     }
 
-    /// What of an entry that is gone goes in the tree, from the top down: what is as the record says,
-    /// and the folders that have nothing else in them.
+    /// Plans the deletion of a missing entry, from the top down: items that are as recorded, and
+    /// folders that contain nothing else.
     fn plan(&self, row: &EntryRecord, at: &Path) -> Result<Vec<(Node, Option<ItemId>, PathBuf)>> {
         struct Planned {
             node: Node,
@@ -127,7 +127,7 @@ impl Import<'_> {
         Ok(going.map(|one| (one.node, one.parent, one.at)).collect())
     }
 
-    /// Whether an item is where and what the record says.
+    /// Returns whether an item is where and what the record says.
     fn is_as_recorded(&self, row: &EntryRecord, node: &Node) -> Result<bool> {
         let parents = self.client.parents_of(&node.id)?;
         let is_here = match &row.tree.parent {

@@ -1,4 +1,4 @@
-//! Files of the directory: read, compared with the record and the tree, edited or made.
+//! Files of the directory: read, compared with the record and the tree, edited or created.
 
 use std::path::{Path, PathBuf};
 
@@ -21,19 +21,19 @@ use super::{Import, not_permitted};
 use crate::error::Result;
 use crate::report::{Change, Problem, ProblemKind};
 
-/// A file that is to be read: where it is, and what it is to become.
+/// A file that is to be read, with its place in the tree.
 pub(super) struct FoundFile {
     disk: Folder,
     place: TreeFolder,
-    /// Its row.
+    /// Its row in the record.
     row: Option<EntryRecord>,
-    /// The item of its row, or, without one, the one of its name.
+    /// The item of its row or, without a row, the item of its name.
     node: Option<Node>,
-    /// Whether the name is another item's in the tree.
+    /// Whether another item has its name in the tree.
     taken: bool,
-    /// Whether it was found under a new name.
+    /// Whether it was moved to a new name.
     moved: bool,
-    /// What the user may do in the folder, and whose it is.
+    /// The user's access level in the folder, and the folder's owner.
     level: AccessLevel,
     home: UserId,
     seen: ScannedEntry,
@@ -41,7 +41,7 @@ pub(super) struct FoundFile {
 }
 
 impl FoundFile {
-    /// Digests that it may have.
+    /// Returns the digests that it may have.
     fn known(&self) -> Vec<Sha256Digest> {
         let node = self.node.as_ref().and_then(|node| node.content.as_ref());
         let mut known: Vec<_> = node.map(|content| content.digest).into_iter().collect();
@@ -51,7 +51,7 @@ impl FoundFile {
         known
     }
 
-    /// Whether a digest of such a size is known.
+    /// Returns whether a digest for this size is known.
     fn may_be_known(&self, size: u64) -> bool {
         let node = self.node.as_ref().and_then(|node| node.content.as_ref());
         node.is_some_and(|content| content.size == size)
@@ -59,9 +59,9 @@ impl FoundFile {
     }
 }
 
-/// The bytes of a file, as they were read.
+/// The bytes of a file that was read.
 enum Bytes {
-    /// Not taken: they are known, or nothing is to be changed.
+    /// Known bytes, or a dry run: nothing is stored.
     Known(Sha256Digest),
     Taken(TakenContent),
 }
@@ -147,7 +147,7 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// Takes the first of the files that are read ahead; `false` if there is none.
+    /// Imports the first prefetched file; `false` if there is none.
     pub(super) fn take_prefetched(&mut self) -> Result<bool> {
         let Some((file, outcome)) = self.prefetch.next() else { return Ok(false) };
         match outcome {
@@ -178,7 +178,7 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// Reads a file: its bytes are taken, unless they are known, or nothing is to be changed.
+    /// Reads a file and stores its bytes, unless they are known or nothing may be changed.
     fn read(&mut self, file: &FoundFile) -> Result<std::result::Result<(Stat, Bytes), Cut>> {
         let open = || StableReader::open(&file.disk, &file.seen.disk_name, self.stop);
         let mut reader = match open() {
@@ -207,7 +207,7 @@ impl Import<'_> {
         }
     }
 
-    /// Decides what a file that was read becomes.
+    /// Decides what happens with a file that was read.
     fn decide(&mut self, file: FoundFile, stat: Stat, bytes: Bytes) -> Result<()> {
         let found = bytes.digest();
         let disk = self.record.disk(&stat, Some(found));
@@ -324,8 +324,8 @@ impl Import<'_> {
         self.commit_if_full()
     }
 
-    /// Makes an item for a file; `aside` under the name of a conflicted copy, because the tree has
-    /// something else by its name.
+    /// Creates an item for a file; with `aside` under the name of a conflicted copy, because the
+    /// tree has another item of its name.
     #[allow(clippy::too_many_arguments, reason = "what is known of one entry")]
     fn create(
         &mut self,

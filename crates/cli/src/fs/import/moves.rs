@@ -1,4 +1,4 @@
-//! Entries that were moved in the directory, and names for what both sides have.
+//! Moved entries, and names for conflicted copies.
 
 use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt as _;
@@ -20,7 +20,7 @@ use crate::error::Result;
 use crate::report::Change;
 
 impl Import<'_> {
-    /// Moves an item to where its entry was found; `false` if that is not possible.
+    /// Moves an item to the place of its entry; `false` if that is impossible.
     pub(super) fn take_move(
         &mut self,
         place: &TreeFolder,
@@ -78,7 +78,7 @@ impl Import<'_> {
         TreeState { parent: place.id(), name: seen.name.as_str().to_owned(), ..tree }
     }
 
-    /// A name for a conflicted copy in a folder.
+    /// Returns a name for a conflicted copy in a folder.
     pub(super) fn copy_name(
         &mut self,
         place: &TreeFolder,
@@ -105,7 +105,7 @@ impl Import<'_> {
         }
     }
 
-    /// A conflicted copy of these bytes that is there already.
+    /// Finds an existing conflicted copy with these bytes.
     pub(super) fn same_copy(
         &self,
         place: &TreeFolder,

@@ -1,4 +1,4 @@
-//! Rows of the record that an import writes.
+//! Record rows that an import writes.
 
 use std::os::unix::ffi::OsStrExt as _;
 
@@ -11,7 +11,7 @@ use super::Import;
 use super::tree_folder::TreeFolder;
 
 impl Import<'_> {
-    /// Writes the row of an entry that was taken; with `before` only if it says something new.
+    /// Writes the row of an imported entry if it differs from `before`.
     #[allow(clippy::too_many_arguments, reason = "the parts of a row")]
     pub(super) fn put_row(
         &mut self,
@@ -54,7 +54,8 @@ impl Import<'_> {
     }
 }
 
-/// Whether two rows of a folder say the same; its times change with everything in it.
+/// Returns whether two rows of a folder are equal but for its times, which change with every entry
+/// in it.
 fn is_same_folder(one: &EntryRecord, other: &EntryRecord) -> bool {
     let still = |row: &EntryRecord| {
         let mut row = row.clone();
@@ -64,8 +65,8 @@ fn is_same_folder(one: &EntryRecord, other: &EntryRecord) -> bool {
     still(one) == still(other)
 }
 
-/// The tree half of an entry that was found to be in the tree: the tree's time and bits, where they
-/// differ, are for the next export to set.
+/// Returns the tree half for an entry that matched an item, with the disk's time and bits: the next
+/// export applies the item's, where they differ.
 pub(super) fn with_disk_metadata(tree: TreeState, stat: &Stat) -> TreeState {
     let mtime = tree.mtime.map(|_| stat.mtime);
     TreeState { mtime, mode: Some(stat.mode), ..tree }

@@ -1,4 +1,4 @@
-//! A folder of the tree that an import fills, which may be yet to be made.
+//! A folder of the tree that an import fills, which may not exist yet.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -11,16 +11,16 @@ use super::super::metadata::{self, OnDisk, on_disk};
 use super::Import;
 use crate::error::Result;
 
-/// A folder of the tree, which may be yet to be made.
+/// A folder of the tree, which may not exist yet.
 #[derive(Debug, Clone)]
 pub(super) struct TreeFolder(pub(super) Rc<TreeFolderInner>);
 
 #[derive(Debug)]
 pub(super) struct TreeFolderInner {
     pub(super) state: RefCell<TreeFolderState>,
-    /// The row of the folder.
+    /// The row of the folder in the record.
     pub(super) row: u64,
-    /// Whether rows of what is in it may be there already.
+    /// Whether the record may have rows of its entries.
     pub(super) has_rows: bool,
 }
 
@@ -28,9 +28,9 @@ pub(super) struct TreeFolderInner {
 pub(super) enum TreeFolderState {
     Top,
     There(ItemId),
-    /// Made by this import: nothing is in it.
+    /// Created by this import: it is empty.
     New(ItemId),
-    /// The tree deleted it: it is made again for what is new or edited in it.
+    /// Deleted in the tree: it is created again for entries that are new or edited in it.
     Gone {
         above: TreeFolder,
         name: Name,
@@ -44,7 +44,7 @@ impl TreeFolder {
         Self(Rc::new(TreeFolderInner { state: RefCell::new(state), row, has_rows }))
     }
 
-    /// The folder's item, if there is one.
+    /// Returns the folder's item, if there is one.
     pub(super) fn id(&self) -> Option<ItemId> {
         match &*self.0.state.borrow() {
             TreeFolderState::There(id) | TreeFolderState::New(id) => Some(id.clone()),
@@ -62,7 +62,7 @@ impl TreeFolder {
 }
 
 impl Import<'_> {
-    /// The folder's item, which is made if the tree deleted it.
+    /// Returns the folder's item, which is created if the tree deleted it.
     pub(super) fn ensure_created(&mut self, place: &TreeFolder) -> Result<Option<ItemId>> {
         let mut missing = vec![place.clone()];
         while let Some(last) = missing.last() {
