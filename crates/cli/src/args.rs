@@ -1,4 +1,4 @@
-//! The command line, and the help that teaches it.
+//! The command line and its help texts.
 
 mod sharing;
 
@@ -13,7 +13,7 @@ pub(crate) use sharing::{
 };
 
 const TOP: &str = "\
-A first try, in one command (a server, two replicas, edits on both sides, identical in the end):
+A first try in one command (a server, two replicas, edits on both sides, identical in the end):
   vfs-sync demo ~/some/folder
 
 By hand:
@@ -23,8 +23,8 @@ By hand:
   vfs-sync init --server http://127.0.0.1:7070 --token-file token
   vfs-sync import ~/some/folder && vfs-sync sync
 
-Exit codes: 0 done · 1 failed · 2 wrong usage · 3 a guardrail stopped it · 4 the server cannot be
-reached or does not take the token · 5 done but for what was reported · 130 interrupted";
+Exit codes: 0 done · 1 failed · 2 wrong usage · 3 stopped by a guardrail · 4 the server cannot be
+reached or rejects the token · 5 done except for reported problems · 130 interrupted";
 
 /// A local-first virtual file system: replicas that are read and edited offline, and converge
 /// through a server.
@@ -51,10 +51,10 @@ pub(crate) struct Global {
     /// Print results as JSON: one document, or a document on each line where the help says so
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Print nothing but what was asked for, and errors
+    /// Print only the requested result, and errors
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
-    /// Contents that are sent, or fetched, at a time: 1 to 64 [default: 4]
+    /// The number of contents that are uploaded, or downloaded, at a time: 1 to 64 [default: 4]
     #[arg(
         long,
         global = true,
@@ -64,8 +64,8 @@ pub(crate) struct Global {
         value_parser = clap::value_parser!(u8).range(1..=64)
     )]
     pub(crate) transfers: Option<u8>,
-    /// How much of the contents to keep on this machine, such as 500MiB or unlimited; `init` keeps
-    /// it for the replica [default: 10GiB]
+    /// The limit of the content cache on this machine, such as 500MiB or unlimited; `init` saves it
+    /// for the replica [default: 10GiB]
     #[arg(
         long,
         global = true,
@@ -77,9 +77,9 @@ pub(crate) struct Global {
     pub(crate) cache_size: Option<u64>,
 }
 
-/// Bytes; the greatest number is no limit.
+/// Parses a size in bytes; the greatest number means no limit.
 fn parse_size(text: &str) -> Result<u64, String> {
-    let wrong = || "must be a number and B, KiB, MiB, GiB or TiB, or unlimited".to_owned();
+    let wrong = || "must be a number with B, KiB, MiB, GiB or TiB, or unlimited".to_owned();
     if text == "unlimited" {
         return Ok(u64::MAX);
     }
@@ -93,44 +93,44 @@ fn parse_size(text: &str) -> Result<u64, String> {
         _ => return Err(wrong()),
     };
     let number: u64 = text[..digits].parse().map_err(|_| wrong())?;
-    number.checked_mul(unit).ok_or_else(|| "is more than any disk has: say unlimited".to_owned())
+    number.checked_mul(unit).ok_or_else(|| "is too large: use unlimited".to_owned())
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run a server
+    /// Run a vfs-sync server
     #[command(after_help = SERVE)]
     Serve(Serve),
-    /// Make a token with the server's secret, for a first try or a script
+    /// Create a token with the server's secret, for a first try or a script
     #[command(after_help = TOKEN)]
     Token(Token),
-    /// Make a replica of a user's tree on this machine
+    /// Create a replica of a user's tree on this machine
     #[command(after_help = INIT)]
     Init(Init),
-    /// Take a directory into the replica; again, only what changed
+    /// Import a directory into the replica; again, only its changes
     #[command(after_help = IMPORT)]
     Import(Import),
     /// Write the replica's tree to a directory
     #[command(after_help = EXPORT)]
     Export(Export),
-    /// List a folder
+    /// List the entries of a folder
     #[command(
-        after_help = "A path of your own tree begins with `/`. What others share stands apart: `shared:` lists who shares,\n`shared:alice` what alice shares.\n\nExamples:\n  vfs-sync ls\n  vfs-sync ls shared:\n  vfs-sync ls -l /photos/2024\n  vfs-sync --json ls / | jq -r '.entries[].name'"
+        after_help = "A path of your own tree begins with `/`. Items of others have paths of their own: `shared:` lists the users who\nshare something, `shared:alice` what alice shares.\n\nExamples:\n  vfs-sync ls\n  vfs-sync ls shared:\n  vfs-sync ls -l /photos/2024\n  vfs-sync --json ls / | jq -r '.entries[].name'"
     )]
     Ls(Ls),
-    /// Show what is under a folder
+    /// Show the items under a folder
     #[command(
         after_help = "Examples:\n  vfs-sync tree --depth 2\n  vfs-sync tree /photos\n  vfs-sync tree shared:alice"
     )]
     Tree(Tree),
-    /// Tell all about one item
+    /// Show all properties of one item
     #[command(
         after_help = "Examples:\n  vfs-sync stat /photos/beach.jpg\n  vfs-sync --json stat /photos | jq .id"
     )]
     Stat(OnePath),
     /// Print a file's content
     #[command(
-        after_help = "On a terminal, what would control it is shown as escapes; --raw prints the bytes as they are.\n\nExamples:\n  vfs-sync cat /notes/todo.txt\n  vfs-sync cat /photos/beach.jpg > beach.jpg"
+        after_help = "On a terminal, control characters are shown as escapes; --raw prints the bytes unescaped.\n\nExamples:\n  vfs-sync cat /notes/todo.txt\n  vfs-sync cat /photos/beach.jpg > beach.jpg"
     )]
     Cat(Cat),
     /// Put a local file into the tree
@@ -143,68 +143,68 @@ pub(crate) enum Command {
         after_help = "Examples:\n  vfs-sync get /documents/report.pdf\n  vfs-sync get /documents/report.pdf ./copy.pdf --force\n  vfs-sync get /notes/now.txt -\n  vfs-sync get /documents/report.pdf ./before.pdf --version 2"
     )]
     Get(Get),
-    /// List the contents that a file has and had
+    /// List the current and earlier contents of a file
     #[command(
-        after_help = "Number 1 is the present content, 2 the one before it; the numbers move on with each new content,\nthe ids stay. Asks the server.\n\nExamples:\n  vfs-sync versions /documents/report.pdf\n  vfs-sync --json versions /documents/report.pdf | jq -r '.versions[].attachedAt'\n  vfs-sync get /documents/report.pdf ./before.pdf --version 2"
+        after_help = "Number 1 is the current content, 2 the one before it; the numbers shift with each new content,\nthe ids stay. Needs the server.\n\nExamples:\n  vfs-sync versions /documents/report.pdf\n  vfs-sync --json versions /documents/report.pdf | jq -r '.versions[].attachedAt'\n  vfs-sync get /documents/report.pdf ./before.pdf --version 2"
     )]
     Versions(OnePath),
-    /// Make folders
+    /// Create one or more folders
     #[command(
         after_help = "Examples:\n  vfs-sync mkdir /photos\n  vfs-sync mkdir -p /photos/2024/summer"
     )]
     Mkdir(Mkdir),
-    /// Move or rename
+    /// Move or rename an item
     #[command(
-        after_help = "Into TO if that is a folder, else to the name TO; nothing is replaced. From one owner's tree into\nanother's, as between your own and what somebody shares, it copies and deletes, and says so; the copy\nhas the access of its new place.\n\nExamples:\n  vfs-sync mv /draft.txt /final.txt\n  vfs-sync mv /final.txt /documents"
+        after_help = "Moves into TO if that is a folder, else to the path TO; nothing is replaced. Between the trees of two\nowners, as from your own to one that is shared with you, it copies and deletes, and says so; the copy\nhas the access of its new place.\n\nExamples:\n  vfs-sync mv /draft.txt /final.txt\n  vfs-sync mv /final.txt /documents"
     )]
     Mv(FromTo),
-    /// Copy, a folder with all that is in it
+    /// Copy an item, a folder with all that is in it
     #[command(
-        after_help = "Into TO if that is a folder, else to the name TO; nothing is replaced.\nContents that are not on this machine are fetched first.\n\nExamples:\n  vfs-sync cp /photos/2024 /backup"
+        after_help = "Copies into TO if that is a folder, else to the path TO; nothing is replaced.\nContents that are not on this machine are downloaded first.\n\nExamples:\n  vfs-sync cp /photos/2024 /backup"
     )]
     Cp(FromTo),
-    /// Delete
+    /// Delete items from the tree
     #[command(
-        after_help = "A shortcut into another owner's tree is taken out of its folder; what it leads to stays.\nWhat another device changed, and this one has not seen, lives on: `sync` says so. --force deletes it too.\n\nExamples:\n  vfs-sync rm /notes/old.txt\n  vfs-sync rm -r /photos/2019"
+        after_help = "A shortcut into another owner's tree is removed from its folder; its target stays.\nItems that another device changed, and this one has not seen, are kept: `sync` reports them. --force deletes\nthem too.\n\nExamples:\n  vfs-sync rm /notes/old.txt\n  vfs-sync rm -r /photos/2019"
     )]
     Rm(Rm),
-    /// Hang an item under one more folder
+    /// Add an item to one more folder
     #[command(
-        after_help = "The item is then in both places; `rm` deletes it from both, `ln --remove` takes it out of one. Into a\nfolder of another owner's tree it is a shortcut: a place to find it, for those who can see it anyway.\n\nExamples:\n  vfs-sync ln /photos/beach.jpg /albums/best\n  vfs-sync ln --remove /photos/beach.jpg /albums/best"
+        after_help = "The item is then in both places; `rm` deletes it from both, `ln --remove` removes it from one. In a\nfolder of another owner's tree it is a shortcut, which gives nobody access.\n\nExamples:\n  vfs-sync ln /photos/beach.jpg /albums/best\n  vfs-sync ln --remove /photos/beach.jpg /albums/best"
     )]
     Ln(Ln),
-    /// List what was deleted, bring it back, or remove it for good
+    /// List deleted items, restore them, or remove them permanently
     #[command(
-        after_help = "A deleted item stays in the trash for a while (30 days, unless the server keeps another time), with its\ncontents; both count against the owner's quota. Asks the server.\n\nExamples:\n  vfs-sync trash\n  vfs-sync trash restore /documents/report.pdf\n  vfs-sync trash empty /documents/old --yes\n  vfs-sync trash empty --yes"
+        after_help = "A deleted item stays in the trash for 30 days, or as long as the server is configured to, with its\ncontents; both count against the owner's quota. Needs the server.\n\nExamples:\n  vfs-sync trash\n  vfs-sync trash restore /documents/report.pdf\n  vfs-sync trash empty /documents/old --yes\n  vfs-sync trash empty --yes"
     )]
     Trash(Trash),
-    /// Let somebody see an item, or change it
+    /// Grant a user or group access to an item
     #[command(after_help = sharing::SHARE)]
     Share(Share),
-    /// Take that away again
+    /// Revoke a grant on an item
     #[command(after_help = sharing::UNSHARE)]
     Unshare(Unshare),
-    /// Tell what is shared with whom
+    /// Show who has access to which items
     #[command(after_help = sharing::SHARES)]
     Shares(Shares),
-    /// List what others share with you, with the paths where it is
+    /// List the items that others share with you, with their paths
     #[command(
-        after_help = "What alice shares is at `shared:alice/NAME`, apart from your own tree. To leave a share,\n`vfs-sync shares decline PATH`; to find it in a folder of yours too, `vfs-sync ln PATH FOLDER`.\n\nExamples:\n  vfs-sync shared-with-me\n  vfs-sync --json shared-with-me | jq -r '.entries[].owner'"
+        after_help = "What alice shares is at `shared:alice/NAME`, not in your own tree. `vfs-sync shares decline PATH` leaves a\nshare; `vfs-sync ln PATH FOLDER` adds a shortcut to it in a folder of yours.\n\nExamples:\n  vfs-sync shared-with-me\n  vfs-sync --json shared-with-me | jq -r '.entries[].owner'"
     )]
     SharedWithMe,
-    /// See nothing of what a user shares any more, or list whom you block
+    /// Hide everything that a user shares, or list blocked users
     #[command(after_help = sharing::BLOCK)]
     Block(Block),
-    /// See again what a user shares
+    /// Show again what a blocked user shares
     #[command(after_help = sharing::BLOCK)]
     Unblock(Unblock),
-    /// Keep groups and organizations, as an administrator
+    /// Manage groups and organizations, as an administrator
     #[command(after_help = sharing::GROUP)]
     Group(Group),
     /// Exchange changes with the server
     #[command(after_help = SYNC)]
     Sync(Sync),
-    /// Tell how the replica stands
+    /// Show the state of the replica
     #[command(
         after_help = "Examples:\n  vfs-sync status\n  vfs-sync status --server        # and what the server knows of this replica\n  vfs-sync --json status | jq .pending"
     )]
@@ -212,50 +212,51 @@ pub(crate) enum Command {
     /// List the operations that wait for the server
     #[command(after_help = "Examples:\n  vfs-sync queue --limit 20")]
     Queue(Limit),
-    /// List, retry or discard operations that the server refused
+    /// List, retry or discard operations that the server rejected
     #[command(
         after_help = "Examples:\n  vfs-sync rejected\n  vfs-sync rejected retry 0193a1c2-…\n  vfs-sync rejected discard --all"
     )]
     Rejected(Rejected),
-    /// List what a restored server lost and this replica could not offer again, or decide on it
+    /// List changes that a restored server lost and this replica could not offer again, or act on
+    /// them
     #[command(
-        after_help = "What a server lost when it was restored is offered to it again by `sync`. Listed here is what that\ncannot do: grants, which only you can give again, and what this device may not write or has no\nbytes of. An entry goes by itself once another device has brought the change back.\n\nExamples:\n  vfs-sync recover\n  vfs-sync recover --grants\n  vfs-sync recover discard --all"
+        after_help = "`sync` offers a restored server the changes that it lost. This lists the changes that `sync` cannot\noffer: grants, which only you can restore, and changes that this device may not write or has no\nbytes of. An entry disappears once another device has restored the change.\n\nExamples:\n  vfs-sync recover\n  vfs-sync recover --grants\n  vfs-sync recover discard --all"
     )]
     Recover(Recover),
-    /// Write the replica's state to a file, or make a replica from one
+    /// Export the replica's state to a file, or create a replica from one
     #[command(subcommand, after_help = STATE)]
     State(State),
-    /// Rebuild the replica from the server's state; what waits in the queue is kept
+    /// Rebuild the replica from the server's state; queued operations are kept
     #[command(
-        after_help = "Needed where the server asks for it (`sync` does it by itself, once) and as a remedy.\n\nExamples:\n  vfs-sync rematerialise"
+        after_help = "Needed where the server requires it (`sync` does it once by itself), and as a remedy.\n\nExamples:\n  vfs-sync rematerialise"
     )]
     Rematerialise,
-    /// For the operator of a server
+    /// Maintain a server, as its operator
     #[command(subcommand)]
     Admin(Admin),
-    /// For the operator: contents in a server's object store
+    /// Maintain the contents in a server's object store, as its operator
     #[command(subcommand)]
     Blobs(Blobs),
-    /// Bring a server's database to this version's schema (`serve` does it at start)
+    /// Migrate a server's database to this version's schema (`serve` does it at start)
     #[command(
         after_help = "Examples:\n  vfs-sync migrate --data /var/lib/vfs-sync\n  VFS_SYNC_DATABASE_URL=postgres://vfs@localhost/vfs vfs-sync migrate"
     )]
     Migrate(Database),
-    /// Print the completions of a shell
+    /// Print a completion script for a shell
     #[command(
         after_help = "Examples:\n  vfs-sync completions bash > ~/.local/share/bash-completion/completions/vfs-sync\n  vfs-sync completions zsh > \"${fpath[1]}/_vfs-sync\""
     )]
     Completions(Completions),
-    /// Watch it work: a server, two replicas, edits on both sides, identical in the end
+    /// Demonstrate a server and two replicas: edits on both sides, identical in the end
     #[command(after_help = DEMO)]
     Demo(Demo),
 }
 
 const SERVE: &str = "\
 Configured by the environment (see docs/install.md): VFS_SYNC_JWT_SECRET, or its file in
-VFS_SYNC_JWT_SECRET_FILE, or a public key or JWKS; VFS_SYNC_DATABASE_URL for PostgreSQL, without it
-SQLite in --data. Port 0 takes a free one; the address is printed. SIGTERM and Ctrl-C stop
-gracefully. With --json: a document on a line for each event, and the log as JSON.
+VFS_SYNC_JWT_SECRET_FILE, or a public key or JWKS; VFS_SYNC_DATABASE_URL for PostgreSQL, else SQLite
+in --data. Port 0 picks a free port; the address is printed. SIGTERM and Ctrl-C stop the server
+gracefully. With --json it prints a document on a line for each event, and logs as JSON.
 
 Examples:
   export VFS_SYNC_JWT_SECRET=$(openssl rand -hex 32)
@@ -263,32 +264,31 @@ Examples:
   vfs-sync serve --listen 0.0.0.0:7070 --data ./data --admin-listen 127.0.0.1:7071";
 
 const TOKEN: &str = "\
-The secret comes from VFS_SYNC_JWT_SECRET or the file named by VFS_SYNC_JWT_SECRET_FILE, never from
-an argument, which others on the machine can read.
+The secret is read from VFS_SYNC_JWT_SECRET or the file named by VFS_SYNC_JWT_SECRET_FILE, never
+from an argument, which other users of the machine can read.
 
 Examples:
   vfs-sync token --user alice > token && chmod 600 token
   vfs-sync token --user root --scope vfs:admin --ttl 15m";
 
 const INIT: &str = "\
-Who you are is read from the token (VFS_SYNC_TOKEN, or the file of --token-file); the server is not
-asked. The token's file is read again whenever a token is needed, so that another program may
-renew it.
+The user is read from the token (VFS_SYNC_TOKEN, or the file of --token-file), without the server.
+The token's file is read again whenever a token is needed, so that another program may renew it.
 
 Examples:
   vfs-sync init --server https://files.example.org --token-file ~/.config/vfs-sync/token
   VFS_SYNC_TOKEN=… vfs-sync --replica ./laptop init --server http://127.0.0.1:7070";
 
 const IMPORT: &str = "\
-What changed in DIR since it was last imported or exported goes into PATH (the top, if none is
-given; made, if it is not there). The replica keeps a record of DIR: size, times, inode and digest of
-each entry. What is as recorded is not read and not an edit, whatever the tree has by now. What both
-sides changed is kept twice: DIR's as name (conflict DEVICE DATE).ext. A file or folder that was
-moved in DIR is moved in the tree. Without a record files are compared by content. Nothing is deleted
-without --delete, and with it only what the record says was there. Symbolic links, special files and
-what cannot be read are reported, and the exit code is then 5. Names that are not UTF-8 are escaped
-as %raw%… and come back as they were on export. The result is in the replica; `vfs-sync sync` sends
-it. Ctrl-C is safe: the same command goes on.
+Imports the changes in DIR since it was last imported or exported into PATH (the top by default;
+created if needed). The replica keeps a record of DIR: size, times, inode and digest of each entry.
+An entry that is as recorded is not read and not edited, whatever the tree has. A file that both sides
+changed is kept twice: DIR's as name (conflict DEVICE DATE).ext. A file or folder that was moved in
+DIR is moved in the tree. Without a record files are compared by content. Nothing is deleted without
+--delete, and with it only entries that were recorded. Symbolic links, special files and unreadable
+entries are reported, and the exit code is then 5. Names that are not UTF-8 are escaped as %raw%…,
+which an export reverts. The result is in the replica; `vfs-sync sync` sends it. Ctrl-C is safe: the
+same command resumes.
 
 Examples:
   vfs-sync import ~/Documents
@@ -297,11 +297,11 @@ Examples:
 
 const EXPORT: &str = "\
 Files get their modification time and permission bits. A file that is as it was imported or exported
-is replaced by the tree's; one that was changed or made in DIR since never is: it is left alone and
-reported, or with --force kept beside the tree's as name (conflict DEVICE DATE).ext; the exit code is
-5. What is identical is not touched. No symbolic link under DIR is followed. Contents that are not on
-this machine are fetched. To keep a directory in step: import --delete, sync, export --force --delete.
-Ctrl-C is safe: the same command goes on.
+is replaced by the tree's; one that was changed or created in DIR since is left alone and reported, or
+with --force kept beside the tree's as name (conflict DEVICE DATE).ext; the exit code is 5. Identical
+files are not touched. No symbolic link under DIR is followed. Contents that are not on this machine
+are downloaded. To synchronise a directory: import --delete, sync, export --force --delete. Ctrl-C is
+safe: the same command resumes.
 
 Examples:
   vfs-sync export ./tree
@@ -310,9 +310,9 @@ Examples:
   vfs-sync export ./mirror --force --delete";
 
 const SYNC: &str = "\
-Pushes what is queued, pulls what others did, uploads contents. With --watch it goes on until
-Ctrl-C, backs off while the server is away, and prints what changes (with --json a document on
-each line). A violated guardrail stops it at once, with exit code 3.
+Pushes queued operations, pulls the changes of others, uploads contents. With --watch it continues
+until Ctrl-C, backs off while the server is unreachable, and prints changes (with --json a document on
+each line). A guardrail violation stops it at once, with exit code 3.
 
 Examples:
   vfs-sync sync
@@ -326,30 +326,31 @@ Examples:
   vfs-sync --replica ./fresh state hydrate state.json --server http://127.0.0.1:7070";
 
 const DEMO: &str = "\
-Without DIR a tree is generated: thousands of files, deep, with odd names. DIR is only read. With
---json: a document on a line for each step, the last one with `identical`. The exit code is 0 only
-if both exports are identical.
+Without DIR a tree is generated: thousands of files, deep, with unusual names. DIR is only read. With
+--json it prints a document on a line for each step, the last one with `identical`. The exit code is
+0 only if both exports are identical.
 
 Examples:
   vfs-sync demo
   vfs-sync demo ~/.cargo/registry/src
-  vfs-sync demo --keep           # the server stays up; how to go on is printed";
+  vfs-sync demo --keep           # the server keeps running; the next steps are printed";
 
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
-    /// Where to listen; port 0 takes a free one
+    /// The address to listen on; port 0 picks a free one
     #[arg(long, value_name = "ADDR", env = "VFS_SYNC_LISTEN")]
     pub(crate) listen: SocketAddr,
-    /// Where the server keeps its database and contents
+    /// The directory of the server's database and contents
     #[arg(long, value_name = "DIR", env = "VFS_SYNC_DATA")]
     pub(crate) data: PathBuf,
-    /// Begin with an empty database where contents or the mark of another one are left
+    /// Start with an empty database beside the contents or the mark of another one
     #[arg(long)]
     pub(crate) new: bool,
-    /// Where to serve metrics; nowhere if not given
+    /// The address of the metrics listener; none without it
     #[arg(long, value_name = "ADDR", env = "VFS_SYNC_ADMIN_LISTEN")]
     pub(crate) admin_listen: Option<SocketAddr>,
-    /// Where clients reach the server, where that is behind a proxy: its path goes before every path
+    /// The URL at which clients reach the server behind a proxy: its path is prepended to every
+    /// path
     #[arg(long, value_name = "URL", env = "VFS_SYNC_PUBLIC_URL", value_parser = parse_public_url)]
     pub(crate) public_url: Option<PublicPath>,
     /// The origins, separated by commas, whose pages may call the server from a browser
@@ -361,32 +362,33 @@ pub(crate) struct Serve {
         value_parser = parse_origin
     )]
     pub(crate) cors_origins: Vec<String>,
-    /// The most bytes that a user's contents may have together
+    /// The greatest size of a user's contents in total
     #[arg(long, value_name = "BYTES", env = "VFS_SYNC_MAX_STORED_BYTES", value_parser = parse_bytes)]
     pub(crate) max_stored_bytes: Option<u64>,
-    /// The most bytes that a user may have uploaded and not attached yet
+    /// The greatest size of a user's contents that are uploaded and not yet attached
     #[arg(long, value_name = "BYTES", env = "VFS_SYNC_MAX_STAGED_BYTES", value_parser = parse_bytes)]
     pub(crate) max_staged_bytes: Option<u64>,
-    /// The most stages that a user may have open
+    /// The greatest number of open stages of a user
     #[arg(long, value_name = "N", env = "VFS_SYNC_MAX_OPEN_STAGES")]
     pub(crate) max_open_stages: Option<u64>,
-    /// The largest content
+    /// The greatest size of one content
     #[arg(long, value_name = "BYTES", env = "VFS_SYNC_MAX_BLOB_BYTES", value_parser = parse_bytes)]
     pub(crate) max_blob_bytes: Option<u64>,
-    /// How long earlier contents are kept beyond the last ones: a number and s, m, h or d
+    /// The time for which earlier contents are kept beyond the latest ones: a number and s, m, h or
+    /// d
     #[arg(long, value_name = "TIME", env = "VFS_SYNC_KEEP_VERSIONS", value_parser = parse_ttl)]
     pub(crate) keep_versions: Option<u64>,
-    /// How long what is deleted can be restored: a number and s, m, h or d
+    /// The time for which deleted items can be restored: a number and s, m, h or d
     #[arg(long, value_name = "TIME", env = "VFS_SYNC_KEEP_DELETED", value_parser = parse_ttl)]
     pub(crate) keep_deleted: Option<u64>,
 }
 
-/// The path of a public URL: empty, or segments with a slash before each.
+/// The path of a public URL: empty, or segments with a leading slash each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PublicPath(pub(crate) String);
 
 fn parse_public_url(text: &str) -> Result<PublicPath, String> {
-    let wrong = || "must be http:// or https://, a host, and maybe a path".to_owned();
+    let wrong = || "must be http:// or https://, a host, and an optional path".to_owned();
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     let (host, path) = rest.ok_or_else(wrong)?.split_once('/').unwrap_or((rest.unwrap_or(""), ""));
     let path = path.trim_end_matches('/');
@@ -411,9 +413,10 @@ fn parse_origin(text: &str) -> Result<String, String> {
     }
 }
 
-/// Bytes: a number, and maybe K, M, G or T (of 1024).
+/// Parses a number of bytes, optionally with K, M, G or T (of 1024).
 fn parse_bytes(text: &str) -> Result<u64, String> {
-    let wrong = || "must be a number of bytes, maybe with K, M, G or T, such as 500G".to_owned();
+    let wrong =
+        || "must be a number of bytes, optionally with K, M, G or T, such as 500G".to_owned();
     let (digits, shift) = match text.chars().last() {
         Some('K' | 'k') => (&text[..text.len() - 1], 10),
         Some('M' | 'm') => (&text[..text.len() - 1], 20),
@@ -427,20 +430,20 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
 
 #[derive(Debug, Args)]
 pub(crate) struct Token {
-    /// Whose token: its `sub`
+    /// The user of the token: its `sub`
     #[arg(long, value_name = "NAME")]
     pub(crate) user: String,
-    /// What else it allows, separated by spaces
+    /// The scopes of the token, separated by spaces
     #[arg(long, value_name = "SCOPE")]
     pub(crate) scope: Option<String>,
-    /// How long it is good for: a number and s, m, h or d
+    /// The lifetime of the token: a number and s, m, h or d
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_ttl)]
     pub(crate) ttl: u64,
 }
 
-/// Seconds.
+/// Parses a lifetime into seconds.
 fn parse_ttl(text: &str) -> Result<u64, String> {
-    let wrong = || "must be a number and s, m, h or d, such as 30d".to_owned();
+    let wrong = || "must be a number with s, m, h or d, such as 30d".to_owned();
     let unit = match text.chars().last() {
         Some('s') => 1,
         Some('m') => 60,
@@ -460,27 +463,27 @@ pub(crate) struct Init {
     /// The server's address: http:// or https://, host and port
     #[arg(long, value_name = "URL")]
     pub(crate) server: String,
-    /// The file that has the token, read whenever one is needed
+    /// The file with the token, which is read again whenever a token is needed
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
-    /// Who you are, where there is no token to read it from yet
+    /// Your user name, where there is no token to read it from yet
     #[arg(long, value_name = "NAME")]
     pub(crate) user: Option<String>,
-    /// How conflicted copies call this device [default: the host's name]
+    /// The device's name in conflicted copies [default: the host's name]
     #[arg(long, value_name = "NAME")]
     pub(crate) device: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Import {
-    /// The directory
+    /// The directory to import
     #[arg(value_name = "DIR")]
     pub(crate) dir: PathBuf,
-    /// Where to in the tree
+    /// The folder of the tree to import into, created if needed
     #[arg(default_value = "/")]
     pub(crate) path: String,
-    /// Delete in PATH what was imported from DIR or exported to it, is gone there, and did not change
-    /// in the tree since; and replace a file by a folder or a folder by a file
+    /// Delete in PATH what was imported from DIR or exported to it, is gone there, and did not
+    /// change in the tree since; and replace a file by a folder or a folder by a file
     #[arg(long)]
     pub(crate) delete: bool,
     /// Delete also where more than half is gone (and at least 100 entries, or all), or where DIR is
@@ -490,25 +493,25 @@ pub(crate) struct Import {
     /// Read and compare all contents, also of files whose size, times and inode are as recorded
     #[arg(long)]
     pub(crate) checksum: bool,
-    /// Change nothing, list what would be done
+    /// Change nothing, and list the changes that would be made
     #[arg(long, short = 'n')]
     pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Export {
-    /// The directory, made if it is not there
+    /// The directory to export to, created if needed
     #[arg(value_name = "DIR")]
     pub(crate) dir: PathBuf,
-    /// What of the tree
+    /// The folder of the tree to export
     #[arg(default_value = "/")]
     pub(crate) path: String,
-    /// Give the tree's files their names also where something else has them: that is kept beside
-    /// them, as name (conflict DEVICE DATE).ext
+    /// Write the tree's files also where others have their names: those are kept beside them, as
+    /// name (conflict DEVICE DATE).ext
     #[arg(long)]
     pub(crate) force: bool,
     /// Remove from DIR what the tree no longer has, where it is as it was imported or exported;
-    /// what was changed or made there since stays
+    /// entries that were changed or created there since stay
     #[arg(long)]
     pub(crate) delete: bool,
     /// Remove also where the replica was rebuilt since, and more than half would go
@@ -521,87 +524,87 @@ pub(crate) struct Export {
 
 #[derive(Debug, Args)]
 pub(crate) struct Ls {
-    /// The folder, or one item
+    /// The folder to list, or one item
     #[arg(default_value = "/")]
     pub(crate) path: String,
-    /// With type, size, time, permissions, owner and one's own level
+    /// List type, size, time, permissions, owner and your access level too
     #[arg(long, short)]
     pub(crate) long: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Tree {
-    /// The folder
+    /// The path of the folder
     #[arg(default_value = "/")]
     pub(crate) path: String,
-    /// How deep
+    /// The greatest depth to show
     #[arg(long, value_name = "N")]
     pub(crate) depth: Option<usize>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct OnePath {
-    /// The item
+    /// The path of the item
     pub(crate) path: String,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Cat {
-    /// The file
+    /// The path of the file
     pub(crate) path: String,
-    /// Print the bytes as they are, to a terminal too
+    /// Print the bytes unescaped, to a terminal too
     #[arg(long)]
     pub(crate) raw: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Put {
-    /// The local file; - is standard input
+    /// The local file, or - for standard input
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// The folder or the name in the tree; a file there gets a new content
+    /// The folder or the name in the tree; an existing file gets a new content
     pub(crate) path: String,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Get {
-    /// The file in the tree
+    /// The path of the file in the tree
     pub(crate) path: String,
-    /// Where to; - is standard output [default: its own name, here]
+    /// The local file, or - for standard output [default: its own name, here]
     #[arg(value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
-    /// Replace FILE if it is there
+    /// Replace FILE if it exists
     #[arg(long)]
     pub(crate) force: bool,
-    /// An earlier content: its number or id, as `vfs-sync versions` lists them
+    /// An earlier content, by its number or id as in `vfs-sync versions`
     #[arg(long, value_name = "ID|N")]
     pub(crate) version: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Mkdir {
-    /// The folders
+    /// The paths of the folders
     #[arg(required = true)]
     pub(crate) paths: Vec<String>,
-    /// Make what is missing on the way, and accept a folder that is there
+    /// Create missing parent folders, and accept existing folders
     #[arg(long, short)]
     pub(crate) parents: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct FromTo {
-    /// What
+    /// The path of the item
     pub(crate) from: String,
-    /// Where to
+    /// The folder or the new path
     pub(crate) to: String,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Rm {
-    /// What
+    /// The path of the item
     #[arg(required = true)]
     pub(crate) paths: Vec<String>,
-    /// Folders too, with all that is in them
+    /// Delete folders with all that is in them
     #[arg(long, short)]
     pub(crate) recursive: bool,
     /// Delete also what another device changed since this one last synchronised
@@ -611,24 +614,24 @@ pub(crate) struct Rm {
 
 #[derive(Debug, Args)]
 pub(crate) struct Ln {
-    /// The item
+    /// The path of the item
     pub(crate) path: String,
-    /// The folder
+    /// The path of the folder
     pub(crate) folder: String,
-    /// Take it out of the folder
+    /// Remove the item from the folder
     #[arg(long)]
     pub(crate) remove: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Sync {
-    /// Go on until Ctrl-C
+    /// Keep synchronising until Ctrl-C
     #[arg(long)]
     pub(crate) watch: bool,
-    /// Stop where the server asks to rematerialise, instead of doing it
+    /// Stop where the server requires rematerialisation, instead of doing it
     #[arg(long)]
     pub(crate) no_rematerialise: bool,
-    /// How often --watch asks the server, in seconds
+    /// The interval at which --watch polls the server, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 5, requires = "watch",
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) interval: u64,
@@ -636,14 +639,14 @@ pub(crate) struct Sync {
 
 #[derive(Debug, Args)]
 pub(crate) struct Status {
-    /// Ask the server what it knows of this replica
+    /// Query the server for what it knows of this replica
     #[arg(long)]
     pub(crate) server: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Limit {
-    /// How many at most
+    /// The greatest number of entries to list
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(crate) limit: usize,
 }
@@ -657,13 +660,13 @@ pub(crate) struct Trash {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TrashAction {
-    /// List what can be restored, the newest deletion first
+    /// List deleted items, the newest deletion first
     #[command(after_help = "Examples:\n  vfs-sync trash list\n  vfs-sync --json trash list")]
     List,
-    /// Bring deleted items back, folders with what was deleted with them
+    /// Restore deleted items, folders with what was deleted with them
     #[command(after_help = "Examples:\n  vfs-sync trash restore /thesis.txt")]
     Restore(TrashRestore),
-    /// Remove deleted items for good: their contents are freed, nothing brings them back
+    /// Remove deleted items permanently: their contents are freed, and they cannot be restored
     #[command(
         after_help = "Examples:\n  vfs-sync trash empty /old.iso\n  vfs-sync trash empty --yes"
     )]
@@ -672,20 +675,20 @@ pub(crate) enum TrashAction {
 
 #[derive(Debug, Args)]
 pub(crate) struct TrashRestore {
-    /// Where they were (the newest deletion there), or their ids
+    /// Their former paths (the newest deletion there), or their ids
     #[arg(value_name = "PATH|ID", required = true)]
     pub(crate) items: Vec<String>,
-    /// Only these, not what was deleted with them
+    /// Restore only these, without what was deleted with them
     #[arg(long)]
     pub(crate) only: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct TrashEmpty {
-    /// Where it was (the newest deletion there), or its id; nothing means all that is yours
+    /// Its former path (the newest deletion there), or its id; without it, everything of yours
     #[arg(value_name = "PATH|ID")]
     pub(crate) item: Option<String>,
-    /// Do it: without this nothing is removed
+    /// Confirm the removal: without this nothing is removed
     #[arg(long)]
     pub(crate) yes: bool,
 }
@@ -699,11 +702,11 @@ pub(crate) struct Rejected {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RejectedAction {
-    /// List them, oldest first
+    /// List rejected operations and contents, oldest first
     List(Limit),
-    /// Queue them again, under new ids
+    /// Queue them again under new ids
     Retry(Which),
-    /// Forget them: what was refused is lost then, contents with their bytes
+    /// Discard them: rejected changes are lost then, contents with their bytes
     Discard(Discard),
 }
 
@@ -711,7 +714,7 @@ pub(crate) enum RejectedAction {
 pub(crate) struct Discard {
     #[command(flatten)]
     pub(crate) which: Which,
-    /// With --all: yes, forget all of them
+    /// Confirm --all: discard all of them
     #[arg(long, requires = "all")]
     pub(crate) yes: bool,
 }
@@ -719,7 +722,7 @@ pub(crate) struct Discard {
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Recover {
-    /// Give the lost grants again; the next `sync` sends them
+    /// Restore the lost grants; the next `sync` sends them
     #[arg(long)]
     pub(crate) grants: bool,
     #[command(subcommand)]
@@ -731,7 +734,7 @@ pub(crate) enum RecoverAction {
     /// List the lost changes, oldest first
     #[command(after_help = "Examples:\n  vfs-sync recover list")]
     List(Limit),
-    /// Forget lost changes, with the bytes that are kept for them
+    /// Discard lost changes, with the bytes that are kept for them
     #[command(
         after_help = "Examples:\n  vfs-sync recover discard 3\n  vfs-sync recover discard --all"
     )]
@@ -739,7 +742,7 @@ pub(crate) enum RecoverAction {
         /// The numbers of the entries
         #[arg(value_name = "NUMBER", required_unless_present = "all", conflicts_with = "all")]
         numbers: Vec<i64>,
-        /// All of them
+        /// Select all listed entries
         #[arg(long)]
         all: bool,
     },
@@ -747,33 +750,33 @@ pub(crate) enum RecoverAction {
 
 #[derive(Debug, Args)]
 pub(crate) struct Which {
-    /// Operations by their ids, contents by their blobs'
+    /// The ids of operations, or the blob ids of contents
     #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
     pub(crate) ids: Vec<String>,
-    /// All of them
+    /// Select all listed entries
     #[arg(long)]
     pub(crate) all: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum State {
-    /// Write all that the replica knows, but for the contents, as canonical JSON
+    /// Export all that the replica knows except the contents, as canonical JSON
     #[command(
         after_help = "Examples:\n  vfs-sync state export > state.json\n  vfs-sync state export --redact > report.json"
     )]
     Export {
-        /// The file; standard output if none is given
+        /// The output file; standard output without it
         file: Option<PathBuf>,
-        /// Replace names and metadata by digests. Cannot be hydrated
+        /// Replace names and metadata by digests. The result cannot be hydrated
         #[arg(long)]
         redact: bool,
     },
-    /// Make a new replica from an exported state, with the same client id
+    /// Create a replica from an exported state, with the same client id
     #[command(
-        after_help = "Never run two replicas with one client id at the same time.\n\nExamples:\n  vfs-sync --replica ./fresh state hydrate state.json --server http://127.0.0.1:7070 --token-file token"
+        after_help = "Two replicas with one client id must never run at the same time.\n\nExamples:\n  vfs-sync --replica ./fresh state hydrate state.json --server http://127.0.0.1:7070 --token-file token"
     )]
     Hydrate {
-        /// The file
+        /// The path of the file
         file: PathBuf,
         #[command(flatten)]
         init: Init,
@@ -784,33 +787,33 @@ pub(crate) enum State {
 pub(crate) struct NewEpoch {
     #[command(flatten)]
     pub(crate) database: Database,
-    /// Begin one after this epoch, which clients have seen
+    /// Begin an epoch after this one, which clients have seen
     #[arg(long, value_name = "EPOCH", value_parser = parse_epoch)]
     pub(crate) after: Option<Epoch>,
 }
 
 fn parse_epoch(text: &str) -> Result<Epoch, String> {
-    let wrong = || "must be the number of an epoch, as errors tell it".to_owned();
+    let wrong = || "must be the number of an epoch, as in error messages".to_owned();
     text.parse().ok().and_then(Epoch::from_u64).ok_or_else(wrong)
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Admin {
-    /// Begin a new epoch: part of restoring a server from a backup
+    /// Begin a new epoch, as a part of restoring a server from a backup
     #[command(
-        after_help = "Each start of a server begins one by itself, so this is needed only where a database was put\nback under servers that go on running. See docs/backup.md.\n\nExamples:\n  vfs-sync admin new-epoch --data /var/lib/vfs-sync"
+        after_help = "Each start of a server begins an epoch by itself, so this is needed only where a database was\nrestored under running servers. See docs/backup.md.\n\nExamples:\n  vfs-sync admin new-epoch --data /var/lib/vfs-sync"
     )]
     NewEpoch(NewEpoch),
-    /// Mend what something other than vfs-sync wrote into the database
+    /// Repair what another program wrote into the database
     #[command(subcommand)]
     Repair(Repair),
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Repair {
-    /// Remove reconcile states that are malformed: their clients store them again by themselves
+    /// Remove malformed reconcile states: their clients store them again
     #[command(
-        after_help = "A malformed row of `reconcile_state` is answered with 500 malformed_row, and an attach that depends\non it with 500 Failed to attach staged blob. Nothing of a user's is in these rows: a client whose\nrow is removed tells again what it has applied, and its waiting uploads go through. The server may\nrun meanwhile. Lists what it removed; --dry-run only lists. See docs/en/vfs-sync-runbook.md.\n\nExamples:\n  vfs-sync admin repair reconcile-state --data /var/lib/vfs-sync --dry-run\n  vfs-sync admin repair reconcile-state --data /var/lib/vfs-sync --user alice"
+        after_help = "A malformed row of `reconcile_state` is answered with 500 malformed_row, and an attach that depends\non it with 500 Failed to attach staged blob. These rows hold no user data: a client whose\nrow is removed reports again what it has applied, and its waiting uploads succeed. The server may\nkeep running. Lists the removed rows; --dry-run only lists them. See docs/en/vfs-sync-runbook.md.\n\nExamples:\n  vfs-sync admin repair reconcile-state --data /var/lib/vfs-sync --dry-run\n  vfs-sync admin repair reconcile-state --data /var/lib/vfs-sync --user alice"
     )]
     ReconcileState(RepairReconcileState),
 }
@@ -819,19 +822,19 @@ pub(crate) enum Repair {
 pub(crate) struct RepairReconcileState {
     #[command(flatten)]
     pub(crate) database: Database,
-    /// Only this user's; without it all users'
+    /// Repair only this user's; without it all users'
     #[arg(long, value_name = "USER")]
     pub(crate) user: Option<String>,
-    /// List what is malformed and change nothing
+    /// List malformed states and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Blobs {
-    /// Compare the registry of contents with the object store, and mend what differs
+    /// Compare the registry of contents with the object store, and repair differences
     #[command(
-        after_help = "Lists contents that are registered and not in the object store, and objects that nothing\nregisters. The server may run meanwhile. Exits with 5 if something is left to be mended.\nThe object store is VFS_BLOB_S3_*, or the directory --data. See\ndocs/en/vfs-blob-persistence.md.\n\nExamples:\n  vfs-sync blobs check --data /var/lib/vfs-sync\n  vfs-sync --json blobs check --data /var/lib/vfs-sync --repair"
+        after_help = "Lists registered contents that are not in the object store, and objects that are not\nregistered. The server may keep running. Exits with 5 if something remains to be repaired.\nThe object store is that of VFS_BLOB_S3_*, or the directory --data. See\ndocs/en/vfs-blob-persistence.md.\n\nExamples:\n  vfs-sync blobs check --data /var/lib/vfs-sync\n  vfs-sync --json blobs check --data /var/lib/vfs-sync --repair"
     )]
     Check(BlobsCheck),
 }
@@ -840,41 +843,41 @@ pub(crate) enum Blobs {
 pub(crate) struct BlobsCheck {
     #[command(flatten)]
     pub(crate) database: Database,
-    /// Remove objects that nothing registers, and end stages and old versions without their bytes
+    /// Remove unregistered objects, and end stages and old versions without bytes
     #[arg(long)]
     pub(crate) repair: bool,
-    /// Read every content and compare its bytes with its digest, which finds those that rotted
+    /// Read every content and compare its bytes with its digest, which finds corrupted ones
     #[arg(long)]
     pub(crate) digests: bool,
-    /// Leave objects alone that were written more recently: a number and s, m, h or d
+    /// Skip objects that were written more recently: a number and s, m, h or d
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_age)]
     pub(crate) older_than: u64,
 }
 
-/// Seconds, none included.
+/// Parses an age into seconds, which may be 0.
 fn parse_age(text: &str) -> Result<u64, String> {
     if matches!(text, "0" | "0s") { Ok(0) } else { parse_ttl(text) }
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Database {
-    /// The server's directory, where there is no VFS_SYNC_DATABASE_URL
+    /// The server's directory, unless VFS_SYNC_DATABASE_URL is set
     #[arg(long, value_name = "DIR", env = "VFS_SYNC_DATA")]
     pub(crate) data: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Completions {
-    /// Which shell
+    /// The shell to complete for
     pub(crate) shell: clap_complete::Shell,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Demo {
-    /// The directory to synchronise; generated if none is given
+    /// The directory to synchronise; generated without it
     #[arg(value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
-    /// Leave the server up and the replicas in place, and tell how to go on
+    /// Keep the server running and the replicas in place, and print the next steps
     #[arg(long)]
     pub(crate) keep: bool,
 }

@@ -132,11 +132,11 @@ impl Failure {
     }
 }
 
-const TRIAGE: &str = "keep what `vfs-sync state export` gives, then try once more; see \
-                      docs/protocol.md for what the guardrail watches";
+const TRIAGE: &str = "save the output of `vfs-sync state export`, then retry once; see \
+                      docs/protocol.md for what the guardrail checks";
 
-const REBUILD: &str = "rebuild the replica with `vfs-sync rematerialise`; what waits in the queue \
-                       is kept";
+const REBUILD: &str = "rebuild the replica with `vfs-sync rematerialise`; queued operations \
+                       are kept";
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
@@ -159,18 +159,18 @@ impl From<ClientError> for Failure {
             | ClientError::UnknownPath(_)
             | ClientError::UnknownRejected(_) => of(Kind::NotFound),
             ClientError::WrongContent { .. } => of(Kind::Failed).hint(
-                "the server's copy is damaged, or what is on the way to it changes bytes: its \
-                 operator can tell by `vfs-sync blobs check --digests`",
+                "the server's copy is damaged, or something on the path to it changes bytes: its \
+                 operator can check with `vfs-sync blobs check --digests`",
             ),
             ClientError::NotPermitted { .. } => of(Kind::Failed).hint(
-                "its owner, or who has admin on it, can give you more: see `vfs-sync shares PATH`",
+                "its owner, or a user with admin access, can grant you more: see `vfs-sync shares PATH`",
             ),
             ClientError::InUse(_) => {
                 of(Kind::Failed).hint("wait for the other command, or name another with --replica")
             }
             ClientError::NewerReplica { .. } => of(Kind::Corrupt),
             ClientError::CorruptReplica { .. } => of(Kind::Corrupt).hint(
-                "restore the replica from a copy, or move it away and begin anew with \
+                "restore the replica from a copy, or move it away and create a new one with \
                  `vfs-sync init` and `vfs-sync sync`",
             ),
             ClientError::ReplicaExists(_) => of(Kind::Exists),
@@ -186,7 +186,7 @@ impl From<ClientError> for Failure {
                 of(Kind::BrokenPipe)
             }
             ClientError::Storage(_) | ClientError::Io { .. } => {
-                of(Kind::Failed).hint("is the disk full or read-only?")
+                of(Kind::Failed).hint("check whether the disk is full or read-only")
             }
             _ => of(Kind::Failed),
         }
@@ -198,8 +198,8 @@ impl From<TransportError> for Failure {
         let message = error.to_string();
         match error {
             TransportError::Network { .. } => Self::new(Kind::Network, message).hint(
-                "what you do is kept in the queue; run `vfs-sync sync` again when the server is \
-                 there",
+                "changes stay in the queue; run `vfs-sync sync` again when the server is \
+                 reachable",
             ),
             TransportError::Unauthorized(_) => Self::new(Kind::Auth, message).hint(
                 "put a fresh token into VFS_SYNC_TOKEN or the file given to `init --token-file`",
@@ -207,7 +207,7 @@ impl From<TransportError> for Failure {
             TransportError::WrongUser { expected, actual } => {
                 let mut failure = Self::new(Kind::Auth, message).hint(format!(
                     "put a token of {expected} into {TOKEN_VARIABLE} or the file given to `init \
-                     --token-file`; for another user's tree make another replica: see --replica"
+                     --token-file`; for another user's tree create another replica: see --replica"
                 ));
                 let actual = actual.map_or(Value::Null, |actual| actual.as_str().into());
                 failure.details.insert("expected".into(), expected.as_str().into());
@@ -222,17 +222,15 @@ impl From<TransportError> for Failure {
                 if code == code::BLOB_STORE_ERROR =>
             {
                 Self { details: details.clone(), ..Self::failed(message) }
-                    .hint("the server's operator can tell by `vfs-sync blobs check`")
+                    .hint("the server's operator can check with `vfs-sync blobs check`")
             }
             TransportError::Refused { ref details, .. } if error.waits() => {
                 let repair = details.get("repair").and_then(Value::as_str);
                 let hint = match repair {
-                    Some(repair) => format!("the server's operator can mend it by `{repair}`"),
-                    None => {
-                        "what you do is kept in the queue; it is sent once the server's operator \
-                             has mended that"
-                            .to_owned()
-                    }
+                    Some(repair) => format!("the server's operator can repair it with `{repair}`"),
+                    None => "changes stay in the queue, and are sent once the server's operator \
+                             has repaired it"
+                        .to_owned(),
                 };
                 Self { details: details.clone(), ..Self::new(Kind::Partial, message).hint(hint) }
             }
@@ -240,9 +238,9 @@ impl From<TransportError> for Failure {
                 Self::new(Kind::Failed, message).hint("use a newer vfs-sync")
             }
             TransportError::Refused { status: 403, .. } => Self::new(Kind::Auth, message)
-                .hint("the token is good but lacks the scope for this"),
+                .hint("the token is valid but lacks the scope for this"),
             TransportError::MalformedResponse { .. } => Self::new(Kind::Guardrail, message)
-                .hint("is the address that of a vfs-sync server? See `vfs-sync status`"),
+                .hint("check that the address is that of a vfs-sync server: see `vfs-sync status`"),
             _ => Self::failed(message),
         }
     }

@@ -74,7 +74,7 @@ impl Output {
     /// Prints the failure that ends a command.
     pub(crate) fn failure(&self, failure: &Failure) {
         let mut stderr = io::stderr().lock();
-        // There is nobody left to tell if standard error is gone too.
+        // Without standard error there is no other place for it.
         let _ = if self.json {
             write_json(&mut stderr, &serde_json::json!({ "error": failure }))
         } else {

@@ -31,7 +31,7 @@ impl Place {
         match self {
             Self::Top => Ok(None),
             Self::Item(node) => Ok(Some(&node.id)),
-            Self::Owners => Err(Failure::usage("shared: is the list of those who share something")
+            Self::Owners => Err(Failure::usage("shared: is the list of users who share something")
                 .hint("name a folder in it, as in shared:alice/photos; see `vfs-sync ls shared:`")),
             Self::Owner(owner) => {
                 let at = TreePath::Shared { owner: owner.clone(), steps: Vec::new() };
@@ -97,13 +97,15 @@ pub(crate) fn find(client: &SyncClient, path: &str) -> Result<Place> {
     match client.resolve(path) {
         Ok(node) => Ok(Place::Item(Box::new(node))),
         Err(ClientError::UnknownPath(_)) => {
-            let nothing = format!("there is nothing at {parsed}");
+            let nothing = format!("{parsed} does not exist");
             let nearest = nearest(client, &parsed);
             let mut hint = format!("see `vfs-sync ls '{nearest}'`");
             if let TreePath::Own(steps) = &parsed
                 && let Some(shared) = shared_so(client, steps)?
             {
-                hint = format!("what others share stands apart: did you mean {shared}?");
+                hint = format!(
+                    "items that others share have paths of their own: did you mean {shared}?"
+                );
             }
             Err(Failure::new(Kind::NotFound, nothing).hint(hint))
         }
@@ -157,9 +159,9 @@ pub(crate) fn find_if_there(client: &SyncClient, path: &str) -> Result<Option<Pl
 pub(crate) fn item(client: &SyncClient, path: &str) -> Result<Node> {
     match find(client, path)? {
         Place::Item(node) => Ok(*node),
-        Place::Top => Err(Failure::usage("the top of the tree is no item")),
+        Place::Top => Err(Failure::usage("the top of the tree is not an item")),
         Place::Owners | Place::Owner(_) => Err(Failure::usage(format!(
-            "{} is no item, it is where what others share is found",
+            "{} is not an item: it lists what others share",
             parse(path)?
         ))
         .hint(format!("name something in it; see `vfs-sync ls '{}'`", parse(path)?))),
@@ -212,10 +214,10 @@ pub(crate) fn check_way(client: &SyncClient, path: &str) -> Result<()> {
             if others {
                 let owner = &node.owner;
                 return Err(Failure::failed(format!(
-                    "{way} is a shortcut into {owner}'s tree that somebody else may have made: what \
-                     is written there becomes {owner}'s"
+                    "{way} is a shortcut into {owner}'s tree that somebody else may have created: \
+                     new items there would belong to {owner}"
                 ))
-                .hint(format!("if that is what you want, name it '{}'", of(client, &node.id)?)));
+                .hint(format!("if that is intended, name it '{}'", of(client, &node.id)?)));
             }
         }
         above = Some(node);
@@ -239,10 +241,11 @@ pub(crate) fn explain(client: &SyncClient) -> impl Fn(ClientError) -> Failure {
         let path = |item: &ItemId| of(client, item).unwrap_or_else(|_| item.to_string());
         let ClientError::NotPermitted { item, needs, has } = &error else { return error.into() };
         let owner = client.node(item).ok().flatten().map(|node| node.owner);
-        let tree = owner.map_or("another's tree".to_owned(), |owner| format!("{owner}'s tree"));
+        let tree =
+            owner.map_or("another owner's tree".to_owned(), |owner| format!("{owner}'s tree"));
         let at = path(item);
-        Failure::failed(format!("{at} is in {tree}: this takes {needs}, and you have {has}"))
-            .hint(format!("its owner can give you more; see `vfs-sync shares '{at}'`"))
+        Failure::failed(format!("{at} is in {tree}: this needs {needs} access, and you have {has}"))
+            .hint(format!("its owner can grant you more; see `vfs-sync shares '{at}'`"))
     }
 }
 
@@ -252,7 +255,8 @@ pub(crate) fn split(path: &str) -> Result<(String, String)> {
     match path.split() {
         Some((above, name)) => Ok((above.to_string(), name.to_owned())),
         None => {
-            Err(Failure::usage(format!("{path} has no name in it")).hint("name something under it"))
+            Err(Failure::usage(format!("the path {path} has no name"))
+                .hint("name an item under it"))
         }
     }
 }
@@ -268,12 +272,12 @@ pub(crate) fn destination(client: &SyncClient, to: &str, own: &str) -> Result<(P
     let (parent, text) = match find_if_there(client, to)? {
         Some(place) if place.is_folder() => (place, own.to_owned()),
         Some(_) => {
-            return Err(Failure::new(Kind::Exists, format!("there is something at {to} already"))
+            return Err(Failure::new(Kind::Exists, format!("{to} exists already"))
                 .hint("delete it first with `vfs-sync rm`, or choose another name"));
         }
         None if to.ends_with('/') => {
-            return Err(Failure::new(Kind::NotFound, format!("there is no folder {to}"))
-                .hint(format!("make it with `vfs-sync mkdir -p '{to}'`")));
+            return Err(Failure::new(Kind::NotFound, format!("the folder {to} does not exist"))
+                .hint(format!("create it with `vfs-sync mkdir -p '{to}'`")));
         }
         None => {
             let (parent, text) = split(to)?;
@@ -282,7 +286,7 @@ pub(crate) fn destination(client: &SyncClient, to: &str, own: &str) -> Result<(P
     };
     let taken = parent.children(client)?.into_iter().any(|child| child.name == text);
     if taken {
-        let there = format!("there is a {text} in {to} already");
+        let there = format!("{text} exists already in {to}");
         return Err(Failure::new(Kind::Exists, there).hint("choose another name"));
     }
     Ok((parent, name(&text)?))

@@ -75,7 +75,7 @@ pub(crate) fn directory(global: &Global) -> Result<PathBuf> {
             .filter(|home| home.is_absolute())
             .map(|home| home.join(".local/share"))
             .ok_or_else(|| {
-                Failure::usage("there is no home directory to keep the replica in")
+                Failure::usage("there is no home directory for the replica")
                     .hint("name a directory with --replica or VFS_SYNC_REPLICA")
             })?,
     };
@@ -104,7 +104,7 @@ pub(crate) fn config() -> ClientConfig {
     ClientConfig { rematerialise: true, ..ClientConfig::default() }
 }
 
-/// What `init` asks for.
+/// The replica that `init` asks for.
 struct Plan {
     directory: PathBuf,
     settings: Settings,
@@ -126,7 +126,7 @@ fn plan(global: &Global, init: &Init) -> Result<Plan> {
     Ok(Plan { directory, settings, user, transport })
 }
 
-/// Makes a replica as `init` asks, with a client id of its own.
+/// Creates a replica as `init` asks, with a client id of its own.
 pub(crate) fn create(global: &Global, init: &Init) -> Result<SyncClient> {
     let Plan { directory, settings, user, transport } = plan(global, init)?;
     let server = &settings.server;
@@ -135,7 +135,7 @@ pub(crate) fn create(global: &Global, init: &Init) -> Result<SyncClient> {
     Ok(client)
 }
 
-/// Makes a replica as `init` asks from an exported state, or leaves the directory as it was.
+/// Creates a replica as `init` asks from an exported state, or leaves the directory as it was.
 pub(crate) fn hydrate(
     global: &Global,
     init: &Init,
@@ -170,13 +170,13 @@ fn user(init: &Init, settings: &Settings) -> Result<UserId> {
         None => {
             let token = Tokens::of(settings).read().map_err(|reason| {
                 Failure::new(Kind::Usage, format!("cannot determine the user: {reason}")).hint(format!(
-                    "set {TOKEN_VARIABLE}, or name the token's file with --token-file, or say it \
+                    "set {TOKEN_VARIABLE}, or name the token's file with --token-file, or the user \
                      with --user"
                 ))
             })?;
             token_subject(&token).ok_or_else(|| {
-                Failure::new(Kind::Auth, "the token is no JWT that says whose it is")
-                    .hint("make one with `vfs-sync token`, or say who you are with --user")
+                Failure::new(Kind::Auth, "the token is not a JWT with a subject")
+                    .hint("create one with `vfs-sync token`, or name the user with --user")
             })?
         }
     };
@@ -189,12 +189,13 @@ fn transport(settings: &Settings) -> Result<Arc<dyn Transport>> {
 
 fn http(settings: &Settings, config: HttpConfig) -> Result<HttpTransport> {
     HttpTransport::new(config, Tokens::of(settings)).map_err(|error| {
-        Failure::usage(format!("{}: {error}", settings.server))
-            .hint("a server is named as in http://127.0.0.1:7070 or https://files.example.org")
+        Failure::usage(format!("{}: {error}", settings.server)).hint(
+            "a server's address looks like http://127.0.0.1:7070 or https://files.example.org",
+        )
     })
 }
 
-/// The server to ask what is no matter of a replica: the replica's, or the one named.
+/// Connects to a server for calls that need no replica: the one named, or the replica's.
 pub(crate) fn server(
     global: &Global,
     url: Option<&str>,
@@ -219,7 +220,7 @@ pub(crate) fn server(
 
 fn no_replica(directory: &Path) -> Failure {
     Failure::new(Kind::NotFound, format!("there is no replica in {}", directory.display())).hint(
-        "make one with `vfs-sync init --server URL`, or name another directory with --replica",
+        "create one with `vfs-sync init --server URL`, or name another directory with --replica",
     )
 }
 
@@ -234,12 +235,12 @@ fn read_settings(directory: &Path) -> Result<Settings> {
     };
     let corrupt = |reason: String| {
         Failure::new(Kind::Corrupt, format!("{}: {reason}", path.display()))
-            .hint("mend the file: {\"version\":1,\"server\":\"http://…\",\"tokenFile\":\"…\"}")
+            .hint("repair the file: {\"version\":1,\"server\":\"http://…\",\"tokenFile\":\"…\"}")
     };
     let settings: Settings =
         serde_json::from_str(&text).map_err(|error| corrupt(error.to_string()))?;
     if settings.version != SETTINGS_VERSION {
-        return Err(corrupt(format!("version {} is not known", settings.version))
+        return Err(corrupt(format!("version {} is unknown", settings.version))
             .hint("use a newer vfs-sync"));
     }
     Ok(settings)
@@ -252,7 +253,7 @@ fn read_bounded(path: &Path) -> std::io::Result<String> {
         return Err(std::io::ErrorKind::IsADirectory.into());
     }
     if !meta.is_file() {
-        return Err(std::io::Error::other("it is no regular file"));
+        return Err(std::io::Error::other("it is not a regular file"));
     }
     let mut text = String::new();
     std::fs::File::open(path)?.take(MAX_SMALL_FILE_BYTES + 1).read_to_string(&mut text)?;
@@ -283,7 +284,7 @@ impl Tokens {
                         .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
                     (text, file.display().to_string())
                 }
-                None => return Err(format!("there is no token: {TOKEN_VARIABLE} is not set")),
+                None => return Err(format!("no token: {TOKEN_VARIABLE} is not set")),
             },
         };
         let token = token.trim();

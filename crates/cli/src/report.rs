@@ -125,7 +125,7 @@ impl Problem {
 
     /// Reports an entry that the server rejected, so that it is only on this disk.
     pub(crate) fn rejected(path: &Path) -> Self {
-        let detail = "the server refused it: it is only here (see `vfs-sync rejected`)";
+        let detail = "the server rejected it: it exists only here (see `vfs-sync rejected`)";
         Self::new(path, ProblemKind::Refused, detail)
     }
 }

@@ -49,14 +49,14 @@ pub(crate) fn database(data: Option<&Path>) -> Result<String> {
             Ok(url)
         }
         (Ok(url), _) if !url.is_empty() => {
-            Err(Failure::usage(format!("{DATABASE_VARIABLE} is no postgres:// URL"))
+            Err(Failure::usage(format!("{DATABASE_VARIABLE} is not a postgres:// URL"))
                 .hint("unset it to use SQLite in --data"))
         }
         (Err(std::env::VarError::NotUnicode(_)), _) => {
             Err(Failure::usage(format!("{DATABASE_VARIABLE} is not UTF-8")))
         }
         (_, Some(data)) => database_in(data),
-        (_, None) => Err(Failure::usage("there is no database to work on").hint(format!(
+        (_, None) => Err(Failure::usage("no database is configured").hint(format!(
             "name the server's directory with --data, or a PostgreSQL database with \
              {DATABASE_VARIABLE}"
         ))),
@@ -78,7 +78,7 @@ pub(crate) fn make_directory(directory: &Path) -> Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(directory)
-        .map_err(Failure::io(format!("cannot make {}", directory.display())))
+        .map_err(Failure::io(format!("cannot create {}", directory.display())))
 }
 
 /// Converts a store error into a failure with a hint.
@@ -86,17 +86,17 @@ pub(crate) fn store_failure(error: StoreError) -> Failure {
     let message = error.to_string();
     match error {
         StoreError::Unavailable(_) => Failure::new(Kind::Network, message)
-            .hint(format!("is the database there? See {DATABASE_VARIABLE} and --data")),
-        StoreError::Full(_) => Failure::failed(message).hint("make room on the database's disk"),
+            .hint(format!("is the database running? See {DATABASE_VARIABLE} and --data")),
+        StoreError::Full(_) => Failure::failed(message).hint("free space on the database's disk"),
         StoreError::NewerSchema { .. } => {
-            Failure::new(Kind::Corrupt, message).hint("use the newer vfs-sync")
+            Failure::new(Kind::Corrupt, message).hint("use a newer vfs-sync")
         }
         StoreError::MalformedRow { .. } | StoreError::MissingTable { .. } => {
             Failure::new(Kind::Corrupt, message)
                 .hint("restore the database from a backup: see docs/backup.md")
         }
         StoreError::WentBack | StoreError::Failed(_) => Failure::new(Kind::Corrupt, message)
-            .hint("is it a vfs-sync database, and may this user write to it?"),
+            .hint("check that it is a vfs-sync database, and that this user may write to it"),
     }
 }
 
@@ -166,14 +166,14 @@ async fn refuse_strangers(setup: &Setup, blobs: &dyn BlobStore, id: Option<&str>
     };
     let mut found = Vec::new();
     if marked.is_some() && marked.as_deref() != id {
-        found.push(format!("{} is of another database", mark.display()));
+        found.push(format!("{} belongs to another database", mark.display()));
     }
     let mut listing = blobs.list();
     while let Some(object) = listing.next().await {
         let object = object
             .map_err(|error| Failure::failed(format!("cannot list the contents: {error}")))?;
         if !key::is_temporary(&object.name) {
-            found.push("there are contents already".into());
+            found.push("contents exist already".into());
             break;
         }
     }
@@ -186,10 +186,10 @@ async fn refuse_strangers(setup: &Setup, blobs: &dyn BlobStore, id: Option<&str>
         format!("the database {}", setup.database)
     };
     let state = if id.is_some() { "is empty" } else { "is missing" };
-    let message = format!("{which} {state}, but {}: nothing was served", found.join(" and "));
+    let message = format!("{which} {state}, but {}: the server did not start", found.join(" and "));
     Err(Failure::new(Kind::Corrupt, message).hint(
-        "is its disk mounted, and --data right? Put the database back (docs/backup.md). To begin \
-         with an empty one all the same, which no client then finds its files in, add --new",
+        "check that its disk is mounted, and that --data is right; restore the database from a backup \
+         (docs/backup.md). To start with an empty one, in which no client finds its files, add --new",
     ))
 }
 
@@ -210,7 +210,8 @@ fn is_postgres(database: &str) -> bool {
 /// Reads the S3 configuration from the environment, if there is one.
 fn s3() -> Result<Option<S3Config>> {
     S3Config::from_lookup(|name| std::env::var(name).ok()).map_err(|error| {
-        Failure::usage(error.to_string()).hint("docs/blobs.md says what each VFS_BLOB_S3_* means")
+        Failure::usage(error.to_string())
+            .hint("see docs/blobs.md for the meaning of each VFS_BLOB_S3_* variable")
     })
 }
 
@@ -218,7 +219,7 @@ fn s3() -> Result<Option<S3Config>> {
 pub(crate) async fn existing_blobs(data: Option<&Path>) -> Result<Arc<dyn BlobStore>> {
     let s3 = s3()?;
     match (&s3, data) {
-        (None, None) => Err(Failure::usage("there are no contents to work on").hint(
+        (None, None) => Err(Failure::usage("no object store is configured").hint(
             "name the server's directory with --data, or the bucket with VFS_BLOB_S3_BUCKET",
         )),
         _ => open_blobs(s3.as_ref(), data.unwrap_or(Path::new(""))).await,
@@ -234,18 +235,20 @@ async fn open_blobs(s3: Option<&S3Config>, data: &Path) -> Result<Arc<dyn BlobSt
     };
     let unusable = |error: BlobError| {
         let hint = match (&*error.storage_code, s3.is_some()) {
-            ("NoSuchBucket", _) => "is VFS_BLOB_S3_BUCKET right, and VFS_BLOB_S3_REGION?",
+            ("NoSuchBucket", _) => "check VFS_BLOB_S3_BUCKET and VFS_BLOB_S3_REGION",
             ("InvalidAccessKeyId" | "SignatureDoesNotMatch", _) => {
-                "are VFS_BLOB_S3_ACCESS_KEY_ID and VFS_BLOB_S3_SECRET_ACCESS_KEY right?"
+                "check VFS_BLOB_S3_ACCESS_KEY_ID and VFS_BLOB_S3_SECRET_ACCESS_KEY"
             }
             ("AccessDenied", true) => {
-                "may the key write, read and delete under VFS_BLOB_S3_KEY_PREFIX? See docs/blobs.md"
+                "check that the key may write, read and delete under VFS_BLOB_S3_KEY_PREFIX; see docs/blobs.md"
             }
-            ("ServiceUnavailable", true) => "is VFS_BLOB_S3_ENDPOINT right, and the store there?",
-            (_, true) => "are the bucket, the region and the endpoint of VFS_BLOB_S3_* right?",
-            (_, false) => "may this user write there, and is there space?",
+            ("ServiceUnavailable", true) => {
+                "check VFS_BLOB_S3_ENDPOINT, and that the store is running"
+            }
+            (_, true) => "check the bucket, the region and the endpoint of VFS_BLOB_S3_*",
+            (_, false) => "check that this user may write there, and that there is free space",
         };
-        Failure::failed(format!("cannot keep contents in {place}: {error}")).hint(hint)
+        Failure::failed(format!("cannot store contents in {place}: {error}")).hint(hint)
     };
     let blobs = made.map_err(unusable)?;
     blobs.probe().await.map_err(unusable)?;
@@ -259,6 +262,6 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr)> {
     });
     bound.map_err(|error| {
         Failure::failed(format!("cannot listen on {address}: {error}"))
-            .hint("choose another address; port 0 takes a free one")
+            .hint("choose another address; port 0 picks a free one")
     })
 }

@@ -10,7 +10,7 @@ use crate::output::Output;
 /// Returns a token that the first signal cancels.
 pub(crate) fn on_signals(output: Output) -> Result<CancellationToken> {
     let stop = CancellationToken::new();
-    let told = stop.clone();
+    let signalled = stop.clone();
     let listen = |kind| signal(kind).map_err(Failure::io("cannot wait for signals"));
     let mut interrupts = listen(SignalKind::interrupt())?;
     let mut terminations = listen(SignalKind::terminate())?;
@@ -20,11 +20,11 @@ pub(crate) fn on_signals(output: Output) -> Result<CancellationToken> {
                 _ = interrupts.recv() => {}
                 _ = terminations.recv() => {}
             }
-            if told.is_cancelled() {
+            if signalled.is_cancelled() {
                 std::process::exit(i32::from(Kind::Interrupted.exit_code()));
             }
-            told.cancel();
-            output.note("stopping: finishing what is begun; once more ends it at once");
+            signalled.cancel();
+            output.note("stopping: finishing the work in progress; press again to exit at once");
         }
     });
     Ok(stop)
@@ -32,6 +32,6 @@ pub(crate) fn on_signals(output: Output) -> Result<CancellationToken> {
 
 /// The failure of a command that the user stopped.
 pub(crate) fn interrupted() -> Failure {
-    Failure::new(Kind::Interrupted, "stopped; what is done is kept")
-        .hint("the same command goes on from there")
+    Failure::new(Kind::Interrupted, "interrupted; completed work is kept")
+        .hint("the same command resumes from there")
 }

@@ -7,11 +7,11 @@ use vfs_sync_core::id::{PrincipalId, UserId};
 
 pub(super) const SHARE: &str = "\
 WHO is a user: `alice`, or `user:alice`; a group: `group:eng`; or an organization:
-`organization:acme`. LEVEL is `read`; `write`, which is to change it and what is in it, and to delete what
-is in it; or `admin`, which is to delete it itself and to decide who sees it. A folder is shared with all that is in it, now and later. Sharing
-again replaces the level. It is queued like any edit, online or not; where the server can be reached,
-it is asked whether it knows of WHO (a user who has written something, a group with members), so that a
-typing error is noticed.
+`organization:acme`. LEVEL is `read`; `write`, to change the item and its children, and to delete
+children; or `admin`, to delete the item itself and to grant access. A folder is shared with its
+present and future contents. Sharing again replaces the level. The grant is queued like any edit; if
+the server is reachable, it is asked whether it knows WHO (a user who has written something, a group
+with members), to catch typing errors.
 
 Examples:
   vfs-sync share /photos/2024 bob read
@@ -19,18 +19,18 @@ Examples:
   vfs-sync --json share /projects organization:acme read | jq .known";
 
 pub(super) const UNSHARE: &str = "\
-Takes away what was granted to WHO on PATH itself. What reaches WHO by another way (a grant on a folder
-above, a group) stays; `vfs-sync shares PATH` tells. What others share with you by name is
-left by `vfs-sync shares decline PATH`. Revoking cannot unread what was read: it removes the data from WHO's devices when they next
-sync.
+Revokes the grant to WHO on PATH itself. Access by other grants (on a folder above, to a group) stays;
+`vfs-sync shares PATH` lists them. To leave what others share with you by name, use
+`vfs-sync shares decline PATH`. Revoking removes the data from WHO's devices when they next
+synchronise; it cannot undo that WHO has read it.
 
 Examples:
   vfs-sync unshare /photos/2024 bob
   vfs-sync unshare /projects/apollo group:eng";
 
 pub(super) const SHARES: &str = "\
-Of PATH: everybody who may read it, by which grant, as far as you are told. Without PATH: every grant that
-this replica knows of. `vfs-sync shares decline PATH` gives back what somebody shares with you.
+With PATH: everybody who may read it, and by which grant, as far as you may see. Without PATH: every
+grant that this replica knows. `vfs-sync shares decline PATH` leaves what somebody shares with you.
 
 Examples:
   vfs-sync shares
@@ -39,10 +39,10 @@ Examples:
   vfs-sync --json shares | jq -r '.shares[].path'";
 
 pub(super) const BLOCK: &str = "\
-While OWNER is blocked, everything that OWNER grants to you, or to a group of yours, counts as if it were not
-there: it leaves your devices at their next sync, and nothing new arrives. OWNER is not told and sees no
-difference. The list is kept at the server, for all your devices, so it takes a connection. Your own items
-and what you share with OWNER stay as they are.
+While OWNER is blocked, everything that OWNER grants to you, or to a group of yours, is hidden: it is
+removed from your devices at their next sync, and nothing new arrives. OWNER is not notified and sees no
+difference. The list is stored at the server, for all your devices, so this needs a connection. Your own
+items and what you share with OWNER are unaffected.
 
 Examples:
   vfs-sync block mallory && vfs-sync sync
@@ -50,8 +50,8 @@ Examples:
   vfs-sync unblock mallory";
 
 pub(super) const GROUP: &str = "\
-Groups and organizations (--organization) are kept by administrators: the token needs the scope
-vfs:admin. Whoever joins sees what is shared with the group at the next sync; whoever leaves no longer
+Groups and organizations (--organization) are managed by administrators: the token needs the scope
+vfs:admin. A new member sees what is shared with the group at the next sync; a former member no longer
 does. The server and the token are the replica's, or those named by --server and --token-file (or
 VFS_SYNC_TOKEN).
 
@@ -85,11 +85,11 @@ fn user_id(text: &str) -> Result<UserId, String> {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Level {
-    /// See it and what is in it
+    /// Read it and what is in it
     Read,
     /// Change it and what is in it, and delete what is in it
     Write,
-    /// Delete it itself, and decide who sees it
+    /// Delete the item itself, and decide who has access
     Admin,
 }
 
@@ -105,19 +105,19 @@ impl From<Level> for AccessLevel {
 
 #[derive(Debug, Args)]
 pub(crate) struct Share {
-    /// The item
+    /// The path of the item
     pub(crate) path: String,
     /// A user, `group:NAME` or `organization:NAME`
     #[arg(value_name = "WHO", value_parser = principal)]
     pub(crate) who: Principal,
-    /// What they may do
+    /// The access level to grant
     #[arg(value_name = "LEVEL", hide_possible_values = true)]
     pub(crate) level: Level,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Unshare {
-    /// The item
+    /// The path of the item
     pub(crate) path: String,
     /// A user, `group:NAME` or `organization:NAME`
     #[arg(value_name = "WHO", value_parser = principal)]
@@ -129,7 +129,7 @@ pub(crate) struct Unshare {
 pub(crate) struct Shares {
     #[command(subcommand)]
     pub(crate) action: Option<SharesAction>,
-    /// The item; everything if none is given
+    /// The path of the item; all items without it
     pub(crate) path: Option<String>,
 }
 
@@ -137,27 +137,27 @@ pub(crate) struct Shares {
 pub(crate) enum SharesAction {
     /// Decline what somebody shares with you by name
     #[command(
-        after_help = "Removes the grant to you on PATH itself. What reaches you by a group, or by a grant on a folder above,\nis not yours to remove; `vfs-sync block OWNER` hides all that OWNER shares.\n\nExamples:\n  vfs-sync shares decline shared:mallory/Documents"
+        after_help = "Removes the grant to you on PATH itself. Grants to a group, or on a folder above, cannot be declined;\n`vfs-sync block OWNER` hides all that OWNER shares.\n\nExamples:\n  vfs-sync shares decline shared:mallory/Documents"
     )]
     Decline {
-        /// The item
+        /// The path of the item
         path: String,
     },
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Block {
-    /// The user whose shares you do not want
+    /// The user whose shares are to be hidden
     #[arg(value_name = "OWNER", value_parser = user_id, required_unless_present = "list")]
     pub(crate) owner: Option<UserId>,
-    /// List whom you block
+    /// List the users that you block
     #[arg(long, conflicts_with = "owner")]
     pub(crate) list: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Unblock {
-    /// The user whose shares count again
+    /// The user whose shares are to be shown again
     #[arg(value_name = "OWNER", value_parser = user_id)]
     pub(crate) owner: UserId,
 }
@@ -169,29 +169,29 @@ pub(crate) struct Group {
     /// The server's address [default: the replica's]
     #[arg(long, value_name = "URL", global = true)]
     pub(crate) server: Option<String>,
-    /// The file that has the token [default: the replica's, unless --server is given]
+    /// The file with the token [default: the replica's, unless --server is given]
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) token_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum GroupAction {
-    /// Make a user a member
+    /// Add a user to the group
     Add(Member),
-    /// End a user's membership
+    /// Remove a user from the group
     Remove(Member),
-    /// List the members
+    /// List the members of the group
     Members(Members),
-    /// List what one is a member of; takes no scope
+    /// List your own memberships; needs no scope
     Mine,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Member {
-    /// The group
+    /// The name of the group
     #[arg(value_name = "GROUP", value_parser = principal_id)]
     pub(crate) group: PrincipalId,
-    /// The user
+    /// The name of the user
     #[arg(value_name = "USER", value_parser = user_id)]
     pub(crate) user: UserId,
     /// GROUP is an organization
@@ -201,7 +201,7 @@ pub(crate) struct Member {
 
 #[derive(Debug, Args)]
 pub(crate) struct Members {
-    /// The group
+    /// The name of the group
     #[arg(value_name = "GROUP", value_parser = principal_id)]
     pub(crate) group: PrincipalId,
     /// GROUP is an organization

@@ -1,4 +1,4 @@
-//! `demo`: a server, two replicas, edits on both sides of a cut, and the same tree in the end.
+//! `demo`: a server, two replicas, edits on both sides of a cut, and identical trees in the end.
 
 mod compare;
 mod cut;
@@ -29,11 +29,11 @@ use crate::shutdown;
 use cut::Cuttable;
 
 const USER: &str = "demo";
-/// Rounds of syncing after which two replicas that are not settled never will be.
+/// The rounds after which two replicas that have not settled never will.
 const ROUNDS: usize = 20;
 const TOKEN_TIME: Duration = Duration::from_secs(7 * 86_400);
 
-/// One of the two replicas.
+/// A replica of the demonstration.
 struct Side {
     name: &'static str,
     client: SyncClient,
@@ -47,8 +47,8 @@ struct Story {
 }
 
 impl Story {
-    /// Tells a step: a line for people, or a document.
-    fn tell(&self, step: &str, started: Instant, text: &str, more: Value) -> Result<()> {
+    /// Reports a step: a line for people, or a document.
+    fn report(&self, step: &str, started: Instant, text: &str, more: Value) -> Result<()> {
         let seconds = started.elapsed().as_secs_f64();
         self.output.say(format_args!("{step:<12} {text} · {seconds:.1} s"))?;
         let mut document = json!({ "step": step, "seconds": seconds });
@@ -106,7 +106,7 @@ pub(crate) async fn run(args: Demo, output: Output, stop: CancellationToken) -> 
         ending.clone().cancelled_owned(),
     ));
     let story = Story { output, stop: stop.clone() };
-    story.tell("server", Instant::now(), &url, json!({ "url": url, "directory": base }))?;
+    story.report("server", Instant::now(), &url, json!({ "url": url, "directory": base }))?;
 
     let identical = play(&story, &base, &url, &user, &token, args.dir).await;
     if args.keep && !stop.is_cancelled() {
@@ -125,7 +125,7 @@ pub(crate) async fn run(args: Demo, output: Output, stop: CancellationToken) -> 
     identical.and(removed)
 }
 
-/// The whole story; an error where it does not end well.
+/// Runs the demonstration; an error where it does not end well.
 async fn play(
     story: &Story,
     base: &Path,
@@ -143,7 +143,7 @@ async fn play(
             std::fs::create_dir(&top)
                 .and_then(|()| generate::generate(&top))
                 .map_err(Failure::io("cannot generate a tree"))?;
-            story.tell("generate", started, "a tree of thousands of files", json!({}))?;
+            story.report("generate", started, "a tree of thousands of files", json!({}))?;
             top
         }
     };
@@ -155,7 +155,7 @@ async fn play(
     for side in [&one, &two] {
         let started = Instant::now();
         let report = story.sync(side).await?;
-        told_sync(story, side.name, started, &report)?;
+        report_sync(story, side.name, started, &report)?;
     }
 
     two.line.set_cut(true);
@@ -163,13 +163,13 @@ async fn play(
     let refused = match two.client.sync().await {
         Err(error) if error.is_transient() => error.to_string(),
         Err(error) => return Err(error.into()),
-        Ok(_) => return Err(Failure::failed("a replica that was cut off has synchronised")),
+        Ok(_) => return Err(Failure::failed("a disconnected replica has synchronised")),
     };
-    story.tell("cut", started, "two is cut off", json!({ "error": refused }))?;
+    story.report("cut", started, "two is disconnected", json!({ "error": refused }))?;
     edit(story, "one edits", || edits::on_one(&one.client, &stage))?;
     let started = Instant::now();
     let report = story.sync(&one).await?;
-    told_sync(story, one.name, started, &report)?;
+    report_sync(story, one.name, started, &report)?;
     edit(story, "two edits", || edits::on_two(&two.client, &stage))?;
 
     two.line.set_cut(false);
@@ -194,8 +194,8 @@ async fn play(
         "identical": identical, "comparison": comparison, "problems": problems,
         "totalSeconds": total,
     });
-    story.tell("compare", started, &text, more)?;
-    story.output.say(format_args!("{:<12} {total:.1} s", "in all"))?;
+    story.report("compare", started, &text, more)?;
+    story.output.say(format_args!("{:<12} {total:.1} s", "total"))?;
     if identical {
         return Ok(());
     }
@@ -223,11 +223,11 @@ fn import(story: &Story, side: &Side, source: &Path) -> Result<()> {
     let scanner = Scanner::open(source, &[])
         .map_err(Failure::io(format!("cannot read {}", source.display())))?;
     let progress = story.output.progress("importing");
-    let mut tell = |report: &ImportReport| {
+    let mut show = |report: &ImportReport| {
         progress.set(format!("{} files, {}", report.files_created, bytes_text(report.bytes)));
     };
     let options = ImportOptions::default();
-    let report = import::import(&side.client, scanner, None, options, &story.stop, &mut tell)?;
+    let report = import::import(&side.client, scanner, None, options, &story.stop, &mut show)?;
     drop(progress);
     story.go_on()?;
     let text = format!(
@@ -240,7 +240,7 @@ fn import(story: &Story, side: &Side, source: &Path) -> Result<()> {
             left_out => format!(" · {left_out} left out"),
         }
     );
-    story.tell("import", started, &text, json!({ "report": report }))?;
+    story.report("import", started, &text, json!({ "report": report }))?;
     story.output.problems(&report.problems);
     Ok(())
 }
@@ -259,10 +259,10 @@ fn edit(story: &Story, who: &str, edits: impl FnOnce() -> Result<edits::Edits>) 
         edits.contents,
         edits.attributes
     );
-    story.tell(who, started, &text, json!({ "edits": edits }))
+    story.report(who, started, &text, json!({ "edits": edits }))
 }
 
-fn told_sync(story: &Story, name: &str, started: Instant, report: &SyncReport) -> Result<()> {
+fn report_sync(story: &Story, name: &str, started: Instant, report: &SyncReport) -> Result<()> {
     let mut parts = Vec::new();
     let mut part = |count: u64, what: &str| {
         if count > 0 {
@@ -270,8 +270,8 @@ fn told_sync(story: &Story, name: &str, started: Instant, report: &SyncReport) -
         }
     };
     part(report.applied, "pushed");
-    part(report.outdated, "beaten by the other side's");
-    part(report.rejected, "refused");
+    part(report.outdated, "overridden");
+    part(report.rejected, "rejected");
     part(report.pulled, "pulled");
     part(report.uploaded, "contents uploaded");
     let mut text = parts.join(", ");
@@ -281,10 +281,10 @@ fn told_sync(story: &Story, name: &str, started: Instant, report: &SyncReport) -
         let entries = report.applied + report.pulled;
         text.push_str(&format!(" ({}/s)", per_second(entries, started)));
     }
-    story.tell(&format!("sync {name}"), started, &text, json!({ "report": report_json(report) }))
+    story.report(&format!("sync {name}"), started, &text, json!({ "report": report_json(report) }))
 }
 
-/// How much, and how fast.
+/// Formats an amount and its rate.
 fn rate(bytes: u64, files: u64, started: Instant) -> String {
     let megabytes = per_second(bytes / 100_000, started);
     format!(
@@ -301,7 +301,7 @@ fn per_second(count: u64, started: Instant) -> u64 {
     count.saturating_mul(1_000) / millis
 }
 
-/// Syncs both until neither has anything to say.
+/// Synchronises both until neither has anything to send or receive.
 async fn settle(story: &Story, sides: [&Side; 2]) -> Result<()> {
     for round in 1..=ROUNDS {
         let mut quiet = true;
@@ -313,26 +313,26 @@ async fn settle(story: &Story, sides: [&Side; 2]) -> Result<()> {
             let waits = status.pending + status.acknowledged + status.uploads;
             quiet &= said == 0 && waits == 0;
             if said > 0 {
-                told_sync(story, side.name, started, &report)?;
+                report_sync(story, side.name, started, &report)?;
             }
         }
         if quiet {
             let text = format!("both settled after {round} rounds");
-            return story.tell("joined", Instant::now(), &text, json!({ "rounds": round }));
+            return story.report("joined", Instant::now(), &text, json!({ "rounds": round }));
         }
     }
     Err(Failure::failed(format!("the replicas are not settled after {ROUNDS} rounds")))
 }
 
-/// Exports a side; gives how many things were left out.
+/// Exports a side; returns the number of entries that were left out.
 async fn export(story: &Story, side: &Side, to: &Path) -> Result<u64> {
     let started = Instant::now();
     let progress = story.output.progress("exporting");
-    let mut tell = |report: &ExportReport| {
+    let mut show = |report: &ExportReport| {
         progress.set(format!("{} files, {}", report.files_written, bytes_text(report.bytes)));
     };
     let options = ExportOptions::default();
-    let report = export::export(&side.client, None, to, options, &story.stop, &mut tell).await?;
+    let report = export::export(&side.client, None, to, options, &story.stop, &mut show).await?;
     drop(progress);
     story.go_on()?;
     let text = format!(
@@ -342,12 +342,12 @@ async fn export(story: &Story, side: &Side, to: &Path) -> Result<u64> {
         rate(report.bytes, report.files_written, started)
     );
     let step = format!("export {}", side.name);
-    story.tell(&step, started, &text, json!({ "report": report }))?;
+    story.report(&step, started, &text, json!({ "report": report }))?;
     story.output.problems(&report.problems);
     Ok(report.problems.failures())
 }
 
-/// Leaves all in place and tells how to go on.
+/// Leaves everything in place and prints the next steps.
 fn keep(output: Output, base: &Path, url: &str, token: &str, secret: &str) -> Result<()> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
@@ -367,14 +367,14 @@ fn keep(output: Output, base: &Path, url: &str, token: &str, secret: &str) -> Re
         "replicas": [format!("{base}/one"), format!("{base}/two")],
     }))?;
     let text = format!(
-        "\nThe server stays up at {url} until Ctrl-C. In another terminal:\n  \
+        "\nThe server keeps running at {url} until Ctrl-C. In another terminal:\n  \
          vfs-sync --replica {base}/one tree --depth 1\n  \
          vfs-sync --replica {base}/one mkdir /hello\n  \
          vfs-sync --replica {base}/one sync\n  \
          vfs-sync --replica {base}/two sync && vfs-sync --replica {base}/two ls\n\
          To serve it again later:\n  \
          VFS_SYNC_JWT_SECRET_FILE={base}/secret vfs-sync serve --listen {} --data {base}/server\n\
-         All of it is in {base}; remove it when you are done.",
+         Everything is in {base}; remove it when you are done.",
         url.trim_start_matches("http://")
     );
     text.lines().try_for_each(|line| output.say(line))

@@ -1,4 +1,4 @@
-//! For who runs a server: `serve`, `token`, `migrate`, `admin`.
+//! Commands for operators: `serve`, `token`, `migrate`, `admin`.
 
 pub(super) mod blobs;
 
@@ -94,7 +94,7 @@ pub(super) async fn new_epoch(args: NewEpoch, output: Output) -> Result<()> {
     let chance = u16::try_from(chance & 0xffff).unwrap_or(0);
     let epoch = store.new_epoch(now, chance).await.map_err(server::store_failure)?.as_u64();
     output.say(format_args!(
-        "epoch {epoch} has begun: replicas that have what this database lacks find that out at \
+        "epoch {epoch} has begun: replicas with changes that this database lacks notice it at \
          their next sync"
     ))?;
     output.json(&json!({ "epoch": epoch }))
@@ -124,7 +124,7 @@ pub(super) async fn repair_reconcile_state(
     output.json(&json!({ "malformed": states, "removed": !args.dry_run }))?;
     if args.dry_run && !found.is_empty() {
         let text = format!("{} reconcile states are malformed", found.len());
-        return Err(Failure::new(Kind::Partial, text).hint("without --dry-run they are removed"));
+        return Err(Failure::new(Kind::Partial, text).hint("run without --dry-run to remove them"));
     }
     Ok(())
 }
@@ -140,18 +140,18 @@ pub(super) async fn migrate(args: Database, output: Output) -> Result<()> {
     output.json(&json!({ "schemaVersion": version }))
 }
 
-/// A database that is there: a typing error in `--data` must not make a new, empty one.
+/// Returns an existing database: a typing error in `--data` must not create an empty one.
 pub(super) fn existing(args: &Database) -> Result<String> {
     if let Some(data) = &args.data
         && !data.is_dir()
     {
-        return Err(Failure::usage(format!("{} is no directory", data.display()))
+        return Err(Failure::usage(format!("{} is not a directory", data.display()))
             .hint("name the directory that `vfs-sync serve --data` was given"));
     }
     let database = server::database(args.data.as_deref())?;
     let is_file = !database.starts_with("postgres");
     if is_file && !std::path::Path::new(&database).is_file() {
-        return Err(Failure::usage(format!("there is no database {database}"))
+        return Err(Failure::usage(format!("the database {database} does not exist"))
             .hint("name the directory that `vfs-sync serve --data` was given"));
     }
     Ok(database)

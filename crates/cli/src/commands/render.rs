@@ -1,4 +1,4 @@
-//! Renders what several commands show: items and reports as JSON, names, and progress.
+//! Rendering that several commands share: items and reports as JSON, names, progress.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -9,7 +9,7 @@ use crate::escape::escaped;
 use crate::fs::metadata::{OnDisk, on_disk};
 use crate::output::{self, bytes_text, count_text};
 
-/// An item as JSON: what `ls`, `tree` and `stat` all tell.
+/// Renders an item as JSON, for `ls`, `tree` and `stat`.
 pub(super) fn node_json(node: &Node) -> Value {
     json!({
         "id": node.id,
@@ -42,7 +42,7 @@ pub(super) fn type_text(node: &Node) -> String {
         .unwrap_or_default()
 }
 
-/// The name as it is shown, a folder's with a `/`, a shortcut's with a `@`.
+/// Renders a name, a folder's with a `/`, a shortcut's with a `@`.
 pub(super) fn display_name(name: &str, node: &Node, shortcut: bool) -> String {
     let mark = match on_disk(node.object_type) {
         _ if shortcut => "@",
@@ -52,7 +52,7 @@ pub(super) fn display_name(name: &str, node: &Node, shortcut: bool) -> String {
     format!("{}{mark}", escaped(name))
 }
 
-/// A report as JSON.
+/// Renders a sync report as JSON.
 pub(super) fn report_json(report: &SyncReport) -> Value {
     json!({
         "applied": report.applied,
@@ -69,12 +69,12 @@ pub(super) fn report_json(report: &SyncReport) -> Value {
     })
 }
 
-/// Shows how far the client is, while there is something to show it with.
+/// Displays the client's progress, while there is a display.
 #[derive(Default)]
 pub(super) struct SyncProgress(Mutex<Option<output::Progress>>);
 
 impl SyncProgress {
-    /// Shows it with `progress` from now on; `None` ends that.
+    /// Displays it with `progress` from now on; `None` ends that.
     pub(super) fn with(&self, progress: Option<output::Progress>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = progress;
     }

@@ -1,4 +1,4 @@
-//! The replica itself: `init`, `status`, `rematerialise`, and `completions`.
+//! Commands on the replica itself: `init`, `status`, `rematerialise`, and `completions`.
 
 mod outstanding;
 pub(super) mod queue;
@@ -25,7 +25,7 @@ pub(super) fn init(global: &Global, args: Init, output: Output) -> Result<()> {
     let directory = replica::directory(global)?;
     let status = client.status()?;
     output.say(format_args!(
-        "a replica of {}'s tree is in {}; `vfs-sync sync` fills it",
+        "created a replica of {}'s tree in {}; `vfs-sync sync` fills it",
         escaped(status.user.as_str()),
         escaped(&directory.to_string_lossy())
     ))?;
@@ -81,7 +81,7 @@ pub(super) async fn status(global: &Global, args: Status, output: Output) -> Res
     row("seen through", status.cursor.as_ref().map_or(never, |c| c.changed_at.to_string()));
     row("items", count_text(status.items));
     row("to push", count_text(status.pending));
-    row("pushed, to come back", count_text(status.acknowledged));
+    row("pushed, not yet pulled", count_text(status.acknowledged));
     row(
         "to upload",
         match &left.waiting {
@@ -91,13 +91,13 @@ pub(super) async fn status(global: &Global, args: Status, output: Output) -> Res
     );
     let limit =
         cache.limit.map_or("no limit".to_owned(), |limit| format!("of {}", bytes_text(limit)));
-    row("kept here", format!("{} ({limit})", bytes_text(cache.bytes)));
+    row("content cache", format!("{} ({limit})", bytes_text(cache.bytes)));
     if status.rejected > 0 {
-        row("refused", format!("{}: see `vfs-sync rejected`", count_text(status.rejected)));
+        row("rejected", format!("{}: see `vfs-sync rejected`", count_text(status.rejected)));
     }
     if status.rejected_uploads > 0 {
         let count = count_text(status.rejected_uploads);
-        row("refused contents", format!("{count}: see `vfs-sync rejected`"));
+        row("rejected contents", format!("{count}: see `vfs-sync rejected`"));
     }
     if status.lost > 0 {
         row("lost by the server", format!("{}: see `vfs-sync recover`", count_text(status.lost)));
@@ -116,10 +116,7 @@ pub(super) async fn status(global: &Global, args: Status, output: Output) -> Res
             })
         };
         row("server: feed head", at(server.feed_head.as_ref()));
-        row(
-            "server: knows we have",
-            at(server.reconcile_state.as_ref().map(|state| &state.cursor)),
-        );
+        row("server: acknowledged", at(server.reconcile_state.as_ref().map(|state| &state.cursor)));
         row("server: replicas", count_text(server.last_write_ids.len() as u64));
     }
     output.table(rows)?;
@@ -142,7 +139,7 @@ pub(super) async fn rematerialise(
     output.say(format_args!("rebuilt from {} entries", count_text(report.pulled)))?;
     if let Some(text) = recover::offered_text(&report.offered) {
         output.say(text)?;
-        output.say("`vfs-sync sync` sends what was queued")?;
+        output.say("`vfs-sync sync` sends the queued changes")?;
     }
     outcome(&report)?;
     outstanding::failure(&client.outstanding()?)

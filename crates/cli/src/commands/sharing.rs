@@ -1,4 +1,4 @@
-//! Commands on who sees what: grants, blocked owners, groups.
+//! Commands on access: grants, blocked owners, groups.
 
 pub(super) mod block;
 pub(super) mod group;

@@ -1,4 +1,4 @@
-//! Commands on the items of a tree: looking, editing, contents, directories, the trash.
+//! Commands on items: listing, editing, contents, directories, the trash.
 
 pub(super) mod content;
 pub(super) mod directory;

@@ -185,7 +185,7 @@ pub(crate) fn remove_expected(folder: &Folder, name: &OsStr, seen: &Stat) -> io:
         folder.remove_file(&aside)?;
         return Ok(true);
     }
-    // It goes back, if nothing took its name meanwhile.
+    // It gets its name back, unless another file has taken it.
     if folder.rename(&aside, name, false).is_err() {
         keep(folder, &aside, name, "device")?;
     }
@@ -279,7 +279,7 @@ mod tests {
         let stat = folder.stat(name).unwrap();
         assert_eq!((stat, stat.mode, stat.mtime.as_millis()), (one, 0o755, 1_234));
         let NotWritten::Io(error) = write(b"two", Over::Nothing).unwrap_err() else {
-            panic!("not told")
+            panic!("an error of the disk")
         };
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), b"one");

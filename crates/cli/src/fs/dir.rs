@@ -144,7 +144,7 @@ impl Stat {
         let millis = seconds.saturating_mul(1_000).saturating_add(nanos / 1_000_000);
         Timestamp::from_millis(millis).is_none().then(|| {
             let nearest = self.mtime;
-            format!("its time, {seconds} s from 1970, cannot be carried: {nearest} is taken for it")
+            format!("its time, {seconds} s from 1970, cannot be represented: {nearest} is used")
         })
     }
 
@@ -188,7 +188,12 @@ impl Root {
             match component {
                 Component::Normal(name) => steps.push(name),
                 Component::CurDir => {}
-                _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "a step outside")),
+                _ => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidInput,
+                        "the path leads outside",
+                    ));
+                }
             }
         }
         let shared = self.chain.iter().zip(&steps).take_while(|((a, _), b)| a == *b).count();

@@ -59,7 +59,7 @@ pub(crate) struct ExportReport {
     pub(crate) recorded: u64,
     /// The number of bytes written.
     pub(crate) bytes: u64,
-    /// Whether the user stopped it; the same command resumes.
+    /// Set if the user stopped it; the same command resumes.
     pub(crate) interrupted: bool,
     pub(crate) problems: Problems,
 }
@@ -83,7 +83,7 @@ pub(crate) async fn export(
     let folder = root.folder(Path::new("")).map_err(Failure::io(what()))?;
     if !folder.lock().map_err(Failure::io(what()))? {
         let busy = format!("another export is writing to {}", directory.display());
-        return Err(Failure::failed(busy).hint("wait for it, or choose another directory"));
+        return Err(Failure::failed(busy).hint("wait until it ends, or choose another directory"));
     }
     let rules = destination::probe(&folder);
     let found = Record::find(client, &mut root, top.as_ref()).map_err(Failure::io(what()))??;
@@ -101,7 +101,7 @@ pub(crate) fn held(report: &ExportReport, directory: &Path) -> Option<Failure> {
             directory.display()
         );
         Failure::new(FailureKind::Partial, text).hint(
-            "see `vfs-sync status` for what the server lost; if they are to be removed, add --yes",
+            "see `vfs-sync status` for what the server lost; to remove them, add --yes",
         )
     })
 }
@@ -131,7 +131,7 @@ struct Enter {
     new: bool,
     /// The row of the folder.
     row: u64,
-    /// Whether the record may have rows of its entries.
+    /// Set if the record may have rows of its entries.
     has_rows: bool,
 }
 
@@ -165,7 +165,7 @@ struct Export<'a> {
     unsynced: u64,
     /// The entries to be removed at the end.
     extras: Vec<Extra>,
-    /// Whether permission bits restrict this user.
+    /// Set if permission bits restrict this user.
     bits_bind: bool,
 }
 
@@ -267,13 +267,13 @@ impl<'a> Export<'a> {
             .iter()
             .filter(|child| match on_disk(child.node.object_type) {
                 OnDisk::Nothing => {
-                    let detail = "it is no file or folder";
+                    let detail = "it is neither file nor folder";
                     let at = path.join(names::to_disk(&child.name));
                     self.report.problems.add(Problem::new(&at, ProblemKind::NotAFile, detail));
                     false
                 }
                 _ if is_own_name(&names::to_disk(&child.name)) => {
-                    let detail = "an export would take it for a file left behind";
+                    let detail = "its name is reserved for files left behind by an export";
                     let at = path.join(names::to_disk(&child.name));
                     self.report.problems.add(Problem::new(&at, ProblemKind::Name, detail));
                     false
@@ -290,7 +290,8 @@ impl<'a> Export<'a> {
         for (child, name) in siblings.iter().zip(named) {
             let at = path.join(&name.name);
             if name.changed {
-                let detail = format!("the disk takes {} for another's name", child.name);
+                let detail =
+                    format!("the disk confuses {} with the name of another file", child.name);
                 self.problem(Problem::new(&at, ProblemKind::NameChanged, detail));
             }
             let stat = rest.remove(&self.rules.key(&name.name)).map(|(_, stat)| stat);
@@ -299,7 +300,7 @@ impl<'a> Export<'a> {
             match on_disk(child.node.object_type) {
                 OnDisk::Folder if child.shortcut => {
                     let detail = format!(
-                        "it is a shortcut into {}'s tree: export it from its own place",
+                        "it is a shortcut into {}'s tree: export it from its own path",
                         child.node.owner
                     );
                     self.problem(Problem::new(&at, ProblemKind::Shortcut, detail));
@@ -317,7 +318,7 @@ impl<'a> Export<'a> {
                 }
                 _ => {
                     for under in self.client.children(Some(&child.node.id))? {
-                        let detail = "it hangs under a file, where a disk has no place for it";
+                        let detail = "it is under a file, which a disk cannot represent";
                         let at = at.join(names::to_disk(&under.name));
                         self.problem(Problem::new(&at, ProblemKind::Unwritable, detail));
                     }
@@ -364,18 +365,18 @@ impl<'a> Export<'a> {
             E::StorageFull | E::QuotaExceeded | E::ReadOnlyFilesystem => {
                 let path = self.root.path().join(at);
                 return Err(Failure::io(format!("cannot write {}", path.display()))(error)
-                    .hint("what is written stays; the same command goes on from there"));
+                    .hint("written files stay; the same command resumes from there"));
             }
             E::InvalidFilename | E::InvalidInput => {
                 let why = at.file_name().and_then(OsStr::to_str).and_then(names::reserved);
                 let detail = match why {
                     Some(why) => format!("{error}: {why}"),
-                    None => format!("the disk does not take the name: {error}"),
+                    None => format!("the disk rejects the name: {error}"),
                 };
                 self.problem(Problem::new(at, ProblemKind::NameRefused, detail));
             }
             _ if error.raw_os_error() == Some(rustix::io::Errno::ILSEQ.raw_os_error()) => {
-                let detail = format!("the disk does not take the name: {error}");
+                let detail = format!("the disk rejects the name: {error}");
                 self.problem(Problem::new(at, ProblemKind::NameRefused, detail));
             }
             _ => self.problem(Problem::unwritable(at, &error)),

@@ -73,7 +73,7 @@ pub(crate) struct ImportReport {
     pub(crate) recorded: u64,
     /// The bytes of content that were imported.
     pub(crate) bytes: u64,
-    /// Whether the user stopped it; the same command resumes.
+    /// Set if the user stopped it; the same command resumes.
     pub(crate) interrupted: bool,
     /// The contents that were kept beside others.
     pub(crate) conflicts: Conflicts,
@@ -102,7 +102,7 @@ impl ImportReport {
 struct Step {
     path: PathBuf,
     place: TreeFolder,
-    /// Whether missing entries in it do not count as deleted.
+    /// Set if missing entries in it do not count as deleted.
     held: bool,
 }
 
@@ -125,11 +125,11 @@ pub(crate) fn import(
     {
         let path = scanner.root().path().display().to_string();
         return Err(Failure::failed(format!(
-            "{path} is not the directory that was imported or exported here before: another disk is \
-             mounted, none is, or it was made anew; nothing was deleted, and nothing imported"
+            "{path} is not the directory that was imported or exported here before: another disk or none \
+             is mounted, or it was created again; nothing was deleted, and nothing imported"
         ))
         .hint(
-            "if its disk is not mounted, mount it; to join it as a new directory, import it without \
+            "if its disk is not mounted, mount it; to import it as a new directory, import it without \
              --delete; to delete in the tree what it lacks, add --yes",
         ));
     }
@@ -212,7 +212,7 @@ struct Import<'a> {
     batch_bytes: u64,
     batch_rows: usize,
     started: DiskTime,
-    /// Whether a file of the batch was saved after the disk was synchronised.
+    /// Set if a file of the batch was saved after the disk was synchronised.
     unsynced: bool,
     gone: Vec<Gone>,
     /// The names of new conflicted copies, each with its folder.
@@ -367,13 +367,13 @@ fn is_of_kind(row: &EntryRecord, stat: &Stat) -> bool {
 }
 
 fn not_permitted(at: &Path, owner: &UserId, level: AccessLevel) -> Problem {
-    let detail = format!("it is in {owner}'s tree, and you may only {level} there");
+    let detail = format!("it is in {owner}'s tree, where you have only {level} access");
     Problem::new(at, ProblemKind::NotPermitted, detail)
 }
 
 fn shortcut(at: &Path, child: &Child) -> Problem {
     let owner = &child.node.owner;
-    let detail = format!("it is a shortcut into {owner}'s tree: import to its own place");
+    let detail = format!("it is a shortcut into {owner}'s tree: import to its own path");
     Problem::new(at, ProblemKind::Shortcut, detail)
 }
 
@@ -385,8 +385,7 @@ pub(crate) fn held(report: &ImportReport, directory: &Path) -> Option<Failure> {
             "{held} of the {of} entries that {} had are gone: none was deleted in the tree",
             directory.display()
         );
-        Failure::new(FailureKind::Partial, text).hint(
-            "if a disk is not mounted, mount it and import again; if they are to be deleted, add --yes",
-        )
+        Failure::new(FailureKind::Partial, text)
+            .hint("if a disk is not mounted, mount it and import again; to delete them, add --yes")
     })
 }

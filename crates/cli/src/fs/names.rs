@@ -222,11 +222,11 @@ pub(crate) fn reserved(name: &str) -> Option<&'static str> {
         stem.strip_prefix(prefix).is_some_and(|n| matches!(n.as_bytes(), [b'1'..=b'9']))
     };
     if DEVICES.contains(&stem.as_str()) || numbered("com") || numbered("lpt") {
-        Some("it is the name of a device on Windows")
+        Some("it is a device name on Windows")
     } else if name.ends_with(['.', ' ']) {
-        Some("Windows takes no name that ends in a dot or a space")
+        Some("Windows allows no name that ends in a dot or a space")
     } else if name.chars().any(|c| c < ' ' || "<>:\"\\|?*".contains(c)) {
-        Some("it has a character that Windows takes in no name")
+        Some("it has a character that Windows allows in no name")
     } else {
         None
     }

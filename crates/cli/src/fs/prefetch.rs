@@ -148,5 +148,5 @@ impl<'a> Committer<'a> {
 }
 
 fn ended() -> Failure {
-    Failure::failed("what commits has ended")
+    Failure::failed("the committing thread has ended")
 }

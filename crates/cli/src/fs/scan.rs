@@ -29,7 +29,7 @@ pub(crate) struct Listing {
     pub(crate) held: Vec<Name>,
     /// The entries that were left out, with reasons.
     pub(crate) problems: Vec<Problem>,
-    /// Whether the folder could be read completely.
+    /// Set if the folder could be read completely.
     pub(crate) complete: bool,
 }
 
@@ -101,13 +101,12 @@ impl Scanner {
             }
         };
         if names::is_displaced(&disk_name) {
-            let detail =
-                "taken from its place by an export that was cut short; the next export keeps it";
+            let detail = "moved aside by an interrupted export; the next export keeps it";
             listing.problems.push(problem(ProblemKind::Temporary, detail));
             return;
         }
         if names::is_temporary(&disk_name) {
-            let detail = "left behind by an export that was cut short; the next export removes it";
+            let detail = "left behind by an interrupted export; the next export removes it";
             listing.problems.push(problem(ProblemKind::Temporary, detail));
             return;
         }

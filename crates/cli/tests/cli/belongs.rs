@@ -150,7 +150,7 @@ fn sync_and_status_end_with_5_while_something_waits() {
     scene.start_server_with(&address, &quota);
     scene.write("large", vec![7; 100]);
     scene.on("one", &["put", "large", "/large"]).expect(0);
-    scene.on("one", &["sync"]).expect(5).says("waits: /large").says("quota_exceeded");
+    scene.on("one", &["sync"]).expect(5).says("waiting: /large").says("quota_exceeded");
     let told = scene.on("one", &["--json", "sync"]).expect(5).json();
     assert_eq!(told["outstanding"]["waiting"][0]["path"], "/large", "{told}");
     assert_eq!((&told["waiting"], &told["outstanding"]["rejected"]), (&1.into(), &0.into()));

@@ -61,7 +61,7 @@ fn without_a_server_edits_wait_in_the_queue() {
     scene.on("one", &["queue"]).expect(0).says("made offline");
     scene.start_server(&address);
     scene.on("one", &["sync"]).expect(0);
-    scene.on("one", &["queue"]).expect(0).says("nothing waits");
+    scene.on("one", &["queue"]).expect(0).says("the queue is empty");
 }
 
 #[test]
@@ -112,10 +112,10 @@ fn an_empty_database_beside_what_another_left_is_not_served() {
     std::fs::rename(&database, scene.path("elsewhere")).unwrap();
     let serve = ["serve", "--listen", "127.0.0.1:0", "--data", "server"];
     let refused = scene.run(serve).expect(1);
-    refused.says("is missing").says("contents already").says("--new");
+    refused.says("is missing").says("contents exist already").says("--new");
     assert!(!database.exists(), "nothing is made in its place");
     scene.run(["migrate", "--data", "server"]).expect(0);
-    scene.run(serve).expect(1).says("is empty").says("database-id is of another database");
+    scene.run(serve).expect(1).says("is empty").says("database-id belongs to another database");
 
     std::fs::rename(scene.path("elsewhere"), &database).unwrap();
     scene.start_server(&address);
@@ -173,7 +173,7 @@ fn a_refused_upload_is_listed_retried_and_discarded() {
     scene.on("r", &["put", "g", "/g"]).expect(0);
     std::fs::remove_dir_all(scene.path("r/contents")).unwrap();
     scene.on("r", &["sync"]);
-    scene.on("r", &["status"]).expect(5).says("content was refused");
+    scene.on("r", &["status"]).expect(5).says("content was rejected");
     scene.on("r", &["rejected", "retry", "--all"]).expect(5).says("0 queued again");
     scene.on("r", &["rejected", "discard", "--all"]).expect(2).says("--yes");
     let discarded =

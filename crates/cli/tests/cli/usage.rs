@@ -38,7 +38,7 @@ fn a_token_or_secret_file_that_is_none_is_refused_at_once() {
     scene.write("huge", "x".repeat(70_000));
     let init = ["init", "--server", "http://127.0.0.1:9", "--token-file"];
     for (file, text) in
-        [("/dev/zero", "no regular file"), ("huge", "more than"), ("nowhere", "nowhere")]
+        [("/dev/zero", "not a regular file"), ("huge", "more than"), ("nowhere", "nowhere")]
     {
         scene.run(init.iter().chain([&file])).expect(2).says(text);
     }

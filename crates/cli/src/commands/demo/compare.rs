@@ -1,4 +1,4 @@
-//! Whether two directories are the same: names, types, bytes, times and permission bits.
+//! Comparison of two directories: names, types, bytes, times and permission bits.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -13,7 +13,7 @@ use crate::fs::names::path_text;
 
 const KEPT: usize = 100;
 
-/// What was compared, and what differs.
+/// The result of a comparison.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Comparison {
     pub(super) files: u64,

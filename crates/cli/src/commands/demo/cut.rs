@@ -1,4 +1,4 @@
-//! A transport that can be cut, as by a train going into a tunnel.
+//! A transport that can be disconnected.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +8,7 @@ use vfs_sync_client::transport::{Answer, Call, CallHandler};
 use vfs_sync_client::{Transport, TransportError};
 use vfs_sync_core::id::UserId;
 
-/// Passes every call on, unless it is cut.
+/// Forwards every call, unless it is disconnected.
 pub(super) struct Cuttable {
     inner: Arc<dyn Transport>,
     cut: AtomicBool,

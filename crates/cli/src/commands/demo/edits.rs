@@ -1,4 +1,4 @@
-//! What both sides do while one of them is cut off.
+//! Edits of both sides while one of them is disconnected.
 
 use std::io::Cursor;
 
@@ -13,10 +13,10 @@ use crate::path::name;
 
 /// The folder where the conflicts are staged.
 const STAGE: &str = "vfs-sync demo";
-/// How many files of the tree are edited, at most.
+/// The greatest number of files of the tree that are edited.
 const EDITED: usize = 600;
 
-/// How many edits of each kind were made.
+/// The number of edits of each kind.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Edits {
     pub(super) renames: u64,
@@ -33,7 +33,7 @@ impl Edits {
     }
 }
 
-/// What both sides know before they part.
+/// The items that both sides know before the connection is cut.
 pub(super) struct Stage {
     left: ItemId,
     right: ItemId,
@@ -43,11 +43,11 @@ pub(super) struct Stage {
     name_and_time: ItemId,
     deleted_twice: ItemId,
     drawer: ItemId,
-    /// Files of the tree.
+    /// Files of the imported tree.
     files: Vec<ItemId>,
 }
 
-/// Makes the folder where the conflicts are staged, and chooses files of the tree to edit.
+/// Creates the folder where the conflicts are staged, and chooses files of the tree to edit.
 pub(super) fn prepare(client: &SyncClient) -> Result<Stage> {
     let every = (usize::try_from(client.status()?.items).unwrap_or(0)
         + usize::try_from(client.status()?.pending).unwrap_or(0))
@@ -102,7 +102,7 @@ pub(super) fn prepare(client: &SyncClient) -> Result<Stage> {
     Ok(stage)
 }
 
-/// One side's hands on the tree.
+/// An editor of the tree for one side.
 struct Hands<'a> {
     client: &'a SyncClient,
     who: &'static str,
@@ -149,7 +149,7 @@ impl Hands<'_> {
     }
 }
 
-/// What the side does that stays connected.
+/// Edits on the side that stays connected.
 pub(super) fn on_one(client: &SyncClient, stage: &Stage) -> Result<Edits> {
     let mut hands = Hands { client, who: "one", edits: Edits::default() };
     hands.move_to(&stage.left, &stage.right)?;
@@ -172,7 +172,7 @@ pub(super) fn on_one(client: &SyncClient, stage: &Stage) -> Result<Edits> {
     Ok(hands.edits)
 }
 
-/// What the side does that is cut off.
+/// Edits on the side that is disconnected.
 pub(super) fn on_two(client: &SyncClient, stage: &Stage) -> Result<Edits> {
     let mut hands = Hands { client, who: "two", edits: Edits::default() };
     hands.move_to(&stage.right, &stage.left)?;

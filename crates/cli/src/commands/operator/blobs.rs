@@ -1,4 +1,4 @@
-//! `blobs check`: the registry of contents, compared with the object store.
+//! `blobs check`: compares the registry of contents with the object store.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,18 +16,18 @@ use crate::error::{Failure, Kind, Result};
 use crate::output::Output;
 use crate::server;
 
-/// Rows that one look at the registry takes.
+/// The number of registry rows that are read at a time.
 const ROWS: u32 = 1_000;
 
-/// Something that is on one side only.
+/// An entry that exists on one side only.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Orphan {
     kind: OrphanKind,
-    /// Of a content that is registered.
+    /// The id of a registered content.
     #[serde(skip_serializing_if = "Option::is_none")]
     blob_id: Option<BlobId>,
-    /// Of an object, under the store's prefix.
+    /// The name of an object under the store's prefix.
     #[serde(skip_serializing_if = "Option::is_none")]
     object: Option<String>,
     size: u64,
@@ -37,7 +37,7 @@ struct Orphan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 enum OrphanKind {
-    /// Registered, and not in the object store.
+    /// Registered, but not in the object store.
     MissingBytes,
     /// Registered with another size than the object has.
     OtherBytes,
@@ -45,7 +45,7 @@ enum OrphanKind {
     RottenBytes,
     /// An object that nothing registers.
     UnknownObject,
-    /// What a write left behind that did not end.
+    /// A leftover of a write that did not finish.
     Temporary,
 }
 
@@ -76,9 +76,9 @@ pub(in crate::commands) async fn check(args: BlobsCheck, output: Output) -> Resu
             OrphanKind::OtherBytes => "registered, but its object has another size",
             OrphanKind::RottenBytes => "registered, but its bytes have another digest",
             OrphanKind::UnknownObject => "an object that nothing registers",
-            OrphanKind::Temporary => "left by a write that did not end",
+            OrphanKind::Temporary => "left behind by a write that did not finish",
         };
-        let mended = if orphan.mended { " (mended)" } else { "" };
+        let mended = if orphan.mended { " (repaired)" } else { "" };
         output.say(format_args!("{}: {what}{mended}", crate::escape::escaped(name)))?;
     }
     let left = report.orphans.iter().filter(|orphan| !orphan.mended).count();
@@ -92,16 +92,16 @@ pub(in crate::commands) async fn check(args: BlobsCheck, output: Output) -> Resu
     if left == 0 {
         return Ok(());
     }
-    let failure = Failure::new(Kind::Partial, format!("{left} orphans are left"));
+    let failure = Failure::new(Kind::Partial, format!("{left} orphans remain"));
     Err(if args.repair {
-        failure.hint("these are current contents: restore their objects, or put the files again")
+        failure.hint("these are current contents: restore their objects, or upload the files again")
     } else {
-        failure.hint("--repair mends what can be mended; see docs/en/vfs-blob-persistence.md")
+        failure.hint("--repair repairs what can be repaired; see docs/en/vfs-blob-persistence.md")
     })
 }
 
-/// Compares the registry with what was listed of the object store. Servers may be at work
-/// meanwhile: what seems to be on one side only is looked at once more before it is told.
+/// Compares the registry with a listing of the object store. Servers may run at the same time: an
+/// apparent difference is checked once more before it is reported.
 async fn compare(
     store: &dyn MetadataStore,
     blobs: &dyn BlobStore,
@@ -165,7 +165,7 @@ async fn compare(
     Ok(report)
 }
 
-/// Whether an object has other bytes than those that were registered.
+/// Returns whether an object has other bytes than were registered.
 async fn is_rotten(
     store: &dyn MetadataStore,
     blobs: &dyn BlobStore,
@@ -188,8 +188,8 @@ async fn is_rotten(
     Ok(digest.finalize()[..] != expected.0)
 }
 
-/// Whether a content is registered and has no object: one that was not listed may have come, or the
-/// content may be gone, since the objects were listed.
+/// Returns whether a registered content has no object: the object may have arrived, or the content
+/// may be gone, since the objects were listed.
 async fn is_missing(
     store: &dyn MetadataStore,
     blobs: &dyn BlobStore,
@@ -204,8 +204,8 @@ async fn is_missing(
     Ok(found.is_some_and(|found| found.stage.blob_status == "live"))
 }
 
-/// Takes out the objects of contents that were registered since the registry was read: after a
-/// restore, objects are there before clients register them again.
+/// Removes from the list the objects of contents that were registered since the registry was read:
+/// after a restore, objects exist before clients register them again.
 async fn forget_registered(
     store: &dyn MetadataStore,
     objects: &mut BTreeMap<String, Object>,
@@ -222,8 +222,8 @@ async fn forget_registered(
     Ok(())
 }
 
-/// Ends what refers to a content whose bytes are lost, but for a file's current content: that is
-/// for people to decide. Tells whether nothing refers to it any more.
+/// Ends references to a content whose bytes are lost, except as a file's current content, which
+/// people must decide on. Returns whether nothing refers to it any more.
 async fn let_go(store: &dyn MetadataStore, blob_id: &BlobId) -> Result<bool> {
     let now = server::now();
     let Some(found) = store.any_blob(blob_id).await.map_err(server::store_failure)? else {
@@ -289,7 +289,7 @@ mod tests {
             recorded.await.unwrap();
         }
 
-        /// Repairs by a list of objects; gives what it found.
+        /// Repairs with a given list of objects; returns what it found.
         async fn repair(&self, listed: Listing) -> Vec<OrphanKind> {
             let database = Database { data: None };
             let args = BlobsCheck { database, repair: true, digests: true, older_than: 0 };

@@ -1,5 +1,4 @@
-//! What a replica still owes its server and what was refused: `sync` and `status` tell it, and end with 5
-//! while there is anything.
+//! Outstanding work of a replica: `sync` and `status` report it and exit with 5 while there is any.
 
 use serde_json::{Value, json};
 use vfs_sync_client::{Outstanding, SyncClient};
@@ -9,10 +8,10 @@ use crate::escape::escaped;
 use crate::output::{Output, count_text};
 use crate::path;
 
-/// Contents that wait which a person is shown.
+/// The number of waiting contents that are shown to a person.
 const SHOWN: usize = 20;
 
-/// Everything that is outstanding, as JSON.
+/// Renders everything outstanding as JSON.
 pub(super) fn json(client: &SyncClient, left: &Outstanding) -> Result<Value> {
     let waiting: Vec<Value> = client
         .waiting_uploads()?
@@ -35,22 +34,22 @@ pub(super) fn json(client: &SyncClient, left: &Outstanding) -> Result<Value> {
     }))
 }
 
-/// Lists the contents that wait, and why.
+/// Lists the waiting contents with their reasons.
 pub(super) fn say(client: &SyncClient, output: Output) -> Result<()> {
     let waiting = client.waiting_uploads()?;
     for upload in waiting.iter().take(SHOWN) {
         let at = path::of(client, &upload.item_id);
         let at = at.unwrap_or_else(|_| upload.item_id.to_string());
-        output.say(format_args!("waits: {}: {}", escaped(&at), escaped(&upload.reason)))?;
+        output.say(format_args!("waiting: {}: {}", escaped(&at), escaped(&upload.reason)))?;
     }
     if waiting.len() > SHOWN {
         let more = count_text((waiting.len() - SHOWN) as u64);
-        output.say(format_args!("… and {more} more contents wait"))?;
+        output.say(format_args!("… and {more} more contents are waiting"))?;
     }
     Ok(())
 }
 
-/// One sentence on what is outstanding; `None` if nothing is.
+/// Summarises what is outstanding in a sentence; `None` if nothing is.
 pub(super) fn sentence(left: &Outstanding) -> Option<String> {
     let mut parts = Vec::new();
     let mut part = |count: u64, one: &str, many: &str, why: Option<&String>| {
@@ -65,32 +64,32 @@ pub(super) fn sentence(left: &Outstanding) -> Option<String> {
     let refused = left.refused.as_ref();
     let (of_operation, of_upload) =
         if left.rejected > 0 { (refused, None) } else { (None, refused) };
-    part(left.rejected, "change was refused", "changes were refused", of_operation);
-    let (one, many) = ("content was refused", "contents were refused");
+    part(left.rejected, "change was rejected", "changes were rejected", of_operation);
+    let (one, many) = ("content was rejected", "contents were rejected");
     part(left.rejected_uploads, one, many, of_upload);
     let (one, many) = ("content waits to be uploaded", "contents wait to be uploaded");
     part(left.uploads, one, many, left.waiting.as_ref());
     part(left.pending, "change waits to be pushed", "changes wait to be pushed", None);
     let (one, many) = (
-        "change that the restored server lost is not back",
-        "changes that the restored server lost are not back",
+        "change that the restored server lost is missing",
+        "changes that the restored server lost are missing",
     );
     part(left.lost, one, many, None);
     (!parts.is_empty()).then(|| parts.join("; "))
 }
 
-/// The end of a command while something is outstanding.
+/// Returns the failure of a command while something is outstanding.
 pub(super) fn failure(left: &Outstanding) -> Option<Failure> {
     let failure = Failure::new(Kind::Partial, sentence(left)?);
     let mut hints = Vec::new();
     if left.rejected + left.rejected_uploads > 0 {
         hints.push(
-            "`vfs-sync rejected` lists what was refused, `rejected retry --all` queues it again; \
-             nothing of it is lost until it is discarded",
+            "`vfs-sync rejected` lists rejected changes, `rejected retry --all` queues them again; \
+             they are kept until they are discarded",
         );
     }
     if left.uploads + left.pending > 0 {
-        hints.push("what waits is kept here, and sent by the next `vfs-sync sync`");
+        hints.push("waiting changes are kept here, and sent by the next `vfs-sync sync`");
     }
     if left.lost > 0 {
         hints.push("`vfs-sync recover` lists what this device could not offer to the server again");
@@ -117,7 +116,7 @@ mod tests {
         let text = sentence(&left).unwrap();
         assert_eq!(
             text,
-            "2 contents were refused (not yours); 1,234 contents wait to be uploaded (the disk is \
+            "2 contents were rejected (not yours); 1,234 contents wait to be uploaded (the disk is \
              full); 1 change waits to be pushed"
         );
         assert_eq!(failure(&left).unwrap().kind.exit_code(), 5);

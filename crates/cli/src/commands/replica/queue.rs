@@ -1,4 +1,4 @@
-//! What waits for the server, and what it refused: `queue`, `rejected`.
+//! Queued and rejected operations: `queue`, `rejected`.
 
 use serde_json::{Value, json};
 use vfs_sync_client::{QueuedState, SyncClient};
@@ -11,7 +11,7 @@ use crate::escape::escaped;
 use crate::output::{Output, bytes_text, table};
 use crate::{path, replica};
 
-/// The greatest list that is asked for at once, where all is meant.
+/// The greatest number of entries in a request for all of them.
 const ALL: usize = 1_000_000;
 
 fn operation_json(operation: &Operation) -> Value {
@@ -23,7 +23,7 @@ fn operation_type(operation: &Operation) -> String {
     json["opType"].as_str().unwrap_or_default().to_owned()
 }
 
-/// Where the item is, or its id if it is nowhere.
+/// Returns the path of an item, or its id if it has none.
 fn place(client: &SyncClient, item: &ItemId) -> String {
     escaped(&path::of(client, item).unwrap_or_else(|_| item.to_string()))
 }
@@ -46,7 +46,7 @@ pub(in crate::commands) fn queue(global: &Global, args: Limit, output: Output) -
         }));
     }
     if queue.is_empty() {
-        return output.say("nothing waits");
+        return output.say("the queue is empty");
     }
     let mut rows = table(&["write id", "state", "operation", "item"], &[0]);
     for op in &queue {
@@ -85,7 +85,7 @@ pub(in crate::commands) fn rejected(global: &Global, args: Rejected, output: Out
             }
             output.say(format_args!("{} queued again", queued.len() + uploads.len()))?;
             for (id, reason) in &left {
-                output.say(format_args!("left: {}: {}", escaped(id), escaped(reason)))?;
+                output.say(format_args!("not queued: {}: {}", escaped(id), escaped(reason)))?;
             }
             let failed: Vec<Value> =
                 left.iter().map(|(id, reason)| json!({ "id": id, "reason": reason })).collect();
@@ -96,9 +96,9 @@ pub(in crate::commands) fn rejected(global: &Global, args: Rejected, output: Out
                 0 => Ok(()),
                 count => Err(Failure::new(
                     Kind::Partial,
-                    format!("{count} of what was refused could not be queued again"),
+                    format!("{count} rejected changes could not be queued again"),
                 )
-                .hint("put the contents again whose bytes are lost, then discard these")),
+                .hint("upload the lost contents again, then discard these entries")),
             }
         }
         RejectedAction::Discard(Discard { which, yes }) => {
@@ -106,9 +106,9 @@ pub(in crate::commands) fn rejected(global: &Global, args: Rejected, output: Out
                 let left = client.outstanding()?;
                 let count = left.rejected + left.rejected_uploads;
                 return Err(Failure::usage(format!(
-                    "nothing was discarded: {count} refused changes would be lost"
+                    "nothing was discarded: {count} rejected changes would be lost"
                 ))
-                .hint("add --yes to forget them all; `vfs-sync rejected` lists them"));
+                .hint("add --yes to discard them all; `vfs-sync rejected` lists them"));
             }
             let chosen = chosen(&client, which)?;
             chosen.operations.iter().try_for_each(|id| client.discard_rejected(id))?;
@@ -121,7 +121,7 @@ pub(in crate::commands) fn rejected(global: &Global, args: Rejected, output: Out
     }
 }
 
-/// What of the refused is meant.
+/// The selected rejected operations and contents.
 struct Chosen {
     operations: Vec<OpId>,
     uploads: Vec<BlobId>,
@@ -174,7 +174,7 @@ fn list(client: &SyncClient, limit: Limit, output: Output) -> Result<()> {
         return output.json(&json!({ "operations": operations, "uploads": uploads }));
     }
     if rejected.is_empty() && uploads.is_empty() {
-        return output.say("nothing was refused");
+        return output.say("nothing was rejected");
     }
     let mut rows = table(&["id", "what", "reason", "item"], &[]);
     for op in &rejected {

@@ -10,7 +10,7 @@ use crate::escape::escaped;
 use crate::output::{Output, bytes_text, count_text, table};
 use crate::replica;
 
-/// The greatest list that is asked for at once, where all is meant.
+/// The greatest number of entries in a request for all of them.
 const ALL: usize = 1_000_000;
 /// The number of lost changes that `status` shows.
 const SHOWN: usize = 20;
@@ -59,11 +59,11 @@ fn grants(client: &SyncClient, output: Output) -> Result<()> {
     if left == 0 {
         return Ok(());
     }
-    let what = format!("{} lost grants could not be given again", count_text(left));
+    let what = format!("{} lost grants could not be restored", count_text(left));
     Err(Failure::new(Kind::Partial, what).hint("see `vfs-sync recover`"))
 }
 
-/// An entry as JSON.
+/// Renders a lost change as JSON.
 fn entry_json(entry: &LostEntry) -> Value {
     json!({
         "number": entry.number, "itemId": entry.lost.item, "path": entry.lost.path,
@@ -95,9 +95,9 @@ fn list(client: &SyncClient, limit: Limit, output: Output) -> Result<()> {
         return output.json(&json!({ "entries": entries }));
     }
     if entries.is_empty() {
-        return output.say("nothing is lost");
+        return output.say("no changes are lost");
     }
-    let mut rows = table(&["number", "path", "change", "why it was not offered"], &[0]);
+    let mut rows = table(&["number", "path", "change", "reason"], &[0]);
     for entry in &entries {
         rows.add_row([
             entry.number.to_string(),
@@ -109,12 +109,12 @@ fn list(client: &SyncClient, limit: Limit, output: Output) -> Result<()> {
     output.table(rows)
 }
 
-/// The first lost changes, for `status`.
+/// Renders the first lost changes as JSON, for `status`.
 pub(in crate::commands) fn first_json(client: &SyncClient) -> Result<Vec<Value>> {
     Ok(client.lost(0, SHOWN)?.iter().map(entry_json).collect())
 }
 
-/// A line for each of the first lost changes, for `status`.
+/// Returns a line for each of the first lost changes, for `status`.
 pub(in crate::commands) fn first_lines(client: &SyncClient) -> Result<Vec<String>> {
     let line = |entry: &LostEntry| {
         let (change, reason) = (change_text(&entry.lost.change), entry.lost.reason.text());

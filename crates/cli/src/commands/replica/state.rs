@@ -23,7 +23,7 @@ pub(in crate::commands) fn state(global: &Global, command: State, output: Output
             let client_id = state::client_id(&json).map_err(vfs_sync_client::report_violation)?;
             let outcome = replica::hydrate(global, &init, client_id, &json[..])?;
             output.say(format_args!(
-                "{} items and {} queued operations taken over",
+                "restored {} items and {} queued operations",
                 count_text(outcome.items),
                 count_text(outcome.queued)
             ))?;
@@ -56,7 +56,8 @@ fn export(global: &Global, file: Option<&Path>, redact: bool, output: Output) ->
     let temporary = writer.into_inner().map_err(|error| Failure::io(what())(error.into_error()))?;
     temporary.as_file().sync_all().map_err(Failure::io(what()))?;
     temporary.persist_noclobber(file).map_err(|error| {
-        Failure::io(what())(error.error).hint("an export replaces no file: choose another name")
+        Failure::io(what())(error.error)
+            .hint("existing files are not replaced: choose another name")
     })?;
     output.say(format_args!("written to {}", Escaped(&file.to_string_lossy())))?;
     output.json(&json!({ "file": file.to_string_lossy(), "redacted": redact }))

@@ -1,4 +1,4 @@
-//! Exchanging changes with the server: `sync`, once or for ever.
+//! Synchronisation with the server: `sync`, once or continuously.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,20 +21,20 @@ use crate::output::{Output, bytes_text, count_text};
 use crate::shutdown;
 use crate::{path, replica};
 
-/// How often a watch looks whether something that was imported stands beside its like.
+/// The interval at which a watch merges imports with those of other devices.
 const MERGES_EVERY: Duration = Duration::from_secs(2);
-/// How many shares a person is shown.
+/// The number of shares that are shown to a person.
 const SHARES_SHOWN: usize = 20;
 
-/// How many items that live on a person is shown.
+/// The number of kept items that are shown to a person.
 const KEPT_SHOWN: usize = 50;
 
-/// Whether all went through.
+/// Returns an error if the server rejected operations.
 pub(in crate::commands) fn outcome(report: &SyncReport) -> Result<()> {
     if report.rejected == 0 {
         return Ok(());
     }
-    let refused = format!("the server refused {} operations", report.rejected);
+    let refused = format!("the server rejected {} operations", report.rejected);
     Err(Failure::new(Kind::Partial, refused).hint("see `vfs-sync rejected`"))
 }
 
@@ -62,16 +62,16 @@ pub(in crate::commands) async fn sync(
     let report = sync_and_merge(&client, &mut changes, &mut events, &stop).await;
     shown.with(None);
     let (report, merged) = report?;
-    let told = told(&client, events)?;
+    let notices = notices(&client, events)?;
     let left = client.outstanding()?;
-    let document = with_field(report_json(&report), "shared", told.shared_json());
+    let document = with_field(report_json(&report), "shared", notices.shared_json());
     let document = with_field(document, "outstanding", outstanding::json(&client, &left)?);
-    let document = with_field(document, "kept", json!(told.kept));
-    let document = with_field(document, "conflictedCopies", told.copies_json());
+    let document = with_field(document, "kept", json!(notices.kept));
+    let document = with_field(document, "conflictedCopies", notices.copies_json());
     let document = with_field(document, "merged", merged);
-    output.json(&with_field(document, "revoked", told.revoked))?;
+    output.json(&with_field(document, "revoked", notices.revoked))?;
     output.say(format_args!(
-        "pushed {} ({} outdated, {} refused) · pulled {} · uploaded {} ({}) in {:.1} s{}",
+        "pushed {} ({} overridden, {} rejected) · pulled {} · uploaded {} ({}) in {:.1} s{}",
         count_text(report.applied),
         count_text(report.outdated),
         count_text(report.rejected),
@@ -84,20 +84,20 @@ pub(in crate::commands) async fn sync(
     if let Some(text) = recover::offered_text(&report.offered) {
         output.say(text)?;
     }
-    told.say(output)?;
+    notices.say(output)?;
     outstanding::say(&client, output)?;
     let mut failure = match outstanding::failure(&left) {
         Some(failure) => failure,
         None => return outcome(&report),
     };
-    if let Some(refusal) = told.refused {
+    if let Some(refusal) = notices.refused {
         failure.message = format!("{refusal}; {}", failure.message);
     }
     Err(failure)
 }
 
-/// Syncs; then makes one of what this device and another put into one folder by the same names, and
-/// syncs again. What is told meanwhile is kept in `events`.
+/// Synchronises, merges what this device and others imported under the same names, and synchronises
+/// again. Notices are collected in `events`.
 async fn sync_and_merge(
     client: &SyncClient,
     changes: &mut Receiver<ChangeEvent>,
@@ -144,7 +144,7 @@ async fn sync_once(
     report
 }
 
-/// Keeps what is told at the end of a sync.
+/// Collects the events that are reported at the end of a sync.
 fn keep(change: Option<ChangeEvent>, events: &mut Vec<ChangeEvent>) {
     use ChangeEvent as E;
     events.extend(change.filter(|change| {
@@ -159,22 +159,22 @@ fn keep(change: Option<ChangeEvent>, events: &mut Vec<ChangeEvent>) {
     }));
 }
 
-/// What a sync told by the way.
+/// Notices of a sync for the user.
 #[derive(Default)]
-struct Told {
-    /// The first content that was refused.
+struct Notices {
+    /// The first content that was rejected.
     refused: Option<String>,
-    /// What others share since: where it is, whose, and one's own level.
+    /// New shares of others: path, owner, and the user's access level.
     shared: Vec<(String, UserId, AccessLevel)>,
-    /// How many items are no longer for one to see.
+    /// The number of items that are no longer visible.
     revoked: u64,
-    /// Where what was deleted here lives on, since somebody changed it meanwhile.
+    /// The paths of items that were deleted here and kept, since somebody changed them.
     kept: Vec<String>,
-    /// Contents that were kept beside others: where the item is, and where the copy.
+    /// The conflicted copies: the path of each item and of its copy.
     copies: Vec<(String, String)>,
 }
 
-impl Told {
+impl Notices {
     fn shared_json(&self) -> Vec<Value> {
         let one = |(path, owner, level): &(String, UserId, AccessLevel)| json!({ "path": path, "owner": owner, "accessLevel": level });
         self.shared.iter().map(one).collect()
@@ -188,12 +188,13 @@ impl Told {
     fn say(&self, output: Output) -> Result<()> {
         for (path, copy) in self.copies.iter().take(SHARES_SHOWN) {
             let (path, copy) = (escaped(path), escaped(copy));
-            output
-                .say(format_args!("{path} was changed elsewhere too: yours is kept as {copy}"))?;
+            output.say(format_args!(
+                "{path} was also changed elsewhere: your version is kept as {copy}"
+            ))?;
         }
         if self.copies.len() > SHARES_SHOWN {
             let count = count_text(self.copies.len() as u64);
-            output.say(format_args!("{count} conflicted copies in all: see --json"))?;
+            output.say(format_args!("{count} conflicted copies in total: see --json"))?;
         }
         for (path, owner, level) in self.shared.iter().take(SHARES_SHOWN) {
             let (path, owner) = (escaped(path), escaped(owner.as_str()));
@@ -220,31 +221,31 @@ impl Told {
     }
 }
 
-fn told(client: &SyncClient, events: Vec<ChangeEvent>) -> Result<Told> {
-    let mut told = Told::default();
+fn notices(client: &SyncClient, events: Vec<ChangeEvent>) -> Result<Notices> {
+    let mut notices = Notices::default();
     for change in events {
         match change {
-            ChangeEvent::UploadRejected { item_id, reason } if told.refused.is_none() => {
+            ChangeEvent::UploadRejected { item_id, reason } if notices.refused.is_none() => {
                 let at = path::of(client, &item_id).unwrap_or_else(|_| item_id.to_string());
-                told.refused = Some(format!("the content of {at} was refused: {reason}"));
+                notices.refused = Some(format!("the content of {at} was rejected: {reason}"));
             }
             // It may have gone again since.
             ChangeEvent::Shared { item_id, owner, level } if client.node(&item_id)?.is_some() => {
-                told.shared.push((path::of(client, &item_id)?, owner, level));
+                notices.shared.push((path::of(client, &item_id)?, owner, level));
             }
             ChangeEvent::Kept(item_id) if client.node(&item_id)?.is_some() => {
-                told.kept.push(path::of(client, &item_id)?);
+                notices.kept.push(path::of(client, &item_id)?);
             }
-            ChangeEvent::Revoked(_) => told.revoked += 1,
+            ChangeEvent::Revoked(_) => notices.revoked += 1,
             ChangeEvent::ConflictedCopy { item_id, copy } => {
                 let at =
                     |item: &ItemId| path::of(client, item).unwrap_or_else(|_| item.to_string());
-                told.copies.push((at(&item_id), at(&copy)));
+                notices.copies.push((at(&item_id), at(&copy)));
             }
             _ => {}
         }
     }
-    Ok(told)
+    Ok(notices)
 }
 
 async fn watch(client: &SyncClient, output: Output, stop: &CancellationToken) -> Result<()> {
@@ -265,12 +266,13 @@ async fn watch(client: &SyncClient, output: Output, stop: &CancellationToken) ->
             Ok(change) => change,
             Err(RecvError::Lagged(count)) => {
                 output.json(&json!({ "event": "missed", "more": count }))?;
-                output.say(format_args!("{count} changes were too quick to tell"))?;
+                output
+                    .say(format_args!("missed {count} change events: the output was too slow"))?;
                 continue;
             }
             Err(RecvError::Closed) => break Ok(()),
         };
-        tell(client, output, &change)?;
+        report(client, output, &change)?;
         if let ChangeEvent::Stopped(reason) = change {
             break Err(Failure::from(vfs_sync_client::ClientError::Stopped(reason)));
         }
@@ -279,13 +281,20 @@ async fn watch(client: &SyncClient, output: Output, stop: &CancellationToken) ->
     ended
 }
 
-fn tell(client: &SyncClient, output: Output, change: &ChangeEvent) -> Result<()> {
+fn report(client: &SyncClient, output: Output, change: &ChangeEvent) -> Result<()> {
     let path = |item: &ItemId| path::of(client, item).ok();
-    let line = |what: &str, item: &ItemId, more: Value| {
+    let line = |event: &str, item: &ItemId, more: Value| {
         let path = path(item);
-        output.json(&json!({ "event": what, "itemId": item, "path": path, "more": more }))?;
+        output.json(&json!({ "event": event, "itemId": item, "path": path, "more": more }))?;
         let at = path.unwrap_or_else(|| item.to_string());
-        output.say(format_args!("{what} {}", escaped(&at)))
+        let text = match event {
+            "went" => "removed",
+            "outdated" => "overridden",
+            "conflictedCopy" => "conflicted copy of",
+            "uploadRejected" => "content rejected:",
+            other => other,
+        };
+        output.say(format_args!("{text} {}", escaped(&at)))
     };
     match change {
         ChangeEvent::Appeared(item) => line("appeared", item, Value::Null),
@@ -310,12 +319,12 @@ fn tell(client: &SyncClient, output: Output, change: &ChangeEvent) -> Result<()>
         }
         ChangeEvent::Paused(reason) => {
             output.json(&json!({ "event": "paused", "more": reason }))?;
-            output.note(format_args!("paused: {}; it goes on by itself", escaped(&reason.message)));
+            output.note(format_args!("paused: {}; it resumes by itself", escaped(&reason.message)));
             Ok(())
         }
         ChangeEvent::Resumed => {
             output.json(&json!({ "event": "resumed" }))?;
-            output.note("goes on");
+            output.note("resumed");
             Ok(())
         }
         ChangeEvent::Outstanding(left) => {

@@ -1,4 +1,4 @@
-//! Blocking owners, at the server: `block`, `unblock`.
+//! Blocking of owners, at the server: `block`, `unblock`.
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -32,12 +32,12 @@ pub(in crate::commands) async fn unblock(
     set(global, &args.owner, false, output, stop).await
 }
 
-/// The replica's server, asked in the name of the replica's user and of nobody else.
+/// Connects to the replica's server as the replica's user and nobody else.
 fn server(global: &Global) -> Result<HttpTransport> {
     let client = replica::open(global, replica::config())?;
     let server = replica::server(global, None, None, None)?;
     server.meant_for(&client.user()).map_err(|other| {
-        let (user, message) = (client.user(), "the list of blocked users is each user's own");
+        let (user, message) = (client.user(), "each user has a list of blocked users");
         Failure::new(Kind::Auth, format!("{message}: the replica is {user}'s, not {other}'s"))
     })?;
     Ok(server)
@@ -53,7 +53,7 @@ async fn list(global: &Global, output: Output, stop: CancellationToken) -> Resul
         return output.json(&list);
     }
     if list.owners.is_empty() {
-        return output.say("you block nobody");
+        return output.say("no users are blocked");
     }
     list.owners.iter().try_for_each(|owner| output.text(escaped(owner.as_str())))
 }
@@ -72,17 +72,17 @@ async fn set(
     }
     let shown = escaped(owner.as_str());
     output.say(match blocked {
-        true => format!("{shown} is blocked: what {shown} shares goes with the next sync"),
-        false => format!("{shown} is not blocked: what {shown} shares comes with the next sync"),
+        true => format!("{shown} is blocked: the next sync removes what {shown} shares"),
+        false => format!("{shown} is not blocked: the next sync restores what {shown} shares"),
     })?;
     output.json(&json!({ "owner": owner, "blocked": blocked }))
 }
 
-/// A server of before has no such route.
+/// Explains an error of an older server without this route.
 fn unsupported(error: TransportError) -> Failure {
     match error {
         TransportError::Refused { status: 404 | 405, .. } => {
-            Failure::failed("the server keeps no list of blocked users")
+            Failure::failed("the server does not support blocking")
                 .hint("its operator can upgrade it to this version of vfs-sync")
         }
         other => other.into(),

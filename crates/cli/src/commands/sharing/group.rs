@@ -1,4 +1,4 @@
-//! Groups and organizations, for administrators, and for everybody about themselves: `group`.
+//! Groups and organizations: `group`, for administrators and members.
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -29,12 +29,12 @@ pub(in crate::commands) async fn group(
             GroupAction::Add(one) => {
                 let group = principal(one.group, one.organization);
                 server.set_member(&group, &one.user, true).await?;
-                tell(&output, &group, &one.user, true)
+                report(&output, &group, &one.user, true)
             }
             GroupAction::Remove(one) => {
                 let group = principal(one.group, one.organization);
                 server.set_member(&group, &one.user, false).await?;
-                tell(&output, &group, &one.user, false)
+                report(&output, &group, &one.user, false)
             }
             GroupAction::Members(of) => {
                 let group = principal(of.group, of.organization);
@@ -74,11 +74,11 @@ pub(in crate::commands) async fn group(
     }
 }
 
-fn tell(output: &Output, group: &Principal, member: &UserId, present: bool) -> Result<()> {
+fn report(output: &Output, group: &Principal, member: &UserId, present: bool) -> Result<()> {
     let (user, shown) = (escaped(member.as_str()), escaped(&group.to_string()));
     output.say(match present {
-        true => format!("{user} is in {shown}"),
-        false => format!("{user} is not in {shown}"),
+        true => format!("{user} is a member of {shown}"),
+        false => format!("{user} is not a member of {shown}"),
     })?;
     let (kind, id) = (group.kind, &group.id);
     output.json(&json!({

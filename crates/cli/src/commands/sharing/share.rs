@@ -16,7 +16,7 @@ use crate::escape::{Escaped, escaped};
 use crate::output::{Output, table};
 use crate::{path, replica};
 
-/// How long the server may take to say whether it knows somebody.
+/// The time limit for asking the server whether it knows a principal.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 fn principal_json(principal: &Principal, level: AccessLevel) -> Value {
@@ -37,16 +37,14 @@ pub(in crate::commands) async fn share(global: &Global, args: Share, output: Out
     let known = known(global, &client, &args.who).await;
     let who = escaped(&args.who.to_string());
     if known == Some(false) {
-        output.note(format_args!(
-            "warning: the server knows nothing of {who} yet; is the name right?"
-        ));
+        output.note(format_args!("warning: the server does not know {who} yet; check the name"));
     }
     output.say(format_args!("{} is shared with {who}: {level}", Escaped(&args.path)))?;
     let grant = principal_json(&args.who, level);
     output.json(&json!({ "id": node.id, "path": args.path, "grant": grant, "known": known }))
 }
 
-/// Whether the server knows of a principal; `None` where it cannot be asked.
+/// Asks whether the server knows a principal; `None` where it cannot be asked.
 async fn known(global: &Global, client: &SyncClient, principal: &Principal) -> Option<bool> {
     let server = replica::server(global, None, None, Some(PATIENCE)).ok()?;
     server.meant_for(&client.user()).ok()?;
@@ -65,10 +63,13 @@ pub(in crate::commands) fn unshare(global: &Global, args: Unshare, output: Outpu
         return Err(Failure::new(Kind::NotFound, message).hint(match through {
             Some(reader) if reader.through != node.id => {
                 let at = path::of(&client, &reader.through)?;
-                format!("what reaches {who} is a grant on {at}")
+                format!("{who} has access by a grant on {at}")
             }
             Some(_) => format!("{who} owns it"),
-            None => format!("see `vfs-sync shares '{}'`; is this replica synced?", args.path),
+            None => format!(
+                "see `vfs-sync shares '{}'`; check that this replica is synchronised",
+                args.path
+            ),
         }));
     }
     client.unshare(&node.id, args.who.clone()).map_err(path::explain(&client))?;
@@ -100,7 +101,7 @@ fn decline(client: &SyncClient, path: &str, output: Output) -> Result<()> {
         ClientError::NotDeclined { through, .. } => not_declined(client, &at, &node, &through),
         other => path::explain(client)(other),
     })?;
-    output.say(format_args!("declined {}: it goes with the next sync", escaped(&at)))?;
+    output.say(format_args!("declined {}: the next sync removes it", escaped(&at)))?;
     // What comes by a group, or from above, still shows it.
     let left: Vec<String> = client
         .audience(&node.id)?
@@ -109,12 +110,12 @@ fn decline(client: &SyncClient, path: &str, output: Output) -> Result<()> {
         .map(|reader| grant_text(client, reader))
         .collect();
     if !left.is_empty() {
-        output.note(format_args!("it may still reach you by {}", escaped(&left.join(", "))));
+        output.note(format_args!("you may still have access by {}", escaped(&left.join(", "))));
     }
     output.json(&json!({ "id": node.id, "path": at, "owner": node.owner, "stillBy": left }))
 }
 
-/// Whether a grant may reach this user: it names the user, or a group whose members are not known.
+/// Returns whether a grant may reach this user: it names the user, or a group with unknown members.
 fn reaches(client: &SyncClient, reader: &Reader) -> bool {
     match reader.principal.kind {
         PrincipalType::User => reader.principal.id.as_str() == client.user().as_str(),
@@ -130,14 +131,14 @@ fn grant_text(client: &SyncClient, reader: &Reader) -> String {
 fn not_declined(client: &SyncClient, at: &str, node: &Node, through: &[Reader]) -> Failure {
     let owner = &node.owner;
     let by = match through {
-        [] => "what reaches you is a grant on a folder above it that you do not see".to_owned(),
+        [] => "you have access by a grant on a folder above it that you do not see".to_owned(),
         grants => {
             let grants: Vec<String> = grants.iter().map(|one| grant_text(client, one)).collect();
-            format!("what reaches you is {}", grants.join(", "))
+            format!("you have access by {}", grants.join(", "))
         }
     };
     Failure::failed(format!("{at} is not shared with you by name: {by}")).hint(format!(
-        "{owner} can take that away; `vfs-sync block '{owner}'` hides all that {owner} shares"
+        "{owner} can revoke it; `vfs-sync block '{owner}'` hides all that {owner} shares"
     ))
 }
 
@@ -153,7 +154,7 @@ fn of_item(client: &SyncClient, path: &str, output: Output) -> Result<()> {
         rows.add_row([
             escaped(&reader.principal.to_string()),
             reader.level.to_string(),
-            if owns { "owns it".to_owned() } else { escaped(&through) },
+            if owns { "owner".to_owned() } else { escaped(&through) },
             if own.is_some_and(|grant| grant.pending) { "*" } else { "" }.to_owned(),
         ]);
         let json = principal_json(&reader.principal, reader.level);
@@ -235,7 +236,7 @@ pub(in crate::commands) fn shared_with_me(global: &Global, output: Output) -> Re
     output.table(rows)
 }
 
-/// Who is told of an item, for `stat`: the principals of its grants.
+/// Formats the grants on an item, for `stat`.
 pub(in crate::commands) fn grants_text(client: &SyncClient, item: &ItemId) -> Result<Vec<String>> {
     let grants = client.grants(item)?;
     let text = |grant: &Grant| format!("{}: {}", grant.principal, grant.level);

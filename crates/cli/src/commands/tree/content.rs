@@ -1,4 +1,4 @@
-//! Contents in and out: `cat`, `get`, `put`.
+//! Contents of single files: `cat`, `get`, `put`.
 
 use std::io::{self, IsTerminal as _, Read};
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ use crate::path::{self, Place};
 use crate::stdin::Stdin;
 use crate::{replica, shutdown};
 
-/// An item's content, or one of its versions, and the time of its bytes.
+/// Reads an item's content, or one of its versions, with its modification time.
 async fn content(
     client: &SyncClient,
     path: &str,
@@ -125,8 +125,8 @@ pub(in crate::commands) async fn get(
         Some(file) => file,
     };
     let exists = || {
-        Failure::new(Kind::Exists, format!("{} is there already", file.display()))
-            .hint("--force replaces it")
+        Failure::new(Kind::Exists, format!("{} exists already", file.display()))
+            .hint("use --force to replace it")
     };
     if !args.force && file.symlink_metadata().is_ok() {
         return Err(exists());
@@ -211,7 +211,7 @@ pub(in crate::commands) fn put(
     if let Some(node) = &there
         && Place::Item(Box::new(node.clone())).is_folder()
     {
-        return Err(Failure::new(Kind::Exists, format!("{name} is a folder there")));
+        return Err(Failure::new(Kind::Exists, format!("{name} is a folder in the tree")));
     }
     let container = parent.container()?;
     let mut batch = client.batch();
@@ -235,13 +235,13 @@ pub(in crate::commands) fn put(
         let (folder, file) = path
             .parent()
             .zip(path.file_name())
-            .ok_or_else(|| Failure::usage(format!("{} is no file", args.file.display())))?;
+            .ok_or_else(|| Failure::usage(format!("{} is not a file", args.file.display())))?;
         let disk = Root::open(folder)
             .and_then(|mut root| root.folder(Path::new("")))
             .map_err(Failure::io(&what))?;
         if disk.stat(file).map_err(Failure::io(&what))?.kind != DiskKind::File {
-            return Err(Failure::usage(format!("{} is no file", args.file.display()))
-                .hint("a directory is taken by `vfs-sync import`"));
+            return Err(Failure::usage(format!("{} is not a file", args.file.display()))
+                .hint("use `vfs-sync import` for a directory"));
         }
         let mut reader = StableReader::open(&disk, file, &stop).map_err(Failure::io(&what))?;
         let id = create(metadata::change(there.as_ref(), reader.stat()));
@@ -258,7 +258,7 @@ pub(in crate::commands) fn put(
                         "{} changed while it was read",
                         args.file.display()
                     ))
-                    .hint("try again when nobody writes it"),
+                    .hint("try again when no program writes to it"),
                     Some(Cut::Io(error)) => Failure::io(&what)(error),
                     None => error.into(),
                 });

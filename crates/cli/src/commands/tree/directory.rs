@@ -16,7 +16,7 @@ use crate::path;
 use crate::report::Problems;
 use crate::{replica, shutdown};
 
-/// How many conflicted copies a person is shown.
+/// The number of conflicted copies that are shown to a person.
 const CONFLICTS_SHOWN: usize = 20;
 
 pub(in crate::commands) fn import(
@@ -30,7 +30,7 @@ pub(in crate::commands) fn import(
     let own = replica::directory(global)?;
     let what = format!("cannot read {}", args.dir.display());
     let mut scanner = Scanner::open(&args.dir, &[own]).map_err(|error| {
-        Failure::io(what)(error).hint("name a directory that is there and can be read")
+        Failure::io(what)(error).hint("name an existing directory that can be read")
     })?;
     if scanner.is_excluded() {
         return Err(Failure::usage("this is the replica's own directory"));
@@ -42,11 +42,11 @@ pub(in crate::commands) fn import(
         dry_run: args.dry_run,
     };
     let progress = output.progress("importing");
-    let mut tell = |report: &ImportReport| {
-        progress.set(format!("{} looked at, {}", report.seen(), bytes_text(report.bytes)));
+    let mut show = |report: &ImportReport| {
+        progress.set(format!("{} entries, {}", report.seen(), bytes_text(report.bytes)));
     };
     let top = import_into(&client, &args)?;
-    let report = import::import(&client, scanner, top, options, &stop, &mut tell)?;
+    let report = import::import(&client, scanner, top, options, &stop, &mut show)?;
     drop(progress);
     output.json(&report)?;
     if args.dry_run {
@@ -60,7 +60,7 @@ pub(in crate::commands) fn import(
     let would = if args.dry_run { "would be " } else { "" };
     output.say(format_args!(
         "{would}new: {} folders, {} files · changed: {} contents, {} attributes · moved: {} · \
-         deleted: {} · unchanged: {} · {} taken",
+         deleted: {} · unchanged: {} · {} imported",
         count_text(report.folders_created),
         count_text(report.files_created),
         count_text(report.contents_changed),
@@ -76,7 +76,7 @@ pub(in crate::commands) fn import(
     }
     if report.conflicts.count > CONFLICTS_SHOWN as u64 {
         let count = count_text(report.conflicts.count);
-        output.note(format!("{count} files in all are kept beside the tree's: see --json"));
+        output.note(format!("{count} files in total are kept beside the tree's: see --json"));
     }
     if report.stale > 0 {
         let count = count_text(report.stale);
@@ -86,14 +86,14 @@ pub(in crate::commands) fn import(
         ));
     }
     if report.changes() > 0 && !args.dry_run {
-        output.note("`vfs-sync sync` sends it");
+        output.note("`vfs-sync sync` sends the changes");
     }
     finish(output, report.interrupted, &report.problems)?;
     import::held(&report, &args.dir).map_or(Ok(()), Err)
 }
 
-/// The folder that an import goes into (`None`: the top), which is made if it is not there; with a
-/// dry run it is one that is not there.
+/// Returns the folder to import into (`None`: the top), which is created if needed; with a dry run
+/// it is a new id.
 fn import_into(client: &SyncClient, args: &Import) -> Result<Option<ItemId>> {
     let (mut at, mut missing) = (args.path.clone(), Vec::new());
     let place = loop {
@@ -144,11 +144,11 @@ pub(in crate::commands) async fn export(
         checksum: args.checksum,
     };
     let progress = output.progress("exporting");
-    let mut tell = |report: &ExportReport| {
+    let mut show = |report: &ExportReport| {
         let files = report.files_written + report.unchanged;
         progress.set(format!("{files} done, {}", bytes_text(report.bytes)));
     };
-    let report = export::export(&client, top, &args.dir, options, &stop, &mut tell).await?;
+    let report = export::export(&client, top, &args.dir, options, &stop, &mut show).await?;
     drop(progress);
     output.json(&report)?;
     output.say(format_args!(
@@ -164,7 +164,7 @@ pub(in crate::commands) async fn export(
     export::held(&report, &args.dir).map_or(Ok(()), Err)
 }
 
-/// The end of an import or export: interrupted, done but for some, or done.
+/// Reports problems; an error if the command was interrupted or left entries out.
 fn finish(output: Output, interrupted: bool, problems: &Problems) -> Result<()> {
     output.problems(problems);
     if interrupted {
@@ -172,9 +172,8 @@ fn finish(output: Output, interrupted: bool, problems: &Problems) -> Result<()> 
     }
     match problems.failures() {
         0 => Ok(()),
-        count => Err(Failure::new(
-            Kind::Partial,
-            format!("entries left out: {count} (see what was reported)"),
-        )),
+        count => {
+            Err(Failure::new(Kind::Partial, format!("{count} entries were left out (see above)")))
+        }
     }
 }

@@ -24,22 +24,22 @@ pub(in crate::commands) fn mkdir(global: &Global, args: Mkdir, output: Output) -
         } else {
             if path::parse(path)?.steps().is_empty() {
                 return Err(match path::find(&client, path)?.container() {
-                    Ok(_) => Failure::new(Kind::Exists, "the top is there already"),
+                    Ok(_) => Failure::new(Kind::Exists, "the top folder exists already"),
                     Err(failure) => failure,
                 });
             }
             let (parent, text) = path::split(path)?;
             let parent = path::folder(&client, &parent)?;
             if path::find_if_there(&client, path)?.is_some() {
-                return Err(Failure::new(Kind::Exists, format!("there is a {path} already"))
-                    .hint("--parents accepts a folder that is there"));
+                return Err(Failure::new(Kind::Exists, format!("{path} exists already"))
+                    .hint("--parents accepts an existing folder"));
             }
             let made_it = client.create_folder(parent.container()?, path::name(&text)?);
             made.push((path.clone(), made_it.map_err(path::explain(&client))?));
         }
     }
     for (path, _) in &made {
-        output.say(format_args!("made {}", Escaped(path)))?;
+        output.say(format_args!("created {}", Escaped(path)))?;
     }
     let made: Vec<_> = made.iter().map(|(path, id)| json!({ "path": path, "id": id })).collect();
     output.json(&json!({ "made": made }))
@@ -113,7 +113,7 @@ pub(in crate::commands) async fn mv(
     output.json(&json!({ "id": node.id, "from": args.from, "path": path, "copied": false }))
 }
 
-/// Whether an item hangs in a place of its own tree and, in that tree, nowhere else.
+/// Returns whether a place is the only parent of an item within its own tree.
 fn hangs_in(client: &SyncClient, node: &Node, place: &Place) -> Result<bool> {
     let mut parents = Vec::new();
     for parent in client.parents_of(&node.id)? {
@@ -127,7 +127,7 @@ fn hangs_in(client: &SyncClient, node: &Node, place: &Place) -> Result<bool> {
     })
 }
 
-/// Moves a shortcut to another folder of the tree that it is in; gives that folder.
+/// Moves a shortcut to another folder of the same tree; returns that folder.
 fn move_shortcut(
     client: &SyncClient,
     node: &Node,
@@ -137,26 +137,26 @@ fn move_shortcut(
 ) -> Result<ItemId> {
     let refused = |message: String| {
         Failure::failed(message).hint(format!(
-            "`vfs-sync ln` makes another one, `vfs-sync ln --remove '{}' FOLDER` takes this one out",
+            "`vfs-sync ln` creates another one, `vfs-sync ln --remove '{}' FOLDER` removes this one",
             args.from
         ))
     };
     let from_owner = client.node(folder)?.map(|folder| folder.owner);
     let Place::Item(to) = parent else {
-        return Err(refused(format!("{} is a shortcut: a folder has it, or none", args.from)));
+        return Err(refused(format!("{} is a shortcut: only a folder can contain it", args.from)));
     };
     if from_owner.as_ref() != Some(&to.owner) {
-        return Err(refused(format!("{} is a shortcut of another owner's tree", args.from)));
+        return Err(refused(format!("{} is a shortcut in another owner's tree", args.from)));
     }
     if path::find_if_there(client, &args.to)?.is_none_or(|place| !place.is_folder()) {
-        let named = format!("{} is a shortcut: it has the name of what it leads to", args.from);
+        let named = format!("{} is a shortcut: it has the name of its target", args.from);
         return Err(refused(named));
     }
     client.move_to(&node.id, Some(&to.id)).map_err(|error| impossible(client, error, args))?;
     Ok(to.id.clone())
 }
 
-/// Between trees of different owners: a copy, and the original deleted.
+/// Moves an item between owners: copies it, then deletes the original.
 async fn move_by_copy(
     client: &SyncClient,
     node: Node,
@@ -169,11 +169,11 @@ async fn move_by_copy(
     if !client.may_delete(&node.id)? {
         let (owner, level) = (&node.owner, node.access_level);
         return Err(Failure::failed(format!(
-            "{} is in {owner}'s tree: moving it out copies and deletes it, and deleting takes admin on \
+            "{} is in {owner}'s tree: moving it out copies and deletes it, and deleting needs admin on \
              it, or write on all folders that it is in; you have {level}",
             args.from
         ))
-        .hint("`vfs-sync cp` copies it; `vfs-sync ln` lets you find it in a folder of yours"));
+        .hint("`vfs-sync cp` copies it; `vfs-sync ln` adds a shortcut in a folder of yours"));
     }
     let to = parent.container()?;
     let fetched = fetch(client, &node, &stop).await?;
@@ -194,7 +194,7 @@ async fn move_by_copy(
     }))
 }
 
-/// Fetches the contents of an item and of all that hangs under it; gives how many were.
+/// Downloads the contents of an item and of everything under it; returns the number of downloads.
 async fn fetch(client: &SyncClient, node: &Node, stop: &CancellationToken) -> Result<u64> {
     let mut contents = Vec::new();
     let take = |node: &Node, contents: &mut Vec<ItemId>| {
@@ -259,7 +259,7 @@ pub(in crate::commands) fn rm(global: &Global, args: Rm, output: Output) -> Resu
             && !client.children(Some(&node.id))?.is_empty()
         {
             return Err(Failure::failed(format!("{path} is not empty"))
-                .hint("--recursive deletes it with all that is in it"));
+                .hint("--recursive deletes it with its contents"));
         }
         found.push((path, node, shortcut_in));
     }
@@ -270,7 +270,7 @@ pub(in crate::commands) fn rm(global: &Global, args: Rm, output: Output) -> Resu
                 client.unlink(&node.id, &folder).map_err(path::explain(&client))?;
                 unlinked += 1;
                 output.say(format_args!(
-                    "took out {}, a shortcut; what it leads to stays",
+                    "removed the shortcut {}; its target stays",
                     Escaped(path)
                 ))?;
             }
@@ -292,11 +292,11 @@ pub(in crate::commands) fn rm(global: &Global, args: Rm, output: Output) -> Resu
 fn not_ours(error: ClientError, path: &str, node: &Node) -> Failure {
     match error {
         ClientError::NotPermitted { has, .. } => Failure::failed(format!(
-            "{path} is in {}'s tree: deleting takes admin on it, or write on all folders that it is in; \
+            "{path} is in {}'s tree: deleting needs admin on it, or write on all folders that it is in; \
              you have {has}",
             node.owner
         ))
-        .hint(format!("to see it no more: `vfs-sync shares decline '{path}'`")),
+        .hint(format!("to hide it: `vfs-sync shares decline '{path}'`")),
         other => other.into(),
     }
 }
@@ -314,7 +314,7 @@ pub(in crate::commands) fn ln(global: &Global, args: Ln, output: Output) -> Resu
         output.say(format_args!("{item} is no longer in {at}"))?;
     } else {
         client.link(&node.id, &folder.id).map_err(path::explain(&client))?;
-        output.say(format_args!("{item} is in {at} too"))?;
+        output.say(format_args!("{item} is also in {at}"))?;
     }
     output.json(&json!({ "id": node.id, "folder": folder.id, "linked": !args.remove }))
 }

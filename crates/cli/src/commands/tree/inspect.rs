@@ -1,4 +1,4 @@
-//! Looking at the tree: `ls`, `tree`, `stat`.
+//! Inspection of the tree: `ls`, `tree`, `stat`.
 
 use std::fmt::Write as _;
 
@@ -58,13 +58,13 @@ pub(in crate::commands) fn ls(global: &Global, args: Ls, output: Output) -> Resu
     output.table(rows)
 }
 
-/// One step of a path that stands for an owner.
+/// Returns the path step that stands for an owner.
 fn owner_step(owner: &UserId) -> String {
     let path = TreePath::Shared { owner: owner.clone(), steps: Vec::new() }.to_string();
     path.strip_prefix("shared:").unwrap_or(&path).to_owned()
 }
 
-/// Lists those who share something.
+/// Lists the users who share something.
 fn owners(client: &SyncClient, args: &Ls, output: Output) -> Result<()> {
     let owners = client.shared_owners()?;
     if output.json {
@@ -88,7 +88,7 @@ fn owners(client: &SyncClient, args: &Ls, output: Output) -> Result<()> {
 
 type Entries = Box<dyn Iterator<Item = Result<TreeEntry, ClientError>>>;
 
-/// The walks through a place: one, or, of the list of owners, one for each owner.
+/// The walks through a place: one, or one for each owner.
 type Walks = Vec<(Option<UserId>, Entries)>;
 
 fn walks(client: &SyncClient, top: &Place) -> Result<Walks> {
@@ -210,7 +210,7 @@ pub(in crate::commands) fn stat(global: &Global, args: OnePath, output: Output) 
     output.table(rows)
 }
 
-/// The folders that an item hangs under.
+/// Returns the paths of the folders that contain an item.
 fn places(client: &SyncClient, node: &Node) -> Result<Vec<String>> {
     let parents = client.parents_of(&node.id)?;
     if parents.is_empty() {

@@ -1,4 +1,4 @@
-//! What was deleted: `trash`, `trash restore`, `trash empty`.
+//! Deleted items: `trash`, `trash restore`, `trash empty`.
 
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -31,7 +31,7 @@ pub(in crate::commands) async fn trash(
     }
 }
 
-/// Where an item was: a path of the user's own tree, or of an owner's.
+/// Returns the former path of an item, in the user's own tree or an owner's.
 fn place(client: &SyncClient, found: &Trashed) -> String {
     let path = found.path.join("/");
     if found.owner == client.user() {
@@ -62,7 +62,7 @@ async fn list(client: &SyncClient, output: Output) -> Result<()> {
         Err(error) => {
             let pending = client.trash_pending()?;
             return Err(Failure::from(error).hint(format!(
-                "{} deletions of this device wait for the server; the rest is listed by it",
+                "{} deletions of this device wait for the server; the server lists the others",
                 pending.len()
             )));
         }
@@ -87,7 +87,7 @@ async fn list(client: &SyncClient, output: Output) -> Result<()> {
     output.table(rows)
 }
 
-/// The item that is meant by a path, or by an id; a path means the newest deletion there.
+/// Finds an item by its former path or its id; a path selects the newest deletion there.
 fn chosen<'a>(client: &SyncClient, all: &'a [Trashed], which: &str) -> Result<&'a Trashed> {
     let is_path = which.starts_with('/') || which.starts_with("shared:");
     let wanted = which.trim_end_matches('/');
@@ -128,7 +128,7 @@ async fn restore(client: &SyncClient, args: TrashRestore, output: Output) -> Res
     output.json(&json!({ "restored": restored }))
 }
 
-/// A path as the client gives it, as an argument.
+/// Formats a path of the client as an argument.
 fn shown(path: &str) -> String {
     if path.starts_with('/') || path.starts_with("shared:") {
         path.to_owned()
@@ -137,13 +137,13 @@ fn shown(path: &str) -> String {
     }
 }
 
-/// Somebody else was faster.
+/// Explains that the item left the trash in between.
 fn gone(path: &str) -> impl Fn(ClientError) -> Failure {
     let path = path.to_owned();
     move |error| match error {
         ClientError::UnknownItem(_) => {
             Failure::new(Kind::NotFound, format!("{path} is no longer in the trash"))
-                .hint("it was restored or removed for good meanwhile: see `vfs-sync trash`")
+                .hint("it was restored or permanently removed: see `vfs-sync trash`")
         }
         other => other.into(),
     }
@@ -155,12 +155,12 @@ async fn empty(client: &SyncClient, args: TrashEmpty, output: Output) -> Result<
         let own = all.iter().filter(|found| found.owner == client.user()).count();
         confirm(args.yes, own, "everything of yours in the trash")?;
         let emptied = client.empty_trash().await?;
-        output.say(format_args!("removed {} for good", emptied.purged))?;
+        output.say(format_args!("permanently removed {}", emptied.purged))?;
         output.json(&json!({ "purged": emptied.purged, "ofOthers": emptied.of_others }))?;
         if emptied.of_others > 0 {
             let others = emptied.of_others;
             let stay = format!("{others} items in the trash belong to others and stay there");
-            return Err(Failure::new(Kind::Partial, stay).hint("only the owner may remove them"));
+            return Err(Failure::new(Kind::Partial, stay).hint("only their owners may remove them"));
         }
         return Ok(());
     };
@@ -168,7 +168,7 @@ async fn empty(client: &SyncClient, args: TrashEmpty, output: Output) -> Result<
     let path = place(client, found);
     confirm(args.yes, 1, &path)?;
     let purged = purge(client, &found.item, &path).await?;
-    output.say(format_args!("removed {} for good", escaped(&path)))?;
+    output.say(format_args!("permanently removed {}", escaped(&path)))?;
     output.json(&json!({ "id": found.item, "path": path, "purged": purged }))
 }
 
@@ -176,8 +176,8 @@ fn confirm(yes: bool, items: usize, what: &str) -> Result<()> {
     if yes || items == 0 {
         return Ok(());
     }
-    Err(Failure::usage(format!("{what} would be removed for good: nothing brings it back"))
-        .hint("say --yes if that is meant"))
+    Err(Failure::usage(format!("{what} would be permanently removed, and could not be restored"))
+        .hint("add --yes to confirm"))
 }
 
 async fn purge(client: &SyncClient, item: &ItemId, path: &str) -> Result<u64> {

@@ -1,4 +1,4 @@
-//! The contents that a file had: `versions`, and which of them `get --version` means.
+//! Earlier contents of a file: `versions`, and the selection by `get --version`.
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -34,7 +34,7 @@ pub(in crate::commands) async fn versions(
         return output.json(&json!({ "id": node.id, "path": path, "versions": versions }));
     }
     if versions.is_empty() {
-        return output.say("no content is with the server");
+        return output.say("the server has no content of it");
     }
     let mut rows = table(&["number", "since", "modified", "size", "id"], &[0, 3]);
     for (number, version) in (1..).zip(&versions) {
@@ -64,12 +64,12 @@ async fn all(
             status: 404,
             ..
         }) => Failure::new(Kind::NotFound, format!("the server has no content of {path}"))
-            .hint("`vfs-sync sync` sends what is new, and tells what is gone"),
+            .hint("`vfs-sync sync` sends new contents, and reports removed ones"),
         other => other.into(),
     })
 }
 
-/// The version that is meant by a blob's id or a number: 1 is the newest.
+/// Selects a version by a blob's id or a number: 1 is the newest.
 pub(in crate::commands) async fn one(
     client: &SyncClient,
     node: &Node,

@@ -76,7 +76,7 @@ impl Export<'_> {
         }
         match destination::keep(disk, name, OsStr::new("recovered"), &self.device) {
             Ok(copy) => {
-                let detail = "an export that was cut short had taken it from its place";
+                let detail = "an interrupted export had moved it from its place";
                 self.problem(Problem::new(&path.join(&copy), ProblemKind::ConflictedCopy, detail));
                 Some(copy)
             }
@@ -155,7 +155,7 @@ impl Export<'_> {
     pub(super) fn kept(&mut self, at: &Path, copy: &OsStr) {
         let copy = at.with_file_name(copy);
         let detail =
-            format!("it is not what was written here: kept as {}", names::path_text(&copy));
+            format!("it differs from what was written here: kept as {}", names::path_text(&copy));
         self.problem(Problem::new(at, ProblemKind::ConflictedCopy, detail));
     }
 }

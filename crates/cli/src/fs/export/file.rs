@@ -66,7 +66,7 @@ impl Export<'_> {
         parent: Parent<'_>,
     ) -> Result<Option<ToWrite>> {
         let Some(content) = &node.content else {
-            let detail = "its content has not arrived yet";
+            let detail = "its content is not at the server yet";
             self.problem(Problem::new(at, ProblemKind::NoContent, detail));
             return Ok(None);
         };
@@ -131,9 +131,9 @@ impl Export<'_> {
         }
         let detail = match &row {
             Some(row) if row.state == EntryState::Local => {
-                "the server refused what is in its place: see `vfs-sync rejected`"
+                "the server rejected the file in its place: see `vfs-sync rejected`"
             }
-            Some(_) => "what is in its place was changed here: import it, or see --force",
+            Some(_) => "the file in its place was changed here: import it, or see --force",
             None => "another content is in its place: see --force",
         };
         self.problem(Problem::new(at, ProblemKind::Differs, detail));
@@ -162,7 +162,7 @@ impl Export<'_> {
             return Ok(None);
         }
         let (found, _) = digest(disk.open_file(name)?.0)?;
-        // One that changed meanwhile is somebody's work.
+        // A file that changes at this moment is the user's work.
         Ok(Some(found).filter(|_| disk.stat(name).is_ok_and(|now| now == *stat)))
     }
 

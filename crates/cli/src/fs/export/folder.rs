@@ -53,7 +53,7 @@ impl Export<'_> {
         parent: Parent<'_>,
     ) -> Result<Option<Enter>> {
         if let Some(first) = self.folders.get(&node.id) {
-            let detail = format!("it was written to {} already", names::path_text(first));
+            let detail = format!("it was already written to {}", names::path_text(first));
             self.problem(Problem::new(at, ProblemKind::LinkedAgain, detail));
             return Ok(None);
         }

@@ -72,7 +72,7 @@ impl Export<'_> {
                         self.report.removed += 1;
                         self.rows.push(RecordChange::Remove(row.id));
                     }
-                    // Why it is not empty was told.
+                    // The entries that stay were reported.
                     Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
                         if let (Some(mode), Ok(folder)) = (mode, self.root.folder(&at)) {
                             let _ = folder.set_mode(mode);
@@ -107,7 +107,7 @@ impl Export<'_> {
             };
             let Some(row) = row else {
                 let detail =
-                    "it was made here and is not in the tree: import it, or remove it yourself";
+                    "it was created here and is not in the tree: import it, or remove it yourself";
                 self.problem(Problem::new(&at, ProblemKind::Kept, detail));
                 continue;
             };

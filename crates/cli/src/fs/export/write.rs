@@ -121,7 +121,7 @@ impl Export<'_> {
         // Where the disk has taken two names for one, what was just written is not written over.
         let replaces = !matches!(file.over, Over::Nothing);
         if replaces && disk.stat(&file.name).is_ok_and(|stat| self.written.contains(&stat.id)) {
-            let detail = "the disk takes its name for that of a file beside it";
+            let detail = "the disk confuses its name with that of a file beside it";
             self.problem(Problem::new(at, ProblemKind::Differs, detail));
             return Ok(());
         }
@@ -176,7 +176,7 @@ impl Export<'_> {
                 self.problem(Problem::new(at, ProblemKind::Unreadable, detail));
             }
             Err(NotWritten::Io(error)) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let detail = "something appeared in its place meanwhile";
+                let detail = "another file appeared in its place during the export";
                 self.problem(Problem::new(at, ProblemKind::Differs, detail));
             }
             Err(NotWritten::Io(error)) => self.unwritable(at, error)?,

@@ -29,9 +29,9 @@ pub(super) struct FoundFile {
     row: Option<EntryRecord>,
     /// The item of its row or, without a row, the item of its name.
     node: Option<Node>,
-    /// Whether another item has its name in the tree.
+    /// Set if another item has its name in the tree.
     taken: bool,
-    /// Whether it was moved to a new name.
+    /// Set if it was moved to a new name.
     moved: bool,
     /// The user's access level in the folder, and the folder's owner.
     level: AccessLevel,
@@ -173,7 +173,7 @@ impl Import<'_> {
                 }
             }
         }
-        let detail = format!("it changed each of the {ATTEMPTS} times that it was read");
+        let detail = format!("it changed during each of {ATTEMPTS} reads");
         self.problem(Problem::new(&file.at, ProblemKind::Changing, detail));
         Ok(())
     }

@@ -45,7 +45,7 @@ impl Import<'_> {
             // What is on another disk than it was is mounted there, or no longer: nothing in it is gone.
             let held = row.disk.elsewhere != disk.elsewhere;
             if held && self.options.delete {
-                let detail = "another disk is mounted here than before: nothing is deleted in it";
+                let detail = "another disk than before is mounted here: nothing is deleted in it";
                 self.problem(Problem::new(at, ProblemKind::OtherDisk, detail));
             }
             let node = self.client.node(&row.tree.item)?;

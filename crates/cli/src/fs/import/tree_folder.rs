@@ -20,7 +20,7 @@ pub(super) struct TreeFolderInner {
     pub(super) state: RefCell<TreeFolderState>,
     /// The row of the folder in the record.
     pub(super) row: u64,
-    /// Whether the record may have rows of its entries.
+    /// Set if the record may have rows of its entries.
     pub(super) has_rows: bool,
 }
 
