@@ -39,12 +39,22 @@ pub(crate) struct Settings {
     /// The device's name in conflicted copies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     device: Option<String>,
+    /// The user of the replica; earlier versions did not save it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user: Option<UserId>,
 }
 
 impl Settings {
     pub(crate) fn new(server: &str, token_file: Option<PathBuf>) -> Self {
         let version = SETTINGS_VERSION;
-        Self { version, server: server.to_owned(), token_file, cache_size: None, device: None }
+        Self {
+            version,
+            server: server.to_owned(),
+            token_file,
+            cache_size: None,
+            device: None,
+            user: None,
+        }
     }
 
     /// Writes the settings into a replica's directory, whole or not at all.
@@ -99,6 +109,15 @@ pub(crate) fn open(global: &Global, config: ClientConfig) -> Result<SyncClient> 
     Ok(SyncClient::open(&directory, transport, config)?)
 }
 
+/// Returns the user of the replica. Its settings name the user, so that this works while another
+/// command uses the replica.
+pub(crate) fn owner(global: &Global) -> Result<UserId> {
+    match read_settings(&directory(global)?)?.user {
+        Some(user) => Ok(user),
+        None => Ok(open(global, config())?.user()),
+    }
+}
+
 /// Returns the client configuration of all commands.
 pub(crate) fn config() -> ClientConfig {
     ClientConfig { rematerialise: true, ..ClientConfig::default() }
@@ -122,6 +141,7 @@ fn plan(global: &Global, init: &Init) -> Result<Plan> {
     settings.cache_size = global.cache_size;
     settings.device = init.device.clone().or_else(host_name);
     let user = user(init, &settings)?;
+    settings.user = Some(user.clone());
     let transport = transport(&settings)?;
     Ok(Plan { directory, settings, user, transport })
 }

@@ -1,7 +1,11 @@
 //! Sharing by the built binary: `share`, `unshare`, `shares`, `shared-with-me`, `group`, and what
 //! the other commands make of what somebody else owns.
 
-use crate::support::{Ran, Scene};
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Stdio};
+
+use crate::support::{Ran, Scene, signal};
 use serde_json::{Value, json};
 
 /// Alice and bob, and alice's folder `docs` with `deep/plan.txt` in it, which is on the server.
@@ -394,7 +398,7 @@ fn a_share_by_name_is_declined_and_what_comes_otherwise_is_named() {
 fn a_blocked_owner_shares_in_vain_until_unblocked_and_cannot_tell() {
     let scene = shared("admin");
     let before = alice(&scene, &["--json", "shares", "/docs"]).json();
-    assert_eq!(bob(&scene, &["block", "--list"]).stdout, "you block nobody\n");
+    assert_eq!(bob(&scene, &["block", "--list"]).stdout, "no users are blocked\n");
     bob(&scene, &["block", "alice"]).says("alice is blocked");
     assert_eq!(bob(&scene, &["block", "--list"]).stdout, "alice\n");
     bob(&scene, &["sync"]).says("no longer shared with you: 3 items");
@@ -410,4 +414,88 @@ fn a_blocked_owner_shares_in_vain_until_unblocked_and_cannot_tell() {
     assert_eq!(bob(&scene, &["ls", "shared:alice/docs"]).stdout, "deep/\nmore/\n");
     scene.on("bob", &["block", "bob"]).expect(1).says("another user");
     scene.on("bob", &["block"]).expect(2);
+}
+
+#[test]
+fn an_owner_is_blocked_while_the_replica_is_watched() {
+    let scene = shared("read");
+    let mut command = scene.command();
+    command.args(["--replica", "bob", "--json", "sync", "--watch", "--interval", "1"]);
+    let mut watch = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let mut wait_for = |event: &str| {
+        let is_it = |line: std::io::Result<String>| {
+            let seen: Value = serde_json::from_str(&line.unwrap()).unwrap();
+            seen["event"] == event
+        };
+        assert!(lines.any(is_it), "{event}");
+    };
+    alice(&scene, &["mkdir", "/docs/more"]);
+    alice(&scene, &["sync"]);
+    wait_for("appeared");
+    bob(&scene, &["block", "alice"]);
+    wait_for("revoked");
+    assert_eq!(bob(&scene, &["block", "--list"]).stdout, "alice\n");
+    bob(&scene, &["unblock", "alice"]);
+    wait_for("shared");
+    signal(&watch, "INT");
+    assert_eq!(watch.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn an_import_deletes_what_its_user_may_delete_and_reports_the_rest() {
+    let scene = shared("read");
+    alice(&scene, &["share", "/docs/deep", "bob", "write"]);
+    alice(&scene, &["sync"]);
+    bob(&scene, &["sync"]);
+    bob(&scene, &["export", "out", "shared:alice/docs"]);
+    std::fs::remove_dir_all(scene.path("out/deep")).unwrap();
+    let import = ["import", "--delete", "--yes", "out", "shared:alice/docs"];
+    scene.on("bob", &import).expect(5).says("deleted: 1").says("notPermitted: deep");
+    bob(&scene, &["sync"]).says("0 rejected");
+    alice(&scene, &["sync"]);
+    assert_eq!(alice(&scene, &["ls", "/docs"]).stdout, "deep/\n");
+    assert_eq!(alice(&scene, &["ls", "/docs/deep"]).stdout, "");
+
+    alice(&scene, &["put", "alice.token", "/docs/deep/new"]);
+    alice(&scene, &["share", "/docs", "bob", "write"]);
+    alice(&scene, &["sync"]);
+    bob(&scene, &["sync"]);
+    bob(&scene, &["export", "again", "shared:alice/docs"]);
+    std::fs::remove_dir_all(scene.path("again/deep")).unwrap();
+    let import = ["import", "--delete", "--yes", "again", "shared:alice/docs"];
+    bob(&scene, &import).says("deleted: 2");
+    bob(&scene, &["sync"]).says("0 rejected");
+    alice(&scene, &["sync"]);
+    assert_eq!(alice(&scene, &["ls", "/docs"]).stdout, "");
+}
+
+#[test]
+fn the_permission_bits_of_others_are_masked_by_the_umask() {
+    let scene = shared("read");
+    let set = |name: &str, mode| {
+        let bits = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(scene.path(name), bits).unwrap();
+    };
+    scene.write("with/open/file", "for all");
+    set("with/open", 0o777);
+    set("with/open/file", 0o666);
+    alice(&scene, &["import", "with", "/docs/top"]);
+    alice(&scene, &["put", "with/open/file", "/docs/file"]);
+    alice(&scene, &["sync"]);
+    bob(&scene, &["sync"]);
+    let mode = |name: &str| scene.path(name).metadata().unwrap().permissions().mode() & 0o777;
+    for (user, path, directory, folder, file) in [
+        ("bob", "shared:alice/docs", "bobs", 0o750, 0o640),
+        ("alice", "/docs", "alices", 0o777, 0o666),
+    ] {
+        let script = "umask 027; exec \"$0\" --replica \"$1\" export \"$2\" \"$3\"";
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script]).arg(scene.command().get_program());
+        let status = shell.args([user, directory, path]).current_dir(scene.dir.path()).status();
+        assert!(status.unwrap().success());
+        assert_eq!(mode(&format!("{directory}/top/open")), folder, "{user}");
+        assert_eq!(mode(&format!("{directory}/top/open/file")), file, "{user}");
+        assert_eq!(mode(&format!("{directory}/file")), file, "{user}");
+    }
 }

@@ -104,6 +104,8 @@ pub struct BlobLimits {
     pub kept_versions: u64,
     /// Seconds for which others are kept.
     pub keep_versions_seconds: u64,
+    /// Seconds for which deleted items can be restored.
+    pub keep_deleted_seconds: u64,
 }
 
 impl Default for Limits {

@@ -197,6 +197,7 @@ pub(crate) async fn limits(
         default_stage_seconds: config.stage_lifetime.as_secs(),
         kept_versions: u64::from(KEPT_VERSIONS),
         keep_versions_seconds: config.keep_versions.as_secs(),
+        keep_deleted_seconds: config.keep_deleted.as_secs(),
     };
     Json(Limits { blobs, ..Limits::default() })
 }

@@ -1,5 +1,7 @@
 //! What a user may have, and what limits say about it.
 
+use std::time::Duration;
+
 use serde_json::json;
 use vfs_sync_server::ServerConfig;
 
@@ -200,7 +202,9 @@ async fn a_blob_has_no_more_bytes_than_is_configured() {
 
 #[tokio::test]
 async fn the_limits_are_those_that_are_configured() {
-    let scene = Scene::of(vfs_sync_testkit::TestServer::builder().config(small())).await;
+    let keep_deleted = Duration::from_secs(45 * 24 * 3_600);
+    let config = ServerConfig { keep_deleted, ..small() };
+    let scene = Scene::of(vfs_sync_testkit::TestServer::builder().config(config)).await;
     let limits = scene.user("alice").get("/v1/vfs/limits").await.ok();
     for (name, value) in [
         ("maxBlobBytes", 4_000_000),
@@ -211,6 +215,7 @@ async fn the_limits_are_those_that_are_configured() {
         ("defaultStageSeconds", 24 * 3_600),
         ("keptVersions", 10),
         ("keepVersionsSeconds", 30 * 24 * 3_600),
+        ("keepDeletedSeconds", 45 * 24 * 3_600),
     ] {
         assert_eq!(limits[name], value, "{name}");
     }

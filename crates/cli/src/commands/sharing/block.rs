@@ -34,10 +34,10 @@ pub(in crate::commands) async fn unblock(
 
 /// Connects to the replica's server as the replica's user and nobody else.
 fn server(global: &Global) -> Result<HttpTransport> {
-    let client = replica::open(global, replica::config())?;
+    let user = replica::owner(global)?;
     let server = replica::server(global, None, None, None)?;
-    server.meant_for(&client.user()).map_err(|other| {
-        let (user, message) = (client.user(), "each user has a list of blocked users");
+    server.meant_for(&user).map_err(|other| {
+        let message = "each user has a list of blocked users";
         Failure::new(Kind::Auth, format!("{message}: the replica is {user}'s, not {other}'s"))
     })?;
     Ok(server)
