@@ -307,7 +307,7 @@ Examples:
   vfs-sync export ./tree
   vfs-sync export ./photos /photos --force
   vfs-sync export ./theirs shared:bob/photos
-  vfs-sync export ./mirror --force --delete";
+  vfs-sync export ./mirror --force --delete --dry-run";
 
 const SYNC: &str = "\
 Pushes queued operations, pulls the changes of others, uploads contents. With --watch it continues
@@ -520,6 +520,9 @@ pub(crate) struct Export {
     /// Read and compare all contents, also of files whose size, times and inode are as recorded
     #[arg(long)]
     pub(crate) checksum: bool,
+    /// Change nothing, and list the changes that would be made
+    #[arg(long, short = 'n')]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]

@@ -26,7 +26,7 @@ use super::metadata::{OnDisk, on_disk};
 use super::names::{self, DiskRules};
 use super::record::Record;
 use crate::error::{Failure, Kind as FailureKind, Result};
-use crate::report::{Problem, ProblemKind, Problems};
+use crate::report::{Change, Changes, Problem, ProblemKind, Problems};
 
 /// The options of an export.
 #[derive(Debug, Clone, Default)]
@@ -41,6 +41,8 @@ pub(crate) struct ExportOptions {
     pub(crate) yes: bool,
     /// Compare files by content only.
     pub(crate) checksum: bool,
+    /// Change nothing and list what would change.
+    pub(crate) dry_run: bool,
 }
 
 /// The counts and problems of an export.
@@ -61,6 +63,8 @@ pub(crate) struct ExportReport {
     pub(crate) bytes: u64,
     /// Set if the user stopped it; the same command resumes.
     pub(crate) interrupted: bool,
+    /// The changes that would be made; only with a dry run.
+    pub(crate) changes: Changes,
     pub(crate) problems: Problems,
 }
 
@@ -77,7 +81,15 @@ pub(crate) async fn export(
     if let Some(there) = directory.ancestors().find(|path| path.exists()) {
         own_place(there, options.replica.as_deref()).map_err(Failure::io(what()))?;
     }
-    std::fs::create_dir_all(directory).map_err(Failure::io(what()))?;
+    // A dry run compares with an empty directory instead of creating one.
+    let stand_in = match options.dry_run && !directory.exists() {
+        true => Some(tempfile::tempdir().map_err(Failure::io(what()))?),
+        false => None,
+    };
+    let directory = stand_in.as_ref().map_or(directory, |stand_in| stand_in.path());
+    if !options.dry_run {
+        std::fs::create_dir_all(directory).map_err(Failure::io(what()))?;
+    }
     let own = own_place(directory, options.replica.as_deref()).map_err(Failure::io(what()))?;
     let mut root = Root::open(directory).map_err(Failure::io(what()))?;
     let folder = root.folder(Path::new("")).map_err(Failure::io(what()))?;
@@ -85,9 +97,12 @@ pub(crate) async fn export(
         let busy = format!("another export is writing to {}", directory.display());
         return Err(Failure::failed(busy).hint("wait until it ends, or choose another directory"));
     }
-    let rules = destination::probe(&folder);
+    let rules = match options.dry_run {
+        true => DiskRules::default(),
+        false => destination::probe(&folder),
+    };
     let found = Record::find(client, &mut root, top.as_ref()).map_err(Failure::io(what()))??;
-    let record = Record::begin(client, found, top.as_ref(), false, true)?;
+    let record = Record::begin(client, found, top.as_ref(), false, !options.dry_run)?;
     let export = Export { own, ..Export::new(client, root, record, rules, options, stop) };
     export.run(top, progress).await
 }
@@ -215,7 +230,7 @@ impl<'a> Export<'a> {
         walked?;
         flushed?;
         self.report.interrupted = self.stop.is_cancelled();
-        if !self.report.interrupted && self.report.held == 0 {
+        if !self.report.interrupted && self.report.held == 0 && !self.options.dry_run {
             self.record.in_step()?;
         }
         Ok(self.report)
@@ -253,11 +268,13 @@ impl<'a> Export<'a> {
         progress: &mut (dyn FnMut(&ExportReport) + Send),
     ) -> Result<()> {
         let (path, item) = (path.as_path(), item.as_ref());
-        let disk = match self.root.folder(path) {
+        // A dry run has not created a new folder: nothing is looked up in it.
+        let opened = if new && self.options.dry_run { Path::new("") } else { path };
+        let disk = match self.root.folder(opened) {
             Ok(disk) => disk,
             Err(error) => return self.unwritable(path, error),
         };
-        if !new && self.bits_bind {
+        if !new && self.bits_bind && !self.options.dry_run {
             self.make_writable(&disk, path);
         }
         let children: Vec<Child> = self.client.children(item)?;
@@ -338,7 +355,7 @@ impl<'a> Export<'a> {
             }
         }
         self.read_all(&disk, path, files, progress).await?;
-        if self.options.delete {
+        if self.options.delete && !(new && self.options.dry_run) {
             let mut names: Vec<OsString> = rest.into_values().map(|(name, _)| name).collect();
             names.sort_unstable();
             for name in names {
@@ -382,6 +399,13 @@ impl<'a> Export<'a> {
             _ => self.problem(Problem::unwritable(at, &error)),
         }
         Ok(())
+    }
+
+    /// Lists a change of a dry run.
+    fn change(&mut self, change: Change, at: &Path) {
+        if self.options.dry_run {
+            self.report.changes.add(change, at);
+        }
     }
 
     fn problem(&mut self, problem: Problem) {

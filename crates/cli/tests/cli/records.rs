@@ -1,5 +1,5 @@
-//! What import and export decide by the record of a directory: nothing that somebody saved is lost or
-//! undone, whichever side is behind.
+//! Decisions of import and export by a directory's record: no saved file is lost or undone,
+//! whichever side is behind.
 
 use std::path::Path;
 
@@ -599,7 +599,7 @@ fn programs_and_rounds_of_two_devices_lose_nothing() {
     assert_eq!(tree_of(&pair.scene.path("da")), tree_of(&pair.scene.path("db")), "seed {seed}");
 }
 
-/// Whether a text is an earlier content of some file.
+/// Returns whether a text is an earlier content of some file.
 fn is_version(pair: &Pair, text: &str) -> bool {
     let tree = pair.on("a", &["--json", "tree"]).expect(0).json();
     let entries = tree["entries"].as_array().unwrap().clone();
@@ -627,4 +627,64 @@ impl Chance {
         self.0 ^= self.0 << 17;
         self.0 % bound.max(1)
     }
+}
+
+#[test]
+fn a_dry_run_of_an_export_lists_what_the_export_then_does_and_changes_nothing() {
+    let pair = Pair::new(&[
+        ("old/gone.txt", "one"),
+        ("old/deep/gone.txt", "two"),
+        ("edited.txt", "three"),
+        ("mine.txt", "four"),
+        ("bits.txt", "five"),
+        ("same.txt", "six"),
+    ]);
+    pair.on("a", &["rm", "-r", "/old"]).expect(0);
+    std::fs::remove_dir_all(pair.scene.path("da")).unwrap();
+    for (name, text) in [("new/made.txt", "new"), ("edited.txt", "3"), ("mine.txt", "4")] {
+        pair.write(&format!("more/{name}"), text);
+        pair.on("a", &["put", &format!("more/{name}"), "/"]).expect(0);
+    }
+    pair.on("a", &["mkdir", "/folder"]).expect(0);
+    pair.on("a", &["mv", "/made.txt", "/folder"]).expect(0);
+    pair.sync();
+    pair.write("db/mine.txt", "changed here");
+    pair.write("db/extra.txt", "made here");
+    std::fs::remove_file(pair.scene.path("db/same.txt")).unwrap();
+
+    let before = tree_of(&pair.scene.path("db"));
+    let arguments = ["--json", "export", "--force", "--delete", "db"];
+    let dry = pair.on("b", &[&arguments[..], &["--dry-run"]].concat()).expect(5).json();
+    assert_eq!(tree_of(&pair.scene.path("db")), before, "nothing changes");
+    let entries = dry["changes"]["entries"].as_array().unwrap().iter();
+    let mut listed: Vec<_> = entries
+        .map(|one| {
+            format!("{}: {}", one["change"].as_str().unwrap(), one["path"].as_str().unwrap())
+        })
+        .collect();
+    listed.sort_unstable();
+    let expected = [
+        "content: edited.txt",
+        "content: mine.txt",
+        "copy: mine.txt",
+        "deleted: old",
+        "deleted: old/deep",
+        "deleted: old/deep/gone.txt",
+        "deleted: old/gone.txt",
+        "newFile: folder/made.txt",
+        "newFile: same.txt",
+        "newFolder: folder",
+    ];
+    assert_eq!(listed, expected);
+    let says = pair.on("b", &["export", "-n", "--delete", "db"]).expect(5);
+    says.says("content: edited.txt").says("would be new: 1 folders, 3 files");
+
+    let done = pair.on("b", &arguments).expect(5).json();
+    for count in ["foldersCreated", "filesWritten", "removed", "unchanged", "bytes"] {
+        assert_eq!(dry[count], done[count], "{count}");
+    }
+    assert_eq!(done["changes"]["entries"].as_array().unwrap().len(), 0);
+    let nowhere = pair.on("b", &["--json", "export", "-n", "nowhere"]).expect(0).json();
+    assert_eq!(nowhere["filesWritten"], 5);
+    assert!(!pair.scene.path("nowhere").exists());
 }

@@ -13,7 +13,7 @@ use crate::fs::import::{self, ImportOptions, ImportReport};
 use crate::fs::scan::Scanner;
 use crate::output::{Output, bytes_text, count_text};
 use crate::path;
-use crate::report::Problems;
+use crate::report::{Changes, Problems};
 use crate::{replica, shutdown};
 
 /// The number of conflicted copies that are shown to a person.
@@ -49,14 +49,7 @@ pub(in crate::commands) fn import(
     let report = import::import(&client, scanner, top, options, &stop, &mut show)?;
     drop(progress);
     output.json(&report)?;
-    if args.dry_run {
-        for one in &report.changes.entries {
-            output.say(format_args!("{}: {}", one.change.text(), Escaped(&one.path)))?;
-        }
-        if report.changes.more > 0 {
-            output.say(format_args!("… and {} more", count_text(report.changes.more)))?;
-        }
-    }
+    list_changes(output, &report.changes)?;
     let would = if args.dry_run { "would be " } else { "" };
     output.say(format_args!(
         "{would}new: {} folders, {} files · changed: {} contents, {} attributes · moved: {} · \
@@ -90,6 +83,17 @@ pub(in crate::commands) fn import(
     }
     finish(output, report.interrupted, &report.problems)?;
     import::held(&report, &args.dir).map_or(Ok(()), Err)
+}
+
+/// Lists the changes of a dry run; without one there are none.
+fn list_changes(output: Output, changes: &Changes) -> Result<()> {
+    for one in &changes.entries {
+        output.say(format_args!("{}: {}", one.change.text(), Escaped(&one.path)))?;
+    }
+    if changes.more > 0 {
+        output.say(format_args!("… and {} more", count_text(changes.more)))?;
+    }
+    Ok(())
 }
 
 /// Returns the folder to import into (`None`: the top), which is created if needed; with a dry run
@@ -142,6 +146,7 @@ pub(in crate::commands) async fn export(
         delete: args.delete,
         yes: args.yes,
         checksum: args.checksum,
+        dry_run: args.dry_run,
     };
     let progress = output.progress("exporting");
     let mut show = |report: &ExportReport| {
@@ -151,8 +156,10 @@ pub(in crate::commands) async fn export(
     let report = export::export(&client, top, &args.dir, options, &stop, &mut show).await?;
     drop(progress);
     output.json(&report)?;
+    list_changes(output, &report.changes)?;
+    let would = if args.dry_run { "would be " } else { "" };
     output.say(format_args!(
-        "new: {} folders, {} files · attributes: {} · removed: {} · unchanged: {} · {} written",
+        "{would}new: {} folders, {} files · attributes: {} · removed: {} · unchanged: {} · {} written",
         count_text(report.folders_created),
         count_text(report.files_written),
         count_text(report.metadata_changed),

@@ -14,7 +14,7 @@ use super::super::{names, record};
 use super::removal::Extra;
 use super::{Export, own_files};
 use crate::error::Result;
-use crate::report::{Problem, ProblemKind};
+use crate::report::{Change, Problem, ProblemKind};
 
 impl Export<'_> {
     /// Lists the entries of a folder, keyed as the disk compares names. Files left by interrupted
@@ -36,11 +36,16 @@ impl Export<'_> {
         };
         for name in names {
             if names::is_temporary(&name) {
-                let _ = disk.remove_file(&name);
+                if !self.options.dry_run {
+                    let _ = disk.remove_file(&name);
+                }
                 continue;
             }
             let mut name = name;
             if names::is_displaced(&name) {
+                if self.options.dry_run {
+                    continue;
+                }
                 match self.recover(disk, path, &name, rows, children) {
                     Some(recovered) => name = recovered,
                     None => continue,
@@ -113,6 +118,9 @@ impl Export<'_> {
             self.problem(own_files(at));
             return Ok(false);
         }
+        if self.options.dry_run {
+            return self.list_cleared(at, stat, row);
+        }
         self.root.forget(at);
         if let Some(row) = row.filter(|row| row.state == EntryState::Agreed) {
             if stat.kind == Kind::File && record::is_unchanged(&row.disk, stat) {
@@ -150,6 +158,26 @@ impl Export<'_> {
                 Ok(false)
             }
         }
+    }
+
+    /// Lists what a dry run would clear out of the way.
+    fn list_cleared(&mut self, at: &Path, stat: &Stat, row: Option<&EntryRecord>) -> Result<bool> {
+        let row = row.filter(|row| row.state == EntryState::Agreed);
+        let removed = match (stat.kind, row) {
+            (Kind::File, Some(row)) if record::is_unchanged(&row.disk, stat) => {
+                self.report.removed += 1;
+                self.change(Change::Deleted, at);
+                true
+            }
+            (Kind::Folder, Some(row)) if self.options.delete => {
+                self.remove_extra(&Extra { at: at.to_owned(), row: Some(row.clone()) })?
+            }
+            _ => false,
+        };
+        if !removed {
+            self.change(Change::Copy, at);
+        }
+        Ok(true)
     }
 
     pub(super) fn kept(&mut self, at: &Path, copy: &OsStr) {

@@ -15,7 +15,7 @@ use super::super::dir::{Folder, Kind, Stat};
 use super::super::{metadata, record};
 use super::{Export, Parent};
 use crate::error::Result;
-use crate::report::{Problem, ProblemKind};
+use crate::report::{Change, Problem, ProblemKind};
 
 /// A file that is to be written.
 pub(super) struct ToWrite {
@@ -200,6 +200,10 @@ impl Export<'_> {
         let mut now = *stat;
         if mode.is_none() && mtime.is_none() {
             self.report.unchanged += 1;
+        } else if self.options.dry_run {
+            self.report.metadata_changed += 1;
+            self.change(Change::Attributes, at);
+            return Ok(());
         } else {
             let set = disk.set_file_mode_and_mtime(name, mode, mtime);
             match set.and_then(|()| disk.stat(name)) {

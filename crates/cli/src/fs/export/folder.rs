@@ -10,7 +10,7 @@ use super::super::dir::{Folder, Kind, Stat};
 use super::super::{metadata, names, record};
 use super::{Enter, Export, Parent};
 use crate::error::Result;
-use crate::report::{Problem, ProblemKind};
+use crate::report::{Change, Problem, ProblemKind};
 
 /// A placeholder for the permission bits that the disk reports in the end.
 const OF_THE_DISK: u32 = u32::MAX;
@@ -68,12 +68,18 @@ impl Export<'_> {
             }
         }
         let is_there = stat.is_some_and(|stat| stat.kind == Kind::Folder);
-        if !is_there && let Err(error) = disk.create_folder(name) {
+        if !is_there
+            && !self.options.dry_run
+            && let Err(error) = disk.create_folder(name)
+        {
             self.unwritable(at, error)?;
             return Ok(None);
         }
         match is_there {
-            false => self.report.folders_created += 1,
+            false => {
+                self.report.folders_created += 1;
+                self.change(Change::NewFolder, at);
+            }
             true => self.report.unchanged += 1,
         }
         self.folders.insert(node.id.clone(), at.to_owned());
@@ -102,6 +108,9 @@ impl Export<'_> {
     }
 
     pub(super) fn leave(&mut self, Leave { path, mode, row }: Leave) {
+        if self.options.dry_run {
+            return;
+        }
         let set = self.root.folder(&path).and_then(|folder| {
             let stat = folder.stat_self()?;
             match mode {

@@ -12,12 +12,25 @@ use super::super::dir::{Folder, Kind, Stat};
 use super::super::record;
 use super::{Export, own_files, split};
 use crate::error::Result;
-use crate::report::{Problem, ProblemKind};
+use crate::report::{Change, Problem, ProblemKind};
 
 /// An entry that is on the disk and not in the tree.
 pub(super) struct Extra {
     pub(super) at: PathBuf,
     pub(super) row: Option<EntryRecord>,
+}
+
+/// The outcome of visiting an entry that may be removed.
+enum Removable {
+    /// A folder whose entries are to be removed first.
+    Folder {
+        row: EntryRecord,
+        names: Vec<OsString>,
+        /// The permission bits to restore if it stays.
+        mode: Option<u32>,
+    },
+    /// Another entry, which was removed or stays.
+    File { removed: bool },
 }
 
 impl Export<'_> {
@@ -44,118 +57,170 @@ impl Export<'_> {
         Ok(())
     }
 
-    /// Removes an entry that is as recorded, a folder with all such entries in it.
-    pub(super) fn remove_extra(&mut self, Extra { at, row }: &Extra) -> Result<()> {
+    /// Removes an entry that is as recorded, a folder with all such entries in it. Returns whether
+    /// it was, or with a dry run would be, removed as a whole.
+    pub(super) fn remove_extra(&mut self, Extra { at, row }: &Extra) -> Result<bool> {
         struct Frame {
             at: PathBuf,
             row: EntryRecord,
             /// The entries left to visit, last first.
             left: Vec<(OsString, Option<EntryRecord>)>,
+            /// The number of entries that stay.
+            stay: usize,
             /// The permission bits to restore if it stays.
             mode: Option<u32>,
         }
         let mut frames: Vec<Frame> = Vec::new();
         let mut next = Some((at.clone(), row.clone()));
         loop {
-            let Some((at, row)) = next.take() else {
-                let Some(frame) = frames.last_mut() else { return Ok(()) };
-                if let Some((name, row)) = frame.left.pop() {
-                    next = Some((frame.at.join(name), row));
-                    continue;
-                }
-                let Some(Frame { at, row, mode, .. }) = frames.pop() else { return Ok(()) };
-                self.root.forget(&at);
-                let (parent, name) = split(&at);
-                let gone = self.root.folder(parent).and_then(|folder| folder.remove_folder(name));
-                match gone {
-                    Ok(()) => {
-                        self.report.removed += 1;
-                        self.rows.push(RecordChange::Remove(row.id));
+            let removed = match next.take() {
+                Some((at, row)) => {
+                    if self.stop.is_cancelled() {
+                        return Ok(false);
                     }
-                    // The entries that stay were reported.
-                    Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
-                        if let (Some(mode), Ok(folder)) = (mode, self.root.folder(&at)) {
-                            let _ = folder.set_mode(mode);
+                    match self.removable(&at, row)? {
+                        Removable::Folder { row, names, mode } => {
+                            let mut rows = self.record.rows(row.id)?;
+                            let with_row = |name: OsString| {
+                                let row = rows.remove(&name);
+                                (name, row)
+                            };
+                            let left = names.into_iter().rev().map(with_row).collect();
+                            frames.push(Frame { at, row, left, stay: 0, mode });
+                            None
                         }
+                        Removable::File { removed } => Some(removed),
                     }
-                    Err(error) => self.unwritable(&at, error)?,
                 }
-                continue;
-            };
-            if self.stop.is_cancelled() {
-                return Ok(());
-            }
-            if self.own.as_ref().is_some_and(|own| own.starts_with(&at)) {
-                self.problem(own_files(&at));
-                continue;
-            }
-            let (parent, name) = split(&at);
-            let folder = match self.root.folder(parent) {
-                Ok(folder) => folder,
-                Err(error) => {
-                    self.unwritable(&at, error)?;
-                    continue;
-                }
-            };
-            let stat = match folder.stat(name) {
-                Ok(stat) => stat,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => {
-                    self.unwritable(&at, error)?;
-                    continue;
-                }
-            };
-            let Some(row) = row else {
-                let detail =
-                    "it was created here and is not in the tree: import it, or remove it yourself";
-                self.problem(Problem::new(&at, ProblemKind::Kept, detail));
-                continue;
-            };
-            if row.state == EntryState::Local {
-                self.problem(Problem::rejected(&at));
-                continue;
-            }
-            match (row.disk.kind, stat.kind) {
-                (EntryKind::Folder, Kind::Folder) => {
-                    let mode = self.bits_bind && stat.mode & 0o700 != 0o700;
-                    let opened = self.root.folder(&at).and_then(|folder| {
-                        if mode {
-                            folder.set_mode(stat.mode | 0o700)?;
-                        }
-                        folder.names()
-                    });
-                    let names = match opened {
-                        Ok(names) => names,
-                        Err(error) => {
-                            self.unwritable(&at, error)?;
-                            continue;
-                        }
-                    };
-                    let mut rows = self.record.rows(row.id)?;
-                    let with_row = |name: OsString| {
-                        let row = rows.remove(&name);
-                        (name, row)
-                    };
-                    let left = names.into_iter().rev().map(with_row).collect();
-                    let mode = mode.then_some(stat.mode);
-                    frames.push(Frame { at, row, left, mode });
-                }
-                (EntryKind::File, Kind::File) => match self.is_recorded(&folder, name, &stat, &row)
-                {
-                    Ok(true) => match destination::remove_expected(&folder, name, &stat) {
-                        Ok(true) => {
-                            self.report.removed += 1;
-                            self.rows.push(RecordChange::Remove(row.id));
-                        }
-                        Ok(false) => self.changed_here(&at),
-                        Err(error) => self.unwritable(&at, error)?,
-                    },
-                    Ok(false) => self.changed_here(&at),
-                    Err(error) => self.problem(Problem::unreadable(&at, &error)),
+                None => match frames.pop() {
+                    None => return Ok(true),
+                    Some(Frame { at, row, stay, mode, .. }) => {
+                        Some(self.remove_folder(&at, &row, stay, mode)?)
+                    }
                 },
-                _ => self.changed_here(&at),
+            };
+            if let Some(removed) = removed {
+                match frames.last_mut() {
+                    None => return Ok(removed),
+                    Some(frame) => frame.stay += usize::from(!removed),
+                }
+            }
+            if let Some(frame) = frames.last_mut()
+                && let Some((name, row)) = frame.left.pop()
+            {
+                next = Some((frame.at.join(name), row));
             }
         }
+    }
+
+    /// Removes a folder after its entries, `stay` of which could not be removed.
+    fn remove_folder(
+        &mut self,
+        at: &Path,
+        row: &EntryRecord,
+        stay: usize,
+        mode: Option<u32>,
+    ) -> Result<bool> {
+        if self.options.dry_run {
+            if stay == 0 {
+                self.report.removed += 1;
+                self.change(Change::Deleted, at);
+            }
+            return Ok(stay == 0);
+        }
+        self.root.forget(at);
+        let (parent, name) = split(at);
+        match self.root.folder(parent).and_then(|folder| folder.remove_folder(name)) {
+            Ok(()) => {
+                self.report.removed += 1;
+                self.rows.push(RecordChange::Remove(row.id));
+                return Ok(true);
+            }
+            // The entries that stay were reported.
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                if let (Some(mode), Ok(folder)) = (mode, self.root.folder(at)) {
+                    let _ = folder.set_mode(mode);
+                }
+            }
+            Err(error) => self.unwritable(at, error)?,
+        }
+        Ok(false)
+    }
+
+    /// Removes a file, or opens a folder whose entries are to be removed first; reports an entry
+    /// that stays.
+    fn removable(&mut self, at: &Path, row: Option<EntryRecord>) -> Result<Removable> {
+        const STAYS: Removable = Removable::File { removed: false };
+        const GONE: Removable = Removable::File { removed: true };
+        if self.own.as_ref().is_some_and(|own| own.starts_with(at)) {
+            self.problem(own_files(at));
+            return Ok(STAYS);
+        }
+        let (parent, name) = split(at);
+        let folder = match self.root.folder(parent) {
+            Ok(folder) => folder,
+            Err(error) => {
+                self.unwritable(at, error)?;
+                return Ok(STAYS);
+            }
+        };
+        let stat = match folder.stat(name) {
+            Ok(stat) => stat,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(GONE),
+            Err(error) => {
+                self.unwritable(at, error)?;
+                return Ok(STAYS);
+            }
+        };
+        let Some(row) = row else {
+            let detail =
+                "it was created here and is not in the tree: import it, or remove it yourself";
+            self.problem(Problem::new(at, ProblemKind::Kept, detail));
+            return Ok(STAYS);
+        };
+        if row.state == EntryState::Local {
+            self.problem(Problem::rejected(at));
+            return Ok(STAYS);
+        }
+        match (row.disk.kind, stat.kind) {
+            (EntryKind::Folder, Kind::Folder) => {
+                let bind = self.bits_bind && !self.options.dry_run;
+                let mode = bind && stat.mode & 0o700 != 0o700;
+                let opened = self.root.folder(at).and_then(|folder| {
+                    if mode {
+                        folder.set_mode(stat.mode | 0o700)?;
+                    }
+                    folder.names()
+                });
+                match opened {
+                    Ok(names) => {
+                        let mode = mode.then_some(stat.mode);
+                        return Ok(Removable::Folder { row, names, mode });
+                    }
+                    Err(error) => self.unwritable(at, error)?,
+                }
+            }
+            (EntryKind::File, Kind::File) => match self.is_recorded(&folder, name, &stat, &row) {
+                Ok(true) if self.options.dry_run => {
+                    self.report.removed += 1;
+                    self.change(Change::Deleted, at);
+                    return Ok(GONE);
+                }
+                Ok(true) => match destination::remove_expected(&folder, name, &stat) {
+                    Ok(true) => {
+                        self.report.removed += 1;
+                        self.rows.push(RecordChange::Remove(row.id));
+                        return Ok(GONE);
+                    }
+                    Ok(false) => self.changed_here(at),
+                    Err(error) => self.unwritable(at, error)?,
+                },
+                Ok(false) => self.changed_here(at),
+                Err(error) => self.problem(Problem::unreadable(at, &error)),
+            },
+            _ => self.changed_here(at),
+        }
+        Ok(STAYS)
     }
 
     fn is_recorded(

@@ -14,7 +14,7 @@ use super::super::dir::Folder;
 use super::file::ToWrite;
 use super::{Export, ExportReport};
 use crate::error::{Failure, Result};
-use crate::report::{Problem, ProblemKind};
+use crate::report::{Change, Problem, ProblemKind};
 
 /// The number of files whose contents are prepared in advance. The client limits the downloads.
 const READ_AHEAD: usize = 512;
@@ -48,6 +48,10 @@ impl Export<'_> {
         files: Vec<ToWrite>,
         progress: &mut (dyn FnMut(&ExportReport) + Send),
     ) -> Result<()> {
+        if self.options.dry_run {
+            files.iter().for_each(|file| self.list_written(&path.join(&file.name), file));
+            return Ok(());
+        }
         for file in files {
             while (self.reading.len() >= READ_AHEAD || self.ahead >= READ_AHEAD_BYTES)
                 && !self.stop.is_cancelled()
@@ -65,6 +69,20 @@ impl Export<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Lists what a dry run would write.
+    fn list_written(&mut self, at: &Path, file: &ToWrite) {
+        self.report.files_written += 1;
+        self.report.bytes += file.wanted.size;
+        match file.over {
+            Over::Nothing => self.change(Change::NewFile, at),
+            Over::Expected(_) => self.change(Change::Content, at),
+            Over::Anything => {
+                self.change(Change::Copy, at);
+                self.change(Change::Content, at);
+            }
+        }
     }
 
     /// Requests the contents of the files scheduled last, whose rows announce the new digests.
@@ -201,6 +219,9 @@ impl Export<'_> {
 
     /// Synchronises the disk, then writes the rows of what was written.
     pub(super) fn flush(&mut self) -> Result<()> {
+        if self.options.dry_run {
+            self.rows.clear();
+        }
         if self.rows.is_empty() && self.unsynced == 0 {
             return Ok(());
         }
