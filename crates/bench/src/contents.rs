@@ -56,7 +56,7 @@ pub(crate) async fn on_disk(report: &mut Report, dir: &Path, mib: usize) -> Resu
     Ok(std::fs::remove_dir_all(&data)?)
 }
 
-/// The same against an S3 server that is started for it.
+/// Runs the same against an S3 server that is started for it.
 pub(crate) async fn on_s3(report: &mut Report, dir: &Path, mib: usize) -> Result<(), Failure> {
     let place = new_s3_place().await?;
     let direct = s3_directly(&place, dir, mib).await?;
@@ -150,7 +150,7 @@ async fn to_file<E: Into<Failure>>(
     }
     to.sync_all()?;
     std::fs::remove_file(&copy)?;
-    if came == mib * CHUNK { Ok(()) } else { Err(format!("{came} bytes came down").into()) }
+    if came == mib * CHUNK { Ok(()) } else { Err(format!("{came} bytes were downloaded").into()) }
 }
 
 async fn through(server: &Server, dir: &Path, mib: usize) -> Result<Rates, Failure> {
@@ -175,7 +175,7 @@ async fn through(server: &Server, dir: &Path, mib: usize) -> Result<Rates, Failu
     Ok(Rates { up, down: rate(mib, begun) })
 }
 
-/// What a server is told to keep its blobs at `place`.
+/// Returns the server's environment for blobs at `place`.
 fn variables(place: &S3Config) -> Vec<(&'static str, String)> {
     let (id, secret) = place.key.clone().unwrap_or_default();
     vec![
@@ -218,7 +218,7 @@ pub(crate) async fn memory(
         (0..mib).try_for_each(|_| pipe.write_all(&bytes))
     });
     most.push(("  put", watched(put).await?));
-    written.join().map_err(|_| "the writer broke off")??;
+    written.join().map_err(|_| "the writer failed")??;
     most.push(("  sync", watched(on("one", &["sync"])?.spawn()?).await?));
     std::fs::remove_dir_all(data.join("one"))?;
     most.push(("  sync of the second replica", watched(on("two", &["sync"])?.spawn()?).await?));
@@ -235,8 +235,8 @@ pub(crate) async fn memory(
         Ok(pipe.read(&mut bytes)? == 0)
     });
     most.push(("  get", watched(get).await?));
-    if !read.join().map_err(|_| "the reader broke off")?? {
-        return Err("other bytes came down than went up".into());
+    if !read.join().map_err(|_| "the reader failed")?? {
+        return Err("the downloaded bytes differ from the uploaded ones".into());
     }
     let to = if s3 { "S3" } else { "a directory" };
     report.note(&format!("a large file from pipe to pipe over {to}"), mib as f64, "MiB");
@@ -268,9 +268,10 @@ async fn timed(mut command: Command) -> Result<(f64, f64), Failure> {
     Ok((begun.elapsed().as_secs_f64(), peak))
 }
 
-/// What the whole way may take for a file, in milliseconds: three times what `cp -r` of 40,000 files
-/// takes where the disk is slow to give out inodes, 21 s. Where it is not, and all is in the page cache, a copy
-/// takes a tenth of that, and says little: the way makes three copies, each of them durable.
+/// The time limit for a file on the whole way, in milliseconds: three times what `cp -r` of 40,000
+/// files takes where the disk allocates inodes slowly, 21 s. Where it does not, and everything is
+/// in the page cache, a copy takes a tenth of that and is no measure: the way makes three copies,
+/// each of them durable.
 const FOR_A_FILE: f64 = 3.0 * 21_000.0 / 40_000.0;
 
 /// Files in a directory and all below it.

@@ -18,7 +18,7 @@ use process::Server;
 use report::Report;
 use workload::Ids;
 
-/// What a benchmark fails with.
+/// The error of a benchmark.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Measures vfs-sync on this machine and prints a table of results and budgets.

@@ -69,7 +69,7 @@ pub(crate) async fn run(
     Ok((rates, end))
 }
 
-/// Entries a second.
+/// The entries a second.
 pub(crate) struct Rates {
     pub(crate) all: f64,
     pub(crate) first: f64,

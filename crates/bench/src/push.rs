@@ -71,13 +71,13 @@ pub(crate) async fn run(
     })
 }
 
-/// Makes `operations` files as one replica, then deletes them; gives deletions a second. With
-/// `tells` they say what they have seen: all of the feed.
+/// Creates `operations` files as one replica, then deletes them; returns deletions a second. With
+/// `with_basis` they state what they have seen: all of the feed.
 pub(crate) async fn deletions(
     server: &Server,
     name: &str,
     operations: usize,
-    tells: bool,
+    with_basis: bool,
 ) -> Result<f64, Failure> {
     let url = format!("{}/v1/vfs/crdt/push", server.url);
     let http = reqwest::Client::builder().tcp_nodelay(true).build()?;
@@ -99,7 +99,7 @@ pub(crate) async fn deletions(
     let state = format!("{}/v1/vfs/crdt/state?clientId={name}", server.url);
     let state = http.get(&state).bearer_auth(&server.token).send().await?.bytes().await?;
     let state: StateResponse = serde_json::from_slice(&state)?;
-    let basis = tells.then(|| Basis::from(state.feed_head));
+    let basis = with_basis.then(|| Basis::from(state.feed_head));
     let started = Instant::now();
     let count = (operations / BATCH * BATCH) as u64;
     for mut deletions in made {
@@ -116,7 +116,7 @@ pub(crate) async fn deletions(
     Ok(count as f64 / started.elapsed().as_secs_f64())
 }
 
-/// Operations a second.
+/// The operations a second.
 pub(crate) struct Rates {
     pub(crate) first: f64,
     pub(crate) last: f64,

@@ -1,4 +1,4 @@
-//! What granting and revoking costs over HTTP, and how long others wait meanwhile.
+//! The cost of granting and revoking over HTTP, and the waiting time of others.
 
 use std::time::{Duration, Instant};
 
@@ -112,7 +112,7 @@ fn granted(id: &str, to: &str) -> Value {
         "accessLevel": "read"})
 }
 
-/// Pushes a change of another realm again and again until told to stop; gives the longest wait.
+/// Pushes a change of another realm repeatedly until stopped; returns the longest wait.
 async fn push_meanwhile(
     mut other: Writer,
     mut stop: tokio::sync::oneshot::Receiver<()>,

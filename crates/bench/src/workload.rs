@@ -6,7 +6,7 @@ use vfs_sync_core::operation::{Action, Operation, Upsert};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::PushRequest;
 
-/// How item ids are made.
+/// The form of item ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ids {
     /// Ordered by time, as this project makes them.
@@ -29,7 +29,7 @@ impl Ids {
     }
 }
 
-/// One replica's stream of creations: a folder, then files in it.
+/// A replica's stream of creations: a folder, then files in it.
 pub(crate) struct Workload {
     replica: ReplicaId,
     next: u64,

@@ -3,8 +3,8 @@
 use std::io;
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// Who comes while a wait is under way may have written after it began, so the next one is theirs;
-/// all who come before that begins share it.
+/// A caller that arrives during a wait may have written after it began, so the next wait is its
+/// own; all callers that arrive before the next one begins share it.
 #[derive(Debug, Default)]
 pub(crate) struct Barrier {
     waits: Mutex<Waits>,
@@ -14,7 +14,7 @@ pub(crate) struct Barrier {
 #[derive(Debug, Default)]
 struct Waits {
     under_way: bool,
-    /// How many have begun, and how many of those are over.
+    /// The number of waits that have begun, and of those that are over.
     begun: u64,
     over: u64,
     /// The last that failed, and why.

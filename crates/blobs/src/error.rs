@@ -1,4 +1,4 @@
-//! What goes wrong with an object store, in the terms that operators look up.
+//! Errors of an object store, in the terms that operators look up.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -8,14 +8,14 @@ use object_store::client::{HttpError, HttpErrorKind};
 
 use crate::s3::Refusal;
 
-/// What the store was asked for.
+/// The operation that the store was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BlobOperation {
-    /// Storing bytes.
+    /// The storing of bytes.
     Persist,
-    /// Reading them.
+    /// The reading of bytes.
     Read,
-    /// Removing them.
+    /// The removal of bytes.
     Delete,
 }
 
@@ -51,15 +51,15 @@ impl fmt::Display for BlobOperation {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cannot {operation} blob data ({storage_code}): {message}")]
 pub struct BlobError {
-    /// At what.
+    /// The operation that failed.
     pub operation: BlobOperation,
     /// The store's own code, S3's names where there is one that fits.
     pub storage_code: String,
-    /// Whether the same call may succeed later.
+    /// Set if the same call may succeed later.
     pub retryable: bool,
-    /// What the store said: for the log, since it may tell where objects are.
+    /// The store's message, for the log only, since it may name the places of objects.
     pub message: String,
-    /// What is known about the cause and tells nothing of places.
+    /// The known facts about the cause, without places.
     pub hint: Option<&'static str>,
 }
 
@@ -93,7 +93,7 @@ impl BlobError {
 
     /// An object that is longer or shorter than the registry says.
     pub(crate) fn not_of_size(size: u64) -> Self {
-        let message = format!("the object has not the {size} bytes that the registry says");
+        let message = format!("the object does not have the registered size of {size} bytes");
         Self::new(BlobOperation::Read, "InternalError", message)
     }
 
@@ -132,7 +132,7 @@ fn causes<'e>(
 /// The code for a store without room, whatever the store itself calls that.
 const STORAGE_FULL: &str = "StorageFull";
 
-/// What stores that speak S3 answer when they have no room, or the bucket's own quota is used up.
+/// The error codes of S3 stores without room, or with an exhausted bucket quota.
 const STORES_ARE_FULL: [&str; 6] = [
     "XMinioStorageFull",
     "XMinioAdminBucketQuotaExceeded",
@@ -186,13 +186,13 @@ fn io_code(kind: io::ErrorKind) -> &'static str {
     }
 }
 
-/// Why bytes were not stored; nothing of them was.
+/// The reason why bytes were not stored; none of them were.
 #[derive(Debug, thiserror::Error)]
 pub enum PutError {
     /// The blob has other bytes already.
     #[error("the blob has other bytes already")]
     Differs,
-    /// The store failed.
+    /// The store reported an error.
     #[error(transparent)]
     Store(#[from] BlobError),
 }

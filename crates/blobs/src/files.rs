@@ -13,9 +13,10 @@ use vfs_sync_core::id::BlobId;
 use crate::barrier::Barrier;
 use crate::{BlobError, BlobOperation, Object, ObjectBlobs, PutError, Stored, Upload, key};
 
-/// How long to wait for who still writes to an upload: its bytes stopped, or it is told so soon.
+/// The time to wait for the previous writer of an upload, whose bytes have stopped or who is about
+/// to be notified.
 const LOCK_WAIT: Duration = Duration::from_secs(8);
-/// How often to look whether it has gone.
+/// The interval at which it is checked whether that writer has gone.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 fn persist(error: io::Error) -> BlobError {
@@ -150,7 +151,7 @@ fn place(from: &Path, to: &Path) -> io::Result<bool> {
     }
 }
 
-/// One failure, told to each of those that it is the failure of.
+/// A failure that is reported to each caller it affects.
 fn same(error: &io::Error) -> io::Error {
     error.raw_os_error().map_or_else(
         || io::Error::new(error.kind(), error.to_string()),
@@ -206,7 +207,10 @@ pub(crate) fn inside(directory: &Path, name: &str) -> Result<PathBuf, BlobError>
     if plain {
         return Ok(directory.join(name));
     }
-    Err(persist(io::Error::new(io::ErrorKind::InvalidInput, "a name that is none of the store's")))
+    Err(persist(io::Error::new(
+        io::ErrorKind::InvalidInput,
+        "the name does not belong to the store",
+    )))
 }
 
 pub(crate) async fn remove(directory: &Path, name: &str) -> Result<(), BlobError> {
@@ -275,7 +279,11 @@ impl FileUpload {
 
     fn file(&self) -> Result<Arc<Mutex<File>>, BlobError> {
         let gone = || {
-            BlobError::new(BlobOperation::Persist, "NoSuchUpload", "the upload's file is not there")
+            BlobError::new(
+                BlobOperation::Persist,
+                "NoSuchUpload",
+                "the upload's file does not exist",
+            )
         };
         self.file.clone().ok_or_else(gone)
     }
@@ -310,7 +318,7 @@ async fn locked(file: File) -> Result<Option<Arc<Mutex<File>>>, BlobError> {
                 tokio::time::sleep(LOCK_PAUSE).await;
             }
             Err(TryLockError::WouldBlock) => {
-                let busy = "another call still writes to the upload";
+                let busy = "another call is still writing to the upload";
                 return Err(persist(io::Error::new(io::ErrorKind::ResourceBusy, busy)));
             }
             Err(TryLockError::Error(error)) => return Err(persist(error)),
@@ -318,8 +326,8 @@ async fn locked(file: File) -> Result<Option<Arc<Mutex<File>>>, BlobError> {
     }
 }
 
-/// The file at a position that is nobody else's meanwhile: parts that are written at the same time
-/// share it.
+/// Opens the file at a position for one writer, while parts that are written at the same time share
+/// it.
 fn at(file: &Mutex<File>, start: u64) -> io::Result<MutexGuard<'_, File>> {
     use io::Seek as _;
     let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);

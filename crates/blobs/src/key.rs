@@ -1,4 +1,4 @@
-//! Where the bytes of a blob are: `<prefix>/<escaped blob id>`.
+//! The object name of a blob: `<prefix>/<escaped blob id>`.
 //!
 //! An object's name has only `a-z`, `0-9`, `-` and `_`, so that no id leaves the prefix and none
 //! collides with another where case is ignored. What is not `a-z`, `0-9` or `-` is written `_xx`
@@ -41,8 +41,8 @@ pub(crate) fn temporary_name() -> String {
     format!("{TEMPORARY}{}", uuid::Uuid::now_v7().simple())
 }
 
-/// Whether a name is that of something temporary: one of ours, or what the library leaves where
-/// it was killed in the middle of writing a file (`<name>#<number>`).
+/// Returns whether a name is temporary: one of ours, or one that the library left when it was
+/// killed while writing a file (`<name>#<number>`).
 #[must_use]
 pub fn is_temporary(name: &str) -> bool {
     name.starts_with(TEMPORARY) || name.contains('#')

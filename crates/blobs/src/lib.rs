@@ -29,15 +29,15 @@ pub use s3::{S3Config, S3ConfigError};
 /// Bytes on their way out of the store.
 pub type Outgoing = BoxStream<'static, Result<Bytes, BlobError>>;
 
-/// What is in the store, name by name.
+/// The objects in the store, by name.
 pub type Listing = BoxStream<'static, Result<Object, BlobError>>;
 
 /// Size and digest of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stored {
-    /// Bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// Of the bytes.
+    /// The digest of the bytes.
     pub digest: Sha256Digest,
 }
 
@@ -46,9 +46,9 @@ pub struct Stored {
 pub struct Object {
     /// Its name: [`key::object_name`] of a blob's id, or that of something temporary.
     pub name: String,
-    /// Bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// When it was last written, in milliseconds since 1970.
+    /// The time of the last write, in milliseconds since 1970.
     pub modified: i64,
 }
 
@@ -61,9 +61,9 @@ pub trait BlobStore: Send + Sync + 'static {
     /// [`PutError::Differs`]. A put that fails leaves nothing behind.
     async fn put(&self, id: &BlobId, bytes: Bytes) -> Result<(), PutError>;
 
-    /// Whether [`BlobStore::put`] keeps to that whoever else writes at the same time. A store that
-    /// cannot write only where there is no object looks first; a write that comes late may then
-    /// change bytes. There, all goes up in parts, which can be called off.
+    /// Returns whether [`BlobStore::put`] is safe against concurrent writers. A store without
+    /// conditional writes checks for an object first; a late write may then change bytes. There,
+    /// all uploads are in parts, which can be aborted.
     fn writes_once(&self) -> bool {
         true
     }
@@ -118,7 +118,7 @@ pub trait BlobStore: Send + Sync + 'static {
     /// Everything under the prefix, temporary things included, in no order.
     fn list(&self) -> Listing;
 
-    /// What is temporary under the prefix, without a look at the rest where the store can do so.
+    /// Lists temporary objects under the prefix, without the others where the store can do so.
     fn list_temporary(&self) -> Listing;
 
     /// Removes something that [`BlobStore::list`] named.
@@ -148,7 +148,7 @@ pub trait Upload: Send + Sync {
     async fn finish(&self, parts: Vec<String>, stored: Stored) -> Result<(), PutError>;
 }
 
-/// Where part `number` begins, in a store whose parts are of these sizes.
+/// Returns the offset of part `number`, in a store whose parts have these sizes.
 #[must_use]
 pub fn part_start(store: &dyn BlobStore, number: u32) -> u64 {
     (0..number).map(|part| store.part_size(part) as u64).sum()

@@ -1,6 +1,5 @@
-//! Uploads in parts of a store that has them itself. A tail, which is too small for a part, is an
-//! object of its own meanwhile, under a name of its own each time: a write that comes late changes
-//! none.
+//! Multipart uploads of a store that supports them. A tail, which is too small for a part, is
+//! stored as an object of its own under a new name each time, so that a late write changes nothing.
 
 use std::sync::Arc;
 
@@ -37,11 +36,11 @@ pub(crate) async fn begin(
 /// An upload's two names.
 fn names(upload: &str) -> Result<(&str, &str), BlobError> {
     upload.split_once(' ').filter(|(ours, _)| key::is_temporary(ours)).ok_or_else(|| {
-        BlobError::new(BlobOperation::Persist, "NoSuchUpload", "no name of an upload")
+        BlobError::new(BlobOperation::Persist, "NoSuchUpload", "the upload has an invalid name")
     })
 }
 
-/// Whether the error says that the upload is not there: it was finished, or aborted.
+/// Returns whether the error says that the upload does not exist: it was completed or aborted.
 fn is_gone(blobs: &ObjectBlobs, error: &object_store::Error) -> bool {
     match refusal(error) {
         Some(refusal) => refusal.code == "NoSuchUpload",
@@ -77,7 +76,7 @@ pub(crate) struct PartsUpload {
     pub(crate) blobs: ObjectBlobs,
     pub(crate) parts: Arc<dyn MultipartStore>,
     pub(crate) id: BlobId,
-    /// Where the parts come together.
+    /// The upload in which the parts are joined.
     pub(crate) at: Path,
     pub(crate) upload: String,
 }

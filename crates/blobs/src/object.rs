@@ -40,7 +40,7 @@ pub struct ObjectBlobs {
     kind: Kind,
 }
 
-/// How the store takes an upload in parts.
+/// The way in which the store takes an upload in parts.
 #[derive(Clone)]
 enum Kind {
     /// As a file that is linked to its name.
@@ -51,11 +51,11 @@ enum Kind {
     Memory(Arc<dyn MultipartStore>, Arc<AtomicU64>),
 }
 
-/// What a probe finds out about an S3.
+/// The findings of a probe of an S3.
 struct S3 {
     service: Arc<Service>,
     pages: Arc<dyn PaginatedListStore>,
-    /// Whether it writes an object only where there is none yet.
+    /// Set if it writes an object only where there is none.
     conditional_put: AtomicBool,
 }
 
@@ -134,7 +134,7 @@ impl ObjectBlobs {
         self.prefix.clone().join(self.temporary_name())
     }
 
-    /// What is in memory is this process's alone: there, the same calls give the same names.
+    /// Objects in memory belong to this process alone: there, the same calls give the same names.
     fn temporary_name(&self) -> String {
         match &self.kind {
             Kind::Memory(_, names) => {
@@ -144,7 +144,7 @@ impl ObjectBlobs {
         }
     }
 
-    /// Where the parts of an upload come together.
+    /// Returns the store in which the parts of an upload are joined.
     fn parts_location(&self, id: &BlobId, upload: &str) -> Path {
         match &self.kind {
             Kind::Memory(..) => {
@@ -155,7 +155,7 @@ impl ObjectBlobs {
         }
     }
 
-    /// Whether the end of an upload in parts leaves an object that is there as it is.
+    /// Probes whether completing an upload in parts leaves an existing object as it is.
     pub(crate) fn conditional_finish(&self) -> bool {
         match &self.kind {
             Kind::S3(_, s3) => s3.service.conditional_finish.load(Ordering::Relaxed),
@@ -167,7 +167,7 @@ impl ObjectBlobs {
         matches!(self.kind, Kind::Memory(..))
     }
 
-    /// Whether the store refused to write since there is an object already.
+    /// Returns whether the store rejected a write because the object exists.
     pub(crate) fn is_refused(&self, error: &object_store::Error) -> bool {
         matches!(
             error,
@@ -219,7 +219,7 @@ impl ObjectBlobs {
         if same { Ok(()) } else { Err(PutError::Differs) }
     }
 
-    /// Writes an object where there is none, as far as the store can tell.
+    /// Writes an object if there is none, as far as the store can detect it.
     async fn create(&self, location: &Path, bytes: Bytes) -> Result<(), object_store::Error> {
         let mode = match &self.kind {
             Kind::S3(_, s3) if !s3.conditional_put.load(Ordering::Relaxed) => {
@@ -227,7 +227,7 @@ impl ObjectBlobs {
                     Ok(_) => {
                         return Err(object_store::Error::AlreadyExists {
                             path: location.to_string(),
-                            source: "the object is there".into(),
+                            source: "the object exists".into(),
                         });
                     }
                     Err(object_store::Error::NotFound { .. }) => PutMode::Overwrite,
@@ -239,7 +239,7 @@ impl ObjectBlobs {
         self.store.put_opts(location, bytes.into(), mode.into()).await.map(drop)
     }
 
-    /// What came of writing a file; one that was there must have these bytes.
+    /// Handles the outcome of writing a file; an existing one must have these bytes.
     async fn created(
         &self,
         id: &BlobId,
@@ -248,12 +248,12 @@ impl ObjectBlobs {
     ) -> Result<(), PutError> {
         match created {
             Ok(true) => Ok(()),
-            Ok(false) => self.already(id, bytes, "there is an object already").await,
+            Ok(false) => self.already(id, bytes, "the object exists already").await,
             Err(error) => Err(BlobError::io(BlobOperation::Persist, &error).into()),
         }
     }
 
-    /// What is there already must have these bytes.
+    /// Checks that the existing object has these bytes.
     async fn already(&self, id: &BlobId, bytes: &Bytes, refusal: &str) -> Result<(), PutError> {
         match self.must_be(id, stored(bytes)).await {
             // Two writes were in each other's way, and neither is there.
@@ -536,7 +536,11 @@ impl BlobStore for ObjectBlobs {
         if read == written {
             Ok(())
         } else {
-            Err(BlobError::new(BlobOperation::Read, "InternalError", "a probe came back changed"))
+            Err(BlobError::new(
+                BlobOperation::Read,
+                "InternalError",
+                "a probe returned other bytes",
+            ))
         }
     }
 }

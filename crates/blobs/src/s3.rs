@@ -1,4 +1,4 @@
-//! S3: its configuration, and what the `object_store` library is told to do with it.
+//! S3: its configuration, and the settings of the `object_store` library.
 
 mod service;
 
@@ -17,16 +17,16 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_REGION: &str = "us-east-1";
 
-/// Where blobs are in S3, and by which rights.
+/// The place of blobs in S3, and the credentials.
 #[derive(Clone, PartialEq, Eq)]
 pub struct S3Config {
-    /// The bucket.
+    /// The name of the bucket.
     pub bucket: String,
     /// Goes before every key; may be empty.
     pub key_prefix: String,
     /// The store, as a URL; that of Amazon for the region where it is `None`.
     pub endpoint: Option<String>,
-    /// The region.
+    /// The region of the bucket.
     pub region: String,
     /// Id and secret of a key; without one the usual chain (environment, web identity, role).
     pub key: Option<(String, String)>,
@@ -52,9 +52,9 @@ impl fmt::Debug for S3Config {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{variable} {problem}")]
 pub struct S3ConfigError {
-    /// Which.
+    /// The name of the variable.
     pub variable: &'static str,
-    /// What is wrong with it.
+    /// The reason why its value is invalid.
     pub problem: String,
 }
 
@@ -100,9 +100,9 @@ impl S3Config {
             (Some(id), Some(secret)) => Some((id, secret)),
             (None, None) => None,
             (Some(_), None) => {
-                return Err(wrong(SECRET_ACCESS_KEY, "is missing beside the key's id"));
+                return Err(wrong(SECRET_ACCESS_KEY, "is required with the key's id"));
             }
-            (None, Some(_)) => return Err(wrong(ACCESS_KEY_ID, "is missing beside the secret")),
+            (None, Some(_)) => return Err(wrong(ACCESS_KEY_ID, "is required with the secret")),
         };
         let force_path_style = match lookup(FORCE_PATH_STYLE).as_deref() {
             None | Some("false" | "0") => false,
@@ -154,7 +154,7 @@ fn check_bucket(bucket: &str) -> Result<(), S3ConfigError> {
     let good = (3..=63).contains(&bucket.len())
         && bucket.bytes().all(|b| plain(b) || b.is_ascii_uppercase())
         && bucket.starts_with(|first: char| first.is_ascii_alphanumeric());
-    if good { Ok(()) } else { Err(wrong(BUCKET, "is no name of a bucket")) }
+    if good { Ok(()) } else { Err(wrong(BUCKET, "is not a valid bucket name")) }
 }
 
 /// Prefixes that mean the same to everybody: no empty, relative or odd segments.
@@ -186,7 +186,7 @@ fn check_endpoint(endpoint: String) -> Result<String, S3ConfigError> {
     Err(wrong(ENDPOINT, "must be http://host[:port] or https://host[:port]"))
 }
 
-/// Whether the URL's host is an IP address, which cannot have a bucket before it.
+/// Returns whether the URL's host is an IP address, which cannot have a bucket prefix.
 fn is_address(endpoint: &str) -> bool {
     let uri: Option<http::Uri> = endpoint.parse().ok();
     let host = uri.as_ref().and_then(http::Uri::host).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! An S3 for tests: one throw-away SeaweedFS for each test process, a prefix of its own for each
-//! test, and a proxy before it that fails as it is told.
+//! An S3 for tests: one throw-away SeaweedFS for each test process, a prefix for each test, and a
+//! proxy in front of it with configurable faults.
 //!
 //! `VFS_SYNC_TEST_S3_ENDPOINT` names a server to use instead, with `VFS_SYNC_TEST_S3_BUCKET`,
 //! `VFS_SYNC_TEST_S3_ACCESS_KEY_ID` and `VFS_SYNC_TEST_S3_SECRET_ACCESS_KEY`.
@@ -41,7 +41,7 @@ wait $server
 rm -rf "$directory"
 "#;
 
-/// What of it listens, each on a port of its own: two servers at once must not meet.
+/// The listeners of the server, each on a port of its own: two servers at once must not collide.
 const LISTENERS: [&str; 10] = [
     "s3.port",
     "s3.port.grpc",
@@ -55,7 +55,7 @@ const LISTENERS: [&str; 10] = [
     "admin.port.grpc",
 ];
 
-/// How long a server may take to start.
+/// The time that a server may take to start.
 const START: Duration = Duration::from_secs(180);
 
 struct Seaweed {
@@ -81,7 +81,7 @@ pub async fn new_s3_place() -> Result<S3Config, String> {
     Ok(config)
 }
 
-/// The same place for a key that may only read.
+/// Returns the same place for a key that may only read.
 #[must_use]
 pub fn as_reader(config: &S3Config) -> S3Config {
     S3Config { key: Some((READER.0.to_owned(), READER.1.to_owned())), ..config.clone() }
@@ -192,7 +192,7 @@ fn config(endpoint: String, bucket: String, key: (String, String)) -> S3Config {
     }
 }
 
-/// Where SeaweedFS is.
+/// Finds the SeaweedFS binary.
 #[must_use]
 pub fn weed_program() -> Option<PathBuf> {
     let named = std::env::var_os(WEED_VARIABLE).map(PathBuf::from);

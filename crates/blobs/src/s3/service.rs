@@ -29,10 +29,10 @@ pub(crate) struct Refusal {
     request_id: String,
 }
 
-/// What all clients of one store share.
+/// The state that all clients of one store share.
 #[derive(Debug, Default)]
 pub(crate) struct Service {
-    /// Whether the store ends an upload in parts only where there is no object yet.
+    /// Set if the store completes a multipart upload only where there is no object.
     pub(crate) conditional_finish: AtomicBool,
 }
 

@@ -1,4 +1,4 @@
-//! A proxy before an S3 that fails as it is told.
+//! A proxy in front of an S3, with configurable faults.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,12 +13,12 @@ use http::{HeaderValue, Method, StatusCode};
 
 use crate::S3Config;
 
-/// How a request fails.
+/// The way in which a request fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     /// It gets an error, and S3 never sees it.
     Answer {
-        /// The status.
+        /// The HTTP status of the answer.
         status: u16,
         /// S3's code in the body; none with an empty one.
         code: String,
@@ -40,11 +40,11 @@ struct Inner {
     target: String,
     http: reqwest::Client,
     fault: Arc<Mutex<Chosen>>,
-    /// Of which method the next request is late.
+    /// The method whose next request is delayed.
     late: Arc<Mutex<Option<Method>>>,
-    /// Whether what is late may arrive.
+    /// Set if delayed requests may arrive.
     released: Arc<tokio::sync::watch::Sender<bool>>,
-    /// How many requests failed.
+    /// The number of requests that failed.
     failed: Arc<tokio::sync::watch::Sender<u64>>,
 }
 
@@ -84,7 +84,7 @@ impl FaultProxy {
         Self { inner, address, task }
     }
 
-    /// The same place through the proxy. What stalls is given up after five seconds.
+    /// Returns the same place through the proxy. Stalled requests are given up after five seconds.
     #[must_use]
     pub fn config(&self, config: &S3Config) -> S3Config {
         S3Config {
@@ -111,7 +111,7 @@ impl FaultProxy {
         *self.inner.late.lock().unwrap_or_else(PoisonError::into_inner) = Some(method);
     }
 
-    /// What is late arrives.
+    /// Lets delayed requests arrive.
     pub fn release(&self) {
         self.inner.released.send_replace(true);
     }
@@ -122,7 +122,7 @@ impl FaultProxy {
         let _ = failed.wait_for(|count| *count >= times).await;
     }
 
-    /// How many requests have failed since the start.
+    /// Returns the number of requests that have failed since the start.
     #[must_use]
     pub fn failed(&self) -> u64 {
         *self.inner.failed.borrow()

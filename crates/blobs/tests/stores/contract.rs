@@ -1,4 +1,4 @@
-//! What every object store must hold, run against S3, the directory and memory.
+//! The contract of every object store, run against S3, the directory and memory.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What an S3 that fails is told as.
+//! The errors that a failing S3 is reported as.
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;

@@ -105,7 +105,7 @@ impl Client {
         }
     }
 
-    /// Brings contents until told to end; gives those that were attached.
+    /// Uploads contents until stopped; returns those that were attached.
     async fn work(mut self, end: &AtomicBool, done: &AtomicU64) -> BTreeMap<String, Vec<u8>> {
         let mut attached = BTreeMap::new();
         while !end.load(Ordering::SeqCst) {
@@ -181,7 +181,7 @@ async fn to_be_looked_at_again(world: &World) -> BTreeSet<String> {
     until(moment(86_400)).await.difference(&due).cloned().collect()
 }
 
-/// So many seconds from now.
+/// Returns the time in so many seconds.
 fn moment(seconds: u64) -> Timestamp {
     let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_secs(seconds);
     Timestamp::from_millis(i64::try_from(at.as_millis()).unwrap()).unwrap()

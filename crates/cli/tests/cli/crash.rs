@@ -19,10 +19,10 @@ fn after_random_millis(random: &mut Random, at_most: usize) {
     std::thread::sleep(Duration::from_micros(random.below(at_most * 1_000) as u64));
 }
 
-/// What was acknowledged: names by item.
+/// The acknowledged names by item.
 type Acknowledged = BTreeMap<String, String>;
 
-/// Pushes creations and renames until told to end; whatever gets no answer is sent again as it is.
+/// Pushes creations and renames until stopped; a push without an answer is repeated.
 async fn push_until(
     url: String,
     token: String,

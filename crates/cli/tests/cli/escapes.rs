@@ -1,5 +1,5 @@
-//! What another user can influence reaches the terminal escaped: names, keys and values of metadata,
-//! ids, content types, messages. JSON stays JSON.
+//! Text that another user can influence reaches the terminal escaped: names, keys and values of
+//! metadata, ids, content types, messages. JSON stays JSON.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Where a server keeps contents, as the environment says it: what is wrong is found at its start.
+//! The server's object store as the environment configures it: errors are found at its start.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};

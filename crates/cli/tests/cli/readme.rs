@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use crate::support::Scene;
 
 const README: &str = include_str!("../../../../README.md");
-/// Where the README has the server.
+/// The server's address in the README.
 const ADDRESS: &str = "127.0.0.1:7070";
 
 /// The block of the README that begins like this, without its fences.
@@ -18,7 +18,7 @@ fn transcript() -> &'static str {
     blocks.find(|block| block.contains("share /plans bob")).expect("the README has a transcript")
 }
 
-/// How long something took differs from run to run.
+/// Removes durations, which differ from run to run.
 fn without_times(text: &str) -> String {
     let timeless = |line: &str| match line.rsplit_once(" in ") {
         Some((before, time)) if time.ends_with(" s") => before.to_owned(),

@@ -12,7 +12,7 @@ pub(crate) use server::{ServerProcess, signal};
 
 pub(crate) const SECRET: &str = "a secret of the tests that is long enough";
 
-/// What a run of the binary gave.
+/// The result of a run of the binary.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) code: i32,
@@ -65,7 +65,7 @@ impl Scene {
         self.start_server_with(listen, &[]);
     }
 
-    /// The same, with more in its environment.
+    /// Serves with additional environment variables.
     pub(crate) fn start_server_with(&mut self, listen: &str, environment: &[(&str, &str)]) {
         let binary = || {
             let mut command = self.command();
@@ -167,7 +167,7 @@ fn finish(command: &mut Command, input: Option<&[u8]>) -> Ran {
     }
 }
 
-/// What is in a directory: for each path its type, permission bits, time and bytes.
+/// Lists a directory: for each path its type, permission bits, time and bytes.
 pub(crate) fn tree_of(top: &Path) -> Vec<(PathBuf, String)> {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
     let mut entries = Vec::new();

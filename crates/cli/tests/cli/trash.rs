@@ -1,4 +1,4 @@
-//! What was deleted by mistake comes back; what is removed for good is gone.
+//! The trash: deleted items are restored, permanently removed ones are gone.
 
 use crate::support::Scene;
 use serde_json::Value;

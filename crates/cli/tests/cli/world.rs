@@ -1,5 +1,5 @@
-//! What the tests of the built binary stand on: a server that can be killed, replicas, and trees
-//! of files that can be compared.
+//! The setting of crash tests: a server that can be killed, replicas, and trees of files that can
+//! be compared.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -15,7 +15,7 @@ const SECRET: &str = "only for tests: at least thirty-two bytes";
 pub(crate) struct World {
     pub(crate) dir: tempfile::TempDir,
     url: String,
-    /// Where the server is, once it was started.
+    /// The server's address, once it was started.
     address: String,
     server: Option<ServerProcess>,
     pub(crate) token: String,
@@ -72,7 +72,7 @@ impl World {
         self.server = Some(server);
     }
 
-    /// `kill -9`.
+    /// Kills the server with `kill -9`.
     pub(crate) fn kill_server(&mut self) {
         drop(self.server.take().expect("the server runs"));
     }
@@ -147,7 +147,7 @@ pub(crate) fn seeded(test: &str) -> Random {
     Random::new(seed)
 }
 
-/// How often a crash test kills: `VFS_SYNC_TEST_KILLS`, or 200.
+/// The number of kills of a crash test: `VFS_SYNC_TEST_KILLS`, or 200.
 pub(crate) fn kills() -> u64 {
     number("VFS_SYNC_TEST_KILLS").unwrap_or(200)
 }

@@ -72,7 +72,7 @@ impl Cluster {
         ServerProcess::start(binary, listen, &self.dir.path().join("server"))
     }
 
-    /// `kill -9`.
+    /// Kills a server with `kill -9`.
     pub(crate) fn kill(&self, server: usize) {
         let server = &self.servers[server];
         let process = server.process.lock().unwrap().take().expect("the server runs");
@@ -133,8 +133,8 @@ impl Cluster {
 pub(crate) struct Line {
     to: Vec<HttpTransport>,
     random: Mutex<Random>,
-    /// Where it leads to without anything between that may fail: then a call that fails although
-    /// its server was up the whole time fails the test.
+    /// Set where the line leads to its servers without a faulty component: then a call that fails
+    /// although its server was up the whole time fails the test.
     cluster: Option<Arc<Cluster>>,
 }
 

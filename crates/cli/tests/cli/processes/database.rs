@@ -1,4 +1,4 @@
-//! What only the database knows.
+//! Facts that only the database knows.
 
 use std::collections::BTreeSet;
 

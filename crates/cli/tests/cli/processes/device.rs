@@ -23,7 +23,7 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    /// Of any kind, with pages of any size.
+    /// Creates a device of any kind, with pages of any size.
     pub(crate) fn new(user: &'static str, line: Line, random: &mut Random) -> Self {
         let page_limit = *random.one(&[500, 7, 50]);
         let backoff = (std::time::Duration::from_millis(1), std::time::Duration::from_millis(20));
@@ -33,7 +33,7 @@ impl Device {
         Self { user, device, durable }
     }
 
-    /// Edits, syncs and lags, telling of each step.
+    /// Edits, synchronises and lags, reporting each step.
     pub(crate) async fn work(&self, mut random: Random, steps: u64, progress: &watch::Sender<u64>) {
         for _ in 0..steps {
             self.step(&mut random).await;
@@ -50,7 +50,7 @@ impl Device {
         }
     }
 
-    /// All that was refused was refused for a reason that a race explains, and is dropped.
+    /// Checks that each rejection has a reason that a race explains, and discards it.
     pub(crate) fn drop_what_was_refused(&self) {
         for rejected in self.device.rejected(usize::MAX).unwrap() {
             let reason = rejected.reason;
@@ -63,7 +63,7 @@ impl Device {
         }
     }
 
-    /// Nothing waits, and no guardrail has fired.
+    /// Returns whether nothing waits and no guardrail has fired.
     pub(crate) fn is_idle(&self) -> bool {
         assert_eq!(self.device.violations().violations(), [], "{}", self.user);
         let status = self.device.status().unwrap();
@@ -118,7 +118,7 @@ fn of(kind: PrincipalType, id: &str) -> Principal {
     Principal { kind, id: PrincipalId::new(id).unwrap() }
 }
 
-/// Not every edit that comes to mind is possible.
+/// Accepts the errors of edits that are not always possible.
 fn permitted(outcome: Result<(), ClientError>) {
     match outcome {
         Ok(())

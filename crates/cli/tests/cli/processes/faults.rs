@@ -1,4 +1,4 @@
-//! What goes wrong between and in the processes, and how it is made good.
+//! Faults between and in the processes, and their repair.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -47,10 +47,10 @@ impl Network {
     }
 }
 
-/// How often each kind of fault was there.
+/// The number of faults of each kind.
 pub(crate) type Counts = BTreeMap<&'static str, u64>;
 
-/// All that can fail, and what has.
+/// The components that can fail, and those that have.
 pub(crate) struct World {
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) network: Network,
@@ -69,7 +69,7 @@ impl World {
         self.postgres
     }
 
-    /// Something goes wrong.
+    /// Injects a random fault.
     pub(crate) fn fail(&mut self, random: &mut Random, counts: &mut Counts) {
         let server = random.below(self.cluster.len());
         let is_up = !self.killed.contains(&server) && !self.paused.contains(&server);

@@ -1,4 +1,4 @@
-//! What a device was promised: edits that returned, in a folder that only it writes to.
+//! The promises to a device: edits that returned, in a folder that only it writes to.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use vfs_sync_client::core::item::Name;
 use vfs_sync_client::{Delete, SyncClient};
 use vfs_sync_testkit::Random;
 
-/// How the folders are called, with the device's number behind.
+/// The name of the folders, followed by the device's number.
 pub(crate) const LEDGER: &str = "ledger";
 
 /// An entry as it must be in the end.

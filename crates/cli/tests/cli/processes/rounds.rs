@@ -22,12 +22,12 @@ use super::view::{Truth, View};
 /// Rounds that one database, with its devices, sees.
 const ROUNDS_A_WORLD: u64 = 20;
 const DEVICES: usize = 6;
-/// What each device does in a round.
+/// The number of steps of each device in a round.
 const STEPS: u64 = 24;
-/// How long all may take to agree once everything works.
+/// The time that all devices may take to agree once everything works.
 const SETTLED_WITHIN: Duration = Duration::from_secs(90);
 
-/// Who is in which group.
+/// The members of each group.
 type Members = BTreeSet<(PrincipalId, String)>;
 
 struct Player {
@@ -36,8 +36,8 @@ struct Player {
 }
 
 impl Player {
-    /// Works for a round; now and then it is cut off in the middle of a call, and its process
-    /// begins anew.
+    /// Works for a round; sometimes it is disconnected in the middle of a call, and its process
+    /// restarts.
     async fn play(&mut self, mut random: Random, progress: &watch::Sender<u64>) -> u64 {
         let mut crashes = 0;
         for _ in 0..STEPS {
@@ -124,8 +124,8 @@ async fn settle(players: &[Player]) {
     }
 }
 
-/// No device differs from one that begins anew, nothing that was promised is missing, and each
-/// user sees what the grants say.
+/// Checks that no device differs from a fresh one, no promise is broken, and each user sees what
+/// the grants say.
 async fn check(players: &[Player], world: &World, database: &str, members: &Members) {
     let mut fresh = BTreeMap::new();
     for user in USERS {

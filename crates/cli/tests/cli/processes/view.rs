@@ -1,4 +1,4 @@
-//! What a device shows, and what the grants say that it must.
+//! The items that a device shows, and those that the grants require.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,7 +45,7 @@ impl View {
     }
 }
 
-/// What is the case, whoever sees it.
+/// The state of the tree, whoever sees it.
 pub(crate) struct Truth {
     /// Each owner's, as their own devices have them.
     items: BTreeMap<ItemId, Node>,

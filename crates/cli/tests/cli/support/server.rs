@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use serde_json::Value;
 
-/// How often a server is tried again where it was, should its port be taken meanwhile.
+/// The number of attempts to start a server at an address whose port may be taken.
 const STARTS: u32 = 20;
 
 /// A server that listens; killed when it is dropped.
@@ -37,12 +37,12 @@ impl ServerProcess {
         Some(Self { child, url: event["url"].as_str().unwrap().to_owned() })
     }
 
-    /// Where it listens: `http://127.0.0.1:<port>`.
+    /// Returns its URL: `http://127.0.0.1:<port>`.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
-    /// The same without the scheme: to start another one there.
+    /// Returns its address without the scheme, to start another one there.
     pub(crate) fn address(&self) -> &str {
         self.url.strip_prefix("http://").unwrap()
     }
@@ -51,7 +51,7 @@ impl ServerProcess {
         signal(&self.child, name);
     }
 
-    /// How it ended, if it did by itself.
+    /// Returns its exit status, if it ended by itself.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
