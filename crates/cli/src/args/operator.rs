@@ -1,0 +1,246 @@
+//! The arguments of `serve`, `token`, `migrate`, `admin` and `blobs`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use vfs_sync_core::cursor::Epoch;
+
+pub(super) const SERVE: &str = "\
+Configured by the environment (see docs/install.md): VFS_SYNC_JWT_SECRET, or its file in
+VFS_SYNC_JWT_SECRET_FILE, or a public key or JWKS; VFS_SYNC_DATABASE_URL for PostgreSQL, else SQLite
+in --data. Port 0 picks a free port; the address is printed. SIGTERM and Ctrl-C stop the server
+gracefully. With --json it prints a document on a line for each event, and logs as JSON.
+
+Examples:
+  export VFS_SYNC_JWT_SECRET=$(openssl rand -hex 32)
+  vfs-sync serve --listen 127.0.0.1:7070 --data /var/lib/vfs-sync
+  vfs-sync serve --listen 0.0.0.0:7070 --data ./data --admin-listen 127.0.0.1:7071";
+
+pub(super) const TOKEN: &str = "\
+The secret is read from VFS_SYNC_JWT_SECRET or the file named by VFS_SYNC_JWT_SECRET_FILE, never
+from an argument, which other users of the machine can read.
+
+Examples:
+  vfs-sync token --user alice > token && chmod 600 token
+  vfs-sync token --user root --scope vfs:admin --ttl 15m";
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// The address to listen on; port 0 picks a free one
+    #[arg(long, value_name = "ADDR", env = "VFS_SYNC_LISTEN")]
+    pub(crate) listen: SocketAddr,
+    /// The directory of the server's database and contents
+    #[arg(long, value_name = "DIR", env = "VFS_SYNC_DATA")]
+    pub(crate) data: PathBuf,
+    /// Start with an empty database beside the contents or the mark of another one
+    #[arg(long)]
+    pub(crate) new: bool,
+    /// The address of the metrics listener; none without it
+    #[arg(long, value_name = "ADDR", env = "VFS_SYNC_ADMIN_LISTEN")]
+    pub(crate) admin_listen: Option<SocketAddr>,
+    /// The URL at which clients reach the server behind a proxy: its path is prepended to every
+    /// path
+    #[arg(long, value_name = "URL", env = "VFS_SYNC_PUBLIC_URL", value_parser = parse_public_url)]
+    pub(crate) public_url: Option<PublicPath>,
+    /// The origins, separated by commas, whose pages may call the server from a browser
+    #[arg(
+        long,
+        value_name = "ORIGINS",
+        env = "VFS_SYNC_CORS_ORIGINS",
+        value_delimiter = ',',
+        value_parser = parse_origin
+    )]
+    pub(crate) cors_origins: Vec<String>,
+    /// The greatest size of a user's contents in total
+    #[arg(long, value_name = "BYTES", env = "VFS_SYNC_MAX_STORED_BYTES", value_parser = parse_bytes)]
+    pub(crate) max_stored_bytes: Option<u64>,
+    /// The greatest size of a user's contents that are uploaded and not yet attached
+    #[arg(long, value_name = "BYTES", env = "VFS_SYNC_MAX_STAGED_BYTES", value_parser = parse_bytes)]
+    pub(crate) max_staged_bytes: Option<u64>,
+    /// The greatest number of open stages of a user
+    #[arg(long, value_name = "N", env = "VFS_SYNC_MAX_OPEN_STAGES")]
+    pub(crate) max_open_stages: Option<u64>,
+    /// The greatest size of one content
+    #[arg(long, value_name = "BYTES", env = "VFS_SYNC_MAX_BLOB_BYTES", value_parser = parse_bytes)]
+    pub(crate) max_blob_bytes: Option<u64>,
+    /// The time for which earlier contents are kept beyond the latest ones: a number and s, m, h or
+    /// d
+    #[arg(long, value_name = "TIME", env = "VFS_SYNC_KEEP_VERSIONS", value_parser = parse_ttl)]
+    pub(crate) keep_versions: Option<u64>,
+    /// The time for which deleted items can be restored: a number and s, m, h or d
+    #[arg(long, value_name = "TIME", env = "VFS_SYNC_KEEP_DELETED", value_parser = parse_ttl)]
+    pub(crate) keep_deleted: Option<u64>,
+}
+
+/// The path of a public URL: empty, or segments with a leading slash each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PublicPath(pub(crate) String);
+
+fn parse_public_url(text: &str) -> Result<PublicPath, String> {
+    let wrong = || "must be http:// or https://, a host, and an optional path".to_owned();
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let (host, path) = rest.ok_or_else(wrong)?.split_once('/').unwrap_or((rest.unwrap_or(""), ""));
+    let path = path.trim_end_matches('/');
+    let plain = |segment: &str| {
+        !segment.is_empty()
+            && segment != "."
+            && segment != ".."
+            && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.~".contains(&b))
+    };
+    if host.is_empty() || !(path.is_empty() || path.split('/').all(plain)) {
+        return Err(wrong());
+    }
+    Ok(PublicPath(if path.is_empty() { String::new() } else { format!("/{path}") }))
+}
+
+fn parse_origin(text: &str) -> Result<String, String> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let host = |b: u8| b.is_ascii_alphanumeric() || b"-.:[]".contains(&b);
+    match rest {
+        Some(rest) if !rest.is_empty() && rest.bytes().all(host) => Ok(text.to_owned()),
+        _ => Err("must be http:// or https:// and a host, without a path".to_owned()),
+    }
+}
+
+/// Parses a number of bytes, optionally with K, M, G or T (of 1024).
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let wrong =
+        || "must be a number of bytes, optionally with K, M, G or T, such as 500G".to_owned();
+    let (digits, shift) = match text.chars().last() {
+        Some('K' | 'k') => (&text[..text.len() - 1], 10),
+        Some('M' | 'm') => (&text[..text.len() - 1], 20),
+        Some('G' | 'g') => (&text[..text.len() - 1], 30),
+        Some('T' | 't') => (&text[..text.len() - 1], 40),
+        _ => (text, 0),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    number.checked_mul(1 << shift).filter(|bytes| *bytes <= i64::MAX as u64).ok_or_else(wrong)
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Token {
+    /// The user of the token: its `sub`
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: String,
+    /// The scopes of the token, separated by spaces
+    #[arg(long, value_name = "SCOPE")]
+    pub(crate) scope: Option<String>,
+    /// The lifetime of the token: a number and s, m, h or d
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_ttl)]
+    pub(crate) ttl: u64,
+}
+
+/// Parses a lifetime into seconds.
+fn parse_ttl(text: &str) -> Result<u64, String> {
+    let wrong = || "must be a number with s, m, h or d, such as 30d".to_owned();
+    let unit = match text.chars().last() {
+        Some('s') => 1,
+        Some('m') => 60,
+        Some('h') => 3_600,
+        Some('d') => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+    match number.checked_mul(unit) {
+        Some(seconds) if (1..=10 * 366 * 86_400).contains(&seconds) => Ok(seconds),
+        _ => Err("must be from 1s to ten years".to_owned()),
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NewEpoch {
+    #[command(flatten)]
+    pub(crate) database: Database,
+    /// Begin an epoch after this one, which clients have seen
+    #[arg(long, value_name = "EPOCH", value_parser = parse_epoch)]
+    pub(crate) after: Option<Epoch>,
+}
+
+fn parse_epoch(text: &str) -> Result<Epoch, String> {
+    let wrong = || "must be the number of an epoch, as in error messages".to_owned();
+    text.parse().ok().and_then(Epoch::from_u64).ok_or_else(wrong)
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Admin {
+    /// Begin a new epoch, as a part of restoring a server from a backup
+    #[command(
+        after_help = "Each start of a server begins an epoch by itself, so this is needed only where a database was\nrestored under running servers. See docs/backup.md.\n\nExamples:\n  vfs-sync admin new-epoch --data /var/lib/vfs-sync"
+    )]
+    NewEpoch(NewEpoch),
+    /// Repair what another program wrote into the database
+    #[command(subcommand)]
+    Repair(Repair),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Repair {
+    /// Remove malformed reconcile states: their clients store them again
+    #[command(
+        after_help = "A malformed row of `reconcile_state` is answered with 500 malformed_row, and an attach that depends\non it with 500 Failed to attach staged blob. These rows hold no user data: a client whose\nrow is removed reports again what it has applied, and its waiting uploads succeed. The server may\nkeep running. Lists the removed rows; --dry-run only lists them. See docs/en/vfs-sync-runbook.md.\n\nExamples:\n  vfs-sync admin repair reconcile-state --data /var/lib/vfs-sync --dry-run\n  vfs-sync admin repair reconcile-state --data /var/lib/vfs-sync --user alice"
+    )]
+    ReconcileState(RepairReconcileState),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RepairReconcileState {
+    #[command(flatten)]
+    pub(crate) database: Database,
+    /// Repair only this user's; without it all users'
+    #[arg(long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// List malformed states and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Blobs {
+    /// Compare the registry of contents with the object store, and repair differences
+    #[command(
+        after_help = "Lists registered contents that are not in the object store, and objects that are not\nregistered. The server may keep running. Exits with 5 if something remains to be repaired.\nThe object store is that of VFS_BLOB_S3_*, or the directory --data. See\ndocs/en/vfs-blob-persistence.md.\n\nExamples:\n  vfs-sync blobs check --data /var/lib/vfs-sync\n  vfs-sync --json blobs check --data /var/lib/vfs-sync --repair"
+    )]
+    Check(BlobsCheck),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BlobsCheck {
+    #[command(flatten)]
+    pub(crate) database: Database,
+    /// Remove unregistered objects, and end stages and old versions without bytes
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// Read every content and compare its bytes with its digest, which finds corrupted ones
+    #[arg(long)]
+    pub(crate) digests: bool,
+    /// Skip objects that were written more recently: a number and s, m, h or d
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_age)]
+    pub(crate) older_than: u64,
+}
+
+/// Parses an age into seconds, which may be 0.
+fn parse_age(text: &str) -> Result<u64, String> {
+    if matches!(text, "0" | "0s") { Ok(0) } else { parse_ttl(text) }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Database {
+    /// The server's directory, unless VFS_SYNC_DATABASE_URL is set
+    #[arg(long, value_name = "DIR", env = "VFS_SYNC_DATA")]
+    pub(crate) data: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_to_live_is_a_number_and_a_unit() {
+        assert_eq!(parse_ttl("30d"), Ok(2_592_000));
+        assert_eq!(parse_ttl("15m"), Ok(900));
+        for bad in ["", "d", "30", "-1d", "1.5h", "9999999999999999d", "0s", "1é"] {
+            assert!(parse_ttl(bad).is_err(), "{bad}");
+        }
+    }
+}
