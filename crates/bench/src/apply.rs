@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use async_trait::async_trait;
-use vfs_sync_client::transport::{Answer, Call, CallHandler};
-use vfs_sync_client::{ClientConfig, SyncClient, TransportError};
+use vfs_sync_client::transport::{Answer, Call};
+use vfs_sync_client::{ClientConfig, SyncClient, Transport, TransportError};
 use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::cursor::{Epoch, Position};
 use vfs_sync_core::entry::{Change, Entry, EntryBody, ItemView};
@@ -24,12 +24,12 @@ const PAGE: usize = 500;
 struct Pages(Mutex<VecDeque<PullPage>>);
 
 #[async_trait]
-impl CallHandler for Pages {
-    fn meant_for(&self, _: &UserId) -> Result<(), UserId> {
+impl Transport for Pages {
+    fn bind_user(&self, _: &UserId) -> Result<(), UserId> {
         Ok(())
     }
 
-    async fn handle(&self, call: Call) -> Result<Answer, TransportError> {
+    async fn call(&self, call: Call) -> Result<Answer, TransportError> {
         match call {
             Call::Pull(_) => {
                 let mut pages = self.0.lock().map_err(|_| TransportError::network("poisoned"))?;

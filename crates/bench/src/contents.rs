@@ -14,7 +14,7 @@ use object_store::path::Path as Location;
 use object_store::{ObjectStoreExt as _, WriteMultipart};
 use vfs_sync_blobs::S3Config;
 use vfs_sync_blobs::testing::new_s3_place;
-use vfs_sync_client::{HttpConfig, HttpTransport, StaticToken, Transport as _};
+use vfs_sync_client::{HttpConfig, HttpTransport, StaticToken, TransportExt as _};
 use vfs_sync_core::id::{BlobId, StagingId};
 use vfs_sync_core::wire::StageRequest;
 

@@ -340,7 +340,7 @@ impl SyncClient {
 
 /// Binds the transport to the replica's user: from the first call on it exchanges nothing of others.
 fn bind(transport: &dyn Transport, user: &UserId) -> Result<(), ClientError> {
-    transport.meant_for(user).map_err(|other| {
+    transport.bind_user(user).map_err(|other| {
         ClientError::Invalid(format!(
             "the transport is for {other}: a replica of {user} takes one of its own"
         ))

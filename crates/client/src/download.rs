@@ -16,7 +16,7 @@ use crate::cache::Cache;
 use crate::client::{Inner, SyncClient, lock};
 use crate::content::{ContentWriter, LocalContent};
 use crate::error::ClientError;
-use crate::transport::TransportError;
+use crate::transport::{TransportError, TransportExt as _};
 use together::Keep;
 
 /// Items whose contents are looked for together.

@@ -30,7 +30,7 @@ use vfs_sync_core::wire::{
 };
 
 use crate::http::user::Gives;
-use crate::transport::{BatchFile, ByteStream, PullQuery, Transport, TransportError};
+use crate::transport::{Answer, BatchFile, ByteStream, Call, PullQuery, Transport, TransportError};
 
 pub use answer::read_answer;
 pub use blobs::read_blobs_answer;
@@ -108,7 +108,7 @@ pub struct HttpTransport {
 const COMPRESS_FROM: usize = 1_024;
 
 /// A request that can be sent twice.
-struct Call {
+struct HttpCall {
     name: &'static str,
     method: Method,
     url: Url,
@@ -173,7 +173,7 @@ impl HttpTransport {
     }
 
     /// Sends a call; on `401` asks for another token, once. Gives any answer but that.
-    async fn send(&self, call: &Call) -> Result<Response, TransportError> {
+    async fn send(&self, call: &HttpCall) -> Result<Response, TransportError> {
         let mut refresh = false;
         loop {
             let mut request = self.http.request(call.method.clone(), call.url.clone());
@@ -198,7 +198,7 @@ impl HttpTransport {
     }
 
     /// Sends a call and reads its answer.
-    async fn call<T: DeserializeOwned>(&self, call: Call) -> Result<T, TransportError> {
+    async fn fetch<T: DeserializeOwned>(&self, call: HttpCall) -> Result<T, TransportError> {
         let response = self.send(&call).await?;
         answer::read(call.name, response).await
     }
@@ -214,12 +214,12 @@ impl HttpTransport {
         steady::steady(bytes, least, window)
     }
 
-    fn get(&self, name: &'static str, url: Url) -> Call {
+    fn get(&self, name: &'static str, url: Url) -> HttpCall {
         let timeout = Some(self.config.request_timeout);
-        Call { name, method: Method::GET, url, body: None, timeout, headers: HeaderMap::new() }
+        HttpCall { name, method: Method::GET, url, body: None, timeout, headers: HeaderMap::new() }
     }
 
-    fn post(&self, name: &'static str, path: &[&str], body: &impl Serialize) -> Call {
+    fn post(&self, name: &'static str, path: &[&str], body: &impl Serialize) -> HttpCall {
         let json = serde_json::to_vec(body).expect("a request serializes");
         let body = if json.len() < COMPRESS_FROM {
             (json.into(), false)
@@ -232,7 +232,7 @@ impl HttpTransport {
         };
         let timeout = Some(self.config.request_timeout);
         let (url, body) = (self.url(path), Some(body));
-        Call { name, method: Method::POST, url, body, timeout, headers: HeaderMap::new() }
+        HttpCall { name, method: Method::POST, url, body, timeout, headers: HeaderMap::new() }
     }
 }
 
@@ -304,12 +304,54 @@ pub fn batch_results(
 
 #[async_trait]
 impl Transport for HttpTransport {
-    fn meant_for(&self, user: &UserId) -> Result<(), UserId> {
+    fn bind_user(&self, user: &UserId) -> Result<(), UserId> {
         self.meant_for.bind(user)
     }
 
+    async fn call(&self, call: Call) -> Result<Answer, TransportError> {
+        Ok(match call {
+            Call::Push(request) => Answer::Push(self.push(&request).await?),
+            Call::Pull(query) => Answer::Pull(self.pull(&query).await?),
+            Call::Reconcile(request) => Answer::Reconcile(self.reconcile(&request).await?),
+            Call::State(client_id) => Answer::State(self.state(&client_id).await?),
+            Call::Limits => Answer::Limits(self.limits().await?),
+            Call::Stage(request) => Answer::Stage(self.stage(&request).await?),
+            Call::Upload { staging_id, size, digest, data } => {
+                Answer::Upload(self.upload(&staging_id, size, digest, data).await?)
+            }
+            Call::StageState(id) => Answer::StageState(self.stage_state(&id).await?),
+            Call::OpenUpload { stage, size } => {
+                Answer::OpenUpload(self.open_upload(&stage, size).await?)
+            }
+            Call::Append { staging_id, offset, size, data } => {
+                Answer::Append(self.append(&staging_id, offset, size, data).await?)
+            }
+            Call::Attach { staging_id, request } => {
+                Answer::Attach(self.attach(&staging_id, &request).await?)
+            }
+            Call::BlobBatch(files) => Answer::BlobBatch(self.blob_batch(files).await?),
+            Call::Versions(item_id) => Answer::Versions(self.versions(&item_id).await?),
+            Call::Trash { cursor, limit } => {
+                Answer::Trash(self.trash(cursor.as_deref(), limit).await?)
+            }
+            Call::Restore { item_id, recursive } => {
+                Answer::Restore(self.restore(&item_id, recursive).await?)
+            }
+            Call::Purge { item_id, recursive } => {
+                Answer::Purge(self.purge(&item_id, recursive).await?)
+            }
+            Call::ReadBlobs(blobs) => Answer::ReadBlobs(self.read_blobs(&blobs).await?),
+            Call::Download { blob_id, offset } => {
+                Answer::Download(self.download(&blob_id, offset).await?)
+            }
+        })
+    }
+}
+
+/// The calls, one method each.
+impl HttpTransport {
     async fn push(&self, request: &PushRequest) -> Result<PushResponse, TransportError> {
-        self.call(self.post("push", &["crdt", "push"], request)).await
+        self.fetch(self.post("push", &["crdt", "push"], request)).await
     }
 
     async fn pull(&self, query: &PullQuery) -> Result<PullPage, TransportError> {
@@ -328,7 +370,7 @@ impl Transport for HttpTransport {
                 pairs.append_pair("head", &head.encode());
             }
         }
-        self.call(self.get("pull", url)).await
+        self.fetch(self.get("pull", url)).await
     }
 
     async fn reconcile(
@@ -336,13 +378,13 @@ impl Transport for HttpTransport {
         request: &ReconcileRequest,
     ) -> Result<ReconcileResponse, TransportError> {
         let call = self.post("reconcile", &["crdt", "reconcile"], request);
-        self.call::<answer::Reconciled>(call).await.map(Into::into)
+        self.fetch::<answer::Reconciled>(call).await.map(Into::into)
     }
 
     async fn state(&self, client_id: &ReplicaId) -> Result<StateResponse, TransportError> {
         let mut url = self.url(&["crdt", "state"]);
         url.query_pairs_mut().append_pair("clientId", client_id.as_str());
-        let answer: StateResponse = self.call(self.get("state", url)).await?;
+        let answer: StateResponse = self.fetch(self.get("state", url)).await?;
         if answer.client_id != *client_id {
             return Err(malformed("state", "clientId", "is not the one asked about"));
         }
@@ -350,12 +392,12 @@ impl Transport for HttpTransport {
     }
 
     async fn limits(&self) -> Result<Limits, TransportError> {
-        self.call(self.get("limits", self.url(&["limits"]))).await
+        self.fetch(self.get("limits", self.url(&["limits"]))).await
     }
 
     async fn stage(&self, request: &StageRequest) -> Result<StageResponse, TransportError> {
         let answer: StageResponse =
-            self.call(self.post("stage", &["blobs", "stage"], request)).await?;
+            self.fetch(self.post("stage", &["blobs", "stage"], request)).await?;
         if request.staging_id.as_ref().is_some_and(|id| *id != answer.staging_id) {
             return Err(malformed("stage", "stagingId", "is not the one sent"));
         }
@@ -386,25 +428,11 @@ impl Transport for HttpTransport {
 
     async fn stage_state(&self, staging_id: &StagingId) -> Result<StageResponse, TransportError> {
         let url = self.url(&["blobs", "stage", staging_id.as_str()]);
-        let answer: StageResponse = self.call(self.get("stageState", url)).await?;
+        let answer: StageResponse = self.fetch(self.get("stageState", url)).await?;
         if answer.staging_id != *staging_id {
             return Err(malformed("stageState", "stagingId", "is not the one asked for"));
         }
         Ok(answer)
-    }
-
-    async fn open_upload(&self, stage: &StageRequest, size: u64) -> Result<u64, TransportError> {
-        self.open_tus(stage, size).await
-    }
-
-    async fn append(
-        &self,
-        staging_id: &StagingId,
-        offset: u64,
-        size: u64,
-        data: ByteStream,
-    ) -> Result<(), TransportError> {
-        self.append_tus(staging_id, offset, size, data).await
     }
 
     async fn attach(
@@ -413,7 +441,7 @@ impl Transport for HttpTransport {
         request: &AttachRequest,
     ) -> Result<AttachResponse, TransportError> {
         let path = ["blobs", "stage", staging_id.as_str(), "attach"];
-        let answer: AttachResponse = self.call(self.post("attach", &path, request)).await?;
+        let answer: AttachResponse = self.fetch(self.post("attach", &path, request)).await?;
         let wrong = [
             ("stagingId", answer.staging_id != *staging_id),
             ("itemId", answer.item_id != request.item_id),
@@ -433,13 +461,13 @@ impl Transport for HttpTransport {
         let call = self.post("blobBatch", &["blobs", "batch"], &batch_request(&files));
         // They are in the call's body now: while it is answered, once is enough.
         files.iter_mut().for_each(|file| file.data = Bytes::new());
-        let answer: BlobBatchResponse = self.call(call).await?;
+        let answer: BlobBatchResponse = self.fetch(call).await?;
         batch_results(answer, files)
     }
 
     async fn versions(&self, item_id: &ItemId) -> Result<VersionsResponse, TransportError> {
         let url = self.url(&["items", item_id.as_str(), "versions"]);
-        let answer: VersionsResponse = self.call(self.get("versions", url)).await?;
+        let answer: VersionsResponse = self.fetch(self.get("versions", url)).await?;
         if answer.item_id != *item_id {
             return Err(malformed("versions", "itemId", "is not the one asked for"));
         }
@@ -452,7 +480,7 @@ impl Transport for HttpTransport {
         if let Some(cursor) = cursor {
             url.query_pairs_mut().append_pair("cursor", cursor);
         }
-        self.call(self.get("trash", url)).await
+        self.fetch(self.get("trash", url)).await
     }
 
     async fn restore(
@@ -461,8 +489,8 @@ impl Transport for HttpTransport {
         recursive: bool,
     ) -> Result<RestoreResponse, TransportError> {
         let url = self.trashed_url(&["trash", item_id.as_str(), "restore"], recursive);
-        let call = Call { method: Method::POST, ..self.get("restore", url) };
-        let answer: RestoreResponse = self.call(call).await?;
+        let call = HttpCall { method: Method::POST, ..self.get("restore", url) };
+        let answer: RestoreResponse = self.fetch(call).await?;
         if answer.item_id != *item_id {
             return Err(malformed("restore", "itemId", "is not the one sent"));
         }
@@ -475,24 +503,17 @@ impl Transport for HttpTransport {
         recursive: bool,
     ) -> Result<PurgeResponse, TransportError> {
         let url = self.trashed_url(&["trash", item_id.as_str()], recursive);
-        let call = Call { method: Method::DELETE, ..self.get("purge", url) };
-        let answer: PurgeResponse = self.call(call).await?;
+        let call = HttpCall { method: Method::DELETE, ..self.get("purge", url) };
+        let answer: PurgeResponse = self.fetch(call).await?;
         if answer.item_id != *item_id {
             return Err(malformed("purge", "itemId", "is not the one sent"));
         }
         Ok(answer)
     }
 
-    async fn read_blobs(
-        &self,
-        blobs: &[BlobId],
-    ) -> Result<Option<Vec<Result<Bytes, TransportError>>>, TransportError> {
-        self.read_small(blobs).await
-    }
-
     async fn download(&self, blob_id: &BlobId, offset: u64) -> Result<ByteStream, TransportError> {
         let url = self.url(&["blobs", blob_id.as_str()]);
-        let mut call = Call { timeout: None, ..self.get("download", url) };
+        let mut call = HttpCall { timeout: None, ..self.get("download", url) };
         if let (true, Ok(range)) = (offset > 0, format!("bytes={offset}-").try_into()) {
             call.headers.insert(RANGE, range);
         }

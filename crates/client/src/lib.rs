@@ -54,7 +54,7 @@ pub use record::{
     ROOT_ENTRY, RecordChange, TreeState,
 };
 pub use recover::LostEntry;
-pub use transport::{Transport, TransportError};
+pub use transport::{Transport, TransportError, TransportExt};
 pub use trash::{Emptied, Trashed};
 pub use upload::{Outstanding, RejectedUpload, WaitingUpload};
 pub use vfs_sync_core as core;

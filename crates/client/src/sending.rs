@@ -15,7 +15,7 @@ use crate::client::{Inner, lock};
 use crate::content::LocalContent;
 use crate::error::ClientError;
 use crate::store::Upload;
-use crate::transport::{BatchFile, ByteStream, TransportError};
+use crate::transport::{BatchFile, ByteStream, TransportError, TransportExt as _};
 
 /// What a file in a batch takes besides its bytes.
 const BATCH_FILE_BYTES: usize = 2_048;

@@ -22,7 +22,7 @@ use crate::event::{ChangeEvent, Progress, SyncReport};
 use crate::store::{
     History, Meta, Offering, Rebuilt, ReplicaStore, Slot, own_write_id, unsendable,
 };
-use crate::transport::{PullQuery, TransportError};
+use crate::transport::{PullQuery, TransportError, TransportExt as _};
 
 /// One call's turn at talking to the server.
 pub(crate) struct Session {

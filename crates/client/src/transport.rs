@@ -1,6 +1,7 @@
-//! What carries the protocol: one trait, so that tests and applications can put their own in.
+//! The way to a server: one trait with one call, which tests and applications can implement or wrap.
 
 mod call;
+mod ext;
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -10,20 +11,15 @@ use bytes::Bytes;
 use futures::Stream;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::cursor::Cursor;
-use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId, UserId, WriteId};
-use vfs_sync_core::limits::Limits;
+use vfs_sync_core::id::{BlobId, ReplicaId, StagingId, UserId, WriteId};
 use vfs_sync_core::wire::code;
-use vfs_sync_core::wire::trash::{PurgeResponse, RestoreResponse, TrashPage};
-use vfs_sync_core::wire::{
-    AttachRequest, AttachResponse, EpochEnd, PullPage, PushRequest, PushResponse, ReconcileRequest,
-    ReconcileResponse, StageRequest, StageResponse, StateResponse, UploadResponse,
-    VersionsResponse,
-};
+use vfs_sync_core::wire::{AttachRequest, EpochEnd};
 
 pub use crate::http::{
     MeantFor, batch_request, batch_results, read_answer, read_blobs_answer, token_subject,
 };
-pub use call::{Answer, Call, CallHandler, CallKind};
+pub use call::{Answer, Call, CallKind};
+pub use ext::TransportExt;
 
 /// Why there is no answer that the protocol goes on with.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -145,8 +141,9 @@ impl TransportError {
         }
     }
 
-    /// The answer of a transport that has no such call.
-    fn without(call: &str) -> Self {
+    /// The answer of a transport that does not have the call.
+    #[must_use]
+    pub fn unsupported(call: CallKind) -> Self {
         Self::Refused {
             status: 404,
             code: "not_found".into(),
@@ -197,118 +194,23 @@ pub struct BatchFile {
     pub attach: AttachRequest,
 }
 
-/// The contract with a server, one method for each call. What treats all calls alike, a proxy or a
-/// recorder, is easier made as a [`CallHandler`].
+/// The contract with a server: one call, one answer. An implementation carries calls to a server, or
+/// stands between a client and another transport and passes on, records or changes what goes through.
+/// [`TransportExt`] has a typed method for each call.
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
+    /// Answers `call` with the [`Answer`] of the same kind.
+    ///
+    /// # Errors
+    /// [`TransportError::unsupported`] for a call that the transport does not have, otherwise whatever
+    /// kept the server from answering.
+    async fn call(&self, call: Call) -> Result<Answer, TransportError>;
+
     /// Binds the transport to the user of a replica, before its first call. From then on every request
-    /// says that it is meant for `user`, and an answer that is not for `user` is
-    /// [`TransportError::WrongUser`]. What stands before other transports passes it on to them.
+    /// names `user`, and an answer for another user is [`TransportError::WrongUser`]. A transport that
+    /// passes calls on binds the one behind it; this method has no default so that none forgets to.
     ///
     /// # Errors
     /// The user that the transport is bound to already, if that is another.
-    fn meant_for(&self, user: &UserId) -> Result<(), UserId>;
-
-    /// `POST /v1/vfs/crdt/push`.
-    async fn push(&self, request: &PushRequest) -> Result<PushResponse, TransportError>;
-
-    /// `GET /v1/vfs/crdt/vfs-sync`.
-    async fn pull(&self, query: &PullQuery) -> Result<PullPage, TransportError>;
-
-    /// `POST /v1/vfs/crdt/reconcile`.
-    async fn reconcile(
-        &self,
-        request: &ReconcileRequest,
-    ) -> Result<ReconcileResponse, TransportError>;
-
-    /// `GET /v1/vfs/crdt/state`.
-    async fn state(&self, client_id: &ReplicaId) -> Result<StateResponse, TransportError>;
-
-    /// `GET /v1/vfs/limits`.
-    async fn limits(&self) -> Result<Limits, TransportError>;
-
-    /// `POST /v1/vfs/blobs/stage`.
-    async fn stage(&self, request: &StageRequest) -> Result<StageResponse, TransportError>;
-
-    /// `PUT /v1/vfs/blobs/stage/{stagingId}/data`, verified against `digest`.
-    async fn upload(
-        &self,
-        staging_id: &StagingId,
-        size: u64,
-        digest: Sha256Digest,
-        data: ByteStream,
-    ) -> Result<UploadResponse, TransportError>;
-
-    /// `GET /v1/vfs/blobs/stage/{stagingId}`.
-    async fn stage_state(&self, staging_id: &StagingId) -> Result<StageResponse, TransportError>;
-
-    /// `POST /v1/vfs/blobs/uploads`: opens the stage and a resumable upload of `size` bytes, or
-    /// finds them. Gives how many bytes the server has.
-    async fn open_upload(&self, stage: &StageRequest, size: u64) -> Result<u64, TransportError>;
-
-    /// `PATCH /v1/vfs/blobs/uploads/{stagingId}`: the bytes from `offset` up to `size`, the end.
-    async fn append(
-        &self,
-        staging_id: &StagingId,
-        offset: u64,
-        size: u64,
-        data: ByteStream,
-    ) -> Result<(), TransportError>;
-
-    /// `POST /v1/vfs/blobs/stage/{stagingId}/attach`.
-    async fn attach(
-        &self,
-        staging_id: &StagingId,
-        request: &AttachRequest,
-    ) -> Result<AttachResponse, TransportError>;
-
-    /// `POST /v1/vfs/blobs/batch`: one result for each file, in the order sent.
-    async fn blob_batch(
-        &self,
-        files: Vec<BatchFile>,
-    ) -> Result<Vec<Result<AttachResponse, TransportError>>, TransportError>;
-
-    /// `GET /v1/vfs/items/{itemId}/versions`.
-    async fn versions(&self, item_id: &ItemId) -> Result<VersionsResponse, TransportError>;
-
-    /// `GET /v1/vfs/trash`: a page of what can be restored, from `cursor` on.
-    async fn trash(&self, cursor: Option<&str>, limit: u32) -> Result<TrashPage, TransportError> {
-        let _ = (cursor, limit);
-        Err(TransportError::without("trash"))
-    }
-
-    /// `POST /v1/vfs/trash/{itemId}/restore`.
-    async fn restore(
-        &self,
-        item_id: &ItemId,
-        recursive: bool,
-    ) -> Result<RestoreResponse, TransportError> {
-        let _ = (item_id, recursive);
-        Err(TransportError::without("restore"))
-    }
-
-    /// `DELETE /v1/vfs/trash/{itemId}`.
-    async fn purge(
-        &self,
-        item_id: &ItemId,
-        recursive: bool,
-    ) -> Result<PurgeResponse, TransportError> {
-        let _ = (item_id, recursive);
-        Err(TransportError::without("purge"))
-    }
-
-    /// `POST /v1/vfs/blobs/batch/read`: many small blobs, one outcome for each, in the order
-    /// asked for; the bytes are not verified yet. `None` where the server or the transport has no
-    /// such call: then each is downloaded.
-    async fn read_blobs(
-        &self,
-        blobs: &[BlobId],
-    ) -> Result<Option<Vec<Result<Bytes, TransportError>>>, TransportError> {
-        let _ = blobs;
-        Ok(None)
-    }
-
-    /// `GET /v1/vfs/blobs/{blobId}`, from byte `offset` to its end; `offset` is below its size,
-    /// or 0.
-    async fn download(&self, blob_id: &BlobId, offset: u64) -> Result<ByteStream, TransportError>;
+    fn bind_user(&self, user: &UserId) -> Result<(), UserId>;
 }

@@ -9,7 +9,7 @@ use vfs_sync_core::wire::trash::{TrashedItem, TrashedParent};
 
 use crate::client::SyncClient;
 use crate::error::ClientError;
-use crate::transport::TransportError;
+use crate::transport::{TransportError, TransportExt as _};
 
 /// Items that one question to the server is about.
 const PAGE: u32 = 500;

@@ -1,6 +1,6 @@
 //! Somebody with a token and no manners: operations and requests that no client of ours would send.
 
-use vfs_sync_client::Transport;
+use vfs_sync_client::TransportExt as _;
 use vfs_sync_client::core::access::{AccessLevel, Principal, PrincipalType};
 use vfs_sync_client::core::item::{Name, ObjectType};
 use vfs_sync_client::transport::PullQuery;

@@ -13,17 +13,15 @@ use http::{Method, Request};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use vfs_sync_client::transport::{
-    BatchFile, ByteStream, MeantFor, PullQuery, batch_request, batch_results, read_answer,
+    Answer, ByteStream, Call, MeantFor, PullQuery, batch_request, batch_results, read_answer,
     read_blobs_answer,
 };
 use vfs_sync_client::{Transport, TransportError};
 use vfs_sync_core::content::Sha256Digest;
-use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId, UserId};
-use vfs_sync_core::limits::Limits;
+use vfs_sync_core::id::{BlobId, StagingId, UserId};
 use vfs_sync_core::wire::{
-    AttachRequest, AttachResponse, BlobReadRequest, PROTOCOL_HEADER, PROTOCOL_VERSION, PullPage,
-    PushRequest, PushResponse, ReconcileRequest, ReconcileResponse, StageRequest, StageResponse,
-    StateResponse, USER_HEADER, UploadResponse, VersionsResponse,
+    BlobReadRequest, PROTOCOL_HEADER, PROTOCOL_VERSION, PullPage, PushRequest, PushResponse,
+    ReconcileRequest, ReconcileResponse, StageRequest, USER_HEADER, UploadResponse,
 };
 
 use crate::check::belongs;
@@ -33,7 +31,7 @@ use crate::hostile::Hostile;
 use crate::ledger::Ledger;
 use crate::network::Link;
 use crate::sabotage::{Sabotage, push_thrown_away, without_an_entry};
-use crate::server::Answer;
+use crate::server::Answer as Response;
 
 /// A token, and the user that it is of.
 #[derive(Clone)]
@@ -59,11 +57,11 @@ fn malformed(call: &'static str, field: &str, reason: &str) -> TransportError {
     TransportError::MalformedResponse { call, field: field.into(), reason: reason.into() }
 }
 
-fn header<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
+fn header<'a>(answer: &'a Response, name: &str) -> Option<&'a str> {
     answer.headers.get(name)?.to_str().ok()
 }
 
-fn read<T: DeserializeOwned>(call: &'static str, answer: &Answer) -> Result<T, TransportError> {
+fn read<T: DeserializeOwned>(call: &'static str, answer: &Response) -> Result<T, TransportError> {
     let seconds = header(answer, "retry-after").and_then(|text| text.parse().ok());
     read_answer(call, answer.status, seconds.map(Duration::from_secs), &answer.body)
 }
@@ -120,7 +118,7 @@ impl SimTransport {
         call: &'static str,
         builder: http::request::Builder,
         body: Bytes,
-    ) -> Result<Answer, TransportError> {
+    ) -> Result<Response, TransportError> {
         let request = builder.body(body).expect("a request of ours is one");
         let token = request.extensions().get::<Token>().cloned();
         let answer = self.link.send(call, request).await?;
@@ -190,10 +188,62 @@ async fn whole(data: ByteStream) -> Result<Bytes, TransportError> {
 
 #[async_trait]
 impl Transport for SimTransport {
-    fn meant_for(&self, user: &UserId) -> Result<(), UserId> {
+    fn bind_user(&self, user: &UserId) -> Result<(), UserId> {
         self.meant_for.bind(user)
     }
 
+    async fn call(&self, call: Call) -> Result<Answer, TransportError> {
+        Ok(match call {
+            Call::Push(request) => Answer::Push(self.push(&request).await?),
+            Call::Pull(query) => Answer::Pull(self.pull(&query).await?),
+            Call::Reconcile(request) => Answer::Reconcile(self.reconcile(&request).await?),
+            Call::State(client_id) => {
+                let path = path(&["crdt", "state"]);
+                Answer::State(self.get("state", &format!("{path}?clientId={client_id}")).await?)
+            }
+            Call::Limits => Answer::Limits(self.get("limits", &path(&["limits"])).await?),
+            Call::Stage(request) => {
+                Answer::Stage(self.post("stage", &path(&["blobs", "stage"]), &request).await?)
+            }
+            Call::Upload { staging_id, digest, data, .. } => {
+                Answer::Upload(self.upload(&staging_id, digest, data).await?)
+            }
+            Call::StageState(staging_id) => {
+                let path = path(&["blobs", "stage", staging_id.as_str()]);
+                Answer::StageState(self.get("stageState", &path).await?)
+            }
+            Call::OpenUpload { stage, size } => {
+                Answer::OpenUpload(self.open_upload(&stage, size).await?)
+            }
+            Call::Append { staging_id, offset, data, .. } => {
+                Answer::Append(self.append(&staging_id, offset, data).await?)
+            }
+            Call::Attach { staging_id, request } => {
+                let path = path(&["blobs", "stage", staging_id.as_str(), "attach"]);
+                Answer::Attach(self.post("attach", &path, &request).await?)
+            }
+            Call::BlobBatch(files) => {
+                let (body, path) = (batch_request(&files), path(&["blobs", "batch"]));
+                let answer = self.post("blobBatch", &path, &body).await?;
+                Answer::BlobBatch(batch_results(answer, files)?)
+            }
+            Call::Versions(item_id) => {
+                let path = path(&["items", item_id.as_str(), "versions"]);
+                Answer::Versions(self.get("versions", &path).await?)
+            }
+            Call::ReadBlobs(blobs) => Answer::ReadBlobs(Some(self.read_blobs(&blobs).await?)),
+            Call::Download { blob_id, offset } => {
+                Answer::Download(self.download(&blob_id, offset).await?)
+            }
+            Call::Trash { .. } | Call::Restore { .. } | Call::Purge { .. } => {
+                return Err(TransportError::unsupported(call.kind()));
+            }
+        })
+    }
+}
+
+/// The calls that take more than a request and its answer.
+impl SimTransport {
     async fn push(&self, request: &PushRequest) -> Result<PushResponse, TransportError> {
         self.numbers.sent(&self.ledger, request);
         if let Some(answer) = self.hostile.instead_of_push(request) {
@@ -237,23 +287,9 @@ impl Transport for SimTransport {
         self.hostile.reconcile(request, answer)
     }
 
-    async fn state(&self, client_id: &ReplicaId) -> Result<StateResponse, TransportError> {
-        let path = path(&["crdt", "state"]);
-        self.get("state", &format!("{path}?clientId={client_id}")).await
-    }
-
-    async fn limits(&self) -> Result<Limits, TransportError> {
-        self.get("limits", &path(&["limits"])).await
-    }
-
-    async fn stage(&self, request: &StageRequest) -> Result<StageResponse, TransportError> {
-        self.post("stage", &path(&["blobs", "stage"]), request).await
-    }
-
     async fn upload(
         &self,
         staging_id: &StagingId,
-        _: u64,
         digest: Sha256Digest,
         data: ByteStream,
     ) -> Result<UploadResponse, TransportError> {
@@ -262,10 +298,6 @@ impl Transport for SimTransport {
             .request(Method::PUT, &path)
             .header("content-digest", format!("sha-256=:{}:", STANDARD.encode(digest.0)));
         self.call("upload", builder, whole(data).await?).await
-    }
-
-    async fn stage_state(&self, staging_id: &StagingId) -> Result<StageResponse, TransportError> {
-        self.get("stageState", &path(&["blobs", "stage", staging_id.as_str()])).await
     }
 
     async fn open_upload(&self, stage: &StageRequest, size: u64) -> Result<u64, TransportError> {
@@ -291,7 +323,6 @@ impl Transport for SimTransport {
         &self,
         staging_id: &StagingId,
         offset: u64,
-        _: u64,
         data: ByteStream,
     ) -> Result<(), TransportError> {
         let path = path(&["blobs", "uploads", staging_id.as_str()]);
@@ -308,32 +339,10 @@ impl Transport for SimTransport {
         read("append", &answer)
     }
 
-    async fn attach(
-        &self,
-        staging_id: &StagingId,
-        request: &AttachRequest,
-    ) -> Result<AttachResponse, TransportError> {
-        let path = path(&["blobs", "stage", staging_id.as_str(), "attach"]);
-        self.post("attach", &path, request).await
-    }
-
-    async fn blob_batch(
-        &self,
-        files: Vec<BatchFile>,
-    ) -> Result<Vec<Result<AttachResponse, TransportError>>, TransportError> {
-        let body = batch_request(&files);
-        let answer = self.post("blobBatch", &path(&["blobs", "batch"]), &body).await?;
-        batch_results(answer, files)
-    }
-
-    async fn versions(&self, item_id: &ItemId) -> Result<VersionsResponse, TransportError> {
-        self.get("versions", &path(&["items", item_id.as_str(), "versions"])).await
-    }
-
     async fn read_blobs(
         &self,
         blobs: &[BlobId],
-    ) -> Result<Option<Vec<Result<Bytes, TransportError>>>, TransportError> {
+    ) -> Result<Vec<Result<Bytes, TransportError>>, TransportError> {
         let json = serde_json::to_vec(&BlobReadRequest { blob_ids: blobs.to_vec() });
         let json = json.expect("a request serializes");
         let builder = self
@@ -350,7 +359,7 @@ impl Transport for SimTransport {
             self.note_fetched(blob_id);
             *bytes = self.hostile.download(std::mem::take(bytes));
         }
-        Ok(Some(outcomes))
+        Ok(outcomes)
     }
 
     async fn download(&self, blob_id: &BlobId, offset: u64) -> Result<ByteStream, TransportError> {

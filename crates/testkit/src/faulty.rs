@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
-use vfs_sync_client::transport::{Answer, ByteStream, Call, CallHandler, CallKind};
-use vfs_sync_client::{Transport, TransportError};
+use vfs_sync_client::transport::{Answer, ByteStream, Call, CallKind};
+use vfs_sync_client::{Transport, TransportError, TransportExt as _};
 use vfs_sync_core::id::{StagingId, UserId};
 
 use crate::random::Random;
@@ -156,7 +156,7 @@ impl FaultyTransport {
         let kind = call.kind();
         let downloads = matches!(kind, CallKind::Download | CallKind::ReadBlobs);
         let under_way = downloads.then(|| UnderWay::begin(&self.under_way));
-        let answer = match call.send(&*self.to).await? {
+        let answer = match self.to.call(call).await? {
             Answer::Download(stream) => {
                 let stream: ByteStream = Box::pin(stream.inspect(move |_| {
                     let _ = &under_way;
@@ -281,12 +281,12 @@ async fn twice(call: Call) -> Result<(Call, Call), TransportError> {
 }
 
 #[async_trait]
-impl CallHandler for FaultyTransport {
-    fn meant_for(&self, user: &UserId) -> Result<(), UserId> {
-        self.to.meant_for(user)
+impl Transport for FaultyTransport {
+    fn bind_user(&self, user: &UserId) -> Result<(), UserId> {
+        self.to.bind_user(user)
     }
 
-    async fn handle(&self, call: Call) -> Result<Answer, TransportError> {
+    async fn call(&self, call: Call) -> Result<Answer, TransportError> {
         self.record.add(None, &call);
         let fault = self.fault(call.kind());
         let gets_through = !matches!(
@@ -300,7 +300,7 @@ impl CallHandler for FaultyTransport {
         };
         for call in late {
             // Nobody waits for what comes of it.
-            let _ = call.send(&*self.to).await;
+            let _ = self.to.call(call).await;
         }
         answer
     }

@@ -4,8 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use vfs_sync_client::TransportError;
-use vfs_sync_client::transport::{Answer, Call, CallHandler, CallKind, PullQuery};
+use vfs_sync_client::transport::{Answer, Call, CallKind, PullQuery};
+use vfs_sync_client::{Transport, TransportError};
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::limits::Limits;
 use vfs_sync_core::wire::{
@@ -216,12 +216,12 @@ fn plainly(call: &Call) -> Result<Answer, TransportError> {
 }
 
 #[async_trait]
-impl CallHandler for ScriptedTransport {
-    fn meant_for(&self, _: &UserId) -> Result<(), UserId> {
+impl Transport for ScriptedTransport {
+    fn bind_user(&self, _: &UserId) -> Result<(), UserId> {
         Ok(())
     }
 
-    async fn handle(&self, call: Call) -> Result<Answer, TransportError> {
+    async fn call(&self, call: Call) -> Result<Answer, TransportError> {
         let kind = call.kind();
         let mut script = self.script();
         self.record.add(script.phase.as_ref().map(|phase| phase.name.clone()), &call);

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use vfs_sync_client::core::id::ReplicaId;
 use vfs_sync_client::core::wire::{PushRequest, PushStatus};
 use vfs_sync_client::transport::{CallKind, PullQuery};
-use vfs_sync_client::{Transport as _, TransportError};
+use vfs_sync_client::{TransportError, TransportExt as _};
 use vfs_sync_testkit::core::item::ObjectType;
 use vfs_sync_testkit::{Direction, Fault, FaultyTransport, Proxy, Random, TestServer, build};
 

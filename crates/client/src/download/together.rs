@@ -16,6 +16,7 @@ use vfs_sync_core::tree::NodeContent;
 use super::{Counted, is_there};
 use crate::client::{Inner, lock};
 use crate::content::LocalContent;
+use crate::transport::TransportExt as _;
 
 /// What has more bytes is as quick by itself, and then a cut costs no others.
 const TOGETHER: u64 = MAX_INLINE_BLOB_BYTES as u64 / 4;

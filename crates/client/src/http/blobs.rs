@@ -7,7 +7,7 @@ use vfs_sync_core::id::BlobId;
 use vfs_sync_core::limits::{MAX_BLOB_BATCH_BYTES, MAX_INLINE_BLOB_BYTES};
 use vfs_sync_core::wire::{BlobReadHead, BlobReadRequest};
 
-use super::{Call, HttpTransport, answer, malformed};
+use super::{HttpCall, HttpTransport, answer, malformed};
 use crate::transport::TransportError;
 
 const CALL: &str = "readBlobs";
@@ -17,12 +17,13 @@ const MAX_HEAD_BYTES: usize = 16 * 1024;
 type Outcomes = Vec<Result<Bytes, TransportError>>;
 
 impl HttpTransport {
-    pub(super) async fn read_small(
+    pub(super) async fn read_blobs(
         &self,
         blobs: &[BlobId],
     ) -> Result<Option<Outcomes>, TransportError> {
         let request = BlobReadRequest { blob_ids: blobs.to_vec() };
-        let call = Call { timeout: None, ..self.post(CALL, &["blobs", "batch", "read"], &request) };
+        let call =
+            HttpCall { timeout: None, ..self.post(CALL, &["blobs", "batch", "read"], &request) };
         let response = self.send(&call).await?;
         // A server from before this call.
         if [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED].contains(&response.status()) {
@@ -40,7 +41,7 @@ impl HttpTransport {
     }
 }
 
-/// Takes an answer to [`crate::Transport::read_blobs`] apart that came whole, for a transport of
+/// Takes an answer to [`crate::TransportExt::read_blobs`] apart that came whole, for a transport of
 /// one's own: one outcome for each of the blobs that were `asked` for, in their order.
 ///
 /// # Errors

@@ -5,7 +5,7 @@ use vfs_sync_core::access::{Principal, PrincipalType};
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::wire::{BlocksResponse, GroupsResponse, KnownResponse, MembersResponse};
 
-use super::{Call, HttpTransport, answer, malformed};
+use super::{HttpCall, HttpTransport, answer, malformed};
 use crate::transport::TransportError;
 
 /// The step of a path that names a kind of group; a user has no members, and no such route.
@@ -32,7 +32,7 @@ impl HttpTransport {
         let (kind, id) = (plural(group.kind), group.id.as_str());
         let url = self.url(&["admin", kind, id, "members", member.as_str()]);
         let method = if present { Method::PUT } else { Method::DELETE };
-        let call = Call { method, ..self.get("setMember", url) };
+        let call = HttpCall { method, ..self.get("setMember", url) };
         let response = answer::check_status(call.name, self.send(&call).await?).await?;
         if response.status() != StatusCode::NO_CONTENT {
             return Err(malformed(call.name, "status", "is not 204"));
@@ -56,7 +56,7 @@ impl HttpTransport {
         if let Some(after) = after {
             url.query_pairs_mut().append_pair("after", after.as_str());
         }
-        let page: MembersResponse = self.call(self.get("members", url)).await?;
+        let page: MembersResponse = self.fetch(self.get("members", url)).await?;
         let goes_on = page.members.first() > after;
         if page.members.is_empty() && page.has_more || !page.members.is_empty() && !goes_on {
             return Err(malformed("members", "members", "do not go on"));
@@ -69,7 +69,7 @@ impl HttpTransport {
     /// # Errors
     /// As any call.
     pub async fn groups(&self) -> Result<GroupsResponse, TransportError> {
-        self.call(self.get("groups", self.url(&["groups"]))).await
+        self.fetch(self.get("groups", self.url(&["groups"]))).await
     }
 
     /// Blocks `owner`, or ends that; may be repeated. While it lasts, what the owner grants to the
@@ -82,7 +82,7 @@ impl HttpTransport {
     pub async fn set_block(&self, owner: &UserId, blocked: bool) -> Result<(), TransportError> {
         let url = self.url(&["blocks", owner.as_str()]);
         let method = if blocked { Method::PUT } else { Method::DELETE };
-        let call = Call { method, ..self.get("setBlock", url) };
+        let call = HttpCall { method, ..self.get("setBlock", url) };
         let response = answer::check_status(call.name, self.send(&call).await?).await?;
         if response.status() != StatusCode::NO_CONTENT {
             return Err(malformed(call.name, "status", "is not 204"));
@@ -95,7 +95,7 @@ impl HttpTransport {
     /// # Errors
     /// As any call.
     pub async fn blocks(&self) -> Result<BlocksResponse, TransportError> {
-        self.call(self.get("blocks", self.url(&["blocks"]))).await
+        self.fetch(self.get("blocks", self.url(&["blocks"]))).await
     }
 
     /// Whether the server knows of a principal: a user who has written something, a group or an
@@ -105,7 +105,7 @@ impl HttpTransport {
     /// As any call.
     pub async fn knows(&self, principal: &Principal) -> Result<bool, TransportError> {
         let url = self.url(&["principals", principal.kind.as_str(), principal.id.as_str()]);
-        let answer: KnownResponse = self.call(self.get("principal", url)).await?;
+        let answer: KnownResponse = self.fetch(self.get("principal", url)).await?;
         Ok(answer.known)
     }
 }

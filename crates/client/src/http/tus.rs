@@ -13,7 +13,7 @@ use vfs_sync_core::id::StagingId;
 use vfs_sync_core::wire::StageRequest;
 
 use super::user::Gives;
-use super::{Call, HttpTransport, answer, malformed};
+use super::{HttpCall, HttpTransport, answer, malformed};
 use crate::transport::{ByteStream, TransportError};
 
 const VERSION: HeaderValue = HeaderValue::from_static("1.0.0");
@@ -34,7 +34,7 @@ fn metadata(stage: &StageRequest) -> String {
 }
 
 impl HttpTransport {
-    pub(super) async fn open_tus(
+    pub(super) async fn open_upload(
         &self,
         stage: &StageRequest,
         size: u64,
@@ -48,7 +48,7 @@ impl HttpTransport {
         headers.insert("Upload-Metadata", told);
         headers.insert(CONTENT_LENGTH, 0.into());
         let url = self.url(&["blobs", "uploads"]);
-        let create = Call { method: Method::POST, headers, ..self.get(call, url) };
+        let create = HttpCall { method: Method::POST, headers, ..self.get(call, url) };
         let response = answer::check_status(call, self.send(&create).await?).await?;
         if response.status() != StatusCode::CREATED {
             return Err(malformed(call, "status", "is not 201"));
@@ -60,7 +60,7 @@ impl HttpTransport {
         Ok(offset)
     }
 
-    pub(super) async fn append_tus(
+    pub(super) async fn append(
         &self,
         staging_id: &StagingId,
         offset: u64,

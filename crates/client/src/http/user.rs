@@ -30,7 +30,7 @@ pub struct MeantFor {
 }
 
 impl MeantFor {
-    /// Binds it to a user, as [`crate::Transport::meant_for`] says.
+    /// Binds it to a user, as [`crate::Transport::bind_user`] says.
     ///
     /// # Errors
     /// The user that it is bound to already, if that is another.

@@ -7,7 +7,7 @@ use vfs_sync_client::core::id::{ItemId, UserId};
 use vfs_sync_client::core::item::Name;
 use vfs_sync_client::core::time::Timestamp;
 use vfs_sync_client::core::wire::code;
-use vfs_sync_client::transport::{Answer, Call, CallHandler, CallKind};
+use vfs_sync_client::transport::{Answer, Call, CallKind};
 use vfs_sync_client::{ClientError, StateExport, SyncClient, Transport, TransportError};
 use vfs_sync_testkit::{Fault, TestServer};
 
@@ -203,8 +203,8 @@ async fn a_plain_time_shows_with_no_content_that_has_its_own() {
 struct Older(std::sync::Arc<dyn Transport>);
 
 #[async_trait::async_trait]
-impl CallHandler for Older {
-    async fn handle(&self, mut call: Call) -> Result<Answer, TransportError> {
+impl Transport for Older {
+    async fn call(&self, mut call: Call) -> Result<Answer, TransportError> {
         match &mut call {
             Call::Attach { request, .. } => request.modified_at = None,
             Call::BlobBatch(files) => {
@@ -212,11 +212,11 @@ impl CallHandler for Older {
             }
             _ => {}
         }
-        call.send(&*self.0).await
+        self.0.call(call).await
     }
 
-    fn meant_for(&self, user: &UserId) -> Result<(), UserId> {
-        self.0.meant_for(user)
+    fn bind_user(&self, user: &UserId) -> Result<(), UserId> {
+        self.0.bind_user(user)
     }
 }
 

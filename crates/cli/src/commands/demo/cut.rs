@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use vfs_sync_client::transport::{Answer, Call, CallHandler};
+use vfs_sync_client::transport::{Answer, Call};
 use vfs_sync_client::{Transport, TransportError};
 use vfs_sync_core::id::UserId;
 
@@ -25,15 +25,15 @@ impl Cuttable {
 }
 
 #[async_trait]
-impl CallHandler for Cuttable {
-    fn meant_for(&self, user: &UserId) -> Result<(), UserId> {
-        self.inner.meant_for(user)
+impl Transport for Cuttable {
+    fn bind_user(&self, user: &UserId) -> Result<(), UserId> {
+        self.inner.bind_user(user)
     }
 
-    async fn handle(&self, call: Call) -> Result<Answer, TransportError> {
+    async fn call(&self, call: Call) -> Result<Answer, TransportError> {
         if self.cut.load(Ordering::SeqCst) {
             return Err(TransportError::network("the network is cut"));
         }
-        call.send(&*self.inner).await
+        self.inner.call(call).await
     }
 }

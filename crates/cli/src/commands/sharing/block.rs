@@ -36,7 +36,7 @@ pub(in crate::commands) async fn unblock(
 fn server(global: &Global) -> Result<HttpTransport> {
     let user = replica::owner(global)?;
     let server = replica::server(global, None, None, None)?;
-    server.meant_for(&user).map_err(|other| {
+    server.bind_user(&user).map_err(|other| {
         let message = "each user has a list of blocked users";
         Failure::new(Kind::Auth, format!("{message}: the replica is {user}'s, not {other}'s"))
     })?;

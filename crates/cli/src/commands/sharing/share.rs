@@ -47,7 +47,7 @@ pub(in crate::commands) async fn share(global: &Global, args: Share, output: Out
 /// Asks whether the server knows a principal; `None` where it cannot be asked.
 async fn known(global: &Global, client: &SyncClient, principal: &Principal) -> Option<bool> {
     let server = replica::server(global, None, None, Some(PATIENCE)).ok()?;
-    server.meant_for(&client.user()).ok()?;
+    server.bind_user(&client.user()).ok()?;
     tokio::time::timeout(PATIENCE, server.knows(principal)).await.ok()?.ok()
 }
 

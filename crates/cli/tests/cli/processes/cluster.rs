@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use vfs_sync_client::transport::{Answer, Call, CallHandler};
+use vfs_sync_client::transport::{Answer, Call};
 use vfs_sync_client::{HttpConfig, HttpTransport, StaticToken, Transport as _, TransportError};
 use vfs_sync_core::id::UserId;
 use vfs_sync_testkit::Random;
@@ -190,15 +190,15 @@ fn transports(
 }
 
 #[async_trait]
-impl CallHandler for Line {
-    fn meant_for(&self, user: &UserId) -> Result<(), UserId> {
-        self.to.iter().try_for_each(|to| to.meant_for(user))
+impl Transport for Line {
+    fn bind_user(&self, user: &UserId) -> Result<(), UserId> {
+        self.to.iter().try_for_each(|to| to.bind_user(user))
     }
 
-    async fn handle(&self, call: Call) -> Result<Answer, TransportError> {
+    async fn call(&self, call: Call) -> Result<Answer, TransportError> {
         let server = self.random.lock().unwrap().below(self.to.len());
         let chosen = (server, self.changes(server));
-        let answer = call.send(&self.to[server]).await;
+        let answer = self.to[server].call(call).await;
         match self.check(chosen, answer)? {
             Answer::BlobBatch(results) => {
                 let results = results.into_iter().map(|result| self.check(chosen, result));
