@@ -5,7 +5,7 @@ use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::guardrail::Violation;
 use vfs_sync_core::id::{BlobId, ItemId};
 
-use crate::node::Reader;
+use crate::api::node::Reader;
 use crate::transport::TransportError;
 
 /// Why a call of the client did not do what was asked; nothing of it happened unless said.

@@ -6,8 +6,8 @@ use vfs_sync_core::guardrail::Violation;
 use vfs_sync_core::id::{ItemId, OpId, UserId};
 use vfs_sync_core::wire::PushReason;
 
+use crate::api::outstanding::Outstanding;
 use crate::error::StopReason;
-use crate::upload::Outstanding;
 
 /// A change of the tree, or of the client's own state, that an application may show.
 #[derive(Debug, Clone, PartialEq, Eq)]

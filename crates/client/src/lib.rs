@@ -10,53 +10,29 @@
 //! What breaks the protocol stops the client with a [`Violation`]; nothing of the offending
 //! answer is applied.
 
-mod background;
-mod backoff;
-mod cache;
+mod api;
 mod client;
+mod config;
 mod content;
-mod download;
-mod edit;
+mod directory;
 mod environment;
 mod error;
 mod event;
-mod http;
-mod hydrate;
-mod node;
-mod path;
-mod read;
-mod record;
-mod recover;
-mod sending;
-mod share;
-mod store;
+mod lock;
+mod replica;
 mod sync;
 pub mod transport;
-mod trash;
-mod upload;
 
-pub use cache::CacheUsage;
-pub use client::{ClientConfig, Status, SyncClient, report_violation};
-pub use content::{LocalContent, StoredContent, TakenContent};
-pub use download::Fetched;
-pub use edit::{Batch, Delete, MetadataChange};
+pub use api::*;
+pub use client::{Status, SyncClient, report_violation};
+pub use config::ClientConfig;
+pub use content::{CacheUsage, Fetched, LocalContent, StoredContent, TakenContent};
 pub use environment::{Environment, SystemEnvironment};
 pub use error::{ClientError, StopReason};
 pub use event::{ChangeEvent, Observer, Progress, SyncReport};
-pub use http::{HttpConfig, HttpTransport, StaticToken, TokenProvider};
-pub use node::{
-    Child, Grant, Node, NodeContent, QueuedOp, QueuedState, Reader, RejectedOp, TreeEntry,
+pub use transport::{
+    HttpConfig, HttpTransport, StaticToken, TokenProvider, Transport, TransportError, TransportExt,
 };
-pub use path::TreePath;
-pub use read::{HydrateOutcome, StateExport};
-pub use record::{
-    DirectoryRecord, DiskState, DiskTime, EntryKind, EntryRecord, EntryState, FoundDirectory,
-    ROOT_ENTRY, RecordChange, TreeState,
-};
-pub use recover::LostEntry;
-pub use transport::{Transport, TransportError, TransportExt};
-pub use trash::{Emptied, Trashed};
-pub use upload::{Outstanding, RejectedUpload, WaitingUpload};
 pub use vfs_sync_core as core;
 pub use vfs_sync_core::guardrail::Violation;
 pub use vfs_sync_core::wire::Version;

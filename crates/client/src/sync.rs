@@ -1,6 +1,11 @@
 //! Synchronising: pushing, pulling, telling what was applied. The rules are the core's machines;
 //! here is the order in which they are asked, and what is made durable when.
 
+pub(crate) mod background;
+pub(crate) mod backoff;
+pub(crate) mod task;
+mod upload;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -9,20 +14,23 @@ use vfs_sync_core::client::flush::{FlushCommit, FlushCycle, FlushError, FlushSte
 use vfs_sync_core::client::offer::Offered;
 use vfs_sync_core::client::pull::{PageCommit, PullCycle};
 use vfs_sync_core::client::reconcile;
-use vfs_sync_core::cursor::{EarlierEpoch, Epoch, Position};
+use vfs_sync_core::cursor::{Epoch, Position};
 use vfs_sync_core::guardrail::Violation;
 use vfs_sync_core::id::{ItemId, WriteId};
 use vfs_sync_core::limits::{MAX_PULL_LIMIT, MAX_WRITE_ID_ENTRIES};
 use vfs_sync_core::wire::code;
-use vfs_sync_core::wire::{PullPage, PushRequest, ReconcileState, StateResponse, WriteIds};
+use vfs_sync_core::wire::{PullPage, PushRequest, ReconcileState, WriteIds};
 
-use crate::client::{Inner, SyncClient, lock};
+use crate::client::Inner;
 use crate::error::{ClientError, StopReason};
 use crate::event::{ChangeEvent, Progress, SyncReport};
-use crate::store::{
+use crate::lock::lock;
+use crate::replica::{
     History, Meta, Offering, Rebuilt, ReplicaStore, Slot, own_write_id, unsendable,
 };
 use crate::transport::{PullQuery, TransportError, TransportExt as _};
+
+pub(crate) use upload::renew;
 
 /// One call's turn at talking to the server.
 pub(crate) struct Session {
@@ -43,74 +51,11 @@ const REBUILDS: usize = 3;
 
 /// What of a sync to do.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Work {
+pub(crate) enum Work {
     All,
     Flush,
     Pull,
     Rematerialise,
-}
-
-impl SyncClient {
-    /// Pushes the queue, pulls until settled, tells the server what was applied, and uploads
-    /// queued contents. Cancelled at any point it loses nothing; calls in parallel take turns.
-    ///
-    /// # Errors
-    /// [`ClientError::Violation`] and [`ClientError::Transport`]; what was done before stays.
-    pub async fn sync(&self) -> Result<SyncReport, ClientError> {
-        self.run(Work::All).await
-    }
-
-    /// Pushes the queue only.
-    ///
-    /// # Errors
-    /// As [`Self::sync`].
-    pub async fn flush(&self) -> Result<SyncReport, ClientError> {
-        self.run(Work::Flush).await
-    }
-
-    /// Pulls until settled, and tells the server so.
-    ///
-    /// # Errors
-    /// As [`Self::sync`].
-    pub async fn pull(&self) -> Result<SyncReport, ClientError> {
-        self.run(Work::Pull).await
-    }
-
-    /// Rebuilds the replica from the server's state, beside the present one, and swaps it in at
-    /// once. The queue, the rejected list and the clock stay.
-    ///
-    /// # Errors
-    /// As [`Self::sync`]; then the replica is as it was.
-    pub async fn rematerialise(&self) -> Result<SyncReport, ClientError> {
-        self.run(Work::Rematerialise).await
-    }
-
-    /// What the server knows of this client.
-    ///
-    /// # Errors
-    /// [`ClientError::Transport`].
-    pub async fn server_state(&self) -> Result<StateResponse, ClientError> {
-        Ok(self.inner.transport.state(&self.client_id()).await?)
-    }
-
-    async fn run(&self, work: Work) -> Result<SyncReport, ClientError> {
-        let mut session = Session::begin(&self.inner).await;
-        let mut done = session.work(work).await;
-        let asked = |error: &ClientError| {
-            matches!(error.violation(), Some(Violation::RematerializationRequired { .. }))
-        };
-        if self.inner.config.rematerialise && done.as_ref().is_err_and(asked) {
-            done = session.rematerialise().await;
-            if done.is_ok() && work == Work::All {
-                done = session.work(work).await;
-            }
-        }
-        // That pushing works says nothing of what a pull stopped at.
-        if done.is_err() || work != Work::Flush {
-            session.note_outcome(done.as_ref().err()).await?;
-        }
-        done.map(|()| session.report)
-    }
 }
 
 impl Session {
@@ -130,7 +75,7 @@ impl Session {
         Self { inner, turn, report: SyncReport::default(), waiting: HashSet::new() }
     }
 
-    async fn work(&mut self, work: Work) -> Result<(), ClientError> {
+    pub(crate) async fn work(&mut self, work: Work) -> Result<(), ClientError> {
         match work {
             Work::Flush => self.flush().await,
             Work::Pull => self.pull_and_reconcile().await,
@@ -315,7 +260,7 @@ impl Session {
                 let page = other?;
                 within_bounds(&page)?;
                 Epoch::check(cycle.epoch(), page.epoch)
-                    .map_err(|earlier| earlier_epoch("pull", &earlier))?;
+                    .map_err(|earlier| TransportError::earlier_epoch("pull", &earlier))?;
                 Ok(page)
             }
         }
@@ -441,7 +386,7 @@ impl Session {
 
     // Starting over.
 
-    async fn rematerialise(&mut self) -> Result<(), ClientError> {
+    pub(crate) async fn rematerialise(&mut self) -> Result<(), ClientError> {
         for _ in 0..REBUILDS {
             self.store(|_, store| store.begin_rebuild()).await?;
             let meta = self.meta().await?;
@@ -525,7 +470,10 @@ impl Session {
     // What stays of an outcome.
 
     /// Keeps why it stopped, or that it no longer is. A network that is down is no reason.
-    async fn note_outcome(&self, error: Option<&ClientError>) -> Result<(), ClientError> {
+    pub(crate) async fn note_outcome(
+        &self,
+        error: Option<&ClientError>,
+    ) -> Result<(), ClientError> {
         let reason = match error {
             None => None,
             Some(error) => match stop_reason(error) {
@@ -594,12 +542,6 @@ pub(crate) fn stop_reason(error: &ClientError) -> Option<StopReason> {
         ClientError::Storage(_) | ClientError::Io { .. } => None,
         _ => Some(plain("client")),
     }
-}
-
-/// An answer of an earlier epoch than one before it is of no server of the protocol.
-pub(crate) fn earlier_epoch(call: &'static str, earlier: &EarlierEpoch) -> TransportError {
-    let (field, reason) = ("epoch".into(), earlier.to_string());
-    TransportError::MalformedResponse { call, field, reason }
 }
 
 /// A page larger than the protocol allows is none of its pages: no client's memory follows what a

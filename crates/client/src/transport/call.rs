@@ -1,8 +1,13 @@
-//! Calls and answers as values.
+//! Calls and answers as values, and the trait that takes one to the other.
 
+use std::pin::Pin;
+
+use async_trait::async_trait;
 use bytes::Bytes;
+use futures::Stream;
 use vfs_sync_core::content::Sha256Digest;
-use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId};
+use vfs_sync_core::cursor::Cursor;
+use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId, UserId};
 use vfs_sync_core::limits::Limits;
 use vfs_sync_core::wire::trash::{PurgeResponse, RestoreResponse, TrashPage};
 use vfs_sync_core::wire::{
@@ -11,7 +16,42 @@ use vfs_sync_core::wire::{
     VersionsResponse,
 };
 
-use super::{BatchFile, ByteStream, PullQuery, TransportError};
+use super::error::TransportError;
+
+/// What a pull asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PullQuery {
+    /// Whose write id must be in the map.
+    pub client_id: ReplicaId,
+    /// What has been applied; `None` starts from the beginning.
+    pub cursor: Option<Cursor>,
+    /// The feed's head at the first pull, while the cursor is below it.
+    pub baseline: Option<Cursor>,
+    /// The newest head of the pages of a pull that is not settled.
+    pub head: Option<Cursor>,
+    /// Entries at most: 1 to 500.
+    pub limit: u32,
+}
+
+/// A stream of bytes.
+pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, std::io::Error>> + Send>>;
+
+/// A small file that is staged and attached in one call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchFile {
+    /// The stage.
+    pub staging_id: StagingId,
+    /// The blob.
+    pub blob_id: BlobId,
+    /// A hint for readers.
+    pub content_type: Option<String>,
+    /// Its bytes.
+    pub data: Bytes,
+    /// Of the bytes: the server verifies it.
+    pub digest: Sha256Digest,
+    /// What to attach it to, behind which checkpoint, in place of what.
+    pub attach: AttachRequest,
+}
 
 /// The kind of a [`Call`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -141,4 +181,25 @@ impl Call {
             Self::Download { .. } => CallKind::Download,
         }
     }
+}
+
+/// The contract with a server: one call, one answer. An implementation carries calls to a server, or
+/// stands between a client and another transport and passes on, records or changes what goes through.
+/// [`TransportExt`](super::TransportExt) has a typed method for each call.
+#[async_trait]
+pub trait Transport: Send + Sync + 'static {
+    /// Answers `call` with the [`Answer`] of the same kind.
+    ///
+    /// # Errors
+    /// [`TransportError::unsupported`] for a call that the transport does not have, otherwise whatever
+    /// kept the server from answering.
+    async fn call(&self, call: Call) -> Result<Answer, TransportError>;
+
+    /// Binds the transport to the user of a replica, before its first call. From then on every request
+    /// names `user`, and an answer for another user is [`TransportError::WrongUser`]. A transport that
+    /// passes calls on binds the one behind it; this method has no default so that none forgets to.
+    ///
+    /// # Errors
+    /// The user that the transport is bound to already, if that is another.
+    fn bind_user(&self, user: &UserId) -> Result<(), UserId>;
 }

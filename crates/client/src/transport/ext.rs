@@ -12,7 +12,8 @@ use vfs_sync_core::wire::{
     VersionsResponse,
 };
 
-use super::{Answer, BatchFile, ByteStream, Call, CallKind, PullQuery, Transport, TransportError};
+use super::call::{Answer, BatchFile, ByteStream, Call, CallKind, PullQuery, Transport};
+use super::error::TransportError;
 
 macro_rules! answer {
     ($transport:ident, $kind:ident, $call:expr) => {

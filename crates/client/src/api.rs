@@ -1,0 +1,31 @@
+//! The calls of [`SyncClient`](crate::SyncClient), by what they are about, and their values.
+
+mod content;
+mod directory;
+mod edit;
+pub(crate) mod node;
+pub(crate) mod outstanding;
+mod path;
+mod queue;
+pub(crate) mod record;
+mod recover;
+mod share;
+mod state;
+mod sync;
+mod trash;
+pub(crate) mod trashed;
+mod tree;
+mod walk;
+
+pub use edit::{Batch, Delete, MetadataChange};
+pub use node::{
+    Child, Grant, Node, NodeContent, QueuedOp, QueuedState, Reader, RejectedOp, TreeEntry,
+};
+pub use outstanding::{LostEntry, Outstanding, RejectedUpload, WaitingUpload};
+pub use path::TreePath;
+pub use record::{
+    DirectoryRecord, DiskState, DiskTime, EntryKind, EntryRecord, EntryState, FoundDirectory,
+    ROOT_ENTRY, RecordChange, TreeState,
+};
+pub use state::{HydrateOutcome, StateExport};
+pub use trashed::{Emptied, Trashed};

@@ -1,0 +1,219 @@
+//! Contents: putting them, and reading them from the cache or the server.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use futures::StreamExt as _;
+use futures::stream;
+use tokio_util::task::AbortOnDropHandle;
+use vfs_sync_core::id::ItemId;
+use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::tree::NodeContent;
+use vfs_sync_core::wire::Version;
+
+use crate::client::SyncClient;
+use crate::content::{
+    CacheUsage, Fetched, Keep, LocalContent, StoredContent, TakenContent, batch_read, cached,
+    download, read,
+};
+use crate::error::ClientError;
+use crate::transport::TransportExt as _;
+
+/// Items whose contents are looked for together.
+const FETCHED_TOGETHER: usize = 128;
+
+impl SyncClient {
+    /// How much the cache of contents holds, and may.
+    ///
+    /// # Errors
+    /// [`ClientError::Io`] if its directory cannot be read.
+    pub fn cache_usage(&self) -> Result<CacheUsage, ClientError> {
+        self.inner.cache.usage()
+    }
+
+    /// Takes bytes into the cache, for [`crate::Batch::put_taken`]: so that several threads can
+    /// copy what one batch queues.
+    ///
+    /// # Errors
+    /// What failed in writing.
+    pub fn take_content(&self, bytes: &[u8]) -> Result<TakenContent, ClientError> {
+        self.inner.cache.take_bytes(bytes).map(TakenContent)
+    }
+
+    /// Takes what a reader gives into the cache, in bounded memory, for [`crate::Batch::put_taken`].
+    ///
+    /// # Errors
+    /// What failed in reading or writing.
+    pub fn take_from(&self, reader: impl Read) -> Result<TakenContent, ClientError> {
+        self.inner.cache.take(reader).map(TakenContent)
+    }
+
+    /// Takes a content for an item, to be uploaded by the next sync. Durable when it returns, and
+    /// read back from then on. The bytes are copied, in bounded memory. Their time is now.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`], or what failed in reading or writing.
+    pub fn put_content(
+        &self,
+        item: &ItemId,
+        reader: impl Read,
+    ) -> Result<StoredContent, ClientError> {
+        self.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
+        let mut batch = self.batch();
+        let stored = batch.put_content(item, reader)?;
+        batch.commit()?;
+        Ok(stored)
+    }
+
+    /// [`Self::put_content`], with the time that the bytes show.
+    ///
+    /// # Errors
+    /// As [`Self::put_content`].
+    pub fn put_content_at(
+        &self,
+        item: &ItemId,
+        reader: impl Read,
+        modified_at: Timestamp,
+    ) -> Result<StoredContent, ClientError> {
+        self.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
+        let mut batch = self.batch();
+        let stored = batch.put_content_at(item, reader, modified_at)?;
+        batch.commit()?;
+        Ok(stored)
+    }
+
+    /// [`Self::put_content`] from a file, with the file's modification time.
+    ///
+    /// # Errors
+    /// As [`Self::put_content`].
+    pub fn put_file(&self, item: &ItemId, path: &Path) -> Result<StoredContent, ClientError> {
+        let file =
+            File::open(path).map_err(ClientError::io(format!("cannot open {}", path.display())))?;
+        // Of a disk that keeps no times, and of a time that the protocol cannot carry, it is now.
+        let modified = file.metadata().and_then(|metadata| metadata.modified()).ok();
+        match modified.and_then(Timestamp::from_system_time) {
+            Some(modified_at) => self.put_content_at(item, file, modified_at),
+            None => self.put_content(item, file),
+        }
+    }
+
+    /// The content of an item, from the cache, or downloaded into it and verified. A download
+    /// that is cut goes on where it was, also in a later call or process.
+    ///
+    /// # Errors
+    /// [`ClientError::NoContent`], [`ClientError::UnknownItem`], [`ClientError::WrongContent`] if
+    /// the server keeps answering with other bytes, or why it cannot be had.
+    pub async fn read_content(&self, item: &ItemId) -> Result<LocalContent, ClientError> {
+        let node = self.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
+        let content = node.content.ok_or_else(|| ClientError::NoContent(item.clone()))?;
+        read(&self.inner, item, &content).await
+    }
+
+    /// The contents that a file has and had, as the server keeps them: the newest, which is the
+    /// present one, first. What is still to be uploaded is not among them.
+    ///
+    /// # Errors
+    /// [`ClientError::Transport`]; the server has no versions of an item that it does not know.
+    pub async fn versions(&self, item: &ItemId) -> Result<Vec<Version>, ClientError> {
+        Ok(self.inner.transport.versions(item).await?.versions)
+    }
+
+    /// As [`Self::read_content`], of one of an item's [`Self::versions`]. One that is not the
+    /// present content leaves the cache with the next pull.
+    ///
+    /// # Errors
+    /// As [`Self::read_content`].
+    pub async fn read_version(
+        &self,
+        item: &ItemId,
+        version: &Version,
+    ) -> Result<LocalContent, ClientError> {
+        let content = NodeContent {
+            blob_id: version.blob_id.clone(),
+            size: version.size,
+            digest: version.digest,
+            content_type: version.content_type.clone(),
+            modified_at: version.modified_at,
+        };
+        read(&self.inner, item, &content).await
+    }
+
+    /// [`Self::read_content`] of several items: small contents that are not in the cache come many
+    /// in one answer. One outcome for each, in the order of `items`.
+    pub async fn read_contents(&self, items: &[ItemId]) -> Vec<Result<LocalContent, ClientError>> {
+        self.read_several(items, Keep::InCache).await
+    }
+
+    /// [`Self::read_contents`] for who copies them to another place: small contents that are not
+    /// in the cache pass by it, and take memory for as long as they are held.
+    pub async fn pass_contents(&self, items: &[ItemId]) -> Vec<Result<LocalContent, ClientError>> {
+        self.read_several(items, Keep::Nowhere).await
+    }
+
+    async fn read_several(
+        &self,
+        items: &[ItemId],
+        keep: Keep,
+    ) -> Vec<Result<LocalContent, ClientError>> {
+        let found = batch_read(&self.inner, items, keep).await;
+        // What did not come that way comes by itself, and says why if it does not.
+        let alone = items.iter().cloned().zip(found).map(|(item, found)| async move {
+            match found {
+                Some(found) => Ok(found.local),
+                None => self.read_content(&item).await,
+            }
+        });
+        stream::iter(alone).buffered(2 * self.inner.config.transfers).collect().await
+    }
+
+    /// Downloads the contents of `items` that are not in the cache, as many at a time as
+    /// [`crate::ClientConfig::transfers`] says. Items without content are passed over.
+    ///
+    /// # Errors
+    /// The first that could not be had; those before it are in the cache.
+    pub async fn fetch_contents(&self, items: &[ItemId]) -> Result<Fetched, ClientError> {
+        let groups: Vec<Vec<ItemId>> = items.chunks(FETCHED_TOGETHER).map(<[_]>::to_vec).collect();
+        let fetches = stream::iter(groups).map(|group| {
+            let client = self.clone();
+            AbortOnDropHandle::new(tokio::spawn(async move { client.fetch_group(&group).await }))
+        });
+        // The downloads among them wait for their turn; the others need not.
+        let mut fetches = fetches.buffer_unordered(2 * self.inner.config.transfers);
+        let mut fetched = Fetched::default();
+        while let Some(group) = fetches.next().await {
+            let group =
+                group.unwrap_or_else(|error| Err(ClientError::Storage(error.to_string())))?;
+            fetched.downloaded += group.downloaded;
+            fetched.held.extend(group.held);
+        }
+        Ok(fetched)
+    }
+
+    async fn fetch_group(&self, items: &[ItemId]) -> Result<Fetched, ClientError> {
+        let found = batch_read(&self.inner, items, Keep::InCache).await;
+        let rest = items.iter().cloned().zip(found).map(|(item, found)| async move {
+            if let Some(found) = found {
+                return Ok(Some((found.local, u64::from(found.downloaded))));
+            }
+            let content = self.node(&item)?.and_then(|node| node.content);
+            let Some(content) = content else { return Ok(None) };
+            match cached(&self.inner, &content).await? {
+                Some(local) => Ok(Some((local, 0))),
+                None => {
+                    let local = download(&self.inner, &item, &content).await?;
+                    Ok::<_, ClientError>(Some((local, 1)))
+                }
+            }
+        });
+        let mut rest = stream::iter(rest).buffer_unordered(2 * self.inner.config.transfers);
+        let mut fetched = Fetched::default();
+        while let Some(one) = rest.next().await {
+            if let Some((local, downloaded)) = one? {
+                fetched.downloaded += downloaded;
+                fetched.held.push(local);
+            }
+        }
+        Ok(fetched)
+    }
+}

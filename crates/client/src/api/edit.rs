@@ -1,0 +1,561 @@
+//! Edits of the tree: local, durable when the call returns, visible at once.
+
+use std::collections::{HashMap, HashSet};
+use std::io::Read;
+
+use vfs_sync_core::access::{AccessLevel, Principal};
+use vfs_sync_core::id::{ItemId, OpId};
+use vfs_sync_core::item::{Name, ObjectType};
+use vfs_sync_core::operation::{Action, Upsert};
+use vfs_sync_core::shown::{self, MTIME, TOUCHED};
+use vfs_sync_core::time::Timestamp;
+
+use crate::api::node::Node;
+use crate::api::record::RecordChange;
+use crate::client::SyncClient;
+use crate::content::{NewContent, StoredContent, TakenContent};
+use crate::error::ClientError;
+use crate::replica::{NewEdit, NewEdits};
+
+/// What a delete takes along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delete {
+    /// The item only; what hangs under it alone goes to the top.
+    Item,
+    /// The item and all that hangs under nothing else.
+    Recursive,
+}
+
+/// Whether an edit is decided by what its author saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Condition {
+    BySight,
+    None,
+}
+
+/// Metadata to set; `None` removes a key.
+pub type MetadataChange = Vec<(String, Option<serde_json::Value>)>;
+
+/// Several edits that go into the queue in one transaction: all of them, or none. Later ones may
+/// build on items that earlier ones create. Dropped without [`Batch::commit`] it does nothing.
+pub struct Batch<'a> {
+    client: &'a SyncClient,
+    actions: Vec<(ItemId, Action, Condition)>,
+    contents: Vec<(ItemId, NewContent)>,
+    /// Items as they were copied, whose originals the batch deletes.
+    copied: Vec<Node>,
+    records: Vec<(i64, RecordChange)>,
+}
+
+impl Batch<'_> {
+    /// How many operations it has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.actions.len()
+    }
+
+    /// Whether there is nothing to commit: no operation, and no content.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.actions.is_empty() && self.contents.is_empty() && self.records.is_empty()
+    }
+
+    /// Creates an item under `parent`, or at the top; gives its id.
+    pub fn create(
+        &mut self,
+        object_type: ObjectType,
+        parent: Option<&ItemId>,
+        name: Name,
+        metadata: MetadataChange,
+    ) -> ItemId {
+        let id = self.client.new_item_id();
+        let upsert = Upsert {
+            object_type: Some(object_type),
+            name: Some(name),
+            metadata: metadata.into_iter().map(|(key, value)| (key.into(), value)).collect(),
+            encrypted: None,
+            parent: parent.cloned(),
+        };
+        self.push(&id, Action::Upsert(Box::new(upsert)));
+        id
+    }
+
+    /// Renames an item.
+    pub fn rename(&mut self, item: &ItemId, name: Name) {
+        self.push(item, Action::Upsert(Box::new(Upsert { name: Some(name), ..Upsert::default() })));
+    }
+
+    /// Sets metadata keys of an item.
+    pub fn set_metadata(&mut self, item: &ItemId, metadata: MetadataChange) {
+        let metadata = metadata.into_iter().map(|(key, value)| (key.into(), value)).collect();
+        self.push(item, Action::Upsert(Box::new(Upsert { metadata, ..Upsert::default() })));
+    }
+
+    /// Moves an item under `parent`, away from its other places in that tree.
+    pub fn move_to(&mut self, item: &ItemId, parent: &ItemId) {
+        self.push(item, Action::LinkReassign { parent: parent.clone() });
+    }
+
+    /// Hangs an item under one more container.
+    pub fn link(&mut self, item: &ItemId, parent: &ItemId) {
+        self.push(item, Action::LinkAdd { parent: parent.clone() });
+    }
+
+    /// Takes an item from a container.
+    pub fn unlink(&mut self, item: &ItemId, parent: &ItemId) {
+        self.push(item, Action::LinkRemove { parent: parent.clone() });
+    }
+
+    /// Deletes one item, unless somebody changed it in a way that this replica has not seen; see
+    /// [`SyncClient::delete`] for a subtree.
+    pub fn delete(&mut self, item: &ItemId) {
+        self.push(item, Action::Delete);
+    }
+
+    /// Deletes one item whatever this replica has seen of it: an edit of another device that was
+    /// made before and arrives later goes with it.
+    pub fn delete_unseen(&mut self, item: &ItemId) {
+        self.actions.push((item.clone(), Action::Delete, Condition::None));
+    }
+
+    /// Grants `principal` a level on an item.
+    pub fn grant(&mut self, item: &ItemId, principal: Principal, level: AccessLevel) {
+        self.push(item, Action::GrantAdd { principal, level });
+    }
+
+    /// Takes a principal's grant on an item away.
+    pub fn revoke(&mut self, item: &ItemId, principal: Principal) {
+        self.push(item, Action::GrantRemove { principal });
+    }
+
+    /// Takes a content for an item of the replica or of this batch. The bytes are copied now and
+    /// queued with the commit, whose time they show.
+    ///
+    /// # Errors
+    /// What failed in reading or writing.
+    pub fn put_content(
+        &mut self,
+        item: &ItemId,
+        reader: impl Read,
+    ) -> Result<StoredContent, ClientError> {
+        let content = self.client.inner.cache.take(reader)?;
+        Ok(self.put_taken(item, TakenContent(content)))
+    }
+
+    /// [`Batch::put_content`], with the time that the bytes show.
+    ///
+    /// # Errors
+    /// What failed in reading or writing.
+    pub fn put_content_at(
+        &mut self,
+        item: &ItemId,
+        reader: impl Read,
+        modified_at: Timestamp,
+    ) -> Result<StoredContent, ClientError> {
+        let content = TakenContent(self.client.inner.cache.take(reader)?);
+        Ok(self.put_taken(item, content.with_time(modified_at)))
+    }
+
+    /// Makes an item show `modified_at` for as long as it has the content that it shows now. The
+    /// time of a content that this batch puts is given to the content itself.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`] if neither the tree nor this batch has it.
+    pub fn touch(&mut self, item: &ItemId, modified_at: Timestamp) -> Result<(), ClientError> {
+        if let Some((_, content)) = self.contents.iter_mut().rfind(|(of, _)| of == item) {
+            content.modified_at = Some(modified_at);
+            return Ok(());
+        }
+        let node = self.client.node(item)?;
+        let new = || self.actions.iter().any(|(of, ..)| of == item);
+        if node.is_none() && !new() {
+            return Err(ClientError::UnknownItem(item.clone()));
+        }
+        let content = node.and_then(|node| node.content).map(|content| content.blob_id);
+        let (key, value) = shown::touch(content.as_ref(), modified_at);
+        self.set_metadata(item, vec![(key.to_owned(), Some(value))]);
+        Ok(())
+    }
+
+    /// [`Batch::put_content`] of what the client has taken already.
+    pub fn put_taken(&mut self, item: &ItemId, content: TakenContent) -> StoredContent {
+        let stored = content.0.stored();
+        self.contents.push((item.clone(), content.0));
+        stored
+    }
+
+    /// Changes the record of a directory, in the transaction of these edits.
+    pub fn record(&mut self, directory: i64, change: RecordChange) {
+        self.records.push((directory, change));
+    }
+
+    /// Any other operation.
+    pub fn push(&mut self, item: &ItemId, action: Action) {
+        self.actions.push((item.clone(), action, Condition::BySight));
+    }
+
+    /// Creates an item with the fields and the content of `node`.
+    fn copy_of(
+        &mut self,
+        node: &Node,
+        parent: Option<&ItemId>,
+        name: Option<Name>,
+    ) -> Result<ItemId, ClientError> {
+        let id = self.client.new_item_id();
+        // The time of a content goes with the bytes, under their new id.
+        let is_time = |key: &str| node.content.is_some() && matches!(key, MTIME | TOUCHED);
+        let metadata = node.metadata.iter().filter(|(key, _)| !is_time(key));
+        let metadata = metadata.map(|(key, value)| (key.clone(), Some(value.clone())));
+        let encrypted = node.encrypted.clone();
+        let upsert = Upsert {
+            object_type: Some(node.object_type),
+            name: if encrypted.is_some() { None } else { name },
+            metadata: if encrypted.is_some() { Default::default() } else { metadata.collect() },
+            encrypted,
+            parent: parent.cloned(),
+        };
+        self.push(&id, Action::Upsert(Box::new(upsert)));
+        if let Some(content) = &node.content {
+            let local =
+                self.client.inner.cache.find(&content.blob_id, content.size, content.digest);
+            let local = local.ok_or_else(|| ClientError::NoContent(node.id.clone()))?;
+            self.put_content_at(&id, local.reader()?, node.modified_at())?;
+        }
+        Ok(id)
+    }
+
+    /// Queues all of it, durably; gives the operations' ids in the order they were added.
+    ///
+    /// # Errors
+    /// The first edit that is not possible on the tree as it is shown; then nothing is queued.
+    pub fn commit(self) -> Result<Vec<OpId>, ClientError> {
+        let inner = &self.client.inner;
+        let here = inner.environment();
+        let (items, contents): (Vec<ItemId>, Vec<NewContent>) = self.contents.into_iter().unzip();
+        let uploads = items
+            .into_iter()
+            .zip(&contents)
+            .map(|(item, one)| (here.new_op_id(), one.upload(item, here)));
+        let actions = self.actions.into_iter().map(|(item, action, condition)| NewEdit {
+            op_id: here.new_op_id(),
+            item,
+            action,
+            unconditional: condition == Condition::None,
+        });
+        let edits = NewEdits {
+            actions: actions.collect(),
+            uploads: uploads.collect(),
+            records: self.records,
+        };
+        let ids = edits.actions.iter().map(|edit| edit.op_id.clone()).collect();
+        // The bytes first: what is queued has them, also after a crash.
+        inner.cache.keep(&contents)?;
+        {
+            let mut store = self.client.store();
+            for copied in &self.copied {
+                // With it would go what came after the copy was made.
+                let now = store.node(&copied.id)?;
+                // Whether something of it is on its way is no change.
+                let now = now.map(|now| Node { pending: copied.pending, ..now });
+                if now.as_ref() != Some(copied) {
+                    return Err(ClientError::Changed(copied.id.clone()));
+                }
+            }
+            store.enqueue(edits, here.now())?;
+            inner.cache.place(contents);
+        }
+        self.client.poke();
+        Ok(ids)
+    }
+}
+
+impl SyncClient {
+    /// Begins several edits that go into the queue together.
+    #[must_use]
+    pub fn batch(&self) -> Batch<'_> {
+        let (actions, contents) = (Vec::new(), Vec::new());
+        Batch { client: self, actions, contents, copied: Vec::new(), records: Vec::new() }
+    }
+
+    /// Creates a folder under `parent`, or at the top.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`] if there is no such parent.
+    pub fn create_folder(
+        &self,
+        parent: Option<&ItemId>,
+        name: Name,
+    ) -> Result<ItemId, ClientError> {
+        self.create(ObjectType::Folder, parent, name)
+    }
+
+    /// Creates a file under `parent`, or at the top; its content comes by
+    /// [`SyncClient::put_content`].
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`] if there is no such parent.
+    pub fn create_file(&self, parent: Option<&ItemId>, name: Name) -> Result<ItemId, ClientError> {
+        self.create(ObjectType::File, parent, name)
+    }
+
+    /// Creates an item of any type.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`] if there is no such parent.
+    pub fn create(
+        &self,
+        object_type: ObjectType,
+        parent: Option<&ItemId>,
+        name: Name,
+    ) -> Result<ItemId, ClientError> {
+        let mut batch = self.batch();
+        let item = batch.create(object_type, parent, name, Vec::new());
+        batch.commit()?;
+        Ok(item)
+    }
+
+    /// Renames an item.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`].
+    pub fn rename(&self, item: &ItemId, name: Name) -> Result<(), ClientError> {
+        let mut batch = self.batch();
+        batch.rename(item, name);
+        batch.commit().map(drop)
+    }
+
+    /// Sets metadata keys of an item; `None` removes one.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`], or [`ClientError::Invalid`] if it is more than the protocol
+    /// carries.
+    pub fn set_metadata(&self, item: &ItemId, metadata: MetadataChange) -> Result<(), ClientError> {
+        let mut batch = self.batch();
+        batch.set_metadata(item, metadata);
+        batch.commit().map(drop)
+    }
+
+    /// Makes an item show `modified_at` for as long as it has the content that it shows now.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`], [`ClientError::NotPermitted`].
+    pub fn touch(&self, item: &ItemId, modified_at: Timestamp) -> Result<(), ClientError> {
+        let mut batch = self.batch();
+        batch.touch(item, modified_at)?;
+        batch.commit().map(drop)
+    }
+
+    /// Moves an item under `parent`, away from its other places in that tree; `None` is the top.
+    /// A shortcut moves within the tree that it is in; what it leads to stays where it is.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`], [`ClientError::Cycle`], [`ClientError::NotPermitted`], and
+    /// [`ClientError::OtherTree`] if it is not in the tree of `parent`'s owner, or, for the top, in
+    /// the user's own.
+    pub fn move_to(&self, item: &ItemId, parent: Option<&ItemId>) -> Result<(), ClientError> {
+        let mut batch = self.batch();
+        match parent {
+            Some(parent) => batch.move_to(item, parent),
+            None => {
+                let node =
+                    self.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
+                if node.owner != self.user() {
+                    return Err(ClientError::OtherTree { item: item.clone(), parent: None });
+                }
+                for parent in self.parents_of(item)? {
+                    if self.node(&parent)?.is_some_and(|above| above.owner == node.owner) {
+                        batch.unlink(item, &parent);
+                    }
+                }
+            }
+        }
+        batch.commit().map(drop)
+    }
+
+    /// Moves an item into another owner's tree: copies it with all that hangs under it under
+    /// `parent` (`None`: the top of the user's own tree) and deletes the original, in one
+    /// transaction; gives the copy's id. Contents are copied as by [`SyncClient::copy`]. Nothing is
+    /// deleted that is not in the copy.
+    ///
+    /// The copy has the access of its new place: no grant comes along.
+    ///
+    /// # Errors
+    /// As [`SyncClient::copy`]; [`ClientError::NotPermitted`] without `admin` on the original or
+    /// `write` on `parent`; [`ClientError::Invalid`] within one tree, where
+    /// [`SyncClient::move_to`] moves the item itself; [`ClientError::Changed`] if a pull changed
+    /// something of it meanwhile.
+    pub fn move_by_copy(
+        &self,
+        item: &ItemId,
+        parent: Option<&ItemId>,
+        name: Name,
+    ) -> Result<ItemId, ClientError> {
+        let unknown = |id: &ItemId| ClientError::UnknownItem(id.clone());
+        let owner = self.node(item)?.ok_or_else(|| unknown(item))?.owner;
+        let home = match parent {
+            Some(parent) => self.node(parent)?.ok_or_else(|| unknown(parent))?.owner,
+            None => self.user(),
+        };
+        if owner == home {
+            return Err(ClientError::Invalid(format!("{item} stays in {owner}'s tree: move it")));
+        }
+        let mut batch = self.batch();
+        let (copy, mut copied) = self.copy_into(&mut batch, item, parent, name)?;
+        for item in self.subtree(item)? {
+            let original =
+                copied.remove(&item).ok_or_else(|| ClientError::Changed(item.clone()))?;
+            batch.copied.push(original);
+            batch.delete(&item);
+        }
+        batch.commit()?;
+        Ok(copy)
+    }
+
+    /// Hangs an item under one more container.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`], [`ClientError::Cycle`].
+    pub fn link(&self, item: &ItemId, parent: &ItemId) -> Result<(), ClientError> {
+        let mut batch = self.batch();
+        batch.link(item, parent);
+        batch.commit().map(drop)
+    }
+
+    /// Takes an item from a container; if it was its only one, the item goes to the top.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`].
+    pub fn unlink(&self, item: &ItemId, parent: &ItemId) -> Result<(), ClientError> {
+        let mut batch = self.batch();
+        batch.unlink(item, parent);
+        batch.commit().map(drop)
+    }
+
+    /// Deletes an item; gives how many items went. What somebody else changed in a way that this
+    /// replica has not seen lives on, with the folders that it is in: see [`ChangeEvent::Kept`].
+    ///
+    /// [`ChangeEvent::Kept`]: crate::event::ChangeEvent::Kept
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`].
+    pub fn delete(&self, item: &ItemId, what: Delete) -> Result<u64, ClientError> {
+        self.delete_by(item, what, |batch, item| batch.delete(item))
+    }
+
+    /// As [`SyncClient::delete`], whatever this replica has seen: changes of other devices that were
+    /// made before and arrive later go too.
+    ///
+    /// # Errors
+    /// As [`SyncClient::delete`].
+    pub fn delete_unseen(&self, item: &ItemId, what: Delete) -> Result<u64, ClientError> {
+        self.delete_by(item, what, |batch, item| batch.delete_unseen(item))
+    }
+
+    fn delete_by(
+        &self,
+        item: &ItemId,
+        what: Delete,
+        delete: impl Fn(&mut Batch<'_>, &ItemId),
+    ) -> Result<u64, ClientError> {
+        let mut batch = self.batch();
+        let going = match what {
+            Delete::Item => vec![item.clone()],
+            Delete::Recursive => self.subtree(item)?,
+        };
+        for item in &going {
+            delete(&mut batch, item);
+        }
+        batch.commit()?;
+        Ok(u64::try_from(going.len()).unwrap_or(u64::MAX))
+    }
+
+    /// An item and all of its owner's that hangs under it and, in its owner's tree, under nothing
+    /// else, containers first. What a shortcut leads to is not in it.
+    fn subtree(&self, root: &ItemId) -> Result<Vec<ItemId>, ClientError> {
+        let mut store = self.store();
+        let unknown = || ClientError::UnknownItem(root.clone());
+        let owner = store.node(root)?.ok_or_else(unknown)?.owner;
+        let mut inside: HashSet<ItemId> = HashSet::from([root.clone()]);
+        let mut found = vec![root.clone()];
+        // Something with containers inside and outside is looked at again when one more is inside.
+        let mut next = 0;
+        while next < found.len() {
+            for child in store.children(Some(&found[next].clone()))? {
+                if child.owner != owner {
+                    continue;
+                }
+                let mut held = false;
+                for parent in store.parents(&child.id)? {
+                    held |= !inside.contains(&parent)
+                        && store.node(&parent)?.is_some_and(|above| above.owner == owner);
+                }
+                if !held && inside.insert(child.id.clone()) {
+                    found.push(child.id);
+                }
+            }
+            next += 1;
+        }
+        Ok(found)
+    }
+
+    /// Copies an item, with all that hangs under it, under `parent` (`None`: the top); gives the
+    /// copy's id. Contents are copied from the cache; those that are not on this machine must be
+    /// fetched first ([`SyncClient::fetch_contents`]). A shortcut is copied as one, and left out
+    /// where it would lead to something of the copy's own tree.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`], [`ClientError::NoContent`] if a content is not here.
+    pub fn copy(
+        &self,
+        item: &ItemId,
+        parent: Option<&ItemId>,
+        name: Name,
+    ) -> Result<ItemId, ClientError> {
+        let mut batch = self.batch();
+        let (copy, _) = self.copy_into(&mut batch, item, parent, name)?;
+        batch.commit()?;
+        Ok(copy)
+    }
+
+    /// Gives the copy's id, and what was copied as it was then.
+    fn copy_into(
+        &self,
+        batch: &mut Batch<'_>,
+        item: &ItemId,
+        parent: Option<&ItemId>,
+        name: Name,
+    ) -> Result<(ItemId, HashMap<ItemId, Node>), ClientError> {
+        let unknown = |id: &ItemId| ClientError::UnknownItem(id.clone());
+        let source = self.node(item)?.ok_or_else(|| unknown(item))?;
+        let home = match parent {
+            Some(parent) => self.node(parent)?.ok_or_else(|| unknown(parent))?.owner,
+            None => self.user(),
+        };
+        let copy = batch.copy_of(&source, parent, Some(name))?;
+        let mut copies = HashMap::from([(item.clone(), copy.clone())]);
+        let mut copied = HashMap::from([(item.clone(), source)]);
+        for entry in self.snapshot(Some(item))? {
+            let entry = entry?;
+            let under = entry.parent.as_ref().and_then(|parent| copies.get(parent)).cloned();
+            // A walk meets containers first.
+            let under = under.ok_or_else(|| ClientError::Changed(entry.node.id.clone()))?;
+            if entry.shortcut {
+                if entry.node.owner != home {
+                    batch.link(&entry.node.id, &under);
+                }
+                continue;
+            }
+            match copies.get(&entry.node.id).cloned() {
+                // Met before under another container: the copy hangs under both copies.
+                Some(again) => batch.link(&again, &under),
+                None => {
+                    let name = entry.node.name.clone();
+                    let copy = batch.copy_of(&entry.node, Some(&under), name)?;
+                    copies.insert(entry.node.id.clone(), copy);
+                    copied.insert(entry.node.id.clone(), entry.node);
+                }
+            }
+        }
+        Ok((copy, copied))
+    }
+}

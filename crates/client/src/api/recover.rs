@@ -1,0 +1,67 @@
+//! Changes that a restored server lost and this replica could not offer again: listed until they
+//! are back, sent on the user's word, or discarded.
+
+use vfs_sync_core::access::Principal;
+use vfs_sync_core::client::offer::LostChange;
+use vfs_sync_core::id::ItemId;
+
+use crate::api::outstanding::LostEntry;
+use crate::client::SyncClient;
+use crate::error::ClientError;
+
+/// Entries of the list that are read at a time.
+const PAGE: usize = 500;
+
+impl SyncClient {
+    /// Lists the changes that a server lost when it was restored and that this replica could not
+    /// offer again: up to `limit`, after the number `after`; 0 begins.
+    ///
+    /// # Errors
+    /// Only if the replica cannot be read.
+    pub fn lost(&self, after: i64, limit: usize) -> Result<Vec<LostEntry>, ClientError> {
+        let lost = self.store().lost(after, limit)?;
+        Ok(lost.into_iter().map(|(number, lost)| LostEntry { number, lost }).collect())
+    }
+
+    /// Grants again what a restored server lost, for the items that the replica shows with the
+    /// level `admin`. Gives the grants that were queued; the others stay in the list.
+    ///
+    /// # Errors
+    /// A failure to read or write the replica.
+    pub fn recover_grants(&self) -> Result<Vec<(ItemId, Principal)>, ClientError> {
+        let mut granted = Vec::new();
+        let mut after = 0;
+        loop {
+            let page = self.lost(after, PAGE)?;
+            let Some(last) = page.last() else { break };
+            after = last.number;
+            for LostEntry { number, lost } in page {
+                let LostChange::Grant { principal_type, principal_id, access_level } = lost.change
+                else {
+                    continue;
+                };
+                let principal = Principal { kind: principal_type, id: principal_id };
+                match self.share(&lost.item, principal.clone(), access_level) {
+                    Ok(()) => {}
+                    Err(
+                        ClientError::UnknownItem(_)
+                        | ClientError::NotPermitted { .. }
+                        | ClientError::Invalid(_),
+                    ) => continue,
+                    Err(error) => return Err(error),
+                }
+                self.store().discard_lost(&[number])?;
+                granted.push((lost.item, principal));
+            }
+        }
+        Ok(granted)
+    }
+
+    /// Takes entries from the list of lost changes; bytes that were kept for them go.
+    ///
+    /// # Errors
+    /// A failure to write the replica.
+    pub fn discard_lost(&self, numbers: &[i64]) -> Result<(), ClientError> {
+        self.store().discard_lost(numbers)
+    }
+}

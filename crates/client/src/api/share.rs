@@ -1,0 +1,204 @@
+//! Sharing: who may do what with an item, and giving and taking it.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use vfs_sync_core::access::{AccessLevel, Principal, PrincipalType};
+use vfs_sync_core::id::{ItemId, PrincipalId, UserId};
+
+use crate::api::node::{Child, Grant, Reader};
+use crate::client::SyncClient;
+use crate::error::ClientError;
+
+/// A user as a principal.
+fn of_user(user: &UserId) -> Principal {
+    let id = PrincipalId::new(user.as_str()).expect("a user's id is an id");
+    Principal { kind: PrincipalType::User, id }
+}
+
+impl SyncClient {
+    /// Grants `principal` a level on an item and all that hangs under it in its owner's tree; a
+    /// grant that the principal has on it is replaced. Anybody may be named: the server does not
+    /// say who exists ([`HttpTransport::knows`](crate::HttpTransport::knows) does, to those who
+    /// ask).
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`], [`ClientError::NotPermitted`] without `admin`, and
+    /// [`ClientError::Invalid`] if the principal owns the item.
+    pub fn share(
+        &self,
+        item: &ItemId,
+        principal: Principal,
+        level: AccessLevel,
+    ) -> Result<(), ClientError> {
+        let node = self.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
+        if principal == of_user(&node.owner) {
+            return Err(ClientError::Invalid(format!("{} owns it already", node.owner)));
+        }
+        let mut batch = self.batch();
+        batch.grant(item, principal, level);
+        batch.commit().map(drop)
+    }
+
+    /// Whether this user may delete an item, as far as this replica knows: with `admin` on it; or with
+    /// `write`, where it hangs in a folder of its owner's and the user may write all of these.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`].
+    pub fn may_delete(&self, item: &ItemId) -> Result<bool, ClientError> {
+        let mut store = self.store();
+        let node = store.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
+        if node.access_level != AccessLevel::Write {
+            return Ok(node.access_level == AccessLevel::Admin);
+        }
+        let mut hangs = false;
+        for parent in store.parents(item)? {
+            let Some(parent) = store.node(&parent)? else { continue };
+            if parent.owner == node.owner {
+                if parent.access_level < AccessLevel::Write {
+                    return Ok(false);
+                }
+                hangs = true;
+            }
+        }
+        Ok(hangs)
+    }
+
+    /// Takes away what was granted to `principal` on this item; gives whether this replica knew of
+    /// a grant. What reaches the principal by other ways (another grant above, a group) stays.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`], and [`ClientError::NotPermitted`] without `admin`, unless it
+    /// is one's own grant.
+    pub fn unshare(&self, item: &ItemId, principal: Principal) -> Result<bool, ClientError> {
+        let known = self.grants(item)?.iter().any(|grant| grant.principal == principal);
+        let mut batch = self.batch();
+        batch.revoke(item, principal);
+        batch.commit()?;
+        Ok(known)
+    }
+
+    /// [`Self::share`] of what is at a path.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownPath`], and as [`Self::share`].
+    pub fn share_path(
+        &self,
+        path: &str,
+        principal: Principal,
+        level: AccessLevel,
+    ) -> Result<(), ClientError> {
+        self.share(&self.resolve(path)?.id, principal, level)
+    }
+
+    /// [`Self::unshare`] of what is at a path.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownPath`], and as [`Self::unshare`].
+    pub fn unshare_path(&self, path: &str, principal: Principal) -> Result<bool, ClientError> {
+        self.unshare(&self.resolve(path)?.id, principal)
+    }
+
+    /// The grants on an item itself, by principal.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`].
+    pub fn grants(&self, item: &ItemId) -> Result<Vec<Grant>, ClientError> {
+        let mut store = self.store();
+        store.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
+        store.grants(item)
+    }
+
+    /// Every item that has grants of its own, by id.
+    ///
+    /// # Errors
+    /// Only if the replica cannot be read.
+    pub fn shares(&self) -> Result<Vec<(ItemId, Vec<Grant>)>, ClientError> {
+        let mut store = self.store();
+        let mut shares = Vec::new();
+        for item in store.granted_items()? {
+            let grants = store.grants(&item)?;
+            if !grants.is_empty() && store.node(&item)?.is_some() {
+                shares.push((item, grants));
+            }
+        }
+        Ok(shares)
+    }
+
+    /// Who may read an item, and by what: its owner first, then each principal with the highest
+    /// level that a grant on the item, or on a container that it hangs under in its owner's tree,
+    /// gives. It is what this user is told: grants on containers that one cannot see are not in it.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`].
+    pub fn audience(&self, item: &ItemId) -> Result<Vec<Reader>, ClientError> {
+        let mut store = self.store();
+        let node = store.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
+        let mut readers: BTreeMap<Principal, Reader> = BTreeMap::new();
+        let mut seen = HashSet::from([item.clone()]);
+        // Nearest first, so that of two equal grants the nearer is told.
+        let mut level = BTreeSet::from([item.clone()]);
+        while !level.is_empty() {
+            let mut above = BTreeSet::new();
+            for at in &level {
+                for grant in store.grants(at)? {
+                    let reader = Reader {
+                        principal: grant.principal.clone(),
+                        level: grant.level,
+                        through: at.clone(),
+                    };
+                    let known = readers.entry(grant.principal).or_insert_with(|| reader.clone());
+                    if known.level < reader.level {
+                        *known = reader;
+                    }
+                }
+                for parent in store.parents(at)? {
+                    let of_tree = store.node(&parent)?.is_some_and(|one| one.owner == node.owner);
+                    if of_tree && seen.insert(parent.clone()) {
+                        above.insert(parent);
+                    }
+                }
+            }
+            level = above;
+        }
+        let owner = of_user(&node.owner);
+        readers.remove(&owner);
+        let owner = Reader { principal: owner, level: AccessLevel::Admin, through: item.clone() };
+        Ok(std::iter::once(owner).chain(readers.into_values()).collect())
+    }
+
+    /// Returns what others share with this user, by owner, then by name; names are unique for each
+    /// owner. It is what [`SyncClient::shared_by`] gives of each of [`SyncClient::shared_owners`].
+    ///
+    /// # Errors
+    /// Only if the replica cannot be read.
+    pub fn shared_with_me(&self) -> Result<Vec<Child>, ClientError> {
+        let mut shared = Vec::new();
+        for owner in self.shared_owners()? {
+            shared.extend(self.shared_by(&owner)?);
+        }
+        Ok(shared)
+    }
+
+    /// Declines a share: removes the grant to this user on the item itself.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`]; [`ClientError::Invalid`] if the item is the user's own, and
+    /// [`ClientError::NotDeclined`] if no grant on it names the user: what reaches the user comes
+    /// by a group, or from a container above.
+    pub fn decline(&self, item: &ItemId) -> Result<(), ClientError> {
+        let user = self.user();
+        let node = self.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
+        if node.owner == user {
+            return Err(ClientError::Invalid(format!("{item} is {user}'s own: nobody shares it")));
+        }
+        let principal = of_user(&user);
+        if !self.grants(item)?.iter().any(|grant| grant.principal == principal) {
+            let mut through = self.audience(item)?;
+            through.retain(|reader| {
+                reader.principal == principal || reader.principal.kind != PrincipalType::User
+            });
+            return Err(ClientError::NotDeclined { item: item.clone(), through });
+        }
+        self.unshare(item, principal).map(drop)
+    }
+}

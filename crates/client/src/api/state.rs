@@ -1,0 +1,123 @@
+//! The state of a replica as a whole: exported, and taken over by a new replica.
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use vfs_sync_core::client::state;
+use vfs_sync_core::guardrail::Violation;
+use vfs_sync_core::id::{ReplicaId, UserId};
+
+use crate::client::SyncClient;
+use crate::config::ClientConfig;
+use crate::error::ClientError;
+use crate::lock::lock;
+use crate::replica::remove_store;
+use crate::sync::task::Background;
+use crate::transport::Transport;
+
+/// What [`SyncClient::export_state`] writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StateExport {
+    /// Replace names and metadata by digests, for a bug report. Cannot be hydrated.
+    pub redact: bool,
+}
+
+/// What [`SyncClient::hydrate_state`] took over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HydrateOutcome {
+    /// Items.
+    pub items: u64,
+    /// Queued operations.
+    pub queued: u64,
+}
+
+impl SyncClient {
+    /// Writes the replica's state as canonical JSON: the same state gives the same bytes.
+    ///
+    /// # Errors
+    /// What failed in reading or writing.
+    pub fn export_state(
+        &self,
+        options: StateExport,
+        writer: impl Write,
+    ) -> Result<(), ClientError> {
+        let state = self.store().export()?;
+        let state = if options.redact { state.redact() } else { state };
+        let failed = ClientError::io("cannot write the exported state");
+        state.write(writer, options.redact).map_err(failed)
+    }
+
+    /// Takes over an exported state. The client must be pristine and have the same client id
+    /// (see [`SyncClient::create_replica_for_hydrate`]).
+    ///
+    /// # Errors
+    /// [`ClientError::Violation`] `hydrate:hydrateGuardrailViolation`; then nothing was taken.
+    pub fn hydrate_state(&self, mut reader: impl Read) -> Result<HydrateOutcome, ClientError> {
+        let mut json = Vec::new();
+        let failed = ClientError::io("cannot read the exported state");
+        reader.read_to_end(&mut json).map_err(failed)?;
+        let violated = |field: &str, reason: &str| {
+            let (field, reason) = (field.to_owned(), reason.to_owned());
+            Err(self.inner.violated(Violation::Hydrate { field, index: None, reason }))
+        };
+        if lock(&self.inner.background).as_ref().is_some_and(Background::is_running) {
+            return violated("client", "has background work running");
+        }
+        let Ok(_work) = self.inner.work.try_lock() else {
+            return violated("client", "has a flush running");
+        };
+        let mut store = self.store();
+        if !store.is_pristine()? {
+            drop(store);
+            return violated("client", "is not pristine");
+        }
+        let state = match state::parse(&json, &store.meta().client_id) {
+            Ok(state) if state.user_id != store.meta().user => {
+                drop(store);
+                return violated("userId", "is not the user of the client");
+            }
+            Ok(state) => state,
+            Err(violation) => {
+                drop(store);
+                return Err(self.inner.violated(violation));
+            }
+        };
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let outcome =
+            HydrateOutcome { items: count(state.items.len()), queued: count(state.queue.len()) };
+        store.hydrate(state)?;
+        Ok(outcome)
+    }
+
+    /// Makes a replica in `dir` with the client id of an exported state and takes the state over.
+    /// If it is refused, `dir` is as it was.
+    ///
+    /// # Errors
+    /// As [`Self::create_replica`] and [`Self::hydrate_state`].
+    pub fn create_hydrated(
+        dir: &Path,
+        user: UserId,
+        server: &str,
+        client_id: ReplicaId,
+        transport: Arc<dyn Transport>,
+        config: ClientConfig,
+        reader: impl Read,
+    ) -> Result<(Self, HydrateOutcome), ClientError> {
+        let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+        let made: Vec<&Path> = dir.ancestors().take_while(missing).collect();
+        let client =
+            Self::create_replica_for_hydrate(dir, user, server, client_id, transport, config)?;
+        match client.hydrate_state(reader) {
+            Ok(outcome) => Ok((client, outcome)),
+            Err(error) => {
+                // What is left behind, if the disk fails here, is a pristine replica; why there is
+                // none of use is told either way. It is locked until it is gone.
+                let _ = remove_store(dir);
+                drop(client);
+                let _ = made.into_iter().try_for_each(std::fs::remove_dir);
+                Err(error)
+            }
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Synchronising: on demand, and in the background.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use vfs_sync_core::guardrail::Violation;
+use vfs_sync_core::wire::StateResponse;
+
+use crate::client::SyncClient;
+use crate::error::ClientError;
+use crate::event::SyncReport;
+use crate::lock::lock;
+use crate::sync::task::Background;
+use crate::sync::{Session, Work, background};
+use crate::transport::TransportExt as _;
+
+impl SyncClient {
+    /// Pushes the queue, pulls until settled, tells the server what was applied, and uploads
+    /// queued contents. Cancelled at any point it loses nothing; calls in parallel take turns.
+    ///
+    /// # Errors
+    /// [`ClientError::Violation`] and [`ClientError::Transport`]; what was done before stays.
+    pub async fn sync(&self) -> Result<SyncReport, ClientError> {
+        self.run(Work::All).await
+    }
+
+    /// Pushes the queue only.
+    ///
+    /// # Errors
+    /// As [`Self::sync`].
+    pub async fn flush(&self) -> Result<SyncReport, ClientError> {
+        self.run(Work::Flush).await
+    }
+
+    /// Pulls until settled, and tells the server so.
+    ///
+    /// # Errors
+    /// As [`Self::sync`].
+    pub async fn pull(&self) -> Result<SyncReport, ClientError> {
+        self.run(Work::Pull).await
+    }
+
+    /// Rebuilds the replica from the server's state, beside the present one, and swaps it in at
+    /// once. The queue, the rejected list and the clock stay.
+    ///
+    /// # Errors
+    /// As [`Self::sync`]; then the replica is as it was.
+    pub async fn rematerialise(&self) -> Result<SyncReport, ClientError> {
+        self.run(Work::Rematerialise).await
+    }
+
+    /// What the server knows of this client.
+    ///
+    /// # Errors
+    /// [`ClientError::Transport`].
+    pub async fn server_state(&self) -> Result<StateResponse, ClientError> {
+        Ok(self.inner.transport.state(&self.client_id()).await?)
+    }
+
+    async fn run(&self, work: Work) -> Result<SyncReport, ClientError> {
+        let mut session = Session::begin(&self.inner).await;
+        let mut done = session.work(work).await;
+        let asked = |error: &ClientError| {
+            matches!(error.violation(), Some(Violation::RematerializationRequired { .. }))
+        };
+        if self.inner.config.rematerialise && done.as_ref().is_err_and(asked) {
+            done = session.rematerialise().await;
+            if done.is_ok() && work == Work::All {
+                done = session.work(work).await;
+            }
+        }
+        // That pushing works says nothing of what a pull stopped at.
+        if done.is_err() || work != Work::Flush {
+            session.note_outcome(done.as_ref().err()).await?;
+        }
+        done.map(|()| session.report)
+    }
+
+    /// Starts synchronising in the background, at the configured interval and when poked. Clears
+    /// the reason of an earlier stop. Does nothing if it is running. Ends with the last clone.
+    ///
+    /// # Errors
+    /// [`ClientError::Storage`]. [`ClientError::Invalid`] outside a tokio runtime.
+    pub fn start_background(&self) -> Result<(), ClientError> {
+        let runtime = tokio::runtime::Handle::try_current().map_err(|_| {
+            ClientError::Invalid("background work needs a tokio runtime: start one first".into())
+        })?;
+        let mut background = lock(&self.inner.background);
+        if background.as_ref().is_some_and(Background::is_running) {
+            return Ok(());
+        }
+        self.store().set_stopped(None)?;
+        *lock(&self.inner.paused) = None;
+        let stop = CancellationToken::new();
+        let work = background::work(
+            Arc::downgrade(&self.inner),
+            Arc::clone(&self.inner.poke),
+            stop.clone(),
+        );
+        *background = Some(Background { task: runtime.spawn(work), stop });
+        Ok(())
+    }
+
+    /// Synchronise soon: something changed. Does nothing without background work.
+    pub fn poke(&self) {
+        self.inner.poke.notify_one();
+    }
+
+    /// Ends background work and waits until it has.
+    pub async fn stop_background(&self) {
+        let background = lock(&self.inner.background).take();
+        if let Some(mut background) = background {
+            background.stop.cancel();
+            // A task that panicked has ended too.
+            let _ = (&mut background.task).await;
+            *lock(&self.inner.paused) = None;
+            // A transaction that it began is finished too.
+            drop(self.inner.work.lock().await);
+        }
+    }
+}

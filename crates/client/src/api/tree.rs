@@ -1,0 +1,184 @@
+//! Reading the tree.
+
+use std::collections::HashSet;
+
+use vfs_sync_core::cursor::Cursor;
+use vfs_sync_core::id::{ItemId, UserId};
+use vfs_sync_core::tree::sibling_names;
+
+use crate::api::node::{Child, Node, TreeEntry};
+use crate::api::path::TreePath;
+use crate::api::walk::Walk;
+use crate::client::SyncClient;
+use crate::error::ClientError;
+
+impl SyncClient {
+    /// Returns what hangs under `parent`, by name; `None` is the top of the user's own tree: what
+    /// the user owns and hangs under nothing visible of the user's. What others share is never
+    /// there, it is in [`SyncClient::shared_by`].
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`].
+    pub fn children(&self, parent: Option<&ItemId>) -> Result<Vec<Child>, ClientError> {
+        let mut store = self.store();
+        let nodes = store.children(parent)?;
+        let home = match parent {
+            Some(parent) => store.node(parent)?.map(|node| node.owner),
+            None => None,
+        };
+        let home = home.unwrap_or_else(|| store.meta().user.clone());
+        drop(store);
+        Ok(named(&home, nodes))
+    }
+
+    /// Returns the other users who share something with this one.
+    ///
+    /// # Errors
+    /// Only if the replica cannot be read.
+    pub fn shared_owners(&self) -> Result<Vec<UserId>, ClientError> {
+        Ok(self.store().other_owners()?.into_iter().collect())
+    }
+
+    /// Returns what `owner` shares with this user, by name: the items of `owner` that hang under
+    /// nothing of `owner` that this user sees. Of the user's own id, the top of the own tree.
+    ///
+    /// # Errors
+    /// Only if the replica cannot be read.
+    pub fn shared_by(&self, owner: &UserId) -> Result<Vec<Child>, ClientError> {
+        let nodes = self.store().tops_of(owner)?;
+        Ok(named(owner, nodes))
+    }
+
+    /// An item, if it is there.
+    ///
+    /// # Errors
+    /// Only if the replica cannot be read.
+    pub fn node(&self, id: &ItemId) -> Result<Option<Node>, ClientError> {
+        self.store().node(id)
+    }
+
+    /// Returns the item at a path in the form of [`TreePath`]: `/docs/plan.txt` of the user's own
+    /// tree, `shared:alice/docs/plan.txt` of what alice shares. What has no names, such as the
+    /// path of the top, leads to no item.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownPath`].
+    pub fn resolve(&self, path: &str) -> Result<Node, ClientError> {
+        let unknown = || ClientError::UnknownPath(path.to_owned());
+        let path = TreePath::parse(path).ok_or_else(unknown)?;
+        let mut at: Option<Node> = None;
+        for step in path.steps() {
+            let children = match (&at, &path) {
+                (Some(node), _) => self.children(Some(&node.id))?,
+                (None, TreePath::Shared { owner, .. }) => self.shared_by(owner)?,
+                (None, _) => self.children(None)?,
+            };
+            let found = children.into_iter().find(|child| child.name == *step);
+            at = Some(found.ok_or_else(unknown)?.node);
+        }
+        at.ok_or_else(unknown)
+    }
+
+    /// Returns a path of an item, by its first container of its own tree at each step; so a
+    /// shortcut is on none. It begins with `/` where the item is the user's own, else with
+    /// `shared:` and its owner; see [`TreePath`].
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`]; [`ClientError::Cycle`] for what hangs in a circle that the
+    /// server has yet to refuse: it is on no path.
+    pub fn path_of(&self, id: &ItemId) -> Result<String, ClientError> {
+        let unknown = |id: &ItemId| ClientError::UnknownItem(id.clone());
+        let home = self.node(id)?.ok_or_else(|| unknown(id))?.owner;
+        let mut steps = Vec::new();
+        let mut passed = HashSet::new();
+        let mut at = id.clone();
+        loop {
+            let mut parent = None;
+            for above in self.parents_of(&at)? {
+                if self.node(&above)?.is_some_and(|node| node.owner == home) {
+                    parent = Some(above);
+                    break;
+                }
+            }
+            let siblings = match &parent {
+                Some(parent) => self.children(Some(parent))?,
+                None => self.shared_by(&home)?,
+            };
+            let own = siblings.into_iter().find(|child| child.node.id == at);
+            steps.push(own.ok_or_else(|| unknown(&at))?.name);
+            let Some(parent) = parent else { break };
+            passed.insert(std::mem::replace(&mut at, parent));
+            if passed.contains(&at) {
+                return Err(ClientError::Cycle { parent: at.clone(), child: at });
+            }
+        }
+        steps.reverse();
+        let own = home == self.user();
+        let path = if own { TreePath::Own(steps) } else { TreePath::Shared { owner: home, steps } };
+        Ok(path.to_string())
+    }
+
+    /// The containers that an item hangs under, by id.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`].
+    pub fn parents_of(&self, id: &ItemId) -> Result<Vec<ItemId>, ClientError> {
+        let mut store = self.store();
+        store.node(id)?.ok_or_else(|| ClientError::UnknownItem(id.clone()))?;
+        store.parents(id)
+    }
+
+    /// Walks the tree under `root` (`None`: all of the user's own), containers before what hangs under them,
+    /// siblings by name. An item with several containers is met under each, and gone through where
+    /// it is met first ([`TreeEntry::linked_again`] says where that was): a walk is no longer than
+    /// there are links. A shortcut is met, and not gone through. What changes during the walk is met
+    /// as it is when the walk gets there.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`]; each step may fail to read the replica.
+    pub fn snapshot(
+        &self,
+        root: Option<&ItemId>,
+    ) -> Result<impl Iterator<Item = Result<TreeEntry, ClientError>> + Send + use<>, ClientError>
+    {
+        let mut walk = Walk::new(self);
+        walk.push_children(root, None, 0)?;
+        Ok(walk)
+    }
+
+    /// Walks what `owner` shares, as [`SyncClient::snapshot`] does.
+    ///
+    /// # Errors
+    /// Only if the replica cannot be read.
+    pub fn snapshot_shared(
+        &self,
+        owner: &UserId,
+    ) -> Result<impl Iterator<Item = Result<TreeEntry, ClientError>> + Send + use<>, ClientError>
+    {
+        let mut walk = Walk::new(self);
+        walk.push(self.shared_by(owner)?, None, None, 0);
+        Ok(walk)
+    }
+
+    /// The containers that something changed in after `after` (`None`: ever), in the order of the
+    /// last change, with its position; at most `limit`.
+    ///
+    /// # Errors
+    /// Only if the replica cannot be read.
+    pub fn list_changed_containers(
+        &self,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Vec<(ItemId, Cursor)>, ClientError> {
+        self.store().changed_containers(after, limit)
+    }
+}
+
+/// Gives the items under a container of `home`'s, or at the top of `home`'s tree, their names.
+fn named(home: &UserId, nodes: Vec<Node>) -> Vec<Child> {
+    let names = sibling_names(home, &nodes);
+    let child = |(name, node): (String, Node)| Child { name, shortcut: node.owner != *home, node };
+    let mut children: Vec<Child> = names.into_iter().zip(nodes).map(child).collect();
+    children.sort_by(|a, b| a.name.cmp(&b.name));
+    children
+}

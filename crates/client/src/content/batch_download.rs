@@ -1,0 +1,180 @@
+//! Small contents, many in one answer. Whatever goes wrong here is none: what is not had this way
+//! is downloaded by itself, which tries again and says why it fails.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream;
+use sha2::{Digest as _, Sha256};
+use vfs_sync_core::id::{BlobId, ItemId};
+use vfs_sync_core::limits::{MAX_BLOB_BATCH, MAX_BLOB_BATCH_BYTES, MAX_INLINE_BLOB_BYTES};
+use vfs_sync_core::tree::NodeContent;
+
+use super::download::{Counted, is_there};
+use super::local::LocalContent;
+use crate::client::Inner;
+use crate::lock::lock;
+use crate::transport::TransportExt as _;
+
+/// What has more bytes is as quick by itself, and then a cut costs no others.
+const TOGETHER: u64 = MAX_INLINE_BLOB_BYTES as u64 / 4;
+/// Bytes of content in one answer.
+const ANSWER_BYTES: u64 = MAX_BLOB_BATCH_BYTES as u64 / 4;
+
+pub(crate) struct Found {
+    pub(crate) local: LocalContent,
+    pub(crate) downloaded: bool,
+}
+
+/// A content that is to come.
+struct Wanted {
+    /// In the list of items.
+    at: usize,
+    item: ItemId,
+    content: NodeContent,
+}
+
+/// What becomes of a content that comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// The cache takes it in.
+    InCache,
+    /// Who asked has it in memory, for as long as they hold it.
+    Nowhere,
+}
+
+/// The contents of `items` that are here, or are small and could be had; `None` for the others.
+pub(crate) async fn batch_read(
+    inner: &Arc<Inner>,
+    items: &[ItemId],
+    keep: Keep,
+) -> Vec<Option<Found>> {
+    let (own, asked) = (Arc::clone(inner), items.to_vec());
+    let here = inner.environment().blocking(move || Ok(look(&own, asked))).await;
+    let (mut found, wanted) =
+        here.unwrap_or_else(|_| (items.iter().map(|_| None).collect(), Vec::new()));
+    if inner.reads_many.load(Ordering::Relaxed) {
+        let answers = stream::iter(into_answers(wanted)).map(|wanted| fetch(inner, wanted, keep));
+        let mut answers = answers.buffer_unordered(inner.config.transfers);
+        while let Some(answer) = answers.next().await {
+            for (at, local) in answer {
+                found[at] = Some(Found { local, downloaded: true });
+            }
+        }
+    }
+    found
+}
+
+/// What is here, and what is missing and small.
+fn look(inner: &Arc<Inner>, items: Vec<ItemId>) -> (Vec<Option<Found>>, Vec<Wanted>) {
+    let mut found: Vec<Option<Found>> = Vec::with_capacity(items.len());
+    let (mut wanted, mut blobs) = (Vec::new(), HashSet::new());
+    for (at, item) in items.into_iter().enumerate() {
+        found.push(None);
+        let node = lock(&inner.store).node(&item);
+        let Ok(Some(content)) = node.map(|node| node.and_then(|node| node.content)) else {
+            continue;
+        };
+        match inner.cache.find_verified(&content.blob_id, content.size, content.digest) {
+            Ok(Some(local)) => found[at] = Some(Found { local, downloaded: false }),
+            Ok(None) if content.size <= TOGETHER && blobs.insert(content.blob_id.clone()) => {
+                wanted.push(Wanted { at, item, content });
+            }
+            _ => {}
+        }
+    }
+    (found, wanted)
+}
+
+fn into_answers(wanted: Vec<Wanted>) -> Vec<Vec<Wanted>> {
+    let mut answers = Vec::new();
+    let (mut answer, mut bytes) = (Vec::new(), 0);
+    for one in wanted {
+        if answer.len() == MAX_BLOB_BATCH || bytes + one.content.size > ANSWER_BYTES {
+            answers.push(std::mem::take(&mut answer));
+            bytes = 0;
+        }
+        bytes += one.content.size;
+        answer.push(one);
+    }
+    if answer.len() > 1 || !answers.is_empty() && !answer.is_empty() {
+        answers.push(answer);
+    }
+    answers
+}
+
+async fn fetch(inner: &Arc<Inner>, wanted: Vec<Wanted>, keep: Keep) -> Vec<(usize, LocalContent)> {
+    let Ok(_permit) = inner.downloads.acquire().await else { return Vec::new() };
+    // What somebody downloads already is theirs.
+    let (mut turns, mut mine) = (Vec::new(), Vec::new());
+    for one in wanted {
+        if let Some(turn) = inner.cache.try_turn(&one.content.blob_id) {
+            turns.push(turn);
+            mine.push(one);
+        }
+    }
+    let mut counted: Vec<Counted<'_>> =
+        mine.iter().map(|one| Counted::begin(inner, one.content.size)).collect();
+    let blobs: Vec<BlobId> = mine.iter().map(|one| one.content.blob_id.clone()).collect();
+    let answer = match inner.transport.read_blobs(&blobs).await {
+        Ok(Some(answer)) if answer.len() == mine.len() => answer,
+        Ok(None) => {
+            inner.reads_many.store(false, Ordering::Relaxed);
+            return Vec::new();
+        }
+        Ok(Some(_)) => return Vec::new(),
+        Err(error) => {
+            tracing::debug!(%error, "contents do not come together; they come one by one");
+            return Vec::new();
+        }
+    };
+    let mut came = Vec::with_capacity(mine.len());
+    for ((one, bytes), counted) in mine.into_iter().zip(answer).zip(&mut counted) {
+        if let Ok(bytes) = bytes {
+            counted.received(bytes.len() as u64);
+            came.push((one, bytes));
+        }
+    }
+    let own = Arc::clone(inner);
+    let taken = inner.environment().blocking(move || Ok(take_in(&own, came, keep))).await;
+    let taken = taken.unwrap_or_default();
+    for counted in counted.iter().take(taken.len()) {
+        counted.whole();
+    }
+    drop(turns);
+    taken
+}
+
+/// Takes in what is what it should be, and still wanted.
+fn take_in(
+    inner: &Arc<Inner>,
+    came: Vec<(Wanted, Bytes)>,
+    keep: Keep,
+) -> Vec<(usize, LocalContent)> {
+    let mut taken = Vec::with_capacity(came.len());
+    for (Wanted { at, item, content }, bytes) in came {
+        let NodeContent { blob_id, size, digest, .. } = &content;
+        if bytes.len() as u64 != *size || Sha256::digest(&bytes)[..] != digest.0 {
+            continue;
+        }
+        let local = match keep {
+            Keep::Nowhere => Some(inner.cache.pass(blob_id, *digest, bytes)),
+            Keep::InCache => match inner.cache.place_small(blob_id, &bytes) {
+                Ok(()) => inner.cache.find(blob_id, *size, *digest),
+                Err(_) => None,
+            },
+        };
+        if let (Some(local), Ok(())) = (local, is_there(inner, &item, &content)) {
+            taken.push((at, local));
+        }
+    }
+    if keep == Keep::InCache
+        && let Err(error) = inner.trim_cache()
+    {
+        tracing::warn!(%error, "the cache cannot be trimmed");
+    }
+    taken
+}

@@ -1,0 +1,15 @@
+//! The durable replica: one trait of whole transactions, and its back ends.
+
+mod edits;
+mod engine;
+mod memory;
+mod offering;
+mod page;
+mod rows;
+mod sqlite;
+mod store;
+mod view;
+
+pub(crate) use memory::memory_store;
+pub(crate) use sqlite::{create_store, open_store, remove_store};
+pub(crate) use store::*;

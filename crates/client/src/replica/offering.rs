@@ -1,0 +1,408 @@
+//! Offering again: queues the changes that a rebuilt replica sends back to a server that lost part
+//! of its history.
+
+use std::collections::HashSet;
+
+use vfs_sync_core::access::{AccessLevel, Principal};
+use vfs_sync_core::client::offer::{
+    self, Held, HeldGrant, HeldLink, Lost, LostChange, LostReason, Offer, Offered, PAGE, Removal,
+    Shared, Sides,
+};
+use vfs_sync_core::content::{Attachment, RelationKind};
+use vfs_sync_core::cursor::Position;
+use vfs_sync_core::entry::ItemView;
+use vfs_sync_core::id::{BlobId, ItemId, WriteId};
+use vfs_sync_core::operation::{Action, Basis, Operation};
+use vfs_sync_core::time::Timestamp;
+
+use super::edits::used_up;
+use super::rows::{AttachmentRow, ItemRow, LinkRow, Result, Rows};
+use super::store::{History, Meta, Offering, Slot, Upload, UploadState};
+use crate::api::node::QueuedState;
+use crate::error::ClientError;
+
+/// The time for which removals are kept: as long as a server keeps them by default.
+const REMOVALS_KEPT_MILLIS: i64 = 90 * 24 * 3_600 * 1_000;
+/// Removals that are kept at most.
+const MAX_REMOVALS: usize = 1_000_000;
+
+/// The part of the server's history that the replica has.
+pub(super) fn shared_with<R: Rows>(rows: &mut R, meta: &Meta, history: &History) -> Result<Shared> {
+    let Some(cursor) = &meta.cursor else { return Ok(Shared::everything()) };
+    let epochs = match history {
+        History::Served => return Ok(Shared::everything()),
+        History::Epochs(epochs) => epochs,
+        History::Unknown { oldest_available } => {
+            // An older server: that it pruned what the cursor needs is the one reason that is none
+            // of a lost history.
+            let epoch = |at: Option<Position>| at.map(|at| at.epoch);
+            let oldest = oldest_available.as_ref();
+            let pruned = oldest.is_some_and(|oldest| {
+                let at = Position::parse(&cursor.change_id);
+                let last = Position::parse(&oldest.change_id);
+                at.is_some() && epoch(at) == epoch(last) && at < last
+            });
+            return Ok(if pruned { Shared::everything() } else { Shared::nothing() });
+        }
+    };
+    let last = |epoch| epochs.iter().find(|(one, _)| *one == epoch).map(|(_, last)| *last);
+    let Some((position, changed_at)) = meta.trail.fork(cursor, last) else {
+        return Ok(Shared::nothing());
+    };
+    let changed_at = match changed_at {
+        Some(changed_at) => changed_at,
+        None => match rows.container_clock_up_to(position)? {
+            Some(before) => before.changed_at,
+            None => Timestamp::from_millis(0).unwrap_or(cursor.changed_at),
+        },
+    };
+    Ok(Shared::through(position, changed_at))
+}
+
+/// Compares the current slot with the building one, and queues what the server lost before all
+/// that is queued.
+pub(super) fn offer_again<R: Rows>(
+    rows: &mut R,
+    meta: &mut Meta,
+    shared: &Shared,
+    with: &Offering<'_>,
+) -> Result<Offered> {
+    let behind = rows.queue(usize::MAX)?;
+    let lost_epoch = meta.cursor.as_ref().and_then(|cursor| Position::parse(&cursor.change_id));
+    let user = meta.user.clone();
+    let mut sides = Both { rows, meta, shared, with, created: HashSet::new(), more_listed: 0 };
+    let mut offered =
+        offer::decide(&mut sides, &user, shared, lost_epoch.map(|position| position.epoch))?;
+    offered.listed += sides.more_listed;
+    if offered.sent() > offered.contents {
+        // The offers are older than all that is queued, and it may need them.
+        for one in behind {
+            let op_id = &one.operation.op_id;
+            rows.to_the_end(op_id)?;
+            if one.state == QueuedState::Pending {
+                let write_id = WriteId::new(meta.next_write_id).ok_or_else(used_up)?;
+                rows.renumber(op_id, write_id)?;
+                meta.next_write_id += 1;
+            }
+        }
+    }
+    Ok(offered)
+}
+
+/// Forgets removals that no server that is restored can bring up any more.
+pub(super) fn prune<R: Rows>(rows: &mut R, meta: &Meta) -> Result<()> {
+    let Some(cursor) = &meta.cursor else { return Ok(()) };
+    rows.prune_removals(cursor.changed_at.plus_millis(-REMOVALS_KEPT_MILLIS), MAX_REMOVALS)
+}
+
+/// Takes from the list of lost changes what the feed shows again, and queues the contents that are
+/// kept here for items that it shows again.
+pub(super) fn settle_lost<R: Rows>(rows: &mut R, meta: &Meta) -> Result<()> {
+    let mut after = 0;
+    loop {
+        let page = rows.lost(after, PAGE)?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = last.seq;
+        for row in page {
+            if !is_back(rows, meta, &row.lost)? {
+                if let Some(upload) = kept_upload(rows, meta, &row.lost)? {
+                    rows.remove_lost(row.seq)?;
+                    rows.put_upload(&upload)?;
+                }
+                continue;
+            }
+            rows.remove_lost(row.seq)?;
+            if let Some(blob_id) = row.lost.change.kept() {
+                rows.forget(&row.lost.item, blob_id)?;
+            }
+        }
+    }
+}
+
+/// The upload of a content that is kept with the list, if its item is shown again and the user may
+/// write it.
+fn kept_upload<R: Rows>(rows: &mut R, meta: &Meta, lost: &Lost) -> Result<Option<Upload>> {
+    let LostChange::Content { blob_id, size, digest, content_type, modified_at, here: true } =
+        &lost.change
+    else {
+        return Ok(None);
+    };
+    let item = rows.item(Slot::Current, &lost.item)?;
+    if item.is_none_or(|row| row.view.access_level < AccessLevel::Write)
+        || rows.is_uploading(blob_id)?
+    {
+        return Ok(None);
+    }
+    // Whatever the item has now came without this content's author's knowledge.
+    let there = rows.content(Slot::Current, &lost.item)?;
+    Ok(Some(Upload {
+        seq: 0,
+        item: lost.item.clone(),
+        blob_id: blob_id.clone(),
+        staging_id: offer::staging_id(blob_id, &meta.client_id),
+        size: *size,
+        digest: *digest,
+        content_type: content_type.as_ref().map(|text| text.to_string()),
+        modified_at: *modified_at,
+        expected: there.map(|_| blob_id.clone()),
+        basis: Some(Basis::Start),
+        occurred_at: Some(lost.authored_at),
+        state: UploadState::Queued,
+        attach: None,
+        reason: None,
+        offered: true,
+        renewed: false,
+    }))
+}
+
+fn is_back<R: Rows>(rows: &mut R, meta: &Meta, lost: &Lost) -> Result<bool> {
+    let slot = Slot::Current;
+    let id = &lost.item;
+    let level = |rows: &mut R, principal: &Principal| -> Result<Option<AccessLevel>> {
+        let grants = rows.grants(slot, id)?;
+        Ok(grants.into_iter().find(|row| row.principal == *principal).map(|row| row.level))
+    };
+    Ok(match &lost.change {
+        LostChange::Item => rows.owner(slot, id)?.is_some(),
+        LostChange::Fields => {
+            rows.item(slot, id)?.is_some_and(|row| row.authored_at >= lost.authored_at)
+        }
+        LostChange::Deletion => rows.owner(slot, id)?.is_none(),
+        LostChange::Link { parent_id } => rows.parents(slot, id)?.contains(parent_id),
+        LostChange::LinkRemoval { parent_id } => !rows.parents(slot, id)?.contains(parent_id),
+        LostChange::Grant { principal_type, principal_id, access_level } => {
+            let principal = Principal { kind: *principal_type, id: principal_id.clone() };
+            level(rows, &principal)? >= Some(*access_level)
+        }
+        LostChange::Revocation { principal_type, principal_id } => {
+            let principal = Principal { kind: *principal_type, id: principal_id.clone() };
+            level(rows, &principal)?.is_none()
+        }
+        LostChange::Content { digest, .. } => {
+            // Another device may have brought it back as a conflicted copy.
+            let copy = offer::copy_id(id, *digest, &meta.user);
+            let mut is_there = |item: &ItemId| {
+                let content = rows.content(slot, item)?;
+                Ok::<_, ClientError>(content.is_some_and(|row| row.attachment.digest == *digest))
+            };
+            is_there(id)? || is_there(&copy)?
+        }
+        LostChange::Attachment { .. } => false,
+    })
+}
+
+/// The current slot as the old side, the building one as the new.
+struct Both<'a, 'b, R> {
+    rows: &'a mut R,
+    meta: &'a mut Meta,
+    shared: &'a Shared,
+    with: &'a Offering<'b>,
+    created: HashSet<ItemId>,
+    /// Entries of the list that the decision does not know of.
+    more_listed: u64,
+}
+
+const OLD: Slot = Slot::Current;
+const NEW: Slot = Slot::Building;
+
+fn held_item(row: ItemRow) -> Held<ItemView> {
+    Held { value: *row.view, authored_at: row.authored_at, at: row.at }
+}
+
+fn held_parent(row: LinkRow) -> Held<ItemId> {
+    Held { value: row.parent, authored_at: row.authored_at, at: row.at }
+}
+
+fn held_content(row: AttachmentRow) -> Held<Attachment> {
+    Held { value: *row.attachment, authored_at: row.authored_at, at: row.at }
+}
+
+impl<R: Rows> Both<'_, '_, R> {
+    /// The position up to which registers are skipped; one without a position never is.
+    fn known(&self) -> Option<Position> {
+        self.shared.position()
+    }
+
+    /// The lost changes had seen no less than the shared history.
+    fn basis(&self) -> Basis {
+        self.shared.last().into()
+    }
+
+    fn grant(
+        &mut self,
+        slot: Slot,
+        item: &ItemId,
+        principal: &Principal,
+    ) -> Result<Option<AccessLevel>> {
+        let grants = self.rows.grants(slot, item)?;
+        Ok(grants.into_iter().find(|row| row.principal == *principal).map(|row| row.level))
+    }
+
+    fn queue(&mut self, item: ItemId, action: Action, occurred_at: Timestamp) -> Result<()> {
+        let write_id = WriteId::new(self.meta.next_write_id).ok_or_else(used_up)?;
+        let creates = matches!(&action, Action::Upsert(upsert) if upsert.object_type.is_some());
+        let op = Operation {
+            op_id: self.with.environment.new_op_id(),
+            item_id: item.clone(),
+            replica_id: self.meta.client_id.clone(),
+            write_id,
+            occurred_at,
+            basis: Some(self.basis()),
+            action,
+        };
+        if Operation::parse(&op.to_json()).is_err() {
+            // What one server stored and no operation carries.
+            self.more_listed += 1;
+            let (path, change) = (item.to_string(), LostChange::Fields);
+            let reason = LostReason::NotCarried;
+            let lost = Lost { item, path, change, reason, authored_at: occurred_at };
+            return self.rows.push_lost(&lost);
+        }
+        self.meta.next_write_id += 1;
+        if creates {
+            self.created.insert(item);
+        }
+        self.rows.push_queue(&op, QueuedState::Pending)
+    }
+
+    fn upload(
+        &mut self,
+        item: ItemId,
+        attachment: Attachment,
+        expected: Option<BlobId>,
+        occurred_at: Timestamp,
+    ) -> Result<()> {
+        let mut followed = false;
+        for upload in self.rows.uploads_of_item(&item)? {
+            let follows = upload.expected.as_ref() == Some(&attachment.blob_id);
+            if follows && upload.state != UploadState::Rejected {
+                // The user put another one over it meanwhile: that one takes its place.
+                let expected = expected.clone();
+                self.rows.put_upload(&Upload { expected, attach: None, ..upload })?;
+                followed = true;
+            }
+        }
+        if followed || self.rows.is_uploading(&attachment.blob_id)? {
+            return Ok(());
+        }
+        self.rows.put_upload(&Upload {
+            seq: 0,
+            item,
+            blob_id: attachment.blob_id,
+            staging_id: self.with.environment.new_staging_id(),
+            size: attachment.size,
+            digest: attachment.digest,
+            content_type: attachment.content_type.map(|text| text.to_string()),
+            modified_at: attachment.modified_at,
+            expected,
+            basis: Some(self.basis()),
+            occurred_at: Some(occurred_at),
+            state: UploadState::Queued,
+            attach: None,
+            reason: None,
+            offered: true,
+            renewed: false,
+        })
+    }
+}
+
+impl<R: Rows> Sides for Both<'_, '_, R> {
+    type Error = ClientError;
+
+    fn removals(&mut self, after: i64) -> Result<Vec<(i64, Held<Removal>)>> {
+        let rows = self.rows.removals(after.max(0), PAGE)?.into_iter();
+        Ok(rows
+            .map(|(seq, row)| {
+                let at = Position::parse(&row.position.change_id);
+                (seq, Held { value: row.removal, authored_at: row.authored_at, at })
+            })
+            .collect())
+    }
+
+    fn grants(&mut self) -> Result<Vec<HeldGrant>> {
+        let rows = self.rows.all_grants()?.into_iter();
+        Ok(rows
+            .map(|row| {
+                let held = Held { value: row.level, authored_at: row.authored_at, at: row.at };
+                (row.item, row.principal, held)
+            })
+            .collect())
+    }
+
+    fn items(&mut self, after: Option<&ItemId>) -> Result<Vec<Held<ItemView>>> {
+        let known = self.known();
+        let rows = self.rows.items_told_after(known, after, PAGE)?;
+        Ok(rows.into_iter().map(held_item).collect())
+    }
+
+    fn links(&mut self, after: Option<&(ItemId, ItemId)>) -> Result<Vec<HeldLink>> {
+        let known = self.known();
+        let after = after.map(|(parent, child)| (parent, child));
+        let rows = self.rows.links_told_after(known, after, PAGE)?.into_iter();
+        Ok(rows
+            .map(|row| Held {
+                value: (row.parent, row.child),
+                authored_at: row.authored_at,
+                at: row.at,
+            })
+            .collect())
+    }
+
+    fn contents(&mut self, after: Option<&ItemId>) -> Result<Vec<Held<Attachment>>> {
+        Ok(self.rows.contents(after, PAGE)?.into_iter().map(held_content).collect())
+    }
+
+    fn old_item(&mut self, id: &ItemId) -> Result<Option<Held<ItemView>>> {
+        Ok(self.rows.item(OLD, id)?.map(held_item))
+    }
+
+    fn old_parents(&mut self, id: &ItemId) -> Result<Vec<Held<ItemId>>> {
+        Ok(self.rows.parent_links(OLD, id)?.into_iter().map(held_parent).collect())
+    }
+
+    fn old_grant(&mut self, item: &ItemId, principal: &Principal) -> Result<Option<AccessLevel>> {
+        self.grant(OLD, item, principal)
+    }
+
+    fn new_item(&mut self, id: &ItemId) -> Result<Option<ItemView>> {
+        Ok(self.rows.item(NEW, id)?.map(|row| *row.view))
+    }
+
+    fn new_parents(&mut self, id: &ItemId) -> Result<Vec<Held<ItemId>>> {
+        Ok(self.rows.parent_links(NEW, id)?.into_iter().map(held_parent).collect())
+    }
+
+    fn new_content(&mut self, id: &ItemId) -> Result<Option<Held<Attachment>>> {
+        Ok(self.rows.content(NEW, id)?.map(held_content))
+    }
+
+    fn new_grant(&mut self, item: &ItemId, principal: &Principal) -> Result<Option<AccessLevel>> {
+        self.grant(NEW, item, principal)
+    }
+
+    fn is_offered(&mut self, id: &ItemId) -> Result<bool> {
+        Ok(self.created.contains(id))
+    }
+
+    fn has_bytes(&mut self, attachment: &Attachment) -> Result<bool> {
+        Ok(attachment.relation_kind == RelationKind::File
+            && (self.with.has_bytes)(&attachment.blob_id, attachment.size))
+    }
+
+    fn offer(&mut self, offer: Offer) -> Result<()> {
+        match offer {
+            Offer::Operation { item, action, occurred_at } => self.queue(item, action, occurred_at),
+            Offer::Content { item, attachment, expected, occurred_at } => {
+                self.upload(item, *attachment, expected, occurred_at)
+            }
+        }
+    }
+
+    fn list(&mut self, lost: Lost) -> Result<()> {
+        self.rows.push_lost(&lost)
+    }
+
+    fn is_listed(&mut self, id: &ItemId) -> Result<bool> {
+        self.rows.is_lost(id)
+    }
+}

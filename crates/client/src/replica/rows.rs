@@ -1,0 +1,241 @@
+//! What a back end knows: rows and transactions, no rules.
+
+use std::collections::BTreeSet;
+
+use smallvec::SmallVec;
+use vfs_sync_core::access::{AccessLevel, Principal};
+use vfs_sync_core::client::offer::{Lost, Removal};
+use vfs_sync_core::content::Attachment;
+use vfs_sync_core::cursor::{Cursor, Position};
+use vfs_sync_core::entry::ItemView;
+use vfs_sync_core::id::{BlobId, ItemId, OpId, RefId, UserId, WriteId};
+use vfs_sync_core::operation::Operation;
+use vfs_sync_core::time::Timestamp;
+
+use super::store::{Counts, Meta, Slot, Upload};
+use crate::api::node::{QueuedOp, QueuedState, RejectedOp};
+use crate::api::record::{DirectoryRecord, EntryRecord};
+use crate::error::ClientError;
+
+pub(super) type Result<T> = std::result::Result<T, ClientError>;
+
+/// What an item hangs under: one, nearly always.
+pub(super) type Parents = SmallVec<[ItemId; 1]>;
+
+/// A confirmed item.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct ItemRow {
+    pub(super) view: Box<ItemView>,
+    pub(super) authored_at: Timestamp,
+    /// The feed position that told it; `None` if it is not known.
+    pub(super) at: Option<Position>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LinkRow {
+    pub(super) parent: ItemId,
+    pub(super) child: ItemId,
+    pub(super) authored_at: Timestamp,
+    pub(super) at: Option<Position>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct GrantRow {
+    pub(super) item: ItemId,
+    pub(super) principal: Principal,
+    pub(super) level: AccessLevel,
+    pub(super) authored_at: Timestamp,
+    pub(super) at: Option<Position>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct AttachmentRow {
+    pub(super) attachment: Box<Attachment>,
+    pub(super) authored_at: Timestamp,
+    pub(super) at: Option<Position>,
+}
+
+/// A removal that the replica applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RemovalRow {
+    pub(super) removal: Removal,
+    pub(super) authored_at: Timestamp,
+    pub(super) position: Cursor,
+}
+
+/// An entry of the list of changes that a server lost and that this replica cannot offer again.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct LostRow {
+    pub(super) seq: i64,
+    pub(super) lost: Lost,
+}
+
+/// The rows of a replica. Writes happen between `begin` and `commit`; a failed transaction is
+/// rolled back and leaves no trace.
+pub(super) trait Rows: Send {
+    /// Begins a transaction. If it is to be on disk `at_once`, so is all before it once it commits.
+    fn begin(&mut self, at_once: bool) -> Result<()>;
+    /// Commits, with what of `meta` differs from `before`.
+    fn commit(&mut self, before: &Meta, meta: &Meta) -> Result<()>;
+    fn rollback(&mut self);
+
+    // Registers. `put_*` tell whether the key is new, `remove_*` whether it was there.
+    fn put_item(&mut self, slot: Slot, row: ItemRow) -> Result<bool>;
+    fn remove_item(&mut self, slot: Slot, id: &ItemId) -> Result<bool>;
+    fn item(&mut self, slot: Slot, id: &ItemId) -> Result<Option<ItemRow>>;
+    fn owner(&mut self, slot: Slot, id: &ItemId) -> Result<Option<UserId>>;
+    fn put_link(&mut self, slot: Slot, row: LinkRow) -> Result<()>;
+    fn remove_link(&mut self, slot: Slot, parent: &ItemId, child: &ItemId) -> Result<()>;
+    fn parents(&mut self, slot: Slot, child: &ItemId) -> Result<Parents>;
+    fn children(&mut self, slot: Slot, parent: &ItemId) -> Result<Vec<ItemId>>;
+    fn put_grant(&mut self, slot: Slot, row: GrantRow) -> Result<()>;
+    fn grants(&mut self, slot: Slot, item: &ItemId) -> Result<Vec<GrantRow>>;
+    fn remove_grant(&mut self, slot: Slot, item: &ItemId, principal: &Principal) -> Result<()>;
+    /// The current content replaces the one before; other attachments stand beside each other.
+    fn put_attachment(&mut self, slot: Slot, row: AttachmentRow) -> Result<()>;
+    /// `ref_id` is `None` for the current content.
+    fn remove_attachment(
+        &mut self,
+        slot: Slot,
+        item: &ItemId,
+        ref_id: Option<&RefId>,
+    ) -> Result<()>;
+    fn content(&mut self, slot: Slot, item: &ItemId) -> Result<Option<AttachmentRow>>;
+    /// The current contents of the current slot, by item, after `after`; none means the end.
+    fn contents(&mut self, after: Option<&ItemId>, at_most: usize) -> Result<Vec<AttachmentRow>>;
+
+    // What a restored server is compared with.
+    /// The links to the containers of an item, by container.
+    fn parent_links(&mut self, slot: Slot, child: &ItemId) -> Result<Vec<LinkRow>>;
+    /// The items of the current slot that were told after `position`, or at a position that
+    /// is not known; by id, after `after`.
+    fn items_told_after(
+        &mut self,
+        position: Option<Position>,
+        after: Option<&ItemId>,
+        at_most: usize,
+    ) -> Result<Vec<ItemRow>>;
+    /// As [`Self::items_told_after`], for links, by parent and child.
+    fn links_told_after(
+        &mut self,
+        position: Option<Position>,
+        after: Option<(&ItemId, &ItemId)>,
+        at_most: usize,
+    ) -> Result<Vec<LinkRow>>;
+    /// Replaces what is known of the same register's removal.
+    fn put_removal(&mut self, row: RemovalRow) -> Result<()>;
+    /// The removals after the number `after`, in the order in which they were applied, each with
+    /// its number.
+    fn removals(&mut self, after: i64, at_most: usize) -> Result<Vec<(i64, RemovalRow)>>;
+    /// Removes the record of removals from before `before`, and all but the last `at_most`.
+    fn prune_removals(&mut self, before: Timestamp, at_most: usize) -> Result<()>;
+    /// The greatest container clock of the current slot up to `position`.
+    fn container_clock_up_to(&mut self, position: Position) -> Result<Option<Cursor>>;
+
+    // What was lost and could not be offered again.
+    /// Adds to the list, unless the same is in it.
+    fn push_lost(&mut self, lost: &Lost) -> Result<()>;
+    fn lost(&mut self, after: i64, at_most: usize) -> Result<Vec<LostRow>>;
+    fn is_lost(&mut self, item: &ItemId) -> Result<bool>;
+    fn remove_lost(&mut self, seq: i64) -> Result<()>;
+
+    // Contents whose bytes need not stay on this machine.
+    fn forget(&mut self, item: &ItemId, blob_id: &BlobId) -> Result<()>;
+    fn forgotten(&mut self, at_most: usize) -> Result<Vec<(ItemId, BlobId)>>;
+    fn remove_forgotten(&mut self, blob_id: &BlobId) -> Result<()>;
+
+    // Derived from the registers.
+    fn bump_container(&mut self, slot: Slot, id: &ItemId, at: &Cursor) -> Result<()>;
+    fn changed_containers(
+        &mut self,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Vec<(ItemId, Cursor)>>;
+    fn set_top(&mut self, slot: Slot, id: &ItemId, top: bool) -> Result<()>;
+    /// The items at the top, by id, each with its owner where the server has told it.
+    fn tops(&mut self) -> Result<Vec<(ItemId, Option<UserId>)>>;
+
+    fn clear(&mut self, slot: Slot) -> Result<()>;
+    fn swap_slots(&mut self) -> Result<()>;
+
+    // The queue, in order.
+    fn push_queue(&mut self, op: &Operation, state: QueuedState) -> Result<()>;
+    /// Moves an operation behind all others of the queue, with the time that it was sent with.
+    fn to_the_end(&mut self, op_id: &OpId) -> Result<()>;
+    fn queue_is_empty(&mut self) -> Result<bool>;
+    fn queue_of_item(&mut self, item: &ItemId) -> Result<Vec<QueuedOp>>;
+    /// The items of the operations that name `parent`.
+    fn queue_of_parent(&mut self, parent: &ItemId) -> Result<Vec<ItemId>>;
+    fn pending(&mut self, at_most: usize) -> Result<Vec<(Operation, usize)>>;
+    fn queue(&mut self, limit: usize) -> Result<Vec<QueuedOp>>;
+    /// The server has decided it, under no higher a write id and no later a time than these. Gives its
+    /// item, if it is there.
+    fn acknowledge(
+        &mut self,
+        op_id: &OpId,
+        write_id: WriteId,
+        at: Option<Timestamp>,
+    ) -> Result<Option<ItemId>>;
+    /// Of those that are acknowledged, makes those pending again whose write id is above `covered`:
+    /// with the times that they were last sent with, or to be sent with those that the server gave
+    /// them. Gives which.
+    fn unacknowledge(&mut self, covered: Option<WriteId>, as_sent: bool) -> Result<BTreeSet<OpId>>;
+    /// Gives a queued operation a later time.
+    fn restamp(&mut self, op_id: &OpId, occurred_at: Timestamp) -> Result<()>;
+    fn remove_queued(&mut self, op_id: &OpId) -> Result<Option<Operation>>;
+    /// Removes acknowledged operations up to a write id, but none that stands behind one that is
+    /// pending: what is laid over keeps its order. Gives them.
+    fn remove_covered(&mut self, through: WriteId) -> Result<Vec<Operation>>;
+    fn shift_pending(&mut self, by: u64) -> Result<()>;
+    fn renumber(&mut self, op_id: &OpId, write_id: WriteId) -> Result<()>;
+    fn latest_queued_stamp(&mut self) -> Result<Option<Timestamp>>;
+
+    fn push_rejected(&mut self, op: &RejectedOp) -> Result<()>;
+    fn rejected(&mut self, limit: usize) -> Result<Vec<RejectedOp>>;
+    fn remove_rejected(&mut self, op_id: &OpId) -> Result<Option<RejectedOp>>;
+
+    // Contents on their way.
+    /// Inserts an upload whose `seq` is 0, else replaces it.
+    fn put_upload(&mut self, upload: &Upload) -> Result<()>;
+    fn remove_upload(&mut self, seq: i64) -> Result<()>;
+    fn uploads(&mut self, after: i64, at_most: usize) -> Result<Vec<Upload>>;
+    fn uploads_of_item(&mut self, item: &ItemId) -> Result<Vec<Upload>>;
+    fn remove_attached_upload(&mut self, item: &ItemId, blob_id: &BlobId) -> Result<()>;
+    /// Gives what it removes.
+    fn remove_attached_uploads(&mut self) -> Result<Vec<Upload>>;
+    fn reset_uploads(&mut self) -> Result<()>;
+    fn rejected_uploads(&mut self) -> Result<Vec<Upload>>;
+    fn is_uploading(&mut self, blob_id: &BlobId) -> Result<bool>;
+    /// Whether a content is on its way, or is kept with the list of lost changes.
+    fn is_needed(&mut self, blob_id: &BlobId) -> Result<bool>;
+    fn blobs_to_keep(&mut self) -> Result<Vec<BlobId>>;
+    fn counts(&mut self) -> Result<Counts>;
+
+    // The records of directories.
+    fn directories(&mut self) -> Result<Vec<DirectoryRecord>>;
+    /// Inserts a record whose id is 0, else replaces it. Gives its id.
+    fn put_directory(&mut self, record: &DirectoryRecord) -> Result<i64>;
+    /// Removes a record with all its rows.
+    fn remove_directory(&mut self, directory: i64) -> Result<()>;
+    /// Replaces the row of that number and that of that name.
+    fn put_entry(&mut self, directory: i64, row: &EntryRecord) -> Result<()>;
+    fn remove_entry(&mut self, directory: i64, id: u64) -> Result<()>;
+    fn entries(&mut self, directory: i64, parent: u64) -> Result<Vec<EntryRecord>>;
+    fn entry(&mut self, directory: i64, id: u64) -> Result<Option<EntryRecord>>;
+    fn entries_of_inode(&mut self, directory: i64, inode: u64) -> Result<Vec<EntryRecord>>;
+    /// The rows of some items, in every record.
+    fn entries_of_items(&mut self, items: &BTreeSet<ItemId>) -> Result<Vec<(i64, EntryRecord)>>;
+    /// The rows that are [`EntryRecord::made`], in every record.
+    fn entries_made(&mut self) -> Result<Vec<(i64, EntryRecord)>>;
+    fn count_entries(&mut self, directory: i64) -> Result<u64>;
+    fn last_entry(&mut self, directory: i64) -> Result<u64>;
+
+    /// In the current slot.
+    fn count_items(&mut self) -> Result<u64>;
+
+    // All rows of the current slot, in the order of their keys.
+    fn all_items(&mut self) -> Result<Vec<ItemRow>>;
+    fn all_links(&mut self) -> Result<Vec<LinkRow>>;
+    fn all_grants(&mut self) -> Result<Vec<GrantRow>>;
+    fn all_attachments(&mut self) -> Result<Vec<AttachmentRow>>;
+}

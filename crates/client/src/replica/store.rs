@@ -1,0 +1,379 @@
+//! The trait that a back end of the replica implements, and the values that go through it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use vfs_sync_core::client::clock::HybridClock;
+use vfs_sync_core::client::flush::{FlushCommit, Refused};
+use vfs_sync_core::client::offer::{Lost, Offered, Trail};
+use vfs_sync_core::client::pull::PageCommit;
+use vfs_sync_core::client::state::ReplicaState;
+use vfs_sync_core::content::{RelationKind, Sha256Digest};
+use vfs_sync_core::cursor::{Cursor, Epoch};
+use vfs_sync_core::id::{BlobId, ItemId, OpId, ReplicaId, StagingId, UserId, WriteId};
+use vfs_sync_core::operation::{Action, Basis, Operation, present};
+use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::{AttachRequest, ReconcileState, WriteIds};
+
+use crate::api::node::{Grant, Node, QueuedOp, RejectedOp};
+use crate::api::record::{DirectoryRecord, EntryRecord, RecordChange};
+use crate::api::trashed::Trashed;
+use crate::environment::Environment;
+use crate::error::{ClientError, StopReason};
+use crate::event::ChangeEvent;
+
+/// The small part of a replica, kept in memory too.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Meta {
+    pub(crate) client_id: ReplicaId,
+    pub(crate) user: UserId,
+    pub(crate) server: Arc<str>,
+    pub(crate) cursor: Option<Cursor>,
+    pub(crate) baseline: Option<Cursor>,
+    /// The newest head of the pages of a pull that is not settled.
+    pub(crate) head: Option<Cursor>,
+    /// The last that the server told: what is acknowledged was so in this one.
+    pub(crate) epoch: Option<Epoch>,
+    /// The epochs that the cursor passed through.
+    pub(crate) trail: Arc<Trail>,
+    pub(crate) floor: Arc<WriteIds>,
+    /// What a settled pull has told: what reconcile sends.
+    pub(crate) settled: Option<Arc<ReconcileState>>,
+    /// What of it the server has acknowledged: what an attach may require.
+    pub(crate) reconciled: Option<Arc<ReconcileState>>,
+    pub(crate) clock: HybridClock,
+    /// From 1 to one above the greatest write id.
+    pub(crate) next_write_id: u64,
+    pub(crate) stopped: Option<Arc<StopReason>>,
+    pub(crate) items: u64,
+    /// How often a rebuilt copy was swapped in.
+    pub(crate) rebuilds: u64,
+    /// The last items that this replica deleted, the oldest first: told if they come back.
+    pub(crate) deleted: Arc<Vec<ItemId>>,
+    /// Whether it was made of an exported state and has not settled since, or has still contents on
+    /// their way: the same replica may have written what it does not show.
+    pub(crate) copied: bool,
+}
+
+/// How many items that were deleted here are told if they come back.
+pub(crate) const DELETED_REMEMBERED: usize = 4_096;
+
+impl Meta {
+    pub(crate) fn new(client_id: ReplicaId, user: UserId, server: &str) -> Self {
+        Self {
+            client_id,
+            user,
+            server: server.into(),
+            cursor: None,
+            baseline: None,
+            head: None,
+            epoch: None,
+            trail: Arc::default(),
+            floor: Arc::default(),
+            settled: None,
+            reconciled: None,
+            clock: HybridClock::default(),
+            next_write_id: 1,
+            stopped: None,
+            items: 0,
+            rebuilds: 0,
+            deleted: Arc::default(),
+            copied: false,
+        }
+    }
+
+    /// How much of the feed is applied: what an edit that is made now has seen.
+    pub(crate) fn basis(&self) -> Basis {
+        self.cursor.clone().into()
+    }
+}
+
+/// Which copy of the registers a page goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Slot {
+    /// The one that is read.
+    Current,
+    /// The one that a rematerialisation builds beside it.
+    Building,
+}
+
+/// How far the upload of a content is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum UploadState {
+    Queued,
+    /// Attached; the feed has not brought it back yet.
+    Attached,
+    /// Refused for good; the bytes are kept until the user decides.
+    Rejected,
+}
+
+/// A content on its way to the server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Upload {
+    /// The order; 0 until it is queued.
+    pub(crate) seq: i64,
+    pub(crate) item: ItemId,
+    pub(crate) blob_id: BlobId,
+    pub(crate) staging_id: StagingId,
+    pub(crate) size: u64,
+    pub(crate) digest: Sha256Digest,
+    pub(crate) content_type: Option<String>,
+    /// The time of the bytes; what an earlier version queued has none.
+    #[serde(default)]
+    pub(crate) modified_at: Option<Timestamp>,
+    /// The content that the writer had in front of it.
+    pub(crate) expected: Option<BlobId>,
+    /// As [`Operation::basis`], of the content; `None` in what an older client queued.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub(crate) basis: Option<Basis>,
+    /// When it was queued, by the hybrid logical clock; `None` in what an older client queued.
+    #[serde(default)]
+    pub(crate) occurred_at: Option<Timestamp>,
+    pub(crate) state: UploadState,
+    /// The request, once it was sent: a retry sends the same.
+    pub(crate) attach: Option<AttachRequest>,
+    /// Why it was refused.
+    pub(crate) reason: Option<String>,
+    /// Whether it is offered again to a server that lost it: it is not to bring an item back.
+    #[serde(default)]
+    pub(crate) offered: bool,
+    /// Whether it has new ids because another upload had those it was offered under.
+    #[serde(default)]
+    pub(crate) renewed: bool,
+}
+
+impl Upload {
+    /// The attach behind what the server has acknowledged of `client_id`.
+    pub(crate) fn request(&self, client_id: &ReplicaId, at: &ReconcileState) -> AttachRequest {
+        let own = at.last_reconciled_write_ids.get(client_id);
+        AttachRequest {
+            relation_kind: RelationKind::File,
+            client_id: Some(client_id.clone()),
+            required_cursor: Some(at.cursor.clone()),
+            required_last_reconciled_write_ids: Some(
+                own.map(|id| (client_id.clone(), *id)).into_iter().collect(),
+            ),
+            expected_blob_id: Some(self.expected.clone()),
+            modified_at: self.modified_at,
+            basis: self.basis.clone(),
+            replica_id: Some(client_id.clone()),
+            occurred_at: self.occurred_at,
+            ..AttachRequest::to(self.item.clone())
+        }
+    }
+}
+
+/// What is waiting, for `status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Counts {
+    pub(crate) pending: u64,
+    pub(crate) acknowledged: u64,
+    pub(crate) rejected: u64,
+    pub(crate) uploads: u64,
+    pub(crate) rejected_uploads: u64,
+    /// Changes that a server lost and that could not be offered again.
+    pub(crate) lost: u64,
+}
+
+/// An action that goes into the queue.
+#[derive(Debug)]
+pub(crate) struct NewEdit {
+    /// Random.
+    pub(crate) op_id: OpId,
+    pub(crate) item: ItemId,
+    pub(crate) action: Action,
+    /// Whether it is sent without a basis: it then applies whatever its author saw.
+    pub(crate) unconditional: bool,
+}
+
+/// Edits that go into the queue together.
+#[derive(Debug, Default)]
+pub(crate) struct NewEdits {
+    pub(crate) actions: Vec<NewEdit>,
+    /// Each with the id of the edit that it is, if nothing else queued edits the item.
+    pub(crate) uploads: Vec<(OpId, Upload)>,
+    /// Rows of directories' records.
+    pub(crate) records: Vec<(i64, RecordChange)>,
+}
+
+/// What a rematerialisation found, to be swapped in.
+#[derive(Debug)]
+pub(crate) struct Rebuilt {
+    pub(crate) cursor: Option<Cursor>,
+    pub(crate) baseline: Option<Cursor>,
+    /// The epoch that its pages told.
+    pub(crate) epoch: Option<Epoch>,
+    pub(crate) floor: WriteIds,
+    pub(crate) settled: WriteIds,
+    /// The server's answer to the replica's cursor once the pages were there.
+    pub(crate) history: History,
+}
+
+/// A server's answer on the history of a feed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum History {
+    /// It goes on from the replica's cursor.
+    Served,
+    /// It does not; its epochs, each with its last counter.
+    Epochs(Vec<(Epoch, u64)>),
+    /// It does not, and says no more than the oldest cursor that it serves.
+    Unknown { oldest_available: Option<Cursor> },
+}
+
+/// The means of offering again besides the replica.
+pub(crate) struct Offering<'a> {
+    pub(crate) environment: &'a dyn Environment,
+    /// Whether the bytes of a content are on this device, all of them.
+    pub(crate) has_bytes: &'a dyn Fn(&BlobId, u64) -> bool,
+}
+
+/// A replica. Each call is one transaction: all of it happens, durably, or none.
+pub(crate) trait ReplicaStore: Send {
+    fn meta(&self) -> &Meta;
+
+    /// Applies a checked page to a slot. Gives what changed for a reader, if `events`.
+    fn apply_page(
+        &mut self,
+        slot: Slot,
+        page: PageCommit,
+        events: bool,
+    ) -> Result<Vec<ChangeEvent>, ClientError>;
+
+    /// Checks edits against the tree as it is shown and queues them.
+    fn enqueue(&mut self, edits: NewEdits, now: Timestamp) -> Result<(), ClientError>;
+
+    /// The first operations to push, with the size of their JSON.
+    fn pending(&mut self, at_most: usize) -> Result<Vec<(Operation, usize)>, ClientError>;
+
+    /// Prepares the queue for new write ids, where the server lacks its first operation under the present
+    /// one: gives each no earlier a time than those before it. Returns the first write id.
+    fn before_rebase(&mut self) -> Result<Option<WriteId>, ClientError>;
+
+    /// Takes over what a push did. Gives the operations that were beaten or refused.
+    fn commit_flush(&mut self, commit: &FlushCommit) -> Result<Vec<ChangeEvent>, ClientError>;
+
+    fn set_reconciled(&mut self, state: ReconcileState) -> Result<(), ClientError>;
+    fn set_stopped(&mut self, reason: Option<StopReason>) -> Result<(), ClientError>;
+
+    /// Empties the building slot.
+    fn begin_rebuild(&mut self) -> Result<(), ClientError>;
+    /// Makes the building slot the current one, and queues what the server lost.
+    fn swap(&mut self, rebuilt: Rebuilt, with: &Offering<'_>) -> Result<Offered, ClientError>;
+
+    /// The changes that a server lost and that could not be offered, after the number `after`;
+    /// each with its number.
+    fn lost(&mut self, after: i64, at_most: usize) -> Result<Vec<(i64, Lost)>, ClientError>;
+    /// Takes entries from the list of lost changes.
+    fn discard_lost(&mut self, numbers: &[i64]) -> Result<(), ClientError>;
+
+    /// Contents to upload whose items have no operation left to push, in order, after `after`.
+    fn uploads(&mut self, after: i64, at_most: usize) -> Result<Vec<Upload>, ClientError>;
+    fn put_uploads(&mut self, uploads: &[Upload]) -> Result<(), ClientError>;
+    /// As [`Self::put_uploads`], of what was sent. Later contents of an item that followed one
+    /// which has another id now, or was refused, follow what that is or followed.
+    fn settle_uploads(&mut self, uploads: &[Upload]) -> Result<(), ClientError>;
+    fn remove_upload(&mut self, seq: i64) -> Result<(), ClientError>;
+    /// Keeps a content whose item got another one meanwhile: as the content of a new item beside
+    /// it, which is named for `device` and the content's day. Gives whether there is one: not if the
+    /// same bytes are there already.
+    fn copy_aside(
+        &mut self,
+        upload: Upload,
+        op_id: OpId,
+        copy: ItemId,
+        device: &str,
+        now: Timestamp,
+    ) -> Result<bool, ClientError>;
+    fn rejected_uploads(&mut self) -> Result<Vec<Upload>, ClientError>;
+    /// The contents that nobody else may have: to upload, refused, or attached and not seen in
+    /// the feed yet (a server that was restored meanwhile has forgotten them).
+    fn blobs_to_keep(&mut self) -> Result<Vec<BlobId>, ClientError>;
+
+    /// Contents that went with their items, or that others replaced: their bytes are to leave the
+    /// cache, and then [`Self::forgot`].
+    fn forgettable(&mut self, at_most: usize) -> Result<Vec<BlobId>, ClientError>;
+    fn forgot(&mut self, blobs: &[BlobId]) -> Result<(), ClientError>;
+    /// The bytes of an item that went need not stay.
+    fn forget(&mut self, item: &ItemId, blob_id: &BlobId) -> Result<(), ClientError>;
+
+    fn node(&mut self, id: &ItemId) -> Result<Option<Node>, ClientError>;
+    /// Returns what hangs under `parent`; `None`: the top of the user's own tree.
+    fn children(&mut self, parent: Option<&ItemId>) -> Result<Vec<Node>, ClientError>;
+    /// Returns the items of `owner` that hang under nothing shown of that owner.
+    fn tops_of(&mut self, owner: &UserId) -> Result<Vec<Node>, ClientError>;
+    /// Returns the other users of whom something is shown.
+    fn other_owners(&mut self) -> Result<BTreeSet<UserId>, ClientError>;
+    fn parents(&mut self, id: &ItemId) -> Result<Vec<ItemId>, ClientError>;
+    fn grants(&mut self, id: &ItemId) -> Result<Vec<Grant>, ClientError>;
+    /// The items that may have grants on them, by id.
+    fn granted_items(&mut self) -> Result<BTreeSet<ItemId>, ClientError>;
+    fn changed_containers(
+        &mut self,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Vec<(ItemId, Cursor)>, ClientError>;
+    fn queue(&mut self, limit: usize) -> Result<Vec<QueuedOp>, ClientError>;
+    fn rejected(&mut self, limit: usize) -> Result<Vec<RejectedOp>, ClientError>;
+    /// The confirmed items whose deletion is queued, the newest first, at most `limit`.
+    fn deleted_here(&mut self, limit: usize) -> Result<Vec<Trashed>, ClientError>;
+    /// Takes an operation from the rejected list and, if `again` is given, queues it under that id.
+    fn settle_rejected(
+        &mut self,
+        op_id: &OpId,
+        again: Option<OpId>,
+        now: Timestamp,
+    ) -> Result<(), ClientError>;
+    fn counts(&mut self) -> Result<Counts, ClientError>;
+
+    fn directories(&mut self) -> Result<Vec<DirectoryRecord>, ClientError>;
+    /// Writes a directory's record, a new one if its id is 0; forgets those used longest ago beyond
+    /// `at_most`.
+    fn put_directory(
+        &mut self,
+        record: DirectoryRecord,
+        at_most: usize,
+    ) -> Result<DirectoryRecord, ClientError>;
+    fn entries(&mut self, directory: i64, parent: u64) -> Result<Vec<EntryRecord>, ClientError>;
+    fn entry(&mut self, directory: i64, id: u64) -> Result<Option<EntryRecord>, ClientError>;
+    fn entries_of_inode(
+        &mut self,
+        directory: i64,
+        inode: u64,
+    ) -> Result<Vec<EntryRecord>, ClientError>;
+    fn entries_of_item(&mut self, item: &ItemId) -> Result<Vec<(i64, EntryRecord)>, ClientError>;
+    fn entries_made(&mut self) -> Result<Vec<(i64, EntryRecord)>, ClientError>;
+    fn count_entries(&mut self, directory: i64) -> Result<u64, ClientError>;
+    fn last_entry(&mut self, directory: i64) -> Result<u64, ClientError>;
+    fn write_entries(
+        &mut self,
+        directory: i64,
+        changes: Vec<RecordChange>,
+        at_once: bool,
+    ) -> Result<(), ClientError>;
+
+    fn export(&mut self) -> Result<ReplicaState, ClientError>;
+    /// Whether nothing has happened in it yet.
+    fn is_pristine(&mut self) -> Result<bool, ClientError>;
+    fn hydrate(&mut self, state: ReplicaState) -> Result<(), ClientError>;
+}
+
+/// The greatest write id that the server has told of this client.
+pub(crate) fn own_write_id(meta: &Meta) -> Option<WriteId> {
+    let settled = meta.settled.as_ref();
+    settled
+        .and_then(|state| state.last_reconciled_write_ids.get(&meta.client_id))
+        .max(meta.floor.get(&meta.client_id))
+        .copied()
+}
+
+/// A refusal of the client's own making: the operation cannot be sent.
+pub(crate) fn unsendable(op: &Operation, detail: &str) -> FlushCommit {
+    let refused = Refused {
+        op_id: op.op_id.clone(),
+        write_id: op.write_id,
+        reason: Some(vfs_sync_core::wire::PushReason::Malformed),
+        detail: Some(detail.into()),
+    };
+    FlushCommit { rejected: vec![refused], ..FlushCommit::default() }
+}

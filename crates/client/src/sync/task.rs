@@ -1,0 +1,22 @@
+//! The handle of background work.
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// A running task.
+pub(crate) struct Background {
+    pub(crate) task: JoinHandle<()>,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Background {
+    pub(crate) fn is_running(&self) -> bool {
+        !self.task.is_finished()
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
