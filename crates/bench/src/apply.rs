@@ -107,8 +107,11 @@ pub(crate) async fn run(dir: Option<&Path>, entries: usize) -> Result<(f64, f64)
     let user = UserId::new("bench")?;
     let config = ClientConfig::default();
     let client = match dir {
-        Some(dir) => SyncClient::create_replica(dir, user, "bench", transport.clone(), config)?,
-        None => SyncClient::in_memory(user, transport.clone(), config)?,
+        Some(dir) => SyncClient::builder(transport.clone())
+            .server("bench")
+            .config(config)
+            .create(dir, user)?,
+        None => SyncClient::builder(transport.clone()).config(config).in_memory(user)?,
     };
     let mut rates = Vec::new();
     for round in 0..2u64 {

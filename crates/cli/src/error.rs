@@ -173,7 +173,7 @@ impl From<ClientError> for Failure {
                 "restore the replica from a copy, or move it away and create a new one with \
                  `vfs-sync init` and `vfs-sync sync`",
             ),
-            ClientError::ReplicaExists(_) => of(Kind::Exists),
+            ClientError::ReplicaExists(_) | ClientError::NoReplica(_) => of(Kind::Exists),
             ClientError::Stopped(reason) if reason.signature == code::WRONG_USER => of(Kind::Auth)
                 .hint(format!(
                     "put a token of the replica's user into {TOKEN_VARIABLE} or the file given to \

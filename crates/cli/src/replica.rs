@@ -106,7 +106,7 @@ pub(crate) fn open(global: &Global, config: ClientConfig) -> Result<SyncClient> 
         device: config.device.or(settings.device).or_else(host_name),
         ..config
     };
-    Ok(SyncClient::open(&directory, transport, config)?)
+    Ok(SyncClient::builder(transport).config(config).open(&directory)?)
 }
 
 /// Returns the user of the replica. Its settings name the user, so that this works while another
@@ -150,7 +150,8 @@ fn plan(global: &Global, init: &Init) -> Result<Plan> {
 pub(crate) fn create(global: &Global, init: &Init) -> Result<SyncClient> {
     let Plan { directory, settings, user, transport } = plan(global, init)?;
     let server = &settings.server;
-    let client = SyncClient::create_replica(&directory, user, server, transport, config())?;
+    let client =
+        SyncClient::builder(transport).server(server).config(config()).create(&directory, user)?;
     settings.write(&directory)?;
     Ok(client)
 }
@@ -163,15 +164,11 @@ pub(crate) fn hydrate(
     state: impl Read,
 ) -> Result<HydrateOutcome> {
     let Plan { directory, settings, user, transport } = plan(global, init)?;
-    let (_client, outcome) = SyncClient::create_hydrated(
-        &directory,
-        user,
-        &settings.server,
-        client_id,
-        transport,
-        config(),
-        state,
-    )?;
+    let (_client, outcome) = SyncClient::builder(transport)
+        .server(&settings.server)
+        .config(config())
+        .client_id(client_id)
+        .hydrate(&directory, user, state)?;
     settings.write(&directory)?;
     Ok(outcome)
 }

@@ -10,7 +10,7 @@ mod queue;
 pub(crate) mod record;
 mod recover;
 mod share;
-mod state;
+pub(crate) mod state;
 mod sync;
 mod trash;
 pub(crate) mod trashed;

@@ -1,7 +1,6 @@
 //! The client: a replica, a transport, and what holds them together.
 
 use std::panic::AssertUnwindSafe;
-use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -18,7 +17,7 @@ use crate::environment::Environment;
 use crate::error::{ClientError, StopReason};
 use crate::event::{ChangeEvent, Observer, Progress};
 use crate::lock::lock;
-use crate::replica::{Meta, ReplicaStore, create_store, memory_store, open_store};
+use crate::replica::ReplicaStore;
 use crate::sync::task::Background;
 use crate::transport::Transport;
 
@@ -89,7 +88,7 @@ pub(crate) struct Inner {
 }
 
 impl SyncClient {
-    fn over(
+    pub(crate) fn over(
         store: Box<dyn ReplicaStore>,
         cache: Arc<Cache>,
         transport: Arc<dyn Transport>,
@@ -111,88 +110,6 @@ impl SyncClient {
             paused: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
-    }
-
-    /// Makes a new replica in the directory `dir` (made if missing) for `user` at `server`, a
-    /// name of the server that [`Status`] shows.
-    ///
-    /// # Errors
-    /// [`ClientError::ReplicaExists`] if there is one already.
-    pub fn create_replica(
-        dir: &Path,
-        user: UserId,
-        server: &str,
-        transport: Arc<dyn Transport>,
-        config: ClientConfig,
-    ) -> Result<Self, ClientError> {
-        let client_id = config.environment.new_replica_id();
-        Self::create_replica_for_hydrate(dir, user, server, client_id, transport, config)
-    }
-
-    /// Makes a new, pristine replica with a given client id, to hydrate it.
-    ///
-    /// # Errors
-    /// As [`Self::create_replica`].
-    pub fn create_replica_for_hydrate(
-        dir: &Path,
-        user: UserId,
-        server: &str,
-        client_id: ReplicaId,
-        transport: Arc<dyn Transport>,
-        config: ClientConfig,
-    ) -> Result<Self, ClientError> {
-        config.check()?;
-        bind(&*transport, &user)?;
-        let store = create_store(dir, config.vfs.as_deref(), Meta::new(client_id, user, server))?;
-        let cache = Cache::in_directory(dir, &config, || Ok(Vec::new()))?;
-        Ok(Self::over(store, cache, transport, config))
-    }
-
-    /// Opens the replica in `dir`.
-    ///
-    /// # Errors
-    /// [`ClientError::ReplicaExists`] if there is none, [`ClientError::InUse`],
-    /// [`ClientError::NewerReplica`], [`ClientError::CorruptReplica`].
-    pub fn open(
-        dir: &Path,
-        transport: Arc<dyn Transport>,
-        config: ClientConfig,
-    ) -> Result<Self, ClientError> {
-        config.check()?;
-        let mut store = open_store(dir, config.vfs.as_deref())?;
-        bind(&*transport, &store.meta().user)?;
-        let cache = Cache::in_directory(dir, &config, || store.blobs_to_keep())?;
-        Ok(Self::over(store, cache, transport, config))
-    }
-
-    /// A replica in memory, gone with its last clone.
-    ///
-    /// # Errors
-    /// [`ClientError::Invalid`] if the configuration is out of bounds.
-    pub fn in_memory(
-        user: UserId,
-        transport: Arc<dyn Transport>,
-        config: ClientConfig,
-    ) -> Result<Self, ClientError> {
-        let client_id = config.environment.new_replica_id();
-        Self::in_memory_for_hydrate(user, client_id, transport, config)
-    }
-
-    /// A replica in memory with a given client id.
-    ///
-    /// # Errors
-    /// As [`Self::in_memory`].
-    pub fn in_memory_for_hydrate(
-        user: UserId,
-        client_id: ReplicaId,
-        transport: Arc<dyn Transport>,
-        config: ClientConfig,
-    ) -> Result<Self, ClientError> {
-        config.check()?;
-        bind(&*transport, &user)?;
-        let store = memory_store(Meta::new(client_id, user, "memory"));
-        let cache = Cache::in_memory(&config);
-        Ok(Self::over(store, cache, transport, config))
     }
 
     /// This replica's id.
@@ -269,15 +186,6 @@ impl SyncClient {
     pub(crate) fn store(&self) -> MutexGuard<'_, Box<dyn ReplicaStore>> {
         lock(&self.inner.store)
     }
-}
-
-/// Binds the transport to the replica's user: from the first call on it exchanges nothing of others.
-fn bind(transport: &dyn Transport, user: &UserId) -> Result<(), ClientError> {
-    transport.bind_user(user).map_err(|other| {
-        ClientError::Invalid(format!(
-            "the transport is for {other}: a replica of {user} takes one of its own"
-        ))
-    })
 }
 
 impl Drop for Inner {

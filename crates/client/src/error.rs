@@ -101,9 +101,12 @@ pub enum ClientError {
         /// What is wrong.
         reason: String,
     },
-    /// There is a replica already, or there is none.
-    #[error("{0}")]
+    /// There is a replica in the directory already.
+    #[error("there is a replica in {0} already")]
     ReplicaExists(String),
+    /// There is no replica in the directory.
+    #[error("there is no replica in {0}: make one first")]
+    NoReplica(String),
     /// The replica's disk failed; a retry may help once the cause (often space) is mended.
     #[error("the replica's storage failed: {0}")]
     Storage(String),
@@ -118,9 +121,9 @@ pub enum ClientError {
     /// Background work has stopped on a violation and is started by hand only.
     #[error("synchronisation is stopped: {}", .0.message)]
     Stopped(StopReason),
-    /// Two calls that exclude each other, such as hydrating while flushing.
-    #[error("{0}")]
-    Busy(String),
+    /// The server was restored again and again while the replica was rebuilt; the replica is as it was.
+    #[error("the server was restored again while the replica was rebuilt: sync again")]
+    RestoredDuringRebuild,
 }
 
 impl From<Violation> for ClientError {

@@ -11,6 +11,7 @@
 //! answer is applied.
 
 mod api;
+mod builder;
 mod client;
 mod config;
 mod content;
@@ -24,6 +25,7 @@ mod sync;
 pub mod transport;
 
 pub use api::*;
+pub use builder::ClientBuilder;
 pub use client::{Status, SyncClient, report_violation};
 pub use config::ClientConfig;
 pub use content::{CacheUsage, Fetched, LocalContent, StoredContent, TakenContent};

@@ -420,9 +420,7 @@ impl Session {
             self.forget_contents().await?;
             return self.reconcile(false).await;
         }
-        Err(ClientError::Busy(
-            "the server was restored again while the replica was rebuilt: sync again".into(),
-        ))
+        Err(ClientError::RestoredDuringRebuild)
     }
 
     /// Asks what of the replica's history the server has, once the pages of a rebuild are there.

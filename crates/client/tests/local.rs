@@ -47,18 +47,18 @@ fn name(text: &str) -> Name {
 }
 
 fn create(dir: &Path) -> SyncClient {
-    SyncClient::create_replica(dir, user(), "s", nowhere(), ClientConfig::default()).unwrap()
+    SyncClient::builder(nowhere()).server("s").create(dir, user()).unwrap()
 }
 
 fn open(dir: &Path) -> Result<SyncClient, ClientError> {
-    SyncClient::open(dir, nowhere(), ClientConfig::default())
+    SyncClient::builder(nowhere()).open(dir)
 }
 
 /// Runs a test on both back ends.
 fn check(test: impl Fn(&SyncClient)) {
     let dir = tempfile::tempdir().unwrap();
     test(&create(dir.path()));
-    test(&SyncClient::in_memory(user(), nowhere(), ClientConfig::default()).unwrap());
+    test(&SyncClient::builder(nowhere()).in_memory(user()).unwrap());
 }
 
 fn names(client: &SyncClient, parent: Option<&ItemId>) -> Vec<String> {
@@ -106,7 +106,10 @@ fn no_walk_ends_before_the_tree_does() {
     let dir = tempfile::tempdir().unwrap();
     walk_all_of_a_deep_tree(&create(dir.path()), 1_500);
     let config = ClientConfig::default();
-    walk_all_of_a_deep_tree(&SyncClient::in_memory(user(), nowhere(), config).unwrap(), 5_000);
+    walk_all_of_a_deep_tree(
+        &SyncClient::builder(nowhere()).config(config).in_memory(user()).unwrap(),
+        5_000,
+    );
 }
 
 fn walk_all_of_a_deep_tree(client: &SyncClient, depth: usize) {
@@ -228,7 +231,7 @@ fn one_process_at_a_time_has_a_replica_open() {
 #[test]
 fn a_file_that_is_no_replica_of_this_version_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    assert!(matches!(open(dir.path()), Err(ClientError::ReplicaExists(_))));
+    assert!(matches!(open(dir.path()), Err(ClientError::NoReplica(_))));
     drop(create(dir.path()));
     let file = dir.path().join("replica.db");
     let pragma = |text: &str| {
@@ -244,8 +247,7 @@ fn a_file_that_is_no_replica_of_this_version_is_refused() {
     assert!(error.to_string().contains("another program"), "{error}");
     std::fs::write(&file, "not a database, whatever it is called".repeat(100)).unwrap();
     assert!(matches!(open(dir.path()), Err(ClientError::CorruptReplica { .. })));
-    let again =
-        SyncClient::create_replica(dir.path(), user(), "s", nowhere(), ClientConfig::default());
+    let again = SyncClient::builder(nowhere()).server("s").create(dir.path(), user());
     assert!(matches!(again, Err(ClientError::ReplicaExists(_))));
 }
 
@@ -298,13 +300,8 @@ fn an_exported_state_survives_hydrating_byte_for_byte() {
         let folder = client.create_folder(None, name("f")).unwrap();
         client.create_file(Some(&folder), name("x")).unwrap();
         let state = export(client);
-        let other = SyncClient::in_memory_for_hydrate(
-            user(),
-            client.client_id(),
-            nowhere(),
-            ClientConfig::default(),
-        )
-        .unwrap();
+        let other =
+            SyncClient::builder(nowhere()).client_id(client.client_id()).in_memory(user()).unwrap();
         let outcome = other.hydrate_state(state.as_bytes()).unwrap();
         assert_eq!((outcome.items, outcome.queued), (0, 2));
         assert_eq!(export(&other), state);
@@ -330,8 +327,7 @@ fn a_redacted_state_has_no_names_and_cannot_be_hydrated() {
             assert!(!text.contains(word), "{text}");
         }
         let id = client.client_id();
-        let other =
-            SyncClient::in_memory_for_hydrate(user(), id, nowhere(), ClientConfig::default());
+        let other = SyncClient::builder(nowhere()).client_id(id).in_memory(user());
         let error = other.unwrap().hydrate_state(text.as_bytes()).unwrap_err();
         assert!(error.to_string().contains("redacted"), "{error}");
     });
@@ -379,7 +375,7 @@ fn the_same_edits_in_the_same_environment_make_the_same_replica() {
     let edit = |seed| {
         let environment = Arc::new(Counting(AtomicU64::new(seed)));
         let config = ClientConfig { environment, ..ClientConfig::default() };
-        let client = SyncClient::in_memory(user(), nowhere(), config).unwrap();
+        let client = SyncClient::builder(nowhere()).config(config).in_memory(user()).unwrap();
         let folder = client.create_folder(None, name("a")).unwrap();
         let file = client.create_file(Some(&folder), name("b")).unwrap();
         client.put_content(&file, &b"bytes"[..]).unwrap();

@@ -213,11 +213,9 @@ impl Device {
         home.disk.power_off();
         // The replica's lock goes with the client that has it.
         let to = Arc::clone(&self.transport) as Arc<dyn Transport>;
-        let nothing = SyncClient::in_memory(
-            self.user.clone(),
-            Arc::clone(&to),
-            config(&self.setup, &self.machine),
-        );
+        let nothing = SyncClient::builder(Arc::clone(&to))
+            .config(config(&self.setup, &self.machine))
+            .in_memory(self.user.clone());
         self.client = nothing.expect("a good configuration");
         home.disk.power_on(unsynced);
         // What does not open on a full disk is told so, and room is made.
@@ -534,8 +532,8 @@ fn new_client(
 ) -> Result<SyncClient, ClientError> {
     match (home, id) {
         (Some(home), id) => home.create(user, id, to, config),
-        (None, None) => SyncClient::in_memory(user, to, config),
-        (None, Some(id)) => SyncClient::in_memory_for_hydrate(user, id, to, config),
+        (None, None) => SyncClient::builder(to).config(config).in_memory(user),
+        (None, Some(id)) => SyncClient::builder(to).config(config).client_id(id).in_memory(user),
     }
 }
 

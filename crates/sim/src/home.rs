@@ -48,10 +48,12 @@ impl Home {
         (self.dir, self.disk) = place(self.device, self.made);
         let config = ClientConfig { vfs: Some(Disk::vfs()), ..config };
         match id {
-            None => SyncClient::create_replica(&self.dir, user, "sim", to, config),
-            Some(id) => {
-                SyncClient::create_replica_for_hydrate(&self.dir, user, "sim", id, to, config)
-            }
+            None => SyncClient::builder(to).server("sim").config(config).create(&self.dir, user),
+            Some(id) => SyncClient::builder(to)
+                .server("sim")
+                .config(config)
+                .client_id(id)
+                .create(&self.dir, user),
         }
     }
 
@@ -60,7 +62,9 @@ impl Home {
         to: Arc<dyn Transport>,
         config: ClientConfig,
     ) -> Result<SyncClient, ClientError> {
-        SyncClient::open(&self.dir, to, ClientConfig { vfs: Some(Disk::vfs()), ..config })
+        SyncClient::builder(to)
+            .config(ClientConfig { vfs: Some(Disk::vfs()), ..config })
+            .open(&self.dir)
     }
 
     /// What is left of what was not synced, if it is the power that failed.

@@ -145,7 +145,7 @@ impl Subject for Client {
     type Failure = ClientError;
 
     fn open(dir: &Path) -> Result<Self, ClientError> {
-        SyncClient::open(dir, nobody(), config(2)).map(Self)
+        SyncClient::builder(nobody()).config(config(2)).open(dir).map(Self)
     }
 
     fn act(&mut self) -> Result<(), ClientError> {
@@ -185,7 +185,7 @@ impl Subject for Reader {
             .entry(2, "e-2", build::file("c"))
             .entry(3, "e-3", build::link("f", "c"));
         transport.on_pull(|_| Ok(page.build()));
-        SyncClient::open(dir, Arc::new(transport), config(2)).map(Self)
+        SyncClient::builder(Arc::new(transport)).config(config(2)).open(dir).map(Self)
     }
 
     fn act(&mut self) -> Result<(), ClientError> {
@@ -215,7 +215,8 @@ fn on_a_replica<S: Subject>() {
     let dir = root.path().join("begin");
     let disk = Disk::below(&dir);
     let user = UserId::new("alice").unwrap();
-    let client = SyncClient::create_replica(&dir, user, "s", nobody(), config(1)).unwrap();
+    let client =
+        SyncClient::builder(nobody()).server("s").config(config(1)).create(&dir, user).unwrap();
     client.create_folder(None, Name::new("a").unwrap()).unwrap();
     drop(client);
     at_each_operation::<S>(root.path(), &disk, &[DiskFault::PowerFails, DiskFault::Fails]);

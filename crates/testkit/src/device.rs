@@ -40,7 +40,8 @@ impl TestDevice {
     #[must_use]
     pub fn in_memory(user: &str, transport: Arc<dyn Transport>, config: ClientConfig) -> Self {
         let user = UserId::new(user).expect("a user id");
-        let client = SyncClient::in_memory(user, Arc::clone(&transport), config.clone());
+        let client =
+            SyncClient::builder(Arc::clone(&transport)).config(config.clone()).in_memory(user);
         Self::over(client.expect("a replica"), transport, config, None)
     }
 
@@ -50,7 +51,7 @@ impl TestDevice {
         let user = UserId::new(user).expect("a user id");
         let dir = tempfile::tempdir().expect("a temporary directory");
         let (to, how) = (Arc::clone(&transport), config.clone());
-        let client = SyncClient::create_replica(dir.path(), user, "server", to, how);
+        let client = SyncClient::builder(to).server("server").config(how).create(dir.path(), user);
         Self::over(client.expect("a replica"), transport, config, Some(dir))
     }
 
@@ -72,7 +73,9 @@ impl TestDevice {
     pub async fn reopen(&mut self) {
         let dir = self.dir.as_ref().expect("a replica on disk").path();
         drop(self.client.take());
-        let open = || SyncClient::open(dir, Arc::clone(&self.transport), self.config.clone());
+        let open = || {
+            SyncClient::builder(Arc::clone(&self.transport)).config(self.config.clone()).open(dir)
+        };
         let until = Instant::now() + CLOSED_WITHIN;
         let mut opened = open();
         while matches!(opened, Err(ClientError::InUse(_))) && Instant::now() < until {

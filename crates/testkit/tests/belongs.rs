@@ -40,7 +40,10 @@ impl TokenProvider for Replaceable {
 
 fn client_at(url: String, user: &str, token: &Replaceable, config: ClientConfig) -> SyncClient {
     let http = HttpTransport::new(HttpConfig::new(url), token.clone()).unwrap();
-    SyncClient::in_memory(UserId::new(user).unwrap(), Arc::new(http), config).unwrap()
+    SyncClient::builder(Arc::new(http))
+        .config(config)
+        .in_memory(UserId::new(user).unwrap())
+        .unwrap()
 }
 
 fn put(client: &SyncClient, name: &str, bytes: &[u8]) -> ItemId {
@@ -228,7 +231,7 @@ async fn a_transport_is_one_users() {
     let transport: Arc<dyn Transport> = server.transport("carol");
     let client = |user: &str| {
         let user = UserId::new(user).unwrap();
-        SyncClient::in_memory(user, Arc::clone(&transport), ClientConfig::default())
+        SyncClient::builder(Arc::clone(&transport)).in_memory(user)
     };
     client("carol").unwrap();
     client("carol").unwrap();

@@ -29,13 +29,16 @@ fn config() -> ClientConfig {
 /// A client of alice's, in memory.
 fn client(server: &TestServer) -> SyncClient {
     let user = UserId::new("alice").unwrap();
-    SyncClient::in_memory(user, transport(server), config()).unwrap()
+    SyncClient::builder(transport(server)).config(config()).in_memory(user).unwrap()
 }
 
 /// A client of alice's in a directory.
 fn durable(server: &TestServer) -> (tempfile::TempDir, SyncClient) {
     let (dir, user) = (tempfile::tempdir().unwrap(), UserId::new("alice").unwrap());
-    let made = SyncClient::create_replica(dir.path(), user, "s", transport(server), config());
+    let made = SyncClient::builder(transport(server))
+        .server("s")
+        .config(config())
+        .create(dir.path(), user);
     (dir, made.unwrap())
 }
 
@@ -152,8 +155,10 @@ async fn a_lost_state_with_the_same_client_id_takes_nothing_new_for_something_ol
     }
     one.sync().await.unwrap();
     let user = UserId::new("alice").unwrap();
-    let again =
-        SyncClient::in_memory_for_hydrate(user, one.client_id(), transport(&server), config());
+    let again = SyncClient::builder(transport(&server))
+        .config(config())
+        .client_id(one.client_id())
+        .in_memory(user);
     let again = again.unwrap();
     again.create_folder(None, name("new")).unwrap();
     let report = again.sync().await.unwrap();

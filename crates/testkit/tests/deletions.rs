@@ -40,8 +40,11 @@ impl Device {
         let transport = HttpTransport::new(HttpConfig::new(server.url()), token).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let (user, config) = (UserId::new(user).unwrap(), ClientConfig::default());
-        let client =
-            SyncClient::create_replica(dir.path(), user, "s", Arc::new(transport), config).unwrap();
+        let client = SyncClient::builder(Arc::new(transport))
+            .server("s")
+            .config(config)
+            .create(dir.path(), user)
+            .unwrap();
         let events = client.subscribe();
         Self { client, events, _dir: dir }
     }

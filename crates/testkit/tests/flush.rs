@@ -35,8 +35,11 @@ impl Scene {
     fn set() -> Self {
         let (server, dir) = (Arc::new(ScriptedTransport::new()), tempfile::tempdir().unwrap());
         let user = UserId::new("alice").unwrap();
-        let client =
-            SyncClient::create_replica(dir.path(), user, "s", server.clone(), config()).unwrap();
+        let client = SyncClient::builder(server.clone())
+            .server("s")
+            .config(config())
+            .create(dir.path(), user)
+            .unwrap();
         Self { server, dir, client }
     }
 
@@ -73,7 +76,7 @@ impl Scene {
 }
 
 fn open(dir: &Path, server: &Arc<ScriptedTransport>) -> SyncClient {
-    SyncClient::open(dir, server.clone(), config()).unwrap()
+    SyncClient::builder(server.clone()).config(config()).open(dir).unwrap()
 }
 
 fn stale(request: &PushRequest, last: u64) -> PushResponse {

@@ -60,8 +60,11 @@ impl Scene {
         let dir = tempfile::tempdir().unwrap();
         let user = UserId::new("alice").unwrap();
         let config = ClientConfig::default();
-        let client =
-            SyncClient::create_replica(dir.path(), user, "s", server.clone(), config).unwrap();
+        let client = SyncClient::builder(server.clone())
+            .server("s")
+            .config(config)
+            .create(dir.path(), user)
+            .unwrap();
         let violations = Arc::new(ViolationCollector::default());
         client.observe(Arc::new(Panics));
         client.observe(violations.clone());

@@ -18,7 +18,7 @@ const LATER: &str = "2026-01-02T00:00:00.000Z";
 fn client(id: &str) -> SyncClient {
     let (user, id) = (UserId::new("alice").unwrap(), ReplicaId::new(id).unwrap());
     let server = Arc::new(ScriptedTransport::new());
-    SyncClient::in_memory_for_hydrate(user, id, server, ClientConfig::default()).unwrap()
+    SyncClient::builder(server).client_id(id).in_memory(user).unwrap()
 }
 
 fn export(client: &SyncClient) -> String {
@@ -281,8 +281,7 @@ async fn a_hydrated_client_with_an_empty_feed_keeps_what_its_first_page_tells() 
         let server = Arc::new(ScriptedTransport::new());
         let (user, id) = (UserId::new("alice").unwrap(), ReplicaId::new("laptop").unwrap());
         let to = server.clone();
-        let client =
-            SyncClient::in_memory_for_hydrate(user, id, to, ClientConfig::default()).unwrap();
+        let client = SyncClient::builder(to).client_id(id).in_memory(user).unwrap();
         client.hydrate_state(state.json().as_bytes()).unwrap();
         let page = move |other| {
             build::page().epoch(1).write_id("laptop", 2).write_id("other", other).build()

@@ -103,12 +103,16 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let user = || UserId::new("alice").unwrap();
         let violations = Arc::new(ViolationCollector::default());
-        let durable =
-            SyncClient::create_replica(dir.path(), user(), "s", transport(&server), config(2));
+        let durable = SyncClient::builder(transport(&server))
+            .server("s")
+            .config(config(2))
+            .create(dir.path(), user());
         let mut clients = vec![durable.unwrap()];
         for page_limit in [1, 500] {
             let config = config(page_limit);
-            clients.push(SyncClient::in_memory(user(), transport(&server), config).unwrap());
+            clients.push(
+                SyncClient::builder(transport(&server)).config(config).in_memory(user()).unwrap(),
+            );
         }
         for client in &clients {
             client.observe(violations.clone());
@@ -176,7 +180,8 @@ impl World {
                 let before = registers(&self.clients[0]);
                 drop(self.clients.remove(0));
                 let transport = transport(&self.server);
-                let client = SyncClient::open(self.dir.path(), transport, config(2)).unwrap();
+                let client =
+                    SyncClient::builder(transport).config(config(2)).open(self.dir.path()).unwrap();
                 client.observe(self.violations.clone());
                 assert_eq!(registers(&client), before);
                 self.clients.insert(0, client);
@@ -192,7 +197,10 @@ impl World {
             }
         }
         let user = UserId::new("alice").unwrap();
-        let fresh = SyncClient::in_memory(user, transport(&self.server), config(500)).unwrap();
+        let fresh = SyncClient::builder(transport(&self.server))
+            .config(config(500))
+            .in_memory(user)
+            .unwrap();
         fresh.sync().await.unwrap();
         check_tree(&fresh);
         let expected = registers(&fresh);

@@ -34,7 +34,7 @@ fn device(server: &TestServer, rematerialise: bool) -> Device {
     let transport = HttpTransport::new(HttpConfig::new(server.url()), token).unwrap();
     let config = ClientConfig { rematerialise, ..ClientConfig::default() };
     let user = UserId::new("alice").unwrap();
-    let client = SyncClient::in_memory(user, Arc::new(transport), config).unwrap();
+    let client = SyncClient::builder(Arc::new(transport)).config(config).in_memory(user).unwrap();
     let violations = Arc::new(ViolationCollector::default());
     client.observe(violations.clone());
     Device { client, violations }
@@ -233,7 +233,7 @@ async fn what_is_queued_again_keeps_its_order_though_the_answer_to_its_first_par
     let line = Arc::new(FaultyTransport::new(server.transport("alice")));
     let config = ClientConfig { environment, rematerialise: true, ..ClientConfig::default() };
     let user = UserId::new("alice").unwrap();
-    let client = SyncClient::in_memory(user, line.clone(), config).unwrap();
+    let client = SyncClient::builder(line.clone()).config(config).in_memory(user).unwrap();
     let folder = client.create_folder(None, Name::new("first").unwrap()).unwrap();
     client.rename(&folder, Name::new("second").unwrap()).unwrap();
     line.next(CallKind::Push, Fault::DropAnswer);
@@ -480,8 +480,11 @@ fn on_disk(server: &TestServer, dir: &Path) -> Device {
     let transport = HttpTransport::new(HttpConfig::new(server.url()), token).unwrap();
     let config = ClientConfig { rematerialise: true, ..ClientConfig::default() };
     let user = UserId::new("alice").unwrap();
-    let client =
-        SyncClient::create_replica(dir, user, "here", Arc::new(transport), config).unwrap();
+    let client = SyncClient::builder(Arc::new(transport))
+        .server("here")
+        .config(config)
+        .create(dir, user)
+        .unwrap();
     let violations = Arc::new(ViolationCollector::default());
     client.observe(violations.clone());
     Device { client, violations }
@@ -492,7 +495,7 @@ fn device_of(server: &TestServer, user: &str) -> Device {
     let transport = HttpTransport::new(HttpConfig::new(server.url()), token).unwrap();
     let config = ClientConfig { rematerialise: true, ..ClientConfig::default() };
     let user = UserId::new(user).unwrap();
-    let client = SyncClient::in_memory(user, Arc::new(transport), config).unwrap();
+    let client = SyncClient::builder(Arc::new(transport)).config(config).in_memory(user).unwrap();
     let violations = Arc::new(ViolationCollector::default());
     client.observe(violations.clone());
     Device { client, violations }

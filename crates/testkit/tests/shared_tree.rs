@@ -31,8 +31,10 @@ impl Scene {
         let transport = server.clone();
         let dir = durable.then(|| tempfile::tempdir().unwrap());
         let client = match &dir {
-            Some(dir) => SyncClient::create_replica(dir.path(), alice, "s", transport, config),
-            None => SyncClient::in_memory(alice, transport, config),
+            Some(dir) => {
+                SyncClient::builder(transport).server("s").config(config).create(dir.path(), alice)
+            }
+            None => SyncClient::builder(transport).config(config).in_memory(alice),
         };
         Self { server, client: client.unwrap(), position: AtomicI64::new(0), _dir: dir }
     }

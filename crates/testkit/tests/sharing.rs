@@ -55,8 +55,11 @@ impl Replica {
         let dir = tempfile::tempdir().unwrap();
         let config = ClientConfig::default();
         let user = UserId::new(user).unwrap();
-        let client =
-            SyncClient::create_replica(dir.path(), user, "s", Arc::new(transport), config).unwrap();
+        let client = SyncClient::builder(Arc::new(transport))
+            .server("s")
+            .config(config)
+            .create(dir.path(), user)
+            .unwrap();
         Self { client, dir }
     }
 

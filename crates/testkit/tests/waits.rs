@@ -69,7 +69,7 @@ async fn background_work_pauses_while_the_token_has_run_out_and_goes_on_with_a_n
     let token = Replaceable(Arc::new(Mutex::new(server.token("alice"))));
     let http = HttpTransport::new(HttpConfig::new(server.url()), token.clone()).unwrap();
     let alice = UserId::new("alice").unwrap();
-    let client = SyncClient::in_memory(alice, Arc::new(http), quick()).unwrap();
+    let client = SyncClient::builder(Arc::new(http)).config(quick()).in_memory(alice).unwrap();
     let mut changes = client.subscribe();
     client.start_background().unwrap();
     put(&client, "one", b"1");
@@ -140,7 +140,7 @@ async fn a_full_disk_of_the_server_gives_nothing_up() {
     let line = Arc::new(FaultyTransport::new(server.transport("alice")));
     let to: Arc<dyn Transport> = line.clone();
     let alice = UserId::new("alice").unwrap();
-    let client = SyncClient::in_memory(alice, to, quick()).unwrap();
+    let client = SyncClient::builder(to).config(quick()).in_memory(alice).unwrap();
     let full = || refused(507, "storage_full", serde_json::Value::Null);
     let store = serde_json::json!({"storageCode": "StorageFull", "retryable": false});
     put(&client, "file", b"content");
@@ -181,7 +181,7 @@ async fn background_work_tells_each_round_what_is_outstanding() {
     let line = Arc::new(FaultyTransport::new(server.transport("alice")));
     let to: Arc<dyn Transport> = line.clone();
     let alice = UserId::new("alice").unwrap();
-    let client = SyncClient::in_memory(alice, to, quick()).unwrap();
+    let client = SyncClient::builder(to).config(quick()).in_memory(alice).unwrap();
     let full = || refused(507, "storage_full", serde_json::Value::Null);
     put(&client, "file", b"content");
     line.next(CallKind::Push, Fault::Refuse(full()));

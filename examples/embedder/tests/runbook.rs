@@ -222,7 +222,7 @@ fn pristine(id: &str) -> (SyncClient, Arc<ViolationCollector>) {
     let transport = Arc::new(ScriptedTransport::new());
     let config = ClientConfig::default();
     let client =
-        SyncClient::in_memory_for_hydrate(user.unwrap(), id.unwrap(), transport, config).unwrap();
+        SyncClient::builder(transport).config(config).client_id(id.unwrap()).in_memory(user.unwrap()).unwrap();
     let violations = Arc::new(ViolationCollector::default());
     client.observe(violations.clone());
     (client, violations)
@@ -267,7 +267,7 @@ fn a_client_that_diverged_is_hydrated_from_its_last_good_state_and_goes_on() {
 
         let (transport, config) = (server.transport("alice"), ClientConfig::default());
         let again =
-            SyncClient::in_memory_for_hydrate(device.user(), device.client_id(), transport, config);
+            SyncClient::builder(transport).config(config).client_id(device.client_id()).in_memory(device.user());
         let again = again.unwrap();
         again.hydrate_state(good.as_bytes()).unwrap();
         again.sync().await.unwrap();

@@ -211,7 +211,10 @@ fn side(name: &'static str, base: &Path, url: &str, user: &UserId, token: &str) 
     let line = Arc::new(Cuttable::new(Arc::new(http)));
     let directory = base.join(name);
     let (transport, config) = (line.clone(), replica::config());
-    let client = SyncClient::create_replica(&directory, user.clone(), url, transport, config)?;
+    let client = SyncClient::builder(transport)
+        .server(url)
+        .config(config)
+        .create(&directory, user.clone())?;
     Settings::new(url, Some(base.join("token"))).write(&directory)?;
     let shown = Arc::new(SyncProgress::default());
     client.observe(shown.clone());

@@ -23,7 +23,7 @@ async fn mallory(scene: &Scene) -> SyncClient {
     let token = StaticToken::new(scene.token(user.as_str()));
     let transport = HttpTransport::new(HttpConfig::new(scene.url()), token).unwrap();
     let config = ClientConfig::default();
-    let client = SyncClient::in_memory(user, Arc::new(transport), config).unwrap();
+    let client = SyncClient::builder(Arc::new(transport)).config(config).in_memory(user).unwrap();
     let name = |text: &str| Name::new(text).unwrap();
     let mut batch = client.batch();
     let metadata = vec![(EVIL.to_owned(), Some(json!(EVIL))), ("mode".into(), Some(json!(511)))];

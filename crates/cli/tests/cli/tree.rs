@@ -487,7 +487,8 @@ fn an_export_reports_what_hangs_under_a_file() {
     let nowhere = HttpConfig::new("http://127.0.0.1:1");
     let transport = HttpTransport::new(nowhere, StaticToken::new("none")).unwrap();
     let config = ClientConfig::default();
-    let client = SyncClient::open(&scene.path("r"), Arc::new(transport), config).unwrap();
+    let client =
+        SyncClient::builder(Arc::new(transport)).config(config).open(&scene.path("r")).unwrap();
     let file = client.resolve("a.txt").unwrap().id;
     client.create_file(Some(&file), Name::new("under").unwrap()).unwrap();
     drop(client);

@@ -1,20 +1,14 @@
 //! The state of a replica as a whole: exported, and taken over by a new replica.
 
 use std::io::{Read, Write};
-use std::path::Path;
-use std::sync::Arc;
 
 use vfs_sync_core::client::state;
 use vfs_sync_core::guardrail::Violation;
-use vfs_sync_core::id::{ReplicaId, UserId};
 
 use crate::client::SyncClient;
-use crate::config::ClientConfig;
 use crate::error::ClientError;
 use crate::lock::lock;
-use crate::replica::remove_store;
 use crate::sync::task::Background;
-use crate::transport::Transport;
 
 /// What [`SyncClient::export_state`] writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -49,7 +43,7 @@ impl SyncClient {
     }
 
     /// Takes over an exported state. The client must be pristine and have the same client id
-    /// (see [`SyncClient::create_replica_for_hydrate`]).
+    /// (see [`ClientBuilder::client_id`](crate::ClientBuilder::client_id)).
     ///
     /// # Errors
     /// [`ClientError::Violation`] `hydrate:hydrateGuardrailViolation`; then nothing was taken.
@@ -88,36 +82,5 @@ impl SyncClient {
             HydrateOutcome { items: count(state.items.len()), queued: count(state.queue.len()) };
         store.hydrate(state)?;
         Ok(outcome)
-    }
-
-    /// Makes a replica in `dir` with the client id of an exported state and takes the state over.
-    /// If it is refused, `dir` is as it was.
-    ///
-    /// # Errors
-    /// As [`Self::create_replica`] and [`Self::hydrate_state`].
-    pub fn create_hydrated(
-        dir: &Path,
-        user: UserId,
-        server: &str,
-        client_id: ReplicaId,
-        transport: Arc<dyn Transport>,
-        config: ClientConfig,
-        reader: impl Read,
-    ) -> Result<(Self, HydrateOutcome), ClientError> {
-        let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
-        let made: Vec<&Path> = dir.ancestors().take_while(missing).collect();
-        let client =
-            Self::create_replica_for_hydrate(dir, user, server, client_id, transport, config)?;
-        match client.hydrate_state(reader) {
-            Ok(outcome) => Ok((client, outcome)),
-            Err(error) => {
-                // What is left behind, if the disk fails here, is a pristine replica; why there is
-                // none of use is told either way. It is locked until it is gone.
-                let _ = remove_store(dir);
-                drop(client);
-                let _ = made.into_iter().try_for_each(std::fs::remove_dir);
-                Err(error)
-            }
-        }
     }
 }

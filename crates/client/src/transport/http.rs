@@ -96,6 +96,18 @@ impl HttpConfig {
     }
 }
 
+impl From<&str> for HttpConfig {
+    fn from(base_url: &str) -> Self {
+        Self::new(base_url)
+    }
+}
+
+impl From<String> for HttpConfig {
+    fn from(base_url: String) -> Self {
+        Self::new(base_url)
+    }
+}
+
 /// A server reached over HTTP.
 pub struct HttpTransport {
     http: reqwest::Client,

@@ -42,7 +42,8 @@ impl Replica {
     pub(crate) fn new(server: &TestServer, config: ClientConfig) -> Self {
         let (dir, line) = (tempfile::tempdir().unwrap(), line(server));
         let transport: Arc<dyn Transport> = line.clone();
-        let client = SyncClient::create_replica(dir.path(), user(), "s", transport, config);
+        let client =
+            SyncClient::builder(transport).server("s").config(config).create(dir.path(), user());
         Self { dir, line, client: Some(client.unwrap()) }
     }
 
@@ -52,7 +53,7 @@ impl Replica {
 
     pub(crate) fn reopen(&mut self, config: ClientConfig) {
         self.client = None;
-        let client = SyncClient::open(self.dir.path(), self.line.clone(), config);
+        let client = SyncClient::builder(self.line.clone()).config(config).open(self.dir.path());
         self.client = Some(client.unwrap());
     }
 

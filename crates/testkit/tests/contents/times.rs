@@ -161,16 +161,12 @@ async fn the_first_and_the_last_time_that_can_be_carried_come_back() {
     let mut state = Vec::new();
     other.client().export_state(StateExport::default(), &mut state).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let (taken, _) = SyncClient::create_hydrated(
-        dir.path(),
-        "alice".parse().unwrap(),
-        "s",
-        other.client().client_id(),
-        server.transport("alice"),
-        config(),
-        &state[..],
-    )
-    .unwrap();
+    let (taken, _) = SyncClient::builder(server.transport("alice"))
+        .server("s")
+        .config(config())
+        .client_id(other.client().client_id())
+        .hydrate(dir.path(), "alice".parse().unwrap(), &state[..])
+        .unwrap();
     let reversed = [times[2], times[1], times[0]];
     assert_eq!(items.each_ref().map(|item| shown(&taken, item)), reversed);
 }
@@ -226,7 +222,7 @@ async fn an_older_server_carries_a_time_as_a_touch_of_these_bytes() {
     let older = || {
         let user = "alice".parse().unwrap();
         let to = std::sync::Arc::new(Older(server.transport("alice")));
-        SyncClient::in_memory(user, to, config()).unwrap()
+        SyncClient::builder(to).config(config()).in_memory(user).unwrap()
     };
     let (one, other) = (older(), older());
     let small = put(&one, "small", b"");

@@ -318,7 +318,7 @@ async fn more_together_than_a_request_may_bring_is_no_configuration() {
         let config = bounds(together_up_to, 0);
         let user = "alice".parse().unwrap();
         let transport = server.transport("alice");
-        SyncClient::create_replica(dir.path(), user, "s", transport, config).map(drop)
+        SyncClient::builder(transport).server("s").config(config).create(dir.path(), user).map(drop)
     };
     open(MIB as u64).unwrap();
     let refused = open(MIB as u64 + 1).unwrap_err().to_string();

@@ -15,7 +15,7 @@ fn client() -> SyncClient {
     let config = HttpConfig::new("http://127.0.0.1:9");
     let transport = HttpTransport::new(config, StaticToken::new("none")).unwrap();
     let user = UserId::new("alice").unwrap();
-    SyncClient::in_memory(user, Arc::new(transport), ClientConfig::default()).unwrap()
+    SyncClient::builder(Arc::new(transport)).in_memory(user).unwrap()
 }
 
 fn take(client: &SyncClient, directory: &Path) -> Problems {

@@ -82,8 +82,7 @@ pub(crate) fn create_store(
 ) -> Result<Box<dyn ReplicaStore>> {
     private_dir(dir).map_err(ClientError::io(format!("cannot make {}", dir.display())))?;
     let path = dir.join(FILE);
-    let exists =
-        || ClientError::ReplicaExists(format!("there is a replica in {} already", dir.display()));
+    let exists = || ClientError::ReplicaExists(dir.display().to_string());
     if let Some(vfs) = vfs {
         // Where files cannot be renamed it is made in its place, in one transaction.
         let lock = lock(dir)?;
@@ -164,8 +163,7 @@ pub(crate) fn open_store(dir: &Path, vfs: Option<&str>) -> Result<Box<dyn Replic
 }
 
 fn missing(dir: &Path) -> ClientError {
-    let dir = dir.display();
-    ClientError::ReplicaExists(format!("there is no replica in {dir}: make one first"))
+    ClientError::NoReplica(dir.display().to_string())
 }
 
 fn open_locked(dir: &Path, vfs: Option<&str>, lock: File) -> Result<Box<dyn ReplicaStore>> {
