@@ -81,7 +81,7 @@ pub(crate) struct Inner {
     changes: broadcast::Sender<ChangeEvent>,
     /// Held by whatever talks to the server: one sync at a time.
     pub(crate) work: Arc<tokio::sync::Mutex<()>>,
-    pub(crate) poke: Arc<Notify>,
+    pub(crate) sync_requested: Arc<Notify>,
     pub(crate) background: Mutex<Option<Background>>,
     /// Why background work pauses, if it does.
     pub(crate) paused: Mutex<Option<StopReason>>,
@@ -105,7 +105,7 @@ impl SyncClient {
             observers: Mutex::default(),
             changes: broadcast::channel(CHANGES_KEPT).0,
             work: Arc::default(),
-            poke: Arc::default(),
+            sync_requested: Arc::default(),
             background: Mutex::default(),
             paused: Mutex::default(),
         };
@@ -191,7 +191,7 @@ impl SyncClient {
 impl Drop for Inner {
     fn drop(&mut self) {
         // Background work that rests finds the client gone.
-        self.poke.notify_one();
+        self.sync_requested.notify_one();
     }
 }
 

@@ -18,14 +18,14 @@ pub struct ClientConfig {
     /// Contents on their way at one time, in each direction: 1 to 64.
     pub transfers: usize,
     /// Contents of up to so many bytes go up many to a request; 1 MiB at most.
-    pub together_up_to: u64,
-    /// From so many bytes on, and above [`Self::together_up_to`], an upload that is cut is gone on
+    pub batch_max_bytes: u64,
+    /// From so many bytes on, and above [`Self::batch_max_bytes`], an upload that is cut is gone on
     /// with where it was.
     pub resumable_from: u64,
     /// Bytes of content to keep on this machine at most; `None`: all. What is queued for upload
     /// or in the application's hands stays beyond that.
     pub cache_size: Option<u64>,
-    /// How long background work rests between two syncs when nothing pokes it.
+    /// The rest of background work between two syncs, unless a sync is requested.
     pub interval: Duration,
     /// The shortest and the longest back-off after a failure of the network.
     pub backoff: (Duration, Duration),
@@ -44,7 +44,7 @@ impl Default for ClientConfig {
             rematerialise: false,
             page_limit: 500,
             transfers: 4,
-            together_up_to: MAX_INLINE_BLOB_BYTES as u64,
+            batch_max_bytes: MAX_INLINE_BLOB_BYTES as u64,
             resumable_from: 16 * 1024 * 1024,
             cache_size: Some(10 * 1024 * 1024 * 1024),
             interval: Duration::from_secs(30),
@@ -65,8 +65,8 @@ impl ClientConfig {
         if !(1..=64).contains(&self.transfers) {
             return invalid("transfers must be from 1 to 64");
         }
-        if self.together_up_to > MAX_INLINE_BLOB_BYTES as u64 {
-            return invalid("together_up_to must be at most 1 MiB");
+        if self.batch_max_bytes > MAX_INLINE_BLOB_BYTES as u64 {
+            return invalid("batch_max_bytes must be at most 1 MiB");
         }
         if self.backoff.0.is_zero() || self.backoff.0 > self.backoff.1 {
             return invalid("backoff must rise from above zero");

@@ -1,14 +1,38 @@
 //! The runtime that an application embeds: a durable replica of a user's tree that is read and
 //! edited offline and converges with the user's other replicas through a server.
 //!
-//! A [`SyncClient`] is made over a replica (a SQLite file with a directory of contents beside it,
-//! or memory) and a [`Transport`]. Reading and editing the tree are local and synchronous: an
-//! edit is durable when the call returns and visible at once. [`SyncClient::sync`] and the calls
-//! that move contents are asynchronous, safe to cancel at any point, and go on where they were
-//! cut off.
+//! A [`SyncClient`] is built over a replica (a SQLite file with a directory of contents beside it,
+//! or memory) and a [`Transport`]:
 //!
-//! What breaks the protocol stops the client with a [`Violation`]; nothing of the offending
-//! answer is applied.
+//! ```no_run
+//! use vfs_sync_client::core::{id::UserId, item::Name};
+//! use vfs_sync_client::{ClientError, StaticToken, SyncClient};
+//!
+//! # async fn first_steps() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = SyncClient::http("https://sync.example.org", StaticToken::new("token"))?
+//!     .create("replica", UserId::new("alice")?)?; // the next time: open("replica")
+//!
+//! // Durable when the call returns and visible at once, online or not.
+//! let photos = client.create_folder(None, Name::new("Photos")?)?;
+//! let sea = client.create_file(Some(&photos), Name::new("sea.jpg")?)?;
+//! client.put_content(&sea, &b"bytes"[..])?;
+//! assert_eq!(client.resolve("/Photos/sea.jpg")?.id, sea);
+//!
+//! // Pushes the queue, pulls until settled, uploads contents.
+//! match client.sync().await {
+//!     Ok(report) => println!("{} applied, {} pulled", report.applied, report.pulled),
+//!     Err(ClientError::Violation(violation)) => println!("stopped: {}", violation.signature()),
+//!     Err(other) => println!("later: {other}"),
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Reading and editing the tree are local and synchronous. [`SyncClient::sync`] and the calls that
+//! move contents are asynchronous, safe to cancel at any point, and resume where they were cut off.
+//!
+//! An answer that breaks the protocol stops the client with a [`Violation`]; nothing of it is
+//! applied.
 
 mod api;
 mod builder;

@@ -66,7 +66,7 @@ fn names(client: &SyncClient, parent: Option<&ItemId>) -> Vec<String> {
 }
 
 fn paths(client: &SyncClient) -> Vec<String> {
-    client.snapshot(None).unwrap().map(|entry| entry.unwrap().path).collect()
+    client.walk(None).unwrap().map(|entry| entry.unwrap().path).collect()
 }
 
 fn export(client: &SyncClient) -> String {
@@ -122,7 +122,7 @@ fn walk_all_of_a_deep_tree(client: &SyncClient, depth: usize) {
     let file = batch.create(ObjectType::File, folders.last(), name("thesis"), Vec::new());
     batch.put_content(&file, &b"three years of work"[..]).unwrap();
     batch.commit().unwrap();
-    let walked: Vec<_> = client.snapshot(None).unwrap().map(Result::unwrap).collect();
+    let walked: Vec<_> = client.walk(None).unwrap().map(Result::unwrap).collect();
     assert_eq!(walked.len(), depth + 1);
     let deepest = walked.last().unwrap();
     assert_eq!((deepest.depth, &deepest.node.id), (depth, &file));
@@ -131,7 +131,7 @@ fn walk_all_of_a_deep_tree(client: &SyncClient, depth: usize) {
     assert_eq!(client.resolve(&path).unwrap().id, file);
     assert_eq!(client.path_of(&file).unwrap(), format!("/{path}"));
     let copy = client.copy(&folders[0], None, name("copy")).unwrap();
-    let copied: Vec<_> = client.snapshot(Some(&copy)).unwrap().map(Result::unwrap).collect();
+    let copied: Vec<_> = client.walk(Some(&copy)).unwrap().map(Result::unwrap).collect();
     assert_eq!(copied.len(), depth);
     assert!(copied.last().unwrap().node.content.is_some());
     assert_eq!(client.delete(&folders[0], Delete::Recursive).unwrap(), depth as u64 + 1);
@@ -154,14 +154,14 @@ fn folders_that_hang_under_each_other_twice_do_not_make_a_walk_double() {
             }
             above = [one, other];
         }
-        let walked = client.snapshot(None).unwrap().map(Result::unwrap);
+        let walked = client.walk(None).unwrap().map(Result::unwrap);
         let deepest = walked.filter(|entry| entry.node.id == above[0]).collect::<Vec<_>>();
         assert_eq!(deepest.len(), 2, "met under both folders that it hangs under");
-        assert_eq!(client.snapshot(None).unwrap().count(), 1 + 2 * (2 * LEVELS - 1));
+        assert_eq!(client.walk(None).unwrap().count(), 1 + 2 * (2 * LEVELS - 1));
 
         let top = client.resolve("top").unwrap().id;
         let copy = client.copy(&top, None, name("copy")).unwrap();
-        let copied = client.snapshot(Some(&copy)).unwrap().count();
+        let copied = client.walk(Some(&copy)).unwrap().count();
         assert_eq!(copied, 2 * (2 * LEVELS - 1), "a copy has the same shape");
     });
 }

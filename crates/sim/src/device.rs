@@ -512,7 +512,7 @@ pub(crate) fn user(index: usize) -> UserId {
 fn config(setup: &DeviceSetup, machine: &Arc<Machine>) -> ClientConfig {
     let defaults = ClientConfig::default();
     ClientConfig {
-        together_up_to: if setup.large { 60 } else { defaults.together_up_to },
+        batch_max_bytes: if setup.large { 60 } else { defaults.batch_max_bytes },
         resumable_from: if setup.large { 150 } else { defaults.resumable_from },
         rematerialise: setup.rematerialise,
         page_limit: setup.page_limit,

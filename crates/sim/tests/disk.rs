@@ -194,7 +194,7 @@ impl Subject for Reader {
 
     /// What a page brings, all in one transaction; that the server was told of it is another.
     fn look(&mut self) -> Vec<String> {
-        let paths = self.0.snapshot(None).unwrap().map(|entry| entry.unwrap().path);
+        let paths = self.0.walk(None).unwrap().map(|entry| entry.unwrap().path);
         let status = self.0.status().unwrap();
         paths.chain([format!("{:?} {}", status.cursor, status.items)]).collect()
     }

@@ -9,10 +9,10 @@ use vfs_sync_client::{ClientError, SyncClient, TreeEntry, TreePath};
 /// # Errors
 /// Only if the replica cannot be read.
 pub fn everything(client: &SyncClient) -> Result<Vec<TreeEntry>, ClientError> {
-    let mut entries: Vec<TreeEntry> = client.snapshot(None)?.collect::<Result<_, _>>()?;
+    let mut entries: Vec<TreeEntry> = client.walk(None)?.collect::<Result<_, _>>()?;
     for owner in client.shared_owners()? {
         let before = shared(&owner);
-        for entry in client.snapshot_shared(&owner)? {
+        for entry in client.walk_shared(&owner)? {
             let mut entry = entry?;
             entry.path = format!("{before}/{}", entry.path);
             entry.linked_again = entry.linked_again.map(|first| format!("{before}/{first}"));

@@ -109,7 +109,7 @@ async fn a_token_of_another_user_sends_fetches_and_replaces_nothing() {
         assert_eq!(users(&carol.versions(&seen).await.unwrap_err()), carols_not_daves());
         if !queued {
             assert_eq!(users(&carol.read_content(&seen).await.unwrap_err()), carols_not_daves());
-            let passed = carol.pass_contents(std::slice::from_ref(&seen)).await;
+            let passed = carol.read_uncached(std::slice::from_ref(&seen)).await;
             assert_eq!(users(passed[0].as_ref().unwrap_err()), carols_not_daves());
         }
         assert_eq!(export(&carol), before, "nothing was replaced");

@@ -43,7 +43,7 @@ fn durable(server: &TestServer) -> (tempfile::TempDir, SyncClient) {
 }
 
 fn paths(client: &SyncClient) -> Vec<String> {
-    client.snapshot(None).unwrap().map(|entry| entry.unwrap().path).collect()
+    client.walk(None).unwrap().map(|entry| entry.unwrap().path).collect()
 }
 
 async fn text(client: &SyncClient, item: &ItemId) -> String {
@@ -195,7 +195,7 @@ async fn background_work_syncs_when_poked() {
     one.create_folder(None, name("f")).unwrap();
     let seen = async {
         loop {
-            other.poke();
+            other.request_sync();
             let wait = std::time::Duration::from_millis(20);
             if let Ok(Ok(vfs_sync_client::ChangeEvent::Appeared(_))) =
                 tokio::time::timeout(wait, changes.recv()).await

@@ -454,7 +454,7 @@ async fn background_work_stops_at_a_violation_until_it_is_started_by_hand() {
     assert_eq!(stopped.signature, "pull:pullPageInvariantViolation");
     let pulled = scene.server.record().pulled().len();
     for _ in 0..3 {
-        scene.client.poke();
+        scene.client.request_sync();
         tokio::task::yield_now().await;
     }
     assert_eq!(scene.server.record().pulled().len(), pulled);

@@ -70,7 +70,7 @@ fn registers(client: &SyncClient) -> BTreeMap<String, Value> {
 }
 
 fn live(client: &SyncClient) -> Vec<ItemId> {
-    let entries = client.snapshot(None).unwrap().map(|entry| entry.unwrap().node.id);
+    let entries = client.walk(None).unwrap().map(|entry| entry.unwrap().node.id);
     entries.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
@@ -205,7 +205,7 @@ impl World {
         check_tree(&fresh);
         let expected = registers(&fresh);
         let paths = |client: &SyncClient| {
-            let entries = client.snapshot(None).unwrap().map(|entry| entry.unwrap());
+            let entries = client.walk(None).unwrap().map(|entry| entry.unwrap());
             entries.map(|entry| (entry.path, entry.node)).collect::<Vec<_>>()
         };
         for client in &self.clients {

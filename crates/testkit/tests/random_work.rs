@@ -15,7 +15,7 @@ fn device(server: &TestServer, durable: bool, page_limit: u32) -> TestDevice {
 
 /// Everything that a device shows, whatever its replica is made of.
 fn view(client: &SyncClient) -> Vec<String> {
-    let entries = client.snapshot(None).unwrap();
+    let entries = client.walk(None).unwrap();
     let line = |entry: Result<vfs_sync_client::TreeEntry, ClientError>| {
         let entry = entry.unwrap();
         format!("{} {} {:?}", entry.path, entry.node.id, entry.node.metadata)
@@ -26,7 +26,7 @@ fn view(client: &SyncClient) -> Vec<String> {
 }
 
 fn edit(client: &SyncClient, random: &mut Random) {
-    let items: Vec<ItemId> = client.snapshot(None).unwrap().map(|e| e.unwrap().node.id).collect();
+    let items: Vec<ItemId> = client.walk(None).unwrap().map(|e| e.unwrap().node.id).collect();
     let name = Name::new(format!("n{}", random.below(6))).unwrap();
     if items.len() < 3 || random.below(3) == 0 {
         let parent = (!items.is_empty() && random.below(4) > 0).then(|| random.one(&items));

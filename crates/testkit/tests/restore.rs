@@ -51,7 +51,7 @@ impl Device {
     }
 
     fn tree(&self) -> BTreeSet<String> {
-        self.client.snapshot(None).unwrap().map(|entry| entry.unwrap().path).collect()
+        self.client.walk(None).unwrap().map(|entry| entry.unwrap().path).collect()
     }
 
     /// Asserts what was emitted, all of it.

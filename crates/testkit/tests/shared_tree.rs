@@ -320,7 +320,7 @@ async fn a_move_by_copy_takes_all_levels_along_before_it_deletes() {
         batch.put_content(&thesis, &b"three years of work"[..]).unwrap();
         batch.commit().unwrap();
         client.move_by_copy(&id("work"), Some(&id("docs")), name("taken")).unwrap();
-        let all: Vec<_> = client.snapshot(Some(&id("docs"))).unwrap().map(Result::unwrap).collect();
+        let all: Vec<_> = client.walk(Some(&id("docs"))).unwrap().map(Result::unwrap).collect();
         let deepest = all.iter().max_by_key(|entry| entry.depth).unwrap();
         assert_eq!((deepest.depth, deepest.node.name.as_ref()), (DEPTH + 1, Some(&name("thesis"))));
         assert_eq!(deepest.node.content.as_ref().map(|content| content.size), Some(19));

@@ -76,7 +76,7 @@ async fn background_work_pauses_while_the_token_has_run_out_and_goes_on_with_a_n
     told(&mut changes, |change| matches!(change, ChangeEvent::Changed(_))).await;
     token.set("e30.e30.ran-out".into());
     put(&client, "two", b"2");
-    client.poke();
+    client.request_sync();
     let is_pause = |change: &ChangeEvent| match change {
         ChangeEvent::Paused(reason) => reason.signature == "unauthorized",
         ChangeEvent::Stopped(reason) => panic!("stopped: {reason:?}"),

@@ -147,7 +147,7 @@ impl SyncClient {
 
     /// [`Self::read_contents`] for who copies them to another place: small contents that are not
     /// in the cache pass by it, and take memory for as long as they are held.
-    pub async fn pass_contents(&self, items: &[ItemId]) -> Vec<Result<LocalContent, ClientError>> {
+    pub async fn read_uncached(&self, items: &[ItemId]) -> Vec<Result<LocalContent, ClientError>> {
         self.read_several(items, Keep::Nowhere).await
     }
 

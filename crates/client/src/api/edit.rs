@@ -264,7 +264,7 @@ impl Batch<'_> {
             store.enqueue(edits, here.now())?;
             inner.cache.place(contents);
         }
-        self.client.poke();
+        self.client.request_sync();
         Ok(ids)
     }
 }
@@ -534,7 +534,7 @@ impl SyncClient {
         let copy = batch.copy_of(&source, parent, Some(name))?;
         let mut copies = HashMap::from([(item.clone(), copy.clone())]);
         let mut copied = HashMap::from([(item.clone(), source)]);
-        for entry in self.snapshot(Some(item))? {
+        for entry in self.walk(Some(item))? {
             let entry = entry?;
             let under = entry.parent.as_ref().and_then(|parent| copies.get(parent)).cloned();
             // A walk meets containers first.

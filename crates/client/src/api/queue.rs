@@ -38,7 +38,7 @@ impl SyncClient {
     pub fn retry_rejected(&self, op_id: &OpId) -> Result<OpId, ClientError> {
         let again = self.environment().new_op_id();
         self.store().settle_rejected(op_id, Some(again.clone()), self.environment().now())?;
-        self.poke();
+        self.request_sync();
         Ok(again)
     }
 
@@ -137,7 +137,7 @@ impl SyncClient {
             self.inner.cache.place(vec![content]);
         }
         self.inner.cache.remove(&[upload.blob_id]);
-        self.poke();
+        self.request_sync();
         Ok(())
     }
 

@@ -76,7 +76,7 @@ impl SyncClient {
         done.map(|()| session.report)
     }
 
-    /// Starts synchronising in the background, at the configured interval and when poked. Clears
+    /// Starts synchronising in the background, at the configured interval and on request. Clears
     /// the reason of an earlier stop. Does nothing if it is running. Ends with the last clone.
     ///
     /// # Errors
@@ -94,7 +94,7 @@ impl SyncClient {
         let stop = CancellationToken::new();
         let work = background::work(
             Arc::downgrade(&self.inner),
-            Arc::clone(&self.inner.poke),
+            Arc::clone(&self.inner.sync_requested),
             stop.clone(),
         );
         *background = Some(Background { task: runtime.spawn(work), stop });
@@ -102,8 +102,8 @@ impl SyncClient {
     }
 
     /// Synchronise soon: something changed. Does nothing without background work.
-    pub fn poke(&self) {
-        self.inner.poke.notify_one();
+    pub fn request_sync(&self) {
+        self.inner.sync_requested.notify_one();
     }
 
     /// Ends background work and waits until it has.

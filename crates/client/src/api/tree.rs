@@ -136,7 +136,7 @@ impl SyncClient {
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`]; each step may fail to read the replica.
-    pub fn snapshot(
+    pub fn walk(
         &self,
         root: Option<&ItemId>,
     ) -> Result<impl Iterator<Item = Result<TreeEntry, ClientError>> + Send + use<>, ClientError>
@@ -146,11 +146,11 @@ impl SyncClient {
         Ok(walk)
     }
 
-    /// Walks what `owner` shares, as [`SyncClient::snapshot`] does.
+    /// Walks what `owner` shares, as [`SyncClient::walk`] does.
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn snapshot_shared(
+    pub fn walk_shared(
         &self,
         owner: &UserId,
     ) -> Result<impl Iterator<Item = Result<TreeEntry, ClientError>> + Send + use<>, ClientError>

@@ -150,7 +150,7 @@ pub(crate) async fn send_request(
     inner: &Arc<Inner>,
     uploads: Vec<Upload>,
 ) -> Result<Vec<(Upload, Outcome)>, ClientError> {
-    let inline = |upload: &Upload| upload.size <= inner.config.together_up_to;
+    let inline = |upload: &Upload| upload.size <= inner.config.batch_max_bytes;
     let (mut uploads, mut outcomes) = (uploads, Vec::new());
     let mut failures = 0;
     loop {

@@ -1,4 +1,4 @@
-//! Synchronising in the background: at an interval, when poked, with back-off, and never past a
+//! Synchronising in the background: at an interval, on request, with back-off, and never past a
 //! violation.
 
 use std::sync::{Arc, Weak};
@@ -13,7 +13,11 @@ use crate::event::ChangeEvent;
 use crate::lock::lock;
 
 /// Synchronises until it is stopped, the client is gone, or something is broken.
-pub(crate) async fn work(client: Weak<Inner>, poke: Arc<Notify>, stop: CancellationToken) {
+pub(crate) async fn work(
+    client: Weak<Inner>,
+    sync_requested: Arc<Notify>,
+    stop: CancellationToken,
+) {
     let mut failures = 0;
     loop {
         let Some(inner) = client.upgrade() else { return };
@@ -24,7 +28,7 @@ pub(crate) async fn work(client: Weak<Inner>, poke: Arc<Notify>, stop: Cancellat
             synced = client.sync() => synced,
         };
         let config = &client.inner.config;
-        let (rest, may_poke) = match synced {
+        let (rest, may_resume) = match synced {
             Ok(_) => {
                 failures = 0;
                 if lock(&client.inner.paused).take().is_some() {
@@ -61,7 +65,7 @@ pub(crate) async fn work(client: Weak<Inner>, poke: Arc<Notify>, stop: Cancellat
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            () = poke.notified(), if may_poke => {}
+            () = sync_requested.notified(), if may_resume => {}
             () = tokio::time::sleep(rest) => {}
         }
     }

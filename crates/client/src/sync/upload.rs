@@ -162,8 +162,8 @@ impl Session {
         let mut outcomes = Vec::new();
         // The least bytes that there was no room for: what has no fewer is not sent in vain.
         let full_at = Arc::new(AtomicU64::new(u64::MAX));
-        let requests =
-            stream::iter(into_requests(uploads, self.inner.config.together_up_to)).map(|uploads| {
+        let requests = stream::iter(into_requests(uploads, self.inner.config.batch_max_bytes)).map(
+            |uploads| {
                 let (inner, full_at) = (Arc::clone(&self.inner), Arc::clone(&full_at));
                 AbortOnDropHandle::new(tokio::spawn(async move {
                     let least = full_at.load(Ordering::Relaxed);
@@ -182,7 +182,8 @@ impl Session {
                     done.extend(in_vain.into_iter().map(|upload| (upload, waits())));
                     Ok(done)
                 }))
-            });
+            },
+        );
         let mut requests = requests.buffer_unordered(self.inner.config.transfers);
         let mut fruitless = 0;
         while let Some(done) = requests.next().await {

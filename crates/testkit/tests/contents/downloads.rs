@@ -245,14 +245,14 @@ async fn small_contents_come_in_one_answer_and_a_large_one_by_itself() {
 async fn small_contents_that_are_to_pass_by_the_cache_are_not_in_it_afterwards() {
     let server = TestServer::start().await;
     let (other, items) = with_small_contents(&server).await;
-    let passed = other.client().pass_contents(&items).await;
+    let passed = other.client().read_uncached(&items).await;
     let sizes: Vec<u64> = passed.iter().map(|content| content.as_ref().unwrap().size()).collect();
     assert_eq!(sizes, [0, 1, 1_000, 100_000, MIB as u64, 7]);
     assert_eq!(bytes(passed[3].as_ref().unwrap()), noise(100_000, 3));
     assert_eq!(other.contents().len(), 1, "the large one can be gone on with, so it is kept");
     drop(passed);
     assert_contents(&other, &items).await;
-    let passed = other.client().pass_contents(&items).await;
+    let passed = other.client().read_uncached(&items).await;
     assert!(passed.iter().all(Result::is_ok));
     assert_eq!(other.line.record().count(CallKind::ReadBlobs), 2, "what is kept is used");
 }

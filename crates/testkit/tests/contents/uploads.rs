@@ -244,8 +244,8 @@ async fn a_content_whose_item_went_before_the_feed_told_of_it_leaves_the_disk() 
 }
 
 /// Sizes that are small to a test.
-fn bounds(together_up_to: u64, resumable_from: u64) -> ClientConfig {
-    ClientConfig { together_up_to, resumable_from, ..config() }
+fn bounds(batch_max_bytes: u64, resumable_from: u64) -> ClientConfig {
+    ClientConfig { batch_max_bytes, resumable_from, ..config() }
 }
 
 /// How often each way of sending was taken: many in a request, one by itself, resumably.
@@ -313,16 +313,16 @@ async fn an_upload_that_is_cut_goes_on_from_the_size_on_that_is_configured() {
 #[tokio::test]
 async fn more_together_than_a_request_may_bring_is_no_configuration() {
     let server = TestServer::start().await;
-    let open = |together_up_to: u64| {
+    let open = |batch_max_bytes: u64| {
         let dir = tempfile::tempdir().unwrap();
-        let config = bounds(together_up_to, 0);
+        let config = bounds(batch_max_bytes, 0);
         let user = "alice".parse().unwrap();
         let transport = server.transport("alice");
         SyncClient::builder(transport).server("s").config(config).create(dir.path(), user).map(drop)
     };
     open(MIB as u64).unwrap();
     let refused = open(MIB as u64 + 1).unwrap_err().to_string();
-    assert!(refused.contains("together_up_to") && refused.contains("1 MiB"), "{refused}");
+    assert!(refused.contains("batch_max_bytes") && refused.contains("1 MiB"), "{refused}");
 }
 
 #[tokio::test]

@@ -55,7 +55,7 @@ pub(super) fn prepare(client: &SyncClient) -> Result<Stage> {
         + 1;
     let mut files = Vec::new();
     let mut seen = 0;
-    for entry in client.snapshot(None)? {
+    for entry in client.walk(None)? {
         let entry = entry?;
         if on_disk(entry.node.object_type) != OnDisk::File {
             continue;

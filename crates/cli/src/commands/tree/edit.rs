@@ -204,7 +204,7 @@ async fn fetch(client: &SyncClient, node: &Node, stop: &CancellationToken) -> Re
     };
     take(node, &mut contents);
     if on_disk(node.object_type) != OnDisk::File {
-        for entry in client.snapshot(Some(&node.id))? {
+        for entry in client.walk(Some(&node.id))? {
             let entry = entry?;
             if !entry.shortcut {
                 take(&entry.node, &mut contents);

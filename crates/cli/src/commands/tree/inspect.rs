@@ -93,13 +93,13 @@ type Walks = Vec<(Option<UserId>, Entries)>;
 
 fn walks(client: &SyncClient, top: &Place) -> Result<Walks> {
     Ok(match top {
-        Place::Top => vec![(None, Box::new(client.snapshot(None)?))],
-        Place::Item(node) => vec![(None, Box::new(client.snapshot(Some(&node.id))?))],
-        Place::Owner(owner) => vec![(None, Box::new(client.snapshot_shared(owner)?))],
+        Place::Top => vec![(None, Box::new(client.walk(None)?))],
+        Place::Item(node) => vec![(None, Box::new(client.walk(Some(&node.id))?))],
+        Place::Owner(owner) => vec![(None, Box::new(client.walk_shared(owner)?))],
         Place::Owners => {
             let mut walks: Walks = Vec::new();
             for owner in client.shared_owners()? {
-                let walk = client.snapshot_shared(&owner)?;
+                let walk = client.walk_shared(&owner)?;
                 walks.push((Some(owner), Box::new(walk)));
             }
             walks

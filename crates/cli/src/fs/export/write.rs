@@ -91,7 +91,7 @@ impl Export<'_> {
         let first = self.reading.len() - asked.len();
         let reader = tokio::spawn(async move {
             let (items, senders): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
-            for (content, sender) in client.pass_contents(&items).await.into_iter().zip(senders) {
+            for (content, sender) in client.read_uncached(&items).await.into_iter().zip(senders) {
                 // Whoever no longer waits was interrupted.
                 let _ = sender.send(content);
             }
