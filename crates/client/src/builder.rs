@@ -54,7 +54,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets the configuration.
+    /// Sets the client's configuration.
     pub fn config(mut self, config: ClientConfig) -> Self {
         self.config = config;
         self

@@ -27,23 +27,23 @@ const CHANGES_KEPT: usize = 4_096;
 /// The state of a replica, for people and for triage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
-    /// This replica.
+    /// The id of this replica.
     pub client_id: ReplicaId,
-    /// Whose it is.
+    /// The user that the replica belongs to.
     pub user: UserId,
     /// The server that it was made for.
     pub server: String,
-    /// What it has applied.
+    /// The position up to which the feed is applied.
     pub cursor: Option<Cursor>,
     /// The write ids that a settled pull has told.
     pub last_reconciled_write_ids: WriteIds,
-    /// Operations to push.
+    /// The number of operations to push.
     pub pending: u64,
     /// Operations that the server has decided, shown until a pull tells what came of them.
     pub acknowledged: u64,
     /// Operations that were refused.
     pub rejected: u64,
-    /// Contents to upload.
+    /// The number of contents to upload.
     pub uploads: u64,
     /// Contents whose upload was refused for good; their bytes are kept.
     pub rejected_uploads: u64,
@@ -51,11 +51,11 @@ pub struct Status {
     pub lost: u64,
     /// Items confirmed by the server.
     pub items: u64,
-    /// Why synchronising stopped, until it succeeds or is started by hand.
+    /// The reason for which synchronising stopped, until it succeeds or is started by hand.
     pub stopped: Option<StopReason>,
-    /// Why background work pauses: it goes on by itself once the cause is gone.
+    /// The reason for which background work pauses; it resumes once the cause is gone.
     pub paused: Option<StopReason>,
-    /// Whether background work is running.
+    /// True while background work is running.
     pub running: bool,
 }
 
@@ -74,7 +74,7 @@ pub(crate) struct Inner {
     pub(crate) cache: Arc<Cache>,
     /// One for each download that may be under way.
     pub(crate) downloads: Semaphore,
-    /// Whether several small contents may come in one answer, as far as is known.
+    /// False once the server is known to have no call for several small contents.
     pub(crate) reads_many: AtomicBool,
     pub(crate) progress: Mutex<Progress>,
     observers: Mutex<Vec<Arc<dyn Observer>>>,
@@ -83,7 +83,7 @@ pub(crate) struct Inner {
     pub(crate) work: Arc<tokio::sync::Mutex<()>>,
     pub(crate) sync_requested: Arc<Notify>,
     pub(crate) background: Mutex<Option<Background>>,
-    /// Why background work pauses, if it does.
+    /// The reason for which background work pauses, if it does.
     pub(crate) paused: Mutex<Option<StopReason>>,
 }
 
@@ -112,7 +112,7 @@ impl SyncClient {
         Self { inner: Arc::new(inner) }
     }
 
-    /// This replica's id.
+    /// Returns the id of this replica.
     #[must_use]
     pub fn client_id(&self) -> ReplicaId {
         self.store().meta().client_id.clone()
@@ -124,7 +124,7 @@ impl SyncClient {
         self.inner.device(&self.client_id())
     }
 
-    /// Whose replica it is.
+    /// Returns the user that the replica belongs to.
     #[must_use]
     pub fn user(&self) -> UserId {
         self.store().meta().user.clone()
@@ -151,7 +151,7 @@ impl SyncClient {
         lock(&self.inner.observers).push(observer);
     }
 
-    /// How the replica stands.
+    /// Returns the state of the replica.
     ///
     /// # Errors
     /// Only if the replica cannot be read.

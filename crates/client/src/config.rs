@@ -8,7 +8,7 @@ use vfs_sync_core::limits::MAX_INLINE_BLOB_BYTES;
 use crate::environment::{Environment, SystemEnvironment};
 use crate::error::ClientError;
 
-/// How a client behaves.
+/// The configuration of a client.
 #[derive(Debug, Clone)]
 pub struct ClientConfig {
     /// Rematerialise by itself, once in a sync, when the server asks for it; otherwise stop.
@@ -19,8 +19,7 @@ pub struct ClientConfig {
     pub transfers: usize,
     /// Contents of up to so many bytes go up many to a request; 1 MiB at most.
     pub batch_max_bytes: u64,
-    /// From so many bytes on, and above [`Self::batch_max_bytes`], an upload that is cut is gone on
-    /// with where it was.
+    /// Uploads of at least this many bytes, and above [`Self::batch_max_bytes`], are resumable.
     pub resumable_from: u64,
     /// Bytes of content to keep on this machine at most; `None`: all. What is queued for upload
     /// or in the application's hands stays beyond that.
@@ -29,12 +28,12 @@ pub struct ClientConfig {
     pub interval: Duration,
     /// The shortest and the longest back-off after a failure of the network.
     pub backoff: (Duration, Duration),
-    /// How conflicted copies call this device; `None`: by the end of the client's id.
+    /// The name of this device in conflicted copies; `None` takes the end of the client's id.
     pub device: Option<String>,
     /// A VFS that the application has registered with SQLite, for a replica's database on a disk
     /// that is not the system's; `None`: the system's. Contents stay in the replica's directory.
     pub vfs: Option<String>,
-    /// Where time, ids and chance come from.
+    /// The source of time, ids and chance.
     pub environment: Arc<dyn Environment>,
 }
 

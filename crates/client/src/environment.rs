@@ -1,5 +1,4 @@
-//! What a client takes from the machine that is not its disk or its network: time, ids, chance, and
-//! threads.
+//! The environment of a client besides its disk and its network: time, ids, chance, and threads.
 
 use std::fmt::Debug;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,8 +10,8 @@ use vfs_sync_core::time::Timestamp;
 
 use crate::error::ClientError;
 
-/// Where a client gets the time, new ids and chance from. [`SystemEnvironment`] is the machine's;
-/// a test has its own, to own the clock or to see the same ids in each run.
+/// The source of a client's time, new ids and chance. [`SystemEnvironment`] is the machine's; a
+/// test implements its own, to control the clock or to see the same ids in each run.
 ///
 /// A client on a current-thread tokio runtime whose clock is paused, in an environment that
 /// [answers from a seed](Self::unique) and is [single-threaded](Self::is_single_threaded), over a
@@ -54,8 +53,8 @@ pub trait Environment: Debug + Send + Sync + 'static {
     /// A number from 0 to 1 that spreads what many clients would do at one time.
     fn jitter(&self) -> f64;
 
-    /// Whether what blocks for the disk is done by whoever polls, rather than on the runtime's
-    /// threads for that. A transaction is then begun and ended in one step.
+    /// Returns true if blocking disk work runs where it is polled instead of on the runtime's
+    /// threads for that. A transaction then begins and ends in one step.
     fn is_single_threaded(&self) -> bool {
         false
     }

@@ -1,4 +1,4 @@
-//! What can go wrong, in the terms of the field.
+//! Errors of the client, in the terms of the field.
 
 use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::cursor::Cursor;
@@ -8,7 +8,7 @@ use vfs_sync_core::id::{BlobId, ItemId};
 use crate::api::node::Reader;
 use crate::transport::TransportError;
 
-/// Why a call of the client did not do what was asked; nothing of it happened unless said.
+/// The reason for which a call failed. The call changed nothing unless the variant says so.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The protocol was broken. Emitted to the observers before it is returned.
@@ -20,15 +20,15 @@ pub enum ClientError {
     /// No such item in the tree as this replica shows it.
     #[error("there is no item {0}")]
     UnknownItem(ItemId),
-    /// No such path.
+    /// The path leads to no item.
     #[error("there is nothing at {0}")]
     UnknownPath(String),
     /// A move or link would put an item under itself.
     #[error("{child} cannot hang under {parent}: it would contain itself")]
     Cycle {
-        /// The new container.
+        /// The container to move or link into.
         parent: ItemId,
-        /// What was to hang there.
+        /// The item to move or link.
         child: ItemId,
     },
     /// A pull or another call changed the item while it was copied, so that the copy lacks something.
@@ -37,23 +37,23 @@ pub enum ClientError {
     /// The user's level on the item is too low, as far as this replica knows.
     #[error("{item} takes the level {needs} for this, and you have {has}")]
     NotPermitted {
-        /// Which.
+        /// The item that was to be edited.
         item: ItemId,
-        /// What it takes.
+        /// The level that the call needs.
         needs: AccessLevel,
-        /// What there is.
+        /// The level that the user has.
         has: AccessLevel,
     },
-    /// Nothing moves from one owner's tree into another's: it can be copied, and then deleted
+    /// An item cannot move from one owner's tree into another's: it can be copied, and then deleted
     /// ([`SyncClient::move_by_copy`](crate::SyncClient::move_by_copy)).
     #[error("{item} cannot be moved into another owner's tree")]
     OtherTree {
-        /// What was to move.
+        /// The item that was to move.
         item: ItemId,
-        /// Where to; `None` is the top of the user's own tree.
+        /// The target; `None` is the top of the user's own tree.
         parent: Option<ItemId>,
     },
-    /// What was asked is not possible; says why and what would be.
+    /// The call is not possible; the text gives the reason and a remedy.
     #[error("{0}")]
     Invalid(String),
     /// The item has no content.
@@ -62,17 +62,17 @@ pub enum ClientError {
     /// The server answered in full, again and again, and the bytes are not the content.
     #[error("the server's bytes of {item}, content {blob_id}, are not the content: {reason}")]
     WrongContent {
-        /// Which content.
+        /// The id of the content.
         blob_id: BlobId,
-        /// Of which item.
+        /// The item that has the content.
         item: ItemId,
-        /// What is wrong with them.
+        /// The difference between the bytes and the content.
         reason: String,
     },
     /// No grant on the item names the user: it is shared with a group, or with what is above it.
     #[error("{item} is not shared with the user by name: no grant on it can be declined")]
     NotDeclined {
-        /// The item.
+        /// The item that cannot be declined.
         item: ItemId,
         /// The grants that reach the user, as far as they are known.
         through: Vec<Reader>,
@@ -86,19 +86,19 @@ pub enum ClientError {
     /// The replica was made by a newer version.
     #[error("the replica {path} has format {found}, this program knows {known}: use a newer one")]
     NewerReplica {
-        /// Its file.
+        /// The path of the replica's file.
         path: String,
-        /// Its format.
+        /// The format of the file.
         found: i64,
-        /// What this program knows.
+        /// The format that this program knows.
         known: i64,
     },
     /// The replica's file is damaged, or no replica at all.
     #[error("the replica {path} cannot be read: {reason}")]
     CorruptReplica {
-        /// Its file.
+        /// The path of the replica's file.
         path: String,
-        /// What is wrong.
+        /// The reason that SQLite gives.
         reason: String,
     },
     /// There is a replica in the directory already.
@@ -113,9 +113,9 @@ pub enum ClientError {
     /// Reading or writing a content failed.
     #[error("{what}: {source}")]
     Io {
-        /// What was being done.
+        /// The action that failed, such as "cannot open …".
         what: String,
-        /// The system's error.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// Background work has stopped on a violation and is started by hand only.
@@ -142,13 +142,13 @@ impl ClientError {
         }
     }
 
-    /// Whether the same call may succeed later without anybody doing anything.
+    /// Returns true if the same call may succeed later without anybody's intervention.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Transport(error) if error.is_transient())
     }
 
-    /// How long the server asks to wait.
+    /// Returns the time that the server asks to wait.
     pub(crate) fn retry_after(&self) -> Option<std::time::Duration> {
         match self {
             Self::Transport(error) => error.retry_after(),
@@ -162,13 +162,14 @@ impl ClientError {
     }
 }
 
-/// Why background work stopped; kept in the replica until it is started by hand.
+/// The reason for which background work stopped; the replica keeps it until work is started by
+/// hand.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StopReason {
     /// `stage:code` of a violation, or the code of a fatal answer.
     pub signature: String,
-    /// The error text.
+    /// The text of the error.
     pub message: String,
     /// The details, as JSON text.
     pub details: String,

@@ -1,4 +1,4 @@
-//! What the client tells an application while it works.
+//! Events and reports of the client, for the application.
 
 use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::client::offer::Offered;
@@ -24,29 +24,29 @@ pub enum ChangeEvent {
     /// Somebody shares an item: it came into view under nothing else of its owner's, with all that
     /// hangs under it. Told once a pull has settled, beside what appeared.
     Shared {
-        /// Which.
+        /// The id of the item.
         item_id: ItemId,
-        /// Whose it is.
+        /// The owner of the item.
         owner: UserId,
-        /// What this user may do with it.
+        /// The level that this user has on it.
         level: AccessLevel,
     },
     /// The server refused an operation; it is in the rejected list.
     Rejected {
-        /// Which.
+        /// The id of the operation.
         op_id: OpId,
-        /// On what.
+        /// The item that it edits.
         item_id: ItemId,
-        /// Why.
+        /// The server's reason, if it gave one.
         reason: Option<PushReason>,
     },
     /// A newer write beat an operation. It is shown until a pull has told what did.
     Outdated {
-        /// Which.
+        /// The id of the operation.
         op_id: OpId,
-        /// On what.
+        /// The item that it edits.
         item_id: ItemId,
-        /// Why.
+        /// The server's reason, if it gave one.
         reason: Option<PushReason>,
     },
     /// An item that this replica deleted lives on or comes back: somebody changed it, or something in
@@ -64,7 +64,7 @@ pub enum ChangeEvent {
     UploadRejected {
         /// The item that it was for.
         item_id: ItemId,
-        /// Why.
+        /// The reason of the refusal.
         reason: String,
     },
     /// Background work cannot go on until somebody renews the token, makes room at the server, or mends what
@@ -85,7 +85,7 @@ pub enum ChangeEvent {
     Rebuilt,
 }
 
-/// How far the client is with what it does now: the sync that runs, and the downloads under way.
+/// The progress of the sync that runs and of the downloads under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Progress {
     /// Operations that the server has acknowledged in this sync.
@@ -110,7 +110,7 @@ pub struct Progress {
     pub to_download_bytes: u64,
 }
 
-/// What a sync did.
+/// The result of a sync.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SyncReport {
     /// Operations that were applied, now or before.
@@ -119,25 +119,25 @@ pub struct SyncReport {
     pub outdated: u64,
     /// Operations that were refused, in the rejected list now.
     pub rejected: u64,
-    /// Feed entries applied.
+    /// The number of feed entries applied.
     pub pulled: u64,
-    /// Contents attached.
+    /// The number of contents attached.
     pub uploaded: u64,
     /// Contents that the server cannot take at present: they stay in the queue.
     pub waiting: u64,
     /// Bytes of content uploaded.
     pub uploaded_bytes: u64,
-    /// Pushes made.
+    /// The number of pushes made.
     pub pushes: u64,
-    /// Pages pulled.
+    /// The number of pages pulled.
     pub pages: u64,
-    /// Whether the replica was rebuilt from the server's state.
+    /// True if the replica was rebuilt from the server's state.
     pub rematerialised: bool,
     /// Changes that the server had lost, and that were queued again or listed.
     pub offered: Offered,
 }
 
-/// Is told what happens. An observer that panics does not change what the client does.
+/// Receives violations and progress. A panic in an observer does not change what the client does.
 pub trait Observer: Send + Sync + 'static {
     /// A guardrail failed: called once for each violation, before the call returns its error.
     fn violation(&self, violation: &Violation) {

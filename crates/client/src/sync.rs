@@ -49,7 +49,7 @@ const FORGOTTEN_AT_ONCE: usize = 500;
 /// Rebuilds before giving up, where the server is restored during each.
 const REBUILDS: usize = 3;
 
-/// What of a sync to do.
+/// The part of a sync to do.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
     All,
@@ -487,8 +487,8 @@ impl Session {
     }
 }
 
-/// Why a failure makes background work pause: it goes on by itself once somebody has renewed the token,
-/// made room, or mended what is damaged.
+/// Returns the reason for which a failure pauses background work: it resumes once somebody has
+/// renewed the token, made room, or repaired what is damaged.
 pub(crate) fn pause_reason(error: &ClientError) -> Option<StopReason> {
     let ClientError::Transport(cause) = error else { return None };
     let (signature, details) = match cause {
@@ -502,7 +502,7 @@ pub(crate) fn pause_reason(error: &ClientError) -> Option<StopReason> {
     Some(StopReason { signature, message, details, oldest_available: None })
 }
 
-/// Why a failure stops background work; `None` if it is worth another try.
+/// Returns the reason for which a failure stops background work; `None` if a retry may succeed.
 pub(crate) fn stop_reason(error: &ClientError) -> Option<StopReason> {
     let message = error.to_string();
     let plain = |signature: &str| StopReason {

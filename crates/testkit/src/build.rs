@@ -101,28 +101,28 @@ pub struct OperationBuilder {
 }
 
 impl OperationBuilder {
-    /// Another id.
+    /// Sets the operation's id.
     #[must_use]
     pub fn op_id(mut self, id: &str) -> Self {
         self.op_id = Some(OpId::new(id).expect("an operation id"));
         self
     }
 
-    /// Whose it is, and which of theirs.
+    /// Sets the author's replica and write id.
     #[must_use]
     pub fn by(mut self, replica: &str, write_id: u64) -> Self {
         self.by = (replica.to_owned(), write_id);
         self
     }
 
-    /// When it was written.
+    /// Sets the time of writing, in milliseconds.
     #[must_use]
     pub fn at(mut self, millis: i64) -> Self {
         self.at = at(millis);
         self
     }
 
-    /// What its author had seen; without it, it is an older client's.
+    /// Sets the author's basis; an operation without one is an older client's.
     #[must_use]
     pub fn basis(mut self, seen: Option<Cursor>) -> Self {
         self.basis = Some(seen.into());
@@ -361,14 +361,14 @@ impl PageBuilder {
         self
     }
 
-    /// The feed's head as the page was read.
+    /// Sets the feed's head at the moment of the read.
     #[must_use]
     pub fn head(mut self, cursor: Cursor) -> Self {
         self.0.head = Some(cursor);
         self
     }
 
-    /// The server's epoch.
+    /// Sets the server's epoch.
     ///
     /// # Panics
     /// It has more than 48 bits.
@@ -378,7 +378,7 @@ impl PageBuilder {
         self
     }
 
-    /// The page.
+    /// Returns the finished page.
     #[must_use]
     pub fn build(self) -> PullPage {
         let Self(mut page, next_cursor) = self;
@@ -416,7 +416,7 @@ pub fn state(client_id: &str, user: &str) -> StateBuilder {
     })
 }
 
-/// What a replica exports.
+/// Builds the exported state of a replica.
 #[derive(Debug, Clone)]
 pub struct StateBuilder(ReplicaState);
 
@@ -452,14 +452,14 @@ impl StateBuilder {
         self.numbered()
     }
 
-    /// What it has applied.
+    /// Sets the applied cursor.
     #[must_use]
     pub fn cursor(mut self, cursor: Cursor) -> Self {
         self.0.replay_cursor = Some(cursor);
         self
     }
 
-    /// What a settled pull has told.
+    /// Sets the state of the last settled pull.
     #[must_use]
     pub fn reconciled(mut self, cursor: Cursor, write_ids: WriteIds) -> Self {
         let last_reconciled_write_ids = write_ids;
@@ -475,7 +475,7 @@ impl StateBuilder {
         self
     }
 
-    /// An operation waits.
+    /// Adds an operation to the queue.
     #[must_use]
     pub fn queued(mut self, operation: Operation) -> Self {
         self.0.queue.push(QueuedOperation { acknowledged: false, operation });
@@ -503,7 +503,7 @@ impl StateBuilder {
         self
     }
 
-    /// The state.
+    /// Returns the finished state.
     #[must_use]
     pub fn build(self) -> ReplicaState {
         self.0

@@ -10,13 +10,13 @@ use vfs_sync_core::id::UserId;
 
 use crate::violations::ViolationCollector;
 
-/// How long it may take until nobody has a replica open.
+/// The longest wait until nobody has a replica open.
 const CLOSED_WITHIN: Duration = Duration::from_secs(10);
 
 /// A client whose violations are collected; its replica is in memory, or in a directory that is
 /// gone with it. What cannot be set up panics: it is for tests.
 pub struct TestDevice {
-    /// Gone only while it is opened again.
+    /// The open client; absent only while it is reopened.
     client: Option<SyncClient>,
     violations: Arc<ViolationCollector>,
     transport: Arc<dyn Transport>,
@@ -99,7 +99,7 @@ impl TestDevice {
         &self.violations
     }
 
-    /// Where its replica is, if it is on disk.
+    /// Returns the directory of its replica, if it is on disk.
     #[must_use]
     pub fn directory(&self) -> Option<&Path> {
         self.dir.as_ref().map(tempfile::TempDir::path)

@@ -22,7 +22,7 @@ pub struct TestClock {
 const RUNNING: i64 = i64::MIN;
 
 impl TestClock {
-    /// The machine's time.
+    /// Makes a clock that shows the machine's time.
     #[must_use]
     pub fn running() -> Self {
         Self { offset_millis: AtomicI64::new(0), frozen: AtomicI64::new(RUNNING) }
@@ -46,7 +46,7 @@ impl TestClock {
         }
     }
 
-    /// What it shows.
+    /// Returns the time that it shows.
     ///
     /// # Panics
     /// If it was moved to where no time is.
@@ -73,9 +73,9 @@ impl server::Environment for TestClock {
     }
 }
 
-/// What a client or a server takes from the machine, out of a seed: ids, jitter, and a clock that
-/// stands still until the test moves it. What a client does with its replica is done on the
-/// thread that polls it.
+/// The environment of a client or a server, out of a seed: ids, jitter, and a clock that stands
+/// still until the test moves it. A client does the work on its replica on the thread that polls
+/// it.
 ///
 /// Two environments of one seed give the same ids: each replica and each server has its own.
 ///
@@ -108,7 +108,7 @@ impl TestEnvironment {
         Self { clock, random: Mutex::new((Random::new(seed), 0)) }
     }
 
-    /// Its clock.
+    /// Returns the clock of this environment.
     #[must_use]
     pub fn clock(&self) -> &TestClock {
         &self.clock

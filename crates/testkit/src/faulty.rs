@@ -19,7 +19,7 @@ use bytes::{
     cut_after, damaged, damaged_call, gathered, kept, of_bytes, reread, truncated, with_damage,
 };
 
-/// What happens to a call.
+/// The fault of a call.
 ///
 /// Uploads and downloads are cut at the byte that is named; of every other call, the answer is
 /// JSON, and the request is cut as a whole.
@@ -37,10 +37,10 @@ pub enum Fault {
     Duplicate,
     /// The caller hears of a failure of the network, and the call arrives behind the next one.
     Reorder,
-    /// What is sent is cut after as many bytes.
+    /// The request is cut after as many bytes.
     CutRequest(u64),
-    /// Of the contents that are sent, the byte that comes after as many is another one. A call
-    /// without contents is passed on.
+    /// The byte after as many bytes of the request's contents is replaced. A call without contents
+    /// is passed on.
     DamageRequest(u64),
     /// It is done, and its answer is cut after as many bytes.
     CutAnswer(u64),
@@ -95,12 +95,12 @@ impl FaultyTransport {
         self.state().next.entry(kind).or_default().push_back(fault);
     }
 
-    /// From now on nothing gets through, until [`Self::heal`].
+    /// Stops all calls until [`Self::heal`].
     pub fn cut(&self) {
         self.state().cut = true;
     }
 
-    /// From now on one call in `one_in` has a fault of those that a bad network has: requests and
+    /// Gives one call in `one_in` a fault of a bad network, until [`Self::heal`]: requests and
     /// answers are lost, cut, doubled, delayed by up to ten milliseconds and reordered.
     pub fn storm(&self, random: Random, one_in: usize) {
         self.state().storm = Some((random, one_in));
@@ -113,7 +113,7 @@ impl FaultyTransport {
         state.storm = None;
     }
 
-    /// What it was asked, faults or not.
+    /// Returns the calls that it received, faulty or not.
     #[must_use]
     pub fn record(&self) -> &Record {
         &self.record

@@ -10,16 +10,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Which way bytes go.
+/// The direction of a flow of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
-    /// From who connected to where the proxy leads.
+    /// The flow from the connecting side to the proxy's target.
     Forth,
     /// Back to who connected.
     Back,
 }
 
-/// What a line does now.
+/// The present state of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Line {
     /// Connections are refused, and those there were are reset.
@@ -51,13 +51,13 @@ impl Proxy {
         Self { address, line, limits, _stop: stop.drop_guard() }
     }
 
-    /// Where to connect.
+    /// Returns the address to connect to.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where to connect, as a server's address: `http://127.0.0.1:<port>`.
+    /// Returns the address to connect to, as a server's: `http://127.0.0.1:<port>`.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
@@ -68,13 +68,13 @@ impl Proxy {
         self.line.send_modify(|line| line.cut = true);
     }
 
-    /// Nothing passes in one direction until [`Self::heal`]; connections stay open meanwhile, and
-    /// what was sent arrives then. Both directions held are what a network without a route is.
+    /// Holds bytes in one direction until [`Self::heal`]; connections stay open meanwhile, and what
+    /// was sent arrives then. Holding both directions simulates a network without a route.
     pub fn hold(&self, direction: Direction) {
         self.line.send_modify(|line| line.held[direction as usize] = true);
     }
 
-    /// What is sent waits so long before it goes on.
+    /// Delays every chunk by so much.
     pub fn delay(&self, by: Duration) {
         self.line.send_modify(|line| line.delay = by);
     }
@@ -85,7 +85,7 @@ impl Proxy {
         lock(&self.limits).push((direction, bytes));
     }
 
-    /// Everything passes.
+    /// Ends all faults: everything passes.
     pub fn heal(&self) {
         self.line.send_replace(Line::default());
     }

@@ -1,6 +1,7 @@
 //! Random choices that a seed repeats.
 
-/// What the environment variable `name` says, if it is there: how large a test is, say.
+/// Returns the number in the environment variable `name`, if it is there: the size of a test, for
+/// example.
 ///
 /// # Panics
 /// If it is not a number.

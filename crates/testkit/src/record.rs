@@ -1,4 +1,4 @@
-//! What a transport was asked.
+//! The calls that a transport received.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -23,7 +23,7 @@ impl Record {
         self.all().iter().filter_map(of).collect()
     }
 
-    /// All calls.
+    /// Returns all recorded calls.
     #[must_use]
     pub fn calls(&self) -> Vec<Call> {
         self.each(|(_, call)| Some(without_data(call)))
@@ -35,13 +35,13 @@ impl Record {
         self.each(|(of, call)| (of.as_deref() == Some(phase)).then(|| call.kind()))
     }
 
-    /// How many calls of a kind there were.
+    /// Counts the calls of a kind.
     #[must_use]
     pub fn count(&self, kind: CallKind) -> usize {
         self.all().iter().filter(|(_, call)| call.kind() == kind).count()
     }
 
-    /// The pushes.
+    /// Returns the requests of pushes.
     #[must_use]
     pub fn pushed(&self) -> Vec<PushRequest> {
         self.each(|(_, call)| match call {
@@ -50,7 +50,7 @@ impl Record {
         })
     }
 
-    /// The pulls.
+    /// Returns the queries of pulls.
     #[must_use]
     pub fn pulled(&self) -> Vec<PullQuery> {
         self.each(|(_, call)| match call {
@@ -59,7 +59,7 @@ impl Record {
         })
     }
 
-    /// The reconciles.
+    /// Returns the requests of reconciles.
     #[must_use]
     pub fn reconciled(&self) -> Vec<ReconcileRequest> {
         self.each(|(_, call)| match call {

@@ -36,8 +36,8 @@ struct Script {
     phase: Option<Phase>,
 }
 
-/// How calls are answered while a part of a test goes on. What it says nothing of is answered as
-/// in no phase.
+/// The answers to calls during a part of a test. Calls that it does not mention are answered as
+/// without a phase.
 pub struct Phase {
     name: String,
     answers: HashMap<CallKind, Always>,
@@ -146,12 +146,12 @@ impl ScriptedTransport {
         on!(self, Reconcile, answer);
     }
 
-    /// From now on, calls for which there is no answer of their own are answered as `phase` says.
+    /// Answers calls that have no answer of their own as `phase` says, from now on.
     pub fn begin(&self, phase: Phase) {
         self.script().phase = Some(phase);
     }
 
-    /// Ends the phase.
+    /// Ends the present phase.
     pub fn end(&self) {
         self.script().phase = None;
     }
@@ -162,7 +162,7 @@ impl ScriptedTransport {
         self.script().next.values().map(VecDeque::len).sum()
     }
 
-    /// What it was asked.
+    /// Returns the calls that it received.
     #[must_use]
     pub fn record(&self) -> &Record {
         &self.record
@@ -193,7 +193,7 @@ fn unknown(kind: CallKind) -> TransportError {
     }
 }
 
-/// What the plainest of servers answers.
+/// Answers as the plainest of servers does.
 fn plainly(call: &Call) -> Result<Answer, TransportError> {
     Ok(match call {
         Call::Push(request) => Answer::Push(all_results(request, PushStatus::Applied)),

@@ -90,14 +90,14 @@ impl TestServerBuilder {
         self
     }
 
-    /// With the operator's listener.
+    /// Adds the operator's listener.
     #[must_use]
     pub fn admin(mut self) -> Self {
         self.admin = true;
         self
     }
 
-    /// Starts it.
+    /// Starts the configured server.
     pub async fn start(self) -> TestServer {
         let secret = Secret::new(uuid::Uuid::now_v7().simple().to_string().repeat(2));
         let auth = self
@@ -140,19 +140,19 @@ impl TestServer {
         }
     }
 
-    /// Where it is: `http://127.0.0.1:<port>`, the same after a restart.
+    /// Returns its address: `http://127.0.0.1:<port>`, the same after a restart.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Where the operator's listener is, if it has one.
+    /// Returns the address of the operator's listener, if it has one.
     #[must_use]
     pub fn admin_url(&self) -> Option<String> {
         self.admin_address.map(|address| format!("http://{address}"))
     }
 
-    /// Its clock.
+    /// Returns the server's clock.
     #[must_use]
     pub fn clock(&self) -> &TestClock {
         &self.clock
@@ -191,7 +191,7 @@ impl TestServer {
         self.auth.mint(&user, scope, CENTURY, long_ago).expect("the server has a secret")
     }
 
-    /// Its metadata store.
+    /// Returns the metadata store.
     #[must_use]
     pub fn store(&self) -> Arc<dyn MetadataStore> {
         Arc::clone(&self.running.as_ref().expect("the server runs").store)
@@ -206,7 +206,7 @@ impl TestServer {
         self.store().prune(retention).await.expect("a database");
     }
 
-    /// Its object store.
+    /// Returns the object store.
     #[must_use]
     pub fn blobs(&self) -> Arc<dyn BlobStore> {
         match &self.blobs {
@@ -230,7 +230,7 @@ impl TestServer {
         self.directory.path().join("server.db")
     }
 
-    /// Its directory.
+    /// Returns the server's directory.
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.directory.path()

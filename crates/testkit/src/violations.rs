@@ -18,7 +18,7 @@ impl ViolationCollector {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was recorded so far.
+    /// Returns the violations recorded so far.
     #[must_use]
     pub fn violations(&self) -> Vec<Violation> {
         self.all().clone()
@@ -36,7 +36,7 @@ impl Observer for ViolationCollector {
     }
 }
 
-/// What one of the violations must be: of a signature, with at least these details.
+/// The properties that one of the violations must have: a signature, and at least these details.
 struct Expected<'a> {
     signature: String,
     details: Value,
@@ -206,7 +206,7 @@ mod tests {
     use super::*;
     use crate::build::cursor;
 
-    /// What an expectation that is not met says.
+    /// Returns the message of an expectation that is not met.
     fn said(expect: impl FnOnce() + std::panic::UnwindSafe) -> String {
         *std::panic::catch_unwind(expect).unwrap_err().downcast::<String>().unwrap()
     }

@@ -24,7 +24,7 @@ use crate::transport::TransportExt as _;
 const FETCHED_TOGETHER: usize = 128;
 
 impl SyncClient {
-    /// How much the cache of contents holds, and may.
+    /// Returns the size of the cache of contents and its limit.
     ///
     /// # Errors
     /// [`ClientError::Io`] if its directory cannot be read.
@@ -119,8 +119,8 @@ impl SyncClient {
         Ok(self.inner.transport.versions(item).await?.versions)
     }
 
-    /// As [`Self::read_content`], of one of an item's [`Self::versions`]. One that is not the
-    /// present content leaves the cache with the next pull.
+    /// Reads one of an item's [`Self::versions`], as [`Self::read_content`] reads the present
+    /// content. A version that is not the present content leaves the cache with the next pull.
     ///
     /// # Errors
     /// As [`Self::read_content`].

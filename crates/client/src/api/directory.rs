@@ -70,7 +70,7 @@ impl SyncClient {
         store.put_directory(record, MAX_DIRECTORIES)
     }
 
-    /// How often the replica was rebuilt from the server's state.
+    /// Returns the number of times that the replica was rebuilt from the server's state.
     #[must_use]
     pub fn rebuilds(&self) -> u64 {
         self.store().meta().rebuilds
@@ -121,7 +121,7 @@ impl SyncClient {
         self.store().entries_of_item(item)
     }
 
-    /// How many rows a directory's record has, and the greatest number among them.
+    /// Returns the number of rows in a directory's record, and the greatest row number.
     ///
     /// # Errors
     /// Only if the replica cannot be read.

@@ -17,7 +17,7 @@ use crate::content::{NewContent, StoredContent, TakenContent};
 use crate::error::ClientError;
 use crate::replica::{NewEdit, NewEdits};
 
-/// What a delete takes along.
+/// The extent of a deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delete {
     /// The item only; what hangs under it alone goes to the top.
@@ -26,7 +26,7 @@ pub enum Delete {
     Recursive,
 }
 
-/// Whether an edit is decided by what its author saw.
+/// The condition under which an edit applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Condition {
     BySight,
@@ -48,13 +48,13 @@ pub struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    /// How many operations it has.
+    /// Returns the number of its operations.
     #[must_use]
     pub fn len(&self) -> usize {
         self.actions.len()
     }
 
-    /// Whether there is nothing to commit: no operation, and no content.
+    /// Returns true if there is nothing to commit: no operation, and no content.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.actions.is_empty() && self.contents.is_empty() && self.records.is_empty()
@@ -80,7 +80,7 @@ impl Batch<'_> {
         id
     }
 
-    /// Renames an item.
+    /// Gives an item another name.
     pub fn rename(&mut self, item: &ItemId, name: Name) {
         self.push(item, Action::Upsert(Box::new(Upsert { name: Some(name), ..Upsert::default() })));
     }
@@ -189,7 +189,7 @@ impl Batch<'_> {
         self.records.push((directory, change));
     }
 
-    /// Any other operation.
+    /// Adds any other operation.
     pub fn push(&mut self, item: &ItemId, action: Action) {
         self.actions.push((item.clone(), action, Condition::BySight));
     }
@@ -314,7 +314,7 @@ impl SyncClient {
         Ok(item)
     }
 
-    /// Renames an item.
+    /// Gives an item another name.
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`].
@@ -442,8 +442,8 @@ impl SyncClient {
         self.delete_by(item, what, |batch, item| batch.delete(item))
     }
 
-    /// As [`SyncClient::delete`], whatever this replica has seen: changes of other devices that were
-    /// made before and arrive later go too.
+    /// Deletes as [`SyncClient::delete`] does, whatever this replica has seen: changes of other
+    /// devices that were made before and arrive later go too.
     ///
     /// # Errors
     /// As [`SyncClient::delete`].

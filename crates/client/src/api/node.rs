@@ -1,4 +1,4 @@
-//! What an application reads: the confirmed state with the queue applied on top.
+//! Values that an application reads: the confirmed state with the queue applied on top.
 
 use vfs_sync_core::access::{AccessLevel, Principal};
 use vfs_sync_core::id::ItemId;
@@ -11,9 +11,9 @@ use vfs_sync_core::wire::PushReason;
 pub struct Child {
     /// Unique among the siblings, the same on every replica.
     pub name: String,
-    /// Whether it is in another owner's tree than its container: a place to find it.
+    /// True if it is in another owner's tree than its container, which only links to it.
     pub shortcut: bool,
-    /// The item.
+    /// The item with that name.
     pub node: Node,
 }
 
@@ -26,41 +26,42 @@ pub struct TreeEntry {
     pub depth: usize,
     /// The container on this path; `None` at the top.
     pub parent: Option<ItemId>,
-    /// Whether it is in another owner's tree than that container: the walk does not go through it.
+    /// True if it is in another owner's tree than that container: the walk does not go through it.
     pub shortcut: bool,
-    /// Where the walk went through it, if it is a container that was met before: what hangs under it
-    /// is there, and not met again. Empty: where the walk began, which a circle leads back to.
+    /// The path on which the walk went through it, if it is a container that was met before: its
+    /// children are there, and not met again. An empty path is the start of the walk, which a cycle
+    /// leads back to.
     pub linked_again: Option<String>,
-    /// The item.
+    /// The item that was met.
     pub node: Node,
 }
 
 /// A grant on an item, as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
-    /// To whom.
+    /// The principal that has the grant.
     pub principal: Principal,
-    /// How much.
+    /// The level that it gives.
     pub level: AccessLevel,
-    /// Whether it is still on its way to the server.
+    /// True while the grant is on its way to the server.
     pub pending: bool,
 }
 
 /// Somebody who may read an item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reader {
-    /// Who.
+    /// The principal that may read it.
     pub principal: Principal,
     /// The highest level that is known of.
     pub level: AccessLevel,
-    /// What the grant is on: the item itself, or a container above it.
+    /// The item that the grant is on: this one, or a container above it.
     pub through: ItemId,
 }
 
-/// How far a queued operation is.
+/// The stage of a queued operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum QueuedState {
-    /// To be pushed.
+    /// The operation is to be pushed.
     Pending,
     /// The server has decided it; no pull that tells what came of it has settled yet.
     Acknowledged,
@@ -69,9 +70,9 @@ pub enum QueuedState {
 /// An operation in the queue.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QueuedOp {
-    /// The operation.
+    /// The operation in the queue.
     pub operation: Operation,
-    /// How far it is.
+    /// The stage that it is in.
     pub state: QueuedState,
 }
 
@@ -80,8 +81,8 @@ pub struct QueuedOp {
 pub struct RejectedOp {
     /// The operation as it was sent.
     pub operation: Operation,
-    /// Why.
+    /// The server's reason, if it gave one.
     pub reason: Option<PushReason>,
-    /// What more the server told.
+    /// More detail from the server.
     pub detail: Option<String>,
 }

@@ -13,11 +13,11 @@ pub struct WaitingUpload {
     pub blob_id: BlobId,
     /// Its size in bytes.
     pub size: u64,
-    /// The server's reason.
+    /// The server's reason, for people.
     pub reason: String,
 }
 
-/// What a replica still owes its server, and what the server refused: nothing of it may be forgotten.
+/// The work that a replica still owes its server, and the work that the server refused.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Outstanding {
     /// Operations in the queue.
@@ -37,7 +37,7 @@ pub struct Outstanding {
 }
 
 impl Outstanding {
-    /// Whether there is nothing.
+    /// Returns true if nothing is outstanding.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.pending + self.uploads + self.rejected + self.rejected_uploads + self.lost == 0
@@ -49,13 +49,13 @@ impl Outstanding {
 pub struct RejectedUpload {
     /// The item that it was for.
     pub item_id: ItemId,
-    /// What names it.
+    /// The id of the content.
     pub blob_id: BlobId,
-    /// Bytes.
+    /// The size in bytes.
     pub size: u64,
     /// The digest of these bytes.
     pub digest: Sha256Digest,
-    /// Why.
+    /// The reason of the refusal.
     pub reason: String,
 }
 

@@ -88,7 +88,8 @@ impl SyncClient {
         Ok(waiting)
     }
 
-    /// What is still to be sent, and what was refused and not yet retried or discarded.
+    /// Counts the work that is still to be sent, and the refusals that were neither retried nor
+    /// discarded.
     ///
     /// # Errors
     /// Only if the replica cannot be read.

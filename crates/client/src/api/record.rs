@@ -19,15 +19,15 @@ pub const ROOT_ENTRY: u64 = 0;
 pub struct DirectoryRecord {
     /// The number that its entries name.
     pub id: i64,
-    /// Where it was when it was last used, as bytes.
+    /// The path at its last use, as bytes.
     pub path: Vec<u8>,
     /// The folder of the tree that it belongs to; `None` is the top.
     pub target: Option<ItemId>,
-    /// What identifies the directory on its disk, wherever it is moved.
+    /// The identity of the directory on its disk, which a move does not change.
     pub identity: Vec<u8>,
     /// The moment of its last use.
     pub used_at: Timestamp,
-    /// How often the replica had been rebuilt when the directory was last brought in step with it.
+    /// The number of rebuilds of the replica when the directory was last brought in step with it.
     pub rebuilds: u64,
 }
 
@@ -40,19 +40,19 @@ pub struct DiskTime {
     pub nanos: u32,
 }
 
-/// What an entry is on the disk.
+/// The kind of an entry on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum EntryKind {
-    /// A regular file.
+    /// The entry is a regular file.
     File,
-    /// A folder.
+    /// The entry is a folder.
     Folder,
 }
 
 /// The disk half of a row: what the disk told of the entry when it was read or written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskState {
-    /// File or folder.
+    /// The kind of the entry.
     pub kind: EntryKind,
     /// Bytes of the file; 0 for a folder.
     pub size: u64,
@@ -60,25 +60,25 @@ pub struct DiskState {
     pub mtime: DiskTime,
     /// The time of the last change of anything of it.
     pub ctime: DiskTime,
-    /// Its inode.
+    /// The number of its inode.
     pub inode: u64,
-    /// When the inode was made, where the disk tells it.
+    /// The time at which the inode was made, if the disk keeps it.
     pub born: Option<DiskTime>,
     /// The nine permission bits.
     pub mode: u32,
-    /// Whether it is on another file system than the directory.
+    /// True if it is on another file system than the directory.
     pub elsewhere: bool,
     /// The digest of the bytes as they were on the disk.
     pub digest: Option<Sha256Digest>,
-    /// Whether a change right after the reading might not show in the times: the bytes are
-    /// compared at the next look.
+    /// True if a change right after the reading might not show in the times: the bytes are compared
+    /// at the next scan.
     pub unsettled: bool,
 }
 
 /// The tree half of a row: the state of the item that the disk half was brought in step with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TreeState {
-    /// The item.
+    /// The id of the item.
     pub item: ItemId,
     /// The container it was found under; `None` is the top.
     pub parent: Option<ItemId>,
@@ -90,14 +90,14 @@ pub struct TreeState {
     pub digest: Option<Sha256Digest>,
     /// The time of its content.
     pub mtime: Option<Timestamp>,
-    /// Its permission bits.
+    /// The permission bits of the item.
     pub mode: Option<u32>,
 }
 
-/// Whether the tree may touch the entry on the disk.
+/// The permission of the tree to touch the entry on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum EntryState {
-    /// What is on the disk is in the tree, or on its way there.
+    /// The bytes on the disk are in the tree, or on their way there.
     Agreed,
     /// The server refused it: the bytes on the disk may be the only ones.
     Local,
@@ -112,16 +112,16 @@ pub struct EntryRecord {
     pub parent: u64,
     /// Its name on the disk, as bytes.
     pub name: Vec<u8>,
-    /// What the disk told.
+    /// The state on the disk.
     pub disk: DiskState,
-    /// What the tree had.
+    /// The state in the tree.
     pub tree: TreeState,
-    /// Whether the tree may touch it.
+    /// The permission of the tree to touch it.
     pub state: EntryState,
     /// The digest of a content that an export was about to give to it: a row is written before, and
     /// again after, so that what a killed export wrote is nobody's edit.
     pub coming: Option<Sha256Digest>,
-    /// Whether this replica made the item, in a folder that others may have put the same into.
+    /// True if this replica made the item, in a folder into which others may have put the same.
     pub made: bool,
 }
 
@@ -142,6 +142,6 @@ pub enum FoundDirectory {
     /// There is none, but of another directory that was at this path: it was replaced, or its disk
     /// is not mounted.
     Replaced(DirectoryRecord),
-    /// Nothing is known of it.
+    /// The directory has no record.
     Unknown,
 }

@@ -39,8 +39,9 @@ impl SyncClient {
         batch.commit().map(drop)
     }
 
-    /// Whether this user may delete an item, as far as this replica knows: with `admin` on it; or with
-    /// `write`, where it hangs in a folder of its owner's and the user may write all of these.
+    /// Returns true if this user may delete an item, as far as this replica knows: with `admin` on
+    /// it; or with `write`, where it hangs in a folder of its owner's and the user may write all of
+    /// these.
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`].
@@ -124,9 +125,9 @@ impl SyncClient {
         Ok(shares)
     }
 
-    /// Who may read an item, and by what: its owner first, then each principal with the highest
-    /// level that a grant on the item, or on a container that it hangs under in its owner's tree,
-    /// gives. It is what this user is told: grants on containers that one cannot see are not in it.
+    /// Lists who may read an item, and by which grant: its owner first, then each principal with
+    /// the highest level that a grant on the item, or on a container above it in its owner's tree,
+    /// gives. Grants on containers that this user cannot see are missing.
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`].

@@ -10,19 +10,19 @@ use crate::error::ClientError;
 use crate::lock::lock;
 use crate::sync::task::Background;
 
-/// What [`SyncClient::export_state`] writes.
+/// The options of [`SyncClient::export_state`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StateExport {
     /// Replace names and metadata by digests, for a bug report. Cannot be hydrated.
     pub redact: bool,
 }
 
-/// What [`SyncClient::hydrate_state`] took over.
+/// The result of [`SyncClient::hydrate_state`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct HydrateOutcome {
-    /// Items.
+    /// The number of items.
     pub items: u64,
-    /// Queued operations.
+    /// The number of queued operations.
     pub queued: u64,
 }
 

@@ -49,7 +49,7 @@ impl SyncClient {
         self.run(Work::Rematerialise).await
     }
 
-    /// What the server knows of this client.
+    /// Asks for the server's state of this client.
     ///
     /// # Errors
     /// [`ClientError::Transport`].

@@ -1,4 +1,4 @@
-//! What was deleted: listed, restored, removed for good.
+//! The trash: listing deleted items, restoring them, removing them for good.
 
 use std::collections::HashSet;
 

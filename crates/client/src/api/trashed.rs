@@ -8,30 +8,30 @@ use vfs_sync_core::wire::trash::{TrashedItem, TrashedParent};
 /// A deleted item that can be restored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trashed {
-    /// The item.
+    /// The id of the item.
     pub item: ItemId,
     /// The type that it had.
     pub object_type: ObjectType,
     /// The name that it had; `None` if it had none, or an encrypted one.
     pub name: Option<Name>,
-    /// Its owner.
+    /// The owner of the item.
     pub owner: UserId,
     /// The names from the top of the tree down to the item, as far as the user may see them. An item
     /// without a name stands there with its id.
     pub path: Vec<String>,
-    /// When it was deleted: by the server's clock, or by this device's while it is pending.
+    /// The time of the deletion: by the server's clock, or by this device's while it is pending.
     pub deleted_at: Timestamp,
-    /// Who deleted it.
+    /// The user who deleted it.
     pub deleted_by: UserId,
     /// The bytes of its content; `None` if it had none.
     pub size: Option<u64>,
-    /// When the server removes it for good; `None` while the deletion is pending.
+    /// The time at which the server removes it for good; `None` while the deletion is pending.
     pub expires_at: Option<Timestamp>,
-    /// Whether the deletion is still on its way to the server.
+    /// True while the deletion is on its way to the server.
     pub pending: bool,
 }
 
-/// What emptying the trash came to.
+/// The result of emptying the trash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Emptied {
     /// Items that were removed for good.

@@ -1,4 +1,4 @@
-//! Reading the tree.
+//! Calls that read the tree.
 
 use std::collections::HashSet;
 

@@ -12,7 +12,7 @@ use crate::error::ClientError;
 /// keeps one name, however deep it is.
 pub(super) struct Walk {
     client: SyncClient,
-    /// What comes next, last first.
+    /// The children to meet, last first.
     ahead: Vec<Ahead>,
     /// The containers that it went through, and their steps; the root has none. Without them, folders
     /// that hang under each other twice, or in a circle that the server has yet to refuse, would be
@@ -31,7 +31,7 @@ struct Step {
 /// A child that the walk is to meet.
 struct Ahead {
     parent: Option<ItemId>,
-    /// The container's step.
+    /// The step of the container.
     above: Option<usize>,
     depth: usize,
     child: Child,

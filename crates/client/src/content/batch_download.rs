@@ -19,7 +19,8 @@ use crate::client::Inner;
 use crate::lock::lock;
 use crate::transport::TransportExt as _;
 
-/// What has more bytes is as quick by itself, and then a cut costs no others.
+/// The largest content in a batch: a larger one is as quick by itself, and then a cut costs no
+/// others.
 const TOGETHER: u64 = MAX_INLINE_BLOB_BYTES as u64 / 4;
 /// Bytes of content in one answer.
 const ANSWER_BYTES: u64 = MAX_BLOB_BATCH_BYTES as u64 / 4;
@@ -31,18 +32,18 @@ pub(crate) struct Found {
 
 /// A content that is to come.
 struct Wanted {
-    /// In the list of items.
+    /// The index in the list of items.
     at: usize,
     item: ItemId,
     content: NodeContent,
 }
 
-/// What becomes of a content that comes.
+/// The place for a downloaded content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Keep {
     /// The cache takes it in.
     InCache,
-    /// Who asked has it in memory, for as long as they hold it.
+    /// The caller has it in memory, for as long as it holds the value.
     Nowhere,
 }
 
@@ -68,7 +69,7 @@ pub(crate) async fn batch_read(
     found
 }
 
-/// What is here, and what is missing and small.
+/// Returns the contents in the cache, and the small ones that are missing.
 fn look(inner: &Arc<Inner>, items: Vec<ItemId>) -> (Vec<Option<Found>>, Vec<Wanted>) {
     let mut found: Vec<Option<Found>> = Vec::with_capacity(items.len());
     let (mut wanted, mut blobs) = (Vec::new(), HashSet::new());

@@ -31,12 +31,12 @@ const WORTH_RESUMING: u64 = 1024 * 1024;
 const SYNCS_AT_A_TIME: usize = 16;
 /// Turns from which on those that are over are forgotten.
 const MANY_TURNS: usize = 1_024;
-/// From so many files on, waiting for the whole disk once is less than waiting for each of them.
+/// The number of files above which one wait for the whole disk is less than one for each file.
 const WORTH_A_BARRIER: usize = 16;
-/// How long a download that was cut is kept.
+/// The time for which an interrupted download is kept.
 const PARTIAL_KEPT: Duration = Duration::from_secs(7 * 24 * 3_600);
 
-/// See the module.
+/// The contents on this machine; see the module.
 pub(crate) struct Cache {
     place: Place,
     /// Bytes that it may take, but for what must stay.
@@ -52,14 +52,14 @@ enum Place {
     Memory(Mutex<HashMap<Key, Bytes>>),
 }
 
-/// How much the cache holds.
+/// The size of the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheUsage {
     /// Bytes of content in it, queued ones among them.
     pub bytes: u64,
-    /// How many contents.
+    /// The number of contents in it.
     pub contents: u64,
-    /// What [`crate::ClientConfig::cache_size`] allows.
+    /// The limit that [`crate::ClientConfig::cache_size`] sets.
     pub limit: Option<u64>,
 }
 
@@ -290,12 +290,12 @@ impl Cache {
 
     // Downloading.
 
-    /// Whether beginning a download is so little work that it may be done on the runtime.
+    /// Returns true if beginning a download is so little work that it may run on the runtime.
     pub(crate) fn is_quick(size: u64) -> bool {
         size < WORTH_RESUMING
     }
 
-    /// Who has it is the one that downloads the blob.
+    /// Waits for the turn to download a blob; only its holder downloads it.
     pub(crate) async fn turn(&self, blob_id: &BlobId) -> tokio::sync::OwnedMutexGuard<()> {
         self.turn_of(blob_id).lock_owned().await
     }
@@ -401,7 +401,7 @@ impl Cache {
         Arc::new(Lease { cache: Arc::downgrade(self), key })
     }
 
-    /// Where a blob's bytes are: in their place, or not moved there yet.
+    /// Returns the path of a blob's bytes: in their place, or not moved there yet.
     fn path(&self, dir: &Path, key: Key) -> PathBuf {
         let path = shard_path(dir, key);
         if path.exists() { path } else { draft_path(dir, key) }
@@ -430,7 +430,7 @@ impl Cache {
         Some(LocalContent::new(size, digest, source, lease))
     }
 
-    /// Whether a content is here with all its bytes, hashed or not.
+    /// Returns true if a content is here with all its bytes, hashed or not.
     pub(crate) fn has(&self, blob_id: &BlobId, size: u64) -> bool {
         let key = Key::of(blob_id);
         match &self.place {
@@ -552,7 +552,7 @@ impl Cache {
         Ok(())
     }
 
-    /// Whether it takes more than it may.
+    /// Returns true if the cache takes more than it may.
     pub(crate) fn is_over(&self) -> Result<bool, ClientError> {
         let Some(limit) = self.limit else { return Ok(false) };
         self.load()?;

@@ -21,21 +21,21 @@ const WRONG_ANSWERS: u32 = 3;
 /// Contents that are on this machine, and stay while this value lives.
 #[derive(Debug, Default)]
 pub struct Fetched {
-    /// How many were downloaded; the others were here.
+    /// The number of contents that were downloaded; the others were in the cache.
     pub downloaded: u64,
     pub(crate) held: Vec<LocalContent>,
 }
 
 impl Fetched {
-    /// How many there are.
+    /// Returns the number of contents.
     #[must_use]
     pub fn count(&self) -> usize {
         self.held.len()
     }
 }
 
-/// That the item did not go while its content was on its way. If it did, the content goes too; if
-/// it has another content now, with the next pull.
+/// Checks that the item was not removed while its content was on its way. If it was, the content
+/// goes too; if the item has another content now, this one goes with the next pull.
 pub(super) fn is_there(
     inner: &Inner,
     item: &ItemId,
@@ -102,7 +102,7 @@ impl<'a> Counted<'a> {
         });
     }
 
-    /// What was received is not what it should be.
+    /// Takes back bytes that were received and are not those of the content.
     fn again(&mut self, bytes: u64) {
         self.missing += bytes;
         self.inner.advance(|progress| {
@@ -202,9 +202,9 @@ fn take_in(
     local.ok_or_else(|| ClientError::Storage("the cache lost a content at once".into()))
 }
 
-/// What an answer that came to its end was.
+/// The kind of an answer that came to its end.
 enum Answer {
-    /// With it the writer has the content.
+    /// The answer completes the content in the writer.
     Content,
     /// It has something else; says what.
     Wrong(String),

@@ -1,4 +1,4 @@
-//! What is in the cache, and which of it was used last.
+//! The index of the cache: its contents, and the order of their last use.
 
 use std::collections::{HashMap, HashSet};
 use std::time::SystemTime;
@@ -25,11 +25,11 @@ impl Key {
 struct Entry {
     size: u64,
     used: SystemTime,
-    /// In which order uses came, where the clock does not tell.
+    /// The order of uses with the same time.
     turn: u64,
-    /// Whether this process wrote or has hashed it.
+    /// True if this process wrote or has hashed it.
     verified: bool,
-    /// Whether this process downloaded it: the server has it, whatever is queued.
+    /// True if this process downloaded it: the server has it, whatever is queued.
     fetched: bool,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Index {
     entries: HashMap<Key, Entry>,
     bytes: u64,
     turns: u64,
-    /// Whether what earlier processes left is in it.
+    /// True once the files of earlier processes are in it.
     loaded: bool,
     held: HashMap<Key, usize>,
 }

@@ -26,9 +26,9 @@ pub(crate) const FIRST_CHUNK: usize = 8 * 1024;
 pub struct StoredContent {
     /// Its bytes, once they are with the server too.
     pub blob_id: BlobId,
-    /// How many.
+    /// The size in bytes.
     pub size: u64,
-    /// Their digest.
+    /// The digest of the bytes.
     pub digest: Sha256Digest,
 }
 
@@ -58,7 +58,7 @@ impl LocalContent {
         Self { size, digest, source, _lease: lease }
     }
 
-    /// How many bytes.
+    /// Returns the size in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
@@ -156,7 +156,7 @@ pub(crate) enum Draft {
 pub(crate) struct DraftFile {
     path: PathBuf,
     file: File,
-    /// When dropped it stays if it has this many bytes; `None`: it never does.
+    /// The size from which the file stays when dropped; `None`: it never does.
     stays_from: Option<u64>,
 }
 
@@ -179,7 +179,7 @@ impl Drop for DraftFile {
 }
 
 impl NewContent {
-    /// What is in a file already, of which the digest is known elsewhere.
+    /// Takes over a file that is there already and whose digest is known.
     pub(crate) fn of_file(
         blob_id: BlobId,
         size: u64,

@@ -18,7 +18,7 @@ use crate::replica::Upload;
 use crate::sync::backoff::{ATTEMPTS, back_off};
 use crate::transport::{BatchFile, ByteStream, TransportError, TransportExt as _};
 
-/// What a file in a batch takes besides its bytes.
+/// The size of a file in a batch besides its bytes.
 const BATCH_FILE_BYTES: usize = 2_048;
 /// Bytes of a batch's body, if it has more than one file: several are in memory at a time, each
 /// more than once.
@@ -26,7 +26,7 @@ const BATCH_BYTES: usize = MAX_BLOB_BATCH_BYTES / 8;
 
 const OTHER_BYTES: &str = "the server has other bytes than were sent";
 
-/// What came of one upload.
+/// The outcome of one upload.
 pub(crate) enum Outcome {
     Attached,
     /// Attached, by a server that keeps no time with the bytes.
@@ -42,12 +42,12 @@ pub(crate) enum Outcome {
     Rejected(String),
     /// The server cannot take it until somebody makes room or mends something: it stays queued.
     Waits {
-        /// Why, for people.
+        /// The server's reason, for people.
         reason: String,
         /// There is no room for its bytes; for fewer there may be.
         full: bool,
     },
-    /// Nothing is known: the same again later.
+    /// The outcome is unknown: the same request is repeated later.
     Failed(TransportError),
 }
 
@@ -355,7 +355,7 @@ async fn send_resumably(
     })
 }
 
-/// What became of a stage that takes nothing more, if that is what the server says.
+/// Returns the final status of a stage that takes nothing more, if the server's error names it.
 fn ended_as(error: &TransportError) -> Option<StageStatus> {
     let TransportError::Refused { code, details, .. } = error else { return None };
     let status = details.get("status").filter(|_| code == code::STAGE_NOT_ATTACHABLE)?;
@@ -368,7 +368,7 @@ fn is_about_the_offset(error: &TransportError) -> bool {
     [code::OFFSET_MISMATCH, code::UPLOAD_SUPERSEDED].contains(&code.as_str())
 }
 
-/// What is counted as sent of one content.
+/// The bytes that are counted as sent of one content.
 struct Sent {
     inner: Arc<Inner>,
     bytes: Arc<AtomicU64>,
@@ -390,7 +390,7 @@ impl Sent {
         }))
     }
 
-    /// What the server has: all else does not count.
+    /// Sets the count to the bytes that the server has.
     fn settle(&self, there: u64) {
         let counted = self.bytes.swap(there, Ordering::Relaxed);
         self.inner.advance(|progress| {

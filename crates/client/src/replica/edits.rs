@@ -32,8 +32,8 @@ impl Checks {
         Ok(node.access_level)
     }
 
-    /// That an item is shown, and the reader may do what takes `needs`. Whatever the replica does
-    /// not know is for the server to refuse.
+    /// Checks that an item is shown and that the reader has the level `needs`. The server refuses
+    /// what the replica cannot know.
     fn allowed<R: Rows>(
         &mut self,
         view: &mut View<'_, R>,
@@ -108,8 +108,8 @@ impl Checks {
         }
     }
 
-    /// What deleting takes: `write` where the user may write all that the item hangs under in its
-    /// tree, as if nothing were deleted; else `admin`.
+    /// Returns the level that deleting takes: `write` where the user may write all that the item
+    /// hangs under in its tree, as if nothing were deleted; else `admin`.
     fn needed_to_delete<R: Rows>(
         &mut self,
         view: &mut View<'_, R>,
@@ -185,7 +185,7 @@ fn names(principal: &Principal, user: &UserId) -> bool {
     principal.kind == PrincipalType::User && principal.id.as_str() == user.as_str()
 }
 
-/// Whether an item hangs under a container of `owner`'s.
+/// Returns true if an item hangs under a container of `owner`'s.
 fn is_in<R: Rows>(view: &mut View<'_, R>, item: &ItemId, owner: &Option<UserId>) -> Result<bool> {
     for parent in view.all_parents(item)? {
         if view.owner(&parent)? == *owner {

@@ -49,9 +49,9 @@ const NOT_MADE: &str = "the server refused to create the item that this is for, 
 pub(super) struct Engine<R> {
     rows: R,
     meta: Meta,
-    /// What of others came into view at the top in the pages of a pull that goes on.
+    /// Items of others that came into view at the top in the pages of an unfinished pull.
     arrived: Vec<ItemId>,
-    /// What reads found out about containers since anything changed.
+    /// Facts about containers that reads found out since the last change.
     seen: Seen,
     /// The epochs that the building slot passed through, and its last position.
     building: (Trail, Option<Cursor>),
@@ -1093,7 +1093,7 @@ fn siblings_of<R: Rows>(view: &mut View<'_, R>, parent: Option<&ItemId>) -> Resu
     Ok(siblings)
 }
 
-/// Whether a sibling is named as a conflicted copy of an item is, by whichever device.
+/// Returns true if a sibling is named as a conflicted copy of an item is, by whichever device.
 fn is_copy_of(sibling: &Node, node: &Node) -> bool {
     let (Some(name), Some(of)) = (&sibling.name, &node.name) else { return false };
     let at = Timestamp::MIN;
@@ -1106,7 +1106,7 @@ fn free_copy_name(name: &Name, device: &str, at: Timestamp, siblings: &[Node]) -
     names.into_iter().find(|name| !taken.contains(name)).unwrap_or_else(|| name.clone())
 }
 
-/// What directories have of the content that became a conflicted copy belongs to the copy.
+/// Moves the directories' rows of a content that became a conflicted copy to the copy.
 fn follow_copy<R: Rows>(
     rows: &mut R,
     upload: &Upload,
@@ -1208,7 +1208,7 @@ fn leave_alone<R: Rows>(rows: &mut R, items: BTreeSet<ItemId>) -> Result<()> {
     Ok(())
 }
 
-/// What of the items that came into view is somebody else's and at the top.
+/// Selects the new items that belong to somebody else and hang at the top.
 fn shared<R: Rows>(
     rows: &mut R,
     user: &UserId,

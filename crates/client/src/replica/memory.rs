@@ -25,7 +25,8 @@ pub(crate) fn memory_store(meta: Meta) -> Box<dyn ReplicaStore> {
     Box::new(Engine::new(MemoryRows::default(), meta))
 }
 
-/// By item, of which there may be millions: it keeps the hashes, so that growing reads no key.
+/// A map by item, of which there may be millions: it keeps the hashes, so that growing reads no
+/// key.
 type Large<T> = IndexMap<ItemId, T, RandomState>;
 
 /// An item, and what it hangs under: one may be known before the other.
@@ -38,7 +39,7 @@ struct Place {
 #[derive(Default)]
 struct Registers {
     places: Large<Place>,
-    /// By parent: each child with the link's time and position.
+    /// The children of each parent, with the link's time and position.
     links: HashMap<ItemId, BTreeMap<ItemId, (Timestamp, Option<Position>)>>,
     grants: BTreeMap<ItemId, BTreeMap<Principal, GrantRow>>,
     attachments: HashMap<ItemId, BTreeMap<Option<RefId>, AttachmentRow>>,
@@ -99,8 +100,8 @@ impl Queue {
     }
 }
 
-/// What undoes a transaction that fails. Pages are checked before they are applied and cannot
-/// fail in memory; what edits and hydrating write can be told by what was there before.
+/// The means to undo a transaction that fails. Pages are checked before they are applied and cannot
+/// fail in memory; for edits and hydrating the previous values suffice.
 #[derive(Default)]
 struct Undo {
     first_seq: i64,

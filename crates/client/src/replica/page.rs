@@ -23,14 +23,15 @@ use crate::event::ChangeEvent;
 struct Touched {
     /// Its last change, but for its links.
     at: Option<Cursor>,
-    /// Whose it is as the page leaves it; `Some(None)` if it went, `None` if the page says nothing.
+    /// The owner as the page leaves it; `Some(None)` if the item went, `None` if the page says
+    /// nothing.
     owner: Option<Option<UserId>>,
 }
 
-/// In the order of the page: what is written and told does not depend on chance.
+/// A map in the order of the page, so that writes and events do not depend on chance.
 type Ordered<T> = IndexMap<ItemId, T, RandomState>;
 
-/// What a page touched: for clocks and for the top of the tree, looked up once an item.
+/// The items that a page touched: for clocks and for the top of the tree, looked up once an item.
 pub(super) struct PageWork<'a, R> {
     rows: &'a mut R,
     slot: Slot,
@@ -47,11 +48,11 @@ pub(super) struct PageWork<'a, R> {
     events: Option<Ordered<ChangeEvent>>,
 }
 
-/// What came of a page.
+/// The result of applying a page.
 pub(super) struct PageOutcome {
-    /// How many items more there are.
+    /// The change in the number of items.
     pub(super) new: i64,
-    /// What to tell.
+    /// The events to emit.
     pub(super) events: Vec<ChangeEvent>,
     /// Items of others that came into view at the top, if anybody is to be told.
     pub(super) arrived: Vec<ItemId>,
@@ -203,8 +204,8 @@ impl<'a, R: Rows> PageWork<'a, R> {
         Ok(())
     }
 
-    /// What is no longer the user's to see does not come back by a content that waits: its bytes need
-    /// not be sent to learn that.
+    /// Gives up a waiting content whose item is no longer visible to the user: its bytes need not
+    /// be sent to learn that.
     fn give_up_bringing_back(&mut self, item: &ItemId) -> Result<()> {
         if self.slot == Slot::Building {
             return Ok(());
@@ -240,8 +241,8 @@ impl<'a, R: Rows> PageWork<'a, R> {
         }
     }
 
-    /// Whether a container belongs to another than `owner`, so that a link under it is a shortcut:
-    /// see [`View::is_top`].
+    /// Returns true if a container belongs to another than `owner`, so that a link under it is a
+    /// shortcut: see [`View::is_top`].
     fn is_foreign(&mut self, container: &ItemId, owner: &UserId, user: &UserId) -> Result<bool> {
         if !self.owners.contains_key(container) {
             let found = self.rows.owner(self.slot, container)?;

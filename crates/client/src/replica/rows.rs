@@ -1,4 +1,4 @@
-//! What a back end knows: rows and transactions, no rules.
+//! The rows and transactions of a back end, without rules.
 
 use std::collections::BTreeSet;
 
@@ -19,10 +19,10 @@ use crate::error::ClientError;
 
 pub(super) type Result<T> = std::result::Result<T, ClientError>;
 
-/// What an item hangs under: one, nearly always.
+/// The containers of an item: one, nearly always.
 pub(super) type Parents = SmallVec<[ItemId; 1]>;
 
-/// A confirmed item.
+/// The row of a confirmed item.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct ItemRow {
     pub(super) view: Box<ItemView>,
@@ -115,7 +115,7 @@ pub(super) trait Rows: Send {
         after: Option<&ItemId>,
         at_most: usize,
     ) -> Result<Vec<ItemRow>>;
-    /// As [`Self::items_told_after`], for links, by parent and child.
+    /// Lists links as [`Self::items_told_after`] lists items, by parent and child.
     fn links_told_after(
         &mut self,
         position: Option<Position>,
@@ -176,9 +176,9 @@ pub(super) trait Rows: Send {
         write_id: WriteId,
         at: Option<Timestamp>,
     ) -> Result<Option<ItemId>>;
-    /// Of those that are acknowledged, makes those pending again whose write id is above `covered`:
-    /// with the times that they were last sent with, or to be sent with those that the server gave
-    /// them. Gives which.
+    /// Makes acknowledged operations pending again whose write id is above `covered`: with the times
+    /// that they were last sent with, or to be sent with those that the server gave them. Returns
+    /// their ids.
     fn unacknowledge(&mut self, covered: Option<WriteId>, as_sent: bool) -> Result<BTreeSet<OpId>>;
     /// Gives a queued operation a later time.
     fn restamp(&mut self, op_id: &OpId, occurred_at: Timestamp) -> Result<()>;
@@ -206,7 +206,7 @@ pub(super) trait Rows: Send {
     fn reset_uploads(&mut self) -> Result<()>;
     fn rejected_uploads(&mut self) -> Result<Vec<Upload>>;
     fn is_uploading(&mut self, blob_id: &BlobId) -> Result<bool>;
-    /// Whether a content is on its way, or is kept with the list of lost changes.
+    /// Returns true if a content is on its way, or is kept with the list of lost changes.
     fn is_needed(&mut self, blob_id: &BlobId) -> Result<bool>;
     fn blobs_to_keep(&mut self) -> Result<Vec<BlobId>>;
     fn counts(&mut self) -> Result<Counts>;
@@ -230,7 +230,7 @@ pub(super) trait Rows: Send {
     fn count_entries(&mut self, directory: i64) -> Result<u64>;
     fn last_entry(&mut self, directory: i64) -> Result<u64>;
 
-    /// In the current slot.
+    /// Counts the items of the current slot.
     fn count_items(&mut self) -> Result<u64>;
 
     // All rows of the current slot, in the order of their keys.

@@ -49,11 +49,11 @@ macro_rules! by_slot {
 pub(super) struct SqliteRows {
     conn: Connection,
     path: PathBuf,
-    /// Whether slot `b` is the current one.
+    /// True if slot `b` is the current one.
     current_b: bool,
-    /// As before the running transaction.
+    /// The value before the running transaction.
     committed_b: bool,
-    /// Whether commits are on disk when they return.
+    /// True if commits are on disk when they return.
     at_once: bool,
     /// Held as long as the replica is open.
     _lock: std::fs::File,
@@ -239,7 +239,7 @@ fn removal_key(removal: &Removal) -> Vec<u8> {
     key.to_bytes()
 }
 
-/// How an error of the database is told.
+/// Converts an error of the database.
 pub(super) fn storage_error(path: &std::path::Path, error: &rusqlite::Error) -> ClientError {
     use rusqlite::ErrorCode;
     let path = path.display().to_string();

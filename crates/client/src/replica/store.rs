@@ -38,16 +38,16 @@ pub(crate) struct Meta {
     /// The epochs that the cursor passed through.
     pub(crate) trail: Arc<Trail>,
     pub(crate) floor: Arc<WriteIds>,
-    /// What a settled pull has told: what reconcile sends.
+    /// The state that the last settled pull returned and reconcile sends.
     pub(crate) settled: Option<Arc<ReconcileState>>,
-    /// What of it the server has acknowledged: what an attach may require.
+    /// The state that the server has acknowledged and an attach may require.
     pub(crate) reconciled: Option<Arc<ReconcileState>>,
     pub(crate) clock: HybridClock,
-    /// From 1 to one above the greatest write id.
+    /// The next write id: from 1 to one above the greatest.
     pub(crate) next_write_id: u64,
     pub(crate) stopped: Option<Arc<StopReason>>,
     pub(crate) items: u64,
-    /// How often a rebuilt copy was swapped in.
+    /// The number of times that a rebuilt copy was swapped in.
     pub(crate) rebuilds: u64,
     /// The last items that this replica deleted, the oldest first: told if they come back.
     pub(crate) deleted: Arc<Vec<ItemId>>,
@@ -56,7 +56,7 @@ pub(crate) struct Meta {
     pub(crate) copied: bool,
 }
 
-/// How many items that were deleted here are told if they come back.
+/// The number of items deleted here whose return is reported.
 pub(crate) const DELETED_REMEMBERED: usize = 4_096;
 
 impl Meta {
@@ -83,13 +83,13 @@ impl Meta {
         }
     }
 
-    /// How much of the feed is applied: what an edit that is made now has seen.
+    /// Returns the applied part of the feed, which an edit made now has seen.
     pub(crate) fn basis(&self) -> Basis {
         self.cursor.clone().into()
     }
 }
 
-/// Which copy of the registers a page goes to.
+/// The copy of the registers that a page goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Slot {
     /// The one that is read.
@@ -98,7 +98,7 @@ pub(crate) enum Slot {
     Building,
 }
 
-/// How far the upload of a content is.
+/// The stage of a content's upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum UploadState {
     Queued,
@@ -124,21 +124,22 @@ pub(crate) struct Upload {
     pub(crate) modified_at: Option<Timestamp>,
     /// The content that the writer had in front of it.
     pub(crate) expected: Option<BlobId>,
-    /// As [`Operation::basis`], of the content; `None` in what an older client queued.
+    /// The content's [`Operation::basis`]; `None` in what an older client queued.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub(crate) basis: Option<Basis>,
-    /// When it was queued, by the hybrid logical clock; `None` in what an older client queued.
+    /// The time at which it was queued, by the hybrid logical clock; `None` in what an older client
+    /// queued.
     #[serde(default)]
     pub(crate) occurred_at: Option<Timestamp>,
     pub(crate) state: UploadState,
     /// The request, once it was sent: a retry sends the same.
     pub(crate) attach: Option<AttachRequest>,
-    /// Why it was refused.
+    /// The reason of its refusal.
     pub(crate) reason: Option<String>,
-    /// Whether it is offered again to a server that lost it: it is not to bring an item back.
+    /// True if it is offered again to a server that lost it: it is not to bring an item back.
     #[serde(default)]
     pub(crate) offered: bool,
-    /// Whether it has new ids because another upload had those it was offered under.
+    /// True if it has new ids because another upload had those it was offered under.
     #[serde(default)]
     pub(crate) renewed: bool,
 }
@@ -164,7 +165,7 @@ impl Upload {
     }
 }
 
-/// What is waiting, for `status`.
+/// The numbers that `status` shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Counts {
     pub(crate) pending: u64,
@@ -179,11 +180,11 @@ pub(crate) struct Counts {
 /// An action that goes into the queue.
 #[derive(Debug)]
 pub(crate) struct NewEdit {
-    /// Random.
+    /// The operation's id, which is random.
     pub(crate) op_id: OpId,
     pub(crate) item: ItemId,
     pub(crate) action: Action,
-    /// Whether it is sent without a basis: it then applies whatever its author saw.
+    /// True if it is sent without a basis: it then applies whatever its author saw.
     pub(crate) unconditional: bool,
 }
 
@@ -197,7 +198,7 @@ pub(crate) struct NewEdits {
     pub(crate) records: Vec<(i64, RecordChange)>,
 }
 
-/// What a rematerialisation found, to be swapped in.
+/// The result of a rematerialisation, to be swapped in.
 #[derive(Debug)]
 pub(crate) struct Rebuilt {
     pub(crate) cursor: Option<Cursor>,
@@ -224,7 +225,7 @@ pub(crate) enum History {
 /// The means of offering again besides the replica.
 pub(crate) struct Offering<'a> {
     pub(crate) environment: &'a dyn Environment,
-    /// Whether the bytes of a content are on this device, all of them.
+    /// Returns true if all bytes of a content are on this device.
     pub(crate) has_bytes: &'a dyn Fn(&BlobId, u64) -> bool,
 }
 
@@ -270,8 +271,8 @@ pub(crate) trait ReplicaStore: Send {
     /// Contents to upload whose items have no operation left to push, in order, after `after`.
     fn uploads(&mut self, after: i64, at_most: usize) -> Result<Vec<Upload>, ClientError>;
     fn put_uploads(&mut self, uploads: &[Upload]) -> Result<(), ClientError>;
-    /// As [`Self::put_uploads`], of what was sent. Later contents of an item that followed one
-    /// which has another id now, or was refused, follow what that is or followed.
+    /// Writes uploads that were sent, as [`Self::put_uploads`] does. If one has another id now, or
+    /// was refused, later contents of its item follow the new id or the content before it.
     fn settle_uploads(&mut self, uploads: &[Upload]) -> Result<(), ClientError>;
     fn remove_upload(&mut self, seq: i64) -> Result<(), ClientError>;
     /// Keeps a content whose item got another one meanwhile: as the content of a new item beside
@@ -353,7 +354,7 @@ pub(crate) trait ReplicaStore: Send {
     ) -> Result<(), ClientError>;
 
     fn export(&mut self) -> Result<ReplicaState, ClientError>;
-    /// Whether nothing has happened in it yet.
+    /// Returns true if nothing has happened in it yet.
     fn is_pristine(&mut self) -> Result<bool, ClientError>;
     fn hydrate(&mut self, state: ReplicaState) -> Result<(), ClientError>;
 }

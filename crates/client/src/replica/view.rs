@@ -18,7 +18,7 @@ pub(super) struct View<'a, R> {
     seen: Seen,
 }
 
-/// What a view has found out about containers. It holds for as long as no register and no queued
+/// Facts about containers that a view has found out. They hold as long as no register and no queued
 /// operation changes.
 #[derive(Default)]
 pub(super) struct Seen {
@@ -27,8 +27,8 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// What holds also after an operation was queued: whose tree an item was created in does not
-    /// change with it.
+    /// Keeps the facts that still hold after an operation was queued: it does not change whose tree
+    /// an item was created in.
     pub(super) fn places_only(self) -> Self {
         Self { shown: HashMap::new(), ..self }
     }
@@ -107,7 +107,7 @@ impl<'a, R: Rows> View<'a, R> {
         })
     }
 
-    /// Whose an item is, also if it is deleted in the queue; `None` if it is not known.
+    /// Returns the owner of an item, also if it is deleted in the queue; `None` if it is not known.
     pub(super) fn owner(&mut self, id: &ItemId) -> Result<Option<UserId>> {
         if let Some(owner) = self.rows.owner(self.slot, id)? {
             return Ok(Some(owner));
@@ -115,8 +115,8 @@ impl<'a, R: Rows> View<'a, R> {
         Ok(self.place(id)?.map(|(owner, _)| owner))
     }
 
-    /// Whose tree an item is in and the reader's level there, also if it is deleted in the queue;
-    /// `None` if it is not known.
+    /// Returns the owner of the tree that an item is in and the reader's level there, also if it is
+    /// deleted in the queue; `None` if it is not known.
     fn place(&mut self, id: &ItemId) -> Result<Option<(UserId, AccessLevel)>> {
         // Created in the queue: it belongs to the tree that it was created in, or, where that is not
         // known, to the user's own. The chain of creations is as long as the tree is deep; a state file
@@ -168,7 +168,7 @@ impl<'a, R: Rows> View<'a, R> {
         Ok(place)
     }
 
-    /// Whether an item is shown.
+    /// Returns true if an item is shown.
     fn is_shown(&mut self, id: &ItemId) -> Result<bool> {
         if let Some(shown) = self.seen.shown.get(id) {
             return Ok(*shown);
@@ -258,9 +258,9 @@ impl<'a, R: Rows> View<'a, R> {
         Ok(nodes)
     }
 
-    /// Whether an item is shown at the top: it is there, and hangs under nothing shown of its own
-    /// tree. A container that is not known yet is taken for the user's own: when one of somebody
-    /// else's comes, what hangs under it is looked at again.
+    /// Returns true if an item is shown at the top: it is there, and hangs under nothing shown of
+    /// its own tree. A container that is not known yet is taken for the user's own: when one of
+    /// somebody else's comes, its children are checked again.
     pub(super) fn is_top(&mut self, id: &ItemId, queue_is_empty: bool) -> Result<bool> {
         let owner = self.rows.owner(self.slot, id)?;
         if queue_is_empty && owner.is_none() {

@@ -3,7 +3,7 @@
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// A running task.
+/// A running background task.
 pub(crate) struct Background {
     pub(crate) task: JoinHandle<()>,
     pub(crate) stop: CancellationToken,

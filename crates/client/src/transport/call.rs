@@ -18,12 +18,12 @@ use vfs_sync_core::wire::{
 
 use super::error::TransportError;
 
-/// What a pull asks for.
+/// The parameters of a pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PullQuery {
-    /// Whose write id must be in the map.
+    /// The replica whose write id must be in the map.
     pub client_id: ReplicaId,
-    /// What has been applied; `None` starts from the beginning.
+    /// The position up to which the feed is applied; `None` starts from the beginning.
     pub cursor: Option<Cursor>,
     /// The feed's head at the first pull, while the cursor is below it.
     pub baseline: Option<Cursor>,
@@ -39,17 +39,17 @@ pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, std::io::Error>> +
 /// A small file that is staged and attached in one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchFile {
-    /// The stage.
+    /// The id of the stage.
     pub staging_id: StagingId,
-    /// The blob.
+    /// The id of the blob.
     pub blob_id: BlobId,
     /// A hint for readers.
     pub content_type: Option<String>,
-    /// Its bytes.
+    /// The bytes of the file.
     pub data: Bytes,
-    /// Of the bytes: the server verifies it.
+    /// The digest of the bytes, which the server verifies.
     pub digest: Sha256Digest,
-    /// What to attach it to, behind which checkpoint, in place of what.
+    /// The attach that follows: its item, its checkpoint and the content that it replaces.
     pub attach: AttachRequest,
 }
 

@@ -6,15 +6,15 @@ use vfs_sync_core::cursor::{Cursor, EarlierEpoch};
 use vfs_sync_core::id::{ReplicaId, UserId, WriteId};
 use vfs_sync_core::wire::{EpochEnd, code};
 
-/// Why there is no answer that the protocol goes on with.
+/// The reason for which a call has no usable answer.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum TransportError {
     /// No answer, `429` or `5xx`: the identical request may be repeated.
     #[error("the server cannot be reached or is busy: {reason}")]
     Network {
-        /// What happened.
+        /// A description of what happened.
         reason: String,
-        /// How long the server asks to wait.
+        /// The time that the server asks to wait.
         retry_after: Option<Duration>,
     },
     /// `401`, after the token provider was asked once more.
@@ -29,7 +29,7 @@ pub enum TransportError {
         /// The user that the token is of.
         actual: Option<UserId>,
     },
-    /// `409 crdt_rematerialization_required`.
+    /// The server cannot serve the cursor: `409 crdt_rematerialization_required`.
     #[error("pull requires re-materialization from canonical state")]
     RematerializationRequired {
         /// The cursor asked for.
@@ -39,30 +39,30 @@ pub enum TransportError {
         /// The epochs of the feed, ascending; older servers do not tell them.
         history: Option<Vec<EpochEnd>>,
     },
-    /// `409 write_ids_ahead_of_server`.
+    /// The server knows fewer write ids than the client reports: `409 write_ids_ahead_of_server`.
     #[error("the server knows fewer write ids of {replica_id:?} than this client")]
     WriteIdsAhead {
-        /// Whose write id it is.
+        /// The replica whose write id it is.
         replica_id: Option<ReplicaId>,
         /// The replica's last, as the server knows it.
         last: Option<WriteId>,
     },
-    /// `413`.
+    /// The request is too large: `413`.
     #[error("the request is too large: {0}")]
     TooLarge(String),
     /// There is no such server to ask: its address is none, or TLS cannot be set up.
     #[error("{0}")]
     InvalidAddress(String),
-    /// Any other refusal.
+    /// The server refused for any other reason.
     #[error("the server refused ({status} {code}): {message}")]
     Refused {
-        /// HTTP's status.
+        /// The status of the HTTP answer.
         status: u16,
-        /// The error's code.
+        /// The code of the error.
         code: String,
-        /// The error's sentence.
+        /// The text of the error.
         message: String,
-        /// What else the error told.
+        /// The other fields of the error.
         details: serde_json::Map<String, serde_json::Value>,
     },
     /// An answer that cannot be parsed or is not of the protocol's form.
@@ -72,7 +72,7 @@ pub enum TransportError {
         call: &'static str,
         /// The field, as a path from the answer's root.
         field: String,
-        /// What is wrong with it.
+        /// The difference from the protocol's form.
         reason: String,
     },
 }
@@ -93,15 +93,15 @@ fn wrong_user(expected: &UserId, actual: Option<&UserId>) -> String {
 }
 
 impl TransportError {
-    /// Whether the identical request may succeed later.
+    /// Returns true if the identical request may succeed later.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Network { .. })
     }
 
-    /// Whether the server refused for a reason that is none of the request's and that somebody mends: a
-    /// full disk, a quota that is used up, a row that is damaged. The identical request succeeds once that
-    /// is done, and until then nothing of it may be given up.
+    /// Returns true if the server refused for a reason outside the request that somebody can
+    /// repair: a full disk, a used-up quota, a damaged row. The identical request succeeds after
+    /// that, and until then nothing of it may be given up.
     #[must_use]
     pub fn waits(&self) -> bool {
         match self {
@@ -110,14 +110,14 @@ impl TransportError {
         }
     }
 
-    /// Whether there is no room for the bytes: on the server's disk, or in its object store.
+    /// Returns true if there is no room for the bytes, on the server's disk or in its object store.
     pub(crate) fn is_full(&self) -> bool {
         let Self::Refused { code, details, .. } = self else { return false };
         code == code::STORAGE_FULL
             || details.get("storageCode").is_some_and(|code| code == STORAGE_FULL)
     }
 
-    /// How long the server asks to wait.
+    /// Returns the time that the server asks to wait.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

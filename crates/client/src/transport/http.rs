@@ -52,7 +52,7 @@ pub trait TokenProvider: Send + Sync + 'static {
 pub struct StaticToken(String);
 
 impl StaticToken {
-    /// Takes the token.
+    /// Makes a provider of this token.
     #[must_use]
     pub fn new(token: impl Into<String>) -> Self {
         Self(token.into())
@@ -66,16 +66,16 @@ impl TokenProvider for StaticToken {
     }
 }
 
-/// How to reach a server.
+/// The address of a server, and the limits of calls to it.
 #[derive(Debug, Clone)]
 pub struct HttpConfig {
     /// `http://` or `https://`, host and port; a path is kept as a prefix.
     pub base_url: String,
-    /// How long a connection may take to open.
+    /// The longest time to open a connection.
     pub connect_timeout: Duration,
-    /// How long a call may take, but for streamed contents.
+    /// The longest time of a call, except for streamed contents.
     pub request_timeout: Duration,
-    /// How long a streamed content may stand still.
+    /// The longest time for which a streamed content may stand still.
     pub idle_timeout: Duration,
     /// Bytes a second below which a streamed content is taken for stuck, a download over each
     /// `idle_timeout`, an upload over the whole of it.
@@ -267,7 +267,7 @@ pub fn batch_request(files: &[BatchFile]) -> BlobBatchRequest {
     BlobBatchRequest { files: files.iter().map(file).collect() }
 }
 
-/// What each file of a batch was answered, in the order sent.
+/// Returns the result of each file of a batch, in the order sent.
 ///
 /// # Errors
 /// [`TransportError::MalformedResponse`] if the answer is not one for each file.

@@ -242,7 +242,7 @@ impl SqliteRows {
         self.json(key, &text)
     }
 
-    /// What replicas of earlier versions do not have.
+    /// Loads a value that replicas of earlier versions do not have.
     fn load_if_there<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
         let sql = "SELECT value FROM meta WHERE key = ?1";
         let text: Option<String> = self.one(sql, [key], |row| row.get(0))?;

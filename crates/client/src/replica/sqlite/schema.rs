@@ -1,8 +1,8 @@
 //! The tables of a replica.
 
-/// What `PRAGMA application_id` says of our files: "vfsr".
+/// The `PRAGMA application_id` of our files: "vfsr".
 pub(super) const APPLICATION_ID: i64 = 0x7666_7372;
-/// What `PRAGMA user_version` says of the schema below.
+/// The `PRAGMA user_version` of the schema below.
 pub(super) const FORMAT: i64 = 4;
 
 const SLOT: &str = "
@@ -88,7 +88,8 @@ CREATE INDEX directory_entries_by_item ON directory_entries (item);
 CREATE INDEX directory_entries_made ON directory_entries (made) WHERE made = 1;
 ";
 
-/// What a replica of the format `found` lacks; `None` if no version ever wrote such a one.
+/// Returns the statements that a replica of the format `found` lacks; `None` if no version ever
+/// wrote that format.
 pub(super) fn upgrade(found: i64) -> Option<String> {
     match found {
         FORMAT => Some(String::new()),
@@ -99,7 +100,7 @@ pub(super) fn upgrade(found: i64) -> Option<String> {
     }
 }
 
-/// All of it.
+/// Returns the whole schema, as one script.
 pub(super) fn create() -> String {
     format!("{SHARED}{FORGOTTEN}{OFFERING}{DIRECTORIES}{}{}", of_both(SLOT), of_both(POSITION))
 }

@@ -226,7 +226,7 @@ fn history(
     }
 }
 
-/// How many of the answer's first bytes to leave out, so that it begins at `offset`.
+/// Returns the number of the answer's first bytes to leave out, so that it begins at `offset`.
 pub(super) fn skipped(
     call: &'static str,
     response: &Response,

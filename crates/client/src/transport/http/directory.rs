@@ -1,4 +1,5 @@
-//! Who there is: groups and organizations, their members, and whether a principal is known.
+//! Calls about people: groups and organizations, their members, and the principals that the server
+//! knows.
 
 use reqwest::{Method, StatusCode};
 use vfs_sync_core::access::{Principal, PrincipalType};
@@ -40,8 +41,8 @@ impl HttpTransport {
         Ok(())
     }
 
-    /// At most `limit` (1 to 500) members of a group or an organization, ascending, after `after`.
-    /// Takes a token with the scope `vfs:admin`.
+    /// Lists up to `limit` (1 to 500) members of a group or an organization, ascending, after
+    /// `after`. Takes a token with the scope `vfs:admin`.
     ///
     /// # Errors
     /// [`TransportError::Refused`] with status `403` without the scope.
@@ -98,7 +99,7 @@ impl HttpTransport {
         self.fetch(self.get("blocks", self.url(&["blocks"]))).await
     }
 
-    /// Whether the server knows of a principal: a user who has written something, a group or an
+    /// Asks if the server knows of a principal: a user who has written something, a group or an
     /// organization that has members.
     ///
     /// # Errors

@@ -24,8 +24,8 @@ use crate::transport::error::TransportError;
 #[derive(Debug, Default)]
 pub struct MeantFor {
     user: OnceLock<UserId>,
-    /// Whether the server named the user in its last answer that counts: then it refuses what does not
-    /// fit by itself.
+    /// True if the server named the user in its last answer that counts: such a server refuses a
+    /// mismatch by itself.
     named: AtomicBool,
 }
 
@@ -78,14 +78,14 @@ impl MeantFor {
         Err(TransportError::WrongUser { expected: expected.clone(), actual })
     }
 
-    /// Whether data may be given to the server with a token of `owner`, as far as that says: the
-    /// token is the user's, or the server refuses what does not fit.
+    /// Returns true if data may be given to the server with a token of `owner`: the token is the
+    /// user's, or the server refuses a mismatch.
     fn may_give(&self, owner: Option<&UserId>) -> bool {
         self.user.get().is_none_or(|user| owner == Some(user)) || self.named.load(Ordering::Relaxed)
     }
 }
 
-/// What a request gives to the server that takes it.
+/// The kind of data that a request gives to the server.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Gives {
     Nothing,
