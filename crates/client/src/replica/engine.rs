@@ -22,11 +22,12 @@ use vfs_sync_core::tree::conflict_copy_name;
 use vfs_sync_core::wire::{PushReason, ReconcileState, WriteIds};
 
 use super::edits::{Checks, make_operation, touch, used_up};
+use super::offering;
 use super::page::PageWork;
 use super::rows::{AttachmentRow, GrantRow, ItemRow, LinkRow, Result, Rows};
 use super::store::{
     Counts, DELETED_REMEMBERED, Meta, NewEdit, NewEdits, Offering, Rebuilt, ReplicaStore, Slot,
-    Upload, UploadState, offering,
+    Upload, UploadState,
 };
 use super::view::{Seen, View};
 use crate::api::node::{Grant, Node, QueuedOp, QueuedState, RejectedOp};

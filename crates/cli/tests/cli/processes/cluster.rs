@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use vfs_sync_client::transport::{Answer, Call};
-use vfs_sync_client::{HttpConfig, HttpTransport, StaticToken, Transport as _, TransportError};
+use vfs_sync_client::{HttpConfig, HttpTransport, StaticToken, Transport, TransportError};
 use vfs_sync_core::id::UserId;
 use vfs_sync_testkit::Random;
 
