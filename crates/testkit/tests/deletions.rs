@@ -55,10 +55,12 @@ impl Device {
         drop(self);
         let token = StaticToken::new(server.token(user.as_str()));
         let transport = Arc::new(HttpTransport::new(HttpConfig::new(server.url()), token).unwrap());
-        let (dir, config) = (tempfile::tempdir().unwrap(), ClientConfig::default());
-        let (client, _) =
-            SyncClient::create_hydrated(dir.path(), user, "s", id, transport, config, exported)
-                .unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let (client, _) = SyncClient::builder(transport)
+            .server("s")
+            .client_id(id)
+            .hydrate(dir.path(), user, exported)
+            .unwrap();
         let events = client.subscribe();
         Self { client, events, _dir: dir }
     }

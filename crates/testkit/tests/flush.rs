@@ -590,7 +590,7 @@ async fn what_this_epoch_applied_keeps_its_time_when_others_are_queued_again() {
     let environment = Arc::new(TestEnvironment::new(1, hour.unwrap()));
     let config = ClientConfig { environment: environment.clone(), ..ClientConfig::default() };
     let user = UserId::new("alice").unwrap();
-    let client = SyncClient::in_memory(user, server.clone(), config).unwrap();
+    let client = SyncClient::builder(server.clone()).config(config).in_memory(user).unwrap();
     client.create_folder(None, name("ahead")).unwrap();
     server.on_push(|request| Ok(believed_in(request, 1)));
     client.flush().await.unwrap();
@@ -613,7 +613,7 @@ async fn what_a_restored_server_lacks_keeps_its_order_under_new_numbers() {
     let environment = Arc::new(TestEnvironment::new(1, hour.unwrap()));
     let config = ClientConfig { environment: environment.clone(), ..ClientConfig::default() };
     let user = UserId::new("alice").unwrap();
-    let client = SyncClient::in_memory(user, server.clone(), config).unwrap();
+    let client = SyncClient::builder(server.clone()).config(config).in_memory(user).unwrap();
     let folder = client.create_folder(None, name("ahead")).unwrap();
     server.on_push(|request| Ok(believed_in(request, 1)));
     client.flush().await.unwrap();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use vfs_sync_client::core::id::{ReplicaId, UserId};
-use vfs_sync_client::{ClientConfig, StateExport, SyncClient};
+use vfs_sync_client::{StateExport, SyncClient};
 use vfs_sync_testkit::{
     ScriptedTransport, ViolationCollector, build, expect_exact_guardrail_signatures,
     expect_hydrate_guardrail_violation,

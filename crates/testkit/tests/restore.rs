@@ -277,7 +277,7 @@ async fn restored_amid_a_pull(fresh: bool, exported: bool) {
     let reading = || {
         let config = ClientConfig { page_limit: 1, rematerialise: true, ..ClientConfig::default() };
         let (user, id) = (UserId::new("alice").unwrap(), ReplicaId::new("reader").unwrap());
-        SyncClient::in_memory_for_hydrate(user, id, line.clone(), config).unwrap()
+        SyncClient::builder(line.clone()).config(config).client_id(id).in_memory(user).unwrap()
     };
     let mut reader = reading();
     writer.make("first");
@@ -323,7 +323,7 @@ async fn a_restart_amid_a_pull_costs_nothing() {
     let line = Arc::new(FaultyTransport::new(server.transport("alice")));
     let config = ClientConfig { page_limit: 1, ..ClientConfig::default() };
     let alice = UserId::new("alice").unwrap();
-    let reader = SyncClient::in_memory(alice, line.clone(), config).unwrap();
+    let reader = SyncClient::builder(line.clone()).config(config).in_memory(alice).unwrap();
     for name in ["first", "second", "third"] {
         writer.make(name);
     }

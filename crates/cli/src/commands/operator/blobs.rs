@@ -10,7 +10,7 @@ use vfs_sync_core::id::BlobId;
 use vfs_sync_core::wire::StageStatus;
 use vfs_sync_store::MetadataStore;
 
-use super::operator::existing;
+use super::existing;
 use crate::args::BlobsCheck;
 use crate::error::{Failure, Kind, Result};
 use crate::output::Output;

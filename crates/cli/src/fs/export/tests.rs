@@ -2,7 +2,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use vfs_sync_client::{ClientConfig, EntryRecord, HttpConfig, HttpTransport, StaticToken};
+use vfs_sync_client::{EntryRecord, HttpConfig, HttpTransport, StaticToken};
 use vfs_sync_core::id::UserId;
 
 use super::*;
