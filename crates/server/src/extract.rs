@@ -1,5 +1,5 @@
-//! What handlers take out of a request: its user, checked against the user it is meant for, and its
-//! raw body.
+//! Extractors of handlers: the user of a request, compared with the one that it names, and its raw
+//! body.
 
 use std::sync::{Arc, OnceLock};
 

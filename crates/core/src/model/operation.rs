@@ -46,7 +46,7 @@ pub enum Basis {
 }
 
 impl Basis {
-    /// Whether what stands at `position` of the feed came after it.
+    /// Returns whether the entry at `position` of the feed came after the basis.
     #[must_use]
     pub fn is_before(&self, position: Position) -> bool {
         match self {
