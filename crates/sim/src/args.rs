@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line of the simulator.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -29,11 +29,11 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Plays the history of each seed and tells which broke a promise.
+    /// Simulates the history of each seed and reports the ones that broke a promise.
     Run(RunArgs),
-    /// Plays one seed and tells everything that happens.
+    /// Simulates one seed and prints every event.
     Replay(ReplayArgs),
-    /// Finds the fewest steps of a failing seed that still fail, and tells what happens in them.
+    /// Finds the fewest steps of a failing seed that still fail, and prints their events.
     Shrink(ShrinkArgs),
 }
 
@@ -42,17 +42,17 @@ pub(crate) struct WorldArgs {
     /// Steps of a history.
     #[arg(long, default_value_t = 200, value_name = "N")]
     steps: usize,
-    /// What the servers keep their metadata in.
+    /// The back end for the servers' metadata.
     #[arg(long, value_enum, default_value_t)]
     store: Store,
 }
 
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
 enum Store {
-    /// Memory.
+    /// A store in memory.
     #[default]
     Memory,
-    /// A SQLite file.
+    /// A SQLite file on a simulated disk.
     Sqlite,
 }
 
@@ -68,7 +68,7 @@ impl WorldArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct RunArgs {
-    /// Which seeds: from the first up to, and without, the last.
+    /// The range of seeds: from the first up to, and without, the last.
     #[arg(long, default_value = "0..1000", value_name = "A..B", value_parser = seeds)]
     pub(crate) seeds: Range<u64>,
     /// Threads; each plays one world at a time.
@@ -86,7 +86,7 @@ pub(crate) struct RunArgs {
     /// Fails if a fault or a guardrail never occurred.
     #[arg(long)]
     pub(crate) require_coverage: bool,
-    /// Tells it as one JSON object.
+    /// Prints one JSON object instead of text.
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
@@ -95,12 +95,12 @@ pub(crate) struct RunArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ReplayArgs {
-    /// Which history.
+    /// The seed of the history.
     pub(crate) seed: u64,
-    /// Only these steps, by their numbers, as `sim shrink` tells them.
+    /// Runs only these steps, by their numbers, as `sim shrink` prints them.
     #[arg(long, value_delimiter = ',', value_name = "STEPS")]
     pub(crate) only: Option<Vec<usize>>,
-    /// Tells it as one JSON object.
+    /// Prints one JSON object instead of text.
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
@@ -115,9 +115,9 @@ impl ReplayArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ShrinkArgs {
-    /// Which history.
+    /// The seed of the history.
     pub(crate) seed: u64,
-    /// Tells it as one JSON object.
+    /// Prints one JSON object instead of text.
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]

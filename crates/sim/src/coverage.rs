@@ -1,12 +1,12 @@
-//! What happened in a run, counted: a fault that never occurred proves nothing.
+//! Counts of the events of a run: a fault that never occurred proves nothing.
 
 use std::collections::BTreeMap;
 
-/// Counts by name. The names of a kind are known beforehand, so that what never occurred is told.
+/// Counts of events by name. The names of each kind are declared, so that missing ones can be reported.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Coverage(BTreeMap<(Kind, &'static str), u64>);
 
-/// What a count is of.
+/// The kind of event that a count is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
@@ -25,7 +25,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// As it is written.
+    /// Returns the kind's name in the output.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -39,7 +39,7 @@ impl Kind {
     }
 }
 
-/// What a run over many seeds is expected to meet.
+/// The events that a run over many seeds must have.
 const EXPECTED: &[(Kind, &[&str])] = &[
     (
         Kind::Fault,
@@ -135,7 +135,7 @@ const EXPECTED: &[(Kind, &[&str])] = &[
     ),
 ];
 
-/// What worlds on disks are expected to meet besides.
+/// The further events that worlds on disks must have.
 const ON_DISKS: [&str; 9] = [
     "device's disk: a call failed",
     "device's disk: it was full",
@@ -149,7 +149,7 @@ const ON_DISKS: [&str; 9] = [
 ];
 
 impl Coverage {
-    /// Expects what befalls disks, too.
+    /// Adds the faults of disks to the expected events.
     pub(crate) fn expect_disks(&mut self) {
         for name in ON_DISKS {
             self.0.entry((Kind::Fault, name)).or_default();
@@ -177,7 +177,7 @@ impl Coverage {
         all.into_iter().map(|((kind, name), count)| (kind, name, count)).collect()
     }
 
-    /// What was expected and never occurred.
+    /// Returns the expected events that never occurred.
     #[must_use]
     pub fn missing(&self) -> Vec<(Kind, &'static str)> {
         let table = self.table().into_iter();

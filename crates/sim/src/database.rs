@@ -12,10 +12,10 @@ use crate::model::Model;
 use crate::objects::{Objects, ObjectsCopy};
 use crate::power::ServerDisk;
 
-/// What a world keeps its metadata in, on servers and on devices.
+/// The back end for metadata, on servers and on devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum StoreKind {
-    /// Memory.
+    /// A store in memory.
     #[default]
     Memory,
     /// SQLite, on disks that fail.
@@ -42,7 +42,7 @@ enum Metadata {
 }
 
 impl Database {
-    /// `random` is for what befalls disks.
+    /// Creates a database; `random` decides the faults of its disk.
     pub(crate) fn new(kind: StoreKind, random: Random) -> Self {
         match kind {
             StoreKind::Memory => {
@@ -78,7 +78,7 @@ impl Database {
         Backup { model, metadata, objects: objects.copy() }
     }
 
-    /// The database as it was; of the objects, what it had comes back. No server may be running.
+    /// Restores the database; the objects that the backup had return. No server may be running.
     pub(crate) fn restore(&mut self, backup: &Backup, objects: &Objects) -> Arc<dyn MetadataStore> {
         objects.put_back(&backup.objects);
         match (&mut *self, &backup.metadata) {

@@ -31,7 +31,7 @@ use crate::sabotage::Sabotage;
 use crate::server::Cluster;
 use crate::transport::{SimTransport, Token};
 
-/// What a device does with its client when it talks to a server.
+/// The kind of exchange that a device begins with a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Talk {
     Sync,
@@ -53,13 +53,13 @@ pub(crate) struct Device {
     events: Receiver<ChangeEvent>,
     ledger: Ledger,
     talking: Option<JoinHandle<()>>,
-    /// What reads contents.
+    /// The tasks that read contents.
     pub(crate) reading: Vec<JoinHandle<()>>,
-    /// Where its replica is, unless that is in memory.
+    /// The disk of the replica, unless it is in memory.
     pub(crate) home: Option<Home>,
     /// The last talk ended well.
     well: Arc<AtomicBool>,
-    /// What it shows may be of a life that the servers have left behind.
+    /// True if the device may show a state of an epoch that the servers have left.
     behind: Arc<AtomicBool>,
     pub(crate) session: Session,
     /// Old exports, the oldest first.
@@ -172,25 +172,25 @@ impl Device {
         self.client = client;
     }
 
-    /// Whether its disk is without power: nothing of its replica can be read.
+    /// Returns whether the disk is without power, so that the replica cannot be read.
     pub(crate) fn is_dark(&self) -> bool {
         self.home.as_ref().is_some_and(|home| home.disk.is_off())
     }
 
-    /// Whether a call may fail with an error for the sake of its disk.
+    /// Returns whether a call may fail with an error of the disk.
     pub(crate) fn disk_may_fail(&self, error: &ClientError) -> bool {
         let troubled = self.home.as_ref().map(|home| &home.troubled);
         may_fail(&self.ledger, troubled, error)
     }
 
-    /// The power comes back, if its disk lost it.
+    /// Restores the power, if the disk lost it.
     pub(crate) async fn revive(&mut self) {
         if self.is_dark() {
             self.lose_power().await;
         }
     }
 
-    /// The power fails, and comes back.
+    /// Fails the power and restores it.
     pub(crate) async fn lose_power(&mut self) {
         let Some(home) = &mut self.home else { return };
         let unsynced = home.unsynced();
@@ -231,8 +231,8 @@ impl Device {
         self.start_background();
     }
 
-    /// A call that failed with the disk may have taken operations off the queue, durably, and told
-    /// nobody.
+    /// Accounts for a call that failed with the disk: it may have removed operations from the queue
+    /// durably without a report.
     fn learn_what_it_was_not_told(&self) {
         let queue = self.client.queue(usize::MAX).expect("it was just opened");
         let pending = queue.into_iter().filter(|one| one.state == QueuedState::Pending);
@@ -264,7 +264,7 @@ impl Device {
         }
     }
 
-    /// What it shows is not what the servers have, or will have, until it has pulled.
+    /// Records that the device's view is not the servers', until it has pulled.
     pub(crate) fn fall_behind(&mut self) {
         self.session = Session::default();
         self.behind.store(true, Ordering::Relaxed);
@@ -375,7 +375,7 @@ impl Device {
         }
     }
 
-    /// Whether the last talk ended well.
+    /// Returns whether the last exchange succeeded.
     pub(crate) fn was_well(&self) -> bool {
         self.well.load(Ordering::Relaxed)
     }
@@ -397,15 +397,15 @@ impl Device {
         was
     }
 
-    /// Takes over what the client did by itself, if it tells of anything.
+    /// Processes the events of the client's background work.
     pub(crate) fn observe(&mut self) {
         if !self.events.is_empty() {
             self.take_over(None);
         }
     }
 
-    /// Of the items that operations are newly queued for, those made by an own path and shown as the
-    /// user's.
+    /// Returns the items of newly queued operations that were made by an own path and are shown as
+    /// the user's.
     fn shown_as_own(&self, queue: &[QueuedOp]) -> BTreeSet<ItemId> {
         let mut items: BTreeSet<ItemId> = {
             let book = self.ledger.book();
@@ -420,8 +420,8 @@ impl Device {
         items
     }
 
-    /// Takes over what was newly queued, and what the client tells of what was queued before. `seen`
-    /// is the name that was in view where an item was renamed.
+    /// Processes newly queued operations and the client's reports about earlier ones. `seen` is the
+    /// name that was in view when an item was renamed.
     pub(crate) fn take_over(&mut self, seen: Option<(ItemId, Name)>) {
         let index = self.index;
         let queue = match self.client.queue(usize::MAX) {
@@ -537,7 +537,7 @@ fn new_client(
     }
 }
 
-/// Whether a call failed for the sake of a disk that something befell.
+/// Returns whether a call may fail because of a fault of a disk.
 fn may_fail(ledger: &Ledger, troubled: Option<&Arc<AtomicBool>>, error: &ClientError) -> bool {
     let ClientError::Storage(text) = error else { return false };
     if !troubled.is_some_and(|troubled| troubled.load(Ordering::Relaxed)) {
@@ -549,8 +549,7 @@ fn may_fail(ledger: &Ledger, troubled: Option<&Arc<AtomicBool>>, error: &ClientE
     true
 }
 
-/// Whether a failure is one that may happen among honest servers; tells whether the client asks to
-/// begin anew.
+/// Checks that a failure may occur among correct servers; returns whether the client must rebuild.
 fn judge(
     ledger: &Ledger,
     index: usize,
@@ -586,7 +585,8 @@ fn judge(
     error.violation().is_some_and(asks)
 }
 
-/// Whether a call was refused because the device has, or had when it began, a token of somebody else.
+/// Returns whether a call was rejected because the device has, or had when it began, another user's
+/// token.
 pub(crate) fn is_refused_for_its_token(book: &mut Book, index: usize, error: &ClientError) -> bool {
     use vfs_sync_client::TransportError;
     let refused = matches!(error, ClientError::Transport(TransportError::WrongUser { .. }));
@@ -615,7 +615,8 @@ pub(crate) const fn signature(violation: &Violation) -> &'static str {
     }
 }
 
-/// A broken answer ended in exactly what it has to, told once, and nothing of it stayed.
+/// Checks that a broken answer ended in exactly the required violation, reported once, and left
+/// nothing.
 fn check_ending(
     ledger: &Ledger,
     index: usize,

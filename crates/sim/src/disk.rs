@@ -22,18 +22,18 @@ use vfs_sync_testkit::Random;
 
 use files::File;
 
-/// What becomes of the writes that were not synced.
+/// The fate of unsynced writes in a power failure.
 #[derive(Debug, Clone)]
 pub enum Unsynced {
     /// Nothing: only the process died that wrote them.
     Kept,
-    /// All are lost.
+    /// All unsynced writes are lost.
     Lost,
     /// Chance decides, sector by sector of each write.
     Torn(Random),
 }
 
-/// What a disk does once instead of what it is told.
+/// A fault of one operation of a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiskFault {
     /// A write, a truncation, a removal or a sync fails; of a write, nothing was done.
@@ -42,7 +42,7 @@ pub enum DiskFault {
     PowerFails,
 }
 
-/// A disk. Clones are one disk; what is open on it survives its last clone.
+/// A simulated disk in memory. Clones share it, and files that are open on it outlive its last clone.
 #[derive(Debug, Clone)]
 pub struct Disk {
     below: Arc<str>,
@@ -52,12 +52,12 @@ pub struct Disk {
 #[derive(Debug, Default)]
 struct Platter {
     files: BTreeMap<String, File>,
-    /// What was opened before the power failed is gone for good.
+    /// The count of power failures: files that were opened before the last one stay closed.
     uptime: u64,
     is_off: bool,
     operations: u64,
     next_handle: u64,
-    /// What goes wrong at which operation.
+    /// The faults, by the number of the operation.
     faults: BTreeMap<u64, DiskFault>,
     capacity: Option<u64>,
     reads_fail: bool,
@@ -112,7 +112,7 @@ impl Disk {
         lock(&self.platter).files.values().map(File::len).sum()
     }
 
-    /// How often it was told to change something: writes, truncations, removals and syncs.
+    /// Returns the number of modifying operations: writes, truncations, removals and syncs.
     #[must_use]
     pub fn operations(&self) -> u64 {
         lock(&self.platter).operations
@@ -135,7 +135,7 @@ impl Disk {
         lock(&self.platter).capacity = bytes;
     }
 
-    /// Whether reads fail from now on.
+    /// Sets whether reads fail from now on.
     pub fn set_reads_fail(&self, fail: bool) {
         lock(&self.platter).reads_fail = fail;
     }
@@ -145,20 +145,19 @@ impl Disk {
         lock(&self.platter).faults.clear();
     }
 
-    /// The power fails, or the process dies that has files open: whatever is open fails from now on,
-    /// for good.
+    /// Fails the power, or kills the process that has files open: open files fail from now on.
     pub fn power_off(&self) {
         lock(&self.platter).power_off();
     }
 
-    /// Whether the power has failed.
+    /// Returns whether the power has failed.
     #[must_use]
     pub fn is_off(&self) -> bool {
         lock(&self.platter).is_off
     }
 
-    /// The power comes back, if it failed: what was synced is there, and of the rest what
-    /// `unsynced` says. Faults to come are forgotten.
+    /// Restores the power, if it failed: synced data is present, and of the rest what `unsynced`
+    /// decides. Pending faults are discarded.
     pub fn power_on(&self, mut unsynced: Unsynced) {
         let mut platter = lock(&self.platter);
         if std::mem::take(&mut platter.is_off) {
@@ -222,7 +221,7 @@ impl Platter {
         self.files.get_mut(name).ok_or_else(|| ErrorKind::NotFound.into())
     }
 
-    /// Whether `name` may grow to `len` bytes.
+    /// Checks that `name` may grow to `len` bytes.
     fn check_room(&mut self, name: &str, len: u64) -> Result<()> {
         let others = self.files.iter().filter(|(other, _)| *other != name);
         let others: u64 = others.map(|(_, file)| file.len()).sum();
@@ -274,7 +273,7 @@ impl Vfs for Disks {
         Ok(Handle { platter, name: name.to_owned(), id, uptime })
     }
 
-    /// As SQLite asks for it, a removal is durable at once.
+    /// Removes a file; the removal is durable at once, as SQLite requests.
     fn delete(&self, name: &str) -> Result<()> {
         let platter = disk_of(name)?;
         let mut disk = lock(&platter);
@@ -290,7 +289,7 @@ impl Vfs for Disks {
         Ok(disk.files.contains_key(name))
     }
 
-    /// On no disk: SQLite is told to keep in memory what is temporary.
+    /// Fails: SQLite is configured to keep temporary data in memory.
     fn temporary_name(&self) -> String {
         "temporary".into()
     }

@@ -122,7 +122,7 @@ fn decline(device: &Device, ledger: &Ledger, item: &ItemId) -> Result<(), Client
     Ok(())
 }
 
-/// What people do who share: owners grant and clear away, the others edit and delete.
+/// Chooses an edit of users who share: owners grant and delete, the others edit and delete.
 fn among_others(device: &Device, ledger: &Ledger, random: &mut Random) -> (usize, Option<ItemId>) {
     let (kind, own) =
         *random.one(&[(GRANT, true), (DELETE, true), (RENAME, false), (DELETE, false)]);
@@ -134,7 +134,8 @@ fn among_others(device: &Device, ledger: &Ledger, random: &mut Random) -> (usize
     (kind, looks.find(|id| is_own(id) == own))
 }
 
-/// How much waits on a device: what edits add to. `None` if its disk does not let it be read.
+/// Returns the numbers of waiting edits of each kind on a device; `None` if its disk cannot be
+/// read.
 fn waiting(device: &Device) -> Option<[u64; 5]> {
     let status = device.client.status().ok()?;
     let Status { pending, acknowledged, rejected, uploads, rejected_uploads, .. } = status;

@@ -10,7 +10,8 @@ use vfs_sync_core::time::Timestamp;
 use vfs_sync_server as server;
 use vfs_sync_testkit::Random;
 
-/// What every clock shows when a world begins, in milliseconds since 1970, but for its skew.
+/// The time of every clock at the beginning of a world, in milliseconds since 1970, before its
+/// skew.
 const BEGINNING: i64 = 1_767_268_800_000;
 
 /// The world's time, `elapsed` after it began.
@@ -23,9 +24,9 @@ pub(crate) fn time_of_world(elapsed: Duration) -> Timestamp {
 #[derive(Debug)]
 pub(crate) struct Machine {
     began: Instant,
-    /// How far its clock is ahead of the world's.
+    /// The lead of the machine's clock over the world's.
     skew: AtomicI64,
-    /// Tells its ids from those of all others.
+    /// The number that distinguishes the machine's ids from all others.
     id: u16,
     state: Mutex<(Random, u32)>,
 }

@@ -1,8 +1,8 @@
-//! What a run can find.
+//! Failures that a run can find.
 
 use std::fmt;
 
-/// Which promise was broken. Each has an exit code of its own.
+/// The kind of the broken promise. Each has its own exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FailureKind {
@@ -16,9 +16,9 @@ pub enum FailureKind {
     AppliedTwice,
     /// A reader saw its own write vanish, or something older than before.
     Session,
-    /// What was written after seeing something was beaten by it.
+    /// A write was superseded by one that its author had seen.
     Causality,
-    /// Something contains itself.
+    /// An item contains itself.
     Cycle,
     /// A failed call changed the replica, or failed otherwise than it had to.
     FailClosed,
@@ -26,7 +26,7 @@ pub enum FailureKind {
     FalseAlarm,
     /// All is well again, and something is still waiting.
     Drain,
-    /// Somebody was told, or keeps, what they may not see.
+    /// A user received, or keeps, what they may not see.
     Secrecy,
     /// A content that was attached cannot be had, or is another one.
     Content,
@@ -39,7 +39,7 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
-    /// All of them.
+    /// All kinds of failures.
     pub const ALL: [Self; 15] = [
         Self::Convergence,
         Self::Answer,
@@ -58,13 +58,13 @@ impl FailureKind {
         Self::Endless,
     ];
 
-    /// What the program ends with if this is the first that was found.
+    /// Returns the exit code of the program if this is the first failure.
     #[must_use]
     pub const fn exit_code(self) -> u8 {
         10 + self as u8
     }
 
-    /// As it is written.
+    /// Returns the kind's name in the output.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -96,9 +96,9 @@ impl fmt::Display for FailureKind {
 /// A promise that was broken, and how.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Failure {
-    /// Which.
+    /// The kind of the broken promise.
     pub kind: FailureKind,
-    /// What was found, and what should have been.
+    /// The finding, with the expected state.
     pub message: String,
     /// The step of the history at which it was found.
     pub step: usize,

@@ -1,5 +1,4 @@
-//! Where a device keeps its replica, unless that is in memory: the database on a simulated disk, its
-//! contents in a directory.
+//! The disk of a device's replica: the database on a simulated disk, its contents in a directory.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,7 +24,7 @@ pub(crate) struct Home {
     made: u32,
     dir: PathBuf,
     pub(crate) disk: Disk,
-    /// Something befell the disk: a call may fail for it.
+    /// True if the disk had a fault, so that a call may fail.
     pub(crate) troubled: Arc<AtomicBool>,
 }
 
@@ -67,12 +66,12 @@ impl Home {
             .open(&self.dir)
     }
 
-    /// What is left of what was not synced, if it is the power that failed.
+    /// Draws the fate of unsynced writes after a power failure.
     pub(crate) fn unsynced(&mut self) -> Unsynced {
         unsynced(&mut self.random)
     }
 
-    /// What befalls it short of ending the process at once.
+    /// Applies a fault that does not end the process at once.
     pub(crate) fn suffer(&self, blow: Blow) {
         self.troubled.store(true, Ordering::Relaxed);
         let fault_in = |at: u64, fault| self.disk.fault_at(self.disk.operations() + at, fault);

@@ -83,7 +83,7 @@ impl Breach {
     }
 }
 
-/// What a broken answer has to end in.
+/// The required end of a broken answer.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Ending {
     Violation(Box<Violation>),
@@ -107,12 +107,12 @@ struct State {
     stale_pushes: u32,
     /// The first operation of the last of them.
     stale_head: Option<OpId>,
-    /// It builds anew, beside the state that is exported.
+    /// True while the client rebuilds, beside the state that it exports.
     rebuilds: bool,
     /// It has built anew, and asks next what of its history the server has: it applies nothing of
     /// the page that answers.
     asks_history: bool,
-    /// Of the last first page.
+    /// The epoch of the last first page.
     epoch: Option<Epoch>,
     /// Pages that the call under way got.
     pages: u32,
@@ -164,14 +164,14 @@ impl Hostile {
         *state = State { breach: Some(breach), client, epoch, ..State::default() };
     }
 
-    /// Whether an answer is to be broken, or one that was has not been judged yet.
+    /// Returns whether a breach is armed, or a broken answer was not judged yet.
     pub(crate) fn is_armed(&self) -> bool {
         let state = self.state();
         state.breach.is_some() || state.due.is_some()
     }
 
-    /// A first page is one of a rematerialisation if the client had something, and begins what it
-    /// does anew; or if its server has begun another life.
+    /// Records a first page. It belongs to a rematerialisation if the client had a state and starts
+    /// without a cursor, or if its server has begun another epoch.
     fn first_page(&self, epoch: Option<Epoch>) {
         let mut state = self.state();
         let status = state.client.as_ref().and_then(|client| client.status().ok());
@@ -184,12 +184,12 @@ impl Hostile {
         }
     }
 
-    /// The client is told to rematerialise: what it does after that it does for the first time.
+    /// Records that the client must rematerialise: it then repeats nothing of its earlier pull.
     pub(crate) fn rebuild(&self) {
         self.state().stale_pushes = 0;
     }
 
-    /// Whether the page that comes now is one of a rematerialisation.
+    /// Returns whether the next page belongs to a rematerialisation.
     fn is_rebuilding(&self, has_more: bool) -> bool {
         let mut state = self.state();
         let rebuilds = state.rebuilds;
@@ -205,19 +205,20 @@ impl Hostile {
         state.asks_history = false;
     }
 
-    /// What is due, if an answer was broken: then it is over.
+    /// Takes the required end, if an answer was broken.
     pub(crate) fn due(&self) -> Option<Due> {
         if self.state().due.is_some() { self.disarm() } else { None }
     }
 
-    /// Ends it. Gives what is due, if an answer was broken.
+    /// Disarms the breach and returns the required end, if an answer was broken.
     pub(crate) fn disarm(&self) -> Option<Due> {
         let mut state = self.state();
         let after = State { epoch: state.epoch, ..State::default() };
         std::mem::replace(&mut *state, after).due
     }
 
-    /// Whether this is the breach that is armed; with the client's state, if nothing was broken yet.
+    /// Returns the armed breach if it is one of `breaches`, with the client's state, if nothing was
+    /// broken yet.
     fn turn(&self, of: &ReplicaId, breaches: &[Breach]) -> Option<(Breach, Vec<u8>)> {
         let state = self.state();
         let breach = state.breach.filter(|breach| breaches.contains(breach))?;

@@ -1,4 +1,4 @@
-//! What everybody in a world writes to: the model, the trace, the counts, the first failure.
+//! The shared record of a world: the model, the trace, the counts and the first failure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher as _;
@@ -40,29 +40,29 @@ pub(crate) struct Book {
     pub(crate) held: Held,
     /// The times that users gave to bytes.
     pub(crate) times: Times,
-    /// What users saved, replaced and deleted.
+    /// The contents that users saved, replaced and deleted.
     pub(crate) saved: Saved,
-    /// What a user made by an own path: it must be in that user's tree, wherever it is.
+    /// The items that a user created by an own path: each must be in that user's tree.
     pub(crate) own: BTreeMap<ItemId, UserId>,
     /// Names that were given.
     pub(crate) names: u64,
     /// Stages that a user asked to be abandoned.
     pub(crate) given_up: BTreeSet<StagingId>,
-    /// What each page that settles a pull of this client has to make of it.
+    /// The views that a page which settles a pull of this client may produce.
     pub(crate) watched: Option<(ReplicaId, Vec<(View, WriteIds)>)>,
     /// Every item that was ever made, in that order.
     pub(crate) items: Vec<ItemId>,
-    /// Entries that were told, by their text: most are told to several.
+    /// Delivered entries by their text: most are delivered to several users.
     entries: HashMap<String, Arc<Entry>>,
     pub(crate) positions: Positions,
-    /// Where all servers keep their bytes.
+    /// The object store of all servers.
     pub(crate) objects: Objects,
-    /// A feed was pruned, or a server restored: a replica may be told to begin anew.
+    /// True if a feed was pruned or a server restored: a replica may have to rematerialise.
     pub(crate) may_rematerialize: bool,
     /// A write may rightly be taken for a new one: the audit trail was pruned, or an old copy of a
     /// device or of a server is in use.
     pub(crate) may_repeat: bool,
-    /// Disks may fail.
+    /// True if disks may fail.
     pub(crate) on_disks: bool,
     /// All faults are over: nothing may fail any more.
     pub(crate) healed: bool,
@@ -82,9 +82,9 @@ pub(crate) struct Book {
 pub(crate) struct Queued {
     pub(crate) device: usize,
     pub(crate) item: ItemId,
-    /// Whether the item was its author's own, as far as the device knew.
+    /// True if the item was its author's own, as far as the device knew.
     pub(crate) as_own: bool,
-    /// The name that its author had in front of it, where it does nothing but rename.
+    /// The name that its author had in view, if the operation only renames.
     pub(crate) seen: Option<Seen>,
     pub(crate) end: Option<End>,
 }
@@ -95,11 +95,11 @@ pub(crate) struct Seen {
     pub(crate) name: Name,
     /// The operation of its author's own device that gave it, if one did.
     pub(crate) own: Option<OpId>,
-    /// As what the servers had it; `None` if they did not have it yet.
+    /// The stamp of the write, as the servers stored it; `None` if they did not have it yet.
     pub(crate) stamp: Option<Stamp>,
 }
 
-/// What became of an operation, as its device was told.
+/// The outcome of an operation, as its device learnt it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     Outdated,
@@ -193,7 +193,7 @@ impl Ledger {
 }
 
 impl Book {
-    /// What the text of an entry says.
+    /// Parses the text of an entry, or returns the known one.
     pub(crate) fn entry(&mut self, json: &str) -> serde_json::Result<Arc<Entry>> {
         if let Some(entry) = self.entries.get(json) {
             return Ok(Arc::clone(entry));
@@ -203,7 +203,7 @@ impl Book {
         Ok(entry)
     }
 
-    /// A device was told what became of an operation.
+    /// Records that a device learnt the outcome of an operation.
     pub(crate) fn ended(&mut self, op_id: &OpId, end: End) {
         let decided = |queued: &&mut Queued| queued.end == Some(End::Decided);
         // What was decided at once may be told as rejected only then.
@@ -227,8 +227,8 @@ impl Book {
         own.map(|(op_id, _)| op_id).filter(|op_id| self.model.was_applied(op_id)).cloned().collect()
     }
 
-    /// What somebody had seen of a server's life that ended binds nobody in the next: it may come
-    /// back later than it was.
+    /// Forgets what users had seen in an epoch that ended: a restored write may return with a later
+    /// stamp.
     pub(crate) fn forget_what_was_seen(&mut self) {
         for queued in self.operations.values_mut() {
             let Some(seen) = &mut queued.seen else { continue };
@@ -241,7 +241,7 @@ impl Book {
         }
     }
 
-    /// What a name that is in front of a device tells it; `None` if it is not the newest already.
+    /// Returns what a name in a device's view reveals to it; `None` if it is no longer the newest.
     pub(crate) fn seen(&self, item: &ItemId, name: &Name, own: Option<OpId>) -> Option<Seen> {
         let stamp = self.model.stamp_of_name(item, name).cloned();
         let to_come = own.is_some() && self.model.name_index(item, name).is_none();

@@ -52,14 +52,14 @@ pub use world::Outcome;
 use database::Database;
 use plan::Plan;
 
-/// How worlds are played.
+/// The settings of a simulation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Simulation {
     /// Steps of a history.
     pub steps: usize,
-    /// What the servers keep their metadata in.
+    /// The back end for the servers' metadata.
     pub store: StoreKind,
-    /// What breaks without a word, to see the checkers find it.
+    /// A deliberate silent fault, which verifies that the checkers find it.
     pub sabotage: Option<Sabotage>,
 }
 
@@ -95,7 +95,7 @@ impl Simulation {
         shrink::shrink(self, seed)
     }
 
-    /// What the steps of a seed's history are, in a line each.
+    /// Describes the steps of a seed's history, in one line each.
     #[must_use]
     pub fn describe(&self, seed: u64) -> Vec<String> {
         let line = |step: &plan::Step| match step.disk {

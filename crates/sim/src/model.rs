@@ -1,8 +1,8 @@
-//! The measure of everything: the protocol's rules once more, as plainly as they can be said, over
-//! plain maps. It is told every transaction in the order of their commits, says what the answer
-//! had to be, and can tell at any time what each user may see.
+//! The reference for all checks: the protocol's rules, restated as plainly as possible over plain
+//! maps. It receives every transaction in the order of the commits, returns the required answer,
+//! and computes at any time what each user may see.
 //!
-//! Slow on purpose, and of its own: nothing in it comes from the product but values.
+//! It is slow on purpose, and independent: it shares only value types with the product.
 
 mod contents;
 mod feeds;
@@ -24,7 +24,7 @@ pub(crate) use feeds::Commit;
 pub(crate) use push::Expected;
 pub(crate) use view::View;
 
-/// When and by whom, compared in this order.
+/// The time and author of a write, compared in this order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Stamp {
     at: i64,
@@ -50,8 +50,8 @@ impl Write {
         held.is_none_or(|held| held.stamp < self.stamp)
     }
 
-    /// Sets a register whatever it holds, a moment later than that if need be; gives the time that it
-    /// then has.
+    /// Sets a register regardless of its stamp, a moment later than that if necessary; returns the
+    /// time that it then has.
     fn force<T>(&self, slot: &mut Option<Register<T>>, value: T) -> i64 {
         let mut stamp = Stamp { at: self.stamp.at.min(self.latest), ..self.stamp.clone() };
         if let Some(held) = slot.as_ref().filter(|held| held.stamp >= stamp) {
@@ -95,7 +95,7 @@ impl Item {
     }
 }
 
-/// What an operation came to, for its retries.
+/// The outcome of an operation, for its retries.
 #[derive(Debug, Clone)]
 struct Accepted {
     operation: Operation,
@@ -117,15 +117,15 @@ pub(crate) struct Model {
     grants: BTreeMap<(ItemId, Principal), Register<Option<AccessLevel>>>,
     moves: BTreeMap<(Child, UserId), Register<Parent>>,
     members: BTreeSet<(Principal, UserId)>,
-    /// Who blocks whom.
+    /// The pairs of user and blocked owner.
     blocks: BTreeSet<(UserId, UserId)>,
-    /// Who ever was a member.
+    /// The users who ever were members of a principal.
     joined: BTreeSet<(Principal, UserId)>,
     last: BTreeMap<(UserId, ReplicaId), u64>,
     accepted: BTreeMap<(UserId, ReplicaId, u64), Accepted>,
-    /// What was applied, by its own id.
+    /// The applied operations, by their ids.
     applied: BTreeMap<OpId, (UserId, ReplicaId, u64)>,
-    /// What was beaten.
+    /// The operations that were superseded.
     outdated: BTreeSet<OpId>,
     contents: contents::Contents,
     feeds: feeds::Feeds,
@@ -133,7 +133,7 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    /// Whether an item is there, and not deleted.
+    /// Returns whether an item exists and is not deleted.
     pub(crate) fn is_live(&self, id: &ItemId) -> bool {
         self.items.get(id).is_some_and(|item| !item.is_dead())
     }
@@ -149,7 +149,7 @@ impl Model {
         }
     }
 
-    /// What an item hangs under, dead or alive.
+    /// Returns the containers of an item, deleted ones included.
     fn parents(&self, id: &ItemId) -> impl Iterator<Item = &ItemId> {
         let (from, id) = ((id.clone(), first_id()), id.clone());
         let all = self.links.range(from..);
@@ -180,7 +180,7 @@ impl Model {
         all
     }
 
-    /// What `user` may do with an item; with `dead`, as if nothing were deleted.
+    /// Returns the level of `user` on an item; with `dead`, as if nothing were deleted.
     pub(crate) fn level(&self, user: &UserId, id: &ItemId, dead: bool) -> Option<AccessLevel> {
         let item = self.items.get(id).filter(|item| dead || !item.is_dead())?;
         if item.owner == *user {
@@ -194,9 +194,9 @@ impl Model {
         grants.filter(|(to, _)| self.names(to, user)).map(|(_, level)| level).max()
     }
 
-    /// Whether `user` can ever have seen an item: they own it, or there was a grant to them, or to a
-    /// group that they were in, on it or on something that it hung under. What is not so, they were
-    /// never told of.
+    /// Returns whether `user` can ever have seen an item: as its owner, or by a grant to the user,
+    /// or to a group that they were in, on the item or on something that it hung under. No feed of
+    /// other users may contain it.
     pub(crate) fn can_have_seen(&self, user: &UserId, id: &ItemId) -> bool {
         if self.owner(id) == Some(user) {
             return true;
@@ -221,7 +221,7 @@ impl Model {
         false
     }
 
-    /// Whether a link is one of a tree, rather than a shortcut.
+    /// Returns whether a link is part of a tree, rather than a shortcut.
     fn in_realm(&self, child: &ItemId, parent: &ItemId) -> bool {
         self.owner(child).is_some_and(|owner| self.owner(parent) == Some(owner))
     }
@@ -236,7 +236,7 @@ impl Model {
         }
     }
 
-    /// Whether `user` blocks `owner`: then nothing of the owner's is for the user to see.
+    /// Returns whether `user` blocks `owner`: then the user sees nothing of the owner's.
     fn is_blocked(&self, user: &UserId, owner: &UserId) -> bool {
         self.blocks.contains(&(user.clone(), owner.clone()))
     }
@@ -250,7 +250,7 @@ impl Model {
         }
     }
 
-    /// What a reconcile that the server took leaves.
+    /// Applies a reconcile that the server accepted.
     pub(crate) fn reconcile(&mut self, user: &UserId, client: &ReplicaId, state: ReconcileState) {
         self.reconciled.insert((user.clone(), client.clone()), state);
     }
@@ -273,18 +273,18 @@ impl Model {
         self.last.get(&(user.clone(), replica.clone())).copied()
     }
 
-    /// Where a name stands among those that an item had; `None` if it never had it.
+    /// Returns the index of a name among those that an item had; `None` if it never had it.
     pub(crate) fn name_index(&self, id: &ItemId, name: &Name) -> Option<usize> {
         self.items.get(id)?.names.iter().rposition(|one| one == name)
     }
 
-    /// When and by whom an item was given the name that it has, if that is `name`.
+    /// Returns the stamp of an item's name, if that is `name`.
     pub(crate) fn stamp_of_name(&self, id: &ItemId, name: &Name) -> Option<&Stamp> {
         let held = self.items.get(id)?.name.as_ref()?;
         (held.value == *name).then_some(&held.stamp)
     }
 
-    /// Whether an operation that was applied set a register to which `stamp` belongs.
+    /// Returns whether `stamp` belongs to a register that an applied operation set.
     pub(crate) fn is_stamp_of(&self, op_id: &OpId, stamp: &Stamp) -> bool {
         let applied = self.applied.get(op_id);
         applied.is_some_and(|(user, replica, write_id)| {
@@ -325,12 +325,12 @@ impl Model {
         self.items.keys().find(|start| self.is_under(start, start)).cloned()
     }
 
-    /// Whether a tree contains itself by way of `id`.
+    /// Returns whether a tree contains itself by way of `id`.
     pub(crate) fn is_in_cycle(&self, id: &ItemId) -> bool {
         self.is_under(id, id)
     }
 
-    /// Whether `low` hangs somewhere under `high`.
+    /// Returns whether `low` hangs somewhere under `high`.
     fn is_under(&self, low: &ItemId, high: &ItemId) -> bool {
         let mut seen = BTreeSet::new();
         let mut open = vec![low.clone()];

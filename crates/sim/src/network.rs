@@ -11,7 +11,7 @@ use vfs_sync_testkit::Random;
 use crate::ledger::Ledger;
 use crate::server::{Answer, Cluster};
 
-/// How a link is.
+/// The condition of a link of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Weather {
     #[default]
@@ -20,9 +20,9 @@ pub(crate) enum Weather {
     Lossy,
     /// Requests come late and twice, and overtake each other.
     Doubling,
-    /// All is slow.
+    /// All traffic is slow.
     Clogged,
-    /// Nothing gets through.
+    /// No traffic gets through.
     Cut,
     /// Requests arrive, answers do not.
     Deaf,
@@ -50,14 +50,14 @@ struct State {
     weather: Weather,
 }
 
-/// What befalls one request, drawn before it is sent.
+/// The fate of one request, drawn before it is sent.
 struct Fate {
     there: Duration,
     back: Duration,
     lose_request: bool,
     lose_answer: bool,
     break_answer: bool,
-    /// When it arrives once more.
+    /// The delay after which it arrives once more.
     again: Option<Duration>,
     patience: Duration,
 }

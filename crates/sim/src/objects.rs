@@ -21,7 +21,7 @@ use crate::process::Process;
 /// Bytes of a part: few, so that small contents have several.
 const PART: usize = 64;
 
-/// What all servers keep their bytes in. Cheap to clone.
+/// The object store of all servers. Clones are cheap and share it.
 #[derive(Clone, Default)]
 pub(crate) struct Objects {
     state: Arc<Mutex<State>>,
@@ -66,7 +66,7 @@ impl Objects {
         self.state().blobs.get(id).cloned()
     }
 
-    /// Whether the bytes of a blob were ever removed.
+    /// Returns whether the bytes of a blob were ever removed.
     pub(crate) fn were_removed(&self, id: &BlobId) -> bool {
         self.state().removed.contains(id)
     }
@@ -76,7 +76,7 @@ impl Objects {
         ObjectsCopy(self.state().blobs.clone())
     }
 
-    /// What a copy has comes back; what came since stays.
+    /// Restores the objects of a copy; later ones stay.
     pub(crate) fn put_back(&self, copy: &ObjectsCopy) {
         let mut state = self.state();
         for (id, bytes) in &copy.0 {

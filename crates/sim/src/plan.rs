@@ -1,18 +1,18 @@
-//! What happens in a world, drawn from its seed before it begins. Each step carries the chance it
-//! needs, so that a history without some of its steps is a history too.
+//! The plan of a world, drawn from its seed before it begins. Each step carries its own randomness,
+//! so that a history without some of its steps is a history too.
 
 use vfs_sync_testkit::Random;
 
 use crate::hostile::Breach;
 use crate::network::Weather;
 
-/// How a world is made.
+/// The parameters of a world.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
     pub(crate) users: usize,
     pub(crate) devices: Vec<DeviceSetup>,
     pub(crate) servers: usize,
-    /// How far each server's clock is off, in milliseconds.
+    /// The skew of each server's clock, in milliseconds.
     pub(crate) server_skew: Vec<i64>,
     /// Somebody opens several things at a time.
     pub(crate) reads_many: bool,
@@ -22,9 +22,9 @@ pub(crate) struct Setup {
 pub(crate) struct DeviceSetup {
     pub(crate) user: usize,
     pub(crate) page_limit: u32,
-    /// Rematerialises by itself.
+    /// True if it rematerialises automatically.
     pub(crate) rematerialise: bool,
-    /// Synchronises by itself.
+    /// True if it synchronises in the background.
     pub(crate) background: bool,
     pub(crate) skew: i64,
     /// Takes contents for large that are not.
@@ -38,11 +38,11 @@ pub(crate) struct DeviceSetup {
 pub(crate) struct Step {
     pub(crate) wait_millis: u64,
     pub(crate) what: What,
-    /// What befalls a disk before it.
+    /// The fault of a disk before the step.
     pub(crate) disk: Option<DiskTrouble>,
-    /// Whose token a device gets before it.
+    /// The change of a device's token before the step.
     pub(crate) token: Option<Swap>,
-    /// What it draws its choices from.
+    /// The seed of the step's choices.
     pub(crate) chance: u64,
 }
 
@@ -113,7 +113,7 @@ pub(crate) enum What {
     Rogue {
         device: usize,
     },
-    /// The device loses everything and is set up anew.
+    /// The device loses everything and is set up again.
     Reinstall {
         device: usize,
     },
@@ -128,17 +128,17 @@ pub(crate) struct Swap {
     pub(crate) user: Option<usize>,
 }
 
-/// What befalls the disk of the servers' database, or of a device.
+/// A fault of the disk of the servers' database, or of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DiskTrouble {
-    /// `None`: the servers'.
+    /// The device; `None` for the servers.
     pub(crate) device: Option<usize>,
     pub(crate) blow: Blow,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Blow {
-    /// The process dies, wherever it is; the disk goes on.
+    /// The process is killed at any point; the disk is unaffected.
     Killed,
     /// The power fails: what was not synced is lost or torn.
     Power,
@@ -167,7 +167,7 @@ fn device(random: &mut Random, setup: &Setup) -> usize {
     random.below(setup.devices.len())
 }
 
-/// What every world has.
+/// The work that every world has.
 const WORK: [Weight; 9] = [
     Weight(20, |random, setup| What::Edit { device: device(random, setup) }),
     Weight(20, |random, setup| What::Sync { device: device(random, setup) }),
@@ -180,8 +180,8 @@ const WORK: [Weight; 9] = [
     Weight(1, |_, _| What::Rest),
 ];
 
-/// What about half of the worlds have, each kind by itself: many faults at a time hide what few
-/// would show.
+/// The faults that about half of the worlds have, each kind independently: many faults at a time
+/// would hide what few reveal.
 const TROUBLE: [&[Weight]; 11] = [
     &[Weight(6, |random, setup| What::Weather {
         device: device(random, setup),
@@ -295,7 +295,7 @@ impl Plan {
         self
     }
 
-    /// Numbers of their own for a part of the world, the same whatever steps there are.
+    /// Returns a random source for a part of the world, independent of the steps.
     pub(crate) fn random(&self, part: u64) -> Random {
         of_part(self.seed, part)
     }

@@ -1,5 +1,5 @@
-//! The disk that the servers' database is on, and what befalls it: power that fails, in the middle
-//! of a transaction too, operations that fail, no room.
+//! The disk of the servers' database and its faults: power failures, within transactions too,
+//! failing operations, and lack of space.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,12 +16,12 @@ use crate::ledger::Ledger;
 
 const FILE: &str = "server.db";
 
-/// Tells, of a transaction that failed, whether it is there nevertheless; the model learns it then.
+/// Resolves whether a failed transaction was committed, and informs the model.
 pub(crate) type Doubt = Box<dyn FnOnce(&dyn MetadataStore, &Ledger) + Send>;
-/// What is done when the power was away: all processes are gone, and this is the database.
+/// A callback after a power failure: all processes are gone, and this is the database.
 type Gone = Box<dyn Fn(Arc<dyn MetadataStore>) + Send + Sync>;
 
-/// The servers' disk. Cheap to clone.
+/// The disk of the servers. Clones are cheap and share it.
 #[derive(Clone)]
 pub(crate) struct ServerDisk(Arc<Mutex<State>>);
 
@@ -29,9 +29,10 @@ struct State {
     disk: Disk,
     dir: PathBuf,
     random: Random,
-    /// What the next transaction meets at one of its operations, and at which.
+    /// The fault of the next transaction, and the number of its operation.
     next: Option<(DiskFault, u64)>,
-    /// Whether a transaction that failed is there is known only once its log was read again.
+    /// The open doubts: whether a failed transaction was committed is known once its log was read
+    /// again.
     doubts: Vec<Doubt>,
     gone: Option<Arc<Gone>>,
 }
@@ -43,7 +44,7 @@ pub(crate) fn directory(name: &str) -> PathBuf {
     Path::new("/simulated").join(THREAD.with(u64::to_string)).join(name)
 }
 
-/// What chance makes of the writes that were not synced.
+/// Draws the fate of unsynced writes.
 pub(crate) fn unsynced(random: &mut Random) -> Unsynced {
     if random.below(2) == 0 { Unsynced::Lost } else { Unsynced::Torn(random.fork()) }
 }
@@ -60,7 +61,7 @@ impl ServerDisk {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is to be done once the power was away.
+    /// Sets the callback for the time after a power failure.
     pub(crate) fn when_gone(&self, gone: impl Fn(Arc<dyn MetadataStore>) + Send + Sync + 'static) {
         self.state().gone = Some(Arc::new(Box::new(gone)));
     }
@@ -104,8 +105,8 @@ impl ServerDisk {
         state.disk.set_capacity(None);
     }
 
-    /// Runs a transaction, with what befalls the disk meanwhile. If it fails, `doubt` tells later
-    /// what became of it.
+    /// Runs a transaction with the faults of the disk. If it fails, `doubt` later resolves its
+    /// outcome.
     pub(crate) fn transaction<T>(
         &self,
         ledger: &Ledger,
@@ -137,7 +138,7 @@ impl ServerDisk {
         answer
     }
 
-    /// Runs a transaction that nothing befalls.
+    /// Runs a transaction without faults.
     pub(crate) fn spare<T>(&self, transaction: impl FnOnce() -> T) -> T {
         let disk = self.state().disk.clone();
         let capacity = disk.capacity();
@@ -147,7 +148,7 @@ impl ServerDisk {
         answer
     }
 
-    /// Whether the power has failed; what has is to be followed by [`Self::power_on`].
+    /// Returns whether the power has failed; [`Self::power_on`] must follow.
     pub(crate) fn is_off(&self) -> bool {
         self.state().disk.is_off()
     }
@@ -156,7 +157,7 @@ impl ServerDisk {
         self.state().disk.power_off();
     }
 
-    /// The power comes back: the database is opened, and must be as it was promised.
+    /// Restores the power: the database is opened, and must be as promised.
     pub(crate) fn power_on(&self, ledger: &Ledger) {
         let (doubts, gone) = {
             let mut state = self.state();

@@ -44,7 +44,7 @@ impl Process {
         }
     }
 
-    /// Whether the database fails this call.
+    /// Returns whether the database fails this call.
     pub(crate) fn database_fails(&self) -> bool {
         let often = self.database_faults.load(Ordering::Relaxed);
         often > 0 && self.below(1_000) < usize::try_from(often).unwrap_or(0)

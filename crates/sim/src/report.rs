@@ -1,4 +1,4 @@
-//! What the runner says, to people and to programs.
+//! The output of the runner, for people and for programs.
 #![allow(clippy::print_stdout, reason = "it is what the program is for")]
 
 use comfy_table::{Table, presets};
@@ -8,7 +8,7 @@ use vfs_sync_sim::{Kind, Outcome, Shrunk, Simulation};
 use crate::args::RunArgs;
 use crate::run::Found;
 
-/// What `sim run` found.
+/// Prints the findings of `sim run`.
 pub(crate) fn found(args: &RunArgs, found: &Found) {
     let rate = found.played as f64 / found.seconds.max(1e-9) / f64::from(args.jobs);
     let missing: Vec<Value> = found

@@ -23,7 +23,7 @@ fn replica(user: &UserId) -> ReplicaId {
 
 const PREFIX: &str = "rogue-";
 
-/// Whether a replica is none of a device.
+/// Returns whether a replica belongs to no device.
 pub(crate) fn is_one(replica: &ReplicaId) -> bool {
     replica.as_str().starts_with(PREFIX)
 }
@@ -74,7 +74,7 @@ pub(crate) async fn push(
     }
 }
 
-/// Asks for bytes that somebody has, whoever may see them.
+/// Requests bytes that somebody has, with or without the right to see them.
 pub(crate) async fn pry(ledger: &Ledger, transport: &SimTransport, random: &mut Random) {
     let blob = {
         let book = ledger.book();
@@ -86,7 +86,7 @@ pub(crate) async fn pry(ledger: &Ledger, transport: &SimTransport, random: &mut 
     }
 }
 
-/// Gives up a stage, or deletes a blob, whosever they are and whatever they are attached to.
+/// Abandons a stage or deletes a blob of any owner, attached or not.
 pub(crate) async fn meddle(
     ledger: &Ledger,
     transport: &SimTransport,

@@ -13,7 +13,7 @@ use vfs_sync_sim::{Coverage, Failure, FailureKind, Simulation};
 use crate::args::{ReplayArgs, RunArgs, ShrinkArgs};
 use crate::report;
 
-/// What a run over many seeds found.
+/// The findings of a run over many seeds.
 #[derive(Default)]
 pub(crate) struct Found {
     pub(crate) failures: BTreeMap<u64, Failure>,
@@ -24,7 +24,7 @@ pub(crate) struct Found {
 }
 
 const NOTHING_OCCURRED: u8 = 3;
-/// What a shell gives a program that Ctrl-C ended.
+/// The exit code of a program that Ctrl-C ended, as shells report it.
 const INTERRUPTED: i32 = 130;
 
 pub(crate) fn run(args: &RunArgs) -> ExitCode {
@@ -113,7 +113,7 @@ impl Playing {
     }
 }
 
-/// Ends the program if a seed does not end by itself: its thread cannot be told to.
+/// Ends the program if a seed does not end by itself: its thread cannot be stopped.
 fn watch(args: &RunArgs, idle: mpsc::Receiver<()>, playing: &Playing, found: &Mutex<Found>) {
     while idle.recv_timeout(Duration::from_millis(500)) == Err(RecvTimeoutError::Timeout) {
         let limit = Duration::from_secs(args.patience);

@@ -1,5 +1,5 @@
-//! The servers: several processes over one database and one object store, which crash and come
-//! back, and are restored from a backup.
+//! The servers: several processes over one database and one object store, which crash, restart, and
+//! are restored from a backup.
 
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,7 +41,7 @@ pub(crate) struct Cluster {
     secret: Secret,
     config: ServerConfig,
     pub(crate) database_faults: Arc<AtomicU32>,
-    /// What the database is on, unless that is memory.
+    /// The disk of the database, unless it is in memory.
     disk: Option<ServerDisk>,
     state: Mutex<State>,
 }
@@ -52,7 +52,7 @@ struct State {
     hosts: Vec<Host>,
 }
 
-/// Where a server process runs.
+/// A host for a server process.
 struct Host {
     machine: Arc<Machine>,
     running: Option<Running>,
@@ -64,7 +64,7 @@ struct Running {
     tasks: Vec<AbortHandle>,
 }
 
-/// How long the servers are away when the power has failed.
+/// The time that the servers are down after a power failure.
 const AWAY: Duration = Duration::from_secs(3);
 const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 
@@ -170,7 +170,7 @@ impl Cluster {
         self.ledger.note(|| format!("server {host} starts"));
     }
 
-    /// Ends a process where it is. Tells whether there was one.
+    /// Kills a process at its present point, and returns whether there was one.
     pub(crate) fn crash(&self, host: usize) -> bool {
         let Some(running) = self.state().hosts[host].running.take() else { return false };
         running.process.kill();

@@ -7,7 +7,7 @@ use crate::{Failure, Simulation};
 /// A short history that fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shrunk {
-    /// How it fails.
+    /// The failure of the reduced history.
     pub failure: Failure,
     /// The steps that it takes, by their numbers.
     pub steps: BTreeSet<usize>,

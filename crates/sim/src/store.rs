@@ -1,5 +1,5 @@
-//! The database as a server process sees it: the product's store, with time passing around each
-//! transaction, faults, and the model told of every commit.
+//! The database as a server process sees it: the product's store, with simulated time around each
+//! transaction, faults, and a model that receives every commit.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ use crate::process::Process;
 
 pub(crate) struct WatchedStore {
     inner: Arc<dyn MetadataStore>,
-    /// What it is on, unless that is memory.
+    /// The disk of the database, unless it is in memory.
     disk: Option<ServerDisk>,
     ledger: Ledger,
     process: Arc<Process>,
@@ -58,7 +58,7 @@ impl WatchedStore {
         Self { inner, disk, ledger, process }
     }
 
-    /// A transaction that writes; `doubt` tells, if it fails, whether it is there nevertheless.
+    /// Runs a writing transaction; if it fails, `doubt` resolves whether it was committed.
     async fn write<T>(
         &self,
         transaction: impl Future<Output = Result<T>>,
@@ -72,7 +72,7 @@ impl WatchedStore {
         answer
     }
 
-    /// What of a transaction cannot be told afterwards: no fault meets it.
+    /// Runs a transaction whose outcome cannot be determined afterwards, so without faults.
     fn spared<T>(&self, transaction: impl Future<Output = Result<T>>) -> Result<T> {
         match &self.disk {
             None => at_once(transaction),
@@ -80,7 +80,7 @@ impl WatchedStore {
         }
     }
 
-    /// Where the power has failed, nobody hears any more.
+    /// Waits for ever if the power has failed: nobody receives an answer.
     async fn end_with_the_power(&self) {
         if let Some(disk) = self.disk.as_ref().filter(|disk| disk.is_off()) {
             disk.power_on(&self.ledger);
@@ -117,8 +117,8 @@ impl WatchedStore {
         Ok(state.feed_head.map_or(now, |head| head.changed_at.max(now)))
     }
 
-    /// When the feeds of those last changed in whose realms a push writes with a clock that runs
-    /// ahead: only there it matters.
+    /// Returns the times of the last changes in the feeds of the realms that a push writes to, if a
+    /// clock runs ahead: only then they matter.
     async fn last_changed(
         &self,
         user: &UserId,
@@ -151,7 +151,7 @@ impl WatchedStore {
 }
 
 impl WatchedStore {
-    /// Has the model follow what the feeds tell since it last did.
+    /// Updates the model by the feeds' entries since the last update.
     fn follow(&self, commit: Commit<'_>) -> Result<()> {
         let users = self.ledger.book().model.users();
         for user in users {

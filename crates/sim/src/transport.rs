@@ -104,7 +104,7 @@ impl SimTransport {
         }
     }
 
-    /// Whether bytes of a blob came.
+    /// Returns whether bytes of a blob were received.
     pub(crate) fn has_fetched(&self, blob_id: &BlobId) -> bool {
         self.fetched.lock().unwrap_or_else(PoisonError::into_inner).contains(blob_id)
     }

@@ -30,16 +30,16 @@ use crate::rogue;
 use crate::sabotage::Sabotage;
 use crate::server::Cluster;
 
-/// What came of a run.
+/// The outcome of a run.
 #[derive(Debug, Clone)]
 pub struct Outcome {
     /// The first promise that was broken.
     pub failure: Option<Failure>,
-    /// What happened, counted.
+    /// The counts of all events.
     pub coverage: Coverage,
-    /// Tells runs apart: the same seed has the same.
+    /// A digest of the run: the same seed has the same one.
     pub digest: u64,
-    /// What happened, line by line, if that was asked for.
+    /// The events line by line, if they were requested.
     pub trace: Vec<String>,
 }
 
@@ -58,7 +58,7 @@ struct World {
     objects: Objects,
     devices: Vec<Device>,
     backup: Option<Backup>,
-    /// How often one was put back.
+    /// The number of restores from a backup.
     restored: u16,
 }
 

@@ -36,8 +36,8 @@ const fn result_name(status: PushStatus, reason: Option<PushReason>) -> &'static
     }
 }
 
-/// A push, in the order of the commits: each result is what the rules give; and nobody is beaten
-/// by what they had seen.
+/// Checks a push, in the order of the commits: each result follows the rules, and no write is
+/// superseded by one that its author had seen.
 pub(crate) fn push(
     ledger: &Ledger,
     user: &UserId,
@@ -121,9 +121,9 @@ pub(crate) fn no_cycle(ledger: &Ledger) {
     }
 }
 
-/// Whether the name that the author of a rename had in view is the item's present one. One that was
-/// not at the servers yet is only as what its own operation made of it: where another device offers
-/// it again after a restore, it comes with the time of the item's newest change, whoever made that.
+/// Returns whether the name that the author of a rename had in view is the item's present one. A
+/// name that the servers did not have yet counts only with the stamp of its own operation: if
+/// another device offers it again after a restore, it has the time of the item's newest change.
 fn is_the_newest(model: &Model, item: &ItemId, seen: &Seen) -> bool {
     let Some(newest) = model.stamp_of_name(item, &seen.name) else { return false };
     match (&seen.stamp, &seen.own) {
@@ -156,8 +156,8 @@ pub(crate) fn short(id: &ItemId) -> String {
     id.as_str().chars().take(6).collect()
 }
 
-/// A page tells only what its reader may see now, as it is now; and of what is gone, what they can
-/// have seen.
+/// Checks a page: it contains only what its reader may see now, in its present state, and only
+/// removals of what they can have seen.
 pub(crate) fn pull(ledger: &Ledger, user: &UserId, request: &PullRequest, answer: &PullAnswer) {
     let mut book = ledger.book();
     positions::pull(&mut book, user, request, answer);
@@ -222,7 +222,7 @@ fn leak(book: &Book, user: &UserId, entry: &Entry) -> Option<String> {
     (!fine).then(|| format!("{user} is told {:?}", entry.body.change))
 }
 
-/// What the server keeps of a client never goes back, and is no more than there is.
+/// Checks a reconcile: the stored state of a client never regresses, and never exceeds the feed.
 pub(crate) fn reconcile(
     ledger: &Ledger,
     user: &UserId,
@@ -403,7 +403,7 @@ pub(crate) fn deleted(ledger: &Ledger, user: &UserId, blob_id: &BlobId) {
     }
 }
 
-/// What the sweeper is about to remove is attached to nothing.
+/// Checks that the blobs which the sweeper is about to remove are attached to nothing.
 pub(crate) fn reclaiming(ledger: &Ledger, reclaims: &[Reclaim]) {
     let mut book = ledger.book();
     for reclaim in reclaims.iter().filter(|reclaim| reclaim.bytes) {

@@ -1,5 +1,5 @@
-//! Nothing of one user is ever at the servers under another, and nothing of another's comes to a
-//! replica: whatever token a device was given.
+//! Checks that no server ever holds anything of one user under another, and that no replica
+//! receives anything of another user, with any token.
 
 use vfs_sync_core::id::{ReplicaId, UserId};
 use vfs_sync_core::operation::Operation;

@@ -17,7 +17,7 @@ use crate::ledger::Ledger;
 use crate::power::Doubt;
 use crate::store::at_once;
 
-/// What a database that is well gives at once.
+/// Runs a call on a working database, which answers immediately.
 fn look<T>(ledger: &Ledger, look: impl Future<Output = Result<T, StoreError>>) -> Option<T> {
     match at_once(look) {
         Ok(found) => Some(found),
@@ -79,7 +79,7 @@ pub(crate) fn reconcile(user: UserId, request: ReconcileRequest) -> Doubt {
     })
 }
 
-/// Opened, uploaded or abandoned: the stage itself tells.
+/// Resolves the doubt about opening, uploading or abandoning a stage by the stage itself.
 pub(crate) fn stage(user: UserId, staging_id: StagingId) -> Doubt {
     Box::new(move |store, ledger| {
         let Some(found) = look(ledger, store.stage(&user, &staging_id)) else { return };

@@ -53,7 +53,7 @@ impl Held {
         held
     }
 
-    /// Whether a device holds a content.
+    /// Returns whether a device holds a content.
     pub(crate) fn has(&self, device: usize, digest: Sha256Digest) -> bool {
         self.contents.contains(&(device, digest))
     }

@@ -1,5 +1,6 @@
-//! What a client was told of its own write ids it goes by: a number that it knows to be used it gives
-//! to nothing else. One that forgets it asks in vain each time, and hears of it from the server.
+//! Checks that a client respects the write ids that it has learnt: it assigns no known one to
+//! another operation. A client that forgets one is rejected each time, and learns it from the
+//! server.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,15 +13,15 @@ use crate::failure::FailureKind;
 use crate::ledger::Ledger;
 use crate::rogue;
 
-/// What the client of one device was told of its write ids.
+/// The write ids that the client of one device has learnt.
 #[derive(Default)]
 pub(crate) struct Numbers(Mutex<Told>);
 
 #[derive(Default)]
 struct Told {
-    /// The greatest that is used, as the client that is there was told.
+    /// The greatest used write id that the present client has learnt.
     last: u64,
-    /// What was ever sent: it may be sent again as it was, when a server has lost it.
+    /// The operations that were sent: each may be sent again unchanged, if a server has lost it.
     sent: BTreeSet<OpId>,
 }
 
@@ -29,7 +30,7 @@ impl Numbers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Another client is there, or one that may not have kept what it was told.
+    /// Records that the device has another client, or one that may have lost what it had learnt.
     pub(crate) fn forget(&self) {
         self.told().last = 0;
     }

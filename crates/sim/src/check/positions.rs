@@ -1,5 +1,5 @@
-//! A position of a feed stands for one thing, whatever becomes of the database: it is never handed
-//! out for another, and none is gone on from that the database has lost.
+//! Checks that a position of a feed stands for one thing in all epochs of the database: it is never
+//! handed out for another, and no client continues from a position that the database lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use crate::coverage::Kind;
 use crate::failure::FailureKind;
 use crate::ledger::Book;
 
-/// What was handed out, in all lives of the database.
+/// The positions that were handed out, in all epochs of the database.
 #[derive(Debug, Default)]
 pub(crate) struct Positions {
     handed: BTreeMap<UserId, BTreeMap<ChangeId, String>>,

@@ -55,12 +55,13 @@ impl Saved {
         self.retired.extend(contents);
     }
 
-    /// Forgets what a lost device may have taken with it; `elsewhere` tells what is not lost.
+    /// Forgets what a lost device may have taken with it; `elsewhere` returns whether a content is
+    /// held by another party.
     pub(crate) fn lose_device(&mut self, device: usize, elsewhere: impl Fn(&Sha256Digest) -> bool) {
         self.by.retain(|content, (by, _)| *by != device || elsewhere(content));
     }
 
-    /// Forgets all but what `elsewhere` tells not to be lost.
+    /// Forgets everything that is not held by another party, as `elsewhere` returns.
     pub(crate) fn lose_all(&mut self, elsewhere: impl Fn(&Sha256Digest) -> bool) {
         self.by.retain(|content, _| elsewhere(content));
     }

@@ -1,5 +1,5 @@
-//! What one device shows: never an older name after a newer one, and its own for as long as nobody
-//! wrote a later one.
+//! Checks what one device shows: never an older name after a newer one, and its own names until
+//! somebody wrote a later one.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,8 @@ use crate::coverage::Kind;
 use crate::failure::FailureKind;
 use crate::ledger::Book;
 
-/// What a device wrote and showed so far. Every name is given once, so a name tells its write.
+/// The names that a device wrote and showed so far. Every name is used once, so a name identifies
+/// its write.
 #[derive(Debug, Default)]
 pub(crate) struct Session {
     own: BTreeMap<ItemId, (OpId, Name)>,
@@ -29,7 +30,7 @@ impl Session {
         self.own.get(item).filter(|(_, own)| own == name).map(|(op_id, _)| op_id)
     }
 
-    /// What was shown is not known to be on the device any more.
+    /// Records that the shown names may no longer be on the device.
     pub(crate) fn forget_shown(&mut self) {
         self.shown.clear();
     }

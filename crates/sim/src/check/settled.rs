@@ -1,4 +1,4 @@
-//! What must hold of a device that has settled, and of all of them once the world is well again.
+//! Checks of a device that has settled, and of all devices after all faults have ended.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +22,8 @@ fn state_of(device: &Device) -> ReplicaState {
     state::parse(&exported, &device.client.client_id()).expect("an export is well formed")
 }
 
-/// The replica is one of what it was told, at a time of its last pull, and knows what it was told.
+/// Checks that the replica equals a view that it received during its last pull, and that it has
+/// stored the write ids of that view.
 pub(crate) fn as_told(ledger: &Ledger, device: &Device) {
     let mut book = ledger.book();
     let Some((_, pages)) = book.watched.take() else { return };
@@ -50,7 +51,7 @@ pub(crate) fn as_told(ledger: &Ledger, device: &Device) {
     }
 }
 
-/// What a settled replica has not kept of the write ids that it was told.
+/// Returns the write ids that a settled replica received and has not stored.
 fn not_kept(state: &ReplicaState, map: &WriteIds) -> Option<String> {
     let forgotten =
         map.iter().find(|(replica, told)| state.write_id_floor.get(*replica) < Some(told));

@@ -1,4 +1,4 @@
-//! What a device shows as the time of an item belongs to the bytes that it shows, at any moment.
+//! Checks that a device always shows the time of an item with the bytes that it belongs to.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,12 +10,12 @@ use crate::coverage::Kind;
 use crate::failure::FailureKind;
 use crate::ledger::Book;
 
-/// The times that users gave to bytes: with the bytes, or by touching what showed them. No two users
-/// write the same bytes, so a digest tells who wrote them.
+/// The times that users gave to bytes: with the bytes, or by touching an item. No two users write
+/// the same bytes, so a digest identifies their author.
 #[derive(Debug, Default)]
 pub(crate) struct Times {
     given: BTreeMap<Sha256Digest, BTreeSet<Timestamp>>,
-    /// Times that a rogue gave to whatever bytes a stage had by then.
+    /// Times that a malicious client gave to the bytes of a stage.
     rogue: BTreeSet<Timestamp>,
 }
 

@@ -7,7 +7,7 @@ use sqlite_vfs::LockKind;
 
 use super::Unsynced;
 
-/// What a disk writes whole, or not at all.
+/// The size of a sector, which a disk writes as a whole or not at all.
 const SECTOR: u64 = 512;
 
 #[derive(Debug, Clone)]
@@ -20,9 +20,9 @@ enum Change {
 pub(super) struct File {
     bytes: Vec<u8>,
     durable: Vec<u8>,
-    /// Whether it was ever synced: until then its name is not durable either.
+    /// True once the file was synced: until then its name is not durable either.
     synced: bool,
-    /// What was done since the last sync.
+    /// The changes since the last sync.
     changes: Vec<Change>,
     locks: BTreeMap<u64, LockKind>,
 }
@@ -44,7 +44,7 @@ impl File {
         self.bytes.len() as u64
     }
 
-    /// What is not there reads as zeros, and is said to be missing.
+    /// Reads bytes; missing ones are zeros and are reported as missing.
     pub(super) fn read(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
         let rest = self.bytes.get(index(offset)..).unwrap_or_default();
         let there = rest.len().min(buffer.len());
@@ -73,13 +73,13 @@ impl File {
         self.synced = true;
     }
 
-    /// Whether it is there after a failure of the power.
+    /// Returns whether the file exists after a power failure.
     pub(super) fn survives(&self, unsynced: &Unsynced) -> bool {
         self.synced || matches!(unsynced, Unsynced::Kept)
     }
 
-    /// What is there after a failure of the power is durable; after the death of a process nothing
-    /// has changed.
+    /// Makes the state after a power failure durable; after the death of a process nothing has
+    /// changed.
     pub(super) fn recover(&mut self, unsynced: &mut Unsynced) {
         if matches!(unsynced, Unsynced::Kept) {
             return;
@@ -133,7 +133,7 @@ impl File {
         self.locks.values().any(|held| *held >= LockKind::Reserved)
     }
 
-    /// Tells whether the handle has the lock now.
+    /// Changes the lock of a handle and returns whether the handle has it now.
     pub(super) fn lock(&mut self, handle: u64, kind: LockKind) -> bool {
         let others = || self.locks.iter().filter(|(other, _)| **other != handle);
         let free = match kind {

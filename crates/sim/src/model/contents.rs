@@ -26,7 +26,7 @@ pub(crate) struct StageModel {
     said: Option<(Option<Timestamp>, Option<Option<BlobId>>)>,
 }
 
-/// Why an attach has to be refused.
+/// The reason why an attach must be rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
     UnknownStage,
@@ -44,7 +44,7 @@ pub(crate) enum Refused {
 pub(super) struct Contents {
     stages: BTreeMap<StagingId, StageModel>,
     current: BTreeMap<ItemId, Content>,
-    /// What each item has and had, the newest last.
+    /// The contents of each item, the newest last.
     versions: BTreeMap<ItemId, Vec<Content>>,
     /// All that was ever attached to something.
     ever: BTreeSet<Sha256Digest>,
@@ -76,7 +76,7 @@ impl Model {
         });
     }
 
-    /// The registry was told that the stage's bytes are there.
+    /// Records that the registry has the stage's bytes.
     pub(crate) fn stage_uploaded(&mut self, id: &StagingId, size: u64, digest: Sha256Digest) {
         if let Some(stage) = self.contents.stages.get_mut(id) {
             stage.uploaded = Some((size, digest));
@@ -169,7 +169,7 @@ impl Model {
         Ok(true)
     }
 
-    /// Whether what the client has reconciled falls short of what the attach must come after.
+    /// Returns whether the client's reconciled state is behind the checkpoint of the attach.
     fn is_behind(&self, user: &UserId, request: &AttachRequest) -> bool {
         let Some(client) = &request.client_id else { return false };
         let Some(stored) = self.reconciled(user, client) else { return true };
@@ -190,7 +190,7 @@ impl Model {
         removed
     }
 
-    /// Whether `user` may read a blob.
+    /// Returns whether `user` may read a blob.
     pub(crate) fn may_read(&self, user: &UserId, blob_id: &BlobId) -> bool {
         let mut stages = self.contents.stages.values();
         stages.any(|stage| {
@@ -203,7 +203,7 @@ impl Model {
         })
     }
 
-    /// What an item's content is at present.
+    /// Returns the present content of an item.
     pub(crate) fn content_of(&self, item: &ItemId) -> Option<&BlobId> {
         self.contents.current(item).map(|content| &content.0)
     }
@@ -218,7 +218,7 @@ impl Model {
         versions.flat_map(|(item, versions)| versions.iter().map(move |one| (item, one)))
     }
 
-    /// Whether bytes of this digest were ever attached to something.
+    /// Returns whether bytes of this digest were ever attached.
     pub(crate) fn held(&self, digest: &Sha256Digest) -> bool {
         self.contents.ever.contains(digest)
     }

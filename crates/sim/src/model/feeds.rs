@@ -1,4 +1,4 @@
-//! What every user was told, in order: what a deletion's author may have seen.
+//! The history of every user's feed: what a deletion's author may have seen.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use vfs_sync_store::FeedPage;
 
 use super::Model;
 
-/// One thing that a user was told of.
+/// An entry in a user's history.
 #[derive(Debug, Clone)]
 struct Told {
     counter: u64,
@@ -41,7 +41,7 @@ pub(crate) enum Commit<'a> {
     Push(&'a UserId, &'a ReplicaId, &'a [Operation]),
     /// An attach of a blob by a user's replica.
     Attach(&'a UserId, Option<&'a ReplicaId>, &'a BlobId),
-    /// Any other.
+    /// Any other kind of transaction.
     Other,
 }
 
@@ -72,7 +72,7 @@ impl Feed {
 }
 
 impl Model {
-    /// Who may have a feed.
+    /// Returns the users who may have a feed.
     pub(crate) fn users(&self) -> BTreeSet<UserId> {
         let owners = self.items.values().map(|item| item.owner.clone());
         let granted = self.grants.keys().filter_map(|(_, principal)| principal.user());
@@ -98,8 +98,8 @@ impl Model {
         }
     }
 
-    /// Whether a transaction changed the very thing that an entry tells of, rather than what a link or
-    /// a content is of. What nobody did came into sight.
+    /// Returns whether a transaction changed the subject of an entry itself, rather than an item
+    /// that its link or content belongs to. Otherwise the subject only became visible.
     fn changed_by(&self, commit: Commit<'_>, entry: &Entry) -> bool {
         if entry.body.actor.is_none() && !matches!(commit, Commit::Attach(..)) {
             return true;
@@ -133,8 +133,8 @@ impl Model {
         });
     }
 
-    /// Whether anybody but this replica changed the item, its contents, what it hangs under or what
-    /// that is alive hangs under it, after what the basis says.
+    /// Returns whether somebody other than this replica changed the item, its contents, the links
+    /// to it or the links from it to live items, after the basis.
     pub(super) fn is_unseen(
         &self,
         user: &UserId,

@@ -1,4 +1,4 @@
-//! What each operation of a push has to come to.
+//! The required result of each operation of a push.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use vfs_sync_core::wire::{AttachRequest, PushReason, PushResult, PushStatus};
 
 use super::{Accepted, Item, Model, Stamp, Write, millis};
 
-/// How much later than the server's clock a time is believed.
+/// The greatest lead over the server's clock that is accepted, in milliseconds.
 const BELIEVED: i64 = 60_000;
 
 /// The answer that an operation has to get.
@@ -37,7 +37,7 @@ impl Expected {
     }
 }
 
-/// Why an operation sets nothing, and whether its write id is used up.
+/// The reason why an operation sets nothing, and whether its write id is used up.
 struct Refusal(PushReason, bool);
 
 const SUPERSEDED: Refusal = Refusal(PushReason::Superseded, true);
@@ -82,7 +82,7 @@ impl Model {
         }
     }
 
-    /// An attach that tells its basis brings its item back, with the folders that it then needs.
+    /// Brings back the item of an attach with a basis, and the folders that it then needs.
     pub(super) fn come_back_by_attach(
         &mut self,
         user: &UserId,
@@ -153,9 +153,9 @@ impl Push<'_> {
         Expected { last_write_id: self.last(), ..Expected::bare(PushStatus::StaleWriteId) }
     }
 
-    /// Who makes something makes it in the tree of what it is made in, or in their own. Where the id
-    /// is of an item in another tree, it is not made, and nothing that follows in the push goes to
-    /// that item instead.
+    /// Returns whether an operation names an item of another tree that its author creates. An item is
+    /// created in its parent's tree, or in its author's. If the id belongs to another tree, it is not
+    /// created, and no later operation of the push reaches that item instead.
     fn goes_elsewhere(&mut self, op: &Operation) -> bool {
         let mut elsewhere = self.taken.contains(&op.item_id)
             || op.parent().is_some_and(|parent| self.taken.contains(parent));
@@ -250,8 +250,8 @@ impl Push<'_> {
         }
     }
 
-    /// Whose an item is that the user may delete: as its admin, or as a writer of all that it hangs
-    /// under.
+    /// Returns the owner of an item that the user may delete: as its admin, or as a writer of all
+    /// its containers.
     fn deletable(&self, id: &ItemId) -> Outcome<UserId> {
         let owner = self.needs(id, AccessLevel::Write)?;
         let mut parents = self.model.parents(id).filter(|above| self.model.in_realm(id, above));
@@ -286,8 +286,8 @@ impl Push<'_> {
         Ok(write.force(&mut item.deleted, true))
     }
 
-    /// What an operation that tells its basis brings back: what of `asked` is dead, and the dead
-    /// folders that this would hang under.
+    /// Brings back what an operation with a basis revives: the deleted items of `asked`, and the
+    /// deleted folders that they would hang under.
     fn bring_back(&mut self, op: &Operation, asked: &[&ItemId]) {
         if op.basis.is_none() {
             return;
@@ -409,7 +409,7 @@ impl Push<'_> {
         Ok((realm, write))
     }
 
-    /// Whether a link or move would have to bring one of its ends back.
+    /// Returns whether a link or move would have to bring one of its ends back.
     fn meets_the_dead(&self, op: &Operation, parent: &ItemId) -> bool {
         op.basis.is_some() && [&op.item_id, parent].iter().any(|id| self.model.items[*id].is_dead())
     }
@@ -500,7 +500,7 @@ fn set_fields(item: &mut Item, upsert: &Upsert, write: &Write) -> Option<i64> {
     alive.max(set_values(item, upsert, write))
 }
 
-/// What an item says, but for whether it is dead.
+/// Formats the values of an item except whether it is deleted.
 fn values(item: &Item) -> String {
     let live = item.metadata.iter().filter_map(|(key, one)| Some((key, one.value.as_ref()?)));
     let metadata: Vec<_> = live.collect();

@@ -1,4 +1,4 @@
-//! What a user may see, from scratch; and what a replica holds, in the same form.
+//! The view of a user, computed from scratch, and the view that a replica holds, in the same form.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
@@ -29,7 +29,7 @@ pub(crate) struct Seen {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct View {
     pub(crate) items: BTreeMap<ItemId, Seen>,
-    /// Parent and child.
+    /// The parent and child of each link.
     pub(crate) links: BTreeSet<(ItemId, ItemId)>,
     pub(crate) grants: BTreeMap<(ItemId, Principal), AccessLevel>,
     pub(crate) contents: BTreeMap<ItemId, Content>,
@@ -67,7 +67,7 @@ fn content(attachment: &Attachment) -> Content {
 }
 
 impl View {
-    /// What a replica holds as confirmed.
+    /// Returns the confirmed view of a replica.
     pub(crate) fn held(state: &ReplicaState) -> Self {
         let file = |kind| kind == RelationKind::File;
         let files =
@@ -109,7 +109,7 @@ impl View {
         places
     }
 
-    /// How this differs from what it should be, in a few lines; `None` if it does not.
+    /// Describes the difference from the expected view in a few lines; `None` if there is none.
     pub(crate) fn differs(&self, expected: &Self) -> Option<String> {
         if self == expected {
             return None;
@@ -145,7 +145,7 @@ fn differences<K: Ord + std::fmt::Debug, V: PartialEq + std::fmt::Debug>(
 }
 
 impl Model {
-    /// Whether `user` sees an item, as it is told.
+    /// Returns whether `user` sees an item in the delivered form.
     pub(crate) fn shows(&self, user: &UserId, told: &ItemView) -> bool {
         let level = self.level(user, &told.item_id, false);
         level.is_some_and(|level| Seen::of(&self.items[&told.item_id], level) == Seen::told(told))
@@ -179,7 +179,7 @@ impl Model {
         view
     }
 
-    /// [`Model::level`] of the living, each reckoned once: trees have no cycles.
+    /// Computes [`Model::level`] of live items, each once: trees have no cycles.
     fn level_into<'a>(
         &'a self,
         user: &UserId,

@@ -58,7 +58,7 @@ impl World {
         }
     }
 
-    /// Waits until a device is done, and compares it with what it was told.
+    /// Waits until a device has finished, and compares it with its feed.
     pub(super) async fn settle(&mut self, index: usize) {
         let device = &mut self.devices[index];
         if device.setup.background {
@@ -130,7 +130,7 @@ impl World {
         self.backup = Some(self.database.back_up(model, &self.objects));
     }
 
-    /// Puts a backup back: as operators are told to, with an epoch of their own, or without one.
+    /// Restores a backup: as operators should, with an operator's epoch, or without one.
     pub(super) async fn restore(&mut self) {
         let Some(backup) = self.backup.take() else { return };
         self.restored += 1;
@@ -207,7 +207,7 @@ impl World {
     }
 }
 
-/// Reads a content, whatever comes of it.
+/// Reads a content and ignores the outcome.
 async fn open(ledger: Ledger, index: usize, client: SyncClient, item: ItemId) {
     match client.read_content(&item).await {
         Ok(_) => ledger.count(Kind::Call, "client: a content was read"),
@@ -215,7 +215,7 @@ async fn open(ledger: Ledger, index: usize, client: SyncClient, item: ItemId) {
     }
 }
 
-/// Reads several contents together, whatever comes of it.
+/// Reads several contents together and ignores the outcome.
 async fn open_together(ledger: Ledger, index: usize, client: SyncClient, items: BTreeSet<ItemId>) {
     let items: Vec<ItemId> = items.into_iter().collect();
     for read in client.read_contents(&items).await {

@@ -1,4 +1,4 @@
-//! What befalls disks.
+//! Faults of disks during a world.
 
 use super::World;
 use crate::disk::{DiskFault, Unsynced};
