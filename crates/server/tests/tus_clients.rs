@@ -98,11 +98,13 @@ async fn tuspy_loses_its_connection_and_resumes(server: TestServer) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs tuspy"]
 async fn tuspy_uploads_to_a_directory() {
     tuspy_loses_its_connection_and_resumes(TestServer::start().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs an S3 server"]
 async fn tuspy_uploads_to_s3() {
     let place = new_s3_place().await.unwrap();
     let blobs = vfs_sync_blobs::ObjectBlobs::s3(&place).unwrap();

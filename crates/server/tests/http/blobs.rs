@@ -61,6 +61,7 @@ on_every_store! {
 /// A store that was asked for nothing at its start is taken for one that cannot write only where
 /// there is no object.
 #[tokio::test]
+#[ignore = "needs an S3 server"]
 async fn what_is_there_is_compared_where_the_store_cannot_tell() {
     let place = vfs_sync_blobs::testing::new_s3_place().await.unwrap();
     let blobs = std::sync::Arc::new(vfs_sync_blobs::ObjectBlobs::s3(&place).unwrap());

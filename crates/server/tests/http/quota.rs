@@ -201,6 +201,7 @@ async fn a_blob_has_no_more_bytes_than_is_configured() {
 }
 
 #[tokio::test]
+#[ignore = "needs an S3 server"]
 async fn the_limits_are_those_that_are_configured() {
     let keep_deleted = Duration::from_secs(45 * 24 * 3_600);
     let config = ServerConfig { keep_deleted, ..small() };

@@ -33,6 +33,7 @@ macro_rules! on_every_store {
         )* }
         mod s3 { $(
             #[tokio::test]
+            #[ignore = "needs an S3 server"]
             async fn $behaviour() {
                 let builder = vfs_sync_testkit::TestServer::builder().config($config);
                 let builder = builder.blobs(crate::scene::s3().await);
@@ -49,6 +50,7 @@ macro_rules! on_every_store {
         )* }
         mod s3 { $(
             #[tokio::test]
+            #[ignore = "needs an S3 server"]
             async fn $behaviour() {
                 super::$behaviour(crate::scene::Scene::on_s3().await).await;
             }

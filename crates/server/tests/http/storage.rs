@@ -27,6 +27,7 @@ async fn behind_proxy() -> (FaultProxy, Scene) {
 }
 
 #[tokio::test]
+#[ignore = "needs an S3 server"]
 async fn each_code_is_told_at_each_operation_and_a_retry_mends_it() {
     let (proxy, scene) = behind_proxy().await;
     let alice = scene.user("alice");
@@ -86,6 +87,7 @@ async fn watched() -> (FaultProxy, Scene) {
 }
 
 #[tokio::test]
+#[ignore = "needs an S3 server"]
 async fn each_failure_is_counted_by_operation_and_code() {
     let (proxy, scene) = watched().await;
     let alice = scene.user("alice");
@@ -113,6 +115,7 @@ async fn each_failure_is_counted_by_operation_and_code() {
 }
 
 #[tokio::test]
+#[ignore = "needs an S3 server"]
 async fn nobody_listening_is_told_as_an_outage() {
     let place = new_s3_place().await.unwrap();
     let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -134,6 +137,7 @@ async fn nobody_listening_is_told_as_an_outage() {
 }
 
 #[tokio::test]
+#[ignore = "needs an S3 server"]
 async fn a_resumable_upload_goes_on_after_a_failure_of_the_store() {
     let (proxy, scene) = behind_proxy().await;
     let alice = scene.user("alice");
@@ -177,6 +181,7 @@ async fn a_resumable_upload_goes_on_after_a_failure_of_the_store() {
 }
 
 #[tokio::test]
+#[ignore = "needs an S3 server"]
 async fn each_file_of_a_batch_is_told_that_the_store_failed_and_a_retry_mends_it() {
     let (proxy, scene) = behind_proxy().await;
     let alice = scene.user("alice");
@@ -224,6 +229,7 @@ async fn each_file_of_a_batch_is_told_that_the_store_failed_and_a_retry_mends_it
 }
 
 #[tokio::test]
+#[ignore = "needs an S3 server"]
 async fn a_deletion_that_fails_is_repeated_by_its_caller_or_the_sweeper() {
     let (proxy, scene) = behind_proxy().await;
     let alice = scene.user("alice");
@@ -242,6 +248,7 @@ async fn a_deletion_that_fails_is_repeated_by_its_caller_or_the_sweeper() {
 }
 
 #[tokio::test]
+#[ignore = "needs an S3 server"]
 async fn a_large_upload_that_fails_leaves_nothing_and_is_repeated() {
     let (proxy, scene) = behind_proxy().await;
     let alice = scene.user("alice");
@@ -266,6 +273,7 @@ async fn a_large_upload_that_fails_leaves_nothing_and_is_repeated() {
 }
 
 #[tokio::test]
+#[ignore = "needs an S3 server"]
 async fn an_answer_that_is_cut_or_short_is_never_taken_for_the_whole() {
     let (proxy, scene) = behind_proxy().await;
     let alice = scene.user("alice");
@@ -287,6 +295,7 @@ async fn an_answer_that_is_cut_or_short_is_never_taken_for_the_whole() {
 }
 
 #[tokio::test]
+#[ignore = "needs an S3 server"]
 async fn an_upload_that_stalls_and_is_swept_finishes_too_late() {
     let (proxy, scene) = behind_proxy().await;
     let alice = scene.user("alice");
@@ -313,6 +322,7 @@ async fn an_upload_that_stalls_and_is_swept_finishes_too_late() {
 /// A store that was asked for nothing at its start is taken for one that cannot write only where
 /// there is no object.
 #[tokio::test]
+#[ignore = "needs an S3 server"]
 async fn a_write_that_comes_late_changes_no_bytes_where_the_store_cannot_tell() {
     let place = new_s3_place().await.unwrap();
     let proxy = FaultProxy::before(&place).await;

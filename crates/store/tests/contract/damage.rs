@@ -191,6 +191,7 @@ async fn what_is_no_database_is_refused_by_name() {
 }
 
 #[tokio::test]
+#[ignore = "needs PostgreSQL"]
 async fn connections_that_are_cut_are_made_anew() {
     let url = vfs_sync_store::testing::new_postgres_database().await.unwrap();
     let scene = Scene::at(url).await;

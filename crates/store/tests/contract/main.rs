@@ -50,6 +50,7 @@ macro_rules! contract {
         )*)* }
         mod postgres { $($(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[ignore = "needs PostgreSQL"]
             async fn $behaviour() {
                 let url = super::new_postgres_database().await.unwrap();
                 super::super::$area::$behaviour(super::Scene::at(url).await).await;

@@ -13,6 +13,7 @@ const NOTES: &str = "01a22404-e558-774a-98d1-3f57934eb7cd";
 const BOAT: &str = "01a22404-e517-7251-847d-0e08bdfbccfe";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL"]
 async fn a_database_of_0_1_0_goes_on_with_all_that_it_had() {
     let url = new_postgres_database().await.unwrap();
     tamper(&url, WRITTEN_BY_0_1_0).await;
