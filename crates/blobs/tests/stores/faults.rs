@@ -37,6 +37,7 @@ async fn put(blobs: &ObjectBlobs) -> Result<(), BlobError> {
 }
 
 #[tokio::test]
+#[ignore = "needs an S3 server"]
 async fn each_code_of_the_table_is_told_and_nothing_is_retried() {
     let (proxy, blobs, _) = behind_proxy().await;
     for (status, code, retryable) in [
@@ -66,6 +67,7 @@ async fn each_code_of_the_table_is_told_and_nothing_is_retried() {
 }
 
 #[tokio::test]
+#[ignore = "needs an S3 server"]
 async fn an_answer_without_a_code_is_told_by_its_status() {
     let (proxy, blobs, _) = behind_proxy().await;
     for (status, code) in [
@@ -81,6 +83,7 @@ async fn an_answer_without_a_code_is_told_by_its_status() {
 }
 
 #[tokio::test]
+#[ignore = "needs an S3 server"]
 async fn a_cut_a_stall_and_a_short_answer_are_no_whole_read() {
     let (proxy, blobs, _) = behind_proxy().await;
     for fault in [Fault::Cut, Fault::Stall] {
@@ -98,6 +101,7 @@ async fn a_cut_a_stall_and_a_short_answer_are_no_whole_read() {
 }
 
 #[tokio::test]
+#[ignore = "needs an S3 server"]
 async fn a_write_whose_answer_was_lost_is_repeated_safely() {
     let (proxy, blobs, _) = behind_proxy().await;
     proxy.fail(Some(Method::PUT), Fault::Cut);
@@ -109,6 +113,7 @@ async fn a_write_whose_answer_was_lost_is_repeated_safely() {
 }
 
 #[tokio::test]
+#[ignore = "needs an S3 server"]
 async fn nobody_listening_is_an_outage() {
     let place = new_s3_place().await.unwrap();
     let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -120,6 +125,7 @@ async fn nobody_listening_is_an_outage() {
 }
 
 #[tokio::test]
+#[ignore = "needs an S3 server"]
 async fn a_bad_configuration_is_found_by_the_probe() {
     let place = new_s3_place().await.unwrap();
     let probe = async |config: S3Config| {

@@ -268,6 +268,7 @@ fn a_server_that_is_killed_keeps_contents_in_a_directory() {
 }
 
 #[test]
+#[ignore = "needs an S3 server"]
 fn a_server_that_is_killed_keeps_contents_in_s3() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let place = runtime.block_on(new_s3_place()).unwrap();

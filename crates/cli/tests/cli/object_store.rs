@@ -46,6 +46,7 @@ fn refused(mut command: Command, code: i32, texts: &[&str]) {
 }
 
 #[test]
+#[ignore = "needs an S3 server"]
 fn a_store_that_cannot_be_used_is_named_before_the_server_listens() {
     let (scene, good) = (Scene::offline(), place());
     let with = |name: &str, value: &str| {
@@ -84,6 +85,7 @@ fn a_store_that_cannot_be_used_is_named_before_the_server_listens() {
 }
 
 #[test]
+#[ignore = "needs an S3 server"]
 fn without_a_key_of_its_own_the_usual_one_counts() {
     let (scene, good) = (Scene::offline(), place());
     let (id, secret) = good.key.as_ref().unwrap();

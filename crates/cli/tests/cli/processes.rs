@@ -91,6 +91,7 @@ async fn settle(devices: &[Device]) {
 /// `VFS_SYNC_TEST_SEED` repeats the choices, though not the timing; `VFS_SYNC_TEST_STEPS` is what
 /// each device does, 150 unless set.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "needs PostgreSQL"]
 async fn users_who_share_through_several_servers_converge_on_what_the_grants_say() {
     let seed = seed();
     println!("VFS_SYNC_TEST_SEED={seed}");
