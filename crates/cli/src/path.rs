@@ -209,7 +209,7 @@ pub(crate) fn check_way(client: &SyncClient, path: &str) -> Result<()> {
             let mine = |Reader { principal, .. }: &Reader| {
                 principal.kind == PrincipalType::User && principal.id.as_str() == user.as_str()
             };
-            let others = client.audience(&folder.id)?;
+            let others = client.sharing().audience(&folder.id)?;
             let others = others.iter().any(|who| who.level >= AccessLevel::Write && !mine(who));
             if others {
                 let owner = &node.owner;

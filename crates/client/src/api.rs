@@ -17,15 +17,21 @@ pub(crate) mod trashed;
 mod tree;
 mod walk;
 
+pub use content::Contents;
+pub use directory::Directories;
 pub use edit::{Batch, Delete, MetadataChange};
 pub use node::{
     Child, Grant, Node, NodeContent, QueuedOp, QueuedState, Reader, RejectedOp, TreeEntry,
 };
 pub use outstanding::{LostEntry, Outstanding, RejectedUpload, WaitingUpload};
 pub use path::TreePath;
+pub use queue::Queue;
 pub use record::{
     DirectoryRecord, DiskState, DiskTime, EntryKind, EntryRecord, EntryState, FoundDirectory,
     ROOT_ENTRY, RecordChange, TreeState,
 };
+pub use recover::LostChanges;
+pub use share::Sharing;
 pub use state::{HydrateOutcome, StateExport};
+pub use trash::Trash;
 pub use trashed::{Emptied, Trashed};

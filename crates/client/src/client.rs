@@ -35,11 +35,11 @@ pub struct Status {
     pub server: String,
     /// The position up to which the feed is applied.
     pub cursor: Option<Cursor>,
-    /// The write ids that a settled pull has told.
+    /// The write ids of the last settled pull.
     pub last_reconciled_write_ids: WriteIds,
     /// The number of operations to push.
     pub pending: u64,
-    /// Operations that the server has decided, shown until a pull tells what came of them.
+    /// Operations that the server has decided, shown until a pull covers them.
     pub acknowledged: u64,
     /// Operations that were refused.
     pub rejected: u64,
@@ -140,7 +140,8 @@ impl SyncClient {
         self.inner.environment()
     }
 
-    /// The changes from now on. A subscriber that is too slow misses some and is told so.
+    /// Subscribes to the changes from now on. A subscriber that is too slow misses some; its channel
+    /// reports how many.
     #[must_use]
     pub fn subscribe(&self) -> broadcast::Receiver<ChangeEvent> {
         self.inner.changes.subscribe()
@@ -210,7 +211,7 @@ impl Inner {
     /// Evicts contents if there are too many. Not to be called with the store locked.
     pub(crate) fn trim_cache(&self) -> Result<(), ClientError> {
         if self.cache.is_over()? {
-            // Locked until it is done: what is queued meanwhile would not be known to stay.
+            // Locked until it is done: a content that is queued in between would not be known to stay.
             let mut store = lock(&self.store);
             let queued = store.blobs_to_keep()?;
             self.cache.trim(&queued);
@@ -218,7 +219,7 @@ impl Inner {
         Ok(())
     }
 
-    fn tell(&self, what: impl Fn(&dyn Observer)) {
+    fn notify(&self, what: impl Fn(&dyn Observer)) {
         let observers = lock(&self.observers).clone();
         for observer in observers {
             // What an observer does must not change what the client does.
@@ -226,14 +227,14 @@ impl Inner {
         }
     }
 
-    /// Changes the progress, and tells everybody.
+    /// Changes the progress, and notifies the observers.
     pub(crate) fn advance(&self, change: impl FnOnce(&mut Progress)) {
         let progress = {
             let mut progress = lock(&self.progress);
             change(&mut progress);
             *progress
         };
-        self.tell(|observer| observer.progress(&progress));
+        self.notify(|observer| observer.progress(&progress));
     }
 
     pub(crate) fn has_subscribers(&self) -> bool {
@@ -247,10 +248,13 @@ impl Inner {
         }
     }
 
-    /// Tells everybody of a violation, once, and gives the error to return.
-    pub(crate) fn violated(&self, violation: Violation) -> ClientError {
-        let error = report_violation(violation.clone());
-        self.tell(|observer| observer.violation(&violation));
+    /// Emits the violation that a call ends with: logs it, counts it, and notifies the observers. Called
+    /// once, where the call returns; whatever finds a violation only returns it.
+    pub(crate) fn emitted(&self, error: ClientError) -> ClientError {
+        if let ClientError::Violation(violation) = &error {
+            report_violation((**violation).clone());
+            self.notify(|observer| observer.violation(violation));
+        }
         error
     }
 }

@@ -40,7 +40,7 @@ pub enum ChangeEvent {
         /// The server's reason, if it gave one.
         reason: Option<PushReason>,
     },
-    /// A newer write beat an operation. It is shown until a pull has told what did.
+    /// An operation was superseded by a newer write. It is shown until a pull brings that one.
     Outdated {
         /// The id of the operation.
         op_id: OpId,
@@ -67,12 +67,12 @@ pub enum ChangeEvent {
         /// The reason of the refusal.
         reason: String,
     },
-    /// Background work cannot go on until somebody renews the token, makes room at the server, or mends what
-    /// is damaged there. It keeps trying, and goes on by itself then. Told once.
+    /// Background work cannot continue until somebody renews the token, makes room at the server, or mends what
+    /// is damaged there. It keeps trying, and then resumes by itself. Emitted once.
     Paused(StopReason),
-    /// Background work goes on after a pause.
+    /// Background work resumes after a pause.
     Resumed,
-    /// Background work synchronised, and this is still to be sent, or was refused: told after every such
+    /// Background work synchronised, and this is still to be sent, or was refused: emitted after every such
     /// sync.
     Outstanding(Outstanding),
     /// Background work stopped until it is started by hand.
@@ -80,7 +80,7 @@ pub enum ChangeEvent {
     /// A restored server had lost changes that this replica knows: they are queued again, or in the
     /// list of lost changes.
     Offered(Offered),
-    /// The tree changed as a whole: it should be read again. A subscriber that was too slow is told
+    /// The tree changed as a whole: it should be read again. A subscriber that was too slow is notified
     /// by its channel instead.
     Rebuilt,
 }
@@ -115,7 +115,7 @@ pub struct Progress {
 pub struct SyncReport {
     /// Operations that were applied, now or before.
     pub applied: u64,
-    /// Operations that a newer write beat.
+    /// Operations that were superseded by a newer write.
     pub outdated: u64,
     /// Operations that were refused, in the rejected list now.
     pub rejected: u64,

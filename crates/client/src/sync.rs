@@ -75,7 +75,12 @@ impl Session {
         Self { inner, turn, report: SyncReport::default(), waiting: HashSet::new() }
     }
 
-    pub(crate) async fn work(&mut self, work: Work) -> Result<(), ClientError> {
+    /// Does `work`, and emits the violation that it ends with, if it does.
+    pub(crate) async fn run(&mut self, work: Work) -> Result<(), ClientError> {
+        self.work(work).await.map_err(|error| self.inner.emitted(error))
+    }
+
+    async fn work(&mut self, work: Work) -> Result<(), ClientError> {
         match work {
             Work::Flush => self.flush().await,
             Work::Pull => self.pull_and_reconcile().await,
@@ -145,7 +150,7 @@ impl Session {
             if pending.is_empty() {
                 return Ok(());
             }
-            let batch = cycle.batch(pending).map_err(|error| self.flush_error(error))?;
+            let batch = cycle.batch(pending).map_err(Self::flush_error)?;
             let client_id = batch[0].replica_id.clone();
             let request = PushRequest { client_id, operations: batch };
             let answer = match self.inner.transport.push(&request).await {
@@ -170,16 +175,16 @@ impl Session {
                     }
                     self.recover(&mut cycle, last_write_id).await?;
                 }
-                Err(error) => return Err(self.flush_error(error)),
+                Err(error) => return Err(Self::flush_error(error)),
             }
             if epochs > 1 {
-                // Each queues again what the one before took: the next flush goes on.
+                // Each queues again what the one before took: the next flush continues.
                 return Ok(());
             }
         }
     }
 
-    /// Pulls, and rebases above the greatest write id that the server told of this replica.
+    /// Pulls, and rebases above the greatest write id that the server has of this replica.
     async fn recover(
         &mut self,
         cycle: &mut FlushCycle,
@@ -198,9 +203,9 @@ impl Session {
         Ok(())
     }
 
-    fn flush_error(&self, error: FlushError) -> ClientError {
+    fn flush_error(error: FlushError) -> ClientError {
         match error {
-            FlushError::Violation(violation) => self.inner.violated(*violation),
+            FlushError::Violation(violation) => ClientError::Violation(violation),
             FlushError::WriteIdsUsedUp => ClientError::Invalid(error.to_string()),
             FlushError::Malformed(malformed) => TransportError::MalformedResponse {
                 call: "push",
@@ -254,7 +259,7 @@ impl Session {
                 let requested = query.cursor;
                 let violation =
                     Violation::RematerializationRequired { requested, oldest_available };
-                Err(self.inner.violated(violation))
+                Err(violation.into())
             }
             other => {
                 let page = other?;
@@ -269,7 +274,7 @@ impl Session {
     /// The next page, checked.
     async fn checked(&self, cycle: &mut PullCycle, meta: &Meta) -> Result<PageCommit, ClientError> {
         let page = self.page(cycle, meta).await?;
-        cycle.page(page).map_err(|violation| self.inner.violated(violation))
+        Ok(cycle.page(page)?)
     }
 
     async fn apply(&self, slot: Slot, commit: PageCommit) -> Result<(), ClientError> {
@@ -282,7 +287,7 @@ impl Session {
     }
 
     /// Pulls pages into a slot until settled; while one is applied the next is on its way and
-    /// checked. Gives the map of the last, and the epoch that it told.
+    /// checked. Returns the map and the epoch of the last page.
     async fn pull_into(
         &mut self,
         slot: Slot,
@@ -344,7 +349,7 @@ impl Session {
         self.reconcile(false).await
     }
 
-    /// Tells the server what was applied, unless it has acknowledged that; `again` tells anyway.
+    /// Reports to the server what was applied, unless it has acknowledged that; `again` reports anyway.
     pub(crate) async fn reconcile(&mut self, again: bool) -> Result<(), ClientError> {
         let mut retried = false;
         loop {
@@ -364,8 +369,7 @@ impl Session {
                     .into());
                 }
                 Ok(answer) => {
-                    let checked = reconcile::check(&sent, &answer);
-                    checked.map_err(|violation| self.inner.violated(violation))?;
+                    reconcile::check(&sent, &answer)?;
                     let state: ReconcileState = (*settled).clone();
                     return self.store(move |_, store| store.set_reconciled(state)).await;
                 }
@@ -377,7 +381,7 @@ impl Session {
                     let requested = Some(sent.cursor);
                     let violation =
                         Violation::RematerializationRequired { requested, oldest_available };
-                    return Err(self.inner.violated(violation));
+                    return Err(violation.into());
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -386,7 +390,7 @@ impl Session {
 
     // Starting over.
 
-    pub(crate) async fn rematerialise(&mut self) -> Result<(), ClientError> {
+    async fn rematerialise(&mut self) -> Result<(), ClientError> {
         for _ in 0..REBUILDS {
             self.store(|_, store| store.begin_rebuild()).await?;
             let meta = self.meta().await?;
@@ -424,7 +428,7 @@ impl Session {
     }
 
     /// Asks what of the replica's history the server has, once the pages of a rebuild are there.
-    /// `None` if these are of a history that has ended meanwhile.
+    /// Returns `None` if these are of a history that has ended since.
     async fn history(
         &self,
         meta: &Meta,

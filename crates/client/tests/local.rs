@@ -207,14 +207,14 @@ fn what_was_queued_is_there_after_a_reopen() {
     let client = create(dir.path());
     let folder = client.create_folder(None, name("f")).unwrap();
     let file = client.create_file(Some(&folder), name("x")).unwrap();
-    client.put_content(&file, &b"hello"[..]).unwrap();
+    client.contents().put(&file, &b"hello"[..]).unwrap();
     let (state, id) = (export(&client), client.client_id());
     drop(client);
     let client = open(dir.path()).unwrap();
     assert_eq!(client.client_id(), id);
     assert_eq!(export(&client), state);
     assert_eq!(paths(&client), ["f", "f/x"]);
-    assert_eq!(client.queue(10).unwrap().len(), 2);
+    assert_eq!(client.queue().operations(10).unwrap().len(), 2);
     assert_eq!(client.node(&file).unwrap().unwrap().content.unwrap().size, 5);
     assert_eq!(client.status().unwrap().uploads, 1);
 }
@@ -269,7 +269,7 @@ fn a_copy_has_its_own_items_and_contents() {
     check(|client| {
         let folder = client.create_folder(None, name("f")).unwrap();
         let file = client.create_file(Some(&folder), name("x")).unwrap();
-        client.put_content(&file, &b"hello"[..]).unwrap();
+        client.contents().put(&file, &b"hello"[..]).unwrap();
         client.copy(&folder, None, name("g")).unwrap();
         assert_eq!(paths(client), ["f", "f/x", "g", "g/x"]);
         let copy = client.resolve("g/x").unwrap();
@@ -338,11 +338,11 @@ fn a_redacted_state_has_no_names_and_cannot_be_hydrated() {
 fn a_content_is_read_back_from_the_cache() {
     check(|client| {
         let file = client.create_file(None, name("x")).unwrap();
-        client.put_content(&file, &b"one"[..]).unwrap();
-        let second = client.put_content(&file, &b"second"[..]).unwrap();
+        client.contents().put(&file, &b"one"[..]).unwrap();
+        let second = client.contents().put(&file, &b"second"[..]).unwrap();
         assert_eq!(client.status().unwrap().uploads, 1, "nobody had heard of the first");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let local = runtime.block_on(client.read_content(&file)).unwrap();
+        let local = runtime.block_on(client.contents().read(&file)).unwrap();
         let mut text = String::new();
         local.reader().unwrap().read_to_string(&mut text).unwrap();
         assert_eq!((text.as_str(), local.digest()), ("second", second.digest));
@@ -378,7 +378,7 @@ fn the_same_edits_in_the_same_environment_make_the_same_replica() {
         let client = SyncClient::builder(nowhere()).config(config).in_memory(user()).unwrap();
         let folder = client.create_folder(None, name("a")).unwrap();
         let file = client.create_file(Some(&folder), name("b")).unwrap();
-        client.put_content(&file, &b"bytes"[..]).unwrap();
+        client.contents().put(&file, &b"bytes"[..]).unwrap();
         export(&client)
     };
     assert_eq!(edit(1), edit(1));

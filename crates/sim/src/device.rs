@@ -234,10 +234,10 @@ impl Device {
     /// Accounts for a call that failed with the disk: it may have removed operations from the queue
     /// durably without a report.
     fn learn_what_it_was_not_told(&self) {
-        let queue = self.client.queue(usize::MAX).expect("it was just opened");
+        let queue = self.client.queue().operations(usize::MAX).expect("it was just opened");
         let pending = queue.into_iter().filter(|one| one.state == QueuedState::Pending);
         let pending: BTreeSet<OpId> = pending.map(|one| one.operation.op_id).collect();
-        let rejected = self.client.rejected(usize::MAX).expect("it was just opened");
+        let rejected = self.client.queue().rejected(usize::MAX).expect("it was just opened");
         let mut book = self.ledger.book();
         for one in rejected {
             book.ended(&one.operation.op_id, End::Rejected);
@@ -275,7 +275,7 @@ impl Device {
         self.adopt(client);
         self.fall_behind();
         let index = self.index;
-        let rejected = self.client.rejected(usize::MAX).expect("it is new");
+        let rejected = self.client.queue().rejected(usize::MAX).expect("it is new");
         let mut book = self.ledger.book();
         // What was rejected since is not known to be.
         let waits = |op_id: &OpId| rejected.iter().any(|one| one.operation.op_id == *op_id);
@@ -302,7 +302,7 @@ impl Device {
         let (user, id) = (self.user.clone(), self.client.client_id());
         let client = new_client(&mut self.home, user, Some(id), to, config)?;
         client.hydrate_state(exported)?;
-        let queue = client.queue(usize::MAX)?;
+        let queue = client.queue().operations(usize::MAX)?;
         let held: Vec<OpId> = queue.into_iter().map(|one| one.operation.op_id).collect();
         self.replace(client, &held);
         self.ledger.book().may_repeat = true;
@@ -424,7 +424,7 @@ impl Device {
     /// name that was in view when an item was renamed.
     pub(crate) fn take_over(&mut self, seen: Option<(ItemId, Name)>) {
         let index = self.index;
-        let queue = match self.client.queue(usize::MAX) {
+        let queue = match self.client.queue().operations(usize::MAX) {
             Err(_) if self.is_dark() => Vec::new(),
             queue => queue.expect("a replica that is well is read"),
         };

@@ -104,12 +104,12 @@ fn write_by_path(device: &Device, ledger: &Ledger, random: &mut Random) -> Resul
 /// Declines a share; what others were granted stays.
 fn decline(device: &Device, ledger: &Ledger, item: &ItemId) -> Result<(), ClientError> {
     let others = || {
-        let mut grants = device.client.grants(item).expect("it is shown");
+        let mut grants = device.client.sharing().grants(item).expect("it is shown");
         grants.retain(|grant| grant.principal.id.as_str() != device.user.as_str());
         grants
     };
     let before = others();
-    device.client.decline(item)?;
+    device.client.sharing().decline(item)?;
     let after = others();
     if after != before {
         let (index, user) = (device.index, &device.user);
@@ -225,7 +225,7 @@ pub(crate) fn edit(device: &mut Device, ledger: &Ledger, users: usize, random: &
         (GRANT..=79, Some(item)) => {
             done = "grant";
             let levels = [AccessLevel::Read, AccessLevel::Write, AccessLevel::Admin];
-            device.client.share(item, principal(random, users), *random.one(&levels))
+            device.client.sharing().share(item, principal(random, users), *random.one(&levels))
         }
         (80, Some(item)) => {
             done = "decline";
@@ -233,11 +233,15 @@ pub(crate) fn edit(device: &mut Device, ledger: &Ledger, users: usize, random: &
         }
         (81..=84, Some(_)) => {
             done = "revoke";
-            match device.client.shares().expect("memory is read").as_slice() {
+            match device.client.sharing().list().expect("memory is read").as_slice() {
                 [] => Ok(()),
                 shares => {
                     let (item, grants) = random.one(shares);
-                    device.client.unshare(item, random.one(grants).principal.clone()).map(drop)
+                    device
+                        .client
+                        .sharing()
+                        .unshare(item, random.one(grants).principal.clone())
+                        .map(drop)
                 }
             }
         }
@@ -257,7 +261,7 @@ pub(crate) fn edit(device: &mut Device, ledger: &Ledger, users: usize, random: &
             // At once: what is durable may be shown even where the call fails.
             ledger.book().times.give(digest(&bytes), time);
             let shown = saved::shown(&device.client, item);
-            let put = device.client.put_content_at(item, &*bytes, time);
+            let put = device.client.contents().put_at(item, &*bytes, time);
             if let Ok(stored) = &put {
                 let (mut book, key) = (ledger.book(), (device.index, item.clone()));
                 book.note(|| {
@@ -281,7 +285,7 @@ pub(crate) fn edit(device: &mut Device, ledger: &Ledger, users: usize, random: &
         }
         (_, Some(_)) => {
             done = "retry what was rejected";
-            match device.client.rejected(10).expect("memory is read").as_slice() {
+            match device.client.queue().rejected(10).expect("memory is read").as_slice() {
                 [] => Ok(()),
                 rejected => {
                     let one = &random.one(rejected).operation;
@@ -293,13 +297,13 @@ pub(crate) fn edit(device: &mut Device, ledger: &Ledger, users: usize, random: &
                         let deletes = one.action == Action::Delete;
                         let shown =
                             if deletes { saved::shown(&device.client, &one.item_id) } else { None };
-                        let retried = device.client.retry_rejected(&op_id).map(drop);
+                        let retried = device.client.queue().retry(&op_id).map(drop);
                         if retried.is_ok() {
                             ledger.book().saved.delete(shown);
                         }
                         retried
                     } else {
-                        device.client.discard_rejected(&op_id)
+                        device.client.queue().discard(&op_id)
                     }
                 }
             }

@@ -90,7 +90,7 @@ pub fn operation(item: &str) -> OperationBuilder {
     }
 }
 
-/// An operation that needs to be told what it sets.
+/// An operation that still needs its change.
 #[derive(Debug, Clone)]
 pub struct OperationBuilder {
     op_id: Option<OpId>,
@@ -340,7 +340,7 @@ impl PageBuilder {
         self
     }
 
-    /// The map tells this of a replica.
+    /// Sets a replica's write id in the map.
     #[must_use]
     pub fn write_id(mut self, replica: &str, id: u64) -> Self {
         self.0.last_reconciled_write_ids.insert(replica_id(replica), write_id(id));

@@ -56,7 +56,7 @@ pub enum Fault {
 /// Answers that are kept, of a kind.
 const ANSWERS_KEPT: usize = 64;
 
-/// Passes every call on to another transport, but for the faults that it was told of.
+/// Passes every call on to another transport, except for the faults that it was given.
 pub struct FaultyTransport {
     to: Arc<dyn Transport>,
     state: Mutex<State>,

@@ -1,4 +1,4 @@
-//! A transport that answers what a test tells it to.
+//! A transport that answers from a script.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -148,7 +148,7 @@ pub fn expect_reconcile_cursor_regression_violation(
     Expected::new("reconcile:reconcileCursorRegression", details).among(violations);
 }
 
-/// Expects that a pull or a reconcile, as `stage` says, told a lower write id of `replica_id`.
+/// Expects that a pull or a reconcile, as `stage` says, returned a lower write id of `replica_id`.
 #[track_caller]
 pub fn expect_last_write_id_regression_violation(
     violations: &[Violation],

@@ -48,7 +48,7 @@ fn client_at(url: String, user: &str, token: &Replaceable, config: ClientConfig)
 
 fn put(client: &SyncClient, name: &str, bytes: &[u8]) -> ItemId {
     let file = client.create_file(None, Name::new(name).unwrap()).unwrap();
-    client.put_content(&file, bytes).unwrap();
+    client.contents().put(&file, bytes).unwrap();
     file
 }
 
@@ -106,10 +106,10 @@ async fn a_token_of_another_user_sends_fetches_and_replaces_nothing() {
         assert_eq!(users(&carol.pull().await.unwrap_err()), carols_not_daves());
         assert_eq!(users(&carol.rematerialise().await.unwrap_err()), carols_not_daves());
         assert_eq!(users(&carol.server_state().await.unwrap_err()), carols_not_daves());
-        assert_eq!(users(&carol.versions(&seen).await.unwrap_err()), carols_not_daves());
+        assert_eq!(users(&carol.contents().versions(&seen).await.unwrap_err()), carols_not_daves());
         if !queued {
-            assert_eq!(users(&carol.read_content(&seen).await.unwrap_err()), carols_not_daves());
-            let passed = carol.read_uncached(std::slice::from_ref(&seen)).await;
+            assert_eq!(users(&carol.contents().read(&seen).await.unwrap_err()), carols_not_daves());
+            let passed = carol.contents().read_uncached(std::slice::from_ref(&seen)).await;
             assert_eq!(users(passed[0].as_ref().unwrap_err()), carols_not_daves());
         }
         assert_eq!(export(&carol), before, "nothing was replaced");

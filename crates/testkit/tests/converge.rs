@@ -48,7 +48,7 @@ fn paths(client: &SyncClient) -> Vec<String> {
 
 async fn text(client: &SyncClient, item: &ItemId) -> String {
     let mut text = String::new();
-    let content = client.read_content(item).await.unwrap();
+    let content = client.contents().read(item).await.unwrap();
     content.reader().unwrap().read_to_string(&mut text).unwrap();
     text
 }
@@ -66,9 +66,9 @@ async fn what_one_replica_writes_another_shows() {
     let other = client(&server);
     let folder = one.create_folder(None, name("docs")).unwrap();
     let file = one.create_file(Some(&folder), name("a.txt")).unwrap();
-    one.put_content(&file, &b"hello"[..]).unwrap();
+    one.contents().put(&file, &b"hello"[..]).unwrap();
     let large = one.create_file(Some(&folder), name("large")).unwrap();
-    one.put_content(&large, "x".repeat(3_000_000).as_bytes()).unwrap();
+    one.contents().put(&large, "x".repeat(3_000_000).as_bytes()).unwrap();
     let report = one.sync().await.unwrap();
     assert_eq!((report.applied, report.uploaded), (3, 2));
     let status = one.status().unwrap();
@@ -123,11 +123,11 @@ async fn two_contents_written_at_the_same_time_are_both_kept() {
     let server = TestServer::start().await;
     let (one, other) = (client(&server), client(&server));
     let file = one.create_file(None, name("a.txt")).unwrap();
-    one.put_content(&file, &b"first"[..]).unwrap();
+    one.contents().put(&file, &b"first"[..]).unwrap();
     one.sync().await.unwrap();
     other.sync().await.unwrap();
-    one.put_content(&file, &b"from one"[..]).unwrap();
-    other.put_content(&file, &b"from other"[..]).unwrap();
+    one.contents().put(&file, &b"from one"[..]).unwrap();
+    other.contents().put(&file, &b"from other"[..]).unwrap();
     one.sync().await.unwrap();
     let mut changes = other.subscribe();
     other.sync().await.unwrap();

@@ -71,7 +71,7 @@ impl Device {
 
     fn file(&self, parent: Option<&ItemId>, called: &str) -> ItemId {
         let item = self.create_file(parent, name(called)).unwrap();
-        self.put_content(&item, called.as_bytes()).unwrap();
+        self.contents().put(&item, called.as_bytes()).unwrap();
         item
     }
 
@@ -80,7 +80,7 @@ impl Device {
     }
 
     async fn read(&self, path: &str) -> String {
-        let content = self.read_content(&self.at(path)).await.unwrap();
+        let content = self.contents().read(&self.at(path)).await.unwrap();
         let mut text = String::new();
         std::io::Read::read_to_string(&mut content.reader().unwrap(), &mut text).unwrap();
         text
@@ -132,8 +132,8 @@ async fn check(meanwhile: impl Fn(&Device), left: &[&str], kept: &[&str]) {
         assert_eq!(one.kept(), [""; 0], "once");
         for device in [&one, &other] {
             assert_eq!(device.paths(), left, "deletes first: {deletes_first}");
-            assert!(device.rejected(10).unwrap().is_empty());
-            assert!(device.rejected_uploads().unwrap().is_empty());
+            assert!(device.queue().rejected(10).unwrap().is_empty());
+            assert!(device.queue().rejected_uploads().unwrap().is_empty());
         }
         for path in left.iter().filter(|path| path.ends_with("new") || path.ends_with("saved")) {
             let text = path.rsplit('/').next().unwrap();
@@ -154,7 +154,7 @@ async fn a_content_keeps_the_file_and_its_folders() {
     let write = |other: &Device| {
         let file = other.at("/dir/deep/c");
         other.rename(&file, name("saved")).unwrap();
-        other.put_content(&file, &b"saved"[..]).unwrap();
+        other.contents().put(&file, &b"saved"[..]).unwrap();
     };
     let left = ["dir", "dir/deep", "dir/deep/saved", "else"];
     check(write, &left, &["/dir", "/dir/deep", "/dir/deep/saved"]).await;
@@ -165,14 +165,14 @@ async fn a_content_alone_brings_its_file_back() {
     for deletes_first in [true, false] {
         let (_server, one, other) = two().await;
         one.delete(&one.at("/dir"), Delete::Recursive).unwrap();
-        other.put_content(&other.at("/dir/deep/c"), &b"written"[..]).unwrap();
+        other.contents().put(&other.at("/dir/deep/c"), &b"written"[..]).unwrap();
         let order = if deletes_first { [&one, &other] } else { [&other, &one] };
         for device in order.into_iter().chain(order) {
             device.sync().await.unwrap();
         }
         assert_eq!(one.paths(), ["dir", "dir/deep", "dir/deep/c", "else"]);
         assert_eq!(one.read("/dir/deep/c").await, "written");
-        assert!(other.rejected_uploads().unwrap().is_empty());
+        assert!(other.queue().rejected_uploads().unwrap().is_empty());
     }
 }
 
@@ -225,7 +225,7 @@ async fn what_is_deleted_by_force_goes_with_what_was_not_seen() {
 async fn ones_own_unsynced_edit_is_deleted_knowingly() {
     let (_server, mut one, other) = two().await;
     let file = one.at("/dir/a");
-    one.put_content(&file, &b"more"[..]).unwrap();
+    one.contents().put(&file, &b"more"[..]).unwrap();
     one.sync().await.unwrap();
     one.rename(&file, name("renamed")).unwrap();
     one.delete(&file, Delete::Item).unwrap();
@@ -240,13 +240,13 @@ async fn a_content_that_ones_own_covers_is_not_deleted_with_it() {
     for saves_again in [false, true] {
         let (_server, mut one, other) = two().await;
         let file = one.at("/dir/a");
-        one.put_content(&file, &b"ours"[..]).unwrap();
-        other.put_content(&file, &b"theirs"[..]).unwrap();
+        one.contents().put(&file, &b"ours"[..]).unwrap();
+        other.contents().put(&file, &b"theirs"[..]).unwrap();
         other.sync().await.unwrap();
         one.pull().await.unwrap();
         assert_eq!(one.read("/dir/a").await, "ours", "what is on its way covers what came");
         if saves_again {
-            one.put_content(&file, &b"ours again"[..]).unwrap();
+            one.contents().put(&file, &b"ours again"[..]).unwrap();
         }
         one.delete(&one.at("/dir"), Delete::Recursive).unwrap();
         for device in [&one, &other, &one] {
@@ -267,7 +267,7 @@ async fn ones_own_content_is_deleted_once_the_feed_has_brought_it() {
     other.rename(&file, name("renamed")).unwrap();
     other.sync().await.unwrap();
     for text in ["ours", "ours again"] {
-        one.put_content(&file, text.as_bytes()).unwrap();
+        one.contents().put(&file, text.as_bytes()).unwrap();
         one.sync().await.unwrap();
     }
     one.delete(&file, Delete::Item).unwrap();
@@ -282,12 +282,12 @@ async fn an_old_copy_does_not_delete_what_its_replica_wrote_since() {
         let (server, one, other) = two().await;
         let mut exported = Vec::new();
         one.export_state(StateExport::default(), &mut exported).unwrap();
-        one.put_content(&one.at("/dir/a"), &b"later"[..]).unwrap();
+        one.contents().put(&one.at("/dir/a"), &b"later"[..]).unwrap();
         let made = one.create_folder(Some(&one.at("/dir/deep")), name("made")).unwrap();
         one.sync().await.unwrap();
         let mut copy = one.into_copy(&server, &exported);
         if saves {
-            copy.put_content(&copy.at("/dir/a"), &b"covers it"[..]).unwrap();
+            copy.contents().put(&copy.at("/dir/a"), &b"covers it"[..]).unwrap();
         }
         if pulls {
             copy.pull().await.unwrap();
@@ -312,7 +312,7 @@ async fn an_old_copy_does_not_delete_what_its_replica_wrote_since() {
                 assert_eq!(device.read("/dir/a").await, "later");
             }
         }
-        assert!(copy.outstanding().unwrap().is_empty());
+        assert!(copy.queue().outstanding().unwrap().is_empty());
     }
 }
 
@@ -367,7 +367,7 @@ async fn who_may_write_in_a_shared_folder_deletes_and_saves_in_it() {
     let bob = Device::of(&server, "bob");
     let id = PrincipalId::new("bob").unwrap();
     let bob_is = Principal { kind: PrincipalType::User, id };
-    one.share(&one.at("/dir"), bob_is, AccessLevel::Write).unwrap();
+    one.sharing().share(&one.at("/dir"), bob_is, AccessLevel::Write).unwrap();
     one.sync().await.unwrap();
     bob.sync().await.unwrap();
     let find = |called: &str| {
@@ -378,10 +378,10 @@ async fn who_may_write_in_a_shared_folder_deletes_and_saves_in_it() {
     bob.delete(&a, Delete::Item).unwrap();
     one.delete(&one.at("/dir/deep"), Delete::Recursive).unwrap();
     one.sync().await.unwrap();
-    bob.put_content(&c, &b"by bob"[..]).unwrap();
+    bob.contents().put(&c, &b"by bob"[..]).unwrap();
     bob.sync().await.unwrap();
     one.sync().await.unwrap();
     assert_eq!(one.paths(), ["dir", "dir/b", "dir/deep", "dir/deep/c", "else"]);
     assert_eq!(one.read("/dir/deep/c").await, "by bob");
-    assert!(bob.rejected(10).unwrap().is_empty());
+    assert!(bob.queue().rejected(10).unwrap().is_empty());
 }

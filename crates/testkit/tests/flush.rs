@@ -60,7 +60,7 @@ impl Scene {
     }
 
     fn write_ids(&self) -> Vec<u64> {
-        let queue = self.client.queue(usize::MAX).unwrap();
+        let queue = self.client.queue().operations(usize::MAX).unwrap();
         queue.iter().map(|one| one.operation.write_id.get()).collect()
     }
 
@@ -214,14 +214,14 @@ async fn a_refused_operation_holds_back_nothing_and_can_be_retried_or_discarded(
     assert!(matches!(changes.try_recv().unwrap(), ChangeEvent::Rejected { .. }));
     let scene = scene.reopened();
     assert_eq!(scene.names(), ["f2"]);
-    let rejected = scene.client.rejected(10).unwrap();
+    let rejected = scene.client.queue().rejected(10).unwrap();
     assert_eq!(rejected[0].reason, Some(PushReason::NotPermitted));
-    let again = scene.client.retry_rejected(&rejected[0].operation.op_id).unwrap();
+    let again = scene.client.queue().retry(&rejected[0].operation.op_id).unwrap();
     assert_ne!(again, rejected[0].operation.op_id);
-    scene.client.discard_rejected(&rejected[1].operation.op_id).unwrap();
-    assert!(scene.client.discard_rejected(&rejected[1].operation.op_id).is_err());
+    scene.client.queue().discard(&rejected[1].operation.op_id).unwrap();
+    assert!(scene.client.queue().discard(&rejected[1].operation.op_id).is_err());
     assert_eq!(scene.names(), ["f0", "f2"]);
-    assert_eq!(scene.client.queue(10).unwrap()[1].state, QueuedState::Pending);
+    assert_eq!(scene.client.queue().operations(10).unwrap()[1].state, QueuedState::Pending);
     scene.client.sync().await.unwrap();
     assert_eq!(sent(&scene.server)[1], [4], "a new operation with a new write id");
 }
@@ -244,7 +244,7 @@ async fn an_outdated_operation_leaves_the_queue_and_the_application_is_told() {
         matches!(changes.try_recv().unwrap(), ChangeEvent::Outdated { reason: r, .. } if r == reason)
     );
     assert_eq!(scene.names(), [""; 0]);
-    assert_eq!(scene.client.queue(1).unwrap(), []);
+    assert_eq!(scene.client.queue().operations(1).unwrap(), []);
 }
 
 #[tokio::test]
@@ -406,7 +406,7 @@ async fn what_a_restored_server_refuses_for_want_of_what_it_forgot_goes_after_it
     let report = scene.client.flush().await.unwrap();
     assert_eq!((report.applied, report.rejected), (3, 0));
     assert_eq!(sent(&scene.server), [vec![1], vec![2, 3], vec![1, 2], vec![4, 5]]);
-    assert_eq!(scene.client.rejected(10).unwrap(), []);
+    assert_eq!(scene.client.queue().rejected(10).unwrap(), []);
 }
 
 #[tokio::test]
@@ -428,7 +428,7 @@ async fn what_the_feed_brings_back_is_not_pushed_again() {
     scene.queue(3);
     let file = scene.client.children(None).unwrap()[2].node.id.clone();
     scene.client.rename(&file, name("renamed")).unwrap();
-    let ops = scene.client.queue(10).unwrap();
+    let ops = scene.client.queue().operations(10).unwrap();
     let me = scene.client.client_id();
     let map = settled(&me, 5);
     // The answer is lost, and then the server has forgotten what it answered.
@@ -468,7 +468,7 @@ async fn what_the_feed_brings_back_is_not_pushed_again() {
 async fn what_a_rebuild_brings_back_is_not_pushed_again_either() {
     let scene = Scene::set();
     scene.queue(2);
-    let second = scene.client.queue(10).unwrap()[1].operation.clone();
+    let second = scene.client.queue().operations(10).unwrap()[1].operation.clone();
     let me = scene.client.client_id();
     scene.server.on_push(|_| Err(TransportError::network("cut off")));
     scene.client.sync().await.unwrap_err();
@@ -487,7 +487,7 @@ async fn what_a_rebuild_brings_back_is_not_pushed_again_either() {
 async fn what_a_restored_server_took_keeps_its_number_when_others_are_queued_again() {
     let scene = Scene::set();
     scene.queue(2);
-    let second = scene.client.queue(10).unwrap()[1].operation.clone();
+    let second = scene.client.queue().operations(10).unwrap()[1].operation.clone();
     let me = scene.client.client_id();
     // The second comes back by the feed under its number; the first gets a higher one.
     scene.server.on_push(|_| Err(TransportError::network("cut off")));

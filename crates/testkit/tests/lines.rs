@@ -175,15 +175,15 @@ async fn an_upload_that_is_doubled_out_of_order_or_lost_leaves_the_content_whole
             let name = vfs_sync_testkit::core::item::Name::new("f").unwrap();
             let file = device.create_file(None, name).unwrap();
             let content = Random::new(1).bytes(size);
-            device.put_content(&file, content.as_slice()).unwrap();
+            device.contents().put(&file, content.as_slice()).unwrap();
             line.next(kind, fault.clone());
             while device.sync().await.is_err() {}
             assert!(line.record().count(kind) > 0, "{kind} {fault:?}");
-            assert_eq!(device.rejected_uploads().unwrap(), [], "{kind} {fault:?}");
+            assert_eq!(device.queue().rejected_uploads().unwrap(), [], "{kind} {fault:?}");
 
             let other = server.device("alice");
             other.sync().await.unwrap();
-            let local = other.read_content(&file).await.unwrap();
+            let local = other.contents().read(&file).await.unwrap();
             let mut read = Vec::new();
             std::io::Read::read_to_end(&mut local.reader().unwrap(), &mut read).unwrap();
             assert!(read == content, "{kind} {fault:?}");

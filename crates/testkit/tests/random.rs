@@ -145,7 +145,7 @@ impl World {
             (9, _) => client.delete(item, Delete::Recursive).map(drop),
             _ => {
                 let content = format!("content {}", self.made);
-                client.put_content(item, content.as_bytes()).map(drop)
+                client.contents().put(item, content.as_bytes()).map(drop)
             }
         };
         match done {
@@ -210,9 +210,9 @@ impl World {
         };
         for client in &self.clients {
             check_tree(client);
-            let rejected = client.rejected(10).unwrap();
+            let rejected = client.queue().rejected(10).unwrap();
             assert!(rejected.is_empty(), "{rejected:?}");
-            for upload in client.rejected_uploads().unwrap() {
+            for upload in client.queue().rejected_uploads().unwrap() {
                 let beaten = upload.reason.contains("unknown_item");
                 assert!(beaten, "only a later delete beats a content: {upload:?}");
             }

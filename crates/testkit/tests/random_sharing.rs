@@ -70,13 +70,13 @@ fn edit(client: &SyncClient, random: &mut Random) {
             10 => client.move_by_copy(&one, Some(&other), name).map(drop),
             11..=13 if !own.is_empty() => {
                 let item = random.one(&own).id.clone();
-                client.share(&item, principal(random), *random.one(&levels))
+                client.sharing().share(&item, principal(random), *random.one(&levels))
             }
-            14 => client.share(&one, principal(random), *random.one(&levels)),
-            _ => match client.shares().unwrap().as_slice() {
+            14 => client.sharing().share(&one, principal(random), *random.one(&levels)),
+            _ => match client.sharing().list().unwrap().as_slice() {
                 shares if !shares.is_empty() && random.below(3) == 0 => {
                     let (item, grants) = random.one(shares);
-                    client.unshare(item, random.one(grants).principal.clone()).map(drop)
+                    client.sharing().unshare(item, random.one(grants).principal.clone()).map(drop)
                 }
                 _ => Ok(()),
             },
@@ -173,7 +173,7 @@ async fn history(seed: u64) {
             let own = device.children(None).unwrap();
             let whose = own.iter().find(|child| child.node.owner.as_str() != user);
             assert_eq!(whose, None, "seed {seed}, {user}: an own path leads to another's item");
-            let shared = device.shared_with_me().unwrap();
+            let shared = device.sharing().with_me().unwrap();
             let shown: BTreeSet<ItemId> =
                 own.into_iter().chain(shared).map(|child| child.node.id).collect();
             assert_eq!(shown, top, "seed {seed}, {user}: the top");

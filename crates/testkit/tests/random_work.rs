@@ -98,7 +98,7 @@ async fn history(seed: u64) {
         assert_eq!(view(device), view(&fresh), "seed {seed}");
         let status = device.status().unwrap();
         let waiting = (status.pending, status.acknowledged, status.rejected);
-        assert_eq!(waiting, (0, 0, 0), "seed {seed}: {:?}", device.rejected(10));
+        assert_eq!(waiting, (0, 0, 0), "seed {seed}: {:?}", device.queue().rejected(10));
         for violation in device.violations().violations() {
             let signature = violation.signature();
             assert_eq!(signature, "pull:pullRematerializationRequired", "seed {seed}");

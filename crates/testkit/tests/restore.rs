@@ -240,7 +240,7 @@ async fn what_is_queued_again_keeps_its_order_though_the_answer_to_its_first_par
     client.flush().await.unwrap_err();
     // The feed brings back the second alone: it stands in the place of the first.
     client.pull().await.unwrap();
-    let queue = client.queue(2).unwrap();
+    let queue = client.queue().operations(2).unwrap();
     assert_eq!(queue[0].state, QueuedState::Pending);
     assert_eq!(queue[1].state, QueuedState::Acknowledged);
 
@@ -417,7 +417,7 @@ async fn what_a_device_pushed_before_its_first_pull_survives_a_restore() {
     client.flush().await.unwrap();
     let folder = client.resolve("folder").unwrap().id;
     let file = client.create_file(Some(&folder), Name::new("file").unwrap()).unwrap();
-    client.put_content(&file, &b"bytes"[..]).unwrap();
+    client.contents().put(&file, &b"bytes"[..]).unwrap();
     client.flush().await.unwrap();
     assert_eq!(client.status().unwrap().pending, 0);
     assert!(client.status().unwrap().acknowledged > 0);
@@ -434,7 +434,7 @@ async fn what_a_device_pushed_before_its_first_pull_survives_a_restore() {
     fresh.client.sync().await.unwrap();
     assert_eq!(fresh.tree(), set(&["folder", "folder/file"]));
     let mut text = String::new();
-    let content = fresh.client.read_content(&file).await.unwrap();
+    let content = fresh.client.contents().read(&file).await.unwrap();
     content.reader().unwrap().read_to_string(&mut text).unwrap();
     assert_eq!(text, "bytes");
 }
@@ -508,12 +508,12 @@ impl Device {
             Ok(node) => node.id,
             Err(_) => self.client.create_file(None, Name::new(name).unwrap()).unwrap(),
         };
-        self.client.put_content(&item, text.as_bytes()).unwrap();
+        self.client.contents().put(&item, text.as_bytes()).unwrap();
     }
 
     async fn read(&self, path: &str) -> String {
         let item = self.client.resolve(path).unwrap_or_else(|e| panic!("{path}: {e}")).id;
-        let content = self.client.read_content(&item).await.unwrap();
+        let content = self.client.contents().read(&item).await.unwrap();
         let mut text = String::new();
         content.reader().unwrap().read_to_string(&mut text).unwrap();
         text
@@ -566,7 +566,7 @@ async fn a_restored_server_gets_back_items_contents_and_moves_from_any_device_th
         .create_folder(Some(&a.client.resolve("to").unwrap().id), Name::new("deep").unwrap())
         .unwrap();
     let deeper = a.client.create_file(Some(&deep), Name::new("deeper").unwrap()).unwrap();
-    a.client.put_content(&deeper, "deeper".as_bytes()).unwrap();
+    a.client.contents().put(&deeper, "deeper".as_bytes()).unwrap();
     rounds(&[&a, &b]).await;
     assert_eq!(b.read("tuesday").await, "tuesday");
 
@@ -661,11 +661,11 @@ async fn a_revocation_and_a_deletion_that_a_restore_undoes_are_offered_first() {
         kind: vfs_sync_core::access::PrincipalType::User,
         id: vfs_sync_core::id::PrincipalId::new("bob").unwrap(),
     };
-    a.client.share(&shared, to_bob.clone(), AccessLevel::Read).unwrap();
+    a.client.sharing().share(&shared, to_bob.clone(), AccessLevel::Read).unwrap();
     a.client.sync().await.unwrap();
     bob.client.sync().await.unwrap();
     let backup = back_up(&mut server).await;
-    a.client.unshare(&shared, to_bob.clone()).unwrap();
+    a.client.sharing().unshare(&shared, to_bob.clone()).unwrap();
     a.remove("secret");
     a.make("later");
     a.client.sync().await.unwrap();
@@ -673,14 +673,20 @@ async fn a_revocation_and_a_deletion_that_a_restore_undoes_are_offered_first() {
     let now = server.clock().now();
     restore(&mut server, &backup, now, 0).await;
     a.client.pull().await.unwrap();
-    let kinds: Vec<_> =
-        a.client.queue(10).unwrap().into_iter().map(|one| one.operation.action).collect();
+    let kinds: Vec<_> = a
+        .client
+        .queue()
+        .operations(10)
+        .unwrap()
+        .into_iter()
+        .map(|one| one.operation.action)
+        .collect();
     assert!(matches!(kinds[0], Action::GrantRemove { .. }), "{kinds:?}");
     assert_eq!(kinds[1], Action::Delete, "{kinds:?}");
     assert!(matches!(kinds[2], Action::Upsert(_)), "{kinds:?}");
     rounds(&[&a, &bob]).await;
     assert_eq!(a.tree(), set(&["shared", "later"]));
-    assert!(a.client.grants(&shared).unwrap().is_empty());
+    assert!(a.client.sharing().grants(&shared).unwrap().is_empty());
     assert_eq!(a.waits(), NOTHING);
 }
 
@@ -696,30 +702,30 @@ async fn a_lost_grant_is_listed_and_given_again_on_the_users_word_alone() {
         kind: vfs_sync_core::access::PrincipalType::User,
         id: vfs_sync_core::id::PrincipalId::new("bob").unwrap(),
     };
-    a.client.share(&shared, to_bob, AccessLevel::Write).unwrap();
+    a.client.sharing().share(&shared, to_bob, AccessLevel::Write).unwrap();
     a.client.sync().await.unwrap();
     bob.client.sync().await.unwrap();
     let of_bob = bob.client.create_file(Some(&shared), Name::new("of bob").unwrap()).unwrap();
-    bob.client.put_content(&of_bob, "bob".as_bytes()).unwrap();
+    bob.client.contents().put(&of_bob, "bob".as_bytes()).unwrap();
     bob.client.sync().await.unwrap();
     a.client.sync().await.unwrap();
 
     let now = server.clock().now();
     restore(&mut server, &backup, now, 0).await;
     bob.client.sync().await.unwrap();
-    let lost = bob.client.lost(0, 10).unwrap();
+    let lost = bob.client.lost().list(0, 10).unwrap();
     assert!(!lost.is_empty(), "what bob wrote there is listed, with its bytes");
     a.client.sync().await.unwrap();
     bob.client.sync().await.unwrap();
-    assert!(a.client.grants(&shared).unwrap().is_empty());
-    let listed = a.client.lost(0, 10).unwrap();
+    assert!(a.client.sharing().grants(&shared).unwrap().is_empty());
+    let listed = a.client.lost().list(0, 10).unwrap();
     assert!(listed.iter().any(|one| one.lost.path == "/shared"), "{listed:?}");
-    assert_eq!(a.client.recover_grants().unwrap().len(), 1);
+    assert_eq!(a.client.lost().grant_again().unwrap().len(), 1);
     rounds(&[&a, &bob]).await;
-    assert_eq!(a.client.grants(&shared).unwrap().len(), 1);
+    assert_eq!(a.client.sharing().grants(&shared).unwrap().len(), 1);
     assert!(bob.client.node(&of_bob).unwrap().is_some());
     assert_eq!((a.waits(), bob.waits()), (NOTHING, NOTHING));
-    let content = a.client.read_content(&of_bob).await.unwrap();
+    let content = a.client.contents().read(&of_bob).await.unwrap();
     assert_eq!(content.size(), 3, "bob's bytes were kept, and came back with his access");
 }
 

@@ -124,7 +124,7 @@ async fn what_others_share_stands_apart_with_its_owner_and_ones_own_level() {
     check(async |scene| {
         shared(&scene, "write").await;
         assert_eq!(scene.paths(), ["work", "shared:bob/docs", "shared:bob/docs/plan.txt"]);
-        let shared = scene.client.shared_with_me().unwrap();
+        let shared = scene.client.sharing().with_me().unwrap();
         assert_eq!(shared.len(), 1);
         let node = &shared[0].node;
         assert_eq!((shared[0].name.as_str(), node.owner.as_str()), ("docs", "bob"));
@@ -245,12 +245,18 @@ async fn what_ones_level_does_not_allow_is_refused_at_once() {
         };
         denied(client.rename(&plan, name("x")), AccessLevel::Write);
         denied(client.create_file(Some(&docs), name("new")).map(drop), AccessLevel::Write);
-        denied(client.put_content(&plan, &b"x"[..]).map(drop), AccessLevel::Write);
+        denied(client.contents().put(&plan, &b"x"[..]).map(drop), AccessLevel::Write);
         denied(client.link(&id("work"), &docs), AccessLevel::Write);
         denied(client.delete(&plan, Delete::Item).map(drop), AccessLevel::Admin);
-        denied(client.share(&docs, somebody("carol"), AccessLevel::Read), AccessLevel::Admin);
-        assert!(client.unshare(&docs, somebody("alice")).unwrap(), "one's own grant needs nothing");
-        assert_eq!(client.queue(10).unwrap().len(), 1);
+        denied(
+            client.sharing().share(&docs, somebody("carol"), AccessLevel::Read),
+            AccessLevel::Admin,
+        );
+        assert!(
+            client.sharing().unshare(&docs, somebody("alice")).unwrap(),
+            "one's own grant needs nothing"
+        );
+        assert_eq!(client.queue().operations(10).unwrap().len(), 1);
     })
     .await;
 }
@@ -300,7 +306,7 @@ async fn nothing_moves_into_another_owners_tree_but_by_an_explicit_copy() {
         shared(&scene, "write").await;
         let moved = scene.client.move_by_copy(&id("docs"), None, name("x"));
         assert!(matches!(moved, Err(ClientError::NotPermitted { .. })), "{moved:?}");
-        assert_eq!(scene.client.queue(10).unwrap(), [], "all of it or nothing");
+        assert_eq!(scene.client.queue().operations(10).unwrap(), [], "all of it or nothing");
     })
     .await;
 }
@@ -343,22 +349,24 @@ async fn grants_are_shown_with_the_queue_on_top_and_add_up_to_an_audience() {
                 scene.grant("a.txt", "bob", "read"),
             ]])
             .await;
-        client.share(&id("a.txt"), somebody("dave"), AccessLevel::Read).unwrap();
-        assert!(client.unshare(&work, somebody("carol")).unwrap());
-        assert!(!client.unshare(&work, somebody("erin")).unwrap());
-        let owner = client.share(&work, somebody("alice"), AccessLevel::Read);
+        client.sharing().share(&id("a.txt"), somebody("dave"), AccessLevel::Read).unwrap();
+        assert!(client.sharing().unshare(&work, somebody("carol")).unwrap());
+        assert!(!client.sharing().unshare(&work, somebody("erin")).unwrap());
+        let owner = client.sharing().share(&work, somebody("alice"), AccessLevel::Read);
         assert!(matches!(owner, Err(ClientError::Invalid(_))));
 
         let shown = |item: &str| -> Vec<(String, AccessLevel, bool)> {
-            let grants = client.grants(&id(item)).unwrap().into_iter();
+            let grants = client.sharing().grants(&id(item)).unwrap().into_iter();
             grants.map(|one| (one.principal.to_string(), one.level, one.pending)).collect()
         };
         assert_eq!(shown("work"), [("user:bob".into(), AccessLevel::Write, false)]);
         assert_eq!(shown("a.txt")[1], ("user:dave".into(), AccessLevel::Read, true));
-        let shared: Vec<_> = client.shares().unwrap().into_iter().map(|(item, _)| item).collect();
+        let shared: Vec<_> =
+            client.sharing().list().unwrap().into_iter().map(|(item, _)| item).collect();
         assert_eq!(shared, [id("a.txt"), work.clone()]);
 
         let audience: Vec<_> = client
+            .sharing()
             .audience(&id("a.txt"))
             .unwrap()
             .into_iter()

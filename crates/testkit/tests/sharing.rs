@@ -65,7 +65,7 @@ impl Replica {
 
     async fn file(&self, parent: Option<&ItemId>, called: &str, text: &str) -> ItemId {
         let item = self.create_file(parent, name(called)).unwrap();
-        self.put_content(&item, text.as_bytes()).unwrap();
+        self.contents().put(&item, text.as_bytes()).unwrap();
         self.sync().await.unwrap();
         item
     }
@@ -76,12 +76,12 @@ impl Replica {
 
     /// Grants and sends it.
     async fn grants(&self, item: &ItemId, who: &str, level: AccessLevel) {
-        self.share(item, somebody(who), level).unwrap();
+        self.sharing().share(item, somebody(who), level).unwrap();
         self.sync().await.unwrap();
     }
 
     async fn revokes(&self, item: &ItemId, who: &str) {
-        self.unshare(item, somebody(who)).unwrap();
+        self.sharing().unshare(item, somebody(who)).unwrap();
         self.sync().await.unwrap();
     }
 
@@ -100,11 +100,11 @@ impl Replica {
     }
 
     fn refusals(&self) -> Vec<PushReason> {
-        self.rejected(100).unwrap().into_iter().map(|one| one.reason.unwrap()).collect()
+        self.queue().rejected(100).unwrap().into_iter().map(|one| one.reason.unwrap()).collect()
     }
 
     async fn read(&self, item: &ItemId) -> String {
-        let content = self.read_content(item).await.unwrap();
+        let content = self.contents().read(item).await.unwrap();
         let mut text = String::new();
         std::io::Read::read_to_string(&mut content.reader().unwrap(), &mut text).unwrap();
         text
@@ -148,7 +148,7 @@ async fn a_content_that_went_leaves_every_cache_and_one_that_came_back_stays() {
     assert_eq!(phone.cached(), ["before", "goes"]);
 
     laptop.delete(&going, Delete::Item).unwrap();
-    laptop.put_content(&edited, &b"after"[..]).unwrap();
+    laptop.contents().put(&edited, &b"after"[..]).unwrap();
     laptop.sync().await.unwrap();
     phone.sync().await.unwrap();
     assert_eq!(phone.cached(), [""; 0]);
@@ -298,7 +298,7 @@ async fn what_was_revoked_while_the_replica_was_offline_is_gone_after_its_next_p
         match then {
             "changed" => {
                 alice.rename(plan, name("secret.txt")).unwrap();
-                alice.put_content(plan, &b"a secret"[..]).unwrap();
+                alice.contents().put(plan, &b"a secret"[..]).unwrap();
             }
             "deleted" => drop(alice.delete(docs, Delete::Recursive).unwrap()),
             "moved" => alice.move_to(deep, None).unwrap(),
@@ -351,7 +351,7 @@ async fn a_shortcut_to_somebodys_item_passes_no_access_and_keeps_nothing() {
     let own = bob.resolve("own").unwrap().id;
     bob.link(docs, &own).unwrap();
     bob.link(plan, &own).unwrap();
-    bob.share(&own, somebody("carol"), Admin).unwrap();
+    bob.sharing().share(&own, somebody("carol"), Admin).unwrap();
     let shown = [&["own", "own/docs", "own/plan.txt"], &SHARED[1..]].concat();
     assert_eq!(bob.synced().await, shown);
     assert_eq!(bob.level(plan), Some(Read), "nobody becomes admin by linking");
@@ -387,7 +387,7 @@ async fn what_others_share_stands_apart_whatever_of_a_shortcut_to_it_comes_first
     let top = |client: &SyncClient| {
         let id = |child: vfs_sync_client::Child| child.node.id;
         let own: Vec<ItemId> = client.children(None).unwrap().into_iter().map(id).collect();
-        let shared: Vec<ItemId> = client.shared_with_me().unwrap().into_iter().map(id).collect();
+        let shared: Vec<ItemId> = client.sharing().with_me().unwrap().into_iter().map(id).collect();
         (own, shared)
     };
     let apart = (vec![mine], vec![report]);
@@ -416,8 +416,8 @@ async fn a_writer_reorganises_and_widens_no_audience() {
             bob.move_to(item, Some(to)).unwrap();
             bob.sync().await.unwrap();
             assert_eq!(bob.refusals(), [PushReason::NotPermitted], "{why}");
-            let first = bob.rejected(1).unwrap()[0].operation.op_id.clone();
-            bob.discard_rejected(&first).unwrap();
+            let first = bob.queue().rejected(1).unwrap()[0].operation.op_id.clone();
+            bob.queue().discard(&first).unwrap();
             assert_eq!(bob.parents_of(item).unwrap(), std::slice::from_ref(docs));
             assert_eq!(push(server, "bob", &[link(to, item)]).await, [refused("notPermitted")]);
         }
@@ -496,10 +496,10 @@ async fn pending_operations_on_what_was_revoked_are_rejected_and_hold_nothing_ba
     let scene = Scene::shared(Write).await;
     let Scene { alice, bob, docs, deep, plan, .. } = &scene;
     bob.rename(plan, name("mine.txt")).unwrap();
-    bob.put_content(plan, &b"bob's words"[..]).unwrap();
+    bob.contents().put(plan, &b"bob's words"[..]).unwrap();
     let inner = bob.folder(Some(deep), "inner");
     let note = bob.create_file(Some(&inner), name("note.txt")).unwrap();
-    bob.put_content(&note, &b"a note"[..]).unwrap();
+    bob.contents().put(&note, &b"a note"[..]).unwrap();
     let after = bob.folder(None, "after");
     alice.revokes(docs, "bob").await;
     alice.create_folder(None, name("unrelated")).unwrap();
@@ -520,11 +520,11 @@ async fn pending_operations_on_what_was_revoked_are_rejected_and_hold_nothing_ba
     // Shared again, what was refused can be sent again.
     alice.grants(docs, "bob", Write).await;
     bob.sync().await.unwrap();
-    for one in bob.rejected(10).unwrap() {
-        bob.retry_rejected(&one.operation.op_id).unwrap();
+    for one in bob.queue().rejected(10).unwrap() {
+        bob.queue().retry(&one.operation.op_id).unwrap();
     }
-    for one in bob.rejected_uploads().unwrap() {
-        bob.retry_upload(&one.blob_id).unwrap();
+    for one in bob.queue().rejected_uploads().unwrap() {
+        bob.queue().retry_upload(&one.blob_id).unwrap();
     }
     bob.sync().await.unwrap();
     assert_eq!(bob.refusals(), []);
@@ -538,10 +538,10 @@ async fn a_large_content_for_what_was_revoked_is_not_sent_first() {
     let scene = Scene::shared(Write).await;
     let Scene { server, alice, bob, docs, plan, .. } = &scene;
     let bytes = vec![7_u8; 3 << 20];
-    let stored = bob.put_content(plan, &bytes[..]).unwrap();
+    let stored = bob.contents().put(plan, &bytes[..]).unwrap();
     alice.revokes(docs, "bob").await;
     bob.sync().await.unwrap();
-    let rejected = bob.rejected_uploads().unwrap();
+    let rejected = bob.queue().rejected_uploads().unwrap();
     assert_eq!((rejected.len(), rejected[0].size), (1, bytes.len() as u64));
     assert!(rejected[0].reason.contains("no longer shared"), "{rejected:?}");
     let url = format!("{}/v1/vfs/blobs/{}", server.url(), stored.blob_id);
@@ -563,9 +563,9 @@ async fn what_is_queued_for_an_item_of_ones_own_never_goes_to_somebody_elses_of_
     }
     batch.commit().unwrap();
     alice.rename(&page, name("my page")).unwrap();
-    alice.put_content(&page, &b"dear diary"[..]).unwrap();
+    alice.contents().put(&page, &b"dear diary"[..]).unwrap();
     let below = alice.create_file(Some(&diary), name("june")).unwrap();
-    alice.put_content(&below, &b"in june"[..]).unwrap();
+    alice.contents().put(&below, &b"in june"[..]).unwrap();
 
     // Bob has guessed both ids, and lets alice do anything with what is of them.
     let mut ops = Vec::new();
@@ -594,11 +594,11 @@ async fn what_is_queued_for_an_item_of_ones_own_never_goes_to_somebody_elses_of_
     assert_eq!(kept, ["dear diary", "in june"], "until alice decides");
 
     // Trying all of it again makes it no more bob's.
-    for one in alice.rejected(10).unwrap() {
-        alice.retry_rejected(&one.operation.op_id).unwrap();
+    for one in alice.queue().rejected(10).unwrap() {
+        alice.queue().retry(&one.operation.op_id).unwrap();
     }
-    for one in alice.rejected_uploads().unwrap() {
-        alice.retry_upload(&one.blob_id).unwrap();
+    for one in alice.queue().rejected_uploads().unwrap() {
+        alice.queue().retry_upload(&one.blob_id).unwrap();
     }
     alice.sync().await.unwrap();
     assert_eq!(alice.refusals(), [PushReason::NotPermitted; 5]);
@@ -616,8 +616,8 @@ async fn joining_a_group_shows_what_it_is_granted_and_leaving_hides_it() {
     let Scene { server, alice, bob, docs, plan, .. } = &scene;
     let (eng, acme) = (of(PrincipalType::Group, "eng"), of(PrincipalType::Organization, "acme"));
     let only = alice.folder(None, "only");
-    alice.share(docs, eng.clone(), Write).unwrap();
-    alice.share(&only, acme.clone(), Read).unwrap();
+    alice.sharing().share(docs, eng.clone(), Write).unwrap();
+    alice.sharing().share(&only, acme.clone(), Read).unwrap();
     alice.sync().await.unwrap();
     assert_eq!(bob.synced().await, ["own"]);
     scene.set_member(&eng, "bob", true).await;
@@ -652,7 +652,7 @@ async fn one_of_two_grants_revoked_leaves_what_the_other_gives() {
     alice.revokes(docs, "bob").await;
     assert_eq!(bob.synced().await, ["own", "shared:alice/deep", "shared:alice/deep/plan.txt"]);
     assert_eq!((bob.level(deep), bob.level(plan)), (Some(Read), Some(Read)));
-    bob.unshare(deep, somebody("bob")).unwrap();
+    bob.sharing().unshare(deep, somebody("bob")).unwrap();
     assert_eq!(bob.synced().await, ["own"], "one's own grant can be given back");
     assert_eq!(bob.refusals(), []);
 }
@@ -698,12 +698,12 @@ async fn a_replica_that_rematerialises_has_what_is_shared_and_nothing_that_was_r
 async fn an_earlier_content_that_was_read_goes_with_the_right_to_see_it() {
     let scene = Scene::shared(Admin).await;
     let Scene { alice, bob, docs, plan, .. } = &scene;
-    alice.put_content(plan, &b"the second plan"[..]).unwrap();
+    alice.contents().put(plan, &b"the second plan"[..]).unwrap();
     alice.sync().await.unwrap();
     bob.sync().await.unwrap();
-    let versions = bob.versions(plan).await.unwrap();
-    bob.read_version(plan, &versions[1]).await.unwrap();
-    bob.read_content(plan).await.unwrap();
+    let versions = bob.contents().versions(plan).await.unwrap();
+    bob.contents().read_version(plan, &versions[1]).await.unwrap();
+    bob.contents().read(plan).await.unwrap();
     assert_eq!(bob.cached(), ["the plan", "the second plan"]);
     alice.revokes(docs, "bob").await;
     bob.sync().await.unwrap();
@@ -718,7 +718,7 @@ async fn a_shared_folder_moves_into_ones_own_tree_as_a_copy_with_its_contents() 
     assert!(matches!(bob.move_to(docs, Some(&own)), Err(ClientError::OtherTree { .. })));
     let error = bob.move_by_copy(docs, Some(&own), name("docs")).unwrap_err();
     assert!(matches!(error, ClientError::NoContent(_)), "{error}");
-    bob.fetch_contents(std::slice::from_ref(plan)).await.unwrap();
+    bob.contents().fetch(std::slice::from_ref(plan)).await.unwrap();
     bob.move_by_copy(docs, Some(&own), name("docs")).unwrap();
     let shown = ["own", "own/docs", "own/docs/deep", "own/docs/deep/plan.txt"];
     assert_eq!(bob.synced().await, shown);

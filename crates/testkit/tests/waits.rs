@@ -45,7 +45,7 @@ fn quick() -> ClientConfig {
 
 fn put(client: &SyncClient, name: &str, bytes: &[u8]) -> ItemId {
     let file = client.create_file(None, Name::new(name).unwrap()).unwrap();
-    client.put_content(&file, bytes).unwrap();
+    client.contents().put(&file, bytes).unwrap();
     file
 }
 
@@ -118,9 +118,9 @@ async fn a_content_over_quota_waits_and_does_not_hold_up_the_others() {
         let status = client.status().unwrap();
         assert_eq!((status.uploads, status.rejected_uploads), (2, 0), "{status:?}");
     }
-    let waiting = client.waiting_uploads().unwrap();
+    let waiting = client.queue().waiting_uploads().unwrap();
     assert!(waiting.iter().all(|one| one.reason.contains("quota_exceeded")), "{waiting:?}");
-    let left = client.outstanding().unwrap();
+    let left = client.queue().outstanding().unwrap();
     assert!(!left.is_empty() && left.waiting.is_some(), "{left:?}");
     let other = server.device("alice");
     other.sync().await.unwrap();
@@ -158,10 +158,10 @@ async fn a_full_disk_of_the_server_gives_nothing_up() {
     line.next(CallKind::Stage, Fault::Refuse(full()));
     let report = client.sync().await.unwrap();
     assert_eq!((report.waiting, report.uploaded, report.rejected), (2, 0, 0), "{report:?}");
-    let left = client.outstanding().unwrap();
+    let left = client.queue().outstanding().unwrap();
     assert_eq!((left.uploads, left.rejected_uploads), (2, 0), "{left:?}");
     let reasons: Vec<String> =
-        client.waiting_uploads().unwrap().into_iter().map(|one| one.reason).collect();
+        client.queue().waiting_uploads().unwrap().into_iter().map(|one| one.reason).collect();
     assert_eq!(
         reasons,
         [
@@ -172,7 +172,7 @@ async fn a_full_disk_of_the_server_gives_nothing_up() {
     assert_eq!(left.waiting.as_ref(), Some(&reasons[0]));
     let report = client.sync().await.unwrap();
     assert_eq!((report.waiting, report.uploaded), (0, 2), "{report:?}");
-    assert!(client.outstanding().unwrap().is_empty());
+    assert!(client.queue().outstanding().unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -203,10 +203,10 @@ async fn background_work_tells_each_round_what_is_outstanding() {
         .await;
     }
     for _ in 0..500 {
-        if client.outstanding().unwrap().is_empty() {
+        if client.queue().outstanding().unwrap().is_empty() {
             return;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    panic!("{:?}", client.outstanding());
+    panic!("{:?}", client.queue().outstanding());
 }

@@ -26,14 +26,14 @@ impl Notebook {
                 self.0.create_file(Some(&folder), Name::new(title)?)?
             }
         };
-        self.0.put_content(&note, text.as_bytes())?;
+        self.0.contents().put(&note, text.as_bytes())?;
         Ok(())
     }
 
     /// Reads a note.
     pub async fn read(&self, title: &str) -> Result<String, ClientError> {
         let note = self.0.resolve(&format!("Notes/{title}"))?.id;
-        let content = self.0.read_content(&note).await?;
+        let content = self.0.contents().read(&note).await?;
         let mut text = String::new();
         std::io::Read::read_to_string(&mut content.reader()?, &mut text)
             .map_err(|error| ClientError::Storage(error.to_string()))?;

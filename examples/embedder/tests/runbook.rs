@@ -321,7 +321,7 @@ fn a_blob_that_is_not_registered_is_not_one_whose_object_is_missing() {
         let server = TestServer::start().await;
         let device = server.device("alice");
         let file = device.create_file(None, Name::new("f").unwrap()).unwrap();
-        device.put_content(&file, &b"hello"[..]).unwrap();
+        device.contents().put(&file, &b"hello"[..]).unwrap();
         device.sync().await.unwrap();
         let blob = device.node(&file).unwrap().unwrap().content.unwrap().blob_id;
         let transport = server.transport("alice");

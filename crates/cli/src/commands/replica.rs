@@ -39,8 +39,8 @@ pub(super) async fn status(global: &Global, args: Status, output: Output) -> Res
     let client = replica::open(global, replica::config())?;
     let directory = replica::directory(global)?;
     let status = client.status()?;
-    let cache = client.cache_usage()?;
-    let left = client.outstanding()?;
+    let cache = client.contents().usage()?;
+    let left = client.queue().outstanding()?;
     let end = || outstanding::failure(&left).map_or(Ok(()), Err);
     let server = match args.server {
         true => Some(client.server_state().await?),
@@ -142,7 +142,7 @@ pub(super) async fn rematerialise(
         output.say("`vfs-sync sync` sends the queued changes")?;
     }
     outcome(&report)?;
-    outstanding::failure(&client.outstanding()?)
+    outstanding::failure(&client.queue().outstanding()?)
         .filter(|_| report.offered.listed > 0)
         .map_or(Ok(()), Err)
 }

@@ -38,7 +38,7 @@ pub(crate) fn merge(client: &SyncClient) -> Result<Merged> {
         merged: Merged::default(),
     };
     let mut settled_rows = Vec::new();
-    for (directory, row) in client.records_made()? {
+    for (directory, row) in client.directories().entries_made()? {
         let settled = match client.node(&row.tree.item)? {
             Some(node) if node.pending => false,
             Some(node) => work.beside(&node, row.tree.parent.as_ref())?,
@@ -53,7 +53,7 @@ pub(crate) fn merge(client: &SyncClient) -> Result<Merged> {
         let mut batch = client.batch();
         for (directory, id) in rows {
             // As it is by now: it may have become another's.
-            if let Some(row) = client.record(*directory, *id)?.filter(|row| row.made) {
+            if let Some(row) = client.directories().entry(*directory, *id)?.filter(|row| row.made) {
                 let row = EntryRecord { made: false, ..row };
                 batch.record(*directory, RecordChange::Put(Box::new(row)));
             }
@@ -210,7 +210,7 @@ impl Merge<'_> {
 
     /// Changes the rows of an item in every directory.
     fn follow(&mut self, item: &ItemId, change: impl Fn(&mut EntryRecord)) -> Result<()> {
-        for (directory, mut row) in self.client.records_of_item(item)? {
+        for (directory, mut row) in self.client.directories().entries_of_item(item)? {
             change(&mut row);
             self.batch.record(directory, RecordChange::Put(Box::new(row)));
         }

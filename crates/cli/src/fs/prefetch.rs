@@ -104,7 +104,7 @@ fn read(client: &SyncClient, job: &Job, stop: &CancellationToken) -> Outcome {
             return Outcome::Same(stat, found);
         }
     }
-    client.take_content(&bytes).map_or(Outcome::Unsettled, |taken| Outcome::Taken(stat, taken))
+    client.contents().take(&bytes).map_or(Outcome::Unsettled, |taken| Outcome::Taken(stat, taken))
 }
 
 /// Commits one batch after another on a thread of its own.

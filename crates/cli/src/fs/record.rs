@@ -112,7 +112,7 @@ impl Record {
         let stat = root.folder(Path::new(""))?.stat_self()?;
         let path = root.path().canonicalize()?.into_os_string().into_vec();
         let identity = identity(&stat);
-        let found = client.find_directory(&identity, &path, target);
+        let found = client.directories().find(&identity, &path, target);
         Ok(found.map(|found| Found { found, identity, path, device: stat.id.0 }))
     }
 
@@ -130,9 +130,10 @@ impl Record {
             FoundDirectory::Replaced(replaced) if adopt => Some(replaced),
             _ => None,
         };
-        let rebuilds = known.as_ref().map_or_else(|| client.rebuilds(), |known| known.rebuilds);
+        let rebuilds =
+            known.as_ref().map_or_else(|| client.directories().rebuilds(), |known| known.rebuilds);
         let directory = if writes {
-            client.use_directory(known, &found.identity, &found.path, target, rebuilds)?
+            client.directories().mark_used(known, &found.identity, &found.path, target, rebuilds)?
         } else {
             known.unwrap_or_else(|| DirectoryRecord {
                 id: -1,
@@ -140,10 +141,10 @@ impl Record {
                 target: target.cloned(),
                 identity: found.identity.clone(),
                 used_at: Timestamp::MIN,
-                rebuilds: client.rebuilds(),
+                rebuilds: client.directories().rebuilds(),
             })
         };
-        let (count, last) = client.count_records(directory.id)?;
+        let (count, last) = client.directories().count(directory.id)?;
         Ok(Self {
             client: client.clone(),
             directory,
@@ -157,15 +158,22 @@ impl Record {
 
     /// Returns whether the replica was rebuilt since the directory last agreed with it.
     pub(crate) fn is_before_rebuild(&self) -> bool {
-        self.count > 0 && self.directory.rebuilds != self.client.rebuilds()
+        self.count > 0 && self.directory.rebuilds != self.client.directories().rebuilds()
     }
 
     /// Records that the directory agrees with the replica.
     pub(crate) fn in_step(&self) -> Result<(), ClientError> {
         let DirectoryRecord { path, identity, target, .. } = &self.directory;
-        let (known, rebuilds) = (Some(self.directory.clone()), self.client.rebuilds());
+        let (known, rebuilds) =
+            (Some(self.directory.clone()), self.client.directories().rebuilds());
         if self.directory.rebuilds != rebuilds {
-            self.client.use_directory(known, identity, path, target.as_ref(), rebuilds)?;
+            self.client.directories().mark_used(
+                known,
+                identity,
+                path,
+                target.as_ref(),
+                rebuilds,
+            )?;
         }
         Ok(())
     }
@@ -180,7 +188,7 @@ impl Record {
     /// Returns the rows of a folder's entries by name on the disk, without those that were moved
     /// away.
     pub(crate) fn rows(&self, parent: u64) -> Result<HashMap<OsString, EntryRecord>, ClientError> {
-        let rows = self.client.records(self.directory.id, parent)?;
+        let rows = self.client.directories().entries(self.directory.id, parent)?;
         let here = rows.into_iter().filter(|row| !self.claimed.contains(&row.id));
         Ok(here.map(|row| (OsString::from_vec(row.name.clone()), row)).collect())
     }
@@ -191,7 +199,7 @@ impl Record {
         let (mut count, mut left) = (0, vec![row.id]);
         while let Some(id) = left.pop() {
             count += 1;
-            let rows = self.client.records(self.directory.id, id)?;
+            let rows = self.client.directories().entries(self.directory.id, id)?;
             left.extend(rows.iter().map(|row| row.id).filter(|id| !self.claimed.contains(id)));
         }
         Ok(count)
@@ -207,7 +215,7 @@ impl Record {
         let mut names = vec![OsStr::from_bytes(&row.name).to_owned()];
         let mut parent = row.parent;
         while parent != ROOT_ENTRY {
-            let Some(above) = self.client.record(self.directory.id, parent)? else {
+            let Some(above) = self.client.directories().entry(self.directory.id, parent)? else {
                 return Ok(None);
             };
             names.push(OsString::from_vec(above.name));
@@ -225,7 +233,7 @@ impl Record {
         if self.count == 0 {
             return Ok(None);
         }
-        for row in self.client.records_of_inode(self.directory.id, stat.id.1)? {
+        for row in self.client.directories().entries_of_inode(self.directory.id, stat.id.1)? {
             let same_kind = matches!(
                 (row.disk.kind, stat.kind),
                 (EntryKind::File, Kind::File) | (EntryKind::Folder, Kind::Folder)

@@ -35,7 +35,7 @@ async fn mallory(scene: &Scene) -> SyncClient {
         batch.grant(&folder, Principal { kind, id }, AccessLevel::Write);
     }
     batch.commit().unwrap();
-    client.put_content(&file, &b"evil"[..]).unwrap();
+    client.contents().put(&file, &b"evil"[..]).unwrap();
     client.sync().await.unwrap();
     client
 }

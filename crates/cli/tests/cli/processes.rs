@@ -137,7 +137,7 @@ async fn users_who_share_through_several_servers_converge_on_what_the_grants_say
         }
         let items: Vec<ItemId> = view.items.keys().cloned().collect();
         let with_content = view.items.values().filter(|node| node.content.is_some()).count();
-        let fetched = device.fetch_contents(&items).await.unwrap();
+        let fetched = device.contents().fetch(&items).await.unwrap();
         assert_eq!(fetched.count(), with_content, "{user}");
         fresh.insert(user, view);
     }

@@ -23,13 +23,27 @@ use crate::transport::TransportExt as _;
 /// Items whose contents are looked for together.
 const FETCHED_TOGETHER: usize = 128;
 
+/// The contents of items: putting them, and reading them from the cache or the server.
+#[derive(Clone, Copy)]
+pub struct Contents<'a> {
+    client: &'a SyncClient,
+}
+
 impl SyncClient {
+    /// Returns the calls that put and read the contents of items.
+    #[must_use]
+    pub fn contents(&self) -> Contents<'_> {
+        Contents { client: self }
+    }
+}
+
+impl Contents<'_> {
     /// Returns the size of the cache of contents and its limit.
     ///
     /// # Errors
     /// [`ClientError::Io`] if its directory cannot be read.
-    pub fn cache_usage(&self) -> Result<CacheUsage, ClientError> {
-        self.inner.cache.usage()
+    pub fn usage(self) -> Result<CacheUsage, ClientError> {
+        self.client.inner.cache.usage()
     }
 
     /// Takes bytes into the cache, for [`crate::Batch::put_taken`]: so that several threads can
@@ -37,16 +51,16 @@ impl SyncClient {
     ///
     /// # Errors
     /// What failed in writing.
-    pub fn take_content(&self, bytes: &[u8]) -> Result<TakenContent, ClientError> {
-        self.inner.cache.take_bytes(bytes).map(TakenContent)
+    pub fn take(self, bytes: &[u8]) -> Result<TakenContent, ClientError> {
+        self.client.inner.cache.take_bytes(bytes).map(TakenContent)
     }
 
     /// Takes what a reader gives into the cache, in bounded memory, for [`crate::Batch::put_taken`].
     ///
     /// # Errors
     /// What failed in reading or writing.
-    pub fn take_from(&self, reader: impl Read) -> Result<TakenContent, ClientError> {
-        self.inner.cache.take(reader).map(TakenContent)
+    pub fn take_from(self, reader: impl Read) -> Result<TakenContent, ClientError> {
+        self.client.inner.cache.take(reader).map(TakenContent)
     }
 
     /// Takes a content for an item, to be uploaded by the next sync. Durable when it returns, and
@@ -54,60 +68,56 @@ impl SyncClient {
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`], or what failed in reading or writing.
-    pub fn put_content(
-        &self,
-        item: &ItemId,
-        reader: impl Read,
-    ) -> Result<StoredContent, ClientError> {
-        self.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
-        let mut batch = self.batch();
+    pub fn put(self, item: &ItemId, reader: impl Read) -> Result<StoredContent, ClientError> {
+        self.client.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
+        let mut batch = self.client.batch();
         let stored = batch.put_content(item, reader)?;
         batch.commit()?;
         Ok(stored)
     }
 
-    /// [`Self::put_content`], with the time that the bytes show.
+    /// [`Self::put`], with the time that the bytes show.
     ///
     /// # Errors
-    /// As [`Self::put_content`].
-    pub fn put_content_at(
-        &self,
+    /// As [`Self::put`].
+    pub fn put_at(
+        self,
         item: &ItemId,
         reader: impl Read,
         modified_at: Timestamp,
     ) -> Result<StoredContent, ClientError> {
-        self.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
-        let mut batch = self.batch();
+        self.client.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
+        let mut batch = self.client.batch();
         let stored = batch.put_content_at(item, reader, modified_at)?;
         batch.commit()?;
         Ok(stored)
     }
 
-    /// [`Self::put_content`] from a file, with the file's modification time.
+    /// [`Self::put`] from a file, with the file's modification time.
     ///
     /// # Errors
-    /// As [`Self::put_content`].
-    pub fn put_file(&self, item: &ItemId, path: &Path) -> Result<StoredContent, ClientError> {
+    /// As [`Self::put`].
+    pub fn put_file(self, item: &ItemId, path: &Path) -> Result<StoredContent, ClientError> {
         let file =
             File::open(path).map_err(ClientError::io(format!("cannot open {}", path.display())))?;
         // Of a disk that keeps no times, and of a time that the protocol cannot carry, it is now.
         let modified = file.metadata().and_then(|metadata| metadata.modified()).ok();
         match modified.and_then(Timestamp::from_system_time) {
-            Some(modified_at) => self.put_content_at(item, file, modified_at),
-            None => self.put_content(item, file),
+            Some(modified_at) => self.put_at(item, file, modified_at),
+            None => self.put(item, file),
         }
     }
 
     /// The content of an item, from the cache, or downloaded into it and verified. A download
-    /// that is cut goes on where it was, also in a later call or process.
+    /// that is cut resumes where it was, also in a later call or process.
     ///
     /// # Errors
     /// [`ClientError::NoContent`], [`ClientError::UnknownItem`], [`ClientError::WrongContent`] if
     /// the server keeps answering with other bytes, or why it cannot be had.
-    pub async fn read_content(&self, item: &ItemId) -> Result<LocalContent, ClientError> {
-        let node = self.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
+    pub async fn read(self, item: &ItemId) -> Result<LocalContent, ClientError> {
+        let node = self.client.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
         let content = node.content.ok_or_else(|| ClientError::NoContent(item.clone()))?;
-        read(&self.inner, item, &content).await
+        read(&self.client.inner, item, &content).await
     }
 
     /// The contents that a file has and had, as the server keeps them: the newest, which is the
@@ -115,17 +125,17 @@ impl SyncClient {
     ///
     /// # Errors
     /// [`ClientError::Transport`]; the server has no versions of an item that it does not know.
-    pub async fn versions(&self, item: &ItemId) -> Result<Vec<Version>, ClientError> {
-        Ok(self.inner.transport.versions(item).await?.versions)
+    pub async fn versions(self, item: &ItemId) -> Result<Vec<Version>, ClientError> {
+        Ok(self.client.inner.transport.versions(item).await?.versions)
     }
 
-    /// Reads one of an item's [`Self::versions`], as [`Self::read_content`] reads the present
+    /// Reads one of an item's [`Self::versions`], as [`Self::read`] reads the present
     /// content. A version that is not the present content leaves the cache with the next pull.
     ///
     /// # Errors
-    /// As [`Self::read_content`].
+    /// As [`Self::read`].
     pub async fn read_version(
-        &self,
+        self,
         item: &ItemId,
         version: &Version,
     ) -> Result<LocalContent, ClientError> {
@@ -136,35 +146,35 @@ impl SyncClient {
             content_type: version.content_type.clone(),
             modified_at: version.modified_at,
         };
-        read(&self.inner, item, &content).await
+        read(&self.client.inner, item, &content).await
     }
 
-    /// [`Self::read_content`] of several items: small contents that are not in the cache come many
+    /// [`Self::read`] of several items: small contents that are not in the cache come many
     /// in one answer. One outcome for each, in the order of `items`.
-    pub async fn read_contents(&self, items: &[ItemId]) -> Vec<Result<LocalContent, ClientError>> {
+    pub async fn read_many(self, items: &[ItemId]) -> Vec<Result<LocalContent, ClientError>> {
         self.read_several(items, Keep::InCache).await
     }
 
-    /// [`Self::read_contents`] for who copies them to another place: small contents that are not
+    /// [`Self::read_many`] for who copies them to another place: small contents that are not
     /// in the cache pass by it, and take memory for as long as they are held.
-    pub async fn read_uncached(&self, items: &[ItemId]) -> Vec<Result<LocalContent, ClientError>> {
+    pub async fn read_uncached(self, items: &[ItemId]) -> Vec<Result<LocalContent, ClientError>> {
         self.read_several(items, Keep::Nowhere).await
     }
 
     async fn read_several(
-        &self,
+        self,
         items: &[ItemId],
         keep: Keep,
     ) -> Vec<Result<LocalContent, ClientError>> {
-        let found = batch_read(&self.inner, items, keep).await;
+        let found = batch_read(&self.client.inner, items, keep).await;
         // What did not come that way comes by itself, and says why if it does not.
         let alone = items.iter().cloned().zip(found).map(|(item, found)| async move {
             match found {
                 Some(found) => Ok(found.local),
-                None => self.read_content(&item).await,
+                None => self.read(&item).await,
             }
         });
-        stream::iter(alone).buffered(2 * self.inner.config.transfers).collect().await
+        stream::iter(alone).buffered(2 * self.client.inner.config.transfers).collect().await
     }
 
     /// Downloads the contents of `items` that are not in the cache, as many at a time as
@@ -172,14 +182,16 @@ impl SyncClient {
     ///
     /// # Errors
     /// The first that could not be had; those before it are in the cache.
-    pub async fn fetch_contents(&self, items: &[ItemId]) -> Result<Fetched, ClientError> {
+    pub async fn fetch(self, items: &[ItemId]) -> Result<Fetched, ClientError> {
         let groups: Vec<Vec<ItemId>> = items.chunks(FETCHED_TOGETHER).map(<[_]>::to_vec).collect();
         let fetches = stream::iter(groups).map(|group| {
-            let client = self.clone();
-            AbortOnDropHandle::new(tokio::spawn(async move { client.fetch_group(&group).await }))
+            let client = self.client.clone();
+            AbortOnDropHandle::new(tokio::spawn(async move {
+                client.contents().fetch_group(&group).await
+            }))
         });
         // The downloads among them wait for their turn; the others need not.
-        let mut fetches = fetches.buffer_unordered(2 * self.inner.config.transfers);
+        let mut fetches = fetches.buffer_unordered(2 * self.client.inner.config.transfers);
         let mut fetched = Fetched::default();
         while let Some(group) = fetches.next().await {
             let group =
@@ -190,23 +202,23 @@ impl SyncClient {
         Ok(fetched)
     }
 
-    async fn fetch_group(&self, items: &[ItemId]) -> Result<Fetched, ClientError> {
-        let found = batch_read(&self.inner, items, Keep::InCache).await;
+    async fn fetch_group(self, items: &[ItemId]) -> Result<Fetched, ClientError> {
+        let found = batch_read(&self.client.inner, items, Keep::InCache).await;
         let rest = items.iter().cloned().zip(found).map(|(item, found)| async move {
             if let Some(found) = found {
                 return Ok(Some((found.local, u64::from(found.downloaded))));
             }
-            let content = self.node(&item)?.and_then(|node| node.content);
+            let content = self.client.node(&item)?.and_then(|node| node.content);
             let Some(content) = content else { return Ok(None) };
-            match cached(&self.inner, &content).await? {
+            match cached(&self.client.inner, &content).await? {
                 Some(local) => Ok(Some((local, 0))),
                 None => {
-                    let local = download(&self.inner, &item, &content).await?;
+                    let local = download(&self.client.inner, &item, &content).await?;
                     Ok::<_, ClientError>(Some((local, 1)))
                 }
             }
         });
-        let mut rest = stream::iter(rest).buffer_unordered(2 * self.inner.config.transfers);
+        let mut rest = stream::iter(rest).buffer_unordered(2 * self.client.inner.config.transfers);
         let mut fetched = Fetched::default();
         while let Some(one) = rest.next().await {
             if let Some((local, downloaded)) = one? {

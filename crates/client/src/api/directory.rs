@@ -9,18 +9,32 @@ use crate::error::ClientError;
 /// Directories that have a record at most; of more, the one used longest ago is forgotten.
 const MAX_DIRECTORIES: usize = 256;
 
+/// The durable records of the directories that an application keeps in step with the tree.
+#[derive(Clone, Copy)]
+pub struct Directories<'a> {
+    client: &'a SyncClient,
+}
+
 impl SyncClient {
+    /// Returns the calls about the records of directories.
+    #[must_use]
+    pub fn directories(&self) -> Directories<'_> {
+        Directories { client: self }
+    }
+}
+
+impl Directories<'_> {
     /// Looks for the record of a directory, by what identifies it and the folder it belongs to.
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn find_directory(
-        &self,
+    pub fn find(
+        self,
         identity: &[u8],
         path: &[u8],
         target: Option<&ItemId>,
     ) -> Result<FoundDirectory, ClientError> {
-        let mut of_target = self.directories()?;
+        let mut of_target = self.list()?;
         of_target.retain(|one| one.target.as_ref() == target);
         if let Some(known) = of_target.iter().find(|one| one.identity == identity) {
             return Ok(FoundDirectory::Known(known.clone()));
@@ -28,7 +42,7 @@ impl SyncClient {
         let mut at_path: Vec<_> = of_target.into_iter().filter(|one| one.path == path).collect();
         at_path.sort_by_key(|one| one.used_at);
         for one in at_path.into_iter().rev() {
-            if self.store().count_entries(one.id)? > 0 {
+            if self.client.store().count_entries(one.id)? > 0 {
                 return Ok(FoundDirectory::Replaced(one));
             }
         }
@@ -39,26 +53,26 @@ impl SyncClient {
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn directories(&self) -> Result<Vec<DirectoryRecord>, ClientError> {
-        self.store().directories()
+    pub fn list(self) -> Result<Vec<DirectoryRecord>, ClientError> {
+        self.client.store().directories()
     }
 
     /// Writes that a directory is used now: `known` is its record, or that of a directory that it
     /// takes the place of; without one a new record begins. `rebuilds` is what
-    /// [`SyncClient::rebuilds`] gave when the directory was last in step.
+    /// [`Self::rebuilds`] gave when the directory was last in step.
     ///
     /// # Errors
     /// Only if the replica cannot be written.
-    pub fn use_directory(
-        &self,
+    pub fn mark_used(
+        self,
         known: Option<DirectoryRecord>,
         identity: &[u8],
         path: &[u8],
         target: Option<&ItemId>,
         rebuilds: u64,
     ) -> Result<DirectoryRecord, ClientError> {
-        let used_at = self.environment().now();
-        let mut store = self.store();
+        let used_at = self.client.environment().now();
+        let mut store = self.client.store();
         let record = DirectoryRecord {
             id: known.map_or(0, |known| known.id),
             path: path.to_vec(),
@@ -72,36 +86,36 @@ impl SyncClient {
 
     /// Returns the number of times that the replica was rebuilt from the server's state.
     #[must_use]
-    pub fn rebuilds(&self) -> u64 {
-        self.store().meta().rebuilds
+    pub fn rebuilds(self) -> u64 {
+        self.client.store().meta().rebuilds
     }
 
     /// The rows of what is right in the folder of row `parent`, by name.
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn records(&self, directory: i64, parent: u64) -> Result<Vec<EntryRecord>, ClientError> {
-        self.store().entries(directory, parent)
+    pub fn entries(self, directory: i64, parent: u64) -> Result<Vec<EntryRecord>, ClientError> {
+        self.client.store().entries(directory, parent)
     }
 
     /// A row of a directory's record.
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn record(&self, directory: i64, id: u64) -> Result<Option<EntryRecord>, ClientError> {
-        self.store().entry(directory, id)
+    pub fn entry(self, directory: i64, id: u64) -> Result<Option<EntryRecord>, ClientError> {
+        self.client.store().entry(directory, id)
     }
 
     /// The rows of an inode.
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn records_of_inode(
-        &self,
+    pub fn entries_of_inode(
+        self,
         directory: i64,
         inode: u64,
     ) -> Result<Vec<EntryRecord>, ClientError> {
-        self.store().entries_of_inode(directory, inode)
+        self.client.store().entries_of_inode(directory, inode)
     }
 
     /// The rows whose items this replica made in folders that others may have put the same into, each
@@ -109,24 +123,24 @@ impl SyncClient {
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn records_made(&self) -> Result<Vec<(i64, EntryRecord)>, ClientError> {
-        self.store().entries_made()
+    pub fn entries_made(self) -> Result<Vec<(i64, EntryRecord)>, ClientError> {
+        self.client.store().entries_made()
     }
 
     /// The rows of an item, each with its directory.
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn records_of_item(&self, item: &ItemId) -> Result<Vec<(i64, EntryRecord)>, ClientError> {
-        self.store().entries_of_item(item)
+    pub fn entries_of_item(self, item: &ItemId) -> Result<Vec<(i64, EntryRecord)>, ClientError> {
+        self.client.store().entries_of_item(item)
     }
 
     /// Returns the number of rows in a directory's record, and the greatest row number.
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn count_records(&self, directory: i64) -> Result<(u64, u64), ClientError> {
-        let mut store = self.store();
+    pub fn count(self, directory: i64) -> Result<(u64, u64), ClientError> {
+        let mut store = self.client.store();
         Ok((store.count_entries(directory)?, store.last_entry(directory)?))
     }
 
@@ -135,12 +149,12 @@ impl SyncClient {
     ///
     /// # Errors
     /// Only if the replica cannot be written.
-    pub fn write_records(
-        &self,
+    pub fn write(
+        self,
         directory: i64,
         changes: Vec<RecordChange>,
         at_once: bool,
     ) -> Result<(), ClientError> {
-        self.store().write_entries(directory, changes, at_once)
+        self.client.store().write_entries(directory, changes, at_once)
     }
 }

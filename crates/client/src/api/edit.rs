@@ -290,7 +290,7 @@ impl SyncClient {
     }
 
     /// Creates a file under `parent`, or at the top; its content comes by
-    /// [`SyncClient::put_content`].
+    /// [`Contents::put`](crate::Contents::put).
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`] if there is no such parent.
@@ -500,7 +500,7 @@ impl SyncClient {
 
     /// Copies an item, with all that hangs under it, under `parent` (`None`: the top); gives the
     /// copy's id. Contents are copied from the cache; those that are not on this machine must be
-    /// fetched first ([`SyncClient::fetch_contents`]). A shortcut is copied as one, and left out
+    /// fetched first ([`Contents::fetch`](crate::Contents::fetch)). A shortcut is copied as one, and left out
     /// where it would lead to something of the copy's own tree.
     ///
     /// # Errors

@@ -63,7 +63,7 @@ pub struct Reader {
 pub enum QueuedState {
     /// The operation is to be pushed.
     Pending,
-    /// The server has decided it; no pull that tells what came of it has settled yet.
+    /// The server has decided it; no pull that covers it has settled yet.
     Acknowledged,
 }
 

@@ -14,31 +14,49 @@ const PAGE: usize = 2_048;
 /// Contents whose upload waits that are listed at most.
 const WAITING_LISTED: usize = 100_000;
 
+/// The operations and contents that wait for the server or were refused by it.
+#[derive(Clone, Copy)]
+pub struct Queue<'a> {
+    client: &'a SyncClient,
+}
+
 impl SyncClient {
+    /// Returns the calls about the queue and about the operations and contents that were refused.
+    #[must_use]
+    pub fn queue(&self) -> Queue<'_> {
+        Queue { client: self }
+    }
+}
+
+impl Queue<'_> {
     /// The queue in order, at most `limit` operations of it.
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn queue(&self, limit: usize) -> Result<Vec<QueuedOp>, ClientError> {
-        self.store().queue(limit)
+    pub fn operations(self, limit: usize) -> Result<Vec<QueuedOp>, ClientError> {
+        self.client.store().queue(limit)
     }
 
     /// The operations that were refused, oldest first, at most `limit`.
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn rejected(&self, limit: usize) -> Result<Vec<RejectedOp>, ClientError> {
-        self.store().rejected(limit)
+    pub fn rejected(self, limit: usize) -> Result<Vec<RejectedOp>, ClientError> {
+        self.client.store().rejected(limit)
     }
 
     /// Puts a rejected operation into the queue again, as a new one; gives its new id.
     ///
     /// # Errors
     /// [`ClientError::UnknownRejected`].
-    pub fn retry_rejected(&self, op_id: &OpId) -> Result<OpId, ClientError> {
-        let again = self.environment().new_op_id();
-        self.store().settle_rejected(op_id, Some(again.clone()), self.environment().now())?;
-        self.request_sync();
+    pub fn retry(self, op_id: &OpId) -> Result<OpId, ClientError> {
+        let again = self.client.environment().new_op_id();
+        self.client.store().settle_rejected(
+            op_id,
+            Some(again.clone()),
+            self.client.environment().now(),
+        )?;
+        self.client.request_sync();
         Ok(again)
     }
 
@@ -46,16 +64,16 @@ impl SyncClient {
     ///
     /// # Errors
     /// [`ClientError::UnknownRejected`].
-    pub fn discard_rejected(&self, op_id: &OpId) -> Result<(), ClientError> {
-        self.store().settle_rejected(op_id, None, self.environment().now())
+    pub fn discard(self, op_id: &OpId) -> Result<(), ClientError> {
+        self.client.store().settle_rejected(op_id, None, self.client.environment().now())
     }
 
     /// The contents whose upload was refused for good.
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn rejected_uploads(&self) -> Result<Vec<RejectedUpload>, ClientError> {
-        let rejected = self.store().rejected_uploads()?.into_iter();
+    pub fn rejected_uploads(self) -> Result<Vec<RejectedUpload>, ClientError> {
+        let rejected = self.client.store().rejected_uploads()?.into_iter();
         Ok(rejected
             .map(|upload| RejectedUpload {
                 item_id: upload.item,
@@ -72,8 +90,8 @@ impl SyncClient {
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn waiting_uploads(&self) -> Result<Vec<WaitingUpload>, ClientError> {
-        let mut store = self.store();
+    pub fn waiting_uploads(self) -> Result<Vec<WaitingUpload>, ClientError> {
+        let mut store = self.client.store();
         let (mut waiting, mut after) = (Vec::new(), 0);
         while waiting.len() < WAITING_LISTED {
             let page = store.uploads(after, PAGE)?;
@@ -93,8 +111,8 @@ impl SyncClient {
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn outstanding(&self) -> Result<Outstanding, ClientError> {
-        let mut store = self.store();
+    pub fn outstanding(self) -> Result<Outstanding, ClientError> {
+        let mut store = self.client.store();
         let counts = store.counts()?;
         let waiting = match counts.uploads {
             0 => None,
@@ -129,16 +147,16 @@ impl SyncClient {
     ///
     /// # Errors
     /// [`ClientError::UnknownRejected`], or what failed in keeping the bytes.
-    pub fn retry_upload(&self, blob_id: &BlobId) -> Result<(), ClientError> {
+    pub fn retry_upload(self, blob_id: &BlobId) -> Result<(), ClientError> {
         let upload = self.rejected_upload(blob_id)?;
-        let (renewed, content) = renew(&self.inner, &upload)?;
+        let (renewed, content) = renew(&self.client.inner, &upload)?;
         {
-            let mut store = self.store();
+            let mut store = self.client.store();
             store.settle_uploads(&[renewed])?;
-            self.inner.cache.place(vec![content]);
+            self.client.inner.cache.place(vec![content]);
         }
-        self.inner.cache.remove(&[upload.blob_id]);
-        self.request_sync();
+        self.client.inner.cache.remove(&[upload.blob_id]);
+        self.client.request_sync();
         Ok(())
     }
 
@@ -146,15 +164,15 @@ impl SyncClient {
     ///
     /// # Errors
     /// [`ClientError::UnknownRejected`].
-    pub fn discard_upload(&self, blob_id: &BlobId) -> Result<(), ClientError> {
+    pub fn discard_upload(self, blob_id: &BlobId) -> Result<(), ClientError> {
         let upload = self.rejected_upload(blob_id)?;
-        self.store().remove_upload(upload.seq)?;
-        self.inner.cache.remove(&[upload.blob_id]);
+        self.client.store().remove_upload(upload.seq)?;
+        self.client.inner.cache.remove(&[upload.blob_id]);
         Ok(())
     }
 
-    fn rejected_upload(&self, blob_id: &BlobId) -> Result<Upload, ClientError> {
-        let mut rejected = self.store().rejected_uploads()?.into_iter();
+    fn rejected_upload(self, blob_id: &BlobId) -> Result<Upload, ClientError> {
+        let mut rejected = self.client.store().rejected_uploads()?.into_iter();
         let found = rejected.find(|upload| upload.blob_id == *blob_id);
         found.ok_or_else(|| ClientError::UnknownRejected(blob_id.to_string()))
     }

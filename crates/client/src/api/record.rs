@@ -3,7 +3,7 @@
 //! What changed in a directory, and what may be replaced or removed there, is decided against this
 //! record alone. Rows are written in the transaction that queues the operations they belong to
 //! ([`crate::Batch::record`]), or by themselves after what they describe is on the disk
-//! ([`SyncClient::write_records`](crate::SyncClient::write_records)).
+//! ([`Directories::write`](crate::Directories::write)).
 
 use serde::{Deserialize, Serialize};
 use vfs_sync_core::content::Sha256Digest;
@@ -49,7 +49,7 @@ pub enum EntryKind {
     Folder,
 }
 
-/// The disk half of a row: what the disk told of the entry when it was read or written.
+/// The disk half of a row: the state of the entry on the disk when it was read or written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskState {
     /// The kind of the entry.

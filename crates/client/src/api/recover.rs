@@ -12,14 +12,28 @@ use crate::error::ClientError;
 /// Entries of the list that are read at a time.
 const PAGE: usize = 500;
 
+/// The changes that a restored server lost and that this replica could not offer again.
+#[derive(Clone, Copy)]
+pub struct LostChanges<'a> {
+    client: &'a SyncClient,
+}
+
 impl SyncClient {
+    /// Returns the calls about the changes that a restored server lost.
+    #[must_use]
+    pub fn lost(&self) -> LostChanges<'_> {
+        LostChanges { client: self }
+    }
+}
+
+impl LostChanges<'_> {
     /// Lists the changes that a server lost when it was restored and that this replica could not
     /// offer again: up to `limit`, after the number `after`; 0 begins.
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn lost(&self, after: i64, limit: usize) -> Result<Vec<LostEntry>, ClientError> {
-        let lost = self.store().lost(after, limit)?;
+    pub fn list(self, after: i64, limit: usize) -> Result<Vec<LostEntry>, ClientError> {
+        let lost = self.client.store().lost(after, limit)?;
         Ok(lost.into_iter().map(|(number, lost)| LostEntry { number, lost }).collect())
     }
 
@@ -28,11 +42,11 @@ impl SyncClient {
     ///
     /// # Errors
     /// A failure to read or write the replica.
-    pub fn recover_grants(&self) -> Result<Vec<(ItemId, Principal)>, ClientError> {
+    pub fn grant_again(self) -> Result<Vec<(ItemId, Principal)>, ClientError> {
         let mut granted = Vec::new();
         let mut after = 0;
         loop {
-            let page = self.lost(after, PAGE)?;
+            let page = self.list(after, PAGE)?;
             let Some(last) = page.last() else { break };
             after = last.number;
             for LostEntry { number, lost } in page {
@@ -41,7 +55,7 @@ impl SyncClient {
                     continue;
                 };
                 let principal = Principal { kind: principal_type, id: principal_id };
-                match self.share(&lost.item, principal.clone(), access_level) {
+                match self.client.sharing().share(&lost.item, principal.clone(), access_level) {
                     Ok(()) => {}
                     Err(
                         ClientError::UnknownItem(_)
@@ -50,7 +64,7 @@ impl SyncClient {
                     ) => continue,
                     Err(error) => return Err(error),
                 }
-                self.store().discard_lost(&[number])?;
+                self.client.store().discard_lost(&[number])?;
                 granted.push((lost.item, principal));
             }
         }
@@ -61,7 +75,7 @@ impl SyncClient {
     ///
     /// # Errors
     /// A failure to write the replica.
-    pub fn discard_lost(&self, numbers: &[i64]) -> Result<(), ClientError> {
-        self.store().discard_lost(numbers)
+    pub fn discard(self, numbers: &[i64]) -> Result<(), ClientError> {
+        self.client.store().discard_lost(numbers)
     }
 }

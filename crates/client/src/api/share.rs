@@ -15,7 +15,21 @@ fn of_user(user: &UserId) -> Principal {
     Principal { kind: PrincipalType::User, id }
 }
 
+/// The grants on items, and what others share with the user.
+#[derive(Clone, Copy)]
+pub struct Sharing<'a> {
+    client: &'a SyncClient,
+}
+
 impl SyncClient {
+    /// Returns the calls that share items, and list shares.
+    #[must_use]
+    pub fn sharing(&self) -> Sharing<'_> {
+        Sharing { client: self }
+    }
+}
+
+impl Sharing<'_> {
     /// Grants `principal` a level on an item and all that hangs under it in its owner's tree; a
     /// grant that the principal has on it is replaced. Anybody may be named: the server does not
     /// say who exists ([`HttpTransport::knows`](crate::HttpTransport::knows) does, to those who
@@ -25,16 +39,16 @@ impl SyncClient {
     /// [`ClientError::UnknownItem`], [`ClientError::NotPermitted`] without `admin`, and
     /// [`ClientError::Invalid`] if the principal owns the item.
     pub fn share(
-        &self,
+        self,
         item: &ItemId,
         principal: Principal,
         level: AccessLevel,
     ) -> Result<(), ClientError> {
-        let node = self.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
+        let node = self.client.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
         if principal == of_user(&node.owner) {
             return Err(ClientError::Invalid(format!("{} owns it already", node.owner)));
         }
-        let mut batch = self.batch();
+        let mut batch = self.client.batch();
         batch.grant(item, principal, level);
         batch.commit().map(drop)
     }
@@ -45,8 +59,8 @@ impl SyncClient {
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`].
-    pub fn may_delete(&self, item: &ItemId) -> Result<bool, ClientError> {
-        let mut store = self.store();
+    pub fn may_delete(self, item: &ItemId) -> Result<bool, ClientError> {
+        let mut store = self.client.store();
         let node = store.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
         if node.access_level != AccessLevel::Write {
             return Ok(node.access_level == AccessLevel::Admin);
@@ -70,9 +84,9 @@ impl SyncClient {
     /// # Errors
     /// [`ClientError::UnknownItem`], and [`ClientError::NotPermitted`] without `admin`, unless it
     /// is one's own grant.
-    pub fn unshare(&self, item: &ItemId, principal: Principal) -> Result<bool, ClientError> {
+    pub fn unshare(self, item: &ItemId, principal: Principal) -> Result<bool, ClientError> {
         let known = self.grants(item)?.iter().any(|grant| grant.principal == principal);
-        let mut batch = self.batch();
+        let mut batch = self.client.batch();
         batch.revoke(item, principal);
         batch.commit()?;
         Ok(known)
@@ -83,28 +97,28 @@ impl SyncClient {
     /// # Errors
     /// [`ClientError::UnknownPath`], and as [`Self::share`].
     pub fn share_path(
-        &self,
+        self,
         path: &str,
         principal: Principal,
         level: AccessLevel,
     ) -> Result<(), ClientError> {
-        self.share(&self.resolve(path)?.id, principal, level)
+        self.share(&self.client.resolve(path)?.id, principal, level)
     }
 
     /// [`Self::unshare`] of what is at a path.
     ///
     /// # Errors
     /// [`ClientError::UnknownPath`], and as [`Self::unshare`].
-    pub fn unshare_path(&self, path: &str, principal: Principal) -> Result<bool, ClientError> {
-        self.unshare(&self.resolve(path)?.id, principal)
+    pub fn unshare_path(self, path: &str, principal: Principal) -> Result<bool, ClientError> {
+        self.unshare(&self.client.resolve(path)?.id, principal)
     }
 
     /// The grants on an item itself, by principal.
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`].
-    pub fn grants(&self, item: &ItemId) -> Result<Vec<Grant>, ClientError> {
-        let mut store = self.store();
+    pub fn grants(self, item: &ItemId) -> Result<Vec<Grant>, ClientError> {
+        let mut store = self.client.store();
         store.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
         store.grants(item)
     }
@@ -113,8 +127,8 @@ impl SyncClient {
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn shares(&self) -> Result<Vec<(ItemId, Vec<Grant>)>, ClientError> {
-        let mut store = self.store();
+    pub fn list(self) -> Result<Vec<(ItemId, Vec<Grant>)>, ClientError> {
+        let mut store = self.client.store();
         let mut shares = Vec::new();
         for item in store.granted_items()? {
             let grants = store.grants(&item)?;
@@ -131,12 +145,12 @@ impl SyncClient {
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`].
-    pub fn audience(&self, item: &ItemId) -> Result<Vec<Reader>, ClientError> {
-        let mut store = self.store();
+    pub fn audience(self, item: &ItemId) -> Result<Vec<Reader>, ClientError> {
+        let mut store = self.client.store();
         let node = store.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
         let mut readers: BTreeMap<Principal, Reader> = BTreeMap::new();
         let mut seen = HashSet::from([item.clone()]);
-        // Nearest first, so that of two equal grants the nearer is told.
+        // Nearest first, so that of two equal grants the nearer is listed.
         let mut level = BTreeSet::from([item.clone()]);
         while !level.is_empty() {
             let mut above = BTreeSet::new();
@@ -172,10 +186,10 @@ impl SyncClient {
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn shared_with_me(&self) -> Result<Vec<Child>, ClientError> {
+    pub fn with_me(self) -> Result<Vec<Child>, ClientError> {
         let mut shared = Vec::new();
-        for owner in self.shared_owners()? {
-            shared.extend(self.shared_by(&owner)?);
+        for owner in self.client.shared_owners()? {
+            shared.extend(self.client.shared_by(&owner)?);
         }
         Ok(shared)
     }
@@ -186,9 +200,9 @@ impl SyncClient {
     /// [`ClientError::UnknownItem`]; [`ClientError::Invalid`] if the item is the user's own, and
     /// [`ClientError::NotDeclined`] if no grant on it names the user: what reaches the user comes
     /// by a group, or from a container above.
-    pub fn decline(&self, item: &ItemId) -> Result<(), ClientError> {
-        let user = self.user();
-        let node = self.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
+    pub fn decline(self, item: &ItemId) -> Result<(), ClientError> {
+        let user = self.client.user();
+        let node = self.client.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
         if node.owner == user {
             return Err(ClientError::Invalid(format!("{item} is {user}'s own: nobody shares it")));
         }

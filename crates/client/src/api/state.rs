@@ -47,13 +47,17 @@ impl SyncClient {
     ///
     /// # Errors
     /// [`ClientError::Violation`] `hydrate:hydrateGuardrailViolation`; then nothing was taken.
-    pub fn hydrate_state(&self, mut reader: impl Read) -> Result<HydrateOutcome, ClientError> {
+    pub fn hydrate_state(&self, reader: impl Read) -> Result<HydrateOutcome, ClientError> {
+        self.take_over(reader).map_err(|error| self.inner.emitted(error))
+    }
+
+    fn take_over(&self, mut reader: impl Read) -> Result<HydrateOutcome, ClientError> {
         let mut json = Vec::new();
         let failed = ClientError::io("cannot read the exported state");
         reader.read_to_end(&mut json).map_err(failed)?;
         let violated = |field: &str, reason: &str| {
             let (field, reason) = (field.to_owned(), reason.to_owned());
-            Err(self.inner.violated(Violation::Hydrate { field, index: None, reason }))
+            Err(Violation::Hydrate { field, index: None, reason }.into())
         };
         if lock(&self.inner.background).as_ref().is_some_and(Background::is_running) {
             return violated("client", "has background work running");
@@ -63,20 +67,12 @@ impl SyncClient {
         };
         let mut store = self.store();
         if !store.is_pristine()? {
-            drop(store);
             return violated("client", "is not pristine");
         }
-        let state = match state::parse(&json, &store.meta().client_id) {
-            Ok(state) if state.user_id != store.meta().user => {
-                drop(store);
-                return violated("userId", "is not the user of the client");
-            }
-            Ok(state) => state,
-            Err(violation) => {
-                drop(store);
-                return Err(self.inner.violated(violation));
-            }
-        };
+        let state = state::parse(&json, &store.meta().client_id)?;
+        if state.user_id != store.meta().user {
+            return violated("userId", "is not the user of the client");
+        }
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         let outcome =
             HydrateOutcome { items: count(state.items.len()), queued: count(state.queue.len()) };

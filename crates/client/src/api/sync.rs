@@ -15,7 +15,7 @@ use crate::sync::{Session, Work, background};
 use crate::transport::TransportExt as _;
 
 impl SyncClient {
-    /// Pushes the queue, pulls until settled, tells the server what was applied, and uploads
+    /// Pushes the queue, pulls until settled, reports what was applied, and uploads
     /// queued contents. Cancelled at any point it loses nothing; calls in parallel take turns.
     ///
     /// # Errors
@@ -32,7 +32,7 @@ impl SyncClient {
         self.run(Work::Flush).await
     }
 
-    /// Pulls until settled, and tells the server so.
+    /// Pulls until settled, and reports that to the server.
     ///
     /// # Errors
     /// As [`Self::sync`].
@@ -59,14 +59,14 @@ impl SyncClient {
 
     async fn run(&self, work: Work) -> Result<SyncReport, ClientError> {
         let mut session = Session::begin(&self.inner).await;
-        let mut done = session.work(work).await;
+        let mut done = session.run(work).await;
         let asked = |error: &ClientError| {
             matches!(error.violation(), Some(Violation::RematerializationRequired { .. }))
         };
         if self.inner.config.rematerialise && done.as_ref().is_err_and(asked) {
-            done = session.rematerialise().await;
+            done = session.run(Work::Rematerialise).await;
             if done.is_ok() && work == Work::All {
-                done = session.work(work).await;
+                done = session.run(work).await;
             }
         }
         // That pushing works says nothing of what a pull stopped at.

@@ -15,15 +15,29 @@ const PAGE: u32 = 500;
 /// Deletions that are not synchronised yet and that a listing has at most.
 const MAX_PENDING: usize = 100_000;
 
+/// The deleted items that can be restored.
+#[derive(Clone, Copy)]
+pub struct Trash<'a> {
+    client: &'a SyncClient,
+}
+
 impl SyncClient {
+    /// Returns the calls that list, restore and purge deleted items.
+    #[must_use]
+    pub fn trash(&self) -> Trash<'_> {
+        Trash { client: self }
+    }
+}
+
+impl Trash<'_> {
     /// Lists what can be restored, the newest deletion first: what the user owns, and what the user
     /// deleted and may still write. Deletions that are still queued on this device come first. Asks
     /// the server.
     ///
     /// # Errors
     /// [`ClientError::Transport`], or the replica cannot be read.
-    pub async fn trash(&self) -> Result<Vec<Trashed>, ClientError> {
-        let mut all = self.trash_pending()?;
+    pub async fn list(self) -> Result<Vec<Trashed>, ClientError> {
+        let mut all = self.pending()?;
         let mut known: HashSet<ItemId> = HashSet::new();
         for found in self.trash_of_server().await? {
             if known.insert(found.item_id.clone()) {
@@ -34,10 +48,10 @@ impl SyncClient {
         Ok(all)
     }
 
-    async fn trash_of_server(&self) -> Result<Vec<TrashedItem>, ClientError> {
+    async fn trash_of_server(self) -> Result<Vec<TrashedItem>, ClientError> {
         let (mut all, mut cursor) = (Vec::new(), None::<String>);
         loop {
-            let page = self.inner.transport.trash(cursor.as_deref(), PAGE).await?;
+            let page = self.client.inner.transport.trash(cursor.as_deref(), PAGE).await?;
             all.extend(page.items);
             match page.next_cursor {
                 // A server that repeats itself is not asked for ever.
@@ -47,13 +61,13 @@ impl SyncClient {
         }
     }
 
-    /// Lists the deletions that are queued on this device, as part of [`Self::trash`]. Works without
+    /// Lists the deletions that are queued on this device, as part of [`Self::list`]. Works without
     /// the server.
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn trash_pending(&self) -> Result<Vec<Trashed>, ClientError> {
-        self.store().deleted_here(MAX_PENDING)
+    pub fn pending(self) -> Result<Vec<Trashed>, ClientError> {
+        self.client.store().deleted_here(MAX_PENDING)
     }
 
     /// Brings a deleted item back, and with it, if `recursive`, what was deleted under it by the
@@ -63,11 +77,11 @@ impl SyncClient {
     /// # Errors
     /// [`ClientError::UnknownItem`] if it is not in the trash, for this user;
     /// [`ClientError::Transport`], and what a synchronisation fails with.
-    pub async fn restore(&self, item: &ItemId, recursive: bool) -> Result<u64, ClientError> {
-        self.flush().await?;
-        let answer = self.inner.transport.restore(item, recursive).await;
+    pub async fn restore(self, item: &ItemId, recursive: bool) -> Result<u64, ClientError> {
+        self.client.flush().await?;
+        let answer = self.client.inner.transport.restore(item, recursive).await;
         let restored = answer.map_err(|error| unknown(item, error))?.restored;
-        self.pull().await?;
+        self.client.pull().await?;
         Ok(restored)
     }
 
@@ -76,9 +90,9 @@ impl SyncClient {
     ///
     /// # Errors
     /// As [`Self::restore`].
-    pub async fn purge(&self, item: &ItemId, recursive: bool) -> Result<u64, ClientError> {
-        self.flush().await?;
-        let answer = self.inner.transport.purge(item, recursive).await;
+    pub async fn purge(self, item: &ItemId, recursive: bool) -> Result<u64, ClientError> {
+        self.client.flush().await?;
+        let answer = self.client.inner.transport.purge(item, recursive).await;
         Ok(answer.map_err(|error| unknown(item, error))?.purged)
     }
 
@@ -86,17 +100,17 @@ impl SyncClient {
     ///
     /// # Errors
     /// As [`Self::restore`]; what was removed before stays removed.
-    pub async fn empty_trash(&self) -> Result<Emptied, ClientError> {
-        self.flush().await?;
+    pub async fn empty(self) -> Result<Emptied, ClientError> {
+        self.client.flush().await?;
         let mut emptied = Emptied::default();
-        let user = self.user();
+        let user = self.client.user();
         for found in self.trash_of_server().await? {
             if found.owner_id != user {
                 emptied.of_others += 1;
                 continue;
             }
             // Restored, or removed, by somebody else in between: that is as it should be.
-            match self.inner.transport.purge(&found.item_id, false).await {
+            match self.client.inner.transport.purge(&found.item_id, false).await {
                 Ok(answer) => emptied.purged += answer.purged,
                 Err(TransportError::Refused { status: 404 | 409, .. }) => {}
                 Err(error) => return Err(error.into()),

@@ -25,7 +25,7 @@ use crate::environment::Environment;
 use crate::error::ClientError;
 use crate::lock::lock;
 
-/// A download that was cut is gone on with if it has this many bytes; a shorter one starts again.
+/// The size from which a download that was cut is resumed; a shorter one starts again.
 const WORTH_RESUMING: u64 = 1024 * 1024;
 /// Files that are made durable at one time.
 const SYNCS_AT_A_TIME: usize = 16;
@@ -313,7 +313,7 @@ impl Cache {
         })
     }
 
-    /// Begins the download of a content of `size` bytes, or goes on with one that was cut: then
+    /// Begins the download of a content of `size` bytes, or resumes one that was cut: then
     /// the writer has hashed what is there.
     pub(crate) fn download(
         &self,

@@ -174,7 +174,7 @@ pub(crate) async fn download(
                 if failures == ATTEMPTS {
                     return Err(error);
                 }
-                tracing::debug!(%error, at = writer.size(), "a download was cut; it goes on");
+                tracing::debug!(%error, at = writer.size(), "a download was cut; it resumes");
                 (failures, error.retry_after())
             }
             Err(error) => return Err(error),
@@ -187,7 +187,7 @@ pub(crate) async fn download(
 }
 
 /// All of it or nothing, also where nobody waits for it any more: what was taken in and has gone
-/// meanwhile would stay.
+/// in between would stay.
 fn take_in(
     inner: &Inner,
     item: &ItemId,

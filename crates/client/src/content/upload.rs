@@ -101,7 +101,7 @@ impl Outcome {
     }
 }
 
-/// The server's reason, with what tells an operator where to look.
+/// The server's reason, with the details that show an operator where to look.
 fn why_it_waits(error: &TransportError) -> String {
     let TransportError::Refused { status, code, message, details } = error else {
         return error.to_string();
@@ -331,7 +331,7 @@ async fn send_resumably(
             break;
         }
         if let Some((before, error)) = cut.take_if(|(before, _)| offset <= *before) {
-            tracing::debug!(%error, before, "an upload does not go on");
+            tracing::debug!(%error, before, "an upload makes no progress");
             return Ok(Err(error));
         }
         let bytes = counted.count(local.stream(offset).await?);

@@ -246,7 +246,7 @@ pub(super) fn make_operation(
     Ok(op)
 }
 
-/// A new content is an edit: it brings an item back that is deleted meanwhile. So the queue gets
+/// A new content is an edit: it brings an item back that is deleted in between. So the queue gets
 /// an operation for it, unless it has one for the item that does as much.
 pub(super) fn touch<R: Rows>(
     rows: &mut R,

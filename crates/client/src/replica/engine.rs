@@ -40,7 +40,7 @@ use crate::transport::TransportError;
 /// Contents that a swap looks at in one query.
 const CONTENTS_AT_ONCE: usize = 1_000;
 
-/// Steps of a path that is told of what is deleted.
+/// The greatest number of steps in the path of a deleted item.
 const MAX_STEPS: usize = 1_024;
 
 /// The reason for which what was queued for an item is rejected along with the item's creation.
@@ -446,7 +446,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
                 rows.acknowledge(&one.op_id, one.write_id, one.authored_at)?;
             }
             for beaten in &commit.outdated {
-                // It stays laid over until a pull tells what beat it: what is below may be older.
+                // It stays on top until a pull brings what superseded it: what is below may be older.
                 let Some(item_id) =
                     rows.acknowledge(&beaten.op_id, beaten.write_id, commit.believed)?
                 else {
@@ -1076,7 +1076,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
 }
 
 /// Siblings that are looked through for the name and the bytes of a conflicted copy; in a folder of
-/// more, names are told apart as those of any siblings are.
+/// more, names are made unique as those of any siblings are.
 const SIBLINGS_AT_MOST: usize = 2_048;
 
 fn siblings_of<R: Rows>(view: &mut View<'_, R>, parent: Option<&ItemId>) -> Result<Vec<Node>> {
@@ -1248,7 +1248,7 @@ fn forget_what_went<R: Rows>(rows: &mut R) -> Result<()> {
 }
 
 /// The items that this replica deleted and that a page brings back, since somebody changed them: they
-/// are remembered no more. What its own user restored is not told.
+/// are remembered no more. A restore by its own user is not reported.
 fn take_returned(meta: &mut Meta, entries: &[Entry]) -> Vec<ItemId> {
     if meta.deleted.is_empty() {
         return Vec::new();

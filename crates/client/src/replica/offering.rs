@@ -276,7 +276,7 @@ impl<R: Rows> Both<'_, '_, R> {
         for upload in self.rows.uploads_of_item(&item)? {
             let follows = upload.expected.as_ref() == Some(&attachment.blob_id);
             if follows && upload.state != UploadState::Rejected {
-                // The user put another one over it meanwhile: that one takes its place.
+                // The user put another one over it in between: that one takes its place.
                 let expected = expected.clone();
                 self.rows.put_upload(&Upload { expected, attach: None, ..upload })?;
                 followed = true;

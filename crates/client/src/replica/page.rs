@@ -54,7 +54,7 @@ pub(super) struct PageOutcome {
     pub(super) new: i64,
     /// The events to emit.
     pub(super) events: Vec<ChangeEvent>,
-    /// Items of others that came into view at the top, if anybody is to be told.
+    /// Items of others that came into view at the top, if there is a subscriber.
     pub(super) arrived: Vec<ItemId>,
 }
 
@@ -86,7 +86,7 @@ impl<'a, R: Rows> PageWork<'a, R> {
         self.items.entry(child).or_default();
     }
 
-    /// Remembers what to tell; that something came or went tells more than that it changed.
+    /// Remembers an event; an arrival or a departure replaces a mere change.
     fn tell(&mut self, item: &ItemId, event: fn(ItemId) -> ChangeEvent) {
         let Some(events) = &mut self.events else { return };
         let event = event(item.clone());

@@ -27,7 +27,7 @@ pub(super) type Parents = SmallVec<[ItemId; 1]>;
 pub(super) struct ItemRow {
     pub(super) view: Box<ItemView>,
     pub(super) authored_at: Timestamp,
-    /// The feed position that told it; `None` if it is not known.
+    /// The feed position of its last change; `None` if it is not known.
     pub(super) at: Option<Position>,
 }
 
@@ -79,7 +79,7 @@ pub(super) trait Rows: Send {
     fn commit(&mut self, before: &Meta, meta: &Meta) -> Result<()>;
     fn rollback(&mut self);
 
-    // Registers. `put_*` tell whether the key is new, `remove_*` whether it was there.
+    // Registers. `put_*` return true if the key is new, `remove_*` if it was there.
     fn put_item(&mut self, slot: Slot, row: ItemRow) -> Result<bool>;
     fn remove_item(&mut self, slot: Slot, id: &ItemId) -> Result<bool>;
     fn item(&mut self, slot: Slot, id: &ItemId) -> Result<Option<ItemRow>>;
@@ -152,7 +152,7 @@ pub(super) trait Rows: Send {
         limit: usize,
     ) -> Result<Vec<(ItemId, Cursor)>>;
     fn set_top(&mut self, slot: Slot, id: &ItemId, top: bool) -> Result<()>;
-    /// The items at the top, by id, each with its owner where the server has told it.
+    /// The items at the top, by id, each with its owner where it is known.
     fn tops(&mut self) -> Result<Vec<(ItemId, Option<UserId>)>>;
 
     fn clear(&mut self, slot: Slot) -> Result<()>;

@@ -263,7 +263,7 @@ fn level_number(level: AccessLevel) -> i64 {
     }
 }
 
-/// Attachments are told apart by their id; the current content has none to be found by.
+/// Attachments are distinguished by their id; the current content has none to be found by.
 fn ref_key(attachment: &Attachment) -> &str {
     match attachment.relation_kind {
         RelationKind::File => "",

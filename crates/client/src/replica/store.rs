@@ -33,7 +33,7 @@ pub(crate) struct Meta {
     pub(crate) baseline: Option<Cursor>,
     /// The newest head of the pages of a pull that is not settled.
     pub(crate) head: Option<Cursor>,
-    /// The last that the server told: what is acknowledged was so in this one.
+    /// The epoch of the server's last answer: acknowledgements are of this one.
     pub(crate) epoch: Option<Epoch>,
     /// The epochs that the cursor passed through.
     pub(crate) trail: Arc<Trail>,
@@ -49,9 +49,9 @@ pub(crate) struct Meta {
     pub(crate) items: u64,
     /// The number of times that a rebuilt copy was swapped in.
     pub(crate) rebuilds: u64,
-    /// The last items that this replica deleted, the oldest first: told if they come back.
+    /// The last items that this replica deleted, the oldest first; their return is reported.
     pub(crate) deleted: Arc<Vec<ItemId>>,
-    /// Whether it was made of an exported state and has not settled since, or has still contents on
+    /// True if it was made of an exported state and has not settled since, or has still contents on
     /// their way: the same replica may have written what it does not show.
     pub(crate) copied: bool,
 }
@@ -203,7 +203,7 @@ pub(crate) struct NewEdits {
 pub(crate) struct Rebuilt {
     pub(crate) cursor: Option<Cursor>,
     pub(crate) baseline: Option<Cursor>,
-    /// The epoch that its pages told.
+    /// The epoch of its pages.
     pub(crate) epoch: Option<Epoch>,
     pub(crate) floor: WriteIds,
     pub(crate) settled: WriteIds,
@@ -214,7 +214,7 @@ pub(crate) struct Rebuilt {
 /// A server's answer on the history of a feed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum History {
-    /// It goes on from the replica's cursor.
+    /// The feed continues from the replica's cursor.
     Served,
     /// It does not; its epochs, each with its last counter.
     Epochs(Vec<(Epoch, u64)>),
@@ -251,7 +251,7 @@ pub(crate) trait ReplicaStore: Send {
     /// one: gives each no earlier a time than those before it. Returns the first write id.
     fn before_rebase(&mut self) -> Result<Option<WriteId>, ClientError>;
 
-    /// Takes over what a push did. Gives the operations that were beaten or refused.
+    /// Takes over the results of a push. Returns the operations that were superseded or refused.
     fn commit_flush(&mut self, commit: &FlushCommit) -> Result<Vec<ChangeEvent>, ClientError>;
 
     fn set_reconciled(&mut self, state: ReconcileState) -> Result<(), ClientError>;
@@ -275,7 +275,7 @@ pub(crate) trait ReplicaStore: Send {
     /// was refused, later contents of its item follow the new id or the content before it.
     fn settle_uploads(&mut self, uploads: &[Upload]) -> Result<(), ClientError>;
     fn remove_upload(&mut self, seq: i64) -> Result<(), ClientError>;
-    /// Keeps a content whose item got another one meanwhile: as the content of a new item beside
+    /// Keeps a content whose item got another one in between: as the content of a new item beside
     /// it, which is named for `device` and the content's day. Gives whether there is one: not if the
     /// same bytes are there already.
     fn copy_aside(
@@ -288,7 +288,7 @@ pub(crate) trait ReplicaStore: Send {
     ) -> Result<bool, ClientError>;
     fn rejected_uploads(&mut self) -> Result<Vec<Upload>, ClientError>;
     /// The contents that nobody else may have: to upload, refused, or attached and not seen in
-    /// the feed yet (a server that was restored meanwhile has forgotten them).
+    /// the feed yet (a server that was restored in between has forgotten them).
     fn blobs_to_keep(&mut self) -> Result<Vec<BlobId>, ClientError>;
 
     /// Contents that went with their items, or that others replaced: their bytes are to leave the
@@ -359,7 +359,7 @@ pub(crate) trait ReplicaStore: Send {
     fn hydrate(&mut self, state: ReplicaState) -> Result<(), ClientError>;
 }
 
-/// The greatest write id that the server has told of this client.
+/// Returns the greatest write id that the server has of this client.
 pub(crate) fn own_write_id(meta: &Meta) -> Option<WriteId> {
     let settled = meta.settled.as_ref();
     settled

@@ -39,7 +39,7 @@ impl<'a, R: Rows> View<'a, R> {
         Self { rows, user, slot, seen: Seen::default() }
     }
 
-    /// A view that goes on from where another was.
+    /// Makes a view that continues with the facts of another.
     pub(super) fn after(rows: &'a mut R, user: &'a UserId, slot: Slot, seen: Seen) -> Self {
         Self { rows, user, slot, seen }
     }

@@ -34,7 +34,7 @@ pub(crate) async fn work(
                 if lock(&client.inner.paused).take().is_some() {
                     client.inner.emit([ChangeEvent::Resumed]);
                 }
-                match client.outstanding() {
+                match client.queue().outstanding() {
                     Ok(left) if !left.is_empty() => {
                         client.inner.emit([ChangeEvent::Outstanding(left)]);
                     }

@@ -114,7 +114,7 @@ impl Session {
             let mut round = store.uploads(after, ROUND)?;
             let (client_id, at) = (store.meta().client_id.clone(), store.meta().reconciled.clone());
             let Some(at) = at else {
-                // The feed has told of nothing yet: what these are for was refused, or went.
+                // The feed is empty so far: the items of these were refused, or went.
                 if store.meta().cursor.is_none() && !round.is_empty() {
                     for upload in &mut round {
                         (upload.state, upload.reason) = (UploadState::Rejected, Some(GONE.into()));
@@ -127,7 +127,7 @@ impl Session {
                 }
                 return Ok(Vec::new());
             };
-            // One that is offered again brings nothing back that was deleted meanwhile.
+            // One that is offered again brings nothing back that was deleted since.
             let mut gone = Vec::new();
             for upload in round.iter().filter(|upload| upload.offered) {
                 if store.node(&upload.item)?.is_none() {

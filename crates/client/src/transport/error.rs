@@ -36,7 +36,7 @@ pub enum TransportError {
         requested: Option<Cursor>,
         /// The oldest that the server can serve.
         oldest_available: Option<Cursor>,
-        /// The epochs of the feed, ascending; older servers do not tell them.
+        /// The epochs of the feed, ascending; older servers do not send them.
         history: Option<Vec<EpochEnd>>,
     },
     /// The server knows fewer write ids than the client reports: `409 write_ids_ahead_of_server`.

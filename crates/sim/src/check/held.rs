@@ -63,7 +63,7 @@ impl Held {
 pub(crate) fn listed(devices: &[Device]) -> usize {
     let entries = devices
         .iter()
-        .flat_map(|device| device.client.lost(0, usize::MAX).expect("memory is read"));
+        .flat_map(|device| device.client.lost().list(0, usize::MAX).expect("memory is read"));
     entries.filter(|entry| matches!(entry.lost.change, LostChange::Content { .. })).count()
 }
 
@@ -79,8 +79,8 @@ fn went(book: &Book, devices: &[Device]) -> Option<String> {
     let missing = book.held.items.iter().filter(|(_, item)| book.model.owner(item).is_none());
     for (device, item) in missing {
         let client = &devices[*device].client;
-        let listed = client.lost(0, usize::MAX).expect("memory is read");
-        let rejected = client.rejected(usize::MAX).expect("memory is read");
+        let listed = client.lost().list(0, usize::MAX).expect("memory is read");
+        let rejected = client.queue().rejected(usize::MAX).expect("memory is read");
         let waits = listed.iter().any(|entry| entry.lost.item == *item)
             || rejected.iter().any(|one| one.operation.item_id == *item);
         if !waits {

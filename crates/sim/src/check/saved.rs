@@ -93,7 +93,7 @@ pub(crate) fn shown(client: &SyncClient, item: &ItemId) -> Option<Sha256Digest> 
 pub(crate) fn accounted_for(ledger: &Ledger, devices: &[Device]) {
     let waiting: BTreeSet<Sha256Digest> = devices
         .iter()
-        .flat_map(|device| device.client.rejected_uploads().expect("memory is read"))
+        .flat_map(|device| device.client.queue().rejected_uploads().expect("memory is read"))
         .map(|upload| upload.digest)
         .collect();
     let mut book = ledger.book();

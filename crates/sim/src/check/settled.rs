@@ -123,8 +123,8 @@ fn keeps_what_went(book: &Book, device: &Device, shown: &View) -> Option<String>
     let transport = device.transport();
     let here = |blob_id: &BlobId| own.contains(blob_id) || transport.has_fetched(blob_id);
     let shown = shown.contents.values().filter(|(blob_id, ..)| here(blob_id)).count();
-    let kept = device.client.cache_usage().expect("memory is read").contents;
-    let waiting = device.client.rejected_uploads().expect("memory is read").len();
+    let kept = device.client.contents().usage().expect("memory is read").contents;
+    let waiting = device.client.queue().rejected_uploads().expect("memory is read").len();
     let waiting = waiting + held::listed(std::slice::from_ref(device));
     (kept > (shown + waiting) as u64).then(|| {
         let (index, user) = (device.index, &device.user);
@@ -139,7 +139,7 @@ fn keeps_what_went(book: &Book, device: &Device, shown: &View) -> Option<String>
 pub(crate) fn nothing_lost(ledger: &Ledger, devices: &[Device]) {
     let waiting: Vec<_> = devices
         .iter()
-        .flat_map(|device| device.client.rejected_uploads().expect("memory is read"))
+        .flat_map(|device| device.client.queue().rejected_uploads().expect("memory is read"))
         .map(|upload| upload.blob_id)
         .collect();
     let listed = held::listed(devices);
@@ -184,7 +184,7 @@ pub(crate) fn nothing_lost(ledger: &Ledger, devices: &[Device]) {
         return book.fail(FailureKind::Secrecy, message);
     }
     let waits = |op_id: &OpId, device: &Device| {
-        let rejected = device.client.rejected(usize::MAX).expect("memory is read");
+        let rejected = device.client.queue().rejected(usize::MAX).expect("memory is read");
         rejected.iter().any(|one| one.operation.op_id == *op_id)
     };
     let dropped = book.operations.iter().find(|(op_id, queued)| {

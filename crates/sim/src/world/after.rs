@@ -54,8 +54,13 @@ impl World {
                 }
                 if !retried {
                     // What was refused for the object store's sake may go through now.
-                    for upload in device.client.rejected_uploads().expect("memory is read") {
-                        device.client.retry_upload(&upload.blob_id).expect("its bytes are kept");
+                    for upload in device.client.queue().rejected_uploads().expect("memory is read")
+                    {
+                        device
+                            .client
+                            .queue()
+                            .retry_upload(&upload.blob_id)
+                            .expect("its bytes are kept");
                         (quiet, *began) = (false, None);
                     }
                 }
@@ -95,7 +100,7 @@ impl World {
         let shown = self.ledger.book().model.view(&device.user).contents;
         for (item, (_, size, digest, _)) in shown.iter().take(3) {
             self.ledger.count(Kind::Check, "contents that are shown are read");
-            let message = match device.client.read_content(item).await {
+            let message = match device.client.contents().read(item).await {
                 Ok(_) => continue,
                 Err(ClientError::UnknownItem(_)) => "it is not shown".to_owned(),
                 Err(error) => error.to_string(),

@@ -162,7 +162,7 @@ impl World {
         let kept_by_devices = Held::by(&self.ledger, &self.devices);
         let mut held: Vec<OpId> = Vec::new();
         for device in &mut self.devices {
-            let queue = device.client.queue(usize::MAX).expect("memory is read");
+            let queue = device.client.queue().operations(usize::MAX).expect("memory is read");
             held.extend(queue.into_iter().map(|queued| queued.operation.op_id));
             device.fall_behind();
         }
@@ -209,7 +209,7 @@ impl World {
 
 /// Reads a content and ignores the outcome.
 async fn open(ledger: Ledger, index: usize, client: SyncClient, item: ItemId) {
-    match client.read_content(&item).await {
+    match client.contents().read(&item).await {
         Ok(_) => ledger.count(Kind::Call, "client: a content was read"),
         Err(error) => not_read(&ledger, index, &error),
     }
@@ -218,7 +218,7 @@ async fn open(ledger: Ledger, index: usize, client: SyncClient, item: ItemId) {
 /// Reads several contents together and ignores the outcome.
 async fn open_together(ledger: Ledger, index: usize, client: SyncClient, items: BTreeSet<ItemId>) {
     let items: Vec<ItemId> = items.into_iter().collect();
-    for read in client.read_contents(&items).await {
+    for read in client.contents().read_many(&items).await {
         match read {
             Ok(_) => ledger.count(Kind::Call, "client: a content was read among others"),
             Err(error) => not_read(&ledger, index, &error),

@@ -16,9 +16,13 @@ async fn the_cache_keeps_what_was_used_last_and_stays_within_its_size() {
     let one = Replica::new(&server, limited(10 * MIB as u64));
     let items: Vec<ItemId> =
         (0..20).map(|n| put(one.client(), &format!("f{n}"), &noise(MIB, n))).collect();
-    assert_eq!(one.client().cache_usage().unwrap().bytes, 20 * MIB as u64, "what is queued stays");
+    assert_eq!(
+        one.client().contents().usage().unwrap().bytes,
+        20 * MIB as u64,
+        "what is queued stays"
+    );
     one.client().sync().await.unwrap();
-    let usage = one.client().cache_usage().unwrap();
+    let usage = one.client().contents().usage().unwrap();
     assert!(usage.bytes <= 10 * MIB as u64, "{usage:?}");
     assert!(usage.contents > 5, "{usage:?}");
     assert_eq!(one.contents().len() as u64, usage.contents);
@@ -28,7 +32,7 @@ async fn the_cache_keeps_what_was_used_last_and_stays_within_its_size() {
     for (n, item) in (0..).zip(&items) {
         assert_eq!(read(other.client(), item).await, noise(MIB, n), "whatever was evicted");
         read(other.client(), &items[0]).await;
-        assert!(other.client().cache_usage().unwrap().bytes <= 4 * MIB as u64);
+        assert!(other.client().contents().usage().unwrap().bytes <= 4 * MIB as u64);
     }
     let first = other.line.record().downloaded().into_iter().filter(|(id, _)| {
         let node = other.client().node(&items[0]).unwrap().unwrap();
@@ -47,8 +51,8 @@ async fn what_is_in_the_applications_hands_is_not_evicted() {
     one.client().sync().await.unwrap();
     let other = Replica::new(&server, limited(0));
     other.client().sync().await.unwrap();
-    let held = other.client().read_content(&items[0]).await.unwrap();
-    let fetched = other.client().fetch_contents(&items).await.unwrap();
+    let held = other.client().contents().read(&items[0]).await.unwrap();
+    let fetched = other.client().contents().fetch(&items).await.unwrap();
     assert_eq!((fetched.downloaded, fetched.count()), (3, 4));
     assert_eq!(other.contents().len(), 4);
     drop(fetched);
@@ -86,7 +90,7 @@ async fn a_damaged_content_is_never_uploaded() {
     std::fs::write(one.contents().pop().unwrap(), &b"as it was put?"[1..]).unwrap();
     one.reopen(config());
     one.client().sync().await.unwrap();
-    let rejected = one.client().rejected_uploads().unwrap();
+    let rejected = one.client().queue().rejected_uploads().unwrap();
     assert_eq!(rejected.len(), 1);
     assert_eq!(rejected[0].item_id, item);
     assert!(rejected[0].reason.contains("no longer on this machine"), "{}", rejected[0].reason);
@@ -150,11 +154,11 @@ async fn a_download_goes_on_in_the_next_process_and_what_is_wrong_by_then_is_fet
         (0..3).for_each(|_| line.next(CallKind::Download, Fault::DropRequest));
     };
     give_up(&other.line);
-    let error = other.client().read_content(&item).await.unwrap_err();
+    let error = other.client().contents().read(&item).await.unwrap_err();
     assert!(error.is_transient(), "{error}");
     other.reopen(config());
     give_up(&other.line);
-    other.client().read_content(&item).await.unwrap_err();
+    other.client().contents().read(&item).await.unwrap_err();
     let partial = other.files("partial").pop().unwrap();
     assert_eq!(std::fs::metadata(&partial).unwrap().len(), 4 * MIB as u64);
     let mut bytes = std::fs::read(&partial).unwrap();
@@ -182,7 +186,7 @@ async fn an_answer_that_is_short_or_altered_is_asked_for_anew_and_one_that_stays
         let other = Replica::new(&server, config());
         other.client().sync().await.unwrap();
         (0..3).for_each(|_| other.line.next(CallKind::Download, fault.clone()));
-        let error = other.client().read_content(&item).await.unwrap_err();
+        let error = other.client().contents().read(&item).await.unwrap_err();
         assert!(!error.is_transient(), "no network is to blame");
         let blob = other.client().node(&item).unwrap().unwrap().content.unwrap().blob_id;
         let ClientError::WrongContent { blob_id, item: of, reason } = &error else {
@@ -217,7 +221,7 @@ async fn with_small_contents(server: &TestServer) -> (Replica, Vec<ItemId>) {
 
 async fn assert_contents(replica: &Replica, items: &[ItemId]) {
     let sizes = [0, 1, 1_000, 100_000, MIB, 7];
-    let read = replica.client().read_contents(items).await;
+    let read = replica.client().contents().read_many(items).await;
     for ((n, size), content) in (0..).zip(sizes).zip(read) {
         assert_eq!(bytes(&content.unwrap()), noise(size, n), "f{n}");
     }
@@ -245,14 +249,14 @@ async fn small_contents_come_in_one_answer_and_a_large_one_by_itself() {
 async fn small_contents_that_are_to_pass_by_the_cache_are_not_in_it_afterwards() {
     let server = TestServer::start().await;
     let (other, items) = with_small_contents(&server).await;
-    let passed = other.client().read_uncached(&items).await;
+    let passed = other.client().contents().read_uncached(&items).await;
     let sizes: Vec<u64> = passed.iter().map(|content| content.as_ref().unwrap().size()).collect();
     assert_eq!(sizes, [0, 1, 1_000, 100_000, MIB as u64, 7]);
     assert_eq!(bytes(passed[3].as_ref().unwrap()), noise(100_000, 3));
     assert_eq!(other.contents().len(), 1, "the large one can be gone on with, so it is kept");
     drop(passed);
     assert_contents(&other, &items).await;
-    let passed = other.client().read_uncached(&items).await;
+    let passed = other.client().contents().read_uncached(&items).await;
     assert!(passed.iter().all(Result::is_ok));
     assert_eq!(other.line.record().count(CallKind::ReadBlobs), 2, "what is kept is used");
 }
@@ -287,7 +291,7 @@ async fn of_several_contents_one_that_cannot_be_had_says_so_and_the_others_come(
     let (other, mut items) = with_small_contents(&server).await;
     let folder = Name::new("folder").unwrap();
     items.push(other.client().create_folder(None, folder).unwrap());
-    let read = other.client().read_contents(&items).await;
+    let read = other.client().contents().read_many(&items).await;
     assert!(read[..6].iter().all(Result::is_ok));
     assert!(matches!(read[6], Err(ClientError::NoContent(_))), "{:?}", read[6]);
 }
@@ -314,7 +318,7 @@ async fn many_downloads_share_one_progress_and_a_bound() {
     other.client().observe(seen.clone());
     // The same twice: who comes second waits and finds it there.
     let twice: Vec<ItemId> = items.iter().chain(&items).cloned().collect();
-    let fetched = other.client().fetch_contents(&twice).await.unwrap();
+    let fetched = other.client().contents().fetch(&twice).await.unwrap();
     assert_eq!(fetched.count(), 48);
     assert_eq!(other.line.record().downloaded().len(), 24);
     assert!(other.line.most_downloads() <= 3, "{}", other.line.most_downloads());

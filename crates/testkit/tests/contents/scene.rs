@@ -88,7 +88,7 @@ pub(crate) fn noise(len: usize, seed: u64) -> Vec<u8> {
 
 pub(crate) fn put(client: &SyncClient, name: &str, bytes: &[u8]) -> ItemId {
     let file = client.create_file(None, Name::new(name).unwrap()).unwrap();
-    client.put_content(&file, bytes).unwrap();
+    client.contents().put(&file, bytes).unwrap();
     file
 }
 
@@ -99,5 +99,5 @@ pub(crate) fn bytes(content: &LocalContent) -> Vec<u8> {
 }
 
 pub(crate) async fn read(client: &SyncClient, item: &ItemId) -> Vec<u8> {
-    bytes(&client.read_content(item).await.unwrap())
+    bytes(&client.contents().read(item).await.unwrap())
 }

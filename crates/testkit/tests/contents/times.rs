@@ -29,7 +29,7 @@ fn shown(client: &SyncClient, item: &ItemId) -> Timestamp {
 async fn scene(server: &TestServer, bytes: &[u8]) -> (Replica, Replica, ItemId) {
     let (one, other) = (Replica::new(server, config()), Replica::new(server, config()));
     let item = put(one.client(), "f", b"");
-    one.client().put_content_at(&item, bytes, at(100)).unwrap();
+    one.client().contents().put_at(&item, bytes, at(100)).unwrap();
     one.client().sync().await.unwrap();
     other.client().sync().await.unwrap();
     (one, other, item)
@@ -39,7 +39,7 @@ async fn scene(server: &TestServer, bytes: &[u8]) -> (Replica, Replica, ItemId) 
 async fn no_time_arrives_before_the_bytes_that_it_belongs_to() {
     let server = TestServer::start().await;
     let (one, other, item) = scene(&server, &noise(2 * MIB, 1)).await;
-    one.client().put_content_at(&item, &noise(2 * MIB, 2)[..], at(200)).unwrap();
+    one.client().contents().put_at(&item, &noise(2 * MIB, 2)[..], at(200)).unwrap();
     assert_eq!(shown(one.client(), &item), at(200), "at once where it was written");
     (0..4).for_each(|_| one.line.next(CallKind::Attach, Fault::Refuse(down())));
     one.client().sync().await.unwrap_err();
@@ -50,7 +50,7 @@ async fn no_time_arrives_before_the_bytes_that_it_belongs_to() {
     other.client().sync().await.unwrap();
     assert_eq!(shown(other.client(), &item), at(200));
     assert_eq!(read(other.client(), &item).await, noise(2 * MIB, 2));
-    let versions = other.client().versions(&item).await.unwrap();
+    let versions = other.client().contents().versions(&item).await.unwrap();
     let times: Vec<_> = versions.iter().map(|version| version.modified_at).collect();
     assert_eq!(times[..2], [Some(at(200)), Some(at(100))], "each version keeps its own");
 }
@@ -65,7 +65,7 @@ async fn a_touch_may_go_backwards_and_never_lands_on_other_bytes() {
     assert_eq!([one.client(), other.client()].map(|client| shown(client, &item)), [at(50); 2]);
     // Here a touch, there other bytes.
     one.client().touch(&item, at(300)).unwrap();
-    other.client().put_content_at(&item, &b"other"[..], at(10)).unwrap();
+    other.client().contents().put_at(&item, &b"other"[..], at(10)).unwrap();
     one.client().sync().await.unwrap();
     assert_eq!(shown(one.client(), &item), at(300));
     other.client().sync().await.unwrap();
@@ -80,7 +80,7 @@ async fn a_touch_may_go_backwards_and_never_lands_on_other_bytes() {
 async fn a_touch_goes_with_bytes_that_are_still_on_their_way() {
     let server = TestServer::start().await;
     let (one, other, item) = scene(&server, b"").await;
-    one.client().put_content_at(&item, &noise(2 * MIB, 3)[..], at(200)).unwrap();
+    one.client().contents().put_at(&item, &noise(2 * MIB, 3)[..], at(200)).unwrap();
     one.client().touch(&item, at(7)).unwrap();
     assert_eq!(shown(one.client(), &item), at(7));
     // Its stage is over by then, and it goes under another id.
@@ -116,9 +116,9 @@ async fn copies_have_the_time_of_their_bytes() {
     assert_eq!(shown(one.client(), &copy), at(60));
     let metadata = one.client().node(&copy).unwrap().unwrap().metadata;
     assert!(metadata.is_empty(), "{metadata:?}");
-    one.client().put_content_at(&item, &b"of one"[..], at(200)).unwrap();
+    one.client().contents().put_at(&item, &b"of one"[..], at(200)).unwrap();
     one.client().sync().await.unwrap();
-    other.client().put_content_at(&item, &b"of the other"[..], at(150)).unwrap();
+    other.client().contents().put_at(&item, &b"of the other"[..], at(150)).unwrap();
     other.client().touch(&item, at(151)).unwrap();
     other.client().sync().await.unwrap();
     other.client().sync().await.unwrap();
@@ -143,7 +143,7 @@ async fn the_first_and_the_last_time_that_can_be_carried_come_back() {
     let times = [Timestamp::MIN, Timestamp::MAX, at(-1)];
     let items = ["a", "b", "c"].map(|name| put(one.client(), name, b""));
     for (item, time) in items.iter().zip(times) {
-        one.client().put_content_at(item, item.as_str().as_bytes(), time).unwrap();
+        one.client().contents().put_at(item, item.as_str().as_bytes(), time).unwrap();
     }
     one.reopen(config());
     one.client().sync().await.unwrap();
@@ -187,7 +187,7 @@ async fn a_plain_time_shows_with_no_content_that_has_its_own() {
     let empty = one.client().create_file(None, Name::new("e").unwrap()).unwrap();
     one.client().touch(&empty, at(11)).unwrap();
     assert_eq!(shown(one.client(), &empty), at(11));
-    one.client().put_content(&empty, &b"x"[..]).unwrap();
+    one.client().contents().put(&empty, &b"x"[..]).unwrap();
     let now = shown(one.client(), &empty);
     assert_ne!(now, at(11));
     tokio::time::sleep(Duration::from_millis(2)).await;
@@ -228,8 +228,8 @@ async fn an_older_server_carries_a_time_as_a_touch_of_these_bytes() {
     let small = put(&one, "small", b"");
     let large = put(&one, "large", b"");
     one.sync().await.unwrap();
-    one.put_content_at(&small, &b"small"[..], at(5)).unwrap();
-    one.put_content_at(&large, &noise(2 * MIB, 4)[..], at(6)).unwrap();
+    one.contents().put_at(&small, &b"small"[..], at(5)).unwrap();
+    one.contents().put_at(&large, &noise(2 * MIB, 4)[..], at(6)).unwrap();
     one.sync().await.unwrap();
     assert_eq!([&small, &large].map(|item| shown(&one, item)), [at(5), at(6)]);
     one.sync().await.unwrap();

@@ -128,7 +128,7 @@ async fn what_expired_is_staged_anew_and_what_was_written_on_top_of_it_follows()
     (0..4).for_each(|_| one.line.next(CallKind::Attach, Fault::Refuse(down())));
     one.client().sync().await.unwrap_err();
     let before = blob(one.client(), &item);
-    one.client().put_content(&item, &noise(2 * MIB, 6)[..]).unwrap();
+    one.client().contents().put(&item, &noise(2 * MIB, 6)[..]).unwrap();
     server.clock().advance(Duration::from_secs(25 * 3_600));
     one.client().sync().await.unwrap();
     assert_ne!(blob(one.client(), &item), before);
@@ -155,19 +155,19 @@ async fn a_final_refusal_keeps_the_bytes_until_the_user_decides() {
     }
     assert_eq!(told, 2);
     one.reopen(config());
-    let rejected = one.client().rejected_uploads().unwrap();
+    let rejected = one.client().queue().rejected_uploads().unwrap();
     assert_eq!(rejected.len(), 2);
     for upload in rejected {
         if upload.item_id == kept {
-            one.client().retry_upload(&upload.blob_id).unwrap();
+            one.client().queue().retry_upload(&upload.blob_id).unwrap();
         } else {
             assert_eq!(upload.item_id, dropped);
-            one.client().discard_upload(&upload.blob_id).unwrap();
+            one.client().queue().discard_upload(&upload.blob_id).unwrap();
         }
     }
     assert_eq!(one.contents().len(), 1, "what is discarded is gone");
     one.client().sync().await.unwrap();
-    assert!(one.client().rejected_uploads().unwrap().is_empty());
+    assert!(one.client().queue().rejected_uploads().unwrap().is_empty());
     assert_eq!(as_others_see_it(&server, &kept).await, noise(2 * MIB, 7));
 }
 
@@ -193,13 +193,13 @@ async fn of_two_contents_written_at_once_the_second_with_all_that_follows_become
     let item = put(one.client(), "f.txt", b"first");
     one.client().sync().await.unwrap();
     other.client().sync().await.unwrap();
-    one.client().put_content(&item, &b"of one"[..]).unwrap();
+    one.client().contents().put(&item, &b"of one"[..]).unwrap();
     one.client().sync().await.unwrap();
-    other.client().put_content(&item, &b"of the other"[..]).unwrap();
+    other.client().contents().put(&item, &b"of the other"[..]).unwrap();
     other.line.next(CallKind::BlobBatch, Fault::Refuse(down()));
     (0..3).for_each(|_| other.line.next(CallKind::BlobBatch, Fault::Refuse(down())));
     other.client().sync().await.unwrap_err();
-    other.client().put_content(&item, &b"of the other, later"[..]).unwrap();
+    other.client().contents().put(&item, &b"of the other, later"[..]).unwrap();
     other.client().sync().await.unwrap();
     one.client().sync().await.unwrap();
     let seen = |client: &SyncClient| {
@@ -219,7 +219,7 @@ async fn what_was_queued_and_is_wanted_no_more_leaves_the_disk() {
     let server = TestServer::start().await;
     let one = Replica::new(&server, config());
     let kept = put(one.client(), "kept", b"first");
-    one.client().put_content(&kept, &b"second"[..]).unwrap();
+    one.client().contents().put(&kept, &b"second"[..]).unwrap();
     let gone = put(one.client(), "gone", b"third");
     one.client().delete(&gone, vfs_sync_client::Delete::Item).unwrap();
     one.client().sync().await.unwrap();
@@ -347,12 +347,12 @@ async fn a_large_upload_that_came_out_otherwise_is_attached_to_nothing() {
     let item = put(one.client(), "f", &noise(LARGE, 9));
     one.line.next(CallKind::Append, Fault::DamageRequest(20 * MIB as u64));
     one.client().sync().await.unwrap();
-    let rejected = one.client().rejected_uploads().unwrap();
+    let rejected = one.client().queue().rejected_uploads().unwrap();
     assert!(rejected[0].reason.contains("other bytes"), "{rejected:?}");
     let other = Replica::new(&server, config());
     other.client().sync().await.unwrap();
     assert_eq!(other.client().node(&item).unwrap().unwrap().content, None);
-    one.client().retry_upload(&rejected[0].blob_id).unwrap();
+    one.client().queue().retry_upload(&rejected[0].blob_id).unwrap();
     one.client().sync().await.unwrap();
     assert!(as_others_see_it(&server, &item).await == noise(LARGE, 9));
 }

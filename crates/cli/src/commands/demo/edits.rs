@@ -129,7 +129,7 @@ impl Hands<'_> {
     fn write(&mut self, item: &ItemId) -> Result<()> {
         self.edits.contents += 1;
         let text = format!("{} wrote this into {item}\n", self.who);
-        self.client.put_content(item, Cursor::new(text))?;
+        self.client.contents().put(item, Cursor::new(text))?;
         Ok(())
     }
 

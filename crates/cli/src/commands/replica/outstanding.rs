@@ -14,6 +14,7 @@ const SHOWN: usize = 20;
 /// Renders everything outstanding as JSON.
 pub(super) fn json(client: &SyncClient, left: &Outstanding) -> Result<Value> {
     let waiting: Vec<Value> = client
+        .queue()
         .waiting_uploads()?
         .into_iter()
         .map(|upload| {
@@ -36,7 +37,7 @@ pub(super) fn json(client: &SyncClient, left: &Outstanding) -> Result<Value> {
 
 /// Lists the waiting contents with their reasons.
 pub(super) fn say(client: &SyncClient, output: Output) -> Result<()> {
-    let waiting = client.waiting_uploads()?;
+    let waiting = client.queue().waiting_uploads()?;
     for upload in waiting.iter().take(SHOWN) {
         let at = path::of(client, &upload.item_id);
         let at = at.unwrap_or_else(|_| upload.item_id.to_string());

@@ -30,7 +30,7 @@ fn place(client: &SyncClient, item: &ItemId) -> String {
 
 pub(in crate::commands) fn queue(global: &Global, args: Limit, output: Output) -> Result<()> {
     let client = replica::open(global, replica::config())?;
-    let queue = client.queue(args.limit)?;
+    let queue = client.queue().operations(args.limit)?;
     let state = |state| match state {
         QueuedState::Pending => "pending",
         QueuedState::Acknowledged => "acknowledged",
@@ -69,14 +69,14 @@ pub(in crate::commands) fn rejected(global: &Global, args: Rejected, output: Out
             let chosen = chosen(&client, which)?;
             let (mut queued, mut uploads, mut left) = (Vec::new(), Vec::new(), Vec::new());
             for id in &chosen.operations {
-                match client.retry_rejected(id) {
+                match client.queue().retry(id) {
                     Ok(again) => queued.push(json!({ "opId": id, "queuedAs": again })),
                     Err(error) if all => left.push((id.to_string(), error.to_string())),
                     Err(error) => return Err(error.into()),
                 }
             }
             for id in &chosen.uploads {
-                match client.retry_upload(id) {
+                match client.queue().retry_upload(id) {
                     Ok(()) => uploads.push(id),
                     // One whose bytes are lost keeps none of the others from going.
                     Err(error) if all => left.push((id.to_string(), error.to_string())),
@@ -103,7 +103,7 @@ pub(in crate::commands) fn rejected(global: &Global, args: Rejected, output: Out
         }
         RejectedAction::Discard(Discard { which, yes }) => {
             if which.all && !yes {
-                let left = client.outstanding()?;
+                let left = client.queue().outstanding()?;
                 let count = left.rejected + left.rejected_uploads;
                 return Err(Failure::usage(format!(
                     "nothing was discarded: {count} rejected changes would be lost"
@@ -111,8 +111,8 @@ pub(in crate::commands) fn rejected(global: &Global, args: Rejected, output: Out
                 .hint("add --yes to discard them all; `vfs-sync rejected` lists them"));
             }
             let chosen = chosen(&client, which)?;
-            chosen.operations.iter().try_for_each(|id| client.discard_rejected(id))?;
-            chosen.uploads.iter().try_for_each(|id| client.discard_upload(id))?;
+            chosen.operations.iter().try_for_each(|id| client.queue().discard(id))?;
+            chosen.uploads.iter().try_for_each(|id| client.queue().discard_upload(id))?;
             output.say(format_args!("{} discarded", chosen.count()))?;
             output.json(&json!({
                 "discarded": chosen.operations, "discardedUploads": chosen.uploads,
@@ -135,9 +135,9 @@ impl Chosen {
 
 fn chosen(client: &SyncClient, which: Which) -> Result<Chosen> {
     let mut uploads: Vec<BlobId> =
-        client.rejected_uploads()?.into_iter().map(|upload| upload.blob_id).collect();
+        client.queue().rejected_uploads()?.into_iter().map(|upload| upload.blob_id).collect();
     if which.all {
-        let rejected = client.rejected(ALL)?.into_iter();
+        let rejected = client.queue().rejected(ALL)?.into_iter();
         return Ok(Chosen { operations: rejected.map(|op| op.operation.op_id).collect(), uploads });
     }
     uploads.retain(|blob_id| which.ids.iter().any(|id| id == blob_id.as_str()));
@@ -149,8 +149,8 @@ fn chosen(client: &SyncClient, which: Which) -> Result<Chosen> {
 }
 
 fn list(client: &SyncClient, limit: Limit, output: Output) -> Result<()> {
-    let rejected = client.rejected(limit.limit)?;
-    let mut uploads = client.rejected_uploads()?;
+    let rejected = client.queue().rejected(limit.limit)?;
+    let mut uploads = client.queue().rejected_uploads()?;
     uploads.truncate(limit.limit);
     if output.json {
         let operations: Vec<_> = rejected

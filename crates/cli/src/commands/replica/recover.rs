@@ -23,7 +23,7 @@ pub(in crate::commands) fn recover(global: &Global, args: Recover, output: Outpu
     match args.action.unwrap_or(RecoverAction::List(Limit { limit: 100 })) {
         RecoverAction::List(limit) => list(&client, limit, output),
         RecoverAction::Discard { numbers, all } => {
-            let entries = client.lost(0, ALL)?;
+            let entries = client.lost().list(0, ALL)?;
             let known = |number: &i64| entries.iter().any(|entry| entry.number == *number);
             let chosen: Vec<i64> = match all {
                 true => entries.iter().map(|entry| entry.number).collect(),
@@ -33,7 +33,7 @@ pub(in crate::commands) fn recover(global: &Global, args: Recover, output: Outpu
                 let what = format!("the list of lost changes has no entry {unknown}");
                 return Err(Failure::new(Kind::NotFound, what).hint("see `vfs-sync recover`"));
             }
-            client.discard_lost(&chosen)?;
+            client.lost().discard(&chosen)?;
             output.say(format_args!("{} discarded", count_text(chosen.len() as u64)))?;
             output.json(&json!({ "discarded": chosen }))
         }
@@ -41,8 +41,8 @@ pub(in crate::commands) fn recover(global: &Global, args: Recover, output: Outpu
 }
 
 fn grants(client: &SyncClient, output: Output) -> Result<()> {
-    let granted = client.recover_grants()?;
-    let left = client.lost(0, ALL)?;
+    let granted = client.lost().grant_again()?;
+    let left = client.lost().list(0, ALL)?;
     let left = left.iter().filter(|entry| matches!(entry.lost.change, LostChange::Grant { .. }));
     let left = left.count() as u64;
     let documents: Vec<Value> = granted
@@ -89,7 +89,7 @@ fn change_text(change: &LostChange) -> String {
 }
 
 fn list(client: &SyncClient, limit: Limit, output: Output) -> Result<()> {
-    let entries = client.lost(0, limit.limit)?;
+    let entries = client.lost().list(0, limit.limit)?;
     if output.json {
         let entries: Vec<Value> = entries.iter().map(entry_json).collect();
         return output.json(&json!({ "entries": entries }));
@@ -111,7 +111,7 @@ fn list(client: &SyncClient, limit: Limit, output: Output) -> Result<()> {
 
 /// Renders the first lost changes as JSON, for `status`.
 pub(in crate::commands) fn first_json(client: &SyncClient) -> Result<Vec<Value>> {
-    Ok(client.lost(0, SHOWN)?.iter().map(entry_json).collect())
+    Ok(client.lost().list(0, SHOWN)?.iter().map(entry_json).collect())
 }
 
 /// Returns a line for each of the first lost changes, for `status`.
@@ -120,7 +120,7 @@ pub(in crate::commands) fn first_lines(client: &SyncClient) -> Result<Vec<String
         let (change, reason) = (change_text(&entry.lost.change), entry.lost.reason.text());
         format!("{} ({change}): {reason}", entry.lost.path)
     };
-    Ok(client.lost(0, SHOWN)?.iter().map(line).collect())
+    Ok(client.lost().list(0, SHOWN)?.iter().map(line).collect())
 }
 
 /// Describes what a sync offered again; `None` if the server had lost nothing.

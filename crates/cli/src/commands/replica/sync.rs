@@ -63,7 +63,7 @@ pub(in crate::commands) async fn sync(
     shown.with(None);
     let (report, merged) = report?;
     let notices = notices(&client, events)?;
-    let left = client.outstanding()?;
+    let left = client.queue().outstanding()?;
     let document = with_field(report_json(&report), "shared", notices.shared_json());
     let document = with_field(document, "outstanding", outstanding::json(&client, &left)?);
     let document = with_field(document, "kept", json!(notices.kept));

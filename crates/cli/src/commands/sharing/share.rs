@@ -33,7 +33,7 @@ pub(in crate::commands) async fn share(global: &Global, args: Share, output: Out
     let client = replica::open(global, replica::config())?;
     let node = path::item(&client, &args.path)?;
     let level = AccessLevel::from(args.level);
-    client.share(&node.id, args.who.clone(), level).map_err(path::explain(&client))?;
+    client.sharing().share(&node.id, args.who.clone(), level).map_err(path::explain(&client))?;
     let known = known(global, &client, &args.who).await;
     let who = escaped(&args.who.to_string());
     if known == Some(false) {
@@ -54,10 +54,11 @@ async fn known(global: &Global, client: &SyncClient, principal: &Principal) -> O
 pub(in crate::commands) fn unshare(global: &Global, args: Unshare, output: Output) -> Result<()> {
     let client = replica::open(global, replica::config())?;
     let node = path::item(&client, &args.path)?;
-    let granted = client.grants(&node.id)?.iter().any(|grant| grant.principal == args.who);
+    let granted =
+        client.sharing().grants(&node.id)?.iter().any(|grant| grant.principal == args.who);
     let who = escaped(&args.who.to_string());
     if !granted {
-        let readers = client.audience(&node.id)?;
+        let readers = client.sharing().audience(&node.id)?;
         let through = readers.iter().find(|reader| reader.principal == args.who);
         let message = format!("{} is not shared with {who} itself", args.path);
         return Err(Failure::new(Kind::NotFound, message).hint(match through {
@@ -72,7 +73,7 @@ pub(in crate::commands) fn unshare(global: &Global, args: Unshare, output: Outpu
             ),
         }));
     }
-    client.unshare(&node.id, args.who.clone()).map_err(path::explain(&client))?;
+    client.sharing().unshare(&node.id, args.who.clone()).map_err(path::explain(&client))?;
     output.say(format_args!("{} is no longer shared with {who}", Escaped(&args.path)))?;
     let (kind, id) = (args.who.kind, &args.who.id);
     output.json(&json!({
@@ -97,13 +98,14 @@ fn decline(client: &SyncClient, path: &str, output: Output) -> Result<()> {
     if node.owner == client.user() {
         return Err(Failure::usage(format!("{at} is your own: nobody shares it with you")));
     }
-    client.decline(&node.id).map_err(|error| match error {
+    client.sharing().decline(&node.id).map_err(|error| match error {
         ClientError::NotDeclined { through, .. } => not_declined(client, &at, &node, &through),
         other => path::explain(client)(other),
     })?;
     output.say(format_args!("declined {}: the next sync removes it", escaped(&at)))?;
     // What comes by a group, or from above, still shows it.
     let left: Vec<String> = client
+        .sharing()
         .audience(&node.id)?
         .iter()
         .filter(|reader| reaches(client, reader))
@@ -144,10 +146,10 @@ fn not_declined(client: &SyncClient, at: &str, node: &Node, through: &[Reader]) 
 
 fn of_item(client: &SyncClient, path: &str, output: Output) -> Result<()> {
     let node = path::item(client, path)?;
-    let grants = client.grants(&node.id)?;
+    let grants = client.sharing().grants(&node.id)?;
     let mut rows = table(&["who", "level", "by a grant on", ""], &[]);
     let mut readers = Vec::new();
-    for reader in client.audience(&node.id)? {
+    for reader in client.sharing().audience(&node.id)? {
         let owns = reader.principal.id.as_str() == node.owner.as_str() && reader.through == node.id;
         let through = path::of(client, &reader.through)?;
         let own = grants.iter().find(|grant| grant.principal == reader.principal);
@@ -171,7 +173,7 @@ fn of_item(client: &SyncClient, path: &str, output: Output) -> Result<()> {
 
 fn all(client: &SyncClient, output: Output) -> Result<()> {
     let mut shares = Vec::new();
-    for (item, grants) in client.shares()? {
+    for (item, grants) in client.sharing().list()? {
         let owner = client.node(&item)?.map(|node| node.owner);
         let Some(owner) = owner else { continue };
         shares.push((path::of(client, &item)?, item, owner, grants));
@@ -207,7 +209,7 @@ fn all(client: &SyncClient, output: Output) -> Result<()> {
 
 pub(in crate::commands) fn shared_with_me(global: &Global, output: Output) -> Result<()> {
     let client = replica::open(global, replica::config())?;
-    let shared = client.shared_with_me()?;
+    let shared = client.sharing().with_me()?;
     let at = |child: &Child| {
         let owner = child.node.owner.clone();
         TreePath::Shared { owner, steps: vec![child.name.clone()] }.to_string()
@@ -238,7 +240,7 @@ pub(in crate::commands) fn shared_with_me(global: &Global, output: Output) -> Re
 
 /// Formats the grants on an item, for `stat`.
 pub(in crate::commands) fn grants_text(client: &SyncClient, item: &ItemId) -> Result<Vec<String>> {
-    let grants = client.grants(item)?;
+    let grants = client.sharing().grants(item)?;
     let text = |grant: &Grant| format!("{}: {}", grant.principal, grant.level);
     Ok(grants.iter().map(text).collect())
 }

@@ -46,8 +46,8 @@ async fn content(
     client.observe(shown.clone());
     let read = async {
         match &version {
-            Some(version) => client.read_version(&node.id, version).await,
-            None => client.read_content(&node.id).await,
+            Some(version) => client.contents().read_version(&node.id, version).await,
+            None => client.contents().read(&node.id).await,
         }
     };
     let content = tokio::select! {

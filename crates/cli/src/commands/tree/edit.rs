@@ -166,7 +166,7 @@ async fn move_by_copy(
     output: Output,
     stop: CancellationToken,
 ) -> Result<()> {
-    if !client.may_delete(&node.id)? {
+    if !client.sharing().may_delete(&node.id)? {
         let (owner, level) = (&node.owner, node.access_level);
         return Err(Failure::failed(format!(
             "{} is in {owner}'s tree: moving it out copies and deletes it, and deleting needs admin on \
@@ -212,7 +212,7 @@ async fn fetch(client: &SyncClient, node: &Node, stop: &CancellationToken) -> Re
         }
     }
     tokio::select! {
-        fetched = client.fetch_contents(&contents) => Ok(fetched?.downloaded),
+        fetched = client.contents().fetch(&contents) => Ok(fetched?.downloaded),
         () = stop.cancelled() => Err(shutdown::interrupted()),
     }
 }

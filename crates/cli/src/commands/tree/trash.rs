@@ -57,10 +57,10 @@ fn trashed_json(client: &SyncClient, found: &Trashed) -> Value {
 }
 
 async fn list(client: &SyncClient, output: Output) -> Result<()> {
-    let all = match client.trash().await {
+    let all = match client.trash().list().await {
         Ok(all) => all,
         Err(error) => {
-            let pending = client.trash_pending()?;
+            let pending = client.trash().pending()?;
             return Err(Failure::from(error).hint(format!(
                 "{} deletions of this device wait for the server; the server lists the others",
                 pending.len()
@@ -101,14 +101,14 @@ fn chosen<'a>(client: &SyncClient, all: &'a [Trashed], which: &str) -> Result<&'
 }
 
 async fn restore(client: &SyncClient, args: TrashRestore, output: Output) -> Result<()> {
-    let all = client.trash().await?;
+    let all = client.trash().list().await?;
     // All of them are looked up before the first comes back.
     let chosen: Vec<&Trashed> =
         args.items.iter().map(|which| chosen(client, &all, which)).collect::<Result<_>>()?;
     let mut restored = Vec::new();
     for found in chosen {
         let path = place(client, found);
-        let count = client.restore(&found.item, !args.only).await.map_err(gone(&path))?;
+        let count = client.trash().restore(&found.item, !args.only).await.map_err(gone(&path))?;
         // Its place may be another by now: nothing above it is live.
         let now_at = client.path_of(&found.item).ok();
         match &now_at {
@@ -150,11 +150,11 @@ fn gone(path: &str) -> impl Fn(ClientError) -> Failure {
 }
 
 async fn empty(client: &SyncClient, args: TrashEmpty, output: Output) -> Result<()> {
-    let all = client.trash().await?;
+    let all = client.trash().list().await?;
     let Some(which) = &args.item else {
         let own = all.iter().filter(|found| found.owner == client.user()).count();
         confirm(args.yes, own, "everything of yours in the trash")?;
-        let emptied = client.empty_trash().await?;
+        let emptied = client.trash().empty().await?;
         output.say(format_args!("permanently removed {}", emptied.purged))?;
         output.json(&json!({ "purged": emptied.purged, "ofOthers": emptied.of_others }))?;
         if emptied.of_others > 0 {
@@ -181,5 +181,5 @@ fn confirm(yes: bool, items: usize, what: &str) -> Result<()> {
 }
 
 async fn purge(client: &SyncClient, item: &ItemId, path: &str) -> Result<u64> {
-    client.purge(item, true).await.map_err(gone(path))
+    client.trash().purge(item, true).await.map_err(gone(path))
 }

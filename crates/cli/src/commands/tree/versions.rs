@@ -56,7 +56,7 @@ async fn all(
     stop: &CancellationToken,
 ) -> Result<Vec<Version>> {
     let asked = tokio::select! {
-        asked = client.versions(&node.id) => asked,
+        asked = client.contents().versions(&node.id) => asked,
         () = stop.cancelled() => return Err(shutdown::interrupted()),
     };
     asked.map_err(|error| match error {

@@ -129,7 +129,8 @@ impl Export<'_> {
         let own_mode = Some(row.disk.mode).filter(|mode| *mode != OF_THE_DISK);
         row.disk = self.record.disk(&stat, None);
         row.disk.mode = own_mode.unwrap_or(row.disk.mode);
-        let before = self.client.record(self.record.directory.id, row.id).ok().flatten();
+        let before =
+            self.client.directories().entry(self.record.directory.id, row.id).ok().flatten();
         let same = before.is_some_and(|before| {
             let DiskState { mtime, ctime, .. } = before.disk;
             let disk = DiskState { mtime, ctime, ..row.disk.clone() };

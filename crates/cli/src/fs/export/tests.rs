@@ -69,7 +69,10 @@ fn an_export_killed_after_another_that_was_killed_leaves_nothing_to_keep_beside(
     let row = record.rows(ROOT_ENTRY).unwrap().remove(OsStr::new("f")).unwrap();
     let row = EntryRecord { coming: Some(digest_of("two")), ..row };
     let directory = record.directory.id;
-    client.write_records(directory, vec![RecordChange::Put(Box::new(row.clone()))], true).unwrap();
+    client
+        .directories()
+        .write(directory, vec![RecordChange::Put(Box::new(row.clone()))], true)
+        .unwrap();
     std::fs::write(to.path().join("f"), "two").unwrap();
 
     // The second announces the next bytes, and is killed before it writes them.
@@ -85,7 +88,7 @@ fn an_export_killed_after_another_that_was_killed_leaves_nothing_to_keep_beside(
     let coming = file.unwrap().unwrap().coming();
     assert_eq!(coming.disk.digest, Some(digest_of("two")));
     assert_eq!(coming.coming, Some(digest_of("three")));
-    client.write_records(directory, vec![RecordChange::Put(Box::new(coming))], true).unwrap();
+    client.directories().write(directory, vec![RecordChange::Put(Box::new(coming))], true).unwrap();
 
     let report = write(&client, to.path(), DiskRules::default());
     assert_eq!((report.files_written, report.problems.total()), (1, 0));

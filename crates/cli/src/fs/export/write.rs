@@ -91,7 +91,9 @@ impl Export<'_> {
         let first = self.reading.len() - asked.len();
         let reader = tokio::spawn(async move {
             let (items, senders): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
-            for (content, sender) in client.read_uncached(&items).await.into_iter().zip(senders) {
+            for (content, sender) in
+                client.contents().read_uncached(&items).await.into_iter().zip(senders)
+            {
                 // Whoever no longer waits was interrupted.
                 let _ = sender.send(content);
             }
@@ -102,7 +104,7 @@ impl Export<'_> {
             reading.reader = Some(Arc::clone(&reader));
             coming.push(RecordChange::Put(Box::new(reading.file.coming())));
         }
-        self.client.write_records(self.record.directory.id, coming, false)?;
+        self.client.directories().write(self.record.directory.id, coming, false)?;
         Ok(())
     }
 
@@ -231,7 +233,7 @@ impl Export<'_> {
         self.unsynced = 0;
         let rows = std::mem::take(&mut self.rows);
         if !rows.is_empty() {
-            self.client.write_records(self.record.directory.id, rows, true)?;
+            self.client.directories().write(self.record.directory.id, rows, true)?;
         }
         Ok(())
     }

@@ -54,7 +54,7 @@ impl Import<'_> {
             {
                 // It hangs elsewhere too.
                 self.batch.unlink(&node.id, parent);
-            } else if !self.client.may_delete(&node.id)? {
+            } else if !self.client.sharing().may_delete(&node.id)? {
                 self.problem(not_permitted(&at, &node.owner, node.access_level));
                 continue;
             } else {
@@ -96,7 +96,7 @@ impl Import<'_> {
             };
             let index = planned.len();
             let children = self.client.children(Some(&node.id))?;
-            let rows = self.client.records(self.record.directory.id, row.id)?;
+            let rows = self.client.directories().entries(self.record.directory.id, row.id)?;
             let mut rows: HashMap<ItemId, EntryRecord> = rows
                 .into_iter()
                 .filter(|row| !self.record.claimed.contains(&row.id))

@@ -201,7 +201,7 @@ impl Import<'_> {
             };
         }
         let stat = *reader.stat();
-        match self.client.take_from(&mut reader) {
+        match self.client.contents().take_from(&mut reader) {
             Ok(content) => Ok(Ok((stat, Bytes::Taken(content)))),
             Err(error) => reader.cut().map_or(Err(error.into()), |cut| Ok(Err(cut))),
         }

@@ -52,14 +52,14 @@ impl Device {
 
     /// Checks that each rejection has a reason that a race explains, and discards it.
     pub(crate) fn drop_what_was_refused(&self) {
-        for rejected in self.device.rejected(usize::MAX).unwrap() {
+        for rejected in self.device.queue().rejected(usize::MAX).unwrap() {
             let reason = rejected.reason;
             let raced = matches!(reason, Some(PushReason::NotPermitted | PushReason::UnknownItem));
             assert!(raced, "{}: {rejected:?}", self.user);
-            self.device.discard_rejected(&rejected.operation.op_id).unwrap();
+            self.device.queue().discard(&rejected.operation.op_id).unwrap();
         }
-        for rejected in self.device.rejected_uploads().unwrap() {
-            self.device.discard_upload(&rejected.blob_id).unwrap();
+        for rejected in self.device.queue().rejected_uploads().unwrap() {
+            self.device.queue().discard_upload(&rejected.blob_id).unwrap();
         }
     }
 
@@ -105,11 +105,11 @@ fn edit(client: &SyncClient, random: &mut Random) {
         8 => client.link(one, other),
         9 => client.delete(one, Delete::Item).map(drop),
         10 => client.delete(one, Delete::Recursive).map(drop),
-        11..=14 => client.share(one, principal, level),
-        15 | 16 => client.unshare(one, principal).map(drop),
+        11..=14 => client.sharing().share(one, principal, level),
+        15 | 16 => client.sharing().unshare(one, principal).map(drop),
         _ => {
             let text = format!("content {}", random.below(1_000));
-            client.put_content(one, text.as_bytes()).map(drop)
+            client.contents().put(one, text.as_bytes()).map(drop)
         }
     });
 }

@@ -68,7 +68,7 @@ impl Ledger {
             4 => {
                 let len = 1 + random.below(2_000);
                 let content = random.bytes(len);
-                client.put_content(&item, content.as_slice()).unwrap();
+                client.contents().put(&item, content.as_slice()).unwrap();
                 entry.content = Some(Content(content));
             }
             _ => {
@@ -91,7 +91,7 @@ impl Ledger {
             let count = child.node.metadata.get("n").and_then(serde_json::Value::as_u64);
             let content = match &child.node.content {
                 Some(_) => {
-                    let local = client.read_content(&child.node.id).await.unwrap();
+                    let local = client.contents().read(&child.node.id).await.unwrap();
                     let mut bytes = Vec::new();
                     std::io::Read::read_to_end(&mut local.reader().unwrap(), &mut bytes).unwrap();
                     Some(Content(bytes))

@@ -37,7 +37,7 @@ impl View {
             for parent in client.parents_of(item).unwrap() {
                 view.links.insert((parent, item.clone()));
             }
-            for grant in client.grants(item).unwrap() {
+            for grant in client.sharing().grants(item).unwrap() {
                 view.grants.insert((item.clone(), grant.principal, grant.level));
             }
         }

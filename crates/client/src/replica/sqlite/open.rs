@@ -46,7 +46,7 @@ fn connect(path: &Path, vfs: Option<&str>) -> Result<Connection> {
             None => Connection::open(path)?,
         };
         conn.set_prepared_statement_cache_capacity(128);
-        // Else a statement on a table with a partial index is compiled anew for each value.
+        // Else a statement on a table with a partial index is compiled again for each value.
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         // The file is this process's alone: no lock to take and check at each statement.
         conn.pragma_update(None, "locking_mode", "EXCLUSIVE")?;

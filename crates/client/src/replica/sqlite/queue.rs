@@ -151,7 +151,7 @@ impl SqliteRows {
         })
     }
 
-    /// After a rematerialisation the server may know none of it: everything is asked anew.
+    /// After a rematerialisation the server may know none of it: everything is asked again.
     pub(super) fn reset_all_uploads(&self) -> Result<()> {
         for upload in self.uploads_where("WHERE state < 2 ORDER BY seq", [])? {
             let state = UploadState::Queued;

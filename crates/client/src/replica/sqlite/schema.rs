@@ -62,7 +62,7 @@ CREATE TABLE lost (
 CREATE INDEX lost_by_blob ON lost (blob_id) WHERE blob_id IS NOT NULL;
 ";
 
-/// The feed position that told a register: epoch and counter, so that bytes are in order; new in
+/// The feed position of a register: epoch and counter, so that bytes are in order; new in
 /// format 3.
 const POSITION: &str = "
 ALTER TABLE items@ ADD COLUMN position BLOB;

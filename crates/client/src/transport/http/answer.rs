@@ -1,4 +1,4 @@
-//! Reading answers: bounded, strict, and every failure told as what the protocol makes of it.
+//! Reading answers: bounded, strict, and every failure as an error of the protocol.
 
 use std::time::Duration;
 
@@ -142,8 +142,8 @@ pub(super) fn refused(
     body: ErrorBody,
 ) -> TransportError {
     let details = &body.details;
-    // A repetition brings the same until somebody makes room or mends the row, and the caller is told
-    // why meanwhile.
+    // A repetition brings the same until somebody makes room or mends the row, and the caller gets
+    // the reason until then.
     let final_failure = details.get("retryable") == Some(&Value::Bool(false))
         || details.get("storageCode").is_some_and(|code| code == STORAGE_FULL)
         || [code::STORAGE_FULL, code::MALFORMED_ROW, code::ATTACH_FAILED].contains(&&*body.code);

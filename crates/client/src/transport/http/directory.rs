@@ -60,7 +60,7 @@ impl HttpTransport {
         let page: MembersResponse = self.fetch(self.get("members", url)).await?;
         let goes_on = page.members.first() > after;
         if page.members.is_empty() && page.has_more || !page.members.is_empty() && !goes_on {
-            return Err(malformed("members", "members", "do not go on"));
+            return Err(malformed("members", "members", "do not continue"));
         }
         Ok(page)
     }
@@ -74,7 +74,7 @@ impl HttpTransport {
     }
 
     /// Blocks `owner`, or ends that; may be repeated. While it lasts, what the owner grants to the
-    /// user, or to a group of the user's, counts as if it were not there; the owner is not told.
+    /// user, or to a group of the user's, counts as if it were not there; the owner is not notified.
     ///
     /// # Errors
     /// [`TransportError::Refused`] with status `400` for the user's own id, or beyond
