@@ -18,9 +18,8 @@ use vfs_sync_core::id::{ReplicaId, UserId};
 use vfs_sync_core::item::Name;
 use vfs_sync_core::operation::Action;
 use vfs_sync_core::time::Timestamp;
-use vfs_sync_store::Retention;
 use vfs_sync_testkit::{
-    Fault, FaultyTransport, TestEnvironment, TestServer, ViolationCollector,
+    Fault, FaultyTransport, Retention, TestEnvironment, TestServer, ViolationCollector,
     expect_exact_guardrail_signatures,
 };
 

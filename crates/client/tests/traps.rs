@@ -10,8 +10,7 @@ use vfs_sync_core::cursor::{Cursor, Position};
 use vfs_sync_core::entry::Change;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{PullPage, PushResponse, PushStatus};
-use vfs_sync_store::Retention;
-use vfs_sync_testkit::TestServer;
+use vfs_sync_testkit::{Retention, TestServer};
 
 const NOON: &str = "2026-03-01T12:00:00.000Z";
 

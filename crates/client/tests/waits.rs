@@ -15,8 +15,7 @@ use vfs_sync_client::{
     ChangeEvent, ClientConfig, HttpConfig, HttpTransport, SyncClient, TokenProvider, Transport,
     TransportError,
 };
-use vfs_sync_server::ServerConfig;
-use vfs_sync_testkit::{Fault, FaultyTransport, TestServer};
+use vfs_sync_testkit::{Fault, FaultyTransport, ServerConfig, TestServer};
 
 /// A token that is replaced, as a file is.
 #[derive(Clone)]
