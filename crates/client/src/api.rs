@@ -3,6 +3,7 @@
 mod content;
 mod directory;
 mod edit;
+mod item;
 pub(crate) mod node;
 pub(crate) mod outstanding;
 mod path;
@@ -20,6 +21,7 @@ mod walk;
 pub use content::Contents;
 pub use directory::Directories;
 pub use edit::{Batch, Delete, MetadataChange};
+pub use item::Item;
 pub use node::{
     Child, Grant, Node, NodeContent, QueuedOp, QueuedState, Reader, RejectedOp, TreeEntry,
 };

@@ -15,7 +15,7 @@
 //! // Durable when the call returns and visible at once, online or not.
 //! let photos = client.create_folder(None, Name::new("Photos")?)?;
 //! let sea = client.create_file(Some(&photos), Name::new("sea.jpg")?)?;
-//! client.contents().put(&sea, &b"bytes"[..])?;
+//! client.item(&sea).put(&b"bytes"[..])?;
 //! assert_eq!(client.resolve("/Photos/sea.jpg")?.id, sea);
 //!
 //! // Pushes the queue, pulls until settled, uploads contents.

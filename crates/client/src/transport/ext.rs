@@ -28,10 +28,9 @@ macro_rules! answer {
     };
 }
 
-/// A typed method for each [`Call`]. An answer of another kind is
-/// [`TransportError::MalformedResponse`].
+/// A typed method for each [`Call`], with the errors of [`Transport::call`]. An answer of another kind
+/// is [`TransportError::MalformedResponse`].
 #[async_trait]
-#[allow(clippy::missing_errors_doc, reason = "each returns what Transport::call does")]
 pub trait TransportExt: Transport {
     /// Pushes operations: `POST /v1/vfs/crdt/push`.
     async fn push(&self, request: &PushRequest) -> Result<PushResponse, TransportError> {
