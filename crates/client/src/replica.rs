@@ -11,5 +11,5 @@ mod store;
 mod view;
 
 pub(crate) use memory::memory_store;
-pub(crate) use sqlite::{create_store, open_store, remove_store};
+pub(crate) use sqlite::open::{create_store, open_store, remove_store};
 pub(crate) use store::*;

@@ -4,7 +4,7 @@
 //! rematerialisation builds. Which is which is a row of `meta`, so that swapping is one write.
 
 mod attachment;
-mod open;
+pub(super) mod open;
 mod queue;
 mod record;
 mod schema;
@@ -31,9 +31,6 @@ use super::store::{Counts, Meta, Slot, Upload};
 use crate::api::node::{QueuedOp, QueuedState, RejectedOp};
 use crate::api::record::{DirectoryRecord, EntryRecord};
 use crate::error::ClientError;
-use record::as_signed;
-
-pub(crate) use open::{create_store, open_store, remove_store};
 
 /// The statement for a slot: the table's name is followed by the slot's letter.
 macro_rules! by_slot {
@@ -237,6 +234,11 @@ fn removal_key(removal: &Removal) -> Vec<u8> {
         Removal::Grant { item, principal } => EntryKey::Grant { item, principal },
     };
     key.to_bytes()
+}
+
+/// Numbers of 64 bits, inodes among them, as the database has integers.
+fn as_signed(number: u64) -> i64 {
+    i64::from_ne_bytes(number.to_ne_bytes())
 }
 
 /// Converts an error of the database.

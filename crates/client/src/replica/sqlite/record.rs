@@ -6,7 +6,7 @@ use rusqlite::{Params, params};
 use serde::{Deserialize, Serialize};
 use vfs_sync_core::id::ItemId;
 
-use super::{SqliteRows, encode};
+use super::{SqliteRows, as_signed, encode};
 use crate::api::record::{DirectoryRecord, EntryRecord};
 use crate::replica::rows::Result;
 
@@ -14,11 +14,6 @@ use crate::replica::rows::Result;
 #[derive(Serialize, Deserialize)]
 enum StoredEntry {
     V1(EntryRecord),
-}
-
-/// Numbers of 64 bits, inodes among them, as the database has integers.
-pub(super) fn as_signed(number: u64) -> i64 {
-    i64::from_ne_bytes(number.to_ne_bytes())
 }
 
 impl SqliteRows {
