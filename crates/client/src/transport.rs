@@ -8,7 +8,9 @@ mod http;
 pub use call::{Answer, BatchFile, ByteStream, Call, CallKind, PullQuery, Transport};
 pub use error::TransportError;
 pub use ext::TransportExt;
+pub use http::answer::read_answer;
+pub use http::blobs::read_blobs_answer;
+pub use http::meant_for::{MeantFor, token_subject};
 pub use http::{
-    HttpConfig, HttpTransport, MeantFor, StaticToken, TokenProvider, batch_request, batch_results,
-    read_answer, read_blobs_answer, token_subject,
+    HttpConfig, HttpTransport, StaticToken, TokenProvider, batch_request, batch_results,
 };

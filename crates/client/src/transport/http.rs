@@ -1,8 +1,9 @@
 //! The protocol over HTTP.
 
-mod answer;
-mod blobs;
+pub(super) mod answer;
+pub(super) mod blobs;
 mod directory;
+pub(super) mod meant_for;
 mod min_throughput;
 mod tus;
 mod user;
@@ -29,13 +30,9 @@ use vfs_sync_core::wire::{
     UploadResponse, VersionsResponse,
 };
 
-use self::user::Gives;
+use self::meant_for::MeantFor;
 use super::call::{Answer, BatchFile, ByteStream, Call, PullQuery, Transport};
 use super::error::TransportError;
-
-pub use answer::read_answer;
-pub use blobs::read_blobs_answer;
-pub use user::{MeantFor, token_subject};
 
 /// Gives the bearer token.
 #[async_trait]
@@ -119,6 +116,14 @@ pub struct HttpTransport {
 
 /// Bodies below this are not worth compressing.
 const COMPRESS_FROM: usize = 1_024;
+
+/// The kind of data that a request gives to the server.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Gives {
+    Nothing,
+    /// Something of the user's.
+    Data,
+}
 
 /// A request that can be sent twice.
 struct HttpCall {

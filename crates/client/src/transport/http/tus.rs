@@ -12,8 +12,7 @@ use reqwest::{Body, Method, Response, StatusCode};
 use vfs_sync_core::id::StagingId;
 use vfs_sync_core::wire::StageRequest;
 
-use super::user::Gives;
-use super::{HttpCall, HttpTransport, answer, malformed};
+use super::{Gives, HttpCall, HttpTransport, answer, malformed};
 use crate::transport::call::ByteStream;
 use crate::transport::error::TransportError;
 

@@ -6,107 +6,19 @@
 //! back. With those the token itself has to say that it is the user's, as the JWTs that such servers
 //! take can; otherwise nothing is sent to them and no answer of theirs is taken in.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{RequestBuilder, Response, StatusCode};
 use vfs_sync_core::id::UserId;
-use vfs_sync_core::wire::{USER_HEADER, user_header, user_of_header};
+use vfs_sync_core::wire::USER_HEADER;
 
-use super::{HttpTransport, answer};
+use super::meant_for::token_subject;
+use super::{Gives, HttpTransport, answer};
 use crate::transport::error::TransportError;
-
-/// The user that a transport is bound to, if it is one of a replica, for a transport of one's own too:
-/// what its requests say, and which answers it may take in.
-#[derive(Debug, Default)]
-pub struct MeantFor {
-    user: OnceLock<UserId>,
-    /// True if the server named the user in its last answer that counts: such a server refuses a
-    /// mismatch by itself.
-    named: AtomicBool,
-}
-
-impl MeantFor {
-    /// Binds it to a user, as [`crate::Transport::bind_user`] says.
-    ///
-    /// # Errors
-    /// The user that it is bound to already, if that is another.
-    pub fn bind(&self, user: &UserId) -> Result<(), UserId> {
-        let bound = self.user.get_or_init(|| user.clone());
-        if bound == user { Ok(()) } else { Err(bound.clone()) }
-    }
-
-    /// The user that it is bound to.
-    #[must_use]
-    pub fn user(&self) -> Option<&UserId> {
-        self.user.get()
-    }
-
-    /// Gives the value of [`USER_HEADER`] that every request carries; none while it is bound to nobody.
-    #[must_use]
-    pub fn header(&self) -> Option<String> {
-        self.user.get().map(user_header)
-    }
-
-    /// Checks that an answer is for the user. `named` is its header [`USER_HEADER`]; `owner` is whom the
-    /// token says it is of, which counts where the server names nobody. An answer from before the server
-    /// knew whose the token is, or from something on the way, passes: nothing in it is taken in.
-    ///
-    /// # Errors
-    /// [`TransportError::WrongUser`].
-    pub fn check(
-        &self,
-        status: u16,
-        named: Option<&str>,
-        owner: Option<&UserId>,
-    ) -> Result<(), TransportError> {
-        let Some(expected) = self.user.get() else { return Ok(()) };
-        if status >= 500 || matches!(status, 401 | 408 | 426 | 429) {
-            return Ok(());
-        }
-        self.named.store(named.is_some(), Ordering::Relaxed);
-        let actual = match named {
-            Some(named) => user_of_header(named),
-            None => owner.cloned(),
-        };
-        if actual.as_ref() == Some(expected) {
-            return Ok(());
-        }
-        Err(TransportError::WrongUser { expected: expected.clone(), actual })
-    }
-
-    /// Returns true if data may be given to the server with a token of `owner`: the token is the
-    /// user's, or the server refuses a mismatch.
-    fn may_give(&self, owner: Option<&UserId>) -> bool {
-        self.user.get().is_none_or(|user| owner == Some(user)) || self.named.load(Ordering::Relaxed)
-    }
-}
-
-/// The kind of data that a request gives to the server.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Gives {
-    Nothing,
-    /// Something of the user's.
-    Data,
-}
 
 /// A token, and the user that it says it is of.
 struct Bearer {
     value: HeaderValue,
     owner: Option<UserId>,
-}
-
-/// Reads the `sub` of a token, if it is a JWT that has one. Nothing is verified: it is for showing, and
-/// for servers that do not say whose a token is.
-#[must_use]
-pub fn token_subject(token: &str) -> Option<String> {
-    let payload = token.split('.').nth(1)?;
-    let json = URL_SAFE_NO_PAD.decode(payload).ok()?;
-    let claims: serde_json::Value = serde_json::from_slice(&json).ok()?;
-    Some(claims.get("sub")?.as_str()?.to_owned())
 }
 
 impl HttpTransport {
@@ -161,60 +73,5 @@ impl HttpTransport {
         let named = named.map(|value| value.to_str().unwrap_or_default());
         let status = response.status().as_u16();
         self.meant_for.check(status, named, bearer.owner.as_ref()).map(|()| response)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_says_whose_it_is() {
-        let token = format!("e30.{}.sig", URL_SAFE_NO_PAD.encode(r#"{"sub":"ålice"}"#));
-        assert_eq!(token_subject(&token).as_deref(), Some("ålice"));
-        for bad in ["", "a", "a.b.c", "a.!.c", "..", "e30.e30.x"] {
-            assert_eq!(token_subject(bad), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn an_answer_is_for_the_user_by_the_servers_word_or_else_by_the_tokens() {
-        let user = |name: &str| UserId::new(name).unwrap();
-        let (carol, dave) = (user("cårol d"), user("dave"));
-        let named = user_header(&carol);
-        assert_eq!(named, "c%C3%A5rol%20d");
-        let actual = |named: Option<&str>, owner: Option<&UserId>| {
-            let meant_for = MeantFor::default();
-            meant_for.bind(&carol).unwrap();
-            let checked = meant_for.check(200, named, owner);
-            checked.err().map(|error| match error {
-                TransportError::WrongUser { actual, .. } => actual,
-                other => panic!("{other}"),
-            })
-        };
-        assert_eq!(actual(Some(&named), None), None);
-        assert_eq!(actual(Some(&named), Some(&dave)), None, "a gateway changed the token");
-        assert_eq!(actual(None, Some(&carol)), None);
-        assert_eq!(actual(Some("dave"), Some(&carol)), Some(Some(dave.clone())));
-        assert_eq!(actual(None, Some(&dave)), Some(Some(dave)));
-        assert_eq!(actual(None, None), Some(None));
-        assert_eq!(actual(Some("%zz"), Some(&carol)), Some(None), "no user is not the right one");
-    }
-
-    #[test]
-    fn data_is_given_to_a_server_that_checks_or_with_a_token_that_says_it_is_the_users() {
-        let user = |name: &str| UserId::new(name).unwrap();
-        let (carol, dave) = (user("carol"), user("dave"));
-        let meant_for = MeantFor::default();
-        meant_for.bind(&carol).unwrap();
-        assert_eq!(meant_for.bind(&dave), Err(carol.clone()));
-        assert!(meant_for.may_give(Some(&carol)));
-        assert!(!meant_for.may_give(Some(&dave)) && !meant_for.may_give(None));
-        meant_for.check(503, None, None).unwrap();
-        assert!(!meant_for.may_give(None), "an answer of nobody says nothing");
-        meant_for.check(200, Some("carol"), None).unwrap();
-        assert!(meant_for.may_give(None));
-        meant_for.check(200, None, Some(&carol)).unwrap();
-        assert!(!meant_for.may_give(None), "another server answers, which does not check");
     }
 }
