@@ -221,8 +221,11 @@ fn pristine(id: &str) -> (SyncClient, Arc<ViolationCollector>) {
     let (user, id) = (vfs_sync_testkit::core::id::UserId::new("alice"), ReplicaId::new(id));
     let transport = Arc::new(ScriptedTransport::new());
     let config = ClientConfig::default();
-    let client =
-        SyncClient::builder(transport).config(config).client_id(id.unwrap()).in_memory(user.unwrap()).unwrap();
+    let client = SyncClient::builder(transport)
+        .config(config)
+        .client_id(id.unwrap())
+        .in_memory(user.unwrap())
+        .unwrap();
     let violations = Arc::new(ViolationCollector::default());
     client.observe(violations.clone());
     (client, violations)
@@ -266,8 +269,10 @@ fn a_client_that_diverged_is_hydrated_from_its_last_good_state_and_goes_on() {
         assert_eq!(reconciled.last_reconciled_write_ids, status.last_reconciled_write_ids);
 
         let (transport, config) = (server.transport("alice"), ClientConfig::default());
-        let again =
-            SyncClient::builder(transport).config(config).client_id(device.client_id()).in_memory(device.user());
+        let again = SyncClient::builder(transport)
+            .config(config)
+            .client_id(device.client_id())
+            .in_memory(device.user());
         let again = again.unwrap();
         again.hydrate_state(good.as_bytes()).unwrap();
         again.sync().await.unwrap();
