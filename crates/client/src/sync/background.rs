@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::back_off;
-use super::{pause_reason, stop_reason};
+use super::outcome::{pause_reason, stop_reason};
 use crate::client::{Inner, SyncClient};
 use crate::event::ChangeEvent;
 use crate::lock::lock;

@@ -13,7 +13,7 @@ use vfs_sync_core::operation::{Action, Upsert};
 use vfs_sync_core::shown;
 use vfs_sync_core::time::Timestamp;
 
-use super::Session;
+use super::session::Session;
 use crate::client::Inner;
 use crate::content::{GONE, NewContent, Outcome, into_requests, send_request};
 use crate::environment::Environment;

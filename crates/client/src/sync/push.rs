@@ -1,0 +1,122 @@
+//! Pushing the queue.
+
+use vfs_sync_core::client::flush::{FlushCommit, FlushCycle, FlushError, FlushStep};
+use vfs_sync_core::id::WriteId;
+use vfs_sync_core::wire::PushRequest;
+
+use super::session::Session;
+use crate::error::ClientError;
+use crate::event::ChangeEvent;
+use crate::replica::{own_write_id, unsendable};
+use crate::transport::{TransportError, TransportExt as _};
+
+impl Session {
+    pub(super) async fn flush(&mut self) -> Result<(), ClientError> {
+        if self.meta().await?.copied {
+            // What the same replica wrote after the export is told before anything is sent.
+            self.pull().await?;
+        }
+        let mut cycle = FlushCycle::default();
+        let mut epochs = 0;
+        let counts = self.store(|_, store| store.counts()).await?;
+        self.inner.advance(|progress| progress.to_push = counts.pending);
+        loop {
+            let at_most = cycle.at_most();
+            let pending = self.store(move |_, store| store.pending(at_most)).await?;
+            if pending.is_empty() {
+                return Ok(());
+            }
+            let batch = cycle.batch(pending).map_err(Self::flush_error)?;
+            let client_id = batch[0].replica_id.clone();
+            let request = PushRequest { client_id, operations: batch };
+            let answer = match self.inner.transport.push(&request).await {
+                Ok(answer) => answer,
+                Err(TransportError::TooLarge(_)) if cycle.too_large(request.operations.len()) => {
+                    continue;
+                }
+                Err(TransportError::TooLarge(_)) => {
+                    let refused =
+                        unsendable(&request.operations[0], "the operation is too large to push");
+                    self.commit(refused).await?;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            self.report.pushes += 1;
+            match cycle.results(&request.operations, &answer) {
+                Ok(FlushStep::Commit(commit)) => epochs += u32::from(self.commit(commit).await?),
+                Ok(FlushStep::Recover { commit, last_write_id }) => {
+                    if let Some(commit) = commit {
+                        epochs += u32::from(self.commit(commit).await?);
+                    }
+                    self.recover(&mut cycle, last_write_id).await?;
+                }
+                Err(error) => return Err(Self::flush_error(error)),
+            }
+            if epochs > 1 {
+                // Each queues again what the one before took: the next flush continues.
+                return Ok(());
+            }
+        }
+    }
+
+    /// Pulls, and rebases above the greatest write id that the server has of this replica.
+    async fn recover(
+        &mut self,
+        cycle: &mut FlushCycle,
+        told: Option<WriteId>,
+    ) -> Result<(), ClientError> {
+        self.pull().await?;
+        let (own, head) = self
+            .store(|_, store| {
+                let head = store.before_rebase()?;
+                Ok((own_write_id(store.meta()), head))
+            })
+            .await?;
+        if let (Some(last), Some(head)) = (told.max(own), head) {
+            cycle.recover(head, last);
+        }
+        Ok(())
+    }
+
+    fn flush_error(error: FlushError) -> ClientError {
+        match error {
+            FlushError::Violation(violation) => ClientError::Violation(violation),
+            FlushError::WriteIdsUsedUp => ClientError::Invalid(error.to_string()),
+            FlushError::Malformed(malformed) => TransportError::MalformedResponse {
+                call: "push",
+                field: malformed.field,
+                reason: malformed.reason,
+            }
+            .into(),
+        }
+    }
+
+    /// Gives whether another epoch than the last one answered.
+    async fn commit(&mut self, commit: FlushCommit) -> Result<bool, ClientError> {
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let applied = commit.acknowledged.len();
+        let (outdated, rejected, another) = self
+            .store(move |inner, store| {
+                let before = store.meta().epoch;
+                let events = store.commit_flush(&commit)?;
+                let another = before.is_some() && store.meta().epoch != before;
+                let outdated = |event: &&ChangeEvent| matches!(event, ChangeEvent::Outdated { .. });
+                let rejected = |event: &&ChangeEvent| matches!(event, ChangeEvent::Rejected { .. });
+                let outdated = events.iter().filter(outdated).count();
+                let rejected = events.iter().filter(rejected).count();
+                inner.emit(events);
+                Ok((outdated, rejected, another))
+            })
+            .await?;
+        self.report.applied += count(applied);
+        self.report.outdated += count(outdated);
+        self.report.rejected += count(rejected);
+        let done = applied + outdated + rejected;
+        self.inner.advance(|progress| {
+            progress.pushed += count(done);
+            progress.to_push = progress.to_push.saturating_sub(count(done));
+        });
+        Ok(another)
+    }
+}

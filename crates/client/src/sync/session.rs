@@ -1,0 +1,134 @@
+//! One call's turn at talking to the server.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tokio::sync::OwnedMutexGuard;
+use vfs_sync_core::id::ItemId;
+
+use super::outcome::stop_reason;
+use crate::client::Inner;
+use crate::error::ClientError;
+use crate::event::{Progress, SyncReport};
+use crate::lock::lock;
+use crate::replica::{Meta, ReplicaStore};
+
+/// One call's turn at talking to the server.
+pub(crate) struct Session {
+    pub(crate) inner: Arc<Inner>,
+    /// Shared with the transactions that run, so that none of a cancelled call is still under way
+    /// when the next has its turn.
+    turn: Arc<OwnedMutexGuard<()>>,
+    pub(crate) report: SyncReport,
+    /// Items with a content that the server cannot take at present: tried once in a sync.
+    pub(crate) waiting: HashSet<ItemId>,
+}
+
+/// The part of a sync to do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    All,
+    Flush,
+    Pull,
+    Rematerialise,
+}
+
+impl Session {
+    pub(crate) async fn begin(inner: &Arc<Inner>) -> Self {
+        let turn = Arc::new(Arc::clone(&inner.work).lock_owned().await);
+        let inner = Arc::clone(inner);
+        {
+            let mut progress = lock(&inner.progress);
+            *progress = Progress {
+                downloaded: progress.downloaded,
+                to_download: progress.to_download,
+                downloaded_bytes: progress.downloaded_bytes,
+                to_download_bytes: progress.to_download_bytes,
+                ..Progress::default()
+            };
+        }
+        Self { inner, turn, report: SyncReport::default(), waiting: HashSet::new() }
+    }
+
+    /// Does `work`, and emits the violation that it ends with, if it does.
+    pub(crate) async fn run(&mut self, work: Work) -> Result<(), ClientError> {
+        self.work(work).await.map_err(|error| self.inner.emitted(error))
+    }
+
+    async fn work(&mut self, work: Work) -> Result<(), ClientError> {
+        match work {
+            Work::Flush => self.flush().await,
+            Work::Pull => self.pull_and_reconcile().await,
+            Work::Rematerialise => self.rematerialise().await,
+            Work::All => {
+                match self.flush().await {
+                    // What cannot be pushed at present keeps nothing of others' from coming.
+                    Err(ClientError::Transport(error)) if error.waits() => {
+                        self.pull().await?;
+                        return Err(error.into());
+                    }
+                    flushed => flushed?,
+                }
+                let epoch = self.meta().await?.epoch;
+                self.pull_and_reconcile().await?;
+                let pushes = self.report.pushes;
+                if self.meta().await?.epoch != epoch {
+                    // What another epoch acknowledged is queued again.
+                    self.flush().await?;
+                }
+                if self.report.pushes > pushes {
+                    self.pull_and_reconcile().await?;
+                }
+                while self.upload_contents().await? {
+                    // Conflicted copies are new operations; what was attached comes by the feed.
+                    self.flush().await?;
+                    self.pull_and_reconcile().await?;
+                }
+                let inner = Arc::clone(&self.inner);
+                self.inner.environment().blocking(move || inner.trim_cache()).await
+            }
+        }
+    }
+
+    /// Runs a transaction off the runtime. It is finished even if nobody waits for it any more.
+    pub(crate) async fn store<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner, &mut dyn ReplicaStore) -> Result<T, ClientError> + Send + 'static,
+    ) -> Result<T, ClientError> {
+        let (inner, turn) = (Arc::clone(&self.inner), Arc::clone(&self.turn));
+        let done = self.inner.environment().blocking(move || {
+            let _turn = turn;
+            let mut store = lock(&inner.store);
+            work(&inner, &mut **store)
+        });
+        done.await
+    }
+
+    pub(crate) async fn meta(&self) -> Result<Meta, ClientError> {
+        self.store(|_, store| Ok(store.meta().clone())).await
+    }
+
+    pub(crate) async fn pull_and_reconcile(&mut self) -> Result<(), ClientError> {
+        self.pull().await?;
+        self.reconcile(false).await
+    }
+
+    /// Keeps why it stopped, or that it no longer is. A network that is down is no reason.
+    pub(crate) async fn note_outcome(
+        &self,
+        error: Option<&ClientError>,
+    ) -> Result<(), ClientError> {
+        let reason = match error {
+            None => None,
+            Some(error) => match stop_reason(error) {
+                Some(reason) => Some(reason),
+                None => return Ok(()),
+            },
+        };
+        self.store(move |_, store| {
+            let same = store.meta().stopped.as_deref() == reason.as_ref();
+            if same { Ok(()) } else { store.set_stopped(reason) }
+        })
+        .await
+    }
+}
