@@ -51,14 +51,18 @@ struct Registers {
 #[derive(Default)]
 struct Queue {
     next_seq: i64,
-    ops: BTreeMap<i64, QueuedOp>,
+    ops: BTreeMap<i64, QueuedRow>,
     by_id: HashMap<OpId, i64>,
     by_item: HashMap<ItemId, BTreeSet<i64>>,
     by_parent: HashMap<ItemId, BTreeSet<i64>>,
     acknowledged: BTreeSet<i64>,
     pending: BTreeSet<i64>,
-    /// The times that acknowledged operations were sent with, where the server believed less.
-    sent: BTreeMap<i64, Timestamp>,
+}
+
+/// An operation in the queue, with the time that it is sent with: the server may believe less.
+struct QueuedRow {
+    queued: QueuedOp,
+    sent_at: Timestamp,
 }
 
 impl Queue {
@@ -74,16 +78,16 @@ impl Queue {
             QueuedState::Pending => self.pending.insert(seq),
             QueuedState::Acknowledged => self.acknowledged.insert(seq),
         };
-        self.ops.insert(seq, QueuedOp { operation: op, state });
+        let sent_at = op.occurred_at;
+        self.ops.insert(seq, QueuedRow { queued: QueuedOp { operation: op, state }, sent_at });
         seq
     }
 
     fn remove(&mut self, seq: i64) -> Option<Operation> {
-        let op = self.ops.remove(&seq)?.operation;
+        let op = self.ops.remove(&seq)?.queued.operation;
         self.by_id.remove(&op.op_id);
         self.pending.remove(&seq);
         self.acknowledged.remove(&seq);
-        self.sent.remove(&seq);
         let forget = |index: &mut HashMap<ItemId, BTreeSet<i64>>, id: &ItemId| {
             if let Some(seqs) = index.get_mut(id) {
                 seqs.remove(&seq);
@@ -166,7 +170,8 @@ impl MemoryRows {
     }
 
     fn queued(&self, seqs: Option<&BTreeSet<i64>>) -> Vec<QueuedOp> {
-        seqs.into_iter().flatten().filter_map(|seq| self.queue.ops.get(seq).cloned()).collect()
+        let rows = seqs.into_iter().flatten().filter_map(|seq| self.queue.ops.get(seq));
+        rows.map(|row| row.queued.clone()).collect()
     }
 }
 
@@ -516,11 +521,13 @@ impl Rows for MemoryRows {
 
     fn to_the_end(&mut self, op_id: &OpId) -> Result<()> {
         let Some(seq) = self.queue.by_id.get(op_id).copied() else { return Ok(()) };
-        let sent = self.queue.sent.get(&seq).copied();
-        let state = self.queue.ops.get(&seq).map(|one| one.state);
-        if let (Some(op), Some(state)) = (self.queue.remove(seq), state) {
+        let Some(QueuedRow { queued, sent_at }) = self.queue.ops.get(&seq) else { return Ok(()) };
+        let (state, sent_at) = (queued.state, *sent_at);
+        if let Some(op) = self.queue.remove(seq) {
             let seq = self.queue.push(op, state);
-            self.queue.sent.extend(sent.map(|sent| (seq, sent)));
+            if let Some(row) = self.queue.ops.get_mut(&seq) {
+                row.sent_at = sent_at;
+            }
         }
         Ok(())
     }
@@ -542,11 +549,12 @@ impl Rows for MemoryRows {
     fn pending(&mut self, at_most: usize) -> Result<Vec<(Operation, usize)>> {
         let pending = self.queue.pending.iter().take(at_most);
         let ops = pending.filter_map(|seq| self.queue.ops.get(seq));
-        Ok(ops.map(|one| (one.operation.clone(), one.operation.to_json().len())).collect())
+        let operations = ops.map(|one| &one.queued.operation);
+        Ok(operations.map(|op| (op.clone(), op.to_json().len())).collect())
     }
 
     fn queue(&mut self, limit: usize) -> Result<Vec<QueuedOp>> {
-        Ok(self.queue.ops.values().take(limit).cloned().collect())
+        Ok(self.queue.ops.values().take(limit).map(|row| row.queued.clone()).collect())
     }
 
     fn acknowledge(
@@ -558,27 +566,27 @@ impl Rows for MemoryRows {
         let Some(seq) = self.queue.by_id.get(op_id) else { return Ok(None) };
         self.queue.pending.remove(seq);
         self.queue.acknowledged.insert(*seq);
-        let Some(one) = self.queue.ops.get_mut(seq) else { return Ok(None) };
-        one.state = QueuedState::Acknowledged;
-        one.operation.write_id = one.operation.write_id.min(write_id);
-        let sent = one.operation.occurred_at;
-        one.operation.occurred_at = at.map_or(sent, |at| at.min(sent));
-        self.queue.sent.entry(*seq).or_insert(sent);
-        Ok(Some(one.operation.item_id.clone()))
+        let Some(row) = self.queue.ops.get_mut(seq) else { return Ok(None) };
+        let QueuedOp { operation, state } = &mut row.queued;
+        *state = QueuedState::Acknowledged;
+        operation.write_id = operation.write_id.min(write_id);
+        let before = operation.occurred_at;
+        operation.occurred_at = at.map_or(before, |at| at.min(before));
+        Ok(Some(operation.item_id.clone()))
     }
 
     fn unacknowledge(&mut self, covered: Option<WriteId>, as_sent: bool) -> Result<BTreeSet<OpId>> {
         let mut again = BTreeSet::new();
-        for (seq, one) in &mut self.queue.ops {
-            let acknowledged = one.state == QueuedState::Acknowledged;
-            if acknowledged && Some(one.operation.write_id) > covered {
-                one.state = QueuedState::Pending;
-                if let Some(sent) = self.queue.sent.remove(seq).filter(|_| as_sent) {
-                    one.operation.occurred_at = sent;
+        for (seq, QueuedRow { queued, sent_at }) in &mut self.queue.ops {
+            let acknowledged = queued.state == QueuedState::Acknowledged;
+            if acknowledged && Some(queued.operation.write_id) > covered {
+                queued.state = QueuedState::Pending;
+                if as_sent {
+                    queued.operation.occurred_at = *sent_at;
                 }
                 self.queue.acknowledged.remove(seq);
                 self.queue.pending.insert(*seq);
-                again.insert(one.operation.op_id.clone());
+                again.insert(queued.operation.op_id.clone());
             }
         }
         Ok(again)
@@ -586,8 +594,8 @@ impl Rows for MemoryRows {
 
     fn restamp(&mut self, op_id: &OpId, occurred_at: Timestamp) -> Result<()> {
         let seq = self.queue.by_id.get(op_id);
-        if let Some(one) = seq.and_then(|seq| self.queue.ops.get_mut(seq)) {
-            one.operation.occurred_at = occurred_at;
+        if let Some(row) = seq.and_then(|seq| self.queue.ops.get_mut(seq)) {
+            (row.queued.operation.occurred_at, row.sent_at) = (occurred_at, occurred_at);
         }
         Ok(())
     }
@@ -600,7 +608,7 @@ impl Rows for MemoryRows {
     fn remove_covered(&mut self, through: WriteId) -> Result<Vec<Operation>> {
         let end = self.queue.pending.first().copied().unwrap_or(i64::MAX);
         let covered = self.queue.acknowledged.range(..end).copied().filter(|seq| {
-            self.queue.ops.get(seq).is_some_and(|one| one.operation.write_id <= through)
+            self.queue.ops.get(seq).is_some_and(|row| row.queued.operation.write_id <= through)
         });
         let covered: Vec<i64> = covered.collect();
         Ok(covered.into_iter().filter_map(|seq| self.queue.remove(seq)).collect())
@@ -608,9 +616,10 @@ impl Rows for MemoryRows {
 
     fn shift_pending(&mut self, by: u64) -> Result<()> {
         for seq in &self.queue.pending {
-            if let Some(one) = self.queue.ops.get_mut(seq) {
-                let write_id = one.operation.write_id.get().saturating_add(by);
-                one.operation.write_id = WriteId::new(write_id).unwrap_or(WriteId::MAX);
+            if let Some(row) = self.queue.ops.get_mut(seq) {
+                let operation = &mut row.queued.operation;
+                let write_id = operation.write_id.get().saturating_add(by);
+                operation.write_id = WriteId::new(write_id).unwrap_or(WriteId::MAX);
             }
         }
         Ok(())
@@ -618,14 +627,14 @@ impl Rows for MemoryRows {
 
     fn renumber(&mut self, op_id: &OpId, write_id: WriteId) -> Result<()> {
         let seq = self.queue.by_id.get(op_id);
-        if let Some(one) = seq.and_then(|seq| self.queue.ops.get_mut(seq)) {
-            one.operation.write_id = write_id;
+        if let Some(row) = seq.and_then(|seq| self.queue.ops.get_mut(seq)) {
+            row.queued.operation.write_id = write_id;
         }
         Ok(())
     }
 
     fn latest_queued_stamp(&mut self) -> Result<Option<Timestamp>> {
-        Ok(self.queue.ops.values().map(|one| one.operation.occurred_at).max())
+        Ok(self.queue.ops.values().map(|row| row.queued.operation.occurred_at).max())
     }
 
     fn push_rejected(&mut self, op: &RejectedOp) -> Result<()> {
