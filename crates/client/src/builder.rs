@@ -14,7 +14,7 @@ use crate::error::ClientError;
 use crate::replica::{Meta, create_store, memory_store, open_store, remove_store};
 use crate::transport::{HttpConfig, HttpTransport, TokenProvider, Transport, TransportError};
 
-/// Builds a [`SyncClient`]. Begins with the way to the server ([`SyncClient::http`] or
+/// The builder of a [`SyncClient`]. Begins with the way to the server ([`SyncClient::http`] or
 /// [`SyncClient::builder`]) and ends with the replica: [`create`](Self::create) makes one,
 /// [`open`](Self::open) takes up one that is there, [`in_memory`](Self::in_memory) keeps none.
 #[must_use = "a builder does nothing until it is given a replica"]

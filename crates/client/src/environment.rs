@@ -43,7 +43,7 @@ use crate::error::ClientError;
 /// # drop(config);
 /// ```
 pub trait Environment: Debug + Send + Sync + 'static {
-    /// The wall clock. It may be wrong, jump and go back.
+    /// Returns the time of the wall clock. It may be wrong, jump and go back.
     fn now(&self) -> Timestamp;
 
     /// 128 bits that nobody had before: they become an id, in the form of a UUID. Two replicas

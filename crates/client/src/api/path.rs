@@ -34,7 +34,7 @@ pub enum TreePath {
 }
 
 impl TreePath {
-    /// Parses a path. Empty steps are ignored, and a path that begins neither with `/` nor with
+    /// Parses a path of either form. Empty steps are ignored, and a path that begins neither with `/` nor with
     /// `shared:` counts from the top of the user's own tree. Returns `None` where the owner is no
     /// user's id.
     #[must_use]

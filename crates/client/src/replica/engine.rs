@@ -210,7 +210,7 @@ fn enter_epoch<R: Rows>(
     requeue(rows, meta, again)
 }
 
-/// How acknowledged operations are queued again.
+/// The way in which acknowledged operations are queued again.
 #[derive(Debug, Clone, Copy)]
 enum Again {
     /// The server lacks all above `covered`. They take the time that it gave them.
@@ -269,8 +269,8 @@ fn keep_order<R: Rows>(
     Ok(())
 }
 
-/// How much of the feed the replica shows of an item's content. A content on its way covers one that
-/// came since it was queued: of that its user has seen no more than when they put theirs.
+/// Returns the position up to which the replica shows an item's content. A content on its way covers
+/// one that came since it was queued: its user has seen no more of that one than when they put theirs.
 fn shown_up_to<R: Rows>(rows: &mut R, meta: &Meta, item: &ItemId) -> Result<Basis> {
     let mut on_their_way = rows.uploads_of_item(item)?;
     on_their_way.retain(|upload| upload.state != UploadState::Rejected);
@@ -1307,7 +1307,7 @@ fn withdraw_unseen<R: Rows>(rows: &mut R, meta: &Meta) -> Result<Vec<ChangeEvent
     Ok(events)
 }
 
-/// Whether the replica was told after `basis` of an item, its content, a link to it or one from it.
+/// Returns true if the feed changed an item, its content, a link to it or one from it after `basis`.
 fn has_changed_since<R: Rows>(rows: &mut R, item: &ItemId, basis: &Basis) -> Result<bool> {
     let Some(row) = rows.item(Slot::Current, item)? else { return Ok(false) };
     let mut told = vec![row.at];

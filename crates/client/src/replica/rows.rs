@@ -73,7 +73,7 @@ pub(super) struct LostRow {
 /// The rows of a replica. Writes happen between `begin` and `commit`; a failed transaction is
 /// rolled back and leaves no trace.
 pub(super) trait Rows: Send {
-    /// Begins a transaction. If it is to be on disk `at_once`, so is all before it once it commits.
+    /// Begins a new transaction. If it is to be on disk `at_once`, so is all before it once it commits.
     fn begin(&mut self, at_once: bool) -> Result<()>;
     /// Commits, with what of `meta` differs from `before`.
     fn commit(&mut self, before: &Meta, meta: &Meta) -> Result<()>;

@@ -229,7 +229,7 @@ pub(crate) struct Offering<'a> {
     pub(crate) has_bytes: &'a dyn Fn(&BlobId, u64) -> bool,
 }
 
-/// A replica. Each call is one transaction: all of it happens, durably, or none.
+/// The durable state of a replica. Each call is one transaction: all of it happens, durably, or none.
 pub(crate) trait ReplicaStore: Send {
     fn meta(&self) -> &Meta;
 

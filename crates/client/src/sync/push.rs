@@ -1,4 +1,4 @@
-//! Pushing the queue.
+//! The push of the queue.
 
 use vfs_sync_core::client::flush::{FlushCommit, FlushCycle, FlushError, FlushStep};
 use vfs_sync_core::id::WriteId;

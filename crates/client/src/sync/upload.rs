@@ -205,7 +205,7 @@ impl Session {
         Ok(outcomes)
     }
 
-    /// Makes outcomes durable. Gives the refusal of one that is behind, if there is any.
+    /// Makes the outcomes of uploads durable. Returns the refusal of one that is behind, if there is any.
     async fn settle(
         &mut self,
         outcomes: Vec<(Upload, Outcome)>,
