@@ -85,7 +85,7 @@ pub(crate) fn make_directory(directory: &Path) -> Result<()> {
 pub(crate) fn store_failure(error: StoreError) -> Failure {
     let message = error.to_string();
     match error {
-        StoreError::Unavailable(_) => Failure::new(Kind::Network, message)
+        StoreError::Unavailable(_) | StoreError::Conflict => Failure::new(Kind::Network, message)
             .hint(format!("is the database running? See {DATABASE_VARIABLE} and --data")),
         StoreError::Full(_) => Failure::failed(message).hint("free space on the database's disk"),
         StoreError::NewerSchema { .. } => {

@@ -210,6 +210,7 @@ impl From<StoreError> for ApiError {
                     _ => error,
                 }
             }
+            error @ StoreError::Conflict => Self::from(StoreError::Unavailable(error.to_string())),
             StoreError::WentBack => {
                 Self::from(StoreError::Unavailable("it went back while it was served".into()))
             }

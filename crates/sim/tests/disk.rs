@@ -77,7 +77,7 @@ fn at_each_operation<S: Subject>(root: &Path, begin: &Disk, faults: &[DiskFault]
     }
 }
 
-struct Server(SqliteStore);
+struct Server(Box<dyn MetadataStore>);
 
 fn push(name: &str, write_id: u64) -> PushBatch {
     let body = serde_json::json!({"clientId": "r", "operations": [{
@@ -99,7 +99,8 @@ impl Subject for Server {
     type Failure = StoreError;
 
     fn open(dir: &Path) -> Result<Self, StoreError> {
-        SqliteStore::open_alone(&dir.join("server.db"), Some(&Disk::vfs()), noon()).map(Self)
+        SqliteStore::open_alone(&dir.join("server.db"), Some(&Disk::vfs()), noon())
+            .map(|store| Self(Box::new(store)))
     }
 
     fn act(&mut self) -> Result<(), StoreError> {

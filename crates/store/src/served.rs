@@ -7,7 +7,7 @@ use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::server::push::Head;
 
-use crate::StoreError;
+use crate::error::{Result, StoreError};
 
 /// Heads that are remembered, twice over: of the users that were served last.
 const REMEMBERED: usize = 5_000;
@@ -69,7 +69,7 @@ impl Served {
         head: Option<&Head>,
         present: Epoch,
         since: u64,
-    ) -> Result<(), StoreError> {
+    ) -> Result<()> {
         let counter = head.map_or(0, |head| head.counter);
         let mut seen = self.seen();
         if seen.latest.is_some_and(|(latest, tick)| tick <= since && present < latest) {

@@ -109,7 +109,7 @@ pub(super) async fn repair_reconcile_state(
     let database = existing(&args.database)?;
     let store = vfs_sync_store::open(&database, server::now()).await;
     let store = store.map_err(server::store_failure)?;
-    let found = store.repair_reconcile_states(user.as_ref(), args.dry_run).await;
+    let found = store.repair_reconcile_states(user, args.dry_run).await;
     let found = found.map_err(server::store_failure)?;
     for state in &found {
         let (user, key) = (escaped(&state.user), escaped(&state.key));

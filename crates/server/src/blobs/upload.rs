@@ -174,7 +174,7 @@ impl UploadWriter {
             None
         };
         let claimed =
-            app.store.claim_upload(user, staging_id, &lease, anew.as_ref(), app.now()).await;
+            app.store.claim_upload(user, staging_id, &lease, anew.clone(), app.now()).await;
         if let Ok(UploadAccess::Open(stage, upload)) = claimed {
             return Ok(Some((stage, upload)));
         }

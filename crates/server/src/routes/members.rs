@@ -105,7 +105,7 @@ async fn members(
     let after: Option<UserId> = query.get("after").map(|text| id("after", text)).transpose()?;
     let limit = query.limit(limits::DEFAULT_PULL_LIMIT, limits::MAX_PULL_LIMIT)?;
     // One row more than requested shows whether there are more.
-    let mut members = app.store.members(&group, after.as_ref(), limit + 1).await?;
+    let mut members = app.store.members(&group, after, limit + 1).await?;
     let has_more = members.len() > limit as usize;
     members.truncate(limit as usize);
     tracing::info!(

@@ -33,7 +33,7 @@ pub(crate) async fn list(
     let limit = query.limit(USUAL_PAGE, LARGEST_PAGE)?;
     let after = query.get("cursor").map(read_cursor).transpose()?;
     let keep = millis(app.config.keep_deleted);
-    let listing = app.store.trash(&user, after.as_ref(), limit, keep).await?;
+    let listing = app.store.trash(&user, after, limit, keep).await?;
     let next_cursor = listing.next.as_ref().map(cursor_text);
     Ok(([NO_STORE], Json(TrashPage { items: listing.items, next_cursor })))
 }

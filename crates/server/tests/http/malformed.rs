@@ -92,7 +92,7 @@ async fn a_malformed_reconcile_state_names_the_repair_which_mends_it() {
     let found = store.repair_reconcile_states(None, true).await.unwrap();
     assert_eq!((found.len(), &*found[0].user, &*found[0].key), (1, "alice", "crdt:laptop"));
     let bob = vfs_sync_core::id::UserId::new("bob").unwrap();
-    assert_eq!(store.repair_reconcile_states(Some(&bob), false).await.unwrap(), []);
+    assert_eq!(store.repair_reconcile_states(Some(bob), false).await.unwrap(), []);
     attach(&alice, &body).await.refused(500, "attach_failed");
     assert_eq!(store.repair_reconcile_states(None, false).await.unwrap(), found);
     assert_eq!(store.repair_reconcile_states(None, false).await.unwrap(), []);

@@ -11,9 +11,7 @@ use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, PushReason, PushResponse, PushStatus, ReconcileRequest,
     ReconcileState, StageStatus, WriteIds,
 };
-use vfs_sync_store::{
-    BlobRow, Pruned, PullAnswer, PullRequest, Reclaim, ReconcileAnswer, Retention,
-};
+use vfs_sync_store::{BlobRow, PullAnswer, PullRequest, Reclaim, ReconcileAnswer, Retention};
 
 use super::positions;
 use crate::coverage::Kind;
@@ -415,17 +413,20 @@ pub(crate) fn reclaiming(ledger: &Ledger, reclaims: &[Reclaim]) {
     }
 }
 
-/// The audit trail is kept for as long as was promised, and no longer.
-pub(crate) fn pruned(ledger: &Ledger, retention: &Retention, pruned: Pruned) {
+/// Notes that retention has removed removals, which may send a client back to the beginning.
+pub(crate) fn removals_pruned(ledger: &Ledger) {
     let mut book = ledger.book();
-    if pruned.removals > 0 {
-        book.coverage.count(Kind::Call, "retention: removals");
-        book.may_rematerialize = true;
-    }
+    book.coverage.count(Kind::Call, "retention: removals");
+    book.may_rematerialize = true;
+}
+
+/// Checks that the audit trail is kept for as long as was promised, and no longer.
+pub(crate) fn accepted_pruned(ledger: &Ledger, retention: &Retention, accepted: u64) {
+    let mut book = ledger.book();
     let expected = book.model.prune_accepted(retention.accepted_before);
     book.may_repeat |= expected > 0;
-    if pruned.accepted != expected {
-        let message = format!("{} accepted operations pruned, not {expected}", pruned.accepted);
+    if accepted != expected {
+        let message = format!("{accepted} accepted operations pruned, not {expected}");
         book.fail(FailureKind::Answer, message);
     }
 }

@@ -3,19 +3,20 @@
 use std::sync::Arc;
 
 use vfs_sync_core::access::{AccessLevel, Principal};
-use vfs_sync_core::content::{Attachment, RelationKind, Sha256Digest};
+use vfs_sync_core::content::{RelationKind, Sha256Digest};
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
 use vfs_sync_core::register::{GrantRegister, Item, MoveRegister};
-use vfs_sync_core::server::attach::{Expected, MadeAttach};
+use vfs_sync_core::server::attach::Expected;
 use vfs_sync_core::server::push::{Accepted, Head, Link, Mark};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{ReconcileState, StageStatus};
 
 use super::table::{Grouped, Table};
-use crate::codes::BlobStatus;
-use crate::trash::TrashRow;
-use crate::{StoreError, UploadRow, Usage, codes};
+use crate::command::trash::TrashRow;
+use crate::command::upload::{UploadRow, Usage};
+use crate::encoding::{self, BlobStatus};
+use crate::error::Result;
 
 #[derive(Debug, Clone)]
 pub(super) struct Replica {
@@ -134,8 +135,8 @@ impl State {
         state
     }
 
-    pub(super) fn present_epoch(&self) -> Result<Epoch, StoreError> {
-        let missing = || codes::malformed("meta", "epoch", "is missing");
+    pub(super) fn present_epoch(&self) -> Result<Epoch> {
+        let missing = || encoding::malformed("meta", "epoch", "is missing");
         self.epoch.get(&()).copied().ok_or_else(missing)
     }
 
@@ -146,64 +147,31 @@ impl State {
         }
     }
 
-    pub(super) fn change_blob(&mut self, blob_id: &BlobId, change: impl FnOnce(&mut Blob)) {
-        if let Some(mut blob) = self.blobs.get(blob_id).cloned() {
-            change(&mut blob);
-            self.blobs.put(blob_id.clone(), blob);
-        }
+    /// Begins an epoch after the present one and `seen`.
+    pub(super) fn begin_epoch(
+        &mut self,
+        seen: Option<Epoch>,
+        now: Timestamp,
+        chance: u16,
+    ) -> Result<Epoch> {
+        let present = self.present_epoch()?;
+        let epoch = Epoch::following(seen.map_or(present, |seen| seen.max(present)), now, chance);
+        self.epoch.put((), epoch);
+        Ok(epoch)
     }
+}
 
-    pub(super) fn attachment(&self, ref_id: &RefId) -> Result<Option<Attachment>, StoreError> {
-        let Some(row) = self.refs.get(ref_id) else { return Ok(None) };
-        let blob = self.blobs.get(&row.blob_id);
-        let (size, digest) = blob.and_then(|blob| blob.uploaded).ok_or_else(|| {
-            codes::malformed("blob_refs", ref_id, "its blob has no size and digest")
-        })?;
-        Ok(Some(Attachment {
-            item_id: row.item_id.clone(),
-            blob_id: row.blob_id.clone(),
-            relation_kind: row.kind,
-            size,
-            digest,
-            content_type: blob.and_then(|blob| blob.content_type.clone()),
-            ref_id: ref_id.clone(),
-            attached_at: row.attached_at,
-            modified_at: row.modified_at,
-        }))
-    }
+/// How many rows a call asks for.
+pub(super) fn count(at_most: u32) -> usize {
+    usize::try_from(at_most).unwrap_or(usize::MAX)
+}
 
-    /// Those of the attachments that are there.
-    pub(super) fn attachments<'a>(
-        &self,
-        refs: impl IntoIterator<Item = &'a RefId>,
-    ) -> Result<Vec<Attachment>, StoreError> {
-        refs.into_iter().filter_map(|ref_id| self.attachment(ref_id).transpose()).collect()
-    }
-
-    /// The attachments of a blob, with what their requests expected.
-    pub(super) fn made_attaches(&self, blob: &BlobId) -> Result<Vec<MadeAttach>, StoreError> {
-        let made = |ref_id: &RefId| {
-            let expected = self.refs.get(ref_id).map(|row| row.expected.clone());
-            let attachment = self.attachment(ref_id).transpose()?;
-            Some(attachment.map(|attachment| MadeAttach { attachment, expected }))
-        };
-        self.refs_with.group(blob).keys().filter_map(made).collect()
-    }
-
-    /// The contents that a file had and has, the newest first.
-    pub(super) fn versions(&self, item: &ItemId) -> Vec<&RefId> {
-        let of_item = self.refs_of.group(item).keys();
-        let rows = of_item.filter_map(|id| Some((self.refs.get(id)?, id)));
-        let mut files: Vec<_> = rows.filter(|(row, _)| row.kind == RelationKind::File).collect();
-        files.sort_by(|(a, a_id), (b, b_id)| (b.attached_at, b_id).cmp(&(a.attached_at, a_id)));
-        files.into_iter().map(|(_, id)| id).collect()
-    }
-
-    /// Whether the item is there, for the user.
-    pub(super) fn sees(&self, user: &UserId, item: &ItemId) -> bool {
-        self.items.get(item).is_some_and(|row| {
-            let allowed = row.owner == *user || self.access.get(item, user).is_some();
-            allowed && !row.fields.is_deleted()
-        })
-    }
+/// The first of `found`, by their times.
+pub(super) fn oldest<T: Ord>(
+    found: impl Iterator<Item = (Timestamp, T)>,
+    at_most: u32,
+) -> impl Iterator<Item = T> {
+    let mut found: Vec<_> = found.collect();
+    found.sort();
+    found.into_iter().take(count(at_most)).map(|(_, one)| one)
 }

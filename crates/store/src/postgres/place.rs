@@ -8,9 +8,10 @@ use deadpool_postgres::ClientWrapper;
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::time::Timestamp;
 
-use super::feed::stored_epoch;
+use super::feeds::stored_epoch;
+use crate::encoding;
+use crate::error::{Result, StoreError};
 use crate::served::Served;
-use crate::{StoreError, codes};
 
 /// What makes a connection lead elsewhere: another cluster, another history of its log, another
 /// life of the server, another database, tables made anew.
@@ -28,7 +29,7 @@ pub(super) async fn check(
     client: &mut ClientWrapper,
     start: Option<Timestamp>,
     served: &Served,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     let standby: bool = client.query_one("SELECT pg_is_in_recovery()", &[]).await?.try_get(0)?;
     if standby {
         let text =
@@ -58,11 +59,11 @@ pub(super) async fn check(
         return Ok(());
     }
     let present = stored_epoch(row.try_get(0)?)
-        .ok_or_else(|| codes::malformed("meta", "epoch", "is no epoch"))?;
+        .ok_or_else(|| encoding::malformed("meta", "epoch", "is no epoch"))?;
     let now = start.or_else(|| Timestamp::from_millis(row.try_get(1).ok()?));
     let now = now.ok_or_else(|| StoreError::Failed("the database has no time".into()))?;
     let present = served.latest().map_or(present, |latest| latest.max(present));
-    let epoch = Epoch::following(present, now, codes::low_bits(codes::chance()));
+    let epoch = Epoch::following(present, now, encoding::low_bits(encoding::chance()));
     let value = epoch.as_u64() as i64;
     tx.execute("UPDATE meta SET value = $1 WHERE name = 'epoch'", &[&value]).await?;
     tx.execute(

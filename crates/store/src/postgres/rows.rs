@@ -11,7 +11,8 @@ use vfs_sync_core::id::WriteId;
 use vfs_sync_core::stamp::{Author, Stamp};
 use vfs_sync_core::time::Timestamp;
 
-use crate::{StoreError, codes};
+use crate::encoding;
+use crate::error::{Result, StoreError};
 
 /// One row of `table`, read column by column. `key` names it in errors.
 pub(super) struct Columns<'r, K> {
@@ -22,7 +23,7 @@ pub(super) struct Columns<'r, K> {
 
 impl<'r, K: Display> Columns<'r, K> {
     pub(super) fn malformed(&self, reason: impl Display) -> StoreError {
-        codes::malformed(self.table, &self.key, reason)
+        encoding::malformed(self.table, &self.key, reason)
     }
 
     fn wrong(&self, column: usize, problem: impl Display) -> StoreError {
@@ -30,19 +31,19 @@ impl<'r, K: Display> Columns<'r, K> {
         self.malformed(format_args!("{name} {problem}"))
     }
 
-    pub(super) fn get<T: FromSql<'r>>(&self, column: usize) -> Result<T, StoreError> {
+    pub(super) fn get<T: FromSql<'r>>(&self, column: usize) -> Result<T> {
         self.row.try_get(column).map_err(|error| self.wrong(column, error))
     }
 
-    pub(super) fn unsigned(&self, column: usize) -> Result<u64, StoreError> {
+    pub(super) fn unsigned(&self, column: usize) -> Result<u64> {
         u64::try_from(self.get::<i64>(column)?).map_err(|_| self.wrong(column, "is negative"))
     }
 
-    pub(super) fn time(&self, column: usize) -> Result<Timestamp, StoreError> {
+    pub(super) fn time(&self, column: usize) -> Result<Timestamp> {
         Timestamp::from_millis(self.get(column)?).ok_or_else(|| self.wrong(column, "is no time"))
     }
 
-    pub(super) fn parse<T: FromStr<Err: Display>>(&self, column: usize) -> Result<T, StoreError> {
+    pub(super) fn parse<T: FromStr<Err: Display>>(&self, column: usize) -> Result<T> {
         self.get::<&str>(column)?.parse().map_err(|error: T::Err| self.wrong(column, error))
     }
 
@@ -51,12 +52,12 @@ impl<'r, K: Display> Columns<'r, K> {
         &self,
         column: usize,
         known: impl FnOnce(C) -> Option<T>,
-    ) -> Result<T, StoreError> {
+    ) -> Result<T> {
         known(self.get(column)?).ok_or_else(|| self.wrong(column, "has an unknown value"))
     }
 
     /// The stamp in the columns `authored_at, author, replica_id, write_id` from `first` on.
-    pub(super) fn stamp(&self, first: usize) -> Result<Stamp, StoreError> {
+    pub(super) fn stamp(&self, first: usize) -> Result<Stamp> {
         let author = Author {
             user: self.parse(first + 1)?,
             replica: self.parse(first + 2)?,
@@ -65,20 +66,17 @@ impl<'r, K: Display> Columns<'r, K> {
         Ok(Stamp { authored_at: self.time(first)?, author: Arc::new(author) })
     }
 
-    pub(super) fn write_id(&self, column: usize) -> Result<WriteId, StoreError> {
+    pub(super) fn write_id(&self, column: usize) -> Result<WriteId> {
         WriteId::new(self.unsigned(column)?).ok_or_else(|| self.wrong(column, "is out of range"))
     }
 
-    pub(super) fn digest(&self, column: usize) -> Result<[u8; 32], StoreError> {
+    pub(super) fn digest(&self, column: usize) -> Result<[u8; 32]> {
         let bytes: &[u8] = self.get(column)?;
         bytes.try_into().map_err(|_| self.wrong(column, "is not 32 bytes"))
     }
 
     /// The columns `size` and `digest`, both there or neither.
-    pub(super) fn size_and_digest(
-        &self,
-        first: usize,
-    ) -> Result<Option<(u64, Sha256Digest)>, StoreError> {
+    pub(super) fn size_and_digest(&self, first: usize) -> Result<Option<(u64, Sha256Digest)>> {
         if self.get::<Option<i64>>(first)?.is_none() {
             return Ok(None);
         }

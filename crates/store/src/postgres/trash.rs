@@ -1,4 +1,4 @@
-//! What is deleted, and the rows that a purge removes.
+//! Deleted items.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,15 +9,110 @@ use vfs_sync_core::time::Timestamp;
 
 use super::rows::Columns;
 use super::transaction::{PostgresTransaction, texts};
-use crate::trash::{TrashCursor, TrashOf, TrashRow, TrashState, row_of_earlier};
-use crate::{StoreError, codes};
+use crate::command::trash::{TrashCursor, TrashOf, TrashRow, TrashState, row_of_earlier};
+use crate::encoding;
+use crate::error::Result;
+use crate::topics::Trash;
 
-fn read(row: &Row) -> Result<TrashRow, StoreError> {
+impl Trash for PostgresTransaction<'_> {
+    async fn trash_rows(&mut self, items: &BTreeSet<ItemId>) -> Result<BTreeMap<ItemId, TrashRow>> {
+        if items.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let rows = self
+            .query(
+                "SELECT item_id, owner, state, at, deleted_by, replica_id, NULL::bigint FROM trash \
+                 WHERE item_id = ANY($1)",
+                &[&texts(items)],
+            )
+            .await?;
+        rows.iter().map(|row| read(row).map(|row| (row.item_id.clone(), row))).collect()
+    }
+
+    async fn trash_page(
+        &mut self,
+        user: &UserId,
+        of: TrashOf,
+        after: Option<&TrashCursor>,
+        limit: usize,
+    ) -> Result<Vec<TrashRow>> {
+        let sql = match of {
+            TrashOf::Owner => {
+                "SELECT item_id, owner, state, at, deleted_by, replica_id, (SELECT b.size \
+                 FROM blob_refs r JOIN blobs b USING (blob_id) WHERE r.item_id = trash.item_id \
+                 AND r.is_current AND r.kind = 'file') FROM trash \
+                 WHERE state = 0 AND owner = $1 AND (at, item_id) < ($2, $3) \
+                 ORDER BY at DESC, item_id DESC LIMIT $4"
+            }
+            TrashOf::Deleter => {
+                "SELECT item_id, owner, state, at, deleted_by, replica_id, (SELECT b.size \
+                 FROM blob_refs r JOIN blobs b USING (blob_id) WHERE r.item_id = trash.item_id \
+                 AND r.is_current AND r.kind = 'file') FROM trash \
+                 WHERE state = 0 AND deleted_by = $1 AND (at, item_id) < ($2, $3) \
+                 ORDER BY at DESC, item_id DESC LIMIT $4"
+            }
+        };
+        let at = after.map_or(i64::MAX, |after| after.at.as_millis());
+        let id = after.map_or("", |after| after.item_id.as_str());
+        let rows = self.query(sql, &[&user.as_str(), &at, &id, &(limit as i64)]).await?;
+        rows.iter().map(read).collect()
+    }
+
+    async fn trash_before(
+        &mut self,
+        state: TrashState,
+        before: Timestamp,
+        at_most: u32,
+    ) -> Result<Vec<TrashRow>> {
+        let rows = self
+            .query(
+                "SELECT item_id, owner, state, at, deleted_by, replica_id, NULL::bigint FROM trash \
+                 WHERE state = $1 AND at < $2 ORDER BY at, item_id LIMIT $3",
+                &[&encoding::trash_code(state), &before.as_millis(), &i64::from(at_most)],
+            )
+            .await?;
+        rows.iter().map(read).collect()
+    }
+
+    async fn put_trash(&mut self, rows: &[TrashRow]) -> Result<()> {
+        put(self, rows).await
+    }
+
+    async fn purging_refs(&mut self, at_most: u32) -> Result<Vec<(RefId, BlobId)>> {
+        let rows = self
+            .query(
+                "SELECT r.ref_id, r.blob_id FROM trash t JOIN blob_refs r ON r.item_id = t.item_id \
+                 WHERE t.state = 1 LIMIT $1",
+                &[&i64::from(at_most)],
+            )
+            .await?;
+        let read = |row| {
+            let columns = Columns { row, table: "blob_refs", key: "?" };
+            Ok((columns.parse(0)?, columns.parse(1)?))
+        };
+        rows.iter().map(read).collect()
+    }
+
+    async fn trashed_bytes(&mut self, user: &UserId, at_most: u32) -> Result<u64> {
+        let row = self
+            .query_opt(
+                "SELECT coalesce(sum(reserved), 0)::bigint FROM (SELECT b.reserved FROM trash t \
+                 JOIN blob_refs r ON r.item_id = t.item_id JOIN blobs b ON b.blob_id = r.blob_id \
+                 WHERE t.state = 0 AND t.owner = $1 LIMIT $2) AS kept",
+                &[&user.as_str(), &i64::from(at_most)],
+            )
+            .await?;
+        let Some(row) = row else { return Ok(0) };
+        Columns { row: &row, table: "trash", key: user }.unsigned(0)
+    }
+}
+
+fn read(row: &Row) -> Result<TrashRow> {
     let item_id: ItemId = Columns { row, table: "trash", key: "?" }.parse(0)?;
     let columns = Columns { row, table: "trash", key: &item_id };
     Ok(TrashRow {
         owner: columns.parse(1)?,
-        state: columns.code(2, codes::trash_state)?,
+        state: columns.code(2, encoding::trash_state)?,
         at: columns.time(3)?,
         deleted_by: columns.parse(4)?,
         replica: columns.parse(5)?,
@@ -26,75 +121,13 @@ fn read(row: &Row) -> Result<TrashRow, StoreError> {
     })
 }
 
-pub(super) async fn rows(
-    tx: &PostgresTransaction<'_>,
-    items: &BTreeSet<ItemId>,
-) -> Result<BTreeMap<ItemId, TrashRow>, StoreError> {
-    if items.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let rows = tx
-        .query(
-            "SELECT item_id, owner, state, at, deleted_by, replica_id, NULL::bigint FROM trash \
-             WHERE item_id = ANY($1)",
-            &[&texts(items)],
-        )
-        .await?;
-    rows.iter().map(|row| read(row).map(|row| (row.item_id.clone(), row))).collect()
-}
-
-pub(super) async fn page(
-    tx: &PostgresTransaction<'_>,
-    user: &UserId,
-    of: TrashOf,
-    after: Option<&TrashCursor>,
-    limit: usize,
-) -> Result<Vec<TrashRow>, StoreError> {
-    let sql = match of {
-        TrashOf::Owner => {
-            "SELECT item_id, owner, state, at, deleted_by, replica_id, (SELECT b.size \
-             FROM blob_refs r JOIN blobs b USING (blob_id) WHERE r.item_id = trash.item_id \
-             AND r.is_current AND r.kind = 'file') FROM trash \
-             WHERE state = 0 AND owner = $1 AND (at, item_id) < ($2, $3) \
-             ORDER BY at DESC, item_id DESC LIMIT $4"
-        }
-        TrashOf::Deleter => {
-            "SELECT item_id, owner, state, at, deleted_by, replica_id, (SELECT b.size \
-             FROM blob_refs r JOIN blobs b USING (blob_id) WHERE r.item_id = trash.item_id \
-             AND r.is_current AND r.kind = 'file') FROM trash \
-             WHERE state = 0 AND deleted_by = $1 AND (at, item_id) < ($2, $3) \
-             ORDER BY at DESC, item_id DESC LIMIT $4"
-        }
-    };
-    let at = after.map_or(i64::MAX, |after| after.at.as_millis());
-    let id = after.map_or("", |after| after.item_id.as_str());
-    let rows = tx.query(sql, &[&user.as_str(), &at, &id, &(limit as i64)]).await?;
-    rows.iter().map(read).collect()
-}
-
-pub(super) async fn before(
-    tx: &PostgresTransaction<'_>,
-    state: TrashState,
-    before: Timestamp,
-    at_most: u32,
-) -> Result<Vec<TrashRow>, StoreError> {
-    let rows = tx
-        .query(
-            "SELECT item_id, owner, state, at, deleted_by, replica_id, NULL::bigint FROM trash \
-             WHERE state = $1 AND at < $2 ORDER BY at, item_id LIMIT $3",
-            &[&codes::trash_code(state), &before.as_millis(), &i64::from(at_most)],
-        )
-        .await?;
-    rows.iter().map(read).collect()
-}
-
-pub(super) async fn put(tx: &PostgresTransaction<'_>, rows: &[TrashRow]) -> Result<(), StoreError> {
+pub(super) async fn put(tx: &PostgresTransaction<'_>, rows: &[TrashRow]) -> Result<()> {
     if rows.is_empty() {
         return Ok(());
     }
     let items = texts(rows.iter().map(|row| &row.item_id));
     let owners = texts(rows.iter().map(|row| &row.owner));
-    let states: Vec<i64> = rows.iter().map(|row| codes::trash_code(row.state)).collect();
+    let states: Vec<i64> = rows.iter().map(|row| encoding::trash_code(row.state)).collect();
     let times: Vec<i64> = rows.iter().map(|row| row.at.as_millis()).collect();
     let deleters = texts(rows.iter().map(|row| &row.deleted_by));
     let replicas = texts(rows.iter().map(|row| &row.replica));
@@ -110,123 +143,18 @@ pub(super) async fn put(tx: &PostgresTransaction<'_>, rows: &[TrashRow]) -> Resu
     Ok(())
 }
 
-pub(super) async fn remove(
-    tx: &PostgresTransaction<'_>,
-    items: &[&ItemId],
-) -> Result<(), StoreError> {
+pub(super) async fn remove(tx: &PostgresTransaction<'_>, items: &[&ItemId]) -> Result<()> {
     if !items.is_empty() {
         tx.execute("DELETE FROM trash WHERE item_id = ANY($1)", &[&texts(items)]).await?;
     }
     Ok(())
 }
 
-pub(super) async fn purging_refs(
-    tx: &PostgresTransaction<'_>,
-    at_most: u32,
-) -> Result<Vec<(RefId, BlobId)>, StoreError> {
-    let rows = tx
-        .query(
-            "SELECT r.ref_id, r.blob_id FROM trash t JOIN blob_refs r ON r.item_id = t.item_id \
-             WHERE t.state = 1 LIMIT $1",
-            &[&i64::from(at_most)],
-        )
-        .await?;
-    let read = |row| {
-        let columns = Columns { row, table: "blob_refs", key: "?" };
-        Ok((columns.parse(0)?, columns.parse(1)?))
-    };
-    rows.iter().map(read).collect()
-}
-
-pub(super) async fn delete_ref(
-    tx: &PostgresTransaction<'_>,
-    ref_id: &RefId,
-) -> Result<bool, StoreError> {
-    let gone = tx.execute("DELETE FROM blob_refs WHERE ref_id = $1", &[&ref_id.as_str()]).await?;
-    Ok(gone > 0)
-}
-
-pub(super) async fn has_refs(
-    tx: &PostgresTransaction<'_>,
-    item: &ItemId,
-) -> Result<bool, StoreError> {
-    let found = tx
-        .query_opt("SELECT 1 FROM blob_refs WHERE item_id = $1 LIMIT 1", &[&item.as_str()])
-        .await?;
-    Ok(found.is_some())
-}
-
-pub(super) async fn clear_item(
-    tx: &PostgresTransaction<'_>,
-    item: &ItemId,
-    at_most: u64,
-) -> Result<u64, StoreError> {
-    let mut left = at_most;
-    for sql in [
-        "DELETE FROM links WHERE (parent, child) IN \
-         (SELECT parent, child FROM links WHERE parent = $1 LIMIT $2)",
-        "DELETE FROM links WHERE (parent, child) IN \
-         (SELECT parent, child FROM links WHERE child = $1 LIMIT $2)",
-        "DELETE FROM grants WHERE (item_id, kind, principal_id) IN \
-         (SELECT item_id, kind, principal_id FROM grants WHERE item_id = $1 LIMIT $2)",
-        "DELETE FROM moves WHERE (child, realm) IN \
-         (SELECT child, realm FROM moves WHERE child = $1 LIMIT $2)",
-        "DELETE FROM access WHERE (item_id, user_id) IN \
-         (SELECT item_id, user_id FROM access WHERE item_id = $1 LIMIT $2)",
-    ] {
-        let limit = i64::try_from(left).unwrap_or(i64::MAX);
-        left -= tx.execute(sql, &[&item.as_str(), &limit]).await?;
-    }
-    Ok(at_most - left)
-}
-
-pub(super) async fn delete_items(
-    tx: &PostgresTransaction<'_>,
-    items: &BTreeSet<ItemId>,
-) -> Result<(), StoreError> {
-    tx.execute("DELETE FROM items WHERE item_id = ANY($1)", &[&texts(items)]).await?;
-    remove(tx, &items.iter().collect::<Vec<_>>()).await
-}
-
-pub(super) async fn set_charged(
-    tx: &PostgresTransaction<'_>,
-    blob_id: &BlobId,
-    user: &UserId,
-) -> Result<(), StoreError> {
-    tx.execute(
-        "UPDATE blobs SET charged = $2 WHERE blob_id = $1",
-        &[&blob_id.as_str(), &user.as_str()],
-    )
-    .await?;
-    Ok(())
-}
-
-/// The bytes of everything that the user owns in the trash, up to `at_most` contents.
-pub(super) async fn bytes(
-    tx: &PostgresTransaction<'_>,
-    user: &UserId,
-    at_most: u32,
-) -> Result<u64, StoreError> {
-    let row = tx
-        .query_opt(
-            "SELECT coalesce(sum(reserved), 0)::bigint FROM (SELECT b.reserved FROM trash t \
-             JOIN blob_refs r ON r.item_id = t.item_id JOIN blobs b ON b.blob_id = r.blob_id \
-             WHERE t.state = 0 AND t.owner = $1 LIMIT $2) AS kept",
-            &[&user.as_str(), &i64::from(at_most)],
-        )
-        .await?;
-    let Some(row) = row else { return Ok(0) };
-    Columns { row: &row, table: "trash", key: user }.unsigned(0)
-}
-
 /// Items that are read at one time while the trash is filled.
 const FILL_AT_ONCE: i64 = 10_000;
 
 /// Puts what a database of an earlier version has deleted into the trash.
-pub(super) async fn fill(
-    tx: &mut PostgresTransaction<'_>,
-    now: Timestamp,
-) -> Result<(), StoreError> {
+pub(super) async fn fill(tx: &mut PostgresTransaction<'_>, now: Timestamp) -> Result<()> {
     let mut after = String::new();
     loop {
         let rows = tx

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::StoreError;
+use crate::error::{Result, StoreError};
 
 /// The files of an open database. SQLite goes on writing to files that were removed or replaced:
 /// what it writes there is gone when it ends.
@@ -43,7 +43,7 @@ impl Files {
 
     /// # Errors
     /// [`StoreError::Unavailable`] if one of them is not at its path any more.
-    pub(super) fn check(&self) -> Result<(), StoreError> {
+    pub(super) fn check(&self) -> Result<()> {
         for (file, expected) in &self.files {
             let Some(expected) = expected else { continue };
             let what = match mark(file) {

@@ -1,23 +1,134 @@
-//! Groups and organizations, and who is in them.
+//! Groups and blocks, and the audiences that follow from them.
 
 use std::collections::BTreeSet;
 
-use rusqlite::{OptionalExtension, params};
-use vfs_sync_core::access::{Principal, PrincipalType};
+use rusqlite::{OptionalExtension as _, params};
+use vfs_sync_core::access::{Audience, Principal, PrincipalType};
 use vfs_sync_core::id::{ItemId, UserId};
+use vfs_sync_core::server::push::{Changes, Needs, Rows};
 
 use super::rows::Columns;
-use super::transaction::SqliteTransaction;
-use crate::{StoreError, codes};
+use super::transaction::{Deferred, SqliteTransaction};
+use crate::encoding;
+use crate::error::Result;
+use crate::topics::Members;
+
+/// As many users are looked up one by one; of more, everybody's rows are read.
+const FEW: usize = 4;
+
+impl Members for SqliteTransaction<'_> {
+    async fn write_member(
+        &mut self,
+        group: &Principal,
+        user: &UserId,
+        present: bool,
+    ) -> Result<bool> {
+        if !self.is_snapshot {
+            return write_member(self, group, user, present);
+        }
+        let changes = is_member(self, group, user)? != present;
+        self.deferred.member = Some((group.clone(), user.clone(), present));
+        Ok(changes)
+    }
+
+    async fn write_block(&mut self, user: &UserId, owner: &UserId, blocked: bool) -> Result<bool> {
+        if !self.is_snapshot {
+            return write_block(self, user, owner, blocked);
+        }
+        let changes = is_blocked(self, user, owner)? != blocked;
+        self.deferred.block = Some((user.clone(), owner.clone(), blocked));
+        Ok(changes)
+    }
+
+    async fn members_after(
+        &mut self,
+        group: &Principal,
+        after: Option<&UserId>,
+        limit: u32,
+    ) -> Result<Vec<UserId>> {
+        // The order is that of the ids, which the rows do not have: a group is sorted whole.
+        let mut select = self.prepare(
+            "SELECT user_id FROM members JOIN realms USING (uid) WHERE kind = ?1 AND group_id = ?2",
+        )?;
+        let mut rows =
+            select.query(params![encoding::principal_code(group.kind), group.id.as_str()])?;
+        let mut members = Vec::new();
+        while let Some(row) = rows.next()? {
+            let member: UserId = Columns { row, table: "members", key: &group.id }.parse(0)?;
+            if Some(&member) > after {
+                members.push(member);
+            }
+        }
+        members.sort();
+        members.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        Ok(members)
+    }
+
+    async fn groups_of(&mut self, user: &UserId) -> Result<Vec<Principal>> {
+        let Some(uid) = self.uid(user)? else { return Ok(Vec::new()) };
+        let mut select = self.prepare("SELECT kind, group_id FROM members WHERE uid = ?1")?;
+        let mut rows = select.query([uid])?;
+        let mut groups = Vec::new();
+        while let Some(row) = rows.next()? {
+            let columns = Columns { row, table: "members", key: user };
+            groups.push(Principal {
+                kind: columns.code(0, encoding::principal)?,
+                id: columns.parse(1)?,
+            });
+        }
+        groups.sort();
+        Ok(groups)
+    }
+
+    async fn blocked_by(&mut self, user: &UserId) -> Result<Vec<UserId>> {
+        let Some(uid) = self.uid(user)? else { return Ok(Vec::new()) };
+        let mut select = self.prepare(
+            "SELECT user_id FROM blocks b JOIN realms r ON r.uid = b.owner WHERE b.uid = ?1",
+        )?;
+        Ok(users(&mut select.query([uid])?, user)?.into_iter().collect())
+    }
+
+    async fn knows(&mut self, principal: &Principal) -> Result<bool> {
+        let id = principal.id.as_str();
+        let found = match principal.kind {
+            PrincipalType::User => self
+                .prepare(
+                    "SELECT 1 FROM realms r WHERE user_id = ?1 AND \
+                     (EXISTS (SELECT 1 FROM replicas WHERE uid = r.uid) \
+                     OR EXISTS (SELECT 1 FROM reconcile_state WHERE uid = r.uid))",
+                )?
+                .query_row([id], |_| Ok(()))
+                .optional()?,
+            PrincipalType::Group | PrincipalType::Organization => self
+                .prepare("SELECT 1 FROM members WHERE kind = ?1 AND group_id = ?2 LIMIT 1")?
+                .query_row(params![encoding::principal_code(principal.kind), id], |_| Ok(()))
+                .optional()?,
+        };
+        Ok(found.is_some())
+    }
+}
+
+impl Deferred {
+    /// Writes the changes that a decision on a snapshot assumed.
+    pub(super) async fn write(&self, tx: &mut SqliteTransaction<'_>) -> Result<()> {
+        if let Some((group, user, present)) = &self.member {
+            tx.write_member(group, user, *present).await?;
+        }
+        if let Some((user, owner, blocked)) = &self.block {
+            tx.write_block(user, owner, *blocked).await?;
+        }
+        Ok(())
+    }
+}
 
 /// Puts `user` into the group, or takes the user out; tells whether that changed anything.
-pub(super) fn write_member(
+fn write_member(
     tx: &mut SqliteTransaction<'_>,
     group: &Principal,
     user: &UserId,
     present: bool,
-) -> Result<bool, StoreError> {
-    let (kind, id) = (codes::principal_code(group.kind), group.id.as_str());
+) -> Result<bool> {
+    let (kind, id) = (encoding::principal_code(group.kind), group.id.as_str());
     let changed = if present {
         let uid = tx.make_uid(user)?;
         tx.prepare(
@@ -32,129 +143,13 @@ pub(super) fn write_member(
     Ok(changed > 0)
 }
 
-/// Whether `user` is in the group.
-pub(super) fn is_member(
-    tx: &mut SqliteTransaction<'_>,
-    group: &Principal,
-    user: &UserId,
-) -> Result<bool, StoreError> {
-    let Some(uid) = tx.uid(user)? else { return Ok(false) };
-    let mut select =
-        tx.prepare("SELECT 1 FROM members WHERE kind = ?1 AND group_id = ?2 AND uid = ?3")?;
-    Ok(select.exists(params![codes::principal_code(group.kind), group.id.as_str(), uid])?)
-}
-
-/// At most `limit` members after `after`, ascending.
-pub(super) fn members(
-    tx: &mut SqliteTransaction<'_>,
-    group: &Principal,
-    after: Option<&UserId>,
-    limit: u32,
-) -> Result<Vec<UserId>, StoreError> {
-    // The order is that of the ids, which the rows do not have: a group is sorted whole.
-    let mut select = tx.prepare(
-        "SELECT user_id FROM members JOIN realms USING (uid) WHERE kind = ?1 AND group_id = ?2",
-    )?;
-    let mut rows = select.query(params![codes::principal_code(group.kind), group.id.as_str()])?;
-    let mut members = Vec::new();
-    while let Some(row) = rows.next()? {
-        let member: UserId = Columns { row, table: "members", key: &group.id }.parse(0)?;
-        if Some(&member) > after {
-            members.push(member);
-        }
-    }
-    members.sort();
-    members.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    Ok(members)
-}
-
-/// The groups and organizations of a user, ascending.
-pub(super) fn groups_of(
-    tx: &mut SqliteTransaction<'_>,
-    user: &UserId,
-) -> Result<Vec<Principal>, StoreError> {
-    let Some(uid) = tx.uid(user)? else { return Ok(Vec::new()) };
-    let mut select = tx.prepare("SELECT kind, group_id FROM members WHERE uid = ?1")?;
-    let mut rows = select.query([uid])?;
-    let mut groups = Vec::new();
-    while let Some(row) = rows.next()? {
-        let columns = Columns { row, table: "members", key: user };
-        groups.push(Principal { kind: columns.code(0, codes::principal)?, id: columns.parse(1)? });
-    }
-    groups.sort();
-    Ok(groups)
-}
-
-/// Whether the user ever had a replica, or the group has a member.
-pub(super) fn knows(
-    tx: &mut SqliteTransaction<'_>,
-    principal: &Principal,
-) -> Result<bool, StoreError> {
-    let id = principal.id.as_str();
-    let found = match principal.kind {
-        PrincipalType::User => tx
-            .prepare(
-                "SELECT 1 FROM realms r WHERE user_id = ?1 AND \
-                 (EXISTS (SELECT 1 FROM replicas WHERE uid = r.uid) \
-                 OR EXISTS (SELECT 1 FROM reconcile_state WHERE uid = r.uid))",
-            )?
-            .query_row([id], |_| Ok(()))
-            .optional()?,
-        PrincipalType::Group | PrincipalType::Organization => tx
-            .prepare("SELECT 1 FROM members WHERE kind = ?1 AND group_id = ?2 LIMIT 1")?
-            .query_row(params![codes::principal_code(principal.kind), id], |_| Ok(()))
-            .optional()?,
-    };
-    Ok(found.is_some())
-}
-
-/// The items that a principal is granted.
-pub(super) fn granted_to(
-    tx: &mut SqliteTransaction<'_>,
-    principal: &Principal,
-) -> Result<BTreeSet<ItemId>, StoreError> {
-    let mut select = tx.prepare(
-        "SELECT item_id FROM grants WHERE kind = ?1 AND principal_id = ?2 AND level IS NOT NULL",
-    )?;
-    let kind = codes::principal_code(principal.kind);
-    let mut rows = select.query(params![kind, principal.id.as_str()])?;
-    let mut items = BTreeSet::new();
-    while let Some(row) = rows.next()? {
-        items.insert(Columns { row, table: "grants", key: &principal.id }.parse(0)?);
-    }
-    Ok(items)
-}
-
-/// All items that are granted to somebody, and all users who may be somebody.
-pub(super) fn all_grants(
-    tx: &mut SqliteTransaction<'_>,
-) -> Result<(BTreeSet<UserId>, BTreeSet<ItemId>), StoreError> {
-    let (mut users, mut items) = (BTreeSet::new(), BTreeSet::new());
-    let mut select =
-        tx.prepare("SELECT item_id, kind, principal_id FROM grants WHERE level IS NOT NULL")?;
-    let mut rows = select.query([])?;
-    while let Some(row) = rows.next()? {
-        let columns = Columns { row, table: "grants", key: "?" };
-        items.insert(columns.parse(0)?);
-        let principal =
-            Principal { kind: columns.code(1, codes::principal)?, id: columns.parse(2)? };
-        users.extend(principal.user());
-    }
-    let mut select = tx.prepare("SELECT user_id FROM members JOIN realms USING (uid)")?;
-    let mut rows = select.query([])?;
-    while let Some(row) = rows.next()? {
-        users.insert(Columns { row, table: "members", key: "?" }.parse(0)?);
-    }
-    Ok((users, items))
-}
-
 /// Has `user` block `owner`, or ends that; tells whether that changed anything.
-pub(super) fn write_block(
+fn write_block(
     tx: &mut SqliteTransaction<'_>,
     user: &UserId,
     owner: &UserId,
     blocked: bool,
-) -> Result<bool, StoreError> {
+) -> Result<bool> {
     let changed = if blocked {
         let (uid, owner) = (tx.make_uid(user)?, tx.make_uid(owner)?);
         tx.prepare("INSERT INTO blocks (owner, uid) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
@@ -166,43 +161,146 @@ pub(super) fn write_block(
     Ok(changed > 0)
 }
 
+/// Whether `user` is in the group.
+fn is_member(tx: &mut SqliteTransaction<'_>, group: &Principal, user: &UserId) -> Result<bool> {
+    let Some(uid) = tx.uid(user)? else { return Ok(false) };
+    let mut select =
+        tx.prepare("SELECT 1 FROM members WHERE kind = ?1 AND group_id = ?2 AND uid = ?3")?;
+    Ok(select.exists(params![encoding::principal_code(group.kind), group.id.as_str(), uid])?)
+}
+
 /// Whether `user` blocks `owner`.
-pub(super) fn is_blocked(
-    tx: &mut SqliteTransaction<'_>,
-    user: &UserId,
-    owner: &UserId,
-) -> Result<bool, StoreError> {
+fn is_blocked(tx: &mut SqliteTransaction<'_>, user: &UserId, owner: &UserId) -> Result<bool> {
     let (Some(uid), Some(owner)) = (tx.uid(user)?, tx.uid(owner)?) else { return Ok(false) };
     Ok(tx.prepare("SELECT 1 FROM blocks WHERE owner = ?1 AND uid = ?2")?.exists([owner, uid])?)
 }
 
 /// All who block `owner`.
-pub(super) fn blockers(
-    tx: &mut SqliteTransaction<'_>,
-    owner: &UserId,
-) -> Result<BTreeSet<UserId>, StoreError> {
+fn blockers(tx: &mut SqliteTransaction<'_>, owner: &UserId) -> Result<BTreeSet<UserId>> {
     let Some(uid) = tx.uid(owner)? else { return Ok(BTreeSet::new()) };
     let mut select =
         tx.prepare("SELECT user_id FROM blocks b JOIN realms r ON r.uid = b.uid WHERE owner = ?1")?;
     users(&mut select.query([uid])?, owner)
 }
 
-/// Returns the owners whom a user blocks.
-pub(super) fn blocked_by(
-    tx: &mut SqliteTransaction<'_>,
-    user: &UserId,
-) -> Result<BTreeSet<UserId>, StoreError> {
-    let Some(uid) = tx.uid(user)? else { return Ok(BTreeSet::new()) };
-    let mut select = tx.prepare(
-        "SELECT user_id FROM blocks b JOIN realms r ON r.uid = b.owner WHERE b.uid = ?1",
-    )?;
-    users(&mut select.query([uid])?, user)
-}
-
-fn users(rows: &mut rusqlite::Rows<'_>, key: &UserId) -> Result<BTreeSet<UserId>, StoreError> {
+fn users(rows: &mut rusqlite::Rows<'_>, key: &UserId) -> Result<BTreeSet<UserId>> {
     let mut users = BTreeSet::new();
     while let Some(row) = rows.next()? {
         users.insert(Columns { row, table: "blocks", key }.parse(0)?);
     }
     Ok(users)
+}
+
+pub(super) async fn load(
+    tx: &mut SqliteTransaction<'_>,
+    needs: &Needs,
+    found: &mut Rows,
+) -> Result<()> {
+    let among = needs.among.as_ref();
+    for (item, audience) in audiences(tx, &needs.access, among)? {
+        found.access.insert(item, audience);
+    }
+    for group in &needs.members {
+        let mut members = all_members(tx, group).await?;
+        if let Some(among) = among {
+            members.retain(|member| among.contains(member));
+        }
+        found.members.insert(group.clone(), members);
+    }
+    for user in &needs.groups_of {
+        let groups = tx.groups_of(user).await?;
+        found.groups.insert(user.clone(), groups.into_iter().collect());
+    }
+    for owner in &needs.blocks {
+        let mut users = match among.filter(|among| among.len() <= FEW) {
+            Some(few) => {
+                let mut users = BTreeSet::new();
+                for user in few {
+                    if is_blocked(tx, user, owner)? {
+                        users.insert(user.clone());
+                    }
+                }
+                users
+            }
+            None => blockers(tx, owner)?,
+        };
+        tx.with_block(owner, &mut users);
+        if let Some(among) = among {
+            users.retain(|user| among.contains(user));
+        }
+        found.blocks.insert(owner.clone(), users);
+    }
+    Ok(())
+}
+
+fn audiences(
+    tx: &mut SqliteTransaction<'_>,
+    items: &BTreeSet<ItemId>,
+    among: Option<&BTreeSet<UserId>>,
+) -> Result<Vec<(ItemId, Audience)>> {
+    let mut audiences = Vec::new();
+    let few = among.filter(|among| among.len() <= FEW);
+    if let Some(few) = few {
+        let mut uids = Vec::new();
+        for user in few {
+            uids.extend(tx.uid(user)?.map(|uid| (user, uid)));
+        }
+        let mut select = tx.prepare("SELECT level FROM access WHERE item_id = ?1 AND uid = ?2")?;
+        for item in items {
+            let mut audience = Audience::new();
+            for (user, uid) in &uids {
+                let mut rows = select.query(params![item.as_str(), uid])?;
+                if let Some(row) = rows.next()? {
+                    let columns = Columns { row, table: "access", key: item };
+                    audience.insert((*user).clone(), columns.code(0, encoding::level)?);
+                }
+            }
+            audiences.push((item.clone(), audience));
+        }
+        return Ok(audiences);
+    }
+    let mut select = tx.prepare("SELECT uid, level FROM access WHERE item_id = ?1")?;
+    for item in items {
+        let mut audience = Audience::new();
+        let mut rows = select.query([item.as_str()])?;
+        while let Some(row) = rows.next()? {
+            let columns = Columns { row, table: "access", key: item };
+            let user = tx.user(columns.integer(0)?, "access", item)?;
+            audience.insert(user, columns.code(1, encoding::level)?);
+        }
+        if let Some(among) = among {
+            audience.retain(|user, _| among.contains(user));
+        }
+        audiences.push((item.clone(), audience));
+    }
+    Ok(audiences)
+}
+
+async fn all_members(
+    tx: &mut SqliteTransaction<'_>,
+    group: &Principal,
+) -> Result<BTreeSet<UserId>> {
+    let mut members = tx.members_after(group, None, u32::MAX).await?.into_iter().collect();
+    tx.with_change(group, &mut members);
+    Ok(members)
+}
+
+pub(super) fn write_access(tx: &mut SqliteTransaction<'_>, changes: &Changes) -> Result<()> {
+    let mut upsert = tx.prepare(
+        "INSERT INTO access (item_id, uid, level) VALUES (?1, ?2, ?3) \
+         ON CONFLICT (item_id, uid) DO UPDATE SET level = excluded.level",
+    )?;
+    let mut delete = tx.prepare("DELETE FROM access WHERE item_id = ?1 AND uid = ?2")?;
+    for (item, users) in &changes.access {
+        for (user, level) in users {
+            let uid = tx.make_uid(user)?;
+            match level {
+                Some(level) => {
+                    upsert.execute(params![item.as_str(), uid, encoding::level_code(*level)])?
+                }
+                None => delete.execute(params![item.as_str(), uid])?,
+            };
+        }
+    }
+    Ok(())
 }

@@ -4,7 +4,7 @@ use rusqlite::Row;
 use rusqlite::types::ValueRef;
 use vfs_sync_core::time::Timestamp;
 
-use crate::StoreError;
+use crate::error::{Result, StoreError};
 
 /// One row of `table`, read column by column. `key` names it in errors.
 pub(super) struct Columns<'r, 's, K> {
@@ -15,10 +15,10 @@ pub(super) struct Columns<'r, 's, K> {
 
 impl<'r, K: std::fmt::Display> Columns<'r, '_, K> {
     pub(super) fn malformed(&self, reason: impl std::fmt::Display) -> StoreError {
-        crate::codes::malformed(self.table, &self.key, reason)
+        crate::encoding::malformed(self.table, &self.key, reason)
     }
 
-    fn value(&self, column: usize) -> Result<ValueRef<'r>, StoreError> {
+    fn value(&self, column: usize) -> Result<ValueRef<'r>> {
         Ok(self.row.get_ref(column)?)
     }
 
@@ -27,31 +27,31 @@ impl<'r, K: std::fmt::Display> Columns<'r, '_, K> {
         self.malformed(format_args!("{name} {expected}"))
     }
 
-    pub(super) fn integer(&self, column: usize) -> Result<i64, StoreError> {
+    pub(super) fn integer(&self, column: usize) -> Result<i64> {
         match self.value(column)? {
             ValueRef::Integer(value) => Ok(value),
             _ => Err(self.wrong(column, "is not an integer")),
         }
     }
 
-    pub(super) fn optional_integer(&self, column: usize) -> Result<Option<i64>, StoreError> {
+    pub(super) fn optional_integer(&self, column: usize) -> Result<Option<i64>> {
         match self.value(column)? {
             ValueRef::Null => Ok(None),
             _ => self.integer(column).map(Some),
         }
     }
 
-    pub(super) fn unsigned(&self, column: usize) -> Result<u64, StoreError> {
+    pub(super) fn unsigned(&self, column: usize) -> Result<u64> {
         let value = self.integer(column)?;
         u64::try_from(value).map_err(|_| self.wrong(column, "is negative"))
     }
 
-    pub(super) fn time(&self, column: usize) -> Result<Timestamp, StoreError> {
+    pub(super) fn time(&self, column: usize) -> Result<Timestamp> {
         let millis = self.integer(column)?;
         Timestamp::from_millis(millis).ok_or_else(|| self.wrong(column, "is no time"))
     }
 
-    pub(super) fn text(&self, column: usize) -> Result<&'r str, StoreError> {
+    pub(super) fn text(&self, column: usize) -> Result<&'r str> {
         match self.value(column)? {
             ValueRef::Text(text) => {
                 std::str::from_utf8(text).map_err(|_| self.wrong(column, "is not UTF-8"))
@@ -60,14 +60,14 @@ impl<'r, K: std::fmt::Display> Columns<'r, '_, K> {
         }
     }
 
-    pub(super) fn optional_text(&self, column: usize) -> Result<Option<&'r str>, StoreError> {
+    pub(super) fn optional_text(&self, column: usize) -> Result<Option<&'r str>> {
         match self.value(column)? {
             ValueRef::Null => Ok(None),
             _ => self.text(column).map(Some),
         }
     }
 
-    pub(super) fn bytes(&self, column: usize) -> Result<&'r [u8], StoreError> {
+    pub(super) fn bytes(&self, column: usize) -> Result<&'r [u8]> {
         match self.value(column)? {
             ValueRef::Blob(bytes) => Ok(bytes),
             _ => Err(self.wrong(column, "is not a blob")),
@@ -78,16 +78,12 @@ impl<'r, K: std::fmt::Display> Columns<'r, '_, K> {
     pub(super) fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(
         &self,
         column: usize,
-    ) -> Result<T, StoreError> {
+    ) -> Result<T> {
         self.text(column)?.parse().map_err(|error: T::Err| self.wrong(column, &error.to_string()))
     }
 
     /// Reads a column of which only some values have a meaning.
-    pub(super) fn code<T>(
-        &self,
-        column: usize,
-        known: impl FnOnce(i64) -> Option<T>,
-    ) -> Result<T, StoreError> {
+    pub(super) fn code<T>(&self, column: usize, known: impl FnOnce(i64) -> Option<T>) -> Result<T> {
         known(self.integer(column)?).ok_or_else(|| self.wrong(column, "has an unknown value"))
     }
 }

@@ -13,10 +13,10 @@ use std::thread::JoinHandle;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
+use super::conflicts::{Commits, History, Locks};
 use super::file::Files;
-use super::history::{Commits, History, Locks};
 use super::transaction::SqliteTransaction;
-use crate::StoreError;
+use crate::error::{Result, StoreError};
 
 /// Jobs that may wait; who comes later waits for a place.
 const QUEUE: usize = 256;
@@ -77,10 +77,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(
-        connection: Connection,
-        files: Option<Arc<Files>>,
-    ) -> Result<Self, StoreError> {
+    pub(super) fn start(connection: Connection, files: Option<Arc<Files>>) -> Result<Self> {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let commits = Commits::default();
         let history = History::new(commits.clone(), files);
@@ -108,8 +105,8 @@ impl Writer {
     pub(super) async fn run<T: Send + 'static>(
         &self,
         weight: usize,
-        job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
+        job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let not_run = || StoreError::Failed("a transaction was not run".into());
         self.submit(weight, Terms::Always, job).await?.ok_or_else(not_run)
     }
@@ -120,8 +117,8 @@ impl Writer {
         &self,
         weight: usize,
         rows: usize,
-        job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<Option<T>, StoreError> {
+        job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<Option<T>> {
         self.submit(weight, Terms::Small(rows), job).await
     }
 
@@ -131,8 +128,8 @@ impl Writer {
         weight: usize,
         base: u64,
         locks: Locks,
-        job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<Option<T>, StoreError> {
+        job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<Option<T>> {
         self.submit(weight, Terms::Unchanged(base, locks), job).await
     }
 
@@ -140,8 +137,8 @@ impl Writer {
         &self,
         weight: usize,
         terms: Terms,
-        job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<Option<T>, StoreError> {
+        job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<Option<T>> {
         let (sender, receiver) = oneshot::channel();
         let run: Run = Box::new(move |connection, history| {
             let result = on_terms(connection, history, terms, job);
@@ -177,8 +174,8 @@ fn on_terms<T>(
     connection: &Connection,
     history: &mut History,
     terms: Terms,
-    job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T, StoreError>,
-) -> Result<Option<T>, StoreError> {
+    job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T>,
+) -> Result<Option<T>> {
     let mut tx = SqliteTransaction::new(connection);
     match terms {
         Terms::Always => {}
@@ -196,7 +193,7 @@ fn on_terms<T>(
 }
 
 /// Makes an error of a panic, which must not take the connection along.
-pub(super) fn contained<T>(job: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+pub(super) fn contained<T>(job: impl FnOnce() -> Result<T>) -> Result<T> {
     let broken = |_| Err(StoreError::Failed("a transaction broke off; the log says where".into()));
     catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(broken)
 }
@@ -234,7 +231,7 @@ fn group(
     first: Job,
     waiting: &mut dyn FnMut() -> Option<Job>,
     answers: &mut Vec<Answer>,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     // Without a transaction there is nothing to run in; dropping the job answers it.
     begin(connection, history)?;
     let mut weight = 0;
@@ -272,12 +269,12 @@ fn group(
 }
 
 /// Begins to write. Between two transactions of ours another process may have written.
-fn begin(connection: &Connection, history: &mut History) -> Result<(), StoreError> {
+fn begin(connection: &Connection, history: &mut History) -> Result<()> {
     execute(connection, "BEGIN IMMEDIATE")?;
     history.begin(connection)
 }
 
-fn execute(connection: &Connection, sql: &str) -> Result<(), StoreError> {
+fn execute(connection: &Connection, sql: &str) -> Result<()> {
     connection.prepare_cached(sql)?.execute([])?;
     Ok(())
 }
@@ -293,7 +290,7 @@ mod tests {
         Writer::start(connection, None).unwrap()
     }
 
-    async fn insert(writer: &Writer, n: i64) -> Result<(), StoreError> {
+    async fn insert(writer: &Writer, n: i64) -> Result<()> {
         writer
             .run(1, move |tx| {
                 tx.connection.execute("INSERT INTO t VALUES (?1)", [n])?;

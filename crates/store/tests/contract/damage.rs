@@ -237,7 +237,7 @@ async fn a_new_file_can_be_opened_by_several_at_once() {
 /// deleted one; bob staged the content of the first, alice that of the deleted one.
 const FIRST_VERSION: [(&str, &str); 2] = [
     (
-        include_str!("../../src/sqlite/0001.sql"),
+        include_str!("../../src/sqlite/migrations/0001.sql"),
         "PRAGMA application_id = 1449554771;
          INSERT INTO meta VALUES ('epoch', 1767225600000);
          INSERT INTO realms VALUES (1, 'alice');
@@ -255,7 +255,7 @@ const FIRST_VERSION: [(&str, &str); 2] = [
          INSERT INTO grants VALUES ('f', 1, 'bob', 2, 0, 1, 4);",
     ),
     (
-        include_str!("../../src/postgres/0001.sql"),
+        include_str!("../../src/postgres/migrations/0001.sql"),
         "INSERT INTO meta VALUES ('epoch', 1767225600000);
          INSERT INTO realms VALUES ('alice');
          INSERT INTO replicas VALUES ('alice', 'laptop', 4, 0, 0);

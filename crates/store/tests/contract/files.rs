@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use vfs_sync_store::sqlite::SqliteStore;
-use vfs_sync_store::{MetadataStore as _, StoreError};
+use vfs_sync_store::{MetadataStore, StoreError};
 
 use super::scene::*;
 
@@ -32,7 +32,7 @@ async fn a_file_that_was_removed_or_replaced_answers_nothing() {
     ] {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("metadata.sqlite3");
-        let store = SqliteStore::open(&path, at(0)).unwrap();
+        let store: &dyn MetadataStore = &SqliteStore::open(&path, at(0)).unwrap();
         let push = |n: u64| store.push(batch("alice", "laptop", vec![folder(n, "a")]), at(1));
         push(1).await.unwrap();
         let all = ["", "-wal", "-shm"];
@@ -64,7 +64,7 @@ async fn each_start_begins_an_epoch_and_the_database_keeps_its_id() {
     let path = directory.path().join("metadata.sqlite3");
     let (mut last, mut id) = (None, None);
     for n in 0..4 {
-        let store = SqliteStore::open(&path, at(0)).unwrap();
+        let store: &dyn MetadataStore = &SqliteStore::open(&path, at(0)).unwrap();
         let identity = store.identity().await.unwrap();
         assert_eq!(identity.is_empty, n == 0);
         assert_eq!(*id.get_or_insert(identity.id.clone()), identity.id);

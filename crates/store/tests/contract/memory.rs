@@ -124,7 +124,7 @@ async fn memory_answers_every_call_of_a_random_history_as_sqlite_does() {
 
 #[tokio::test]
 async fn what_is_over_quota_leaves_nothing_behind() {
-    let store = MemoryStore::new(at(0));
+    let store: &dyn MetadataStore = &MemoryStore::new(at(0));
     let before = store.counts().await.unwrap();
     let stage = vfs_sync_store::NewStage {
         staging_id: "s".parse().unwrap(),
@@ -153,9 +153,9 @@ async fn a_backup_that_is_put_back_under_a_running_server_is_noticed() {
         store.restore(&backup);
         let noticed = if by_a_push {
             let batch = batch("alice", "phone", vec![folder(3, "c")]);
-            store.push(batch, scene.now()).await.map(|_| ())
+            scene.store.push(batch, scene.now()).await.map(|_| ())
         } else {
-            store.pull(&user("alice"), &from(None)).await.map(|_| ())
+            scene.store.pull(&user("alice"), &from(None)).await.map(|_| ())
         };
         assert!(matches!(noticed, Err(StoreError::Unavailable(_))), "{noticed:?}");
         scene.apply("phone", vec![folder(3, "c")]).await;

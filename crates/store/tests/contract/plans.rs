@@ -85,9 +85,12 @@ async fn tour(scene: &Scene) {
     let three = StagingId::new("three").unwrap();
     let (store, now) = (&scene.store, || scene.now());
     store.reserve_upload(&alice, &three, 1, &QUOTA, now()).await.unwrap();
-    store.open_upload(&alice, &three, Some(5), Some("a b"), &QUOTA, now()).await.unwrap();
+    store
+        .open_upload(&alice, &three, Some(5), Some("a b".to_owned()), &QUOTA, now())
+        .await
+        .unwrap();
     let anew = Anew { handle: "h".into(), instead_of: None };
-    store.claim_upload(&alice, &three, "lease", Some(&anew), now()).await.unwrap();
+    store.claim_upload(&alice, &three, "lease", Some(anew), now()).await.unwrap();
     let advance = Advance {
         received: 5,
         parts: 1,

@@ -113,7 +113,7 @@ async fn shuffle_blocks(scene: Arc<Scene>, cast: Cast, seed: u64) {
 /// the one that was given.
 async fn repeat_in_order(client: &Client, mut pushed: BTreeMap<(String, String), Vec<Pushed>>) {
     pushed.values_mut().for_each(|pushes| pushes.reverse());
-    let alone = SqliteStore::open_in_memory(at(0)).unwrap();
+    let alone: &dyn MetadataStore = &SqliteStore::open_in_memory(at(0)).unwrap();
     let transactions = client
         .query(
             "SELECT t.tx, max(turn) FILTER (WHERE locked = 'realms'), max(turn) FROM turns t \

@@ -26,7 +26,7 @@ impl Scene {
     async fn trashed(&self, who: &str) -> Vec<String> {
         let (mut all, mut after) = (Vec::new(), None);
         loop {
-            let page = self.store.trash(&user(who), after.as_ref(), 2, KEEP).await.unwrap();
+            let page = self.store.trash(&user(who), after.clone(), 2, KEEP).await.unwrap();
             assert!(page.items.len() <= 2);
             all.extend(page.items.iter().map(|found| found.item_id.to_string()));
             after = page.next;

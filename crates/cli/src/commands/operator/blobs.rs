@@ -116,7 +116,7 @@ async fn compare(
     let mut report = Report { registered: 0, objects: objects.len() as u64, orphans: Vec::new() };
     let mut after: Option<BlobId> = None;
     loop {
-        let rows = store.blobs_after(after.as_ref(), ROWS).await.map_err(server::store_failure)?;
+        let rows = store.blobs_after(after.clone(), ROWS).await.map_err(server::store_failure)?;
         let Some(last) = rows.last() else { break };
         after = Some(last.blob_id.clone());
         for row in rows.into_iter().filter(|row| row.live) {
@@ -212,7 +212,7 @@ async fn forget_registered(
 ) -> Result<()> {
     let mut after: Option<BlobId> = None;
     while !objects.is_empty() {
-        let rows = store.blobs_after(after.as_ref(), ROWS).await.map_err(server::store_failure)?;
+        let rows = store.blobs_after(after.clone(), ROWS).await.map_err(server::store_failure)?;
         let Some(last) = rows.last() else { break };
         after = Some(last.blob_id.clone());
         for row in rows.iter().filter(|row| row.live) {
@@ -257,13 +257,14 @@ mod tests {
     const QUOTA: Quota = Quota { stored: 100, staged: 100, open_stages: 10 };
 
     struct Scene {
-        store: MemoryStore,
+        store: Box<dyn MetadataStore>,
         blobs: ObjectBlobs,
     }
 
     impl Scene {
         fn new() -> Self {
-            Self { store: MemoryStore::new(server::now()), blobs: ObjectBlobs::memory() }
+            let store = Box::new(MemoryStore::new(server::now()));
+            Self { store, blobs: ObjectBlobs::memory() }
         }
 
         async fn put(&self, name: &str) {
@@ -293,7 +294,7 @@ mod tests {
         async fn repair(&self, listed: Listing) -> Vec<OrphanKind> {
             let database = Database { data: None };
             let args = BlobsCheck { database, repair: true, digests: true, older_than: 0 };
-            let report = compare(&self.store, &self.blobs, listed, &args).await.unwrap();
+            let report = compare(&*self.store, &self.blobs, listed, &args).await.unwrap();
             report.orphans.iter().map(|orphan| orphan.kind).collect()
         }
 
@@ -343,7 +344,7 @@ mod tests {
             .await
             .unwrap();
         scene.register("b").await;
-        forget_registered(&scene.store, &mut objects).await.unwrap();
+        forget_registered(&*scene.store, &mut objects).await.unwrap();
         assert_eq!(objects.keys().collect::<Vec<_>>(), ["stranger"]);
         assert_eq!(scene.repair(scene.blobs.list()).await, [OrphanKind::UnknownObject]);
         assert!(scene.is_whole("b").await);

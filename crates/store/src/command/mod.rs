@@ -1,0 +1,383 @@
+//! The operations of the store: each is one command, a value, whose rules are in one place.
+//!
+//! The table below names every operation. From it come the command's type, the [`Call`] and the
+//! [`Reply`] that carry it, and the typed call on `dyn MetadataStore`. A back end runs a command in one
+//! of three ways: it `reads` on a snapshot, it `writes` in a transaction, or it `decides` first and
+//! then writes, so that what is large can be decided while others write. What a command does is its
+//! [`Command`] or [`Decides`] in the module of its subject.
+
+pub(crate) mod attach;
+pub(crate) mod maintenance;
+pub(crate) mod members;
+pub(crate) mod pull;
+pub(crate) mod push;
+pub(crate) mod reclaim;
+pub(crate) mod reconcile;
+pub(crate) mod stage;
+pub(crate) mod trash;
+pub(crate) mod upload;
+pub(crate) mod versions;
+
+use vfs_sync_core::access::Principal;
+use vfs_sync_core::content::Attachment;
+use vfs_sync_core::cursor::Epoch;
+use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId};
+use vfs_sync_core::server::attach::{AttachRefusal, StageRow};
+use vfs_sync_core::server::push::PushBatch;
+use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::{
+    AttachRequest, AttachResponse, PushResponse, ReconcileRequest, StateResponse,
+};
+
+use crate::backend::{Backend, MetadataStore};
+use crate::error::{Result, StoreError};
+use crate::topics::Topics;
+use maintenance::{Identity, MalformedState, Retention};
+use pull::{PullAnswer, PullRequest};
+use push::Decision;
+use reclaim::{BlobRecord, BlobSummary, DeleteAnswer, Reclaim, StageRecord};
+use reconcile::ReconcileAnswer;
+use stage::{AbandonAnswer, NewStage, NewUpload, StageAnswer, UploadAnswer};
+use trash::{PurgeAnswer, RestoreAnswer, TrashCursor, TrashListing};
+use upload::{Advance, Anew, Quota, UploadAccess, Usage};
+use versions::BlobRow;
+
+/// A value of the table: what it answers.
+pub(crate) trait Operation: Send + Sync + 'static {
+    type Answer: Send + 'static;
+
+    /// About how much work it is, in operations of a push.
+    fn weight(&self) -> usize {
+        1
+    }
+}
+
+/// An operation that runs in one go. It may run again, from the beginning, on another transaction.
+pub(crate) trait Command: Operation {
+    async fn run<T: Topics>(&self, tx: &mut T) -> Result<Self::Answer>;
+}
+
+/// An operation that is decided first and then written, under the locks that deciding took.
+pub(crate) trait Decides: Operation {
+    async fn decide<T: Topics>(&self, tx: &mut T) -> Result<(Self::Answer, Option<Decision>)>;
+
+    async fn write<T: Topics>(&self, tx: &mut T, decision: &Decision) -> Result<()> {
+        tx.write_changes(&decision.changes, &decision.feeds).await
+    }
+}
+
+impl<C: Decides> Command for C {
+    async fn run<T: Topics>(&self, tx: &mut T) -> Result<Self::Answer> {
+        let (answer, decision) = self.decide(tx).await?;
+        if let Some(decision) = decision {
+            self.write(tx, &decision).await?;
+        }
+        Ok(answer)
+    }
+}
+
+/// A conversion of an argument, given by value or by reference, into a field of a command.
+pub trait Own<T> {
+    /// Returns the value, cloned where it was borrowed.
+    fn own(self) -> T;
+}
+
+impl<T> Own<T> for T {
+    fn own(self) -> T {
+        self
+    }
+}
+impl<T: Clone> Own<T> for &T {
+    fn own(self) -> T {
+        self.clone()
+    }
+}
+impl<T: Clone> Own<Vec<T>> for &[T] {
+    fn own(self) -> Vec<T> {
+        self.to_vec()
+    }
+}
+impl Own<String> for &str {
+    fn own(self) -> String {
+        self.to_owned()
+    }
+}
+
+/// Makes types and calls of a table of operations.
+macro_rules! operations {
+    ($($(#[$doc:meta])* $how:ident $name:ident: $Command:ident {
+        $($field:ident: $type:ty),* $(,)?
+    } -> $answer:ty $(, weighs |$it:ident| $weight:expr)?;)*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Debug, Clone)]
+            #[allow(missing_docs, reason = "the fields are the arguments of the call")]
+            pub struct $Command { $(pub $field: $type),* }
+
+            impl Operation for $Command {
+                type Answer = $answer;
+
+                $(fn weight(&self) -> usize {
+                    let $it = self;
+                    $weight
+                })?
+            }
+        )*
+
+        /// One of the operations, with its arguments.
+        #[derive(Debug, Clone)]
+        #[allow(missing_docs, reason = "each is the command of its name")]
+        #[allow(clippy::large_enum_variant, reason = "it is moved once")]
+        pub enum Call { $($Command($Command)),* }
+
+        /// The answer to a [`Call`], of the same name.
+        #[derive(Debug)]
+        #[allow(missing_docs, reason = "each is the answer to the command of its name")]
+        #[allow(clippy::large_enum_variant, reason = "it is moved once")]
+        pub enum Reply { $($Command($answer)),* }
+
+        impl Call {
+            /// Runs it on a back end.
+            pub(crate) async fn run_on<B: Backend>(self, backend: &B) -> Result<Reply> {
+                Ok(match self {
+                    $(Self::$Command(command) => Reply::$Command(backend.$how(command).await?)),*
+                })
+            }
+        }
+
+        impl dyn MetadataStore + '_ {
+            $(
+                $(#[$doc])*
+                ///
+                /// # Errors
+                /// [`StoreError`]: nothing was changed.
+                #[allow(clippy::too_many_arguments, reason = "the fields of the command")]
+                pub async fn $name(&self, $($field: impl Own<$type>),*) -> Result<$answer> {
+                    let call = Call::$Command($Command { $($field: $field.own()),* });
+                    match self.call(call).await? {
+                        Reply::$Command(answer) => Ok(answer),
+                        _ => Err(StoreError::Failed("another call was answered".into())),
+                    }
+                }
+            )*
+        }
+    };
+}
+
+operations! {
+    /// Decides and applies a push ([`vfs_sync_core::server::push`]).
+    decides push: Push { batch: PushBatch, now: Timestamp } -> PushResponse,
+        weighs |push| push.batch.len();
+
+    /// Reads a page of a user's feed: head, pruned-through, page and map are of one snapshot.
+    reads pull: Pull { user: UserId, request: PullRequest } -> PullAnswer;
+
+    /// Merges a client's progress into its stored state, which never goes back.
+    writes reconcile: Reconcile { user: UserId, request: ReconcileRequest, now: Timestamp }
+        -> ReconcileAnswer;
+
+    /// Reads the state that triage compares with.
+    reads state: State { user: UserId, client: ReplicaId } -> StateResponse;
+
+    /// Opens a stage; a repetition gives the same answer.
+    writes open_stage: OpenStage { user: UserId, stage: NewStage, quota: Quota, now: Timestamp }
+        -> StageAnswer;
+
+    /// Reads the user's stage.
+    reads stage: Stage { user: UserId, staging_id: StagingId } -> Option<StageRow>;
+
+    /// Counts `size` bytes as the stage's that are about to be written in one go.
+    ///
+    /// A caller that is refused writes nothing, so that nothing has to be removed again: bytes under
+    /// the id of a blob that is not deleted may be those that another call is just registering.
+    writes reserve_upload: ReserveUpload {
+        user: UserId, staging_id: StagingId, size: u64, quota: Quota, now: Timestamp
+    } -> UploadAccess;
+
+    /// Records that the stage's bytes are in the object store.
+    writes record_upload: RecordUpload {
+        user: UserId, staging_id: StagingId, upload: NewUpload, quota: Quota, now: Timestamp
+    } -> UploadAnswer;
+
+    /// Reads the upload in parts of a stage; one that never began is at its beginning.
+    reads upload: ReadUpload { user: UserId, staging_id: StagingId, now: Timestamp } -> UploadAccess;
+
+    /// Opens an upload in parts, or finds it open. `length` and `metadata` count if it has none, a
+    /// length only if no more bytes than that were received.
+    writes open_upload: OpenUpload {
+        user: UserId, staging_id: StagingId, length: Option<u64>, metadata: Option<String>,
+        quota: Quota, now: Timestamp
+    } -> UploadAccess;
+
+    /// Transfers the upload to `lease` and invalidates the previous holder. With `anew` it starts
+    /// from byte 0, as another upload of the object store.
+    writes claim_upload: ClaimUpload {
+        user: UserId, staging_id: StagingId, lease: String, anew: Option<Anew>, now: Timestamp
+    } -> UploadAccess;
+
+    /// Records the progress of the upload, if `lease` still holds it.
+    writes advance_upload: AdvanceUpload {
+        user: UserId, staging_id: StagingId, lease: String, advance: Advance, quota: Quota,
+        now: Timestamp
+    } -> UploadAccess;
+
+    /// Returns whether `lease` still holds the upload.
+    reads holds_upload: HoldsUpload {
+        user: UserId, staging_id: StagingId, lease: String, now: Timestamp
+    } -> bool;
+
+    /// Returns the tags of the upload's parts.
+    reads upload_parts: UploadParts { staging_id: StagingId } -> Vec<String>;
+
+    /// Attaches a stage ([`vfs_sync_core::server::attach`]); `ref_id` is the id of a new attachment. From
+    /// then on the bytes count against the item's owner, whose `quota` they must be within.
+    writes attach: Attach {
+        user: UserId, staging_id: StagingId, request: AttachRequest, ref_id: RefId, quota: Quota,
+        now: Timestamp
+    } -> Result<AttachResponse, AttachRefusal>;
+
+    /// Abandons a stage.
+    writes abandon: Abandon { user: UserId, staging_id: StagingId, now: Timestamp } -> AbandonAnswer;
+
+    /// Returns stages that expired by `now`, the oldest first, with their users. They are to be
+    /// abandoned.
+    reads expired_stages: ExpiredStages { now: Timestamp, at_most: u32 }
+        -> Vec<(UserId, StagingId)>;
+
+    /// Deletes an unattached blob of the user's: no reader finds it from now on.
+    writes delete_blob: DeleteBlob { user: UserId, blob_id: BlobId, now: Timestamp } -> DeleteAnswer;
+
+    /// Returns what is to be removed from the object store at `now`, the oldest first.
+    reads to_reclaim: ToReclaim { now: Timestamp, at_most: u32 } -> Vec<Reclaim>;
+
+    /// Reads a stage of any user, for operators.
+    reads any_stage: AnyStage { staging_id: StagingId } -> Option<StageRecord>;
+
+    /// Reads a blob of any user, for operators.
+    reads any_blob: AnyBlob { blob_id: BlobId } -> Option<BlobRecord>;
+
+    /// Returns blobs after `after` in the order of their ids, for a comparison with the object store.
+    reads blobs_after: BlobsAfter { after: Option<BlobId>, at_most: u32 } -> Vec<BlobSummary>;
+
+    /// Returns the object store's names of all uploads in parts that are under way.
+    reads upload_handles: UploadHandles {} -> Vec<String>;
+
+    /// Returns the sum of a user's blobs.
+    reads blob_usage: BlobUsage { user: UserId } -> Usage;
+
+    /// Returns what is to be removed of one blob.
+    reads reclaim_of: ReclaimOf { blob_id: BlobId } -> Option<Reclaim>;
+
+    /// Records that what `done` names, due at `now`, was removed: nothing more than that. Bytes are
+    /// removed once more at `again`, for a write that was under way.
+    writes reclaimed: Reclaimed { done: Reclaim, now: Timestamp, again: Timestamp } -> ();
+
+    /// Returns the current and earlier contents of a file, the newest first; `None` if the user sees
+    /// no such item.
+    reads versions: Versions { user: UserId, item_id: ItemId, limit: u32 }
+        -> Option<Vec<Attachment>>;
+
+    /// Returns versions beyond an item's last [`crate::KEPT_VERSIONS`] since before `before`, the
+    /// oldest first.
+    reads surplus_versions: SurplusVersions { before: Timestamp, at_most: u32 }
+        -> Vec<(RefId, BlobId)>;
+
+    /// Removes an earlier version, and with its last attachment the blob. Returns whether it was there.
+    writes remove_version: RemoveVersion { ref_id: RefId, blob_id: BlobId, now: Timestamp } -> bool;
+
+    /// Reads a page of the items that the user may restore, the newest deletion first: what the user
+    /// owns, and what the user deleted and may still write. `keep_millis` is how long the trash keeps.
+    reads trash: ListTrash {
+        user: UserId, after: Option<TrashCursor>, limit: u32, keep_millis: i64
+    } -> TrashListing;
+
+    /// Restores a deleted item; if `recursive`, with the items under it that the same replica deleted
+    /// not before it.
+    decides restore: Restore { user: UserId, item_id: ItemId, recursive: bool, now: Timestamp }
+        -> RestoreAnswer;
+
+    /// Makes a deleted item of the user's a tombstone, which nothing restores; if `recursive`, with
+    /// the items that a restore would have restored.
+    writes purge: Purge { user: UserId, item_id: ItemId, recursive: bool, now: Timestamp }
+        -> PurgeAnswer;
+
+    /// Takes a step in removing what was deleted before `before` or purged, and tombstones since
+    /// before `forget`; to be repeated until it does nothing. Returns how much it did.
+    writes purge_step: PurgeStep {
+        before: Timestamp, forget: Timestamp, now: Timestamp, at_most: u32
+    } -> u64;
+
+    /// Returns the bytes of the user's items in the trash, as they count against the quota. Beyond
+    /// [`crate::MAX_TRASH_ITEMS`] contents it is less than all.
+    reads trashed_bytes: TrashedBytes { user: UserId } -> u64;
+
+    /// Returns, for each id, the blob if it has bytes, is not deleted, and the user staged it or may
+    /// read an item that it is attached to.
+    reads readable_blobs: ReadableBlobs { user: UserId, blob_ids: Vec<BlobId> }
+        -> Vec<Option<BlobRow>>;
+
+    /// Puts `member` into a group or organization, or takes the member out, with the access that
+    /// follows from grants to it. A repetition changes nothing.
+    decides set_member: SetMember {
+        group: Principal, member: UserId, present: bool, now: Timestamp
+    } -> ();
+
+    /// Returns at most `limit` members of a group after `after`, ascending.
+    reads members: ListMembers { group: Principal, after: Option<UserId>, limit: u32 }
+        -> Vec<UserId>;
+
+    /// Returns the groups and organizations of a user, ascending.
+    reads groups_of: GroupsOf { user: UserId } -> Vec<Principal>;
+
+    /// Sets or clears a block of `owner` by `user`. While it lasts, grants of the owner to the user, or
+    /// to a group of the user's, give nothing.
+    decides set_block: SetBlock { user: UserId, owner: UserId, blocked: bool, now: Timestamp } -> ();
+
+    /// Returns the owners whom a user blocks, ascending.
+    reads blocked_by: BlockedBy { user: UserId } -> Vec<UserId>;
+
+    /// Returns whether a principal was ever seen: a user that has pushed or synced, a group that has
+    /// a member.
+    reads knows: Knows { principal: Principal } -> bool;
+
+    /// Removes old removals from the feeds; to be repeated until it removes none.
+    writes prune_removals: PruneRemovals { retention: Retention } -> u64, weighs |_it| 1_000;
+
+    /// Removes old accepted operations from the audit trail; to be repeated until it removes none.
+    writes prune_accepted: PruneAccepted { retention: Retention } -> u64, weighs |_it| 1_000;
+
+    /// Removes malformed reconcile states of one user or of all, so that their clients store them
+    /// again; with `dry_run` it only looks. Returns those that it found.
+    writes repair_reconcile_states: RepairReconcileStates { user: Option<UserId>, dry_run: bool }
+        -> Vec<MalformedState>;
+
+    /// Begins a new epoch, to which new feed entries belong. Positions of earlier epochs stay valid as
+    /// far as the feeds have them. `chance` is a random number: it tells this life of the database
+    /// from others that start from the same backup.
+    writes new_epoch: NewEpoch { now: Timestamp, chance: u16 } -> Epoch;
+
+    /// Returns what tells this database from others.
+    reads identity: ReadIdentity {} -> Identity;
+
+    /// Checks that the database answers.
+    reads ping: Ping {} -> ();
+
+    /// Returns counts for the operator, by name.
+    reads counts: Counts {} -> Vec<(&'static str, u64)>;
+}
+
+/// Implements commands that are one call of a topic.
+macro_rules! one_call {
+    ($($Command:ident: |$tx:ident, $it:ident| $call:expr;)*) => {
+        $(impl $crate::command::Command for $crate::command::$Command {
+            async fn run<T: $crate::topics::Topics>(
+                &self,
+                $tx: &mut T,
+            ) -> $crate::error::Result<Self::Answer> {
+                let $it = self;
+                $call.await
+            }
+        })*
+    };
+}
+pub(crate) use one_call;

@@ -1,0 +1,139 @@
+//! The push, and the propagation of changes to the feeds of everybody who sees them.
+
+use std::collections::BTreeMap;
+
+use vfs_sync_core::id::UserId;
+use vfs_sync_core::server::push::{
+    Addition, Changes, FeedPropagation, Head, Needs, PushBatch, Rows, Told, decide,
+};
+use vfs_sync_core::time::Timestamp;
+
+use super::{Decides, Push};
+use crate::error::Result;
+use crate::topics::{FeedWrite, PushWrite, Topics};
+
+/// The rows that a transaction is to write.
+pub(crate) struct Decision {
+    pub(crate) changes: Changes,
+    pub(crate) feeds: Vec<FeedWrite>,
+}
+
+impl Decision {
+    /// Returns about how many rows it takes to write it.
+    pub(crate) fn rows(&self) -> usize {
+        let told: usize = self.feeds.iter().map(|feed| feed.bodies.len()).sum();
+        told + self.changes.access.len()
+    }
+}
+
+impl Decides for Push {
+    async fn decide<T: Topics>(&self, tx: &mut T) -> Result<(Self::Answer, Option<Decision>)> {
+        let Self { batch, now } = self;
+        let last_write_id = tx.lock_replica(&batch.user, &batch.replica, *now).await?;
+        let mut rows = Rows::default();
+        rows.last_write_id = last_write_id;
+        let replayed = batch.replayed(last_write_id);
+        if !replayed.is_empty() {
+            rows.accepted = tx.accepted(&batch.user, &batch.replica, &replayed).await?;
+        }
+        tx.share_groups(&batch.named_groups()).await?;
+        tx.lock_realms(Some(&batch.user), &batch.named_items(), &mut rows).await?;
+        if let Some(tail) = &mut rows.tail
+            && batch
+                .operations()
+                .any(|op| op.basis.as_ref().is_some_and(|basis| !tail.knows(basis)))
+        {
+            let starts = tx.epoch_starts(&batch.user).await?;
+            tail.take_history(starts);
+        }
+        while let Some(needs) = batch.needs(&rows) {
+            let mut found = loaded(tx, &needs).await?;
+            if !needs.marks.is_empty() {
+                found.marks = tx.marks(&batch.user, &needs.marks).await?;
+            }
+            rows.absorb(needs, found);
+        }
+        let decided = decide(batch, rows, *now);
+        let decision = propagate(tx, decided.spread, *now).await?;
+        let mut response = decided.response;
+        response.epoch = Some(tx.epoch().await?);
+        Ok((response, Some(decision)))
+    }
+
+    async fn write<T: Topics>(&self, tx: &mut T, decision: &Decision) -> Result<()> {
+        let PushBatch { user, replica, .. } = &self.batch;
+        let Decision { changes, feeds } = decision;
+        tx.write_push(&PushWrite { user, replica, changes, feeds, now: self.now }).await
+    }
+}
+
+/// Loads the existing rows of `needs`.
+pub(super) async fn loaded<T: Topics>(tx: &mut T, needs: &Needs) -> Result<Rows> {
+    let mut found = Rows::default();
+    tx.load(needs, &mut found).await?;
+    Ok(found)
+}
+
+/// Propagates changes to everybody who sees them, under the locks of their feeds.
+pub(crate) async fn propagate<T: Topics>(
+    tx: &mut T,
+    mut spread: FeedPropagation,
+    now: Timestamp,
+) -> Result<Decision> {
+    while let Some(needs) = tx.run_blocking(spread.size(), || spread.needs()) {
+        let found = loaded(tx, &needs).await?;
+        spread.absorb(needs, found);
+    }
+    let readers = tx.run_blocking(spread.size(), || spread.readers());
+    let mut heads = BTreeMap::new();
+    if !readers.is_empty() {
+        heads = tx.lock_heads(&readers, now).await?;
+        check_served(tx, &heads).await?;
+    }
+    if let Some(needs) = spread.needs_under_heads() {
+        let found = loaded(tx, &needs).await?;
+        spread.absorb(needs, found);
+    }
+    let doubtful = tx.run_blocking(spread.size(), || spread.doubtful());
+    let told =
+        if doubtful.is_empty() { Told::new() } else { tx.present_in_feed(&doubtful).await? };
+    let mut changes = tx.run_blocking(spread.size(), || spread.finish(&told));
+    let feeds = place_all(tx, heads, std::mem::take(&mut changes.feed), now).await?;
+    Ok(Decision { changes, feeds })
+}
+
+/// Fails if one of the heads, which are locked, showed a later state before.
+pub(super) async fn check_served<T: Topics>(
+    tx: &mut T,
+    heads: &BTreeMap<UserId, Head>,
+) -> Result<()> {
+    if tx.served().is_none() {
+        return Ok(());
+    }
+    let present = tx.epoch().await?;
+    if let Some((served, since)) = tx.served() {
+        for (user, head) in heads {
+            served.check(user, Some(head), present, since)?;
+        }
+    }
+    Ok(())
+}
+
+/// Assigns each entry its place in its feed.
+pub(super) async fn place_all<T: Topics>(
+    tx: &mut T,
+    mut heads: BTreeMap<UserId, Head>,
+    feed: BTreeMap<UserId, Vec<Addition>>,
+    now: Timestamp,
+) -> Result<Vec<FeedWrite>> {
+    if feed.is_empty() {
+        return Ok(Vec::new());
+    }
+    let present = tx.epoch().await?;
+    let write = |(user, bodies): (UserId, Vec<Addition>)| {
+        let mut head = heads.remove(&user)?;
+        let places = head.advance(bodies.len(), now, present);
+        Some(FeedWrite { user, head, places, bodies })
+    };
+    Ok(feed.into_iter().filter_map(write).collect())
+}

@@ -1,0 +1,179 @@
+//! What is removed from the object store: the registry says so first, then it is done, then recorded.
+
+use vfs_sync_core::content::Attachment;
+use vfs_sync_core::id::{BlobId, StagingId};
+use vfs_sync_core::server::attach::StageRow;
+use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::StageStatus;
+
+use super::upload::close_stage;
+use super::{
+    AnyBlob, AnyStage, BlobsAfter, Command, DeleteBlob, ReclaimOf, Reclaimed, RemoveVersion,
+    ToReclaim, one_call,
+};
+use crate::command::upload::UploadRow;
+use crate::encoding::BlobStatus;
+use crate::error::Result;
+use crate::topics::{StoredStage, Topics};
+
+/// For so long after its stage's end the id of a deleted blob is not given to anybody again: no client
+/// keeps an upload for longer without a settled pull.
+const KEEP_BURNT_MILLIS: i64 = 366 * 24 * 3_600 * 1_000;
+
+/// What is left of a blob in the object store, and is to be removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reclaim {
+    /// Whose.
+    pub blob_id: BlobId,
+    /// An upload in parts, by the object store's name for it.
+    pub upload: Option<String>,
+    /// Whether its bytes are to go too.
+    pub bytes: bool,
+}
+
+/// A stage, as an operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageRecord {
+    /// Its row.
+    pub stage: StageRow,
+    /// `live`, `deleting` or `deleted`.
+    pub blob_status: &'static str,
+    /// Its upload in parts, if it has one under way.
+    pub upload: Option<UploadRow>,
+}
+
+/// A blob, as an operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobRecord {
+    /// The stage that brought it.
+    pub stage: StageRecord,
+    /// Where it is attached, earlier versions included.
+    pub attachments: Vec<Attachment>,
+}
+
+/// What the registry says of a blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobSummary {
+    /// Which.
+    pub blob_id: BlobId,
+    /// Whether its bytes are there, or are to be.
+    pub live: bool,
+    /// Its bytes, once it has them.
+    pub size: Option<u64>,
+}
+
+/// The answer to a deletion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeleteAnswer {
+    /// Its bytes are to go now.
+    Deleting,
+    /// No such blob of the user's, or no more.
+    Unknown,
+    /// It is attached to something.
+    Attached,
+}
+
+one_call! {
+    ToReclaim: |tx, it| tx.to_reclaim(it.now, it.at_most);
+    ReclaimOf: |tx, it| tx.reclaim_of(&it.blob_id);
+    BlobsAfter: |tx, it| tx.blobs_after(it.after.as_ref(), it.at_most);
+    AnyStage: |tx, it| any_stage(tx, &it.staging_id);
+}
+
+/// Returns the stage that brings the blob, locked.
+pub(crate) async fn locked<T: Topics>(tx: &mut T, blob_id: &BlobId) -> Result<Option<StoredStage>> {
+    let Some(staging_id) = tx.stage_of(blob_id).await? else { return Ok(None) };
+    tx.stage(&staging_id).await?.transpose()
+}
+
+async fn any_stage<T: Topics>(tx: &mut T, staging_id: &StagingId) -> Result<Option<StageRecord>> {
+    let Some(stored) = tx.stage(staging_id).await?.transpose()? else { return Ok(None) };
+    let upload = tx.upload(staging_id).await?;
+    let blob_status = stored.blob_status.as_str();
+    Ok(Some(StageRecord { stage: stored.row, blob_status, upload }))
+}
+
+impl Command for AnyBlob {
+    async fn run<T: Topics>(&self, tx: &mut T) -> Result<Self::Answer> {
+        let Self { blob_id } = self;
+        let Some(staging_id) = tx.stage_of(blob_id).await? else { return Ok(None) };
+        let Some(stage) = any_stage(tx, &staging_id).await? else { return Ok(None) };
+        let made = tx.attachments_with(blob_id).await?;
+        let attachments = made.into_iter().map(|made| made.attachment).collect();
+        Ok(Some(BlobRecord { stage, attachments }))
+    }
+}
+
+impl Command for DeleteBlob {
+    async fn run<T: Topics>(&self, tx: &mut T) -> Result<Self::Answer> {
+        let Self { user, blob_id, .. } = self;
+        let now = self.now;
+        let stored = locked(tx, blob_id).await?.filter(|stored| stored.row.owner == *user);
+        let Some(stored) = stored else { return Ok(DeleteAnswer::Unknown) };
+        match stored.blob_status {
+            BlobStatus::Deleted => return Ok(DeleteAnswer::Unknown),
+            // It was said and not done: it is done now.
+            BlobStatus::Deleting => return Ok(DeleteAnswer::Deleting),
+            BlobStatus::Live => {}
+        }
+        if !tx.attachments_with(blob_id).await?.is_empty() {
+            return Ok(DeleteAnswer::Attached);
+        }
+        discard(tx, &stored, now).await?;
+        Ok(DeleteAnswer::Deleting)
+    }
+}
+
+/// Makes a live blob without attachments one whose bytes are to go.
+async fn discard<T: Topics>(tx: &mut T, stored: &StoredStage, now: Timestamp) -> Result<()> {
+    if stored.row.status == StageStatus::Staged {
+        return close_stage(tx, stored, StageStatus::Abandoned, now).await;
+    }
+    tx.discard_blob(&stored.row.blob_id, now).await?;
+    let mut usage = tx.usage(&stored.charged).await?;
+    usage.stored = usage.stored.saturating_sub(stored.reserved);
+    tx.set_usage(&stored.charged, usage).await
+}
+
+impl Command for Reclaimed {
+    async fn run<T: Topics>(&self, tx: &mut T) -> Result<Self::Answer> {
+        let Self { done, again, .. } = self;
+        let now = self.now;
+        let blob_id = &done.blob_id;
+        let Some(stored) = locked(tx, blob_id).await? else { return Ok(()) };
+        match stored.blob_status {
+            // An upload that is under way has nothing to be reclaimed.
+            BlobStatus::Live if stored.row.uploaded.is_none() => return Ok(()),
+            // Deleted after the look: its bytes are still there.
+            BlobStatus::Deleting if !done.bytes => return Ok(()),
+            BlobStatus::Deleting => tx.set_deleted(blob_id, *again).await?,
+            BlobStatus::Live => tx.clear_reclaim(blob_id, now).await?,
+            BlobStatus::Deleted => {
+                let until = stored.row.expires_at.plus_millis(KEEP_BURNT_MILLIS);
+                if until > now {
+                    tx.move_reclaim(blob_id, now, until).await?;
+                } else {
+                    tx.delete_upload(&stored.row.staging_id).await?;
+                    return tx.delete_stage(&stored.row.staging_id, blob_id).await;
+                }
+            }
+        }
+        tx.delete_upload(&stored.row.staging_id).await
+    }
+}
+
+impl Command for RemoveVersion {
+    async fn run<T: Topics>(&self, tx: &mut T) -> Result<Self::Answer> {
+        let Self { ref_id, blob_id, .. } = self;
+        let now = self.now;
+        let Some(stored) = locked(tx, blob_id).await? else { return Ok(false) };
+        if !tx.delete_version(ref_id).await? {
+            return Ok(false);
+        }
+        let last = tx.attachments_with(blob_id).await?.is_empty();
+        if last && stored.blob_status == BlobStatus::Live {
+            discard(tx, &stored, now).await?;
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,212 @@
+//! The small numbers and texts by which rows name values of an enum, the same in every back end.
+
+use std::fmt::Display;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+
+use vfs_sync_core::access::{AccessLevel, PrincipalType};
+use vfs_sync_core::content::RelationKind;
+use vfs_sync_core::cursor::Cursor;
+use vfs_sync_core::id::ChangeId;
+use vfs_sync_core::server::push::Outcome;
+use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::{PushReason, ReconcileState, StageStatus, WriteIds};
+
+use crate::command::trash::TrashState;
+use crate::error::{Result, StoreError};
+
+pub(crate) fn malformed(
+    table: &'static str,
+    key: impl Display,
+    reason: impl Display,
+) -> StoreError {
+    StoreError::MalformedRow { table, key: key.to_string(), reason: reason.to_string() }
+}
+
+pub(crate) const fn level_code(level: AccessLevel) -> i64 {
+    match level {
+        AccessLevel::Read => 1,
+        AccessLevel::Write => 2,
+        AccessLevel::Admin => 3,
+    }
+}
+
+pub(crate) const fn level(code: i64) -> Option<AccessLevel> {
+    Some(match code {
+        1 => AccessLevel::Read,
+        2 => AccessLevel::Write,
+        3 => AccessLevel::Admin,
+        _ => return None,
+    })
+}
+
+pub(crate) const fn principal_code(kind: PrincipalType) -> i64 {
+    match kind {
+        PrincipalType::User => 1,
+        PrincipalType::Group => 2,
+        PrincipalType::Organization => 3,
+    }
+}
+
+pub(crate) const fn principal(code: i64) -> Option<PrincipalType> {
+    Some(match code {
+        1 => PrincipalType::User,
+        2 => PrincipalType::Group,
+        3 => PrincipalType::Organization,
+        _ => return None,
+    })
+}
+
+/// An outcome as `(outcome, authored_at)`.
+pub(crate) const fn outcome_code(outcome: Outcome) -> (i64, Option<i64>) {
+    match outcome {
+        Outcome::Applied(at) => (1, Some(at.as_millis())),
+        Outcome::Outdated(PushReason::Superseded) => (2, None),
+        Outcome::Outdated(PushReason::Unseen) => (7, None),
+        // No other reason uses up a write id.
+        Outcome::Outdated(_) => (3, None),
+        Outcome::Refused(PushReason::NotPermitted) => (4, None),
+        Outcome::Refused(PushReason::UnknownItem) => (5, None),
+        // A malformed operation is known by its form, but for one that the item makes malformed.
+        Outcome::Refused(_) => (6, None),
+    }
+}
+
+pub(crate) fn outcome(code: i64, authored_at: Option<i64>) -> Option<Outcome> {
+    Some(match (code, authored_at) {
+        (1, Some(at)) => Outcome::Applied(Timestamp::from_millis(at)?),
+        (2, None) => Outcome::Outdated(PushReason::Superseded),
+        (3, None) => Outcome::Outdated(PushReason::Cycle),
+        (4, None) => Outcome::Refused(PushReason::NotPermitted),
+        (5, None) => Outcome::Refused(PushReason::UnknownItem),
+        (6, None) => Outcome::Refused(PushReason::Malformed),
+        (7, None) => Outcome::Outdated(PushReason::Unseen),
+        _ => return None,
+    })
+}
+
+pub(crate) const fn kind_code(kind: RelationKind) -> &'static str {
+    match kind {
+        RelationKind::File => "file",
+        RelationKind::Photo => "photo",
+        RelationKind::EmailAttachment => "emailAttachment",
+        RelationKind::Other => "other",
+    }
+}
+
+pub(crate) fn kind(code: &str) -> Option<RelationKind> {
+    Some(match code {
+        "file" => RelationKind::File,
+        "photo" => RelationKind::Photo,
+        "emailAttachment" => RelationKind::EmailAttachment,
+        "other" => RelationKind::Other,
+        _ => return None,
+    })
+}
+
+pub(crate) fn stage_status(code: &str) -> Option<StageStatus> {
+    [StageStatus::Staged, StageStatus::Attached, StageStatus::Abandoned]
+        .into_iter()
+        .find(|status| status.as_str() == code)
+}
+
+/// A blob that is or may become readable, as `blobs.status` spells it.
+pub(crate) const BLOB_LIVE: &str = "live";
+/// A blob whose bytes are to be removed; its id is burnt.
+pub(crate) const BLOB_DELETING: &str = "deleting";
+/// A blob whose bytes were removed.
+pub(crate) const BLOB_DELETED: &str = "deleted";
+
+/// What `blobs.status` spells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BlobStatus {
+    Live,
+    Deleting,
+    Deleted,
+}
+
+impl BlobStatus {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => BLOB_LIVE,
+            Self::Deleting => BLOB_DELETING,
+            Self::Deleted => BLOB_DELETED,
+        }
+    }
+}
+
+pub(crate) fn blob_status(code: &str) -> Option<BlobStatus> {
+    Some(match code {
+        BLOB_LIVE => BlobStatus::Live,
+        BLOB_DELETING => BlobStatus::Deleting,
+        BLOB_DELETED => BlobStatus::Deleted,
+        _ => return None,
+    })
+}
+
+pub(crate) const fn trash_code(state: TrashState) -> i64 {
+    match state {
+        TrashState::Kept => 0,
+        TrashState::Purging => 1,
+        TrashState::Gone => 2,
+    }
+}
+
+pub(crate) const fn trash_state(code: i64) -> Option<TrashState> {
+    Some(match code {
+        0 => TrashState::Kept,
+        1 => TrashState::Purging,
+        2 => TrashState::Gone,
+        _ => return None,
+    })
+}
+
+/// The key under which a client's reconcile state is stored.
+pub(crate) fn client_key(client: &vfs_sync_core::id::ReplicaId) -> String {
+    format!("crdt:{client}")
+}
+
+/// The columns `changed_at`, `change_id` and `write_ids` of a reconcile state.
+pub(crate) fn reconcile_state(
+    key: &str,
+    changed_at: i64,
+    change_id: &str,
+    write_ids: &str,
+) -> Result<ReconcileState> {
+    let wrong = |reason: String| malformed("reconcile_state", key, reason);
+    let changed_at =
+        Timestamp::from_millis(changed_at).ok_or_else(|| wrong("changed_at is no time".into()))?;
+    let change_id =
+        ChangeId::new(change_id).map_err(|error| wrong(format!("change_id {error}")))?;
+    let write_ids: WriteIds = serde_json::from_str(write_ids).map_err(|error| {
+        wrong(format!("write_ids is not an object of replica ids and positive integers: {error}"))
+    })?;
+    Ok(ReconcileState {
+        cursor: Cursor { changed_at, change_id },
+        last_reconciled_write_ids: write_ids,
+    })
+}
+
+/// The column `write_ids` of a reconcile state.
+pub(crate) fn write_ids_json(write_ids: &WriteIds) -> Result<String> {
+    serde_json::to_string(write_ids).map_err(|error| StoreError::Failed(error.to_string()))
+}
+
+/// A blob's size as a column holds it.
+pub(crate) fn size(size: u64) -> Result<i64> {
+    i64::try_from(size).map_err(|_| StoreError::Failed(format!("a blob of {size} bytes")))
+}
+
+/// A number that nobody can foretell.
+pub(crate) fn chance() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// The part of a chance that an epoch takes.
+pub(crate) fn low_bits(chance: u64) -> u16 {
+    (chance & 0xffff) as u16
+}
+
+/// What names a database that is made at `now`.
+pub(crate) fn database_id(now: Timestamp, chance: u64) -> String {
+    format!("{:012x}-{chance:016x}", now.as_millis().max(0))
+}

@@ -1,0 +1,96 @@
+//! Rows that retention removes, and facts about the database. Due rows are found by a look at all
+//! rows: a store in memory is not large.
+
+use vfs_sync_core::id::{UserId, WriteId};
+use vfs_sync_core::server::push::Head;
+use vfs_sync_core::wire::StageStatus;
+
+use super::state::{Replica, State, count, oldest};
+use super::transaction::MemoryTransaction;
+use crate::command::maintenance::{Identity, Retention};
+use crate::error::Result;
+use crate::topics::Maintenance;
+
+impl Maintenance for MemoryTransaction<'_> {
+    async fn prune_removals(&mut self, retention: &Retention) -> Result<u64> {
+        Ok(self.state.prune_removals(retention))
+    }
+
+    async fn prune_accepted(&mut self, retention: &Retention) -> Result<u64> {
+        Ok(self.state.prune_accepted(retention))
+    }
+
+    async fn identity(&mut self) -> Result<Identity> {
+        let is_empty = self.state.users.rows().is_empty() && self.state.blobs.rows().is_empty();
+        Ok(Identity { id: "memory".into(), is_empty })
+    }
+
+    async fn counts(&mut self) -> Result<Vec<(&'static str, u64)>> {
+        let open = self.state.stages.rows().values().filter(|s| s.status == StageStatus::Staged);
+        Ok(vec![
+            ("users", self.state.users.rows().len() as u64),
+            ("replicas", self.state.replicas.groups().values().map(|rows| rows.len() as u64).sum()),
+            ("feed_positions", self.state.heads.rows().values().map(|head| head.counter).sum()),
+            ("open_stages", open.count() as u64),
+        ])
+    }
+
+    async fn ping(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl State {
+    /// Prunes the oldest removals; a feed's times ascend with its positions, so from each feed a
+    /// beginning goes, and its head remembers how far.
+    fn prune_removals(&mut self, retention: &Retention) -> u64 {
+        let feeds = self.feeds.groups().iter();
+        let rows = feeds.flat_map(|(user, rows)| rows.iter().map(move |row| (user, row)));
+        let old = rows
+            .filter(|(_, (_, row))| row.removal && row.changed_at < retention.removals_before)
+            .map(|(user, (counter, row))| (row.changed_at, (user.clone(), *counter)));
+        let old: Vec<(UserId, u64)> = oldest(old, retention.at_most).collect();
+        for (user, counter) in &old {
+            let Some(row) = self.feeds.get(user, counter) else { continue };
+            let (key, changed_at) = (row.key.clone(), row.changed_at);
+            self.feeds.remove(user, counter);
+            self.counters.remove(user, &key);
+            if let Some(head) = self.heads.get(user).copied() {
+                let pruned = head.pruned.max(Some((*counter, changed_at)));
+                self.heads.put(user.clone(), Head { pruned, ..head });
+            }
+        }
+        old.len() as u64
+    }
+
+    /// Prunes the oldest accepted operations, replica by replica, from each its lowest write ids.
+    fn prune_accepted(&mut self, retention: &Retention) -> u64 {
+        let before = retention.accepted_before;
+        let all = self.replicas.groups().iter();
+        let all = all.flat_map(|(user, rows)| rows.iter().map(move |row| (user, row)));
+        let old = all.filter_map(|(user, (id, row))| {
+            let from = row.accepted_from.filter(|from| *from < before)?;
+            Some((from, (user.clone(), id.clone())))
+        });
+        let old: Vec<_> = oldest(old, retention.at_most).collect();
+        let mut left = count(retention.at_most);
+        for replica in &old {
+            let rows = self.accepted.group(replica).iter();
+            let old = rows.take(left).take_while(|(_, (_, at))| *at < before);
+            let old: Vec<WriteId> = old.map(|(write_id, _)| *write_id).collect();
+            for write_id in &old {
+                self.accepted.remove(replica, write_id);
+            }
+            left -= old.len();
+            let accepted_from = self.accepted.group(replica).values().next().map(|(_, at)| *at);
+            if let Some(row) = self.replicas.get(&replica.0, &replica.1) {
+                let row = Replica { accepted_from, ..row.clone() };
+                self.replicas.put(&replica.0, replica.1.clone(), row);
+            }
+            if left == 0 {
+                break;
+            }
+        }
+        (count(retention.at_most) - left) as u64
+    }
+}

@@ -1,0 +1,256 @@
+//! Registers, and the access that follows from them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use vfs_sync_core::access::Principal;
+use vfs_sync_core::id::{ItemId, UserId};
+use vfs_sync_core::server::push::{Changes, LinkKey, Needs, Rows};
+
+use super::state::Replica;
+use super::transaction::MemoryTransaction;
+use crate::command::trash::{revived, rows_of_push};
+use crate::error::Result;
+use crate::topics::{FeedWrite, PushWrite, Registers, Replicas as _, Trash as _, Versions as _};
+
+impl Registers for MemoryTransaction<'_> {
+    async fn load(&mut self, needs: &Needs, found: &mut Rows) -> Result<()> {
+        for id in &needs.items {
+            found.items.insert(id.clone(), self.state.items.get(id).cloned());
+        }
+        self.load_links(needs, found);
+        self.load_grants(needs, found);
+        for key in &needs.moves {
+            if let Some(moved) = self.state.moves.get(key) {
+                found.moves.insert(key.clone(), Some(moved.clone()));
+            }
+        }
+        for item in &needs.around {
+            let attached = self.attachments_of(item).await?;
+            if !attached.is_empty() {
+                found.attachments.insert(item.clone(), attached);
+            }
+        }
+        self.load_access(needs, found);
+        Ok(())
+    }
+
+    async fn write_push(&mut self, write: &PushWrite<'_>) -> Result<()> {
+        self.state.know(write.user);
+        let Some(last_write_id) = write.changes.last_write_id else {
+            return self.touch_replica(write.user, write.replica, write.now).await;
+        };
+        let before = self.state.replicas.get(write.user, write.replica);
+        let replica = Replica {
+            last_write_id,
+            last_seen: before.map_or(write.now, |before| before.last_seen.max(write.now)),
+            accepted_from: before.and_then(|before| before.accepted_from).or(Some(write.now)),
+        };
+        self.state.replicas.put(write.user, write.replica.clone(), replica);
+        self.write_registers(write.changes);
+        self.write_access(write.changes);
+        self.put_trash(&rows_of_push(write)).await?;
+        self.leave_trash(write.changes);
+        let author = (write.user.clone(), write.replica.clone());
+        for one in &write.changes.accepted {
+            let row = (one.accepted.clone(), write.now);
+            self.state.accepted.put(&author, one.write_id, row);
+        }
+        self.place_entries(write.feeds);
+        Ok(())
+    }
+
+    async fn write_changes(&mut self, changes: &Changes, feeds: &[FeedWrite]) -> Result<()> {
+        self.write_registers(changes);
+        self.leave_trash(changes);
+        self.write_access(changes);
+        self.place_entries(feeds);
+        Ok(())
+    }
+
+    async fn granted_to(&mut self, group: &Principal) -> Result<BTreeSet<ItemId>> {
+        Ok(self.state.granted.group(group).keys().cloned().collect())
+    }
+
+    async fn all_grants(&mut self) -> Result<(BTreeSet<UserId>, BTreeSet<ItemId>)> {
+        let granted = self.state.granted.groups();
+        let mut users: BTreeSet<UserId> = granted.keys().filter_map(Principal::user).collect();
+        users.extend(self.state.groups.groups().keys().cloned());
+        Ok((users, granted.values().flat_map(BTreeMap::keys).cloned().collect()))
+    }
+
+    async fn clear_item(&mut self, item: &ItemId, at_most: u64) -> Result<u64> {
+        let mut left = at_most;
+        let mut take = |wanted: usize| {
+            let taken = left.min(wanted as u64);
+            left -= taken;
+            usize::try_from(taken).unwrap_or(usize::MAX)
+        };
+        let below: Vec<ItemId> = self.state.links.group(item).keys().cloned().collect();
+        let room = take(below.len());
+        for child in below.into_iter().take(room) {
+            self.remove_link(item, &child);
+        }
+        let above: Vec<ItemId> = self.state.parents.group(item).keys().cloned().collect();
+        let room = take(above.len());
+        for parent in above.into_iter().take(room) {
+            self.remove_link(&parent, item);
+        }
+        let grants: Vec<Principal> = self.state.grants.group(item).keys().cloned().collect();
+        let room = take(grants.len());
+        for principal in grants.into_iter().take(room) {
+            self.state.grants.remove(item, &principal);
+            self.state.granted.remove(&principal, item);
+        }
+        let moves = self.state.moves.rows().keys().filter(|(child, _)| child == item);
+        let moves: Vec<(ItemId, UserId)> = moves.cloned().collect();
+        let room = take(moves.len());
+        for key in moves.into_iter().take(room) {
+            self.state.moves.remove(&key);
+        }
+        let seen: Vec<UserId> = self.state.access.group(item).keys().cloned().collect();
+        let room = take(seen.len());
+        for user in seen.into_iter().take(room) {
+            self.state.access.remove(item, &user);
+        }
+        Ok(at_most - left)
+    }
+
+    async fn delete_items(&mut self, items: &BTreeSet<ItemId>) -> Result<()> {
+        for item in items {
+            self.state.items.remove(item);
+            self.state.trash.remove(item);
+        }
+        Ok(())
+    }
+}
+
+impl MemoryTransaction<'_> {
+    fn take_link(&self, key: LinkKey, found: &mut Rows) {
+        if let Some(link) = self.state.links.get(&key.0, &key.1) {
+            found.links.insert(key, Some(link.clone()));
+        }
+    }
+
+    /// The present links to an item's parents; gives these.
+    fn take_links_above(&self, child: &ItemId, found: &mut Rows) -> Vec<LinkKey> {
+        let above = self.state.parents.group(child).keys();
+        let links = above.filter_map(|parent| {
+            let link = self.state.links.get(parent, child)?;
+            link.register.value.then_some((parent, link))
+        });
+        let links: Vec<_> = links.map(|(parent, link)| (parent.clone(), link.clone())).collect();
+        let mut keys = Vec::with_capacity(links.len());
+        for (parent, link) in links {
+            if link.in_realm {
+                keys.push((parent.clone(), child.clone()));
+            }
+            found.links.insert((parent, child.clone()), Some(link));
+        }
+        keys
+    }
+
+    fn load_links(&self, needs: &Needs, found: &mut Rows) {
+        for key in &needs.links {
+            self.take_link(key.clone(), found);
+        }
+        for item in &needs.around {
+            for (child, link) in self.state.links.group(item) {
+                if link.register.value {
+                    found.links.insert((item.clone(), child.clone()), Some(link.clone()));
+                }
+            }
+            self.take_links_above(item, found);
+        }
+        let mut open: Vec<ItemId> = needs.ancestors.iter().cloned().collect();
+        let mut seen = needs.ancestors.clone();
+        while let Some(child) = open.pop() {
+            let parents = self.take_links_above(&child, found).into_iter().map(|key| key.0);
+            open.extend(parents.filter(|parent| seen.insert(parent.clone())));
+        }
+    }
+
+    fn load_grants(&self, needs: &Needs, found: &mut Rows) {
+        for (item, principal) in &needs.grants {
+            if let Some(grant) = self.state.grants.get(item, principal) {
+                found.grants.insert((item.clone(), principal.clone()), Some(grant.clone()));
+            }
+        }
+        for item in needs.around.union(&needs.granted) {
+            for (principal, grant) in self.state.grants.group(item) {
+                if grant.value.is_some() {
+                    found.grants.insert((item.clone(), principal.clone()), Some(grant.clone()));
+                }
+            }
+        }
+    }
+
+    fn load_access(&self, needs: &Needs, found: &mut Rows) {
+        let wanted = |user: &UserId| needs.among.as_ref().is_none_or(|among| among.contains(user));
+        for item in &needs.access {
+            let audience = self.state.access.group(item).iter();
+            let audience = audience.filter(|(user, _)| wanted(user));
+            let audience = audience.map(|(user, level)| (user.clone(), *level)).collect();
+            found.access.insert(item.clone(), audience);
+        }
+        for group in &needs.members {
+            let members = self.state.members.group(group).keys();
+            let members = members.filter(|user| wanted(user)).cloned().collect();
+            found.members.insert(group.clone(), members);
+        }
+        for user in &needs.groups_of {
+            let groups = self.state.groups.group(user).keys().cloned().collect();
+            found.groups.insert(user.clone(), groups);
+        }
+        for owner in &needs.blocks {
+            let users = self.state.blockers.group(owner).keys();
+            let users = users.filter(|user| wanted(user)).cloned().collect();
+            found.blocks.insert(owner.clone(), users);
+        }
+    }
+
+    fn write_registers(&mut self, changes: &Changes) {
+        let state = &mut *self.state;
+        for (id, item) in &changes.items {
+            state.know(&item.owner);
+            state.items.put(id.clone(), item.clone());
+        }
+        for ((parent, child), link) in &changes.links {
+            state.links.put(parent, child.clone(), link.clone());
+            state.parents.put(child, parent.clone(), ());
+        }
+        for ((item, principal), grant) in &changes.grants {
+            match grant.value {
+                Some(_) => state.granted.put(principal, item.clone(), ()),
+                None => drop(state.granted.remove(principal, item)),
+            }
+            state.grants.put(item, principal.clone(), grant.clone());
+        }
+        for ((child, realm), moved) in &changes.moves {
+            state.know(realm);
+            state.moves.put((child.clone(), realm.clone()), moved.clone());
+        }
+    }
+
+    fn write_access(&mut self, changes: &Changes) {
+        for (item, users) in &changes.access {
+            for (user, level) in users {
+                self.state.know(user);
+                match level {
+                    Some(level) => self.state.access.put(item, user.clone(), *level),
+                    None => drop(self.state.access.remove(item, user)),
+                }
+            }
+        }
+    }
+
+    fn leave_trash(&mut self, changes: &Changes) {
+        for item in revived(changes) {
+            self.state.trash.remove(item);
+        }
+    }
+
+    fn remove_link(&mut self, parent: &ItemId, child: &ItemId) {
+        self.state.links.remove(parent, child);
+        self.state.parents.remove(child, parent);
+    }
+}

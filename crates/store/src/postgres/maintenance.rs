@@ -1,0 +1,148 @@
+//! Rows that retention removes, and facts about the database.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use vfs_sync_core::id::UserId;
+
+use super::rows::Columns;
+use super::transaction::{PostgresTransaction, texts};
+use crate::command::maintenance::{Identity, Retention};
+use crate::encoding;
+use crate::error::Result;
+use crate::topics::Maintenance;
+
+/// Replicas whose operations one transaction prunes.
+const REPLICAS: i64 = 64;
+
+impl Maintenance for PostgresTransaction<'_> {
+    async fn prune_removals(&mut self, retention: &Retention) -> Result<u64> {
+        let before = retention.removals_before.as_millis();
+        let rows = self
+            .query(
+                "SELECT user_id, counter FROM feed WHERE removal AND changed_at < $1 \
+                 ORDER BY changed_at, user_id, counter LIMIT $2",
+                &[&before, &i64::from(retention.at_most)],
+            )
+            .await?;
+        let mut users: Vec<String> = Vec::with_capacity(rows.len());
+        let mut counters: Vec<i64> = Vec::with_capacity(rows.len());
+        for row in &rows {
+            users.push(row.try_get(0)?);
+            counters.push(row.try_get(1)?);
+        }
+        let heads: BTreeSet<&String> = users.iter().collect();
+        self.query(
+            "SELECT 1 FROM feed_head WHERE user_id = ANY($1) ORDER BY user_id FOR UPDATE",
+            &[&texts(heads)],
+        )
+        .await?;
+        // What moved to the head before the locks is not at its position any more, and stays.
+        let gone = self
+            .query(
+                "DELETE FROM feed USING unnest($1::text[], $2::bigint[]) AS v (user_id, counter) \
+                 WHERE feed.user_id = v.user_id AND feed.counter = v.counter AND feed.removal \
+                 RETURNING feed.user_id, feed.counter, feed.changed_at",
+                &[&users, &counters],
+            )
+            .await?;
+        let mut through: BTreeMap<UserId, (i64, i64)> = BTreeMap::new();
+        for row in &gone {
+            let columns = Columns { row, table: "feed", key: "?" };
+            let position = (columns.get(1)?, columns.get(2)?);
+            let last = through.entry(columns.parse(0)?).or_insert(position);
+            *last = (*last).max(position);
+        }
+        let counters: Vec<i64> = through.values().map(|(counter, _)| *counter).collect();
+        let times: Vec<i64> = through.values().map(|(_, changed_at)| *changed_at).collect();
+        self.execute(
+            "UPDATE feed_head SET pruned_counter = v.counter, pruned_changed_at = v.changed_at \
+             FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS v (user_id, counter, changed_at) \
+             WHERE feed_head.user_id = v.user_id \
+             AND (pruned_counter IS NULL OR pruned_counter < v.counter)",
+            &[&texts(through.keys()), &counters, &times],
+        )
+        .await?;
+        Ok(gone.len() as u64)
+    }
+
+    async fn prune_accepted(&mut self, retention: &Retention) -> Result<u64> {
+        let before = retention.accepted_before.as_millis();
+        let mut left = i64::from(retention.at_most);
+        let mut pruned = 0;
+        // A replica that is pushing has its turn another time.
+        let replicas = self
+            .query(
+                "SELECT user_id, replica_id FROM replicas WHERE accepted_from < $1 \
+                 ORDER BY accepted_from LIMIT $2 FOR UPDATE SKIP LOCKED",
+                &[&before, &REPLICAS.min(left)],
+            )
+            .await?;
+        for replica in &replicas {
+            if left == 0 {
+                break;
+            }
+            let (user, replica): (&str, &str) = (replica.try_get(0)?, replica.try_get(1)?);
+            let rows = self
+                .query(
+                    "SELECT write_id, accepted_at FROM accepted_ops \
+                     WHERE user_id = $1 AND replica_id = $2 ORDER BY write_id LIMIT $3",
+                    &[&user, &replica, &(left + 1)],
+                )
+                .await?;
+            let rows: Vec<(i64, i64)> = rows
+                .iter()
+                .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+                .collect::<Result<_>>()?;
+            let at_most = usize::try_from(left).unwrap_or(usize::MAX);
+            let old = rows.iter().take(at_most).take_while(|(_, at)| *at < before).count();
+            if let Some((write_id, _)) = old.checked_sub(1).and_then(|last| rows.get(last)) {
+                self.execute(
+                    "DELETE FROM accepted_ops \
+                     WHERE user_id = $1 AND replica_id = $2 AND write_id <= $3",
+                    &[&user, &replica, write_id],
+                )
+                .await?;
+            }
+            let from = rows.get(old).map(|(_, at)| *at);
+            self.execute(
+                "UPDATE replicas SET accepted_from = $3 WHERE user_id = $1 AND replica_id = $2",
+                &[&user, &replica, &from],
+            )
+            .await?;
+            left -= old as i64;
+            pruned += old as u64;
+        }
+        Ok(pruned)
+    }
+
+    async fn identity(&mut self) -> Result<Identity> {
+        let row = self
+            .query_opt(
+                "SELECT value, EXISTS (SELECT 1 FROM realms) OR EXISTS (SELECT 1 FROM blobs) \
+                 FROM identity WHERE name = 'id'",
+                &[],
+            )
+            .await?;
+        let row = row.ok_or_else(|| encoding::malformed("identity", "id", "is missing"))?;
+        Ok(Identity { id: row.try_get(0)?, is_empty: !row.try_get::<_, bool>(1)? })
+    }
+
+    async fn counts(&mut self) -> Result<Vec<(&'static str, u64)>> {
+        let mut counts = Vec::new();
+        for (name, sql) in [
+            ("users", "SELECT count(*) FROM realms"),
+            ("replicas", "SELECT count(*) FROM replicas WHERE last_write_id > 0"),
+            ("feed_positions", "SELECT coalesce(sum(counter), 0)::bigint FROM feed_head"),
+            ("open_stages", "SELECT count(*) FROM blob_stages WHERE status = 'blob-stage:staged'"),
+        ] {
+            let row = self.query_opt(sql, &[]).await?;
+            let value = row.map_or(Ok(0), |row| row.try_get::<_, i64>(0))?;
+            counts.push((name, u64::try_from(value).unwrap_or(0)));
+        }
+        Ok(counts)
+    }
+
+    async fn ping(&mut self) -> Result<()> {
+        self.query_opt("SELECT 1", &[]).await.map(drop)
+    }
+}

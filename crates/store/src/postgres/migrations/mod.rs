@@ -1,0 +1,86 @@
+//! The schema, step by step. A database remembers how many steps it has.
+
+use std::collections::BTreeSet;
+
+use deadpool_postgres::Client;
+use vfs_sync_core::cursor::Epoch;
+use vfs_sync_core::time::Timestamp;
+
+use super::transaction::PostgresTransaction;
+use super::trash::fill;
+use crate::command::members::regrant_all;
+use crate::encoding;
+use crate::error::{Result, StoreError};
+use crate::schema::tables;
+
+/// Each step once, in order; steps that were published never change.
+const STEPS: &[&str] = &[
+    include_str!("0001.sql"),
+    include_str!("0002.sql"),
+    include_str!("0003.sql"),
+    include_str!("0004.sql"),
+    include_str!("0005.sql"),
+    include_str!("0006.sql"),
+    include_str!("0007.sql"),
+    include_str!("0008.sql"),
+];
+
+/// The first version in which what is granted is seen.
+const GRANTS_GIVE_ACCESS: i64 = 2;
+/// The first version in which what is deleted is in the trash.
+const HAS_TRASH: i64 = 6;
+
+/// Names the lock that a migration holds: of several programs that start at one time, one
+/// migrates.
+const LOCK: i64 = 0x7666_735F_7379_6E63;
+
+/// Brings the database to this program's schema; gives its version.
+pub(super) async fn migrate(client: &mut Client, now: Timestamp) -> Result<i64> {
+    let known = STEPS.len() as i64;
+    let tx = client.transaction().await?;
+    tx.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
+    let there = tx.query_one("SELECT to_regclass('schema_version') IS NOT NULL", &[]).await?;
+    if !there.try_get::<_, bool>(0)? {
+        tx.batch_execute(
+            "CREATE TABLE schema_version (version BIGINT PRIMARY KEY, applied_at BIGINT NOT NULL)",
+        )
+        .await?;
+    }
+    let row = tx.query_one("SELECT coalesce(max(version), 0) FROM schema_version", &[]).await?;
+    let found: i64 = row.try_get(0)?;
+    if found > known {
+        return Err(StoreError::NewerSchema { found, known });
+    }
+    for (version, step) in (1i64..).zip(STEPS) {
+        if version > found {
+            tx.batch_execute(step).await?;
+            let applied_at = now.as_millis();
+            tx.execute("INSERT INTO schema_version VALUES ($1, $2)", &[&version, &applied_at])
+                .await?;
+        }
+    }
+    let missing = "SELECT name FROM unnest($1::TEXT[]) AS name WHERE to_regclass(name) IS NULL";
+    let tables: Vec<&str> = tables(STEPS).into_iter().collect();
+    if let Some(row) = tx.query(missing, &[&tables]).await?.first() {
+        return Err(StoreError::MissingTable { table: row.try_get(0)? });
+    }
+    if (1..GRANTS_GIVE_ACCESS).contains(&found) {
+        regrant_all(&mut PostgresTransaction::new(&tx, BTreeSet::new()), now).await?;
+    }
+    if (1..HAS_TRASH).contains(&found) {
+        fill(&mut PostgresTransaction::new(&tx, BTreeSet::new()), now).await?;
+    }
+    let epoch = Epoch::first(now).as_u64() as i64;
+    tx.execute(
+        "INSERT INTO meta (name, value) VALUES ('epoch', $1) ON CONFLICT (name) DO NOTHING",
+        &[&epoch],
+    )
+    .await?;
+    tx.execute(
+        "INSERT INTO identity (name, value) VALUES ('id', $1) ON CONFLICT (name) DO NOTHING",
+        &[&encoding::database_id(now, encoding::chance())],
+    )
+    .await?;
+    tx.commit().await?;
+    Ok(known)
+}

@@ -1,0 +1,108 @@
+//! What was locked by whom, after the fact: how a transaction that was decided on a reader's
+//! snapshot finds out whether it would have decided the same on the present state.
+//!
+//! There is one writer, so nothing is locked here; but every transaction names what it would lock
+//! ([`crate::topics::Locks`]), and everything that deciding reads is under one of those
+//! locks. If no transaction that locked any of them was committed since the snapshot, then holding
+//! them from the snapshot to the commit would have changed nothing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rusqlite::Connection;
+use vfs_sync_core::access::Principal;
+use vfs_sync_core::id::{ReplicaId, UserId};
+
+use super::file::Files;
+use crate::error::{Result, StoreError};
+
+/// Locks that are remembered; beyond that, all count as just held.
+const REMEMBERED: usize = 10_000;
+
+/// Something that a transaction locks.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Lock {
+    Replica(UserId, ReplicaId),
+    Group(Principal),
+    Realm(UserId),
+    Head(UserId),
+}
+
+/// What a transaction locks.
+#[derive(Debug, Default)]
+pub(super) struct Locks {
+    /// For itself.
+    pub(super) own: Vec<Lock>,
+    /// With others who only read.
+    pub(super) shared: Vec<Lock>,
+    /// Whether it changes what others decide by without locking it.
+    pub(super) everything: bool,
+}
+
+/// How many transactions a store has committed.
+pub(super) type Commits = Arc<AtomicU64>;
+
+/// Which commit last held which lock. The writer's.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    commits: Commits,
+    last: HashMap<Lock, u64>,
+    /// Every lock counts as held by this commit.
+    floor: u64,
+    /// Changes with what other connections commit.
+    data_version: Option<i64>,
+    files: Option<Arc<Files>>,
+}
+
+impl History {
+    pub(super) fn new(commits: Commits, files: Option<Arc<Files>>) -> Self {
+        Self { commits, files, ..Self::default() }
+    }
+
+    /// Whether what was committed is in the files that the next start will find.
+    pub(super) fn check_files(&self) -> Result<()> {
+        self.files.as_ref().map_or(Ok(()), |files| files.check())
+    }
+
+    /// The commit that is coming.
+    fn next(&self) -> u64 {
+        self.commits.load(Ordering::SeqCst) + 1
+    }
+
+    /// In a transaction that has begun to write: what other processes committed meanwhile counts
+    /// as everything.
+    pub(super) fn begin(&mut self, connection: &Connection) -> Result<()> {
+        let mut select = connection.prepare_cached("PRAGMA data_version")?;
+        let version: i64 = select.query_row([], |row| row.get(0))?;
+        if self.data_version.replace(version) != Some(version) {
+            self.forget();
+        }
+        Ok(())
+    }
+
+    /// Every lock counts as held by the commit that is coming.
+    fn forget(&mut self) {
+        self.last.clear();
+        self.floor = self.next();
+    }
+
+    /// The commit that is coming holds these.
+    pub(super) fn note(&mut self, locks: Locks) {
+        if locks.everything || self.last.len() + locks.own.len() > REMEMBERED {
+            return self.forget();
+        }
+        let next = self.next();
+        self.last.extend(locks.own.into_iter().map(|lock| (lock, next)));
+    }
+
+    /// Whether any of `locks` was held by a commit after the `base`th.
+    pub(super) fn held_since(&self, base: u64, locks: &Locks) -> bool {
+        let held = |lock| self.last.get(lock).is_some_and(|last| *last > base);
+        self.floor > base || locks.own.iter().chain(&locks.shared).any(held)
+    }
+
+    pub(super) fn committed(&mut self) {
+        self.commits.fetch_add(1, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,104 @@
+//! Rows that retention removes, and facts about the database.
+
+use std::collections::BTreeMap;
+
+use rusqlite::params;
+
+use super::feeds::{COUNTER_BITS, MAX_COUNTER};
+use super::transaction::SqliteTransaction;
+use crate::command::maintenance::{Identity, Retention};
+use crate::error::Result;
+use crate::topics::Maintenance;
+
+impl Maintenance for SqliteTransaction<'_> {
+    async fn identity(&mut self) -> Result<Identity> {
+        let number = "SELECT value FROM identity WHERE name = 'id'";
+        let id = self.connection.query_row(number, [], |row| row.get(0))?;
+        let any = "SELECT EXISTS (SELECT 1 FROM realms) OR EXISTS (SELECT 1 FROM blobs)";
+        let any: bool = self.connection.query_row(any, [], |row| row.get(0))?;
+        Ok(Identity { id, is_empty: !any })
+    }
+
+    async fn ping(&mut self) -> Result<()> {
+        Ok(self.connection.query_row("SELECT 1", [], |_| Ok(()))?)
+    }
+
+    async fn prune_removals(&mut self, retention: &Retention) -> Result<u64> {
+        let mut select = self.prepare(
+            "SELECT position, changed_at FROM feed WHERE removal = 1 AND changed_at < ?1 \
+             ORDER BY changed_at, position LIMIT ?2",
+        )?;
+        let old: Vec<(i64, i64)> = select
+            .query_map(params![retention.removals_before.as_millis(), retention.at_most], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?
+            .collect::<Result<_, _>>()?;
+        let mut through: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
+        let mut delete = self.prepare("DELETE FROM feed WHERE position = ?1")?;
+        for (position, changed_at) in &old {
+            delete.execute([position])?;
+            let counter = position & MAX_COUNTER as i64;
+            let last = through.entry(position >> COUNTER_BITS).or_insert((counter, *changed_at));
+            *last = (*last).max((counter, *changed_at));
+        }
+        let mut remember = self.prepare(
+            "UPDATE feed_head SET pruned_counter = ?2, pruned_changed_at = ?3 \
+             WHERE uid = ?1 AND (pruned_counter IS NULL OR pruned_counter < ?2)",
+        )?;
+        for (uid, (counter, changed_at)) in through {
+            remember.execute(params![uid, counter, changed_at])?;
+        }
+        Ok(old.len() as u64)
+    }
+
+    async fn prune_accepted(&mut self, retention: &Retention) -> Result<u64> {
+        let before = retention.accepted_before.as_millis();
+        let mut left = u64::from(retention.at_most);
+        let mut pruned = 0;
+        let mut replicas = self.prepare(
+            "SELECT rid FROM replicas WHERE accepted_from < ?1 ORDER BY accepted_from LIMIT ?2",
+        )?;
+        let replicas: Vec<i64> = replicas
+            .query_map(params![before, retention.at_most], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        let mut oldest = self.prepare(
+        "SELECT write_id, accepted_at FROM accepted_ops WHERE rid = ?1 ORDER BY write_id LIMIT ?2",
+    )?;
+        let mut delete =
+            self.prepare("DELETE FROM accepted_ops WHERE rid = ?1 AND write_id <= ?2")?;
+        let mut remember = self.prepare("UPDATE replicas SET accepted_from = ?2 WHERE rid = ?1")?;
+        for rid in replicas {
+            if left == 0 {
+                break;
+            }
+            let rows: Vec<(i64, i64)> = oldest
+                .query_map(params![rid, left as i64 + 1], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect::<Result<_, _>>()?;
+            let at_most = usize::try_from(left).unwrap_or(usize::MAX);
+            let old = rows.iter().take(at_most).take_while(|(_, at)| *at < before).count();
+            if let Some((write_id, _)) = old.checked_sub(1).and_then(|last| rows.get(last)) {
+                delete.execute([rid, *write_id])?;
+            }
+            remember.execute(params![rid, rows.get(old).map(|(_, at)| *at)])?;
+            left -= old as u64;
+            pruned += old as u64;
+        }
+        Ok(pruned)
+    }
+
+    async fn counts(&mut self) -> Result<Vec<(&'static str, u64)>> {
+        let count = |sql: &str| -> Result<u64> {
+            let value: i64 = self.prepare(sql)?.query_row([], |row| row.get(0))?;
+            Ok(u64::try_from(value).unwrap_or(0))
+        };
+        Ok(vec![
+            ("users", count("SELECT count(*) FROM realms")?),
+            ("replicas", count("SELECT count(*) FROM replicas")?),
+            ("feed_positions", count("SELECT coalesce(sum(counter), 0) FROM feed_head")?),
+            (
+                "open_stages",
+                count("SELECT count(*) FROM blob_stages WHERE status = 'blob-stage:staged'")?,
+            ),
+        ])
+    }
+}

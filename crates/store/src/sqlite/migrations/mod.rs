@@ -1,0 +1,105 @@
+//! The schema, step by step. A database remembers how many steps it has.
+
+use futures::executor::block_on;
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use vfs_sync_core::cursor::Epoch;
+use vfs_sync_core::time::Timestamp;
+
+use super::transaction::SqliteTransaction;
+use super::trash::fill;
+use crate::command::members::regrant_all;
+use crate::encoding;
+use crate::error::{Result, StoreError};
+use crate::schema::tables;
+use crate::topics::Feeds as _;
+
+/// Each step once, in order; steps that were published never change.
+const STEPS: &[&str] = &[
+    include_str!("0001.sql"),
+    include_str!("0002.sql"),
+    include_str!("0003.sql"),
+    include_str!("0004.sql"),
+    include_str!("0005.sql"),
+    include_str!("0006.sql"),
+    include_str!("0007.sql"),
+    include_str!("0008.sql"),
+];
+
+/// The first version in which what is granted is seen.
+const GRANTS_GIVE_ACCESS: i64 = 2;
+/// The first version in which what is deleted is in the trash.
+const HAS_TRASH: i64 = 6;
+
+/// Marks the file as this program's: "VfsS".
+const APPLICATION: i64 = 0x5666_7353;
+
+/// Refuses another program's database, before anything of it is touched.
+pub(super) fn check_ours(connection: &Connection) -> Result<()> {
+    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    // In this order: where another start of ours makes the tables, it has set the mark with them.
+    let ours = number("SELECT count(*) FROM sqlite_schema")? == 0
+        || number("PRAGMA application_id")? == APPLICATION;
+    if ours {
+        Ok(())
+    } else {
+        Err(StoreError::Failed("it is the database of another program".into()))
+    }
+}
+
+/// Brings the database to this program's schema; gives its version. With `begins`, a start of a
+/// server, whose chance that is, begins an epoch.
+pub(super) fn migrate(
+    connection: &mut Connection,
+    now: Timestamp,
+    begins: Option<u64>,
+) -> Result<i64> {
+    let known = STEPS.len() as i64;
+    // Held until the last step is done: of two programs that start at one time, one migrates.
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    tx.pragma_update(None, "application_id", APPLICATION)?;
+    tx.execute_batch(
+        "CREATE TABLE IF NOT EXISTS schema_version (
+            version INTEGER PRIMARY KEY, applied_at INTEGER NOT NULL
+        ) STRICT",
+    )?;
+    let found: Option<i64> =
+        tx.query_row("SELECT max(version) FROM schema_version", [], |row| row.get(0))?;
+    let found = found.unwrap_or(0);
+    if found > known {
+        return Err(StoreError::NewerSchema { found, known });
+    }
+    for (version, step) in (1..).zip(STEPS) {
+        if version > found {
+            tx.execute_batch(step)?;
+            tx.execute(
+                "INSERT INTO schema_version VALUES (?1, ?2)",
+                params![version, now.as_millis()],
+            )?;
+        }
+    }
+    for table in tables(STEPS) {
+        let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+        if tx.query_row(sql, [table], |_| Ok(())).optional()?.is_none() {
+            return Err(StoreError::MissingTable { table: table.to_owned() });
+        }
+    }
+    if (1..GRANTS_GIVE_ACCESS).contains(&found) {
+        block_on(regrant_all(&mut SqliteTransaction::new(&tx), now))?;
+    }
+    if (1..HAS_TRASH).contains(&found) {
+        block_on(fill(&mut SqliteTransaction::new(&tx), now))?;
+    }
+    let epoch: Option<i64> = tx
+        .query_row("SELECT value FROM meta WHERE name = 'epoch'", [], |row| row.get(0))
+        .optional()?;
+    if epoch.is_none() {
+        let epoch = Epoch::first(now).as_u64() as i64;
+        tx.execute("INSERT INTO meta (name, value) VALUES ('epoch', ?1)", [epoch])?;
+    } else if let Some(chance) = begins {
+        block_on(SqliteTransaction::new(&tx).begin_epoch(now, encoding::low_bits(chance)))?;
+    }
+    let id = encoding::database_id(now, begins.unwrap_or(0));
+    tx.execute("INSERT OR IGNORE INTO identity (name, value) VALUES ('id', ?1)", [id])?;
+    tx.commit()?;
+    Ok(known)
+}

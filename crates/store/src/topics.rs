@@ -1,0 +1,494 @@
+//! What a back end offers inside a transaction, topic by topic: rows, locks and batches, no rules.
+//!
+//! Each back end implements a topic in its file of the same name.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use vfs_sync_core::access::Principal;
+use vfs_sync_core::content::{Attachment, Sha256Digest};
+use vfs_sync_core::cursor::Epoch;
+use vfs_sync_core::entry::EntryKey;
+use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
+use vfs_sync_core::server::attach::{AttachChanges, MadeAttach, StageRow};
+use vfs_sync_core::server::feed_window::EpochStart;
+use vfs_sync_core::server::push::{
+    Accepted, Addition, Changes, Head, Map, Mark, Needs, PlacedEntry, Places, Rows, Told,
+};
+use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::{ReconcileState, StageStatus};
+
+use crate::command::maintenance::{Identity, MalformedState, Retention};
+use crate::command::pull::{PageBuilder, Window};
+use crate::command::reclaim::{BlobSummary, Reclaim};
+use crate::command::stage::NewStage;
+use crate::command::trash::{TrashCursor, TrashOf, TrashRow, TrashState};
+use crate::command::upload::{UploadRow, Usage};
+use crate::command::versions::BlobRow;
+use crate::encoding::BlobStatus;
+use crate::error::Result;
+use crate::served::Served;
+
+/// The number of a feed's epochs that a transaction reads: older ones count as the oldest of them.
+pub(crate) const MAX_EPOCHS: usize = 1_000;
+
+/// The rows that a push writes.
+pub(crate) struct PushWrite<'a> {
+    pub(crate) user: &'a UserId,
+    pub(crate) replica: &'a ReplicaId,
+    pub(crate) changes: &'a Changes,
+    pub(crate) feeds: &'a [FeedWrite],
+    pub(crate) now: Timestamp,
+}
+
+/// The entries that a transaction appends to one user's feed, and the head that it leaves.
+pub(crate) struct FeedWrite {
+    pub(crate) user: UserId,
+    pub(crate) head: Head,
+    /// The position of the first entry; the others follow it.
+    pub(crate) places: Places,
+    pub(crate) bodies: Vec<Addition>,
+}
+
+impl FeedWrite {
+    /// Returns the entries as they are stored, each made when it is asked for: there may be many.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = PlacedEntry> {
+        self.entries_from(0)
+    }
+
+    /// Returns [`Self::entries`] without the first `skipped`.
+    pub(crate) fn entries_from(&self, skipped: usize) -> impl Iterator<Item = PlacedEntry> {
+        let bodies = self.bodies.iter().skip(skipped).zip(self.places.first + skipped as u64..);
+        bodies.map(|(body, counter)| PlacedEntry::new(body, counter))
+    }
+}
+
+/// The row of a replica, as far as deciding needs it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ReplicaRow {
+    pub(crate) last_write_id: WriteId,
+    pub(crate) last_seen: Timestamp,
+}
+
+/// A stage with its blob.
+pub(crate) struct StoredStage {
+    pub(crate) row: StageRow,
+    pub(crate) expiry_chosen: bool,
+    /// The bytes that count against the quota of `charged`.
+    pub(crate) reserved: u64,
+    /// The user whose quota the bytes count against: the stager, after the attach the item's owner.
+    pub(crate) charged: UserId,
+    pub(crate) blob_status: BlobStatus,
+}
+
+/// A row that may be missing, or malformed: the error names the column.
+pub(crate) type Stored<T> = Option<Result<T>>;
+
+/// An open transaction. Its runner commits it when the command gives `Ok`, else rolls it back.
+///
+/// Locks are taken in one order, so that no two transactions deadlock: a push's replica, or an
+/// attach's stage, blob and reconcile state; then realms; then feed heads; then usages; each set
+/// sorted by its bytes.
+pub(crate) trait Topics:
+    Locks + Registers + Feeds + Replicas + Members + Stages + Uploads + Versions + Trash + Maintenance
+{
+}
+impl<T> Topics for T where
+    T: Locks
+        + Registers
+        + Feeds
+        + Replicas
+        + Members
+        + Stages
+        + Uploads
+        + Versions
+        + Trash
+        + Maintenance
+{
+}
+
+/// The locks under which a transaction decides.
+pub(crate) trait Locks {
+    /// Runs work on about `rows` rows in a way that does not hold up other transactions.
+    fn run_blocking<R>(&self, rows: usize, work: impl FnOnce() -> R) -> R {
+        let _ = rows;
+        work()
+    }
+
+    /// Returns the states that this process has seen, and when the transaction began; `None` where
+    /// the database cannot go back while it is open.
+    fn served(&self) -> Option<(&Served, u64)> {
+        None
+    }
+
+    /// Locks the replica's row; returns the greatest write id that it used.
+    async fn lock_replica(
+        &mut self,
+        user: &UserId,
+        replica: &ReplicaId,
+        now: Timestamp,
+    ) -> Result<Option<WriteId>>;
+
+    /// Locks groups and organizations against changes of their members.
+    async fn share_groups(&mut self, groups: &BTreeSet<Principal>) -> Result<()>;
+
+    /// Locks a group or organization against other changes of its members and grants to it.
+    async fn lock_group(&mut self, group: &Principal) -> Result<()>;
+
+    /// Locks the realms of the user and of every item in `named`; loads these items, the realms,
+    /// the last `changedAt` of each, and the end of the user's feed into `rows`.
+    async fn lock_realms(
+        &mut self,
+        user: Option<&UserId>,
+        named: &BTreeSet<ItemId>,
+        rows: &mut Rows,
+    ) -> Result<()>;
+
+    /// Locks the users' feed heads, making those that are missing.
+    async fn lock_heads(
+        &mut self,
+        users: &BTreeSet<UserId>,
+        now: Timestamp,
+    ) -> Result<BTreeMap<UserId, Head>>;
+}
+
+/// Items, links, grants, moves, and the access that follows from them.
+pub(crate) trait Registers {
+    /// Loads the existing rows of `needs` into `found`, which is empty.
+    async fn load(&mut self, needs: &Needs, found: &mut Rows) -> Result<()>;
+
+    /// Writes a push.
+    async fn write_push(&mut self, write: &PushWrite<'_>) -> Result<()>;
+
+    /// Writes changes that the server makes itself: registers, access and feeds, no new item.
+    async fn write_changes(&mut self, changes: &Changes, feeds: &[FeedWrite]) -> Result<()>;
+
+    /// Returns the items that a principal is granted.
+    async fn granted_to(&mut self, principal: &Principal) -> Result<BTreeSet<ItemId>>;
+
+    /// Returns all users who may hold a grant, and all items that somebody is granted.
+    async fn all_grants(&mut self) -> Result<(BTreeSet<UserId>, BTreeSet<ItemId>)>;
+
+    /// Removes links, grants, moves and access of the item, at most `at_most` rows; returns how
+    /// many it removed.
+    async fn clear_item(&mut self, item: &ItemId, at_most: u64) -> Result<u64>;
+
+    /// Removes tombstones.
+    async fn delete_items(&mut self, items: &BTreeSet<ItemId>) -> Result<()>;
+}
+
+/// Feeds: heads, epochs, entries.
+pub(crate) trait Feeds {
+    /// Returns the user's feed head without locking it.
+    async fn head(&mut self, user: &UserId) -> Result<Option<Head>>;
+
+    /// Returns the database's present epoch. Entries written under the locks of feed heads belong
+    /// to the epoch that was read with these.
+    async fn epoch(&mut self) -> Result<Epoch>;
+
+    /// Begins an epoch after the present one and every epoch that this process has seen.
+    async fn begin_epoch(&mut self, now: Timestamp, chance: u16) -> Result<Epoch>;
+
+    /// Returns the epochs in which the user's feed got entries, ascending: the last [`MAX_EPOCHS`].
+    async fn epoch_starts(&mut self, user: &UserId) -> Result<Vec<EpochStart>>;
+
+    /// Returns the marks of those of `keys` that the user's feed shows as present.
+    async fn marks(
+        &mut self,
+        user: &UserId,
+        keys: &BTreeSet<EntryKey>,
+    ) -> Result<Map<EntryKey, Option<Mark>>>;
+
+    /// Returns, for each user, those of the keys that the user's feed shows as present.
+    async fn present_in_feed(&mut self, keys: &BTreeMap<UserId, Vec<Vec<u8>>>) -> Result<Told>;
+
+    /// Reads the entries of a window, until the page is full.
+    async fn read_page(&mut self, user: &UserId, window: Window) -> Result<PageBuilder>;
+}
+
+/// Replicas, the write ids that they used, and what they acknowledged.
+pub(crate) trait Replicas {
+    /// Returns what the replica used these write ids for.
+    async fn accepted(
+        &mut self,
+        user: &UserId,
+        replica: &ReplicaId,
+        write_ids: &BTreeSet<WriteId>,
+    ) -> Result<HashMap<WriteId, Accepted>>;
+
+    /// Returns those of `replicas` that the user has.
+    async fn replicas(
+        &mut self,
+        user: &UserId,
+        replicas: &BTreeSet<ReplicaId>,
+    ) -> Result<HashMap<ReplicaId, ReplicaRow>>;
+
+    /// Returns the user's most recently active replicas, at most `limit`, the most recent first.
+    async fn active_replicas(
+        &mut self,
+        user: &UserId,
+        limit: usize,
+    ) -> Result<Vec<(ReplicaId, WriteId)>>;
+
+    /// Notes that the replica was active, if it has a row.
+    async fn touch_replica(
+        &mut self,
+        user: &UserId,
+        replica: &ReplicaId,
+        now: Timestamp,
+    ) -> Result<()>;
+
+    /// Returns the client's reconcile state, locked where the transaction writes.
+    async fn reconcile_state(
+        &mut self,
+        user: &UserId,
+        client: &ReplicaId,
+    ) -> Result<Stored<ReconcileState>>;
+
+    /// Stores the client's reconcile state, which was read before as `None` if it is `new`.
+    async fn write_reconcile_state(
+        &mut self,
+        user: &UserId,
+        client: &ReplicaId,
+        state: &ReconcileState,
+        new: bool,
+    ) -> Result<()>;
+
+    /// Finds malformed reconcile states, of one user or of all; removes them unless it is a
+    /// `dry_run`.
+    async fn repair_reconcile_states(
+        &mut self,
+        user: Option<&UserId>,
+        dry_run: bool,
+    ) -> Result<Vec<MalformedState>>;
+}
+
+/// Groups, their members, and blocks.
+pub(crate) trait Members {
+    /// Puts `user` into a group, or takes the user out; returns whether that changed anything.
+    async fn write_member(
+        &mut self,
+        group: &Principal,
+        user: &UserId,
+        present: bool,
+    ) -> Result<bool>;
+
+    /// Sets or clears a block of `owner` by `user`; returns whether that changed anything.
+    async fn write_block(&mut self, user: &UserId, owner: &UserId, blocked: bool) -> Result<bool>;
+
+    /// Returns at most `limit` members after `after`, ascending.
+    async fn members_after(
+        &mut self,
+        group: &Principal,
+        after: Option<&UserId>,
+        limit: u32,
+    ) -> Result<Vec<UserId>>;
+
+    /// Returns the groups and organizations of a user, ascending.
+    async fn groups_of(&mut self, user: &UserId) -> Result<Vec<Principal>>;
+
+    /// Returns the owners whom a user blocks, ascending.
+    async fn blocked_by(&mut self, user: &UserId) -> Result<Vec<UserId>>;
+
+    /// Returns whether the user ever had a replica, or the group has a member.
+    async fn knows(&mut self, principal: &Principal) -> Result<bool>;
+}
+
+/// Stages, their blobs, and the quota that these count against.
+pub(crate) trait Stages {
+    /// Returns a stage with its blob; both are locked where the transaction writes.
+    async fn stage(&mut self, staging_id: &StagingId) -> Result<Stored<StoredStage>>;
+
+    /// Returns the stage that brings the blob.
+    async fn stage_of(&mut self, blob_id: &BlobId) -> Result<Option<StagingId>>;
+
+    /// Makes a stage and its blob; returns `false`, and makes neither, if the blob's id is taken.
+    async fn insert_stage(
+        &mut self,
+        user: &UserId,
+        stage: &NewStage,
+        now: Timestamp,
+    ) -> Result<bool>;
+
+    /// Removes a stage and its blob.
+    async fn delete_stage(&mut self, staging_id: &StagingId, blob_id: &BlobId) -> Result<()>;
+
+    /// Sets a stage's status.
+    async fn set_stage_status(&mut self, staging_id: &StagingId, status: StageStatus)
+    -> Result<()>;
+
+    /// Records the size and digest of a blob.
+    async fn set_uploaded(
+        &mut self,
+        blob_id: &BlobId,
+        size: u64,
+        digest: Sha256Digest,
+    ) -> Result<()>;
+
+    /// Sets the bytes that a blob counts against its quota.
+    async fn set_reserved(&mut self, blob_id: &BlobId, bytes: u64) -> Result<()>;
+
+    /// Counts a blob against `user` from now on.
+    async fn set_charged(&mut self, blob_id: &BlobId, user: &UserId) -> Result<()>;
+
+    /// Marks a blob as one whose bytes are to be removed from `now` on.
+    async fn discard_blob(&mut self, blob_id: &BlobId, now: Timestamp) -> Result<()>;
+
+    /// Schedules the sweeper's next look at the blob.
+    async fn set_reclaim(&mut self, blob_id: &BlobId, at: Timestamp) -> Result<()>;
+
+    /// Cancels the sweeper's look, if it was due at `now`.
+    async fn clear_reclaim(&mut self, blob_id: &BlobId, now: Timestamp) -> Result<()>;
+
+    /// Moves the sweeper's look to `at`, if it was due at `now`.
+    async fn move_reclaim(&mut self, blob_id: &BlobId, now: Timestamp, at: Timestamp)
+    -> Result<()>;
+
+    /// Records that a blob's bytes were removed; the sweeper looks once more at `again`.
+    async fn set_deleted(&mut self, blob_id: &BlobId, again: Timestamp) -> Result<()>;
+
+    /// Returns open stages that expired by `now`, the oldest first.
+    async fn expired_stages(
+        &mut self,
+        now: Timestamp,
+        at_most: u32,
+    ) -> Result<Vec<(UserId, StagingId)>>;
+
+    /// Returns the blobs that the sweeper is to look at by `now`, the oldest first.
+    async fn to_reclaim(&mut self, now: Timestamp, at_most: u32) -> Result<Vec<Reclaim>>;
+
+    /// Returns what the sweeper is to remove of one blob.
+    async fn reclaim_of(&mut self, blob_id: &BlobId) -> Result<Option<Reclaim>>;
+
+    /// Returns blobs after `after` in the order of their ids.
+    async fn blobs_after(
+        &mut self,
+        after: Option<&BlobId>,
+        at_most: u32,
+    ) -> Result<Vec<BlobSummary>>;
+
+    /// Returns the sum of a user's blobs, locked where the transaction writes.
+    async fn usage(&mut self, owner: &UserId) -> Result<Usage>;
+
+    /// Writes a usage that [`Self::usage`] read.
+    async fn set_usage(&mut self, owner: &UserId, usage: Usage) -> Result<()>;
+}
+
+/// Uploads in parts.
+pub(crate) trait Uploads {
+    /// Returns the upload of a stage, which is locked where the transaction writes.
+    async fn upload(&mut self, staging_id: &StagingId) -> Result<Option<UploadRow>>;
+
+    /// Writes the upload of a stage.
+    async fn write_upload(&mut self, staging_id: &StagingId, upload: &UploadRow) -> Result<()>;
+
+    /// Removes an upload and its parts.
+    async fn delete_upload(&mut self, staging_id: &StagingId) -> Result<()>;
+
+    /// Returns the tags of an upload's parts, in their order.
+    async fn upload_parts(&mut self, staging_id: &StagingId) -> Result<Vec<String>>;
+
+    /// Writes the tags of parts `from` and up.
+    async fn add_parts(&mut self, staging_id: &StagingId, from: u32, tags: &[String])
+    -> Result<()>;
+
+    /// Removes an upload's parts.
+    async fn delete_parts(&mut self, staging_id: &StagingId) -> Result<()>;
+
+    /// Returns the object store's names of all uploads that are under way.
+    async fn upload_handles(&mut self) -> Result<Vec<String>>;
+}
+
+/// Attachments: current contents, earlier versions, and other attachments.
+pub(crate) trait Versions {
+    /// Returns the item's current content and its attachments that are no content.
+    async fn attachments_of(&mut self, item: &ItemId) -> Result<Vec<Attachment>>;
+
+    /// Returns the blob's attachments, with what each attach expected to replace.
+    async fn attachments_with(&mut self, blob: &BlobId) -> Result<Vec<MadeAttach>>;
+
+    /// Makes an attachment; a `file` replaces the current content.
+    async fn insert_attachment(&mut self, changes: &AttachChanges) -> Result<()>;
+
+    /// Removes an attachment that is an earlier version; returns whether there was one.
+    async fn delete_version(&mut self, ref_id: &RefId) -> Result<bool>;
+
+    /// Removes an attachment; returns whether there was one.
+    async fn delete_ref(&mut self, ref_id: &RefId) -> Result<bool>;
+
+    /// Returns whether the item has any attachment, earlier versions included.
+    async fn has_refs(&mut self, item: &ItemId) -> Result<bool>;
+
+    /// Returns, for each id, the blob if it has bytes, is not deleted, and the user staged it or
+    /// may read an item that it is attached to.
+    async fn readable(
+        &mut self,
+        user: &UserId,
+        blob_ids: &[BlobId],
+    ) -> Result<Vec<Option<BlobRow>>>;
+
+    /// Returns the contents of a file, the newest first; `None` if the user sees no such item.
+    async fn versions(
+        &mut self,
+        user: &UserId,
+        item: &ItemId,
+        limit: u32,
+    ) -> Result<Option<Vec<Attachment>>>;
+
+    /// Returns versions beyond the kept ones since before `before`, the oldest first.
+    async fn surplus_versions(
+        &mut self,
+        before: Timestamp,
+        at_most: u32,
+    ) -> Result<Vec<(RefId, BlobId)>>;
+}
+
+/// Deleted items and tombstones.
+pub(crate) trait Trash {
+    /// Returns those of the items that are in the trash, or tombstones.
+    async fn trash_rows(&mut self, items: &BTreeSet<ItemId>) -> Result<BTreeMap<ItemId, TrashRow>>;
+
+    /// Returns the newest deletions older than `after` that can be restored, with the sizes of
+    /// their contents.
+    async fn trash_page(
+        &mut self,
+        user: &UserId,
+        of: TrashOf,
+        after: Option<&TrashCursor>,
+        limit: usize,
+    ) -> Result<Vec<TrashRow>>;
+
+    /// Returns rows in `state` since before `before`, the oldest first.
+    async fn trash_before(
+        &mut self,
+        state: TrashState,
+        before: Timestamp,
+        at_most: u32,
+    ) -> Result<Vec<TrashRow>>;
+
+    /// Writes rows of the trash, replacing those that were there.
+    async fn put_trash(&mut self, rows: &[TrashRow]) -> Result<()>;
+
+    /// Returns attachments of tombstones, earlier versions included.
+    async fn purging_refs(&mut self, at_most: u32) -> Result<Vec<(RefId, BlobId)>>;
+
+    /// Returns the bytes of the user's items in the trash, up to `at_most` contents.
+    async fn trashed_bytes(&mut self, user: &UserId, at_most: u32) -> Result<u64>;
+}
+
+/// Rows that retention removes, and facts about the database as a whole.
+pub(crate) trait Maintenance {
+    /// Removes the oldest removals from the feeds; their heads record how far.
+    async fn prune_removals(&mut self, retention: &Retention) -> Result<u64>;
+
+    /// Removes the oldest accepted operations, replica by replica, from each its lowest write ids.
+    async fn prune_accepted(&mut self, retention: &Retention) -> Result<u64>;
+
+    /// Returns the identity of the database.
+    async fn identity(&mut self) -> Result<Identity>;
+
+    /// Returns counts for the operator, by name.
+    async fn counts(&mut self) -> Result<Vec<(&'static str, u64)>>;
+
+    /// Asks the database for a value that needs no row.
+    async fn ping(&mut self) -> Result<()>;
+}
