@@ -192,7 +192,7 @@ enum Faults {
     Around,
     /// Nobody can say afterwards whether it happened: none meets it but before.
     Spared,
-    /// As `Spared`, and its answer may be lost.
+    /// Meets no fault, but its answer may be lost.
     SparedThenLost,
     /// It goes with a call before it, which met the faults.
     Second,

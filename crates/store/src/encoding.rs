@@ -11,8 +11,8 @@ use vfs_sync_core::server::push::Outcome;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{PushReason, ReconcileState, StageStatus, WriteIds};
 
-use crate::command::trash::TrashState;
 use crate::error::{Result, StoreError};
+use crate::values::TrashState;
 
 pub(crate) fn malformed(
     table: &'static str,
@@ -116,7 +116,7 @@ pub(crate) const BLOB_DELETING: &str = "deleting";
 /// A blob whose bytes were removed.
 pub(crate) const BLOB_DELETED: &str = "deleted";
 
-/// What `blobs.status` spells.
+/// The values of `blobs.status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BlobStatus {
     Live,
@@ -206,7 +206,7 @@ pub(crate) fn low_bits(chance: u64) -> u16 {
     (chance & 0xffff) as u16
 }
 
-/// What names a database that is made at `now`.
+/// Returns the id of a database that is made at `now`.
 pub(crate) fn database_id(now: Timestamp, chance: u64) -> String {
     format!("{:012x}-{chance:016x}", now.as_millis().max(0))
 }

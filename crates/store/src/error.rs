@@ -18,9 +18,9 @@ pub enum StoreError {
     /// A row is not of the form that this version writes.
     #[error("the row {key} of {table} is malformed: {reason}")]
     MalformedRow {
-        /// The table's name.
+        /// The name of the table.
         table: &'static str,
-        /// The row's key.
+        /// The key of the row.
         key: String,
         /// The column, and what is wrong with it.
         reason: String,
@@ -36,7 +36,7 @@ pub enum StoreError {
     /// The database claims this schema, but lacks a part of it.
     #[error("the database has lost its table {table}")]
     MissingTable {
-        /// The table's name.
+        /// The name of the table.
         table: String,
     },
     /// The database shows an earlier state than it did before: it was restored under the server.

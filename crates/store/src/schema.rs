@@ -1,5 +1,5 @@
-//! What the steps of a schema leave behind, so that a database that lost some of it is found out
-//! at start and not by the first request that needs it.
+//! The tables that the steps of a schema leave behind, so that a database that lost some of it is
+//! found out at start and not by the first request that needs it.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,5 @@
-//! What a process was told by its database, so that it notices one that went back while it runs.
+//! The states that a process has seen of its database, so that it notices one that went back while
+//! it runs.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,7 +13,8 @@ use crate::error::{Result, StoreError};
 /// Heads that are remembered, twice over: of the users that were served last.
 const REMEMBERED: usize = 5_000;
 
-/// What a call answers that found its database to be an earlier one, once an epoch has begun.
+/// Returns the answer to a call that found its database to be an earlier one, once an epoch has
+/// begun.
 pub(crate) fn went_back() -> StoreError {
     tracing::error!(
         "the database is older than what was answered from it: an epoch has begun, so that clients \

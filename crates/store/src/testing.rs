@@ -63,7 +63,7 @@ pub struct PostgresServer {
 }
 
 impl PostgresServer {
-    /// Starts one.
+    /// Starts such a server.
     ///
     /// # Errors
     /// What is missing, and what to do about it.
@@ -78,7 +78,7 @@ impl PostgresServer {
         Ok(Self { cluster, port, pg_isready: programs.join("pg_isready") })
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     #[must_use]
     pub fn address(&self) -> std::net::SocketAddr {
         (std::net::Ipv4Addr::LOCALHOST, self.port).into()

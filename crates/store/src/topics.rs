@@ -1,4 +1,4 @@
-//! What a back end offers inside a transaction, topic by topic: rows, locks and batches, no rules.
+//! The traits of a transaction, topic by topic: rows, locks and batches, no rules.
 //!
 //! Each back end implements a topic in its file of the same name.
 
@@ -17,16 +17,14 @@ use vfs_sync_core::server::push::{
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{ReconcileState, StageStatus};
 
-use crate::command::maintenance::{Identity, MalformedState, Retention};
-use crate::command::pull::{PageBuilder, Window};
-use crate::command::reclaim::{BlobSummary, Reclaim};
-use crate::command::stage::NewStage;
-use crate::command::trash::{TrashCursor, TrashOf, TrashRow, TrashState};
-use crate::command::upload::{UploadRow, Usage};
-use crate::command::versions::BlobRow;
 use crate::encoding::BlobStatus;
 use crate::error::Result;
+use crate::page::{PageBuilder, Window};
 use crate::served::Served;
+use crate::values::{
+    BlobRow, BlobSummary, Identity, MalformedState, NewStage, Reclaim, Retention, TrashCursor,
+    TrashOf, TrashRow, TrashState, UploadRow, Usage,
+};
 
 /// The number of a feed's epochs that a transaction reads: older ones count as the oldest of them.
 pub(crate) const MAX_EPOCHS: usize = 1_000;
@@ -62,6 +60,20 @@ impl FeedWrite {
     }
 }
 
+/// The rows that a transaction is to write.
+pub(crate) struct Decision {
+    pub(crate) changes: Changes,
+    pub(crate) feeds: Vec<FeedWrite>,
+}
+
+impl Decision {
+    /// Returns about how many rows it takes to write it.
+    pub(crate) fn rows(&self) -> usize {
+        let told: usize = self.feeds.iter().map(|feed| feed.bodies.len()).sum();
+        told + self.changes.access.len()
+    }
+}
+
 /// The row of a replica, as far as deciding needs it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReplicaRow {
@@ -83,7 +95,7 @@ pub(crate) struct StoredStage {
 /// A row that may be missing, or malformed: the error names the column.
 pub(crate) type Stored<T> = Option<Result<T>>;
 
-/// An open transaction. Its runner commits it when the command gives `Ok`, else rolls it back.
+/// An open transaction, which its runner commits when the command gives `Ok`, else rolls back.
 ///
 /// Locks are taken in one order, so that no two transactions deadlock: a push's replica, or an
 /// attach's stage, blob and reconcile state; then realms; then feed heads; then usages; each set
@@ -156,7 +168,7 @@ pub(crate) trait Registers {
     /// Loads the existing rows of `needs` into `found`, which is empty.
     async fn load(&mut self, needs: &Needs, found: &mut Rows) -> Result<()>;
 
-    /// Writes a push.
+    /// Writes the rows of a push.
     async fn write_push(&mut self, write: &PushWrite<'_>) -> Result<()>;
 
     /// Writes changes that the server makes itself: registers, access and feeds, no new item.
@@ -172,7 +184,7 @@ pub(crate) trait Registers {
     /// many it removed.
     async fn clear_item(&mut self, item: &ItemId, at_most: u64) -> Result<u64>;
 
-    /// Removes tombstones.
+    /// Removes the rows of tombstones.
     async fn delete_items(&mut self, items: &BTreeSet<ItemId>) -> Result<()>;
 }
 
@@ -373,7 +385,7 @@ pub(crate) trait Stages {
     async fn set_usage(&mut self, owner: &UserId, usage: Usage) -> Result<()>;
 }
 
-/// Uploads in parts.
+/// Uploads in parts of stages.
 pub(crate) trait Uploads {
     /// Returns the upload of a stage, which is locked where the transaction writes.
     async fn upload(&mut self, staging_id: &StagingId) -> Result<Option<UploadRow>>;

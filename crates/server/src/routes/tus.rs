@@ -119,7 +119,14 @@ pub(crate) async fn create(
     let told = metadata.completed(&stage);
     let access = app
         .store
-        .open_upload(&user, &stage.staging_id, length, Some(told), &app.config.quota(), app.now())
+        .open_upload(
+            &user,
+            &stage.staging_id,
+            length,
+            Some(told.clone()),
+            &app.config.quota(),
+            app.now(),
+        )
         .await?;
     let access = upload::finish_if_complete(&app, &user, &stage.staging_id, access).await?;
     let offset = match access {

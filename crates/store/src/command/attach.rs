@@ -7,11 +7,11 @@ use vfs_sync_core::server::attach::{AttachRefusal, AttachRows, Checkpoint, decid
 use vfs_sync_core::server::push::{Changes, Needs, Revival, Rows};
 use vfs_sync_core::wire::StageStatus;
 
-use super::push::{Decision, check_served, loaded, place_all, propagate};
+use super::push::{check_served, loaded, place_all, propagate};
 use super::upload::charged;
 use super::{Attach, Command};
 use crate::error::{Result, StoreError};
-use crate::topics::{Stored, Topics};
+use crate::topics::{Decision, Stored, Topics};
 
 impl Command for Attach {
     async fn run<T: Topics>(&self, tx: &mut T) -> Result<Self::Answer> {

@@ -7,10 +7,10 @@ use vfs_sync_core::id::{ItemId, UserId};
 use vfs_sync_core::server::push::{FeedPropagation, Needs, Rows};
 use vfs_sync_core::time::Timestamp;
 
-use super::push::{Decision, loaded, propagate};
+use super::push::{loaded, propagate};
 use super::{BlockedBy, Decides, GroupsOf, Knows, ListMembers, SetBlock, SetMember, one_call};
 use crate::error::Result;
-use crate::topics::Topics;
+use crate::topics::{Decision, Topics};
 
 one_call! {
     ListMembers: |tx, it| tx.members_after(&it.group, it.after.as_ref(), it.limit);
@@ -31,9 +31,9 @@ impl Decides for SetMember {
     }
 }
 
-/// The owner's realm is locked, so nothing is granted in it in the meantime. A change of the members of
-/// one of the user's groups locks the realms in which the group is granted something, and recomputes
-/// the user's access, before or after.
+/// The owner's realm is locked, so nothing is granted in it in the meantime. A change of the
+/// members of one of the user's groups locks the realms in which the group is granted something,
+/// and recomputes the user's access, before or after.
 impl Decides for SetBlock {
     async fn decide<T: Topics>(&self, tx: &mut T) -> Result<(Self::Answer, Option<Decision>)> {
         let Self { user, owner, blocked, now } = self;

@@ -1,23 +1,24 @@
 //! The operations of the store: each is one command, a value, whose rules are in one place.
 //!
 //! The table below names every operation. From it come the command's type, the [`Call`] and the
-//! [`Reply`] that carry it, and the typed call on `dyn MetadataStore`. A back end runs a command in one
-//! of three ways: it `reads` on a snapshot, it `writes` in a transaction, or it `decides` first and
-//! then writes, so that what is large can be decided while others write. What a command does is its
-//! [`Command`] or [`Decides`] in the module of its subject.
+//! [`Reply`] that carry it, and the typed call on `dyn MetadataStore`. A back end runs a command in
+//! one of three ways: it `reads` on a snapshot, it `writes` in a transaction, or it `decides` first
+//! and then writes, so that what is large can be decided while others write. What a command does is
+//! its [`Command`] or [`Decides`] in the module of its subject.
 
-pub(crate) mod attach;
-pub(crate) mod maintenance;
+mod attach;
+mod maintenance;
 pub(crate) mod members;
-pub(crate) mod pull;
-pub(crate) mod push;
-pub(crate) mod reclaim;
-pub(crate) mod reconcile;
-pub(crate) mod stage;
+mod pull;
+mod push;
+mod reclaim;
+mod reconcile;
+mod stage;
 pub(crate) mod trash;
-pub(crate) mod upload;
-pub(crate) mod versions;
+mod upload;
+mod versions;
 
+use async_trait::async_trait;
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::content::Attachment;
 use vfs_sync_core::cursor::Epoch;
@@ -29,18 +30,64 @@ use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, PushResponse, ReconcileRequest, StateResponse,
 };
 
-use crate::backend::{Backend, MetadataStore};
 use crate::error::{Result, StoreError};
-use crate::topics::Topics;
-use maintenance::{Identity, MalformedState, Retention};
-use pull::{PullAnswer, PullRequest};
-use push::Decision;
-use reclaim::{BlobRecord, BlobSummary, DeleteAnswer, Reclaim, StageRecord};
-use reconcile::ReconcileAnswer;
-use stage::{AbandonAnswer, NewStage, NewUpload, StageAnswer, UploadAnswer};
-use trash::{PurgeAnswer, RestoreAnswer, TrashCursor, TrashListing};
-use upload::{Advance, Anew, Quota, UploadAccess, Usage};
-use versions::BlobRow;
+use crate::topics::{Decision, Topics};
+use crate::values::{
+    AbandonAnswer, Advance, Anew, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, Identity,
+    MalformedState, NewStage, NewUpload, Pruned, PullAnswer, PullRequest, PurgeAnswer, Quota,
+    Reclaim, ReconcileAnswer, RestoreAnswer, Retention, StageAnswer, StageRecord, TrashCursor,
+    TrashListing, UploadAccess, UploadAnswer, Usage,
+};
+
+/// The store of the server's metadata. Each call is one transaction: all of it happens, durably, or
+/// none of it.
+///
+/// Every operation is a method of `dyn MetadataStore`, and a value, a [`Call`], for code that
+/// treats all alike: a proxy, a recorder, a test's faults. A `now` is the server's clock; a back
+/// end has none.
+#[async_trait]
+pub trait MetadataStore: Send + Sync + 'static {
+    /// Runs one operation; the reply is the one of the same name.
+    ///
+    /// # Errors
+    /// [`StoreError`]: nothing was changed.
+    async fn call(&self, call: Call) -> Result<Reply, StoreError>;
+}
+
+impl dyn MetadataStore + '_ {
+    /// Returns [`Self::readable_blobs`] of one blob.
+    ///
+    /// # Errors
+    /// As [`Self::readable_blobs`].
+    pub async fn readable_blob(&self, user: &UserId, blob_id: &BlobId) -> Result<Option<BlobRow>> {
+        let found = self.readable_blobs(user, vec![blob_id.clone()]).await?;
+        Ok(found.into_iter().next().flatten())
+    }
+
+    /// Removes what retention no longer keeps; to be repeated until it removes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::prune_removals`] and [`Self::prune_accepted`].
+    pub async fn prune(&self, retention: Retention) -> Result<Pruned> {
+        let removals = self.prune_removals(retention).await?;
+        let accepted = self.prune_accepted(retention).await?;
+        Ok(Pruned { removals, accepted })
+    }
+}
+
+/// The three ways in which a back end runs commands.
+pub(crate) trait Backend {
+    /// Runs a command that changes nothing, on a snapshot.
+    async fn reads<C: Command>(&self, command: C) -> Result<C::Answer>;
+
+    /// Runs a command in a transaction.
+    async fn writes<C: Command>(&self, command: C) -> Result<C::Answer>;
+
+    /// Runs a command that may be decided on a snapshot, and written later.
+    async fn decides<C: Decides>(&self, command: C) -> Result<C::Answer> {
+        self.writes(command).await
+    }
+}
 
 /// A value of the table: what it answers.
 pub(crate) trait Operation: Send + Sync + 'static {
@@ -188,8 +235,9 @@ operations! {
 
     /// Counts `size` bytes as the stage's that are about to be written in one go.
     ///
-    /// A caller that is refused writes nothing, so that nothing has to be removed again: bytes under
-    /// the id of a blob that is not deleted may be those that another call is just registering.
+    /// A caller that is refused writes nothing, so that nothing has to be removed again: bytes
+    /// under the id of a blob that is not deleted may be those that another call is just
+    /// registering.
     writes reserve_upload: ReserveUpload {
         user: UserId, staging_id: StagingId, size: u64, quota: Quota, now: Timestamp
     } -> UploadAccess;
@@ -229,14 +277,15 @@ operations! {
     /// Returns the tags of the upload's parts.
     reads upload_parts: UploadParts { staging_id: StagingId } -> Vec<String>;
 
-    /// Attaches a stage ([`vfs_sync_core::server::attach`]); `ref_id` is the id of a new attachment. From
-    /// then on the bytes count against the item's owner, whose `quota` they must be within.
+    /// Attaches a stage ([`vfs_sync_core::server::attach`]); `ref_id` is the id of a new
+    /// attachment. From then on the bytes count against the item's owner, whose `quota` they must
+    /// be within.
     writes attach: Attach {
         user: UserId, staging_id: StagingId, request: AttachRequest, ref_id: RefId, quota: Quota,
         now: Timestamp
     } -> Result<AttachResponse, AttachRefusal>;
 
-    /// Abandons a stage.
+    /// Abandons a stage; its bytes are to be removed.
     writes abandon: Abandon { user: UserId, staging_id: StagingId, now: Timestamp } -> AbandonAnswer;
 
     /// Returns stages that expired by `now`, the oldest first, with their users. They are to be
@@ -256,7 +305,8 @@ operations! {
     /// Reads a blob of any user, for operators.
     reads any_blob: AnyBlob { blob_id: BlobId } -> Option<BlobRecord>;
 
-    /// Returns blobs after `after` in the order of their ids, for a comparison with the object store.
+    /// Returns blobs after `after` in the order of their ids, for a comparison with the object
+    /// store.
     reads blobs_after: BlobsAfter { after: Option<BlobId>, at_most: u32 } -> Vec<BlobSummary>;
 
     /// Returns the object store's names of all uploads in parts that are under way.
@@ -272,8 +322,8 @@ operations! {
     /// removed once more at `again`, for a write that was under way.
     writes reclaimed: Reclaimed { done: Reclaim, now: Timestamp, again: Timestamp } -> ();
 
-    /// Returns the current and earlier contents of a file, the newest first; `None` if the user sees
-    /// no such item.
+    /// Returns the current and earlier contents of a file, the newest first; `None` if the user
+    /// sees no such item.
     reads versions: Versions { user: UserId, item_id: ItemId, limit: u32 }
         -> Option<Vec<Attachment>>;
 
@@ -282,17 +332,19 @@ operations! {
     reads surplus_versions: SurplusVersions { before: Timestamp, at_most: u32 }
         -> Vec<(RefId, BlobId)>;
 
-    /// Removes an earlier version, and with its last attachment the blob. Returns whether it was there.
+    /// Removes an earlier version, and with its last attachment the blob. Returns whether it was
+    /// there.
     writes remove_version: RemoveVersion { ref_id: RefId, blob_id: BlobId, now: Timestamp } -> bool;
 
-    /// Reads a page of the items that the user may restore, the newest deletion first: what the user
-    /// owns, and what the user deleted and may still write. `keep_millis` is how long the trash keeps.
+    /// Reads a page of the items that the user may restore, the newest deletion first: what the
+    /// user owns, and what the user deleted and may still write. `keep_millis` is how long the
+    /// trash keeps.
     reads trash: ListTrash {
         user: UserId, after: Option<TrashCursor>, limit: u32, keep_millis: i64
     } -> TrashListing;
 
-    /// Restores a deleted item; if `recursive`, with the items under it that the same replica deleted
-    /// not before it.
+    /// Restores a deleted item; if `recursive`, with the items under it that the same replica
+    /// deleted not before it.
     decides restore: Restore { user: UserId, item_id: ItemId, recursive: bool, now: Timestamp }
         -> RestoreAnswer;
 
@@ -311,8 +363,8 @@ operations! {
     /// [`crate::MAX_TRASH_ITEMS`] contents it is less than all.
     reads trashed_bytes: TrashedBytes { user: UserId } -> u64;
 
-    /// Returns, for each id, the blob if it has bytes, is not deleted, and the user staged it or may
-    /// read an item that it is attached to.
+    /// Returns, for each id, the blob if it has bytes, is not deleted, and the user staged it or
+    /// may read an item that it is attached to.
     reads readable_blobs: ReadableBlobs { user: UserId, blob_ids: Vec<BlobId> }
         -> Vec<Option<BlobRow>>;
 
@@ -329,15 +381,15 @@ operations! {
     /// Returns the groups and organizations of a user, ascending.
     reads groups_of: GroupsOf { user: UserId } -> Vec<Principal>;
 
-    /// Sets or clears a block of `owner` by `user`. While it lasts, grants of the owner to the user, or
-    /// to a group of the user's, give nothing.
+    /// Sets or clears a block of `owner` by `user`. While it lasts, grants of the owner to the
+    /// user, or to a group of the user's, give nothing.
     decides set_block: SetBlock { user: UserId, owner: UserId, blocked: bool, now: Timestamp } -> ();
 
     /// Returns the owners whom a user blocks, ascending.
     reads blocked_by: BlockedBy { user: UserId } -> Vec<UserId>;
 
-    /// Returns whether a principal was ever seen: a user that has pushed or synced, a group that has
-    /// a member.
+    /// Returns whether a principal was ever seen: a user that has pushed or synced, a group that
+    /// has a member.
     reads knows: Knows { principal: Principal } -> bool;
 
     /// Removes old removals from the feeds; to be repeated until it removes none.
@@ -351,9 +403,9 @@ operations! {
     writes repair_reconcile_states: RepairReconcileStates { user: Option<UserId>, dry_run: bool }
         -> Vec<MalformedState>;
 
-    /// Begins a new epoch, to which new feed entries belong. Positions of earlier epochs stay valid as
-    /// far as the feeds have them. `chance` is a random number: it tells this life of the database
-    /// from others that start from the same backup.
+    /// Begins a new epoch, to which new feed entries belong. Positions of earlier epochs stay valid
+    /// as far as the feeds have them. `chance` is a random number: it tells this life of the
+    /// database from others that start from the same backup.
     writes new_epoch: NewEpoch { now: Timestamp, chance: u16 } -> Epoch;
 
     /// Returns what tells this database from others.
@@ -369,7 +421,7 @@ operations! {
 /// Implements commands that are one call of a topic.
 macro_rules! one_call {
     ($($Command:ident: |$tx:ident, $it:ident| $call:expr;)*) => {
-        $(impl $crate::command::Command for $crate::command::$Command {
+        $(impl $crate::command::Command for $Command {
             async fn run<T: $crate::topics::Topics>(
                 &self,
                 $tx: &mut T,

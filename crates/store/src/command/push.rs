@@ -4,27 +4,13 @@ use std::collections::BTreeMap;
 
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::server::push::{
-    Addition, Changes, FeedPropagation, Head, Needs, PushBatch, Rows, Told, decide,
+    Addition, FeedPropagation, Head, Needs, PushBatch, Rows, Told, decide,
 };
 use vfs_sync_core::time::Timestamp;
 
 use super::{Decides, Push};
 use crate::error::Result;
-use crate::topics::{FeedWrite, PushWrite, Topics};
-
-/// The rows that a transaction is to write.
-pub(crate) struct Decision {
-    pub(crate) changes: Changes,
-    pub(crate) feeds: Vec<FeedWrite>,
-}
-
-impl Decision {
-    /// Returns about how many rows it takes to write it.
-    pub(crate) fn rows(&self) -> usize {
-        let told: usize = self.feeds.iter().map(|feed| feed.bodies.len()).sum();
-        told + self.changes.access.len()
-    }
-}
+use crate::topics::{Decision, FeedWrite, PushWrite, Topics};
 
 impl Decides for Push {
     async fn decide<T: Topics>(&self, tx: &mut T) -> Result<(Self::Answer, Option<Decision>)> {

@@ -1,8 +1,7 @@
-//! What is removed from the object store: the registry says so first, then it is done, then recorded.
+//! The removal of blobs from the object store: the registry says so first, then it is done, and
+//! then recorded.
 
-use vfs_sync_core::content::Attachment;
 use vfs_sync_core::id::{BlobId, StagingId};
-use vfs_sync_core::server::attach::StageRow;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::StageStatus;
 
@@ -11,67 +10,14 @@ use super::{
     AnyBlob, AnyStage, BlobsAfter, Command, DeleteBlob, ReclaimOf, Reclaimed, RemoveVersion,
     ToReclaim, one_call,
 };
-use crate::command::upload::UploadRow;
 use crate::encoding::BlobStatus;
 use crate::error::Result;
 use crate::topics::{StoredStage, Topics};
+use crate::values::{BlobRecord, DeleteAnswer, StageRecord};
 
-/// For so long after its stage's end the id of a deleted blob is not given to anybody again: no client
-/// keeps an upload for longer without a settled pull.
+/// The time after its stage's end during which the id of a deleted blob is given to nobody: no
+/// client keeps an upload for longer without a settled pull.
 const KEEP_BURNT_MILLIS: i64 = 366 * 24 * 3_600 * 1_000;
-
-/// What is left of a blob in the object store, and is to be removed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reclaim {
-    /// Whose.
-    pub blob_id: BlobId,
-    /// An upload in parts, by the object store's name for it.
-    pub upload: Option<String>,
-    /// Whether its bytes are to go too.
-    pub bytes: bool,
-}
-
-/// A stage, as an operator sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StageRecord {
-    /// Its row.
-    pub stage: StageRow,
-    /// `live`, `deleting` or `deleted`.
-    pub blob_status: &'static str,
-    /// Its upload in parts, if it has one under way.
-    pub upload: Option<UploadRow>,
-}
-
-/// A blob, as an operator sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BlobRecord {
-    /// The stage that brought it.
-    pub stage: StageRecord,
-    /// Where it is attached, earlier versions included.
-    pub attachments: Vec<Attachment>,
-}
-
-/// What the registry says of a blob.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BlobSummary {
-    /// Which.
-    pub blob_id: BlobId,
-    /// Whether its bytes are there, or are to be.
-    pub live: bool,
-    /// Its bytes, once it has them.
-    pub size: Option<u64>,
-}
-
-/// The answer to a deletion.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeleteAnswer {
-    /// Its bytes are to go now.
-    Deleting,
-    /// No such blob of the user's, or no more.
-    Unknown,
-    /// It is attached to something.
-    Attached,
-}
 
 one_call! {
     ToReclaim: |tx, it| tx.to_reclaim(it.now, it.at_most);

@@ -2,39 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use vfs_sync_core::cursor::Cursor;
-use vfs_sync_core::id::{ReplicaId, UserId, WriteId};
+use vfs_sync_core::id::{ReplicaId, UserId};
 use vfs_sync_core::limits::MAX_WRITE_ID_ENTRIES;
 use vfs_sync_core::server::feed_window::History;
-use vfs_sync_core::wire::{EpochEnd, ReconcileState, WriteIds};
+use vfs_sync_core::wire::{ReconcileState, WriteIds};
 
 use super::pull::history_of;
 use super::{Command, Reconcile};
 use crate::error::Result;
 use crate::topics::Topics;
-
-/// The answer to a reconcile.
-#[derive(Debug, Clone, PartialEq)]
-pub enum ReconcileAnswer {
-    /// The merged state, stored.
-    Merged(ReconcileState),
-    /// The cursor is not of this feed's history.
-    Rematerialize {
-        /// The oldest cursor that can be served.
-        oldest_available: Option<Cursor>,
-        /// The feed's epochs, ascending.
-        history: Vec<EpochEnd>,
-    },
-    /// A write id above the replica's own last, or of an unknown replica.
-    WriteIdsAhead {
-        /// Whose.
-        replica_id: ReplicaId,
-        /// What was sent.
-        sent: WriteId,
-        /// The replica's last; `None` if it is unknown.
-        last: Option<WriteId>,
-    },
-}
+use crate::values::ReconcileAnswer;
 
 impl Command for Reconcile {
     async fn run<T: Topics>(&self, tx: &mut T) -> Result<Self::Answer> {

@@ -1,88 +1,13 @@
 //! Stages: opened, uploaded to, abandoned.
 
-use vfs_sync_core::content::Sha256Digest;
-use vfs_sync_core::id::{BlobId, StagingId, UserId};
-use vfs_sync_core::server::attach::StageRow;
-use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::id::{StagingId, UserId};
 use vfs_sync_core::wire::StageStatus;
 
 use super::upload::{close_stage, reserve};
 use super::{Abandon, Command, ExpiredStages, OpenStage, RecordUpload, Stage, one_call};
-use crate::command::upload::OverQuota;
 use crate::error::{Result, StoreError};
 use crate::topics::{StoredStage, Topics};
-
-/// A stage to open.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewStage {
-    /// Its id.
-    pub staging_id: StagingId,
-    /// The blob that it brings.
-    pub blob_id: BlobId,
-    /// When it ends by itself.
-    pub expires_at: Timestamp,
-    /// Whether the client chose `expires_at`: then a repetition must name the same.
-    pub expiry_chosen: bool,
-    /// A hint for readers.
-    pub content_type: Option<String>,
-    /// Bytes that come with it, which count from now on; 0 where they come later.
-    pub size: u64,
-}
-
-/// The answer to opening a stage.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StageAnswer {
-    /// It is open; a repetition of the same request gives the same answer.
-    Open(StageRow),
-    /// The staging id or the blob id is taken.
-    Taken,
-    /// That would be more than the user may have.
-    OverQuota(OverQuota),
-}
-
-/// An upload that is complete in the object store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewUpload {
-    /// Bytes.
-    pub size: u64,
-    /// Of the bytes.
-    pub digest: Sha256Digest,
-    /// Who wrote it, if it was an upload in parts.
-    pub lease: Option<String>,
-}
-
-/// The answer to an upload that is complete in the object store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum UploadAnswer {
-    /// The registry says that the blob has bytes.
-    Recorded {
-        /// The stage as it now is.
-        row: StageRow,
-        /// The upload that made it may have left something: see [`MetadataStore::reclaim_of`].
-        left_over: bool,
-    },
-    /// No such stage of the user's.
-    Unknown,
-    /// The stage is over (status and expiry in the row).
-    Over(StageRow),
-    /// The stage has other bytes already.
-    Differs(StageRow),
-    /// Somebody else writes to the upload since.
-    Lost,
-    /// That would be more than the user may have.
-    OverQuota(OverQuota),
-}
-
-/// The answer to an abandon.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AbandonAnswer {
-    /// It is abandoned, now or before.
-    Abandoned(StageRow),
-    /// No such stage of the user's.
-    Unknown,
-    /// It is attached.
-    Attached(StageRow),
-}
+use crate::values::{AbandonAnswer, NewStage, StageAnswer, UploadAnswer};
 
 one_call! {
     ExpiredStages: |tx, it| tx.expired_stages(it.now, it.at_most);

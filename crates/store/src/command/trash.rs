@@ -1,4 +1,4 @@
-//! What was deleted: listed, restored, and removed for good.
+//! Deleted items: listed, restored, and removed for good.
 //!
 //! A deletion puts a row into `trash`; a revival takes it out. Removing for good takes several
 //! transactions, each of which leaves a state that the next ones finish, whoever runs them: the
@@ -8,102 +8,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use vfs_sync_core::access::AccessLevel;
-use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, UserId};
+use vfs_sync_core::id::{BlobId, ItemId, RefId, UserId};
 use vfs_sync_core::register::{Item, ItemFields};
 use vfs_sync_core::server::push::{Changes, FeedPropagation, Needs, Rows};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::trash::{TrashedItem, TrashedParent};
 
-use super::push::{Decision, loaded, propagate};
+use super::push::{loaded, propagate};
 use super::reclaim::locked;
 use super::{Command, Decides, ListTrash, Purge, PurgeStep, Restore, TrashedBytes};
-use crate::command::upload::Usage;
 use crate::encoding::BlobStatus;
 use crate::error::Result;
-use crate::topics::{PushWrite, Topics};
+use crate::topics::{Decision, PushWrite, Topics};
+use crate::values::{
+    MAX_TRASH_ITEMS, PurgeAnswer, RestoreAnswer, TrashCursor, TrashListing, TrashOf, TrashRow,
+    TrashState, Usage,
+};
 
-/// Items that one call restores or purges at most.
-pub const MAX_TRASH_ITEMS: usize = 100_000;
 /// Pages of candidates that a listing looks through for what its reader may restore.
 const LOOKS: usize = 8;
-
-/// How far the removal of a deleted item is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TrashState {
-    /// It can be restored.
-    Kept,
-    /// It is a tombstone of which other rows are left.
-    Purging,
-    /// It is a tombstone, and nothing else is left.
-    Gone,
-}
-
-/// A row of `trash`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct TrashRow {
-    pub(crate) item_id: ItemId,
-    pub(crate) owner: UserId,
-    pub(crate) state: TrashState,
-    /// The server's time of the deletion; of a tombstone, of its purge.
-    pub(crate) at: Timestamp,
-    pub(crate) deleted_by: UserId,
-    pub(crate) replica: ReplicaId,
-    /// Bytes of the current content, where a page was read.
-    pub(crate) size: Option<u64>,
-}
-
-/// Whose rows a page of the trash has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TrashOf {
-    /// What the user owns.
-    Owner,
-    /// What the user deleted.
-    Deleter,
-}
-
-/// Where a page of the trash begins: after this deletion, on the way to older ones.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct TrashCursor {
-    /// The time of the deletion.
-    pub at: Timestamp,
-    /// The item.
-    pub item_id: ItemId,
-}
-
-/// The answer to a listing of the trash.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TrashListing {
-    /// The items, the newest deletion first.
-    pub items: Vec<TrashedItem>,
-    /// Where the next page begins; `None` after the last one.
-    pub next: Option<TrashCursor>,
-}
-
-/// The answer to a restore.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RestoreAnswer {
-    /// So many items were brought back; none if the item was live already.
-    Restored(u64),
-    /// No such item, for this user.
-    Unknown,
-    /// More than [`MAX_TRASH_ITEMS`] were deleted with it.
-    TooMany,
-}
-
-/// The answer to a purge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PurgeAnswer {
-    /// So many items became tombstones; none if the item was one already.
-    Purged(u64),
-    /// No such item, for this user.
-    Unknown,
-    /// The item is not deleted.
-    Live,
-    /// The user sees it in the trash, and does not own it.
-    NotOwner,
-    /// More than [`MAX_TRASH_ITEMS`] were deleted with it.
-    TooMany,
-}
 
 impl Command for ListTrash {
     async fn run<T: Topics>(&self, tx: &mut T) -> Result<Self::Answer> {
@@ -151,8 +74,8 @@ async fn candidates<T: Topics>(
     Ok(found)
 }
 
-/// Whether the user may see the row and restore its item: as the owner, or as who deleted it and
-/// may still write there.
+/// Returns whether the user may see the row and restore its item: as the owner, or as who deleted
+/// it and may still write there.
 fn may_restore(rows: &Rows, user: &UserId, row: &TrashRow) -> bool {
     let writes = || rows.right(user, &row.item_id) >= Some(AccessLevel::Write);
     row.owner == *user || (row.deleted_by == *user && writes())
@@ -229,7 +152,7 @@ async fn described<T: Topics>(
     Ok(items)
 }
 
-/// What a restore or purge of one item is about.
+/// The item that a restore or purge names, as it was found.
 enum Found {
     /// The item is in the trash, and the user may restore it.
     Kept(TrashRow),

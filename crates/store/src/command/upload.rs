@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use vfs_sync_core::id::{StagingId, UserId};
-use vfs_sync_core::server::attach::StageRow;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::StageStatus;
 
@@ -14,125 +13,7 @@ use super::{
 };
 use crate::error::Result;
 use crate::topics::{StoredStage, Topics};
-
-/// An upload in parts, as its row holds it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct UploadRow {
-    /// What the object store calls it; `None` before its first byte.
-    pub handle: Option<String>,
-    /// Who writes to it.
-    pub lease: String,
-    /// Bytes in all, where that is known already.
-    pub length: Option<u64>,
-    /// What its client said about it, as it said it.
-    pub metadata: Option<String>,
-    /// Bytes that are in the object store, durably.
-    pub received: u64,
-    /// Full parts among them.
-    pub parts: u32,
-    /// What the object store finds the rest by.
-    pub tail: String,
-    /// The digest's state after them.
-    pub hash: Vec<u8>,
-}
-
-/// An upload that takes another's place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Anew {
-    /// What the object store calls it.
-    pub handle: String,
-    /// What the other was called; if it is called otherwise by now, nothing changes.
-    pub instead_of: Option<String>,
-}
-
-/// How far an upload has come.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Advance {
-    /// Bytes that are in the object store now.
-    pub received: u64,
-    /// Full parts, the new ones included.
-    pub parts: u32,
-    /// The tags of the new parts, which are the last ones.
-    pub new_parts: Vec<String>,
-    /// What the object store finds the rest by.
-    pub tail: String,
-    /// The digest's state.
-    pub hash: Vec<u8>,
-    /// Bytes in all, where that is known now.
-    pub length: Option<u64>,
-}
-
-/// Whether an upload may be written to, and what it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum UploadAccess {
-    /// It may.
-    Open(StageRow, UploadRow),
-    /// The stage has its bytes.
-    Complete(StageRow),
-    /// The stage is over (status and expiry in the row).
-    Over(StageRow),
-    /// Somebody else writes to it since.
-    Lost,
-    /// No such stage of the user's.
-    Unknown,
-    /// That would be more than the user may have.
-    OverQuota(OverQuota),
-}
-
-/// What a user's blobs may come to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Quota {
-    /// Bytes, staged ones included.
-    pub stored: u64,
-    /// Bytes that are staged and not attached.
-    pub staged: u64,
-    /// Stages that are neither attached nor abandoned.
-    pub open_stages: u64,
-}
-
-/// What a user's blobs come to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Usage {
-    /// Bytes, staged ones included.
-    pub stored: u64,
-    /// Bytes that are staged and not attached.
-    pub staged: u64,
-    /// Stages that are neither attached nor abandoned.
-    pub open_stages: u64,
-}
-
-/// Which bound a call would have passed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OverQuota {
-    /// Its name, as in the limits.
-    pub limit: &'static str,
-    /// The bound.
-    pub max: u64,
-    /// What would have been reached.
-    pub wanted: u64,
-}
-
-impl Usage {
-    /// This usage with `bytes` more staged, unless that is too much.
-    pub(crate) fn with_staged(self, bytes: u64, quota: &Quota) -> Result<Self, OverQuota> {
-        let (stored, staged) =
-            (self.stored.saturating_add(bytes), self.staged.saturating_add(bytes));
-        within("maxStoredBytes", stored, quota.stored)?;
-        within("maxStagedBytes", staged, quota.staged)?;
-        Ok(Self { stored, staged, ..self })
-    }
-
-    /// This usage with a stage more.
-    pub(crate) fn with_stage(self, quota: &Quota) -> Result<Self, OverQuota> {
-        let open_stages = self.open_stages + 1;
-        within("maxOpenStages", open_stages, quota.open_stages)?;
-        Ok(Self { open_stages, ..self })
-    }
-}
-
-fn within(limit: &'static str, wanted: u64, max: u64) -> Result<(), OverQuota> {
-    if wanted <= max { Ok(()) } else { Err(OverQuota { limit, max, wanted }) }
-}
+use crate::values::{OverQuota, Quota, UploadAccess, UploadRow, Usage};
 
 /// Counts `bytes` as the blob's, instead of what was counted before.
 pub(crate) async fn reserve<T: Topics>(
@@ -163,7 +44,7 @@ pub(crate) async fn reserve<T: Topics>(
     }
 }
 
-/// What usages come to once a stage is attached to an item of `owner`, whose bytes they are then;
+/// Returns the usages after a stage is attached to an item of `owner`, whose bytes they are then;
 /// `None` if that is more than the owner may have. The usages stay locked, each set by its bytes.
 pub(crate) async fn charged<T: Topics>(
     tx: &mut T,
@@ -190,7 +71,7 @@ pub(crate) async fn charged<T: Topics>(
     Ok(Some(usages))
 }
 
-/// Ends a stage. An abandoned stage's bytes are to be reclaimed.
+/// Closes a stage with `status`. An abandoned stage's bytes are to be reclaimed.
 pub(crate) async fn close_stage<T: Topics>(
     tx: &mut T,
     stage: &StoredStage,

@@ -10,10 +10,10 @@ use vfs_sync_core::server::feed_window::EpochStart;
 use vfs_sync_core::server::push::{Head, Map, Mark, Told};
 use vfs_sync_core::time::Timestamp;
 
-use super::state::{FeedRow, oldest};
+use super::state::FeedRow;
 use super::transaction::MemoryTransaction;
-use crate::command::pull::{PageBuilder, Window};
 use crate::error::Result;
+use crate::page::{PageBuilder, Window};
 use crate::topics::{FeedWrite, Feeds, MAX_EPOCHS};
 
 impl Feeds for MemoryTransaction<'_> {

@@ -7,9 +7,9 @@ use vfs_sync_core::wire::StageStatus;
 
 use super::state::{Replica, State, count, oldest};
 use super::transaction::MemoryTransaction;
-use crate::command::maintenance::{Identity, Retention};
 use crate::error::Result;
 use crate::topics::Maintenance;
+use crate::values::{Identity, Retention};
 
 impl Maintenance for MemoryTransaction<'_> {
     async fn prune_removals(&mut self, retention: &Retention) -> Result<u64> {

@@ -1,4 +1,4 @@
-//! Groups and blocks.
+//! Groups, their members, and blocks.
 
 use std::ops::Bound;
 

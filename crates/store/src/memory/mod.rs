@@ -20,8 +20,7 @@ use async_trait::async_trait;
 use futures::FutureExt as _;
 use vfs_sync_core::time::Timestamp;
 
-use crate::backend::{Backend, MetadataStore};
-use crate::command::{Call, Command, Reply};
+use crate::command::{Backend, Call, Command, MetadataStore, Reply};
 use crate::error::{Result, StoreError};
 use crate::served::{Served, went_back};
 use state::State;
@@ -38,7 +37,7 @@ pub struct MemoryStore {
     served: Arc<Served>,
 }
 
-/// What a [`MemoryStore`] held at some moment: a backup.
+/// The contents of a [`MemoryStore`] at some moment: a backup.
 #[derive(Clone)]
 pub struct MemorySnapshot(State);
 

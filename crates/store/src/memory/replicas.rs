@@ -9,9 +9,9 @@ use vfs_sync_core::wire::ReconcileState;
 
 use super::state::Replica;
 use super::transaction::MemoryTransaction;
-use crate::command::maintenance::MalformedState;
 use crate::error::Result;
 use crate::topics::{ReplicaRow, Replicas, Stored};
+use crate::values::MalformedState;
 
 impl Replicas for MemoryTransaction<'_> {
     async fn accepted(

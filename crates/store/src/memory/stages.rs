@@ -10,12 +10,10 @@ use vfs_sync_core::wire::StageStatus;
 
 use super::state::{Blob, Stage, State, count, oldest};
 use super::transaction::MemoryTransaction;
-use crate::command::reclaim::{BlobSummary, Reclaim};
-use crate::command::stage::NewStage;
-use crate::command::upload::Usage;
 use crate::encoding::{self, BlobStatus};
 use crate::error::Result;
 use crate::topics::{Stages, Stored, StoredStage};
+use crate::values::{BlobSummary, NewStage, Reclaim, Usage};
 
 impl Stages for MemoryTransaction<'_> {
     async fn stage(&mut self, staging_id: &StagingId) -> Result<Stored<StoredStage>> {

@@ -1,4 +1,4 @@
-//! The tables.
+//! The tables of the store.
 
 use std::sync::Arc;
 
@@ -13,16 +13,15 @@ use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{ReconcileState, StageStatus};
 
 use super::table::{Grouped, Table};
-use crate::command::trash::TrashRow;
-use crate::command::upload::{UploadRow, Usage};
 use crate::encoding::{self, BlobStatus};
 use crate::error::Result;
+use crate::values::{TrashRow, UploadRow, Usage};
 
 #[derive(Debug, Clone)]
 pub(super) struct Replica {
     pub(super) last_write_id: WriteId,
     pub(super) last_seen: Timestamp,
-    /// When the oldest of its accepted operations was accepted.
+    /// The time at which the oldest of its accepted operations was accepted.
     pub(super) accepted_from: Option<Timestamp>,
 }
 
@@ -44,7 +43,7 @@ pub(super) struct Blob {
     pub(super) uploaded: Option<(u64, Sha256Digest)>,
     pub(super) content_type: Option<Arc<str>>,
     pub(super) reserved: u64,
-    /// Who it counts against, if not who staged it.
+    /// The user whom it counts against, if not the stager.
     pub(super) charged: Option<UserId>,
     pub(super) reclaim_at: Option<Timestamp>,
 }
@@ -64,11 +63,11 @@ pub(super) struct Reference {
     pub(super) item_id: ItemId,
     pub(super) blob_id: BlobId,
     pub(super) kind: RelationKind,
-    /// Whether no newer content of a file replaced it.
+    /// True while no newer content of the file replaced it.
     pub(super) is_current: bool,
     pub(super) attached_at: Timestamp,
     pub(super) modified_at: Option<Timestamp>,
-    /// What the attach expected to replace.
+    /// The content that the attach expected to replace.
     pub(super) expected: Expected,
     /// Since when it is none of the versions that are kept in any case.
     pub(super) surplus_since: Option<Timestamp>,
@@ -161,7 +160,7 @@ impl State {
     }
 }
 
-/// How many rows a call asks for.
+/// Returns the number of rows that a call asks for.
 pub(super) fn count(at_most: u32) -> usize {
     usize::try_from(at_most).unwrap_or(usize::MAX)
 }

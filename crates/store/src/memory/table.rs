@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone)]
 pub(super) struct Table<K, V> {
     rows: BTreeMap<K, V>,
-    /// What was there before each change, the oldest first.
+    /// The rows before each change, the oldest first.
     undo: Vec<(K, Option<V>)>,
 }
 

@@ -1,4 +1,4 @@
-//! Deleted items.
+//! Deleted items and tombstones.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,9 +7,9 @@ use vfs_sync_core::id::{BlobId, ItemId, RefId, UserId};
 use vfs_sync_core::time::Timestamp;
 
 use super::transaction::MemoryTransaction;
-use crate::command::trash::{TrashCursor, TrashOf, TrashRow, TrashState};
 use crate::error::Result;
 use crate::topics::{Trash, Versions as _};
+use crate::values::{TrashCursor, TrashOf, TrashRow, TrashState};
 
 impl Trash for MemoryTransaction<'_> {
     async fn trash_rows(&mut self, items: &BTreeSet<ItemId>) -> Result<BTreeMap<ItemId, TrashRow>> {

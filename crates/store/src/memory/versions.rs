@@ -7,10 +7,10 @@ use vfs_sync_core::time::Timestamp;
 
 use super::state::{Reference, State, count, oldest};
 use super::transaction::MemoryTransaction;
-use crate::command::versions::{BlobRow, KEPT_VERSIONS};
 use crate::encoding::{self, BlobStatus};
 use crate::error::Result;
 use crate::topics::Versions;
+use crate::values::{BlobRow, KEPT_VERSIONS};
 
 impl Versions for MemoryTransaction<'_> {
     async fn attachments_of(&mut self, item: &ItemId) -> Result<Vec<Attachment>> {
@@ -178,7 +178,7 @@ impl State {
         files.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// Whether the item is there, for the user.
+    /// Returns whether the user sees the item.
     pub(super) fn sees(&self, user: &UserId, item: &ItemId) -> bool {
         self.items.get(item).is_some_and(|row| {
             let allowed = row.owner == *user || self.access.get(item, user).is_some();

@@ -15,9 +15,9 @@ use vfs_sync_core::time::Timestamp;
 
 use super::rows::Columns;
 use super::transaction::PostgresTransaction;
-use crate::command::pull::{PageBuilder, Window};
 use crate::encoding;
 use crate::error::Result;
+use crate::page::{PageBuilder, Window};
 use crate::topics::{FeedWrite, Feeds, MAX_EPOCHS};
 
 /// Entries of a feed that a statement writes.
@@ -132,7 +132,8 @@ impl Feeds for PostgresTransaction<'_> {
     async fn read_page(&mut self, user: &UserId, window: Window) -> Result<PageBuilder> {
         let counter = |counter: u64| i64::try_from(counter).unwrap_or(i64::MAX);
         // The page ends at its bytes here too, so that no more travels than is answered. The bound
-        // is twice the page's: which row is the last is the page's to say, and whether there is more.
+        // is twice the page's: which row is the last is the page's to say, and whether there is
+        // more.
         let rows = self
             .query(
                 "SELECT counter, changed_at, json FROM ( \

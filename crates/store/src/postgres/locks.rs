@@ -1,5 +1,5 @@
-//! Locks in PostgreSQL. A lock row that is missing is inserted at its place in the order:
-//! `INSERT … ON CONFLICT DO UPDATE` takes the rows one by one, as they are sorted.
+//! The locks of a transaction in PostgreSQL. A lock row that is missing is inserted at its place in
+//! the order: `INSERT … ON CONFLICT DO UPDATE` takes the rows one by one, as they are sorted.
 
 use std::collections::{BTreeMap, BTreeSet};
 

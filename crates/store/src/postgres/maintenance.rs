@@ -6,10 +6,10 @@ use vfs_sync_core::id::UserId;
 
 use super::rows::Columns;
 use super::transaction::{PostgresTransaction, texts};
-use crate::command::maintenance::{Identity, Retention};
 use crate::encoding;
 use crate::error::Result;
 use crate::topics::Maintenance;
+use crate::values::{Identity, Retention};
 
 /// Replicas whose operations one transaction prunes.
 const REPLICAS: i64 = 64;

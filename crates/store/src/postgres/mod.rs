@@ -30,8 +30,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{IsolationLevel, NoTls};
 use vfs_sync_core::time::Timestamp;
 
-use crate::backend::{Backend, MetadataStore};
-use crate::command::{Call, Command, NewEpoch, Reply};
+use crate::command::{Backend, Call, Command, MetadataStore, NewEpoch, Reply};
 use crate::encoding;
 use crate::error::{Result, StoreError};
 use crate::served::{Served, went_back};
@@ -39,18 +38,18 @@ use transaction::PostgresTransaction;
 
 /// Connections of one server.
 const CONNECTIONS: usize = 16;
-/// How long a call waits for a connection.
+/// The time that a call waits for a connection.
 const CONNECTION_WAIT: Duration = Duration::from_secs(10);
-/// How long a database may say nothing at all, to what was sent or to the question whether it is
-/// there, until its connection is given up: one that went without a farewell, or whose way was cut,
-/// would else hold callers up for a quarter of an hour.
+/// The time that a database may say nothing at all, to what was sent or to the question whether it
+/// is there, until its connection is given up: one that went without a farewell, or whose way was
+/// cut, would else hold callers up for a quarter of an hour.
 const SILENCE: Duration = Duration::from_secs(30);
-/// Where nothing was said in the URL.
+/// The keep-alive interval where the URL names none.
 const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(2 * 60 * 60);
-/// How often a transaction is run again before its caller is asked to.
+/// The number of times that a transaction runs before its caller is asked to try again.
 const ATTEMPTS: u32 = 8;
 
-/// What every connection is set to. All statements are index look-ups by design; without
+/// The settings of every connection. All statements are index look-ups by design; without
 /// statistics yet, the planner would read a young table whole, and keep that plan as it grows.
 const SESSION: &str = "\
     SET statement_timeout = '30s'; \

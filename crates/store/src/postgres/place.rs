@@ -1,4 +1,5 @@
-//! Where a connection leads: whether it is to the database that this program last wrote to.
+//! The check of where a connection leads: whether it is to the database that this program last
+//! wrote to.
 //!
 //! A database that was restored, or failed over to a standby that lagged, may lack what was
 //! answered from it. Before a connection is used it is told apart from the one on which the epoch
@@ -13,8 +14,8 @@ use crate::encoding;
 use crate::error::{Result, StoreError};
 use crate::served::Served;
 
-/// What makes a connection lead elsewhere: another cluster, another history of its log, another
-/// life of the server, another database, tables made anew.
+/// The place that a connection leads to: it changes with another cluster, another history of its
+/// log, another life of the server, another database, tables made anew.
 const PLACE: &str = "SELECT concat_ws(' ', \
     substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), \
     extract(epoch FROM pg_postmaster_start_time()), \

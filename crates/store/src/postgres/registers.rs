@@ -1,5 +1,5 @@
 //! Registers: loaded by a statement for each kind of row, whatever the batch; written by a
-//! statement for each table, the rows in the order of their keys, sent without waiting for one another.
+//! statement for each table, the rows in the order of their keys, all sent at once.
 
 use std::collections::BTreeSet;
 

@@ -9,10 +9,10 @@ use vfs_sync_core::wire::ReconcileState;
 
 use super::rows::Columns;
 use super::transaction::{PostgresTransaction, texts};
-use crate::command::maintenance::MalformedState;
 use crate::encoding;
 use crate::error::{Result, StoreError};
 use crate::topics::{ReplicaRow, Replicas, Stored};
+use crate::values::MalformedState;
 
 impl Replicas for PostgresTransaction<'_> {
     async fn accepted(

@@ -8,7 +8,7 @@ use tokio_postgres::{Row, Statement};
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::UserId;
 
-use crate::error::{Result, StoreError};
+use crate::error::Result;
 use crate::served::Served;
 use crate::topics::FeedWrite;
 

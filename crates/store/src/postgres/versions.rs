@@ -9,10 +9,10 @@ use vfs_sync_core::time::Timestamp;
 
 use super::rows::Columns;
 use super::transaction::PostgresTransaction;
-use crate::command::versions::{BlobRow, KEPT_VERSIONS};
 use crate::encoding;
 use crate::error::Result;
 use crate::topics::Versions;
+use crate::values::{BlobRow, KEPT_VERSIONS};
 
 impl Versions for PostgresTransaction<'_> {
     async fn attachments_of(&mut self, item: &ItemId) -> Result<Vec<Attachment>> {
@@ -213,7 +213,7 @@ async fn readable(
     Ok(Some(BlobRow { blob_id: blob_id.clone(), size, digest, content_type }))
 }
 
-/// Whether the blob is attached to a live item that the user may read.
+/// Returns whether the blob is attached to a live item that the user may read.
 async fn shown_to(tx: &PostgresTransaction<'_>, user: &UserId, blob_id: &BlobId) -> Result<bool> {
     let rows = tx
         .query(
@@ -235,7 +235,7 @@ async fn shown_to(tx: &PostgresTransaction<'_>, user: &UserId, blob_id: &BlobId)
     Ok(false)
 }
 
-/// Whether the item is there, for the user.
+/// Returns whether the user sees the item.
 async fn sees(tx: &mut PostgresTransaction<'_>, user: &UserId, item: &ItemId) -> Result<bool> {
     let row = tx
         .query_opt(

@@ -1,4 +1,4 @@
-//! What was locked by whom, after the fact: how a transaction that was decided on a reader's
+//! The locks of past commits, by their holders: how a transaction that was decided on a
 //! snapshot finds out whether it would have decided the same on the present state.
 //!
 //! There is one writer, so nothing is locked here; but every transaction names what it would lock
@@ -15,7 +15,7 @@ use vfs_sync_core::access::Principal;
 use vfs_sync_core::id::{ReplicaId, UserId};
 
 use super::file::Files;
-use crate::error::{Result, StoreError};
+use crate::error::Result;
 
 /// Locks that are remembered; beyond that, all count as just held.
 const REMEMBERED: usize = 10_000;
@@ -29,21 +29,21 @@ pub(super) enum Lock {
     Head(UserId),
 }
 
-/// What a transaction locks.
+/// The locks of a transaction.
 #[derive(Debug, Default)]
 pub(super) struct Locks {
-    /// For itself.
+    /// Locks that exclude all others.
     pub(super) own: Vec<Lock>,
     /// With others who only read.
     pub(super) shared: Vec<Lock>,
-    /// Whether it changes what others decide by without locking it.
+    /// True if it changes rows that others decide by, without a lock.
     pub(super) everything: bool,
 }
 
-/// How many transactions a store has committed.
+/// The number of transactions that a store has committed.
 pub(super) type Commits = Arc<AtomicU64>;
 
-/// Which commit last held which lock. The writer's.
+/// The commit that last held each lock; the writer's.
 #[derive(Debug, Default)]
 pub(super) struct History {
     commits: Commits,
@@ -60,7 +60,7 @@ impl History {
         Self { commits, files, ..Self::default() }
     }
 
-    /// Whether what was committed is in the files that the next start will find.
+    /// Checks that what was committed is in the files that the next start will find.
     pub(super) fn check_files(&self) -> Result<()> {
         self.files.as_ref().map_or(Ok(()), |files| files.check())
     }
@@ -96,7 +96,7 @@ impl History {
         self.last.extend(locks.own.into_iter().map(|lock| (lock, next)));
     }
 
-    /// Whether any of `locks` was held by a commit after the `base`th.
+    /// Returns whether any of `locks` was held by a commit after the `base`th.
     pub(super) fn held_since(&self, base: u64, locks: &Locks) -> bool {
         let held = |lock| self.last.get(lock).is_some_and(|last| *last > base);
         self.floor > base || locks.own.iter().chain(&locks.shared).any(held)

@@ -12,9 +12,9 @@ use vfs_sync_core::time::Timestamp;
 
 use super::rows::Columns;
 use super::transaction::SqliteTransaction;
-use crate::command::pull::{PageBuilder, Window};
 use crate::encoding;
 use crate::error::{Result, StoreError};
+use crate::page::{PageBuilder, Window};
 use crate::topics::{FeedWrite, Feeds, MAX_EPOCHS};
 
 /// A row's position in the table is its user's number above so many bits of counter.

@@ -1,4 +1,4 @@
-//! Which file a database was opened from: whether it is still the one at its path.
+//! The file that a database was opened from, and whether it is still the one at its path.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ pub(super) struct Files {
     files: Vec<(PathBuf, Option<Mark>)>,
 }
 
-/// What tells a file from another at its path.
+/// The identity of a file, which another file at its path does not have.
 type Mark = (u64, u64);
 
 #[cfg(unix)]

@@ -1,4 +1,5 @@
-//! Locks in SQLite: there is one writer, so a lock is only noted, for what is decided on a snapshot.
+//! The locks of a transaction in SQLite. There is one writer, so they are only noted, for decisions
+//! on a snapshot.
 
 use std::collections::{BTreeMap, BTreeSet};
 

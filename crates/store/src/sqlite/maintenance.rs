@@ -6,9 +6,9 @@ use rusqlite::params;
 
 use super::feeds::{COUNTER_BITS, MAX_COUNTER};
 use super::transaction::SqliteTransaction;
-use crate::command::maintenance::{Identity, Retention};
 use crate::error::Result;
 use crate::topics::Maintenance;
+use crate::values::{Identity, Retention};
 
 impl Maintenance for SqliteTransaction<'_> {
     async fn identity(&mut self) -> Result<Identity> {

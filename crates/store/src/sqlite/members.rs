@@ -13,7 +13,7 @@ use crate::encoding;
 use crate::error::Result;
 use crate::topics::Members;
 
-/// As many users are looked up one by one; of more, everybody's rows are read.
+/// The number of users up to which each is looked up; beyond it everybody's rows are read.
 const FEW: usize = 4;
 
 impl Members for SqliteTransaction<'_> {
@@ -161,7 +161,7 @@ fn write_block(
     Ok(changed > 0)
 }
 
-/// Whether `user` is in the group.
+/// Returns whether `user` is in the group.
 fn is_member(tx: &mut SqliteTransaction<'_>, group: &Principal, user: &UserId) -> Result<bool> {
     let Some(uid) = tx.uid(user)? else { return Ok(false) };
     let mut select =
@@ -169,7 +169,7 @@ fn is_member(tx: &mut SqliteTransaction<'_>, group: &Principal, user: &UserId) -
     Ok(select.exists(params![encoding::principal_code(group.kind), group.id.as_str(), uid])?)
 }
 
-/// Whether `user` blocks `owner`.
+/// Returns whether `user` blocks `owner`.
 fn is_blocked(tx: &mut SqliteTransaction<'_>, user: &UserId, owner: &UserId) -> Result<bool> {
     let (Some(uid), Some(owner)) = (tx.uid(user)?, tx.uid(owner)?) else { return Ok(false) };
     Ok(tx.prepare("SELECT 1 FROM blocks WHERE owner = ?1 AND uid = ?2")?.exists([owner, uid])?)

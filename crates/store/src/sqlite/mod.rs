@@ -29,11 +29,10 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::Semaphore;
 use vfs_sync_core::time::Timestamp;
 
-use crate::backend::{Backend, MetadataStore};
-use crate::command::push::Decision;
-use crate::command::{Call, Command, Decides, Reply};
+use crate::command::{Backend, Call, Command, Decides, MetadataStore, Reply};
 use crate::encoding;
 use crate::error::{Result, StoreError};
+use crate::topics::Decision;
 use file::Files;
 use transaction::SqliteTransaction;
 use writer::{Writer, contained};
@@ -44,10 +43,10 @@ const READERS: usize = 4;
 const LARGE: usize = 10_000;
 /// Snapshots on which a large transaction is tried before others have to wait for it.
 const SNAPSHOTS: usize = 3;
-/// How long another process may hold the database before a call gives up.
+/// The time that another process may hold the database before a call gives up.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long to wait before what was busy is tried once more.
+/// The pause before a busy database is tried once more.
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
 /// Pages that the writer keeps: the upper part of its trees, and what it last wrote.
 const WRITER_CACHE_KIB: i64 = 32 * 1024;
@@ -61,7 +60,7 @@ pub struct SqliteStore {
     writer: Writer,
     /// `None` for a store that has one connection only.
     readers: Option<Arc<Readers>>,
-    /// Where they can be watched.
+    /// The files, where they can be watched.
     files: Option<Arc<Files>>,
     large: usize,
 }

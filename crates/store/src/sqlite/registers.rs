@@ -1,4 +1,5 @@
-//! Registers: loaded look-up by look-up, since SQLite has no round trips; written each table in the order of its keys.
+//! Registers: loaded look-up by look-up, since SQLite has no round trips; written table by table,
+//! in the order of the keys.
 
 use std::collections::BTreeSet;
 
@@ -310,7 +311,7 @@ impl SqliteTransaction<'_> {
     }
 }
 
-/// How errors name a link.
+/// The name of a link in errors.
 struct LinkName<'a>(&'a ItemId, &'a ItemId);
 
 impl std::fmt::Display for LinkName<'_> {

@@ -10,10 +10,10 @@ use vfs_sync_core::wire::ReconcileState;
 
 use super::rows::Columns;
 use super::transaction::SqliteTransaction;
-use crate::command::maintenance::MalformedState;
 use crate::encoding;
 use crate::error::{Result, StoreError};
 use crate::topics::{ReplicaRow, Replicas, Stored};
+use crate::values::MalformedState;
 
 impl Replicas for SqliteTransaction<'_> {
     async fn accepted(

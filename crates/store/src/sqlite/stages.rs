@@ -9,12 +9,10 @@ use vfs_sync_core::wire::StageStatus;
 
 use super::rows::Columns;
 use super::transaction::SqliteTransaction;
-use crate::command::reclaim::{BlobSummary, Reclaim};
-use crate::command::stage::NewStage;
-use crate::command::upload::Usage;
 use crate::encoding::{self, BLOB_DELETED, BLOB_DELETING, BLOB_LIVE};
 use crate::error::Result;
 use crate::topics::{Stages, Stored, StoredStage};
+use crate::values::{BlobSummary, NewStage, Reclaim, Usage};
 
 impl Stages for SqliteTransaction<'_> {
     async fn stage(&mut self, staging_id: &StagingId) -> Result<Stored<StoredStage>> {

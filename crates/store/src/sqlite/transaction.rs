@@ -1,5 +1,6 @@
-//! An open transaction in SQLite, and the numbers that its rows use for users and replicas. There is
-//! one writer, so nothing waits for a lock; the methods of the topics are done at their first poll.
+//! An open transaction in SQLite, and the numbers that its rows use for users and replicas. There
+//! is one writer, so nothing waits for a lock; the methods of the topics are done at their first
+//! poll.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -31,8 +32,8 @@ pub(super) struct SqliteTransaction<'c> {
     pub(super) is_snapshot: bool,
 }
 
-/// Changes that a snapshot cannot write: they are decided as if they were there, and are written with
-/// the decision.
+/// Changes that a snapshot cannot write: they are decided as if they were there, and are written
+/// with the decision.
 #[derive(Default)]
 pub(super) struct Deferred {
     /// A change of members: the group, the user, and whether the user is in it.

@@ -1,4 +1,4 @@
-//! Deleted items.
+//! Deleted items and tombstones.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,10 +9,11 @@ use vfs_sync_core::time::Timestamp;
 
 use super::rows::Columns;
 use super::transaction::SqliteTransaction;
-use crate::command::trash::{TrashCursor, TrashOf, TrashRow, TrashState, row_of_earlier};
+use crate::command::trash::row_of_earlier;
 use crate::encoding;
 use crate::error::Result;
 use crate::topics::Trash;
+use crate::values::{TrashCursor, TrashOf, TrashRow, TrashState};
 
 impl Trash for SqliteTransaction<'_> {
     async fn trash_rows(&mut self, items: &BTreeSet<ItemId>) -> Result<BTreeMap<ItemId, TrashRow>> {

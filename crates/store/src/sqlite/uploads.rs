@@ -1,14 +1,14 @@
-//! Uploads in parts.
+//! Uploads in parts of stages.
 
 use rusqlite::params;
 use vfs_sync_core::id::StagingId;
 
 use super::rows::Columns;
 use super::transaction::SqliteTransaction;
-use crate::command::upload::UploadRow;
 use crate::encoding;
 use crate::error::Result;
 use crate::topics::Uploads;
+use crate::values::UploadRow;
 
 impl Uploads for SqliteTransaction<'_> {
     async fn upload(&mut self, staging_id: &StagingId) -> Result<Option<UploadRow>> {

@@ -12,10 +12,10 @@ use vfs_sync_core::time::Timestamp;
 use super::rows::Columns;
 use super::stages::size_and_digest;
 use super::transaction::SqliteTransaction;
-use crate::command::versions::{BlobRow, KEPT_VERSIONS};
 use crate::encoding;
 use crate::error::Result;
 use crate::topics::Versions;
+use crate::values::{BlobRow, KEPT_VERSIONS};
 
 /// The attachments of an item but for earlier versions.
 const CURRENT: &str = "SELECT r.ref_id, r.item_id, r.blob_id, r.kind, r.attached_at, \
@@ -146,7 +146,7 @@ impl Versions for SqliteTransaction<'_> {
     }
 }
 
-/// What is attached to each of `items`; of those that have nothing, nothing is said.
+/// Loads the attachments of `items`, without an entry for items that have none.
 pub(super) fn load_attachments(
     tx: &mut SqliteTransaction<'_>,
     items: &BTreeSet<ItemId>,
@@ -188,7 +188,7 @@ fn attachment<K: std::fmt::Display>(columns: &Columns<'_, '_, K>) -> Result<Atta
     })
 }
 
-/// Whether the blob is attached to a live item that the user may read.
+/// Returns whether the blob is attached to a live item that the user may read.
 fn shown_to(tx: &mut SqliteTransaction<'_>, uid: i64, blob_id: &BlobId) -> Result<bool> {
     let mut select = tx.prepare(
         "SELECT i.item_id, i.fields FROM blob_refs r JOIN items i ON i.item_id = r.item_id \
@@ -208,7 +208,7 @@ fn shown_to(tx: &mut SqliteTransaction<'_>, uid: i64, blob_id: &BlobId) -> Resul
     Ok(false)
 }
 
-/// Whether the item is there, for the user.
+/// Returns whether the user sees the item.
 fn sees(tx: &mut SqliteTransaction<'_>, user: &UserId, item: &ItemId) -> Result<bool> {
     let Some(uid) = tx.uid(user)? else { return Ok(false) };
     let mut select = tx.prepare(

@@ -35,7 +35,7 @@ struct Job {
 
 /// On what terms a job runs.
 enum Terms {
-    /// On any.
+    /// Runs in any case.
     Always,
     /// If it loads no more than so many rows.
     Small(usize),
@@ -43,11 +43,11 @@ enum Terms {
     Unchanged(u64, Locks),
 }
 
-/// Who runs jobs.
+/// The runner of the jobs.
 enum Runner {
     /// A thread of its own.
     Thread(Thread),
-    /// Whoever asks.
+    /// The caller runs them itself.
     Caller(Box<Mutex<(Connection, History)>>),
 }
 
@@ -70,7 +70,7 @@ impl Drop for Thread {
     }
 }
 
-/// Takes jobs.
+/// The queue of jobs and their runner.
 pub(super) struct Writer {
     runner: Runner,
     commits: Commits,
@@ -96,7 +96,7 @@ impl Writer {
         Self { runner: Runner::Caller(Box::new(Mutex::new((connection, history)))), commits }
     }
 
-    /// How often it has committed: a snapshot that is opened later shows all of that.
+    /// Returns the number of its commits: a snapshot that is opened later shows all of them.
     pub(super) fn commits(&self) -> u64 {
         self.commits.load(Ordering::SeqCst)
     }
@@ -268,7 +268,8 @@ fn group(
     history.check_files()
 }
 
-/// Begins to write. Between two transactions of ours another process may have written.
+/// Begins a transaction that writes. Between two transactions of ours another process may have
+/// written.
 fn begin(connection: &Connection, history: &mut History) -> Result<()> {
     execute(connection, "BEGIN IMMEDIATE")?;
     history.begin(connection)

@@ -87,7 +87,7 @@ impl Scene {
     async fn readable(&self, who: &str, name: &str) -> Option<BlobRow> {
         let one = self.store.readable_blob(&user(who), &blob(name)).await.unwrap();
         let several = [blob(name), blob("never"), blob(name)];
-        let found = self.store.readable_blobs(&user(who), &several).await.unwrap();
+        let found = self.store.readable_blobs(&user(who), &several[..]).await.unwrap();
         assert_eq!(found, [one.clone(), None, one.clone()]);
         one
     }
@@ -421,7 +421,7 @@ pub(crate) async fn an_upload_is_its_last_writers_alone(scene: Scene) {
     let (alice, id) = (user("alice"), staging("one"));
     let store = &scene.store;
     let claim = async |lease: &str, anew: Option<Anew>| {
-        store.claim_upload(&alice, &id, lease, anew.as_ref(), scene.now()).await.unwrap()
+        store.claim_upload(&alice, &id, lease, anew, scene.now()).await.unwrap()
     };
     let anew = |handle: &str, instead_of: Option<&str>| {
         Some(Anew { handle: handle.into(), instead_of: instead_of.map(Into::into) })

@@ -21,7 +21,7 @@ pub(crate) async fn who_is_in_a_group_is_told(scene: Scene) {
     store.set_member(&organization, &user("bob"), true, scene.now()).await.unwrap();
     let all = store.members(&group, None, 10).await.unwrap();
     assert_eq!(all, ["alice", "bob", "carol"].map(user));
-    assert_eq!(store.members(&group, Some(&user("alice")), 1).await.unwrap(), [user("bob")]);
+    assert_eq!(store.members(&group, Some(user("alice")), 1).await.unwrap(), [user("bob")]);
     let both = vec![group.clone(), organization.clone()];
     assert_eq!(store.groups_of(&user("bob")).await.unwrap(), both);
 

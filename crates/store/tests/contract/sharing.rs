@@ -133,12 +133,12 @@ async fn repeat_in_order(client: &Client, mut pushed: BTreeMap<(String, String),
                 id: row.get::<_, String>(1).parse().unwrap(),
             };
             let who = user(row.get(2));
-            alone.set_member(&group, &who, row.get(3), at(0)).await.unwrap();
+            alone.set_member(&group, &who, row.get::<_, bool>(3), at(0)).await.unwrap();
         }
         let sql = "SELECT user_id, owner, blocked FROM blockings WHERE tx = $1";
         for row in client.query(sql, &[&tx]).await.unwrap() {
             let (who, owner) = (user(row.get(0)), user(row.get(1)));
-            alone.set_block(&who, &owner, row.get(2), at(0)).await.unwrap();
+            alone.set_block(&who, &owner, row.get::<_, bool>(2), at(0)).await.unwrap();
         }
         let sql = "SELECT DISTINCT user_id, replica_id FROM pushes WHERE tx = $1";
         for row in client.query(sql, &[&tx]).await.unwrap() {

@@ -1,7 +1,7 @@
 //! The schema, step by step. A database remembers how many steps it has.
 
 use futures::executor::block_on;
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::time::Timestamp;
 

@@ -1,0 +1,470 @@
+//! The arguments and answers of the operations, and the rows that they share with the back ends.
+
+use vfs_sync_core::content::{Attachment, Sha256Digest};
+use vfs_sync_core::cursor::{Cursor, Epoch};
+use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId, UserId, WriteId};
+use vfs_sync_core::server::attach::StageRow;
+use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::trash::TrashedItem;
+use vfs_sync_core::wire::{EpochEnd, ReconcileState, WriteIds};
+
+use crate::error::Result;
+
+/// The arguments of a pull.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PullRequest {
+    /// The client's cursor; `None` starts from the beginning.
+    pub cursor: Option<Cursor>,
+    /// The head at the client's first pull, while its cursor is below it.
+    pub baseline: Option<Cursor>,
+    /// The newest head of the pages of a pull that the client has not settled.
+    pub head: Option<Cursor>,
+    /// The replica whose write id must be in the map.
+    pub client_id: Option<ReplicaId>,
+    /// Entries at most: 1 to 500.
+    pub limit: u32,
+}
+
+impl PullRequest {
+    /// The positions that the feed must have for the client to go on from its cursor.
+    pub fn positions(&self) -> impl Iterator<Item = &Cursor> {
+        self.cursor.iter().chain(&self.baseline).chain(&self.head)
+    }
+}
+
+/// The answer to a pull.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PullAnswer {
+    /// A page of the feed.
+    Page(FeedPage),
+    /// The cursor cannot be served.
+    Rematerialize {
+        /// The oldest cursor that can be: what was pruned through, if anything was.
+        oldest_available: Option<Cursor>,
+        /// The feed's epochs, ascending.
+        history: Vec<EpochEnd>,
+    },
+}
+
+/// A page whose entries are JSON already, as they go on the wire.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FeedPage {
+    /// The entries of the page.
+    pub items: Vec<String>,
+    /// The last item's position, where there is more.
+    pub next_cursor: Option<Cursor>,
+    /// True if the feed has more entries.
+    pub has_more: bool,
+    /// The user's replicas: the most recently active, at most 512, the client's own among them.
+    pub last_reconciled_write_ids: WriteIds,
+    /// The head, if the pull had no cursor.
+    pub baseline: Option<Cursor>,
+    /// The head, if there is more.
+    pub head: Option<Cursor>,
+    /// The database's present epoch.
+    pub epoch: Epoch,
+}
+
+/// The answer to a reconcile.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ReconcileAnswer {
+    /// The merged state, stored.
+    Merged(ReconcileState),
+    /// The cursor is not of this feed's history.
+    Rematerialize {
+        /// The oldest cursor that can be served.
+        oldest_available: Option<Cursor>,
+        /// The feed's epochs, ascending.
+        history: Vec<EpochEnd>,
+    },
+    /// A write id above the replica's own last, or of an unknown replica.
+    WriteIdsAhead {
+        /// The replica that it names.
+        replica_id: ReplicaId,
+        /// The write id that was sent.
+        sent: WriteId,
+        /// The replica's last; `None` if it is unknown.
+        last: Option<WriteId>,
+    },
+}
+
+/// A stage to open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewStage {
+    /// The id of the stage.
+    pub staging_id: StagingId,
+    /// The blob that it brings.
+    pub blob_id: BlobId,
+    /// The time at which it expires.
+    pub expires_at: Timestamp,
+    /// True if the client chose `expires_at`: then a repetition must name the same.
+    pub expiry_chosen: bool,
+    /// A hint for readers.
+    pub content_type: Option<String>,
+    /// Bytes that come with it, which count from now on; 0 where they come later.
+    pub size: u64,
+}
+
+/// The answer to opening a stage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StageAnswer {
+    /// It is open; a repetition of the same request gives the same answer.
+    Open(StageRow),
+    /// The staging id or the blob id is taken.
+    Taken,
+    /// That would be more than the user may have.
+    OverQuota(OverQuota),
+}
+
+/// An upload that is complete in the object store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewUpload {
+    /// The number of bytes.
+    pub size: u64,
+    /// The digest of the bytes.
+    pub digest: Sha256Digest,
+    /// The lease that wrote it, if it was an upload in parts.
+    pub lease: Option<String>,
+}
+
+/// The answer to an upload that is complete in the object store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UploadAnswer {
+    /// The registry says that the blob has bytes.
+    Recorded {
+        /// The stage as it now is.
+        row: StageRow,
+        /// The upload that made it may have left something: see [`MetadataStore::reclaim_of`].
+        left_over: bool,
+    },
+    /// No such stage of the user's.
+    Unknown,
+    /// The stage is over (status and expiry in the row).
+    Over(StageRow),
+    /// The stage has other bytes already.
+    Differs(StageRow),
+    /// Somebody else writes to the upload since.
+    Lost,
+    /// That would be more than the user may have.
+    OverQuota(OverQuota),
+}
+
+/// The answer to an abandon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AbandonAnswer {
+    /// It is abandoned, now or before.
+    Abandoned(StageRow),
+    /// No such stage of the user's.
+    Unknown,
+    /// It is attached already.
+    Attached(StageRow),
+}
+
+/// An upload in parts, as its row holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UploadRow {
+    /// The object store's name for it; `None` before its first byte.
+    pub handle: Option<String>,
+    /// The lease that holds it.
+    pub lease: String,
+    /// Bytes in all, where that is known already.
+    pub length: Option<u64>,
+    /// The client's metadata, unchanged.
+    pub metadata: Option<String>,
+    /// Bytes that are in the object store, durably.
+    pub received: u64,
+    /// Full parts among them.
+    pub parts: u32,
+    /// The object store's key of the bytes after the full parts.
+    pub tail: String,
+    /// The digest's state after them.
+    pub hash: Vec<u8>,
+}
+
+/// An upload that takes another's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Anew {
+    /// The object store's name for it.
+    pub handle: String,
+    /// The name of the upload that it replaces; if that has another name by now, nothing changes.
+    pub instead_of: Option<String>,
+}
+
+/// The progress of an upload.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Advance {
+    /// Bytes that are in the object store now.
+    pub received: u64,
+    /// Full parts, the new ones included.
+    pub parts: u32,
+    /// The tags of the new parts, which are the last ones.
+    pub new_parts: Vec<String>,
+    /// The object store's key of the bytes after the full parts.
+    pub tail: String,
+    /// The state of the digest.
+    pub hash: Vec<u8>,
+    /// Bytes in all, where that is known now.
+    pub length: Option<u64>,
+}
+
+/// The state of an upload for a caller that wants to write to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UploadAccess {
+    /// The upload takes bytes.
+    Open(StageRow, UploadRow),
+    /// The stage has its bytes.
+    Complete(StageRow),
+    /// The stage is over (status and expiry in the row).
+    Over(StageRow),
+    /// Somebody else writes to it since.
+    Lost,
+    /// No such stage of the user's.
+    Unknown,
+    /// That would be more than the user may have.
+    OverQuota(OverQuota),
+}
+
+/// The upper bounds for a user's blobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    /// Bytes, staged ones included.
+    pub stored: u64,
+    /// Bytes that are staged and not attached.
+    pub staged: u64,
+    /// Stages that are neither attached nor abandoned.
+    pub open_stages: u64,
+}
+
+/// The sum of a user's blobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Bytes, staged ones included.
+    pub stored: u64,
+    /// Bytes that are staged and not attached.
+    pub staged: u64,
+    /// Stages that are neither attached nor abandoned.
+    pub open_stages: u64,
+}
+
+/// The bound that a call would have exceeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OverQuota {
+    /// Its name, as in the limits.
+    pub limit: &'static str,
+    /// The value of the bound.
+    pub max: u64,
+    /// The value that the call would have reached.
+    pub wanted: u64,
+}
+
+impl Usage {
+    /// This usage with `bytes` more staged, unless that is too much.
+    pub(crate) fn with_staged(self, bytes: u64, quota: &Quota) -> Result<Self, OverQuota> {
+        let (stored, staged) =
+            (self.stored.saturating_add(bytes), self.staged.saturating_add(bytes));
+        within("maxStoredBytes", stored, quota.stored)?;
+        within("maxStagedBytes", staged, quota.staged)?;
+        Ok(Self { stored, staged, ..self })
+    }
+
+    /// This usage with a stage more.
+    pub(crate) fn with_stage(self, quota: &Quota) -> Result<Self, OverQuota> {
+        let open_stages = self.open_stages + 1;
+        within("maxOpenStages", open_stages, quota.open_stages)?;
+        Ok(Self { open_stages, ..self })
+    }
+}
+
+fn within(limit: &'static str, wanted: u64, max: u64) -> Result<(), OverQuota> {
+    if wanted <= max { Ok(()) } else { Err(OverQuota { limit, max, wanted }) }
+}
+
+/// The leftovers of a blob in the object store that are to be removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reclaim {
+    /// The id of the blob.
+    pub blob_id: BlobId,
+    /// An upload in parts, by the object store's name for it.
+    pub upload: Option<String>,
+    /// True if its bytes are to be removed too.
+    pub bytes: bool,
+}
+
+/// A stage, as an operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageRecord {
+    /// The row of the stage.
+    pub stage: StageRow,
+    /// `live`, `deleting` or `deleted`.
+    pub blob_status: &'static str,
+    /// Its upload in parts, if it has one under way.
+    pub upload: Option<UploadRow>,
+}
+
+/// A blob, as an operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobRecord {
+    /// The stage that brought it.
+    pub stage: StageRecord,
+    /// Its attachments, earlier versions included.
+    pub attachments: Vec<Attachment>,
+}
+
+/// The registry's summary of a blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobSummary {
+    /// The id of the blob.
+    pub blob_id: BlobId,
+    /// True if its bytes are there, or are expected.
+    pub live: bool,
+    /// Its bytes, once it has them.
+    pub size: Option<u64>,
+}
+
+/// The answer to a deletion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeleteAnswer {
+    /// Its bytes are to go now.
+    Deleting,
+    /// No such blob of the user's, or no more.
+    Unknown,
+    /// It is attached to something.
+    Attached,
+}
+
+/// A blob that a user may read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobRow {
+    /// The id of the blob.
+    pub blob_id: BlobId,
+    /// The number of bytes.
+    pub size: u64,
+    /// The digest of the bytes.
+    pub digest: Sha256Digest,
+    /// A hint for readers.
+    pub content_type: Option<String>,
+}
+
+/// The number of a file's earlier contents that are kept in any case.
+pub const KEPT_VERSIONS: u32 = 10;
+
+/// Items that one call restores or purges at most.
+pub const MAX_TRASH_ITEMS: usize = 100_000;
+
+/// The progress of the removal of a deleted item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TrashState {
+    /// It can be restored.
+    Kept,
+    /// It is a tombstone of which other rows are left.
+    Purging,
+    /// It is a tombstone, and nothing else is left.
+    Gone,
+}
+
+/// A row of `trash`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TrashRow {
+    pub(crate) item_id: ItemId,
+    pub(crate) owner: UserId,
+    pub(crate) state: TrashState,
+    /// The server's time of the deletion; of a tombstone, of its purge.
+    pub(crate) at: Timestamp,
+    pub(crate) deleted_by: UserId,
+    pub(crate) replica: ReplicaId,
+    /// Bytes of the current content, where a page was read.
+    pub(crate) size: Option<u64>,
+}
+
+/// The relation of a user to the rows of a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TrashOf {
+    /// Items that the user owns.
+    Owner,
+    /// Items that the user deleted.
+    Deleter,
+}
+
+/// The start of a page of the trash: after this deletion, towards older ones.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TrashCursor {
+    /// The time of the deletion.
+    pub at: Timestamp,
+    /// The deleted item's id.
+    pub item_id: ItemId,
+}
+
+/// The answer to a listing of the trash.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrashListing {
+    /// The items, the newest deletion first.
+    pub items: Vec<TrashedItem>,
+    /// The start of the next page; `None` after the last one.
+    pub next: Option<TrashCursor>,
+}
+
+/// The answer to a restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RestoreAnswer {
+    /// The number of items that were restored; none if the item was live already.
+    Restored(u64),
+    /// No such item, for this user.
+    Unknown,
+    /// More than [`MAX_TRASH_ITEMS`] were deleted with it.
+    TooMany,
+}
+
+/// The answer to a purge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PurgeAnswer {
+    /// The number of items that became tombstones; none if the item was one already.
+    Purged(u64),
+    /// No such item, for this user.
+    Unknown,
+    /// The item is not deleted.
+    Live,
+    /// The user sees it in the trash, and does not own it.
+    NotOwner,
+    /// More than [`MAX_TRASH_ITEMS`] were deleted with it.
+    TooMany,
+}
+
+/// A stored reconcile state that is not of the form that this version writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MalformedState {
+    /// The user that it is of.
+    pub user: String,
+    /// The key that it is stored under: `crdt:<clientId>`.
+    pub key: String,
+    /// The column that is malformed, and how.
+    pub reason: String,
+}
+
+/// The facts that identify a database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Made with the database.
+    pub id: String,
+    /// True if nobody has ever written to it.
+    pub is_empty: bool,
+}
+
+/// The bounds of what retention removes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Removals told before this moment leave the feeds.
+    pub removals_before: Timestamp,
+    /// Operations accepted before this moment leave the audit trail.
+    pub accepted_before: Timestamp,
+    /// At most so many rows of each kind in one call, so that no lock is held for long.
+    pub at_most: u32,
+}
+
+/// The rows that retention removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pruned {
+    /// The number of feed entries.
+    pub removals: u64,
+    /// The number of accepted operations.
+    pub accepted: u64,
+}
