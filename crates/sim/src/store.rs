@@ -172,7 +172,7 @@ impl WatchedStore {
     }
 }
 
-/// What a check of a call takes from before it.
+/// The state before a call that its check compares with.
 enum Seen {
     Nothing,
     /// The operations of a push, whether they are all of it, and when the feeds of their realms last
@@ -182,7 +182,7 @@ enum Seen {
     Attach(Timestamp),
 }
 
-/// How faults meet a call.
+/// The way in which faults meet a call.
 enum Faults {
     /// An operator makes it: no process stands between.
     Outside,

@@ -1,4 +1,4 @@
-//! The locks of past commits, by their holders: how a transaction that was decided on a
+//! The locks of past commits: how a transaction that was decided on a reader's
 //! snapshot finds out whether it would have decided the same on the present state.
 //!
 //! There is one writer, so nothing is locked here; but every transaction names what it would lock
