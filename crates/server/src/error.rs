@@ -11,7 +11,7 @@ use vfs_sync_blobs::{BlobError, BlobOperation, PutError};
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::id::UserId;
-use vfs_sync_core::server::attach::AttachRefusal;
+use vfs_sync_core::server::attach::{AttachRefusal, WriteIdGap};
 use vfs_sync_core::wire::{EpochEnd, ErrorBody, code};
 use vfs_sync_store::StoreError;
 
@@ -302,7 +302,15 @@ pub(crate) fn upload_differs() -> ApiError {
     ApiError::conflict(code::UPLOAD_DIFFERS, "The stage has other bytes already")
 }
 
-/// Converts the refusal of an attach to its error.
+fn write_id_gap(gap: &WriteIdGap) -> Value {
+    json!({
+        "replicaId": gap.replica_id,
+        "requiredWriteId": gap.required,
+        "reconciledWriteId": gap.reconciled,
+    })
+}
+
+/// Converts the refusal of an attach into the error of its answer.
 pub(crate) fn attach_refused(refusal: AttachRefusal) -> ApiError {
     let conflict = ApiError::conflict;
     match refusal {
@@ -318,15 +326,14 @@ pub(crate) fn attach_refused(refusal: AttachRefusal) -> ApiError {
             code::NOT_PERMITTED,
             "The user may read the item, not write it",
         ),
-        AttachRefusal::Behind(details) => {
-            let mut error = conflict(
-                code::RECONCILE_BEHIND,
-                "Client reconcile state is behind required visibility",
-            );
-            if let Value::Object(details) = details {
-                error.details = details;
-            }
-            error
+        AttachRefusal::Behind(gap) => {
+            let write_ids: Vec<Value> = gap.write_ids.iter().map(write_id_gap).collect();
+            conflict(code::RECONCILE_BEHIND, "Client reconcile state is behind required visibility")
+                .with("clientId", gap.client_id.as_str())
+                .with("cursorBehind", gap.cursor_behind)
+                .with("requiredCursor", json!(gap.required))
+                .with("reconciledCursor", json!(gap.reconciled))
+                .with("writeIdsBehind", write_ids)
         }
         AttachRefusal::Empty => conflict(code::STAGE_EMPTY, "The stage has no bytes yet"),
         AttachRefusal::NotAttachable(status) => {

@@ -8,6 +8,7 @@ use vfs_sync_core::content::RelationKind;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::id::ChangeId;
 use vfs_sync_core::server::push::Outcome;
+use vfs_sync_core::server::stage::BlobStatus;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{PushReason, ReconcileState, StageStatus, WriteIds};
 
@@ -116,21 +117,11 @@ pub(crate) const BLOB_DELETING: &str = "deleting";
 /// A blob whose bytes were removed.
 pub(crate) const BLOB_DELETED: &str = "deleted";
 
-/// The values of `blobs.status`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BlobStatus {
-    Live,
-    Deleting,
-    Deleted,
-}
-
-impl BlobStatus {
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Live => BLOB_LIVE,
-            Self::Deleting => BLOB_DELETING,
-            Self::Deleted => BLOB_DELETED,
-        }
+pub(crate) const fn blob_status_code(status: BlobStatus) -> &'static str {
+    match status {
+        BlobStatus::Live => BLOB_LIVE,
+        BlobStatus::Deleting => BLOB_DELETING,
+        BlobStatus::Deleted => BLOB_DELETED,
     }
 }
 

@@ -24,10 +24,14 @@ mod values;
 pub use command::{Call, MetadataStore, Own, Reply};
 pub use error::StoreError;
 pub use open::{migrate, open};
+pub use vfs_sync_core::server::feed_window::PullRequest;
+pub use vfs_sync_core::server::stage::{
+    Advance, NewStage, NewUpload, OverQuota, Quota, UploadReplacement, UploadRow, Usage,
+};
+
 pub use values::{
-    AbandonAnswer, Advance, Anew, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, FeedPage,
-    Identity, KEPT_VERSIONS, MAX_TRASH_ITEMS, MalformedState, NewStage, NewUpload, OverQuota,
-    Pruned, PullAnswer, PullRequest, PurgeAnswer, Quota, Reclaim, ReconcileAnswer, RestoreAnswer,
-    Retention, StageAnswer, StageRecord, TrashCursor, TrashListing, UploadAccess, UploadAnswer,
-    UploadRow, Usage,
+    AbandonAnswer, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, FeedPage, Identity,
+    KEPT_VERSIONS, MAX_TRASH_ITEMS, MalformedState, Pruned, PullAnswer, PurgeAnswer, Reclaim,
+    ReconcileAnswer, RestoreAnswer, Retention, StageAnswer, StageRecord, TrashCursor, TrashListing,
+    UploadAccess, UploadAnswer,
 };

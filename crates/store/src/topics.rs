@@ -9,21 +9,21 @@ use vfs_sync_core::content::{Attachment, Sha256Digest};
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::entry::EntryKey;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
-use vfs_sync_core::server::attach::{AttachChanges, MadeAttach, StageRow};
-use vfs_sync_core::server::feed_window::EpochStart;
+use vfs_sync_core::server::attach::{AttachChanges, MadeAttach};
+use vfs_sync_core::server::feed_window::{EpochStart, Window};
 use vfs_sync_core::server::push::{
-    Accepted, Addition, Changes, Head, Map, Mark, Needs, PlacedEntry, Places, Rows, Told,
+    Accepted, Addition, Changes, Head, Map, Mark, Needs, PlacedEntry, Places, PresentInFeed, Rows,
 };
+use vfs_sync_core::server::stage::{NewStage, Stage, UploadRow, Usage};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{ReconcileState, StageStatus};
 
-use crate::encoding::BlobStatus;
 use crate::error::Result;
-use crate::page::{PageBuilder, Window};
+use crate::page::PageBuilder;
 use crate::served::Served;
 use crate::values::{
-    BlobRow, BlobSummary, Identity, MalformedState, NewStage, Reclaim, Retention, TrashCursor,
-    TrashOf, TrashRow, TrashState, UploadRow, Usage,
+    BlobRow, BlobSummary, Identity, MalformedState, Reclaim, Retention, TrashCursor, TrashOf,
+    TrashRow, TrashState,
 };
 
 /// The number of a feed's epochs that a transaction reads: older ones count as the oldest of them.
@@ -79,17 +79,6 @@ impl Decision {
 pub(crate) struct ReplicaRow {
     pub(crate) last_write_id: WriteId,
     pub(crate) last_seen: Timestamp,
-}
-
-/// A stage with its blob.
-pub(crate) struct StoredStage {
-    pub(crate) row: StageRow,
-    pub(crate) expiry_chosen: bool,
-    /// The bytes that count against the quota of `charged`.
-    pub(crate) reserved: u64,
-    /// The user whose quota the bytes count against: the stager, after the attach the item's owner.
-    pub(crate) charged: UserId,
-    pub(crate) blob_status: BlobStatus,
 }
 
 /// A row that may be missing, or malformed: the error names the column.
@@ -211,7 +200,10 @@ pub(crate) trait Feeds {
     ) -> Result<Map<EntryKey, Option<Mark>>>;
 
     /// Returns, for each user, those of the keys that the user's feed shows as present.
-    async fn present_in_feed(&mut self, keys: &BTreeMap<UserId, Vec<Vec<u8>>>) -> Result<Told>;
+    async fn present_in_feed(
+        &mut self,
+        keys: &BTreeMap<UserId, Vec<Vec<u8>>>,
+    ) -> Result<PresentInFeed>;
 
     /// Reads the entries of a window, until the page is full.
     async fn read_page(&mut self, user: &UserId, window: Window) -> Result<PageBuilder>;
@@ -308,7 +300,7 @@ pub(crate) trait Members {
 /// Stages, their blobs, and the quota that these count against.
 pub(crate) trait Stages {
     /// Returns a stage with its blob; both are locked where the transaction writes.
-    async fn stage(&mut self, staging_id: &StagingId) -> Result<Stored<StoredStage>>;
+    async fn stage(&mut self, staging_id: &StagingId) -> Result<Stored<Stage>>;
 
     /// Returns the stage that brings the blob.
     async fn stage_of(&mut self, blob_id: &BlobId) -> Result<Option<StagingId>>;

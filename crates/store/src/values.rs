@@ -2,35 +2,12 @@
 
 use vfs_sync_core::content::{Attachment, Sha256Digest};
 use vfs_sync_core::cursor::{Cursor, Epoch};
-use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId, UserId, WriteId};
-use vfs_sync_core::server::attach::StageRow;
+use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, UserId, WriteId};
+use vfs_sync_core::server::feed_window::Rematerialize;
+use vfs_sync_core::server::stage::{OverQuota, StageRow, UploadRow};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::trash::TrashedItem;
 use vfs_sync_core::wire::{EpochEnd, ReconcileState, WriteIds};
-
-use crate::error::Result;
-
-/// The arguments of a pull.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PullRequest {
-    /// The client's cursor; `None` starts from the beginning.
-    pub cursor: Option<Cursor>,
-    /// The head at the client's first pull, while its cursor is below it.
-    pub baseline: Option<Cursor>,
-    /// The newest head of the pages of a pull that the client has not settled.
-    pub head: Option<Cursor>,
-    /// The replica whose write id must be in the map.
-    pub client_id: Option<ReplicaId>,
-    /// Entries at most: 1 to 500.
-    pub limit: u32,
-}
-
-impl PullRequest {
-    /// The positions that the feed must have for the client to go on from its cursor.
-    pub fn positions(&self) -> impl Iterator<Item = &Cursor> {
-        self.cursor.iter().chain(&self.baseline).chain(&self.head)
-    }
-}
 
 /// The answer to a pull.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +21,12 @@ pub enum PullAnswer {
         /// The feed's epochs, ascending.
         history: Vec<EpochEnd>,
     },
+}
+
+impl From<Rematerialize> for PullAnswer {
+    fn from(Rematerialize { oldest_available, history }: Rematerialize) -> Self {
+        Self::Rematerialize { oldest_available, history }
+    }
 }
 
 /// A page whose entries are JSON already, as they go on the wire.
@@ -63,6 +46,12 @@ pub struct FeedPage {
     pub head: Option<Cursor>,
     /// The database's present epoch.
     pub epoch: Epoch,
+}
+
+impl From<Rematerialize> for ReconcileAnswer {
+    fn from(Rematerialize { oldest_available, history }: Rematerialize) -> Self {
+        Self::Rematerialize { oldest_available, history }
+    }
 }
 
 /// The answer to a reconcile.
@@ -88,23 +77,6 @@ pub enum ReconcileAnswer {
     },
 }
 
-/// A stage to open.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewStage {
-    /// The id of the stage.
-    pub staging_id: StagingId,
-    /// The blob that it brings.
-    pub blob_id: BlobId,
-    /// The time at which it expires.
-    pub expires_at: Timestamp,
-    /// True if the client chose `expires_at`: then a repetition must name the same.
-    pub expiry_chosen: bool,
-    /// A hint for readers.
-    pub content_type: Option<String>,
-    /// Bytes that come with it, which count from now on; 0 where they come later.
-    pub size: u64,
-}
-
 /// The answer to opening a stage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StageAnswer {
@@ -114,17 +86,6 @@ pub enum StageAnswer {
     Taken,
     /// That would be more than the user may have.
     OverQuota(OverQuota),
-}
-
-/// An upload that is complete in the object store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewUpload {
-    /// The number of bytes.
-    pub size: u64,
-    /// The digest of the bytes.
-    pub digest: Sha256Digest,
-    /// The lease that wrote it, if it was an upload in parts.
-    pub lease: Option<String>,
 }
 
 /// The answer to an upload that is complete in the object store.
@@ -160,53 +121,6 @@ pub enum AbandonAnswer {
     Attached(StageRow),
 }
 
-/// An upload in parts, as its row holds it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct UploadRow {
-    /// The object store's name for it; `None` before its first byte.
-    pub handle: Option<String>,
-    /// The lease that holds it.
-    pub lease: String,
-    /// Bytes in all, where that is known already.
-    pub length: Option<u64>,
-    /// The client's metadata, unchanged.
-    pub metadata: Option<String>,
-    /// Bytes that are in the object store, durably.
-    pub received: u64,
-    /// Full parts among them.
-    pub parts: u32,
-    /// The object store's key of the bytes after the full parts.
-    pub tail: String,
-    /// The digest's state after them.
-    pub hash: Vec<u8>,
-}
-
-/// An upload that takes another's place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Anew {
-    /// The object store's name for it.
-    pub handle: String,
-    /// The name of the upload that it replaces; if that has another name by now, nothing changes.
-    pub instead_of: Option<String>,
-}
-
-/// The progress of an upload.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Advance {
-    /// Bytes that are in the object store now.
-    pub received: u64,
-    /// Full parts, the new ones included.
-    pub parts: u32,
-    /// The tags of the new parts, which are the last ones.
-    pub new_parts: Vec<String>,
-    /// The object store's key of the bytes after the full parts.
-    pub tail: String,
-    /// The state of the digest.
-    pub hash: Vec<u8>,
-    /// Bytes in all, where that is known now.
-    pub length: Option<u64>,
-}
-
 /// The state of an upload for a caller that wants to write to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UploadAccess {
@@ -222,61 +136,6 @@ pub enum UploadAccess {
     Unknown,
     /// That would be more than the user may have.
     OverQuota(OverQuota),
-}
-
-/// The upper bounds for a user's blobs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Quota {
-    /// Bytes, staged ones included.
-    pub stored: u64,
-    /// Bytes that are staged and not attached.
-    pub staged: u64,
-    /// Stages that are neither attached nor abandoned.
-    pub open_stages: u64,
-}
-
-/// The sum of a user's blobs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Usage {
-    /// Bytes, staged ones included.
-    pub stored: u64,
-    /// Bytes that are staged and not attached.
-    pub staged: u64,
-    /// Stages that are neither attached nor abandoned.
-    pub open_stages: u64,
-}
-
-/// The bound that a call would have exceeded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OverQuota {
-    /// Its name, as in the limits.
-    pub limit: &'static str,
-    /// The value of the bound.
-    pub max: u64,
-    /// The value that the call would have reached.
-    pub wanted: u64,
-}
-
-impl Usage {
-    /// This usage with `bytes` more staged, unless that is too much.
-    pub(crate) fn with_staged(self, bytes: u64, quota: &Quota) -> Result<Self, OverQuota> {
-        let (stored, staged) =
-            (self.stored.saturating_add(bytes), self.staged.saturating_add(bytes));
-        within("maxStoredBytes", stored, quota.stored)?;
-        within("maxStagedBytes", staged, quota.staged)?;
-        Ok(Self { stored, staged, ..self })
-    }
-
-    /// This usage with a stage more.
-    pub(crate) fn with_stage(self, quota: &Quota) -> Result<Self, OverQuota> {
-        let open_stages = self.open_stages + 1;
-        within("maxOpenStages", open_stages, quota.open_stages)?;
-        Ok(Self { open_stages, ..self })
-    }
-}
-
-fn within(limit: &'static str, wanted: u64, max: u64) -> Result<(), OverQuota> {
-    if wanted <= max { Ok(()) } else { Err(OverQuota { limit, max, wanted }) }
 }
 
 /// The leftovers of a blob in the object store that are to be removed.

@@ -1,58 +1,17 @@
 //! Decision of an attach: rights, the required checkpoint, the expected present content.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use serde_json::{Value, json};
 
 use crate::access::{AccessLevel, Audience};
-use crate::content::{Attachment, RelationKind, Sha256Digest};
+use crate::content::{Attachment, RelationKind};
+use crate::cursor::Cursor;
 use crate::entry::{Change, EntryBody};
-use crate::id::{BlobId, RefId, ReplicaId, StagingId, UserId};
+use crate::id::{BlobId, RefId, ReplicaId, UserId, WriteId};
 use crate::register::Item;
 use crate::server::push::{Addition, Cause};
+use crate::server::stage::StageRow;
 use crate::time::Timestamp;
-use crate::wire::{
-    AttachRequest, AttachResponse, ReconcileState, StageResponse, StageStatus, WriteIds,
-};
-
-/// A stage as its row holds it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StageRow {
-    /// The id of the stage.
-    pub staging_id: StagingId,
-    /// The user who opened the stage; to everybody else it does not exist.
-    pub owner: UserId,
-    /// The blob that it brings.
-    pub blob_id: BlobId,
-    /// The status of the stage.
-    pub status: StageStatus,
-    /// The time at which the stage was opened.
-    pub staged_at: Timestamp,
-    /// The time at which the stage expires, while it is staged.
-    pub expires_at: Timestamp,
-    /// A hint for readers.
-    pub content_type: Option<Arc<str>>,
-    /// Size and digest, once the bytes are in the object store.
-    pub uploaded: Option<(u64, Sha256Digest)>,
-}
-
-impl StageRow {
-    /// Describes the stage for its owner.
-    #[must_use]
-    pub fn to_response(&self) -> StageResponse {
-        StageResponse {
-            staging_id: self.staging_id.clone(),
-            blob_id: self.blob_id.clone(),
-            status: self.status,
-            staged_at: self.staged_at,
-            expires_at: self.expires_at,
-            size: self.uploaded.map(|(size, _)| size),
-            digest: self.uploaded.map(|(_, digest)| digest),
-            offset: None,
-        }
-    }
-}
+use crate::wire::{AttachRequest, AttachResponse, ReconcileState, StageStatus, WriteIds};
 
 /// The checkpoint that an attach must come after.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,35 +46,55 @@ impl Checkpoint {
         }
     }
 
-    /// Returns the parts of the checkpoint that `stored` is behind, by name; `None` if it dominates
-    /// the checkpoint.
-    fn behind(&self, stored: Option<&ReconcileState>) -> Option<Value> {
+    /// Compares the stored state with the checkpoint; `None` if it has all that is required.
+    fn missing_in(&self, stored: Option<&ReconcileState>) -> Option<CheckpointGap> {
         let none = WriteIds::new();
         let cursor = stored.map(|state| &state.cursor);
         let has = stored.map_or(&none, |state| &state.last_reconciled_write_ids);
-        let behind: Vec<Value> = self
-            .required
-            .last_reconciled_write_ids
-            .iter()
-            .filter(|(replica, needed)| has.get(*replica).is_none_or(|id| id < *needed))
-            .map(|(replica, needed)| {
-                json!({
-                    "replicaId": replica, "requiredWriteId": needed,
-                    "reconciledWriteId": has.get(replica),
-                })
+        let write_ids = self.required.last_reconciled_write_ids.iter();
+        let write_ids: Vec<WriteIdGap> = write_ids
+            .filter(|(replica, required)| has.get(*replica).is_none_or(|id| id < *required))
+            .map(|(replica, required)| WriteIdGap {
+                replica_id: replica.clone(),
+                required: *required,
+                reconciled: has.get(replica).copied(),
             })
             .collect();
         let cursor_behind = cursor.is_none_or(|cursor| *cursor < self.required.cursor);
-        (cursor_behind || !behind.is_empty()).then(|| {
-            json!({
-                "clientId": self.client_id,
-                "cursorBehind": cursor_behind,
-                "requiredCursor": self.required.cursor,
-                "reconciledCursor": cursor,
-                "writeIdsBehind": behind,
-            })
+        (cursor_behind || !write_ids.is_empty()).then(|| CheckpointGap {
+            client_id: self.client_id.clone(),
+            cursor_behind,
+            required: self.required.cursor.clone(),
+            reconciled: cursor.cloned(),
+            write_ids,
         })
     }
+}
+
+/// The part of a checkpoint that the stored reconcile state does not have yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckpointGap {
+    /// The replica whose state is compared.
+    pub client_id: ReplicaId,
+    /// True if the stored cursor is below the required one.
+    pub cursor_behind: bool,
+    /// The cursor that the checkpoint requires.
+    pub required: Cursor,
+    /// The stored cursor; `None` if nothing was reconciled yet.
+    pub reconciled: Option<Cursor>,
+    /// The write ids that are below the required ones.
+    pub write_ids: Vec<WriteIdGap>,
+}
+
+/// A replica's write id that a reconcile state does not have yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WriteIdGap {
+    /// The replica that the ids are of.
+    pub replica_id: ReplicaId,
+    /// The write id that the checkpoint requires.
+    pub required: WriteId,
+    /// The write id that is stored; `None` if there is none.
+    pub reconciled: Option<WriteId>,
 }
 
 /// The rows that deciding an attach needs, read under their locks.
@@ -203,8 +182,8 @@ pub enum AttachRefusal {
     UnknownItem,
     /// `403`: the user may read the item, not write it.
     NotPermitted,
-    /// `409`: the reconcile state is behind; with what, and by how much.
-    Behind(Value),
+    /// `409`: the reconcile state is behind the checkpoint.
+    Behind(Box<CheckpointGap>),
     /// `409`: the stage has no bytes.
     Empty,
     /// `409`: the stage is abandoned, or attached to another item.
@@ -287,8 +266,8 @@ pub fn decide_attach(
     if let Some(checkpoint) = checkpoint {
         let stored = rows.reconcile.as_ref().map(Result::as_ref).transpose();
         let stored = stored.map_err(|malformed| AttachRefusal::MalformedRow(malformed.clone()))?;
-        if let Some(details) = checkpoint.behind(stored) {
-            return Err(AttachRefusal::Behind(details));
+        if let Some(gap) = checkpoint.missing_in(stored) {
+            return Err(AttachRefusal::Behind(Box::new(gap)));
         }
     }
     if let Some(expected) = &request.expected_blob_id {

@@ -1,8 +1,11 @@
-//! The history of a feed: the epochs in which it got entries, and the positions that it has.
+//! A feed's history, and the part of the feed that a pull gets: the epochs in which the feed got
+//! entries, which positions it has, and whether it can serve a cursor.
 //!
 //! Counters continue across epochs, so an entry's epoch follows from its counter.
 
 use crate::cursor::{Cursor, Epoch, Position};
+use crate::id::ReplicaId;
+use crate::limits::MAX_PULL_LIMIT;
 use crate::server::push::Head;
 use crate::wire::EpochEnd;
 
@@ -101,11 +104,132 @@ impl History {
         position.map_or(0, |position| position.counter.min(last.unwrap_or(0)))
     }
 
+    /// Returns the answer to a cursor that is not in this history.
+    #[must_use]
+    pub fn rematerialize(&self) -> Rematerialize {
+        Rematerialize { oldest_available: self.pruned_cursor(), history: self.ends() }
+    }
+
     /// The cursor of the greatest position that was pruned.
     #[must_use]
     pub fn pruned_cursor(&self) -> Option<Cursor> {
         let (counter, changed_at) = self.head.pruned?;
         Some(self.position(counter).at(changed_at))
+    }
+}
+
+/// A request for the next part of a feed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PullRequest {
+    /// The position that the client has applied; `None` starts from the beginning.
+    pub cursor: Option<Cursor>,
+    /// The head at the client's first pull, while its cursor is below it.
+    pub baseline: Option<Cursor>,
+    /// The newest head of the pages of a pull that is not settled.
+    pub head: Option<Cursor>,
+    /// The replica whose write id must be in the map.
+    pub client_id: Option<ReplicaId>,
+    /// Entries at most: 1 to 500.
+    pub limit: u32,
+}
+
+impl PullRequest {
+    /// Returns the positions that the request names: the feed's history must have them all.
+    pub fn positions(&self) -> impl Iterator<Item = &Cursor> {
+        self.cursor.iter().chain(&self.baseline).chain(&self.head)
+    }
+
+    /// Returns whether the answer takes the epochs of the feed before its head's: to name the
+    /// positions of entries, to judge a cursor, or to refuse one.
+    #[must_use]
+    pub fn takes_history(&self, head: Option<&Head>) -> bool {
+        let Some(head) = head else { return false };
+        self.cursor.is_none()
+            || !History::told_by_head(Some(head), self.positions())
+            || self.misses_pruned(head)
+    }
+
+    /// Returns whether removals were pruned that the client may not know of.
+    fn misses_pruned(&self, head: &Head) -> bool {
+        let pruned = head.pruned.map_or(0, |(counter, _)| counter);
+        counter(self.cursor.as_ref()).max(counter(self.baseline.as_ref())) < pruned
+    }
+}
+
+fn counter(cursor: Option<&Cursor>) -> u64 {
+    let position = cursor.and_then(|cursor| Position::parse(&cursor.change_id));
+    position.map_or(0, |position| position.counter)
+}
+
+/// The answer to a cursor that a feed cannot serve: the client rebuilds its replica.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rematerialize {
+    /// The oldest cursor that can be served, if removals were pruned.
+    pub oldest_available: Option<Cursor>,
+    /// The feed's epochs, ascending.
+    pub history: Vec<EpochEnd>,
+}
+
+/// The part of a feed that a pull gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Served {
+    /// Entries of this window.
+    Window(Window),
+    /// An empty page: the feed has no entry yet.
+    Empty,
+    /// Nothing: the cursor cannot be served.
+    Rematerialize(Rematerialize),
+}
+
+/// A range of a feed's entries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    /// The counter that the entries come strictly after.
+    pub after: u64,
+    /// The counter up to which removals are left out.
+    pub skip_removals_to: u64,
+    /// The baseline that the answer carries.
+    pub baseline: Option<Cursor>,
+    /// The greatest number of entries.
+    pub limit: usize,
+    history: History,
+}
+
+impl Window {
+    /// Decides which part of a feed `request` gets. The history has the feed's earlier epochs if
+    /// [`PullRequest::takes_history`] says so, and is `None` for a feed that never had an entry.
+    #[must_use]
+    pub fn of(request: &PullRequest, history: Option<History>) -> Served {
+        let mut given = request.positions();
+        let Some(history) = history else {
+            return match given.next() {
+                Some(_) => Served::Rematerialize(Rematerialize::default()),
+                None => Served::Empty,
+            };
+        };
+        let pruned = request.cursor.is_some() && request.misses_pruned(history.head());
+        if pruned || given.any(|cursor| !history.has(cursor)) {
+            return Served::Rematerialize(history.rematerialize());
+        }
+        let limit = request.limit.clamp(1, MAX_PULL_LIMIT) as usize;
+        let after = counter(request.cursor.as_ref());
+        let (skip_removals_to, baseline) = match request.cursor {
+            None => (history.head().counter, history.head().cursor()),
+            Some(_) => (counter(request.baseline.as_ref()), None),
+        };
+        Served::Window(Self { after, skip_removals_to, baseline, limit, history })
+    }
+
+    /// Returns the rows to read: one more than the page may have, to know whether there is more.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.limit + 1
+    }
+
+    /// Returns the feed's history.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.history
     }
 }
 
@@ -184,5 +308,48 @@ mod tests {
         for (of, counter, through) in [(8, 11, 11), (7, 30, 9), (3, 2, 2), (5, 6, 0), (9, 1, 0)] {
             assert_eq!(history.seen_through(&cursor(of, counter)), through, "{of} {counter}");
         }
+    }
+
+    fn request(cursor: Option<Cursor>, baseline: Option<Cursor>) -> PullRequest {
+        PullRequest { cursor, baseline, head: None, client_id: None, limit: 10 }
+    }
+
+    fn pruned_feed() -> History {
+        let head =
+            Head { epoch: epoch(1), counter: 9, changed_at: at(90), pruned: Some((4, at(40))) };
+        History::new(head, Vec::new())
+    }
+
+    fn shown(counter: u64) -> Cursor {
+        Position { epoch: epoch(1), counter }.at(at(40))
+    }
+
+    #[test]
+    fn a_feed_without_entries_serves_who_comes_without_a_cursor() {
+        assert_eq!(Window::of(&request(None, None), None), Served::Empty);
+        let refused = Served::Rematerialize(Rematerialize::default());
+        assert_eq!(Window::of(&request(Some(shown(1)), None), None), refused);
+    }
+
+    #[test]
+    fn a_cursor_below_the_pruned_removals_is_served_only_with_a_baseline_above_them() {
+        let refused = Served::Rematerialize(Rematerialize {
+            oldest_available: Some(shown(4)),
+            history: pruned_feed().ends(),
+        });
+        let served =
+            |from, baseline| Window::of(&request(Some(shown(from)), baseline), Some(pruned_feed()));
+        assert_eq!(served(3, None), refused);
+        assert!(matches!(served(4, None), Served::Window(window) if window.after == 4));
+        let with_baseline = served(3, Some(shown(5)));
+        assert!(matches!(with_baseline, Served::Window(window) if window.skip_removals_to == 5));
+        let first = Window::of(&request(None, None), Some(pruned_feed()));
+        assert!(matches!(first, Served::Window(window) if window.skip_removals_to == 9));
+    }
+
+    #[test]
+    fn a_cursor_that_the_feed_never_gave_is_refused() {
+        let ahead = Window::of(&request(Some(shown(10)), None), Some(pruned_feed()));
+        assert!(matches!(ahead, Served::Rematerialize(_)));
     }
 }

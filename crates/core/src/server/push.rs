@@ -1,14 +1,14 @@
 //! Decision of a push: load, decide, write.
 //!
-//! A back end opens a transaction, takes its locks, and loads the rows that [`PushBatch::needs`]
-//! returns until it returns none. [`decide()`] then turns batch and rows into the results and a
-//! [`FeedPropagation`], which requests the rows for propagating the changes to every reader and
-//! returns one set of [`Changes`] for the back end to write. All rules are here; a back end knows
-//! rows, locks and batches.
+//! A back end opens a transaction, takes its locks, and asks [`PushBatch::needs`] which rows to
+//! load until it asks for none; then [`decide()`] turns batch and rows into the results and a
+//! [`FeedPropagation`], whose steps say what the back end has to load, lock and look up until it
+//! returns one set of [`Changes`] to write. The rules are all here; a back end knows rows, locks
+//! and batches.
 //!
 //! ```
 //! use vfs_sync_core::id::UserId;
-//! use vfs_sync_core::server::push::{PushBatch, Rows, decide};
+//! use vfs_sync_core::server::push::{PushBatch, Rows, Step, decide};
 //! use vfs_sync_core::time::Timestamp;
 //! use vfs_sync_core::wire::PushStatus;
 //!
@@ -21,14 +21,17 @@
 //! while let Some(needs) = batch.needs(&rows) {
 //!     rows.absorb(needs, Rows::default()); // an empty database
 //! }
-//! let mut decided = decide(&batch, rows, Timestamp::parse("2026-01-01T00:00:01Z")?);
+//! let decided = decide(&batch, rows, Timestamp::parse("2026-01-01T00:00:01Z")?);
 //! assert_eq!(decided.response.results[0].status, PushStatus::Applied);
-//! while let Some(needs) = decided.spread.needs() {
-//!     decided.spread.absorb(needs, Rows::default());
-//! }
-//! decided.spread.readers(); // whose feeds to lock
-//! decided.spread.doubtful(); // what to look up in them
-//! let changes = decided.spread.finish(&Default::default());
+//! let mut step = decided.propagation.step();
+//! let changes = loop {
+//!     step = match step {
+//!         Step::Load(load) => load.resume(Rows::default()),
+//!         Step::LockHeads(lock) => lock.resume(), // nobody else is here
+//!         Step::LookUp(look_up) => look_up.resume(&Default::default()),
+//!         Step::Write(changes) => break changes,
+//!     };
+//! };
 //! assert_eq!(changes.items.len(), 1);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -53,7 +56,7 @@ use crate::limits::MAX_PUSH_OPERATIONS;
 use crate::operation::{Action, Operation};
 
 pub use decide::{Decided, decide};
-pub use propagate::{FeedPropagation, Told};
+pub use propagate::{FeedPropagation, Load, LockHeads, LookUp, PresentInFeed, Step};
 pub use revive::Revival;
 pub use rows::{
     Accepted, AcceptedOp, Addition, Cause, Changes, Head, Link, LinkKey, Map, Mark, Needs, Outcome,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use vfs_sync_core::access::{AccessLevel, Audience, PrincipalType};
 use vfs_sync_core::content::{Attachment, RelationKind, Sha256Digest};
 use vfs_sync_core::cursor::Cursor;
@@ -12,8 +12,10 @@ use vfs_sync_core::id::{BlobId, ChangeId, ItemId, RefId, ReplicaId, StagingId, U
 use vfs_sync_core::operation::Basis;
 use vfs_sync_core::register::{Item, ItemFields, Register};
 use vfs_sync_core::server::attach::{
-    AttachRefusal, AttachRows, Attached, Checkpoint, Expected, MadeAttach, StageRow, decide_attach,
+    AttachRefusal, AttachRows, Attached, Checkpoint, CheckpointGap, Expected, MadeAttach,
+    WriteIdGap, decide_attach,
 };
+use vfs_sync_core::server::stage::StageRow;
 use vfs_sync_core::stamp::{Author, Stamp};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{AttachRequest, ReconcileState, StageStatus, WriteIds};
@@ -289,25 +291,26 @@ fn an_attach_waits_until_what_it_must_come_after_is_reconciled() {
         decide("alice", &request, &stored(enough)).unwrap();
     }
 
-    let details = told(&stored(state(9, &[("r", 3), ("s", 8)])));
-    assert_eq!(details["cursorBehind"], true);
-    assert_eq!(details["writeIdsBehind"], json!([]));
-    assert_eq!(details["requiredCursor"], json!(cursor(10)));
-    assert_eq!(details["reconciledCursor"], json!(cursor(9)));
-    assert_eq!(details["clientId"], "r");
+    let gap = CheckpointGap {
+        client_id: ReplicaId::new("r").unwrap(),
+        cursor_behind: true,
+        required: cursor(10),
+        reconciled: Some(cursor(9)),
+        write_ids: Vec::new(),
+    };
+    assert_eq!(*told(&stored(state(9, &[("r", 3), ("s", 8)]))), gap);
 
-    let details = told(&stored(state(10, &[("r", 2)])));
-    let expected = json!([
-        {"replicaId": "r", "requiredWriteId": 3, "reconciledWriteId": 2},
-        {"replicaId": "s", "requiredWriteId": 7, "reconciledWriteId": null},
-    ]);
-    assert_eq!((&details["cursorBehind"], &details["writeIdsBehind"]), (&json!(false), &expected));
+    let write_id = |replica: &str, required, reconciled: Option<u64>| WriteIdGap {
+        replica_id: ReplicaId::new(replica).unwrap(),
+        required: WriteId::new(required).unwrap(),
+        reconciled: reconciled.map(|id| WriteId::new(id).unwrap()),
+    };
+    let behind = told(&stored(state(10, &[("r", 2)])));
+    assert!(!behind.cursor_behind);
+    assert_eq!(behind.write_ids, [write_id("r", 3, Some(2)), write_id("s", 7, None)]);
 
-    let details = told(&rows());
-    assert_eq!(
-        (&details["cursorBehind"], &details["reconciledCursor"]),
-        (&json!(true), &Value::Null)
-    );
+    let nothing = told(&rows());
+    assert_eq!((nothing.cursor_behind, &nothing.reconciled), (true, &None));
 
     let broken = AttachRows { reconcile: Some(Err("cursor".into())), ..rows() };
     assert_eq!(refusal("alice", &request, &broken), AttachRefusal::MalformedRow("cursor".into()));

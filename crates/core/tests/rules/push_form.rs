@@ -5,7 +5,7 @@ use vfs_sync_core::access::{Principal, PrincipalType};
 use vfs_sync_core::cursor::{Epoch, Position};
 use vfs_sync_core::id::{ItemId, PrincipalId, UserId, WriteId};
 use vfs_sync_core::limits::MAX_PUSH_OPERATIONS;
-use vfs_sync_core::server::push::{Head, InvalidPush, PushBatch, Rows, decide};
+use vfs_sync_core::server::push::{Head, InvalidPush, PushBatch, Rows, Step, decide};
 use vfs_sync_core::time::Timestamp;
 
 fn parse(body: &str) -> Result<PushBatch, InvalidPush> {
@@ -100,8 +100,8 @@ fn what_is_new_is_looked_for_once_and_nothing_around_it_is() {
     assert_eq!(needs.items, [ItemId::new("item-1").unwrap()].into());
     rows.absorb(needs, Rows::default());
     assert!(push.needs(&rows).is_none());
-    let mut decided = decide(&push, rows, Timestamp::from_millis(0).unwrap());
-    assert!(decided.spread.needs().is_none());
+    let decided = decide(&push, rows, Timestamp::from_millis(0).unwrap());
+    assert!(matches!(decided.propagation.step(), Step::LockHeads(_)), "no row is loaded");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use vfs_sync_core::operation::{Basis, Operation};
 use vfs_sync_core::register::{GrantRegister, Item, MoveRegister};
 use vfs_sync_core::server::push::{
     Accepted, Cause, Changes, FeedPropagation, Head, Link, LinkKey, Map, Mark, Needs, PlacedEntry,
-    PushBatch, Rows, Tail, Told, decide,
+    PresentInFeed, PushBatch, Rows, Step, Tail, decide,
 };
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::PushResponse;
@@ -155,7 +155,7 @@ impl Database {
             rows.absorb(needs, found);
         }
         let decided = decide(&batch, rows, at(self.now));
-        let changes = self.spread(decided.spread);
+        let changes = self.propagated(decided.propagation);
         for one in &changes.accepted {
             let key = (who.clone(), replica.clone(), one.write_id);
             self.accepted.insert(key, one.accepted.clone());
@@ -185,7 +185,8 @@ impl Database {
             let mut rows = Rows::default();
             self.lock_realms(None, &items, &mut rows);
             let users = BTreeSet::from([member.clone()]);
-            let changes = self.spread(FeedPropagation::of_grants(users, items, rows, at(self.now)));
+            let changes =
+                self.propagated(FeedPropagation::of_grants(users, items, rows, at(self.now)));
             self.write(changes);
         }
     }
@@ -199,7 +200,8 @@ impl Database {
             let own = self.items.iter().filter(|(_, item)| item.owner == *owner);
             let items = own.map(|(id, _)| id.clone()).collect();
             let users = BTreeSet::from([who.clone()]);
-            let changes = self.spread(FeedPropagation::of_grants(users, items, rows, at(self.now)));
+            let changes =
+                self.propagated(FeedPropagation::of_grants(users, items, rows, at(self.now)));
             self.write(changes);
         }
     }
@@ -285,27 +287,33 @@ impl Database {
         })
     }
 
-    fn spread(&self, mut spread: FeedPropagation) -> Changes {
-        while let Some(needs) = spread.needs() {
-            let found = self.load(&needs);
-            spread.absorb(needs, found);
-        }
-        let readers = spread.readers();
-        if let Some(needs) = spread.needs_under_heads() {
-            let found = self.load(&needs);
-            spread.absorb(needs, found);
-        }
-        let mut told = Told::new();
-        let doubtful = spread.doubtful();
-        for (user, keys) in doubtful {
-            let tells = |key: &Vec<u8>| {
-                let entry = self.feeds.get(&user).and_then(|feed| feed.get(key));
-                entry.is_some_and(|(_, entry)| !entry.change.is_removal())
+    fn propagated(&self, propagation: FeedPropagation) -> Changes {
+        let (mut step, mut locked) = (propagation.step(), BTreeSet::new());
+        let changes = loop {
+            step = match step {
+                Step::Load(load) => {
+                    let found = self.load(load.needs());
+                    load.resume(found)
+                }
+                Step::LockHeads(lock) => {
+                    locked.clone_from(lock.readers());
+                    lock.resume()
+                }
+                Step::LookUp(look_up) => {
+                    let mut present = PresentInFeed::new();
+                    for (user, keys) in look_up.keys() {
+                        let shows = |key: &&Vec<u8>| {
+                            let entry = self.feeds.get(user).and_then(|feed| feed.get(*key));
+                            entry.is_some_and(|(_, entry)| !entry.change.is_removal())
+                        };
+                        present.insert(user.clone(), keys.iter().filter(shows).cloned().collect());
+                    }
+                    look_up.resume(&present)
+                }
+                Step::Write(changes) => break *changes,
             };
-            told.insert(user.clone(), keys.into_iter().filter(tells).collect());
-        }
-        let changes = spread.finish(&told);
-        assert!(changes.feed.keys().all(|user| readers.contains(user)), "a head was not locked");
+        };
+        assert!(changes.feed.keys().all(|user| locked.contains(user)), "a head was not locked");
         changes
     }
 

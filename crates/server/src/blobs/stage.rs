@@ -9,7 +9,7 @@ use tracing::Instrument as _;
 use vfs_sync_core::content::{MAX_CONTENT_TYPE_BYTES, Sha256Digest, is_content_type};
 use vfs_sync_core::id::{BlobId, StagingId, UserId};
 use vfs_sync_core::limits;
-use vfs_sync_core::server::attach::StageRow;
+use vfs_sync_core::server::stage::StageRow;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{AttachRequest, AttachResponse, StageStatus, UploadResponse, code};
 use vfs_sync_store::{NewStage, NewUpload, StageAnswer, StoreError, UploadAccess};

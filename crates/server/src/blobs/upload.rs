@@ -16,9 +16,11 @@ use tokio::task::JoinHandle;
 use vfs_sync_blobs::{BlobError, Stored, Upload, part_start};
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{StagingId, UserId};
-use vfs_sync_core::server::attach::StageRow;
+use vfs_sync_core::server::stage::StageRow;
 use vfs_sync_core::wire::{StageStatus, code};
-use vfs_sync_store::{Advance, Anew, NewUpload, OverQuota, UploadAccess, UploadAnswer, UploadRow};
+use vfs_sync_store::{
+    Advance, NewUpload, OverQuota, UploadAccess, UploadAnswer, UploadReplacement, UploadRow,
+};
 
 use crate::blobs::reclaim;
 use crate::error::{ApiError, upload_differs};
@@ -169,7 +171,7 @@ impl UploadWriter {
                 app.blobs.abort(&stage.blob_id, old).await?;
             }
             let handle = app.blobs.begin(&stage.blob_id).await?;
-            Some(Anew { handle, instead_of: before.handle })
+            Some(UploadReplacement { handle, instead_of: before.handle })
         } else {
             None
         };

@@ -9,7 +9,7 @@ use tracing::Instrument as _;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{BlobId, StagingId, UserId};
 use vfs_sync_core::limits;
-use vfs_sync_core::server::attach::StageRow;
+use vfs_sync_core::server::stage::StageRow;
 use vfs_sync_core::wire::{
     AttachRequest, BlobBatchAttached, BlobBatchError, BlobBatchFile, BlobBatchRequest,
     BlobBatchResponse, BlobBatchResult, BlobBatchStatus, UploadResponse,

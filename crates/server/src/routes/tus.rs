@@ -13,7 +13,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use tracing::Instrument as _;
 use vfs_sync_core::id::{StagingId, UserId};
-use vfs_sync_core::server::attach::StageRow;
+use vfs_sync_core::server::stage::StageRow;
 use vfs_sync_core::wire::{StageStatus, code};
 use vfs_sync_store::{AbandonAnswer, UploadAccess};
 

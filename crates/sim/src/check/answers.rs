@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use vfs_sync_core::entry::{Change, Entry};
 use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId, UserId};
 use vfs_sync_core::operation::{Action, Operation};
-use vfs_sync_core::server::attach::{AttachRefusal, StageRow};
+use vfs_sync_core::server::attach::AttachRefusal;
+use vfs_sync_core::server::stage::StageRow;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, PushReason, PushResponse, PushStatus, ReconcileRequest,

@@ -23,8 +23,12 @@ use vfs_sync_core::access::Principal;
 use vfs_sync_core::content::Attachment;
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId};
-use vfs_sync_core::server::attach::{AttachRefusal, StageRow};
+use vfs_sync_core::server::attach::AttachRefusal;
+use vfs_sync_core::server::feed_window::PullRequest;
 use vfs_sync_core::server::push::PushBatch;
+use vfs_sync_core::server::stage::{
+    Advance, NewStage, NewUpload, Quota, StageRow, UploadReplacement, Usage,
+};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, PushResponse, ReconcileRequest, StateResponse,
@@ -33,10 +37,9 @@ use vfs_sync_core::wire::{
 use crate::error::{Result, StoreError};
 use crate::topics::{Decision, Topics};
 use crate::values::{
-    AbandonAnswer, Advance, Anew, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, Identity,
-    MalformedState, NewStage, NewUpload, Pruned, PullAnswer, PullRequest, PurgeAnswer, Quota,
-    Reclaim, ReconcileAnswer, RestoreAnswer, Retention, StageAnswer, StageRecord, TrashCursor,
-    TrashListing, UploadAccess, UploadAnswer, Usage,
+    AbandonAnswer, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, Identity, MalformedState,
+    Pruned, PullAnswer, PurgeAnswer, Reclaim, ReconcileAnswer, RestoreAnswer, Retention,
+    StageAnswer, StageRecord, TrashCursor, TrashListing, UploadAccess, UploadAnswer,
 };
 
 /// The store of the server's metadata. Each call is one transaction: all of it happens, durably, or
@@ -257,10 +260,10 @@ operations! {
         quota: Quota, now: Timestamp
     } -> UploadAccess;
 
-    /// Transfers the upload to `lease` and invalidates the previous holder. With `anew` it starts
+    /// Transfers the upload to `lease` and invalidates the previous holder. With `replacement` it starts
     /// from byte 0, as another upload of the object store.
     writes claim_upload: ClaimUpload {
-        user: UserId, staging_id: StagingId, lease: String, anew: Option<Anew>, now: Timestamp
+        user: UserId, staging_id: StagingId, lease: String, replacement: Option<UploadReplacement>, now: Timestamp
     } -> UploadAccess;
 
     /// Records the progress of the upload, if `lease` still holds it.

@@ -4,27 +4,38 @@ use std::collections::BTreeSet;
 
 use vfs_sync_core::id::{ReplicaId, UserId};
 use vfs_sync_core::limits::MAX_WRITE_ID_ENTRIES;
-use vfs_sync_core::server::feed_window::History;
+use vfs_sync_core::server::feed_window::{History, PullRequest, Served, Window};
 use vfs_sync_core::server::push::Head;
 use vfs_sync_core::wire::{StateResponse, WriteIds};
 
 use super::{Command, Pull, State};
 use crate::error::Result;
-use crate::page::{Window, takes_history};
 use crate::topics::Topics;
-use crate::values::{PullAnswer, PullRequest};
+use crate::values::{FeedPage, PullAnswer};
 
 impl Command for Pull {
     async fn run<T: Topics>(&self, tx: &mut T) -> Result<Self::Answer> {
         let Self { user, request } = self;
         let history = history_for(tx, user, request).await?;
         let write_ids = write_id_map(tx, user, request.client_id.as_ref()).await?;
-        let window = match Window::of(request, history, tx.epoch().await?, &write_ids) {
-            Ok(window) => window,
-            Err(answer) => return Ok(answer),
+        let epoch = tx.epoch().await?;
+        let window = match Window::of(request, history) {
+            Served::Window(window) => window,
+            Served::Empty => {
+                return Ok(PullAnswer::Page(FeedPage {
+                    items: Vec::new(),
+                    next_cursor: None,
+                    has_more: false,
+                    last_reconciled_write_ids: write_ids,
+                    baseline: None,
+                    head: None,
+                    epoch,
+                }));
+            }
+            Served::Rematerialize(rematerialize) => return Ok(rematerialize.into()),
         };
         let page = tx.read_page(user, window).await?;
-        Ok(PullAnswer::Page(page.finish(write_ids)))
+        Ok(PullAnswer::Page(page.finish(epoch, write_ids)))
     }
 }
 
@@ -86,7 +97,7 @@ async fn history_for<T: Topics>(
             served.check(user, head.as_ref(), present, since)?;
         }
     }
-    if takes_history(request, head.as_ref()) {
+    if request.takes_history(head.as_ref()) {
         return history_of(tx, user, head).await;
     }
     Ok(head.map(|head| History::new(head, Vec::new())))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::server::push::{
-    Addition, FeedPropagation, Head, Needs, PushBatch, Rows, Told, decide,
+    Addition, FeedPropagation, Head, Needs, PushBatch, Rows, Step, decide,
 };
 use vfs_sync_core::time::Timestamp;
 
@@ -40,7 +40,7 @@ impl Decides for Push {
             rows.absorb(needs, found);
         }
         let decided = decide(batch, rows, *now);
-        let decision = propagate(tx, decided.spread, *now).await?;
+        let decision = propagate(tx, decided.propagation, *now).await?;
         let mut response = decided.response;
         response.epoch = Some(tx.epoch().await?);
         Ok((response, Some(decision)))
@@ -63,27 +63,29 @@ pub(super) async fn loaded<T: Topics>(tx: &mut T, needs: &Needs) -> Result<Rows>
 /// Propagates changes to everybody who sees them, under the locks of their feeds.
 pub(crate) async fn propagate<T: Topics>(
     tx: &mut T,
-    mut spread: FeedPropagation,
+    propagation: FeedPropagation,
     now: Timestamp,
 ) -> Result<Decision> {
-    while let Some(needs) = tx.run_blocking(spread.size(), || spread.needs()) {
-        let found = loaded(tx, &needs).await?;
-        spread.absorb(needs, found);
-    }
-    let readers = tx.run_blocking(spread.size(), || spread.readers());
     let mut heads = BTreeMap::new();
-    if !readers.is_empty() {
-        heads = tx.lock_heads(&readers, now).await?;
-        check_served(tx, &heads).await?;
-    }
-    if let Some(needs) = spread.needs_under_heads() {
-        let found = loaded(tx, &needs).await?;
-        spread.absorb(needs, found);
-    }
-    let doubtful = tx.run_blocking(spread.size(), || spread.doubtful());
-    let told =
-        if doubtful.is_empty() { Told::new() } else { tx.present_in_feed(&doubtful).await? };
-    let mut changes = tx.run_blocking(spread.size(), || spread.finish(&told));
+    let mut step = tx.run_blocking(propagation.size(), || propagation.step());
+    let mut changes = loop {
+        step = match step {
+            Step::Load(load) => {
+                let found = loaded(tx, load.needs()).await?;
+                tx.run_blocking(load.size(), || load.resume(found))
+            }
+            Step::LockHeads(lock) => {
+                heads = tx.lock_heads(lock.readers(), now).await?;
+                check_served(tx, &heads).await?;
+                tx.run_blocking(lock.size(), || lock.resume())
+            }
+            Step::LookUp(look_up) => {
+                let present = tx.present_in_feed(look_up.keys()).await?;
+                tx.run_blocking(look_up.size(), || look_up.resume(&present))
+            }
+            Step::Write(changes) => break *changes,
+        };
+    };
     let feeds = place_all(tx, heads, std::mem::take(&mut changes.feed), now).await?;
     Ok(Decision { changes, feeds })
 }

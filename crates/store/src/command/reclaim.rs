@@ -2,22 +2,19 @@
 //! then recorded.
 
 use vfs_sync_core::id::{BlobId, StagingId};
+use vfs_sync_core::server::reclaim::{self, Deletion, Discard};
+use vfs_sync_core::server::stage::{BlobStatus, Stage};
 use vfs_sync_core::time::Timestamp;
-use vfs_sync_core::wire::StageStatus;
 
-use super::upload::close_stage;
+use super::upload::abandon;
 use super::{
     AnyBlob, AnyStage, BlobsAfter, Command, DeleteBlob, ReclaimOf, Reclaimed, RemoveVersion,
     ToReclaim, one_call,
 };
-use crate::encoding::BlobStatus;
+use crate::encoding;
 use crate::error::Result;
-use crate::topics::{StoredStage, Topics};
+use crate::topics::Topics;
 use crate::values::{BlobRecord, DeleteAnswer, StageRecord};
-
-/// The time after its stage's end during which the id of a deleted blob is given to nobody: no
-/// client keeps an upload for longer without a settled pull.
-const KEEP_BURNT_MILLIS: i64 = 366 * 24 * 3_600 * 1_000;
 
 one_call! {
     ToReclaim: |tx, it| tx.to_reclaim(it.now, it.at_most);
@@ -27,7 +24,7 @@ one_call! {
 }
 
 /// Returns the stage that brings the blob, locked.
-pub(crate) async fn locked<T: Topics>(tx: &mut T, blob_id: &BlobId) -> Result<Option<StoredStage>> {
+pub(crate) async fn locked<T: Topics>(tx: &mut T, blob_id: &BlobId) -> Result<Option<Stage>> {
     let Some(staging_id) = tx.stage_of(blob_id).await? else { return Ok(None) };
     tx.stage(&staging_id).await?.transpose()
 }
@@ -35,7 +32,7 @@ pub(crate) async fn locked<T: Topics>(tx: &mut T, blob_id: &BlobId) -> Result<Op
 async fn any_stage<T: Topics>(tx: &mut T, staging_id: &StagingId) -> Result<Option<StageRecord>> {
     let Some(stored) = tx.stage(staging_id).await?.transpose()? else { return Ok(None) };
     let upload = tx.upload(staging_id).await?;
-    let blob_status = stored.blob_status.as_str();
+    let blob_status = encoding::blob_status_code(stored.blob_status);
     Ok(Some(StageRecord { stage: stored.row, blob_status, upload }))
 }
 
@@ -56,29 +53,29 @@ impl Command for DeleteBlob {
         let now = self.now;
         let stored = locked(tx, blob_id).await?.filter(|stored| stored.row.owner == *user);
         let Some(stored) = stored else { return Ok(DeleteAnswer::Unknown) };
-        match stored.blob_status {
-            BlobStatus::Deleted => return Ok(DeleteAnswer::Unknown),
-            // It was said and not done: it is done now.
-            BlobStatus::Deleting => return Ok(DeleteAnswer::Deleting),
-            BlobStatus::Live => {}
+        let is_attached = !tx.attachments_with(blob_id).await?.is_empty();
+        match stored.delete_blob(is_attached) {
+            Deletion::Unknown => Ok(DeleteAnswer::Unknown),
+            Deletion::Attached => Ok(DeleteAnswer::Attached),
+            Deletion::Repeated => Ok(DeleteAnswer::Deleting),
+            Deletion::Discard => {
+                discard(tx, &stored, now).await?;
+                Ok(DeleteAnswer::Deleting)
+            }
         }
-        if !tx.attachments_with(blob_id).await?.is_empty() {
-            return Ok(DeleteAnswer::Attached);
-        }
-        discard(tx, &stored, now).await?;
-        Ok(DeleteAnswer::Deleting)
     }
 }
 
 /// Makes a live blob without attachments one whose bytes are to go.
-async fn discard<T: Topics>(tx: &mut T, stored: &StoredStage, now: Timestamp) -> Result<()> {
-    if stored.row.status == StageStatus::Staged {
-        return close_stage(tx, stored, StageStatus::Abandoned, now).await;
+async fn discard<T: Topics>(tx: &mut T, stored: &Stage, now: Timestamp) -> Result<()> {
+    match stored.discard() {
+        Discard::Abandon => abandon(tx, stored, now).await,
+        Discard::Uncharge => {
+            tx.discard_blob(&stored.row.blob_id, now).await?;
+            let usage = tx.usage(&stored.charged).await?;
+            tx.set_usage(&stored.charged, usage.without_stored(stored.reserved)).await
+        }
     }
-    tx.discard_blob(&stored.row.blob_id, now).await?;
-    let mut usage = tx.usage(&stored.charged).await?;
-    usage.stored = usage.stored.saturating_sub(stored.reserved);
-    tx.set_usage(&stored.charged, usage).await
 }
 
 impl Command for Reclaimed {
@@ -87,21 +84,14 @@ impl Command for Reclaimed {
         let now = self.now;
         let blob_id = &done.blob_id;
         let Some(stored) = locked(tx, blob_id).await? else { return Ok(()) };
-        match stored.blob_status {
-            // An upload that is under way has nothing to be reclaimed.
-            BlobStatus::Live if stored.row.uploaded.is_none() => return Ok(()),
-            // Deleted after the look: its bytes are still there.
-            BlobStatus::Deleting if !done.bytes => return Ok(()),
-            BlobStatus::Deleting => tx.set_deleted(blob_id, *again).await?,
-            BlobStatus::Live => tx.clear_reclaim(blob_id, now).await?,
-            BlobStatus::Deleted => {
-                let until = stored.row.expires_at.plus_millis(KEEP_BURNT_MILLIS);
-                if until > now {
-                    tx.move_reclaim(blob_id, now, until).await?;
-                } else {
-                    tx.delete_upload(&stored.row.staging_id).await?;
-                    return tx.delete_stage(&stored.row.staging_id, blob_id).await;
-                }
+        match stored.reclaimed(done.bytes, now) {
+            reclaim::Reclaimed::Nothing => return Ok(()),
+            reclaim::Reclaimed::Delete => tx.set_deleted(blob_id, *again).await?,
+            reclaim::Reclaimed::Clear => tx.clear_reclaim(blob_id, now).await?,
+            reclaim::Reclaimed::KeepId(until) => tx.move_reclaim(blob_id, now, until).await?,
+            reclaim::Reclaimed::Forget => {
+                tx.delete_upload(&stored.row.staging_id).await?;
+                return tx.delete_stage(&stored.row.staging_id, blob_id).await;
             }
         }
         tx.delete_upload(&stored.row.staging_id).await

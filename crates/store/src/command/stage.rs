@@ -1,13 +1,14 @@
 //! Stages: opened, uploaded to, abandoned.
 
 use vfs_sync_core::id::{StagingId, UserId};
+use vfs_sync_core::server::stage::{self, Recording};
 use vfs_sync_core::wire::StageStatus;
 
-use super::upload::{close_stage, reserve};
+use super::upload::{abandon, reserve};
 use super::{Abandon, Command, ExpiredStages, OpenStage, RecordUpload, Stage, one_call};
 use crate::error::{Result, StoreError};
-use crate::topics::{StoredStage, Topics};
-use crate::values::{AbandonAnswer, NewStage, StageAnswer, UploadAnswer};
+use crate::topics::Topics;
+use crate::values::{AbandonAnswer, StageAnswer, UploadAnswer};
 
 one_call! {
     ExpiredStages: |tx, it| tx.expired_stages(it.now, it.at_most);
@@ -18,13 +19,11 @@ impl Command for OpenStage {
         let Self { user, stage, quota, .. } = self;
         let now = self.now;
         if let Some(stored) = tx.stage(&stage.staging_id).await?.transpose()? {
-            if !repeats(&stored, user, stage) {
+            if !stored.is_repeated_by(user, stage) {
                 return Ok(StageAnswer::Taken);
             }
-            let waits = stored.row.uploaded.is_none() && stored.row.status == StageStatus::Staged;
-            if waits
-                && stage.size > stored.reserved
-                && let Err(over) = reserve(tx, &stored, stage.size, quota).await?
+            if let Some(bytes) = stored.to_reserve_again(stage)
+                && let Err(over) = reserve(tx, &stored, bytes, quota).await?
             {
                 return Ok(StageAnswer::OverQuota(over));
             }
@@ -34,7 +33,7 @@ impl Command for OpenStage {
             return Ok(StageAnswer::Taken);
         }
         let usage = tx.usage(user).await?;
-        match usage.with_stage(quota).and_then(|usage| usage.with_staged(stage.size, quota)) {
+        match usage.with_stage(stage.size, quota) {
             Ok(usage) => {
                 tx.set_usage(user, usage).await?;
                 if stage.size > 0 {
@@ -52,22 +51,14 @@ impl Command for OpenStage {
     }
 }
 
-fn repeats(stored: &StoredStage, user: &UserId, stage: &NewStage) -> bool {
-    stored.row.owner == *user
-        && stored.row.blob_id == stage.blob_id
-        && stored.row.content_type.as_deref() == stage.content_type.as_deref()
-        && stored.expiry_chosen == stage.expiry_chosen
-        && (!stage.expiry_chosen || stored.row.expires_at == stage.expires_at)
-}
-
 /// Returns the stage, if it is the user's: to everybody else it does not exist.
 pub(super) async fn own_stage<T: Topics>(
     tx: &mut T,
     user: &UserId,
     staging_id: &StagingId,
-) -> Result<Option<StoredStage>> {
+) -> Result<Option<stage::Stage>> {
     let stored = tx.stage(staging_id).await?.transpose()?;
-    Ok(stored.filter(|stored| stored.row.owner == *user))
+    Ok(stored.and_then(|stored| stored.of(user)))
 }
 
 impl Command for Stage {
@@ -85,31 +76,23 @@ impl Command for RecordUpload {
             return Ok(UploadAnswer::Unknown);
         };
         let mut row = stored.row.clone();
+        // The row of an upload in parts counts only for a stage that waits for its bytes.
+        let parts = match stored.check_writable(now) {
+            Ok(()) => tx.upload(staging_id).await?,
+            Err(_) => None,
+        };
+        let left_over = match stored.record(upload, parts.as_ref(), now) {
+            Recording::Over => return Ok(UploadAnswer::Over(row)),
+            Recording::Repeated => return Ok(UploadAnswer::Recorded { row, left_over: false }),
+            Recording::Differs => return Ok(UploadAnswer::Differs(row)),
+            Recording::LeaseLost => return Ok(UploadAnswer::Lost),
+            Recording::Record { left_over } => left_over,
+        };
         let (size, digest) = (upload.size, upload.digest);
-        if row.status == StageStatus::Abandoned {
-            return Ok(UploadAnswer::Over(row));
-        }
-        match row.uploaded {
-            Some(before) if before == (size, digest) => {
-                return Ok(UploadAnswer::Recorded { row, left_over: false });
-            }
-            Some(_) => return Ok(UploadAnswer::Differs(row)),
-            None => {}
-        }
-        if row.status != StageStatus::Staged || row.expires_at <= now {
-            return Ok(UploadAnswer::Over(row));
-        }
-        let parts = tx.upload(staging_id).await?;
-        if upload.lease.is_some()
-            && parts.as_ref().map(|parts| &parts.lease) != upload.lease.as_ref()
-        {
-            return Ok(UploadAnswer::Lost);
-        }
         if let Err(over) = reserve(tx, &stored, size, quota).await? {
             return Ok(UploadAnswer::OverQuota(over));
         }
         tx.set_uploaded(&row.blob_id, size, digest).await?;
-        let left_over = parts.is_some();
         if left_over {
             tx.set_reclaim(&row.blob_id, now).await?;
         }
@@ -130,7 +113,7 @@ impl Command for Abandon {
             StageStatus::Attached => return Ok(AbandonAnswer::Attached(row)),
             StageStatus::Abandoned => {}
             StageStatus::Staged => {
-                close_stage(tx, &stored, StageStatus::Abandoned, now).await?;
+                abandon(tx, &stored, now).await?;
                 row.status = StageStatus::Abandoned;
             }
         }

@@ -11,18 +11,18 @@ use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, UserId};
 use vfs_sync_core::register::{Item, ItemFields};
 use vfs_sync_core::server::push::{Changes, FeedPropagation, Needs, Rows};
+use vfs_sync_core::server::stage::{BlobStatus, Usage};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::trash::{TrashedItem, TrashedParent};
 
 use super::push::{loaded, propagate};
 use super::reclaim::locked;
 use super::{Command, Decides, ListTrash, Purge, PurgeStep, Restore, TrashedBytes};
-use crate::encoding::BlobStatus;
 use crate::error::Result;
 use crate::topics::{Decision, PushWrite, Topics};
 use crate::values::{
     MAX_TRASH_ITEMS, PurgeAnswer, RestoreAnswer, TrashCursor, TrashListing, TrashOf, TrashRow,
-    TrashState, Usage,
+    TrashState,
 };
 
 /// Pages of candidates that a listing looks through for what its reader may restore.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use vfs_sync_core::id::{StagingId, UserId};
+use vfs_sync_core::server::stage::{NotWritable, OverQuota, Quota, Stage, Usage};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::StageStatus;
 
@@ -12,13 +13,13 @@ use super::{
     ReserveUpload, UploadHandles, UploadParts, one_call,
 };
 use crate::error::Result;
-use crate::topics::{StoredStage, Topics};
-use crate::values::{OverQuota, Quota, UploadAccess, UploadRow, Usage};
+use crate::topics::Topics;
+use crate::values::UploadAccess;
 
 /// Counts `bytes` as the blob's, instead of what was counted before.
 pub(crate) async fn reserve<T: Topics>(
     tx: &mut T,
-    stage: &StoredStage,
+    stage: &Stage,
     bytes: u64,
     quota: &Quota,
 ) -> Result<Result<(), OverQuota>> {
@@ -26,15 +27,7 @@ pub(crate) async fn reserve<T: Topics>(
         return Ok(Ok(()));
     }
     let usage = tx.usage(&stage.row.owner).await?;
-    let without = Usage {
-        stored: usage.stored.saturating_sub(stage.reserved),
-        staged: usage.staged.saturating_sub(stage.reserved),
-        ..usage
-    };
-    // What is fewer than before is never too much, whatever the bounds are by now.
-    let unbounded = Quota { stored: u64::MAX, staged: u64::MAX, ..*quota };
-    let quota = if bytes < stage.reserved { &unbounded } else { quota };
-    match without.with_staged(bytes, quota) {
+    match usage.with_reservation(stage.reserved, bytes, quota) {
         Ok(usage) => {
             tx.set_usage(&stage.row.owner, usage).await?;
             tx.set_reserved(&stage.row.blob_id, bytes).await?;
@@ -48,7 +41,7 @@ pub(crate) async fn reserve<T: Topics>(
 /// `None` if that is more than the owner may have. The usages stay locked, each set by its bytes.
 pub(crate) async fn charged<T: Topics>(
     tx: &mut T,
-    stage: &StoredStage,
+    stage: &Stage,
     owner: &UserId,
     quota: &Quota,
 ) -> Result<Option<BTreeMap<UserId, Usage>>> {
@@ -56,40 +49,26 @@ pub(crate) async fn charged<T: Topics>(
     for user in BTreeSet::from([&stage.row.owner, owner]) {
         usages.insert(user.clone(), tx.usage(user).await?);
     }
-    if let Some(usage) = usages.get_mut(&stage.row.owner) {
-        usage.staged = usage.staged.saturating_sub(stage.reserved);
-        usage.stored = usage.stored.saturating_sub(stage.reserved);
-        usage.open_stages = usage.open_stages.saturating_sub(1);
-    }
-    if let Some(usage) = usages.get_mut(owner) {
-        usage.stored = usage.stored.saturating_add(stage.reserved);
-        // What was within the stager's own quota stays so, whatever the bounds are by now.
-        if *owner != stage.row.owner && usage.stored > quota.stored {
-            return Ok(None);
+    let keeps = *owner == stage.row.owner;
+    for (user, usage) in &mut usages {
+        if *user == stage.row.owner {
+            *usage = usage.without_attached(stage.reserved, keeps);
+        } else {
+            let Some(received) = usage.with_received(stage.reserved, quota) else {
+                return Ok(None);
+            };
+            *usage = received;
         }
     }
     Ok(Some(usages))
 }
 
-/// Closes a stage with `status`. An abandoned stage's bytes are to be reclaimed.
-pub(crate) async fn close_stage<T: Topics>(
-    tx: &mut T,
-    stage: &StoredStage,
-    status: StageStatus,
-    now: Timestamp,
-) -> Result<()> {
-    tx.set_stage_status(&stage.row.staging_id, status).await?;
+/// Abandons an open stage, whose bytes are to be reclaimed.
+pub(crate) async fn abandon<T: Topics>(tx: &mut T, stage: &Stage, now: Timestamp) -> Result<()> {
+    tx.set_stage_status(&stage.row.staging_id, StageStatus::Abandoned).await?;
     let usage = tx.usage(&stage.row.owner).await?;
-    let mut after = Usage {
-        staged: usage.staged.saturating_sub(stage.reserved),
-        open_stages: usage.open_stages.saturating_sub(1),
-        ..usage
-    };
-    if status == StageStatus::Abandoned {
-        after.stored = after.stored.saturating_sub(stage.reserved);
-        tx.discard_blob(&stage.row.blob_id, now).await?;
-    }
-    tx.set_usage(&stage.row.owner, after).await
+    tx.discard_blob(&stage.row.blob_id, now).await?;
+    tx.set_usage(&stage.row.owner, usage.without_abandoned(stage.reserved)).await
 }
 
 /// The user's stage, locked where the transaction writes, if it takes bytes.
@@ -98,17 +77,15 @@ async fn writable<T: Topics>(
     user: &UserId,
     staging_id: &StagingId,
     now: Timestamp,
-) -> Result<Result<StoredStage, UploadAccess>> {
+) -> Result<Result<Stage, UploadAccess>> {
     let Some(stored) = own_stage(tx, user, staging_id).await? else {
         return Ok(Err(UploadAccess::Unknown));
     };
-    if stored.row.status != StageStatus::Abandoned && stored.row.uploaded.is_some() {
-        return Ok(Err(UploadAccess::Complete(stored.row)));
+    match stored.check_writable(now) {
+        Ok(()) => Ok(Ok(stored)),
+        Err(NotWritable::Complete) => Ok(Err(UploadAccess::Complete(stored.row))),
+        Err(NotWritable::Over) => Ok(Err(UploadAccess::Over(stored.row))),
     }
-    if stored.row.status != StageStatus::Staged || stored.row.expires_at <= now {
-        return Ok(Err(UploadAccess::Over(stored.row)));
-    }
-    Ok(Ok(stored))
 }
 
 one_call! {
@@ -158,10 +135,7 @@ impl Command for OpenUpload {
             Err(access) => return Ok(access),
         };
         let found = tx.upload(staging_id).await?;
-        let mut upload = found.clone().unwrap_or_default();
-        // One that is less than what came already is somebody's mistake.
-        upload.length = upload.length.or((*length).filter(|length| *length >= upload.received));
-        upload.metadata = upload.metadata.or_else(|| metadata.clone());
+        let upload = found.clone().unwrap_or_default().opened(*length, metadata.as_deref());
         let counted = upload.length.unwrap_or(0).max(stored.reserved);
         if let Err(over) = reserve(tx, &stored, counted, quota).await? {
             return Ok(UploadAccess::OverQuota(over));
@@ -175,27 +149,18 @@ impl Command for OpenUpload {
 
 impl Command for ClaimUpload {
     async fn run<T: Topics>(&self, tx: &mut T) -> Result<Self::Answer> {
-        let Self { user, staging_id, lease, anew, .. } = self;
+        let Self { user, staging_id, lease, replacement, .. } = self;
         let stored = match writable(tx, user, staging_id, self.now).await? {
             Ok(stored) => stored,
             Err(access) => return Ok(access),
         };
         let before = tx.upload(staging_id).await?.unwrap_or_default();
-        let lease = lease.clone();
-        let upload = match anew {
-            None => UploadRow { lease, ..before },
-            Some(anew) if anew.instead_of != before.handle => return Ok(UploadAccess::Lost),
-            Some(anew) => {
-                tx.delete_parts(staging_id).await?;
-                UploadRow {
-                    handle: Some(anew.handle.clone()),
-                    lease,
-                    length: before.length,
-                    metadata: before.metadata,
-                    ..UploadRow::default()
-                }
-            }
+        let Some(upload) = before.claimed(lease, replacement.as_ref()) else {
+            return Ok(UploadAccess::Lost);
         };
+        if replacement.is_some() {
+            tx.delete_parts(staging_id).await?;
+        }
         tx.write_upload(staging_id, &upload).await?;
         Ok(UploadAccess::Open(stored.row, upload))
     }
@@ -208,23 +173,16 @@ impl Command for AdvanceUpload {
             Ok(stored) => stored,
             Err(access) => return Ok(access),
         };
-        let before = tx.upload(staging_id).await?.filter(|upload| upload.lease == *lease);
-        let Some(before) = before else { return Ok(UploadAccess::Lost) };
-        let length = advance.length.or(before.length);
-        let counted = length.unwrap_or(0).max(advance.received);
+        let before = tx.upload(staging_id).await?;
+        let Some((upload, counted)) = before.and_then(|before| before.advanced(lease, advance))
+        else {
+            return Ok(UploadAccess::Lost);
+        };
         if let Err(over) = reserve(tx, &stored, counted, quota).await? {
             return Ok(UploadAccess::OverQuota(over));
         }
         let new = u32::try_from(advance.new_parts.len()).unwrap_or(u32::MAX);
         tx.add_parts(staging_id, advance.parts.saturating_sub(new), &advance.new_parts).await?;
-        let upload = UploadRow {
-            length,
-            received: advance.received,
-            parts: advance.parts,
-            tail: advance.tail.clone(),
-            hash: advance.hash.clone(),
-            ..before
-        };
         tx.write_upload(staging_id, &upload).await?;
         Ok(UploadAccess::Open(stored.row, upload))
     }

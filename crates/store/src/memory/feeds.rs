@@ -6,14 +6,14 @@ use std::ops::Bound;
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::entry::EntryKey;
 use vfs_sync_core::id::UserId;
-use vfs_sync_core::server::feed_window::EpochStart;
-use vfs_sync_core::server::push::{Head, Map, Mark, Told};
+use vfs_sync_core::server::feed_window::{EpochStart, Window};
+use vfs_sync_core::server::push::{Head, Map, Mark, PresentInFeed};
 use vfs_sync_core::time::Timestamp;
 
 use super::state::FeedRow;
 use super::transaction::MemoryTransaction;
 use crate::error::Result;
-use crate::page::{PageBuilder, Window};
+use crate::page::PageBuilder;
 use crate::topics::{FeedWrite, Feeds, MAX_EPOCHS};
 
 impl Feeds for MemoryTransaction<'_> {
@@ -53,8 +53,11 @@ impl Feeds for MemoryTransaction<'_> {
         Ok(keys.iter().filter_map(mark).collect())
     }
 
-    async fn present_in_feed(&mut self, keys: &BTreeMap<UserId, Vec<Vec<u8>>>) -> Result<Told> {
-        let mut told = Told::new();
+    async fn present_in_feed(
+        &mut self,
+        keys: &BTreeMap<UserId, Vec<Vec<u8>>>,
+    ) -> Result<PresentInFeed> {
+        let mut told = PresentInFeed::new();
         for (user, keys) in keys {
             let rows = self.state.feeds.group(user);
             let present = |key: &&Vec<u8>| {

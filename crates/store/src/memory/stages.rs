@@ -4,19 +4,19 @@ use std::ops::Bound;
 
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{BlobId, StagingId, UserId};
-use vfs_sync_core::server::attach::StageRow;
+use vfs_sync_core::server::stage::{BlobStatus, NewStage, Stage, StageRow, Usage};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::StageStatus;
 
-use super::state::{Blob, Stage, State, count, oldest};
+use super::state::{Blob, State, StoredStage, count, oldest};
 use super::transaction::MemoryTransaction;
-use crate::encoding::{self, BlobStatus};
+use crate::encoding;
 use crate::error::Result;
-use crate::topics::{Stages, Stored, StoredStage};
-use crate::values::{BlobSummary, NewStage, Reclaim, Usage};
+use crate::topics::{Stages, Stored};
+use crate::values::{BlobSummary, Reclaim};
 
 impl Stages for MemoryTransaction<'_> {
-    async fn stage(&mut self, staging_id: &StagingId) -> Result<Stored<StoredStage>> {
+    async fn stage(&mut self, staging_id: &StagingId) -> Result<Stored<Stage>> {
         let Some(stage) = self.state.stages.get(staging_id) else { return Ok(None) };
         let Some(blob) = self.state.blobs.get(&stage.blob_id) else {
             return Ok(Some(Err(encoding::malformed("blob_stages", staging_id, "has no blob"))));
@@ -32,7 +32,7 @@ impl Stages for MemoryTransaction<'_> {
             content_type: blob.content_type.clone(),
             uploaded: blob.uploaded,
         };
-        Ok(Some(Ok(StoredStage {
+        Ok(Some(Ok(Stage {
             row,
             expiry_chosen: stage.expiry_chosen,
             reserved: blob.reserved,
@@ -66,7 +66,7 @@ impl Stages for MemoryTransaction<'_> {
             reclaim_at: None,
         };
         self.state.blobs.put(stage.blob_id.clone(), blob);
-        let row = Stage {
+        let row = StoredStage {
             owner: user.clone(),
             blob_id: stage.blob_id.clone(),
             status: StageStatus::Staged,
@@ -90,7 +90,7 @@ impl Stages for MemoryTransaction<'_> {
         status: StageStatus,
     ) -> Result<()> {
         if let Some(stage) = self.state.stages.get(staging_id) {
-            let stage = Stage { status, ..stage.clone() };
+            let stage = StoredStage { status, ..stage.clone() };
             self.state.stages.put(staging_id.clone(), stage);
         }
         Ok(())

@@ -9,13 +9,14 @@ use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, Wri
 use vfs_sync_core::register::{GrantRegister, Item, MoveRegister};
 use vfs_sync_core::server::attach::Expected;
 use vfs_sync_core::server::push::{Accepted, Head, Link, Mark};
+use vfs_sync_core::server::stage::{BlobStatus, UploadRow, Usage};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{ReconcileState, StageStatus};
 
 use super::table::{Grouped, Table};
-use crate::encoding::{self, BlobStatus};
+use crate::encoding;
 use crate::error::Result;
-use crate::values::{TrashRow, UploadRow, Usage};
+use crate::values::TrashRow;
 
 #[derive(Debug, Clone)]
 pub(super) struct Replica {
@@ -49,7 +50,7 @@ pub(super) struct Blob {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Stage {
+pub(super) struct StoredStage {
     pub(super) owner: UserId,
     pub(super) blob_id: BlobId,
     pub(super) status: StageStatus,
@@ -116,7 +117,7 @@ tables! {
     blockers: Grouped<UserId, UserId, ()>,
     blocked: Grouped<UserId, UserId, ()>,
     blobs: Table<BlobId, Blob>,
-    stages: Table<StagingId, Stage>,
+    stages: Table<StagingId, StoredStage>,
     refs: Table<RefId, Reference>,
     refs_of: Grouped<ItemId, RefId, ()>,
     refs_with: Grouped<BlobId, RefId, ()>,

@@ -1,11 +1,11 @@
 //! Uploads in parts of stages.
 
 use vfs_sync_core::id::StagingId;
+use vfs_sync_core::server::stage::UploadRow;
 
 use super::transaction::MemoryTransaction;
 use crate::error::Result;
 use crate::topics::Uploads;
-use crate::values::UploadRow;
 
 impl Uploads for MemoryTransaction<'_> {
     async fn upload(&mut self, staging_id: &StagingId) -> Result<Option<UploadRow>> {

@@ -3,11 +3,12 @@
 use vfs_sync_core::content::{Attachment, RelationKind};
 use vfs_sync_core::id::{BlobId, ItemId, RefId, UserId};
 use vfs_sync_core::server::attach::{AttachChanges, MadeAttach};
+use vfs_sync_core::server::stage::BlobStatus;
 use vfs_sync_core::time::Timestamp;
 
 use super::state::{Reference, State, count, oldest};
 use super::transaction::MemoryTransaction;
-use crate::encoding::{self, BlobStatus};
+use crate::encoding;
 use crate::error::Result;
 use crate::topics::Versions;
 use crate::values::{BlobRow, KEPT_VERSIONS};

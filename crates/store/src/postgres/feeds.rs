@@ -9,15 +9,15 @@ use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::entry::EntryKey;
 use vfs_sync_core::id::{ReplicaId, UserId};
 use vfs_sync_core::limits::MAX_PULL_BYTES;
-use vfs_sync_core::server::feed_window::EpochStart;
-use vfs_sync_core::server::push::{Cause, Head, Map, Mark, Told};
+use vfs_sync_core::server::feed_window::{EpochStart, Window};
+use vfs_sync_core::server::push::{Cause, Head, Map, Mark, PresentInFeed};
 use vfs_sync_core::time::Timestamp;
 
 use super::rows::Columns;
 use super::transaction::PostgresTransaction;
 use crate::encoding;
 use crate::error::Result;
-use crate::page::{PageBuilder, Window};
+use crate::page::PageBuilder;
 use crate::topics::{FeedWrite, Feeds, MAX_EPOCHS};
 
 /// Entries of a feed that a statement writes.
@@ -113,8 +113,11 @@ impl Feeds for PostgresTransaction<'_> {
         Ok(found)
     }
 
-    async fn present_in_feed(&mut self, keys: &BTreeMap<UserId, Vec<Vec<u8>>>) -> Result<Told> {
-        let mut told = Told::new();
+    async fn present_in_feed(
+        &mut self,
+        keys: &BTreeMap<UserId, Vec<Vec<u8>>>,
+    ) -> Result<PresentInFeed> {
+        let mut told = PresentInFeed::new();
         for (user, keys) in keys {
             let wanted: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
             let rows = self

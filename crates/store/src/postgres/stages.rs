@@ -3,7 +3,7 @@
 use tokio_postgres::Row;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{BlobId, StagingId, UserId};
-use vfs_sync_core::server::attach::StageRow;
+use vfs_sync_core::server::stage::{NewStage, Stage, StageRow, Usage};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::StageStatus;
 
@@ -11,11 +11,11 @@ use super::rows::Columns;
 use super::transaction::PostgresTransaction;
 use crate::encoding::{self, BLOB_DELETED, BLOB_DELETING, BLOB_LIVE};
 use crate::error::{Result, StoreError};
-use crate::topics::{Stages, Stored, StoredStage};
-use crate::values::{BlobSummary, NewStage, Reclaim, Usage};
+use crate::topics::{Stages, Stored};
+use crate::values::{BlobSummary, Reclaim};
 
 impl Stages for PostgresTransaction<'_> {
-    async fn stage(&mut self, staging_id: &StagingId) -> Result<Stored<StoredStage>> {
+    async fn stage(&mut self, staging_id: &StagingId) -> Result<Stored<Stage>> {
         let (stage_sql, blob_sql) = if self.only_reads {
             (
                 "SELECT owner, blob_id, status, staged_at, expires_at, expiry_chosen \
@@ -291,7 +291,7 @@ impl Stages for PostgresTransaction<'_> {
     }
 }
 
-fn read_stage(staging_id: &StagingId, stage: &Row, blob: Option<&Row>) -> Result<StoredStage> {
+fn read_stage(staging_id: &StagingId, stage: &Row, blob: Option<&Row>) -> Result<Stage> {
     let columns = Columns { row: stage, table: "blob_stages", key: staging_id };
     let blob = blob.ok_or_else(|| columns.malformed("its blob is missing"))?;
     let blob = Columns { row: blob, table: "blobs", key: columns.get::<&str>(1)? };
@@ -309,7 +309,7 @@ fn read_stage(staging_id: &StagingId, stage: &Row, blob: Option<&Row>) -> Result
         Some(_) => blob.parse(5)?,
         None => row.owner.clone(),
     };
-    Ok(StoredStage {
+    Ok(Stage {
         row,
         charged,
         expiry_chosen: columns.get(5)?,

@@ -1,13 +1,13 @@
 //! Uploads in parts of stages.
 
 use vfs_sync_core::id::StagingId;
+use vfs_sync_core::server::stage::UploadRow;
 
 use super::rows::Columns;
 use super::transaction::PostgresTransaction;
 use crate::encoding;
 use crate::error::Result;
 use crate::topics::Uploads;
-use crate::values::UploadRow;
 
 impl Uploads for PostgresTransaction<'_> {
     async fn upload(&mut self, staging_id: &StagingId) -> Result<Option<UploadRow>> {

@@ -6,15 +6,15 @@ use rusqlite::params;
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::entry::EntryKey;
 use vfs_sync_core::id::UserId;
-use vfs_sync_core::server::feed_window::EpochStart;
-use vfs_sync_core::server::push::{Cause, Head, Map, Mark, Set, Tail, Told};
+use vfs_sync_core::server::feed_window::{EpochStart, Window};
+use vfs_sync_core::server::push::{Cause, Head, Map, Mark, PresentInFeed, Set, Tail};
 use vfs_sync_core::time::Timestamp;
 
 use super::rows::Columns;
 use super::transaction::SqliteTransaction;
 use crate::encoding;
 use crate::error::{Result, StoreError};
-use crate::page::{PageBuilder, Window};
+use crate::page::PageBuilder;
 use crate::topics::{FeedWrite, Feeds, MAX_EPOCHS};
 
 /// A row's position in the table is its user's number above so many bits of counter.
@@ -102,8 +102,11 @@ impl Feeds for SqliteTransaction<'_> {
         Ok(found)
     }
 
-    async fn present_in_feed(&mut self, keys: &BTreeMap<UserId, Vec<Vec<u8>>>) -> Result<Told> {
-        let mut told = Told::new();
+    async fn present_in_feed(
+        &mut self,
+        keys: &BTreeMap<UserId, Vec<Vec<u8>>>,
+    ) -> Result<PresentInFeed> {
+        let mut told = PresentInFeed::new();
         let mut select =
             self.prepare("SELECT 1 FROM feed WHERE uid = ?1 AND key = ?2 AND removal = 0")?;
         for (user, keys) in keys {

@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension as _, params};
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{BlobId, StagingId, UserId};
-use vfs_sync_core::server::attach::StageRow;
+use vfs_sync_core::server::stage::{NewStage, Stage, StageRow, Usage};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::StageStatus;
 
@@ -11,11 +11,11 @@ use super::rows::Columns;
 use super::transaction::SqliteTransaction;
 use crate::encoding::{self, BLOB_DELETED, BLOB_DELETING, BLOB_LIVE};
 use crate::error::Result;
-use crate::topics::{Stages, Stored, StoredStage};
-use crate::values::{BlobSummary, NewStage, Reclaim, Usage};
+use crate::topics::{Stages, Stored};
+use crate::values::{BlobSummary, Reclaim};
 
 impl Stages for SqliteTransaction<'_> {
-    async fn stage(&mut self, staging_id: &StagingId) -> Result<Stored<StoredStage>> {
+    async fn stage(&mut self, staging_id: &StagingId) -> Result<Stored<Stage>> {
         let mut select = self.prepare(
             "SELECT s.owner, s.blob_id, s.status, s.staged_at, s.expires_at, s.expiry_chosen, \
              b.content_type, b.size, b.digest, b.blob_id, b.reserved, b.status, b.charged \
@@ -44,7 +44,7 @@ impl Stages for SqliteTransaction<'_> {
                 Some(uid) => self.user(uid, "blobs", &row.blob_id)?,
                 None => row.owner.clone(),
             };
-            Ok(StoredStage {
+            Ok(Stage {
                 row,
                 charged,
                 expiry_chosen: columns.integer(5)? != 0,

@@ -2,13 +2,13 @@
 
 use rusqlite::params;
 use vfs_sync_core::id::StagingId;
+use vfs_sync_core::server::stage::UploadRow;
 
 use super::rows::Columns;
 use super::transaction::SqliteTransaction;
 use crate::encoding;
 use crate::error::Result;
 use crate::topics::Uploads;
-use crate::values::UploadRow;
 
 impl Uploads for SqliteTransaction<'_> {
     async fn upload(&mut self, staging_id: &StagingId) -> Result<Option<UploadRow>> {

@@ -6,12 +6,13 @@ use serde_json::{Value, json};
 use vfs_sync_core::content::{RelationKind, Sha256Digest};
 use vfs_sync_core::id::{BlobId, ItemId, RefId, StagingId};
 use vfs_sync_core::operation::Basis;
-use vfs_sync_core::server::attach::{AttachRefusal, StageRow};
+use vfs_sync_core::server::attach::AttachRefusal;
+use vfs_sync_core::server::stage::StageRow;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{AttachRequest, AttachResponse, StageStatus};
 use vfs_sync_store::{
-    AbandonAnswer, Advance, Anew, BlobRow, DeleteAnswer, NewStage, NewUpload, Quota, Reclaim,
-    StageAnswer, UploadAccess, UploadAnswer,
+    AbandonAnswer, Advance, BlobRow, DeleteAnswer, NewStage, NewUpload, Quota, Reclaim,
+    StageAnswer, UploadAccess, UploadAnswer, UploadReplacement,
 };
 
 use super::scene::*;
@@ -420,11 +421,11 @@ pub(crate) async fn an_upload_is_its_last_writers_alone(scene: Scene) {
     scene.open("one").await;
     let (alice, id) = (user("alice"), staging("one"));
     let store = &scene.store;
-    let claim = async |lease: &str, anew: Option<Anew>| {
+    let claim = async |lease: &str, anew: Option<UploadReplacement>| {
         store.claim_upload(&alice, &id, lease, anew, scene.now()).await.unwrap()
     };
     let anew = |handle: &str, instead_of: Option<&str>| {
-        Some(Anew { handle: handle.into(), instead_of: instead_of.map(Into::into) })
+        Some(UploadReplacement { handle: handle.into(), instead_of: instead_of.map(Into::into) })
     };
     assert!(matches!(claim("first", anew("h1", None)).await, UploadAccess::Open(..)));
     let late = claim("late", anew("h2", None)).await;

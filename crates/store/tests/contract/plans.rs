@@ -8,7 +8,9 @@ use vfs_sync_core::access::PrincipalType;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, StagingId};
 use vfs_sync_store::testing::statements;
-use vfs_sync_store::{Advance, Anew, NewStage, NewUpload, PurgeAnswer, RestoreAnswer, Retention};
+use vfs_sync_store::{
+    Advance, NewStage, NewUpload, PurgeAnswer, RestoreAnswer, Retention, UploadReplacement,
+};
 
 use super::scene::*;
 
@@ -89,7 +91,7 @@ async fn tour(scene: &Scene) {
         .open_upload(&alice, &three, Some(5), Some("a b".to_owned()), &QUOTA, now())
         .await
         .unwrap();
-    let anew = Anew { handle: "h".into(), instead_of: None };
+    let anew = UploadReplacement { handle: "h".into(), instead_of: None };
     store.claim_upload(&alice, &three, "lease", Some(anew), now()).await.unwrap();
     let advance = Advance {
         received: 5,

@@ -23,8 +23,8 @@ use crate::wire::{PushReason, PushResponse, PushResult, PushStatus};
 pub struct Decided {
     /// The answer to the push.
     pub response: PushResponse,
-    /// The changes to write before the answer, to be propagated to all readers.
-    pub spread: FeedPropagation,
+    /// The changes to propagate and to write before the answer is given.
+    pub propagation: FeedPropagation,
 }
 
 /// Decides every operation of `batch`, in order, against `rows` and what came before in the batch.
@@ -49,7 +49,7 @@ pub fn decide(batch: &PushBatch, rows: Rows, now: Timestamp) -> Decided {
         results.push(result);
     }
     let response = PushResponse { client_id: batch.replica.clone(), results, epoch: None };
-    Decided { response, spread: decider.finish() }
+    Decided { response, propagation: decider.finish() }
 }
 
 /// The reason why an operation sets nothing.

@@ -1,16 +1,15 @@
-//! Propagation of a transaction's changes to every user who sees them.
+//! Propagates a transaction's changes to the feeds of everybody who sees them.
 //!
-//! An item's audience is every user other than its owner who sees it: the users to whom it is
-//! granted, and the audiences of the live items that it hangs under in its realm. If a grant, a link
-//! or a deletion changed, the item's audience is recomputed from its direct parents; if it changed,
-//! the children's are recomputed too, and so on downwards. Grants give nothing to a user who blocks
-//! the owner. Unchanged audiences are not walked. Links of a realm form no cycle, so the walk ends,
-//! in any order.
+//! An item's audience is everybody but its owner who may see it: those to whom it is granted, and
+//! the audiences of the live items that it hangs under in its realm. Where a grant, a link or a
+//! deletion changed, the audience is recomputed; if it changed, so are the audiences of what hangs
+//! under the item, and so on downwards. To a user who blocks the owner, grants give nothing. Items
+//! whose audience cannot have changed are not visited. Links of a realm make no cycle, so this
+//! ends, whatever the order.
 //!
-//! Then each user's feed gets the difference between what they saw before and see now. Whether a
-//! user sees a shortcut depends on another realm, which is not locked: that is read only under the
-//! reader's feed head, so that of two transactions that make the two ends visible the later one
-//! sees the earlier.
+//! Then every feed gets what its user sees otherwise than before. Whether a user sees a shortcut
+//! depends on another realm, which is not locked: that is read only under the user's feed head,
+//! so that of two transactions that make the two ends visible the later sees the earlier.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,15 +22,11 @@ use crate::time::Timestamp;
 
 static NOBODY: Audience = Audience::new();
 
-/// The keys ([`EntryKey::to_bytes`]) that are present in each user's feed.
-pub type Told = BTreeMap<UserId, Set<Vec<u8>>>;
+/// The keys ([`EntryKey::to_bytes`]) that each user's feed shows as present.
+pub type PresentInFeed = BTreeMap<UserId, Set<Vec<u8>>>;
 
-/// A transaction's changes, in propagation to every user who sees them.
-///
-/// The caller loads the rows that [`FeedPropagation::needs`] returns until it returns none, locks
-/// the feed heads of [`FeedPropagation::readers`], loads [`FeedPropagation::needs_under_heads`],
-/// looks up which keys of [`FeedPropagation::doubtful`] the feeds show, and writes the result of
-/// [`FeedPropagation::finish`].
+/// A transaction's changes on their way to the feeds. [`FeedPropagation::step`] begins; each
+/// [`Step`] says what the transaction has to do, and is resumed with the result.
 #[derive(Debug, Clone)]
 pub struct FeedPropagation {
     rows: Rows,
@@ -43,19 +38,120 @@ pub struct FeedPropagation {
     concerned: BTreeSet<UserId>,
     /// Items whose audience is loaded whole; of others it is loaded for those concerned.
     whole: Set<ItemId>,
-    /// Items whose audience must be recomputed.
+    /// Items whose audience is to be recomputed.
     frontier: BTreeSet<ItemId>,
     /// The audiences that changed.
     after: Map<ItemId, Audience>,
-    /// The changes that may enter each user's feed.
+    /// Keys that each user's feed may have to show or to retract.
     plan: BTreeMap<UserId, Vec<Planned>>,
 }
 
-/// A change that may enter a user's feed, with the user's level, if they see it.
+/// A key that a user's feed may have to show, with the user's level on it if they see it.
 #[derive(Debug, Clone)]
 struct Planned {
     key: EntryKey,
     level: Option<AccessLevel>,
+}
+
+/// The next step of a propagation.
+#[derive(Debug)]
+pub enum Step {
+    /// Rows are to be loaded.
+    Load(Load),
+    /// The readers' feed heads are to be locked, until the transaction ends.
+    LockHeads(LockHeads),
+    /// The feeds are to be asked, under their heads, which keys they show.
+    LookUp(LookUp),
+    /// The changes are to be written: all is decided.
+    Write(Box<Changes>),
+}
+
+/// The rows that a propagation needs to go on.
+#[derive(Debug)]
+pub struct Load {
+    needs: Needs,
+    heads_are_locked: bool,
+    propagation: Box<FeedPropagation>,
+}
+
+impl Load {
+    /// Returns the rows to load.
+    #[must_use]
+    pub fn needs(&self) -> &Needs {
+        &self.needs
+    }
+
+    /// Returns the number of items involved so far: the work of a step grows with it.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.propagation.size()
+    }
+
+    /// Goes on with the rows that were found.
+    #[must_use]
+    pub fn resume(self, found: Rows) -> Step {
+        let Self { needs, heads_are_locked, mut propagation } = self;
+        propagation.rows.absorb(needs, found);
+        if heads_are_locked { propagation.look_up() } else { propagation.next() }
+    }
+}
+
+/// The users whose feeds may get entries.
+#[derive(Debug)]
+pub struct LockHeads {
+    readers: BTreeSet<UserId>,
+    propagation: Box<FeedPropagation>,
+}
+
+impl LockHeads {
+    /// Returns the users whose feed heads are to be locked.
+    #[must_use]
+    pub fn readers(&self) -> &BTreeSet<UserId> {
+        &self.readers
+    }
+
+    /// Returns the number of items involved so far: the work of a step grows with it.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.propagation.size()
+    }
+
+    /// Goes on once the heads are locked.
+    #[must_use]
+    pub fn resume(self) -> Step {
+        let mut propagation = self.propagation;
+        match propagation.needs_under_heads() {
+            Some(needs) => Step::Load(Load { needs, heads_are_locked: true, propagation }),
+            None => propagation.look_up(),
+        }
+    }
+}
+
+/// Keys that users no longer see: those that their feeds show are to be retracted.
+#[derive(Debug)]
+pub struct LookUp {
+    keys: BTreeMap<UserId, Vec<Vec<u8>>>,
+    propagation: Box<FeedPropagation>,
+}
+
+impl LookUp {
+    /// Returns the keys to look up, per user, in ascending order.
+    #[must_use]
+    pub fn keys(&self) -> &BTreeMap<UserId, Vec<Vec<u8>>> {
+        &self.keys
+    }
+
+    /// Returns the number of items involved so far: the work of a step grows with it.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.propagation.size()
+    }
+
+    /// Goes on with those of the keys that the feeds show as present.
+    #[must_use]
+    pub fn resume(self, present: &PresentInFeed) -> Step {
+        self.propagation.finish(present)
+    }
 }
 
 impl FeedPropagation {
@@ -85,21 +181,50 @@ impl FeedPropagation {
         rows: Rows,
         now: Timestamp,
     ) -> Self {
-        let mut spread = Self::of_push(rows, Views::default(), Changes::default(), now);
-        spread.started = true;
-        spread.concerned = users;
-        spread.frontier = items;
-        spread
+        let mut propagation = Self::of_push(rows, Views::default(), Changes::default(), now);
+        propagation.started = true;
+        propagation.concerned = users;
+        propagation.frontier = items;
+        propagation
     }
 
-    /// Items that it is about: each step's work grows with them.
+    /// Begins the propagation: returns its first step.
+    #[must_use]
+    pub fn step(self) -> Step {
+        Box::new(self).next()
+    }
+
+    /// Computes audiences as far as the loaded rows allow.
+    fn next(mut self: Box<Self>) -> Step {
+        if let Some(needs) = self.needs() {
+            return Step::Load(Load { needs, heads_are_locked: false, propagation: self });
+        }
+        self.changes.access = self.access_changes();
+        self.plan = self.plan();
+        let readers: BTreeSet<UserId> = self.plan.keys().cloned().collect();
+        if readers.is_empty() {
+            return self.look_up();
+        }
+        Step::LockHeads(LockHeads { readers, propagation: self })
+    }
+
+    /// Finds out what each reader sees now, and which keys the feeds may have to retract.
+    fn look_up(mut self: Box<Self>) -> Step {
+        let keys = self.possible_removals();
+        if keys.is_empty() {
+            return self.finish(&PresentInFeed::new());
+        }
+        Step::LookUp(LookUp { keys, propagation: self })
+    }
+
+    /// Returns the number of items involved so far: the work of a step grows with it.
     #[must_use]
     pub fn size(&self) -> usize {
         self.rows.access.len()
     }
 
-    /// Returns the rows that the next step needs; `None` once all audiences are computed.
-    pub fn needs(&mut self) -> Option<Needs> {
+    /// Returns the rows that it takes to go on; `None` once all audiences are computed.
+    fn needs(&mut self) -> Option<Needs> {
         if !self.started {
             let mut needs = self.needs_of_roots();
             needs.retain_missing(&self.rows);
@@ -113,14 +238,9 @@ impl FeedPropagation {
             if !needs.is_empty() {
                 return Some(needs);
             }
-            self.reckon_frontier();
+            self.recompute_frontier();
         }
         None
-    }
-
-    /// Adds the rows found for `needs`.
-    pub fn absorb(&mut self, needs: Needs, found: Rows) {
-        self.rows.absorb(needs, found);
     }
 
     /// The audiences of all that was touched, and the members of the groups that are concerned.
@@ -224,9 +344,9 @@ impl FeedPropagation {
         needs
     }
 
-    fn reckon_frontier(&mut self) {
+    fn recompute_frontier(&mut self) {
         for id in std::mem::take(&mut self.frontier) {
-            let next = self.reckon(&id);
+            let next = self.recompute(&id);
             if next != *self.audience(&id) {
                 self.frontier.extend(self.rows.children(&id).cloned());
                 self.after.insert(id, next);
@@ -239,7 +359,7 @@ impl FeedPropagation {
     }
 
     /// An item's audience by its grants and its parents' audiences.
-    fn reckon(&self, id: &ItemId) -> Audience {
+    fn recompute(&self, id: &ItemId) -> Audience {
         let mut next = self.audience(id).clone();
         next.retain(|user, _| !self.concerned.contains(user));
         let Some(item) = self.rows.live(id) else { return next };
@@ -269,13 +389,6 @@ impl FeedPropagation {
     fn locked_end<'a>(&self, parent: &'a ItemId, child: &'a ItemId) -> &'a ItemId {
         let locked = |id| self.rows.item(id).is_some_and(|i| self.rows.realms.contains(&i.owner));
         if locked(parent) { parent } else { child }
-    }
-
-    /// Returns the users whose feeds may get entries: their heads must be locked.
-    pub fn readers(&mut self) -> BTreeSet<UserId> {
-        self.changes.access = self.access_changes();
-        self.plan = self.plan();
-        self.plan.keys().cloned().collect()
     }
 
     fn access_changes(&self) -> BTreeMap<ItemId, BTreeMap<UserId, Option<AccessLevel>>> {
@@ -352,9 +465,9 @@ impl FeedPropagation {
         plan
     }
 
-    /// Returns the rows that determine who sees the other ends of shortcuts, to be read under the
-    /// readers' heads; `None` if there are none.
-    pub fn needs_under_heads(&mut self) -> Option<Needs> {
+    /// Returns the rows that say who sees the other ends of shortcuts, to be read under the readers'
+    /// heads; `None` if there are none.
+    fn needs_under_heads(&mut self) -> Option<Needs> {
         let mut ends: BTreeSet<ItemId> = BTreeSet::new();
         for planned in self.plan.values().flatten() {
             if let EntryKey::Link { parent, child } = &planned.key
@@ -424,44 +537,41 @@ impl FeedPropagation {
         self.rows.item(id).is_some_and(|item| item.owner == *user)
     }
 
-    /// Returns the keys to retract from each user's feed if it presently shows them, in the order
-    /// of the keys.
-    #[must_use]
-    pub fn doubtful(&mut self) -> BTreeMap<UserId, Vec<Vec<u8>>> {
+    /// Returns the keys to retract, per user, if the user's feed shows them; in ascending order.
+    fn possible_removals(&mut self) -> BTreeMap<UserId, Vec<Vec<u8>>> {
         let mut plan = std::mem::take(&mut self.plan);
-        let mut doubtful: BTreeMap<UserId, Vec<Vec<u8>>> = BTreeMap::new();
+        let mut removals: BTreeMap<UserId, Vec<Vec<u8>>> = BTreeMap::new();
         for (user, planned) in &mut plan {
             for Planned { key, level } in planned {
                 *level = self.sees(key, user);
                 if level.is_none() && !self.is_own(key, user) {
-                    doubtful.entry(user.clone()).or_default().push(key.to_bytes());
+                    removals.entry(user.clone()).or_default().push(key.to_bytes());
                 }
             }
         }
         self.plan = plan;
         // A database finds what lies together together.
-        doubtful.values_mut().for_each(|keys| keys.sort_unstable());
-        doubtful
+        removals.values_mut().for_each(|keys| keys.sort_unstable());
+        removals
     }
 
-    /// Returns the changes to write, with the entries for each feed; `told` has those keys of
-    /// [`FeedPropagation::doubtful`] that the feeds show.
-    #[must_use]
-    pub fn finish(mut self, told: &Told) -> Changes {
+    /// Returns the changes to write, with the entries of each feed; `present` has those of
+    /// [`FeedPropagation::possible_removals`] that the feeds show.
+    fn finish(mut self: Box<Self>, present: &PresentInFeed) -> Step {
         let mut feed: BTreeMap<UserId, Vec<Addition>> = BTreeMap::new();
         for (user, planned) in &self.plan {
-            let told = told.get(user);
+            let present = present.get(user);
             let mut entries = Vec::with_capacity(planned.len());
             for Planned { key, level } in planned {
                 let change = match level {
                     Some(level) => self.rows.present(key, *level),
                     None => {
-                        let was_told = if self.is_own(key, user) {
+                        let was_present = if self.is_own(key, user) {
                             self.views.was_visible(key)
                         } else {
-                            told.is_some_and(|keys| keys.contains(&key.to_bytes()))
+                            present.is_some_and(|keys| keys.contains(&key.to_bytes()))
                         };
-                        if was_told { self.rows.removal(key, self.now) } else { None }
+                        if was_present { self.rows.removal(key, self.now) } else { None }
                     }
                 };
                 if let Some((change, authored_at)) = change {
@@ -482,6 +592,6 @@ impl FeedPropagation {
             }
         }
         self.changes.feed = feed;
-        self.changes
+        Step::Write(Box::new(self.changes))
     }
 }

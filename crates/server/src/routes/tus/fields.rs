@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, StatusCode};
 use sha2::Digest as _;
 use vfs_sync_core::id::{BlobId, StagingId};
-use vfs_sync_core::server::attach::StageRow;
+use vfs_sync_core::server::stage::StageRow;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::code;
 

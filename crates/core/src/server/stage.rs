@@ -1,0 +1,538 @@
+//! The life of a stage: opened, written to, complete, attached or abandoned; and the quota that its
+//! bytes count against.
+//!
+//! Every decision is a function of the rows as they are under their locks. It returns the rows to
+//! write, or the reason why nothing changes.
+
+use std::sync::Arc;
+
+use crate::content::Sha256Digest;
+use crate::id::{BlobId, StagingId, UserId};
+use crate::time::Timestamp;
+use crate::wire::{StageResponse, StageStatus};
+
+/// A stage as its row holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageRow {
+    /// The id of the stage.
+    pub staging_id: StagingId,
+    /// The user who staged it: to everybody else it does not exist.
+    pub owner: UserId,
+    /// The blob that it brings.
+    pub blob_id: BlobId,
+    /// The state of the stage.
+    pub status: StageStatus,
+    /// The time when it was opened.
+    pub staged_at: Timestamp,
+    /// The time until which it can be attached.
+    pub expires_at: Timestamp,
+    /// A hint for readers.
+    pub content_type: Option<Arc<str>>,
+    /// Size and digest, once the bytes are in the object store.
+    pub uploaded: Option<(u64, Sha256Digest)>,
+}
+
+impl StageRow {
+    /// Returns the stage in the form that its owner gets.
+    #[must_use]
+    pub fn to_response(&self) -> StageResponse {
+        StageResponse {
+            staging_id: self.staging_id.clone(),
+            blob_id: self.blob_id.clone(),
+            status: self.status,
+            staged_at: self.staged_at,
+            expires_at: self.expires_at,
+            size: self.uploaded.map(|(size, _)| size),
+            digest: self.uploaded.map(|(_, digest)| digest),
+            offset: None,
+        }
+    }
+}
+
+/// The state of a blob's bytes in the object store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlobStatus {
+    /// The bytes are there, or are to come.
+    Live,
+    /// The bytes are to be removed.
+    Deleting,
+    /// The bytes were removed; the id is not given out again for a while.
+    Deleted,
+}
+
+/// A stage with everything that deciding about it takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stage {
+    /// The row of the stage.
+    pub row: StageRow,
+    /// True if the client chose the expiry: then a repetition must name the same.
+    pub expiry_chosen: bool,
+    /// Bytes that count against the quota of `charged`.
+    pub reserved: u64,
+    /// The user whom the bytes count against: the stager until they are attached, the item's owner
+    /// from then on.
+    pub charged: UserId,
+    /// The state of the blob's bytes.
+    pub blob_status: BlobStatus,
+}
+
+/// A request to open a stage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewStage {
+    /// The id of the stage.
+    pub staging_id: StagingId,
+    /// The blob that it brings.
+    pub blob_id: BlobId,
+    /// The time when it ends by itself.
+    pub expires_at: Timestamp,
+    /// True if the client chose `expires_at`: then a repetition must name the same.
+    pub expiry_chosen: bool,
+    /// A hint for readers.
+    pub content_type: Option<String>,
+    /// Bytes that come with the request, which count from now on; 0 where they come later.
+    pub size: u64,
+}
+
+/// An upload in parts, as its row holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UploadRow {
+    /// The object store's name of the upload; `None` before its first byte.
+    pub handle: Option<String>,
+    /// The lease of the process that writes to it.
+    pub lease: String,
+    /// Bytes in all, where that is known already.
+    pub length: Option<u64>,
+    /// The metadata that its client sent, unchanged.
+    pub metadata: Option<String>,
+    /// Bytes that are in the object store, durably.
+    pub received: u64,
+    /// Full parts among them.
+    pub parts: u32,
+    /// The object store's reference to the bytes after the last full part.
+    pub tail: String,
+    /// The digest's state after them.
+    pub hash: Vec<u8>,
+}
+
+/// A new upload that replaces the one under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UploadReplacement {
+    /// The object store's name of the new one.
+    pub handle: String,
+    /// The name of the one to replace; under any other name by now, nothing changes.
+    pub instead_of: Option<String>,
+}
+
+/// Progress of an upload in parts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Advance {
+    /// Bytes that are in the object store now.
+    pub received: u64,
+    /// Full parts, the new ones included.
+    pub parts: u32,
+    /// The tags of the new parts, which are the last ones.
+    pub new_parts: Vec<String>,
+    /// The object store's reference to the bytes after the last full part.
+    pub tail: String,
+    /// The state of the digest.
+    pub hash: Vec<u8>,
+    /// Bytes in all, where that is known now.
+    pub length: Option<u64>,
+}
+
+/// An upload that is complete in the object store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewUpload {
+    /// The number of its bytes.
+    pub size: u64,
+    /// The digest of the bytes.
+    pub digest: Sha256Digest,
+    /// The lease that it was written under, if it was an upload in parts.
+    pub lease: Option<String>,
+}
+
+/// The bounds on a user's blobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    /// Bytes, staged ones included.
+    pub stored: u64,
+    /// Bytes that are staged and not attached.
+    pub staged: u64,
+    /// Stages that are neither attached nor abandoned.
+    pub open_stages: u64,
+}
+
+/// The sum of a user's blobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Bytes, staged ones included.
+    pub stored: u64,
+    /// Bytes that are staged and not attached.
+    pub staged: u64,
+    /// Stages that are neither attached nor abandoned.
+    pub open_stages: u64,
+}
+
+/// The bound that a call would have passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OverQuota {
+    /// Its name, as in the limits.
+    pub limit: &'static str,
+    /// The bound that would be passed.
+    pub max: u64,
+    /// The sum that the call would have reached.
+    pub wanted: u64,
+}
+
+fn within(limit: &'static str, wanted: u64, max: u64) -> Result<(), OverQuota> {
+    if wanted <= max { Ok(()) } else { Err(OverQuota { limit, max, wanted }) }
+}
+
+impl Usage {
+    /// Returns the usage with a new stage of `bytes`.
+    ///
+    /// # Errors
+    /// [`OverQuota`] names the first bound that is passed.
+    pub fn with_stage(self, bytes: u64, quota: &Quota) -> Result<Self, OverQuota> {
+        let open_stages = self.open_stages.saturating_add(1);
+        within("maxOpenStages", open_stages, quota.open_stages)?;
+        Self { open_stages, ..self }.with_staged(bytes, quota)
+    }
+
+    fn with_staged(self, bytes: u64, quota: &Quota) -> Result<Self, OverQuota> {
+        let stored = self.stored.saturating_add(bytes);
+        let staged = self.staged.saturating_add(bytes);
+        within("maxStoredBytes", stored, quota.stored)?;
+        within("maxStagedBytes", staged, quota.staged)?;
+        Ok(Self { stored, staged, ..self })
+    }
+
+    /// Returns the usage once a stage's reservation is `bytes` instead of `reserved`. A smaller
+    /// reservation is never refused, whatever the bounds are by now.
+    ///
+    /// # Errors
+    /// [`OverQuota`] names the first bound that is passed.
+    pub fn with_reservation(
+        self,
+        reserved: u64,
+        bytes: u64,
+        quota: &Quota,
+    ) -> Result<Self, OverQuota> {
+        let without = Self {
+            stored: self.stored.saturating_sub(reserved),
+            staged: self.staged.saturating_sub(reserved),
+            ..self
+        };
+        let unbounded = Quota { stored: u64::MAX, staged: u64::MAX, ..*quota };
+        without.with_staged(bytes, if bytes < reserved { &unbounded } else { quota })
+    }
+
+    /// Returns the usage once an open stage of `reserved` bytes is attached: its bytes stay stored
+    /// where the stager owns the item (`keeps`), and are no longer staged.
+    #[must_use]
+    pub fn without_attached(self, reserved: u64, keeps: bool) -> Self {
+        Self {
+            stored: if keeps { self.stored } else { self.stored.saturating_sub(reserved) },
+            staged: self.staged.saturating_sub(reserved),
+            open_stages: self.open_stages.saturating_sub(1),
+        }
+    }
+
+    /// Returns the usage of an item's owner who receives `reserved` bytes that another user staged;
+    /// `None` if that is more than the owner may have.
+    #[must_use]
+    pub fn with_received(self, reserved: u64, quota: &Quota) -> Option<Self> {
+        let stored = self.stored.saturating_add(reserved);
+        (stored <= quota.stored).then_some(Self { stored, ..self })
+    }
+
+    /// Returns the usage once an open stage of `reserved` bytes is abandoned.
+    #[must_use]
+    pub fn without_abandoned(self, reserved: u64) -> Self {
+        self.without_attached(reserved, false)
+    }
+
+    /// Returns the usage once attached bytes are discarded.
+    #[must_use]
+    pub fn without_stored(self, reserved: u64) -> Self {
+        Self { stored: self.stored.saturating_sub(reserved), ..self }
+    }
+}
+
+/// The reason why a stage takes no bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotWritable {
+    /// It has its bytes.
+    Complete,
+    /// It is attached, abandoned or expired.
+    Over,
+}
+
+/// The decision about a complete upload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recording {
+    /// The same bytes were recorded before.
+    Repeated,
+    /// The stage has other bytes already.
+    Differs,
+    /// The stage is attached, abandoned or expired.
+    Over,
+    /// Another process took the upload over.
+    LeaseLost,
+    /// The bytes are to be recorded; an upload in parts may have left something in the object store
+    /// if `left_over`.
+    Record {
+        /// True if the object store may have the remains of an upload in parts.
+        left_over: bool,
+    },
+}
+
+impl Stage {
+    /// Returns the stage if `user` staged it: to everybody else it does not exist.
+    #[must_use]
+    pub fn of(self, user: &UserId) -> Option<Self> {
+        Some(self).filter(|stage| stage.row.owner == *user)
+    }
+
+    /// Returns whether `request` by `user` repeats the one that opened the stage.
+    #[must_use]
+    pub fn is_repeated_by(&self, user: &UserId, request: &NewStage) -> bool {
+        self.row.owner == *user
+            && self.row.blob_id == request.blob_id
+            && self.row.content_type.as_deref() == request.content_type.as_deref()
+            && self.expiry_chosen == request.expiry_chosen
+            && (!request.expiry_chosen || self.row.expires_at == request.expires_at)
+    }
+
+    /// Returns the bytes that a repetition of the opening request has to reserve, if it has to: it
+    /// brings more than were counted, and the stage still waits for its bytes.
+    #[must_use]
+    pub fn to_reserve_again(&self, request: &NewStage) -> Option<u64> {
+        let waits = self.row.uploaded.is_none() && self.row.status == StageStatus::Staged;
+        (waits && request.size > self.reserved).then_some(request.size)
+    }
+
+    /// Checks that the stage takes bytes at `now`.
+    ///
+    /// # Errors
+    /// [`NotWritable`] says why it takes none.
+    pub fn check_writable(&self, now: Timestamp) -> Result<(), NotWritable> {
+        if self.row.status != StageStatus::Abandoned && self.row.uploaded.is_some() {
+            return Err(NotWritable::Complete);
+        }
+        if self.row.status != StageStatus::Staged || self.row.expires_at <= now {
+            return Err(NotWritable::Over);
+        }
+        Ok(())
+    }
+
+    /// Decides what recording `upload` comes to; `parts` is the upload in parts under way.
+    #[must_use]
+    pub fn record(
+        &self,
+        upload: &NewUpload,
+        parts: Option<&UploadRow>,
+        now: Timestamp,
+    ) -> Recording {
+        if self.row.status == StageStatus::Abandoned {
+            return Recording::Over;
+        }
+        match self.row.uploaded {
+            Some(before) if before == (upload.size, upload.digest) => return Recording::Repeated,
+            Some(_) => return Recording::Differs,
+            None => {}
+        }
+        if self.row.status != StageStatus::Staged || self.row.expires_at <= now {
+            return Recording::Over;
+        }
+        if upload.lease.is_some() && parts.map(|parts| &parts.lease) != upload.lease.as_ref() {
+            return Recording::LeaseLost;
+        }
+        Recording::Record { left_over: parts.is_some() }
+    }
+}
+
+impl UploadRow {
+    /// Adds the length and the metadata that a client names when it opens an upload; the first ones
+    /// stay, and a length below what was received is ignored.
+    #[must_use]
+    pub fn opened(mut self, length: Option<u64>, metadata: Option<&str>) -> Self {
+        self.length = self.length.or(length.filter(|length| *length >= self.received));
+        self.metadata = self.metadata.or_else(|| metadata.map(str::to_owned));
+        self
+    }
+
+    /// Transfers the upload to `lease`, which invalidates the previous holder. A `replacement`
+    /// begins at byte 0; `None` if the upload to replace is no longer the one under way.
+    #[must_use]
+    pub fn claimed(self, lease: &str, replacement: Option<&UploadReplacement>) -> Option<Self> {
+        let lease = lease.to_owned();
+        match replacement {
+            None => Some(Self { lease, ..self }),
+            Some(replacement) if replacement.instead_of != self.handle => None,
+            Some(replacement) => Some(Self {
+                handle: Some(replacement.handle.clone()),
+                lease,
+                length: self.length,
+                metadata: self.metadata,
+                ..Self::default()
+            }),
+        }
+    }
+
+    /// Returns the upload after `advance`, with the bytes that it has to reserve; `None` if another
+    /// process holds the lease.
+    #[must_use]
+    pub fn advanced(self, lease: &str, advance: &Advance) -> Option<(Self, u64)> {
+        if self.lease != lease {
+            return None;
+        }
+        let length = advance.length.or(self.length);
+        let reserve = length.unwrap_or(0).max(advance.received);
+        let upload = Self {
+            length,
+            received: advance.received,
+            parts: advance.parts,
+            tail: advance.tail.clone(),
+            hash: advance.hash.clone(),
+            ..self
+        };
+        Some((upload, reserve))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUOTA: Quota = Quota { stored: 100, staged: 50, open_stages: 2 };
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(millis).unwrap()
+    }
+
+    fn digest(last: char) -> Sha256Digest {
+        Sha256Digest::parse(&format!("{}{last}", "0".repeat(63))).unwrap()
+    }
+
+    fn stage() -> Stage {
+        let user = UserId::new("alice").unwrap();
+        Stage {
+            row: StageRow {
+                staging_id: StagingId::new("s").unwrap(),
+                owner: user.clone(),
+                blob_id: BlobId::new("b").unwrap(),
+                status: StageStatus::Staged,
+                staged_at: at(0),
+                expires_at: at(1_000),
+                content_type: None,
+                uploaded: None,
+            },
+            expiry_chosen: false,
+            reserved: 10,
+            charged: user,
+            blob_status: BlobStatus::Live,
+        }
+    }
+
+    fn upload(lease: Option<&str>) -> NewUpload {
+        NewUpload { size: 3, digest: digest('1'), lease: lease.map(str::to_owned) }
+    }
+
+    #[test]
+    fn a_quota_is_passed_by_one_and_kept_to_the_last_byte() {
+        let usage = Usage { stored: 90, staged: 40, open_stages: 1 };
+        let full = Usage { stored: 100, staged: 50, open_stages: 2 };
+        assert_eq!(usage.with_stage(10, &QUOTA), Ok(full));
+        let over = |limit, max, wanted| Err(OverQuota { limit, max, wanted });
+        assert_eq!(usage.with_stage(11, &QUOTA), over("maxStoredBytes", 100, 101));
+        assert_eq!(full.with_stage(0, &QUOTA), over("maxOpenStages", 2, 3));
+        let staged = Usage { stored: 40, ..usage };
+        assert_eq!(staged.with_stage(11, &QUOTA), over("maxStagedBytes", 50, 51));
+    }
+
+    #[test]
+    fn fewer_bytes_are_reserved_whatever_the_bounds_are_by_now() {
+        let usage = Usage { stored: 500, staged: 400, open_stages: 1 };
+        let less = Usage { stored: 499, staged: 399, open_stages: 1 };
+        assert_eq!(usage.with_reservation(10, 9, &QUOTA), Ok(less));
+        assert!(usage.with_reservation(10, 10, &QUOTA).is_err());
+    }
+
+    #[test]
+    fn attached_bytes_move_to_the_owner_of_the_item() {
+        let stager = Usage { stored: 30, staged: 10, open_stages: 1 };
+        let own = Usage { stored: 30, staged: 0, open_stages: 0 };
+        assert_eq!(stager.without_attached(10, true), own);
+        assert_eq!(stager.without_attached(10, false), Usage { stored: 20, ..own });
+        let owner = Usage { stored: 90, ..Usage::default() };
+        assert_eq!(owner.with_received(10, &QUOTA), Some(Usage { stored: 100, ..owner }));
+        assert_eq!(owner.with_received(11, &QUOTA), None);
+    }
+
+    #[test]
+    fn bytes_are_taken_until_the_stage_is_complete_or_over() {
+        let open = stage();
+        assert_eq!(open.check_writable(at(999)), Ok(()));
+        assert_eq!(open.check_writable(at(1_000)), Err(NotWritable::Over));
+        let mut complete = stage();
+        complete.row.uploaded = Some((3, digest('1')));
+        assert_eq!(complete.check_writable(at(2_000)), Err(NotWritable::Complete));
+        complete.row.status = StageStatus::Abandoned;
+        assert_eq!(complete.check_writable(at(0)), Err(NotWritable::Over));
+    }
+
+    #[test]
+    fn a_recording_is_repeated_by_the_same_bytes_alone() {
+        let mut complete = stage();
+        assert_eq!(
+            complete.record(&upload(None), None, at(0)),
+            Recording::Record { left_over: false }
+        );
+        complete.row.uploaded = Some((3, digest('1')));
+        assert_eq!(complete.record(&upload(None), None, at(9_999)), Recording::Repeated);
+        complete.row.uploaded = Some((3, digest('2')));
+        assert_eq!(complete.record(&upload(None), None, at(0)), Recording::Differs);
+        complete.row.status = StageStatus::Abandoned;
+        assert_eq!(complete.record(&upload(None), None, at(0)), Recording::Over);
+    }
+
+    #[test]
+    fn a_lease_that_was_transferred_records_and_advances_nothing() {
+        let parts = UploadRow { handle: Some("h".into()), received: 5, ..UploadRow::default() };
+        let first = parts.claimed("one", None).unwrap();
+        let second = first.clone().claimed("two", None).unwrap();
+        assert_eq!(second.received, 5);
+        assert_eq!(
+            stage().record(&upload(Some("one")), Some(&second), at(0)),
+            Recording::LeaseLost
+        );
+        assert!(second.clone().advanced("one", &Advance::default()).is_none());
+        assert!(second.advanced("two", &Advance::default()).is_some());
+    }
+
+    #[test]
+    fn a_replacement_begins_at_byte_0_and_replaces_only_the_upload_that_it_names() {
+        let under_way = UploadRow {
+            handle: Some("old".into()),
+            length: Some(9),
+            received: 5,
+            ..UploadRow::default()
+        };
+        let replace = |instead_of: Option<&str>| UploadReplacement {
+            handle: "new".into(),
+            instead_of: instead_of.map(str::to_owned),
+        };
+        assert!(under_way.clone().claimed("l", Some(&replace(None))).is_none());
+        let replaced = under_way.claimed("l", Some(&replace(Some("old")))).unwrap();
+        assert_eq!((replaced.received, replaced.length), (0, Some(9)));
+    }
+
+    #[test]
+    fn the_first_length_stays_and_none_is_below_what_was_received() {
+        let row = UploadRow { received: 5, ..UploadRow::default() };
+        assert_eq!(row.clone().opened(Some(4), None).length, None);
+        let opened = row.opened(Some(5), Some("a"));
+        assert_eq!(opened.clone().opened(Some(9), Some("b")), opened);
+    }
+}
