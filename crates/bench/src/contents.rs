@@ -107,7 +107,7 @@ fn disk_directly(dir: &Path, mib: usize) -> Result<Rates, Failure> {
     Ok(Rates { up, down })
 }
 
-/// As a program does that has nothing but the object store: parts of 8 MiB, several at a time.
+/// Measures a program that uses the object store directly: parts of 8 MiB, several at a time.
 async fn s3_directly(place: &S3Config, dir: &Path, mib: usize) -> Result<Rates, Failure> {
     let (id, secret) = place.key.clone().ok_or("the S3 server has no key")?;
     let store = AmazonS3Builder::new()

@@ -52,7 +52,7 @@ pub struct Object {
     pub modified: i64,
 }
 
-/// An object store. Nothing in it is retried: that is the caller's.
+/// An object store for blobs. It retries nothing: that is the caller's.
 #[async_trait]
 pub trait BlobStore: Send + Sync + 'static {
     /// Stores the blob's bytes, durably, in one go: they are no more than a part.

@@ -43,11 +43,11 @@ pub struct ObjectBlobs {
 /// The way in which the store takes an upload in parts.
 #[derive(Clone)]
 enum Kind {
-    /// As a file that is linked to its name.
+    /// A temporary file that is linked to its name.
     Directory(PathBuf, Arc<Barrier>),
-    /// By itself, at the blob's place.
+    /// A multipart upload at the blob's place.
     S3(Arc<dyn MultipartStore>, Arc<S3>),
-    /// By itself, beside the blob's place; with the count of its temporary names.
+    /// A multipart upload beside the blob's place, with the count of its temporary names.
     Memory(Arc<dyn MultipartStore>, Arc<AtomicU64>),
 }
 
@@ -96,7 +96,7 @@ impl ObjectBlobs {
         })
     }
 
-    /// Blobs in S3. Nothing is asked of it yet: that is [`BlobStore::probe`].
+    /// Opens an S3 bucket for blobs, without a request: [`BlobStore::probe`] makes the first.
     ///
     /// # Errors
     /// [`BlobError`] if the library does not take the configuration.
@@ -313,7 +313,8 @@ fn persist(error: object_store::Error) -> BlobError {
 
 type Chunks = futures::stream::BoxStream<'static, Result<Bytes, object_store::Error>>;
 
-/// A read's bytes. The library reads files in small chunks, each a hop to another thread.
+/// Returns the bytes of a read. The library reads files in small chunks, each a hop to another
+/// thread.
 async fn stream_of(result: object_store::GetResult) -> Result<Chunks, object_store::Error> {
     let range = result.range.clone();
     let GetResultPayload::File(file, _) = result.payload else {

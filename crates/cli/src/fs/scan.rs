@@ -41,7 +41,7 @@ pub(crate) struct Scanner {
 }
 
 impl Scanner {
-    /// Opens `directory`. The folders at the paths `excluded` are left out.
+    /// Opens `directory` for a scan that omits the folders at the paths `excluded`.
     pub(crate) fn open(directory: &Path, excluded: &[PathBuf]) -> io::Result<Self> {
         let root = Root::open(directory)?;
         let excluded = excluded

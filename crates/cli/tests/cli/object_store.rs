@@ -65,7 +65,7 @@ fn a_store_that_cannot_be_used_is_named_before_the_server_listens() {
         refused(with(name, value), 2, &[name, "docs/blobs.md"]);
     }
     let wrong_secret = with("VFS_BLOB_S3_SECRET_ACCESS_KEY", "wrong");
-    refused(wrong_secret, 1, &["SignatureDoesNotMatch", "VFS_BLOB_S3_SECRET_ACCESS_KEY right"]);
+    refused(wrong_secret, 1, &["SignatureDoesNotMatch", "check VFS_BLOB_S3_ACCESS_KEY_ID"]);
     let nobody = with("VFS_BLOB_S3_ACCESS_KEY_ID", "nobody");
     refused(nobody, 1, &["InvalidAccessKeyId", "VFS_BLOB_S3_ACCESS_KEY_ID"]);
     let dead = with("VFS_BLOB_S3_ENDPOINT", "http://127.0.0.1:9");
