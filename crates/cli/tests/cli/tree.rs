@@ -488,7 +488,7 @@ fn an_export_reports_what_hangs_under_a_file() {
     let transport = HttpTransport::new(nowhere, StaticToken::new("none")).unwrap();
     let config = ClientConfig::default();
     let client =
-        SyncClient::builder(Arc::new(transport)).config(config).open(&scene.path("r")).unwrap();
+        SyncClient::builder(Arc::new(transport)).config(config).open(scene.path("r")).unwrap();
     let file = client.resolve("a.txt").unwrap().id;
     client.create_file(Some(&file), Name::new("under").unwrap()).unwrap();
     drop(client);

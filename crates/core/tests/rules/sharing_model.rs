@@ -377,7 +377,7 @@ fn what_is_made_in_ones_own_tree_never_goes_to_an_item_of_somebody_else() {
     }
     assert_eq!(database.items[&item(4)], before);
     assert!(!database.items.contains_key(&item(5)), "it is in nobody's tree");
-    assert_eq!(parents_of(&database, 6), [String::new(); 0]);
+    assert!(parents_of(&database, 6).is_empty());
     // What is of it in a later push is of an item that one may see.
     applied(&mut database, "u", vec![made("u", 7, 4, named("shared"))]);
 }

@@ -24,7 +24,7 @@ pub(super) struct Extra {
 enum Removable {
     /// A folder whose entries are to be removed first.
     Folder {
-        row: EntryRecord,
+        row: Box<EntryRecord>,
         names: Vec<OsString>,
         /// The permission bits to restore if it stays.
         mode: Option<u32>,
@@ -62,7 +62,7 @@ impl Export<'_> {
     pub(super) fn remove_extra(&mut self, Extra { at, row }: &Extra) -> Result<bool> {
         struct Frame {
             at: PathBuf,
-            row: EntryRecord,
+            row: Box<EntryRecord>,
             /// The entries left to visit, last first.
             left: Vec<(OsString, Option<EntryRecord>)>,
             /// The number of entries that stay.
@@ -195,7 +195,7 @@ impl Export<'_> {
                 match opened {
                     Ok(names) => {
                         let mode = mode.then_some(stat.mode);
-                        return Ok(Removable::Folder { row, names, mode });
+                        return Ok(Removable::Folder { row: Box::new(row), names, mode });
                     }
                     Err(error) => self.unwritable(at, error)?,
                 }

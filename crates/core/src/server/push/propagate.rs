@@ -69,7 +69,7 @@ pub enum Step {
 /// The rows that a propagation needs to go on.
 #[derive(Debug)]
 pub struct Load {
-    needs: Needs,
+    needs: Box<Needs>,
     heads_are_locked: bool,
     propagation: Box<FeedPropagation>,
 }
@@ -91,7 +91,7 @@ impl Load {
     #[must_use]
     pub fn resume(self, found: Rows) -> Step {
         let Self { needs, heads_are_locked, mut propagation } = self;
-        propagation.rows.absorb(needs, found);
+        propagation.rows.absorb(*needs, found);
         if heads_are_locked { propagation.look_up() } else { propagation.next() }
     }
 }
@@ -121,7 +121,10 @@ impl LockHeads {
     pub fn resume(self) -> Step {
         let mut propagation = self.propagation;
         match propagation.needs_under_heads() {
-            Some(needs) => Step::Load(Load { needs, heads_are_locked: true, propagation }),
+            Some(needs) => {
+                let needs = Box::new(needs);
+                Step::Load(Load { needs, heads_are_locked: true, propagation })
+            }
             None => propagation.look_up(),
         }
     }
@@ -197,6 +200,7 @@ impl FeedPropagation {
     /// Computes audiences as far as the loaded rows allow.
     fn next(mut self: Box<Self>) -> Step {
         if let Some(needs) = self.needs() {
+            let needs = Box::new(needs);
             return Step::Load(Load { needs, heads_are_locked: false, propagation: self });
         }
         self.changes.access = self.access_changes();
