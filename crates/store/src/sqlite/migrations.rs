@@ -15,14 +15,14 @@ use crate::topics::Feeds as _;
 
 /// Each step once, in order; steps that were published never change.
 const STEPS: &[&str] = &[
-    include_str!("0001.sql"),
-    include_str!("0002.sql"),
-    include_str!("0003.sql"),
-    include_str!("0004.sql"),
-    include_str!("0005.sql"),
-    include_str!("0006.sql"),
-    include_str!("0007.sql"),
-    include_str!("0008.sql"),
+    include_str!("migrations/0001.sql"),
+    include_str!("migrations/0002.sql"),
+    include_str!("migrations/0003.sql"),
+    include_str!("migrations/0004.sql"),
+    include_str!("migrations/0005.sql"),
+    include_str!("migrations/0006.sql"),
+    include_str!("migrations/0007.sql"),
+    include_str!("migrations/0008.sql"),
 ];
 
 /// The first version in which what is granted is seen.
