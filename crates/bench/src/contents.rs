@@ -37,13 +37,13 @@ fn chunk() -> Bytes {
     std::iter::repeat_with(&mut next).take(CHUNK / 8).flatten().collect::<Vec<u8>>().into()
 }
 
-/// Megabytes a second, written and read.
+/// The megabytes a second, written and read.
 struct Rates {
     up: f64,
     down: f64,
 }
 
-/// Up and down through the server, against the disk written to and read from directly.
+/// Measures uploads and downloads through the server against the disk itself.
 pub(crate) async fn on_disk(report: &mut Report, dir: &Path, mib: usize) -> Result<(), Failure> {
     let direct = disk_directly(dir, mib)?;
     let data = dir.join("large");
@@ -135,7 +135,7 @@ async fn s3_directly(place: &S3Config, dir: &Path, mib: usize) -> Result<Rates, 
     Ok(Rates { up, down })
 }
 
-/// Writes what comes to a file, and removes it.
+/// Writes received bytes to a file, and removes it.
 async fn to_file<E: Into<Failure>>(
     dir: &Path,
     mib: usize,
@@ -189,8 +189,8 @@ fn variables(place: &S3Config) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// A large file by the command line, from a pipe through two replicas to a pipe: what it takes of
-/// memory. Needs twice its size on the disk.
+/// Measures the memory of a large file by the command line, from a pipe through two replicas to a
+/// pipe. Needs twice its size on the disk.
 pub(crate) async fn memory(
     report: &mut Report,
     dir: &Path,
@@ -248,7 +248,7 @@ pub(crate) async fn memory(
     Ok(std::fs::remove_dir_all(&data)?)
 }
 
-/// Waits for a process to end well; gives the most memory that it used, in MB.
+/// Waits until a process succeeds; returns its peak memory in MB.
 async fn watched(mut child: Child) -> Result<f64, Failure> {
     let mut peak = 0.0_f64;
     loop {
@@ -261,7 +261,7 @@ async fn watched(mut child: Child) -> Result<f64, Failure> {
     }
 }
 
-/// Runs a command to its end; gives its seconds and the most memory it used, in MB.
+/// Runs a command to its end; returns its seconds and its peak memory in MB.
 async fn timed(mut command: Command) -> Result<(f64, f64), Failure> {
     let begun = Instant::now();
     let peak = watched(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?).await?;
@@ -274,7 +274,7 @@ async fn timed(mut command: Command) -> Result<(f64, f64), Failure> {
 /// each of them durable.
 const FOR_A_FILE: f64 = 3.0 * 21_000.0 / 40_000.0;
 
-/// Files in a directory and all below it.
+/// Counts the files in a directory and everything below it.
 fn count_files(dir: &Path) -> Result<u64, Failure> {
     let mut count = 0;
     for entry in std::fs::read_dir(dir)? {
@@ -284,7 +284,7 @@ fn count_files(dir: &Path) -> Result<u64, Failure> {
     Ok(count)
 }
 
-/// Folder → replica → server → second replica → folder.
+/// Measures a tree from a folder through a replica, the server and a second replica to a folder.
 pub(crate) async fn tree(report: &mut Report, dir: &Path, tree: &Path) -> Result<(), Failure> {
     let copy = dir.join("copy");
     let mut cp = Command::new("cp");

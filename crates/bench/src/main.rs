@@ -1,4 +1,4 @@
-//! `vfs-sync-bench`: what must be fast, measured against its budget, with the raw engine beside it.
+//! `vfs-sync-bench`: measurements with budgets, beside those of the raw engine.
 //!
 //! The server is the built binary, a process of its own. Build both first:
 //! `cargo build --release --workspace && target/release/vfs-sync-bench`.
@@ -24,34 +24,34 @@ pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// Measures vfs-sync on this machine and prints a table of results and budgets.
 #[derive(Parser)]
 struct Args {
-    /// Operations of history to push and pull.
+    /// Number of operations of history to push and pull
     #[arg(long, default_value_t = 1_000_000)]
     operations: usize,
-    /// A PostgreSQL database to measure too: empty, and on this machine.
+    /// Empty PostgreSQL database on this machine to measure too
     #[arg(long, env = "VFS_SYNC_BENCH_POSTGRES_URL")]
     postgres: Option<String>,
-    /// Only what a client does alone: applying a feed.
+    /// Measure only the client: applying a feed
     #[arg(long)]
     apply_only: bool,
-    /// Only what sharing costs.
+    /// Measure only the cost of sharing
     #[arg(long)]
     sharing_only: bool,
-    /// Only what contents cost: a large file, and a tree if one is named.
+    /// Measure only contents: a large file, and a tree if one is named
     #[arg(long)]
     contents_only: bool,
-    /// MiB of the large file; twice as much disk is needed.
+    /// Size of the large file in MiB; it needs twice as much disk
     #[arg(long, default_value_t = 1_024)]
     large: usize,
-    /// Only what the large file takes of memory, of the command line and of the server.
+    /// Measure only the memory for the large file, of the command line and of the server
     #[arg(long)]
     memory_only: bool,
-    /// The large file against an S3 server too, which is started for it: SeaweedFS, see scripts/test.
+    /// Measure the large file with an S3 server too, which is started for it: SeaweedFS, see scripts/test
     #[arg(long)]
     s3: bool,
-    /// A directory to send from folder to folder; its copies need six times its disk.
+    /// Directory to send from folder to folder; its copies need six times its size
     #[arg(long, value_name = "DIR")]
     tree: Option<std::path::PathBuf>,
-    /// Connections that push or pull at one time.
+    /// Number of connections that push or pull at a time
     #[arg(long, default_value_t = 2)]
     connections: usize,
 }

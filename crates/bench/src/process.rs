@@ -10,7 +10,7 @@ use crate::Failure;
 
 const SECRET: &str = "a secret for benchmarks on the loopback only";
 
-/// The `vfs-sync` binary beside this one.
+/// Returns the path of the `vfs-sync` binary beside this one.
 pub(crate) fn binary() -> Result<PathBuf, Failure> {
     let path = std::env::current_exe()?.with_file_name("vfs-sync");
     if path.exists() {
@@ -28,13 +28,13 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts one on `data`, and on PostgreSQL if `database` says so.
+    /// Starts a server on `data`, with PostgreSQL if `database` names it.
     pub(crate) async fn start(data: &Path, database: Option<&str>) -> Result<Self, Failure> {
         let database = database.map(|url| ("VFS_SYNC_DATABASE_URL", url.to_owned()));
         Self::start_with(data, database).await
     }
 
-    /// Starts one on `data`, with these variables.
+    /// Starts a server on `data` with these variables.
     pub(crate) async fn start_with(
         data: &Path,
         variables: impl IntoIterator<Item = (&'static str, String)>,
@@ -62,7 +62,7 @@ impl Server {
         Ok(server)
     }
 
-    /// A token of another user.
+    /// Creates a token of another user.
     pub(crate) fn token_of(user: &str) -> Result<String, Failure> {
         let token = Command::new(binary()?)
             .args(["token", "--user", user])
@@ -71,12 +71,12 @@ impl Server {
         Ok(String::from_utf8(token.stdout)?.trim().to_owned())
     }
 
-    /// Processor time used so far.
+    /// Returns the processor time used so far.
     pub(crate) fn cpu(&self) -> Result<Duration, Failure> {
         cpu_of(self.child.id())
     }
 
-    /// The most memory used so far, in MB.
+    /// Returns the peak memory so far, in MB.
     pub(crate) fn peak_memory(&self) -> Result<f64, Failure> {
         peak_memory_of(self.child.id())
     }
@@ -89,7 +89,7 @@ impl Drop for Server {
     }
 }
 
-/// User and system time of a process, from `/proc`.
+/// Reads the user and system time of a process from `/proc`.
 fn cpu_of(pid: u32) -> Result<Duration, Failure> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let after_name = stat.rsplit_once(')').ok_or("/proc/pid/stat has no name")?.1;
@@ -101,7 +101,7 @@ fn cpu_of(pid: u32) -> Result<Duration, Failure> {
     Ok(Duration::from_millis((ticks(11)? + ticks(12)?) * 10))
 }
 
-/// The high-water mark of a process's resident memory, in MB.
+/// Reads the peak resident memory of a process, in MB.
 pub(crate) fn peak_memory_of(pid: u32) -> Result<f64, Failure> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).ok_or("no VmHWM")?;
@@ -109,8 +109,8 @@ pub(crate) fn peak_memory_of(pid: u32) -> Result<f64, Failure> {
     Ok(kilobytes / 1024.0)
 }
 
-/// A first sync by the built binary as a process of its own, into `replica`; gives the time it
-/// took and the most memory it used, in MB.
+/// Runs a first sync by the built binary as a process of its own, into `replica`; returns its
+/// duration and its peak memory in MB.
 pub(crate) async fn first_sync(
     server: &Server,
     replica: &Path,

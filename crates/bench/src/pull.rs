@@ -8,9 +8,9 @@ use vfs_sync_core::wire::{PullPage, ReconcileRequest};
 use crate::Failure;
 use crate::process::Server;
 
-/// Reads the whole feed in pages of 500 over each of `connections`, decoding every page; gives
-/// the entries a second of all of them, in the first and in the last tenth of the pages, and the last
-/// page's cursor.
+/// Reads the whole feed in pages of 500 over each of `connections`, decoding every page; returns
+/// the entries a second of all of them, in the first and in the last tenth of the pages, and the
+/// last page's cursor.
 pub(crate) async fn run(
     server: &Server,
     connections: usize,
@@ -76,7 +76,7 @@ pub(crate) struct Rates {
     pub(crate) last: f64,
 }
 
-/// The server's processor time for one empty poll and for one reconcile, in milliseconds.
+/// Measures the server's processor time for one empty poll and for one reconcile, in milliseconds.
 pub(crate) async fn polls(server: &Server, cursor: &Cursor) -> Result<(f64, f64), Failure> {
     const ROUNDS: u32 = 2_000;
     let http = reqwest::Client::builder().tcp_nodelay(true).build()?;

@@ -12,10 +12,10 @@ use crate::Failure;
 use crate::process::Server;
 use crate::workload::{Ids, Workload};
 
-/// Operations in a push.
+/// The number of operations in a push.
 pub(crate) const BATCH: usize = 500;
 
-/// Pushes `operations` over `connections` at once, each a replica of its own; gives the rate over
+/// Pushes `operations` over `connections` at once, each a replica of its own; returns the rate over
 /// the first and over the last tenth, and over all, in operations a second.
 pub(crate) async fn run(
     server: &Server,
@@ -124,7 +124,7 @@ pub(crate) struct Rates {
 }
 
 /// Writes the rows of a server's database into a new one with the same schema and the same
-/// settings, in commits of one push's rows; gives operations a second.
+/// settings, in commits of one push's rows; returns operations a second.
 pub(crate) fn raw_sqlite(from: &Path, to: &Path, operations: usize) -> Result<f64, Failure> {
     let source = rusqlite::Connection::open(from)?;
     let target = rusqlite::Connection::open(to)?;
@@ -150,7 +150,7 @@ pub(crate) fn raw_sqlite(from: &Path, to: &Path, operations: usize) -> Result<f6
         let count: i64 =
             source.query_row(&format!("SELECT count(*) FROM {name}"), [], |row| row.get(0))?;
         let count = usize::try_from(count)?;
-        // The rest is a few rows for each user or replica: not what a push costs.
+        // The other tables have a few rows for each user or replica, which a push does not write.
         if count >= operations / 2 {
             tables.push((name, count));
         }

@@ -2,7 +2,7 @@
 
 use comfy_table::Table;
 
-/// The rows so far.
+/// The rows added so far.
 #[derive(Default)]
 pub(crate) struct Report {
     rows: Vec<[String; 4]>,
@@ -10,17 +10,17 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// A figure that must be at least `budget`.
+    /// Adds a figure that must be at least `budget`.
     pub(crate) fn at_least(&mut self, what: &str, value: f64, budget: f64, unit: &str) {
         self.row(what, value, unit, format!("≥ {}", number(budget)), value >= budget);
     }
 
-    /// A figure that must be at most `budget`.
+    /// Adds a figure that must be at most `budget`.
     pub(crate) fn at_most(&mut self, what: &str, value: f64, budget: f64, unit: &str) {
         self.row(what, value, unit, format!("≤ {}", number(budget)), value <= budget);
     }
 
-    /// A figure for comparison.
+    /// Adds a figure for comparison only.
     pub(crate) fn note(&mut self, what: &str, value: f64, unit: &str) {
         self.rows.push([
             what.into(),
@@ -38,7 +38,7 @@ impl Report {
         eprintln_row(what, value, unit);
     }
 
-    /// Prints the table; how many budgets were missed.
+    /// Prints the table; returns the number of missed budgets.
     pub(crate) fn print(&self) -> usize {
         let mut table = Table::new();
         table.load_style(comfy_table::presets::ASCII_MARKDOWN);

@@ -19,7 +19,7 @@ const MANY: usize = 1_000_000;
 /// Files that are shared one by one.
 const TIMES: usize = 50;
 
-/// Somebody with one replica.
+/// A user with one replica.
 struct Writer {
     http: reqwest::Client,
     url: String,
@@ -37,7 +37,7 @@ impl Writer {
         })
     }
 
-    /// Pushes operations, all of which must be applied; gives how long that took.
+    /// Pushes operations, all of which must be applied; returns the duration.
     async fn push(&mut self, mut operations: Vec<Value>) -> Result<Duration, Failure> {
         for operation in &mut operations {
             operation["opId"] = json!(uuid::Uuid::now_v7().to_string());
@@ -66,7 +66,7 @@ impl Writer {
         }
     }
 
-    /// Makes folders of [`FOLDER`] files in a folder `root`, `items` in all.
+    /// Creates folders of [`FOLDER`] files in a folder `root`, `items` in total.
     async fn make_tree(&mut self, root: &str, items: usize) -> Result<(), Failure> {
         let mut operations = vec![made(root, "folder", None)];
         let mut folder = String::new();
@@ -88,7 +88,7 @@ impl Writer {
         Ok(())
     }
 
-    /// The median time of sharing a file, each a new one in `parent`, in milliseconds.
+    /// Measures the median time of sharing a file, each a new one in `parent`, in milliseconds.
     async fn share_files(&mut self, parent: &str, name: &str) -> Result<f64, Failure> {
         let files: Vec<String> = (0..TIMES).map(|n| format!("{name}-{n}")).collect();
         let all = files.iter().map(|id| made(id, "file", Some(parent))).collect();

@@ -9,9 +9,9 @@ use vfs_sync_core::wire::PushRequest;
 /// The form of item ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ids {
-    /// Ordered by time, as this project makes them.
+    /// Ids ordered by time, as this project generates them.
     UuidV7,
-    /// In no order: the worst for an index.
+    /// Ids in random order: the worst case for an index.
     Random,
 }
 
@@ -20,7 +20,7 @@ impl Ids {
         match self {
             Self::UuidV7 => uuid::Uuid::now_v7().to_string(),
             Self::Random => {
-                // Two halves of a v7 id swapped and hashed: no order is left.
+                // The halves of a v7 id are swapped and hashed, which destroys the order.
                 let id = uuid::Uuid::now_v7();
                 let hash = blake3::hash(id.as_bytes());
                 uuid::Uuid::from_slice(&hash.as_bytes()[..16]).unwrap_or(id).to_string()
@@ -38,14 +38,14 @@ pub(crate) struct Workload {
 }
 
 impl Workload {
-    /// A stream for `replica`.
+    /// Creates a stream for `replica`.
     pub(crate) fn new(replica: &str, ids: Ids) -> Self {
         let replica = ReplicaId::new(replica).expect("an id");
         let folder = ItemId::new(ids.make()).expect("an id");
         Self { replica, next: 0, folder, ids }
     }
 
-    /// The next push of `count` operations.
+    /// Returns the next push of `count` operations.
     pub(crate) fn push(&mut self, count: usize) -> PushRequest {
         let operations = (0..count).map(|_| self.operation()).collect();
         PushRequest { client_id: self.replica.clone(), operations }

@@ -1,4 +1,4 @@
-//! Waiting for a disk together: a wait for all that was written covers everybody's.
+//! Shared waiting for a disk: one synchronisation covers all earlier writes.
 
 use std::io;
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -17,7 +17,7 @@ struct Waits {
     /// The number of waits that have begun, and of those that are over.
     begun: u64,
     over: u64,
-    /// The last that failed, and why.
+    /// The last failed wait, and its error.
     failed: Option<(u64, io::ErrorKind, Option<i32>)>,
 }
 

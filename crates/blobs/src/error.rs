@@ -20,7 +20,7 @@ pub enum BlobOperation {
 }
 
 impl BlobOperation {
-    /// The operation's name in metrics and logs.
+    /// Returns the operation's name in metrics and logs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -30,7 +30,7 @@ impl BlobOperation {
         }
     }
 
-    /// The sentence of an error body.
+    /// Returns the sentence of an error body.
     #[must_use]
     pub const fn failure(self) -> &'static str {
         match self {
@@ -47,7 +47,7 @@ impl fmt::Display for BlobOperation {
     }
 }
 
-/// The object store failed.
+/// An error of the object store.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cannot {operation} blob data ({storage_code}): {message}")]
 pub struct BlobError {
@@ -64,7 +64,7 @@ pub struct BlobError {
 }
 
 impl BlobError {
-    /// A failure with one of the store's codes.
+    /// Creates a failure with one of the store's codes.
     #[must_use]
     pub fn new(operation: BlobOperation, storage_code: &str, message: impl Into<String>) -> Self {
         Self {
@@ -81,7 +81,7 @@ impl BlobError {
         let code = refusal.map_or_else(|| storage_code(error), |refusal| &refusal.code);
         let code = if STORES_ARE_FULL.contains(&code) { STORAGE_FULL } else { code };
         let mut failure = Self::new(operation, code, with_causes(error));
-        // S3 hides whether an object exists from who may not list.
+        // S3 hides whether an object exists from keys that may not list.
         if code == "AccessDenied" && refusal.is_some() && operation == BlobOperation::Read {
             failure.hint = Some(
                 "the server lacks a right on the bucket, or the object is missing and the server \
@@ -91,7 +91,7 @@ impl BlobError {
         failure
     }
 
-    /// An object that is longer or shorter than the registry says.
+    /// Creates the failure of an object whose size differs from the registry.
     pub(crate) fn not_of_size(size: u64) -> Self {
         let message = format!("the object does not have the registered size of {size} bytes");
         Self::new(BlobOperation::Read, "InternalError", message)
@@ -102,7 +102,7 @@ impl BlobError {
     }
 }
 
-/// The whole chain of causes: the library's outermost error often says least.
+/// Joins the chain of causes: the library's outermost error often says least.
 fn with_causes(error: &dyn StdError) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -117,7 +117,7 @@ fn with_causes(error: &dyn StdError) -> String {
     text
 }
 
-/// S3's own answer, somewhere below the library's errors.
+/// Finds S3's own answer among the library's errors.
 pub(crate) fn refusal(error: &object_store::Error) -> Option<&Refusal> {
     causes(error).find_map(|cause| cause.downcast_ref())
 }
@@ -129,7 +129,7 @@ fn causes<'e>(
     std::iter::successors(Some(first), |this: &&'e (dyn StdError + 'static)| (*this).source())
 }
 
-/// The code for a store without room, whatever the store itself calls that.
+/// The code for a store without room, whatever the store calls it.
 const STORAGE_FULL: &str = "StorageFull";
 
 /// The error codes of S3 stores without room, or with an exhausted bucket quota.
@@ -142,7 +142,7 @@ const STORES_ARE_FULL: [&str; 6] = [
     "StorageQuotaExceeded",
 ];
 
-/// The table of codes: what is not in it is passed on, not retryable.
+/// Returns whether a code is retryable; codes outside the table are not.
 fn is_retryable(storage_code: &str) -> bool {
     matches!(storage_code, "ServiceUnavailable" | "SlowDown" | "InternalError" | STORAGE_FULL)
 }

@@ -1,4 +1,4 @@
-//! Blobs in a directory: a file beside them, written whole, then given its name.
+//! Blobs in a directory: a file is written completely under another name, then renamed.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -23,7 +23,7 @@ fn persist(error: io::Error) -> BlobError {
     BlobError::io(BlobOperation::Persist, &error)
 }
 
-/// Runs file work where it may block.
+/// Runs blocking file operations on a thread for them.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
@@ -38,16 +38,16 @@ fn private() -> OpenOptions {
     options
 }
 
-/// The directory's entries are durable after this.
+/// Makes the directory's entries durable.
 fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// From so many files on, waiting for the whole disk once is less than waiting for each of them.
+/// The number of files from which synchronising the whole disk once is cheaper than each file.
 const WORTH_A_BARRIER: usize = 8;
 
-/// Writes files that are not there yet: `false` for one whose name is taken. Names appear after
-/// their bytes are on the disk, and all are there when this returns.
+/// Writes new files: `false` for one whose name is taken. Names appear after their bytes are on the
+/// disk, and all are there when this returns.
 pub(crate) async fn create(
     directory: &Path,
     barrier: &Arc<Barrier>,
@@ -70,7 +70,7 @@ fn create_now(
         .into_iter()
         .map(|(name, bytes)| {
             let target = inside(directory, &name).map_err(io::Error::other)?;
-            // The name of one that a kill leaves behind: see `key::is_temporary`.
+            // The name of a leftover of a killed write: see `key::is_temporary`.
             let path = directory.join(format!("{}#put", key::temporary_name()));
             match write_draft(&path, &bytes, !together) {
                 Ok(()) => Ok((path, target)),
@@ -121,7 +121,7 @@ fn write_draft(path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
     if durable { file.sync_all() } else { Ok(()) }
 }
 
-/// Waits until all that was written to the directory's disk is on it.
+/// Waits until everything written to the directory's disk is durable.
 fn sync_disk(directory: &Path) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     rustix::fs::syncfs(File::open(directory)?)?;
@@ -139,7 +139,7 @@ fn place(from: &Path, to: &Path) -> io::Result<bool> {
         match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
             Ok(()) => return Ok(true),
             Err(Errno::EXIST) => return Ok(false),
-            // Not every file system can.
+            // Some file systems cannot do it.
             Err(Errno::INVAL | Errno::NOSYS) => {}
             Err(error) => return Err(error.into()),
         }
@@ -179,7 +179,7 @@ pub(crate) async fn read_whole(
     read.await.unwrap_or_else(|error| (0..count).map(|_| Err(failed(&error))).collect())
 }
 
-/// The file's bytes, one more than `size` at most.
+/// Reads the file's bytes, at most one more than `size`.
 fn read_file(path: &Path, size: u64) -> io::Result<Vec<u8>> {
     use io::Read as _;
     let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
@@ -187,7 +187,7 @@ fn read_file(path: &Path, size: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Makes an upload's file; gives its name.
+/// Creates an upload's file; returns its name.
 pub(crate) async fn begin(directory: &Path) -> Result<String, BlobError> {
     let name = key::temporary_name();
     let (directory, path) = (directory.to_owned(), directory.join(&name));
@@ -199,7 +199,8 @@ pub(crate) async fn begin(directory: &Path) -> Result<String, BlobError> {
     Ok(name)
 }
 
-/// The path of something in the directory; names with anything else in them are none of ours.
+/// Returns the path of a name in the directory; names with other characters do not belong to the
+/// store.
 pub(crate) fn inside(directory: &Path, name: &str) -> Result<PathBuf, BlobError> {
     let plain = !name.is_empty()
         && !name.starts_with('.')
@@ -219,7 +220,7 @@ pub(crate) async fn remove(directory: &Path, name: &str) -> Result<(), BlobError
     removed.map_err(|error| BlobError::io(BlobOperation::Delete, &error))
 }
 
-/// Removes a file; whoever else may have done so first.
+/// Removes a file, which may be gone already.
 fn remove_if_there(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -227,7 +228,7 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Everything in the directory.
+/// Lists everything in the directory.
 pub(crate) async fn list(directory: PathBuf) -> Result<Vec<Object>, BlobError> {
     let listed = blocking(move || {
         let mut objects = Vec::new();
@@ -235,7 +236,7 @@ pub(crate) async fn list(directory: PathBuf) -> Result<Vec<Object>, BlobError> {
             let entry = entry?;
             let about = match entry.metadata() {
                 Ok(about) if about.is_file() => about,
-                // Gone since it was listed, or none of ours.
+                // Gone since the listing, or not of this store.
                 _ => continue,
             };
             let Ok(name) = entry.file_name().into_string() else { continue };
@@ -248,10 +249,10 @@ pub(crate) async fn list(directory: PathBuf) -> Result<Vec<Object>, BlobError> {
     listed.await.map_err(|error| BlobError::io(BlobOperation::Read, &error))
 }
 
-/// An upload whose file nobody else writes to while this is there.
+/// An upload that holds its file exclusively.
 pub(crate) struct FileUpload {
-    /// Locked; `None` if the upload was finished or is gone. Work that goes on in the background
-    /// holds it too, so that a write which comes late comes before anybody else's first.
+    /// The locked file; `None` if the upload was completed or is gone. Background work holds it
+    /// too, so that a late write precedes the first one of the next writer.
     file: Option<Arc<Mutex<File>>>,
     path: PathBuf,
     directory: PathBuf,
@@ -271,7 +272,7 @@ impl FileUpload {
             Some(file) => locked(file).await?,
             None => None,
         };
-        // Whoever had it may have finished it: then the file is the blob's, which never changes.
+        // The previous writer may have completed it: then the file is the blob's, which never changes.
         let there = file.filter(|_| path.exists());
         let (directory, id, blobs) = (directory.to_owned(), id.clone(), blobs.clone());
         Ok(Self { file: there, path, directory, blobs, id })
@@ -308,7 +309,7 @@ async fn opened(path: PathBuf) -> io::Result<Option<File>> {
     .await
 }
 
-/// Waits for whoever else has the file.
+/// Waits until another writer releases the file.
 async fn locked(file: File) -> Result<Option<Arc<Mutex<File>>>, BlobError> {
     let until = Instant::now() + LOCK_WAIT;
     loop {
@@ -364,7 +365,7 @@ impl Upload for FileUpload {
             let (path, directory) = (self.path.clone(), self.directory.clone());
             let linked = blocking(move || {
                 let file = file.lock().unwrap_or_else(PoisonError::into_inner);
-                // Bytes beyond the end are of a part that was given up.
+                // Bytes beyond the end belong to an abandoned part.
                 let length = file.metadata()?.len();
                 if length < stored.size {
                     return Err(io::Error::other("the upload's file lost bytes"));
@@ -388,7 +389,7 @@ impl Upload for FileUpload {
                 return Ok(());
             }
         }
-        // It was finished before, or another was.
+        // It was completed before, or another upload was.
         self.blobs.must_be(&self.id, stored).await?;
         let (path, directory) = (self.path.clone(), self.directory.clone());
         let removed = blocking(move || {

@@ -11,10 +11,11 @@ use sha2::{Digest as _, Sha256};
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::BlobId;
 
-/// File systems take 255 bytes; the directory store appends a suffix while it writes.
+/// The greatest length of a name: file systems allow 255 bytes, and the directory store appends a
+/// suffix while it writes.
 const MAX_ESCAPED_BYTES: usize = 200;
 
-/// The name of a blob's object, under the prefix.
+/// Returns the name of a blob's object, under the prefix.
 #[must_use]
 pub fn object_name(id: &BlobId) -> String {
     let mut name = String::with_capacity(id.as_str().len());
@@ -32,11 +33,11 @@ pub fn object_name(id: &BlobId) -> String {
     name
 }
 
-/// Begins the name of an object that is no blob's: a probe, or bytes on their way. No escaped id
-/// has `_t`, as `t` is no hex digit.
+/// The prefix of temporary objects: probes, and unfinished writes. No escaped id has `_t`, as `t`
+/// is no hex digit.
 pub(crate) const TEMPORARY: &str = "_t";
 
-/// The name of an object that is no blob's.
+/// Returns a new name of a temporary object.
 pub(crate) fn temporary_name() -> String {
     format!("{TEMPORARY}{}", uuid::Uuid::now_v7().simple())
 }
@@ -48,7 +49,7 @@ pub fn is_temporary(name: &str) -> bool {
     name.starts_with(TEMPORARY) || name.contains('#')
 }
 
-/// The id whose object has this name; `None` for other names, and for the folded ones.
+/// Returns the id whose object has this name; `None` for other names, and for the hashed ones.
 #[must_use]
 pub fn blob_id(name: &str) -> Option<BlobId> {
     let mut bytes = Vec::with_capacity(name.len());

@@ -26,7 +26,7 @@ pub use error::{BlobError, BlobOperation, PutError};
 pub use object::ObjectBlobs;
 pub use s3::{S3Config, S3ConfigError};
 
-/// Bytes on their way out of the store.
+/// A stream of bytes from the store.
 pub type Outgoing = BoxStream<'static, Result<Bytes, BlobError>>;
 
 /// The objects in the store, by name.
@@ -41,10 +41,10 @@ pub struct Stored {
     pub digest: Sha256Digest,
 }
 
-/// Something under the store's prefix.
+/// An object under the store's prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
-    /// Its name: [`key::object_name`] of a blob's id, or that of something temporary.
+    /// Its name: [`key::object_name`] of a blob's id, or a temporary name.
     pub name: String,
     /// The size in bytes.
     pub size: u64,
@@ -55,7 +55,7 @@ pub struct Object {
 /// An object store for blobs. It retries nothing: that is the caller's.
 #[async_trait]
 pub trait BlobStore: Send + Sync + 'static {
-    /// Stores the blob's bytes, durably, in one go: they are no more than a part.
+    /// Stores the blob's bytes durably in one call: they are no more than a part.
     ///
     /// Bytes that are there never change: storing the same again is fine, other bytes are
     /// [`PutError::Differs`]. A put that fails leaves nothing behind.
@@ -68,8 +68,8 @@ pub trait BlobStore: Send + Sync + 'static {
         true
     }
 
-    /// Stores blobs, each as [`BlobStore::put`] does; one outcome for each, in their order. They
-    /// are durable together: a directory waits for its disk once, not for each.
+    /// Stores blobs, each as [`BlobStore::put`] does; returns an outcome for each, in their order.
+    /// They become durable together: a directory synchronises its disk once, not for each.
     async fn put_many(&self, blobs: Vec<(BlobId, Bytes)>) -> Vec<Result<(), PutError>> {
         let mut outcomes = Vec::with_capacity(blobs.len());
         for (id, bytes) in blobs {
@@ -78,8 +78,8 @@ pub trait BlobStore: Send + Sync + 'static {
         outcomes
     }
 
-    /// Reads blobs into memory, each with the size that it must have; one outcome for each, in
-    /// their order.
+    /// Reads blobs into memory, each with its required size; returns an outcome for each, in their
+    /// order.
     async fn get_many(&self, blobs: Vec<(BlobId, u64)>) -> Vec<Result<Bytes, BlobError>> {
         let mut outcomes = Vec::with_capacity(blobs.len());
         for (id, size) in blobs {
@@ -91,59 +91,59 @@ pub trait BlobStore: Send + Sync + 'static {
         outcomes
     }
 
-    /// Begins an upload in parts; gives the name by which it goes on, which is for whoever wants to
-    /// take it up after a restart. It holds nothing and costs nothing until it has parts.
+    /// Begins a multipart upload; returns its name, with which it can be resumed after a restart.
+    /// It uses no resources until it has parts.
     async fn begin(&self, id: &BlobId) -> Result<String, BlobError>;
 
-    /// Takes up an upload that was begun. One at a time writes to it: waits for a moment for who
-    /// still does, and then fails as `ServiceUnavailable`.
+    /// Resumes an interrupted upload. Only one caller writes to it at a time: waits briefly for a previous
+    /// writer, then fails as `ServiceUnavailable`.
     async fn take_up(&self, id: &BlobId, upload: &str) -> Result<Box<dyn Upload>, BlobError>;
 
-    /// Ends an upload without a blob, and removes all that is left of it: also what is left of one
-    /// that was finished. One that is not there has ended already.
+    /// Aborts an upload and removes all its leftovers, also those of a completed one. An upload
+    /// that does not exist is aborted already.
     async fn abort(&self, id: &BlobId, upload: &str) -> Result<(), BlobError>;
 
-    /// The bytes of a part: each part of an upload has so many, but for the last.
+    /// Returns the size of a part: all parts of an upload but the last have it.
     fn part_size(&self, part: u32) -> usize;
 
-    /// The largest blob that the store takes, in bytes.
+    /// Returns the size of the largest blob that the store accepts.
     fn max_size(&self) -> u64;
 
     /// Reads the blob's bytes, or those of `range`, which must not be empty nor go beyond the end.
     async fn get(&self, id: &BlobId, range: Option<Range<u64>>) -> Result<Outgoing, BlobError>;
 
-    /// Removes the blob's bytes. Those that are not there are removed already.
+    /// Removes the blob's bytes. It is no error if they do not exist.
     async fn delete(&self, id: &BlobId) -> Result<(), BlobError>;
 
-    /// Everything under the prefix, temporary things included, in no order.
+    /// Lists everything under the prefix, temporary objects included, in no order.
     fn list(&self) -> Listing;
 
     /// Lists temporary objects under the prefix, without the others where the store can do so.
     fn list_temporary(&self) -> Listing;
 
-    /// Removes something that [`BlobStore::list`] named.
+    /// Removes an object that [`BlobStore::list`] named.
     async fn remove(&self, name: &str) -> Result<(), BlobError>;
 
-    /// Writes, reads and deletes an object of its own: finds a bad configuration, and what the
-    /// store can.
+    /// Writes, reads and deletes a probe object: detects a wrong configuration, and the store's
+    /// capabilities.
     async fn probe(&self) -> Result<(), BlobError>;
 }
 
-/// An upload in parts that somebody writes to.
+/// A multipart upload in progress.
 #[async_trait]
 pub trait Upload: Send + Sync {
-    /// Writes part `number`, whose first byte is the upload's byte `start`; gives what
-    /// [`Upload::finish`] knows it by. The same part may be written again.
+    /// Writes part `number`, whose first byte is the upload's byte `start`; returns the handle for
+    /// [`Upload::finish`]. The same part may be written again.
     async fn write_part(&self, number: u32, start: u64, bytes: Bytes) -> Result<String, BlobError>;
 
-    /// Makes the parts that are written durable, and with them `tail`, fewer bytes than a part,
-    /// which begin at `start`. Gives what [`Upload::read_tail`] finds them by.
+    /// Makes the written parts durable, and with them `tail`, fewer bytes than a part, which begin
+    /// at `start`. Returns the name for [`Upload::read_tail`].
     async fn write_tail(&self, start: u64, tail: Bytes) -> Result<String, BlobError>;
 
-    /// The tail that was written as `name` at `start`.
+    /// Reads the tail that was written as `name` at `start`.
     async fn read_tail(&self, name: &str, start: u64, length: usize) -> Result<Bytes, BlobError>;
 
-    /// Makes the blob of all its parts. Repeating it is fine; a blob with other bytes is
+    /// Completes the blob from its parts. Repeating it is allowed; a blob with other bytes is
     /// [`PutError::Differs`].
     async fn finish(&self, parts: Vec<String>, stored: Stored) -> Result<(), PutError>;
 }

@@ -16,14 +16,14 @@ use vfs_sync_core::id::BlobId;
 use crate::error::refusal;
 use crate::{BlobError, BlobOperation, ObjectBlobs, PutError, Stored, Upload, key};
 
-/// Hexadecimal digits of a tail's digest in its name.
+/// The number of hexadecimal digits of a tail's digest in its name.
 const TAIL_DIGITS: usize = 32;
 
 fn persist(error: object_store::Error) -> BlobError {
     BlobError::of(BlobOperation::Persist, &error)
 }
 
-/// Begins an upload; its name is one of ours, for its tails, and the store's.
+/// Begins an upload, which is named by our name for its tails and the store's.
 pub(crate) async fn begin(
     parts: &dyn MultipartStore,
     at: &Path,
@@ -33,7 +33,7 @@ pub(crate) async fn begin(
     Ok(format!("{ours} {id}"))
 }
 
-/// An upload's two names.
+/// Splits an upload's name into its two parts.
 fn names(upload: &str) -> Result<(&str, &str), BlobError> {
     upload.split_once(' ').filter(|(ours, _)| key::is_temporary(ours)).ok_or_else(|| {
         BlobError::new(BlobOperation::Persist, "NoSuchUpload", "the upload has an invalid name")
@@ -44,7 +44,7 @@ fn names(upload: &str) -> Result<(&str, &str), BlobError> {
 fn is_gone(blobs: &ObjectBlobs, error: &object_store::Error) -> bool {
     match refusal(error) {
         Some(refusal) => refusal.code == "NoSuchUpload",
-        // The one in memory fails for no other reason.
+        // The store in memory fails for no other reason.
         None => blobs.is_memory() || matches!(error, object_store::Error::NotFound { .. }),
     }
 }
@@ -132,7 +132,7 @@ impl Upload for PartsUpload {
             Ok(_) => self.blobs.put_in_place(&self.at, &self.id, stored).await,
             Err(error) if self.blobs.is_refused(&error) || is_gone(&self.blobs, &error) => {
                 match self.blobs.must_be(&self.id, stored).await {
-                    // Aborted, then: what was written is gone with it.
+                    // It was aborted: the written parts are gone with it.
                     Err(PutError::Store(missing)) if missing.storage_code == "NoSuchKey" => {
                         Err(persist(error).into())
                     }

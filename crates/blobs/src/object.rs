@@ -59,15 +59,15 @@ struct S3 {
     conditional_put: AtomicBool,
 }
 
-/// Parts of so many bytes, and after each thousand parts twice as many, up to the largest: S3
-/// takes 10,000 parts, and a part is in memory while it is sent.
+/// The size of the first parts, which doubles after each thousand parts up to the largest: S3
+/// allows 10,000 parts, and a part is in memory while it is sent.
 const PART: usize = 8 * 1024 * 1024;
 const PARTS_OF_A_SIZE: u32 = 1_000;
 const LARGEST_PART: usize = 128 * 1024 * 1024;
 const MAX_PARTS: u32 = 10_000;
-/// Objects of several that are written or read at a time.
+/// The number of objects that are written or read concurrently.
 const AT_A_TIME: usize = 64;
-/// Bytes that a read from a directory takes at a time.
+/// The number of bytes that a read from a directory requests at a time.
 const READ_CHUNK: usize = 128 * 1024;
 
 fn part_size(part: u32) -> usize {
@@ -76,7 +76,7 @@ fn part_size(part: u32) -> usize {
 }
 
 impl ObjectBlobs {
-    /// Blobs in a directory, which is made if it is not there. Every write is flushed to the disk
+    /// Opens a store in a directory, which is created if needed. Every write is flushed to the disk
     /// before it counts.
     ///
     /// # Errors
@@ -115,7 +115,7 @@ impl ObjectBlobs {
         })
     }
 
-    /// Blobs in memory, gone with the process.
+    /// Creates a store in memory, which is gone with the process.
     #[must_use]
     pub fn memory() -> Self {
         let store = Arc::new(InMemory::new());
@@ -175,7 +175,7 @@ impl ObjectBlobs {
         ) || refusal(error).is_some_and(|refusal| refusal.code == "ConditionalRequestConflict")
     }
 
-    /// Moves what was put together beside the blob's place to it, where that is not the place.
+    /// Moves the joined object to the blob's place, where it was built beside it.
     pub(crate) async fn put_in_place(
         &self,
         at: &Path,
@@ -204,7 +204,7 @@ impl ObjectBlobs {
         }
     }
 
-    /// The bytes that are there must be these.
+    /// Checks that the existing bytes are these.
     pub(crate) async fn must_be(&self, id: &BlobId, stored: Stored) -> Result<(), PutError> {
         let there = self.store.get(&self.location(id)).await.map_err(persist)?;
         if there.meta.size != stored.size {
@@ -256,7 +256,7 @@ impl ObjectBlobs {
     /// Checks that the existing object has these bytes.
     async fn already(&self, id: &BlobId, bytes: &Bytes, refusal: &str) -> Result<(), PutError> {
         match self.must_be(id, stored(bytes)).await {
-            // Two writes were in each other's way, and neither is there.
+            // Two writes conflicted, and neither succeeded.
             Err(PutError::Store(missing)) if missing.storage_code == "NoSuchKey" => {
                 Err(BlobError::new(BlobOperation::Persist, "ServiceUnavailable", refusal).into())
             }
@@ -264,7 +264,7 @@ impl ObjectBlobs {
         }
     }
 
-    /// Finds out whether the store refuses to write where there is an object already.
+    /// Probes whether the store rejects writes to existing objects.
     async fn learn(&self, at: &Path, parts: &dyn MultipartStore, s3: &S3) -> Result<(), BlobError> {
         let again = self.store.put_opts(at, Bytes::new().into(), PutMode::Create.into()).await;
         let refused = again.is_err_and(|error| self.is_refused(&error));
@@ -291,7 +291,7 @@ fn stored(bytes: &Bytes) -> Stored {
     Stored { size: bytes.len() as u64, digest: Sha256Digest(Sha256::digest(bytes).into()) }
 }
 
-/// The bytes of a read, which must be `size`.
+/// Returns the bytes of a read, which must be `size`.
 pub(crate) async fn collected(mut chunks: Outgoing, size: u64) -> Result<Bytes, BlobError> {
     let mut bytes = BytesMut::new();
     while let Some(chunk) = chunks.try_next().await? {
@@ -392,7 +392,7 @@ impl BlobStore for ObjectBlobs {
             Kind::S3(parts, _) => {
                 multipart::begin(&**parts, &self.location(id), &self.temporary_name()).await
             }
-            // Its parts are under the name, whatever their place is.
+            // Its parts are stored under the name, wherever they are joined.
             Kind::Memory(parts, _) => {
                 multipart::begin(&**parts, &self.location(id), &self.temporary_name()).await
             }
@@ -452,7 +452,7 @@ impl BlobStore for ObjectBlobs {
     fn list(&self) -> Listing {
         let failed = |error: object_store::Error| BlobError::of(BlobOperation::Read, &error);
         if let Kind::Directory(directory, _) = &self.kind {
-            // The library leaves out what a write that was killed left behind.
+            // The library omits leftovers of killed writes.
             let listed = files::list(directory.clone());
             return futures::stream::once(listed)
                 .map_ok(|objects| futures::stream::iter(objects).map(Ok))

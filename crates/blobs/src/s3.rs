@@ -11,9 +11,9 @@ use object_store::{ClientOptions, RetryConfig};
 
 pub(crate) use service::{Refusal, Service};
 
-/// For a connection to be made.
+/// The time limit for establishing a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// For the answer to begin, and between its bytes.
+/// The time limit until the answer begins, and between its bytes.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_REGION: &str = "us-east-1";
 
@@ -22,17 +22,17 @@ const DEFAULT_REGION: &str = "us-east-1";
 pub struct S3Config {
     /// The name of the bucket.
     pub bucket: String,
-    /// Goes before every key; may be empty.
+    /// The prefix of every key; may be empty.
     pub key_prefix: String,
-    /// The store, as a URL; that of Amazon for the region where it is `None`.
+    /// The URL of the store; Amazon's for the region if `None`.
     pub endpoint: Option<String>,
     /// The region of the bucket.
     pub region: String,
-    /// Id and secret of a key; without one the usual chain (environment, web identity, role).
+    /// The id and secret of a key; without one the usual chain (environment, web identity, role).
     pub key: Option<(String, String)>,
-    /// The bucket in the path rather than in the host's name.
+    /// Set if the bucket is in the path rather than in the host's name.
     pub force_path_style: bool,
-    /// For the store's answer to begin, and between its bytes.
+    /// The time limit until the store's answer begins, and between its bytes.
     pub answer_timeout: Duration,
 }
 
@@ -48,7 +48,7 @@ impl fmt::Debug for S3Config {
     }
 }
 
-/// A variable that has no meaning.
+/// An error in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{variable} {problem}")]
 pub struct S3ConfigError {
@@ -71,8 +71,8 @@ const SECRET_ACCESS_KEY: &str = "VFS_BLOB_S3_SECRET_ACCESS_KEY";
 const FORCE_PATH_STYLE: &str = "VFS_BLOB_S3_FORCE_PATH_STYLE";
 
 impl S3Config {
-    /// Reads `VFS_BLOB_S3_*` by `lookup`; `None` if none of them is set, so that blobs are to be
-    /// kept in a directory. A variable that is empty counts as not set.
+    /// Reads `VFS_BLOB_S3_*` with `lookup`; `None` if none of them is set, which selects a
+    /// directory. An empty variable counts as not set.
     ///
     /// # Errors
     /// [`S3ConfigError`] names the variable and what is wrong with it.
@@ -115,8 +115,8 @@ impl S3Config {
         Ok(Some(config))
     }
 
-    /// The library's client: it retries nothing, removes objects one by one, and its errors say
-    /// what S3 said.
+    /// Builds the library's client: it retries nothing, removes objects one by one, and its errors
+    /// contain S3's answer.
     pub(crate) fn build(&self, service: &Arc<Service>) -> Result<AmazonS3, object_store::Error> {
         let builder = match &self.key {
             Some((id, secret)) => {
@@ -157,7 +157,7 @@ fn check_bucket(bucket: &str) -> Result<(), S3ConfigError> {
     if good { Ok(()) } else { Err(wrong(BUCKET, "is not a valid bucket name")) }
 }
 
-/// Prefixes that mean the same to everybody: no empty, relative or odd segments.
+/// Checks that a prefix is unambiguous: without empty, relative or unusual segments.
 fn check_prefix(prefix: &str) -> Result<(), S3ConfigError> {
     let plain = |segment: &str| {
         !segment.is_empty()

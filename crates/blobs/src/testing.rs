@@ -16,9 +16,9 @@ use crate::{BlobStore as _, ObjectBlobs, S3Config};
 
 pub use proxy::{Fault, FaultProxy};
 
-/// Names the S3 server to use, where there is one.
+/// The variable with an S3 server to use instead.
 pub const ENDPOINT_VARIABLE: &str = "VFS_SYNC_TEST_S3_ENDPOINT";
-/// Names SeaweedFS's program, where it is not in the path nor in `target/tools`.
+/// The variable with the path of SeaweedFS, unless it is in the path or in `target/tools`.
 pub const WEED_VARIABLE: &str = "VFS_SYNC_TEST_WEED";
 
 const BUCKET: &str = "files";
@@ -26,7 +26,7 @@ const KEY: (&str, &str) = ("tester", "tester-secret");
 /// A key that may read and list, and nothing else.
 const READER: (&str, &str) = ("reader", "reader-secret");
 
-/// Ends when its standard input does, however this process ends; then nothing of it is left.
+/// A supervisor that ends the server when its standard input closes, however this process ends.
 const SUPERVISOR: &str = r#"
 weed=$1 directory=$2 bucket=$3
 shift 3
@@ -60,11 +60,11 @@ const START: Duration = Duration::from_secs(180);
 
 struct Seaweed {
     config: S3Config,
-    /// Held open as long as the server is wanted.
+    /// The supervisor's input, held open as long as the server is needed.
     _supervisor: Option<ChildStdin>,
 }
 
-/// A configuration for a place in the test server that nobody else uses.
+/// Returns a configuration for a place in the test server that no one else uses.
 ///
 /// # Errors
 /// What is missing, and what to do about it. A test that needs S3 fails without it: a test that
@@ -74,7 +74,7 @@ pub async fn new_s3_place() -> Result<S3Config, String> {
     let start = || SERVER.get_or_init(Seaweed::start).as_ref().map(|server| server.config.clone());
     let started = tokio::task::spawn_blocking(start).await.map_err(|error| error.to_string())?;
     let mut config = started.map_err(Clone::clone)?;
-    // A probe that a starting server fails half way leaves its object behind.
+    // A probe that fails half way on a starting server leaves its object behind.
     config.key_prefix = "starting".to_owned();
     until_it_serves(&config).await?;
     config.key_prefix = format!("test/{}", uuid::Uuid::now_v7());
@@ -87,7 +87,7 @@ pub fn as_reader(config: &S3Config) -> S3Config {
     S3Config { key: Some((READER.0.to_owned(), READER.1.to_owned())), ..config.clone() }
 }
 
-/// The server listens before its bucket is there.
+/// Waits for the bucket: the server listens before it exists.
 async fn until_it_serves(config: &S3Config) -> Result<(), String> {
     let blobs = ObjectBlobs::s3(config).map_err(|error| error.to_string())?;
     let until = tokio::time::Instant::now() + START;
@@ -153,7 +153,7 @@ impl Seaweed {
             .spawn()?;
         let output = supervisor.stdout.take().ok_or_else(|| io::Error::other("no output"))?;
         let (found, endpoint) = std::sync::mpsc::channel();
-        // It goes on writing, and would be ended by a pipe that nobody reads.
+        // It keeps writing, and an unread pipe would end it.
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 if let Some((_, url)) = line.split_once("S3 Endpoint:") {
@@ -169,10 +169,10 @@ impl Seaweed {
     }
 }
 
-/// Arguments that give each listener a port that is free now.
+/// Returns arguments that give each listener a free port.
 fn ports() -> io::Result<Vec<String>> {
     let bind = |_| std::net::TcpListener::bind("127.0.0.1:0");
-    // All at once, so that no two get the same.
+    // All at the same time, so that no two get the same port.
     let held: Vec<_> = LISTENERS.iter().map(bind).collect::<io::Result<_>>()?;
     let argument = |(name, held): (&&str, &std::net::TcpListener)| {
         Ok(format!("-{name}={}", held.local_addr()?.port()))

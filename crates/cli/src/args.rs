@@ -313,7 +313,7 @@ mod tests {
             }
             command.get_subcommands().for_each(|inner| check(inner, &way));
         }
-        // Those under these two are in their own help.
+        // The help of these two has the examples of their subcommands.
         let mut command = Cli::command();
         for own in ["rejected", "group"] {
             command = command.mut_subcommand(own, |c| {

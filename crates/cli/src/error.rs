@@ -217,7 +217,7 @@ impl From<TransportError> for Failure {
             TransportError::RematerializationRequired { .. } => {
                 Self::new(Kind::Guardrail, message).hint(REBUILD)
             }
-            // A content that the store cannot give; one that it cannot take waits instead.
+            // A content that the store cannot return; one that it cannot accept waits instead.
             TransportError::Refused { ref code, ref details, .. }
                 if code == code::BLOB_STORE_ERROR =>
             {

@@ -10,7 +10,7 @@ pub(crate) fn is_dangerous(c: char) -> bool {
         || matches!(c,
             '\u{061C}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}'
             | '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}' | '\u{00AD}' | '\u{E0000}'..='\u{E0FFF}'
-            // A name of Hangul fillers shows as nothing at all.
+            // A name of Hangul fillers is invisible.
             | '\u{115F}' | '\u{1160}' | '\u{3164}' | '\u{FFA0}' | '\u{180B}'..='\u{180F}')
 }
 

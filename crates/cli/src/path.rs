@@ -202,7 +202,7 @@ pub(crate) fn check_way(client: &SyncClient, path: &str) -> Result<()> {
     }
     let mut above: Option<Node> = None;
     while let Some(way) = ways.pop() {
-        // What is not there yet will be in the tree of what is above it.
+        // A step that does not exist yet will belong to the tree above it.
         let Ok(node) = client.resolve(&way.to_string()) else { return Ok(()) };
         if let Some(folder) = above.filter(|folder| folder.owner != node.owner) {
             let user = client.user();

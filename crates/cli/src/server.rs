@@ -126,7 +126,7 @@ pub(crate) async fn bind(setup: Setup) -> Result<Bound> {
     let s3 = s3()?;
     let config = setup.config.clone();
     let keys = Authenticator::load(&setup.auth).await.map_err(auth_failure)?;
-    // Bound before anything is made, so that a port in use changes nothing.
+    // Bound before anything is created, so that a port in use changes nothing.
     let (listener, address) = listen(setup.listen).await?;
     let (admin, admin_address) = match setup.admin_listen {
         Some(address) => {
@@ -139,7 +139,7 @@ pub(crate) async fn bind(setup: Setup) -> Result<Bound> {
     let blobs = open_blobs(s3.as_ref(), &setup.data).await?;
     let missing = !is_postgres(&setup.database) && !Path::new(&setup.database).exists();
     if missing && !setup.new {
-        // Before anything is made in its place.
+        // Checked before anything is created in its place.
         refuse_strangers(&setup, &*blobs, None).await?;
     }
     let store = vfs_sync_store::open(&setup.database, now()).await.map_err(store_failure)?;

@@ -20,7 +20,7 @@ pub(crate) struct Stdin {
 impl Stdin {
     pub(crate) fn new(stop: CancellationToken) -> Self {
         let (give, chunks) = sync_channel(1);
-        // It ends with the input, or with the process.
+        // The thread ends with the input, or with the process.
         std::thread::spawn(move || {
             let mut input = io::stdin().lock();
             loop {

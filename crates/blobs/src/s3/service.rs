@@ -1,5 +1,5 @@
-//! The HTTP below the library: what S3 answers becomes an error that names S3's own code, and the
-//! end of an upload in parts is made conditional, which the library does not offer.
+//! The HTTP layer below the library: errors carry S3's own code, and completing a multipart upload
+//! is conditional, which the library does not offer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,15 +15,15 @@ use object_store::client::{
     HttpResponseBody, HttpService, ReqwestConnector,
 };
 
-/// Bytes of an answer that is an error, or the end of an upload.
+/// The greatest size of an error answer, or of the answer that completes an upload.
 const MAX_ANSWER: usize = 64 * 1024;
 
-/// An answer of S3 that is an error.
+/// An error answer of S3.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{status} {code} (request {request_id}): {message}")]
 pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
-    /// S3's code, or the one of its table that goes with the status.
+    /// S3's code, or the code for the status.
     pub(crate) code: String,
     message: String,
     request_id: String,
@@ -59,7 +59,7 @@ impl HttpService for Client {
         let finishes = *request.method() == Method::POST
             && query.split('&').any(|field| field.starts_with("uploadId="));
         if finishes && self.service.conditional_finish.load(Ordering::Relaxed) {
-            // Signatures cover the headers that they list; this one comes after.
+            // Signatures cover the headers that they list; this one is added after.
             request.headers_mut().insert(IF_NONE_MATCH, HeaderValue::from_static("*"));
         }
         let response = self.inner.execute(request).await?;
@@ -80,7 +80,7 @@ impl HttpService for Client {
         let code = element(&text, "Code").filter(|_| text.contains("<Error"));
         let passes = match (status, code) {
             (status, None) if status.is_success() => true,
-            // An answer to HEAD has no body, and so no code.
+            // An answer to HEAD has no body, hence no code.
             (StatusCode::NOT_FOUND, None | Some("NoSuchKey")) => true,
             (StatusCode::PRECONDITION_FAILED, _) => true,
             _ => false,
@@ -104,14 +104,14 @@ impl HttpService for Client {
 #[error("the answer broke off")]
 struct Cut;
 
-/// The text of the first element of this name; codes and messages have no elements inside.
+/// Returns the text of the first element of this name; codes and messages have no child elements.
 fn element<'t>(xml: &'t str, name: &str) -> Option<&'t str> {
     let start = xml.find(&format!("<{name}>"))? + name.len() + 2;
     let length = xml[start..].find('<')?;
     Some(xml[start..start + length].trim()).filter(|text| !text.is_empty())
 }
 
-/// The code for a status that came without one: from a proxy, or to a HEAD.
+/// Returns the code for a status without one: from a proxy, or to a HEAD request.
 fn of_status(status: StatusCode) -> &'static str {
     match status {
         StatusCode::NOT_FOUND => "NoSuchKey",

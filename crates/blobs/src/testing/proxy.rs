@@ -16,20 +16,20 @@ use crate::S3Config;
 /// The way in which a request fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// It gets an error, and S3 never sees it.
+    /// Answers with an error; S3 never sees the request.
     Answer {
         /// The HTTP status of the answer.
         status: u16,
-        /// S3's code in the body; none with an empty one.
+        /// The S3 code in the body; an empty one for no code.
         code: String,
     },
-    /// S3 does it, but the answer breaks off half way.
+    /// Forwards the request, and cuts the answer half way.
     Cut,
-    /// S3 does it, but the answer is half as long, and says so itself.
+    /// Forwards the request, and answers with half the bytes and a matching length.
     Truncate,
-    /// S3 never sees it, and no answer comes.
+    /// Drops the request: S3 never sees it, and no answer arrives.
     Stall,
-    /// S3 does it, but the answer is held back until the proxy is healed.
+    /// Forwards the request, and holds the answer back until the proxy is healed.
     Hold,
 }
 
@@ -48,7 +48,7 @@ struct Inner {
     failed: Arc<tokio::sync::watch::Sender<u64>>,
 }
 
-/// A proxy before an S3. It ends when it is dropped.
+/// A proxy in front of an S3. It ends when it is dropped.
 pub struct FaultProxy {
     inner: Inner,
     address: std::net::SocketAddr,
@@ -62,7 +62,7 @@ impl Drop for FaultProxy {
 }
 
 impl FaultProxy {
-    /// Starts a proxy before the store of `config`, and fails nothing yet.
+    /// Starts a proxy in front of the store of `config`, without faults.
     ///
     /// # Panics
     /// If there is no port for it.
@@ -94,17 +94,17 @@ impl FaultProxy {
         }
     }
 
-    /// From now on requests of this method (`None`: all) fail.
+    /// Lets all further requests of this method (`None`: all) fail.
     pub fn fail(&self, method: Option<Method>, fault: Fault) {
         self.choose(Some((method, fault)));
     }
 
-    /// From now on nothing fails.
+    /// Lets all further requests succeed.
     pub fn heal(&self) {
         self.choose(None);
     }
 
-    /// The next request of this method arrives only once [`Self::release`] is called; it counts as
+    /// Delays the next request of this method until [`Self::release`] is called; it counts as
     /// failed.
     pub fn delay_next(&self, method: Method) {
         self.inner.released.send_replace(false);
@@ -159,7 +159,7 @@ async fn forward(State(inner): State<Inner>, request: Request) -> Response {
     let method = request.method().clone();
     match fault {
         Some(Fault::Answer { status, code }) => {
-            // Read to its end, so that the connection is not cut instead.
+            // Read to its end, so that the connection is not closed early.
             let _ = axum::body::to_bytes(request.into_body(), usize::MAX).await;
             return refusal(&method, status, &code);
         }
@@ -168,7 +168,7 @@ async fn forward(State(inner): State<Inner>, request: Request) -> Response {
     }
     let (parts, body) = request.into_parts();
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    // The host stays the one that the client saw: its signature covers it.
+    // The host header stays the client's: its signature covers it.
     let mut headers = parts.headers;
     headers.remove(CONNECTION);
     let length = headers.remove(CONTENT_LENGTH);

@@ -114,7 +114,7 @@ pub(crate) async fn run(args: Demo, output: Output, stop: CancellationToken) -> 
         stop.cancelled().await;
         ending.cancel();
         let _ = serving.await;
-        // The directory is the user's now.
+        // The directory belongs to the user now.
         let _ = directory.keep();
         return identical;
     }

@@ -43,7 +43,7 @@ pub(super) async fn serve(args: Serve, output: Output, stop: CancellationToken) 
         }
     }
     server.serve(listener, admin, stop.cancelled_owned()).await;
-    // It has stopped well, whether or not anybody still reads that.
+    // The server has stopped, whether or not the output can still be written.
     let _ = output.json(&json!({ "event": "stopped" })).and_then(|()| output.say("stopped"));
     Ok(())
 }

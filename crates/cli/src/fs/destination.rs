@@ -103,7 +103,7 @@ pub(crate) fn write_file(
     };
     let placed = fill(&mut file, wanted, &mut bytes, stop).and_then(|()| {
         let kept = place(folder, &temporary, name, over, device)?;
-        // By the open file: what has the name may be somebody else's already.
+        // Read from the open file: the name may belong to another file already.
         Ok(Placed { stat: stat_file(&file)?, kept })
     });
     if placed.is_err() {
@@ -129,7 +129,7 @@ fn place(
         Over::Expected(stat) => Some(stat),
         Over::Anything => None,
     };
-    // A crash from here on leaves under this name what may be somebody's work.
+    // After a crash from here on, the file under this name may be the user's work.
     let displaced = names::displaced();
     folder.rename(temporary, &displaced, false)?;
     let swapped = folder.exchange(&displaced, name);
@@ -238,7 +238,7 @@ fn fill(
         return Err(NotWritten::WrongBytes);
     }
     match set_mode_and_mtime(file, wanted.mode, None) {
-        // A disk that keeps no permission bits.
+        // The disk does not support permission bits.
         Err(error)
             if matches!(
                 error.kind(),
@@ -285,7 +285,7 @@ mod tests {
         assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), b"one");
         let two = write(b"two", Over::Expected(one)).unwrap();
         assert_eq!((std::fs::read(dir.path().join("f")).unwrap(), two.kept), (b"two".into(), None));
-        // Saved since it was looked at: it is kept, also where the sizes are the same.
+        // Saved since it was compared: it is kept, even with the same size.
         std::fs::write(dir.path().join("f"), "mine").unwrap();
         let kept = write(b"three", Over::Expected(two.stat)).unwrap().kept.unwrap();
         assert!(kept.to_str().unwrap().starts_with("f (conflict laptop "), "{kept:?}");

@@ -55,7 +55,7 @@ fn stat_at<Fd: std::os::fd::AsFd>(fd: Fd, name: Option<&OsStr>) -> io::Result<St
     };
     match sys::statx(&fd, path, flags, F::BASIC_STATS | F::BTIME) {
         Ok(found) => Ok(Stat::of_statx(&found)),
-        // A kernel or a sandbox without the call.
+        // The kernel or a sandbox lacks the call.
         Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => plain_stat_at(fd, name),
         Err(error) => Err(error.into()),
     }
@@ -295,7 +295,7 @@ impl Folder {
             return Ok(sys::renameat(&*self.0, from, &*self.0, to)?);
         }
         match sys::renameat_with(&*self.0, from, &*self.0, to, sys::RenameFlags::NOREPLACE) {
-            // Disks that cannot do it in one step: a hard link fails where the name is taken.
+            // The disk cannot do it atomically: a hard link fails where the name is taken.
             Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
                 match sys::linkat(&*self.0, from, &*self.0, to, AtFlags::empty()) {
                     Ok(()) => Ok(sys::unlinkat(&*self.0, from, AtFlags::empty())?),
@@ -380,7 +380,7 @@ impl Folder {
         match sys::flock(&*self.0, sys::FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(true),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
-            // Some network file systems know no locks on folders.
+            // Some network file systems have no locks on folders.
             Err(rustix::io::Errno::BADF | rustix::io::Errno::NOTSUP | rustix::io::Errno::INVAL) => {
                 Ok(true)
             }
@@ -452,7 +452,7 @@ mod tests {
         let open = root.chain.iter().filter(|(_, folder)| folder.is_some()).count();
         assert!(open <= 2 * KEPT_OPEN, "{open} folders are open");
         root.folder(&path).unwrap().create_new(OsStr::new("file")).unwrap();
-        // Up again, step by step, and to places beside the way.
+        // Upwards again, step by step, and to folders beside the path.
         let deepest = path.clone();
         for _ in 0..150 {
             root.folder(&path).unwrap();

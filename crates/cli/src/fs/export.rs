@@ -222,7 +222,7 @@ impl<'a> Export<'a> {
         progress: &mut (dyn FnMut(&ExportReport) + Send),
     ) -> Result<ExportReport> {
         let walked = self.walk(top, progress).await;
-        // Also where it was cut short: what was written is recorded, and folders get their bits back.
+        // Also after an interruption: written files are recorded, and folders get their bits back.
         for leave in std::mem::take(&mut self.leaving).into_iter().rev() {
             self.leave(leave);
         }
@@ -362,7 +362,7 @@ impl<'a> Export<'a> {
                 let (at, row) = (path.join(&name), rows.remove(&name));
                 self.extras.push(Extra { at, row });
             }
-            // What is neither on the disk nor in the tree.
+            // Rows of entries that are neither on the disk nor in the tree.
             for (name, row) in rows {
                 if disk.stat(&name).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
                     && self.client.node(&row.tree.item)?.is_none()

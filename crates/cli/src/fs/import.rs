@@ -140,7 +140,7 @@ pub(crate) fn import(
         options.delete && options.yes,
         !options.dry_run,
     )?;
-    // What was saved before this is read as it survives a loss of power.
+    // Files saved before this point are read as they survive a loss of power.
     let started = record::now();
     if !options.dry_run {
         scanner
@@ -170,7 +170,7 @@ pub(crate) fn import(
             report,
         };
         let state = match target {
-            // A dry run into a folder that is not there yet.
+            // A dry run into a folder that does not exist yet.
             Some(id) if client.node(&id)?.is_none() => TreeFolderState::New(id),
             Some(id) => TreeFolderState::There(id),
             None => TreeFolderState::Top,
@@ -234,7 +234,7 @@ impl<'a> Import<'a> {
             Some(id) => self.client.node(&id)?.map(|node| (node.owner, node.access_level)),
             None => None,
         };
-        // What this import makes is not there before it is committed; it may be written to.
+        // A folder that this import creates exists only after the commit; the user may write to it.
         let (home, level) = home.unwrap_or_else(|| (self.client.user(), AccessLevel::Admin));
         let there: HashMap<String, Child> = if place.is_new() || place.is_gone() {
             HashMap::new()
@@ -269,7 +269,7 @@ impl<'a> Import<'a> {
             }
             let replaces = self.gone.last().filter(|gone| gone.replaced && gone.at == at);
             let child = there.get(seen.name.as_str());
-            // What makes room for it is no other item of its name.
+            // An entry that is being replaced does not count as another item of its name.
             let child = child
                 .filter(|child| replaces.is_none_or(|gone| gone.row.tree.item != child.node.id));
             if row.is_none()
@@ -303,7 +303,7 @@ impl<'a> Import<'a> {
             }
             let mut rows: Vec<_> = rows.into_iter().collect();
             rows.sort_by(|a, b| a.0.cmp(&b.0));
-            // What an export was about to make was never here.
+            // An entry that an export was about to create never existed here.
             for (name, row) in rows.into_iter().filter(|(_, row)| row.disk.inode != 0) {
                 self.gone.push(Gone { row, replaced: false, at: path.join(name) });
             }

@@ -52,7 +52,7 @@ pub(crate) fn merge(client: &SyncClient) -> Result<Merged> {
     for rows in settled_rows.chunks(ROWS_TOGETHER) {
         let mut batch = client.batch();
         for (directory, id) in rows {
-            // As it is by now: it may have become another's.
+            // Read again: the row may belong to another item now.
             if let Some(row) = client.directories().entry(*directory, *id)?.filter(|row| row.made) {
                 let row = EntryRecord { made: false, ..row };
                 batch.record(*directory, RecordChange::Put(Box::new(row)));

@@ -125,7 +125,7 @@ fn unescaped(text: &str) -> Option<Vec<u8>> {
         && bytes != b"."
         && bytes != b"..";
     let needs_escape = match std::str::from_utf8(&bytes) {
-        // It is shorter each time, so this ends.
+        // The text is shorter each time, so this terminates.
         Ok(inner) => unescaped(inner).is_some(),
         Err(_) => true,
     };

@@ -58,7 +58,7 @@ impl<T> Prefetch<T> {
             scope.spawn(move || {
                 let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
                 while let Ok(job) = next() {
-                    // Whoever asked may have given up.
+                    // The receiver may have given up.
                     let _ = job.outcome.send(read(client, &job, stop));
                 }
             });
@@ -73,7 +73,7 @@ impl<T> Prefetch<T> {
     /// Schedules a file, which may have bytes of one of the digests `known`.
     pub(super) fn ask(&mut self, file: T, disk: &Folder, name: OsString, known: Vec<Sha256Digest>) {
         let (outcome, answer) = mpsc::channel();
-        // That nobody takes it shows as an outcome that never comes.
+        // If no thread takes it, the outcome never arrives.
         let _ = self.jobs.send(Job { disk: disk.clone(), name, known, outcome });
         self.asked.push_back((file, answer));
     }

@@ -112,7 +112,7 @@ impl Scanner {
         }
         let stat = match folder.stat(&disk_name) {
             Ok(stat) => stat,
-            // It went between the listing and now: so it is not there.
+            // Gone since the listing: it does not exist.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
             Err(error) => {
                 listing.problems.push(Problem::unreadable(&path, &error));
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_time_that_cannot_be_carried_is_told_and_the_file_is_kept() {
-        // Most disks hold no such time.
+        // Most disks cannot represent such a time.
         let shm = Path::new("/dev/shm");
         let dir = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() };
         let dir = dir.unwrap();

@@ -73,7 +73,7 @@ pub(super) fn generate(top: &Path) -> io::Result<()> {
     let odd = top.join("odd names");
     std::fs::create_dir(&odd)?;
     for (number, name) in (0..).zip(odd_names()) {
-        // Not every disk takes every name; the demonstration goes on without.
+        // Some disks reject some names; the demonstration continues without them.
         let _ = write(&odd.join(OsStr::from_bytes(&name)), 64 + number, number);
     }
     write(&top.join("large.bin"), 12_000_000, 7)
@@ -83,7 +83,7 @@ fn write(path: &Path, size: u64, seed: u64) -> io::Result<()> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 8);
     while (bytes.len() as u64) < size {
-        // Xorshift: quick, and nothing that compresses away.
+        // Xorshift: fast, and incompressible.
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;

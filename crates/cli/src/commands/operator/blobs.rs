@@ -108,7 +108,7 @@ async fn compare(
     mut listed: Listing,
     args: &BlobsCheck,
 ) -> Result<Report> {
-    // Objects first: whatever is in the store was in the registry before.
+    // Objects first: every object in the store was registered before.
     let mut objects: BTreeMap<String, Object> = BTreeMap::new();
     while let Some(object) = listed.try_next().await.map_err(store_failed)? {
         objects.insert(object.name.clone(), object);
@@ -177,7 +177,7 @@ async fn is_rotten(
     };
     let mut bytes = match blobs.get(blob_id, None).await {
         Ok(bytes) => bytes,
-        // It went since the objects were listed.
+        // It was removed since the objects were listed.
         Err(error) if error.storage_code == "NoSuchKey" => return Ok(false),
         Err(error) => return Err(store_failed(error)),
     };

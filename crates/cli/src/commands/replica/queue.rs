@@ -78,7 +78,7 @@ pub(in crate::commands) fn rejected(global: &Global, args: Rejected, output: Out
             for id in &chosen.uploads {
                 match client.queue().retry_upload(id) {
                     Ok(()) => uploads.push(id),
-                    // One whose bytes are lost keeps none of the others from going.
+                    // A content whose bytes are lost does not block the others.
                     Err(error) if all => left.push((id.to_string(), error.to_string())),
                     Err(error) => return Err(error.into()),
                 }

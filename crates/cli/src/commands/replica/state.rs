@@ -19,7 +19,7 @@ pub(in crate::commands) fn state(global: &Global, command: State, output: Output
         State::Hydrate { file, init } => {
             let json = std::fs::read(&file)
                 .map_err(Failure::io(format!("cannot read {}", file.display())))?;
-            // Before there is a client that could say so.
+            // Checked before there is a client that could report it.
             let client_id = state::client_id(&json).map_err(vfs_sync_client::report_violation)?;
             let outcome = replica::hydrate(global, &init, client_id, &json[..])?;
             output.say(format_args!(

@@ -229,7 +229,7 @@ fn notices(client: &SyncClient, events: Vec<ChangeEvent>) -> Result<Notices> {
                 let at = path::of(client, &item_id).unwrap_or_else(|_| item_id.to_string());
                 notices.refused = Some(format!("the content of {at} was rejected: {reason}"));
             }
-            // It may have gone again since.
+            // It may be gone again.
             ChangeEvent::Shared { item_id, owner, level } if client.node(&item_id)?.is_some() => {
                 notices.shared.push((path::of(client, &item_id)?, owner, level));
             }

@@ -103,7 +103,7 @@ fn decline(client: &SyncClient, path: &str, output: Output) -> Result<()> {
         other => path::explain(client)(other),
     })?;
     output.say(format_args!("declined {}: the next sync removes it", escaped(&at)))?;
-    // What comes by a group, or from above, still shows it.
+    // A grant to a group, or on a folder above, still gives access.
     let left: Vec<String> = client
         .sharing()
         .audience(&node.id)?

@@ -230,7 +230,7 @@ pub(in crate::commands) fn put(
         (id, stored.map_err(|error| interrupted_or(&stop, error))?)
     } else {
         let what = format!("cannot read {}", args.file.display());
-        // A link given by name is the user's own to follow.
+        // A link given by name is followed.
         let path = args.file.canonicalize().map_err(Failure::io(&what))?;
         let (folder, file) = path
             .parent()

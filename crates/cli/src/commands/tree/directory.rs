@@ -138,7 +138,7 @@ pub(in crate::commands) async fn export(
         return Err(Failure::usage(format!("{} is a file", args.path))
             .hint(format!("use `vfs-sync get '{}'`", args.path)));
     }
-    // Nothing that somebody else shares is written to a disk unless that share was named.
+    // Shared items are written to a disk only if their share was named.
     let top = place.container()?.cloned();
     let options = ExportOptions {
         replica: Some(replica::directory(global)?),

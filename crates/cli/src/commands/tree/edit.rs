@@ -99,7 +99,7 @@ pub(in crate::commands) async fn mv(
     if parent.owner(&client).as_ref() != Some(&node.owner) {
         return move_by_copy(&client, node, parent, name, args, output, stop).await;
     }
-    // Moved first: if that is not possible, it is not renamed either.
+    // Moved first: if that is impossible, it is not renamed either.
     if !hangs_in(&client, &node, &parent)? {
         client
             .move_to(&node.id, parent.container()?)
@@ -248,7 +248,7 @@ pub(in crate::commands) async fn cp(
 
 pub(in crate::commands) fn rm(global: &Global, args: Rm, output: Output) -> Result<()> {
     let client = replica::open(global, replica::config())?;
-    // All are looked up before the first goes: a typing error deletes nothing.
+    // All are looked up before the first is deleted: a typing error deletes nothing.
     let mut found = Vec::new();
     for path in &args.paths {
         path::check_way(&client, &path::above(path)?)?;
@@ -274,7 +274,7 @@ pub(in crate::commands) fn rm(global: &Global, args: Rm, output: Output) -> Resu
                     Escaped(path)
                 ))?;
             }
-            // One of the others may have been its folder.
+            // Its folder may have been one of the others.
             None if client.node(&node.id)?.is_some() => {
                 let gone = match args.force {
                     false => client.delete(&node.id, Delete::Recursive),

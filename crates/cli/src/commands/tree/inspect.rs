@@ -112,7 +112,7 @@ pub(in crate::commands) fn tree(global: &Global, args: Tree, output: Output) -> 
     let top = path::folder(&client, &args.path)?;
     let (mut folders, mut files, mut others) = (0_u64, 0_u64, 0_u64);
     let text = |value: &Value| json_text(value).map_err(Failure::output);
-    // Written as it comes: a tree may be larger than memory.
+    // Written while it is read: a tree may be larger than memory.
     output.json_part(&format!("{{\"path\":{},\"entries\":[", text(&json!(args.path))?))?;
     let mut separator = "\n";
     let base = path::parse(&args.path)?.to_string();

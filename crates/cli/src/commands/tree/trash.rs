@@ -102,14 +102,14 @@ fn chosen<'a>(client: &SyncClient, all: &'a [Trashed], which: &str) -> Result<&'
 
 async fn restore(client: &SyncClient, args: TrashRestore, output: Output) -> Result<()> {
     let all = client.trash().list().await?;
-    // All of them are looked up before the first comes back.
+    // All of them are looked up before the first is restored.
     let chosen: Vec<&Trashed> =
         args.items.iter().map(|which| chosen(client, &all, which)).collect::<Result<_>>()?;
     let mut restored = Vec::new();
     for found in chosen {
         let path = place(client, found);
         let count = client.trash().restore(&found.item, !args.only).await.map_err(gone(&path))?;
-        // Its place may be another by now: nothing above it is live.
+        // It may have another place now, where its old folder no longer exists.
         let now_at = client.path_of(&found.item).ok();
         match &now_at {
             Some(at) if count > 1 => output.say(format_args!(

@@ -183,7 +183,7 @@ impl Export<'_> {
         let (mut mode, mut mtime) = (wanted.mode, wanted.mtime);
         let (mut own_mode, mut own_time) = (None, None);
         if let Some(row) = &row {
-            // What was changed here and not imported yet stays.
+            // Changes here that are not imported yet stay.
             own_mode = (row.disk.mode != stat.mode).then_some(row.disk.mode);
             own_time = (row.disk.mtime != stat.modified).then_some(row.disk.mtime);
             mode = mode.filter(|_| own_mode.is_none() && row.tree.mode != wanted.mode);

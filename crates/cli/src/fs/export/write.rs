@@ -94,7 +94,7 @@ impl Export<'_> {
             for (content, sender) in
                 client.contents().read_uncached(&items).await.into_iter().zip(senders)
             {
-                // Whoever no longer waits was interrupted.
+                // A receiver that no longer waits was interrupted.
                 let _ = sender.send(content);
             }
         });
@@ -138,7 +138,7 @@ impl Export<'_> {
         file: &ToWrite,
         content: &LocalContent,
     ) -> Result<()> {
-        // Where the disk has taken two names for one, what was just written is not written over.
+        // Where the disk confuses two names, a file just written is not overwritten.
         let replaces = !matches!(file.over, Over::Nothing);
         if replaces && disk.stat(&file.name).is_ok_and(|stat| self.written.contains(&stat.id)) {
             let detail = "the disk confuses its name with that of a file beside it";
@@ -153,7 +153,7 @@ impl Export<'_> {
             && matches!(&done, Err(NotWritten::Io(error)) if error.kind() == io::ErrorKind::AlreadyExists)
             && !disk.stat(name).is_ok_and(|stat| self.written.contains(&stat.id))
         {
-            // It appeared since the folder was read: it is kept as what was there before is.
+            // It appeared since the folder was read: it is kept like one that was there before.
             let reader = content.reader()?;
             done = destination::write_file(
                 disk,

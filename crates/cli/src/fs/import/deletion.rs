@@ -52,7 +52,7 @@ impl Import<'_> {
             if parents.len() > 1
                 && let Some(parent) = &parent
             {
-                // It hangs elsewhere too.
+                // It is in other folders too.
                 self.batch.unlink(&node.id, parent);
             } else if !self.client.sharing().may_delete(&node.id)? {
                 self.problem(not_permitted(&at, &node.owner, node.access_level));
@@ -109,7 +109,7 @@ impl Import<'_> {
                         let at = at.join(OsStr::from_bytes(&row.name));
                         left.push((row, at, Some(index)));
                     }
-                    // A shortcut goes with its folder; what is new in the folder keeps it.
+                    // A shortcut is deleted with its folder; a new entry in the folder keeps it.
                     None => stays |= !child.shortcut,
                 }
             }

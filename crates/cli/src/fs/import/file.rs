@@ -165,7 +165,7 @@ impl Import<'_> {
                 Err(Cut::Changed) => {}
                 Err(Cut::Interrupted) => return Ok(()),
                 Err(Cut::Io(error)) => {
-                    // Gone since the folder was listed: not there any more, then.
+                    // Gone since the folder was listed: it does not exist any more.
                     if error.kind() != std::io::ErrorKind::NotFound {
                         self.problem(Problem::unreadable(&file.at, &error));
                     }
@@ -214,7 +214,7 @@ impl Import<'_> {
         self.unsynced |= stat.changed >= self.started;
         let FoundFile { place, row, node, taken, moved, level, home, seen, at, .. } = file;
         let seen = ScannedEntry { stat, ..seen };
-        // What is no item yet, or not to become its content, is made in the folder.
+        // A new item needs write access to the folder, as does a copy beside an item.
         let is_known = |digest| {
             row.as_ref().is_some_and(|row| row.disk.digest == digest || row.coming == digest)
                 || node.as_ref().is_some_and(|node| has_digest(node, found))
@@ -243,7 +243,7 @@ impl Import<'_> {
             };
         };
         if row.coming == Some(found) && row.disk.digest != Some(found) {
-            // A killed export wrote it.
+            // An export that was killed wrote it.
             self.report.unchanged += 1;
             let tree = match &node {
                 Some(node) if has_digest(node, found) => {
@@ -255,7 +255,7 @@ impl Import<'_> {
             return self.commit_if_full();
         }
         if row.disk.digest == Some(found) {
-            // The same bytes: at most time and bits are new.
+            // The same bytes: only time and bits may have changed.
             let change = metadata::since(&row.disk, &stat);
             let touched = row.disk.mtime != stat.modified;
             let mut tree = row.tree.clone();
@@ -266,7 +266,7 @@ impl Import<'_> {
                     if !change.is_empty() {
                         self.batch.set_metadata(&node.id, change);
                     }
-                    // Only the time of these very bytes.
+                    // Only the time of exactly these bytes.
                     if touched && has_digest(node, found) && !self.options.dry_run {
                         self.batch.touch(&node.id, stat.mtime)?;
                     }
@@ -318,7 +318,7 @@ impl Import<'_> {
         let (digest, mtime) = (Some(found), Some(stat.mtime));
         let tree = TreeState { blob_id, digest, mtime, mode, ..row.tree.clone() };
         let tree = if moved { self.moved_tree(&place, &seen, tree) } else { tree };
-        // What was refused is on its way again.
+        // A rejected change is queued again.
         let row = EntryRecord { state: EntryState::Agreed, ..row };
         self.put_row(&row, row.id, &place, &seen, disk, tree, row.made);
         self.commit_if_full()
@@ -340,7 +340,7 @@ impl Import<'_> {
         let id = row.unwrap_or_else(|| self.record.new_id());
         let found = bytes.digest();
         if aside && let Some(same) = self.same_copy(place, seen, found)? {
-            // These bytes were kept before.
+            // These bytes are kept already.
             self.report.unchanged += 1;
             let tree = with_disk_metadata(record::tree(&same, place.id().as_ref()), &seen.stat);
             self.put(id, place, seen, disk, tree, false);
@@ -380,7 +380,7 @@ impl Import<'_> {
             Bytes::Taken(content) => {
                 Some(self.batch.put_taken(item, content.with_time(stat.mtime)).blob_id)
             }
-            // Only where nothing is changed.
+            // Only in a dry run.
             Bytes::Known(_) => None,
         }
     }

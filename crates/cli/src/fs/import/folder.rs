@@ -42,7 +42,7 @@ impl Import<'_> {
         };
         let disk = self.record.disk(&seen.stat, None);
         if let Some(row) = row {
-            // What is on another disk than it was is mounted there, or no longer: nothing in it is gone.
+            // Another disk is mounted there, or no longer: nothing in it counts as gone.
             let held = row.disk.elsewhere != disk.elsewhere;
             if held && self.options.delete {
                 let detail = "another disk than before is mounted here: nothing is deleted in it";

@@ -35,7 +35,7 @@ impl Import<'_> {
         }
         let to_other_folder = row.parent != place.0.row;
         if to_other_folder && !place.is_new() && !place.is_gone() {
-            // The tree may have moved the folder into what is moved.
+            // The tree may have moved the target folder into the moved item.
             let mut above: Vec<ItemId> = place.id().into_iter().collect();
             let mut met = HashSet::new();
             while let Some(id) = above.pop() {
