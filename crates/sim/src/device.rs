@@ -460,7 +460,8 @@ impl Device {
                 }
                 let item = op.item_id.clone();
                 let as_own = as_own.contains(&item);
-                let queued = Queued { device: index, item, as_own, seen, end: None };
+                let deletes = op.action == Action::Delete;
+                let queued = Queued { device: index, item, as_own, deletes, seen, end: None };
                 book.operations.insert(op.op_id, queued);
             }
         }
@@ -474,6 +475,8 @@ impl Device {
             match event {
                 ChangeEvent::Outdated { op_id, .. } => book.ended(&op_id, End::Outdated),
                 ChangeEvent::Rejected { op_id, .. } => book.ended(&op_id, End::Rejected),
+                // Where the answer to a delete was lost, the feed brings back what it has not removed.
+                ChangeEvent::Kept(item) => book.kept(index, &item),
                 ChangeEvent::ConflictedCopy { item_id, copy } => {
                     if let Some(content) = book.contents.remove(&(index, item_id.clone())) {
                         book.contents.insert((index, copy), content);

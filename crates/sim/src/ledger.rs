@@ -84,6 +84,8 @@ pub(crate) struct Queued {
     pub(crate) item: ItemId,
     /// True if the item was its author's own, as far as the device knew.
     pub(crate) as_own: bool,
+    /// True if the operation deletes the item.
+    pub(crate) deletes: bool,
     /// The name that its author had in view, if the operation only renames.
     pub(crate) seen: Option<Seen>,
     pub(crate) end: Option<End>,
@@ -209,6 +211,16 @@ impl Book {
         // What was decided at once may be told as rejected only then.
         if let Some(queued) = self.operations.get_mut(op_id).filter(|queued| !decided(queued)) {
             queued.end = Some(end);
+        }
+    }
+
+    /// Records that a device learnt that an item stays, which deletions of its own have not removed.
+    pub(crate) fn kept(&mut self, device: usize, item: &ItemId) {
+        for (op_id, queued) in &mut self.operations {
+            let refused = queued.deletes && queued.end.is_none() && !self.model.was_applied(op_id);
+            if refused && queued.device == device && queued.item == *item {
+                queued.end = Some(End::Outdated);
+            }
         }
     }
 
