@@ -8,7 +8,9 @@ use vfs_sync_testkit::client::core::guardrail::Stage;
 use vfs_sync_testkit::client::core::id::{BlobId, ChangeId, ReplicaId, StagingId, WriteId};
 use vfs_sync_testkit::client::core::item::Name;
 use vfs_sync_testkit::client::core::wire::{AttachRequest, PushStatus, StageRequest};
-use vfs_sync_testkit::client::{ClientConfig, SyncClient, TransportError, Violation};
+use vfs_sync_testkit::client::{
+    ClientConfig, SyncClient, TransportError, TransportExt as _, Violation,
+};
 use vfs_sync_testkit::{
     ScriptedTransport, TestDevice, TestServer, ViolationCollector, all_results,
     expect_exact_guardrail_signatures, expect_guardrail_signature,
