@@ -1,9 +1,11 @@
 //! A push's body: whatever is received is decided, and every operation gets its result.
 #![no_main]
 
+use std::collections::BTreeSet;
+
 use libfuzzer_sys::fuzz_target;
 use vfs_sync_core::id::UserId;
-use vfs_sync_core::server::push::{PushBatch, Rows, Told, decide};
+use vfs_sync_core::server::push::{PresentInFeed, PushBatch, Rows, Step, decide};
 use vfs_sync_core::time::Timestamp;
 
 fuzz_target!(|body: &[u8]| {
@@ -14,14 +16,20 @@ fuzz_target!(|body: &[u8]| {
         rows.absorb(needs, Rows::default());
     }
     let now = Timestamp::from_millis(1_700_000_000_000).expect("a time");
-    let mut decided = decide(&batch, rows, now);
+    let decided = decide(&batch, rows, now);
     assert_eq!(decided.response.results.len(), batch.len());
     serde_json::to_string(&decided.response).expect("an answer serializes");
-    while let Some(needs) = decided.spread.needs() {
-        decided.spread.absorb(needs, Rows::default());
-    }
-    let readers = decided.spread.readers();
-    let _ = decided.spread.doubtful();
-    let changes = decided.spread.finish(&Told::new());
+    let (mut step, mut readers) = (decided.propagation.step(), BTreeSet::new());
+    let changes = loop {
+        step = match step {
+            Step::Load(load) => load.resume(Rows::default()),
+            Step::LockHeads(lock) => {
+                readers.clone_from(lock.readers());
+                lock.resume()
+            }
+            Step::LookUp(look_up) => look_up.resume(&PresentInFeed::new()),
+            Step::Write(changes) => break changes,
+        };
+    };
     assert!(changes.feed.keys().all(|user| readers.contains(user)), "a head was not locked");
 });

@@ -11,7 +11,7 @@ use vfs_sync_core::access::{AccessLevel, Principal, PrincipalType};
 use vfs_sync_core::id::{ItemId, OpId, PrincipalId, ReplicaId, UserId, WriteId};
 use vfs_sync_core::item::{Name, ObjectType};
 use vfs_sync_core::operation::{Action, Operation, Upsert};
-use vfs_sync_core::server::push::{Changes, Needs, PushBatch, Rows, Told, decide};
+use vfs_sync_core::server::push::{Changes, Needs, PresentInFeed, PushBatch, Rows, Step, decide};
 use vfs_sync_core::register::{GrantRegister, Item, ItemFields};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::PushStatus;
@@ -66,13 +66,20 @@ impl Store {
             let found = self.load(&needs);
             rows.absorb(needs, found);
         }
-        let mut decided = decide(&batch, rows, at(now));
-        while let Some(needs) = decided.spread.needs() {
-            let found = self.load(&needs);
-            decided.spread.absorb(needs, found);
-        }
-        let _ = decided.spread.doubtful();
-        self.write(replica, decided.spread.finish(&Told::new()));
+        let decided = decide(&batch, rows, at(now));
+        let mut step = decided.propagation.step();
+        let changes = loop {
+            step = match step {
+                Step::Load(load) => {
+                    let found = self.load(load.needs());
+                    load.resume(found)
+                }
+                Step::LockHeads(lock) => lock.resume(),
+                Step::LookUp(look_up) => look_up.resume(&PresentInFeed::new()),
+                Step::Write(changes) => break *changes,
+            };
+        };
+        self.write(replica, changes);
         decided.response.results[0].status
     }
 

@@ -4,7 +4,7 @@
 //! [`Reply`] that carry it, and the typed call on `dyn MetadataStore`. A back end runs a command in
 //! one of three ways: it `reads` on a snapshot, it `writes` in a transaction, or it `decides` first
 //! and then writes, so that what is large can be decided while others write. What a command does is
-//! its [`Command`] or [`Decides`] in the module of its subject.
+//! its `Command` or `Decides` in the module of its subject.
 
 mod attach;
 mod maintenance;
@@ -58,10 +58,10 @@ pub trait MetadataStore: Send + Sync + 'static {
 }
 
 impl dyn MetadataStore + '_ {
-    /// Returns [`Self::readable_blobs`] of one blob.
+    /// Returns `readable_blobs` of one blob.
     ///
     /// # Errors
-    /// As [`Self::readable_blobs`].
+    /// As `readable_blobs`.
     pub async fn readable_blob(&self, user: &UserId, blob_id: &BlobId) -> Result<Option<BlobRow>> {
         let found = self.readable_blobs(user, vec![blob_id.clone()]).await?;
         Ok(found.into_iter().next().flatten())
@@ -70,7 +70,7 @@ impl dyn MetadataStore + '_ {
     /// Removes what retention no longer keeps; to be repeated until it removes nothing.
     ///
     /// # Errors
-    /// As [`Self::prune_removals`] and [`Self::prune_accepted`].
+    /// As `prune_removals` and `prune_accepted`.
     pub async fn prune(&self, retention: Retention) -> Result<Pruned> {
         let removals = self.prune_removals(retention).await?;
         let accepted = self.prune_accepted(retention).await?;

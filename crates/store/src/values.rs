@@ -95,7 +95,7 @@ pub enum UploadAnswer {
     Recorded {
         /// The stage as it now is.
         row: StageRow,
-        /// The upload that made it may have left something: see [`MetadataStore::reclaim_of`].
+        /// The upload that made it may have left something: see `reclaim_of`.
         left_over: bool,
     },
     /// No such stage of the user's.
