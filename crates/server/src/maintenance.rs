@@ -1,5 +1,8 @@
 //! Retention: removes rows that are older than their terms.
 
+use std::time::Duration;
+
+use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use vfs_sync_store::Pruned;
 
@@ -9,15 +12,26 @@ use crate::state::App;
 
 /// Prunes at every interval until `stop`.
 pub(crate) async fn prune_regularly(app: App, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(app.config.prune_interval);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
+    let mut ticks = ticks(app.config.prune_interval);
+    while is_next(&mut ticks, &stop).await {
         prune(&app, &stop).await;
+    }
+}
+
+/// Returns the turns of regular work: one at once, then one at every interval; a late turn delays
+/// the next.
+fn ticks(interval: Duration) -> Interval {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// Waits for the next turn; returns false once stopped.
+async fn is_next(ticks: &mut Interval, stop: &CancellationToken) -> bool {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => false,
+        _ = ticks.tick() => true,
     }
 }
 
@@ -31,14 +45,8 @@ pub(crate) async fn prune(app: &App, stop: &CancellationToken) {
 
 /// Sweeps at every interval until `stop`.
 pub(crate) async fn sweep_regularly(app: App, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(app.config.sweep_interval);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
+    let mut ticks = ticks(app.config.sweep_interval);
+    while is_next(&mut ticks, &stop).await {
         sweep(&app, &stop).await;
     }
 }
