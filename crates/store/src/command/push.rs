@@ -69,19 +69,20 @@ pub(crate) async fn propagate<T: Topics>(
     let mut heads = BTreeMap::new();
     let mut step = tx.run_blocking(propagation.size(), || propagation.step());
     let mut changes = loop {
+        let size = step.size();
         step = match step {
             Step::Load(load) => {
                 let found = loaded(tx, load.needs()).await?;
-                tx.run_blocking(load.size(), || load.resume(found))
+                tx.run_blocking(size, || load.resume(found))
             }
             Step::LockHeads(lock) => {
                 heads = tx.lock_heads(lock.readers(), now).await?;
                 check_served(tx, &heads).await?;
-                tx.run_blocking(lock.size(), || lock.resume())
+                tx.run_blocking(size, || lock.resume())
             }
             Step::LookUp(look_up) => {
                 let present = tx.present_in_feed(look_up.keys()).await?;
-                tx.run_blocking(look_up.size(), || look_up.resume(&present))
+                tx.run_blocking(size, || look_up.resume(&present))
             }
             Step::Write(changes) => break *changes,
         };

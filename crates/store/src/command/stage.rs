@@ -76,11 +76,7 @@ impl Command for RecordUpload {
             return Ok(UploadAnswer::Unknown);
         };
         let mut row = stored.row.clone();
-        // The row of an upload in parts counts only for a stage that waits for its bytes.
-        let parts = match stored.check_writable(now) {
-            Ok(()) => tx.upload(staging_id).await?,
-            Err(_) => None,
-        };
+        let parts = tx.upload(staging_id).await?;
         let left_over = match stored.record(upload, parts.as_ref(), now) {
             Recording::Over => return Ok(UploadAnswer::Over(row)),
             Recording::Repeated => return Ok(UploadAnswer::Recorded { row, left_over: false }),

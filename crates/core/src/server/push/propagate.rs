@@ -66,6 +66,19 @@ pub enum Step {
     Write(Box<Changes>),
 }
 
+impl Step {
+    /// Returns the number of items involved so far: the work that follows the step grows with it.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Load(Load { propagation, .. })
+            | Self::LockHeads(LockHeads { propagation, .. })
+            | Self::LookUp(LookUp { propagation, .. }) => propagation.size(),
+            Self::Write(_) => 0,
+        }
+    }
+}
+
 /// The rows that a propagation needs to go on.
 #[derive(Debug)]
 pub struct Load {
@@ -79,12 +92,6 @@ impl Load {
     #[must_use]
     pub fn needs(&self) -> &Needs {
         &self.needs
-    }
-
-    /// Returns the number of items involved so far: the work of a step grows with it.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        self.propagation.size()
     }
 
     /// Goes on with the rows that were found.
@@ -108,12 +115,6 @@ impl LockHeads {
     #[must_use]
     pub fn readers(&self) -> &BTreeSet<UserId> {
         &self.readers
-    }
-
-    /// Returns the number of items involved so far: the work of a step grows with it.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        self.propagation.size()
     }
 
     /// Goes on once the heads are locked.
@@ -142,12 +143,6 @@ impl LookUp {
     #[must_use]
     pub fn keys(&self) -> &BTreeMap<UserId, Vec<Vec<u8>>> {
         &self.keys
-    }
-
-    /// Returns the number of items involved so far: the work of a step grows with it.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        self.propagation.size()
     }
 
     /// Goes on with those of the keys that the feeds show as present.
