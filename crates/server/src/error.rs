@@ -12,8 +12,8 @@ use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::server::attach::{AttachRefusal, WriteIdGap};
-use vfs_sync_core::wire::{EpochEnd, ErrorBody, code};
-use vfs_sync_store::StoreError;
+use vfs_sync_core::wire::{ErrorBody, code};
+use vfs_sync_store::{Rematerialize, StoreError};
 
 use crate::auth::TokenError;
 use crate::http::body::{Idle, SourceError};
@@ -117,15 +117,14 @@ impl ApiError {
 
     pub(crate) fn rematerialize(
         requested: Option<&Cursor>,
-        oldest: Option<&Cursor>,
-        history: &[EpochEnd],
+        Rematerialize { oldest_available, history }: &Rematerialize,
     ) -> Self {
         Self::conflict(
             code::REMATERIALIZATION_REQUIRED,
             "The cursor cannot be served: pull from the start",
         )
         .with("requestedCursor", json!(requested))
-        .with("oldestAvailableCursor", json!(oldest))
+        .with("oldestAvailableCursor", json!(oldest_available))
         .with("history", json!(history))
     }
 

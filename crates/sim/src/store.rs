@@ -166,7 +166,7 @@ impl WatchedStore {
                         return Ok(());
                     }
                 }
-                PullAnswer::Rematerialize { .. } => return Ok(()),
+                PullAnswer::Rematerialize(_) => return Ok(()),
             }
         }
     }

@@ -111,7 +111,7 @@ impl Subject for Server {
     fn look(&mut self) -> Vec<String> {
         match self.pull().unwrap() {
             PullAnswer::Page(page) => page.items,
-            refused @ PullAnswer::Rematerialize { .. } => panic!("{refused:?}"),
+            refused @ PullAnswer::Rematerialize(_) => panic!("{refused:?}"),
         }
     }
 }

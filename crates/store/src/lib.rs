@@ -24,7 +24,7 @@ mod values;
 pub use command::{Call, MetadataStore, Own, Reply};
 pub use error::StoreError;
 pub use open::{migrate, open};
-pub use vfs_sync_core::server::feed_window::PullRequest;
+pub use vfs_sync_core::server::feed_window::{PullRequest, Rematerialize};
 pub use vfs_sync_core::server::stage::{
     Advance, NewStage, NewUpload, OverQuota, Quota, UploadReplacement, UploadRow, Usage,
 };

@@ -7,7 +7,7 @@ use vfs_sync_core::server::feed_window::Rematerialize;
 use vfs_sync_core::server::stage::{OverQuota, StageRow, UploadRow};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::trash::TrashedItem;
-use vfs_sync_core::wire::{EpochEnd, ReconcileState, WriteIds};
+use vfs_sync_core::wire::{ReconcileState, WriteIds};
 
 /// The answer to a pull.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,18 +15,7 @@ pub enum PullAnswer {
     /// A page of the feed.
     Page(FeedPage),
     /// The cursor cannot be served.
-    Rematerialize {
-        /// The oldest cursor that can be: what was pruned through, if anything was.
-        oldest_available: Option<Cursor>,
-        /// The feed's epochs, ascending.
-        history: Vec<EpochEnd>,
-    },
-}
-
-impl From<Rematerialize> for PullAnswer {
-    fn from(Rematerialize { oldest_available, history }: Rematerialize) -> Self {
-        Self::Rematerialize { oldest_available, history }
-    }
+    Rematerialize(Rematerialize),
 }
 
 /// A page whose entries are JSON already, as they go on the wire.
@@ -48,24 +37,13 @@ pub struct FeedPage {
     pub epoch: Epoch,
 }
 
-impl From<Rematerialize> for ReconcileAnswer {
-    fn from(Rematerialize { oldest_available, history }: Rematerialize) -> Self {
-        Self::Rematerialize { oldest_available, history }
-    }
-}
-
 /// The answer to a reconcile.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ReconcileAnswer {
     /// The merged state, stored.
     Merged(ReconcileState),
     /// The cursor is not of this feed's history.
-    Rematerialize {
-        /// The oldest cursor that can be served.
-        oldest_available: Option<Cursor>,
-        /// The feed's epochs, ascending.
-        history: Vec<EpochEnd>,
-    },
+    Rematerialize(Rematerialize),
     /// A write id above the replica's own last, or of an unknown replica.
     WriteIdsAhead {
         /// The replica that it names.

@@ -88,10 +88,10 @@ pub(crate) async fn pull(
             metrics::counter!("vfs_sync_pull_items_total").increment(page.items.len() as u64);
             Ok(([NO_STORE, JSON], page_body(&page)).into_response())
         }
-        PullAnswer::Rematerialize { oldest_available, history } => {
+        PullAnswer::Rematerialize(refused) => {
             metrics::counter!("vfs_sync_rematerialization_required_total").increment(1);
             let requested = request.cursor.or(request.baseline);
-            Err(ApiError::rematerialize(requested.as_ref(), oldest_available.as_ref(), &history))
+            Err(ApiError::rematerialize(requested.as_ref(), &refused))
         }
     }
 }
@@ -149,8 +149,8 @@ pub(crate) async fn reconcile(
             cursor: state.cursor,
             last_reconciled_write_ids: state.last_reconciled_write_ids,
         })),
-        ReconcileAnswer::Rematerialize { oldest_available, history } => {
-            Err(ApiError::rematerialize(Some(&request.cursor), oldest_available.as_ref(), &history))
+        ReconcileAnswer::Rematerialize(refused) => {
+            Err(ApiError::rematerialize(Some(&request.cursor), &refused))
         }
         ReconcileAnswer::WriteIdsAhead { replica_id, sent, last } => Err(ApiError::conflict(
             code::WRITE_IDS_AHEAD,

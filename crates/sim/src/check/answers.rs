@@ -162,7 +162,7 @@ pub(crate) fn pull(ledger: &Ledger, user: &UserId, request: &PullRequest, answer
     positions::pull(&mut book, user, request, answer);
     let page = match answer {
         PullAnswer::Page(page) => page,
-        PullAnswer::Rematerialize { .. } => {
+        PullAnswer::Rematerialize(_) => {
             book.coverage.count(Kind::Result, "pull: rematerialize");
             if !book.may_rematerialize {
                 let message = format!("{user} is to rematerialise for no reason: {request:?}");
@@ -255,7 +255,7 @@ pub(crate) fn reconcile(
         {
             book.coverage.count(Kind::Result, "reconcile: write ids ahead");
         }
-        ReconcileAnswer::Rematerialize { .. } | ReconcileAnswer::WriteIdsAhead { .. } => {
+        ReconcileAnswer::Rematerialize(_) | ReconcileAnswer::WriteIdsAhead { .. } => {
             book.coverage.count(Kind::Result, "reconcile: refused");
             if !book.may_rematerialize {
                 let message = format!("{user} may not reconcile {request:?}: {answer:?}");

@@ -32,7 +32,7 @@ impl Command for Pull {
                     epoch,
                 }));
             }
-            Served::Rematerialize(rematerialize) => return Ok(rematerialize.into()),
+            Served::Rematerialize(refused) => return Ok(PullAnswer::Rematerialize(refused)),
         };
         let page = tx.read_page(user, window).await?;
         Ok(PullAnswer::Page(page.finish(epoch, write_ids)))

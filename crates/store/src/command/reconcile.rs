@@ -23,7 +23,7 @@ impl Command for Reconcile {
             let history = history_of(tx, user, head).await?;
             if !history.as_ref().is_some_and(|history| history.has(&request.cursor)) {
                 let history = history.map(|history| history.rematerialize());
-                return Ok(history.unwrap_or_default().into());
+                return Ok(ReconcileAnswer::Rematerialize(history.unwrap_or_default()));
             }
         }
         let named: BTreeSet<ReplicaId> =

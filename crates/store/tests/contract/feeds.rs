@@ -5,7 +5,7 @@ use vfs_sync_core::cursor::{Cursor, Epoch, Position};
 use vfs_sync_core::id::ChangeId;
 use vfs_sync_core::limits::MAX_PULL_BYTES;
 use vfs_sync_core::wire::{EpochEnd, PushStatus};
-use vfs_sync_store::{PullAnswer, PullRequest, ReconcileAnswer, Retention};
+use vfs_sync_store::{PullAnswer, PullRequest, ReconcileAnswer, Rematerialize, Retention};
 
 use super::scene::*;
 
@@ -119,7 +119,7 @@ fn cursor_epoch(cursor: Option<&Cursor>) -> Option<Epoch> {
 }
 
 fn is_refused(answer: &PullAnswer) -> bool {
-    matches!(answer, PullAnswer::Rematerialize { oldest_available: None, .. })
+    matches!(answer, PullAnswer::Rematerialize(refused) if refused.oldest_available.is_none())
 }
 
 fn position_of(entry: &serde_json::Value) -> Position {
@@ -187,19 +187,19 @@ pub(crate) async fn a_position_that_an_epoch_never_had_is_refused_with_the_histo
         let later = PullRequest { head: Some(bad.clone()), ..from(Some(head.clone())) };
         for request in [from(Some(bad.clone())), baseline, later] {
             let answer = scene.pull(request).await;
-            let (oldest_available, history) = (None, expected.clone());
-            assert_eq!(answer, PullAnswer::Rematerialize { oldest_available, history }, "{bad}");
+            let refused = Rematerialize { oldest_available: None, history: expected.clone() };
+            assert_eq!(answer, PullAnswer::Rematerialize(refused), "{bad}");
         }
         let answer = scene.reconcile("laptop", &bad, &[]).await;
-        let (oldest_available, history) = (None, expected.clone());
-        assert_eq!(answer, ReconcileAnswer::Rematerialize { oldest_available, history }, "{bad}");
+        let refused = Rematerialize { oldest_available: None, history: expected.clone() };
+        assert_eq!(answer, ReconcileAnswer::Rematerialize(refused), "{bad}");
     }
     scene.apply("laptop", vec![delete(6, "a")]).await;
     scene.store.new_epoch(scene.now(), 1).await.unwrap();
     let retention =
         Retention { removals_before: at(1_000_000), accepted_before: at(0), at_most: 9 };
     scene.store.prune(retention).await.unwrap();
-    let PullAnswer::Rematerialize { oldest_available, history } =
+    let PullAnswer::Rematerialize(Rematerialize { oldest_available, history }) =
         scene.pull(from(Some(first.at(at(0))))).await
     else {
         panic!("what the cursor lacks was pruned")

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use vfs_sync_core::cursor::{Cursor, Position};
 use vfs_sync_core::wire::{EpochEnd, ReconcileState};
-use vfs_sync_store::ReconcileAnswer;
+use vfs_sync_store::{ReconcileAnswer, Rematerialize};
 
 use super::scene::*;
 
@@ -45,7 +45,8 @@ pub(crate) async fn nobody_can_reconcile_ahead_of_the_server(scene: Scene) {
     let refused = scene.reconcile("laptop", &beyond, &[]).await;
     let (oldest_available, end) =
         (None, EpochEnd { epoch: position.epoch, last_counter: position.counter });
-    assert_eq!(refused, ReconcileAnswer::Rematerialize { oldest_available, history: vec![end] });
+    let lost = Rematerialize { oldest_available, history: vec![end] };
+    assert_eq!(refused, ReconcileAnswer::Rematerialize(lost));
     let expected = ReconcileAnswer::WriteIdsAhead {
         replica_id: replica("laptop"),
         sent: write_id(3),

@@ -33,8 +33,8 @@ pub(crate) async fn a_replica_that_missed_pruned_removals_starts_again(scene: Sc
     assert_eq!(pruned, Pruned { removals: 1, accepted: 0 });
 
     let refused = scene.pull(from(Some(early.clone()))).await;
-    let PullAnswer::Rematerialize { oldest_available, .. } = refused else { panic!("{refused:?}") };
-    assert_eq!(oldest_available.as_ref(), Some(&removed));
+    let PullAnswer::Rematerialize(refused) = refused else { panic!("{refused:?}") };
+    assert_eq!(refused.oldest_available.as_ref(), Some(&removed));
     assert_eq!(scene.page(from(Some(removed.clone()))).await.items.len(), 1);
     let kept = PullRequest { baseline: Some(removed), ..from(Some(early)) };
     assert_eq!(scene.page(kept).await.items.len(), 1, "a baseline behind what was pruned");

@@ -150,7 +150,7 @@ impl Scene {
     pub(crate) async fn page(&self, request: PullRequest) -> FeedPage {
         match self.pull(request).await {
             PullAnswer::Page(page) => page,
-            refused @ PullAnswer::Rematerialize { .. } => panic!("{refused:?}"),
+            refused @ PullAnswer::Rematerialize(_) => panic!("{refused:?}"),
         }
     }
 

@@ -231,7 +231,10 @@ pub(in crate::commands) fn put(
     } else {
         let what = format!("cannot read {}", args.file.display());
         // A link given by name is followed.
-        let path = args.file.canonicalize().map_err(Failure::io(&what))?;
+        let path = args.file.canonicalize().map_err(|error| {
+            Failure::io(&what)(error)
+                .hint("name an existing file that can be read, or - for standard input")
+        })?;
         let (folder, file) = path
             .parent()
             .zip(path.file_name())
