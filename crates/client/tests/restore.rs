@@ -758,3 +758,34 @@ async fn a_device_that_was_away_for_two_restores_loses_nothing() {
     }
     assert_eq!((a.waits(), b.waits()), (NOTHING, NOTHING));
 }
+
+#[tokio::test]
+async fn a_copy_of_a_replica_offers_what_was_written_long_before_the_server_received_it() {
+    let mut server = TestServer::start().await;
+    let a = device(&server, true);
+    // The server's clock is ahead: what the device writes is older than what the server has.
+    server.clock().advance(Duration::from_secs(3_600));
+    a.make("before");
+    a.client.sync().await.unwrap();
+    let backup = back_up(&mut server).await;
+    a.make("after");
+    a.client.sync().await.unwrap();
+    let mut state = Vec::new();
+    a.client.export_state(StateExport::default(), &mut state).unwrap();
+
+    let now = server.clock().now();
+    restore(&mut server, &backup, now, 0).await;
+    let token = StaticToken::new(server.token("alice"));
+    let transport = HttpTransport::new(HttpConfig::new(server.url()), token).unwrap();
+    let config = ClientConfig { rematerialise: true, ..ClientConfig::default() };
+    let builder = SyncClient::builder(Arc::new(transport)).config(config);
+    let id = a.client.client_id();
+    let copy = builder.client_id(id).in_memory(UserId::new("alice").unwrap()).unwrap();
+    copy.hydrate_state(state.as_slice()).unwrap();
+    let report = copy.sync().await.unwrap();
+    assert_eq!(report.offered.items, 1, "only what the server lacks: {report:?}");
+    copy.sync().await.unwrap();
+    let fresh = device(&server, false);
+    fresh.client.sync().await.unwrap();
+    assert_eq!(fresh.tree(), set(&["before", "after"]));
+}

@@ -120,15 +120,14 @@ impl Shared {
         }
     }
 
-    /// Returns whether a register received at `at` is part of it. If the position is not known, the
-    /// time of the register's last change decides.
+    /// Returns whether a register received at `at` is part of it. A register of unknown position is
+    /// not: its time says when it was written, not when the server received it.
     #[must_use]
-    pub fn has(&self, at: Option<Position>, authored_at: Timestamp) -> bool {
-        match (&self.through, at) {
-            (Through::Nothing, _) => false,
-            (Through::Everything, _) => true,
-            (Through::Position(last, _), Some(at)) => at <= *last,
-            (Through::Position(_, changed_at), None) => authored_at <= *changed_at,
+    pub fn has(&self, at: Option<Position>) -> bool {
+        match &self.through {
+            Through::Nothing => false,
+            Through::Everything => true,
+            Through::Position(last, _) => at.is_some_and(|at| at <= *last),
         }
     }
 }
@@ -521,7 +520,7 @@ type Result<T, E> = std::result::Result<T, E>;
 
 impl<S: Sides> Decider<'_, S> {
     fn lost<T>(&self, held: &Held<T>) -> bool {
-        !self.shared.has(held.at, held.authored_at)
+        !self.shared.has(held.at)
     }
 
     fn operation(

@@ -579,3 +579,13 @@ fn the_last_shared_position_is_the_last_of_an_epoch_that_both_went_through() {
     assert_eq!(fork(&[(1, 50), (2, 51)]), Some((position(2, 51), Some(at(51)))));
     assert_eq!(fork(&[(1, 50), (4, 55)]), Some((position(4, 55), None)));
 }
+
+#[test]
+fn a_register_of_unknown_position_is_shared_only_where_everything_is() {
+    let shared = Shared::through(position(1, 40), at(40));
+    assert!(shared.has(Some(position(1, 40))));
+    assert!(!shared.has(Some(position(1, 41))));
+    assert!(!shared.has(None));
+    assert!(Shared::everything().has(None));
+    assert!(!Shared::nothing().has(Some(position(1, 1))));
+}
