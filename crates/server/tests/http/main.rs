@@ -26,3 +26,7 @@ mod storage;
 mod sync;
 mod trash;
 mod tus;
+#[cfg(unix)]
+mod tus_browser;
+#[cfg(unix)]
+mod tus_clients;

@@ -2,8 +2,6 @@
 //! was granted, revoked, moved and left, and however far behind a replica was, it ends as one that
 //! begins anew does, with the top of the tree where it belongs, and no guardrail fires.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
-
 use std::collections::{BTreeSet, HashMap};
 
 use vfs_sync_client::core::access::{AccessLevel, Principal, PrincipalType};

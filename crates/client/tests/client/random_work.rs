@@ -1,8 +1,6 @@
 //! Random work of several devices against our own server, with restarts, lag and compaction: all
 //! converge, and no guardrail fires but the one that asks for a rebuild.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
-
 use vfs_sync_client::core::id::ItemId;
 use vfs_sync_client::core::item::{Name, ObjectType};
 use vfs_sync_client::{ClientConfig, ClientError, Delete, SyncClient, TransportError};

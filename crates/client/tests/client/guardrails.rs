@@ -1,8 +1,6 @@
 //! Every row of the guardrail table: the rule is broken on the wire, and the client stops with the
 //! exact violation, emitted once, its state unchanged to the byte.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
 use std::sync::Arc;
 
 use serde_json::{Value, json};

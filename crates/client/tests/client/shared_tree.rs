@@ -1,8 +1,6 @@
 //! The tree of somebody who is shared with: what others own in it, and what may be done there. The
 //! feed is scripted; `sharing.rs` has the same over HTTP.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 

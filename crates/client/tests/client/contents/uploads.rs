@@ -9,7 +9,7 @@ use vfs_sync_client::transport::CallKind;
 use vfs_sync_client::{ChangeEvent, ClientConfig, SyncClient, TransportError};
 use vfs_sync_testkit::{Fault, TestServer};
 
-use crate::scene::{MIB, Replica, config, noise, put, read};
+use super::scene::{MIB, Replica, config, noise, put, read};
 
 /// Above the size from which uploads are resumable.
 const LARGE: usize = 40 * MIB;

@@ -1,7 +1,5 @@
 //! Every refusal to hydrate: the state contradicts itself, and nothing of it is taken.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
 use std::sync::Arc;
 
 use serde_json::{Value, json};

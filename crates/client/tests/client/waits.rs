@@ -1,8 +1,6 @@
 //! What is refused is not forgotten: a token that ran out, a disk or a quota that is full and a row that
 //! is damaged are told, nothing of what waits for them is given up, and all goes on by itself.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 

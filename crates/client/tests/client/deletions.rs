@@ -1,8 +1,6 @@
 //! Deletions with the real client over HTTP: what somebody changed, and the one who deletes had not
 //! seen, lives on, whoever comes first, and is told.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
 use std::sync::Arc;
 
 use serde_json::json;

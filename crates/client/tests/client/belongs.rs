@@ -1,8 +1,6 @@
 //! A replica belongs to its user: with a token of somebody else nothing is sent, fetched or replaced,
 //! by any call, also where the token changes in the middle.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 

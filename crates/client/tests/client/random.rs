@@ -1,8 +1,6 @@
 //! Random edits on several replicas at random lag: whatever happens, they end up alike, like a
 //! replica that starts from nothing, and no guardrail fires.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 

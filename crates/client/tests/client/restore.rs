@@ -1,7 +1,5 @@
 //! A server restored from a backup, and a device that was away for longer than the retention.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
 use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,6 @@
 //! Sharing over real HTTP, with the real client: what must hold whenever somebody gains or loses
 //! sight of something.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,7 +1,5 @@
 //! What works without a server: a durable tree, edits visible at once, names, the queue.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
 use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;

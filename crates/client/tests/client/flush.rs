@@ -1,8 +1,6 @@
 //! Pushing the queue: in several pushes, through lost answers, stale write ids and refusals, and
 //! across a crash at any of these points.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
 use std::path::Path;
 use std::sync::Arc;
 

@@ -1,6 +1,4 @@
 //! Clients of tus that exist, which lose their connection and resume.
-#![cfg(unix)]
-#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -68,7 +66,7 @@ async fn tuspy_loses_its_connection_and_resumes(server: TestServer) {
     let target: SocketAddr = server.url().strip_prefix("http://").unwrap().parse().unwrap();
     let (address, cuts) = cutting(target, 4, 1_000_000).await;
     let directory = tempfile::tempdir().unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/tuspy.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/http/clients/tuspy.py");
     let token = server.token("alice");
     let endpoint = format!("http://{address}/v1/vfs/blobs/uploads");
     let http = reqwest::Client::new();

@@ -1,7 +1,5 @@
 //! Clients and a server over HTTP: what one writes the others show.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
 use std::io::Read as _;
 use std::sync::Arc;
 

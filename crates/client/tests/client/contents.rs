@@ -1,7 +1,5 @@
 //! Contents on a client's side, over a real server and a line that is cut.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
 mod downloads;
 mod parts;
 mod scene;

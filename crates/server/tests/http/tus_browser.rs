@@ -3,8 +3,6 @@
 //!
 //! The test is ignored unless asked for: it needs Chromium, its driver and the client, which
 //! `scripts/test` installs.
-#![cfg(unix)]
-#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -12,7 +12,7 @@ use vfs_sync_blobs::{
 use vfs_sync_client::core::id::BlobId;
 use vfs_sync_testkit::TestServer;
 
-use crate::scene::{MIB, Replica, config, noise, put, read};
+use super::scene::{MIB, Replica, config, noise, put, read};
 
 /// A store that fails to write an upload's first part for the first time.
 struct Hiccup {

@@ -1,7 +1,5 @@
 //! The traps of sync protocols, each sprung over real HTTP, named for what must hold.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

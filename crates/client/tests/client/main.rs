@@ -1,0 +1,25 @@
+//! Runs the client's library over scripted, faulty and real lines: every rule, refusal and recovery that an application relies on.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and prints its seed"
+)]
+
+mod belongs;
+mod contents;
+mod converge;
+mod deletions;
+mod flush;
+mod guardrails;
+mod hydrate;
+mod local;
+mod random;
+mod random_sharing;
+mod random_work;
+mod restore;
+mod shared_tree;
+mod sharing;
+mod traps;
+mod waits;
