@@ -14,16 +14,15 @@ mod share;
 pub(crate) mod state;
 mod sync;
 mod trash;
-pub(crate) mod trashed;
 mod tree;
-mod walk;
 
 pub use content::Contents;
 pub use directory::Directories;
 pub use edit::{Batch, Delete, MetadataChange};
 pub use item::Item;
 pub use node::{
-    Child, Grant, Node, NodeContent, QueuedOp, QueuedState, Reader, RejectedOp, TreeEntry,
+    Child, Emptied, Grant, Node, NodeContent, QueuedOp, QueuedState, Reader, RejectedOp, Trashed,
+    TreeEntry,
 };
 pub use outstanding::{LostEntry, Outstanding, RejectedUpload, WaitingUpload};
 pub use path::TreePath;
@@ -36,4 +35,3 @@ pub use recover::LostChanges;
 pub use share::Sharing;
 pub use state::{HydrateOutcome, StateExport};
 pub use trash::Trash;
-pub use trashed::{Emptied, Trashed};

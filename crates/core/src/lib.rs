@@ -14,4 +14,4 @@ mod value;
 pub mod wire;
 
 pub use model::{entry, item, operation, register, shown, stamp, tree};
-pub use value::{access, content, cursor, id, limits, time};
+pub use value::{access, content, cursor, id, limits, problem, time};

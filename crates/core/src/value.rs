@@ -6,4 +6,5 @@ pub mod content;
 pub mod cursor;
 pub mod id;
 pub mod limits;
+pub mod problem;
 pub mod time;

@@ -9,7 +9,7 @@ use crate::content::{Attachment, RelationKind, Sha256Digest};
 use crate::cursor::{Cursor, Epoch};
 use crate::entry::Entry;
 use crate::id::{BlobId, ItemId, OpId, PrincipalId, RefId, ReplicaId, StagingId, UserId, WriteId};
-use crate::operation::{Basis, Operation, present};
+use crate::operation::{Basis, Malformed, Operation, present, required};
 use crate::time::Timestamp;
 
 pub mod trash;
@@ -332,7 +332,7 @@ pub mod code {
     /// The token is good, but lacks a scope; `requiredScope` says which.
     pub const INSUFFICIENT_SCOPE: &str = "insufficient_scope";
     /// The cursor was not made by a server.
-    pub const INVALID_CURSOR: &str = "invalid_cursor";
+    pub const INVALID_CURSOR: &str = crate::cursor::InvalidCursor::NAME;
     /// The request is malformed; `field` names the field, if it is known.
     pub const INVALID_REQUEST: &str = "invalid_request";
     /// The request has no valid bearer token; `reason` names the problem.
@@ -626,26 +626,23 @@ struct BlobBatchResultForm {
 }
 
 impl TryFrom<BlobBatchResultForm> for BlobBatchResult {
-    type Error = String;
+    type Error = Malformed;
 
-    fn try_from(form: BlobBatchResultForm) -> Result<Self, String> {
-        fn need<T>(field: &str, value: Option<T>) -> Result<T, String> {
-            value.ok_or_else(|| format!("{field} is missing"))
-        }
+    fn try_from(form: BlobBatchResultForm) -> Result<Self, Malformed> {
         let attached = match form.status {
             BlobBatchStatus::Failed => None,
             BlobBatchStatus::Attached => Some(BlobBatchAttached {
-                size: need("size", form.size)?,
-                digest: need("digest", form.digest)?,
-                item_id: need("itemId", form.item_id)?,
-                relation_kind: need("relationKind", form.relation_kind)?,
-                ref_id: need("refId", form.ref_id)?,
-                attached_at: need("attachedAt", form.attached_at)?,
+                size: required("size", form.size)?,
+                digest: required("digest", form.digest)?,
+                item_id: required("itemId", form.item_id)?,
+                relation_kind: required("relationKind", form.relation_kind)?,
+                ref_id: required("refId", form.ref_id)?,
+                attached_at: required("attachedAt", form.attached_at)?,
                 modified_at: form.modified_at,
             }),
         };
         let error = match form.status {
-            BlobBatchStatus::Failed => Some(need("error", form.error)?.into()),
+            BlobBatchStatus::Failed => Some(required("error", form.error)?.into()),
             BlobBatchStatus::Attached => None,
         };
         let (staging_id, blob_id, status) = (form.staging_id, form.blob_id, form.status);

@@ -2,7 +2,6 @@
 
 mod conflicts;
 mod feeds;
-mod file;
 mod locks;
 mod maintenance;
 mod members;
@@ -33,7 +32,7 @@ use crate::command::{Backend, Call, Command, Decides, MetadataStore, Reply};
 use crate::encoding;
 use crate::error::{Result, StoreError};
 use crate::topics::Decision;
-use file::Files;
+use conflicts::Files;
 use transaction::SqliteTransaction;
 use writer::{Writer, contained};
 

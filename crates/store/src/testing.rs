@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio_postgres::NoTls;
+use tokio_postgres::{Client, NoTls};
 
 /// Names the server to use, where there is one.
 pub const URL_VARIABLE: &str = "VFS_SYNC_TEST_POSTGRES_URL";
@@ -138,6 +138,16 @@ pub async fn new_postgres_database() -> Result<String, String> {
     let name = format!("vfs_test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     create_database(&cluster.url, &name).await?;
     with_database(&cluster.url, &name)
+}
+
+/// Connects to the database at `url`, for as long as the client is there.
+///
+/// # Errors
+/// The server's.
+pub async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
 }
 
 /// Makes the database `name` on the server at `url`.

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use vfs_sync_core::id::ItemId;
 use vfs_sync_core::wire::trash::TrashedItem;
 
-use crate::api::trashed::{Emptied, Trashed};
+use crate::api::node::{Emptied, Trashed};
 use crate::client::SyncClient;
 use crate::error::ClientError;
 use crate::transport::{TransportError, TransportExt as _};

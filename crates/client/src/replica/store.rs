@@ -16,9 +16,8 @@ use vfs_sync_core::operation::{Action, Basis, Operation, present};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{AttachRequest, ReconcileState, WriteIds};
 
-use crate::api::node::{Grant, Node, QueuedOp, RejectedOp};
+use crate::api::node::{Grant, Node, QueuedOp, RejectedOp, Trashed};
 use crate::api::record::{DirectoryRecord, EntryRecord, RecordChange};
-use crate::api::trashed::Trashed;
 use crate::environment::Environment;
 use crate::error::{ClientError, StopReason};
 use crate::event::ChangeEvent;

@@ -1,6 +1,7 @@
 //! Feed entries: changes to a user's view, as the user's replicas receive them.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use crate::cursor::Cursor;
 use crate::id::{BlobId, ChangeId, ItemId, OpId, PrincipalId, RefId, ReplicaId, UserId, WriteId};
 use crate::item::{Encrypted, Metadata, Name, ObjectType, metadata_problem};
 use crate::operation::OpType;
+use crate::problem::write_field;
 use crate::time::Timestamp;
 
 /// An entry of a feed.
@@ -451,10 +453,15 @@ impl<'a> From<&'a EntryBody> for WireEntry<'a> {
 
 /// A field that is missing from an entry, or malformed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field} {problem}")]
 pub struct MalformedEntry {
     field: &'static str,
     problem: &'static str,
+}
+
+impl fmt::Display for MalformedEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_field(f, self.field, &self.problem)
+    }
 }
 
 fn need<T>(field: &'static str, value: Option<T>) -> Result<T, MalformedEntry> {

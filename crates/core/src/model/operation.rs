@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,7 @@ use crate::cursor::{Cursor, Position};
 use crate::id::{ItemId, OpId, PrincipalId, ReplicaId, WriteId};
 use crate::item::{Encrypted, MAX_METADATA_KEY_BYTES, Name, ObjectType, metadata_bytes};
 use crate::limits;
+use crate::problem::write_field;
 use crate::time::Timestamp;
 
 /// A write by one replica.
@@ -196,12 +198,17 @@ pub struct WireOperation<'a> {
 
 /// The reason why an operation is malformed, with the field's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field} {problem}")]
 pub struct Malformed {
     /// The field on the wire.
     pub field: &'static str,
     /// The problem with the field.
     pub problem: String,
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_field(f, self.field, &self.problem)
+    }
 }
 
 fn malformed(field: &'static str, problem: impl Into<String>) -> Malformed {
@@ -219,7 +226,7 @@ fn form_error(json: &str) -> Malformed {
     malformed("operation", format!("is malformed: {problem}"))
 }
 
-fn required<T>(field: &'static str, value: Option<T>) -> Result<T, Malformed> {
+pub(crate) fn required<T>(field: &'static str, value: Option<T>) -> Result<T, Malformed> {
     value.ok_or_else(|| malformed(field, "is missing"))
 }
 

@@ -24,8 +24,18 @@ pub struct Cursor {
 
 /// The text is no cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("Invalid cursor")]
 pub struct InvalidCursor;
+
+impl InvalidCursor {
+    /// The code of the error, and the alternate form of its message.
+    pub const NAME: &'static str = "invalid_cursor";
+}
+
+impl fmt::Display for InvalidCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if f.alternate() { Self::NAME } else { "Invalid cursor" })
+    }
+}
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

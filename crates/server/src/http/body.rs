@@ -11,6 +11,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use vfs_sync_core::problem::Problem;
 use vfs_sync_core::wire::code;
 
 use crate::error::{ApiError, broken_source};
@@ -201,15 +202,13 @@ pub(crate) fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, ApiError> {
     let parsed = serde_path_to_error::deserialize(&mut source).map_err(|error| {
         let path = error.path().to_string();
         let field = if path == "." { "the body" } else { &path };
-        let problem = error.inner().to_string();
-        if problem.starts_with("Invalid cursor") {
-            return ApiError::invalid_cursor(field);
-        }
-        let missing = problem.strip_prefix("missing field `").and_then(|rest| rest.split_once('`'));
-        match missing {
-            Some((name, _)) if path == "." => ApiError::invalid(name, "is missing"),
-            Some((name, _)) => ApiError::invalid(&format!("{path}.{name}"), "is missing"),
-            None => ApiError::invalid(field, format_args!("is malformed: {problem}")),
+        match Problem::of::<T>(json) {
+            Some(Problem::Cursor) => ApiError::invalid_cursor(field),
+            Some(Problem::Missing(name)) if path == "." => ApiError::invalid(name, "is missing"),
+            Some(Problem::Missing(name)) => {
+                ApiError::invalid(&format!("{path}.{name}"), "is missing")
+            }
+            _ => ApiError::invalid(field, format_args!("is malformed: {}", error.inner())),
         }
     })?;
     source

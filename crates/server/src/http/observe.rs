@@ -27,6 +27,7 @@ pub(crate) struct RequestId(pub(crate) Arc<str>);
 
 impl RequestId {
     /// The caller's, if it is sane enough for a log, else a new one.
+    // By hand: tower_http's request_id takes every id that a caller sends.
     fn of(headers: &HeaderMap, environment: &dyn Environment) -> Self {
         let sane = |id: &&str| {
             (1..=MAX_REQUEST_ID_BYTES).contains(&id.len())
@@ -93,6 +94,7 @@ pub(crate) async fn observe(State(app): State<App>, mut request: Request, next: 
         route = &*route,
         trace_id = trace_id(request.headers()),
     );
+    // By hand: tower_http's catch_panic boxes each body once more.
     let answer =
         AssertUnwindSafe(cors(&app, request, next)).catch_unwind().instrument(span.clone()).await;
     let mut response = answer.unwrap_or_else(|_| {

@@ -13,8 +13,7 @@ use std::thread::JoinHandle;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::conflicts::{Commits, History, Locks};
-use super::file::Files;
+use super::conflicts::{Commits, Files, History, Locks};
 use super::transaction::SqliteTransaction;
 use crate::error::{Result, StoreError};
 

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use tokio_postgres::NoTls;
 use vfs_sync_core::access::PrincipalType;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, StagingId};
-use vfs_sync_store::testing::statements;
+use vfs_sync_store::testing::{connect, statements};
 use vfs_sync_store::{
     Advance, NewStage, NewUpload, PurgeAnswer, RestoreAnswer, Retention, UploadReplacement,
 };
@@ -189,8 +188,7 @@ fn sqlite_plans(database: &str) -> Vec<(String, String)> {
 }
 
 async fn postgres_plans(database: &str) -> Vec<(String, String)> {
-    let (client, connection) = tokio_postgres::connect(database, NoTls).await.unwrap();
-    tokio::spawn(connection);
+    let client = connect(database).await.unwrap();
     let session = "SET enable_seqscan = off; SET enable_hashjoin = off; \
         SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan";
     client.batch_execute(session).await.unwrap();
@@ -250,8 +248,7 @@ pub(crate) async fn writers_across_realms_never_dead_lock(scene: Scene) {
 
 /// The server counts a connection's dead-locks at the latest when that ends.
 pub(crate) async fn deadlocks(database: &str) -> i64 {
-    let (client, connection) = tokio_postgres::connect(database, NoTls).await.unwrap();
-    tokio::spawn(connection);
+    let client = connect(database).await.unwrap();
     let one = |sql: &'static str| {
         let client = &client;
         async move { client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) }

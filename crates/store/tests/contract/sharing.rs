@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::server::push::PushBatch;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::PushResult;
 use vfs_sync_store::MetadataStore;
 use vfs_sync_store::sqlite::SqliteStore;
+use vfs_sync_store::testing::connect;
 
 use super::plans::deadlocks;
 use super::scene::*;
@@ -204,11 +205,9 @@ pub(crate) async fn writers_who_share_end_as_if_one_had_come_after_the_other(sce
     assert!(visible.iter().any(|count| *count > 10), "there is something to see: {visible:?}");
     drop(scenes);
     if postgres {
-        let (client, connection) = tokio_postgres::connect(&database, NoTls).await.unwrap();
-        let connection = tokio::spawn(connection);
+        let client = connect(&database).await.unwrap();
         repeat_in_order(&client, pushed).await;
         drop(client);
-        connection.await.unwrap().unwrap();
         assert_eq!(deadlocks(&database).await, 0);
     }
 }

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
-use tokio_postgres::NoTls;
 use vfs_sync_core::access::{Principal, PrincipalType};
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::cursor::Cursor;
@@ -12,6 +11,7 @@ use vfs_sync_core::id::{BlobId, RefId, StagingId};
 use vfs_sync_core::operation::Basis;
 use vfs_sync_core::register::ItemFields;
 use vfs_sync_core::wire::{AttachRequest, PushStatus};
+use vfs_sync_store::testing::connect;
 use vfs_sync_store::{NewStage, PullAnswer, PullRequest, Retention};
 
 use super::members::principal;
@@ -386,8 +386,7 @@ impl Tables {
             blocks: BTreeSet::new(),
         };
         if postgres {
-            let (client, connection) = tokio_postgres::connect(database, NoTls).await.unwrap();
-            tokio::spawn(connection);
+            let client = connect(database).await.unwrap();
             for row in client.query(queries[0], &[]).await.unwrap() {
                 tables.item(row.get(0), row.get(1), row.get(2));
             }

@@ -2,19 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use tokio_postgres::Client;
 use vfs_sync_client::core::id::ItemId;
-
-async fn connect(database: &str) -> Client {
-    let (client, connection) =
-        tokio_postgres::connect(database, tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client
-}
+use vfs_sync_store::testing::connect;
 
 /// The links that are there, those of deleted items too.
 pub(crate) async fn links(database: &str) -> BTreeSet<(ItemId, ItemId)> {
-    let client = connect(database).await;
+    let client = connect(database).await.unwrap();
     let links = client.query("SELECT parent, child FROM links WHERE present", &[]).await.unwrap();
     let id = |text: &str| ItemId::new(text).unwrap();
     links.iter().map(|row| (id(row.get(0)), id(row.get(1)))).collect()
@@ -22,7 +15,7 @@ pub(crate) async fn links(database: &str) -> BTreeSet<(ItemId, ItemId)> {
 
 /// Deadlocks that PostgreSQL broke, once nobody else is connected.
 pub(crate) async fn deadlocks(database: &str) -> i64 {
-    let client = connect(database).await;
+    let client = connect(database).await.unwrap();
     // A back end reports what it counted when it ends, at the latest.
     loop {
         let others = "SELECT count(*) FROM pg_stat_activity \

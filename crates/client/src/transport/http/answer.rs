@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::id::{ReplicaId, UserId};
+use vfs_sync_core::problem::Problem;
 use vfs_sync_core::wire::{EpochEnd, ErrorBody, ReconcileResponse, WriteIds, code};
 
 use crate::transport::error::{STORAGE_FULL, TransportError};
@@ -277,10 +278,12 @@ pub(super) fn parse<T: DeserializeOwned>(
         let mut source = serde_json::Deserializer::from_slice(body);
         let field = match serde_path_to_error::deserialize::<_, T>(&mut source) {
             Ok(_) => "body".to_owned(),
-            Err(error) => match field_of(&error) {
-                field if field == "body" => culprit::<T>(body).unwrap_or(field),
-                field => field,
-            },
+            Err(error) => {
+                let problem = Problem::of::<T>(body);
+                field_of(error.path(), problem.as_ref().and_then(Problem::field))
+                    .or_else(|| culprit::<T>(body))
+                    .unwrap_or_else(|| "body".to_owned())
+            }
         };
         super::malformed(call, &field, &error.to_string())
     })
@@ -308,35 +311,20 @@ fn culprit<T: DeserializeOwned>(body: &[u8]) -> Option<String> {
     fields.keys().take(64).find(is_it).cloned()
 }
 
-/// The field that an error is about: where it was met, and below that what its message names.
-fn field_of(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
+/// The field that an error is about: its path, and below that the field that the object at the path
+/// lacks or has wrong.
+fn field_of(path: &serde_path_to_error::Path, below: Option<&str>) -> Option<String> {
     // A step that the answer breaks off in has no name.
-    let path = error.path().to_string();
-    let path = path.trim_end_matches('?').trim_end_matches('.').to_owned();
-    let message = error.inner().to_string();
-    let field = match named(&message, &path) {
+    let path = path.to_string();
+    let path = path.trim_end_matches('?').trim_end_matches('.');
+    let field = match below {
         Some(name) if path.is_empty() => name.to_owned(),
         Some(name) => format!("{path}.{name}"),
-        None if path.is_empty() => "body".to_owned(),
-        None => path,
+        None if path.is_empty() => return None,
+        None => path.to_owned(),
     };
     // An answer's own words, cut: they end up in a log.
-    field.chars().filter(|c| !c.is_control()).take(256).collect()
-}
-
-/// The field of the object at `path` that a message names: what is missing or there twice, or what
-/// a whole object's check begins with.
-fn named<'a>(message: &'a str, path: &str) -> Option<&'a str> {
-    let quoted = |before: &str| message.strip_prefix(before)?.split('`').next();
-    if let Some(name) = quoted("missing field `").or_else(|| quoted("duplicate field `")) {
-        return Some(name);
-    }
-    let (name, rest) = message.split_once(' ')?;
-    let verb = rest.split(' ').next()?;
-    let whole = path.is_empty() || path.ends_with(']');
-    let is_name = name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name.chars().all(|c| c.is_ascii_alphanumeric());
-    (whole && is_name && ["is", "must", "comes", "has"].contains(&verb)).then_some(name)
+    Some(field.chars().filter(|c| !c.is_control()).take(256).collect())
 }
 
 #[cfg(test)]

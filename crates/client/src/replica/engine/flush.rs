@@ -1,0 +1,136 @@
+//! The results of a push: what is acknowledged, and what is rejected with all that follows from it.
+
+use std::collections::BTreeSet;
+
+use vfs_sync_core::client::flush::FlushCommit;
+use vfs_sync_core::id::{ItemId, OpId};
+use vfs_sync_core::operation::{Action, Operation};
+use vfs_sync_core::wire::PushReason;
+
+use super::epoch::{Had, enter_epoch};
+use super::tops::refresh_affected;
+use crate::api::node::{QueuedOp, QueuedState, RejectedOp};
+use crate::api::record::{EntryRecord, EntryState};
+use crate::event::ChangeEvent;
+use crate::replica::rows::{Result, Rows};
+use crate::replica::store::{Meta, Upload, UploadState};
+
+/// The reason for which what was queued for an item is rejected along with the item's creation.
+const NOT_MADE: &str = "the server refused to create the item that this is for, or is under";
+
+/// Takes the results of a push over into the queue.
+pub(super) fn commit_flush<R: Rows>(
+    rows: &mut R,
+    meta: &mut Meta,
+    commit: &FlushCommit,
+) -> Result<Vec<ChangeEvent>> {
+    let (mut events, mut gone) = (Vec::new(), Vec::new());
+    let mut not_made = BTreeSet::new();
+    if commit.shift > 0 {
+        rows.shift_pending(commit.shift)?;
+        meta.next_write_id = meta.next_write_id.saturating_add(commit.shift);
+    }
+    let requeued = enter_epoch(rows, meta, "push", commit.epoch, Had::of_push(commit))?;
+    // What was queued again before them took new numbers; the server knows these by those that
+    // they were sent under.
+    for one in &commit.acknowledged {
+        rows.acknowledge(&one.op_id, one.write_id, one.authored_at)?;
+    }
+    for beaten in &commit.outdated {
+        // It stays on top until a pull brings what superseded it: what is below may be older.
+        let Some(item_id) = rows.acknowledge(&beaten.op_id, beaten.write_id, commit.believed)?
+        else {
+            continue;
+        };
+        let (op_id, reason) = (beaten.op_id.clone(), beaten.reason);
+        events.push(ChangeEvent::Outdated { op_id, item_id, reason });
+    }
+    for refused in commit.rejected.iter().filter(|_| !requeued) {
+        let (reason, detail) = (refused.reason, refused.detail.clone());
+        let Some(op) = reject(rows, &refused.op_id, reason, detail, &mut events)? else {
+            continue;
+        };
+        if reason == Some(PushReason::NotPermitted) && is_creation(&op) {
+            not_made.insert(op.item_id.clone());
+        }
+        gone.push(op);
+    }
+    if !not_made.is_empty() {
+        gone.extend(reject_what_follows(rows, not_made, &mut events)?);
+    }
+    leave_alone(rows, gone.iter().map(|op| op.item_id.clone()).collect())?;
+    refresh_affected(rows, &meta.user, &gone)?;
+    if let Some(believed) = commit.believed {
+        meta.clock.lower(believed, rows.latest_queued_stamp()?);
+    }
+    Ok(events)
+}
+
+/// Moves a queued operation to the list of rejected ones; gives it, if it is still queued.
+fn reject<R: Rows>(
+    rows: &mut R,
+    op_id: &OpId,
+    reason: Option<PushReason>,
+    detail: Option<String>,
+    events: &mut Vec<ChangeEvent>,
+) -> Result<Option<Operation>> {
+    let Some(operation) = rows.remove_queued(op_id)? else { return Ok(None) };
+    events.push(ChangeEvent::Rejected {
+        op_id: operation.op_id.clone(),
+        item_id: operation.item_id.clone(),
+        reason,
+    });
+    rows.push_rejected(&RejectedOp { operation: operation.clone(), reason, detail })?;
+    Ok(Some(operation))
+}
+
+fn is_creation(op: &Operation) -> bool {
+    matches!(&op.action, Action::Upsert(upsert) if upsert.object_type.is_some())
+}
+
+/// Rejects the queued operations and contents of items whose creation the server refused: where the
+/// id is that of somebody else's item, they would go to that one. Gives the operations.
+fn reject_what_follows<R: Rows>(
+    rows: &mut R,
+    mut not_made: BTreeSet<ItemId>,
+    events: &mut Vec<ChangeEvent>,
+) -> Result<Vec<Operation>> {
+    let mut rejected = Vec::new();
+    for QueuedOp { operation: op, state } in rows.queue(usize::MAX)? {
+        let mut named = [Some(&op.item_id), op.parent()].into_iter().flatten();
+        if state != QueuedState::Pending || !named.any(|id| not_made.contains(id)) {
+            continue;
+        }
+        if is_creation(&op) {
+            not_made.insert(op.item_id.clone());
+        }
+        let (reason, detail) = (Some(PushReason::NotPermitted), Some(NOT_MADE.to_owned()));
+        rejected.extend(reject(rows, &op.op_id, reason, detail, events)?);
+    }
+    for item in &not_made {
+        let mut uploads = rows.uploads_of_item(item)?;
+        uploads.retain(|upload| upload.state == UploadState::Queued);
+        // None of them replaces one of the others any more.
+        let expected = uploads.first().and_then(|first| first.expected.clone());
+        for upload in uploads {
+            let (item_id, reason) = (item.clone(), NOT_MADE.to_owned());
+            events.push(ChangeEvent::UploadRejected { item_id, reason: reason.clone() });
+            let (state, reason, expected) = (UploadState::Rejected, Some(reason), expected.clone());
+            rows.put_upload(&Upload { state, reason, expected, ..upload })?;
+        }
+    }
+    leave_alone(rows, not_made)?;
+    Ok(rejected)
+}
+
+/// The server refused something of these items: what directories have of them may be the only
+/// bytes there are, and stays.
+pub(super) fn leave_alone<R: Rows>(rows: &mut R, items: BTreeSet<ItemId>) -> Result<()> {
+    if items.is_empty() || rows.directories()?.is_empty() {
+        return Ok(());
+    }
+    for (directory, row) in rows.entries_of_items(&items)? {
+        rows.put_entry(directory, &EntryRecord { state: EntryState::Local, ..row })?;
+    }
+    Ok(())
+}

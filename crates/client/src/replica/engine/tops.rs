@@ -1,0 +1,71 @@
+//! The list of what is shown at the top, kept beside the rows.
+
+use std::collections::BTreeSet;
+
+use vfs_sync_core::id::{ItemId, UserId};
+use vfs_sync_core::operation::{Action, Operation};
+
+use crate::event::ChangeEvent;
+use crate::replica::rows::{Result, Rows};
+use crate::replica::store::Slot;
+use crate::replica::view::View;
+
+/// Brings the list of what is shown at the top up to date for `items`.
+pub(super) fn refresh_tops<R: Rows>(
+    rows: &mut R,
+    user: &UserId,
+    slot: Slot,
+    items: impl IntoIterator<Item = ItemId>,
+) -> Result<()> {
+    let queue_is_empty = rows.queue_is_empty()?;
+    let mut view = View::new(rows, user, slot);
+    for id in items {
+        let top = view.is_top(&id, queue_is_empty)?;
+        view.rows.set_top(slot, &id, top)?;
+    }
+    Ok(())
+}
+
+/// The items whose place an operation can change: its own, and what hangs under one that goes or
+/// comes back.
+pub(super) fn affected<R: Rows>(rows: &mut R, op: &Operation) -> Result<Vec<ItemId>> {
+    let mut items = vec![op.item_id.clone()];
+    if matches!(op.action, Action::Delete | Action::Upsert(_)) {
+        items.extend(rows.children(Slot::Current, &op.item_id)?);
+        items.extend(rows.queue_of_parent(&op.item_id)?);
+    }
+    Ok(items)
+}
+
+pub(super) fn refresh_affected<R: Rows>(
+    rows: &mut R,
+    user: &UserId,
+    ops: &[Operation],
+) -> Result<()> {
+    let mut items = BTreeSet::new();
+    for op in ops {
+        items.extend(affected(rows, op)?);
+    }
+    refresh_tops(rows, user, Slot::Current, items)
+}
+
+/// Selects the new items that belong to somebody else and hang at the top.
+pub(super) fn shared<R: Rows>(
+    rows: &mut R,
+    user: &UserId,
+    arrived: impl Iterator<Item = ItemId>,
+) -> Result<Vec<ChangeEvent>> {
+    let queue_is_empty = rows.queue_is_empty()?;
+    let mut events = Vec::new();
+    let mut view = View::new(rows, user, Slot::Current);
+    for item_id in arrived {
+        if !view.is_top(&item_id, queue_is_empty)? {
+            continue;
+        }
+        if let Some(node) = view.node(&item_id)? {
+            let (owner, level) = (node.owner, node.access_level);
+            events.push(ChangeEvent::Shared { item_id, owner, level });
+        }
+    }
+    Ok(events)
+}
