@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use vfs_sync_client::Child;
 use vfs_sync_client::core::client::state;
 use vfs_sync_core::client::state::ReplicaState;
+use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{BlobId, ItemId, OpId, UserId};
 use vfs_sync_core::wire::WriteIds;
 
@@ -116,13 +117,19 @@ fn stands_apart(device: &Device, expected: &View) -> Option<String> {
     None
 }
 
-/// Bytes too: what is kept is shown, and the user's own or fetched; or waits for the user to decide.
+/// Bytes too: what is kept is shown, and the user's own, put here or fetched; or waits for the user
+/// to decide. After a restore another device may have offered what was put here.
 fn keeps_what_went(book: &Book, device: &Device, shown: &View) -> Option<String> {
     let stages = book.model.stages().filter(|(_, stage)| stage.owner == device.user);
     let own: BTreeSet<&BlobId> = stages.map(|(_, stage)| &stage.blob_id).collect();
     let transport = device.transport();
     let here = |blob_id: &BlobId| own.contains(blob_id) || transport.has_fetched(blob_id);
-    let shown = shown.contents.values().filter(|(blob_id, ..)| here(blob_id)).count();
+    let put = |item: &ItemId, digest: &Sha256Digest| {
+        book.contents.get(&(device.index, item.clone())) == Some(digest)
+    };
+    let shown = shown.contents.iter();
+    let shown = shown.filter(|(item, (blob_id, _, digest, ..))| here(blob_id) || put(item, digest));
+    let shown = shown.count();
     let kept = device.client.contents().usage().expect("memory is read").contents;
     let waiting = device.client.queue().rejected_uploads().expect("memory is read").len();
     let waiting = waiting + held::listed(std::slice::from_ref(device));
