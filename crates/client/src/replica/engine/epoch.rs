@@ -41,7 +41,8 @@ impl Had {
 /// Enters the epoch that an answer of the server told. What was acknowledged in another one may be in
 /// none of its backups: it is queued again. Gives whether there was any. What is shown stays the same.
 ///
-/// What a map covers is there, unless its number was used since for one whose answer was lost.
+/// What a map covers is there, unless its number was used since for one whose answer was lost, or by
+/// the replica that this one is an old copy of.
 pub(super) fn enter_epoch<R: Rows>(
     rows: &mut R,
     meta: &mut Meta,
@@ -57,7 +58,7 @@ pub(super) fn enter_epoch<R: Rows>(
     meta.epoch = told;
     meta.floor = Arc::default();
     let first = rows.pending(1)?.pop().map(|(op, _)| op.write_id);
-    let apart = had.used.is_none_or(|used| first.is_none_or(|first| first > used));
+    let apart = !meta.copied && had.used.is_none_or(|used| first.is_none_or(|first| first > used));
     // So is what it attached, unless the feed has shown it.
     rows.reset_uploads()?;
     let again = match had.used {
