@@ -281,7 +281,12 @@ pub(crate) fn edit(device: &mut Device, ledger: &Ledger, users: usize, random: &
         (97, Some(item)) => {
             done = "move by copy";
             let to = visible(device, ledger, random);
-            device.client.move_by_copy(item, to.as_ref(), name(ledger)).map(drop)
+            let shown = saved::shown_under(&device.client, item);
+            let moved = device.client.move_by_copy(item, to.as_ref(), name(ledger));
+            if moved.is_ok() {
+                ledger.book().saved.move_by_copy(shown);
+            }
+            moved.map(drop)
         }
         (_, Some(_)) => {
             done = "retry what was rejected";

@@ -245,6 +245,9 @@ impl Model {
         let key = (user.clone(), owner.clone());
         if blocked {
             self.blocks.insert(key);
+            let of_owner = self.items.iter().filter(|(_, item)| item.owner == *owner);
+            let hidden: Vec<ItemId> = of_owner.map(|(id, _)| id.clone()).collect();
+            self.feeds.hide(user, hidden);
         } else {
             self.blocks.remove(&key);
         }

@@ -71,6 +71,19 @@ impl Feed {
     }
 }
 
+impl Feeds {
+    /// Records that items left a user's feed, also where they are back before anybody looks at it.
+    pub(super) fn hide(&mut self, user: &UserId, items: Vec<ItemId>) {
+        let Some(feed) = self.0.get_mut(user) else { return };
+        for item in items {
+            let Some(rows) = feed.told.get_mut(&EntryKey::Item(item)) else { continue };
+            let Some(last) = rows.last().filter(|last| last.present) else { continue };
+            let gone = Told { by: None, same: true, present: false, ..last.clone() };
+            rows.push(gone);
+        }
+    }
+}
+
 impl Model {
     /// Returns the users who may have a feed.
     pub(crate) fn users(&self) -> BTreeSet<UserId> {
