@@ -757,6 +757,24 @@ async fn a_device_that_was_away_for_two_restores_loses_nothing() {
     assert_eq!((a.waits(), b.waits()), (NOTHING, NOTHING));
 }
 
+/// A device that an export of `of` was hydrated into.
+fn copy_of(server: &TestServer, of: &Device, state: &[u8]) -> SyncClient {
+    let token = StaticToken::new(server.token("alice"));
+    let transport = HttpTransport::new(HttpConfig::new(server.url()), token).unwrap();
+    let config = ClientConfig { rematerialise: true, ..ClientConfig::default() };
+    let builder = SyncClient::builder(Arc::new(transport)).config(config);
+    let user = UserId::new("alice").unwrap();
+    let copy = builder.client_id(of.client.client_id()).in_memory(user).unwrap();
+    copy.hydrate_state(state).unwrap();
+    copy
+}
+
+fn exported(device: &Device) -> Vec<u8> {
+    let mut state = Vec::new();
+    device.client.export_state(StateExport::default(), &mut state).unwrap();
+    state
+}
+
 #[tokio::test]
 async fn a_copy_of_a_replica_offers_what_was_written_long_before_the_server_received_it() {
     let mut server = TestServer::start().await;
@@ -768,22 +786,43 @@ async fn a_copy_of_a_replica_offers_what_was_written_long_before_the_server_rece
     let backup = back_up(&mut server).await;
     a.make("after");
     a.client.sync().await.unwrap();
-    let mut state = Vec::new();
-    a.client.export_state(StateExport::default(), &mut state).unwrap();
+    let state = exported(&a);
 
     let now = server.clock().now();
     restore(&mut server, &backup, now, 0).await;
-    let token = StaticToken::new(server.token("alice"));
-    let transport = HttpTransport::new(HttpConfig::new(server.url()), token).unwrap();
-    let config = ClientConfig { rematerialise: true, ..ClientConfig::default() };
-    let builder = SyncClient::builder(Arc::new(transport)).config(config);
-    let id = a.client.client_id();
-    let copy = builder.client_id(id).in_memory(UserId::new("alice").unwrap()).unwrap();
-    copy.hydrate_state(state.as_slice()).unwrap();
+    let copy = copy_of(&server, &a, &state);
     let report = copy.sync().await.unwrap();
     assert_eq!(report.offered.items, 1, "only what the server lacks: {report:?}");
     copy.sync().await.unwrap();
     let fresh = device(&server, false);
     fresh.client.sync().await.unwrap();
     assert_eq!(fresh.tree(), set(&["before", "after"]));
+}
+
+#[tokio::test]
+async fn an_old_copy_does_not_take_the_later_writes_of_its_original_for_its_own() {
+    let mut server = TestServer::start().await;
+    let mut a = device(&server, true);
+    let line = Arc::new(FaultyTransport::new(server.transport("alice")));
+    let alice = UserId::new("alice").unwrap();
+    a.client = SyncClient::builder(line.clone()).in_memory(alice).unwrap();
+    a.make("before");
+    a.client.sync().await.unwrap();
+    let backup = back_up(&mut server).await;
+    a.make("acknowledged");
+    a.client.flush().await.unwrap();
+    let state = exported(&a);
+    a.make("after the copy");
+
+    let now = server.clock().now();
+    restore(&mut server, &backup, now, 0).await;
+    // The restored server gets the later write of the original alone.
+    line.next(CallKind::Push, Fault::DropAnswer);
+    a.client.flush().await.unwrap_err();
+    let copy = copy_of(&server, &a, &state);
+    copy.sync().await.unwrap();
+    copy.sync().await.unwrap();
+    let fresh = device(&server, false);
+    fresh.client.sync().await.unwrap();
+    assert_eq!(fresh.tree(), set(&["before", "acknowledged", "after the copy"]));
 }
