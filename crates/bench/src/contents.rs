@@ -27,14 +27,9 @@ const MEGABYTE: f64 = 1_000_000.0;
 
 /// A chunk of bytes that do not compress.
 fn chunk() -> Bytes {
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    std::iter::repeat_with(&mut next).take(CHUNK / 8).flatten().collect::<Vec<u8>>().into()
+    let mut bytes = vec![0; CHUNK];
+    fastrand::Rng::with_seed(1).fill(&mut bytes);
+    bytes.into()
 }
 
 /// The megabytes a second, written and read.

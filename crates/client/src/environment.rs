@@ -3,7 +3,6 @@
 use std::fmt::Debug;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rand::RngExt as _;
 use uuid::Uuid;
 use vfs_sync_core::id::{BlobId, ItemId, OpId, ReplicaId, StagingId};
 use vfs_sync_core::time::Timestamp;
@@ -77,7 +76,7 @@ impl Environment for SystemEnvironment {
     }
 
     fn jitter(&self) -> f64 {
-        rand::rng().random_range(0.0..1.0)
+        fastrand::f64()
     }
 }
 

@@ -503,84 +503,84 @@ fn a_device_has_the_name_that_it_was_given() {
 fn programs_and_rounds_of_two_devices_lose_nothing() {
     let rounds: u64 = std::env::var("VFS_SYNC_TEST_ROUNDS").ok().map_or(20, |n| n.parse().unwrap());
     let seed: u64 = std::env::var("VFS_SYNC_TEST_SEED").ok().map_or(1, |n| n.parse().unwrap());
-    let mut chance = Chance(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let mut chance = fastrand::Rng::with_seed(seed);
     let pair = Pair::new(&[("f0", "start 0"), ("s/f1", "start 1"), ("s/f2", "start 2")]);
     let mut saved: std::collections::BTreeSet<String> =
         ["start 0", "start 1", "start 2"].map(str::to_owned).into();
     let mut count = 0;
-    let mut acts =
-        |chance: &mut Chance, device: &str, saved: &mut std::collections::BTreeSet<String>| {
-            let top = pair.scene.path(&format!("d{device}"));
-            for _ in 0..chance.below(3) {
-                let mut files = Vec::new();
-                let mut folders = vec![top.clone()];
-                while let Some(folder) = folders.pop() {
-                    for entry in std::fs::read_dir(folder).unwrap() {
-                        let path = entry.unwrap().path();
-                        if path.is_dir() { folders.push(path) } else { files.push(path) }
-                    }
-                }
-                files.sort();
-                let any = files.get(chance.below(files.len().max(1) as u64) as usize).cloned();
-                let named = top
-                    .join(["f0", "s/f1", "s/f2", "f3", "s/f4", "t/f5"][chance.below(6) as usize]);
-                count += 1;
-                let text = format!("{device} {count:04}");
-                let save = |path: &Path, saved: &mut std::collections::BTreeSet<String>| {
-                    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-                    if path.is_dir() {
-                        return;
-                    }
-                    // What the program had in front of it.
-                    if let Ok(before) = std::fs::read_to_string(path) {
-                        saved.remove(&before);
-                    }
-                    std::fs::write(path, &text).unwrap();
-                    saved.insert(text.clone());
-                };
-                match (chance.below(6), any) {
-                    (0, Some(path)) => {
-                        saved.remove(&std::fs::read_to_string(&path).unwrap());
-                        std::fs::remove_file(path).unwrap();
-                    }
-                    (1, Some(path)) => {
-                        std::fs::create_dir_all(named.parent().unwrap()).unwrap();
-                        if path != named && !named.is_dir() {
-                            if let Ok(before) = std::fs::read_to_string(&named) {
-                                saved.remove(&before);
-                            }
-                            std::fs::rename(path, named).unwrap();
-                        }
-                    }
-                    (2, Some(path)) => save(&path, saved),
-                    (3, _) => {
-                        let temporary = top.join("save.tmp");
-                        std::fs::create_dir_all(named.parent().unwrap()).unwrap();
-                        if !named.is_dir() {
-                            if let Ok(before) = std::fs::read_to_string(&named) {
-                                saved.remove(&before);
-                            }
-                            std::fs::write(&temporary, &text).unwrap();
-                            saved.insert(text.clone());
-                            std::fs::rename(temporary, named).unwrap();
-                        }
-                    }
-                    _ => save(&named, saved),
+    let mut acts = |chance: &mut fastrand::Rng,
+                    device: &str,
+                    saved: &mut std::collections::BTreeSet<String>| {
+        let top = pair.scene.path(&format!("d{device}"));
+        for _ in 0..chance.u64(..3) {
+            let mut files = Vec::new();
+            let mut folders = vec![top.clone()];
+            while let Some(folder) = folders.pop() {
+                for entry in std::fs::read_dir(folder).unwrap() {
+                    let path = entry.unwrap().path();
+                    if path.is_dir() { folders.push(path) } else { files.push(path) }
                 }
             }
-        };
+            files.sort();
+            let any = files.get(chance.usize(..files.len().max(1))).cloned();
+            let named = top.join(["f0", "s/f1", "s/f2", "f3", "s/f4", "t/f5"][chance.usize(..6)]);
+            count += 1;
+            let text = format!("{device} {count:04}");
+            let save = |path: &Path, saved: &mut std::collections::BTreeSet<String>| {
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                if path.is_dir() {
+                    return;
+                }
+                // What the program had in front of it.
+                if let Ok(before) = std::fs::read_to_string(path) {
+                    saved.remove(&before);
+                }
+                std::fs::write(path, &text).unwrap();
+                saved.insert(text.clone());
+            };
+            match (chance.u64(..6), any) {
+                (0, Some(path)) => {
+                    saved.remove(&std::fs::read_to_string(&path).unwrap());
+                    std::fs::remove_file(path).unwrap();
+                }
+                (1, Some(path)) => {
+                    std::fs::create_dir_all(named.parent().unwrap()).unwrap();
+                    if path != named && !named.is_dir() {
+                        if let Ok(before) = std::fs::read_to_string(&named) {
+                            saved.remove(&before);
+                        }
+                        std::fs::rename(path, named).unwrap();
+                    }
+                }
+                (2, Some(path)) => save(&path, saved),
+                (3, _) => {
+                    let temporary = top.join("save.tmp");
+                    std::fs::create_dir_all(named.parent().unwrap()).unwrap();
+                    if !named.is_dir() {
+                        if let Ok(before) = std::fs::read_to_string(&named) {
+                            saved.remove(&before);
+                        }
+                        std::fs::write(&temporary, &text).unwrap();
+                        saved.insert(text.clone());
+                        std::fs::rename(temporary, named).unwrap();
+                    }
+                }
+                _ => save(&named, saved),
+            }
+        }
+    };
     for _ in 0..rounds {
-        let device = if chance.below(2) == 0 { "a" } else { "b" };
+        let device = if chance.bool() { "a" } else { "b" };
         let other = if device == "a" { "b" } else { "a" };
         acts(&mut chance, device, &mut saved);
         acts(&mut chance, other, &mut saved);
         pair.import(device);
         acts(&mut chance, device, &mut saved);
-        if chance.below(4) > 0 {
+        if chance.u64(..4) > 0 {
             pair.on(device, &["sync"]).expect(0);
         }
         acts(&mut chance, device, &mut saved);
-        if chance.below(4) > 0 {
+        if chance.u64(..4) > 0 {
             let ran = pair.export(device);
             assert!(matches!(ran.code, 0 | 5), "{ran:?}");
         }
@@ -615,18 +615,6 @@ fn is_version(pair: &Pair, text: &str) -> bool {
         }
     }
     false
-}
-
-/// Numbers that follow from a seed.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound.max(1)
-    }
 }
 
 #[test]

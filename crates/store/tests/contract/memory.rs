@@ -30,7 +30,7 @@ macro_rules! both {
 async fn play(seed: u64) {
     let sqlite = SqliteStore::open_in_memory(at(0)).unwrap();
     let scenes = [Scene::new(Arc::new(MemoryStore::new(at(0)))), Scene::new(Arc::new(sqlite))];
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
     let cast = Cast::of(seed);
     let mut next: BTreeMap<(&str, &str), u64> = BTreeMap::new();
     for step in 0..STEPS {

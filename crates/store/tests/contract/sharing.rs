@@ -73,7 +73,7 @@ struct Pushed {
 }
 
 async fn write(scene: Arc<Scene>, cast: Cast, who: String, device: &str, seed: u64) -> Vec<Pushed> {
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
     let mut pushed = Vec::new();
     let mut next = 1;
     for _ in 0..PUSHES {
@@ -94,7 +94,7 @@ async fn write(scene: Arc<Scene>, cast: Cast, who: String, device: &str, seed: u
 }
 
 async fn shuffle_members(scene: Arc<Scene>, cast: Cast, seed: u64) {
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
     for _ in 0..PUSHES {
         let (group, who) = (dice.one(&cast.groups), user(cast.one(&mut dice)));
         let present = dice.below(2) == 0;
@@ -103,7 +103,7 @@ async fn shuffle_members(scene: Arc<Scene>, cast: Cast, seed: u64) {
 }
 
 async fn shuffle_blocks(scene: Arc<Scene>, cast: Cast, seed: u64) {
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
     for _ in 0..PUSHES {
         let who = cast.one(&mut dice).to_owned();
         block(&scene, &cast, &who, &mut dice).await;

@@ -21,16 +21,16 @@ pub(crate) const DEVICES: [&str; 2] = ["laptop", "phone"];
 pub(crate) const ITEMS: u64 = 7;
 const STEPS: u64 = 120;
 
-/// A generator small enough to need no crate (SplitMix64).
-pub(crate) struct Dice(pub(crate) u64);
+/// Choices that a seed repeats.
+pub(crate) struct Dice(fastrand::Rng);
 
 impl Dice {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(fastrand::Rng::with_seed(seed))
+    }
+
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % limit
+        self.0.u64(..limit)
     }
 
     pub(crate) fn one<T: Clone>(&mut self, of: &[T]) -> T {
@@ -247,7 +247,7 @@ async fn stage_content(scene: &Scene, who: &str, name: &str) {
 
 /// Plays a history; gives how many steps it had: operations, changes of members, attaches.
 async fn play(scene: &Scene, seed: u64) -> u64 {
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
     let cast = Cast::of(seed);
     let mut next: BTreeMap<(&str, &str), u64> = BTreeMap::new();
     let mut last: BTreeMap<(&str, &str), Vec<Value>> = BTreeMap::new();

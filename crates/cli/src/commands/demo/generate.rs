@@ -80,16 +80,8 @@ pub(super) fn generate(top: &Path) -> io::Result<()> {
 }
 
 fn write(path: &Path, size: u64, seed: u64) -> io::Result<()> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 8);
-    while (bytes.len() as u64) < size {
-        // Xorshift: fast, and incompressible.
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(usize::try_from(size).unwrap_or(usize::MAX));
+    let mut bytes = vec![0; usize::try_from(size).map_err(io::Error::other)?];
+    fastrand::Rng::with_seed(seed).fill(&mut bytes);
     std::fs::write(path, bytes)?;
     let mode = [0o644, 0o755, 0o600, 0o444][usize::try_from(seed % 4).unwrap_or(0)];
     let millis = 946_684_800_000 + i64::try_from(seed).unwrap_or(0) * 86_399_123;
