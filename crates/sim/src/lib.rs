@@ -15,41 +15,23 @@
 //! assert_eq!(simulation.play(7, false).failure, None);
 //! ```
 
-mod check;
-mod coverage;
-mod database;
-mod device;
-pub mod disk;
-mod edit;
-mod environment;
-mod failure;
-mod home;
-mod hostile;
-mod ledger;
-mod model;
-mod network;
-mod objects;
+mod actor;
+mod infra;
+mod oracle;
 mod plan;
-mod power;
-mod process;
-mod rogue;
-mod sabotage;
-mod server;
-mod shrink;
-mod store;
-mod transport;
 mod world;
 
 use std::collections::BTreeSet;
 
-pub use coverage::{Coverage, Kind};
-pub use database::StoreKind;
-pub use failure::{Failure, FailureKind};
-pub use sabotage::Sabotage;
-pub use shrink::Shrunk;
+pub use infra::database::StoreKind;
+pub use infra::disk;
+pub use infra::sabotage::Sabotage;
+pub use oracle::coverage::{Coverage, Kind};
+pub use oracle::failure::{Failure, FailureKind};
+pub use plan::shrink::Shrunk;
 pub use world::Outcome;
 
-use database::Database;
+use infra::database::Database;
 use plan::Plan;
 
 /// The settings of a simulation.
@@ -92,7 +74,7 @@ impl Simulation {
     /// fail. Plays some hundreds of histories.
     #[must_use]
     pub fn shrink(&self, seed: u64) -> Option<Shrunk> {
-        shrink::shrink(self, seed)
+        plan::shrink::shrink(self, seed)
     }
 
     /// Describes the steps of a seed's history, in one line each.

@@ -1,14 +1,12 @@
 //! The seed runner of the simulator.
 
-mod args;
-mod report;
 mod run;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use args::{Args, Command};
+use run::args::{Args, Command};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

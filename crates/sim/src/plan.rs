@@ -1,10 +1,12 @@
 //! The plan of a world, drawn from its seed before it begins. Each step carries its own randomness,
 //! so that a history without some of its steps is a history too.
 
+pub(crate) mod shrink;
+
 use vfs_sync_testkit::Random;
 
-use crate::hostile::Breach;
-use crate::network::Weather;
+use crate::actor::byzantine_server::Breach;
+use crate::infra::network::Weather;
 
 /// The parameters of a world.
 #[derive(Debug, Clone)]
@@ -133,11 +135,11 @@ pub(crate) struct Swap {
 pub(crate) struct DiskTrouble {
     /// The device; `None` for the servers.
     pub(crate) device: Option<usize>,
-    pub(crate) blow: Blow,
+    pub(crate) event: DiskEvent,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Blow {
+pub(crate) enum DiskEvent {
     /// The process is killed at any point; the disk is unaffected.
     Killed,
     /// The power fails: what was not synced is lost or torn.
@@ -278,17 +280,17 @@ impl Plan {
         for step in &mut self.steps {
             let (draw, device) = (random.below(24), random.below(devices));
             let at = u64::try_from(random.below(8)).unwrap_or(0);
-            let blow = match random.below(8) {
-                0 | 1 => Blow::Power,
-                2 | 3 => Blow::PowerAt(at),
-                4 => Blow::FailsAt(at),
-                5 => Blow::Full(at * 5_000),
-                6 => Blow::Room,
-                _ => Blow::Killed,
+            let event = match random.below(8) {
+                0 | 1 => DiskEvent::Power,
+                2 | 3 => DiskEvent::PowerAt(at),
+                4 => DiskEvent::FailsAt(at),
+                5 => DiskEvent::Full(at * 5_000),
+                6 => DiskEvent::Room,
+                _ => DiskEvent::Killed,
             };
             step.disk = match draw {
-                0 | 1 if of_devices => Some(DiskTrouble { device: Some(device), blow }),
-                2 if of_servers => Some(DiskTrouble { device: None, blow }),
+                0 | 1 if of_devices => Some(DiskTrouble { device: Some(device), event }),
+                2 if of_servers => Some(DiskTrouble { device: None, event }),
                 _ => None,
             };
         }

@@ -1,5 +1,8 @@
 //! Playing seeds on several threads, and what is said about it.
 
+pub(crate) mod args;
+mod report;
+
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -10,8 +13,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use vfs_sync_sim::{Coverage, Failure, FailureKind, Simulation};
 
-use crate::args::{ReplayArgs, RunArgs, ShrinkArgs};
-use crate::report;
+use args::{ReplayArgs, RunArgs, ShrinkArgs};
 
 /// The findings of a run over many seeds.
 #[derive(Default)]

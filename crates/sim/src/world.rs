@@ -1,8 +1,8 @@
 //! A world: servers, devices, and the steps of a plan, one after the other, in simulated time.
 
-mod after;
-mod happen;
-mod trouble;
+mod disk_faults;
+mod quiesce;
+mod steps;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -13,22 +13,22 @@ use futures::FutureExt as _;
 use vfs_sync_server::ServerConfig;
 use vfs_sync_testkit::Random;
 
-use crate::check::answers;
-use crate::coverage::Coverage;
-use crate::database::{Backup, Database};
-use crate::device::{Device, Talk, user};
-use crate::disk::Unsynced;
-use crate::edit::edit;
-use crate::environment::Machine;
-use crate::failure::{Failure, FailureKind};
-use crate::home::Home;
-use crate::hostile::{Breach, export};
-use crate::ledger::Ledger;
-use crate::objects::Objects;
+use crate::actor::byzantine_server::{Breach, export};
+use crate::actor::device::{Device, Talk, user};
+use crate::actor::edit::edit;
+use crate::actor::malicious_client;
+use crate::actor::replica_disk::Home;
+use crate::infra::database::{Backup, Database};
+use crate::infra::disk::Unsynced;
+use crate::infra::environment::Machine;
+use crate::infra::objects::Objects;
+use crate::infra::sabotage::Sabotage;
+use crate::infra::server::Cluster;
+use crate::oracle::coverage::Coverage;
+use crate::oracle::failure::{Failure, FailureKind};
+use crate::oracle::ledger::Ledger;
+use crate::oracle::transactions;
 use crate::plan::{Plan, Step, What};
-use crate::rogue;
-use crate::sabotage::Sabotage;
-use crate::server::Cluster;
 
 /// The outcome of a run.
 #[derive(Debug, Clone)]
@@ -115,7 +115,7 @@ async fn run(
             world.step(&step).await;
         }
         if index % ALL_TREES == ALL_TREES - 1 {
-            answers::no_cycle(&world.ledger);
+            transactions::no_cycle(&world.ledger);
         }
     }
     world.ledger.begin_step(world.plan.steps.len());
@@ -179,7 +179,7 @@ impl World {
         let mut random = Random::new(step.chance);
         random.below(2);
         if let Some(trouble) = step.disk {
-            self.befall(trouble).await;
+            self.inject(trouble).await;
         }
         if let Some(swap) = step.token {
             let other = swap.user.map(user);
@@ -281,11 +281,18 @@ impl World {
                 let mut random = random.fork();
                 tokio::spawn(async move {
                     match random.below(8) {
-                        0 => rogue::pry(&ledger, &transport, &mut random).await,
-                        1 => rogue::meddle(&ledger, &transport, &user, &mut random).await,
-                        2 => rogue::boast(&transport, &user, &mut random).await,
-                        3 => rogue::attach(&ledger, &transport, &user, &mut random).await,
-                        _ => rogue::push(&ledger, &transport, &user, now, &mut random).await,
+                        0 => malicious_client::read_foreign(&ledger, &transport, &mut random).await,
+                        1 => {
+                            malicious_client::tamper(&ledger, &transport, &user, &mut random).await
+                        }
+                        2 => malicious_client::overclaim(&transport, &user, &mut random).await,
+                        3 => {
+                            malicious_client::attach(&ledger, &transport, &user, &mut random).await
+                        }
+                        _ => {
+                            malicious_client::push(&ledger, &transport, &user, now, &mut random)
+                                .await
+                        }
                     }
                 });
             }

@@ -1,0 +1,44 @@
+//! Checks that no server ever holds anything of one user under another, and that no replica
+//! receives anything of another user, with any token.
+
+use vfs_sync_core::id::{ReplicaId, UserId};
+use vfs_sync_core::operation::Operation;
+
+use crate::oracle::coverage::Kind;
+use crate::oracle::failure::FailureKind;
+use crate::oracle::ledger::Ledger;
+
+/// A request of a replica was answered, which went with a token of `token`.
+pub(crate) fn answered(
+    ledger: &Ledger,
+    replica: Option<&UserId>,
+    token: Option<&UserId>,
+    call: &'static str,
+    status: u16,
+) {
+    let (Some(replica), Some(token)) = (replica, token) else { return };
+    if replica == token {
+        return;
+    }
+    ledger.count(Kind::Check, "nothing goes to another user");
+    if (200..300).contains(&status) {
+        let message = format!("{call} of a replica of {replica} was served for {token}");
+        ledger.fail(FailureKind::Secrecy, message);
+    }
+}
+
+/// The servers were handed operations as those of `user`.
+pub(crate) fn pushed(
+    ledger: &Ledger,
+    user: &UserId,
+    replica: &ReplicaId,
+    operations: &[Operation],
+) {
+    let mut book = ledger.book();
+    let owner = book.replicas.get(replica).filter(|owner| *owner != user).cloned();
+    if let Some(owner) = owner {
+        let count = operations.len();
+        let message = format!("{count} operations of {owner}'s {replica} came under {user}");
+        book.fail(FailureKind::Secrecy, message);
+    }
+}
