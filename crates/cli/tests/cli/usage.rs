@@ -163,6 +163,16 @@ fn completions_are_made_for_every_shell() {
 }
 
 #[test]
+fn a_file_that_is_not_there_is_named_with_a_next_step() {
+    let scene = Scene::offline();
+    scene.replica("r");
+    let ran = scene.on("r", &["put", "absent.txt", "/absent.txt"]);
+    assert_ne!(ran.code, 0, "{ran:?}");
+    assert!(ran.stderr.contains("absent.txt") && ran.stderr.contains("- for standard input"));
+    assert!(!scene.on("r", &["ls", "/"]).expect(0).stdout.contains("absent"));
+}
+
+#[test]
 fn a_damaged_replica_is_named_and_not_touched() {
     let scene = Scene::offline();
     scene.replica("r");

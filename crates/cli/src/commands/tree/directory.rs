@@ -180,7 +180,8 @@ fn finish(output: Output, interrupted: bool, problems: &Problems) -> Result<()> 
     match problems.failures() {
         0 => Ok(()),
         count => {
-            Err(Failure::new(Kind::Partial, format!("{count} entries were left out (see above)")))
+            let entries = if count == 1 { "entry was" } else { "entries were" };
+            Err(Failure::new(Kind::Partial, format!("{count} {entries} left out (see above)")))
         }
     }
 }
