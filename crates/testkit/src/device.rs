@@ -1,5 +1,7 @@
 //! A client with what a test wants to know of it.
 
+mod view;
+
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,6 +11,7 @@ use vfs_sync_client::{ClientConfig, ClientError, StateExport, SyncClient, Transp
 use vfs_sync_core::id::UserId;
 
 use crate::violations::ViolationCollector;
+pub use view::everything;
 
 /// The longest wait until nobody has a replica open.
 const CLOSED_WITHIN: Duration = Duration::from_secs(10);

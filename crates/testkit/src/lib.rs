@@ -3,13 +3,10 @@
 pub mod build;
 mod device;
 mod environment;
-mod faulty;
-mod proxy;
-mod random;
+mod fault;
 mod record;
 mod scripted;
 mod server;
-mod tree;
 mod violations;
 
 use std::future::Future;
@@ -22,15 +19,12 @@ pub use vfs_sync_server::auth::{AuthConfig, Secret};
 pub use vfs_sync_store::memory::{MemorySnapshot, MemoryStore};
 pub use vfs_sync_store::{MetadataStore, Retention};
 
-pub use device::TestDevice;
-pub use environment::{TestClock, TestEnvironment};
-pub use faulty::{Fault, FaultyTransport};
-pub use proxy::{Direction, Proxy};
-pub use random::{Random, number, seed, seeds};
+pub use device::{TestDevice, everything};
+pub use environment::{Random, TestClock, TestEnvironment, number, seed, seeds};
+pub use fault::{Direction, Fault, FaultyTransport, Proxy};
 pub use record::Record;
 pub use scripted::{Phase, ScriptedTransport, all_results};
 pub use server::{TestServer, TestServerBuilder};
-pub use tree::everything;
 pub use violations::{
     ViolationCollector, expect_exact_guardrail_signatures, expect_guardrail_signature,
     expect_hydrate_guardrail_violation, expect_last_write_id_regression_violation,
