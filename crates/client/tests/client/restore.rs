@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use vfs_sync_client::transport::CallKind;
 use vfs_sync_client::{
-    ClientConfig, ClientError, Delete, HttpConfig, HttpTransport, QueuedState, StateExport,
-    StaticToken, SyncClient,
+    ClientBuilder, ClientConfig, ClientError, Delete, HttpConfig, HttpTransport, QueuedState,
+    StateExport, StaticToken, SyncClient,
 };
 use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::id::{ReplicaId, UserId};
@@ -26,15 +26,22 @@ struct Device {
     violations: Arc<ViolationCollector>,
 }
 
-fn device(server: &TestServer, rematerialise: bool) -> Device {
-    let token = StaticToken::new(server.token("alice"));
+fn builder(server: &TestServer, user: &str, rematerialise: bool) -> ClientBuilder {
+    let token = StaticToken::new(server.token(user));
     let transport = HttpTransport::new(HttpConfig::new(server.url()), token).unwrap();
     let config = ClientConfig { rematerialise, ..ClientConfig::default() };
-    let user = UserId::new("alice").unwrap();
-    let client = SyncClient::builder(Arc::new(transport)).config(config).in_memory(user).unwrap();
+    SyncClient::builder(Arc::new(transport)).config(config)
+}
+
+fn observed(client: SyncClient) -> Device {
     let violations = Arc::new(ViolationCollector::default());
     client.observe(violations.clone());
     Device { client, violations }
+}
+
+fn device(server: &TestServer, rematerialise: bool) -> Device {
+    let user = UserId::new("alice").unwrap();
+    observed(builder(server, "alice", rematerialise).in_memory(user).unwrap())
 }
 
 impl Device {
@@ -261,13 +268,13 @@ async fn pull_a_page(client: &SyncClient, line: &FaultyTransport) {
 #[tokio::test]
 async fn what_a_restore_puts_back_behind_an_unfinished_pull_is_not_missed() {
     for fresh in [true, false] {
-        for exported in [false, true] {
-            restored_amid_a_pull(fresh, exported).await;
+        for copied in [false, true] {
+            restored_amid_a_pull(fresh, copied).await;
         }
     }
 }
 
-async fn restored_amid_a_pull(fresh: bool, exported: bool) {
+async fn restored_amid_a_pull(fresh: bool, copied: bool) {
     let mut server = TestServer::start().await;
     let writer = device(&server, true);
     let line = Arc::new(FaultyTransport::new(server.transport("alice")));
@@ -297,15 +304,14 @@ async fn restored_amid_a_pull(fresh: bool, exported: bool) {
     pull_a_page(&reader, &line).await;
     let now = server.clock().now();
     restore(&mut server, &backup, now, 0).await;
-    if exported {
-        let mut state = Vec::new();
-        reader.export_state(StateExport::default(), &mut state).unwrap();
+    if copied {
+        let state = exported(&reader);
         reader = reading();
         reader.hydrate_state(&*state).unwrap();
     }
 
     let report = reader.sync().await.unwrap();
-    assert!(report.rematerialised, "fresh: {fresh}, exported: {exported}");
+    assert!(report.rematerialised, "fresh: {fresh}, copied: {copied}");
     assert_eq!(reader.resolve("moves").unwrap().id, moves);
     for client in [&writer.client, &writer.client, &reader] {
         client.sync().await.unwrap();
@@ -473,29 +479,13 @@ async fn a_device_that_was_away_for_longer_than_the_retention_comes_back_with_it
 
 /// A device whose replica is in a directory.
 fn on_disk(server: &TestServer, dir: &Path) -> Device {
-    let token = StaticToken::new(server.token("alice"));
-    let transport = HttpTransport::new(HttpConfig::new(server.url()), token).unwrap();
-    let config = ClientConfig { rematerialise: true, ..ClientConfig::default() };
     let user = UserId::new("alice").unwrap();
-    let client = SyncClient::builder(Arc::new(transport))
-        .server("here")
-        .config(config)
-        .create(dir, user)
-        .unwrap();
-    let violations = Arc::new(ViolationCollector::default());
-    client.observe(violations.clone());
-    Device { client, violations }
+    observed(builder(server, "alice", true).server("here").create(dir, user).unwrap())
 }
 
 fn device_of(server: &TestServer, user: &str) -> Device {
-    let token = StaticToken::new(server.token(user));
-    let transport = HttpTransport::new(HttpConfig::new(server.url()), token).unwrap();
-    let config = ClientConfig { rematerialise: true, ..ClientConfig::default() };
-    let user = UserId::new(user).unwrap();
-    let client = SyncClient::builder(Arc::new(transport)).config(config).in_memory(user).unwrap();
-    let violations = Arc::new(ViolationCollector::default());
-    client.observe(violations.clone());
-    Device { client, violations }
+    let id = UserId::new(user).unwrap();
+    observed(builder(server, user, true).in_memory(id).unwrap())
 }
 
 impl Device {
@@ -757,21 +747,18 @@ async fn a_device_that_was_away_for_two_restores_loses_nothing() {
     assert_eq!((a.waits(), b.waits()), (NOTHING, NOTHING));
 }
 
-/// A device that an export of `of` was hydrated into.
+/// A client that an export of `of` was hydrated into.
 fn copy_of(server: &TestServer, of: &Device, state: &[u8]) -> SyncClient {
-    let token = StaticToken::new(server.token("alice"));
-    let transport = HttpTransport::new(HttpConfig::new(server.url()), token).unwrap();
-    let config = ClientConfig { rematerialise: true, ..ClientConfig::default() };
-    let builder = SyncClient::builder(Arc::new(transport)).config(config);
     let user = UserId::new("alice").unwrap();
-    let copy = builder.client_id(of.client.client_id()).in_memory(user).unwrap();
+    let builder = builder(server, "alice", true).client_id(of.client.client_id());
+    let copy = builder.in_memory(user).unwrap();
     copy.hydrate_state(state).unwrap();
     copy
 }
 
-fn exported(device: &Device) -> Vec<u8> {
+fn exported(client: &SyncClient) -> Vec<u8> {
     let mut state = Vec::new();
-    device.client.export_state(StateExport::default(), &mut state).unwrap();
+    client.export_state(StateExport::default(), &mut state).unwrap();
     state
 }
 
@@ -786,7 +773,7 @@ async fn a_copy_of_a_replica_offers_what_was_written_long_before_the_server_rece
     let backup = back_up(&mut server).await;
     a.make("after");
     a.client.sync().await.unwrap();
-    let state = exported(&a);
+    let state = exported(&a.client);
 
     let now = server.clock().now();
     restore(&mut server, &backup, now, 0).await;
@@ -811,7 +798,7 @@ async fn an_old_copy_does_not_take_the_later_writes_of_its_original_for_its_own(
     let backup = back_up(&mut server).await;
     a.make("acknowledged");
     a.client.flush().await.unwrap();
-    let state = exported(&a);
+    let state = exported(&a.client);
     a.make("after the copy");
 
     let now = server.clock().now();
