@@ -49,6 +49,10 @@ pub(super) fn shared_with<R: Rows>(rows: &mut R, meta: &Meta, history: &History)
     let Some((position, changed_at)) = meta.trail.fork(cursor, last) else {
         return Ok(Shared::nothing());
     };
+    if Position::parse(&cursor.change_id) == Some(position) {
+        // The replica received nothing after its cursor, at positions that it knows or not.
+        return Ok(Shared::everything());
+    }
     let changed_at = match changed_at {
         Some(changed_at) => changed_at,
         None => match rows.container_clock_up_to(position)? {

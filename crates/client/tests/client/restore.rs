@@ -813,3 +813,27 @@ async fn an_old_copy_does_not_take_the_later_writes_of_its_original_for_its_own(
     fresh.client.sync().await.unwrap();
     assert_eq!(fresh.tree(), set(&["before", "acknowledged", "after the copy"]));
 }
+
+#[tokio::test]
+async fn a_copy_that_was_away_for_longer_than_the_retention_brings_nothing_deleted_back() {
+    let server = TestServer::start().await;
+    let (home, away) = (device(&server, true), device(&server, true));
+    home.make("kept");
+    home.make("gone");
+    home.client.sync().await.unwrap();
+    away.client.sync().await.unwrap();
+    let copy = copy_of(&server, &away, &exported(&away.client));
+    home.remove("gone");
+    home.client.sync().await.unwrap();
+    server.clock().advance(Duration::from_secs(100 * 24 * 3_600));
+    let now = server.clock().now();
+    let retention = Retention { removals_before: now, accepted_before: now, at_most: 1_000 };
+    assert!(server.store().prune(retention).await.unwrap().removals > 0);
+
+    // The server has all that the copy received, at whichever positions that was.
+    let report = copy.sync().await.unwrap();
+    assert!(report.rematerialised);
+    assert_eq!(report.offered.sent(), 0, "{report:?}");
+    home.client.sync().await.unwrap();
+    assert_eq!(home.tree(), set(&["kept"]));
+}
