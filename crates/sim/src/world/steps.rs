@@ -86,19 +86,8 @@ impl World {
         let member = user(random.below(self.plan.setup.users));
         let method = if random.below(3) == 0 { Method::DELETE } else { Method::PUT };
         let token = self.cluster.token(&user(3), Some("vfs:admin"));
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("/v1/vfs/admin/{kind}/{}/members/{member}", group.id))
-            .header("authorization", format!("Bearer {token}"))
-            .body(Bytes::new())
-            .expect("a request of ours is one");
-        let called = self.cluster.any().and_then(|host| self.cluster.call(host, request));
-        if let Some(task) = called
-            && let Ok(Some(answer)) = task.await
-            && answer.status == 204
-        {
-            self.ledger.count(Kind::Call, "setMember");
-        }
+        let path = format!("admin/{kind}/{}/members/{member}", group.id);
+        self.ask(method, &path, &token, "setMember").await;
     }
 
     pub(super) async fn set_block(&mut self, random: &mut Random) {
@@ -109,9 +98,14 @@ impl World {
             return;
         }
         let token = self.cluster.token(&blocker, None);
+        self.ask(method, &format!("blocks/{owner}"), &token, "setBlock").await;
+    }
+
+    /// Makes a request without a body to any server, and counts it as `call` if it was done.
+    async fn ask(&self, method: Method, path: &str, token: &str, call: &'static str) {
         let request = Request::builder()
             .method(method)
-            .uri(format!("/v1/vfs/blocks/{owner}"))
+            .uri(format!("/v1/vfs/{path}"))
             .header("authorization", format!("Bearer {token}"))
             .body(Bytes::new())
             .expect("a request of ours is one");
@@ -120,7 +114,7 @@ impl World {
             && let Ok(Some(answer)) = task.await
             && answer.status == 204
         {
-            self.ledger.count(Kind::Call, "setBlock");
+            self.ledger.count(Kind::Call, call);
         }
     }
 
