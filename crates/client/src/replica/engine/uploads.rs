@@ -65,15 +65,13 @@ pub(super) fn copy_aside<R: Rows>(
 ) -> Result<bool> {
     let current = rows.content(Slot::Current, &upload.item)?;
     if current.is_some_and(|row| row.attachment.digest == upload.digest) {
-        rows.remove_upload(upload.seq)?;
-        rows.forget(&upload.item, &upload.blob_id)?;
+        discard(rows, &upload)?;
         return Ok(false);
     }
     let there = rows.content(Slot::Current, &copy)?;
     if there.is_some_and(|row| row.attachment.digest == upload.digest) {
         // Another device of the user has made the same copy.
-        rows.remove_upload(upload.seq)?;
-        rows.forget(&upload.item, &upload.blob_id)?;
+        discard(rows, &upload)?;
         return Ok(false);
     }
     let mut view = View::new(rows, &meta.user, Slot::Current);
@@ -95,8 +93,7 @@ pub(super) fn copy_aside<R: Rows>(
     if let Some(same) = same.map(|sibling| sibling.id.clone()) {
         // Another device, or an earlier attempt, kept these bytes.
         follow_copy(rows, &upload, &same, parent.as_ref())?;
-        rows.remove_upload(upload.seq)?;
-        rows.forget(&upload.item, &upload.blob_id)?;
+        discard(rows, &upload)?;
         return Ok(false);
     }
     let made_at = upload.modified_at.unwrap_or(now);
@@ -137,6 +134,12 @@ pub(super) fn copy_aside<R: Rows>(
     follow_copy(rows, &upload, &copy, parent.as_ref())?;
     rows.put_upload(&Upload { item: copy, expected: None, attach: None, ..upload })?;
     Ok(true)
+}
+
+/// Removes an upload, and its bytes once nothing else needs them.
+fn discard<R: Rows>(rows: &mut R, upload: &Upload) -> Result<()> {
+    rows.remove_upload(upload.seq)?;
+    rows.forget(&upload.item, &upload.blob_id)
 }
 
 fn siblings_of<R: Rows>(view: &mut View<'_, R>, parent: Option<&ItemId>) -> Result<Vec<Node>> {
