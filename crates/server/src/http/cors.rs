@@ -30,7 +30,8 @@ const EXPOSED: HeaderValue = HeaderValue::from_static(
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 
 /// Adds the CORS headers for callers of allowed origins.
-// By hand: tower_http's layer takes every OPTIONS for a preflight, and tus asks by OPTIONS what the server can.
+// By hand: tower_http's layer takes every OPTIONS for a preflight; tus clients discover the server
+// by OPTIONS.
 pub(crate) async fn cors(app: &App, request: Request, next: Next) -> Response {
     let covered = request.uri().path().starts_with("/v1/");
     if !covered || app.config.cors_origins.is_empty() {

@@ -42,7 +42,7 @@ impl Query {
 /// Decodes a part of a query. A percent sign that two hex digits do not follow stands for itself.
 fn decoded(part: &str) -> Result<String, ApiError> {
     let part = part.replace('+', " ");
-    // By hand: form_urlencoded puts another character in the place of what is no UTF-8, and makes two ids one.
+    // By hand: form_urlencoded replaces bytes that are not UTF-8, which could make two ids one.
     let text = percent_decode_str(&part).decode_utf8();
     text.map(Cow::into_owned).map_err(|_| ApiError::invalid("the query", "must be UTF-8"))
 }
