@@ -145,16 +145,26 @@ pub async fn new_postgres_database() -> Result<String, String> {
 /// # Errors
 /// The server's.
 pub async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
-    tokio::spawn(connection);
-    Ok(client)
+    session(url).await.map(|(client, _)| client)
 }
+
+/// Connects to the database at `url`. The task ends when the client is dropped and the connection is
+/// closed: a server counts what a session did when the session ends.
+///
+/// # Errors
+/// The server's.
+pub async fn session(url: &str) -> Result<(Client, Session), tokio_postgres::Error> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    Ok((client, tokio::spawn(connection)))
+}
+
+/// The task of a connection, with the error that ended it.
+pub type Session = tokio::task::JoinHandle<Result<(), tokio_postgres::Error>>;
 
 /// Makes the database `name` on the server at `url`.
 async fn create_database(url: &str, name: &str) -> Result<(), String> {
     let failed = |error: tokio_postgres::Error| format!("PostgreSQL for tests: {error}");
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await.map_err(failed)?;
-    let connection = tokio::spawn(connection);
+    let (client, connection) = session(url).await.map_err(failed)?;
     let made = client.batch_execute(&format!("CREATE DATABASE {name}")).await;
     drop(client);
     let _ = connection.await;

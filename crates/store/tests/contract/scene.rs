@@ -11,7 +11,7 @@ use vfs_sync_core::server::push::PushBatch;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{PushResponse, PushStatus, ReconcileRequest, WriteIds};
 use vfs_sync_store::sqlite::SqliteStore;
-use vfs_sync_store::testing::connect;
+use vfs_sync_store::testing::session;
 use vfs_sync_store::{
     FeedPage, MetadataStore, NewUpload, PullAnswer, PullRequest, Quota, ReconcileAnswer,
 };
@@ -52,8 +52,10 @@ pub(crate) fn uploaded(size: u64, digest: Sha256Digest) -> NewUpload {
 /// Writes to a database. `{blob}` is an empty blob in its dialect.
 pub(crate) async fn tamper(database: &str, sql: &str) {
     if database.starts_with("postgres") {
-        let client = connect(database).await.unwrap();
+        let (client, connection) = session(database).await.unwrap();
         client.batch_execute(&sql.replace("{blob}", r"'\x'::bytea")).await.unwrap();
+        drop(client);
+        connection.await.unwrap().unwrap();
     } else {
         let connection = rusqlite::Connection::open(database).unwrap();
         connection.busy_timeout(std::time::Duration::from_secs(5)).unwrap();

@@ -11,7 +11,7 @@ use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::PushResult;
 use vfs_sync_store::MetadataStore;
 use vfs_sync_store::sqlite::SqliteStore;
-use vfs_sync_store::testing::connect;
+use vfs_sync_store::testing::session;
 
 use super::plans::deadlocks;
 use super::scene::*;
@@ -205,9 +205,10 @@ pub(crate) async fn writers_who_share_end_as_if_one_had_come_after_the_other(sce
     assert!(visible.iter().any(|count| *count > 10), "there is something to see: {visible:?}");
     drop(scenes);
     if postgres {
-        let client = connect(&database).await.unwrap();
+        let (client, connection) = session(&database).await.unwrap();
         repeat_in_order(&client, pushed).await;
         drop(client);
+        connection.await.unwrap().unwrap();
         assert_eq!(deadlocks(&database).await, 0);
     }
 }
