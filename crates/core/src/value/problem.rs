@@ -3,11 +3,13 @@
 //! An error that names its field for programs does so in the alternate form (`{:#}`) of its
 //! message: it is all of an error that serde passes on.
 
+use std::cell::Cell;
 use std::fmt;
 
-use serde::de::value::{MapDeserializer, SeqDeserializer, StringDeserializer};
-use serde::de::{self, Deserialize, DeserializeOwned, Deserializer, IntoDeserializer, Visitor};
-use serde_json::Value;
+use serde::de::{
+    self, DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess,
+    VariantAccess, Visitor,
+};
 
 use crate::cursor::InvalidCursor;
 
@@ -26,18 +28,18 @@ pub enum Problem {
     /// A text is no cursor.
     #[error("{InvalidCursor}")]
     Cursor,
-    /// The value at the path of the error is wrong.
+    /// The value at the path of the error is wrong, or no JSON.
     #[error("a value is malformed")]
     Value,
 }
 
 impl Problem {
-    /// Finds the problem that keeps `json` from being a `T`, by a second, slower parse. `None` if it
-    /// is a `T`, or no JSON.
+    /// Finds the first problem that keeps `json` from being a `T`, by a second, slower parse that
+    /// ends there. `None` if it is a `T`.
     #[must_use]
     pub fn of<T: DeserializeOwned>(json: &[u8]) -> Option<Self> {
         let mut source = serde_json::Deserializer::from_slice(json);
-        T::deserialize(Tree::deserialize(&mut source).ok()?).err()
+        T::deserialize(Typed(&mut source)).err()
     }
 
     /// The field of the object at the error's path that the problem is about.
@@ -81,124 +83,237 @@ pub(crate) fn write_field(
     if f.alternate() { f.write_str(field) } else { write!(f, "{field} {problem}") }
 }
 
-/// A JSON value that keeps fields that an object has more than once.
-enum Tree {
-    Leaf(Value),
-    Array(Vec<Tree>),
-    Object(Vec<(String, Tree)>),
+/// Runs `parse`, whose errors are the parser's own, and returns the problem that it left in the slot.
+fn caught<T, E>(parse: impl FnOnce(&Cell<Option<Problem>>) -> Result<T, E>) -> Result<T, Problem> {
+    let slot = Cell::new(None);
+    parse(&slot).map_err(|_| slot.take().unwrap_or(Problem::Value))
 }
 
-impl<'de> Deserialize<'de> for Tree {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TreeVisitor)
-    }
+/// A deserializer, the visitors and seeds that it is given, and what it gives to them: each passes
+/// everything on, with a [`Problem`] as the error. On the way through the parser that is in the slot.
+struct Typed<D>(D);
+
+struct Within<'a, T> {
+    inner: T,
+    slot: &'a Cell<Option<Problem>>,
 }
 
-struct TreeVisitor;
-
-impl<'de> Visitor<'de> for TreeVisitor {
-    type Value = Tree;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Tree, E> {
-        Ok(Tree::Leaf(value.into()))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Tree, E> {
-        Ok(Tree::Leaf(value.into()))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Tree, E> {
-        Ok(Tree::Leaf(value.into()))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Tree, E> {
-        Ok(Tree::Leaf(value.into()))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Tree, E> {
-        Ok(Tree::Leaf(value.into()))
-    }
-
-    fn visit_unit<E>(self) -> Result<Tree, E> {
-        Ok(Tree::Leaf(Value::Null))
-    }
-
-    fn visit_seq<A: de::SeqAccess<'de>>(self, mut elements: A) -> Result<Tree, A::Error> {
-        let mut array = Vec::new();
-        while let Some(element) = elements.next_element()? {
-            array.push(element);
-        }
-        Ok(Tree::Array(array))
-    }
-
-    fn visit_map<A: de::MapAccess<'de>>(self, mut entries: A) -> Result<Tree, A::Error> {
-        let mut object = Vec::new();
-        while let Some(entry) = entries.next_entry()? {
-            object.push(entry);
-        }
-        Ok(Tree::Object(object))
+impl<T> Within<'_, T> {
+    /// Leaves the problem for [`caught`].
+    fn leave<V, E: de::Error>(self, run: impl FnOnce(T) -> Result<V, Problem>) -> Result<V, E> {
+        run(self.inner).map_err(|problem| {
+            self.slot.set(Some(problem));
+            E::custom("")
+        })
     }
 }
 
-impl<'de> Deserializer<'de> for Tree {
+impl<'de, D: Deserializer<'de>> Deserializer<'de> for Typed<D> {
     type Error = Problem;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
-        match self {
-            Self::Leaf(Value::String(text)) => visitor.visit_string(text),
-            Self::Leaf(leaf) => leaf.deserialize_any(visitor).map_err(|_| Problem::Value),
-            Self::Array(array) => SeqDeserializer::new(array.into_iter()).deserialize_any(visitor),
-            Self::Object(object) => {
-                MapDeserializer::new(object.into_iter()).deserialize_any(visitor)
-            }
-        }
+    fn deserialize_any<V: Visitor<'de>>(self, inner: V) -> Result<V::Value, Problem> {
+        caught(|slot| self.0.deserialize_any(Within { inner, slot }))
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
-        match self {
-            Self::Leaf(Value::Null) => visitor.visit_none(),
-            some => visitor.visit_some(some),
-        }
+    fn deserialize_option<V: Visitor<'de>>(self, inner: V) -> Result<V::Value, Problem> {
+        caught(|slot| self.0.deserialize_option(Within { inner, slot }))
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
-        _name: &'static str,
-        visitor: V,
+        name: &'static str,
+        inner: V,
     ) -> Result<V::Value, Problem> {
-        visitor.visit_newtype_struct(self)
+        caught(|slot| self.0.deserialize_newtype_struct(name, Within { inner, slot }))
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
         self,
         name: &'static str,
         variants: &'static [&'static str],
-        visitor: V,
+        inner: V,
     ) -> Result<V::Value, Problem> {
-        match self {
-            Self::Leaf(Value::String(text)) => {
-                let text: StringDeserializer<Problem> = text.into_deserializer();
-                text.deserialize_enum(name, variants, visitor)
-            }
-            // The protocol has no variant with fields.
-            _ => Err(Problem::Value),
-        }
+        caught(|slot| self.0.deserialize_enum(name, variants, Within { inner, slot }))
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, inner: V) -> Result<V::Value, Problem> {
+        caught(|slot| self.0.deserialize_ignored_any(Within { inner, slot }))
     }
 
     serde::forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
-        unit_struct seq tuple tuple_struct map struct identifier ignored_any
+        unit_struct seq tuple tuple_struct map struct identifier
     }
 }
 
-impl IntoDeserializer<'_, Problem> for Tree {
-    type Deserializer = Self;
+impl<'de, V: Visitor<'de>> Visitor<'de> for Within<'_, V> {
+    type Value = V::Value;
 
-    fn into_deserializer(self) -> Self {
-        self
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.expecting(f)
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<V::Value, E> {
+        self.leave(|visitor| visitor.visit_bool(value))
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<V::Value, E> {
+        self.leave(|visitor| visitor.visit_i64(value))
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<V::Value, E> {
+        self.leave(|visitor| visitor.visit_u64(value))
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<V::Value, E> {
+        self.leave(|visitor| visitor.visit_f64(value))
+    }
+
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<V::Value, E> {
+        self.leave(|visitor| visitor.visit_str(value))
+    }
+
+    fn visit_borrowed_str<E: de::Error>(self, value: &'de str) -> Result<V::Value, E> {
+        self.leave(|visitor| visitor.visit_borrowed_str(value))
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<V::Value, E> {
+        self.leave(|visitor| visitor.visit_unit())
+    }
+
+    fn visit_none<E: de::Error>(self) -> Result<V::Value, E> {
+        self.leave(|visitor| visitor.visit_none())
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, some: D) -> Result<V::Value, D::Error> {
+        self.leave(|visitor| visitor.visit_some(Typed(some)))
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, of: D) -> Result<V::Value, D::Error> {
+        self.leave(|visitor| visitor.visit_newtype_struct(Typed(of)))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, elements: A) -> Result<V::Value, A::Error> {
+        self.leave(|visitor| visitor.visit_seq(Typed(elements)))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<V::Value, A::Error> {
+        self.leave(|visitor| visitor.visit_map(Typed(entries)))
+    }
+
+    fn visit_enum<A: EnumAccess<'de>>(self, variant: A) -> Result<V::Value, A::Error> {
+        self.leave(|visitor| visitor.visit_enum(Typed(variant)))
+    }
+}
+
+impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Within<'_, S> {
+    type Value = S::Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<S::Value, D::Error> {
+        self.leave(|seed| seed.deserialize(Typed(deserializer)))
+    }
+}
+
+impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Typed<A> {
+    type Error = Problem;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        inner: S,
+    ) -> Result<Option<S::Value>, Problem> {
+        caught(|slot| self.0.next_element_seed(Within { inner, slot }))
+    }
+}
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for Typed<A> {
+    type Error = Problem;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        inner: S,
+    ) -> Result<Option<S::Value>, Problem> {
+        caught(|slot| self.0.next_key_seed(Within { inner, slot }))
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, inner: S) -> Result<S::Value, Problem> {
+        caught(|slot| self.0.next_value_seed(Within { inner, slot }))
+    }
+}
+
+impl<'de, A: EnumAccess<'de>> EnumAccess<'de> for Typed<A> {
+    type Error = Problem;
+    type Variant = Typed<A::Variant>;
+
+    fn variant_seed<S: DeserializeSeed<'de>>(
+        self,
+        inner: S,
+    ) -> Result<(S::Value, Self::Variant), Problem> {
+        let (name, variant) = caught(|slot| self.0.variant_seed(Within { inner, slot }))?;
+        Ok((name, Typed(variant)))
+    }
+}
+
+impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Typed<A> {
+    type Error = Problem;
+
+    fn unit_variant(self) -> Result<(), Problem> {
+        self.0.unit_variant().map_err(|_| Problem::Value)
+    }
+
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, inner: S) -> Result<S::Value, Problem> {
+        caught(|slot| self.0.newtype_variant_seed(Within { inner, slot }))
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, len: usize, inner: V) -> Result<V::Value, Problem> {
+        caught(|slot| self.0.tuple_variant(len, Within { inner, slot }))
+    }
+
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        fields: &'static [&'static str],
+        inner: V,
+    ) -> Result<V::Value, Problem> {
+        caught(|slot| self.0.struct_variant(fields, Within { inner, slot }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::cursor::Cursor;
+
+    #[derive(Debug, Deserialize)]
+    #[allow(dead_code)]
+    struct Outer {
+        inner: Vec<Inner>,
+        at: Option<Cursor>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[allow(dead_code)]
+    struct Inner {
+        count: u64,
+    }
+
+    fn of(json: &str) -> Option<Problem> {
+        Problem::of::<Outer>(json.as_bytes())
+    }
+
+    #[test]
+    fn the_first_problem_is_found_whatever_comes_after_it() {
+        assert_eq!(of(r#"{"inner":[{"count":1}],"at":null}"#), None);
+        for end in ["", "]", "],", r#"],"at":"#, r#"],"at":{}}"#, "#"] {
+            let json = format!(r#"{{"inner":[{{"count":1}},{{}}{end}"#);
+            assert_eq!(of(&json), Some(Problem::Missing("count")), "{json}");
+            let json = format!(r#"{{"inner":[{{"count":1,"count":2}}{end}"#);
+            assert_eq!(of(&json), Some(Problem::Duplicate("count")), "{json}");
+            let json = format!(r#"{{"at":"none","inner":[{end}"#);
+            assert_eq!(of(&json), Some(Problem::Cursor), "{json}");
+        }
+        for json in [r#"{"inner":[{"count":-1}]}"#, r#"{"inner":[7]}"#, "[", "", r#"{"inner":"#] {
+            assert_eq!(of(json), Some(Problem::Value), "{json}");
+        }
     }
 }
