@@ -225,6 +225,11 @@ pub(crate) fn bytes_text(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
 }
 
+/// Writes a count and what it counts: the singular words if it is 1, else the plural ones.
+pub(crate) fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{} {}", count_text(count), if count == 1 { one } else { many })
+}
+
 /// Formats a number with separated thousands.
 pub(crate) fn count_text(count: u64) -> String {
     indicatif::HumanCount(count).to_string()

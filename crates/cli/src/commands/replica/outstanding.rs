@@ -5,7 +5,7 @@ use vfs_sync_client::{Outstanding, SyncClient};
 
 use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
-use crate::output::{Output, count_text};
+use crate::output::{Output, count_text, counted};
 use crate::path;
 
 /// The number of waiting contents that are shown to a person.
@@ -55,7 +55,7 @@ pub(super) fn sentence(left: &Outstanding) -> Option<String> {
     let mut parts = Vec::new();
     let mut part = |count: u64, one: &str, many: &str, why: Option<&String>| {
         if count > 0 {
-            let mut text = format!("{} {}", count_text(count), if count == 1 { one } else { many });
+            let mut text = counted(count, one, many);
             if let Some(why) = why {
                 text.push_str(&format!(" ({why})"));
             }

@@ -11,7 +11,7 @@ use crate::escape::Escaped;
 use crate::fs::export::{self, ExportOptions, ExportReport};
 use crate::fs::import::{self, ImportOptions, ImportReport};
 use crate::fs::scan::Scanner;
-use crate::output::{Output, bytes_text, count_text};
+use crate::output::{Output, bytes_text, count_text, counted};
 use crate::path;
 use crate::report::{Changes, Problems};
 use crate::{replica, shutdown};
@@ -180,8 +180,8 @@ fn finish(output: Output, interrupted: bool, problems: &Problems) -> Result<()> 
     match problems.failures() {
         0 => Ok(()),
         count => {
-            let entries = if count == 1 { "entry was" } else { "entries were" };
-            Err(Failure::new(Kind::Partial, format!("{count} {entries} left out (see above)")))
+            let entries = counted(count, "entry was", "entries were");
+            Err(Failure::new(Kind::Partial, format!("{entries} left out (see above)")))
         }
     }
 }
