@@ -60,7 +60,7 @@ impl Batch<'_> {
         self.actions.is_empty() && self.contents.is_empty() && self.records.is_empty()
     }
 
-    /// Creates an item under `parent`, or at the top; gives its id.
+    /// Creates an item under `parent`, or at the top; returns its id.
     pub fn create(
         &mut self,
         object_type: ObjectType,
@@ -224,7 +224,7 @@ impl Batch<'_> {
         Ok(id)
     }
 
-    /// Queues all of it, durably; gives the operations' ids in the order they were added.
+    /// Queues all of it, durably; returns the operations' ids in the order they were added.
     ///
     /// # Errors
     /// The first edit that is not possible on the tree as it is shown; then nothing is queued.
@@ -246,6 +246,7 @@ impl Batch<'_> {
             actions: actions.collect(),
             uploads: uploads.collect(),
             records: self.records,
+            moves: !self.copied.is_empty(),
         };
         let ids = edits.actions.iter().map(|edit| edit.op_id.clone()).collect();
         // The bytes first: what is queued has them, also after a crash.
@@ -374,8 +375,13 @@ impl SyncClient {
 
     /// Moves an item into another owner's tree: copies it with all that hangs under it under
     /// `parent` (`None`: the top of the user's own tree) and deletes the original, in one
-    /// transaction; gives the copy's id. Contents are copied as by [`SyncClient::copy`]. Nothing is
+    /// transaction; returns the copy's id. Contents are copied as by [`SyncClient::copy`]. Nothing is
     /// deleted that is not in the copy.
+    ///
+    /// For others the original stays until the server has the copy with all its contents. If the server
+    /// refuses a part of the copy, the original stays for good: [`ChangeEvent::NotMoved`] tells that.
+    ///
+    /// [`ChangeEvent::NotMoved`]: crate::event::ChangeEvent::NotMoved
     ///
     /// The copy has the access of its new place: no grant comes along.
     ///
@@ -431,7 +437,7 @@ impl SyncClient {
         batch.commit().map(drop)
     }
 
-    /// Deletes an item; gives how many items went. What somebody else changed in a way that this
+    /// Deletes an item; returns how many items went. What somebody else changed in a way that this
     /// replica has not seen lives on, with the folders that it is in: see [`ChangeEvent::Kept`].
     ///
     /// [`ChangeEvent::Kept`]: crate::event::ChangeEvent::Kept
@@ -498,7 +504,7 @@ impl SyncClient {
         Ok(found)
     }
 
-    /// Copies an item, with all that hangs under it, under `parent` (`None`: the top); gives the
+    /// Copies an item, with all that hangs under it, under `parent` (`None`: the top); returns the
     /// copy's id. Contents are copied from the cache; those that are not on this machine must be
     /// fetched first ([`Contents::fetch`](crate::Contents::fetch)). A shortcut is copied as one, and left out
     /// where it would lead to something of the copy's own tree.
@@ -517,7 +523,7 @@ impl SyncClient {
         Ok(copy)
     }
 
-    /// Gives the copy's id, and what was copied as it was then.
+    /// Returns the copy's id, and what was copied as it was then.
     fn copy_into(
         &self,
         batch: &mut Batch<'_>,

@@ -68,6 +68,9 @@ pub enum QueuedState {
     Pending,
     /// The server has decided it; no pull that covers it has settled yet.
     Acknowledged,
+    /// The operation deletes the original of a move into another owner's tree: it is to be pushed once
+    /// the server has the copy with all its contents.
+    Held,
 }
 
 /// An operation in the queue.

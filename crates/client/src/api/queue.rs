@@ -45,7 +45,7 @@ impl Queue<'_> {
         self.client.store().rejected(limit)
     }
 
-    /// Puts a rejected operation into the queue again, as a new one; gives its new id.
+    /// Puts a rejected operation into the queue again, as a new one; returns its new id.
     ///
     /// # Errors
     /// [`ClientError::UnknownRejected`].
@@ -152,7 +152,7 @@ impl Queue<'_> {
         let (renewed, content) = renew(&self.client.inner, &upload)?;
         {
             let mut store = self.client.store();
-            store.settle_uploads(&[renewed])?;
+            self.client.inner.emit(store.settle_uploads(&[renewed])?);
             self.client.inner.cache.place(vec![content]);
         }
         self.client.inner.cache.remove(&[upload.blob_id]);

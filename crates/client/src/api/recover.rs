@@ -38,7 +38,7 @@ impl LostChanges<'_> {
     }
 
     /// Grants again what a restored server lost, for the items that the replica shows with the
-    /// level `admin`. Gives the grants that were queued; the others stay in the list.
+    /// level `admin`. Returns the grants that were queued; the others stay in the list.
     ///
     /// # Errors
     /// A failure to read or write the replica.

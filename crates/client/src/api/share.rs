@@ -78,7 +78,7 @@ impl Sharing<'_> {
         Ok(hangs)
     }
 
-    /// Takes away what was granted to `principal` on this item; gives whether this replica knew of
+    /// Takes away what was granted to `principal` on this item; returns whether this replica knew of
     /// a grant. What reaches the principal by other ways (another grant above, a group) stays.
     ///
     /// # Errors

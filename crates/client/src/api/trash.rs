@@ -71,14 +71,19 @@ impl Trash<'_> {
     }
 
     /// Brings a deleted item back, and with it, if `recursive`, what was deleted under it by the
-    /// same device; gives how many items came back. Sends what is queued first, so that a deletion
-    /// that is not synchronised yet can be restored as well, and pulls after.
+    /// same device; returns how many items came back. Sends what is queued first, so that a deletion
+    /// that is not synchronised yet can be restored as well, and pulls after. What was moved into another
+    /// owner's tree, and is still there for others, stays with all that moved along.
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`] if it is not in the trash, for this user;
     /// [`ClientError::Transport`], and what a synchronisation fails with.
     pub async fn restore(self, item: &ItemId, recursive: bool) -> Result<u64, ClientError> {
         self.client.flush().await?;
+        let stay = self.client.store().give_up_move(item)?;
+        if stay > 0 {
+            return Ok(stay);
+        }
         let answer = self.client.inner.transport.restore(item, recursive).await;
         let restored = answer.map_err(|error| unknown(item, error))?.restored;
         self.client.pull().await?;
@@ -86,7 +91,7 @@ impl Trash<'_> {
     }
 
     /// Removes a deleted item for good, and with it, if `recursive`, what was deleted under it by the
-    /// same device; gives how many items went. Only the owner may.
+    /// same device; returns how many items went. Only the owner may.
     ///
     /// # Errors
     /// As [`Self::restore`].

@@ -74,7 +74,7 @@ impl Index {
         *self.held.entry(key).or_default() += 1;
     }
 
-    /// Nobody holds it any more, or one less. Gives whether it goes: when it came there was no
+    /// Nobody holds it any more, or one less. Returns whether it goes: when it came there was no
     /// room but for what was held.
     pub(super) fn release(&mut self, key: Key, limit: Option<u64>) -> bool {
         let Some(count) = self.held.get_mut(&key) else { return false };

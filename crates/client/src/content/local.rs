@@ -223,6 +223,7 @@ impl NewContent {
             reason: None,
             offered: false,
             renewed: false,
+            moved: None,
         }
     }
 }

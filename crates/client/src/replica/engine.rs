@@ -3,6 +3,7 @@
 mod confirmed;
 mod epoch;
 mod flush;
+mod moves;
 mod queue;
 mod rebuild;
 mod state;
@@ -130,6 +131,17 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         self.rows.pending(at_most)
     }
 
+    fn release_moves(&mut self, now: Timestamp) -> Result<bool> {
+        if self.rows.held_moves()?.is_empty() {
+            return Ok(false);
+        }
+        self.transaction(|rows, meta| moves::release(rows, meta, now))
+    }
+
+    fn give_up_move(&mut self, item: &ItemId) -> Result<u64> {
+        self.transaction(|rows, meta| moves::give_up(rows, meta, item))
+    }
+
     fn before_rebase(&mut self) -> Result<Option<WriteId>> {
         self.transaction(|rows, _| {
             let mut pending = rows.queue(usize::MAX)?;
@@ -195,7 +207,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         self.transaction(|rows, _| uploads.iter().try_for_each(|upload| rows.put_upload(upload)))
     }
 
-    fn settle_uploads(&mut self, uploads: &[Upload]) -> Result<()> {
+    fn settle_uploads(&mut self, uploads: &[Upload]) -> Result<Vec<ChangeEvent>> {
         self.transaction(|rows, meta| uploads::settle_uploads(rows, meta, uploads))
     }
 
@@ -210,7 +222,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         copy: ItemId,
         device: &str,
         now: Timestamp,
-    ) -> Result<bool> {
+    ) -> Result<Vec<ChangeEvent>> {
         self.transaction(|rows, meta| {
             uploads::copy_aside(rows, meta, upload, op_id, copy, device, now)
         })
@@ -328,7 +340,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
             let operation = &one.operation;
             let id = &operation.item_id;
             let deletes =
-                one.state == QueuedState::Pending && matches!(operation.action, Action::Delete);
+                one.state != QueuedState::Acknowledged && operation.action == Action::Delete;
             if !deletes || found.iter().any(|other| other.item == *id) {
                 continue;
             }

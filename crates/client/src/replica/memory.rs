@@ -17,7 +17,7 @@ use super::engine::Engine;
 use super::rows::{
     AttachmentRow, GrantRow, ItemRow, LinkRow, LostRow, Parents, RemovalRow, Result, Rows,
 };
-use super::store::{Counts, Meta, ReplicaStore, Slot, Upload, UploadState};
+use super::store::{Counts, Meta, MoveId, ReplicaStore, Slot, Upload, UploadState};
 use crate::api::node::{QueuedOp, QueuedState, RejectedOp};
 use crate::api::record::{DirectoryRecord, EntryRecord};
 
@@ -57,16 +57,19 @@ struct Queue {
     by_parent: HashMap<ItemId, BTreeSet<i64>>,
     acknowledged: BTreeSet<i64>,
     pending: BTreeSet<i64>,
+    held: BTreeSet<i64>,
 }
 
 /// An operation in the queue, with the time that it is sent with: the server may believe less.
 struct QueuedRow {
     queued: QueuedOp,
     sent_at: Timestamp,
+    /// The move that it is part of.
+    moved: Option<MoveId>,
 }
 
 impl Queue {
-    fn push(&mut self, op: Operation, state: QueuedState) -> i64 {
+    fn push(&mut self, op: Operation, state: QueuedState, moved: Option<MoveId>) -> i64 {
         let seq = self.next_seq;
         self.next_seq += 1;
         self.by_id.insert(op.op_id.clone(), seq);
@@ -77,9 +80,11 @@ impl Queue {
         match state {
             QueuedState::Pending => self.pending.insert(seq),
             QueuedState::Acknowledged => self.acknowledged.insert(seq),
+            QueuedState::Held => self.held.insert(seq),
         };
         let sent_at = op.occurred_at;
-        self.ops.insert(seq, QueuedRow { queued: QueuedOp { operation: op, state }, sent_at });
+        let queued = QueuedOp { operation: op, state };
+        self.ops.insert(seq, QueuedRow { queued, sent_at, moved });
         seq
     }
 
@@ -88,6 +93,7 @@ impl Queue {
         self.by_id.remove(&op.op_id);
         self.pending.remove(&seq);
         self.acknowledged.remove(&seq);
+        self.held.remove(&seq);
         let forget = |index: &mut HashMap<ItemId, BTreeSet<i64>>, id: &ItemId| {
             if let Some(seqs) = index.get_mut(id) {
                 seqs.remove(&seq);
@@ -144,7 +150,7 @@ impl MemoryRows {
         &mut self.slots[index]
     }
 
-    /// Sets or removes an upload; gives what was there.
+    /// Sets or removes an upload; returns what was there.
     fn set_upload(&mut self, seq: i64, upload: Option<Upload>) -> Option<Upload> {
         let before = self.uploads.remove(&seq);
         if let Some(before) = &before
@@ -187,7 +193,7 @@ impl Registers {
     }
 }
 
-/// Sets or removes what is under a key; gives what was there.
+/// Sets or removes what is under a key; returns what was there.
 fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) -> Option<V> {
     match value {
         Some(value) => map.insert(key, value),
@@ -515,16 +521,45 @@ impl Rows for MemoryRows {
     }
 
     fn push_queue(&mut self, op: &Operation, state: QueuedState) -> Result<()> {
-        self.queue.push(op.clone(), state);
+        self.queue.push(op.clone(), state, None);
         Ok(())
+    }
+
+    fn push_queue_of(&mut self, of: &MoveId, op: &Operation, state: QueuedState) -> Result<()> {
+        self.queue.push(op.clone(), state, Some(of.clone()));
+        Ok(())
+    }
+
+    fn move_of(&mut self, op_id: &OpId) -> Result<Option<MoveId>> {
+        let row = self.queue.by_id.get(op_id).and_then(|seq| self.queue.ops.get(seq));
+        Ok(row.and_then(|row| row.moved.clone()))
+    }
+
+    fn held_moves(&mut self) -> Result<BTreeSet<MoveId>> {
+        let held = self.queue.held.iter().filter_map(|seq| self.queue.ops.get(seq));
+        Ok(held.filter_map(|row| row.moved.clone()).collect())
+    }
+
+    fn held_of(&mut self, of: &MoveId) -> Result<Vec<Operation>> {
+        let held = self.queue.held.iter().filter_map(|seq| self.queue.ops.get(seq));
+        let held = held.filter(|row| row.moved.as_ref() == Some(of));
+        Ok(held.map(|row| row.queued.operation.clone()).collect())
+    }
+
+    fn is_moving(&mut self, of: &MoveId) -> Result<bool> {
+        let pending = self.queue.pending.iter().filter_map(|seq| self.queue.ops.get(seq));
+        let mut uploads =
+            self.uploads.values().filter(|upload| upload.state == UploadState::Queued);
+        Ok(pending.map(|row| &row.moved).any(|moved| moved.as_ref() == Some(of))
+            || uploads.any(|upload| upload.moved.as_ref() == Some(of)))
     }
 
     fn to_the_end(&mut self, op_id: &OpId) -> Result<()> {
         let Some(seq) = self.queue.by_id.get(op_id).copied() else { return Ok(()) };
-        let Some(QueuedRow { queued, sent_at }) = self.queue.ops.get(&seq) else { return Ok(()) };
-        let (state, sent_at) = (queued.state, *sent_at);
+        let Some(row) = self.queue.ops.get(&seq) else { return Ok(()) };
+        let (state, sent_at, moved) = (row.queued.state, row.sent_at, row.moved.clone());
         if let Some(op) = self.queue.remove(seq) {
-            let seq = self.queue.push(op, state);
+            let seq = self.queue.push(op, state, moved);
             if let Some(row) = self.queue.ops.get_mut(&seq) {
                 row.sent_at = sent_at;
             }
@@ -577,7 +612,7 @@ impl Rows for MemoryRows {
 
     fn unacknowledge(&mut self, covered: Option<WriteId>, as_sent: bool) -> Result<BTreeSet<OpId>> {
         let mut again = BTreeSet::new();
-        for (seq, QueuedRow { queued, sent_at }) in &mut self.queue.ops {
+        for (seq, QueuedRow { queued, sent_at, .. }) in &mut self.queue.ops {
             let acknowledged = queued.state == QueuedState::Acknowledged;
             if acknowledged && Some(queued.operation.write_id) > covered {
                 queued.state = QueuedState::Pending;
@@ -737,7 +772,7 @@ impl Rows for MemoryRows {
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         let of = |state| self.uploads.values().filter(|upload| upload.state == state).count();
         Ok(Counts {
-            pending: count(self.queue.pending.len()),
+            pending: count(self.queue.pending.len() + self.queue.held.len()),
             acknowledged: count(self.queue.acknowledged.len()),
             rejected: count(self.rejected.len()),
             uploads: count(of(UploadState::Queued)),

@@ -156,6 +156,7 @@ fn kept_upload<R: Rows>(rows: &mut R, meta: &Meta, lost: &Lost) -> Result<Option
         reason: None,
         offered: true,
         renewed: false,
+        moved: None,
     }))
 }
 
@@ -306,6 +307,7 @@ impl<R: Rows> Both<'_, '_, R> {
             reason: None,
             offered: true,
             renewed: false,
+            moved: None,
         })
     }
 }

@@ -12,7 +12,7 @@ use vfs_sync_core::id::{BlobId, ItemId, OpId, RefId, UserId, WriteId};
 use vfs_sync_core::operation::Operation;
 use vfs_sync_core::time::Timestamp;
 
-use super::store::{Counts, Meta, Slot, Upload};
+use super::store::{Counts, Meta, MoveId, Slot, Upload};
 use crate::api::node::{QueuedOp, QueuedState, RejectedOp};
 use crate::api::record::{DirectoryRecord, EntryRecord};
 use crate::error::ClientError;
@@ -160,6 +160,16 @@ pub(super) trait Rows: Send {
 
     // The queue, in order.
     fn push_queue(&mut self, op: &Operation, state: QueuedState) -> Result<()>;
+    /// [`Self::push_queue`] of an operation that is part of a move.
+    fn push_queue_of(&mut self, of: &MoveId, op: &Operation, state: QueuedState) -> Result<()>;
+    /// The move that a queued operation is part of.
+    fn move_of(&mut self, op_id: &OpId) -> Result<Option<MoveId>>;
+    /// The moves that have operations held.
+    fn held_moves(&mut self) -> Result<BTreeSet<MoveId>>;
+    /// The operations that are held of a move, in order.
+    fn held_of(&mut self, of: &MoveId) -> Result<Vec<Operation>>;
+    /// Returns true if an operation of a move is pending, or a content of it on its way.
+    fn is_moving(&mut self, of: &MoveId) -> Result<bool>;
     /// Moves an operation behind all others of the queue, with the time that it was sent with.
     fn to_the_end(&mut self, op_id: &OpId) -> Result<()>;
     fn queue_is_empty(&mut self) -> Result<bool>;
@@ -168,7 +178,7 @@ pub(super) trait Rows: Send {
     fn queue_of_parent(&mut self, parent: &ItemId) -> Result<Vec<ItemId>>;
     fn pending(&mut self, at_most: usize) -> Result<Vec<(Operation, usize)>>;
     fn queue(&mut self, limit: usize) -> Result<Vec<QueuedOp>>;
-    /// The server has decided it, under no higher a write id and no later a time than these. Gives its
+    /// The server has decided it, under no higher a write id and no later a time than these. Returns its
     /// item, if it is there.
     fn acknowledge(
         &mut self,
@@ -184,7 +194,7 @@ pub(super) trait Rows: Send {
     fn restamp(&mut self, op_id: &OpId, occurred_at: Timestamp) -> Result<()>;
     fn remove_queued(&mut self, op_id: &OpId) -> Result<Option<Operation>>;
     /// Removes acknowledged operations up to a write id, but none that stands behind one that is
-    /// pending: what is laid over keeps its order. Gives them.
+    /// pending: what is laid over keeps its order. Returns them.
     fn remove_covered(&mut self, through: WriteId) -> Result<Vec<Operation>>;
     fn shift_pending(&mut self, by: u64) -> Result<()>;
     fn renumber(&mut self, op_id: &OpId, write_id: WriteId) -> Result<()>;
@@ -213,7 +223,7 @@ pub(super) trait Rows: Send {
 
     // The records of directories.
     fn directories(&mut self) -> Result<Vec<DirectoryRecord>>;
-    /// Inserts a record whose id is 0, else replaces it. Gives its id.
+    /// Inserts a record whose id is 0, else replaces it. Returns its id.
     fn put_directory(&mut self, record: &DirectoryRecord) -> Result<i64>;
     /// Removes a record with all its rows.
     fn remove_directory(&mut self, directory: i64) -> Result<()>;

@@ -27,7 +27,7 @@ use vfs_sync_core::time::Timestamp;
 use super::rows::{
     AttachmentRow, GrantRow, ItemRow, LinkRow, LostRow, Parents, RemovalRow, Result, Rows,
 };
-use super::store::{Counts, Meta, Slot, Upload};
+use super::store::{Counts, Meta, MoveId, Slot, Upload};
 use crate::api::node::{QueuedOp, QueuedState, RejectedOp};
 use crate::api::record::{DirectoryRecord, EntryRecord};
 use crate::error::ClientError;
@@ -85,7 +85,7 @@ impl SqliteRows {
         }
     }
 
-    /// Runs a statement; gives how many rows it changed.
+    /// Runs a statement; returns how many rows it changed.
     fn run(&self, sql: &str, params: impl Params) -> Result<usize> {
         let run = || self.conn.prepare_cached(sql)?.execute(params);
         run().map_err(|error| self.failed(&error))
@@ -654,7 +654,32 @@ impl Rows for SqliteRows {
     }
 
     fn push_queue(&mut self, op: &Operation, state: QueuedState) -> Result<()> {
-        self.insert_queued(op, state)
+        self.insert_queued(None, op, state)
+    }
+    fn push_queue_of(&mut self, of: &MoveId, op: &Operation, state: QueuedState) -> Result<()> {
+        self.insert_queued(Some(of), op, state)
+    }
+    fn move_of(&mut self, op_id: &OpId) -> Result<Option<MoveId>> {
+        let sql = "SELECT moved FROM queue WHERE op_id = ?1 AND moved IS NOT NULL";
+        Ok(self.all(sql, [op_id.as_str()], |row| self.id(row, 0))?.pop())
+    }
+    fn held_moves(&mut self) -> Result<BTreeSet<MoveId>> {
+        let sql = "SELECT DISTINCT moved FROM queue WHERE state = 2";
+        Ok(self.all(sql, [], |row| self.id(row, 0))?.into_iter().collect())
+    }
+    fn held_of(&mut self, of: &MoveId) -> Result<Vec<Operation>> {
+        let held = self.queued("WHERE moved = ?1 AND state = 2 ORDER BY seq", [of.as_str()])?;
+        Ok(held.into_iter().map(|one| one.operation).collect())
+    }
+    fn is_moving(&mut self, of: &MoveId) -> Result<bool> {
+        let queued = "SELECT 1 FROM queue WHERE moved = ?1 AND state = 0 LIMIT 1";
+        let uploads = "SELECT 1 FROM uploads WHERE state = 0 AND body ->> '$.moved' = ?1 LIMIT 1";
+        for sql in [queued, uploads] {
+            if self.one(sql, [of.as_str()], |_| Ok(()))?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
     fn to_the_end(&mut self, op_id: &OpId) -> Result<()> {
         let sql = "UPDATE queue SET seq = (SELECT max(seq) FROM queue) + 1 WHERE op_id = ?1";

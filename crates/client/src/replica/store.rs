@@ -107,6 +107,9 @@ pub(crate) enum UploadState {
     Rejected,
 }
 
+/// A move into another owner's tree, named by the operation that creates the copy.
+pub(crate) type MoveId = OpId;
+
 /// A content on its way to the server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Upload {
@@ -141,6 +144,9 @@ pub(crate) struct Upload {
     /// True if it has new ids because another upload had those it was offered under.
     #[serde(default)]
     pub(crate) renewed: bool,
+    /// The move whose copy it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) moved: Option<MoveId>,
 }
 
 impl Upload {
@@ -195,6 +201,8 @@ pub(crate) struct NewEdits {
     pub(crate) uploads: Vec<(OpId, Upload)>,
     /// Rows of directories' records.
     pub(crate) records: Vec<(i64, RecordChange)>,
+    /// True if what is deleted was copied by the edits before: its deletion waits for the copy.
+    pub(crate) moves: bool,
 }
 
 /// The result of a rematerialisation, to be swapped in.
@@ -232,7 +240,7 @@ pub(crate) struct Offering<'a> {
 pub(crate) trait ReplicaStore: Send {
     fn meta(&self) -> &Meta;
 
-    /// Applies a checked page to a slot. Gives what changed for a reader, if `events`.
+    /// Applies a checked page to a slot. Returns what changed for a reader, if `events`.
     fn apply_page(
         &mut self,
         slot: Slot,
@@ -245,6 +253,12 @@ pub(crate) trait ReplicaStore: Send {
 
     /// The first operations to push, with the size of their JSON.
     fn pending(&mut self, at_most: usize) -> Result<Vec<(Operation, usize)>, ClientError>;
+
+    /// Queues the deletions of the moves whose copies the server has, with all contents. Returns whether
+    /// there was any.
+    fn release_moves(&mut self, now: Timestamp) -> Result<bool, ClientError>;
+    /// Gives up a move that still waits to delete `item`: its originals stay. Returns how many.
+    fn give_up_move(&mut self, item: &ItemId) -> Result<u64, ClientError>;
 
     /// Prepares the queue for new write ids, where the server lacks its first operation under the present
     /// one: gives each no earlier a time than those before it. Returns the first write id.
@@ -271,12 +285,13 @@ pub(crate) trait ReplicaStore: Send {
     fn uploads(&mut self, after: i64, at_most: usize) -> Result<Vec<Upload>, ClientError>;
     fn put_uploads(&mut self, uploads: &[Upload]) -> Result<(), ClientError>;
     /// Writes uploads that were sent, as [`Self::put_uploads`] does. If one has another id now, or
-    /// was refused, later contents of its item follow the new id or the content before it.
-    fn settle_uploads(&mut self, uploads: &[Upload]) -> Result<(), ClientError>;
+    /// was refused, later contents of its item follow the new id or the content before it. Returns what
+    /// stays because the copy that it was moved to was refused.
+    fn settle_uploads(&mut self, uploads: &[Upload]) -> Result<Vec<ChangeEvent>, ClientError>;
     fn remove_upload(&mut self, seq: i64) -> Result<(), ClientError>;
     /// Keeps a content whose item got another one in between: as the content of a new item beside
-    /// it, which is named for `device` and the content's day. Gives whether there is one: not if the
-    /// same bytes are there already.
+    /// it, which is named for `device` and the content's day. Returns what came of it: nothing if the same
+    /// bytes are there already.
     fn copy_aside(
         &mut self,
         upload: Upload,
@@ -284,7 +299,7 @@ pub(crate) trait ReplicaStore: Send {
         copy: ItemId,
         device: &str,
         now: Timestamp,
-    ) -> Result<bool, ClientError>;
+    ) -> Result<Vec<ChangeEvent>, ClientError>;
     fn rejected_uploads(&mut self) -> Result<Vec<Upload>, ClientError>;
     /// The contents that nobody else may have: to upload, refused, or attached and not seen in
     /// the feed yet (a server that was restored in between has forgotten them).
@@ -315,7 +330,7 @@ pub(crate) trait ReplicaStore: Send {
     ) -> Result<Vec<(ItemId, Cursor)>, ClientError>;
     fn queue(&mut self, limit: usize) -> Result<Vec<QueuedOp>, ClientError>;
     fn rejected(&mut self, limit: usize) -> Result<Vec<RejectedOp>, ClientError>;
-    /// The confirmed items whose deletion is queued, the newest first, at most `limit`.
+    /// The confirmed items whose deletion is queued or held, the newest first, at most `limit`.
     fn deleted_here(&mut self, limit: usize) -> Result<Vec<Trashed>, ClientError>;
     /// Takes an operation from the rejected list and, if `again` is given, queues it under that id.
     fn settle_rejected(

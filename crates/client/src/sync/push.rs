@@ -5,9 +5,10 @@ use vfs_sync_core::id::WriteId;
 use vfs_sync_core::wire::PushRequest;
 
 use super::session::Session;
+use crate::client::Inner;
 use crate::error::ClientError;
 use crate::event::ChangeEvent;
-use crate::replica::{own_write_id, unsendable};
+use crate::replica::{ReplicaStore, own_write_id, unsendable};
 use crate::transport::{TransportError, TransportExt as _};
 
 impl Session {
@@ -24,6 +25,12 @@ impl Session {
             let at_most = cycle.at_most();
             let pending = self.store(move |_, store| store.pending(at_most)).await?;
             if pending.is_empty() {
+                let release = |inner: &Inner, store: &mut dyn ReplicaStore| {
+                    store.release_moves(inner.environment().now())
+                };
+                if self.store(release).await? {
+                    continue;
+                }
                 return Ok(());
             }
             let batch = cycle.batch(pending).map_err(Self::flush_error)?;
@@ -92,7 +99,7 @@ impl Session {
         }
     }
 
-    /// Gives whether another epoch than the last one answered.
+    /// Returns whether another epoch than the last one answered.
     async fn commit(&mut self, commit: FlushCommit) -> Result<bool, ClientError> {
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         let applied = commit.acknowledged.len();

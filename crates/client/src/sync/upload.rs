@@ -73,7 +73,7 @@ fn keep_time_beside(
 }
 
 impl Session {
-    /// Uploads what is queued. Gives whether there is more to do once the feed was pulled again.
+    /// Uploads what is queued. Returns whether there is more to do once the feed was pulled again.
     pub(crate) async fn upload_contents(&mut self) -> Result<bool, ClientError> {
         let counts = self.store(|_, store| store.counts()).await?;
         self.inner.advance(|progress| progress.to_upload = counts.uploads);
@@ -119,7 +119,7 @@ impl Session {
                     for upload in &mut round {
                         (upload.state, upload.reason) = (UploadState::Rejected, Some(GONE.into()));
                     }
-                    store.settle_uploads(&round)?;
+                    inner.emit(store.settle_uploads(&round)?);
                     inner.emit(round.into_iter().map(|upload| ChangeEvent::UploadRejected {
                         item_id: upload.item,
                         reason: GONE.into(),
@@ -136,7 +136,7 @@ impl Session {
                 }
             }
             if !gone.is_empty() {
-                store.settle_uploads(&gone)?;
+                inner.emit(store.settle_uploads(&gone)?);
                 round.retain(|upload| !gone.iter().any(|one| one.seq == upload.seq));
                 inner.emit(gone.into_iter().map(|upload| ChangeEvent::UploadRejected {
                     item_id: upload.item,
@@ -263,7 +263,7 @@ impl Session {
             }
         }
         self.store(move |inner, store| {
-            store.settle_uploads(&written)?;
+            events.extend(store.settle_uploads(&written)?);
             inner.cache.place(renewed);
             inner.cache.remove(&old);
             let here = inner.environment();
@@ -277,11 +277,8 @@ impl Session {
                     true => offer::copy_id(&upload.item, upload.digest, &store.meta().user),
                     false => here.new_item_id(),
                 };
-                let item_id = upload.item.clone();
                 let (op_id, now) = (here.new_op_id(), here.now());
-                if store.copy_aside(upload, op_id, copy.clone(), &device, now)? {
-                    events.push(ChangeEvent::ConflictedCopy { item_id, copy });
-                }
+                events.extend(store.copy_aside(upload, op_id, copy, &device, now)?);
             }
             inner.emit(events);
             Ok(())

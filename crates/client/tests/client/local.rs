@@ -237,7 +237,7 @@ fn a_file_that_is_no_replica_of_this_version_is_refused() {
     };
     pragma("PRAGMA user_version = 99");
     assert!(matches!(open(dir.path()), Err(ClientError::NewerReplica { found: 99, .. })));
-    pragma("PRAGMA user_version = 4; UPDATE meta SET value = '{' WHERE key = 'floor'");
+    pragma("PRAGMA user_version = 5; UPDATE meta SET value = '{' WHERE key = 'floor'");
     let error = open(dir.path()).unwrap_err();
     assert!(error.to_string().contains("floor"), "{error}");
     pragma("PRAGMA application_id = 5");
@@ -360,6 +360,7 @@ fn a_replica_of_the_format_before_is_opened_and_brought_up_to_date() {
     }
     let before = "DROP TABLE forgotten; DROP TABLE removals; DROP TABLE lost;
         DROP TABLE directories; DROP TABLE directory_entries;
+        DROP INDEX queue_by_move; ALTER TABLE queue DROP COLUMN moved;
         DELETE FROM meta WHERE key = 'trail'; PRAGMA user_version = 1";
     database.execute_batch(before).unwrap();
     drop(database);

@@ -15,6 +15,7 @@ mod flush;
 mod guardrails;
 mod hydrate;
 mod local;
+mod moves;
 mod random;
 mod random_sharing;
 mod random_work;

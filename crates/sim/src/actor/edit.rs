@@ -109,7 +109,13 @@ fn decline(device: &Device, ledger: &Ledger, item: &ItemId) -> Result<(), Client
         grants
     };
     let before = others();
-    device.client.sharing().decline(item)?;
+    let declined = device.client.sharing().decline(item);
+    if matches!(declined, Err(ClientError::NotPermitted { .. })) {
+        let message =
+            format!("device {}: {} may not decline {}", device.index, device.user, short(item));
+        ledger.fail(FailureKind::FalseAlarm, message);
+    }
+    declined?;
     let after = others();
     if after != before {
         let (index, user) = (device.index, &device.user);
@@ -122,10 +128,15 @@ fn decline(device: &Device, ledger: &Ledger, item: &ItemId) -> Result<(), Client
     Ok(())
 }
 
-/// Chooses an edit of users who share: owners grant and delete, the others edit and delete.
+/// Chooses an edit of users who share: owners grant and delete, the others edit, delete and decline.
 fn among_others(device: &Device, ledger: &Ledger, random: &mut Random) -> (usize, Option<ItemId>) {
-    let (kind, own) =
-        *random.one(&[(GRANT, true), (DELETE, true), (RENAME, false), (DELETE, false)]);
+    let (kind, own) = *random.one(&[
+        (GRANT, true),
+        (DELETE, true),
+        (RENAME, false),
+        (DELETE, false),
+        (DECLINE, false),
+    ]);
     let is_own = |id: &ItemId| {
         let node = device.client.node(id).expect("memory is read");
         node.is_some_and(|node| node.owner == device.user)
@@ -146,6 +157,7 @@ fn waiting(device: &Device) -> Option<[u64; 5]> {
 const RENAME: usize = 25;
 const DELETE: usize = 66;
 const GRANT: usize = 71;
+const DECLINE: usize = 80;
 
 /// Does one thing that a user could do.
 pub(crate) fn edit(device: &mut Device, ledger: &Ledger, users: usize, random: &mut Random) {
@@ -227,7 +239,7 @@ pub(crate) fn edit(device: &mut Device, ledger: &Ledger, users: usize, random: &
             let levels = [AccessLevel::Read, AccessLevel::Write, AccessLevel::Admin];
             device.client.sharing().share(item, principal(random, users), *random.one(&levels))
         }
-        (80, Some(item)) => {
+        (DECLINE, Some(item)) => {
             done = "decline";
             decline(device, ledger, item)
         }
@@ -281,12 +293,7 @@ pub(crate) fn edit(device: &mut Device, ledger: &Ledger, users: usize, random: &
         (97, Some(item)) => {
             done = "move by copy";
             let to = visible(device, ledger, random);
-            let shown = saved::shown_under(&device.client, item);
-            let moved = device.client.move_by_copy(item, to.as_ref(), name(ledger));
-            if moved.is_ok() {
-                ledger.book().saved.move_by_copy(shown);
-            }
-            moved.map(drop)
+            device.client.move_by_copy(item, to.as_ref(), name(ledger)).map(drop)
         }
         (_, Some(_)) => {
             done = "retry what was rejected";

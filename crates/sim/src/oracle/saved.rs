@@ -21,8 +21,6 @@ pub(crate) struct Saved {
     by: BTreeMap<Sha256Digest, (usize, ItemId)>,
     /// Contents that somebody had in front of them when they replaced or deleted them.
     knowingly: BTreeSet<Sha256Digest>,
-    /// Contents of items that somebody moved by a copy: the trash has the original's.
-    moved: BTreeSet<Sha256Digest>,
     /// Items that somebody deleted without saying what they had seen.
     blindly: BTreeSet<ItemId>,
     /// Earlier versions that retention removed.
@@ -45,12 +43,6 @@ impl Saved {
     /// Records contents that somebody deleted while they were shown.
     pub(crate) fn delete(&mut self, shown: impl IntoIterator<Item = Sha256Digest>) {
         self.knowingly.extend(shown);
-    }
-
-    /// Records contents that somebody moved by a copy. The device may be lost before it has uploaded
-    /// the copies; the originals are in the trash then.
-    pub(crate) fn move_by_copy(&mut self, shown: impl IntoIterator<Item = Sha256Digest>) {
-        self.moved.extend(shown);
     }
 
     /// Records a deletion that does not say what its author had seen: the later stamp decides.
@@ -109,11 +101,7 @@ pub(crate) fn accounted_for(ledger: &Ledger, devices: &[Device]) {
     let live: BTreeSet<Sha256Digest> = book
         .model
         .attached()
-        .filter(|(item, content)| {
-            let saved = &book.saved;
-            let in_trash = saved.moved.contains(&content.2);
-            book.model.is_live(item) || in_trash || saved.blindly.contains(*item)
-        })
+        .filter(|(item, _)| book.model.is_live(item) || book.saved.blindly.contains(*item))
         .map(|(_, content)| content.2)
         .collect();
     let saved = &book.saved;

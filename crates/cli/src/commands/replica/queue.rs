@@ -34,6 +34,7 @@ pub(in crate::commands) fn queue(global: &Global, args: Limit, output: Output) -
     let state = |state| match state {
         QueuedState::Pending => "pending",
         QueuedState::Acknowledged => "acknowledged",
+        QueuedState::Held => "held",
     };
     if output.json {
         let operations: Vec<_> = queue

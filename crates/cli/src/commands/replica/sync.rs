@@ -67,6 +67,7 @@ pub(in crate::commands) async fn sync(
     let document = with_field(report_json(&report), "shared", notices.shared_json());
     let document = with_field(document, "outstanding", outstanding::json(&client, &left)?);
     let document = with_field(document, "kept", json!(notices.kept));
+    let document = with_field(document, "notMoved", json!(notices.not_moved));
     let document = with_field(document, "conflictedCopies", notices.copies_json());
     let document = with_field(document, "merged", merged);
     output.json(&with_field(document, "revoked", notices.revoked))?;
@@ -154,6 +155,7 @@ fn keep(change: Option<ChangeEvent>, events: &mut Vec<ChangeEvent>) {
                 | E::Shared { .. }
                 | E::Revoked(_)
                 | E::Kept(_)
+                | E::NotMoved(_)
                 | E::ConflictedCopy { .. }
         )
     }));
@@ -170,6 +172,8 @@ struct Notices {
     revoked: u64,
     /// The paths of items that were deleted here and kept, since somebody changed them.
     kept: Vec<String>,
+    /// The paths of items that stay where they were, since the server refused the copy that they were moved to.
+    not_moved: Vec<String>,
     /// The conflicted copies: the path of each item and of its copy.
     copies: Vec<(String, String)>,
 }
@@ -213,6 +217,16 @@ impl Notices {
             let more = count_text((self.kept.len() - KEPT_SHOWN) as u64);
             output.say(format_args!("kept: {more} more, see `vfs-sync --json sync`"))?;
         }
+        for path in self.not_moved.iter().take(KEPT_SHOWN) {
+            output.say(format_args!(
+                "not moved: {} stays, since the server refused a part of the copy: see `vfs-sync rejected`",
+                escaped(path)
+            ))?;
+        }
+        if self.not_moved.len() > KEPT_SHOWN {
+            let more = count_text((self.not_moved.len() - KEPT_SHOWN) as u64);
+            output.say(format_args!("not moved: {more} more, see `vfs-sync --json sync`"))?;
+        }
         if self.revoked > 0 {
             let count = count_text(self.revoked);
             output.say(format_args!("no longer shared with you: {count} items"))?;
@@ -235,6 +249,10 @@ fn notices(client: &SyncClient, events: Vec<ChangeEvent>) -> Result<Notices> {
             }
             ChangeEvent::Kept(item_id) if client.node(&item_id)?.is_some() => {
                 notices.kept.push(path::of(client, &item_id)?);
+            }
+            ChangeEvent::NotMoved(item_id) => {
+                let at = path::of(client, &item_id).unwrap_or_else(|_| item_id.to_string());
+                notices.not_moved.push(at);
             }
             ChangeEvent::Revoked(_) => notices.revoked += 1,
             ChangeEvent::ConflictedCopy { item_id, copy } => {
@@ -292,6 +310,7 @@ fn report(client: &SyncClient, output: Output, change: &ChangeEvent) -> Result<(
             "outdated" => "overridden",
             "conflictedCopy" => "conflicted copy of",
             "uploadRejected" => "content rejected:",
+            "notMoved" => "not moved:",
             other => other,
         };
         output.say(format_args!("{text} {}", escaped(&at)))
@@ -302,6 +321,7 @@ fn report(client: &SyncClient, output: Output, change: &ChangeEvent) -> Result<(
         ChangeEvent::Went(item) => line("went", item, Value::Null),
         ChangeEvent::Revoked(item) => line("revoked", item, Value::Null),
         ChangeEvent::Kept(item) => line("kept", item, Value::Null),
+        ChangeEvent::NotMoved(item) => line("notMoved", item, Value::Null),
         ChangeEvent::Shared { item_id, owner, level } => {
             line("shared", item_id, json!({ "owner": owner, "accessLevel": level }))
         }

@@ -124,7 +124,7 @@ fn take_returned(meta: &mut Meta, entries: &[Entry]) -> Vec<ItemId> {
 fn withdraw_unseen<R: Rows>(rows: &mut R, meta: &Meta) -> Result<Vec<ChangeEvent>> {
     let mut deletions = BTreeMap::new();
     for QueuedOp { operation, state } in rows.queue(usize::MAX)? {
-        if state == QueuedState::Pending
+        if state != QueuedState::Acknowledged
             && operation.action == Action::Delete
             && let Some(basis) = operation.basis
         {
@@ -166,7 +166,7 @@ fn has_changed_since<R: Rows>(rows: &mut R, item: &ItemId, basis: &Basis) -> Res
     Ok(told.into_iter().flatten().any(|at| basis.is_before(at)))
 }
 
-/// A pull has settled: its map is the reconcile state, and covers what was acknowledged. Gives the
+/// A pull has settled: its map is the reconcile state, and covers what was acknowledged. Returns the
 /// items that are there although this replica deleted them.
 fn settle<R: Rows>(rows: &mut R, meta: &mut Meta, map: WriteIds) -> Result<Vec<ItemId>> {
     let (mut kept, mut gone, mut seen) = (Vec::new(), Vec::new(), HashSet::new());

@@ -39,7 +39,7 @@ impl Had {
 }
 
 /// Enters the epoch that an answer of the server told. What was acknowledged in another one may be in
-/// none of its backups: it is queued again. Gives whether there was any. What is shown stays the same.
+/// none of its backups: it is queued again. Returns whether there was any. What is shown stays the same.
 ///
 /// What a map covers is there, unless its number was used since for one whose answer was lost, or by
 /// the replica that this one is an old copy of.
@@ -78,7 +78,7 @@ pub(super) enum Again {
     AsSent { used: Option<WriteId> },
 }
 
-/// Queues again what was acknowledged, and is not covered. Gives whether there was any.
+/// Queues again what was acknowledged, and is not covered. Returns whether there was any.
 pub(super) fn requeue<R: Rows>(rows: &mut R, meta: &mut Meta, again: Again) -> Result<bool> {
     let (covered, used, as_sent) = match again {
         Again::Lacking { covered } => (covered, covered, false),

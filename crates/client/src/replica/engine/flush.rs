@@ -8,6 +8,7 @@ use vfs_sync_core::operation::{Action, Operation};
 use vfs_sync_core::wire::PushReason;
 
 use super::epoch::{Had, enter_epoch};
+use super::moves;
 use super::tops::refresh_affected;
 use crate::api::node::{QueuedOp, QueuedState, RejectedOp};
 use crate::api::record::{EntryRecord, EntryState};
@@ -47,7 +48,7 @@ pub(super) fn commit_flush<R: Rows>(
     }
     for refused in commit.rejected.iter().filter(|_| !requeued) {
         let (reason, detail) = (refused.reason, refused.detail.clone());
-        let Some(op) = reject(rows, &refused.op_id, reason, detail, &mut events)? else {
+        let Some(op) = reject(rows, &refused.op_id, reason, detail, &mut events, &mut gone)? else {
             continue;
         };
         if reason == Some(PushReason::NotPermitted) && is_creation(&op) {
@@ -66,14 +67,17 @@ pub(super) fn commit_flush<R: Rows>(
     Ok(events)
 }
 
-/// Moves a queued operation to the list of rejected ones; gives it, if it is still queued.
+/// Moves a queued operation to the list of rejected ones; returns it, if it is still queued. If it is part
+/// of a move, what is held of that one is `gone` too.
 fn reject<R: Rows>(
     rows: &mut R,
     op_id: &OpId,
     reason: Option<PushReason>,
     detail: Option<String>,
     events: &mut Vec<ChangeEvent>,
+    gone: &mut Vec<Operation>,
 ) -> Result<Option<Operation>> {
+    let moved = rows.move_of(op_id)?;
     let Some(operation) = rows.remove_queued(op_id)? else { return Ok(None) };
     events.push(ChangeEvent::Rejected {
         op_id: operation.op_id.clone(),
@@ -81,6 +85,9 @@ fn reject<R: Rows>(
         reason,
     });
     rows.push_rejected(&RejectedOp { operation: operation.clone(), reason, detail })?;
+    if let Some(moved) = moved {
+        gone.extend(moves::withdraw(rows, &moved, events)?);
+    }
     Ok(Some(operation))
 }
 
@@ -89,7 +96,7 @@ fn is_creation(op: &Operation) -> bool {
 }
 
 /// Rejects the queued operations and contents of items whose creation the server refused: where the
-/// id is that of somebody else's item, they would go to that one. Gives the operations.
+/// id is that of somebody else's item, they would go to that one. Returns the operations.
 fn reject_what_follows<R: Rows>(
     rows: &mut R,
     mut not_made: BTreeSet<ItemId>,
@@ -105,7 +112,9 @@ fn reject_what_follows<R: Rows>(
             not_made.insert(op.item_id.clone());
         }
         let (reason, detail) = (Some(PushReason::NotPermitted), Some(NOT_MADE.to_owned()));
-        rejected.extend(reject(rows, &op.op_id, reason, detail, events)?);
+        let mut held = Vec::new();
+        rejected.extend(reject(rows, &op.op_id, reason, detail, events, &mut held)?);
+        rejected.append(&mut held);
     }
     for item in &not_made {
         let mut uploads = rows.uploads_of_item(item)?;

@@ -7,6 +7,7 @@ use vfs_sync_core::id::{ItemId, OpId};
 use vfs_sync_core::operation::{Action, Basis};
 use vfs_sync_core::time::Timestamp;
 
+use super::moves;
 use super::tops::{affected, refresh_affected, refresh_tops};
 use crate::api::node::QueuedState;
 use crate::api::record::RecordChange;
@@ -26,6 +27,7 @@ pub(super) fn enqueue<R: Rows>(
     let mut checks = Checks::default();
     let mut touched = BTreeSet::new();
     let mut seen = Seen::default();
+    let moved = edits.moves.then(|| edits.actions.first().map(|edit| edit.op_id.clone())).flatten();
     for NewEdit { op_id, item, action, unconditional } in edits.actions {
         let user = meta.user.clone();
         let mut view = View::after(rows, &user, Slot::Current, seen);
@@ -37,7 +39,13 @@ pub(super) fn enqueue<R: Rows>(
             _ => Some(meta.basis()),
         };
         let op = make_operation(meta, op_id, item, action, basis, now)?;
-        rows.push_queue(&op, QueuedState::Pending)?;
+        match &moved {
+            None => rows.push_queue(&op, QueuedState::Pending)?,
+            Some(of) if op.action == Action::Delete => {
+                rows.push_queue_of(of, &op, QueuedState::Held)?;
+            }
+            Some(of) => rows.push_queue_of(of, &op, QueuedState::Pending)?,
+        }
         touched.extend(affected(rows, &op)?);
         if op.action == Action::Delete {
             // What was on its way goes with its item.
@@ -68,10 +76,11 @@ pub(super) fn enqueue<R: Rows>(
             && last.state == UploadState::Queued
             && last.attach.is_none()
         {
-            upload.expected = last.expected;
+            (upload.expected, upload.moved) = (last.expected, last.moved);
             rows.remove_upload(last.seq)?;
             rows.forget(&last.item, &last.blob_id)?;
         }
+        upload.moved = moved.clone().or(upload.moved);
         touch(rows, meta, op_id, &upload.item, now)?;
         upload.occurred_at = Some(meta.clock.stamp(now));
         rows.put_upload(&upload)?;
@@ -101,6 +110,7 @@ pub(super) fn settle_rejected<R: Rows>(
             (Some(_), _) => Some(meta.basis()),
         };
         let (item, action) = (before.item_id, before.action);
+        moves::give_up(rows, meta, &item)?;
         let op = make_operation(meta, again, item, action, basis, now)?;
         rows.push_queue(&op, QueuedState::Pending)?;
         refresh_affected(rows, &meta.user, &[op])?;

@@ -54,9 +54,11 @@ pub(super) fn export<R: Rows>(rows: &mut R, meta: Meta) -> Result<ReplicaState> 
         grants: rows.all_grants()?.into_iter().map(grant).collect(),
         attachments: rows.all_attachments()?.into_iter().map(attachment).collect(),
         container_clocks,
+        // The contents that a held deletion waits for do not come along.
         queue: rows
             .queue(limit)?
             .into_iter()
+            .filter(|one| one.state != QueuedState::Held)
             .map(|one| QueuedOperation {
                 acknowledged: one.state == QueuedState::Acknowledged,
                 operation: one.operation,

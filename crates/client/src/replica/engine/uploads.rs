@@ -10,15 +10,23 @@ use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::tree::conflict_copy_name;
 
 use super::flush::leave_alone;
+use super::moves;
 use super::tops::refresh_affected;
 use crate::api::node::{Node, QueuedState};
+use crate::event::ChangeEvent;
 use crate::replica::edits::make_operation;
 use crate::replica::rows::{Result, Rows};
 use crate::replica::store::{Meta, Slot, Upload, UploadState};
 use crate::replica::view::View;
 
-/// Records what became of uploads, and what later ones of the same items expect from it.
-pub(super) fn settle_uploads<R: Rows>(rows: &mut R, meta: &Meta, uploads: &[Upload]) -> Result<()> {
+/// Records what became of uploads, and what later ones of the same items expect from it. Returns what stays
+/// because the copy that it was moved to was refused.
+pub(super) fn settle_uploads<R: Rows>(
+    rows: &mut R,
+    meta: &Meta,
+    uploads: &[Upload],
+) -> Result<Vec<ChangeEvent>> {
+    let mut events = Vec::new();
     let refused = uploads.iter().filter(|upload| upload.state == UploadState::Rejected);
     leave_alone(rows, refused.map(|upload| upload.item.clone()).collect())?;
     for upload in uploads {
@@ -44,16 +52,20 @@ pub(super) fn settle_uploads<R: Rows>(rows: &mut R, meta: &Meta, uploads: &[Uplo
             }
         }
         rows.put_upload(&upload)?;
+        moves::withdraw_of_refused(rows, meta, &upload, &mut events)?;
     }
-    Ok(())
+    Ok(events)
 }
+
+/// The reason of a content that cannot even become a conflicted copy.
+const WENT: &str = "the item went while its content was on its way";
 
 /// Siblings that are looked through for the name and the bytes of a conflicted copy; in a folder of
 /// more, names are made unique as those of any siblings are.
 const SIBLINGS_AT_MOST: usize = 2_048;
 
-/// Keeps a content that another one superseded as a new item beside its own. Returns false if that
-/// was not needed or not possible.
+/// Keeps a content that another one superseded as a new item beside its own, unless that is not needed,
+/// or not possible. Returns what came of it.
 pub(super) fn copy_aside<R: Rows>(
     rows: &mut R,
     meta: &mut Meta,
@@ -62,24 +74,28 @@ pub(super) fn copy_aside<R: Rows>(
     copy: ItemId,
     device: &str,
     now: Timestamp,
-) -> Result<bool> {
+) -> Result<Vec<ChangeEvent>> {
     let current = rows.content(Slot::Current, &upload.item)?;
     if current.is_some_and(|row| row.attachment.digest == upload.digest) {
         discard(rows, &upload)?;
-        return Ok(false);
+        return Ok(Vec::new());
     }
     let there = rows.content(Slot::Current, &copy)?;
     if there.is_some_and(|row| row.attachment.digest == upload.digest) {
         // Another device of the user has made the same copy.
         discard(rows, &upload)?;
-        return Ok(false);
+        return Ok(Vec::new());
     }
     let mut view = View::new(rows, &meta.user, Slot::Current);
     let Some(node) = view.node(&upload.item)? else {
         leave_alone(rows, BTreeSet::from([upload.item.clone()]))?;
-        let reason = Some("the item went while its content was on its way".into());
-        rows.put_upload(&Upload { state: UploadState::Rejected, reason, ..upload })?;
-        return Ok(false);
+        let (item_id, reason) = (upload.item.clone(), WENT.to_owned());
+        let mut events = vec![ChangeEvent::UploadRejected { item_id, reason: reason.clone() }];
+        let (state, reason) = (UploadState::Rejected, Some(reason));
+        let upload = Upload { state, reason, ..upload };
+        rows.put_upload(&upload)?;
+        moves::withdraw_of_refused(rows, meta, &upload, &mut events)?;
+        return Ok(events);
     };
     let parent = view.parents(&upload.item)?.into_iter().next();
     let siblings = siblings_of(&mut view, parent.as_ref())?;
@@ -94,7 +110,7 @@ pub(super) fn copy_aside<R: Rows>(
         // Another device, or an earlier attempt, kept these bytes.
         follow_copy(rows, &upload, &same, parent.as_ref())?;
         discard(rows, &upload)?;
-        return Ok(false);
+        return Ok(Vec::new());
     }
     let made_at = upload.modified_at.unwrap_or(now);
     let name = node.name.as_ref().map(|name| free_copy_name(name, device, made_at, &siblings));
@@ -132,8 +148,9 @@ pub(super) fn copy_aside<R: Rows>(
         rows.put_upload(&Upload { item: copy.clone(), attach: None, ..later })?;
     }
     follow_copy(rows, &upload, &copy, parent.as_ref())?;
-    rows.put_upload(&Upload { item: copy, expected: None, attach: None, ..upload })?;
-    Ok(true)
+    let item_id = upload.item.clone();
+    rows.put_upload(&Upload { item: copy.clone(), expected: None, attach: None, ..upload })?;
+    Ok(vec![ChangeEvent::ConflictedCopy { item_id, copy }])
 }
 
 /// Removes an upload, and its bytes once nothing else needs them.

@@ -1,7 +1,7 @@
 //! The queue, the rejected list and the contents on their way, in SQLite.
 
 use rusqlite::{Params, params};
-use vfs_sync_core::id::WriteId;
+use vfs_sync_core::id::{OpId, WriteId};
 use vfs_sync_core::operation::Operation;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::PushReason;
@@ -9,7 +9,15 @@ use vfs_sync_core::wire::PushReason;
 use super::SqliteRows;
 use crate::api::node::{QueuedOp, QueuedState, RejectedOp};
 use crate::replica::rows::Result;
-use crate::replica::store::{Counts, Upload, UploadState};
+use crate::replica::store::{Counts, MoveId, Upload, UploadState};
+
+fn queued_number(state: QueuedState) -> i64 {
+    match state {
+        QueuedState::Pending => 0,
+        QueuedState::Acknowledged => 1,
+        QueuedState::Held => 2,
+    }
+}
 
 fn state_number(state: UploadState) -> i64 {
     match state {
@@ -20,12 +28,17 @@ fn state_number(state: UploadState) -> i64 {
 }
 
 impl SqliteRows {
-    pub(super) fn insert_queued(&self, op: &Operation, state: QueuedState) -> Result<()> {
-        let state = i64::from(state == QueuedState::Acknowledged);
+    pub(super) fn insert_queued(
+        &self,
+        of: Option<&MoveId>,
+        op: &Operation,
+        state: QueuedState,
+    ) -> Result<()> {
+        let state = queued_number(state);
         let write_id = i64::try_from(op.write_id.get()).expect("a write id has 53 bits");
         self.run(
-            "INSERT INTO queue (op_id, item, parent, state, write_id, occurred_at, op)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO queue (op_id, item, parent, state, write_id, occurred_at, op, moved)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             params![
                 op.op_id.as_str(),
                 op.item_id.as_str(),
@@ -34,6 +47,7 @@ impl SqliteRows {
                 write_id,
                 op.occurred_at.as_millis(),
                 op.to_json(),
+                of.map(OpId::as_str),
             ],
         )
         .map(drop)
@@ -62,7 +76,8 @@ impl SqliteRows {
             let operation = self.operation(&text, self.get(row, 1)?, self.get(row, 2)?)?;
             let state = match self.get::<i64>(row, 3)? {
                 0 => QueuedState::Pending,
-                _ => QueuedState::Acknowledged,
+                1 => QueuedState::Acknowledged,
+                _ => QueuedState::Held,
             };
             Ok(QueuedOp { operation, state })
         })
@@ -166,7 +181,7 @@ impl SqliteRows {
             Ok(count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0))
         };
         Ok(Counts {
-            pending: count("SELECT count(*) FROM queue WHERE state = 0")?,
+            pending: count("SELECT count(*) FROM queue WHERE state IN (0, 2)")?,
             acknowledged: count("SELECT count(*) FROM queue WHERE state = 1")?,
             rejected: count("SELECT count(*) FROM rejected")?,
             uploads: count("SELECT count(*) FROM uploads WHERE state = 0")?,

@@ -3,7 +3,7 @@
 /// The `PRAGMA application_id` of our files: "vfsr".
 pub(super) const APPLICATION_ID: i64 = 0x7666_7372;
 /// The `PRAGMA user_version` of the schema below.
-pub(super) const FORMAT: i64 = 4;
+pub(super) const FORMAT: i64 = 5;
 
 const SLOT: &str = "
 CREATE TABLE items@ (id TEXT PRIMARY KEY, owner TEXT NOT NULL, body BLOB NOT NULL) WITHOUT ROWID;
@@ -25,7 +25,7 @@ CREATE TABLE tops@ (id TEXT PRIMARY KEY) WITHOUT ROWID;
 
 const SHARED: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
--- state: 0 pending, 1 acknowledged. The row's write id and time count, not those in op.
+-- state: 0 pending, 1 acknowledged, 2 held. The row's write id and time count, not those in op.
 CREATE TABLE queue (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, op_id TEXT NOT NULL UNIQUE, item TEXT NOT NULL,
     parent TEXT, state INTEGER NOT NULL, write_id INTEGER NOT NULL, occurred_at INTEGER NOT NULL,
@@ -88,19 +88,27 @@ CREATE INDEX directory_entries_by_item ON directory_entries (item);
 CREATE INDEX directory_entries_made ON directory_entries (made) WHERE made = 1;
 ";
 
+/// The move that an operation is part of: new in format 5.
+const MOVES: &str = "
+ALTER TABLE queue ADD COLUMN moved TEXT;
+CREATE INDEX queue_by_move ON queue (moved, seq) WHERE moved IS NOT NULL;
+";
+
 /// Returns the statements that a replica of the format `found` lacks; `None` if no version ever
 /// wrote that format.
 pub(super) fn upgrade(found: i64) -> Option<String> {
     match found {
         FORMAT => Some(String::new()),
-        1 => Some(format!("{FORGOTTEN}{OFFERING}{}{DIRECTORIES}", of_both(POSITION))),
-        2 => Some(format!("{OFFERING}{}{DIRECTORIES}", of_both(POSITION))),
-        3 => Some(DIRECTORIES.to_owned()),
+        1 => Some(format!("{FORGOTTEN}{OFFERING}{}{DIRECTORIES}{MOVES}", of_both(POSITION))),
+        2 => Some(format!("{OFFERING}{}{DIRECTORIES}{MOVES}", of_both(POSITION))),
+        3 => Some(format!("{DIRECTORIES}{MOVES}")),
+        4 => Some(MOVES.to_owned()),
         _ => None,
     }
 }
 
 /// Returns the whole schema, as one script.
 pub(super) fn create() -> String {
-    format!("{SHARED}{FORGOTTEN}{OFFERING}{DIRECTORIES}{}{}", of_both(SLOT), of_both(POSITION))
+    let (slots, positions) = (of_both(SLOT), of_both(POSITION));
+    format!("{SHARED}{FORGOTTEN}{OFFERING}{DIRECTORIES}{MOVES}{slots}{positions}")
 }
