@@ -1,7 +1,6 @@
 //! Errors of an object store, in the terms that operators look up.
 
 use std::error::Error as StdError;
-use std::fmt;
 use std::io;
 
 use object_store::client::{HttpError, HttpErrorKind};
@@ -9,7 +8,8 @@ use object_store::client::{HttpError, HttpErrorKind};
 use crate::s3::Refusal;
 
 /// The operation that the store was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::Display, strum::IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum BlobOperation {
     /// The storing of bytes.
     Persist,
@@ -22,12 +22,8 @@ pub enum BlobOperation {
 impl BlobOperation {
     /// Returns the operation's name in metrics and logs.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Persist => "persist",
-            Self::Read => "read",
-            Self::Delete => "delete",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 
     /// Returns the sentence of an error body.
@@ -38,12 +34,6 @@ impl BlobOperation {
             Self::Read => "Failed to read blob data",
             Self::Delete => "Failed to delete blob data",
         }
-    }
-}
-
-impl fmt::Display for BlobOperation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 

@@ -15,8 +15,9 @@ const KEPT: usize = 1_000;
 const LISTED: usize = 200_000;
 
 /// The reason why an entry was left out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, strum::IntoStaticStr)]
 #[serde(rename_all = "camelCase")]
+#[strum(serialize_all = "camelCase")]
 pub(crate) enum ProblemKind {
     /// The name cannot be represented, even escaped.
     Name,
@@ -66,31 +67,8 @@ pub(crate) enum ProblemKind {
 
 impl ProblemKind {
     /// Returns the kind's name in JSON.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Name => "name",
-            Self::NameChanged => "nameChanged",
-            Self::NameRefused => "nameRefused",
-            Self::SymbolicLink => "symbolicLink",
-            Self::SpecialFile => "specialFile",
-            Self::Unreadable => "unreadable",
-            Self::Unwritable => "unwritable",
-            Self::Changing => "changing",
-            Self::OwnReplica => "ownReplica",
-            Self::Temporary => "temporary",
-            Self::TypeChanged => "typeChanged",
-            Self::Differs => "differs",
-            Self::NoContent => "noContent",
-            Self::NotAFile => "notAFile",
-            Self::LinkedAgain => "linkedAgain",
-            Self::Shortcut => "shortcut",
-            Self::NotPermitted => "notPermitted",
-            Self::Time => "time",
-            Self::Refused => "refused",
-            Self::OtherDisk => "otherDisk",
-            Self::ConflictedCopy => "conflictedCopy",
-            Self::Kept => "kept",
-        }
+    pub(crate) fn as_str(self) -> &'static str {
+        self.into()
     }
 
     /// Returns whether the problem means that the request was only partly done. Consequences of the

@@ -12,8 +12,9 @@ use crate::cursor::Cursor;
 use crate::id::{ChangeId, ReplicaId, WriteId};
 
 /// The part of a client's work in which a violation is found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr)]
 #[allow(missing_docs)]
+#[strum(serialize_all = "lowercase")]
 pub enum Stage {
     Pull,
     Reconcile,
@@ -24,13 +25,8 @@ pub enum Stage {
 impl Stage {
     /// Returns the stage's name in a signature.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pull => "pull",
-            Self::Reconcile => "reconcile",
-            Self::Flush => "flush",
-            Self::Hydrate => "hydrate",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 

@@ -342,8 +342,9 @@ pub mod code {
 }
 
 /// The state of a stage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, strum::IntoStaticStr)]
 #[allow(missing_docs)]
+#[strum(serialize_all = "lowercase", prefix = "blob-stage:")]
 pub enum StageStatus {
     #[serde(rename = "blob-stage:staged")]
     Staged,
@@ -356,12 +357,8 @@ pub enum StageStatus {
 impl StageStatus {
     /// Returns the status as it appears on the wire and in the database.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Staged => "blob-stage:staged",
-            Self::Attached => "blob-stage:attached",
-            Self::Abandoned => "blob-stage:abandoned",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 

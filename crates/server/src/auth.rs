@@ -37,7 +37,8 @@ pub struct Identity {
 }
 
 /// A reason why a token is rejected.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum TokenError {
     #[error("a bearer token is required")]
@@ -68,20 +69,8 @@ pub enum TokenError {
 impl TokenError {
     /// The reason in an error body.
     #[must_use]
-    pub const fn reason(&self) -> &'static str {
-        match self {
-            Self::Missing => "missing",
-            Self::Malformed => "malformed",
-            Self::UnknownKey => "unknown_key",
-            Self::BadSignature => "bad_signature",
-            Self::NoExpiry => "no_expiry",
-            Self::Expired => "expired",
-            Self::NotYetValid => "not_yet_valid",
-            Self::WrongIssuer => "wrong_issuer",
-            Self::WrongAudience => "wrong_audience",
-            Self::BadSubject => "bad_subject",
-            Self::KeysUnavailable => "keys_unavailable",
-        }
+    pub fn reason(&self) -> &'static str {
+        self.into()
     }
 }
 

@@ -54,8 +54,11 @@ pub struct BatchFile {
 }
 
 /// The kind of a [`Call`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, strum::Display, strum::IntoStaticStr,
+)]
 #[allow(missing_docs, reason = "as the methods of TransportExt")]
+#[strum(serialize_all = "snake_case")]
 pub enum CallKind {
     Push,
     Pull,
@@ -80,33 +83,8 @@ pub enum CallKind {
 impl CallKind {
     /// The name of the call's method in [`TransportExt`](super::TransportExt).
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Push => "push",
-            Self::Pull => "pull",
-            Self::Reconcile => "reconcile",
-            Self::State => "state",
-            Self::Limits => "limits",
-            Self::Stage => "stage",
-            Self::Upload => "upload",
-            Self::StageState => "stage_state",
-            Self::OpenUpload => "open_upload",
-            Self::Append => "append",
-            Self::Attach => "attach",
-            Self::BlobBatch => "blob_batch",
-            Self::Versions => "versions",
-            Self::Trash => "trash",
-            Self::Restore => "restore",
-            Self::Purge => "purge",
-            Self::ReadBlobs => "read_blobs",
-            Self::Download => "download",
-        }
-    }
-}
-
-impl std::fmt::Display for CallKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 

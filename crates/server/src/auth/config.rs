@@ -15,10 +15,12 @@ pub const MIN_SECRET_BYTES: usize = 32;
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
 /// The algorithms that this server verifies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::EnumString, strum::IntoStaticStr)]
+#[strum(serialize_all = "UPPERCASE")]
 #[allow(missing_docs)]
 pub enum Algorithm {
     Hs256,
+    #[strum(serialize = "EdDSA")]
     EdDsa,
     Es256,
     Rs256,
@@ -27,19 +29,8 @@ pub enum Algorithm {
 impl Algorithm {
     /// The name in a token's header.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Hs256 => "HS256",
-            Self::EdDsa => "EdDSA",
-            Self::Es256 => "ES256",
-            Self::Rs256 => "RS256",
-        }
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        [Self::Hs256, Self::EdDsa, Self::Es256, Self::Rs256]
-            .into_iter()
-            .find(|algorithm| algorithm.as_str() == text)
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 
     pub(super) const fn jwa(self) -> Jwa {
@@ -203,7 +194,7 @@ impl AuthConfig {
 }
 
 fn parse_algorithm(text: &str) -> Result<Algorithm, AuthConfigError> {
-    Algorithm::parse(text).ok_or_else(|| AuthConfigError::Value {
+    text.parse().map_err(|_| AuthConfigError::Value {
         variable: ALGORITHM,
         problem: "must be HS256, EdDSA, ES256 or RS256".into(),
     })

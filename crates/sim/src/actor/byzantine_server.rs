@@ -21,23 +21,39 @@ use crate::actor::malicious_client;
 use crate::oracle::ledger::Ledger;
 
 /// One way to break the protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
 pub(crate) enum Breach {
+    #[strum(serialize = "breach: a page's write id goes back")]
     PageWriteIdRegression,
+    #[strum(serialize = "breach: an empty page with more")]
     EmptyPageWithMore,
+    #[strum(serialize = "breach: an entry twice")]
     DuplicateOp,
+    #[strum(serialize = "breach: nextCursor is not the tail")]
     WrongNextCursor,
+    #[strum(serialize = "breach: nextCursor is missing")]
     MissingNextCursor,
+    #[strum(serialize = "breach: a page behind the cursor")]
     PageBehindCursor,
+    #[strum(serialize = "breach: an empty page behind the cursor")]
     EmptyPageBehindCursor,
+    #[strum(serialize = "breach: a bad item in the middle of a page")]
     BadItemInTheMiddle,
+    #[strum(serialize = "breach: an item at the cursor")]
     ItemAtTheCursor,
+    #[strum(serialize = "breach: an acknowledged cursor goes back")]
     ReconcileCursorRegression,
+    #[strum(serialize = "breach: an acknowledged write id goes back")]
     ReconcileWriteIdRegression,
+    #[strum(serialize = "breach: an acknowledgement for another client")]
     ReconcileOfAnother,
+    #[strum(serialize = "breach: endlessly stale")]
     EndlesslyStale,
+    #[strum(serialize = "breach: too few results")]
     TooFewResults,
+    #[strum(serialize = "breach: a result for another operation")]
     ResultOfAnother,
+    #[strum(serialize = "breach: other bytes")]
     WrongBytes,
 }
 
@@ -61,25 +77,8 @@ impl Breach {
         Self::WrongBytes,
     ];
 
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::PageWriteIdRegression => "breach: a page's write id goes back",
-            Self::EmptyPageWithMore => "breach: an empty page with more",
-            Self::DuplicateOp => "breach: an entry twice",
-            Self::WrongNextCursor => "breach: nextCursor is not the tail",
-            Self::MissingNextCursor => "breach: nextCursor is missing",
-            Self::PageBehindCursor => "breach: a page behind the cursor",
-            Self::EmptyPageBehindCursor => "breach: an empty page behind the cursor",
-            Self::BadItemInTheMiddle => "breach: a bad item in the middle of a page",
-            Self::ItemAtTheCursor => "breach: an item at the cursor",
-            Self::ReconcileCursorRegression => "breach: an acknowledged cursor goes back",
-            Self::ReconcileWriteIdRegression => "breach: an acknowledged write id goes back",
-            Self::ReconcileOfAnother => "breach: an acknowledgement for another client",
-            Self::EndlesslyStale => "breach: endlessly stale",
-            Self::TooFewResults => "breach: too few results",
-            Self::ResultOfAnother => "breach: a result for another operation",
-            Self::WrongBytes => "breach: other bytes",
-        }
+    pub(crate) fn name(self) -> &'static str {
+        self.into()
     }
 }
 
@@ -385,7 +384,7 @@ impl Hostile {
     }
 }
 
-/// Breaks a page, if it can be broken in this way; gives the rule that it then breaks first. `first`:
+/// Breaks a page, if it can be broken in this way; returns the rule that it then breaks first. `first`:
 /// no page of the call came before it.
 fn broken(
     breach: Breach,

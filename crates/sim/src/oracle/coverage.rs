@@ -7,8 +7,11 @@ use std::collections::BTreeMap;
 pub struct Coverage(BTreeMap<(Kind, &'static str), u64>);
 
 /// The kind of event that a count is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, strum::IntoStaticStr,
+)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum Kind {
     /// A fault that was injected.
     Fault,
@@ -27,15 +30,8 @@ pub enum Kind {
 impl Kind {
     /// Returns the kind's name in the output.
     #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Fault => "fault",
-            Self::Guardrail => "guardrail",
-            Self::Edit => "edit",
-            Self::Call => "call",
-            Self::Result => "result",
-            Self::Check => "check",
-        }
+    pub fn name(self) -> &'static str {
+        self.into()
     }
 }
 

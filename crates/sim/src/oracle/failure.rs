@@ -3,8 +3,21 @@
 use std::fmt;
 
 /// The kind of the broken promise. Each has its own exit code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    serde::Serialize,
+    strum::Display,
+    strum::IntoStaticStr,
+)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum FailureKind {
     /// A replica that has settled does not hold what its user may see.
     Convergence,
@@ -66,30 +79,8 @@ impl FailureKind {
 
     /// Returns the kind's name in the output.
     #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Convergence => "convergence",
-            Self::Answer => "answer",
-            Self::Lost => "lost",
-            Self::AppliedTwice => "applied-twice",
-            Self::Session => "session",
-            Self::Causality => "causality",
-            Self::Cycle => "cycle",
-            Self::FailClosed => "fail-closed",
-            Self::FalseAlarm => "false-alarm",
-            Self::Drain => "drain",
-            Self::Secrecy => "secrecy",
-            Self::Content => "content",
-            Self::Panic => "panic",
-            Self::Determinism => "determinism",
-            Self::Endless => "endless",
-        }
-    }
-}
-
-impl fmt::Display for FailureKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+    pub fn name(self) -> &'static str {
+        self.into()
     }
 }
 
