@@ -86,7 +86,7 @@ impl PostgresStore {
         Ok(store)
     }
 
-    /// Brings the database at `url` to this program's schema; gives the schema's version.
+    /// Brings the database at `url` to this program's schema; returns the schema's version.
     ///
     /// # Errors
     /// As [`PostgresStore::connect`].

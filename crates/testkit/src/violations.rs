@@ -24,7 +24,7 @@ impl ViolationCollector {
         self.all().clone()
     }
 
-    /// Forgets what was recorded; gives it.
+    /// Forgets what was recorded; returns it.
     pub fn take(&self) -> Vec<Violation> {
         std::mem::take(&mut self.all())
     }

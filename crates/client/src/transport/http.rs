@@ -190,7 +190,7 @@ impl HttpTransport {
         url
     }
 
-    /// Sends a call; on `401` asks for another token, once. Gives any answer but that.
+    /// Sends a call; on `401` asks for another token, once. Returns any answer but that.
     async fn send(&self, call: &HttpCall) -> Result<Response, TransportError> {
         let mut refresh = false;
         loop {

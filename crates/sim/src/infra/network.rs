@@ -114,7 +114,7 @@ impl Link {
         }
     }
 
-    /// Sends a request to one of the servers; gives its answer, if that finds back.
+    /// Sends a request to one of the servers; returns its answer, if that finds back.
     pub(crate) async fn send(
         &self,
         name: &'static str,

@@ -62,7 +62,7 @@ impl Write {
         at
     }
 
-    /// Sets a register if that is later; gives the time that it then has.
+    /// Sets a register if that is later; returns the time that it then has.
     fn set<T>(&self, slot: &mut Option<Register<T>>, value: T) -> Option<i64> {
         if !self.beats(slot.as_ref()) {
             return None;
@@ -295,7 +295,7 @@ impl Model {
         })
     }
 
-    /// Forgets what was accepted before a moment, of each replica from its first on; gives how
+    /// Forgets what was accepted before a moment, of each replica from its first on; returns how
     /// much that was.
     pub(crate) fn prune_accepted(&mut self, before: Timestamp) -> u64 {
         let all = self.accepted.len();

@@ -292,7 +292,7 @@ async fn bury<T: Topics>(
     tx.put_trash(&purged).await
 }
 
-/// Makes tombstones of at most `at_most` items that were deleted before `before`; gives how many.
+/// Makes tombstones of at most `at_most` items that were deleted before `before`; returns how many.
 async fn expire<T: Topics>(
     tx: &mut T,
     before: Timestamp,
@@ -314,7 +314,7 @@ async fn expire<T: Topics>(
 }
 
 /// Detaches at most `at_most` contents of tombstones, and has their bytes removed and no longer
-/// counted; gives how many there were.
+/// counted; returns how many there were.
 async fn detach<T: Topics>(tx: &mut T, now: Timestamp, at_most: u32) -> Result<u64> {
     let refs = tx.purging_refs(at_most).await?;
     // Stages and blobs are locked in the order of the stages' bytes, as everywhere.
@@ -345,7 +345,7 @@ async fn detach<T: Topics>(tx: &mut T, now: Timestamp, at_most: u32) -> Result<u
     Ok(refs.len() as u64)
 }
 
-/// Removes the other rows of tombstones, some `at_most`; gives how much was done. A tombstone with
+/// Removes the other rows of tombstones, some `at_most`; returns how much was done. A tombstone with
 /// nothing else left, contents neither, is done.
 async fn clear<T: Topics>(tx: &mut T, now: Timestamp, at_most: u32) -> Result<u64> {
     let due = tx.trash_before(TrashState::Purging, now.plus_millis(1), at_most).await?;
@@ -372,7 +372,7 @@ async fn clear<T: Topics>(tx: &mut T, now: Timestamp, at_most: u32) -> Result<u6
     Ok(progress + gone.len() as u64)
 }
 
-/// Removes tombstones since before `before`, at most `at_most`; gives how many.
+/// Removes tombstones since before `before`, at most `at_most`; returns how many.
 async fn forget<T: Topics>(tx: &mut T, before: Timestamp, at_most: u32) -> Result<u64> {
     let due = tx.trash_before(TrashState::Gone, before, at_most).await?;
     let ids: BTreeSet<ItemId> = due.into_iter().map(|row| row.item_id).collect();

@@ -131,7 +131,7 @@ impl MemoryTransaction<'_> {
         }
     }
 
-    /// The present links to an item's parents; gives these.
+    /// The present links to an item's parents; returns these.
     fn take_links_above(&self, child: &ItemId, found: &mut Rows) -> Vec<LinkKey> {
         let above = self.state.parents.group(child).keys();
         let links = above.filter_map(|parent| {

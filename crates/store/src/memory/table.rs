@@ -109,7 +109,7 @@ impl<G: Ord + Clone, K: Ord + Clone + 'static, V: 'static> Grouped<G, K, V> {
     }
 }
 
-/// Sets or removes a row, and a group with its last row; gives what was there.
+/// Sets or removes a row, and a group with its last row; returns what was there.
 fn set<G: Ord + Clone, K: Ord + Clone, V>(
     groups: &mut BTreeMap<G, BTreeMap<K, V>>,
     group: &G,

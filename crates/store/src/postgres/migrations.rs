@@ -34,7 +34,7 @@ const HAS_TRASH: i64 = 6;
 /// migrates.
 const LOCK: i64 = 0x7666_735F_7379_6E63;
 
-/// Brings the database to this program's schema; gives its version.
+/// Brings the database to this program's schema; returns its version.
 pub(super) async fn migrate(client: &mut Client, now: Timestamp) -> Result<i64> {
     let known = STEPS.len() as i64;
     let tx = client.transaction().await?;

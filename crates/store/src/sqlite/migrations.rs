@@ -46,7 +46,7 @@ pub(super) fn check_ours(connection: &Connection) -> Result<()> {
     }
 }
 
-/// Brings the database to this program's schema; gives its version. With `begins`, a start of a
+/// Brings the database to this program's schema; returns its version. With `begins`, a start of a
 /// server, whose chance that is, begins an epoch.
 pub(super) fn migrate(
     connection: &mut Connection,

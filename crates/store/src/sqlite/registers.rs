@@ -188,7 +188,7 @@ impl SqliteTransaction<'_> {
         Ok(Link { register, in_realm: columns.code(4, flag)? })
     }
 
-    /// Present links that have `id` at the end which `select` names; gives their other ends.
+    /// Present links that have `id` at the end which `select` names; returns their other ends.
     fn load_links_of(
         &mut self,
         select: &mut CachedStatement<'_>,

@@ -100,7 +100,7 @@ impl Writer {
         self.commits.load(Ordering::SeqCst)
     }
 
-    /// Runs `job` in a transaction; gives its answer once that is durable.
+    /// Runs `job` in a transaction; returns its answer once that is durable.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         weight: usize,

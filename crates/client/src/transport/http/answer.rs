@@ -396,7 +396,7 @@ mod tests {
     }
 
     /// Takes each field of an answer out, and makes each of another type: if the answer is refused,
-    /// that field is named. Gives how many were refused.
+    /// that field is named. Returns how many were refused.
     fn every_field<T: DeserializeOwned + std::fmt::Debug>(sample: Value) -> usize {
         parse::<T>("test", sample.to_string().as_bytes()).unwrap();
         let (mut found, mut refused) = (Vec::new(), 0);

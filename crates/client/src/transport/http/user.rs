@@ -31,7 +31,7 @@ impl HttpTransport {
         Ok(Bearer { value, owner })
     }
 
-    /// Sends a request with a token and the user that it is meant for. Gives an answer that is for that
+    /// Sends a request with a token and the user that it is meant for. Returns an answer that is for that
     /// user, or that is nobody's.
     pub(super) async fn exchange(
         &self,

@@ -180,7 +180,7 @@ impl Model {
             })
     }
 
-    /// An earlier version was removed; gives its digests.
+    /// An earlier version was removed; returns its digests.
     pub(crate) fn version_removed(&mut self, blob_id: &BlobId) -> Vec<Sha256Digest> {
         let mut removed = Vec::new();
         for versions in self.contents.versions.values_mut() {

@@ -105,7 +105,7 @@ impl Model {
         self.come_back(back, &Write { stamp, latest });
     }
 
-    /// Applies a push of well-formed operations; gives what the answer has to be. `now` is the
+    /// Applies a push of well-formed operations; returns what the answer has to be. `now` is the
     /// server's clock, `last_changed` gives when a user's feed last changed. `look` is shown each
     /// operation with the state that it meets.
     pub(crate) fn push(
@@ -494,7 +494,7 @@ impl Push<'_> {
     }
 }
 
-/// Sets the fields that are there, and "not deleted"; gives the greatest time that one now has.
+/// Sets the fields that are there, and "not deleted"; returns the greatest time that one now has.
 fn set_fields(item: &mut Item, upsert: &Upsert, write: &Write) -> Option<i64> {
     let alive = write.set(&mut item.deleted, false);
     alive.max(set_values(item, upsert, write))
