@@ -53,8 +53,8 @@ pub enum ChangeEvent {
     /// it, in a way that this replica had not seen. Of what was deleted long ago (4,096 items later) it is
     /// not told that it comes back.
     Kept(ItemId),
-    /// An item that was moved into another owner's tree stays where it was, with what is under it: the server
-    /// refused a part of the copy, which is in the list of what was rejected.
+    /// An item that was moved into another owner's tree stays where it was: the server refused a part of the
+    /// copy, which is in the list of what was rejected, or the item was restored before the move was whole.
     NotMoved(ItemId),
     /// Two contents were written at the same time: the second is kept as an item of its own.
     ConflictedCopy {

@@ -51,11 +51,12 @@ impl Queue<'_> {
     /// [`ClientError::UnknownRejected`].
     pub fn retry(self, op_id: &OpId) -> Result<OpId, ClientError> {
         let again = self.client.environment().new_op_id();
-        self.client.store().settle_rejected(
+        let stays = self.client.store().settle_rejected(
             op_id,
             Some(again.clone()),
             self.client.environment().now(),
         )?;
+        self.client.inner.emit(stays);
         self.client.request_sync();
         Ok(again)
     }
@@ -65,7 +66,8 @@ impl Queue<'_> {
     /// # Errors
     /// [`ClientError::UnknownRejected`].
     pub fn discard(self, op_id: &OpId) -> Result<(), ClientError> {
-        self.client.store().settle_rejected(op_id, None, self.client.environment().now())
+        let now = self.client.environment().now();
+        self.client.store().settle_rejected(op_id, None, now).map(drop)
     }
 
     /// The contents whose upload was refused for good.

@@ -80,9 +80,11 @@ impl Trash<'_> {
     /// [`ClientError::Transport`], and what a synchronisation fails with.
     pub async fn restore(self, item: &ItemId, recursive: bool) -> Result<u64, ClientError> {
         self.client.flush().await?;
-        let stay = self.client.store().give_up_move(item)?;
-        if stay > 0 {
-            return Ok(stay);
+        let stays = self.client.store().give_up_move(item)?;
+        if !stays.is_empty() {
+            let count = u64::try_from(stays.len()).unwrap_or(u64::MAX);
+            self.client.inner.emit(stays);
+            return Ok(count);
         }
         let answer = self.client.inner.transport.restore(item, recursive).await;
         let restored = answer.map_err(|error| unknown(item, error))?.restored;

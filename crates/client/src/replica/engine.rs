@@ -138,7 +138,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         self.transaction(|rows, meta| moves::release(rows, meta, now))
     }
 
-    fn give_up_move(&mut self, item: &ItemId) -> Result<u64> {
+    fn give_up_move(&mut self, item: &ItemId) -> Result<Vec<ChangeEvent>> {
         self.transaction(|rows, meta| moves::give_up(rows, meta, item))
     }
 
@@ -380,7 +380,12 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         Ok(found)
     }
 
-    fn settle_rejected(&mut self, op_id: &OpId, again: Option<OpId>, now: Timestamp) -> Result<()> {
+    fn settle_rejected(
+        &mut self,
+        op_id: &OpId,
+        again: Option<OpId>,
+        now: Timestamp,
+    ) -> Result<Vec<ChangeEvent>> {
         self.transaction(|rows, meta| queue::settle_rejected(rows, meta, op_id, again, now))
     }
 

@@ -257,8 +257,8 @@ pub(crate) trait ReplicaStore: Send {
     /// Queues the deletions of the moves whose copies the server has, with all contents. Returns whether
     /// there was any.
     fn release_moves(&mut self, now: Timestamp) -> Result<bool, ClientError>;
-    /// Gives up a move that still waits to delete `item`: its originals stay. Returns how many.
-    fn give_up_move(&mut self, item: &ItemId) -> Result<u64, ClientError>;
+    /// Withdraws the move that still waits to delete `item`, if there is one. Returns what stays.
+    fn give_up_move(&mut self, item: &ItemId) -> Result<Vec<ChangeEvent>, ClientError>;
 
     /// Prepares the queue for new write ids, where the server lacks its first operation under the present
     /// one: gives each no earlier a time than those before it. Returns the first write id.
@@ -332,13 +332,14 @@ pub(crate) trait ReplicaStore: Send {
     fn rejected(&mut self, limit: usize) -> Result<Vec<RejectedOp>, ClientError>;
     /// The confirmed items whose deletion is queued or held, the newest first, at most `limit`.
     fn deleted_here(&mut self, limit: usize) -> Result<Vec<Trashed>, ClientError>;
-    /// Takes an operation from the rejected list and, if `again` is given, queues it under that id.
+    /// Takes an operation from the rejected list and, if `again` is given, queues it under that id. A move
+    /// that waits to delete its item is withdrawn: returns what stays.
     fn settle_rejected(
         &mut self,
         op_id: &OpId,
         again: Option<OpId>,
         now: Timestamp,
-    ) -> Result<(), ClientError>;
+    ) -> Result<Vec<ChangeEvent>, ClientError>;
     fn counts(&mut self) -> Result<Counts, ClientError>;
 
     fn directories(&mut self) -> Result<Vec<DirectoryRecord>, ClientError>;

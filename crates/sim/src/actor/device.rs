@@ -235,7 +235,7 @@ impl Device {
     /// durably without a report.
     fn learn_what_it_was_not_told(&self) {
         let queue = self.client.queue().operations(usize::MAX).expect("it was just opened");
-        let pending = queue.into_iter().filter(|one| one.state == QueuedState::Pending);
+        let pending = queue.into_iter().filter(|one| one.state != QueuedState::Acknowledged);
         let pending: BTreeSet<OpId> = pending.map(|one| one.operation.op_id).collect();
         let rejected = self.client.queue().rejected(usize::MAX).expect("it was just opened");
         let mut book = self.ledger.book();
@@ -245,8 +245,11 @@ impl Device {
         let of_this = book.operations.iter().filter(|(op_id, queued)| {
             queued.device == self.index && queued.end.is_none() && !pending.contains(*op_id)
         });
-        let outdated = of_this.map(|(op_id, _)| op_id).filter(|op| book.model.was_outdated(op));
-        for op_id in outdated.cloned().collect::<Vec<_>>() {
+        let outdated = of_this.filter(|(op, queued)| {
+            let withdrawn = queued.moves && !book.model.was_applied(op);
+            withdrawn || book.model.was_outdated(op)
+        });
+        for op_id in outdated.map(|(op_id, _)| op_id).cloned().collect::<Vec<_>>() {
             book.ended(&op_id, End::Outdated);
         }
     }
@@ -431,8 +434,7 @@ impl Device {
         let as_own = self.shown_as_own(&queue);
         {
             let mut book = self.ledger.book();
-            for queued in queue {
-                let op = queued.operation;
+            for QueuedOp { operation: op, state } in queue {
                 if book.operations.contains_key(&op.op_id) {
                     continue;
                 }
@@ -461,7 +463,9 @@ impl Device {
                 let item = op.item_id.clone();
                 let as_own = as_own.contains(&item);
                 let deletes = op.action == Action::Delete;
-                let queued = Queued { device: index, item, as_own, deletes, seen, end: None };
+                let moves = state == QueuedState::Held;
+                let queued =
+                    Queued { device: index, item, as_own, deletes, moves, seen, end: None };
                 book.operations.insert(op.op_id, queued);
             }
         }
@@ -476,7 +480,7 @@ impl Device {
                 ChangeEvent::Outdated { op_id, .. } => book.ended(&op_id, End::Outdated),
                 ChangeEvent::Rejected { op_id, .. } => book.ended(&op_id, End::Rejected),
                 // Where the answer to a delete was lost, the feed brings back what it has not removed.
-                ChangeEvent::Kept(item) => book.kept(index, &item),
+                ChangeEvent::Kept(item) | ChangeEvent::NotMoved(item) => book.kept(index, &item),
                 ChangeEvent::ConflictedCopy { item_id, copy } => {
                     if let Some(content) = book.contents.remove(&(index, item_id.clone())) {
                         book.contents.insert((index, copy), content);

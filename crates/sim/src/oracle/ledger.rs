@@ -86,6 +86,8 @@ pub(crate) struct Queued {
     pub(crate) as_own: bool,
     /// True if the operation deletes the item.
     pub(crate) deletes: bool,
+    /// True if it deletes the original of a move: the device withdraws it if the copy is refused.
+    pub(crate) moves: bool,
     /// The name that its author had in view, if the operation only renames.
     pub(crate) seen: Option<Seen>,
     pub(crate) end: Option<End>,

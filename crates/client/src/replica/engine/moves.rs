@@ -41,8 +41,8 @@ pub(super) fn withdraw<R: Rows>(
     let held = rows.held_of(moved)?;
     for op in &held {
         rows.remove_queued(&op.op_id)?;
+        events.push(ChangeEvent::NotMoved(op.item_id.clone()));
     }
-    events.extend(held.first().map(|root| ChangeEvent::NotMoved(root.item_id.clone())));
     Ok(held)
 }
 
@@ -61,14 +61,19 @@ pub(super) fn withdraw_of_refused<R: Rows>(
     refresh_affected(rows, &meta.user, &withdrawn)
 }
 
-/// Gives up the move that still waits to delete `item`. Returns how many originals stay.
-pub(super) fn give_up<R: Rows>(rows: &mut R, meta: &Meta, item: &ItemId) -> Result<u64> {
+/// Withdraws the move that still waits to delete `item`, if there is one: its originals stay.
+pub(super) fn give_up<R: Rows>(
+    rows: &mut R,
+    meta: &Meta,
+    item: &ItemId,
+) -> Result<Vec<ChangeEvent>> {
+    let mut events = Vec::new();
     let mut queued = rows.queue_of_item(item)?.into_iter();
     let held = queued
         .rfind(|one| one.state == QueuedState::Held && one.operation.action == Action::Delete);
-    let Some(held) = held else { return Ok(0) };
-    let Some(moved) = rows.move_of(&held.operation.op_id)? else { return Ok(0) };
-    let withdrawn = withdraw(rows, &moved, &mut Vec::new())?;
+    let Some(held) = held else { return Ok(events) };
+    let Some(moved) = rows.move_of(&held.operation.op_id)? else { return Ok(events) };
+    let withdrawn = withdraw(rows, &moved, &mut events)?;
     refresh_affected(rows, &meta.user, &withdrawn)?;
-    Ok(u64::try_from(withdrawn.len()).unwrap_or(u64::MAX))
+    Ok(events)
 }

@@ -12,6 +12,7 @@ use super::tops::{affected, refresh_affected, refresh_tops};
 use crate::api::node::QueuedState;
 use crate::api::record::RecordChange;
 use crate::error::ClientError;
+use crate::event::ChangeEvent;
 use crate::replica::edits::{Checks, make_operation, touch};
 use crate::replica::rows::{Result, Rows};
 use crate::replica::store::{Meta, NewEdit, NewEdits, Slot, Upload, UploadState};
@@ -98,7 +99,8 @@ pub(super) fn settle_rejected<R: Rows>(
     op_id: &OpId,
     again: Option<OpId>,
     now: Timestamp,
-) -> Result<()> {
+) -> Result<Vec<ChangeEvent>> {
+    let mut events = Vec::new();
     let unknown = || ClientError::UnknownRejected(op_id.to_string());
     let rejected = rows.remove_rejected(op_id)?.ok_or_else(unknown)?;
     if let Some(again) = again {
@@ -110,12 +112,12 @@ pub(super) fn settle_rejected<R: Rows>(
             (Some(_), _) => Some(meta.basis()),
         };
         let (item, action) = (before.item_id, before.action);
-        moves::give_up(rows, meta, &item)?;
+        events.extend(moves::give_up(rows, meta, &item)?);
         let op = make_operation(meta, again, item, action, basis, now)?;
         rows.push_queue(&op, QueuedState::Pending)?;
         refresh_affected(rows, &meta.user, &[op])?;
     }
-    Ok(())
+    Ok(events)
 }
 
 /// Returns the position up to which the replica shows an item's content. A content on its way covers
