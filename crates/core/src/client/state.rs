@@ -1,5 +1,5 @@
-//! A replica's exported state: canonical JSON, the same bytes for the same state, and every check
-//! that stands before it is taken over.
+//! A replica's exported state: canonical JSON, the same bytes for the same state, and all checks
+//! that it must pass before a replica is created from it.
 
 mod check;
 mod form;
@@ -123,7 +123,7 @@ pub struct QueuedOperation {
     pub operation: Operation,
 }
 
-/// An operation that was refused.
+/// An operation that the server rejected.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RejectedOperation {
     /// The operation as it was sent.
@@ -135,10 +135,11 @@ pub struct RejectedOperation {
 }
 
 impl ReplicaState {
-    /// Writes the canonical JSON. With `redacted` it says so, and cannot be hydrated.
+    /// Writes the canonical JSON. With `redacted`, the JSON is marked as redacted and cannot be
+    /// hydrated.
     ///
     /// # Errors
-    /// What `writer` fails with.
+    /// The error of `writer`.
     pub fn write(&self, writer: impl Write, redacted: bool) -> std::io::Result<()> {
         form::write(self, writer, redacted)
     }

@@ -24,7 +24,7 @@ pub struct Entry {
     pub body: EntryBody,
 }
 
-/// An entry but for its position.
+/// An entry without its position.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EntryBody {
     /// The user who caused the change; `None` if the server did.
@@ -33,8 +33,7 @@ pub struct EntryBody {
     pub authored_at: Timestamp,
     /// The operation that caused the change, present only in its author's feed.
     pub origin: Option<Origin>,
-    /// The replica that attached a content, present only in its author's feed and if the replica
-    /// named itself.
+    /// The replica that attached a content, if it named itself; present only in its author's feed.
     pub author_replica: Option<ReplicaId>,
     /// The change to the user's view.
     pub change: Change,
@@ -55,7 +54,7 @@ pub struct Origin {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RemovalReason {
-    /// The reader may no longer see it.
+    /// The reader may no longer see the subject.
     Revoked,
 }
 
@@ -174,7 +173,8 @@ pub enum EntryKey {
 }
 
 impl EntryKey {
-    /// The key of an attachment: an item has one current content, and any number of others.
+    /// The key of an attachment. An item has one current content, and any number of other
+    /// attachments.
     #[must_use]
     pub fn attachment(item: &ItemId, kind: RelationKind, ref_id: &RefId) -> Self {
         match kind {
@@ -248,7 +248,7 @@ impl Change {
         )
     }
 
-    /// The item that the change is about; for a link, the child.
+    /// The item that the change concerns; for a link, the child.
     #[must_use]
     pub fn item(&self) -> &ItemId {
         match self {
@@ -263,7 +263,7 @@ impl Change {
     }
 }
 
-/// The form of an entry on the wire: flat, `null` for what does not apply. A feed stores it
+/// The wire form of an entry: flat, with `null` for fields that do not apply. A feed stores it
 /// without the two fields of the position.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

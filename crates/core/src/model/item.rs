@@ -57,10 +57,10 @@ pub enum InvalidName {
 }
 
 impl Name {
-    /// Checks `text` and takes it as a name.
+    /// Checks `text` and makes a name of it.
     ///
     /// # Errors
-    /// [`InvalidName`] says which rule it breaks.
+    /// [`InvalidName`] names the rule that `text` breaks.
     pub fn new(text: impl AsRef<str>) -> Result<Self, InvalidName> {
         let text = text.as_ref();
         if text.is_empty() {
@@ -132,7 +132,7 @@ pub fn metadata_problem<'a>(
     }
 }
 
-/// The length of a value's JSON text, without writing it out.
+/// The length of a value's JSON text, computed without building the text.
 fn json_bytes(value: &serde_json::Value) -> usize {
     struct Count(usize);
     impl std::io::Write for Count {
@@ -164,13 +164,13 @@ pub struct Encrypted {
     pub signature: Option<Arc<str>>,
 }
 
-/// The encrypted form as fields beside each other: `encryptedPayload`, `keyEpoch`,
-/// `encryptionNonce`, `encryptionAad`, `encryptionSignature`.
+/// The encrypted form as five separate fields: `encryptedPayload`, `keyEpoch`, `encryptionNonce`,
+/// `encryptionAad`, `encryptionSignature`.
 pub(crate) type EncryptedFields =
     (Option<Arc<str>>, Option<u64>, Option<Arc<str>>, Option<Arc<str>>, Option<Arc<str>>);
 
 impl Encrypted {
-    /// Reads the fields; fails with the first that breaks a rule, and how.
+    /// Reads the fields; fails with the first field that breaks a rule, and the rule.
     pub(crate) fn from_fields(
         fields: EncryptedFields,
     ) -> Result<Option<Self>, (&'static str, &'static str)> {
@@ -202,7 +202,7 @@ impl Encrypted {
         (Some(payload), Some(key_epoch), nonce, aad, signature)
     }
 
-    /// The first field that breaks a rule, if any, and how.
+    /// The first field that breaks a rule, with the rule; `None` if all are valid.
     #[must_use]
     pub fn problem(&self) -> Option<(&'static str, &'static str)> {
         if self.key_epoch == 0 || self.key_epoch > crate::id::WriteId::MAX.get() {
