@@ -85,7 +85,7 @@ impl Command for Attach {
     }
 }
 
-/// A malformed row is for the rules to answer; any other error ends the transaction.
+/// Passes a malformed row on to the decision; any other error ends the transaction.
 fn for_decision<A>(stored: Stored<A>) -> Result<Option<Result<A, String>>> {
     match stored {
         None => Ok(None),

@@ -1,4 +1,4 @@
-//! Rows that retention removes, and facts about the database.
+//! Rows that retention removes, and queries about the database.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::topics::Maintenance;
 use crate::values::{Identity, Retention};
 
-/// Replicas whose operations one transaction prunes.
+/// The number of replicas whose operations one transaction prunes.
 const REPLICAS: i64 = 64;
 
 impl Maintenance for PostgresTransaction<'_> {

@@ -91,7 +91,7 @@ impl Members for PostgresTransaction<'_> {
     }
 }
 
-/// The groups and organizations of a user, ascending.
+/// Returns the groups and organizations of a user, ascending.
 async fn groups(tx: &PostgresTransaction<'_>, user: &UserId) -> Result<Vec<Principal>> {
     let rows = tx
         .query("SELECT kind, group_id FROM members WHERE user_id = $1", &[&user.as_str()])
