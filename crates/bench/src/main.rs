@@ -1,4 +1,4 @@
-//! `vfs-sync-bench`: measurements with budgets, beside those of the raw engine.
+//! `vfs-sync-bench`: measurements with budgets, compared with those of the raw engine.
 //!
 //! The server is the built binary, a process of its own. Build both first:
 //! `cargo build --release --workspace && target/release/vfs-sync-bench`.
