@@ -1,4 +1,4 @@
-//! A handle of one item, for code that does several things with it.
+//! A handle of one item, for code that makes several calls about it.
 
 use std::io::Read;
 
@@ -13,7 +13,7 @@ use crate::content::{LocalContent, StoredContent};
 use crate::error::ClientError;
 
 /// A handle of an item: its client and its id. It reads nothing by itself, so the item need not
-/// exist; each call is the client's of the same name, with its errors.
+/// exist. Each call has the errors of the client's call with the same name.
 #[derive(Clone, Copy)]
 pub struct Item<'a> {
     client: &'a SyncClient,

@@ -1,4 +1,4 @@
-//! The push of the queue.
+//! Pushes the queue to the server.
 
 use vfs_sync_core::client::flush::{FlushCommit, FlushCycle, FlushError, FlushStep};
 use vfs_sync_core::id::WriteId;
@@ -67,7 +67,8 @@ impl Session {
         }
     }
 
-    /// Pulls, and rebases above the greatest write id that the server has of this replica.
+    /// Pulls, and rebases the queue above the greatest write id that the server has of this
+    /// replica.
     async fn recover(
         &mut self,
         cycle: &mut FlushCycle,
@@ -99,7 +100,8 @@ impl Session {
         }
     }
 
-    /// Returns whether another epoch than the last one answered.
+    /// Commits the results of a push. Returns whether the answer came from another epoch than the
+    /// last one.
     async fn commit(&mut self, commit: FlushCommit) -> Result<bool, ClientError> {
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         let applied = commit.acknowledged.len();

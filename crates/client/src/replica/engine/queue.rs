@@ -1,4 +1,4 @@
-//! The transactions that put edits into the queue.
+//! The transactions that add edits to the queue.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use crate::replica::rows::{Result, Rows};
 use crate::replica::store::{Meta, NewEdit, NewEdits, Slot, Upload, UploadState};
 use crate::replica::view::{Seen, View};
 
-/// Queues edits, with the contents and the records that belong to them.
+/// Queues edits, with their contents and directory records.
 pub(super) fn enqueue<R: Rows>(
     rows: &mut R,
     meta: &mut Meta,
@@ -91,7 +91,8 @@ pub(super) fn enqueue<R: Rows>(
     Ok(())
 }
 
-/// Takes an operation off the list of rejected ones, and queues it again under the id `again`.
+/// Removes an operation from the rejected list, and queues it again under the id `again` if one is
+/// given.
 pub(super) fn settle_rejected<R: Rows>(
     rows: &mut R,
     meta: &mut Meta,
@@ -118,8 +119,8 @@ pub(super) fn settle_rejected<R: Rows>(
     Ok(())
 }
 
-/// Returns the position up to which the replica shows an item's content. A content on its way covers
-/// one that came since it was queued: its user has seen no more of that one than when they put theirs.
+/// Returns the position up to which the replica shows an item's content. A queued content hides
+/// contents that arrived after it was queued, so the user has seen no later one.
 fn shown_up_to<R: Rows>(rows: &mut R, meta: &Meta, item: &ItemId) -> Result<Basis> {
     let mut on_their_way = rows.uploads_of_item(item)?;
     on_their_way.retain(|upload| upload.state != UploadState::Rejected);

@@ -1,4 +1,4 @@
-//! The export of a replica as a value, and its import.
+//! Exports a replica as a value, and imports it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::api::node::{QueuedState, RejectedOp};
 use crate::replica::rows::{AttachmentRow, GrantRow, ItemRow, LinkRow, Result, Rows};
 use crate::replica::store::{Meta, Slot};
 
-/// The whole state of the replica as a value.
+/// Returns the whole state of the replica as a value.
 pub(super) fn export<R: Rows>(rows: &mut R, meta: Meta) -> Result<ReplicaState> {
     let limit = usize::MAX;
     let clocks = rows.changed_containers(None, limit)?;

@@ -1,4 +1,4 @@
-//! Reading answers: bounded, strict, and every failure as an error of the protocol.
+//! Reads answers: limited in size, strict, with every failure as an error of the protocol.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use vfs_sync_core::wire::{EpochEnd, ErrorBody, ReconcileResponse, WriteIds, code
 
 use crate::transport::error::{STORAGE_FULL, TransportError};
 
-/// The longest answer that is read: a page of 4 MiB, with room.
+/// The greatest size of an answer that is read: a page of 4 MiB, with a margin.
 const MAX_ANSWER_BYTES: usize = 32 * 1024 * 1024;
-/// The longest that a server can make a client wait.
+/// The longest time that a server can make a client wait.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 
-/// A [`ReconcileResponse`], all of which has to be there: a request may leave the write ids out, and
-/// an answer that does has acknowledged none.
+/// A [`ReconcileResponse`] with no optional fields: a request may omit the write ids, but an answer
+/// that does has acknowledged none.
 #[derive(Debug, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Reconciled {
@@ -36,7 +36,7 @@ impl From<Reconciled> for ReconcileResponse {
     }
 }
 
-/// A failure on the way.
+/// Converts a network failure to an error.
 pub(super) fn network(error: reqwest::Error) -> TransportError {
     use std::error::Error as _;
     // The URL of the error may hold what is nobody's business.
@@ -61,7 +61,7 @@ async fn body(call: &'static str, mut response: Response) -> Result<Vec<u8>, Tra
     Ok(body)
 }
 
-/// Gives an answer that says that it is one; anything else as the error that it is.
+/// Returns an answer with a success status; converts any other status to its error.
 pub(super) async fn check_status(
     call: &'static str,
     response: Response,
@@ -91,12 +91,12 @@ fn failure(
     }
 }
 
-/// Reads an answer that came whole, for a transport of one's own: what [`crate::HttpTransport`]
-/// makes of it. `call` names the call in errors, `retry_after` is the header of that name.
+/// Reads a complete answer as [`crate::HttpTransport`] does, for custom transports. `call` names
+/// the call in errors, `retry_after` is the header of that name.
 ///
 /// # Errors
-/// What the status and the body say; [`TransportError::MalformedResponse`] if they are none of the
-/// protocol's.
+/// The error that status and body describe; [`TransportError::MalformedResponse`] if they do not
+/// follow the protocol.
 pub fn read_answer<T: DeserializeOwned>(
     call: &'static str,
     status: u16,
@@ -135,7 +135,7 @@ fn unreadable(
     }
 }
 
-/// An error body as what the client does with it.
+/// Converts an error body to the error that the client acts upon.
 pub(super) fn refused(
     call: &'static str,
     status: u16,
@@ -188,7 +188,7 @@ pub(super) fn refused(
     }
 }
 
-/// A detail of an error that may be missing or `null`.
+/// Reads a detail of an error that may be missing or `null`.
 fn optional<T: DeserializeOwned>(
     call: &'static str,
     details: &serde_json::Map<String, Value>,
@@ -251,7 +251,7 @@ pub(super) fn skipped(
     }
 }
 
-/// Reads an answer of the protocol's form.
+/// Parses an answer of the protocol.
 pub(super) async fn read<T: DeserializeOwned>(
     call: &'static str,
     response: Response,
@@ -289,11 +289,11 @@ pub(super) fn parse<T: DeserializeOwned>(
     })
 }
 
-/// The longest answer whose fields are tried one by one.
+/// The greatest size of an answer whose fields are tried one by one.
 const MAX_TRIED_BYTES: usize = 64 * 1024;
 
-/// The field with another value of which the answer would be one: those of a part that is written flat
-/// are read without their names.
+/// Finds the field whose value makes the answer invalid, by trying other values: serde reports no
+/// name for fields of a flattened part.
 fn culprit<T: DeserializeOwned>(body: &[u8]) -> Option<String> {
     if body.len() > MAX_TRIED_BYTES {
         return None;
@@ -311,8 +311,8 @@ fn culprit<T: DeserializeOwned>(body: &[u8]) -> Option<String> {
     fields.keys().take(64).find(is_it).cloned()
 }
 
-/// The field that an error is about: its path, and below that the field that the object at the path
-/// lacks or has wrong.
+/// Returns the field that an error concerns: the error's path, and the field of the object there
+/// that is missing or wrong.
 fn field_of(path: &serde_path_to_error::Path, below: Option<&str>) -> Option<String> {
     // A step that the answer breaks off in has no name.
     let path = path.to_string();
@@ -373,7 +373,7 @@ mod tests {
         assert_eq!(refused("<html>"), "body");
     }
 
-    /// Every value in `json`, as the client names it and as `serde_json` finds it.
+    /// Collects every value in `json`, with the client's name for it and its JSON pointer.
     fn places(value: &Value, name: &str, pointer: &str, found: &mut Vec<(String, String)>) {
         if !name.is_empty() {
             found.push((name.to_owned(), pointer.to_owned()));
@@ -395,8 +395,8 @@ mod tests {
         }
     }
 
-    /// Takes each field of an answer out, and makes each of another type: if the answer is refused,
-    /// that field is named. Returns how many were refused.
+    /// Removes each field of an answer, and changes the type of each: if the answer is rejected,
+    /// the error must name that field. Returns the number of rejected answers.
     fn every_field<T: DeserializeOwned + std::fmt::Debug>(sample: Value) -> usize {
         parse::<T>("test", sample.to_string().as_bytes()).unwrap();
         let (mut found, mut refused) = (Vec::new(), 0);
