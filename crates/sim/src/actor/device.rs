@@ -1,4 +1,4 @@
-//! One device: a client process of the product, and what the simulator knows of it.
+//! A device of a world: a client process of the product, with the simulator's records about it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ pub(crate) struct Device {
     pub(crate) reading: Vec<JoinHandle<()>>,
     /// The disk of the replica, unless it is in memory.
     pub(crate) home: Option<Home>,
-    /// The last talk ended well.
+    /// True if the last exchange succeeded.
     well: Arc<AtomicBool>,
     /// True if the device may show a state of an epoch that the servers have left.
     behind: Arc<AtomicBool>,
@@ -125,7 +125,7 @@ impl Device {
         }
     }
 
-    /// Requests go with the token of `other` from now on, or of the device's own user again.
+    /// Sends requests with the token of `other` from now on, or of the device's own user again.
     pub(crate) fn swap_token(&mut self, cluster: &Cluster, other: Option<&UserId>) {
         // A call whose answer was broken has to end in exactly that.
         if self.is_talking() && self.hostile.is_armed() {
@@ -150,7 +150,7 @@ impl Device {
         Arc::clone(&self.transport)
     }
 
-    /// The device is lost, and a new one of the user's takes its place.
+    /// Replaces the device by a new one of the same user.
     pub(crate) async fn reinstall(&mut self) {
         self.take_over(None);
         self.crash().await;
@@ -204,7 +204,7 @@ impl Device {
         self.restart(unsynced).await;
     }
 
-    /// The process dies wherever it is, and a new one opens what is on the disk.
+    /// Kills the process at its present point, and starts a new one on the same disk.
     pub(crate) async fn restart(&mut self, unsynced: Unsynced) {
         self.take_over(None);
         self.crash().await;
@@ -251,7 +251,7 @@ impl Device {
         }
     }
 
-    /// Synchronises by itself from now on, if it is one that does and its disk lets it.
+    /// Starts background work, if the device has it and its disk permits it.
     pub(crate) fn start_background(&self) {
         if !self.setup.background {
             return;
@@ -270,7 +270,8 @@ impl Device {
         self.behind.store(true, Ordering::Relaxed);
     }
 
-    /// Another client takes the place of the one that is there, which had more than `held`.
+    /// Replaces the client by another one; `held` are the operations of the previous one that the
+    /// other has too.
     fn replace(&mut self, client: SyncClient, held: &[OpId]) {
         self.adopt(client);
         self.fall_behind();
@@ -294,7 +295,7 @@ impl Device {
         });
     }
 
-    /// Puts a client made of an old export in the place of the one that is there.
+    /// Replaces the client by one that is made from an old export.
     pub(crate) async fn hydrate(&mut self, exported: &[u8]) -> Result<(), ClientError> {
         self.crash().await;
         let config = config(&self.setup, &self.machine);
@@ -313,7 +314,7 @@ impl Device {
         self.talking.as_ref().is_some_and(|task| !task.is_finished())
     }
 
-    /// Starts talking to a server, unless it does already.
+    /// Starts an exchange with a server, unless one is in progress.
     pub(crate) fn talk(&mut self, what: Talk) {
         if self.is_talking() {
             return;
@@ -365,7 +366,7 @@ impl Device {
         }));
     }
 
-    /// Waits until it no longer talks.
+    /// Waits until the exchange in progress ends.
     pub(crate) async fn wait(&mut self) {
         if let Some(task) = self.talking.take()
             && let Err(error) = task.await
@@ -380,7 +381,7 @@ impl Device {
         self.well.load(Ordering::Relaxed)
     }
 
-    /// Ends what it is doing, wherever that is.
+    /// Ends the exchange in progress at its present point; returns whether there was one.
     pub(crate) async fn crash(&mut self) -> bool {
         self.client.stop_background().await;
         for read in self.reading.drain(..) {
@@ -404,8 +405,8 @@ impl Device {
         }
     }
 
-    /// Returns the items of newly queued operations that were made by an own path and are shown as
-    /// the user's.
+    /// Returns the items of newly queued operations that were created by an own path and are shown
+    /// as the user's.
     fn shown_as_own(&self, queue: &[QueuedOp]) -> BTreeSet<ItemId> {
         let mut items: BTreeSet<ItemId> = {
             let book = self.ledger.book();
@@ -525,7 +526,7 @@ fn config(setup: &DeviceSetup, machine: &Arc<Machine>) -> ClientConfig {
     }
 }
 
-/// A client of a new replica, with the given id if there is one.
+/// Creates a client with a new replica, with the given id if there is one.
 fn new_client(
     home: &mut Option<Home>,
     user: UserId,
@@ -588,8 +589,8 @@ fn judge(
     error.violation().is_some_and(asks)
 }
 
-/// Returns whether a call was rejected because the device has, or had when it began, another user's
-/// token.
+/// Returns whether a call was rejected because the device has another user's token, or had it when
+/// the call began.
 pub(crate) fn is_refused_for_its_token(book: &mut Book, index: usize, error: &ClientError) -> bool {
     use vfs_sync_client::TransportError;
     let refused = matches!(error, ClientError::Transport(TransportError::WrongUser { .. }));
@@ -618,7 +619,7 @@ pub(crate) const fn signature(violation: &Violation) -> &'static str {
     }
 }
 
-/// Checks that a broken answer ended in exactly the required violation, reported once, and left
+/// Checks that a broken answer ended in exactly the required violation, reported once, and changed
 /// nothing.
 fn check_ending(
     ledger: &Ledger,

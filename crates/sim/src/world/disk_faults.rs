@@ -1,4 +1,4 @@
-//! Faults of disks during a world.
+//! The faults of disks in a world.
 
 use super::World;
 use crate::infra::disk::{DiskFault, Unsynced};
@@ -42,7 +42,7 @@ impl World {
         }
     }
 
-    /// All disks are well from now on.
+    /// Ends the faults of all disks.
     pub(super) async fn heal_disks(&mut self) {
         self.database.disk().into_iter().for_each(crate::infra::power::ServerDisk::heal);
         for device in &mut self.devices {
