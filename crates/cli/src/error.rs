@@ -28,7 +28,7 @@ pub(crate) enum Kind {
     Network,
     /// There is no token, or the server rejects it.
     Auth,
-    /// The command succeeded except for what it reported.
+    /// The command succeeded except for the problems that it reported.
     Partial,
     /// Ctrl-C or SIGTERM stopped the command.
     Interrupted,

@@ -139,7 +139,7 @@ impl Problems {
     }
 }
 
-/// A content that was kept beside another, with its name there.
+/// A content that was kept beside another, with its new name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Conflict {
     pub(crate) path: String,

@@ -15,7 +15,7 @@ pub enum ClientError {
     /// returns.
     #[error("{0}")]
     Violation(Box<Violation>),
-    /// The call failed at the server or on the way, as this error says.
+    /// The call failed at the server or on the network.
     #[error(transparent)]
     Transport(#[from] TransportError),
     /// The replica's tree has no such item.
@@ -78,7 +78,7 @@ pub enum ClientError {
     NotDeclined {
         /// The item that cannot be declined.
         item: ItemId,
-        /// The grants that reach the user, as far as they are known.
+        /// The grants that reach the user, as far as this replica knows.
         through: Vec<Reader>,
     },
     /// No operation with this id is in the list.

@@ -29,14 +29,14 @@ pub enum ChangeEvent {
         item_id: ItemId,
         /// The owner of the item.
         owner: UserId,
-        /// The level that this user has on it.
+        /// The level that this user has on the item.
         level: AccessLevel,
     },
     /// The server rejected an operation; it is in the rejected list.
     Rejected {
         /// The id of the operation.
         op_id: OpId,
-        /// The item that it edits.
+        /// The item that the operation edits.
         item_id: ItemId,
         /// The server's reason, if it gave one.
         reason: Option<PushReason>,
@@ -46,14 +46,14 @@ pub enum ChangeEvent {
     Outdated {
         /// The id of the operation.
         op_id: OpId,
-        /// The item that it edits.
+        /// The item that the operation edits.
         item_id: ItemId,
         /// The server's reason, if it gave one.
         reason: Option<PushReason>,
     },
-    /// An item that this replica deleted stays or comes back: somebody changed it, or an item in
-    /// it, in a way that this replica had not seen. The return of an item that was deleted more
-    /// than 4,096 items ago is not reported.
+    /// An item that this replica deleted stays or comes back: somebody changed the item, or an item
+    /// under it, in a way that this replica had not seen. The return of an item that was deleted
+    /// more than 4,096 items ago is not reported.
     Kept(ItemId),
     /// An item that was to move into another owner's tree stays in place, with everything under it:
     /// the server rejected a part of the copy, which is in the rejected list.

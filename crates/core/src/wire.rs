@@ -16,7 +16,7 @@ pub mod trash;
 
 /// The version of the protocol that this code speaks, sent as [`PROTOCOL_HEADER`].
 pub const PROTOCOL_VERSION: u32 = 1;
-/// The header that carries the version.
+/// The header with the protocol version.
 pub const PROTOCOL_HEADER: &str = "Vfs-Sync-Protocol";
 
 /// The header that names a user, encoded by [`user_header`]. In a request it names the user that
@@ -81,7 +81,7 @@ pub struct PushResponse {
     pub client_id: ReplicaId,
     /// The results, in the order of the operations.
     pub results: Vec<PushResult>,
-    /// The epoch of the database that decided the push; older servers omit it.
+    /// The epoch of the database that decided the push; absent from older servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Epoch>,
 }
@@ -157,7 +157,8 @@ pub struct PullPage {
     /// The head of the feed, in the answer to a pull without a cursor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline: Option<Cursor>,
-    /// The head of the feed when the page was read, if there is more; older servers omit it.
+    /// The head of the feed when the page was read, if there are more entries; older servers omit
+    /// it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<Cursor>,
     /// The epoch of the feed; older servers omit it.
@@ -223,7 +224,7 @@ pub struct GroupsResponse {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BlocksResponse {
-    /// Users whose grants give the caller nothing, ascending.
+    /// The users whose grants give the caller no access, ascending.
     pub owners: Vec<UserId>,
 }
 
@@ -573,7 +574,7 @@ pub struct BlobBatchFile {
     /// The media type of the bytes, a hint for readers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
-    /// The content, at most [`crate::limits::MAX_INLINE_BLOB_BYTES`] of it.
+    /// The content, at most [`crate::limits::MAX_INLINE_BLOB_BYTES`] long.
     pub data_base64: String,
     /// The SHA-256 digest of the content. If it is present, bytes with another digest are rejected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -655,7 +656,7 @@ impl TryFrom<BlobBatchResultForm> for BlobBatchResult {
 pub enum BlobBatchStatus {
     /// The bytes were attached to the item.
     Attached,
-    /// The file failed at the step of the error; repeating it is safe.
+    /// The file failed at the step that the error names; repeating it is safe.
     Failed,
 }
 

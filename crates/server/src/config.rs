@@ -18,7 +18,7 @@ pub struct ServerConfig {
     pub max_body_memory: usize,
     /// The time for the head of a request, and for the next request on a connection.
     pub head_timeout: Duration,
-    /// The time for a whole request, its body included, except where blob bytes stream.
+    /// The time for a whole request, including its body, except for streams of blob bytes.
     pub request_timeout: Duration,
     /// The time for the next bytes of a body, and for the peer to take the next bytes of an answer.
     pub idle_timeout: Duration,

@@ -132,7 +132,7 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, code, sentence)
     }
 
-    /// Creates an error for an answer that axum made by itself, of which only the status is known.
+    /// Creates an error from the status of an answer that axum made.
     pub(crate) fn of_status(status: StatusCode) -> Self {
         let (code, sentence) = match status {
             StatusCode::NOT_FOUND => ("not_found", "There is no such route"),

@@ -129,7 +129,7 @@ impl<C: Decides> Command for C {
 
 /// A conversion of an argument, given by value or by reference, into a field of a command.
 pub trait Own<T> {
-    /// Returns the value, cloned where it was borrowed.
+    /// Returns the value, cloned if it was borrowed.
     fn own(self) -> T;
 }
 
@@ -412,7 +412,7 @@ operations! {
     /// database from others that start from the same backup.
     writes new_epoch: NewEpoch { now: Timestamp, chance: u16 } -> Epoch;
 
-    /// Returns the facts that distinguish this database from others.
+    /// Returns the id of the database, and whether it is empty.
     reads identity: ReadIdentity {} -> Identity;
 
     /// Checks that the database answers.

@@ -97,8 +97,8 @@ impl SqliteStore {
     }
 
     /// Sets the number of rows up to which others wait for a transaction; 10,000 by default. A
-    /// transaction that loads more is decided beside the others. It waits in its turn if they
-    /// change what it was decided on.
+    /// transaction that loads more is decided while others write. If they change what it was
+    /// decided on, it runs again, finally while they wait.
     #[must_use]
     pub fn large_beyond(mut self, rows: usize) -> Self {
         self.large = rows;

@@ -110,7 +110,7 @@ impl<T> Topics for T where
 
 /// The locks under which a transaction decides.
 pub(crate) trait Locks {
-    /// Runs work on about `rows` rows so that it does not block other transactions.
+    /// Runs work on about `rows` rows without blocking other transactions.
     fn run_blocking<R>(&self, rows: usize, work: impl FnOnce() -> R) -> R {
         let _ = rows;
         work()
@@ -153,7 +153,7 @@ pub(crate) trait Locks {
     ) -> Result<BTreeMap<UserId, Head>>;
 }
 
-/// Items, links, grants, moves, and the access that follows from them.
+/// Items, links, grants, moves, and the access that they determine.
 pub(crate) trait Registers {
     /// Loads the existing rows of `needs` into the empty `found`.
     async fn load(&mut self, needs: &Needs, found: &mut Rows) -> Result<()>;
@@ -242,7 +242,7 @@ pub(crate) trait Replicas {
         now: Timestamp,
     ) -> Result<()>;
 
-    /// Returns the client's reconcile state, locked where the transaction writes.
+    /// Returns the client's reconcile state, locked if the transaction writes.
     async fn reconcile_state(
         &mut self,
         user: &UserId,
@@ -300,7 +300,7 @@ pub(crate) trait Members {
 
 /// Stages, their blobs, and the quota that these count against.
 pub(crate) trait Stages {
-    /// Returns a stage with its blob; both are locked where the transaction writes.
+    /// Returns a stage with its blob; both are locked if the transaction writes.
     async fn stage(&mut self, staging_id: &StagingId) -> Result<Stored<Stage>>;
 
     /// Returns the stage of the blob.
@@ -372,7 +372,7 @@ pub(crate) trait Stages {
         at_most: u32,
     ) -> Result<Vec<BlobSummary>>;
 
-    /// Returns the sum of a user's blobs, locked where the transaction writes.
+    /// Returns the usage of a user, locked if the transaction writes.
     async fn usage(&mut self, owner: &UserId) -> Result<Usage>;
 
     /// Writes a usage that [`Self::usage`] read.
@@ -381,7 +381,7 @@ pub(crate) trait Stages {
 
 /// Uploads in parts of stages.
 pub(crate) trait Uploads {
-    /// Returns the upload of a stage, which is locked where the transaction writes.
+    /// Returns the upload of a stage, which is locked if the transaction writes.
     async fn upload(&mut self, staging_id: &StagingId) -> Result<Option<UploadRow>>;
 
     /// Writes the upload of a stage.
@@ -409,7 +409,7 @@ pub(crate) trait Versions {
     /// Returns the item's current content and its other attachments, without earlier versions.
     async fn attachments_of(&mut self, item: &ItemId) -> Result<Vec<Attachment>>;
 
-    /// Returns the blob's attachments, with what each attach expected to replace.
+    /// Returns the blob's attachments, with the content that each attach expected to replace.
     async fn attachments_with(&mut self, blob: &BlobId) -> Result<Vec<MadeAttach>>;
 
     /// Inserts an attachment; a `file` replaces the current content.

@@ -47,7 +47,7 @@ pub enum ReconcileAnswer {
     Rematerialize(Rematerialize),
     /// A write id above the replica's own last, or of an unknown replica.
     WriteIdsAhead {
-        /// The replica whose write id it is.
+        /// The replica that the write id belongs to.
         replica_id: ReplicaId,
         /// The write id that was sent.
         sent: WriteId,
@@ -290,9 +290,9 @@ pub struct Identity {
 /// The bounds below which retention removes rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// The time before which removals leave the feeds.
+    /// Removals from before this time leave the feeds.
     pub removals_before: Timestamp,
-    /// The time before which accepted operations are removed.
+    /// Accepted operations from before this time are removed.
     pub accepted_before: Timestamp,
     /// The greatest number of rows of each kind in one call, so that no lock is held for long.
     pub at_most: u32,

@@ -74,7 +74,7 @@ pub(super) fn report_json(report: &SyncReport) -> Value {
 pub(super) struct SyncProgress(Mutex<Option<output::Progress>>);
 
 impl SyncProgress {
-    /// Displays the progress with `progress` from now on; `None` ends the display.
+    /// Sets the display to `progress`, or removes it.
     pub(super) fn with(&self, progress: Option<output::Progress>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = progress;
     }

@@ -53,7 +53,7 @@ pub(crate) struct Wanted {
 pub(crate) enum NotWritten {
     /// The user stopped the command.
     Interrupted,
-    /// The bytes differ from those that the tree names.
+    /// The bytes differ from those of the item in the tree.
     WrongBytes,
     /// The disk reported an error.
     Io(io::Error),

@@ -41,7 +41,7 @@ pub(crate) struct Stat {
     pub(crate) modified: DiskTime,
     /// The time of the last change of the inode.
     pub(crate) changed: DiskTime,
-    /// The time of birth, where the file system reports it.
+    /// The time of birth, if the file system reports it.
     pub(crate) born: Option<DiskTime>,
 }
 

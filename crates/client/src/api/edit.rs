@@ -22,7 +22,7 @@ use crate::replica::{NewEdit, NewEdits};
 pub enum Delete {
     /// Only the item; children that have no other container go to the top.
     Item,
-    /// The item and everything under it that has no container outside.
+    /// The item and everything under it that has no container outside the item.
     Recursive,
 }
 
@@ -80,7 +80,7 @@ impl Batch<'_> {
         id
     }
 
-    /// Gives an item another name.
+    /// Changes the name of an item.
     pub fn rename(&mut self, item: &ItemId, name: Name) {
         self.push(item, Action::Upsert(Box::new(Upsert { name: Some(name), ..Upsert::default() })));
     }
@@ -96,7 +96,7 @@ impl Batch<'_> {
         self.push(item, Action::LinkReassign { parent: parent.clone() });
     }
 
-    /// Hangs an item under one more container.
+    /// Links an item under one more container.
     pub fn link(&mut self, item: &ItemId, parent: &ItemId) {
         self.push(item, Action::LinkAdd { parent: parent.clone() });
     }
@@ -316,7 +316,7 @@ impl SyncClient {
         Ok(item)
     }
 
-    /// Gives an item another name.
+    /// Changes the name of an item.
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`].

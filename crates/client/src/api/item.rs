@@ -50,12 +50,12 @@ impl Item<'_> {
         self.client.path_of(self.id)
     }
 
-    /// Gives the item another name: [`SyncClient::rename`].
+    /// Changes the name of the item: [`SyncClient::rename`].
     pub fn rename(self, name: Name) -> Result<(), ClientError> {
         self.client.rename(self.id, name)
     }
 
-    /// Moves the item into another folder of its owner's: [`SyncClient::move_to`].
+    /// Moves the item into another folder of the same owner: [`SyncClient::move_to`].
     pub fn move_to(self, parent: Option<&ItemId>) -> Result<(), ClientError> {
         self.client.move_to(self.id, parent)
     }
@@ -65,7 +65,7 @@ impl Item<'_> {
         self.client.delete(self.id, what)
     }
 
-    /// Takes a content for the item: [`Contents::put`](crate::Contents::put).
+    /// Stores a content for the item: [`Contents::put`](crate::Contents::put).
     pub fn put(self, reader: impl Read) -> Result<StoredContent, ClientError> {
         self.client.contents().put(self.id, reader)
     }

@@ -48,7 +48,7 @@ pub struct Grant {
     pub principal: Principal,
     /// The level that the grant gives.
     pub level: AccessLevel,
-    /// True while the grant is on its way to the server.
+    /// True while the grant is not acknowledged by the server.
     pub pending: bool,
 }
 
@@ -68,7 +68,7 @@ pub struct Reader {
 pub enum QueuedState {
     /// The operation is to be pushed.
     Pending,
-    /// The server has decided it; no pull that covers it has settled yet.
+    /// The server has decided the operation; no pull that covers it has settled yet.
     Acknowledged,
     /// The operation deletes the original of a move into another owner's tree: it is to be pushed once
     /// the server has the copy with all its contents.
@@ -117,7 +117,7 @@ pub struct Trashed {
     pub size: Option<u64>,
     /// The time at which the server purges the item; `None` while the deletion is pending.
     pub expires_at: Option<Timestamp>,
-    /// True while the deletion is on its way to the server.
+    /// True while the deletion is not acknowledged by the server.
     pub pending: bool,
 }
 

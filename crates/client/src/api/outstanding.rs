@@ -53,7 +53,7 @@ pub struct RejectedUpload {
     pub blob_id: BlobId,
     /// The size in bytes.
     pub size: u64,
-    /// The digest of these bytes.
+    /// The digest of the content's bytes.
     pub digest: Sha256Digest,
     /// The reason for the rejection.
     pub reason: String,
@@ -64,6 +64,6 @@ pub struct RejectedUpload {
 pub struct LostEntry {
     /// The number of the entry in the list.
     pub number: i64,
-    /// The change, and the reason for which it was not offered.
+    /// The change, and the reason why it was not offered.
     pub lost: Lost,
 }

@@ -100,8 +100,8 @@ impl fmt::Display for TreePath {
     }
 }
 
-/// Returns an owner's id as one step of a path: unchanged, unless it has a `/`, is `.` or `..`, or
-/// looks like an escape itself. Different ids give different steps.
+/// Returns an owner's id as one step of a path: unchanged, unless the id has a `/`, is `.` or `..`,
+/// or looks like an escape itself. Different ids give different steps.
 fn owner_step(owner: &UserId) -> String {
     let id = owner.as_str();
     let dots = matches!(id, "." | "..");

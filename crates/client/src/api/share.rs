@@ -121,7 +121,7 @@ impl Sharing<'_> {
         store.grants(item)
     }
 
-    /// Lists every item that has grants of its own, by id.
+    /// Lists every item with its own grants, by id.
     ///
     /// # Errors
     /// Only if the replica cannot be read.

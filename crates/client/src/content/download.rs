@@ -202,7 +202,7 @@ fn take_in(
     local.ok_or_else(|| ClientError::Storage("the cache lost a content at once".into()))
 }
 
-/// The kind of an answer that came to its end.
+/// The kind of a complete answer.
 enum Answer {
     /// The answer completes the content in the writer.
     Content,

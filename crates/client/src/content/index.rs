@@ -29,7 +29,7 @@ struct Entry {
     turn: u64,
     /// True if this process wrote or hashed the content.
     verified: bool,
-    /// True if this process downloaded the content: the server has it, whatever is queued.
+    /// True if this process downloaded the content: the server has it, even if it is queued too.
     fetched: bool,
 }
 

@@ -21,7 +21,7 @@ pub(crate) const CHUNK: usize = 256 * 1024;
 /// The number of bytes that are read of a content before it is known to be larger.
 pub(crate) const FIRST_CHUNK: usize = 8 * 1024;
 
-/// A content that was taken into the replica.
+/// A content that the replica has stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredContent {
     /// The id of the content's bytes, also at the server later.

@@ -59,8 +59,8 @@ struct Queue {
     held: BTreeSet<i64>,
 }
 
-/// An operation in the queue, with the time to send it with: the server may have lowered the other
-/// one.
+/// An operation in the queue, with the time under which it is sent; the server may have stored a
+/// lower one.
 struct QueuedRow {
     queued: QueuedOp,
     sent_at: Timestamp,

@@ -207,8 +207,8 @@ impl<'a, R: Rows> PageWork<'a, R> {
         Ok(())
     }
 
-    /// Rejects a waiting content whose item is no longer visible to the user, without sending its
-    /// bytes.
+    /// Clears the basis of the waiting contents of an item that is no longer visible to the user:
+    /// they then cannot bring the item back, and their bytes need not be sent.
     fn give_up_bringing_back(&mut self, item: &ItemId) -> Result<()> {
         if self.slot == Slot::Building {
             return Ok(());
@@ -231,7 +231,8 @@ impl<'a, R: Rows> PageWork<'a, R> {
         self.rows.put_removal(RemovalRow { removal, authored_at, position: position.clone() })
     }
 
-    /// Marks an item's content as removable when it goes or the content `by` replaces it.
+    /// Marks an item's content as removable when the item is removed, or when the content `by`
+    /// replaces it.
     fn forget(&mut self, item: &ItemId, by: Option<&BlobId>) -> Result<()> {
         if self.slot == Slot::Building {
             return Ok(());

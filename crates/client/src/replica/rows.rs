@@ -27,7 +27,7 @@ pub(super) type Parents = SmallVec<[ItemId; 1]>;
 pub(super) struct ItemRow {
     pub(super) view: Box<ItemView>,
     pub(super) authored_at: Timestamp,
-    /// The feed position of its last change; `None` if it is not known.
+    /// The feed position of the item's last change; `None` if it is not known.
     pub(super) at: Option<Position>,
 }
 
@@ -174,7 +174,8 @@ pub(super) trait Rows: Send {
     /// Returns true if an operation of a move is pending, or a content of it is still to be
     /// uploaded.
     fn is_moving(&mut self, of: &MoveId) -> Result<bool>;
-    /// Moves an operation behind all others of the queue, with the time with which it was sent.
+    /// Moves an operation behind all others in the queue, and restores the time with which it was
+    /// sent.
     fn to_the_end(&mut self, op_id: &OpId) -> Result<()>;
     fn queue_is_empty(&mut self) -> Result<bool>;
     fn queue_of_item(&mut self, item: &ItemId) -> Result<Vec<QueuedOp>>;
@@ -193,7 +194,7 @@ pub(super) trait Rows: Send {
     /// Makes acknowledged operations above `covered` pending again. With `as_sent` they keep the
     /// times with which they were last sent, else they get the server's times. Returns their ids.
     fn unacknowledge(&mut self, covered: Option<WriteId>, as_sent: bool) -> Result<BTreeSet<OpId>>;
-    /// Gives a queued operation a later time.
+    /// Sets a later time on a queued operation.
     fn restamp(&mut self, op_id: &OpId, occurred_at: Timestamp) -> Result<()>;
     fn remove_queued(&mut self, op_id: &OpId) -> Result<Option<Operation>>;
     /// Removes acknowledged operations up to a write id, except those behind a pending one, so that

@@ -217,7 +217,7 @@ impl SqliteRows {
 
 const POSITION_BYTES: usize = 14;
 
-/// Encodes a position in bytes that sort in its order.
+/// Encodes a position as bytes whose order is that of positions.
 fn position_bytes(at: Option<Position>) -> Option<[u8; POSITION_BYTES]> {
     let at = at?;
     let mut bytes = [0; POSITION_BYTES];

@@ -89,7 +89,7 @@ impl Meta {
     }
 }
 
-/// The copy of the registers that a page goes to.
+/// A copy of the registers, to which pages are applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Slot {
     /// The copy that is read.
@@ -193,8 +193,8 @@ pub(crate) struct NewEdit {
     pub(crate) op_id: OpId,
     pub(crate) item: ItemId,
     pub(crate) action: Action,
-    /// True if the operation is sent without a basis: it then applies regardless of what its author
-    /// saw.
+    /// True if the operation is sent without a basis, and so applies regardless of what its author
+    /// had seen.
     pub(crate) unconditional: bool,
 }
 
@@ -229,14 +229,15 @@ pub(crate) struct Rebuilt {
 pub(crate) enum History {
     /// The feed continues from the replica's cursor.
     Served,
-    /// The feed does not continue; these are its epochs, each with its last counter.
+    /// The feed does not continue from the cursor; these are its epochs, each with its last
+    /// counter.
     Epochs(Vec<(Epoch, u64)>),
     /// The feed does not continue, and the answer names only the oldest cursor that the server can
     /// serve.
     Unknown { oldest_available: Option<Cursor> },
 }
 
-/// The means for offering again, apart from the replica.
+/// The inputs of offering again that are not part of the replica.
 pub(crate) struct Offering<'a> {
     pub(crate) environment: &'a dyn Environment,
     /// Returns true if all bytes of a content are on this device.

@@ -12,7 +12,7 @@ pub enum TransportError {
     /// The server sent no answer, `429` or `5xx`: the identical request may be repeated.
     #[error("the server cannot be reached or is busy: {reason}")]
     Network {
-        /// A description of what happened.
+        /// A description of the failure.
         reason: String,
         /// The time that the server asks to wait.
         retry_after: Option<Duration>,
@@ -42,7 +42,7 @@ pub enum TransportError {
     /// The server knows fewer write ids than the client reports: `409 write_ids_ahead_of_server`.
     #[error("the server knows fewer write ids of {replica_id:?} than this client")]
     WriteIdsAhead {
-        /// The replica whose write id it is.
+        /// The replica that the write id belongs to.
         replica_id: Option<ReplicaId>,
         /// The last write id of the replica, as the server knows it.
         last: Option<WriteId>,

@@ -50,7 +50,7 @@ pub trait TokenProvider: Send + Sync + 'static {
 pub struct StaticToken(String);
 
 impl StaticToken {
-    /// Makes a provider of this token.
+    /// Creates a provider of this token.
     #[must_use]
     pub fn new(token: impl Into<String>) -> Self {
         Self(token.into())

@@ -8,7 +8,7 @@ use crate::operation::Operation;
 use crate::time::Timestamp;
 use crate::wire::{PushReason, PushResponse, PushStatus};
 
-/// Bytes of a push's body besides its operations: the client's id and the frame.
+/// The bytes of a push's body apart from its operations: the client's id and the frame.
 const FRAME_BYTES: usize = 512;
 
 /// A flush: pushes until nothing is pending.
@@ -52,7 +52,7 @@ pub struct Refused {
 /// The changes that an answered push makes to the queue, to be committed in one transaction.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct FlushCommit {
-    /// Operations applied now or before; each stays overlaid until a settled pull covers it.
+    /// The operations applied now or before; each stays overlaid until a settled pull covers it.
     pub acknowledged: Vec<Acknowledged>,
     /// Superseded operations; they are not pushed again, and stay overlaid like applied ones.
     pub outdated: Vec<Refused>,

@@ -1,9 +1,10 @@
-//! Offering again: decides what a replica sends back to a server that lost part of its history.
+//! Offering again: decides which changes a replica sends back to a server that lost part of its
+//! history.
 //!
 //! A server that was restored from a backup, emptied or failed over lacks changes that a replica
 //! received. [`Shared`] is the part of the history that both have. [`decide`] compares the
-//! replica's confirmed state with the server's present one. It returns, in the order in which they
-//! are sent, operations and contents, and separately what cannot be offered and why.
+//! replica's confirmed state with the server's present one. It returns the operations and contents
+//! to send, in order, and separately the changes that cannot be offered, with the reasons.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -52,14 +53,14 @@ pub enum Removal {
     Link {
         /// The container of the link.
         parent: ItemId,
-        /// The item that hung under it.
+        /// The item that hung under the container.
         child: ItemId,
     },
     /// The grant was removed.
     Grant {
-        /// The item that it was on.
+        /// The item that the grant was on.
         item: ItemId,
-        /// The principal that had it.
+        /// The principal that had the grant.
         principal: Principal,
     },
 }
@@ -78,7 +79,7 @@ enum Through {
 }
 
 impl Shared {
-    /// Shares nothing: the server has none of what the replica received.
+    /// Shares nothing: the server has none of the changes that the replica received.
     #[must_use]
     pub fn nothing() -> Self {
         Self { through: Through::Nothing }
@@ -133,7 +134,7 @@ impl Shared {
     }
 }
 
-/// The epochs that a replica followed, each with the last position that it applied there.
+/// The epochs that a replica followed, each with the last position that it applied in it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Trail(Vec<Cursor>);
@@ -183,16 +184,16 @@ pub enum Offer {
     Operation {
         /// The item that the operation changes.
         item: ItemId,
-        /// The register that it sets.
+        /// The register that the operation sets.
         action: Action,
         /// The time of the lost change.
         occurred_at: Timestamp,
     },
     /// A content to upload.
     Content {
-        /// The item that it is for.
+        /// The item that the content belongs to.
         item: ItemId,
-        /// The content as the lost history had it.
+        /// The attachment in the lost history.
         attachment: Box<Attachment>,
         /// The content that the shared history had.
         expected: Option<BlobId>,
@@ -221,7 +222,7 @@ pub struct Lost {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "kind")]
 pub enum LostChange {
-    /// The item with everything in it.
+    /// The item with everything under it.
     Item,
     /// Fields of an item.
     Fields,
@@ -378,7 +379,7 @@ impl Offered {
         self.revocations + self.deletions + self.items + self.links + self.contents
     }
 
-    /// Adds another count to this one.
+    /// Adds another set of counts to this one.
     pub fn add(&mut self, other: Self) {
         self.revocations += other.revocations;
         self.deletions += other.deletions;

@@ -23,7 +23,7 @@ use crate::limits::MAX_WRITE_ID_ENTRIES;
 use crate::time::Timestamp;
 use crate::wire::{PullPage, WriteIds};
 
-/// A pull until it is settled.
+/// The state of a pull until it is settled.
 #[derive(Debug, Clone)]
 pub struct PullCycle {
     cursor: Option<Cursor>,

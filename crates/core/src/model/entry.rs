@@ -63,7 +63,7 @@ pub enum RemovalReason {
 pub enum Change {
     /// An item that appeared or changed, with its whole present state.
     ItemUpsert(Box<ItemView>),
-    /// The item is gone.
+    /// An item was deleted or left the view.
     ItemDelete {
         /// The item that was deleted.
         item: ItemId,
@@ -79,7 +79,7 @@ pub enum Change {
         /// The level that the grant gives.
         level: AccessLevel,
     },
-    /// A grant is gone.
+    /// A grant was removed or left the view.
     GrantRemove {
         /// The item that the grant was on.
         item: ItemId,
@@ -95,7 +95,7 @@ pub enum Change {
         /// The item that hangs under the container.
         child: ItemId,
     },
-    /// A link is gone.
+    /// A link was removed or left the view.
     LinkRemove {
         /// The container of the link.
         parent: ItemId,
@@ -104,9 +104,9 @@ pub enum Change {
         /// The reason, unless the link was removed.
         reason: Option<RemovalReason>,
     },
-    /// A content of an item; for [`RelationKind::File`] it replaces the one before.
+    /// A content of an item; with [`RelationKind::File`] it replaces the previous content.
     BlobAttach(Box<Attachment>),
-    /// A content is gone.
+    /// A content was detached or left the view.
     BlobDetach {
         /// The item that the content belonged to.
         item: ItemId,
@@ -145,7 +145,7 @@ pub struct ItemView {
 /// The subject of an entry. A feed holds one entry for each key: the newest.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EntryKey {
-    /// An item, by its id.
+    /// An item, identified by its id.
     Item(ItemId),
     /// A link between two items.
     Link {
@@ -595,7 +595,7 @@ impl EntryBody {
     }
 }
 
-/// Completes a stored entry with its position, giving its form on the wire.
+/// Completes a stored entry with its position, and returns its wire form.
 ///
 /// `stored` comes from [`EntryBody::to_stored_json`]; the position's id needs no escape.
 #[must_use]

@@ -51,13 +51,13 @@ pub enum InvalidName {
     /// The name has a NUL.
     #[error("must not contain NUL")]
     Nul,
-    /// The name is `.` or `..`, which mean a folder itself and its parent.
+    /// The name is `.` or `..`, which denote a folder itself and its parent.
     #[error("must not be '.' or '..'")]
     Dots,
 }
 
 impl Name {
-    /// Checks `text` and makes a name of it.
+    /// Creates a name from a valid `text`.
     ///
     /// # Errors
     /// [`InvalidName`] names the rule that `text` breaks.
@@ -101,7 +101,7 @@ impl<'de> Deserialize<'de> for Name {
     }
 }
 
-/// Metadata: each key is a register of its own.
+/// The metadata of an item: each key is a separate register.
 pub type Metadata = BTreeMap<Arc<str>, serde_json::Value>;
 
 /// The longest metadata key, in bytes.

@@ -25,7 +25,7 @@ pub struct Operation {
     pub item_id: ItemId,
     /// The replica that authored the operation.
     pub replica_id: ReplicaId,
-    /// The operation's number in its replica.
+    /// The write id of the operation in its replica.
     pub write_id: WriteId,
     /// The time of the author's hybrid logical clock.
     pub occurred_at: Timestamp,
@@ -114,7 +114,7 @@ pub enum Action {
         /// The container of the link.
         parent: ItemId,
     },
-    /// Moves the item under `parent`, away from its other parents in that realm.
+    /// Moves the item under `parent`, away from its other parents in the same realm.
     LinkReassign {
         /// The new container of the child.
         parent: ItemId,
@@ -132,7 +132,7 @@ pub struct Upsert {
     pub metadata: BTreeMap<Arc<str>, Option<serde_json::Value>>,
     /// The encrypted form, instead of name and metadata.
     pub encrypted: Option<Encrypted>,
-    /// The container of a new item, which determines its owner. Ignored if the item exists.
+    /// The container of a new item; the item gets the same owner. Ignored if the item exists.
     pub parent: Option<ItemId>,
 }
 

@@ -86,7 +86,7 @@ impl Write {
     }
 }
 
-/// An item: its permanent owner, and a register for each field.
+/// An item: its permanent owner, its time of creation, and a register for each field.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Item {
     /// The user who owns the item.
@@ -174,7 +174,7 @@ pub type GrantRegister = Register<Option<AccessLevel>>;
 /// The register of a child's last move within a realm: the container.
 pub type MoveRegister = Register<ItemId>;
 
-/// The item's fields as a database row holds them: compact, with each stamp once.
+/// The item's fields in the form of a database row: compact, with each stamp stored once.
 #[derive(Serialize, Deserialize)]
 struct StoredFields {
     version: u8,

@@ -80,8 +80,8 @@ impl<'a> Overlay<'a> {
         Self { user, node: confirmed, deleted: false }
     }
 
-    /// Applies one operation to the overlay. `place` is the owner of the named parent's tree and the reader's
-    /// level there: a created item gets both.
+    /// Applies one operation to the overlay. `place` is the owner of the named parent's tree, and
+    /// the reader's level in that tree: a created item gets both.
     pub fn apply(&mut self, op: &Operation, place: Option<(UserId, AccessLevel)>) {
         match &op.action {
             Action::Delete => self.deleted = true,

@@ -84,8 +84,8 @@ impl History {
         Some(self.starts.get(at + 1).map_or(self.head.counter, |next| next.first.saturating_sub(1)))
     }
 
-    /// Returns whether the feed handed `cursor` out: the feed has its epoch, and its counter is not
-    /// above the feed's last one there.
+    /// Returns whether the feed handed `cursor` out: the feed has the cursor's epoch, and the
+    /// cursor's counter is not above the feed's last one in that epoch.
     #[must_use]
     pub fn has(&self, cursor: &Cursor) -> bool {
         let Some(position) = Position::parse(&cursor.change_id) else { return false };
@@ -95,8 +95,8 @@ impl History {
     }
 
     /// Returns the counter up to which a reader that applied `cursor` has seen this feed: the
-    /// cursor's own, or that of the last remaining entry of its epoch; 0 if the epoch is not known
-    /// here.
+    /// cursor's own, or that of the last remaining entry in the cursor's epoch; 0 if the feed does
+    /// not have the epoch.
     #[must_use]
     pub fn seen_through(&self, cursor: &Cursor) -> u64 {
         let position = Position::parse(&cursor.change_id);

@@ -42,7 +42,7 @@ pub enum Reclaimed {
     Clear,
     /// The id of the blob stays taken until this time.
     KeepId(Timestamp),
-    /// The stage and its blob are forgotten.
+    /// The stage and its blob are removed from the registry.
     Forget,
 }
 

@@ -5,7 +5,7 @@ use crate::limits::MAX_WRITE_ID_ENTRIES;
 use crate::time::Timestamp;
 use crate::wire::{ReconcileRequest, ReconcileState, WriteIds};
 
-/// A reported write id above the last one that its replica used.
+/// A reported write id that is above the replica's last one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WriteIdAhead {
     /// The replica that the write ids belong to.

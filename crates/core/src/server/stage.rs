@@ -143,7 +143,7 @@ pub struct Advance {
 /// An upload that is complete in the object store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewUpload {
-    /// The number of its bytes.
+    /// The size of the upload in bytes.
     pub size: u64,
     /// The digest of the bytes.
     pub digest: Sha256Digest,

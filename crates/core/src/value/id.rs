@@ -60,7 +60,7 @@ macro_rules! ids {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Checks `text` and makes an id of it.
+            /// Creates an id from a valid `text`.
             ///
             /// # Errors
             /// [`InvalidId`] names the rule that `text` breaks.

@@ -75,8 +75,8 @@ pub struct Limits {
     pub max_blob_batch: u64,
     /// Bytes of a blob batch's body.
     pub max_blob_batch_bytes: u64,
-    /// True if the server decides deletions by what their author saw (`basis`). Older servers omit
-    /// it.
+    /// True if the server decides deletions by what their author had seen (`basis`). Older servers
+    /// omit it.
     #[serde(default)]
     pub decides_by_basis: bool,
     /// The server's limits on contents.
@@ -84,7 +84,7 @@ pub struct Limits {
     pub blobs: BlobLimits,
 }
 
-/// A server's limits on contents, as configured; 0 where the server does not state one.
+/// A server's limits on contents, as configured; 0 if the server does not state one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct BlobLimits {
@@ -98,7 +98,7 @@ pub struct BlobLimits {
     pub max_open_stages: u64,
     /// Seconds that a stage may last.
     pub max_stage_seconds: u64,
-    /// Seconds that a stage lasts if its client names no end.
+    /// Seconds that a stage lasts if its client names no expiry.
     pub default_stage_seconds: u64,
     /// The number of earlier contents of a file that are always kept.
     pub kept_versions: u64,

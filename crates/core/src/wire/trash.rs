@@ -34,7 +34,7 @@ pub struct TrashedItem {
     /// The additional data that the encrypted form authenticates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption_aad: Option<Arc<str>>,
-    /// The signature of its encrypted form.
+    /// The signature of the item's encrypted form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption_signature: Option<Arc<str>>,
     /// The item's direct former containers, deleted ones included, as far as the reader may see

@@ -60,7 +60,7 @@ pub(crate) async fn leftovers(app: &App, blob_id: &BlobId) {
 const AT_A_TIME: u32 = 200;
 
 /// Runs one round of the sweeper: expired stages, old versions, deleted items, and unneeded bytes.
-/// Returns the number of things removed.
+/// Returns their number.
 pub(crate) async fn sweep(app: &App) -> Result<u64, ApiError> {
     let mut swept = 0;
     let now = app.now();

@@ -207,7 +207,7 @@ async fn open(app: &App, user: &UserId, metadata: &Metadata) -> Result<StageRow,
     stage::open(app, user, order).await
 }
 
-/// Returns the error for an upload that has ended: its stager knew it, and it is gone.
+/// Returns the error for an upload that has ended and that its stager knew.
 async fn gone(app: &App, user: &UserId, access: UploadAccess) -> ApiError {
     match access {
         UploadAccess::Over(stage) => {

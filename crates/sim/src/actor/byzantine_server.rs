@@ -155,7 +155,7 @@ impl Hostile {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Arms the breach: the next answer to `client` that it fits is broken.
+    /// Arms the breach: the next suitable answer to `client` is broken.
     pub(crate) fn arm(&self, client: &SyncClient, breach: Breach) {
         let client = Some(client.clone());
         let mut state = self.state();
@@ -183,7 +183,8 @@ impl Hostile {
         }
     }
 
-    /// Records that the client must rematerialise: it then repeats nothing of its earlier pull.
+    /// Records that the client must rematerialise and therefore repeats no page of its earlier
+    /// pull.
     pub(crate) fn rebuild(&self) {
         self.state().stale_pushes = 0;
     }
@@ -384,8 +385,8 @@ impl Hostile {
     }
 }
 
-/// Breaks a page, if it can be broken in this way; returns the rule that it then breaks first.
-/// `first` says that no page of the call came before it.
+/// Breaks a page if the breach applies to it; returns the rule that the page then breaks first.
+/// `first` says that no page of the call came before.
 fn broken(
     breach: Breach,
     page: &mut PullPage,

@@ -264,7 +264,7 @@ impl Device {
         }
     }
 
-    /// Records that the device's view is not the servers', until it has pulled.
+    /// Records that the device's view may be older than the servers', until its next pull.
     pub(crate) fn fall_behind(&mut self) {
         self.session = Session::default();
         self.behind.store(true, Ordering::Relaxed);

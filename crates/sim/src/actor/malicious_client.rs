@@ -118,7 +118,7 @@ pub(crate) async fn tamper(
     }
 }
 
-/// Reports a reconcile state ahead of what the server has.
+/// Reports a reconcile state ahead of the server's.
 pub(crate) async fn overclaim(transport: &SimTransport, user: &UserId, random: &mut Random) {
     let client_id = replica(user);
     let (cursor, baseline, head) = (None, None, None);

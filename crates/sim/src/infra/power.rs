@@ -18,7 +18,7 @@ const FILE: &str = "server.db";
 
 /// Resolves whether a failed transaction was committed, and informs the model.
 pub(crate) type Doubt = Box<dyn FnOnce(&dyn MetadataStore, &Ledger) + Send>;
-/// A callback after a power failure: all processes are gone, and this is the database.
+/// A callback after a power failure, when all processes have died; its argument is the database.
 type Gone = Box<dyn Fn(Arc<dyn MetadataStore>) + Send + Sync>;
 
 /// The disk of the servers. Clones are cheap and share it.

@@ -133,9 +133,9 @@ impl Cluster {
         }
     }
 
-    /// Starts a process on a host. The start begins an epoch at the world's time, as the product's
-    /// does when it opens its database. Clocks that step back behind an epoch are the operator's
-    /// task.
+    /// Starts a process on a host. The start begins an epoch, as the product's does when it opens
+    /// its database, but at the world's time: clocks that step back behind an epoch are the
+    /// operator's task.
     pub(crate) async fn start_host(&self, host: usize) {
         if self.state().hosts[host].running.is_some() {
             return;

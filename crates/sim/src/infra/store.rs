@@ -258,7 +258,7 @@ impl WatchedStore {
         })
     }
 
-    /// Reads the state before the call that its check needs.
+    /// Reads the state from before the call that the check needs.
     fn look(&self, call: &Call) -> Result<Seen> {
         Ok(match call {
             Call::Push(push) => {

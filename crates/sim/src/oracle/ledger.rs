@@ -82,7 +82,7 @@ pub(crate) struct Book {
 pub(crate) struct Queued {
     pub(crate) device: usize,
     pub(crate) item: ItemId,
-    /// True if the item was its author's own, as far as the device knew.
+    /// True if the item belonged to the operation's author, as far as the device knew.
     pub(crate) as_own: bool,
     /// True if the operation deletes the item.
     pub(crate) deletes: bool,
@@ -214,7 +214,7 @@ impl Book {
         }
     }
 
-    /// Records that a device learnt that an item stays although it deleted it.
+    /// Records that a device learnt that an item stays, although the device deleted it.
     pub(crate) fn kept(&mut self, device: usize, item: &ItemId) {
         for (op_id, queued) in &mut self.operations {
             let refused = queued.deletes && queued.end.is_none() && !self.model.was_applied(op_id);

@@ -25,7 +25,7 @@ impl Session {
         self.own.insert(item.clone(), (op_id.clone(), name.clone()));
     }
 
-    /// Returns the operation by which the device gave an item its name, if it did.
+    /// Returns the operation by which the device set an item's name, if it did.
     pub(crate) fn own(&self, item: &ItemId, name: &Name) -> Option<&OpId> {
         self.own.get(item).filter(|(_, own)| own == name).map(|(op_id, _)| op_id)
     }

@@ -466,7 +466,7 @@ mod tests {
         }
     }
 
-    /// Pushes operations of one replica; returns whether each meets `seen` as the newest name.
+    /// Pushes operations of one replica; returns for each whether `seen` was then the newest name.
     fn push(model: &mut Model, seen: &Seen, operations: &[Operation]) -> Vec<bool> {
         let user = UserId::new("ann").expect("an id");
         let replica = operations[0].replica_id.clone();

@@ -1,4 +1,4 @@
-//! Shrinks a failing history: leaves out steps as long as it fails in the same way.
+//! Shrinks a failing history: leaves out steps while the history still fails in the same way.
 
 use std::collections::BTreeSet;
 

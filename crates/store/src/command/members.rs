@@ -1,4 +1,4 @@
-//! Groups and blocks, and the access that follows from them.
+//! Groups and blocks, and the access that their grants give.
 
 use std::collections::BTreeSet;
 

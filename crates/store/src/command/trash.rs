@@ -75,7 +75,7 @@ async fn candidates<T: Topics>(
 }
 
 /// Returns whether the user may see the row and restore its item: as the owner, or as the deleter
-/// who may still write there.
+/// with the right to write in its place.
 fn may_restore(rows: &Rows, user: &UserId, row: &TrashRow) -> bool {
     let writes = || rows.right(user, &row.item_id) >= Some(AccessLevel::Write);
     row.owner == *user || (row.deleted_by == *user && writes())

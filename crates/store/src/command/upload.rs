@@ -72,7 +72,7 @@ pub(crate) async fn abandon<T: Topics>(tx: &mut T, stage: &Stage, now: Timestamp
     tx.set_usage(&stage.row.owner, usage.without_abandoned(stage.reserved)).await
 }
 
-/// Returns the user's stage if it takes bytes, locked if the transaction writes.
+/// Returns the user's stage if it takes bytes; it is locked if the transaction writes.
 async fn writable<T: Topics>(
     tx: &mut T,
     user: &UserId,

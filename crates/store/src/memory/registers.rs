@@ -1,4 +1,4 @@
-//! Registers, and the access that follows from them.
+//! Registers, and the access that they determine.
 
 use std::collections::{BTreeMap, BTreeSet};
 

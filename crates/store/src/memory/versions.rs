@@ -153,7 +153,7 @@ impl State {
         }))
     }
 
-    /// Returns the existing ones of the attachments.
+    /// Returns those attachments that exist, in the order of `refs`.
     pub(super) fn attachments<'a>(
         &self,
         refs: impl IntoIterator<Item = &'a RefId>,

@@ -1,4 +1,4 @@
-//! Groups and blocks, and the audiences that follow from them.
+//! Groups and blocks, and the audiences that they determine.
 
 use vfs_sync_core::access::{Principal, PrincipalType};
 use vfs_sync_core::id::{ItemId, UserId};

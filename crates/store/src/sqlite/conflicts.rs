@@ -64,7 +64,8 @@ impl History {
         Self { commits, files, ..Self::default() }
     }
 
-    /// Checks that the files with the commits are those that the next start will open.
+    /// Checks that the files of this database are still those at their paths, which the next start
+    /// opens.
     pub(super) fn check_files(&self) -> Result<()> {
         self.files.as_ref().map_or(Ok(()), |files| files.check())
     }

@@ -45,7 +45,7 @@ enum Terms {
 
 /// The runner of the jobs.
 enum Runner {
-    /// A thread of its own.
+    /// A thread of the writer's own.
     Thread(Thread),
     /// The caller, who runs each job itself.
     Caller(Box<Mutex<(Connection, History)>>),

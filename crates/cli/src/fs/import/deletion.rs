@@ -17,7 +17,7 @@ use crate::report::Change;
 /// An entry that was in the directory and is missing now.
 pub(super) struct Gone {
     pub(super) row: EntryRecord,
-    /// True if an entry of another type has its name.
+    /// True if an entry of another type now has the name.
     pub(super) replaced: bool,
     pub(super) at: PathBuf,
 }

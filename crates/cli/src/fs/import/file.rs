@@ -25,7 +25,7 @@ use crate::report::{Change, Problem, ProblemKind};
 pub(super) struct FoundFile {
     disk: Folder,
     place: TreeFolder,
-    /// Its row in the record.
+    /// The file's row in the record.
     row: Option<EntryRecord>,
     /// The item of the file's row or, without a row, the item with its name.
     node: Option<Node>,

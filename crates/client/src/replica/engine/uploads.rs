@@ -64,8 +64,8 @@ const WENT: &str = "the item went while its content was on its way";
 /// copy; in a larger folder, the copy's name is made unique like that of any sibling.
 const SIBLINGS_AT_MOST: usize = 2_048;
 
-/// Keeps a content that another one superseded as a new item beside the original, unless that is
-/// unnecessary or impossible. Returns the resulting events.
+/// Keeps a superseded content in a new item beside the original, unless that is unnecessary or
+/// impossible. Returns the resulting events.
 pub(super) fn copy_aside<R: Rows>(
     rows: &mut R,
     meta: &mut Meta,

@@ -60,7 +60,7 @@ pub enum Step {
     Load(Load),
     /// The readers' feed heads are to be locked until the transaction ends.
     LockHeads(LockHeads),
-    /// The keys that the feeds show are to be looked up, under their heads.
+    /// The feeds are to be searched for keys that they show, under the locks of their heads.
     LookUp(LookUp),
     /// The changes are to be written: the decision is complete.
     Write(Box<Changes>),

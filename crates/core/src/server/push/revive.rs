@@ -1,4 +1,4 @@
-//! Decides deletions by what their author saw, and which items come back.
+//! Decides deletions by what their author had seen, and which items come back.
 
 use std::collections::BTreeSet;
 
@@ -47,7 +47,7 @@ impl Rows {
         })
     }
 
-    /// Adds the deleted containers of those items in `back` that hang under no live one, up to the
+    /// Adds the deleted containers of those items in `back` that have no live container, up to the
     /// first live container or one that `take` rejects.
     fn add_containers(&self, back: &mut BTreeSet<ItemId>, take: impl Fn(&ItemId) -> bool) {
         // What was asked for counts as live; what is found on the way does not, so that the order
@@ -87,8 +87,8 @@ impl Decider<'_> {
         ends.filter(|id| self.rows.is_deleted(id)).cloned().collect()
     }
 
-    /// Brings back the deleted ones of `items`, and the deleted containers that they hang under, as
-    /// far as the author may write them. Without a basis, it does nothing.
+    /// Brings back the deleted ones of `items`, and the deleted containers above them, as far as
+    /// the author may write them. Without a basis, it does nothing.
     pub(super) fn bring_back(&mut self, op: &Operation, items: &BTreeSet<ItemId>) {
         if op.basis.is_none() {
             return;
@@ -100,8 +100,8 @@ impl Decider<'_> {
         self.undelete(op, back);
     }
 
-    /// Brings back the containers of an item that `op` failed to delete, where the same replica
-    /// deleted them.
+    /// Brings back the containers that the same replica deleted, above an item that `op` failed to
+    /// delete.
     pub(super) fn bring_back_around(&mut self, op: &Operation) {
         let user = &self.batch.user;
         let deleted_here = |id: &ItemId| {

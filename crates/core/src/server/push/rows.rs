@@ -22,7 +22,7 @@ use crate::wire::PushReason;
 /// The parent and the child of a link.
 pub type LinkKey = (ItemId, ItemId);
 
-/// A link as a row holds it.
+/// A link in the form of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     /// The register: true if the link is present.
@@ -354,7 +354,7 @@ pub enum Outcome {
 /// A row for `accepted_ops`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AcceptedOp {
-    /// The write id that it was accepted under.
+    /// The write id under which the operation was accepted.
     pub write_id: WriteId,
     /// The operation that was accepted.
     pub accepted: Accepted,
@@ -508,7 +508,7 @@ impl Tail {
 pub struct Head {
     /// The epoch of the last position.
     pub epoch: Epoch,
-    /// The last position taken; 0 if none was.
+    /// The last position taken; 0 if none was taken.
     pub counter: u64,
     /// The time of the head's position.
     pub changed_at: Timestamp,
@@ -553,7 +553,7 @@ pub struct Places {
 pub struct PlacedEntry {
     /// The encoded key, [`crate::entry::EntryKey::to_bytes`].
     pub key: Vec<u8>,
-    /// The counter of its position.
+    /// The counter of the entry's position.
     pub counter: u64,
     /// The entry, as [`EntryBody::to_stored_json`] encodes it.
     pub json: String,

@@ -180,7 +180,7 @@ impl Model {
             })
     }
 
-    /// Removes an earlier version; returns the digests that it had.
+    /// Removes an earlier version; returns the digests of its bytes.
     pub(crate) fn version_removed(&mut self, blob_id: &BlobId) -> Vec<Sha256Digest> {
         let mut removed = Vec::new();
         for versions in self.contents.versions.values_mut() {
