@@ -61,7 +61,7 @@ impl ClientBuilder {
     }
 
     /// Gives a new replica the client id of an exported state, for [`SyncClient::hydrate_state`];
-    /// otherwise it gets a random one.
+    /// otherwise the replica gets a random one.
     pub fn client_id(mut self, client_id: ReplicaId) -> Self {
         self.client_id = Some(client_id);
         self

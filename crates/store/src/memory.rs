@@ -56,7 +56,7 @@ impl MemoryStore {
     }
 
     /// Replaces the contents by a backup, for all clones. Changes acknowledged since the backup are
-    /// lost. Clients learn of it once an epoch has begun: at the next call that notices the older
+    /// lost. Clients notice the loss once an epoch has begun: at the next call that finds the older
     /// state, or by `new_epoch`.
     pub fn restore(&self, snapshot: &MemorySnapshot) {
         *self.lock() = snapshot.0.clone();

@@ -64,7 +64,7 @@ pub struct PostgresServer {
 }
 
 impl PostgresServer {
-    /// Starts such a server.
+    /// Starts a server for one test.
     ///
     /// # Errors
     /// The missing requirement, with advice.

@@ -81,7 +81,7 @@ impl TestServer {
         self.mint(user, None)
     }
 
-    /// Returns such a token with a scope such as `vfs:admin`.
+    /// Returns a bearer token for `user` with a scope such as `vfs:admin`.
     #[must_use]
     pub fn token_with_scope(&self, user: &str, scope: &str) -> String {
         self.mint(user, Some(scope))

@@ -170,7 +170,7 @@ impl Contents<'_> {
         keep: Keep,
     ) -> Vec<Result<LocalContent, ClientError>> {
         let found = batch_read(&self.client.inner, items, keep).await;
-        // What did not come that way comes by itself, and says why if it does not.
+        // The contents that are missing are downloaded alone, with a reason if that fails.
         let alone = items.iter().cloned().zip(found).map(|(item, found)| async move {
             match found {
                 Some(found) => Ok(found.local),

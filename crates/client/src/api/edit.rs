@@ -156,8 +156,8 @@ impl Batch<'_> {
         Ok(self.put_taken(item, content.with_time(modified_at)))
     }
 
-    /// Makes an item show `modified_at` for as long as it keeps its present content. A content that
-    /// this batch puts gets the time itself.
+    /// Makes an item show `modified_at` for as long as the item keeps its present content. A
+    /// content that this batch puts gets the time itself.
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`] if neither the tree nor this batch has the item.
@@ -250,12 +250,12 @@ impl Batch<'_> {
             moves: !self.copied.is_empty(),
         };
         let ids = edits.actions.iter().map(|edit| edit.op_id.clone()).collect();
-        // The bytes first: what is queued has them, also after a crash.
+        // The bytes become durable first, so that queued operations have them even after a crash.
         inner.cache.keep(&contents)?;
         {
             let mut store = self.client.store();
             for copied in &self.copied {
-                // With it would go what came after the copy was made.
+                // The deletion would also delete changes made after the copy.
                 let now = store.node(&copied.id)?;
                 // Whether something of it is on its way is no change.
                 let now = now.map(|now| Node { pending: copied.pending, ..now });
@@ -337,7 +337,7 @@ impl SyncClient {
         batch.commit().map(drop)
     }
 
-    /// Makes an item show `modified_at` for as long as it keeps its present content.
+    /// Makes an item show `modified_at` for as long as the item keeps its present content.
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`], [`ClientError::NotPermitted`].
@@ -547,7 +547,7 @@ impl SyncClient {
         for entry in self.walk(Some(item))? {
             let entry = entry?;
             let under = entry.parent.as_ref().and_then(|parent| copies.get(parent)).cloned();
-            // A walk meets containers first.
+            // A walk visits containers before their children.
             let under = under.ok_or_else(|| ClientError::Changed(entry.node.id.clone()))?;
             if entry.shortcut {
                 if entry.node.owner != home {

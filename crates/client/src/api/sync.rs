@@ -69,7 +69,7 @@ impl SyncClient {
                 done = session.run(work).await;
             }
         }
-        // That pushing works says nothing of what a pull stopped at.
+        // A successful push says nothing about the reason why a pull stopped.
         if done.is_err() || work != Work::Flush {
             session.note_outcome(done.as_ref().err()).await?;
         }

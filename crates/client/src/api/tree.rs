@@ -272,7 +272,7 @@ impl Iterator for Walk {
             let step = self.steps.len();
             self.steps.push(Step { above, name });
             match self.push_children(Some(&node.id), Some(step), depth + 1) {
-                // It went while the walk was on its way: what was met stays met.
+                // The item was removed during the walk: what the walk has visited stays visited.
                 Ok(()) | Err(ClientError::UnknownItem(_)) => {}
                 Err(error) => return Some(Err(error)),
             }

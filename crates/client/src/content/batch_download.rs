@@ -110,7 +110,7 @@ fn into_answers(wanted: Vec<Wanted>) -> Vec<Vec<Wanted>> {
 
 async fn fetch(inner: &Arc<Inner>, wanted: Vec<Wanted>, keep: Keep) -> Vec<(usize, LocalContent)> {
     let Ok(_permit) = inner.downloads.acquire().await else { return Vec::new() };
-    // What somebody downloads already is theirs.
+    // A content that somebody else is downloading is left to them.
     let (mut turns, mut mine) = (Vec::new(), Vec::new());
     for one in wanted {
         if let Some(turn) = inner.cache.try_turn(&one.content.blob_id) {

@@ -29,7 +29,7 @@ use crate::lock::lock;
 const WORTH_RESUMING: u64 = 1024 * 1024;
 /// The number of files that are made durable at one time.
 const SYNCS_AT_A_TIME: usize = 16;
-/// The number of download turns from which finished ones are removed.
+/// The number of download turns from which finished turns are removed.
 const MANY_TURNS: usize = 1_024;
 /// The number of files above which one synchronisation of the whole disk is cheaper than one for
 /// each file.
@@ -191,7 +191,7 @@ impl Cache {
     /// Copies a new content from a reader.
     pub(crate) fn take(&self, mut reader: impl Read) -> Result<NewContent, ClientError> {
         let mut writer = self.writer()?;
-        // Most contents are small: only what fills this is worth more.
+        // Most contents are small: only one that fills this chunk is worth a larger one.
         let mut chunk = vec![0; FIRST_CHUNK];
         loop {
             match reader.read(&mut chunk) {
@@ -216,7 +216,7 @@ impl Cache {
     }
 
     /// Makes new contents durable, so that they can be queued. [`Self::find`] finds them from then
-    /// on. They are removed if they are dropped before [`Self::place`].
+    /// on. Contents that are dropped before [`Self::place`] are removed.
     pub(crate) fn keep(&self, contents: &[NewContent]) -> Result<(), ClientError> {
         let Place::Directory(dir) = &self.place else { return Ok(()) };
         if contents.is_empty() {
@@ -416,7 +416,7 @@ impl Cache {
         digest: Sha256Digest,
     ) -> Option<LocalContent> {
         let key = Key::of(blob_id);
-        // Before it is looked for: what is held stays.
+        // The lease is taken before the look-up, because only held contents stay.
         let lease = self.lease(key);
         let source = match &self.place {
             Place::Memory(all) => Source::Memory(lock(all).get(&key)?.clone()),

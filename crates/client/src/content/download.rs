@@ -157,7 +157,7 @@ pub(crate) async fn download(
             Ok(Answer::Wrong(reason)) => {
                 counted.again(writer.size());
                 writer.restart().map_err(ClientError::io("cannot begin a download again"))?;
-                // What an earlier process left may be damaged.
+                // Bytes left by an earlier process may be damaged.
                 if std::mem::take(&mut resumed) {
                     continue;
                 }

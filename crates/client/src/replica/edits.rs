@@ -77,7 +77,7 @@ impl Checks {
                     self.allowed(view, item, AccessLevel::Write)?;
                     return check_cycle(view, item, parent);
                 }
-                // A shortcut can be moved; what it leads to stays in its tree.
+                // A shortcut can be moved; its target stays in its own tree.
                 if matches!(action, Action::LinkReassign { .. }) && !is_in(view, item, &home)? {
                     let (item, parent) = (item.clone(), Some(parent.clone()));
                     return Err(ClientError::OtherTree { item, parent });

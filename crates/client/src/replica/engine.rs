@@ -105,8 +105,8 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         page: PageCommit,
         events: bool,
     ) -> Result<Vec<ChangeEvent>> {
-        // What a loss of power takes of a pull that goes on is pulled again: cursor and registers
-        // are one transaction. The page that settles it takes the ones before to the disk.
+        // A page that a power failure removes is pulled again: cursor and registers are one
+        // transaction. The page that settles the pull makes the earlier ones durable.
         let at_once = page.settled.is_some() && slot == Slot::Current;
         let events = events && slot == Slot::Current;
         let mut arrived = std::mem::take(&mut self.arrived);
@@ -345,7 +345,8 @@ impl<R: Rows> ReplicaStore for Engine<R> {
             if !deletes || found.iter().any(|other| other.item == *id) {
                 continue;
             }
-            // What was created and deleted before any synchronisation is known to the queue only.
+            // An item that was created and deleted before any synchronisation is known only to the
+            // queue.
             let row = self.rows.item(Slot::Current, id)?;
             let Some(ItemRow { view, .. }) = row else { continue };
             if self.node(id)?.is_some() {

@@ -33,8 +33,8 @@ pub(super) fn shared_with<R: Rows>(rows: &mut R, meta: &Meta, history: &History)
         History::Served => return Ok(Shared::everything()),
         History::Epochs(epochs) => epochs,
         History::Unknown { oldest_available } => {
-            // An older server: that it pruned what the cursor needs is the one reason that is none
-            // of a lost history.
+            // An older server. Pruned removals that the cursor needs are the only reason that does
+            // not mean a lost history.
             let epoch = |at: Option<Position>| at.map(|at| at.epoch);
             let oldest = oldest_available.as_ref();
             let pruned = oldest.is_some_and(|oldest| {
@@ -258,7 +258,7 @@ impl<R: Rows> Both<'_, '_, R> {
             action,
         };
         if Operation::parse(&op.to_json()).is_err() {
-            // What one server stored and no operation carries.
+            // The server stored a value that no operation can carry.
             self.more_listed += 1;
             let (path, change) = (item.to_string(), LostChange::Fields);
             let reason = LostReason::NotCarried;

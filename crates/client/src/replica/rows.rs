@@ -107,7 +107,7 @@ pub(super) trait Rows: Send {
     /// the end.
     fn contents(&mut self, after: Option<&ItemId>, at_most: usize) -> Result<Vec<AttachmentRow>>;
 
-    // What a restored server is compared with.
+    // The rows that are compared with a restored server.
     /// Returns the links to the containers of an item, by container.
     fn parent_links(&mut self, slot: Slot, child: &ItemId) -> Result<Vec<LinkRow>>;
     /// Lists the items of the current slot whose position is after `position` or unknown; by id,
@@ -135,7 +135,7 @@ pub(super) trait Rows: Send {
     /// Returns the greatest container clock of the current slot up to `position`.
     fn container_clock_up_to(&mut self, position: Position) -> Result<Option<Cursor>>;
 
-    // What was lost and could not be offered again.
+    // The changes that were lost and could not be offered again.
     /// Adds an entry to the list of lost changes, unless the list has it already.
     fn push_lost(&mut self, lost: &Lost) -> Result<()>;
     fn lost(&mut self, after: i64, at_most: usize) -> Result<Vec<LostRow>>;

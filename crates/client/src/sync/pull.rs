@@ -1,4 +1,4 @@
-//! Pulling pages of the feed.
+//! Pulls pages of the feed.
 
 use vfs_sync_core::client::pull::{PageCommit, PullCycle};
 use vfs_sync_core::cursor::Epoch;

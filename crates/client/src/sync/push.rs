@@ -14,7 +14,8 @@ use crate::transport::{TransportError, TransportExt as _};
 impl Session {
     pub(super) async fn flush(&mut self) -> Result<(), ClientError> {
         if self.meta().await?.copied {
-            // What the same replica wrote after the export is told before anything is sent.
+            // The client must know the changes that the same replica made after the export before
+            // it sends any.
             self.pull().await?;
         }
         let mut cycle = FlushCycle::default();
@@ -61,7 +62,8 @@ impl Session {
                 Err(error) => return Err(Self::flush_error(error)),
             }
             if epochs > 1 {
-                // Each queues again what the one before took: the next flush continues.
+                // Each epoch queues again the operations that the previous one accepted: the next
+                // flush continues.
                 return Ok(());
             }
         }

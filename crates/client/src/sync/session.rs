@@ -62,7 +62,8 @@ impl Session {
             Work::Rematerialise => self.rematerialise().await,
             Work::All => {
                 match self.flush().await {
-                    // What cannot be pushed at present keeps nothing of others' from coming.
+                    // Operations that cannot be pushed at present must not keep the changes of
+                    // others from arriving.
                     Err(ClientError::Transport(error)) if error.waits() => {
                         self.pull().await?;
                         return Err(error.into());
@@ -73,14 +74,14 @@ impl Session {
                 self.pull_and_reconcile().await?;
                 let pushes = self.report.pushes;
                 if self.meta().await?.epoch != epoch {
-                    // What another epoch acknowledged is queued again.
+                    // Operations that another epoch acknowledged are queued again.
                     self.flush().await?;
                 }
                 if self.report.pushes > pushes {
                     self.pull_and_reconcile().await?;
                 }
                 while self.upload_contents().await? {
-                    // Conflicted copies are new operations; what was attached comes by the feed.
+                    // Conflicted copies are new operations; attached contents arrive by the feed.
                     self.flush().await?;
                     self.pull_and_reconcile().await?;
                 }

@@ -66,7 +66,7 @@ fn keep_time_beside(
     let edit = NewEdit { op_id: here.new_op_id(), item, action, unconditional: false };
     let edits = NewEdits { actions: vec![edit], ..NewEdits::default() };
     match store.enqueue(edits, here.now()) {
-        // No right to it, or no room: the time is what is lost, not the bytes.
+        // Without the right or the space, only the time is lost, not the bytes.
         Err(ClientError::NotPermitted { .. } | ClientError::Invalid(_)) => Ok(()),
         done => done,
     }
@@ -84,7 +84,8 @@ impl Session {
             let mut round = self.round(after).await?;
             let Some(last) = round.last() else { return Ok(again) };
             after = last.seq;
-            // What the server cannot take is for the next sync, and so is what follows on it.
+            // A content that the server cannot take waits for the next sync, and so do those that
+            // follow it.
             round.retain(|upload| !self.waiting.contains(&upload.item));
             // Of several contents of one item, the next is for the next time.
             let mut items = HashSet::new();
@@ -160,7 +161,8 @@ impl Session {
     /// network is down, and returns the outcomes so far.
     async fn send(&mut self, uploads: Vec<Upload>) -> Result<Vec<(Upload, Outcome)>, ClientError> {
         let mut outcomes = Vec::new();
-        // The least bytes that there was no room for: what has no fewer is not sent in vain.
+        // The size of the smallest content that the server had no space for: one at least as large
+        // is not sent.
         let full_at = Arc::new(AtomicU64::new(u64::MAX));
         let requests = stream::iter(into_requests(uploads, self.inner.config.batch_max_bytes)).map(
             |uploads| {

@@ -202,7 +202,7 @@ impl FlushCycle {
             return Ok(FlushStep::Commit(commit));
         }
         if self.stuck_at.as_ref() != first_stale {
-            // A pull brought back what was stuck before: that is progress too.
+            // A pull brought back the operation that was stuck before: that is progress too.
             (self.recoveries, self.stuck_at) = (0, first_stale.cloned());
         }
         if self.recoveries == MAX_STALE_RECOVERIES {

@@ -596,7 +596,7 @@ impl<S: Sides> Decider<'_, S> {
         }
     }
 
-    // What narrows access goes first.
+    // Changes that narrow access are offered first.
 
     fn revocations(&mut self) -> Result<(), S::Error> {
         self.removals(|this, held| {
@@ -725,8 +725,8 @@ impl<S: Sides> Decider<'_, S> {
                 }
             }
         }
-        // What was put or moved into something after the shared history brings it back, where
-        // somebody deleted it since.
+        // A content that was put into a deleted item, or an item that was moved into one, after the
+        // shared history brings it back.
         let mut after: Option<ItemId> = None;
         loop {
             let page = self.sides.contents(after.as_ref())?;
@@ -835,7 +835,7 @@ impl<S: Sides> Decider<'_, S> {
         };
         let own = old.value.owner_id == *self.user;
         if !own && container.as_ref().is_none_or(|(_, level)| *level < AccessLevel::Write) {
-            // A listed container stands for the items under it.
+            // A listed container represents the items under it.
             if let Some(above) = &above
                 && container.is_none()
                 && self.sides.is_listed(above)?
@@ -1003,7 +1003,7 @@ impl<S: Sides> Decider<'_, S> {
         self.sides.offer(Offer::Content { item: target, attachment, expected, occurred_at })
     }
 
-    // What widens access is for the user to decide.
+    // Changes that widen access need the user's decision.
 
     fn grants(&mut self) -> Result<(), S::Error> {
         for (item, principal, held) in self.sides.grants()? {

@@ -21,7 +21,7 @@ pub use check::{client_id, parse};
 
 /// The name of the format in the JSON.
 pub const FORMAT: &str = "vfs-sync.replica-state";
-/// The version of the form.
+/// The version of the JSON form.
 pub const VERSION: u64 = 1;
 
 /// The whole state of a replica, without contents and transient values: attempts, times, the stop

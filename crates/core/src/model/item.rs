@@ -176,7 +176,7 @@ impl Encrypted {
     ) -> Result<Option<Self>, (&'static str, &'static str)> {
         let (payload, key_epoch, nonce, aad, signature) = fields;
         let Some(payload) = payload else {
-            // Part of an encrypted form is no form: to pass it over would drop what was written.
+            // A part of an encrypted form is invalid: ignoring it would drop what the client wrote.
             let left = [
                 ("keyEpoch", key_epoch.is_some()),
                 ("encryptionNonce", nonce.is_some()),

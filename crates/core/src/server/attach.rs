@@ -196,8 +196,8 @@ pub enum AttachRefusal {
     Differs(&'static str),
     /// `409`: another content was attached since, with this blob.
     ContentChanged(Option<BlobId>),
-    /// `413`: the bytes would exceed the quota of the item's owner. Decided where the usage is
-    /// locked.
+    /// `413`: the bytes would exceed the quota of the item's owner. The store decides this once it
+    /// has locked the usage.
     OwnerOverQuota,
     /// `500`: a stored row is malformed; the text names the row and the problem.
     MalformedRow(String),

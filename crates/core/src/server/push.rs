@@ -189,7 +189,7 @@ impl PushBatch {
                 needs.grants.insert((op.item_id.clone(), principal.clone()));
             }
         }
-        // What has no item has no links: those of a new one are not looked for.
+        // An item that does not exist has no links, so those of a new item are not looked up.
         needs.links.retain(|(_, child)| !matches!(rows.items.get(child), Some(None)));
         needs.retain_missing(rows);
         if !needs.is_empty() {

@@ -97,7 +97,7 @@ impl CachedKeys {
     async fn try_refresh(&self) {
         let asked = Instant::now();
         let mut tried = self.tried.lock().await;
-        // Whoever waited for another's attempt has its outcome.
+        // A caller that waited for another's attempt shares its outcome.
         if tried.is_some_and(|at| at >= asked || at.elapsed() < self.min_refresh) {
             return;
         }

@@ -99,7 +99,7 @@ fn is_strong(algorithm: Algorithm, key: &DecodingKey) -> bool {
     match algorithm {
         // A point: a byte that says so, and two numbers of 256 bits.
         Algorithm::Es256 => length == 65,
-        // The modulus, and what wraps it.
+        // The modulus, and the encoding around it.
         Algorithm::Rs256 => length > MIN_RSA_MODULUS_BYTES,
         Algorithm::EdDsa | Algorithm::Hs256 => true,
     }

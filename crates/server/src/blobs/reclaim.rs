@@ -18,7 +18,7 @@ const STRAGGLERS: Duration = Duration::from_secs(15 * 60);
 
 /// Removes the objects that the registry lists for removal, and records each removal.
 pub(crate) async fn carry_out(app: &App, reclaim: &Reclaim) -> Result<(), ApiError> {
-    // What is written after this moment is for another look.
+    // Anything written after this time is left for another check.
     let now = app.now();
     if let Some(upload) = &reclaim.upload {
         app.blobs.abort(&reclaim.blob_id, upload).await?;

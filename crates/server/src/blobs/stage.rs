@@ -182,8 +182,8 @@ async fn fill_now(
     }
 }
 
-/// Stores bytes in parts: more than memory should hold at once, or in a store that cannot refuse to
-/// overwrite.
+/// Stores bytes in parts: if memory should not hold them at once, or if the store has no
+/// conditional writes.
 async fn fill_in_parts(
     app: &App,
     user: &UserId,

@@ -166,7 +166,7 @@ impl UploadWriter {
         };
         let lease = app.environment.new_name();
         let anew = if anew || before.received == 0 || before.handle.is_none() {
-            // Whoever wrote to it can no longer make a blob of it.
+            // The previous writer can then no longer complete a blob from it.
             if let Some(old) = &before.handle {
                 app.blobs.abort(&stage.blob_id, old).await?;
             }
@@ -449,16 +449,17 @@ pub(crate) async fn record(
             Ok(())
         }
         UploadAnswer::Over(row) => {
-            // What came after it was abandoned is nobody's. A stage that only expired is the
-            // sweeper's to end: by another server's clock it may go on for a moment.
+            // Bytes that arrived after the stage was abandoned belong to nobody. A stage that only
+            // expired is for the sweeper to end: by another server's clock it may still be open for
+            // a moment.
             if row.status == StageStatus::Abandoned {
                 app.blobs.delete(&stage.blob_id).await?;
             }
             Err(over(&row))
         }
         UploadAnswer::Unknown => Err(ApiError::unknown_stage()),
-        // Its bytes were counted before they were written; what a call beside it took back leaves
-        // with the stage.
+        // The bytes were counted before they were written; a reservation that a concurrent call
+        // reduced ends with the stage.
         UploadAnswer::OverQuota(over) => Err(over_quota(app, user, over).await),
         UploadAnswer::Lost => Err(superseded()),
         UploadAnswer::Differs(_) => Err(upload_differs()),
@@ -480,7 +481,7 @@ pub(crate) async fn finish_if_complete(
             };
             let finished = finished.await;
             match app.store.upload(user, staging_id, app.now()).await? {
-                // Whoever did it, it is done.
+                // The upload is complete, no matter which call completed it.
                 access @ UploadAccess::Complete(_) => Ok(access),
                 access => finished.map(|_| access),
             }

@@ -45,7 +45,7 @@ pub(crate) fn select(method: &Method, headers: &HeaderMap, blob: &BlobRow) -> Se
     if method != Method::GET {
         return Selection::Whole;
     }
-    // A range of what the caller believes is there; if it is something else, all of that.
+    // The caller wants a range of the content that it knows; if the content differs, all of it.
     if headers.get(IF_RANGE).is_some_and(|value| value.as_bytes() != tag.as_bytes()) {
         return Selection::Whole;
     }

@@ -205,7 +205,7 @@ impl Hostile {
         state.asks_history = false;
     }
 
-    /// Takes the required end, if an answer was broken.
+    /// Takes the required ending, if an answer was broken.
     pub(crate) fn due(&self) -> Option<Due> {
         if self.state().due.is_some() { self.disarm() } else { None }
     }
@@ -334,7 +334,8 @@ impl Hostile {
         let results = sent.operations.iter().map(stale).collect();
         let pushes = {
             let mut state = self.state();
-            // What the feed brought back in between is done: what comes behind it begins anew.
+            // The feed brought back the first operations in between: the next ones start a new
+            // count.
             let head = sent.operations.first().map(|op| op.op_id.clone());
             if state.stale_head != head {
                 (state.stale_head, state.stale_pushes) = (head, 0);
@@ -397,7 +398,8 @@ fn broken(
     let tail = page.items.last().map(|entry| entry.position.clone());
     match breach {
         Breach::PageWriteIdRegression => {
-            // What an epoch told binds nobody in another one; a page without one binds always.
+            // The floor of one epoch does not bind a page of another; a page without an epoch is
+            // always bound.
             query.cursor.as_ref()?;
             let map = &mut page.last_reconciled_write_ids;
             let (replica_id, previous, incoming) = lower(map, floor)?;

@@ -141,7 +141,7 @@ impl Device {
             Some(_) => {
                 self.ledger.book().swapped.insert(self.index);
             }
-            // What ran meanwhile has stopped.
+            // The background work has stopped in the meantime.
             None => self.start_background(),
         }
     }
@@ -166,7 +166,7 @@ impl Device {
         client.observe(Arc::clone(&self.violations) as Arc<dyn vfs_sync_client::Observer>);
         self.events = client.subscribe();
         self.ledger.book().replicas.insert(client.client_id(), self.user.clone());
-        // What is armed is meant for the one that was there.
+        // The armed breach was meant for the previous client.
         self.hostile.disarm();
         self.transport.numbers.forget();
         self.client = client;
@@ -199,7 +199,7 @@ impl Device {
             _ => "device's disk: the power failed",
         };
         self.ledger.fault(name, || self.index.to_string());
-        // Pages are not waited for: what they told may have to be told again.
+        // Pages are not durable at once, so names that they showed may have to be shown again.
         self.session.forget_shown();
         self.restart(unsynced).await;
     }
@@ -218,7 +218,8 @@ impl Device {
             .in_memory(self.user.clone());
         self.client = nothing.expect("a good configuration");
         home.disk.power_on(unsynced);
-        // What does not open on a full disk is told so, and room is made.
+        // A replica that does not open because the disk is full reports that, and the disk gets
+        // space.
         home.disk.set_capacity(None);
         match home.open(to, config(&self.setup, &self.machine)) {
             Ok(client) => self.adopt(client),
@@ -278,7 +279,7 @@ impl Device {
         let index = self.index;
         let rejected = self.client.queue().rejected(usize::MAX).expect("it is new");
         let mut book = self.ledger.book();
-        // What was rejected since is not known to be.
+        // The new client does not know the operations that were rejected since its state was made.
         let waits = |op_id: &OpId| rejected.iter().any(|one| one.operation.op_id == *op_id);
         for (op_id, queued) in &mut book.operations {
             if queued.device == index && queued.end == Some(End::Rejected) && !waits(op_id) {
@@ -357,7 +358,7 @@ impl Device {
                 if !judge(&ledger, index, error, &emitted) {
                     return;
                 }
-                // An application that is told so begins anew.
+                // The application of such a client starts again from the beginning.
                 if rematerialises || what == Talk::Rematerialise {
                     return;
                 }
@@ -438,7 +439,7 @@ impl Device {
                     continue;
                 }
                 if op.action == Action::Delete {
-                    // What was on its way to the item goes with it.
+                    // A content on its way to the item is removed with it.
                     book.contents.remove(&(index, op.item_id.clone()));
                 }
                 let (mut name, mut made) = (None, false);
@@ -476,7 +477,8 @@ impl Device {
             match event {
                 ChangeEvent::Outdated { op_id, .. } => book.ended(&op_id, End::Outdated),
                 ChangeEvent::Rejected { op_id, .. } => book.ended(&op_id, End::Rejected),
-                // Where the answer to a delete was lost, the feed brings back what it has not removed.
+                // If the answer to a deletion was lost, the feed brings back the items that it did
+                // not remove.
                 ChangeEvent::Kept(item) => book.kept(index, &item),
                 ChangeEvent::ConflictedCopy { item_id, copy } => {
                     if let Some(content) = book.contents.remove(&(index, item_id.clone())) {
@@ -634,7 +636,7 @@ fn check_ending(
         let breach = due.breach.name();
         ledger.fail(FailureKind::FailClosed, format!("device {index}: {breach}: {message}"));
     };
-    // It may have begun anew before, as it was told to.
+    // The client may have rematerialised before, as the server required.
     let asked = |one: &&Violation| matches!(one, Violation::RematerializationRequired { .. });
     let told: Vec<&Violation> = emitted.iter().skip_while(asked).collect();
     let got = error.map_or_else(|| "no error".to_owned(), ToString::to_string);

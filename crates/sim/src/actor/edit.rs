@@ -41,7 +41,7 @@ pub(crate) fn visible(device: &Device, ledger: &Ledger, random: &mut Random) -> 
         if book.items.is_empty() {
             return None;
         }
-        // What is new is of more interest.
+        // New items are more interesting.
         let from = if random.below(2) == 0 { book.items.len() / 2 } else { 0 };
         (0..4).map(|_| book.items[from + random.below(book.items.len() - from)].clone()).collect()
     };
@@ -271,7 +271,7 @@ pub(crate) fn edit(device: &mut Device, ledger: &Ledger, users: usize, random: &
             done = "content";
             let bytes = bytes(ledger, random);
             let time = time(random);
-            // At once: what is durable may be shown even where the call fails.
+            // Recorded first: a durable content may be shown even if the call fails.
             ledger.book().times.give(digest(&bytes), time);
             let shown = saved::shown(&device.client, item);
             let put = device.client.contents().put_at(item, &*bytes, time);
@@ -303,10 +303,10 @@ pub(crate) fn edit(device: &mut Device, ledger: &Ledger, users: usize, random: &
                 rejected => {
                     let one = &random.one(rejected).operation;
                     let op_id = one.op_id.clone();
-                    // If the disk fails, it may be decided and nobody told.
+                    // If the disk fails, the decision may be durable without a report.
                     ledger.book().ended(&op_id, End::Decided);
                     if random.below(2) == 0 {
-                        // A retry is a new operation of a user who sees what is shown now.
+                        // A retry is a new operation, whose author sees what is shown now.
                         let deletes = one.action == Action::Delete;
                         let shown =
                             if deletes { saved::shown(&device.client, &one.item_id) } else { None };

@@ -69,7 +69,7 @@ pub(crate) async fn push(
     }
     let request = PushRequest { client_id: replica_id, operations };
     let sent = transport.push(&request).await;
-    // What is the same as before must be answered so.
+    // An identical push must get the same answer.
     if sent.is_ok() && random.below(3) == 0 {
         let _ = transport.push(&request).await;
     }

@@ -228,7 +228,7 @@ impl Platter {
         let others = self.files.iter().filter(|(other, _)| *other != name);
         let others: u64 = others.map(|(_, file)| file.len()).sum();
         match self.capacity {
-            // SQLite is told so as of a disk that is full.
+            // SQLite reads this error as a full disk.
             Some(capacity) if others + len > capacity => Err(ErrorKind::WriteZero.into()),
             _ => Ok(()),
         }

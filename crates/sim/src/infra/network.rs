@@ -144,7 +144,7 @@ impl Link {
                 }
             });
         }
-        // What was sent arrives, whatever becomes of the sender.
+        // A request that was sent arrives even if its sender ends.
         let Some(task) = self.cluster.call(host, request) else {
             return lost("connection refused");
         };
@@ -159,7 +159,7 @@ impl Link {
         tokio::time::sleep(fate.back).await;
         if fate.break_answer {
             self.ledger.fault("network: answer broken off", || format!("device {device}: {name}"));
-            // Only who reads the bytes of a blob has what came before.
+            // Only a reader of a blob's bytes can use the part before the break.
             if name != "download" || answer.status >= 300 {
                 return lost("the answer broke off");
             }

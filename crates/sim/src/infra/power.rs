@@ -133,7 +133,7 @@ impl ServerDisk {
             };
             ledger.fault(name, || error.to_string());
         } else if !disk.is_off() {
-            // It stands where the log had what failed before.
+            // The transaction overwrote the log where the failed one had been.
             self.state().doubts.clear();
         }
         answer

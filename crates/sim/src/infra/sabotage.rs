@@ -12,7 +12,7 @@ pub enum Sabotage {
     LostEntry,
     /// The object store keeps none of the bytes that it accepts.
     LostBytes,
-    /// Answers stay lost for ever.
+    /// All answers to a device are lost.
     Silence,
 }
 

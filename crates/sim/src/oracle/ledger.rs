@@ -208,7 +208,7 @@ impl Book {
     /// Records that a device learnt the outcome of an operation.
     pub(crate) fn ended(&mut self, op_id: &OpId, end: End) {
         let decided = |queued: &&mut Queued| queued.end == Some(End::Decided);
-        // What was decided at once may be told as rejected only then.
+        // An operation whose user decided at once may be reported as rejected only afterwards.
         if let Some(queued) = self.operations.get_mut(op_id).filter(|queued| !decided(queued)) {
             queued.end = Some(end);
         }

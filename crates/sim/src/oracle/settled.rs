@@ -174,8 +174,9 @@ pub(crate) fn nothing_lost(ledger: &Ledger, devices: &[Device]) {
         return book.fail(FailureKind::Lost, message);
     }
     book.coverage.count(Kind::Check, "nothing of a user's is under another");
-    // An id that a rogue took first is the rogue's. What the user did while it was the user's own is
-    // refused; what the user does to the rogue's item, once that is shown, is not.
+    // An id that a malicious client took first belongs to that client. The server rejects what the
+    // user did while the item was the user's own, but not what the user does to the other item once
+    // it is shown.
     let done_by = |item: &ItemId, user: &UserId| {
         book.operations.iter().any(|(op_id, queued)| {
             queued.item == *item

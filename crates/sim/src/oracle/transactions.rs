@@ -98,7 +98,8 @@ pub(crate) fn push(
             return book.fail(FailureKind::Causality, message);
         }
     }
-    // Only what changed the shape of a tree can have closed a cycle, and only through what it moved.
+    // Only an operation that changed a tree's shape can have closed a cycle, and only through the
+    // item that it moved.
     let cycle = operations.iter().find(|op| {
         let shapes = matches!(
             op.action,
@@ -325,7 +326,7 @@ pub(crate) fn attach(
     answer: &Result<AttachResponse, AttachRefusal>,
 ) {
     let mut book = ledger.book();
-    // Who does not say what they had in front of them overwrites what they never saw.
+    // A request that does not state the content that its author saw can overwrite an unseen one.
     if request.expected_blob_id.is_none() || request.client_id.is_none() {
         let message = format!("{user} attaches without saying behind what: {request:?}");
         book.fail(FailureKind::Content, message);

@@ -42,7 +42,7 @@ impl Numbers {
         let mut told = self.told();
         for op in &request.operations {
             let new = told.sent.insert(op.op_id.clone());
-            // What a disk that failed has not kept is not known any more.
+            // After a disk failure, the client may no longer know ids that were not durable.
             if new && op.write_id.get() <= told.last && !ledger.book().on_disks {
                 let (client, last) = (&request.client_id, told.last);
                 let message = format!("{client} sends {}, knowing that {last} is used", show(op));

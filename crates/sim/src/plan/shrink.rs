@@ -27,7 +27,7 @@ pub(crate) fn shrink(simulation: &Simulation, seed: u64) -> Option<Shrunk> {
     loop {
         let mut progress = false;
         let all: Vec<usize> = shrunk.steps.iter().copied().collect();
-        // From the end: what comes late depends on what came early.
+        // From the end, because late steps depend on early ones.
         for part in all.chunks(size).rev() {
             if shrunk.played == PATIENCE {
                 return Some(shrunk);

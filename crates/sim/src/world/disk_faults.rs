@@ -29,7 +29,7 @@ impl World {
     fn inject_into_servers(&mut self, event: DiskEvent) {
         let Some(disk) = self.database.disk() else { return };
         match event {
-            // Other steps crash servers; what they have written is the disk's.
+            // Other steps crash servers, which affects no disk.
             DiskEvent::Killed => {}
             DiskEvent::Power => {
                 disk.power_off();

@@ -53,7 +53,7 @@ impl World {
                     (quiet, *began) = (false, None);
                 }
                 if !retried {
-                    // What was refused for the object store's sake may go through now.
+                    // Uploads that were rejected because of the object store may succeed now.
                     for upload in device.client.queue().rejected_uploads().expect("memory is read")
                     {
                         device

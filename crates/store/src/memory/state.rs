@@ -96,7 +96,7 @@ tables! {
     links: Grouped<ItemId, ItemId, Link>,
     parents: Grouped<ItemId, ItemId, ()>,
     grants: Grouped<ItemId, Principal, GrantRegister>,
-    // What is granted to a principal at present.
+    // The present grants by principal.
     granted: Grouped<Principal, ItemId, ()>,
     moves: Table<(ItemId, UserId), MoveRegister>,
     access: Grouped<ItemId, UserId, AccessLevel>,

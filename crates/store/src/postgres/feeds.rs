@@ -56,7 +56,8 @@ impl Feeds for PostgresTransaction<'_> {
     }
 
     async fn begin_epoch(&mut self, now: Timestamp, chance: u16) -> Result<Epoch> {
-        // A transaction that read the epoch before goes on in it: no head goes back to it.
+        // A transaction that read the previous epoch continues in it: no head returns to it
+        // afterwards.
         let locked =
             self.query("SELECT value FROM meta WHERE name = 'epoch' FOR UPDATE", &[]).await?;
         let mut before = present(locked.first())?;
@@ -268,7 +269,7 @@ async fn entries(tx: &PostgresTransaction<'_>, feed: &FeedWrite, skipped: usize)
         json.push(entry.json);
     }
     let (user, changed_at) = (feed.user.as_str(), feed.head.changed_at.as_millis());
-    // A change of what the feed tells already moves its row to the head.
+    // A change of a subject that the feed already has moves its row to the head.
     tx.execute(
         "INSERT INTO feed (user_id, changed_at, counter, key, removal, json, writer, other) \
          SELECT $1, $2, v.counter, v.key, v.removal, v.json, v.writer, v.other \

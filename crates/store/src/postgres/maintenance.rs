@@ -36,7 +36,8 @@ impl Maintenance for PostgresTransaction<'_> {
             &[&texts(heads)],
         )
         .await?;
-        // What moved to the head before the locks is not at its position any more, and stays.
+        // A row that moved to the head before the locks were taken is no longer at its position,
+        // and stays.
         let gone = self
             .query(
                 "DELETE FROM feed USING unnest($1::text[], $2::bigint[]) AS v (user_id, counter) \

@@ -187,7 +187,7 @@ fn stored_epoch(value: i64) -> Option<Epoch> {
 }
 
 pub(super) fn write(tx: &mut SqliteTransaction<'_>, feeds: &[FeedWrite]) -> Result<()> {
-    // A change of what the feed tells already moves its row to the head.
+    // A change of a subject that the feed already has moves its row to the head.
     let mut upsert = tx.prepare(
         "INSERT INTO feed (position, uid, key, changed_at, removal, json, writer) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (uid, key) DO UPDATE SET \

@@ -144,7 +144,7 @@ impl Writer {
             let result = on_terms(connection, history, terms, job);
             let went_well = matches!(result, Ok(Some(_)));
             let answer: Answer = Box::new(move |failed| {
-                // Whoever asked may be gone; what is done is done all the same.
+                // The caller may have gone; the job is done all the same.
                 let _ = sender.send(match (result, failed) {
                     (Ok(_), Some(StoreError::Full(text))) => Err(StoreError::Full(text.clone())),
                     (Ok(_), Some(error)) => Err(StoreError::Unavailable(error.to_string())),

@@ -1,10 +1,10 @@
 //! Random choices that a seed reproduces.
 
-/// Returns the number in the environment variable `name`, such as the size of a test; `None` if it
-/// is not set.
+/// Returns the number in the environment variable `name`, such as the size of a test; `None` if the
+/// variable is not set.
 ///
 /// # Panics
-/// If it is not a number.
+/// If the value is not a number.
 #[must_use]
 pub fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;

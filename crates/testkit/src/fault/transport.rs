@@ -260,7 +260,7 @@ impl Transport for FaultyTransport {
             None => self.pass(call).await,
         };
         for call in late {
-            // Nobody waits for what comes of it.
+            // Nobody waits for the outcome.
             let _ = self.to.call(call).await;
         }
         answer

@@ -31,7 +31,7 @@ pub(super) fn apply_page<R: Rows>(
     events: bool,
     arrived: &mut Vec<ItemId>,
 ) -> Result<Vec<ChangeEvent>> {
-    // What is built beside the replica decides by its map once it is whole.
+    // For pages of a rebuild, the map decides only once the rebuild is complete.
     let had = Had::of_map(page.floor.as_ref(), meta, slot == Slot::Current);
     enter_epoch(rows, meta, "pull", page.epoch, had)?;
     if slot == Slot::Current {

@@ -33,13 +33,14 @@ pub(super) fn commit_flush<R: Rows>(
         meta.next_write_id = meta.next_write_id.saturating_add(commit.shift);
     }
     let requeued = enter_epoch(rows, meta, "push", commit.epoch, Had::of_push(commit))?;
-    // What was queued again before them took new numbers; the server knows these by those that
-    // they were sent under.
+    // Operations queued again before them got new write ids; the server knows these by the write
+    // ids with which they were sent.
     for one in &commit.acknowledged {
         rows.acknowledge(&one.op_id, one.write_id, one.authored_at)?;
     }
     for beaten in &commit.outdated {
-        // It stays on top until a pull brings what superseded it: what is below may be older.
+        // The operation stays overlaid until a pull brings the newer write: the confirmed state may
+        // be older than both.
         let Some(item_id) = rows.acknowledge(&beaten.op_id, beaten.write_id, commit.believed)?
         else {
             continue;

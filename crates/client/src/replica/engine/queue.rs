@@ -48,7 +48,7 @@ pub(super) fn enqueue<R: Rows>(
         }
         touched.extend(affected(rows, &op)?);
         if op.action == Action::Delete {
-            // What was on its way goes with its item.
+            // A content on its way is removed with its item.
             for upload in rows.uploads_of_item(&op.item_id)? {
                 if upload.state == UploadState::Queued {
                     rows.remove_upload(upload.seq)?;
@@ -104,7 +104,7 @@ pub(super) fn settle_rejected<R: Rows>(
     let rejected = rows.remove_rejected(op_id)?.ok_or_else(unknown)?;
     if let Some(again) = again {
         let before = rejected.operation;
-        // What was sent without one was to apply whatever its author saw.
+        // An operation sent without a basis was meant to apply regardless of what its author saw.
         let basis = match (&before.basis, &before.action) {
             (None, _) => None,
             (Some(_), Action::Delete) => Some(shown_up_to(rows, meta, &before.item_id)?),

@@ -25,7 +25,8 @@ pub(super) fn swap<R: Rows>(
     let shared = offering::shared_with(rows, meta, &rebuilt.history)?;
     forget_what_went(rows)?;
     meta.rebuilds += 1;
-    // What this epoch acknowledged and has is done with; of the rest it is not certain.
+    // Operations that this epoch acknowledged and has are done; about the others nothing is
+    // certain.
     let own = rebuilt.settled.get(&meta.client_id).copied();
     let again = match rebuilt.epoch {
         Some(_) => Again::Lacking { covered: own },

@@ -54,7 +54,8 @@ pub(super) fn export<R: Rows>(rows: &mut R, meta: Meta) -> Result<ReplicaState> 
         grants: rows.all_grants()?.into_iter().map(grant).collect(),
         attachments: rows.all_attachments()?.into_iter().map(attachment).collect(),
         container_clocks,
-        // The contents that a held deletion waits for do not come along.
+        // The export has no contents, so it omits the deletions that are held until one is
+        // uploaded.
         queue: rows
             .queue(limit)?
             .into_iter()

@@ -114,7 +114,7 @@ pub(super) fn copy_aside<R: Rows>(
     }
     let made_at = upload.modified_at.unwrap_or(now);
     let name = node.name.as_ref().map(|name| free_copy_name(name, device, made_at, &siblings));
-    // What was written on top of it goes along.
+    // Contents that were written on top of it move to the copy too.
     let later = rows.uploads_of_item(&upload.item)?.into_iter();
     let later = later.filter(|later| later.expected.as_ref() == Some(&upload.blob_id));
     let later: Vec<Upload> = later.collect();

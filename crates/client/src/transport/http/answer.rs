@@ -39,7 +39,7 @@ impl From<Reconciled> for ReconcileResponse {
 /// Converts a network failure to an error.
 pub(super) fn network(error: reqwest::Error) -> TransportError {
     use std::error::Error as _;
-    // The URL of the error may hold what is nobody's business.
+    // The URL in the error may contain confidential parts.
     let error = error.without_url();
     let mut reason = error.to_string();
     let mut source = error.source();
@@ -234,7 +234,7 @@ pub(super) fn skipped(
     offset: u64,
 ) -> Result<u64, TransportError> {
     match response.status() {
-        // Whoever answers may ignore that only a part is wanted.
+        // A server may ignore the range and answer with the whole content.
         StatusCode::OK => Ok(offset),
         StatusCode::PARTIAL_CONTENT if offset > 0 => {
             let range = response.headers().get(CONTENT_RANGE).and_then(|v| v.to_str().ok());
@@ -409,7 +409,8 @@ mod tests {
                 if let Err(TransportError::MalformedResponse { field, reason, .. }) =
                     parse::<T>("test", without.to_string().as_bytes())
                 {
-                    // What is left of an encrypted form without its payload is what is wrong.
+                    // Without its payload, the other fields of an encrypted form are the malformed
+                    // ones.
                     let part = key == "encryptedPayload" && field.ends_with("keyEpoch");
                     assert!(part || field == name, "{name} is not there: {field}, {reason}");
                     refused += 1;
@@ -421,7 +422,7 @@ mod tests {
                 *changed.pointer_mut(&pointer).unwrap() = other.clone();
                 match parse::<T>("test", changed.to_string().as_bytes()) {
                     Err(TransportError::MalformedResponse { field, reason, .. }) => {
-                        // Of another container what is in it, or missing in it, may be named.
+                        // For an object or array, the error may name a field inside it.
                         let inside = there.is_object() || there.is_array();
                         let same = field == name || inside && field.starts_with(&name);
                         assert!(same, "{name} as {other}: {field}, {reason}");

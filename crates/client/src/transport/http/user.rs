@@ -68,7 +68,7 @@ impl HttpTransport {
         }
         let response = request.send().await.map_err(answer::network)?;
         let named = response.headers().get(USER_HEADER);
-        // What is no text names nobody, and is not the absence of a name.
+        // A header that is no text names no user, but counts as present.
         let named = named.map(|value| value.to_str().unwrap_or_default());
         let status = response.status().as_u16();
         self.meant_for.check(status, named, bearer.owner.as_ref()).map(|()| response)

@@ -289,7 +289,8 @@ impl FeedPropagation {
         }
         self.whole = self.rows.access.keys().cloned().collect();
         let seen = |id: &ItemId| self.rows.access.get(id).is_some_and(|them| !them.is_empty());
-        // What appears or goes by a deletion or its end has its grants and links touched with it.
+        // Where an item appears or disappears by a deletion or its end, its grants and links are
+        // touched too.
         for key in self.views.keys() {
             match key {
                 EntryKey::Grant { item, .. } => {
@@ -550,7 +551,7 @@ impl FeedPropagation {
             }
         }
         self.plan = plan;
-        // A database finds what lies together together.
+        // A database reads adjacent keys faster together.
         removals.values_mut().for_each(|keys| keys.sort_unstable());
         removals
     }

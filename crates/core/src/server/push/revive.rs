@@ -50,8 +50,8 @@ impl Rows {
     /// Adds the deleted containers of those items in `back` that have no live container, up to the
     /// first live container or one that `take` rejects.
     fn add_containers(&self, back: &mut BTreeSet<ItemId>, take: impl Fn(&ItemId) -> bool) {
-        // What was asked for counts as live; what is found on the way does not, so that the order
-        // in which it is found does not matter.
+        // The requested items count as live; items found on the way do not, so that the order in
+        // which they are found does not matter.
         let live = back.clone();
         let mut open: Vec<ItemId> = back.iter().cloned().collect();
         while let Some(at) = open.pop() {
@@ -201,8 +201,8 @@ impl PushBatch {
         let going: Set<&ItemId> = self.operations().filter(deletes).map(|op| &op.item_id).collect();
         let is_gone = |id: &ItemId| going.contains(id) || rows.is_deleted(id);
         let mut back: BTreeSet<&ItemId> = BTreeSet::new();
-        // By one operation with a basis everything above its item comes back, links that others of the
-        // batch make included.
+        // One operation with a basis brings back everything above its item, through links that
+        // other operations of the batch create too.
         let revives = self.operations().any(|op| op.basis.is_some());
         for op in self.operations() {
             match (&op.action, &op.basis) {

@@ -53,7 +53,7 @@ impl Feed {
         let rows = self.told.entry(entry.body.change.key()).or_default();
         let was_present = rows.last().is_some_and(|last| last.present);
         let is_item = matches!(entry.body.change, Change::ItemUpsert(_));
-        // What was never told came into sight, which counts as another's change.
+        // A subject without an earlier entry became visible, which counts as another's change.
         let first = rows.is_empty();
         rows.push(Told {
             counter: position.counter,

@@ -206,7 +206,7 @@ impl Push<'_> {
         } else {
             self.model.outdated.insert(op.op_id.clone());
         }
-        // What stood before it in the push has this answer from now on.
+        // The rejected operations before it in the push keep this answer from now on.
         for (write_id, refused) in std::mem::take(&mut self.refused) {
             let key = (self.user.clone(), self.replica.clone(), write_id);
             self.model.accepted.insert(key, refused);
@@ -269,7 +269,7 @@ impl Push<'_> {
             return write.set(&mut item.deleted, true).ok_or(SUPERSEDED);
         };
         if !is_dead && self.model.is_unseen(self.user, self.replica, id, basis) {
-            // What stays keeps its folders, if they went by the same replica.
+            // An item that stays keeps its folders, if the same replica deleted them.
             let by_this = |above: &ItemId| {
                 let deleted = self.model.items[above].deleted.as_ref();
                 deleted.is_some_and(|one| {
