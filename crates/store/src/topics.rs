@@ -210,7 +210,7 @@ pub(crate) trait Feeds {
     async fn read_page(&mut self, user: &UserId, window: Window) -> Result<PageBuilder>;
 }
 
-/// Replicas, the write ids that they used, and what they acknowledged.
+/// Replicas, the write ids that they used, and the states that they acknowledged.
 pub(crate) trait Replicas {
     /// Returns the operations for which the replica used these write ids.
     async fn accepted(

@@ -16,7 +16,7 @@ use crate::transport::TransportExt as _;
 
 impl SyncClient {
     /// Pushes the queue, pulls until settled, reports what was applied, and uploads queued
-    /// contents. Cancelling it at any point loses nothing; concurrent calls take turns.
+    /// contents. A call that is cancelled at any point loses nothing; concurrent calls take turns.
     ///
     /// # Errors
     /// [`ClientError::Violation`] and [`ClientError::Transport`]; steps completed before stay done.

@@ -170,7 +170,7 @@ impl Epoch {
         }
     }
 
-    /// Takes a stored epoch; `None` if it is out of range.
+    /// Creates an epoch from its stored number; `None` if the number is out of range.
     #[must_use]
     pub const fn from_u64(value: u64) -> Option<Self> {
         if value < Self::LIMIT { Some(Self(value)) } else { None }

@@ -1,5 +1,5 @@
 //! Calls from pages of other origins (CORS), for the configured origins only. Preflight requests
-//! are answered without a token.
+//! need no token.
 
 use axum::extract::Request;
 use axum::middleware::Next;

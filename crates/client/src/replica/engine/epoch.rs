@@ -60,7 +60,7 @@ pub(super) fn enter_epoch<R: Rows>(
     meta.floor = Arc::default();
     let first = rows.pending(1)?.pop().map(|(op, _)| op.write_id);
     let apart = !meta.copied && had.used.is_none_or(|used| first.is_none_or(|first| first > used));
-    // Attached contents are uploaded again too, unless the feed has shown them.
+    // So is what it attached, unless the feed has shown it.
     rows.reset_uploads()?;
     let again = match had.used {
         covered if had.is_map && apart => Again::Lacking { covered },
