@@ -212,7 +212,7 @@ pub struct Lost {
     pub path: String,
     /// The change that was lost.
     pub change: LostChange,
-    /// The reason for which it was not offered.
+    /// The reason why the change was not offered.
     pub reason: LostReason,
     /// The time of the change.
     pub authored_at: Timestamp,

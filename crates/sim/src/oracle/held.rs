@@ -24,7 +24,7 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// Collects what `devices` hold now.
+    /// Collects the items and contents that `devices` hold now.
     pub(crate) fn by(ledger: &Ledger, devices: &[Device]) -> Self {
         let mut held = Self::default();
         let put = ledger.book().contents.clone();

@@ -49,8 +49,8 @@ fn invalid(reason: PushReason) -> Refusal {
 type Outcome<T> = Result<T, Refusal>;
 
 impl Model {
-    /// Returns the deleted folders above the items `asked` that have no live container, from one to
-    /// the next as long as `take` accepts them.
+    /// Returns the deleted folders that the items `asked` need because they have no live container:
+    /// their deleted containers, and so on upwards, as far as `take` accepts them.
     fn dead_above(
         &self,
         asked: &BTreeSet<ItemId>,
