@@ -20,7 +20,7 @@ use crate::Failure;
 
 const PAGE: usize = 500;
 
-/// A transport that returns decoded pages, as many as there are, and acknowledges everything.
+/// A transport that returns decoded pages until there are none, and acknowledges everything.
 struct Pages(Mutex<VecDeque<PullPage>>);
 
 #[async_trait]
@@ -45,7 +45,8 @@ impl Transport for Pages {
     }
 }
 
-/// Builds `entries` of a first sync: an item, then its link, a hundred to a folder.
+/// Builds the pages of a first sync with `entries` entries: each item followed by its link, a
+/// hundred items to a folder.
 fn feed(entries: usize, since: u64) -> Result<VecDeque<PullPage>, Failure> {
     let epoch = Epoch::from_u64(1).ok_or("an epoch")?;
     let owner = UserId::new("bench")?;
@@ -101,7 +102,7 @@ fn feed(entries: usize, since: u64) -> Result<VecDeque<PullPage>, Failure> {
 }
 
 /// Applies two feeds one after the other, into a replica in `dir` or in memory; returns the entries
-/// a second of each.
+/// per second of each.
 pub(crate) async fn run(dir: Option<&Path>, entries: usize) -> Result<(f64, f64), Failure> {
     let transport = Arc::new(Pages(Mutex::new(VecDeque::new())));
     let user = UserId::new("bench")?;

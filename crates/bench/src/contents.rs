@@ -1,5 +1,5 @@
-//! Contents: a large file through the server against the disk or the S3 that it ends on, and a tree
-//! of files from folder to folder through two replicas against `cp -r`.
+//! Contents: a large file through the server, compared with the disk or S3 that stores it; and a
+//! tree of files from folder to folder through two replicas, compared with `cp -r`.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -51,7 +51,7 @@ pub(crate) async fn on_disk(report: &mut Report, dir: &Path, mib: usize) -> Resu
     Ok(std::fs::remove_dir_all(&data)?)
 }
 
-/// Runs the same against an S3 server that is started for it.
+/// Measures the same against an S3 server that is started for it.
 pub(crate) async fn on_s3(report: &mut Report, dir: &Path, mib: usize) -> Result<(), Failure> {
     let place = new_s3_place().await?;
     let direct = s3_directly(&place, dir, mib).await?;
@@ -184,8 +184,8 @@ fn variables(place: &S3Config) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Measures the memory of a large file by the command line, from a pipe through two replicas to a
-/// pipe. Needs twice its size on the disk.
+/// Measures the memory use of the command line for a large file, from a pipe through two replicas
+/// to a pipe. It needs twice the file's size on the disk.
 pub(crate) async fn memory(
     report: &mut Report,
     dir: &Path,
@@ -263,10 +263,10 @@ async fn timed(mut command: Command) -> Result<(f64, f64), Failure> {
     Ok((begun.elapsed().as_secs_f64(), peak))
 }
 
-/// The time limit for a file on the whole way, in milliseconds: three times what `cp -r` of 40,000
-/// files takes where the disk allocates inodes slowly, 21 s. Where it does not, and everything is
-/// in the page cache, a copy takes a tenth of that and is no measure: the way makes three copies,
-/// each of them durable.
+/// The time limit for a file on the whole way, in milliseconds: three times the 21 s that `cp -r`
+/// of 40,000 files takes on a disk that allocates inodes slowly. With fast inodes and everything in
+/// the page cache, a copy takes a tenth of that and is no measure: the whole way makes three
+/// copies, each of them durable.
 const FOR_A_FILE: f64 = 3.0 * 21_000.0 / 40_000.0;
 
 /// Counts the files in a directory and everything below it.

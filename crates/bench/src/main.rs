@@ -1,4 +1,4 @@
-//! `vfs-sync-bench`: measurements with budgets, beside those of the raw engine.
+//! `vfs-sync-bench`: measurements with budgets, compared with those of the raw engine.
 //!
 //! The server is the built binary, a process of its own. Build both first:
 //! `cargo build --release --workspace && target/release/vfs-sync-bench`.
@@ -42,7 +42,7 @@ struct Args {
     /// Size of the large file in MiB; it needs twice as much disk
     #[arg(long, default_value_t = 1_024)]
     large: usize,
-    /// Measure only the memory for the large file, of the command line and of the server
+    /// Measure only the memory that the command line and the server use for the large file
     #[arg(long)]
     memory_only: bool,
     /// Measure the large file with an S3 server too, which is started for it: SeaweedFS, see scripts/test

@@ -1,5 +1,5 @@
-//! The server under test: the built binary as a process of its own, so that its CPU and memory
-//! are its own too.
+//! The server under test: the built binary as a separate process, so that its CPU and memory use
+//! are measured separately.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ impl Server {
         Self::start_with(data, database).await
     }
 
-    /// Starts a server on `data` with these variables.
+    /// Starts a server on `data` with these environment variables.
     pub(crate) async fn start_with(
         data: &Path,
         variables: impl IntoIterator<Item = (&'static str, String)>,
@@ -109,7 +109,7 @@ pub(crate) fn peak_memory_of(pid: u32) -> Result<f64, Failure> {
     Ok(kilobytes / 1024.0)
 }
 
-/// Runs a first sync by the built binary as a process of its own, into `replica`; returns its
+/// Runs a first sync by the built binary as a separate process, into `replica`; returns its
 /// duration and its peak memory in MB.
 pub(crate) async fn first_sync(
     server: &Server,

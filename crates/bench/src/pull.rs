@@ -9,8 +9,8 @@ use crate::Failure;
 use crate::process::Server;
 
 /// Reads the whole feed in pages of 500 over each of `connections`, decoding every page; returns
-/// the entries a second of all of them, in the first and in the last tenth of the pages, and the
-/// last page's cursor.
+/// the total entries per second, for the first and the last tenth of the pages, and the last page's
+/// cursor.
 pub(crate) async fn run(
     server: &Server,
     connections: usize,
@@ -69,7 +69,7 @@ pub(crate) async fn run(
     Ok((rates, end))
 }
 
-/// The entries a second.
+/// The rates in entries per second.
 pub(crate) struct Rates {
     pub(crate) all: f64,
     pub(crate) first: f64,

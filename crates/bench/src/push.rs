@@ -1,4 +1,4 @@
-//! Pushes over HTTP, durable at acknowledgement, and the raw engine writing the same rows.
+//! Pushes over HTTP, durable when acknowledged, and the raw engine writing the same rows.
 
 use std::path::Path;
 use std::time::Instant;
@@ -15,8 +15,8 @@ use crate::workload::{Ids, Workload};
 /// The number of operations in a push.
 pub(crate) const BATCH: usize = 500;
 
-/// Pushes `operations` over `connections` at once, each a replica of its own; returns the rate over
-/// the first and over the last tenth, and over all, in operations a second.
+/// Pushes `operations` over `connections` at once, each with its own replica; returns operations
+/// per second over the first tenth, over the last tenth, and over all.
 pub(crate) async fn run(
     server: &Server,
     name: &str,
@@ -71,8 +71,8 @@ pub(crate) async fn run(
     })
 }
 
-/// Creates `operations` files as one replica, then deletes them; returns deletions a second. With
-/// `with_basis` they state what they have seen: all of the feed.
+/// Creates `operations` files as one replica, then deletes them; returns deletions per second. With
+/// `with_basis` the deletions state the whole feed as their basis.
 pub(crate) async fn deletions(
     server: &Server,
     name: &str,
@@ -116,15 +116,15 @@ pub(crate) async fn deletions(
     Ok(count as f64 / started.elapsed().as_secs_f64())
 }
 
-/// The operations a second.
+/// The rates in operations per second.
 pub(crate) struct Rates {
     pub(crate) first: f64,
     pub(crate) last: f64,
     pub(crate) all: f64,
 }
 
-/// Writes the rows of a server's database into a new one with the same schema and the same
-/// settings, in commits of one push's rows; returns operations a second.
+/// Writes the rows of a server's database into a new one with the same schema and settings, in
+/// commits of one push's rows; returns operations per second.
 pub(crate) fn raw_sqlite(from: &Path, to: &Path, operations: usize) -> Result<f64, Failure> {
     let source = rusqlite::Connection::open(from)?;
     let target = rusqlite::Connection::open(to)?;

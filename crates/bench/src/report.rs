@@ -1,4 +1,4 @@
-//! The table of results: what was measured, the budget, and whether it holds.
+//! The table of results: each measurement, its budget, and whether the budget is met.
 
 use comfy_table::Table;
 

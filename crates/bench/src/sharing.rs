@@ -1,4 +1,4 @@
-//! The cost of granting and revoking over HTTP, and the waiting time of others.
+//! The cost of granting and revoking over HTTP, and the waiting time of other requests.
 
 use std::time::{Duration, Instant};
 
@@ -9,14 +9,14 @@ use crate::process::Server;
 use crate::push::BATCH;
 use crate::report::Report;
 
-/// Items in the folder that is shared as a whole.
+/// The number of items in the folder that is shared as a whole.
 const ITEMS: usize = 100_000;
-/// Files in a folder of it.
+/// The number of files in each of its folders.
 const FOLDER: usize = 100;
-/// Items in the small tree, and in the large one.
+/// The number of items in the small tree.
 const FEW: usize = 100;
 const MANY: usize = 1_000_000;
-/// Files that are shared one by one.
+/// The number of files that are shared one by one.
 const TIMES: usize = 50;
 
 /// A user with one replica.
@@ -88,7 +88,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Measures the median time of sharing a file, each a new one in `parent`, in milliseconds.
+    /// Measures the median time of sharing a file, in milliseconds; each is a new file in `parent`.
     async fn share_files(&mut self, parent: &str, name: &str) -> Result<f64, Failure> {
         let files: Vec<String> = (0..TIMES).map(|n| format!("{name}-{n}")).collect();
         let all = files.iter().map(|id| made(id, "file", Some(parent))).collect();
@@ -125,7 +125,7 @@ async fn push_meanwhile(
     Ok(longest)
 }
 
-/// Measures on `server`; others may wait for `wait` seconds at most.
+/// Runs the measurements on `server`; other requests may wait for `wait` seconds at most.
 pub(crate) async fn run(
     report: &mut Report,
     server: &Server,

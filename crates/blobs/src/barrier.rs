@@ -1,10 +1,11 @@
-//! Shared waiting for a disk: one synchronisation covers all earlier writes.
+//! Shared waits for a disk: one synchronisation covers all earlier writes.
 
 use std::io;
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// A caller that arrives during a wait may have written after it began, so the next wait is its
-/// own; all callers that arrive before the next one begins share it.
+/// A barrier that callers share. A caller that arrives during a wait may have written after that
+/// wait began, so it needs the next one; all callers that arrive before the next wait begins share
+/// it.
 #[derive(Debug, Default)]
 pub(crate) struct Barrier {
     waits: Mutex<Waits>,
@@ -14,7 +15,7 @@ pub(crate) struct Barrier {
 #[derive(Debug, Default)]
 struct Waits {
     under_way: bool,
-    /// The number of waits that have begun, and of those that are over.
+    /// The numbers of waits that have begun (`begun`) and ended (`over`).
     begun: u64,
     over: u64,
     /// The last failed wait, and its error.
@@ -25,7 +26,7 @@ impl Barrier {
     /// Returns after a `sync` that began after this call did.
     ///
     /// # Errors
-    /// The failure of that `sync`, or of a later one that was over before this call looked.
+    /// The failure of that `sync`, or of a later one that ended before this call checked.
     pub(crate) fn wait(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
         let mine = waits.begun + 1;

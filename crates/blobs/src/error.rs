@@ -1,4 +1,4 @@
-//! Errors of an object store, in the terms that operators look up.
+//! Errors of an object store, with the codes that operators look up.
 
 use std::error::Error as StdError;
 use std::io;
@@ -7,7 +7,7 @@ use object_store::client::{HttpError, HttpErrorKind};
 
 use crate::s3::Refusal;
 
-/// The operation that the store was asked for.
+/// The operation that failed at the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::Display, strum::IntoStaticStr)]
 #[strum(serialize_all = "lowercase")]
 pub enum BlobOperation {
@@ -43,13 +43,13 @@ impl BlobOperation {
 pub struct BlobError {
     /// The operation that failed.
     pub operation: BlobOperation,
-    /// The store's own code, S3's names where there is one that fits.
+    /// The code of the error: S3's name if one fits, else the store's own.
     pub storage_code: String,
-    /// Set if the same call may succeed later.
+    /// True if the same call may succeed later.
     pub retryable: bool,
     /// The store's message, for the log only, since it may name the places of objects.
     pub message: String,
-    /// The known facts about the cause, without places.
+    /// The known facts about the cause, without the places of objects.
     pub hint: Option<&'static str>,
 }
 
@@ -92,7 +92,7 @@ impl BlobError {
     }
 }
 
-/// Joins the chain of causes: the library's outermost error often says least.
+/// Joins the chain of causes, because the library's outermost error often says least.
 fn with_causes(error: &dyn StdError) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -107,7 +107,7 @@ fn with_causes(error: &dyn StdError) -> String {
     text
 }
 
-/// Finds S3's own answer among the library's errors.
+/// Finds S3's error answer among the library's errors.
 pub(crate) fn refusal(error: &object_store::Error) -> Option<&Refusal> {
     causes(error).find_map(|cause| cause.downcast_ref())
 }
@@ -119,10 +119,10 @@ fn causes<'e>(
     std::iter::successors(Some(first), |this: &&'e (dyn StdError + 'static)| (*this).source())
 }
 
-/// The code for a store without room, whatever the store calls it.
+/// The code for a full store, whatever the store calls it.
 const STORAGE_FULL: &str = "StorageFull";
 
-/// The error codes of S3 stores without room, or with an exhausted bucket quota.
+/// The error codes of S3 stores that are full, or whose bucket quota is exhausted.
 const STORES_ARE_FULL: [&str; 6] = [
     "XMinioStorageFull",
     "XMinioAdminBucketQuotaExceeded",
@@ -176,10 +176,10 @@ fn io_code(kind: io::ErrorKind) -> &'static str {
     }
 }
 
-/// The reason why bytes were not stored; none of them were.
+/// The reasons why bytes were not stored; the store then kept none of them.
 #[derive(Debug, thiserror::Error)]
 pub enum PutError {
-    /// The blob has other bytes already.
+    /// The blob already has other bytes.
     #[error("the blob has other bytes already")]
     Differs,
     /// The store reported an error.

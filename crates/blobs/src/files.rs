@@ -1,4 +1,4 @@
-//! Blobs in a directory: a file is written completely under another name, then renamed.
+//! Blobs in a directory: each file is written under a temporary name, then renamed.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -13,17 +13,17 @@ use vfs_sync_core::id::BlobId;
 use crate::barrier::Barrier;
 use crate::{BlobError, BlobOperation, Object, ObjectBlobs, PutError, Stored, Upload, key};
 
-/// The time to wait for the previous writer of an upload, whose bytes have stopped or who is about
-/// to be notified.
+/// The time to wait for the previous writer of an upload, whose connection may be stalled or who is
+/// about to learn that it lost the lease.
 const LOCK_WAIT: Duration = Duration::from_secs(8);
-/// The interval at which it is checked whether that writer has gone.
+/// The interval at which to check whether the previous writer has gone.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 fn persist(error: io::Error) -> BlobError {
     BlobError::io(BlobOperation::Persist, &error)
 }
 
-/// Runs blocking file operations on a thread for them.
+/// Runs blocking file operations on a thread for blocking work.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
@@ -43,11 +43,12 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// The number of files from which synchronising the whole disk once is cheaper than each file.
+/// The number of files from which one synchronisation of the whole disk is cheaper than one for
+/// each file.
 const WORTH_A_BARRIER: usize = 8;
 
-/// Writes new files: `false` for one whose name is taken. Names appear after their bytes are on the
-/// disk, and all are there when this returns.
+/// Writes new files; returns `false` for each whose name is taken. A name appears only after its
+/// bytes are on the disk, and all files are durable when this returns.
 pub(crate) async fn create(
     directory: &Path,
     barrier: &Arc<Barrier>,
@@ -130,7 +131,7 @@ fn sync_disk(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives a file its name; `false` if that is taken.
+/// Moves a file to its final name; returns `false` if the name is taken.
 fn place(from: &Path, to: &Path) -> io::Result<bool> {
     #[cfg(target_os = "linux")]
     {
@@ -151,7 +152,7 @@ fn place(from: &Path, to: &Path) -> io::Result<bool> {
     }
 }
 
-/// A failure that is reported to each caller it affects.
+/// Copies an error, to report it to each caller that it affects.
 fn same(error: &io::Error) -> io::Error {
     error.raw_os_error().map_or_else(
         || io::Error::new(error.kind(), error.to_string()),
@@ -159,7 +160,7 @@ fn same(error: &io::Error) -> io::Error {
     )
 }
 
-/// Reads whole files, each of the size that is given with it.
+/// Reads whole files, each of the given size.
 pub(crate) async fn read_whole(
     directory: &Path,
     files: Vec<(String, u64)>,
@@ -179,7 +180,7 @@ pub(crate) async fn read_whole(
     read.await.unwrap_or_else(|error| (0..count).map(|_| Err(failed(&error))).collect())
 }
 
-/// Reads the file's bytes, at most one more than `size`.
+/// Reads the file's bytes, up to one more than `size`.
 fn read_file(path: &Path, size: u64) -> io::Result<Vec<u8>> {
     use io::Read as _;
     let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
@@ -199,8 +200,8 @@ pub(crate) async fn begin(directory: &Path) -> Result<String, BlobError> {
     Ok(name)
 }
 
-/// Returns the path of a name in the directory; names with other characters do not belong to the
-/// store.
+/// Returns the path of a name in the directory; fails for a name with characters that the store
+/// never uses.
 pub(crate) fn inside(directory: &Path, name: &str) -> Result<PathBuf, BlobError> {
     let plain = !name.is_empty()
         && !name.starts_with('.')
@@ -220,7 +221,7 @@ pub(crate) async fn remove(directory: &Path, name: &str) -> Result<(), BlobError
     removed.map_err(|error| BlobError::io(BlobOperation::Delete, &error))
 }
 
-/// Removes a file, which may be gone already.
+/// Removes a file, if it exists.
 fn remove_if_there(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -251,8 +252,8 @@ pub(crate) async fn list(directory: PathBuf) -> Result<Vec<Object>, BlobError> {
 
 /// An upload that holds its file exclusively.
 pub(crate) struct FileUpload {
-    /// The locked file; `None` if the upload was completed or is gone. Background work holds it
-    /// too, so that a late write precedes the first one of the next writer.
+    /// The locked file; `None` if the upload was completed or removed. Background work holds the
+    /// lock too, so that a late write precedes the first write of the next writer.
     file: Option<Arc<Mutex<File>>>,
     path: PathBuf,
     directory: PathBuf,
@@ -327,8 +328,8 @@ async fn locked(file: File) -> Result<Option<Arc<Mutex<File>>>, BlobError> {
     }
 }
 
-/// Opens the file at a position for one writer, while parts that are written at the same time share
-/// it.
+/// Seeks to a position of the file and holds it for one writer: parts written concurrently share
+/// the file.
 fn at(file: &Mutex<File>, start: u64) -> io::Result<MutexGuard<'_, File>> {
     use io::Seek as _;
     let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);

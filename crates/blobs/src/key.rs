@@ -1,9 +1,9 @@
 //! The object name of a blob: `<prefix>/<escaped blob id>`.
 //!
-//! An object's name has only `a-z`, `0-9`, `-` and `_`, so that no id leaves the prefix and none
-//! collides with another where case is ignored. What is not `a-z`, `0-9` or `-` is written `_xx`
-//! in hex, byte by byte; a UUID stays as it is. A name too long for a file system is `_h` and the
-//! SHA-256 of the id; no escaped id has `_h`, as `h` is no hex digit.
+//! An object's name has only `a-z`, `0-9`, `-` and `_`, so that no id leaves the prefix, and no two
+//! names collide in a store that ignores case. Every other byte is written `_xx` in hex; a UUID
+//! stays unchanged. A name too long for a file system becomes `_h` and the SHA-256 of the id; no
+//! escaped id has `_h`, because `h` is no hex digit.
 
 use std::fmt::Write as _;
 
@@ -37,7 +37,7 @@ pub fn object_name(id: &BlobId) -> String {
 /// is no hex digit.
 pub(crate) const TEMPORARY: &str = "_t";
 
-/// Returns a new name of a temporary object.
+/// Returns a new name for a temporary object.
 pub(crate) fn temporary_name() -> String {
     format!("{TEMPORARY}{}", uuid::Uuid::now_v7().simple())
 }
@@ -49,7 +49,7 @@ pub fn is_temporary(name: &str) -> bool {
     name.starts_with(TEMPORARY) || name.contains('#')
 }
 
-/// Returns the id whose object has this name; `None` for other names, and for the hashed ones.
+/// Returns the id whose object has this name; `None` for other names and for hashed ones.
 #[must_use]
 pub fn blob_id(name: &str) -> Option<BlobId> {
     let mut bytes = Vec::with_capacity(name.len());

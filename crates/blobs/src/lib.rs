@@ -1,8 +1,8 @@
 //! The bytes of vfs-sync: object stores behind one trait.
 //!
-//! [`BlobStore`] is what a server needs of an object store; [`ObjectBlobs`] implements it over the
-//! `object_store` library, for S3, for a directory and for memory. Only this crate names an object
-//! key ([`key`]): nothing else may depend on where the bytes of a blob are.
+//! [`BlobStore`] is the interface that a server needs of an object store; [`ObjectBlobs`]
+//! implements it over the `object_store` library, for S3, for a directory and for memory. Only this
+//! crate names object keys ([`key`]): nothing else may depend on where a blob's bytes are stored.
 
 mod barrier;
 mod error;
@@ -44,7 +44,7 @@ pub struct Stored {
 /// An object under the store's prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
-    /// Its name: [`key::object_name`] of a blob's id, or a temporary name.
+    /// The object's name: [`key::object_name`] of a blob's id, or a temporary name.
     pub name: String,
     /// The size in bytes.
     pub size: u64,
@@ -52,24 +52,24 @@ pub struct Object {
     pub modified: i64,
 }
 
-/// An object store for blobs. It retries nothing: that is the caller's.
+/// An object store for blobs. It retries nothing; retries are the caller's task.
 #[async_trait]
 pub trait BlobStore: Send + Sync + 'static {
-    /// Stores the blob's bytes durably in one call: they are no more than a part.
+    /// Stores the blob's bytes durably in one call; they must not exceed the size of a part.
     ///
-    /// Bytes that are there never change: storing the same again is fine, other bytes are
-    /// [`PutError::Differs`]. A put that fails leaves nothing behind.
+    /// Stored bytes never change: storing the same bytes again succeeds, other bytes fail with
+    /// [`PutError::Differs`]. A failed put leaves nothing behind.
     async fn put(&self, id: &BlobId, bytes: Bytes) -> Result<(), PutError>;
 
     /// Returns whether [`BlobStore::put`] is safe against concurrent writers. A store without
-    /// conditional writes checks for an object first; a late write may then change bytes. There,
-    /// all uploads are in parts, which can be aborted.
+    /// conditional writes checks for an object first, so a late write may change its bytes. Such a
+    /// store takes all uploads in parts, which can be aborted.
     fn writes_once(&self) -> bool {
         true
     }
 
-    /// Stores blobs, each as [`BlobStore::put`] does; returns an outcome for each, in their order.
-    /// They become durable together: a directory synchronises its disk once, not for each.
+    /// Stores blobs, each as [`BlobStore::put`] does; returns one outcome for each, in their order.
+    /// They become durable together: a directory synchronises its disk once for all.
     async fn put_many(&self, blobs: Vec<(BlobId, Bytes)>) -> Vec<Result<(), PutError>> {
         let mut outcomes = Vec::with_capacity(blobs.len());
         for (id, bytes) in blobs {
@@ -91,25 +91,26 @@ pub trait BlobStore: Send + Sync + 'static {
         outcomes
     }
 
-    /// Begins a multipart upload; returns its name, with which it can be resumed after a restart.
-    /// It uses no resources until it has parts.
+    /// Begins a multipart upload; returns its name, by which it can be resumed after a restart. The
+    /// upload uses no storage until it has parts.
     async fn begin(&self, id: &BlobId) -> Result<String, BlobError>;
 
-    /// Resumes an interrupted upload. Only one caller writes to it at a time: waits briefly for a previous
-    /// writer, then fails as `ServiceUnavailable`.
+    /// Resumes an interrupted upload. Only one caller may write to it at a time: the call waits
+    /// briefly for a previous writer, then fails with `ServiceUnavailable`.
     async fn take_up(&self, id: &BlobId, upload: &str) -> Result<Box<dyn Upload>, BlobError>;
 
-    /// Aborts an upload and removes all its leftovers, also those of a completed one. An upload
-    /// that does not exist is aborted already.
+    /// Aborts an upload and removes all its leftovers, also those of a completed one. Aborting an
+    /// upload that does not exist succeeds.
     async fn abort(&self, id: &BlobId, upload: &str) -> Result<(), BlobError>;
 
-    /// Returns the size of a part: all parts of an upload but the last have it.
+    /// Returns the size of a part, which all parts of an upload except the last have.
     fn part_size(&self, part: u32) -> usize;
 
     /// Returns the size of the largest blob that the store accepts.
     fn max_size(&self) -> u64;
 
-    /// Reads the blob's bytes, or those of `range`, which must not be empty nor go beyond the end.
+    /// Reads the blob's bytes, or those of `range`, which must be neither empty nor extend beyond
+    /// the end.
     async fn get(&self, id: &BlobId, range: Option<Range<u64>>) -> Result<Outgoing, BlobError>;
 
     /// Removes the blob's bytes. It is no error if they do not exist.
@@ -118,13 +119,13 @@ pub trait BlobStore: Send + Sync + 'static {
     /// Lists everything under the prefix, temporary objects included, in no order.
     fn list(&self) -> Listing;
 
-    /// Lists temporary objects under the prefix, without the others where the store can do so.
+    /// Lists temporary objects under the prefix; a store that can filters out all others.
     fn list_temporary(&self) -> Listing;
 
     /// Removes an object that [`BlobStore::list`] named.
     async fn remove(&self, name: &str) -> Result<(), BlobError>;
 
-    /// Writes, reads and deletes a probe object: detects a wrong configuration, and the store's
+    /// Writes, reads and deletes a probe object, to detect a wrong configuration and the store's
     /// capabilities.
     async fn probe(&self) -> Result<(), BlobError>;
 }
@@ -136,19 +137,19 @@ pub trait Upload: Send + Sync {
     /// [`Upload::finish`]. The same part may be written again.
     async fn write_part(&self, number: u32, start: u64, bytes: Bytes) -> Result<String, BlobError>;
 
-    /// Makes the written parts durable, and with them `tail`, fewer bytes than a part, which begin
-    /// at `start`. Returns the name for [`Upload::read_tail`].
+    /// Makes the written parts durable, together with `tail`: bytes from `start` on that are fewer
+    /// than a part. Returns the name for [`Upload::read_tail`].
     async fn write_tail(&self, start: u64, tail: Bytes) -> Result<String, BlobError>;
 
     /// Reads the tail that was written as `name` at `start`.
     async fn read_tail(&self, name: &str, start: u64, length: usize) -> Result<Bytes, BlobError>;
 
-    /// Completes the blob from its parts. Repeating it is allowed; a blob with other bytes is
-    /// [`PutError::Differs`].
+    /// Completes the blob from its parts. The call may be repeated; it fails with
+    /// [`PutError::Differs`] if the blob has other bytes.
     async fn finish(&self, parts: Vec<String>, stored: Stored) -> Result<(), PutError>;
 }
 
-/// Returns the offset of part `number`, in a store whose parts have these sizes.
+/// Returns the offset of part `number`, from the store's part sizes.
 #[must_use]
 pub fn part_start(store: &dyn BlobStore, number: u32) -> u64 {
     (0..number).map(|part| store.part_size(part) as u64).sum()

@@ -1,5 +1,5 @@
-//! Multipart uploads of a store that supports them. A tail, which is too small for a part, is
-//! stored as an object of its own under a new name each time, so that a late write changes nothing.
+//! Multipart uploads in a store that supports them. A tail, which is too small for a part, becomes
+//! an object of its own under a new name each time, so that a late write changes nothing.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ fn persist(error: object_store::Error) -> BlobError {
     BlobError::of(BlobOperation::Persist, &error)
 }
 
-/// Begins an upload, which is named by our name for its tails and the store's.
+/// Begins a multipart upload. Its name consists of our name for its tails and the store's name.
 pub(crate) async fn begin(
     parts: &dyn MultipartStore,
     at: &Path,
@@ -76,7 +76,7 @@ pub(crate) struct PartsUpload {
     pub(crate) blobs: ObjectBlobs,
     pub(crate) parts: Arc<dyn MultipartStore>,
     pub(crate) id: BlobId,
-    /// The upload in which the parts are joined.
+    /// The location where the parts are joined.
     pub(crate) at: Path,
     pub(crate) upload: String,
 }

@@ -40,27 +40,27 @@ pub struct ObjectBlobs {
     kind: Kind,
 }
 
-/// The way in which the store takes an upload in parts.
+/// The ways in which a store takes an upload in parts.
 #[derive(Clone)]
 enum Kind {
     /// A temporary file that is linked to its name.
     Directory(PathBuf, Arc<Barrier>),
-    /// A multipart upload at the blob's place.
+    /// A multipart upload at the blob's own location.
     S3(Arc<dyn MultipartStore>, Arc<S3>),
-    /// A multipart upload beside the blob's place, with the count of its temporary names.
+    /// A multipart upload at a separate location, with the counter of its temporary names.
     Memory(Arc<dyn MultipartStore>, Arc<AtomicU64>),
 }
 
-/// The findings of a probe of an S3.
+/// The capabilities of an S3 store, as a probe found them.
 struct S3 {
     service: Arc<Service>,
     pages: Arc<dyn PaginatedListStore>,
-    /// Set if it writes an object only where there is none.
+    /// True if the store can write an object only if none exists.
     conditional_put: AtomicBool,
 }
 
 /// The size of the first parts, which doubles after each thousand parts up to the largest: S3
-/// allows 10,000 parts, and a part is in memory while it is sent.
+/// allows 10,000 parts, and memory holds a part while it is sent.
 const PART: usize = 8 * 1024 * 1024;
 const PARTS_OF_A_SIZE: u32 = 1_000;
 const LARGEST_PART: usize = 128 * 1024 * 1024;
@@ -96,10 +96,10 @@ impl ObjectBlobs {
         })
     }
 
-    /// Opens an S3 bucket for blobs, without a request: [`BlobStore::probe`] makes the first.
+    /// Opens an S3 bucket for blobs, without a request: [`BlobStore::probe`] sends the first one.
     ///
     /// # Errors
-    /// [`BlobError`] if the library does not take the configuration.
+    /// [`BlobError`] if the library rejects the configuration.
     pub fn s3(config: &S3Config) -> Result<Self, BlobError> {
         let service = Arc::new(Service::default());
         let store = Arc::new(config.build(&service).map_err(persist)?);
@@ -115,7 +115,7 @@ impl ObjectBlobs {
         })
     }
 
-    /// Creates a store in memory, which is gone with the process.
+    /// Creates a store in memory, which ends with the process.
     #[must_use]
     pub fn memory() -> Self {
         let store = Arc::new(InMemory::new());
@@ -134,7 +134,8 @@ impl ObjectBlobs {
         self.prefix.clone().join(self.temporary_name())
     }
 
-    /// Objects in memory belong to this process alone: there, the same calls give the same names.
+    /// Returns a new temporary name. In memory, where objects belong to this process alone, names
+    /// are counted, so that the same calls give the same names.
     fn temporary_name(&self) -> String {
         match &self.kind {
             Kind::Memory(_, names) => {
@@ -144,7 +145,7 @@ impl ObjectBlobs {
         }
     }
 
-    /// Returns the store in which the parts of an upload are joined.
+    /// Returns the location where the parts of an upload are joined.
     fn parts_location(&self, id: &BlobId, upload: &str) -> Path {
         match &self.kind {
             Kind::Memory(..) => {
@@ -155,7 +156,7 @@ impl ObjectBlobs {
         }
     }
 
-    /// Probes whether completing an upload in parts leaves an existing object as it is.
+    /// Returns whether completing an upload in parts leaves an existing object unchanged.
     pub(crate) fn conditional_finish(&self) -> bool {
         match &self.kind {
             Kind::S3(_, s3) => s3.service.conditional_finish.load(Ordering::Relaxed),
@@ -175,7 +176,7 @@ impl ObjectBlobs {
         ) || refusal(error).is_some_and(|refusal| refusal.code == "ConditionalRequestConflict")
     }
 
-    /// Moves the joined object to the blob's place, where it was built beside it.
+    /// Moves an object that was joined at a separate location to the blob's own.
     pub(crate) async fn put_in_place(
         &self,
         at: &Path,
@@ -204,7 +205,7 @@ impl ObjectBlobs {
         }
     }
 
-    /// Checks that the existing bytes are these.
+    /// Checks that the existing bytes equal the given ones.
     pub(crate) async fn must_be(&self, id: &BlobId, stored: Stored) -> Result<(), PutError> {
         let there = self.store.get(&self.location(id)).await.map_err(persist)?;
         if there.meta.size != stored.size {
@@ -219,7 +220,7 @@ impl ObjectBlobs {
         if same { Ok(()) } else { Err(PutError::Differs) }
     }
 
-    /// Writes an object if there is none, as far as the store can detect it.
+    /// Writes an object if none exists, as far as the store can detect it.
     async fn create(&self, location: &Path, bytes: Bytes) -> Result<(), object_store::Error> {
         let mode = match &self.kind {
             Kind::S3(_, s3) if !s3.conditional_put.load(Ordering::Relaxed) => {
@@ -239,7 +240,7 @@ impl ObjectBlobs {
         self.store.put_opts(location, bytes.into(), mode.into()).await.map(drop)
     }
 
-    /// Handles the outcome of writing a file; an existing one must have these bytes.
+    /// Handles the outcome of writing a file; an existing file must have these bytes.
     async fn created(
         &self,
         id: &BlobId,
@@ -291,7 +292,7 @@ fn stored(bytes: &Bytes) -> Stored {
     Stored { size: bytes.len() as u64, digest: Sha256Digest(Sha256::digest(bytes).into()) }
 }
 
-/// Returns the bytes of a read, which must be `size`.
+/// Collects the bytes of a read, which must be `size` bytes.
 pub(crate) async fn collected(mut chunks: Outgoing, size: u64) -> Result<Bytes, BlobError> {
     let mut bytes = BytesMut::new();
     while let Some(chunk) = chunks.try_next().await? {
@@ -313,8 +314,8 @@ fn persist(error: object_store::Error) -> BlobError {
 
 type Chunks = futures::stream::BoxStream<'static, Result<Bytes, object_store::Error>>;
 
-/// Returns the bytes of a read. The library reads files in small chunks, each a hop to another
-/// thread.
+/// Returns the bytes of a read as a stream of large chunks: the library reads files in small ones,
+/// each with a hop to another thread.
 async fn stream_of(result: object_store::GetResult) -> Result<Chunks, object_store::Error> {
     let range = result.range.clone();
     let GetResultPayload::File(file, _) = result.payload else {

@@ -17,20 +17,20 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_REGION: &str = "us-east-1";
 
-/// The place of blobs in S3, and the credentials.
+/// The location of blobs in S3, and the credentials.
 #[derive(Clone, PartialEq, Eq)]
 pub struct S3Config {
     /// The name of the bucket.
     pub bucket: String,
-    /// The prefix of every key; may be empty.
+    /// The prefix of every key, which may be empty.
     pub key_prefix: String,
-    /// The URL of the store; Amazon's for the region if `None`.
+    /// The URL of the store; `None` for Amazon's in the region.
     pub endpoint: Option<String>,
     /// The region of the bucket.
     pub region: String,
-    /// The id and secret of a key; without one the usual chain (environment, web identity, role).
+    /// The id and secret of a key; `None` for the usual chain (environment, web identity, role).
     pub key: Option<(String, String)>,
-    /// Set if the bucket is in the path rather than in the host's name.
+    /// True if the bucket is part of the path rather than of the host name.
     pub force_path_style: bool,
     /// The time limit until the store's answer begins, and between its bytes.
     pub answer_timeout: Duration,
@@ -75,7 +75,7 @@ impl S3Config {
     /// directory. An empty variable counts as not set.
     ///
     /// # Errors
-    /// [`S3ConfigError`] names the variable and what is wrong with it.
+    /// [`S3ConfigError`] names the variable and the problem.
     pub fn from_lookup(
         lookup: impl Fn(&str) -> Option<String>,
     ) -> Result<Option<Self>, S3ConfigError> {

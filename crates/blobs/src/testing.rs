@@ -18,7 +18,7 @@ pub use proxy::{Fault, FaultProxy};
 
 /// The variable with an S3 server to use instead.
 pub const ENDPOINT_VARIABLE: &str = "VFS_SYNC_TEST_S3_ENDPOINT";
-/// The variable with the path of SeaweedFS, unless it is in the path or in `target/tools`.
+/// The variable with the path of SeaweedFS, if it is neither in `PATH` nor in `target/tools`.
 pub const WEED_VARIABLE: &str = "VFS_SYNC_TEST_WEED";
 
 const BUCKET: &str = "files";
@@ -26,7 +26,8 @@ const KEY: (&str, &str) = ("tester", "tester-secret");
 /// A key that may read and list, and nothing else.
 const READER: (&str, &str) = ("reader", "reader-secret");
 
-/// A supervisor that ends the server when its standard input closes, however this process ends.
+/// A supervisor script that ends the server when its standard input closes, even if this process is
+/// killed.
 const SUPERVISOR: &str = r#"
 weed=$1 directory=$2 bucket=$3
 shift 3
@@ -41,7 +42,7 @@ wait $server
 rm -rf "$directory"
 "#;
 
-/// The listeners of the server, each on a port of its own: two servers at once must not collide.
+/// The listeners of the server, each on its own port, so that two servers do not collide.
 const LISTENERS: [&str; 10] = [
     "s3.port",
     "s3.port.grpc",
@@ -64,11 +65,11 @@ struct Seaweed {
     _supervisor: Option<ChildStdin>,
 }
 
-/// Returns a configuration for a place in the test server that no one else uses.
+/// Returns a configuration for an unused location in the test server.
 ///
 /// # Errors
-/// What is missing, and what to do about it. A test that needs S3 fails without it: a test that
-/// skips itself says nothing.
+/// The missing requirement, with advice. A test that needs S3 fails without it, because a skipped
+/// test proves nothing.
 pub async fn new_s3_place() -> Result<S3Config, String> {
     static SERVER: OnceLock<Result<Seaweed, String>> = OnceLock::new();
     let start = || SERVER.get_or_init(Seaweed::start).as_ref().map(|server| server.config.clone());
@@ -81,13 +82,13 @@ pub async fn new_s3_place() -> Result<S3Config, String> {
     Ok(config)
 }
 
-/// Returns the same place for a key that may only read.
+/// Returns the same location with a key that may only read.
 #[must_use]
 pub fn as_reader(config: &S3Config) -> S3Config {
     S3Config { key: Some((READER.0.to_owned(), READER.1.to_owned())), ..config.clone() }
 }
 
-/// Waits for the bucket: the server listens before it exists.
+/// Waits until the bucket exists: the server listens before that.
 async fn until_it_serves(config: &S3Config) -> Result<(), String> {
     let blobs = ObjectBlobs::s3(config).map_err(|error| error.to_string())?;
     let until = tokio::time::Instant::now() + START;

@@ -172,7 +172,7 @@ pub(crate) enum Command {
         after_help = "Moves into TO if that is a folder, else to the path TO; nothing is replaced. Between the trees of two\nowners, as from your own to one that is shared with you, it copies and deletes, and says so; the copy\nhas the access of its new place.\n\nExamples:\n  vfs-sync mv /draft.txt /final.txt\n  vfs-sync mv /final.txt /documents"
     )]
     Mv(FromTo),
-    /// Copy an item, a folder with all that is in it
+    /// Copy an item, a folder with everything in it
     #[command(
         after_help = "Copies into TO if that is a folder, else to the path TO; nothing is replaced.\nContents that are not on this machine are downloaded first.\n\nExamples:\n  vfs-sync cp /photos/2024 /backup"
     )]
@@ -209,7 +209,7 @@ pub(crate) enum Command {
     /// Hide everything that a user shares, or list blocked users
     #[command(after_help = sharing::BLOCK)]
     Block(Block),
-    /// Show again what a blocked user shares
+    /// Show the shares of a blocked user again
     #[command(after_help = sharing::BLOCK)]
     Unblock(Unblock),
     /// Manage groups and organizations, as an administrator

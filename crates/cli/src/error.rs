@@ -16,7 +16,7 @@ pub(crate) enum Kind {
     Failed,
     /// The named thing does not exist.
     NotFound,
-    /// The named thing exists already.
+    /// The named thing already exists.
     Exists,
     /// The local replica or a given file is damaged or has a newer version.
     Corrupt,
@@ -28,7 +28,7 @@ pub(crate) enum Kind {
     Network,
     /// There is no token, or the server rejects it.
     Auth,
-    /// The command succeeded except for what it reported.
+    /// The command succeeded except for the problems that it reported.
     Partial,
     /// Ctrl-C or SIGTERM stopped the command.
     Interrupted,
@@ -93,7 +93,7 @@ impl Failure {
         self
     }
 
-    /// Converts an I/O error into a failure of `what`.
+    /// Creates a function that converts an I/O error into a failure of `what`.
     pub(crate) fn io(what: impl std::fmt::Display) -> impl FnOnce(std::io::Error) -> Self {
         let what = what.to_string();
         move |error| match error.kind() {

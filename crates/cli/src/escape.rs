@@ -3,8 +3,8 @@
 use std::fmt::{self, Write as _};
 use std::io;
 
-/// Returns whether printing `c` unescaped could move the cursor, change earlier output, reorder
-/// text or hide in it.
+/// Returns whether printing `c` unescaped could move the cursor, change earlier output, or reorder
+/// or hide text.
 pub(crate) fn is_dangerous(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -85,7 +85,7 @@ pub(crate) fn escaped(text: &str) -> String {
     Escaped(text).to_string()
 }
 
-/// JSON whose strings have every dangerous character as `\uXXXX`: the same value to a program,
+/// A JSON formatter that writes every dangerous character as `\uXXXX`: the same value to a program,
 /// harmless on a terminal.
 pub(crate) struct EscapingJson<F>(pub(crate) F);
 
@@ -131,7 +131,7 @@ impl<F: serde_json::ser::Formatter> serde_json::ser::Formatter for EscapingJson<
     }
 }
 
-/// Prepares the bytes of a content for a terminal: text stays, other bytes become `\xNN`. An
+/// A converter of a content's bytes for a terminal: text stays, other bytes become `\xNN`. An
 /// incomplete character waits for the next chunk.
 #[derive(Debug, Default)]
 pub(crate) struct EscapingBytes {

@@ -65,8 +65,8 @@ fn usage(error: &clap::Error) -> ExitCode {
     if asked { ExitCode::SUCCESS } else { ExitCode::from(Kind::Usage.exit_code()) }
 }
 
-/// Sets up logging: `serve` and `sync --watch` log by default; other commands only if `RUST_LOG`
-/// asks for it, since they report everything relevant themselves.
+/// Sets up logging: `serve` and `sync --watch` log by default; other commands only if `RUST_LOG` is
+/// set, because they report everything relevant themselves.
 fn log(command: &Command, json: bool) {
     use tracing_subscriber::EnvFilter;
     let default = match command {

@@ -1,10 +1,10 @@
-//! Standard output and standard error, and what each of them carries.
+//! Standard output and standard error, and the contents of each.
 //!
 //! Results go to standard output: for people, or with `--json` one JSON document (JSON lines where
 //! the command's help says so). Progress, notes and errors go to standard error.
 //!
-//! Nothing else in this crate has standard output or error: clippy.toml forbids them elsewhere. All
-//! text goes out as [`Line`]s, whose display escapes what could control a terminal.
+//! No other module of this crate writes to standard output or error: clippy.toml forbids it. All
+//! text is printed as [`Line`]s, whose display escapes characters that could control a terminal.
 
 #![expect(clippy::disallowed_methods, reason = "this is where output goes through")]
 
@@ -22,7 +22,7 @@ use crate::report::{Problem, Problems};
 /// The number of problems that are shown to a person.
 const PROBLEMS_SHOWN: usize = 20;
 
-/// The output of a command, as the global options ask for it.
+/// The output of a command, as the global options configure it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {
     pub(crate) json: bool,
@@ -30,7 +30,7 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Prints a line for people on standard output. Nothing with `--json` or `--quiet`.
+    /// Prints a line for people on standard output; prints nothing with `--json` or `--quiet`.
     pub(crate) fn say(&self, line: impl std::fmt::Display) -> Result<()> {
         if self.json || self.quiet {
             return Ok(());
@@ -38,12 +38,13 @@ impl Output {
         self.text(line)
     }
 
-    /// Prints the requested line on standard output, quiet or not.
+    /// Prints a requested line on standard output, even with `--quiet`.
     pub(crate) fn text(&self, line: impl std::fmt::Display) -> Result<()> {
         writeln!(io::stdout().lock(), "{}", Line(line)).map_err(Failure::output)
     }
 
-    /// Prints the requested table on standard output, quiet or not; nothing if it is empty.
+    /// Prints a requested table on standard output, even with `--quiet`; prints nothing if the
+    /// table is empty.
     pub(crate) fn table(&self, rows: Rows) -> Result<()> {
         rows.lines().iter().try_for_each(|line| self.text(line))
     }
@@ -63,7 +64,7 @@ impl Output {
         write_json(&mut io::stdout().lock(), value).map_err(Failure::output)
     }
 
-    /// Prints a part of a document that is too large to be held whole, with `--json`.
+    /// Prints a part of a document that is too large for memory, with `--json`.
     pub(crate) fn json_part(&self, text: &str) -> Result<()> {
         if !self.json {
             return Ok(());
@@ -109,7 +110,7 @@ impl Output {
         }
     }
 
-    /// Shows progress on standard error, if that is a terminal.
+    /// Shows progress on standard error, if it is a terminal.
     pub(crate) fn progress(&self, what: &'static str) -> Progress {
         let visible = !self.json && !self.quiet && io::stderr().is_terminal();
         let target =
@@ -162,8 +163,8 @@ impl Drop for Progress {
     }
 }
 
-/// A table without a frame. Each cell is escaped as it comes in, so that widths are those of what
-/// is shown.
+/// A table without a frame. Each cell is escaped when it is added, so that the widths are those of
+/// the displayed text.
 pub(crate) struct Rows {
     table: Table,
     is_empty: bool,
@@ -189,7 +190,7 @@ impl Rows {
     }
 }
 
-/// Creates a table; `right` are the columns of numbers.
+/// Creates a table; `right` has the indexes of the columns to align right.
 pub(crate) fn table(header: &[&str], right: &[usize]) -> Rows {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
@@ -205,17 +206,17 @@ pub(crate) fn table(header: &[&str], right: &[usize]) -> Rows {
     Rows { table, is_empty: true }
 }
 
-/// Standard output for bytes that were asked for as they are: a content, a script, a document.
+/// Returns standard output for raw bytes: a content, a script, a document.
 pub(crate) fn raw() -> io::StdoutLock<'static> {
     io::stdout().lock()
 }
 
-/// Standard error for a log for people.
+/// Returns standard error for a log that people read.
 pub(crate) fn log() -> EscapingLog<io::Stderr> {
     EscapingLog::new(io::stderr())
 }
 
-/// Standard error for a log of JSON documents.
+/// Returns standard error for a log of JSON documents.
 pub(crate) fn json_log() -> io::Stderr {
     io::stderr()
 }
@@ -225,12 +226,12 @@ pub(crate) fn bytes_text(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
 }
 
-/// Writes a count and what it counts: the singular words if it is 1, else the plural ones.
+/// Formats a count with its noun: `one` if the count is 1, else `many`.
 pub(crate) fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{} {}", count_text(count), if count == 1 { one } else { many })
 }
 
-/// Formats a number with separated thousands.
+/// Formats a number with thousands separators.
 pub(crate) fn count_text(count: u64) -> String {
     indicatif::HumanCount(count).to_string()
 }

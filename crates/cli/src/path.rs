@@ -1,4 +1,4 @@
-//! Paths of the tree, as arguments.
+//! Parses and resolves paths of the tree in arguments.
 
 use vfs_sync_client::{Child, ClientError, Node, Reader, SyncClient, TreePath};
 use vfs_sync_core::access::{AccessLevel, PrincipalType};
@@ -11,22 +11,22 @@ use crate::fs::metadata::{OnDisk, on_disk};
 /// The place that a path names.
 #[derive(Debug, Clone)]
 pub(crate) enum Place {
-    /// The top of the user's own tree; no item itself.
+    /// The top of the user's own tree, which is no item itself.
     Top,
-    /// `shared:`, the list of users who share something; no item itself.
+    /// The path `shared:`, the list of users who share something, which is no item itself.
     Owners,
-    /// The items that one owner shares; no item itself.
+    /// The items that one owner shares, which are no item together.
     Owner(UserId),
     /// An item of some tree.
     Item(Box<Node>),
 }
 
 impl Place {
-    /// Returns the container that new items are created in: an item, or the top of the user's own
+    /// Returns the container in which new items are created: an item, or the top of the user's own
     /// tree.
     ///
     /// # Errors
-    /// What others share has no top that somebody else could put something into.
+    /// The top of another owner's shared items, where nobody else can create items.
     pub(crate) fn container(&self) -> Result<Option<&ItemId>> {
         match self {
             Self::Top => Ok(None),
@@ -41,7 +41,7 @@ impl Place {
         }
     }
 
-    /// Returns the owner of the tree that it is in; `None` for the list of owners.
+    /// Returns the owner of the tree that contains the place; `None` for the list of owners.
     pub(crate) fn owner(&self, client: &SyncClient) -> Option<UserId> {
         match self {
             Self::Top => Some(client.user()),
@@ -51,7 +51,7 @@ impl Place {
         }
     }
 
-    /// Returns the children by name; none for the list of owners, since owners are no items.
+    /// Returns the children by name; none for the list of owners, because owners are no items.
     pub(crate) fn children(&self, client: &SyncClient) -> Result<Vec<Child>> {
         Ok(match self {
             Self::Top => client.children(None)?,
@@ -61,7 +61,7 @@ impl Place {
         })
     }
 
-    /// Returns whether it can have children.
+    /// Returns whether the place can have children.
     pub(crate) fn is_folder(&self) -> bool {
         match self {
             Self::Top | Self::Owners | Self::Owner(_) => true,
@@ -146,7 +146,7 @@ fn nearest(client: &SyncClient, path: &TreePath) -> TreePath {
     }
 }
 
-/// Resolves a path; `None` if nothing is there.
+/// Resolves a path; `None` if it leads to nothing.
 pub(crate) fn find_if_there(client: &SyncClient, path: &str) -> Result<Option<Place>> {
     match find(client, path) {
         Ok(place) => Ok(Some(place)),
@@ -193,7 +193,7 @@ pub(crate) fn folder(client: &SyncClient, path: &str) -> Result<Place> {
 /// stand where the user expects a folder of their own.
 ///
 /// # Errors
-/// Names the place by its owner, which always works.
+/// The failure names the place by a path with its owner, which always works.
 pub(crate) fn check_way(client: &SyncClient, path: &str) -> Result<()> {
     let mut ways = Vec::new();
     let mut at = parse(path)?;
@@ -249,7 +249,7 @@ pub(crate) fn explain(client: &SyncClient) -> impl Fn(ClientError) -> Failure {
     }
 }
 
-/// Splits a path into the path above and its last name; an error where the path has no names.
+/// Splits a path into the path above and its last name; fails if the path has no names.
 pub(crate) fn split(path: &str) -> Result<(String, String)> {
     let path = parse(path)?;
     match path.split() {
@@ -266,8 +266,8 @@ pub(crate) fn name(text: &str) -> Result<Name> {
     Name::new(text).map_err(|reason| Failure::usage(format!("the name {text:?} {reason}")))
 }
 
-/// Returns the destination of an item named `own` that is sent to `to`: into `to` if that is a
-/// folder, else under that name. It is an error if the destination exists.
+/// Returns the destination of an item named `own` that is sent to `to`: inside `to` if that is a
+/// folder, else at the path `to` itself. Fails if the destination exists.
 pub(crate) fn destination(client: &SyncClient, to: &str, own: &str) -> Result<(Place, Name)> {
     let (parent, text) = match find_if_there(client, to)? {
         Some(place) if place.is_folder() => (place, own.to_owned()),

@@ -57,7 +57,7 @@ impl Settings {
         }
     }
 
-    /// Writes the settings into a replica's directory, whole or not at all.
+    /// Writes the settings into a replica's directory, completely or not at all.
     pub(crate) fn write(&self, directory: &Path) -> Result<()> {
         let what = || format!("cannot write {}", directory.join(SETTINGS_FILE).display());
         let mut file = tempfile::NamedTempFile::new_in(directory).map_err(Failure::io(what()))?;
@@ -123,7 +123,7 @@ pub(crate) fn config() -> ClientConfig {
     ClientConfig { rematerialise: true, ..ClientConfig::default() }
 }
 
-/// The replica that `init` asks for.
+/// The replica that `init` is to create.
 struct Plan {
     directory: PathBuf,
     settings: Settings,
@@ -146,7 +146,7 @@ fn plan(global: &Global, init: &Init) -> Result<Plan> {
     Ok(Plan { directory, settings, user, transport })
 }
 
-/// Creates a replica as `init` asks, with a client id of its own.
+/// Creates a replica as `init` requests, with a new client id.
 pub(crate) fn create(global: &Global, init: &Init) -> Result<SyncClient> {
     let Plan { directory, settings, user, transport } = plan(global, init)?;
     let server = &settings.server;
@@ -156,7 +156,7 @@ pub(crate) fn create(global: &Global, init: &Init) -> Result<SyncClient> {
     Ok(client)
 }
 
-/// Creates a replica as `init` asks from an exported state, or leaves the directory as it was.
+/// Creates a replica from an exported state as `init` requests, or leaves the directory unchanged.
 pub(crate) fn hydrate(
     global: &Global,
     init: &Init,
@@ -173,7 +173,7 @@ pub(crate) fn hydrate(
     Ok(outcome)
 }
 
-/// The name of this machine, without its domain.
+/// Returns the name of this machine, without its domain.
 fn host_name() -> Option<String> {
     let system = rustix::system::uname();
     let name = system.nodename().to_str().ok()?;
@@ -212,7 +212,7 @@ fn http(settings: &Settings, config: HttpConfig) -> Result<HttpTransport> {
     })
 }
 
-/// Connects to a server for calls that need no replica: the one named, or the replica's.
+/// Connects to a server for calls that need no replica: the named one, or the replica's.
 pub(crate) fn server(
     global: &Global,
     url: Option<&str>,
@@ -263,7 +263,7 @@ fn read_settings(directory: &Path) -> Result<Settings> {
     Ok(settings)
 }
 
-/// Reads a small file: never more than [`MAX_SMALL_FILE_BYTES`], and without waiting for a writer.
+/// Reads a small file, at most [`MAX_SMALL_FILE_BYTES`], without waiting for a writer.
 fn read_bounded(path: &Path) -> std::io::Result<String> {
     let meta = std::fs::metadata(path)?;
     if meta.is_dir() {
@@ -282,7 +282,7 @@ fn read_bounded(path: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// Provides the token from the environment or its file, which is read again for each call.
+/// A provider of the token from the environment or its file, which is read again for each call.
 struct Tokens {
     file: Option<PathBuf>,
 }

@@ -9,7 +9,7 @@ use vfs_sync_core::item::Name;
 
 use crate::fs::names::path_text;
 
-/// The number of problems that are kept in full; beyond it they are only counted.
+/// The number of problems that are kept in full; further ones are only counted.
 const KEPT: usize = 1_000;
 /// The number of changes that a dry run lists.
 const LISTED: usize = 200_000;
@@ -41,7 +41,7 @@ pub(crate) enum ProblemKind {
     Temporary,
     /// The entry is a file on one side and a folder on the other.
     TypeChanged,
-    /// Another content is in its place.
+    /// Another content has the place of the entry.
     Differs,
     /// The item has no content yet.
     NoContent,
@@ -57,11 +57,11 @@ pub(crate) enum ProblemKind {
     Time,
     /// The server rejected the item, so it exists only on this disk.
     Refused,
-    /// Another disk than the recorded one is mounted there.
+    /// A different disk is mounted there than the recorded one.
     OtherDisk,
     /// The entry was kept beside the item that took its name.
     ConflictedCopy,
-    /// The entry is not in the tree, and was not removed because it was made or changed here.
+    /// The entry is not in the tree, and was kept because it was created or changed here.
     Kept,
 }
 
@@ -71,8 +71,8 @@ impl ProblemKind {
         self.into()
     }
 
-    /// Returns whether the problem means that the request was only partly done. Consequences of the
-    /// file types and names that a disk supports do not.
+    /// Returns whether the problem means that the request was only partly done. Limits of the
+    /// disk's file types and names do not count.
     const fn is_failure(self) -> bool {
         !matches!(self, Self::NameChanged | Self::OwnReplica | Self::Temporary | Self::NotAFile)
     }
@@ -111,7 +111,7 @@ impl Problem {
 /// The problems of an import or export, in bounded memory.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Problems {
-    /// The first of them.
+    /// The first problems, in full.
     pub(crate) first: Vec<Problem>,
     /// The number of problems of each kind.
     pub(crate) counts: BTreeMap<ProblemKind, u64>,
@@ -139,7 +139,7 @@ impl Problems {
     }
 }
 
-/// A content that was kept beside another, and its name there.
+/// A content that was kept beside another, with its new name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Conflict {
     pub(crate) path: String,
@@ -149,7 +149,7 @@ pub(crate) struct Conflict {
 /// The conflicted copies of an import, in bounded memory.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Conflicts {
-    /// The first of them.
+    /// The first conflicts, in full.
     pub(crate) first: Vec<Conflict>,
     pub(crate) count: u64,
 }
@@ -174,12 +174,12 @@ pub(crate) enum Change {
     Attributes,
     Moved,
     Deleted,
-    /// A new file beside the one of its name.
+    /// A new file is written beside the existing one of its name.
     Copy,
 }
 
 impl Change {
-    /// Returns the change as people read it.
+    /// Returns the change in words for people.
     pub(crate) const fn text(self) -> &'static str {
         match self {
             Self::NewFolder => "new folder",
@@ -204,7 +204,7 @@ pub(crate) struct Changed {
 #[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Changes {
     pub(crate) entries: Vec<Changed>,
-    /// The number of changes beyond these.
+    /// The number of changes beyond the listed ones.
     pub(crate) more: u64,
 }
 

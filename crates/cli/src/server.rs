@@ -105,7 +105,7 @@ pub(crate) struct Setup {
     pub(crate) auth: AuthConfig,
     pub(crate) database: String,
     pub(crate) data: PathBuf,
-    /// Accepts an empty database beside the contents or the mark of another one.
+    /// True to accept an empty database beside the contents or the mark of another one.
     pub(crate) new: bool,
     pub(crate) listen: SocketAddr,
     pub(crate) admin_listen: Option<SocketAddr>,
@@ -152,11 +152,12 @@ pub(crate) async fn bind(setup: Setup) -> Result<Bound> {
     Ok(Bound { server, listener, admin, address, admin_address })
 }
 
-/// The file in a server's directory that holds the id of the database last served with it.
+/// The file in a server's directory with the id of the database that was last served with it.
 const MARK_FILE: &str = "database-id";
 
-/// Refuses to serve an empty database where another database left contents or its mark: its disk is
-/// not mounted, or it is elsewhere, and every client would see all its items removed.
+/// Rejects an empty database where another database left contents or its mark: the other one's disk
+/// is not mounted, or its file is elsewhere. Every client would otherwise see all its items
+/// removed.
 async fn refuse_strangers(setup: &Setup, blobs: &dyn BlobStore, id: Option<&str>) -> Result<()> {
     let mark = setup.data.join(MARK_FILE);
     let marked = match std::fs::read_to_string(&mark) {
@@ -226,8 +227,8 @@ pub(crate) async fn existing_blobs(data: Option<&Path>) -> Result<Arc<dyn BlobSt
     }
 }
 
-/// Opens the object store, S3 or a directory, and probes it, so that a wrong configuration fails
-/// now.
+/// Opens the object store, S3 or a directory, and probes it, so that a wrong configuration fails at
+/// once.
 async fn open_blobs(s3: Option<&S3Config>, data: &Path) -> Result<Arc<dyn BlobStore>> {
     let (place, made) = match s3 {
         Some(config) => (format!("the bucket {}", config.bucket), ObjectBlobs::s3(config)),

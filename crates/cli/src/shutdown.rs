@@ -1,5 +1,5 @@
-//! Handles Ctrl-C and SIGTERM: the first finishes the work in progress, the second exits at once.
-//! Both are safe.
+//! Handles Ctrl-C and SIGTERM: the first one finishes the work in progress, the second one exits at
+//! once. Both are safe.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -30,7 +30,7 @@ pub(crate) fn on_signals(output: Output) -> Result<CancellationToken> {
     Ok(stop)
 }
 
-/// The failure of a command that the user stopped.
+/// Returns the failure of a command that the user stopped.
 pub(crate) fn interrupted() -> Failure {
     Failure::new(Kind::Interrupted, "interrupted; completed work is kept")
         .hint("the same command resumes from there")

@@ -1,4 +1,4 @@
-//! Standard input that a signal can interrupt: a read of it may wait for ever.
+//! Standard input whose reads a signal can interrupt: a plain read may wait for ever.
 
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -10,7 +10,7 @@ const CHUNK: usize = 256 * 1024;
 /// The delay until a signal is noticed while no input arrives.
 const NOTICED: Duration = Duration::from_millis(50);
 
-/// Reads standard input, on a thread of its own, until it ends or `stop` is cancelled.
+/// A reader of standard input, on a separate thread, until the input ends or `stop` is cancelled.
 pub(crate) struct Stdin {
     chunks: Receiver<io::Result<Vec<u8>>>,
     rest: io::Cursor<Vec<u8>>,

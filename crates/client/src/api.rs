@@ -1,4 +1,4 @@
-//! The calls of [`SyncClient`](crate::SyncClient), by what they are about, and their values.
+//! The calls of [`SyncClient`](crate::SyncClient), grouped by subject, and their values.
 
 mod content;
 mod directory;

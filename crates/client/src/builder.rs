@@ -1,4 +1,4 @@
-//! Building a client: the way to its server, its configuration, and its replica.
+//! Builds a client from a transport, a configuration, and a replica.
 
 use std::io::Read;
 use std::path::Path;
@@ -14,9 +14,9 @@ use crate::error::ClientError;
 use crate::replica::{Meta, create_store, memory_store, open_store, remove_store};
 use crate::transport::{HttpConfig, HttpTransport, TokenProvider, Transport, TransportError};
 
-/// The builder of a [`SyncClient`]. Begins with the way to the server ([`SyncClient::http`] or
-/// [`SyncClient::builder`]) and ends with the replica: [`create`](Self::create) makes one,
-/// [`open`](Self::open) takes up one that is there, [`in_memory`](Self::in_memory) keeps none.
+/// The builder of a [`SyncClient`]. It begins with the transport ([`SyncClient::http`] or
+/// [`SyncClient::builder`]) and ends with the replica: [`create`](Self::create) makes a new one,
+/// [`open`](Self::open) opens an existing one, [`in_memory`](Self::in_memory) makes one in memory.
 #[must_use = "a builder does nothing until it is given a replica"]
 pub struct ClientBuilder {
     transport: Arc<dyn Transport>,
@@ -40,7 +40,7 @@ impl SyncClient {
         Ok(Self::builder(transport).server(server))
     }
 
-    /// Begins a client over a transport of the application's own.
+    /// Begins a client over a custom transport.
     pub fn builder(transport: Arc<dyn Transport>) -> ClientBuilder {
         ClientBuilder { transport, server: None, client_id: None, config: ClientConfig::default() }
     }
@@ -60,14 +60,14 @@ impl ClientBuilder {
         self
     }
 
-    /// Gives a new replica the client id of an exported state, for
-    /// [`SyncClient::hydrate_state`]; otherwise it gets a new one.
+    /// Gives a new replica the client id of an exported state, for [`SyncClient::hydrate_state`];
+    /// otherwise the replica gets a random one.
     pub fn client_id(mut self, client_id: ReplicaId) -> Self {
         self.client_id = Some(client_id);
         self
     }
 
-    /// Makes a replica of `user` in the directory `dir`, which is made if it is missing.
+    /// Creates a replica of `user` in the directory `dir`, which is created if it is missing.
     ///
     /// # Errors
     /// [`ClientError::ReplicaExists`] if there is one already, [`ClientError::Invalid`] if the
@@ -98,7 +98,7 @@ impl ClientBuilder {
         Ok(SyncClient::over(store, cache, self.transport, self.config))
     }
 
-    /// Makes a replica of `user` in memory, which goes with its last clone.
+    /// Creates a replica of `user` in memory, which ends with the last clone of the client.
     ///
     /// # Errors
     /// [`ClientError::Invalid`] as [`Self::create`].
@@ -108,8 +108,8 @@ impl ClientBuilder {
         Ok(SyncClient::over(store, cache, self.transport, self.config))
     }
 
-    /// Makes a replica of `user` in `dir` from an exported state, whose client id
-    /// [`Self::client_id`] has given. If the state is refused, `dir` is left as it was.
+    /// Creates a replica of `user` in `dir` from an exported state, whose client id
+    /// [`Self::client_id`] has set. If the state is rejected, `dir` stays unchanged.
     ///
     /// # Errors
     /// As [`Self::create`] and [`SyncClient::hydrate_state`].
@@ -145,7 +145,8 @@ impl ClientBuilder {
         Ok(Meta::new(client_id, user, self.server.as_deref().unwrap_or(unnamed)))
     }
 
-    /// Binds the transport to the replica's user: from the first call on it exchanges nothing of others.
+    /// Binds the transport to the replica's user: from the first call on it exchanges no data of
+    /// other users.
     fn bind(&self, user: &UserId) -> Result<(), ClientError> {
         self.transport.bind_user(user).map_err(|other| {
             ClientError::Invalid(format!(

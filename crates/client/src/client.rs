@@ -1,4 +1,4 @@
-//! The client: a replica, a transport, and what holds them together.
+//! The client: a replica, a transport, and the state that connects them.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::AtomicBool;
@@ -21,7 +21,7 @@ use crate::replica::ReplicaStore;
 use crate::sync::task::Background;
 use crate::transport::Transport;
 
-/// Changes that a subscriber may be behind before it misses some.
+/// The number of changes that a subscriber may fall behind before it misses some.
 const CHANGES_KEPT: usize = 4_096;
 
 /// The state of a replica, for people and for triage.
@@ -31,7 +31,7 @@ pub struct Status {
     pub client_id: ReplicaId,
     /// The user that the replica belongs to.
     pub user: UserId,
-    /// The server that it was made for.
+    /// The server that the replica was created for.
     pub server: String,
     /// The position up to which the feed is applied.
     pub cursor: Option<Cursor>,
@@ -39,29 +39,30 @@ pub struct Status {
     pub last_reconciled_write_ids: WriteIds,
     /// The number of operations to push.
     pub pending: u64,
-    /// Operations that the server has decided, shown until a pull covers them.
+    /// The number of operations that the server has decided, shown until a pull covers them.
     pub acknowledged: u64,
-    /// Operations that were refused.
+    /// The number of rejected operations.
     pub rejected: u64,
     /// The number of contents to upload.
     pub uploads: u64,
-    /// Contents whose upload was refused for good; their bytes are kept.
+    /// The number of contents whose upload was rejected for good; their bytes are kept.
     pub rejected_uploads: u64,
-    /// Changes that a restored server lost and that could not be offered to it again.
+    /// The number of changes that a restored server lost and that could not be offered again.
     pub lost: u64,
-    /// Items confirmed by the server.
+    /// The number of items confirmed by the server.
     pub items: u64,
-    /// The reason for which synchronising stopped, until it succeeds or is started by hand.
+    /// The reason why synchronisation stopped, until it succeeds or is started by hand.
     pub stopped: Option<StopReason>,
-    /// The reason for which background work pauses; it resumes once the cause is gone.
+    /// The reason why background work pauses; it resumes once the cause is gone.
     pub paused: Option<StopReason>,
     /// True while background work is running.
     pub running: bool,
 }
 
-/// A replica of a user's tree and the way to its server. Cheap to clone; clones are one client.
+/// A replica of a user's tree, and the transport to its server. Clones are cheap and share one
+/// client.
 ///
-/// Calls that are not `async` touch only the replica and block for a disk write at most.
+/// Calls that are not `async` touch only the replica, and block at most for a disk write.
 #[derive(Clone)]
 pub struct SyncClient {
     pub(crate) inner: Arc<Inner>,
@@ -72,18 +73,18 @@ pub(crate) struct Inner {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) config: ClientConfig,
     pub(crate) cache: Arc<Cache>,
-    /// One for each download that may be under way.
+    /// A permit for each download that may be in progress.
     pub(crate) downloads: Semaphore,
-    /// False once the server is known to have no call for several small contents.
+    /// False once the server is known to lack the call for several small contents.
     pub(crate) reads_many: AtomicBool,
     pub(crate) progress: Mutex<Progress>,
     observers: Mutex<Vec<Arc<dyn Observer>>>,
     changes: broadcast::Sender<ChangeEvent>,
-    /// Held by whatever talks to the server: one sync at a time.
+    /// A lock that every call to the server holds: one sync at a time.
     pub(crate) work: Arc<tokio::sync::Mutex<()>>,
     pub(crate) sync_requested: Arc<Notify>,
     pub(crate) background: Mutex<Option<Background>>,
-    /// The reason for which background work pauses, if it does.
+    /// The reason why background work pauses, if it does.
     pub(crate) paused: Mutex<Option<StopReason>>,
 }
 
@@ -118,7 +119,7 @@ impl SyncClient {
         self.store().meta().client_id.clone()
     }
 
-    /// The name of this device in the names of conflicted copies.
+    /// Returns the name of this device in the names of conflicted copies.
     #[must_use]
     pub fn device(&self) -> String {
         self.inner.device(&self.client_id())
@@ -130,7 +131,7 @@ impl SyncClient {
         self.store().meta().user.clone()
     }
 
-    /// A new, random item id.
+    /// Returns a new, random item id.
     #[must_use]
     pub fn new_item_id(&self) -> ItemId {
         self.environment().new_item_id()
@@ -201,14 +202,14 @@ impl Inner {
         &*self.config.environment
     }
 
-    /// The name of this device in the names of conflicted copies.
+    /// Returns the name of this device in the names of conflicted copies.
     pub(crate) fn device(&self, client_id: &ReplicaId) -> String {
         let id = client_id.as_str();
         let end = || id.char_indices().rev().nth(7).map_or(id, |(at, _)| &id[at..]).to_owned();
         device_name(&self.config.device.clone().unwrap_or_else(end))
     }
 
-    /// Evicts contents if there are too many. Not to be called with the store locked.
+    /// Evicts contents if the cache is over its limit. It must not be called with the store locked.
     pub(crate) fn trim_cache(&self) -> Result<(), ClientError> {
         if self.cache.is_over()? {
             // Locked until it is done: a content that is queued in between would not be known to stay.
@@ -248,8 +249,8 @@ impl Inner {
         }
     }
 
-    /// Emits the violation that a call ends with: logs it, counts it, and notifies the observers. Called
-    /// once, where the call returns; whatever finds a violation only returns it.
+    /// Emits the violation in which a call ends: logs it, counts it, and notifies the observers. It
+    /// is called once, where the call returns; inner functions only return a violation.
     pub(crate) fn emitted(&self, error: ClientError) -> ClientError {
         if let ClientError::Violation(violation) = &error {
             report_violation((**violation).clone());
@@ -259,8 +260,8 @@ impl Inner {
     }
 }
 
-/// Logs and counts a violation, as a client does with each: for one that is found before there is a
-/// client, such as a state file that does not say whose it is.
+/// Logs and counts a violation that is found before a client exists, such as a state file that does
+/// not name its client.
 pub fn report_violation(violation: Violation) -> ClientError {
     let (stage, code) = (violation.stage().as_str(), violation.code());
     let signature = violation.signature();

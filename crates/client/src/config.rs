@@ -11,29 +11,30 @@ use crate::error::ClientError;
 /// The configuration of a client.
 #[derive(Debug, Clone)]
 pub struct ClientConfig {
-    /// Rematerialise by itself, once in a sync, when the server asks for it; otherwise stop.
+    /// True to rematerialise automatically, once in a sync, when the server requires it; otherwise
+    /// the client stops.
     pub rematerialise: bool,
-    /// Entries in a page: 1 to 500.
+    /// The number of entries in a page: 1 to 500.
     pub page_limit: u32,
-    /// Contents on their way at one time, in each direction: 1 to 64.
+    /// The number of concurrent transfers of contents in each direction: 1 to 64.
     pub transfers: usize,
-    /// Contents of up to so many bytes go up many to a request; 1 MiB at most.
+    /// The size up to which contents share a request when they are uploaded; 1 MiB at most.
     pub batch_max_bytes: u64,
     /// Uploads of at least this many bytes, and above [`Self::batch_max_bytes`], are resumable.
     pub resumable_from: u64,
-    /// Bytes of content to keep on this machine at most; `None`: all. What is queued for upload
-    /// or in the application's hands stays beyond that.
+    /// The greatest size of the content cache in bytes; `None` keeps everything. Contents that are
+    /// queued for upload or held by the application stay even beyond it.
     pub cache_size: Option<u64>,
-    /// The rest of background work between two syncs, unless a sync is requested.
+    /// The pause of background work between two syncs, unless a sync is requested.
     pub interval: Duration,
-    /// The shortest and the longest back-off after a failure of the network.
+    /// The shortest and the longest back-off after a network failure.
     pub backoff: (Duration, Duration),
     /// The name of this device in conflicted copies; `None` takes the end of the client's id.
     pub device: Option<String>,
     /// A VFS that the application has registered with SQLite, for a replica's database on a disk
-    /// that is not the system's; `None`: the system's. Contents stay in the replica's directory.
+    /// that is not the system's; `None` for the system's. Contents stay in the replica's directory.
     pub vfs: Option<String>,
-    /// The source of time, ids and chance.
+    /// The source of time, ids and randomness.
     pub environment: Arc<dyn Environment>,
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 /// The folder of the contents in a replica's directory.
 pub(crate) const CONTENTS: &str = "contents";
 
-/// Makes a directory that only its owner may look into: what is in it is the user's.
+/// Creates a directory that only its owner may read, because the user's data is in it.
 pub(crate) fn private_dir(dir: &Path) -> std::io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);

@@ -1,4 +1,4 @@
-//! The environment of a client besides its disk and its network: time, ids, chance, and threads.
+//! The environment of a client besides its disk and network: time, ids, randomness, and threads.
 
 use std::fmt::Debug;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,12 +9,12 @@ use vfs_sync_core::time::Timestamp;
 
 use crate::error::ClientError;
 
-/// The source of a client's time, new ids and chance. [`SystemEnvironment`] is the machine's; a
-/// test implements its own, to control the clock or to see the same ids in each run.
+/// The source of a client's time, new ids and randomness. [`SystemEnvironment`] uses the machine's;
+/// a test implements its own, to control the clock or to get the same ids in each run.
 ///
-/// A client on a current-thread tokio runtime whose clock is paused, in an environment that
-/// [answers from a seed](Self::unique) and is [single-threaded](Self::is_single_threaded), over a
-/// transport that does the same, does the same in every run, step by step.
+/// A client runs deterministically, step by step, under these conditions: it is on a current-thread
+/// tokio runtime whose clock is paused, its environment [answers from a seed](Self::unique) and is
+/// [single-threaded](Self::is_single_threaded), and its transport is deterministic too.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicU64, Ordering};
@@ -45,22 +45,22 @@ pub trait Environment: Debug + Send + Sync + 'static {
     /// Returns the time of the wall clock. It may be wrong, jump and go back.
     fn now(&self) -> Timestamp;
 
-    /// 128 bits that nobody had before: they become an id, in the form of a UUID. Two replicas
-    /// that get the same ones overwrite each other's items.
+    /// Returns 128 bits that were never used before: they become an id in the form of a UUID. Two
+    /// replicas that get the same bits overwrite each other's items.
     fn unique(&self) -> u128;
 
-    /// A number from 0 to 1 that spreads what many clients would do at one time.
+    /// Returns a random number from 0 to 1, which spreads actions that many clients would make at
+    /// one time.
     fn jitter(&self) -> f64;
 
-    /// Returns true if blocking disk work runs where it is polled instead of on the runtime's
-    /// threads for that. A transaction then begins and ends in one step.
+    /// Returns true if blocking disk work runs on the polling thread instead of the runtime's
+    /// blocking threads. A transaction then begins and ends in one step.
     fn is_single_threaded(&self) -> bool {
         false
     }
 }
 
-/// The machine's clock, random UUIDs of version 7, which are ordered by time, and the runtime's
-/// threads.
+/// The machine's clock, random UUIDs of version 7 (ordered by time), and the runtime's threads.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemEnvironment;
 
@@ -105,14 +105,13 @@ impl dyn Environment {
         StagingId::new(self.id()).expect("a UUID is an id")
     }
 
-    /// The wall clock, as files have it.
+    /// Returns the wall clock's time as a file time.
     pub(crate) fn file_time(&self) -> SystemTime {
         let millis = u64::try_from(self.now().as_millis()).unwrap_or_default();
         UNIX_EPOCH + Duration::from_millis(millis)
     }
 
-    /// Runs what blocks where that disturbs nobody. It is finished even if nobody waits for it any
-    /// more.
+    /// Runs blocking work on a thread for it. The work finishes even if its caller is cancelled.
     pub(crate) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, ClientError> + Send + 'static,

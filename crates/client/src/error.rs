@@ -1,4 +1,4 @@
-//! Errors of the client, in the terms of the field.
+//! Errors of the client.
 
 use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::cursor::Cursor;
@@ -8,16 +8,17 @@ use vfs_sync_core::id::{BlobId, ItemId};
 use crate::api::node::Reader;
 use crate::transport::TransportError;
 
-/// The reason for which a call failed. The call changed nothing unless the variant says so.
+/// The reason why a call failed. The call changed nothing unless the variant says so.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The protocol was broken. Emitted to the observers before it is returned.
+    /// The server broke the protocol. The violation is emitted to the observers before the call
+    /// returns.
     #[error("{0}")]
     Violation(Box<Violation>),
-    /// The server's answer, or that there was none.
+    /// The call failed at the server or on the network.
     #[error(transparent)]
     Transport(#[from] TransportError),
-    /// No such item in the tree as this replica shows it.
+    /// The replica's tree has no such item.
     #[error("there is no item {0}")]
     UnknownItem(ItemId),
     /// The path leads to no item.
@@ -31,7 +32,8 @@ pub enum ClientError {
         /// The item to move or link.
         child: ItemId,
     },
-    /// A pull or another call changed the item while it was copied, so that the copy lacks something.
+    /// A pull or another call changed the item while it was being copied, so the copy is
+    /// incomplete.
     #[error("{0} changed while it was copied, and nothing was done: try again")]
     Changed(ItemId),
     /// The user's level on the item is too low, as far as this replica knows.
@@ -44,13 +46,14 @@ pub enum ClientError {
         /// The level that the user has.
         has: AccessLevel,
     },
-    /// An item cannot move from one owner's tree into another's: it can be copied, and then deleted
-    /// ([`SyncClient::move_by_copy`](crate::SyncClient::move_by_copy)).
+    /// An item cannot move from one owner's tree into another's;
+    /// [`SyncClient::move_by_copy`](crate::SyncClient::move_by_copy) copies it and deletes the
+    /// original.
     #[error("{item} cannot be moved into another owner's tree")]
     OtherTree {
         /// The item that was to move.
         item: ItemId,
-        /// The target; `None` is the top of the user's own tree.
+        /// The target; `None` for the top of the user's own tree.
         parent: Option<ItemId>,
     },
     /// The call is not possible; the text gives the reason and a remedy.
@@ -59,7 +62,7 @@ pub enum ClientError {
     /// The item has no content.
     #[error("{0} has no content")]
     NoContent(ItemId),
-    /// The server answered in full, again and again, and the bytes are not the content.
+    /// The server repeatedly returned a complete answer whose bytes are not the content.
     #[error("the server's bytes of {item}, content {blob_id}, are not the content: {reason}")]
     WrongContent {
         /// The id of the content.
@@ -69,12 +72,13 @@ pub enum ClientError {
         /// The difference between the bytes and the content.
         reason: String,
     },
-    /// No grant on the item names the user: it is shared with a group, or with what is above it.
+    /// No grant on the item names the user: the item is shared with a group, or through a container
+    /// above it.
     #[error("{item} is not shared with the user by name: no grant on it can be declined")]
     NotDeclined {
         /// The item that cannot be declined.
         item: ItemId,
-        /// The grants that reach the user, as far as they are known.
+        /// The grants that reach the user, as far as this replica knows.
         through: Vec<Reader>,
     },
     /// No operation with this id is in the list.
@@ -93,7 +97,7 @@ pub enum ClientError {
         /// The format that this program knows.
         known: i64,
     },
-    /// The replica's file is damaged, or no replica at all.
+    /// The replica's file is damaged, or is not a replica.
     #[error("the replica {path} cannot be read: {reason}")]
     CorruptReplica {
         /// The path of the replica's file.
@@ -101,13 +105,14 @@ pub enum ClientError {
         /// The reason that SQLite gives.
         reason: String,
     },
-    /// There is a replica in the directory already.
+    /// The directory already contains a replica.
     #[error("there is a replica in {0} already")]
     ReplicaExists(String),
-    /// There is no replica in the directory.
+    /// The directory does not contain a replica.
     #[error("there is no replica in {0}: make one first")]
     NoReplica(String),
-    /// The replica's disk failed; a retry may help once the cause (often space) is mended.
+    /// The replica's disk failed; a retry may help once the cause (often lack of space) is
+    /// repaired.
     #[error("the replica's storage failed: {0}")]
     Storage(String),
     /// Reading or writing a content failed.
@@ -118,10 +123,10 @@ pub enum ClientError {
         /// The operating system's error.
         source: std::io::Error,
     },
-    /// Background work has stopped on a violation and is started by hand only.
+    /// Background work stopped on a violation and can only be started by hand.
     #[error("synchronisation is stopped: {}", .0.message)]
     Stopped(StopReason),
-    /// The server was restored again and again while the replica was rebuilt; the replica is as it was.
+    /// The server was restored repeatedly while the replica was rebuilt; the replica is unchanged.
     #[error("the server was restored again while the replica was rebuilt: sync again")]
     RestoredDuringRebuild,
 }
@@ -133,7 +138,7 @@ impl From<Violation> for ClientError {
 }
 
 impl ClientError {
-    /// The violation, if that is what it is.
+    /// Returns the violation, if the error is one.
     #[must_use]
     pub fn violation(&self) -> Option<&Violation> {
         match self {
@@ -142,7 +147,7 @@ impl ClientError {
         }
     }
 
-    /// Returns true if the same call may succeed later without anybody's intervention.
+    /// Returns true if the same call may succeed later without intervention.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Transport(error) if error.is_transient())
@@ -162,17 +167,16 @@ impl ClientError {
     }
 }
 
-/// The reason for which background work stopped; the replica keeps it until work is started by
-/// hand.
+/// The reason why background work stopped; the replica keeps it until work is started by hand.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StopReason {
-    /// `stage:code` of a violation, or the code of a fatal answer.
+    /// The `stage:code` of a violation, or the code of a fatal answer.
     pub signature: String,
     /// The text of the error.
     pub message: String,
     /// The details, as JSON text.
     pub details: String,
-    /// The oldest position that the server can serve, where rematerialising would help.
+    /// The oldest position that the server can serve, if rematerialising would help.
     pub oldest_available: Option<Cursor>,
 }

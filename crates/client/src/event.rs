@@ -12,123 +12,125 @@ use crate::error::StopReason;
 /// A change of the tree, or of the client's own state, that an application may show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChangeEvent {
-    /// An item came into view.
+    /// An item became visible.
     Appeared(ItemId),
     /// An item's fields, links, grants or content changed.
     Changed(ItemId),
-    /// An item is gone.
+    /// An item is deleted.
     Went(ItemId),
-    /// An item is no longer for this user to see: a grant or a membership ended, or it moved out of
-    /// what is shared. Its content is no longer on this machine.
+    /// An item is no longer visible to this user: a grant or a membership ended, or the item moved
+    /// out of a shared folder. Its content is no longer on this machine.
     Revoked(ItemId),
-    /// Somebody shares an item: it came into view under nothing else of its owner's, with all that
-    /// hangs under it. Told once a pull has settled, beside what appeared.
+    /// Somebody shares an item: it became visible with everything under it, and has no visible
+    /// container of its owner's. Emitted once a pull has settled, in addition to
+    /// [`Self::Appeared`].
     Shared {
         /// The id of the item.
         item_id: ItemId,
         /// The owner of the item.
         owner: UserId,
-        /// The level that this user has on it.
+        /// The level that this user has on the item.
         level: AccessLevel,
     },
-    /// The server refused an operation; it is in the rejected list.
+    /// The server rejected an operation; it is in the rejected list.
     Rejected {
         /// The id of the operation.
         op_id: OpId,
-        /// The item that it edits.
+        /// The item that the operation edits.
         item_id: ItemId,
         /// The server's reason, if it gave one.
         reason: Option<PushReason>,
     },
-    /// An operation was superseded by a newer write. It is shown until a pull brings that one.
+    /// An operation was superseded by a newer write. It stays visible until a pull brings the newer
+    /// one.
     Outdated {
         /// The id of the operation.
         op_id: OpId,
-        /// The item that it edits.
+        /// The item that the operation edits.
         item_id: ItemId,
         /// The server's reason, if it gave one.
         reason: Option<PushReason>,
     },
-    /// An item that this replica deleted lives on or comes back: somebody changed it, or something in
-    /// it, in a way that this replica had not seen. Of what was deleted long ago (4,096 items later) it is
-    /// not told that it comes back.
+    /// An item that this replica deleted stays or comes back: somebody changed the item, or an item
+    /// under it, in a way that this replica had not seen. The return of an item that was deleted
+    /// more than 4,096 items ago is not reported.
     Kept(ItemId),
     /// An item that was moved into another owner's tree stays where it was: the server refused a part of the
     /// copy, which is in the list of what was rejected, or the item was restored before the move was whole.
     NotMoved(ItemId),
-    /// Two contents were written at the same time: the second is kept as an item of its own.
+    /// Two contents were written at the same time; the second is kept as a separate item.
     ConflictedCopy {
         /// The item whose content changed under the writer.
         item_id: ItemId,
         /// The item that has the writer's content.
         copy: ItemId,
     },
-    /// The upload of a content was refused for good; its bytes are kept.
+    /// The upload of a content was rejected for good; its bytes are kept.
     UploadRejected {
-        /// The item that it was for.
+        /// The item that the content was for.
         item_id: ItemId,
-        /// The reason of the refusal.
+        /// The reason for the rejection.
         reason: String,
     },
-    /// Background work cannot continue until somebody renews the token, makes room at the server, or mends what
-    /// is damaged there. It keeps trying, and then resumes by itself. Emitted once.
+    /// Background work cannot continue until somebody renews the token, makes space at the server,
+    /// or repairs damaged data there. It keeps trying, and resumes by itself. Emitted once.
     Paused(StopReason),
     /// Background work resumes after a pause.
     Resumed,
-    /// Background work synchronised, and this is still to be sent, or was refused: emitted after every such
-    /// sync.
+    /// Background work synchronised, and this work is still to be sent or was rejected. Emitted
+    /// after every such sync.
     Outstanding(Outstanding),
     /// Background work stopped until it is started by hand.
     Stopped(StopReason),
-    /// A restored server had lost changes that this replica knows: they are queued again, or in the
+    /// A restored server had lost changes that this replica has: they are queued again, or in the
     /// list of lost changes.
     Offered(Offered),
-    /// The tree changed as a whole: it should be read again. A subscriber that was too slow is notified
-    /// by its channel instead.
+    /// The whole tree may have changed: the application should read it again. A subscriber that was
+    /// too slow is notified by its channel instead.
     Rebuilt,
 }
 
-/// The progress of the sync that runs and of the downloads under way.
+/// The progress of the present sync and of the downloads in progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Progress {
-    /// Operations that the server has acknowledged in this sync.
+    /// The number of operations that the server has acknowledged in this sync.
     pub pushed: u64,
-    /// Operations that are still to push.
+    /// The number of operations that are still to push.
     pub to_push: u64,
-    /// Feed entries applied in this sync.
+    /// The number of feed entries applied in this sync.
     pub pulled: u64,
-    /// Contents uploaded and attached in this sync.
+    /// The number of contents uploaded and attached in this sync.
     pub uploaded: u64,
-    /// Contents that are still to upload.
+    /// The number of contents that are still to upload.
     pub to_upload: u64,
-    /// Bytes of content sent in this sync, those of contents that are not whole yet among them.
+    /// The bytes of content sent in this sync, including those of unfinished uploads.
     pub uploaded_bytes: u64,
-    /// Contents downloaded since there was last nothing to download.
+    /// The number of contents downloaded since the downloads were last all done.
     pub downloaded: u64,
-    /// Contents that are asked for and still to download.
+    /// The number of requested contents that are still to download.
     pub to_download: u64,
-    /// Bytes of content received, those of contents that are not whole yet among them.
+    /// The bytes of content received, including those of unfinished downloads.
     pub downloaded_bytes: u64,
-    /// Bytes that are still to be received.
+    /// The bytes that are still to be received.
     pub to_download_bytes: u64,
 }
 
 /// The result of a sync.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SyncReport {
-    /// Operations that were applied, now or before.
+    /// The number of operations that were applied, now or before.
     pub applied: u64,
-    /// Operations that were superseded by a newer write.
+    /// The number of operations that were superseded by a newer write.
     pub outdated: u64,
-    /// Operations that were refused, in the rejected list now.
+    /// The number of operations that were rejected and moved to the rejected list.
     pub rejected: u64,
     /// The number of feed entries applied.
     pub pulled: u64,
     /// The number of contents attached.
     pub uploaded: u64,
-    /// Contents that the server cannot take at present: they stay in the queue.
+    /// The number of contents that the server cannot take at present; they stay in the queue.
     pub waiting: u64,
-    /// Bytes of content uploaded.
+    /// The bytes of content uploaded.
     pub uploaded_bytes: u64,
     /// The number of pushes made.
     pub pushes: u64,
@@ -136,18 +138,19 @@ pub struct SyncReport {
     pub pages: u64,
     /// True if the replica was rebuilt from the server's state.
     pub rematerialised: bool,
-    /// Changes that the server had lost, and that were queued again or listed.
+    /// The changes that the server had lost, and that were queued again or listed.
     pub offered: Offered,
 }
 
 /// Receives violations and progress. A panic in an observer does not change what the client does.
 pub trait Observer: Send + Sync + 'static {
-    /// A guardrail failed: called once for each violation, before the call returns its error.
+    /// Reports a failed guardrail: called once for each violation, before the call returns its
+    /// error.
     fn violation(&self, violation: &Violation) {
         let _ = violation;
     }
 
-    /// A long call went on.
+    /// Reports the progress of a long call.
     fn progress(&self, progress: &Progress) {
         let _ = progress;
     }

@@ -1,5 +1,5 @@
-//! The runtime that an application embeds: a durable replica of a user's tree that is read and
-//! edited offline and converges with the user's other replicas through a server.
+//! The runtime that an application embeds: a durable replica of a user's tree. The application
+//! reads and edits it offline, and it converges with the user's other replicas through a server.
 //!
 //! A [`SyncClient`] is built over a replica (a SQLite file with a directory of contents beside it,
 //! or memory) and a [`Transport`]:

@@ -1,5 +1,5 @@
-//! Synchronising: pushing, pulling, and reporting what was applied. The rules are the core's machines;
-//! these modules are the order in which they are asked, and what is made durable when.
+//! Synchronises: pushes, pulls, and reports the applied state. The core's machines have the rules;
+//! these modules run them in order and make their results durable.
 
 pub(crate) mod background;
 pub(crate) mod backoff;

@@ -1,4 +1,5 @@
-//! The way to a server: one trait with one call, which tests and applications can implement or wrap.
+//! The connection to a server: one trait with one call, which tests and applications can implement
+//! or wrap.
 
 mod call;
 mod error;

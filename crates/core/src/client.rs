@@ -1,5 +1,5 @@
-//! The machines that a client runs: its clock, pulling, pushing its queue, reconciling, offering
-//! again what a server lost, and the exported state.
+//! The machines that a client runs: its clock, the pull, the push of its queue, the reconcile,
+//! offering again, and the exported state.
 
 pub mod clock;
 pub mod flush;

@@ -33,32 +33,33 @@ impl Stage {
 /// A violated rule, with the details for its diagnosis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Violation {
-    /// A write id for a replica is below one seen before.
+    /// The server's write id for a replica is below an earlier one.
     LastWriteIdRegression {
         /// The stage, [`Stage::Pull`] or [`Stage::Reconcile`].
         stage: Stage,
         /// The replica whose write id regressed.
         replica_id: ReplicaId,
-        /// The one seen, or sent.
+        /// The write id that was seen or sent before.
         previous: WriteId,
-        /// The one that came.
+        /// The write id in the answer.
         incoming: WriteId,
     },
-    /// `hasMore` with no items.
+    /// A page that has `hasMore` but no items.
     EmptyPageWithMore,
-    /// An operation id comes twice within one pull-until-settled cycle.
+    /// A change id occurs twice within one pull cycle.
     DuplicateOpReplay {
-        /// The position that came twice.
+        /// The change id that occurred twice.
         op_id: ChangeId,
     },
-    /// `nextCursor` is not the page's last item, or is missing where there is more.
+    /// `nextCursor` is not the cursor of the page's last item, or is missing although `hasMore` is
+    /// set.
     NextCursorMismatch {
         /// The value of `nextCursor` in the page.
         next_cursor: Option<Cursor>,
-        /// The page's last item.
+        /// The cursor of the page's last item.
         page_cursor: Cursor,
     },
-    /// The page's cursor is before the local one.
+    /// The cursor of the page is before the replica's.
     PullCursorRegression {
         /// The cursor of the replica.
         previous: Cursor,
@@ -74,9 +75,9 @@ pub enum Violation {
     },
     /// The server can no longer serve the cursor.
     RematerializationRequired {
-        /// The one asked for.
+        /// The cursor that the client asked for.
         requested: Option<Cursor>,
-        /// The oldest that it can serve.
+        /// The oldest cursor that the server can serve.
         oldest_available: Option<Cursor>,
     },
     /// The acknowledged cursor is before the one sent.
@@ -141,7 +142,7 @@ impl Violation {
         }
     }
 
-    /// `stage:code`, what a runbook is searched for.
+    /// Returns `stage:code`, the name by which a runbook lists the violation.
     #[must_use]
     pub fn signature(&self) -> String {
         format!("{}:{}", self.stage().as_str(), self.code())
@@ -182,7 +183,7 @@ impl Violation {
         }
     }
 
-    /// The details, by name.
+    /// The details of the violation, by name.
     #[must_use]
     pub fn details(&self) -> Map<String, Value> {
         let pair = |previous: &Cursor, incoming: &Cursor| {

@@ -1,4 +1,4 @@
-//! The bodies of requests and answers, as JSON spells them.
+//! The JSON bodies of requests and answers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,14 +16,15 @@ pub mod trash;
 
 /// The version of the protocol that this code speaks, sent as [`PROTOCOL_HEADER`].
 pub const PROTOCOL_VERSION: u32 = 1;
-/// The header that carries the version.
+/// The header with the protocol version.
 pub const PROTOCOL_HEADER: &str = "Vfs-Sync-Protocol";
 
-/// The header that names a user, encoded by [`user_header`]. In a request it is the user whom the
-/// token must belong to, in an answer the token's user.
+/// The header that names a user, encoded by [`user_header`]. In a request it names the user that
+/// the token must belong to, in an answer the token's user.
 pub const USER_HEADER: &str = "Vfs-Sync-User";
 
-/// Encodes a user as the value of [`USER_HEADER`]: all but unreserved characters (RFC 3986) as `%XX`.
+/// Encodes a user as the value of [`USER_HEADER`]: every byte except unreserved characters (RFC
+/// 3986) as `%XX`.
 #[must_use]
 pub fn user_header(user: &UserId) -> String {
     let mut text = String::with_capacity(user.as_str().len());
@@ -80,7 +81,7 @@ pub struct PushResponse {
     pub client_id: ReplicaId,
     /// The results, in the order of the operations.
     pub results: Vec<PushResult>,
-    /// The epoch of the database that decided the push; older servers omit it.
+    /// The epoch of the database that decided the push; absent from older servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Epoch>,
 }
@@ -117,9 +118,9 @@ pub enum PushStatus {
     AlreadyApplied,
     /// A newer write or a cycle superseded the operation; a retry gets the same answer.
     OutdatedOp,
-    /// The write id is not above the replica's last, and it is another operation.
+    /// The write id is not above the replica's last one, and belongs to another operation.
     StaleWriteId,
-    /// Malformed or not allowed.
+    /// The operation is malformed or not allowed.
     InvalidOp,
 }
 
@@ -129,13 +130,13 @@ pub enum PushStatus {
 pub enum PushReason {
     /// A newer write holds the register.
     Superseded,
-    /// A deletion whose author had not seen the item's newest change by another replica.
+    /// The deletion's author had not seen the item's newest change by another replica.
     Unseen,
     /// The link would close a cycle.
     Cycle,
     /// The operation breaks a rule of form.
     Malformed,
-    /// Too few rights on an item that one can see.
+    /// The user sees the item but has too few rights on it.
     NotPermitted,
     /// The item does not exist or is not visible; the two cannot be distinguished.
     UnknownItem,
@@ -147,16 +148,17 @@ pub enum PushReason {
 pub struct PullPage {
     /// The entries, in strictly ascending order.
     pub items: Vec<Entry>,
-    /// The last item's position where there is more.
+    /// The position of the last entry, if there are more.
     pub next_cursor: Option<Cursor>,
     /// True if the feed has more entries.
     pub has_more: bool,
     /// The greatest write id used by each of the user's replicas.
     pub last_reconciled_write_ids: WriteIds,
-    /// The head of the feed, answered to a pull without a cursor.
+    /// The head of the feed, in the answer to a pull without a cursor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline: Option<Cursor>,
-    /// The head of the feed when the page was read, if there is more; older servers omit it.
+    /// The head of the feed when the page was read, if there are more entries; older servers omit
+    /// it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<Cursor>,
     /// The epoch of the feed; older servers omit it.
@@ -172,7 +174,7 @@ pub struct ReconcileRequest {
     pub client_id: ReplicaId,
     /// The cursor that the replica has applied.
     pub cursor: Cursor,
-    /// The write ids that it has applied.
+    /// The write ids that the client has applied.
     #[serde(default)]
     pub last_reconciled_write_ids: WriteIds,
 }
@@ -180,11 +182,11 @@ pub struct ReconcileRequest {
 /// The answer to a reconcile: the merged state.
 pub type ReconcileResponse = ReconcileRequest;
 
-/// The answer to `GET /v1/vfs/crdt/state`: what triage compares with.
+/// The answer to `GET /v1/vfs/crdt/state`: the server's side, for triage to compare with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StateResponse {
-    /// The client that was asked about.
+    /// The client that the request asked about.
     pub client_id: ReplicaId,
     /// The stored reconcile state, if there is one.
     pub reconcile_state: Option<ReconcileState>,
@@ -204,7 +206,7 @@ pub struct StateResponse {
 pub struct MembersResponse {
     /// The members, in ascending order.
     pub members: Vec<UserId>,
-    /// True if there are members after the last of these.
+    /// True if there are further members after these.
     pub has_more: bool,
 }
 
@@ -222,15 +224,15 @@ pub struct GroupsResponse {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BlocksResponse {
-    /// Users whose grants give the caller nothing, ascending.
+    /// The users whose grants give the caller no access, ascending.
     pub owners: Vec<UserId>,
 }
 
-/// The answer to whether the server knows a principal.
+/// The answer to the question whether the server knows a principal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KnownResponse {
-    /// A user who has written something, or a group that has members.
+    /// True for a user who has written something, or a group that has members.
     pub known: bool,
 }
 
@@ -238,9 +240,9 @@ pub struct KnownResponse {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EpochEnd {
-    /// The epoch that ended.
+    /// The epoch of the entry.
     pub epoch: Epoch,
-    /// The counter of the feed's last entry in it.
+    /// The counter of the feed's last entry in this epoch.
     pub last_counter: u64,
 }
 
@@ -262,7 +264,7 @@ pub struct ErrorBody {
     pub error: String,
     /// The machine-readable code, in snake case.
     pub code: String,
-    /// Finds the request in the server's log.
+    /// The id by which to find the request in the server's log.
     #[serde(default)]
     pub request_id: Option<String>,
     /// The remaining fields of the body.
@@ -272,13 +274,13 @@ pub struct ErrorBody {
 
 /// Codes of errors that a client acts upon.
 pub mod code {
-    /// The cursor cannot be served any more.
+    /// The server can no longer serve the cursor.
     pub const REMATERIALIZATION_REQUIRED: &str = "crdt_rematerialization_required";
     /// A write id above the replica's own last, or of an unknown replica.
     pub const WRITE_IDS_AHEAD: &str = "write_ids_ahead_of_server";
     /// The client's protocol is below the server's minimum.
     pub const UPGRADE_REQUIRED: &str = "upgrade_required";
-    /// The attach's checkpoint is not reached.
+    /// The client's reconcile state is behind the attach's checkpoint.
     pub const RECONCILE_BEHIND: &str = "reconcile_state_behind";
     /// Another content has been attached in the meantime.
     pub const CONTENT_CHANGED: &str = "content_changed";
@@ -288,19 +290,19 @@ pub mod code {
     pub const STAGE_EXPIRED: &str = "stage_expired";
     /// A stage that has no bytes yet.
     pub const STAGE_EMPTY: &str = "stage_empty";
-    /// The stage was attached by a request that said something else.
+    /// An earlier request attached the stage with other values.
     pub const ATTACH_DIFFERS: &str = "attach_differs";
     /// The blob is attached to the item as another kind.
     pub const ATTACHED_AS_OTHER_KIND: &str = "attached_as_other_kind";
-    /// A staging id or a blob id that is in use already, for something else.
+    /// A staging id or a blob id that is already used for something else.
     pub const ID_TAKEN: &str = "id_taken";
     /// A stage that has other bytes already.
     pub const UPLOAD_DIFFERS: &str = "upload_differs";
-    /// Another call has taken the upload over.
+    /// Another call has taken over the upload.
     pub const UPLOAD_SUPERSEDED: &str = "upload_superseded";
-    /// The offset of the call is not the upload's.
+    /// The offset of the call differs from the upload's.
     pub const OFFSET_MISMATCH: &str = "offset_mismatch";
-    /// The bytes are not those of the checksum sent along; they were not kept.
+    /// The bytes do not match the checksum sent along; the server did not keep them.
     pub const CHECKSUM_MISMATCH: &str = "checksum_mismatch";
     /// The user's quota is exhausted; `limit` names the limit.
     pub const QUOTA_EXCEEDED: &str = "quota_exceeded";
@@ -320,24 +322,25 @@ pub mod code {
     pub const NOT_IN_TRASH: &str = "not_in_trash";
     /// Too few rights on an item that the user sees.
     pub const NOT_PERMITTED: &str = "not_permitted";
-    /// The database has no room (`507`); the same request succeeds once there is some.
+    /// The database is full (`507`); the same request succeeds once there is space.
     pub const STORAGE_FULL: &str = "storage_full";
-    /// A stored row is malformed (`500`); `table`, `key` and `malformed` say which and what.
+    /// A stored row is malformed (`500`); `table`, `key` and `malformed` name the row and the
+    /// problem.
     pub const MALFORMED_ROW: &str = "malformed_row";
-    /// A row that an attach depends on is malformed (`500`); `malformed` says what.
+    /// A row that an attach depends on is malformed (`500`); `malformed` names the problem.
     pub const ATTACH_FAILED: &str = "attach_failed";
-    /// The token is of another user than the one that the request is meant for (`403`); `expected` and
-    /// `actual` name both.
+    /// The token belongs to another user than the request expects (`403`); `expected` and `actual`
+    /// name both.
     pub const WRONG_USER: &str = "wrong_user";
-    /// The token is good, but lacks a scope; `requiredScope` says which.
+    /// The token is valid but lacks a scope; `requiredScope` names it.
     pub const INSUFFICIENT_SCOPE: &str = "insufficient_scope";
-    /// The cursor was not made by a server.
+    /// The cursor was not created by a server.
     pub const INVALID_CURSOR: &str = crate::cursor::InvalidCursor::NAME;
     /// The request is malformed; `field` names the field, if it is known.
     pub const INVALID_REQUEST: &str = "invalid_request";
     /// The request has no valid bearer token; `reason` names the problem.
     pub const UNAUTHORIZED: &str = "unauthorized";
-    /// A body, or a number of things in it, beyond the limits.
+    /// A body or a list in it is larger than the limits allow.
     pub const TOO_LARGE: &str = "too_large";
 }
 
@@ -366,18 +369,18 @@ impl StageStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StageRequest {
-    /// Made by the server where it is missing.
+    /// The id of the stage; the server chooses one if it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staging_id: Option<StagingId>,
-    /// Used once, for ever.
+    /// The id of the blob, never used before.
     pub blob_id: BlobId,
     /// The time at which the stage expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
-    /// A hint for readers.
+    /// The media type of the bytes, a hint for readers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
-    /// Small content that rides along.
+    /// Small content, sent within the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_base64: Option<String>,
 }
@@ -402,7 +405,7 @@ pub struct StageResponse {
     /// The digest of the bytes, once the stage has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Sha256Digest>,
-    /// The number of bytes received so far; present if the stage was asked for.
+    /// The number of bytes received so far; present in answers to a query of the stage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offset: Option<u64>,
 }
@@ -427,17 +430,17 @@ pub struct DeleteResponse {
     pub blob_id: BlobId,
 }
 
-/// The contents that a file had and has.
+/// The present and earlier contents of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VersionsResponse {
     /// The file whose versions are listed.
     pub item_id: ItemId,
-    /// The newest, which is the current one, first; at most the newest thousand.
+    /// The newest thousand versions at most, the newest (current) one first.
     pub versions: Vec<Version>,
 }
 
-/// A content that a file had or has.
+/// A present or earlier content of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Version {
@@ -447,11 +450,11 @@ pub struct Version {
     pub size: u64,
     /// The SHA-256 digest of the bytes.
     pub digest: Sha256Digest,
-    /// A hint for readers.
+    /// The media type of the bytes, a hint for readers.
     pub content_type: Option<Arc<str>>,
     /// The id of the attachment.
     pub ref_id: RefId,
-    /// The time since which it was the file's content.
+    /// The time at which it became the file's content.
     pub attached_at: Timestamp,
     /// The time of the bytes; contents that older clients attached have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -491,17 +494,17 @@ pub struct AttachRequest {
     /// The write ids that the client must have reconciled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub required_last_reconciled_write_ids: Option<WriteIds>,
-    /// The content that the writer had in front of it: absent, `null` (none) or an id.
+    /// The content that the writer saw before the attach: absent, `null` (none) or an id.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub expected_blob_id: Option<Option<BlobId>>,
-    /// The time of the content: when its bytes were last modified where they come from.
+    /// The time at which the content was last modified at its source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub modified_at: Option<Timestamp>,
     /// The part of the feed that the author had applied when the content was queued, as in an
     /// operation: absent, `null` or a cursor. With it the attach brings a deleted item back.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub basis: Option<Basis>,
-    /// The replica that the content was written on.
+    /// The replica on which the content was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replica_id: Option<ReplicaId>,
     /// The author's hybrid logical clock when the content was queued.
@@ -510,8 +513,8 @@ pub struct AttachRequest {
 }
 
 impl AttachRequest {
-    /// Attaches to `item_id` as its content, with no checkpoint and no expectation of the present
-    /// content.
+    /// Creates a request to attach to `item_id` as its content, without a checkpoint and without an
+    /// expected content.
     #[must_use]
     pub fn to(item_id: ItemId) -> Self {
         Self {
@@ -563,15 +566,15 @@ pub struct BlobBatchRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BlobBatchFile {
-    /// Made by the server where it is missing.
+    /// The id of the stage; the server chooses one if it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staging_id: Option<StagingId>,
-    /// Used once, for ever.
+    /// The id of the blob, never used before.
     pub blob_id: BlobId,
-    /// A hint for readers.
+    /// The media type of the bytes, a hint for readers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
-    /// The content, at most [`crate::limits::MAX_INLINE_BLOB_BYTES`] of it.
+    /// The content, at most [`crate::limits::MAX_INLINE_BLOB_BYTES`] long.
     pub data_base64: String,
     /// The SHA-256 digest of the content. If it is present, bytes with another digest are rejected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -597,7 +600,7 @@ pub struct BlobBatchResult {
     pub blob_id: BlobId,
     /// The outcome for the file.
     pub status: BlobBatchStatus,
-    /// The answers that the single calls would have given, if the file was attached.
+    /// The answers that the single calls would have returned, if the file was attached.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub attached: Option<BlobBatchAttached>,
     /// The error, if the file was not attached.
@@ -605,7 +608,7 @@ pub struct BlobBatchResult {
     pub error: Option<BlobBatchError>,
 }
 
-/// The parsed form of a [`BlobBatchResult`], in which each field is rejected by its own name.
+/// The parsed form of a [`BlobBatchResult`], in which an error names its own field.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct BlobBatchResultForm {
@@ -651,13 +654,13 @@ impl TryFrom<BlobBatchResultForm> for BlobBatchResult {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum BlobBatchStatus {
-    /// The bytes are the item's content.
+    /// The bytes were attached to the item.
     Attached,
-    /// The file failed at the step of the error; repeating it is safe.
+    /// The file failed at the step that the error names; repeating it is safe.
     Failed,
 }
 
-/// Bytes and attachment of a file of a batch.
+/// The bytes and the attachment of a file of a batch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BlobBatchAttached {
@@ -678,17 +681,17 @@ pub struct BlobBatchAttached {
     pub modified_at: Option<Timestamp>,
 }
 
-/// The media type of the answer to `POST /v1/vfs/blobs/batch/read`: for each blob a line of JSON,
-/// a [`BlobReadHead`], and after it the blob's bytes, if it says how many.
+/// The media type of the answer to `POST /v1/vfs/blobs/batch/read`: for each blob a line of JSON, a
+/// [`BlobReadHead`], followed by the blob's bytes if the line has a size.
 pub const BLOB_READ_TYPE: &str = "application/vnd.vfs-sync.blobs";
 
 /// The body of `POST /v1/vfs/blobs/batch/read`: many small blobs in one answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BlobReadRequest {
-    /// The blobs, at most [`crate::limits::MAX_BLOB_BATCH`]. Blobs after the first
-    /// [`crate::limits::MAX_BLOB_BATCH_BYTES`] of content, and each with more than
-    /// [`crate::limits::MAX_INLINE_BLOB_BYTES`], are rejected: read them by other calls.
+    /// The blobs, at most [`crate::limits::MAX_BLOB_BATCH`]. The server rejects blobs with more
+    /// than [`crate::limits::MAX_INLINE_BLOB_BYTES`], and those after the first
+    /// [`crate::limits::MAX_BLOB_BATCH_BYTES`] of content: read them by other calls.
     pub blob_ids: Vec<BlobId>,
 }
 
@@ -704,12 +707,12 @@ pub struct BlobReadHead {
     /// The SHA-256 digest of the bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Sha256Digest>,
-    /// The error that reading this blob alone would have given.
+    /// The error that a request for this blob alone would have returned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<BlobBatchError>,
 }
 
-/// The error that the call for this file alone would have given.
+/// The error that a call for this file alone would have returned.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", from = "BlobBatchErrorForm")]
 pub struct BlobBatchError {
@@ -720,7 +723,7 @@ pub struct BlobBatchError {
     pub body: ErrorBody,
 }
 
-/// The parsed form of a [`BlobBatchError`], in which each field is rejected by its own name.
+/// The parsed form of a [`BlobBatchError`], in which an error names its own field.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct BlobBatchErrorForm {

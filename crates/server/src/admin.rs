@@ -1,4 +1,4 @@
-//! The operator's listener: numbers, and whether the process is alive.
+//! The operator's listener: metrics, and whether the process is alive.
 
 use std::sync::OnceLock;
 
@@ -11,11 +11,11 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::routes::health;
 
-/// Seconds: from a look-up to a push that waited.
+/// The bounds of the latency buckets in seconds: from a fast look-up to a push that waited.
 const LATENCY_BUCKETS: [f64; 12] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
-/// The process's numbers are one set, whichever of its servers they are from.
+/// Returns the recorder of the process's metrics, which all servers in the process share.
 fn recorder() -> Option<&'static PrometheusHandle> {
     static HANDLE: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
     let install = || {
@@ -28,7 +28,7 @@ fn recorder() -> Option<&'static PrometheusHandle> {
     HANDLE.get_or_init(install).as_ref()
 }
 
-/// The routes of the operator's listener; from now on numbers are recorded.
+/// Builds the routes of the operator's listener, and starts recording metrics.
 pub(crate) fn router() -> Router {
     recorder();
     Router::new().route("/metrics", get(metrics)).route("/healthz", get(health::healthz))

@@ -24,7 +24,7 @@ use jwks::{CachedKeys, Location};
 use keys::{Key, KeySet};
 use verified::{Known, Verified};
 
-/// A longer token is none of ours.
+/// The greatest length of a token: ours are shorter.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
 /// The user and rights that a token carries.
@@ -32,7 +32,7 @@ const MAX_TOKEN_BYTES: usize = 8 * 1024;
 pub struct Identity {
     /// The user, from the claim `sub`.
     pub user: UserId,
-    /// `scope`, split at spaces.
+    /// The claim `scope`, split at spaces.
     pub scopes: Vec<String>,
 }
 
@@ -61,7 +61,7 @@ pub enum TokenError {
     WrongAudience,
     #[error("the bearer token's sub is not a user id")]
     BadSubject,
-    /// The keys cannot be fetched, so no token can be verified.
+    /// The keys cannot be fetched, so no token can be verified now.
     #[error("the keys that verify tokens are unavailable")]
     KeysUnavailable,
 }

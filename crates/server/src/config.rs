@@ -8,16 +8,17 @@ use vfs_sync_store::{Quota, Retention};
 /// Bounds, time-outs and retention. The defaults suit a server that faces the internet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerConfig {
-    /// Connections at one time; more wait to be accepted.
+    /// The greatest number of connections at one time; further ones wait to be accepted.
     pub max_connections: usize,
-    /// Requests handled at one time; the server answers further ones with 503 and `Retry-After`.
+    /// The greatest number of requests in progress; the server answers further ones with 503 and
+    /// `Retry-After`.
     pub max_requests: usize,
-    /// Bytes of request bodies held in memory at one time; further requests get 503 and
+    /// The greatest number of bytes of request bodies in memory; further requests get 503 and
     /// `Retry-After`.
     pub max_body_memory: usize,
     /// The time for the head of a request, and for the next request on a connection.
     pub head_timeout: Duration,
-    /// The time for a whole request, its body included, except where blob bytes stream.
+    /// The time for a whole request, including its body, except for streams of blob bytes.
     pub request_timeout: Duration,
     /// The time for the next bytes of a body, and for the peer to take the next bytes of an answer.
     pub idle_timeout: Duration,
@@ -25,19 +26,18 @@ pub struct ServerConfig {
     pub drain_timeout: Duration,
     /// The largest blob, in bytes.
     pub max_blob_bytes: u64,
-    /// Bytes that a user's blobs may have together, staged ones included.
+    /// The greatest total size of a user's blobs in bytes, staged ones included.
     pub max_stored_bytes: u64,
-    /// Bytes that a user may have staged and not attached.
+    /// The greatest number of bytes that a user may have staged and not attached.
     pub max_staged_bytes: u64,
-    /// Stages that a user may have open.
+    /// The greatest number of open stages of a user.
     pub max_open_stages: u64,
-    /// Uploads at one time that are too large to be held in memory; more wait. Each takes some
-    /// three parts of the object store, 24 MiB, or more beyond 8 GB.
+    /// The greatest number of concurrent uploads that are too large for memory; further ones wait.
+    /// Each uses about three parts of the object store, 24 MiB, or more for contents beyond 8 GB.
     pub max_large_uploads: usize,
-    /// The retention of earlier contents of a file, besides the last ones that are kept in any
-    /// case.
+    /// The retention of a file's earlier contents, except the latest ones, which are always kept.
     pub keep_versions: Duration,
-    /// The origins whose pages may call this server from a browser.
+    /// The origins of web pages that may call this server from a browser.
     pub cors_origins: Vec<String>,
     /// The prefix of all paths behind a proxy: empty, or `/` and segments.
     pub public_path: String,
@@ -45,10 +45,11 @@ pub struct ServerConfig {
     pub stage_lifetime: Duration,
     /// The longest lifetime of a stage.
     pub max_stage_lifetime: Duration,
-    /// The time for which a deleted item can be restored; then the sweeper removes it for good.
+    /// The time for which a deleted item can be restored; after it, the sweeper removes the item
+    /// for good.
     pub keep_deleted: Duration,
     /// The retention of replicas that neither push, pull nor reconcile, and of everything that they
-    /// may still name: ids of purged items and of deleted blobs.
+    /// may still name: the ids of purged items and deleted blobs.
     pub keep_replicas: Duration,
     /// The retention of removals in a feed. A replica that was away for longer rematerialises.
     pub keep_removals: Duration,
@@ -93,7 +94,8 @@ impl Default for ServerConfig {
     }
 }
 
-/// Rows that one transaction of pruning takes: it holds the database's lock for milliseconds.
+/// The number of rows that one pruning transaction removes: it holds the database's lock for
+/// milliseconds.
 const PRUNE_ROWS: u32 = 1_000;
 
 impl ServerConfig {
@@ -105,7 +107,7 @@ impl ServerConfig {
         }
     }
 
-    /// Returns the bounds of what the retention removes at `now`.
+    /// Returns the bounds below which retention removes rows at `now`.
     #[must_use]
     pub fn retention(&self, now: Timestamp) -> Retention {
         Retention {
@@ -116,7 +118,7 @@ impl ServerConfig {
     }
 }
 
-/// A duration in the unit of [`Timestamp`].
+/// Converts a duration to milliseconds, the unit of [`Timestamp`].
 pub(crate) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -12,7 +12,7 @@ pub trait Environment: Send + Sync + 'static {
     /// Returns the wall clock's time.
     fn now(&self) -> Timestamp;
 
-    /// 128 bits that nobody had before: they become an id, in the form of a UUID.
+    /// Returns 128 bits that were never used before: they become an id in the form of a UUID.
     fn unique(&self) -> u128 {
         Uuid::now_v7().as_u128()
     }
@@ -33,7 +33,7 @@ impl Environment for SystemEnvironment {
 }
 
 impl dyn Environment {
-    /// A name that nobody else has.
+    /// Returns a new unique name.
     pub(crate) fn new_name(&self) -> String {
         Uuid::from_u128(self.unique()).to_string()
     }

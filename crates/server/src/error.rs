@@ -1,4 +1,4 @@
-//! Errors of the API, each sentence once.
+//! Errors of the API, with each message defined once.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ impl ApiError {
         self
     }
 
-    /// A request that is not of the protocol's form; names the field.
+    /// Creates the error for a request that breaks the protocol's form; it names the field.
     pub(crate) fn invalid(field: &str, problem: impl std::fmt::Display) -> Self {
         let sentence = format!("{field} {problem}");
         Self::new(StatusCode::BAD_REQUEST, code::INVALID_REQUEST, sentence).with("field", field)
@@ -102,8 +102,8 @@ impl ApiError {
             .with("requiredScope", scope)
     }
 
-    /// An error for a token of another user than the one in the request. Both names are known to
-    /// the caller: the header that it sent, and its token's user.
+    /// Creates the error for a token of another user than the one in the request. The caller knows
+    /// both names: its header and its token contain them.
     pub(crate) fn wrong_user(expected: &UserId, actual: &UserId) -> Self {
         let sentence = format!("The request is for {expected}, the token belongs to {actual}");
         Self::new(StatusCode::FORBIDDEN, code::WRONG_USER, sentence)
@@ -132,7 +132,7 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, code, sentence)
     }
 
-    /// An error that axum answered by itself: only its status is known.
+    /// Creates an error from the status of an answer that axum made.
     pub(crate) fn of_status(status: StatusCode) -> Self {
         let (code, sentence) = match status {
             StatusCode::NOT_FOUND => ("not_found", "There is no such route"),
@@ -146,7 +146,7 @@ impl ApiError {
         Self::new(status, code, sentence)
     }
 
-    /// The body, for the request `id`.
+    /// Builds the error body for the request `id`.
     pub(crate) fn body(&self, id: &str) -> ErrorBody {
         ErrorBody {
             error: self.error.clone().into_owned(),
@@ -172,7 +172,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// The operator's command that mends a malformed reconcile state.
+/// The operator's command that repairs a malformed reconcile state.
 const REPAIR: &str = "vfs-sync admin repair reconcile-state";
 
 impl From<StoreError> for ApiError {
@@ -255,7 +255,8 @@ impl From<BlobError> for ApiError {
     }
 }
 
-/// Logs and counts a failure of the object store; its message stays here, as it may name places.
+/// Logs and counts a failure of the object store; its message goes only into the log, because it
+/// may name places.
 pub(crate) fn count_blob_error(error: &BlobError) {
     tracing::error!(
         operation = error.operation.as_str(),
@@ -288,7 +289,7 @@ pub(crate) fn digest_mismatch(expected: Sha256Digest, actual: Sha256Digest) -> A
         .with("actualDigest", actual.to_string())
 }
 
-/// A body that broke off, or came too slowly.
+/// Returns the error for a body that broke off or arrived too slowly.
 pub(crate) fn broken_source(error: &SourceError) -> ApiError {
     if error.is::<Idle>() {
         return ApiError::slow_body();
@@ -309,7 +310,7 @@ fn write_id_gap(gap: &WriteIdGap) -> Value {
     })
 }
 
-/// Converts the refusal of an attach into the error of its answer.
+/// Converts the rejection of an attach into the error of its answer.
 pub(crate) fn attach_refused(refusal: AttachRefusal) -> ApiError {
     let conflict = ApiError::conflict;
     match refusal {
@@ -365,7 +366,7 @@ pub(crate) fn attach_refused(refusal: AttachRefusal) -> ApiError {
     }
 }
 
-/// A stored row that an attach depends on is malformed: the same answer every time.
+/// Returns the error for a malformed row that an attach depends on; a retry gets the same answer.
 pub(crate) fn attach_failed(malformed: &str) -> ApiError {
     tracing::error!(malformed, "an attach met a malformed row");
     let (status, sentence) = (StatusCode::INTERNAL_SERVER_ERROR, "Failed to attach staged blob");
@@ -375,7 +376,8 @@ pub(crate) fn attach_failed(malformed: &str) -> ApiError {
     if malformed.contains("reconcile_state") { error.with("repair", REPAIR) } else { error }
 }
 
-/// A failure to read that is found while the bytes stream: the answer can only break off.
+/// Creates the error for an object that ends early while its bytes stream: the answer can only
+/// break off.
 pub(crate) fn truncated(missing: u64) -> BlobError {
     let message = format!("the object is {missing} bytes short of what the registry says");
     BlobError::new(BlobOperation::Read, "InternalError", message)

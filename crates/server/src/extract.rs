@@ -1,5 +1,5 @@
-//! Extractors of handlers: the user of a request, compared with the one that it names, and its raw
-//! body.
+//! Extractors for handlers: the user of a request, compared with the user that the request names,
+//! and the raw body.
 
 use std::sync::{Arc, OnceLock};
 
@@ -15,19 +15,19 @@ use crate::auth::{Identity, TokenError};
 use crate::error::ApiError;
 use crate::state::App;
 
-/// The scope of a token that may keep groups and organizations.
+/// The scope of a token that may manage groups and organizations.
 const ADMIN_SCOPE: &str = "vfs:admin";
 
-/// [`USER_HEADER`], as the HTTP library has it.
+/// The header [`USER_HEADER`] as a name of the HTTP library.
 pub(crate) const USER: HeaderName = HeaderName::from_static("vfs-sync-user");
 
-/// The user of a request's verified token. Every answer names it, error answers too, so that a
-/// client can check that an answer is its own user's.
+/// The user of a request's verified token. Every answer names this user, including error answers,
+/// so that a client can check that an answer belongs to its own user.
 #[derive(Clone, Default)]
 pub(crate) struct Authenticated(pub(crate) Arc<OnceLock<UserId>>);
 
-/// The user that a request is meant for, if it says so. A request that names nobody is served for
-/// whomever its token is of: clients of earlier versions send none.
+/// The user that a request expects, if it names one. A request that names no user is served for its
+/// token's user: clients of earlier versions send none.
 fn meant_for(headers: &HeaderMap) -> Result<Option<UserId>, ApiError> {
     let mut given = headers.get_all(USER).iter();
     let Some(value) = given.next() else { return Ok(None) };
@@ -36,7 +36,7 @@ fn meant_for(headers: &HeaderMap) -> Result<Option<UserId>, ApiError> {
         .ok_or_else(|| ApiError::invalid(USER_HEADER, "must be one percent-encoded user id"))
 }
 
-/// The user that a request's token speaks for.
+/// The user whom a request's token authenticates.
 pub(crate) struct AuthenticatedUser(pub(crate) UserId);
 
 impl FromRequestParts<App> for AuthenticatedUser {
@@ -88,7 +88,7 @@ fn bearer(headers: &HeaderMap) -> Result<&str, TokenError> {
     if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(TokenError::Missing) }
 }
 
-/// A body as it comes, with the headers that say how to read it.
+/// A request body as received, with the headers that describe its encoding.
 pub(crate) struct RawBody {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Body,

@@ -1,5 +1,5 @@
-//! HTTP apart from the routes: bodies, conditional requests, query strings, connections, and what
-//! surrounds every request.
+//! The HTTP layer without the routes: bodies, conditional requests, query strings, connections, and
+//! the layers around every request.
 
 pub(crate) mod body;
 pub(crate) mod conditional;

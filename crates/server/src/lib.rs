@@ -1,7 +1,7 @@
 //! The vfs-sync server: routes, authentication, metrics.
 //!
-//! A [`Server`] is given its stores, its keys, a listener and a future that ends it; it opens
-//! nothing by itself and keeps nothing in memory that another instance would need.
+//! A [`Server`] receives its stores, its keys, a listener and a future that ends it. It opens
+//! nothing by itself, and keeps nothing in memory that another instance would need.
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -57,7 +57,7 @@ pub struct Server {
     app: App,
 }
 
-/// Puts a [`Server`] together.
+/// A builder of a [`Server`].
 pub struct ServerBuilder {
     store: Arc<dyn MetadataStore>,
     blobs: Arc<dyn BlobStore>,
@@ -74,7 +74,7 @@ impl ServerBuilder {
         self
     }
 
-    /// Bounds, time-outs and retention other than the default.
+    /// Replaces the default limits, time-outs and retention.
     #[must_use]
     pub fn config(mut self, config: ServerConfig) -> Self {
         self.config = config;
@@ -106,8 +106,8 @@ impl Server {
         Service::new(self.app)
     }
 
-    /// Serves until `shutdown` ends, then lets the requests under way finish, for as long as
-    /// [`ServerConfig::drain_timeout`] allows.
+    /// Serves until `shutdown` ends, then lets the requests in progress finish, for at most
+    /// [`ServerConfig::drain_timeout`].
     ///
     /// `admin` is the operator's listener: `/metrics` and `/healthz`, without authentication, so
     /// it must not be reachable from outside.

@@ -1,4 +1,4 @@
-//! Retention: removes rows that are older than their terms.
+//! Retention: removes rows whose retention has passed.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::blobs::reclaim;
 use crate::error::count_blob_error;
 use crate::state::App;
 
-/// Prunes at every interval until `stop`.
+/// Prunes at every interval until `stop` is cancelled.
 pub(crate) async fn prune_regularly(app: App, stop: CancellationToken) {
     let mut ticks = ticks(app.config.prune_interval);
     while is_next(&mut ticks, &stop).await {
@@ -18,7 +18,7 @@ pub(crate) async fn prune_regularly(app: App, stop: CancellationToken) {
     }
 }
 
-/// Returns the turns of regular work: one at once, then one at every interval; a late turn delays
+/// Returns the ticks of regular work: one at once, then one at every interval; a late tick delays
 /// the next.
 fn ticks(interval: Duration) -> Interval {
     let mut ticks = tokio::time::interval(interval);
@@ -26,7 +26,7 @@ fn ticks(interval: Duration) -> Interval {
     ticks
 }
 
-/// Waits for the next turn; returns false once stopped.
+/// Waits for the next tick; returns false once `stop` is cancelled.
 async fn is_next(ticks: &mut Interval, stop: &CancellationToken) -> bool {
     tokio::select! {
         biased;
@@ -43,7 +43,7 @@ pub(crate) async fn prune(app: &App, stop: &CancellationToken) {
     }
 }
 
-/// Sweeps at every interval until `stop`.
+/// Sweeps at every interval until `stop` is cancelled.
 pub(crate) async fn sweep_regularly(app: App, stop: CancellationToken) {
     let mut ticks = ticks(app.config.sweep_interval);
     while is_next(&mut ticks, &stop).await {
@@ -51,7 +51,7 @@ pub(crate) async fn sweep_regularly(app: App, stop: CancellationToken) {
     }
 }
 
-/// Ends what has expired, and removes what nobody needs any more from the object store.
+/// Ends expired stages and removes unneeded bytes from the object store.
 pub(crate) async fn sweep(app: &App, stop: &CancellationToken) {
     while !stop.is_cancelled() {
         match reclaim::sweep(app).await {

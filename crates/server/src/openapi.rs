@@ -1,4 +1,4 @@
-//! The description of the routes that the server serves itself: OpenAPI 3.1, in `openapi.json`.
+//! The OpenAPI 3.1 description of the server's own routes, in `openapi.json`.
 
 use axum::response::{IntoResponse as _, Response};
 use http::header::CONTENT_TYPE;

@@ -1,4 +1,4 @@
-//! The routes, and the layers that every request passes through.
+//! The routes, and the layers around all of them.
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -16,7 +16,7 @@ use crate::http::observe::observe;
 use crate::state::App;
 use crate::{openapi, routes};
 
-/// The oldest protocol that this server speaks.
+/// The oldest protocol version that this server supports.
 const MIN_PROTOCOL: u32 = 1;
 
 /// Builds the router with all routes and the layers around them.
@@ -40,7 +40,8 @@ fn collect(routes: Vec<Route>) -> Router<App> {
     routes.into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods))
 }
 
-/// Answers in JSON, bounded in time as a whole, compressed if the caller likes.
+/// Lists the routes that answer in JSON: limited in time as a whole, and compressed if the caller
+/// accepts it.
 fn json_routes() -> Vec<Route> {
     use routes::{batch, blobs, lookup, members, sync, trash};
     let group_member = put(members::set_group_member).delete(members::set_group_member);
@@ -78,7 +79,7 @@ fn json_routes() -> Vec<Route> {
     ]
 }
 
-/// Bytes stream for as long as they flow, and are never compressed.
+/// Lists the routes that stream bytes: without a time limit as a whole, and never compressed.
 fn byte_routes() -> Vec<Route> {
     use routes::{blobs, reading, tus};
     let one = head(tus::look).patch(tus::append).delete(tus::terminate).post(tus::overridden);
@@ -114,7 +115,7 @@ pub(crate) fn route_paths() -> Vec<&'static str> {
         .collect()
 }
 
-/// Rejects requests beyond the server's capacity, and protocol versions that it no longer supports.
+/// Rejects requests beyond the server's capacity, and unsupported protocol versions.
 async fn admit(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let Ok(_permit) = app.request_share() else {
         return ApiError::overloaded().into_response();

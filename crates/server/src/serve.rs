@@ -1,4 +1,4 @@
-//! Connections: accepted within bounds, served, drained.
+//! Accepts connections within limits, serves them, and drains them at shutdown.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,9 +18,9 @@ use tower::ServiceExt as _;
 use crate::config::ServerConfig;
 use crate::http::lingering::LingeringStream;
 
-/// Streams of one HTTP/2 connection at a time.
+/// The greatest number of concurrent streams of one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
-/// Bytes of all the header fields of an HTTP/2 request.
+/// The greatest size of an HTTP/2 request's header fields in bytes.
 const MAX_HEADER_BYTES: u32 = 64 * 1024;
 /// The pause after the process has run out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -45,7 +45,7 @@ impl Bounds {
     }
 }
 
-/// Serves until `stop`, then until the requests under way are done or the time for that is over.
+/// Serves until `stop`, then until the requests in progress are done or the drain time is over.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -141,7 +141,7 @@ async fn connection(
     }
 }
 
-/// Passes requests on, and notes that there was one.
+/// Passes requests on, and records in `begun` that one arrived.
 fn noting<B>(begun: Arc<AtomicBool>) -> impl Fn(Request<B>) -> Request<B> + Clone {
     move |request| {
         begun.store(true, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! A server without a socket.
+//! A server that answers requests without a socket.
 
 use axum::Router;
 use axum::body::Body;
@@ -27,22 +27,22 @@ impl Service {
         Self { app, router }
     }
 
-    /// Answers a request, as over the network, but for what bounds connections. The target is a
-    /// path with its query, or a whole URL of which only these count.
+    /// Answers a request as over the network, but without the limits on connections. The target is
+    /// a path with its query, or a whole URL of which only path and query count.
     pub async fn call<B: Into<Body>>(&self, request: Request<B>) -> Response<Body> {
         let answer = self.router.clone().oneshot(request.map(Into::into)).await;
         answer.unwrap_or_else(|never| match never {})
     }
 
-    /// Removes what retention keeps no longer, as a server does by itself at every
-    /// [`crate::ServerConfig::prune_interval`]. What fails is logged, and left to the next time.
+    /// Removes expired rows, as a server does by itself at every
+    /// [`crate::ServerConfig::prune_interval`]. Failures are logged, and retried by the next call.
     pub async fn prune(&self) {
         maintenance::prune(&self.app, &CancellationToken::new()).await;
     }
 
-    /// Ends what has expired and removes what nobody needs any more from the object store, as a
-    /// server does by itself at every [`crate::ServerConfig::sweep_interval`]. What fails is
-    /// logged, and left to the next time.
+    /// Ends expired stages and removes unneeded bytes from the object store, as a server does by
+    /// itself at every [`crate::ServerConfig::sweep_interval`]. Failures are logged, and retried by
+    /// the next call.
     pub async fn sweep(&self) {
         maintenance::sweep(&self.app, &CancellationToken::new()).await;
     }

@@ -13,7 +13,7 @@ use crate::environment::Environment;
 use crate::error::ApiError;
 use crate::http::body::{BodyMemory, Reader};
 
-/// State shared by all handlers. Nothing in it is state that another server would need.
+/// The state shared by all handlers. It holds nothing that another server instance would need.
 #[derive(Clone)]
 pub(crate) struct App(Arc<Inner>);
 
@@ -68,7 +68,7 @@ impl App {
         self.config.max_blob_bytes.min(self.blobs.max_size())
     }
 
-    /// Takes one of the places for requests in progress; an error if all are taken.
+    /// Takes a permit for a request in progress; fails if all are taken.
     pub(crate) fn request_share(&self) -> Result<SemaphorePermit<'_>, TryAcquireError> {
         self.requests.try_acquire()
     }

@@ -1,4 +1,5 @@
-//! The parties of a world: devices with their users, a client and a server that break the rules.
+//! The parties of a world: devices with their users, and a client and a server that break the
+//! rules.
 
 pub(crate) mod byzantine_server;
 pub(crate) mod device;

@@ -1,12 +1,12 @@
 //! A deterministic simulator of vfs-sync.
 //!
-//! A seed stands for a world: users with devices, servers over one database and one object store,
-//! and a history of work and faults. Clients and servers are the product's own; what is simulated
-//! is the network between them, the clocks, the object store, and when processes die. All of it
-//! runs on one thread in simulated time, so a seed is the same run each time, byte for byte.
+//! A seed determines a world: users with devices, servers over one database and one object store,
+//! and a history of work and faults. Clients and servers are the product's own; the network between
+//! them, the clocks, the object store, and the deaths of processes are simulated. Everything runs
+//! on one thread in simulated time, so a seed gives the same run each time, byte for byte.
 //!
-//! Checkers hold each commit against a model of the protocol's rules, and each replica against
-//! what the model says its user may see.
+//! Checkers compare each commit with a model of the protocol's rules, and each replica with the
+//! view that its user must have according to the model.
 //!
 //! ```
 //! use vfs_sync_sim::Simulation;
@@ -37,7 +37,7 @@ use plan::Plan;
 /// The settings of a simulation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Simulation {
-    /// Steps of a history.
+    /// The number of steps in a history.
     pub steps: usize,
     /// The back end for the servers' metadata.
     pub store: StoreKind,
@@ -52,7 +52,7 @@ impl Default for Simulation {
 }
 
 impl Simulation {
-    /// Plays the history of a seed. With `tracing` the outcome has every line of it.
+    /// Plays the history of a seed. With `tracing` the outcome contains every line of the trace.
     #[must_use]
     pub fn play(&self, seed: u64, tracing: bool) -> Outcome {
         self.play_some(seed, tracing, &|_| true)
@@ -70,14 +70,14 @@ impl Simulation {
         world::play(plan, database, self.sabotage, tracing, keep)
     }
 
-    /// The fewest steps of a failing seed that still fail in the same way; `None` if it does not
-    /// fail. Plays some hundreds of histories.
+    /// Finds the fewest steps of a failing seed that still fail in the same way; `None` if it does
+    /// not fail. It plays some hundreds of histories.
     #[must_use]
     pub fn shrink(&self, seed: u64) -> Option<Shrunk> {
         plan::shrink::shrink(self, seed)
     }
 
-    /// Describes the steps of a seed's history, in one line each.
+    /// Describes the steps of a seed's history, one line for each.
     #[must_use]
     pub fn describe(&self, seed: u64) -> Vec<String> {
         let line = |step: &plan::Step| match step.disk {

@@ -1,4 +1,4 @@
-//! The seed runner of the simulator.
+//! The command-line runner of the simulator.
 
 mod run;
 

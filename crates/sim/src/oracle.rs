@@ -1,5 +1,5 @@
-//! The judgement of a history: the model of the protocol, the records of what was promised, and the
-//! checkers, each of which holds one promise and says in one sentence what broke it.
+//! The judgement of a history: the model of the protocol, the records of promises, and the
+//! checkers, each of which checks one promise and describes in one sentence how it was broken.
 
 pub(crate) mod belongs;
 pub(crate) mod coverage;

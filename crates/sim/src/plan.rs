@@ -1,5 +1,5 @@
-//! The plan of a world, drawn from its seed before it begins. Each step carries its own randomness,
-//! so that a history without some of its steps is a history too.
+//! The plan of a world, derived from its seed before the world begins. Each step has its own
+//! randomness, so a history stays valid without some of its steps.
 
 pub(crate) mod shrink;
 
@@ -16,7 +16,7 @@ pub(crate) struct Setup {
     pub(crate) servers: usize,
     /// The skew of each server's clock, in milliseconds.
     pub(crate) server_skew: Vec<i64>,
-    /// Somebody opens several things at a time.
+    /// True if users open several items at a time.
     pub(crate) reads_many: bool,
 }
 
@@ -24,18 +24,18 @@ pub(crate) struct Setup {
 pub(crate) struct DeviceSetup {
     pub(crate) user: usize,
     pub(crate) page_limit: u32,
-    /// True if it rematerialises automatically.
+    /// True if the device rematerialises automatically.
     pub(crate) rematerialise: bool,
-    /// True if it synchronises in the background.
+    /// True if the device synchronises in the background.
     pub(crate) background: bool,
     pub(crate) skew: i64,
-    /// Takes contents for large that are not.
+    /// True if the device treats small contents as large ones.
     pub(crate) large: bool,
-    /// Its user is one of several who have much to do with what the others share.
+    /// True if the device's user is one of several who often work on each other's shared items.
     pub(crate) shares: bool,
 }
 
-/// One thing that happens, and how long after it the next does.
+/// One event of a history, and the time until the next one.
 #[derive(Debug, Clone)]
 pub(crate) struct Step {
     pub(crate) wait_millis: u64,
@@ -66,12 +66,12 @@ pub(crate) enum What {
     Read {
         device: usize,
     },
-    /// Waits until the device is done, and looks at what it then holds.
+    /// Waits until the device is done, and checks its replica.
     Settle {
         device: usize,
     },
     Members,
-    /// Somebody blocks somebody, or ends that.
+    /// A user blocks another, or ends a block.
     Block,
     Weather {
         device: usize,
@@ -103,7 +103,7 @@ pub(crate) enum What {
     Export {
         device: usize,
     },
-    /// An old export takes the device's place.
+    /// Replaces the device by one from an old export.
     Hydrate {
         device: usize,
     },
@@ -111,22 +111,22 @@ pub(crate) enum What {
         device: usize,
         breach: Breach,
     },
-    /// The device's user does what no client would.
+    /// The device's user sends requests that no client would send.
     Rogue {
         device: usize,
     },
-    /// The device loses everything and is set up again.
+    /// The device loses everything and is installed again.
     Reinstall {
         device: usize,
     },
     Rest,
 }
 
-/// A device's token is replaced, as by a wrong variable or a file that was copied over it.
+/// A replacement of a device's token, as by a wrong variable or a file that was copied over it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Swap {
     pub(crate) device: usize,
-    /// The user of the new token; `None` is the device's own again.
+    /// The user of the new token; `None` for the device's own user again.
     pub(crate) user: Option<usize>,
 }
 
@@ -142,19 +142,19 @@ pub(crate) struct DiskTrouble {
 pub(crate) enum DiskEvent {
     /// The process is killed at any point; the disk is unaffected.
     Killed,
-    /// The power fails: what was not synced is lost or torn.
+    /// The power fails: unsynced writes are lost or torn.
     Power,
-    /// The power fails in the middle of what is written next.
+    /// The power fails in the middle of the next writes.
     PowerAt(u64),
-    /// An operation fails of what is written next.
+    /// An operation of the next writes fails.
     FailsAt(u64),
-    /// There is room for so many bytes.
+    /// The disk has space for this number of bytes.
     Full(u64),
-    /// There is room again.
+    /// The disk has unlimited space again.
     Room,
 }
 
-/// All that a seed stands for.
+/// The complete plan of a seed.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,
@@ -162,14 +162,14 @@ pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
 }
 
-/// A kind of step, and how often it comes in a world that has it.
+/// A kind of step, and its frequency in a world that has it.
 struct Weight(usize, fn(&mut Random, &Setup) -> What);
 
 fn device(random: &mut Random, setup: &Setup) -> usize {
     random.below(setup.devices.len())
 }
 
-/// The work that every world has.
+/// The kinds of work that every world has.
 const WORK: [Weight; 9] = [
     Weight(20, |random, setup| What::Edit { device: device(random, setup) }),
     Weight(20, |random, setup| What::Sync { device: device(random, setup) }),
@@ -183,7 +183,7 @@ const WORK: [Weight; 9] = [
 ];
 
 /// The faults that about half of the worlds have, each kind independently: many faults at a time
-/// would hide what few reveal.
+/// would hide the failures that few reveal.
 const TROUBLE: [&[Weight]; 11] = [
     &[Weight(6, |random, setup| What::Weather {
         device: device(random, setup),
@@ -271,8 +271,7 @@ impl Plan {
         Self { seed, setup, steps }
     }
 
-    /// The same history on disks that fail: in half of the worlds those of devices do, in half that
-    /// of the servers.
+    /// Adds disk faults to the history: in half of the worlds for devices, in half for the servers.
     pub(crate) fn on_disks(mut self) -> Self {
         let mut random = self.random(301);
         let (of_devices, of_servers) = (random.below(2) == 0, random.below(2) == 0);

@@ -1,4 +1,4 @@
-//! Playing seeds on several threads, and what is said about it.
+//! Plays seeds on several threads, and reports the results.
 
 pub(crate) mod args;
 mod report;
@@ -95,7 +95,7 @@ fn play_all(args: &RunArgs) -> Found {
     found
 }
 
-/// The seeds that are being played, and since when.
+/// The seeds that are being played, with their start times.
 #[derive(Default)]
 struct Playing(Mutex<BTreeMap<u64, Instant>>);
 
@@ -115,7 +115,7 @@ impl Playing {
     }
 }
 
-/// Ends the program if a seed does not end by itself: its thread cannot be stopped.
+/// Ends the program if a seed does not end by itself, because its thread cannot be stopped.
 fn watch(args: &RunArgs, idle: mpsc::Receiver<()>, playing: &Playing, found: &Mutex<Found>) {
     while idle.recv_timeout(Duration::from_millis(500)) == Err(RecvTimeoutError::Timeout) {
         let limit = Duration::from_secs(args.patience);
@@ -155,7 +155,8 @@ fn play(
     Some(Failure { kind: FailureKind::Determinism, message, step: 0, at_millis: 0 })
 }
 
-/// The first Ctrl-C ends the run with what was found so far, the second at once.
+/// Handles Ctrl-C: the first one ends the run with the findings so far, the second one exits at
+/// once.
 fn stop_on_interrupt() -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&stop);

@@ -1,4 +1,4 @@
-//! A world: servers, devices, and the steps of a plan, one after the other, in simulated time.
+//! A world: servers, devices, and the steps of a plan, run one after the other in simulated time.
 
 mod disk_faults;
 mod quiesce;
@@ -33,21 +33,22 @@ use crate::plan::{Plan, Step, What};
 /// The outcome of a run.
 #[derive(Debug, Clone)]
 pub struct Outcome {
-    /// The first promise that was broken.
+    /// The first broken promise, if there is one.
     pub failure: Option<Failure>,
     /// The counts of all events.
     pub coverage: Coverage,
-    /// A digest of the run: the same seed has the same one.
+    /// A digest of the run: the same seed always has the same digest.
     pub digest: u64,
     /// The events line by line, if they were requested.
     pub trace: Vec<String>,
 }
 
-/// Rounds in which all devices synchronise, before what still waits is stuck.
+/// The number of rounds in which all devices synchronise, after which waiting work counts as stuck.
 const ROUNDS: usize = 12;
-/// Steps between two looks at the trees as wholes; each push is checked by what it moved.
+/// The number of steps between two checks of all trees; each push is checked by the links that it
+/// changed.
 const ALL_TREES: usize = 40;
-/// Nothing that was sent is under way for longer.
+/// The longest time for which a request is in flight.
 const STRAGGLERS: Duration = Duration::from_secs(120);
 
 struct World {
@@ -62,7 +63,7 @@ struct World {
     restored: u16,
 }
 
-/// Plays a plan; only those steps that `keep` lets pass.
+/// Plays a plan, but only the steps that `keep` accepts.
 pub(crate) fn play(
     plan: Plan,
     database: Database,

@@ -1,10 +1,10 @@
-//! The operations of the store: each is one command, a value, whose rules are in one place.
+//! The operations of the store. Each is one command, a value, with its rules in one place.
 //!
-//! The table below names every operation. From it come the command's type, the [`Call`] and the
+//! The table below names every operation. It generates the command's type, the [`Call`] and
 //! [`Reply`] that carry it, and the typed call on `dyn MetadataStore`. A back end runs a command in
 //! one of three ways: it `reads` on a snapshot, it `writes` in a transaction, or it `decides` first
-//! and then writes, so that what is large can be decided while others write. What a command does is
-//! its `Command` or `Decides` in the module of its subject.
+//! and then writes, so that a large command can be decided while others write. The `Command` or
+//! `Decides` of a command is in the module of its subject.
 
 mod attach;
 mod maintenance;
@@ -45,12 +45,12 @@ use crate::values::{
 /// The store of the server's metadata. Each call is one transaction: all of it happens, durably, or
 /// none of it.
 ///
-/// Every operation is a method of `dyn MetadataStore`, and a value, a [`Call`], for code that
-/// treats all alike: a proxy, a recorder, a test's faults. A `now` is the server's clock; a back
-/// end has none.
+/// Every operation is a method of `dyn MetadataStore`, and also a value, a [`Call`], for code that
+/// treats all operations alike: a proxy, a recorder, the faults of a test. An argument `now` is the
+/// server's clock; a back end has none.
 #[async_trait]
 pub trait MetadataStore: Send + Sync + 'static {
-    /// Runs one operation; the reply is the one of the same name.
+    /// Runs one operation; the reply has the same name as the call.
     ///
     /// # Errors
     /// [`StoreError`]: nothing was changed.
@@ -67,7 +67,7 @@ impl dyn MetadataStore + '_ {
         Ok(found.into_iter().next().flatten())
     }
 
-    /// Removes what retention no longer keeps; to be repeated until it removes nothing.
+    /// Removes rows beyond the retention, a bounded number; repeat it until it removes nothing.
     ///
     /// # Errors
     /// As `prune_removals` and `prune_accepted`.
@@ -86,28 +86,29 @@ pub(crate) trait Backend {
     /// Runs a command in a transaction.
     async fn writes<C: Command>(&self, command: C) -> Result<C::Answer>;
 
-    /// Runs a command that may be decided on a snapshot, and written later.
+    /// Runs a command that may be decided on a snapshot, and is written afterwards.
     async fn decides<C: Decides>(&self, command: C) -> Result<C::Answer> {
         self.writes(command).await
     }
 }
 
-/// A value of the table: what it answers.
+/// A command of the table, with the type of its answer.
 pub(crate) trait Operation: Send + Sync + 'static {
     type Answer: Send + 'static;
 
-    /// About how much work it is, in operations of a push.
+    /// The approximate amount of work, in operations of a push.
     fn weight(&self) -> usize {
         1
     }
 }
 
-/// An operation that runs in one go. It may run again, from the beginning, on another transaction.
+/// An operation that runs in one transaction. It may run again from the beginning on another
+/// transaction.
 pub(crate) trait Command: Operation {
     async fn run<T: Topics>(&self, tx: &mut T) -> Result<Self::Answer>;
 }
 
-/// An operation that is decided first and then written, under the locks that deciding took.
+/// An operation that is first decided and then written, under the locks of the decision.
 pub(crate) trait Decides: Operation {
     async fn decide<T: Topics>(&self, tx: &mut T) -> Result<(Self::Answer, Option<Decision>)>;
 
@@ -128,7 +129,7 @@ impl<C: Decides> Command for C {
 
 /// A conversion of an argument, given by value or by reference, into a field of a command.
 pub trait Own<T> {
-    /// Returns the value, cloned where it was borrowed.
+    /// Returns the value, cloned if it was borrowed.
     fn own(self) -> T;
 }
 
@@ -153,7 +154,7 @@ impl Own<String> for &str {
     }
 }
 
-/// Makes types and calls of a table of operations.
+/// Generates the types and calls of a table of operations.
 macro_rules! operations {
     ($($(#[$doc:meta])* $how:ident $name:ident: $Command:ident {
         $($field:ident: $type:ty),* $(,)?
@@ -187,7 +188,7 @@ macro_rules! operations {
         pub enum Reply { $($Command($answer)),* }
 
         impl Call {
-            /// Runs it on a back end.
+            /// Runs the call on a back end.
             pub(crate) async fn run_on<B: Backend>(self, backend: &B) -> Result<Reply> {
                 Ok(match self {
                     $(Self::$Command(command) => Reply::$Command(backend.$how(command).await?)),*
@@ -219,28 +220,28 @@ operations! {
     decides push: Push { batch: PushBatch, now: Timestamp } -> PushResponse,
         weighs |push| push.batch.len();
 
-    /// Reads a page of a user's feed: head, pruned-through, page and map are of one snapshot.
+    /// Reads a page of a user's feed; its head, pruned-through position, entries and map come from
+    /// one snapshot.
     reads pull: Pull { user: UserId, request: PullRequest } -> PullAnswer;
 
-    /// Merges a client's progress into its stored state, which never goes back.
+    /// Merges a client's progress into its stored state, which never regresses.
     writes reconcile: Reconcile { user: UserId, request: ReconcileRequest, now: Timestamp }
         -> ReconcileAnswer;
 
-    /// Reads the state that triage compares with.
+    /// Reads the server's state of a client, for triage.
     reads state: State { user: UserId, client: ReplicaId } -> StateResponse;
 
-    /// Opens a stage; a repetition gives the same answer.
+    /// Opens a stage; a repetition gets the same answer.
     writes open_stage: OpenStage { user: UserId, stage: NewStage, quota: Quota, now: Timestamp }
         -> StageAnswer;
 
     /// Reads the user's stage.
     reads stage: Stage { user: UserId, staging_id: StagingId } -> Option<StageRow>;
 
-    /// Counts `size` bytes as the stage's that are about to be written in one go.
+    /// Reserves `size` bytes for the stage, which are about to be written in one call.
     ///
-    /// A caller that is refused writes nothing, so that nothing has to be removed again: bytes
-    /// under the id of a blob that is not deleted may be those that another call is just
-    /// registering.
+    /// A rejected caller writes nothing, so nothing has to be removed: the bytes of a blob that is
+    /// not deleted may be those that another call is just registering.
     writes reserve_upload: ReserveUpload {
         user: UserId, staging_id: StagingId, size: u64, quota: Quota, now: Timestamp
     } -> UploadAccess;
@@ -250,18 +251,18 @@ operations! {
         user: UserId, staging_id: StagingId, upload: NewUpload, quota: Quota, now: Timestamp
     } -> UploadAnswer;
 
-    /// Reads the upload in parts of a stage; one that never began is at its beginning.
+    /// Reads the upload in parts of a stage; an upload that never began is at its beginning.
     reads upload: ReadUpload { user: UserId, staging_id: StagingId, now: Timestamp } -> UploadAccess;
 
-    /// Opens an upload in parts, or finds it open. `length` and `metadata` count if it has none, a
-    /// length only if no more bytes than that were received.
+    /// Opens an upload in parts, or returns the open one. It sets `length` and `metadata` only if
+    /// the upload has none, and a length only if it is not below the received bytes.
     writes open_upload: OpenUpload {
         user: UserId, staging_id: StagingId, length: Option<u64>, metadata: Option<String>,
         quota: Quota, now: Timestamp
     } -> UploadAccess;
 
-    /// Transfers the upload to `lease` and invalidates the previous holder. With `replacement` it starts
-    /// from byte 0, as another upload of the object store.
+    /// Transfers the upload to `lease` and invalidates the previous holder. With `replacement`, it
+    /// restarts at byte 0, as another upload of the object store.
     writes claim_upload: ClaimUpload {
         user: UserId, staging_id: StagingId, lease: String, replacement: Option<UploadReplacement>, now: Timestamp
     } -> UploadAccess;
@@ -281,25 +282,25 @@ operations! {
     reads upload_parts: UploadParts { staging_id: StagingId } -> Vec<String>;
 
     /// Attaches a stage ([`vfs_sync_core::server::attach`]); `ref_id` is the id of a new
-    /// attachment. From then on the bytes count against the item's owner, whose `quota` they must
-    /// be within.
+    /// attachment. From then on the bytes count against the item's owner, within the owner's
+    /// `quota`.
     writes attach: Attach {
         user: UserId, staging_id: StagingId, request: AttachRequest, ref_id: RefId, quota: Quota,
         now: Timestamp
     } -> Result<AttachResponse, AttachRefusal>;
 
-    /// Abandons a stage; its bytes are to be removed.
+    /// Abandons a stage and marks its bytes for removal.
     writes abandon: Abandon { user: UserId, staging_id: StagingId, now: Timestamp } -> AbandonAnswer;
 
-    /// Returns stages that expired by `now`, the oldest first, with their users. They are to be
-    /// abandoned.
+    /// Returns stages that expired by `now`, the oldest first, with their users. The caller is to
+    /// abandon them.
     reads expired_stages: ExpiredStages { now: Timestamp, at_most: u32 }
         -> Vec<(UserId, StagingId)>;
 
-    /// Deletes an unattached blob of the user's: no reader finds it from now on.
+    /// Deletes an unattached blob of the user's: readers no longer find it.
     writes delete_blob: DeleteBlob { user: UserId, blob_id: BlobId, now: Timestamp } -> DeleteAnswer;
 
-    /// Returns what is to be removed from the object store at `now`, the oldest first.
+    /// Returns the removals that are due in the object store at `now`, the oldest first.
     reads to_reclaim: ToReclaim { now: Timestamp, at_most: u32 } -> Vec<Reclaim>;
 
     /// Reads a stage of any user, for operators.
@@ -312,17 +313,17 @@ operations! {
     /// store.
     reads blobs_after: BlobsAfter { after: Option<BlobId>, at_most: u32 } -> Vec<BlobSummary>;
 
-    /// Returns the object store's names of all uploads in parts that are under way.
+    /// Returns the object store's names of all uploads in parts in progress.
     reads upload_handles: UploadHandles {} -> Vec<String>;
 
     /// Returns the sum of a user's blobs.
     reads blob_usage: BlobUsage { user: UserId } -> Usage;
 
-    /// Returns what is to be removed of one blob.
+    /// Returns the removal that is due for one blob.
     reads reclaim_of: ReclaimOf { blob_id: BlobId } -> Option<Reclaim>;
 
-    /// Records that what `done` names, due at `now`, was removed: nothing more than that. Bytes are
-    /// removed once more at `again`, for a write that was under way.
+    /// Records that the caller removed exactly what `done` names, which was due at `now`. Bytes are
+    /// removed once more at `again`, for the sake of a late write.
     writes reclaimed: Reclaimed { done: Reclaim, now: Timestamp, again: Timestamp } -> ();
 
     /// Returns the current and earlier contents of a file, the newest first; `None` if the user
@@ -330,40 +331,40 @@ operations! {
     reads versions: Versions { user: UserId, item_id: ItemId, limit: u32 }
         -> Option<Vec<Attachment>>;
 
-    /// Returns versions beyond an item's last [`crate::KEPT_VERSIONS`] since before `before`, the
-    /// oldest first.
+    /// Returns versions that have been beyond an item's latest [`crate::KEPT_VERSIONS`] since
+    /// before `before`, the oldest first.
     reads surplus_versions: SurplusVersions { before: Timestamp, at_most: u32 }
         -> Vec<(RefId, BlobId)>;
 
-    /// Removes an earlier version, and with its last attachment the blob. Returns whether it was
-    /// there.
+    /// Removes an earlier version, and the blob with its last attachment. Returns whether the
+    /// version existed.
     writes remove_version: RemoveVersion { ref_id: RefId, blob_id: BlobId, now: Timestamp } -> bool;
 
-    /// Reads a page of the items that the user may restore, the newest deletion first: what the
-    /// user owns, and what the user deleted and may still write. `keep_millis` is how long the
-    /// trash keeps.
+    /// Reads a page of the items that the user may restore, the newest deletion first: items that
+    /// the user owns, and items that the user deleted and may still write. `keep_millis` is the
+    /// retention of the trash.
     reads trash: ListTrash {
         user: UserId, after: Option<TrashCursor>, limit: u32, keep_millis: i64
     } -> TrashListing;
 
     /// Restores a deleted item; if `recursive`, with the items under it that the same replica
-    /// deleted not before it.
+    /// deleted at the same time or later.
     decides restore: Restore { user: UserId, item_id: ItemId, recursive: bool, now: Timestamp }
         -> RestoreAnswer;
 
     /// Makes a deleted item of the user's a tombstone, which nothing restores; if `recursive`, with
-    /// the items that a restore would have restored.
+    /// the items that a restore would bring back.
     writes purge: Purge { user: UserId, item_id: ItemId, recursive: bool, now: Timestamp }
         -> PurgeAnswer;
 
-    /// Takes a step in removing what was deleted before `before` or purged, and tombstones since
-    /// before `forget`; to be repeated until it does nothing. Returns how much it did.
+    /// Takes a step in removing items that were purged or deleted before `before`, and tombstones
+    /// older than `forget`; repeat it until it does nothing. Returns the number of things done.
     writes purge_step: PurgeStep {
         before: Timestamp, forget: Timestamp, now: Timestamp, at_most: u32
     } -> u64;
 
-    /// Returns the bytes of the user's items in the trash, as they count against the quota. Beyond
-    /// [`crate::MAX_TRASH_ITEMS`] contents it is less than all.
+    /// Returns the bytes of the user's items in the trash, as they count against the quota; at most
+    /// [`crate::MAX_TRASH_ITEMS`] contents are counted.
     reads trashed_bytes: TrashedBytes { user: UserId } -> u64;
 
     /// Returns, for each id, the blob if it has bytes, is not deleted, and the user staged it or
@@ -371,8 +372,8 @@ operations! {
     reads readable_blobs: ReadableBlobs { user: UserId, blob_ids: Vec<BlobId> }
         -> Vec<Option<BlobRow>>;
 
-    /// Puts `member` into a group or organization, or takes the member out, with the access that
-    /// follows from grants to it. A repetition changes nothing.
+    /// Adds `member` to a group or organization, or removes the member, and updates the access that
+    /// its grants give. A repetition changes nothing.
     decides set_member: SetMember {
         group: Principal, member: UserId, present: bool, now: Timestamp
     } -> ();
@@ -384,34 +385,34 @@ operations! {
     /// Returns the groups and organizations of a user, ascending.
     reads groups_of: GroupsOf { user: UserId } -> Vec<Principal>;
 
-    /// Sets or clears a block of `owner` by `user`. While it lasts, grants of the owner to the
-    /// user, or to a group of the user's, give nothing.
+    /// Sets or clears a block of `owner` by `user`. While it is set, the owner's grants to the
+    /// user, or to a group of the user's, have no effect.
     decides set_block: SetBlock { user: UserId, owner: UserId, blocked: bool, now: Timestamp } -> ();
 
     /// Returns the owners whom a user blocks, ascending.
     reads blocked_by: BlockedBy { user: UserId } -> Vec<UserId>;
 
-    /// Returns whether a principal was ever seen: a user that has pushed or synced, a group that
-    /// has a member.
+    /// Returns whether the server knows a principal: a user that has pushed or synced, or a group
+    /// that has a member.
     reads knows: Knows { principal: Principal } -> bool;
 
-    /// Removes old removals from the feeds; to be repeated until it removes none.
+    /// Removes old removals from the feeds, a bounded number; repeat it until it removes none.
     writes prune_removals: PruneRemovals { retention: Retention } -> u64, weighs |_it| 1_000;
 
-    /// Removes old accepted operations from the audit trail; to be repeated until it removes none.
+    /// Removes old accepted operations, a bounded number; repeat it until it removes none.
     writes prune_accepted: PruneAccepted { retention: Retention } -> u64, weighs |_it| 1_000;
 
     /// Removes malformed reconcile states of one user or of all, so that their clients store them
-    /// again; with `dry_run` it only looks. Returns those that it found.
+    /// again; with `dry_run` it removes none. Returns the states that it found.
     writes repair_reconcile_states: RepairReconcileStates { user: Option<UserId>, dry_run: bool }
         -> Vec<MalformedState>;
 
-    /// Begins a new epoch, to which new feed entries belong. Positions of earlier epochs stay valid
-    /// as far as the feeds have them. `chance` is a random number: it tells this life of the
+    /// Begins a new epoch for new feed entries. Positions of earlier epochs stay valid as far as
+    /// the feeds have them. `chance` is a random number, which distinguishes this life of the
     /// database from others that start from the same backup.
     writes new_epoch: NewEpoch { now: Timestamp, chance: u16 } -> Epoch;
 
-    /// Returns what tells this database from others.
+    /// Returns the id of the database, and whether it is empty.
     reads identity: ReadIdentity {} -> Identity;
 
     /// Checks that the database answers.
@@ -421,7 +422,7 @@ operations! {
     reads counts: Counts {} -> Vec<(&'static str, u64)>;
 }
 
-/// Implements commands that are one call of a topic.
+/// Implements commands that consist of one call of a topic.
 macro_rules! one_call {
     ($($Command:ident: |$tx:ident, $it:ident| $call:expr;)*) => {
         $(impl $crate::command::Command for $Command {

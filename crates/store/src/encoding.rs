@@ -1,4 +1,4 @@
-//! The small numbers and texts by which rows name values of an enum, the same in every back end.
+//! The numbers and texts that represent enum values in rows, the same in every back end.
 
 use std::fmt::Display;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -57,7 +57,7 @@ pub(crate) const fn principal(code: i64) -> Option<PrincipalType> {
     })
 }
 
-/// An outcome as `(outcome, authored_at)`.
+/// Encodes an outcome as the columns `(outcome, authored_at)`.
 pub(crate) const fn outcome_code(outcome: Outcome) -> (i64, Option<i64>) {
     match outcome {
         Outcome::Applied(at) => (1, Some(at.as_millis())),
@@ -110,11 +110,11 @@ pub(crate) fn stage_status(code: &str) -> Option<StageStatus> {
         .find(|status| status.as_str() == code)
 }
 
-/// A blob that is or may become readable, as `blobs.status` spells it.
+/// The column `blobs.status` of a blob that is or may become readable.
 pub(crate) const BLOB_LIVE: &str = "live";
-/// A blob whose bytes are to be removed; its id is burnt.
+/// The column `blobs.status` of a blob whose bytes are to be removed; its id is never used again.
 pub(crate) const BLOB_DELETING: &str = "deleting";
-/// A blob whose bytes were removed.
+/// The column `blobs.status` of a blob whose bytes were removed.
 pub(crate) const BLOB_DELETED: &str = "deleted";
 
 pub(crate) const fn blob_status_code(status: BlobStatus) -> &'static str {
@@ -156,7 +156,7 @@ pub(crate) fn client_key(client: &vfs_sync_core::id::ReplicaId) -> String {
     format!("crdt:{client}")
 }
 
-/// The columns `changed_at`, `change_id` and `write_ids` of a reconcile state.
+/// Reads a reconcile state from the columns `changed_at`, `change_id` and `write_ids`.
 pub(crate) fn reconcile_state(
     key: &str,
     changed_at: i64,
@@ -177,27 +177,27 @@ pub(crate) fn reconcile_state(
     })
 }
 
-/// The column `write_ids` of a reconcile state.
+/// Encodes the column `write_ids` of a reconcile state.
 pub(crate) fn write_ids_json(write_ids: &WriteIds) -> Result<String> {
     serde_json::to_string(write_ids).map_err(|error| StoreError::Failed(error.to_string()))
 }
 
-/// A blob's size as a column holds it.
+/// Converts a blob's size for its column.
 pub(crate) fn size(size: u64) -> Result<i64> {
     i64::try_from(size).map_err(|_| StoreError::Failed(format!("a blob of {size} bytes")))
 }
 
-/// A number that nobody can foretell.
+/// Returns an unpredictable number.
 pub(crate) fn chance() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-/// The part of a chance that an epoch takes.
+/// The part of a random number that an epoch uses.
 pub(crate) fn low_bits(chance: u64) -> u16 {
     (chance & 0xffff) as u16
 }
 
-/// Returns the id of a database that is made at `now`.
+/// Returns the id of a database that is created at `now`.
 pub(crate) fn database_id(now: Timestamp, chance: u64) -> String {
     format!("{:012x}-{chance:016x}", now.as_millis().max(0))
 }

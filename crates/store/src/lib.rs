@@ -1,10 +1,11 @@
 //! The server's metadata: operations as commands, and the back ends that run them.
 //!
-//! [`MetadataStore`] is what the server needs; [`sqlite::SqliteStore`] is the default (one file,
-//! one writer that groups concurrent pushes into one commit), [`postgres::PostgresStore`] lets any
-//! number of servers share one database, [`memory::MemoryStore`] is for tests. [`command`] has the
-//! operations: each loads rows, has `vfs_sync_core` decide, and writes what follows. `topics` has
-//! what they need of a back end: rows, locks and batches.
+//! [`MetadataStore`] is the interface that the server needs. [`sqlite::SqliteStore`] is the default
+//! (one file, one writer that groups concurrent pushes into one commit),
+//! [`postgres::PostgresStore`] lets any number of servers share one database,
+//! [`memory::MemoryStore`] is for tests. [`command`] has the operations: each loads rows, lets
+//! `vfs_sync_core` decide, and writes the result. `topics` has the interface that they need of a
+//! back end: rows, locks and batches.
 
 pub mod command;
 mod encoding;

@@ -1,4 +1,4 @@
-//! Memory: ordered maps, one transaction at a time, nothing on a disk.
+//! The store in memory: ordered maps, one transaction at a time, no disk.
 
 mod feeds;
 mod locks;
@@ -26,49 +26,50 @@ use crate::served::{Served, went_back};
 use state::State;
 use transaction::MemoryTransaction;
 
-/// The metadata in memory, gone with the last clone: for tests and for trying things out. Clones
-/// are one store, as several servers have one database.
+/// The metadata in memory, which ends with the last clone: for tests and for experiments. Clones
+/// share one store, as several servers share one database.
 ///
-/// It decides and tells what the other back ends do. It never waits and starts no thread, and the
-/// same calls leave it the same.
+/// It makes the same decisions and returns the same answers as the other back ends. It never waits
+/// and starts no thread, and the same calls always produce the same state.
 #[derive(Clone)]
 pub struct MemoryStore {
     state: Arc<Mutex<State>>,
     served: Arc<Served>,
 }
 
-/// The contents of a [`MemoryStore`] at some moment: a backup.
+/// The contents of a [`MemoryStore`] at one moment: a backup.
 #[derive(Clone)]
 pub struct MemorySnapshot(State);
 
 impl MemoryStore {
-    /// An empty store; `now` begins its epoch.
+    /// Creates an empty store whose first epoch begins at `now`.
     #[must_use]
     pub fn new(now: Timestamp) -> Self {
         Self { state: Arc::new(Mutex::new(State::new(now))), served: Arc::default() }
     }
 
-    /// A copy of all that it holds, to be [put back](Self::restore) or to begin
-    /// [another store](Self::of_snapshot) with.
+    /// Returns a copy of all contents, to be [restored](Self::restore) or to create [another
+    /// store](Self::of_snapshot) from.
     #[must_use]
     pub fn snapshot(&self) -> MemorySnapshot {
         MemorySnapshot(self.lock().clone())
     }
 
-    /// Puts a backup in the place of what it holds, for all its clones. What was acknowledged since
-    /// is lost. Whoever has it is told so once an epoch has begun: at the next call that finds that
-    /// the store went back, or by `new_epoch`.
+    /// Replaces the contents by a backup, for all clones. Changes acknowledged since the backup are
+    /// lost. Clients notice the loss once an epoch has begun: at the next call that finds the older
+    /// state, or by `new_epoch`.
     pub fn restore(&self, snapshot: &MemorySnapshot) {
         *self.lock() = snapshot.0.clone();
     }
 
-    /// A store of its own with what a backup holds.
+    /// Creates an independent store with the contents of a backup.
     #[must_use]
     pub fn of_snapshot(snapshot: &MemorySnapshot) -> Self {
         Self { state: Arc::new(Mutex::new(snapshot.0.clone())), served: Arc::default() }
     }
 
-    /// A panic left nothing half done: an open transaction is undone when it is dropped.
+    /// Locks the state, also after a panic: an open transaction is undone when it is dropped, so
+    /// none stays half done.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

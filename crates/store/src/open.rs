@@ -1,4 +1,4 @@
-//! The back ends by name: the one place that knows them all.
+//! Opens back ends by name: the only module that knows them all.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,12 +14,12 @@ fn is_postgres(database: &str) -> bool {
     database.starts_with("postgres://") || database.starts_with("postgresql://")
 }
 
-/// Opens `database`: PostgreSQL for a `postgres://` URL, else the SQLite file at that path.
-/// Makes or migrates the schema where needed; `now` begins an epoch: this program cannot know
-/// whether the database is the one that it last wrote to.
+/// Opens `database`: PostgreSQL for a `postgres://` URL, else the SQLite file at that path. Creates
+/// or migrates the schema if needed. `now` begins an epoch: this program cannot know whether the
+/// database is the one that it last wrote to.
 ///
 /// # Errors
-/// [`StoreError`] if it cannot be opened, or is of a newer version.
+/// [`StoreError`] if it cannot be opened, or was written by a newer version.
 pub async fn open(database: &str, now: Timestamp) -> Result<Arc<dyn MetadataStore>, StoreError> {
     if is_postgres(database) {
         return Ok(Arc::new(PostgresStore::connect(database, now).await?));
@@ -27,8 +27,8 @@ pub async fn open(database: &str, now: Timestamp) -> Result<Arc<dyn MetadataStor
     Ok(Arc::new(SqliteStore::open(Path::new(database), now)?))
 }
 
-/// Brings `database` to this program's schema, making it where it is missing; returns the schema's
-/// version. `now` begins the epoch of a new database.
+/// Migrates `database` to this program's schema, or creates the schema if it is missing; returns
+/// the schema's version. `now` begins the epoch of a new database.
 ///
 /// # Errors
 /// As [`open`].

@@ -1,4 +1,4 @@
-//! Building the page of a pull.
+//! Builds the page of a pull.
 
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::entry::wire_json;
@@ -9,7 +9,7 @@ use vfs_sync_core::wire::WriteIds;
 
 use crate::values::FeedPage;
 
-/// A page as it fills up, row by row.
+/// A page under construction, row by row.
 pub(crate) struct PageBuilder {
     window: Window,
     items: Vec<String>,
@@ -24,7 +24,7 @@ impl PageBuilder {
         Self { window, items, bytes: 0, last: None, has_more: false }
     }
 
-    /// Adds the next row; `false` once the page is full and no further row is needed.
+    /// Adds the next row; returns `false` once the page is full and needs no further row.
     pub(crate) fn add(&mut self, counter: u64, changed_at: Timestamp, stored: &str) -> bool {
         if self.items.len() == self.window.limit {
             self.has_more = true;

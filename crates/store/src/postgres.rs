@@ -1,8 +1,8 @@
-//! PostgreSQL: any number of servers on one database.
+//! The store in PostgreSQL: any number of servers share one database.
 //!
 //! Writers run at READ COMMITTED and take their locks in one order (`transaction`), so nothing
-//! dead-locks; a feed's head is locked until the commit, so the order of positions is the order
-//! of commit. A pull reads one REPEATABLE READ snapshot.
+//! deadlocks. A feed's head is locked until the commit, so the order of positions is the order of
+//! commit. A pull reads one REPEATABLE READ snapshot.
 
 mod feeds;
 mod locks;
@@ -36,21 +36,22 @@ use crate::error::{Result, StoreError};
 use crate::served::{Served, went_back};
 use transaction::PostgresTransaction;
 
-/// Connections of one server.
+/// The number of connections of one server.
 const CONNECTIONS: usize = 16;
 /// The time that a call waits for a connection.
 const CONNECTION_WAIT: Duration = Duration::from_secs(10);
-/// The time that a database may say nothing at all, to what was sent or to the question whether it
-/// is there, until its connection is given up: one that went without a farewell, or whose way was
-/// cut, would else hold callers up for a quarter of an hour.
+/// The time without any response from the database, to statements or to keep-alive probes, after
+/// which a connection is closed. Otherwise a connection that vanished without a FIN would block its
+/// callers for a quarter of an hour.
 const SILENCE: Duration = Duration::from_secs(30);
-/// The keep-alive interval where the URL names none.
+/// The keep-alive interval if the URL names none.
 const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(2 * 60 * 60);
-/// The number of times that a transaction runs before its caller is asked to try again.
+/// The number of times that a transaction runs before the call fails with a conflict.
 const ATTEMPTS: u32 = 8;
 
 /// The settings of every connection. All statements are index look-ups by design; without
-/// statistics yet, the planner would read a young table whole, and keep that plan as it grows.
+/// statistics yet, the planner would scan a young table as a whole, and keep that plan while the
+/// table grows.
 const SESSION: &str = "\
     SET statement_timeout = '30s'; \
     SET lock_timeout = '15s'; \
@@ -67,9 +68,9 @@ pub struct PostgresStore {
 }
 
 impl PostgresStore {
-    /// Connects to the database at `url` (`postgres://user:password@host:port/database`), making
-    /// or migrating the schema where needed. `now` begins an epoch; so does each later connection
-    /// that leads elsewhere.
+    /// Connects to the database at `url` (`postgres://user:password@host:port/database`), and
+    /// creates or migrates the schema if needed. `now` begins an epoch; so does each later
+    /// connection that leads to another place.
     ///
     /// # Errors
     /// [`StoreError::NewerSchema`] for a database of a newer version, others if it cannot be
@@ -86,7 +87,7 @@ impl PostgresStore {
         Ok(store)
     }
 
-    /// Brings the database at `url` to this program's schema; returns the schema's version.
+    /// Migrates the database at `url` to this program's schema; returns the schema's version.
     ///
     /// # Errors
     /// As [`PostgresStore::connect`].
@@ -96,7 +97,7 @@ impl PostgresStore {
         migrations::migrate(&mut store.client().await?, now).await
     }
 
-    /// Runs a command in transactions, until one commits that no other was in the way of.
+    /// Runs a command in transactions until one commits without a conflict.
     async fn transact<C: Command>(&self, command: C) -> Result<C::Answer> {
         let mut realms = BTreeSet::new();
         for _ in 0..ATTEMPTS {
@@ -136,8 +137,8 @@ impl PostgresStore {
     }
 }
 
-/// Connections are made as they are needed; once the store has `started`, none is used before it
-/// is known where it leads.
+/// Builds the pool, which connects on demand. Once the store has `started`, each new connection is
+/// checked for its place before it is used.
 fn pool(url: &str, started: Arc<AtomicBool>, served: Arc<Served>) -> Result<Pool> {
     let recycling_method = RecyclingMethod::Fast;
     let manager = Manager::from_config(parse(url)?, NoTls, ManagerConfig { recycling_method });
@@ -162,7 +163,7 @@ fn pool(url: &str, started: Arc<AtomicBool>, served: Arc<Served>) -> Result<Pool
         .map_err(|error| StoreError::Failed(error.to_string()))
 }
 
-/// Errors say nothing of the URL: it has a password in it.
+/// Parses the database's URL. Errors do not quote it, because it contains a password.
 fn parse(url: &str) -> Result<tokio_postgres::Config> {
     let mut config: tokio_postgres::Config = url
         .parse()

@@ -1,9 +1,9 @@
-//! The tables that the steps of a schema leave behind, so that a database that lost some of it is
-//! found out at start and not by the first request that needs it.
+//! The tables that the steps of a schema create. A start can check that all exist, so that a
+//! database which lost some is found then and not by the first request that needs them.
 
 use std::collections::BTreeSet;
 
-/// The tables that are there after `steps`, of which each statement begins a line.
+/// Returns the tables that exist after `steps`; each statement begins a line.
 pub(crate) fn tables<'a>(steps: &[&'a str]) -> BTreeSet<&'a str> {
     let mut tables = BTreeSet::new();
     let name = |rest: &'a str| rest.split([' ', '(', ';']).next().unwrap_or(rest);

@@ -1,5 +1,5 @@
-//! The states that a process has seen of its database, so that it notices one that went back while
-//! it runs.
+//! The states that a process has seen of its database, by which it notices if the database
+//! regresses while it runs.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,10 +10,11 @@ use vfs_sync_core::server::push::Head;
 
 use crate::error::{Result, StoreError};
 
-/// Heads that are remembered, twice over: of the users that were served last.
+/// The number of users whose heads are remembered in each of two generations, the most recently
+/// served ones.
 const REMEMBERED: usize = 5_000;
 
-/// Returns the answer to a call that found its database to be an earlier one, once an epoch has
+/// Returns the error of a call that found its database in an earlier state, after an epoch has
 /// begun.
 pub(crate) fn went_back() -> StoreError {
     tracing::error!(
@@ -24,13 +25,14 @@ pub(crate) fn went_back() -> StoreError {
     StoreError::Unavailable(text.into())
 }
 
-/// The epochs and heads that a process has seen. In memory only: another process begins an epoch.
+/// The epochs and heads that a process has seen. They are kept in memory only, because another
+/// process begins a new epoch.
 #[derive(Debug, Default)]
 pub(crate) struct Served(Mutex<Seen>);
 
 #[derive(Debug, Default)]
 struct Seen {
-    /// Counts what was noted.
+    /// The number of observations so far.
     tick: u64,
     latest: Option<(Epoch, u64)>,
     young: HashMap<UserId, Noted>,
@@ -39,7 +41,7 @@ struct Seen {
 
 #[derive(Debug, Clone, Copy)]
 struct Noted {
-    /// The database's epoch at that time.
+    /// The database's epoch when the head was seen.
     present: Epoch,
     counter: u64,
     tick: u64,
@@ -50,18 +52,18 @@ impl Served {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The moment at which a transaction begins, before its first look at the database: it is held
-    /// only to what was noted before.
+    /// Returns the present tick, to take before a transaction's first read: the transaction is
+    /// compared only with earlier observations.
     pub(crate) fn now(&self) -> u64 {
         self.seen().tick
     }
 
-    /// The latest epoch that was seen.
+    /// Returns the latest epoch that was seen.
     pub(crate) fn latest(&self) -> Option<Epoch> {
         self.seen().latest.map(|(epoch, _)| epoch)
     }
 
-    /// Takes note of what a transaction that began at `since` found.
+    /// Records the state that a transaction found which began at `since`.
     ///
     /// # Errors
     /// [`StoreError::WentBack`] if the database has shown a later state before.
@@ -88,7 +90,7 @@ impl Served {
         Ok(())
     }
 
-    /// Takes note of an epoch that has begun, or was found at the start.
+    /// Records an epoch that has begun, or was found at the start.
     pub(crate) fn begin(&self, epoch: Epoch) {
         let mut seen = self.seen();
         if seen.latest.is_none_or(|(latest, _)| latest < epoch) {
@@ -97,7 +99,7 @@ impl Served {
         }
     }
 
-    /// Takes note of a head that was written, and is committed.
+    /// Records a head that was written and committed.
     pub(crate) fn note(&self, user: &UserId, counter: u64, present: Epoch) {
         self.seen().note(user, counter, present);
     }

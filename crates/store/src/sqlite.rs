@@ -1,4 +1,5 @@
-//! SQLite: one file, one writer that groups what is waiting into one commit, a few readers.
+//! The store in SQLite: one file, one writer that groups waiting jobs into one commit, a few
+//! readers.
 
 mod conflicts;
 mod feeds;
@@ -36,30 +37,30 @@ use conflicts::Files;
 use transaction::SqliteTransaction;
 use writer::{Writer, contained};
 
-/// Reads at one time; more wait.
+/// The number of concurrent reads; further ones wait.
 const READERS: usize = 4;
-/// Rows that a transaction loads at most while others wait to write: some 100 ms.
+/// The number of rows that a transaction may load while other writers wait: some 100 ms.
 const LARGE: usize = 10_000;
-/// Snapshots on which a large transaction is tried before others have to wait for it.
+/// The number of snapshots on which a large transaction is tried before others have to wait for it.
 const SNAPSHOTS: usize = 3;
-/// The time that another process may hold the database before a call gives up.
+/// The time that a call waits for another process that holds the database.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The pause before a busy database is tried once more.
+/// The pause before a busy database is tried again.
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
-/// Pages that the writer keeps: the upper part of its trees, and what it last wrote.
+/// The size of the writer's page cache: the upper levels of its trees, and the pages last written.
 const WRITER_CACHE_KIB: i64 = 32 * 1024;
-/// Pages that each reader keeps; a feed is read once, front to back.
+/// The size of each reader's page cache; a feed is read once, front to back.
 const READER_CACHE_KIB: i64 = 4 * 1024;
-/// Distinct statements that a connection keeps compiled: all there are.
+/// The number of compiled statements that a connection keeps: enough for all of them.
 const STATEMENT_CACHE: usize = 128;
 
 /// The metadata in one SQLite file.
 pub struct SqliteStore {
     writer: Writer,
-    /// `None` for a store that has one connection only.
+    /// The connections for reading; `None` for a store that has only one connection.
     readers: Option<Arc<Readers>>,
-    /// The files, where they can be watched.
+    /// The files of the database, if they can be checked.
     files: Option<Arc<Files>>,
     large: usize,
 }
@@ -70,10 +71,10 @@ struct Readers {
 }
 
 impl SqliteStore {
-    /// Opens the database at `path`, making or migrating it where needed. `now` begins an epoch.
+    /// Opens the database at `path`, and creates or migrates it if needed. `now` begins an epoch.
     ///
     /// # Errors
-    /// [`StoreError::NewerSchema`] for a database of a newer version, others if it is no
+    /// [`StoreError::NewerSchema`] for a database of a newer version, others if the file is no
     /// database or cannot be opened.
     pub fn open(path: &Path, now: Timestamp) -> Result<Self> {
         let mut connection = open_file(path, WRITER_CACHE_KIB)?;
@@ -95,8 +96,9 @@ impl SqliteStore {
         })
     }
 
-    /// Others wait for a transaction while it loads up to `rows` rows, 10,000 unless told. One that
-    /// takes more is decided beside them, and waits in its turn if they change what it decides on.
+    /// Sets the number of rows up to which others wait for a transaction; 10,000 by default. A
+    /// transaction that loads more is decided while others write. If they change what it was
+    /// decided on, it runs again, finally while they wait.
     #[must_use]
     pub fn large_beyond(mut self, rows: usize) -> Self {
         self.large = rows;
@@ -104,9 +106,9 @@ impl SqliteStore {
     }
 
     /// Opens the database at `path` for this store alone, as [`SqliteStore::open`] does: with one
-    /// connection, which keeps everybody else out, and without threads. A call blocks whoever polls
-    /// it, and is done at the first poll. `vfs` names a VFS that was registered with SQLite, for a
-    /// disk that is not the system's.
+    /// connection, which locks all other programs out, and without threads. A call blocks the
+    /// thread that polls it, and completes at the first poll. `vfs` names a VFS that was registered
+    /// with SQLite, for a disk that is not the system's.
     ///
     /// # Errors
     /// As [`SqliteStore::open`].
@@ -131,7 +133,7 @@ impl SqliteStore {
         Ok(Self { writer, readers: None, files, large: LARGE })
     }
 
-    /// A new database in memory, gone with the store.
+    /// Opens a new database in memory, which ends with the store.
     ///
     /// # Errors
     /// [`StoreError`] if SQLite has no memory for it.
@@ -143,8 +145,8 @@ impl SqliteStore {
         Ok(Self { writer, readers: None, files: None, large: LARGE })
     }
 
-    /// Brings the database at `path` to this program's schema, making it where it is missing;
-    /// gives the schema's version.
+    /// Migrates the database at `path` to this program's schema, or creates it if it is missing;
+    /// returns the schema's version.
     ///
     /// # Errors
     /// As [`SqliteStore::open`].
@@ -192,7 +194,7 @@ impl Backend for SqliteStore {
     }
 
     /// Decides and writes in one transaction. A command that turns out to be large is decided on a
-    /// reader's snapshot instead, while others write, and written if nothing that it locks has
+    /// reader's snapshot instead, while others write. It is written if nothing that it locks has
     /// changed since.
     async fn decides<C: Decides>(&self, command: C) -> Result<C::Answer> {
         if self.readers.is_none() {
@@ -261,8 +263,8 @@ fn open_file(path: &Path, cache_kib: i64) -> Result<Connection> {
     named(path, open())
 }
 
-/// Switches to a log. Of two programs that do so at one time SQLite sends one away at once,
-/// whatever time-out it was given.
+/// Switches to write-ahead logging. If two programs do so at one time, SQLite rejects one at once,
+/// regardless of its time-out.
 fn make_log(connection: &Connection) -> Result<(), rusqlite::Error> {
     let until = Instant::now() + BUSY_TIMEOUT;
     loop {
@@ -278,8 +280,9 @@ fn make_log(connection: &Connection) -> Result<(), rusqlite::Error> {
     }
 }
 
-/// A new database is for its owner's eyes, whatever the directory allows; its log inherits that.
-/// What fails here fails again, with its reason, when SQLite opens the file.
+/// Creates a database file that only its owner may read, whatever the directory allows; its log
+/// inherits the permissions. A failure here is ignored: SQLite then fails with the reason when it
+/// opens the file.
 fn make_private(path: &Path) {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);
@@ -288,7 +291,7 @@ fn make_private(path: &Path) {
     drop(options.open(path));
 }
 
-/// Says in an error which file it is about.
+/// Adds the file's path to an error.
 fn named<T>(path: &Path, result: Result<T>) -> Result<T> {
     result.map_err(|error| match error {
         StoreError::Unavailable(text) => {

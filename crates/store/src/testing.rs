@@ -1,8 +1,8 @@
 //! A PostgreSQL for tests: one throw-away cluster for each test process, a new database for each
 //! test.
 //!
-//! `VFS_SYNC_TEST_POSTGRES_URL` names a server to use instead, whose user may create databases.
-//! And the statements that the back ends ran, for tests of their plans.
+//! `VFS_SYNC_TEST_POSTGRES_URL` names a server to use instead, whose user may create databases. The
+//! module also records the statements that the back ends ran, for tests of their plans.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write as _};
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tokio_postgres::{Client, NoTls};
 
-/// Names the server to use, where there is one.
+/// The variable that names a server to use instead.
 pub const URL_VARIABLE: &str = "VFS_SYNC_TEST_POSTGRES_URL";
 
 const MISSING: &str =
@@ -24,10 +24,11 @@ const MISSING: &str =
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Runs a server, on a port too if it is told one; one that stops waits for those who have not
-/// said yet who they are, so they are not given long. For each signal that it reads it stops the
-/// server by it and starts another. It ends when its standard input does, however this process
-/// ends; then nothing of it is left.
+/// A supervisor script that runs a server, on a TCP port if it is given one. For each signal name
+/// that it reads, it stops the server with that signal and starts it again. It ends when its
+/// standard input closes, even if this process is killed, and removes everything. The short
+/// authentication time-out matters because a stopping server waits for clients that have not
+/// authenticated yet.
 const SUPERVISOR: &str = r#"
 programs=$1 directory=$2 port=$3
 start() {
@@ -51,11 +52,11 @@ rm -rf "$directory"
 struct Cluster {
     url: String,
     directory: PathBuf,
-    /// Held open as long as the cluster is wanted.
+    /// The supervisor's input, held open as long as the cluster is needed.
     supervisor: Option<ChildStdin>,
 }
 
-/// A PostgreSQL server of a test's own, on a port, that can be restarted.
+/// A PostgreSQL server for one test, on a TCP port, that can be restarted.
 pub struct PostgresServer {
     cluster: Cluster,
     port: u16,
@@ -63,10 +64,10 @@ pub struct PostgresServer {
 }
 
 impl PostgresServer {
-    /// Starts such a server.
+    /// Starts a server for one test.
     ///
     /// # Errors
-    /// What is missing, and what to do about it.
+    /// The missing requirement, with advice.
     pub fn start() -> Result<Self, String> {
         let programs = programs().ok_or(MISSING)?;
         let failed = |error: io::Error| format!("PostgreSQL for tests: {error}");
@@ -78,31 +79,31 @@ impl PostgresServer {
         Ok(Self { cluster, port, pg_isready: programs.join("pg_isready") })
     }
 
-    /// The address on which it listens.
+    /// Returns the address on which the server listens.
     #[must_use]
     pub fn address(&self) -> std::net::SocketAddr {
         (std::net::Ipv4Addr::LOCALHOST, self.port).into()
     }
 
-    /// Its database `name`, by way of `address`.
+    /// Returns the URL of the server's database `name`, reached through `address`.
     #[must_use]
     pub fn url(&self, address: std::net::SocketAddr, name: &str) -> String {
         format!("postgres://vfs@{address}/{name}")
     }
 
-    /// Makes a new, empty database `name`.
+    /// Creates a new, empty database `name`.
     ///
     /// # Errors
-    /// The server's.
+    /// The server's error.
     pub async fn create_database(&self, name: &str) -> Result<(), String> {
         create_database(&self.url(self.address(), "postgres"), name).await
     }
 
-    /// Stops it, as an operator does or, if it is `at_once`, as a crash; starts it again, and
-    /// waits until it takes connections.
+    /// Stops the server as an operator does, or as a crash does if it is `at_once`. Then starts it
+    /// again, and waits until it accepts connections.
     ///
     /// # Errors
-    /// If it does not come up again.
+    /// If the server does not start again.
     pub fn restart(&mut self, at_once: bool) -> io::Result<()> {
         let signal: &[u8] = if at_once { b"QUIT\n" } else { b"INT\n" };
         let before = self.started()?;
@@ -118,7 +119,7 @@ impl PostgresServer {
         wait_until_ready(&self.pg_isready, &self.cluster.directory, Some(self.port))
     }
 
-    /// The first lines of its lock file: its process, and when it was started.
+    /// Returns the first lines of the server's lock file: its process, and its start time.
     fn started(&self) -> io::Result<String> {
         let file = self.cluster.directory.join("data/postmaster.pid");
         let text = std::fs::read_to_string(file)?;
@@ -126,11 +127,11 @@ impl PostgresServer {
     }
 }
 
-/// Makes a new, empty database and gives its URL.
+/// Creates a new, empty database and returns its URL.
 ///
 /// # Errors
-/// What is missing, and what to do about it. A test that needs PostgreSQL fails without it: a test
-/// that skips itself says nothing.
+/// The missing requirement, with advice. A test that needs PostgreSQL fails without it, because a
+/// skipped test proves nothing.
 pub async fn new_postgres_database() -> Result<String, String> {
     static CLUSTER: OnceLock<Result<Cluster, String>> = OnceLock::new();
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -140,19 +141,19 @@ pub async fn new_postgres_database() -> Result<String, String> {
     with_database(&cluster.url, &name)
 }
 
-/// Connects to the database at `url`, for as long as the client is there.
+/// Connects to the database at `url` until the client is dropped.
 ///
 /// # Errors
-/// The server's.
+/// The server's error.
 pub async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
     session(url).await.map(|(client, _)| client)
 }
 
-/// Connects to the database at `url`. The task ends when the client is dropped and the connection is
-/// closed: a server counts what a session did when the session ends.
+/// Connects to the database at `url`. The task ends when the client is dropped and the connection
+/// is closed: a server counts a session's statistics when the session ends.
 ///
 /// # Errors
-/// The server's.
+/// The server's error.
 pub async fn session(url: &str) -> Result<(Client, Session), tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     Ok((client, tokio::spawn(connection)))
@@ -161,7 +162,7 @@ pub async fn session(url: &str) -> Result<(Client, Session), tokio_postgres::Err
 /// The task of a connection, with the error that ended it.
 pub type Session = tokio::task::JoinHandle<Result<(), tokio_postgres::Error>>;
 
-/// Makes the database `name` on the server at `url`.
+/// Creates the database `name` on the server at `url`.
 async fn create_database(url: &str, name: &str) -> Result<(), String> {
     let failed = |error: tokio_postgres::Error| format!("PostgreSQL for tests: {error}");
     let (client, connection) = session(url).await.map_err(failed)?;
@@ -171,7 +172,7 @@ async fn create_database(url: &str, name: &str) -> Result<(), String> {
     made.map_err(failed)
 }
 
-/// The URL with another database in it.
+/// Returns the URL with another database name.
 fn with_database(url: &str, name: &str) -> Result<String, String> {
     let (before, parameters) = url.split_once('?').map_or((url, None), |(a, b)| (a, Some(b)));
     let authority = before.find("://").map(|at| at + 3);
@@ -229,7 +230,7 @@ impl Cluster {
     }
 }
 
-/// `pg_isready` answers as soon as the server takes connections, or that it does not yet.
+/// Waits until `pg_isready` reports that the server accepts connections.
 fn wait_until_ready(pg_isready: &Path, directory: &Path, port: Option<u16>) -> io::Result<()> {
     let until = std::time::Instant::now() + READY_WITHIN;
     let port = port.unwrap_or(5432).to_string();
@@ -274,13 +275,13 @@ fn succeeded(output: &Output) -> io::Result<()> {
 
 static STATEMENTS: Mutex<BTreeSet<(&str, String)>> = Mutex::new(BTreeSet::new());
 
-/// Notes a statement that a back end runs.
+/// Records a statement that a back end runs.
 pub(crate) fn note_statement(back_end: &'static str, sql: &str) {
     let mut statements = STATEMENTS.lock().unwrap_or_else(PoisonError::into_inner);
     statements.insert((back_end, sql.to_owned()));
 }
 
-/// The statements that a back end (`sqlite`, `postgres`) ran so far in this process.
+/// Returns the statements that a back end (`sqlite`, `postgres`) has run so far in this process.
 #[must_use]
 pub fn statements(back_end: &str) -> Vec<String> {
     let statements = STATEMENTS.lock().unwrap_or_else(PoisonError::into_inner);

@@ -26,7 +26,7 @@ use crate::values::{
     TrashRow, TrashState,
 };
 
-/// The number of a feed's epochs that a transaction reads: older ones count as the oldest of them.
+/// The number of a feed's epochs that a transaction reads; older ones count as the oldest of these.
 pub(crate) const MAX_EPOCHS: usize = 1_000;
 
 /// The rows that a push writes.
@@ -38,22 +38,22 @@ pub(crate) struct PushWrite<'a> {
     pub(crate) now: Timestamp,
 }
 
-/// The entries that a transaction appends to one user's feed, and the head that it leaves.
+/// The entries that a transaction appends to one user's feed, and the feed's new head.
 pub(crate) struct FeedWrite {
     pub(crate) user: UserId,
     pub(crate) head: Head,
-    /// The position of the first entry; the others follow it.
+    /// The position of the first entry; the other entries follow it.
     pub(crate) places: Places,
     pub(crate) bodies: Vec<Addition>,
 }
 
 impl FeedWrite {
-    /// Returns the entries as they are stored, each made when it is asked for: there may be many.
+    /// Returns the entries in their stored form, each built on demand: there may be many.
     pub(crate) fn entries(&self) -> impl Iterator<Item = PlacedEntry> {
         self.entries_from(0)
     }
 
-    /// Returns [`Self::entries`] without the first `skipped`.
+    /// Returns [`Self::entries`] after the first `skipped`.
     pub(crate) fn entries_from(&self, skipped: usize) -> impl Iterator<Item = PlacedEntry> {
         let bodies = self.bodies.iter().skip(skipped).zip(self.places.first + skipped as u64..);
         bodies.map(|(body, counter)| PlacedEntry::new(body, counter))
@@ -67,24 +67,25 @@ pub(crate) struct Decision {
 }
 
 impl Decision {
-    /// Returns about how many rows it takes to write it.
+    /// Returns the approximate number of rows to write.
     pub(crate) fn rows(&self) -> usize {
         let told: usize = self.feeds.iter().map(|feed| feed.bodies.len()).sum();
         told + self.changes.access.len()
     }
 }
 
-/// The row of a replica, as far as deciding needs it.
+/// The row of a replica, as far as decisions need it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReplicaRow {
     pub(crate) last_write_id: WriteId,
     pub(crate) last_seen: Timestamp,
 }
 
-/// A row that may be missing, or malformed: the error names the column.
+/// A row that may be missing or malformed; the error names the column.
 pub(crate) type Stored<T> = Option<Result<T>>;
 
-/// An open transaction, which its runner commits when the command gives `Ok`, else rolls back.
+/// The topics of an open transaction. Its runner commits it if the command returns `Ok`, else rolls
+/// it back.
 ///
 /// Locks are taken in one order, so that no two transactions deadlock: a push's replica, or an
 /// attach's stage, blob and reconcile state; then realms; then feed heads; then usages; each set
@@ -109,14 +110,14 @@ impl<T> Topics for T where
 
 /// The locks under which a transaction decides.
 pub(crate) trait Locks {
-    /// Runs work on about `rows` rows in a way that does not hold up other transactions.
+    /// Runs work on about `rows` rows without blocking other transactions.
     fn run_blocking<R>(&self, rows: usize, work: impl FnOnce() -> R) -> R {
         let _ = rows;
         work()
     }
 
-    /// Returns the states that this process has seen, and when the transaction began; `None` where
-    /// the database cannot go back while it is open.
+    /// Returns the states that this process has seen, and the tick at which the transaction began;
+    /// `None` if the database cannot regress while it is open.
     fn served(&self) -> Option<(&Served, u64)> {
         None
     }
@@ -135,8 +136,8 @@ pub(crate) trait Locks {
     /// Locks a group or organization against other changes of its members and grants to it.
     async fn lock_group(&mut self, group: &Principal) -> Result<()>;
 
-    /// Locks the realms of the user and of every item in `named`; loads these items, the realms,
-    /// the last `changedAt` of each, and the end of the user's feed into `rows`.
+    /// Locks the realms of the user and of every item in `named`; loads into `rows` these items,
+    /// the realms, the last `changedAt` of each, and the end of the user's feed.
     async fn lock_realms(
         &mut self,
         user: Option<&UserId>,
@@ -144,7 +145,7 @@ pub(crate) trait Locks {
         rows: &mut Rows,
     ) -> Result<()>;
 
-    /// Locks the users' feed heads, making those that are missing.
+    /// Locks the users' feed heads, creating the missing ones.
     async fn lock_heads(
         &mut self,
         users: &BTreeSet<UserId>,
@@ -152,25 +153,25 @@ pub(crate) trait Locks {
     ) -> Result<BTreeMap<UserId, Head>>;
 }
 
-/// Items, links, grants, moves, and the access that follows from them.
+/// Items, links, grants, moves, and the access that they determine.
 pub(crate) trait Registers {
-    /// Loads the existing rows of `needs` into `found`, which is empty.
+    /// Loads the existing rows of `needs` into the empty `found`.
     async fn load(&mut self, needs: &Needs, found: &mut Rows) -> Result<()>;
 
     /// Writes the rows of a push.
     async fn write_push(&mut self, write: &PushWrite<'_>) -> Result<()>;
 
-    /// Writes changes that the server makes itself: registers, access and feeds, no new item.
+    /// Writes changes made by the server itself: registers, access and feeds, but no new item.
     async fn write_changes(&mut self, changes: &Changes, feeds: &[FeedWrite]) -> Result<()>;
 
     /// Returns the items that a principal is granted.
     async fn granted_to(&mut self, principal: &Principal) -> Result<BTreeSet<ItemId>>;
 
-    /// Returns all users who may hold a grant, and all items that somebody is granted.
+    /// Returns all users who may hold a grant, and all items with a grant.
     async fn all_grants(&mut self) -> Result<(BTreeSet<UserId>, BTreeSet<ItemId>)>;
 
-    /// Removes links, grants, moves and access of the item, at most `at_most` rows; returns how
-    /// many it removed.
+    /// Removes links, grants, moves and access of the item, at most `at_most` rows; returns their
+    /// number.
     async fn clear_item(&mut self, item: &ItemId, at_most: u64) -> Result<u64>;
 
     /// Removes the rows of tombstones.
@@ -183,7 +184,7 @@ pub(crate) trait Feeds {
     async fn head(&mut self, user: &UserId) -> Result<Option<Head>>;
 
     /// Returns the database's present epoch. Entries written under the locks of feed heads belong
-    /// to the epoch that was read with these.
+    /// to the epoch that was read together with the heads.
     async fn epoch(&mut self) -> Result<Epoch>;
 
     /// Begins an epoch after the present one and every epoch that this process has seen.
@@ -192,14 +193,14 @@ pub(crate) trait Feeds {
     /// Returns the epochs in which the user's feed got entries, ascending: the last [`MAX_EPOCHS`].
     async fn epoch_starts(&mut self, user: &UserId) -> Result<Vec<EpochStart>>;
 
-    /// Returns the marks of those of `keys` that the user's feed shows as present.
+    /// Returns the marks of the `keys` that the user's feed shows as present.
     async fn marks(
         &mut self,
         user: &UserId,
         keys: &BTreeSet<EntryKey>,
     ) -> Result<Map<EntryKey, Option<Mark>>>;
 
-    /// Returns, for each user, those of the keys that the user's feed shows as present.
+    /// Returns, for each user, the keys that the user's feed shows as present.
     async fn present_in_feed(
         &mut self,
         keys: &BTreeMap<UserId, Vec<Vec<u8>>>,
@@ -209,9 +210,9 @@ pub(crate) trait Feeds {
     async fn read_page(&mut self, user: &UserId, window: Window) -> Result<PageBuilder>;
 }
 
-/// Replicas, the write ids that they used, and what they acknowledged.
+/// Replicas, the write ids that they used, and the states that they acknowledged.
 pub(crate) trait Replicas {
-    /// Returns what the replica used these write ids for.
+    /// Returns the operations for which the replica used these write ids.
     async fn accepted(
         &mut self,
         user: &UserId,
@@ -219,7 +220,7 @@ pub(crate) trait Replicas {
         write_ids: &BTreeSet<WriteId>,
     ) -> Result<HashMap<WriteId, Accepted>>;
 
-    /// Returns those of `replicas` that the user has.
+    /// Returns the rows of those `replicas` that the user has.
     async fn replicas(
         &mut self,
         user: &UserId,
@@ -233,7 +234,7 @@ pub(crate) trait Replicas {
         limit: usize,
     ) -> Result<Vec<(ReplicaId, WriteId)>>;
 
-    /// Notes that the replica was active, if it has a row.
+    /// Records that the replica was active, if it has a row.
     async fn touch_replica(
         &mut self,
         user: &UserId,
@@ -241,14 +242,14 @@ pub(crate) trait Replicas {
         now: Timestamp,
     ) -> Result<()>;
 
-    /// Returns the client's reconcile state, locked where the transaction writes.
+    /// Returns the client's reconcile state, locked if the transaction writes.
     async fn reconcile_state(
         &mut self,
         user: &UserId,
         client: &ReplicaId,
     ) -> Result<Stored<ReconcileState>>;
 
-    /// Stores the client's reconcile state, which was read before as `None` if it is `new`.
+    /// Stores the client's reconcile state; `new` says that the row did not exist when it was read.
     async fn write_reconcile_state(
         &mut self,
         user: &UserId,
@@ -257,8 +258,8 @@ pub(crate) trait Replicas {
         new: bool,
     ) -> Result<()>;
 
-    /// Finds malformed reconcile states, of one user or of all; removes them unless it is a
-    /// `dry_run`.
+    /// Finds malformed reconcile states, of one user or of all; removes them unless `dry_run` is
+    /// set.
     async fn repair_reconcile_states(
         &mut self,
         user: Option<&UserId>,
@@ -268,7 +269,7 @@ pub(crate) trait Replicas {
 
 /// Groups, their members, and blocks.
 pub(crate) trait Members {
-    /// Puts `user` into a group, or takes the user out; returns whether that changed anything.
+    /// Adds `user` to a group or removes the user; returns whether that changed anything.
     async fn write_member(
         &mut self,
         group: &Principal,
@@ -299,13 +300,14 @@ pub(crate) trait Members {
 
 /// Stages, their blobs, and the quota that these count against.
 pub(crate) trait Stages {
-    /// Returns a stage with its blob; both are locked where the transaction writes.
+    /// Returns a stage with its blob; both are locked if the transaction writes.
     async fn stage(&mut self, staging_id: &StagingId) -> Result<Stored<Stage>>;
 
-    /// Returns the stage that brings the blob.
+    /// Returns the stage of the blob.
     async fn stage_of(&mut self, blob_id: &BlobId) -> Result<Option<StagingId>>;
 
-    /// Makes a stage and its blob; returns `false`, and makes neither, if the blob's id is taken.
+    /// Creates a stage and its blob; returns `false`, and creates neither, if the blob's id is
+    /// taken.
     async fn insert_stage(
         &mut self,
         user: &UserId,
@@ -331,23 +333,23 @@ pub(crate) trait Stages {
     /// Sets the bytes that a blob counts against its quota.
     async fn set_reserved(&mut self, blob_id: &BlobId, bytes: u64) -> Result<()>;
 
-    /// Counts a blob against `user` from now on.
+    /// Charges a blob to `user` from now on.
     async fn set_charged(&mut self, blob_id: &BlobId, user: &UserId) -> Result<()>;
 
-    /// Marks a blob as one whose bytes are to be removed from `now` on.
+    /// Marks a blob's bytes for removal from `now` on.
     async fn discard_blob(&mut self, blob_id: &BlobId, now: Timestamp) -> Result<()>;
 
-    /// Schedules the sweeper's next look at the blob.
+    /// Schedules the sweeper's next check of the blob.
     async fn set_reclaim(&mut self, blob_id: &BlobId, at: Timestamp) -> Result<()>;
 
-    /// Cancels the sweeper's look, if it was due at `now`.
+    /// Cancels the sweeper's check, if it was due at `now`.
     async fn clear_reclaim(&mut self, blob_id: &BlobId, now: Timestamp) -> Result<()>;
 
-    /// Moves the sweeper's look to `at`, if it was due at `now`.
+    /// Moves the sweeper's check to `at`, if it was due at `now`.
     async fn move_reclaim(&mut self, blob_id: &BlobId, now: Timestamp, at: Timestamp)
     -> Result<()>;
 
-    /// Records that a blob's bytes were removed; the sweeper looks once more at `again`.
+    /// Records that a blob's bytes were removed; the sweeper checks once more at `again`.
     async fn set_deleted(&mut self, blob_id: &BlobId, again: Timestamp) -> Result<()>;
 
     /// Returns open stages that expired by `now`, the oldest first.
@@ -357,10 +359,10 @@ pub(crate) trait Stages {
         at_most: u32,
     ) -> Result<Vec<(UserId, StagingId)>>;
 
-    /// Returns the blobs that the sweeper is to look at by `now`, the oldest first.
+    /// Returns the blobs that the sweeper is to check by `now`, the oldest first.
     async fn to_reclaim(&mut self, now: Timestamp, at_most: u32) -> Result<Vec<Reclaim>>;
 
-    /// Returns what the sweeper is to remove of one blob.
+    /// Returns the removal that the sweeper is to make for one blob.
     async fn reclaim_of(&mut self, blob_id: &BlobId) -> Result<Option<Reclaim>>;
 
     /// Returns blobs after `after` in the order of their ids.
@@ -370,7 +372,7 @@ pub(crate) trait Stages {
         at_most: u32,
     ) -> Result<Vec<BlobSummary>>;
 
-    /// Returns the sum of a user's blobs, locked where the transaction writes.
+    /// Returns the usage of a user, locked if the transaction writes.
     async fn usage(&mut self, owner: &UserId) -> Result<Usage>;
 
     /// Writes a usage that [`Self::usage`] read.
@@ -379,7 +381,7 @@ pub(crate) trait Stages {
 
 /// Uploads in parts of stages.
 pub(crate) trait Uploads {
-    /// Returns the upload of a stage, which is locked where the transaction writes.
+    /// Returns the upload of a stage, which is locked if the transaction writes.
     async fn upload(&mut self, staging_id: &StagingId) -> Result<Option<UploadRow>>;
 
     /// Writes the upload of a stage.
@@ -398,19 +400,19 @@ pub(crate) trait Uploads {
     /// Removes an upload's parts.
     async fn delete_parts(&mut self, staging_id: &StagingId) -> Result<()>;
 
-    /// Returns the object store's names of all uploads that are under way.
+    /// Returns the object store's names of all uploads in progress.
     async fn upload_handles(&mut self) -> Result<Vec<String>>;
 }
 
 /// Attachments: current contents, earlier versions, and other attachments.
 pub(crate) trait Versions {
-    /// Returns the item's current content and its attachments that are no content.
+    /// Returns the item's current content and its other attachments, without earlier versions.
     async fn attachments_of(&mut self, item: &ItemId) -> Result<Vec<Attachment>>;
 
-    /// Returns the blob's attachments, with what each attach expected to replace.
+    /// Returns the blob's attachments, with the content that each attach expected to replace.
     async fn attachments_with(&mut self, blob: &BlobId) -> Result<Vec<MadeAttach>>;
 
-    /// Makes an attachment; a `file` replaces the current content.
+    /// Inserts an attachment; a `file` replaces the current content.
     async fn insert_attachment(&mut self, changes: &AttachChanges) -> Result<()>;
 
     /// Removes an attachment that is an earlier version; returns whether there was one.
@@ -438,7 +440,7 @@ pub(crate) trait Versions {
         limit: u32,
     ) -> Result<Option<Vec<Attachment>>>;
 
-    /// Returns versions beyond the kept ones since before `before`, the oldest first.
+    /// Returns versions that have been surplus since before `before`, the oldest first.
     async fn surplus_versions(
         &mut self,
         before: Timestamp,
@@ -448,7 +450,7 @@ pub(crate) trait Versions {
 
 /// Deleted items and tombstones.
 pub(crate) trait Trash {
-    /// Returns those of the items that are in the trash, or tombstones.
+    /// Returns the rows of those `items` that are in the trash, or are tombstones.
     async fn trash_rows(&mut self, items: &BTreeSet<ItemId>) -> Result<BTreeMap<ItemId, TrashRow>>;
 
     /// Returns the newest deletions older than `after` that can be restored, with the sizes of
@@ -461,7 +463,7 @@ pub(crate) trait Trash {
         limit: usize,
     ) -> Result<Vec<TrashRow>>;
 
-    /// Returns rows in `state` since before `before`, the oldest first.
+    /// Returns rows that have been in `state` since before `before`, the oldest first.
     async fn trash_before(
         &mut self,
         state: TrashState,
@@ -469,7 +471,7 @@ pub(crate) trait Trash {
         at_most: u32,
     ) -> Result<Vec<TrashRow>>;
 
-    /// Writes rows of the trash, replacing those that were there.
+    /// Writes rows of the trash, replacing existing ones.
     async fn put_trash(&mut self, rows: &[TrashRow]) -> Result<()>;
 
     /// Returns attachments of tombstones, earlier versions included.
@@ -479,12 +481,12 @@ pub(crate) trait Trash {
     async fn trashed_bytes(&mut self, user: &UserId, at_most: u32) -> Result<u64>;
 }
 
-/// Rows that retention removes, and facts about the database as a whole.
+/// Rows that retention removes, and queries about the database as a whole.
 pub(crate) trait Maintenance {
-    /// Removes the oldest removals from the feeds; their heads record how far.
+    /// Removes the oldest removals from the feeds; the heads record how far.
     async fn prune_removals(&mut self, retention: &Retention) -> Result<u64>;
 
-    /// Removes the oldest accepted operations, replica by replica, from each its lowest write ids.
+    /// Removes the oldest accepted operations: of each replica, those with the lowest write ids.
     async fn prune_accepted(&mut self, retention: &Retention) -> Result<u64>;
 
     /// Returns the identity of the database.
@@ -493,6 +495,6 @@ pub(crate) trait Maintenance {
     /// Returns counts for the operator, by name.
     async fn counts(&mut self) -> Result<Vec<(&'static str, u64)>>;
 
-    /// Asks the database for a value that needs no row.
+    /// Queries the database for a constant.
     async fn ping(&mut self) -> Result<()>;
 }

@@ -14,24 +14,25 @@ use vfs_sync_core::wire::{ReconcileState, WriteIds};
 pub enum PullAnswer {
     /// A page of the feed.
     Page(FeedPage),
-    /// The cursor cannot be served.
+    /// The feed cannot serve the cursor: the client rebuilds its replica.
     Rematerialize(Rematerialize),
 }
 
-/// A page whose entries are JSON already, as they go on the wire.
+/// A page whose entries are already JSON in their wire form.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FeedPage {
     /// The entries of the page.
     pub items: Vec<String>,
-    /// The last item's position, where there is more.
+    /// The position of the last entry, if there are more.
     pub next_cursor: Option<Cursor>,
     /// True if the feed has more entries.
     pub has_more: bool,
-    /// The user's replicas: the most recently active, at most 512, the client's own among them.
+    /// The last write ids of the user's most recently active replicas, at most 512, including the
+    /// client's own.
     pub last_reconciled_write_ids: WriteIds,
-    /// The head, if the pull had no cursor.
+    /// The head, in the answer to a pull without a cursor.
     pub baseline: Option<Cursor>,
-    /// The head, if there is more.
+    /// The head, if the feed has more entries.
     pub head: Option<Cursor>,
     /// The database's present epoch.
     pub epoch: Epoch,
@@ -40,17 +41,17 @@ pub struct FeedPage {
 /// The answer to a reconcile.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ReconcileAnswer {
-    /// The merged state, stored.
+    /// The merged state, which was stored.
     Merged(ReconcileState),
-    /// The cursor is not of this feed's history.
+    /// The cursor is not part of this feed's history.
     Rematerialize(Rematerialize),
     /// A write id above the replica's own last, or of an unknown replica.
     WriteIdsAhead {
-        /// The replica that it names.
+        /// The replica that the write id belongs to.
         replica_id: ReplicaId,
         /// The write id that was sent.
         sent: WriteId,
-        /// The replica's last; `None` if it is unknown.
+        /// The last write id of the replica; `None` for an unknown replica.
         last: Option<WriteId>,
     },
 }
@@ -58,44 +59,44 @@ pub enum ReconcileAnswer {
 /// The answer to opening a stage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StageAnswer {
-    /// It is open; a repetition of the same request gives the same answer.
+    /// The stage is open; a repetition of the same request gets the same answer.
     Open(StageRow),
     /// The staging id or the blob id is taken.
     Taken,
-    /// That would be more than the user may have.
+    /// The stage would exceed the user's quota.
     OverQuota(OverQuota),
 }
 
 /// The answer to an upload that is complete in the object store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UploadAnswer {
-    /// The registry says that the blob has bytes.
+    /// The registry has recorded the bytes of the blob.
     Recorded {
-        /// The stage as it now is.
+        /// The new row of the stage.
         row: StageRow,
-        /// The upload that made it may have left something: see `reclaim_of`.
+        /// True if the upload may have left remains in the object store: see `reclaim_of`.
         left_over: bool,
     },
-    /// No such stage of the user's.
+    /// The user has no such stage.
     Unknown,
-    /// The stage is over (status and expiry in the row).
+    /// The stage is attached, abandoned or expired, as its row says.
     Over(StageRow),
     /// The stage has other bytes already.
     Differs(StageRow),
-    /// Somebody else writes to the upload since.
+    /// Another call has taken over the upload.
     Lost,
-    /// That would be more than the user may have.
+    /// The upload would exceed the user's quota.
     OverQuota(OverQuota),
 }
 
 /// The answer to an abandon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AbandonAnswer {
-    /// It is abandoned, now or before.
+    /// The stage is abandoned, by this call or an earlier one.
     Abandoned(StageRow),
-    /// No such stage of the user's.
+    /// The user has no such stage.
     Unknown,
-    /// It is attached already.
+    /// The stage is already attached.
     Attached(StageRow),
 }
 
@@ -104,46 +105,46 @@ pub enum AbandonAnswer {
 pub enum UploadAccess {
     /// The upload takes bytes.
     Open(StageRow, UploadRow),
-    /// The stage has its bytes.
+    /// The stage already has its bytes.
     Complete(StageRow),
-    /// The stage is over (status and expiry in the row).
+    /// The stage is attached, abandoned or expired, as its row says.
     Over(StageRow),
-    /// Somebody else writes to it since.
+    /// Another call has taken over the upload.
     Lost,
-    /// No such stage of the user's.
+    /// The user has no such stage.
     Unknown,
-    /// That would be more than the user may have.
+    /// The upload would exceed the user's quota.
     OverQuota(OverQuota),
 }
 
-/// The leftovers of a blob in the object store that are to be removed.
+/// The objects of a blob that are to be removed from the object store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reclaim {
     /// The id of the blob.
     pub blob_id: BlobId,
-    /// An upload in parts, by the object store's name for it.
+    /// An upload in parts to abort, by the object store's name.
     pub upload: Option<String>,
-    /// True if its bytes are to be removed too.
+    /// True if the blob's bytes are to be removed too.
     pub bytes: bool,
 }
 
-/// A stage, as an operator sees it.
+/// A stage in the form that an operator sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StageRecord {
     /// The row of the stage.
     pub stage: StageRow,
-    /// `live`, `deleting` or `deleted`.
+    /// The state of the blob's bytes: `live`, `deleting` or `deleted`.
     pub blob_status: &'static str,
-    /// Its upload in parts, if it has one under way.
+    /// The upload in parts of the stage, if one is in progress.
     pub upload: Option<UploadRow>,
 }
 
-/// A blob, as an operator sees it.
+/// A blob in the form that an operator sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlobRecord {
-    /// The stage that brought it.
+    /// The stage of the blob.
     pub stage: StageRecord,
-    /// Its attachments, earlier versions included.
+    /// The attachments of the blob, earlier versions included.
     pub attachments: Vec<Attachment>,
 }
 
@@ -152,20 +153,20 @@ pub struct BlobRecord {
 pub struct BlobSummary {
     /// The id of the blob.
     pub blob_id: BlobId,
-    /// True if its bytes are there, or are expected.
+    /// True if the blob's bytes are stored, or are expected.
     pub live: bool,
-    /// Its bytes, once it has them.
+    /// The size of the blob in bytes, once it has them.
     pub size: Option<u64>,
 }
 
 /// The answer to a deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeleteAnswer {
-    /// Its bytes are to go now.
+    /// The blob's bytes are to be removed now.
     Deleting,
-    /// No such blob of the user's, or no more.
+    /// The user has no such blob, or no longer.
     Unknown,
-    /// It is attached to something.
+    /// The blob is attached to an item.
     Attached,
 }
 
@@ -178,24 +179,24 @@ pub struct BlobRow {
     pub size: u64,
     /// The digest of the bytes.
     pub digest: Sha256Digest,
-    /// A hint for readers.
+    /// The media type of the bytes, a hint for readers.
     pub content_type: Option<String>,
 }
 
-/// The number of a file's earlier contents that are kept in any case.
+/// The number of a file's earlier contents that are always kept.
 pub const KEPT_VERSIONS: u32 = 10;
 
-/// Items that one call restores or purges at most.
+/// The greatest number of items that one call restores or purges.
 pub const MAX_TRASH_ITEMS: usize = 100_000;
 
 /// The progress of the removal of a deleted item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TrashState {
-    /// It can be restored.
+    /// The item can still be restored.
     Kept,
-    /// It is a tombstone of which other rows are left.
+    /// The item is a tombstone with other rows left.
     Purging,
-    /// It is a tombstone, and nothing else is left.
+    /// The item is a tombstone without other rows.
     Gone,
 }
 
@@ -205,11 +206,11 @@ pub(crate) struct TrashRow {
     pub(crate) item_id: ItemId,
     pub(crate) owner: UserId,
     pub(crate) state: TrashState,
-    /// The server's time of the deletion; of a tombstone, of its purge.
+    /// The server's time of the deletion, or of the purge for a tombstone.
     pub(crate) at: Timestamp,
     pub(crate) deleted_by: UserId,
     pub(crate) replica: ReplicaId,
-    /// Bytes of the current content, where a page was read.
+    /// The size of the current content in bytes, in the rows of a page.
     pub(crate) size: Option<u64>,
 }
 
@@ -222,7 +223,7 @@ pub(crate) enum TrashOf {
     Deleter,
 }
 
-/// The start of a page of the trash: after this deletion, towards older ones.
+/// The start of a page of the trash, which continues after this deletion with older ones.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TrashCursor {
     /// The time of the deletion.
@@ -243,65 +244,65 @@ pub struct TrashListing {
 /// The answer to a restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RestoreAnswer {
-    /// The number of items that were restored; none if the item was live already.
+    /// The number of items that were restored; 0 if the item was already live.
     Restored(u64),
-    /// No such item, for this user.
+    /// The user sees no such item.
     Unknown,
-    /// More than [`MAX_TRASH_ITEMS`] were deleted with it.
+    /// More than [`MAX_TRASH_ITEMS`] items were deleted with it.
     TooMany,
 }
 
 /// The answer to a purge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PurgeAnswer {
-    /// The number of items that became tombstones; none if the item was one already.
+    /// The number of items that became tombstones; 0 if the item already was one.
     Purged(u64),
-    /// No such item, for this user.
+    /// The user sees no such item.
     Unknown,
     /// The item is not deleted.
     Live,
-    /// The user sees it in the trash, and does not own it.
+    /// The user sees the item in the trash but does not own it.
     NotOwner,
-    /// More than [`MAX_TRASH_ITEMS`] were deleted with it.
+    /// More than [`MAX_TRASH_ITEMS`] items were deleted with it.
     TooMany,
 }
 
-/// A stored reconcile state that is not of the form that this version writes.
+/// A stored reconcile state that does not have the form that this version writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MalformedState {
-    /// The user that it is of.
+    /// The user whom the state belongs to.
     pub user: String,
-    /// The key that it is stored under: `crdt:<clientId>`.
+    /// The key of the stored row: `crdt:<clientId>`.
     pub key: String,
-    /// The column that is malformed, and how.
+    /// The malformed column, and the problem.
     pub reason: String,
 }
 
 /// The facts that identify a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Made with the database.
+    /// The id that was created with the database.
     pub id: String,
     /// True if nobody has ever written to it.
     pub is_empty: bool,
 }
 
-/// The bounds of what retention removes.
+/// The bounds below which retention removes rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// Removals told before this moment leave the feeds.
+    /// Removals from before this time leave the feeds.
     pub removals_before: Timestamp,
-    /// Operations accepted before this moment leave the audit trail.
+    /// Accepted operations from before this time are removed.
     pub accepted_before: Timestamp,
-    /// At most so many rows of each kind in one call, so that no lock is held for long.
+    /// The greatest number of rows of each kind in one call, so that no lock is held for long.
     pub at_most: u32,
 }
 
 /// The rows that retention removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Pruned {
-    /// The number of feed entries.
+    /// The number of removed feed entries.
     pub removals: u64,
-    /// The number of accepted operations.
+    /// The number of removed accepted operations.
     pub accepted: u64,
 }

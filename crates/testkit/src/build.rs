@@ -1,5 +1,4 @@
-//! Operations, pages and states for scripts, in a few words. What is no valid id, name or time
-//! panics: it is for tests.
+//! Short builders of operations, pages and states for tests. An invalid id, name or time panics.
 //!
 //! ```
 //! use vfs_sync_testkit::build::{self, cursor};
@@ -51,25 +50,25 @@ fn name(name: &str) -> Name {
     Name::new(name).expect("a name")
 }
 
-/// The time so many milliseconds after 1970 began.
+/// Returns the time `millis` after the start of 1970.
 #[must_use]
 pub fn at(millis: i64) -> Timestamp {
     Timestamp::from_millis(millis).expect("a time")
 }
 
-/// A position in a feed.
+/// Creates a position in a feed.
 #[must_use]
 pub fn cursor(millis: i64, change_id: &str) -> Cursor {
     Cursor { changed_at: at(millis), change_id: ChangeId::new(change_id).expect("a change id") }
 }
 
-/// The last write ids of replicas.
+/// Creates a map of the last write ids of replicas.
 #[must_use]
 pub fn write_ids(of: &[(&str, u64)]) -> WriteIds {
     of.iter().map(|(replica, id)| (replica_id(replica), write_id(*id))).collect()
 }
 
-/// A user as a grant names them.
+/// Returns a user as a principal for grants.
 #[must_use]
 pub fn user(id: &str) -> Principal {
     Principal { kind: PrincipalType::User, id: PrincipalId::new(id).expect("a principal") }

@@ -1,4 +1,4 @@
-//! A client with what a test wants to know of it.
+//! A client with the tools that a test needs to inspect it.
 
 mod view;
 
@@ -13,11 +13,11 @@ use vfs_sync_core::id::UserId;
 use crate::violations::ViolationCollector;
 pub use view::everything;
 
-/// The longest wait until nobody has a replica open.
+/// The longest wait for a replica to be closed.
 const CLOSED_WITHIN: Duration = Duration::from_secs(10);
 
-/// A client whose violations are collected; its replica is in memory, or in a directory that is
-/// gone with it. What cannot be set up panics: it is for tests.
+/// A client whose violations are collected. Its replica is in memory, or in a directory that is
+/// removed with the device. A failure of the set-up panics.
 pub struct TestDevice {
     /// The open client; absent only while it is reopened.
     client: Option<SyncClient>,
@@ -39,7 +39,7 @@ impl TestDevice {
         Self { client: Some(client), violations, transport, config, dir }
     }
 
-    /// One of `user`'s, in memory.
+    /// Creates a device of `user` with its replica in memory.
     #[must_use]
     pub fn in_memory(user: &str, transport: Arc<dyn Transport>, config: ClientConfig) -> Self {
         let user = UserId::new(user).expect("a user id");
@@ -48,7 +48,7 @@ impl TestDevice {
         Self::over(client.expect("a replica"), transport, config, None)
     }
 
-    /// One of `user`'s, in a directory of its own.
+    /// Creates a device of `user` with its replica in a temporary directory.
     #[must_use]
     pub fn on_disk(user: &str, transport: Arc<dyn Transport>, config: ClientConfig) -> Self {
         let user = UserId::new(user).expect("a user id");
@@ -58,7 +58,7 @@ impl TestDevice {
         Self::over(client.expect("a replica"), transport, config, Some(dir))
     }
 
-    /// One of `user`'s, on disk if it is `durable`, else in memory.
+    /// Creates a device of `user`, on disk if it is `durable`, else in memory.
     #[must_use]
     pub fn new(
         durable: bool,
@@ -70,9 +70,9 @@ impl TestDevice {
         make(user, transport, config)
     }
 
-    /// Closes the replica and opens it again, as after a restart. Of one on disk only, and only
-    /// when nobody else has a clone of its client. What a call that was cancelled left under way
-    /// elsewhere is waited for.
+    /// Closes the replica and opens it again, as after a restart. It works only for a replica on
+    /// disk, and only if nobody else has a clone of its client. It waits for work that cancelled
+    /// calls left running.
     pub async fn reopen(&mut self) {
         let dir = self.dir.as_ref().expect("a replica on disk").path();
         drop(self.client.take());
@@ -90,25 +90,25 @@ impl TestDevice {
         self.client = Some(client);
     }
 
-    /// The client; a device is one where that is enough.
+    /// Returns the client; the device also dereferences to it.
     #[must_use]
     pub fn client(&self) -> &SyncClient {
         self.client.as_ref().expect("the replica is open")
     }
 
-    /// The violations that it emitted.
+    /// Returns the violations that the client emitted.
     #[must_use]
     pub fn violations(&self) -> &ViolationCollector {
         &self.violations
     }
 
-    /// Returns the directory of its replica, if it is on disk.
+    /// Returns the directory of the replica, if it is on disk.
     #[must_use]
     pub fn directory(&self) -> Option<&Path> {
         self.dir.as_ref().map(tempfile::TempDir::path)
     }
 
-    /// The exported state: the same bytes if and only if nothing changed.
+    /// Returns the exported state: the same bytes if and only if nothing changed.
     #[must_use]
     pub fn exported(&self) -> String {
         let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! Time, ids and chance that a test owns.
+//! Time, ids and randomness that a test controls.
 
 mod clock;
 mod random;
@@ -12,9 +12,9 @@ use vfs_sync_server as server;
 pub use clock::TestClock;
 pub use random::{Random, number, seed, seeds};
 
-/// The environment of a client or a server, out of a seed: ids, jitter, and a clock that stands
-/// still until the test moves it. A client does the work on its replica on the thread that polls
-/// it.
+/// An environment of a client or a server, derived from a seed: ids, jitter, and a clock that
+/// stands still until the test moves it. A client does the work on its replica on the thread that
+/// polls it.
 ///
 /// Two environments of one seed give the same ids: each replica and each server has its own.
 ///
@@ -39,7 +39,7 @@ pub struct TestEnvironment {
 }
 
 impl TestEnvironment {
-    /// The environment of `seed`, whose clock shows `now`.
+    /// Creates the environment of `seed`, whose clock shows `now`.
     #[must_use]
     pub fn new(seed: u64, now: Timestamp) -> Self {
         let clock = TestClock::running();

@@ -11,37 +11,37 @@ use vfs_sync_client::TransportError;
 pub use proxy::{Direction, Proxy};
 pub use transport::FaultyTransport;
 
-/// The fault of a call.
+/// A fault of a call.
 ///
-/// Uploads and downloads are cut at the byte that is named; of every other call, the answer is
-/// JSON, and the request is cut as a whole.
+/// Uploads and downloads are cut at the given byte. Of every other call, the answer is JSON, and
+/// the request is cut as a whole.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fault {
-    /// It goes nowhere, and is answered with this.
+    /// Rejects the call with this error; the call does not reach the server.
     Refuse(TransportError),
-    /// It does not arrive; the caller hears of a failure of the network.
+    /// Drops the request; the caller gets a network error.
     DropRequest,
-    /// It is done, and its answer is lost.
+    /// Executes the call, and drops its answer.
     DropAnswer,
-    /// It arrives after so long, on tokio's clock.
+    /// Delays the request by this time, on tokio's clock.
     Delay(Duration),
-    /// It arrives twice; the second answer is given. A download is made twice.
+    /// Delivers the request twice and returns the second answer. A download is made twice.
     Duplicate,
-    /// The caller hears of a failure of the network, and the call arrives behind the next one.
+    /// Returns a network error to the caller, and delivers the call after the next one.
     Reorder,
-    /// The request is cut after as many bytes.
+    /// Cuts the request after this many bytes.
     CutRequest(u64),
-    /// The byte after as many bytes of the request's contents is replaced. A call without contents
-    /// is passed on.
+    /// Changes the byte after this many bytes of the request's contents. A call without contents is
+    /// passed on.
     DamageRequest(u64),
-    /// It is done, and its answer is cut after as many bytes.
+    /// Executes the call, and cuts its answer after this many bytes.
     CutAnswer(u64),
-    /// It is done, and its answer ends after as many bytes as if it was whole.
+    /// Executes the call, and ends its answer after this many bytes as if it were complete.
     TruncateAnswer(u64),
-    /// It is done, and the byte of its answer that comes after as many is another one.
+    /// Executes the call, and changes the byte of its answer after this many bytes.
     DamageAnswer(u64),
-    /// It goes nowhere, and is answered as the call of its kind that many answers ago was: 1 is
-    /// the last. If there was none, or it was a download, it is passed on.
+    /// Returns an earlier answer of the same kind of call instead of delivering the call: 1 is the
+    /// last answer. If there is none, or it was a download, the call is passed on.
     Stale(usize),
 }
 

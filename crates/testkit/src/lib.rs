@@ -33,7 +33,7 @@ pub use violations::{
     expect_reconcile_cursor_regression_violation, expect_stale_write_recovery_exhausted_violation,
 };
 
-/// Runs a test that is asynchronous, on a runtime of its own. Tests that have one need it not.
+/// Runs an asynchronous test on a new runtime. Tests that already have a runtime do not need it.
 pub fn run<F: Future>(test: F) -> F::Output {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();

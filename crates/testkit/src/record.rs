@@ -6,7 +6,8 @@ use vfs_sync_client::transport::{Call, CallKind, PullQuery};
 use vfs_sync_core::id::{BlobId, StagingId};
 use vfs_sync_core::wire::{PushRequest, ReconcileRequest};
 
-/// The calls of a transport, in the order in which they were made; of uploads without the bytes.
+/// The calls of a transport, in the order in which they were made; uploads are recorded without
+/// their bytes.
 #[derive(Default)]
 pub struct Record(Mutex<Vec<(Option<String>, Call)>>);
 
@@ -29,7 +30,7 @@ impl Record {
         self.each(|(_, call)| Some(without_data(call)))
     }
 
-    /// The kinds of the calls that were made in a phase of a script.
+    /// Returns the kinds of the calls that were made in a phase of a script.
     #[must_use]
     pub fn in_phase(&self, phase: &str) -> Vec<CallKind> {
         self.each(|(of, call)| (of.as_deref() == Some(phase)).then(|| call.kind()))
@@ -68,7 +69,7 @@ impl Record {
         })
     }
 
-    /// The downloads: of what, and from which byte on.
+    /// Returns the downloads: each blob, and the byte at which the download began.
     #[must_use]
     pub fn downloaded(&self) -> Vec<(BlobId, u64)> {
         self.each(|(_, call)| match call {
@@ -77,7 +78,7 @@ impl Record {
         })
     }
 
-    /// The parts of uploads: of what, and from which byte on.
+    /// Returns the parts of uploads: each stage, and the offset of the part.
     #[must_use]
     pub fn appended(&self) -> Vec<(StagingId, u64)> {
         self.each(|(_, call)| match call {
@@ -87,7 +88,7 @@ impl Record {
     }
 }
 
-/// The same call, with no bytes to upload.
+/// Copies a call without the bytes to upload.
 pub(crate) fn without_data(call: &Call) -> Call {
     match call {
         Call::Push(request) => Call::Push(request.clone()),

@@ -18,12 +18,11 @@ use crate::record::Record;
 type Once = Box<dyn FnOnce(&Call) -> Result<Answer, TransportError> + Send>;
 type Always = Box<dyn FnMut(&Call) -> Result<Answer, TransportError> + Send>;
 
-/// Answers from a script, and keeps what it was asked.
+/// A transport that answers from a script and records the calls.
 ///
-/// A call gets the next answer that was given for one of its kind; if there is none, what the
-/// phase says that it is in; else what the plainest of servers would answer: a push is applied
-/// whole, a pull is settled with nothing new, a reconcile is acknowledged as sent. That server
-/// knows no contents.
+/// A call gets the next answer that was set for a call of its kind; else the answer of the present
+/// phase; else the answer of the simplest server: a push is applied whole, a pull is settled with
+/// nothing new, a reconcile is acknowledged as sent. That server knows no contents.
 #[derive(Default)]
 pub struct ScriptedTransport {
     script: Mutex<Script>,
@@ -36,7 +35,7 @@ struct Script {
     phase: Option<Phase>,
 }
 
-/// The answers to calls during a part of a test. Calls that it does not mention are answered as
+/// The answers to calls during a part of a test. Calls without an answer in it are answered as
 /// without a phase.
 pub struct Phase {
     name: String,
@@ -53,13 +52,13 @@ macro_rules! on {
 }
 
 impl Phase {
-    /// A phase that the record calls `name`, with no answers yet.
+    /// Creates a phase without answers; the record calls it `name`.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), answers: HashMap::new() }
     }
 
-    /// Every call of `kind` is answered so.
+    /// Sets the answer to every call of `kind`.
     #[must_use]
     pub fn on_call(
         mut self,
@@ -70,7 +69,7 @@ impl Phase {
         self
     }
 
-    /// Every push is answered so.
+    /// Sets the answer to every push.
     #[must_use]
     pub fn on_push(
         self,
@@ -79,7 +78,7 @@ impl Phase {
         on!(self, Push, answer)
     }
 
-    /// Every pull is answered so.
+    /// Sets the answer to every pull.
     #[must_use]
     pub fn on_pull(
         self,
@@ -88,7 +87,7 @@ impl Phase {
         on!(self, Pull, answer)
     }
 
-    /// Every reconcile is answered so.
+    /// Sets the answer to every reconcile.
     #[must_use]
     pub fn on_reconcile(
         self,
@@ -101,7 +100,7 @@ impl Phase {
 }
 
 impl ScriptedTransport {
-    /// A transport with an empty script.
+    /// Creates a transport with an empty script.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -111,7 +110,7 @@ impl ScriptedTransport {
         self.script.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next call of `kind` that has no answer yet gets this one.
+    /// Sets the answer to the next call of `kind` that has none yet.
     pub fn on_call(
         &self,
         kind: CallKind,
@@ -120,7 +119,7 @@ impl ScriptedTransport {
         self.script().next.entry(kind).or_default().push_back(Box::new(answer));
     }
 
-    /// The next push that has no answer yet gets this one.
+    /// Sets the answer to the next push that has none yet.
     pub fn on_push(
         &self,
         answer: impl FnOnce(&PushRequest) -> Result<PushResponse, TransportError> + Send + 'static,
@@ -128,7 +127,7 @@ impl ScriptedTransport {
         on!(self, Push, answer);
     }
 
-    /// The next pull that has no answer yet gets this one.
+    /// Sets the answer to the next pull that has none yet.
     pub fn on_pull(
         &self,
         answer: impl FnOnce(&PullQuery) -> Result<PullPage, TransportError> + Send + 'static,
@@ -136,7 +135,7 @@ impl ScriptedTransport {
         on!(self, Pull, answer);
     }
 
-    /// The next reconcile that has no answer yet gets this one.
+    /// Sets the answer to the next reconcile that has none yet.
     pub fn on_reconcile(
         &self,
         answer: impl FnOnce(&ReconcileRequest) -> Result<ReconcileResponse, TransportError>
@@ -146,7 +145,7 @@ impl ScriptedTransport {
         on!(self, Reconcile, answer);
     }
 
-    /// Answers calls that have no answer of their own as `phase` says, from now on.
+    /// Begins a phase: calls without an answer of their own are answered by `phase`.
     pub fn begin(&self, phase: Phase) {
         self.script().phase = Some(phase);
     }
@@ -156,20 +155,20 @@ impl ScriptedTransport {
         self.script().phase = None;
     }
 
-    /// Answers that were given and not asked for: 0 when a script was played to its end.
+    /// Returns the number of answers that were set and not used: 0 after a complete script.
     #[must_use]
     pub fn unused(&self) -> usize {
         self.script().next.values().map(VecDeque::len).sum()
     }
 
-    /// Returns the calls that it received.
+    /// Returns the calls that the transport received.
     #[must_use]
     pub fn record(&self) -> &Record {
         &self.record
     }
 }
 
-/// The answer that gives every operation of `request` the same status.
+/// Builds the answer that gives every operation of `request` the same status.
 #[must_use]
 pub fn all_results(request: &PushRequest, status: PushStatus) -> PushResponse {
     let result = |op_id| PushResult {
@@ -193,7 +192,7 @@ fn unknown(kind: CallKind) -> TransportError {
     }
 }
 
-/// Answers as the plainest of servers does.
+/// Answers as the simplest server does.
 fn plainly(call: &Call) -> Result<Answer, TransportError> {
     Ok(match call {
         Call::Push(request) => Answer::Push(all_results(request, PushStatus::Applied)),

@@ -22,10 +22,10 @@ use crate::device::TestDevice;
 use crate::environment::TestClock;
 pub use builder::TestServerBuilder;
 
-/// A server on a port of its own, over a SQLite file and a directory of blobs that are gone when
-/// it is dropped.
+/// A server on a free port, over a SQLite file and a directory of blobs that are removed when it is
+/// dropped.
 ///
-/// Whatever cannot be set up panics: it is for tests.
+/// A failure of the set-up panics.
 pub struct TestServer {
     directory: tempfile::TempDir,
     config: ServerConfig,
@@ -46,24 +46,24 @@ struct Running {
 }
 
 impl TestServer {
-    /// Starts a server as it is by default.
+    /// Starts a server with default settings.
     pub async fn start() -> Self {
         Self::builder().start().await
     }
 
-    /// A server to be set up otherwise.
+    /// Begins the set-up of a server with other settings.
     #[must_use]
     pub fn builder() -> TestServerBuilder {
         TestServerBuilder::new()
     }
 
-    /// Returns its address: `http://127.0.0.1:<port>`, the same after a restart.
+    /// Returns the server's URL: `http://127.0.0.1:<port>`, the same after a restart.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Returns the address of the operator's listener, if it has one.
+    /// Returns the URL of the operator's listener, if the server has one.
     #[must_use]
     pub fn admin_url(&self) -> Option<String> {
         self.admin_address.map(|address| format!("http://{address}"))
@@ -75,19 +75,19 @@ impl TestServer {
         &self.clock
     }
 
-    /// A bearer token for `user` that stays good however the clock is moved.
+    /// Returns a bearer token for `user` that stays valid however the clock is moved.
     #[must_use]
     pub fn token(&self, user: &str) -> String {
         self.mint(user, None)
     }
 
-    /// The same, with a scope such as `vfs:admin`.
+    /// Returns a bearer token for `user` with a scope such as `vfs:admin`.
     #[must_use]
     pub fn token_with_scope(&self, user: &str, scope: &str) -> String {
         self.mint(user, Some(scope))
     }
 
-    /// The way to it for `user`, over HTTP.
+    /// Returns a transport to the server for `user`, over HTTP.
     #[must_use]
     pub fn transport(&self, user: &str) -> Arc<dyn Transport> {
         let token = StaticToken::new(self.token(user));
@@ -95,7 +95,7 @@ impl TestServer {
         Arc::new(http.expect("the server's address"))
     }
 
-    /// A device of `user`'s, its replica in memory.
+    /// Returns a device of `user` with its replica in memory.
     #[must_use]
     pub fn device(&self, user: &str) -> TestDevice {
         TestDevice::in_memory(user, self.transport(user), ClientConfig::default())
@@ -114,8 +114,8 @@ impl TestServer {
         Arc::clone(&self.running.as_ref().expect("the server runs").store)
     }
 
-    /// Lets an hour pass and forgets, as retention does, the removals and the outcomes of pushes
-    /// that are older than that; `at_most` of each.
+    /// Lets an hour pass, then removes older feed removals and push outcomes as retention does, at
+    /// most `at_most` of each.
     pub async fn forget(&self, at_most: u32) {
         self.clock.advance(Duration::from_secs(3_600));
         let before = self.clock.now().plus_millis(-1_000);
@@ -135,13 +135,13 @@ impl TestServer {
         }
     }
 
-    /// The directory of its blobs, unless it was given another object store.
+    /// Returns the directory of the blobs, unless the server uses another object store.
     #[must_use]
     pub fn blobs_directory(&self) -> PathBuf {
         self.directory.path().join("blobs")
     }
 
-    /// Its SQLite file, unless it was given another database.
+    /// Returns the SQLite file, unless the server uses another database.
     #[must_use]
     pub fn database_file(&self) -> PathBuf {
         self.directory.path().join("server.db")
@@ -153,7 +153,7 @@ impl TestServer {
         self.directory.path()
     }
 
-    /// Stops it, its requests under way finished. Its port refuses connections until
+    /// Stops the server after its requests in progress. Its port refuses connections until
     /// [`Self::start_again`].
     pub async fn stop(&mut self) {
         if let Some(running) = self.running.take() {
@@ -162,7 +162,7 @@ impl TestServer {
         }
     }
 
-    /// Stops it in the middle of whatever it does, connections included.
+    /// Aborts the server and its connections in the middle of their work.
     pub async fn abort(&mut self) {
         if let Some(running) = self.running.take() {
             running.task.abort();
@@ -170,7 +170,7 @@ impl TestServer {
         }
     }
 
-    /// Starts it over its data, where it was before.
+    /// Starts the server again over its data, at the same address.
     pub async fn start_again(&mut self) {
         assert!(self.running.is_none(), "the server runs");
         let store = match &self.store {
@@ -200,14 +200,14 @@ impl TestServer {
         self.running = Some(Running { store, stop, task });
     }
 
-    /// Stops and starts it.
+    /// Stops and starts the server.
     pub async fn restart(&mut self) {
         self.stop().await;
         self.start_again().await;
     }
 }
 
-/// Binds, and remembers the port for the next time. The tasks of a server that was aborted may
+/// Binds the listener, and remembers the port for the next time. The tasks of an aborted server may
 /// hold its port for a moment longer.
 async fn bind(address: &mut SocketAddr) -> TcpListener {
     let free = async {

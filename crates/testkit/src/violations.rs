@@ -1,4 +1,4 @@
-//! Collecting guardrail violations, and asserting what they are.
+//! Collects guardrail violations, and asserts their properties.
 
 use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::guardrail::Stage;
 use vfs_sync_core::id::{ChangeId, ReplicaId, WriteId};
 
-/// Records violations in the order in which they are emitted. Give it to `SyncClient::observe`.
+/// A record of violations in the order in which they are emitted. Pass it to `SyncClient::observe`.
 #[derive(Debug, Default)]
 pub struct ViolationCollector(Mutex<Vec<Violation>>);
 
@@ -24,7 +24,7 @@ impl ViolationCollector {
         self.all().clone()
     }
 
-    /// Forgets what was recorded; returns it.
+    /// Removes and returns the recorded violations.
     pub fn take(&self) -> Vec<Violation> {
         std::mem::take(&mut self.all())
     }
@@ -88,7 +88,7 @@ fn fail(expected: &str, violations: &[Violation]) -> ! {
     panic!("{text}")
 }
 
-/// The four details of a cursor that went back or does not match.
+/// The four details about a cursor that regressed or does not match.
 fn cursors(names: [&str; 2], cursors: [Option<&Cursor>; 2]) -> Value {
     let mut details = Map::new();
     for (name, cursor) in names.into_iter().zip(cursors) {
@@ -115,7 +115,7 @@ pub fn expect_pull_duplicate_op_replay_violation(violations: &[Violation], op_id
     Expected::new("pull:pullDuplicateOpReplay", json!({"opId": op_id})).among(violations);
 }
 
-/// Expects that a page went back from `previous` to `incoming`.
+/// Expects that a page regressed from `previous` to `incoming`.
 #[track_caller]
 pub fn expect_pull_cursor_regression_violation(
     violations: &[Violation],
@@ -164,7 +164,7 @@ pub fn expect_last_write_id_regression_violation(
     Expected::new(signature, details).among(violations);
 }
 
-/// Expects that write ids were stale still after `attempts` recoveries.
+/// Expects that write ids were still stale after `attempts` recoveries.
 #[track_caller]
 pub fn expect_stale_write_recovery_exhausted_violation(
     violations: &[Violation],
@@ -175,8 +175,7 @@ pub fn expect_stale_write_recovery_exhausted_violation(
     Expected::new("flush:staleWriteRecoveryExhausted", details).among(violations);
 }
 
-/// Expects that a state was refused; if there is a `message_pattern`, for a reason that has it in
-/// it.
+/// Expects that a state was rejected; with a `message_pattern`, for a reason that contains it.
 #[track_caller]
 pub fn expect_hydrate_guardrail_violation<'a>(
     violations: &[Violation],
@@ -186,7 +185,7 @@ pub fn expect_hydrate_guardrail_violation<'a>(
     Expected { message: message_pattern.into(), ..expected }.among(violations);
 }
 
-/// Expects that a violation with this `stage:code` is there, among others perhaps.
+/// Expects a violation with this `stage:code`, perhaps among others.
 #[track_caller]
 pub fn expect_guardrail_signature(violations: &[Violation], signature: &str) {
     Expected::new(signature, json!({})).among(violations);
@@ -219,7 +218,7 @@ mod tests {
         WriteId::new(id).unwrap()
     }
 
-    /// One of each kind, in the order of the table.
+    /// Returns one violation of each kind, in the order of the table.
     fn each() -> Vec<Violation> {
         let (previous, incoming) = (cursor(20, "b"), cursor(10, "a"));
         let regression = |stage| Violation::LastWriteIdRegression {
@@ -258,7 +257,7 @@ mod tests {
     type Check = fn(&[Violation]);
     type CheckWith<'a> = &'a (dyn Fn(&[Violation]) + std::panic::RefUnwindSafe);
 
-    /// For each of [`each`], what is met by it alone.
+    /// For each violation of [`each`], the expectation that only it meets.
     const MET: [Check; 9] = [
         |all| {
             expect_last_write_id_regression_violation(

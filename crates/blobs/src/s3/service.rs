@@ -1,5 +1,5 @@
-//! The HTTP layer below the library: errors carry S3's own code, and completing a multipart upload
-//! is conditional, which the library does not offer.
+//! The HTTP layer below the library. It gives errors S3's own code, and makes the completion of a
+//! multipart upload conditional, which the library does not offer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +23,7 @@ const MAX_ANSWER: usize = 64 * 1024;
 #[error("{status} {code} (request {request_id}): {message}")]
 pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
-    /// S3's code, or the code for the status.
+    /// S3's own code, or else a code for the HTTP status.
     pub(crate) code: String,
     message: String,
     request_id: String,
@@ -32,7 +32,7 @@ pub(crate) struct Refusal {
 /// The state that all clients of one store share.
 #[derive(Debug, Default)]
 pub(crate) struct Service {
-    /// Set if the store completes a multipart upload only where there is no object.
+    /// True if the store completes a multipart upload only if no object exists.
     pub(crate) conditional_finish: AtomicBool,
 }
 
@@ -111,7 +111,7 @@ fn element<'t>(xml: &'t str, name: &str) -> Option<&'t str> {
     Some(xml[start..start + length].trim()).filter(|text| !text.is_empty())
 }
 
-/// Returns the code for a status without one: from a proxy, or to a HEAD request.
+/// Returns the code for a status whose answer has none: from a proxy, or to a HEAD request.
 fn of_status(status: StatusCode) -> &'static str {
     match status {
         StatusCode::NOT_FOUND => "NoSuchKey",

@@ -13,21 +13,21 @@ use http::{HeaderValue, Method, StatusCode};
 
 use crate::S3Config;
 
-/// The way in which a request fails.
+/// The ways in which a request fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// Answers with an error; S3 never sees the request.
+    /// Answers with an error; the request does not reach S3.
     Answer {
         /// The HTTP status of the answer.
         status: u16,
-        /// The S3 code in the body; an empty one for no code.
+        /// The S3 code in the body; an empty string for no code.
         code: String,
     },
-    /// Forwards the request, and cuts the answer half way.
+    /// Forwards the request, and cuts the answer off half way.
     Cut,
     /// Forwards the request, and answers with half the bytes and a matching length.
     Truncate,
-    /// Drops the request: S3 never sees it, and no answer arrives.
+    /// Drops the request: it does not reach S3, and no answer arrives.
     Stall,
     /// Forwards the request, and holds the answer back until the proxy is healed.
     Hold,
@@ -42,13 +42,13 @@ struct Inner {
     fault: Arc<Mutex<Chosen>>,
     /// The method whose next request is delayed.
     late: Arc<Mutex<Option<Method>>>,
-    /// Set if delayed requests may arrive.
+    /// True if delayed requests may arrive.
     released: Arc<tokio::sync::watch::Sender<bool>>,
     /// The number of requests that failed.
     failed: Arc<tokio::sync::watch::Sender<u64>>,
 }
 
-/// A proxy in front of an S3. It ends when it is dropped.
+/// A proxy in front of an S3, which ends when it is dropped.
 pub struct FaultProxy {
     inner: Inner,
     address: std::net::SocketAddr,
@@ -65,7 +65,7 @@ impl FaultProxy {
     /// Starts a proxy in front of the store of `config`, without faults.
     ///
     /// # Panics
-    /// If there is no port for it.
+    /// If there is no free port.
     pub async fn before(config: &S3Config) -> Self {
         let inner = Inner {
             target: config.endpoint.clone().expect("an endpoint"),
@@ -84,7 +84,7 @@ impl FaultProxy {
         Self { inner, address, task }
     }
 
-    /// Returns the same place through the proxy. Stalled requests are given up after five seconds.
+    /// Returns the same location through the proxy. Stalled requests time out after five seconds.
     #[must_use]
     pub fn config(&self, config: &S3Config) -> S3Config {
         S3Config {
@@ -94,7 +94,7 @@ impl FaultProxy {
         }
     }
 
-    /// Lets all further requests of this method (`None`: all) fail.
+    /// Makes all further requests of this method fail; `None` means every method.
     pub fn fail(&self, method: Option<Method>, fault: Fault) {
         self.choose(Some((method, fault)));
     }
@@ -116,7 +116,7 @@ impl FaultProxy {
         self.inner.released.send_replace(true);
     }
 
-    /// Waits until so many requests have failed since the start.
+    /// Waits until `times` requests have failed since the start.
     pub async fn until_failed(&self, times: u64) {
         let mut failed = self.inner.failed.subscribe();
         let _ = failed.wait_for(|count| *count >= times).await;

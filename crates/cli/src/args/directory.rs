@@ -42,12 +42,13 @@ pub(crate) struct Import {
     /// The folder of the tree to import into, created if needed
     #[arg(default_value = "/")]
     pub(crate) path: String,
-    /// Delete in PATH what was imported from DIR or exported to it, is gone there, and did not
-    /// change in the tree since; and replace a file by a folder or a folder by a file
+    /// Delete items in PATH whose entries were imported from DIR or exported to it, are missing
+    /// there now, and did not change in the tree since; and replace a file by a folder or a folder
+    /// by a file
     #[arg(long)]
     pub(crate) delete: bool,
-    /// Delete also where more than half is gone (and at least 100 entries, or all), or where DIR is
-    /// another directory than before
+    /// Delete even if more than half of the entries are missing (and at least 100, or all), or if
+    /// DIR is another directory than before
     #[arg(long, short, requires = "delete")]
     pub(crate) yes: bool,
     /// Read and compare all contents, also of files whose size, times and inode are as recorded
@@ -66,15 +67,16 @@ pub(crate) struct Export {
     /// The folder of the tree to export
     #[arg(default_value = "/")]
     pub(crate) path: String,
-    /// Write the tree's files also where others have their names: those are kept beside them, as
-    /// name (conflict DEVICE DATE).ext
+    /// Write the tree's files even over others of the same name, which are kept beside them as name
+    /// (conflict DEVICE DATE).ext
     #[arg(long)]
     pub(crate) force: bool,
-    /// Remove from DIR what the tree no longer has, where it is as it was imported or exported;
-    /// entries that were changed or created there since stay
+    /// Remove entries from DIR that the tree no longer has, if they are as they were imported or
+    /// exported; entries that were changed or created there since stay
     #[arg(long)]
     pub(crate) delete: bool,
-    /// Remove also where the replica was rebuilt since, and more than half would go
+    /// Remove even if the replica was rebuilt since and more than half of the entries would be
+    /// removed
     #[arg(long, short, requires = "delete")]
     pub(crate) yes: bool,
     /// Read and compare all contents, also of files whose size, times and inode are as recorded

@@ -36,7 +36,7 @@ pub(crate) struct Serve {
     /// Start with an empty database beside the contents or the mark of another one
     #[arg(long)]
     pub(crate) new: bool,
-    /// The address of the metrics listener; none without it
+    /// The address of the metrics listener; without it there is none
     #[arg(long, value_name = "ADDR", env = "VFS_SYNC_ADMIN_LISTEN")]
     pub(crate) admin_listen: Option<SocketAddr>,
     /// The URL at which clients reach the server behind a proxy: its path is prepended to every
@@ -169,7 +169,7 @@ pub(crate) enum Admin {
         after_help = "Each start of a server begins an epoch by itself, so this is needed only where a database was\nrestored under running servers. See docs/backup.md.\n\nExamples:\n  vfs-sync admin new-epoch --data /var/lib/vfs-sync"
     )]
     NewEpoch(NewEpoch),
-    /// Repair what another program wrote into the database
+    /// Repair rows that another program wrote into the database
     #[command(subcommand)]
     Repair(Repair),
 }
@@ -187,7 +187,7 @@ pub(crate) enum Repair {
 pub(crate) struct RepairReconcileState {
     #[command(flatten)]
     pub(crate) database: Database,
-    /// Repair only this user's; without it all users'
+    /// Repair only the states of this user, instead of those of all users
     #[arg(long, value_name = "USER")]
     pub(crate) user: Option<String>,
     /// List malformed states and change nothing

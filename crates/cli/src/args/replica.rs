@@ -36,7 +36,7 @@ pub(crate) struct Init {
     /// The file with the token, which is read again whenever a token is needed
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
-    /// Your user name, where there is no token to read it from yet
+    /// Your user name, if there is no token yet to read it from
     #[arg(long, value_name = "NAME")]
     pub(crate) user: Option<String>,
     /// The device's name in conflicted copies [default: the host's name]
@@ -49,7 +49,7 @@ pub(crate) struct Sync {
     /// Keep synchronising until Ctrl-C
     #[arg(long)]
     pub(crate) watch: bool,
-    /// Stop where the server requires rematerialisation, instead of doing it
+    /// Stop if the server requires rematerialisation, instead of rematerialising
     #[arg(long)]
     pub(crate) no_rematerialise: bool,
     /// The interval at which --watch polls the server, in seconds
@@ -60,7 +60,7 @@ pub(crate) struct Sync {
 
 #[derive(Debug, Args)]
 pub(crate) struct Status {
-    /// Query the server for what it knows of this replica
+    /// Query the server for its state of this replica
     #[arg(long)]
     pub(crate) server: bool,
 }
@@ -83,9 +83,9 @@ pub(crate) struct Rejected {
 pub(crate) enum RejectedAction {
     /// List rejected operations and contents, oldest first
     List(Limit),
-    /// Queue them again under new ids
+    /// Queue rejected operations and contents again under new ids
     Retry(Which),
-    /// Discard them: rejected changes are lost then, contents with their bytes
+    /// Discard rejected operations and contents for good, with their bytes
     Discard(Discard),
 }
 
@@ -93,7 +93,7 @@ pub(crate) enum RejectedAction {
 pub(crate) struct Discard {
     #[command(flatten)]
     pub(crate) which: Which,
-    /// Confirm --all: discard all of them
+    /// Confirm that --all discards all of them
     #[arg(long, requires = "all")]
     pub(crate) yes: bool,
 }
@@ -139,7 +139,7 @@ pub(crate) struct Which {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum State {
-    /// Export all that the replica knows except the contents, as canonical JSON
+    /// Export the whole state of the replica except the contents, as canonical JSON
     #[command(
         after_help = "Examples:\n  vfs-sync state export > state.json\n  vfs-sync state export --redact > report.json"
     )]

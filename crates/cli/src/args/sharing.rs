@@ -85,9 +85,9 @@ fn user_id(text: &str) -> Result<UserId, String> {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Level {
-    /// Read it and what is in it
+    /// Read the item and everything in it
     Read,
-    /// Change it and what is in it, and delete what is in it
+    /// Change the item and everything in it, and delete items in it
     Write,
     /// Delete the item itself, and decide who has access
     Admin,
@@ -135,7 +135,7 @@ pub(crate) struct Shares {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SharesAction {
-    /// Decline what somebody shares with you by name
+    /// Decline an item that somebody shares with you by name
     #[command(
         after_help = "Removes the grant to you on PATH itself. Grants to a group, or on a folder above, cannot be declined;\n`vfs-sync block OWNER` hides all that OWNER shares.\n\nExamples:\n  vfs-sync shares decline shared:mallory/Documents"
     )]

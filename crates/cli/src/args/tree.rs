@@ -86,10 +86,10 @@ pub(crate) struct Rm {
     /// The path of the item
     #[arg(required = true)]
     pub(crate) paths: Vec<String>,
-    /// Delete folders with all that is in them
+    /// Delete folders with everything in them
     #[arg(long, short)]
     pub(crate) recursive: bool,
-    /// Delete also what another device changed since this one last synchronised
+    /// Delete also items that another device changed since this one last synchronised
     #[arg(long, short)]
     pub(crate) force: bool,
 }
@@ -117,7 +117,7 @@ pub(crate) enum TrashAction {
     /// List deleted items, the newest deletion first
     #[command(after_help = "Examples:\n  vfs-sync trash list\n  vfs-sync --json trash list")]
     List,
-    /// Restore deleted items, folders with what was deleted with them
+    /// Restore deleted items, folders with the items deleted with them
     #[command(after_help = "Examples:\n  vfs-sync trash restore /thesis.txt")]
     Restore(TrashRestore),
     /// Remove deleted items permanently: their contents are freed, and they cannot be restored
@@ -129,20 +129,21 @@ pub(crate) enum TrashAction {
 
 #[derive(Debug, Args)]
 pub(crate) struct TrashRestore {
-    /// Their former paths (the newest deletion there), or their ids
+    /// The former paths of the items (each selects the newest deletion there), or their ids
     #[arg(value_name = "PATH|ID", required = true)]
     pub(crate) items: Vec<String>,
-    /// Restore only these, without what was deleted with them
+    /// Restore only the named items, without those deleted with them
     #[arg(long)]
     pub(crate) only: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct TrashEmpty {
-    /// Its former path (the newest deletion there), or its id; without it, everything of yours
+    /// The former path of the item (the newest deletion there), or its id; without it, all your
+    /// items
     #[arg(value_name = "PATH|ID")]
     pub(crate) item: Option<String>,
-    /// Confirm the removal: without this nothing is removed
+    /// Confirm the removal; without this option nothing is removed
     #[arg(long)]
     pub(crate) yes: bool,
 }

@@ -29,7 +29,7 @@ use crate::shutdown;
 use cut::Cuttable;
 
 const USER: &str = "demo";
-/// The rounds after which two replicas that have not settled never will.
+/// The number of rounds after which two replicas that have not settled count as stuck.
 const ROUNDS: usize = 20;
 const TOKEN_TIME: Duration = Duration::from_secs(7 * 86_400);
 
@@ -125,7 +125,7 @@ pub(crate) async fn run(args: Demo, output: Output, stop: CancellationToken) -> 
     identical.and(removed)
 }
 
-/// Runs the demonstration; an error where it does not end well.
+/// Runs the demonstration; fails if it does not end in equal trees.
 async fn play(
     story: &Story,
     base: &Path,
@@ -304,7 +304,7 @@ fn per_second(count: u64, started: Instant) -> u64 {
     count.saturating_mul(1_000) / millis
 }
 
-/// Synchronises both until neither has anything to send or receive.
+/// Synchronises both sides until neither has anything to send or receive.
 async fn settle(story: &Story, sides: [&Side; 2]) -> Result<()> {
     for round in 1..=ROUNDS {
         let mut quiet = true;

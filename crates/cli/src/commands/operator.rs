@@ -140,7 +140,8 @@ pub(super) async fn migrate(args: Database, output: Output) -> Result<()> {
     output.json(&json!({ "schemaVersion": version }))
 }
 
-/// Returns an existing database: a typing error in `--data` must not create an empty one.
+/// Returns the path of an existing database: a typing error in `--data` must not create an empty
+/// one.
 pub(super) fn existing(args: &Database) -> Result<String> {
     if let Some(data) = &args.data
         && !data.is_dir()

@@ -69,12 +69,12 @@ pub(super) fn report_json(report: &SyncReport) -> Value {
     })
 }
 
-/// Displays the client's progress, while there is a display.
+/// A display of the client's progress, which can be switched on and off.
 #[derive(Default)]
 pub(super) struct SyncProgress(Mutex<Option<output::Progress>>);
 
 impl SyncProgress {
-    /// Displays it with `progress` from now on; `None` ends that.
+    /// Sets the display to `progress`, or removes it.
     pub(super) fn with(&self, progress: Option<output::Progress>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = progress;
     }

@@ -53,7 +53,7 @@ pub(crate) struct Wanted {
 pub(crate) enum NotWritten {
     /// The user stopped the command.
     Interrupted,
-    /// The bytes differ from those that the tree names.
+    /// The bytes differ from those of the item in the tree.
     WrongBytes,
     /// The disk reported an error.
     Io(io::Error),
@@ -68,11 +68,11 @@ impl From<io::Error> for NotWritten {
 /// The files that a write may replace.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Over {
-    /// No file: if the name is taken, nothing is written.
+    /// No file may be replaced: if the name is taken, nothing is written.
     Nothing,
-    /// Exactly this file, which is removed; any other is kept beside the new one.
+    /// Only this file may be replaced; any other is kept beside the new one.
     Expected(Stat),
-    /// Any file, which is kept beside the new one.
+    /// Any file may be replaced, and is kept beside the new one.
     Anything,
 }
 
@@ -81,12 +81,12 @@ pub(crate) enum Over {
 pub(crate) struct Placed {
     /// The file's attributes on the disk.
     pub(crate) stat: Stat,
-    /// The new name of the file that had the name before.
+    /// The new name of the previous file, if there was one.
     pub(crate) kept: Option<OsString>,
 }
 
-/// Writes a file under a temporary name, verifies its bytes, then gives it its name. A file that is
-/// kept beside it is named after `device`.
+/// Writes a file under a temporary name, verifies its bytes, then renames it. A previous file that
+/// is kept beside it gets the name of `device`.
 pub(crate) fn write_file(
     folder: &Folder,
     name: &OsStr,
@@ -174,7 +174,7 @@ fn place(
     keep(folder, &aside, name, device).map(Some)
 }
 
-/// Removes a file if it is unchanged since `seen`; `false` if it changed, and stays.
+/// Removes a file if it is unchanged since `seen`; returns `false` if it changed and stays.
 pub(crate) fn remove_expected(folder: &Folder, name: &OsStr, seen: &Stat) -> io::Result<bool> {
     let aside = names::displaced();
     match folder.rename(name, &aside, false) {

@@ -13,7 +13,7 @@ use vfs_sync_client::DiskTime;
 use vfs_sync_core::time::Timestamp;
 
 /// The number of folders that are kept open at each end of a path; those between are reopened from
-/// the nearest one above.
+/// the nearest open one above.
 const KEPT_OPEN: usize = 64;
 
 /// The type of an entry on the disk.
@@ -41,7 +41,7 @@ pub(crate) struct Stat {
     pub(crate) modified: DiskTime,
     /// The time of the last change of the inode.
     pub(crate) changed: DiskTime,
-    /// The time of birth, where the file system reports it.
+    /// The time of birth, if the file system reports it.
     pub(crate) born: Option<DiskTime>,
 }
 
@@ -163,13 +163,13 @@ pub(crate) fn stat_file(file: &File) -> io::Result<Stat> {
 pub(crate) struct Root {
     path: PathBuf,
     top: Folder,
-    /// The folders on the path to the one opened last, from the top; the middle ones of a long path
-    /// are closed.
+    /// The folders on the path to the last opened folder, from the top; the middle ones of a long
+    /// path are closed.
     chain: Vec<(OsString, Option<Folder>)>,
 }
 
 impl Root {
-    /// Opens `path`; links in `path` itself are the caller's and are followed.
+    /// Opens the folder at `path`; links in `path` itself are the caller's and are followed.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = sys::open(path, flags, Mode::empty())?;
@@ -247,7 +247,7 @@ impl Folder {
         Ok(names)
     }
 
-    /// Reads the attributes of `name`, of a link itself rather than its target.
+    /// Reads the attributes of `name`; for a link, those of the link rather than of its target.
     pub(crate) fn stat(&self, name: &OsStr) -> io::Result<Stat> {
         stat_at(&*self.0, Some(name))
     }
@@ -308,7 +308,7 @@ impl Folder {
         }
     }
 
-    /// Exchanges two names atomically; `false` where the file system cannot.
+    /// Exchanges two names atomically; returns `false` if the file system does not support it.
     pub(crate) fn exchange(&self, one: &OsStr, other: &OsStr) -> io::Result<bool> {
         #[cfg(target_os = "linux")]
         match sys::renameat_with(&*self.0, one, &*self.0, other, sys::RenameFlags::EXCHANGE) {
@@ -368,14 +368,14 @@ impl Folder {
         Ok(sys::fchmod(&*self.0, Mode::from_raw_mode(mode as _))?)
     }
 
-    /// Waits until what was written to the folder's disk is on it.
+    /// Waits until everything written to the folder's disk is durable.
     pub(crate) fn sync_disk(&self) -> io::Result<()> {
         #[cfg(target_os = "linux")]
         sys::syncfs(&*self.0)?;
         Ok(())
     }
 
-    /// Locks the folder for this process; `false` if another has it.
+    /// Locks the folder for this process; returns `false` if another process holds the lock.
     pub(crate) fn lock(&self) -> io::Result<bool> {
         match sys::flock(&*self.0, sys::FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(true),

@@ -33,15 +33,15 @@ use crate::report::{Change, Changes, Problem, ProblemKind, Problems};
 pub(crate) struct ExportOptions {
     /// The replica's own directory, which no export touches.
     pub(crate) replica: Option<PathBuf>,
-    /// Write the tree's files over others, which are kept beside them.
+    /// True to write the tree's files over others, which are kept beside them.
     pub(crate) force: bool,
-    /// Remove entries that are as recorded and no longer in the tree.
+    /// True to remove entries that are as recorded and no longer in the tree.
     pub(crate) delete: bool,
-    /// Remove also where a rebuilt replica lacks most of the entries.
+    /// True to remove even if a rebuilt replica lacks most of the entries.
     pub(crate) yes: bool,
-    /// Compare files by content only.
+    /// True to compare files only by content.
     pub(crate) checksum: bool,
-    /// Change nothing and list what would change.
+    /// True to change nothing and list the changes.
     pub(crate) dry_run: bool,
 }
 
@@ -61,9 +61,9 @@ pub(crate) struct ExportReport {
     pub(crate) recorded: u64,
     /// The number of bytes written.
     pub(crate) bytes: u64,
-    /// Set if the user stopped it; the same command resumes.
+    /// True if the user stopped the export; the same command resumes it.
     pub(crate) interrupted: bool,
-    /// The changes that would be made; only with a dry run.
+    /// The changes that a dry run would have made.
     pub(crate) changes: Changes,
     pub(crate) problems: Problems,
 }
@@ -121,8 +121,8 @@ pub(crate) fn held(report: &ExportReport, directory: &Path) -> Option<Failure> {
     })
 }
 
-/// Returns the replica's path under `directory`, if it is there. A directory inside the replica's
-/// own is an error.
+/// Returns the replica's path under `directory`, if it is there. Fails if the directory is inside
+/// the replica's own.
 fn own_place(directory: &Path, replica: Option<&Path>) -> io::Result<Option<PathBuf>> {
     let Some(replica) = replica else { return Ok(None) };
     let (directory, replica) = (directory.canonicalize()?, replica.canonicalize()?);
@@ -146,7 +146,7 @@ struct Enter {
     new: bool,
     /// The row of the folder.
     row: u64,
-    /// Set if the record may have rows of its entries.
+    /// True if the record may have rows of the folder's entries.
     has_rows: bool,
 }
 
@@ -159,16 +159,16 @@ struct Export<'a> {
     report: ExportReport,
     /// The replica's path under the root, if it is there.
     own: Option<PathBuf>,
-    /// The path where each folder was written: a folder in several places is written once, since
-    /// links between folders can multiply without bound.
+    /// The path at which each folder was written. A folder in several places is written once,
+    /// because links between folders can multiply without bound.
     folders: HashMap<ItemId, PathBuf>,
-    /// The files whose contents are on their way, in the order of writing.
+    /// The files whose contents are being read, in the order of writing.
     reading: VecDeque<Reading>,
-    /// The bytes of these contents, counting up to [`write::LARGE`] of each.
+    /// The total size of these contents, counting at most [`write::LARGE`] of each.
     ahead: u64,
-    /// The contents among them that were not requested yet.
+    /// The contents of these files that were not requested yet.
     unasked: Vec<(ItemId, oneshot::Sender<std::result::Result<LocalContent, ClientError>>)>,
-    /// The files that were written, for destinations where something may be replaced.
+    /// The files that were written, if the export may replace files at the destination.
     written: HashSet<(u64, u64)>,
     /// The folders that were entered, to be completed after their contents.
     leaving: Vec<Leave>,
@@ -180,7 +180,7 @@ struct Export<'a> {
     unsynced: u64,
     /// The entries to be removed at the end.
     extras: Vec<Extra>,
-    /// Set if permission bits restrict this user.
+    /// True if permission bits restrict this user.
     bits_bind: bool,
 }
 
@@ -375,7 +375,7 @@ impl<'a> Export<'a> {
         Ok(())
     }
 
-    /// Reports that writing failed, or ends the export where all later writes would fail alike.
+    /// Reports that writing failed, or ends the export if all later writes would fail alike.
     fn unwritable(&mut self, at: &Path, error: io::Error) -> Result<()> {
         use io::ErrorKind as E;
         match error.kind() {

@@ -1,4 +1,5 @@
-//! Imports a directory into a replica: its changes since it was last read or written become edits.
+//! Imports a directory into a replica: changes of the directory since the last import or export
+//! become edits.
 
 mod deletion;
 mod file;
@@ -40,13 +41,13 @@ const BATCH_ROWS: usize = 4_096;
 /// The options of an import.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct ImportOptions {
-    /// Delete items whose entries are gone from the directory.
+    /// True to delete items whose entries are missing from the directory.
     pub(crate) delete: bool,
-    /// Delete also where most entries are gone, or the directory is another one.
+    /// True to delete even if most entries are missing, or the directory is another one.
     pub(crate) yes: bool,
-    /// Compare files by content only.
+    /// True to compare files only by content.
     pub(crate) checksum: bool,
-    /// Change nothing and list what would change.
+    /// True to change nothing and list the changes.
     pub(crate) dry_run: bool,
 }
 
@@ -58,26 +59,26 @@ pub(crate) struct ImportReport {
     pub(crate) files_created: u64,
     /// The number of files whose content changed.
     pub(crate) contents_changed: u64,
-    /// The number of items whose time or permission bits changed, and nothing else.
+    /// The number of items of which only the time or the permission bits changed.
     pub(crate) metadata_changed: u64,
     /// The number of items that were moved or renamed.
     pub(crate) moved: u64,
     pub(crate) deleted: u64,
     pub(crate) unchanged: u64,
-    /// The number of entries that the tree has changed, moved or deleted since they were written
-    /// here.
+    /// The number of entries that the tree has changed, moved or deleted since the last export
+    /// wrote them.
     pub(crate) stale: u64,
-    /// The number of entries that are gone, and whose deletion waits for `--yes`.
+    /// The number of missing entries whose deletion waits for `--yes`.
     pub(crate) held: u64,
     /// The number of entries that were recorded before.
     pub(crate) recorded: u64,
     /// The bytes of content that were imported.
     pub(crate) bytes: u64,
-    /// Set if the user stopped it; the same command resumes.
+    /// True if the user stopped the import; the same command resumes it.
     pub(crate) interrupted: bool,
     /// The contents that were kept beside others.
     pub(crate) conflicts: Conflicts,
-    /// The changes that would be made; only with a dry run.
+    /// The changes that a dry run would have made.
     pub(crate) changes: Changes,
     pub(crate) problems: Problems,
 }
@@ -98,11 +99,11 @@ impl ImportReport {
     }
 }
 
-/// A folder that is to be read.
+/// A folder to read.
 struct Step {
     path: PathBuf,
     place: TreeFolder,
-    /// Set if missing entries in it do not count as deleted.
+    /// True if missing entries of the folder do not count as deleted.
     held: bool,
 }
 
@@ -212,7 +213,7 @@ struct Import<'a> {
     batch_bytes: u64,
     batch_rows: usize,
     started: DiskTime,
-    /// Set if a file of the batch was saved after the disk was synchronised.
+    /// True if a file of the batch was saved after the disk was synchronised.
     unsynced: bool,
     gone: Vec<Gone>,
     /// The names of new conflicted copies, each with its folder.
@@ -339,7 +340,7 @@ impl<'a> Import<'a> {
         self.committer.begin(batch)
     }
 
-    /// Returns whether the user may change an item; if not, reports it.
+    /// Returns whether the user may change an item; reports the entry if not.
     fn may_write(&mut self, node: &Node, at: &Path) -> bool {
         let may = node.access_level >= AccessLevel::Write;
         if !may {

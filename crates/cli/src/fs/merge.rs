@@ -1,5 +1,5 @@
-//! Merges what two devices imported into one folder independently: equal folders and files become
-//! one item, others get distinct names.
+//! Merges items that two devices imported into one folder independently: equal folders and files
+//! become one item, others get distinct names.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -20,15 +20,15 @@ const ROWS_TOGETHER: usize = 4_096;
 /// The counts of a merge.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Merged {
-    /// The number of items that became one with another.
+    /// The number of items that were merged into another one.
     pub(crate) merged: u64,
-    /// The number of files that were renamed to a conflicted copy.
+    /// The number of files that were renamed to conflicted copies.
     pub(crate) renamed: u64,
 }
 
 /// Merges items that this replica imported with items of the same name from other devices. The
-/// lesser id wins on every device, so several may merge at once. Only what the server has confirmed
-/// is merged; the rest waits for the next call.
+/// lesser id wins on every device, so several may merge at once. Only confirmed items are merged;
+/// the others wait for the next call.
 pub(crate) fn merge(client: &SyncClient) -> Result<Merged> {
     let mut work = Merge {
         client,
@@ -74,7 +74,7 @@ enum Step {
 struct Merge<'a> {
     client: &'a SyncClient,
     batch: Batch<'a>,
-    /// The children of a folder by name, as they were when it was first read.
+    /// The children of a folder by name, in the state of its first reading.
     siblings: HashMap<Option<ItemId>, HashMap<Name, Vec<Node>>>,
     /// The items that are merged already.
     done: BTreeSet<ItemId>,
@@ -82,7 +82,7 @@ struct Merge<'a> {
 }
 
 impl Merge<'_> {
-    /// Merges an item with its siblings of the same name; `false` if it is too early.
+    /// Merges an item with its siblings of the same name; returns `false` if it is too early.
     fn beside(&mut self, node: &Node, parent: Option<&ItemId>) -> Result<bool> {
         if self.done.contains(&node.id) {
             return Ok(true);
@@ -181,7 +181,7 @@ impl Merge<'_> {
         self.commit()
     }
 
-    /// Merges two files of one name if they are equal; otherwise renames the second.
+    /// Merges two files with one name if they are equal; otherwise renames the second.
     fn files(&mut self, first: &Node, other: &Node, parent: Option<&ItemId>) -> Result<()> {
         if !is_same_file(first, other) {
             return self.rename(other, parent);

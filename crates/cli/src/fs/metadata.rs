@@ -25,7 +25,7 @@ pub(crate) fn mode_here(node: &Node, user: &UserId) -> Option<u32> {
     Some(if node.owner == *user { mode } else { mode & !umask() })
 }
 
-/// Returns the umask of this process from `/proc`, or 022 where there is none.
+/// Returns the umask of this process from `/proc`, or 022 if there is none.
 fn umask() -> u32 {
     static UMASK: OnceLock<u32> = OnceLock::new();
     *UMASK.get_or_init(|| {
@@ -59,7 +59,7 @@ pub(crate) fn mode_change(mode: u32) -> MetadataChange {
 pub(crate) enum OnDisk {
     Folder,
     File,
-    /// No representation: a contact, a playlist…
+    /// The item has no representation: a contact, a playlist…
     Nothing,
 }
 

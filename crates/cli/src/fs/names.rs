@@ -1,8 +1,8 @@
 //! Names on a disk and names in the protocol.
 //!
-//! A disk's name is bytes, the protocol's is UTF-8. [`to_protocol`] and [`to_disk`] are inverse
-//! to each other: only what is not UTF-8 is escaped, behind [`ESCAPE_PREFIX`], and a disk's name
-//! that looks like such an escape is escaped itself.
+//! A disk's name is bytes, the protocol's is UTF-8. [`to_protocol`] and [`to_disk`] are inverse to
+//! each other: only bytes that are not UTF-8 are escaped, after [`ESCAPE_PREFIX`], and a disk's
+//! name that looks like such an escape is escaped itself.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -25,8 +25,8 @@ pub(crate) fn temporary(end: &str) -> OsString {
     OsString::from(format!("{TEMP_PREFIX}{unique}{end}"))
 }
 
-/// Returns whether `name` has the exact form that [`temporary`] gives: imports ignore such files
-/// and the next export removes them. Names that only begin alike belong to the user.
+/// Returns whether `name` has the exact form of [`temporary`]: imports ignore such files and the
+/// next export removes them. Names with only the same beginning belong to the user.
 pub(crate) fn is_temporary(name: &OsStr) -> bool {
     has_own_prefix(name, TEMP_PREFIX)
 }
@@ -37,7 +37,7 @@ pub(crate) fn displaced() -> OsString {
     OsString::from(format!("{DISPLACED_PREFIX}{unique}"))
 }
 
-/// Returns whether `name` has the form that [`displaced`] gives: it may be the user's work.
+/// Returns whether `name` has the form of [`displaced`]: the file may be the user's work.
 pub(crate) fn is_displaced(name: &OsStr) -> bool {
     has_own_prefix(name, DISPLACED_PREFIX)
 }
@@ -53,7 +53,7 @@ fn has_own_prefix(name: &OsStr, prefix: &str) -> bool {
 /// Converts a name on a disk to the protocol's name.
 ///
 /// # Errors
-/// Only a name whose escaped form is too long has none (and the empty one, `.`, `..`).
+/// Only a name whose escaped form is too long cannot be converted (and the empty one, `.`, `..`).
 pub(crate) fn to_protocol(name: &OsStr) -> Result<Name, InvalidName> {
     Name::new(escaped(name.as_bytes()))
 }
@@ -71,7 +71,7 @@ pub(crate) fn conflict_copy(name: &OsStr, device: &str, at: Timestamp, number: u
     })
 }
 
-/// Formats a path with each name as the protocol has it, where it can.
+/// Formats a path, each name in its protocol form if it has one.
 pub(crate) fn path_text(path: &std::path::Path) -> String {
     let names = path.components().map(|part| escaped(part.as_os_str().as_bytes()));
     names.collect::<Vec<_>>().join("/")
@@ -135,15 +135,15 @@ fn unescaped(text: &str) -> Option<Vec<u8>> {
 /// The rules by which a disk distinguishes names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct DiskRules {
-    /// `A` and `a` are one file.
+    /// True if the disk takes `A` and `a` for one name.
     pub(crate) case_insensitive: bool,
-    /// `é` and `e` with an accent after it are one file.
+    /// True if the disk takes `é` and `e` with a combining accent for one name.
     pub(crate) normalising: bool,
 }
 
 impl DiskRules {
-    /// Returns a key that is equal for names that such a disk may treat as one. It errs on the side
-    /// of equality, since disks differ in their tables.
+    /// Returns a key that is equal for names that such a disk may treat as one. In doubt the keys
+    /// are equal, because disks differ in their tables.
     pub(crate) fn key(self, name: &OsStr) -> Vec<u8> {
         let Some(text) = name.to_str() else { return name.as_bytes().to_vec() };
         let mut text = text.to_owned();
@@ -164,13 +164,13 @@ impl DiskRules {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DiskName {
     pub(crate) name: OsString,
-    /// The disk would have confused its own name with another sibling's.
+    /// True if the disk could not distinguish the original name from another sibling's.
     pub(crate) changed: bool,
 }
 
-/// Gives each sibling `(name, id)` a distinct name on a disk with `rules`, in the given order. The
-/// result does not depend on the order: of colliding siblings the first by name, then id, keeps its
-/// own.
+/// Gives each sibling `(name, id)` a distinct name on a disk with `rules`; returns the names in the
+/// given order. The names do not depend on the order: of colliding siblings the first by name, then
+/// id, keeps its own.
 pub(crate) fn distinct(siblings: &[(&str, &str)], rules: DiskRules) -> Vec<DiskName> {
     let mut order: Vec<usize> = (0..siblings.len()).collect();
     order.sort_by_key(|&index| siblings[index]);
@@ -195,7 +195,8 @@ pub(crate) fn distinct(siblings: &[(&str, &str)], rules: DiskRules) -> Vec<DiskN
     names.into_iter().flatten().collect()
 }
 
-/// `photo.jpg` as `photo (conflict 1a2b3c4d).jpg`, within the 255 bytes that a disk takes.
+/// Adds a conflict mark to a name, as in `photo (conflict 1a2b3c4d).jpg`, within the 255 bytes that
+/// a disk allows.
 fn with_mark(name: &OsStr, id: &str, round: u32) -> OsString {
     let mut short: String = id.chars().filter(char::is_ascii_alphanumeric).collect();
     short = short.split_off(short.len().saturating_sub(8)).to_lowercase();
@@ -214,7 +215,7 @@ fn with_mark(name: &OsStr, id: &str, round: u32) -> OsString {
     OsString::from_vec([&stem[..room], mark.as_bytes(), extension].concat())
 }
 
-/// Returns why a name is invalid on some other system's disk, if it is.
+/// Returns why a name is invalid on another system's disk, if it is.
 pub(crate) fn reserved(name: &str) -> Option<&'static str> {
     const DEVICES: [&str; 4] = ["con", "prn", "aux", "nul"];
     let stem = name.split('.').next().unwrap_or(name).trim_end().to_ascii_lowercase();

@@ -1,4 +1,4 @@
-//! Worker threads of an import: reading small files in advance, and committing while more is read.
+//! Worker threads of an import: some read small files in advance, one commits while others read.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -25,10 +25,10 @@ const AT_MOST: usize = 64;
 
 /// The outcome of reading a file.
 pub(super) enum Outcome {
-    /// The file has known bytes, of this digest.
+    /// The file has known bytes with this digest.
     Same(Stat, Sha256Digest),
     Taken(Stat, TakenContent),
-    /// The file changed or could not be read: it is read again in sequence.
+    /// The file changed or could not be read; it is read again in sequence.
     Unsettled,
 }
 
@@ -70,7 +70,7 @@ impl<T> Prefetch<T> {
         self.asked.len() >= AT_MOST
     }
 
-    /// Schedules a file, which may have bytes of one of the digests `known`.
+    /// Schedules a file, whose bytes may have one of the digests `known`.
     pub(super) fn ask(&mut self, file: T, disk: &Folder, name: OsString, known: Vec<Sha256Digest>) {
         let (outcome, answer) = mpsc::channel();
         // If no thread takes it, the outcome never arrives.

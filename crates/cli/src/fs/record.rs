@@ -1,5 +1,4 @@
-//! The record of a directory, as imports and exports use it: unchanged and moved entries, and the
-//! rows.
+//! The record of a directory for imports and exports: unchanged and moved entries, and the rows.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -22,15 +21,15 @@ use super::metadata;
 /// coarsest file systems count in steps of two.
 const SETTLES_AFTER: i64 = 2;
 
-/// Removals of at least this many entries wait for the user's confirmation where they are more than
-/// half of all.
+/// The number of entries from which removals wait for the user's confirmation, if they are more
+/// than half of all.
 const MANY_REMOVALS: u64 = 100;
 
 /// A time that no disk reports.
 pub(crate) const NO_TIME: DiskTime = DiskTime { seconds: 0, nanos: 0 };
 
-/// Returns the identity of a directory, which it keeps when it is moved: its inode and time of
-/// birth; without a time of birth, its inode and device.
+/// Returns the identity of a directory, which a move does not change: its inode and time of birth;
+/// without a time of birth, its inode and device.
 pub(crate) fn identity(stat: &Stat) -> Vec<u8> {
     let (device, inode) = stat.id;
     match stat.born {
@@ -40,7 +39,7 @@ pub(crate) fn identity(stat: &Stat) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Returns whether an entry has the recorded identity: without a time of birth the size and time
+/// Returns whether an entry has the recorded identity; without a time of birth, the size and time
 /// must match too.
 pub(crate) fn is_same_entry(recorded: &DiskState, stat: &Stat) -> bool {
     if recorded.inode != stat.id.1 {
@@ -116,8 +115,8 @@ impl Record {
         Ok(found.map(|found| Found { found, identity, path, device: stat.id.0 }))
     }
 
-    /// Begins to use the record; with `adopt` also that of a directory that was replaced. Unless
-    /// `writes`, nothing is written.
+    /// Begins to use the record; with `adopt` also the record of a directory that was replaced.
+    /// Unless `writes` is set, nothing is written.
     pub(crate) fn begin(
         client: &SyncClient,
         found: Found,
@@ -210,7 +209,7 @@ impl Record {
         weight * 2 > self.count && (weight >= self.count || weight >= MANY_REMOVALS)
     }
 
-    /// Returns the path of an entry when it was recorded.
+    /// Returns the path that an entry had when it was recorded.
     fn path_of(&self, row: &EntryRecord) -> Result<Option<PathBuf>, ClientError> {
         let mut names = vec![OsStr::from_bytes(&row.name).to_owned()];
         let mut parent = row.parent;
@@ -224,7 +223,8 @@ impl Record {
         Ok(Some(names.into_iter().rev().collect()))
     }
 
-    /// Finds the row of an entry that was moved to an unrecorded name: its old name must be gone.
+    /// Finds the row of an entry that was moved to an unrecorded name; the old name must no longer
+    /// exist.
     pub(crate) fn moved(
         &self,
         root: &mut Root,

@@ -1,4 +1,4 @@
-//! Reading a directory for an import, one folder at a time.
+//! Reads a directory for an import, one folder at a time.
 
 use std::ffi::OsString;
 use std::io;
@@ -10,7 +10,7 @@ use super::dir::{Folder, Kind, Root, Stat};
 use super::names;
 use crate::report::{Problem, ProblemKind};
 
-/// A file or folder that an import can take.
+/// A file or folder that can be imported.
 #[derive(Debug, Clone)]
 pub(crate) struct ScannedEntry {
     /// The name on the disk.
@@ -25,18 +25,18 @@ pub(crate) struct ScannedEntry {
 pub(crate) struct Listing {
     /// The entries that can be imported, sorted by their names on the disk.
     pub(crate) entries: Vec<ScannedEntry>,
-    /// The names that exist but cannot be imported: they do not count as deleted.
+    /// The names that exist but cannot be imported, and do not count as deleted.
     pub(crate) held: Vec<Name>,
     /// The entries that were left out, with reasons.
     pub(crate) problems: Vec<Problem>,
-    /// Set if the folder could be read completely.
+    /// True if the folder could be read completely.
     pub(crate) complete: bool,
 }
 
-/// Reads the folders under a directory.
+/// A reader of the folders under a directory.
 pub(crate) struct Scanner {
     root: Root,
-    /// Folders (device and inode) that are not entered: the replica's own.
+    /// The folders (device and inode) that are not entered: the replica's own.
     excluded: Vec<(u64, u64)>,
 }
 
@@ -52,7 +52,7 @@ impl Scanner {
         Ok(Self { root, excluded })
     }
 
-    /// Opens the folder at `relative`, to read files from it.
+    /// Opens the folder at `relative`, to read its files.
     pub(crate) fn folder(&mut self, relative: &Path) -> io::Result<Folder> {
         self.root.folder(relative)
     }

@@ -14,7 +14,7 @@ pub(crate) const ATTEMPTS: u32 = 3;
 /// The reason why a read ended early.
 #[derive(Debug)]
 pub(crate) enum Cut {
-    /// The file changed during the read: it is to be read again.
+    /// The file changed during the read; it must be read again.
     Changed,
     /// The user stopped the command.
     Interrupted,
@@ -22,8 +22,8 @@ pub(crate) enum Cut {
     Io(io::Error),
 }
 
-/// Reads a file to its end and fails there if it changed during the read, so that the caller gets
-/// the bytes of one moment or none.
+/// A reader of a file that fails at the end if the file changed during the read, so that the caller
+/// gets the bytes of one moment or none.
 pub(crate) struct StableReader<'a> {
     file: File,
     stat: Stat,
@@ -41,7 +41,7 @@ impl<'a> StableReader<'a> {
         Ok(Self { file, stat, stop, cut: None })
     }
 
-    /// Returns the attributes at opening, which still hold if the file was read to the end.
+    /// Returns the attributes at opening, which are still valid if the file was read to the end.
     pub(crate) fn stat(&self) -> &Stat {
         &self.stat
     }

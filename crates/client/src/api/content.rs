@@ -1,4 +1,4 @@
-//! Contents: putting them, and reading them from the cache or the server.
+//! Contents of items: stores them, and reads them from the cache or the server.
 
 use std::fs::File;
 use std::io::Read;
@@ -20,17 +20,17 @@ use crate::content::{
 use crate::error::ClientError;
 use crate::transport::TransportExt as _;
 
-/// Items whose contents are looked for together.
+/// The number of items whose contents are looked up together.
 const FETCHED_TOGETHER: usize = 128;
 
-/// The contents of items: putting them, and reading them from the cache or the server.
+/// The calls that store the contents of items, and read them from the cache or the server.
 #[derive(Clone, Copy)]
 pub struct Contents<'a> {
     client: &'a SyncClient,
 }
 
 impl SyncClient {
-    /// Returns the calls that put and read the contents of items.
+    /// Returns the calls that store and read the contents of items.
     #[must_use]
     pub fn contents(&self) -> Contents<'_> {
         Contents { client: self }
@@ -38,7 +38,7 @@ impl SyncClient {
 }
 
 impl Contents<'_> {
-    /// Returns the size of the cache of contents and its limit.
+    /// Returns the size of the content cache, and its limit.
     ///
     /// # Errors
     /// [`ClientError::Io`] if its directory cannot be read.
@@ -46,28 +46,30 @@ impl Contents<'_> {
         self.client.inner.cache.usage()
     }
 
-    /// Takes bytes into the cache, for [`crate::Batch::put_taken`]: so that several threads can
-    /// copy what one batch queues.
+    /// Copies bytes into the cache, for [`crate::Batch::put_taken`], so that several threads can
+    /// copy the contents of one batch.
     ///
     /// # Errors
-    /// What failed in writing.
+    /// A failure to write.
     pub fn take(self, bytes: &[u8]) -> Result<TakenContent, ClientError> {
         self.client.inner.cache.take_bytes(bytes).map(TakenContent)
     }
 
-    /// Takes what a reader gives into the cache, in bounded memory, for [`crate::Batch::put_taken`].
+    /// Copies the bytes of a reader into the cache, in bounded memory, for
+    /// [`crate::Batch::put_taken`].
     ///
     /// # Errors
-    /// What failed in reading or writing.
+    /// A failure to read or write.
     pub fn take_from(self, reader: impl Read) -> Result<TakenContent, ClientError> {
         self.client.inner.cache.take(reader).map(TakenContent)
     }
 
-    /// Takes a content for an item, to be uploaded by the next sync. Durable when it returns, and
-    /// read back from then on. The bytes are copied, in bounded memory. Their time is now.
+    /// Stores a content for an item; the next sync uploads it. The content is durable when the call
+    /// returns, and reads return it from then on. The bytes are copied, in bounded memory. Their
+    /// modification time is the present.
     ///
     /// # Errors
-    /// [`ClientError::UnknownItem`], or what failed in reading or writing.
+    /// [`ClientError::UnknownItem`], or a failure to read or write.
     pub fn put(self, item: &ItemId, reader: impl Read) -> Result<StoredContent, ClientError> {
         self.client.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
         let mut batch = self.client.batch();
@@ -76,7 +78,7 @@ impl Contents<'_> {
         Ok(stored)
     }
 
-    /// [`Self::put`], with the time that the bytes show.
+    /// Works as [`Self::put`], with the modification time of the bytes.
     ///
     /// # Errors
     /// As [`Self::put`].
@@ -93,7 +95,7 @@ impl Contents<'_> {
         Ok(stored)
     }
 
-    /// [`Self::put`] from a file, with the file's modification time.
+    /// Works as [`Self::put`] for a file, with the file's modification time.
     ///
     /// # Errors
     /// As [`Self::put`].
@@ -108,20 +110,20 @@ impl Contents<'_> {
         }
     }
 
-    /// The content of an item, from the cache, or downloaded into it and verified. A download
-    /// that is cut resumes where it was, also in a later call or process.
+    /// Returns the content of an item from the cache, or downloads it into the cache and verifies
+    /// it. A download that was cut resumes where it stopped, even in a later call or process.
     ///
     /// # Errors
     /// [`ClientError::NoContent`], [`ClientError::UnknownItem`], [`ClientError::WrongContent`] if
-    /// the server keeps answering with other bytes, or why it cannot be had.
+    /// the server repeatedly returns other bytes, or the reason why the download failed.
     pub async fn read(self, item: &ItemId) -> Result<LocalContent, ClientError> {
         let node = self.client.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
         let content = node.content.ok_or_else(|| ClientError::NoContent(item.clone()))?;
         read(&self.client.inner, item, &content).await
     }
 
-    /// The contents that a file has and had, as the server keeps them: the newest, which is the
-    /// present one, first. What is still to be uploaded is not among them.
+    /// Lists the present and earlier contents of a file that the server keeps, the newest (present)
+    /// one first. Contents that are still to be uploaded are not included.
     ///
     /// # Errors
     /// [`ClientError::Transport`]; the server has no versions of an item that it does not know.
@@ -129,8 +131,8 @@ impl Contents<'_> {
         Ok(self.client.inner.transport.versions(item).await?.versions)
     }
 
-    /// Reads one of an item's [`Self::versions`], as [`Self::read`] reads the present
-    /// content. A version that is not the present content leaves the cache with the next pull.
+    /// Reads one of an item's [`Self::versions`], as [`Self::read`] reads the present content. The
+    /// next pull evicts an earlier version from the cache.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -149,14 +151,15 @@ impl Contents<'_> {
         read(&self.client.inner, item, &content).await
     }
 
-    /// [`Self::read`] of several items: small contents that are not in the cache come many
-    /// in one answer. One outcome for each, in the order of `items`.
+    /// Works as [`Self::read`] for several items: small contents that are not in the cache are
+    /// downloaded many at a time. Returns one outcome for each, in the order of `items`.
     pub async fn read_many(self, items: &[ItemId]) -> Vec<Result<LocalContent, ClientError>> {
         self.read_several(items, Keep::InCache).await
     }
 
-    /// [`Self::read_many`] for who copies them to another place: small contents that are not
-    /// in the cache pass by it, and take memory for as long as they are held.
+    /// Works as [`Self::read_many`] for callers that copy the contents elsewhere: small contents
+    /// that are not in the cache bypass it, and stay in memory for as long as the caller holds
+    /// them.
     pub async fn read_uncached(self, items: &[ItemId]) -> Vec<Result<LocalContent, ClientError>> {
         self.read_several(items, Keep::Nowhere).await
     }
@@ -167,7 +170,7 @@ impl Contents<'_> {
         keep: Keep,
     ) -> Vec<Result<LocalContent, ClientError>> {
         let found = batch_read(&self.client.inner, items, keep).await;
-        // What did not come that way comes by itself, and says why if it does not.
+        // The contents that are missing are downloaded alone, with a reason if that fails.
         let alone = items.iter().cloned().zip(found).map(|(item, found)| async move {
             match found {
                 Some(found) => Ok(found.local),
@@ -177,11 +180,11 @@ impl Contents<'_> {
         stream::iter(alone).buffered(2 * self.client.inner.config.transfers).collect().await
     }
 
-    /// Downloads the contents of `items` that are not in the cache, as many at a time as
-    /// [`crate::ClientConfig::transfers`] says. Items without content are passed over.
+    /// Downloads the contents of `items` that are not in the cache, at most
+    /// [`crate::ClientConfig::transfers`] at a time. Items without content are skipped.
     ///
     /// # Errors
-    /// The first that could not be had; those before it are in the cache.
+    /// The first failure; contents downloaded before it are in the cache.
     pub async fn fetch(self, items: &[ItemId]) -> Result<Fetched, ClientError> {
         let groups: Vec<Vec<ItemId>> = items.chunks(FETCHED_TOGETHER).map(<[_]>::to_vec).collect();
         let fetches = stream::iter(groups).map(|group| {

@@ -1,4 +1,4 @@
-//! The durable record of a directory that an application keeps in step with the tree.
+//! The durable record of a directory that an application synchronises with the tree.
 
 use vfs_sync_core::id::ItemId;
 
@@ -6,10 +6,12 @@ use crate::api::record::{DirectoryRecord, EntryRecord, FoundDirectory, RecordCha
 use crate::client::SyncClient;
 use crate::error::ClientError;
 
-/// Directories that have a record at most; of more, the one used longest ago is forgotten.
+/// The greatest number of directories with a record; beyond it, the least recently used one is
+/// forgotten.
 const MAX_DIRECTORIES: usize = 256;
 
-/// The durable records of the directories that an application keeps in step with the tree.
+/// The calls about the durable records of directories that an application synchronises with the
+/// tree.
 #[derive(Clone, Copy)]
 pub struct Directories<'a> {
     client: &'a SyncClient,
@@ -24,7 +26,8 @@ impl SyncClient {
 }
 
 impl Directories<'_> {
-    /// Looks for the record of a directory, by what identifies it and the folder it belongs to.
+    /// Finds the record of a directory, by the directory's identity and the folder that it belongs
+    /// to.
     ///
     /// # Errors
     /// Only if the replica cannot be read.
@@ -49,7 +52,7 @@ impl Directories<'_> {
         Ok(FoundDirectory::Unknown)
     }
 
-    /// The directories that have a record.
+    /// Lists the directories that have a record.
     ///
     /// # Errors
     /// Only if the replica cannot be read.
@@ -57,9 +60,9 @@ impl Directories<'_> {
         self.client.store().directories()
     }
 
-    /// Writes that a directory is used now: `known` is its record, or that of a directory that it
-    /// takes the place of; without one a new record begins. `rebuilds` is what
-    /// [`Self::rebuilds`] gave when the directory was last in step.
+    /// Records that a directory is used now. `known` is its record, or that of a directory that it
+    /// replaces; without one a new record begins. `rebuilds` is the value of [`Self::rebuilds`]
+    /// when the directory was last synchronised.
     ///
     /// # Errors
     /// Only if the replica cannot be written.
@@ -90,7 +93,7 @@ impl Directories<'_> {
         self.client.store().meta().rebuilds
     }
 
-    /// The rows of what is right in the folder of row `parent`, by name.
+    /// Returns the rows of the entries directly in the folder of row `parent`, by name.
     ///
     /// # Errors
     /// Only if the replica cannot be read.
@@ -98,7 +101,7 @@ impl Directories<'_> {
         self.client.store().entries(directory, parent)
     }
 
-    /// A row of a directory's record.
+    /// Returns a row of a directory's record.
     ///
     /// # Errors
     /// Only if the replica cannot be read.
@@ -106,7 +109,7 @@ impl Directories<'_> {
         self.client.store().entry(directory, id)
     }
 
-    /// The rows of an inode.
+    /// Returns the rows that have a certain inode.
     ///
     /// # Errors
     /// Only if the replica cannot be read.
@@ -118,8 +121,8 @@ impl Directories<'_> {
         self.client.store().entries_of_inode(directory, inode)
     }
 
-    /// The rows whose items this replica made in folders that others may have put the same into, each
-    /// with its directory.
+    /// Returns the rows whose items this replica created in folders where other replicas may have
+    /// created the same, each with its directory.
     ///
     /// # Errors
     /// Only if the replica cannot be read.
@@ -127,7 +130,7 @@ impl Directories<'_> {
         self.client.store().entries_made()
     }
 
-    /// The rows of an item, each with its directory.
+    /// Returns the rows of an item, each with its directory.
     ///
     /// # Errors
     /// Only if the replica cannot be read.
@@ -144,8 +147,9 @@ impl Directories<'_> {
         Ok((store.count_entries(directory)?, store.last_entry(directory)?))
     }
 
-    /// Changes a directory's record, in one transaction. What the rows say must be on the disk. Unless
-    /// `at_once`, a loss of power may take it, but no crash of this process.
+    /// Changes a directory's record, in one transaction. The state that the rows describe must
+    /// already be on the disk. Unless `at_once` is set, a power failure may lose the change, but no
+    /// crash of this process.
     ///
     /// # Errors
     /// Only if the replica cannot be written.

@@ -1,4 +1,4 @@
-//! Edits of the tree: local, durable when the call returns, visible at once.
+//! Edits of the tree: made locally, durable when the call returns, and visible at once.
 
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
@@ -20,9 +20,9 @@ use crate::replica::{NewEdit, NewEdits};
 /// The extent of a deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delete {
-    /// The item only; what hangs under it alone goes to the top.
+    /// Only the item; children that have no other container go to the top.
     Item,
-    /// The item and all that hangs under nothing else.
+    /// The item and everything under it that has no container outside the item.
     Recursive,
 }
 
@@ -33,28 +33,28 @@ enum Condition {
     None,
 }
 
-/// Metadata to set; `None` removes a key.
+/// Metadata keys to set; `None` removes a key.
 pub type MetadataChange = Vec<(String, Option<serde_json::Value>)>;
 
-/// Several edits that go into the queue in one transaction: all of them, or none. Later ones may
-/// build on items that earlier ones create. Dropped without [`Batch::commit`] it does nothing.
+/// Several edits that enter the queue in one transaction: all of them, or none. Later edits may use
+/// items that earlier ones create. A batch that is dropped without [`Batch::commit`] has no effect.
 pub struct Batch<'a> {
     client: &'a SyncClient,
     actions: Vec<(ItemId, Action, Condition)>,
     contents: Vec<(ItemId, NewContent)>,
-    /// Items as they were copied, whose originals the batch deletes.
+    /// The items as they were copied; the batch deletes their originals.
     copied: Vec<Node>,
     records: Vec<(i64, RecordChange)>,
 }
 
 impl Batch<'_> {
-    /// Returns the number of its operations.
+    /// Returns the number of operations in the batch.
     #[must_use]
     pub fn len(&self) -> usize {
         self.actions.len()
     }
 
-    /// Returns true if there is nothing to commit: no operation, and no content.
+    /// Returns true if there is nothing to commit: neither operations nor contents.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.actions.is_empty() && self.contents.is_empty() && self.records.is_empty()
@@ -80,7 +80,7 @@ impl Batch<'_> {
         id
     }
 
-    /// Gives an item another name.
+    /// Changes the name of an item.
     pub fn rename(&mut self, item: &ItemId, name: Name) {
         self.push(item, Action::Upsert(Box::new(Upsert { name: Some(name), ..Upsert::default() })));
     }
@@ -91,17 +91,17 @@ impl Batch<'_> {
         self.push(item, Action::Upsert(Box::new(Upsert { metadata, ..Upsert::default() })));
     }
 
-    /// Moves an item under `parent`, away from its other places in that tree.
+    /// Moves an item under `parent`, away from its other containers in that tree.
     pub fn move_to(&mut self, item: &ItemId, parent: &ItemId) {
         self.push(item, Action::LinkReassign { parent: parent.clone() });
     }
 
-    /// Hangs an item under one more container.
+    /// Links an item under one more container.
     pub fn link(&mut self, item: &ItemId, parent: &ItemId) {
         self.push(item, Action::LinkAdd { parent: parent.clone() });
     }
 
-    /// Takes an item from a container.
+    /// Removes an item from a container.
     pub fn unlink(&mut self, item: &ItemId, parent: &ItemId) {
         self.push(item, Action::LinkRemove { parent: parent.clone() });
     }
@@ -112,8 +112,8 @@ impl Batch<'_> {
         self.push(item, Action::Delete);
     }
 
-    /// Deletes one item whatever this replica has seen of it: an edit of another device that was
-    /// made before and arrives later goes with it.
+    /// Deletes one item regardless of what this replica has seen: edits that another device made
+    /// before and that arrive later are deleted with it.
     pub fn delete_unseen(&mut self, item: &ItemId) {
         self.actions.push((item.clone(), Action::Delete, Condition::None));
     }
@@ -123,16 +123,16 @@ impl Batch<'_> {
         self.push(item, Action::GrantAdd { principal, level });
     }
 
-    /// Takes a principal's grant on an item away.
+    /// Removes a principal's grant on an item.
     pub fn revoke(&mut self, item: &ItemId, principal: Principal) {
         self.push(item, Action::GrantRemove { principal });
     }
 
-    /// Takes a content for an item of the replica or of this batch. The bytes are copied now and
-    /// queued with the commit, whose time they show.
+    /// Stores a content for an item of the replica or of this batch. The bytes are copied now and
+    /// queued with the commit, which is also their modification time.
     ///
     /// # Errors
-    /// What failed in reading or writing.
+    /// A failure to read or write.
     pub fn put_content(
         &mut self,
         item: &ItemId,
@@ -142,10 +142,10 @@ impl Batch<'_> {
         Ok(self.put_taken(item, TakenContent(content)))
     }
 
-    /// [`Batch::put_content`], with the time that the bytes show.
+    /// Works as [`Batch::put_content`], with the modification time of the bytes.
     ///
     /// # Errors
-    /// What failed in reading or writing.
+    /// A failure to read or write.
     pub fn put_content_at(
         &mut self,
         item: &ItemId,
@@ -156,11 +156,11 @@ impl Batch<'_> {
         Ok(self.put_taken(item, content.with_time(modified_at)))
     }
 
-    /// Makes an item show `modified_at` for as long as it has the content that it shows now. The
-    /// time of a content that this batch puts is given to the content itself.
+    /// Makes an item show `modified_at` for as long as the item keeps its present content. A
+    /// content that this batch puts gets the time itself.
     ///
     /// # Errors
-    /// [`ClientError::UnknownItem`] if neither the tree nor this batch has it.
+    /// [`ClientError::UnknownItem`] if neither the tree nor this batch has the item.
     pub fn touch(&mut self, item: &ItemId, modified_at: Timestamp) -> Result<(), ClientError> {
         if let Some((_, content)) = self.contents.iter_mut().rfind(|(of, _)| of == item) {
             content.modified_at = Some(modified_at);
@@ -177,14 +177,14 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// [`Batch::put_content`] of what the client has taken already.
+    /// Works as [`Batch::put_content`] for a content that is already in the cache.
     pub fn put_taken(&mut self, item: &ItemId, content: TakenContent) -> StoredContent {
         let stored = content.0.stored();
         self.contents.push((item.clone(), content.0));
         stored
     }
 
-    /// Changes the record of a directory, in the transaction of these edits.
+    /// Changes the record of a directory, in the transaction of this batch.
     pub fn record(&mut self, directory: i64, change: RecordChange) {
         self.records.push((directory, change));
     }
@@ -224,10 +224,11 @@ impl Batch<'_> {
         Ok(id)
     }
 
-    /// Queues all of it, durably; returns the operations' ids in the order they were added.
+    /// Queues the whole batch durably; returns the operations' ids in the order in which they were
+    /// added.
     ///
     /// # Errors
-    /// The first edit that is not possible on the tree as it is shown; then nothing is queued.
+    /// The first edit that the present tree does not allow; then nothing is queued.
     pub fn commit(self) -> Result<Vec<OpId>, ClientError> {
         let inner = &self.client.inner;
         let here = inner.environment();
@@ -249,12 +250,12 @@ impl Batch<'_> {
             moves: !self.copied.is_empty(),
         };
         let ids = edits.actions.iter().map(|edit| edit.op_id.clone()).collect();
-        // The bytes first: what is queued has them, also after a crash.
+        // The bytes become durable first, so that queued operations have them even after a crash.
         inner.cache.keep(&contents)?;
         {
             let mut store = self.client.store();
             for copied in &self.copied {
-                // With it would go what came after the copy was made.
+                // The deletion would also delete changes made after the copy.
                 let now = store.node(&copied.id)?;
                 // Whether something of it is on its way is no change.
                 let now = now.map(|now| Node { pending: copied.pending, ..now });
@@ -271,7 +272,7 @@ impl Batch<'_> {
 }
 
 impl SyncClient {
-    /// Begins several edits that go into the queue together.
+    /// Begins a batch of edits that enter the queue together.
     #[must_use]
     pub fn batch(&self) -> Batch<'_> {
         let (actions, contents) = (Vec::new(), Vec::new());
@@ -281,7 +282,7 @@ impl SyncClient {
     /// Creates a folder under `parent`, or at the top.
     ///
     /// # Errors
-    /// [`ClientError::UnknownItem`] if there is no such parent.
+    /// [`ClientError::UnknownItem`] if the parent does not exist.
     pub fn create_folder(
         &self,
         parent: Option<&ItemId>,
@@ -290,11 +291,11 @@ impl SyncClient {
         self.create(ObjectType::Folder, parent, name)
     }
 
-    /// Creates a file under `parent`, or at the top; its content comes by
-    /// [`Contents::put`](crate::Contents::put).
+    /// Creates a file under `parent`, or at the top; [`Contents::put`](crate::Contents::put) sets
+    /// its content.
     ///
     /// # Errors
-    /// [`ClientError::UnknownItem`] if there is no such parent.
+    /// [`ClientError::UnknownItem`] if the parent does not exist.
     pub fn create_file(&self, parent: Option<&ItemId>, name: Name) -> Result<ItemId, ClientError> {
         self.create(ObjectType::File, parent, name)
     }
@@ -302,7 +303,7 @@ impl SyncClient {
     /// Creates an item of any type.
     ///
     /// # Errors
-    /// [`ClientError::UnknownItem`] if there is no such parent.
+    /// [`ClientError::UnknownItem`] if the parent does not exist.
     pub fn create(
         &self,
         object_type: ObjectType,
@@ -315,7 +316,7 @@ impl SyncClient {
         Ok(item)
     }
 
-    /// Gives an item another name.
+    /// Changes the name of an item.
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`].
@@ -328,15 +329,15 @@ impl SyncClient {
     /// Sets metadata keys of an item; `None` removes one.
     ///
     /// # Errors
-    /// [`ClientError::UnknownItem`], or [`ClientError::Invalid`] if it is more than the protocol
-    /// carries.
+    /// [`ClientError::UnknownItem`], or [`ClientError::Invalid`] if the metadata exceeds the
+    /// protocol's limits.
     pub fn set_metadata(&self, item: &ItemId, metadata: MetadataChange) -> Result<(), ClientError> {
         let mut batch = self.batch();
         batch.set_metadata(item, metadata);
         batch.commit().map(drop)
     }
 
-    /// Makes an item show `modified_at` for as long as it has the content that it shows now.
+    /// Makes an item show `modified_at` for as long as the item keeps its present content.
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`], [`ClientError::NotPermitted`].
@@ -346,13 +347,13 @@ impl SyncClient {
         batch.commit().map(drop)
     }
 
-    /// Moves an item under `parent`, away from its other places in that tree; `None` is the top.
-    /// A shortcut moves within the tree that it is in; what it leads to stays where it is.
+    /// Moves an item under `parent`, away from its other containers in that tree; `None` is the
+    /// top. A shortcut moves within the tree that contains it; its target stays in place.
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`], [`ClientError::Cycle`], [`ClientError::NotPermitted`], and
-    /// [`ClientError::OtherTree`] if it is not in the tree of `parent`'s owner, or, for the top, in
-    /// the user's own.
+    /// [`ClientError::OtherTree`] if the item is not in the tree of `parent`'s owner, or, for the
+    /// top, in the user's own.
     pub fn move_to(&self, item: &ItemId, parent: Option<&ItemId>) -> Result<(), ClientError> {
         let mut batch = self.batch();
         match parent {
@@ -373,23 +374,24 @@ impl SyncClient {
         batch.commit().map(drop)
     }
 
-    /// Moves an item into another owner's tree: copies it with all that hangs under it under
-    /// `parent` (`None`: the top of the user's own tree) and deletes the original, in one
-    /// transaction; returns the copy's id. Contents are copied as by [`SyncClient::copy`]. Nothing is
-    /// deleted that is not in the copy.
+    /// Moves an item into another owner's tree: copies it with everything under it to `parent`
+    /// (`None`: the top of the user's own tree) and deletes the original, in one transaction;
+    /// returns the copy's id. Contents are copied as by [`SyncClient::copy`]. Only items that were
+    /// copied are deleted.
     ///
-    /// For others the original stays until the server has the copy with all its contents. If the server
-    /// refuses a part of the copy, the original stays for good: [`ChangeEvent::NotMoved`] tells that.
+    /// Other users see the original until the server has the copy with all its contents. If the
+    /// server rejects a part of the copy, the original stays for good, and the client emits
+    /// [`ChangeEvent::NotMoved`].
     ///
     /// [`ChangeEvent::NotMoved`]: crate::event::ChangeEvent::NotMoved
     ///
-    /// The copy has the access of its new place: no grant comes along.
+    /// The copy has the access of its new place: grants are not copied.
     ///
     /// # Errors
     /// As [`SyncClient::copy`]; [`ClientError::NotPermitted`] without `admin` on the original or
-    /// `write` on `parent`; [`ClientError::Invalid`] within one tree, where
-    /// [`SyncClient::move_to`] moves the item itself; [`ClientError::Changed`] if a pull changed
-    /// something of it meanwhile.
+    /// `write` on `parent`; [`ClientError::Invalid`] within one tree, where [`SyncClient::move_to`]
+    /// moves the item itself; [`ClientError::Changed`] if a pull changed a part of the original
+    /// during the call.
     pub fn move_by_copy(
         &self,
         item: &ItemId,
@@ -417,7 +419,7 @@ impl SyncClient {
         Ok(copy)
     }
 
-    /// Hangs an item under one more container.
+    /// Links an item under one more container.
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`], [`ClientError::Cycle`].
@@ -427,7 +429,7 @@ impl SyncClient {
         batch.commit().map(drop)
     }
 
-    /// Takes an item from a container; if it was its only one, the item goes to the top.
+    /// Removes an item from a container; if it has no other container, the item goes to the top.
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`].
@@ -437,8 +439,9 @@ impl SyncClient {
         batch.commit().map(drop)
     }
 
-    /// Deletes an item; returns how many items went. What somebody else changed in a way that this
-    /// replica has not seen lives on, with the folders that it is in: see [`ChangeEvent::Kept`].
+    /// Deletes an item; returns the number of deleted items. An item that somebody else changed in
+    /// a way that this replica has not seen stays, with the folders that contain it: see
+    /// [`ChangeEvent::Kept`].
     ///
     /// [`ChangeEvent::Kept`]: crate::event::ChangeEvent::Kept
     ///
@@ -448,8 +451,8 @@ impl SyncClient {
         self.delete_by(item, what, |batch, item| batch.delete(item))
     }
 
-    /// Deletes as [`SyncClient::delete`] does, whatever this replica has seen: changes of other
-    /// devices that were made before and arrive later go too.
+    /// Deletes as [`SyncClient::delete`] does, but regardless of what this replica has seen:
+    /// changes that other devices made before and that arrive later are deleted too.
     ///
     /// # Errors
     /// As [`SyncClient::delete`].
@@ -475,8 +478,8 @@ impl SyncClient {
         Ok(u64::try_from(going.len()).unwrap_or(u64::MAX))
     }
 
-    /// An item and all of its owner's that hangs under it and, in its owner's tree, under nothing
-    /// else, containers first. What a shortcut leads to is not in it.
+    /// Returns an item and its owner's items under it that have no container outside in the owner's
+    /// tree, containers first. The targets of shortcuts are not included.
     fn subtree(&self, root: &ItemId) -> Result<Vec<ItemId>, ClientError> {
         let mut store = self.store();
         let unknown = || ClientError::UnknownItem(root.clone());
@@ -504,13 +507,13 @@ impl SyncClient {
         Ok(found)
     }
 
-    /// Copies an item, with all that hangs under it, under `parent` (`None`: the top); returns the
-    /// copy's id. Contents are copied from the cache; those that are not on this machine must be
-    /// fetched first ([`Contents::fetch`](crate::Contents::fetch)). A shortcut is copied as one, and left out
-    /// where it would lead to something of the copy's own tree.
+    /// Copies an item, with everything under it, to `parent` (`None`: the top); returns the copy's
+    /// id. Contents are copied from the cache; missing ones must be fetched first
+    /// ([`Contents::fetch`](crate::Contents::fetch)). A shortcut is copied as a shortcut, and left
+    /// out if its target belongs to the owner of the copy's tree.
     ///
     /// # Errors
-    /// [`ClientError::UnknownItem`], [`ClientError::NoContent`] if a content is not here.
+    /// [`ClientError::UnknownItem`], [`ClientError::NoContent`] if a content is not on this device.
     pub fn copy(
         &self,
         item: &ItemId,
@@ -523,7 +526,8 @@ impl SyncClient {
         Ok(copy)
     }
 
-    /// Returns the copy's id, and what was copied as it was then.
+    /// Copies an item with everything under it; returns the copy's id, and the copied items in
+    /// their original state.
     fn copy_into(
         &self,
         batch: &mut Batch<'_>,
@@ -543,7 +547,7 @@ impl SyncClient {
         for entry in self.walk(Some(item))? {
             let entry = entry?;
             let under = entry.parent.as_ref().and_then(|parent| copies.get(parent)).cloned();
-            // A walk meets containers first.
+            // A walk visits containers before their children.
             let under = under.ok_or_else(|| ClientError::Changed(entry.node.id.clone()))?;
             if entry.shortcut {
                 if entry.node.owner != home {

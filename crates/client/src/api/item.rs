@@ -1,4 +1,4 @@
-//! A handle of one item, for code that does several things with it.
+//! A handle of one item, for code that makes several calls about it.
 
 use std::io::Read;
 
@@ -13,7 +13,7 @@ use crate::content::{LocalContent, StoredContent};
 use crate::error::ClientError;
 
 /// A handle of an item: its client and its id. It reads nothing by itself, so the item need not
-/// exist; each call is the client's of the same name, with its errors.
+/// exist. Each call has the errors of the client's call with the same name.
 #[derive(Clone, Copy)]
 pub struct Item<'a> {
     client: &'a SyncClient,
@@ -50,12 +50,12 @@ impl Item<'_> {
         self.client.path_of(self.id)
     }
 
-    /// Gives the item another name: [`SyncClient::rename`].
+    /// Changes the name of the item: [`SyncClient::rename`].
     pub fn rename(self, name: Name) -> Result<(), ClientError> {
         self.client.rename(self.id, name)
     }
 
-    /// Moves the item into another folder of its owner's: [`SyncClient::move_to`].
+    /// Moves the item into another folder of the same owner: [`SyncClient::move_to`].
     pub fn move_to(self, parent: Option<&ItemId>) -> Result<(), ClientError> {
         self.client.move_to(self.id, parent)
     }
@@ -65,7 +65,7 @@ impl Item<'_> {
         self.client.delete(self.id, what)
     }
 
-    /// Takes a content for the item: [`Contents::put`](crate::Contents::put).
+    /// Stores a content for the item: [`Contents::put`](crate::Contents::put).
     pub fn put(self, reader: impl Read) -> Result<StoredContent, ClientError> {
         self.client.contents().put(self.id, reader)
     }

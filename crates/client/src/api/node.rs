@@ -1,4 +1,5 @@
-//! Values that an application reads: the confirmed state with the queue applied on top, and the trash.
+//! Values that an application reads: the confirmed state with the queue applied on top, and the
+//! trash.
 
 use vfs_sync_core::access::{AccessLevel, Principal};
 use vfs_sync_core::id::{ItemId, UserId};
@@ -9,55 +10,56 @@ pub use vfs_sync_core::tree::{Node, NodeContent};
 use vfs_sync_core::wire::PushReason;
 use vfs_sync_core::wire::trash::{TrashedItem, TrashedParent};
 
-/// An item under a container, with the name that it has among its siblings.
+/// An item under a container, with its name among the siblings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Child {
-    /// Unique among the siblings, the same on every replica.
+    /// The name, unique among the siblings and the same on every replica.
     pub name: String,
-    /// True if it is in another owner's tree than its container, which only links to it.
+    /// True if the item is in another owner's tree than its container, which only links to it.
     pub shortcut: bool,
     /// The item with that name.
     pub node: Node,
 }
 
-/// An item met on a walk through the tree.
+/// An item that a walk through the tree visits.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TreeEntry {
-    /// `/`-separated names from where the walk began, without a leading `/`.
+    /// The names from the start of the walk to the item, separated by `/`, without a leading `/`.
     pub path: String,
-    /// 0 for what hangs where the walk began.
+    /// The number of containers between the start of the walk and the item.
     pub depth: usize,
     /// The container on this path; `None` at the top.
     pub parent: Option<ItemId>,
-    /// True if it is in another owner's tree than that container: the walk does not go through it.
+    /// True if the item is in another owner's tree than the container: the walk does not descend
+    /// into it.
     pub shortcut: bool,
-    /// The path on which the walk went through it, if it is a container that was met before: its
-    /// children are there, and not met again. An empty path is the start of the walk, which a cycle
-    /// leads back to.
+    /// The path on which the walk descended into this container before, if it did: the walk visited
+    /// its children there, and does not visit them again. An empty path is the start of the walk,
+    /// to which a cycle leads back.
     pub linked_again: Option<String>,
-    /// The item that was met.
+    /// The item that the walk visits.
     pub node: Node,
 }
 
-/// A grant on an item, as it is shown.
+/// A grant on an item, as the application sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     /// The principal that has the grant.
     pub principal: Principal,
-    /// The level that it gives.
+    /// The level that the grant gives.
     pub level: AccessLevel,
-    /// True while the grant is on its way to the server.
+    /// True while the grant is not acknowledged by the server.
     pub pending: bool,
 }
 
-/// Somebody who may read an item.
+/// A principal that may read an item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reader {
-    /// The principal that may read it.
+    /// The principal that may read the item.
     pub principal: Principal,
-    /// The highest level that is known of.
+    /// The highest level that this replica knows of.
     pub level: AccessLevel,
-    /// The item that the grant is on: this one, or a container above it.
+    /// The item with the grant: the item itself, or a container above it.
     pub through: ItemId,
 }
 
@@ -66,7 +68,7 @@ pub struct Reader {
 pub enum QueuedState {
     /// The operation is to be pushed.
     Pending,
-    /// The server has decided it; no pull that covers it has settled yet.
+    /// The server has decided the operation; no pull that covers it has settled yet.
     Acknowledged,
     /// The operation deletes the original of a move into another owner's tree: it is to be pushed once
     /// the server has the copy with all its contents.
@@ -78,18 +80,18 @@ pub enum QueuedState {
 pub struct QueuedOp {
     /// The operation in the queue.
     pub operation: Operation,
-    /// The stage that it is in.
+    /// The stage of the operation.
     pub state: QueuedState,
 }
 
-/// An operation that the server refused for good.
+/// An operation that the server rejected for good.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RejectedOp {
     /// The operation as it was sent.
     pub operation: Operation,
     /// The server's reason, if it gave one.
     pub reason: Option<PushReason>,
-    /// More detail from the server.
+    /// Further detail from the server.
     pub detail: Option<String>,
 }
 
@@ -98,33 +100,33 @@ pub struct RejectedOp {
 pub struct Trashed {
     /// The id of the item.
     pub item: ItemId,
-    /// The type that it had.
+    /// The type of the deleted item.
     pub object_type: ObjectType,
-    /// The name that it had; `None` if it had none, or an encrypted one.
+    /// The name of the item; `None` if it had none, or an encrypted one.
     pub name: Option<Name>,
     /// The owner of the item.
     pub owner: UserId,
-    /// The names from the top of the tree down to the item, as far as the user may see them. An item
-    /// without a name stands there with its id.
+    /// The names from the top of the tree down to the item, as far as the user may see them. An
+    /// item without a name appears with its id.
     pub path: Vec<String>,
     /// The time of the deletion: by the server's clock, or by this device's while it is pending.
     pub deleted_at: Timestamp,
-    /// The user who deleted it.
+    /// The user who deleted the item.
     pub deleted_by: UserId,
-    /// The bytes of its content; `None` if it had none.
+    /// The size of the content in bytes; `None` if the item had none.
     pub size: Option<u64>,
-    /// The time at which the server removes it for good; `None` while the deletion is pending.
+    /// The time at which the server purges the item; `None` while the deletion is pending.
     pub expires_at: Option<Timestamp>,
-    /// True while the deletion is on its way to the server.
+    /// True while the deletion is not acknowledged by the server.
     pub pending: bool,
 }
 
 /// The result of emptying the trash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Emptied {
-    /// Items that were removed for good.
+    /// The number of items that were purged.
     pub purged: u64,
-    /// Items that stay, since only their owners may remove them.
+    /// The number of items that stay, because only their owners may purge them.
     pub of_others: u64,
 }
 
@@ -148,7 +150,7 @@ impl Trashed {
     }
 }
 
-/// A step of a path.
+/// Returns an item's step in a path.
 pub(crate) fn step(name: Option<&Name>, id: &ItemId) -> String {
     name.map_or_else(|| id.to_string(), |name| name.as_str().to_owned())
 }

@@ -1,38 +1,38 @@
-//! Values that say what is still to be sent, and what was refused or lost.
+//! Values that describe work still to be sent, and work that was rejected or lost.
 
 use vfs_sync_core::client::offer::Lost;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{BlobId, ItemId};
 
-/// A content whose upload the server cannot take at present. It is tried again in every sync.
+/// A content whose upload the server cannot take at present. Every sync tries it again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WaitingUpload {
-    /// The item that it is for.
+    /// The item that the content belongs to.
     pub item_id: ItemId,
     /// The id of the content.
     pub blob_id: BlobId,
-    /// Its size in bytes.
+    /// The size of the content in bytes.
     pub size: u64,
     /// The server's reason, for people.
     pub reason: String,
 }
 
-/// The work that a replica still owes its server, and the work that the server refused.
+/// The work that a replica still has to send, and the work that the server rejected.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Outstanding {
-    /// Operations in the queue.
+    /// The number of pending operations in the queue.
     pub pending: u64,
-    /// Contents in the queue.
+    /// The number of contents in the queue.
     pub uploads: u64,
-    /// The server's reason for the first of those that it cannot take at present.
+    /// The server's reason for the first upload that it cannot take at present.
     pub waiting: Option<String>,
-    /// Operations that were refused.
+    /// The number of rejected operations.
     pub rejected: u64,
-    /// Contents that were refused.
+    /// The number of rejected contents.
     pub rejected_uploads: u64,
-    /// The reason for the first of them.
+    /// The reason for the first rejection.
     pub refused: Option<String>,
-    /// Changes that a restored server lost and that could not be offered to it again.
+    /// The number of changes that a restored server lost and that could not be offered again.
     pub lost: u64,
 }
 
@@ -44,26 +44,26 @@ impl Outstanding {
     }
 }
 
-/// A content whose upload was refused for good. Its bytes are kept.
+/// A content whose upload was rejected for good. Its bytes are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RejectedUpload {
-    /// The item that it was for.
+    /// The item that the content was for.
     pub item_id: ItemId,
     /// The id of the content.
     pub blob_id: BlobId,
     /// The size in bytes.
     pub size: u64,
-    /// The digest of these bytes.
+    /// The digest of the content's bytes.
     pub digest: Sha256Digest,
-    /// The reason of the refusal.
+    /// The reason for the rejection.
     pub reason: String,
 }
 
 /// An entry of the list of lost changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LostEntry {
-    /// Its number in the list.
+    /// The number of the entry in the list.
     pub number: i64,
-    /// The change, and the reason for which it was not offered.
+    /// The change, and the reason why it was not offered.
     pub lost: Lost,
 }

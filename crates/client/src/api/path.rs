@@ -1,42 +1,43 @@
-//! Paths of the tree: the user's own, and what others share, which stands apart.
+//! Paths of the tree: the user's own items, and separately those that others share.
 //!
-//! An own path begins with `/`. What `alice` shares is at `shared:alice/<name>`. So no name that
-//! somebody else chose is ever looked up where a path of the user's own leads.
+//! A path of the user's own begins with `/`; the items that `alice` shares are at
+//! `shared:alice/<name>`. So a name chosen by somebody else is never found on a path of the user's
+//! own.
 
 use std::fmt;
 use std::fmt::Write as _;
 
 use vfs_sync_core::id::UserId;
 
-/// Begins a path of what others share.
+/// The beginning of a path to shared items.
 const SHARED: &str = "shared:";
 
-/// Begins an owner whose id could not be one step of a path as it is; after it `%XX` stands for a
-/// byte, as in the names of `docs/cli.md`.
+/// The prefix of an owner's step whose id cannot be a path step unchanged. After it, `%XX` stands
+/// for a byte, as in the names of `docs/cli.md`.
 const ESCAPED: &str = "%raw%";
 
-/// A place in the tree, by names.
+/// A place in the tree, identified by names.
 ///
-/// Its text form is unambiguous: parsing what [`fmt::Display`] writes gives the same path.
+/// Its text form is unambiguous: parsing the output of [`fmt::Display`] gives the same path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TreePath {
     /// A path from the top of the user's own tree; without steps, the top itself.
     Own(Vec<String>),
     /// `shared:`, the list of the owners who share something.
     Owners,
-    /// `shared:<owner>/…`, a path from what `owner` shares; without steps, all of it.
+    /// `shared:<owner>/…`, a path among the items that `owner` shares; without steps, all of them.
     Shared {
-        /// The user who owns what is there.
+        /// The user who owns the items.
         owner: UserId,
-        /// The names from there on.
+        /// The names below the owner.
         steps: Vec<String>,
     },
 }
 
 impl TreePath {
-    /// Parses a path of either form. Empty steps are ignored, and a path that begins neither with `/` nor with
-    /// `shared:` counts from the top of the user's own tree. Returns `None` where the owner is no
-    /// user's id.
+    /// Parses a path of either form. Empty steps are ignored, and a path that begins neither with
+    /// `/` nor with `shared:` begins at the top of the user's own tree. Returns `None` if the owner
+    /// is no valid user id.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let steps = |text: &str| -> Vec<String> {
@@ -51,7 +52,7 @@ impl TreePath {
         Some(Self::Shared { owner, steps })
     }
 
-    /// Returns the names from where the path begins.
+    /// Returns the names of the path, from its beginning.
     #[must_use]
     pub fn steps(&self) -> &[String] {
         match self {
@@ -60,7 +61,7 @@ impl TreePath {
         }
     }
 
-    /// Returns the path without its last name, and that name; `None` where it has no names.
+    /// Returns the path without its last name, and that name; `None` if it has no names.
     #[must_use]
     pub fn split(&self) -> Option<(Self, &str)> {
         let (last, above) = self.steps().split_last()?;
@@ -72,8 +73,8 @@ impl TreePath {
         Some((parent, last))
     }
 
-    /// Returns the path with one more name; `None` under [`TreePath::Owners`], where only owners
-    /// are.
+    /// Returns the path with one more name; `None` under [`TreePath::Owners`], which contains only
+    /// owners.
     #[must_use]
     pub fn join(&self, name: &str) -> Option<Self> {
         let mut longer = self.clone();
@@ -99,8 +100,8 @@ impl fmt::Display for TreePath {
     }
 }
 
-/// Returns an owner's id as one step of a path: as it is, unless it has a `/`, is `.` or `..`, or
-/// looks like an escape itself. Ids that differ give steps that differ.
+/// Returns an owner's id as one step of a path: unchanged, unless the id has a `/`, is `.` or `..`,
+/// or looks like an escape itself. Different ids give different steps.
 fn owner_step(owner: &UserId) -> String {
     let id = owner.as_str();
     let dots = matches!(id, "." | "..");
@@ -118,7 +119,7 @@ fn owner_step(owner: &UserId) -> String {
     step
 }
 
-/// Returns the owner whose [`owner_step`] this is.
+/// Returns the owner that a step of [`owner_step`] names.
 fn owner_of(step: &str) -> Option<UserId> {
     let canonical = |owner: &UserId| owner_step(owner) == step;
     let Some(escaped) = step.strip_prefix(ESCAPED) else {

@@ -1,4 +1,4 @@
-//! The queue of operations and contents, and the lists of those that were refused.
+//! The queue of operations and contents, and the lists of rejected ones.
 
 use vfs_sync_core::id::{BlobId, OpId};
 
@@ -9,19 +9,19 @@ use crate::error::ClientError;
 use crate::replica::Upload;
 use crate::sync::renew;
 
-/// Uploads that are read at a time.
+/// The number of uploads that are read at a time.
 const PAGE: usize = 2_048;
-/// Contents whose upload waits that are listed at most.
+/// The greatest number of waiting contents in a listing.
 const WAITING_LISTED: usize = 100_000;
 
-/// The operations and contents that wait for the server or were refused by it.
+/// The calls about operations and contents that wait for the server or were rejected by it.
 #[derive(Clone, Copy)]
 pub struct Queue<'a> {
     client: &'a SyncClient,
 }
 
 impl SyncClient {
-    /// Returns the calls about the queue and about the operations and contents that were refused.
+    /// Returns the calls about the queue, and about rejected operations and contents.
     #[must_use]
     pub fn queue(&self) -> Queue<'_> {
         Queue { client: self }
@@ -29,7 +29,7 @@ impl SyncClient {
 }
 
 impl Queue<'_> {
-    /// The queue in order, at most `limit` operations of it.
+    /// Lists at most `limit` operations of the queue, in order.
     ///
     /// # Errors
     /// Only if the replica cannot be read.
@@ -37,7 +37,7 @@ impl Queue<'_> {
         self.client.store().queue(limit)
     }
 
-    /// The operations that were refused, oldest first, at most `limit`.
+    /// Lists at most `limit` rejected operations, the oldest first.
     ///
     /// # Errors
     /// Only if the replica cannot be read.
@@ -45,7 +45,7 @@ impl Queue<'_> {
         self.client.store().rejected(limit)
     }
 
-    /// Puts a rejected operation into the queue again, as a new one; returns its new id.
+    /// Queues a rejected operation again, as a new one; returns its new id.
     ///
     /// # Errors
     /// [`ClientError::UnknownRejected`].
@@ -61,7 +61,7 @@ impl Queue<'_> {
         Ok(again)
     }
 
-    /// Forgets a rejected operation.
+    /// Removes a rejected operation for good.
     ///
     /// # Errors
     /// [`ClientError::UnknownRejected`].
@@ -70,7 +70,7 @@ impl Queue<'_> {
         self.client.store().settle_rejected(op_id, None, now).map(drop)
     }
 
-    /// The contents whose upload was refused for good.
+    /// Lists the contents whose upload was rejected for good.
     ///
     /// # Errors
     /// Only if the replica cannot be read.
@@ -87,8 +87,8 @@ impl Queue<'_> {
             .collect())
     }
 
-    /// The contents whose upload the server could not take when it was last tried, and why; they are still
-    /// in the queue. At most 100,000.
+    /// Lists the contents whose upload the server could not take at the last attempt, with the
+    /// reason. They are still in the queue. The list has at most 100,000.
     ///
     /// # Errors
     /// Only if the replica cannot be read.
@@ -108,7 +108,7 @@ impl Queue<'_> {
         Ok(waiting)
     }
 
-    /// Counts the work that is still to be sent, and the refusals that were neither retried nor
+    /// Counts the work that is still to be sent, and the rejected work that was neither retried nor
     /// discarded.
     ///
     /// # Errors
@@ -148,7 +148,7 @@ impl Queue<'_> {
     /// Uploads a rejected content again, under new ids.
     ///
     /// # Errors
-    /// [`ClientError::UnknownRejected`], or what failed in keeping the bytes.
+    /// [`ClientError::UnknownRejected`], or a failure to keep the bytes.
     pub fn retry_upload(self, blob_id: &BlobId) -> Result<(), ClientError> {
         let upload = self.rejected_upload(blob_id)?;
         let (renewed, content) = renew(&self.client.inner, &upload)?;
@@ -162,7 +162,7 @@ impl Queue<'_> {
         Ok(())
     }
 
-    /// Forgets a rejected content, bytes and all.
+    /// Removes a rejected content and its bytes for good.
     ///
     /// # Errors
     /// [`ClientError::UnknownRejected`].

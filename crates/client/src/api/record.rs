@@ -1,8 +1,9 @@
-//! The record of a directory: what this replica read from it and wrote to it, one row an entry.
+//! The record of a directory: the state that this replica read from it and wrote to it, one row for
+//! each entry.
 //!
-//! What changed in a directory, and what may be replaced or removed there, is decided against this
-//! record alone. Rows are written in the transaction that queues the operations they belong to
-//! ([`crate::Batch::record`]), or by themselves after what they describe is on the disk
+//! This record alone decides which entries of a directory changed, and which may be replaced or
+//! removed. Rows are written in the transaction that queues their operations
+//! ([`crate::Batch::record`]), or alone once the state that they describe is on the disk
 //! ([`Directories::write`](crate::Directories::write)).
 
 use serde::{Deserialize, Serialize};
@@ -10,28 +11,28 @@ use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{BlobId, ItemId};
 use vfs_sync_core::time::Timestamp;
 
-/// The row of a directory itself, as the parent of the entries right in it.
+/// The row of a directory itself, as the parent of its direct entries.
 pub const ROOT_ENTRY: u64 = 0;
 
 /// A directory that has a record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectoryRecord {
-    /// The number that its entries name.
+    /// The number by which entries name the directory.
     pub id: i64,
-    /// The path at its last use, as bytes.
+    /// The path at the last use, as bytes.
     pub path: Vec<u8>,
-    /// The folder of the tree that it belongs to; `None` is the top.
+    /// The folder of the tree that the directory belongs to; `None` is the top.
     pub target: Option<ItemId>,
-    /// The identity of the directory on its disk, which a move does not change.
+    /// The identity of the directory on its disk, which does not change when it is moved.
     pub identity: Vec<u8>,
-    /// The moment of its last use.
+    /// The time of the last use.
     pub used_at: Timestamp,
-    /// The number of rebuilds of the replica when the directory was last brought in step with it.
+    /// The number of rebuilds of the replica when the directory was last synchronised.
     pub rebuilds: u64,
 }
 
-/// A moment to the nanosecond, as a disk has them.
+/// A time to the nanosecond, as file systems store it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DiskTime {
     /// Seconds since the Unix epoch.
@@ -56,91 +57,93 @@ pub struct DiskState {
     pub kind: EntryKind,
     /// Bytes of the file; 0 for a folder.
     pub size: u64,
-    /// The time of the last change of its bytes.
+    /// The time of the last change of the bytes.
     pub mtime: DiskTime,
-    /// The time of the last change of anything of it.
+    /// The time of the last change of the entry, including its metadata.
     pub ctime: DiskTime,
-    /// The number of its inode.
+    /// The number of the inode.
     pub inode: u64,
-    /// The time at which the inode was made, if the disk keeps it.
+    /// The time at which the inode was created, if the file system stores it.
     pub born: Option<DiskTime>,
     /// The nine permission bits.
     pub mode: u32,
-    /// True if it is on another file system than the directory.
+    /// True if the entry is on another file system than the directory.
     pub elsewhere: bool,
     /// The digest of the bytes as they were on the disk.
     pub digest: Option<Sha256Digest>,
-    /// True if a change right after the reading might not show in the times: the bytes are compared
-    /// at the next scan.
+    /// True if the times might not show a change right after the reading: the next scan then
+    /// compares the bytes.
     pub unsettled: bool,
 }
 
-/// The tree half of a row: the state of the item that the disk half was brought in step with.
+/// The tree half of a row: the state of the item with which the disk half was synchronised.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TreeState {
     /// The id of the item.
     pub item: ItemId,
-    /// The container it was found under; `None` is the top.
+    /// The container of the item; `None` is the top.
     pub parent: Option<ItemId>,
-    /// The name it had among its siblings.
+    /// The name of the item among its siblings.
     pub name: String,
-    /// The id of its content.
+    /// The id of the item's content.
     pub blob_id: Option<BlobId>,
-    /// The digest of its content.
+    /// The digest of the item's content.
     pub digest: Option<Sha256Digest>,
-    /// The time of its content.
+    /// The time of the item's content.
     pub mtime: Option<Timestamp>,
     /// The permission bits of the item.
     pub mode: Option<u32>,
 }
 
-/// The permission of the tree to touch the entry on the disk.
+/// The tree's permission to change the entry on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum EntryState {
-    /// The bytes on the disk are in the tree, or on their way there.
+    /// The bytes on the disk are in the tree, or are being uploaded.
     Agreed,
-    /// The server refused it: the bytes on the disk may be the only ones.
+    /// The server rejected the content: the bytes on the disk may be the only copy.
     Local,
 }
 
-/// One entry of a directory, as it was read or written.
+/// One entry of a directory, in the state in which it was read or written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EntryRecord {
     /// The row's number in its directory, above [`ROOT_ENTRY`].
     pub id: u64,
-    /// The row of the folder that it is in.
+    /// The row of the folder that contains the entry.
     pub parent: u64,
-    /// Its name on the disk, as bytes.
+    /// The name on the disk, as bytes.
     pub name: Vec<u8>,
     /// The state on the disk.
     pub disk: DiskState,
     /// The state in the tree.
     pub tree: TreeState,
-    /// The permission of the tree to touch it.
+    /// The tree's permission to change the entry.
     pub state: EntryState,
-    /// The digest of a content that an export was about to give to it: a row is written before, and
-    /// again after, so that what a killed export wrote is nobody's edit.
+    /// The digest of a content that an export is about to write to the entry. The row is written
+    /// before and after the export, so that the output of a killed export does not count as an
+    /// edit.
     pub coming: Option<Sha256Digest>,
-    /// True if this replica made the item, in a folder into which others may have put the same.
+    /// True if this replica created the item in a folder where other replicas may have created the
+    /// same.
     pub made: bool,
 }
 
 /// A change of a directory's record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordChange {
-    /// Writes a row, in place of the one of that number and of the one of that name.
+    /// Writes a row, replacing rows with the same number or the same name.
     Put(Box<EntryRecord>),
     /// Removes a row and all rows below it.
     Remove(u64),
 }
 
-/// The record of a directory, or the next best thing.
+/// The record of a directory, or its closest match.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FoundDirectory {
-    /// This very directory has a record.
+    /// The directory itself has a record.
     Known(DirectoryRecord),
-    /// There is none, but of another directory that was at this path: it was replaced, or its disk
-    /// is not mounted.
+    /// Only another directory that was at this path has a record: it was replaced, or its disk is
+    /// not mounted.
     Replaced(DirectoryRecord),
     /// The directory has no record.
     Unknown,

@@ -1,5 +1,5 @@
-//! Changes that a restored server lost and this replica could not offer again: listed until they
-//! are back, sent on the user's word, or discarded.
+//! Changes that a restored server lost and that this replica could not offer again: listed until
+//! they are present again, sent with the user's consent, or discarded.
 
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::client::offer::LostChange;
@@ -9,10 +9,10 @@ use crate::api::outstanding::LostEntry;
 use crate::client::SyncClient;
 use crate::error::ClientError;
 
-/// Entries of the list that are read at a time.
+/// The number of list entries that are read at a time.
 const PAGE: usize = 500;
 
-/// The changes that a restored server lost and that this replica could not offer again.
+/// The calls about changes that a restored server lost and that this replica could not offer again.
 #[derive(Clone, Copy)]
 pub struct LostChanges<'a> {
     client: &'a SyncClient,
@@ -27,8 +27,8 @@ impl SyncClient {
 }
 
 impl LostChanges<'_> {
-    /// Lists the changes that a server lost when it was restored and that this replica could not
-    /// offer again: up to `limit`, after the number `after`; 0 begins.
+    /// Lists up to `limit` changes that a restored server lost and that this replica could not
+    /// offer again, after the number `after`; 0 begins the list.
     ///
     /// # Errors
     /// Only if the replica cannot be read.
@@ -37,8 +37,8 @@ impl LostChanges<'_> {
         Ok(lost.into_iter().map(|(number, lost)| LostEntry { number, lost }).collect())
     }
 
-    /// Grants again what a restored server lost, for the items that the replica shows with the
-    /// level `admin`. Returns the grants that were queued; the others stay in the list.
+    /// Grants again the lost grants on items for which the replica shows the level `admin`. Returns
+    /// the grants that were queued; the others stay in the list.
     ///
     /// # Errors
     /// A failure to read or write the replica.
@@ -71,7 +71,7 @@ impl LostChanges<'_> {
         Ok(granted)
     }
 
-    /// Takes entries from the list of lost changes; bytes that were kept for them go.
+    /// Removes entries from the list of lost changes, and the bytes kept for them.
     ///
     /// # Errors
     /// A failure to write the replica.

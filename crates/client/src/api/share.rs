@@ -1,4 +1,4 @@
-//! Sharing: who may do what with an item, and giving and taking it.
+//! Sharing: who may access an item, and granting and revoking that access.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -9,20 +9,20 @@ use crate::api::node::{Child, Grant, Reader};
 use crate::client::SyncClient;
 use crate::error::ClientError;
 
-/// A user as a principal.
+/// Returns a user as a principal.
 fn of_user(user: &UserId) -> Principal {
     let id = PrincipalId::new(user.as_str()).expect("a user's id is an id");
     Principal { kind: PrincipalType::User, id }
 }
 
-/// The grants on items, and what others share with the user.
+/// The calls about grants on items, and about items that others share with the user.
 #[derive(Clone, Copy)]
 pub struct Sharing<'a> {
     client: &'a SyncClient,
 }
 
 impl SyncClient {
-    /// Returns the calls that share items, and list shares.
+    /// Returns the calls that share items and list shares.
     #[must_use]
     pub fn sharing(&self) -> Sharing<'_> {
         Sharing { client: self }
@@ -30,10 +30,9 @@ impl SyncClient {
 }
 
 impl Sharing<'_> {
-    /// Grants `principal` a level on an item and all that hangs under it in its owner's tree; a
-    /// grant that the principal has on it is replaced. Anybody may be named: the server does not
-    /// say who exists ([`HttpTransport::knows`](crate::HttpTransport::knows) does, to those who
-    /// ask).
+    /// Grants `principal` a level on an item and everything under it in its owner's tree, replacing
+    /// an earlier grant to the principal. Any principal may be named: the server does not disclose
+    /// who exists ([`HttpTransport::knows`](crate::HttpTransport::knows) asks for that explicitly).
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`], [`ClientError::NotPermitted`] without `admin`, and
@@ -54,8 +53,7 @@ impl Sharing<'_> {
     }
 
     /// Returns true if this user may delete an item, as far as this replica knows: with `admin` on
-    /// it; or with `write`, where it hangs in a folder of its owner's and the user may write all of
-    /// these.
+    /// it; or with `write`, if it is in folders of its owner and the user may write all of them.
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`].
@@ -78,12 +76,12 @@ impl Sharing<'_> {
         Ok(hangs)
     }
 
-    /// Takes away what was granted to `principal` on this item; returns whether this replica knew of
-    /// a grant. What reaches the principal by other ways (another grant above, a group) stays.
+    /// Removes the grant to `principal` on this item; returns whether this replica knew of one.
+    /// Access by other grants (on a container, or to a group) stays.
     ///
     /// # Errors
-    /// [`ClientError::UnknownItem`], and [`ClientError::NotPermitted`] without `admin`, unless it
-    /// is one's own grant.
+    /// [`ClientError::UnknownItem`], and [`ClientError::NotPermitted`] without `admin`, unless the
+    /// grant is the user's own.
     pub fn unshare(self, item: &ItemId, principal: Principal) -> Result<bool, ClientError> {
         let known = self.grants(item)?.iter().any(|grant| grant.principal == principal);
         let mut batch = self.client.batch();
@@ -92,7 +90,7 @@ impl Sharing<'_> {
         Ok(known)
     }
 
-    /// [`Self::share`] of what is at a path.
+    /// Works as [`Self::share`] for the item at a path.
     ///
     /// # Errors
     /// [`ClientError::UnknownPath`], and as [`Self::share`].
@@ -105,7 +103,7 @@ impl Sharing<'_> {
         self.share(&self.client.resolve(path)?.id, principal, level)
     }
 
-    /// [`Self::unshare`] of what is at a path.
+    /// Works as [`Self::unshare`] for the item at a path.
     ///
     /// # Errors
     /// [`ClientError::UnknownPath`], and as [`Self::unshare`].
@@ -113,7 +111,7 @@ impl Sharing<'_> {
         self.unshare(&self.client.resolve(path)?.id, principal)
     }
 
-    /// The grants on an item itself, by principal.
+    /// Lists the grants on an item itself, by principal.
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`].
@@ -123,7 +121,7 @@ impl Sharing<'_> {
         store.grants(item)
     }
 
-    /// Every item that has grants of its own, by id.
+    /// Lists every item with its own grants, by id.
     ///
     /// # Errors
     /// Only if the replica cannot be read.
@@ -140,8 +138,8 @@ impl Sharing<'_> {
     }
 
     /// Lists who may read an item, and by which grant: its owner first, then each principal with
-    /// the highest level that a grant on the item, or on a container above it in its owner's tree,
-    /// gives. Grants on containers that this user cannot see are missing.
+    /// its highest level among the grants on the item and on the containers above it in its owner's
+    /// tree. Grants on containers that this user cannot see are missing.
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`].
@@ -181,8 +179,9 @@ impl Sharing<'_> {
         Ok(std::iter::once(owner).chain(readers.into_values()).collect())
     }
 
-    /// Returns what others share with this user, by owner, then by name; names are unique for each
-    /// owner. It is what [`SyncClient::shared_by`] gives of each of [`SyncClient::shared_owners`].
+    /// Lists the items that others share with this user, by owner, then by name; names are unique
+    /// for each owner. The list joins the results of [`SyncClient::shared_by`] for all
+    /// [`SyncClient::shared_owners`].
     ///
     /// # Errors
     /// Only if the replica cannot be read.
@@ -197,9 +196,9 @@ impl Sharing<'_> {
     /// Declines a share: removes the grant to this user on the item itself.
     ///
     /// # Errors
-    /// [`ClientError::UnknownItem`]; [`ClientError::Invalid`] if the item is the user's own, and
-    /// [`ClientError::NotDeclined`] if no grant on it names the user: what reaches the user comes
-    /// by a group, or from a container above.
+    /// [`ClientError::UnknownItem`]; [`ClientError::Invalid`] if the item is the user's own;
+    /// [`ClientError::NotDeclined`] if no grant on it names the user, whose access then comes from
+    /// a group or a container above.
     pub fn decline(self, item: &ItemId) -> Result<(), ClientError> {
         let user = self.client.user();
         let node = self.client.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;

@@ -1,4 +1,4 @@
-//! The state of a replica as a whole: exported, and taken over by a new replica.
+//! The state of a replica as a whole: its export, and its import by a new replica.
 
 use std::io::{Read, Write};
 
@@ -13,7 +13,8 @@ use crate::sync::task::Background;
 /// The options of [`SyncClient::export_state`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StateExport {
-    /// Replace names and metadata by digests, for a bug report. Cannot be hydrated.
+    /// Replaces names and metadata by digests, for a bug report. The export then cannot be
+    /// hydrated.
     pub redact: bool,
 }
 
@@ -30,7 +31,7 @@ impl SyncClient {
     /// Writes the replica's state as canonical JSON: the same state gives the same bytes.
     ///
     /// # Errors
-    /// What failed in reading or writing.
+    /// A failure to read or write.
     pub fn export_state(
         &self,
         options: StateExport,
@@ -42,11 +43,11 @@ impl SyncClient {
         state.write(writer, options.redact).map_err(failed)
     }
 
-    /// Takes over an exported state. The client must be pristine and have the same client id
-    /// (see [`ClientBuilder::client_id`](crate::ClientBuilder::client_id)).
+    /// Imports an exported state. The client must be pristine and have the same client id (see
+    /// [`ClientBuilder::client_id`](crate::ClientBuilder::client_id)).
     ///
     /// # Errors
-    /// [`ClientError::Violation`] `hydrate:hydrateGuardrailViolation`; then nothing was taken.
+    /// [`ClientError::Violation`] `hydrate:hydrateGuardrailViolation`; then nothing was imported.
     pub fn hydrate_state(&self, reader: impl Read) -> Result<HydrateOutcome, ClientError> {
         self.take_over(reader).map_err(|error| self.inner.emitted(error))
     }

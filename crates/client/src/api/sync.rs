@@ -1,4 +1,4 @@
-//! Synchronising: on demand, and in the background.
+//! Synchronisation: on demand, and in the background.
 
 use std::sync::Arc;
 
@@ -15,16 +15,16 @@ use crate::sync::{Session, Work, background};
 use crate::transport::TransportExt as _;
 
 impl SyncClient {
-    /// Pushes the queue, pulls until settled, reports what was applied, and uploads
-    /// queued contents. Cancelled at any point it loses nothing; calls in parallel take turns.
+    /// Pushes the queue, pulls until settled, reports what was applied, and uploads queued
+    /// contents. A call that is cancelled at any point loses nothing; concurrent calls take turns.
     ///
     /// # Errors
-    /// [`ClientError::Violation`] and [`ClientError::Transport`]; what was done before stays.
+    /// [`ClientError::Violation`] and [`ClientError::Transport`]; steps completed before stay done.
     pub async fn sync(&self) -> Result<SyncReport, ClientError> {
         self.run(Work::All).await
     }
 
-    /// Pushes the queue only.
+    /// Pushes only the queue.
     ///
     /// # Errors
     /// As [`Self::sync`].
@@ -32,7 +32,7 @@ impl SyncClient {
         self.run(Work::Flush).await
     }
 
-    /// Pulls until settled, and reports that to the server.
+    /// Pulls until settled, and reports the applied state to the server.
     ///
     /// # Errors
     /// As [`Self::sync`].
@@ -40,11 +40,11 @@ impl SyncClient {
         self.run(Work::Pull).await
     }
 
-    /// Rebuilds the replica from the server's state, beside the present one, and swaps it in at
-    /// once. The queue, the rejected list and the clock stay.
+    /// Rebuilds the replica from the server's state, beside the present one, and swaps the two in
+    /// one transaction. The queue, the rejected list and the clock stay.
     ///
     /// # Errors
-    /// As [`Self::sync`]; then the replica is as it was.
+    /// As [`Self::sync`]; then the replica is unchanged.
     pub async fn rematerialise(&self) -> Result<SyncReport, ClientError> {
         self.run(Work::Rematerialise).await
     }
@@ -69,15 +69,16 @@ impl SyncClient {
                 done = session.run(work).await;
             }
         }
-        // That pushing works says nothing of what a pull stopped at.
+        // A successful push says nothing about the reason why a pull stopped.
         if done.is_err() || work != Work::Flush {
             session.note_outcome(done.as_ref().err()).await?;
         }
         done.map(|()| session.report)
     }
 
-    /// Starts synchronising in the background, at the configured interval and on request. Clears
-    /// the reason of an earlier stop. Does nothing if it is running. Ends with the last clone.
+    /// Starts synchronising in the background, at the configured interval and on request. It clears
+    /// the reason of an earlier stop, and has no effect if background work is running. The work
+    /// ends with the last clone.
     ///
     /// # Errors
     /// [`ClientError::Storage`]. [`ClientError::Invalid`] outside a tokio runtime.
@@ -101,12 +102,12 @@ impl SyncClient {
         Ok(())
     }
 
-    /// Synchronise soon: something changed. Does nothing without background work.
+    /// Requests a sync soon, because something changed. It has no effect without background work.
     pub fn request_sync(&self) {
         self.inner.sync_requested.notify_one();
     }
 
-    /// Ends background work and waits until it has.
+    /// Stops background work and waits until it has ended.
     pub async fn stop_background(&self) {
         let background = lock(&self.inner.background).take();
         if let Some(mut background) = background {

@@ -1,4 +1,4 @@
-//! The trash: listing deleted items, restoring them, removing them for good.
+//! The trash: lists deleted items, restores them, and purges them.
 
 use std::collections::HashSet;
 
@@ -10,12 +10,12 @@ use crate::client::SyncClient;
 use crate::error::ClientError;
 use crate::transport::{TransportError, TransportExt as _};
 
-/// Items that one question to the server is about.
+/// The number of items in one request to the server.
 const PAGE: u32 = 500;
-/// Deletions that are not synchronised yet and that a listing has at most.
+/// The greatest number of unsynchronised deletions in a listing.
 const MAX_PENDING: usize = 100_000;
 
-/// The deleted items that can be restored.
+/// The calls about deleted items that can be restored.
 #[derive(Clone, Copy)]
 pub struct Trash<'a> {
     client: &'a SyncClient,
@@ -30,12 +30,12 @@ impl SyncClient {
 }
 
 impl Trash<'_> {
-    /// Lists what can be restored, the newest deletion first: what the user owns, and what the user
-    /// deleted and may still write. Deletions that are still queued on this device come first. Asks
-    /// the server.
+    /// Lists restorable items, the newest deletion first: items that the user owns, and items that
+    /// the user deleted and may still write. Deletions that are still queued on this device come
+    /// first. The call asks the server.
     ///
     /// # Errors
-    /// [`ClientError::Transport`], or the replica cannot be read.
+    /// [`ClientError::Transport`], or a failure to read the replica.
     pub async fn list(self) -> Result<Vec<Trashed>, ClientError> {
         let mut all = self.pending()?;
         let mut known: HashSet<ItemId> = HashSet::new();
@@ -61,8 +61,8 @@ impl Trash<'_> {
         }
     }
 
-    /// Lists the deletions that are queued on this device, as part of [`Self::list`]. Works without
-    /// the server.
+    /// Lists the deletions that are queued on this device, a part of [`Self::list`]. It works
+    /// without the server.
     ///
     /// # Errors
     /// Only if the replica cannot be read.
@@ -70,14 +70,15 @@ impl Trash<'_> {
         self.client.store().deleted_here(MAX_PENDING)
     }
 
-    /// Brings a deleted item back, and with it, if `recursive`, what was deleted under it by the
-    /// same device; returns how many items came back. Sends what is queued first, so that a deletion
-    /// that is not synchronised yet can be restored as well, and pulls after. What was moved into another
-    /// owner's tree, and is still there for others, stays with all that moved along.
+    /// Restores a deleted item and, if `recursive`, the items under it that the same device
+    /// deleted; returns the number of restored items. It sends the queue first, so that a deletion
+    /// that is not synchronised yet can be restored too, and pulls afterwards. If the item was
+    /// moved into another owner's tree and others still see the original, the original stays with
+    /// everything moved along with it.
     ///
     /// # Errors
-    /// [`ClientError::UnknownItem`] if it is not in the trash, for this user;
-    /// [`ClientError::Transport`], and what a synchronisation fails with.
+    /// [`ClientError::UnknownItem`] if the user has no such item in the trash;
+    /// [`ClientError::Transport`], and the errors of a synchronisation.
     pub async fn restore(self, item: &ItemId, recursive: bool) -> Result<u64, ClientError> {
         self.client.flush().await?;
         let stays = self.client.store().give_up_move(item)?;
@@ -92,8 +93,8 @@ impl Trash<'_> {
         Ok(restored)
     }
 
-    /// Removes a deleted item for good, and with it, if `recursive`, what was deleted under it by the
-    /// same device; returns how many items went. Only the owner may.
+    /// Purges a deleted item and, if `recursive`, the items under it that the same device deleted;
+    /// returns the number of purged items. Only the owner may purge.
     ///
     /// # Errors
     /// As [`Self::restore`].
@@ -103,10 +104,10 @@ impl Trash<'_> {
         Ok(answer.map_err(|error| unknown(item, error))?.purged)
     }
 
-    /// Removes for good what is in the trash now and belongs to the user.
+    /// Purges all items of the user that are in the trash now.
     ///
     /// # Errors
-    /// As [`Self::restore`]; what was removed before stays removed.
+    /// As [`Self::restore`]; items purged before the failure stay purged.
     pub async fn empty(self) -> Result<Emptied, ClientError> {
         self.client.flush().await?;
         let mut emptied = Emptied::default();
@@ -127,7 +128,7 @@ impl Trash<'_> {
     }
 }
 
-/// A server that does not know the item says what it says to those who may not see it.
+/// Converts the server's answer about an item that it does not know or may not show to the user.
 fn unknown(item: &ItemId, error: TransportError) -> ClientError {
     match error {
         TransportError::Refused { status: 404, .. } => ClientError::UnknownItem(item.clone()),

@@ -12,9 +12,9 @@ use crate::client::SyncClient;
 use crate::error::ClientError;
 
 impl SyncClient {
-    /// Returns what hangs under `parent`, by name; `None` is the top of the user's own tree: what
-    /// the user owns and hangs under nothing visible of the user's. What others share is never
-    /// there, it is in [`SyncClient::shared_by`].
+    /// Returns the children of `parent`, by name; `None` is the top of the user's own tree, which
+    /// has the user's items without a visible container of the user's. Items that others share are
+    /// never in it; [`SyncClient::shared_by`] lists them.
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`].
@@ -38,8 +38,9 @@ impl SyncClient {
         Ok(self.store().other_owners()?.into_iter().collect())
     }
 
-    /// Returns what `owner` shares with this user, by name: the items of `owner` that hang under
-    /// nothing of `owner` that this user sees. Of the user's own id, the top of the own tree.
+    /// Returns the items that `owner` shares with this user, by name: those of `owner`'s items that
+    /// have no visible container of `owner`'s. For the user's own id it returns the top of the own
+    /// tree.
     ///
     /// # Errors
     /// Only if the replica cannot be read.
@@ -48,7 +49,7 @@ impl SyncClient {
         Ok(named(owner, nodes))
     }
 
-    /// An item, if it is there.
+    /// Returns an item, if the replica shows it.
     ///
     /// # Errors
     /// Only if the replica cannot be read.
@@ -56,9 +57,9 @@ impl SyncClient {
         self.store().node(id)
     }
 
-    /// Returns the item at a path in the form of [`TreePath`]: `/docs/plan.txt` of the user's own
-    /// tree, `shared:alice/docs/plan.txt` of what alice shares. What has no names, such as the
-    /// path of the top, leads to no item.
+    /// Returns the item at a path in the form of [`TreePath`]: `/docs/plan.txt` in the user's own
+    /// tree, `shared:alice/docs/plan.txt` among the items that alice shares. A path without names,
+    /// such as that of the top, leads to no item.
     ///
     /// # Errors
     /// [`ClientError::UnknownPath`].
@@ -78,13 +79,13 @@ impl SyncClient {
         at.ok_or_else(unknown)
     }
 
-    /// Returns a path of an item, by its first container of its own tree at each step; so a
-    /// shortcut is on none. It begins with `/` where the item is the user's own, else with
+    /// Returns a path of an item, by its first container in its own tree at each step, so no path
+    /// leads through a shortcut. The path begins with `/` if the item is the user's own, else with
     /// `shared:` and its owner; see [`TreePath`].
     ///
     /// # Errors
-    /// [`ClientError::UnknownItem`]; [`ClientError::Cycle`] for what hangs in a circle that the
-    /// server has yet to refuse: it is on no path.
+    /// [`ClientError::UnknownItem`]; [`ClientError::Cycle`] for an item in a cycle that the server
+    /// has not rejected yet, which has no path.
     pub fn path_of(&self, id: &ItemId) -> Result<String, ClientError> {
         let unknown = |id: &ItemId| ClientError::UnknownItem(id.clone());
         let home = self.node(id)?.ok_or_else(|| unknown(id))?.owner;
@@ -117,7 +118,7 @@ impl SyncClient {
         Ok(path.to_string())
     }
 
-    /// The containers that an item hangs under, by id.
+    /// Returns the containers of an item, by id.
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`].
@@ -127,11 +128,11 @@ impl SyncClient {
         store.parents(id)
     }
 
-    /// Walks the tree under `root` (`None`: all of the user's own), containers before what hangs under them,
-    /// siblings by name. An item with several containers is met under each, and gone through where
-    /// it is met first ([`TreeEntry::linked_again`] says where that was): a walk is no longer than
-    /// there are links. A shortcut is met, and not gone through. What changes during the walk is met
-    /// as it is when the walk gets there.
+    /// Walks the tree under `root` (`None`: the user's whole own tree), containers before their
+    /// children, siblings by name. The walk visits an item with several containers under each of
+    /// them, but descends into it only the first time ([`TreeEntry::linked_again`] has that path),
+    /// so a walk is no longer than the number of links. It visits shortcuts without descending into
+    /// them. It shows a change made during the walk if it has not passed that place yet.
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`]; each step may fail to read the replica.
@@ -145,7 +146,7 @@ impl SyncClient {
         Ok(walk)
     }
 
-    /// Walks what `owner` shares, as [`SyncClient::walk`] does.
+    /// Walks the items that `owner` shares, as [`SyncClient::walk`] does.
     ///
     /// # Errors
     /// Only if the replica cannot be read.
@@ -159,8 +160,8 @@ impl SyncClient {
         Ok(walk)
     }
 
-    /// The containers that something changed in after `after` (`None`: ever), in the order of the
-    /// last change, with its position; at most `limit`.
+    /// Returns the containers that changed after `after` (`None`: ever), in the order of their last
+    /// change, each with its position; at most `limit`.
     ///
     /// # Errors
     /// Only if the replica cannot be read.
@@ -173,7 +174,7 @@ impl SyncClient {
     }
 }
 
-/// Gives the items under a container of `home`'s, or at the top of `home`'s tree, their names.
+/// Assigns names to the items under a container of `home`'s, or at the top of `home`'s tree.
 fn named(home: &UserId, nodes: Vec<Node>) -> Vec<Child> {
     let names = sibling_names(home, &nodes);
     let child = |(name, node): (String, Node)| Child { name, shortcut: node.owner != *home, node };
@@ -182,27 +183,27 @@ fn named(home: &UserId, nodes: Vec<Node>) -> Vec<Child> {
     children
 }
 
-/// A walk through the tree, one container at a time, so that it takes little memory: each container
-/// keeps one name, however deep it is.
+/// A walk through the tree, one container at a time. It uses little memory: each container keeps
+/// one name, at any depth.
 struct Walk {
     client: SyncClient,
-    /// The children to meet, last first.
+    /// The children to visit, the last one first.
     ahead: Vec<Ahead>,
-    /// The containers that it went through, and their steps; the root has none. Without them, folders
-    /// that hang under each other twice, or in a circle that the server has yet to refuse, would be
-    /// met without end.
+    /// The containers that the walk descended into, and their steps; the root has none. Without
+    /// them, the walk would never end in folders that contain each other in a cycle that the server
+    /// has not rejected yet.
     through: HashMap<ItemId, Option<usize>>,
-    /// The names of the containers that it went through.
+    /// The names of the containers that the walk descended into.
     steps: Vec<Step>,
 }
 
-/// A step of a path: the one above it, and a name.
+/// A step of a path: its parent step, and a name.
 struct Step {
     above: Option<usize>,
     name: String,
 }
 
-/// A child that the walk is to meet.
+/// A child that the walk will visit.
 struct Ahead {
     parent: Option<ItemId>,
     /// The step of the container.
@@ -247,7 +248,7 @@ impl Walk {
         self.ahead.extend(ahead);
     }
 
-    /// The path of `name` under the container at `above`.
+    /// Returns the path of `name` under the container at `above`.
     fn path(&self, mut above: Option<usize>, name: Option<&str>) -> String {
         let mut names: Vec<&str> = name.into_iter().collect();
         while let Some(step) = above.and_then(|at| self.steps.get(at)) {
@@ -271,7 +272,7 @@ impl Iterator for Walk {
             let step = self.steps.len();
             self.steps.push(Step { above, name });
             match self.push_children(Some(&node.id), Some(step), depth + 1) {
-                // It went while the walk was on its way: what was met stays met.
+                // The item was removed during the walk: what the walk has visited stays visited.
                 Ok(()) | Err(ClientError::UnknownItem(_)) => {}
                 Err(error) => return Some(Err(error)),
             }

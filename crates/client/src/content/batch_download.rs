@@ -1,5 +1,5 @@
-//! Small contents, many in one answer. Whatever goes wrong here is none: what is not had this way
-//! is downloaded by itself, which tries again and says why it fails.
+//! Downloads many small contents in one answer. A failure here is no error: a content that is still
+//! missing is downloaded alone, with retries and a reported reason.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,10 +19,10 @@ use crate::client::Inner;
 use crate::lock::lock;
 use crate::transport::TransportExt as _;
 
-/// The largest content in a batch: a larger one is as quick by itself, and then a cut costs no
+/// The largest content in a batch: a larger one is as fast alone, and its failure then affects no
 /// others.
 const TOGETHER: u64 = MAX_INLINE_BLOB_BYTES as u64 / 4;
-/// Bytes of content in one answer.
+/// The greatest number of bytes of content in one answer.
 const ANSWER_BYTES: u64 = MAX_BLOB_BATCH_BYTES as u64 / 4;
 
 pub(crate) struct Found {
@@ -30,7 +30,7 @@ pub(crate) struct Found {
     pub(crate) downloaded: bool,
 }
 
-/// A content that is to come.
+/// A content to download.
 struct Wanted {
     /// The index in the list of items.
     at: usize,
@@ -38,16 +38,17 @@ struct Wanted {
     content: NodeContent,
 }
 
-/// The place for a downloaded content.
+/// The place where a downloaded content is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Keep {
-    /// The cache takes it in.
+    /// The content goes into the cache.
     InCache,
-    /// The caller has it in memory, for as long as it holds the value.
+    /// The content stays in the caller's memory, for as long as the caller holds the value.
     Nowhere,
 }
 
-/// The contents of `items` that are here, or are small and could be had; `None` for the others.
+/// Returns the contents of `items` that are in the cache, or are small and were downloaded; `None`
+/// for the others.
 pub(crate) async fn batch_read(
     inner: &Arc<Inner>,
     items: &[ItemId],
@@ -109,7 +110,7 @@ fn into_answers(wanted: Vec<Wanted>) -> Vec<Vec<Wanted>> {
 
 async fn fetch(inner: &Arc<Inner>, wanted: Vec<Wanted>, keep: Keep) -> Vec<(usize, LocalContent)> {
     let Ok(_permit) = inner.downloads.acquire().await else { return Vec::new() };
-    // What somebody downloads already is theirs.
+    // A content that somebody else is downloading is left to them.
     let (mut turns, mut mine) = (Vec::new(), Vec::new());
     for one in wanted {
         if let Some(turn) = inner.cache.try_turn(&one.content.blob_id) {
@@ -149,7 +150,7 @@ async fn fetch(inner: &Arc<Inner>, wanted: Vec<Wanted>, keep: Keep) -> Vec<(usiz
     taken
 }
 
-/// Takes in what is what it should be, and still wanted.
+/// Takes in the downloaded contents that have the expected bytes and are still wanted.
 fn take_in(
     inner: &Arc<Inner>,
     came: Vec<(Wanted, Bytes)>,

@@ -1,9 +1,9 @@
-//! The contents on this machine: a directory beside the replica, or memory, bounded in size.
+//! The contents on this machine: a directory beside the replica, or memory, limited in size.
 //!
-//! A file's name follows from its blob's id. What the queue needs comes in by `drafts`: it is made
-//! durable there under its name, then queued, then moved to its place; a crash in between is
-//! mended at the next start. What was downloaded need not survive a loss of power, so it is hashed
-//! before a later process gives it out.
+//! A file's name follows from its blob's id. A content for the queue is first written to `drafts`:
+//! it is made durable there under its name, then queued, then moved to its place; the next start
+//! repairs a crash in between. A downloaded content need not survive a power failure, so a later
+//! process hashes it before using it.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
@@ -25,25 +25,26 @@ use crate::environment::Environment;
 use crate::error::ClientError;
 use crate::lock::lock;
 
-/// The size from which a download that was cut is resumed; a shorter one starts again.
+/// The size from which an interrupted download is resumed; a shorter one starts again.
 const WORTH_RESUMING: u64 = 1024 * 1024;
-/// Files that are made durable at one time.
+/// The number of files that are made durable at one time.
 const SYNCS_AT_A_TIME: usize = 16;
-/// Turns from which on those that are over are forgotten.
+/// The number of download turns from which finished turns are removed.
 const MANY_TURNS: usize = 1_024;
-/// The number of files above which one wait for the whole disk is less than one for each file.
+/// The number of files above which one synchronisation of the whole disk is cheaper than one for
+/// each file.
 const WORTH_A_BARRIER: usize = 16;
 /// The time for which an interrupted download is kept.
 const PARTIAL_KEPT: Duration = Duration::from_secs(7 * 24 * 3_600);
 
-/// The contents on this machine; see the module.
+/// The contents on this machine, as the module describes.
 pub(crate) struct Cache {
     place: Place,
-    /// Bytes that it may take, but for what must stay.
+    /// The limit of the size in bytes, apart from contents that must stay.
     limit: Option<u64>,
     environment: Arc<dyn Environment>,
     index: Mutex<Index>,
-    /// One download of a blob at a time.
+    /// A lock for each blob, so that only one download of it runs at a time.
     turns: Mutex<HashMap<Key, Weak<tokio::sync::Mutex<()>>>>,
 }
 
@@ -55,15 +56,15 @@ enum Place {
 /// The size of the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheUsage {
-    /// Bytes of content in it, queued ones among them.
+    /// The number of bytes in the cache, including queued contents.
     pub bytes: u64,
-    /// The number of contents in it.
+    /// The number of contents in the cache.
     pub contents: u64,
     /// The limit that [`crate::ClientConfig::cache_size`] sets.
     pub limit: Option<u64>,
 }
 
-/// Keeps a content from being evicted while somebody has it in hand.
+/// A guard that keeps a content from being evicted.
 #[derive(Debug)]
 pub(crate) struct Lease {
     cache: Weak<Cache>,
@@ -104,7 +105,7 @@ fn partial_path(dir: &Path, key: Key) -> PathBuf {
     dir.join("partial").join(name(key))
 }
 
-/// The files of a directory; none if it is not there.
+/// Lists the files of a directory; none if it does not exist.
 fn files(dir: &Path) -> std::io::Result<Vec<(PathBuf, std::fs::Metadata)>> {
     let entries = match std::fs::read_dir(dir) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -138,8 +139,8 @@ impl Cache {
         Self::over(Place::Memory(Mutex::default()), config)
     }
 
-    /// The cache beside the replica in `replica`, of whose queue `queued` gives the contents.
-    /// What a crash left behind is put in its place, if it is queued, or removed.
+    /// Opens the cache beside the replica in `replica`; `queued` returns the contents of its queue.
+    /// Files that a crash left behind are moved to their place if they are queued, else removed.
     pub(crate) fn in_directory(
         replica: &Path,
         config: &ClientConfig,
@@ -173,7 +174,7 @@ impl Cache {
 
     // Taking contents in.
 
-    /// Begins a content of the application.
+    /// Begins to write a content of the application.
     pub(crate) fn writer(&self) -> Result<ContentWriter, ClientError> {
         let blob_id = self.environment.new_blob_id();
         match &self.place {
@@ -187,10 +188,10 @@ impl Cache {
         }
     }
 
-    /// Takes a new content from a reader.
+    /// Copies a new content from a reader.
     pub(crate) fn take(&self, mut reader: impl Read) -> Result<NewContent, ClientError> {
         let mut writer = self.writer()?;
-        // Most contents are small: only what fills this is worth more.
+        // Most contents are small: only one that fills this chunk is worth a larger one.
         let mut chunk = vec![0; FIRST_CHUNK];
         loop {
             match reader.read(&mut chunk) {
@@ -207,15 +208,15 @@ impl Cache {
         }
     }
 
-    /// [`Self::take`] of what is in memory.
+    /// Works as [`Self::take`] for bytes in memory.
     pub(crate) fn take_bytes(&self, bytes: &[u8]) -> Result<NewContent, ClientError> {
         let mut writer = self.writer()?;
         writer.write(bytes)?;
         Ok(writer.finish())
     }
 
-    /// Makes new contents durable, so that they can be queued. They are where [`Self::find`]
-    /// finds them, and go if they are dropped before [`Self::place`].
+    /// Makes new contents durable, so that they can be queued. [`Self::find`] finds them from then
+    /// on. Contents that are dropped before [`Self::place`] are removed.
     pub(crate) fn keep(&self, contents: &[NewContent]) -> Result<(), ClientError> {
         let Place::Directory(dir) = &self.place else { return Ok(()) };
         if contents.is_empty() {
@@ -235,8 +236,8 @@ impl Cache {
         opened.sync_all().map_err(failed())
     }
 
-    /// Puts contents where their names say, once they are queued. One that cannot be
-    /// moved stays where it is and is found there.
+    /// Moves contents to their places, once they are queued. A content that cannot be moved stays
+    /// where it is and is found there.
     pub(crate) fn place(&self, contents: Vec<NewContent>) {
         let now = self.environment.file_time();
         for content in contents {
@@ -256,7 +257,7 @@ impl Cache {
         }
     }
 
-    /// The bytes of a blob as a new content under another id, durable.
+    /// Copies the bytes of a blob durably to a new content under another id.
     pub(crate) fn renamed(
         &self,
         blob_id: &BlobId,
@@ -290,12 +291,12 @@ impl Cache {
 
     // Downloading.
 
-    /// Returns true if beginning a download is so little work that it may run on the runtime.
+    /// Returns true if a download is so small that it may begin on the runtime.
     pub(crate) fn is_quick(size: u64) -> bool {
         size < WORTH_RESUMING
     }
 
-    /// Waits for the turn to download a blob; only its holder downloads it.
+    /// Waits for the turn to download a blob; only the holder of the turn downloads it.
     pub(crate) async fn turn(&self, blob_id: &BlobId) -> tokio::sync::OwnedMutexGuard<()> {
         self.turn_of(blob_id).lock_owned().await
     }
@@ -313,8 +314,8 @@ impl Cache {
         })
     }
 
-    /// Begins the download of a content of `size` bytes, or resumes one that was cut: then
-    /// the writer has hashed what is there.
+    /// Begins the download of a content of `size` bytes, or resumes an interrupted one, whose
+    /// existing bytes the writer has hashed.
     pub(crate) fn download(
         &self,
         blob_id: &BlobId,
@@ -341,22 +342,22 @@ impl Cache {
         Ok(writer)
     }
 
-    /// Takes in what was downloaded and verified.
+    /// Adds a content that was downloaded and verified.
     pub(crate) fn place_fetched(&self, content: NewContent) {
         let key = Key::of(&content.blob_id);
         self.place(vec![content]);
         lock(&self.index).mark_fetched(key);
     }
 
-    /// [`Self::turn`], if nobody has it.
+    /// Takes the turn as [`Self::turn`] does, but only if it is free.
     pub(crate) fn try_turn(&self, blob_id: &BlobId) -> Option<tokio::sync::OwnedMutexGuard<()>> {
         self.turn_of(blob_id).try_lock_owned().ok()
     }
 
-    /// Takes in a small content that was downloaded, after it was verified.
+    /// Adds a small content that was downloaded and verified.
     ///
-    /// It is written in its place: until all of it is there its size is not the content's, and a
-    /// later process trusts nothing that it has not hashed.
+    /// It is written directly in its place: an incomplete file has the wrong size, and a later
+    /// process hashes every file before trusting it.
     pub(crate) fn place_small(&self, blob_id: &BlobId, bytes: &Bytes) -> Result<(), ClientError> {
         let key = Key::of(blob_id);
         match &self.place {
@@ -385,7 +386,7 @@ impl Cache {
 
     // Giving contents out.
 
-    /// A content that was downloaded and verified, and that the cache does not keep.
+    /// Makes a content of downloaded, verified bytes that the cache does not keep.
     pub(crate) fn pass(
         self: &Arc<Self>,
         blob_id: &BlobId,
@@ -401,13 +402,13 @@ impl Cache {
         Arc::new(Lease { cache: Arc::downgrade(self), key })
     }
 
-    /// Returns the path of a blob's bytes: in their place, or not moved there yet.
+    /// Returns the path of a blob's bytes: their final place, or the draft that was not moved yet.
     fn path(&self, dir: &Path, key: Key) -> PathBuf {
         let path = shard_path(dir, key);
         if path.exists() { path } else { draft_path(dir, key) }
     }
 
-    /// A blob's bytes, if they are here and as many as they should be.
+    /// Returns a blob's bytes if they are present in full.
     pub(crate) fn find(
         self: &Arc<Self>,
         blob_id: &BlobId,
@@ -415,7 +416,7 @@ impl Cache {
         digest: Sha256Digest,
     ) -> Option<LocalContent> {
         let key = Key::of(blob_id);
-        // Before it is looked for: what is held stays.
+        // The lease is taken before the look-up, because only held contents stay.
         let lease = self.lease(key);
         let source = match &self.place {
             Place::Memory(all) => Source::Memory(lock(all).get(&key)?.clone()),
@@ -430,7 +431,7 @@ impl Cache {
         Some(LocalContent::new(size, digest, source, lease))
     }
 
-    /// Returns true if a content is here with all its bytes, hashed or not.
+    /// Returns true if a content is present with all its bytes, hashed or not.
     pub(crate) fn has(&self, blob_id: &BlobId, size: u64) -> bool {
         let key = Key::of(blob_id);
         match &self.place {
@@ -446,7 +447,8 @@ impl Cache {
         }
     }
 
-    /// [`Self::find`], hashed unless this process knows them. What is damaged leaves the cache.
+    /// Works as [`Self::find`], and hashes the bytes unless this process knows them. A damaged
+    /// content leaves the cache.
     pub(crate) fn find_verified(
         self: &Arc<Self>,
         blob_id: &BlobId,
@@ -469,8 +471,8 @@ impl Cache {
         Ok(Some(local))
     }
 
-    /// The bytes of a small content, verified; `None` if they are not here, or damaged. That they
-    /// were asked for does not count as use.
+    /// Reads and verifies the bytes of a small content; `None` if they are missing or damaged. It
+    /// does not count as a use.
     pub(crate) fn read_whole(
         &self,
         blob_id: &BlobId,
@@ -511,7 +513,7 @@ impl Cache {
 
     // Letting contents go.
 
-    /// Forgets contents; that one is not there is no failure.
+    /// Removes contents; a missing one is no error.
     pub(crate) fn remove(&self, blobs: &[BlobId]) {
         for key in blobs.iter().map(Key::of) {
             self.remove_one(key);
@@ -530,7 +532,7 @@ impl Cache {
         }
     }
 
-    /// Reads what is in the directory, once.
+    /// Reads the directory's contents into the index, once.
     fn load(&self) -> Result<(), ClientError> {
         let Place::Directory(dir) = &self.place else { return Ok(()) };
         if lock(&self.index).is_loaded() {
@@ -552,15 +554,15 @@ impl Cache {
         Ok(())
     }
 
-    /// Returns true if the cache takes more than it may.
+    /// Returns true if the cache exceeds its limit.
     pub(crate) fn is_over(&self) -> Result<bool, ClientError> {
         let Some(limit) = self.limit else { return Ok(false) };
         self.load()?;
         Ok(lock(&self.index).is_over(limit))
     }
 
-    /// Evicts what was not used for longest, but for what is `queued` or in somebody's hands,
-    /// until there is some room.
+    /// Evicts the least recently used contents, except `queued` and held ones, until the cache is
+    /// below its limit.
     pub(crate) fn trim(&self, queued: &[BlobId]) {
         let Some(limit) = self.limit else { return };
         let queued: HashSet<Key> = queued.iter().map(Key::of).collect();
@@ -577,8 +579,8 @@ impl Cache {
     }
 }
 
-/// Waits until all that was written to a directory's disk is on it, names and bytes; `false` where
-/// that cannot be asked for.
+/// Waits until all writes to a directory's disk are durable, names and bytes; returns `false` if
+/// the system cannot do that.
 fn barrier(dir: &File) -> std::io::Result<bool> {
     #[cfg(target_os = "linux")]
     {
@@ -592,7 +594,7 @@ fn barrier(dir: &File) -> std::io::Result<bool> {
     }
 }
 
-/// Waits for many disk writes at one time: a file system commits them together.
+/// Makes contents durable, many at one time: a file system commits them together.
 fn sync_all(contents: &[NewContent]) -> Result<(), ClientError> {
     let share = contents.len().div_ceil(SYNCS_AT_A_TIME).max(1);
     std::thread::scope(|scope| {
@@ -620,7 +622,7 @@ fn move_into(dir: &Path, key: Key, from: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Puts a draft of an earlier process in its place.
+/// Moves a draft of an earlier process to its place.
 fn settle(dir: &Path, key: Key) -> std::io::Result<()> {
     move_into(dir, key, &draft_path(dir, key))
 }

@@ -14,11 +14,11 @@ use crate::lock::lock;
 use crate::sync::backoff::{ATTEMPTS, back_off};
 use crate::transport::{TransportError, TransportExt as _};
 
-/// Answers in full that are not the content, before a download gives up: what damaged one on its
-/// way may be gone with the next, what is damaged at the server stays so.
+/// The number of complete but wrong answers before a download gives up: damage on the way may be
+/// gone in the next answer, damage at the server is not.
 const WRONG_ANSWERS: u32 = 3;
 
-/// Contents that are on this machine, and stay while this value lives.
+/// Contents that are on this machine, and stay there while this value lives.
 #[derive(Debug, Default)]
 pub struct Fetched {
     /// The number of contents that were downloaded; the others were in the cache.
@@ -34,8 +34,8 @@ impl Fetched {
     }
 }
 
-/// Checks that the item was not removed while its content was on its way. If it was, the content
-/// goes too; if the item has another content now, this one goes with the next pull.
+/// Checks that the item was not removed during the download of its content. If it was, the content
+/// is removed too; if the item has another content now, the next pull removes this one.
 pub(super) fn is_there(
     inner: &Inner,
     item: &ItemId,
@@ -61,7 +61,7 @@ pub(crate) async fn read(
     }
 }
 
-/// The content if it is in the cache and whole. What is not whole leaves the cache.
+/// Returns the content if it is in the cache and intact. A damaged content leaves the cache.
 pub(crate) async fn cached(
     inner: &Arc<Inner>,
     content: &NodeContent,
@@ -74,7 +74,7 @@ pub(crate) async fn cached(
     inner.environment().blocking(work).await
 }
 
-/// A download's part in the progress; what it has not received is taken out when it ends.
+/// A download's part in the progress; its missing bytes are subtracted when it ends.
 pub(super) struct Counted<'a> {
     inner: &'a Inner,
     missing: u64,
@@ -102,7 +102,7 @@ impl<'a> Counted<'a> {
         });
     }
 
-    /// Takes back bytes that were received and are not those of the content.
+    /// Subtracts bytes that were received but are not those of the content.
     fn again(&mut self, bytes: u64) {
         self.missing += bytes;
         self.inner.advance(|progress| {
@@ -125,7 +125,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// Downloads a content, going on after each cut, and verifies the whole of it.
+/// Downloads a content, resuming after each interruption, and verifies all of it.
 pub(crate) async fn download(
     inner: &Arc<Inner>,
     item: &ItemId,
@@ -157,7 +157,7 @@ pub(crate) async fn download(
             Ok(Answer::Wrong(reason)) => {
                 counted.again(writer.size());
                 writer.restart().map_err(ClientError::io("cannot begin a download again"))?;
-                // What an earlier process left may be damaged.
+                // Bytes left by an earlier process may be damaged.
                 if std::mem::take(&mut resumed) {
                     continue;
                 }
@@ -186,8 +186,8 @@ pub(crate) async fn download(
     inner.environment().blocking(move || take_in(&own, &item, &content, writer)).await
 }
 
-/// All of it or nothing, also where nobody waits for it any more: what was taken in and has gone
-/// in between would stay.
+/// Adds a downloaded content completely or not at all, even if its caller was cancelled: a content
+/// whose item was removed during the download must not stay.
 fn take_in(
     inner: &Inner,
     item: &ItemId,
@@ -202,15 +202,16 @@ fn take_in(
     local.ok_or_else(|| ClientError::Storage("the cache lost a content at once".into()))
 }
 
-/// The kind of an answer that came to its end.
+/// The kind of a complete answer.
 enum Answer {
     /// The answer completes the content in the writer.
     Content,
-    /// It has something else; says what.
+    /// The answer has other bytes; the text describes the difference.
     Wrong(String),
 }
 
-/// Receives what the writer lacks. A cut is an error; an answer's own end is not.
+/// Receives the bytes that the writer lacks. An interruption is an error; the answer's own end is
+/// not.
 async fn receive(
     inner: &Inner,
     content: &NodeContent,

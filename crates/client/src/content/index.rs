@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::BlobId;
 
-/// The digest of a blob's id: the id itself could name anything.
+/// The digest of a blob's id, as a file name: the id itself may have any characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Key(pub(super) Sha256Digest);
 
@@ -25,11 +25,11 @@ impl Key {
 struct Entry {
     size: u64,
     used: SystemTime,
-    /// The order of uses with the same time.
+    /// The order of uses that have the same time.
     turn: u64,
-    /// True if this process wrote or has hashed it.
+    /// True if this process wrote or hashed the content.
     verified: bool,
-    /// True if this process downloaded it: the server has it, whatever is queued.
+    /// True if this process downloaded the content: the server has it, even if it is queued too.
     fetched: bool,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Index {
     entries: HashMap<Key, Entry>,
     bytes: u64,
     turns: u64,
-    /// True once the files of earlier processes are in it.
+    /// True once the files of earlier processes are in the index.
     loaded: bool,
     held: HashMap<Key, usize>,
 }
@@ -74,8 +74,8 @@ impl Index {
         *self.held.entry(key).or_default() += 1;
     }
 
-    /// Nobody holds it any more, or one less. Returns whether it goes: when it came there was no
-    /// room but for what was held.
+    /// Releases one hold on a content. Returns true if the content is to be removed: it was
+    /// downloaded while only held contents made the cache exceed its limit.
     pub(super) fn release(&mut self, key: Key, limit: Option<u64>) -> bool {
         let Some(count) = self.held.get_mut(&key) else { return false };
         *count -= 1;
@@ -96,7 +96,7 @@ impl Index {
         self.loaded
     }
 
-    /// Takes over what is on the disk; what is known already is newer.
+    /// Adds the contents found on the disk; entries that are already known are newer and stay.
     pub(super) fn load(&mut self, found: Vec<(Key, u64, SystemTime)>) {
         for (key, size, used) in found {
             if !self.entries.contains_key(&key) {
@@ -114,8 +114,8 @@ impl Index {
         self.bytes > limit
     }
 
-    /// Takes out the least recently used but `queued` and held ones, down to an eighth below
-    /// `limit`, so that not every new content evicts one.
+    /// Removes the least recently used contents, except `queued` and held ones, down to an eighth
+    /// below `limit`, so that not every new content evicts one.
     pub(super) fn evict(&mut self, limit: u64, queued: &HashSet<Key>) -> Vec<Key> {
         let target = limit - limit / 8;
         let mut candidates: Vec<(SystemTime, u64, Key)> = self

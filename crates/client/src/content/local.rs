@@ -1,4 +1,4 @@
-//! Contents on this machine, and contents on their way into the cache.
+//! Contents on this machine, and contents being written to the cache.
 
 use std::fs::File;
 use std::io::{Cursor, ErrorKind, Read, Seek as _, Write as _};
@@ -16,15 +16,15 @@ use crate::error::ClientError;
 use crate::replica::{Upload, UploadState};
 use crate::transport::ByteStream;
 
-/// Bytes that are copied at one time.
+/// The number of bytes that are copied at one time.
 pub(crate) const CHUNK: usize = 256 * 1024;
-/// Bytes that are read of a content before it is known to be larger.
+/// The number of bytes that are read of a content before it is known to be larger.
 pub(crate) const FIRST_CHUNK: usize = 8 * 1024;
 
-/// A content that was taken into the replica.
+/// A content that the replica has stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredContent {
-    /// Its bytes, once they are with the server too.
+    /// The id of the content's bytes, also at the server later.
     pub blob_id: BlobId,
     /// The size in bytes.
     pub size: u64,
@@ -32,13 +32,13 @@ pub struct StoredContent {
     pub digest: Sha256Digest,
 }
 
-/// A content that is on this machine, and stays while this value or a clone of it lives.
+/// A content that is on this machine, and stays there while this value or a clone of it lives.
 #[derive(Debug, Clone)]
 pub struct LocalContent {
     size: u64,
     digest: Sha256Digest,
     source: Source,
-    /// Keeps the cache from evicting it.
+    /// A guard that keeps the cache from evicting the content.
     _lease: Arc<dyn std::fmt::Debug + Send + Sync>,
 }
 
@@ -64,7 +64,7 @@ impl LocalContent {
         self.size
     }
 
-    /// Its digest, which was verified when it came.
+    /// Returns the digest, which was verified when the content was stored.
     #[must_use]
     pub fn digest(&self) -> Sha256Digest {
         self.digest
@@ -77,7 +77,7 @@ impl LocalContent {
         }
     }
 
-    /// Streams it from `offset` on.
+    /// Streams the content from `offset` on.
     pub(crate) async fn stream(&self, offset: u64) -> Result<ByteStream, ClientError> {
         match &self.source {
             Source::Memory(bytes) => {
@@ -97,7 +97,7 @@ impl LocalContent {
         }
     }
 
-    /// Reads it from the start.
+    /// Reads the content from its start.
     ///
     /// # Errors
     /// [`ClientError::Io`] if the cache's file cannot be opened.
@@ -113,28 +113,28 @@ impl LocalContent {
     }
 }
 
-/// Bytes that were taken, and that nothing refers to yet. They go when it is dropped.
+/// Bytes in the cache that nothing refers to yet. They are removed when this is dropped.
 pub(crate) struct NewContent {
     pub(crate) blob_id: BlobId,
     pub(crate) size: u64,
     digest: Sha256Digest,
-    /// The time of the bytes; if nobody gave it, when they are queued.
+    /// The time of the bytes; if none was given, the time when they are queued.
     pub(crate) modified_at: Option<Timestamp>,
     draft: Draft,
 }
 
-/// Bytes that are in the cache and in no batch yet; they go when it is dropped.
+/// Bytes that are in the cache but in no batch yet; they are removed when this is dropped.
 pub struct TakenContent(pub(crate) NewContent);
 
 impl TakenContent {
-    /// Gives the bytes the time that they are to show; without, it is when they are queued.
+    /// Sets the modification time of the bytes; by default it is the time when they are queued.
     #[must_use]
     pub fn with_time(mut self, modified_at: Timestamp) -> Self {
         self.0.modified_at = Some(modified_at);
         self
     }
 
-    /// Its size and digest, and the id that it will have.
+    /// Returns the size and digest, and the id that the content will have.
     #[must_use]
     pub fn stored(&self) -> StoredContent {
         self.0.stored()
@@ -152,16 +152,16 @@ pub(crate) enum Draft {
     Memory(Bytes),
 }
 
-/// A file that is not what it is to be yet.
+/// A file that is not complete yet.
 pub(crate) struct DraftFile {
     path: PathBuf,
     file: File,
-    /// The size from which the file stays when dropped; `None`: it never does.
+    /// The size from which the file stays when dropped; `None` if it never does.
     stays_from: Option<u64>,
 }
 
 impl DraftFile {
-    /// Closes the file and leaves it where it is.
+    /// Closes the file and keeps it in place.
     pub(crate) fn persist(mut self) -> PathBuf {
         self.stays_from = Some(0);
         self.path.clone()
@@ -179,7 +179,7 @@ impl Drop for DraftFile {
 }
 
 impl NewContent {
-    /// Takes over a file that is there already and whose digest is known.
+    /// Takes over an existing file whose digest is known.
     pub(crate) fn of_file(
         blob_id: BlobId,
         size: u64,
@@ -228,7 +228,7 @@ impl NewContent {
     }
 }
 
-/// Takes bytes and counts and hashes them on the way.
+/// A writer of a content, which counts and hashes the bytes.
 pub(crate) struct ContentWriter {
     blob_id: BlobId,
     size: u64,
@@ -247,8 +247,8 @@ impl ContentWriter {
         Self { blob_id, size: 0, hash: Sha256::new(), draft }
     }
 
-    /// Writes from the file's present position on. When dropped unfinished the file stays if it
-    /// has `stays_from` bytes.
+    /// Writes from the file's present position on. A writer that is dropped unfinished leaves the
+    /// file if it has `stays_from` bytes.
     pub(crate) fn in_file(
         blob_id: BlobId,
         path: PathBuf,
@@ -282,7 +282,7 @@ impl ContentWriter {
         Ok(())
     }
 
-    /// Takes what its file has already as written.
+    /// Counts and hashes the bytes that the file already has.
     pub(crate) fn resume(&mut self) -> std::io::Result<()> {
         let WriterDraft::File(DraftFile { file, .. }) = &self.draft else { return Ok(()) };
         let mut file = file.try_clone()?;
@@ -298,7 +298,7 @@ impl ContentWriter {
         }
     }
 
-    /// Begins again, with nothing.
+    /// Begins again with an empty content.
     pub(crate) fn restart(&mut self) -> std::io::Result<()> {
         (self.size, self.hash) = (0, Sha256::new());
         match &mut self.draft {
@@ -311,7 +311,7 @@ impl ContentWriter {
         Ok(())
     }
 
-    /// The digest of what was written so far.
+    /// Returns the digest of the bytes written so far.
     pub(crate) fn digest(&self) -> Sha256Digest {
         Sha256Digest(self.hash.clone().finalize().into())
     }

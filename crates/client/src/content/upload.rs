@@ -1,4 +1,4 @@
-//! Sending contents: small ones many to a request, large ones resumably.
+//! Uploads contents: small ones many in one request, large ones resumably.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,10 +18,10 @@ use crate::replica::Upload;
 use crate::sync::backoff::{ATTEMPTS, back_off};
 use crate::transport::{BatchFile, ByteStream, TransportError, TransportExt as _};
 
-/// The size of a file in a batch besides its bytes.
+/// The size of a file in a batch in addition to its content.
 const BATCH_FILE_BYTES: usize = 2_048;
-/// Bytes of a batch's body, if it has more than one file: several are in memory at a time, each
-/// more than once.
+/// The size of a batch's body, if it has more than one file: several batches are in memory at a
+/// time, each more than once.
 const BATCH_BYTES: usize = MAX_BLOB_BATCH_BYTES / 8;
 
 const OTHER_BYTES: &str = "the server has other bytes than were sent";
@@ -29,22 +29,23 @@ const OTHER_BYTES: &str = "the server has other bytes than were sent";
 /// The outcome of one upload.
 pub(crate) enum Outcome {
     Attached,
-    /// Attached, by a server that keeps no time with the bytes.
+    /// The content was attached, by a server that stores no time with the bytes.
     AttachedUntimed,
     /// The reconcile state must advance first.
     Behind(TransportError),
-    /// Another content was attached since: this one becomes a conflicted copy.
+    /// Another content was attached before; this one becomes a conflicted copy.
     ContentChanged,
-    /// The stage is over: new ids.
+    /// The stage has expired: the upload needs new ids.
     Expired,
     /// Another upload has one of the ids.
     IdTaken(String),
     Rejected(String),
-    /// The server cannot take it until somebody makes room or mends something: it stays queued.
+    /// The server cannot take the content until somebody makes space or repairs something; it stays
+    /// queued.
     Waits {
         /// The server's reason, for people.
         reason: String,
-        /// There is no room for its bytes; for fewer there may be.
+        /// True if the server has no space for the bytes; a smaller content may still fit.
         full: bool,
     },
     /// The outcome is unknown: the same request is repeated later.
@@ -101,7 +102,7 @@ impl Outcome {
     }
 }
 
-/// The server's reason, with the details that show an operator where to look.
+/// Returns the server's reason, with the details that an operator needs.
 fn why_it_waits(error: &TransportError) -> String {
     let TransportError::Refused { status, code, message, details } = error else {
         return error.to_string();
@@ -120,7 +121,8 @@ fn why_it_waits(error: &TransportError) -> String {
     reason
 }
 
-/// Groups uploads: those of up to `together` bytes share a request, a larger one has its own.
+/// Groups uploads into requests: contents of up to `together` bytes share one, a larger content has
+/// its own.
 pub(crate) fn into_requests(uploads: Vec<Upload>, together: u64) -> Vec<Vec<Upload>> {
     let mut requests = Vec::new();
     let (mut batch, mut bytes) = (Vec::new(), 0);
@@ -145,7 +147,7 @@ pub(crate) fn into_requests(uploads: Vec<Upload>, together: u64) -> Vec<Vec<Uplo
     requests
 }
 
-/// Sends one of the requests of [`into_requests`], again and again while that may help.
+/// Sends one of the requests of [`into_requests`], with retries as long as they may help.
 pub(crate) async fn send_request(
     inner: &Arc<Inner>,
     uploads: Vec<Upload>,
@@ -275,7 +277,7 @@ async fn send_alone(inner: &Arc<Inner>, upload: &Upload) -> Result<Outcome, Clie
     Ok(Outcome::of_attach(attached, upload))
 }
 
-/// Size and digest of what the server has.
+/// The size and digest that the server has stored.
 type There = Result<(u64, Sha256Digest), TransportError>;
 
 fn stage_of(upload: &Upload) -> StageRequest {
@@ -288,7 +290,7 @@ fn stage_of(upload: &Upload) -> StageRequest {
     }
 }
 
-/// Stages and uploads in one go.
+/// Stages and uploads a content in one request.
 async fn send_at_once(
     inner: &Arc<Inner>,
     upload: &Upload,
@@ -309,7 +311,8 @@ async fn send_at_once(
     Ok(answer.map(|answer| (answer.size, answer.digest)))
 }
 
-/// Uploads from where the server is; a cut is gone on from as long as attempts bring something.
+/// Uploads from the server's offset on; resumes after an interruption as long as attempts make
+/// progress.
 async fn send_resumably(
     inner: &Arc<Inner>,
     upload: &Upload,
@@ -355,32 +358,33 @@ async fn send_resumably(
     })
 }
 
-/// Returns the final status of a stage that takes nothing more, if the server's error names it.
+/// Returns the final status of a stage that takes no more bytes, if the server's error names it.
 fn ended_as(error: &TransportError) -> Option<StageStatus> {
     let TransportError::Refused { code, details, .. } = error else { return None };
     let status = details.get("status").filter(|_| code == code::STAGE_NOT_ATTACHABLE)?;
     StageStatus::deserialize(status).ok()
 }
 
-/// The server is elsewhere, or an earlier request of ours is still under way.
+/// Returns true if the server has another offset, or an earlier request of ours is still in
+/// progress.
 fn is_about_the_offset(error: &TransportError) -> bool {
     let TransportError::Refused { code, .. } = error else { return false };
     [code::OFFSET_MISMATCH, code::UPLOAD_SUPERSEDED].contains(&code.as_str())
 }
 
-/// The bytes that are counted as sent of one content.
+/// A counter of the bytes of one content that were sent.
 struct Sent {
     inner: Arc<Inner>,
     bytes: Arc<AtomicU64>,
 }
 
 impl Sent {
-    /// `before` was sent earlier, by another sync perhaps.
+    /// Creates the counter; `before` bytes were sent earlier, perhaps by another sync.
     fn new(inner: &Arc<Inner>, before: u64) -> Self {
         Self { inner: Arc::clone(inner), bytes: Arc::new(AtomicU64::new(before)) }
     }
 
-    /// The same stream; what is taken from it counts.
+    /// Returns the stream, counting the bytes that are read from it.
     fn count(&self, bytes: ByteStream) -> ByteStream {
         let (inner, counted) = (Arc::clone(&self.inner), Arc::clone(&self.bytes));
         Box::pin(bytes.inspect_ok(move |chunk| {

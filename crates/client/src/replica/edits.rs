@@ -1,4 +1,4 @@
-//! Edits on their way into the queue: whether they are possible, and the operations they become.
+//! Checks edits before they are queued, and builds their operations.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,10 +15,10 @@ use super::view::View;
 use crate::api::node::{QueuedOp, QueuedState};
 use crate::error::ClientError;
 
-/// Checks edits against the tree as it is shown, one after another.
+/// Checks edits one after another against the visible tree.
 #[derive(Default)]
 pub(super) struct Checks {
-    /// The reader's level on items that are known to be shown.
+    /// The reader's level on items that are known to be visible.
     live: HashMap<ItemId, AccessLevel>,
 }
 
@@ -32,8 +32,8 @@ impl Checks {
         Ok(node.access_level)
     }
 
-    /// Checks that an item is shown and that the reader has the level `needs`. The server refuses
-    /// what the replica cannot know.
+    /// Checks that an item is visible and that the reader has the level `needs`. The server decides
+    /// cases that the replica cannot know.
     fn allowed<R: Rows>(
         &mut self,
         view: &mut View<'_, R>,
@@ -47,7 +47,7 @@ impl Checks {
         Err(ClientError::NotPermitted { item: item.clone(), needs, has })
     }
 
-    /// Checks that `action` is possible.
+    /// Checks that the tree permits `action`.
     pub(super) fn edit<R: Rows>(
         &mut self,
         view: &mut View<'_, R>,
@@ -77,7 +77,7 @@ impl Checks {
                     self.allowed(view, item, AccessLevel::Write)?;
                     return check_cycle(view, item, parent);
                 }
-                // A shortcut can be moved; what it leads to stays in its tree.
+                // A shortcut can be moved; its target stays in its own tree.
                 if matches!(action, Action::LinkReassign { .. }) && !is_in(view, item, &home)? {
                     let (item, parent) = (item.clone(), Some(parent.clone()));
                     return Err(ClientError::OtherTree { item, parent });
@@ -108,8 +108,8 @@ impl Checks {
         }
     }
 
-    /// Returns the level that deleting takes: `write` where the user may write all that the item
-    /// hangs under in its tree, as if nothing were deleted; else `admin`.
+    /// Returns the level that deleting an item needs: `write` if the user may write all its
+    /// containers in its tree, as if nothing were deleted; else `admin`.
     fn needed_to_delete<R: Rows>(
         &mut self,
         view: &mut View<'_, R>,
@@ -185,7 +185,7 @@ fn names(principal: &Principal, user: &UserId) -> bool {
     principal.kind == PrincipalType::User && principal.id.as_str() == user.as_str()
 }
 
-/// Returns true if an item hangs under a container of `owner`'s.
+/// Returns true if an item is under a container of `owner`.
 fn is_in<R: Rows>(view: &mut View<'_, R>, item: &ItemId, owner: &Option<UserId>) -> Result<bool> {
     for parent in view.all_parents(item)? {
         if view.owner(&parent)? == *owner {
@@ -195,8 +195,8 @@ fn is_in<R: Rows>(view: &mut View<'_, R>, item: &ItemId, owner: &Option<UserId>)
     Ok(false)
 }
 
-/// Walks up from `parent`; meeting `child` there means that the link would close a cycle. A
-/// shortcut is never walked.
+/// Walks up from `parent`; finding `child` there means that the link would close a cycle. The walk
+/// passes through no shortcut.
 fn check_cycle<R: Rows>(view: &mut View<'_, R>, child: &ItemId, parent: &ItemId) -> Result<()> {
     let owner = view.owner(child)?;
     let mut seen = HashSet::new();
@@ -222,7 +222,7 @@ pub(super) fn used_up() -> ClientError {
     ClientError::Invalid("the replica's write ids are used up: make a new replica".into())
 }
 
-/// Makes the queue's operation of an action, checked against the protocol's bounds.
+/// Builds the queue's operation for an action, and checks it against the protocol's limits.
 pub(super) fn make_operation(
     meta: &mut Meta,
     op_id: OpId,
@@ -246,8 +246,8 @@ pub(super) fn make_operation(
     Ok(op)
 }
 
-/// A new content is an edit: it brings an item back that is deleted in between. So the queue gets
-/// an operation for it, unless it has one for the item that does as much.
+/// Queues an edit for a new content, unless the queue has one for the item: like any edit, it
+/// brings back an item that somebody deletes at the same time.
 pub(super) fn touch<R: Rows>(
     rows: &mut R,
     meta: &mut Meta,

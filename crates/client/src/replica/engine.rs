@@ -40,9 +40,9 @@ const MAX_STEPS: usize = 1_024;
 pub(super) struct Engine<R> {
     rows: R,
     meta: Meta,
-    /// Items of others that came into view at the top in the pages of an unfinished pull.
+    /// Items of other users that became visible at the top in the pages of an unfinished pull.
     arrived: Vec<ItemId>,
-    /// Facts about containers that reads found out since the last change.
+    /// Facts about containers that reads have found since the last change.
     seen: Seen,
     /// The epochs that the building slot passed through, and its last position.
     building: (Trail, Option<Cursor>),
@@ -54,12 +54,13 @@ impl<R: Rows> Engine<R> {
         Self { rows, meta, arrived: Vec::new(), seen, building }
     }
 
-    /// Runs `work` as one transaction, on disk when it returns.
+    /// Runs `work` as one transaction, which is durable when the call returns.
     fn transaction<T>(&mut self, work: impl FnOnce(&mut R, &mut Meta) -> Result<T>) -> Result<T> {
         self.transaction_on(true, work)
     }
 
-    /// Runs `work` as one transaction; if not `at_once`, it is on disk with the next that is.
+    /// Runs `work` as one transaction; unless `at_once` is set, it becomes durable with the next
+    /// durable transaction.
     fn transaction_on<T>(
         &mut self,
         at_once: bool,
@@ -82,8 +83,8 @@ impl<R: Rows> Engine<R> {
         }
     }
 
-    /// Reads the current slot. What is found out about containers is kept until something changes:
-    /// under a deep chain of queued creations each item's place is as far away as its top.
+    /// Reads the current slot. Facts found about containers are kept until something changes: in a
+    /// deep chain of queued creations, finding an item's tree takes a walk to the top.
     fn read<T>(&mut self, work: impl FnOnce(&mut View<'_, R>) -> Result<T>) -> Result<T> {
         let seen = std::mem::take(&mut self.seen);
         let mut view = View::after(&mut self.rows, &self.meta.user, Slot::Current, seen);
@@ -104,8 +105,8 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         page: PageCommit,
         events: bool,
     ) -> Result<Vec<ChangeEvent>> {
-        // What a loss of power takes of a pull that goes on is pulled again: cursor and registers
-        // are one transaction. The page that settles it takes the ones before to the disk.
+        // A page that a power failure removes is pulled again: cursor and registers are one
+        // transaction. The page that settles the pull makes the earlier ones durable.
         let at_once = page.settled.is_some() && slot == Slot::Current;
         let events = events && slot == Slot::Current;
         let mut arrived = std::mem::take(&mut self.arrived);
@@ -344,7 +345,8 @@ impl<R: Rows> ReplicaStore for Engine<R> {
             if !deletes || found.iter().any(|other| other.item == *id) {
                 continue;
             }
-            // What was created and deleted before any synchronisation is known to the queue only.
+            // An item that was created and deleted before any synchronisation is known only to the
+            // queue.
             let row = self.rows.item(Slot::Current, id)?;
             let Some(ItemRow { view, .. }) = row else { continue };
             if self.node(id)?.is_some() {

@@ -1,4 +1,4 @@
-//! The replica in memory: for tests, and for applications that keep nothing.
+//! The replica in memory: for tests, and for applications that store nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,11 +25,10 @@ pub(crate) fn memory_store(meta: Meta) -> Box<dyn ReplicaStore> {
     Box::new(Engine::new(MemoryRows::default(), meta))
 }
 
-/// A map by item, of which there may be millions: it keeps the hashes, so that growing reads no
-/// key.
+/// A map of up to millions of items: it keeps the hashes, so that growing reads no key.
 type Large<T> = IndexMap<ItemId, T, RandomState>;
 
-/// An item, and what it hangs under: one may be known before the other.
+/// An item and its containers: either may be known before the other.
 #[derive(Default)]
 struct Place {
     item: Option<ItemRow>,
@@ -60,11 +59,12 @@ struct Queue {
     held: BTreeSet<i64>,
 }
 
-/// An operation in the queue, with the time that it is sent with: the server may believe less.
+/// An operation in the queue, with the time under which it is sent; the server may have stored a
+/// lower one.
 struct QueuedRow {
     queued: QueuedOp,
     sent_at: Timestamp,
-    /// The move that it is part of.
+    /// The move that the operation is part of.
     moved: Option<MoveId>,
 }
 
@@ -110,8 +110,8 @@ impl Queue {
     }
 }
 
-/// The means to undo a transaction that fails. Pages are checked before they are applied and cannot
-/// fail in memory; for edits and hydrating the previous values suffice.
+/// The data to undo a failed transaction. Pages are checked before they are applied and cannot fail
+/// in memory; for edits and hydrating the previous values suffice.
 #[derive(Default)]
 struct Undo {
     first_seq: i64,
@@ -150,7 +150,7 @@ impl MemoryRows {
         &mut self.slots[index]
     }
 
-    /// Sets or removes an upload; returns what was there.
+    /// Sets or removes an upload; returns the previous one.
     fn set_upload(&mut self, seq: i64, upload: Option<Upload>) -> Option<Upload> {
         let before = self.uploads.remove(&seq);
         if let Some(before) = &before
@@ -193,7 +193,7 @@ impl Registers {
     }
 }
 
-/// Sets or removes what is under a key; returns what was there.
+/// Sets or removes the value of a key; returns the previous value.
 fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) -> Option<V> {
     match value {
         Some(value) => map.insert(key, value),

@@ -1,5 +1,5 @@
-//! Offering again: queues the changes that a rebuilt replica sends back to a server that lost part
-//! of its history.
+//! Offering again: queues the changes that a rebuilt replica sends to a server that lost part of
+//! its history.
 
 use std::collections::HashSet;
 
@@ -23,18 +23,18 @@ use crate::error::ClientError;
 
 /// The time for which removals are kept: as long as a server keeps them by default.
 const REMOVALS_KEPT_MILLIS: i64 = 90 * 24 * 3_600 * 1_000;
-/// Removals that are kept at most.
+/// The greatest number of removals that are kept.
 const MAX_REMOVALS: usize = 1_000_000;
 
-/// The part of the server's history that the replica has.
+/// Returns the part of the server's history that the replica shares.
 pub(super) fn shared_with<R: Rows>(rows: &mut R, meta: &Meta, history: &History) -> Result<Shared> {
     let Some(cursor) = &meta.cursor else { return Ok(Shared::everything()) };
     let epochs = match history {
         History::Served => return Ok(Shared::everything()),
         History::Epochs(epochs) => epochs,
         History::Unknown { oldest_available } => {
-            // An older server: that it pruned what the cursor needs is the one reason that is none
-            // of a lost history.
+            // An older server. Pruned removals that the cursor needs are the only reason that does
+            // not mean a lost history.
             let epoch = |at: Option<Position>| at.map(|at| at.epoch);
             let oldest = oldest_available.as_ref();
             let pruned = oldest.is_some_and(|oldest| {
@@ -63,8 +63,8 @@ pub(super) fn shared_with<R: Rows>(rows: &mut R, meta: &Meta, history: &History)
     Ok(Shared::through(position, changed_at))
 }
 
-/// Compares the current slot with the building one, and queues what the server lost before all
-/// that is queued.
+/// Compares the current slot with the building one, and queues the changes that the server lost
+/// before all queued operations.
 pub(super) fn offer_again<R: Rows>(
     rows: &mut R,
     meta: &mut Meta,
@@ -93,14 +93,14 @@ pub(super) fn offer_again<R: Rows>(
     Ok(offered)
 }
 
-/// Forgets removals that no server that is restored can bring up any more.
+/// Removes the records of removals that are too old for any restored server to undo.
 pub(super) fn prune<R: Rows>(rows: &mut R, meta: &Meta) -> Result<()> {
     let Some(cursor) = &meta.cursor else { return Ok(()) };
     rows.prune_removals(cursor.changed_at.plus_millis(-REMOVALS_KEPT_MILLIS), MAX_REMOVALS)
 }
 
-/// Takes from the list of lost changes what the feed shows again, and queues the contents that are
-/// kept here for items that it shows again.
+/// Removes from the list of lost changes those that the feed shows again, and queues the kept
+/// contents of items that it shows again.
 pub(super) fn settle_lost<R: Rows>(rows: &mut R, meta: &Meta) -> Result<()> {
     let mut after = 0;
     loop {
@@ -123,8 +123,8 @@ pub(super) fn settle_lost<R: Rows>(rows: &mut R, meta: &Meta) -> Result<()> {
     }
 }
 
-/// The upload of a content that is kept with the list, if its item is shown again and the user may
-/// write it.
+/// Returns the upload of a content that is kept with the list, if its item is visible again and the
+/// user may write it.
 fn kept_upload<R: Rows>(rows: &mut R, meta: &Meta, lost: &Lost) -> Result<Option<Upload>> {
     let LostChange::Content { blob_id, size, digest, content_type, modified_at, here: true } =
         &lost.change
@@ -196,14 +196,14 @@ fn is_back<R: Rows>(rows: &mut R, meta: &Meta, lost: &Lost) -> Result<bool> {
     })
 }
 
-/// The current slot as the old side, the building one as the new.
+/// Both sides of the comparison: the current slot is the old one, the building slot the new one.
 struct Both<'a, 'b, R> {
     rows: &'a mut R,
     meta: &'a mut Meta,
     shared: &'a Shared,
     with: &'a Offering<'b>,
     created: HashSet<ItemId>,
-    /// Entries of the list that the decision does not know of.
+    /// Entries of the list that the decision does not count.
     more_listed: u64,
 }
 
@@ -223,12 +223,14 @@ fn held_content(row: AttachmentRow) -> Held<Attachment> {
 }
 
 impl<R: Rows> Both<'_, '_, R> {
-    /// The position up to which registers are skipped; one without a position never is.
+    /// Returns the position up to which registers are skipped; a register without a position is
+    /// never skipped.
     fn known(&self) -> Option<Position> {
         self.shared.position()
     }
 
-    /// The lost changes had seen no less than the shared history.
+    /// Returns the basis of the offers: the shared history, which the lost changes had seen at
+    /// least.
     fn basis(&self) -> Basis {
         self.shared.last().into()
     }
@@ -256,7 +258,7 @@ impl<R: Rows> Both<'_, '_, R> {
             action,
         };
         if Operation::parse(&op.to_json()).is_err() {
-            // What one server stored and no operation carries.
+            // The server stored a value that no operation can carry.
             self.more_listed += 1;
             let (path, change) = (item.to_string(), LostChange::Fields);
             let reason = LostReason::NotCarried;

@@ -1,4 +1,4 @@
-//! Applying a page: the registers, and what follows from them.
+//! Applies a page: the registers, and the state that depends on them.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -21,27 +21,30 @@ use crate::event::ChangeEvent;
 /// An item that a page touched.
 #[derive(Default)]
 struct Touched {
-    /// Its last change, but for its links.
+    /// The position of the item's last change, not counting its links.
     at: Option<Cursor>,
-    /// The owner as the page leaves it; `Some(None)` if the item went, `None` if the page says
-    /// nothing.
+    /// The owner after the page; `Some(None)` if the item was removed, `None` if the page does not
+    /// say.
     owner: Option<Option<UserId>>,
 }
 
-/// A map in the order of the page, so that writes and events do not depend on chance.
+/// A map in the order of the page, so that writes and events are deterministic.
 type Ordered<T> = IndexMap<ItemId, T, RandomState>;
 
-/// The items that a page touched: for clocks and for the top of the tree, looked up once an item.
+/// The items that a page touched, each looked up once, to update container clocks and the list at
+/// the top.
 pub(super) struct PageWork<'a, R> {
     rows: &'a mut R,
     slot: Slot,
     items: Ordered<Touched>,
     containers: BTreeMap<ItemId, Cursor>,
-    /// Owners of containers, as they were looked up.
+    /// The owners of containers that were looked up.
     owners: HashMap<ItemId, Option<UserId>>,
-    /// Items of others that came into view: what hung under them already may move to the top.
+    /// Items of other users that became visible; their known children may have to leave or join the
+    /// top.
     foreign: Vec<ItemId>,
-    /// Items that came or went: what the queue hangs under them may move to the top or from it.
+    /// Items that appeared or disappeared; items that the queue links under them may have to leave
+    /// or join the top.
     turned: Vec<ItemId>,
     queue_is_empty: bool,
     new: i64,
@@ -54,7 +57,7 @@ pub(super) struct PageOutcome {
     pub(super) new: i64,
     /// The events to emit.
     pub(super) events: Vec<ChangeEvent>,
-    /// Items of others that came into view at the top, if there is a subscriber.
+    /// Items of other users that became visible at the top, if there is a subscriber.
     pub(super) arrived: Vec<ItemId>,
 }
 
@@ -86,7 +89,7 @@ impl<'a, R: Rows> PageWork<'a, R> {
         self.items.entry(child).or_default();
     }
 
-    /// Remembers an event; an arrival or a departure replaces a mere change.
+    /// Records an event; an appearance or disappearance replaces a mere change.
     fn tell(&mut self, item: &ItemId, event: fn(ItemId) -> ChangeEvent) {
         let Some(events) = &mut self.events else { return };
         let event = event(item.clone());
@@ -204,8 +207,8 @@ impl<'a, R: Rows> PageWork<'a, R> {
         Ok(())
     }
 
-    /// Gives up a waiting content whose item is no longer visible to the user: its bytes need not
-    /// be sent to learn that.
+    /// Clears the basis of the waiting contents of an item that is no longer visible to the user:
+    /// they then cannot bring the item back, and their bytes need not be sent.
     fn give_up_bringing_back(&mut self, item: &ItemId) -> Result<()> {
         if self.slot == Slot::Building {
             return Ok(());
@@ -218,7 +221,7 @@ impl<'a, R: Rows> PageWork<'a, R> {
         Ok(())
     }
 
-    /// Keeps that something was removed: a server that is restored may have forgotten it.
+    /// Records a removal, because a restored server may have lost it.
     fn removed(
         &mut self,
         removal: Removal,
@@ -228,7 +231,8 @@ impl<'a, R: Rows> PageWork<'a, R> {
         self.rows.put_removal(RemovalRow { removal, authored_at, position: position.clone() })
     }
 
-    /// The content of an item goes, or another one takes its place: its bytes need not stay here.
+    /// Marks an item's content as removable when the item is removed, or when the content `by`
+    /// replaces it.
     fn forget(&mut self, item: &ItemId, by: Option<&BlobId>) -> Result<()> {
         if self.slot == Slot::Building {
             return Ok(());
@@ -241,7 +245,7 @@ impl<'a, R: Rows> PageWork<'a, R> {
         }
     }
 
-    /// Returns true if a container belongs to another than `owner`, so that a link under it is a
+    /// Returns true if a container does not belong to `owner`, so that a link under it is a
     /// shortcut: see [`View::is_top`].
     fn is_foreign(&mut self, container: &ItemId, owner: &UserId, user: &UserId) -> Result<bool> {
         if !self.owners.contains_key(container) {
@@ -252,7 +256,7 @@ impl<'a, R: Rows> PageWork<'a, R> {
         Ok(found.unwrap_or(user) != owner)
     }
 
-    /// Container clocks and the top, once the rows are as the page leaves them.
+    /// Updates container clocks and the list at the top, once all rows of the page are written.
     pub(super) fn finish(mut self, user: &UserId) -> Result<PageOutcome> {
         let slot = self.slot;
         let foreign = std::mem::take(&mut self.foreign);

@@ -19,7 +19,7 @@ use crate::error::ClientError;
 
 pub(super) type Result<T> = std::result::Result<T, ClientError>;
 
-/// The containers of an item: one, nearly always.
+/// The containers of an item: nearly always one.
 pub(super) type Parents = SmallVec<[ItemId; 1]>;
 
 /// The row of a confirmed item.
@@ -27,7 +27,7 @@ pub(super) type Parents = SmallVec<[ItemId; 1]>;
 pub(super) struct ItemRow {
     pub(super) view: Box<ItemView>,
     pub(super) authored_at: Timestamp,
-    /// The feed position of its last change; `None` if it is not known.
+    /// The feed position of the item's last change; `None` if it is not known.
     pub(super) at: Option<Position>,
 }
 
@@ -71,11 +71,12 @@ pub(super) struct LostRow {
 }
 
 /// The rows of a replica. Writes happen between `begin` and `commit`; a failed transaction is
-/// rolled back and leaves no trace.
+/// rolled back completely.
 pub(super) trait Rows: Send {
-    /// Begins a new transaction. If it is to be on disk `at_once`, so is all before it once it commits.
+    /// Begins a new transaction. With `at_once`, this transaction and all before it are durable
+    /// once it commits.
     fn begin(&mut self, at_once: bool) -> Result<()>;
-    /// Commits, with what of `meta` differs from `before`.
+    /// Commits the transaction, and writes the parts of `meta` that differ from `before`.
     fn commit(&mut self, before: &Meta, meta: &Meta) -> Result<()>;
     fn rollback(&mut self);
 
@@ -91,9 +92,10 @@ pub(super) trait Rows: Send {
     fn put_grant(&mut self, slot: Slot, row: GrantRow) -> Result<()>;
     fn grants(&mut self, slot: Slot, item: &ItemId) -> Result<Vec<GrantRow>>;
     fn remove_grant(&mut self, slot: Slot, item: &ItemId, principal: &Principal) -> Result<()>;
-    /// The current content replaces the one before; other attachments stand beside each other.
+    /// Writes an attachment: a current content replaces the previous one, other attachments
+    /// coexist.
     fn put_attachment(&mut self, slot: Slot, row: AttachmentRow) -> Result<()>;
-    /// `ref_id` is `None` for the current content.
+    /// Removes an attachment; `ref_id` is `None` for the current content.
     fn remove_attachment(
         &mut self,
         slot: Slot,
@@ -101,14 +103,15 @@ pub(super) trait Rows: Send {
         ref_id: Option<&RefId>,
     ) -> Result<()>;
     fn content(&mut self, slot: Slot, item: &ItemId) -> Result<Option<AttachmentRow>>;
-    /// The current contents of the current slot, by item, after `after`; none means the end.
+    /// Lists the current contents of the current slot, by item, after `after`; an empty list means
+    /// the end.
     fn contents(&mut self, after: Option<&ItemId>, at_most: usize) -> Result<Vec<AttachmentRow>>;
 
-    // What a restored server is compared with.
-    /// The links to the containers of an item, by container.
+    // The rows that are compared with a restored server.
+    /// Returns the links to the containers of an item, by container.
     fn parent_links(&mut self, slot: Slot, child: &ItemId) -> Result<Vec<LinkRow>>;
-    /// The items of the current slot that were told after `position`, or at a position that
-    /// is not known; by id, after `after`.
+    /// Lists the items of the current slot whose position is after `position` or unknown; by id,
+    /// after `after`.
     fn items_told_after(
         &mut self,
         position: Option<Position>,
@@ -122,18 +125,18 @@ pub(super) trait Rows: Send {
         after: Option<(&ItemId, &ItemId)>,
         at_most: usize,
     ) -> Result<Vec<LinkRow>>;
-    /// Replaces what is known of the same register's removal.
+    /// Records a removal, replacing an earlier one of the same register.
     fn put_removal(&mut self, row: RemovalRow) -> Result<()>;
-    /// The removals after the number `after`, in the order in which they were applied, each with
-    /// its number.
+    /// Lists the removals after the number `after`, in the order in which they were applied, each
+    /// with its number.
     fn removals(&mut self, after: i64, at_most: usize) -> Result<Vec<(i64, RemovalRow)>>;
-    /// Removes the record of removals from before `before`, and all but the last `at_most`.
+    /// Deletes the records of removals older than `before`, and all except the last `at_most`.
     fn prune_removals(&mut self, before: Timestamp, at_most: usize) -> Result<()>;
-    /// The greatest container clock of the current slot up to `position`.
+    /// Returns the greatest container clock of the current slot up to `position`.
     fn container_clock_up_to(&mut self, position: Position) -> Result<Option<Cursor>>;
 
-    // What was lost and could not be offered again.
-    /// Adds to the list, unless the same is in it.
+    // The changes that were lost and could not be offered again.
+    /// Adds an entry to the list of lost changes, unless the list has it already.
     fn push_lost(&mut self, lost: &Lost) -> Result<()>;
     fn lost(&mut self, after: i64, at_most: usize) -> Result<Vec<LostRow>>;
     fn is_lost(&mut self, item: &ItemId) -> Result<bool>;
@@ -152,7 +155,7 @@ pub(super) trait Rows: Send {
         limit: usize,
     ) -> Result<Vec<(ItemId, Cursor)>>;
     fn set_top(&mut self, slot: Slot, id: &ItemId, top: bool) -> Result<()>;
-    /// The items at the top, by id, each with its owner where it is known.
+    /// Lists the items at the top, by id, each with its owner if known.
     fn tops(&mut self) -> Result<Vec<(ItemId, Option<UserId>)>>;
 
     fn clear(&mut self, slot: Slot) -> Result<()>;
@@ -160,41 +163,42 @@ pub(super) trait Rows: Send {
 
     // The queue, in order.
     fn push_queue(&mut self, op: &Operation, state: QueuedState) -> Result<()>;
-    /// [`Self::push_queue`] of an operation that is part of a move.
+    /// Works as [`Self::push_queue`] for an operation that is part of a move.
     fn push_queue_of(&mut self, of: &MoveId, op: &Operation, state: QueuedState) -> Result<()>;
-    /// The move that a queued operation is part of.
+    /// Returns the move that a queued operation is part of.
     fn move_of(&mut self, op_id: &OpId) -> Result<Option<MoveId>>;
-    /// The moves that have operations held.
+    /// Returns the moves that have held operations.
     fn held_moves(&mut self) -> Result<BTreeSet<MoveId>>;
-    /// The operations that are held of a move, in order.
+    /// Returns the held operations of a move, in order.
     fn held_of(&mut self, of: &MoveId) -> Result<Vec<Operation>>;
-    /// Returns true if an operation of a move is pending, or a content of it on its way.
+    /// Returns true if an operation of a move is pending, or a content of it is still to be
+    /// uploaded.
     fn is_moving(&mut self, of: &MoveId) -> Result<bool>;
-    /// Moves an operation behind all others of the queue, with the time that it was sent with.
+    /// Moves an operation behind all others in the queue, and restores the time with which it was
+    /// sent.
     fn to_the_end(&mut self, op_id: &OpId) -> Result<()>;
     fn queue_is_empty(&mut self) -> Result<bool>;
     fn queue_of_item(&mut self, item: &ItemId) -> Result<Vec<QueuedOp>>;
-    /// The items of the operations that name `parent`.
+    /// Returns the items whose operations name `parent`.
     fn queue_of_parent(&mut self, parent: &ItemId) -> Result<Vec<ItemId>>;
     fn pending(&mut self, at_most: usize) -> Result<Vec<(Operation, usize)>>;
     fn queue(&mut self, limit: usize) -> Result<Vec<QueuedOp>>;
-    /// The server has decided it, under no higher a write id and no later a time than these. Returns its
-    /// item, if it is there.
+    /// Marks an operation as acknowledged, and lowers its write id and time to these. Returns its
+    /// item, if it is queued.
     fn acknowledge(
         &mut self,
         op_id: &OpId,
         write_id: WriteId,
         at: Option<Timestamp>,
     ) -> Result<Option<ItemId>>;
-    /// Makes acknowledged operations pending again whose write id is above `covered`: with the times
-    /// that they were last sent with, or to be sent with those that the server gave them. Returns
-    /// their ids.
+    /// Makes acknowledged operations above `covered` pending again. With `as_sent` they keep the
+    /// times with which they were last sent, else they get the server's times. Returns their ids.
     fn unacknowledge(&mut self, covered: Option<WriteId>, as_sent: bool) -> Result<BTreeSet<OpId>>;
-    /// Gives a queued operation a later time.
+    /// Sets a later time on a queued operation.
     fn restamp(&mut self, op_id: &OpId, occurred_at: Timestamp) -> Result<()>;
     fn remove_queued(&mut self, op_id: &OpId) -> Result<Option<Operation>>;
-    /// Removes acknowledged operations up to a write id, but none that stands behind one that is
-    /// pending: what is laid over keeps its order. Returns them.
+    /// Removes acknowledged operations up to a write id, except those behind a pending one, so that
+    /// the overlay keeps its order. Returns them.
     fn remove_covered(&mut self, through: WriteId) -> Result<Vec<Operation>>;
     fn shift_pending(&mut self, by: u64) -> Result<()>;
     fn renumber(&mut self, op_id: &OpId, write_id: WriteId) -> Result<()>;
@@ -205,37 +209,37 @@ pub(super) trait Rows: Send {
     fn remove_rejected(&mut self, op_id: &OpId) -> Result<Option<RejectedOp>>;
 
     // Contents on their way.
-    /// Inserts an upload whose `seq` is 0, else replaces it.
+    /// Inserts an upload whose `seq` is 0; replaces any other.
     fn put_upload(&mut self, upload: &Upload) -> Result<()>;
     fn remove_upload(&mut self, seq: i64) -> Result<()>;
     fn uploads(&mut self, after: i64, at_most: usize) -> Result<Vec<Upload>>;
     fn uploads_of_item(&mut self, item: &ItemId) -> Result<Vec<Upload>>;
     fn remove_attached_upload(&mut self, item: &ItemId, blob_id: &BlobId) -> Result<()>;
-    /// Gives what it removes.
+    /// Removes the attached uploads and returns them.
     fn remove_attached_uploads(&mut self) -> Result<Vec<Upload>>;
     fn reset_uploads(&mut self) -> Result<()>;
     fn rejected_uploads(&mut self) -> Result<Vec<Upload>>;
     fn is_uploading(&mut self, blob_id: &BlobId) -> Result<bool>;
-    /// Returns true if a content is on its way, or is kept with the list of lost changes.
+    /// Returns true if a content is still to be uploaded, or is kept with the list of lost changes.
     fn is_needed(&mut self, blob_id: &BlobId) -> Result<bool>;
     fn blobs_to_keep(&mut self) -> Result<Vec<BlobId>>;
     fn counts(&mut self) -> Result<Counts>;
 
     // The records of directories.
     fn directories(&mut self) -> Result<Vec<DirectoryRecord>>;
-    /// Inserts a record whose id is 0, else replaces it. Returns its id.
+    /// Inserts a record whose id is 0; replaces any other. Returns its id.
     fn put_directory(&mut self, record: &DirectoryRecord) -> Result<i64>;
     /// Removes a record with all its rows.
     fn remove_directory(&mut self, directory: i64) -> Result<()>;
-    /// Replaces the row of that number and that of that name.
+    /// Writes a row, replacing rows with the same number or the same name.
     fn put_entry(&mut self, directory: i64, row: &EntryRecord) -> Result<()>;
     fn remove_entry(&mut self, directory: i64, id: u64) -> Result<()>;
     fn entries(&mut self, directory: i64, parent: u64) -> Result<Vec<EntryRecord>>;
     fn entry(&mut self, directory: i64, id: u64) -> Result<Option<EntryRecord>>;
     fn entries_of_inode(&mut self, directory: i64, inode: u64) -> Result<Vec<EntryRecord>>;
-    /// The rows of some items, in every record.
+    /// Returns the rows of some items, in every record.
     fn entries_of_items(&mut self, items: &BTreeSet<ItemId>) -> Result<Vec<(i64, EntryRecord)>>;
-    /// The rows that are [`EntryRecord::made`], in every record.
+    /// Returns the rows that are [`EntryRecord::made`], in every record.
     fn entries_made(&mut self) -> Result<Vec<(i64, EntryRecord)>>;
     fn count_entries(&mut self, directory: i64) -> Result<u64>;
     fn last_entry(&mut self, directory: i64) -> Result<u64>;

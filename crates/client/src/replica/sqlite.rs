@@ -1,7 +1,7 @@
-//! The replica in a SQLite file: WAL, every call's commit on disk before it is acknowledged.
+//! The replica in a SQLite file: WAL, with every commit durable before it is acknowledged.
 //!
-//! The registers are there twice, as slot `a` and `b`: one is read, the other is what a
-//! rematerialisation builds. Which is which is a row of `meta`, so that swapping is one write.
+//! The registers exist twice, as slots `a` and `b`: one is read, a rematerialisation builds the
+//! other. A row of `meta` says which is which, so that a swap is one write.
 
 mod attachment;
 pub(super) mod open;
@@ -32,7 +32,7 @@ use crate::api::node::{QueuedOp, QueuedState, RejectedOp};
 use crate::api::record::{DirectoryRecord, EntryRecord};
 use crate::error::ClientError;
 
-/// The statement for a slot: the table's name is followed by the slot's letter.
+/// Builds the statement for a slot: the table's name is followed by the slot's letter.
 macro_rules! by_slot {
     ($rows:expr, $slot:expr, $before:literal, $after:literal) => {
         if $rows.is_b($slot) {
@@ -50,18 +50,18 @@ pub(super) struct SqliteRows {
     current_b: bool,
     /// The value before the running transaction.
     committed_b: bool,
-    /// True if commits are on disk when they return.
+    /// True if commits are durable when they return.
     at_once: bool,
-    /// Held as long as the replica is open.
+    /// The file lock, held as long as the replica is open.
     _lock: std::fs::File,
 }
 
-/// An item's body: what is looked for by nothing but its id.
+/// An item's body: the fields that are looked up only by the item's id.
 #[derive(Serialize, Deserialize)]
 struct StoredItem {
     object_type: ObjectType,
     name: Option<String>,
-    /// JSON text: the compact encoding does not describe itself.
+    /// The metadata as JSON text: the compact encoding does not describe itself.
     metadata: String,
     encrypted: Option<Encrypted>,
     created_at: Timestamp,
@@ -85,7 +85,7 @@ impl SqliteRows {
         }
     }
 
-    /// Runs a statement; returns how many rows it changed.
+    /// Runs a statement; returns the number of changed rows.
     fn run(&self, sql: &str, params: impl Params) -> Result<usize> {
         let run = || self.conn.prepare_cached(sql)?.execute(params);
         run().map_err(|error| self.failed(&error))
@@ -126,7 +126,7 @@ impl SqliteRows {
         Timestamp::from_millis(millis).ok_or_else(|| self.corrupt("a time", "is out of range"))
     }
 
-    /// Reads an id, text or JSON text.
+    /// Reads an id from a column, as text or JSON text.
     fn id<T>(&self, row: &Row<'_>, index: usize) -> Result<T>
     where
         T: std::str::FromStr,
@@ -217,7 +217,7 @@ impl SqliteRows {
 
 const POSITION_BYTES: usize = 14;
 
-/// A position as it is stored: the order of bytes is its order.
+/// Encodes a position as bytes whose order is that of positions.
 fn position_bytes(at: Option<Position>) -> Option<[u8; POSITION_BYTES]> {
     let at = at?;
     let mut bytes = [0; POSITION_BYTES];
@@ -236,7 +236,7 @@ fn removal_key(removal: &Removal) -> Vec<u8> {
     key.to_bytes()
 }
 
-/// Numbers of 64 bits, inodes among them, as the database has integers.
+/// Converts a 64-bit number, such as an inode, to the database's signed integer.
 fn as_signed(number: u64) -> i64 {
     i64::from_ne_bytes(number.to_ne_bytes())
 }
@@ -265,7 +265,8 @@ fn level_number(level: AccessLevel) -> i64 {
     }
 }
 
-/// Attachments are distinguished by their id; the current content has none to be found by.
+/// Returns the key of an attachment among those of its item: its id, or nothing for the current
+/// content.
 fn ref_key(attachment: &Attachment) -> &str {
     match attachment.relation_kind {
         RelationKind::File => "",

@@ -22,7 +22,7 @@ use crate::environment::Environment;
 use crate::error::{ClientError, StopReason};
 use crate::event::ChangeEvent;
 
-/// The small part of a replica, kept in memory too.
+/// The small part of a replica's state, which memory holds too.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Meta {
     pub(crate) client_id: ReplicaId,
@@ -32,7 +32,7 @@ pub(crate) struct Meta {
     pub(crate) baseline: Option<Cursor>,
     /// The newest head of the pages of a pull that is not settled.
     pub(crate) head: Option<Cursor>,
-    /// The epoch of the server's last answer: acknowledgements are of this one.
+    /// The epoch of the server's last answer, to which all acknowledgements belong.
     pub(crate) epoch: Option<Epoch>,
     /// The epochs that the cursor passed through.
     pub(crate) trail: Arc<Trail>,
@@ -50,12 +50,13 @@ pub(crate) struct Meta {
     pub(crate) rebuilds: u64,
     /// The last items that this replica deleted, the oldest first; their return is reported.
     pub(crate) deleted: Arc<Vec<ItemId>>,
-    /// True if it was made of an exported state and has not settled since, or has still contents on
-    /// their way: the same replica may have written what it does not show.
+    /// True if the replica was created from an exported state and has not settled since, or still
+    /// has contents to upload: the same replica may have written changes that this one does not
+    /// show.
     pub(crate) copied: bool,
 }
 
-/// The number of items deleted here whose return is reported.
+/// The number of deleted items whose return is reported.
 pub(crate) const DELETED_REMEMBERED: usize = 4_096;
 
 impl Meta {
@@ -88,12 +89,12 @@ impl Meta {
     }
 }
 
-/// The copy of the registers that a page goes to.
+/// A copy of the registers, to which pages are applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Slot {
-    /// The one that is read.
+    /// The copy that is read.
     Current,
-    /// The one that a rematerialisation builds beside it.
+    /// The copy that a rematerialisation builds beside it.
     Building,
 }
 
@@ -101,9 +102,9 @@ pub(crate) enum Slot {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum UploadState {
     Queued,
-    /// Attached; the feed has not brought it back yet.
+    /// The content is attached, but the feed has not shown it yet.
     Attached,
-    /// Refused for good; the bytes are kept until the user decides.
+    /// The content was rejected for good; its bytes are kept until the user decides.
     Rejected,
 }
 
@@ -113,7 +114,7 @@ pub(crate) type MoveId = OpId;
 /// A content on its way to the server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Upload {
-    /// The order; 0 until it is queued.
+    /// The position in the order of uploads; 0 until it is queued.
     pub(crate) seq: i64,
     pub(crate) item: ItemId,
     pub(crate) blob_id: BlobId,
@@ -121,36 +122,39 @@ pub(crate) struct Upload {
     pub(crate) size: u64,
     pub(crate) digest: Sha256Digest,
     pub(crate) content_type: Option<String>,
-    /// The time of the bytes; what an earlier version queued has none.
+    /// The time of the bytes; uploads queued by an earlier version have none.
     #[serde(default)]
     pub(crate) modified_at: Option<Timestamp>,
-    /// The content that the writer had in front of it.
+    /// The content that the writer saw before the upload.
     pub(crate) expected: Option<BlobId>,
-    /// The content's [`Operation::basis`]; `None` in what an older client queued.
+    /// The content's [`Operation::basis`]; `None` in uploads queued by an older client.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub(crate) basis: Option<Basis>,
-    /// The time at which it was queued, by the hybrid logical clock; `None` in what an older client
-    /// queued.
+    /// The hybrid logical clock's time when it was queued; `None` in uploads queued by an older
+    /// client.
     #[serde(default)]
     pub(crate) occurred_at: Option<Timestamp>,
     pub(crate) state: UploadState,
-    /// The request, once it was sent: a retry sends the same.
+    /// The attach request, once it was sent: a retry sends the same.
     pub(crate) attach: Option<AttachRequest>,
-    /// The reason of its refusal.
+    /// The reason for the rejection.
     pub(crate) reason: Option<String>,
-    /// True if it is offered again to a server that lost it: it is not to bring an item back.
+    /// True if the content is offered again to a server that lost it: it must not bring an item
+    /// back.
     #[serde(default)]
     pub(crate) offered: bool,
-    /// True if it has new ids because another upload had those it was offered under.
+    /// True if the content has new ids because another upload used the ones under which it was
+    /// offered.
     #[serde(default)]
     pub(crate) renewed: bool,
-    /// The move whose copy it belongs to.
+    /// The move whose copy the content belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) moved: Option<MoveId>,
 }
 
 impl Upload {
-    /// The attach behind what the server has acknowledged of `client_id`.
+    /// Builds the attach request, which requires the state `at` that the server has acknowledged
+    /// for `client_id`.
     pub(crate) fn request(&self, client_id: &ReplicaId, at: &ReconcileState) -> AttachRequest {
         let own = at.last_reconciled_write_ids.get(client_id);
         AttachRequest {
@@ -178,30 +182,32 @@ pub(crate) struct Counts {
     pub(crate) rejected: u64,
     pub(crate) uploads: u64,
     pub(crate) rejected_uploads: u64,
-    /// Changes that a server lost and that could not be offered again.
+    /// The number of changes that a server lost and that could not be offered again.
     pub(crate) lost: u64,
 }
 
-/// An action that goes into the queue.
+/// An action to add to the queue.
 #[derive(Debug)]
 pub(crate) struct NewEdit {
     /// The operation's id, which is random.
     pub(crate) op_id: OpId,
     pub(crate) item: ItemId,
     pub(crate) action: Action,
-    /// True if it is sent without a basis: it then applies whatever its author saw.
+    /// True if the operation is sent without a basis, and so applies regardless of what its author
+    /// had seen.
     pub(crate) unconditional: bool,
 }
 
-/// Edits that go into the queue together.
+/// Edits that enter the queue together.
 #[derive(Debug, Default)]
 pub(crate) struct NewEdits {
     pub(crate) actions: Vec<NewEdit>,
-    /// Each with the id of the edit that it is, if nothing else queued edits the item.
+    /// The contents, each with the id of the operation to queue for it if no other operation edits
+    /// the item.
     pub(crate) uploads: Vec<(OpId, Upload)>,
     /// Rows of directories' records.
     pub(crate) records: Vec<(i64, RecordChange)>,
-    /// True if what is deleted was copied by the edits before: its deletion waits for the copy.
+    /// True if the deletions are those of a move: each waits until the server has the copy.
     pub(crate) moves: bool,
 }
 
@@ -210,11 +216,11 @@ pub(crate) struct NewEdits {
 pub(crate) struct Rebuilt {
     pub(crate) cursor: Option<Cursor>,
     pub(crate) baseline: Option<Cursor>,
-    /// The epoch of its pages.
+    /// The epoch of the rebuilt pages.
     pub(crate) epoch: Option<Epoch>,
     pub(crate) floor: WriteIds,
     pub(crate) settled: WriteIds,
-    /// The server's answer to the replica's cursor once the pages were there.
+    /// The server's answer about the replica's cursor, once all pages were received.
     pub(crate) history: History,
 }
 
@@ -223,24 +229,27 @@ pub(crate) struct Rebuilt {
 pub(crate) enum History {
     /// The feed continues from the replica's cursor.
     Served,
-    /// It does not; its epochs, each with its last counter.
+    /// The feed does not continue from the cursor; these are its epochs, each with its last
+    /// counter.
     Epochs(Vec<(Epoch, u64)>),
-    /// It does not, and says no more than the oldest cursor that it serves.
+    /// The feed does not continue, and the answer names only the oldest cursor that the server can
+    /// serve.
     Unknown { oldest_available: Option<Cursor> },
 }
 
-/// The means of offering again besides the replica.
+/// The inputs of offering again that are not part of the replica.
 pub(crate) struct Offering<'a> {
     pub(crate) environment: &'a dyn Environment,
     /// Returns true if all bytes of a content are on this device.
     pub(crate) has_bytes: &'a dyn Fn(&BlobId, u64) -> bool,
 }
 
-/// The durable state of a replica. Each call is one transaction: all of it happens, durably, or none.
+/// The durable state of a replica. Each call is one transaction: all of it happens, durably, or
+/// none.
 pub(crate) trait ReplicaStore: Send {
     fn meta(&self) -> &Meta;
 
-    /// Applies a checked page to a slot. Returns what changed for a reader, if `events`.
+    /// Applies a checked page to a slot. Returns the visible changes, if `events` is set.
     fn apply_page(
         &mut self,
         slot: Slot,
@@ -248,23 +257,25 @@ pub(crate) trait ReplicaStore: Send {
         events: bool,
     ) -> Result<Vec<ChangeEvent>, ClientError>;
 
-    /// Checks edits against the tree as it is shown and queues them.
+    /// Checks edits against the visible tree and queues them.
     fn enqueue(&mut self, edits: NewEdits, now: Timestamp) -> Result<(), ClientError>;
 
-    /// The first operations to push, with the size of their JSON.
+    /// Returns the first operations to push, each with the size of its JSON.
     fn pending(&mut self, at_most: usize) -> Result<Vec<(Operation, usize)>, ClientError>;
 
-    /// Queues the deletions of the moves whose copies the server has, with all contents. Returns whether
-    /// there was any.
+    /// Queues the deletions of the moves whose copies the server has, with all contents. Returns
+    /// whether there were any.
     fn release_moves(&mut self, now: Timestamp) -> Result<bool, ClientError>;
     /// Withdraws the move that still waits to delete `item`, if there is one. Returns what stays.
     fn give_up_move(&mut self, item: &ItemId) -> Result<Vec<ChangeEvent>, ClientError>;
 
-    /// Prepares the queue for new write ids, where the server lacks its first operation under the present
-    /// one: gives each no earlier a time than those before it. Returns the first write id.
+    /// Prepares the queue for new write ids, if the server lacks its first operation under the
+    /// present one: restamps operations so that no time is earlier than one before it. Returns the
+    /// first write id.
     fn before_rebase(&mut self) -> Result<Option<WriteId>, ClientError>;
 
-    /// Takes over the results of a push. Returns the operations that were superseded or refused.
+    /// Applies the results of a push. Returns events about operations that were superseded or
+    /// rejected.
     fn commit_flush(&mut self, commit: &FlushCommit) -> Result<Vec<ChangeEvent>, ClientError>;
 
     fn set_reconciled(&mut self, state: ReconcileState) -> Result<(), ClientError>;
@@ -272,26 +283,27 @@ pub(crate) trait ReplicaStore: Send {
 
     /// Empties the building slot.
     fn begin_rebuild(&mut self) -> Result<(), ClientError>;
-    /// Makes the building slot the current one, and queues what the server lost.
+    /// Makes the building slot the current one, and queues the changes that the server lost.
     fn swap(&mut self, rebuilt: Rebuilt, with: &Offering<'_>) -> Result<Offered, ClientError>;
 
-    /// The changes that a server lost and that could not be offered, after the number `after`;
-    /// each with its number.
+    /// Lists the changes that a server lost and that could not be offered again, after the number
+    /// `after`; each with its number.
     fn lost(&mut self, after: i64, at_most: usize) -> Result<Vec<(i64, Lost)>, ClientError>;
-    /// Takes entries from the list of lost changes.
+    /// Removes entries from the list of lost changes.
     fn discard_lost(&mut self, numbers: &[i64]) -> Result<(), ClientError>;
 
-    /// Contents to upload whose items have no operation left to push, in order, after `after`.
+    /// Lists contents to upload whose items have no operation left to push, in order, after
+    /// `after`.
     fn uploads(&mut self, after: i64, at_most: usize) -> Result<Vec<Upload>, ClientError>;
     fn put_uploads(&mut self, uploads: &[Upload]) -> Result<(), ClientError>;
-    /// Writes uploads that were sent, as [`Self::put_uploads`] does. If one has another id now, or
-    /// was refused, later contents of its item follow the new id or the content before it. Returns what
-    /// stays because the copy that it was moved to was refused.
+    /// Writes uploads that were sent, as [`Self::put_uploads`] does. If an upload has another id
+    /// now, or was rejected, later contents of its item then expect the new id, or the content
+    /// before it. Returns events about originals that stay because their copy was rejected.
     fn settle_uploads(&mut self, uploads: &[Upload]) -> Result<Vec<ChangeEvent>, ClientError>;
     fn remove_upload(&mut self, seq: i64) -> Result<(), ClientError>;
-    /// Keeps a content whose item got another one in between: as the content of a new item beside
-    /// it, which is named for `device` and the content's day. Returns what came of it: nothing if the same
-    /// bytes are there already.
+    /// Keeps a content whose item got another one before it, as the content of a new item beside
+    /// the original. `device` and the content's day are part of the new item's name. Returns the
+    /// resulting events; none if the same bytes exist already.
     fn copy_aside(
         &mut self,
         upload: Upload,
@@ -301,27 +313,27 @@ pub(crate) trait ReplicaStore: Send {
         now: Timestamp,
     ) -> Result<Vec<ChangeEvent>, ClientError>;
     fn rejected_uploads(&mut self) -> Result<Vec<Upload>, ClientError>;
-    /// The contents that nobody else may have: to upload, refused, or attached and not seen in
-    /// the feed yet (a server that was restored in between has forgotten them).
+    /// Returns the contents that may exist only on this device: to be uploaded, rejected, or
+    /// attached but not shown by the feed yet (a server restored in between has lost those).
     fn blobs_to_keep(&mut self) -> Result<Vec<BlobId>, ClientError>;
 
-    /// Contents that went with their items, or that others replaced: their bytes are to leave the
-    /// cache, and then [`Self::forgot`].
+    /// Returns contents that were removed with their items or replaced by others: their bytes are
+    /// to leave the cache, followed by [`Self::forgot`].
     fn forgettable(&mut self, at_most: usize) -> Result<Vec<BlobId>, ClientError>;
     fn forgot(&mut self, blobs: &[BlobId]) -> Result<(), ClientError>;
-    /// The bytes of an item that went need not stay.
+    /// Marks the bytes of a removed item as no longer needed.
     fn forget(&mut self, item: &ItemId, blob_id: &BlobId) -> Result<(), ClientError>;
 
     fn node(&mut self, id: &ItemId) -> Result<Option<Node>, ClientError>;
-    /// Returns what hangs under `parent`; `None`: the top of the user's own tree.
+    /// Returns the children of `parent`; `None` for the top of the user's own tree.
     fn children(&mut self, parent: Option<&ItemId>) -> Result<Vec<Node>, ClientError>;
-    /// Returns the items of `owner` that hang under nothing shown of that owner.
+    /// Returns the items of `owner` that have no visible container of that owner.
     fn tops_of(&mut self, owner: &UserId) -> Result<Vec<Node>, ClientError>;
-    /// Returns the other users of whom something is shown.
+    /// Returns the other users who own visible items.
     fn other_owners(&mut self) -> Result<BTreeSet<UserId>, ClientError>;
     fn parents(&mut self, id: &ItemId) -> Result<Vec<ItemId>, ClientError>;
     fn grants(&mut self, id: &ItemId) -> Result<Vec<Grant>, ClientError>;
-    /// The items that may have grants on them, by id.
+    /// Returns the items that may have grants, by id.
     fn granted_items(&mut self) -> Result<BTreeSet<ItemId>, ClientError>;
     fn changed_containers(
         &mut self,
@@ -330,7 +342,8 @@ pub(crate) trait ReplicaStore: Send {
     ) -> Result<Vec<(ItemId, Cursor)>, ClientError>;
     fn queue(&mut self, limit: usize) -> Result<Vec<QueuedOp>, ClientError>;
     fn rejected(&mut self, limit: usize) -> Result<Vec<RejectedOp>, ClientError>;
-    /// The confirmed items whose deletion is queued or held, the newest first, at most `limit`.
+    /// Returns the confirmed items whose deletion is queued or held, the newest first, at most
+    /// `limit`.
     fn deleted_here(&mut self, limit: usize) -> Result<Vec<Trashed>, ClientError>;
     /// Takes an operation from the rejected list and, if `again` is given, queues it under that id. A move
     /// that waits to delete its item is withdrawn: returns what stays.
@@ -343,8 +356,8 @@ pub(crate) trait ReplicaStore: Send {
     fn counts(&mut self) -> Result<Counts, ClientError>;
 
     fn directories(&mut self) -> Result<Vec<DirectoryRecord>, ClientError>;
-    /// Writes a directory's record, a new one if its id is 0; forgets those used longest ago beyond
-    /// `at_most`.
+    /// Writes a directory's record, a new one if its id is 0; removes the least recently used ones
+    /// beyond `at_most`.
     fn put_directory(
         &mut self,
         record: DirectoryRecord,
@@ -369,12 +382,12 @@ pub(crate) trait ReplicaStore: Send {
     ) -> Result<(), ClientError>;
 
     fn export(&mut self) -> Result<ReplicaState, ClientError>;
-    /// Returns true if nothing has happened in it yet.
+    /// Returns true if the replica has never been used.
     fn is_pristine(&mut self) -> Result<bool, ClientError>;
     fn hydrate(&mut self, state: ReplicaState) -> Result<(), ClientError>;
 }
 
-/// Returns the greatest write id that the server has of this client.
+/// Returns the greatest write id of this client that the server has.
 pub(crate) fn own_write_id(meta: &Meta) -> Option<WriteId> {
     let settled = meta.settled.as_ref();
     settled
@@ -383,7 +396,7 @@ pub(crate) fn own_write_id(meta: &Meta) -> Option<WriteId> {
         .copied()
 }
 
-/// A refusal of the client's own making: the operation cannot be sent.
+/// Builds a rejection made by the client itself: the operation cannot be sent.
 pub(crate) fn unsendable(op: &Operation, detail: &str) -> FlushCommit {
     let refused = Refused {
         op_id: op.op_id.clone(),

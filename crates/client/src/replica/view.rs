@@ -1,4 +1,4 @@
-//! Reading: the confirmed rows with the queue on top. Nothing here scans the queue.
+//! Reads the confirmed rows with the queue on top, without scanning the queue.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -18,7 +18,7 @@ pub(super) struct View<'a, R> {
     seen: Seen,
 }
 
-/// Facts about containers that a view has found out. They hold as long as no register and no queued
+/// Facts about containers that a view has found. They hold as long as no register and no queued
 /// operation changes.
 #[derive(Default)]
 pub(super) struct Seen {
@@ -27,8 +27,8 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Keeps the facts that still hold after an operation was queued: it does not change whose tree
-    /// an item was created in.
+    /// Keeps the facts that still hold after an operation was queued: the trees in which items were
+    /// created.
     pub(super) fn places_only(self) -> Self {
         Self { shown: HashMap::new(), ..self }
     }
@@ -53,7 +53,7 @@ impl<'a, R: Rows> View<'a, R> {
         self.node_with(id, &queued)
     }
 
-    /// [`Self::node`], with what is queued for it.
+    /// Works as [`Self::node`], with the item's queued operations given.
     fn node_with(&mut self, id: &ItemId, queued: &[QueuedOp]) -> Result<Option<Node>> {
         let confirmed = self.rows.item(self.slot, id)?;
         let confirmed = match confirmed {
@@ -107,7 +107,7 @@ impl<'a, R: Rows> View<'a, R> {
         })
     }
 
-    /// Returns the owner of an item, also if it is deleted in the queue; `None` if it is not known.
+    /// Returns the owner of an item, even if the queue deletes it; `None` if it is not known.
     pub(super) fn owner(&mut self, id: &ItemId) -> Result<Option<UserId>> {
         if let Some(owner) = self.rows.owner(self.slot, id)? {
             return Ok(Some(owner));
@@ -115,8 +115,8 @@ impl<'a, R: Rows> View<'a, R> {
         Ok(self.place(id)?.map(|(owner, _)| owner))
     }
 
-    /// Returns the owner of the tree that an item is in and the reader's level there, also if it is
-    /// deleted in the queue; `None` if it is not known.
+    /// Returns the owner of the tree that contains an item, and the reader's level there, even if
+    /// the queue deletes the item; `None` if it is not known.
     fn place(&mut self, id: &ItemId) -> Result<Option<(UserId, AccessLevel)>> {
         // Created in the queue: it belongs to the tree that it was created in, or, where that is not
         // known, to the user's own. The chain of creations is as long as the tree is deep; a state file
@@ -178,7 +178,7 @@ impl<'a, R: Rows> View<'a, R> {
         Ok(shown)
     }
 
-    /// The grants on an item, by principal.
+    /// Returns the grants on an item, by principal.
     pub(super) fn grants(&mut self, id: &ItemId) -> Result<Vec<Grant>> {
         let mut shown = BTreeMap::new();
         for row in self.rows.grants(self.slot, id)? {
@@ -197,13 +197,13 @@ impl<'a, R: Rows> View<'a, R> {
         Ok(shown.into_iter().map(grant).collect())
     }
 
-    /// The containers of an item, those that are deleted included.
+    /// Returns the containers of an item, including deleted ones.
     pub(super) fn all_parents(&mut self, id: &ItemId) -> Result<BTreeSet<ItemId>> {
         let queued = self.rows.queue_of_item(id)?;
         self.all_parents_with(id, &queued)
     }
 
-    /// [`Self::all_parents`], with what is queued for the item.
+    /// Works as [`Self::all_parents`], with the item's queued operations given.
     fn all_parents_with(&mut self, id: &ItemId, queued: &[QueuedOp]) -> Result<BTreeSet<ItemId>> {
         let mut parents: BTreeSet<ItemId> = self.rows.parents(self.slot, id)?.into_iter().collect();
         if queued.is_empty() {
@@ -228,7 +228,7 @@ impl<'a, R: Rows> View<'a, R> {
         Ok(parents)
     }
 
-    /// The containers of an item that are shown.
+    /// Returns the visible containers of an item.
     pub(super) fn parents(&mut self, id: &ItemId) -> Result<Vec<ItemId>> {
         let mut shown = Vec::new();
         for parent in self.all_parents(id)? {
@@ -258,9 +258,9 @@ impl<'a, R: Rows> View<'a, R> {
         Ok(nodes)
     }
 
-    /// Returns true if an item is shown at the top: it is there, and hangs under nothing shown of
-    /// its own tree. A container that is not known yet is taken for the user's own: when one of
-    /// somebody else's comes, its children are checked again.
+    /// Returns true if an item is shown at the top: it is visible, and has no visible container in
+    /// its own tree. An unknown container counts as the user's own; when it arrives and belongs to
+    /// another user, its children are checked again.
     pub(super) fn is_top(&mut self, id: &ItemId, queue_is_empty: bool) -> Result<bool> {
         let owner = self.rows.owner(self.slot, id)?;
         if queue_is_empty && owner.is_none() {

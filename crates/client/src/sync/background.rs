@@ -1,4 +1,4 @@
-//! Synchronising in the background: at an interval, on request, with back-off, and never past a
+//! Synchronises in the background: at an interval, on request, with back-off, and never past a
 //! violation.
 
 use std::sync::{Arc, Weak};
@@ -12,7 +12,7 @@ use crate::client::{Inner, SyncClient};
 use crate::event::ChangeEvent;
 use crate::lock::lock;
 
-/// Synchronises until it is stopped, the client is gone, or something is broken.
+/// Synchronises until it is stopped, the client is dropped, or an error makes it stop.
 pub(crate) async fn work(
     client: Weak<Inner>,
     sync_requested: Arc<Notify>,

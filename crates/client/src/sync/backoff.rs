@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use crate::config::ClientConfig;
 
-/// Attempts in a row that bring nothing, before a transfer is left for later.
+/// The number of attempts in a row without progress, after which a transfer is left for later.
 pub(crate) const ATTEMPTS: u32 = 4;
 
-/// Full jitter: anything up to a bound that doubles, but no sooner than the server asked for.
+/// Returns a wait with full jitter: any time up to a bound that doubles, but no less than the
+/// server asked for.
 pub(crate) fn back_off(config: &ClientConfig, failures: u32, asked: Option<Duration>) -> Duration {
     let (least, most) = config.backoff;
     let bound = least.saturating_mul(1 << failures.min(16)).min(most);

@@ -1,4 +1,4 @@
-//! The reasons for which background work pauses or stops.
+//! The reasons why background work pauses or stops.
 
 use vfs_sync_core::guardrail::Violation;
 use vfs_sync_core::wire::code;
@@ -6,8 +6,8 @@ use vfs_sync_core::wire::code;
 use crate::error::{ClientError, StopReason};
 use crate::transport::TransportError;
 
-/// Returns the reason for which a failure pauses background work: it resumes once somebody has
-/// renewed the token, made room, or repaired what is damaged.
+/// Returns the reason why a failure pauses background work. The work resumes once somebody has
+/// renewed the token, made space, or repaired damaged data.
 pub(crate) fn pause_reason(error: &ClientError) -> Option<StopReason> {
     let ClientError::Transport(cause) = error else { return None };
     let (signature, details) = match cause {
@@ -21,7 +21,7 @@ pub(crate) fn pause_reason(error: &ClientError) -> Option<StopReason> {
     Some(StopReason { signature, message, details, oldest_available: None })
 }
 
-/// Returns the reason for which a failure stops background work; `None` if a retry may succeed.
+/// Returns the reason why a failure stops background work; `None` if a retry may succeed.
 pub(crate) fn stop_reason(error: &ClientError) -> Option<StopReason> {
     let message = error.to_string();
     let plain = |signature: &str| StopReason {

@@ -1,4 +1,4 @@
-//! Pulling pages of the feed.
+//! Pulls pages of the feed.
 
 use vfs_sync_core::client::pull::{PageCommit, PullCycle};
 use vfs_sync_core::cursor::Epoch;
@@ -11,7 +11,7 @@ use crate::error::ClientError;
 use crate::replica::{Meta, Slot};
 use crate::transport::{PullQuery, TransportError, TransportExt as _};
 
-/// Contents that leave the cache in one transaction.
+/// The number of contents that leave the cache in one transaction.
 const FORGOTTEN_AT_ONCE: usize = 500;
 
 impl Session {
@@ -40,7 +40,7 @@ impl Session {
         }
     }
 
-    /// The next page, checked.
+    /// Pulls and checks the next page.
     async fn checked(&self, cycle: &mut PullCycle, meta: &Meta) -> Result<PageCommit, ClientError> {
         let page = self.page(cycle, meta).await?;
         Ok(cycle.page(page)?)
@@ -55,8 +55,8 @@ impl Session {
         .await
     }
 
-    /// Pulls pages into a slot until settled; while one is applied the next is on its way and
-    /// checked. Returns the map and the epoch of the last page.
+    /// Pulls pages into a slot until settled; the next page is pulled and checked while one is
+    /// applied. Returns the map and the epoch of the last page.
     pub(super) async fn pull_into(
         &mut self,
         slot: Slot,
@@ -96,7 +96,8 @@ impl Session {
         self.forget_contents().await
     }
 
-    /// Removes the bytes of what went from the cache. What a crash leaves is removed the next time.
+    /// Removes the bytes of removed contents from the cache. After a crash, the next call removes
+    /// the rest.
     pub(super) async fn forget_contents(&self) -> Result<(), ClientError> {
         loop {
             let forgotten = self.store(|inner, store| {
@@ -114,8 +115,8 @@ impl Session {
     }
 }
 
-/// A page larger than the protocol allows is none of its pages: no client's memory follows what a
-/// server chooses to send.
+/// Rejects a page larger than the protocol allows, so that the server does not determine the
+/// client's memory use.
 fn within_bounds(page: &PullPage) -> Result<(), TransportError> {
     let bounds = [
         ("items", page.items.len(), MAX_PULL_LIMIT as usize),

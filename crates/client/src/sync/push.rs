@@ -1,4 +1,4 @@
-//! The push of the queue.
+//! Pushes the queue to the server.
 
 use vfs_sync_core::client::flush::{FlushCommit, FlushCycle, FlushError, FlushStep};
 use vfs_sync_core::id::WriteId;
@@ -14,7 +14,8 @@ use crate::transport::{TransportError, TransportExt as _};
 impl Session {
     pub(super) async fn flush(&mut self) -> Result<(), ClientError> {
         if self.meta().await?.copied {
-            // What the same replica wrote after the export is told before anything is sent.
+            // The client must know the changes that the same replica made after the export before
+            // it sends any.
             self.pull().await?;
         }
         let mut cycle = FlushCycle::default();
@@ -61,13 +62,15 @@ impl Session {
                 Err(error) => return Err(Self::flush_error(error)),
             }
             if epochs > 1 {
-                // Each queues again what the one before took: the next flush continues.
+                // Each epoch queues again the operations that the previous one accepted: the next
+                // flush continues.
                 return Ok(());
             }
         }
     }
 
-    /// Pulls, and rebases above the greatest write id that the server has of this replica.
+    /// Pulls, and rebases the queue above the greatest write id that the server has of this
+    /// replica.
     async fn recover(
         &mut self,
         cycle: &mut FlushCycle,
@@ -99,7 +102,8 @@ impl Session {
         }
     }
 
-    /// Returns whether another epoch than the last one answered.
+    /// Commits the results of a push. Returns whether the answer came from another epoch than the
+    /// last one.
     async fn commit(&mut self, commit: FlushCommit) -> Result<bool, ClientError> {
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         let applied = commit.acknowledged.len();

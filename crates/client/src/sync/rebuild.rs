@@ -1,4 +1,4 @@
-//! Rebuilding the replica from the server's state.
+//! Rebuilds the replica from the server's state.
 
 use vfs_sync_core::client::offer::Offered;
 use vfs_sync_core::client::pull::PullCycle;
@@ -11,7 +11,7 @@ use crate::event::ChangeEvent;
 use crate::replica::{History, Meta, Offering, Rebuilt, Slot};
 use crate::transport::{PullQuery, TransportError, TransportExt as _};
 
-/// Rebuilds before giving up, where the server is restored during each.
+/// The number of rebuilds before giving up, if the server is restored during each.
 const REBUILDS: usize = 3;
 
 impl Session {
@@ -52,8 +52,8 @@ impl Session {
         Err(ClientError::RestoredDuringRebuild)
     }
 
-    /// Asks what of the replica's history the server has, once the pages of a rebuild are there.
-    /// Returns `None` if these are of a history that has ended since.
+    /// Asks which part of the replica's history the server has, once the pages of a rebuild are
+    /// received. Returns `None` if the pages belong to a history that has ended since.
     async fn history(
         &self,
         meta: &Meta,

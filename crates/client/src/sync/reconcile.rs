@@ -1,4 +1,4 @@
-//! Reporting what was applied.
+//! Reports the applied state to the server.
 
 use vfs_sync_core::client::reconcile;
 use vfs_sync_core::guardrail::Violation;
@@ -9,7 +9,8 @@ use crate::error::ClientError;
 use crate::transport::{TransportError, TransportExt as _};
 
 impl Session {
-    /// Reports to the server what was applied, unless it has acknowledged that; `again` reports anyway.
+    /// Reports the applied state to the server, unless the server has already acknowledged it; with
+    /// `again` it reports in any case.
     pub(crate) async fn reconcile(&mut self, again: bool) -> Result<(), ClientError> {
         let mut retried = false;
         loop {

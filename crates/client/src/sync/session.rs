@@ -1,4 +1,4 @@
-//! One call's turn at talking to the server.
+//! A call's exclusive turn to communicate with the server.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,18 +13,18 @@ use crate::event::{Progress, SyncReport};
 use crate::lock::lock;
 use crate::replica::{Meta, ReplicaStore};
 
-/// One call's turn at talking to the server.
+/// A call's exclusive turn to communicate with the server.
 pub(crate) struct Session {
     pub(crate) inner: Arc<Inner>,
-    /// Shared with the transactions that run, so that none of a cancelled call is still under way
-    /// when the next has its turn.
+    /// The lock of the turn, shared with running transactions, so that none of a cancelled call
+    /// still runs when the next call gets its turn.
     turn: Arc<OwnedMutexGuard<()>>,
     pub(crate) report: SyncReport,
-    /// Items with a content that the server cannot take at present: tried once in a sync.
+    /// Items with a content that the server cannot take at present: each is tried once in a sync.
     pub(crate) waiting: HashSet<ItemId>,
 }
 
-/// The part of a sync to do.
+/// The part of a sync to run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
     All,
@@ -50,7 +50,7 @@ impl Session {
         Self { inner, turn, report: SyncReport::default(), waiting: HashSet::new() }
     }
 
-    /// Does `work`, and emits the violation that it ends with, if it does.
+    /// Runs `work`, and emits the violation in which it ends, if there is one.
     pub(crate) async fn run(&mut self, work: Work) -> Result<(), ClientError> {
         self.work(work).await.map_err(|error| self.inner.emitted(error))
     }
@@ -62,7 +62,8 @@ impl Session {
             Work::Rematerialise => self.rematerialise().await,
             Work::All => {
                 match self.flush().await {
-                    // What cannot be pushed at present keeps nothing of others' from coming.
+                    // Operations that cannot be pushed at present must not keep the changes of
+                    // others from arriving.
                     Err(ClientError::Transport(error)) if error.waits() => {
                         self.pull().await?;
                         return Err(error.into());
@@ -73,14 +74,14 @@ impl Session {
                 self.pull_and_reconcile().await?;
                 let pushes = self.report.pushes;
                 if self.meta().await?.epoch != epoch {
-                    // What another epoch acknowledged is queued again.
+                    // Operations that another epoch acknowledged are queued again.
                     self.flush().await?;
                 }
                 if self.report.pushes > pushes {
                     self.pull_and_reconcile().await?;
                 }
                 while self.upload_contents().await? {
-                    // Conflicted copies are new operations; what was attached comes by the feed.
+                    // Conflicted copies are new operations; attached contents arrive by the feed.
                     self.flush().await?;
                     self.pull_and_reconcile().await?;
                 }
@@ -90,7 +91,7 @@ impl Session {
         }
     }
 
-    /// Runs a transaction off the runtime. It is finished even if nobody waits for it any more.
+    /// Runs a transaction on a blocking thread. It finishes even if its caller is cancelled.
     pub(crate) async fn store<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Inner, &mut dyn ReplicaStore) -> Result<T, ClientError> + Send + 'static,
@@ -113,7 +114,8 @@ impl Session {
         self.reconcile(false).await
     }
 
-    /// Keeps why it stopped, or that it no longer is. A network that is down is no reason.
+    /// Stores the reason why synchronisation stopped, or clears it after a success. A network
+    /// failure changes nothing.
     pub(crate) async fn note_outcome(
         &self,
         error: Option<&ClientError>,

@@ -1,4 +1,4 @@
-//! The handle of background work.
+//! The handle of the background work.
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;

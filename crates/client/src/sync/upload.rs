@@ -1,4 +1,4 @@
-//! The blob queue: contents on their way to the server, and what comes of them.
+//! The upload queue: contents on their way to the server, and the outcomes.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -22,15 +22,15 @@ use crate::event::ChangeEvent;
 use crate::replica::{NewEdit, NewEdits, ReplicaStore, Upload, UploadState};
 use crate::transport::TransportError;
 
-/// Uploads that are looked at in one round.
+/// The number of uploads in one round.
 const ROUND: usize = 2_048;
-/// Requests in a row that bring nothing, before the line is taken for down.
+/// The number of requests in a row without progress, after which the network counts as down.
 const FRUITLESS_REQUESTS: u32 = 2;
 
-/// The reason of a content that is not even sent, because there was no room for a smaller one.
+/// The reason for not even sending a content: the server had no space for a smaller one.
 const FULL: &str = "the server has no room for it";
 
-/// The same bytes under new ids, for one whose stage is over.
+/// Copies a content under new ids, because its stage has expired.
 pub(crate) fn renew(inner: &Inner, upload: &Upload) -> Result<(Upload, NewContent), ClientError> {
     let content = inner.cache.renamed(&upload.blob_id, upload.digest)?;
     let renewed = Upload {
@@ -44,8 +44,8 @@ pub(crate) fn renew(inner: &Inner, upload: &Upload) -> Result<(Upload, NewConten
     Ok((renewed, content))
 }
 
-/// Tells an older server the time of bytes as a touch, which it carries like any metadata: it shows
-/// with these bytes alone.
+/// Queues a touch with the time of the bytes for an older server, which stores it like any
+/// metadata; the touch applies only to these bytes.
 fn keep_time_beside(
     here: &dyn Environment,
     store: &mut dyn ReplicaStore,
@@ -66,14 +66,14 @@ fn keep_time_beside(
     let edit = NewEdit { op_id: here.new_op_id(), item, action, unconditional: false };
     let edits = NewEdits { actions: vec![edit], ..NewEdits::default() };
     match store.enqueue(edits, here.now()) {
-        // No right to it, or no room: the time is what is lost, not the bytes.
+        // Without the right or the space, only the time is lost, not the bytes.
         Err(ClientError::NotPermitted { .. } | ClientError::Invalid(_)) => Ok(()),
         done => done,
     }
 }
 
 impl Session {
-    /// Uploads what is queued. Returns whether there is more to do once the feed was pulled again.
+    /// Uploads the queued contents. Returns whether more can be done after another pull.
     pub(crate) async fn upload_contents(&mut self) -> Result<bool, ClientError> {
         let counts = self.store(|_, store| store.counts()).await?;
         self.inner.advance(|progress| progress.to_upload = counts.uploads);
@@ -84,7 +84,8 @@ impl Session {
             let mut round = self.round(after).await?;
             let Some(last) = round.last() else { return Ok(again) };
             after = last.seq;
-            // What the server cannot take is for the next sync, and so is what follows on it.
+            // A content that the server cannot take waits for the next sync, and so do those that
+            // follow it.
             round.retain(|upload| !self.waiting.contains(&upload.item));
             // Of several contents of one item, the next is for the next time.
             let mut items = HashSet::new();
@@ -108,7 +109,7 @@ impl Session {
         }
     }
 
-    /// The next uploads, each with the request that it is going to make, durably.
+    /// Returns the next uploads, each with its durably stored request.
     async fn round(&self, after: i64) -> Result<Vec<Upload>, ClientError> {
         self.store(move |inner, store| {
             let mut round = store.uploads(after, ROUND)?;
@@ -156,11 +157,12 @@ impl Session {
         .await
     }
 
-    /// Sends uploads, small ones many to a request, several requests at a time. Stops where the
-    /// line is down, and gives what is known by then.
+    /// Sends uploads, small ones many to a request, several requests at a time. It stops when the
+    /// network is down, and returns the outcomes so far.
     async fn send(&mut self, uploads: Vec<Upload>) -> Result<Vec<(Upload, Outcome)>, ClientError> {
         let mut outcomes = Vec::new();
-        // The least bytes that there was no room for: what has no fewer is not sent in vain.
+        // The size of the smallest content that the server had no space for: one at least as large
+        // is not sent.
         let full_at = Arc::new(AtomicU64::new(u64::MAX));
         let requests = stream::iter(into_requests(uploads, self.inner.config.batch_max_bytes)).map(
             |uploads| {
@@ -205,7 +207,8 @@ impl Session {
         Ok(outcomes)
     }
 
-    /// Makes the outcomes of uploads durable. Returns the refusal of one that is behind, if there is any.
+    /// Makes the outcomes of uploads durable. Returns the rejection of an upload whose checkpoint
+    /// is behind, if there is one.
     async fn settle(
         &mut self,
         outcomes: Vec<(Upload, Outcome)>,

@@ -1,4 +1,4 @@
-//! Calls and answers as values, and the trait that takes one to the other.
+//! Calls and answers as values, and the trait that maps one to the other.
 
 use std::pin::Pin;
 
@@ -29,7 +29,7 @@ pub struct PullQuery {
     pub baseline: Option<Cursor>,
     /// The newest head of the pages of a pull that is not settled.
     pub head: Option<Cursor>,
-    /// Entries at most: 1 to 500.
+    /// The greatest number of entries: 1 to 500.
     pub limit: u32,
 }
 
@@ -43,13 +43,13 @@ pub struct BatchFile {
     pub staging_id: StagingId,
     /// The id of the blob.
     pub blob_id: BlobId,
-    /// A hint for readers.
+    /// The media type of the bytes, a hint for readers.
     pub content_type: Option<String>,
     /// The bytes of the file.
     pub data: Bytes,
     /// The digest of the bytes, which the server verifies.
     pub digest: Sha256Digest,
-    /// The attach that follows: its item, its checkpoint and the content that it replaces.
+    /// The attach that follows: the item, the checkpoint and the content to replace.
     pub attach: AttachRequest,
 }
 
@@ -81,14 +81,14 @@ pub enum CallKind {
 }
 
 impl CallKind {
-    /// The name of the call's method in [`TransportExt`](super::TransportExt).
+    /// Returns the name of the call's method in [`TransportExt`](super::TransportExt).
     #[must_use]
     pub fn as_str(self) -> &'static str {
         self.into()
     }
 }
 
-/// A call to a server, with its arguments: those of its method in [`TransportExt`](super::TransportExt).
+/// A call to a server, with the arguments of its method in [`TransportExt`](super::TransportExt).
 #[allow(missing_docs, reason = "as the methods of TransportExt and their arguments")]
 pub enum Call {
     Push(PushRequest),
@@ -161,23 +161,24 @@ impl Call {
     }
 }
 
-/// The contract with a server: one call, one answer. An implementation carries calls to a server, or
-/// stands between a client and another transport and passes on, records or changes what goes through.
+/// The connection to a server: one call, one answer. An implementation carries calls to a server,
+/// or wraps another transport and passes on, records or changes the calls.
 /// [`TransportExt`](super::TransportExt) has a typed method for each call.
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
     /// Answers `call` with the [`Answer`] of the same kind.
     ///
     /// # Errors
-    /// [`TransportError::unsupported`] for a call that the transport does not have, otherwise whatever
-    /// kept the server from answering.
+    /// [`TransportError::unsupported`] for a call that the transport does not have, otherwise the
+    /// failure of the call.
     async fn call(&self, call: Call) -> Result<Answer, TransportError>;
 
-    /// Binds the transport to the user of a replica, before its first call. From then on every request
-    /// names `user`, and an answer for another user is [`TransportError::WrongUser`]. A transport that
-    /// passes calls on binds the one behind it; this method has no default so that none forgets to.
+    /// Binds the transport to the user of a replica, before its first call. From then on every
+    /// request names `user`, and an answer for another user is [`TransportError::WrongUser`]. A
+    /// wrapping transport binds the inner one; this method has no default so that no wrapper
+    /// forgets that.
     ///
     /// # Errors
-    /// The user that the transport is bound to already, if that is another.
+    /// The user to which the transport is already bound, if it is another.
     fn bind_user(&self, user: &UserId) -> Result<(), UserId>;
 }

@@ -6,27 +6,27 @@ use vfs_sync_core::cursor::{Cursor, EarlierEpoch};
 use vfs_sync_core::id::{ReplicaId, UserId, WriteId};
 use vfs_sync_core::wire::{EpochEnd, code};
 
-/// The reason for which a call has no usable answer.
+/// The reason why a call has no usable answer.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum TransportError {
-    /// No answer, `429` or `5xx`: the identical request may be repeated.
+    /// The server sent no answer, `429` or `5xx`: the identical request may be repeated.
     #[error("the server cannot be reached or is busy: {reason}")]
     Network {
-        /// A description of what happened.
+        /// A description of the failure.
         reason: String,
         /// The time that the server asks to wait.
         retry_after: Option<Duration>,
     },
-    /// `401`, after the token provider was asked once more.
+    /// The server answered `401`, even after the token provider was asked again.
     #[error("the server does not accept the token: {0}")]
     Unauthorized(String),
-    /// The token is of another user than the replica: of `actual`, or of nobody that the server names,
-    /// as servers of earlier versions do not. Nothing was sent or taken in.
+    /// The token belongs to another user than the replica: to `actual`, or to an unknown user if
+    /// the server names none, as servers of earlier versions do. No data was exchanged.
     #[error("{}", wrong_user(expected, actual.as_ref()))]
     WrongUser {
         /// The user that the replica belongs to.
         expected: UserId,
-        /// The user that the token is of.
+        /// The user that the token belongs to, if it is known.
         actual: Option<UserId>,
     },
     /// The server cannot serve the cursor: `409 crdt_rematerialization_required`.
@@ -34,7 +34,7 @@ pub enum TransportError {
     RematerializationRequired {
         /// The cursor asked for.
         requested: Option<Cursor>,
-        /// The oldest that the server can serve.
+        /// The oldest cursor that the server can serve.
         oldest_available: Option<Cursor>,
         /// The epochs of the feed, ascending; older servers do not send them.
         history: Option<Vec<EpochEnd>>,
@@ -42,18 +42,18 @@ pub enum TransportError {
     /// The server knows fewer write ids than the client reports: `409 write_ids_ahead_of_server`.
     #[error("the server knows fewer write ids of {replica_id:?} than this client")]
     WriteIdsAhead {
-        /// The replica whose write id it is.
+        /// The replica that the write id belongs to.
         replica_id: Option<ReplicaId>,
-        /// The replica's last, as the server knows it.
+        /// The last write id of the replica, as the server knows it.
         last: Option<WriteId>,
     },
     /// The request is too large: `413`.
     #[error("the request is too large: {0}")]
     TooLarge(String),
-    /// There is no such server to ask: its address is none, or TLS cannot be set up.
+    /// The address is not a valid server URL, or TLS cannot be set up.
     #[error("{0}")]
     InvalidAddress(String),
-    /// The server refused for any other reason.
+    /// The server rejected the request for any other reason.
     #[error("the server refused ({status} {code}): {message}")]
     Refused {
         /// The status of the HTTP answer.
@@ -65,19 +65,19 @@ pub enum TransportError {
         /// The other fields of the error.
         details: serde_json::Map<String, serde_json::Value>,
     },
-    /// An answer that cannot be parsed or is not of the protocol's form.
+    /// The answer cannot be parsed, or does not have the protocol's form.
     #[error("malformedResponse: {call}: {field} {reason}")]
     MalformedResponse {
         /// The call that was answered.
         call: &'static str,
         /// The field, as a path from the answer's root.
         field: String,
-        /// The difference from the protocol's form.
+        /// The problem with the field.
         reason: String,
     },
 }
 
-/// The `storageCode` of an object store that has no room.
+/// The `storageCode` of an object store that is full.
 pub(crate) const STORAGE_FULL: &str = "StorageFull";
 
 fn wrong_user(expected: &UserId, actual: Option<&UserId>) -> String {
@@ -99,9 +99,9 @@ impl TransportError {
         matches!(self, Self::Network { .. })
     }
 
-    /// Returns true if the server refused for a reason outside the request that somebody can
-    /// repair: a full disk, a used-up quota, a damaged row. The identical request succeeds after
-    /// that, and until then nothing of it may be given up.
+    /// Returns true if the server rejected the request for a reason outside it that somebody can
+    /// repair: a full disk, an exhausted quota, a damaged row. The identical request succeeds after
+    /// the repair, so until then none of it may be dropped.
     #[must_use]
     pub fn waits(&self) -> bool {
         match self {
@@ -110,7 +110,7 @@ impl TransportError {
         }
     }
 
-    /// Returns true if there is no room for the bytes, on the server's disk or in its object store.
+    /// Returns true if the server's disk or its object store has no space for the bytes.
     pub(crate) fn is_full(&self) -> bool {
         let Self::Refused { code, details, .. } = self else { return false };
         code == code::STORAGE_FULL
@@ -126,7 +126,7 @@ impl TransportError {
         }
     }
 
-    /// The answer of a transport that does not have the call.
+    /// Creates the error of a transport that does not have the call.
     #[must_use]
     pub fn unsupported(call: impl std::fmt::Display) -> Self {
         Self::Refused {
@@ -137,13 +137,14 @@ impl TransportError {
         }
     }
 
-    /// Reports an answer of an earlier epoch than one before it, which no server of the protocol gives.
+    /// Creates the error for an answer with an earlier epoch than one before it, which breaks the
+    /// protocol.
     pub(crate) fn earlier_epoch(call: &'static str, earlier: &EarlierEpoch) -> Self {
         let (field, reason) = ("epoch".into(), earlier.to_string());
         Self::MalformedResponse { call, field, reason }
     }
 
-    /// A network error without a time to wait.
+    /// Creates a network error without a time to wait.
     #[must_use]
     pub fn network(reason: impl Into<String>) -> Self {
         Self::Network { reason: reason.into(), retry_after: None }

@@ -28,8 +28,8 @@ macro_rules! answer {
     };
 }
 
-/// A typed method for each [`Call`], with the errors of [`Transport::call`]. An answer of another kind
-/// is [`TransportError::MalformedResponse`].
+/// A typed method for each [`Call`], with the errors of [`Transport::call`]. An answer of the wrong
+/// kind is [`TransportError::MalformedResponse`].
 #[async_trait]
 pub trait TransportExt: Transport {
     /// Pushes operations: `POST /v1/vfs/crdt/push`.
@@ -82,13 +82,14 @@ pub trait TransportExt: Transport {
         answer!(self, StageState, Call::StageState(staging_id.clone()))
     }
 
-    /// Opens the stage and a resumable upload of `size` bytes, or finds them: `POST /v1/vfs/blobs/uploads`.
-    /// Returns the number of bytes that the server has.
+    /// Opens the stage and a resumable upload of `size` bytes, or returns the existing ones: `POST
+    /// /v1/vfs/blobs/uploads`. Returns the number of bytes that the server has.
     async fn open_upload(&self, stage: &StageRequest, size: u64) -> Result<u64, TransportError> {
         answer!(self, OpenUpload, Call::OpenUpload { stage: stage.clone(), size })
     }
 
-    /// Appends the bytes from `offset` up to `size`, the end: `PATCH /v1/vfs/blobs/uploads/{stagingId}`.
+    /// Appends the bytes from `offset` to the end at `size`: `PATCH
+    /// /v1/vfs/blobs/uploads/{stagingId}`.
     async fn append(
         &self,
         staging_id: &StagingId,
@@ -147,9 +148,9 @@ pub trait TransportExt: Transport {
         answer!(self, Purge, Call::Purge { item_id: item_id.clone(), recursive })
     }
 
-    /// Reads many small blobs: `POST /v1/vfs/blobs/batch/read`. Returns one outcome for each, in the order
-    /// asked for, with bytes that are not verified yet; `None` where the server or the transport does not
-    /// have the call, and each blob has to be downloaded.
+    /// Reads many small blobs: `POST /v1/vfs/blobs/batch/read`. Returns one outcome for each, in
+    /// the order of the request, with unverified bytes; `None` if the server or the transport lacks
+    /// the call, so that each blob has to be downloaded.
     async fn read_blobs(
         &self,
         blobs: &[BlobId],

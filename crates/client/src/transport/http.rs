@@ -34,10 +34,11 @@ use self::meant_for::MeantFor;
 use super::call::{Answer, BatchFile, ByteStream, Call, PullQuery, Transport};
 use super::error::TransportError;
 
-/// Gives the bearer token.
+/// A source of bearer tokens.
 #[async_trait]
 pub trait TokenProvider: Send + Sync + 'static {
-    /// The token to send. `refresh` is set when the server has just refused the one before.
+    /// Returns the token to send. `refresh` is set if the server has just rejected the previous
+    /// one.
     ///
     /// # Errors
     /// A sentence that says why there is no token.
@@ -49,7 +50,7 @@ pub trait TokenProvider: Send + Sync + 'static {
 pub struct StaticToken(String);
 
 impl StaticToken {
-    /// Makes a provider of this token.
+    /// Creates a provider of this token.
     #[must_use]
     pub fn new(token: impl Into<String>) -> Self {
         Self(token.into())
@@ -66,21 +67,21 @@ impl TokenProvider for StaticToken {
 /// The address of a server, and the limits of calls to it.
 #[derive(Debug, Clone)]
 pub struct HttpConfig {
-    /// `http://` or `https://`, host and port; a path is kept as a prefix.
+    /// The URL of the server: `http://` or `https://`, host and port; a path is kept as a prefix.
     pub base_url: String,
     /// The longest time to open a connection.
     pub connect_timeout: Duration,
     /// The longest time of a call, except for streamed contents.
     pub request_timeout: Duration,
-    /// The longest time for which a streamed content may stand still.
+    /// The longest time without progress of a streamed content.
     pub idle_timeout: Duration,
-    /// Bytes a second below which a streamed content is taken for stuck, a download over each
-    /// `idle_timeout`, an upload over the whole of it.
+    /// The rate in bytes per second below which a streamed content counts as stalled: for a
+    /// download over each `idle_timeout`, for an upload over the whole of it.
     pub slowest_transfer: u64,
 }
 
 impl HttpConfig {
-    /// The server at `base_url`, with the usual time-outs.
+    /// Creates a configuration for the server at `base_url`, with the default time-outs.
     #[must_use]
     pub fn new(base_url: impl Into<String>) -> Self {
         Self {
@@ -105,7 +106,7 @@ impl From<String> for HttpConfig {
     }
 }
 
-/// A server reached over HTTP.
+/// A transport to a server over HTTP.
 pub struct HttpTransport {
     http: reqwest::Client,
     base: Url,
@@ -114,14 +115,14 @@ pub struct HttpTransport {
     meant_for: MeantFor,
 }
 
-/// Bodies below this are not worth compressing.
+/// The size from which a body is compressed.
 const COMPRESS_FROM: usize = 1_024;
 
-/// The kind of data that a request gives to the server.
+/// The kind of data that a request sends to the server.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Gives {
     Nothing,
-    /// Something of the user's.
+    /// Data that belongs to the user.
     Data,
 }
 
@@ -130,18 +131,18 @@ struct HttpCall {
     name: &'static str,
     method: Method,
     url: Url,
-    /// JSON, and whether it is compressed.
+    /// The JSON body, and whether it is compressed.
     body: Option<(Bytes, bool)>,
-    /// `None` for what streams.
+    /// The time limit; `None` for streams.
     timeout: Option<Duration>,
     headers: HeaderMap,
 }
 
 impl HttpTransport {
-    /// A transport to the server of `config`.
+    /// Creates a transport to the server of `config`.
     ///
     /// # Errors
-    /// [`TransportError::InvalidAddress`] if the base URL is none, or TLS cannot be set up.
+    /// [`TransportError::InvalidAddress`] if the base URL is invalid, or TLS cannot be set up.
     pub fn new(config: HttpConfig, token: impl TokenProvider) -> Result<Self, TransportError> {
         let refused = TransportError::InvalidAddress;
         let base = Url::parse(&config.base_url).map_err(|error| {
@@ -172,7 +173,7 @@ impl HttpTransport {
         Ok(Self { http, base, config, token: Box::new(token), meant_for: MeantFor::default() })
     }
 
-    /// The URL of a route; each element of `path` is one step, whatever is in it.
+    /// Returns the URL of a route; each element of `path` becomes one escaped step.
     fn url(&self, path: &[&str]) -> Url {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
@@ -181,7 +182,8 @@ impl HttpTransport {
         url
     }
 
-    /// The URL of what is done with a deleted item, and with what was deleted with it.
+    /// Returns the URL of a call about a deleted item and, if `recursive`, the items deleted with
+    /// it.
     fn trashed_url(&self, path: &[&str], recursive: bool) -> Url {
         let mut url = self.url(path);
         if !recursive {
@@ -190,7 +192,7 @@ impl HttpTransport {
         url
     }
 
-    /// Sends a call; on `401` asks for another token, once. Returns any answer but that.
+    /// Sends a call; on `401` it asks for another token, once. Returns any answer except a `401`.
     async fn send(&self, call: &HttpCall) -> Result<Response, TransportError> {
         let mut refresh = false;
         loop {
@@ -221,7 +223,7 @@ impl HttpTransport {
         answer::read(call.name, response).await
     }
 
-    /// An answer's body, for as long as it flows.
+    /// Returns an answer's body as a stream that fails when it stalls.
     fn stream(
         &self,
         response: Response,
@@ -258,7 +260,7 @@ fn malformed(call: &'static str, field: &str, reason: &str) -> TransportError {
     TransportError::MalformedResponse { call, field: field.into(), reason: reason.into() }
 }
 
-/// The body of a batch.
+/// Builds the body of a batch.
 #[must_use]
 pub fn batch_request(files: &[BatchFile]) -> BlobBatchRequest {
     let file = |file: &BatchFile| BlobBatchFile {
@@ -275,7 +277,7 @@ pub fn batch_request(files: &[BatchFile]) -> BlobBatchRequest {
 /// Returns the result of each file of a batch, in the order sent.
 ///
 /// # Errors
-/// [`TransportError::MalformedResponse`] if the answer is not one for each file.
+/// [`TransportError::MalformedResponse`] if the answer does not have one result for each file.
 pub fn batch_results(
     answer: BlobBatchResponse,
     files: Vec<BatchFile>,
@@ -366,7 +368,7 @@ impl Transport for HttpTransport {
     }
 }
 
-/// The calls, one method each.
+/// The calls of [`Transport`], with one method for each.
 impl HttpTransport {
     async fn push(&self, request: &PushRequest) -> Result<PushResponse, TransportError> {
         self.fetch(self.post("push", &["crdt", "push"], request)).await
@@ -541,7 +543,7 @@ impl HttpTransport {
     }
 }
 
-/// A stream without its first `skip` bytes.
+/// Returns a stream without its first `skip` bytes.
 fn from_byte(
     bytes: impl Stream<Item = Result<Bytes, std::io::Error>> + Send,
     mut skip: u64,

@@ -13,13 +13,13 @@ pub struct HybridClock {
 }
 
 impl HybridClock {
-    /// The clock as it was kept.
+    /// Restores a clock from its stored state.
     #[must_use]
     pub const fn new(last: Option<Timestamp>, seen: Option<Timestamp>) -> Self {
         Self { last, seen }
     }
 
-    /// The last stamp that it gave.
+    /// The last stamp that the clock assigned.
     #[must_use]
     pub const fn last(&self) -> Option<Timestamp> {
         self.last
@@ -39,13 +39,14 @@ impl HybridClock {
         time
     }
 
-    /// A time came along in the feed.
+    /// Raises the greatest time seen in the feed to `time`.
     pub fn observe(&mut self, time: Timestamp) {
         self.seen = self.seen.max(Some(time));
     }
 
-    /// Lowers the last stamp to `believed`, a time below the clock that the server stored, but
-    /// never below `queued`, the greatest stamp in the queue, or a received one.
+    /// Lowers the last stamp to `believed`, the earlier time that the server stored, but never
+    /// below `queued`, the greatest stamp in the queue, nor below the greatest time seen in the
+    /// feed.
     pub fn lower(&mut self, believed: Timestamp, queued: Option<Timestamp>) {
         let floor = Some(believed).max(queued).max(self.seen);
         self.last = self.last.min(floor);

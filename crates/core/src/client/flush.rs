@@ -1,4 +1,4 @@
-//! The flush cycle: what to push next, and what an answer does to the queue.
+//! The flush cycle: decides what to push next, and how an answer changes the queue.
 
 use crate::cursor::Epoch;
 use crate::guardrail::Violation;
@@ -8,15 +8,15 @@ use crate::operation::Operation;
 use crate::time::Timestamp;
 use crate::wire::{PushReason, PushResponse, PushStatus};
 
-/// Bytes of a push's body besides its operations: the client's id and the frame.
+/// The bytes of a push's body apart from its operations: the client's id and the frame.
 const FRAME_BYTES: usize = 512;
 
 /// A flush: pushes until nothing is pending.
 #[derive(Debug, Clone)]
 pub struct FlushCycle {
-    /// Recoveries since something got somewhere.
+    /// The number of recoveries since an operation last succeeded.
     recoveries: u32,
-    /// The first operation that was stale then.
+    /// The first stale operation of the latest recovery.
     stuck_at: Option<OpId>,
     /// The offset of all pending write ids that is not durable yet.
     shift: u64,
@@ -52,19 +52,21 @@ pub struct Refused {
 /// The changes that an answered push makes to the queue, to be committed in one transaction.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct FlushCommit {
-    /// Applied, now or before: overlaid until a settled pull covers them.
+    /// The operations applied now or before; each stays overlaid until a settled pull covers it.
     pub acknowledged: Vec<Acknowledged>,
-    /// Superseded operations: not pushed again, and overlaid like those that were applied.
+    /// Superseded operations; they are not pushed again, and stay overlaid like applied ones.
     pub outdated: Vec<Refused>,
-    /// Refused: to the list of rejected operations.
+    /// Rejected operations, to move to the list of rejected operations.
     pub rejected: Vec<Refused>,
-    /// Shift the write ids of everything that was pending before this push by so much.
+    /// The amount by which to raise the write ids of all operations that were pending before this
+    /// push.
     pub shift: u64,
-    /// The server believed less than the clock said: no more than this.
+    /// The latest time that the server accepts, if the clock is ahead of it: the clock is lowered
+    /// to this.
     pub believed: Option<Timestamp>,
     /// The server's epoch, if its answer has one. Operations acknowledged in another epoch must be
-    /// queued again. Operations rejected here stay queued after them: the missing ones may be the
-    /// reason.
+    /// queued again. Operations rejected by this answer stay queued behind those: the missing ones
+    /// may be the reason.
     pub epoch: Option<Epoch>,
 }
 
@@ -73,7 +75,8 @@ pub struct FlushCommit {
 pub enum FlushStep {
     /// Commit the changes and push the rest.
     Commit(FlushCommit),
-    /// Commit what there is, pull until settled, call [`FlushCycle::recover`], push again.
+    /// Commit the results so far, pull until settled, call [`FlushCycle::recover`], then push
+    /// again.
     Recover {
         /// The results before the first stale operation, if there are any.
         commit: Option<FlushCommit>,
@@ -95,13 +98,13 @@ pub struct MalformedResults {
 /// The reason why a flush ends early.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum FlushError {
-    /// The answer does not fit the push; nothing of it is to be taken.
+    /// The answer does not fit the push; none of its results may be committed.
     #[error(transparent)]
     Malformed(#[from] MalformedResults),
     /// The recoveries are used up.
     #[error("{0}")]
     Violation(Box<Violation>),
-    /// The counter has no room left.
+    /// The replica has used up all write ids.
     #[error("the replica's write ids are exhausted: create a new replica")]
     WriteIdsUsedUp,
 }
@@ -119,8 +122,9 @@ impl FlushCycle {
         self.at_most
     }
 
-    /// Takes as many of `pending`, the head of the queue with the size of each operation's JSON,
-    /// as one push can carry; at least one. Their write ids are as this cycle has rebased them.
+    /// Takes as many operations of `pending` as one push can carry, but at least one. `pending` is
+    /// the head of the queue, with the size of each operation's JSON. The returned operations have
+    /// the write ids that this cycle assigned.
     ///
     /// # Errors
     /// [`FlushError::WriteIdsUsedUp`].
@@ -198,7 +202,7 @@ impl FlushCycle {
             return Ok(FlushStep::Commit(commit));
         }
         if self.stuck_at.as_ref() != first_stale {
-            // A pull brought back what was stuck before: that is progress too.
+            // A pull brought back the operation that was stuck before: that is progress too.
             (self.recoveries, self.stuck_at) = (0, first_stale.cloned());
         }
         if self.recoveries == MAX_STALE_RECOVERIES {

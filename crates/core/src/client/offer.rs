@@ -1,9 +1,10 @@
-//! Offering again: decides what a replica sends back to a server that lost part of its history.
+//! Offering again: decides which changes a replica sends back to a server that lost part of its
+//! history.
 //!
 //! A server that was restored from a backup, emptied or failed over lacks changes that a replica
 //! received. [`Shared`] is the part of the history that both have. [`decide`] compares the
-//! replica's confirmed state with the server's present one. It returns, in the order in which they
-//! are sent, operations and contents, and separately what cannot be offered and why.
+//! replica's confirmed state with the server's present one. It returns the operations and contents
+//! to send, in order, and separately the changes that cannot be offered, with the reasons.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -19,11 +20,11 @@ use crate::item::Metadata;
 use crate::operation::{Action, Upsert};
 use crate::time::Timestamp;
 
-/// Registers that are read at a time.
+/// The greatest number of registers that are read at a time.
 pub const PAGE: usize = 500;
-/// The longest path that is kept of something lost, in bytes.
+/// The longest path that is stored with a lost change, in bytes.
 const MAX_PATH_BYTES: usize = 4_096;
-/// Epochs that a replica remembers to have followed.
+/// The greatest number of former epochs that a replica remembers.
 const MAX_TRAIL: usize = 256;
 
 /// A register as the replica holds it.
@@ -42,7 +43,7 @@ pub type HeldLink = Held<(ItemId, ItemId)>;
 /// A grant: the item, the principal and the level.
 pub type HeldGrant = (ItemId, Principal, Held<AccessLevel>);
 
-/// A register that was there and is gone.
+/// A register that was present and is removed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Removal {
@@ -52,14 +53,14 @@ pub enum Removal {
     Link {
         /// The container of the link.
         parent: ItemId,
-        /// The item that hung under it.
+        /// The item that hung under the container.
         child: ItemId,
     },
     /// The grant was removed.
     Grant {
-        /// The item that it was on.
+        /// The item that the grant was on.
         item: ItemId,
-        /// The principal that had it.
+        /// The principal that had the grant.
         principal: Principal,
     },
 }
@@ -78,13 +79,13 @@ enum Through {
 }
 
 impl Shared {
-    /// Shares nothing: the server has none of what the replica received.
+    /// Shares nothing: the server has none of the changes that the replica received.
     #[must_use]
     pub fn nothing() -> Self {
         Self { through: Through::Nothing }
     }
 
-    /// Everything that the replica received is on the server.
+    /// Shares everything: the server has all that the replica received.
     #[must_use]
     pub fn everything() -> Self {
         Self { through: Through::Everything }
@@ -96,7 +97,7 @@ impl Shared {
         Self { through: Through::Position(position, changed_at) }
     }
 
-    /// The last position that both have: `None` unless it is known.
+    /// The last shared position, with its time; `None` if it is not known.
     #[must_use]
     pub fn last(&self) -> Option<Cursor> {
         match self.through {
@@ -120,8 +121,9 @@ impl Shared {
         }
     }
 
-    /// Returns whether a register received at `at` is part of it. A register of unknown position is
-    /// not: its time says when it was written, not when the server received it.
+    /// Returns whether the shared part includes a register received at `at`. It excludes a register
+    /// of unknown position: the register's time says when it was written, not when the server
+    /// received it.
     #[must_use]
     pub fn has(&self, at: Option<Position>) -> bool {
         match &self.through {
@@ -132,14 +134,14 @@ impl Shared {
     }
 }
 
-/// The epochs that a replica followed, each with the last position that it applied there.
+/// The epochs that a replica followed, each with the last position that it applied in it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Trail(Vec<Cursor>);
 
 impl Trail {
-    /// Notes that the replica went on from `cursor` to `next`. Only the last position of an epoch
-    /// is kept.
+    /// Records that the replica advanced from `cursor` to `next`. Only the last position of an
+    /// epoch is kept.
     pub fn step(&mut self, cursor: Option<&Cursor>, next: &Cursor) {
         let epoch = |cursor: &Cursor| Position::parse(&cursor.change_id).map(|at| at.epoch);
         let Some(cursor) = cursor else { return };
@@ -154,9 +156,9 @@ impl Trail {
         }
     }
 
-    /// The last position that the replica, now at `cursor`, has in common with a feed whose epochs
-    /// end where `history` says. The time is that of the position or of one before it; `None` where
-    /// the replica applied later positions of that epoch and knows the time of none before.
+    /// The last position that the replica, now at `cursor`, shares with a feed whose epochs end
+    /// where `history` says. The time is `None` if the replica applied later positions of that
+    /// epoch and does not know the time of this one.
     #[must_use]
     pub fn fork(
         &self,
@@ -180,18 +182,18 @@ impl Trail {
 pub enum Offer {
     /// An operation of the replica.
     Operation {
-        /// The item that it is about.
+        /// The item that the operation changes.
         item: ItemId,
-        /// The register that it sets.
+        /// The register that the operation sets.
         action: Action,
         /// The time of the lost change.
         occurred_at: Timestamp,
     },
     /// A content to upload.
     Content {
-        /// The item that it is for.
+        /// The item that the content belongs to.
         item: ItemId,
-        /// The content as the lost history had it.
+        /// The attachment in the lost history.
         attachment: Box<Attachment>,
         /// The content that the shared history had.
         expected: Option<BlobId>,
@@ -206,11 +208,11 @@ pub enum Offer {
 pub struct Lost {
     /// The item that the change belongs to.
     pub item: ItemId,
-    /// The former path of the item.
+    /// The former path of the item in the tree.
     pub path: String,
     /// The change that was lost.
     pub change: LostChange,
-    /// The reason for which it was not offered.
+    /// The reason why the change was not offered.
     pub reason: LostReason,
     /// The time of the change.
     pub authored_at: Timestamp,
@@ -220,7 +222,7 @@ pub struct Lost {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "kind")]
 pub enum LostChange {
-    /// The item with everything in it.
+    /// The item with everything under it.
     Item,
     /// Fields of an item.
     Fields,
@@ -238,7 +240,7 @@ pub enum LostChange {
         /// The container of the link.
         parent_id: ItemId,
     },
-    /// A grant, or a higher level of one.
+    /// A grant that was added or raised.
     #[serde(rename_all = "camelCase")]
     Grant {
         /// The kind of principal.
@@ -267,7 +269,7 @@ pub enum LostChange {
         digest: Sha256Digest,
         /// The media type that the author stated.
         content_type: Option<Arc<str>>,
-        /// The time of its bytes.
+        /// The time of the content's bytes.
         modified_at: Option<Timestamp>,
         /// True if the bytes are on this device.
         here: bool,
@@ -286,11 +288,11 @@ pub enum LostChange {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum LostReason {
-    /// A grant is never given again without the user's word.
+    /// A lost grant is only given again with the user's consent.
     NeedsConsent,
     /// The item is in another owner's tree, in a folder that the server does not show to the user.
     NotShown,
-    /// The user's level does not allow it.
+    /// The user's level does not permit the change.
     NotPermitted,
     /// The bytes are not on this device.
     NoBytes,
@@ -299,7 +301,7 @@ pub enum LostReason {
 }
 
 impl LostReason {
-    /// The reason in words, and what can be done.
+    /// The reason in words, with advice for the user.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
@@ -313,7 +315,7 @@ impl LostReason {
 }
 
 impl Lost {
-    /// Returns the key of the entry in the list: one for each register.
+    /// Returns the key of the lost change in the list: one for each register.
     #[must_use]
     pub fn key(&self) -> String {
         self.change.key(&self.item)
@@ -321,7 +323,7 @@ impl Lost {
 }
 
 impl LostChange {
-    /// The content whose bytes stay on this device because it is lost elsewhere.
+    /// The lost content whose bytes stay on this device.
     #[must_use]
     pub fn kept(&self) -> Option<&BlobId> {
         match self {
@@ -330,7 +332,7 @@ impl LostChange {
         }
     }
 
-    /// The key of an entry of the list about `item`.
+    /// The key in the list of a lost change of `item`.
     #[must_use]
     pub fn key(&self, item: &ItemId) -> String {
         let (kind, more): (&str, &[&str]) = match self {
@@ -352,21 +354,21 @@ impl LostChange {
     }
 }
 
-/// Counts of the changes that were offered, and of those that could not be.
+/// Counts of the changes that were offered, and of the changes that could not be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Offered {
-    /// Grants removed or lowered.
+    /// The number of grants that were removed or lowered.
     pub revocations: u64,
-    /// Deletions of items and removals of links.
+    /// The number of deleted items and removed links.
     pub deletions: u64,
-    /// Items created again or brought up to date.
+    /// The number of items that were created again or updated.
     pub items: u64,
     /// The number of links and moves.
     pub links: u64,
     /// The number of contents.
     pub contents: u64,
-    /// Changes that could not be offered, in the list of lost changes now.
+    /// The number of changes that could not be offered and are now in the list of lost changes.
     pub listed: u64,
 }
 
@@ -377,7 +379,7 @@ impl Offered {
         self.revocations + self.deletions + self.items + self.links + self.contents
     }
 
-    /// Adds another count to this one.
+    /// Adds another set of counts to this one.
     pub fn add(&mut self, other: Self) {
         self.revocations += other.revocations;
         self.deletions += other.deletions;
@@ -389,14 +391,14 @@ impl Offered {
 }
 
 /// The two sides of the comparison, and the receiver of the decision. *Old* is the replica's
-/// confirmed state, *new* the server's present one. Pages have at most [`PAGE`] registers; an empty
-/// one is the end.
+/// confirmed state, *new* the server's present one. A page has at most [`PAGE`] registers; an empty
+/// page ends the list.
 pub trait Sides {
     /// The error of reading or writing.
     type Error;
 
-    /// The removals that the old side knows, after the number `after`, in the order of their
-    /// positions; each with its number.
+    /// Returns the old side's removals with a number above `after`, each with its number, in the
+    /// order of their positions.
     fn removals(&mut self, after: i64) -> Result<Vec<(i64, Held<Removal>)>, Self::Error>;
     /// Returns all grants of the old side.
     fn grants(&mut self) -> Result<Vec<HeldGrant>, Self::Error>;
@@ -437,30 +439,30 @@ pub trait Sides {
     fn is_offered(&mut self, id: &ItemId) -> Result<bool, Self::Error>;
     /// Returns whether the bytes of a content are on this device.
     fn has_bytes(&mut self, attachment: &Attachment) -> Result<bool, Self::Error>;
-    /// Takes an offer, behind those before it.
+    /// Takes an offer, to send after the earlier ones.
     fn offer(&mut self, offer: Offer) -> Result<(), Self::Error>;
-    /// Takes an entry of the list of lost changes.
+    /// Adds a lost change to the list.
     fn list(&mut self, lost: Lost) -> Result<(), Self::Error>;
-    /// Returns whether the list has the item itself as lost.
+    /// Returns whether the list contains the item itself as lost.
     fn is_listed(&mut self, id: &ItemId) -> Result<bool, Self::Error>;
 }
 
-/// The id under which an item of `user` is created again where the server has given its own to
-/// somebody else. It is the same on all of the user's devices.
+/// The id under which an item of `user` is created again when the server has given the original id
+/// to another user's item. It is the same on all of the user's devices.
 #[must_use]
 pub fn derived_id(id: &ItemId, lost: Option<Epoch>, user: &UserId) -> ItemId {
     let epoch = lost.map_or(u64::MAX, Epoch::as_u64).to_le_bytes();
     derived("vfs-sync 2026 item offered again", [id.as_str(), user.as_str()], &epoch)
 }
 
-/// The id of the conflicted copy of a content that is offered again while the item has another
-/// one. It is the same on all of the user's devices.
+/// The id of the conflicted copy that holds a content offered again, if the item has another
+/// content by then. It is the same on all of the user's devices.
 #[must_use]
 pub fn copy_id(id: &ItemId, digest: Sha256Digest, user: &UserId) -> ItemId {
     derived("vfs-sync 2026 copy offered again", [id.as_str(), user.as_str()], &digest.0)
 }
 
-/// The staging id under which a replica offers a content again that it kept with its list of lost
+/// The staging id under which a replica offers again a content that it kept with its list of lost
 /// changes.
 #[must_use]
 pub fn staging_id(blob_id: &BlobId, replica_id: &ReplicaId) -> StagingId {
@@ -483,7 +485,7 @@ fn derive(context: &str, parts: [&str; 2], last: &[u8]) -> String {
     hash.finalize().to_hex().as_str()[..32].to_owned()
 }
 
-/// Compares both sides and hands over offers and lost changes, in the order of sending.
+/// Compares both sides and passes offers and lost changes to `sides`, in the order of sending.
 ///
 /// # Errors
 /// The error of a read or write that failed.
@@ -512,7 +514,7 @@ struct Decider<'a, S> {
     shared: &'a Shared,
     lost_epoch: Option<Epoch>,
     offered: Offered,
-    /// Links of items that are created again, beside the one under which they are created.
+    /// Further links of items that are created again, besides the link under which each is created.
     later: Vec<(ItemId, Held<ItemId>)>,
 }
 
@@ -544,7 +546,7 @@ impl<S: Sides> Decider<'_, S> {
         self.sides.list(Lost { item: item.clone(), path, change, reason, authored_at })
     }
 
-    /// The path that an item of the old side had, or of the new one where the old lacks it.
+    /// The path of an item on the old side, or on the new side if the old side lacks the item.
     fn path(&mut self, id: &ItemId) -> Result<String, S::Error> {
         let (mut names, mut owner, mut bytes) = (Vec::new(), None, 0);
         let (mut at, mut seen) = (id.clone(), HashSet::new());
@@ -594,7 +596,7 @@ impl<S: Sides> Decider<'_, S> {
         }
     }
 
-    // What narrows access goes first.
+    // Changes that narrow access are offered first.
 
     fn revocations(&mut self) -> Result<(), S::Error> {
         self.removals(|this, held| {
@@ -681,8 +683,8 @@ impl<S: Sides> Decider<'_, S> {
         self.operation(child, Action::LinkRemove { parent }, authored_at)
     }
 
-    /// The container in `realm` that an item was moved to, if the new side does not have it there
-    /// and has it somewhere in that realm that the replica knows it left.
+    /// The container in `realm` that an item was moved to, if the new side lacks that link but has
+    /// the item in another container of the realm that the replica knows it left.
     fn moved_within(&mut self, child: &ItemId, realm: &UserId) -> Result<Option<ItemId>, S::Error> {
         let mut here = None;
         let old_parents = self.sides.old_parents(child)?;
@@ -723,8 +725,8 @@ impl<S: Sides> Decider<'_, S> {
                 }
             }
         }
-        // What was put or moved into something after the shared history brings it back, where
-        // somebody deleted it since.
+        // A content that was put into a deleted item, or an item that was moved into one, after the
+        // shared history brings it back.
         let mut after: Option<ItemId> = None;
         loop {
             let page = self.sides.contents(after.as_ref())?;
@@ -771,7 +773,7 @@ impl<S: Sides> Decider<'_, S> {
         self.operation(&old.item_id, Action::Upsert(Box::new(changed)), held.authored_at)
     }
 
-    /// The id that an item of the old side has on the new one.
+    /// The id on the new side of an item of the old side.
     fn target(&mut self, old: &Held<ItemView>) -> Result<ItemId, S::Error> {
         let id = &old.value.item_id;
         let taken = self.sides.new_item(id)?.is_some_and(|new| new.owner_id != old.value.owner_id);
@@ -800,8 +802,8 @@ impl<S: Sides> Decider<'_, S> {
         Ok(offered.then_some((target, level)))
     }
 
-    /// Creates an item again unless it exists, with its containers of the same owner. Returns
-    /// whether it exists then.
+    /// Creates an item again if it does not exist, with its containers of the same owner. Returns
+    /// whether it exists afterwards.
     fn ensure(&mut self, id: &ItemId) -> Result<bool, S::Error> {
         let (mut chain, mut seen) = (Vec::new(), HashSet::new());
         let mut at = id.clone();
@@ -833,7 +835,7 @@ impl<S: Sides> Decider<'_, S> {
         };
         let own = old.value.owner_id == *self.user;
         if !own && container.as_ref().is_none_or(|(_, level)| *level < AccessLevel::Write) {
-            // A listed container stands for the items under it.
+            // A listed container represents the items under it.
             if let Some(above) = &above
                 && container.is_none()
                 && self.sides.is_listed(above)?
@@ -867,8 +869,8 @@ impl<S: Sides> Decider<'_, S> {
         self.operation(&target, Action::Upsert(Box::new(upsert)), old.authored_at)
     }
 
-    /// Offers a lost link, after those of the containers that it hangs under: a move into
-    /// something that was moved comes after it.
+    /// Offers a lost link after the links above it: a move into a moved container comes after the
+    /// container's own move.
     fn link(
         &mut self,
         held: Held<(ItemId, ItemId)>,
@@ -1001,7 +1003,7 @@ impl<S: Sides> Decider<'_, S> {
         self.sides.offer(Offer::Content { item: target, attachment, expected, occurred_at })
     }
 
-    // What widens access is for the user to decide.
+    // Changes that widen access need the user's decision.
 
     fn grants(&mut self) -> Result<(), S::Error> {
         for (item, principal, held) in self.sides.grants()? {
@@ -1020,7 +1022,7 @@ impl<S: Sides> Decider<'_, S> {
     }
 }
 
-/// The fields in which the old form of an item differs from the new one.
+/// Returns the fields in which an item's old form differs from its new one.
 fn differing(old: &ItemView, new: &ItemView) -> Option<Upsert> {
     let mut changed = Upsert::default();
     if old.object_type != new.object_type {

@@ -1,4 +1,4 @@
-//! The pull cycle: checks each page and says what to commit, or which rule was broken.
+//! The pull cycle: checks each page, and returns the changes to commit or the rule that was broken.
 //!
 //! ```
 //! use vfs_sync_core::client::pull::PullCycle;
@@ -23,7 +23,7 @@ use crate::limits::MAX_WRITE_ID_ENTRIES;
 use crate::time::Timestamp;
 use crate::wire::{PullPage, WriteIds};
 
-/// A pull until it is settled.
+/// The state of a pull until it is settled.
 #[derive(Debug, Clone)]
 pub struct PullCycle {
     cursor: Option<Cursor>,
@@ -43,7 +43,7 @@ pub struct PageCommit {
     pub cursor: Option<Cursor>,
     /// The baseline to send with later pulls.
     pub baseline: Option<Cursor>,
-    /// The newest head of the pages so far, to send along as well; `None` once settled.
+    /// The newest head of the pages so far, to send with the next pull; `None` once settled.
     pub head: Option<Cursor>,
     /// The new floor, if the page changed it.
     pub floor: Option<WriteIds>,
@@ -63,7 +63,7 @@ impl PullCycle {
         Self { cursor, baseline, head: None, floor, epoch: None, seen: Seen::default() }
     }
 
-    /// The floor is of `epoch`; `None` if that is not known.
+    /// Sets the epoch that the floor belongs to; `None` if it is not known.
     #[must_use]
     pub fn in_epoch(self, epoch: Option<Epoch>) -> Self {
         Self { epoch, ..self }
@@ -81,21 +81,21 @@ impl PullCycle {
         self.epoch
     }
 
-    /// The cursor to ask with.
+    /// The cursor to pull from.
     #[must_use]
     pub fn cursor(&self) -> Option<&Cursor> {
         self.cursor.as_ref()
     }
 
-    /// The baseline to send along.
+    /// The baseline to send with the pull.
     #[must_use]
     pub fn baseline(&self) -> Option<&Cursor> {
         self.baseline.as_ref()
     }
 
-    /// Returns the newest head of the pages so far, to send with the next pull. Entries that moved
-    /// up to it before a page was read are not in the pages before: a server that lost the head has
-    /// such entries back in their older places, before the cursor.
+    /// Returns the newest head of the pages so far, to send with the next pull. An entry that moves
+    /// up to this head while the pages are read is in none of them. A server that lost the head has
+    /// such an entry at its older place again, before the cursor.
     #[must_use]
     pub fn head(&self) -> Option<&Cursor> {
         self.head.as_ref()
@@ -149,7 +149,7 @@ impl PullCycle {
         })
     }
 
-    /// Takes the page's ids as seen, unless one was.
+    /// Records the page's ids as seen; fails if one of them was seen before.
     fn check_replay(&mut self, items: &[Entry]) -> Result<(), Violation> {
         let ascending = self.seen.ascending.len();
         for (index, entry) in items.iter().enumerate() {
@@ -226,9 +226,9 @@ fn raise(floor: &mut WriteIds, map: &WriteIds) -> bool {
     changed
 }
 
-/// The ids of a cycle. Ids of our own server ascend and are kept as numbers; any other is kept as
-/// half of a strong hash: a long cycle takes little memory, and nobody can construct two ids that
-/// collide.
+/// The change ids seen in a cycle. Ids that our own server made ascend and are kept as numbers; any
+/// other id is kept as half of a strong hash. So a long cycle takes little memory, and nobody can
+/// construct two ids that collide.
 #[derive(Debug, Clone, Default)]
 struct Seen {
     ascending: Vec<Position>,
@@ -250,7 +250,7 @@ impl Seen {
         self.others.insert(hash(id))
     }
 
-    /// Removes the entries that were inserted since there were `ascending` numbered ones.
+    /// Removes the entries inserted since the set held `ascending` numbered ones.
     fn forget(&mut self, ascending: usize, inserted: &[Entry]) {
         self.ascending.truncate(ascending);
         if !self.others.is_empty() {
@@ -266,7 +266,7 @@ fn hash(id: &ChangeId) -> [u8; 16] {
     hash.as_bytes()[..16].try_into().expect("a hash has 32 bytes")
 }
 
-/// The first bytes of a hash are hash enough.
+/// A hasher that takes the first bytes: the keys are hashes already.
 #[derive(Debug, Clone, Copy, Default)]
 struct FirstBytes(u64);
 

@@ -1,5 +1,5 @@
-//! A replica's exported state: canonical JSON, the same bytes for the same state, and every check
-//! that stands before it is taken over.
+//! A replica's exported state: canonical JSON, the same bytes for the same state, and all checks
+//! that it must pass before a replica is created from it.
 
 mod check;
 mod form;
@@ -21,7 +21,7 @@ pub use check::{client_id, parse};
 
 /// The name of the format in the JSON.
 pub const FORMAT: &str = "vfs-sync.replica-state";
-/// The version of the form.
+/// The version of the JSON form.
 pub const VERSION: u64 = 1;
 
 /// The whole state of a replica, without contents and transient values: attempts, times, the stop
@@ -123,7 +123,7 @@ pub struct QueuedOperation {
     pub operation: Operation,
 }
 
-/// An operation that was refused.
+/// An operation that the server rejected.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RejectedOperation {
     /// The operation as it was sent.
@@ -135,10 +135,11 @@ pub struct RejectedOperation {
 }
 
 impl ReplicaState {
-    /// Writes the canonical JSON. With `redacted` it says so, and cannot be hydrated.
+    /// Writes the canonical JSON. With `redacted`, the JSON is marked as redacted and cannot be
+    /// hydrated.
     ///
     /// # Errors
-    /// What `writer` fails with.
+    /// The error of `writer`.
     pub fn write(&self, writer: impl Write, redacted: bool) -> std::io::Result<()> {
         form::write(self, writer, redacted)
     }

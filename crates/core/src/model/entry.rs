@@ -24,7 +24,7 @@ pub struct Entry {
     pub body: EntryBody,
 }
 
-/// An entry but for its position.
+/// An entry without its position.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EntryBody {
     /// The user who caused the change; `None` if the server did.
@@ -33,8 +33,7 @@ pub struct EntryBody {
     pub authored_at: Timestamp,
     /// The operation that caused the change, present only in its author's feed.
     pub origin: Option<Origin>,
-    /// The replica that attached a content, present only in its author's feed and if the replica
-    /// named itself.
+    /// The replica that attached a content, if it named itself; present only in its author's feed.
     pub author_replica: Option<ReplicaId>,
     /// The change to the user's view.
     pub change: Change,
@@ -55,7 +54,7 @@ pub struct Origin {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RemovalReason {
-    /// The reader may no longer see it.
+    /// The reader may no longer see the subject.
     Revoked,
 }
 
@@ -64,7 +63,7 @@ pub enum RemovalReason {
 pub enum Change {
     /// An item that appeared or changed, with its whole present state.
     ItemUpsert(Box<ItemView>),
-    /// The item is gone.
+    /// An item was deleted or left the view.
     ItemDelete {
         /// The item that was deleted.
         item: ItemId,
@@ -80,7 +79,7 @@ pub enum Change {
         /// The level that the grant gives.
         level: AccessLevel,
     },
-    /// A grant is gone.
+    /// A grant was removed or left the view.
     GrantRemove {
         /// The item that the grant was on.
         item: ItemId,
@@ -96,7 +95,7 @@ pub enum Change {
         /// The item that hangs under the container.
         child: ItemId,
     },
-    /// A link is gone.
+    /// A link was removed or left the view.
     LinkRemove {
         /// The container of the link.
         parent: ItemId,
@@ -105,9 +104,9 @@ pub enum Change {
         /// The reason, unless the link was removed.
         reason: Option<RemovalReason>,
     },
-    /// A content of an item; for [`RelationKind::File`] it replaces the one before.
+    /// A content of an item; with [`RelationKind::File`] it replaces the previous content.
     BlobAttach(Box<Attachment>),
-    /// A content is gone.
+    /// A content was detached or left the view.
     BlobDetach {
         /// The item that the content belonged to.
         item: ItemId,
@@ -146,7 +145,7 @@ pub struct ItemView {
 /// The subject of an entry. A feed holds one entry for each key: the newest.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EntryKey {
-    /// An item, by its id.
+    /// An item, identified by its id.
     Item(ItemId),
     /// A link between two items.
     Link {
@@ -174,7 +173,8 @@ pub enum EntryKey {
 }
 
 impl EntryKey {
-    /// The key of an attachment: an item has one current content, and any number of others.
+    /// The key of an attachment. An item has one current content, and any number of other
+    /// attachments.
     #[must_use]
     pub fn attachment(item: &ItemId, kind: RelationKind, ref_id: &RefId) -> Self {
         match kind {
@@ -248,7 +248,7 @@ impl Change {
         )
     }
 
-    /// The item that the change is about; for a link, the child.
+    /// The item that the change concerns; for a link, the child.
     #[must_use]
     pub fn item(&self) -> &ItemId {
         match self {
@@ -263,7 +263,7 @@ impl Change {
     }
 }
 
-/// The form of an entry on the wire: flat, `null` for what does not apply. A feed stores it
+/// The wire form of an entry: flat, with `null` for fields that do not apply. A feed stores it
 /// without the two fields of the position.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -595,7 +595,7 @@ impl EntryBody {
     }
 }
 
-/// Completes a stored entry with its position, giving its form on the wire.
+/// Completes a stored entry with its position, and returns its wire form.
 ///
 /// `stored` comes from [`EntryBody::to_stored_json`]; the position's id needs no escape.
 #[must_use]

@@ -51,16 +51,16 @@ pub enum InvalidName {
     /// The name has a NUL.
     #[error("must not contain NUL")]
     Nul,
-    /// The name is `.` or `..`, which mean a folder itself and its parent.
+    /// The name is `.` or `..`, which denote a folder itself and its parent.
     #[error("must not be '.' or '..'")]
     Dots,
 }
 
 impl Name {
-    /// Checks `text` and takes it as a name.
+    /// Creates a name from a valid `text`.
     ///
     /// # Errors
-    /// [`InvalidName`] says which rule it breaks.
+    /// [`InvalidName`] names the rule that `text` breaks.
     pub fn new(text: impl AsRef<str>) -> Result<Self, InvalidName> {
         let text = text.as_ref();
         if text.is_empty() {
@@ -101,7 +101,7 @@ impl<'de> Deserialize<'de> for Name {
     }
 }
 
-/// Metadata: each key is a register of its own.
+/// The metadata of an item: each key is a separate register.
 pub type Metadata = BTreeMap<Arc<str>, serde_json::Value>;
 
 /// The longest metadata key, in bytes.
@@ -132,7 +132,7 @@ pub fn metadata_problem<'a>(
     }
 }
 
-/// The length of a value's JSON text, without writing it out.
+/// The length of a value's JSON text, computed without building the text.
 fn json_bytes(value: &serde_json::Value) -> usize {
     struct Count(usize);
     impl std::io::Write for Count {
@@ -164,19 +164,19 @@ pub struct Encrypted {
     pub signature: Option<Arc<str>>,
 }
 
-/// The encrypted form as fields beside each other: `encryptedPayload`, `keyEpoch`,
-/// `encryptionNonce`, `encryptionAad`, `encryptionSignature`.
+/// The encrypted form as five separate fields: `encryptedPayload`, `keyEpoch`, `encryptionNonce`,
+/// `encryptionAad`, `encryptionSignature`.
 pub(crate) type EncryptedFields =
     (Option<Arc<str>>, Option<u64>, Option<Arc<str>>, Option<Arc<str>>, Option<Arc<str>>);
 
 impl Encrypted {
-    /// Reads the fields; fails with the first that breaks a rule, and how.
+    /// Reads the fields; fails with the first field that breaks a rule, and the rule.
     pub(crate) fn from_fields(
         fields: EncryptedFields,
     ) -> Result<Option<Self>, (&'static str, &'static str)> {
         let (payload, key_epoch, nonce, aad, signature) = fields;
         let Some(payload) = payload else {
-            // Part of an encrypted form is no form: to pass it over would drop what was written.
+            // A part of an encrypted form is invalid: ignoring it would drop what the client wrote.
             let left = [
                 ("keyEpoch", key_epoch.is_some()),
                 ("encryptionNonce", nonce.is_some()),
@@ -202,7 +202,7 @@ impl Encrypted {
         (Some(payload), Some(key_epoch), nonce, aad, signature)
     }
 
-    /// The first field that breaks a rule, if any, and how.
+    /// The first field that breaks a rule, with the rule; `None` if all are valid.
     #[must_use]
     pub fn problem(&self) -> Option<(&'static str, &'static str)> {
         if self.key_epoch == 0 || self.key_epoch > crate::id::WriteId::MAX.get() {

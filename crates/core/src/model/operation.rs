@@ -1,5 +1,5 @@
-//! Operations: the writes of a replica. The wire's struct of options exists once, here; inside,
-//! each variant of an operation has exactly its own fields.
+//! Operations: the writes of a replica. The wire format is one struct of optional fields, defined
+//! here once; in memory, each variant of an operation has exactly its own fields.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -19,15 +19,15 @@ use crate::time::Timestamp;
 /// A write by one replica.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Operation {
-    /// Random, never derived from the write id.
+    /// The operation's random id, never derived from the write id.
     pub op_id: OpId,
-    /// The item that it is about; for links, the child.
+    /// The item that the operation changes; for links, the child.
     pub item_id: ItemId,
     /// The replica that authored the operation.
     pub replica_id: ReplicaId,
-    /// The operation's number in its replica.
+    /// The write id of the operation in its replica.
     pub write_id: WriteId,
-    /// The author's hybrid logical clock.
+    /// The time of the author's hybrid logical clock.
     pub occurred_at: Timestamp,
     /// The part of the feed that the author had applied when the operation was queued; `None` from
     /// clients that do not state it, and for a deletion that applies regardless. It never changes.
@@ -43,7 +43,7 @@ pub struct Operation {
 pub enum Basis {
     /// The replica had applied nothing.
     Start,
-    /// The feed up to this position, the last of the last page that was committed.
+    /// The replica had applied the feed up to this position.
     At(Cursor),
 }
 
@@ -78,7 +78,7 @@ impl From<Basis> for Option<Cursor> {
 /// Reads an optional field in which `null` is a value: only an absent field is `None`.
 ///
 /// # Errors
-/// Those of the value.
+/// The errors of the value.
 pub fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
@@ -88,33 +88,33 @@ pub fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
 /// The change that an operation makes.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// Creates the item or sets the present fields, and "not deleted".
+    /// Creates the item or sets the given fields, and clears "deleted".
     Upsert(Box<Upsert>),
-    /// The item is gone.
+    /// Marks the item as deleted.
     Delete,
-    /// The principal's grant on the item.
+    /// Gives the principal a grant on the item.
     GrantAdd {
         /// The principal that gets the grant.
         principal: Principal,
         /// The level that the grant gives.
         level: AccessLevel,
     },
-    /// The principal has no grant on the item.
+    /// Removes the principal's grant on the item.
     GrantRemove {
         /// The principal that loses the grant.
         principal: Principal,
     },
-    /// The item hangs under `parent`.
+    /// Links the item under `parent`.
     LinkAdd {
         /// The container of the link.
         parent: ItemId,
     },
-    /// The item does not hang under `parent`.
+    /// Removes the link of the item under `parent`.
     LinkRemove {
         /// The container of the link.
         parent: ItemId,
     },
-    /// The item moves under `parent`, away from its other parents in that tree.
+    /// Moves the item under `parent`, away from its other parents in the same realm.
     LinkReassign {
         /// The new container of the child.
         parent: ItemId,
@@ -128,11 +128,11 @@ pub struct Upsert {
     pub object_type: Option<ObjectType>,
     /// The new name, if it changes.
     pub name: Option<Name>,
-    /// Metadata keys; `None` removes one.
+    /// The metadata keys to set; `None` removes a key.
     pub metadata: BTreeMap<Arc<str>, Option<serde_json::Value>>,
     /// The encrypted form, instead of name and metadata.
     pub encrypted: Option<Encrypted>,
-    /// The container of a new item, which determines its owner. Ignored if the item exists.
+    /// The container of a new item; the item gets the same owner. Ignored if the item exists.
     pub parent: Option<ItemId>,
 }
 
@@ -148,9 +148,9 @@ pub enum OpType {
     LinkAdd,
     LinkRemove,
     LinkReassign,
-    /// A content was attached; only in feeds.
+    /// A content was attached; occurs only in feeds.
     BlobAttach,
-    /// A content was detached; only in feeds.
+    /// A content was detached; occurs only in feeds.
     BlobDetach,
 }
 
@@ -165,7 +165,7 @@ pub struct WireOperation<'a> {
     pub replica_id: ReplicaId,
     pub write_id: WriteId,
     pub occurred_at: Timestamp,
-    /// Absent and `null` differ.
+    /// An absent field differs from `null`.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub basis: Option<Basis>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

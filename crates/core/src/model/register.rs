@@ -24,14 +24,14 @@ pub struct Register<T> {
 /// A write that arrives at a register, as the server sees it.
 #[derive(Debug, Clone)]
 pub struct Write {
-    /// The stamp as sent: what the write is compared by.
+    /// The stamp as sent, by which the write is compared.
     pub stamp: Stamp,
-    /// The latest time that is believed: the server's now and a minute.
+    /// The latest time that the server accepts: its present time plus the accepted lead.
     latest: Timestamp,
 }
 
 impl Write {
-    /// A write of `author` that says it was made at `occurred_at`, arriving at `now`.
+    /// Creates a write of `author` that claims the time `occurred_at` and arrives at `now`.
     #[must_use]
     pub fn new(occurred_at: Timestamp, author: Arc<Author>, now: Timestamp) -> Self {
         Self {
@@ -48,7 +48,7 @@ impl Write {
 
     /// Returns the stamp to store for a write that supersedes `held`: greater than `held`, at most
     /// the server's time plus the accepted lead, and never later than as sent. A later stamp would
-    /// supersede what the replica writes next at the same time.
+    /// supersede the replica's next write at the same time.
     #[must_use]
     pub fn stored(&self, held: Option<&Stamp>) -> Stamp {
         let believed = self.stamp.authored_at.min(self.latest);
@@ -63,7 +63,8 @@ impl Write {
     }
 
     /// Sets `register` to `value` regardless of its stamp and returns a stamp above the old one,
-    /// later than as sent where necessary. For registers that are decided by what the author saw.
+    /// later than as sent where necessary. It serves registers that are decided by what the author
+    /// saw.
     pub fn set_above<T>(&self, register: &mut Option<Register<T>>, value: T) -> Stamp {
         let mut stamp = self.stored(None);
         if let Some(held) = register.as_ref().map(|r| &r.stamp).filter(|held| stamp <= **held) {
@@ -73,8 +74,7 @@ impl Write {
         stamp
     }
 
-    /// Sets `register` to `value` if the write supersedes it; returns the stamp that the register
-    /// then has.
+    /// Sets `register` to `value` if the write supersedes it; returns the register's new stamp.
     pub fn set<T>(&self, register: &mut Option<Register<T>>, value: T) -> Option<Stamp> {
         let held = register.as_ref().map(|r| &r.stamp);
         if !self.beats(held) {
@@ -86,7 +86,7 @@ impl Write {
     }
 }
 
-/// An item: its owner for ever, and a register for each field.
+/// An item: its permanent owner, its time of creation, and a register for each field.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Item {
     /// The user who owns the item.
@@ -174,14 +174,14 @@ pub type GrantRegister = Register<Option<AccessLevel>>;
 /// The register of a child's last move within a realm: the container.
 pub type MoveRegister = Register<ItemId>;
 
-/// The item's fields as a database row holds them: compact, with each stamp once.
+/// The item's fields in the form of a database row: compact, with each stamp stored once.
 #[derive(Serialize, Deserialize)]
 struct StoredFields {
     version: u8,
     stamps: Vec<Stamp>,
     object_type: Option<(u32, ObjectType)>,
     name: Option<(u32, String)>,
-    /// Values are JSON text: the compact encoding does not describe itself.
+    /// Metadata values as JSON text: the compact encoding does not describe itself.
     metadata: Vec<(String, u32, Option<String>)>,
     encrypted: Option<(u32, Encrypted)>,
     deleted: Option<(u32, bool)>,

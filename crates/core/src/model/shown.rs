@@ -1,4 +1,4 @@
-//! The time that an item shows: the one of the bytes that it shows, and of no others.
+//! The modification time that an item shows: always the time of its present bytes.
 
 use serde_json::{Value, json};
 
@@ -6,13 +6,13 @@ use crate::id::BlobId;
 use crate::item::Metadata;
 use crate::time::Timestamp;
 
-/// The metadata key of a time that belongs to no bytes in particular: what an item without content
-/// shows, and one whose content came from a client that gave it no time.
+/// The metadata key of a modification time that belongs to no particular bytes. An item shows it if
+/// it has no content, or a content whose client stated no time.
 pub const MTIME: &str = "mtime";
-/// The metadata key of a later touch: `{"mtime": …, "blobId": …}`, one register.
+/// The metadata key of a later touch, one register: `{"mtime": …, "blobId": …}`.
 pub const TOUCHED: &str = "touched";
 
-/// Returns the time to show for an item with this metadata and content; `None` if it has none.
+/// Returns the time to show for an item with this metadata and content; `None` if there is none.
 ///
 /// `content` is the blob and the time of its attach. A touch applies exactly while its blob is
 /// the content, so it never applies to other bytes. Times are not compared: a touch may set an
@@ -31,14 +31,14 @@ pub fn shown_time(
     metadata.get(MTIME).and_then(time)
 }
 
-/// The time of the touch that metadata holds, and the blob that it is of.
+/// The time of the touch in the metadata, and the blob that it belongs to.
 #[must_use]
 pub fn touched(metadata: &Metadata) -> Option<(Timestamp, &str)> {
     let touched = metadata.get(TOUCHED)?;
     Some((time(touched.get("mtime")?)?, touched.get("blobId")?.as_str()?))
 }
 
-/// The metadata key and its value that make an item with this content show `time`.
+/// The metadata key and value that make an item with this content show `time`.
 #[must_use]
 pub fn touch(content: Option<&BlobId>, time: Timestamp) -> (&'static str, Value) {
     match content {

@@ -19,7 +19,7 @@ pub struct Stamp {
     pub author: Arc<Author>,
 }
 
-/// The part of a [`Stamp`] that names its operation. Two stamps of one operation share it.
+/// The part of a [`Stamp`] that names its operation. All stamps of one operation share it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Author {
     /// The user who wrote.

@@ -1,5 +1,5 @@
-//! The tree as an application sees it: confirmed state, queued operations on top, a name for
-//! each sibling.
+//! The tree as an application sees it: the confirmed state with the queued operations on top, and a
+//! unique name for each sibling.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -50,12 +50,12 @@ pub struct NodeContent {
     pub digest: Sha256Digest,
     /// The content type that the uploader stated.
     pub content_type: Option<Arc<str>>,
-    /// The time that came with them; clients of earlier versions gave none.
+    /// The time of the bytes as the client stated it; clients of earlier versions stated none.
     pub modified_at: Option<Timestamp>,
 }
 
 impl Node {
-    /// Returns the time to show: that of the present bytes, else that of the item's creation, which
+    /// Returns the time to show: the content's time, or else the time of the item's creation, which
     /// is the same on every replica.
     #[must_use]
     pub fn modified_at(&self) -> Timestamp {
@@ -64,7 +64,7 @@ impl Node {
     }
 }
 
-/// A node under the operations of the queue that are about it.
+/// A node with the queued operations on it applied.
 #[derive(Debug, Clone)]
 pub struct Overlay<'a> {
     user: &'a UserId,
@@ -73,15 +73,15 @@ pub struct Overlay<'a> {
 }
 
 impl<'a> Overlay<'a> {
-    /// Begins with the confirmed node, if there is one. `user` owns what the queue creates at the
-    /// top.
+    /// Begins with the confirmed node, if there is one. `user` owns items that the queue creates at
+    /// the top.
     #[must_use]
     pub fn new(user: &'a UserId, confirmed: Option<Node>) -> Self {
         Self { user, node: confirmed, deleted: false }
     }
 
-    /// Applies one operation to the overlay. `place` is the owner of the named parent's tree and the reader's
-    /// level there: a created item gets both.
+    /// Applies one operation to the overlay. `place` is the owner of the named parent's tree, and
+    /// the reader's level in that tree: a created item gets both.
     pub fn apply(&mut self, op: &Operation, place: Option<(UserId, AccessLevel)>) {
         match &op.action {
             Action::Delete => self.deleted = true,
@@ -140,8 +140,8 @@ fn set_fields(node: &mut Node, upsert: &Upsert) {
     }
 }
 
-/// The parents of an item under one more operation of the queue. `confirmed` says whether the
-/// server has the item; `same_tree` whether two containers have one owner.
+/// The parents of an item after one more queued operation. `confirmed` says whether the server has
+/// the item; `same_tree` whether two containers have one owner.
 pub fn overlay_parents(
     parents: &mut BTreeSet<ItemId>,
     op: &Operation,
@@ -170,12 +170,12 @@ pub fn overlay_parents(
     }
 }
 
-/// A name for each of `siblings`, in their order: unique among them, and the same on every
-/// replica. Where several share a name, the one made first keeps it and each later one shows as
+/// Returns a name for each of `siblings`, in their order: unique among them, and the same on every
+/// replica. If several share a name, the one created first keeps it and each later one shows as
 /// `name (conflict <short id>).ext`. An item without a name shows as `untitled (<short id>)`.
 ///
-/// `home` owns their container, or the tree at its top: what others own, and somebody linked or
-/// shared, counts as later, so that it takes no name away.
+/// `home` owns their container, or the tree at its top. Items of other owners, linked or shared
+/// into it, count as later, so they never take a name from the owner's items.
 #[must_use]
 pub fn sibling_names<'a>(
     home: &UserId,
@@ -223,7 +223,7 @@ pub fn sibling_names<'a>(
     siblings.iter().enumerate().map(shown).collect()
 }
 
-/// The name with a mark before its extension, cut so that it stays a name.
+/// The name with a conflict mark before its extension, cut so that it stays a valid name.
 fn conflict_name(name: Option<&Name>, short_id: &str) -> String {
     let Some(name) = name else { return format!("untitled ({short_id})") };
     with_mark(name.as_str(), &format!(" (conflict {short_id})"))
@@ -252,8 +252,8 @@ pub fn conflict_copy_name(name: &Name, device: &str, at: Timestamp, number: u32)
     Name::new(marked).unwrap_or_else(|_| Name::new("conflict").expect("a word is a name"))
 }
 
-/// A device's name as a conflicted copy shows it: without what no file name should have, and
-/// short.
+/// A device's name for a conflicted copy: shortened, and without characters that file names should
+/// not have.
 #[must_use]
 pub fn device_name(device: &str) -> String {
     let kept = |c: char| !(c.is_control() || "/\\:*?\"<>|()".contains(c));

@@ -1,4 +1,4 @@
-//! Decision of an attach: rights, the required checkpoint, the expected present content.
+//! Decides an attach: rights, the required checkpoint, the expected present content.
 
 use std::collections::BTreeMap;
 
@@ -46,7 +46,7 @@ impl Checkpoint {
         }
     }
 
-    /// Compares the stored state with the checkpoint; `None` if it has all that is required.
+    /// Compares the stored state with the checkpoint; returns `None` if the state has reached it.
     fn missing_in(&self, stored: Option<&ReconcileState>) -> Option<CheckpointGap> {
         let none = WriteIds::new();
         let cursor = stored.map(|state| &state.cursor);
@@ -89,7 +89,7 @@ pub struct CheckpointGap {
 /// A replica's write id that a reconcile state does not have yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WriteIdGap {
-    /// The replica that the ids are of.
+    /// The replica that the write ids belong to.
     pub replica_id: ReplicaId,
     /// The write id that the checkpoint requires.
     pub required: WriteId,
@@ -100,7 +100,7 @@ pub struct WriteIdGap {
 /// The rows that deciding an attach needs, read under their locks.
 #[derive(Debug, Clone, Default)]
 pub struct AttachRows {
-    /// The stage; an error names what of the row is malformed.
+    /// The stage; an error names the malformed part of the row.
     pub stage: Option<Result<StageRow, String>>,
     /// The item, if it exists.
     pub item: Option<Item>,
@@ -118,7 +118,7 @@ pub struct AttachRows {
     pub attached: Vec<MadeAttach>,
 }
 
-/// An attach that was made, with what a repetition of it is compared by.
+/// An earlier attach, with the data to compare a repetition with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MadeAttach {
     /// The attachment that was made.
@@ -131,16 +131,16 @@ pub struct MadeAttach {
 /// The content that an attach was to replace, as its request said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expected {
-    /// The request did not say.
+    /// The request named no expectation.
     Any,
-    /// The item was to have no content.
+    /// The item was expected to have no content.
     Nothing,
-    /// The item was to have this content.
+    /// The item was expected to have this content.
     Blob(BlobId),
 }
 
 impl Expected {
-    /// The expectation of a request.
+    /// Returns the expectation of a request.
     #[must_use]
     pub fn of(request: &AttachRequest) -> Self {
         match &request.expected_blob_id {
@@ -150,7 +150,7 @@ impl Expected {
         }
     }
 
-    /// The form that a store keeps: a mark, and for a blob its id.
+    /// Encodes the expectation for a store: a mark, and for a blob its id.
     #[must_use]
     pub fn to_text(&self) -> String {
         match self {
@@ -160,7 +160,7 @@ impl Expected {
         }
     }
 
-    /// Reads the form that a store keeps; `None` for any other text.
+    /// Decodes the stored form; `None` for any other text.
     #[must_use]
     pub fn from_text(text: &str) -> Option<Self> {
         match text {
@@ -171,16 +171,16 @@ impl Expected {
     }
 }
 
-/// The reason why an attach changes nothing.
+/// The reasons why an attach is rejected.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AttachRefusal {
-    /// `400`: part of a checkpoint.
+    /// `400`: the request has only part of a checkpoint.
     IncompleteCheckpoint,
-    /// `404`: no such stage of the user's.
+    /// `404`: the user has no such stage.
     UnknownStage,
-    /// `404`: no such item that the user sees.
+    /// `404`: the user sees no such item.
     UnknownItem,
-    /// `403`: the user may read the item, not write it.
+    /// `403`: the user may read the item but not write it.
     NotPermitted,
     /// `409`: the reconcile state is behind the checkpoint.
     Behind(Box<CheckpointGap>),
@@ -188,18 +188,18 @@ pub enum AttachRefusal {
     Empty,
     /// `409`: the stage is abandoned, or attached to another item.
     NotAttachable(StageStatus),
-    /// `409`: the stage's time is over.
+    /// `409`: the stage has expired.
     Expired,
-    /// `409`: the blob is attached to this item as another kind.
+    /// `409`: the blob is attached to this item with another relation.
     OtherKind(RelationKind),
     /// `409`: the stage was attached with another value of this field.
     Differs(&'static str),
-    /// `409`: another content was attached since; this is it.
+    /// `409`: another content was attached since, with this blob.
     ContentChanged(Option<BlobId>),
-    /// `413`: with these bytes the item's owner would have more than they may. Decided where the
-    /// usage is locked.
+    /// `413`: the bytes would exceed the quota of the item's owner. The store decides this once it
+    /// has locked the usage.
     OwnerOverQuota,
-    /// `500`: a stored row is malformed; this says which and how.
+    /// `500`: a stored row is malformed; the text names the row and the problem.
     MalformedRow(String),
 }
 
@@ -219,7 +219,8 @@ pub struct AttachChanges {
     pub attachment: Attachment,
     /// The content that the request expected, for comparison with its repetitions.
     pub expected: Expected,
-    /// The entries for each user's feed, unless the item comes back: then [`Revival`] makes them.
+    /// The entries for each user's feed; empty if the item comes back, because [`Revival`] makes
+    /// them then.
     ///
     /// [`Revival`]: crate::server::push::Revival
     pub feed: BTreeMap<UserId, Vec<Addition>>,
@@ -228,7 +229,7 @@ pub struct AttachChanges {
 /// Decides an attach by `user`; `ref_id` is the id that a new attachment gets.
 ///
 /// # Errors
-/// [`AttachRefusal`] says why nothing is to change.
+/// [`AttachRefusal`] gives the reason; nothing changes then.
 pub fn decide_attach(
     user: &UserId,
     request: &AttachRequest,
@@ -306,7 +307,7 @@ pub fn decide_attach(
     Ok(Attached { response, changes: Some(AttachChanges { attachment, expected, feed }) })
 }
 
-/// Decides an attach of a stage that is already attached: the same request gets the same answer,
+/// Decides an attach of a stage that is already attached: a repeated request gets the same answer,
 /// regardless of its checkpoint and basis.
 fn repeated(
     stage: &StageRow,

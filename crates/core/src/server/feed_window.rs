@@ -1,5 +1,5 @@
-//! A feed's history, and the part of the feed that a pull gets: the epochs in which the feed got
-//! entries, which positions it has, and whether it can serve a cursor.
+//! A feed's history, and the part of the feed that a pull gets: the epochs of the feed, the
+//! positions that it has in each, and whether it can serve a cursor.
 //!
 //! Counters continue across epochs, so an entry's epoch follows from its counter.
 
@@ -9,7 +9,7 @@ use crate::limits::MAX_PULL_LIMIT;
 use crate::server::push::Head;
 use crate::wire::EpochEnd;
 
-/// The first entry that a feed got in an epoch.
+/// The first entry of a feed in an epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EpochStart {
     /// The epoch that starts here.
@@ -27,14 +27,13 @@ pub struct History {
 }
 
 impl History {
-    /// A history whose epochs began with `starts`, in ascending order.
+    /// Creates a history whose epochs began with `starts`, in ascending order.
     #[must_use]
     pub fn new(head: Head, starts: Vec<EpochStart>) -> Self {
         Self { head, starts }
     }
 
-    /// Returns whether the head alone determines everything about these cursors: they are positions
-    /// of its epoch.
+    /// Returns whether the head alone decides about these cursors: all are positions of its epoch.
     #[must_use]
     pub fn told_by_head<'a>(
         head: Option<&Head>,
@@ -52,7 +51,7 @@ impl History {
     }
 
     /// Returns the position of an entry. Entries before the oldest stored epoch count as part of
-    /// that.
+    /// that epoch.
     #[must_use]
     pub fn position(&self, counter: u64) -> Position {
         let at = self.starts.partition_point(|start| start.first <= counter);
@@ -85,8 +84,8 @@ impl History {
         Some(self.starts.get(at + 1).map_or(self.head.counter, |next| next.first.saturating_sub(1)))
     }
 
-    /// Returns whether the feed handed `cursor` out: it has that epoch, and the counter is not
-    /// after its last one there.
+    /// Returns whether the feed handed `cursor` out: the feed has the cursor's epoch, and the
+    /// cursor's counter is not above the feed's last one in that epoch.
     #[must_use]
     pub fn has(&self, cursor: &Cursor) -> bool {
         let Some(position) = Position::parse(&cursor.change_id) else { return false };
@@ -95,8 +94,9 @@ impl History {
             && cursor.changed_at <= self.head.changed_at
     }
 
-    /// Returns the counter up to which a reader that applied `cursor` has seen this feed: that of
-    /// the cursor, or of the last remaining entry of its epoch; 0 if the epoch is not known here.
+    /// Returns the counter up to which a reader that applied `cursor` has seen this feed: the
+    /// cursor's own, or that of the last remaining entry in the cursor's epoch; 0 if the feed does
+    /// not have the epoch.
     #[must_use]
     pub fn seen_through(&self, cursor: &Cursor) -> u64 {
         let position = Position::parse(&cursor.change_id);
@@ -129,18 +129,18 @@ pub struct PullRequest {
     pub head: Option<Cursor>,
     /// The replica whose write id must be in the map.
     pub client_id: Option<ReplicaId>,
-    /// Entries at most: 1 to 500.
+    /// The greatest number of entries: 1 to 500.
     pub limit: u32,
 }
 
 impl PullRequest {
-    /// Returns the positions that the request names: the feed's history must have them all.
+    /// Returns the positions that the request names, all of which the feed's history must have.
     pub fn positions(&self) -> impl Iterator<Item = &Cursor> {
         self.cursor.iter().chain(&self.baseline).chain(&self.head)
     }
 
-    /// Returns whether the answer takes the epochs of the feed before its head's: to name the
-    /// positions of entries, to judge a cursor, or to refuse one.
+    /// Returns whether answering needs the feed's epochs before the head's: to name the positions
+    /// of entries, to check a cursor, or to reject one.
     #[must_use]
     pub fn takes_history(&self, head: Option<&Head>) -> bool {
         let Some(head) = head else { return false };
@@ -149,7 +149,7 @@ impl PullRequest {
             || self.misses_pruned(head)
     }
 
-    /// Returns whether removals were pruned that the client may not know of.
+    /// Returns whether removals were pruned that the client may not have received.
     fn misses_pruned(&self, head: &Head) -> bool {
         let pruned = head.pruned.map_or(0, |(counter, _)| counter);
         counter(self.cursor.as_ref()).max(counter(self.baseline.as_ref())) < pruned
@@ -173,20 +173,20 @@ pub struct Rematerialize {
 /// The part of a feed that a pull gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Served {
-    /// Entries of this window.
+    /// The entries of this window.
     Window(Window),
     /// An empty page: the feed has no entry yet.
     Empty,
-    /// Nothing: the cursor cannot be served.
+    /// No entries: the feed cannot serve the cursor.
     Rematerialize(Rematerialize),
 }
 
 /// A range of a feed's entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
-    /// The counter that the entries come strictly after.
+    /// The counter after which the entries begin.
     pub after: u64,
-    /// The counter up to which removals are left out.
+    /// The counter up to which the page leaves out removals.
     pub skip_removals_to: u64,
     /// The baseline that the answer carries.
     pub baseline: Option<Cursor>,
@@ -220,7 +220,7 @@ impl Window {
         Served::Window(Self { after, skip_removals_to, baseline, limit, history })
     }
 
-    /// Returns the rows to read: one more than the page may have, to know whether there is more.
+    /// Returns the number of rows to read: one above the page's limit, to detect further entries.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.limit + 1

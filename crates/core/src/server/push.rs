@@ -1,4 +1,4 @@
-//! Decision of a push: load, decide, write.
+//! Decides a push in three parts: load, decide, write.
 //!
 //! A back end opens a transaction, takes its locks, and asks [`PushBatch::needs`] which rows to
 //! load until it asks for none; then [`decide()`] turns batch and rows into the results and a
@@ -63,7 +63,7 @@ pub use rows::{
     PlacedEntry, Places, Rows, Set, Tail,
 };
 
-/// A push as it was received: each operation parsed, or known to be malformed.
+/// A push as the server received it: each operation is parsed, or known to be malformed.
 #[derive(Debug, Clone)]
 pub struct PushBatch {
     /// The user of the verified token.
@@ -71,7 +71,7 @@ pub struct PushBatch {
     /// The replica that pushes.
     pub replica: ReplicaId,
     entries: Vec<Received>,
-    /// True for the operations of a replica, with write ids; false for an attach's.
+    /// True for a replica's push, with write ids; false for the operation of an attach.
     is_push: bool,
 }
 
@@ -81,7 +81,7 @@ enum Received {
     Malformed { op_id: Option<OpId>, detail: String },
 }
 
-/// A body that is not of a push's form.
+/// A body that does not have the form of a push.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPush {
     /// The body is not the JSON of a push.
@@ -96,7 +96,7 @@ impl PushBatch {
     /// Reads a push's body. A malformed operation does not fail the batch; it gets its own result.
     ///
     /// # Errors
-    /// [`InvalidPush`] if the body is not of a push's form.
+    /// [`InvalidPush`] if the body does not have the form of a push.
     pub fn parse(user: UserId, body: &[u8]) -> Result<Self, InvalidPush> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -119,7 +119,7 @@ impl PushBatch {
         Ok(Self { user, replica: body.client_id, entries, is_push: true })
     }
 
-    /// A push of operations that are well formed already.
+    /// Creates a push of well-formed operations.
     #[must_use]
     pub fn new(user: UserId, replica: ReplicaId, operations: Vec<Operation>) -> Self {
         let entries = operations.into_iter().map(|op| Received::checked(op, &replica)).collect();
@@ -146,7 +146,7 @@ impl PushBatch {
         })
     }
 
-    /// Every item that the batch names: their owners' realms are what to lock.
+    /// Returns every item that the batch names; their owners' realms must be locked.
     #[must_use]
     pub fn named_items(&self) -> BTreeSet<ItemId> {
         self.operations()
@@ -155,7 +155,7 @@ impl PushBatch {
             .collect()
     }
 
-    /// The groups and organizations that the batch grants something to, or takes it from.
+    /// Returns the groups and organizations whose grants the batch adds or removes.
     #[must_use]
     pub fn named_groups(&self) -> BTreeSet<Principal> {
         let named = self.operations().filter_map(|op| match &op.action {
@@ -167,13 +167,13 @@ impl PushBatch {
         named.filter(|principal| principal.kind != PrincipalType::User).cloned().collect()
     }
 
-    /// Write ids not above `last`: what they were used for is to be looked up.
+    /// Returns the write ids that are not above `last`: their earlier uses must be looked up.
     #[must_use]
     pub fn replayed(&self, last: Option<WriteId>) -> BTreeSet<WriteId> {
         self.operations().map(|op| op.write_id).filter(|id| Some(*id) <= last).collect()
     }
 
-    /// The rows that deciding needs and `rows` does not have yet; `None` once it has them all.
+    /// Returns the rows that deciding needs and `rows` lacks; `None` once it has all of them.
     #[must_use]
     pub fn needs(&self, rows: &Rows) -> Option<Needs> {
         let mut needs = Needs::default();
@@ -189,7 +189,7 @@ impl PushBatch {
                 needs.grants.insert((op.item_id.clone(), principal.clone()));
             }
         }
-        // What has no item has no links: those of a new one are not looked for.
+        // An item that does not exist has no links, so those of a new item are not looked up.
         needs.links.retain(|(_, child)| !matches!(rows.items.get(child), Some(None)));
         needs.retain_missing(rows);
         if !needs.is_empty() {

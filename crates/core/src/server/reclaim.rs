@@ -1,53 +1,53 @@
-//! Removing a blob's bytes: the registry first says that they are to go, then the object store
-//! removes them, then the registry says that they are gone.
+//! Removal of a blob's bytes, in three steps: the registry marks them as to be deleted, the object
+//! store removes them, and the registry marks them as deleted.
 
 use super::stage::{BlobStatus, Stage};
 use crate::time::Timestamp;
 use crate::wire::StageStatus;
 
-/// Milliseconds after its stage's expiry for which the id of a deleted blob is not given out again:
+/// Milliseconds after its stage's expiry for which the id of a deleted blob is not assigned again:
 /// no client keeps an upload for longer without a settled pull.
 const KEEP_DELETED_ID_MILLIS: i64 = 366 * 24 * 3_600 * 1_000;
 
 /// The decision about a user's request to delete a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deletion {
-    /// It is deleted already: to the user it does not exist.
+    /// The blob is already deleted, so it does not exist for the user.
     Unknown,
-    /// Its bytes are to go since an earlier request.
+    /// An earlier request already marked the bytes for deletion.
     Repeated,
-    /// It is attached to something.
+    /// The blob is attached to an item.
     Attached,
-    /// It is to be discarded, as [`Stage::discard`] says.
+    /// The blob is to be discarded, as [`Stage::discard`] says.
     Discard,
 }
 
 /// The change that discards a live blob without attachments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Discard {
-    /// Its stage is open: the stage is abandoned.
+    /// The stage is open and becomes abandoned.
     Abandon,
-    /// Its bytes no longer count against the user that they are charged to.
+    /// The bytes no longer count against the user whom they are charged to.
     Uncharge,
 }
 
-/// The change that follows once something was removed from the object store.
+/// The change to the registry after the object store removed something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reclaimed {
-    /// Nothing changes: bytes came or a deletion began since the removal was planned.
+    /// Nothing changes: since the removal was planned, bytes arrived or a deletion began.
     Nothing,
-    /// The blob is deleted from now on; the sweeper looks at it once more.
+    /// The blob becomes deleted; the sweeper checks it once more later.
     Delete,
     /// The upload's remains are gone; the blob stays.
     Clear,
-    /// The id stays taken until then.
+    /// The id of the blob stays taken until this time.
     KeepId(Timestamp),
-    /// The stage and its blob are forgotten.
+    /// The stage and its blob are removed from the registry.
     Forget,
 }
 
 impl Stage {
-    /// Decides what a request to delete the stage's blob comes to.
+    /// Decides a request to delete the stage's blob.
     #[must_use]
     pub fn delete_blob(&self, is_attached: bool) -> Deletion {
         match self.blob_status {
@@ -67,8 +67,8 @@ impl Stage {
         }
     }
 
-    /// Decides what follows from a removal; `with_bytes` says whether the blob's own bytes were
-    /// removed, not only what an upload in parts left.
+    /// Decides the change that follows a removal; `with_bytes` says whether the blob's own bytes
+    /// were removed, not only the remains of an upload in parts.
     #[must_use]
     pub fn reclaimed(&self, with_bytes: bool, now: Timestamp) -> Reclaimed {
         match self.blob_status {

@@ -1,14 +1,14 @@
-//! Merging the state that a client reconciles into the one that the server keeps.
+//! Merges the state that a client reports into the state that the server keeps.
 
 use crate::id::{ReplicaId, WriteId};
 use crate::limits::MAX_WRITE_ID_ENTRIES;
 use crate::time::Timestamp;
 use crate::wire::{ReconcileRequest, ReconcileState, WriteIds};
 
-/// A reconciled write id above the last one that its replica used.
+/// A reported write id that is above the replica's last one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WriteIdAhead {
-    /// The replica that the ids are of.
+    /// The replica that the write ids belong to.
     pub replica_id: ReplicaId,
     /// The write id in the request.
     pub sent: WriteId,
@@ -16,9 +16,9 @@ pub struct WriteIdAhead {
     pub last: WriteId,
 }
 
-/// Merges a request, whose cursor the feed's history has, into the stored state: each part keeps the
-/// greater value. `last_of` returns the last write id of one of the user's replicas; a replica
-/// that is not known has nothing to be behind of, so its entry in the request is dropped.
+/// Merges a request, whose cursor the feed's history has, into the stored state: each part keeps
+/// the greater value. `last_of` returns the last write id of one of the user's replicas. The entry
+/// of an unknown replica is dropped, because it has no last write id to compare with.
 ///
 /// # Errors
 /// [`WriteIdAhead`] names the first replica whose write id the server never saw.
@@ -48,9 +48,8 @@ pub fn merge(
     Ok(merged)
 }
 
-/// Drops the entries of the replicas that were active longest ago, down to
-/// [`MAX_WRITE_ID_ENTRIES`]. `last_seen` returns when a replica was last active, `None` if it is
-/// not known.
+/// Drops the entries of the least recently active replicas, down to [`MAX_WRITE_ID_ENTRIES`].
+/// `last_seen` returns the time at which a replica was last active, `None` if it is not known.
 pub fn keep_most_active(
     write_ids: &mut WriteIds,
     last_seen: impl Fn(&ReplicaId) -> Option<Timestamp>,

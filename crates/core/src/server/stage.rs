@@ -1,8 +1,8 @@
-//! The life of a stage: opened, written to, complete, attached or abandoned; and the quota that its
-//! bytes count against.
+//! The life of a stage (opened, written to, complete, attached or abandoned), and the quota that
+//! its bytes count against.
 //!
-//! Every decision is a function of the rows as they are under their locks. It returns the rows to
-//! write, or the reason why nothing changes.
+//! Every decision is a function of the rows, read under their locks. It returns the rows to write,
+//! or the reason why nothing changes.
 
 use std::sync::Arc;
 
@@ -16,24 +16,24 @@ use crate::wire::{StageResponse, StageStatus};
 pub struct StageRow {
     /// The id of the stage.
     pub staging_id: StagingId,
-    /// The user who staged it: to everybody else it does not exist.
+    /// The user who staged the blob; for all others the stage does not exist.
     pub owner: UserId,
-    /// The blob that it brings.
+    /// The blob that the stage holds.
     pub blob_id: BlobId,
     /// The state of the stage.
     pub status: StageStatus,
-    /// The time when it was opened.
+    /// The time at which the stage was opened.
     pub staged_at: Timestamp,
-    /// The time until which it can be attached.
+    /// The time until which the stage can be attached.
     pub expires_at: Timestamp,
-    /// A hint for readers.
+    /// The media type of the bytes, a hint for readers.
     pub content_type: Option<Arc<str>>,
     /// Size and digest, once the bytes are in the object store.
     pub uploaded: Option<(u64, Sha256Digest)>,
 }
 
 impl StageRow {
-    /// Returns the stage in the form that its owner gets.
+    /// Returns the stage in the form that the server sends to its owner.
     #[must_use]
     pub fn to_response(&self) -> StageResponse {
         StageResponse {
@@ -52,22 +52,22 @@ impl StageRow {
 /// The state of a blob's bytes in the object store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BlobStatus {
-    /// The bytes are there, or are to come.
+    /// The bytes are stored, or will be.
     Live,
     /// The bytes are to be removed.
     Deleting,
-    /// The bytes were removed; the id is not given out again for a while.
+    /// The bytes were removed; the id is not assigned again for a while.
     Deleted,
 }
 
-/// A stage with everything that deciding about it takes.
+/// A stage with all data that decisions about it need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stage {
     /// The row of the stage.
     pub row: StageRow,
-    /// True if the client chose the expiry: then a repetition must name the same.
+    /// True if the client chose the expiry; a repetition must then name the same one.
     pub expiry_chosen: bool,
-    /// Bytes that count against the quota of `charged`.
+    /// The bytes that count against the quota of `charged`.
     pub reserved: u64,
     /// The user whom the bytes count against: the stager until they are attached, the item's owner
     /// from then on.
@@ -81,15 +81,15 @@ pub struct Stage {
 pub struct NewStage {
     /// The id of the stage.
     pub staging_id: StagingId,
-    /// The blob that it brings.
+    /// The blob that the stage is to hold.
     pub blob_id: BlobId,
-    /// The time when it ends by itself.
+    /// The time at which the stage expires.
     pub expires_at: Timestamp,
-    /// True if the client chose `expires_at`: then a repetition must name the same.
+    /// True if the client chose `expires_at`; a repetition must then name the same time.
     pub expiry_chosen: bool,
-    /// A hint for readers.
+    /// The media type of the bytes, a hint for readers.
     pub content_type: Option<String>,
-    /// Bytes that come with the request, which count from now on; 0 where they come later.
+    /// The number of bytes in the request, which count from now on; 0 if they follow later.
     pub size: u64,
 }
 
@@ -98,87 +98,87 @@ pub struct NewStage {
 pub struct UploadRow {
     /// The object store's name of the upload; `None` before its first byte.
     pub handle: Option<String>,
-    /// The lease of the process that writes to it.
+    /// The lease of the process that writes to the upload.
     pub lease: String,
-    /// Bytes in all, where that is known already.
+    /// The total number of bytes, if it is known.
     pub length: Option<u64>,
-    /// The metadata that its client sent, unchanged.
+    /// The client's metadata, as the client sent it.
     pub metadata: Option<String>,
-    /// Bytes that are in the object store, durably.
+    /// The number of bytes that the object store holds durably.
     pub received: u64,
-    /// Full parts among them.
+    /// The number of full parts among the received bytes.
     pub parts: u32,
     /// The object store's reference to the bytes after the last full part.
     pub tail: String,
-    /// The digest's state after them.
+    /// The digest's state after the received bytes.
     pub hash: Vec<u8>,
 }
 
-/// A new upload that replaces the one under way.
+/// A new upload that replaces the one in progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UploadReplacement {
-    /// The object store's name of the new one.
+    /// The object store's name of the new upload.
     pub handle: String,
-    /// The name of the one to replace; under any other name by now, nothing changes.
+    /// The name of the upload to replace; if the upload has another name by then, nothing changes.
     pub instead_of: Option<String>,
 }
 
 /// Progress of an upload in parts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Advance {
-    /// Bytes that are in the object store now.
+    /// The number of bytes that the object store has now.
     pub received: u64,
-    /// Full parts, the new ones included.
+    /// The number of full parts, including the new ones.
     pub parts: u32,
     /// The tags of the new parts, which are the last ones.
     pub new_parts: Vec<String>,
     /// The object store's reference to the bytes after the last full part.
     pub tail: String,
-    /// The state of the digest.
+    /// The state of the digest after these bytes.
     pub hash: Vec<u8>,
-    /// Bytes in all, where that is known now.
+    /// The total number of bytes, if it is known now.
     pub length: Option<u64>,
 }
 
 /// An upload that is complete in the object store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewUpload {
-    /// The number of its bytes.
+    /// The size of the upload in bytes.
     pub size: u64,
     /// The digest of the bytes.
     pub digest: Sha256Digest,
-    /// The lease that it was written under, if it was an upload in parts.
+    /// The lease under which an upload in parts was written; `None` for any other upload.
     pub lease: Option<String>,
 }
 
 /// The bounds on a user's blobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quota {
-    /// Bytes, staged ones included.
+    /// The number of stored bytes, including staged ones.
     pub stored: u64,
-    /// Bytes that are staged and not attached.
+    /// The number of bytes that are staged and not attached.
     pub staged: u64,
-    /// Stages that are neither attached nor abandoned.
+    /// The number of stages that are neither attached nor abandoned.
     pub open_stages: u64,
 }
 
 /// The sum of a user's blobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
-    /// Bytes, staged ones included.
+    /// The number of stored bytes, including staged ones.
     pub stored: u64,
-    /// Bytes that are staged and not attached.
+    /// The number of bytes that are staged and not attached.
     pub staged: u64,
-    /// Stages that are neither attached nor abandoned.
+    /// The number of stages that are neither attached nor abandoned.
     pub open_stages: u64,
 }
 
-/// The bound that a call would have passed.
+/// The limit that a call would have exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OverQuota {
-    /// Its name, as in the limits.
+    /// The name of the limit in [`crate::limits::BlobLimits`].
     pub limit: &'static str,
-    /// The bound that would be passed.
+    /// The value of the limit.
     pub max: u64,
     /// The sum that the call would have reached.
     pub wanted: u64,
@@ -192,7 +192,7 @@ impl Usage {
     /// Returns the usage with a new stage of `bytes`.
     ///
     /// # Errors
-    /// [`OverQuota`] names the first bound that is passed.
+    /// [`OverQuota`] names the first limit that would be exceeded.
     pub fn with_stage(self, bytes: u64, quota: &Quota) -> Result<Self, OverQuota> {
         let open_stages = self.open_stages.saturating_add(1);
         within("maxOpenStages", open_stages, quota.open_stages)?;
@@ -208,10 +208,10 @@ impl Usage {
     }
 
     /// Returns the usage once a stage's reservation is `bytes` instead of `reserved`. A smaller
-    /// reservation is never refused, whatever the bounds are by now.
+    /// reservation is never rejected, even if the limits are lower by now.
     ///
     /// # Errors
-    /// [`OverQuota`] names the first bound that is passed.
+    /// [`OverQuota`] names the first limit that would be exceeded.
     pub fn with_reservation(
         self,
         reserved: u64,
@@ -227,8 +227,8 @@ impl Usage {
         without.with_staged(bytes, if bytes < reserved { &unbounded } else { quota })
     }
 
-    /// Returns the usage once an open stage of `reserved` bytes is attached: its bytes stay stored
-    /// where the stager owns the item (`keeps`), and are no longer staged.
+    /// Returns the usage of the stager once an open stage of `reserved` bytes is attached. The
+    /// bytes are no longer staged; they stay stored if the stager owns the item (`keeps`).
     #[must_use]
     pub fn without_attached(self, reserved: u64, keeps: bool) -> Self {
         Self {
@@ -239,7 +239,7 @@ impl Usage {
     }
 
     /// Returns the usage of an item's owner who receives `reserved` bytes that another user staged;
-    /// `None` if that is more than the owner may have.
+    /// `None` if this exceeds the owner's quota.
     #[must_use]
     pub fn with_received(self, reserved: u64, quota: &Quota) -> Option<Self> {
         let stored = self.stored.saturating_add(reserved);
@@ -259,12 +259,12 @@ impl Usage {
     }
 }
 
-/// The reason why a stage takes no bytes.
+/// The reasons why a stage takes no bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotWritable {
-    /// It has its bytes.
+    /// The stage already has its bytes.
     Complete,
-    /// It is attached, abandoned or expired.
+    /// The stage is attached, abandoned or expired.
     Over,
 }
 
@@ -277,10 +277,9 @@ pub enum Recording {
     Differs,
     /// The stage is attached, abandoned or expired.
     Over,
-    /// Another process took the upload over.
+    /// Another process took over the upload.
     LeaseLost,
-    /// The bytes are to be recorded; an upload in parts may have left something in the object store
-    /// if `left_over`.
+    /// The bytes are to be recorded.
     Record {
         /// True if the object store may have the remains of an upload in parts.
         left_over: bool,
@@ -288,7 +287,7 @@ pub enum Recording {
 }
 
 impl Stage {
-    /// Returns the stage if `user` staged it: to everybody else it does not exist.
+    /// Returns the stage if `user` staged it; for all others it does not exist.
     #[must_use]
     pub fn of(self, user: &UserId) -> Option<Self> {
         Some(self).filter(|stage| stage.row.owner == *user)
@@ -304,8 +303,8 @@ impl Stage {
             && (!request.expiry_chosen || self.row.expires_at == request.expires_at)
     }
 
-    /// Returns the bytes that a repetition of the opening request has to reserve, if it has to: it
-    /// brings more than were counted, and the stage still waits for its bytes.
+    /// Returns the bytes that a repetition of the opening request has to reserve: more than were
+    /// counted, while the stage still waits for its bytes. `None` if it reserves nothing.
     #[must_use]
     pub fn to_reserve_again(&self, request: &NewStage) -> Option<u64> {
         let waits = self.row.uploaded.is_none() && self.row.status == StageStatus::Staged;
@@ -326,7 +325,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Decides what recording `upload` comes to; `parts` is the upload in parts under way.
+    /// Decides how to record the complete `upload`; `parts` is the upload in parts in progress.
     #[must_use]
     pub fn record(
         &self,
@@ -353,8 +352,8 @@ impl Stage {
 }
 
 impl UploadRow {
-    /// Adds the length and the metadata that a client names when it opens an upload; the first ones
-    /// stay, and a length below what was received is ignored.
+    /// Adds the length and the metadata that a client names when it opens an upload. Values that
+    /// are already set stay, and a length below the received bytes is ignored.
     #[must_use]
     pub fn opened(mut self, length: Option<u64>, metadata: Option<&str>) -> Self {
         self.length = self.length.or(length.filter(|length| *length >= self.received));
@@ -363,7 +362,7 @@ impl UploadRow {
     }
 
     /// Transfers the upload to `lease`, which invalidates the previous holder. A `replacement`
-    /// begins at byte 0; `None` if the upload to replace is no longer the one under way.
+    /// begins at byte 0; `None` if the upload to replace is no longer the one in progress.
     #[must_use]
     pub fn claimed(self, lease: &str, replacement: Option<&UploadReplacement>) -> Option<Self> {
         let lease = lease.to_owned();
@@ -380,8 +379,8 @@ impl UploadRow {
         }
     }
 
-    /// Returns the upload after `advance`, with the bytes that it has to reserve; `None` if another
-    /// process holds the lease.
+    /// Returns the upload after `advance`, with the number of bytes that it has to reserve; `None`
+    /// if another process holds the lease.
     #[must_use]
     pub fn advanced(self, lease: &str, advance: &Advance) -> Option<(Self, u64)> {
         if self.lease != lease {

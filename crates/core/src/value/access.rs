@@ -25,11 +25,11 @@ use crate::id::{PrincipalId, UserId};
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
 pub enum AccessLevel {
-    /// See the item and its content.
+    /// May see the item and its content.
     Read,
-    /// Change fields, content and what hangs under it.
+    /// May change fields, content and children.
     Write,
-    /// Delete it and decide who sees it.
+    /// May delete the item and decide who sees it.
     Admin,
 }
 
@@ -85,14 +85,14 @@ pub struct Principal {
 }
 
 impl Principal {
-    /// The principal that a user is.
+    /// Returns the principal for a user.
     #[must_use]
     pub fn of_user(user: &UserId) -> Option<Self> {
         let id = PrincipalId::new(user.as_str()).ok()?;
         Some(Self { kind: PrincipalType::User, id })
     }
 
-    /// The user, if it is one.
+    /// Returns the user, if the principal is a single user.
     #[must_use]
     pub fn user(&self) -> Option<UserId> {
         (self.kind == PrincipalType::User).then(|| UserId::new(self.id.as_str()).ok()).flatten()
@@ -101,7 +101,7 @@ impl Principal {
 
 /// The users other than the owner who see an item, each with their level.
 pub type Audience = BTreeMap<UserId, AccessLevel>;
-/// `group:eng`, as people write it.
+/// The readable form, such as `group:eng`.
 impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.kind, self.id)

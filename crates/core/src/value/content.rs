@@ -60,7 +60,7 @@ impl<'de> Deserialize<'de> for Sha256Digest {
     }
 }
 
-/// The longest content type, in bytes: it is no more than a hint.
+/// The longest content type, in bytes; it is only a hint.
 pub const MAX_CONTENT_TYPE_BYTES: usize = 255;
 
 /// The relation of an attached blob to its item.

@@ -1,4 +1,4 @@
-//! Cursors: positions in a feed, and the form in which the server makes them.
+//! Cursors: positions in a feed, and the form in which the server creates them.
 
 use std::fmt;
 
@@ -18,11 +18,11 @@ use crate::time::Timestamp;
 pub struct Cursor {
     /// The server's time of the position.
     pub changed_at: Timestamp,
-    /// An id that distinguishes positions of one instant.
+    /// The id that distinguishes positions of one instant.
     pub change_id: ChangeId,
 }
 
-/// The text is no cursor.
+/// An error: the text is no cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub struct InvalidCursor;
 
@@ -45,11 +45,11 @@ struct WireCursor {
     change_id: ChangeId,
 }
 
-/// A cursor is at most this long on the wire: 128 bytes of id, each escaped, and the rest.
+/// The greatest length of a cursor on the wire: 128 bytes of id, each escaped, and the rest.
 const MAX_WIRE_BYTES: usize = 1_536;
 
 impl Cursor {
-    /// The form on the wire.
+    /// Encodes the cursor for the wire.
     #[must_use]
     pub fn encode(&self) -> String {
         let wire = WireCursor {
@@ -61,7 +61,7 @@ impl Cursor {
         URL_SAFE_NO_PAD.encode(json)
     }
 
-    /// Reads the form on the wire.
+    /// Decodes the wire form of a cursor.
     ///
     /// # Errors
     /// [`InvalidCursor`] for anything else.
@@ -110,9 +110,9 @@ impl<'de> Deserialize<'de> for Cursor {
 /// the database handed out in one epoch is never handed out again in another, even if the database
 /// was restored between them.
 ///
-/// An epoch is the millisecond at which it began, with random bits below, so that two servers
-/// that start from one backup get different epochs even if their clocks are behind it. It has 48
-/// bits; the epochs of one database rise.
+/// An epoch is the millisecond at which it began, with random low bits, so that two servers started
+/// from one backup get different epochs even if their clocks are behind it. It has 48 bits; the
+/// epochs of one database ascend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u64", into = "u64")]
 pub struct Epoch(u64);
@@ -121,10 +121,10 @@ impl Epoch {
     const LIMIT: u64 = 1 << 48;
     const CHANCE_BITS: u32 = 16;
 
-    /// Bits below those of the second's milliseconds.
+    /// The number of bits below the milliseconds of the second.
     const FINE_BITS: u32 = 6;
 
-    /// The epoch of a database that is made at `now`.
+    /// Returns the first epoch of a database created at `now`.
     #[must_use]
     pub fn first(now: Timestamp) -> Self {
         let millis = now.as_millis().rem_euclid(1_000).unsigned_abs();
@@ -143,7 +143,7 @@ impl Epoch {
         Self::of((before.0 >> Self::CHANCE_BITS) + 1, chance)
     }
 
-    /// A time at which an epoch follows this one.
+    /// The time of the second after this epoch began; an epoch that begins then follows this one.
     #[must_use]
     pub fn next_second(self) -> Timestamp {
         let second = i64::try_from((self.0 >> Self::CHANCE_BITS) + 1).unwrap_or(0);
@@ -159,10 +159,10 @@ impl Epoch {
         Self(second.min(last) << Self::CHANCE_BITS | chance)
     }
 
-    /// Checks the epoch that an answer names; `seen` is the last one before it.
+    /// Checks the epoch in an answer; `seen` is the last epoch seen before it.
     ///
     /// # Errors
-    /// [`EarlierEpoch`] if it is earlier: the server does not have its own answers.
+    /// [`EarlierEpoch`] if it is earlier: the server lacks answers that it gave itself.
     pub fn check(seen: Option<Self>, told: Option<Self>) -> Result<(), EarlierEpoch> {
         match (seen, told) {
             (Some(seen), Some(told)) if told < seen => Err(EarlierEpoch { seen, told }),
@@ -170,7 +170,7 @@ impl Epoch {
         }
     }
 
-    /// Takes a stored epoch.
+    /// Creates an epoch from its stored number; `None` if the number is out of range.
     #[must_use]
     pub const fn from_u64(value: u64) -> Option<Self> {
         if value < Self::LIMIT { Some(Self(value)) } else { None }
@@ -183,7 +183,7 @@ impl Epoch {
     }
 }
 
-/// An answer of an epoch before one that was seen.
+/// An error: an answer has an earlier epoch than one seen before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "is {} after an answer of {}: another server or an older copy of its database answers; see to \
@@ -211,13 +211,13 @@ impl TryFrom<u64> for Epoch {
     }
 }
 
-/// A [`ChangeId`] as our server makes it: an epoch and a counter, both of fixed width, so that
-/// the order of bytes is the order of commit.
+/// A [`ChangeId`] in our server's form: an epoch and a counter, both of fixed width, so that byte
+/// order is commit order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// The epoch of the feed.
     pub epoch: Epoch,
-    /// Counts the entries of the feed, from 1.
+    /// The number of the entry in the feed, from 1.
     pub counter: u64,
 }
 
@@ -228,7 +228,7 @@ impl Position {
         ChangeId::new(self.to_string()).expect("hex digits and a dash make an id")
     }
 
-    /// Reads an id that our server made; `None` for any other.
+    /// Reads an id that our server created; `None` for any other.
     #[must_use]
     pub fn parse(id: &ChangeId) -> Option<Self> {
         let (epoch, counter) = id.as_str().as_bytes().split_first_chunk::<12>()?;

@@ -60,10 +60,10 @@ macro_rules! ids {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Checks `text` and takes it as an id.
+            /// Creates an id from a valid `text`.
             ///
             /// # Errors
-            /// [`InvalidId`] says which rule it breaks.
+            /// [`InvalidId`] names the rule that `text` breaks.
             pub fn new(text: impl AsRef<str>) -> Result<Self, InvalidId> {
                 let text = text.as_ref();
                 check(text, $allowed)?;
@@ -133,9 +133,9 @@ macro_rules! ids {
 }
 
 ids! {
-    /// The authenticated subject: `sub` of the bearer token.
+    /// The id of a user: the claim `sub` of the bearer token.
     UserId, separator_allowed: true;
-    /// Anything in the tree.
+    /// The id of an item in a tree.
     ItemId, separator_allowed: true;
     /// The id of an operation, chosen at random by its author.
     OpId, separator_allowed: true;
@@ -144,7 +144,7 @@ ids! {
     ReplicaId, separator_allowed: false;
     /// The id by which a grant names a user, a group or an organization.
     PrincipalId, separator_allowed: true;
-    /// The bytes of a content, once and for ever.
+    /// The id of a content's bytes, used once and for ever.
     BlobId, separator_allowed: true;
     /// The id of an upload until it is attached to an item.
     StagingId, separator_allowed: true;
@@ -171,7 +171,7 @@ impl WriteId {
         if value >= 1 && value <= Self::MAX.0 { Some(Self(value)) } else { None }
     }
 
-    /// The counter as a number.
+    /// Returns the counter as a number.
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0

@@ -1,4 +1,4 @@
-//! Every bound of the protocol, in one place. `GET /v1/vfs/limits` serves them.
+//! Every limit of the protocol, in one place. `GET /v1/vfs/limits` serves them.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,9 +8,9 @@ pub const MAX_PUSH_OPERATIONS: usize = 500;
 pub const MAX_PUSH_BYTES: usize = 4 * 1024 * 1024;
 /// Entries in one pull page.
 pub const MAX_PULL_LIMIT: u32 = 500;
-/// Entries in a pull page when no limit is asked for.
+/// Entries in a pull page if the client asks for no limit.
 pub const DEFAULT_PULL_LIMIT: u32 = 100;
-/// A pull page ends early at this many bytes.
+/// The number of bytes at which a pull page ends early.
 pub const MAX_PULL_BYTES: usize = 4 * 1024 * 1024;
 /// Entries of a `lastReconciledWriteIds` map.
 pub const MAX_WRITE_ID_ENTRIES: usize = 512;
@@ -26,9 +26,9 @@ pub const MAX_METADATA_KEYS_EVER: usize = 1_024;
 pub const MAX_METADATA_BYTES: usize = 16 * 1024;
 /// Bytes of an encrypted payload, as base64.
 pub const MAX_ENCRYPTED_BYTES: usize = 64 * 1024;
-/// Milliseconds that an author's clock may run ahead of the server's before it is held back.
+/// Milliseconds that an author's clock may run ahead of the server's before its time is reduced.
 pub const MAX_CLOCK_AHEAD_MILLIS: i64 = 60_000;
-/// Bytes of content that may ride along in a JSON body, before base64.
+/// Bytes of content that a JSON body may contain, before base64.
 pub const MAX_INLINE_BLOB_BYTES: usize = 1024 * 1024;
 /// Files in one blob batch.
 pub const MAX_BLOB_BATCH: usize = 256;
@@ -51,7 +51,7 @@ pub struct Limits {
     pub max_push_bytes: u64,
     /// Entries in one pull page.
     pub max_pull_limit: u64,
-    /// Entries in a pull page when no limit is asked for.
+    /// Entries in a pull page if the client asks for no limit.
     pub default_pull_limit: u64,
     /// Bytes at which a pull page ends early.
     pub max_pull_bytes: u64,
@@ -69,28 +69,28 @@ pub struct Limits {
     pub max_encrypted_bytes: u64,
     /// Milliseconds that an author's clock may run ahead.
     pub max_clock_ahead_millis: u64,
-    /// Bytes of content that may ride along in a JSON body.
+    /// Bytes of content that a JSON body may contain.
     pub max_inline_blob_bytes: u64,
     /// Files in one blob batch.
     pub max_blob_batch: u64,
     /// Bytes of a blob batch's body.
     pub max_blob_batch_bytes: u64,
-    /// True if the server decides deletions by what their author saw (`basis`). Older servers omit
-    /// it.
+    /// True if the server decides deletions by what their author had seen (`basis`). Older servers
+    /// omit it.
     #[serde(default)]
     pub decides_by_basis: bool,
-    /// The server's bounds on contents.
+    /// The server's limits on contents.
     #[serde(flatten)]
     pub blobs: BlobLimits,
 }
 
-/// A server's limits on contents, as configured; 0 where the server does not state one.
+/// A server's limits on contents, as configured; 0 if the server does not state one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct BlobLimits {
-    /// Bytes of the largest blob.
+    /// The size of the largest blob, in bytes.
     pub max_blob_bytes: u64,
-    /// Bytes of all of a user's blobs, staged ones included.
+    /// The total bytes of a user's blobs, staged ones included.
     pub max_stored_bytes: u64,
     /// Bytes that a user may have staged and not attached.
     pub max_staged_bytes: u64,
@@ -98,11 +98,11 @@ pub struct BlobLimits {
     pub max_open_stages: u64,
     /// Seconds that a stage may last.
     pub max_stage_seconds: u64,
-    /// Seconds that a stage lasts if its client names no end.
+    /// Seconds that a stage lasts if its client names no expiry.
     pub default_stage_seconds: u64,
-    /// Earlier contents of a file that are kept in any case.
+    /// The number of earlier contents of a file that are always kept.
     pub kept_versions: u64,
-    /// Seconds for which others are kept.
+    /// Seconds for which further earlier contents are kept.
     pub keep_versions_seconds: u64,
     /// Seconds for which deleted items can be restored.
     pub keep_deleted_seconds: u64,

@@ -1,7 +1,7 @@
-//! The reason why JSON is not of a type's form, as a value instead of serde's sentence.
+//! The reason why JSON does not fit a type, as a value instead of serde's sentence.
 //!
-//! An error that names its field for programs does so in the alternate form (`{:#}`) of its
-//! message: it is all of an error that serde passes on.
+//! An error names its field for programs in the alternate form (`{:#}`) of its message: serde
+//! passes on nothing else of an error.
 
 use std::cell::Cell;
 use std::fmt;
@@ -13,7 +13,7 @@ use serde::de::{
 
 use crate::cursor::InvalidCursor;
 
-/// The first problem of a malformed object.
+/// The first problem found in a malformed object.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     /// The object lacks a field.
@@ -25,24 +25,24 @@ pub enum Problem {
     /// A field of the object does not fit the others.
     #[error("{0} is malformed")]
     Field(String),
-    /// A text is no cursor.
+    /// The text is not a cursor.
     #[error("{InvalidCursor}")]
     Cursor,
-    /// The value at the path of the error is wrong, or no JSON.
+    /// The value at the path of the error is wrong, or not JSON.
     #[error("a value is malformed")]
     Value,
 }
 
 impl Problem {
-    /// Finds the first problem that keeps `json` from being a `T`, by a second, slower parse that
-    /// ends there. `None` if it is a `T`.
+    /// Finds the first problem that prevents `json` from being a `T`, by a second, slower parse
+    /// that ends there. `None` if it is a `T`.
     #[must_use]
     pub fn of<T: DeserializeOwned>(json: &[u8]) -> Option<Self> {
         let mut source = serde_json::Deserializer::from_slice(json);
         T::deserialize(Typed(&mut source)).err()
     }
 
-    /// The field of the object at the error's path that the problem is about.
+    /// The field that the problem concerns, in the object at the error's path.
     #[must_use]
     pub fn field(&self) -> Option<&str> {
         match self {
@@ -83,14 +83,15 @@ pub(crate) fn write_field(
     if f.alternate() { f.write_str(field) } else { write!(f, "{field} {problem}") }
 }
 
-/// Runs `parse`, whose errors are the parser's own, and returns the problem that it left in the slot.
+/// Runs `parse`, which fails with the parser's own error, and returns the problem that it left in
+/// the slot.
 fn caught<T, E>(parse: impl FnOnce(&Cell<Option<Problem>>) -> Result<T, E>) -> Result<T, Problem> {
     let slot = Cell::new(None);
     parse(&slot).map_err(|_| slot.take().unwrap_or(Problem::Value))
 }
 
-/// A deserializer, the visitors and seeds that it is given, and what it gives to them: each passes
-/// everything on, with a [`Problem`] as the error. On the way through the parser that is in the slot.
+/// A wrapper around a deserializer, a visitor or a seed that forwards every call, with [`Problem`]
+/// as the error. Within the parser's own calls, the problem travels in the slot.
 struct Typed<D>(D);
 
 struct Within<'a, T> {

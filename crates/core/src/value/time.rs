@@ -6,11 +6,12 @@ use serde::de::{self, Deserializer, Visitor};
 use serde::ser::{self, Serializer};
 use serde::{Deserialize, Serialize};
 
-/// A moment, to the millisecond; nothing inside is finer. Years 0 to 9999, the range of RFC 3339.
+/// A moment in whole milliseconds, the only precision used internally. Years 0 to 9999, the range
+/// of RFC 3339.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
-/// The text is no RFC 3339 time.
+/// An error: the text is no RFC 3339 time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be an RFC 3339 time")]
 pub struct InvalidTime;
@@ -21,13 +22,14 @@ impl Timestamp {
     /// The latest time, 9999-12-31T23:59:59.999Z.
     pub const MAX: Self = Self(253_402_300_799_999);
 
-    /// Takes milliseconds since the Unix epoch, if the year is from 0 to 9999.
+    /// Creates a time from milliseconds since the Unix epoch, if the year is from 0 to 9999.
     #[must_use]
     pub const fn from_millis(millis: i64) -> Option<Self> {
         if millis >= Self::MIN.0 && millis <= Self::MAX.0 { Some(Self(millis)) } else { None }
     }
 
-    /// Takes a time of the operating system, cut to the millisecond, if the year is from 0 to 9999.
+    /// Converts a time of the operating system, truncated to the millisecond, if the year is from 0
+    /// to 9999.
     #[must_use]
     pub fn from_system_time(time: std::time::SystemTime) -> Option<Self> {
         let nanos = match time.duration_since(std::time::UNIX_EPOCH) {
@@ -37,7 +39,7 @@ impl Timestamp {
         i64::try_from(nanos.div_euclid(1_000_000)).ok().and_then(Self::from_millis)
     }
 
-    /// Milliseconds since the Unix epoch.
+    /// Returns the milliseconds since the Unix epoch.
     #[must_use]
     pub const fn as_millis(self) -> i64 {
         self.0
@@ -87,7 +89,7 @@ impl Timestamp {
     }
 }
 
-/// Days since the Unix epoch, after Howard Hinnant's `days_from_civil`.
+/// Returns the days since the Unix epoch, after Howard Hinnant's `days_from_civil`.
 fn days_of(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);
@@ -96,7 +98,8 @@ fn days_of(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }
 
-/// The grammar of RFC 3339, section 5.6, but for the values: the calendar is the library's.
+/// Checks the grammar of RFC 3339, section 5.6, but not the values: the library checks the
+/// calendar.
 fn has_rfc3339_shape(text: &[u8]) -> bool {
     let digits = |range: std::ops::Range<usize>| {
         text.get(range).is_some_and(|part| part.iter().all(u8::is_ascii_digit))
@@ -132,8 +135,8 @@ fn has_rfc3339_shape(text: &[u8]) -> bool {
 }
 
 impl Timestamp {
-    /// Formats the time as `YYYY-MM-DDTHH:MM:SS.mmmZ`, without the formatting machinery: a feed
-    /// page has a thousand times.
+    /// Formats the time as `YYYY-MM-DDTHH:MM:SS.mmmZ`, without the formatting machinery, because a
+    /// feed page has a thousand times.
     fn text(self) -> [u8; 24] {
         // Civil date from days, after Howard Hinnant's `civil_from_days`
         // (https://howardhinnant.github.io/date_algorithms.html).

@@ -17,27 +17,27 @@ pub struct TrashedItem {
     pub item_id: ItemId,
     /// The user who owns the item.
     pub owner_id: UserId,
-    /// The type that it had.
+    /// The type of the deleted item.
     pub object_type: ObjectType,
-    /// The name that it had.
+    /// The name of the deleted item.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Name>,
-    /// The payload of its encrypted form, if it had one.
+    /// The payload of the item's encrypted form, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encrypted_payload: Option<Arc<str>>,
-    /// The key of its encrypted form.
+    /// The key of the item's encrypted form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_epoch: Option<u64>,
-    /// The nonce of its encrypted form.
+    /// The nonce of the item's encrypted form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption_nonce: Option<Arc<str>>,
     /// The additional data that the encrypted form authenticates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption_aad: Option<Arc<str>>,
-    /// The signature of its encrypted form.
+    /// The signature of the item's encrypted form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption_signature: Option<Arc<str>>,
-    /// The containers that it hung directly under, deleted ones too, as far as the reader may see
+    /// The item's direct former containers, deleted ones included, as far as the reader may see
     /// them.
     #[serde(default)]
     pub parents: Vec<TrashedParent>,
@@ -48,7 +48,7 @@ pub struct TrashedItem {
     pub deleted_at: Timestamp,
     /// The user who deleted the item.
     pub deleted_by: UserId,
-    /// The bytes of its content; `None` if it had none.
+    /// The size of the item's content in bytes; `None` if it has no content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
     /// The time at which the server purges the item.
@@ -75,7 +75,7 @@ pub struct TrashedParent {
 pub struct TrashPage {
     /// The items, newest deletion first.
     pub items: Vec<TrashedItem>,
-    /// The start of the next page; `None` on the last one.
+    /// The start of the next page; `None` on the last page.
     #[serde(default)]
     pub next_cursor: Option<String>,
 }

@@ -8,10 +8,10 @@ use jsonwebtoken::Algorithm as Jwa;
 
 use super::secret::Secret;
 
-/// A shared secret is at least this long: as much as HS256 has bits.
+/// The least length of a shared secret in bytes: as many bits as HS256 uses.
 pub const MIN_SECRET_BYTES: usize = 32;
 
-/// A file of more is no secret: a mistaken path must not fill the memory.
+/// The greatest size of a secret's file in bytes: a mistaken path must not fill the memory.
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
 /// The algorithms that this server verifies.
@@ -128,7 +128,7 @@ const ISSUER: &str = "VFS_SYNC_JWT_ISSUER";
 const AUDIENCE: &str = "VFS_SYNC_JWT_AUDIENCE";
 
 impl AuthConfig {
-    /// Verifies by a shared secret.
+    /// Creates a configuration that verifies tokens by a shared secret.
     ///
     /// # Errors
     /// [`AuthConfigError::ShortSecret`] below 32 bytes.
@@ -137,7 +137,7 @@ impl AuthConfig {
         Ok(Self::new(KeySource::Secret(secret)))
     }
 
-    /// Verifies by `keys`, as they are by default.
+    /// Creates a configuration that verifies tokens by `keys`, with defaults for the rest.
     #[must_use]
     pub fn new(keys: KeySource) -> Self {
         Self {
@@ -151,10 +151,10 @@ impl AuthConfig {
         }
     }
 
-    /// Reads the variables that `lookup` finds: `VFS_SYNC_JWT_SECRET`,
-    /// `VFS_SYNC_JWT_SECRET_FILE`, `VFS_SYNC_JWT_PUBLIC_KEY_FILE`, `VFS_SYNC_JWKS_FILE` or
-    /// `VFS_SYNC_JWKS_URL`, one of them; `VFS_SYNC_JWT_ALGORITHM`, `VFS_SYNC_JWT_ISSUER`,
-    /// `VFS_SYNC_JWT_AUDIENCE` if wanted. An empty variable is one that is not set.
+    /// Reads the variables that `lookup` finds: exactly one of `VFS_SYNC_JWT_SECRET`,
+    /// `VFS_SYNC_JWT_SECRET_FILE`, `VFS_SYNC_JWT_PUBLIC_KEY_FILE`, `VFS_SYNC_JWKS_FILE` and
+    /// `VFS_SYNC_JWKS_URL`; optionally `VFS_SYNC_JWT_ALGORITHM`, `VFS_SYNC_JWT_ISSUER` and
+    /// `VFS_SYNC_JWT_AUDIENCE`. An empty variable counts as not set.
     ///
     /// # Errors
     /// [`AuthConfigError`] names the variable that is missing or wrong.
@@ -217,7 +217,7 @@ fn key_source(name: &'static str, value: String) -> Result<KeySource, AuthConfig
     })
 }
 
-/// A file's secret, without the line break that editors leave at its end.
+/// Reads the secret from a file, without the line break that editors add at the end.
 fn read_secret(path: &Path) -> Result<Secret, AuthConfigError> {
     let file_error = |reason: String| AuthConfigError::File {
         variable: SECRET_FILE,
@@ -245,7 +245,8 @@ fn check_length(variable: &str, secret: &Secret) -> Result<(), AuthConfigError> 
     Err(AuthConfigError::ShortSecret { variable: variable.to_owned(), found })
 }
 
-/// Rejects key sets over plain HTTP except on loopback: anybody on the way could replace the keys.
+/// Rejects key sets over plain HTTP except on loopback: an attacker on the network could replace
+/// the keys.
 fn check_url(text: &str) -> Result<(), AuthConfigError> {
     let problem = match reqwest::Url::parse(text) {
         Err(error) => format!("is not a URL: {error}"),

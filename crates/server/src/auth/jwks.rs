@@ -1,4 +1,4 @@
-//! A key set that lives elsewhere: cached, fetched again when it is old or lacks a key.
+//! A key set in a file or behind a URL: cached, and fetched again when it is old or lacks a key.
 
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::config::{Algorithm, AuthConfig};
 use super::keys::{Key, KeySet};
 
-/// A larger document is no key set.
+/// The greatest size of a key set's document, in bytes.
 const MAX_DOCUMENT_BYTES: usize = 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,7 +53,8 @@ impl Location {
     }
 }
 
-/// A key set, and when to fetch it again. The last good one stays while fetching fails.
+/// A cached key set that knows when to fetch again. The last valid set stays in use while fetching
+/// fails.
 pub(super) struct CachedKeys {
     location: Location,
     only: Option<Algorithm>,
@@ -83,7 +84,7 @@ impl CachedKeys {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Fetches the key set, and takes it if it is good.
+    /// Fetches the key set, and uses it if it is valid.
     pub(super) async fn refresh(&self) -> Result<(), String> {
         let document = self.location.load().await?;
         let keys = KeySet::of_jwks(&document, self.only)?;
@@ -92,11 +93,11 @@ impl CachedKeys {
         Ok(())
     }
 
-    /// Fetches it unless that was tried a moment ago.
+    /// Fetches the key set unless another attempt was made a moment ago.
     async fn try_refresh(&self) {
         let asked = Instant::now();
         let mut tried = self.tried.lock().await;
-        // Whoever waited for another's attempt has its outcome.
+        // A caller that waited for another's attempt shares its outcome.
         if tried.is_some_and(|at| at >= asked || at.elapsed() < self.min_refresh) {
             return;
         }
@@ -107,8 +108,8 @@ impl CachedKeys {
         }
     }
 
-    /// The key that a token names. An old key set serves on while it is fetched again; a request
-    /// waits only for a key that is not in it.
+    /// Finds the key that a token names. An old key set stays in use while it is fetched again; a
+    /// request waits only for a key that the set lacks.
     pub(super) async fn find(
         self: &Arc<Self>,
         id: Option<&str>,

@@ -1,4 +1,4 @@
-//! Keys, each bound to the one algorithm that it is for.
+//! Verification keys, each bound to one algorithm.
 
 use std::sync::Arc;
 
@@ -18,12 +18,12 @@ pub(super) struct Key {
     pub(super) verifier: DecodingKey,
 }
 
-/// The keys that tokens may be signed with.
+/// The keys that may sign tokens.
 pub(super) struct KeySet {
     keys: Vec<Arc<Key>>,
 }
 
-/// RSA keys below 2048 bits can be broken.
+/// The least size of an RSA key in bytes: keys below 2048 bits can be broken.
 const MIN_RSA_MODULUS_BYTES: usize = 256;
 
 impl KeySet {
@@ -32,7 +32,7 @@ impl KeySet {
         Self { keys: vec![Arc::new(Key { id: None, algorithm: Algorithm::Hs256, verifier })] }
     }
 
-    /// The public key of a PEM file; which algorithm it is for follows from the key.
+    /// Reads the public key of a PEM file; the key determines its algorithm.
     pub(super) fn of_pem(pem: &[u8], only: Option<Algorithm>) -> Result<Self, String> {
         let candidates = [
             (Algorithm::EdDsa, DecodingKey::from_ed_pem(pem)),
@@ -56,8 +56,8 @@ impl KeySet {
         }
     }
 
-    /// The keys of a JSON Web Key Set that this server can use. Others, symmetric ones among
-    /// them, are left out.
+    /// Reads the keys of a JSON Web Key Set that this server can use. It skips others, including
+    /// symmetric ones.
     pub(super) fn of_jwks(json: &[u8], only: Option<Algorithm>) -> Result<Self, String> {
         #[derive(Deserialize)]
         struct Document {
@@ -78,7 +78,7 @@ impl KeySet {
         Ok(Self { keys })
     }
 
-    /// The key that a token names; the only one of its algorithm where it names none.
+    /// Finds the key that a token names, or the only key of its algorithm if the token names none.
     pub(super) fn find(
         &self,
         id: Option<&str>,
@@ -99,7 +99,7 @@ fn is_strong(algorithm: Algorithm, key: &DecodingKey) -> bool {
     match algorithm {
         // A point: a byte that says so, and two numbers of 256 bits.
         Algorithm::Es256 => length == 65,
-        // The modulus, and what wraps it.
+        // The modulus, and the encoding around it.
         Algorithm::Rs256 => length > MIN_RSA_MODULUS_BYTES,
         Algorithm::EdDsa | Algorithm::Hs256 => true,
     }

@@ -13,7 +13,7 @@ use super::secret::Secret;
 /// A reason why no token was minted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MintError {
-    /// Tokens are signed elsewhere.
+    /// The server has no secret: tokens are signed elsewhere.
     #[error(
         "this server verifies tokens by public keys: get a token from the holder of the private key"
     )]
@@ -39,7 +39,7 @@ struct Claims<'a> {
     aud: Option<&'a str>,
 }
 
-/// Makes an HS256 token for `user` that counts from `now` for `ttl`.
+/// Makes an HS256 token for `user` that is valid from `now` for `ttl`.
 ///
 /// # Errors
 /// [`MintError::ShortSecret`] below 32 bytes.
@@ -54,8 +54,7 @@ pub fn mint_token(
 }
 
 impl AuthConfig {
-    /// Makes a token as [`mint_token`] does, of the issuer and for the audience that are
-    /// configured.
+    /// Makes a token as [`mint_token`] does, with the configured issuer and audience.
     ///
     /// # Errors
     /// [`MintError::NoSecret`] if tokens are verified by public keys.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A secret: its `Debug` form says nothing of it.
+/// A secret whose `Debug` form does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Vec<u8>);
 

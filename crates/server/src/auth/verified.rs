@@ -1,5 +1,5 @@
-//! Tokens whose signature was found good: a caller sends the same one again and again, and looking
-//! at a signature costs more than most requests.
+//! A cache of verified tokens: a caller sends the same token repeatedly, and verifying a signature
+//! costs more than most requests.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use super::Claims;
 use super::keys::Key;
 
-/// The greatest number of tokens that are remembered. Only holders of signed tokens can fill it.
+/// The greatest number of cached tokens. Only holders of signed tokens can fill the cache.
 const MAX_TOKENS: usize = 1_000;
 
 /// The claims of a verified token, and the key that signed it.

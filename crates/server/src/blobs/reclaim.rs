@@ -12,13 +12,13 @@ use crate::environment::{Environment as _, SystemEnvironment};
 use crate::error::ApiError;
 use crate::state::App;
 
-/// The time after which no interrupted write can arrive any more: the sweeper then removes the
-/// objects once more.
+/// The time after which no interrupted write can still arrive: the sweeper then removes the objects
+/// once more.
 const STRAGGLERS: Duration = Duration::from_secs(15 * 60);
 
 /// Removes the objects that the registry lists for removal, and records each removal.
 pub(crate) async fn carry_out(app: &App, reclaim: &Reclaim) -> Result<(), ApiError> {
-    // What is written after this moment is for another look.
+    // Anything written after this time is left for another check.
     let now = app.now();
     if let Some(upload) = &reclaim.upload {
         app.blobs.abort(&reclaim.blob_id, upload).await?;
@@ -30,7 +30,7 @@ pub(crate) async fn carry_out(app: &App, reclaim: &Reclaim) -> Result<(), ApiErr
     Ok(app.store.reclaimed(reclaim, now, again).await?)
 }
 
-/// Removes a blob whose bytes are to go.
+/// Removes a blob whose bytes are marked for deletion.
 pub(crate) async fn now(app: &App, blob_id: &BlobId) -> Result<(), ApiError> {
     match app.store.reclaim_of(blob_id).await? {
         Some(reclaim) => carry_out(app, &reclaim).await,
@@ -38,7 +38,7 @@ pub(crate) async fn now(app: &App, blob_id: &BlobId) -> Result<(), ApiError> {
     }
 }
 
-/// Removes the remains of the upload that made a blob; the sweeper retries failures.
+/// Removes the remains of the upload that created a blob; the sweeper retries failures.
 pub(crate) async fn leftovers(app: &App, blob_id: &BlobId) {
     let done = async {
         let found = app.store.reclaim_of(blob_id).await?;
@@ -55,11 +55,12 @@ pub(crate) async fn leftovers(app: &App, blob_id: &BlobId) {
     }
 }
 
-/// Stages, versions and blobs that one look takes; it looks again until there are none.
+/// The number of stages, versions and blobs that one query returns; the sweeper repeats it until
+/// none are left.
 const AT_A_TIME: u32 = 200;
 
-/// Runs one round of the sweeper: expired stages, old versions and deleted items, and unneeded
-/// bytes. Returns their number.
+/// Runs one round of the sweeper: expired stages, old versions, deleted items, and unneeded bytes.
+/// Returns their number.
 pub(crate) async fn sweep(app: &App) -> Result<u64, ApiError> {
     let mut swept = 0;
     let now = app.now();
@@ -103,8 +104,9 @@ fn count(kind: &'static str, swept: usize) {
 /// The age at which a temporary file of an interrupted write is removed.
 const ABANDONED_WRITE: Duration = Duration::from_secs(3_600);
 
-/// Removes temporary things that nothing can need any more: what writes left behind that were
-/// killed before the registry heard of them. By the machine's clock, as the object store's times are.
+/// Removes temporary objects that nothing needs any more: the remains of writes that were killed
+/// before the registry recorded them. It compares the object store's times with the machine's
+/// clock.
 pub(crate) async fn sweep_temporary(app: &App) -> Result<(), BlobError> {
     let now = SystemEnvironment.now().as_millis();
     let longest = millis(app.config.max_stage_lifetime + ABANDONED_WRITE);

@@ -32,11 +32,11 @@ pub(crate) struct StageOrder {
     pub(crate) blob_id: BlobId,
     pub(crate) expires_at: Option<Timestamp>,
     pub(crate) content_type: Option<String>,
-    /// Bytes that ride along.
+    /// The number of bytes that the request contains.
     pub(crate) size: u64,
 }
 
-/// Opens a stage, or finds it open.
+/// Opens a stage, or finds it already open.
 pub(crate) async fn open(
     app: &App,
     user: &UserId,
@@ -89,7 +89,7 @@ fn check_content_type(text: Option<&str>) -> Result<(), ApiError> {
     ))
 }
 
-/// Decodes content that rides along in JSON.
+/// Decodes content that a JSON body contains.
 pub(crate) fn inline(field: &str, text: &str) -> Result<Bytes, ApiError> {
     let max = limits::MAX_INLINE_BLOB_BYTES;
     if text.len() > max.div_ceil(3) * 4 {
@@ -107,7 +107,7 @@ fn inline_too_large() -> ApiError {
         .with("maxBytes", max)
 }
 
-/// Stores the stage's bytes and says so in the registry.
+/// Stores the stage's bytes and records them in the registry.
 pub(crate) async fn fill(
     app: &App,
     user: &UserId,
@@ -119,7 +119,7 @@ pub(crate) async fn fill(
     whole(async move { fill_now(&app, &user, &stage, bytes, digest).await }).await
 }
 
-/// The same with bytes that rode along, and count since the stage was opened.
+/// Works as [`fill`] for bytes from the request body, which count since the stage was opened.
 pub(crate) async fn fill_inline(
     app: &App,
     user: &UserId,
@@ -135,8 +135,8 @@ pub(crate) async fn fill_inline(
     .await
 }
 
-/// Does it in a task of its own: a caller who goes away in the middle leaves neither half an object
-/// nor an object that nobody knows.
+/// Runs the work in a task of its own: if the caller disconnects, neither half an object nor an
+/// unrecorded object remains.
 async fn whole<T: Send + 'static>(
     work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
 ) -> Result<T, ApiError> {
@@ -182,7 +182,8 @@ async fn fill_now(
     }
 }
 
-/// Stores more than is held in memory at once, or what the store does not write only once.
+/// Stores bytes in parts: if memory should not hold them at once, or if the store has no
+/// conditional writes.
 async fn fill_in_parts(
     app: &App,
     user: &UserId,
@@ -215,7 +216,7 @@ async fn fill_in_parts(
     }
 }
 
-/// Stores bytes that were checked and count already, unless the stage has them.
+/// Stores checked bytes that already count against the quota, unless the stage has them.
 async fn store_bytes(
     app: &App,
     user: &UserId,
@@ -232,7 +233,7 @@ async fn store_bytes(
     record(app, user, stage, upload).await
 }
 
-/// Stores bytes in parts, few as they are, and says so in the registry.
+/// Stores a few bytes as an upload in parts, and records them in the registry.
 pub(crate) async fn put_in_parts(
     app: &App,
     user: &UserId,
@@ -244,7 +245,7 @@ pub(crate) async fn put_in_parts(
     Ok(())
 }
 
-/// Checks that bytes may become the stage's, or, if it has them already, are those.
+/// Checks that the stage may take these bytes, or that they equal the bytes that it already has.
 pub(crate) fn check_bytes(
     app: &App,
     stage: &StageRow,
@@ -282,7 +283,7 @@ pub(crate) async fn record(
     upload::record(app, user, stage, &upload).await
 }
 
-/// The same upload again is answered like the first; other bytes are refused.
+/// Answers a repeated upload like the first one; rejects other bytes.
 async fn repeated(
     mut bytes: Incoming,
     named: Option<Sha256Digest>,

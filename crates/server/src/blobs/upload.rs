@@ -27,7 +27,7 @@ use crate::error::{ApiError, upload_differs};
 use crate::http::body::Incoming;
 use crate::state::App;
 
-/// Parts on their way to the store at one time; memory is bounded by so many and one more.
+/// The number of parts in flight to the store at one time; memory holds these and one more.
 const PARTS_IN_FLIGHT: usize = 2;
 /// The number of bytes after which progress is recorded in the registry.
 const TOLD_EVERY: u64 = 32 * 1024 * 1024;
@@ -84,15 +84,15 @@ pub(crate) struct UploadWriter {
     stage: StageRow,
     upload: UploadRow,
     writer: Arc<dyn Upload>,
-    /// Bytes of the part that is not full yet, and where that begins.
+    /// Bytes of the part that is not full yet; `start` is the offset of the first.
     buffer: BytesMut,
     start: u64,
-    /// Parts that are written or under way.
+    /// The number of parts that are written or in flight.
     parts: u32,
     in_flight: VecDeque<JoinHandle<Result<String, BlobError>>>,
     /// Tags of parts that the registry does not have yet.
     new_parts: Vec<String>,
-    /// A part could not be written: what came is not all there.
+    /// True if writing a part failed: the received bytes are not all stored.
     lacks_a_part: bool,
     /// The offset that the registry has recorded.
     told: u64,
@@ -111,7 +111,7 @@ impl Drop for UploadWriter {
 }
 
 impl UploadWriter {
-    /// Takes the upload over at its recorded offset, or restarts it: then earlier bytes are
+    /// Takes over the upload at its recorded offset, or restarts it: then earlier bytes are
     /// discarded and nothing is recorded before the end.
     pub(crate) async fn take(
         app: &App,
@@ -152,8 +152,8 @@ impl UploadWriter {
         })
     }
 
-    /// Claims the upload for this call. Returns `None` if another call restarted it at the same time: that call
-    /// then finishes it.
+    /// Claims the upload for this call. Returns `None` if another call restarted it at the same
+    /// time; the other call then finishes it.
     async fn claim(
         app: &App,
         user: &UserId,
@@ -166,7 +166,7 @@ impl UploadWriter {
         };
         let lease = app.environment.new_name();
         let anew = if anew || before.received == 0 || before.handle.is_none() {
-            // Whoever wrote to it can no longer make a blob of it.
+            // The previous writer can then no longer complete a blob from it.
             if let Some(old) = &before.handle {
                 app.blobs.abort(&stage.blob_id, old).await?;
             }
@@ -189,24 +189,24 @@ impl UploadWriter {
         }
     }
 
-    /// Forgets how many bytes there were to be.
+    /// Drops the expected length of the upload.
     pub(crate) fn of_any_length(mut self) -> Self {
         self.upload.length = None;
         self
     }
 
-    /// Records nothing before all bytes have arrived: they count as a whole or not at all.
+    /// Records no progress before all bytes have arrived: they count as a whole or not at all.
     pub(crate) fn whole(mut self) -> Self {
         self.tells = false;
         self
     }
 
-    /// Bytes that it has.
+    /// The number of bytes received so far.
     pub(crate) fn size(&self) -> u64 {
         self.size
     }
 
-    /// Bytes in all, where that is known.
+    /// The total number of bytes, if it is known.
     pub(crate) fn length(&self) -> Option<u64> {
         self.upload.length
     }
@@ -216,7 +216,7 @@ impl UploadWriter {
         self.upload.length = Some(length);
     }
 
-    /// Takes all that comes; what came before an error is kept.
+    /// Receives all bytes of the stream, and keeps those that arrived before an error.
     pub(crate) async fn receive(
         &mut self,
         bytes: &mut Incoming,
@@ -250,8 +250,8 @@ impl UploadWriter {
         Err(superseded())
     }
 
-    /// Returns the reason of a failure: if the store no longer knows the upload, another call took
-    /// it over or is about to.
+    /// Returns the reason of a failure. If the store no longer knows the upload, another call has
+    /// taken it over, or is about to.
     pub(crate) async fn why(&self, error: ApiError) -> ApiError {
         if error.code != code::BLOB_STORE_ERROR {
             return error;
@@ -329,7 +329,7 @@ impl UploadWriter {
         Ok(())
     }
 
-    /// Returns whether the received bytes can be made durable: not after writing a part failed.
+    /// Returns whether the received bytes can be made durable: not after writing a part has failed.
     pub(crate) fn can_tell(&self) -> bool {
         !self.lacks_a_part
     }
@@ -430,8 +430,8 @@ pub(crate) fn too_large(max: u64) -> ApiError {
 
 /// Records in the registry that the stage has its bytes, once they are stored.
 ///
-/// A refused call removes nothing under the id of a blob that is not deleted: another call may
-/// just have registered the same bytes.
+/// A rejected call does not remove the bytes of a blob that is not deleted: another call may just
+/// have registered the same bytes.
 pub(crate) async fn record(
     app: &App,
     user: &UserId,
@@ -449,23 +449,24 @@ pub(crate) async fn record(
             Ok(())
         }
         UploadAnswer::Over(row) => {
-            // What came after it was abandoned is nobody's. A stage that only expired is the
-            // sweeper's to end: by another server's clock it may go on for a moment.
+            // Bytes that arrived after the stage was abandoned belong to nobody. A stage that only
+            // expired is for the sweeper to end: by another server's clock it may still be open for
+            // a moment.
             if row.status == StageStatus::Abandoned {
                 app.blobs.delete(&stage.blob_id).await?;
             }
             Err(over(&row))
         }
         UploadAnswer::Unknown => Err(ApiError::unknown_stage()),
-        // Its bytes were counted before they were written; what a call beside it took back leaves
-        // with the stage.
+        // The bytes were counted before they were written; a reservation that a concurrent call
+        // reduced ends with the stage.
         UploadAnswer::OverQuota(over) => Err(over_quota(app, user, over).await),
         UploadAnswer::Lost => Err(superseded()),
         UploadAnswer::Differs(_) => Err(upload_differs()),
     }
 }
 
-/// Finishes an upload whose bytes are all stored, if its writer stopped just before the end.
+/// Finishes an upload whose bytes are all stored, if its writer stopped just before completing it.
 pub(crate) async fn finish_if_complete(
     app: &App,
     user: &UserId,
@@ -480,7 +481,7 @@ pub(crate) async fn finish_if_complete(
             };
             let finished = finished.await;
             match app.store.upload(user, staging_id, app.now()).await? {
-                // Whoever did it, it is done.
+                // The upload is complete, no matter which call completed it.
                 access @ UploadAccess::Complete(_) => Ok(access),
                 access => finished.map(|_| access),
             }

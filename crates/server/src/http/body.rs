@@ -1,4 +1,4 @@
-//! Request bodies: bounded in bytes, before and after decompression, and in time.
+//! Request bodies, limited in size (before and after decompression) and in time.
 
 use std::io::Read as _;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use vfs_sync_core::wire::code;
 
 use crate::error::{ApiError, broken_source};
 
-/// Bytes of a body that is neither a push nor has contents in it.
+/// The greatest size of a body that is neither a push nor contains contents.
 pub(crate) const MAX_JSON_BYTES: usize = 512 * 1024;
 /// The largest window of a zstd frame, as a power of two: the limit of RFC 9659 for HTTP.
 const MAX_WINDOW_LOG: u32 = 23;
@@ -24,15 +24,15 @@ const MAX_WINDOW_LOG: u32 = 23;
 /// The error of a byte stream, of any type.
 pub(crate) type SourceError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Bytes on their way in.
+/// A stream of incoming bytes.
 pub(crate) type Incoming = futures::stream::BoxStream<'static, Result<Bytes, SourceError>>;
 
-/// The peer sent nothing for too long.
+/// An error: the peer sent nothing for too long.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("the body came too slowly")]
 pub(crate) struct Idle;
 
-/// Bounds the memory that all bodies take together, in kibibytes.
+/// A limit on the total memory of all bodies, in kibibytes.
 #[derive(Debug, Clone)]
 pub(crate) struct BodyMemory(Arc<Semaphore>);
 
@@ -47,7 +47,7 @@ impl BodyMemory {
     }
 }
 
-/// A body in memory, with its share of the memory for bodies.
+/// A body in memory, with its share of the memory limit.
 pub(crate) struct Held {
     pub(crate) bytes: Bytes,
     _share: OwnedSemaphorePermit,
@@ -104,7 +104,7 @@ impl Reader<'_> {
     }
 }
 
-/// The chunks of a body, each within `idle` of the one before.
+/// Returns the chunks of a body; fails if `idle` passes between two of them.
 pub(crate) fn timed(
     body: Body,
     idle: Duration,
@@ -168,7 +168,7 @@ impl Coding {
         }
     }
 
-    /// Decompresses at most `max` bytes, independent of the size that the body claims.
+    /// Decompresses at most `max` bytes, regardless of the size that the body claims.
     fn decode(self, body: &[u8], max: usize) -> Result<Vec<u8>, ApiError> {
         let mut decoded = Vec::with_capacity(body.len().saturating_mul(4).min(max));
         let limit = max as u64 + 1;

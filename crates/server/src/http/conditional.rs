@@ -1,4 +1,4 @@
-//! The fields of HTTP that go with contents: ranges, entity tags, digests (RFC 9110, RFC 9530).
+//! The HTTP fields about contents: ranges, entity tags, digests (RFC 9110, RFC 9530).
 
 use std::ops::Range;
 
@@ -23,12 +23,12 @@ const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 pub(crate) enum Selection {
     Whole,
     Part(Range<u64>),
-    /// The caller has it already.
+    /// The caller already has the content.
     Unchanged,
     Unsatisfiable,
 }
 
-/// Decides what the request's conditions and ranges select.
+/// Decides which part the request's conditions and ranges select.
 pub(crate) fn select(method: &Method, headers: &HeaderMap, blob: &BlobRow) -> Selection {
     let tag = entity_tag(blob);
     let listed = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
@@ -45,7 +45,7 @@ pub(crate) fn select(method: &Method, headers: &HeaderMap, blob: &BlobRow) -> Se
     if method != Method::GET {
         return Selection::Whole;
     }
-    // A range of what the caller believes is there; if it is something else, all of that.
+    // The caller wants a range of the content that it knows; if the content differs, all of it.
     if headers.get(IF_RANGE).is_some_and(|value| value.as_bytes() != tag.as_bytes()) {
         return Selection::Whole;
     }
@@ -56,8 +56,8 @@ pub(crate) fn select(method: &Method, headers: &HeaderMap, blob: &BlobRow) -> Se
         .unwrap_or(Selection::Whole)
 }
 
-/// A single range of bytes; `None` for what a server may ignore: other units, several ranges,
-/// malformed ones, any range of nothing.
+/// Parses a single range of bytes; `None` for anything that a server may ignore: other units,
+/// several ranges, malformed ones, and ranges of an empty blob.
 fn one_range(text: &str, size: u64) -> Option<Selection> {
     let (unit, spec) = text.split_once('=')?;
     if !unit.trim().eq_ignore_ascii_case("bytes") || size == 0 {
@@ -88,7 +88,8 @@ fn entity_tag(blob: &BlobRow) -> String {
     format!("\"{}\"", blob.digest)
 }
 
-/// Status and header fields of an answer. The bytes are somebody's: a browser must not run them.
+/// Returns status and header fields of an answer. The content is a user's: a browser must not run
+/// it.
 pub(crate) fn answer_head(blob: &BlobRow, selection: &Selection) -> (StatusCode, HeaderMap) {
     let mut fields = HeaderMap::new();
     let mut set = |name: HeaderName, value: &str| {
@@ -129,7 +130,7 @@ pub(crate) fn answer_head(blob: &BlobRow, selection: &Selection) -> (StatusCode,
     (status, fields)
 }
 
-/// The SHA-256 that a `Content-Digest` names, if there is one.
+/// The SHA-256 digest that a `Content-Digest` header names, if there is one.
 pub(crate) fn named_digest(headers: &HeaderMap) -> Result<Option<Sha256Digest>, ApiError> {
     let malformed = || ApiError::invalid("Content-Digest", "must have the form sha-256=:<base64>:");
     let mut found = None;

@@ -1,5 +1,5 @@
-//! Calls from pages of other origins (CORS): preflights are answered before anybody is asked for a
-//! token, for the origins that are configured and no other.
+//! Calls from pages of other origins (CORS), for the configured origins only. Preflight requests
+//! need no token.
 
 use axum::extract::Request;
 use axum::middleware::Next;
@@ -26,7 +26,7 @@ const EXPOSED: HeaderValue = HeaderValue::from_static(
      Tus-Checksum-Algorithm, ETag, Content-Range, Content-Digest, Repr-Digest, Retry-After, \
      Vfs-Sync-User, X-Request-ID",
 );
-/// Seconds for which a browser remembers an answer.
+/// The seconds for which a browser caches the answer to a preflight.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 
 /// Adds the CORS headers for callers of allowed origins.

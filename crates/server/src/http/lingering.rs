@@ -1,4 +1,5 @@
-//! A connection with a time limit for its peer to read, which drains input before it closes.
+//! A connection that limits how long its peer may take to read, and drains its input before it
+//! closes.
 
 use std::io;
 use std::pin::Pin;
@@ -11,12 +12,12 @@ use tokio::time::Sleep;
 /// The time in which a peer may notice that the connection was closed.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Fails a write that makes no progress for too long: a reader that stalls would hold its
+/// A stream that fails a write without progress for too long: a stalled reader would hold its
 /// request's memory for ever.
 ///
-/// When it is shut down, what still comes is read and dropped for a moment. Closing at once would
-/// reset the connection of a peer that is sending a body which was refused, and with it the
-/// answer that says why.
+/// After shutdown it reads and drops the remaining input for a moment. Closing at once would reset
+/// the connection of a peer that still sends a rejected body, and the peer would lose the answer
+/// that says why.
 pub(crate) struct LingeringStream<S> {
     inner: S,
     limit: Duration,

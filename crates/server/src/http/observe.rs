@@ -21,12 +21,12 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
-/// The id of the request, for those who answer for its parts.
+/// The id of the request, for handlers that answer parts of it separately.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestId(pub(crate) Arc<str>);
 
 impl RequestId {
-    /// The caller's, if it is sane enough for a log, else a new one.
+    /// Takes the caller's id if it is safe for a log, else creates a new one.
     // By hand: tower_http's request_id takes every id that a caller sends.
     fn of(headers: &HeaderMap, environment: &dyn Environment) -> Self {
         let sane = |id: &&str| {
@@ -41,7 +41,7 @@ impl RequestId {
     }
 }
 
-/// The trace that the request belongs to (W3C Trace Context), if it says so.
+/// The trace that the request belongs to (W3C Trace Context), if it names one.
 fn trace_id(headers: &HeaderMap) -> Option<&str> {
     let text = headers.get(TRACE_PARENT)?.to_str().ok()?;
     let mut parts = text.split('-');
@@ -59,7 +59,7 @@ fn trace_id(headers: &HeaderMap) -> Option<&str> {
     valid.then_some(trace)
 }
 
-/// Counts a request as under way for as long as it lives.
+/// A guard that counts a request as in progress until it is dropped.
 struct InFlight;
 
 impl InFlight {
@@ -122,7 +122,7 @@ pub(crate) async fn observe(State(app): State<App>, mut request: Request, next: 
     response
 }
 
-/// A method's name; methods that are made up do not become labels.
+/// Returns a method's name for a label; unknown methods share one label.
 fn known(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

@@ -1,4 +1,4 @@
-//! Query strings: known fields once each, unknown ones ignored.
+//! Query strings: each known field at most once, unknown fields ignored.
 
 use std::borrow::Cow;
 
@@ -39,7 +39,8 @@ impl Query {
     }
 }
 
-/// Decodes a part of a query. A percent sign that two hex digits do not follow stands for itself.
+/// Decodes a part of a query. A percent sign that is not followed by two hex digits stands for
+/// itself.
 fn decoded(part: &str) -> Result<String, ApiError> {
     let part = part.replace('+', " ");
     // By hand: form_urlencoded replaces bytes that are not UTF-8, which could make two ids one.

@@ -21,7 +21,7 @@ use crate::extract::{AuthenticatedUser, RawBody};
 use crate::http::observe::RequestId;
 use crate::state::App;
 
-/// Files that go up in parts at a time, where the store does not take them otherwise.
+/// The number of files that are uploaded in parts at one time, if the store needs that.
 const IN_PARTS_AT_A_TIME: usize = 8;
 
 pub(crate) async fn batch(
@@ -70,8 +70,8 @@ struct Written {
     attach: AttachRequest,
 }
 
-/// Takes the files through each step together, so that the transactions of a step share a commit,
-/// and the bytes of all a wait for the disk.
+/// Takes the files through each step together: the transactions of a step share a commit, and the
+/// bytes of all files share a wait for the disk.
 async fn all_files(
     app: &App,
     user: &UserId,

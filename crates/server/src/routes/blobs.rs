@@ -29,12 +29,12 @@ use crate::http::body::{MAX_JSON_BYTES, check_plain, timed};
 use crate::http::conditional::{self, Selection};
 use crate::state::App;
 
-/// A stage's body: its content as base64, and the rest.
+/// The greatest size of a stage's body: its content as base64, and the rest.
 const MAX_STAGE_BYTES: usize = limits::MAX_INLINE_BLOB_BYTES / 3 * 4 + MAX_JSON_BYTES;
 
 pub(super) type PathId = Result<Path<String>, PathRejection>;
 
-/// An id in a path that is none names nothing: it is not there.
+/// Parses an id in a path; a malformed id is answered as an unknown one.
 pub(super) fn id<T: FromStr>(path: PathId, unknown: fn() -> ApiError) -> Result<T, ApiError> {
     let Path(text) = path.map_err(|_| unknown())?;
     text.parse().map_err(|_| unknown())
@@ -174,7 +174,7 @@ pub(crate) async fn read(
     Ok((status, fields, Body::from_stream(exactly(bytes, length))).into_response())
 }
 
-/// Serves a blob whose id is `name`, where that path is also a fixed route.
+/// Serves the blob whose id is `name`, for a fixed route that has the same path.
 pub(crate) fn named(name: &'static str) -> MethodRouter<App> {
     let path = || PathId::Ok(Path(name.to_owned()));
     get(move |app, caller, method, headers| read(app, caller, path(), method, headers))
@@ -215,8 +215,8 @@ pub(crate) async fn versions(
     Ok(Json(VersionsResponse { item_id, versions }))
 }
 
-/// The bytes of an object, which must be as many as the registry says: otherwise the answer
-/// breaks off, so that nobody takes a part for the whole.
+/// Passes on the bytes of an object; the answer breaks off if their number differs from `length`,
+/// so that nobody takes a part for the whole.
 fn exactly(bytes: Outgoing, length: u64) -> Outgoing {
     futures::stream::unfold(Some((bytes, length)), |state| async move {
         let (mut bytes, left) = state?;

@@ -12,7 +12,7 @@ pub(crate) async fn healthz() -> Json<Value> {
     Json(json!({"status": "ok"}))
 }
 
-/// Asks the database alone: an object store that is down must not take the server out of rotation.
+/// Checks only the database: a failing object store must not take the server out of rotation.
 pub(crate) async fn readyz(State(app): State<App>) -> Result<Json<Value>, ApiError> {
     let answer = tokio::time::timeout(app.config.idle_timeout, app.store.ping()).await;
     match answer {

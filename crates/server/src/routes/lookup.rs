@@ -1,4 +1,4 @@
-//! Look-ups for operators: any stage, blob and reconcile state, so that triage needs no SQL.
+//! Look-ups for operators: any stage, blob or reconcile state, so that triage needs no SQL.
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -15,7 +15,7 @@ use crate::state::App;
 
 type PathId = Result<Path<String>, PathRejection>;
 
-/// Each look-up is on record: who looked, and at what.
+/// Logs a look-up: the administrator, and the subject.
 fn note(admin: &UserId, kind: &'static str, what: &str) {
     tracing::info!(admin = admin.as_str(), kind, what, "an administrator looked something up");
 }

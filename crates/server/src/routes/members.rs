@@ -1,4 +1,5 @@
-//! Members of groups and organizations: administrators change them, users read their own.
+//! Members of groups and organizations: administrators change them, users read their own
+//! memberships.
 
 use std::str::FromStr;
 

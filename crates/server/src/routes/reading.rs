@@ -86,7 +86,7 @@ fn fits(row: BlobRow, left: &mut u64) -> Result<BlobRow, ApiError> {
     }
 }
 
-/// Encodes some blobs as the batch answer carries them.
+/// Encodes a group of blobs in the form of the batch answer.
 async fn written(app: &App, group: Vec<Planned>, request: &RequestId) -> Bytes {
     let wanted: Vec<(BlobId, u64)> = group
         .iter()

@@ -1,4 +1,4 @@
-//! Push, pull, reconcile; what triage and clients ask about them.
+//! Push, pull and reconcile, and the state that triage and clients query.
 
 use std::fmt::Write as _;
 
@@ -105,7 +105,7 @@ fn client_id(text: &str) -> Result<ReplicaId, ApiError> {
     ReplicaId::new(text).map_err(|reason| ApiError::invalid("clientId", reason))
 }
 
-/// Entries are JSON already: a page is put together without reading them.
+/// Builds the body of a page from entries that are JSON already, without parsing them.
 fn page_body(page: &FeedPage) -> String {
     let text = |value: serde_json::Value| value.to_string();
     let length: usize = page.items.iter().map(|item| item.len() + 1).sum();
@@ -162,7 +162,7 @@ pub(crate) async fn reconcile(
     }
 }
 
-/// A map of write ids is bounded.
+/// Checks that a map of write ids is not too large.
 pub(crate) fn check_write_ids(field: &str, entries: usize) -> Result<(), ApiError> {
     let max = limits::MAX_WRITE_ID_ENTRIES;
     if entries <= max {

@@ -1,4 +1,4 @@
-//! Trash: deleted items are listed, restored and purged.
+//! The trash: lists, restores and purges deleted items.
 
 use axum::Json;
 use axum::extract::State;
@@ -21,7 +21,7 @@ use crate::state::App;
 
 /// The number of items on a page, unless the caller requests another.
 const USUAL_PAGE: u32 = 100;
-/// Items that a page has at most.
+/// The greatest number of items on a page.
 const LARGEST_PAGE: u32 = 500;
 
 pub(crate) async fn list(

@@ -67,7 +67,7 @@ pub(crate) async fn versioned(request: Request, next: Next) -> Response {
     response
 }
 
-/// A request of this version of the protocol.
+/// A marker: the request names this version of the protocol.
 pub(crate) struct Tus;
 
 impl<S: Send + Sync> FromRequestParts<S> for Tus {
@@ -179,7 +179,7 @@ fn expires(headers: &mut HeaderMap, stage: &StageRow) {
     insert(headers, UPLOAD_EXPIRES, &fields::http_date(stage.expires_at));
 }
 
-/// Opens the stage of an upload; a client that lost its state finds the one that it opened.
+/// Opens the stage of an upload; a client that lost its state gets the stage that it opened before.
 async fn open(app: &App, user: &UserId, metadata: &Metadata) -> Result<StageRow, ApiError> {
     let new = &app.environment;
     let mut order = StageOrder {
@@ -207,7 +207,7 @@ async fn open(app: &App, user: &UserId, metadata: &Metadata) -> Result<StageRow,
     stage::open(app, user, order).await
 }
 
-/// An upload that is over for its stager: it was there, and is no more.
+/// Returns the error for an upload that has ended and that its stager knew.
 async fn gone(app: &App, user: &UserId, access: UploadAccess) -> ApiError {
     match access {
         UploadAccess::Over(stage) => {
@@ -303,8 +303,8 @@ fn check_offset(given: u64, expected: u64) -> Result<(), ApiError> {
     Err(ApiError::conflict(code::OFFSET_MISMATCH, sentence).with("offset", expected))
 }
 
-/// Receives the bytes of a request, in a task of its own: received bytes are kept if the caller
-/// disconnects. Returns the new offset.
+/// Receives the bytes of a request, in a task of its own, so that received bytes are kept if the
+/// caller disconnects. Returns the new offset.
 async fn receive(
     app: &App,
     user: &UserId,
@@ -333,7 +333,7 @@ struct Receiving {
     staging_id: StagingId,
     offset: u64,
     length: Option<u64>,
-    /// Bytes that the request says it has.
+    /// The number of bytes that the request announces.
     comes: Option<u64>,
     checksum: Option<Checksum>,
     bytes: Incoming,

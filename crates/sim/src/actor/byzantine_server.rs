@@ -1,6 +1,6 @@
 //! A server that breaks the protocol: an honest answer, changed in one way of the guardrail table.
-//! What the client has to make of it is worked out here, from the state that the client exports at
-//! that moment and the answer alone.
+//! This module computes the reaction that the client must show, from the state that the client
+//! exports at that moment and from the answer alone.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -86,11 +86,11 @@ impl Breach {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Ending {
     Violation(Box<Violation>),
-    /// `malformedResponse`, of this call.
+    /// A `malformedResponse` of this call.
     Malformed(&'static str),
 }
 
-/// The ending, and the state that must still be there then, byte for byte.
+/// The required ending, and the client's state, which must then be the same byte for byte.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Due {
     pub(crate) breach: Breach,
@@ -104,20 +104,20 @@ struct State {
     client: Option<SyncClient>,
     due: Option<Due>,
     stale_pushes: u32,
-    /// The first operation of the last of them.
+    /// The first operation of the last stale push.
     stale_head: Option<OpId>,
-    /// True while the client rebuilds, beside the state that it exports.
+    /// True while the client rebuilds the replica beside the state that it exports.
     rebuilds: bool,
-    /// It has built anew, and asks next what of its history the server has: it applies nothing of
-    /// the page that answers.
+    /// True after a rebuild, while the client asks which part of its history the server has: it
+    /// applies nothing of the page that answers.
     asks_history: bool,
     /// The epoch of the last first page.
     epoch: Option<Epoch>,
-    /// Pages that the call under way got.
+    /// The number of pages that the present call has received.
     pages: u32,
 }
 
-/// Sits between a device and its servers, and does nothing until it is armed.
+/// A proxy between a device and its servers, which does nothing until it is armed.
 pub(crate) struct Hostile {
     ledger: Ledger,
     state: Mutex<State>,
@@ -127,7 +127,7 @@ pub(crate) fn export(client: &SyncClient) -> Vec<u8> {
     try_export(client).expect("a replica that is well can be read")
 }
 
-/// `None` if its disk does not let it be read.
+/// Exports the client's state; `None` if a disk fault prevents it.
 fn try_export(client: &SyncClient) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     client.export_state(StateExport::default(), &mut bytes).ok()?;
@@ -155,7 +155,7 @@ impl Hostile {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next answers to `client` that can be broken in this way are.
+    /// Arms the breach: the next suitable answer to `client` is broken.
     pub(crate) fn arm(&self, client: &SyncClient, breach: Breach) {
         let client = Some(client.clone());
         let mut state = self.state();
@@ -183,7 +183,8 @@ impl Hostile {
         }
     }
 
-    /// Records that the client must rematerialise: it then repeats nothing of its earlier pull.
+    /// Records that the client must rematerialise and therefore repeats no page of its earlier
+    /// pull.
     pub(crate) fn rebuild(&self) {
         self.state().stale_pushes = 0;
     }
@@ -197,14 +198,14 @@ impl Hostile {
         rebuilds
     }
 
-    /// A new call begins.
+    /// Records that a new call begins.
     pub(crate) fn begin(&self) {
         let mut state = self.state();
         (state.stale_pushes, state.rebuilds, state.pages) = (0, false, 0);
         state.asks_history = false;
     }
 
-    /// Takes the required end, if an answer was broken.
+    /// Takes the required ending, if an answer was broken.
     pub(crate) fn due(&self) -> Option<Due> {
         if self.state().due.is_some() { self.disarm() } else { None }
     }
@@ -319,7 +320,7 @@ impl Hostile {
         Ok(answer)
     }
 
-    /// An answer in the place of the server's, which never hears of the push.
+    /// Returns an answer in place of the server's, which never receives the push.
     pub(crate) fn instead_of_push(&self, sent: &PushRequest) -> Option<PushResponse> {
         let (breach, exported) = self.turn(&sent.client_id, &[Breach::EndlesslyStale])?;
         let stale = |op: &Operation| PushResult {
@@ -333,7 +334,8 @@ impl Hostile {
         let results = sent.operations.iter().map(stale).collect();
         let pushes = {
             let mut state = self.state();
-            // What the feed brought back in between is done: what comes behind it begins anew.
+            // The feed brought back the first operations in between: the next ones start a new
+            // count.
             let head = sent.operations.first().map(|op| op.op_id.clone());
             if state.stale_head != head {
                 (state.stale_head, state.stale_pushes) = (head, 0);
@@ -372,7 +374,7 @@ impl Hostile {
         Ok(answer)
     }
 
-    /// Bytes that are no content: the client finds out by their digest.
+    /// Returns wrong bytes for a download: the client detects them by their digest.
     pub(crate) fn download(&self, bytes: Bytes) -> Bytes {
         if self.state().breach != Some(Breach::WrongBytes) || bytes.is_empty() {
             return bytes;
@@ -384,8 +386,8 @@ impl Hostile {
     }
 }
 
-/// Breaks a page, if it can be broken in this way; returns the rule that it then breaks first. `first`:
-/// no page of the call came before it.
+/// Breaks a page if the breach applies to it; returns the rule that the page then breaks first.
+/// `first` says that no page of the call came before.
 fn broken(
     breach: Breach,
     page: &mut PullPage,
@@ -396,7 +398,8 @@ fn broken(
     let tail = page.items.last().map(|entry| entry.position.clone());
     match breach {
         Breach::PageWriteIdRegression => {
-            // What an epoch told binds nobody in another one; a page without one binds always.
+            // The floor of one epoch does not bind a page of another; a page without an epoch is
+            // always bound.
             query.cursor.as_ref()?;
             let map = &mut page.last_reconciled_write_ids;
             let (replica_id, previous, incoming) = lower(map, floor)?;

@@ -1,4 +1,4 @@
-//! One device: a client process of the product, and what the simulator knows of it.
+//! A device of a world: a client process of the product, with the simulator's records about it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ pub(crate) struct Device {
     pub(crate) reading: Vec<JoinHandle<()>>,
     /// The disk of the replica, unless it is in memory.
     pub(crate) home: Option<Home>,
-    /// The last talk ended well.
+    /// True if the last exchange succeeded.
     well: Arc<AtomicBool>,
     /// True if the device may show a state of an epoch that the servers have left.
     behind: Arc<AtomicBool>,
@@ -125,7 +125,7 @@ impl Device {
         }
     }
 
-    /// Requests go with the token of `other` from now on, or of the device's own user again.
+    /// Sends requests with the token of `other` from now on, or of the device's own user again.
     pub(crate) fn swap_token(&mut self, cluster: &Cluster, other: Option<&UserId>) {
         // A call whose answer was broken has to end in exactly that.
         if self.is_talking() && self.hostile.is_armed() {
@@ -141,7 +141,7 @@ impl Device {
             Some(_) => {
                 self.ledger.book().swapped.insert(self.index);
             }
-            // What ran meanwhile has stopped.
+            // The background work has stopped in the meantime.
             None => self.start_background(),
         }
     }
@@ -150,7 +150,7 @@ impl Device {
         Arc::clone(&self.transport)
     }
 
-    /// The device is lost, and a new one of the user's takes its place.
+    /// Replaces the device by a new one of the same user.
     pub(crate) async fn reinstall(&mut self) {
         self.take_over(None);
         self.crash().await;
@@ -166,7 +166,7 @@ impl Device {
         client.observe(Arc::clone(&self.violations) as Arc<dyn vfs_sync_client::Observer>);
         self.events = client.subscribe();
         self.ledger.book().replicas.insert(client.client_id(), self.user.clone());
-        // What is armed is meant for the one that was there.
+        // The armed breach was meant for the previous client.
         self.hostile.disarm();
         self.transport.numbers.forget();
         self.client = client;
@@ -199,12 +199,12 @@ impl Device {
             _ => "device's disk: the power failed",
         };
         self.ledger.fault(name, || self.index.to_string());
-        // Pages are not waited for: what they told may have to be told again.
+        // Pages are not durable at once, so names that they showed may have to be shown again.
         self.session.forget_shown();
         self.restart(unsynced).await;
     }
 
-    /// The process dies wherever it is, and a new one opens what is on the disk.
+    /// Kills the process at its present point, and starts a new one on the same disk.
     pub(crate) async fn restart(&mut self, unsynced: Unsynced) {
         self.take_over(None);
         self.crash().await;
@@ -218,7 +218,8 @@ impl Device {
             .in_memory(self.user.clone());
         self.client = nothing.expect("a good configuration");
         home.disk.power_on(unsynced);
-        // What does not open on a full disk is told so, and room is made.
+        // A replica that does not open because the disk is full reports that, and the disk gets
+        // space.
         home.disk.set_capacity(None);
         match home.open(to, config(&self.setup, &self.machine)) {
             Ok(client) => self.adopt(client),
@@ -254,7 +255,7 @@ impl Device {
         }
     }
 
-    /// Synchronises by itself from now on, if it is one that does and its disk lets it.
+    /// Starts background work, if the device has it and its disk permits it.
     pub(crate) fn start_background(&self) {
         if !self.setup.background {
             return;
@@ -267,20 +268,21 @@ impl Device {
         }
     }
 
-    /// Records that the device's view is not the servers', until it has pulled.
+    /// Records that the device's view may be older than the servers', until its next pull.
     pub(crate) fn fall_behind(&mut self) {
         self.session = Session::default();
         self.behind.store(true, Ordering::Relaxed);
     }
 
-    /// Another client takes the place of the one that is there, which had more than `held`.
+    /// Replaces the client by another one; `held` are the operations of the previous one that the
+    /// other has too.
     fn replace(&mut self, client: SyncClient, held: &[OpId]) {
         self.adopt(client);
         self.fall_behind();
         let index = self.index;
         let rejected = self.client.queue().rejected(usize::MAX).expect("it is new");
         let mut book = self.ledger.book();
-        // What was rejected since is not known to be.
+        // The new client does not know the operations that were rejected since its state was made.
         let waits = |op_id: &OpId| rejected.iter().any(|one| one.operation.op_id == *op_id);
         for (op_id, queued) in &mut book.operations {
             if queued.device == index && queued.end == Some(End::Rejected) && !waits(op_id) {
@@ -297,7 +299,7 @@ impl Device {
         });
     }
 
-    /// Puts a client made of an old export in the place of the one that is there.
+    /// Replaces the client by one that is made from an old export.
     pub(crate) async fn hydrate(&mut self, exported: &[u8]) -> Result<(), ClientError> {
         self.crash().await;
         let config = config(&self.setup, &self.machine);
@@ -316,7 +318,7 @@ impl Device {
         self.talking.as_ref().is_some_and(|task| !task.is_finished())
     }
 
-    /// Starts talking to a server, unless it does already.
+    /// Starts an exchange with a server, unless one is in progress.
     pub(crate) fn talk(&mut self, what: Talk) {
         if self.is_talking() {
             return;
@@ -359,7 +361,7 @@ impl Device {
                 if !judge(&ledger, index, error, &emitted) {
                     return;
                 }
-                // An application that is told so begins anew.
+                // The application of such a client starts again from the beginning.
                 if rematerialises || what == Talk::Rematerialise {
                     return;
                 }
@@ -368,7 +370,7 @@ impl Device {
         }));
     }
 
-    /// Waits until it no longer talks.
+    /// Waits until the exchange in progress ends.
     pub(crate) async fn wait(&mut self) {
         if let Some(task) = self.talking.take()
             && let Err(error) = task.await
@@ -383,7 +385,7 @@ impl Device {
         self.well.load(Ordering::Relaxed)
     }
 
-    /// Ends what it is doing, wherever that is.
+    /// Ends the exchange in progress at its present point; returns whether there was one.
     pub(crate) async fn crash(&mut self) -> bool {
         self.client.stop_background().await;
         for read in self.reading.drain(..) {
@@ -407,8 +409,8 @@ impl Device {
         }
     }
 
-    /// Returns the items of newly queued operations that were made by an own path and are shown as
-    /// the user's.
+    /// Returns the items of newly queued operations that were created by an own path and are shown
+    /// as the user's.
     fn shown_as_own(&self, queue: &[QueuedOp]) -> BTreeSet<ItemId> {
         let mut items: BTreeSet<ItemId> = {
             let book = self.ledger.book();
@@ -439,7 +441,7 @@ impl Device {
                     continue;
                 }
                 if op.action == Action::Delete {
-                    // What was on its way to the item goes with it.
+                    // A content on its way to the item is removed with it.
                     book.contents.remove(&(index, op.item_id.clone()));
                 }
                 let (mut name, mut made) = (None, false);
@@ -529,7 +531,7 @@ fn config(setup: &DeviceSetup, machine: &Arc<Machine>) -> ClientConfig {
     }
 }
 
-/// A client of a new replica, with the given id if there is one.
+/// Creates a client with a new replica, with the given id if there is one.
 fn new_client(
     home: &mut Option<Home>,
     user: UserId,
@@ -592,8 +594,8 @@ fn judge(
     error.violation().is_some_and(asks)
 }
 
-/// Returns whether a call was rejected because the device has, or had when it began, another user's
-/// token.
+/// Returns whether a call was rejected because the device has another user's token, or had it when
+/// the call began.
 pub(crate) fn is_refused_for_its_token(book: &mut Book, index: usize, error: &ClientError) -> bool {
     use vfs_sync_client::TransportError;
     let refused = matches!(error, ClientError::Transport(TransportError::WrongUser { .. }));
@@ -622,7 +624,7 @@ pub(crate) const fn signature(violation: &Violation) -> &'static str {
     }
 }
 
-/// Checks that a broken answer ended in exactly the required violation, reported once, and left
+/// Checks that a broken answer ended in exactly the required violation, reported once, and changed
 /// nothing.
 fn check_ending(
     ledger: &Ledger,
@@ -637,7 +639,7 @@ fn check_ending(
         let breach = due.breach.name();
         ledger.fail(FailureKind::FailClosed, format!("device {index}: {breach}: {message}"));
     };
-    // It may have begun anew before, as it was told to.
+    // The client may have rematerialised before, as the server required.
     let asked = |one: &&Violation| matches!(one, Violation::RematerializationRequired { .. });
     let told: Vec<&Violation> = emitted.iter().skip_while(asked).collect();
     let got = error.map_or_else(|| "no error".to_owned(), ToString::to_string);

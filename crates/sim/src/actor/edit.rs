@@ -1,4 +1,4 @@
-//! Edits, drawn by chance from what a device shows.
+//! Edits, chosen at random from the items that a device shows.
 
 use vfs_sync_client::core::access::{AccessLevel, Principal, PrincipalType};
 use vfs_sync_client::core::item::{Name, ObjectType};
@@ -34,14 +34,14 @@ fn principal(random: &mut Random, users: usize) -> Principal {
     Principal { kind: PrincipalType::User, id: PrincipalId::new(user.as_str()).expect("an id") }
 }
 
-/// Something that the device shows, if a few looks find any.
+/// Returns an item that the device shows, if a few random choices find one.
 pub(crate) fn visible(device: &Device, ledger: &Ledger, random: &mut Random) -> Option<ItemId> {
     let tries: Vec<ItemId> = {
         let book = ledger.book();
         if book.items.is_empty() {
             return None;
         }
-        // What is new is of more interest.
+        // New items are more interesting.
         let from = if random.below(2) == 0 { book.items.len() / 2 } else { 0 };
         (0..4).map(|_| book.items[from + random.below(book.items.len() - from)].clone()).collect()
     };
@@ -49,7 +49,7 @@ pub(crate) fn visible(device: &Device, ledger: &Ledger, random: &mut Random) -> 
     tries.into_iter().find(shown)
 }
 
-/// A name that nobody had.
+/// Returns a name that was never used before.
 fn name(ledger: &Ledger) -> Name {
     let mut book = ledger.book();
     book.names += 1;
@@ -62,7 +62,7 @@ fn bytes(ledger: &Ledger, random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-/// A time that a file may have, now and then one of the two ends.
+/// Returns a random modification time, sometimes the least or the greatest.
 pub(crate) fn time(random: &mut Random) -> Timestamp {
     match random.below(20) {
         0 => Timestamp::MIN,
@@ -73,11 +73,11 @@ pub(crate) fn time(random: &mut Random) -> Timestamp {
     }
 }
 
-/// Names that everybody gives to folders: what strangers share has them too.
+/// Folder names that many users choose, so that shared items of others have them too.
 const LIKELY: [&str; 3] = ["Documents", "photos", ".ssh"];
 
-/// Creates something where an own path leads, as `mkdir`, `put` and `import` do: in the folder of
-/// that name at the top of the user's own tree, which is made if it is not there.
+/// Creates an item at an own path, as `mkdir`, `put` and `import` do: in the folder of that name at
+/// the top of the user's own tree, which is created if it is missing.
 fn write_by_path(device: &Device, ledger: &Ledger, random: &mut Random) -> Result<(), ClientError> {
     let likely = *random.one(&LIKELY);
     let (client, user) = (&device.client, &device.user);
@@ -101,7 +101,7 @@ fn write_by_path(device: &Device, ledger: &Ledger, random: &mut Random) -> Resul
     Ok(())
 }
 
-/// Declines a share; what others were granted stays.
+/// Declines a share; grants to others stay.
 fn decline(device: &Device, ledger: &Ledger, item: &ItemId) -> Result<(), ClientError> {
     let others = || {
         let mut grants = device.client.sharing().grants(item).expect("it is shown");
@@ -128,7 +128,8 @@ fn decline(device: &Device, ledger: &Ledger, item: &ItemId) -> Result<(), Client
     Ok(())
 }
 
-/// Chooses an edit of users who share: owners grant and delete, the others edit, delete and decline.
+/// Chooses an edit for users who share: owners grant and delete, the others edit, delete and
+/// decline.
 fn among_others(device: &Device, ledger: &Ledger, random: &mut Random) -> (usize, Option<ItemId>) {
     let (kind, own) = *random.one(&[
         (GRANT, true),
@@ -153,13 +154,13 @@ fn waiting(device: &Device) -> Option<[u64; 5]> {
     Some([pending, acknowledged, rejected, uploads, rejected_uploads])
 }
 
-/// Kinds of edits, of those that are drawn by a number.
+/// The numbers that select the kinds of edits at random.
 const RENAME: usize = 25;
 const DELETE: usize = 66;
 const GRANT: usize = 71;
 const DECLINE: usize = 80;
 
-/// Does one thing that a user could do.
+/// Makes one random edit that a user could make.
 pub(crate) fn edit(device: &mut Device, ledger: &Ledger, users: usize, random: &mut Random) {
     let kind = random.below(100);
     let before = waiting(device);
@@ -270,7 +271,7 @@ pub(crate) fn edit(device: &mut Device, ledger: &Ledger, users: usize, random: &
             done = "content";
             let bytes = bytes(ledger, random);
             let time = time(random);
-            // At once: what is durable may be shown even where the call fails.
+            // Recorded first: a durable content may be shown even if the call fails.
             ledger.book().times.give(digest(&bytes), time);
             let shown = saved::shown(&device.client, item);
             let put = device.client.contents().put_at(item, &*bytes, time);
@@ -302,10 +303,10 @@ pub(crate) fn edit(device: &mut Device, ledger: &Ledger, users: usize, random: &
                 rejected => {
                     let one = &random.one(rejected).operation;
                     let op_id = one.op_id.clone();
-                    // If the disk fails, it may be decided and nobody told.
+                    // If the disk fails, the decision may be durable without a report.
                     ledger.book().ended(&op_id, End::Decided);
                     if random.below(2) == 0 {
-                        // A retry is a new operation of a user who sees what is shown now.
+                        // A retry is a new operation, whose author sees what is shown now.
                         let deletes = one.action == Action::Delete;
                         let shown =
                             if deletes { saved::shown(&device.client, &one.item_id) } else { None };

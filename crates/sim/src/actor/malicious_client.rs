@@ -1,4 +1,5 @@
-//! Somebody with a token and no manners: operations and requests that no client of ours would send.
+//! A malicious client with a valid token: it sends operations and requests that our client never
+//! sends.
 
 use vfs_sync_client::TransportExt as _;
 use vfs_sync_client::core::access::{AccessLevel, Principal, PrincipalType};
@@ -16,7 +17,7 @@ use crate::oracle::failure::FailureKind;
 use crate::oracle::ledger::Ledger;
 use crate::oracle::model::StageModel;
 
-/// The replica of a user that is no device.
+/// Returns a replica id of a user that belongs to no device.
 fn replica(user: &UserId) -> ReplicaId {
     ReplicaId::new(format!("{PREFIX}{user}")).expect("an id")
 }
@@ -28,7 +29,7 @@ pub(crate) fn is_one(replica: &ReplicaId) -> bool {
     replica.as_str().starts_with(PREFIX)
 }
 
-/// A push of a few operations on anything at all, by a replica of `user`'s that is no device.
+/// Pushes a few operations on random items, by a replica of `user` that belongs to no device.
 pub(crate) async fn push(
     ledger: &Ledger,
     transport: &SimTransport,
@@ -68,13 +69,13 @@ pub(crate) async fn push(
     }
     let request = PushRequest { client_id: replica_id, operations };
     let sent = transport.push(&request).await;
-    // What is the same as before must be answered so.
+    // An identical push must get the same answer.
     if sent.is_ok() && random.below(3) == 0 {
         let _ = transport.push(&request).await;
     }
 }
 
-/// Requests bytes that somebody has, with or without the right to see them.
+/// Requests somebody's bytes, with or without the right to read them.
 pub(crate) async fn read_foreign(ledger: &Ledger, transport: &SimTransport, random: &mut Random) {
     let blob = {
         let book = ledger.book();
@@ -117,7 +118,7 @@ pub(crate) async fn tamper(
     }
 }
 
-/// Claims to have seen more than there is.
+/// Reports a reconcile state ahead of the server's.
 pub(crate) async fn overclaim(transport: &SimTransport, user: &UserId, random: &mut Random) {
     let client_id = replica(user);
     let (cursor, baseline, head) = (None, None, None);
@@ -135,7 +136,7 @@ pub(crate) async fn overclaim(transport: &SimTransport, user: &UserId, random: &
     let _ = transport.reconcile(&request).await;
 }
 
-/// Attaches a stage of somebody's to anything, after a checkpoint that was reached or not.
+/// Attaches somebody's stage to a random item, with a checkpoint that may or may not be reached.
 pub(crate) async fn attach(
     ledger: &Ledger,
     transport: &SimTransport,

@@ -14,7 +14,8 @@ use crate::infra::power::unsynced;
 use crate::plan::DiskEvent;
 
 thread_local! {
-    /// The same for all worlds of a thread, so that a world is the same whenever it is played.
+    /// A directory shared by all worlds of a thread, so that a world is the same whenever it is
+    /// played.
     static ROOT: TempDir = tempfile::tempdir().expect("a directory");
 }
 
@@ -34,7 +35,7 @@ impl Home {
         Self { device, random, made: 0, dir, disk, troubled: Arc::default() }
     }
 
-    /// A new replica on a new disk, with the given id if there is one.
+    /// Creates a replica on a new disk, with the given id if there is one.
     pub(crate) fn create(
         &mut self,
         user: UserId,
@@ -84,7 +85,7 @@ impl Home {
         }
     }
 
-    /// All is well from now on.
+    /// Ends all faults of the disk.
     pub(crate) fn heal(&self) {
         self.disk.forget_faults();
         self.disk.set_capacity(None);

@@ -12,7 +12,7 @@ use crate::infra::objects::{Objects, ObjectsCopy};
 use crate::infra::power::ServerDisk;
 use crate::oracle::model::Model;
 
-/// The back end for metadata, on servers and on devices.
+/// The back end for metadata, on servers and devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum StoreKind {
     /// A store in memory.
@@ -25,11 +25,11 @@ pub enum StoreKind {
 /// The metadata store of one world.
 pub(crate) enum Database {
     Memory(MemoryStore),
-    /// A disk, and how many copies there were of it.
+    /// A disk, and the number of copies made of it.
     Sqlite(ServerDisk, u32),
 }
 
-/// A copy of all that the servers have.
+/// A copy of everything that the servers store.
 pub(crate) struct Backup {
     pub(crate) model: Model,
     metadata: Metadata,
@@ -66,7 +66,7 @@ impl Database {
         }
     }
 
-    /// A copy of all that the servers have. No transaction is ever under way between two steps.
+    /// Copies everything that the servers store. No transaction is in progress between two steps.
     pub(crate) fn back_up(&mut self, model: Model, objects: &Objects) -> Backup {
         let metadata = match self {
             Self::Memory(store) => Metadata::Memory(Box::new(store.snapshot())),
@@ -78,7 +78,7 @@ impl Database {
         Backup { model, metadata, objects: objects.copy() }
     }
 
-    /// Restores the database; the objects that the backup had return. No server may be running.
+    /// Restores the database; objects that the backup had return. No server may be running.
     pub(crate) fn restore(&mut self, backup: &Backup, objects: &Objects) -> Arc<dyn MetadataStore> {
         objects.put_back(&backup.objects);
         match (&mut *self, &backup.metadata) {

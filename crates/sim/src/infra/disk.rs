@@ -1,11 +1,11 @@
-//! A disk under SQLite that knows what was made durable: the power fails at any of its operations,
-//! what was not synced is lost or torn, it is full, it fails.
+//! A disk for SQLite that tracks which writes are durable. The power can fail at any operation,
+//! which loses or tears unsynced writes; the disk can be full; operations can fail.
 //!
 //! SQLite reaches it as the VFS of [`Disk::vfs`], by paths below the directory of a [`Disk`]. A
-//! database on it belongs to one connection that locks it exclusively, as
-//! `SqliteStore::open_alone` and a client's replica do: there is no shared memory for the index of
-//! a log. The bookkeeping of a VFS is not made for threads: each thread has its own, and a database
-//! stays with the thread that opened it.
+//! database on it belongs to one connection that locks it exclusively, as in
+//! `SqliteStore::open_alone` and a client's replica: there is no shared memory for the index of a
+//! log. The state of a VFS is not thread-safe: each thread has its own VFS, and a database stays
+//! with the thread that opened it.
 
 mod files;
 
@@ -25,24 +25,24 @@ use files::File;
 /// The fate of unsynced writes in a power failure.
 #[derive(Debug, Clone)]
 pub enum Unsynced {
-    /// Nothing: only the process died that wrote them.
+    /// All writes are kept: only the process died that made them.
     Kept,
     /// All unsynced writes are lost.
     Lost,
-    /// Chance decides, sector by sector of each write.
+    /// Randomness decides, for each sector of each write.
     Torn(Random),
 }
 
 /// A fault of one operation of a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiskFault {
-    /// A write, a truncation, a removal or a sync fails; of a write, nothing was done.
+    /// A write, a truncation, a removal or a sync fails without any effect.
     Fails,
-    /// The power fails before it.
+    /// The power fails before the operation.
     PowerFails,
 }
 
-/// A simulated disk in memory. Clones share it, and files that are open on it outlive its last clone.
+/// A simulated disk in memory. Clones share it, and its open files outlive its last clone.
 #[derive(Debug, Clone)]
 pub struct Disk {
     below: Arc<str>,
@@ -52,12 +52,12 @@ pub struct Disk {
 #[derive(Debug, Default)]
 struct Platter {
     files: BTreeMap<String, File>,
-    /// The count of power failures: files that were opened before the last one stay closed.
+    /// The number of power failures: files that were opened before the last one stay closed.
     uptime: u64,
     is_off: bool,
     operations: u64,
     next_handle: u64,
-    /// The faults, by the number of the operation.
+    /// The faults, each by the number of its operation.
     faults: BTreeMap<u64, DiskFault>,
     capacity: Option<u64>,
     reads_fail: bool,
@@ -65,7 +65,7 @@ struct Platter {
 
 type Platters = BTreeMap<Arc<str>, Weak<Mutex<Platter>>>;
 
-/// The disks of this process, by the directories that they are below.
+/// Returns the disks of this process, by their directories.
 fn platters() -> MutexGuard<'static, Platters> {
     static PLATTERS: Mutex<Platters> = Mutex::new(Platters::new());
     PLATTERS.lock().unwrap_or_else(PoisonError::into_inner)
@@ -76,8 +76,8 @@ fn lock(platter: &Mutex<Platter>) -> MutexGuard<'_, Platter> {
 }
 
 impl Disk {
-    /// An empty disk, which holds what SQLite opens by paths below `directory`. No two disks of a
-    /// process are below the same.
+    /// Creates an empty disk for the files that SQLite opens by paths below `directory`. No two
+    /// disks of a process may have the same directory.
     #[must_use]
     pub fn below(directory: &Path) -> Self {
         let below: Arc<str> = format!("{}/", directory.display()).into();
@@ -88,10 +88,10 @@ impl Disk {
         Self { below, platter }
     }
 
-    /// The name of this thread's VFS, which is registered now if it was not before.
+    /// Returns the name of this thread's VFS, registering it the first time.
     ///
     /// # Panics
-    /// If SQLite does not take it.
+    /// If SQLite does not accept it.
     #[must_use]
     pub fn vfs() -> String {
         static THREADS: AtomicU64 = AtomicU64::new(0);
@@ -106,7 +106,7 @@ impl Disk {
         })
     }
 
-    /// The bytes of all files.
+    /// Returns the number of bytes of all files.
     #[must_use]
     pub fn used(&self) -> u64 {
         lock(&self.platter).files.values().map(File::len).sum()
@@ -118,19 +118,19 @@ impl Disk {
         lock(&self.platter).operations
     }
 
-    /// Does `fault` instead of its `operation`th operation, counted from 0 by
+    /// Schedules `fault` for the operation with the number `operation`, counted from 0 by
     /// [`Self::operations`].
     pub fn fault_at(&self, operation: u64, fault: DiskFault) {
         lock(&self.platter).faults.insert(operation, fault);
     }
 
-    /// The bound of [`Self::set_capacity`].
+    /// Returns the limit of [`Self::set_capacity`].
     #[must_use]
     pub fn capacity(&self) -> Option<u64> {
         lock(&self.platter).capacity
     }
 
-    /// Bounds the bytes of all files; `None`: there is no bound. A write beyond it fails.
+    /// Limits the bytes of all files; `None` removes the limit. A write beyond it fails.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         lock(&self.platter).capacity = bytes;
     }
@@ -140,12 +140,13 @@ impl Disk {
         lock(&self.platter).reads_fail = fail;
     }
 
-    /// Forgets the faults to come.
+    /// Discards the faults that have not occurred yet.
     pub fn forget_faults(&self) {
         lock(&self.platter).faults.clear();
     }
 
-    /// Fails the power, or kills the process that has files open: open files fail from now on.
+    /// Fails the power, or kills the process with open files: operations on open files fail from
+    /// now on.
     pub fn power_off(&self) {
         lock(&self.platter).power_off();
     }
@@ -156,8 +157,8 @@ impl Disk {
         lock(&self.platter).is_off
     }
 
-    /// Restores the power, if it failed: synced data is present, and of the rest what `unsynced`
-    /// decides. Pending faults are discarded.
+    /// Restores the power, if it failed: synced data is present, and `unsynced` decides about the
+    /// rest. Pending faults are discarded.
     pub fn power_on(&self, mut unsynced: Unsynced) {
         let mut platter = lock(&self.platter);
         if std::mem::take(&mut platter.is_off) {
@@ -167,7 +168,7 @@ impl Disk {
         platter.faults.clear();
     }
 
-    /// Another disk, below `directory`, with all that this one has; nothing is open on it.
+    /// Copies the disk with all its files to `directory`; no file is open on the copy.
     #[must_use]
     pub fn copied_below(&self, directory: &Path) -> Self {
         let copy = Self::below(directory);
@@ -194,7 +195,8 @@ impl Platter {
         self.files.values_mut().for_each(File::unlock_all);
     }
 
-    /// Before anything that is done to what was opened in `uptime`.
+    /// Checks that the power has not failed since `uptime`, before any operation on a file opened
+    /// then.
     fn check(&self, uptime: u64) -> Result<()> {
         if self.is_off || self.uptime != uptime {
             return Err(failed("the power has failed"));
@@ -202,7 +204,7 @@ impl Platter {
         Ok(())
     }
 
-    /// Before anything that changes the disk.
+    /// Counts a modifying operation and applies its fault, before the operation changes the disk.
     fn change(&mut self, uptime: u64) -> Result<()> {
         self.check(uptime)?;
         let operation = self.operations;
@@ -226,7 +228,7 @@ impl Platter {
         let others = self.files.iter().filter(|(other, _)| *other != name);
         let others: u64 = others.map(|(_, file)| file.len()).sum();
         match self.capacity {
-            // SQLite is told so as of a disk that is full.
+            // SQLite reads this error as a full disk.
             Some(capacity) if others + len > capacity => Err(ErrorKind::WriteZero.into()),
             _ => Ok(()),
         }
@@ -236,7 +238,7 @@ impl Platter {
 /// All disks, for SQLite.
 struct Disks;
 
-/// A file that SQLite has open.
+/// A handle of a file that SQLite has open.
 struct Handle {
     platter: Arc<Mutex<Platter>>,
     name: String,
@@ -289,7 +291,7 @@ impl Vfs for Disks {
         Ok(disk.files.contains_key(name))
     }
 
-    /// Fails: SQLite is configured to keep temporary data in memory.
+    /// Fails, because SQLite is configured to keep temporary data in memory.
     fn temporary_name(&self) -> String {
         "temporary".into()
     }

@@ -1,4 +1,4 @@
-//! Time, ids and chance of one process: all of it follows from the seed and from simulated time.
+//! Time, ids and randomness of one process, all derived from the seed and from simulated time.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -10,17 +10,16 @@ use vfs_sync_core::time::Timestamp;
 use vfs_sync_server as server;
 use vfs_sync_testkit::Random;
 
-/// The time of every clock at the beginning of a world, in milliseconds since 1970, before its
-/// skew.
+/// The time of every clock at the start of a world, in milliseconds since 1970, before its skew.
 const BEGINNING: i64 = 1_767_268_800_000;
 
-/// The world's time, `elapsed` after it began.
+/// Returns the world's time `elapsed` after its start.
 pub(crate) fn time_of_world(elapsed: Duration) -> Timestamp {
     let elapsed = i64::try_from(elapsed.as_millis()).unwrap_or(0);
     Timestamp::from_millis(BEGINNING + elapsed).unwrap_or(Timestamp::MAX)
 }
 
-/// The machine of one device or of one server.
+/// The machine of one device or server.
 #[derive(Debug)]
 pub(crate) struct Machine {
     began: Instant,
@@ -37,7 +36,7 @@ impl Machine {
         Self { began: Instant::now(), skew: AtomicI64::new(skew), id, state }
     }
 
-    /// Moves its clock, to and fro.
+    /// Moves the machine's clock forward or back.
     pub(crate) fn shift(&self, millis: i64) {
         self.skew.fetch_add(millis, Ordering::Relaxed);
     }

@@ -1,4 +1,5 @@
-//! The network between one device and the servers: what is lost, late, doubled, or from yesterday.
+//! The network between one device and the servers, which loses, delays, duplicates and reorders
+//! requests.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,7 +19,7 @@ pub(crate) enum Weather {
     Calm,
     /// Some requests and some answers are lost.
     Lossy,
-    /// Requests come late and twice, and overtake each other.
+    /// Requests arrive late and twice, and overtake each other.
     Doubling,
     /// All traffic is slow.
     Clogged,
@@ -40,7 +41,7 @@ pub(crate) struct Link {
     device: usize,
     cluster: Arc<Cluster>,
     ledger: Ledger,
-    /// Nothing ever heals it.
+    /// True if nothing ever heals the link.
     silent: bool,
     state: Mutex<State>,
 }
@@ -50,14 +51,14 @@ struct State {
     weather: Weather,
 }
 
-/// The fate of one request, drawn before it is sent.
+/// The fate of one request, chosen before it is sent.
 struct Fate {
     there: Duration,
     back: Duration,
     lose_request: bool,
     lose_answer: bool,
     break_answer: bool,
-    /// The delay after which it arrives once more.
+    /// The delay after which the request arrives once more.
     again: Option<Duration>,
     patience: Duration,
 }
@@ -114,7 +115,7 @@ impl Link {
         }
     }
 
-    /// Sends a request to one of the servers; returns its answer, if that finds back.
+    /// Sends a request to one of the servers; returns its answer, if the answer arrives.
     pub(crate) async fn send(
         &self,
         name: &'static str,
@@ -143,7 +144,7 @@ impl Link {
                 }
             });
         }
-        // What was sent arrives, whatever becomes of the sender.
+        // A request that was sent arrives even if its sender ends.
         let Some(task) = self.cluster.call(host, request) else {
             return lost("connection refused");
         };
@@ -158,7 +159,7 @@ impl Link {
         tokio::time::sleep(fate.back).await;
         if fate.break_answer {
             self.ledger.fault("network: answer broken off", || format!("device {device}: {name}"));
-            // Only who reads the bytes of a blob has what came before.
+            // Only a reader of a blob's bytes can use the part before the break.
             if name != "download" || answer.status >= 300 {
                 return lost("the answer broke off");
             }

@@ -1,4 +1,4 @@
-//! The object store: in memory, with faults, and as strict as the contract lets it be.
+//! The object store: in memory, with faults, and as strict as its contract permits.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -18,20 +18,20 @@ use vfs_sync_core::id::BlobId;
 use crate::infra::process::Process;
 use crate::oracle::ledger::Ledger;
 
-/// Bytes of a part: few, so that small contents have several.
+/// The size of a part in bytes: so small that small contents have several parts.
 const PART: usize = 64;
 
 /// The object store of all servers. Clones are cheap and share it.
 #[derive(Clone, Default)]
 pub(crate) struct Objects {
     state: Arc<Mutex<State>>,
-    /// In 1,000: how often a call fails.
+    /// The number of failing calls in 1,000.
     pub(crate) faults: Arc<AtomicU32>,
     handles: Arc<AtomicU64>,
     forgets: bool,
 }
 
-/// The blobs at some moment.
+/// The blobs of an object store at one moment.
 pub(crate) struct ObjectsCopy(BTreeMap<BlobId, Bytes>);
 
 #[derive(Default)]
@@ -52,7 +52,7 @@ pub(crate) fn digest(bytes: &[u8]) -> Sha256Digest {
 }
 
 impl Objects {
-    /// With `forgets` it takes everything and keeps nothing.
+    /// Creates an object store; with `forgets` it accepts everything and keeps nothing.
     pub(crate) fn new(forgets: bool) -> Self {
         Self { forgets, ..Self::default() }
     }
@@ -61,7 +61,7 @@ impl Objects {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The bytes of a blob, for the checkers.
+    /// Returns the bytes of a blob, for the checkers.
     pub(crate) fn peek(&self, id: &BlobId) -> Option<Bytes> {
         self.state().blobs.get(id).cloned()
     }
@@ -71,7 +71,7 @@ impl Objects {
         self.state().removed.contains(id)
     }
 
-    /// A copy of the blobs.
+    /// Returns a copy of the blobs.
     pub(crate) fn copy(&self) -> ObjectsCopy {
         ObjectsCopy(self.state().blobs.clone())
     }
@@ -84,7 +84,7 @@ impl Objects {
         }
     }
 
-    /// The store as a server process reaches it.
+    /// Returns the store as a server process reaches it.
     pub(crate) fn of_process(&self, ledger: Ledger, process: Arc<Process>) -> ProcessObjects {
         ProcessObjects { objects: self.clone(), ledger, process }
     }
@@ -122,7 +122,7 @@ impl ProcessObjects {
         often > 0 && self.process.below(1_000) < usize::try_from(often).unwrap_or(0)
     }
 
-    /// Before anything happens: a refusal with one of the store's codes.
+    /// Runs before an operation: it may fail with one of the store's codes.
     async fn before(&self, operation: BlobOperation) -> Result<(), BlobError> {
         self.process.moment().await;
         if self.fails() {
@@ -135,7 +135,7 @@ impl ProcessObjects {
         Ok(())
     }
 
-    /// After it happened: the answer may be lost.
+    /// Runs after an operation: its answer may be lost.
     async fn after(&self, operation: BlobOperation) -> Result<(), BlobError> {
         if self.fails() {
             self.ledger.fault("objects: done, answer lost", || format!("{operation}"));

@@ -1,4 +1,4 @@
-//! The disk of the servers' database and its faults: power failures, within transactions too,
+//! The disk of the servers' database and its faults: power failures (even within transactions),
 //! failing operations, and lack of space.
 
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ const FILE: &str = "server.db";
 
 /// Resolves whether a failed transaction was committed, and informs the model.
 pub(crate) type Doubt = Box<dyn FnOnce(&dyn MetadataStore, &Ledger) + Send>;
-/// A callback after a power failure: all processes are gone, and this is the database.
+/// A callback after a power failure, when all processes have died; its argument is the database.
 type Gone = Box<dyn Fn(Arc<dyn MetadataStore>) + Send + Sync>;
 
 /// The disk of the servers. Clones are cheap and share it.
@@ -29,15 +29,15 @@ struct State {
     disk: Disk,
     dir: PathBuf,
     random: Random,
-    /// The fault of the next transaction, and the number of its operation.
+    /// The fault of the next transaction, and the number of the operation that it hits.
     next: Option<(DiskFault, u64)>,
-    /// The open doubts: whether a failed transaction was committed is known once its log was read
-    /// again.
+    /// The unresolved doubts: the log shows after a restart whether a failed transaction was
+    /// committed.
     doubts: Vec<Doubt>,
     gone: Option<Arc<Gone>>,
 }
 
-/// A name for a directory on simulated disks alone, the same for each world of a thread.
+/// Returns the name of a directory on simulated disks only, the same for each world of a thread.
 pub(crate) fn directory(name: &str) -> PathBuf {
     static THREADS: AtomicU64 = AtomicU64::new(0);
     thread_local!(static THREAD: u64 = THREADS.fetch_add(1, Ordering::Relaxed));
@@ -72,12 +72,12 @@ impl ServerDisk {
         Ok(Arc::new(SqliteStore::open_alone(&path, Some(&Disk::vfs()), now)?))
     }
 
-    /// A copy of all that is on it.
+    /// Returns a copy of the disk.
     pub(crate) fn copy(&self, name: &str) -> Disk {
         self.state().disk.copied_below(&directory(name))
     }
 
-    /// A copy takes its place.
+    /// Replaces the disk's files by those of a copy.
     pub(crate) fn put_back(&self, copy: &Disk, name: &str) {
         let mut state = self.state();
         let dir = directory(name);
@@ -86,18 +86,19 @@ impl ServerDisk {
         state.doubts.clear();
     }
 
-    /// The next transaction meets `fault` at its operation `at`, if it has so many.
+    /// Schedules `fault` for operation number `at` of the next transaction, if the transaction has
+    /// that many.
     pub(crate) fn fault_next(&self, fault: DiskFault, at: u64) {
         self.state().next = Some((fault, at));
     }
 
-    /// Leaves room for `bytes` more; `None`: there is no bound.
+    /// Limits the free space to `bytes`; `None` removes the limit.
     pub(crate) fn set_room(&self, bytes: Option<u64>) {
         let state = self.state();
         state.disk.set_capacity(bytes.map(|bytes| state.disk.used() + bytes));
     }
 
-    /// All is well from now on.
+    /// Ends all faults of the disk.
     pub(crate) fn heal(&self) {
         let mut state = self.state();
         state.next = None;
@@ -132,7 +133,7 @@ impl ServerDisk {
             };
             ledger.fault(name, || error.to_string());
         } else if !disk.is_off() {
-            // It stands where the log had what failed before.
+            // The transaction overwrote the log where the failed one had been.
             self.state().doubts.clear();
         }
         answer
@@ -157,7 +158,7 @@ impl ServerDisk {
         self.state().disk.power_off();
     }
 
-    /// Restores the power: the database is opened, and must be as promised.
+    /// Restores the power, opens the database, and checks that it kept all committed transactions.
     pub(crate) fn power_on(&self, ledger: &Ledger) {
         let (doubts, gone) = {
             let mut state = self.state();

@@ -1,4 +1,5 @@
-//! One life of a server process: what is under way in it ends with it, wherever it is.
+//! One life of a server process: when the process ends, its work in progress ends at its present
+//! point.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,13 +7,13 @@ use std::time::Duration;
 
 use vfs_sync_testkit::Random;
 
-/// The life of one server process. Its stores go through it: once it is over, nothing that the
-/// process still has under way reaches them.
+/// The life of one server process. Its stores check it: once it is over, no work of the process
+/// reaches them.
 #[derive(Debug)]
 pub(crate) struct Process {
     dead: AtomicBool,
     random: Mutex<Random>,
-    /// In 1,000: how often the database and the object store fail it.
+    /// The number of database and object store calls of the process that fail, in 1,000.
     database_faults: Arc<AtomicU32>,
 }
 
@@ -33,7 +34,8 @@ impl Process {
         self.random.lock().unwrap_or_else(PoisonError::into_inner).below(bound)
     }
 
-    /// Takes a moment, as what is asked of a store does. Never ends if the process does.
+    /// Waits for a short simulated time, as a store's call takes; never returns if the process
+    /// ends.
     pub(crate) async fn moment(&self) {
         if self.below(4) == 0 {
             let millis = u64::try_from(1 + self.below(8)).unwrap_or(1);

@@ -1,18 +1,18 @@
-//! Silent breakage that no client and no server can notice: what the checkers are there for. With
-//! it each of them is shown to find something.
+//! Silent faults that no client and no server can notice. They verify the checkers, each of which
+//! must find one.
 
 use vfs_sync_core::wire::{PullPage, PushRequest, PushResponse, PushResult, PushStatus};
 
-/// Something that breaks, without a word.
+/// A fault that nothing reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sabotage {
-    /// Some pushes are answered as applied, and thrown away.
+    /// Some pushes are answered as applied, and discarded.
     LostPush,
     /// Some pages lack an entry.
     LostEntry,
-    /// The object store keeps nothing of what it takes.
+    /// The object store keeps none of the bytes that it accepts.
     LostBytes,
-    /// Answers stay away for good.
+    /// All answers to a device are lost.
     Silence,
 }
 
@@ -29,7 +29,7 @@ pub(crate) fn push_thrown_away(request: &PushRequest) -> PushResponse {
     PushResponse { client_id: request.client_id.clone(), results, epoch: None }
 }
 
-/// A page without its first entry, if it has others.
+/// Returns a page without its first entry, if it has others.
 pub(crate) fn without_an_entry(mut page: PullPage) -> PullPage {
     if page.items.len() > 1 {
         page.items.remove(0);

@@ -25,7 +25,7 @@ use crate::infra::store::WatchedStore;
 use crate::oracle::failure::FailureKind;
 use crate::oracle::ledger::Ledger;
 
-/// The answer to a request, whole.
+/// The complete answer to a request.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -96,7 +96,7 @@ impl Cluster {
         cluster
     }
 
-    /// Every process has died with the power; they start again after a while.
+    /// Handles a power failure, in which every process dies: they start again after a while.
     fn lost_power(self: Arc<Self>, store: Arc<dyn MetadataStore>) {
         for host in 0..self.hosts() {
             self.crash(host);
@@ -112,7 +112,7 @@ impl Cluster {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A token that stays good however clocks are moved.
+    /// Returns a token that stays valid however clocks are moved.
     pub(crate) fn token(&self, user: &UserId, scope: Option<&str>) -> String {
         let long_ago = Timestamp::from_millis(0).expect("1970");
         mint_token(&self.secret, user, scope, CENTURY, long_ago).expect("the secret is long")
@@ -126,15 +126,16 @@ impl Cluster {
         Arc::clone(&self.state().hosts[host].machine)
     }
 
-    /// Starts what does not run.
+    /// Starts the hosts that are not running.
     pub(crate) async fn start_all(&self) {
         for host in 0..self.hosts() {
             self.start_host(host).await;
         }
     }
 
-    /// A start begins an epoch, as the product's does when it opens its database. By the world's time:
-    /// what comes of clocks that step back behind one is for the operator.
+    /// Starts a process on a host. The start begins an epoch, as the product's does when it opens
+    /// its database, but at the world's time: clocks that step back behind an epoch are the
+    /// operator's task.
     pub(crate) async fn start_host(&self, host: usize) {
         if self.state().hosts[host].running.is_some() {
             return;
@@ -178,12 +179,12 @@ impl Cluster {
         true
     }
 
-    /// Puts another database in the place of the one that is there. No process may be running.
+    /// Replaces the database by another one. No process may be running.
     pub(crate) fn replace_store(&self, store: Arc<dyn MetadataStore>) {
         self.state().store = store;
     }
 
-    /// A running server, by chance; `None` if there is none.
+    /// Returns a running server at random; `None` if there is none.
     pub(crate) fn any(&self) -> Option<usize> {
         let mut state = self.state();
         let running: Vec<usize> =
@@ -195,7 +196,7 @@ impl Cluster {
         Some(self.state().hosts[host].running.as_ref()?.service.clone())
     }
 
-    /// Runs something in a process: it ends with the process.
+    /// Runs a future in a process: it ends with the process.
     fn run<T: Send + 'static>(
         &self,
         host: usize,
@@ -209,7 +210,7 @@ impl Cluster {
         task
     }
 
-    /// Hands a request to a server process; `None` if it does not run.
+    /// Passes a request to a server process; `None` if it is not running.
     pub(crate) fn call(
         &self,
         host: usize,
@@ -232,20 +233,20 @@ impl Cluster {
         }))
     }
 
-    /// One round of retention on a server.
+    /// Runs one round of retention on a server.
     pub(crate) fn prune(&self, host: usize) {
         if let Some(service) = self.service(host) {
             drop(self.run(host, async move { service.prune().await }));
         }
     }
 
-    /// One round of the sweeper on a server.
+    /// Runs one round of the sweeper on a server.
     pub(crate) fn sweep(&self, host: usize) -> Option<JoinHandle<()>> {
         let service = self.service(host)?;
         Some(self.run(host, async move { service.sweep().await }))
     }
 
-    /// The time on a server.
+    /// Returns the time of a server's clock.
     pub(crate) fn now(&self, host: usize) -> Timestamp {
         vfs_sync_server::Environment::now(&*self.machine(host))
     }

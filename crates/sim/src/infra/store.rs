@@ -33,8 +33,8 @@ pub(crate) struct WatchedStore {
 
 type Result<T> = std::result::Result<T, StoreError>;
 
-/// A transaction takes no simulated time: stores in memory, and those that are alone on a disk, are
-/// done at the first poll.
+/// Runs a transaction in no simulated time: stores in memory, and those that own their disk, finish
+/// at the first poll.
 pub(crate) fn at_once<T>(transaction: impl Future<Output = T>) -> T {
     transaction.now_or_never().expect("the store waits for nobody")
 }
@@ -79,7 +79,7 @@ impl WatchedStore {
         }
     }
 
-    /// Before a transaction: it may fail without having happened.
+    /// Runs before a transaction, which may fail without an effect.
     async fn before(&self) -> Result<()> {
         self.process.moment().await;
         if self.process.database_fails() {
@@ -89,7 +89,7 @@ impl WatchedStore {
         Ok(())
     }
 
-    /// After a transaction: the process may never learn that it happened.
+    /// Runs after a transaction: the process may never learn that it was committed.
     async fn after<T>(&self, answer: T) -> Result<T> {
         self.end_with_the_power().await;
         if self.process.database_fails() {
@@ -100,7 +100,7 @@ impl WatchedStore {
         Ok(answer)
     }
 
-    /// The latest time that the realm of an item knows of, `now` at least.
+    /// Returns the latest time that the realm of an item knows, at least `now`.
     fn believed(&self, item: &ItemId, now: Timestamp) -> Result<Timestamp> {
         let Some(owner) = self.ledger.book().model.owner(item).cloned() else { return Ok(now) };
         let client = ReplicaId::new("watch").expect("an id");
@@ -108,8 +108,8 @@ impl WatchedStore {
         Ok(state.feed_head.map_or(now, |head| head.changed_at.max(now)))
     }
 
-    /// Returns the times of the last changes in the feeds of the realms that a push writes to, if a
-    /// clock runs ahead: only then they matter.
+    /// Returns the times of the last changes in the feeds of the realms that a push writes to. They
+    /// matter only if a clock runs ahead.
     fn last_changed(
         &self,
         user: &UserId,
@@ -175,28 +175,29 @@ impl WatchedStore {
 /// The state before a call that its check compares with.
 enum Seen {
     Nothing,
-    /// The operations of a push, whether they are all of it, and when the feeds of their realms last
+    /// The operations of a push, whether they are complete, and when the feeds of their realms last
     /// changed.
     Push(Vec<Operation>, bool, BTreeMap<UserId, Timestamp>),
-    /// The latest time that the realm of an attach's item knows of.
+    /// The latest time that the realm of an attach's item knows.
     Attach(Timestamp),
 }
 
-/// The way in which faults meet a call.
+/// The way in which faults affect a call.
 enum Faults {
-    /// An operator makes it: no process stands between.
+    /// An operator makes the call, without a server process in between.
     Outside,
-    /// It changes nothing, and its answer is not lost.
+    /// The call may fail before it has an effect, and its answer is never lost.
     Before,
-    /// It changes nothing that an application waits for, and its answer may be lost.
+    /// The call changes nothing that an application waits for, and its answer may be lost.
     Around,
-    /// Nobody can say afterwards whether it happened: none meets it but before.
+    /// The call may fail only before it has an effect, because its outcome cannot be determined
+    /// afterwards.
     Spared,
-    /// Meets no fault, but its answer may be lost.
+    /// The call meets no fault, but its answer may be lost.
     SparedThenLost,
-    /// It goes with a call before it, which met the faults.
+    /// The call belongs to an earlier call, which met the faults.
     Second,
-    /// The disk may fail in it; then the doubt says what became of it.
+    /// The disk may fail during the call; the doubt then determines the outcome.
     Disk(Doubt),
 }
 
@@ -229,7 +230,7 @@ impl WatchedStore {
         }
     }
 
-    /// Says of a call that failed with the disk what became of it.
+    /// Returns the doubt that determines the outcome of a call during which the disk failed.
     fn doubt(&self, call: &Call, seen: &Seen) -> Option<Doubt> {
         Some(match (call.clone(), seen) {
             (Call::Push(push), Seen::Push(operations, whole, last_changed)) => {
@@ -257,7 +258,7 @@ impl WatchedStore {
         })
     }
 
-    /// Looks at what a check needs from before the call.
+    /// Reads the state from before the call that the check needs.
     fn look(&self, call: &Call) -> Result<Seen> {
         Ok(match call {
             Call::Push(push) => {
@@ -274,7 +275,7 @@ impl WatchedStore {
         })
     }
 
-    /// Holds an answer against the model, which learns what was committed.
+    /// Compares an answer with the model, which records what was committed.
     fn check(&self, call: &Call, reply: &Reply, seen: &Seen) -> Result<()> {
         let ledger = &self.ledger;
         match (call, reply) {

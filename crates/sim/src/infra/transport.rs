@@ -1,4 +1,4 @@
-//! The client's way to the servers: the bytes of HTTP, without its sockets.
+//! The client's transport to the servers: the bytes of HTTP, without sockets.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,7 +33,7 @@ use crate::oracle::coverage::Kind;
 use crate::oracle::ledger::Ledger;
 use crate::oracle::write_ids::Numbers;
 
-/// A token, and the user that it is of.
+/// A token, and the user that it belongs to.
 #[derive(Clone)]
 pub(crate) struct Token {
     pub(crate) bearer: String,
@@ -44,12 +44,12 @@ pub(crate) struct SimTransport {
     pub(crate) link: Arc<Link>,
     pub(crate) ledger: Ledger,
     pub(crate) hostile: Arc<Hostile>,
-    /// The token that requests go with, not always the user's own.
+    /// The token of requests, which is not always the user's own.
     token: Mutex<Token>,
     meant_for: MeantFor,
     pub(crate) sabotage: Option<Sabotage>,
     pub(crate) numbers: Numbers,
-    /// Blobs whose bytes came.
+    /// The blobs whose bytes were received.
     fetched: Mutex<BTreeSet<BlobId>>,
 }
 
@@ -66,7 +66,7 @@ fn read<T: DeserializeOwned>(call: &'static str, answer: &Response) -> Result<T,
     read_answer(call, answer.status, seconds.map(Duration::from_secs), &answer.body)
 }
 
-/// Ids here have nothing in them that a path would take for something else.
+/// Joins the steps of a path; ids here have no characters that need an escape.
 fn path(parts: &[&str]) -> String {
     format!("/v1/vfs/{}", parts.join("/"))
 }
@@ -85,7 +85,7 @@ impl SimTransport {
         Self { link, ledger, hostile, token, meant_for, sabotage, numbers, fetched }
     }
 
-    /// From now on requests go with another token.
+    /// Sends requests with another token from now on.
     pub(crate) fn set_token(&self, token: Token) {
         *self.token.lock().unwrap_or_else(PoisonError::into_inner) = token;
     }
@@ -164,7 +164,7 @@ impl SimTransport {
 }
 
 impl SimTransport {
-    /// Gives a stage up, as no client of ours does.
+    /// Abandons a stage, which our client never does.
     pub(crate) async fn abandon(&self, staging_id: &StagingId) -> Result<(), TransportError> {
         let path = path(&["blobs", "stage", staging_id.as_str(), "abandon"]);
         let answer: Result<serde_json::Value, _> =
@@ -172,7 +172,7 @@ impl SimTransport {
         answer.map(drop)
     }
 
-    /// Deletes a blob, as no client of ours does.
+    /// Deletes a blob, which our client never does.
     pub(crate) async fn delete_blob(&self, blob_id: &BlobId) -> Result<(), TransportError> {
         let path = path(&["blobs", blob_id.as_str()]);
         let answer: Result<serde_json::Value, _> =
@@ -242,7 +242,7 @@ impl Transport for SimTransport {
     }
 }
 
-/// The calls that take more than a request and its answer.
+/// The calls that consist of more than one request and its answer.
 impl SimTransport {
     async fn push(&self, request: &PushRequest) -> Result<PushResponse, TransportError> {
         self.numbers.sent(&self.ledger, request);

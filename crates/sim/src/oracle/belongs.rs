@@ -1,5 +1,5 @@
-//! Checks that no server ever holds anything of one user under another, and that no replica
-//! receives anything of another user, with any token.
+//! Checks that no server ever stores data of one user under another, and that no replica receives
+//! data of another user, with any token.
 
 use vfs_sync_core::id::{ReplicaId, UserId};
 use vfs_sync_core::operation::Operation;
@@ -8,7 +8,7 @@ use crate::oracle::coverage::Kind;
 use crate::oracle::failure::FailureKind;
 use crate::oracle::ledger::Ledger;
 
-/// A request of a replica was answered, which went with a token of `token`.
+/// Checks an answered request of a replica, which was sent with a token of `token`.
 pub(crate) fn answered(
     ledger: &Ledger,
     replica: Option<&UserId>,
@@ -27,7 +27,7 @@ pub(crate) fn answered(
     }
 }
 
-/// The servers were handed operations as those of `user`.
+/// Checks that operations pushed under `user` come from that user's replicas.
 pub(crate) fn pushed(
     ledger: &Ledger,
     user: &UserId,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Coverage(BTreeMap<(Kind, &'static str), u64>);
 
-/// The kind of event that a count is about.
+/// The kind of event that is counted.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, strum::IntoStaticStr,
 )]
@@ -19,9 +19,9 @@ pub enum Kind {
     Guardrail,
     /// An edit that was queued.
     Edit,
-    /// A call that was answered well.
+    /// A call that succeeded.
     Call,
-    /// A result that an operation got.
+    /// The result of an operation.
     Result,
     /// A check that was made.
     Check,
@@ -163,7 +163,7 @@ impl Coverage {
         }
     }
 
-    /// Every count, and a zero for what was expected and never occurred.
+    /// Returns every count, with a zero for each expected event that never occurred.
     #[must_use]
     pub fn table(&self) -> Vec<(Kind, &'static str, u64)> {
         let expected =

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The kind of the broken promise. Each has its own exit code.
+/// The kind of the broken promise. Each kind has its own exit code.
 #[derive(
     Debug,
     Clone,
@@ -19,35 +19,35 @@ use std::fmt;
 #[serde(rename_all = "kebab-case")]
 #[strum(serialize_all = "kebab-case")]
 pub enum FailureKind {
-    /// A replica that has settled does not hold what its user may see.
+    /// A settled replica does not equal its user's view.
     Convergence,
-    /// The server's answer is not the one that the protocol's rules give.
+    /// The server's answer differs from the one that the protocol's rules give.
     Answer,
-    /// An operation that the client took is nowhere: not applied, not refused, not queued.
+    /// An operation that the client accepted is lost: neither applied, nor rejected, nor queued.
     Lost,
     /// An operation was applied more than once.
     AppliedTwice,
-    /// A reader saw its own write vanish, or something older than before.
+    /// A reader saw its own write disappear, or an older state than before.
     Session,
     /// A write was superseded by one that its author had seen.
     Causality,
-    /// An item contains itself.
+    /// An item contains itself through its links.
     Cycle,
-    /// A failed call changed the replica, or failed otherwise than it had to.
+    /// A failed call changed the replica, or failed in another way than required.
     FailClosed,
-    /// A guardrail fired, or a call was refused, though nobody broke the protocol.
+    /// A guardrail fired, or a call was rejected, although nobody broke the protocol.
     FalseAlarm,
-    /// All is well again, and something is still waiting.
+    /// Work still waits although all faults have ended.
     Drain,
-    /// A user received, or keeps, what they may not see.
+    /// A user received, or keeps, data that they may not see.
     Secrecy,
-    /// A content that was attached cannot be had, or is another one.
+    /// An attached content is missing, or has other bytes.
     Content,
     /// The program panicked, or a server failed by its own fault.
     Panic,
-    /// The same seed gave another run.
+    /// The same seed gave a different run.
     Determinism,
-    /// A history did not end.
+    /// A history did not end in time.
     Endless,
 }
 
@@ -84,16 +84,16 @@ impl FailureKind {
     }
 }
 
-/// A promise that was broken, and how.
+/// A broken promise, with a description.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Failure {
     /// The kind of the broken promise.
     pub kind: FailureKind,
-    /// The finding, with the expected state.
+    /// The finding, and the expected state.
     pub message: String,
     /// The step of the history at which it was found.
     pub step: usize,
-    /// Simulated milliseconds since the beginning.
+    /// The simulated milliseconds since the start.
     pub at_millis: u64,
 }
 

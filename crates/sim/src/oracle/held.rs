@@ -1,4 +1,4 @@
-//! No restore, however it is made, loses what a device still holds.
+//! Checks that no restore loses anything that a device still holds.
 
 use std::collections::BTreeSet;
 
@@ -14,17 +14,17 @@ use crate::oracle::coverage::Kind;
 use crate::oracle::failure::FailureKind;
 use crate::oracle::ledger::{Book, Ledger};
 
-/// The items and contents that devices hold at the moment of a restore.
+/// The items and contents that devices hold at the time of a restore.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
-    /// Each user's own items, by the devices that show them or are to create them.
+    /// Each user's own items, by the devices that show them or have queued their creation.
     pub(crate) items: BTreeSet<(usize, ItemId)>,
-    /// Contents, by the devices that put them and show them.
+    /// Contents, by the devices that stored and show them.
     contents: BTreeSet<(usize, Sha256Digest)>,
 }
 
 impl Held {
-    /// Collects what `devices` hold now.
+    /// Collects the items and contents that `devices` hold now.
     pub(crate) fn by(ledger: &Ledger, devices: &[Device]) -> Self {
         let mut held = Self::default();
         let put = ledger.book().contents.clone();
@@ -59,7 +59,7 @@ impl Held {
     }
 }
 
-/// The contents that the devices list as lost.
+/// Returns the number of contents that the devices list as lost.
 pub(crate) fn listed(devices: &[Device]) -> usize {
     let entries = devices
         .iter()
@@ -67,7 +67,8 @@ pub(crate) fn listed(devices: &[Device]) -> usize {
     entries.filter(|entry| matches!(entry.lost.change, LostChange::Content { .. })).count()
 }
 
-/// Every item that somebody held when a server was restored is there, was deleted, or is listed.
+/// Checks that every item that a device held when a server was restored is present, was deleted, or
+/// is listed as lost.
 pub(crate) fn kept(ledger: &Ledger, devices: &[Device]) {
     let mut book = ledger.book();
     book.coverage.count(Kind::Check, "what devices held through a restore is there or listed");

@@ -21,7 +21,7 @@ use crate::oracle::positions::Positions;
 use crate::oracle::saved::Saved;
 use crate::oracle::times::Times;
 
-/// Shared by all parts of a world. Cheap to clone.
+/// The shared record of a world. Clones are cheap.
 #[derive(Clone)]
 pub(crate) struct Ledger(Arc<Mutex<Book>>);
 
@@ -30,11 +30,11 @@ pub(crate) struct Book {
     pub(crate) coverage: Coverage,
     /// Every operation that a device queued, by its id.
     pub(crate) operations: BTreeMap<OpId, Queued>,
-    /// The last content that each device put on an item: it must be somewhere.
+    /// The last content that each device stored for an item: it must exist somewhere.
     pub(crate) contents: BTreeMap<(usize, ItemId), Sha256Digest>,
     /// The user of every replica that a device had.
     pub(crate) replicas: BTreeMap<ReplicaId, UserId>,
-    /// Devices that had a token of somebody else.
+    /// The devices that have had another user's token.
     pub(crate) swapped: BTreeSet<usize>,
     /// The items that devices held when the server was restored last.
     pub(crate) held: Held,
@@ -44,31 +44,31 @@ pub(crate) struct Book {
     pub(crate) saved: Saved,
     /// The items that a user created by an own path: each must be in that user's tree.
     pub(crate) own: BTreeMap<ItemId, UserId>,
-    /// Names that were given.
+    /// The number of names used so far.
     pub(crate) names: u64,
     /// Stages that a user asked to be abandoned.
     pub(crate) given_up: BTreeSet<StagingId>,
     /// The views that a page which settles a pull of this client may produce.
     pub(crate) watched: Option<(ReplicaId, Vec<(View, WriteIds)>)>,
-    /// Every item that was ever made, in that order.
+    /// The items of all times, in the order of their creation.
     pub(crate) items: Vec<ItemId>,
-    /// Delivered entries by their text: most are delivered to several users.
+    /// The delivered entries by their text: most are delivered to several users.
     entries: HashMap<String, Arc<Entry>>,
     pub(crate) positions: Positions,
     /// The object store of all servers.
     pub(crate) objects: Objects,
     /// True if a feed was pruned or a server restored: a replica may have to rematerialise.
     pub(crate) may_rematerialize: bool,
-    /// A write may rightly be taken for a new one: the audit trail was pruned, or an old copy of a
-    /// device or of a server is in use.
+    /// True if a write may rightly count as a new one: the audit trail was pruned, or an old copy
+    /// of a device or of a server is in use.
     pub(crate) may_repeat: bool,
     /// True if disks may fail.
     pub(crate) on_disks: bool,
-    /// All faults are over: nothing may fail any more.
+    /// True once all faults have ended: nothing may fail any more.
     pub(crate) healed: bool,
-    /// A server was made to send other bytes than were asked for.
+    /// True if a server was made to send other bytes than requested.
     pub(crate) lies_about_bytes: bool,
-    /// Transactions that may have changed what somebody sees.
+    /// The number of transactions that may have changed a user's view.
     pub(crate) commits: u64,
     failure: Option<Failure>,
     step: usize,
@@ -82,7 +82,7 @@ pub(crate) struct Book {
 pub(crate) struct Queued {
     pub(crate) device: usize,
     pub(crate) item: ItemId,
-    /// True if the item was its author's own, as far as the device knew.
+    /// True if the item belonged to the operation's author, as far as the device knew.
     pub(crate) as_own: bool,
     /// True if the operation deletes the item.
     pub(crate) deletes: bool,
@@ -93,11 +93,11 @@ pub(crate) struct Queued {
     pub(crate) end: Option<End>,
 }
 
-/// A name that somebody had in front of them.
+/// A name that a user saw.
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
     pub(crate) name: Name,
-    /// The operation of its author's own device that gave it, if one did.
+    /// The operation of the author's own device that set the name, if one did.
     pub(crate) own: Option<OpId>,
     /// The stamp of the write, as the servers stored it; `None` if they did not have it yet.
     pub(crate) stamp: Option<Stamp>,
@@ -107,16 +107,16 @@ pub(crate) struct Seen {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     Outdated,
-    /// It waits for its user to decide.
+    /// The operation waits for its user's decision.
     Rejected,
-    /// It was rejected, and its user has decided.
+    /// The operation was rejected, and its user has decided about it.
     Decided,
-    /// The device lost it in a way that it may: an old copy of it took its place.
+    /// The device lost the operation legitimately: an old copy of the device replaced it.
     Forgotten,
 }
 
 impl Ledger {
-    /// With `tracing` every line is kept, not only their digest.
+    /// Creates a book; with `tracing` it keeps every line, not only their digest.
     pub(crate) fn new(objects: Objects, tracing: bool) -> Self {
         Self(Arc::new(Mutex::new(Book {
             model: Model::default(),
@@ -158,7 +158,7 @@ impl Ledger {
         self.book().fail(kind, message);
     }
 
-    /// Since the world began.
+    /// Returns the simulated time since the start of the world.
     pub(crate) fn elapsed(&self) -> std::time::Duration {
         self.book().began.elapsed()
     }
@@ -187,7 +187,7 @@ impl Ledger {
         book.note(|| format!("FAULT {name} {}", detail()));
     }
 
-    /// Ends the run: what it found, and what is left of it.
+    /// Ends the run; returns its failure, counts, digest and trace.
     pub(crate) fn close(&self) -> (Option<Failure>, Coverage, u64, Vec<String>) {
         let mut book = self.book();
         let coverage = std::mem::take(&mut book.coverage);
@@ -210,13 +210,13 @@ impl Book {
     /// Records that a device learnt the outcome of an operation.
     pub(crate) fn ended(&mut self, op_id: &OpId, end: End) {
         let decided = |queued: &&mut Queued| queued.end == Some(End::Decided);
-        // What was decided at once may be told as rejected only then.
+        // An operation whose user decided at once may be reported as rejected only afterwards.
         if let Some(queued) = self.operations.get_mut(op_id).filter(|queued| !decided(queued)) {
             queued.end = Some(end);
         }
     }
 
-    /// Records that a device learnt that an item stays, which deletions of its own have not removed.
+    /// Records that a device learnt that an item stays, although the device deleted it.
     pub(crate) fn kept(&mut self, device: usize, item: &ItemId) {
         for (op_id, queued) in &mut self.operations {
             let refused = queued.deletes && queued.end.is_none() && !self.model.was_applied(op_id);
@@ -226,7 +226,7 @@ impl Book {
         }
     }
 
-    /// Operations that may be lost from now on: all but those that somebody holds.
+    /// Records that operations may be lost from now on, except those for which `held` returns true.
     pub(crate) fn forget_operations_but(&mut self, held: impl Fn(&OpId, &Queued) -> bool) {
         for (op_id, queued) in &mut self.operations {
             if queued.end.is_none() && !held(op_id, queued) {
@@ -235,14 +235,14 @@ impl Book {
         }
     }
 
-    /// The operations of a device that the servers have applied.
+    /// Returns the operations of a device that the servers have applied.
     pub(crate) fn applied_of(&self, device: usize) -> Vec<OpId> {
         let own = self.operations.iter().filter(|(_, queued)| queued.device == device);
         own.map(|(op_id, _)| op_id).filter(|op_id| self.model.was_applied(op_id)).cloned().collect()
     }
 
-    /// Forgets what users had seen in an epoch that ended: a restored write may return with a later
-    /// stamp.
+    /// Discards the names that users saw in an epoch that ended: a restored write may return with a
+    /// later stamp.
     pub(crate) fn forget_what_was_seen(&mut self) {
         for queued in self.operations.values_mut() {
             let Some(seen) = &mut queued.seen else { continue };
@@ -255,15 +255,16 @@ impl Book {
         }
     }
 
-    /// Returns what a name in a device's view reveals to it; `None` if it is no longer the newest.
+    /// Returns the facts that a visible name reveals to a device; `None` if the name is no longer
+    /// the newest.
     pub(crate) fn seen(&self, item: &ItemId, name: &Name, own: Option<OpId>) -> Option<Seen> {
         let stamp = self.model.stamp_of_name(item, name).cloned();
         let to_come = own.is_some() && self.model.name_index(item, name).is_none();
         (stamp.is_some() || to_come).then(|| Seen { name: name.clone(), own, stamp })
     }
 
-    /// A backup took the place of all that the servers had: contents that were put before may be
-    /// lost, but for those that it has or that their devices hold.
+    /// Records a restore: contents stored before may be lost, except those in the backup or on
+    /// their devices.
     pub(crate) fn restored(&mut self, held: Held) {
         let model = &self.model;
         self.contents

@@ -1,8 +1,8 @@
-//! The reference for all checks: the protocol's rules, restated as plainly as possible over plain
+//! The reference for all checks: the protocol's rules, stated as simply as possible over plain
 //! maps. It receives every transaction in the order of the commits, returns the required answer,
 //! and computes at any time what each user may see.
 //!
-//! It is slow on purpose, and independent: it shares only value types with the product.
+//! It is deliberately slow and independent: it shares only value types with the product.
 
 mod contents;
 mod feeds;
@@ -39,7 +39,7 @@ struct Register<T> {
     stamp: Stamp,
 }
 
-/// A write as the server sees it.
+/// A write in the form in which the server compares it.
 struct Write {
     stamp: Stamp,
     latest: i64,
@@ -50,8 +50,8 @@ impl Write {
         held.is_none_or(|held| held.stamp < self.stamp)
     }
 
-    /// Sets a register regardless of its stamp, a moment later than that if necessary; returns the
-    /// time that it then has.
+    /// Sets a register regardless of its stamp, a moment later than that stamp if necessary;
+    /// returns the register's new time.
     fn force<T>(&self, slot: &mut Option<Register<T>>, value: T) -> i64 {
         let mut stamp = Stamp { at: self.stamp.at.min(self.latest), ..self.stamp.clone() };
         if let Some(held) = slot.as_ref().filter(|held| held.stamp >= stamp) {
@@ -62,7 +62,7 @@ impl Write {
         at
     }
 
-    /// Sets a register if that is later; returns the time that it then has.
+    /// Sets a register if the write is later; returns the register's new time.
     fn set<T>(&self, slot: &mut Option<Register<T>>, value: T) -> Option<i64> {
         if !self.beats(slot.as_ref()) {
             return None;
@@ -85,7 +85,7 @@ pub(crate) struct Item {
     name: Option<Register<Name>>,
     metadata: BTreeMap<Arc<str>, Register<Option<serde_json::Value>>>,
     deleted: Option<Register<bool>>,
-    /// Every name that it ever had, in the order of the commits.
+    /// Every name that the item ever had, in the order of the commits.
     names: Vec<Name>,
 }
 
@@ -102,14 +102,14 @@ struct Accepted {
     status: PushStatus,
     reason: Option<PushReason>,
     authored_at: Option<i64>,
-    /// By the server's clock.
+    /// The time of the server's clock when it was accepted.
     taken_at: Timestamp,
 }
 
 type Child = ItemId;
 type Parent = ItemId;
 
-/// The server's state as it has to be.
+/// The required state of the server.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Model {
     items: BTreeMap<ItemId, Item>,
@@ -119,7 +119,7 @@ pub(crate) struct Model {
     members: BTreeSet<(Principal, UserId)>,
     /// The pairs of user and blocked owner.
     blocks: BTreeSet<(UserId, UserId)>,
-    /// The users who ever were members of a principal.
+    /// The users who were ever members of a principal.
     joined: BTreeSet<(Principal, UserId)>,
     last: BTreeMap<(UserId, ReplicaId), u64>,
     accepted: BTreeMap<(UserId, ReplicaId, u64), Accepted>,
@@ -165,7 +165,7 @@ impl Model {
             .filter_map(|((_, principal), grant)| Some((principal, grant.value?)))
     }
 
-    /// An item and all that it hangs under in its realm; with `dead`, through deleted ones too.
+    /// Returns an item and all its ancestors in its realm; with `dead`, through deleted ones too.
     fn lineage(&self, id: &ItemId, dead: bool) -> BTreeSet<ItemId> {
         let mut all = BTreeSet::new();
         let mut open = vec![id.clone()];
@@ -195,8 +195,8 @@ impl Model {
     }
 
     /// Returns whether `user` can ever have seen an item: as its owner, or by a grant to the user,
-    /// or to a group that they were in, on the item or on something that it hung under. No feed of
-    /// other users may contain it.
+    /// or to a group that they were in, on the item or on one of its containers at some time. Feeds
+    /// of other users must not contain it.
     pub(crate) fn can_have_seen(&self, user: &UserId, id: &ItemId) -> bool {
         if self.owner(id) == Some(user) {
             return true;
@@ -236,7 +236,7 @@ impl Model {
         }
     }
 
-    /// Returns whether `user` blocks `owner`: then the user sees nothing of the owner's.
+    /// Returns whether `user` blocks `owner`: the user then sees no item of the owner's.
     fn is_blocked(&self, user: &UserId, owner: &UserId) -> bool {
         self.blocks.contains(&(user.clone(), owner.clone()))
     }
@@ -262,7 +262,7 @@ impl Model {
         self.reconciled.get(&(user.clone(), client.clone()))
     }
 
-    /// All that the server keeps of the clients of a user.
+    /// Returns every reconcile state that the server keeps for a user, with its client.
     pub(crate) fn reconciled_of(
         &self,
         user: &UserId,
@@ -271,7 +271,7 @@ impl Model {
         all.map(|((_, client), state)| (client, state))
     }
 
-    /// The last write id that a replica used.
+    /// Returns the last write id that a replica used.
     pub(crate) fn last_write_id(&self, user: &UserId, replica: &ReplicaId) -> Option<u64> {
         self.last.get(&(user.clone(), replica.clone())).copied()
     }
@@ -281,7 +281,7 @@ impl Model {
         self.items.get(id)?.names.iter().rposition(|one| one == name)
     }
 
-    /// Returns the stamp of an item's name, if that is `name`.
+    /// Returns the stamp of an item's name, if the item still has that name.
     pub(crate) fn stamp_of_name(&self, id: &ItemId, name: &Name) -> Option<&Stamp> {
         let held = self.items.get(id)?.name.as_ref()?;
         (held.value == *name).then_some(&held.stamp)
@@ -295,8 +295,8 @@ impl Model {
         })
     }
 
-    /// Forgets what was accepted before a moment, of each replica from its first on; returns how
-    /// much that was.
+    /// Removes operations accepted before a time, of each replica from its first one on; returns
+    /// their number.
     pub(crate) fn prune_accepted(&mut self, before: Timestamp) -> u64 {
         let all = self.accepted.len();
         let mut kept: Option<(UserId, ReplicaId)> = None;
@@ -310,7 +310,7 @@ impl Model {
         (all - self.accepted.len()) as u64
     }
 
-    /// The write id under which an operation was applied.
+    /// Returns the write id under which an operation was applied.
     pub(crate) fn applied_as(&self, op_id: &OpId) -> Option<u64> {
         self.applied.get(op_id).map(|(_, _, write_id)| *write_id)
     }
@@ -323,17 +323,18 @@ impl Model {
         self.outdated.contains(op_id)
     }
 
-    /// Something of a tree that contains itself, if there is anything: links of deleted items count.
+    /// Returns an item that contains itself through its tree, if there is one; links of deleted
+    /// items count.
     pub(crate) fn cycle(&self) -> Option<ItemId> {
         self.items.keys().find(|start| self.is_under(start, start)).cloned()
     }
 
-    /// Returns whether a tree contains itself by way of `id`.
+    /// Returns whether a tree contains a cycle through `id`.
     pub(crate) fn is_in_cycle(&self, id: &ItemId) -> bool {
         self.is_under(id, id)
     }
 
-    /// Returns whether `low` hangs somewhere under `high`.
+    /// Returns whether `low` is somewhere under `high`.
     fn is_under(&self, low: &ItemId, high: &ItemId) -> bool {
         let mut seen = BTreeSet::new();
         let mut open = vec![low.clone()];

@@ -1,5 +1,6 @@
-//! Checks that a position of a feed stands for one thing in all epochs of the database: it is never
-//! handed out for another, and no client continues from a position that the database lost.
+//! Checks that a position of a feed has one meaning in all epochs of the database: it is never
+//! handed out again for another entry, and no client continues from a position that the database
+//! lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,7 +26,7 @@ impl Positions {
         self.handed.keys().cloned().collect()
     }
 
-    /// A backup took the place of the database: of a feed it has nothing behind `head`.
+    /// Records that a backup replaced the database: its feed ends at `head`.
     pub(crate) fn cut(&mut self, user: &UserId, head: Option<&Cursor>) {
         let last = head.and_then(|head| Position::parse(&head.change_id));
         let handed = self.handed.get(user).into_iter().flatten().map(|(id, _)| id);
@@ -35,7 +36,7 @@ impl Positions {
     }
 }
 
-/// Every page is held against all pages before it.
+/// Compares a page with all earlier pages.
 pub(crate) fn pull(book: &mut Book, user: &UserId, request: &PullRequest, answer: &PullAnswer) {
     let PullAnswer::Page(page) = answer else { return };
     let lost = book.positions.lost.get(user);

@@ -1,5 +1,6 @@
-//! The promise that people care about: bytes that somebody saved stay until somebody who saw them replaces or deletes
-//! them. Judged by users' calls and by what is in the world at the end, never by the protocol's own records.
+//! The promise that people care about: bytes that somebody saved stay until somebody who saw them
+//! replaces or deletes them. The check uses only users' calls and the state of the world at the
+//! end, never the protocol's own records.
 //!
 //! Contents of a world are unique, so a digest names one call that saved something.
 
@@ -17,18 +18,18 @@ use crate::oracle::ledger::Ledger;
 /// Contents that users saved, and those that users knowingly replaced or deleted.
 #[derive(Debug, Default)]
 pub(crate) struct Saved {
-    /// Each content whose saving call returned: on which device, as which item.
+    /// Each content whose saving call returned, with its device and its item.
     by: BTreeMap<Sha256Digest, (usize, ItemId)>,
-    /// Contents that somebody had in front of them when they replaced or deleted them.
+    /// The contents that somebody saw before replacing or deleting them.
     knowingly: BTreeSet<Sha256Digest>,
-    /// Items that somebody deleted without saying what they had seen.
+    /// The items that somebody deleted without stating what they had seen.
     blindly: BTreeSet<ItemId>,
-    /// Earlier versions that retention removed.
+    /// The earlier versions that retention removed.
     retired: BTreeSet<Sha256Digest>,
 }
 
 impl Saved {
-    /// Records a content that `device` saved, and the one that it showed there before.
+    /// Records a content that `device` saved, and the content that the device showed there before.
     pub(crate) fn put(
         &mut self,
         device: usize,
@@ -45,7 +46,7 @@ impl Saved {
         self.knowingly.extend(shown);
     }
 
-    /// Records a deletion that does not say what its author had seen: the later stamp decides.
+    /// Records a deletion that does not state what its author had seen: the later stamp decides.
     pub(crate) fn delete_blindly(&mut self, item: &ItemId) {
         self.blindly.insert(item.clone());
     }
@@ -55,19 +56,19 @@ impl Saved {
         self.retired.extend(contents);
     }
 
-    /// Forgets what a lost device may have taken with it; `elsewhere` returns whether a content is
-    /// held by another party.
+    /// Discards the records of contents that a lost device may have held alone; `elsewhere` returns
+    /// whether another party holds a content.
     pub(crate) fn lose_device(&mut self, device: usize, elsewhere: impl Fn(&Sha256Digest) -> bool) {
         self.by.retain(|content, (by, _)| *by != device || elsewhere(content));
     }
 
-    /// Forgets everything that is not held by another party, as `elsewhere` returns.
+    /// Discards the records of contents that no other party holds, as `elsewhere` returns.
     pub(crate) fn lose_all(&mut self, elsewhere: impl Fn(&Sha256Digest) -> bool) {
         self.by.retain(|content, _| elsewhere(content));
     }
 }
 
-/// Returns the contents that a device shows of `item` and of all below it.
+/// Returns the contents that a device shows of `item` and of everything under it.
 pub(crate) fn shown_under(client: &SyncClient, item: &ItemId) -> Vec<Sha256Digest> {
     let (mut contents, mut met) = (Vec::new(), BTreeSet::new());
     let mut open = vec![item.clone()];
@@ -88,8 +89,8 @@ pub(crate) fn shown(client: &SyncClient, item: &ItemId) -> Option<Sha256Digest> 
     node.content.map(|content| content.digest)
 }
 
-/// Fails unless every content that somebody saved is there for its owner, waits for its user's decision, or was
-/// replaced or deleted by somebody who had it in front of them.
+/// Fails unless every content that somebody saved is present for its owner, waits for its user's
+/// decision, or was replaced or deleted by somebody who had seen it.
 pub(crate) fn accounted_for(ledger: &Ledger, devices: &[Device]) {
     let waiting: BTreeSet<Sha256Digest> = devices
         .iter()

@@ -1,5 +1,5 @@
-//! Checks what one device shows: never an older name after a newer one, and its own names until
-//! somebody wrote a later one.
+//! Checks the names that one device shows: never an older name after a newer one, and its own names
+//! until somebody writes a later one.
 
 use std::collections::BTreeMap;
 
@@ -10,22 +10,22 @@ use crate::oracle::coverage::Kind;
 use crate::oracle::failure::FailureKind;
 use crate::oracle::ledger::Book;
 
-/// The names that a device wrote and showed so far. Every name is used once, so a name identifies
-/// its write.
+/// The names that a device has written and shown. Every name is used once, so a name identifies its
+/// write.
 #[derive(Debug, Default)]
 pub(crate) struct Session {
     own: BTreeMap<ItemId, (OpId, Name)>,
-    /// By item: the latest of its names that was shown, by its place in the order of the commits.
+    /// The latest of each item's names that was shown, as an index in the order of the commits.
     shown: BTreeMap<ItemId, usize>,
 }
 
 impl Session {
-    /// The device named an item.
+    /// Records that the device named an item.
     pub(crate) fn wrote(&mut self, item: &ItemId, op_id: &OpId, name: &Name) {
         self.own.insert(item.clone(), (op_id.clone(), name.clone()));
     }
 
-    /// The operation by which the device gave an item its name, if it did.
+    /// Returns the operation by which the device set an item's name, if it did.
     pub(crate) fn own(&self, item: &ItemId, name: &Name) -> Option<&OpId> {
         self.own.get(item).filter(|(_, own)| own == name).map(|(op_id, _)| op_id)
     }
@@ -35,7 +35,7 @@ impl Session {
         self.shown.clear();
     }
 
-    /// The device shows an item under a name.
+    /// Checks a name that the device shows for an item.
     pub(crate) fn shows(&mut self, book: &mut Book, device: usize, item: &ItemId, name: &Name) {
         book.coverage.count(Kind::Check, "session: a name that is shown");
         let place = book.model.name_index(item, name);

@@ -64,7 +64,7 @@ fn not_kept(state: &ReplicaState, map: &WriteIds) -> Option<String> {
     (!kept).then(|| format!("has settled, and has not taken over {map:?}"))
 }
 
-/// The replica is what its user may see, and nothing is under way.
+/// Checks that the replica equals its user's view, and that no work is in progress.
 pub(crate) fn converged(ledger: &Ledger, device: &Device) {
     let state = state_of(device);
     let mut book = ledger.book();
@@ -86,8 +86,8 @@ pub(crate) fn converged(ledger: &Ledger, device: &Device) {
     message.into_iter().for_each(|message| book.fail(FailureKind::Secrecy, message));
 }
 
-/// The top of the tree is the user's own, what each owner shares stands under that owner, and the
-/// path of each item leads to it and says whose it is.
+/// Checks that the top of the tree has only the user's own items, that each owner's shared items
+/// are under that owner, and that the path of each item leads to it and names its owner.
 fn stands_apart(device: &Device, expected: &View) -> Option<String> {
     let (index, user) = (device.index, &device.user);
     let places = expected.places();
@@ -117,8 +117,9 @@ fn stands_apart(device: &Device, expected: &View) -> Option<String> {
     None
 }
 
-/// Bytes too: what is kept is shown, and the user's own, put here or fetched; or waits for the user
-/// to decide. After a restore another device may have offered what was put here.
+/// Checks that every content on the device is shown and is the user's own, stored or downloaded
+/// here, or waits for the user's decision. After a restore, another device may have offered a
+/// content of this one.
 fn keeps_what_went(book: &Book, device: &Device, shown: &View) -> Option<String> {
     let stages = book.model.stages().filter(|(_, stage)| stage.owner == device.user);
     let own: BTreeSet<&BlobId> = stages.map(|(_, stage)| &stage.blob_id).collect();
@@ -142,7 +143,8 @@ fn keeps_what_went(book: &Book, device: &Device, shown: &View) -> Option<String>
     })
 }
 
-/// Every operation that a device took came to something, and every content is somewhere.
+/// Checks that every operation that a device accepted has an outcome, and that every content exists
+/// somewhere.
 pub(crate) fn nothing_lost(ledger: &Ledger, devices: &[Device]) {
     let waiting: Vec<_> = devices
         .iter()
@@ -172,8 +174,9 @@ pub(crate) fn nothing_lost(ledger: &Ledger, devices: &[Device]) {
         return book.fail(FailureKind::Lost, message);
     }
     book.coverage.count(Kind::Check, "nothing of a user's is under another");
-    // An id that a rogue took first is the rogue's. What the user did while it was the user's own is
-    // refused; what the user does to the rogue's item, once that is shown, is not.
+    // An id that a malicious client took first belongs to that client. The server rejects what the
+    // user did while the item was the user's own, but not what the user does to the other item once
+    // it is shown.
     let done_by = |item: &ItemId, user: &UserId| {
         book.operations.iter().any(|(op_id, queued)| {
             queued.item == *item

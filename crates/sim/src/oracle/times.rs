@@ -1,4 +1,5 @@
-//! Checks that a device always shows the time of an item with the bytes that it belongs to.
+//! Checks that a device always shows the time of an item together with the bytes to which it
+//! belongs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +11,7 @@ use crate::oracle::coverage::Kind;
 use crate::oracle::failure::FailureKind;
 use crate::oracle::ledger::Book;
 
-/// The times that users gave to bytes: with the bytes, or by touching an item. No two users write
+/// The times that users gave to bytes, when storing them or by touching an item. No two users write
 /// the same bytes, so a digest identifies their author.
 #[derive(Debug, Default)]
 pub(crate) struct Times {
@@ -20,12 +21,12 @@ pub(crate) struct Times {
 }
 
 impl Times {
-    /// Somebody gives bytes a time.
+    /// Records that a user gave bytes a time.
     pub(crate) fn give(&mut self, digest: Sha256Digest, time: Timestamp) {
         self.given.entry(digest).or_default().insert(time);
     }
 
-    /// A rogue attaches somebody's stage with this time.
+    /// Records that a malicious client attached somebody's stage with this time.
     pub(crate) fn give_to_a_stage(&mut self, time: Timestamp) {
         self.rogue.insert(time);
     }
@@ -36,7 +37,7 @@ impl Times {
     }
 }
 
-/// A device shows an item.
+/// Checks the time of an item that a device shows.
 pub(crate) fn shown(book: &mut Book, device: usize, node: &Node) {
     let Some(content) = &node.content else { return };
     let time = node.modified_at();

@@ -1,4 +1,4 @@
-//! Every transaction of the server, at the moment of its commit, against the model.
+//! Checks every transaction of the server against the model, at the time of its commit.
 
 use std::collections::BTreeMap;
 
@@ -98,7 +98,8 @@ pub(crate) fn push(
             return book.fail(FailureKind::Causality, message);
         }
     }
-    // Only what changed the shape of a tree can have closed a cycle, and only through what it moved.
+    // Only an operation that changed a tree's shape can have closed a cycle, and only through the
+    // item that it moved.
     let cycle = operations.iter().find(|op| {
         let shapes = matches!(
             op.action,
@@ -111,7 +112,7 @@ pub(crate) fn push(
     }
 }
 
-/// No tree has a cycle, wherever it may have come from.
+/// Checks that no tree has a cycle.
 pub(crate) fn no_cycle(ledger: &Ledger) {
     let mut book = ledger.book();
     book.coverage.count(Kind::Check, "nothing contains itself");
@@ -120,9 +121,9 @@ pub(crate) fn no_cycle(ledger: &Ledger) {
     }
 }
 
-/// Returns whether the name that the author of a rename had in view is the item's present one. A
-/// name that the servers did not have yet counts only with the stamp of its own operation: if
-/// another device offers it again after a restore, it has the time of the item's newest change.
+/// Returns whether the name that the author of a rename saw is the item's present one. A name that
+/// the servers did not have yet counts only with the stamp of its own operation: if another device
+/// offers it again after a restore, it has the time of the item's newest change.
 fn is_the_newest(model: &Model, item: &ItemId, seen: &Seen) -> bool {
     let Some(newest) = model.stamp_of_name(item, &seen.name) else { return false };
     match (&seen.stamp, &seen.own) {
@@ -150,13 +151,13 @@ pub(crate) fn show(op: &Operation) -> String {
     format!("#{} {what} ({})", op.write_id.get(), short(&op.item_id))
 }
 
-/// The first digits of an id, for a trace.
+/// Returns the first digits of an id, for a trace.
 pub(crate) fn short(id: &ItemId) -> String {
     id.as_str().chars().take(6).collect()
 }
 
-/// Checks a page: it contains only what its reader may see now, in its present state, and only
-/// removals of what they can have seen.
+/// Checks a page: it may contain only items that its reader may see now, in their present state,
+/// and removals of items that the reader can have seen.
 pub(crate) fn pull(ledger: &Ledger, user: &UserId, request: &PullRequest, answer: &PullAnswer) {
     let mut book = ledger.book();
     positions::pull(&mut book, user, request, answer);
@@ -265,7 +266,7 @@ pub(crate) fn reconcile(
     }
 }
 
-/// The write ids of a request, without those of replicas that the server does not know.
+/// Returns the write ids of a request, without those of replicas that the server does not know.
 pub(super) fn known_write_ids(book: &Book, user: &UserId, request: &ReconcileRequest) -> WriteIds {
     let sent = request.last_reconciled_write_ids.iter();
     let known = sent.filter(|(replica, _)| book.model.last_write_id(user, replica).is_some());
@@ -282,7 +283,7 @@ pub(super) fn merge(before: Option<ReconcileState>, sent: ReconcileState) -> Rec
     merged
 }
 
-/// The registry says that a blob has bytes: the object store has them already.
+/// Checks that the object store has the bytes when the registry records them.
 pub(crate) fn recorded(ledger: &Ledger, row: &StageRow) {
     let mut book = ledger.book();
     let Some((size, digest)) = row.uploaded else { return };
@@ -314,7 +315,7 @@ fn refused(refusal: &AttachRefusal) -> Option<Refused> {
     })
 }
 
-/// An attach goes through exactly where the rules say so.
+/// Checks that an attach succeeds exactly if the rules permit it.
 pub(crate) fn attach(
     ledger: &Ledger,
     user: &UserId,
@@ -325,7 +326,7 @@ pub(crate) fn attach(
     answer: &Result<AttachResponse, AttachRefusal>,
 ) {
     let mut book = ledger.book();
-    // Who does not say what they had in front of them overwrites what they never saw.
+    // A request that does not state the content that its author saw can overwrite an unseen one.
     if request.expected_blob_id.is_none() || request.client_id.is_none() {
         let message = format!("{user} attaches without saying behind what: {request:?}");
         book.fail(FailureKind::Content, message);
@@ -352,7 +353,7 @@ pub(crate) fn attach(
     }
 }
 
-/// Bytes go to nobody who may not see what they are attached to, and to everybody who may.
+/// Checks that a blob is readable for exactly the users who see an item that it is attached to.
 pub(crate) fn readable(ledger: &Ledger, user: &UserId, blob_id: &BlobId, row: Option<&BlobRow>) {
     let mut book = ledger.book();
     let may = book.model.may_read(user, blob_id);
@@ -363,7 +364,8 @@ pub(crate) fn readable(ledger: &Ledger, user: &UserId, blob_id: &BlobId, row: Op
     }
 }
 
-/// A stage is abandoned by its owner, or when its time is over; never once it is attached.
+/// Checks that a stage is abandoned only by its owner or after its expiry, and never once it is
+/// attached.
 pub(crate) fn abandoned(ledger: &Ledger, user: &UserId, staging_id: &StagingId, now: Timestamp) {
     let mut book = ledger.book();
     let why = match book.model.stage(staging_id) {
@@ -386,7 +388,7 @@ pub(crate) fn abandoned(ledger: &Ledger, user: &UserId, staging_id: &StagingId, 
     book.model.stage_abandoned(staging_id);
 }
 
-/// A blob is deleted by its owner, and only while it is attached to nothing.
+/// Checks that a blob is deleted only by its owner, and only while it is not attached.
 pub(crate) fn deleted(ledger: &Ledger, user: &UserId, blob_id: &BlobId) {
     let mut book = ledger.book();
     let staging_id = book.model.stage_of(blob_id).cloned();
@@ -402,7 +404,7 @@ pub(crate) fn deleted(ledger: &Ledger, user: &UserId, blob_id: &BlobId) {
     }
 }
 
-/// Checks that the blobs which the sweeper is about to remove are attached to nothing.
+/// Checks that the blobs which the sweeper is about to remove are not attached.
 pub(crate) fn reclaiming(ledger: &Ledger, reclaims: &[Reclaim]) {
     let mut book = ledger.book();
     for reclaim in reclaims.iter().filter(|reclaim| reclaim.bytes) {
@@ -414,14 +416,14 @@ pub(crate) fn reclaiming(ledger: &Ledger, reclaims: &[Reclaim]) {
     }
 }
 
-/// Notes that retention has removed removals, which may send a client back to the beginning.
+/// Records that retention has pruned removals, which may make a client rematerialise.
 pub(crate) fn removals_pruned(ledger: &Ledger) {
     let mut book = ledger.book();
     book.coverage.count(Kind::Call, "retention: removals");
     book.may_rematerialize = true;
 }
 
-/// Checks that the audit trail is kept for as long as was promised, and no longer.
+/// Checks that the audit trail is kept for exactly as long as promised.
 pub(crate) fn accepted_pruned(ledger: &Ledger, retention: &Retention, accepted: u64) {
     let mut book = ledger.book();
     let expected = book.model.prune_accepted(retention.accepted_before);
@@ -465,7 +467,7 @@ mod tests {
         }
     }
 
-    /// Pushes operations of one replica; returns whether each meets `seen` as the newest name.
+    /// Pushes operations of one replica; returns for each whether `seen` was then the newest name.
     fn push(model: &mut Model, seen: &Seen, operations: &[Operation]) -> Vec<bool> {
         let user = UserId::new("ann").expect("an id");
         let replica = operations[0].replica_id.clone();
@@ -477,7 +479,7 @@ mod tests {
         met
     }
 
-    /// The name of an operation that the servers did not have yet.
+    /// Returns the name of an operation that the servers did not have yet.
     fn seen_before_it_was_sent(op: &Operation) -> Seen {
         Seen { name: name("seen"), own: Some(op.op_id.clone()), stamp: None }
     }

@@ -1,6 +1,6 @@
-//! Transactions that failed with the disk below them: the commit may have become durable before, or
-//! not. Once the database was opened again it must be as it was before or as it is after; the
-//! model learns which.
+//! Transactions that failed with the disk: the commit may or may not have become durable before.
+//! Once the database is open again, its state must be that before or that after the transaction;
+//! the model records which.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::infra::store::at_once;
 use crate::oracle::failure::FailureKind;
 use crate::oracle::ledger::Ledger;
 
-/// Runs a call on a working database, which answers immediately.
+/// Runs a call on a healthy database, which answers immediately.
 fn look<T>(ledger: &Ledger, look: impl Future<Output = Result<T, StoreError>>) -> Option<T> {
     match at_once(look) {
         Ok(found) => Some(found),
@@ -83,7 +83,7 @@ pub(crate) fn reconcile(user: UserId, request: ReconcileRequest) -> Doubt {
     })
 }
 
-/// Resolves the doubt about opening, uploading or abandoning a stage by the stage itself.
+/// Resolves the doubt about opening, uploading or abandoning a stage by reading the stage.
 pub(crate) fn stage(user: UserId, staging_id: StagingId) -> Doubt {
     Box::new(move |store, ledger| {
         let Some(found) = look(ledger, store.stage(&user, &staging_id)) else { return };

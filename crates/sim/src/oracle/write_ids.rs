@@ -1,4 +1,4 @@
-//! Checks that a client respects the write ids that it has learnt: it assigns no known one to
+//! Checks that a client respects the write ids that it has learnt: it assigns none of them to
 //! another operation. A client that forgets one is rejected each time, and learns it from the
 //! server.
 
@@ -19,7 +19,7 @@ pub(crate) struct Numbers(Mutex<Told>);
 
 #[derive(Default)]
 struct Told {
-    /// The greatest used write id that the present client has learnt.
+    /// The greatest used write id that the present client knows.
     last: u64,
     /// The operations that were sent: each may be sent again unchanged, if a server has lost it.
     sent: BTreeSet<OpId>,
@@ -30,7 +30,7 @@ impl Numbers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records that the device has another client, or one that may have lost what it had learnt.
+    /// Records that the device has another client, or one that may have lost its knowledge.
     pub(crate) fn forget(&self) {
         self.told().last = 0;
     }
@@ -42,7 +42,7 @@ impl Numbers {
         let mut told = self.told();
         for op in &request.operations {
             let new = told.sent.insert(op.op_id.clone());
-            // What a disk that failed has not kept is not known any more.
+            // After a disk failure, the client may no longer know ids that were not durable.
             if new && op.write_id.get() <= told.last && !ledger.book().on_disks {
                 let (client, last) = (&request.client_id, told.last);
                 let message = format!("{client} sends {}, knowing that {last} is used", show(op));

@@ -1,4 +1,4 @@
-//! A failing history, made short: steps are left out as long as it fails in the same way.
+//! Shrinks a failing history: leaves out steps while the history still fails in the same way.
 
 use std::collections::BTreeSet;
 
@@ -9,13 +9,13 @@ use crate::{Failure, Simulation};
 pub struct Shrunk {
     /// The failure of the reduced history.
     pub failure: Failure,
-    /// The steps that it takes, by their numbers.
+    /// The steps that the failure needs, by their numbers.
     pub steps: BTreeSet<usize>,
-    /// Histories that were played to find it.
+    /// The number of histories that were played to find it.
     pub played: usize,
 }
 
-/// Histories to play at most.
+/// The greatest number of histories to play.
 const PATIENCE: usize = 600;
 
 pub(crate) fn shrink(simulation: &Simulation, seed: u64) -> Option<Shrunk> {
@@ -27,7 +27,7 @@ pub(crate) fn shrink(simulation: &Simulation, seed: u64) -> Option<Shrunk> {
     loop {
         let mut progress = false;
         let all: Vec<usize> = shrunk.steps.iter().copied().collect();
-        // From the end: what comes late depends on what came early.
+        // From the end, because late steps depend on early ones.
         for part in all.chunks(size).rev() {
             if shrunk.played == PATIENCE {
                 return Some(shrunk);

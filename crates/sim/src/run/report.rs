@@ -64,7 +64,7 @@ pub(crate) fn found(args: &RunArgs, found: &Found) {
     }
 }
 
-/// One history, line by line.
+/// Prints one history, line by line.
 pub(crate) fn history(seed: u64, outcome: &Outcome, json: bool) {
     if json {
         let report = json!({
@@ -93,7 +93,7 @@ pub(crate) fn nothing_to_shrink(seed: u64, json: bool) {
     }
 }
 
-/// A history that was made short.
+/// Prints a history that was shrunk.
 pub(crate) fn shrunk(
     simulation: &Simulation,
     seed: u64,

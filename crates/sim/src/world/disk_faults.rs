@@ -1,4 +1,4 @@
-//! Faults of disks during a world.
+//! The faults of disks in a world.
 
 use super::World;
 use crate::infra::disk::{DiskFault, Unsynced};
@@ -29,7 +29,7 @@ impl World {
     fn inject_into_servers(&mut self, event: DiskEvent) {
         let Some(disk) = self.database.disk() else { return };
         match event {
-            // Other steps crash servers; what they have written is the disk's.
+            // Other steps crash servers, which affects no disk.
             DiskEvent::Killed => {}
             DiskEvent::Power => {
                 disk.power_off();
@@ -42,7 +42,7 @@ impl World {
         }
     }
 
-    /// All disks are well from now on.
+    /// Ends the faults of all disks.
     pub(super) async fn heal_disks(&mut self) {
         self.database.disk().into_iter().for_each(crate::infra::power::ServerDisk::heal);
         for device in &mut self.devices {

@@ -1,4 +1,4 @@
-//! After the last step: the world heals, everything drains, and then it must be right.
+//! The end of a world: all faults end, all work drains, and the final state is checked.
 
 use std::sync::atomic::Ordering;
 
@@ -32,7 +32,7 @@ impl World {
         self.ledger.book().healed = true;
     }
 
-    /// All synchronise in turn until nothing waits and nothing changes any more.
+    /// Synchronises all devices in turn until nothing waits and nothing changes any more.
     pub(super) async fn drain(&mut self) {
         let mut retried = false;
         // With which commit each of them began to synchronise last.
@@ -53,7 +53,7 @@ impl World {
                     (quiet, *began) = (false, None);
                 }
                 if !retried {
-                    // What was refused for the object store's sake may go through now.
+                    // Uploads that were rejected because of the object store may succeed now.
                     for upload in device.client.queue().rejected_uploads().expect("memory is read")
                     {
                         device
@@ -95,7 +95,7 @@ impl World {
         }
     }
 
-    /// Contents that are shown can be had.
+    /// Checks that visible contents can be read.
     async fn read_some(&self, device: &crate::actor::device::Device) {
         let shown = self.ledger.book().model.view(&device.user).contents;
         for (item, (_, size, digest, _)) in shown.iter().take(3) {

@@ -1,4 +1,4 @@
-//! The steps that take more than a line.
+//! The steps of a plan that need more than a line.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -21,13 +21,13 @@ use crate::oracle::held::Held;
 use crate::oracle::ledger::Ledger;
 use crate::oracle::{settled, times};
 
-/// Items whose names a look takes in.
+/// The number of items whose names are read in one look.
 const LOOK: usize = 12;
-/// Things that are opened together, at most.
+/// The greatest number of items that are opened together.
 const TOGETHER: usize = 8;
 
 impl World {
-    /// Somebody looks at what a device shows, and opens something.
+    /// Reads the tree that a device shows, and opens an item.
     pub(super) fn read(&mut self, device: usize, random: &mut Random) {
         let device = &mut self.devices[device];
         device.take_over(None);
@@ -101,7 +101,7 @@ impl World {
         self.ask(method, &format!("blocks/{owner}"), &token, "setBlock").await;
     }
 
-    /// Makes a request without a body to any server, and counts it as `call` if it was done.
+    /// Sends a request without a body to any server, and counts it as `call` if it succeeded.
     async fn ask(&self, method: Method, path: &str, token: &str, call: &'static str) {
         let request = Request::builder()
             .method(method)
@@ -118,13 +118,13 @@ impl World {
         }
     }
 
-    /// A copy of all that the servers have.
+    /// Makes a backup of everything that the servers store.
     pub(super) fn back_up(&mut self) {
         let model = self.ledger.book().model.clone();
         self.backup = Some(self.database.back_up(model, &self.objects));
     }
 
-    /// Restores a backup: as operators should, with an operator's epoch, or without one.
+    /// Restores a backup: with a new epoch by an operator, as it should be done, or without one.
     pub(super) async fn restore(&mut self) {
         let Some(backup) = self.backup.take() else { return };
         self.restored += 1;
@@ -174,7 +174,7 @@ impl World {
         self.devices.iter().for_each(Device::start_background);
     }
 
-    /// Notes what a backup lacks of the feeds.
+    /// Records which positions of the feeds a backup lacks.
     async fn lose_positions(&self, store: &dyn MetadataStore) {
         let users = self.ledger.book().positions.users();
         let nobody = ReplicaId::new("nobody").expect("an id");
@@ -184,7 +184,7 @@ impl World {
         }
     }
 
-    /// An old export takes a device's place.
+    /// Replaces a device by one from an old export.
     pub(super) async fn hydrate(&mut self, index: usize, random: &mut Random) {
         let device = &mut self.devices[index];
         if device.exports.is_empty() {
@@ -220,7 +220,7 @@ async fn open_together(ledger: Ledger, index: usize, client: SyncClient, items: 
     }
 }
 
-/// A content was not had, for a reason that there may be.
+/// Checks that a content which could not be read has a legitimate reason.
 fn not_read(ledger: &Ledger, index: usize, error: &ClientError) {
     if is_refused_for_its_token(&mut ledger.book(), index, error) {
         return;

@@ -66,7 +66,7 @@ impl Command for Attach {
                     Decision { changes: Changes::default(), feeds }
                 }
             };
-            // Usages are locked last: what is refused by them has written nothing.
+            // Usages are locked last: a call that exceeds one has written nothing yet.
             let usages = match charged(tx, stored, owner, quota).await? {
                 Some(usages) => usages,
                 None => return Ok(Err(AttachRefusal::OwnerOverQuota)),
@@ -85,7 +85,7 @@ impl Command for Attach {
     }
 }
 
-/// A malformed row is for the rules to answer; any other error ends the transaction.
+/// Passes a malformed row on to the decision; any other error ends the transaction.
 fn for_decision<A>(stored: Stored<A>) -> Result<Option<Result<A, String>>> {
     match stored {
         None => Ok(None),

@@ -1,4 +1,4 @@
-//! Retention, repair, epochs, and facts about the database as a whole.
+//! Retention, repair, epochs, and queries about the database as a whole.
 
 use super::{
     Counts, NewEpoch, Ping, PruneAccepted, PruneRemovals, ReadIdentity, RepairReconcileStates,

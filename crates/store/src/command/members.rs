@@ -1,4 +1,4 @@
-//! Groups and blocks, and the access that follows from them.
+//! Groups and blocks, and the access that their grants give.
 
 use std::collections::BTreeSet;
 
@@ -31,9 +31,9 @@ impl Decides for SetMember {
     }
 }
 
-/// The owner's realm is locked, so nothing is granted in it in the meantime. A change of the
-/// members of one of the user's groups locks the realms in which the group is granted something,
-/// and recomputes the user's access, before or after.
+/// The decision locks the owner's realm, so nobody grants anything in it at the same time. A
+/// concurrent change of one of the user's groups locks the realms that the group has grants in, and
+/// recomputes the user's access, before or after this one.
 impl Decides for SetBlock {
     async fn decide<T: Topics>(&self, tx: &mut T) -> Result<(Self::Answer, Option<Decision>)> {
         let Self { user, owner, blocked, now } = self;
@@ -65,7 +65,7 @@ impl Decides for SetBlock {
     }
 }
 
-/// Gives effect to the grants of a database in which they had none.
+/// Gives effect to all grants in a database whose schema had no access rows yet.
 pub(crate) async fn regrant_all<T: Topics>(tx: &mut T, now: Timestamp) -> Result<()> {
     let (users, items) = tx.all_grants().await?;
     match regrant(tx, users, items, now).await? {
@@ -74,7 +74,7 @@ pub(crate) async fn regrant_all<T: Topics>(tx: &mut T, now: Timestamp) -> Result
     }
 }
 
-/// Recomputes what `users` may see of `items`.
+/// Recomputes the access of `users` to `items`.
 async fn regrant<T: Topics>(
     tx: &mut T,
     users: BTreeSet<UserId>,

@@ -1,4 +1,4 @@
-//! The pull: the part of a feed that it reads, and how a page is put together.
+//! The pull: which part of the feed it reads, and how it builds a page.
 
 use std::collections::BTreeSet;
 
@@ -56,7 +56,7 @@ impl Command for State {
     }
 }
 
-/// The user's most recently active replicas, `client` among them.
+/// Returns the last write ids of the user's most recently active replicas, including `client`.
 async fn write_id_map<T: Topics>(
     tx: &mut T,
     user: &UserId,
@@ -74,7 +74,7 @@ async fn write_id_map<T: Topics>(
     Ok(active.into_iter().collect())
 }
 
-/// A feed's head with the epochs before it.
+/// Loads the history of a feed: its head and the epochs before it.
 pub(super) async fn history_of<T: Topics>(
     tx: &mut T,
     user: &UserId,
@@ -84,7 +84,7 @@ pub(super) async fn history_of<T: Topics>(
     Ok(Some(History::new(head, tx.epoch_starts(user).await?)))
 }
 
-/// The history that an answer to `request` takes: all of it only where that makes a difference.
+/// Loads the history that an answer to `request` needs: earlier epochs only if they matter.
 async fn history_for<T: Topics>(
     tx: &mut T,
     user: &UserId,

@@ -1,4 +1,4 @@
-//! The push, and the propagation of changes to the feeds of everybody who sees them.
+//! The push, and the propagation of changes to the feeds of all users who see them.
 
 use std::collections::BTreeMap;
 
@@ -60,7 +60,7 @@ pub(super) async fn loaded<T: Topics>(tx: &mut T, needs: &Needs) -> Result<Rows>
     Ok(found)
 }
 
-/// Propagates changes to everybody who sees them, under the locks of their feeds.
+/// Propagates changes to all users who see them, under the locks of their feeds.
 pub(crate) async fn propagate<T: Topics>(
     tx: &mut T,
     propagation: FeedPropagation,
@@ -91,7 +91,7 @@ pub(crate) async fn propagate<T: Topics>(
     Ok(Decision { changes, feeds })
 }
 
-/// Fails if one of the heads, which are locked, showed a later state before.
+/// Fails if one of the locked heads showed a later state before.
 pub(super) async fn check_served<T: Topics>(
     tx: &mut T,
     heads: &BTreeMap<UserId, Head>,

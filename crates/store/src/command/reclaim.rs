@@ -1,5 +1,5 @@
-//! The removal of blobs from the object store: the registry says so first, then it is done, and
-//! then recorded.
+//! The removal of blobs from the object store: the registry marks a blob, the caller removes it,
+//! and the registry records the removal.
 
 use vfs_sync_core::id::{BlobId, StagingId};
 use vfs_sync_core::server::reclaim::{self, Deletion, Discard};
@@ -23,7 +23,7 @@ one_call! {
     AnyStage: |tx, it| any_stage(tx, &it.staging_id);
 }
 
-/// Returns the stage that brings the blob, locked.
+/// Returns the stage of the blob, locked.
 pub(crate) async fn locked<T: Topics>(tx: &mut T, blob_id: &BlobId) -> Result<Option<Stage>> {
     let Some(staging_id) = tx.stage_of(blob_id).await? else { return Ok(None) };
     tx.stage(&staging_id).await?.transpose()
@@ -66,7 +66,7 @@ impl Command for DeleteBlob {
     }
 }
 
-/// Makes a live blob without attachments one whose bytes are to go.
+/// Marks the bytes of a live blob without attachments for removal.
 async fn discard<T: Topics>(tx: &mut T, stored: &Stage, now: Timestamp) -> Result<()> {
     match stored.discard() {
         Discard::Abandon => abandon(tx, stored, now).await,

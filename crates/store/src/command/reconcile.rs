@@ -1,4 +1,4 @@
-//! The reconcile: a client's progress, merged into its stored state.
+//! The reconcile: merges a client's progress into its stored state.
 
 use std::collections::BTreeSet;
 

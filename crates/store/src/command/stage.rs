@@ -1,4 +1,4 @@
-//! Stages: opened, uploaded to, abandoned.
+//! Stages: opening, uploading to and abandoning them.
 
 use vfs_sync_core::id::{StagingId, UserId};
 use vfs_sync_core::server::stage::{self, Recording};
@@ -51,7 +51,7 @@ impl Command for OpenStage {
     }
 }
 
-/// Returns the stage, if it is the user's: to everybody else it does not exist.
+/// Returns the stage if the user owns it; for all others it does not exist.
 pub(super) async fn own_stage<T: Topics>(
     tx: &mut T,
     user: &UserId,

@@ -1,9 +1,9 @@
 //! Deleted items: listed, restored, and removed for good.
 //!
-//! A deletion puts a row into `trash`; a revival takes it out. Removing for good takes several
-//! transactions, each of which leaves a state that the next ones finish, whoever runs them: the
-//! item becomes a tombstone, which nothing brings back; its contents are detached; its other rows
-//! go; the tombstone goes once nobody can name the item any more.
+//! A deletion adds a row to `trash`; a revival removes it. Removing an item for good takes several
+//! transactions, each of which leaves a state that any later caller can finish: the item becomes a
+//! tombstone, which nothing brings back; its contents are detached; its other rows are removed; the
+//! tombstone is removed once nobody can name the item any more.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,7 +25,7 @@ use crate::values::{
     TrashState,
 };
 
-/// Pages of candidates that a listing looks through for what its reader may restore.
+/// The number of pages of candidates that a listing searches for items that its reader may restore.
 const LOOKS: usize = 8;
 
 impl Command for ListTrash {
@@ -59,7 +59,7 @@ impl Command for ListTrash {
     }
 }
 
-/// The newest deletions of what the user owns or deleted, at most `limit`.
+/// Returns the newest deletions of items that the user owns or deleted, at most `limit`.
 async fn candidates<T: Topics>(
     tx: &mut T,
     user: &UserId,
@@ -74,14 +74,14 @@ async fn candidates<T: Topics>(
     Ok(found)
 }
 
-/// Returns whether the user may see the row and restore its item: as the owner, or as who deleted
-/// it and may still write there.
+/// Returns whether the user may see the row and restore its item: as the owner, or as the deleter
+/// with the right to write in its place.
 fn may_restore(rows: &Rows, user: &UserId, row: &TrashRow) -> bool {
     let writes = || rows.right(user, &row.item_id) >= Some(AccessLevel::Write);
     row.owner == *user || (row.deleted_by == *user && writes())
 }
 
-/// Loads what tells the user's rights on `items`.
+/// Loads the rows that determine the user's rights on `items`.
 async fn load_rights<T: Topics>(
     tx: &mut T,
     user: &UserId,
@@ -105,7 +105,7 @@ async fn load<T: Topics>(tx: &mut T, mut needs: Needs, rows: &mut Rows) -> Resul
     Ok(())
 }
 
-/// The rows as their reader is told of them.
+/// Describes the rows as their reader may see them.
 async fn described<T: Topics>(
     tx: &mut T,
     user: &UserId,
@@ -152,7 +152,7 @@ async fn described<T: Topics>(
     Ok(items)
 }
 
-/// The item that a restore or purge names, as it was found.
+/// The state of the item that a restore or purge names.
 enum Found {
     /// The item is in the trash, and the user may restore it.
     Kept(TrashRow),
@@ -188,8 +188,8 @@ async fn find<T: Topics>(
     })
 }
 
-/// The item and, if `recursive`, what is deleted under it by present links and was deleted by the
-/// same replica not before it; `None` if these are more than [`MAX_TRASH_ITEMS`].
+/// Returns the item and, if `recursive`, the items under it by present links that the same replica
+/// deleted at the same time or later; `None` if there are more than [`MAX_TRASH_ITEMS`].
 async fn deleted_with<T: Topics>(
     tx: &mut T,
     root: &TrashRow,
@@ -274,7 +274,7 @@ impl Command for Purge {
     }
 }
 
-/// Makes items tombstones: from here on nothing brings them back.
+/// Makes items tombstones, which nothing brings back.
 async fn bury<T: Topics>(
     tx: &mut T,
     all: impl Iterator<Item = TrashRow>,
@@ -292,7 +292,8 @@ async fn bury<T: Topics>(
     tx.put_trash(&purged).await
 }
 
-/// Makes tombstones of at most `at_most` items that were deleted before `before`; returns how many.
+/// Makes tombstones of at most `at_most` items that were deleted before `before`; returns their
+/// number.
 async fn expire<T: Topics>(
     tx: &mut T,
     before: Timestamp,
@@ -313,8 +314,8 @@ async fn expire<T: Topics>(
     Ok(due.len() as u64)
 }
 
-/// Detaches at most `at_most` contents of tombstones, and has their bytes removed and no longer
-/// counted; returns how many there were.
+/// Detaches at most `at_most` contents of tombstones, marks their bytes for removal and stops
+/// counting them; returns the number of contents.
 async fn detach<T: Topics>(tx: &mut T, now: Timestamp, at_most: u32) -> Result<u64> {
     let refs = tx.purging_refs(at_most).await?;
     // Stages and blobs are locked in the order of the stages' bytes, as everywhere.
@@ -345,8 +346,8 @@ async fn detach<T: Topics>(tx: &mut T, now: Timestamp, at_most: u32) -> Result<u
     Ok(refs.len() as u64)
 }
 
-/// Removes the other rows of tombstones, some `at_most`; returns how much was done. A tombstone with
-/// nothing else left, contents neither, is done.
+/// Removes about `at_most` other rows of tombstones; returns the number of rows and tombstones
+/// done. A tombstone without contents and other rows is done.
 async fn clear<T: Topics>(tx: &mut T, now: Timestamp, at_most: u32) -> Result<u64> {
     let due = tx.trash_before(TrashState::Purging, now.plus_millis(1), at_most).await?;
     if due.is_empty() {
@@ -372,7 +373,7 @@ async fn clear<T: Topics>(tx: &mut T, now: Timestamp, at_most: u32) -> Result<u6
     Ok(progress + gone.len() as u64)
 }
 
-/// Removes tombstones since before `before`, at most `at_most`; returns how many.
+/// Removes at most `at_most` tombstones that are older than `before`; returns their number.
 async fn forget<T: Topics>(tx: &mut T, before: Timestamp, at_most: u32) -> Result<u64> {
     let due = tx.trash_before(TrashState::Gone, before, at_most).await?;
     let ids: BTreeSet<ItemId> = due.into_iter().map(|row| row.item_id).collect();
@@ -408,7 +409,7 @@ impl Command for TrashedBytes {
     }
 }
 
-/// The rows that a push puts into the trash.
+/// Returns the rows that a push adds to the trash.
 pub(crate) fn rows_of_push(write: &PushWrite<'_>) -> Vec<TrashRow> {
     let deleted = write.changes.trash.iter().filter(|(_, deleted)| **deleted);
     let row = |(id, _): (&ItemId, &bool)| {
@@ -426,12 +427,12 @@ pub(crate) fn rows_of_push(write: &PushWrite<'_>) -> Vec<TrashRow> {
     deleted.filter_map(row).collect()
 }
 
-/// The items that a transaction takes out of the trash.
+/// Returns the items that a transaction removes from the trash.
 pub(crate) fn revived(changes: &Changes) -> Vec<&ItemId> {
     changes.trash.iter().filter(|(_, deleted)| !**deleted).map(|(id, _)| id).collect()
 }
 
-/// Puts what a database of an earlier version has deleted into the trash.
+/// Builds the trash row of an item that an earlier version deleted; `None` if it is not deleted.
 pub(crate) fn row_of_earlier(item_id: &ItemId, item: &Item, now: Timestamp) -> Option<TrashRow> {
     let deleted = item.fields.deleted.as_ref().filter(|register| register.value)?;
     Some(TrashRow {

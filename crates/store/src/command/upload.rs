@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::topics::Topics;
 use crate::values::UploadAccess;
 
-/// Counts `bytes` as the blob's, instead of what was counted before.
+/// Sets the bytes that the blob counts against its quota to `bytes`.
 pub(crate) async fn reserve<T: Topics>(
     tx: &mut T,
     stage: &Stage,
@@ -37,8 +37,9 @@ pub(crate) async fn reserve<T: Topics>(
     }
 }
 
-/// Returns the usages after a stage is attached to an item of `owner`, whose bytes they are then;
-/// `None` if that is more than the owner may have. The usages stay locked, each set by its bytes.
+/// Returns the usages after a stage is attached to an item of `owner`, who is then charged for the
+/// bytes; `None` if this exceeds the owner's quota. The usages stay locked, in the order of their
+/// users' ids.
 pub(crate) async fn charged<T: Topics>(
     tx: &mut T,
     stage: &Stage,
@@ -63,7 +64,7 @@ pub(crate) async fn charged<T: Topics>(
     Ok(Some(usages))
 }
 
-/// Abandons an open stage, whose bytes are to be reclaimed.
+/// Abandons an open stage, and marks its bytes for removal.
 pub(crate) async fn abandon<T: Topics>(tx: &mut T, stage: &Stage, now: Timestamp) -> Result<()> {
     tx.set_stage_status(&stage.row.staging_id, StageStatus::Abandoned).await?;
     let usage = tx.usage(&stage.row.owner).await?;
@@ -71,7 +72,7 @@ pub(crate) async fn abandon<T: Topics>(tx: &mut T, stage: &Stage, now: Timestamp
     tx.set_usage(&stage.row.owner, usage.without_abandoned(stage.reserved)).await
 }
 
-/// The user's stage, locked where the transaction writes, if it takes bytes.
+/// Returns the user's stage if it takes bytes; it is locked if the transaction writes.
 async fn writable<T: Topics>(
     tx: &mut T,
     user: &UserId,
@@ -95,7 +96,7 @@ one_call! {
     ReadUpload: |tx, it| read(tx, &it.user, &it.staging_id, it.now);
 }
 
-/// Reads the upload as it stands; one that never began is at its beginning.
+/// Reads the upload in its present state; an upload that never began is at its beginning.
 async fn read<T: Topics>(
     tx: &mut T,
     user: &UserId,

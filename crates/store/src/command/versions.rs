@@ -1,4 +1,4 @@
-//! Contents that a file has and had.
+//! The present and earlier contents of a file.
 
 use super::{ReadableBlobs, SurplusVersions, Versions, one_call};
 

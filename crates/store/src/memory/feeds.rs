@@ -99,7 +99,7 @@ impl MemoryTransaction<'_> {
             );
             state.tails.put(user.clone(), head);
             for entry in feed.entries() {
-                // A change of what the feed tells already moves its row to the head.
+                // A change of a subject that the feed already has moves its row to the head.
                 let mut before = None;
                 if let Some(counter) = state.counters.get(user, &entry.key).copied() {
                     before = state.feeds.get(user, &counter).map(|row| row.mark.clone());

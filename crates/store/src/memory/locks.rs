@@ -1,4 +1,4 @@
-//! Locks in memory: a transaction has the tables to itself, so that nothing needs one.
+//! Locks in memory: a transaction owns all tables, so no lock is needed.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,5 +1,5 @@
-//! Rows that retention removes, and facts about the database. Due rows are found by a look at all
-//! rows: a store in memory is not large.
+//! Rows that retention removes, and queries about the database. A scan of all rows finds the due
+//! ones: a store in memory is small.
 
 use vfs_sync_core::id::{UserId, WriteId};
 use vfs_sync_core::server::push::Head;
@@ -41,8 +41,8 @@ impl Maintenance for MemoryTransaction<'_> {
 }
 
 impl State {
-    /// Prunes the oldest removals; a feed's times ascend with its positions, so from each feed a
-    /// beginning goes, and its head remembers how far.
+    /// Prunes the oldest removals. A feed's times ascend with its positions, so each feed loses a
+    /// prefix, and its head records where the prefix ends.
     fn prune_removals(&mut self, retention: &Retention) -> u64 {
         let feeds = self.feeds.groups().iter();
         let rows = feeds.flat_map(|(user, rows)| rows.iter().map(move |row| (user, row)));
@@ -63,7 +63,7 @@ impl State {
         old.len() as u64
     }
 
-    /// Prunes the oldest accepted operations, replica by replica, from each its lowest write ids.
+    /// Prunes the oldest accepted operations: of each replica, those with the lowest write ids.
     fn prune_accepted(&mut self, retention: &Retention) -> u64 {
         let before = retention.accepted_before;
         let all = self.replicas.groups().iter();

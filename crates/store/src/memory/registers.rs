@@ -1,4 +1,4 @@
-//! Registers, and the access that follows from them.
+//! Registers, and the access that they determine.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -131,7 +131,8 @@ impl MemoryTransaction<'_> {
         }
     }
 
-    /// The present links to an item's parents; returns these.
+    /// Collects the present links to an item's parents into `found`; returns the keys of those
+    /// within the realm.
     fn take_links_above(&self, child: &ItemId, found: &mut Rows) -> Vec<LinkKey> {
         let above = self.state.parents.group(child).keys();
         let links = above.filter_map(|parent| {

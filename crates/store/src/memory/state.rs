@@ -22,7 +22,7 @@ use crate::values::TrashRow;
 pub(super) struct Replica {
     pub(super) last_write_id: WriteId,
     pub(super) last_seen: Timestamp,
-    /// The time at which the oldest of its accepted operations was accepted.
+    /// The time at which the oldest accepted operation of the replica was accepted.
     pub(super) accepted_from: Option<Timestamp>,
 }
 
@@ -31,7 +31,7 @@ pub(super) struct FeedRow {
     pub(super) key: Vec<u8>,
     pub(super) changed_at: Timestamp,
     pub(super) removal: bool,
-    /// The entry, as the other back ends store it too.
+    /// The entry in the stored form, the same as in the other back ends.
     pub(super) json: Arc<str>,
     pub(super) mark: Mark,
 }
@@ -44,7 +44,7 @@ pub(super) struct Blob {
     pub(super) uploaded: Option<(u64, Sha256Digest)>,
     pub(super) content_type: Option<Arc<str>>,
     pub(super) reserved: u64,
-    /// The user whom it counts against, if not the stager.
+    /// The user whom the blob counts against, if not the stager.
     pub(super) charged: Option<UserId>,
     pub(super) reclaim_at: Option<Timestamp>,
 }
@@ -70,14 +70,14 @@ pub(super) struct Reference {
     pub(super) modified_at: Option<Timestamp>,
     /// The content that the attach expected to replace.
     pub(super) expected: Expected,
-    /// Since when it is none of the versions that are kept in any case.
+    /// The time since when it has been beyond the versions that are always kept.
     pub(super) surplus_since: Option<Timestamp>,
 }
 
-/// Declares the tables, and what is done with all of them.
+/// Declares the tables, and operations on all of them.
 macro_rules! tables {
     ($($name:ident: $table:ty,)*) => {
-        /// Everything that a store holds.
+        /// All tables of a store.
         #[derive(Debug, Clone, Default)]
         pub(super) struct State { $(pub(super) $name: $table,)* }
 
@@ -96,7 +96,7 @@ tables! {
     links: Grouped<ItemId, ItemId, Link>,
     parents: Grouped<ItemId, ItemId, ()>,
     grants: Grouped<ItemId, Principal, GrantRegister>,
-    // What is granted to a principal at present.
+    // The present grants by principal.
     granted: Grouped<Principal, ItemId, ()>,
     moves: Table<(ItemId, UserId), MoveRegister>,
     access: Grouped<ItemId, UserId, AccessLevel>,
@@ -140,7 +140,7 @@ impl State {
         self.epoch.get(&()).copied().ok_or_else(missing)
     }
 
-    /// The user is known from now on.
+    /// Records the user as known.
     pub(super) fn know(&mut self, user: &UserId) {
         if self.users.get(user).is_none() {
             self.users.put(user.clone(), ());
@@ -161,12 +161,12 @@ impl State {
     }
 }
 
-/// Returns the number of rows that a call asks for.
+/// Converts a limit to a number of rows.
 pub(super) fn count(at_most: u32) -> usize {
     usize::try_from(at_most).unwrap_or(usize::MAX)
 }
 
-/// The first of `found`, by their times.
+/// Returns the first `at_most` of `found`, in the order of their times.
 pub(super) fn oldest<T: Ord>(
     found: impl Iterator<Item = (Timestamp, T)>,
     at_most: u32,

@@ -1,8 +1,8 @@
-//! Rows in order of their keys, with what undoes the changes of an open transaction.
+//! Rows in the order of their keys, with the data to undo an open transaction.
 
 use std::collections::BTreeMap;
 
-/// A table; what changed since the last commit can be undone.
+/// A table whose changes since the last commit can be undone.
 #[derive(Debug, Clone)]
 pub(super) struct Table<K, V> {
     rows: BTreeMap<K, V>,
@@ -30,7 +30,7 @@ impl<K: Ord + Clone, V> Table<K, V> {
         self.undo.push((key, before));
     }
 
-    /// Tells whether it was there.
+    /// Removes a row; returns whether it existed.
     pub(super) fn remove(&mut self, key: &K) -> bool {
         let Some(before) = self.rows.remove(key) else { return false };
         self.undo.push((key.clone(), Some(before)));
@@ -51,7 +51,7 @@ impl<K: Ord + Clone, V> Table<K, V> {
     }
 }
 
-/// A table whose keys are in groups, each of which is looked up as one.
+/// A table whose keys belong to groups, each of which can be looked up as a whole.
 #[derive(Debug, Clone)]
 pub(super) struct Grouped<G, K, V> {
     groups: BTreeMap<G, BTreeMap<K, V>>,
@@ -71,7 +71,7 @@ impl<G: Ord + Clone, K: Ord + Clone + 'static, V: 'static> Grouped<G, K, V> {
         &self.groups
     }
 
-    /// The rows of a group; none if there is no such group.
+    /// Returns the rows of a group; none if there is no such group.
     pub(super) fn group(&self, group: &G) -> &BTreeMap<K, V> {
         self.groups.get(group).unwrap_or(Self::NONE)
     }
@@ -85,7 +85,7 @@ impl<G: Ord + Clone, K: Ord + Clone + 'static, V: 'static> Grouped<G, K, V> {
         self.undo.push((group.clone(), key, before));
     }
 
-    /// Tells whether it was there.
+    /// Removes a row; returns whether it existed.
     pub(super) fn remove(&mut self, group: &G, key: &K) -> bool {
         let Some(before) = set(&mut self.groups, group, key, None) else { return false };
         self.undo.push((group.clone(), key.clone(), Some(before)));
@@ -109,7 +109,7 @@ impl<G: Ord + Clone, K: Ord + Clone + 'static, V: 'static> Grouped<G, K, V> {
     }
 }
 
-/// Sets or removes a row, and a group with its last row; returns what was there.
+/// Sets or removes a row, and removes a group with its last row; returns the previous row.
 fn set<G: Ord + Clone, K: Ord + Clone, V>(
     groups: &mut BTreeMap<G, BTreeMap<K, V>>,
     group: &G,

@@ -6,14 +6,14 @@ use vfs_sync_core::id::UserId;
 use super::state::State;
 use crate::served::Served;
 
-/// An open transaction; its changes are undone when it is dropped, unless it was committed.
+/// An open transaction in memory. Its changes are undone when it is dropped uncommitted.
 pub(super) struct MemoryTransaction<'s> {
     pub(super) state: &'s mut State,
-    /// The states that were seen before, and when it began.
+    /// The states seen by earlier transactions, and the tick at which this one began.
     pub(super) served: (&'s Served, u64),
-    /// The heads that it wrote.
+    /// The heads that the transaction wrote.
     pub(super) written: Vec<(UserId, u64)>,
-    /// An epoch that it begins.
+    /// The epoch that the transaction begins, if any.
     pub(super) begun: Option<Epoch>,
 }
 

@@ -1,4 +1,4 @@
-//! Attachments: contents that a file has and had, and what else is attached.
+//! Attachments: present and earlier contents of files, and other attachments.
 
 use vfs_sync_core::content::{Attachment, RelationKind};
 use vfs_sync_core::id::{BlobId, ItemId, RefId, UserId};
@@ -109,7 +109,7 @@ impl Versions for MemoryTransaction<'_> {
 }
 
 impl MemoryTransaction<'_> {
-    /// Tells whether it was there.
+    /// Removes an attachment; returns whether it existed.
     fn remove_ref(&mut self, ref_id: &RefId) -> bool {
         let row = self.state.refs.get(ref_id).cloned();
         let Some(Reference { item_id, blob_id, .. }) = row else { return false };
@@ -120,7 +120,8 @@ impl MemoryTransaction<'_> {
 }
 
 impl State {
-    /// The blob, if it has bytes, is not abandoned, and the user staged it or sees it on an item.
+    /// Returns the blob if it has bytes, is not abandoned, and the user staged it or sees it on an
+    /// item.
     fn readable(&self, user: &UserId, blob_id: &BlobId) -> Option<BlobRow> {
         let blob = self.blobs.get(blob_id).filter(|blob| blob.status == BlobStatus::Live)?;
         let (size, digest) = blob.uploaded?;
@@ -152,7 +153,7 @@ impl State {
         }))
     }
 
-    /// Those of the attachments that are there.
+    /// Returns those attachments that exist, in the order of `refs`.
     pub(super) fn attachments<'a>(
         &self,
         refs: impl IntoIterator<Item = &'a RefId>,
@@ -160,7 +161,7 @@ impl State {
         refs.into_iter().filter_map(|ref_id| self.attachment(ref_id).transpose()).collect()
     }
 
-    /// The attachments of a blob, with what their requests expected.
+    /// Returns the attachments of a blob, with the content that each request expected.
     pub(super) fn made_attaches(&self, blob: &BlobId) -> Result<Vec<MadeAttach>> {
         let made = |ref_id: &RefId| {
             let expected = self.refs.get(ref_id).map(|row| row.expected.clone());
@@ -170,7 +171,7 @@ impl State {
         self.refs_with.group(blob).keys().filter_map(made).collect()
     }
 
-    /// The contents that a file had and has, the newest first.
+    /// Returns the present and earlier contents of a file, the newest first.
     pub(super) fn versions(&self, item: &ItemId) -> Vec<&RefId> {
         let of_item = self.refs_of.group(item).keys();
         let rows = of_item.filter_map(|id| Some((self.refs.get(id)?, id)));

@@ -20,14 +20,14 @@ use crate::error::Result;
 use crate::page::PageBuilder;
 use crate::topics::{FeedWrite, Feeds, MAX_EPOCHS};
 
-/// Entries of a feed that a statement writes.
+/// The number of feed entries that one statement writes.
 const ENTRIES_AT_ONCE: usize = 8_192;
 
-/// Marks an entry that tells of no change of the thing: its row keeps whose change it tells.
+/// Marks an entry whose subject did not change: its row keeps the mark of the last change.
 const SAME: i64 = -1;
 
-/// Statements that are sent before the first is answered: the database writes some while the next
-/// are made.
+/// The number of statements that are sent before the first is answered: the database executes some
+/// while the next are built.
 const WRITES_IN_FLIGHT: usize = 3;
 
 impl Feeds for PostgresTransaction<'_> {
@@ -56,7 +56,8 @@ impl Feeds for PostgresTransaction<'_> {
     }
 
     async fn begin_epoch(&mut self, now: Timestamp, chance: u16) -> Result<Epoch> {
-        // A transaction that read the epoch before goes on in it: no head goes back to it.
+        // A transaction that read the previous epoch continues in it: no head returns to it
+        // afterwards.
         let locked =
             self.query("SELECT value FROM meta WHERE name = 'epoch' FOR UPDATE", &[]).await?;
         let mut before = present(locked.first())?;
@@ -166,7 +167,7 @@ impl Feeds for PostgresTransaction<'_> {
     }
 }
 
-/// The epoch of the database that a row has behind its head.
+/// Reads the epoch of the database from a row that has it after the head's columns.
 pub(super) fn read_epoch(row: &Row) -> Result<Epoch> {
     Columns { row, table: "meta", key: "epoch" }.code(6, stored_epoch)
 }
@@ -187,7 +188,8 @@ pub(super) fn read_head(row: &Row) -> Result<(UserId, Head)> {
     Ok((user.clone(), head))
 }
 
-/// The mark in the columns `writer` and `other`, which begin at `first`, of a change at `change`.
+/// Reads the mark of a change at `change` from the columns `writer` and `other`, which begin at
+/// `first`.
 pub(super) fn mark<K: std::fmt::Display>(
     columns: &Columns<'_, K>,
     first: usize,
@@ -253,7 +255,7 @@ pub(super) async fn write(tx: &PostgresTransaction<'_>, feeds: &[FeedWrite]) -> 
     Ok(())
 }
 
-/// Writes as many entries of a feed as a statement does, after those that are `skipped`.
+/// Writes as many entries of a feed as one statement takes, after the first `skipped`.
 async fn entries(tx: &PostgresTransaction<'_>, feed: &FeedWrite, skipped: usize) -> Result<()> {
     let (mut counters, mut keys, mut removals, mut json) =
         <(Vec<_>, Vec<_>, Vec<_>, Vec<_>)>::default();
@@ -267,7 +269,7 @@ async fn entries(tx: &PostgresTransaction<'_>, feed: &FeedWrite, skipped: usize)
         json.push(entry.json);
     }
     let (user, changed_at) = (feed.user.as_str(), feed.head.changed_at.as_millis());
-    // A change of what the feed tells already moves its row to the head.
+    // A change of a subject that the feed already has moves its row to the head.
     tx.execute(
         "INSERT INTO feed (user_id, changed_at, counter, key, removal, json, writer, other) \
          SELECT $1, $2, v.counter, v.key, v.removal, v.json, v.writer, v.other \

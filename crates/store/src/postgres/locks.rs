@@ -1,5 +1,5 @@
-//! The locks of a transaction in PostgreSQL. A lock row that is missing is inserted at its place in
-//! the order: `INSERT … ON CONFLICT DO UPDATE` takes the rows one by one, as they are sorted.
+//! The locks of a transaction in PostgreSQL. A missing lock row is inserted at its place in the
+//! order: `INSERT … ON CONFLICT DO UPDATE` locks the rows one by one, in the given order.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,7 @@ use crate::error::{Result, StoreError};
 use crate::served::Served;
 use crate::topics::Locks;
 
-/// Rows from which on the work on them is long: some milliseconds.
+/// The number of rows from which the work on them counts as long: some milliseconds.
 const LONG_WORK: usize = 2_000;
 
 impl Locks for PostgresTransaction<'_> {

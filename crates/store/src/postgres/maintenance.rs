@@ -1,4 +1,4 @@
-//! Rows that retention removes, and facts about the database.
+//! Rows that retention removes, and queries about the database.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::topics::Maintenance;
 use crate::values::{Identity, Retention};
 
-/// Replicas whose operations one transaction prunes.
+/// The number of replicas whose operations one transaction prunes.
 const REPLICAS: i64 = 64;
 
 impl Maintenance for PostgresTransaction<'_> {
@@ -36,7 +36,8 @@ impl Maintenance for PostgresTransaction<'_> {
             &[&texts(heads)],
         )
         .await?;
-        // What moved to the head before the locks is not at its position any more, and stays.
+        // A row that moved to the head before the locks were taken is no longer at its position,
+        // and stays.
         let gone = self
             .query(
                 "DELETE FROM feed USING unnest($1::text[], $2::bigint[]) AS v (user_id, counter) \

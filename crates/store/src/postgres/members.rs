@@ -1,4 +1,4 @@
-//! Groups and blocks, and the audiences that follow from them.
+//! Groups and blocks, and the audiences that they determine.
 
 use vfs_sync_core::access::{Principal, PrincipalType};
 use vfs_sync_core::id::{ItemId, UserId};
@@ -91,7 +91,7 @@ impl Members for PostgresTransaction<'_> {
     }
 }
 
-/// The groups and organizations of a user, ascending.
+/// Returns the groups and organizations of a user, ascending.
 async fn groups(tx: &PostgresTransaction<'_>, user: &UserId) -> Result<Vec<Principal>> {
     let rows = tx
         .query("SELECT kind, group_id FROM members WHERE user_id = $1", &[&user.as_str()])

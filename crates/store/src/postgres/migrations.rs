@@ -1,4 +1,4 @@
-//! The schema, step by step. A database remembers how many steps it has.
+//! The schema, step by step. A database records how many steps it has applied.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::encoding;
 use crate::error::{Result, StoreError};
 use crate::schema::tables;
 
-/// Each step once, in order; steps that were published never change.
+/// The steps of the schema, each applied once, in order; published steps never change.
 const STEPS: &[&str] = &[
     include_str!("migrations/0001.sql"),
     include_str!("migrations/0002.sql"),
@@ -25,16 +25,15 @@ const STEPS: &[&str] = &[
     include_str!("migrations/0008.sql"),
 ];
 
-/// The first version in which what is granted is seen.
+/// The first version in which grants give access.
 const GRANTS_GIVE_ACCESS: i64 = 2;
-/// The first version in which what is deleted is in the trash.
+/// The first version that keeps deleted items in the trash.
 const HAS_TRASH: i64 = 6;
 
-/// Names the lock that a migration holds: of several programs that start at one time, one
-/// migrates.
+/// The id of the lock that a migration holds, so that only one of several programs migrates.
 const LOCK: i64 = 0x7666_735F_7379_6E63;
 
-/// Brings the database to this program's schema; returns its version.
+/// Migrates the database to this program's schema; returns its version.
 pub(super) async fn migrate(client: &mut Client, now: Timestamp) -> Result<i64> {
     let known = STEPS.len() as i64;
     let tx = client.transaction().await?;

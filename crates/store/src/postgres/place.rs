@@ -1,9 +1,8 @@
-//! The check of where a connection leads: whether it is to the database that this program last
-//! wrote to.
+//! Checks whether a connection leads to the database that this program last wrote to.
 //!
-//! A database that was restored, or failed over to a standby that lagged, may lack what was
-//! answered from it. Before a connection is used it is told apart from the one on which the epoch
-//! began; if it is not that, an epoch begins.
+//! A database that was restored, or failed over to a lagging standby, may lack changes that it has
+//! answered. Before a connection is used, its place is compared with the place at which the epoch
+//! began; if they differ, a new epoch begins.
 
 use deadpool_postgres::ClientWrapper;
 use vfs_sync_core::cursor::Epoch;
@@ -14,18 +13,18 @@ use crate::encoding;
 use crate::error::{Result, StoreError};
 use crate::served::Served;
 
-/// The place that a connection leads to: it changes with another cluster, another history of its
-/// log, another life of the server, another database, tables made anew.
+/// The query for the place of a connection. The place changes with another cluster, another
+/// timeline of its log, another start of the server, another database, or newly created tables.
 const PLACE: &str = "SELECT concat_ws(' ', \
     substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), \
     extract(epoch FROM pg_postmaster_start_time()), \
     (SELECT oid FROM pg_database WHERE datname = current_database()), \
     'meta'::regclass::oid, pg_relation_filenode('meta'))";
 
-/// Begins an epoch if the connection does not lead to where the present one began; with `start`
+/// Begins an epoch if the connection's place differs from that of the present epoch; with `start`
 /// always, at that time.
 ///
-/// Of several programs that find this out at one time, one begins it and the others go on in it.
+/// If several programs notice this at one time, one begins the epoch and the others use it.
 pub(super) async fn check(
     client: &mut ClientWrapper,
     start: Option<Timestamp>,

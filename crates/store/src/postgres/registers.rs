@@ -1,5 +1,5 @@
-//! Registers: loaded by a statement for each kind of row, whatever the batch; written by a
-//! statement for each table, the rows in the order of their keys, all sent at once.
+//! Registers: loaded by one statement for each kind of row, whatever the size of the batch; written
+//! by one statement for each table, with the rows in the order of their keys, all sent at once.
 
 use std::collections::BTreeSet;
 
@@ -275,7 +275,7 @@ async fn load_moves(tx: &PostgresTransaction<'_>, needs: &Needs) -> Result<Vec<R
     .await
 }
 
-/// Writes the new items; `true` if another transaction took one of the ids.
+/// Writes the new items; returns `true` if another transaction took one of the ids.
 async fn new_items(tx: &PostgresTransaction<'_>, changes: &Changes) -> Result<bool> {
     if changes.new_items.is_empty() {
         return Ok(false);

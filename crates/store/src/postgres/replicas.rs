@@ -149,7 +149,7 @@ impl Replicas for PostgresTransaction<'_> {
                 ],
             )
             .await?;
-        // Another call stored the first state meanwhile: this one has to merge with it.
+        // Another call stored the first state at the same time: this one has to merge with it.
         if written == 0 { Err(StoreError::Conflict) } else { Ok(()) }
     }
 

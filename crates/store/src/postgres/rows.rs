@@ -1,4 +1,4 @@
-//! Reading columns that may not hold what they should.
+//! Reads columns whose values may be malformed.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -14,7 +14,7 @@ use vfs_sync_core::time::Timestamp;
 use crate::encoding;
 use crate::error::{Result, StoreError};
 
-/// One row of `table`, read column by column. `key` names it in errors.
+/// A row of `table`, read column by column. `key` names the row in errors.
 pub(super) struct Columns<'r, K> {
     pub(super) row: &'r Row,
     pub(super) table: &'static str,
@@ -47,7 +47,7 @@ impl<'r, K: Display> Columns<'r, K> {
         self.get::<&str>(column)?.parse().map_err(|error: T::Err| self.wrong(column, error))
     }
 
-    /// Reads a column of which only some values have a meaning.
+    /// Reads a column that has only certain valid values.
     pub(super) fn code<C: FromSql<'r>, T>(
         &self,
         column: usize,
@@ -56,7 +56,7 @@ impl<'r, K: Display> Columns<'r, K> {
         known(self.get(column)?).ok_or_else(|| self.wrong(column, "has an unknown value"))
     }
 
-    /// The stamp in the columns `authored_at, author, replica_id, write_id` from `first` on.
+    /// Reads the stamp in the columns `authored_at, author, replica_id, write_id` from `first` on.
     pub(super) fn stamp(&self, first: usize) -> Result<Stamp> {
         let author = Author {
             user: self.parse(first + 1)?,
@@ -75,7 +75,7 @@ impl<'r, K: Display> Columns<'r, K> {
         bytes.try_into().map_err(|_| self.wrong(column, "is not 32 bytes"))
     }
 
-    /// The columns `size` and `digest`, both there or neither.
+    /// Reads the columns `size` and `digest`, which are both set or both empty.
     pub(super) fn size_and_digest(&self, first: usize) -> Result<Option<(u64, Sha256Digest)>> {
         if self.get::<Option<i64>>(first)?.is_none() {
             return Ok(None);

@@ -72,7 +72,7 @@ impl Stages for PostgresTransaction<'_> {
             )
             .await?;
         if made == 0 {
-            // It was not there a moment ago: look again what it is.
+            // The row did not exist a moment ago: the call runs again and reads it.
             return Err(StoreError::Conflict);
         }
         let made = self

@@ -12,24 +12,24 @@ use crate::error::Result;
 use crate::served::Served;
 use crate::topics::FeedWrite;
 
-/// An open transaction, with what its runner needs to know of it afterwards.
+/// An open transaction, with facts that its runner needs afterwards.
 pub(super) struct PostgresTransaction<'c> {
     connection: &'c Connection<'c>,
-    /// The realms to lock besides those that are known before any lock.
+    /// The realms to lock in addition to those known before any lock.
     pub(super) realms: BTreeSet<UserId>,
-    /// A snapshot locks nothing.
+    /// True on a snapshot, which locks nothing.
     pub(super) only_reads: bool,
-    /// The states that were seen before, and when it began.
+    /// The states seen by earlier transactions, and the tick at which this one began.
     pub(super) served: Option<(&'c Served, u64)>,
-    /// The heads that it wrote, with the epoch.
+    /// The heads that the transaction wrote, with the epoch.
     pub(super) written: Vec<(UserId, u64, Epoch)>,
-    /// The database's epoch, once it was read with the heads.
+    /// The database's epoch, once it was read together with the heads.
     pub(super) epoch: Option<Epoch>,
-    /// An epoch that it begins.
+    /// The epoch that the transaction begins, if any.
     pub(super) begun: Option<Epoch>,
 }
 
-/// Ids as the array that a statement takes.
+/// Converts ids to the array that a statement takes.
 pub(super) fn texts<T: AsRef<str>>(ids: impl IntoIterator<Item = T>) -> Vec<String> {
     ids.into_iter().map(|id| id.as_ref().to_owned()).collect()
 }
@@ -47,17 +47,17 @@ impl<'c> PostgresTransaction<'c> {
         }
     }
 
-    /// Begins on a snapshot, which locks nothing.
+    /// Begins a transaction on a snapshot, which locks nothing.
     pub(super) fn on_snapshot(connection: &'c Connection<'c>) -> Self {
         Self { only_reads: true, ..Self::new(connection, BTreeSet::new()) }
     }
 
-    /// Compares what it finds with the states that were seen before.
+    /// Makes the transaction compare its reads with the states that were seen before.
     pub(super) fn held_to(self, served: &'c Served) -> Self {
         Self { served: Some((served, served.now())), ..self }
     }
 
-    /// Notes the heads that it writes, for the time after its commit.
+    /// Records the heads that the transaction writes, for use after its commit.
     pub(super) fn note_written(&mut self, feeds: &[FeedWrite]) {
         let Some(present) = self.epoch else { return };
         let heads = feeds.iter().map(|feed| (feed.user.clone(), feed.head.counter, present));

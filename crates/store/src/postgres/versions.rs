@@ -1,4 +1,4 @@
-//! Attachments: contents that a file has and had, and what else is attached.
+//! Attachments: present and earlier contents of files, and other attachments.
 
 use tokio_postgres::Row;
 use vfs_sync_core::content::{Attachment, RelationKind};
@@ -188,7 +188,8 @@ fn attachment(row: &Row) -> Result<Attachment> {
     })
 }
 
-/// The blob, if it has bytes, is not abandoned, and the user staged it or sees it on an item.
+/// Returns the blob if it has bytes, is not abandoned, and the user staged it or sees it on an
+/// item.
 async fn readable(
     tx: &PostgresTransaction<'_>,
     user: &UserId,

@@ -1,12 +1,13 @@
-//! The locks of past commits: how a transaction that was decided on a reader's
-//! snapshot finds out whether it would have decided the same on the present state.
+//! The locks of past commits, by which a transaction that was decided on a reader's snapshot finds
+//! out whether the decision still holds on the present state.
 //!
-//! There is one writer, so nothing is locked here; but every transaction names what it would lock
-//! ([`crate::topics::Locks`]), and everything that deciding reads is under one of those
-//! locks. If no transaction that locked any of them was committed since the snapshot, then holding
-//! them from the snapshot to the commit would have changed nothing.
+//! There is one writer, so nothing is really locked; but every transaction names the locks that it
+//! would take ([`crate::topics::Locks`]), and these cover everything that its decision reads. If no
+//! transaction with any of these locks has committed since the snapshot, then holding the locks
+//! from the snapshot to the commit would have changed nothing.
 //!
-//! A commit also conflicts with whoever removed or replaced the database's files: [`Files`] finds that.
+//! A commit also fails if somebody removed or replaced the database's files: [`Files`] detects
+//! that.
 
 use std::collections::HashMap;
 use std::io;
@@ -20,10 +21,10 @@ use vfs_sync_core::id::{ReplicaId, UserId};
 
 use crate::error::{Result, StoreError};
 
-/// Locks that are remembered; beyond that, all count as just held.
+/// The number of locks that are remembered; beyond it, all count as just held.
 const REMEMBERED: usize = 10_000;
 
-/// Something that a transaction locks.
+/// A subject that a transaction locks.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Lock {
     Replica(UserId, ReplicaId),
@@ -35,25 +36,25 @@ pub(super) enum Lock {
 /// The locks of a transaction.
 #[derive(Debug, Default)]
 pub(super) struct Locks {
-    /// Locks that exclude all others.
+    /// The exclusive locks of the transaction.
     pub(super) own: Vec<Lock>,
-    /// With others who only read.
+    /// Locks that are shared with other readers.
     pub(super) shared: Vec<Lock>,
-    /// True if it changes rows that others decide by, without a lock.
+    /// True if the transaction changes rows that others decide by, without a lock.
     pub(super) everything: bool,
 }
 
 /// The number of transactions that a store has committed.
 pub(super) type Commits = Arc<AtomicU64>;
 
-/// The commit that last held each lock; the writer's.
+/// The commit that last held each lock; it belongs to the writer.
 #[derive(Debug, Default)]
 pub(super) struct History {
     commits: Commits,
     last: HashMap<Lock, u64>,
-    /// Every lock counts as held by this commit.
+    /// The commit by which every lock counts as held.
     floor: u64,
-    /// Changes with what other connections commit.
+    /// SQLite's `data_version`, which changes when another connection commits.
     data_version: Option<i64>,
     files: Option<Arc<Files>>,
 }
@@ -63,18 +64,19 @@ impl History {
         Self { commits, files, ..Self::default() }
     }
 
-    /// Checks that what was committed is in the files that the next start will find.
+    /// Checks that the files of this database are still those at their paths, which the next start
+    /// opens.
     pub(super) fn check_files(&self) -> Result<()> {
         self.files.as_ref().map_or(Ok(()), |files| files.check())
     }
 
-    /// The commit that is coming.
+    /// Returns the number of the next commit.
     fn next(&self) -> u64 {
         self.commits.load(Ordering::SeqCst) + 1
     }
 
-    /// In a transaction that has begun to write: what other processes committed meanwhile counts
-    /// as everything.
+    /// Begins the bookkeeping of a write transaction. If another process has committed, every lock
+    /// counts as held.
     pub(super) fn begin(&mut self, connection: &Connection) -> Result<()> {
         let mut select = connection.prepare_cached("PRAGMA data_version")?;
         let version: i64 = select.query_row([], |row| row.get(0))?;
@@ -84,13 +86,13 @@ impl History {
         Ok(())
     }
 
-    /// Every lock counts as held by the commit that is coming.
+    /// Makes every lock count as held by the next commit.
     fn forget(&mut self) {
         self.last.clear();
         self.floor = self.next();
     }
 
-    /// The commit that is coming holds these.
+    /// Records `locks` as held by the next commit.
     pub(super) fn note(&mut self, locks: Locks) {
         if locks.everything || self.last.len() + locks.own.len() > REMEMBERED {
             return self.forget();
@@ -99,7 +101,7 @@ impl History {
         self.last.extend(locks.own.into_iter().map(|lock| (lock, next)));
     }
 
-    /// Returns whether any of `locks` was held by a commit after the `base`th.
+    /// Returns whether any of `locks` was held by a commit after number `base`.
     pub(super) fn held_since(&self, base: u64, locks: &Locks) -> bool {
         let held = |lock| self.last.get(lock).is_some_and(|last| *last > base);
         self.floor > base || locks.own.iter().chain(&locks.shared).any(held)
@@ -110,15 +112,15 @@ impl History {
     }
 }
 
-/// The files of an open database. SQLite goes on writing to files that were removed or replaced:
-/// what it writes there is gone when it ends.
+/// The files of an open database. SQLite keeps writing to files that were removed or replaced;
+/// those writes are lost when the process ends.
 #[derive(Debug)]
 pub(super) struct Files {
     path: PathBuf,
     files: Vec<(PathBuf, Option<Mark>)>,
 }
 
-/// The identity of a file, which another file at its path does not have.
+/// The identity of a file, which differs from that of any other file at its path.
 type Mark = (u64, u64);
 
 #[cfg(unix)]
@@ -134,7 +136,7 @@ fn mark(path: &Path) -> io::Result<Mark> {
 }
 
 impl Files {
-    /// The files of the database that was just opened at `path`, and has written its log.
+    /// Takes the files of the database that was just opened at `path` and has written its log.
     pub(super) fn of(path: &Path) -> Self {
         let mut log = path.as_os_str().to_owned();
         log.push("-wal");
@@ -146,8 +148,10 @@ impl Files {
         Self { path: path.to_owned(), files: found.into_iter().map(marked).collect() }
     }
 
+    /// Checks that every file is still at its path.
+    ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if one of them is not at its path any more.
+    /// [`StoreError::Unavailable`] if one of them is not.
     pub(super) fn check(&self) -> Result<()> {
         for (file, expected) in &self.files {
             let Some(expected) = expected else { continue };

@@ -17,7 +17,7 @@ use crate::error::{Result, StoreError};
 use crate::page::PageBuilder;
 use crate::topics::{FeedWrite, Feeds, MAX_EPOCHS};
 
-/// A row's position in the table is its user's number above so many bits of counter.
+/// The bits of the counter in a row's position in the table; the user's number is above them.
 pub(super) const COUNTER_BITS: u32 = 40;
 
 pub(super) const MAX_COUNTER: u64 = (1 << COUNTER_BITS) - 1;
@@ -150,7 +150,7 @@ impl Feeds for SqliteTransaction<'_> {
     }
 }
 
-/// The end of a user's feed, whose head is `head`.
+/// Returns the end of a user's feed, whose head is `head`.
 pub(super) fn tail(
     tx: &mut SqliteTransaction<'_>,
     user: &UserId,
@@ -165,7 +165,7 @@ pub(super) fn tail(
     Ok(Some(Tail { history: vec![(head.epoch, head.counter)], mark }))
 }
 
-/// The mark in the columns `writer` and `other`, of a change at `change`.
+/// Reads the mark of a change at `change` from the columns `writer` and `other`.
 fn mark<K: std::fmt::Display>(
     tx: &mut SqliteTransaction<'_>,
     columns: &Columns<'_, '_, K>,
@@ -187,7 +187,7 @@ fn stored_epoch(value: i64) -> Option<Epoch> {
 }
 
 pub(super) fn write(tx: &mut SqliteTransaction<'_>, feeds: &[FeedWrite]) -> Result<()> {
-    // A change of what the feed tells already moves its row to the head.
+    // A change of a subject that the feed already has moves its row to the head.
     let mut upsert = tx.prepare(
         "INSERT INTO feed (position, uid, key, changed_at, removal, json, writer) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (uid, key) DO UPDATE SET \

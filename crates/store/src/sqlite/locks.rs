@@ -1,5 +1,5 @@
-//! The locks of a transaction in SQLite. There is one writer, so they are only noted, for decisions
-//! on a snapshot.
+//! The locks of a transaction in SQLite. There is one writer, so they are only recorded, for
+//! decisions on a snapshot.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Rows that retention removes, and facts about the database.
+//! Rows that retention removes, and queries about the database.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Groups and blocks, and the audiences that follow from them.
+//! Groups and blocks, and the audiences that they determine.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::encoding;
 use crate::error::Result;
 use crate::topics::Members;
 
-/// The number of users up to which each is looked up; beyond it everybody's rows are read.
+/// The number of users up to which each is looked up; beyond it, the rows of all users are read.
 const FEW: usize = 4;
 
 impl Members for SqliteTransaction<'_> {
@@ -121,7 +121,7 @@ impl Deferred {
     }
 }
 
-/// Puts `user` into the group, or takes the user out; tells whether that changed anything.
+/// Adds `user` to the group or removes the user; returns whether that changed anything.
 fn write_member(
     tx: &mut SqliteTransaction<'_>,
     group: &Principal,
@@ -143,7 +143,7 @@ fn write_member(
     Ok(changed > 0)
 }
 
-/// Has `user` block `owner`, or ends that; tells whether that changed anything.
+/// Sets or clears a block of `owner` by `user`; returns whether that changed anything.
 fn write_block(
     tx: &mut SqliteTransaction<'_>,
     user: &UserId,
@@ -175,7 +175,7 @@ fn is_blocked(tx: &mut SqliteTransaction<'_>, user: &UserId, owner: &UserId) -> 
     Ok(tx.prepare("SELECT 1 FROM blocks WHERE owner = ?1 AND uid = ?2")?.exists([owner, uid])?)
 }
 
-/// All who block `owner`.
+/// Returns all users who block `owner`.
 fn blockers(tx: &mut SqliteTransaction<'_>, owner: &UserId) -> Result<BTreeSet<UserId>> {
     let Some(uid) = tx.uid(owner)? else { return Ok(BTreeSet::new()) };
     let mut select =

@@ -1,4 +1,4 @@
-//! The schema, step by step. A database remembers how many steps it has.
+//! The schema, step by step. A database records how many steps it has applied.
 
 use futures::executor::block_on;
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
@@ -13,7 +13,7 @@ use crate::error::{Result, StoreError};
 use crate::schema::tables;
 use crate::topics::Feeds as _;
 
-/// Each step once, in order; steps that were published never change.
+/// The steps of the schema, each applied once, in order; published steps never change.
 const STEPS: &[&str] = &[
     include_str!("migrations/0001.sql"),
     include_str!("migrations/0002.sql"),
@@ -25,15 +25,15 @@ const STEPS: &[&str] = &[
     include_str!("migrations/0008.sql"),
 ];
 
-/// The first version in which what is granted is seen.
+/// The first version in which grants give access.
 const GRANTS_GIVE_ACCESS: i64 = 2;
-/// The first version in which what is deleted is in the trash.
+/// The first version that keeps deleted items in the trash.
 const HAS_TRASH: i64 = 6;
 
 /// Marks the file as this program's: "VfsS".
 const APPLICATION: i64 = 0x5666_7353;
 
-/// Refuses another program's database, before anything of it is touched.
+/// Rejects another program's database before touching it.
 pub(super) fn check_ours(connection: &Connection) -> Result<()> {
     let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
     // In this order: where another start of ours makes the tables, it has set the mark with them.
@@ -46,8 +46,8 @@ pub(super) fn check_ours(connection: &Connection) -> Result<()> {
     }
 }
 
-/// Brings the database to this program's schema; returns its version. With `begins`, a start of a
-/// server, whose chance that is, begins an epoch.
+/// Migrates the database to this program's schema; returns its version. With `begins`, the random
+/// number of a server's start, it also begins an epoch.
 pub(super) fn migrate(
     connection: &mut Connection,
     now: Timestamp,

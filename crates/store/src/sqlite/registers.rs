@@ -1,4 +1,4 @@
-//! Registers: loaded look-up by look-up, since SQLite has no round trips; written table by table,
+//! Registers: loaded by single look-ups, because SQLite has no round trips; written table by table,
 //! in the order of the keys.
 
 use std::collections::BTreeSet;
@@ -188,7 +188,8 @@ impl SqliteTransaction<'_> {
         Ok(Link { register, in_realm: columns.code(4, flag)? })
     }
 
-    /// Present links that have `id` at the end which `select` names; returns their other ends.
+    /// Loads the present links that have `id` at the end which `select` names; returns their other
+    /// ends.
     fn load_links_of(
         &mut self,
         select: &mut CachedStatement<'_>,
@@ -286,7 +287,7 @@ impl SqliteTransaction<'_> {
         versions::load_attachments(self, items, &mut found.attachments)
     }
 
-    /// The links upward from each of `items`, all the way.
+    /// Loads the links from each of `items` to all its ancestors.
     pub(super) fn load_ancestors(
         &mut self,
         items: &BTreeSet<ItemId>,

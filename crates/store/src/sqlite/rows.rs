@@ -1,4 +1,4 @@
-//! Reading columns that may not hold what they should.
+//! Reads columns whose values may be malformed.
 
 use rusqlite::Row;
 use rusqlite::types::ValueRef;
@@ -6,7 +6,7 @@ use vfs_sync_core::time::Timestamp;
 
 use crate::error::{Result, StoreError};
 
-/// One row of `table`, read column by column. `key` names it in errors.
+/// A row of `table`, read column by column. `key` names the row in errors.
 pub(super) struct Columns<'r, 's, K> {
     pub(super) row: &'r Row<'s>,
     pub(super) table: &'static str,
@@ -82,7 +82,7 @@ impl<'r, K: std::fmt::Display> Columns<'r, '_, K> {
         self.text(column)?.parse().map_err(|error: T::Err| self.wrong(column, &error.to_string()))
     }
 
-    /// Reads a column of which only some values have a meaning.
+    /// Reads a column that has only certain valid values.
     pub(super) fn code<T>(&self, column: usize, known: impl FnOnce(i64) -> Option<T>) -> Result<T> {
         known(self.integer(column)?).ok_or_else(|| self.wrong(column, "has an unknown value"))
     }

@@ -268,7 +268,7 @@ impl Stages for SqliteTransaction<'_> {
     }
 }
 
-/// The columns `size` and `digest`, both there or neither.
+/// Reads the columns `size` and `digest`, which are both set or both empty.
 pub(super) fn size_and_digest<K: std::fmt::Display>(
     columns: &Columns<'_, '_, K>,
     first: usize,

@@ -1,6 +1,6 @@
-//! An open transaction in SQLite, and the numbers that its rows use for users and replicas. There
-//! is one writer, so nothing waits for a lock; the methods of the topics are done at their first
-//! poll.
+//! An open transaction in SQLite, and the numbers that stand for users and replicas in its rows.
+//! There is one writer, so nothing waits for a lock; the methods of the topics complete at their
+//! first poll.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::rows::Columns;
 use crate::encoding;
 use crate::error::{Result, StoreError};
 
-/// An open transaction, with the numbers that its rows use for users and replicas.
+/// An open transaction, with the numbers that stand for users and replicas in its rows.
 pub(super) struct SqliteTransaction<'c> {
     pub(super) connection: &'c Connection,
     numbers: HashMap<UserId, i64>,
@@ -25,20 +25,20 @@ pub(super) struct SqliteTransaction<'c> {
     writers: HashMap<i64, ReplicaId>,
     last_writer: Option<(i64, ReplicaId, i64)>,
     pub(super) locks: Locks,
-    /// The rows that it may still load; `None` once these were too many.
+    /// The number of rows that the transaction may still load; `None` once it exceeded the limit.
     rows_left: Option<usize>,
-    /// On a snapshot, the changes that the decision assumes.
+    /// The changes that a decision on a snapshot assumes.
     pub(super) deferred: Deferred,
     pub(super) is_snapshot: bool,
 }
 
-/// Changes that a snapshot cannot write: they are decided as if they were there, and are written
+/// Changes that a snapshot cannot write. They are decided as if they were present, and are written
 /// with the decision.
 #[derive(Default)]
 pub(super) struct Deferred {
-    /// A change of members: the group, the user, and whether the user is in it.
+    /// A change of members: the group, the user, and whether the user is a member.
     pub(super) member: Option<(Principal, UserId, bool)>,
-    /// A change of a block: its user, its owner, and whether it is there.
+    /// A change of a block: the blocking user, the owner, and whether the block is set.
     pub(super) block: Option<(UserId, UserId, bool)>,
 }
 
@@ -60,22 +60,22 @@ impl<'c> SqliteTransaction<'c> {
         }
     }
 
-    /// Begins on a snapshot, where a decision is made that is written later.
+    /// Begins a transaction on a snapshot, for a decision that is written later.
     pub(super) fn on_snapshot(connection: &'c Connection) -> Self {
         Self { is_snapshot: true, ..Self::new(connection) }
     }
 
-    /// Makes it fail once it has loaded more than `rows` rows.
+    /// Makes the transaction fail once it has loaded more than `rows` rows.
     pub(super) fn load_at_most(&mut self, rows: usize) {
         self.rows_left = Some(rows);
     }
 
-    /// Returns whether it failed because it would have loaded too many rows.
+    /// Returns whether the transaction failed because it exceeded the limit of rows.
     pub(super) fn is_large(&self) -> bool {
         self.rows_left.is_none()
     }
 
-    /// Counts loaded rows against the bound.
+    /// Counts loaded rows against the limit.
     pub(super) fn count(&mut self, rows: usize) -> Result<()> {
         self.rows_left = self.rows_left.and_then(|left| left.checked_sub(rows));
         if self.is_large() {
@@ -84,7 +84,7 @@ impl<'c> SqliteTransaction<'c> {
         Ok(())
     }
 
-    /// The members of `group` with the change that is decided on.
+    /// Applies the deferred change of members to the members of `group`.
     pub(super) fn with_change(&self, group: &Principal, members: &mut BTreeSet<UserId>) {
         if let Some((changed, user, present)) = &self.deferred.member
             && changed == group
@@ -97,7 +97,7 @@ impl<'c> SqliteTransaction<'c> {
         }
     }
 
-    /// Those who block `owner` with the change that is decided on.
+    /// Applies the deferred change of a block to the users who block `owner`.
     pub(super) fn with_block(&self, owner: &UserId, users: &mut BTreeSet<UserId>) {
         if let Some((user, changed, blocked)) = &self.deferred.block
             && changed == owner
@@ -116,7 +116,7 @@ impl<'c> SqliteTransaction<'c> {
         Ok(self.connection.prepare_cached(sql)?)
     }
 
-    /// The user's number; `None` for one that was never seen.
+    /// Returns the user's number; `None` for an unknown user.
     pub(super) fn uid(&mut self, user: &UserId) -> Result<Option<i64>> {
         if let Some(uid) = self.numbers.get(user) {
             return Ok(Some(*uid));
@@ -129,7 +129,7 @@ impl<'c> SqliteTransaction<'c> {
         Ok(uid)
     }
 
-    /// The user's number, given now if need be.
+    /// Returns the user's number, assigning one if needed.
     pub(super) fn make_uid(&mut self, user: &UserId) -> Result<i64> {
         if let Some(uid) = self.uid(user)? {
             return Ok(uid);
@@ -159,7 +159,7 @@ impl<'c> SqliteTransaction<'c> {
         Ok(user)
     }
 
-    /// The number of a stamp's author. Every author has a row: it had one when it pushed.
+    /// Returns the number of a stamp's author. Every author has a row since its push.
     pub(super) fn author(&mut self, author: &Arc<Author>) -> Result<i64> {
         match &self.last_author {
             Some((last, rid)) if last.user == author.user && last.replica == author.replica => {
@@ -174,7 +174,7 @@ impl<'c> SqliteTransaction<'c> {
         Ok(rid)
     }
 
-    /// The number under which feeds name a replica of their user's, given now if need be.
+    /// Returns the number by which feeds name a replica of their user, assigning one if needed.
     pub(super) fn writer(&mut self, uid: i64, replica: Option<&ReplicaId>) -> Result<Option<i64>> {
         let Some(replica) = replica else { return Ok(None) };
         match &self.last_writer {
@@ -194,7 +194,7 @@ impl<'c> SqliteTransaction<'c> {
         Ok(Some(wid))
     }
 
-    /// The replica that feeds name by a number.
+    /// Returns the replica that feeds name by a number.
     pub(super) fn writer_name<K: std::fmt::Display>(
         &mut self,
         wid: i64,
@@ -220,7 +220,7 @@ impl<'c> SqliteTransaction<'c> {
         Ok(select.query_row(params![uid, replica.as_str()], |row| row.get(0)).optional()?)
     }
 
-    /// The stamp in the columns `authored_at`, `author` and `write_id`, beginning at `first`.
+    /// Reads the stamp in the columns `authored_at`, `author` and `write_id`, beginning at `first`.
     pub(super) fn stamp<K: std::fmt::Display>(
         &mut self,
         columns: &Columns<'_, '_, K>,

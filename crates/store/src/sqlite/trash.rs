@@ -160,10 +160,10 @@ pub(super) fn remove(tx: &mut SqliteTransaction<'_>, items: &[&ItemId]) -> Resul
     Ok(())
 }
 
-/// Items that are read at one time while the trash is filled.
+/// The number of items that are read at one time while the trash is filled.
 const FILL_AT_ONCE: u32 = 10_000;
 
-/// Puts what a database of an earlier version has deleted into the trash.
+/// Fills the trash with the items that an earlier version deleted.
 pub(super) async fn fill(tx: &mut SqliteTransaction<'_>, now: Timestamp) -> Result<()> {
     let mut after = String::new();
     loop {

@@ -1,4 +1,4 @@
-//! Attachments: contents that a file has and had, and what else is attached.
+//! Attachments: present and earlier contents of files, and other attachments.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use crate::error::Result;
 use crate::topics::Versions;
 use crate::values::{BlobRow, KEPT_VERSIONS};
 
-/// The attachments of an item but for earlier versions.
+/// A query for the attachments of an item, without earlier versions.
 const CURRENT: &str = "SELECT r.ref_id, r.item_id, r.blob_id, r.kind, r.attached_at, \
      b.content_type, b.size, b.digest, r.modified_at \
      FROM blob_refs r JOIN blobs b USING (blob_id) WHERE r.item_id = ?1 AND r.is_current = 1";
@@ -223,7 +223,8 @@ fn sees(tx: &mut SqliteTransaction<'_>, user: &UserId, item: &ItemId) -> Result<
     Ok(!fields.is_deleted())
 }
 
-/// The blob, if it has bytes, is not abandoned, and the user staged it or sees it on an item.
+/// Returns the blob if it has bytes, is not abandoned, and the user staged it or sees it on an
+/// item.
 fn readable(
     tx: &mut SqliteTransaction<'_>,
     user: &UserId,

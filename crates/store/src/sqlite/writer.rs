@@ -1,9 +1,9 @@
 //! The connection that writes, and the thread that owns it.
 //!
-//! It commits in groups: whatever is waiting, up to a bound, goes into one transaction, since a
-//! commit's cost is the disk's and not the rows'. Each job has a savepoint, so that one that fails
-//! fails alone; nobody is answered before the commit. A store that has no threads has a writer that
-//! runs each job by itself, where it is asked for.
+//! It commits in groups: all waiting jobs, up to a bound, share one transaction, because the cost
+//! of a commit is the disk's and not the rows'. Each job has a savepoint, so that a failing job
+//! fails alone; jobs are answered only after the commit. A store without threads has a writer whose
+//! callers run their jobs themselves.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
@@ -17,14 +17,15 @@ use super::conflicts::{Commits, Files, History, Locks};
 use super::transaction::SqliteTransaction;
 use crate::error::{Result, StoreError};
 
-/// Jobs that may wait; who comes later waits for a place.
+/// The number of jobs that may wait in the queue; later callers wait for a place.
 const QUEUE: usize = 256;
-/// A group takes no further job once its jobs weigh this much together. A push weighs its
-/// operations; this many take some 100 ms, a bound on what a small job waits behind a large group.
+/// The total weight from which a group takes no further job. A push weighs its operations; this
+/// many take some 100 ms, which bounds the wait of a small job behind a large group.
 const GROUP_WEIGHT: usize = 4_000;
 
 type Answer = Box<dyn FnOnce(Option<&StoreError>) + Send>;
-/// Runs in the open transaction; tells whether it went well, and how to answer after the commit.
+/// A job that runs in the open transaction. It returns whether it succeeded, and how to answer
+/// after the commit.
 type Run = Box<dyn FnOnce(&Connection, &mut History) -> (bool, Answer) + Send>;
 
 struct Job {
@@ -32,28 +33,28 @@ struct Job {
     run: Run,
 }
 
-/// On what terms a job runs.
+/// The condition under which a job runs.
 enum Terms {
-    /// Runs in any case.
+    /// The job runs in any case.
     Always,
-    /// If it loads no more than so many rows.
+    /// The job runs if it loads no more than this number of rows.
     Small(usize),
-    /// If no commit after this one held any of the locks.
+    /// The job runs if no commit after this one held any of the locks.
     Unchanged(u64, Locks),
 }
 
 /// The runner of the jobs.
 enum Runner {
-    /// A thread of its own.
+    /// A thread of the writer's own.
     Thread(Thread),
-    /// The caller runs them itself.
+    /// The caller, who runs each job itself.
     Caller(Box<Mutex<(Connection, History)>>),
 }
 
-/// The thread that owns the connection. Dropping this waits for it, so that whoever closes a store
-/// may take its file away, or put another in its place.
+/// The thread that owns the connection. Dropping this waits for the thread to end, so that the
+/// owner of a closed store may remove or replace its file.
 struct Thread {
-    /// Gone only while it is dropped, which ends the thread.
+    /// The sender of jobs; `None` only during the drop, which ends the thread.
     queue: Option<mpsc::Sender<Job>>,
     handle: Option<JoinHandle<()>>,
 }
@@ -95,12 +96,12 @@ impl Writer {
         Self { runner: Runner::Caller(Box::new(Mutex::new((connection, history)))), commits }
     }
 
-    /// Returns the number of its commits: a snapshot that is opened later shows all of them.
+    /// Returns the number of commits; a snapshot that is opened later shows all of them.
     pub(super) fn commits(&self) -> u64 {
         self.commits.load(Ordering::SeqCst)
     }
 
-    /// Runs `job` in a transaction; returns its answer once that is durable.
+    /// Runs `job` in a transaction; returns its answer once the commit is durable.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         weight: usize,
@@ -110,8 +111,8 @@ impl Writer {
         self.submit(weight, Terms::Always, job).await?.ok_or_else(not_run)
     }
 
-    /// Runs `job` if it loads at most `rows` rows; otherwise nothing of it happened, and there is
-    /// no answer.
+    /// Runs `job` if it loads at most `rows` rows; otherwise it has no effect and returns no
+    /// answer.
     pub(super) async fn run_if_small<T: Send + 'static>(
         &self,
         weight: usize,
@@ -121,7 +122,7 @@ impl Writer {
         self.submit(weight, Terms::Small(rows), job).await
     }
 
-    /// Runs `job`, which holds `locks`, if none of them was held by a commit after the `base`th.
+    /// Runs `job`, which holds `locks`, if no commit after number `base` held any of them.
     pub(super) async fn run_if_unchanged<T: Send + 'static>(
         &self,
         weight: usize,
@@ -143,7 +144,7 @@ impl Writer {
             let result = on_terms(connection, history, terms, job);
             let went_well = matches!(result, Ok(Some(_)));
             let answer: Answer = Box::new(move |failed| {
-                // Whoever asked may be gone; what is done is done all the same.
+                // The caller may have gone; the job is done all the same.
                 let _ = sender.send(match (result, failed) {
                     (Ok(_), Some(StoreError::Full(text))) => Err(StoreError::Full(text.clone())),
                     (Ok(_), Some(error)) => Err(StoreError::Unavailable(error.to_string())),
@@ -191,7 +192,7 @@ fn on_terms<T>(
     Ok(Some(answer))
 }
 
-/// Makes an error of a panic, which must not take the connection along.
+/// Converts a panic to an error, because it must not take the connection down.
 pub(super) fn contained<T>(job: impl FnOnce() -> Result<T>) -> Result<T> {
     let broken = |_| Err(StoreError::Failed("a transaction broke off; the log says where".into()));
     catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(broken)
@@ -203,7 +204,7 @@ fn work(connection: &Connection, mut history: History, mut jobs: mpsc::Receiver<
     }
 }
 
-/// Runs `first` and what else is `waiting` in one transaction, and answers.
+/// Runs `first` and the jobs in `waiting` in one transaction, and answers them.
 fn perform(
     connection: &Connection,
     history: &mut History,
@@ -223,7 +224,7 @@ fn perform(
     }
 }
 
-/// Runs the jobs in one transaction; on an error nothing of it happened.
+/// Runs the jobs in one transaction; on an error none of them has an effect.
 fn group(
     connection: &Connection,
     history: &mut History,
@@ -267,8 +268,7 @@ fn group(
     history.check_files()
 }
 
-/// Begins a transaction that writes. Between two transactions of ours another process may have
-/// written.
+/// Begins a write transaction. Between two of our transactions another process may have written.
 fn begin(connection: &Connection, history: &mut History) -> Result<()> {
     execute(connection, "BEGIN IMMEDIATE")?;
     history.begin(connection)

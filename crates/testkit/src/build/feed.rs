@@ -9,7 +9,7 @@ use vfs_sync_core::wire::{PullPage, WriteIds};
 
 use super::{at, cursor, item_id, name, replica_id, write_id};
 
-/// The item as its owner, alice, has it, called as its id is.
+/// Builds an item named after its id, as its owner alice sees it.
 #[must_use]
 pub fn item(id: &str, object_type: ObjectType) -> ItemView {
     ItemView {
@@ -24,43 +24,43 @@ pub fn item(id: &str, object_type: ObjectType) -> ItemView {
     }
 }
 
-/// A folder of alice's appears, called as its id is.
+/// Builds the appearance of a folder of alice's, named after its id.
 #[must_use]
 pub fn folder(id: &str) -> Change {
     Change::ItemUpsert(Box::new(item(id, ObjectType::Folder)))
 }
 
-/// A file of alice's appears, called as its id is.
+/// Builds the appearance of a file of alice's, named after its id.
 #[must_use]
 pub fn file(id: &str) -> Change {
     Change::ItemUpsert(Box::new(item(id, ObjectType::File)))
 }
 
-/// An item is deleted.
+/// Builds the deletion of an item.
 #[must_use]
 pub fn deleted(item: &str) -> Change {
     Change::ItemDelete { item: item_id(item), reason: None }
 }
 
-/// An item hangs under another.
+/// Builds the addition of a link.
 #[must_use]
 pub fn link(parent: &str, child: &str) -> Change {
     Change::LinkAdd { parent: item_id(parent), child: item_id(child) }
 }
 
-/// An item hangs under another no longer.
+/// Builds the removal of a link.
 #[must_use]
 pub fn unlink(parent: &str, child: &str) -> Change {
     Change::LinkRemove { parent: item_id(parent), child: item_id(child), reason: None }
 }
 
-/// An item is granted.
+/// Builds a grant on an item.
 #[must_use]
 pub fn grant(item: &str, principal: Principal, level: AccessLevel) -> Change {
     Change::GrantAdd { item: item_id(item), principal, level }
 }
 
-/// An entry of a feed, written when it was placed there.
+/// Builds a feed entry whose change was written at the time of its position.
 #[must_use]
 pub fn entry(millis: i64, change_id: &str, change: Change) -> Entry {
     let body = EntryBody {
@@ -90,47 +90,47 @@ pub fn page() -> PageBuilder {
     )
 }
 
-/// A page of a feed, with whatever is wrong with it.
+/// A builder of a feed page, valid or malformed.
 #[derive(Debug, Clone)]
 pub struct PageBuilder(PullPage, NextCursor);
 
 #[derive(Debug, Clone)]
 enum NextCursor {
-    /// The last item's where there is more, as it should be.
+    /// The position of the last item if there are more: the valid value.
     OfTail,
-    /// This, whatever it should be.
+    /// The given value, valid or not.
     Said(Option<Cursor>),
 }
 
 impl PageBuilder {
-    /// The next entry, at a position.
+    /// Adds an entry at a position.
     #[must_use]
     pub fn entry(mut self, millis: i64, change_id: &str, change: Change) -> Self {
         self.0.items.push(entry(millis, change_id, change));
         self
     }
 
-    /// The next entry: a folder `item-<change id>`.
+    /// Adds an entry for a folder `item-<change id>`.
     #[must_use]
     pub fn item(self, millis: i64, change_id: &str) -> Self {
         self.entry(millis, change_id, folder(&format!("item-{change_id}")))
     }
 
-    /// More entries, as they are.
+    /// Adds the given entries, unchanged.
     #[must_use]
     pub fn entries(mut self, entries: impl IntoIterator<Item = Entry>) -> Self {
         self.0.items.extend(entries);
         self
     }
 
-    /// The map, as a whole.
+    /// Sets the whole map of write ids.
     #[must_use]
     pub fn write_ids(mut self, write_ids: WriteIds) -> Self {
         self.0.last_reconciled_write_ids = write_ids;
         self
     }
 
-    /// The page has more after it.
+    /// Marks the page as followed by more entries.
     #[must_use]
     pub fn more(mut self) -> Self {
         self.0.has_more = true;
@@ -144,21 +144,21 @@ impl PageBuilder {
         self
     }
 
-    /// `nextCursor`, whatever it should be: without this, the last item's where there is more.
+    /// Sets `nextCursor` to any value; by default it is the last item's position if there are more.
     #[must_use]
     pub fn next_cursor(mut self, cursor: Option<Cursor>) -> Self {
         self.1 = NextCursor::Said(cursor);
         self
     }
 
-    /// The feed's head at the first pull.
+    /// Sets the feed's head at the first pull.
     #[must_use]
     pub fn baseline(mut self, cursor: Cursor) -> Self {
         self.0.baseline = Some(cursor);
         self
     }
 
-    /// Sets the feed's head at the moment of the read.
+    /// Sets the feed's head at the time of the read.
     #[must_use]
     pub fn head(mut self, cursor: Cursor) -> Self {
         self.0.head = Some(cursor);
@@ -168,7 +168,7 @@ impl PageBuilder {
     /// Sets the server's epoch.
     ///
     /// # Panics
-    /// It has more than 48 bits.
+    /// If the epoch has more than 48 bits.
     #[must_use]
     pub fn epoch(mut self, epoch: u64) -> Self {
         self.0.epoch = Some(Epoch::from_u64(epoch).expect("48 bits"));

@@ -1,4 +1,4 @@
-//! Operations, as an author writes them.
+//! A builder for the operations of an author.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use vfs_sync_core::time::Timestamp;
 
 use super::{at, item_id, name, replica_id, write_id};
 
-/// Begins an operation on the item `item`: the first of the replica `replica`, until it is said
-/// otherwise, written when 1970 began. Its id follows from replica and write id.
+/// Begins an operation on the item `item`. By default it is the first one of the replica `replica`,
+/// written at the start of 1970; its id follows from replica and write id.
 #[must_use]
 pub fn operation(item: &str) -> OperationBuilder {
     OperationBuilder {
@@ -57,14 +57,14 @@ impl OperationBuilder {
         self
     }
 
-    /// Sets the author's basis; an operation without one is an older client's.
+    /// Sets the author's basis; an operation without one comes from an older client.
     #[must_use]
     pub fn basis(mut self, seen: Option<Cursor>) -> Self {
         self.basis = Some(seen.into());
         self
     }
 
-    /// It sets what `action` says.
+    /// Finishes the operation with `action`.
     #[must_use]
     pub fn sets(self, action: Action) -> Operation {
         let (replica, id) = self.by;
@@ -86,7 +86,7 @@ impl OperationBuilder {
         self.sets(Action::Upsert(Box::new(upsert)))
     }
 
-    /// It makes the item, under `parent` or as a root.
+    /// Creates the item, under `parent` or as a root.
     #[must_use]
     pub fn create(self, object_type: ObjectType, called: &str, parent: Option<&str>) -> Operation {
         self.upserts(Upsert {
@@ -97,50 +97,50 @@ impl OperationBuilder {
         })
     }
 
-    /// It names the item.
+    /// Sets the item's name.
     #[must_use]
     pub fn rename(self, to: &str) -> Operation {
         self.upserts(Upsert { name: Some(name(to)), ..Upsert::default() })
     }
 
-    /// It sets a metadata key, or removes it.
+    /// Sets a metadata key, or removes it.
     #[must_use]
     pub fn metadata(self, key: &str, value: Option<Value>) -> Operation {
         let metadata = std::iter::once((Arc::from(key), value)).collect();
         self.upserts(Upsert { metadata, ..Upsert::default() })
     }
 
-    /// It deletes the item.
+    /// Deletes the item with this operation.
     #[must_use]
     pub fn delete(self) -> Operation {
         self.sets(Action::Delete)
     }
 
-    /// It hangs the item under `parent` too.
+    /// Adds a link that hangs the item under `parent`.
     #[must_use]
     pub fn link(self, parent: &str) -> Operation {
         self.sets(Action::LinkAdd { parent: item_id(parent) })
     }
 
-    /// It takes the item from under `parent`.
+    /// Removes the link of the item under `parent`.
     #[must_use]
     pub fn unlink(self, parent: &str) -> Operation {
         self.sets(Action::LinkRemove { parent: item_id(parent) })
     }
 
-    /// It moves the item under `parent`.
+    /// Moves the item under `parent`.
     #[must_use]
     pub fn move_to(self, parent: &str) -> Operation {
         self.sets(Action::LinkReassign { parent: item_id(parent) })
     }
 
-    /// It grants the item to somebody.
+    /// Gives `principal` a grant on the item.
     #[must_use]
     pub fn grant(self, principal: Principal, level: AccessLevel) -> Operation {
         self.sets(Action::GrantAdd { principal, level })
     }
 
-    /// It takes somebody's grant away.
+    /// Removes the grant of `principal` on the item.
     #[must_use]
     pub fn revoke(self, principal: Principal) -> Operation {
         self.sets(Action::GrantRemove { principal })

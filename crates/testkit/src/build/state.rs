@@ -41,8 +41,8 @@ pub fn state(client_id: &str, user: &str) -> StateBuilder {
 pub struct StateBuilder(ReplicaState);
 
 impl StateBuilder {
-    /// It has applied what `page` adds: items, links and grants; its cursor is the page's last
-    /// item, its write-id floor the page's map.
+    /// Applies the additions of `page`: items, links and grants. The cursor becomes the page's last
+    /// item, the write-id floor the page's map.
     #[must_use]
     pub fn page(mut self, page: &PullPage) -> Self {
         let state = &mut self.0;
@@ -87,7 +87,7 @@ impl StateBuilder {
         self.numbered()
     }
 
-    /// The last change in a container.
+    /// Sets the last change in a container.
     #[must_use]
     pub fn container_clock(mut self, container: &str, clock: Cursor) -> Self {
         let container_id = item_id(container);
@@ -102,7 +102,7 @@ impl StateBuilder {
         self.numbered()
     }
 
-    /// An operation was refused.
+    /// Adds an operation to the rejected ones.
     #[must_use]
     pub fn rejected(mut self, operation: Operation, reason: PushReason) -> Self {
         let reason = Some(reason);
@@ -110,7 +110,7 @@ impl StateBuilder {
         self.numbered()
     }
 
-    /// The next write id is above all that were used.
+    /// Sets the next write id above all used ones.
     fn numbered(mut self) -> Self {
         let state = &mut self.0;
         let queued = state.queue.iter().map(|one| &one.operation);
@@ -129,7 +129,7 @@ impl StateBuilder {
         self.0
     }
 
-    /// Its export, as `SyncClient::hydrate_state` takes it.
+    /// Returns the exported form, as `SyncClient::hydrate_state` takes it.
     #[must_use]
     pub fn json(&self) -> String {
         let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! A clock that a test owns.
+//! A clock that a test controls.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -7,15 +7,15 @@ use vfs_sync_client::{self as client, Environment as _};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_server as server;
 
-/// A clock that a test moves: the machine's time and an offset, or a time that stands still.
+/// A clock that a test moves: the machine's time plus an offset, or a frozen time.
 #[derive(Debug, Default)]
 pub struct TestClock {
     offset_millis: AtomicI64,
-    /// Milliseconds, while it stands still.
+    /// The frozen time in milliseconds, or [`RUNNING`].
     frozen: AtomicI64,
 }
 
-/// [`TestClock::frozen`] while the clock runs.
+/// The value of [`TestClock::frozen`] while the clock runs.
 const RUNNING: i64 = i64::MIN;
 
 impl TestClock {
@@ -25,12 +25,12 @@ impl TestClock {
         Self { offset_millis: AtomicI64::new(0), frozen: AtomicI64::new(RUNNING) }
     }
 
-    /// Moves the clock on.
+    /// Moves the clock forward by `by`.
     pub fn advance(&self, by: Duration) {
         self.shift(i64::try_from(by.as_millis()).expect("a test's time is short"));
     }
 
-    /// Moves the clock back.
+    /// Moves the clock back by `by`.
     pub fn step_back(&self, by: Duration) {
         self.shift(-i64::try_from(by.as_millis()).expect("a test's time is short"));
     }
@@ -43,10 +43,10 @@ impl TestClock {
         }
     }
 
-    /// Returns the time that it shows.
+    /// Returns the clock's time.
     ///
     /// # Panics
-    /// If it was moved to where no time is.
+    /// If the clock was moved out of the valid range.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         match self.frozen.load(Ordering::SeqCst) {
@@ -58,7 +58,7 @@ impl TestClock {
         }
     }
 
-    /// Makes the clock stand still at `now`; it can be moved on from there.
+    /// Stops the clock at `now`; the test can still move it.
     pub fn freeze(&self, now: Timestamp) {
         self.frozen.store(now.as_millis(), Ordering::SeqCst);
     }

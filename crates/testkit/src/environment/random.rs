@@ -1,10 +1,10 @@
-//! Random choices that a seed repeats.
+//! Random choices that a seed reproduces.
 
-/// Returns the number in the environment variable `name`, if it is there: the size of a test, for
-/// example.
+/// Returns the number in the environment variable `name`, such as the size of a test; `None` if the
+/// variable is not set.
 ///
 /// # Panics
-/// If it is not a number.
+/// If the value is not a number.
 #[must_use]
 pub fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -16,8 +16,8 @@ fn fail(message: &str) -> ! {
     panic!("{message}")
 }
 
-/// The seed that `VFS_SYNC_TEST_SEED` says, or one of the time. A test prints it, as
-/// `VFS_SYNC_TEST_SEED=<seed>`, so that it can be repeated.
+/// Returns the seed in `VFS_SYNC_TEST_SEED`, or one from the present time. A test prints it as
+/// `VFS_SYNC_TEST_SEED=<seed>`, so that a run can be repeated.
 #[must_use]
 pub fn seed() -> u64 {
     number("VFS_SYNC_TEST_SEED").unwrap_or_else(|| {
@@ -26,8 +26,8 @@ pub fn seed() -> u64 {
     })
 }
 
-/// The seeds of a test that plays a history for each: `VFS_SYNC_TEST_SEED` alone if it is there,
-/// else as many as `VFS_SYNC_TEST_SEEDS` says, or `count`.
+/// Returns the seeds of a test that plays a history for each: only `VFS_SYNC_TEST_SEED` if it is
+/// set, else as many as `VFS_SYNC_TEST_SEEDS` says, or `count`.
 pub fn seeds(count: u64) -> impl Iterator<Item = u64> {
     match number("VFS_SYNC_TEST_SEED") {
         Some(seed) => seed..=seed,
@@ -35,19 +35,19 @@ pub fn seeds(count: u64) -> impl Iterator<Item = u64> {
     }
 }
 
-/// Random numbers of a seed (xorshift64*).
+/// A source of random numbers from a seed (xorshift64*).
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
 impl Random {
-    /// The numbers of `seed`.
+    /// Creates the source for `seed`.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         // Neighbouring seeds begin far apart, and none at zero, where it would stay.
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
-    /// The next number, from 0 to `bound` − 1; `bound` is not 0.
+    /// Returns the next number, from 0 to `bound` − 1; `bound` must not be 0.
     pub fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -56,12 +56,12 @@ impl Random {
         usize::try_from(number).unwrap_or(usize::MAX) % bound
     }
 
-    /// One of `choices`, which are not none.
+    /// Returns one of `choices`, which must not be empty.
     pub fn one<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
         &choices[self.below(choices.len())]
     }
 
-    /// Bytes that are not alike anywhere.
+    /// Returns random bytes without repetition.
     #[must_use]
     pub fn bytes(&mut self, len: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(len + 3);
@@ -73,7 +73,7 @@ impl Random {
         bytes
     }
 
-    /// Numbers of their own, for what runs beside this.
+    /// Returns an independent source, for code that runs beside this one.
     #[must_use]
     pub fn fork(&mut self) -> Self {
         self.below(1);

@@ -1,11 +1,11 @@
-//! Spoiling what is sent and answered, byte by byte.
+//! Damages requests and answers, byte by byte.
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use vfs_sync_client::TransportError;
 use vfs_sync_client::transport::{Answer, ByteStream, Call, CallKind};
 
-/// The first `bytes` of a stream, then a failure.
+/// Returns the first `bytes` of a stream, then a failure.
 pub(super) fn cut_after(
     stream: ByteStream,
     bytes: u64,
@@ -28,13 +28,13 @@ pub(super) fn cut_after(
     })
 }
 
-/// The first `bytes` of a stream, as if that was all.
+/// Returns the first `bytes` of a stream, as if the stream ended there.
 pub(super) fn truncated(stream: ByteStream, bytes: u64) -> ByteStream {
     let cut = cut_after(stream, bytes);
     Box::pin(cut.take_while(|chunk| std::future::ready(chunk.is_ok())))
 }
 
-/// The stream, but for one byte.
+/// Returns the stream with one byte changed.
 pub(super) fn damaged(stream: ByteStream, at: u64) -> ByteStream {
     let mut passed = 0;
     Box::pin(stream.map(move |chunk| {
@@ -48,7 +48,7 @@ pub(super) fn damaged(stream: ByteStream, at: u64) -> ByteStream {
     }))
 }
 
-/// Contents of which the byte that comes after `at` of them together is another one.
+/// Changes one byte of the contents: the one at offset `at` of all contents together.
 pub(super) fn with_damage(
     mut contents: Vec<Result<Bytes, TransportError>>,
     at: u64,
@@ -66,7 +66,7 @@ pub(super) fn with_damage(
     contents
 }
 
-/// The call with another byte in the contents that it sends.
+/// Changes one byte of the contents that the call sends.
 pub(super) fn damaged_call(call: Call, at: u64) -> Call {
     match call {
         Call::Upload { staging_id, size, digest, data } => {
@@ -85,7 +85,7 @@ pub(super) fn damaged_call(call: Call, at: u64) -> Call {
     }
 }
 
-/// All that a stream gives.
+/// Collects all bytes of a stream.
 pub(super) async fn gathered(stream: &mut ByteStream) -> Result<Bytes, TransportError> {
     let mut bytes = Vec::new();
     while let Some(chunk) = stream.next().await {
@@ -113,7 +113,7 @@ macro_rules! of_json {
     };
 }
 
-/// The answer as it is read once its JSON was spoilt.
+/// Damages an answer's JSON, and returns what the client reads from it.
 pub(super) fn reread(
     answer: Answer,
     spoil: impl FnOnce(&mut Vec<u8>),
@@ -130,7 +130,7 @@ pub(super) fn reread(
     )
 }
 
-/// A copy of an answer, unless it is a stream.
+/// Returns a copy of an answer, unless the answer is a stream.
 pub(super) fn kept(answer: &Answer) -> Option<Answer> {
     Some(match answer {
         Answer::Push(body) => Answer::Push(body.clone()),

@@ -1,4 +1,4 @@
-//! A TCP proxy that a test can spoil: what stands between two processes.
+//! A TCP proxy between two processes, with faults that a test controls.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,23 +15,23 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub enum Direction {
     /// The flow from the connecting side to the proxy's target.
     Forth,
-    /// Back to who connected.
+    /// The flow from the target back to the connecting side.
     Back,
 }
 
 /// The present state of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Line {
-    /// Connections are refused, and those there were are reset.
+    /// True if new connections are refused and existing ones reset.
     cut: bool,
-    /// Bytes wait, forth and back.
+    /// True for each direction (forth, back) in which bytes are held.
     held: [bool; 2],
-    /// Each chunk waits as long.
+    /// The delay of each chunk.
     delay: Duration,
 }
 
-/// Passes connections on to an address, byte by byte, as long as it lives. It needs a runtime to
-/// live on.
+/// A proxy that passes connections on to an address, byte by byte, until it is dropped. It needs a
+/// runtime.
 pub struct Proxy {
     address: SocketAddr,
     line: Arc<watch::Sender<Line>>,
@@ -40,7 +40,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy on a port of its own.
+    /// Starts a proxy to `target` on a free port.
     pub async fn to(target: SocketAddr) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let address = listener.local_addr().expect("a bound address");
@@ -57,35 +57,35 @@ impl Proxy {
         self.address
     }
 
-    /// Returns the address to connect to, as a server's: `http://127.0.0.1:<port>`.
+    /// Returns the proxy's URL as a server's: `http://127.0.0.1:<port>`.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Connections end, and new ones do at once, until [`Self::heal`].
+    /// Resets all connections, and new ones at once, until [`Self::heal`].
     pub fn cut(&self) {
         self.line.send_modify(|line| line.cut = true);
     }
 
-    /// Holds bytes in one direction until [`Self::heal`]; connections stay open meanwhile, and what
-    /// was sent arrives then. Holding both directions simulates a network without a route.
+    /// Holds bytes in one direction until [`Self::heal`], which delivers them; connections stay
+    /// open. Holding both directions simulates a network without a route.
     pub fn hold(&self, direction: Direction) {
         self.line.send_modify(|line| line.held[direction as usize] = true);
     }
 
-    /// Delays every chunk by so much.
+    /// Delays every chunk by `by`.
     pub fn delay(&self, by: Duration) {
         self.line.send_modify(|line| line.delay = by);
     }
 
-    /// Connections end when so many bytes have passed in one direction: the next connection that
-    /// has no limit yet.
+    /// Ends a connection once `bytes` have passed in one direction: the next connection that has no
+    /// limit yet.
     pub fn cut_next_after(&self, direction: Direction, bytes: u64) {
         lock(&self.limits).push((direction, bytes));
     }
 
-    /// Ends all faults: everything passes.
+    /// Ends all faults: all bytes pass.
     pub fn heal(&self) {
         self.line.send_replace(Line::default());
     }
@@ -117,7 +117,7 @@ async fn serve(
     }
 }
 
-/// Without the farewell that a process gives which closes its connection.
+/// Makes the stream close with a reset, as the connection of a killed process may.
 fn reset(stream: &TcpStream) {
     let _ = stream.set_zero_linger();
 }
@@ -151,7 +151,7 @@ async fn pass(
     }
 }
 
-/// Copies until the end, or for as many bytes as the limit says; either ends the connection.
+/// Copies until the end of the stream or the limit of bytes; both end the connection.
 async fn copy(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,

@@ -1,4 +1,4 @@
-//! A transport that goes to a real server, over a line that a test can spoil.
+//! A transport to a real server, with faults that a test controls.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,15 +18,15 @@ use super::{Fault, lost};
 use crate::environment::Random;
 use crate::record::{Record, without_data};
 
-/// Answers that are kept, of a kind.
+/// The number of answers that are kept of each kind of call.
 const ANSWERS_KEPT: usize = 64;
 
-/// Passes every call on to another transport, except for the faults that it was given.
+/// A transport that passes every call on to another one, except for the configured faults.
 pub struct FaultyTransport {
     to: Arc<dyn Transport>,
     state: Mutex<State>,
     record: Record,
-    /// Downloads that are under way, and the most that were.
+    /// The numbers of downloads in progress: the present one, and the greatest so far.
     under_way: Arc<(AtomicUsize, AtomicUsize)>,
 }
 
@@ -40,7 +40,7 @@ struct State {
 }
 
 impl FaultyTransport {
-    /// A line to `to` that has no faults yet.
+    /// Creates a line to `to` without faults.
     #[must_use]
     pub fn new(to: Arc<dyn Transport>) -> Self {
         let record = Record::default();
@@ -51,7 +51,7 @@ impl FaultyTransport {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next call of `kind` that has no fault yet gets this one.
+    /// Assigns `fault` to the next call of `kind` that has no fault yet.
     pub fn next(&self, kind: CallKind, fault: Fault) {
         self.state().next.entry(kind).or_default().push_back(fault);
     }
@@ -67,26 +67,26 @@ impl FaultyTransport {
         self.state().storm = Some((random, one_in));
     }
 
-    /// The line is good again, but for calls with a fault of their own that is still to come.
+    /// Ends all faults, except those assigned to calls that have not arrived yet.
     pub fn heal(&self) {
         let mut state = self.state();
         state.cut = false;
         state.storm = None;
     }
 
-    /// Returns the calls that it received, faulty or not.
+    /// Returns the calls that the transport received, faulty or not.
     #[must_use]
     pub fn record(&self) -> &Record {
         &self.record
     }
 
-    /// The most downloads that were under way at one time.
+    /// Returns the greatest number of downloads that were in progress at one time.
     #[must_use]
     pub fn most_downloads(&self) -> usize {
         self.under_way.1.load(Ordering::SeqCst)
     }
 
-    /// The fault of the call that comes now.
+    /// Returns the fault of the call that just arrived.
     fn fault(&self, kind: CallKind) -> Option<Fault> {
         let mut state = self.state();
         if state.cut {
@@ -137,7 +137,7 @@ impl FaultyTransport {
         Ok(answer)
     }
 
-    /// Sends so many bytes of an upload; of another call, nothing.
+    /// Sends the first `bytes` of an upload; sends nothing of any other call.
     async fn cut_request(&self, call: Call, bytes: u64) -> Result<Answer, TransportError> {
         match call {
             Call::Upload { staging_id, size, digest, data } => {
@@ -157,7 +157,7 @@ impl FaultyTransport {
         }
     }
 
-    /// Waits until the server has noticed that an upload was cut, and kept some of it.
+    /// Waits until the server has noticed that an upload was cut, and has kept some of its bytes.
     async fn noticed(&self, staging_id: &StagingId, offset: u64) {
         let kept = async {
             loop {
@@ -228,7 +228,7 @@ impl FaultyTransport {
     }
 }
 
-/// A call to make, and to make again.
+/// Duplicates a call, to make it twice.
 async fn twice(call: Call) -> Result<(Call, Call), TransportError> {
     let mut again = without_data(&call);
     let mut first = call;
@@ -260,14 +260,14 @@ impl Transport for FaultyTransport {
             None => self.pass(call).await,
         };
         for call in late {
-            // Nobody waits for what comes of it.
+            // Nobody waits for the outcome.
             let _ = self.to.call(call).await;
         }
         answer
     }
 }
 
-/// Counts as under way while it lives.
+/// A guard that counts a download as in progress until it is dropped.
 struct UnderWay(Arc<(AtomicUsize, AtomicUsize)>);
 
 impl UnderWay {

@@ -1,4 +1,4 @@
-//! The choices that a test's server is set up with.
+//! The settings of a test's server.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use vfs_sync_store::MetadataStore;
 use super::TestServer;
 use crate::environment::TestClock;
 
-/// Chooses how a [`TestServer`] is set up.
+/// A builder of a [`TestServer`].
 pub struct TestServerBuilder {
     config: ServerConfig,
     auth: Option<AuthConfig>,
@@ -33,37 +33,38 @@ impl TestServerBuilder {
         }
     }
 
-    /// Bounds, time-outs and retention other than the default.
+    /// Replaces the default limits, time-outs and retention.
     #[must_use]
     pub fn config(mut self, config: ServerConfig) -> Self {
         self.config = config;
         self
     }
 
-    /// Other keys than a secret of its own: then [`TestServer::token`] makes tokens only if they
-    /// are a secret too.
+    /// Replaces the default keys, a generated secret. [`TestServer::token`] then works only if the
+    /// new keys are a secret too.
     #[must_use]
     pub fn auth(mut self, auth: AuthConfig) -> Self {
         self.auth = Some(auth);
         self
     }
 
-    /// Another database than a SQLite file of its own, as `vfs_sync_store::open` takes it.
+    /// Replaces the temporary SQLite file by another database, named as for `vfs_sync_store::open`.
     #[must_use]
     pub fn database(mut self, database: impl Into<String>) -> Self {
         self.database = Some(database.into());
         self
     }
 
-    /// Another metadata store than a SQLite file of its own: it stays over a restart, and may be
-    /// that of another server too. [`crate::MemoryStore`] is quick, and put back as a backup is.
+    /// Replaces the temporary SQLite file by another metadata store, which survives a restart of
+    /// the server and may be shared with another server. [`crate::MemoryStore`] is fast, and can be
+    /// restored like a backup.
     #[must_use]
     pub fn store(mut self, store: Arc<dyn MetadataStore>) -> Self {
         self.store = Some(store);
         self
     }
 
-    /// Another object store than a directory of its own.
+    /// Replaces the temporary directory by another object store.
     #[must_use]
     pub fn blobs(mut self, blobs: Arc<dyn BlobStore>) -> Self {
         self.blobs = Some(blobs);

@@ -1,4 +1,4 @@
-//! Comparison of two directories: names, types, bytes, times and permission bits.
+//! Compares two directories: names, types, bytes, times and permission bits.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -20,11 +20,11 @@ pub(super) struct Comparison {
     pub(super) folders: u64,
     pub(super) bytes: u64,
     pub(super) differing: u64,
-    /// The first of what differs.
+    /// The first differences that were found.
     pub(super) differences: Vec<String>,
 }
 
-/// Compares two directories, both read whole.
+/// Compares two directories, reading both completely.
 pub(super) fn compare(one: &Path, two: &Path) -> Result<Comparison> {
     let read = Failure::io("cannot compare");
     let mut roots = match (Root::open(one), Root::open(two)) {

@@ -8,7 +8,7 @@ use vfs_sync_client::transport::{Answer, Call};
 use vfs_sync_client::{Transport, TransportError};
 use vfs_sync_core::id::UserId;
 
-/// Forwards every call, unless it is disconnected.
+/// A transport that forwards every call unless it is disconnected.
 pub(super) struct Cuttable {
     inner: Arc<dyn Transport>,
     cut: AtomicBool,

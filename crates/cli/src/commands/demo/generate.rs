@@ -1,4 +1,4 @@
-//! A tree with what real trees have, and what they rarely have.
+//! Generates a tree with the usual contents of real trees, and with rare ones.
 
 use std::ffi::OsStr;
 use std::io;
@@ -13,7 +13,7 @@ const FOLDERS: u64 = 120;
 const FILES_IN_FOLDER: u64 = 20;
 const DEPTH: usize = 60;
 
-/// Names that software trips over. The disk may refuse some.
+/// Returns names that software often handles wrongly. The disk may reject some.
 fn odd_names() -> Vec<Vec<u8>> {
     let mut names: Vec<Vec<u8>> = [
         " leading space",
@@ -48,7 +48,7 @@ fn odd_names() -> Vec<Vec<u8>> {
     names
 }
 
-/// Fills `top`, which must be there; the same each time.
+/// Fills the existing directory `top`, always with the same tree.
 pub(super) fn generate(top: &Path) -> io::Result<()> {
     for number in 0..FOLDERS {
         let folder = top.join(format!("group {}/folder {number:03}", number % 10));

@@ -19,7 +19,7 @@ use crate::server;
 /// The number of registry rows that are read at a time.
 const ROWS: u32 = 1_000;
 
-/// An entry that exists on one side only.
+/// An entry that exists only on one side.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Orphan {
@@ -37,15 +37,15 @@ struct Orphan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 enum OrphanKind {
-    /// Registered, but not in the object store.
+    /// The content is registered, but not in the object store.
     MissingBytes,
-    /// Registered with another size than the object has.
+    /// The content is registered with another size than the object has.
     OtherBytes,
-    /// Registered with another digest than its bytes have.
+    /// The content is registered with another digest than its bytes have.
     RottenBytes,
-    /// An object that nothing registers.
+    /// The object is not registered.
     UnknownObject,
-    /// A leftover of a write that did not finish.
+    /// The object is a leftover of an unfinished write.
     Temporary,
 }
 
@@ -188,8 +188,8 @@ async fn is_rotten(
     Ok(digest.finalize()[..] != expected.0)
 }
 
-/// Returns whether a registered content has no object: the object may have arrived, or the content
-/// may be gone, since the objects were listed.
+/// Returns whether a registered content still has no object: since the objects were listed, the
+/// object may have arrived, or the content may have been removed.
 async fn is_missing(
     store: &dyn MetadataStore,
     blobs: &dyn BlobStore,
@@ -222,7 +222,7 @@ async fn forget_registered(
     Ok(())
 }
 
-/// Ends references to a content whose bytes are lost, except as a file's current content, which
+/// Removes references to a content whose bytes are lost, except as a file's current content, which
 /// people must decide on. Returns whether nothing refers to it any more.
 async fn let_go(store: &dyn MetadataStore, blob_id: &BlobId) -> Result<bool> {
     let now = server::now();

@@ -50,7 +50,7 @@ pub(super) fn say(client: &SyncClient, output: Output) -> Result<()> {
     Ok(())
 }
 
-/// Summarises what is outstanding in a sentence; `None` if nothing is.
+/// Summarises the outstanding work in a sentence; `None` if there is none.
 pub(super) fn sentence(left: &Outstanding) -> Option<String> {
     let mut parts = Vec::new();
     let mut part = |count: u64, one: &str, many: &str, why: Option<&String>| {
@@ -79,7 +79,7 @@ pub(super) fn sentence(left: &Outstanding) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join("; "))
 }
 
-/// Returns the failure of a command while something is outstanding.
+/// Returns the failure of a command if work is outstanding.
 pub(super) fn failure(left: &Outstanding) -> Option<Failure> {
     let failure = Failure::new(Kind::Partial, sentence(left)?);
     let mut hints = Vec::new();

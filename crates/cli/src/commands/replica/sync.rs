@@ -97,8 +97,8 @@ pub(in crate::commands) async fn sync(
     Err(failure)
 }
 
-/// Synchronises, merges what this device and others imported under the same names, and synchronises
-/// again. Notices are collected in `events`.
+/// Synchronises, merges items that this device and others imported under the same names, and
+/// synchronises again. Notices are collected in `events`.
 async fn sync_and_merge(
     client: &SyncClient,
     changes: &mut Receiver<ChangeEvent>,
@@ -170,9 +170,10 @@ struct Notices {
     shared: Vec<(String, UserId, AccessLevel)>,
     /// The number of items that are no longer visible.
     revoked: u64,
-    /// The paths of items that were deleted here and kept, since somebody changed them.
+    /// The paths of items that were deleted here and kept, because somebody changed them.
     kept: Vec<String>,
-    /// The paths of items that stay where they were, since the server refused the copy that they were moved to.
+    /// The paths of items that stay in place, because the server rejected the copy to which they
+    /// were moved.
     not_moved: Vec<String>,
     /// The conflicted copies: the path of each item and of its copy.
     copies: Vec<(String, String)>,

@@ -1,4 +1,4 @@
-//! Blocking of owners, at the server: `block`, `unblock`.
+//! Blocks of owners, stored at the server: `block`, `unblock`.
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -32,7 +32,7 @@ pub(in crate::commands) async fn unblock(
     set(global, &args.owner, false, output, stop).await
 }
 
-/// Connects to the replica's server as the replica's user and nobody else.
+/// Connects to the replica's server, only as the replica's user.
 fn server(global: &Global) -> Result<HttpTransport> {
     let user = replica::owner(global)?;
     let server = replica::server(global, None, None, None)?;

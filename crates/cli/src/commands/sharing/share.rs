@@ -44,7 +44,7 @@ pub(in crate::commands) async fn share(global: &Global, args: Share, output: Out
     output.json(&json!({ "id": node.id, "path": args.path, "grant": grant, "known": known }))
 }
 
-/// Asks whether the server knows a principal; `None` where it cannot be asked.
+/// Asks whether the server knows a principal; `None` if the server cannot be asked.
 async fn known(global: &Global, client: &SyncClient, principal: &Principal) -> Option<bool> {
     let server = replica::server(global, None, None, Some(PATIENCE)).ok()?;
     server.bind_user(&client.user()).ok()?;

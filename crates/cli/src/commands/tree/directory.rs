@@ -85,7 +85,7 @@ pub(in crate::commands) fn import(
     import::held(&report, &args.dir).map_or(Ok(()), Err)
 }
 
-/// Lists the changes of a dry run; without one there are none.
+/// Lists the changes of a dry run; the list is empty without one.
 fn list_changes(output: Output, changes: &Changes) -> Result<()> {
     for one in &changes.entries {
         output.say(format_args!("{}: {}", one.change.text(), Escaped(&one.path)))?;
@@ -96,8 +96,8 @@ fn list_changes(output: Output, changes: &Changes) -> Result<()> {
     Ok(())
 }
 
-/// Returns the folder to import into (`None`: the top), which is created if needed; with a dry run
-/// it is a new id.
+/// Returns the folder to import into (`None`: the top), which is created if needed; in a dry run
+/// the id is new.
 fn import_into(client: &SyncClient, args: &Import) -> Result<Option<ItemId>> {
     let (mut at, mut missing) = (args.path.clone(), Vec::new());
     let place = loop {
@@ -171,7 +171,7 @@ pub(in crate::commands) async fn export(
     export::held(&report, &args.dir).map_or(Ok(()), Err)
 }
 
-/// Reports problems; an error if the command was interrupted or left entries out.
+/// Reports problems; fails if the command was interrupted or left out entries.
 fn finish(output: Output, interrupted: bool, problems: &Problems) -> Result<()> {
     output.problems(problems);
     if interrupted {

@@ -1,4 +1,5 @@
-//! Editing the tree: `mkdir`, `mv`, `cp`, `rm`, `ln`. Local, at once; `sync` sends it.
+//! Edits of the tree: `mkdir`, `mv`, `cp`, `rm`, `ln`. They apply locally at once; `sync` sends
+//! them.
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;

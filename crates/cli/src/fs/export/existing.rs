@@ -1,4 +1,4 @@
-//! Entries that a folder on the disk has already: found, recovered, cleared away.
+//! Existing entries of a folder on the disk: found, recovered, or moved out of the way.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -18,7 +18,7 @@ use crate::report::{Change, Problem, ProblemKind};
 
 impl Export<'_> {
     /// Lists the entries of a folder, keyed as the disk compares names. Files left by interrupted
-    /// exports are removed, or recovered where they may be the user's work.
+    /// exports are removed, or recovered if they may be the user's work.
     pub(super) fn there(
         &mut self,
         disk: &Folder,
@@ -92,8 +92,8 @@ impl Export<'_> {
         }
     }
 
-    /// Clears an entry of another type out of the way: one that is as recorded is removed, any
-    /// other is kept under another name. `false` if it stays.
+    /// Moves an entry of another type out of the way: an entry that is as recorded is removed, any
+    /// other is kept under another name. Returns `false` if the entry stays in place.
     pub(super) fn clear(
         &mut self,
         disk: &Folder,
@@ -160,7 +160,7 @@ impl Export<'_> {
         }
     }
 
-    /// Lists what a dry run would clear out of the way.
+    /// Lists an entry that a dry run would move out of the way.
     fn list_cleared(&mut self, at: &Path, stat: &Stat, row: Option<&EntryRecord>) -> Result<bool> {
         let row = row.filter(|row| row.state == EntryState::Agreed);
         let removed = match (stat.kind, row) {

@@ -17,7 +17,7 @@ use super::{Export, Parent};
 use crate::error::Result;
 use crate::report::{Change, Problem, ProblemKind};
 
-/// A file that is to be written.
+/// A file to write.
 pub(super) struct ToWrite {
     pub(super) name: OsString,
     pub(super) item: ItemId,
@@ -26,14 +26,14 @@ pub(super) struct ToWrite {
     /// The number of the file's row, old or new.
     pub(super) row: u64,
     pub(super) before: Option<EntryRecord>,
-    /// The row of the folder that it is in.
+    /// The row of the folder that contains the file.
     pub(super) parent: u64,
     pub(super) tree: TreeState,
 }
 
 impl ToWrite {
-    /// Returns its row before it is written: the present one, or one that says that nothing was
-    /// here.
+    /// Returns the file's row before it is written: the present one, or one that records that no
+    /// file existed.
     pub(super) fn coming(&self) -> EntryRecord {
         let coming = Some(self.wanted.digest);
         if let Some(before) = &self.before {
@@ -53,7 +53,7 @@ impl ToWrite {
 }
 
 impl Export<'_> {
-    /// Compares a file with the disk; returns what is to be written.
+    /// Compares a file with the disk; returns it if it has to be written.
     #[allow(clippy::too_many_arguments, reason = "what is known of one entry")]
     pub(super) fn file(
         &mut self,
@@ -141,7 +141,7 @@ impl Export<'_> {
     }
 
     /// Returns the digest of a file that may have the tree's bytes or recorded ones; `None` for any
-    /// other, and for one that changes at this moment.
+    /// other file, and for one that is changing.
     fn look(
         &self,
         disk: &Folder,

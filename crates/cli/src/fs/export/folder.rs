@@ -1,4 +1,4 @@
-//! Folders of an export: created, filled, and completed with their permission bits.
+//! Folders of an export: created, filled, and then given their permission bits.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -12,7 +12,7 @@ use super::{Enter, Export, Parent};
 use crate::error::Result;
 use crate::report::{Change, Problem, ProblemKind};
 
-/// A placeholder for the permission bits that the disk reports in the end.
+/// A placeholder for the permission bits that the disk finally reports.
 const OF_THE_DISK: u32 = u32::MAX;
 
 /// A folder that is completed after its contents.
@@ -20,12 +20,12 @@ pub(super) struct Leave {
     pub(super) path: PathBuf,
     /// The permission bits to set, which may forbid writing.
     mode: Option<u32>,
-    /// Its row, without the final disk attributes.
+    /// The folder's row, without the final disk attributes.
     row: Option<EntryRecord>,
 }
 
 impl Export<'_> {
-    /// Lets this user write to a folder whose bits forbid it, until it is completed.
+    /// Lets this user write to a folder whose bits forbid it, until the folder is completed.
     pub(super) fn make_writable(&mut self, disk: &Folder, path: &Path) {
         const NEEDS: u32 = 0o300;
         let Ok(stat) = disk.stat_self() else { return };

@@ -1,4 +1,4 @@
-//! Removal of entries that are on the disk and not in the tree.
+//! Removes entries that are on the disk and not in the tree.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -26,15 +26,15 @@ enum Removable {
     Folder {
         row: Box<EntryRecord>,
         names: Vec<OsString>,
-        /// The permission bits to restore if it stays.
+        /// The permission bits to restore if the folder stays.
         mode: Option<u32>,
     },
-    /// Another entry, which was removed or stays.
+    /// Any other entry, which was removed or stays.
     File { removed: bool },
 }
 
 impl Export<'_> {
-    /// Removes the entries that are not in the tree, where they are as recorded.
+    /// Removes the entries that are not in the tree and that are as recorded.
     pub(super) fn remove_extras(&mut self) -> Result<()> {
         let extras = std::mem::take(&mut self.extras);
         if self.record.is_before_rebuild() && !self.options.yes {
@@ -57,8 +57,8 @@ impl Export<'_> {
         Ok(())
     }
 
-    /// Removes an entry that is as recorded, a folder with all such entries in it. Returns whether
-    /// it was, or with a dry run would be, removed as a whole.
+    /// Removes an entry that is as recorded; in a folder, it removes all such entries. Returns
+    /// whether the entry was removed as a whole, or would be in a dry run.
     pub(super) fn remove_extra(&mut self, Extra { at, row }: &Extra) -> Result<bool> {
         struct Frame {
             at: PathBuf,
@@ -67,7 +67,7 @@ impl Export<'_> {
             left: Vec<(OsString, Option<EntryRecord>)>,
             /// The number of entries that stay.
             stay: usize,
-            /// The permission bits to restore if it stays.
+            /// The permission bits to restore if the folder stays.
             mode: Option<u32>,
         }
         let mut frames: Vec<Frame> = Vec::new();

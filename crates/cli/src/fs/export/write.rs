@@ -1,4 +1,4 @@
-//! Contents of an export on their way to the disk, and the rows that record them.
+//! Writes the contents of an export to the disk, and the rows that record them.
 
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -18,7 +18,8 @@ use crate::report::{Change, Problem, ProblemKind};
 
 /// The number of files whose contents are prepared in advance. The client limits the downloads.
 const READ_AHEAD: usize = 512;
-/// The bytes of these contents; some are in memory, of a large one only a part.
+/// The greatest total size of the contents prepared in advance; memory holds some of them, and only
+/// a part of a large one.
 const READ_AHEAD_BYTES: u64 = 32 * 1024 * 1024;
 /// The number of bytes that a large content counts for.
 pub(super) const LARGE: u64 = 1024 * 1024;
@@ -29,13 +30,13 @@ const ROWS_TOGETHER: usize = 32_768;
 /// The number of bytes after which the disk is synchronised.
 const UNSYNCED_BYTES: u64 = 1024 * 1024 * 1024;
 
-/// A file whose content is on its way.
+/// A file whose content is being read.
 pub(super) struct Reading {
     disk: Folder,
     at: PathBuf,
     file: ToWrite,
     content: oneshot::Receiver<std::result::Result<LocalContent, ClientError>>,
-    /// The task that reads it; `None` until it was requested.
+    /// The task that reads the content; `None` until it was requested.
     reader: Option<Arc<AbortOnDropHandle<()>>>,
 }
 
@@ -71,7 +72,7 @@ impl Export<'_> {
         Ok(())
     }
 
-    /// Lists what a dry run would write.
+    /// Lists a file that a dry run would write.
     fn list_written(&mut self, at: &Path, file: &ToWrite) {
         self.report.files_written += 1;
         self.report.bytes += file.wanted.size;
@@ -85,7 +86,7 @@ impl Export<'_> {
         }
     }
 
-    /// Requests the contents of the files scheduled last, whose rows announce the new digests.
+    /// Requests the contents of the last scheduled files, whose rows announce the new digests.
     fn ask(&mut self) -> Result<()> {
         let (client, asked) = (self.client.clone(), std::mem::take(&mut self.unasked));
         let first = self.reading.len() - asked.len();
@@ -219,7 +220,7 @@ impl Export<'_> {
         Ok(())
     }
 
-    /// Synchronises the disk, then writes the rows of what was written.
+    /// Synchronises the disk, then writes the rows of the written entries.
     pub(super) fn flush(&mut self) -> Result<()> {
         if self.options.dry_run {
             self.rows.clear();
@@ -239,7 +240,7 @@ impl Export<'_> {
     }
 }
 
-/// Returns whether no other content can be read either.
+/// Returns whether the error prevents reading any other content too.
 fn ends_it(error: &ClientError) -> bool {
     use vfs_sync_client::TransportError as T;
     match error {

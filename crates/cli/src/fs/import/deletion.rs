@@ -1,4 +1,4 @@
-//! Deletion of the items whose entries are gone from the directory.
+//! Deletes the items whose entries are missing from the directory.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -14,10 +14,10 @@ use super::{Import, not_permitted};
 use crate::error::Result;
 use crate::report::Change;
 
-/// An entry that was in the directory and is gone.
+/// An entry that was in the directory and is missing now.
 pub(super) struct Gone {
     pub(super) row: EntryRecord,
-    /// An entry of another type has its name.
+    /// True if an entry of another type now has the name.
     pub(super) replaced: bool,
     pub(super) at: PathBuf,
 }
@@ -69,7 +69,7 @@ impl Import<'_> {
     }
 
     /// Plans the deletion of a missing entry, from the top down: items that are as recorded, and
-    /// folders that contain nothing else.
+    /// folders that contain only such items.
     fn plan(&self, row: &EntryRecord, at: &Path) -> Result<Vec<(Node, Option<ItemId>, PathBuf)>> {
         struct Planned {
             node: Node,
@@ -127,7 +127,7 @@ impl Import<'_> {
         Ok(going.map(|one| (one.node, one.parent, one.at)).collect())
     }
 
-    /// Returns whether an item is where and what the record says.
+    /// Returns whether an item has the place and the state that the record has.
     fn is_as_recorded(&self, row: &EntryRecord, node: &Node) -> Result<bool> {
         let parents = self.client.parents_of(&node.id)?;
         let is_here = match &row.tree.parent {

@@ -1,4 +1,4 @@
-//! Files of the directory: read, compared with the record and the tree, edited or created.
+//! Files of the directory: read, compared with the record and the tree, then edited or created.
 
 use std::path::{Path, PathBuf};
 
@@ -21,17 +21,17 @@ use super::{Import, not_permitted};
 use crate::error::Result;
 use crate::report::{Change, Problem, ProblemKind};
 
-/// A file that is to be read, with its place in the tree.
+/// A file to read, with its place in the tree.
 pub(super) struct FoundFile {
     disk: Folder,
     place: TreeFolder,
-    /// Its row in the record.
+    /// The file's row in the record.
     row: Option<EntryRecord>,
-    /// The item of its row or, without a row, the item of its name.
+    /// The item of the file's row or, without a row, the item with its name.
     node: Option<Node>,
-    /// Set if another item has its name in the tree.
+    /// True if another item has the file's name in the tree.
     taken: bool,
-    /// Set if it was moved to a new name.
+    /// True if the file was moved to a new name.
     moved: bool,
     /// The user's access level in the folder, and the folder's owner.
     level: AccessLevel,
@@ -41,7 +41,7 @@ pub(super) struct FoundFile {
 }
 
 impl FoundFile {
-    /// Returns the digests that it may have.
+    /// Returns the digests that the file may have.
     fn known(&self) -> Vec<Sha256Digest> {
         let node = self.node.as_ref().and_then(|node| node.content.as_ref());
         let mut known: Vec<_> = node.map(|content| content.digest).into_iter().collect();
@@ -59,7 +59,7 @@ impl FoundFile {
     }
 }
 
-/// The bytes of a file that was read.
+/// The bytes of a file after reading.
 enum Bytes {
     /// Known bytes, or a dry run: nothing is stored.
     Known(Sha256Digest),
@@ -147,7 +147,7 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// Imports the first prefetched file; `false` if there is none.
+    /// Imports the first prefetched file; returns `false` if there is none.
     pub(super) fn take_prefetched(&mut self) -> Result<bool> {
         let Some((file, outcome)) = self.prefetch.next() else { return Ok(false) };
         match outcome {
@@ -178,7 +178,7 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// Reads a file and stores its bytes, unless they are known or nothing may be changed.
+    /// Reads a file and stores its bytes, unless they are known or the import may change nothing.
     fn read(&mut self, file: &FoundFile) -> Result<std::result::Result<(Stat, Bytes), Cut>> {
         let open = || StableReader::open(&file.disk, &file.seen.disk_name, self.stop);
         let mut reader = match open() {
@@ -207,7 +207,7 @@ impl Import<'_> {
         }
     }
 
-    /// Decides what happens with a file that was read.
+    /// Decides about a file that was read: edit, create or skip it.
     fn decide(&mut self, file: FoundFile, stat: Stat, bytes: Bytes) -> Result<()> {
         let found = bytes.digest();
         let disk = self.record.disk(&stat, Some(found));

@@ -1,4 +1,4 @@
-//! Folders of the directory: matched with one of the tree, moved, or created.
+//! Folders of the directory: matched with a folder of the tree, moved, or created.
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -91,7 +91,7 @@ impl Import<'_> {
         self.take_new_folder(place, child, seen, at)
     }
 
-    /// Imports a folder that has no row.
+    /// Imports a folder that has no row in the record.
     pub(super) fn take_new_folder(
         &mut self,
         place: &TreeFolder,

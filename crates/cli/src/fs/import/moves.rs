@@ -20,7 +20,7 @@ use crate::error::Result;
 use crate::report::Change;
 
 impl Import<'_> {
-    /// Moves an item to the place of its entry; `false` if that is impossible.
+    /// Moves an item to the place of its entry; returns `false` if that is impossible.
     pub(super) fn take_move(
         &mut self,
         place: &TreeFolder,

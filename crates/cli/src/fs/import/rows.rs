@@ -54,8 +54,8 @@ impl Import<'_> {
     }
 }
 
-/// Returns whether two rows of a folder are equal but for its times, which change with every entry
-/// in it.
+/// Returns whether two rows of a folder are equal except for its times, which change with every
+/// entry in it.
 fn is_same_folder(one: &EntryRecord, other: &EntryRecord) -> bool {
     let still = |row: &EntryRecord| {
         let mut row = row.clone();
@@ -66,7 +66,7 @@ fn is_same_folder(one: &EntryRecord, other: &EntryRecord) -> bool {
 }
 
 /// Returns the tree half for an entry that matched an item, with the disk's time and bits: the next
-/// export applies the item's, where they differ.
+/// export then applies those of the item, if they differ.
 pub(super) fn with_disk_metadata(tree: TreeState, stat: &Stat) -> TreeState {
     let mtime = tree.mtime.map(|_| stat.mtime);
     TreeState { mtime, mode: Some(stat.mode), ..tree }

@@ -20,7 +20,7 @@ pub(super) struct TreeFolderInner {
     pub(super) state: RefCell<TreeFolderState>,
     /// The row of the folder in the record.
     pub(super) row: u64,
-    /// Set if the record may have rows of its entries.
+    /// True if the record may have rows of the folder's entries.
     pub(super) has_rows: bool,
 }
 
@@ -28,9 +28,10 @@ pub(super) struct TreeFolderInner {
 pub(super) enum TreeFolderState {
     Top,
     There(ItemId),
-    /// Created by this import: it is empty.
+    /// The folder was created by this import and is empty.
     New(ItemId),
-    /// Deleted in the tree: it is created again for entries that are new or edited in it.
+    /// The folder was deleted in the tree; it is created again for entries that are new or edited
+    /// in it.
     Gone {
         above: TreeFolder,
         name: Name,
@@ -62,7 +63,7 @@ impl TreeFolder {
 }
 
 impl Import<'_> {
-    /// Returns the folder's item, which is created if the tree deleted it.
+    /// Returns the folder's item, creating it again if the tree deleted it.
     pub(super) fn ensure_created(&mut self, place: &TreeFolder) -> Result<Option<ItemId>> {
         let mut missing = vec![place.clone()];
         while let Some(last) = missing.last() {

@@ -1,4 +1,5 @@
-//! The confirmed state: what a page changes beside its registers, and what a settled pull covers.
+//! The confirmed state: the effects of a page beyond its registers, and the operations that a
+//! settled pull covers.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use crate::replica::rows::{Result, Rows};
 use crate::replica::store::{DELETED_REMEMBERED, Meta, Slot};
 use crate::replica::view::View;
 
-/// Applies a page to a slot. Collects the items that came into view at the top in `arrived`.
+/// Applies a page to a slot. Collects in `arrived` the items that became visible at the top.
 pub(super) fn apply_page<R: Rows>(
     rows: &mut R,
     meta: &mut Meta,
@@ -30,7 +31,7 @@ pub(super) fn apply_page<R: Rows>(
     events: bool,
     arrived: &mut Vec<ItemId>,
 ) -> Result<Vec<ChangeEvent>> {
-    // What is built beside the replica decides by its map once it is whole.
+    // For pages of a rebuild, the map decides only once the rebuild is complete.
     let had = Had::of_map(page.floor.as_ref(), meta, slot == Slot::Current);
     enter_epoch(rows, meta, "pull", page.epoch, had)?;
     if slot == Slot::Current {
@@ -74,7 +75,7 @@ pub(super) fn apply_page<R: Rows>(
     Ok(events)
 }
 
-/// Notes the epochs that the cursor passes through with these entries.
+/// Records the epochs that the cursor passes through with these entries.
 fn follow(meta: &mut Meta, entries: &[Entry]) {
     let mut last = meta.cursor.as_ref();
     let mut trail: Option<Trail> = None;
@@ -93,8 +94,8 @@ fn follow(meta: &mut Meta, entries: &[Entry]) {
     }
 }
 
-/// The items that this replica deleted and that a page brings back, since somebody changed them: they
-/// are remembered no more. A restore by its own user is not reported.
+/// Removes from the remembered deletions the items that a page brings back, and returns those that
+/// somebody else changed. A restore by the replica's own user is not reported.
 fn take_returned(meta: &mut Meta, entries: &[Entry]) -> Vec<ItemId> {
     if meta.deleted.is_empty() {
         return Vec::new();
@@ -118,9 +119,10 @@ fn take_returned(meta: &mut Meta, entries: &[Entry]) -> Vec<ItemId> {
     told
 }
 
-/// Takes the deletions of what a copy had not seen off its queue, as a server decides those of what another
-/// replica wrote: what the same replica wrote after the export is for a server seen by its copy too. The
-/// containers stay that hang above what stays.
+/// Withdraws queued deletions of items that changed after the exported state was made. The server
+/// would decide them like deletions of unseen changes by another replica, but it counts the changes
+/// of this replica as seen, and the same replica may have made them after the export. Containers
+/// above an item that stays are kept too.
 fn withdraw_unseen<R: Rows>(rows: &mut R, meta: &Meta) -> Result<Vec<ChangeEvent>> {
     let mut deletions = BTreeMap::new();
     for QueuedOp { operation, state } in rows.queue(usize::MAX)? {
@@ -153,7 +155,8 @@ fn withdraw_unseen<R: Rows>(rows: &mut R, meta: &Meta) -> Result<Vec<ChangeEvent
     Ok(events)
 }
 
-/// Returns true if the feed changed an item, its content, a link to it or one from it after `basis`.
+/// Returns true if the feed changed an item, its content, a link to it or one of its own links
+/// after `basis`.
 fn has_changed_since<R: Rows>(rows: &mut R, item: &ItemId, basis: &Basis) -> Result<bool> {
     let Some(row) = rows.item(Slot::Current, item)? else { return Ok(false) };
     let mut told = vec![row.at];
@@ -166,8 +169,8 @@ fn has_changed_since<R: Rows>(rows: &mut R, item: &ItemId, basis: &Basis) -> Res
     Ok(told.into_iter().flatten().any(|at| basis.is_before(at)))
 }
 
-/// A pull has settled: its map is the reconcile state, and covers what was acknowledged. Returns the
-/// items that are there although this replica deleted them.
+/// Settles a pull: its map becomes the reconcile state, and removes the acknowledged operations
+/// that it covers. Returns the items that are present although this replica deleted them.
 fn settle<R: Rows>(rows: &mut R, meta: &mut Meta, map: WriteIds) -> Result<Vec<ItemId>> {
     let (mut kept, mut gone, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
     if let Some(own) = map.get(&meta.client_id) {

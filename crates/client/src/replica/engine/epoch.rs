@@ -1,4 +1,4 @@
-//! The entry into another epoch of the server, and what is queued again for it.
+//! Enters another epoch of the server, and queues operations again for it.
 
 use std::sync::Arc;
 
@@ -14,23 +14,23 @@ use crate::replica::rows::{Result, Rows};
 use crate::replica::store::Meta;
 use crate::transport::TransportError;
 
-/// The operations of this replica that a server has, as far as its answer tells.
+/// The operations of this replica that a server has, as far as its answer shows.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Had {
-    /// The greatest write id that the answer shows to be used.
+    /// The greatest write id that the answer shows as used.
     used: Option<WriteId>,
-    /// The answer shows all that are used.
+    /// True if the answer shows all used write ids.
     is_map: bool,
 }
 
 impl Had {
-    /// Reads a page's map, which decides as one only if `is_map`.
+    /// Reads a page's map; `is_map` says whether it shows all used write ids.
     pub(super) fn of_map(map: Option<&WriteIds>, meta: &Meta, is_map: bool) -> Self {
         let used = map.and_then(|map| map.get(&meta.client_id)).copied();
         Self { used, is_map }
     }
 
-    /// Reads the results of a push, which tell of no other operation than those that it had.
+    /// Reads the results of a push, which show only the operations of that push.
     pub(super) fn of_push(commit: &FlushCommit) -> Self {
         let applied = commit.acknowledged.iter().map(|one| one.write_id);
         let used = applied.chain(commit.outdated.iter().map(|one| one.write_id)).max();
@@ -38,11 +38,12 @@ impl Had {
     }
 }
 
-/// Enters the epoch that an answer of the server told. What was acknowledged in another one may be in
-/// none of its backups: it is queued again. Returns whether there was any. What is shown stays the same.
+/// Enters the epoch of a server's answer. Operations that were acknowledged in another epoch may be
+/// missing from the restored database, so they are queued again. Returns whether there were any.
+/// The visible state stays the same.
 ///
-/// What a map covers is there, unless its number was used since for one whose answer was lost, or by
-/// the replica that this one is an old copy of.
+/// An operation that a map covers is present, with two exceptions: its write id was used again for
+/// an operation whose answer was lost, or by a replica of which this one is an old copy.
 pub(super) fn enter_epoch<R: Rows>(
     rows: &mut R,
     meta: &mut Meta,
@@ -71,14 +72,15 @@ pub(super) fn enter_epoch<R: Rows>(
 /// The way in which acknowledged operations are queued again.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Again {
-    /// The server lacks all above `covered`. They take the time that it gave them.
+    /// The server lacks all operations above `covered`. They are sent with the times that it gave
+    /// them.
     Lacking { covered: Option<WriteId> },
-    /// The server may have any of them, and knows each by what was sent; of what was not acknowledged it
-    /// has none above `used`.
+    /// The server may have any of them, and knows each as it was sent; of the unacknowledged ones
+    /// it has none above `used`.
     AsSent { used: Option<WriteId> },
 }
 
-/// Queues again what was acknowledged, and is not covered. Returns whether there was any.
+/// Queues again the acknowledged operations that are not covered. Returns whether there were any.
 pub(super) fn requeue<R: Rows>(rows: &mut R, meta: &mut Meta, again: Again) -> Result<bool> {
     let (covered, used, as_sent) = match again {
         Again::Lacking { covered } => (covered, covered, false),
@@ -105,9 +107,10 @@ pub(super) fn requeue<R: Rows>(rows: &mut R, meta: &mut Meta, again: Again) -> R
     Ok(true)
 }
 
-/// Gives what is pending no earlier a time than what is before it in the queue: one that was acknowledged
-/// took the server's time, those before it, whose answer was lost, did not. What the server may have keeps
-/// the time that it was sent with: only those that it `lacks` are given another.
+/// Restamps pending operations so that their times never decrease along the queue: an acknowledged
+/// operation took the server's time, while those before it, whose answer was lost, did not.
+/// Operations that the server may have keep the times with which they were sent; only those that it
+/// `lacks` are restamped.
 pub(super) fn keep_order<R: Rows>(
     rows: &mut R,
     pending: &[QueuedOp],

@@ -1,4 +1,5 @@
-//! The results of a push: what is acknowledged, and what is rejected with all that follows from it.
+//! Applies the results of a push: acknowledged operations, and rejected ones with the operations
+//! that depend on them.
 
 use std::collections::BTreeSet;
 
@@ -16,10 +17,10 @@ use crate::event::ChangeEvent;
 use crate::replica::rows::{Result, Rows};
 use crate::replica::store::{Meta, Upload, UploadState};
 
-/// The reason for which what was queued for an item is rejected along with the item's creation.
+/// The reason for rejecting the operations on an item whose creation was rejected.
 const NOT_MADE: &str = "the server refused to create the item that this is for, or is under";
 
-/// Takes the results of a push over into the queue.
+/// Applies the results of a push to the queue.
 pub(super) fn commit_flush<R: Rows>(
     rows: &mut R,
     meta: &mut Meta,
@@ -32,13 +33,14 @@ pub(super) fn commit_flush<R: Rows>(
         meta.next_write_id = meta.next_write_id.saturating_add(commit.shift);
     }
     let requeued = enter_epoch(rows, meta, "push", commit.epoch, Had::of_push(commit))?;
-    // What was queued again before them took new numbers; the server knows these by those that
-    // they were sent under.
+    // Operations queued again before them got new write ids; the server knows these by the write
+    // ids with which they were sent.
     for one in &commit.acknowledged {
         rows.acknowledge(&one.op_id, one.write_id, one.authored_at)?;
     }
     for beaten in &commit.outdated {
-        // It stays on top until a pull brings what superseded it: what is below may be older.
+        // The operation stays overlaid until a pull brings the newer write: the confirmed state may
+        // be older than both.
         let Some(item_id) = rows.acknowledge(&beaten.op_id, beaten.write_id, commit.believed)?
         else {
             continue;
@@ -67,8 +69,8 @@ pub(super) fn commit_flush<R: Rows>(
     Ok(events)
 }
 
-/// Moves a queued operation to the list of rejected ones; returns it, if it is still queued. If it is part
-/// of a move, what is held of that one is `gone` too.
+/// Moves a queued operation to the list of rejected ones; returns it, if it is still queued. If it
+/// is part of a move, the held operations of the move are added to `gone`.
 fn reject<R: Rows>(
     rows: &mut R,
     op_id: &OpId,
@@ -95,8 +97,9 @@ fn is_creation(op: &Operation) -> bool {
     matches!(&op.action, Action::Upsert(upsert) if upsert.object_type.is_some())
 }
 
-/// Rejects the queued operations and contents of items whose creation the server refused: where the
-/// id is that of somebody else's item, they would go to that one. Returns the operations.
+/// Rejects the queued operations and contents of items whose creation the server rejected.
+/// Otherwise, if the id belongs to another user's item, they would change that item. Returns the
+/// operations.
 fn reject_what_follows<R: Rows>(
     rows: &mut R,
     mut not_made: BTreeSet<ItemId>,
@@ -132,8 +135,8 @@ fn reject_what_follows<R: Rows>(
     Ok(rejected)
 }
 
-/// The server refused something of these items: what directories have of them may be the only
-/// bytes there are, and stays.
+/// Marks the directories' rows of these items as local after a rejection: the files on the disk may
+/// be the only copy, and stay.
 pub(super) fn leave_alone<R: Rows>(rows: &mut R, items: BTreeSet<ItemId>) -> Result<()> {
     if items.is_empty() || rows.directories()?.is_empty() {
         return Ok(());

@@ -1,5 +1,5 @@
-//! Moves into another owner's tree: the deletions of the originals are held until the server has the copy
-//! with all its contents, so that a content is in one of the two at any time.
+//! Moves into another owner's tree. The deletions of the originals are held until the server has
+//! the copy with all its contents, so that each content is in at least one of the two at any time.
 
 use vfs_sync_core::id::{ItemId, WriteId};
 use vfs_sync_core::operation::{Action, Operation};
@@ -12,8 +12,8 @@ use crate::replica::edits::used_up;
 use crate::replica::rows::{Result, Rows};
 use crate::replica::store::{Meta, MoveId, Upload, UploadState};
 
-/// Queues the deletions of the moves whose copies the server has. Each keeps the basis that it was made
-/// with: what somebody changed since lives on. Returns whether there was any.
+/// Queues the deletions of the moves whose copies the server has. Each keeps its original basis, so
+/// an item that somebody changed since stays. Returns whether there were any.
 pub(super) fn release<R: Rows>(rows: &mut R, meta: &mut Meta, now: Timestamp) -> Result<bool> {
     let mut any = false;
     for moved in rows.held_moves()? {
@@ -32,7 +32,7 @@ pub(super) fn release<R: Rows>(rows: &mut R, meta: &mut Meta, now: Timestamp) ->
     Ok(any)
 }
 
-/// Takes the held deletions of a move off the queue, since a part of the copy was refused. Returns them.
+/// Withdraws the held deletions of a move, because a part of the copy was rejected. Returns them.
 pub(super) fn withdraw<R: Rows>(
     rows: &mut R,
     moved: &MoveId,
@@ -46,7 +46,7 @@ pub(super) fn withdraw<R: Rows>(
     Ok(held)
 }
 
-/// Withdraws the deletions that wait for a content that was refused for good.
+/// Withdraws the deletions that wait for a content that was rejected for good.
 pub(super) fn withdraw_of_refused<R: Rows>(
     rows: &mut R,
     meta: &Meta,

@@ -1,4 +1,4 @@
-//! The transactions that put edits into the queue.
+//! The transactions that add edits to the queue.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ use crate::replica::rows::{Result, Rows};
 use crate::replica::store::{Meta, NewEdit, NewEdits, Slot, Upload, UploadState};
 use crate::replica::view::{Seen, View};
 
-/// Queues edits, with the contents and the records that belong to them.
+/// Queues edits, with their contents and directory records.
 pub(super) fn enqueue<R: Rows>(
     rows: &mut R,
     meta: &mut Meta,
@@ -49,7 +49,7 @@ pub(super) fn enqueue<R: Rows>(
         }
         touched.extend(affected(rows, &op)?);
         if op.action == Action::Delete {
-            // What was on its way goes with its item.
+            // A content on its way is removed with its item.
             for upload in rows.uploads_of_item(&op.item_id)? {
                 if upload.state == UploadState::Queued {
                     rows.remove_upload(upload.seq)?;
@@ -92,7 +92,8 @@ pub(super) fn enqueue<R: Rows>(
     Ok(())
 }
 
-/// Takes an operation off the list of rejected ones, and queues it again under the id `again`.
+/// Removes an operation from the rejected list, and queues it again under the id `again` if one is
+/// given.
 pub(super) fn settle_rejected<R: Rows>(
     rows: &mut R,
     meta: &mut Meta,
@@ -105,7 +106,7 @@ pub(super) fn settle_rejected<R: Rows>(
     let rejected = rows.remove_rejected(op_id)?.ok_or_else(unknown)?;
     if let Some(again) = again {
         let before = rejected.operation;
-        // What was sent without one was to apply whatever its author saw.
+        // An operation sent without a basis was meant to apply regardless of what its author saw.
         let basis = match (&before.basis, &before.action) {
             (None, _) => None,
             (Some(_), Action::Delete) => Some(shown_up_to(rows, meta, &before.item_id)?),
@@ -120,8 +121,8 @@ pub(super) fn settle_rejected<R: Rows>(
     Ok(events)
 }
 
-/// Returns the position up to which the replica shows an item's content. A content on its way covers
-/// one that came since it was queued: its user has seen no more of that one than when they put theirs.
+/// Returns the position up to which the replica shows an item's content. A queued content hides
+/// contents that arrived after it was queued, so the user has seen no later one.
 fn shown_up_to<R: Rows>(rows: &mut R, meta: &Meta, item: &ItemId) -> Result<Basis> {
     let mut on_their_way = rows.uploads_of_item(item)?;
     on_their_way.retain(|upload| upload.state != UploadState::Rejected);

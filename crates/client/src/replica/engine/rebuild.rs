@@ -1,4 +1,4 @@
-//! The swap of a rebuilt replica for the one before it.
+//! Replaces the replica's registers by rebuilt ones.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::replica::offering;
 use crate::replica::rows::{Result, Rows};
 use crate::replica::store::{Meta, Offering, Rebuilt, Slot};
 
-/// Contents that a swap looks at in one query.
+/// The number of contents that a swap examines in one query.
 const CONTENTS_AT_ONCE: usize = 1_000;
 
 /// Makes the rebuilt slot, which passed through `trail`, the current one.
@@ -25,7 +25,8 @@ pub(super) fn swap<R: Rows>(
     let shared = offering::shared_with(rows, meta, &rebuilt.history)?;
     forget_what_went(rows)?;
     meta.rebuilds += 1;
-    // What this epoch acknowledged and has is done with; of the rest it is not certain.
+    // Operations that this epoch acknowledged and has are done; about the others nothing is
+    // certain.
     let own = rebuilt.settled.get(&meta.client_id).copied();
     let again = match rebuilt.epoch {
         Some(_) => Again::Lacking { covered: own },
@@ -58,7 +59,7 @@ pub(super) fn swap<R: Rows>(
     Ok(offered)
 }
 
-/// Before a rebuilt replica is swapped in: the contents that it does not have any more.
+/// Before a swap, marks the contents that the rebuilt replica no longer has as removable.
 fn forget_what_went<R: Rows>(rows: &mut R) -> Result<()> {
     let mut after = None;
     loop {

@@ -1,4 +1,4 @@
-//! The export of a replica as a value, and its import.
+//! Exports a replica as a value, and imports it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::api::node::{QueuedState, RejectedOp};
 use crate::replica::rows::{AttachmentRow, GrantRow, ItemRow, LinkRow, Result, Rows};
 use crate::replica::store::{Meta, Slot};
 
-/// The whole state of the replica as a value.
+/// Returns the whole state of the replica as a value.
 pub(super) fn export<R: Rows>(rows: &mut R, meta: Meta) -> Result<ReplicaState> {
     let limit = usize::MAX;
     let clocks = rows.changed_containers(None, limit)?;
@@ -54,7 +54,8 @@ pub(super) fn export<R: Rows>(rows: &mut R, meta: Meta) -> Result<ReplicaState> 
         grants: rows.all_grants()?.into_iter().map(grant).collect(),
         attachments: rows.all_attachments()?.into_iter().map(attachment).collect(),
         container_clocks,
-        // The contents that a held deletion waits for do not come along.
+        // The export has no contents, so it omits the deletions that are held until one is
+        // uploaded.
         queue: rows
             .queue(limit)?
             .into_iter()

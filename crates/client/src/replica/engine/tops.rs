@@ -1,4 +1,4 @@
-//! The list of what is shown at the top, kept beside the rows.
+//! The list of items at the top, stored beside the rows.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::replica::rows::{Result, Rows};
 use crate::replica::store::Slot;
 use crate::replica::view::View;
 
-/// Brings the list of what is shown at the top up to date for `items`.
+/// Updates the list of items at the top for `items`.
 pub(super) fn refresh_tops<R: Rows>(
     rows: &mut R,
     user: &UserId,
@@ -26,8 +26,8 @@ pub(super) fn refresh_tops<R: Rows>(
     Ok(())
 }
 
-/// The items whose place an operation can change: its own, and what hangs under one that goes or
-/// comes back.
+/// Returns the items whose place an operation can change: its own, and the children of an item that
+/// it deletes or brings back.
 pub(super) fn affected<R: Rows>(rows: &mut R, op: &Operation) -> Result<Vec<ItemId>> {
     let mut items = vec![op.item_id.clone()];
     if matches!(op.action, Action::Delete | Action::Upsert(_)) {
@@ -49,7 +49,7 @@ pub(super) fn refresh_affected<R: Rows>(
     refresh_tops(rows, user, Slot::Current, items)
 }
 
-/// Selects the new items that belong to somebody else and hang at the top.
+/// Selects the new items that belong to other users and are at the top.
 pub(super) fn shared<R: Rows>(
     rows: &mut R,
     user: &UserId,

@@ -1,4 +1,4 @@
-//! The contents on their way to the server, and the conflicted copies of those that lost.
+//! Contents on their way to the server, and conflicted copies of superseded ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,8 +19,8 @@ use crate::replica::rows::{Result, Rows};
 use crate::replica::store::{Meta, Slot, Upload, UploadState};
 use crate::replica::view::View;
 
-/// Records what became of uploads, and what later ones of the same items expect from it. Returns what stays
-/// because the copy that it was moved to was refused.
+/// Records the outcomes of uploads, and the contents that later uploads of the same items expect.
+/// Returns events about originals that stay because their copy was rejected.
 pub(super) fn settle_uploads<R: Rows>(
     rows: &mut R,
     meta: &Meta,
@@ -57,15 +57,15 @@ pub(super) fn settle_uploads<R: Rows>(
     Ok(events)
 }
 
-/// The reason of a content that cannot even become a conflicted copy.
+/// The reason for rejecting a content that cannot even become a conflicted copy.
 const WENT: &str = "the item went while its content was on its way";
 
-/// Siblings that are looked through for the name and the bytes of a conflicted copy; in a folder of
-/// more, names are made unique as those of any siblings are.
+/// The greatest number of siblings that are searched for the name and the bytes of a conflicted
+/// copy; in a larger folder, the copy's name is made unique like that of any sibling.
 const SIBLINGS_AT_MOST: usize = 2_048;
 
-/// Keeps a content that another one superseded as a new item beside its own, unless that is not needed,
-/// or not possible. Returns what came of it.
+/// Keeps a superseded content in a new item beside the original, unless that is unnecessary or
+/// impossible. Returns the resulting events.
 pub(super) fn copy_aside<R: Rows>(
     rows: &mut R,
     meta: &mut Meta,
@@ -114,7 +114,7 @@ pub(super) fn copy_aside<R: Rows>(
     }
     let made_at = upload.modified_at.unwrap_or(now);
     let name = node.name.as_ref().map(|name| free_copy_name(name, device, made_at, &siblings));
-    // What was written on top of it goes along.
+    // Contents that were written on top of it move to the copy too.
     let later = rows.uploads_of_item(&upload.item)?.into_iter();
     let later = later.filter(|later| later.expected.as_ref() == Some(&upload.blob_id));
     let later: Vec<Upload> = later.collect();
@@ -174,7 +174,7 @@ fn siblings_of<R: Rows>(view: &mut View<'_, R>, parent: Option<&ItemId>) -> Resu
     Ok(siblings)
 }
 
-/// Returns true if a sibling is named as a conflicted copy of an item is, by whichever device.
+/// Returns true if a sibling has the name of a conflicted copy of an item, made by any device.
 fn is_copy_of(sibling: &Node, node: &Node) -> bool {
     let (Some(name), Some(of)) = (&sibling.name, &node.name) else { return false };
     let at = Timestamp::MIN;
@@ -187,7 +187,7 @@ fn free_copy_name(name: &Name, device: &str, at: Timestamp, siblings: &[Node]) -
     names.into_iter().find(|name| !taken.contains(name)).unwrap_or_else(|| name.clone())
 }
 
-/// Moves the directories' rows of a content that became a conflicted copy to the copy.
+/// Moves the directory rows of a content that became a conflicted copy to the copy.
 fn follow_copy<R: Rows>(
     rows: &mut R,
     upload: &Upload,
@@ -208,7 +208,7 @@ fn follow_copy<R: Rows>(
     Ok(())
 }
 
-/// The next contents whose bytes nothing needs any more.
+/// Returns the next contents whose bytes nothing needs any more.
 pub(super) fn forgettable<R: Rows>(rows: &mut R, at_most: usize) -> Result<Vec<BlobId>> {
     let mut going = Vec::new();
     while going.is_empty() {

@@ -1,5 +1,5 @@
-//! The body of an attachment's row. The encoding does not describe itself, so what later versions
-//! added follows what the first one wrote, and is missing from its rows.
+//! The body of an attachment's row. The encoding does not describe itself, so fields of later
+//! versions follow those of the first one, and are missing from its rows.
 
 use std::sync::Arc;
 

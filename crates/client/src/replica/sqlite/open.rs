@@ -1,4 +1,4 @@
-//! Making and opening a replica's file, and the small rows that say what it is.
+//! Creates and opens a replica's file, and reads the small rows that describe it.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
@@ -65,7 +65,7 @@ fn pragma(conn: &Connection, path: &Path, name: &str) -> Result<i64> {
         .map_err(|error| storage_error(path, &error))
 }
 
-/// Makes an empty file that only its owner may read. SQLite takes it for a new database.
+/// Creates an empty file that only its owner may read. SQLite takes it for a new database.
 fn private_file(path: &Path) -> std::io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
@@ -74,7 +74,7 @@ fn private_file(path: &Path) -> std::io::Result<()> {
     options.open(path).map(drop)
 }
 
-/// Makes a replica in `dir`.
+/// Creates a replica in `dir`.
 pub(crate) fn create_store(
     dir: &Path,
     vfs: Option<&str>,
@@ -122,7 +122,7 @@ pub(crate) fn create_store(
     open_locked(dir, None, lock)
 }
 
-/// Makes a replica of an empty database, in one transaction, and closes it.
+/// Turns an empty database into a replica, in one transaction, and closes it.
 fn fill(conn: Connection, path: PathBuf, lock: std::io::Result<File>, meta: &Meta) -> Result<()> {
     let mut rows = SqliteRows {
         conn,
@@ -143,7 +143,7 @@ fn fill(conn: Connection, path: PathBuf, lock: std::io::Result<File>, meta: &Met
     rows.conn.close().map_err(|(_, error)| storage_error(&path, &error))
 }
 
-/// Removes a replica that this process has open: its own files and its contents, nothing else.
+/// Removes a replica that this process has open: only its own files and its contents.
 pub(crate) fn remove_store(dir: &Path) -> std::io::Result<()> {
     for file in [FILE, "replica.db-wal", "replica.db-shm", LOCK] {
         match std::fs::remove_file(dir.join(file)) {

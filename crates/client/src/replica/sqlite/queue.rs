@@ -1,4 +1,4 @@
-//! The queue, the rejected list and the contents on their way, in SQLite.
+//! The queue, the rejected list and the queued contents, in SQLite.
 
 use rusqlite::{Params, params};
 use vfs_sync_core::id::{OpId, WriteId};
@@ -53,7 +53,7 @@ impl SqliteRows {
         .map(drop)
     }
 
-    /// Reads a queued operation as it was sent, or is to be.
+    /// Reads a queued operation in the form in which it was sent, or will be.
     pub(super) fn sent(&self, text: &str) -> Result<Operation> {
         Operation::parse(text).map_err(|error| self.corrupt("a queued operation", error))
     }
@@ -166,7 +166,7 @@ impl SqliteRows {
         })
     }
 
-    /// After a rematerialisation the server may know none of it: everything is asked again.
+    /// Resets all uploads: after a rematerialisation the server may know none of them.
     pub(super) fn reset_all_uploads(&self) -> Result<()> {
         for upload in self.uploads_where("WHERE state < 2 ORDER BY seq", [])? {
             let state = UploadState::Queued;

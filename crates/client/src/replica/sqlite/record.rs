@@ -10,7 +10,7 @@ use super::{SqliteRows, as_signed, encode};
 use crate::api::record::{DirectoryRecord, EntryRecord};
 use crate::replica::rows::Result;
 
-/// The body of a row. Later versions add forms and keep those that were written.
+/// The body of a row. Later versions add variants and keep the existing ones.
 #[derive(Serialize, Deserialize)]
 enum StoredEntry {
     V1(EntryRecord),

@@ -44,12 +44,12 @@ CREATE INDEX uploads_by_item ON uploads (item, seq);
 CREATE INDEX uploads_by_state ON uploads (state, seq);
 ";
 
-/// Contents whose bytes are to leave the cache: new in format 2.
+/// The contents whose bytes are to leave the cache; new in format 2.
 const FORGOTTEN: &str = "
 CREATE TABLE forgotten (blob_id TEXT PRIMARY KEY, item TEXT NOT NULL) WITHOUT ROWID;
 ";
 
-/// Removals, and the list of changes that a restored server lost: new in format 3.
+/// The removals, and the list of changes that a restored server lost; new in format 3.
 const OFFERING: &str = "
 -- key: the register's; body: the removal. lost.blob_id: a content whose bytes stay here.
 CREATE TABLE removals (
@@ -62,8 +62,7 @@ CREATE TABLE lost (
 CREATE INDEX lost_by_blob ON lost (blob_id) WHERE blob_id IS NOT NULL;
 ";
 
-/// The feed position of a register: epoch and counter, so that bytes are in order; new in
-/// format 3.
+/// The feed position of a register: epoch and counter, in byte order; new in format 3.
 const POSITION: &str = "
 ALTER TABLE items@ ADD COLUMN position BLOB;
 ALTER TABLE links@ ADD COLUMN position BLOB;
@@ -75,7 +74,7 @@ fn of_both(sql: &str) -> String {
     format!("{}{}", sql.replace('@', "_a"), sql.replace('@', "_b"))
 }
 
-/// The records of directories: new in format 4.
+/// The records of directories; new in format 4.
 const DIRECTORIES: &str = "
 CREATE TABLE directories (id INTEGER PRIMARY KEY AUTOINCREMENT, body TEXT NOT NULL);
 CREATE TABLE directory_entries (
@@ -88,14 +87,13 @@ CREATE INDEX directory_entries_by_item ON directory_entries (item);
 CREATE INDEX directory_entries_made ON directory_entries (made) WHERE made = 1;
 ";
 
-/// The move that an operation is part of: new in format 5.
+/// The move that an operation is part of; new in format 5.
 const MOVES: &str = "
 ALTER TABLE queue ADD COLUMN moved TEXT;
 CREATE INDEX queue_by_move ON queue (moved, seq) WHERE moved IS NOT NULL;
 ";
 
-/// Returns the statements that a replica of the format `found` lacks; `None` if no version ever
-/// wrote that format.
+/// Returns the statements that a replica of the format `found` lacks; `None` for an unknown format.
 pub(super) fn upgrade(found: i64) -> Option<String> {
     match found {
         FORMAT => Some(String::new()),

@@ -1,4 +1,4 @@
-//! Reading answers: bounded, strict, and every failure as an error of the protocol.
+//! Reads answers: limited in size, strict, with every failure as an error of the protocol.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use vfs_sync_core::wire::{EpochEnd, ErrorBody, ReconcileResponse, WriteIds, code
 
 use crate::transport::error::{STORAGE_FULL, TransportError};
 
-/// The longest answer that is read: a page of 4 MiB, with room.
+/// The greatest size of an answer that is read: a page of 4 MiB, with a margin.
 const MAX_ANSWER_BYTES: usize = 32 * 1024 * 1024;
-/// The longest that a server can make a client wait.
+/// The longest time that a server can make a client wait.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 
-/// A [`ReconcileResponse`], all of which has to be there: a request may leave the write ids out, and
-/// an answer that does has acknowledged none.
+/// A [`ReconcileResponse`] with no optional fields: a request may omit the write ids, but an answer
+/// that does has acknowledged none.
 #[derive(Debug, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Reconciled {
@@ -36,10 +36,10 @@ impl From<Reconciled> for ReconcileResponse {
     }
 }
 
-/// A failure on the way.
+/// Converts a network failure to an error.
 pub(super) fn network(error: reqwest::Error) -> TransportError {
     use std::error::Error as _;
-    // The URL of the error may hold what is nobody's business.
+    // The URL in the error may contain confidential parts.
     let error = error.without_url();
     let mut reason = error.to_string();
     let mut source = error.source();
@@ -61,7 +61,7 @@ async fn body(call: &'static str, mut response: Response) -> Result<Vec<u8>, Tra
     Ok(body)
 }
 
-/// Gives an answer that says that it is one; anything else as the error that it is.
+/// Returns an answer with a success status; converts any other status to its error.
 pub(super) async fn check_status(
     call: &'static str,
     response: Response,
@@ -91,12 +91,12 @@ fn failure(
     }
 }
 
-/// Reads an answer that came whole, for a transport of one's own: what [`crate::HttpTransport`]
-/// makes of it. `call` names the call in errors, `retry_after` is the header of that name.
+/// Reads a complete answer as [`crate::HttpTransport`] does, for custom transports. `call` names
+/// the call in errors, `retry_after` is the header of that name.
 ///
 /// # Errors
-/// What the status and the body say; [`TransportError::MalformedResponse`] if they are none of the
-/// protocol's.
+/// The error that status and body describe; [`TransportError::MalformedResponse`] if they do not
+/// follow the protocol.
 pub fn read_answer<T: DeserializeOwned>(
     call: &'static str,
     status: u16,
@@ -135,7 +135,7 @@ fn unreadable(
     }
 }
 
-/// An error body as what the client does with it.
+/// Converts an error body to the error that the client acts upon.
 pub(super) fn refused(
     call: &'static str,
     status: u16,
@@ -188,7 +188,7 @@ pub(super) fn refused(
     }
 }
 
-/// A detail of an error that may be missing or `null`.
+/// Reads a detail of an error that may be missing or `null`.
 fn optional<T: DeserializeOwned>(
     call: &'static str,
     details: &serde_json::Map<String, Value>,
@@ -234,7 +234,7 @@ pub(super) fn skipped(
     offset: u64,
 ) -> Result<u64, TransportError> {
     match response.status() {
-        // Whoever answers may ignore that only a part is wanted.
+        // A server may ignore the range and answer with the whole content.
         StatusCode::OK => Ok(offset),
         StatusCode::PARTIAL_CONTENT if offset > 0 => {
             let range = response.headers().get(CONTENT_RANGE).and_then(|v| v.to_str().ok());
@@ -251,7 +251,7 @@ pub(super) fn skipped(
     }
 }
 
-/// Reads an answer of the protocol's form.
+/// Parses an answer of the protocol.
 pub(super) async fn read<T: DeserializeOwned>(
     call: &'static str,
     response: Response,
@@ -289,11 +289,11 @@ pub(super) fn parse<T: DeserializeOwned>(
     })
 }
 
-/// The longest answer whose fields are tried one by one.
+/// The greatest size of an answer whose fields are tried one by one.
 const MAX_TRIED_BYTES: usize = 64 * 1024;
 
-/// The field with another value of which the answer would be one: those of a part that is written flat
-/// are read without their names.
+/// Finds the field whose value makes the answer invalid, by trying other values: serde reports no
+/// name for fields of a flattened part.
 fn culprit<T: DeserializeOwned>(body: &[u8]) -> Option<String> {
     if body.len() > MAX_TRIED_BYTES {
         return None;
@@ -311,8 +311,8 @@ fn culprit<T: DeserializeOwned>(body: &[u8]) -> Option<String> {
     fields.keys().take(64).find(is_it).cloned()
 }
 
-/// The field that an error is about: its path, and below that the field that the object at the path
-/// lacks or has wrong.
+/// Returns the field that an error concerns: the error's path, and the field of the object there
+/// that is missing or wrong.
 fn field_of(path: &serde_path_to_error::Path, below: Option<&str>) -> Option<String> {
     // A step that the answer breaks off in has no name.
     let path = path.to_string();
@@ -373,7 +373,7 @@ mod tests {
         assert_eq!(refused("<html>"), "body");
     }
 
-    /// Every value in `json`, as the client names it and as `serde_json` finds it.
+    /// Collects every value in `json`, with the client's name for it and its JSON pointer.
     fn places(value: &Value, name: &str, pointer: &str, found: &mut Vec<(String, String)>) {
         if !name.is_empty() {
             found.push((name.to_owned(), pointer.to_owned()));
@@ -395,8 +395,8 @@ mod tests {
         }
     }
 
-    /// Takes each field of an answer out, and makes each of another type: if the answer is refused,
-    /// that field is named. Returns how many were refused.
+    /// Removes each field of an answer, and changes the type of each: if the answer is rejected,
+    /// the error must name that field. Returns the number of rejected answers.
     fn every_field<T: DeserializeOwned + std::fmt::Debug>(sample: Value) -> usize {
         parse::<T>("test", sample.to_string().as_bytes()).unwrap();
         let (mut found, mut refused) = (Vec::new(), 0);
@@ -409,7 +409,8 @@ mod tests {
                 if let Err(TransportError::MalformedResponse { field, reason, .. }) =
                     parse::<T>("test", without.to_string().as_bytes())
                 {
-                    // What is left of an encrypted form without its payload is what is wrong.
+                    // Without its payload, the other fields of an encrypted form are the malformed
+                    // ones.
                     let part = key == "encryptedPayload" && field.ends_with("keyEpoch");
                     assert!(part || field == name, "{name} is not there: {field}, {reason}");
                     refused += 1;
@@ -421,7 +422,7 @@ mod tests {
                 *changed.pointer_mut(&pointer).unwrap() = other.clone();
                 match parse::<T>("test", changed.to_string().as_bytes()) {
                     Err(TransportError::MalformedResponse { field, reason, .. }) => {
-                        // Of another container what is in it, or missing in it, may be named.
+                        // For an object or array, the error may name a field inside it.
                         let inside = there.is_object() || there.is_array();
                         let same = field == name || inside && field.starts_with(&name);
                         assert!(same, "{name} as {other}: {field}, {reason}");

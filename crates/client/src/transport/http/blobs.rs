@@ -11,7 +11,7 @@ use super::{HttpCall, HttpTransport, answer, malformed};
 use crate::transport::error::TransportError;
 
 const CALL: &str = "readBlobs";
-/// The longest head: an error's sentence, and details that are none of a client's business.
+/// The greatest size of a head: an error's message, and details that the client ignores.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
 type Outcomes = Vec<Result<Bytes, TransportError>>;
@@ -41,8 +41,8 @@ impl HttpTransport {
     }
 }
 
-/// Takes an answer to [`crate::TransportExt::read_blobs`] apart that came whole, for a transport of
-/// one's own: one outcome for each of the blobs that were `asked` for, in their order.
+/// Parses a complete answer to [`crate::TransportExt::read_blobs`], for custom transports: one
+/// outcome for each of the `asked` blobs, in their order.
 ///
 /// # Errors
 /// [`TransportError::MalformedResponse`] if it is no such answer; [`TransportError::Network`] if it
@@ -56,12 +56,12 @@ pub fn read_blobs_answer(
     parser.finish()
 }
 
-/// Takes an answer apart as it comes; never holds more than an answer may have.
+/// A parser of an answer as it arrives; it never holds more than the limits of an answer.
 struct Parser<'a> {
     asked: &'a [BlobId],
     outcomes: Outcomes,
     rest: BytesMut,
-    /// Bytes of content so far.
+    /// The number of bytes of content read so far.
     read: usize,
 }
 
@@ -72,7 +72,7 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// Takes the next blob, if all of it is here.
+    /// Parses the next blob, if all of it has arrived.
     fn one(&mut self) -> Result<bool, TransportError> {
         let Some(end) = self.rest.iter().take(MAX_HEAD_BYTES).position(|byte| *byte == b'\n')
         else {

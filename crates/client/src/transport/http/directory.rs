@@ -1,5 +1,5 @@
-//! Calls about people: groups and organizations, their members, and the principals that the server
-//! knows.
+//! Calls about principals: groups and organizations, their members, and the principals that the
+//! server knows.
 
 use reqwest::{Method, StatusCode};
 use vfs_sync_core::access::{Principal, PrincipalType};
@@ -9,7 +9,7 @@ use vfs_sync_core::wire::{BlocksResponse, GroupsResponse, KnownResponse, Members
 use super::{HttpCall, HttpTransport, answer, malformed};
 use crate::transport::error::TransportError;
 
-/// The step of a path that names a kind of group; a user has no members, and no such route.
+/// Returns the path step of a kind of group; a user has no members, and no such route.
 const fn plural(kind: PrincipalType) -> &'static str {
     match kind {
         PrincipalType::User => "users",
@@ -19,8 +19,8 @@ const fn plural(kind: PrincipalType) -> &'static str {
 }
 
 impl HttpTransport {
-    /// Puts `member` into a group or an organization, or takes the member out; may be repeated.
-    /// Takes a token with the scope `vfs:admin`.
+    /// Adds `member` to a group or an organization, or removes the member; the call may be
+    /// repeated. It needs a token with the scope `vfs:admin`.
     ///
     /// # Errors
     /// [`TransportError::Refused`] with status `403` without the scope.
@@ -42,7 +42,7 @@ impl HttpTransport {
     }
 
     /// Lists up to `limit` (1 to 500) members of a group or an organization, ascending, after
-    /// `after`. Takes a token with the scope `vfs:admin`.
+    /// `after`. It needs a token with the scope `vfs:admin`.
     ///
     /// # Errors
     /// [`TransportError::Refused`] with status `403` without the scope.
@@ -65,7 +65,7 @@ impl HttpTransport {
         Ok(page)
     }
 
-    /// The groups and organizations that the user is a member of.
+    /// Returns the groups and organizations that the user is a member of.
     ///
     /// # Errors
     /// As any call.
@@ -73,13 +73,14 @@ impl HttpTransport {
         self.fetch(self.get("groups", self.url(&["groups"]))).await
     }
 
-    /// Blocks `owner`, or ends that; may be repeated. While it lasts, what the owner grants to the
-    /// user, or to a group of the user's, counts as if it were not there; the owner is not notified.
+    /// Sets or clears a block of `owner`; the call may be repeated. While the block is set, the
+    /// owner's grants to the user, or to a group of the user's, have no effect; the owner is not
+    /// notified.
     ///
     /// # Errors
     /// [`TransportError::Refused`] with status `400` for the user's own id, or beyond
     /// [`MAX_BLOCKED_OWNERS`](vfs_sync_core::limits::MAX_BLOCKED_OWNERS); with `404` from a server
-    /// that keeps no such list.
+    /// without blocks.
     pub async fn set_block(&self, owner: &UserId, blocked: bool) -> Result<(), TransportError> {
         let url = self.url(&["blocks", owner.as_str()]);
         let method = if blocked { Method::PUT } else { Method::DELETE };
@@ -99,7 +100,7 @@ impl HttpTransport {
         self.fetch(self.get("blocks", self.url(&["blocks"]))).await
     }
 
-    /// Asks if the server knows of a principal: a user who has written something, a group or an
+    /// Asks whether the server knows a principal: a user who has written something, or a group or
     /// organization that has members.
     ///
     /// # Errors

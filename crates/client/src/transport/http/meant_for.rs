@@ -10,42 +10,42 @@ use vfs_sync_core::wire::{user_header, user_of_header};
 
 use crate::transport::error::TransportError;
 
-/// The user that a transport is bound to, if it is one of a replica, for a transport of one's own too:
-/// what its requests say, and which answers it may take in.
+/// The user that a transport is bound to, if it belongs to a replica. It determines the user that
+/// requests name, and the answers that the client may accept. Custom transports may use it too.
 #[derive(Debug, Default)]
 pub struct MeantFor {
     user: OnceLock<UserId>,
-    /// True if the server named the user in its last answer that counts: such a server refuses a
+    /// True if the server named the user in its last relevant answer: such a server rejects a
     /// mismatch by itself.
     named: AtomicBool,
 }
 
 impl MeantFor {
-    /// Binds it to a user, as [`crate::Transport::bind_user`] says.
+    /// Binds the transport to a user, as [`crate::Transport::bind_user`] describes.
     ///
     /// # Errors
-    /// The user that it is bound to already, if that is another.
+    /// The user to which it is already bound, if it is another.
     pub fn bind(&self, user: &UserId) -> Result<(), UserId> {
         let bound = self.user.get_or_init(|| user.clone());
         if bound == user { Ok(()) } else { Err(bound.clone()) }
     }
 
-    /// The user that it is bound to.
+    /// Returns the user that the transport is bound to.
     #[must_use]
     pub fn user(&self) -> Option<&UserId> {
         self.user.get()
     }
 
-    /// Returns the value of [`USER_HEADER`](vfs_sync_core::wire::USER_HEADER) that every request
-    /// carries; none while it is bound to nobody.
+    /// Returns the value of [`USER_HEADER`](vfs_sync_core::wire::USER_HEADER) for every request;
+    /// `None` while the transport is bound to no user.
     #[must_use]
     pub fn header(&self) -> Option<String> {
         self.user.get().map(user_header)
     }
 
-    /// Checks that an answer is for the user. `named` is its header `vfs-sync-user`; `owner` is whom the
-    /// token says it is of, which counts where the server names nobody. An answer from before the server
-    /// knew whose the token is, or from something on the way, passes: nothing in it is taken in.
+    /// Checks that an answer is for the user. `named` is its header `vfs-sync-user`; `owner` is the
+    /// token's user, which counts if the server names none. An answer that was made before the
+    /// server knew the token's user, or by a proxy, passes: the client takes no data from it.
     ///
     /// # Errors
     /// [`TransportError::WrongUser`].
@@ -70,15 +70,15 @@ impl MeantFor {
         Err(TransportError::WrongUser { expected: expected.clone(), actual })
     }
 
-    /// Returns true if data may be given to the server with a token of `owner`: the token is the
-    /// user's, or the server refuses a mismatch.
+    /// Returns true if a request with a token of `owner` may send data to the server: the token is
+    /// the user's, or the server rejects a mismatch.
     pub(super) fn may_give(&self, owner: Option<&UserId>) -> bool {
         self.user.get().is_none_or(|user| owner == Some(user)) || self.named.load(Ordering::Relaxed)
     }
 }
 
-/// Reads the `sub` of a token, if it is a JWT that has one. Nothing is verified: it is for showing, and
-/// for servers that do not say whose a token is.
+/// Reads the `sub` of a token, if it is a JWT that has one. The token is not verified: the result
+/// is for display, and for servers that do not name a token's user.
 #[must_use]
 pub fn token_subject(token: &str) -> Option<String> {
     let payload = token.split('.').nth(1)?;

@@ -1,4 +1,4 @@
-//! Streams that stand still, or as good as.
+//! Detects streams that are stalled or nearly so.
 
 use std::io::{Error, ErrorKind};
 use std::time::Duration;
@@ -7,8 +7,8 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use tokio::time::{Instant, timeout};
 
-/// The same bytes; an error once less than `least` of them came in a `window` of waiting for
-/// them. The time that the reader takes does not count.
+/// Returns the stream; it fails once fewer than `least` bytes arrived in a `window` of waiting for
+/// them. The reader's own time does not count.
 pub(super) fn min_throughput(
     bytes: impl Stream<Item = Result<Bytes, Error>> + Send,
     least: u64,
@@ -46,7 +46,7 @@ mod tests {
 
     const WINDOW: Duration = Duration::from_secs(60);
 
-    /// `count` chunks of `size` bytes, each `every` after the one before.
+    /// Returns `count` chunks of `size` bytes, one after every `every`.
     fn trickle(
         count: usize,
         size: usize,

@@ -104,7 +104,7 @@ impl HttpTransport {
     }
 }
 
-/// Returns once nothing more was taken for as long as `window`.
+/// Returns once nothing more was read for the time `window`.
 async fn stands_still(sent: &AtomicU64, window: Duration) {
     let mut before = None;
     loop {

@@ -1,10 +1,9 @@
-//! The user that requests are meant for, and whose the answers are: the one way on which a request
-//! leaves and an answer comes in.
+//! Checks the user of requests and answers, in the one function through which all of them pass.
 //!
-//! A replica belongs to its user. Each request names that user, and a server refuses a token of another
-//! before it does anything else. Servers of earlier versions do not look at the name and do not give one
-//! back. With those the token itself has to say that it is the user's, as the JWTs that such servers
-//! take can; otherwise nothing is sent to them and no answer of theirs is taken in.
+//! A replica belongs to its user. Each request names that user, and a server rejects a token of
+//! another user before anything else. Servers of earlier versions ignore the name and do not return
+//! one. With those the token itself has to name the user, as the JWTs that such servers use do;
+//! otherwise the client sends no data to them and takes none from their answers.
 
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{RequestBuilder, Response, StatusCode};
@@ -15,7 +14,7 @@ use super::meant_for::token_subject;
 use super::{Gives, HttpTransport, answer};
 use crate::transport::error::TransportError;
 
-/// A token, and the user that it says it is of.
+/// A token, and the user that it names.
 struct Bearer {
     value: HeaderValue,
     owner: Option<UserId>,
@@ -31,8 +30,8 @@ impl HttpTransport {
         Ok(Bearer { value, owner })
     }
 
-    /// Sends a request with a token and the user that it is meant for. Returns an answer that is for that
-    /// user, or that is nobody's.
+    /// Sends a request with a token and the user that it is meant for. Returns an answer that is
+    /// for that user, or that names no user.
     pub(super) async fn exchange(
         &self,
         request: RequestBuilder,
@@ -46,7 +45,7 @@ impl HttpTransport {
         self.send_as(&bearer, request).await
     }
 
-    /// Asks the server whose the token is, by a call that gives and changes nothing.
+    /// Asks the server for the token's user, by a call that neither sends nor changes data.
     async fn ask_whose(&self, bearer: &Bearer) -> Result<(), TransportError> {
         let url = self.url(&["limits"]);
         let request = self.http.get(url).timeout(self.config.request_timeout);
@@ -69,7 +68,7 @@ impl HttpTransport {
         }
         let response = request.send().await.map_err(answer::network)?;
         let named = response.headers().get(USER_HEADER);
-        // What is no text names nobody, and is not the absence of a name.
+        // A header that is no text names no user, but counts as present.
         let named = named.map(|value| value.to_str().unwrap_or_default());
         let status = response.status().as_u16();
         self.meant_for.check(status, named, bearer.owner.as_ref()).map(|()| response)

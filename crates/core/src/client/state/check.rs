@@ -1,4 +1,4 @@
-//! Reading an exported state: every refusal names field, element and reason.
+//! Reads an exported state: each error names the field, the element and the reason.
 
 use std::collections::BTreeSet;
 use std::hash::Hash;
@@ -133,7 +133,7 @@ impl Fields {
     }
 }
 
-/// Finds the first element whose key came before.
+/// Finds the first element whose key occurred before.
 fn check_unique<K: Ord + Hash>(
     field: &str,
     reason: &str,
@@ -226,7 +226,7 @@ fn check_queue(state: &ReplicaState) -> Result<(), Violation> {
     check_unique("rejected", "has the opId of another", ids)
 }
 
-/// Raises the next write id above all that are in use.
+/// Raises the next write id above all write ids in use.
 fn raise_next_write_id(mut state: ReplicaState) -> ReplicaState {
     let queued = state.queue.iter().map(|one| one.operation.write_id).max();
     let reconciled = state

@@ -21,7 +21,7 @@ use crate::operation::Operation;
 use crate::time::Timestamp;
 use crate::wire::{PushReason, ReconcileState, WriteIds};
 
-/// A cursor spelt out, for people to compare.
+/// A cursor in readable form, for people to compare.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct CursorForm {

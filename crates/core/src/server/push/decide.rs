@@ -1,4 +1,4 @@
-//! Deciding a push: every rule of the protocol that a server applies to an operation.
+//! Decides a push: every rule of the protocol that a server applies to an operation.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,13 +23,14 @@ use crate::wire::{PushReason, PushResponse, PushResult, PushStatus};
 pub struct Decided {
     /// The answer to the push.
     pub response: PushResponse,
-    /// The changes to propagate and to write before the answer is given.
+    /// The changes to propagate, and to write before the server answers.
     pub propagation: FeedPropagation,
 }
 
-/// Decides every operation of `batch`, in order, against `rows` and what came before in the batch.
+/// Decides every operation of `batch`, in order, against `rows` and the earlier operations of the
+/// batch.
 ///
-/// `rows` must have all that [`PushBatch::needs`] asked for; `now` is the server's clock.
+/// `rows` must contain all rows that [`PushBatch::needs`] asked for; `now` is the server's clock.
 #[must_use]
 pub fn decide(batch: &PushBatch, rows: Rows, now: Timestamp) -> Decided {
     let mut decider = Decider::new(batch, rows, now);
@@ -52,7 +53,7 @@ pub fn decide(batch: &PushBatch, rows: Rows, now: Timestamp) -> Decided {
     Decided { response, propagation: decider.finish() }
 }
 
-/// The reason why an operation sets nothing.
+/// The reasons why an operation sets nothing.
 pub(super) enum Refusal {
     /// The operation is invalid and does not use up its write id.
     Invalid(PushReason, Option<String>),
@@ -93,12 +94,12 @@ pub(super) struct Decider<'a> {
     changed_items: BTreeSet<ItemId>,
     changed_links: BTreeSet<LinkKey>,
     changes: Changes,
-    /// The greatest write id used, the batch included.
+    /// The greatest write id used, including those of this batch.
     last_write_id: Option<WriteId>,
-    /// Rejected operations above the last write id: once a later one is used, a retry must find
-    /// these again.
+    /// Rejected operations above the last write id. Once the replica uses a later write id, a retry
+    /// must find these again.
     refused: Vec<AcceptedOp>,
-    /// Ids that this batch could not create because an item in another tree has them.
+    /// Ids that this batch could not create because an item in another realm has them.
     taken: BTreeSet<ItemId>,
 }
 
@@ -172,8 +173,8 @@ impl<'a> Decider<'a> {
     }
 
     /// Records the operations rejected below `used`, which the replica's last write id now covers.
-    /// If the answer is lost, their retry would otherwise be taken for stale, and everything after
-    /// them for new.
+    /// Without the record, and with the answer lost, the server would take their retry for stale
+    /// and everything after them for new.
     fn settle_refused(&mut self, used: WriteId) {
         let (mut behind, ahead): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.refused).into_iter().partition(|one| one.write_id < used);
@@ -192,9 +193,9 @@ impl<'a> Decider<'a> {
         }
     }
 
-    /// Returns whether `op` names an item that its author creates, here or earlier in the batch, by
-    /// the id of an item in another tree: what is written for the one item never reaches those who
-    /// see the other.
+    /// Returns whether `op` names an item that its author creates, now or earlier in the batch,
+    /// under an id that an item in another realm has. A write meant for the created item must never
+    /// reach the readers of the other one.
     fn is_of_a_taken_id(&mut self, op: &Operation) -> bool {
         let named = [Some(&op.item_id), op.parent()];
         let mut is_taken = named.into_iter().flatten().any(|id| self.taken.contains(id));
@@ -231,7 +232,7 @@ impl<'a> Decider<'a> {
         }
     }
 
-    /// The write that `op` is to a register of `realm`.
+    /// Returns the write that `op` makes to a register of `realm`.
     pub(super) fn write(&self, op: &Operation, realm: &UserId) -> Write {
         let author = Author {
             user: self.batch.user.clone(),
@@ -351,8 +352,8 @@ impl<'a> Decider<'a> {
         Ok(stamp.authored_at)
     }
 
-    /// Checks the requirements of a link or a move: rights, and ends that are live or that it
-    /// brings back.
+    /// Checks the requirements of a link or a move: the user's rights, and that each end is live or
+    /// is brought back by `op`.
     fn check_ends(&self, op: &Operation, parent: &ItemId) -> Result<(UserId, Write), Refusal> {
         let container = self.permitted(parent, AccessLevel::Write)?;
         let child = self.permitted(&op.item_id, AccessLevel::Read)?;
@@ -462,8 +463,7 @@ impl<'a> Decider<'a> {
         self.rows.moves.get(&(child.clone(), realm.clone()))?.as_ref()
     }
 
-    /// Sets a link's register if the write supersedes it; returns the time that the register then
-    /// has.
+    /// Sets a link's register if the write supersedes it; returns the register's new time.
     pub(super) fn set_link(
         &mut self,
         op: &Operation,
@@ -500,7 +500,7 @@ impl<'a> Decider<'a> {
         self.rows.items.insert(id.clone(), Some(item));
     }
 
-    /// Marks what hangs around an item that appears or disappears.
+    /// Marks the surroundings of an item that appears or disappears.
     pub(super) fn touch_around(&mut self, op: &Operation, id: &ItemId) {
         let mut keys: Vec<EntryKey> = Vec::new();
         self.rows.keys_around(id, |_| true, &mut keys);
@@ -526,8 +526,8 @@ impl<'a> Decider<'a> {
     }
 }
 
-/// Sets the fields of `upsert` and "not deleted"; returns the greatest time that a register then
-/// has, or `None` if no register changed.
+/// Sets the fields of `upsert` and clears "deleted"; returns the register's greatest new time, or
+/// `None` if no register changed.
 fn merge(
     fields: &mut ItemFields,
     upsert: &Upsert,
@@ -537,7 +537,7 @@ fn merge(
     Ok(live.max(merge_fields(fields, upsert, write)?))
 }
 
-/// [`merge`] without "not deleted".
+/// Works as [`merge`], but leaves "deleted" unchanged.
 fn merge_fields(
     fields: &mut ItemFields,
     upsert: &Upsert,

@@ -7,8 +7,9 @@ use crate::id::{ItemId, UserId};
 use crate::register::Item;
 
 impl Rows {
-    /// The user's access to an item: as its owner, or the greatest of the grants to the user, or to a
-    /// group of the user's, on it or on anything that it hangs under in its realm.
+    /// Returns the user's access to an item: `admin` for its owner, else the greatest level among
+    /// the grants to the user and the user's groups, on the item or on any of its ancestors in the
+    /// realm.
     pub(super) fn level(&self, user: &UserId, id: &ItemId) -> Option<AccessLevel> {
         let owner = &self.item(id)?.owner;
         if owner == user {
@@ -34,7 +35,7 @@ impl Decider<'_> {
         self.rows.level(&self.batch.user, id)
     }
 
-    /// The item, if the user has at least `needed` of it.
+    /// Returns the item if the user has at least the level `needed` on it.
     pub(super) fn permitted(&self, id: &ItemId, needed: AccessLevel) -> Result<&Item, Refusal> {
         let item = self.rows.item(id).filter(|item| !item.is_purged()).ok_or(UNKNOWN_ITEM)?;
         match self.level(id) {
@@ -44,8 +45,8 @@ impl Decider<'_> {
         }
     }
 
-    /// The item, if the user may delete it: as its admin; or with `write`, where it hangs under
-    /// something of its realm and the user may write all that it hangs under.
+    /// Returns the item if the user may delete it: with `admin`; or with `write`, if the item has
+    /// containers in its realm and the user may write all of them.
     pub(super) fn deletable(&self, id: &ItemId) -> Result<&Item, Refusal> {
         let item = self.permitted(id, AccessLevel::Write)?;
         let mut parents = self.rows.parents(id).peekable();
@@ -59,7 +60,7 @@ impl Decider<'_> {
     }
 
     /// Returns whether the user may hang `child` under `parent` in the same realm: with only
-    /// `write`, no grant may reach `child` that does not reach it already.
+    /// `write`, no grant may reach `child` through the new link that does not reach it already.
     pub(super) fn may_reorganise(&self, parent: &ItemId, child: &ItemId) -> bool {
         match self.level(child) {
             Some(AccessLevel::Admin) => true,

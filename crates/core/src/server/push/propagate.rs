@@ -1,15 +1,15 @@
-//! Propagates a transaction's changes to the feeds of everybody who sees them.
+//! Propagates a transaction's changes to the feeds of all users who see them.
 //!
-//! An item's audience is everybody but its owner who may see it: those to whom it is granted, and
-//! the audiences of the live items that it hangs under in its realm. Where a grant, a link or a
-//! deletion changed, the audience is recomputed; if it changed, so are the audiences of what hangs
-//! under the item, and so on downwards. To a user who blocks the owner, grants give nothing. Items
-//! whose audience cannot have changed are not visited. Links of a realm make no cycle, so this
-//! ends, whatever the order.
+//! An item's audience is every user except its owner who may see it: the users to whom it is
+//! granted, and the audiences of the live containers that it hangs under in its realm. Where a
+//! grant, a link or a deletion changed, the audience is recomputed; if it changed, so are the
+//! audiences of the item's children, and so on downwards. An owner's grants have no effect on users
+//! who block the owner. Items whose audience cannot have changed are not visited. Links of a realm
+//! form no cycle, so this ends, whatever the order.
 //!
-//! Then every feed gets what its user sees otherwise than before. Whether a user sees a shortcut
-//! depends on another realm, which is not locked: that is read only under the user's feed head,
-//! so that of two transactions that make the two ends visible the later sees the earlier.
+//! Then every feed gets the differences in its user's view. Whether a user sees a shortcut depends
+//! on another realm, which is not locked. That realm is read only under the user's feed head: if
+//! two transactions make the two ends visible, the later one sees the earlier one's change.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,8 +25,8 @@ static NOBODY: Audience = Audience::new();
 /// The keys ([`EntryKey::to_bytes`]) that each user's feed shows as present.
 pub type PresentInFeed = BTreeMap<UserId, Set<Vec<u8>>>;
 
-/// A transaction's changes on their way to the feeds. [`FeedPropagation::step`] begins; each
-/// [`Step`] says what the transaction has to do, and is resumed with the result.
+/// A transaction's changes on their way to the feeds. [`FeedPropagation::step`] returns the first
+/// [`Step`]; each step names the transaction's next action, and its result resumes the propagation.
 #[derive(Debug, Clone)]
 pub struct FeedPropagation {
     rows: Rows,
@@ -36,7 +36,7 @@ pub struct FeedPropagation {
     started: bool,
     /// Users whose access to anything may change.
     concerned: BTreeSet<UserId>,
-    /// Items whose audience is loaded whole; of others it is loaded for those concerned.
+    /// Items whose whole audience is loaded; for others, only the part of the users in `concerned`.
     whole: Set<ItemId>,
     /// Items whose audience is to be recomputed.
     frontier: BTreeSet<ItemId>,
@@ -46,7 +46,7 @@ pub struct FeedPropagation {
     plan: BTreeMap<UserId, Vec<Planned>>,
 }
 
-/// A key that a user's feed may have to show, with the user's level on it if they see it.
+/// A key for a user's feed: shown with the user's level on it, or retracted if they do not see it.
 #[derive(Debug, Clone)]
 struct Planned {
     key: EntryKey,
@@ -58,16 +58,16 @@ struct Planned {
 pub enum Step {
     /// Rows are to be loaded.
     Load(Load),
-    /// The readers' feed heads are to be locked, until the transaction ends.
+    /// The readers' feed heads are to be locked until the transaction ends.
     LockHeads(LockHeads),
-    /// The feeds are to be asked, under their heads, which keys they show.
+    /// The feeds are to be searched for keys that they show, under the locks of their heads.
     LookUp(LookUp),
-    /// The changes are to be written: all is decided.
+    /// The changes are to be written: the decision is complete.
     Write(Box<Changes>),
 }
 
 impl Step {
-    /// Returns the number of items involved so far: the work that follows the step grows with it.
+    /// Returns the number of items involved so far: the work after the step grows with it.
     #[must_use]
     pub fn size(&self) -> usize {
         match self {
@@ -79,7 +79,7 @@ impl Step {
     }
 }
 
-/// The rows that a propagation needs to go on.
+/// A request for the rows that the propagation needs next.
 #[derive(Debug)]
 pub struct Load {
     needs: Box<Needs>,
@@ -94,7 +94,7 @@ impl Load {
         &self.needs
     }
 
-    /// Goes on with the rows that were found.
+    /// Continues with the rows that were found.
     #[must_use]
     pub fn resume(self, found: Rows) -> Step {
         let Self { needs, heads_are_locked, mut propagation } = self;
@@ -117,7 +117,7 @@ impl LockHeads {
         &self.readers
     }
 
-    /// Goes on once the heads are locked.
+    /// Continues once the heads are locked.
     #[must_use]
     pub fn resume(self) -> Step {
         let mut propagation = self.propagation;
@@ -131,7 +131,7 @@ impl LockHeads {
     }
 }
 
-/// Keys that users no longer see: those that their feeds show are to be retracted.
+/// Keys that users no longer see; those that their feeds show are to be retracted.
 #[derive(Debug)]
 pub struct LookUp {
     keys: BTreeMap<UserId, Vec<Vec<u8>>>,
@@ -145,7 +145,7 @@ impl LookUp {
         &self.keys
     }
 
-    /// Goes on with those of the keys that the feeds show as present.
+    /// Continues with `present`, the keys that the feeds show as present.
     #[must_use]
     pub fn resume(self, present: &PresentInFeed) -> Step {
         self.propagation.finish(present)
@@ -192,7 +192,7 @@ impl FeedPropagation {
         Box::new(self).next()
     }
 
-    /// Computes audiences as far as the loaded rows allow.
+    /// Computes as many audiences as the loaded rows allow.
     fn next(mut self: Box<Self>) -> Step {
         if let Some(needs) = self.needs() {
             let needs = Box::new(needs);
@@ -207,7 +207,7 @@ impl FeedPropagation {
         Step::LockHeads(LockHeads { readers, propagation: self })
     }
 
-    /// Finds out what each reader sees now, and which keys the feeds may have to retract.
+    /// Determines what each reader sees now, and which keys the feeds may have to retract.
     fn look_up(mut self: Box<Self>) -> Step {
         let keys = self.possible_removals();
         if keys.is_empty() {
@@ -222,7 +222,7 @@ impl FeedPropagation {
         self.rows.access.len()
     }
 
-    /// Returns the rows that it takes to go on; `None` once all audiences are computed.
+    /// Returns the rows that are needed next; `None` once all audiences are computed.
     fn needs(&mut self) -> Option<Needs> {
         if !self.started {
             let mut needs = self.needs_of_roots();
@@ -242,7 +242,8 @@ impl FeedPropagation {
         None
     }
 
-    /// The audiences of all that was touched, and the members of the groups that are concerned.
+    /// Returns the needs of the first round: the audiences of all touched items, and the members of
+    /// the groups concerned.
     fn needs_of_roots(&self) -> Needs {
         let mut needs = Needs::default();
         for key in self.views.keys() {
@@ -270,7 +271,7 @@ impl FeedPropagation {
         needs
     }
 
-    /// Determines the users concerned and the items to begin with.
+    /// Determines the users concerned and the first items to recompute.
     fn start(&mut self) {
         self.started = true;
         let mut concerned: BTreeSet<UserId> = BTreeSet::new();
@@ -288,7 +289,8 @@ impl FeedPropagation {
         }
         self.whole = self.rows.access.keys().cloned().collect();
         let seen = |id: &ItemId| self.rows.access.get(id).is_some_and(|them| !them.is_empty());
-        // What appears or goes by a deletion or its end has its grants and links touched with it.
+        // Where an item appears or disappears by a deletion or its end, its grants and links are
+        // touched too.
         for key in self.views.keys() {
             match key {
                 EntryKey::Grant { item, .. } => {
@@ -357,7 +359,7 @@ impl FeedPropagation {
         self.after.get(id).or_else(|| self.rows.access.get(id)).unwrap_or(&NOBODY)
     }
 
-    /// An item's audience by its grants and its parents' audiences.
+    /// Computes an item's audience from its grants and its parents' audiences.
     fn recompute(&self, id: &ItemId) -> Audience {
         let mut next = self.audience(id).clone();
         next.retain(|user, _| !self.concerned.contains(user));
@@ -384,7 +386,7 @@ impl FeedPropagation {
         next
     }
 
-    /// The end of a shortcut whose realm is locked.
+    /// Returns the end of a shortcut whose realm is locked.
     fn locked_end<'a>(&self, parent: &'a ItemId, child: &'a ItemId) -> &'a ItemId {
         let locked = |id| self.rows.item(id).is_some_and(|i| self.rows.realms.contains(&i.owner));
         if locked(parent) { parent } else { child }
@@ -464,8 +466,8 @@ impl FeedPropagation {
         plan
     }
 
-    /// Returns the rows that say who sees the other ends of shortcuts, to be read under the readers'
-    /// heads; `None` if there are none.
+    /// Returns the rows that tell who sees the other ends of shortcuts, to be read under the
+    /// readers' heads; `None` if there are none.
     fn needs_under_heads(&mut self) -> Option<Needs> {
         let mut ends: BTreeSet<ItemId> = BTreeSet::new();
         for planned in self.plan.values().flatten() {
@@ -520,8 +522,8 @@ impl FeedPropagation {
         }
     }
 
-    /// Returns whether the user's view of `key` before the transaction is known: the owner's view
-    /// of their realm is.
+    /// Returns whether the user's view of `key` before the transaction is known: it is for the
+    /// owner of a locked realm.
     fn is_own(&self, key: &EntryKey, user: &UserId) -> bool {
         let id = match key {
             EntryKey::Link { parent, child } if self.rows.is_shortcut(parent, child) => {
@@ -549,12 +551,12 @@ impl FeedPropagation {
             }
         }
         self.plan = plan;
-        // A database finds what lies together together.
+        // A database reads adjacent keys faster together.
         removals.values_mut().for_each(|keys| keys.sort_unstable());
         removals
     }
 
-    /// Returns the changes to write, with the entries of each feed; `present` has those of
+    /// Returns the changes to write, with the entries of each feed; `present` has the keys of
     /// [`FeedPropagation::possible_removals`] that the feeds show.
     fn finish(mut self: Box<Self>, present: &PresentInFeed) -> Step {
         let mut feed: BTreeMap<UserId, Vec<Addition>> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! Deletions, decided by what their author saw, and what brings an item back.
+//! Decides deletions by what their author had seen, and which items come back.
 
 use std::collections::BTreeSet;
 
@@ -15,8 +15,8 @@ use crate::time::Timestamp;
 use crate::wire::AttachRequest;
 
 impl Rows {
-    /// Returns the keys whose marks show whether somebody changed an item: itself, its contents,
-    /// the links to it and those from it to live items.
+    /// Returns the keys whose marks show whether somebody changed an item: the item, its contents,
+    /// the links to it, and its links to live items.
     fn keys_of_sight(&self, id: &ItemId) -> Vec<EntryKey> {
         let present = |key: &&LinkKey| self.is_linked(key);
         let above = self.links_above(id).iter().filter(present);
@@ -29,15 +29,15 @@ impl Rows {
         std::iter::once(EntryKey::Item(id.clone())).chain(contents).chain(links).collect()
     }
 
-    /// Returns the counter up to which an author with `basis` has seen the feed, if somebody other
-    /// than `replica` changed anything after that.
+    /// Returns the counter up to which an author with `basis` has seen the feed, if any replica
+    /// except `replica` changed something after it.
     fn unseen_from(&self, basis: &Basis, replica: &ReplicaId) -> Option<u64> {
         let tail = self.tail.as_ref()?;
         let seen = tail.seen(basis);
         (tail.mark.by_others(replica) > seen).then_some(seen)
     }
 
-    /// Returns whether somebody other than `replica` changed the item after the author with `basis`
+    /// Returns whether any replica except `replica` changed the item after the author with `basis`
     /// saw it.
     fn is_unseen(&self, id: &ItemId, basis: &Basis, replica: &ReplicaId) -> bool {
         let Some(seen) = self.unseen_from(basis, replica) else { return false };
@@ -47,11 +47,11 @@ impl Rows {
         })
     }
 
-    /// Adds the deleted containers of the items in `back`, if they hang under no live one, up to
-    /// the first live container or one that `take` rejects.
+    /// Adds the deleted containers of those items in `back` that have no live container, up to the
+    /// first live container or one that `take` rejects.
     fn add_containers(&self, back: &mut BTreeSet<ItemId>, take: impl Fn(&ItemId) -> bool) {
-        // What was asked for counts as live; what is found on the way does not, so that the order
-        // in which it is found does not matter.
+        // The requested items count as live; items found on the way do not, so that the order in
+        // which they are found does not matter.
         let live = back.clone();
         let mut open: Vec<ItemId> = back.iter().cloned().collect();
         while let Some(at) = open.pop() {
@@ -73,7 +73,7 @@ impl Rows {
 }
 
 impl Decider<'_> {
-    /// Returns whether the item of a deletion changed in a way that its author had not seen.
+    /// Returns whether a deletion's author had not seen some change of the item.
     pub(super) fn is_unseen(&self, op: &Operation, basis: &Basis) -> bool {
         self.rows.is_unseen(&op.item_id, basis, &op.replica_id)
     }
@@ -87,8 +87,8 @@ impl Decider<'_> {
         ends.filter(|id| self.rows.is_deleted(id)).cloned().collect()
     }
 
-    /// Brings back those of `items` that are deleted, and the deleted containers that they then hang
-    /// under, as far as the author may write them. Nothing without a basis.
+    /// Brings back the deleted ones of `items`, and the deleted containers above them, as far as
+    /// the author may write them. Without a basis, it does nothing.
     pub(super) fn bring_back(&mut self, op: &Operation, items: &BTreeSet<ItemId>) {
         if op.basis.is_none() {
             return;
@@ -100,8 +100,8 @@ impl Decider<'_> {
         self.undelete(op, back);
     }
 
-    /// An item stays against the will of `op`, which deletes it: so do the containers that it hangs
-    /// under, where the same replica deleted them.
+    /// Brings back the containers that the same replica deleted, above an item that `op` failed to
+    /// delete.
     pub(super) fn bring_back_around(&mut self, op: &Operation) {
         let user = &self.batch.user;
         let deleted_here = |id: &ItemId| {
@@ -159,7 +159,7 @@ impl Revival {
         Some(Self { batch })
     }
 
-    /// The rows that it takes and `rows` does not have yet; `None` once it has them all.
+    /// Returns the rows that the revival needs and `rows` lacks; `None` once it has all of them.
     #[must_use]
     pub fn needs(&self, rows: &Rows) -> Option<Needs> {
         self.batch.needs(rows)
@@ -194,15 +194,15 @@ impl Revival {
 }
 
 impl PushBatch {
-    /// Adds the rows that show whether deletions are of what their authors saw, and the
-    /// surroundings of the items that come back.
+    /// Adds the rows that show what the authors of deletions had seen, and the surroundings of the
+    /// items that come back.
     pub(super) fn add_seen(&self, rows: &Rows, needs: &mut Needs) {
         let deletes = |op: &&Operation| op.action == Action::Delete;
         let going: Set<&ItemId> = self.operations().filter(deletes).map(|op| &op.item_id).collect();
         let is_gone = |id: &ItemId| going.contains(id) || rows.is_deleted(id);
         let mut back: BTreeSet<&ItemId> = BTreeSet::new();
-        // By one operation with a basis everything above its item comes back, links that others of the
-        // batch make included.
+        // One operation with a basis brings back everything above its item, through links that
+        // other operations of the batch create too.
         let revives = self.operations().any(|op| op.basis.is_some());
         for op in self.operations() {
             match (&op.action, &op.basis) {

@@ -1,9 +1,10 @@
-//! The rows that go into a decision, and the row changes that come out of it.
+//! The rows that a decision reads, and the row changes that it produces.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Maps and sets of what a transaction loads: up to some 100,000 ids, hashed with a seed per map.
+/// Maps and sets of the rows that a transaction loads: up to some 100,000 ids, hashed with a seed
+/// per map.
 pub use foldhash::{HashMap as Map, HashSet as Set};
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +22,7 @@ use crate::wire::PushReason;
 /// The parent and the child of a link.
 pub type LinkKey = (ItemId, ItemId);
 
-/// A link as a row holds it.
+/// A link in the form of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     /// The register: true if the link is present.
@@ -43,7 +44,7 @@ pub struct Needs {
     pub moves: BTreeSet<(ItemId, UserId)>,
     /// Items whose present links (as parent and as child), grants and attachments are wanted.
     pub around: BTreeSet<ItemId>,
-    /// Items whose present links upward are wanted, in their realm, all the way.
+    /// Items whose present links to all ancestors in their realm are wanted.
     pub ancestors: BTreeSet<ItemId>,
     /// Items whose present grants are wanted.
     pub granted: BTreeSet<ItemId>,
@@ -95,7 +96,7 @@ impl Needs {
     }
 }
 
-/// The rows that were loaded. A key with `None` was looked for and not found.
+/// The rows that were loaded. A key with `None` was looked up and not found.
 #[derive(Debug, Clone, Default)]
 pub struct Rows {
     /// The greatest write id that the replica used.
@@ -128,11 +129,11 @@ pub struct Rows {
     pub groups: Map<UserId, BTreeSet<Principal>>,
     /// The marks of entries that are present in the pushing user's feed.
     pub marks: Map<EntryKey, Option<Mark>>,
-    /// The end of that feed; `None` if it has no entry.
+    /// The end of the pushing user's feed; `None` if the feed has no entry.
     pub tail: Option<Tail>,
     /// The users who block each owner: the owner's grants have no effect on them.
     pub blocks: Map<UserId, BTreeSet<UserId>>,
-    /// The realms that are locked: nothing in them changes but by this transaction.
+    /// The realms that are locked: only this transaction can change them.
     pub realms: BTreeSet<UserId>,
     /// The links, by child.
     above: Map<ItemId, Vec<LinkKey>>,
@@ -147,8 +148,8 @@ impl Rows {
         self.items.get(id)?.as_ref()
     }
 
-    /// Adds the rows found for `needs` and records the others as missing. Present rows stay
-    /// unchanged.
+    /// Adds the rows found for `needs`, and records the rest of `needs` as missing. Rows loaded
+    /// before stay unchanged.
     pub fn absorb(&mut self, needs: Needs, found: Self) {
         self.items.reserve(found.items.len());
         self.links.reserve(found.links.len());
@@ -230,7 +231,7 @@ impl Rows {
         }
     }
 
-    /// An item that is new has nothing in the database.
+    /// Records that the database has no rows for a new item.
     pub(super) fn know_new_item(&mut self, id: &ItemId) {
         self.around.insert(id.clone());
         self.granted.insert(id.clone());
@@ -259,12 +260,12 @@ impl Rows {
         }
     }
 
-    /// Links to an item's parents, present or not, as far as they are loaded.
+    /// The loaded links to an item's parents, present or not.
     pub(super) fn links_above(&self, id: &ItemId) -> &[LinkKey] {
         self.above.get(id).map_or(&[], Vec::as_slice)
     }
 
-    /// Links to what hangs under an item, present or not, as far as they are loaded.
+    /// The loaded links to an item's children, present or not.
     pub(super) fn links_below(&self, id: &ItemId) -> &[LinkKey] {
         self.below.get(id).map_or(&[], Vec::as_slice)
     }
@@ -274,7 +275,7 @@ impl Rows {
         self.links.get(key).is_some_and(|l| l.as_ref().is_some_and(|l| l.register.value))
     }
 
-    /// The item's parents in its realm, deleted ones too.
+    /// The item's parents in its realm, deleted ones included.
     pub(super) fn parents(&self, id: &ItemId) -> impl Iterator<Item = &ItemId> {
         self.links_above(id).iter().filter(|key| self.is_in_realm(key)).map(|(parent, _)| parent)
     }
@@ -290,7 +291,7 @@ impl Rows {
         link.is_some_and(|link| link.in_realm && link.register.value)
     }
 
-    /// The item and all that it hangs under in its realm, by any path, deleted items too.
+    /// The item and all its ancestors in its realm, by any path, deleted ones included.
     pub(super) fn lineage<'a>(&'a self, id: &'a ItemId) -> Set<&'a ItemId> {
         let mut seen = Set::from_iter([id]);
         let mut open = vec![id];
@@ -300,7 +301,7 @@ impl Rows {
         seen
     }
 
-    /// Returns all principals that an item was ever granted to, if they are loaded.
+    /// Returns all principals that an item was ever granted to, as far as they are loaded.
     pub(super) fn grants_to(&self, id: &ItemId) -> &[Principal] {
         self.grants_of.get(id).map_or(&[], Vec::as_slice)
     }
@@ -313,12 +314,12 @@ impl Rows {
         })
     }
 
-    /// Returns whether `user` blocks `owner`, if that is loaded.
+    /// Returns whether `user` is loaded as one who blocks `owner`.
     pub(super) fn is_blocked(&self, user: &UserId, owner: &UserId) -> bool {
         self.blocks.get(owner).is_some_and(|users| users.contains(user))
     }
 
-    /// A link's visibility depends on both its ends.
+    /// Adds both ends of the links, on which their visibility depends.
     pub(super) fn add_ends_of_links(&self, needs: &mut Needs) {
         let present = self.links.iter().filter(|(_, link)| link.is_some());
         for ((parent, child), _) in present {
@@ -353,7 +354,7 @@ pub enum Outcome {
 /// A row for `accepted_ops`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AcceptedOp {
-    /// The write id that it was accepted under.
+    /// The write id under which the operation was accepted.
     pub write_id: WriteId,
     /// The operation that was accepted.
     pub accepted: Accepted,
@@ -362,29 +363,29 @@ pub struct AcceptedOp {
 /// The row changes of a transaction, in key order.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Changes {
-    /// Items as they are now.
+    /// The changed items, in their new state.
     pub items: BTreeMap<ItemId, Item>,
-    /// The new items among them: a conflict means that another transaction took the id.
+    /// The ids of the new items among them; a conflict means that another transaction took the id.
     pub new_items: BTreeSet<ItemId>,
-    /// Link registers as they are now.
+    /// The changed link registers, in their new state.
     pub links: BTreeMap<LinkKey, Link>,
-    /// Grant registers as they are now.
+    /// The changed grant registers, in their new state.
     pub grants: BTreeMap<(ItemId, Principal), GrantRegister>,
-    /// Move registers as they are now.
+    /// The changed move registers, in their new state.
     pub moves: BTreeMap<(ItemId, UserId), MoveRegister>,
     /// Items that were deleted (`true`), or brought back (`false`).
     pub trash: BTreeMap<ItemId, bool>,
     /// Operations that used up a write id, ascending.
     pub accepted: Vec<AcceptedOp>,
-    /// The greatest of those write ids.
+    /// The greatest write id of `accepted`.
     pub last_write_id: Option<WriteId>,
-    /// New levels of users on items, `None` for no access any more. Each in key order.
+    /// The changed levels of users on items, in key order; `None` removes a user's access.
     pub access: BTreeMap<ItemId, BTreeMap<UserId, Option<AccessLevel>>>,
     /// The entries for each user's feed, in this order.
     pub feed: BTreeMap<UserId, Vec<Addition>>,
 }
 
-/// An entry for the end of a feed, in place of the row with the same key.
+/// An entry for the end of a feed, which replaces the row with the same key.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Addition {
     /// The entry to append.
@@ -398,7 +399,7 @@ pub struct Addition {
 pub enum Cause {
     /// A change by this replica of the feed's user.
     Replica(ReplicaId),
-    /// A change by anybody else, or the thing came into sight.
+    /// A change by anybody else, or one that made the subject visible.
     Another,
     /// The subject itself is unchanged: the reader's level changed, or an item that it belongs to
     /// appeared or disappeared.
@@ -406,7 +407,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// The replica of the feed's user, if it was one.
+    /// The replica of the feed's user, if the change was made by one.
     #[must_use]
     pub fn replica(&self) -> Option<&ReplicaId> {
         match self {
@@ -420,22 +421,23 @@ impl Cause {
 /// write never hides somebody else's.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Mark {
-    /// The replica of the feed's user that made the newest change; `None` if anybody else did.
+    /// The replica of the feed's user that made the newest change; `None` if another user or the
+    /// server made it.
     pub replica: Option<ReplicaId>,
-    /// The position of that change.
+    /// The position of the newest change.
     pub change: u64,
-    /// The position of the newest change by anybody but `replica`; 0 if there was none.
+    /// The position of the newest change not made by `replica`; 0 if there is none.
     pub other: u64,
 }
 
 impl Mark {
-    /// The position of the newest change by anybody but `replica`.
+    /// Returns the position of the newest change not made by `replica`.
     #[must_use]
     pub fn by_others(&self, replica: &ReplicaId) -> u64 {
         if self.replica.as_ref() == Some(replica) { self.other } else { self.change }
     }
 
-    /// The mark of a row that had `before`, once an entry was added at `position`.
+    /// Returns the mark of a row with the mark `before`, after an entry was added at `position`.
     #[must_use]
     pub fn after(before: Option<&Self>, cause: &Cause, position: u64) -> Self {
         if let (Cause::Same, Some(before)) = (cause, before) {
@@ -450,7 +452,7 @@ impl Mark {
         Self { replica, change: position, other }
     }
 
-    /// The cause of several additions taken as one: a replica's if all are.
+    /// The cause of several additions together: a replica, if it caused all of them.
     #[must_use]
     pub fn cause_of(additions: &[Addition]) -> Cause {
         let mut causes = additions.iter().map(|one| &one.cause);
@@ -464,9 +466,9 @@ impl Mark {
 /// The end of a feed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tail {
-    /// The feed's epochs, ascending, each with the last counter that it took.
+    /// The feed's epochs, ascending, each with its last counter.
     pub history: Vec<(Epoch, u64)>,
-    /// The marks of all rows of the feed combined: an upper bound of each.
+    /// The combined marks of all rows of the feed: an upper bound of each.
     pub mark: Mark,
 }
 
@@ -479,7 +481,8 @@ impl Tail {
             .is_none_or(|position| self.history.iter().any(|(epoch, _)| *epoch == position.epoch))
     }
 
-    /// Adds the feed's epochs before that of its head; until then the history has the head's alone.
+    /// Adds the feed's epochs before that of its head; before this call the history has the head's
+    /// alone.
     pub fn take_history(&mut self, starts: Vec<EpochStart>) {
         let Some((epoch, counter)) = self.history.last().copied() else { return };
         let head = Head { epoch, counter, changed_at: Timestamp::MIN, pruned: None };
@@ -489,8 +492,8 @@ impl Tail {
 
     /// The last position of this feed that a write with `basis` has surely seen; 0 is its start.
     ///
-    /// A basis of an epoch that the feed does not have, or that no server made, counts as the start;
-    /// one beyond the epoch's last position as that.
+    /// A basis of an epoch that the feed does not have, or that no server made, counts as the
+    /// start; a basis beyond an epoch's last position counts as that position.
     #[must_use]
     pub fn seen(&self, basis: &Basis) -> u64 {
         let Basis::At(cursor) = basis else { return 0 };
@@ -505,7 +508,7 @@ impl Tail {
 pub struct Head {
     /// The epoch of the last position.
     pub epoch: Epoch,
-    /// The last position taken; 0 if none was.
+    /// The last position taken; 0 if none was taken.
     pub counter: u64,
     /// The time of the head's position.
     pub changed_at: Timestamp,
@@ -514,15 +517,15 @@ pub struct Head {
 }
 
 impl Head {
-    /// The cursor of the last position; `None` if none was taken.
+    /// The cursor of the last position; `None` if no position was taken.
     #[must_use]
     pub fn cursor(&self) -> Option<Cursor> {
         (self.counter > 0)
             .then(|| Position { epoch: self.epoch, counter: self.counter }.at(self.changed_at))
     }
 
-    /// Takes positions for `count` entries in the epoch `present`, all at the head's new time. An
-    /// epoch never follows a later one.
+    /// Takes positions for `count` entries in the epoch `present`, all at the head's new time. The
+    /// positions never precede the head's epoch.
     pub fn advance(&mut self, count: usize, now: Timestamp, present: Epoch) -> Places {
         let first = self.counter + 1;
         let mut begins = false;
@@ -539,9 +542,9 @@ impl Head {
 /// Positions that were taken in a feed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Places {
-    /// The counter of the first.
+    /// The counter of the first position taken.
     pub first: u64,
-    /// True if it is the feed's first position in its epoch.
+    /// True if this is the feed's first position in its epoch.
     pub begins: bool,
 }
 
@@ -550,7 +553,7 @@ pub struct Places {
 pub struct PlacedEntry {
     /// The encoded key, [`crate::entry::EntryKey::to_bytes`].
     pub key: Vec<u8>,
-    /// The counter of its position.
+    /// The counter of the entry's position.
     pub counter: u64,
     /// The entry, as [`EntryBody::to_stored_json`] encodes it.
     pub json: String,
@@ -561,7 +564,7 @@ pub struct PlacedEntry {
 }
 
 impl PlacedEntry {
-    /// The entry at a position that [`Head::advance`] took for it.
+    /// Creates the entry for a position that [`Head::advance`] took.
     #[must_use]
     pub fn new(addition: &Addition, counter: u64) -> Self {
         let entry = &addition.body;

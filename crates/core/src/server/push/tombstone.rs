@@ -1,4 +1,4 @@
-//! Operations that name an item which was removed for good.
+//! Decides operations that name an item which was removed for good.
 
 use std::collections::BTreeSet;
 
@@ -9,8 +9,8 @@ use crate::operation::{Action, Operation, Upsert};
 use crate::time::Timestamp;
 
 impl Decider<'_> {
-    /// Decides an operation of the owner on a tombstone, or under one; `None` if it names none. To
-    /// everybody else there is no such item.
+    /// Decides an owner's operation on or under a tombstone; returns `None` if it names no
+    /// tombstone. For all other users the item does not exist.
     pub(super) fn apply_to_tombstone(
         &mut self,
         op: &Operation,

@@ -1,4 +1,4 @@
-//! Restore from the trash: a write of the server in a user's name.
+//! Restores items from the trash: a write of the server in a user's name.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -32,25 +32,25 @@ impl Rows {
         (!needs.is_empty()).then_some(needs)
     }
 
-    /// Returns what the user may do with an item, as if nothing were deleted.
+    /// Returns the user's level on an item, as if nothing were deleted.
     #[must_use]
     pub fn right(&self, user: &UserId, id: &ItemId) -> Option<AccessLevel> {
         self.level(user, id)
     }
 
-    /// Returns what hangs under an item by the present links of its realm, deleted items too.
+    /// Returns the items under an item by the present links of its realm, deleted items included.
     #[must_use]
     pub fn below(&self, id: &ItemId) -> Vec<ItemId> {
         self.children(id).cloned().collect()
     }
 
-    /// Returns what an item hangs under by the present links of its realm, deleted items too.
+    /// Returns the items above an item by the present links of its realm, deleted items included.
     #[must_use]
     pub fn above(&self, id: &ItemId) -> Vec<ItemId> {
         self.parents(id).cloned().collect()
     }
 
-    /// The rows that bringing `items` back takes, and that are not loaded yet.
+    /// Returns the rows that bringing `items` back needs and that are not loaded yet.
     #[must_use]
     pub fn needs_of_restore(&self, items: &BTreeSet<ItemId>) -> Option<Needs> {
         let mut needs = Needs { items: items.clone(), around: items.clone(), ..Needs::default() };
@@ -61,7 +61,7 @@ impl Rows {
 }
 
 impl FeedPropagation {
-    /// Restores `items` in the name of `user`: "not deleted", with a stamp above the deletion's.
+    /// Restores `items` in the name of `user`: clears "deleted" with a stamp above the deletion's.
     /// `rows` has the rows of [`Rows::needs_of_restore`], and the realms that are locked.
     #[must_use]
     pub fn of_restore(

@@ -1,4 +1,4 @@
-//! Visibility of registers: the change by which a reader's feed shows a thing, or its removal.
+//! Visibility of registers: the change by which a reader's feed shows a subject, or its removal.
 
 use super::rows::{Addition, Map, Rows};
 use crate::access::AccessLevel;
@@ -22,18 +22,18 @@ struct Touched {
     actor: UserId,
     replica: Option<ReplicaId>,
     origin: Option<Origin>,
-    /// True if the thing itself changed, not only an item that it belongs to.
+    /// True if the subject itself changed, not only an item that it belongs to.
     changed: bool,
 }
 
 /// The cause of an entry, as its reader sees it.
 pub(super) struct Source {
     pub(super) actor: Option<UserId>,
-    /// The reader's replica that caused it, if one did.
+    /// The reader's replica that caused the entry, if one did.
     pub(super) replica: Option<ReplicaId>,
-    /// The operation that caused it, in its author's feed.
+    /// The operation that caused the entry; present only in its author's feed.
     pub(super) origin: Option<Origin>,
-    /// True if the thing itself changed.
+    /// True if the subject itself changed.
     pub(super) changed: bool,
 }
 
@@ -77,8 +77,8 @@ impl Views {
         self.touched.get(key).is_some_and(|touched| touched.was_visible)
     }
 
-    /// Returns the user who touched `key` and, for that user only, the replica and operation. The
-    /// server is the cause of what appeared or disappeared untouched.
+    /// Returns the user who touched `key` and, only for that user's own feed, the replica and
+    /// operation. A subject that appeared or disappeared untouched has the server as its cause.
     pub(super) fn source(&self, key: &EntryKey, reader: &UserId) -> Source {
         let Some(touched) = self.touched.get(key) else {
             return Source { actor: None, replica: None, origin: None, changed: true };
@@ -93,7 +93,8 @@ impl Views {
     }
 }
 
-/// Additions before removals; ends of links before links, and the other way round for removals.
+/// Puts additions before removals; among additions, items before their links, and among removals,
+/// links before their items.
 pub(super) fn order_entries(entries: &mut [Addition]) {
     entries.sort_by_key(|entry| match &entry.body.change {
         Change::ItemUpsert(_) => 0,
@@ -108,7 +109,7 @@ pub(super) fn order_entries(entries: &mut [Addition]) {
 }
 
 impl Rows {
-    /// The item, unless it is deleted.
+    /// Returns the item unless it is deleted.
     pub(super) fn live(&self, id: &ItemId) -> Option<&Item> {
         self.item(id).filter(|item| !item.fields.is_deleted())
     }
@@ -153,8 +154,8 @@ impl Rows {
             }
     }
 
-    /// Returns the keys that appear and disappear with an item: its links, grants and contents. Of
-    /// the links to its children, those whose child passes `below`.
+    /// Returns the keys that appear and disappear with an item: its links, grants and contents.
+    /// Links to children are included only if `below` accepts the child.
     pub(super) fn keys_around(
         &self,
         id: &ItemId,
@@ -210,8 +211,8 @@ impl Rows {
         })
     }
 
-    /// Returns the change that removes `key`, with the greatest stamp behind it; `now` for what
-    /// others still see.
+    /// Returns the change that removes `key`, with the greatest stamp behind it; `now` serves for a
+    /// subject that others still see.
     pub(super) fn removal(&self, key: &EntryKey, now: Timestamp) -> Option<(Change, Timestamp)> {
         let revoked = self.shows(key);
         let reason = revoked.then_some(RemovalReason::Revoked);
@@ -250,7 +251,7 @@ impl Rows {
     }
 }
 
-/// An item as a reader with `access_level` sees it; `None` for a row without a type.
+/// Builds an item's view for a reader with `access_level`; `None` for a row without a type.
 fn item_view(id: &ItemId, item: &Item, access_level: AccessLevel) -> Option<ItemView> {
     Some(ItemView {
         item_id: id.clone(),

@@ -1,4 +1,4 @@
-//! The header fields of tus.
+//! The header fields of the tus protocol.
 
 use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
@@ -17,7 +17,7 @@ use crate::error::ApiError;
 
 const UPLOAD_CHECKSUM: HeaderName = HeaderName::from_static("upload-checksum");
 const MAX_METADATA_BYTES: usize = 8 * 1024;
-/// A number beyond it is beyond every limit.
+/// The greatest number accepted in a header; larger ones exceed every limit anyway.
 const MAX_NUMBER: u64 = i64::MAX as u64;
 
 /// Parses a numeric field, if it is present.
@@ -98,7 +98,7 @@ impl Metadata {
         Ok(found)
     }
 
-    /// Returns the client's metadata, completed by the ids that the server made.
+    /// Returns the client's metadata, completed by the ids that the server chose.
     pub(super) fn completed(&self, stage: &StageRow) -> String {
         let mut text = self.text.clone();
         let mut add = |key: &str, value: &str| {
@@ -166,13 +166,13 @@ impl Checksum {
     }
 }
 
-/// A time as HTTP spells it.
+/// Formats a time for an HTTP header.
 pub(super) fn http_date(at: Timestamp) -> String {
     let since = u64::try_from(at.as_millis()).unwrap_or(0);
     httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_millis(since))
 }
 
-/// An id as one segment of a path.
+/// Escapes an id as one segment of a path.
 pub(super) fn escaped(id: &str) -> String {
     let mut text = String::with_capacity(id.len());
     for byte in id.bytes() {

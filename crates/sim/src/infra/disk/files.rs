@@ -1,4 +1,4 @@
-//! A file: what its readers see, what is durable of it, and what is on the way.
+//! A file of a simulated disk: its visible state, its durable state, and the changes between them.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Result};
@@ -78,8 +78,7 @@ impl File {
         self.synced || matches!(unsynced, Unsynced::Kept)
     }
 
-    /// Makes the state after a power failure durable; after the death of a process nothing has
-    /// changed.
+    /// Makes the state after a power failure durable; after the death of a process nothing changes.
     pub(super) fn recover(&mut self, unsynced: &mut Unsynced) {
         if matches!(unsynced, Unsynced::Kept) {
             return;
@@ -110,7 +109,7 @@ impl File {
         self.bytes.clone_from(&self.durable);
     }
 
-    /// The same, open to nobody.
+    /// Copies the file without its open handles.
     pub(super) fn closed(&self) -> Self {
         Self {
             bytes: self.bytes.clone(),

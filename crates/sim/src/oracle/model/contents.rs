@@ -1,4 +1,4 @@
-//! Stages, blobs and what is attached to what, as they have to be.
+//! The model of stages, blobs and attachments.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use super::Model;
 /// A content with the time that its attach gave it.
 pub(crate) type Content = (BlobId, u64, Sha256Digest, Option<Timestamp>);
 
-/// A stage as it has to be.
+/// A stage in its required state.
 #[derive(Debug, Clone)]
 pub(crate) struct StageModel {
     pub(crate) owner: UserId,
@@ -22,7 +22,7 @@ pub(crate) struct StageModel {
     pub(crate) status: StageStatus,
     pub(crate) uploaded: Option<(u64, Sha256Digest)>,
     attached_to: Option<ItemId>,
-    /// The time and the expectation of the attach that was made.
+    /// The time and the expectation in the attach that was made.
     said: Option<(Option<Timestamp>, Option<Option<BlobId>>)>,
 }
 
@@ -46,7 +46,7 @@ pub(super) struct Contents {
     current: BTreeMap<ItemId, Content>,
     /// The contents of each item, the newest last.
     versions: BTreeMap<ItemId, Vec<Content>>,
-    /// All that was ever attached to something.
+    /// The digests of everything that was ever attached.
     ever: BTreeSet<Sha256Digest>,
 }
 
@@ -57,7 +57,7 @@ impl Contents {
 }
 
 impl Model {
-    /// A stage was opened, or found open.
+    /// Records that a stage was opened, or found open.
     pub(crate) fn stage_opened(
         &mut self,
         owner: &UserId,
@@ -101,14 +101,14 @@ impl Model {
         self.contents.stages.get(id)
     }
 
-    /// The stage that made a blob, or is to make it.
+    /// Returns the stage of a blob, open or complete.
     pub(crate) fn stage_of(&self, blob_id: &BlobId) -> Option<&StagingId> {
         let mut stages = self.contents.stages.iter();
         stages.find(|(_, stage)| stage.blob_id == *blob_id).map(|(id, _)| id)
     }
 
-    /// Attaches a stage, or says why that must be refused. `Ok(false)` is a repetition. `believed` is
-    /// the latest time that the realm knows of, `now` at least.
+    /// Attaches a stage, or returns why the attach must be rejected. `Ok(false)` is a repetition.
+    /// `believed` is the latest time that the realm knows, at least `now`.
     pub(crate) fn attach(
         &mut self,
         user: &UserId,
@@ -180,7 +180,7 @@ impl Model {
             })
     }
 
-    /// An earlier version was removed; returns its digests.
+    /// Removes an earlier version; returns the digests of its bytes.
     pub(crate) fn version_removed(&mut self, blob_id: &BlobId) -> Vec<Sha256Digest> {
         let mut removed = Vec::new();
         for versions in self.contents.versions.values_mut() {
@@ -212,7 +212,7 @@ impl Model {
         self.attached().any(|(_, content)| content.0 == *blob_id)
     }
 
-    /// Everything that is attached to something: to what, and which bytes.
+    /// Returns everything that is attached, with the item and the content.
     pub(crate) fn attached(&self) -> impl Iterator<Item = (&ItemId, &Content)> {
         let versions = self.contents.versions.iter();
         versions.flat_map(|(item, versions)| versions.iter().map(move |one| (item, one)))

@@ -1,4 +1,4 @@
-//! The history of every user's feed: what a deletion's author may have seen.
+//! The history of every user's feed, which shows what a deletion's author may have seen.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,10 +14,10 @@ use super::Model;
 #[derive(Debug, Clone)]
 struct Told {
     counter: u64,
-    /// The user's own replica that did it.
+    /// The user's own replica that caused the change, if one did.
     by: Option<ReplicaId>,
-    /// The thing did not change since it was told before: only what the user may do with it, or what
-    /// it is of.
+    /// True if the subject itself did not change since its previous entry: only the user's level
+    /// changed, or an item that it belongs to.
     same: bool,
     present: bool,
 }
@@ -34,7 +34,7 @@ struct Feed {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Feeds(BTreeMap<UserId, Feed>);
 
-/// The transaction whose entries are looked at.
+/// The transaction whose entries are being checked.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Commit<'a> {
     /// A push by a replica.
@@ -53,7 +53,7 @@ impl Feed {
         let rows = self.told.entry(entry.body.change.key()).or_default();
         let was_present = rows.last().is_some_and(|last| last.present);
         let is_item = matches!(entry.body.change, Change::ItemUpsert(_));
-        // What was never told came into sight, which counts as another's change.
+        // A subject without an earlier entry became visible, which counts as another's change.
         let first = rows.is_empty();
         rows.push(Told {
             counter: position.counter,
@@ -72,7 +72,7 @@ impl Feed {
 }
 
 impl Feeds {
-    /// Records that items left a user's feed, also where they are back before anybody looks at it.
+    /// Records that items left a user's feed, even if they are back before the next check.
     pub(super) fn hide(&mut self, user: &UserId, items: Vec<ItemId>) {
         let Some(feed) = self.0.get_mut(user) else { return };
         for item in items {
@@ -93,12 +93,12 @@ impl Model {
         owners.chain(granted).chain(members).collect()
     }
 
-    /// Up to where a user's feed is known.
+    /// Returns the last known position of a user's feed.
     pub(crate) fn told_until(&self, user: &UserId) -> Option<Cursor> {
         self.feeds.0.get(user)?.last.clone()
     }
 
-    /// A page of a user's feed, which follows what is known of it.
+    /// Adds a page of a user's feed, which continues the known part.
     pub(crate) fn told(&mut self, user: &UserId, page: &FeedPage, commit: Commit<'_>) {
         for item in &page.items {
             let entry: Entry = serde_json::from_str(item).expect("a server's entry is one");
@@ -136,7 +136,8 @@ impl Model {
         }
     }
 
-    /// Removals up to a position left a user's feed: of what they were about nothing is known.
+    /// Records that removals up to a position left a user's feed: nothing is known about their
+    /// subjects any more.
     pub(crate) fn pruned_until(&mut self, user: &UserId, pruned: &Cursor) {
         let Some(pruned) = Position::parse(&pruned.change_id) else { return };
         let feed = self.feeds.0.entry(user.clone()).or_default();
@@ -146,8 +147,8 @@ impl Model {
         });
     }
 
-    /// Returns whether somebody other than this replica changed the item, its contents, the links
-    /// to it or the links from it to live items, after the basis.
+    /// Returns whether any other replica changed the item, its contents, the links to it or its
+    /// links to live items after the basis.
     pub(super) fn is_unseen(
         &self,
         user: &UserId,

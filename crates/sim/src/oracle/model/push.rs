@@ -13,7 +13,7 @@ use super::{Accepted, Item, Model, Stamp, Write, millis};
 /// The greatest lead over the server's clock that is accepted, in milliseconds.
 const BELIEVED: i64 = 60_000;
 
-/// The answer that an operation has to get.
+/// The required answer to an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Expected {
     pub(crate) status: PushStatus,
@@ -49,8 +49,8 @@ fn invalid(reason: PushReason) -> Refusal {
 type Outcome<T> = Result<T, Refusal>;
 
 impl Model {
-    /// The dead folders that `asked`, alive or about to be, hang under where they hang under nothing
-    /// alive, one above the other as far as `take` goes.
+    /// Returns the deleted folders that the items `asked` need because they have no live container:
+    /// their deleted containers, and so on upwards, as far as `take` accepts them.
     fn dead_above(
         &self,
         asked: &BTreeSet<ItemId>,
@@ -105,9 +105,9 @@ impl Model {
         self.come_back(back, &Write { stamp, latest });
     }
 
-    /// Applies a push of well-formed operations; returns what the answer has to be. `now` is the
-    /// server's clock, `last_changed` gives when a user's feed last changed. `look` is shown each
-    /// operation with the state that it meets.
+    /// Applies a push of well-formed operations; returns the required answer. `now` is the server's
+    /// clock; `last_changed` returns the time of the last change of a user's feed. `look` is called
+    /// with each operation and the state before it.
     pub(crate) fn push(
         &mut self,
         user: &UserId,
@@ -138,9 +138,9 @@ struct Push<'a> {
     replica: &'a ReplicaId,
     now: Timestamp,
     last_changed: &'a dyn Fn(&UserId) -> Option<Timestamp>,
-    /// Refused in this push, with no later write id used yet.
+    /// The operations rejected in this push so far, with no later write id used yet.
     refused: Vec<(u64, Accepted)>,
-    /// Ids under which this push would have made something, and that are of something elsewhere.
+    /// Ids under which this push would have created an item, and that belong to items elsewhere.
     taken: BTreeSet<ItemId>,
 }
 
@@ -206,7 +206,7 @@ impl Push<'_> {
         } else {
             self.model.outdated.insert(op.op_id.clone());
         }
-        // What stood before it in the push has this answer from now on.
+        // The rejected operations before it in the push keep this answer from now on.
         for (write_id, refused) in std::mem::take(&mut self.refused) {
             let key = (self.user.clone(), self.replica.clone(), write_id);
             self.model.accepted.insert(key, refused);
@@ -269,7 +269,7 @@ impl Push<'_> {
             return write.set(&mut item.deleted, true).ok_or(SUPERSEDED);
         };
         if !is_dead && self.model.is_unseen(self.user, self.replica, id, basis) {
-            // What stays keeps its folders, if they went by the same replica.
+            // An item that stays keeps its folders, if the same replica deleted them.
             let by_this = |above: &ItemId| {
                 let deleted = self.model.items[above].deleted.as_ref();
                 deleted.is_some_and(|one| {
@@ -286,8 +286,8 @@ impl Push<'_> {
         Ok(write.force(&mut item.deleted, true))
     }
 
-    /// Brings back what an operation with a basis revives: the deleted items of `asked`, and the
-    /// deleted folders that they would hang under.
+    /// Brings back the items that an operation with a basis revives: the deleted items of `asked`,
+    /// and the deleted folders above them.
     fn bring_back(&mut self, op: &Operation, asked: &[&ItemId]) {
         if op.basis.is_none() {
             return;
@@ -372,7 +372,7 @@ impl Push<'_> {
         Ok(at)
     }
 
-    /// The principals and items whose grants reach an item.
+    /// Returns the principals and items whose grants reach an item.
     fn reaches(&self, id: &ItemId) -> std::collections::BTreeSet<(ItemId, Principal)> {
         let lineage = self.model.lineage(id, true);
         let on = |at: &ItemId| {
@@ -383,7 +383,8 @@ impl Push<'_> {
         lineage.iter().flat_map(on).collect()
     }
 
-    /// Rights, and that neither a deletion nor a later move took the place away.
+    /// Checks the author's rights on both ends of a link, and that neither a deletion nor a later
+    /// move supersedes it.
     fn ends(&self, op: &Operation, parent: &ItemId) -> Outcome<(UserId, Write)> {
         let child = &op.item_id;
         let realm = self.needs(parent, AccessLevel::Write)?;
@@ -494,7 +495,7 @@ impl Push<'_> {
     }
 }
 
-/// Sets the fields that are there, and "not deleted"; returns the greatest time that one now has.
+/// Sets the given fields and clears "deleted"; returns the greatest new time of a register.
 fn set_fields(item: &mut Item, upsert: &Upsert, write: &Write) -> Option<i64> {
     let alive = write.set(&mut item.deleted, false);
     alive.max(set_values(item, upsert, write))

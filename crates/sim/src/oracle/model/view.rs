@@ -14,7 +14,7 @@ use vfs_sync_core::item::{Metadata, Name, ObjectType};
 use super::contents::Content;
 use super::{Item, Model};
 
-/// An item as one user sees it.
+/// An item in the form that one user sees.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Seen {
     owner: UserId,
@@ -25,7 +25,7 @@ pub(crate) struct Seen {
     created_at: i64,
 }
 
-/// All that one user sees.
+/// Everything that one user sees.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct View {
     pub(crate) items: BTreeMap<ItemId, Seen>,
@@ -95,8 +95,8 @@ impl View {
         }
     }
 
-    /// Returns what stands at the top of whose tree: of each owner what hangs, by links of its own
-    /// realm, under nothing that is seen.
+    /// Returns the items at the top of each owner's tree: those without a visible container of the
+    /// same owner.
     pub(crate) fn places(&self) -> BTreeMap<UserId, BTreeSet<ItemId>> {
         let owner = |id: &ItemId| self.items.get(id).map(|seen| &seen.owner);
         let in_realm = |(parent, child): &&(ItemId, ItemId)| owner(parent) == owner(child);
@@ -151,7 +151,7 @@ impl Model {
         level.is_some_and(|level| Seen::of(&self.items[&told.item_id], level) == Seen::told(told))
     }
 
-    /// Everything that `user` may see.
+    /// Computes everything that `user` may see.
     pub(crate) fn view(&self, user: &UserId) -> View {
         let mut levels = HashMap::new();
         for id in self.items.keys() {
