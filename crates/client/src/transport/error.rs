@@ -18,7 +18,7 @@ pub enum TransportError {
         retry_after: Option<Duration>,
     },
     /// The server answered `401`, even after the token provider was asked again.
-    #[error("the server does not accept the token: {0}")]
+    #[error("cannot sign in to the server: {0}")]
     Unauthorized(String),
     /// The token belongs to another user than the replica: to `actual`, or to an unknown user if
     /// the server names none, as servers of earlier versions do. No data was exchanged.
