@@ -37,6 +37,7 @@
 //! ```
 
 mod decide;
+mod order;
 mod permissions;
 mod propagate;
 mod revive;

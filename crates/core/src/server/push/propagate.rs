@@ -4,8 +4,8 @@
 //! the audiences of the live items that it hangs under in its realm. Where a grant, a link or a
 //! deletion changed, the audience is recomputed; if it changed, so are the audiences of what hangs
 //! under the item, and so on downwards. To a user who blocks the owner, grants give nothing. Items
-//! whose audience cannot have changed are not visited. Links of a realm make no cycle, so this
-//! ends, whatever the order.
+//! whose audience cannot have changed are not visited, and the others once: an item is recomputed
+//! after everything above it that may change, whatever the shape of the graph ([`super::order`]).
 //!
 //! Then every feed gets what its user sees otherwise than before. Whether a user sees a shortcut
 //! depends on another realm, which is not locked: that is read only under the user's feed head,
@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::order::Order;
 use super::rows::{Addition, Cause, Changes, Map, Needs, Rows, Set};
 use super::visibility::{Source, Views};
 use crate::access::{AccessLevel, Audience, Principal, PrincipalType};
@@ -38,8 +39,10 @@ pub struct FeedPropagation {
     concerned: BTreeSet<UserId>,
     /// Items whose audience is loaded whole; of others it is loaded for those concerned.
     whole: Set<ItemId>,
-    /// Items whose audience is to be recomputed.
+    /// Items whose audience is to be recomputed, and that have no place in `order` yet.
     frontier: BTreeSet<ItemId>,
+    /// The others of these, in the order in which they are recomputed.
+    order: Order,
     /// The audiences that changed.
     after: Map<ItemId, Audience>,
     /// Keys that each user's feed may have to show or to retract.
@@ -165,6 +168,7 @@ impl FeedPropagation {
             concerned: BTreeSet::new(),
             whole: Set::default(),
             frontier: BTreeSet::new(),
+            order: Order::default(),
             after: Map::default(),
             plan: BTreeMap::new(),
         }
@@ -232,14 +236,21 @@ impl FeedPropagation {
             }
             self.start();
         }
-        while !self.frontier.is_empty() {
+        loop {
             let needs = self.needs_of_frontier();
             if !needs.is_empty() {
                 return Some(needs);
             }
-            self.recompute_frontier();
+            let ancestors = self.order.place(&mut self.frontier, &self.rows, &self.changes);
+            if !ancestors.is_empty() {
+                return Some(Needs { ancestors, ..Needs::default() });
+            }
+            let next = self.order.next();
+            if next.is_empty() {
+                return None;
+            }
+            self.recompute_all(next);
         }
-        None
     }
 
     /// The audiences of all that was touched, and the members of the groups that are concerned.
@@ -343,11 +354,12 @@ impl FeedPropagation {
         needs
     }
 
-    fn recompute_frontier(&mut self) {
-        for id in std::mem::take(&mut self.frontier) {
+    fn recompute_all(&mut self, ids: BTreeSet<ItemId>) {
+        for id in ids {
             let next = self.recompute(&id);
             if next != *self.audience(&id) {
-                self.frontier.extend(self.rows.children(&id).cloned());
+                let below = self.rows.children(&id).filter(|child| !self.order.has(child));
+                self.frontier.extend(below.cloned());
                 self.after.insert(id, next);
             }
         }
