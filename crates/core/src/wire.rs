@@ -139,6 +139,11 @@ pub enum PushReason {
     NotPermitted,
     /// The item does not exist or is not visible; the two cannot be distinguished.
     UnknownItem,
+    /// The item has as many grants as it may have, or the owner has granted the user as many items
+    /// as one by one is possible.
+    TooManyGrants,
+    /// What the operation shows to others is too much for one transaction.
+    TooManyConsequences,
 }
 
 /// A page of a feed.

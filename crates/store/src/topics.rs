@@ -182,6 +182,16 @@ pub(crate) trait Feeds {
     /// Returns the user's feed head without locking it.
     async fn head(&mut self, user: &UserId) -> Result<Option<Head>>;
 
+    /// Returns the user's feed head without locking it, and whether grants wait for a call of the
+    /// user.
+    async fn feed_state(&mut self, user: &UserId) -> Result<(Option<Head>, bool)>;
+
+    /// Makes the user's feed head, of no entry, if there is none.
+    async fn begin_feed(&mut self, user: &UserId) -> Result<()>;
+
+    /// Returns an owner whose grants wait for a call of the user.
+    async fn awaiting_owner(&mut self, user: &UserId) -> Result<Option<UserId>>;
+
     /// Returns the database's present epoch. Entries written under the locks of feed heads belong
     /// to the epoch that was read with these.
     async fn epoch(&mut self) -> Result<Epoch>;

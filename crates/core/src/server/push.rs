@@ -60,8 +60,8 @@ pub use decide::{Decided, decide};
 pub use propagate::{FeedPropagation, Load, LockHeads, LookUp, PresentInFeed, Step};
 pub use revive::Revival;
 pub use rows::{
-    Accepted, AcceptedOp, Addition, Cause, Changes, Head, Link, LinkKey, Map, Mark, Needs, Outcome,
-    PlacedEntry, Places, Rows, Set, Tail,
+    Accepted, AcceptedOp, Addition, Awaited, Cause, Changes, GrantCounts, Head, Link, LinkKey, Map,
+    Mark, Needs, Outcome, PlacedEntry, Places, Rows, Set, Tail,
 };
 
 /// A push as it was received: each operation parsed, or known to be malformed.
@@ -199,6 +199,7 @@ impl PushBatch {
         self.add_surroundings(rows, &mut needs);
         self.add_seen(rows, &mut needs);
         self.add_rights(rows, &mut needs);
+        self.add_counts(rows, &mut needs);
         rows.add_ends_of_links(&mut needs);
         needs.retain_missing(rows);
         (!needs.is_empty()).then_some(needs)
@@ -277,6 +278,32 @@ impl PushBatch {
             needs.granted.extend(rows.lineage(id).into_iter().cloned());
         }
         needs.ancestors.extend(named);
+    }
+}
+
+impl PushBatch {
+    /// Adds the numbers of grants that bound further ones.
+    fn add_counts(&self, rows: &Rows, needs: &mut Needs) {
+        for op in self.operations() {
+            let (Action::GrantAdd { principal, .. } | Action::GrantRemove { principal }) =
+                &op.action
+            else {
+                continue;
+            };
+            let item = rows.item(&op.item_id);
+            if item.is_some() {
+                needs.grant_counts.insert(op.item_id.clone());
+            }
+            if let (Action::GrantAdd { .. }, Some(user)) = (&op.action, principal.user()) {
+                // An item that is made in this very push is in one of the realms that it touches.
+                let owners = match item {
+                    Some(item) => vec![&item.owner],
+                    None => rows.realms.iter().collect(),
+                };
+                let pairs = owners.into_iter().map(|owner| (owner.clone(), user.clone()));
+                needs.user_grants.extend(pairs);
+            }
+        }
     }
 }
 

@@ -16,6 +16,12 @@ pub const MAX_PULL_BYTES: usize = 4 * 1024 * 1024;
 pub const MAX_WRITE_ID_ENTRIES: usize = 512;
 /// The greatest number of owners whom one user may block.
 pub const MAX_BLOCKED_OWNERS: usize = 10_000;
+/// Grants that an item may have at one time.
+pub const MAX_ITEM_GRANTS: usize = 256;
+/// Principals that an item may ever have been granted to, removed grants included.
+pub const MAX_ITEM_GRANTS_EVER: usize = 1_024;
+/// Items that one owner may have granted to one user by name at one time.
+pub const MAX_USER_GRANTS: u64 = 10_000;
 /// Bytes of UTF-8 in a name.
 pub const MAX_NAME_BYTES: usize = 255;
 /// Keys that an item's metadata may have at one time.
@@ -57,6 +63,16 @@ pub struct Limits {
     pub max_pull_bytes: u64,
     /// Entries of a `lastReconciledWriteIds` map.
     pub max_write_id_entries: u64,
+    /// Grants that an item may have at one time; 0 where the server does not state it, as older
+    /// ones do.
+    #[serde(default)]
+    pub max_item_grants: u64,
+    /// Principals that an item may ever have been granted to.
+    #[serde(default)]
+    pub max_item_grants_ever: u64,
+    /// Items that one owner may have granted to one user by name.
+    #[serde(default)]
+    pub max_user_grants: u64,
     /// Bytes of UTF-8 in a name.
     pub max_name_bytes: u64,
     /// Keys of an item's metadata.
@@ -119,6 +135,9 @@ impl Default for Limits {
             default_pull_limit: u64::from(DEFAULT_PULL_LIMIT),
             max_pull_bytes: MAX_PULL_BYTES as u64,
             max_write_id_entries: MAX_WRITE_ID_ENTRIES as u64,
+            max_item_grants: MAX_ITEM_GRANTS as u64,
+            max_item_grants_ever: MAX_ITEM_GRANTS_EVER as u64,
+            max_user_grants: MAX_USER_GRANTS,
             max_name_bytes: MAX_NAME_BYTES as u64,
             max_metadata_keys: MAX_METADATA_KEYS as u64,
             max_metadata_keys_ever: MAX_METADATA_KEYS_EVER as u64,

@@ -295,7 +295,7 @@ impl WatchedStore {
                 }
                 self.follow(Commit::Push(user, replica, operations))?;
             }
-            (Call::Pull(it), Reply::Pull(answer)) => {
+            (Call::Pull(it), Reply::Pull(Some(answer))) => {
                 transactions::pull(ledger, &it.user, &it.request, answer);
             }
             (Call::Reconcile(it), Reply::Reconcile(answer)) => {

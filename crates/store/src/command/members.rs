@@ -46,16 +46,7 @@ impl Decides for SetBlock {
         let mut found = loaded(tx, &needs).await?;
         let mut principals = found.groups.remove(user).unwrap_or_default();
         principals.extend(Principal::of_user(user));
-        let mut items = BTreeSet::new();
-        for principal in &principals {
-            items.extend(tx.granted_to(principal).await?);
-        }
-        let needs = Needs { items: items.clone(), ..Needs::default() };
-        let found = loaded(tx, &needs).await?;
-        items.retain(|id| {
-            let item = found.items.get(id).and_then(Option::as_ref);
-            item.is_some_and(|item| item.owner == *owner)
-        });
+        let items = granted_by(tx, owner, &principals).await?;
         if items.is_empty() {
             return Ok(((), None));
         }
@@ -63,6 +54,25 @@ impl Decides for SetBlock {
             FeedPropagation::of_grants(BTreeSet::from([user.clone()]), items, rows, *now);
         Ok(((), Some(propagate(tx, regranted, *now).await?)))
     }
+}
+
+/// The items of `owner` that one of `principals` is granted.
+pub(super) async fn granted_by<T: Topics>(
+    tx: &mut T,
+    owner: &UserId,
+    principals: &BTreeSet<Principal>,
+) -> Result<BTreeSet<ItemId>> {
+    let mut items = BTreeSet::new();
+    for principal in principals {
+        items.extend(tx.granted_to(principal).await?);
+    }
+    let needs = Needs { items: items.clone(), ..Needs::default() };
+    let found = loaded(tx, &needs).await?;
+    items.retain(|id| {
+        let item = found.items.get(id).and_then(Option::as_ref);
+        item.is_some_and(|item| item.owner == *owner)
+    });
+    Ok(items)
 }
 
 /// Gives effect to the grants of a database in which they had none.

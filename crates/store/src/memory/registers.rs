@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::id::{ItemId, UserId};
-use vfs_sync_core::server::push::{Changes, LinkKey, Needs, Rows};
+use vfs_sync_core::server::push::{Awaited, Changes, GrantCounts, LinkKey, Needs, Rows};
 
-use super::state::Replica;
+use super::state::{Grantee, Replica};
 use super::transaction::MemoryTransaction;
 use crate::command::trash::{revived, rows_of_push};
 use crate::error::Result;
@@ -48,6 +48,7 @@ impl Registers for MemoryTransaction<'_> {
         self.state.replicas.put(write.user, write.replica.clone(), replica);
         self.write_registers(write.changes);
         self.write_access(write.changes);
+        self.write_grantees(write.changes);
         self.put_trash(&rows_of_push(write)).await?;
         self.leave_trash(write.changes);
         let author = (write.user.clone(), write.replica.clone());
@@ -63,6 +64,7 @@ impl Registers for MemoryTransaction<'_> {
         self.write_registers(changes);
         self.leave_trash(changes);
         self.write_access(changes);
+        self.write_grantees(changes);
         self.place_entries(feeds);
         Ok(())
     }
@@ -97,9 +99,13 @@ impl Registers for MemoryTransaction<'_> {
         }
         let grants: Vec<Principal> = self.state.grants.group(item).keys().cloned().collect();
         let room = take(grants.len());
+        let owner = self.state.items.get(item).map(|item| item.owner.clone());
         for principal in grants.into_iter().take(room) {
             self.state.grants.remove(item, &principal);
-            self.state.granted.remove(&principal, item);
+            let was_present = self.state.granted.remove(&principal, item);
+            if let (true, Some(owner), Some(user)) = (was_present, &owner, principal.user()) {
+                self.change_grantee(owner, &user, -1, None);
+            }
         }
         let moves = self.state.moves.rows().keys().filter(|(child, _)| child == item);
         let moves: Vec<(ItemId, UserId)> = moves.cloned().collect();
@@ -182,6 +188,11 @@ impl MemoryTransaction<'_> {
                 }
             }
         }
+        for item in &needs.grant_counts {
+            let grants = self.state.grants.group(item);
+            let present = grants.values().filter(|grant| grant.value.is_some()).count();
+            found.grant_counts.insert(item.clone(), GrantCounts { present, ever: grants.len() });
+        }
     }
 
     fn load_access(&self, needs: &Needs, found: &mut Rows) {
@@ -205,6 +216,53 @@ impl MemoryTransaction<'_> {
             let users = self.state.blockers.group(owner).keys();
             let users = users.filter(|user| wanted(user)).cloned().collect();
             found.blocks.insert(owner.clone(), users);
+        }
+        for owner in &needs.awaited {
+            let waits = |user: &&UserId| {
+                let grantee = self.state.grantees.get(owner, user);
+                self.state.heads.get(user).is_none()
+                    || grantee.is_some_and(|grantee| grantee.awaited != Awaited::No)
+            };
+            let users = needs.among.iter().flatten().filter(waits).cloned().collect();
+            found.awaited.insert(owner.clone(), users);
+        }
+        for key in &needs.user_grants {
+            if let Some(grantee) = self.state.grantees.get(&key.0, &key.1) {
+                found.user_grants.insert(key.clone(), grantee.grants);
+            }
+        }
+    }
+
+    fn write_grantees(&mut self, changes: &Changes) {
+        for ((owner, user), change) in &changes.user_grants {
+            self.change_grantee(owner, user, *change, None);
+        }
+        for ((owner, user), awaited) in &changes.awaited {
+            self.change_grantee(owner, user, 0, Some(*awaited));
+        }
+    }
+
+    fn change_grantee(
+        &mut self,
+        owner: &UserId,
+        user: &UserId,
+        change: i64,
+        awaited: Option<Awaited>,
+    ) {
+        let held = self.state.grantees.get(owner, user).copied();
+        let held = held.unwrap_or(Grantee { grants: 0, awaited: Awaited::No });
+        let grantee = Grantee {
+            grants: held.grants.saturating_add_signed(change),
+            awaited: awaited.unwrap_or(held.awaited),
+        };
+        match grantee.awaited {
+            Awaited::Call => self.state.awaiting.put(user, owner.clone(), ()),
+            _ => drop(self.state.awaiting.remove(user, owner)),
+        }
+        if grantee.grants == 0 && grantee.awaited == Awaited::No {
+            self.state.grantees.remove(owner, user);
+        } else {
+            self.state.grantees.put(owner, user.clone(), grantee);
         }
     }
 

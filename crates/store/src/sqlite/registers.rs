@@ -3,11 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use rusqlite::{CachedStatement, params};
+use rusqlite::{CachedStatement, OptionalExtension as _, params};
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::id::{ItemId, UserId};
+use vfs_sync_core::limits::MAX_ITEM_GRANTS_EVER;
 use vfs_sync_core::register::{Item, ItemFields, Register};
-use vfs_sync_core::server::push::{Changes, Link, LinkKey, Map, Needs, Rows};
+use vfs_sync_core::server::push::{Changes, GrantCounts, Link, LinkKey, Map, Needs, Rows};
 use vfs_sync_core::time::Timestamp;
 
 use super::rows::Columns;
@@ -56,6 +57,7 @@ impl Registers for SqliteTransaction<'_> {
         items(self, write.changes)?;
         registers(self, write.changes)?;
         members::write_access(self, write.changes)?;
+        members::write_grantees(self, write.changes)?;
         self.put_trash(&rows_of_push(write)).await?;
         trash::remove(self, &revived(write.changes))?;
         accepted(self, rid, write.changes, write.now)?;
@@ -66,6 +68,7 @@ impl Registers for SqliteTransaction<'_> {
         items(self, changes)?;
         registers(self, changes)?;
         members::write_access(self, changes)?;
+        members::write_grantees(self, changes)?;
         trash::remove(self, &revived(changes))?;
         feeds::write(self, written)
     }
@@ -110,8 +113,6 @@ impl Registers for SqliteTransaction<'_> {
              (SELECT parent, child FROM links WHERE parent = ?1 LIMIT ?2)",
             "DELETE FROM links WHERE (parent, child) IN \
              (SELECT parent, child FROM links WHERE child = ?1 LIMIT ?2)",
-            "DELETE FROM grants WHERE (item_id, kind, principal_id) IN \
-             (SELECT item_id, kind, principal_id FROM grants WHERE item_id = ?1 LIMIT ?2)",
             "DELETE FROM moves WHERE (child, realm) IN \
              (SELECT child, realm FROM moves WHERE child = ?1 LIMIT ?2)",
             "DELETE FROM access WHERE (item_id, uid) IN \
@@ -120,6 +121,7 @@ impl Registers for SqliteTransaction<'_> {
             let limit = i64::try_from(left).unwrap_or(i64::MAX);
             left -= self.prepare(sql)?.execute(params![item.as_str(), limit])? as u64;
         }
+        left -= clear_grants(self, item, left)?;
         Ok(at_most - left)
     }
 
@@ -226,6 +228,23 @@ impl SqliteTransaction<'_> {
             let rows = all.query([item.as_str()])?;
             self.take_grants(item, rows, found)?;
         }
+        let mut count = self.prepare(
+            "SELECT count(level), count(*) FROM \
+             (SELECT level FROM grants WHERE item_id = ?1 LIMIT ?2)",
+        )?;
+        for item in &needs.grant_counts {
+            let enough = MAX_ITEM_GRANTS_EVER as i64 + 1;
+            let mut rows = count.query(params![item.as_str(), enough])?;
+            if let Some(row) = rows.next()? {
+                let columns = Columns { row, table: "grants", key: item };
+                let number = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+                let counts = GrantCounts {
+                    present: number(columns.unsigned(0)?),
+                    ever: number(columns.unsigned(1)?),
+                };
+                found.grant_counts.insert(item.clone(), counts);
+            }
+        }
         Ok(())
     }
 
@@ -309,6 +328,35 @@ impl SqliteTransaction<'_> {
         }
         Ok(())
     }
+}
+
+/// Removes grants of an item, at most `at_most`; gives how many.
+fn clear_grants(tx: &mut SqliteTransaction<'_>, item: &ItemId, at_most: u64) -> Result<u64> {
+    let mut owner = tx.prepare("SELECT owner FROM items WHERE item_id = ?1")?;
+    let owner: Option<i64> = owner.query_row([item.as_str()], |row| row.get(0)).optional()?;
+    let mut delete = tx.prepare(
+        "DELETE FROM grants WHERE (item_id, kind, principal_id) IN \
+         (SELECT item_id, kind, principal_id FROM grants WHERE item_id = ?1 LIMIT ?2) \
+         RETURNING kind, principal_id, level",
+    )?;
+    let limit = i64::try_from(at_most).unwrap_or(i64::MAX);
+    let mut rows = delete.query(params![item.as_str(), limit])?;
+    let (mut removed, mut changes) = (0, Changes::default());
+    while let Some(row) = rows.next()? {
+        removed += 1;
+        let columns = Columns { row, table: "grants", key: item };
+        let kind = columns.code(0, encoding::principal)?;
+        let principal = Principal { kind, id: columns.parse(1)? };
+        if let (Some(owner), Some(user), Some(_)) =
+            (owner, principal.user(), columns.optional_integer(2)?)
+        {
+            let owner = tx.user(owner, "items", item)?;
+            *changes.user_grants.entry((owner, user)).or_default() -= 1;
+        }
+    }
+    drop(rows);
+    members::write_grantees(tx, &changes)?;
+    Ok(removed)
 }
 
 /// The name of a link in errors.

@@ -13,7 +13,7 @@ use crate::id::{ItemId, UserId, WriteId};
 use crate::item::metadata_problem;
 use crate::limits;
 use crate::operation::{Action, Operation, Upsert};
-use crate::register::{Item, ItemFields, MoveRegister, Write};
+use crate::register::{GrantRegister, Item, ItemFields, MoveRegister, Write};
 use crate::stamp::Author;
 use crate::time::Timestamp;
 use crate::wire::{PushReason, PushResponse, PushResult, PushStatus};
@@ -341,14 +341,71 @@ impl<'a> Decider<'a> {
         let owner = self.permitted(&op.item_id, needed)?.owner.clone();
         let write = self.write(op, &owner);
         let key = (op.item_id.clone(), principal.clone());
-        let mut register = self.rows.grants.get(&key).cloned().flatten();
+        let before = self.rows.grants.get(&key).cloned().flatten();
+        let mut register = before.clone();
         let stamp = write.set(&mut register, level).ok_or(SUPERSEDED)?;
+        self.count_grant(&owner, &key, before.as_ref(), level)?;
         self.touch(op, EntryKey::Grant { item: op.item_id.clone(), principal: principal.clone() });
         if let Some(register) = register {
             self.changes.grants.insert(key.clone(), register.clone());
             self.rows.set_grant(key, register);
         }
         Ok(stamp.authored_at)
+    }
+
+    /// Counts a grant that is about to be set.
+    ///
+    /// # Errors
+    /// The refusal of one that would be one too many. A grant that is there is never refused for
+    /// its removal.
+    fn count_grant(
+        &mut self,
+        owner: &UserId,
+        (id, principal): &(ItemId, Principal),
+        before: Option<&GrantRegister>,
+        level: Option<AccessLevel>,
+    ) -> Result<(), Refusal> {
+        let was_present = before.is_some_and(|register| register.value.is_some());
+        let held = self.rows.grant_counts.get(id).copied().unwrap_or_default();
+        let mut counts = held;
+        counts.ever += usize::from(before.is_none());
+        counts.present += usize::from(level.is_some());
+        counts.present = counts.present.saturating_sub(usize::from(was_present));
+        let too_many = |what| {
+            let detail = format!("the item would have more than {what}");
+            Err(Refusal::Invalid(PushReason::TooManyGrants, Some(detail)))
+        };
+        if counts.present > held.present && counts.present > limits::MAX_ITEM_GRANTS {
+            let max = limits::MAX_ITEM_GRANTS;
+            return too_many(format!("{max} grants: a group takes one for all its members"));
+        }
+        if counts.ever > held.ever && counts.ever > limits::MAX_ITEM_GRANTS_EVER {
+            let max = limits::MAX_ITEM_GRANTS_EVER;
+            return too_many(format!("{max} principals, past ones included, that it was granted"));
+        }
+        if let Some(user) = principal.user()
+            && was_present != level.is_some()
+        {
+            let pair = (owner.clone(), user);
+            if level.is_some() {
+                let granted = self.rows.user_grants.entry(pair.clone()).or_default();
+                if *granted >= limits::MAX_USER_GRANTS {
+                    let max = limits::MAX_USER_GRANTS;
+                    let detail = format!(
+                        "the owner would have granted one user more than {max} items one by one: \
+                         a folder takes one grant for all that is in it"
+                    );
+                    return Err(Refusal::Invalid(PushReason::TooManyGrants, Some(detail)));
+                }
+                *granted += 1;
+            } else if let Some(granted) = self.rows.user_grants.get_mut(&pair) {
+                *granted = granted.saturating_sub(1);
+            }
+            let change = self.changes.user_grants.entry(pair).or_default();
+            *change += if level.is_some() { 1 } else { -1 };
+        }
+        self.rows.grant_counts.insert(id.clone(), counts);
+        Ok(())
     }
 
     /// Checks the requirements of a link or a move: rights, and ends that are live or that it

@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::order::Order;
-use super::rows::{Addition, Cause, Changes, Map, Needs, Rows, Set};
+use super::rows::{Addition, Awaited, Cause, Changes, Map, Needs, Rows, Set};
 use super::visibility::{Source, Views};
 use crate::access::{AccessLevel, Audience, Principal, PrincipalType};
 use crate::entry::{EntryBody, EntryKey};
@@ -190,6 +190,22 @@ impl FeedPropagation {
         propagation
     }
 
+    /// Gives effect to the grants of `owner` on `items` that waited for a call of `user`. `rows` has
+    /// the owner's realm, which is locked.
+    #[must_use]
+    pub fn of_arrival(
+        user: UserId,
+        owner: UserId,
+        items: BTreeSet<ItemId>,
+        mut rows: Rows,
+        now: Timestamp,
+    ) -> Self {
+        rows.awaited.insert(owner.clone(), BTreeSet::new());
+        let mut propagation = Self::of_grants(BTreeSet::from([user.clone()]), items, rows, now);
+        propagation.changes.awaited.insert((owner, user), Awaited::No);
+        propagation
+    }
+
     /// Begins the propagation: returns its first step.
     #[must_use]
     pub fn step(self) -> Step {
@@ -342,6 +358,7 @@ impl FeedPropagation {
             let mut grants = self.rows.grants_on(id).peekable();
             if let (Some(_), Some(item)) = (grants.peek(), self.rows.item(id)) {
                 needs.blocks.insert(item.owner.clone());
+                needs.awaited.insert(item.owner.clone());
             }
             for (principal, _) in grants {
                 if principal.kind != PrincipalType::User {
@@ -351,16 +368,34 @@ impl FeedPropagation {
         }
         needs.members.retain(|group| !self.rows.members.contains_key(group));
         needs.blocks.retain(|owner| !self.rows.blocks.contains_key(owner));
+        needs.awaited.retain(|owner| !self.rows.awaited.contains_key(owner));
         needs
     }
 
     fn recompute_all(&mut self, ids: BTreeSet<ItemId>) {
         for id in ids {
+            self.note_awaited(&id);
             let next = self.recompute(&id);
             if next != *self.audience(&id) {
                 let below = self.rows.children(&id).filter(|child| !self.order.has(child));
                 self.frontier.extend(below.cloned());
                 self.after.insert(id, next);
+            }
+        }
+    }
+
+    /// Records the users to whom the grants on an item give nothing before a call of theirs: that
+    /// call finds the owner by it.
+    fn note_awaited(&mut self, id: &ItemId) {
+        let Some(item) = self.rows.live(id) else { return };
+        if self.rows.awaited.get(&item.owner).is_none_or(BTreeSet::is_empty) {
+            return;
+        }
+        for (principal, _) in self.rows.grants_on(id) {
+            for user in self.members(principal) {
+                if self.concerned.contains(&user) && self.rows.is_awaited(&user, &item.owner) {
+                    self.changes.awaited.insert((item.owner.clone(), user), Awaited::Call);
+                }
             }
         }
     }
@@ -382,7 +417,8 @@ impl FeedPropagation {
         };
         for (principal, level) in self.rows.grants_on(id) {
             for user in self.members(principal) {
-                if !self.rows.is_blocked(&user, &item.owner) {
+                let is_blocked = self.rows.is_blocked(&user, &item.owner);
+                if !(is_blocked || self.rows.is_awaited(&user, &item.owner)) {
                     allow(&user, level);
                 }
             }
