@@ -309,6 +309,8 @@ pub mod code {
     pub const CHECKSUM_MISMATCH: &str = "checksum_mismatch";
     /// The user's quota is exhausted; `limit` names the limit.
     pub const QUOTA_EXCEEDED: &str = "quota_exceeded";
+    /// It would show others more than one transaction can.
+    pub const TOO_MANY_CONSEQUENCES: &str = "too_many_consequences";
     /// The blob is attached to something.
     pub const BLOB_ATTACHED: &str = "blob_attached";
     /// The bytes do not match the digest sent along.

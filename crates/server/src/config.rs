@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use vfs_sync_core::time::Timestamp;
-use vfs_sync_store::{Quota, Retention};
+use vfs_sync_store::{MetadataQuota, Quota, Retention};
 
 /// Bounds, time-outs and retention. The defaults suit a server that faces the internet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub struct ServerConfig {
     pub max_staged_bytes: u64,
     /// Stages that a user may have open.
     pub max_open_stages: u64,
+    /// The bounds on what the realm of a user holds besides contents.
+    pub metadata: MetadataQuota,
     /// Uploads at one time that are too large to be held in memory; more wait. Each takes some
     /// three parts of the object store, 24 MiB, or more beyond 8 GB.
     pub max_large_uploads: usize,
@@ -77,6 +79,7 @@ impl Default for ServerConfig {
             max_stored_bytes: 64 << 40,
             max_staged_bytes: 8 << 40,
             max_open_stages: 10_000,
+            metadata: MetadataQuota::default(),
             max_large_uploads: 32,
             keep_versions: 30 * DAY,
             cors_origins: Vec::new(),

@@ -39,8 +39,8 @@ use crate::error::{Result, StoreError};
 use crate::topics::{Decision, Topics};
 use crate::values::{
     AbandonAnswer, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, Identity, MalformedState,
-    Pruned, PullAnswer, PurgeAnswer, Reclaim, ReconcileAnswer, RestoreAnswer, Retention,
-    StageAnswer, StageRecord, TrashCursor, TrashListing, UploadAccess, UploadAnswer,
+    Pruned, PullAnswer, PurgeAnswer, PushAnswer, Reclaim, ReconcileAnswer, RestoreAnswer,
+    Retention, StageAnswer, StageRecord, TrashCursor, TrashListing, UploadAccess, UploadAnswer,
 };
 
 /// The store of the server's metadata. Each call is one transaction: all of it happens, durably, or
@@ -66,6 +66,22 @@ impl dyn MetadataStore + '_ {
     pub async fn readable_blob(&self, user: &UserId, blob_id: &BlobId) -> Result<Option<BlobRow>> {
         let found = self.readable_blobs(user, vec![blob_id.clone()]).await?;
         Ok(found.into_iter().next().flatten())
+    }
+
+    /// Decides and applies a push: in one transaction, or, if its consequences are many, in several,
+    /// between which others write. A push that is broken off between two goes on when it is
+    /// repeated.
+    ///
+    /// # Errors
+    /// As `push_part`.
+    pub async fn push(&self, batch: impl Own<PushBatch>, now: Timestamp) -> Result<PushResponse> {
+        let PushAnswer { mut response, mut rest } = self.push_part(batch, now).await?;
+        while let Some(batch) = rest {
+            let next = self.push_part(*batch, now).await?;
+            response.results.extend(next.response.results);
+            rest = next.rest;
+        }
+        Ok(response)
     }
 
     /// Reads a page of a user's feed. A user's first call makes the feed, and gives effect to the
@@ -303,8 +319,9 @@ macro_rules! operations {
 }
 
 operations! {
-    /// Decides and applies a push ([`vfs_sync_core::server::push`]).
-    decides push: Push { batch: PushBatch, now: Timestamp } -> PushResponse,
+    /// Decides and applies a push ([`vfs_sync_core::server::push`]), or as many of its first
+    /// operations as one transaction should have the consequences of.
+    decides push_part: Push { batch: PushBatch, now: Timestamp } -> PushAnswer,
         weighs |push| push.batch.len();
 
     /// Reads a page of a user's feed: head, pruned-through, page and map are of one snapshot; `None`

@@ -62,6 +62,9 @@ pub struct SqliteStore {
     /// The files, where they can be watched.
     files: Option<Arc<Files>>,
     large: usize,
+    /// The turn of one large transaction after the other: each may take hundreds of megabytes, and
+    /// a reader.
+    large_turn: Semaphore,
 }
 
 struct Readers {
@@ -92,6 +95,7 @@ impl SqliteStore {
             readers: Some(Arc::new(readers)),
             files,
             large: LARGE,
+            large_turn: Semaphore::new(1),
         })
     }
 
@@ -128,7 +132,7 @@ impl SqliteStore {
         let connection = named(path, open())?;
         let files = vfs.is_none().then(|| Arc::new(Files::of(path)));
         let writer = Writer::of_caller(connection, files.clone());
-        Ok(Self { writer, readers: None, files, large: LARGE })
+        Ok(Self { writer, readers: None, files, large: LARGE, large_turn: Semaphore::new(1) })
     }
 
     /// A new database in memory, gone with the store.
@@ -140,7 +144,8 @@ impl SqliteStore {
         configure(&connection, WRITER_CACHE_KIB)?;
         migrations::migrate(&mut connection, now, None)?;
         let writer = Writer::start(connection, None)?;
-        Ok(Self { writer, readers: None, files: None, large: LARGE })
+        let large_turn = Semaphore::new(1);
+        Ok(Self { writer, readers: None, files: None, large: LARGE, large_turn })
     }
 
     /// Brings the database at `path` to this program's schema, making it where it is missing;
@@ -206,6 +211,8 @@ impl Backend for SqliteStore {
         if let Some(answer) = small {
             return Ok(answer);
         }
+        let closed = |_| StoreError::Unavailable("the store is closed".into());
+        let _turn = self.large_turn.acquire().await.map_err(closed)?;
         for _ in 0..SNAPSHOTS {
             let (base, decided) = (self.writer.commits(), command.clone());
             let on_snapshot = move |tx: &mut SqliteTransaction<'_>| {

@@ -13,6 +13,7 @@ use vfs_sync_core::server::attach::{AttachChanges, MadeAttach};
 use vfs_sync_core::server::feed_window::{EpochStart, Window};
 use vfs_sync_core::server::push::{
     Accepted, Addition, Changes, Head, Map, Mark, Needs, PlacedEntry, Places, PresentInFeed, Rows,
+    UsageChange,
 };
 use vfs_sync_core::server::stage::{NewStage, Stage, UploadRow, Usage};
 use vfs_sync_core::time::Timestamp;
@@ -71,6 +72,26 @@ impl Decision {
     pub(crate) fn rows(&self) -> usize {
         let told: usize = self.feeds.iter().map(|feed| feed.bodies.len()).sum();
         told + self.changes.access.len()
+    }
+}
+
+/// The rows of an item that were removed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Cleared {
+    /// The number of all of them.
+    pub(crate) rows: u64,
+    /// The number of links of the item's realm among them. A link from another realm counts there
+    /// until its own end is removed.
+    pub(crate) links: u64,
+    /// The number of grants among them.
+    pub(crate) grants: u64,
+}
+
+impl Cleared {
+    /// Returns the change of what the item's realm holds.
+    pub(crate) fn usage(&self) -> UsageChange {
+        let less = |rows: u64| -i64::try_from(rows).unwrap_or(i64::MAX);
+        UsageChange { links: less(self.links), grants: less(self.grants), ..UsageChange::default() }
     }
 }
 
@@ -169,9 +190,8 @@ pub(crate) trait Registers {
     /// Returns all users who may hold a grant, and all items that somebody is granted.
     async fn all_grants(&mut self) -> Result<(BTreeSet<UserId>, BTreeSet<ItemId>)>;
 
-    /// Removes links, grants, moves and access of the item, at most `at_most` rows; returns how
-    /// many it removed.
-    async fn clear_item(&mut self, item: &ItemId, at_most: u64) -> Result<u64>;
+    /// Removes links, grants, moves and access of the item, at most `at_most` rows.
+    async fn clear_item(&mut self, item: &ItemId, at_most: u64) -> Result<Cleared>;
 
     /// Removes the rows of tombstones.
     async fn delete_items(&mut self, items: &BTreeSet<ItemId>) -> Result<()>;
@@ -242,6 +262,14 @@ pub(crate) trait Replicas {
         user: &UserId,
         limit: usize,
     ) -> Result<Vec<(ReplicaId, WriteId)>>;
+
+    /// Returns how many other replicas the user has, up to `enough`.
+    async fn other_replicas(
+        &mut self,
+        user: &UserId,
+        replica: &ReplicaId,
+        enough: u64,
+    ) -> Result<u64>;
 
     /// Notes that the replica was active, if it has a row.
     async fn touch_replica(

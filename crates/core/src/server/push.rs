@@ -30,6 +30,7 @@
 //!         Step::LockHeads(lock) => lock.resume(), // nobody else is here
 //!         Step::LookUp(look_up) => look_up.resume(&Default::default()),
 //!         Step::Write(changes) => break changes,
+//!         Step::TooMuch => unreachable!("one item has few consequences"),
 //!     };
 //! };
 //! assert_eq!(changes.items.len(), 1);
@@ -40,6 +41,7 @@ mod decide;
 mod order;
 mod permissions;
 mod propagate;
+mod quota;
 mod revive;
 mod rows;
 mod tombstone;
@@ -56,8 +58,11 @@ use crate::id::{ItemId, OpId, ReplicaId, UserId, WriteId};
 use crate::limits::MAX_PUSH_OPERATIONS;
 use crate::operation::{Action, Operation};
 
-pub use decide::{Decided, decide};
-pub use propagate::{FeedPropagation, Load, LockHeads, LookUp, PresentInFeed, Step};
+pub use decide::{Carried, Decided, decide};
+pub use propagate::{
+    Bound, BoundKind, FeedPropagation, Load, LockHeads, LookUp, PresentInFeed, Step,
+};
+pub use quota::{MetadataQuota, MetadataUsage, UsageChange};
 pub use revive::Revival;
 pub use rows::{
     Accepted, AcceptedOp, Addition, Awaited, Cause, Changes, GrantCounts, Head, Link, LinkKey, Map,
@@ -74,6 +79,22 @@ pub struct PushBatch {
     entries: Vec<Received>,
     /// True for the operations of a replica, with write ids; false for an attach's.
     is_push: bool,
+    /// What the parts of the push before this one left to know.
+    carried: Carried,
+    /// The number of operations to try in one transaction.
+    at_most: usize,
+    bounds: Bounds,
+    /// The bounds on what the owner of each realm may have.
+    pub quota: MetadataQuota,
+}
+
+/// The bounds of a push's consequences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// The bound of several operations that one transaction applies.
+    pub part: Bound,
+    /// The bound of a single operation; beyond it, it is refused.
+    pub operation: Bound,
 }
 
 #[derive(Debug, Clone)]
@@ -117,14 +138,75 @@ impl PushBatch {
         }
         let entries =
             body.operations.iter().map(|raw| Received::parse(raw.get(), &body.client_id)).collect();
-        Ok(Self { user, replica: body.client_id, entries, is_push: true })
+        Ok(Self::of(user, body.client_id, entries))
     }
 
     /// A push of operations that are well formed already.
     #[must_use]
     pub fn new(user: UserId, replica: ReplicaId, operations: Vec<Operation>) -> Self {
         let entries = operations.into_iter().map(|op| Received::checked(op, &replica)).collect();
-        Self { user, replica, entries, is_push: true }
+        Self::of(user, replica, entries)
+    }
+
+    fn of(user: UserId, replica: ReplicaId, entries: Vec<Received>) -> Self {
+        let carried = Carried::default();
+        let bounds = Bounds { part: Bound::PART, operation: Bound::OPERATION };
+        Self {
+            user,
+            replica,
+            entries,
+            is_push: true,
+            carried,
+            at_most: usize::MAX,
+            bounds,
+            quota: MetadataQuota::NONE,
+        }
+    }
+
+    /// Bounds what the owner of each realm may have.
+    #[must_use]
+    pub fn with_quota(self, quota: MetadataQuota) -> Self {
+        Self { quota, ..self }
+    }
+
+    /// Sets other bounds of the consequences than the protocol's.
+    #[must_use]
+    pub fn within(self, bounds: Bounds) -> Self {
+        Self { bounds, ..self }
+    }
+
+    /// Returns the bound of the consequences of this many of the operations.
+    #[must_use]
+    pub fn bound(&self, operations: usize) -> Bound {
+        if operations > 1 { self.bounds.part } else { self.bounds.operation }
+    }
+
+    /// Returns the number of operations to try in one transaction: all, but for the rest of a push
+    /// whose first operations had many consequences.
+    #[must_use]
+    pub fn to_try(&self) -> usize {
+        self.at_most.min(self.len()).max(1)
+    }
+
+    /// Returns the first operations, as a push of its own.
+    #[must_use]
+    pub fn first(&self, count: usize) -> Self {
+        let entries = self.entries.iter().take(count).cloned().collect();
+        let (user, replica) = (self.user.clone(), self.replica.clone());
+        Self { entries, user, replica, carried: self.carried.clone(), ..*self }
+    }
+
+    /// Returns the push without its first operations, which were decided and left `carried`; `None`
+    /// if there are no others.
+    #[must_use]
+    pub fn after(&self, count: usize, carried: Carried) -> Option<Self> {
+        let entries: Vec<Received> = self.entries.iter().skip(count).cloned().collect();
+        if entries.is_empty() {
+            return None;
+        }
+        let (user, replica) = (self.user.clone(), self.replica.clone());
+        let at_most = count.saturating_mul(2);
+        Some(Self { entries, user, replica, carried, at_most, ..*self })
     }
 
     /// Returns the number of operations.

@@ -290,7 +290,7 @@ impl WatchedStore {
                         operations,
                         now,
                         last_changed,
-                        answer,
+                        &answer.response,
                     );
                 }
                 self.follow(Commit::Push(user, replica, operations))?;

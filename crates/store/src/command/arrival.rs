@@ -6,15 +6,14 @@
 //! row; the user's calls give effect to what they find. So it makes no difference whether the grant
 //! or the first call commits first.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vfs_sync_core::access::Principal;
-use vfs_sync_core::id::UserId;
-use vfs_sync_core::server::push::{FeedPropagation, Needs, Rows};
+use vfs_sync_core::server::push::{Awaited, Changes, FeedPropagation, Needs, Rows};
 use vfs_sync_core::time::Timestamp;
 
 use super::members::granted_by;
-use super::push::{loaded, propagate};
+use super::push::{loaded, propagate_within};
 use super::{AwaitingOwner, AwaitsCall, BeginFeed, Command, Decides, GiveEffect, one_call};
 use crate::error::Result;
 use crate::topics::{Decision, Topics};
@@ -47,8 +46,16 @@ impl Decides for GiveEffect {
         let items = granted_by(tx, owner, &principals).await?;
         // The time of the owner's last change: no grant is later.
         let now = rows.last_changed.get(owner).copied().unwrap_or(Timestamp::MIN);
-        let (user, owner): (UserId, UserId) = (user.clone(), owner.clone());
-        let arrival = FeedPropagation::of_arrival(user, owner, items, rows, now);
-        Ok(((), Some(propagate(tx, arrival, now).await?)))
+        let of = (owner.clone(), user.clone());
+        let arrival = FeedPropagation::of_arrival(user.clone(), owner.clone(), items, rows, now);
+        let decision = match propagate_within(tx, arrival, now).await? {
+            Some(decision) => decision,
+            None => {
+                let awaited = BTreeMap::from([(of, Awaited::Less)]);
+                let changes = Changes { awaited, ..Changes::default() };
+                Decision { changes, feeds: Vec::new() }
+            }
+        };
+        Ok(((), Some(decision)))
     }
 }

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::id::{ItemId, UserId};
-use vfs_sync_core::server::push::{FeedPropagation, Needs, Rows};
+use vfs_sync_core::server::push::{Bound, FeedPropagation, Needs, Rows};
 use vfs_sync_core::time::Timestamp;
 
-use super::push::{loaded, propagate};
+use super::push::{loaded, propagate, propagate_within};
 use super::{BlockedBy, Decides, GroupsOf, Knows, ListMembers, SetBlock, SetMember, one_call};
 use crate::error::Result;
 use crate::topics::{Decision, Topics};
@@ -78,7 +78,13 @@ pub(super) async fn granted_by<T: Topics>(
 /// Gives effect to the grants of a database in which they had none.
 pub(crate) async fn regrant_all<T: Topics>(tx: &mut T, now: Timestamp) -> Result<()> {
     let (users, items) = tx.all_grants().await?;
-    match regrant(tx, users, items, now).await? {
+    if items.is_empty() || users.is_empty() {
+        return Ok(());
+    }
+    let mut rows = Rows::default();
+    tx.lock_realms(None, &items, &mut rows).await?;
+    let regranted = FeedPropagation::of_grants(users, items, rows, now).within(Bound::NONE);
+    match propagate_within(tx, regranted, now).await? {
         Some(decision) => tx.write_changes(&decision.changes, &decision.feeds).await,
         None => Ok(()),
     }

@@ -8,7 +8,7 @@ use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
 use vfs_sync_core::register::{GrantRegister, Item, MoveRegister};
 use vfs_sync_core::server::attach::Expected;
-use vfs_sync_core::server::push::{Accepted, Awaited, Head, Link, Mark};
+use vfs_sync_core::server::push::{Accepted, Awaited, Head, Link, Mark, MetadataUsage};
 use vfs_sync_core::server::stage::{BlobStatus, UploadRow, Usage};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{ReconcileState, StageStatus};
@@ -136,6 +136,8 @@ tables! {
     uploads: Table<StagingId, UploadRow>,
     parts: Grouped<StagingId, u32, String>,
     usages: Table<UserId, Usage>,
+    // What the realms hold besides contents.
+    holds: Table<UserId, MetadataUsage>,
     trash: Table<ItemId, TrashRow>,
 }
 

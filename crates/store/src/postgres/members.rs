@@ -2,7 +2,7 @@
 
 use vfs_sync_core::access::{Principal, PrincipalType};
 use vfs_sync_core::id::{ItemId, UserId};
-use vfs_sync_core::server::push::{Awaited, Changes, Needs, Rows};
+use vfs_sync_core::server::push::{Awaited, Changes, Needs, Rows, UsageChange};
 
 use super::rows::Columns;
 use super::transaction::{PostgresTransaction, texts};
@@ -196,6 +196,30 @@ pub(super) async fn load(
             found.user_grants.insert(key, columns.unsigned(2)?);
         }
     }
+    Ok(())
+}
+
+/// Writes by how much what realms hold changed.
+pub(super) async fn write_usage(tx: &PostgresTransaction<'_>, changes: &Changes) -> Result<()> {
+    if changes.usage.is_empty() {
+        return Ok(());
+    }
+    let column = |of: fn(&UsageChange) -> i64| changes.usage.values().map(of).collect::<Vec<_>>();
+    tx.execute(
+        "UPDATE realms r SET items = greatest(r.items + v.items, 0), \
+         links = greatest(r.links + v.links, 0), grants = greatest(r.grants + v.grants, 0), \
+         bytes = greatest(r.bytes + v.bytes, 0) \
+         FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[]) \
+         AS v (user_id, items, links, grants, bytes) WHERE r.user_id = v.user_id",
+        &[
+            &texts(changes.usage.keys()),
+            &column(|change| change.items),
+            &column(|change| change.links),
+            &column(|change| change.grants),
+            &column(|change| change.bytes),
+        ],
+    )
+    .await?;
     Ok(())
 }
 

@@ -18,7 +18,7 @@ use super::{feeds, members, trash, versions};
 use crate::command::trash::{revived, rows_of_push};
 use crate::encoding;
 use crate::error::{Result, StoreError};
-use crate::topics::{FeedWrite, PushWrite, Registers};
+use crate::topics::{Cleared, FeedWrite, PushWrite, Registers};
 
 impl Registers for PostgresTransaction<'_> {
     async fn load(&mut self, needs: &Needs, found: &mut Rows) -> Result<()> {
@@ -41,6 +41,7 @@ impl Registers for PostgresTransaction<'_> {
             write_moves(this, changes),
             members::write_access(this, changes),
             members::write_grantees(this, changes),
+            members::write_usage(this, changes),
             trash::put(this, &deleted),
             trash::remove(this, &revived),
             accepted(this, write),
@@ -60,6 +61,7 @@ impl Registers for PostgresTransaction<'_> {
             write_moves(this, changes),
             members::write_access(this, changes),
             members::write_grantees(this, changes),
+            members::write_usage(this, changes),
             trash::remove(this, &revived),
             feeds::write(this, feeds),
         )?;
@@ -95,11 +97,19 @@ impl Registers for PostgresTransaction<'_> {
         Ok((users, items))
     }
 
-    async fn clear_item(&mut self, item: &ItemId, at_most: u64) -> Result<u64> {
+    async fn clear_item(&mut self, item: &ItemId, at_most: u64) -> Result<Cleared> {
         let mut left = at_most;
         for sql in [
             "DELETE FROM links WHERE (parent, child) IN \
              (SELECT parent, child FROM links WHERE parent = $1 LIMIT $2)",
+            "DELETE FROM links WHERE (parent, child) IN \
+             (SELECT parent, child FROM links WHERE child = $1 AND in_realm LIMIT $2)",
+        ] {
+            let limit = i64::try_from(left).unwrap_or(i64::MAX);
+            left -= self.execute(sql, &[&item.as_str(), &limit]).await?;
+        }
+        let links = at_most - left;
+        for sql in [
             "DELETE FROM links WHERE (parent, child) IN \
              (SELECT parent, child FROM links WHERE child = $1 LIMIT $2)",
             "DELETE FROM moves WHERE (child, realm) IN \
@@ -110,8 +120,8 @@ impl Registers for PostgresTransaction<'_> {
             let limit = i64::try_from(left).unwrap_or(i64::MAX);
             left -= self.execute(sql, &[&item.as_str(), &limit]).await?;
         }
-        left -= clear_grants(self, item, left).await?;
-        Ok(at_most - left)
+        let grants = clear_grants(self, item, left).await?;
+        Ok(Cleared { rows: at_most - left + grants, links, grants })
     }
 
     async fn delete_items(&mut self, items: &BTreeSet<ItemId>) -> Result<()> {

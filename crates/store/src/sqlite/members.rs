@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use rusqlite::{OptionalExtension as _, params};
 use vfs_sync_core::access::{Audience, Principal, PrincipalType};
 use vfs_sync_core::id::{ItemId, UserId};
-use vfs_sync_core::server::push::{Changes, Needs, Rows};
+use vfs_sync_core::server::push::{Changes, MetadataUsage, Needs, Rows, UsageChange};
 
 use super::rows::Columns;
 use super::transaction::{Deferred, SqliteTransaction};
@@ -272,6 +272,36 @@ fn awaited<'a>(
         }
     }
     Ok(found)
+}
+
+/// Returns what a realm holds.
+pub(super) fn usage(tx: &mut SqliteTransaction<'_>, owner: &UserId) -> Result<MetadataUsage> {
+    let mut select =
+        tx.prepare("SELECT items, links, grants, bytes FROM realms WHERE user_id = ?1")?;
+    let mut rows = select.query([owner.as_str()])?;
+    let Some(row) = rows.next()? else { return Ok(MetadataUsage::default()) };
+    let columns = Columns { row, table: "realms", key: owner };
+    Ok(MetadataUsage {
+        items: columns.unsigned(0)?,
+        links: columns.unsigned(1)?,
+        grants: columns.unsigned(2)?,
+        bytes: columns.unsigned(3)?,
+    })
+}
+
+/// Writes by how much what realms hold changed.
+pub(super) fn write_usage(tx: &mut SqliteTransaction<'_>, changes: &Changes) -> Result<()> {
+    if changes.usage.is_empty() {
+        return Ok(());
+    }
+    let mut update = tx.prepare(
+        "UPDATE realms SET items = max(items + ?2, 0), links = max(links + ?3, 0), \
+         grants = max(grants + ?4, 0), bytes = max(bytes + ?5, 0) WHERE uid = ?1",
+    )?;
+    for (owner, UsageChange { items, links, grants, bytes }) in &changes.usage {
+        update.execute(params![tx.make_uid(owner)?, items, links, grants, bytes])?;
+    }
+    Ok(())
 }
 
 /// Writes how many grants of owners to users there are, and which wait for a call.

@@ -17,7 +17,7 @@ use super::{feeds, members, trash, versions};
 use crate::command::trash::{revived, rows_of_push};
 use crate::encoding;
 use crate::error::Result;
-use crate::topics::{FeedWrite, PushWrite, Registers, Trash as _};
+use crate::topics::{Cleared, FeedWrite, PushWrite, Registers, Trash as _};
 
 impl Registers for SqliteTransaction<'_> {
     async fn load(&mut self, needs: &Needs, found: &mut Rows) -> Result<()> {
@@ -58,6 +58,7 @@ impl Registers for SqliteTransaction<'_> {
         registers(self, write.changes)?;
         members::write_access(self, write.changes)?;
         members::write_grantees(self, write.changes)?;
+        members::write_usage(self, write.changes)?;
         self.put_trash(&rows_of_push(write)).await?;
         trash::remove(self, &revived(write.changes))?;
         accepted(self, rid, write.changes, write.now)?;
@@ -69,6 +70,7 @@ impl Registers for SqliteTransaction<'_> {
         registers(self, changes)?;
         members::write_access(self, changes)?;
         members::write_grantees(self, changes)?;
+        members::write_usage(self, changes)?;
         trash::remove(self, &revived(changes))?;
         feeds::write(self, written)
     }
@@ -106,11 +108,19 @@ impl Registers for SqliteTransaction<'_> {
         Ok((users, items))
     }
 
-    async fn clear_item(&mut self, item: &ItemId, at_most: u64) -> Result<u64> {
+    async fn clear_item(&mut self, item: &ItemId, at_most: u64) -> Result<Cleared> {
         let mut left = at_most;
         for sql in [
             "DELETE FROM links WHERE (parent, child) IN \
              (SELECT parent, child FROM links WHERE parent = ?1 LIMIT ?2)",
+            "DELETE FROM links WHERE (parent, child) IN \
+             (SELECT parent, child FROM links WHERE child = ?1 AND in_realm = 1 LIMIT ?2)",
+        ] {
+            let limit = i64::try_from(left).unwrap_or(i64::MAX);
+            left -= self.prepare(sql)?.execute(params![item.as_str(), limit])? as u64;
+        }
+        let links = at_most - left;
+        for sql in [
             "DELETE FROM links WHERE (parent, child) IN \
              (SELECT parent, child FROM links WHERE child = ?1 LIMIT ?2)",
             "DELETE FROM moves WHERE (child, realm) IN \
@@ -121,8 +131,8 @@ impl Registers for SqliteTransaction<'_> {
             let limit = i64::try_from(left).unwrap_or(i64::MAX);
             left -= self.prepare(sql)?.execute(params![item.as_str(), limit])? as u64;
         }
-        left -= clear_grants(self, item, left)?;
-        Ok(at_most - left)
+        let grants = clear_grants(self, item, left)?;
+        Ok(Cleared { rows: at_most - left + grants, links, grants })
     }
 
     async fn delete_items(&mut self, items: &BTreeSet<ItemId>) -> Result<()> {

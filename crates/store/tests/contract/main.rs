@@ -127,6 +127,11 @@ mod every {
         bounds:
             an_item_has_so_many_grants_and_no_more
             an_item_was_granted_to_so_many_and_no_more
+            what_a_realm_holds_is_counted_and_bounded
+            the_bytes_of_registers_are_bounded
+            a_user_has_so_many_replicas_and_no_more
+            a_push_of_many_consequences_is_applied_in_parts
+            what_shows_too_much_is_refused_and_the_rest_goes_on
             a_grant_to_somebody_who_never_came_takes_no_rows_of_views
             what_was_granted_and_taken_before_the_first_call_is_never_seen
             a_grant_and_a_first_call_at_once_miss_each_other_never;

@@ -19,6 +19,7 @@ use super::visibility::{Source, Views};
 use crate::access::{AccessLevel, Audience, Principal, PrincipalType};
 use crate::entry::{EntryBody, EntryKey};
 use crate::id::{ItemId, UserId};
+use crate::limits::{MAX_CONSEQUENCE_BYTES, MAX_CONSEQUENCES};
 use crate::time::Timestamp;
 
 static NOBODY: Audience = Audience::new();
@@ -35,6 +36,8 @@ pub struct FeedPropagation {
     views: Views,
     changes: Changes,
     started: bool,
+    bound: Bound,
+    weighed: Bound,
     /// Users whose access to anything may change.
     concerned: BTreeSet<UserId>,
     /// Items whose audience is loaded whole; of others it is loaded for those concerned.
@@ -47,6 +50,51 @@ pub struct FeedPropagation {
     after: Map<ItemId, Audience>,
     /// Keys that each user's feed may have to show or to retract.
     plan: BTreeMap<UserId, Vec<Planned>>,
+}
+
+/// What a [`Bound`] counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BoundKind {
+    /// What users see that they did not see before, and higher levels. What narrows a view counts
+    /// nothing.
+    Widening,
+    /// All that is written to feeds and to access.
+    All,
+}
+
+/// The most that the consequences of a transaction may be, as they are estimated while they are
+/// planned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bound {
+    /// What is counted.
+    pub kind: BoundKind,
+    /// Rows of feeds and of access.
+    pub rows: usize,
+    /// Bytes of items that are copied into feeds.
+    pub bytes: usize,
+    /// Levels of users on parents that were looked at.
+    pub steps: usize,
+}
+
+impl Bound {
+    /// The bound of what cannot be split.
+    pub const OPERATION: Self = Self {
+        kind: BoundKind::Widening,
+        rows: MAX_CONSEQUENCES,
+        bytes: MAX_CONSEQUENCE_BYTES,
+        steps: 20 * MAX_CONSEQUENCES,
+    };
+    /// The bound of several operations that one transaction applies: others wait for it for some
+    /// tenths of a second at most.
+    pub const PART: Self = Self {
+        kind: BoundKind::All,
+        rows: MAX_CONSEQUENCES / 40,
+        bytes: MAX_CONSEQUENCE_BYTES / 16,
+        steps: MAX_CONSEQUENCES,
+    };
+    /// No bound: for what has to be done at once, when nobody waits.
+    pub const NONE: Self =
+        Self { kind: BoundKind::Widening, rows: usize::MAX, bytes: usize::MAX, steps: usize::MAX };
 }
 
 /// A key that a user's feed may have to show, with the user's level on it if they see it.
@@ -67,6 +115,8 @@ pub enum Step {
     LookUp(LookUp),
     /// The changes are to be written: all is decided.
     Write(Box<Changes>),
+    /// Nothing: the consequences are beyond the bound.
+    TooMuch,
 }
 
 impl Step {
@@ -77,7 +127,7 @@ impl Step {
             Self::Load(Load { propagation, .. })
             | Self::LockHeads(LockHeads { propagation, .. })
             | Self::LookUp(LookUp { propagation, .. }) => propagation.size(),
-            Self::Write(_) => 0,
+            Self::Write(_) | Self::TooMuch => 0,
         }
     }
 }
@@ -165,6 +215,8 @@ impl FeedPropagation {
             views,
             changes,
             started: false,
+            bound: Bound::OPERATION,
+            weighed: Bound { kind: BoundKind::Widening, rows: 0, bytes: 0, steps: 0 },
             concerned: BTreeSet::new(),
             whole: Set::default(),
             frontier: BTreeSet::new(),
@@ -206,6 +258,13 @@ impl FeedPropagation {
         propagation
     }
 
+    /// Bounds the consequences. A propagation that is told nothing is bounded as an operation is.
+    #[must_use]
+    pub fn within(mut self, bound: Bound) -> Self {
+        self.bound = bound;
+        self
+    }
+
     /// Begins the propagation: returns its first step.
     #[must_use]
     pub fn step(self) -> Step {
@@ -218,8 +277,14 @@ impl FeedPropagation {
             let needs = Box::new(needs);
             return Step::Load(Load { needs, heads_are_locked: false, propagation: self });
         }
+        if self.is_too_much() {
+            return Step::TooMuch;
+        }
         self.changes.access = self.access_changes();
-        self.plan = self.plan();
+        self.make_plan();
+        if self.is_too_much() {
+            return Step::TooMuch;
+        }
         let readers: BTreeSet<UserId> = self.plan.keys().cloned().collect();
         if readers.is_empty() {
             return self.look_up();
@@ -266,6 +331,9 @@ impl FeedPropagation {
                 return None;
             }
             self.recompute_all(next);
+            if self.is_too_much() {
+                return None;
+            }
         }
     }
 
@@ -377,11 +445,41 @@ impl FeedPropagation {
             self.note_awaited(&id);
             let next = self.recompute(&id);
             if next != *self.audience(&id) {
+                self.weigh(&id, &next);
                 let below = self.rows.children(&id).filter(|child| !self.order.has(child));
                 self.frontier.extend(below.cloned());
                 self.after.insert(id, next);
             }
         }
+    }
+
+    fn is_too_much(&self) -> bool {
+        self.weighed.rows > self.bound.rows
+            || self.weighed.bytes > self.bound.bytes
+            || self.weighed.steps > self.bound.steps
+    }
+
+    /// Weighs the rows of access of an item whose audience is about to be `next`. Those of feeds
+    /// are weighed as they are planned.
+    fn weigh(&mut self, id: &ItemId, next: &Audience) {
+        let before = self.audience(id);
+        let (mut toggled, mut levels, mut shown) = (0_usize, 0_usize, 0_usize);
+        for (user, level) in next {
+            match before.get(user) {
+                None => (toggled, shown) = (toggled + 1, shown + 1),
+                Some(held) if held < level => (levels, shown) = (levels + 1, shown + 1),
+                Some(held) if held > level && self.bound.kind == BoundKind::All => levels += 1,
+                Some(_) => {}
+            }
+        }
+        if self.bound.kind == BoundKind::All {
+            toggled += before.keys().filter(|user| !next.contains_key(*user)).count();
+        }
+        let steps: usize = self.rows.parents(id).map(|parent| self.audience(parent).len()).sum();
+        let bytes = self.rows.item(id).map_or(0, |item| item.fields.weight());
+        self.weighed.rows += toggled + levels;
+        self.weighed.bytes += shown * bytes;
+        self.weighed.steps += steps;
     }
 
     /// Records the users to whom the grants on an item give nothing before a call of theirs: that
@@ -466,7 +564,7 @@ impl FeedPropagation {
         !self.views.has(key) && !self.toggled(id, user)
     }
 
-    fn plan(&self) -> BTreeMap<UserId, Vec<Planned>> {
+    fn make_plan(&mut self) {
         let mut plan: BTreeMap<UserId, Vec<Planned>> = BTreeMap::new();
         for key in self.views.keys() {
             let at = match key {
@@ -484,6 +582,16 @@ impl FeedPropagation {
             let after = self.after.get(at).into_iter().flatten();
             let readers: BTreeSet<&UserId> =
                 before.chain(after).map(|(user, _)| user).chain(owner).collect();
+            if self.bound.kind == BoundKind::All {
+                self.weighed.rows += readers.len();
+                if let EntryKey::Item(id) = key {
+                    let bytes = self.rows.item(id).map_or(0, |item| item.fields.weight());
+                    self.weighed.bytes += readers.len() * bytes;
+                }
+                if self.is_too_much() {
+                    return;
+                }
+            }
             for user in readers {
                 plan.entry(user.clone())
                     .or_default()
@@ -491,8 +599,11 @@ impl FeedPropagation {
             }
         }
         for (id, changed) in &self.changes.access {
-            for user in changed.keys() {
+            for (user, level) in changed {
+                let before = self.rows.access.get(id).and_then(|held| held.get(user));
+                let counts = self.bound.kind == BoundKind::All || *level > before.copied();
                 let keys = plan.entry(user.clone()).or_default();
+                let planned = keys.len();
                 let mut add = |key: EntryKey| {
                     if !self.views.has(&key) {
                         keys.push(Planned { key, level: None });
@@ -507,9 +618,15 @@ impl FeedPropagation {
                     around.sort();
                     around.into_iter().for_each(&mut add);
                 }
+                if counts {
+                    self.weighed.rows += keys.len() - planned;
+                    if self.is_too_much() {
+                        return;
+                    }
+                }
             }
         }
-        plan
+        self.plan = plan;
     }
 
     /// Returns the rows that say who sees the other ends of shortcuts, to be read under the readers'

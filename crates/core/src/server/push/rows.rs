@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use foldhash::{HashMap as Map, HashSet as Set};
 use serde::{Deserialize, Serialize};
 
+use super::quota::{MetadataUsage, UsageChange};
 use crate::access::{AccessLevel, Audience, Principal};
 use crate::content::Attachment;
 use crate::cursor::{Cursor, Epoch, Position};
@@ -175,6 +176,8 @@ pub struct Rows {
     pub grant_counts: Map<ItemId, GrantCounts>,
     /// The number of present grants of an owner to a user.
     pub user_grants: Map<(UserId, UserId), u64>,
+    /// What each realm involved holds.
+    pub usage: Map<UserId, MetadataUsage>,
     /// The realms that are locked: nothing in them changes but by this transaction.
     pub realms: BTreeSet<UserId>,
     /// The links, by child.
@@ -432,6 +435,8 @@ pub struct Changes {
     pub grants: BTreeMap<(ItemId, Principal), GrantRegister>,
     /// By how much the number of present grants of an owner to a user changed.
     pub user_grants: BTreeMap<(UserId, UserId), i64>,
+    /// By how much what each realm holds changed.
+    pub usage: BTreeMap<UserId, UsageChange>,
     /// Owners with users whose grants wait for a call of the user, or no longer do.
     pub awaited: BTreeMap<(UserId, UserId), Awaited>,
     /// Move registers as they are now.
