@@ -131,7 +131,57 @@ impl<F: serde_json::ser::Formatter> serde_json::ser::Formatter for EscapingJson<
     }
 }
 
-/// A converter of a content's bytes for a terminal: text stays, other bytes become `\xNN`. An
+/// A writer for JSON that is text already: its dangerous characters, which only strings have, become
+/// `\uXXXX`; line breaks between values stay.
+pub(crate) struct EscapingJsonText<W> {
+    writer: W,
+    /// The beginning of a character whose rest was not written yet.
+    begun: Vec<u8>,
+}
+
+impl<W: io::Write> EscapingJsonText<W> {
+    pub(crate) fn new(writer: W) -> Self {
+        Self { writer, begun: Vec::new() }
+    }
+
+    fn put(&mut self, text: &str) -> io::Result<()> {
+        let mut escaped = String::with_capacity(text.len());
+        for c in text.chars() {
+            if c.is_ascii() || !is_dangerous(c) {
+                // Control characters of ASCII are escaped in any JSON, or stand between values.
+                escaped.push(c);
+            } else {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(escaped, "\\u{unit:04x}");
+                }
+            }
+        }
+        self.writer.write_all(escaped.as_bytes())
+    }
+}
+
+impl<W: io::Write> io::Write for EscapingJsonText<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut all = std::mem::take(&mut self.begun);
+        all.extend_from_slice(bytes);
+        match std::str::from_utf8(&all) {
+            Ok(text) => self.put(text)?,
+            Err(error) if error.error_len().is_none() => {
+                let (valid, begun) = all.split_at(error.valid_up_to());
+                self.begun = begun.to_vec();
+                self.put(std::str::from_utf8(valid).map_err(io::Error::other)?)?;
+            }
+            Err(error) => return Err(io::Error::other(error)),
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+/// Prepares the bytes of a content for a terminal: text stays, other bytes become `\xNN`. An
 /// incomplete character waits for the next chunk.
 #[derive(Debug, Default)]
 pub(crate) struct EscapingBytes {
@@ -193,6 +243,23 @@ fn push_hex(text: &mut String, bytes: &[u8]) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::io::Write as _;
+
+    #[test]
+    fn json_text_is_escaped_wherever_it_is_cut() {
+        let names = ["a\u{1b}[31m", "\u{202e}gpj", "\u{9b}31m", "é😀", "\u{e0041}", "\u{feff}b"];
+        let json = serde_json::to_string(&names).unwrap() + "\n";
+        for at in 0..=json.len() {
+            let mut writer = EscapingJsonText::new(Vec::new());
+            writer.write_all(&json.as_bytes()[..at]).unwrap();
+            writer.write_all(&json.as_bytes()[at..]).unwrap();
+            writer.flush().unwrap();
+            let written = String::from_utf8(writer.writer).unwrap();
+            assert!(!written.trim_end().contains(is_dangerous), "{at}: {written:?}");
+            let read: Vec<String> = serde_json::from_str(&written).unwrap();
+            assert_eq!(read, names);
+        }
+    }
 
     #[test]
     fn escape_sequences_bidi_overrides_and_line_breaks_are_shown_not_sent() {

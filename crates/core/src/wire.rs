@@ -140,6 +140,11 @@ pub enum PushReason {
     NotPermitted,
     /// The item does not exist or is not visible; the two cannot be distinguished.
     UnknownItem,
+    /// The item has as many grants as it may have, or the owner has granted the user as many items
+    /// as one by one is possible.
+    TooManyGrants,
+    /// What the operation shows to others is too much for one transaction.
+    TooManyConsequences,
 }
 
 /// A page of a feed.
@@ -306,6 +311,8 @@ pub mod code {
     pub const CHECKSUM_MISMATCH: &str = "checksum_mismatch";
     /// The user's quota is exhausted; `limit` names the limit.
     pub const QUOTA_EXCEEDED: &str = "quota_exceeded";
+    /// It would show others more than one transaction can.
+    pub const TOO_MANY_CONSEQUENCES: &str = "too_many_consequences";
     /// The blob is attached to something.
     pub const BLOB_ATTACHED: &str = "blob_attached";
     /// The bytes do not match the digest sent along.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use vfs_sync_core::time::Timestamp;
-use vfs_sync_store::{Quota, Retention};
+use vfs_sync_store::{MetadataQuota, Quota, Retention};
 
 /// Bounds, time-outs and retention. The defaults suit a server that faces the internet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,8 +32,10 @@ pub struct ServerConfig {
     pub max_staged_bytes: u64,
     /// The greatest number of open stages of a user.
     pub max_open_stages: u64,
-    /// The greatest number of concurrent uploads that are too large for memory; further ones wait.
-    /// Each uses about three parts of the object store, 24 MiB, or more for contents beyond 8 GB.
+    /// The bounds on what the realm of a user holds besides contents.
+    pub metadata: MetadataQuota,
+    /// Uploads at one time that are too large to be held in memory; more wait. Each takes some
+    /// three parts of the object store, 24 MiB, or more beyond 8 GB.
     pub max_large_uploads: usize,
     /// The retention of a file's earlier contents, except the latest ones, which are always kept.
     pub keep_versions: Duration,
@@ -78,6 +80,7 @@ impl Default for ServerConfig {
             max_stored_bytes: 64 << 40,
             max_staged_bytes: 8 << 40,
             max_open_stages: 10_000,
+            metadata: MetadataQuota::default(),
             max_large_uploads: 32,
             keep_versions: 30 * DAY,
             cors_origins: Vec::new(),

@@ -11,6 +11,7 @@ use vfs_sync_blobs::{BlobError, BlobOperation, PutError};
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::id::UserId;
+use vfs_sync_core::limits;
 use vfs_sync_core::server::attach::{AttachRefusal, WriteIdGap};
 use vfs_sync_core::wire::{ErrorBody, code};
 use vfs_sync_store::{Rematerialize, StoreError};
@@ -61,6 +62,13 @@ impl ApiError {
 
     pub(crate) fn too_large(sentence: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, code::TOO_LARGE, sentence)
+    }
+
+    fn too_many_consequences() -> Self {
+        let sentence = "It would show others more than one transaction can: nothing was changed";
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, code::TOO_MANY_CONSEQUENCES, sentence)
+            .with("maxConsequences", limits::MAX_CONSEQUENCES)
+            .with("maxConsequenceBytes", limits::MAX_CONSEQUENCE_BYTES)
     }
 
     pub(crate) fn overloaded() -> Self {
@@ -193,6 +201,21 @@ impl From<StoreError> for ApiError {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, code::STORAGE_FULL, sentence)
                     .retry_after(5)
             }
+            StoreError::OverQuota { own, over } => {
+                let error = |sentence| {
+                    Self::new(StatusCode::PAYLOAD_TOO_LARGE, code::QUOTA_EXCEEDED, sentence)
+                };
+                // How much the owner has is the owner's affair.
+                let error = if own {
+                    error("That would be more than the user may have")
+                        .with("max", over.max)
+                        .with("wanted", over.wanted)
+                } else {
+                    error("The owner of the item may have no more").with("whose", "owner")
+                };
+                error.with("limit", over.limit)
+            }
+            StoreError::TooManyConsequences => Self::too_many_consequences(),
             StoreError::MalformedRow { table, key, reason } => {
                 tracing::error!(table, key, reason, "a row is malformed");
                 metrics::counter!("vfs_sync_store_errors_total", "kind" => "malformed_row")

@@ -51,6 +51,7 @@ pub use config::ServerConfig;
 pub use environment::{Environment, SystemEnvironment};
 pub use openapi::OPENAPI;
 pub use service::Service;
+pub use vfs_sync_store::MetadataQuota;
 
 /// A server that is ready to serve.
 pub struct Server {

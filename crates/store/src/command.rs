@@ -6,6 +6,7 @@
 //! and then writes, so that a large command can be decided while others write. The `Command` or
 //! `Decides` of a command is in the module of its subject.
 
+mod arrival;
 mod attach;
 mod maintenance;
 pub(crate) mod members;
@@ -38,8 +39,8 @@ use crate::error::{Result, StoreError};
 use crate::topics::{Decision, Topics};
 use crate::values::{
     AbandonAnswer, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, Identity, MalformedState,
-    Pruned, PullAnswer, PurgeAnswer, Reclaim, ReconcileAnswer, RestoreAnswer, Retention,
-    StageAnswer, StageRecord, TrashCursor, TrashListing, UploadAccess, UploadAnswer,
+    Pruned, PullAnswer, PurgeAnswer, PushAnswer, Reclaim, ReconcileAnswer, RestoreAnswer,
+    Retention, StageAnswer, StageRecord, TrashCursor, TrashListing, UploadAccess, UploadAnswer,
 };
 
 /// The store of the server's metadata. Each call is one transaction: all of it happens, durably, or
@@ -67,7 +68,110 @@ impl dyn MetadataStore + '_ {
         Ok(found.into_iter().next().flatten())
     }
 
-    /// Removes rows beyond the retention, a bounded number; repeat it until it removes nothing.
+    /// Decides and applies a push: in one transaction, or, if its consequences are many, in several,
+    /// between which others write. A push that is broken off between two goes on when it is
+    /// repeated.
+    ///
+    /// # Errors
+    /// As `push_part`.
+    pub async fn push(&self, batch: impl Own<PushBatch>, now: Timestamp) -> Result<PushResponse> {
+        let PushAnswer { mut response, mut rest } = self.push_part(batch, now).await?;
+        while let Some(batch) = rest {
+            let next = self.push_part(*batch, now).await?;
+            response.results.extend(next.response.results);
+            rest = next.rest;
+        }
+        Ok(response)
+    }
+
+    /// Reads a page of a user's feed. A user's first call makes the feed, and gives effect to the
+    /// grants that waited for it: a transaction for each owner, so that a call that is broken off
+    /// has its next one go on.
+    ///
+    /// # Errors
+    /// As `pull_page`.
+    pub async fn pull(&self, user: &UserId, request: impl Own<PullRequest>) -> Result<PullAnswer> {
+        let request = request.own();
+        loop {
+            if let Some(answer) = self.pull_page(user, &request).await? {
+                return Ok(answer);
+            }
+            self.arrive(user).await?;
+        }
+    }
+
+    /// Makes the user's feed and gives effect to the grants that waited for a call of the user;
+    /// returns whether there was anything to do.
+    ///
+    /// # Errors
+    /// [`StoreError`]: what was done until then stays.
+    pub async fn arrive(&self, user: &UserId) -> Result<bool> {
+        if !self.awaits_call(user).await? {
+            return Ok(false);
+        }
+        self.begin_feed(user).await?;
+        while let Some(owner) = self.awaiting_owner(user).await? {
+            self.give_effect(user, owner).await?;
+        }
+        Ok(true)
+    }
+
+    /// Attaches a stage, as `attach_now` does, after giving effect to grants that waited for it.
+    ///
+    /// # Errors
+    /// As `attach_now`.
+    pub async fn attach(
+        &self,
+        user: &UserId,
+        staging_id: &StagingId,
+        request: &AttachRequest,
+        ref_id: RefId,
+        quota: &Quota,
+        now: Timestamp,
+    ) -> Result<Result<AttachResponse, AttachRefusal>> {
+        let again = ref_id.clone();
+        let answer = self.attach_now(user, staging_id, request, ref_id, quota, now).await?;
+        if matches!(answer, Err(AttachRefusal::UnknownItem)) && self.arrive(user).await? {
+            return self.attach_now(user, staging_id, request, again, quota, now).await;
+        }
+        Ok(answer)
+    }
+
+    /// Returns `versions_now`, after giving effect to grants that waited for a call.
+    ///
+    /// # Errors
+    /// As `versions_now`.
+    pub async fn versions(
+        &self,
+        user: &UserId,
+        item_id: &ItemId,
+        limit: u32,
+    ) -> Result<Option<Vec<Attachment>>> {
+        let answer = self.versions_now(user, item_id, limit).await?;
+        if answer.is_none() && self.arrive(user).await? {
+            return self.versions_now(user, item_id, limit).await;
+        }
+        Ok(answer)
+    }
+
+    /// Returns `readable_now`, after giving effect to grants that waited for a call.
+    ///
+    /// # Errors
+    /// As `readable_now`.
+    pub async fn readable_blobs(
+        &self,
+        user: &UserId,
+        blob_ids: impl Own<Vec<BlobId>>,
+    ) -> Result<Vec<Option<BlobRow>>> {
+        let blob_ids = blob_ids.own();
+        let answer = self.readable_now(user, &*blob_ids).await?;
+        if answer.iter().any(Option::is_none) && self.arrive(user).await? {
+            return self.readable_now(user, blob_ids).await;
+        }
+        Ok(answer)
+    }
+
+    /// Removes what retention no longer keeps; to be repeated until it removes nothing.
     ///
     /// # Errors
     /// As `prune_removals` and `prune_accepted`.
@@ -216,13 +320,26 @@ macro_rules! operations {
 }
 
 operations! {
-    /// Decides and applies a push ([`vfs_sync_core::server::push`]).
-    decides push: Push { batch: PushBatch, now: Timestamp } -> PushResponse,
+    /// Decides and applies a push ([`vfs_sync_core::server::push`]), or as many of its first
+    /// operations as one transaction should have the consequences of.
+    decides push_part: Push { batch: PushBatch, now: Timestamp } -> PushAnswer,
         weighs |push| push.batch.len();
 
-    /// Reads a page of a user's feed; its head, pruned-through position, entries and map come from
-    /// one snapshot.
-    reads pull: Pull { user: UserId, request: PullRequest } -> PullAnswer;
+    /// Reads a page of a user's feed: head, pruned-through, page and map are of one snapshot; `None`
+    /// if it is the user's first call, or grants wait for a call, before `arrive`.
+    reads pull_page: Pull { user: UserId, request: PullRequest } -> Option<PullAnswer>;
+
+    /// Makes the user's feed, which has no entry yet, if there is none.
+    writes begin_feed: BeginFeed { user: UserId } -> ();
+
+    /// Returns whether it is the user's first call, or grants wait for a call.
+    reads awaits_call: AwaitsCall { user: UserId } -> bool;
+
+    /// Returns an owner whose grants wait for a call of the user.
+    reads awaiting_owner: AwaitingOwner { user: UserId } -> Option<UserId>;
+
+    /// Gives effect to the grants of `owner` that wait for a call of the user.
+    decides give_effect: GiveEffect { user: UserId, owner: UserId } -> ();
 
     /// Merges a client's progress into its stored state, which never regresses.
     writes reconcile: Reconcile { user: UserId, request: ReconcileRequest, now: Timestamp }
@@ -282,9 +399,9 @@ operations! {
     reads upload_parts: UploadParts { staging_id: StagingId } -> Vec<String>;
 
     /// Attaches a stage ([`vfs_sync_core::server::attach`]); `ref_id` is the id of a new
-    /// attachment. From then on the bytes count against the item's owner, within the owner's
-    /// `quota`.
-    writes attach: Attach {
+    /// attachment. From then on the bytes count against the item's owner, whose `quota` they must
+    /// be within.
+    writes attach_now: Attach {
         user: UserId, staging_id: StagingId, request: AttachRequest, ref_id: RefId, quota: Quota,
         now: Timestamp
     } -> Result<AttachResponse, AttachRefusal>;
@@ -328,7 +445,7 @@ operations! {
 
     /// Returns the current and earlier contents of a file, the newest first; `None` if the user
     /// sees no such item.
-    reads versions: Versions { user: UserId, item_id: ItemId, limit: u32 }
+    reads versions_now: Versions { user: UserId, item_id: ItemId, limit: u32 }
         -> Option<Vec<Attachment>>;
 
     /// Returns versions that have been beyond an item's latest [`crate::KEPT_VERSIONS`] since
@@ -369,7 +486,7 @@ operations! {
 
     /// Returns, for each id, the blob if it has bytes, is not deleted, and the user staged it or
     /// may read an item that it is attached to.
-    reads readable_blobs: ReadableBlobs { user: UserId, blob_ids: Vec<BlobId> }
+    reads readable_now: ReadableBlobs { user: UserId, blob_ids: Vec<BlobId> }
         -> Vec<Option<BlobRow>>;
 
     /// Adds `member` to a group or organization, or removes the member, and updates the access that

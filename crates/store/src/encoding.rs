@@ -7,6 +7,7 @@ use vfs_sync_core::access::{AccessLevel, PrincipalType};
 use vfs_sync_core::content::RelationKind;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::id::ChangeId;
+use vfs_sync_core::server::push::Awaited;
 use vfs_sync_core::server::push::Outcome;
 use vfs_sync_core::server::stage::BlobStatus;
 use vfs_sync_core::time::Timestamp;
@@ -57,7 +58,15 @@ pub(crate) const fn principal(code: i64) -> Option<PrincipalType> {
     })
 }
 
-/// Encodes an outcome as the columns `(outcome, authored_at)`.
+pub(crate) const fn awaited_code(awaited: Awaited) -> i64 {
+    match awaited {
+        Awaited::No => 0,
+        Awaited::Call => 1,
+        Awaited::Less => 2,
+    }
+}
+
+/// An outcome as `(outcome, authored_at)`.
 pub(crate) const fn outcome_code(outcome: Outcome) -> (i64, Option<i64>) {
     match outcome {
         Outcome::Applied(at) => (1, Some(at.as_millis())),
@@ -67,6 +76,8 @@ pub(crate) const fn outcome_code(outcome: Outcome) -> (i64, Option<i64>) {
         Outcome::Outdated(_) => (3, None),
         Outcome::Refused(PushReason::NotPermitted) => (4, None),
         Outcome::Refused(PushReason::UnknownItem) => (5, None),
+        Outcome::Refused(PushReason::TooManyGrants) => (8, None),
+        Outcome::Refused(PushReason::TooManyConsequences) => (9, None),
         // A malformed operation is known by its form, but for one that the item makes malformed.
         Outcome::Refused(_) => (6, None),
     }
@@ -81,6 +92,8 @@ pub(crate) fn outcome(code: i64, authored_at: Option<i64>) -> Option<Outcome> {
         (5, None) => Outcome::Refused(PushReason::UnknownItem),
         (6, None) => Outcome::Refused(PushReason::Malformed),
         (7, None) => Outcome::Outdated(PushReason::Unseen),
+        (8, None) => Outcome::Refused(PushReason::TooManyGrants),
+        (9, None) => Outcome::Refused(PushReason::TooManyConsequences),
         _ => return None,
     })
 }

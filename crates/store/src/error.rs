@@ -1,6 +1,8 @@
 //! The reasons why a transaction fails.
 
-/// A result whose default error is the store's.
+use vfs_sync_core::server::stage::OverQuota;
+
+/// A result whose error, unless it says otherwise, is the store's.
 pub(crate) type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 /// The reason why a transaction failed; it changed nothing.
@@ -12,7 +14,18 @@ pub enum StoreError {
     /// The database cannot be reached or is busy: a retry may help.
     #[error("the database is unavailable: {0}")]
     Unavailable(String),
-    /// Other transactions conflicted with every attempt: a retry may help.
+    /// It would show others more than one transaction can; a retry does not help.
+    #[error("the consequences are too many for one transaction")]
+    TooManyConsequences,
+    /// It would be more than the owner of a realm may have.
+    #[error("the quota {} is used up", over.limit)]
+    OverQuota {
+        /// True if the quota is the caller's own.
+        own: bool,
+        /// The bound.
+        over: OverQuota,
+    },
+    /// Other transactions were in the way each time that it ran: a retry may help.
     #[error("the database is unavailable: transactions were in each other's way")]
     Conflict,
     /// A row does not have the form that this version writes.

@@ -26,13 +26,14 @@ pub use command::{Call, MetadataStore, Own, Reply};
 pub use error::StoreError;
 pub use open::{migrate, open};
 pub use vfs_sync_core::server::feed_window::{PullRequest, Rematerialize};
+pub use vfs_sync_core::server::push::MetadataQuota;
 pub use vfs_sync_core::server::stage::{
     Advance, NewStage, NewUpload, OverQuota, Quota, UploadReplacement, UploadRow, Usage,
 };
 
 pub use values::{
     AbandonAnswer, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, FeedPage, Identity,
-    KEPT_VERSIONS, MAX_TRASH_ITEMS, MalformedState, Pruned, PullAnswer, PurgeAnswer, Reclaim,
-    ReconcileAnswer, RestoreAnswer, Retention, StageAnswer, StageRecord, TrashCursor, TrashListing,
-    UploadAccess, UploadAnswer,
+    KEPT_VERSIONS, MAX_TRASH_ITEMS, MalformedState, Pruned, PullAnswer, PurgeAnswer, PushAnswer,
+    Reclaim, ReconcileAnswer, RestoreAnswer, Retention, StageAnswer, StageRecord, TrashCursor,
+    TrashListing, UploadAccess, UploadAnswer,
 };

@@ -63,6 +63,9 @@ pub struct SqliteStore {
     /// The files of the database, if they can be checked.
     files: Option<Arc<Files>>,
     large: usize,
+    /// The turn of one large transaction after the other: each may take hundreds of megabytes, and
+    /// a reader.
+    large_turn: Semaphore,
 }
 
 struct Readers {
@@ -93,6 +96,7 @@ impl SqliteStore {
             readers: Some(Arc::new(readers)),
             files,
             large: LARGE,
+            large_turn: Semaphore::new(1),
         })
     }
 
@@ -130,7 +134,7 @@ impl SqliteStore {
         let connection = named(path, open())?;
         let files = vfs.is_none().then(|| Arc::new(Files::of(path)));
         let writer = Writer::of_caller(connection, files.clone());
-        Ok(Self { writer, readers: None, files, large: LARGE })
+        Ok(Self { writer, readers: None, files, large: LARGE, large_turn: Semaphore::new(1) })
     }
 
     /// Opens a new database in memory, which ends with the store.
@@ -142,7 +146,8 @@ impl SqliteStore {
         configure(&connection, WRITER_CACHE_KIB)?;
         migrations::migrate(&mut connection, now, None)?;
         let writer = Writer::start(connection, None)?;
-        Ok(Self { writer, readers: None, files: None, large: LARGE })
+        let large_turn = Semaphore::new(1);
+        Ok(Self { writer, readers: None, files: None, large: LARGE, large_turn })
     }
 
     /// Migrates the database at `path` to this program's schema, or creates it if it is missing;
@@ -208,6 +213,8 @@ impl Backend for SqliteStore {
         if let Some(answer) = small {
             return Ok(answer);
         }
+        let closed = |_| StoreError::Unavailable("the store is closed".into());
+        let _turn = self.large_turn.acquire().await.map_err(closed)?;
         for _ in 0..SNAPSHOTS {
             let (base, decided) = (self.writer.commits(), command.clone());
             let on_snapshot = move |tx: &mut SqliteTransaction<'_>| {

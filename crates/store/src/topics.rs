@@ -13,6 +13,7 @@ use vfs_sync_core::server::attach::{AttachChanges, MadeAttach};
 use vfs_sync_core::server::feed_window::{EpochStart, Window};
 use vfs_sync_core::server::push::{
     Accepted, Addition, Changes, Head, Map, Mark, Needs, PlacedEntry, Places, PresentInFeed, Rows,
+    UsageChange,
 };
 use vfs_sync_core::server::stage::{NewStage, Stage, UploadRow, Usage};
 use vfs_sync_core::time::Timestamp;
@@ -74,7 +75,27 @@ impl Decision {
     }
 }
 
-/// The row of a replica, as far as decisions need it.
+/// The rows of an item that were removed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Cleared {
+    /// The number of all of them.
+    pub(crate) rows: u64,
+    /// The number of links of the item's realm among them. A link from another realm counts there
+    /// until its own end is removed.
+    pub(crate) links: u64,
+    /// The number of grants among them.
+    pub(crate) grants: u64,
+}
+
+impl Cleared {
+    /// Returns the change of what the item's realm holds.
+    pub(crate) fn usage(&self) -> UsageChange {
+        let less = |rows: u64| -i64::try_from(rows).unwrap_or(i64::MAX);
+        UsageChange { links: less(self.links), grants: less(self.grants), ..UsageChange::default() }
+    }
+}
+
+/// The row of a replica, as far as deciding needs it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReplicaRow {
     pub(crate) last_write_id: WriteId,
@@ -170,9 +191,8 @@ pub(crate) trait Registers {
     /// Returns all users who may hold a grant, and all items with a grant.
     async fn all_grants(&mut self) -> Result<(BTreeSet<UserId>, BTreeSet<ItemId>)>;
 
-    /// Removes links, grants, moves and access of the item, at most `at_most` rows; returns their
-    /// number.
-    async fn clear_item(&mut self, item: &ItemId, at_most: u64) -> Result<u64>;
+    /// Removes links, grants, moves and access of the item, at most `at_most` rows.
+    async fn clear_item(&mut self, item: &ItemId, at_most: u64) -> Result<Cleared>;
 
     /// Removes the rows of tombstones.
     async fn delete_items(&mut self, items: &BTreeSet<ItemId>) -> Result<()>;
@@ -182,6 +202,16 @@ pub(crate) trait Registers {
 pub(crate) trait Feeds {
     /// Returns the user's feed head without locking it.
     async fn head(&mut self, user: &UserId) -> Result<Option<Head>>;
+
+    /// Returns the user's feed head without locking it, and whether grants wait for a call of the
+    /// user.
+    async fn feed_state(&mut self, user: &UserId) -> Result<(Option<Head>, bool)>;
+
+    /// Makes the user's feed head, of no entry, if there is none.
+    async fn begin_feed(&mut self, user: &UserId) -> Result<()>;
+
+    /// Returns an owner whose grants wait for a call of the user.
+    async fn awaiting_owner(&mut self, user: &UserId) -> Result<Option<UserId>>;
 
     /// Returns the database's present epoch. Entries written under the locks of feed heads belong
     /// to the epoch that was read together with the heads.
@@ -234,7 +264,15 @@ pub(crate) trait Replicas {
         limit: usize,
     ) -> Result<Vec<(ReplicaId, WriteId)>>;
 
-    /// Records that the replica was active, if it has a row.
+    /// Returns how many other replicas the user has, up to `enough`.
+    async fn other_replicas(
+        &mut self,
+        user: &UserId,
+        replica: &ReplicaId,
+        enough: u64,
+    ) -> Result<u64>;
+
+    /// Notes that the replica was active, if it has a row.
     async fn touch_replica(
         &mut self,
         user: &UserId,

@@ -4,10 +4,20 @@ use vfs_sync_core::content::{Attachment, Sha256Digest};
 use vfs_sync_core::cursor::{Cursor, Epoch};
 use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, UserId, WriteId};
 use vfs_sync_core::server::feed_window::Rematerialize;
+use vfs_sync_core::server::push::PushBatch;
 use vfs_sync_core::server::stage::{OverQuota, StageRow, UploadRow};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::trash::TrashedItem;
-use vfs_sync_core::wire::{ReconcileState, WriteIds};
+use vfs_sync_core::wire::{PushResponse, ReconcileState, WriteIds};
+
+/// The answer to a push, or to its first operations.
+#[derive(Debug, Clone)]
+pub struct PushAnswer {
+    /// The results of these operations.
+    pub response: PushResponse,
+    /// The push of the others: the consequences of all were too many for one transaction.
+    pub rest: Option<Box<PushBatch>>,
+}
 
 /// The answer to a pull.
 #[derive(Debug, Clone, PartialEq)]

@@ -64,6 +64,21 @@ pub(crate) struct Serve {
     /// The greatest size of one content
     #[arg(long, value_name = "BYTES", env = "VFS_SYNC_MAX_BLOB_BYTES", value_parser = parse_bytes)]
     pub(crate) max_blob_bytes: Option<u64>,
+    /// The greatest number of a user's items, deleted ones included
+    #[arg(long, value_name = "N", env = "VFS_SYNC_MAX_ITEMS")]
+    pub(crate) max_items: Option<u64>,
+    /// The greatest number of links in a user's tree, removed ones included
+    #[arg(long, value_name = "N", env = "VFS_SYNC_MAX_LINKS")]
+    pub(crate) max_links: Option<u64>,
+    /// The greatest number of grants on a user's items, removed ones included
+    #[arg(long, value_name = "N", env = "VFS_SYNC_MAX_GRANTS")]
+    pub(crate) max_grants: Option<u64>,
+    /// The greatest size of the names, metadata and encrypted forms of a user's items in total
+    #[arg(long, value_name = "BYTES", env = "VFS_SYNC_MAX_REGISTER_BYTES", value_parser = parse_bytes)]
+    pub(crate) max_register_bytes: Option<u64>,
+    /// The greatest number of a user's replicas
+    #[arg(long, value_name = "N", env = "VFS_SYNC_MAX_REPLICAS")]
+    pub(crate) max_replicas: Option<u64>,
     /// The time for which earlier contents are kept beyond the latest ones: a number and s, m, h or
     /// d
     #[arg(long, value_name = "TIME", env = "VFS_SYNC_KEEP_VERSIONS", value_parser = parse_ttl)]

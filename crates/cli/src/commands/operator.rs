@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::time::Timestamp;
-use vfs_sync_server::ServerConfig;
 use vfs_sync_server::auth::MintError;
+use vfs_sync_server::{MetadataQuota, ServerConfig};
 
 use crate::args::{Database, NewEpoch, RepairReconcileState, Serve, Token};
 use crate::error::{Failure, Kind, Result};
@@ -57,6 +57,13 @@ fn server_config(args: &Serve) -> ServerConfig {
         max_staged_bytes: args.max_staged_bytes.unwrap_or(default.max_staged_bytes),
         max_open_stages: args.max_open_stages.unwrap_or(default.max_open_stages),
         max_blob_bytes: args.max_blob_bytes.unwrap_or(default.max_blob_bytes),
+        metadata: MetadataQuota {
+            items: args.max_items.unwrap_or(default.metadata.items),
+            links: args.max_links.unwrap_or(default.metadata.links),
+            grants: args.max_grants.unwrap_or(default.metadata.grants),
+            bytes: args.max_register_bytes.unwrap_or(default.metadata.bytes),
+            replicas: args.max_replicas.unwrap_or(default.metadata.replicas),
+        },
         keep_versions: args.keep_versions.map_or(default.keep_versions, Duration::from_secs),
         keep_deleted: args.keep_deleted.map_or(default.keep_deleted, Duration::from_secs),
         ..default

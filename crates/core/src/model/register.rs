@@ -121,11 +121,41 @@ pub struct ItemFields {
     pub deleted: Option<Register<bool>>,
 }
 
+/// About how many bytes a value takes as JSON. Metadata is bounded in its depth.
+fn json_weight(value: &serde_json::Value) -> usize {
+    match value {
+        serde_json::Value::String(text) => text.len() + 2,
+        serde_json::Value::Array(all) => {
+            all.iter().map(|one| json_weight(one) + 1).sum::<usize>() + 2
+        }
+        serde_json::Value::Object(all) => {
+            all.iter().map(|(key, one)| key.len() + json_weight(one) + 4).sum::<usize>() + 2
+        }
+        _ => 8,
+    }
+}
+
 impl ItemFields {
     /// Returns whether the item is deleted.
     #[must_use]
     pub fn is_deleted(&self) -> bool {
         self.deleted.as_ref().is_some_and(|register| register.value)
+    }
+
+    /// Returns about how many bytes an entry takes that shows the item.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let name = self.name.as_ref().map_or(0, |name| name.value.as_str().len());
+        let text = |text: &Option<Arc<str>>| text.as_ref().map_or(0, |text| text.len());
+        let encrypted = self.encrypted.as_ref().map_or(0, |register| {
+            let Encrypted { payload, nonce, aad, signature, .. } = &register.value;
+            payload.len() + text(nonce) + text(aad) + text(signature)
+        });
+        let metadata = self
+            .metadata
+            .iter()
+            .filter_map(|(key, register)| Some(key.len() + json_weight(register.value.as_ref()?)));
+        name + encrypted + metadata.sum::<usize>()
     }
 
     /// Returns the metadata keys that are not removed.

@@ -30,6 +30,7 @@
 //!         Step::LockHeads(lock) => lock.resume(), // nobody else is here
 //!         Step::LookUp(look_up) => look_up.resume(&Default::default()),
 //!         Step::Write(changes) => break changes,
+//!         Step::TooMuch => unreachable!("one item has few consequences"),
 //!     };
 //! };
 //! assert_eq!(changes.items.len(), 1);
@@ -37,8 +38,10 @@
 //! ```
 
 mod decide;
+mod order;
 mod permissions;
 mod propagate;
+mod quota;
 mod revive;
 mod rows;
 mod tombstone;
@@ -55,12 +58,15 @@ use crate::id::{ItemId, OpId, ReplicaId, UserId, WriteId};
 use crate::limits::MAX_PUSH_OPERATIONS;
 use crate::operation::{Action, Operation};
 
-pub use decide::{Decided, decide};
-pub use propagate::{FeedPropagation, Load, LockHeads, LookUp, PresentInFeed, Step};
+pub use decide::{Carried, Decided, decide};
+pub use propagate::{
+    Bound, BoundKind, FeedPropagation, Load, LockHeads, LookUp, PresentInFeed, Step,
+};
+pub use quota::{MetadataQuota, MetadataUsage, UsageChange};
 pub use revive::Revival;
 pub use rows::{
-    Accepted, AcceptedOp, Addition, Cause, Changes, Head, Link, LinkKey, Map, Mark, Needs, Outcome,
-    PlacedEntry, Places, Rows, Set, Tail,
+    Accepted, AcceptedOp, Addition, Awaited, Cause, Changes, GrantCounts, Head, Link, LinkKey, Map,
+    Mark, Needs, Outcome, PlacedEntry, Places, Rows, Set, Tail,
 };
 
 /// A push as the server received it: each operation is parsed, or known to be malformed.
@@ -73,6 +79,22 @@ pub struct PushBatch {
     entries: Vec<Received>,
     /// True for a replica's push, with write ids; false for the operation of an attach.
     is_push: bool,
+    /// What the parts of the push before this one left to know.
+    carried: Carried,
+    /// The number of operations to try in one transaction.
+    at_most: usize,
+    bounds: Bounds,
+    /// The bounds on what the owner of each realm may have.
+    pub quota: MetadataQuota,
+}
+
+/// The bounds of a push's consequences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// The bound of several operations that one transaction applies.
+    pub part: Bound,
+    /// The bound of a single operation; beyond it, it is refused.
+    pub operation: Bound,
 }
 
 #[derive(Debug, Clone)]
@@ -116,14 +138,75 @@ impl PushBatch {
         }
         let entries =
             body.operations.iter().map(|raw| Received::parse(raw.get(), &body.client_id)).collect();
-        Ok(Self { user, replica: body.client_id, entries, is_push: true })
+        Ok(Self::of(user, body.client_id, entries))
     }
 
     /// Creates a push of well-formed operations.
     #[must_use]
     pub fn new(user: UserId, replica: ReplicaId, operations: Vec<Operation>) -> Self {
         let entries = operations.into_iter().map(|op| Received::checked(op, &replica)).collect();
-        Self { user, replica, entries, is_push: true }
+        Self::of(user, replica, entries)
+    }
+
+    fn of(user: UserId, replica: ReplicaId, entries: Vec<Received>) -> Self {
+        let carried = Carried::default();
+        let bounds = Bounds { part: Bound::PART, operation: Bound::OPERATION };
+        Self {
+            user,
+            replica,
+            entries,
+            is_push: true,
+            carried,
+            at_most: usize::MAX,
+            bounds,
+            quota: MetadataQuota::NONE,
+        }
+    }
+
+    /// Bounds what the owner of each realm may have.
+    #[must_use]
+    pub fn with_quota(self, quota: MetadataQuota) -> Self {
+        Self { quota, ..self }
+    }
+
+    /// Sets other bounds of the consequences than the protocol's.
+    #[must_use]
+    pub fn within(self, bounds: Bounds) -> Self {
+        Self { bounds, ..self }
+    }
+
+    /// Returns the bound of the consequences of this many of the operations.
+    #[must_use]
+    pub fn bound(&self, operations: usize) -> Bound {
+        if operations > 1 { self.bounds.part } else { self.bounds.operation }
+    }
+
+    /// Returns the number of operations to try in one transaction: all, but for the rest of a push
+    /// whose first operations had many consequences.
+    #[must_use]
+    pub fn to_try(&self) -> usize {
+        self.at_most.min(self.len()).max(1)
+    }
+
+    /// Returns the first operations, as a push of its own.
+    #[must_use]
+    pub fn first(&self, count: usize) -> Self {
+        let entries = self.entries.iter().take(count).cloned().collect();
+        let (user, replica) = (self.user.clone(), self.replica.clone());
+        Self { entries, user, replica, carried: self.carried.clone(), ..*self }
+    }
+
+    /// Returns the push without its first operations, which were decided and left `carried`; `None`
+    /// if there are no others.
+    #[must_use]
+    pub fn after(&self, count: usize, carried: Carried) -> Option<Self> {
+        let entries: Vec<Received> = self.entries.iter().skip(count).cloned().collect();
+        if entries.is_empty() {
+            return None;
+        }
+        let (user, replica) = (self.user.clone(), self.replica.clone());
+        let at_most = count.saturating_mul(2);
+        Some(Self { entries, user, replica, carried, at_most, ..*self })
     }
 
     /// Returns the number of operations.
@@ -198,6 +281,7 @@ impl PushBatch {
         self.add_surroundings(rows, &mut needs);
         self.add_seen(rows, &mut needs);
         self.add_rights(rows, &mut needs);
+        self.add_counts(rows, &mut needs);
         rows.add_ends_of_links(&mut needs);
         needs.retain_missing(rows);
         (!needs.is_empty()).then_some(needs)
@@ -276,6 +360,32 @@ impl PushBatch {
             needs.granted.extend(rows.lineage(id).into_iter().cloned());
         }
         needs.ancestors.extend(named);
+    }
+}
+
+impl PushBatch {
+    /// Adds the numbers of grants that bound further ones.
+    fn add_counts(&self, rows: &Rows, needs: &mut Needs) {
+        for op in self.operations() {
+            let (Action::GrantAdd { principal, .. } | Action::GrantRemove { principal }) =
+                &op.action
+            else {
+                continue;
+            };
+            let item = rows.item(&op.item_id);
+            if item.is_some() {
+                needs.grant_counts.insert(op.item_id.clone());
+            }
+            if let (Action::GrantAdd { .. }, Some(user)) = (&op.action, principal.user()) {
+                // An item that is made in this very push is in one of the realms that it touches.
+                let owners = match item {
+                    Some(item) => vec![&item.owner],
+                    None => rows.realms.iter().collect(),
+                };
+                let pairs = owners.into_iter().map(|owner| (owner.clone(), user.clone()));
+                needs.user_grants.extend(pairs);
+            }
+        }
     }
 }
 

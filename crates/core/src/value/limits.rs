@@ -16,6 +16,16 @@ pub const MAX_PULL_BYTES: usize = 4 * 1024 * 1024;
 pub const MAX_WRITE_ID_ENTRIES: usize = 512;
 /// The greatest number of owners whom one user may block.
 pub const MAX_BLOCKED_OWNERS: usize = 10_000;
+/// Rows of feeds and of access that an operation which shows things to others may take.
+pub const MAX_CONSEQUENCES: usize = 1_000_000;
+/// Bytes of items that an operation which shows things to others may copy into feeds.
+pub const MAX_CONSEQUENCE_BYTES: usize = 512 * 1024 * 1024;
+/// Grants that an item may have at one time.
+pub const MAX_ITEM_GRANTS: usize = 256;
+/// Principals that an item may ever have been granted to, removed grants included.
+pub const MAX_ITEM_GRANTS_EVER: usize = 1_024;
+/// Items that one owner may have granted to one user by name at one time.
+pub const MAX_USER_GRANTS: u64 = 10_000;
 /// Bytes of UTF-8 in a name.
 pub const MAX_NAME_BYTES: usize = 255;
 /// Keys that an item's metadata may have at one time.
@@ -57,6 +67,22 @@ pub struct Limits {
     pub max_pull_bytes: u64,
     /// Entries of a `lastReconciledWriteIds` map.
     pub max_write_id_entries: u64,
+    /// Rows of feeds and of access that an operation which shows things to others may take.
+    #[serde(default)]
+    pub max_consequences: u64,
+    /// Bytes of items that such an operation may copy into feeds.
+    #[serde(default)]
+    pub max_consequence_bytes: u64,
+    /// Grants that an item may have at one time; 0 where the server does not state it, as older
+    /// ones do.
+    #[serde(default)]
+    pub max_item_grants: u64,
+    /// Principals that an item may ever have been granted to.
+    #[serde(default)]
+    pub max_item_grants_ever: u64,
+    /// Items that one owner may have granted to one user by name.
+    #[serde(default)]
+    pub max_user_grants: u64,
     /// Bytes of UTF-8 in a name.
     pub max_name_bytes: u64,
     /// Keys of an item's metadata.
@@ -79,12 +105,32 @@ pub struct Limits {
     /// omit it.
     #[serde(default)]
     pub decides_by_basis: bool,
-    /// The server's limits on contents.
+    /// The server's bounds on what a user's realm holds besides contents.
+    #[serde(flatten)]
+    pub metadata: MetadataLimits,
+    /// The server's bounds on contents.
     #[serde(flatten)]
     pub blobs: BlobLimits,
 }
 
-/// A server's limits on contents, as configured; 0 if the server does not state one.
+/// A server's limits on what a user's realm holds besides contents, as configured; 0 where the
+/// server does not state one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MetadataLimits {
+    /// Items, deleted ones included.
+    pub max_items: u64,
+    /// Links, removed ones included.
+    pub max_links: u64,
+    /// Grants, removed ones included.
+    pub max_grants: u64,
+    /// Bytes of the names, metadata and encrypted forms of items.
+    pub max_register_bytes: u64,
+    /// Replicas of a user.
+    pub max_replicas: u64,
+}
+
+/// A server's limits on contents, as configured; 0 where the server does not state one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct BlobLimits {
@@ -119,6 +165,11 @@ impl Default for Limits {
             default_pull_limit: u64::from(DEFAULT_PULL_LIMIT),
             max_pull_bytes: MAX_PULL_BYTES as u64,
             max_write_id_entries: MAX_WRITE_ID_ENTRIES as u64,
+            max_consequences: MAX_CONSEQUENCES as u64,
+            max_consequence_bytes: MAX_CONSEQUENCE_BYTES as u64,
+            max_item_grants: MAX_ITEM_GRANTS as u64,
+            max_item_grants_ever: MAX_ITEM_GRANTS_EVER as u64,
+            max_user_grants: MAX_USER_GRANTS,
             max_name_bytes: MAX_NAME_BYTES as u64,
             max_metadata_keys: MAX_METADATA_KEYS as u64,
             max_metadata_keys_ever: MAX_METADATA_KEYS_EVER as u64,
@@ -129,6 +180,7 @@ impl Default for Limits {
             max_blob_batch: MAX_BLOB_BATCH as u64,
             max_blob_batch_bytes: MAX_BLOB_BATCH_BYTES as u64,
             decides_by_basis: true,
+            metadata: MetadataLimits::default(),
             blobs: BlobLimits::default(),
         }
     }

@@ -10,12 +10,14 @@ use http::{HeaderValue, StatusCode, Uri};
 use serde_json::json;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::id::ReplicaId;
-use vfs_sync_core::limits::{self, BlobLimits, Limits};
+use vfs_sync_core::limits::{self, BlobLimits, Limits, MetadataLimits};
 use vfs_sync_core::server::push::{InvalidPush, PushBatch};
 use vfs_sync_core::wire::{
     PushResponse, PushStatus, ReconcileRequest, ReconcileResponse, StateResponse, code,
 };
-use vfs_sync_store::{FeedPage, KEPT_VERSIONS, PullAnswer, PullRequest, ReconcileAnswer};
+use vfs_sync_store::{
+    FeedPage, KEPT_VERSIONS, MetadataQuota, PullAnswer, PullRequest, ReconcileAnswer,
+};
 
 use crate::error::ApiError;
 use crate::extract::{AuthenticatedUser, RawBody};
@@ -35,6 +37,7 @@ pub(crate) async fn push(
 ) -> Result<Json<PushResponse>, ApiError> {
     let body = app.reader().json_bytes(&raw.headers, raw.body, limits::MAX_PUSH_BYTES).await?;
     let batch = PushBatch::parse(user, &body.bytes).map_err(invalid_push)?;
+    let batch = batch.with_quota(app.config.metadata);
     drop(body);
     let response = app.store.push(batch, app.now()).await?;
     count_results(&response);
@@ -199,5 +202,13 @@ pub(crate) async fn limits(
         keep_versions_seconds: config.keep_versions.as_secs(),
         keep_deleted_seconds: config.keep_deleted.as_secs(),
     };
-    Json(Limits { blobs, ..Limits::default() })
+    let MetadataQuota { items, links, grants, bytes, replicas } = config.metadata;
+    let metadata = MetadataLimits {
+        max_items: items,
+        max_links: links,
+        max_grants: grants,
+        max_register_bytes: bytes,
+        max_replicas: replicas,
+    };
+    Json(Limits { blobs, metadata, ..Limits::default() })
 }

@@ -291,12 +291,12 @@ impl WatchedStore {
                         operations,
                         now,
                         last_changed,
-                        answer,
+                        &answer.response,
                     );
                 }
                 self.follow(Commit::Push(user, replica, operations))?;
             }
-            (Call::Pull(it), Reply::Pull(answer)) => {
+            (Call::Pull(it), Reply::Pull(Some(answer))) => {
                 transactions::pull(ledger, &it.user, &it.request, answer);
             }
             (Call::Reconcile(it), Reply::Reconcile(answer)) => {

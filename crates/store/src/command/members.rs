@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::id::{ItemId, UserId};
-use vfs_sync_core::server::push::{FeedPropagation, Needs, Rows};
+use vfs_sync_core::server::push::{Bound, FeedPropagation, Needs, Rows};
 use vfs_sync_core::time::Timestamp;
 
-use super::push::{loaded, propagate};
+use super::push::{loaded, propagate, propagate_within};
 use super::{BlockedBy, Decides, GroupsOf, Knows, ListMembers, SetBlock, SetMember, one_call};
 use crate::error::Result;
 use crate::topics::{Decision, Topics};
@@ -46,16 +46,7 @@ impl Decides for SetBlock {
         let mut found = loaded(tx, &needs).await?;
         let mut principals = found.groups.remove(user).unwrap_or_default();
         principals.extend(Principal::of_user(user));
-        let mut items = BTreeSet::new();
-        for principal in &principals {
-            items.extend(tx.granted_to(principal).await?);
-        }
-        let needs = Needs { items: items.clone(), ..Needs::default() };
-        let found = loaded(tx, &needs).await?;
-        items.retain(|id| {
-            let item = found.items.get(id).and_then(Option::as_ref);
-            item.is_some_and(|item| item.owner == *owner)
-        });
+        let items = granted_by(tx, owner, &principals).await?;
         if items.is_empty() {
             return Ok(((), None));
         }
@@ -65,10 +56,35 @@ impl Decides for SetBlock {
     }
 }
 
-/// Gives effect to all grants in a database whose schema had no access rows yet.
+/// The items of `owner` that one of `principals` is granted.
+pub(super) async fn granted_by<T: Topics>(
+    tx: &mut T,
+    owner: &UserId,
+    principals: &BTreeSet<Principal>,
+) -> Result<BTreeSet<ItemId>> {
+    let mut items = BTreeSet::new();
+    for principal in principals {
+        items.extend(tx.granted_to(principal).await?);
+    }
+    let needs = Needs { items: items.clone(), ..Needs::default() };
+    let found = loaded(tx, &needs).await?;
+    items.retain(|id| {
+        let item = found.items.get(id).and_then(Option::as_ref);
+        item.is_some_and(|item| item.owner == *owner)
+    });
+    Ok(items)
+}
+
+/// Gives effect to the grants of a database in which they had none.
 pub(crate) async fn regrant_all<T: Topics>(tx: &mut T, now: Timestamp) -> Result<()> {
     let (users, items) = tx.all_grants().await?;
-    match regrant(tx, users, items, now).await? {
+    if items.is_empty() || users.is_empty() {
+        return Ok(());
+    }
+    let mut rows = Rows::default();
+    tx.lock_realms(None, &items, &mut rows).await?;
+    let regranted = FeedPropagation::of_grants(users, items, rows, now).within(Bound::NONE);
+    match propagate_within(tx, regranted, now).await? {
         Some(decision) => tx.write_changes(&decision.changes, &decision.feeds).await,
         None => Ok(()),
     }

@@ -16,13 +16,18 @@ use crate::values::{FeedPage, PullAnswer};
 impl Command for Pull {
     async fn run<T: Topics>(&self, tx: &mut T) -> Result<Self::Answer> {
         let Self { user, request } = self;
-        let history = history_for(tx, user, request).await?;
+        let (head, awaits_call) = tx.feed_state(user).await?;
+        check_head(tx, user, head.as_ref()).await?;
+        if head.is_none() || awaits_call {
+            return Ok(None);
+        }
+        let history = history_for(tx, user, head, request).await?;
         let write_ids = write_id_map(tx, user, request.client_id.as_ref()).await?;
         let epoch = tx.epoch().await?;
         let window = match Window::of(request, history) {
             Served::Window(window) => window,
             Served::Empty => {
-                return Ok(PullAnswer::Page(FeedPage {
+                return Ok(Some(PullAnswer::Page(FeedPage {
                     items: Vec::new(),
                     next_cursor: None,
                     has_more: false,
@@ -30,12 +35,14 @@ impl Command for Pull {
                     baseline: None,
                     head: None,
                     epoch,
-                }));
+                })));
             }
-            Served::Rematerialize(refused) => return Ok(PullAnswer::Rematerialize(refused)),
+            Served::Rematerialize(refused) => {
+                return Ok(Some(PullAnswer::Rematerialize(refused)));
+            }
         };
         let page = tx.read_page(user, window).await?;
-        Ok(PullAnswer::Page(page.finish(epoch, write_ids)))
+        Ok(Some(PullAnswer::Page(page.finish(epoch, write_ids))))
     }
 }
 
@@ -84,19 +91,24 @@ pub(super) async fn history_of<T: Topics>(
     Ok(Some(History::new(head, tx.epoch_starts(user).await?)))
 }
 
-/// Loads the history that an answer to `request` needs: earlier epochs only if they matter.
-async fn history_for<T: Topics>(
-    tx: &mut T,
-    user: &UserId,
-    request: &PullRequest,
-) -> Result<Option<History>> {
-    let head = tx.head(user).await?;
+/// Fails if the feed's head showed a later state before.
+async fn check_head<T: Topics>(tx: &mut T, user: &UserId, head: Option<&Head>) -> Result<()> {
     if tx.served().is_some() {
         let present = tx.epoch().await?;
         if let Some((served, since)) = tx.served() {
-            served.check(user, head.as_ref(), present, since)?;
+            served.check(user, head, present, since)?;
         }
     }
+    Ok(())
+}
+
+/// The history that an answer to `request` takes: all of it only where that makes a difference.
+async fn history_for<T: Topics>(
+    tx: &mut T,
+    user: &UserId,
+    head: Option<Head>,
+    request: &PullRequest,
+) -> Result<Option<History>> {
     if request.takes_history(head.as_ref()) {
         return history_of(tx, user, head).await;
     }

@@ -2,20 +2,89 @@
 
 use std::collections::BTreeMap;
 
-use vfs_sync_core::id::UserId;
+use vfs_sync_core::id::{UserId, WriteId};
 use vfs_sync_core::server::push::{
-    Addition, FeedPropagation, Head, Needs, PushBatch, Rows, Step, decide,
+    Addition, Decided, FeedPropagation, Head, Needs, PushBatch, Rows, Step, decide,
 };
+use vfs_sync_core::server::stage::OverQuota;
 use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::PushStatus;
 
 use super::{Decides, Push};
-use crate::error::Result;
+use crate::error::{Result, StoreError};
 use crate::topics::{Decision, FeedWrite, PushWrite, Topics};
+use crate::values::PushAnswer;
 
 impl Decides for Push {
     async fn decide<T: Topics>(&self, tx: &mut T) -> Result<(Self::Answer, Option<Decision>)> {
-        let Self { batch, now } = self;
+        let mut count = self.batch.to_try();
+        loop {
+            let first;
+            let part = if count == self.batch.len() {
+                &self.batch
+            } else {
+                first = self.batch.first(count);
+                &first
+            };
+            let (decided, last_write_id) = self.decide_part(tx, part).await?;
+            let Decided { mut response, propagation, mut carried, over } = decided;
+            if let (Some((whose, over)), true) = (over, response.results.is_empty()) {
+                let own = whose == self.batch.user;
+                return Err(StoreError::OverQuota { own, over });
+            }
+            let bound = self.batch.bound(count);
+            let decision = propagate_within(tx, propagation.within(bound), self.now).await?;
+            if decision.is_none() && count > 1 {
+                count = count.div_ceil(2);
+                continue;
+            }
+            if decision.is_none() {
+                (response, carried) = part.refuse_consequences();
+            }
+            response.epoch = Some(tx.epoch().await?);
+            let mut rest = None;
+            let count = response.results.len();
+            if count < self.batch.len() {
+                let is_stale = response
+                    .results
+                    .last()
+                    .filter(|result| result.status == PushStatus::StaleWriteId);
+                let last = is_stale.map(|stale| stale.last_write_id.or(last_write_id));
+                rest = self.batch.after(count, carried);
+                if let (Some(last), Some(stale)) = (last, &rest) {
+                    response.results.extend(stale.all_stale(last));
+                    rest = None;
+                }
+            }
+            let rest = rest.map(Box::new);
+            return Ok((PushAnswer { response, rest }, decision));
+        }
+    }
+
+    async fn write<T: Topics>(&self, tx: &mut T, decision: &Decision) -> Result<()> {
+        let PushBatch { user, replica, .. } = &self.batch;
+        let Decision { changes, feeds } = decision;
+        tx.write_push(&PushWrite { user, replica, changes, feeds, now: self.now }).await
+    }
+}
+
+impl Push {
+    /// Decides the operations of `batch`; returns the replica's last write id before them as well.
+    async fn decide_part<T: Topics>(
+        &self,
+        tx: &mut T,
+        batch: &PushBatch,
+    ) -> Result<(Decided, Option<WriteId>)> {
+        let now = &self.now;
         let last_write_id = tx.lock_replica(&batch.user, &batch.replica, *now).await?;
+        let max = batch.quota.replicas;
+        if last_write_id.is_none()
+            && max < u64::MAX
+            && tx.other_replicas(&batch.user, &batch.replica, max).await? >= max
+        {
+            let over = OverQuota { limit: "maxReplicas", max, wanted: max + 1 };
+            return Err(StoreError::OverQuota { own: true, over });
+        }
         let mut rows = Rows::default();
         rows.last_write_id = last_write_id;
         let replayed = batch.replayed(last_write_id);
@@ -39,17 +108,7 @@ impl Decides for Push {
             }
             rows.absorb(needs, found);
         }
-        let decided = decide(batch, rows, *now);
-        let decision = propagate(tx, decided.propagation, *now).await?;
-        let mut response = decided.response;
-        response.epoch = Some(tx.epoch().await?);
-        Ok((response, Some(decision)))
-    }
-
-    async fn write<T: Topics>(&self, tx: &mut T, decision: &Decision) -> Result<()> {
-        let PushBatch { user, replica, .. } = &self.batch;
-        let Decision { changes, feeds } = decision;
-        tx.write_push(&PushWrite { user, replica, changes, feeds, now: self.now }).await
+        Ok((decide(batch, rows, *now), last_write_id))
     }
 }
 
@@ -60,12 +119,25 @@ pub(super) async fn loaded<T: Topics>(tx: &mut T, needs: &Needs) -> Result<Rows>
     Ok(found)
 }
 
-/// Propagates changes to all users who see them, under the locks of their feeds.
+/// Propagates changes to everybody who sees them, under the locks of their feeds.
+///
+/// # Errors
+/// [`StoreError::TooManyConsequences`] beyond the bound of the propagation.
 pub(crate) async fn propagate<T: Topics>(
     tx: &mut T,
     propagation: FeedPropagation,
     now: Timestamp,
 ) -> Result<Decision> {
+    let decision = propagate_within(tx, propagation, now).await?;
+    decision.ok_or(StoreError::TooManyConsequences)
+}
+
+/// As [`propagate`]; `None` beyond the bound. What was read and locked then stays so.
+pub(crate) async fn propagate_within<T: Topics>(
+    tx: &mut T,
+    propagation: FeedPropagation,
+    now: Timestamp,
+) -> Result<Option<Decision>> {
     let mut heads = BTreeMap::new();
     let mut step = tx.run_blocking(propagation.size(), || propagation.step());
     let mut changes = loop {
@@ -85,10 +157,11 @@ pub(crate) async fn propagate<T: Topics>(
                 tx.run_blocking(size, || look_up.resume(&present))
             }
             Step::Write(changes) => break *changes,
+            Step::TooMuch => return Ok(None),
         };
     };
     let feeds = place_all(tx, heads, std::mem::take(&mut changes.feed), now).await?;
-    Ok(Decision { changes, feeds })
+    Ok(Some(Decision { changes, feeds }))
 }
 
 /// Fails if one of the locked heads showed a later state before.

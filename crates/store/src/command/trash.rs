@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, UserId};
 use vfs_sync_core::register::{Item, ItemFields};
-use vfs_sync_core::server::push::{Changes, FeedPropagation, Needs, Rows};
+use vfs_sync_core::server::push::{Changes, FeedPropagation, Needs, Rows, UsageChange};
 use vfs_sync_core::server::stage::{BlobStatus, Usage};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::trash::{TrashedItem, TrashedParent};
@@ -285,6 +285,8 @@ async fn bury<T: Topics>(
     for row in all {
         let Some(Some(item)) = rows.items.get(&row.item_id) else { continue };
         let fields = ItemFields { deleted: item.fields.deleted.clone(), ..ItemFields::default() };
+        let usage = changes.usage.entry(item.owner.clone()).or_default();
+        *usage = usage.and(UsageChange::of_fields(Some(&item.fields), &fields));
         changes.items.insert(row.item_id.clone(), Item { fields, ..item.clone() });
         purged.push(TrashRow { state: TrashState::Purging, at: now, ..row });
     }
@@ -357,11 +359,15 @@ async fn clear<T: Topics>(tx: &mut T, now: Timestamp, at_most: u32) -> Result<u6
     tx.lock_realms(None, &ids, &mut Rows::default()).await?;
     let held = tx.trash_rows(&ids).await?;
     let (mut left, mut gone, mut progress) = (u64::from(at_most), Vec::new(), 0);
+    let mut changes = Changes::default();
     for (id, row) in held {
         if row.state != TrashState::Purging || left == 0 {
             continue;
         }
-        let removed = tx.clear_item(&id, left).await?;
+        let cleared = tx.clear_item(&id, left).await?;
+        let usage = changes.usage.entry(row.owner.clone()).or_default();
+        *usage = usage.and(cleared.usage());
+        let removed = cleared.rows;
         // Fewer than there was room for: these were all.
         if removed < left && !tx.has_refs(&id).await? {
             gone.push(TrashRow { state: TrashState::Gone, at: now, ..row });
@@ -369,6 +375,7 @@ async fn clear<T: Topics>(tx: &mut T, now: Timestamp, at_most: u32) -> Result<u6
         progress += removed;
         left = left.saturating_sub(removed.max(1));
     }
+    tx.write_changes(&changes, &[]).await?;
     tx.put_trash(&gone).await?;
     Ok(progress + gone.len() as u64)
 }
@@ -380,7 +387,12 @@ async fn forget<T: Topics>(tx: &mut T, before: Timestamp, at_most: u32) -> Resul
     if ids.is_empty() {
         return Ok(0);
     }
-    tx.lock_realms(None, &ids, &mut Rows::default()).await?;
+    let (mut rows, mut changes) = (Rows::default(), Changes::default());
+    tx.lock_realms(None, &ids, &mut rows).await?;
+    for item in ids.iter().filter_map(|id| rows.items.get(id)?.as_ref()) {
+        changes.usage.entry(item.owner.clone()).or_default().items -= 1;
+    }
+    tx.write_changes(&changes, &[]).await?;
     tx.delete_items(&ids).await?;
     Ok(ids.len() as u64)
 }

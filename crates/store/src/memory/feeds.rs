@@ -21,6 +21,25 @@ impl Feeds for MemoryTransaction<'_> {
         Ok(self.state.heads.get(user).copied())
     }
 
+    async fn feed_state(&mut self, user: &UserId) -> Result<(Option<Head>, bool)> {
+        let awaits_call = !self.state.awaiting.group(user).is_empty();
+        Ok((self.state.heads.get(user).copied(), awaits_call))
+    }
+
+    async fn begin_feed(&mut self, user: &UserId) -> Result<()> {
+        if self.state.heads.get(user).is_none() {
+            let epoch = self.state.present_epoch()?;
+            let head = Head { epoch, counter: 0, changed_at: Timestamp::MIN, pruned: None };
+            self.state.know(user);
+            self.state.heads.put(user.clone(), head);
+        }
+        Ok(())
+    }
+
+    async fn awaiting_owner(&mut self, user: &UserId) -> Result<Option<UserId>> {
+        Ok(self.state.awaiting.group(user).keys().next().cloned())
+    }
+
     async fn epoch(&mut self) -> Result<Epoch> {
         self.state.present_epoch()
     }

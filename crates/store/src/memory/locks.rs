@@ -47,6 +47,8 @@ impl Locks for MemoryTransaction<'_> {
             rows.items.insert(id.clone(), item);
         }
         for owner in &owners {
+            let usage = self.state.holds.get(owner).copied().unwrap_or_default();
+            rows.usage.insert(owner.clone(), usage);
             if let Some(head) = self.state.heads.get(owner) {
                 rows.last_changed.insert(owner.clone(), head.changed_at);
                 if user == Some(owner) {

@@ -4,13 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::id::{ItemId, UserId};
-use vfs_sync_core::server::push::{Changes, LinkKey, Needs, Rows};
+use vfs_sync_core::server::push::{
+    Awaited, Changes, GrantCounts, LinkKey, MetadataQuota, Needs, Rows,
+};
 
-use super::state::Replica;
+use super::state::{Grantee, Replica};
 use super::transaction::MemoryTransaction;
 use crate::command::trash::{revived, rows_of_push};
 use crate::error::Result;
-use crate::topics::{FeedWrite, PushWrite, Registers, Replicas as _, Trash as _, Versions as _};
+use crate::topics::{
+    Cleared, FeedWrite, PushWrite, Registers, Replicas as _, Trash as _, Versions as _,
+};
 
 impl Registers for MemoryTransaction<'_> {
     async fn load(&mut self, needs: &Needs, found: &mut Rows) -> Result<()> {
@@ -48,6 +52,8 @@ impl Registers for MemoryTransaction<'_> {
         self.state.replicas.put(write.user, write.replica.clone(), replica);
         self.write_registers(write.changes);
         self.write_access(write.changes);
+        self.write_grantees(write.changes);
+        self.write_usage(write.changes);
         self.put_trash(&rows_of_push(write)).await?;
         self.leave_trash(write.changes);
         let author = (write.user.clone(), write.replica.clone());
@@ -63,6 +69,8 @@ impl Registers for MemoryTransaction<'_> {
         self.write_registers(changes);
         self.leave_trash(changes);
         self.write_access(changes);
+        self.write_grantees(changes);
+        self.write_usage(changes);
         self.place_entries(feeds);
         Ok(())
     }
@@ -78,7 +86,7 @@ impl Registers for MemoryTransaction<'_> {
         Ok((users, granted.values().flat_map(BTreeMap::keys).cloned().collect()))
     }
 
-    async fn clear_item(&mut self, item: &ItemId, at_most: u64) -> Result<u64> {
+    async fn clear_item(&mut self, item: &ItemId, at_most: u64) -> Result<Cleared> {
         let mut left = at_most;
         let mut take = |wanted: usize| {
             let taken = left.min(wanted as u64);
@@ -90,16 +98,30 @@ impl Registers for MemoryTransaction<'_> {
         for child in below.into_iter().take(room) {
             self.remove_link(item, &child);
         }
-        let above: Vec<ItemId> = self.state.parents.group(item).keys().cloned().collect();
+        let mut links = room as u64;
+        let all: Vec<ItemId> = self.state.parents.group(item).keys().cloned().collect();
+        let in_realm =
+            |parent: &ItemId| self.state.links.get(parent, item).is_some_and(|link| link.in_realm);
+        let (above, shortcuts): (Vec<ItemId>, Vec<ItemId>) = all.into_iter().partition(in_realm);
         let room = take(above.len());
+        links += room as u64;
         for parent in above.into_iter().take(room) {
+            self.remove_link(&parent, item);
+        }
+        let room = take(shortcuts.len());
+        for parent in shortcuts.into_iter().take(room) {
             self.remove_link(&parent, item);
         }
         let grants: Vec<Principal> = self.state.grants.group(item).keys().cloned().collect();
         let room = take(grants.len());
+        let removed_grants = room as u64;
+        let owner = self.state.items.get(item).map(|item| item.owner.clone());
         for principal in grants.into_iter().take(room) {
             self.state.grants.remove(item, &principal);
-            self.state.granted.remove(&principal, item);
+            let was_present = self.state.granted.remove(&principal, item);
+            if let (true, Some(owner), Some(user)) = (was_present, &owner, principal.user()) {
+                self.change_grantee(owner, &user, -1, None);
+            }
         }
         let moves = self.state.moves.rows().keys().filter(|(child, _)| child == item);
         let moves: Vec<(ItemId, UserId)> = moves.cloned().collect();
@@ -112,7 +134,7 @@ impl Registers for MemoryTransaction<'_> {
         for user in seen.into_iter().take(room) {
             self.state.access.remove(item, &user);
         }
-        Ok(at_most - left)
+        Ok(Cleared { rows: at_most - left, links, grants: removed_grants })
     }
 
     async fn delete_items(&mut self, items: &BTreeSet<ItemId>) -> Result<()> {
@@ -183,6 +205,11 @@ impl MemoryTransaction<'_> {
                 }
             }
         }
+        for item in &needs.grant_counts {
+            let grants = self.state.grants.group(item);
+            let present = grants.values().filter(|grant| grant.value.is_some()).count();
+            found.grant_counts.insert(item.clone(), GrantCounts { present, ever: grants.len() });
+        }
     }
 
     fn load_access(&self, needs: &Needs, found: &mut Rows) {
@@ -206,6 +233,63 @@ impl MemoryTransaction<'_> {
             let users = self.state.blockers.group(owner).keys();
             let users = users.filter(|user| wanted(user)).cloned().collect();
             found.blocks.insert(owner.clone(), users);
+        }
+        for owner in &needs.awaited {
+            let waits = |user: &&UserId| {
+                let grantee = self.state.grantees.get(owner, user);
+                self.state.heads.get(user).is_none()
+                    || grantee.is_some_and(|grantee| grantee.awaited != Awaited::No)
+            };
+            let users = needs.among.iter().flatten().filter(waits).cloned().collect();
+            found.awaited.insert(owner.clone(), users);
+        }
+        for key in &needs.user_grants {
+            if let Some(grantee) = self.state.grantees.get(&key.0, &key.1) {
+                found.user_grants.insert(key.clone(), grantee.grants);
+            }
+        }
+    }
+
+    fn write_usage(&mut self, changes: &Changes) {
+        for (owner, change) in &changes.usage {
+            let held = self.state.holds.get(owner).copied().unwrap_or_default();
+            // Beyond every bound: whether there is room was decided before.
+            if let Ok(after) = held.with(*change, &MetadataQuota::NONE) {
+                self.state.holds.put(owner.clone(), after);
+            }
+        }
+    }
+
+    fn write_grantees(&mut self, changes: &Changes) {
+        for ((owner, user), change) in &changes.user_grants {
+            self.change_grantee(owner, user, *change, None);
+        }
+        for ((owner, user), awaited) in &changes.awaited {
+            self.change_grantee(owner, user, 0, Some(*awaited));
+        }
+    }
+
+    fn change_grantee(
+        &mut self,
+        owner: &UserId,
+        user: &UserId,
+        change: i64,
+        awaited: Option<Awaited>,
+    ) {
+        let held = self.state.grantees.get(owner, user).copied();
+        let held = held.unwrap_or(Grantee { grants: 0, awaited: Awaited::No });
+        let grantee = Grantee {
+            grants: held.grants.saturating_add_signed(change),
+            awaited: awaited.unwrap_or(held.awaited),
+        };
+        match grantee.awaited {
+            Awaited::Call => self.state.awaiting.put(user, owner.clone(), ()),
+            _ => drop(self.state.awaiting.remove(user, owner)),
+        }
+        if grantee.grants == 0 && grantee.awaited == Awaited::No {
+            self.state.grantees.remove(owner, user);
+        } else {
+            self.state.grantees.put(owner, user.clone(), grantee);
         }
     }
 

@@ -50,6 +50,16 @@ impl Replicas for MemoryTransaction<'_> {
         Ok(active.into_iter().map(|(id, row)| (id.clone(), row.last_write_id)).collect())
     }
 
+    async fn other_replicas(
+        &mut self,
+        user: &UserId,
+        replica: &ReplicaId,
+        enough: u64,
+    ) -> Result<u64> {
+        let others = self.state.replicas.group(user).keys().filter(|one| *one != replica);
+        Ok((others.count() as u64).min(enough))
+    }
+
     async fn touch_replica(
         &mut self,
         user: &UserId,

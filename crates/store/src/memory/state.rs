@@ -8,7 +8,7 @@ use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
 use vfs_sync_core::register::{GrantRegister, Item, MoveRegister};
 use vfs_sync_core::server::attach::Expected;
-use vfs_sync_core::server::push::{Accepted, Head, Link, Mark};
+use vfs_sync_core::server::push::{Accepted, Awaited, Head, Link, Mark, MetadataUsage};
 use vfs_sync_core::server::stage::{BlobStatus, UploadRow, Usage};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{ReconcileState, StageStatus};
@@ -34,6 +34,14 @@ pub(super) struct FeedRow {
     /// The entry in the stored form, the same as in the other back ends.
     pub(super) json: Arc<str>,
     pub(super) mark: Mark,
+}
+
+/// The grants of an owner to a user.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Grantee {
+    /// The number of present ones.
+    pub(super) grants: u64,
+    pub(super) awaited: Awaited,
 }
 
 #[derive(Debug, Clone)]
@@ -98,6 +106,10 @@ tables! {
     grants: Grouped<ItemId, Principal, GrantRegister>,
     // The present grants by principal.
     granted: Grouped<Principal, ItemId, ()>,
+    // By owner and user.
+    grantees: Grouped<UserId, UserId, Grantee>,
+    // Owners whose grants wait for a call of a user.
+    awaiting: Grouped<UserId, UserId, ()>,
     moves: Table<(ItemId, UserId), MoveRegister>,
     access: Grouped<ItemId, UserId, AccessLevel>,
     // By counter.
@@ -124,6 +136,8 @@ tables! {
     uploads: Table<StagingId, UploadRow>,
     parts: Grouped<StagingId, u32, String>,
     usages: Table<UserId, Usage>,
+    // What the realms hold besides contents.
+    holds: Table<UserId, MetadataUsage>,
     trash: Table<ItemId, TrashRow>,
 }
 

@@ -44,6 +44,41 @@ impl Feeds for PostgresTransaction<'_> {
         Ok(Some(read_head(&row)?.1))
     }
 
+    async fn feed_state(&mut self, user: &UserId) -> Result<(Option<Head>, bool)> {
+        let row = self
+            .query_opt(
+                "SELECT user_id, epoch, counter, changed_at, pruned_counter, pruned_changed_at, \
+                 (SELECT value FROM meta WHERE name = 'epoch'), \
+                 EXISTS (SELECT 1 FROM grantees WHERE user_id = $1 AND awaited = 1) \
+                 FROM feed_head WHERE user_id = $1",
+                &[&user.as_str()],
+            )
+            .await?;
+        let Some(row) = row else { return Ok((None, false)) };
+        self.epoch = Some(read_epoch(&row)?);
+        Ok((Some(read_head(&row)?.1), row.try_get(7)?))
+    }
+
+    async fn begin_feed(&mut self, user: &UserId) -> Result<()> {
+        self.execute(
+            "INSERT INTO feed_head (user_id, epoch, counter, changed_at) \
+             SELECT $1, value, 0, $2 FROM meta WHERE name = 'epoch' ON CONFLICT DO NOTHING",
+            &[&user.as_str(), &Timestamp::MIN.as_millis()],
+        )
+        .await?;
+        Ok(())
+    }
+
+    async fn awaiting_owner(&mut self, user: &UserId) -> Result<Option<UserId>> {
+        let row = self
+            .query_opt(
+                "SELECT owner FROM grantees WHERE user_id = $1 AND awaited = 1 LIMIT 1",
+                &[&user.as_str()],
+            )
+            .await?;
+        row.map(|row| Columns { row: &row, table: "grantees", key: user }.parse(0)).transpose()
+    }
+
     async fn epoch(&mut self) -> Result<Epoch> {
         match self.epoch {
             Some(epoch) => Ok(epoch),

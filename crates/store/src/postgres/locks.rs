@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::id::{ItemId, ReplicaId, UserId, WriteId};
-use vfs_sync_core::server::push::{Head, Rows, Tail};
+use vfs_sync_core::server::push::{Head, MetadataUsage, Rows, Tail};
 use vfs_sync_core::time::Timestamp;
 
 use super::rows::Columns;
@@ -99,13 +99,26 @@ impl Locks for PostgresTransaction<'_> {
         for row in &owners {
             realms.insert(Columns { row, table: "items", key: "owner" }.parse(0)?);
         }
-        self.query(
-            "INSERT INTO realms (user_id) SELECT id FROM unnest($1::text[]) AS id \
-             ORDER BY id COLLATE \"C\" \
-             ON CONFLICT (user_id) DO UPDATE SET user_id = excluded.user_id",
-            &[&texts(&realms)],
-        )
-        .await?;
+        let held = self
+            .query(
+                "INSERT INTO realms (user_id) SELECT id FROM unnest($1::text[]) AS id \
+                 ORDER BY id COLLATE \"C\" \
+                 ON CONFLICT (user_id) DO UPDATE SET user_id = excluded.user_id \
+                 RETURNING user_id, items, links, grants, bytes",
+                &[&texts(&realms)],
+            )
+            .await?;
+        for row in &held {
+            let owner: UserId = Columns { row, table: "realms", key: "?" }.parse(0)?;
+            let columns = Columns { row, table: "realms", key: &owner };
+            let usage = MetadataUsage {
+                items: columns.unsigned(1)?,
+                links: columns.unsigned(2)?,
+                grants: columns.unsigned(3)?,
+                bytes: columns.unsigned(4)?,
+            };
+            rows.usage.insert(owner.clone(), usage);
+        }
         registers::items(self, &ids, &mut rows.items).await?;
         for id in named {
             rows.items.entry(id.clone()).or_insert(None);

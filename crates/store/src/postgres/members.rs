@@ -2,7 +2,7 @@
 
 use vfs_sync_core::access::{Principal, PrincipalType};
 use vfs_sync_core::id::{ItemId, UserId};
-use vfs_sync_core::server::push::{Changes, Needs, Rows};
+use vfs_sync_core::server::push::{Awaited, Changes, Needs, Rows, UsageChange};
 
 use super::rows::Columns;
 use super::transaction::{PostgresTransaction, texts};
@@ -163,6 +163,120 @@ pub(super) async fn load(
             let columns = Columns { row, table: "blocks", key: "?" };
             found.blocks.entry(columns.parse(0)?).or_default().insert(columns.parse(1)?);
         }
+    }
+    if !needs.awaited.is_empty() {
+        let rows = tx
+            .query(
+                "SELECT o, u FROM unnest($1::text[]) AS o, unnest($2::text[]) AS u \
+                 WHERE NOT EXISTS (SELECT 1 FROM feed_head WHERE user_id = u) \
+                 OR EXISTS (SELECT 1 FROM grantees \
+                     WHERE owner = o AND user_id = u AND awaited <> 0)",
+                &[&texts(&needs.awaited), &among.clone().unwrap_or_default()],
+            )
+            .await?;
+        for row in &rows {
+            let columns = Columns { row, table: "grantees", key: "?" };
+            found.awaited.entry(columns.parse(0)?).or_default().insert(columns.parse(1)?);
+        }
+    }
+    if !needs.user_grants.is_empty() {
+        let owners = texts(needs.user_grants.iter().map(|(owner, _)| owner));
+        let users = texts(needs.user_grants.iter().map(|(_, user)| user));
+        let rows = tx
+            .query(
+                "SELECT g.owner, g.user_id, g.grants \
+                 FROM unnest($1::text[], $2::text[]) AS k (owner, user_id) \
+                 JOIN grantees g ON g.owner = k.owner AND g.user_id = k.user_id",
+                &[&owners, &users],
+            )
+            .await?;
+        for row in &rows {
+            let columns = Columns { row, table: "grantees", key: "?" };
+            let key = (columns.parse(0)?, columns.parse(1)?);
+            found.user_grants.insert(key, columns.unsigned(2)?);
+        }
+    }
+    Ok(())
+}
+
+/// Writes by how much what realms hold changed.
+pub(super) async fn write_usage(tx: &PostgresTransaction<'_>, changes: &Changes) -> Result<()> {
+    if changes.usage.is_empty() {
+        return Ok(());
+    }
+    let column = |of: fn(&UsageChange) -> i64| changes.usage.values().map(of).collect::<Vec<_>>();
+    tx.execute(
+        "UPDATE realms r SET items = greatest(r.items + v.items, 0), \
+         links = greatest(r.links + v.links, 0), grants = greatest(r.grants + v.grants, 0), \
+         bytes = greatest(r.bytes + v.bytes, 0) \
+         FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[]) \
+         AS v (user_id, items, links, grants, bytes) WHERE r.user_id = v.user_id",
+        &[
+            &texts(changes.usage.keys()),
+            &column(|change| change.items),
+            &column(|change| change.links),
+            &column(|change| change.grants),
+            &column(|change| change.bytes),
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Writes how many grants of owners to users there are, and which wait for a call.
+pub(super) async fn write_grantees(tx: &PostgresTransaction<'_>, changes: &Changes) -> Result<()> {
+    if !changes.user_grants.is_empty() {
+        let owners = texts(changes.user_grants.keys().map(|(owner, _)| owner));
+        let users = texts(changes.user_grants.keys().map(|(_, user)| user));
+        let deltas: Vec<i64> = changes.user_grants.values().copied().collect();
+        tx.execute(
+            "INSERT INTO grantees (owner, user_id, grants, awaited) \
+             SELECT v.owner, v.user_id, greatest(v.change, 0), 0 \
+             FROM unnest($1::text[], $2::text[], $3::bigint[]) AS v (owner, user_id, change) \
+             WHERE v.change > 0 ON CONFLICT (owner, user_id) \
+             DO UPDATE SET grants = grantees.grants + excluded.grants",
+            &[&owners, &users, &deltas],
+        )
+        .await?;
+        if deltas.iter().any(|delta| *delta < 0) {
+            tx.execute(
+                "UPDATE grantees g SET grants = greatest(g.grants + v.change, 0) \
+                 FROM unnest($1::text[], $2::text[], $3::bigint[]) AS v (owner, user_id, change) \
+                 WHERE g.owner = v.owner AND g.user_id = v.user_id AND v.change < 0",
+                &[&owners, &users, &deltas],
+            )
+            .await?;
+        }
+    }
+    if !changes.awaited.is_empty() {
+        let owners = texts(changes.awaited.keys().map(|(owner, _)| owner));
+        let users = texts(changes.awaited.keys().map(|(_, user)| user));
+        let codes: Vec<i64> =
+            changes.awaited.values().map(|awaited| encoding::awaited_code(*awaited)).collect();
+        tx.execute(
+            "INSERT INTO grantees (owner, user_id, grants, awaited) \
+             SELECT v.owner, v.user_id, 0, v.awaited \
+             FROM unnest($1::text[], $2::text[], $3::bigint[]) AS v (owner, user_id, awaited) \
+             ON CONFLICT (owner, user_id) DO UPDATE SET awaited = excluded.awaited",
+            &[&owners, &users, &codes],
+        )
+        .await?;
+    }
+    let shrinks = changes.user_grants.iter().filter(|(_, change)| **change < 0);
+    let settles = changes.awaited.iter().filter(|(_, awaited)| **awaited == Awaited::No);
+    let (owners, users): (Vec<&str>, Vec<&str>) = shrinks
+        .map(|(pair, _)| pair)
+        .chain(settles.map(|(pair, _)| pair))
+        .map(|(owner, user)| (owner.as_str(), user.as_str()))
+        .unzip();
+    if !owners.is_empty() {
+        tx.execute(
+            "DELETE FROM grantees g USING unnest($1::text[], $2::text[]) AS k (owner, user_id) \
+             WHERE g.owner = k.owner AND g.user_id = k.user_id \
+             AND g.grants = 0 AND g.awaited = 0",
+            &[&owners, &users],
+        )
+        .await?;
     }
     Ok(())
 }

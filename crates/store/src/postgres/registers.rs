@@ -7,8 +7,9 @@ use futures::try_join;
 use tokio_postgres::Row;
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::id::{ItemId, UserId, WriteId};
+use vfs_sync_core::limits::MAX_ITEM_GRANTS_EVER;
 use vfs_sync_core::register::{Item, ItemFields, Register};
-use vfs_sync_core::server::push::{Changes, Link, LinkKey, Map, Needs, Rows};
+use vfs_sync_core::server::push::{Changes, GrantCounts, Link, LinkKey, Map, Needs, Rows};
 use vfs_sync_core::stamp::Stamp;
 
 use super::rows::Columns;
@@ -17,7 +18,7 @@ use super::{feeds, members, trash, versions};
 use crate::command::trash::{revived, rows_of_push};
 use crate::encoding;
 use crate::error::{Result, StoreError};
-use crate::topics::{FeedWrite, PushWrite, Registers};
+use crate::topics::{Cleared, FeedWrite, PushWrite, Registers};
 
 impl Registers for PostgresTransaction<'_> {
     async fn load(&mut self, needs: &Needs, found: &mut Rows) -> Result<()> {
@@ -39,6 +40,8 @@ impl Registers for PostgresTransaction<'_> {
             write_grants(this, changes),
             write_moves(this, changes),
             members::write_access(this, changes),
+            members::write_grantees(this, changes),
+            members::write_usage(this, changes),
             trash::put(this, &deleted),
             trash::remove(this, &revived),
             accepted(this, write),
@@ -57,6 +60,8 @@ impl Registers for PostgresTransaction<'_> {
             write_grants(this, changes),
             write_moves(this, changes),
             members::write_access(this, changes),
+            members::write_grantees(this, changes),
+            members::write_usage(this, changes),
             trash::remove(this, &revived),
             feeds::write(this, feeds),
         )?;
@@ -92,15 +97,21 @@ impl Registers for PostgresTransaction<'_> {
         Ok((users, items))
     }
 
-    async fn clear_item(&mut self, item: &ItemId, at_most: u64) -> Result<u64> {
+    async fn clear_item(&mut self, item: &ItemId, at_most: u64) -> Result<Cleared> {
         let mut left = at_most;
         for sql in [
             "DELETE FROM links WHERE (parent, child) IN \
              (SELECT parent, child FROM links WHERE parent = $1 LIMIT $2)",
             "DELETE FROM links WHERE (parent, child) IN \
+             (SELECT parent, child FROM links WHERE child = $1 AND in_realm LIMIT $2)",
+        ] {
+            let limit = i64::try_from(left).unwrap_or(i64::MAX);
+            left -= self.execute(sql, &[&item.as_str(), &limit]).await?;
+        }
+        let links = at_most - left;
+        for sql in [
+            "DELETE FROM links WHERE (parent, child) IN \
              (SELECT parent, child FROM links WHERE child = $1 LIMIT $2)",
-            "DELETE FROM grants WHERE (item_id, kind, principal_id) IN \
-             (SELECT item_id, kind, principal_id FROM grants WHERE item_id = $1 LIMIT $2)",
             "DELETE FROM moves WHERE (child, realm) IN \
              (SELECT child, realm FROM moves WHERE child = $1 LIMIT $2)",
             "DELETE FROM access WHERE (item_id, user_id) IN \
@@ -109,13 +120,40 @@ impl Registers for PostgresTransaction<'_> {
             let limit = i64::try_from(left).unwrap_or(i64::MAX);
             left -= self.execute(sql, &[&item.as_str(), &limit]).await?;
         }
-        Ok(at_most - left)
+        let grants = clear_grants(self, item, left).await?;
+        Ok(Cleared { rows: at_most - left + grants, links, grants })
     }
 
     async fn delete_items(&mut self, items: &BTreeSet<ItemId>) -> Result<()> {
         self.execute("DELETE FROM items WHERE item_id = ANY($1)", &[&texts(items)]).await?;
         trash::remove(self, &items.iter().collect::<Vec<_>>()).await
     }
+}
+
+/// Removes grants of an item, at most `at_most`; gives how many.
+async fn clear_grants(tx: &PostgresTransaction<'_>, item: &ItemId, at_most: u64) -> Result<u64> {
+    let limit = i64::try_from(at_most).unwrap_or(i64::MAX);
+    let rows = tx
+        .query(
+            "DELETE FROM grants WHERE (item_id, kind, principal_id) IN \
+             (SELECT item_id, kind, principal_id FROM grants WHERE item_id = $1 LIMIT $2) \
+             RETURNING kind, principal_id, level, \
+             (SELECT owner FROM items WHERE item_id = $1)",
+            &[&item.as_str(), &limit],
+        )
+        .await?;
+    let mut changes = Changes::default();
+    for row in &rows {
+        let columns = Columns { row, table: "grants", key: item };
+        let principal =
+            Principal { kind: columns.code(0, encoding::principal)?, id: columns.parse(1)? };
+        let (level, owner) = (columns.get::<Option<i64>>(2)?, columns.get::<Option<&str>>(3)?);
+        if let (Some(user), Some(_), Some(_)) = (principal.user(), level, owner) {
+            *changes.user_grants.entry((columns.parse(3)?, user)).or_default() -= 1;
+        }
+    }
+    members::write_grantees(tx, &changes).await?;
+    Ok(rows.len() as u64)
 }
 
 pub(super) async fn items(
@@ -151,6 +189,7 @@ pub(super) async fn load_needs(
     items(tx, &texts(&needs.items), &mut rows.items).await?;
     let (links, grants, moves) =
         try_join!(load_links(tx, needs), load_grants(tx, needs), load_moves(tx, needs))?;
+    count_grants(tx, needs, rows).await?;
     for row in &links {
         let (key, link) = link(row)?;
         rows.links.insert(key, Some(link));
@@ -243,6 +282,28 @@ async fn load_grants(tx: &PostgresTransaction<'_>, needs: &Needs) -> Result<Vec<
         found.extend(tx.query(sql, &[&items]).await?);
     }
     Ok(found)
+}
+
+/// Counts the grants of items, up to one more than there may be.
+async fn count_grants(tx: &PostgresTransaction<'_>, needs: &Needs, rows: &mut Rows) -> Result<()> {
+    if needs.grant_counts.is_empty() {
+        return Ok(());
+    }
+    let found = tx
+        .query(
+            "SELECT k.id, n.present, n.ever FROM unnest($1::text[]) AS k (id), \
+             LATERAL (SELECT count(level) AS present, count(*) AS ever FROM ( \
+                 SELECT level FROM grants WHERE item_id = k.id LIMIT $2) AS g) AS n",
+            &[&texts(&needs.grant_counts), &(MAX_ITEM_GRANTS_EVER as i64 + 1)],
+        )
+        .await?;
+    for row in &found {
+        let columns = Columns { row, table: "grants", key: "?" };
+        let number = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+        let (present, ever) = (number(columns.unsigned(1)?), number(columns.unsigned(2)?));
+        rows.grant_counts.insert(columns.parse(0)?, GrantCounts { present, ever });
+    }
+    Ok(())
 }
 
 type Grant = (ItemId, Principal, vfs_sync_core::register::GrantRegister);

@@ -88,6 +88,24 @@ impl Replicas for PostgresTransaction<'_> {
             .collect()
     }
 
+    async fn other_replicas(
+        &mut self,
+        user: &UserId,
+        replica: &ReplicaId,
+        enough: u64,
+    ) -> Result<u64> {
+        let enough = i64::try_from(enough).unwrap_or(i64::MAX);
+        let row = self
+            .query_opt(
+                "SELECT count(*) FROM (SELECT 1 FROM replicas \
+                 WHERE user_id = $1 AND replica_id <> $2 LIMIT $3) AS others",
+                &[&user.as_str(), &replica.as_str(), &enough],
+            )
+            .await?;
+        let found: i64 = row.map(|row| row.try_get(0)).transpose()?.unwrap_or(0);
+        Ok(found.unsigned_abs())
+    }
+
     async fn touch_replica(
         &mut self,
         user: &UserId,

@@ -10,6 +10,7 @@ use vfs_sync_core::server::feed_window::{EpochStart, Window};
 use vfs_sync_core::server::push::{Cause, Head, Map, Mark, PresentInFeed, Set, Tail};
 use vfs_sync_core::time::Timestamp;
 
+use super::conflicts::Lock;
 use super::rows::Columns;
 use super::transaction::SqliteTransaction;
 use crate::encoding;
@@ -44,6 +45,39 @@ impl Feeds for SqliteTransaction<'_> {
             changed_at: columns.time(2)?,
             pruned,
         }))
+    }
+
+    async fn feed_state(&mut self, user: &UserId) -> Result<(Option<Head>, bool)> {
+        let head = self.head(user).await?;
+        let awaits_call = head.is_some() && self.awaiting_owner(user).await?.is_some();
+        Ok((head, awaits_call))
+    }
+
+    async fn begin_feed(&mut self, user: &UserId) -> Result<()> {
+        if self.head(user).await?.is_some() {
+            return Ok(());
+        }
+        self.locks.own.push(Lock::Head(user.clone()));
+        let epoch = self.epoch().await?.as_u64() as i64;
+        let uid = self.make_uid(user)?;
+        if uid > MAX_UID {
+            return Err(StoreError::Failed("SQLite has no number for another user".into()));
+        }
+        self.prepare(
+            "INSERT INTO feed_head (uid, epoch, counter, changed_at) VALUES (?1, ?2, 0, ?3)",
+        )?
+        .execute(params![uid, epoch, Timestamp::MIN.as_millis()])?;
+        Ok(())
+    }
+
+    async fn awaiting_owner(&mut self, user: &UserId) -> Result<Option<UserId>> {
+        let mut select = self.prepare(
+            "SELECT r.user_id FROM grantees g JOIN realms r ON r.uid = g.owner \
+             WHERE g.user_id = ?1 AND g.awaited = 1 LIMIT 1",
+        )?;
+        let mut rows = select.query([user.as_str()])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        Columns { row, table: "realms", key: user }.parse(0).map(Some)
     }
 
     async fn epoch(&mut self) -> Result<Epoch> {

@@ -9,8 +9,8 @@ use vfs_sync_core::server::push::{Head, Rows};
 use vfs_sync_core::time::Timestamp;
 
 use super::conflicts::Lock;
-use super::feeds;
 use super::transaction::SqliteTransaction;
+use super::{feeds, members};
 use crate::error::Result;
 use crate::topics::{Feeds as _, Locks, Replicas as _};
 
@@ -47,6 +47,8 @@ impl Locks for SqliteTransaction<'_> {
             rows.items.values().flatten().map(|item| item.owner.clone()).collect();
         owners.extend(user.cloned());
         for owner in &owners {
+            let usage = members::usage(self, owner)?;
+            rows.usage.insert(owner.clone(), usage);
             if let Some(head) = self.head(owner).await? {
                 rows.last_changed.insert(owner.clone(), head.changed_at);
                 if user == Some(owner) {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use rusqlite::{OptionalExtension as _, params};
 use vfs_sync_core::access::{Audience, Principal, PrincipalType};
 use vfs_sync_core::id::{ItemId, UserId};
-use vfs_sync_core::server::push::{Changes, Needs, Rows};
+use vfs_sync_core::server::push::{Changes, MetadataUsage, Needs, Rows, UsageChange};
 
 use super::rows::Columns;
 use super::transaction::{Deferred, SqliteTransaction};
@@ -229,6 +229,106 @@ pub(super) async fn load(
             users.retain(|user| among.contains(user));
         }
         found.blocks.insert(owner.clone(), users);
+    }
+    for owner in &needs.awaited {
+        let users = awaited(tx, owner, among.into_iter().flatten())?;
+        found.awaited.insert(owner.clone(), users);
+    }
+    for (owner, user) in &needs.user_grants {
+        let Some(uid) = tx.uid(owner)? else { continue };
+        let mut select =
+            tx.prepare("SELECT grants FROM grantees WHERE owner = ?1 AND user_id = ?2")?;
+        let mut rows = select.query(params![uid, user.as_str()])?;
+        if let Some(row) = rows.next()? {
+            let grants = Columns { row, table: "grantees", key: user }.unsigned(0)?;
+            found.user_grants.insert((owner.clone(), user.clone()), grants);
+        }
+    }
+    Ok(())
+}
+
+/// Those of `users` to whom the grants of `owner` give nothing yet.
+fn awaited<'a>(
+    tx: &mut SqliteTransaction<'_>,
+    owner: &UserId,
+    users: impl Iterator<Item = &'a UserId>,
+) -> Result<BTreeSet<UserId>> {
+    let owner = tx.uid(owner)?;
+    let mut head = tx.prepare("SELECT 1 FROM feed_head WHERE uid = ?1")?;
+    let mut waits =
+        tx.prepare("SELECT 1 FROM grantees WHERE owner = ?1 AND user_id = ?2 AND awaited <> 0")?;
+    let mut found = BTreeSet::new();
+    for user in users {
+        let has_feed = match tx.uid(user)? {
+            Some(uid) => head.exists([uid])?,
+            None => false,
+        };
+        let waits = match owner {
+            Some(owner) if has_feed => waits.exists(params![owner, user.as_str()])?,
+            _ => false,
+        };
+        if !has_feed || waits {
+            found.insert(user.clone());
+        }
+    }
+    Ok(found)
+}
+
+/// Returns what a realm holds.
+pub(super) fn usage(tx: &mut SqliteTransaction<'_>, owner: &UserId) -> Result<MetadataUsage> {
+    let mut select =
+        tx.prepare("SELECT items, links, grants, bytes FROM realms WHERE user_id = ?1")?;
+    let mut rows = select.query([owner.as_str()])?;
+    let Some(row) = rows.next()? else { return Ok(MetadataUsage::default()) };
+    let columns = Columns { row, table: "realms", key: owner };
+    Ok(MetadataUsage {
+        items: columns.unsigned(0)?,
+        links: columns.unsigned(1)?,
+        grants: columns.unsigned(2)?,
+        bytes: columns.unsigned(3)?,
+    })
+}
+
+/// Writes by how much what realms hold changed.
+pub(super) fn write_usage(tx: &mut SqliteTransaction<'_>, changes: &Changes) -> Result<()> {
+    if changes.usage.is_empty() {
+        return Ok(());
+    }
+    let mut update = tx.prepare(
+        "UPDATE realms SET items = max(items + ?2, 0), links = max(links + ?3, 0), \
+         grants = max(grants + ?4, 0), bytes = max(bytes + ?5, 0) WHERE uid = ?1",
+    )?;
+    for (owner, UsageChange { items, links, grants, bytes }) in &changes.usage {
+        update.execute(params![tx.make_uid(owner)?, items, links, grants, bytes])?;
+    }
+    Ok(())
+}
+
+/// Writes how many grants of owners to users there are, and which wait for a call.
+pub(super) fn write_grantees(tx: &mut SqliteTransaction<'_>, changes: &Changes) -> Result<()> {
+    if changes.user_grants.is_empty() && changes.awaited.is_empty() {
+        return Ok(());
+    }
+    let mut count = tx.prepare(
+        "INSERT INTO grantees (owner, user_id, grants, awaited) VALUES (?1, ?2, max(?3, 0), 0) \
+         ON CONFLICT (owner, user_id) DO UPDATE SET grants = max(grants + ?3, 0)",
+    )?;
+    let mut delete = tx.prepare(
+        "DELETE FROM grantees WHERE owner = ?1 AND user_id = ?2 AND grants = 0 AND awaited = 0",
+    )?;
+    let mut mark = tx.prepare(
+        "INSERT INTO grantees (owner, user_id, grants, awaited) VALUES (?1, ?2, 0, ?3) \
+         ON CONFLICT (owner, user_id) DO UPDATE SET awaited = excluded.awaited",
+    )?;
+    for ((owner, user), change) in &changes.user_grants {
+        count.execute(params![tx.make_uid(owner)?, user.as_str(), change])?;
+    }
+    for ((owner, user), awaited) in &changes.awaited {
+        let awaited = encoding::awaited_code(*awaited);
+        mark.execute(params![tx.make_uid(owner)?, user.as_str(), awaited])?;
+    }
+    for (owner, user) in changes.user_grants.keys().chain(changes.awaited.keys()) {
+        delete.execute(params![tx.make_uid(owner)?, user.as_str()])?;
     }
     Ok(())
 }

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use rusqlite::{CachedStatement, params};
+use rusqlite::{CachedStatement, OptionalExtension as _, params};
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::id::{ItemId, UserId};
+use vfs_sync_core::limits::MAX_ITEM_GRANTS_EVER;
 use vfs_sync_core::register::{Item, ItemFields, Register};
-use vfs_sync_core::server::push::{Changes, Link, LinkKey, Map, Needs, Rows};
+use vfs_sync_core::server::push::{Changes, GrantCounts, Link, LinkKey, Map, Needs, Rows};
 use vfs_sync_core::time::Timestamp;
 
 use super::rows::Columns;
@@ -16,7 +17,7 @@ use super::{feeds, members, trash, versions};
 use crate::command::trash::{revived, rows_of_push};
 use crate::encoding;
 use crate::error::Result;
-use crate::topics::{FeedWrite, PushWrite, Registers, Trash as _};
+use crate::topics::{Cleared, FeedWrite, PushWrite, Registers, Trash as _};
 
 impl Registers for SqliteTransaction<'_> {
     async fn load(&mut self, needs: &Needs, found: &mut Rows) -> Result<()> {
@@ -56,6 +57,8 @@ impl Registers for SqliteTransaction<'_> {
         items(self, write.changes)?;
         registers(self, write.changes)?;
         members::write_access(self, write.changes)?;
+        members::write_grantees(self, write.changes)?;
+        members::write_usage(self, write.changes)?;
         self.put_trash(&rows_of_push(write)).await?;
         trash::remove(self, &revived(write.changes))?;
         accepted(self, rid, write.changes, write.now)?;
@@ -66,6 +69,8 @@ impl Registers for SqliteTransaction<'_> {
         items(self, changes)?;
         registers(self, changes)?;
         members::write_access(self, changes)?;
+        members::write_grantees(self, changes)?;
+        members::write_usage(self, changes)?;
         trash::remove(self, &revived(changes))?;
         feeds::write(self, written)
     }
@@ -103,15 +108,21 @@ impl Registers for SqliteTransaction<'_> {
         Ok((users, items))
     }
 
-    async fn clear_item(&mut self, item: &ItemId, at_most: u64) -> Result<u64> {
+    async fn clear_item(&mut self, item: &ItemId, at_most: u64) -> Result<Cleared> {
         let mut left = at_most;
         for sql in [
             "DELETE FROM links WHERE (parent, child) IN \
              (SELECT parent, child FROM links WHERE parent = ?1 LIMIT ?2)",
             "DELETE FROM links WHERE (parent, child) IN \
+             (SELECT parent, child FROM links WHERE child = ?1 AND in_realm = 1 LIMIT ?2)",
+        ] {
+            let limit = i64::try_from(left).unwrap_or(i64::MAX);
+            left -= self.prepare(sql)?.execute(params![item.as_str(), limit])? as u64;
+        }
+        let links = at_most - left;
+        for sql in [
+            "DELETE FROM links WHERE (parent, child) IN \
              (SELECT parent, child FROM links WHERE child = ?1 LIMIT ?2)",
-            "DELETE FROM grants WHERE (item_id, kind, principal_id) IN \
-             (SELECT item_id, kind, principal_id FROM grants WHERE item_id = ?1 LIMIT ?2)",
             "DELETE FROM moves WHERE (child, realm) IN \
              (SELECT child, realm FROM moves WHERE child = ?1 LIMIT ?2)",
             "DELETE FROM access WHERE (item_id, uid) IN \
@@ -120,7 +131,8 @@ impl Registers for SqliteTransaction<'_> {
             let limit = i64::try_from(left).unwrap_or(i64::MAX);
             left -= self.prepare(sql)?.execute(params![item.as_str(), limit])? as u64;
         }
-        Ok(at_most - left)
+        let grants = clear_grants(self, item, left)?;
+        Ok(Cleared { rows: at_most - left + grants, links, grants })
     }
 
     async fn delete_items(&mut self, items: &BTreeSet<ItemId>) -> Result<()> {
@@ -227,6 +239,23 @@ impl SqliteTransaction<'_> {
             let rows = all.query([item.as_str()])?;
             self.take_grants(item, rows, found)?;
         }
+        let mut count = self.prepare(
+            "SELECT count(level), count(*) FROM \
+             (SELECT level FROM grants WHERE item_id = ?1 LIMIT ?2)",
+        )?;
+        for item in &needs.grant_counts {
+            let enough = MAX_ITEM_GRANTS_EVER as i64 + 1;
+            let mut rows = count.query(params![item.as_str(), enough])?;
+            if let Some(row) = rows.next()? {
+                let columns = Columns { row, table: "grants", key: item };
+                let number = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+                let counts = GrantCounts {
+                    present: number(columns.unsigned(0)?),
+                    ever: number(columns.unsigned(1)?),
+                };
+                found.grant_counts.insert(item.clone(), counts);
+            }
+        }
         Ok(())
     }
 
@@ -310,6 +339,35 @@ impl SqliteTransaction<'_> {
         }
         Ok(())
     }
+}
+
+/// Removes grants of an item, at most `at_most`; gives how many.
+fn clear_grants(tx: &mut SqliteTransaction<'_>, item: &ItemId, at_most: u64) -> Result<u64> {
+    let mut owner = tx.prepare("SELECT owner FROM items WHERE item_id = ?1")?;
+    let owner: Option<i64> = owner.query_row([item.as_str()], |row| row.get(0)).optional()?;
+    let mut delete = tx.prepare(
+        "DELETE FROM grants WHERE (item_id, kind, principal_id) IN \
+         (SELECT item_id, kind, principal_id FROM grants WHERE item_id = ?1 LIMIT ?2) \
+         RETURNING kind, principal_id, level",
+    )?;
+    let limit = i64::try_from(at_most).unwrap_or(i64::MAX);
+    let mut rows = delete.query(params![item.as_str(), limit])?;
+    let (mut removed, mut changes) = (0, Changes::default());
+    while let Some(row) = rows.next()? {
+        removed += 1;
+        let columns = Columns { row, table: "grants", key: item };
+        let kind = columns.code(0, encoding::principal)?;
+        let principal = Principal { kind, id: columns.parse(1)? };
+        if let (Some(owner), Some(user), Some(_)) =
+            (owner, principal.user(), columns.optional_integer(2)?)
+        {
+            let owner = tx.user(owner, "items", item)?;
+            *changes.user_grants.entry((owner, user)).or_default() -= 1;
+        }
+    }
+    drop(rows);
+    members::write_grantees(tx, &changes)?;
+    Ok(removed)
 }
 
 /// The name of a link in errors.

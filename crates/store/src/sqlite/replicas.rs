@@ -85,6 +85,23 @@ impl Replicas for SqliteTransaction<'_> {
         Ok(active)
     }
 
+    async fn other_replicas(
+        &mut self,
+        user: &UserId,
+        replica: &ReplicaId,
+        enough: u64,
+    ) -> Result<u64> {
+        let Some(uid) = self.uid(user)? else { return Ok(0) };
+        let enough = i64::try_from(enough).unwrap_or(i64::MAX);
+        let mut count = self.prepare(
+            "SELECT count(*) FROM (SELECT 1 FROM replicas \
+             WHERE uid = ?1 AND replica_id <> ?2 LIMIT ?3)",
+        )?;
+        let found: i64 =
+            count.query_row(params![uid, replica.as_str(), enough], |row| row.get(0))?;
+        Ok(found.unsigned_abs())
+    }
+
     async fn touch_replica(
         &mut self,
         user: &UserId,

@@ -203,6 +203,7 @@ pub(crate) async fn an_abandoned_blob_is_not_readable(scene: Scene) {
 pub(crate) async fn a_content_keeps_its_time_and_author(scene: Scene) {
     let grant = json!({"opType": "acl_add", "writeId": 2, "itemId": "a", "accessLevel": "read",
         "principalType": "user", "principalId": "bob"});
+    scene.store.arrive(&user("bob")).await.unwrap();
     scene.apply("laptop", vec![folder(1, "a"), grant]).await;
     for name in ["one", "two", "three"] {
         scene.staged(name, 5).await;

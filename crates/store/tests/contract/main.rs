@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod blobs;
+mod bounds;
 mod damage;
 mod deletions;
 mod feeds;
@@ -123,6 +124,17 @@ mod every {
             many_writers_of_one_feed_are_told_in_the_order_of_commit
             several_users_write_at_once
             one_id_created_by_two_users_at_once_belongs_to_one;
+        bounds:
+            an_item_has_so_many_grants_and_no_more
+            an_item_was_granted_to_so_many_and_no_more
+            what_a_realm_holds_is_counted_and_bounded
+            the_bytes_of_registers_are_bounded
+            a_user_has_so_many_replicas_and_no_more
+            a_push_of_many_consequences_is_applied_in_parts
+            what_shows_too_much_is_refused_and_the_rest_goes_on
+            a_grant_to_somebody_who_never_came_takes_no_rows_of_views
+            what_was_granted_and_taken_before_the_first_call_is_never_seen
+            a_grant_and_a_first_call_at_once_miss_each_other_never;
         deletions:
             a_delete_of_what_another_changed_meanwhile_does_not_apply
             the_folders_of_what_stays_stay
@@ -176,6 +188,8 @@ mod every {
 mod kept {
     use super::*;
     contract! { durable
+        bounds:
+            one_user_is_granted_so_many_items_of_an_owner_and_no_more;
         damage:
             a_restart_keeps_everything
             a_newer_schema_is_refused

@@ -133,6 +133,7 @@ pub(crate) async fn what_is_deleted_is_listed_and_comes_back_with_its_content(sc
 }
 
 pub(crate) async fn who_deleted_may_restore_while_they_may_write(scene: Scene) {
+    scene.store.arrive(&user("carol")).await.unwrap();
     scene.apply("laptop", vec![folder(1, "a"), file_in(2, "b", "a"), folder(3, "x")]).await;
     scene
         .apply("laptop", vec![grant(4, "a", "bob", "admin"), grant(5, "a", "carol", "write")])

@@ -1,6 +1,6 @@
 //! The replica's state as a file: `state export`, `state hydrate`.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use serde_json::json;
@@ -9,7 +9,7 @@ use vfs_sync_core::client::state;
 
 use crate::args::{Global, State};
 use crate::error::{Failure, Result};
-use crate::escape::{Escaped, EscapingLog};
+use crate::escape::{Escaped, EscapingJsonText};
 use crate::output::{Output, count_text, raw};
 use crate::replica;
 
@@ -36,12 +36,8 @@ fn export(global: &Global, file: Option<&Path>, redact: bool, output: Output) ->
     let client = replica::open(global, replica::config())?;
     let options = StateExport { redact };
     let Some(file) = file else {
-        if raw().is_terminal() {
-            let mut out = io::BufWriter::new(EscapingLog::new(raw()));
-            client.export_state(options, &mut out)?;
-            return out.flush().map_err(Failure::output);
-        }
-        let mut out = io::BufWriter::new(raw());
+        // Whoever reads it may be a terminal, behind a pipe too; to a program it is the same.
+        let mut out = io::BufWriter::new(EscapingJsonText::new(raw()));
         client.export_state(options, &mut out)?;
         return out.flush().map_err(Failure::output);
     };

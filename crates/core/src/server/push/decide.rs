@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::propagate::FeedPropagation;
+use super::quota::UsageChange;
 use super::rows::{Accepted, AcceptedOp, Changes, Link, LinkKey, Outcome, Rows};
 use super::visibility::Views;
 use super::{PushBatch, Received};
@@ -13,7 +14,8 @@ use crate::id::{ItemId, UserId, WriteId};
 use crate::item::metadata_problem;
 use crate::limits;
 use crate::operation::{Action, Operation, Upsert};
-use crate::register::{Item, ItemFields, MoveRegister, Write};
+use crate::register::{GrantRegister, Item, ItemFields, MoveRegister, Write};
+use crate::server::stage::OverQuota;
 use crate::stamp::Author;
 use crate::time::Timestamp;
 use crate::wire::{PushReason, PushResponse, PushResult, PushStatus};
@@ -25,6 +27,54 @@ pub struct Decided {
     pub response: PushResponse,
     /// The changes to propagate, and to write before the server answers.
     pub propagation: FeedPropagation,
+    /// What the operations after these have to know of them.
+    pub carried: Carried,
+    /// The quota that the first operation without a result would have passed, and whose it is.
+    pub over: Option<(UserId, OverQuota)>,
+}
+
+/// What a part of a push leaves for the parts after it.
+#[derive(Debug, Clone, Default)]
+pub struct Carried {
+    /// Rejected operations above the last write id that was used.
+    refused: Vec<AcceptedOp>,
+    /// Ids that were not created because an item in another tree has them.
+    taken: BTreeSet<ItemId>,
+}
+
+impl PushBatch {
+    /// Returns the answer to a push whose only operation has too many consequences, and what it
+    /// leaves for the operations after it.
+    #[must_use]
+    pub fn refuse_consequences(&self) -> (PushResponse, Carried) {
+        let reason = PushReason::TooManyConsequences;
+        let mut carried = self.carried.clone();
+        let mut results = Vec::with_capacity(self.len());
+        for received in &self.entries {
+            let mut result = refused(reason);
+            if let Received::Operation { op, digest } = received {
+                let outcome = Outcome::Refused(reason);
+                let accepted = Accepted { op_id: op.op_id.clone(), digest: *digest, outcome };
+                carried.refused.push(AcceptedOp { write_id: op.write_id, accepted });
+                result.op_id = Some(op.op_id.clone());
+            }
+            let (rows, bytes) = (limits::MAX_CONSEQUENCES, limits::MAX_CONSEQUENCE_BYTES);
+            result.detail = Some(format!(
+                "it shows others more than {rows} rows, or items of more than {} MiB: share parts \
+                 of it, or with fewer",
+                bytes >> 20
+            ));
+            results.push(result);
+        }
+        let response = PushResponse { client_id: self.replica.clone(), results, epoch: None };
+        (response, carried)
+    }
+
+    /// Returns the results of the operations after one that is stale.
+    #[must_use]
+    pub fn all_stale(&self, last_write_id: Option<WriteId>) -> Vec<PushResult> {
+        self.entries.iter().map(|received| stale(received, last_write_id)).collect()
+    }
 }
 
 /// Decides every operation of `batch`, in order, against `rows` and the earlier operations of the
@@ -35,10 +85,10 @@ pub struct Decided {
 pub fn decide(batch: &PushBatch, rows: Rows, now: Timestamp) -> Decided {
     let mut decider = Decider::new(batch, rows, now);
     let mut results = Vec::with_capacity(batch.len());
-    let mut stale = false;
+    let mut is_stale = false;
     for received in &batch.entries {
         let result = match received {
-            _ if stale => decider.stale(received),
+            _ if is_stale => stale(received, decider.last_write_id),
             Received::Operation { op, digest } => decider.operation(op, *digest),
             Received::Malformed { op_id, detail } => PushResult {
                 op_id: op_id.clone(),
@@ -46,11 +96,16 @@ pub fn decide(batch: &PushBatch, rows: Rows, now: Timestamp) -> Decided {
                 ..refused(PushReason::Malformed)
             },
         };
-        stale |= result.status == PushStatus::StaleWriteId;
+        if decider.over.is_some() {
+            break;
+        }
+        is_stale |= result.status == PushStatus::StaleWriteId;
         results.push(result);
     }
     let response = PushResponse { client_id: batch.replica.clone(), results, epoch: None };
-    Decided { response, propagation: decider.finish() }
+    let carried = Carried { refused: decider.refused.clone(), taken: decider.taken.clone() };
+    let over = decider.over.take();
+    Decided { response, propagation: decider.finish(), carried, over }
 }
 
 /// The reasons why an operation sets nothing.
@@ -59,6 +114,8 @@ pub(super) enum Refusal {
     Invalid(PushReason, Option<String>),
     /// The operation is outdated and uses up its write id.
     Outdated(PushReason),
+    /// The operation is beyond the quota of a realm's owner: neither it nor what follows is decided.
+    OverQuota(UserId, OverQuota),
 }
 
 pub(super) const NOT_PERMITTED: Refusal = Refusal::Invalid(PushReason::NotPermitted, None);
@@ -78,6 +135,14 @@ fn bare(status: PushStatus) -> PushResult {
     }
 }
 
+fn stale(received: &Received, last_write_id: Option<WriteId>) -> PushResult {
+    let op_id = match received {
+        Received::Operation { op, .. } => Some(op.op_id.clone()),
+        Received::Malformed { op_id, .. } => op_id.clone(),
+    };
+    PushResult { op_id, last_write_id, ..bare(PushStatus::StaleWriteId) }
+}
+
 fn refused(reason: PushReason) -> PushResult {
     PushResult { reason: Some(reason), ..bare(PushStatus::InvalidOp) }
 }
@@ -93,14 +158,16 @@ pub(super) struct Decider<'a> {
     views: Views,
     changed_items: BTreeSet<ItemId>,
     changed_links: BTreeSet<LinkKey>,
-    changes: Changes,
-    /// The greatest write id used, including those of this batch.
+    pub(super) changes: Changes,
+    /// The greatest write id used, the batch included.
     last_write_id: Option<WriteId>,
     /// Rejected operations above the last write id. Once the replica uses a later write id, a retry
     /// must find these again.
     refused: Vec<AcceptedOp>,
     /// Ids that this batch could not create because an item in another realm has them.
     taken: BTreeSet<ItemId>,
+    /// The quota that ended the push.
+    over: Option<(UserId, OverQuota)>,
 }
 
 impl<'a> Decider<'a> {
@@ -115,17 +182,10 @@ impl<'a> Decider<'a> {
             changed_links: BTreeSet::new(),
             changes: Changes::default(),
             last_write_id,
-            refused: Vec::new(),
-            taken: BTreeSet::new(),
+            refused: batch.carried.refused.clone(),
+            taken: batch.carried.taken.clone(),
+            over: None,
         }
-    }
-
-    fn stale(&self, received: &Received) -> PushResult {
-        let op_id = match received {
-            Received::Operation { op, .. } => Some(op.op_id.clone()),
-            Received::Malformed { op_id, .. } => op_id.clone(),
-        };
-        PushResult { op_id, last_write_id: self.last_write_id, ..bare(PushStatus::StaleWriteId) }
     }
 
     fn operation(&mut self, op: &Operation, digest: [u8; 32]) -> PushResult {
@@ -160,6 +220,10 @@ impl<'a> Decider<'a> {
                 (result, Outcome::Applied(at))
             }
             Err(Refusal::Outdated(reason)) => (outdated(reason), Outcome::Outdated(reason)),
+            Err(Refusal::OverQuota(owner, over)) => {
+                self.over = Some((owner, over));
+                return refused(PushReason::NotPermitted);
+            }
             Err(Refusal::Invalid(reason, detail)) => {
                 self.refused.push(accepted(Outcome::Refused(reason)));
                 return PushResult { op_id, detail, ..refused(reason) };
@@ -269,6 +333,9 @@ impl<'a> Decider<'a> {
         let write = self.write(op, &owner);
         let mut fields = ItemFields::default();
         let at = merge(&mut fields, upsert, &write)?.ok_or(SUPERSEDED)?;
+        let links = i64::from(upsert.parent.is_some());
+        let change = UsageChange { items: 1, links, ..UsageChange::of_fields(None, &fields) };
+        self.charge(&owner, change)?;
         self.touch(op, EntryKey::Item(op.item_id.clone()));
         self.changes.new_items.insert(op.item_id.clone());
         self.rows.know_new_item(&op.item_id);
@@ -293,6 +360,8 @@ impl<'a> Decider<'a> {
         if op.basis.is_some() && fields.is_deleted() {
             let at = merge_fields(&mut fields, upsert, &write)?.ok_or(SUPERSEDED)?;
             let changed = !fields.has_values_of(&item.fields);
+            let change = UsageChange::of_fields(Some(&item.fields), &fields);
+            self.charge(&item.owner, change)?;
             self.touch(op, EntryKey::Item(op.item_id.clone()));
             self.put_item(&op.item_id, Item { fields, ..item });
             if changed {
@@ -301,6 +370,8 @@ impl<'a> Decider<'a> {
             return Ok(at);
         }
         let at = merge(&mut fields, upsert, &write)?.ok_or(SUPERSEDED)?;
+        let change = UsageChange::of_fields(Some(&item.fields), &fields);
+        self.charge(&item.owner, change)?;
         if item.fields.is_deleted() && !fields.is_deleted() {
             self.touch_around(op, &op.item_id);
         }
@@ -342,8 +413,10 @@ impl<'a> Decider<'a> {
         let owner = self.permitted(&op.item_id, needed)?.owner.clone();
         let write = self.write(op, &owner);
         let key = (op.item_id.clone(), principal.clone());
-        let mut register = self.rows.grants.get(&key).cloned().flatten();
+        let before = self.rows.grants.get(&key).cloned().flatten();
+        let mut register = before.clone();
         let stamp = write.set(&mut register, level).ok_or(SUPERSEDED)?;
+        self.count_grant(&owner, &key, before.as_ref(), level)?;
         self.touch(op, EntryKey::Grant { item: op.item_id.clone(), principal: principal.clone() });
         if let Some(register) = register {
             self.changes.grants.insert(key.clone(), register.clone());
@@ -352,8 +425,62 @@ impl<'a> Decider<'a> {
         Ok(stamp.authored_at)
     }
 
-    /// Checks the requirements of a link or a move: the user's rights, and that each end is live or
-    /// is brought back by `op`.
+    /// Counts a grant that is about to be set.
+    ///
+    /// # Errors
+    /// The refusal of one that would be one too many. A grant that is there is never refused for
+    /// its removal.
+    fn count_grant(
+        &mut self,
+        owner: &UserId,
+        (id, principal): &(ItemId, Principal),
+        before: Option<&GrantRegister>,
+        level: Option<AccessLevel>,
+    ) -> Result<(), Refusal> {
+        let was_present = before.is_some_and(|register| register.value.is_some());
+        let held = self.rows.grant_counts.get(id).copied().unwrap_or_default();
+        let mut counts = held;
+        counts.ever += usize::from(before.is_none());
+        counts.present += usize::from(level.is_some());
+        counts.present = counts.present.saturating_sub(usize::from(was_present));
+        let too_many = |what| {
+            let detail = format!("the item would have more than {what}");
+            Err(Refusal::Invalid(PushReason::TooManyGrants, Some(detail)))
+        };
+        if counts.present > held.present && counts.present > limits::MAX_ITEM_GRANTS {
+            let max = limits::MAX_ITEM_GRANTS;
+            return too_many(format!("{max} grants: a group takes one for all its members"));
+        }
+        if counts.ever > held.ever && counts.ever > limits::MAX_ITEM_GRANTS_EVER {
+            let max = limits::MAX_ITEM_GRANTS_EVER;
+            return too_many(format!("{max} principals, past ones included, that it was granted"));
+        }
+        let pair = principal.user().map(|user| (owner.clone(), user));
+        let pair = pair.filter(|_| was_present != level.is_some());
+        let granted = pair.as_ref().and_then(|pair| self.rows.user_grants.get(pair)).copied();
+        let granted = granted.unwrap_or(0);
+        if pair.is_some() && level.is_some() && granted >= limits::MAX_USER_GRANTS {
+            let max = limits::MAX_USER_GRANTS;
+            let detail = format!(
+                "the owner would have granted one user more than {max} items one by one: a \
+                 folder takes one grant for all that is in it"
+            );
+            return Err(Refusal::Invalid(PushReason::TooManyGrants, Some(detail)));
+        }
+        if before.is_none() {
+            self.charge(owner, UsageChange { grants: 1, ..UsageChange::default() })?;
+        }
+        if let Some(pair) = pair {
+            let change = if level.is_some() { 1 } else { -1 };
+            self.rows.user_grants.insert(pair.clone(), granted.saturating_add_signed(change));
+            *self.changes.user_grants.entry(pair).or_default() += change;
+        }
+        self.rows.grant_counts.insert(id.clone(), counts);
+        Ok(())
+    }
+
+    /// Checks the requirements of a link or a move: rights, and ends that are live or that it
+    /// brings back.
     fn check_ends(&self, op: &Operation, parent: &ItemId) -> Result<(UserId, Write), Refusal> {
         let container = self.permitted(parent, AccessLevel::Write)?;
         let child = self.permitted(&op.item_id, AccessLevel::Read)?;
@@ -381,7 +508,7 @@ impl<'a> Decider<'a> {
     }
 
     fn link(&mut self, op: &Operation, parent: &ItemId) -> Result<Timestamp, Refusal> {
-        let (_, write) = self.check_ends(op, parent)?;
+        let (owner, write) = self.check_ends(op, parent)?;
         let key = (parent.clone(), op.item_id.clone());
         if !write.beats(self.link_row(&key).map(|link| &link.register.stamp)) {
             return Err(SUPERSEDED);
@@ -393,9 +520,16 @@ impl<'a> Decider<'a> {
         if !gone.is_empty() && self.rows.is_linked(&key) {
             return Err(SUPERSEDED);
         }
+        self.charge_link(&owner, &key)?;
         let at = self.set_link(op, &write, parent.clone(), true).ok_or(SUPERSEDED)?;
         self.bring_back(op, &gone);
         Ok(at)
+    }
+
+    /// Counts a link that has no register yet.
+    fn charge_link(&mut self, owner: &UserId, key: &LinkKey) -> Result<(), Refusal> {
+        let links = i64::from(self.link_row(key).is_none());
+        self.charge(owner, UsageChange { links, ..UsageChange::default() })
     }
 
     fn unlink(&mut self, op: &Operation, parent: &ItemId) -> Result<Timestamp, Refusal> {
@@ -409,6 +543,7 @@ impl<'a> Decider<'a> {
             self.permitted(&op.item_id, AccessLevel::Admin)?;
         }
         let write = self.write(op, &owner);
+        self.charge_link(&owner, &key)?;
         self.set_link(op, &write, parent.clone(), false).ok_or(SUPERSEDED)
     }
 
@@ -436,6 +571,7 @@ impl<'a> Decider<'a> {
         let key = (op.item_id.clone(), realm.clone());
         let mut moved = self.rows.moves.get(&key).cloned().flatten();
         let stamp = write.set(&mut moved, parent.clone()).ok_or(SUPERSEDED)?;
+        self.charge_link(&realm, &link)?;
         self.put_move(key, moved);
         let mut at = stamp.authored_at;
         at = at.max(self.set_link(op, &write, parent.clone(), true).unwrap_or(at));

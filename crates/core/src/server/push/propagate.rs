@@ -1,11 +1,11 @@
 //! Propagates a transaction's changes to the feeds of all users who see them.
 //!
-//! An item's audience is every user except its owner who may see it: the users to whom it is
-//! granted, and the audiences of the live containers that it hangs under in its realm. Where a
-//! grant, a link or a deletion changed, the audience is recomputed; if it changed, so are the
-//! audiences of the item's children, and so on downwards. An owner's grants have no effect on users
-//! who block the owner. Items whose audience cannot have changed are not visited. Links of a realm
-//! form no cycle, so this ends, whatever the order.
+//! An item's audience is everybody but its owner who may see it: those to whom it is granted, and
+//! the audiences of the live items that it hangs under in its realm. Where a grant, a link or a
+//! deletion changed, the audience is recomputed; if it changed, so are the audiences of what hangs
+//! under the item, and so on downwards. To a user who blocks the owner, grants give nothing. Items
+//! whose audience cannot have changed are not visited, and the others once: an item is recomputed
+//! after everything above it that may change, whatever the shape of the graph ([`super::order`]).
 //!
 //! Then every feed gets the differences in its user's view. Whether a user sees a shortcut depends
 //! on another realm, which is not locked. That realm is read only under the user's feed head: if
@@ -13,11 +13,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::rows::{Addition, Cause, Changes, Map, Needs, Rows, Set};
+use super::order::Order;
+use super::rows::{Addition, Awaited, Cause, Changes, Map, Needs, Rows, Set};
 use super::visibility::{Source, Views};
 use crate::access::{AccessLevel, Audience, Principal, PrincipalType};
 use crate::entry::{EntryBody, EntryKey};
 use crate::id::{ItemId, UserId};
+use crate::limits::{MAX_CONSEQUENCE_BYTES, MAX_CONSEQUENCES};
 use crate::time::Timestamp;
 
 static NOBODY: Audience = Audience::new();
@@ -34,19 +36,68 @@ pub struct FeedPropagation {
     views: Views,
     changes: Changes,
     started: bool,
+    bound: Bound,
+    weighed: Bound,
     /// Users whose access to anything may change.
     concerned: BTreeSet<UserId>,
     /// Items whose whole audience is loaded; for others, only the part of the users in `concerned`.
     whole: Set<ItemId>,
-    /// Items whose audience is to be recomputed.
+    /// Items whose audience is to be recomputed, and that have no place in `order` yet.
     frontier: BTreeSet<ItemId>,
+    /// The others of these, in the order in which they are recomputed.
+    order: Order,
     /// The audiences that changed.
     after: Map<ItemId, Audience>,
     /// Keys that each user's feed may have to show or to retract.
     plan: BTreeMap<UserId, Vec<Planned>>,
 }
 
-/// A key for a user's feed: shown with the user's level on it, or retracted if they do not see it.
+/// What a [`Bound`] counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BoundKind {
+    /// What users see that they did not see before, and higher levels. What narrows a view counts
+    /// nothing.
+    Widening,
+    /// All that is written to feeds and to access.
+    All,
+}
+
+/// The most that the consequences of a transaction may be, as they are estimated while they are
+/// planned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bound {
+    /// What is counted.
+    pub kind: BoundKind,
+    /// Rows of feeds and of access.
+    pub rows: usize,
+    /// Bytes of items that are copied into feeds.
+    pub bytes: usize,
+    /// Levels of users on parents that were looked at.
+    pub steps: usize,
+}
+
+impl Bound {
+    /// The bound of what cannot be split.
+    pub const OPERATION: Self = Self {
+        kind: BoundKind::Widening,
+        rows: MAX_CONSEQUENCES,
+        bytes: MAX_CONSEQUENCE_BYTES,
+        steps: 20 * MAX_CONSEQUENCES,
+    };
+    /// The bound of several operations that one transaction applies: others wait for it for some
+    /// tenths of a second at most.
+    pub const PART: Self = Self {
+        kind: BoundKind::All,
+        rows: MAX_CONSEQUENCES / 40,
+        bytes: MAX_CONSEQUENCE_BYTES / 16,
+        steps: MAX_CONSEQUENCES,
+    };
+    /// No bound: for what has to be done at once, when nobody waits.
+    pub const NONE: Self =
+        Self { kind: BoundKind::Widening, rows: usize::MAX, bytes: usize::MAX, steps: usize::MAX };
+}
+
+/// A key that a user's feed may have to show, with the user's level on it if they see it.
 #[derive(Debug, Clone)]
 struct Planned {
     key: EntryKey,
@@ -64,6 +115,8 @@ pub enum Step {
     LookUp(LookUp),
     /// The changes are to be written: the decision is complete.
     Write(Box<Changes>),
+    /// Nothing: the consequences are beyond the bound.
+    TooMuch,
 }
 
 impl Step {
@@ -74,7 +127,7 @@ impl Step {
             Self::Load(Load { propagation, .. })
             | Self::LockHeads(LockHeads { propagation, .. })
             | Self::LookUp(LookUp { propagation, .. }) => propagation.size(),
-            Self::Write(_) => 0,
+            Self::Write(_) | Self::TooMuch => 0,
         }
     }
 }
@@ -162,9 +215,12 @@ impl FeedPropagation {
             views,
             changes,
             started: false,
+            bound: Bound::OPERATION,
+            weighed: Bound { kind: BoundKind::Widening, rows: 0, bytes: 0, steps: 0 },
             concerned: BTreeSet::new(),
             whole: Set::default(),
             frontier: BTreeSet::new(),
+            order: Order::default(),
             after: Map::default(),
             plan: BTreeMap::new(),
         }
@@ -186,6 +242,29 @@ impl FeedPropagation {
         propagation
     }
 
+    /// Gives effect to the grants of `owner` on `items` that waited for a call of `user`. `rows` has
+    /// the owner's realm, which is locked.
+    #[must_use]
+    pub fn of_arrival(
+        user: UserId,
+        owner: UserId,
+        items: BTreeSet<ItemId>,
+        mut rows: Rows,
+        now: Timestamp,
+    ) -> Self {
+        rows.awaited.insert(owner.clone(), BTreeSet::new());
+        let mut propagation = Self::of_grants(BTreeSet::from([user.clone()]), items, rows, now);
+        propagation.changes.awaited.insert((owner, user), Awaited::No);
+        propagation
+    }
+
+    /// Bounds the consequences. A propagation that is told nothing is bounded as an operation is.
+    #[must_use]
+    pub fn within(mut self, bound: Bound) -> Self {
+        self.bound = bound;
+        self
+    }
+
     /// Begins the propagation: returns its first step.
     #[must_use]
     pub fn step(self) -> Step {
@@ -198,8 +277,14 @@ impl FeedPropagation {
             let needs = Box::new(needs);
             return Step::Load(Load { needs, heads_are_locked: false, propagation: self });
         }
+        if self.is_too_much() {
+            return Step::TooMuch;
+        }
         self.changes.access = self.access_changes();
-        self.plan = self.plan();
+        self.make_plan();
+        if self.is_too_much() {
+            return Step::TooMuch;
+        }
         let readers: BTreeSet<UserId> = self.plan.keys().cloned().collect();
         if readers.is_empty() {
             return self.look_up();
@@ -232,14 +317,24 @@ impl FeedPropagation {
             }
             self.start();
         }
-        while !self.frontier.is_empty() {
+        loop {
             let needs = self.needs_of_frontier();
             if !needs.is_empty() {
                 return Some(needs);
             }
-            self.recompute_frontier();
+            let ancestors = self.order.place(&mut self.frontier, &self.rows, &self.changes);
+            if !ancestors.is_empty() {
+                return Some(Needs { ancestors, ..Needs::default() });
+            }
+            let next = self.order.next();
+            if next.is_empty() {
+                return None;
+            }
+            self.recompute_all(next);
+            if self.is_too_much() {
+                return None;
+            }
         }
-        None
     }
 
     /// Returns the needs of the first round: the audiences of all touched items, and the members of
@@ -333,6 +428,7 @@ impl FeedPropagation {
             let mut grants = self.rows.grants_on(id).peekable();
             if let (Some(_), Some(item)) = (grants.peek(), self.rows.item(id)) {
                 needs.blocks.insert(item.owner.clone());
+                needs.awaited.insert(item.owner.clone());
             }
             for (principal, _) in grants {
                 if principal.kind != PrincipalType::User {
@@ -342,15 +438,64 @@ impl FeedPropagation {
         }
         needs.members.retain(|group| !self.rows.members.contains_key(group));
         needs.blocks.retain(|owner| !self.rows.blocks.contains_key(owner));
+        needs.awaited.retain(|owner| !self.rows.awaited.contains_key(owner));
         needs
     }
 
-    fn recompute_frontier(&mut self) {
-        for id in std::mem::take(&mut self.frontier) {
+    fn recompute_all(&mut self, ids: BTreeSet<ItemId>) {
+        for id in ids {
+            self.note_awaited(&id);
             let next = self.recompute(&id);
             if next != *self.audience(&id) {
-                self.frontier.extend(self.rows.children(&id).cloned());
+                self.weigh(&id, &next);
+                let below = self.rows.children(&id).filter(|child| !self.order.has(child));
+                self.frontier.extend(below.cloned());
                 self.after.insert(id, next);
+            }
+        }
+    }
+
+    fn is_too_much(&self) -> bool {
+        self.weighed.rows > self.bound.rows
+            || self.weighed.bytes > self.bound.bytes
+            || self.weighed.steps > self.bound.steps
+    }
+
+    /// Weighs the rows of access of an item whose audience is about to be `next`. Those of feeds
+    /// are weighed as they are planned.
+    fn weigh(&mut self, id: &ItemId, next: &Audience) {
+        let before = self.audience(id);
+        let (mut toggled, mut levels, mut shown) = (0_usize, 0_usize, 0_usize);
+        for (user, level) in next {
+            match before.get(user) {
+                None => (toggled, shown) = (toggled + 1, shown + 1),
+                Some(held) if held < level => (levels, shown) = (levels + 1, shown + 1),
+                Some(held) if held > level && self.bound.kind == BoundKind::All => levels += 1,
+                Some(_) => {}
+            }
+        }
+        if self.bound.kind == BoundKind::All {
+            toggled += before.keys().filter(|user| !next.contains_key(*user)).count();
+        }
+        let steps: usize = self.rows.parents(id).map(|parent| self.audience(parent).len()).sum();
+        let bytes = self.rows.item(id).map_or(0, |item| item.fields.weight());
+        self.weighed.rows += toggled + levels;
+        self.weighed.bytes += shown * bytes;
+        self.weighed.steps += steps;
+    }
+
+    /// Records the users to whom the grants on an item give nothing before a call of theirs: that
+    /// call finds the owner by it.
+    fn note_awaited(&mut self, id: &ItemId) {
+        let Some(item) = self.rows.live(id) else { return };
+        if self.rows.awaited.get(&item.owner).is_none_or(BTreeSet::is_empty) {
+            return;
+        }
+        for (principal, _) in self.rows.grants_on(id) {
+            for user in self.members(principal) {
+                if self.concerned.contains(&user) && self.rows.is_awaited(&user, &item.owner) {
+                    self.changes.awaited.insert((item.owner.clone(), user), Awaited::Call);
+                }
             }
         }
     }
@@ -372,7 +517,8 @@ impl FeedPropagation {
         };
         for (principal, level) in self.rows.grants_on(id) {
             for user in self.members(principal) {
-                if !self.rows.is_blocked(&user, &item.owner) {
+                let is_blocked = self.rows.is_blocked(&user, &item.owner);
+                if !(is_blocked || self.rows.is_awaited(&user, &item.owner)) {
                     allow(&user, level);
                 }
             }
@@ -420,7 +566,7 @@ impl FeedPropagation {
         !self.views.has(key) && !self.toggled(id, user)
     }
 
-    fn plan(&self) -> BTreeMap<UserId, Vec<Planned>> {
+    fn make_plan(&mut self) {
         let mut plan: BTreeMap<UserId, Vec<Planned>> = BTreeMap::new();
         for key in self.views.keys() {
             let at = match key {
@@ -438,6 +584,16 @@ impl FeedPropagation {
             let after = self.after.get(at).into_iter().flatten();
             let readers: BTreeSet<&UserId> =
                 before.chain(after).map(|(user, _)| user).chain(owner).collect();
+            if self.bound.kind == BoundKind::All {
+                self.weighed.rows += readers.len();
+                if let EntryKey::Item(id) = key {
+                    let bytes = self.rows.item(id).map_or(0, |item| item.fields.weight());
+                    self.weighed.bytes += readers.len() * bytes;
+                }
+                if self.is_too_much() {
+                    return;
+                }
+            }
             for user in readers {
                 plan.entry(user.clone())
                     .or_default()
@@ -445,8 +601,11 @@ impl FeedPropagation {
             }
         }
         for (id, changed) in &self.changes.access {
-            for user in changed.keys() {
+            for (user, level) in changed {
+                let before = self.rows.access.get(id).and_then(|held| held.get(user));
+                let counts = self.bound.kind == BoundKind::All || *level > before.copied();
                 let keys = plan.entry(user.clone()).or_default();
+                let planned = keys.len();
                 let mut add = |key: EntryKey| {
                     if !self.views.has(&key) {
                         keys.push(Planned { key, level: None });
@@ -461,9 +620,15 @@ impl FeedPropagation {
                     around.sort();
                     around.into_iter().for_each(&mut add);
                 }
+                if counts {
+                    self.weighed.rows += keys.len() - planned;
+                    if self.is_too_much() {
+                        return;
+                    }
+                }
             }
         }
-        plan
+        self.plan = plan;
     }
 
     /// Returns the rows that tell who sees the other ends of shortcuts, to be read under the

@@ -8,11 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use foldhash::{HashMap as Map, HashSet as Set};
 use serde::{Deserialize, Serialize};
 
+use super::quota::{MetadataUsage, UsageChange};
 use crate::access::{AccessLevel, Audience, Principal};
 use crate::content::Attachment;
 use crate::cursor::{Cursor, Epoch, Position};
 use crate::entry::{EntryBody, EntryKey};
 use crate::id::{ItemId, OpId, ReplicaId, UserId, WriteId};
+#[cfg(doc)]
+use crate::limits;
 use crate::operation::Basis;
 use crate::register::{GrantRegister, Item, LinkRegister, MoveRegister};
 use crate::server::feed_window::{EpochStart, History};
@@ -60,6 +63,13 @@ pub struct Needs {
     pub marks: BTreeSet<EntryKey>,
     /// The owners for whom the blocking users (of `among`) are wanted.
     pub blocks: BTreeSet<UserId>,
+    /// The owners for whom the users (of `among`, which is given) are wanted to whom their grants
+    /// give nothing yet.
+    pub awaited: BTreeSet<UserId>,
+    /// Items whose grants are to be counted.
+    pub grant_counts: BTreeSet<ItemId>,
+    /// Owners with users whose present grants of that owner are to be counted.
+    pub user_grants: BTreeSet<(UserId, UserId)>,
 }
 
 impl Needs {
@@ -78,6 +88,9 @@ impl Needs {
             && self.groups_of.is_empty()
             && self.marks.is_empty()
             && self.blocks.is_empty()
+            && self.awaited.is_empty()
+            && self.grant_counts.is_empty()
+            && self.user_grants.is_empty()
     }
 
     pub(super) fn retain_missing(&mut self, rows: &Rows) {
@@ -93,10 +106,34 @@ impl Needs {
         self.groups_of.retain(|user| !rows.groups.contains_key(user));
         self.marks.retain(|key| !rows.marks.contains_key(key));
         self.blocks.retain(|owner| !rows.blocks.contains_key(owner));
+        self.awaited.retain(|owner| !rows.awaited.contains_key(owner));
+        self.grant_counts.retain(|id| !rows.grant_counts.contains_key(id));
+        self.user_grants.retain(|key| !rows.user_grants.contains_key(key));
     }
 }
 
-/// The rows that were loaded. A key with `None` was looked up and not found.
+/// Whether the grants of an owner to a user have an effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Awaited {
+    /// They have.
+    No,
+    /// The user's next call gives them effect.
+    Call,
+    /// They have none: what they show is too much for one transaction.
+    Less,
+}
+
+/// The number of an item's grants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GrantCounts {
+    /// The grants that are present; any number above [`limits::MAX_ITEM_GRANTS`] may stand for more.
+    pub present: usize,
+    /// The principals that were ever granted the item; any number above
+    /// [`limits::MAX_ITEM_GRANTS_EVER`] may stand for more.
+    pub ever: usize,
+}
+
+/// The rows that were loaded. A key with `None` was looked for and not found.
 #[derive(Debug, Clone, Default)]
 pub struct Rows {
     /// The greatest write id that the replica used.
@@ -133,7 +170,16 @@ pub struct Rows {
     pub tail: Option<Tail>,
     /// The users who block each owner: the owner's grants have no effect on them.
     pub blocks: Map<UserId, BTreeSet<UserId>>,
-    /// The realms that are locked: only this transaction can change them.
+    /// The users to whom each owner's grants give nothing before their first call, or until a call
+    /// of theirs has given these grants effect.
+    pub awaited: Map<UserId, BTreeSet<UserId>>,
+    /// The number of grants on items.
+    pub grant_counts: Map<ItemId, GrantCounts>,
+    /// The number of present grants of an owner to a user.
+    pub user_grants: Map<(UserId, UserId), u64>,
+    /// What each realm involved holds.
+    pub usage: Map<UserId, MetadataUsage>,
+    /// The realms that are locked: nothing in them changes but by this transaction.
     pub realms: BTreeSet<UserId>,
     /// The links, by child.
     above: Map<ItemId, Vec<LinkKey>>,
@@ -203,6 +249,18 @@ impl Rows {
         self.blocks.extend(found.blocks);
         for owner in needs.blocks {
             self.blocks.entry(owner).or_default();
+        }
+        self.awaited.extend(found.awaited);
+        for owner in needs.awaited {
+            self.awaited.entry(owner).or_default();
+        }
+        self.grant_counts.extend(found.grant_counts);
+        for id in needs.grant_counts {
+            self.grant_counts.entry(id).or_default();
+        }
+        self.user_grants.extend(found.user_grants);
+        for key in needs.user_grants {
+            self.user_grants.entry(key).or_default();
         }
         self.granted.extend(needs.around.iter().cloned());
         self.around.extend(needs.around);
@@ -319,7 +377,12 @@ impl Rows {
         self.blocks.get(owner).is_some_and(|users| users.contains(user))
     }
 
-    /// Adds both ends of the links, on which their visibility depends.
+    /// Returns whether the grants of `owner` give `user` nothing yet, if that is loaded.
+    pub(super) fn is_awaited(&self, user: &UserId, owner: &UserId) -> bool {
+        self.awaited.get(owner).is_some_and(|users| users.contains(user))
+    }
+
+    /// A link's visibility depends on both its ends.
     pub(super) fn add_ends_of_links(&self, needs: &mut Needs) {
         let present = self.links.iter().filter(|(_, link)| link.is_some());
         for ((parent, child), _) in present {
@@ -371,7 +434,13 @@ pub struct Changes {
     pub links: BTreeMap<LinkKey, Link>,
     /// The changed grant registers, in their new state.
     pub grants: BTreeMap<(ItemId, Principal), GrantRegister>,
-    /// The changed move registers, in their new state.
+    /// By how much the number of present grants of an owner to a user changed.
+    pub user_grants: BTreeMap<(UserId, UserId), i64>,
+    /// By how much what each realm holds changed.
+    pub usage: BTreeMap<UserId, UsageChange>,
+    /// Owners with users whose grants wait for a call of the user, or no longer do.
+    pub awaited: BTreeMap<(UserId, UserId), Awaited>,
+    /// Move registers as they are now.
     pub moves: BTreeMap<(ItemId, UserId), MoveRegister>,
     /// Items that were deleted (`true`), or brought back (`false`).
     pub trash: BTreeMap<ItemId, bool>,

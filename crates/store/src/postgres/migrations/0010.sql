@@ -1,0 +1,19 @@
+-- What a realm holds, kept incrementally: items until they are forgotten, registers of links from
+-- its items and of grants on them, and about how many bytes the registers of its items have.
+ALTER TABLE realms ADD COLUMN items BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE realms ADD COLUMN links BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE realms ADD COLUMN grants BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE realms ADD COLUMN bytes BIGINT NOT NULL DEFAULT 0;
+INSERT INTO realms (user_id) SELECT DISTINCT owner FROM items ON CONFLICT DO NOTHING;
+UPDATE realms SET items = i.items, bytes = i.bytes FROM
+    (SELECT owner, count(*) AS items, sum(octet_length(fields))::bigint AS bytes
+     FROM items GROUP BY owner) AS i
+WHERE i.owner = realms.user_id;
+UPDATE realms SET links = l.links FROM
+    (SELECT i.owner, count(*) AS links FROM links k JOIN items i ON i.item_id = k.parent
+     GROUP BY i.owner) AS l
+WHERE l.owner = realms.user_id;
+UPDATE realms SET grants = g.grants FROM
+    (SELECT i.owner, count(*) AS grants FROM grants k JOIN items i ON i.item_id = k.item_id
+     GROUP BY i.owner) AS g
+WHERE g.owner = realms.user_id;
