@@ -124,6 +124,7 @@ impl Server {
         let bounds = serve::Bounds::of(&self.app.config);
         let operator = admin.map(|listener| {
             let router = admin::router();
+            tokio::spawn(admin::keep_up(stop.clone()));
             tokio::spawn(serve::serve(listener, router, bounds, stop.clone()))
         });
         let public = serve::serve(listener, router::router(&self.app), bounds, stop.clone());
