@@ -302,6 +302,8 @@ pub mod code {
     pub const OFFSET_MISMATCH: &str = "offset_mismatch";
     /// The bytes are not those of the checksum sent along; they were not kept.
     pub const CHECKSUM_MISMATCH: &str = "checksum_mismatch";
+    /// The user has as much in progress as one user may, or sends too fast; see `Retry-After`.
+    pub const TOO_MANY_REQUESTS: &str = "too_many_requests";
     /// The user's quota is exhausted; `limit` names the limit.
     pub const QUOTA_EXCEEDED: &str = "quota_exceeded";
     /// The blob is attached to something.

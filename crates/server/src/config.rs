@@ -5,22 +5,36 @@ use std::time::Duration;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_store::{Quota, Retention};
 
+use crate::http::body::Pace;
+
 /// Bounds, time-outs and retention. The defaults suit a server that faces the internet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerConfig {
-    /// Connections at one time; more wait to be accepted.
+    /// Connections at one time. Beyond them the one that can best be spared is closed: those that
+    /// never had a token first, then idle ones; requests of users are never ended for it.
     pub max_connections: usize,
     /// Requests handled at one time; the server answers further ones with 503 and `Retry-After`.
     pub max_requests: usize,
-    /// Bytes of request bodies held in memory at one time; further requests get 503 and
+    /// Requests of one user handled at one time, until their answers are taken; further ones get
+    /// 429 and `Retry-After`.
+    pub max_user_requests: usize,
+    /// Bytes of bodies and answers held in memory at one time; further requests get 503 and
     /// `Retry-After`.
     pub max_body_memory: usize,
+    /// Bytes of one user's bodies and answers held in memory at one time; further requests get 429
+    /// and `Retry-After`.
+    pub max_user_memory: usize,
+    /// The time that a request waits for its turn before it is refused.
+    pub queue_wait: Duration,
     /// The time for the head of a request, and for the next request on a connection.
     pub head_timeout: Duration,
     /// The time for a whole request, its body included, except where blob bytes stream.
     pub request_timeout: Duration,
-    /// The time for the next bytes of a body, and for the peer to take the next bytes of an answer.
+    /// The time of waiting for a peer in which `min_rate` is measured: for the next bytes of a body,
+    /// and for the peer to take the next bytes of an answer.
     pub idle_timeout: Duration,
+    /// Bytes a second that a peer sends or takes at least while the server waits for it.
+    pub min_rate: u64,
     /// The time that requests in flight have to finish at shutdown.
     pub drain_timeout: Duration,
     /// The largest blob, in bytes.
@@ -34,6 +48,8 @@ pub struct ServerConfig {
     /// Uploads at one time that are too large to be held in memory; more wait. Each takes some
     /// three parts of the object store, 24 MiB, or more beyond 8 GB.
     pub max_large_uploads: usize,
+    /// The same of one user.
+    pub max_user_large_uploads: usize,
     /// The retention of earlier contents of a file, besides the last ones that are kept in any
     /// case.
     pub keep_versions: Duration,
@@ -60,6 +76,7 @@ pub struct ServerConfig {
     pub sweep_interval: Duration,
 }
 
+const MIB: usize = 1024 * 1024;
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
@@ -68,16 +85,21 @@ impl Default for ServerConfig {
         Self {
             max_connections: 4_096,
             max_requests: 1_024,
-            max_body_memory: 256 * 1024 * 1024,
+            max_user_requests: 256,
+            max_body_memory: 512 * MIB,
+            max_user_memory: 64 * MIB,
+            queue_wait: Duration::from_secs(2),
             head_timeout: Duration::from_secs(60),
             request_timeout: Duration::from_secs(120),
             idle_timeout: Duration::from_secs(30),
+            min_rate: 128,
             drain_timeout: Duration::from_secs(20),
             max_blob_bytes: 5 << 40,
             max_stored_bytes: 64 << 40,
             max_staged_bytes: 8 << 40,
             max_open_stages: 10_000,
             max_large_uploads: 32,
+            max_user_large_uploads: 8,
             keep_versions: 30 * DAY,
             cors_origins: Vec::new(),
             public_path: String::new(),
@@ -97,6 +119,12 @@ impl Default for ServerConfig {
 const PRUNE_ROWS: u32 = 1_000;
 
 impl ServerConfig {
+    pub(crate) fn pace(&self) -> Pace {
+        let millis = u64::try_from(self.idle_timeout.as_millis()).unwrap_or(u64::MAX);
+        let least = (self.min_rate.saturating_mul(millis) / 1_000).max(1);
+        Pace { window: self.idle_timeout, least }
+    }
+
     pub(crate) const fn quota(&self) -> Quota {
         Quota {
             stored: self.max_stored_bytes,

@@ -33,6 +33,7 @@ mod router;
 mod routes;
 mod serve;
 mod service;
+mod shares;
 mod state;
 
 use std::future::Future;

@@ -6,6 +6,7 @@ use http::{Request, Response};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+use crate::http::answer;
 use crate::maintenance;
 use crate::router::router;
 use crate::state::App;
@@ -31,7 +32,7 @@ impl Service {
     /// path with its query, or a whole URL of which only these count.
     pub async fn call<B: Into<Body>>(&self, request: Request<B>) -> Response<Body> {
         let answer = self.router.clone().oneshot(request.map(Into::into)).await;
-        answer.unwrap_or_else(|never| match never {})
+        answer::hold(answer.unwrap_or_else(|never| match never {}), None)
     }
 
     /// Removes what retention keeps no longer, as a server does by itself at every

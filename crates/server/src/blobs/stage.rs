@@ -24,7 +24,7 @@ use crate::routes::sync::check_write_ids;
 use crate::state::App;
 
 /// The size up to which a content is stored in one write.
-const MAX_AT_ONCE: usize = 1024 * 1024;
+pub(crate) const MAX_AT_ONCE: usize = 1024 * 1024;
 
 /// A stage that a client requests.
 pub(crate) struct StageOrder {
@@ -158,8 +158,10 @@ async fn fill_now(
     }
     check_open(stage, app.now())?;
     let mut head = BytesMut::new();
+    let mut memory = app.received(user)?;
     while let Some(chunk) = bytes.next().await {
         let chunk = chunk.map_err(|error| broken_source(&error))?;
+        memory.add(chunk.len())?;
         if head.len() + chunk.len() > MAX_AT_ONCE {
             let head = head.freeze();
             return fill_in_parts(app, user, stage, [head, chunk], bytes, digest).await;
@@ -191,7 +193,6 @@ async fn fill_in_parts(
     mut bytes: Incoming,
     digest: Option<Sha256Digest>,
 ) -> Result<UploadResponse, ApiError> {
-    let _share = app.upload_share().await?;
     let mut session =
         UploadWriter::take(app, user, &stage.staging_id, true).await?.whole().of_any_length();
     let received = async {

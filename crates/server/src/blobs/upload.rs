@@ -23,8 +23,10 @@ use vfs_sync_store::{
 };
 
 use crate::blobs::reclaim;
+use crate::blobs::stage::MAX_AT_ONCE;
 use crate::error::{ApiError, upload_differs};
-use crate::http::body::Incoming;
+use crate::http::body::{Incoming, Received};
+use crate::shares::Share;
 use crate::state::App;
 
 /// Parts on their way to the store at one time; memory is bounded by so many and one more.
@@ -100,6 +102,12 @@ pub(crate) struct UploadWriter {
     size: u64,
     /// True if progress is recorded before the end of the upload.
     tells: bool,
+    /// Bytes that came by this call.
+    came: usize,
+    /// The memory for what came, and for the part that was not full before.
+    memory: Received,
+    /// The place among large uploads, from the moment at which more came than is held at once.
+    place: Option<Share>,
 }
 
 impl Drop for UploadWriter {
@@ -129,8 +137,10 @@ impl UploadWriter {
         let complete = upload.length == Some(upload.received);
         let start = part_start(&*app.blobs, upload.parts);
         let mut buffer = BytesMut::new();
+        let mut memory = app.received(user)?;
         if !complete && upload.received > start {
             let length = usize::try_from(upload.received - start).unwrap_or(usize::MAX);
+            memory.add(length)?;
             buffer.extend_from_slice(&writer.read_tail(&upload.tail, start, length).await?);
         }
         Ok(Self {
@@ -146,6 +156,9 @@ impl UploadWriter {
             hash: hash_of(&upload)?,
             size: upload.received,
             tells: true,
+            came: 0,
+            memory,
+            place: None,
             writer,
             stage,
             upload,
@@ -276,6 +289,7 @@ impl UploadWriter {
         if after > max {
             return Err(too_large(max));
         }
+        self.make_room(chunk.len()).await?;
         self.hash.update(&chunk);
         self.size = after;
         while !chunk.is_empty() {
@@ -290,6 +304,21 @@ impl UploadWriter {
         if self.tells && self.size - self.told >= TOLD_EVERY {
             self.tell().await?;
         }
+        Ok(())
+    }
+
+    /// Counts bytes that came against the user's memory; a call that brings many takes a place for
+    /// large uploads instead.
+    async fn make_room(&mut self, bytes: usize) -> Result<(), ApiError> {
+        if self.place.is_some() {
+            return Ok(());
+        }
+        self.came = self.came.saturating_add(bytes);
+        if self.came <= MAX_AT_ONCE {
+            return self.memory.add(bytes);
+        }
+        self.place = Some(self.app.upload_share(&self.user).await?);
+        self.memory = self.app.received(&self.user)?;
         Ok(())
     }
 

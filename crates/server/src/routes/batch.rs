@@ -31,7 +31,7 @@ pub(crate) async fn batch(
     raw: RawBody,
 ) -> Result<Json<BlobBatchResponse>, ApiError> {
     let max = limits::MAX_BLOB_BATCH_BYTES;
-    let held = app.reader().json_bytes(&raw.headers, raw.body, max).await?;
+    let held = app.reader(&user).json_bytes(&raw.headers, raw.body, max).await?;
     let request: BlobBatchRequest = crate::http::body::parse(&held.bytes)?;
     let count = request.files.len();
     if count > limits::MAX_BLOB_BATCH {

@@ -49,7 +49,8 @@ pub(crate) async fn stage(
     AuthenticatedUser(user): AuthenticatedUser,
     raw: RawBody,
 ) -> Result<(StatusCode, Json<StageResponse>), ApiError> {
-    let request: StageRequest = app.reader().json(&raw.headers, raw.body, MAX_STAGE_BYTES).await?;
+    let (request, _memory): (StageRequest, _) =
+        app.reader(&user).json(&raw.headers, raw.body, MAX_STAGE_BYTES).await?;
     let data = request.data_base64.as_deref();
     let bytes = data.map(|text| stage::inline("dataBase64", text)).transpose()?;
     let order = StageOrder {
@@ -102,7 +103,7 @@ pub(crate) async fn upload(
     let digest = conditional::named_digest(&raw.headers)?;
     let stage = app.store.stage(&user, &staging_id).await?;
     let stage = stage.ok_or_else(ApiError::unknown_stage)?;
-    let bytes = timed(raw.body, app.config.idle_timeout).boxed();
+    let bytes = timed(raw.body, app.config.pace()).boxed();
     Ok(Json(stage::fill(&app, &user, stage, bytes, digest).await?))
 }
 
@@ -113,7 +114,8 @@ pub(crate) async fn attach(
     raw: RawBody,
 ) -> Result<Json<AttachResponse>, ApiError> {
     let staging_id = staging_id(path)?;
-    let request: AttachRequest = app.reader().json(&raw.headers, raw.body, MAX_JSON_BYTES).await?;
+    let (request, _memory): (AttachRequest, _) =
+        app.reader(&user).json(&raw.headers, raw.body, MAX_JSON_BYTES).await?;
     Ok(Json(stage::attach(&app, &user, &staging_id, &request).await?))
 }
 

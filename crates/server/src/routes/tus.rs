@@ -321,7 +321,7 @@ async fn receive(
         length: fields::number(&raw.headers, &UPLOAD_LENGTH, "Upload-Length")?,
         comes: fields::number(&raw.headers, &CONTENT_LENGTH, "Content-Length")?,
         checksum: Checksum::of(&raw.headers)?,
-        bytes: timed(raw.body, app.config.idle_timeout).boxed(),
+        bytes: timed(raw.body, app.config.pace()).boxed(),
     };
     let work = tokio::spawn(job.run().in_current_span());
     work.await.map_err(|_| ApiError::internal())?
@@ -342,7 +342,6 @@ struct Receiving {
 impl Receiving {
     async fn run(mut self) -> Result<u64, ApiError> {
         let app = self.app.clone();
-        let _share = app.upload_share().await?;
         let mut session = UploadWriter::take(&app, &self.user, &self.staging_id, false).await?;
         check_offset(self.offset, session.size())?;
         self.settle_length(&mut session)?;
