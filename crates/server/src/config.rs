@@ -77,6 +77,10 @@ pub struct ServerConfig {
 }
 
 const MIB: usize = 1024 * 1024;
+/// Descriptors for the database, for files that are written, and for connections that are closing.
+const RESERVED_DESCRIPTORS: usize = 128;
+/// The memory of an upload in parts: one that fills up and two that are written.
+const LARGE_UPLOAD_BYTES: usize = 24 * MIB;
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
@@ -125,6 +129,31 @@ impl ServerConfig {
         Pace { window: self.idle_timeout, least }
     }
 
+    /// Lowers the bounds of connections and requests to what fits into `descriptors`, of which some
+    /// stay for the database and for files that are written.
+    #[must_use]
+    pub fn fitted_to_descriptors(self, descriptors: u64) -> Self {
+        let all = usize::try_from(descriptors).unwrap_or(usize::MAX);
+        let quarter = (all.saturating_sub(RESERVED_DESCRIPTORS) / 4).max(2);
+        Self {
+            max_connections: self.max_connections.min(quarter.saturating_mul(3)),
+            max_requests: self.max_requests.min(quarter),
+            ..self
+        }
+    }
+
+    /// Lowers the bounds of memory to what fits into `bytes` for the whole process: a half for bodies
+    /// and answers, a quarter for large uploads.
+    #[must_use]
+    pub fn fitted_to_memory(self, bytes: u64) -> Self {
+        let all = usize::try_from(bytes).unwrap_or(usize::MAX);
+        Self {
+            max_body_memory: self.max_body_memory.min(all / 2),
+            max_large_uploads: self.max_large_uploads.min((all / 4 / LARGE_UPLOAD_BYTES).max(1)),
+            ..self
+        }
+    }
+
     pub(crate) const fn quota(&self) -> Quota {
         Quota {
             stored: self.max_stored_bytes,
@@ -147,4 +176,31 @@ impl ServerConfig {
 /// A duration in the unit of [`Timestamp`].
 pub(crate) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_fit_the_descriptors_with_a_reserve() {
+        let fitted = |descriptors| {
+            let config = ServerConfig::default().fitted_to_descriptors(descriptors);
+            (config.max_connections, config.max_requests)
+        };
+        assert_eq!(fitted(1_024), (672, 224));
+        assert_eq!(fitted(20_000), (4_096, 1_024));
+        assert_eq!(fitted(0), (6, 2));
+    }
+
+    #[test]
+    fn bounds_fit_the_memory() {
+        let fitted = |bytes| {
+            let config = ServerConfig::default().fitted_to_memory(bytes);
+            (config.max_body_memory / MIB, config.max_large_uploads)
+        };
+        assert_eq!(fitted(384 << 20), (192, 4));
+        assert_eq!(fitted(1 << 40), (512, 32));
+        assert_eq!(fitted(1 << 20), (0, 1));
+    }
 }

@@ -219,6 +219,7 @@ impl From<StoreError> for ApiError {
                     _ => error,
                 }
             }
+            StoreError::TooMany => Self::too_many_requests(),
             error @ StoreError::Conflict => Self::from(StoreError::Unavailable(error.to_string())),
             StoreError::WentBack => {
                 Self::from(StoreError::Unavailable("it went back while it was served".into()))

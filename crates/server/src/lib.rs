@@ -26,6 +26,7 @@ mod config;
 mod environment;
 mod error;
 mod extract;
+mod fair_store;
 mod http;
 mod maintenance;
 mod openapi;

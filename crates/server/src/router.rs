@@ -14,6 +14,7 @@ use vfs_sync_core::wire::{PROTOCOL_HEADER, PROTOCOL_VERSION, code, user_header};
 
 use crate::error::ApiError;
 use crate::extract::{Authenticated, USER};
+use crate::fair_store::calling_for;
 use crate::http::answer::Paid;
 use crate::http::connection::Connection;
 use crate::http::observe::observe;
@@ -140,8 +141,9 @@ async fn admit(State(app): State<App>, mut request: Request, next: Next) -> Resp
         Some(user) => match app.request_share(user).await {
             Err(error) => error.into_response(),
             Ok(share) => {
+                let user = user.clone();
                 request.extensions_mut().insert(authenticated);
-                let mut response = next.run(request).await;
+                let mut response = calling_for(&user, next.run(request)).await;
                 response.extensions_mut().insert(Paid::from(share));
                 response
             }

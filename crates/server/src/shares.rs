@@ -5,7 +5,7 @@
 //! user who holds nothing finds room. Whoever waits for more gets it in the order of what they hold,
 //! least first.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,9 +13,6 @@ use tokio::sync::oneshot;
 use vfs_sync_core::id::UserId;
 
 use crate::error::ApiError;
-
-/// Requests of one user that wait for a share at one time; further ones are refused at once.
-const WAITING: usize = 64;
 
 /// The bounds of a quantity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +23,8 @@ pub(crate) struct Bounds {
     pub(crate) per_user: usize,
     /// How many times what stays free a user may hold.
     pub(crate) of_free: usize,
+    /// Shares for which one user waits at one time; further ones are refused at once.
+    pub(crate) waiting: usize,
 }
 
 /// A quantity that users share.
@@ -44,20 +43,21 @@ struct Inner {
 struct Pool {
     free: usize,
     users: HashMap<UserId, Held>,
-    waiting: Vec<Waiter>,
+    /// All who wait.
+    waiting: usize,
     next: u64,
 }
 
+/// What a user holds, and the user's requests that wait for more, the first one first.
 #[derive(Debug, Default)]
 struct Held {
     units: usize,
-    waiting: usize,
+    waiting: VecDeque<Waiter>,
 }
 
 #[derive(Debug)]
 struct Waiter {
     id: u64,
-    user: UserId,
     units: usize,
     granted: oneshot::Sender<Share>,
 }
@@ -105,17 +105,17 @@ impl Pool {
 
     /// Keeps nothing of a user who holds nothing and waits for nothing.
     fn forget(&mut self, user: &UserId) {
-        if self.users.get(user).is_some_and(|held| held.units == 0 && held.waiting == 0) {
+        if self.users.get(user).is_some_and(|held| held.units == 0 && held.waiting.is_empty()) {
             self.users.remove(user);
         }
     }
 
-    fn stop_waiting(&mut self, at: usize) -> Waiter {
-        let waiter = self.waiting.remove(at);
-        if let Some(held) = self.users.get_mut(&waiter.user) {
-            held.waiting -= 1;
-        }
-        waiter
+    /// Ends the waiting of the one that `which` accepts, if any does.
+    fn stop_waiting(&mut self, user: &UserId, which: impl Fn(&Waiter) -> bool) -> Option<Waiter> {
+        let waiting = &mut self.users.get_mut(user)?.waiting;
+        let at = waiting.iter().position(which)?;
+        self.waiting -= 1;
+        waiting.remove(at)
     }
 }
 
@@ -135,15 +135,19 @@ impl Inner {
     fn serve_waiting(self: &Arc<Self>, pool: &mut Pool) -> Vec<(oneshot::Sender<Share>, Share)> {
         let mut served = Vec::new();
         loop {
-            let held = |user| pool.users.get(user).map_or(0, |held: &Held| held.units);
-            let next = (0..pool.waiting.len())
-                .filter(|at| {
-                    let Waiter { user, units, .. } = &pool.waiting[*at];
-                    pool.fits(&self.bounds, user, 0, *units)
+            let first = |held: &Held| held.waiting.front().map(|waiter| waiter.units);
+            let next = pool
+                .users
+                .iter()
+                .filter(|(user, held)| {
+                    first(held).is_some_and(|units| pool.fits(&self.bounds, user, 0, units))
                 })
-                .min_by_key(|at| held(&pool.waiting[*at].user));
-            let Some(at) = next else { return served };
-            let Waiter { user, units, granted, .. } = pool.stop_waiting(at);
+                .min_by_key(|(_, held)| held.units)
+                .map(|(user, _)| user.clone());
+            let Some(user) = next else { return served };
+            let Some(Waiter { units, granted, .. }) = pool.stop_waiting(&user, |_| true) else {
+                return served;
+            };
             pool.give(&user, units);
             served.push((granted, Share { of: Arc::clone(self), user, units }));
         }
@@ -153,7 +157,7 @@ impl Inner {
         let served = {
             let mut pool = self.pool();
             pool.take_back(user, units);
-            if pool.waiting.is_empty() { Vec::new() } else { self.serve_waiting(&mut pool) }
+            if pool.waiting == 0 { Vec::new() } else { self.serve_waiting(&mut pool) }
         };
         // Outside the lock: a share whose waiter has gone comes back at once.
         for (granted, share) in served {
@@ -164,7 +168,7 @@ impl Inner {
 
 impl Shares {
     pub(crate) fn new(name: &'static str, bounds: Bounds) -> Self {
-        let pool = Pool { free: bounds.total, users: HashMap::new(), waiting: Vec::new(), next: 0 };
+        let pool = Pool { free: bounds.total, users: HashMap::new(), waiting: 0, next: 0 };
         Self(Arc::new(Inner { name, bounds, pool: Mutex::new(pool) }))
     }
 
@@ -191,18 +195,19 @@ impl Shares {
                 pool.give(user, units);
                 return Ok(Share { of: Arc::clone(&self.0), user: user.clone(), units });
             }
-            let waits = pool.users.get(user).map_or(0, |held| held.waiting);
-            if waits >= WAITING || units > self.0.bounds.total {
+            let waits = pool.users.get(user).map_or(0, |held| held.waiting.len());
+            if waits >= self.0.bounds.waiting || units > self.0.bounds.total {
                 return Err(self.0.refused(&pool, units));
             }
             let (grant, granted) = oneshot::channel();
             let id = pool.next;
             pool.next += 1;
-            pool.users.entry(user.clone()).or_default().waiting += 1;
-            pool.waiting.push(Waiter { id, user: user.clone(), units, granted: grant });
+            pool.waiting += 1;
+            let waiter = Waiter { id, units, granted: grant };
+            pool.users.entry(user.clone()).or_default().waiting.push_back(waiter);
             (id, granted)
         };
-        let _place = Place { of: &self.0, id };
+        let _place = Place { of: &self.0, user, id };
         match tokio::time::timeout(patience, granted).await {
             Ok(Ok(share)) => Ok(share),
             _ => Err(self.0.refused(&self.0.pool(), units)),
@@ -219,15 +224,15 @@ impl Shares {
 /// A place among those who wait, given up with whoever stood there.
 struct Place<'a> {
     of: &'a Inner,
+    user: &'a UserId,
     id: u64,
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut pool = self.of.pool();
-        if let Some(at) = pool.waiting.iter().position(|waiter| waiter.id == self.id) {
-            let waiter = pool.stop_waiting(at);
-            pool.forget(&waiter.user);
+        if pool.stop_waiting(self.user, |waiter| waiter.id == self.id).is_some() {
+            pool.forget(self.user);
         }
     }
 }
@@ -283,7 +288,7 @@ mod tests {
     }
 
     fn shares(total: usize, per_user: usize) -> Shares {
-        Shares::new("test", Bounds { total, per_user, of_free: 1 })
+        Shares::new("test", Bounds { total, per_user, of_free: 1, waiting: 8 })
     }
 
     /// Takes one unit after another until it is refused.
@@ -342,7 +347,7 @@ mod tests {
         };
         let mut first = shares.try_take(&user("a"), 4).unwrap();
         let (mut greedy, mut modest) = (wait("a"), wait("b"));
-        while shares.0.pool().waiting.len() < 2 {
+        while shares.0.pool().waiting < 2 {
             tokio::task::yield_now().await;
         }
         first.shrink_to(2);
@@ -351,7 +356,7 @@ mod tests {
         assert_eq!((&mut greedy).await.unwrap().unwrap_err(), Refused::Everybody);
         drop((first, served));
         assert_eq!(shares.free(), 4);
-        assert!(shares.0.pool().users.is_empty() && shares.0.pool().waiting.is_empty());
+        assert!(shares.0.pool().users.is_empty() && shares.0.pool().waiting == 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -359,7 +364,7 @@ mod tests {
         let shares = shares(1, 1);
         let first = shares.try_take(&user("a"), 1).unwrap();
         let mut waiting = Vec::new();
-        for _ in 0..WAITING {
+        for _ in 0..8 {
             let shares = shares.clone();
             let take = async move { shares.take(&user("b"), 1, Duration::from_secs(5)).await };
             let mut take = Box::pin(take);
@@ -370,7 +375,7 @@ mod tests {
         let refused = shares.take(&user("b"), 1, Duration::from_secs(5)).await.unwrap_err();
         assert_eq!((refused, started.elapsed()), (Refused::Everybody, Duration::ZERO));
         drop(waiting);
-        assert!(shares.0.pool().waiting.is_empty());
+        assert_eq!(shares.0.pool().waiting, 0);
         drop(first);
         assert!(shares.take(&user("b"), 1, Duration::ZERO).await.is_ok());
         assert_eq!(shares.free(), 1);

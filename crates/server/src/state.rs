@@ -11,8 +11,12 @@ use crate::auth::Authenticator;
 use crate::config::ServerConfig;
 use crate::environment::Environment;
 use crate::error::ApiError;
+use crate::fair_store::FairStore;
 use crate::http::body::{Reader, Received, memory_units};
 use crate::shares::{Bounds, Share, Shares};
+
+/// Requests of one user that wait for their turn.
+const WAITING: usize = 64;
 
 /// State shared by all handlers. Nothing in it is state that another server would need.
 #[derive(Clone)]
@@ -44,13 +48,15 @@ impl App {
         environment: Arc<dyn Environment>,
         config: ServerConfig,
     ) -> Self {
-        let shares =
-            |name, total, per_user| Shares::new(name, Bounds { total, per_user, of_free: 1 });
+        let shares = |name, total, per_user| {
+            Shares::new(name, Bounds { total, per_user, of_free: 1, waiting: WAITING })
+        };
         let (all, of_user) = (config.max_body_memory, config.max_user_memory);
         let memory = shares("memory", memory_units(all), memory_units(of_user));
         let requests = shares("requests", config.max_requests, config.max_user_requests);
         let (all, of_user) = (config.max_large_uploads, config.max_user_large_uploads);
         let large_uploads = shares("large_uploads", all, of_user);
+        let store: Arc<dyn MetadataStore> = Arc::new(FairStore::new(store));
         Self(Arc::new(Inner {
             store,
             blobs,

@@ -30,7 +30,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{IsolationLevel, NoTls};
 use vfs_sync_core::time::Timestamp;
 
-use crate::command::{Backend, Call, Command, MetadataStore, NewEpoch, Reply};
+use crate::command::{Backend, Call, Capacity, Command, MetadataStore, NewEpoch, Reply};
 use crate::encoding;
 use crate::error::{Result, StoreError};
 use crate::served::{Served, went_back};
@@ -38,6 +38,8 @@ use transaction::PostgresTransaction;
 
 /// Connections of one server.
 const CONNECTIONS: usize = 16;
+/// Those that stay for the server's own calls, which nobody's requests may hold up.
+const OWN_CONNECTIONS: usize = 2;
 /// The time that a call waits for a connection.
 const CONNECTION_WAIT: Duration = Duration::from_secs(10);
 /// The time that a database may say nothing at all, to what was sent or to the question whether it
@@ -254,6 +256,10 @@ impl MetadataStore for PostgresStore {
         let (now, chance) = (Timestamp::MIN, encoding::low_bits(encoding::chance()));
         self.transact(NewEpoch { now, chance }).await?;
         Err(went_back())
+    }
+
+    fn capacity(&self) -> Capacity {
+        Capacity { calls: Some(CONNECTIONS - OWN_CONNECTIONS), reads: None }
     }
 }
 

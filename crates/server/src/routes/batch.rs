@@ -18,6 +18,7 @@ use vfs_sync_core::wire::{
 use crate::blobs::stage::{self, StageOrder};
 use crate::error::ApiError;
 use crate::extract::{AuthenticatedUser, RawBody};
+use crate::fair_store::calling_for;
 use crate::http::observe::RequestId;
 use crate::state::App;
 
@@ -43,7 +44,7 @@ pub(crate) async fn batch(
     }
     // A task of its own, so that a caller who goes away leaves no file half way.
     let work = async move {
-        let results = all_files(&app, &user, request.files).await;
+        let results = calling_for(&user, all_files(&app, &user, request.files)).await;
         drop(held);
         results
     };

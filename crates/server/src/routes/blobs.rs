@@ -10,6 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get};
 use futures::StreamExt as _;
 use http::{HeaderMap, Method, StatusCode};
+use http_body::Body as _;
 use serde_json::{Value, json};
 use vfs_sync_blobs::Outgoing;
 use vfs_sync_core::id::{BlobId, ItemId, StagingId};
@@ -21,7 +22,7 @@ use vfs_sync_core::wire::{
 use vfs_sync_store::{AbandonAnswer, DeleteAnswer, UploadAccess};
 
 use crate::blobs::reclaim;
-use crate::blobs::stage::{self, StageOrder};
+use crate::blobs::stage::{self, Announced, StageOrder};
 use crate::blobs::upload;
 use crate::error::{ApiError, count_blob_error, truncated};
 use crate::extract::{AuthenticatedUser, RawBody};
@@ -103,7 +104,8 @@ pub(crate) async fn upload(
     let digest = conditional::named_digest(&raw.headers)?;
     let stage = app.store.stage(&user, &staging_id).await?;
     let stage = stage.ok_or_else(ApiError::unknown_stage)?;
-    let bytes = timed(raw.body, app.config.pace()).boxed();
+    let length = raw.body.size_hint().exact();
+    let bytes = Announced { bytes: timed(raw.body, app.config.pace()).boxed(), length };
     Ok(Json(stage::fill(&app, &user, stage, bytes, digest).await?))
 }
 

@@ -22,6 +22,7 @@ use crate::blobs::stage::{self, StageOrder};
 use crate::blobs::upload::{self, UploadWriter, over, refused, too_large};
 use crate::error::ApiError;
 use crate::extract::{AuthenticatedUser, RawBody};
+use crate::fair_store::calling_for;
 use crate::http::body::{Incoming, check_plain, timed};
 use crate::state::App;
 
@@ -323,7 +324,9 @@ async fn receive(
         checksum: Checksum::of(&raw.headers)?,
         bytes: timed(raw.body, app.config.pace()).boxed(),
     };
-    let work = tokio::spawn(job.run().in_current_span());
+    let user = user.clone();
+    let work = async move { calling_for(&user, job.run()).await };
+    let work = tokio::spawn(work.in_current_span());
     work.await.map_err(|_| ApiError::internal())?
 }
 
@@ -364,8 +367,10 @@ impl Receiving {
             })
             .await;
         if let Some(checksum) = checksum {
-            received?;
-            checksum.verify()?;
+            if let Err(error) = received.and_then(|()| checksum.verify()) {
+                session.discard().await;
+                return Err(error);
+            }
         } else if let Err(error) = received {
             // The received bytes are kept, and the client resumes after them.
             let superseded = error.code == code::UPLOAD_SUPERSEDED;

@@ -1,10 +1,15 @@
 //! What one user takes is missed by nobody else: requests, memory, uploads, connections.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
+use vfs_sync_store::{Call, Capacity, MetadataStore, Reply, StoreError};
+use vfs_sync_testkit::TestServer;
 
 use crate::blobs::{stage, upload};
 use crate::lifecycle::{begin_push, connect, everything, head, with};
@@ -323,4 +328,52 @@ async fn requests_of_users_are_not_ended_for_new_connections() {
     let mut answer = [0; 15];
     first.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"HTTP/1.1 200 OK");
+}
+
+/// A store of four connections, in which pulls of alice's stay for as long as a test wants.
+struct Slow {
+    inner: Arc<dyn MetadataStore>,
+    /// Whether they stay, and how many are there.
+    state: watch::Sender<(bool, usize)>,
+}
+
+#[async_trait]
+impl MetadataStore for Slow {
+    async fn call(&self, call: Call) -> Result<Reply, StoreError> {
+        if matches!(&call, Call::Pull(pull) if pull.user.as_str() == "alice") {
+            self.state.send_modify(|(_, there)| *there += 1);
+            let mut state = self.state.subscribe();
+            state.wait_for(|(stay, _)| !stay).await.unwrap();
+        }
+        self.inner.call(call).await
+    }
+
+    fn capacity(&self) -> Capacity {
+        Capacity { calls: Some(4), reads: None }
+    }
+}
+
+#[tokio::test]
+async fn calls_of_one_user_leave_a_connection_of_the_database_for_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("db").to_str().unwrap().to_owned();
+    let now = vfs_sync_core::time::Timestamp::from_millis(1_800_000_000_000).unwrap();
+    let inner = vfs_sync_store::open(&file, now).await.unwrap();
+    let slow = Arc::new(Slow { inner, state: watch::Sender::new((true, 0)) });
+    let scene = Scene::of(TestServer::builder().store(Arc::clone(&slow) as _)).await;
+    let pulls: Vec<_> = (0..8)
+        .map(|_| {
+            let alice = scene.user("alice");
+            tokio::spawn(async move { alice.get("/v1/vfs/crdt/vfs-sync").await.status })
+        })
+        .collect();
+    let mut state = slow.state.subscribe();
+    drop(state.wait_for(|(_, there)| *there == 3).await.unwrap());
+    scene.user("bob").push("laptop", vec![create("b", 1)]).await.ok();
+    scene.user("bob").get("/v1/vfs/crdt/vfs-sync").await.ok();
+    assert_eq!(slow.state.borrow().1, 3);
+    slow.state.send_modify(|(stay, _)| *stay = false);
+    for pull in pulls {
+        assert_eq!(pull.await.unwrap(), 200);
+    }
 }
