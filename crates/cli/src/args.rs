@@ -1,6 +1,7 @@
 //! The command line and its help texts.
 
 mod directory;
+mod limits;
 mod operator;
 mod replica;
 mod sharing;
@@ -114,7 +115,7 @@ fn parse_size(text: &str) -> Result<u64, String> {
 pub(crate) enum Command {
     /// Run a vfs-sync server
     #[command(after_help = operator::SERVE)]
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Create a token with the server's secret, for a first try or a script
     #[command(after_help = operator::TOKEN)]
     Token(Token),
