@@ -22,7 +22,7 @@ mod versions;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
@@ -48,6 +48,10 @@ const CONNECTION_WAIT: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(30);
 /// The keep-alive interval where the URL names none.
 const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(2 * 60 * 60);
+/// The time after which it is asked whether the database answers at all, of a call that is still under
+/// way, and the time that it has for it: together less than what a caller's push may take.
+const STILL: Duration = Duration::from_secs(4);
+const ANSWERS_WITHIN: Duration = Duration::from_secs(4);
 /// The number of times that a transaction runs before its caller is asked to try again.
 const ATTEMPTS: u32 = 8;
 
@@ -66,6 +70,48 @@ const SESSION: &str = "\
 pub struct PostgresStore {
     pool: Pool,
     served: Arc<Served>,
+    watch: Watch,
+}
+
+/// Whether the database answers anybody: one that is frozen keeps its connections, and what was sent
+/// to it arrives.
+struct Watch {
+    config: tokio_postgres::Config,
+    /// When it was last asked, and whether it answered. Held while it is asked, once for all callers.
+    last: tokio::sync::Mutex<Option<(Instant, bool)>>,
+}
+
+impl Watch {
+    fn of(url: &str) -> Result<Self> {
+        Ok(Self { config: parse(url)?, last: tokio::sync::Mutex::default() })
+    }
+
+    /// Asks the database on a connection of its own.
+    async fn answers(&self) -> bool {
+        let asked = Instant::now();
+        let mut last = self.last.lock().await;
+        if let Some((at, answered)) = *last
+            && at >= asked
+        {
+            return answered;
+        }
+        let answered = tokio::time::timeout(ANSWERS_WITHIN, self.ask()).await.unwrap_or(false);
+        *last = Some((Instant::now(), answered));
+        answered
+    }
+
+    async fn ask(&self) -> bool {
+        match self.config.connect(NoTls).await {
+            Ok((client, connection)) => {
+                let connection = tokio::spawn(connection);
+                let answered = client.simple_query("SELECT 1").await;
+                connection.abort();
+                answered.is_ok()
+            }
+            // A database that refuses has answered.
+            Err(error) => error.as_db_error().is_some(),
+        }
+    }
 }
 
 impl PostgresStore {
@@ -79,7 +125,8 @@ impl PostgresStore {
     pub async fn connect(url: &str, now: Timestamp) -> Result<Self> {
         let started = Arc::new(AtomicBool::new(false));
         let served = Arc::new(Served::default());
-        let store = Self { pool: pool(url, started.clone(), served.clone())?, served };
+        let pool = pool(url, started.clone(), served.clone())?;
+        let store = Self { pool, served, watch: Watch::of(url)? };
         let mut client = store.client().await?;
         migrations::migrate(&mut client, now).await?;
         place::check(&mut client, Some(now), &store.served).await?;
@@ -93,8 +140,8 @@ impl PostgresStore {
     /// # Errors
     /// As [`PostgresStore::connect`].
     pub async fn migrate(url: &str, now: Timestamp) -> Result<i64> {
-        let store =
-            Self { pool: pool(url, Arc::default(), Arc::default())?, served: Arc::default() };
+        let pool = pool(url, Arc::default(), Arc::default())?;
+        let store = Self { pool, served: Arc::default(), watch: Watch::of(url)? };
         migrations::migrate(&mut store.client().await?, now).await
     }
 
@@ -249,7 +296,17 @@ impl Backend for PostgresStore {
 #[async_trait]
 impl MetadataStore for PostgresStore {
     async fn call(&self, call: Call) -> Result<Reply> {
-        let answer = call.run_on(self).await;
+        let mut running = std::pin::pin!(call.run_on(self));
+        let answer = loop {
+            match tokio::time::timeout(STILL, &mut running).await {
+                Ok(answer) => break answer,
+                Err(_) if self.watch.answers().await => {}
+                Err(_) => {
+                    let text = "it does not answer".to_owned();
+                    break Err(StoreError::Unavailable(text));
+                }
+            }
+        };
         if !matches!(answer, Err(StoreError::WentBack)) {
             return answer;
         }

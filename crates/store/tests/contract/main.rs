@@ -7,6 +7,7 @@ mod damage;
 mod deletions;
 mod feeds;
 mod files;
+mod frozen;
 mod members;
 mod memory;
 mod migration;
