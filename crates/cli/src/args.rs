@@ -69,6 +69,9 @@ pub(crate) struct Global {
     /// Print only the requested result, and errors
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
+    /// Call a server at http:// that is not on this machine; `init` saves it for the replica
+    #[arg(long, global = true, env = "VFS_SYNC_INSECURE_HTTP", hide_env_values = true)]
+    pub(crate) insecure_http: bool,
     /// The number of contents that are uploaded, or downloaded, at a time: 1 to 64 [default: 4]
     #[arg(
         long,
