@@ -149,10 +149,12 @@ async fn connection(
             begun.store(true, Ordering::Relaxed);
             let (busy, connection) = (place.begin(), Arc::clone(&place.connection));
             request.extensions_mut().insert(Arc::clone(&connection));
+            let version = request.version();
             let answer = router.clone().oneshot(request);
             async move {
                 let answer = answer.await?;
-                Ok::<_, std::convert::Infallible>(answer::hold(answer, Some((&connection, busy))))
+                let place = Some((&connection, busy));
+                Ok::<_, std::convert::Infallible>(answer::hold(answer, version, place))
             }
         }
     });

@@ -31,8 +31,9 @@ impl Service {
     /// Answers a request, as over the network, but for what bounds connections. The target is a
     /// path with its query, or a whole URL of which only these count.
     pub async fn call<B: Into<Body>>(&self, request: Request<B>) -> Response<Body> {
+        let version = request.version();
         let answer = self.router.clone().oneshot(request.map(Into::into)).await;
-        answer::hold(answer.unwrap_or_else(|never| match never {}), None)
+        answer::hold(answer.unwrap_or_else(|never| match never {}), version, None)
     }
 
     /// Removes what retention keeps no longer, as a server does by itself at every

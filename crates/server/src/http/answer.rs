@@ -9,16 +9,21 @@ use std::task::{Context, Poll};
 use axum::body::Body;
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
+use http::Version;
 use http_body::{Body as _, Frame, SizeHint};
 
 use crate::http::connection::{Busy, Connection};
 use crate::shares::Share;
 
-/// The largest piece that is handed to the connection, which holds one of each answer while its
-/// peer takes nothing.
-const PIECE: usize = 16 * 1024;
-/// Pieces of more bytes than this are copies: otherwise a piece that nobody takes would keep them.
-const MAX_SHARED: usize = 256 * 1024;
+/// The largest piece that is handed to a connection of HTTP/2, which holds one for each of its
+/// streams while the peer takes nothing.
+const STREAM_PIECE: usize = 16 * 1024;
+/// The same of HTTP/1, which has one answer at a time. Pieces of more bytes than this are copies:
+/// otherwise a piece that nobody takes would keep them.
+const MAX_PIECE: usize = 256 * 1024;
+/// Pieces that are smaller are put together, so that what makes a small answer is gone before its
+/// peer has taken it.
+const GATHERED: usize = 16 * 1024;
 
 /// The peer took too little of the answer for too long.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
@@ -65,7 +70,7 @@ pub(crate) struct Answer {
 
 #[derive(Debug)]
 enum Source {
-    Flows { body: Body, rest: Bytes, costs: Arc<Costs>, waits: bool },
+    Flows { body: Body, rest: Bytes, piece: usize, costs: Arc<Costs>, waits: bool },
     Ended,
     GivenUp,
 }
@@ -97,7 +102,11 @@ impl Answer {
 }
 
 /// Lets the answer hold what it costs, and lists it with the connection that it goes to.
-pub(crate) fn hold(response: Response, connection: Option<(&Arc<Connection>, Busy)>) -> Response {
+pub(crate) fn hold(
+    response: Response,
+    version: Version,
+    connection: Option<(&Arc<Connection>, Busy)>,
+) -> Response {
     let (mut parts, body) = response.into_parts();
     let share = parts.extensions.remove::<Paid>();
     let (connection, busy) = match connection {
@@ -109,7 +118,8 @@ pub(crate) fn hold(response: Response, connection: Option<(&Arc<Connection>, Bus
     }
     let costs = Arc::new(Costs { _share: share, _busy: busy });
     let watched = Arc::downgrade(&costs);
-    let source = Source::Flows { body, rest: Bytes::new(), costs, waits: false };
+    let piece = if version == Version::HTTP_2 { STREAM_PIECE } else { MAX_PIECE };
+    let source = Source::Flows { body, rest: Bytes::new(), piece, costs, waits: false };
     let answer = Arc::new(Answer { source: Mutex::new(source), taken: AtomicU64::new(0) });
     if let Some(connection) = connection {
         connection.list(&answer, watched);
@@ -135,15 +145,13 @@ impl http_body::Body for Pieces {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let mut source = self.0.source();
-        let Source::Flows { body, rest, costs, waits } = &mut *source else {
+        let Source::Flows { body, rest, piece, costs, waits } = &mut *source else {
             let given_up = matches!(*source, Source::GivenUp);
             return Poll::Ready(given_up.then(|| Err(axum::Error::new(GivenUp))));
         };
-        // Small pieces are put together, so that what makes a small answer is gone before its peer
-        // has taken it.
         let mut gathered = BytesMut::new();
         let mut ended = false;
-        while rest.len() + gathered.len() < PIECE && !ended {
+        while rest.len() + gathered.len() < GATHERED && !ended {
             match Pin::new(&mut *body).poll_frame(context) {
                 Poll::Pending => {
                     *waits = true;
@@ -172,12 +180,12 @@ impl http_body::Body for Pieces {
         if !gathered.is_empty() {
             *rest = gathered.freeze();
         }
-        let piece = if rest.len() <= PIECE {
+        let piece = if rest.len() <= *piece {
             std::mem::take(rest)
-        } else if rest.len() <= MAX_SHARED {
-            rest.split_to(PIECE)
+        } else if rest.len() <= MAX_PIECE {
+            rest.split_to(*piece)
         } else {
-            Bytes::copy_from_slice(&rest.split_to(PIECE))
+            Bytes::copy_from_slice(&rest.split_to(*piece))
         };
         let costs = Arc::clone(costs);
         if ended && rest.is_empty() {
