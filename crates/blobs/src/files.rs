@@ -290,13 +290,22 @@ impl FileUpload {
         self.file.clone().ok_or_else(gone)
     }
 
-    async fn write_at(&self, start: u64, bytes: Bytes, durable: bool) -> Result<(), BlobError> {
+    /// Writes bytes; the `last` ones are the file's end, and all before them is durable with them.
+    async fn write_at(&self, start: u64, bytes: Bytes, last: bool) -> Result<(), BlobError> {
         let file = self.file()?;
         let write = blocking(move || {
             use io::Write as _;
             let mut file = at(&file, start)?;
             file.write_all(&bytes)?;
-            if durable { file.sync_data() } else { Ok(()) }
+            if !last {
+                return Ok(());
+            }
+            // Bytes beyond it are an abandoned part's, which nobody counts.
+            let end = start + bytes.len() as u64;
+            if file.metadata()?.len() > end {
+                file.set_len(end)?;
+            }
+            file.sync_data()
         });
         write.await.map_err(persist)
     }
@@ -347,6 +356,17 @@ impl Upload for FileUpload {
     async fn write_tail(&self, start: u64, tail: Bytes) -> Result<String, BlobError> {
         self.write_at(start, tail, true).await?;
         Ok(String::new())
+    }
+
+    async fn cut(&self, length: u64) -> Result<bool, BlobError> {
+        let file = self.file()?;
+        let cut = blocking(move || {
+            let file = file.lock().unwrap_or_else(PoisonError::into_inner);
+            // What was never written is not there either.
+            if file.metadata()?.len() > length { file.set_len(length) } else { Ok(()) }
+        });
+        cut.await.map_err(persist)?;
+        Ok(true)
     }
 
     async fn read_tail(&self, _: &str, start: u64, length: usize) -> Result<Bytes, BlobError> {

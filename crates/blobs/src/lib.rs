@@ -141,6 +141,16 @@ pub trait Upload: Send + Sync {
     /// than a part. Returns the name for [`Upload::read_tail`].
     async fn write_tail(&self, start: u64, tail: Bytes) -> Result<String, BlobError>;
 
+    /// Removes what was written beyond the first `length` bytes, and returns whether the store can
+    /// do that.
+    ///
+    /// # Errors
+    /// [`BlobError`] if the store fails.
+    async fn cut(&self, length: u64) -> Result<bool, BlobError> {
+        let _ = length;
+        Ok(false)
+    }
+
     /// Reads the tail that was written as `name` at `start`.
     async fn read_tail(&self, name: &str, start: u64, length: usize) -> Result<Bytes, BlobError>;
 

@@ -1,6 +1,7 @@
 //! The command line and its help texts.
 
 mod directory;
+mod limits;
 mod operator;
 mod replica;
 mod sharing;
@@ -68,6 +69,9 @@ pub(crate) struct Global {
     /// Print only the requested result, and errors
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
+    /// Call a server at http:// that is not on this machine; `init` saves it for the replica
+    #[arg(long, global = true, env = "VFS_SYNC_INSECURE_HTTP", hide_env_values = true)]
+    pub(crate) insecure_http: bool,
     /// The number of contents that are uploaded, or downloaded, at a time: 1 to 64 [default: 4]
     #[arg(
         long,
@@ -114,7 +118,7 @@ fn parse_size(text: &str) -> Result<u64, String> {
 pub(crate) enum Command {
     /// Run a vfs-sync server
     #[command(after_help = operator::SERVE)]
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Create a token with the server's secret, for a first try or a script
     #[command(after_help = operator::TOKEN)]
     Token(Token),

@@ -21,7 +21,7 @@ use crate::output::Output;
 pub(crate) async fn run(cli: Cli, output: Output, stop: CancellationToken) -> Result<()> {
     let global = &cli.global;
     match cli.command {
-        Command::Serve(args) => operator::serve(args, output, stop).await,
+        Command::Serve(args) => operator::serve(*args, output, stop).await,
         Command::Token(args) => operator::token(args, output),
         Command::Admin(Admin::NewEpoch(args)) => operator::new_epoch(args, output).await,
         Command::Admin(Admin::Repair(Repair::ReconcileState(args))) => {

@@ -5,6 +5,7 @@ mod commands;
 mod error;
 mod escape;
 mod fs;
+mod machine;
 mod output;
 mod path;
 mod replica;

@@ -42,6 +42,9 @@ pub(crate) struct Settings {
     /// The user of the replica; earlier versions did not save it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     user: Option<UserId>,
+    /// Calls the server without encryption, wherever it is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    insecure_http: bool,
 }
 
 impl Settings {
@@ -54,6 +57,7 @@ impl Settings {
             cache_size: None,
             device: None,
             user: None,
+            insecure_http: false,
         }
     }
 
@@ -95,7 +99,8 @@ pub(crate) fn directory(global: &Global) -> Result<PathBuf> {
 /// Opens the replica; the user's options take precedence over `config`.
 pub(crate) fn open(global: &Global, config: ClientConfig) -> Result<SyncClient> {
     let directory = directory(global)?;
-    let settings = read_settings(&directory)?;
+    let mut settings = read_settings(&directory)?;
+    settings.insecure_http |= global.insecure_http;
     let transport = transport(&settings)?;
     let config = ClientConfig {
         transfers: global.transfers.map_or(config.transfers, usize::from),
@@ -139,6 +144,7 @@ fn plan(global: &Global, init: &Init) -> Result<Plan> {
     };
     let mut settings = Settings::new(init.server.trim_end_matches('/'), token_file);
     settings.cache_size = global.cache_size;
+    settings.insecure_http = global.insecure_http;
     settings.device = init.device.clone().or_else(host_name);
     let user = user(init, &settings)?;
     settings.user = Some(user.clone());
@@ -204,10 +210,12 @@ fn transport(settings: &Settings) -> Result<Arc<dyn Transport>> {
     Ok(Arc::new(http(settings, HttpConfig::new(&settings.server))?))
 }
 
-fn http(settings: &Settings, config: HttpConfig) -> Result<HttpTransport> {
+fn http(settings: &Settings, mut config: HttpConfig) -> Result<HttpTransport> {
+    config.insecure_http = settings.insecure_http;
     HttpTransport::new(config, Tokens::of(settings)).map_err(|error| {
         Failure::usage(format!("{}: {error}", settings.server)).hint(
-            "a server's address looks like http://127.0.0.1:7070 or https://files.example.org",
+            "a server's address looks like https://files.example.org, or http://127.0.0.1:7070 on \
+             this machine; in a network where nobody else listens, add --insecure-http",
         )
     })
 }
@@ -228,6 +236,8 @@ pub(crate) fn server(
             Settings { token_file: token_file.or(settings.token_file), ..settings }
         }
     };
+    let mut settings = settings;
+    settings.insecure_http |= global.insecure_http;
     let mut config = HttpConfig::new(&settings.server);
     if let Some(patience) = patience {
         (config.connect_timeout, config.request_timeout) = (patience, patience);

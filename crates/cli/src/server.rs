@@ -85,8 +85,10 @@ pub(crate) fn make_directory(directory: &Path) -> Result<()> {
 pub(crate) fn store_failure(error: StoreError) -> Failure {
     let message = error.to_string();
     match error {
-        StoreError::Unavailable(_) | StoreError::Conflict => Failure::new(Kind::Network, message)
-            .hint(format!("is the database running? See {DATABASE_VARIABLE} and --data")),
+        StoreError::Unavailable(_) | StoreError::Conflict | StoreError::TooMany => {
+            Failure::new(Kind::Network, message)
+                .hint(format!("is the database running? See {DATABASE_VARIABLE} and --data"))
+        }
         StoreError::Full(_) => Failure::failed(message).hint("free space on the database's disk"),
         StoreError::NewerSchema { .. } => {
             Failure::new(Kind::Corrupt, message).hint("use a newer vfs-sync")

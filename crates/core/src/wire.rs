@@ -309,6 +309,8 @@ pub mod code {
     pub const OFFSET_MISMATCH: &str = "offset_mismatch";
     /// The bytes do not match the checksum sent along; the server did not keep them.
     pub const CHECKSUM_MISMATCH: &str = "checksum_mismatch";
+    /// The user has as much in progress as one user may, or sends too fast; see `Retry-After`.
+    pub const TOO_MANY_REQUESTS: &str = "too_many_requests";
     /// The user's quota is exhausted; `limit` names the limit.
     pub const QUOTA_EXCEEDED: &str = "quota_exceeded";
     /// It would show others more than one transaction can.

@@ -1,6 +1,7 @@
 //! The operator's listener: metrics, and whether the process is alive.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use axum::Router;
 use axum::response::{IntoResponse as _, Response};
@@ -8,6 +9,7 @@ use axum::routing::get;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio_util::sync::CancellationToken;
 
 use crate::routes::health;
 
@@ -32,6 +34,21 @@ fn recorder() -> Option<&'static PrometheusHandle> {
 pub(crate) fn router() -> Router {
     recorder();
     Router::new().route("/metrics", get(metrics)).route("/healthz", get(health::healthz))
+}
+
+/// The interval at which recorded numbers are put into their buckets: until then each is kept.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Keeps the memory of the recorded numbers bounded, whether or not anybody asks for them.
+pub(crate) async fn keep_up(stop: CancellationToken) {
+    let Some(handle) = recorder() else { return };
+    let mut ticks = tokio::time::interval(UPKEEP);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => handle.run_upkeep(),
+        }
+    }
 }
 
 async fn metrics() -> Response {

@@ -5,23 +5,37 @@ use std::time::Duration;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_store::{MetadataQuota, Quota, Retention};
 
+use crate::http::body::Pace;
+
 /// Bounds, time-outs and retention. The defaults suit a server that faces the internet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerConfig {
-    /// The greatest number of connections at one time; further ones wait to be accepted.
+    /// Connections at one time. Beyond them the one that can best be spared is closed: those that
+    /// never had a token first, then idle ones; requests of users are never ended for it.
     pub max_connections: usize,
     /// The greatest number of requests in progress; the server answers further ones with 503 and
     /// `Retry-After`.
     pub max_requests: usize,
-    /// The greatest number of bytes of request bodies in memory; further requests get 503 and
+    /// Requests of one user handled at one time, until their answers are taken; further ones get
+    /// 429 and `Retry-After`.
+    pub max_user_requests: usize,
+    /// Bytes of bodies and answers held in memory at one time; further requests get 503 and
     /// `Retry-After`.
     pub max_body_memory: usize,
+    /// Bytes of one user's bodies and answers held in memory at one time; further requests get 429
+    /// and `Retry-After`.
+    pub max_user_memory: usize,
+    /// The time that a request waits for its turn before it is refused.
+    pub queue_wait: Duration,
     /// The time for the head of a request, and for the next request on a connection.
     pub head_timeout: Duration,
     /// The time for a whole request, including its body, except for streams of blob bytes.
     pub request_timeout: Duration,
-    /// The time for the next bytes of a body, and for the peer to take the next bytes of an answer.
+    /// The time of waiting for a peer in which `min_rate` is measured: for the next bytes of a body,
+    /// and for the peer to take the next bytes of an answer.
     pub idle_timeout: Duration,
+    /// Bytes a second that a peer sends or takes at least while the server waits for it.
+    pub min_rate: u64,
     /// The time that requests in flight have to finish at shutdown.
     pub drain_timeout: Duration,
     /// The largest blob, in bytes.
@@ -37,7 +51,10 @@ pub struct ServerConfig {
     /// Uploads at one time that are too large to be held in memory; more wait. Each takes some
     /// three parts of the object store, 24 MiB, or more beyond 8 GB.
     pub max_large_uploads: usize,
-    /// The retention of a file's earlier contents, except the latest ones, which are always kept.
+    /// The same of one user.
+    pub max_user_large_uploads: usize,
+    /// The retention of earlier contents of a file, besides the last ones that are kept in any
+    /// case.
     pub keep_versions: Duration,
     /// The origins of web pages that may call this server from a browser.
     pub cors_origins: Vec<String>,
@@ -63,6 +80,11 @@ pub struct ServerConfig {
     pub sweep_interval: Duration,
 }
 
+const MIB: usize = 1024 * 1024;
+/// Descriptors for the database, for files that are written, and for connections that are closing.
+const RESERVED_DESCRIPTORS: usize = 128;
+/// The memory of an upload in parts: one that fills up and two that are written.
+const LARGE_UPLOAD_BYTES: usize = 24 * MIB;
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
@@ -71,10 +93,14 @@ impl Default for ServerConfig {
         Self {
             max_connections: 4_096,
             max_requests: 1_024,
-            max_body_memory: 256 * 1024 * 1024,
+            max_user_requests: 256,
+            max_body_memory: 512 * MIB,
+            max_user_memory: 64 * MIB,
+            queue_wait: Duration::from_secs(2),
             head_timeout: Duration::from_secs(60),
             request_timeout: Duration::from_secs(120),
             idle_timeout: Duration::from_secs(30),
+            min_rate: 128,
             drain_timeout: Duration::from_secs(20),
             max_blob_bytes: 5 << 40,
             max_stored_bytes: 64 << 40,
@@ -82,6 +108,7 @@ impl Default for ServerConfig {
             max_open_stages: 10_000,
             metadata: MetadataQuota::default(),
             max_large_uploads: 32,
+            max_user_large_uploads: 8,
             keep_versions: 30 * DAY,
             cors_origins: Vec::new(),
             public_path: String::new(),
@@ -102,6 +129,37 @@ impl Default for ServerConfig {
 const PRUNE_ROWS: u32 = 1_000;
 
 impl ServerConfig {
+    pub(crate) fn pace(&self) -> Pace {
+        let millis = u64::try_from(self.idle_timeout.as_millis()).unwrap_or(u64::MAX);
+        let least = (self.min_rate.saturating_mul(millis) / 1_000).max(1);
+        Pace { window: self.idle_timeout, least }
+    }
+
+    /// Lowers the bounds of connections and requests to what fits into `descriptors`, of which some
+    /// stay for the database and for files that are written.
+    #[must_use]
+    pub fn fitted_to_descriptors(self, descriptors: u64) -> Self {
+        let all = usize::try_from(descriptors).unwrap_or(usize::MAX);
+        let quarter = (all.saturating_sub(RESERVED_DESCRIPTORS) / 4).max(2);
+        Self {
+            max_connections: self.max_connections.min(quarter.saturating_mul(3)),
+            max_requests: self.max_requests.min(quarter),
+            ..self
+        }
+    }
+
+    /// Lowers the bounds of memory to what fits into `bytes` for the whole process: a half for bodies
+    /// and answers, a quarter for large uploads.
+    #[must_use]
+    pub fn fitted_to_memory(self, bytes: u64) -> Self {
+        let all = usize::try_from(bytes).unwrap_or(usize::MAX);
+        Self {
+            max_body_memory: self.max_body_memory.min(all / 2),
+            max_large_uploads: self.max_large_uploads.min((all / 4 / LARGE_UPLOAD_BYTES).max(1)),
+            ..self
+        }
+    }
+
     pub(crate) const fn quota(&self) -> Quota {
         Quota {
             stored: self.max_stored_bytes,
@@ -124,4 +182,31 @@ impl ServerConfig {
 /// Converts a duration to milliseconds, the unit of [`Timestamp`].
 pub(crate) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_fit_the_descriptors_with_a_reserve() {
+        let fitted = |descriptors| {
+            let config = ServerConfig::default().fitted_to_descriptors(descriptors);
+            (config.max_connections, config.max_requests)
+        };
+        assert_eq!(fitted(1_024), (672, 224));
+        assert_eq!(fitted(20_000), (4_096, 1_024));
+        assert_eq!(fitted(0), (6, 2));
+    }
+
+    #[test]
+    fn bounds_fit_the_memory() {
+        let fitted = |bytes| {
+            let config = ServerConfig::default().fitted_to_memory(bytes);
+            (config.max_body_memory / MIB, config.max_large_uploads)
+        };
+        assert_eq!(fitted(384 << 20), (192, 4));
+        assert_eq!(fitted(1 << 40), (512, 32));
+        assert_eq!(fitted(1 << 20), (0, 1));
+    }
 }

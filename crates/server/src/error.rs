@@ -80,6 +80,16 @@ impl ApiError {
         .retry_after(1)
     }
 
+    /// A user has as much in progress as one user may.
+    pub(crate) fn too_many_requests() -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            code::TOO_MANY_REQUESTS,
+            "The user has too much in progress: try again later",
+        )
+        .retry_after(1)
+    }
+
     pub(crate) fn timed_out() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", "The request took too long")
             .retry_after(1)
@@ -232,6 +242,7 @@ impl From<StoreError> for ApiError {
                     _ => error,
                 }
             }
+            StoreError::TooMany => Self::too_many_requests(),
             error @ StoreError::Conflict => Self::from(StoreError::Unavailable(error.to_string())),
             StoreError::WentBack => {
                 Self::from(StoreError::Unavailable("it went back while it was served".into()))

@@ -1,8 +1,6 @@
 //! Extractors for handlers: the user of a request, compared with the user that the request names,
 //! and the raw body.
 
-use std::sync::{Arc, OnceLock};
-
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Request};
 use http::header::AUTHORIZATION;
@@ -21,10 +19,47 @@ const ADMIN_SCOPE: &str = "vfs:admin";
 /// The header [`USER_HEADER`] as a name of the HTTP library.
 pub(crate) const USER: HeaderName = HeaderName::from_static("vfs-sync-user");
 
-/// The user of a request's verified token. Every answer names this user, including error answers,
-/// so that a client can check that an answer belongs to its own user.
-#[derive(Clone, Default)]
-pub(crate) struct Authenticated(pub(crate) Arc<OnceLock<UserId>>);
+/// The outcome of authenticating a request, which is done once, before anything is spent on it.
+#[derive(Clone)]
+pub(crate) struct Authenticated {
+    /// The user of the verified token. Every answer names it, error answers too, so that a client
+    /// can check that an answer is its own user's.
+    pub(crate) user: Option<UserId>,
+    /// The identity that the request is served for, or why it is not served.
+    identity: Result<Identity, ApiError>,
+}
+
+impl Authenticated {
+    /// Authenticates a request by its headers.
+    pub(crate) async fn of(headers: &HeaderMap, app: &App) -> Self {
+        let verified = match bearer(headers) {
+            Ok(token) => app.auth.verify(token, app.now()).await,
+            Err(error) => Err(error),
+        };
+        match verified {
+            Ok(identity) => {
+                Self { user: Some(identity.user.clone()), identity: intended(headers, identity) }
+            }
+            Err(error) => Self { user: None, identity: Err(error.into()) },
+        }
+    }
+
+    /// Returns the user that the request is served for, if it is.
+    pub(crate) fn served_user(&self) -> Option<&UserId> {
+        self.identity.as_ref().ok().map(|identity| &identity.user)
+    }
+}
+
+/// Checks that the request is meant for the token's user.
+fn intended(headers: &HeaderMap, identity: Identity) -> Result<Identity, ApiError> {
+    match meant_for(headers)? {
+        Some(expected) if expected != identity.user => {
+            metrics::counter!("vfs_sync_wrong_user_total").increment(1);
+            Err(ApiError::wrong_user(&expected, &identity.user))
+        }
+        _ => Ok(identity),
+    }
+}
 
 /// The user that a request expects, if it names one. A request that names no user is served for its
 /// token's user: clients of earlier versions send none.
@@ -42,8 +77,8 @@ pub(crate) struct AuthenticatedUser(pub(crate) UserId);
 impl FromRequestParts<App> for AuthenticatedUser {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        Ok(Self(identity(parts, app).await?.user))
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, ApiError> {
+        Ok(Self(identity(parts)?.user))
     }
 }
 
@@ -53,8 +88,8 @@ pub(crate) struct Administrator(pub(crate) UserId);
 impl FromRequestParts<App> for Administrator {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let identity = identity(parts, app).await?;
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, ApiError> {
+        let identity = identity(parts)?;
         if identity.scopes.iter().any(|scope| scope == ADMIN_SCOPE) {
             return Ok(Self(identity.user));
         }
@@ -62,19 +97,10 @@ impl FromRequestParts<App> for Administrator {
     }
 }
 
-async fn identity(parts: &Parts, app: &App) -> Result<Identity, ApiError> {
-    let token = bearer(&parts.headers)?;
-    let identity = app.auth.verify(token, app.now()).await?;
-    if let Some(authenticated) = parts.extensions.get::<Authenticated>() {
-        let _ = authenticated.0.set(identity.user.clone());
-    }
-    match meant_for(&parts.headers)? {
-        Some(expected) if expected != identity.user => {
-            metrics::counter!("vfs_sync_wrong_user_total").increment(1);
-            Err(ApiError::wrong_user(&expected, &identity.user))
-        }
-        _ => Ok(identity),
-    }
+fn identity(parts: &Parts) -> Result<Identity, ApiError> {
+    // Every route with a user is behind the layer that authenticates.
+    let authenticated = parts.extensions.get::<Authenticated>().ok_or_else(ApiError::internal)?;
+    authenticated.identity.clone()
 }
 
 fn bearer(headers: &HeaderMap) -> Result<&str, TokenError> {

@@ -1,8 +1,10 @@
 //! The HTTP layer without the routes: bodies, conditional requests, query strings, connections, and
 //! the layers around every request.
 
+pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod conditional;
+pub(crate) mod connection;
 pub(crate) mod cors;
 pub(crate) mod lingering;
 pub(crate) mod observe;

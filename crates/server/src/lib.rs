@@ -26,6 +26,7 @@ mod config;
 mod environment;
 mod error;
 mod extract;
+mod fair_store;
 mod http;
 mod maintenance;
 mod openapi;
@@ -33,6 +34,7 @@ mod router;
 mod routes;
 mod serve;
 mod service;
+mod shares;
 mod state;
 
 use std::future::Future;
@@ -125,6 +127,7 @@ impl Server {
         let bounds = serve::Bounds::of(&self.app.config);
         let operator = admin.map(|listener| {
             let router = admin::router();
+            tokio::spawn(admin::keep_up(stop.clone()));
             tokio::spawn(serve::serve(listener, router, bounds, stop.clone()))
         });
         let public = serve::serve(listener, router::router(&self.app), bounds, stop.clone());

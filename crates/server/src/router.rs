@@ -1,5 +1,7 @@
 //! The routes, and the layers around all of them.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
@@ -12,6 +14,9 @@ use vfs_sync_core::wire::{PROTOCOL_HEADER, PROTOCOL_VERSION, code, user_header};
 
 use crate::error::ApiError;
 use crate::extract::{Authenticated, USER};
+use crate::fair_store::calling_for;
+use crate::http::answer::Paid;
+use crate::http::connection::Connection;
 use crate::http::observe::observe;
 use crate::state::App;
 use crate::{openapi, routes};
@@ -115,18 +120,36 @@ pub(crate) fn route_paths() -> Vec<&'static str> {
         .collect()
 }
 
-/// Rejects requests beyond the server's capacity, and unsupported protocol versions.
+/// Authenticates a request, and lets it wait for the user's turn. What has no user gets no place:
+/// it is refused by its handler before that does anything. The answer keeps the place until it is
+/// taken.
 async fn admit(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    let Ok(_permit) = app.request_share() else {
-        return ApiError::overloaded().into_response();
-    };
     if let Err(error) = check_protocol(request.headers()) {
         return error.into_response();
     }
-    let authenticated = Authenticated::default();
-    request.extensions_mut().insert(authenticated.clone());
-    let mut response = next.run(request).await;
-    let user = authenticated.0.get().and_then(|user| user_header(user).try_into().ok());
+    let authenticated = Authenticated::of(request.headers(), &app).await;
+    if let Some(user) = &authenticated.user
+        && let Some(connection) = request.extensions().get::<Arc<Connection>>()
+    {
+        connection.is_of(user);
+    }
+    let user = authenticated.user.as_ref().and_then(|user| user_header(user).try_into().ok());
+    let mut response = match authenticated.served_user() {
+        None => {
+            request.extensions_mut().insert(authenticated);
+            next.run(request).await
+        }
+        Some(user) => match app.request_share(user).await {
+            Err(error) => error.into_response(),
+            Ok(share) => {
+                let user = user.clone();
+                request.extensions_mut().insert(authenticated);
+                let mut response = calling_for(&user, next.run(request)).await;
+                response.extensions_mut().insert(Paid::from(share));
+                response
+            }
+        },
+    };
     if let Some(value) = user {
         response.headers_mut().insert(USER, value);
     }

@@ -1,5 +1,6 @@
 //! Accepts connections within limits, serves them, and drains them at shutdown.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,17 +11,24 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use crate::config::ServerConfig;
+use crate::http::answer;
+use crate::http::body::Pace;
+use crate::http::connection::{Connections, Open};
 use crate::http::lingering::LingeringStream;
 
-/// The greatest number of concurrent streams of one HTTP/2 connection.
-const MAX_STREAMS: u32 = 256;
-/// The greatest size of an HTTP/2 request's header fields in bytes.
+/// Streams of one HTTP/2 connection at a time.
+const MAX_STREAMS: u32 = 100;
+/// Bytes that are held to be sent for one stream, and that are read of one request's head.
+const BUFFER_BYTES: usize = 64 * 1024;
+/// Connections beyond the bound that are still closing, until no further one is accepted.
+const CLOSING: usize = 64;
+/// Bytes of all the header fields of an HTTP/2 request.
 const MAX_HEADER_BYTES: u32 = 64 * 1024;
 /// The pause after the process has run out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -30,16 +38,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Bounds {
     connections: usize,
     head: Duration,
-    idle: Duration,
+    pace: Pace,
     drain: Duration,
 }
 
 impl Bounds {
     pub(crate) fn of(config: &ServerConfig) -> Self {
         Self {
-            connections: config.max_connections.min(Semaphore::MAX_PERMITS),
+            connections: config.max_connections.max(1),
             head: config.head_timeout,
-            idle: config.idle_timeout,
+            pace: config.pace(),
             drain: config.drain_timeout,
         }
     }
@@ -52,28 +60,33 @@ pub(crate) async fn serve(
     bounds: Bounds,
     stop: CancellationToken,
 ) {
-    let slots = Arc::new(Semaphore::new(bounds.connections));
+    let open = Arc::new(Connections::default());
     let connections = TaskTracker::new();
     let give_up = CancellationToken::new();
     // Whoever drops the server in the middle drops its connections.
     let _guard = give_up.clone().drop_guard();
     loop {
         let next = async {
-            let slot = Arc::clone(&slots).acquire_owned().await;
-            (slot, listener.accept().await)
+            while open.len() >= bounds.connections + CLOSING {
+                open.ended.notified().await;
+            }
+            listener.accept().await
         };
-        let (slot, accepted) = tokio::select! {
+        let accepted = tokio::select! {
             () = stop.cancelled() => break,
-            next = next => next,
+            accepted = next => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
-                let connection =
-                    connection(stream, router.clone(), bounds, stop.clone(), give_up.clone());
-                connections.spawn(async move {
-                    connection.await;
-                    drop(slot);
-                });
+            Ok((stream, address)) => {
+                let Some(place) = place(&open, bounds.connections, address) else { continue };
+                connections.spawn(connection(
+                    stream,
+                    place,
+                    router.clone(),
+                    bounds,
+                    stop.clone(),
+                    give_up.clone(),
+                ));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -90,8 +103,21 @@ pub(crate) async fn serve(
     }
 }
 
+/// Makes room for a new connection, which is hung up on if all others are busy for users.
+fn place(open: &Arc<Connections>, most: usize, address: SocketAddr) -> Option<Open> {
+    if open.len() >= most {
+        let kind = if open.evict() { "evicted" } else { "refused" };
+        metrics::counter!("vfs_sync_connections_ended_total", "reason" => kind).increment(1);
+        if kind == "refused" {
+            return None;
+        }
+    }
+    Some(open.add(address.ip()))
+}
+
 async fn connection(
     stream: TcpStream,
+    place: Open,
     router: Router,
     bounds: Bounds,
     stop: CancellationToken,
@@ -102,18 +128,40 @@ async fn connection(
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(bounds.head);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(bounds.head)
+        .max_buf_size(BUFFER_BYTES);
     builder
         .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(bounds.head)
         .max_concurrent_streams(MAX_STREAMS)
+        .max_send_buf_size(BUFFER_BYTES)
         .max_header_list_size(MAX_HEADER_BYTES);
-    let io = TokioIo::new(LingeringStream::new(stream, bounds.idle));
+    let io = TokioIo::new(LingeringStream::new(stream, bounds.pace));
     let begun = Arc::new(AtomicBool::new(false));
-    let service = router.map_request(noting(Arc::clone(&begun)));
+    let place = Arc::new(place);
+    let service = tower::service_fn({
+        let (begun, place) = (Arc::clone(&begun), Arc::clone(&place));
+        move |mut request: Request<_>| {
+            begun.store(true, Ordering::Relaxed);
+            let (busy, connection) = (place.begin(), Arc::clone(&place.connection));
+            request.extensions_mut().insert(Arc::clone(&connection));
+            let version = request.version();
+            let answer = router.clone().oneshot(request);
+            async move {
+                let answer = answer.await?;
+                let place = Some((&connection, busy));
+                Ok::<_, std::convert::Infallible>(answer::hold(answer, version, place))
+            }
+        }
+    });
     let served = builder.serve_connection(io, TowerToHyperService::new(service));
     let mut served = std::pin::pin!(served);
+    let mut looks = tokio::time::interval(bounds.pace.window);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // The library's own time-out begins once it knows which HTTP is spoken.
     let mut opening = std::pin::pin!(tokio::time::sleep(bounds.head));
     let mut opened = false;
@@ -136,15 +184,13 @@ async fn connection(
                     return;
                 }
             }
+            _ = looks.tick() => {
+                if place.connection.give_up_stalled(bounds.pace.least) {
+                    return;
+                }
+            }
+            () = place.connection.evicted.notified() => return,
             () = give_up.cancelled() => return,
         }
-    }
-}
-
-/// Passes requests on, and records in `begun` that one arrived.
-fn noting<B>(begun: Arc<AtomicBool>) -> impl Fn(Request<B>) -> Request<B> + Clone {
-    move |request| {
-        begun.store(true, Ordering::Relaxed);
-        request
     }
 }

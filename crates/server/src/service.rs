@@ -6,6 +6,7 @@ use http::{Request, Response};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+use crate::http::answer;
 use crate::maintenance;
 use crate::router::router;
 use crate::state::App;
@@ -30,8 +31,9 @@ impl Service {
     /// Answers a request as over the network, but without the limits on connections. The target is
     /// a path with its query, or a whole URL of which only path and query count.
     pub async fn call<B: Into<Body>>(&self, request: Request<B>) -> Response<Body> {
+        let version = request.version();
         let answer = self.router.clone().oneshot(request.map(Into::into)).await;
-        answer.unwrap_or_else(|never| match never {})
+        answer::hold(answer.unwrap_or_else(|never| match never {}), version, None)
     }
 
     /// Removes expired rows, as a server does by itself at every

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError};
 use vfs_sync_blobs::BlobStore;
+use vfs_sync_core::id::UserId;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_store::MetadataStore;
 
@@ -11,7 +11,12 @@ use crate::auth::Authenticator;
 use crate::config::ServerConfig;
 use crate::environment::Environment;
 use crate::error::ApiError;
-use crate::http::body::{BodyMemory, Reader};
+use crate::fair_store::FairStore;
+use crate::http::body::{Reader, Received, memory_units};
+use crate::shares::{Bounds, Share, Shares};
+
+/// Requests of one user that wait for their turn.
+const WAITING: usize = 64;
 
 /// The state shared by all handlers. It holds nothing that another server instance would need.
 #[derive(Clone)]
@@ -23,9 +28,9 @@ pub(crate) struct Inner {
     pub(crate) auth: Authenticator,
     pub(crate) environment: Arc<dyn Environment>,
     pub(crate) config: ServerConfig,
-    body_memory: BodyMemory,
-    requests: Semaphore,
-    large_uploads: Semaphore,
+    memory: Shares,
+    requests: Shares,
+    large_uploads: Shares,
 }
 
 impl std::ops::Deref for App {
@@ -43,16 +48,22 @@ impl App {
         environment: Arc<dyn Environment>,
         config: ServerConfig,
     ) -> Self {
-        let body_memory = BodyMemory::new(config.max_body_memory);
-        let requests = Semaphore::new(config.max_requests.min(Semaphore::MAX_PERMITS));
-        let large_uploads = Semaphore::new(config.max_large_uploads.min(Semaphore::MAX_PERMITS));
+        let shares = |name, total, per_user| {
+            Shares::new(name, Bounds { total, per_user, of_free: 1, waiting: WAITING })
+        };
+        let (all, of_user) = (config.max_body_memory, config.max_user_memory);
+        let memory = shares("memory", memory_units(all), memory_units(of_user));
+        let requests = shares("requests", config.max_requests, config.max_user_requests);
+        let (all, of_user) = (config.max_large_uploads, config.max_user_large_uploads);
+        let large_uploads = shares("large_uploads", all, of_user);
+        let store: Arc<dyn MetadataStore> = Arc::new(FairStore::new(store));
         Self(Arc::new(Inner {
             store,
             blobs,
             auth,
             environment,
             config,
-            body_memory,
+            memory,
             requests,
             large_uploads,
         }))
@@ -68,21 +79,31 @@ impl App {
         self.config.max_blob_bytes.min(self.blobs.max_size())
     }
 
-    /// Takes a permit for a request in progress; fails if all are taken.
-    pub(crate) fn request_share(&self) -> Result<SemaphorePermit<'_>, TryAcquireError> {
-        self.requests.try_acquire()
+    /// Takes one of the user's places for requests in progress.
+    pub(crate) async fn request_share(&self, user: &UserId) -> Result<Share, ApiError> {
+        Ok(self.requests.take(user, 1, self.config.queue_wait).await?)
     }
 
-    /// Waits for a permit to upload a content that is too large for memory.
-    pub(crate) async fn upload_share(&self) -> Result<SemaphorePermit<'_>, ApiError> {
-        let turn = self.large_uploads.acquire();
-        match tokio::time::timeout(self.config.idle_timeout, turn).await {
-            Ok(Ok(share)) => Ok(share),
-            _ => Err(ApiError::overloaded()),
-        }
+    /// Takes one of the user's places for uploads that are too large for memory.
+    pub(crate) async fn upload_share(&self, user: &UserId) -> Result<Share, ApiError> {
+        Ok(self.large_uploads.take(user, 1, self.config.idle_timeout).await?)
     }
 
-    pub(crate) fn reader(&self) -> Reader<'_> {
-        Reader { memory: &self.body_memory, idle: self.config.idle_timeout }
+    /// Takes memory of the user's for an answer of at most `bytes`.
+    pub(crate) async fn answer_memory(
+        &self,
+        user: &UserId,
+        bytes: usize,
+    ) -> Result<Share, ApiError> {
+        Ok(self.memory.take(user, memory_units(bytes), self.config.queue_wait).await?)
+    }
+
+    /// Begins to count the bytes of a user that are received into memory.
+    pub(crate) fn received(&self, user: &UserId) -> Result<Received, ApiError> {
+        Received::new(&self.memory, user)
+    }
+
+    pub(crate) fn reader<'a>(&'a self, user: &'a UserId) -> Reader<'a> {
+        Reader { memory: &self.memory, user, pace: self.config.pace() }
     }
 }

@@ -56,6 +56,20 @@ pub trait MetadataStore: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`]: nothing was changed.
     async fn call(&self, call: Call) -> Result<Reply, StoreError>;
+
+    /// Returns the numbers of calls that run at one time; without a bound unless a back end has one.
+    fn capacity(&self) -> Capacity {
+        Capacity::default()
+    }
+}
+
+/// The calls that a store runs at one time; further ones wait, whoever makes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Capacity {
+    /// Calls of any kind.
+    pub calls: Option<usize>,
+    /// Calls that read.
+    pub reads: Option<usize>,
 }
 
 impl dyn MetadataStore + '_ {
@@ -292,7 +306,15 @@ macro_rules! operations {
         pub enum Reply { $($Command($answer)),* }
 
         impl Call {
-            /// Runs the call on a back end.
+            /// Returns whether it changes nothing.
+            #[must_use]
+            pub fn reads(&self) -> bool {
+                match self {
+                    $(Self::$Command(_) => stringify!($how) == "reads"),*
+                }
+            }
+
+            /// Runs it on a back end.
             pub(crate) async fn run_on<B: Backend>(self, backend: &B) -> Result<Reply> {
                 Ok(match self {
                     $(Self::$Command(command) => Reply::$Command(backend.$how(command).await?)),*

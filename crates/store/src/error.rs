@@ -28,7 +28,10 @@ pub enum StoreError {
     /// Other transactions were in the way each time that it ran: a retry may help.
     #[error("the database is unavailable: transactions were in each other's way")]
     Conflict,
-    /// A row does not have the form that this version writes.
+    /// The user has too many calls in progress: a retry helps once they are done.
+    #[error("the user has too many calls in progress")]
+    TooMany,
+    /// A row is not of the form that this version writes.
     #[error("the row {key} of {table} is malformed: {reason}")]
     MalformedRow {
         /// The name of the table.

@@ -22,7 +22,7 @@ pub mod testing;
 mod topics;
 mod values;
 
-pub use command::{Call, MetadataStore, Own, Reply};
+pub use command::{Call, Capacity, MetadataStore, Own, Reply};
 pub use error::StoreError;
 pub use open::{migrate, open};
 pub use vfs_sync_core::server::feed_window::{PullRequest, Rematerialize};

@@ -22,7 +22,7 @@ mod versions;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
@@ -30,7 +30,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{IsolationLevel, NoTls};
 use vfs_sync_core::time::Timestamp;
 
-use crate::command::{Backend, Call, Command, MetadataStore, NewEpoch, Reply};
+use crate::command::{Backend, Call, Capacity, Command, MetadataStore, NewEpoch, Reply};
 use crate::encoding;
 use crate::error::{Result, StoreError};
 use crate::served::{Served, went_back};
@@ -38,6 +38,8 @@ use transaction::PostgresTransaction;
 
 /// The number of connections of one server.
 const CONNECTIONS: usize = 16;
+/// Those that stay for the server's own calls, which nobody's requests may hold up.
+const OWN_CONNECTIONS: usize = 2;
 /// The time that a call waits for a connection.
 const CONNECTION_WAIT: Duration = Duration::from_secs(10);
 /// The time without any response from the database, to statements or to keep-alive probes, after
@@ -46,7 +48,11 @@ const CONNECTION_WAIT: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(30);
 /// The keep-alive interval if the URL names none.
 const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(2 * 60 * 60);
-/// The number of times that a transaction runs before the call fails with a conflict.
+/// The time after which it is asked whether the database answers at all, of a call that is still under
+/// way, and the time that it has for it: together less than what a caller's push may take.
+const STILL: Duration = Duration::from_secs(4);
+const ANSWERS_WITHIN: Duration = Duration::from_secs(4);
+/// The number of times that a transaction runs before its caller is asked to try again.
 const ATTEMPTS: u32 = 8;
 
 /// The settings of every connection. All statements are index look-ups by design; without
@@ -65,6 +71,48 @@ const SESSION: &str = "\
 pub struct PostgresStore {
     pool: Pool,
     served: Arc<Served>,
+    watch: Watch,
+}
+
+/// Whether the database answers anybody: one that is frozen keeps its connections, and what was sent
+/// to it arrives.
+struct Watch {
+    config: tokio_postgres::Config,
+    /// When it was last asked, and whether it answered. Held while it is asked, once for all callers.
+    last: tokio::sync::Mutex<Option<(Instant, bool)>>,
+}
+
+impl Watch {
+    fn of(url: &str) -> Result<Self> {
+        Ok(Self { config: parse(url)?, last: tokio::sync::Mutex::default() })
+    }
+
+    /// Asks the database on a connection of its own.
+    async fn answers(&self) -> bool {
+        let asked = Instant::now();
+        let mut last = self.last.lock().await;
+        if let Some((at, answered)) = *last
+            && at >= asked
+        {
+            return answered;
+        }
+        let answered = tokio::time::timeout(ANSWERS_WITHIN, self.ask()).await.unwrap_or(false);
+        *last = Some((Instant::now(), answered));
+        answered
+    }
+
+    async fn ask(&self) -> bool {
+        match self.config.connect(NoTls).await {
+            Ok((client, connection)) => {
+                let connection = tokio::spawn(connection);
+                let answered = client.simple_query("SELECT 1").await;
+                connection.abort();
+                answered.is_ok()
+            }
+            // A database that refuses has answered.
+            Err(error) => error.as_db_error().is_some(),
+        }
+    }
 }
 
 impl PostgresStore {
@@ -78,7 +126,8 @@ impl PostgresStore {
     pub async fn connect(url: &str, now: Timestamp) -> Result<Self> {
         let started = Arc::new(AtomicBool::new(false));
         let served = Arc::new(Served::default());
-        let store = Self { pool: pool(url, started.clone(), served.clone())?, served };
+        let pool = pool(url, started.clone(), served.clone())?;
+        let store = Self { pool, served, watch: Watch::of(url)? };
         let mut client = store.client().await?;
         migrations::migrate(&mut client, now).await?;
         place::check(&mut client, Some(now), &store.served).await?;
@@ -92,8 +141,8 @@ impl PostgresStore {
     /// # Errors
     /// As [`PostgresStore::connect`].
     pub async fn migrate(url: &str, now: Timestamp) -> Result<i64> {
-        let store =
-            Self { pool: pool(url, Arc::default(), Arc::default())?, served: Arc::default() };
+        let pool = pool(url, Arc::default(), Arc::default())?;
+        let store = Self { pool, served: Arc::default(), watch: Watch::of(url)? };
         migrations::migrate(&mut store.client().await?, now).await
     }
 
@@ -248,13 +297,27 @@ impl Backend for PostgresStore {
 #[async_trait]
 impl MetadataStore for PostgresStore {
     async fn call(&self, call: Call) -> Result<Reply> {
-        let answer = call.run_on(self).await;
+        let mut running = std::pin::pin!(call.run_on(self));
+        let answer = loop {
+            match tokio::time::timeout(STILL, &mut running).await {
+                Ok(answer) => break answer,
+                Err(_) if self.watch.answers().await => {}
+                Err(_) => {
+                    let text = "it does not answer".to_owned();
+                    break Err(StoreError::Unavailable(text));
+                }
+            }
+        };
         if !matches!(answer, Err(StoreError::WentBack)) {
             return answer;
         }
         let (now, chance) = (Timestamp::MIN, encoding::low_bits(encoding::chance()));
         self.transact(NewEpoch { now, chance }).await?;
         Err(went_back())
+    }
+
+    fn capacity(&self) -> Capacity {
+        Capacity { calls: Some(CONNECTIONS - OWN_CONNECTIONS), reads: None }
     }
 }
 

@@ -29,7 +29,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::Semaphore;
 use vfs_sync_core::time::Timestamp;
 
-use crate::command::{Backend, Call, Command, Decides, MetadataStore, Reply};
+use crate::command::{Backend, Call, Capacity, Command, Decides, MetadataStore, Reply};
 use crate::encoding;
 use crate::error::{Result, StoreError};
 use crate::topics::Decision;
@@ -39,7 +39,10 @@ use writer::{Writer, contained};
 
 /// The number of concurrent reads; further ones wait.
 const READERS: usize = 4;
-/// The number of rows that a transaction may load while other writers wait: some 100 ms.
+/// Large transactions that are decided at one time, on readers of their own: each takes seconds, in
+/// which others read.
+const DECIDERS: usize = 2;
+/// Rows that a transaction loads at most while others wait to write: some 100 ms.
 const LARGE: usize = 10_000;
 /// The number of snapshots on which a large transaction is tried before others have to wait for it.
 const SNAPSHOTS: usize = 3;
@@ -60,7 +63,9 @@ pub struct SqliteStore {
     writer: Writer,
     /// The connections for reading; `None` for a store that has only one connection.
     readers: Option<Arc<Readers>>,
-    /// The files of the database, if they can be checked.
+    /// Readers for deciding large transactions, where there are others.
+    deciders: Option<Arc<Readers>>,
+    /// The files, where they can be watched.
     files: Option<Arc<Files>>,
     large: usize,
     /// The turn of one large transaction after the other: each may take hundreds of megabytes, and
@@ -73,6 +78,19 @@ struct Readers {
     permits: Arc<Semaphore>,
 }
 
+impl Readers {
+    /// Opens `count` connections that only read.
+    fn open(path: &Path, count: usize) -> Result<Self> {
+        let mut idle = Vec::with_capacity(count);
+        for _ in 0..count {
+            let reader = open_file(path, READER_CACHE_KIB)?;
+            reader.pragma_update(None, "query_only", true)?;
+            idle.push(reader);
+        }
+        Ok(Self { idle: Mutex::new(idle), permits: Arc::new(Semaphore::new(count)) })
+    }
+}
+
 impl SqliteStore {
     /// Opens the database at `path`, and creates or migrates it if needed. `now` begins an epoch.
     ///
@@ -82,18 +100,11 @@ impl SqliteStore {
     pub fn open(path: &Path, now: Timestamp) -> Result<Self> {
         let mut connection = open_file(path, WRITER_CACHE_KIB)?;
         named(path, migrations::migrate(&mut connection, now, Some(encoding::chance())))?;
-        let mut idle = Vec::with_capacity(READERS);
-        for _ in 0..READERS {
-            let reader = open_file(path, READER_CACHE_KIB)?;
-            reader.pragma_update(None, "query_only", true)?;
-            idle.push(reader);
-        }
-        let permits = Arc::new(Semaphore::new(READERS));
-        let readers = Readers { idle: Mutex::new(idle), permits };
         let files = Some(Arc::new(Files::of(path)));
         Ok(Self {
             writer: Writer::start(connection, files.clone())?,
-            readers: Some(Arc::new(readers)),
+            readers: Some(Arc::new(Readers::open(path, READERS)?)),
+            deciders: Some(Arc::new(Readers::open(path, DECIDERS)?)),
             files,
             large: LARGE,
             large_turn: Semaphore::new(1),
@@ -134,7 +145,7 @@ impl SqliteStore {
         let connection = named(path, open())?;
         let files = vfs.is_none().then(|| Arc::new(Files::of(path)));
         let writer = Writer::of_caller(connection, files.clone());
-        Ok(Self { writer, readers: None, files, large: LARGE, large_turn: Semaphore::new(1) })
+        Ok(Self { writer, readers: None, deciders: None, files, large: LARGE })
     }
 
     /// Opens a new database in memory, which ends with the store.
@@ -146,8 +157,7 @@ impl SqliteStore {
         configure(&connection, WRITER_CACHE_KIB)?;
         migrations::migrate(&mut connection, now, None)?;
         let writer = Writer::start(connection, None)?;
-        let large_turn = Semaphore::new(1);
-        Ok(Self { writer, readers: None, files: None, large: LARGE, large_turn })
+        Ok(Self { writer, readers: None, deciders: None, files: None, large: LARGE })
     }
 
     /// Migrates the database at `path` to this program's schema, or creates it if it is missing;
@@ -161,12 +171,13 @@ impl SqliteStore {
         named(path, step)
     }
 
-    /// Runs `job` on a reader's snapshot.
+    /// Runs `job` on a snapshot of one of the readers.
     async fn read<T: Send + 'static>(
         &self,
+        readers: &Option<Arc<Readers>>,
         job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let Some(readers) = self.readers.clone() else {
+        let Some(readers) = readers.clone() else {
             return self.writer.run(1, job).await;
         };
         let closed = |_| StoreError::Unavailable("the store is closed".into());
@@ -191,7 +202,7 @@ impl SqliteStore {
 
 impl Backend for SqliteStore {
     async fn reads<C: Command>(&self, command: C) -> Result<C::Answer> {
-        self.read(move |tx| block_on(command.run(tx))).await
+        self.read(&self.readers, move |tx| block_on(command.run(tx))).await
     }
 
     async fn writes<C: Command>(&self, command: C) -> Result<C::Answer> {
@@ -222,7 +233,8 @@ impl Backend for SqliteStore {
                 let (locks, deferred) = (take(&mut tx.locks), take(&mut tx.deferred));
                 Ok((answer, decision, locks, deferred))
             };
-            let (answer, decision, locks, deferred) = self.read(on_snapshot).await?;
+            let (answer, decision, locks, deferred) =
+                self.read(&self.deciders, on_snapshot).await?;
             let weight = decision.as_ref().map_or(weight, Decision::rows);
             let written = command.clone();
             let job = move |tx: &mut SqliteTransaction<'_>| {
@@ -244,6 +256,10 @@ impl Backend for SqliteStore {
 impl MetadataStore for SqliteStore {
     async fn call(&self, call: Call) -> Result<Reply> {
         call.run_on(self).await
+    }
+
+    fn capacity(&self) -> Capacity {
+        Capacity { calls: None, reads: self.readers.is_some().then_some(READERS) }
     }
 }
 

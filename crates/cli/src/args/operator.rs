@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use vfs_sync_core::cursor::Epoch;
 
+use super::limits::Limits;
+
 pub(super) const SERVE: &str = "\
 Configured by the environment (see docs/install.md): VFS_SYNC_JWT_SECRET, or its file in
 VFS_SYNC_JWT_SECRET_FILE, or a public key or JWKS; VFS_SYNC_DATABASE_URL for PostgreSQL, else SQLite
@@ -86,6 +88,8 @@ pub(crate) struct Serve {
     /// The time for which deleted items can be restored: a number and s, m, h or d
     #[arg(long, value_name = "TIME", env = "VFS_SYNC_KEEP_DELETED", value_parser = parse_ttl)]
     pub(crate) keep_deleted: Option<u64>,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
 }
 
 /// The path of a public URL: empty, or segments with a leading slash each.
@@ -119,7 +123,7 @@ fn parse_origin(text: &str) -> Result<String, String> {
 }
 
 /// Parses a number of bytes, optionally with K, M, G or T (of 1024).
-fn parse_bytes(text: &str) -> Result<u64, String> {
+pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
     let wrong =
         || "must be a number of bytes, optionally with K, M, G or T, such as 500G".to_owned();
     let (digits, shift) = match text.chars().last() {
@@ -147,7 +151,7 @@ pub(crate) struct Token {
 }
 
 /// Parses a lifetime into seconds.
-fn parse_ttl(text: &str) -> Result<u64, String> {
+pub(super) fn parse_ttl(text: &str) -> Result<u64, String> {
     let wrong = || "must be a number with s, m, h or d, such as 30d".to_owned();
     let unit = match text.chars().last() {
         Some('s') => 1,

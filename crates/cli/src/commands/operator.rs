@@ -15,6 +15,7 @@ use vfs_sync_server::{MetadataQuota, ServerConfig};
 use crate::args::{Database, NewEpoch, RepairReconcileState, Serve, Token};
 use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
+use crate::machine;
 use crate::output::{Output, count_text};
 use crate::server::{self, Bound, Setup};
 
@@ -50,23 +51,42 @@ pub(super) async fn serve(args: Serve, output: Output, stop: CancellationToken) 
 
 fn server_config(args: &Serve) -> ServerConfig {
     let default = ServerConfig::default();
-    ServerConfig {
+    let seconds = |given: Option<u64>, default| given.map_or(default, Duration::from_secs);
+    let limits = &args.limits;
+    let user_memory =
+        limits.max_user_memory.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+    let config = ServerConfig {
         public_path: args.public_url.clone().map(|path| path.0).unwrap_or_default(),
         cors_origins: args.cors_origins.clone(),
         max_stored_bytes: args.max_stored_bytes.unwrap_or(default.max_stored_bytes),
         max_staged_bytes: args.max_staged_bytes.unwrap_or(default.max_staged_bytes),
         max_open_stages: args.max_open_stages.unwrap_or(default.max_open_stages),
         max_blob_bytes: args.max_blob_bytes.unwrap_or(default.max_blob_bytes),
-        metadata: MetadataQuota {
-            items: args.max_items.unwrap_or(default.metadata.items),
-            links: args.max_links.unwrap_or(default.metadata.links),
-            grants: args.max_grants.unwrap_or(default.metadata.grants),
-            bytes: args.max_register_bytes.unwrap_or(default.metadata.bytes),
-            replicas: args.max_replicas.unwrap_or(default.metadata.replicas),
-        },
-        keep_versions: args.keep_versions.map_or(default.keep_versions, Duration::from_secs),
-        keep_deleted: args.keep_deleted.map_or(default.keep_deleted, Duration::from_secs),
+        keep_versions: seconds(args.keep_versions, default.keep_versions),
+        keep_deleted: seconds(args.keep_deleted, default.keep_deleted),
+        max_connections: limits.max_connections.unwrap_or(default.max_connections),
+        max_requests: limits.max_requests.unwrap_or(default.max_requests),
+        max_user_requests: limits.max_user_requests.unwrap_or(default.max_user_requests),
+        max_user_memory: user_memory.unwrap_or(default.max_user_memory),
+        max_large_uploads: limits.max_large_uploads.unwrap_or(default.max_large_uploads),
+        max_user_large_uploads: limits
+            .max_user_large_uploads
+            .unwrap_or(default.max_user_large_uploads),
+        queue_wait: seconds(limits.queue_wait, default.queue_wait),
+        head_timeout: seconds(limits.head_timeout, default.head_timeout),
+        request_timeout: seconds(limits.request_timeout, default.request_timeout),
+        idle_timeout: seconds(limits.idle_timeout, default.idle_timeout),
+        min_rate: limits.min_rate.unwrap_or(default.min_rate),
         ..default
+    };
+    let memory = limits.memory.or_else(|| machine::memory().map(|bytes| bytes / 4 * 3));
+    let config = match memory {
+        Some(bytes) => config.fitted_to_memory(bytes),
+        None => config,
+    };
+    match machine::raise_descriptors() {
+        Some(descriptors) => config.fitted_to_descriptors(descriptors),
+        None => config,
     }
 }
 

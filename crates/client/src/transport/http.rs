@@ -78,6 +78,9 @@ pub struct HttpConfig {
     /// The rate in bytes per second below which a streamed content counts as stalled: for a
     /// download over each `idle_timeout`, for an upload over the whole of it.
     pub slowest_transfer: u64,
+    /// Allows `http://` to a host that is not this machine: whoever is on the way then reads and
+    /// changes everything, the token included.
+    pub insecure_http: bool,
 }
 
 impl HttpConfig {
@@ -90,8 +93,16 @@ impl HttpConfig {
             request_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(60),
             slowest_transfer: 1024,
+            insecure_http: false,
         }
     }
+}
+
+/// Returns whether what is sent to the server of a URL stays on this machine.
+fn is_loopback(base: &Url) -> bool {
+    let host = base.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost"
+        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 impl From<&str> for HttpConfig {
@@ -151,6 +162,13 @@ impl HttpTransport {
         if !matches!(base.scheme(), "http" | "https") || base.host().is_none() {
             let message =
                 format!("the server's address {:?} is not http or https", config.base_url);
+            return Err(refused(message));
+        }
+        if base.scheme() == "http" && !config.insecure_http && !is_loopback(&base) {
+            let message = format!(
+                "the server's address {:?} is not encrypted: others could read the token; use https",
+                config.base_url
+            );
             return Err(refused(message));
         }
         if base.query().is_some() || base.fragment().is_some() {
@@ -553,4 +571,33 @@ fn from_byte(
         skip -= over as u64;
         chunk.split_off(over)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_leaves_this_machine_only_encrypted() {
+        let transport = |url: &str, insecure_http: bool| {
+            let config = HttpConfig { insecure_http, ..HttpConfig::new(url) };
+            HttpTransport::new(config, StaticToken::new("t"))
+        };
+        for url in
+            ["http://127.0.0.1:1", "http://[::1]:1", "http://localhost/x", "https://a.example"]
+        {
+            assert!(transport(url, false).is_ok(), "{url}");
+        }
+        for url in [
+            "http://files.example",
+            "http://10.0.0.1",
+            "http://127.0.0.1@files.example",
+            "http://127.0.0.1.files.example",
+            "http://localhost.files.example",
+        ] {
+            let error = transport(url, false).err().unwrap();
+            assert!(matches!(&error, TransportError::InvalidAddress(_)), "{url}: {error}");
+            assert!(transport(url, true).is_ok(), "{url}");
+        }
+    }
 }

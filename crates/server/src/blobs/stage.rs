@@ -19,12 +19,13 @@ use crate::config::millis;
 use crate::error::{
     ApiError, attach_failed, attach_refused, broken_source, digest_mismatch, upload_differs,
 };
+use crate::fair_store::calling_for;
 use crate::http::body::Incoming;
 use crate::routes::sync::check_write_ids;
 use crate::state::App;
 
 /// The size up to which a content is stored in one write.
-const MAX_AT_ONCE: usize = 1024 * 1024;
+pub(crate) const MAX_AT_ONCE: usize = 1024 * 1024;
 
 /// A stage that a client requests.
 pub(crate) struct StageOrder {
@@ -107,16 +108,22 @@ fn inline_too_large() -> ApiError {
         .with("maxBytes", max)
 }
 
-/// Stores the stage's bytes and records them in the registry.
+/// Bytes on their way in, and how many of them were announced.
+pub(crate) struct Announced {
+    pub(crate) bytes: Incoming,
+    pub(crate) length: Option<u64>,
+}
+
+/// Stores the stage's bytes and says so in the registry.
 pub(crate) async fn fill(
     app: &App,
     user: &UserId,
     stage: StageRow,
-    bytes: Incoming,
+    bytes: Announced,
     digest: Option<Sha256Digest>,
 ) -> Result<UploadResponse, ApiError> {
     let (app, user) = (app.clone(), user.clone());
-    whole(async move { fill_now(&app, &user, &stage, bytes, digest).await }).await
+    whole(&user.clone(), async move { fill_now(&app, &user, &stage, bytes, digest).await }).await
 }
 
 /// Works as [`fill`] for bytes from the request body, which count since the stage was opened.
@@ -127,7 +134,7 @@ pub(crate) async fn fill_inline(
     bytes: Bytes,
 ) -> Result<UploadResponse, ApiError> {
     let (app, user) = (app.clone(), user.clone());
-    whole(async move {
+    whole(&user.clone(), async move {
         let upload = check_bytes(&app, &stage, &bytes, None)?;
         store_bytes(&app, &user, &stage, bytes, &upload).await?;
         Ok(upload)
@@ -138,8 +145,11 @@ pub(crate) async fn fill_inline(
 /// Runs the work in a task of its own: if the caller disconnects, neither half an object nor an
 /// unrecorded object remains.
 async fn whole<T: Send + 'static>(
+    user: &UserId,
     work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
 ) -> Result<T, ApiError> {
+    let user = user.clone();
+    let work = async move { calling_for(&user, work).await };
     match tokio::spawn(work.in_current_span()).await {
         Ok(outcome) => outcome,
         Err(_) => Err(ApiError::internal()),
@@ -150,7 +160,7 @@ async fn fill_now(
     app: &App,
     user: &UserId,
     stage: &StageRow,
-    mut bytes: Incoming,
+    Announced { mut bytes, length }: Announced,
     digest: Option<Sha256Digest>,
 ) -> Result<UploadResponse, ApiError> {
     if let Some((size, had)) = stage.uploaded {
@@ -158,11 +168,14 @@ async fn fill_now(
     }
     check_open(stage, app.now())?;
     let mut head = BytesMut::new();
+    let mut memory = app.received(user)?;
     while let Some(chunk) = bytes.next().await {
         let chunk = chunk.map_err(|error| broken_source(&error))?;
+        memory.add(chunk.len())?;
         if head.len() + chunk.len() > MAX_AT_ONCE {
             let head = head.freeze();
-            return fill_in_parts(app, user, stage, [head, chunk], bytes, digest).await;
+            let rest = Announced { bytes, length };
+            return fill_in_parts(app, user, stage, [head, chunk], rest, 0, digest).await;
         }
         head.extend_from_slice(&chunk);
     }
@@ -189,12 +202,12 @@ async fn fill_in_parts(
     user: &UserId,
     stage: &StageRow,
     first: [Bytes; 2],
-    mut bytes: Incoming,
+    Announced { mut bytes, length }: Announced,
+    counted: u64,
     digest: Option<Sha256Digest>,
 ) -> Result<UploadResponse, ApiError> {
-    let _share = app.upload_share().await?;
-    let mut session =
-        UploadWriter::take(app, user, &stage.staging_id, true).await?.whole().of_any_length();
+    let session = UploadWriter::take(app, user, &stage.staging_id, true).await?;
+    let mut session = session.whole().of_any_length().announced(length, counted);
     let received = async {
         for chunk in first {
             session.push(chunk).await?;
@@ -240,8 +253,9 @@ pub(crate) async fn put_in_parts(
     stage: &StageRow,
     bytes: Bytes,
 ) -> Result<(), ApiError> {
-    let first = [bytes, Bytes::new()];
-    fill_in_parts(app, user, stage, first, futures::stream::empty().boxed(), None).await?;
+    let counted = bytes.len() as u64;
+    let rest = Announced { bytes: futures::stream::empty().boxed(), length: None };
+    fill_in_parts(app, user, stage, [bytes, Bytes::new()], rest, counted, None).await?;
     Ok(())
 }
 

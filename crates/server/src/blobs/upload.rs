@@ -23,14 +23,18 @@ use vfs_sync_store::{
 };
 
 use crate::blobs::reclaim;
+use crate::blobs::stage::MAX_AT_ONCE;
 use crate::error::{ApiError, upload_differs};
-use crate::http::body::Incoming;
+use crate::http::body::{Incoming, Received};
+use crate::shares::Share;
 use crate::state::App;
 
 /// The number of parts in flight to the store at one time; memory holds these and one more.
 const PARTS_IN_FLIGHT: usize = 2;
 /// The number of bytes after which progress is recorded in the registry.
 const TOLD_EVERY: u64 = 32 * 1024 * 1024;
+/// The number of bytes that are counted ahead where nobody knows how many will come.
+const COUNTED_AHEAD: u64 = 32 * 1024 * 1024;
 /// The interval at which an upload that waits for bytes checks its lease.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
@@ -100,6 +104,16 @@ pub(crate) struct UploadWriter {
     size: u64,
     /// True if progress is recorded before the end of the upload.
     tells: bool,
+    /// Bytes that count against the user's quota: no byte beyond them is written.
+    counted: u64,
+    /// Bytes that the call announced, if it did.
+    announced: Option<u64>,
+    /// Bytes that came by this call.
+    came: usize,
+    /// The memory for what came, and for the part that was not full before.
+    memory: Received,
+    /// The place among large uploads, from the moment at which more came than is held at once.
+    place: Option<Share>,
 }
 
 impl Drop for UploadWriter {
@@ -129,8 +143,10 @@ impl UploadWriter {
         let complete = upload.length == Some(upload.received);
         let start = part_start(&*app.blobs, upload.parts);
         let mut buffer = BytesMut::new();
+        let mut memory = app.received(user)?;
         if !complete && upload.received > start {
             let length = usize::try_from(upload.received - start).unwrap_or(usize::MAX);
+            memory.add(length)?;
             buffer.extend_from_slice(&writer.read_tail(&upload.tail, start, length).await?);
         }
         Ok(Self {
@@ -146,6 +162,11 @@ impl UploadWriter {
             hash: hash_of(&upload)?,
             size: upload.received,
             tells: true,
+            counted: upload.length.unwrap_or(0).max(upload.received),
+            announced: None,
+            came: 0,
+            memory,
+            place: None,
             writer,
             stage,
             upload,
@@ -195,7 +216,14 @@ impl UploadWriter {
         self
     }
 
-    /// Records no progress before all bytes have arrived: they count as a whole or not at all.
+    /// Names the bytes that will come, and those that count already.
+    pub(crate) fn announced(mut self, bytes: Option<u64>, counted: u64) -> Self {
+        self.announced = bytes;
+        self.counted = self.counted.max(counted);
+        self
+    }
+
+    /// Records nothing before all bytes have arrived: they count as a whole or not at all.
     pub(crate) fn whole(mut self) -> Self {
         self.tells = false;
         self
@@ -276,6 +304,7 @@ impl UploadWriter {
         if after > max {
             return Err(too_large(max));
         }
+        self.make_room(chunk.len()).await?;
         self.hash.update(&chunk);
         self.size = after;
         while !chunk.is_empty() {
@@ -293,7 +322,49 @@ impl UploadWriter {
         Ok(())
     }
 
+    /// Counts bytes that came against the user's memory; a call that brings many takes a place for
+    /// large uploads instead.
+    async fn make_room(&mut self, bytes: usize) -> Result<(), ApiError> {
+        if self.place.is_some() {
+            return Ok(());
+        }
+        self.came = self.came.saturating_add(bytes);
+        if self.came <= MAX_AT_ONCE {
+            return self.memory.add(bytes);
+        }
+        self.place = Some(self.app.upload_share(&self.user).await?);
+        self.memory = self.app.received(&self.user)?;
+        Ok(())
+    }
+
+    /// Counts `bytes` against the user's quota before they are written: all that was announced, or
+    /// some ahead, so that it is done seldom.
+    async fn count(&mut self, bytes: u64) -> Result<(), ApiError> {
+        if bytes <= self.counted {
+            return Ok(());
+        }
+        let announced = self.announced.filter(|announced| *announced >= bytes);
+        let tries = match announced {
+            Some(announced) => [announced, announced],
+            None => [bytes.saturating_add(COUNTED_AHEAD), bytes],
+        };
+        let (id, quota) = (&self.stage.staging_id, self.app.config.quota());
+        for wanted in tries {
+            let now = self.app.now();
+            match self.app.store.reserve_upload(&self.user, id, wanted, &quota, now).await? {
+                UploadAccess::Open(..) => {
+                    self.counted = wanted;
+                    return Ok(());
+                }
+                UploadAccess::OverQuota(_) if wanted != tries[1] => {}
+                access => return Err(refused(&self.app, &self.user, access).await),
+            }
+        }
+        Err(ApiError::internal())
+    }
+
     async fn send_part(&mut self) -> Result<(), ApiError> {
+        self.count(self.start + self.buffer.len() as u64).await?;
         while self.in_flight.len() >= PARTS_IN_FLIGHT {
             self.one_written().await?;
         }
@@ -336,6 +407,7 @@ impl UploadWriter {
 
     /// Makes the received bytes durable and records the offset in the registry.
     pub(crate) async fn tell(&mut self) -> Result<(), ApiError> {
+        self.count(self.size).await?;
         self.all_written().await?;
         let tail = self.buffer.clone().freeze();
         let tail = self.writer.write_tail(self.start, tail).await?;
@@ -360,8 +432,47 @@ impl UploadWriter {
             return Err(refused(&self.app, &self.user, access).await);
         };
         self.told = self.size;
+        self.counted = self.upload.length.unwrap_or(0).max(self.size);
         self.new_parts.clear();
         Ok(())
+    }
+
+    /// Discards what came by this call, of which nothing was recorded, and what was counted for it.
+    pub(crate) async fn discard(&mut self) {
+        for part in self.in_flight.drain(..) {
+            // Whatever became of it, it is over.
+            let _ = part.await;
+        }
+        match self.writer.cut(self.upload.received).await {
+            Ok(true) => {}
+            // It goes on counting until the upload is completed or ended.
+            Ok(false) => return,
+            Err(error) => {
+                return tracing::warn!(%error, "bytes of a refused call could not be discarded");
+            }
+        }
+        let before = &self.upload;
+        let before = Advance {
+            received: before.received,
+            parts: before.parts,
+            new_parts: Vec::new(),
+            tail: before.tail.clone(),
+            hash: before.hash.clone(),
+            // The one that was recorded stays, not one that came with this call.
+            length: None,
+        };
+        self.advance_to(&before).await;
+    }
+
+    /// Records a state of the upload whose bytes are there; what fails is left to the stage's end.
+    async fn advance_to(&self, advance: &Advance) {
+        let (id, lease, quota) =
+            (&self.stage.staging_id, &self.upload.lease, self.app.config.quota());
+        let told =
+            self.app.store.advance_upload(&self.user, id, lease, advance, &quota, self.app.now());
+        if let Err(error) = told.await {
+            tracing::warn!(%error, "the end of an upload could not be recorded in the registry");
+        }
     }
 
     pub(crate) fn digest(&self) -> Sha256Digest {
@@ -398,17 +509,11 @@ impl UploadWriter {
     pub(crate) async fn give_up(self) {
         let Some(handle) = &self.upload.handle else { return };
         if let Err(error) = self.app.blobs.abort(&self.stage.blob_id, handle).await {
-            tracing::warn!(%error, "an upload could not be aborted; the sweeper will abort it");
+            // Its bytes go on counting.
+            return tracing::warn!(%error, "an upload could not be aborted; the sweeper will abort it");
         }
         // Nobody may take it for one that has all its bytes.
-        let nothing = Advance::default();
-        let (id, lease, quota) =
-            (&self.stage.staging_id, &self.upload.lease, self.app.config.quota());
-        let told =
-            self.app.store.advance_upload(&self.user, id, lease, &nothing, &quota, self.app.now());
-        if let Err(error) = told.await {
-            tracing::warn!(%error, "the end of an upload could not be recorded in the registry");
-        }
+        self.advance_to(&Advance::default()).await;
     }
 }
 

@@ -1,7 +1,6 @@
 //! Request bodies, limited in size (before and after decompression) and in time.
 
 use std::io::Read as _;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -10,11 +9,13 @@ use futures::{Stream, StreamExt as _};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use vfs_sync_core::id::UserId;
 use vfs_sync_core::problem::Problem;
 use vfs_sync_core::wire::code;
 
 use crate::error::{ApiError, broken_source};
+use crate::shares::{Share, Shares};
 
 /// The greatest size of a body that is neither a push nor contains contents.
 pub(crate) const MAX_JSON_BYTES: usize = 512 * 1024;
@@ -32,31 +33,67 @@ pub(crate) type Incoming = futures::stream::BoxStream<'static, Result<Bytes, Sou
 #[error("the body came too slowly")]
 pub(crate) struct Idle;
 
-/// A limit on the total memory of all bodies, in kibibytes.
-#[derive(Debug, Clone)]
-pub(crate) struct BodyMemory(Arc<Semaphore>);
+/// The least that a peer has to do while the server waits for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pace {
+    /// The time of waiting in which a peer has to send or take the least.
+    pub(crate) window: Duration,
+    /// The least, in bytes.
+    pub(crate) least: u64,
+}
 
-impl BodyMemory {
-    pub(crate) fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new((bytes / 1024).min(Semaphore::MAX_PERMITS))))
+/// The unit in which memory is shared, in bytes.
+const MEMORY_UNIT: usize = 1024;
+
+/// Returns the units of memory that `bytes` take.
+pub(crate) const fn memory_units(bytes: usize) -> usize {
+    bytes.div_ceil(MEMORY_UNIT)
+}
+
+/// The memory that grows with received bytes, as the user's share.
+pub(crate) struct Received {
+    share: Share,
+    bytes: usize,
+}
+
+impl Received {
+    pub(crate) fn new(memory: &Shares, user: &UserId) -> Result<Self, ApiError> {
+        Ok(Self { share: memory.try_take(user, 0)?, bytes: 0 })
     }
 
-    fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
-        let kibibytes = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
-        Arc::clone(&self.0).try_acquire_many_owned(kibibytes).map_err(|_| ApiError::overloaded())
+    /// Counts `bytes` more.
+    pub(crate) fn add(&mut self, bytes: usize) -> Result<(), ApiError> {
+        let all = self.bytes.saturating_add(bytes);
+        self.share.grow(memory_units(all).saturating_sub(self.share.units()))?;
+        self.bytes = all;
+        Ok(())
+    }
+
+    /// Counts no more than `bytes`.
+    fn shrink_to(&mut self, bytes: usize) {
+        self.bytes = bytes;
+        self.share.shrink_to(memory_units(bytes));
     }
 }
 
-/// A body in memory, with its share of the memory limit.
+/// A body in memory, with the user's share of the memory.
 pub(crate) struct Held {
     pub(crate) bytes: Bytes,
-    _share: OwnedSemaphorePermit,
+    memory: Received,
 }
 
-/// The limits and encodings for reading a body.
+impl Held {
+    /// Drops the bytes, and keeps the share for what was made of them.
+    pub(crate) fn into_memory(self) -> Received {
+        self.memory
+    }
+}
+
+/// The limits and encodings for reading a body of a user.
 pub(crate) struct Reader<'a> {
-    pub(crate) memory: &'a BodyMemory,
-    pub(crate) idle: Duration,
+    pub(crate) memory: &'a Shares,
+    pub(crate) user: &'a UserId,
+    pub(crate) pace: Pace,
 }
 
 impl Reader<'_> {
@@ -69,51 +106,62 @@ impl Reader<'_> {
     ) -> Result<Held, ApiError> {
         check_json(headers)?;
         let coding = Coding::of(headers)?;
-        let mut share = self.memory.take(0)?;
+        let mut memory = Received::new(self.memory, self.user)?;
         let mut received = BytesMut::new();
-        let mut chunks = std::pin::pin!(timed(body, self.idle));
+        let mut chunks = std::pin::pin!(timed(body, self.pace));
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk.map_err(|error| broken_source(&error))?;
             if received.len() + chunk.len() > max {
                 return Err(too_large(max));
             }
-            share.merge(self.memory.take(chunk.len())?);
+            memory.add(chunk.len())?;
             received.extend_from_slice(&chunk);
         }
         let bytes = match coding {
             Coding::Identity => received.freeze(),
             coding => {
-                let decoding = self.memory.take(max)?;
+                memory.add(max)?;
                 let decoded = coding.decode(&received, max)?;
-                drop(decoding);
-                share = self.memory.take(decoded.len())?;
+                memory.shrink_to(decoded.len());
                 decoded.into()
             }
         };
-        Ok(Held { bytes, _share: share })
+        Ok(Held { bytes, memory })
     }
 
-    /// Reads and parses a JSON body of at most `max` bytes.
+    /// Reads and parses a JSON body of at most `max` bytes; what is made of it takes the memory that
+    /// comes with it.
     pub(crate) async fn json<T: DeserializeOwned>(
         &self,
         headers: &HeaderMap,
         body: Body,
         max: usize,
-    ) -> Result<T, ApiError> {
-        parse(&self.json_bytes(headers, body, max).await?.bytes)
+    ) -> Result<(T, Received), ApiError> {
+        let held = self.json_bytes(headers, body, max).await?;
+        Ok((parse(&held.bytes)?, held.into_memory()))
     }
 }
 
-/// Returns the chunks of a body; fails if `idle` passes between two of them.
+/// Returns the chunks of a body, whose peer keeps at least `pace`.
 pub(crate) fn timed(
     body: Body,
-    idle: Duration,
+    pace: Pace,
 ) -> impl Stream<Item = Result<Bytes, SourceError>> + Send {
-    futures::stream::unfold(Some(body.into_data_stream()), move |chunks| async move {
-        let mut chunks = chunks?;
-        match tokio::time::timeout(idle, chunks.next()).await {
+    let start = (body.into_data_stream(), Duration::ZERO, 0_u64);
+    futures::stream::unfold(Some(start), move |state| async move {
+        let (mut chunks, mut waited, mut came) = state?;
+        let began = Instant::now();
+        let left = pace.window.saturating_sub(waited);
+        match tokio::time::timeout(left, chunks.next()).await {
             Ok(None) => None,
-            Ok(Some(Ok(chunk))) => Some((Ok(chunk), Some(chunks))),
+            Ok(Some(Ok(chunk))) => {
+                waited += began.elapsed();
+                came = came.saturating_add(chunk.len() as u64);
+                if came >= pace.least {
+                    (waited, came) = (Duration::ZERO, 0);
+                }
+                Some((Ok(chunk), Some((chunks, waited, came))))
+            }
             Ok(Some(Err(error))) => Some((Err(error.into()), None)),
             Err(_) => Some((Err(Idle.into()), None)),
         }

@@ -18,6 +18,7 @@ use vfs_sync_core::wire::{
 use crate::blobs::stage::{self, StageOrder};
 use crate::error::ApiError;
 use crate::extract::{AuthenticatedUser, RawBody};
+use crate::fair_store::calling_for;
 use crate::http::observe::RequestId;
 use crate::state::App;
 
@@ -31,7 +32,7 @@ pub(crate) async fn batch(
     raw: RawBody,
 ) -> Result<Json<BlobBatchResponse>, ApiError> {
     let max = limits::MAX_BLOB_BATCH_BYTES;
-    let held = app.reader().json_bytes(&raw.headers, raw.body, max).await?;
+    let held = app.reader(&user).json_bytes(&raw.headers, raw.body, max).await?;
     let request: BlobBatchRequest = crate::http::body::parse(&held.bytes)?;
     let count = request.files.len();
     if count > limits::MAX_BLOB_BATCH {
@@ -43,7 +44,7 @@ pub(crate) async fn batch(
     }
     // A task of its own, so that a caller who goes away leaves no file half way.
     let work = async move {
-        let results = all_files(&app, &user, request.files).await;
+        let results = calling_for(&user, all_files(&app, &user, request.files)).await;
         drop(held);
         results
     };

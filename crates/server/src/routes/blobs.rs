@@ -10,6 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get};
 use futures::StreamExt as _;
 use http::{HeaderMap, Method, StatusCode};
+use http_body::Body as _;
 use serde_json::{Value, json};
 use vfs_sync_blobs::Outgoing;
 use vfs_sync_core::id::{BlobId, ItemId, StagingId};
@@ -21,7 +22,7 @@ use vfs_sync_core::wire::{
 use vfs_sync_store::{AbandonAnswer, DeleteAnswer, UploadAccess};
 
 use crate::blobs::reclaim;
-use crate::blobs::stage::{self, StageOrder};
+use crate::blobs::stage::{self, Announced, StageOrder};
 use crate::blobs::upload;
 use crate::error::{ApiError, count_blob_error, truncated};
 use crate::extract::{AuthenticatedUser, RawBody};
@@ -49,7 +50,8 @@ pub(crate) async fn stage(
     AuthenticatedUser(user): AuthenticatedUser,
     raw: RawBody,
 ) -> Result<(StatusCode, Json<StageResponse>), ApiError> {
-    let request: StageRequest = app.reader().json(&raw.headers, raw.body, MAX_STAGE_BYTES).await?;
+    let (request, _memory): (StageRequest, _) =
+        app.reader(&user).json(&raw.headers, raw.body, MAX_STAGE_BYTES).await?;
     let data = request.data_base64.as_deref();
     let bytes = data.map(|text| stage::inline("dataBase64", text)).transpose()?;
     let order = StageOrder {
@@ -102,7 +104,8 @@ pub(crate) async fn upload(
     let digest = conditional::named_digest(&raw.headers)?;
     let stage = app.store.stage(&user, &staging_id).await?;
     let stage = stage.ok_or_else(ApiError::unknown_stage)?;
-    let bytes = timed(raw.body, app.config.idle_timeout).boxed();
+    let length = raw.body.size_hint().exact();
+    let bytes = Announced { bytes: timed(raw.body, app.config.pace()).boxed(), length };
     Ok(Json(stage::fill(&app, &user, stage, bytes, digest).await?))
 }
 
@@ -113,7 +116,8 @@ pub(crate) async fn attach(
     raw: RawBody,
 ) -> Result<Json<AttachResponse>, ApiError> {
     let staging_id = staging_id(path)?;
-    let request: AttachRequest = app.reader().json(&raw.headers, raw.body, MAX_JSON_BYTES).await?;
+    let (request, _memory): (AttachRequest, _) =
+        app.reader(&user).json(&raw.headers, raw.body, MAX_JSON_BYTES).await?;
     Ok(Json(stage::attach(&app, &user, &staging_id, &request).await?))
 }
 

@@ -27,7 +27,8 @@ pub(crate) async fn read_many(
     Extension(request): Extension<RequestId>,
     raw: RawBody,
 ) -> Result<Response, ApiError> {
-    let asked: BlobReadRequest = app.reader().json(&raw.headers, raw.body, MAX_JSON_BYTES).await?;
+    let (asked, _memory): (BlobReadRequest, _) =
+        app.reader(&user).json(&raw.headers, raw.body, MAX_JSON_BYTES).await?;
     let (count, max) = (asked.blob_ids.len(), limits::MAX_BLOB_BATCH);
     if count > max {
         let sentence = format!("A batch has at most {max} blobs, this one {count}");
@@ -44,8 +45,10 @@ pub(crate) async fn read_many(
             (id, row)
         })
         .collect();
-    let begin = (app, planned.into_iter().peekable(), request);
-    let parts = futures::stream::unfold(begin, |(app, mut planned, request)| async move {
+    // What is read, and the part that is put together from it.
+    let memory = app.answer_memory(&user, 2 * limits::MAX_INLINE_BLOB_BYTES).await?;
+    let begin = (app, planned.into_iter().peekable(), request, memory);
+    let parts = futures::stream::unfold(begin, |(app, mut planned, request, memory)| async move {
         let mut group = Vec::new();
         let mut bytes = 0;
         let size = |(_, row): &Planned| row.as_ref().map_or(0, |row| row.size);
@@ -59,7 +62,7 @@ pub(crate) async fn read_many(
             return None;
         }
         let part = written(&app, group, &request).await;
-        Some((Ok::<_, std::convert::Infallible>(part), (app, planned, request)))
+        Some((Ok::<_, std::convert::Infallible>(part), (app, planned, request, memory)))
     });
     let fields = [
         (CONTENT_TYPE, BLOB_READ_TYPE),

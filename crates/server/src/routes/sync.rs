@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode, Uri};
 use serde_json::json;
@@ -21,8 +22,9 @@ use vfs_sync_store::{
 
 use crate::error::ApiError;
 use crate::extract::{AuthenticatedUser, RawBody};
-use crate::http::body::MAX_JSON_BYTES;
+use crate::http::body::{MAX_JSON_BYTES, memory_units};
 use crate::http::query::Query;
+use crate::shares::Share;
 use crate::state::App;
 
 pub(super) const NO_STORE: (http::HeaderName, HeaderValue) =
@@ -35,10 +37,9 @@ pub(crate) async fn push(
     AuthenticatedUser(user): AuthenticatedUser,
     raw: RawBody,
 ) -> Result<Json<PushResponse>, ApiError> {
-    let body = app.reader().json_bytes(&raw.headers, raw.body, limits::MAX_PUSH_BYTES).await?;
+    let body = app.reader(&user).json_bytes(&raw.headers, raw.body, limits::MAX_PUSH_BYTES).await?;
     let batch = PushBatch::parse(user, &body.bytes).map_err(invalid_push)?;
-    let batch = batch.with_quota(app.config.metadata);
-    drop(body);
+    let _memory = body.into_memory();
     let response = app.store.push(batch, app.now()).await?;
     count_results(&response);
     Ok(Json(response))
@@ -86,16 +87,43 @@ pub(crate) async fn pull(
         client_id: query.get("clientId").map(client_id).transpose()?,
         limit: query.limit(limits::DEFAULT_PULL_LIMIT, limits::MAX_PULL_LIMIT)?,
     };
+    let mut memory = app.answer_memory(&user, page_bytes(request.limit)).await?;
     match app.store.pull(&user, &request).await? {
         PullAnswer::Page(page) => {
             metrics::counter!("vfs_sync_pull_items_total").increment(page.items.len() as u64);
-            Ok(([NO_STORE, JSON], page_body(&page)).into_response())
+            let body = page_body(&page);
+            drop(page);
+            memory.shrink_to(memory_units(body.len()));
+            let body = Bytes::from_owner(Page { body, _memory: memory });
+            Ok(([NO_STORE, JSON], body).into_response())
         }
         PullAnswer::Rematerialize(refused) => {
             metrics::counter!("vfs_sync_rematerialization_required_total").increment(1);
             let requested = request.cursor.or(request.baseline);
             Err(ApiError::rematerialize(requested.as_ref(), &refused))
         }
+    }
+}
+
+/// The most bytes of an entry of a page: payload, metadata, names and ids.
+const MAX_ENTRY_BYTES: usize = limits::MAX_ENCRYPTED_BYTES + limits::MAX_METADATA_BYTES + 16 * 1024;
+
+/// Returns the bytes that a page of `limit` entries takes at most while it is made: its entries, and
+/// the body that is put together from them.
+fn page_bytes(limit: u32) -> usize {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    2 * limit.saturating_mul(MAX_ENTRY_BYTES).min(limits::MAX_PULL_BYTES + MAX_ENTRY_BYTES)
+}
+
+/// The body of a page, with the memory that it takes.
+struct Page {
+    body: String,
+    _memory: Share,
+}
+
+impl AsRef<[u8]> for Page {
+    fn as_ref(&self) -> &[u8] {
+        self.body.as_bytes()
     }
 }
 
@@ -143,8 +171,8 @@ pub(crate) async fn reconcile(
     AuthenticatedUser(user): AuthenticatedUser,
     raw: RawBody,
 ) -> Result<Json<ReconcileResponse>, ApiError> {
-    let request: ReconcileRequest =
-        app.reader().json(&raw.headers, raw.body, MAX_JSON_BYTES).await?;
+    let (request, _memory): (ReconcileRequest, _) =
+        app.reader(&user).json(&raw.headers, raw.body, MAX_JSON_BYTES).await?;
     check_write_ids("lastReconciledWriteIds", request.last_reconciled_write_ids.len())?;
     match app.store.reconcile(&user, &request, app.now()).await? {
         ReconcileAnswer::Merged(state) => Ok(Json(ReconcileResponse {

@@ -22,6 +22,7 @@ use crate::blobs::stage::{self, StageOrder};
 use crate::blobs::upload::{self, UploadWriter, over, refused, too_large};
 use crate::error::ApiError;
 use crate::extract::{AuthenticatedUser, RawBody};
+use crate::fair_store::calling_for;
 use crate::http::body::{Incoming, check_plain, timed};
 use crate::state::App;
 
@@ -321,9 +322,11 @@ async fn receive(
         length: fields::number(&raw.headers, &UPLOAD_LENGTH, "Upload-Length")?,
         comes: fields::number(&raw.headers, &CONTENT_LENGTH, "Content-Length")?,
         checksum: Checksum::of(&raw.headers)?,
-        bytes: timed(raw.body, app.config.idle_timeout).boxed(),
+        bytes: timed(raw.body, app.config.pace()).boxed(),
     };
-    let work = tokio::spawn(job.run().in_current_span());
+    let user = user.clone();
+    let work = async move { calling_for(&user, job.run()).await };
+    let work = tokio::spawn(work.in_current_span());
     work.await.map_err(|_| ApiError::internal())?
 }
 
@@ -342,7 +345,6 @@ struct Receiving {
 impl Receiving {
     async fn run(mut self) -> Result<u64, ApiError> {
         let app = self.app.clone();
-        let _share = app.upload_share().await?;
         let mut session = UploadWriter::take(&app, &self.user, &self.staging_id, false).await?;
         check_offset(self.offset, session.size())?;
         self.settle_length(&mut session)?;
@@ -365,8 +367,10 @@ impl Receiving {
             })
             .await;
         if let Some(checksum) = checksum {
-            received?;
-            checksum.verify()?;
+            if let Err(error) = received.and_then(|()| checksum.verify()) {
+                session.discard().await;
+                return Err(error);
+            }
         } else if let Err(error) = received {
             // The received bytes are kept, and the client resumes after them.
             let superseded = error.code == code::UPLOAD_SUPERSEDED;

@@ -10,18 +10,18 @@ use vfs_sync_testkit::TestServer;
 
 use crate::scene::{Scene, create, send, soon};
 
-async fn with(change: impl FnOnce(&mut ServerConfig)) -> Scene {
+pub(crate) async fn with(change: impl FnOnce(&mut ServerConfig)) -> Scene {
     let mut config = ServerConfig::default();
     change(&mut config);
     Scene::of(TestServer::builder().config(config).admin()).await
 }
 
-async fn connect(scene: &Scene) -> TcpStream {
+pub(crate) async fn connect(scene: &Scene) -> TcpStream {
     TcpStream::connect(scene.server.url().strip_prefix("http://").unwrap()).await.unwrap()
 }
 
-/// The head of a push whose body is still to come.
-fn head(scene: &Scene, length: usize) -> String {
+/// The head of a push of alice's whose body is still to come.
+pub(crate) fn head(scene: &Scene, length: usize) -> String {
     format!(
         "POST /v1/vfs/crdt/push HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\
          content-type: application/json\r\ncontent-length: {length}\r\n\r\n",
@@ -30,7 +30,7 @@ fn head(scene: &Scene, length: usize) -> String {
 }
 
 /// A push that the server has begun to read; its body is still to come.
-async fn begin_push(scene: &Scene, length: usize) -> TcpStream {
+pub(crate) async fn begin_push(scene: &Scene, length: usize) -> TcpStream {
     let mut stream = connect(scene).await;
     let head = head(scene, length).replace("\r\n\r\n", "\r\nexpect: 100-continue\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
@@ -40,7 +40,7 @@ async fn begin_push(scene: &Scene, length: usize) -> TcpStream {
     stream
 }
 
-async fn everything(stream: &mut TcpStream) -> String {
+pub(crate) async fn everything(stream: &mut TcpStream) -> String {
     let mut text = Vec::new();
     stream.read_to_end(&mut text).await.unwrap();
     String::from_utf8(text).unwrap()

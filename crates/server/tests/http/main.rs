@@ -22,6 +22,7 @@ mod reclaim;
 mod runbook;
 mod scene;
 mod service;
+mod shares;
 mod storage;
 mod sync;
 mod trash;

@@ -16,6 +16,7 @@ on_every_store! {
     each_file_of_a_batch_counts
     what_rides_along_beyond_the_quota_is_not_kept_and_fits_later
     an_announced_upload_counts_before_its_bytes_come
+    what_a_request_announces_counts_before_its_bytes_come
 }
 
 pub(crate) fn small() -> ServerConfig {
@@ -223,4 +224,97 @@ async fn the_limits_are_those_that_are_configured() {
     let scene = Scene::on_s3().await;
     let limits = scene.user("alice").get("/v1/vfs/limits").await.ok();
     assert!(limits["maxBlobBytes"].as_u64().unwrap() < 5 << 40, "as large as 10,000 parts");
+}
+
+async fn what_a_request_announces_counts_before_its_bytes_come(scene: Scene) {
+    let alice = scene.user("alice");
+    stage(&alice, "s", "b").await.ok();
+    let refused = upload(&alice, "s", &vec![0; 3_000_001]).await.refused(413, "quota_exceeded");
+    assert_eq!(refused["wanted"], 3_000_001);
+    upload(&alice, "s", &vec![0; 3_000_000]).await.ok();
+}
+
+/// How bytes come whose number nobody announced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unannounced {
+    Put,
+    Deferred,
+    Checksum,
+}
+
+/// Bytes of all files of the object store.
+fn on_disk(scene: &Scene) -> u64 {
+    let files = std::fs::read_dir(scene.server.blobs_directory()).unwrap();
+    files.filter_map(|file| Some(file.ok()?.metadata().ok()?.len())).sum()
+}
+
+/// A part is 8 MiB, and the quota is less.
+#[tokio::test]
+async fn no_byte_is_written_that_does_not_count() {
+    use futures::StreamExt as _;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    const MIB: u64 = 1 << 20;
+    for (way, quota) in [
+        (Unannounced::Put, 1),
+        (Unannounced::Put, 20),
+        (Unannounced::Deferred, 1),
+        (Unannounced::Deferred, 20),
+        (Unannounced::Checksum, 1),
+        (Unannounced::Checksum, 20),
+        (Unannounced::Checksum, 100),
+    ] {
+        let config = ServerConfig { max_staged_bytes: quota * MIB, ..ServerConfig::default() };
+        let scene =
+            Arc::new(Scene::of(vfs_sync_testkit::TestServer::builder().config(config)).await);
+        let alice = scene.user("alice");
+        let most = Arc::new(AtomicU64::new(0));
+        let looks = (Arc::clone(&scene), Arc::clone(&most));
+        let body = futures::stream::iter(0..48).map(move |_| {
+            looks.1.fetch_max(on_disk(&looks.0), Ordering::Relaxed);
+            Ok::<_, std::io::Error>(vec![7; 1 << 20])
+        });
+        let body = reqwest::Body::wrap_stream(body);
+        let tus = |method: &str, path: &str| {
+            let request = alice.request(method, &format!("/v1/vfs/blobs/uploads{path}"));
+            request.header("tus-resumable", "1.0.0")
+        };
+        let append = tus("PATCH", "/s").header("upload-offset", 0);
+        let append = append.header("content-type", "application/offset+octet-stream");
+        let request = match way {
+            Unannounced::Put => {
+                stage(&alice, "s", "b").await.ok();
+                alice.request("PUT", "/v1/vfs/blobs/stage/s/data")
+            }
+            Unannounced::Deferred | Unannounced::Checksum => {
+                let create = tus("POST", "").header("upload-metadata", "stagingId cw==");
+                let created = send(create.header("upload-defer-length", 1)).await;
+                assert_eq!(created.status, 201);
+                let sum = "sha1 qqqqqqqqqqqqqqqqqqqqqqqqqqo=";
+                if way == Unannounced::Deferred {
+                    append
+                } else {
+                    append.header("upload-checksum", sum)
+                }
+            }
+        };
+        let expected = if quota < 48 { 413 } else { 460 };
+        let status = request.body(body).send().await.map(|answer| answer.status().as_u16());
+        // The server may hang up on a body that it refused while it comes.
+        assert!(
+            status.as_ref().is_ok_and(|status| *status == expected) || status.is_err(),
+            "{way:?} {quota}: {status:?}"
+        );
+        most.fetch_max(on_disk(&scene), Ordering::Relaxed);
+        let most = most.load(Ordering::Relaxed);
+        assert!(most <= quota * MIB, "{way:?} {quota}: {most}");
+        if way != Unannounced::Deferred {
+            assert_eq!(on_disk(&scene), 0, "{way:?} {quota}");
+        }
+        // What was counted for it counts no more, or is there.
+        let left = quota * MIB - on_disk(&scene);
+        stage(&alice, "t", "u").await.ok();
+        upload(&alice, "t", &vec![0; usize::try_from(left).unwrap()]).await.ok();
+        upload(&alice, "t", b"").await;
+    }
 }

@@ -8,6 +8,7 @@ mod damage;
 mod deletions;
 mod feeds;
 mod files;
+mod frozen;
 mod members;
 mod memory;
 mod migration;
