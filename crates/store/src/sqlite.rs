@@ -145,7 +145,8 @@ impl SqliteStore {
         let connection = named(path, open())?;
         let files = vfs.is_none().then(|| Arc::new(Files::of(path)));
         let writer = Writer::of_caller(connection, files.clone());
-        Ok(Self { writer, readers: None, deciders: None, files, large: LARGE })
+        let large_turn = Semaphore::new(1);
+        Ok(Self { writer, readers: None, deciders: None, files, large: LARGE, large_turn })
     }
 
     /// Opens a new database in memory, which ends with the store.
@@ -157,7 +158,8 @@ impl SqliteStore {
         configure(&connection, WRITER_CACHE_KIB)?;
         migrations::migrate(&mut connection, now, None)?;
         let writer = Writer::start(connection, None)?;
-        Ok(Self { writer, readers: None, deciders: None, files: None, large: LARGE })
+        let (files, large_turn) = (None, Semaphore::new(1));
+        Ok(Self { writer, readers: None, deciders: None, files, large: LARGE, large_turn })
     }
 
     /// Migrates the database at `path` to this program's schema, or creates it if it is missing;
