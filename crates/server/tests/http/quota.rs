@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use vfs_sync_server::ServerConfig;
+use vfs_sync_server::{MetadataQuota, ServerConfig};
 
 use crate::blobs::{abandon, attach, stage, upload};
 use crate::scene::{Scene, on_every_store, send};
@@ -16,7 +16,7 @@ on_every_store! {
     each_file_of_a_batch_counts
     what_rides_along_beyond_the_quota_is_not_kept_and_fits_later
     an_announced_upload_counts_before_its_bytes_come
-    what_a_request_announces_counts_before_its_bytes_come
+    items_beyond_the_quota_are_refused_by_name
 }
 
 pub(crate) fn small() -> ServerConfig {
@@ -25,8 +25,28 @@ pub(crate) fn small() -> ServerConfig {
         max_stored_bytes: 5_000_000,
         max_staged_bytes: 3_000_000,
         max_open_stages: 3,
+        metadata: MetadataQuota { items: 8, ..MetadataQuota::default() },
         ..ServerConfig::default()
     }
+}
+
+async fn items_beyond_the_quota_are_refused_by_name(scene: Scene) {
+    let alice = scene.user("alice");
+    let folder = |n: u64| {
+        json!({"opId": format!("o{n}"), "opType": "item_upsert", "itemId": format!("i{n}"),
+            "replicaId": "laptop", "writeId": n, "occurredAt": "2026-01-01T00:00:00Z",
+            "objectType": "folder", "name": format!("f{n}")})
+    };
+    let all: Vec<_> = (1..=10).map(folder).collect();
+    let limits = alice.get("/v1/vfs/limits").await.ok();
+    assert_eq!((&limits["maxItems"], &limits["maxItemGrants"]), (&json!(8), &json!(256)));
+    alice.push("laptop", all[..2].to_vec()).await.ok();
+    let refused = alice.push("laptop", all.clone()).await.refused(413, "quota_exceeded");
+    let told = (&refused["limit"], &refused["max"], &refused["wanted"]);
+    assert_eq!(told, (&json!("maxItems"), &json!(8), &json!(9)));
+    let kept = alice.push("laptop", all[..8].to_vec()).await.ok();
+    let statuses = kept["results"].as_array().unwrap();
+    assert!(statuses.iter().all(|one| one["status"] == "alreadyApplied"), "{statuses:?}");
 }
 
 async fn bytes_beyond_the_quota_are_refused_and_not_kept(scene: Scene) {
