@@ -1,4 +1,4 @@
-//! What the machine gives a server: descriptors and memory.
+//! The means that the machine gives a server: descriptors and memory.
 
 use std::path::Path;
 

@@ -14,7 +14,7 @@ use crate::shares::{Bounds, Shares};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Calls of one user that wait for their turn: some batches of files.
 const WAITING: usize = 4_096;
-/// How many times what stays free a user may hold: alone, three quarters.
+/// The multiple of what stays free that a user may hold: alone, three quarters of all.
 const OF_FREE: usize = 3;
 
 tokio::task_local! {

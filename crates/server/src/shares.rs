@@ -21,7 +21,7 @@ pub(crate) struct Bounds {
     pub(crate) total: usize,
     /// Units of one user.
     pub(crate) per_user: usize,
-    /// How many times what stays free a user may hold.
+    /// The multiple of what stays free that a user may hold.
     pub(crate) of_free: usize,
     /// Shares for which one user waits at one time; further ones are refused at once.
     pub(crate) waiting: usize,
@@ -43,12 +43,12 @@ struct Inner {
 struct Pool {
     free: usize,
     users: HashMap<UserId, Held>,
-    /// All who wait.
+    /// The number of all who wait.
     waiting: usize,
     next: u64,
 }
 
-/// What a user holds, and the user's requests that wait for more, the first one first.
+/// The units that a user holds, and the user's requests that wait for more, the first one first.
 #[derive(Debug, Default)]
 struct Held {
     units: usize,

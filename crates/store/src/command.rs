@@ -68,7 +68,7 @@ pub trait MetadataStore: Send + Sync + 'static {
 pub struct Capacity {
     /// Calls of any kind.
     pub calls: Option<usize>,
-    /// Calls that read.
+    /// Calls that only read.
     pub reads: Option<usize>,
 }
 

@@ -74,11 +74,11 @@ pub struct PostgresStore {
     watch: Watch,
 }
 
-/// Whether the database answers anybody: one that is frozen keeps its connections, and what was sent
-/// to it arrives.
+/// A look at whether the database answers anybody: one that is frozen keeps its connections, and
+/// what was sent to it arrives.
 struct Watch {
     config: tokio_postgres::Config,
-    /// When it was last asked, and whether it answered. Held while it is asked, once for all callers.
+    /// The time of the last look, and whether it answered. Held while it is asked, once for all callers.
     last: tokio::sync::Mutex<Option<(Instant, bool)>>,
 }
 

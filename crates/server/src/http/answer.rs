@@ -42,7 +42,7 @@ impl From<Share> for Paid {
     }
 }
 
-/// What an answer holds for as long as any of its bytes are in memory.
+/// The shares that an answer holds for as long as any of its bytes are in memory.
 #[derive(Debug)]
 pub(crate) struct Costs {
     _share: Option<Paid>,

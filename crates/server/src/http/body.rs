@@ -61,7 +61,7 @@ impl Received {
         Ok(Self { share: memory.try_take(user, 0)?, bytes: 0 })
     }
 
-    /// Counts `bytes` more.
+    /// Counts `bytes` more as received.
     pub(crate) fn add(&mut self, bytes: usize) -> Result<(), ApiError> {
         let all = self.bytes.saturating_add(bytes);
         self.share.grow(memory_units(all).saturating_sub(self.share.units()))?;

@@ -37,9 +37,9 @@ struct State {
 struct Watched {
     answer: Weak<Answer>,
     costs: Weak<Costs>,
-    /// How much of it was taken when it was last looked at.
+    /// Bytes of it that were taken at the last look.
     taken: u64,
-    /// How often in a row too little of it was taken.
+    /// The number of looks in a row at which too little of it was taken.
     slow: u32,
 }
 
