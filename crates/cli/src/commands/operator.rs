@@ -62,6 +62,13 @@ fn server_config(args: &Serve) -> ServerConfig {
         max_staged_bytes: args.max_staged_bytes.unwrap_or(default.max_staged_bytes),
         max_open_stages: args.max_open_stages.unwrap_or(default.max_open_stages),
         max_blob_bytes: args.max_blob_bytes.unwrap_or(default.max_blob_bytes),
+        metadata: MetadataQuota {
+            items: args.max_items.unwrap_or(default.metadata.items),
+            links: args.max_links.unwrap_or(default.metadata.links),
+            grants: args.max_grants.unwrap_or(default.metadata.grants),
+            bytes: args.max_register_bytes.unwrap_or(default.metadata.bytes),
+            replicas: args.max_replicas.unwrap_or(default.metadata.replicas),
+        },
         keep_versions: seconds(args.keep_versions, default.keep_versions),
         keep_deleted: seconds(args.keep_deleted, default.keep_deleted),
         max_connections: limits.max_connections.unwrap_or(default.max_connections),

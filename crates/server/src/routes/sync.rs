@@ -39,6 +39,7 @@ pub(crate) async fn push(
 ) -> Result<Json<PushResponse>, ApiError> {
     let body = app.reader(&user).json_bytes(&raw.headers, raw.body, limits::MAX_PUSH_BYTES).await?;
     let batch = PushBatch::parse(user, &body.bytes).map_err(invalid_push)?;
+    let batch = batch.with_quota(app.config.metadata);
     let _memory = body.into_memory();
     let response = app.store.push(batch, app.now()).await?;
     count_results(&response);

@@ -16,6 +16,7 @@ on_every_store! {
     each_file_of_a_batch_counts
     what_rides_along_beyond_the_quota_is_not_kept_and_fits_later
     an_announced_upload_counts_before_its_bytes_come
+    what_a_request_announces_counts_before_its_bytes_come
     items_beyond_the_quota_are_refused_by_name
 }
 

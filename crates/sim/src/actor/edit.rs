@@ -137,6 +137,8 @@ fn among_others(device: &Device, ledger: &Ledger, random: &mut Random) -> (usize
         (RENAME, false),
         (DELETE, false),
         (DECLINE, false),
+        (MOVE_BY_COPY, true),
+        (MOVE_BY_COPY, false),
     ]);
     let is_own = |id: &ItemId| {
         let node = device.client.node(id).expect("memory is read");
@@ -159,6 +161,7 @@ const RENAME: usize = 25;
 const DELETE: usize = 66;
 const GRANT: usize = 71;
 const DECLINE: usize = 80;
+const MOVE_BY_COPY: usize = 97;
 
 /// Makes one random edit that a user could make.
 pub(crate) fn edit(device: &mut Device, ledger: &Ledger, users: usize, random: &mut Random) {
@@ -291,7 +294,7 @@ pub(crate) fn edit(device: &mut Device, ledger: &Ledger, users: usize, random: &
             let to = visible(device, ledger, random);
             device.client.copy(item, to.as_ref(), name(ledger)).map(drop)
         }
-        (97, Some(item)) => {
+        (MOVE_BY_COPY, Some(item)) => {
             done = "move by copy";
             let to = visible(device, ledger, random);
             device.client.move_by_copy(item, to.as_ref(), name(ledger)).map(drop)
