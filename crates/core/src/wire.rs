@@ -140,10 +140,10 @@ pub enum PushReason {
     NotPermitted,
     /// The item does not exist or is not visible; the two cannot be distinguished.
     UnknownItem,
-    /// The item has as many grants as it may have, or the owner has granted the user as many items
-    /// as one by one is possible.
+    /// The item has the greatest number of grants, or the owner has granted the user the greatest
+    /// number of single items.
     TooManyGrants,
-    /// What the operation shows to others is too much for one transaction.
+    /// The operation would show others more than one transaction may.
     TooManyConsequences,
 }
 

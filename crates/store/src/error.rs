@@ -22,7 +22,7 @@ pub enum StoreError {
     OverQuota {
         /// True if the quota is the caller's own.
         own: bool,
-        /// The bound.
+        /// The quota that would be exceeded.
         over: OverQuota,
     },
     /// Other transactions were in the way each time that it ran: a retry may help.

@@ -107,7 +107,7 @@ impl Scene {
 }
 
 #[tokio::test]
-async fn the_original_stays_while_the_copys_content_waits_and_goes_once_it_is_there() {
+async fn the_original_stays_while_the_content_of_the_copy_waits_and_goes_once_it_is_there() {
     for durable in [false, true] {
         let scene = Scene::new(durable).await;
         let mut changes = scene.bob.subscribe();
@@ -148,7 +148,7 @@ async fn what_changed_in_the_original_while_the_move_waited_lives_on() {
 }
 
 #[tokio::test]
-async fn the_original_stays_for_good_if_the_copys_content_is_refused() {
+async fn the_original_stays_for_good_if_the_content_of_the_copy_is_refused() {
     for durable in [false, true] {
         let scene = Scene::new(durable).await;
         let mut changes = scene.bob.subscribe();

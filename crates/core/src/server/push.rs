@@ -79,7 +79,7 @@ pub struct PushBatch {
     entries: Vec<Received>,
     /// True for a replica's push, with write ids; false for the operation of an attach.
     is_push: bool,
-    /// What the parts of the push before this one left to know.
+    /// The state that the part of the push before this one passed on.
     carried: Carried,
     /// The number of operations to try in one transaction.
     at_most: usize,

@@ -132,7 +132,7 @@ pub(crate) async fn propagate<T: Topics>(
     decision.ok_or(StoreError::TooManyConsequences)
 }
 
-/// As [`propagate`]; `None` beyond the bound. What was read and locked then stays so.
+/// Propagates as [`propagate`] does; returns `None` beyond the bound, with its locks still held.
 pub(crate) async fn propagate_within<T: Topics>(
     tx: &mut T,
     propagation: FeedPropagation,

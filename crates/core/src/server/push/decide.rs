@@ -27,13 +27,13 @@ pub struct Decided {
     pub response: PushResponse,
     /// The changes to propagate, and to write before the server answers.
     pub propagation: FeedPropagation,
-    /// What the operations after these have to know of them.
+    /// The state that deciding the operations after these needs.
     pub carried: Carried,
     /// The quota that the first operation without a result would have passed, and whose it is.
     pub over: Option<(UserId, OverQuota)>,
 }
 
-/// What a part of a push leaves for the parts after it.
+/// The state that one part of a push passes on to the next part.
 #[derive(Debug, Clone, Default)]
 pub struct Carried {
     /// Rejected operations above the last write id that was used.

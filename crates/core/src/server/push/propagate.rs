@@ -52,13 +52,13 @@ pub struct FeedPropagation {
     plan: BTreeMap<UserId, Vec<Planned>>,
 }
 
-/// What a [`Bound`] counts.
+/// The kind of consequences that a [`Bound`] counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BoundKind {
-    /// What users see that they did not see before, and higher levels. What narrows a view counts
+    /// Items that become visible to users, and levels that rise. Changes that narrow a view count
     /// nothing.
     Widening,
-    /// All that is written to feeds and to access.
+    /// All rows that are written to feeds and to access.
     All,
 }
 
@@ -66,7 +66,7 @@ pub enum BoundKind {
 /// planned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bound {
-    /// What is counted.
+    /// The kind of consequences that are counted.
     pub kind: BoundKind,
     /// Rows of feeds and of access.
     pub rows: usize,
@@ -258,7 +258,7 @@ impl FeedPropagation {
         propagation
     }
 
-    /// Bounds the consequences. A propagation that is told nothing is bounded as an operation is.
+    /// Replaces the bound on the consequences, which by default is that of one operation.
     #[must_use]
     pub fn within(mut self, bound: Bound) -> Self {
         self.bound = bound;

@@ -23,7 +23,7 @@ pub struct MetadataQuota {
 }
 
 impl MetadataQuota {
-    /// No bound.
+    /// The quota that bounds nothing.
     pub const NONE: Self = Self {
         items: u64::MAX,
         links: u64::MAX,
@@ -45,7 +45,7 @@ impl Default for MetadataQuota {
     }
 }
 
-/// What a user's realm holds.
+/// The numbers of rows and bytes that a user's realm holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MetadataUsage {
     /// The number of items.

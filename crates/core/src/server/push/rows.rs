@@ -112,14 +112,14 @@ impl Needs {
     }
 }
 
-/// Whether the grants of an owner to a user have an effect.
+/// The state of an owner's grants to a user who has not made a call since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Awaited {
-    /// They have.
+    /// The grants have an effect.
     No,
     /// The user's next call gives them effect.
     Call,
-    /// They have none: what they show is too much for one transaction.
+    /// The grants have no effect: they would show more than one transaction may.
     Less,
 }
 
@@ -177,7 +177,7 @@ pub struct Rows {
     pub grant_counts: Map<ItemId, GrantCounts>,
     /// The number of present grants of an owner to a user.
     pub user_grants: Map<(UserId, UserId), u64>,
-    /// What each realm involved holds.
+    /// The usage of each realm involved.
     pub usage: Map<UserId, MetadataUsage>,
     /// The realms that are locked: nothing in them changes but by this transaction.
     pub realms: BTreeSet<UserId>,
