@@ -268,6 +268,21 @@ impl Operation {
             Action::Delete | Action::GrantAdd { .. } | Action::GrantRemove { .. } => None,
         }
     }
+
+    /// Returns the principal whose grant the operation adds or removes, if it does.
+    #[must_use]
+    pub fn principal(&self) -> Option<&Principal> {
+        match &self.action {
+            Action::GrantAdd { principal, .. } | Action::GrantRemove { principal } => {
+                Some(principal)
+            }
+            Action::Upsert(_)
+            | Action::Delete
+            | Action::LinkAdd { .. }
+            | Action::LinkRemove { .. }
+            | Action::LinkReassign { .. } => None,
+        }
+    }
 }
 
 impl Upsert {

@@ -241,12 +241,7 @@ impl PushBatch {
     /// Returns the groups and organizations whose grants the batch adds or removes.
     #[must_use]
     pub fn named_groups(&self) -> BTreeSet<Principal> {
-        let named = self.operations().filter_map(|op| match &op.action {
-            Action::GrantAdd { principal, .. } | Action::GrantRemove { principal } => {
-                Some(principal)
-            }
-            _ => None,
-        });
+        let named = self.operations().filter_map(Operation::principal);
         named.filter(|principal| principal.kind != PrincipalType::User).cloned().collect()
     }
 
@@ -266,9 +261,7 @@ impl PushBatch {
                 needs.items.insert(parent.clone());
                 needs.links.insert((parent.clone(), op.item_id.clone()));
             }
-            if let Action::GrantAdd { principal, .. } | Action::GrantRemove { principal } =
-                &op.action
-            {
+            if let Some(principal) = op.principal() {
                 needs.grants.insert((op.item_id.clone(), principal.clone()));
             }
         }
@@ -367,11 +360,7 @@ impl PushBatch {
     /// Adds the numbers of grants that bound further ones.
     fn add_counts(&self, rows: &Rows, needs: &mut Needs) {
         for op in self.operations() {
-            let (Action::GrantAdd { principal, .. } | Action::GrantRemove { principal }) =
-                &op.action
-            else {
-                continue;
-            };
+            let Some(principal) = op.principal() else { continue };
             let item = rows.item(&op.item_id);
             if item.is_some() {
                 needs.grant_counts.insert(op.item_id.clone());
