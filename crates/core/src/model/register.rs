@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::AccessLevel;
 use crate::id::{ItemId, UserId};
-use crate::item::{Encrypted, Metadata, Name, ObjectType};
+use crate::item::{Encrypted, Metadata, Name, ObjectType, metadata_bytes};
 use crate::limits::MAX_CLOCK_AHEAD_MILLIS;
 use crate::stamp::{Author, Stamp};
 use crate::time::Timestamp;
@@ -121,20 +121,6 @@ pub struct ItemFields {
     pub deleted: Option<Register<bool>>,
 }
 
-/// About how many bytes a value takes as JSON. Metadata is bounded in its depth.
-fn json_weight(value: &serde_json::Value) -> usize {
-    match value {
-        serde_json::Value::String(text) => text.len() + 2,
-        serde_json::Value::Array(all) => {
-            all.iter().map(|one| json_weight(one) + 1).sum::<usize>() + 2
-        }
-        serde_json::Value::Object(all) => {
-            all.iter().map(|(key, one)| key.len() + json_weight(one) + 4).sum::<usize>() + 2
-        }
-        _ => 8,
-    }
-}
-
 impl ItemFields {
     /// Returns whether the item is deleted.
     #[must_use]
@@ -151,11 +137,9 @@ impl ItemFields {
             let Encrypted { payload, nonce, aad, signature, .. } = &register.value;
             payload.len() + text(nonce) + text(aad) + text(signature)
         });
-        let metadata = self
-            .metadata
-            .iter()
-            .filter_map(|(key, register)| Some(key.len() + json_weight(register.value.as_ref()?)));
-        name + encrypted + metadata.sum::<usize>()
+        let metadata = self.metadata.iter();
+        let metadata = metadata.filter_map(|(key, one)| Some((key, one.value.as_ref()?)));
+        name + encrypted + metadata_bytes(metadata)
     }
 
     /// Returns the metadata keys that are not removed.

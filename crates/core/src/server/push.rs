@@ -354,9 +354,7 @@ impl PushBatch {
         }
         needs.ancestors.extend(named);
     }
-}
 
-impl PushBatch {
     /// Adds the numbers of grants that bound further ones.
     fn add_counts(&self, rows: &Rows, needs: &mut Needs) {
         for op in self.operations() {
