@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tracing::Instrument as _;
 use vfs_sync_core::id::UserId;
 use vfs_sync_store::{Call, Capacity, MetadataStore, Reply, StoreError};
 
+use crate::error::ApiError;
 use crate::shares::{Bounds, Shares};
 
 /// The time that a call waits for the user's turn: as long as a back end waits for a connection.
@@ -25,6 +27,19 @@ tokio::task_local! {
 /// Runs `work`, whose calls of the store count as the user's.
 pub(crate) async fn calling_for<T>(user: &UserId, work: impl Future<Output = T>) -> T {
     CALLER.scope(user.clone(), work).await
+}
+
+/// Runs `work` for the user in a task of its own: it completes even if the caller disconnects.
+///
+/// # Errors
+/// [`ApiError`] if the work panics.
+pub(crate) async fn complete_for<T: Send + 'static>(
+    user: &UserId,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, ApiError> {
+    let user = user.clone();
+    let work = async move { calling_for(&user, work).await };
+    tokio::spawn(work.in_current_span()).await.map_err(|_| ApiError::internal())
 }
 
 /// A store that runs as many calls of one user at a time as leave room for others. The server's own

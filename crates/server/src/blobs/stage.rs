@@ -5,7 +5,6 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use sha2::{Digest as _, Sha256};
-use tracing::Instrument as _;
 use vfs_sync_core::content::{MAX_CONTENT_TYPE_BYTES, Sha256Digest, is_content_type};
 use vfs_sync_core::id::{BlobId, StagingId, UserId};
 use vfs_sync_core::limits;
@@ -19,7 +18,7 @@ use crate::config::millis;
 use crate::error::{
     ApiError, attach_failed, attach_refused, broken_source, digest_mismatch, upload_differs,
 };
-use crate::fair_store::calling_for;
+use crate::fair_store::complete_for;
 use crate::http::body::Incoming;
 use crate::routes::sync::check_write_ids;
 use crate::state::App;
@@ -123,7 +122,8 @@ pub(crate) async fn fill(
     digest: Option<Sha256Digest>,
 ) -> Result<UploadResponse, ApiError> {
     let (app, user) = (app.clone(), user.clone());
-    whole(&user.clone(), async move { fill_now(&app, &user, &stage, bytes, digest).await }).await
+    complete_for(&user.clone(), async move { fill_now(&app, &user, &stage, bytes, digest).await })
+        .await?
 }
 
 /// Works as [`fill`] for bytes from the request body, which count since the stage was opened.
@@ -134,26 +134,12 @@ pub(crate) async fn fill_inline(
     bytes: Bytes,
 ) -> Result<UploadResponse, ApiError> {
     let (app, user) = (app.clone(), user.clone());
-    whole(&user.clone(), async move {
+    complete_for(&user.clone(), async move {
         let upload = check_bytes(&app, &stage, &bytes, None)?;
         store_bytes(&app, &user, &stage, bytes, &upload).await?;
         Ok(upload)
     })
-    .await
-}
-
-/// Runs the work in a task of its own: if the caller disconnects, neither half an object nor an
-/// unrecorded object remains.
-async fn whole<T: Send + 'static>(
-    user: &UserId,
-    work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
-) -> Result<T, ApiError> {
-    let user = user.clone();
-    let work = async move { calling_for(&user, work).await };
-    match tokio::spawn(work.in_current_span()).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(ApiError::internal()),
-    }
+    .await?
 }
 
 async fn fill_now(

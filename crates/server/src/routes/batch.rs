@@ -5,7 +5,6 @@ use axum::extract::{Extension, State};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::future::join_all;
-use tracing::Instrument as _;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{BlobId, StagingId, UserId};
 use vfs_sync_core::limits;
@@ -18,7 +17,7 @@ use vfs_sync_core::wire::{
 use crate::blobs::stage::{self, StageOrder};
 use crate::error::ApiError;
 use crate::extract::{AuthenticatedUser, RawBody};
-use crate::fair_store::calling_for;
+use crate::fair_store::complete_for;
 use crate::http::observe::RequestId;
 use crate::state::App;
 
@@ -42,13 +41,13 @@ pub(crate) async fn batch(
         ))
         .with("maxFiles", max));
     }
-    // A task of its own, so that a caller who goes away leaves no file half way.
-    let work = async move {
-        let results = calling_for(&user, all_files(&app, &user, request.files)).await;
+    // A caller who disconnects leaves no file half-written.
+    let results = complete_for(&user.clone(), async move {
+        let results = all_files(&app, &user, request.files).await;
         drop(held);
         results
-    };
-    let results = tokio::spawn(work.in_current_span()).await.map_err(|_| ApiError::internal())?;
+    })
+    .await?;
     let results = results.into_iter().map(|(names, outcome)| told(names, outcome, &id)).collect();
     Ok(Json(BlobBatchResponse { results }))
 }

@@ -11,7 +11,6 @@ use futures::StreamExt as _;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use tracing::Instrument as _;
 use vfs_sync_core::id::{StagingId, UserId};
 use vfs_sync_core::server::stage::StageRow;
 use vfs_sync_core::wire::{StageStatus, code};
@@ -22,7 +21,7 @@ use crate::blobs::stage::{self, StageOrder};
 use crate::blobs::upload::{self, UploadWriter, over, refused, too_large};
 use crate::error::ApiError;
 use crate::extract::{AuthenticatedUser, RawBody};
-use crate::fair_store::calling_for;
+use crate::fair_store::complete_for;
 use crate::http::body::{Incoming, check_plain, timed};
 use crate::state::App;
 
@@ -324,10 +323,7 @@ async fn receive(
         checksum: Checksum::of(&raw.headers)?,
         bytes: timed(raw.body, app.config.pace()).boxed(),
     };
-    let user = user.clone();
-    let work = async move { calling_for(&user, job.run()).await };
-    let work = tokio::spawn(work.in_current_span());
-    work.await.map_err(|_| ApiError::internal())?
+    complete_for(user, job.run()).await?
 }
 
 struct Receiving {
