@@ -106,9 +106,10 @@ pub(crate) async fn serve(
 /// Makes room for a new connection, which is hung up on if all others are busy for users.
 fn place(open: &Arc<Connections>, most: usize, address: SocketAddr) -> Option<Open> {
     if open.len() >= most {
-        let kind = if open.evict() { "evicted" } else { "refused" };
-        metrics::counter!("vfs_sync_connections_ended_total", "reason" => kind).increment(1);
-        if kind == "refused" {
+        let has_room = open.evict();
+        let reason = if has_room { "evicted" } else { "refused" };
+        metrics::counter!("vfs_sync_connections_ended_total", "reason" => reason).increment(1);
+        if !has_room {
             return None;
         }
     }
