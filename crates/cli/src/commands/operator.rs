@@ -21,6 +21,10 @@ use crate::server::{self, Bound, Setup};
 
 pub(super) async fn serve(args: Serve, output: Output, stop: CancellationToken) -> Result<()> {
     let config = server_config(&args);
+    let config = match machine::raise_descriptors() {
+        Some(descriptors) => config.fitted_to_descriptors(descriptors),
+        None => config,
+    };
     let setup = Setup {
         config,
         auth: server::auth()?,
@@ -86,13 +90,8 @@ fn server_config(args: &Serve) -> ServerConfig {
         min_rate: limits.min_rate.unwrap_or(default.min_rate),
         ..default
     };
-    let memory = limits.memory.or_else(|| machine::memory().map(|bytes| bytes / 4 * 3));
-    let config = match memory {
+    match limits.memory.or_else(|| machine::memory().map(|bytes| bytes / 4 * 3)) {
         Some(bytes) => config.fitted_to_memory(bytes),
-        None => config,
-    };
-    match machine::raise_descriptors() {
-        Some(descriptors) => config.fitted_to_descriptors(descriptors),
         None => config,
     }
 }
