@@ -208,25 +208,25 @@ impl Notices {
         if self.shared.len() > SHARES_SHOWN {
             output.say("… and more: see `vfs-sync shared-with-me`")?;
         }
-        for path in self.kept.iter().take(KEPT_SHOWN) {
-            output.say(format_args!(
-                "kept: {} was changed elsewhere after you saw it; your delete did not apply",
-                escaped(path)
-            ))?;
-        }
-        if self.kept.len() > KEPT_SHOWN {
-            let more = count_text((self.kept.len() - KEPT_SHOWN) as u64);
-            output.say(format_args!("kept: {more} more, see `vfs-sync --json sync`"))?;
-        }
-        for path in self.not_moved.iter().take(KEPT_SHOWN) {
-            output.say(format_args!(
-                "not moved: {} stays, since the server refused a part of the copy: see `vfs-sync rejected`",
-                escaped(path)
-            ))?;
-        }
-        if self.not_moved.len() > KEPT_SHOWN {
-            let more = count_text((self.not_moved.len() - KEPT_SHOWN) as u64);
-            output.say(format_args!("not moved: {more} more, see `vfs-sync --json sync`"))?;
+        for (what, paths, why) in [
+            (
+                "kept",
+                &self.kept,
+                "was changed elsewhere after you saw it; your delete did not apply",
+            ),
+            (
+                "not moved",
+                &self.not_moved,
+                "stays, since the server refused a part of the copy: see `vfs-sync rejected`",
+            ),
+        ] {
+            for path in paths.iter().take(KEPT_SHOWN) {
+                output.say(format_args!("{what}: {} {why}", escaped(path)))?;
+            }
+            if paths.len() > KEPT_SHOWN {
+                let more = count_text((paths.len() - KEPT_SHOWN) as u64);
+                output.say(format_args!("{what}: {more} more, see `vfs-sync --json sync`"))?;
+            }
         }
         if self.revoked > 0 {
             let count = count_text(self.revoked);
