@@ -77,7 +77,8 @@ impl SqliteRows {
             let state = match self.get::<i64>(row, 3)? {
                 0 => QueuedState::Pending,
                 1 => QueuedState::Acknowledged,
-                _ => QueuedState::Held,
+                2 => QueuedState::Held,
+                other => return Err(self.corrupt("a queued operation's state", other)),
             };
             Ok(QueuedOp { operation, state })
         })
