@@ -80,13 +80,13 @@ impl Trash<'_> {
     /// [`ClientError::UnknownItem`] if the user has no such item in the trash;
     /// [`ClientError::Transport`], and the errors of a synchronisation.
     pub async fn restore(self, item: &ItemId, recursive: bool) -> Result<u64, ClientError> {
-        self.client.flush().await?;
         let stays = self.client.store().give_up_move(item)?;
         if !stays.is_empty() {
             let count = u64::try_from(stays.len()).unwrap_or(u64::MAX);
             self.client.inner.emit(stays);
             return Ok(count);
         }
+        self.client.flush().await?;
         let answer = self.client.inner.transport.restore(item, recursive).await;
         let restored = answer.map_err(|error| unknown(item, error))?.restored;
         self.client.pull().await?;
