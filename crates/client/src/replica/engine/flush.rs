@@ -115,9 +115,8 @@ fn reject_what_follows<R: Rows>(
             not_made.insert(op.item_id.clone());
         }
         let (reason, detail) = (Some(PushReason::NotPermitted), Some(NOT_MADE.to_owned()));
-        let mut held = Vec::new();
-        rejected.extend(reject(rows, &op.op_id, reason, detail, events, &mut held)?);
-        rejected.append(&mut held);
+        let op = reject(rows, &op.op_id, reason, detail, events, &mut rejected)?;
+        rejected.extend(op);
     }
     for item in &not_made {
         let mut uploads = rows.uploads_of_item(item)?;

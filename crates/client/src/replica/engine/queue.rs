@@ -40,12 +40,10 @@ pub(super) fn enqueue<R: Rows>(
             _ => Some(meta.basis()),
         };
         let op = make_operation(meta, op_id, item, action, basis, now)?;
-        match &moved {
-            None => rows.push_queue(&op, QueuedState::Pending)?,
-            Some(of) if op.action == Action::Delete => {
-                rows.push_queue_of(of, &op, QueuedState::Held)?;
-            }
-            Some(of) => rows.push_queue_of(of, &op, QueuedState::Pending)?,
+        match (&moved, &op.action) {
+            (None, _) => rows.push_queue(&op, QueuedState::Pending)?,
+            (Some(of), Action::Delete) => rows.push_queue_of(of, &op, QueuedState::Held)?,
+            (Some(of), _) => rows.push_queue_of(of, &op, QueuedState::Pending)?,
         }
         touched.extend(affected(rows, &op)?);
         if op.action == Action::Delete {
