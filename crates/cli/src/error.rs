@@ -224,10 +224,16 @@ impl From<TransportError> for Failure {
                 Self { details: details.clone(), ..Self::failed(message) }
                     .hint("the server's operator can check with `vfs-sync blobs check`")
             }
-            TransportError::Refused { ref details, .. } if error.waits() => {
+            TransportError::Refused { ref code, ref details, .. } if error.waits() => {
                 let repair = details.get("repair").and_then(Value::as_str);
                 let hint = match repair {
                     Some(repair) => format!("the server's operator can repair it with `{repair}`"),
+                    None if code == code::QUOTA_EXCEEDED => {
+                        "changes stay in the queue, and are sent once there is room: the owner of \
+                         the tree can free some with `vfs-sync trash empty`, and the server's \
+                         operator can raise the limit"
+                            .to_owned()
+                    }
                     None => "changes stay in the queue, and are sent once the server's operator \
                              has repaired it"
                         .to_owned(),

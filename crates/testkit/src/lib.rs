@@ -14,8 +14,8 @@ use std::future::Future;
 pub use vfs_sync_blobs::{BlobStore, ObjectBlobs};
 pub use vfs_sync_client as client;
 pub use vfs_sync_core as core;
-pub use vfs_sync_server::ServerConfig;
 pub use vfs_sync_server::auth::{AuthConfig, Secret};
+pub use vfs_sync_server::{MetadataQuota, ServerConfig};
 pub use vfs_sync_store::memory::{MemorySnapshot, MemoryStore};
 pub use vfs_sync_store::{MetadataStore, Retention};
 

@@ -93,13 +93,21 @@ impl Trash<'_> {
         Ok(restored)
     }
 
+    /// Sends the queue, but goes on if the server has no room for it, because purging makes some.
+    async fn flush_what_fits(self) -> Result<(), ClientError> {
+        match self.client.flush().await {
+            Err(ClientError::Transport(error)) if error.waits() => Ok(()),
+            flushed => flushed.map(drop),
+        }
+    }
+
     /// Purges a deleted item and, if `recursive`, the items under it that the same device deleted;
     /// returns the number of purged items. Only the owner may purge.
     ///
     /// # Errors
     /// As [`Self::restore`].
     pub async fn purge(self, item: &ItemId, recursive: bool) -> Result<u64, ClientError> {
-        self.client.flush().await?;
+        self.flush_what_fits().await?;
         let answer = self.client.inner.transport.purge(item, recursive).await;
         Ok(answer.map_err(|error| unknown(item, error))?.purged)
     }
@@ -109,7 +117,7 @@ impl Trash<'_> {
     /// # Errors
     /// As [`Self::restore`]; items purged before the failure stay purged.
     pub async fn empty(self) -> Result<Emptied, ClientError> {
-        self.client.flush().await?;
+        self.flush_what_fits().await?;
         let mut emptied = Emptied::default();
         let user = self.client.user();
         for found in self.trash_of_server().await? {

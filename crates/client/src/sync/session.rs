@@ -62,10 +62,11 @@ impl Session {
             Work::Rematerialise => self.rematerialise().await,
             Work::All => {
                 match self.flush().await {
-                    // Operations that cannot be pushed at present must not keep the changes of
-                    // others from arriving.
+                    // A queue that cannot be pushed at present holds up neither the changes of others
+                    // nor the contents of items that the server has.
                     Err(ClientError::Transport(error)) if error.waits() => {
-                        self.pull().await?;
+                        self.pull_and_reconcile().await?;
+                        self.upload_contents().await?;
                         return Err(error.into());
                     }
                     flushed => flushed?,

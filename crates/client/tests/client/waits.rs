@@ -10,10 +10,10 @@ use vfs_sync_client::core::id::{ItemId, UserId};
 use vfs_sync_client::core::item::Name;
 use vfs_sync_client::transport::CallKind;
 use vfs_sync_client::{
-    ChangeEvent, ClientConfig, HttpConfig, HttpTransport, SyncClient, TokenProvider, Transport,
-    TransportError,
+    ChangeEvent, ClientConfig, Delete, HttpConfig, HttpTransport, SyncClient, TokenProvider,
+    Transport, TransportError,
 };
-use vfs_sync_testkit::{Fault, FaultyTransport, ServerConfig, TestServer};
+use vfs_sync_testkit::{Fault, FaultyTransport, MetadataQuota, ServerConfig, TestServer};
 
 /// A token that is replaced, as a file is.
 #[derive(Clone)]
@@ -129,6 +129,32 @@ async fn a_content_over_quota_waits_and_does_not_hold_up_the_others() {
         .map(|child| child.name)
         .collect();
     assert_eq!(arrived, ["small"]);
+}
+
+#[tokio::test]
+async fn items_over_quota_hold_up_neither_the_contents_of_others_nor_what_makes_room() {
+    let metadata = MetadataQuota { items: 2, ..MetadataQuota::default() };
+    let config = ServerConfig { metadata, ..ServerConfig::default() };
+    let server = TestServer::builder().config(config).start().await;
+    let (client, other) = (server.device("alice"), server.device("alice"));
+    put(&client, "one", b"1");
+    put(&client, "two", b"2");
+    put(&client, "three", b"3");
+    for _ in 0..2 {
+        let error = client.sync().await.unwrap_err();
+        assert!(error.to_string().contains("quota_exceeded"), "{error}");
+        let status = client.status().unwrap();
+        assert_eq!((status.pending, status.uploads, status.rejected), (1, 1, 0), "{status:?}");
+        assert_eq!(status.stopped, None);
+    }
+    other.sync().await.unwrap();
+    let arrived = other.children(None).unwrap();
+    assert!(arrived.iter().all(|child| child.node.content.is_some()), "{arrived:?}");
+    assert_eq!(arrived.len(), 2);
+    other.delete(&arrived[0].node.id, Delete::Item).unwrap();
+    other.sync().await.unwrap();
+    assert_eq!(client.trash().empty().await.unwrap().purged, 1, "beside a queue that waits");
+    assert_eq!(client.status().unwrap().pending, 1, "nothing is given up");
 }
 
 #[tokio::test]
