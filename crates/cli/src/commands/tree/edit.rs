@@ -185,7 +185,8 @@ async fn move_by_copy(
     let whose =
         if node.owner == client.user() { "your".into() } else { format!("{}'s", node.owner) };
     output.say(format_args!(
-        "{} copied to {} and deleted in {} tree, since the two have different owners",
+        "{} copied to {} and deleted in {} tree, since the two have different owners; others see the \
+         original until `vfs-sync sync` has sent the copy",
         Escaped(&args.from),
         Escaped(&path),
         Escaped(&whose)
