@@ -19,6 +19,7 @@ use vfs_sync_store::{
 
 use crate::infra::power::{Doubt, ServerDisk};
 use crate::infra::process::Process;
+use crate::oracle::failure::FailureKind;
 use crate::oracle::ledger::Ledger;
 use crate::oracle::model::Commit;
 use crate::oracle::{belongs, transactions, uncertain_commits};
@@ -166,7 +167,11 @@ impl WatchedStore {
                         return Ok(());
                     }
                 }
-                PullAnswer::Rematerialize(_) => return Ok(()),
+                PullAnswer::Rematerialize(_) => {
+                    let message = format!("the model missed entries in the feed of {user}");
+                    self.ledger.fail(FailureKind::Answer, message);
+                    return Ok(());
+                }
             }
         }
     }
@@ -271,6 +276,11 @@ impl WatchedStore {
                 Seen::Push(operations, whole, last_changed)
             }
             Call::Attach(it) => Seen::Attach(self.believed(&it.request.item_id, it.now)?),
+            Call::PruneRemovals(_) => {
+                // What is pruned cannot be followed any more.
+                self.follow(Commit::Other)?;
+                Seen::Nothing
+            }
             _ => Seen::Nothing,
         })
     }
