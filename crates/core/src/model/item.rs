@@ -166,6 +166,9 @@ pub struct Encrypted {
 
 /// The encrypted form as five separate fields: `encryptedPayload`, `keyEpoch`, `encryptionNonce`,
 /// `encryptionAad`, `encryptionSignature`.
+///
+/// Each wire form lists the five itself: serde's `flatten` would read the whole object into a
+/// buffer of untyped values first, for every operation and entry.
 pub(crate) type EncryptedFields =
     (Option<Arc<str>>, Option<u64>, Option<Arc<str>>, Option<Arc<str>>, Option<Arc<str>>);
 
