@@ -7,6 +7,7 @@ mod auth;
 mod batch;
 mod blobs;
 mod bodies;
+mod dots;
 mod gate;
 mod hostile;
 mod lifecycle;
