@@ -353,7 +353,7 @@ impl Transport for HttpTransport {
             Call::Pull(query) => Answer::Pull(self.pull(&query).await?),
             Call::Reconcile(request) => Answer::Reconcile(self.reconcile(&request).await?),
             Call::State(client_id) => Answer::State(self.state(&client_id).await?),
-            Call::Limits => Answer::Limits(self.limits().await?),
+            Call::Limits => Answer::Limits(Box::new(self.limits().await?)),
             Call::Stage(request) => Answer::Stage(self.stage(&request).await?),
             Call::Upload { staging_id, size, digest, data } => {
                 Answer::Upload(self.upload(&staging_id, size, digest, data).await?)

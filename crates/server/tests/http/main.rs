@@ -18,6 +18,7 @@ mod names;
 mod probing;
 mod quota;
 mod races;
+mod rates;
 mod reads;
 mod reclaim;
 mod runbook;
