@@ -8,7 +8,8 @@ use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, delete, get, head, options, post, put};
-use http::{HeaderMap, StatusCode};
+use http::header::ACCEPT_ENCODING;
+use http::{HeaderMap, HeaderValue, StatusCode};
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use vfs_sync_core::wire::{PROTOCOL_HEADER, PROTOCOL_VERSION, code, user_header};
@@ -184,11 +185,32 @@ async fn count_anonymous(State(app): State<App>, request: Request, next: Next) -
 }
 
 /// Applies [`admit`] with a time limit for the whole request.
-async fn admit_in_time(State(app): State<App>, request: Request, next: Next) -> Response {
+async fn admit_in_time(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    allow_plain(request.headers_mut());
     let limit = app.config.request_timeout;
     match tokio::time::timeout(limit, admit(State(app), request, next)).await {
         Ok(response) => response,
         Err(_) => ApiError::timed_out().into_response(),
+    }
+}
+
+/// Removes the refusal of an answer without compression. The layer that compresses would replace the
+/// answer to a request that is done already by `406`.
+fn allow_plain(headers: &mut HeaderMap) {
+    let refuses = |element: &str| {
+        let (coding, weight) = element.split_once(';').unwrap_or((element, ""));
+        let weight = weight.trim().trim_start_matches(['q', 'Q']).trim_start_matches('=');
+        matches!(coding.trim(), "identity" | "*") && weight.parse() == Ok(0.0)
+    };
+    let given = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    let elements: Vec<&str> = given.flat_map(|value| value.split(',')).collect();
+    if !elements.iter().any(|element| refuses(element)) {
+        return;
+    }
+    let rest: Vec<&str> = elements.into_iter().filter(|element| !refuses(element)).collect();
+    match HeaderValue::from_str(&rest.join(",")) {
+        Ok(rest) if !rest.is_empty() => drop(headers.insert(ACCEPT_ENCODING, rest)),
+        _ => drop(headers.remove(ACCEPT_ENCODING)),
     }
 }
 
