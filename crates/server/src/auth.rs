@@ -121,9 +121,10 @@ impl Authenticator {
                 Keys::Cached(Arc::new(keys))
             }
             KeySource::JwksUrl(url) => {
-                let location = Location::url(url.clone()).map_err(|problem| {
-                    AuthConfigError::Value { variable: "VFS_SYNC_JWKS_URL", problem }
-                })?;
+                let location =
+                    Location::url(url.clone(), config.jwks_timeout).map_err(|problem| {
+                        AuthConfigError::Value { variable: "VFS_SYNC_JWKS_URL", problem }
+                    })?;
                 let keys = CachedKeys::new(location, config);
                 if let Err(reason) = keys.refresh().await {
                     tracing::warn!(%reason, "the JSON Web Key Set could not be fetched yet");

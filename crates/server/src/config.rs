@@ -5,7 +5,49 @@ use std::time::Duration;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_store::{MetadataQuota, Quota, Retention};
 
+use crate::http::address::AddressRange;
 use crate::http::body::Pace;
+
+/// An amount in a second, and the amount that may be taken at once after a pause: at least that of a
+/// second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// The amount of a second.
+    pub per_second: u64,
+    /// The amount that may be taken at once.
+    pub burst: u64,
+}
+
+/// The rates of users and addresses; `None` is no limit. What is beyond gets 429 and `Retry-After`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rates {
+    /// Requests of a user.
+    pub user_requests: Option<Rate>,
+    /// Operations that a user pushes, and files in batches.
+    pub user_operations: Option<Rate>,
+    /// Bytes of a user's bodies and answers; those of a request in progress are delayed.
+    pub user_bytes: Option<Rate>,
+    /// Requests of an address without a valid token.
+    pub address_requests: Option<Rate>,
+    /// Operations of all users of an address.
+    pub address_operations: Option<Rate>,
+    /// Bytes of all users of an address.
+    pub address_bytes: Option<Rate>,
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        let rate = |per_second, burst| Some(Rate { per_second, burst });
+        Self {
+            user_requests: rate(5_000, 50_000),
+            user_operations: rate(100_000, 1_000_000),
+            user_bytes: rate(1 << 30, 8 << 30),
+            address_requests: rate(1_000, 10_000),
+            address_operations: None,
+            address_bytes: None,
+        }
+    }
+}
 
 /// Bounds, time-outs and retention. The defaults suit a server that faces the internet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +69,10 @@ pub struct ServerConfig {
     pub max_user_memory: usize,
     /// The time that a request waits for its turn before it is refused.
     pub queue_wait: Duration,
+    /// The rates of users and addresses.
+    pub rates: Rates,
+    /// The proxies in front of the server, whose `X-Forwarded-For` names the address of a request.
+    pub proxies: Vec<AddressRange>,
     /// The time for the head of a request, and for the next request on a connection.
     pub head_timeout: Duration,
     /// The time for a whole request, including its body, except for streams of blob bytes.
@@ -97,6 +143,8 @@ impl Default for ServerConfig {
             max_body_memory: 512 * MIB,
             max_user_memory: 64 * MIB,
             queue_wait: Duration::from_secs(2),
+            rates: Rates::default(),
+            proxies: Vec::new(),
             head_timeout: Duration::from_secs(60),
             request_timeout: Duration::from_secs(120),
             idle_timeout: Duration::from_secs(30),

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
 use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
@@ -88,6 +89,15 @@ impl ApiError {
             "The user has too much in progress: try again later",
         )
         .retry_after(1)
+    }
+
+    /// A user or an address asks for more than its rate, of which there is enough after `wait`.
+    pub(crate) fn too_fast(rate: &'static str, wait: Duration) -> Self {
+        let sentence = "The rate limit is reached: try again later";
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        Self::new(StatusCode::TOO_MANY_REQUESTS, code::TOO_MANY_REQUESTS, sentence)
+            .with("rate", rate)
+            .retry_after(u32::try_from(seconds.max(1)).unwrap_or(u32::MAX))
     }
 
     pub(crate) fn timed_out() -> Self {

@@ -11,6 +11,7 @@ use vfs_sync_core::wire::{USER_HEADER, user_of_header};
 
 use crate::auth::{Identity, TokenError};
 use crate::error::ApiError;
+use crate::rates::Origin;
 use crate::state::App;
 
 /// The scope of a token that may manage groups and organizations.
@@ -79,6 +80,15 @@ impl FromRequestParts<App> for AuthenticatedUser {
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, ApiError> {
         Ok(Self(identity(parts)?.user))
+    }
+}
+
+impl FromRequestParts<App> for Origin {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, ApiError> {
+        identity(parts)?;
+        parts.extensions.get().cloned().ok_or_else(ApiError::internal)
     }
 }
 

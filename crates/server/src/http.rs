@@ -1,6 +1,7 @@
 //! The HTTP layer without the routes: bodies, conditional requests, query strings, connections, and
 //! the layers around every request.
 
+pub(crate) mod address;
 pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod conditional;

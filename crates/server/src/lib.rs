@@ -30,6 +30,7 @@ mod fair_store;
 mod http;
 mod maintenance;
 mod openapi;
+mod rates;
 mod router;
 mod routes;
 mod serve;
@@ -48,8 +49,9 @@ use vfs_sync_store::MetadataStore;
 use auth::Authenticator;
 use state::App;
 
+pub use crate::http::address::AddressRange;
 pub use axum::body::Body;
-pub use config::ServerConfig;
+pub use config::{Rate, Rates, ServerConfig};
 pub use environment::{Environment, SystemEnvironment};
 pub use openapi::OPENAPI;
 pub use service::Service;

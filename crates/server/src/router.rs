@@ -1,5 +1,6 @@
 //! The routes, and the layers around all of them.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -7,7 +8,8 @@ use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, delete, get, head, options, post, put};
-use http::{HeaderMap, StatusCode};
+use http::header::ACCEPT_ENCODING;
+use http::{HeaderMap, HeaderValue, StatusCode};
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use vfs_sync_core::wire::{PROTOCOL_HEADER, PROTOCOL_VERSION, code, user_header};
@@ -15,9 +17,11 @@ use vfs_sync_core::wire::{PROTOCOL_HEADER, PROTOCOL_VERSION, code, user_header};
 use crate::error::ApiError;
 use crate::extract::{Authenticated, USER};
 use crate::fair_store::calling_for;
+use crate::http::address;
 use crate::http::answer::Paid;
 use crate::http::connection::Connection;
 use crate::http::observe::observe;
+use crate::rates::{Origin, Rates};
 use crate::state::App;
 use crate::{openapi, routes};
 
@@ -30,11 +34,13 @@ pub(crate) fn router(app: &App) -> Router {
     let json = collect(json_routes())
         .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
         .layer(from_fn_with_state(app.clone(), admit_in_time));
-    json.merge(collect(byte_routes()).layer(from_fn_with_state(app.clone(), admit)))
-        .merge(collect(open_routes()))
+    let open = collect(open_routes())
         .route(routes::tus::UPLOADS, options(routes::tus::capabilities))
         .route(routes::tus::UPLOAD, options(routes::tus::capabilities))
         .fallback(|| async { ApiError::of_status(StatusCode::NOT_FOUND) })
+        .layer(from_fn_with_state(app.clone(), count_anonymous));
+    json.merge(collect(byte_routes()).layer(from_fn_with_state(app.clone(), admit)))
+        .merge(open)
         .layer(from_fn_with_state(app.clone(), observe))
         .with_state(app.clone())
 }
@@ -134,21 +140,15 @@ async fn admit(State(app): State<App>, mut request: Request, next: Next) -> Resp
         connection.is_of(user);
     }
     let user = authenticated.user.as_ref().and_then(|user| user_header(user).try_into().ok());
-    let mut response = match authenticated.served_user() {
-        None => {
-            request.extensions_mut().insert(authenticated);
-            next.run(request).await
-        }
-        Some(user) => match app.request_share(user).await {
+    let served = authenticated.served_user().cloned();
+    let address = address_of(&app, &request);
+    request.extensions_mut().insert(authenticated);
+    let mut response = match served {
+        None => match app.rates.anonymous_request(address) {
             Err(error) => error.into_response(),
-            Ok(share) => {
-                let user = user.clone();
-                request.extensions_mut().insert(authenticated);
-                let mut response = calling_for(&user, next.run(request)).await;
-                response.extensions_mut().insert(Paid::from(share));
-                response
-            }
+            Ok(()) => next.run(request).await,
         },
+        Some(user) => serve(&app, Origin { user, address }, request, next).await,
     };
     if let Some(value) = user {
         response.headers_mut().insert(USER, value);
@@ -156,12 +156,61 @@ async fn admit(State(app): State<App>, mut request: Request, next: Next) -> Resp
     response
 }
 
+/// Serves a request of a user within the user's shares and rates.
+async fn serve(app: &App, origin: Origin, mut request: Request, next: Next) -> Response {
+    let share = match app.request_share(&origin).await {
+        Ok(share) => share,
+        Err(error) => return error.into_response(),
+    };
+    request.extensions_mut().insert(origin.clone());
+    let request = request.map(|body| Rates::metered(app, &origin, body));
+    let response = calling_for(&origin.user, next.run(request)).await;
+    let mut response = response.map(|body| Rates::metered(app, &origin, body));
+    response.extensions_mut().insert(Paid::from(share));
+    response
+}
+
+/// Returns the address of whoever sent a request, if it is known.
+fn address_of(app: &App, request: &Request) -> Option<IpAddr> {
+    let connection = request.extensions().get::<Arc<Connection>>()?;
+    address::client(connection.peer(), request.headers(), &app.config.proxies)
+}
+
+/// Counts the requests that need no token.
+async fn count_anonymous(State(app): State<App>, request: Request, next: Next) -> Response {
+    match app.rates.anonymous_request(address_of(&app, &request)) {
+        Err(error) => error.into_response(),
+        Ok(()) => next.run(request).await,
+    }
+}
+
 /// Applies [`admit`] with a time limit for the whole request.
-async fn admit_in_time(State(app): State<App>, request: Request, next: Next) -> Response {
+async fn admit_in_time(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    allow_plain(request.headers_mut());
     let limit = app.config.request_timeout;
     match tokio::time::timeout(limit, admit(State(app), request, next)).await {
         Ok(response) => response,
         Err(_) => ApiError::timed_out().into_response(),
+    }
+}
+
+/// Removes the refusal of an answer without compression. The layer that compresses would replace the
+/// answer to a request that is done already by `406`.
+fn allow_plain(headers: &mut HeaderMap) {
+    let refuses = |element: &str| {
+        let (coding, weight) = element.split_once(';').unwrap_or((element, ""));
+        let weight = weight.trim().trim_start_matches(['q', 'Q']).trim_start_matches('=');
+        matches!(coding.trim(), "identity" | "*") && weight.parse() == Ok(0.0)
+    };
+    let given = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    let elements: Vec<&str> = given.flat_map(|value| value.split(',')).collect();
+    if !elements.iter().any(|element| refuses(element)) {
+        return;
+    }
+    let rest: Vec<&str> = elements.into_iter().filter(|element| !refuses(element)).collect();
+    match HeaderValue::from_str(&rest.join(",")) {
+        Ok(rest) if !rest.is_empty() => drop(headers.insert(ACCEPT_ENCODING, rest)),
+        _ => drop(headers.remove(ACCEPT_ENCODING)),
     }
 }
 

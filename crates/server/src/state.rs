@@ -13,6 +13,7 @@ use crate::environment::Environment;
 use crate::error::ApiError;
 use crate::fair_store::FairStore;
 use crate::http::body::{Reader, Received, memory_units};
+use crate::rates::{Origin, Rates};
 use crate::shares::{Bounds, Share, Shares};
 
 /// Requests of one user that wait for their turn.
@@ -28,6 +29,7 @@ pub(crate) struct Inner {
     pub(crate) auth: Authenticator,
     pub(crate) environment: Arc<dyn Environment>,
     pub(crate) config: ServerConfig,
+    pub(crate) rates: Rates,
     memory: Shares,
     requests: Shares,
     large_uploads: Shares,
@@ -62,6 +64,7 @@ impl App {
             blobs,
             auth,
             environment,
+            rates: Rates::new(&config),
             config,
             memory,
             requests,
@@ -79,8 +82,10 @@ impl App {
         self.config.max_blob_bytes.min(self.blobs.max_size())
     }
 
-    /// Takes one of the user's places for requests in progress.
-    pub(crate) async fn request_share(&self, user: &UserId) -> Result<Share, ApiError> {
+    /// Counts a request of a user, and takes one of the user's places for requests in progress.
+    pub(crate) async fn request_share(&self, origin: &Origin) -> Result<Share, ApiError> {
+        self.rates.request(origin)?;
+        let user = &origin.user;
         Ok(self.requests.take(user, 1, self.config.queue_wait).await?)
     }
 

@@ -296,6 +296,10 @@ pub(crate) trait Replicas {
         new: bool,
     ) -> Result<()>;
 
+    /// Removes the reconcile states of the user's clients that have no replica, down to `most`: those
+    /// of the lowest cursors.
+    async fn drop_reader_states(&mut self, user: &UserId, most: u64) -> Result<()>;
+
     /// Finds malformed reconcile states, of one user or of all; removes them unless `dry_run` is
     /// set.
     async fn repair_reconcile_states(
@@ -325,6 +329,9 @@ pub(crate) trait Members {
         after: Option<&UserId>,
         limit: u32,
     ) -> Result<Vec<UserId>>;
+
+    /// Returns the number of members, up to `enough`.
+    async fn group_size(&mut self, group: &Principal, enough: u64) -> Result<u64>;
 
     /// Returns the groups and organizations of a user, ascending.
     async fn groups_of(&mut self, user: &UserId) -> Result<Vec<Principal>>;

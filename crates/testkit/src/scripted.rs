@@ -7,7 +7,6 @@ use async_trait::async_trait;
 use vfs_sync_client::transport::{Answer, Call, CallKind, PullQuery};
 use vfs_sync_client::{Transport, TransportError};
 use vfs_sync_core::id::UserId;
-use vfs_sync_core::limits::Limits;
 use vfs_sync_core::wire::{
     PullPage, PushRequest, PushResponse, PushResult, PushStatus, ReconcileRequest,
     ReconcileResponse, StateResponse, WriteIds,
@@ -206,7 +205,7 @@ fn plainly(call: &Call) -> Result<Answer, TransportError> {
             pruned_through: None,
             last_write_ids: WriteIds::new(),
         }),
-        Call::Limits => Answer::Limits(Limits::default()),
+        Call::Limits => Answer::Limits(Box::default()),
         Call::BlobBatch(files) => {
             Answer::BlobBatch(files.iter().map(|_| Err(unknown(CallKind::BlobBatch))).collect())
         }

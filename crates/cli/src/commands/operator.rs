@@ -84,6 +84,8 @@ fn server_config(args: &Serve) -> ServerConfig {
             .max_user_large_uploads
             .unwrap_or(default.max_user_large_uploads),
         queue_wait: seconds(limits.queue_wait, default.queue_wait),
+        rates: limits.rates(),
+        proxies: limits.proxies.clone(),
         head_timeout: seconds(limits.head_timeout, default.head_timeout),
         request_timeout: seconds(limits.request_timeout, default.request_timeout),
         idle_timeout: seconds(limits.idle_timeout, default.idle_timeout),

@@ -12,6 +12,8 @@ mod blobs;
 mod crash;
 mod demo;
 mod escapes;
+#[cfg(target_os = "linux")]
+mod little_room;
 mod migration;
 mod object_store;
 mod processes;

@@ -118,7 +118,7 @@ pub enum Answer {
     Pull(PullPage),
     Reconcile(ReconcileResponse),
     State(StateResponse),
-    Limits(Limits),
+    Limits(Box<Limits>),
     Stage(StageResponse),
     Upload(UploadResponse),
     StageState(StageResponse),

@@ -57,7 +57,7 @@ pub trait TransportExt: Transport {
 
     /// Asks for the server's limits: `GET /v1/vfs/limits`.
     async fn limits(&self) -> Result<Limits, TransportError> {
-        answer!(self, Limits, Call::Limits)
+        answer!(self, Limits, Call::Limits).map(|limits| *limits)
     }
 
     /// Opens a stage: `POST /v1/vfs/blobs/stage`.

@@ -20,7 +20,7 @@ use reqwest::{Body, Method, Response, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use vfs_sync_core::content::Sha256Digest;
-use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId, UserId};
+use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId, UserId, to_path_step};
 use vfs_sync_core::limits::Limits;
 use vfs_sync_core::wire::trash::{PurgeResponse, RestoreResponse, TrashPage};
 use vfs_sync_core::wire::{
@@ -195,6 +195,7 @@ impl HttpTransport {
     fn url(&self, path: &[&str]) -> Url {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
+            let path = path.iter().map(|step| to_path_step(step));
             segments.pop_if_empty().extend(["v1", "vfs"]).extend(path);
         }
         url
@@ -352,7 +353,7 @@ impl Transport for HttpTransport {
             Call::Pull(query) => Answer::Pull(self.pull(&query).await?),
             Call::Reconcile(request) => Answer::Reconcile(self.reconcile(&request).await?),
             Call::State(client_id) => Answer::State(self.state(&client_id).await?),
-            Call::Limits => Answer::Limits(self.limits().await?),
+            Call::Limits => Answer::Limits(Box::new(self.limits().await?)),
             Call::Stage(request) => Answer::Stage(self.stage(&request).await?),
             Call::Upload { staging_id, size, digest, data } => {
                 Answer::Upload(self.upload(&staging_id, size, digest, data).await?)

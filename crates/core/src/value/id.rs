@@ -154,6 +154,30 @@ ids! {
     ChangeId, separator_allowed: true;
 }
 
+/// Returns the form of an id as one step of a URL's path, before percent-encoding.
+///
+/// Libraries and proxies drop the steps `.` and `..` from a path, percent-encoded or not. These two
+/// ids get a space in front, which no id begins with.
+#[must_use]
+pub fn to_path_step(id: &str) -> &str {
+    match id {
+        "." => " .",
+        ".." => " ..",
+        id => id,
+    }
+}
+
+/// Returns the text of the id that a step of a URL's path stands for, after percent-decoding: the
+/// opposite of [`to_path_step`].
+#[must_use]
+pub fn of_path_step(step: &str) -> &str {
+    match step {
+        " ." => ".",
+        " .." => "..",
+        step => step,
+    }
+}
+
 /// A replica's own counter of its operations: from 1 to 2^53 − 1, so that a JSON number holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
@@ -212,6 +236,18 @@ mod tests {
         assert!(ItemId::new("a:b").is_ok());
         assert!(ItemId::new("é".repeat(64)).is_ok());
         assert_eq!(ItemId::new("é".repeat(65)), Err(InvalidId::TooLong));
+    }
+
+    #[test]
+    fn every_id_has_one_step_of_a_path_which_no_url_library_drops() {
+        for id in [".", "..", "...", "a", ".a", "%2E", "a b", ". ."] {
+            let step = to_path_step(id);
+            assert!(!matches!(step, "." | ".."), "{id}");
+            assert_eq!(of_path_step(step), id);
+        }
+        for step in [" ", " a", " ...", "  .", " . "] {
+            assert!(ItemId::new(of_path_step(step)).is_err(), "{step:?}");
+        }
     }
 
     #[test]

@@ -16,6 +16,12 @@ pub const MAX_PULL_BYTES: usize = 4 * 1024 * 1024;
 pub const MAX_WRITE_ID_ENTRIES: usize = 512;
 /// The greatest number of owners whom one user may block.
 pub const MAX_BLOCKED_OWNERS: usize = 10_000;
+/// Groups and organizations that one user is a member of.
+pub const MAX_USER_GROUPS: usize = 1_000;
+/// Members of a group or an organization.
+pub const MAX_GROUP_MEMBERS: u64 = 100_000;
+/// Reconcile states that a user's clients may have which never pushed anything.
+pub const MAX_READER_STATES: u64 = 256;
 /// Rows of feeds and of access that an operation which shows things to others may take.
 pub const MAX_CONSEQUENCES: usize = 1_000_000;
 /// Bytes of items that an operation which shows things to others may copy into feeds.
@@ -83,6 +89,15 @@ pub struct Limits {
     /// Items that one owner may have granted to one user by name.
     #[serde(default)]
     pub max_user_grants: u64,
+    /// Owners whom one user may block.
+    #[serde(default)]
+    pub max_blocked_owners: u64,
+    /// Groups and organizations that one user is a member of.
+    #[serde(default)]
+    pub max_user_groups: u64,
+    /// Members of a group or an organization.
+    #[serde(default)]
+    pub max_group_members: u64,
     /// Bytes of UTF-8 in a name.
     pub max_name_bytes: u64,
     /// Keys of an item's metadata.
@@ -111,6 +126,9 @@ pub struct Limits {
     /// The server's bounds on contents.
     #[serde(flatten)]
     pub blobs: BlobLimits,
+    /// The server's bounds on a user's requests.
+    #[serde(flatten)]
+    pub rates: RequestRates,
 }
 
 /// A server's limits on what a user's realm holds besides contents, as configured; 0 where the
@@ -154,6 +172,27 @@ pub struct BlobLimits {
     pub keep_deleted_seconds: u64,
 }
 
+/// A server's limits on the requests of a user, as configured; 0 where there is none, or the server
+/// does not state one. Beyond them a request gets `429` with `Retry-After`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RequestRates {
+    /// Requests in a second.
+    pub max_requests_per_second: u64,
+    /// Requests at once after a pause.
+    pub max_request_burst: u64,
+    /// Operations, and files of batches, in a second.
+    pub max_operations_per_second: u64,
+    /// Operations at once after a pause.
+    pub max_operation_burst: u64,
+    /// Bytes of bodies and answers in a second.
+    pub max_bytes_per_second: u64,
+    /// Bytes at once after a pause.
+    pub max_byte_burst: u64,
+    /// Requests in progress at one time.
+    pub max_concurrent_requests: u64,
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -170,6 +209,9 @@ impl Default for Limits {
             max_item_grants: MAX_ITEM_GRANTS as u64,
             max_item_grants_ever: MAX_ITEM_GRANTS_EVER as u64,
             max_user_grants: MAX_USER_GRANTS,
+            max_blocked_owners: MAX_BLOCKED_OWNERS as u64,
+            max_user_groups: MAX_USER_GROUPS as u64,
+            max_group_members: MAX_GROUP_MEMBERS,
             max_name_bytes: MAX_NAME_BYTES as u64,
             max_metadata_keys: MAX_METADATA_KEYS as u64,
             max_metadata_keys_ever: MAX_METADATA_KEYS_EVER as u64,
@@ -182,6 +224,7 @@ impl Default for Limits {
             decides_by_basis: true,
             metadata: MetadataLimits::default(),
             blobs: BlobLimits::default(),
+            rates: RequestRates::default(),
         }
     }
 }

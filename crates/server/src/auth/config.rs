@@ -73,6 +73,8 @@ pub struct AuthConfig {
     pub jwks_max_age: Duration,
     /// The least time between two fetches that unknown key ids cause.
     pub jwks_min_refresh: Duration,
+    /// The time that a fetch of a key set takes at most, and a request of an unknown key waits.
+    pub jwks_timeout: Duration,
 }
 
 /// An error in the configuration, with the variable's name.
@@ -148,6 +150,7 @@ impl AuthConfig {
             leeway: Duration::from_secs(30),
             jwks_max_age: Duration::from_secs(600),
             jwks_min_refresh: Duration::from_secs(30),
+            jwks_timeout: Duration::from_secs(10),
         }
     }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::config::{Algorithm, AuthConfig};
@@ -11,8 +12,9 @@ use super::keys::{Key, KeySet};
 
 /// The greatest size of a key set's document, in bytes.
 const MAX_DOCUMENT_BYTES: usize = 1024 * 1024;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
+/// Requests that wait for a key set at one time. They are of callers whose key is not known, who may
+/// be anybody.
+const MAX_WAITING: usize = 64;
 
 /// The location of a key set.
 pub(super) enum Location {
@@ -21,10 +23,9 @@ pub(super) enum Location {
 }
 
 impl Location {
-    pub(super) fn url(url: String) -> Result<Self, String> {
+    pub(super) fn url(url: String, timeout: Duration) -> Result<Self, String> {
         let client = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(FETCH_TIMEOUT)
+            .timeout(timeout)
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|error| error.to_string())?;
@@ -63,9 +64,11 @@ pub(super) struct CachedKeys {
     current: RwLock<Option<(Arc<KeySet>, Instant)>>,
     /// The time of the last fetch. The lock is held during a fetch, so one request fetches for all.
     tried: tokio::sync::Mutex<Option<Instant>>,
+    /// The places of requests that wait for a fetch.
+    waiting: Semaphore,
 }
 
-/// An error for a look-up before any key set was fetched.
+/// An error for a look-up before any key set was fetched, or while too many others wait for one.
 pub(super) struct NoKeys;
 
 impl CachedKeys {
@@ -77,6 +80,7 @@ impl CachedKeys {
             min_refresh: config.jwks_min_refresh,
             current: RwLock::new(None),
             tried: tokio::sync::Mutex::new(None),
+            waiting: Semaphore::new(MAX_WAITING),
         }
     }
 
@@ -125,6 +129,7 @@ impl CachedKeys {
             }
             return Ok(Some(key));
         }
+        let _place = self.waiting.try_acquire().map_err(|_| NoKeys)?;
         self.try_refresh().await;
         let (keys, _) = self.current().ok_or(NoKeys)?;
         Ok(found(&keys))

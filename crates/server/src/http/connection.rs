@@ -62,6 +62,11 @@ impl Connection {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns the address of the peer, which may be a proxy.
+    pub(crate) const fn peer(&self) -> IpAddr {
+        self.address
+    }
+
     /// Notes whose requests come over the connection.
     pub(crate) fn is_of(&self, user: &UserId) {
         let mut state = self.state();

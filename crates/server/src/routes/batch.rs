@@ -16,9 +16,10 @@ use vfs_sync_core::wire::{
 
 use crate::blobs::stage::{self, StageOrder};
 use crate::error::ApiError;
-use crate::extract::{AuthenticatedUser, RawBody};
+use crate::extract::RawBody;
 use crate::fair_store::complete_for;
 use crate::http::observe::RequestId;
+use crate::rates::Origin;
 use crate::state::App;
 
 /// The number of files that are uploaded in parts at one time, if the store needs that.
@@ -26,10 +27,11 @@ const IN_PARTS_AT_A_TIME: usize = 8;
 
 pub(crate) async fn batch(
     State(app): State<App>,
-    AuthenticatedUser(user): AuthenticatedUser,
+    origin: Origin,
     Extension(id): Extension<RequestId>,
     raw: RawBody,
 ) -> Result<Json<BlobBatchResponse>, ApiError> {
+    let user = origin.user.clone();
     let max = limits::MAX_BLOB_BATCH_BYTES;
     let held = app.reader(&user).json_bytes(&raw.headers, raw.body, max).await?;
     let request: BlobBatchRequest = crate::http::body::parse(&held.bytes)?;
@@ -41,6 +43,7 @@ pub(crate) async fn batch(
         ))
         .with("maxFiles", max));
     }
+    app.rates.operations(&origin, count)?;
     // A caller who disconnects leaves no file half-written.
     let results = complete_for(&user.clone(), async move {
         let results = all_files(&app, &user, request.files).await;

@@ -13,7 +13,7 @@ use http::{HeaderMap, Method, StatusCode};
 use http_body::Body as _;
 use serde_json::{Value, json};
 use vfs_sync_blobs::Outgoing;
-use vfs_sync_core::id::{BlobId, ItemId, StagingId};
+use vfs_sync_core::id::{BlobId, ItemId, StagingId, of_path_step};
 use vfs_sync_core::limits;
 use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, DeleteResponse, StageRequest, StageResponse, StageStatus,
@@ -38,7 +38,7 @@ pub(super) type PathId = Result<Path<String>, PathRejection>;
 /// Parses an id in a path; a malformed id is answered as an unknown one.
 pub(super) fn id<T: FromStr>(path: PathId, unknown: fn() -> ApiError) -> Result<T, ApiError> {
     let Path(text) = path.map_err(|_| unknown())?;
-    text.parse().map_err(|_| unknown())
+    of_path_step(&text).parse().map_err(|_| unknown())
 }
 
 fn staging_id(path: PathId) -> Result<StagingId, ApiError> {

@@ -1,19 +1,17 @@
 //! Look-ups for operators: any stage, blob or reconcile state, so that triage needs no SQL.
 
 use axum::Json;
-use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use futures::StreamExt as _;
 use http::Uri;
 use serde_json::{Value, json};
-use vfs_sync_core::id::{BlobId, ReplicaId, StagingId, UserId};
+use vfs_sync_core::id::{BlobId, ReplicaId, StagingId, UserId, of_path_step};
 
 use crate::error::{ApiError, count_blob_error};
 use crate::extract::Administrator;
 use crate::http::query::Query;
+use crate::routes::blobs::{PathId, id};
 use crate::state::App;
-
-type PathId = Result<Path<String>, PathRejection>;
 
 /// Logs a look-up: the administrator, and the subject.
 fn note(admin: &UserId, kind: &'static str, what: &str) {
@@ -25,8 +23,7 @@ pub(crate) async fn stage(
     Administrator(admin): Administrator,
     path: PathId,
 ) -> Result<Json<Value>, ApiError> {
-    let Path(text) = path.map_err(|_| ApiError::unknown_stage())?;
-    let staging_id: StagingId = text.parse().map_err(|_| ApiError::unknown_stage())?;
+    let staging_id: StagingId = id(path, ApiError::unknown_stage)?;
     note(&admin, "stage", staging_id.as_str());
     let found = app.store.any_stage(&staging_id).await?.ok_or_else(ApiError::unknown_stage)?;
     let stage = found.stage;
@@ -53,8 +50,7 @@ pub(crate) async fn blob(
     Administrator(admin): Administrator,
     path: PathId,
 ) -> Result<Json<Value>, ApiError> {
-    let Path(text) = path.map_err(|_| ApiError::unknown_blob())?;
-    let blob_id: BlobId = text.parse().map_err(|_| ApiError::unknown_blob())?;
+    let blob_id: BlobId = id(path, ApiError::unknown_blob)?;
     note(&admin, "blob", blob_id.as_str());
     let found = app.store.any_blob(&blob_id).await?.ok_or_else(ApiError::unknown_blob)?;
     let attachments: Vec<Value> = found
@@ -105,7 +101,7 @@ pub(crate) async fn state(
 ) -> Result<Json<Value>, ApiError> {
     let malformed = |reason: &dyn std::fmt::Display| ApiError::invalid("userId", reason);
     let Path(text) = path.map_err(|_| malformed(&"must be UTF-8"))?;
-    let user: UserId = text.parse().map_err(|reason| malformed(&reason))?;
+    let user: UserId = of_path_step(&text).parse().map_err(|reason| malformed(&reason))?;
     let query = Query::parse(&uri, &["clientId"])?;
     let client =
         query.get("clientId").ok_or_else(|| ApiError::invalid("clientId", "is missing"))?;

@@ -8,7 +8,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use http::{Method, StatusCode, Uri};
 use vfs_sync_core::access::{Principal, PrincipalType};
-use vfs_sync_core::id::{InvalidId, PrincipalId, UserId};
+use vfs_sync_core::id::{InvalidId, PrincipalId, UserId, of_path_step};
 use vfs_sync_core::limits;
 use vfs_sync_core::wire::{BlocksResponse, GroupsResponse, KnownResponse, MembersResponse};
 
@@ -35,7 +35,7 @@ fn principal_of(kind: PrincipalType, text: &str) -> Result<Principal, ApiError> 
         PrincipalType::Group => "groupId",
         PrincipalType::Organization => "organizationId",
     };
-    Ok(Principal { kind, id: id::<PrincipalId>(field, text)? })
+    Ok(Principal { kind, id: id::<PrincipalId>(field, of_path_step(text))? })
 }
 
 pub(crate) async fn set_group_member(
@@ -65,7 +65,7 @@ async fn set_member(
 ) -> Result<StatusCode, ApiError> {
     let Path((group, member)) = path.map_err(no_utf8)?;
     let group = principal_of(kind, &group)?;
-    let member: UserId = id("userId", &member)?;
+    let member: UserId = id("userId", of_path_step(&member))?;
     let present = *method == Method::PUT;
     app.store.set_member(&group, &member, present, app.now()).await?;
     tracing::info!(
@@ -142,7 +142,7 @@ pub(crate) async fn known(
         "organization" => PrincipalType::Organization,
         _ => return Err(ApiError::invalid("type", "must be user, group or organization")),
     };
-    let principal = Principal { kind, id: id("id", &text)? };
+    let principal = Principal { kind, id: id("id", of_path_step(&text))? };
     Ok(Json(KnownResponse { known: app.store.knows(&principal).await? }))
 }
 
@@ -160,7 +160,7 @@ pub(crate) async fn set_block(
     method: Method,
 ) -> Result<StatusCode, ApiError> {
     let Path(owner) = path.map_err(no_utf8)?;
-    let owner: UserId = id("userId", &owner)?;
+    let owner: UserId = id("userId", of_path_step(&owner))?;
     if owner == user {
         return Err(ApiError::invalid("userId", "must be another user than the caller"));
     }

@@ -11,7 +11,7 @@ use http::{HeaderValue, StatusCode, Uri};
 use serde_json::json;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::id::ReplicaId;
-use vfs_sync_core::limits::{self, BlobLimits, Limits, MetadataLimits};
+use vfs_sync_core::limits::{self, BlobLimits, Limits, MetadataLimits, RequestRates};
 use vfs_sync_core::server::push::{InvalidPush, PushBatch};
 use vfs_sync_core::wire::{
     PushResponse, PushStatus, ReconcileRequest, ReconcileResponse, StateResponse, code,
@@ -24,6 +24,7 @@ use crate::error::ApiError;
 use crate::extract::{AuthenticatedUser, RawBody};
 use crate::http::body::{MAX_JSON_BYTES, memory_units};
 use crate::http::query::Query;
+use crate::rates::Origin;
 use crate::shares::Share;
 use crate::state::App;
 
@@ -34,11 +35,13 @@ const JSON: (http::HeaderName, HeaderValue) =
 
 pub(crate) async fn push(
     State(app): State<App>,
-    AuthenticatedUser(user): AuthenticatedUser,
+    origin: Origin,
     raw: RawBody,
 ) -> Result<Json<PushResponse>, ApiError> {
+    let user = origin.user.clone();
     let body = app.reader(&user).json_bytes(&raw.headers, raw.body, limits::MAX_PUSH_BYTES).await?;
     let batch = PushBatch::parse(user, &body.bytes).map_err(invalid_push)?;
+    app.rates.operations(&origin, batch.len())?;
     let batch = batch.with_quota(app.config.metadata);
     let _memory = body.into_memory();
     let response = app.store.push(batch, app.now()).await?;
@@ -239,5 +242,15 @@ pub(crate) async fn limits(
         max_register_bytes: bytes,
         max_replicas: replicas,
     };
-    Json(Limits { blobs, metadata, ..Limits::default() })
+    let rates = &config.rates;
+    let rates = RequestRates {
+        max_requests_per_second: rates.user_requests.map_or(0, |rate| rate.per_second),
+        max_request_burst: rates.user_requests.map_or(0, |rate| rate.burst),
+        max_operations_per_second: rates.user_operations.map_or(0, |rate| rate.per_second),
+        max_operation_burst: rates.user_operations.map_or(0, |rate| rate.burst),
+        max_bytes_per_second: rates.user_bytes.map_or(0, |rate| rate.per_second),
+        max_byte_burst: rates.user_bytes.map_or(0, |rate| rate.burst),
+        max_concurrent_requests: config.max_user_requests as u64,
+    };
+    Json(Limits { blobs, metadata, rates, ..Limits::default() })
 }

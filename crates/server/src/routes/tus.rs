@@ -3,8 +3,7 @@
 
 mod fields;
 
-use axum::extract::rejection::PathRejection;
-use axum::extract::{FromRequestParts, Path, Request, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures::StreamExt as _;
@@ -23,6 +22,7 @@ use crate::error::ApiError;
 use crate::extract::{AuthenticatedUser, RawBody};
 use crate::fair_store::complete_for;
 use crate::http::body::{Incoming, check_plain, timed};
+use crate::routes::blobs::{PathId, id};
 use crate::state::App;
 
 use fields::{Checksum, Metadata};
@@ -52,8 +52,6 @@ const EXTENSIONS: HeaderValue = HeaderValue::from_static(
 const ALGORITHMS: HeaderValue = HeaderValue::from_static("sha1,sha256");
 /// The content type of an upload's bytes.
 const OFFSET_STREAM: &str = "application/offset+octet-stream";
-
-type PathId = Result<Path<String>, PathRejection>;
 
 /// Adds the protocol's version to every answer.
 pub(crate) async fn versioned(request: Request, next: Next) -> Response {
@@ -95,8 +93,7 @@ pub(crate) async fn capabilities(State(app): State<App>) -> Response {
 }
 
 fn staging_id(path: PathId) -> Result<StagingId, ApiError> {
-    let Path(text) = path.map_err(|_| ApiError::unknown_stage())?;
-    text.parse().map_err(|_| ApiError::unknown_stage())
+    id(path, ApiError::unknown_stage)
 }
 
 pub(crate) async fn create(

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -209,6 +209,7 @@ struct Issuer {
     url: String,
     document: watch::Sender<Option<Value>>,
     asked: Arc<AtomicUsize>,
+    hangs: watch::Sender<bool>,
 }
 
 impl Issuer {
@@ -216,20 +217,29 @@ impl Issuer {
         let (document, current) = watch::channel(Some(json!({"keys": keys})));
         let asked = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&asked);
+        let (hangs, hanging) = watch::channel(false);
         let answer = move || {
             count.fetch_add(1, Ordering::SeqCst);
-            let document = current.borrow().clone();
-            async move { document.map(axum::Json).ok_or(http::StatusCode::BAD_GATEWAY) }
+            let (document, mut hanging) = (current.borrow().clone(), hanging.clone());
+            async move {
+                let _ = hanging.wait_for(|hangs| !hangs).await;
+                document.map(axum::Json).ok_or(http::StatusCode::BAD_GATEWAY)
+            }
         };
         let router = axum::Router::new().route("/jwks", axum::routing::get(answer));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/jwks", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { url, document, asked }
+        Self { url, document, asked, hangs }
     }
 
     fn publish(&self, keys: Vec<Value>) {
         self.document.send_replace(Some(json!({"keys": keys})));
+    }
+
+    /// Lets the issuer accept requests and answer none.
+    fn hang(&self) {
+        self.hangs.send_replace(true);
     }
 
     fn asked(&self) -> usize {
@@ -307,6 +317,47 @@ async fn without_any_key_set_nobody_is_told_to_sign_in_again() {
     assert_eq!(answer.header("retry-after"), "5");
     issuer.publish(vec![jwk(ED_ONE, Algorithm::EdDSA, "one")]);
     limits(&scene, &one).await.ok();
+}
+
+/// A provider that accepts and never answers costs those who name a key that nobody knows yet: some
+/// of them wait, for a bounded time, the others hear at once that they may try later.
+#[tokio::test]
+async fn an_issuer_that_never_answers_holds_up_nobody_whose_key_is_known() {
+    let issuer = Issuer::new(vec![jwk(ED_ONE, Algorithm::EdDSA, "one")]).await;
+    let scene = scene(|config| {
+        config.keys = KeySource::JwksUrl(issuer.url.clone());
+        config.jwks_min_refresh = Duration::ZERO;
+        config.jwks_max_age = Duration::ZERO;
+        config.jwks_timeout = Duration::from_secs(3);
+    })
+    .await;
+    let one = signed(Algorithm::EdDSA, Some("one"), &EncodingKey::from_ed_pem(ED_ONE).unwrap());
+    limits(&scene, &one).await.ok();
+    issuer.hang();
+    let two = &EncodingKey::from_ed_pem(ED_TWO).unwrap();
+    let begun = Instant::now();
+    let unknown = futures::future::join_all((0..300).map(async |at| {
+        let token = signed(Algorithm::EdDSA, Some(&format!("made-up-{at}")), two);
+        let answer = limits(&scene, &token).await;
+        (answer.status, begun.elapsed())
+    }));
+    let known = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let mut slowest = Duration::ZERO;
+        for _ in 0..50 {
+            let asked = Instant::now();
+            limits(&scene, &one).await.ok();
+            slowest = slowest.max(asked.elapsed());
+        }
+        (slowest, begun.elapsed())
+    };
+    let (unknown, (slowest, done)) = tokio::join!(unknown, known);
+    assert!(slowest < Duration::from_secs(1) && done < Duration::from_secs(3), "{slowest:?}");
+    let waited = unknown.iter().filter(|(status, _)| *status == 401).count();
+    assert!((1..=64).contains(&waited), "{waited} waited");
+    assert!(unknown.iter().all(|(status, _)| matches!(status, 401 | 503)));
+    let longest = unknown.iter().map(|(_, after)| *after).max().unwrap();
+    assert!((2..8).contains(&longest.as_secs()), "{longest:?}");
 }
 
 #[tokio::test]

@@ -214,3 +214,21 @@ async fn health_needs_no_token() {
         assert_eq!(scene.nobody().get(path).await.ok(), json!({"status": "ok"}));
     }
 }
+
+/// A request that is done is not answered as if it were refused.
+#[tokio::test]
+async fn who_refuses_plain_answers_gets_them_anyway() {
+    let scene = Scene::new().await;
+    let alice = scene.user("alice");
+    for (at, refusal) in ["identity;q=0", "*;q=0", "identity; q=0.0, *;q=0.000"].iter().enumerate()
+    {
+        let operation = create(&format!("i{at}"), at as u64 + 1);
+        let body = json!({"clientId": "laptop", "operations": [operation]});
+        let push = alice.request("POST", "/v1/vfs/crdt/push").json(&body);
+        let answer = send(push.header("accept-encoding", *refusal)).await.ok();
+        assert_eq!(answer["results"][0]["status"], "applied", "{refusal}");
+    }
+    let page = alice.request("GET", "/v1/vfs/limits");
+    let page = send(page.header("accept-encoding", "gzip, identity;q=0")).await;
+    assert_eq!((page.status, page.header("content-encoding")), (200, "gzip"));
+}

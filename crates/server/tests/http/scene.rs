@@ -9,6 +9,8 @@ use vfs_sync_blobs::testing::new_s3_place;
 use vfs_sync_blobs::{BlobStore, ObjectBlobs};
 use vfs_sync_testkit::{TestServer, TestServerBuilder};
 
+use crate::described::{Seen, undocumented};
+
 pub(crate) struct Scene {
     pub(crate) server: TestServer,
     http: reqwest::Client,
@@ -166,10 +168,27 @@ pub(crate) fn create(item: &str, write_id: u64) -> Value {
     })
 }
 
+/// Sends a request, and fails unless the OpenAPI document describes the answer.
 pub(crate) async fn send(request: reqwest::RequestBuilder) -> Answer {
-    let answer = request.send().await.unwrap();
+    let (client, request) = request.build_split();
+    let request = request.unwrap();
+    let (method, url) = (request.method().to_string(), request.url().clone());
+    let answer = client.execute(request).await.unwrap();
     let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-    Answer { status, headers, bytes: answer.bytes().await.unwrap().to_vec() }
+    let answer = Answer { status, headers, bytes: answer.bytes().await.unwrap().to_vec() };
+    let target = match url.query() {
+        Some(query) => format!("{}?{query}", url.path()),
+        None => url.path().to_owned(),
+    };
+    let seen = Seen {
+        method: &method,
+        target: &target,
+        status,
+        content_type: answer.header("content-type"),
+        body: if answer.header("content-encoding").is_empty() { &answer.bytes } else { b"" },
+    };
+    assert_eq!(undocumented(&seen), None);
+    answer
 }
 
 impl Answer {

@@ -201,7 +201,7 @@ impl Transport for SimTransport {
                 let path = path(&["crdt", "state"]);
                 Answer::State(self.get("state", &format!("{path}?clientId={client_id}")).await?)
             }
-            Call::Limits => Answer::Limits(self.get("limits", &path(&["limits"])).await?),
+            Call::Limits => Answer::Limits(Box::new(self.get("limits", &path(&["limits"])).await?)),
             Call::Stage(request) => {
                 Answer::Stage(self.post("stage", &path(&["blobs", "stage"]), &request).await?)
             }

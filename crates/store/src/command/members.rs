@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::id::{ItemId, UserId};
+use vfs_sync_core::limits;
 use vfs_sync_core::server::push::{Bound, FeedPropagation, Needs, Rows};
+use vfs_sync_core::server::stage::OverQuota;
 use vfs_sync_core::time::Timestamp;
 
 use super::push::{loaded, propagate, propagate_within};
 use super::{BlockedBy, Decides, GroupsOf, Knows, ListMembers, SetBlock, SetMember, one_call};
-use crate::error::Result;
+use crate::error::{Result, StoreError};
 use crate::topics::{Decision, Topics};
 
 one_call! {
@@ -23,12 +25,24 @@ impl Decides for SetMember {
     async fn decide<T: Topics>(&self, tx: &mut T) -> Result<(Self::Answer, Option<Decision>)> {
         let Self { group, member, present, now } = self;
         tx.lock_group(group).await?;
+        let size =
+            if *present { tx.group_size(group, limits::MAX_GROUP_MEMBERS + 1).await? } else { 0 };
         if !tx.write_member(group, member, *present).await? {
             return Ok(((), None));
+        }
+        if *present {
+            let groups = tx.groups_of(member).await?.len() as u64;
+            within("maxGroupMembers", size + 1, limits::MAX_GROUP_MEMBERS)?;
+            within("maxUserGroups", groups, limits::MAX_USER_GROUPS as u64)?;
         }
         let items = tx.granted_to(group).await?;
         Ok(((), regrant(tx, BTreeSet::from([member.clone()]), items, *now).await?))
     }
+}
+
+fn within(limit: &'static str, wanted: u64, max: u64) -> Result<()> {
+    let over = OverQuota { limit, max, wanted };
+    if wanted <= max { Ok(()) } else { Err(StoreError::OverQuota { own: true, over }) }
 }
 
 /// The decision locks the owner's realm, so nobody grants anything in it at the same time. A

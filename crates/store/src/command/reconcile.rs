@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use vfs_sync_core::id::ReplicaId;
-use vfs_sync_core::limits::MAX_WRITE_ID_ENTRIES;
+use vfs_sync_core::limits::{MAX_READER_STATES, MAX_WRITE_ID_ENTRIES};
 use vfs_sync_core::server::feed_window::History;
 use vfs_sync_core::server::reconcile::{self, WriteIdAhead};
 
@@ -45,6 +45,9 @@ impl Command for Reconcile {
         }
         if stored.as_ref() != Some(&merged) {
             let new = stored.is_none();
+            if new {
+                tx.drop_reader_states(user, MAX_READER_STATES - 1).await?;
+            }
             tx.write_reconcile_state(user, &request.client_id, &merged, new).await?;
         }
         tx.touch_replica(user, &request.client_id, now).await?;

@@ -64,6 +64,10 @@ impl Members for MemoryTransaction<'_> {
         Ok(members.take(count(limit)).map(|(user, ())| user.clone()).collect())
     }
 
+    async fn group_size(&mut self, group: &Principal, enough: u64) -> Result<u64> {
+        Ok((self.state.members.group(group).len() as u64).min(enough))
+    }
+
     async fn groups_of(&mut self, user: &UserId) -> Result<Vec<Principal>> {
         Ok(self.state.groups.group(user).keys().cloned().collect())
     }

@@ -93,6 +93,22 @@ impl Replicas for MemoryTransaction<'_> {
         Ok(())
     }
 
+    async fn drop_reader_states(&mut self, user: &UserId, most: u64) -> Result<()> {
+        let replicas = self.state.replicas.group(user);
+        let states = self.state.reconciled.group(user);
+        let mut readers: Vec<_> = states
+            .iter()
+            .filter(|(client, _)| !replicas.contains_key(*client))
+            .map(|(client, state)| (state.cursor.clone(), client.clone()))
+            .collect();
+        readers.sort();
+        let surplus = readers.len().saturating_sub(usize::try_from(most).unwrap_or(usize::MAX));
+        for (_, client) in readers.into_iter().take(surplus) {
+            self.state.reconciled.remove(user, &client);
+        }
+        Ok(())
+    }
+
     async fn repair_reconcile_states(
         &mut self,
         _user: Option<&UserId>,

@@ -171,6 +171,28 @@ impl Replicas for PostgresTransaction<'_> {
         if written == 0 { Err(StoreError::Conflict) } else { Ok(()) }
     }
 
+    async fn drop_reader_states(&mut self, user: &UserId, most: u64) -> Result<()> {
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let row = self
+            .query_opt(
+                "SELECT count(*) FROM \
+                 (SELECT 1 FROM reconcile_state WHERE user_id = $1 LIMIT $2::bigint + 1) AS present",
+                &[&user.as_str(), &most],
+            )
+            .await?;
+        let found: i64 = row.map(|row| row.try_get(0)).transpose()?.unwrap_or(0);
+        if found <= most {
+            return Ok(());
+        }
+        let sql = "DELETE FROM reconcile_state WHERE user_id = $1 AND client IN \
+             (SELECT client FROM reconcile_state s WHERE s.user_id = $1 AND NOT EXISTS \
+              (SELECT 1 FROM replicas r \
+               WHERE r.user_id = $1 AND r.replica_id = substr(s.client, 6)) \
+              ORDER BY changed_at DESC, change_id COLLATE \"C\" DESC, client COLLATE \"C\" DESC OFFSET $2)";
+        self.execute(sql, &[&user.as_str(), &most]).await?;
+        Ok(())
+    }
+
     async fn repair_reconcile_states(
         &mut self,
         user: Option<&UserId>,

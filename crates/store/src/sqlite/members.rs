@@ -64,6 +64,18 @@ impl Members for SqliteTransaction<'_> {
         Ok(members)
     }
 
+    async fn group_size(&mut self, group: &Principal, enough: u64) -> Result<u64> {
+        let enough = i64::try_from(enough).unwrap_or(i64::MAX);
+        let mut count = self.prepare(
+            "SELECT count(*) FROM \
+             (SELECT 1 FROM members WHERE kind = ?1 AND group_id = ?2 LIMIT ?3)",
+        )?;
+        let kind = encoding::principal_code(group.kind);
+        let found: i64 =
+            count.query_row(params![kind, group.id.as_str(), enough], |row| row.get(0))?;
+        Ok(found.unsigned_abs())
+    }
+
     async fn groups_of(&mut self, user: &UserId) -> Result<Vec<Principal>> {
         let Some(uid) = self.uid(user)? else { return Ok(Vec::new()) };
         let mut select = self.prepare("SELECT kind, group_id FROM members WHERE uid = ?1")?;

@@ -160,6 +160,33 @@ impl Replicas for SqliteTransaction<'_> {
         Ok(())
     }
 
+    async fn drop_reader_states(&mut self, user: &UserId, most: u64) -> Result<()> {
+        let Some(uid) = self.uid(user)? else { return Ok(()) };
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let count = "SELECT count(*) FROM \
+            (SELECT 1 FROM reconcile_state WHERE uid = ?1 LIMIT ?2 + 1)";
+        let found: i64 = self.prepare(count)?.query_row(params![uid, most], |row| row.get(0))?;
+        if found <= most {
+            return Ok(());
+        }
+        let mut readers: Vec<(i64, String, String)> = self
+            .prepare(
+                "SELECT changed_at, change_id, client FROM reconcile_state s \
+                 WHERE uid = ?1 AND NOT EXISTS (SELECT 1 FROM replicas r \
+                 WHERE r.uid = ?1 AND r.replica_id = substr(s.client, 6))",
+            )?
+            .query_map([uid], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+            .collect::<Result<_, _>>()?;
+        readers.sort();
+        let surplus = readers.len().saturating_sub(usize::try_from(most).unwrap_or(usize::MAX));
+        let mut delete =
+            self.prepare("DELETE FROM reconcile_state WHERE uid = ?1 AND client = ?2")?;
+        for (_, _, client) in readers.into_iter().take(surplus) {
+            delete.execute(params![uid, client])?;
+        }
+        Ok(())
+    }
+
     async fn repair_reconcile_states(
         &mut self,
         user: Option<&UserId>,

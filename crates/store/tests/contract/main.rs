@@ -146,7 +146,8 @@ mod every {
         members:
             who_is_in_a_group_is_told
             who_was_ever_seen_is_known
-            a_block_counts_until_it_ends_and_the_owner_cannot_tell;
+            a_block_counts_until_it_ends_and_the_owner_cannot_tell
+            a_user_is_in_so_many_groups_and_no_more;
         retention:
             a_removal_is_told_to_those_who_were_there
             a_replica_that_missed_pruned_removals_starts_again
@@ -159,7 +160,8 @@ mod every {
             nobody_can_reconcile_ahead_of_the_server
             states_of_other_users_and_clients_are_their_own
             beyond_512_entries_the_least_active_are_dropped
-            reconciling_at_once_keeps_the_greatest;
+            reconciling_at_once_keeps_the_greatest
+            made_up_clients_leave_so_many_states_and_no_more;
         blobs:
             a_staged_blob_becomes_an_items_content
             repeating_a_call_gives_the_same_answer

@@ -3,7 +3,9 @@
 use serde_json::json;
 use vfs_sync_core::access::{Principal, PrincipalType};
 use vfs_sync_core::id::PrincipalId;
+use vfs_sync_core::limits::MAX_USER_GROUPS;
 use vfs_sync_core::wire::ReconcileRequest;
+use vfs_sync_store::StoreError;
 
 use super::scene::*;
 
@@ -102,4 +104,23 @@ pub(crate) async fn a_block_counts_until_it_ends_and_the_owner_cannot_tell(scene
     store.set_block(&user("bob"), &user("alice"), false, scene.now()).await.unwrap();
     assert_eq!(shown().await, ["item f", "item g", "item in", "item new", "item own"]);
     assert_eq!(store.blocked_by(&user("bob")).await.unwrap(), []);
+}
+
+pub(crate) async fn a_user_is_in_so_many_groups_and_no_more(scene: Scene) {
+    let join = async |at: usize, who: &str| {
+        let group = principal(PrincipalType::Group, &format!("g{at}"));
+        scene.store.set_member(&group, &user(who), true, scene.now()).await
+    };
+    for at in 0..MAX_USER_GROUPS {
+        join(at, "bob").await.unwrap();
+    }
+    let refused = join(MAX_USER_GROUPS, "bob").await.unwrap_err();
+    let StoreError::OverQuota { over, .. } = refused else { panic!("{refused:?}") };
+    assert_eq!((over.limit, over.max, over.wanted), ("maxUserGroups", 1_000, 1_001));
+    assert_eq!(scene.store.groups_of(&user("bob")).await.unwrap().len(), MAX_USER_GROUPS);
+    join(0, "bob").await.unwrap();
+    join(MAX_USER_GROUPS, "carol").await.unwrap();
+    let group = principal(PrincipalType::Group, "g0");
+    scene.store.set_member(&group, &user("bob"), false, scene.now()).await.unwrap();
+    join(MAX_USER_GROUPS, "bob").await.unwrap();
 }

@@ -6,6 +6,7 @@ use serde_json::json;
 use vfs_sync_core::access::PrincipalType;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, StagingId};
+use vfs_sync_core::limits::MAX_READER_STATES;
 use vfs_sync_store::testing::{connect, statements};
 use vfs_sync_store::{
     Advance, NewStage, NewUpload, PurgeAnswer, RestoreAnswer, Retention, UploadReplacement,
@@ -33,6 +34,9 @@ async fn tour(scene: &Scene) {
     scene.page(from(Some(head.clone()))).await;
     scene.reconcile("laptop", &head, &[("laptop", 8)]).await;
     scene.reconcile("laptop", &head, &[("laptop", 7)]).await;
+    for reader in 0..=MAX_READER_STATES {
+        scene.reconcile(&format!("reader-{reader}"), &head, &[]).await;
+    }
 
     let alice = user("alice");
     let open = |name: &str| NewStage {

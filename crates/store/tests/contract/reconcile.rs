@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use vfs_sync_core::cursor::{Cursor, Position};
+use vfs_sync_core::limits::MAX_READER_STATES;
 use vfs_sync_core::wire::{EpochEnd, ReconcileState};
 use vfs_sync_store::{ReconcileAnswer, Rematerialize};
 
@@ -102,4 +103,29 @@ pub(crate) async fn reconciling_at_once_keeps_the_greatest(scene: Scene) {
     }
     let answer = scene.reconcile("laptop", &cursors[0], &[]).await;
     assert_eq!(answer, merged(&cursors[19], &[("laptop", 20)]));
+}
+
+pub(crate) async fn made_up_clients_leave_so_many_states_and_no_more(scene: Scene) {
+    let (early, late) = two_positions(&scene).await;
+    scene.reconcile("laptop", &early, &[("laptop", 2)]).await;
+    scene.reconcile("reader", &late, &[]).await;
+    let state = async |client: &str| {
+        let state = scene.store.state(&user("alice"), &replica(client)).await.unwrap();
+        state.reconcile_state
+    };
+    let most = usize::try_from(MAX_READER_STATES).unwrap();
+    let made_up = |at: usize| format!("made-up-{at}");
+    for at in 0..most + 20 {
+        scene.reconcile(&made_up(at), &early, &[]).await;
+    }
+    let mut kept = 0;
+    for at in 0..most + 20 {
+        kept += usize::from(state(&made_up(at)).await.is_some());
+    }
+    assert_eq!(kept, most - 1, "with the reader's");
+    assert!(state("laptop").await.is_some(), "who pushed is no reader");
+    assert!(state("reader").await.is_some(), "who is furthest stays");
+    // One that was dropped begins again.
+    let answer = scene.reconcile(&made_up(most + 20), &late, &[("phone", 1)]).await;
+    assert_eq!(answer, merged(&late, &[("phone", 1)]));
 }

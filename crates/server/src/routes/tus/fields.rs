@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, StatusCode};
 use sha2::Digest as _;
-use vfs_sync_core::id::{BlobId, StagingId};
+use vfs_sync_core::id::{BlobId, StagingId, to_path_step};
 use vfs_sync_core::server::stage::StageRow;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::code;
@@ -175,7 +175,7 @@ pub(super) fn http_date(at: Timestamp) -> String {
 /// Escapes an id as one segment of a path.
 pub(super) fn escaped(id: &str) -> String {
     let mut text = String::with_capacity(id.len());
-    for byte in id.bytes() {
+    for byte in to_path_step(id).bytes() {
         if byte.is_ascii_alphanumeric() || b"-_~".contains(&byte) {
             text.push(char::from(byte));
         } else {
@@ -232,6 +232,7 @@ mod tests {
     #[test]
     fn an_id_is_one_segment() {
         assert_eq!(escaped("a/b ?é..%"), "a%2Fb%20%3F%C3%A9%2E%2E%25");
+        assert_eq!(escaped(".."), "%20%2E%2E");
     }
 
     proptest! {
