@@ -6,6 +6,7 @@
 
 mod apply;
 mod contents;
+mod large;
 mod process;
 mod pull;
 mod push;
@@ -36,6 +37,12 @@ struct Args {
     /// Measure only the cost of sharing
     #[arg(long)]
     sharing_only: bool,
+    /// Measure only how long others wait while the largest operations are applied
+    #[arg(long)]
+    large_only: bool,
+    /// Number of consequences of these operations
+    #[arg(long, default_value_t = 1_000_000)]
+    consequences: usize,
     /// Measure only contents: a large file, and a tree if one is named
     #[arg(long)]
     contents_only: bool,
@@ -79,6 +86,9 @@ async fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
     }
     if args.sharing_only {
         return sharing(report, dir.path(), args.postgres.as_deref()).await;
+    }
+    if args.large_only {
+        return large(args, report, dir.path()).await;
     }
     if args.memory_only {
         return memory(args, report, dir.path()).await;
@@ -129,6 +139,7 @@ async fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
     }
     apply(report, dir.path(), n / 2).await?;
     sharing(report, dir.path(), args.postgres.as_deref()).await?;
+    large(args, report, dir.path()).await?;
     if let Some(url) = &args.postgres {
         let data = dir.path().join("postgres");
         std::fs::create_dir(&data)?;
@@ -166,6 +177,21 @@ async fn apply(report: &mut Report, dir: &std::path::Path, entries: usize) -> Re
     let (first, second) = apply::run(Some(&dir.join("replica")), entries).await?;
     report.at_least("apply it, durable replica", first.min(second), 150_000.0, "entries/s");
     report.at_least("  second half against first", second / first, 0.8, "x");
+    Ok(())
+}
+
+async fn large(args: &Args, report: &mut Report, dir: &std::path::Path) -> Result<(), Failure> {
+    let data = dir.join("consequences");
+    std::fs::create_dir(&data)?;
+    let server = Server::start(&data, None).await?;
+    large::run(report, &server, "SQLite", args.consequences, 250.0).await?;
+    drop(server);
+    if let Some(url) = &args.postgres {
+        let data = dir.join("consequences-postgres");
+        std::fs::create_dir(&data)?;
+        let server = Server::start(&data, Some(url)).await?;
+        large::run(report, &server, "PostgreSQL", args.consequences, 100.0).await?;
+    }
     Ok(())
 }
 

@@ -20,7 +20,7 @@ const MANY: usize = 1_000_000;
 const TIMES: usize = 50;
 
 /// A user with one replica.
-struct Writer {
+pub(crate) struct Writer {
     http: reqwest::Client,
     url: String,
     token: String,
@@ -28,7 +28,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(server: &Server, user: &str) -> Result<Self, Failure> {
+    pub(crate) fn new(server: &Server, user: &str) -> Result<Self, Failure> {
         Ok(Self {
             http: reqwest::Client::builder().tcp_nodelay(true).build()?,
             url: server.url.clone(),
@@ -38,7 +38,7 @@ impl Writer {
     }
 
     /// Pushes operations, all of which must be applied; returns the duration.
-    async fn push(&mut self, mut operations: Vec<Value>) -> Result<Duration, Failure> {
+    pub(crate) async fn push(&mut self, mut operations: Vec<Value>) -> Result<Duration, Failure> {
         for operation in &mut operations {
             operation["opId"] = json!(uuid::Uuid::now_v7().to_string());
             operation["replicaId"] = json!("r");
@@ -66,8 +66,16 @@ impl Writer {
         }
     }
 
+    /// Pulls the first page of the feed.
+    pub(crate) async fn pull(&self) -> Result<(), Failure> {
+        let url = format!("{}/v1/vfs/crdt/vfs-sync", self.url);
+        let answer = self.http.get(url).bearer_auth(&self.token).send().await?;
+        answer.error_for_status()?;
+        Ok(())
+    }
+
     /// Creates folders of [`FOLDER`] files in a folder `root`, `items` in total.
-    async fn make_tree(&mut self, root: &str, items: usize) -> Result<(), Failure> {
+    pub(crate) async fn make_tree(&mut self, root: &str, items: usize) -> Result<(), Failure> {
         let mut operations = vec![made(root, "folder", None)];
         let mut folder = String::new();
         for n in 1..items {
@@ -102,12 +110,12 @@ impl Writer {
     }
 }
 
-fn made(id: &str, kind: &str, parent: Option<&str>) -> Value {
+pub(crate) fn made(id: &str, kind: &str, parent: Option<&str>) -> Value {
     json!({"opType": "item_upsert", "itemId": id, "objectType": kind, "name": id,
         "parentId": parent, "metadata": {"mtime": "2026-03-01T09:00:00.000Z", "mode": 420}})
 }
 
-fn granted(id: &str, to: &str) -> Value {
+pub(crate) fn granted(id: &str, to: &str) -> Value {
     json!({"opType": "acl_add", "itemId": id, "principalType": "user", "principalId": to,
         "accessLevel": "read"})
 }

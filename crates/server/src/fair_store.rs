@@ -10,7 +10,7 @@ use vfs_sync_core::id::UserId;
 use vfs_sync_store::{Call, Capacity, MetadataStore, Reply, StoreError};
 
 use crate::error::ApiError;
-use crate::shares::{Bounds, Shares};
+use crate::shares::{Bounds, Share, Shares};
 
 /// The time that a call waits for the user's turn: as long as a back end waits for a connection.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -18,6 +18,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const WAITING: usize = 4_096;
 /// The multiple of what stays free that a user may hold: alone, three quarters of all.
 const OF_FREE: usize = 3;
+/// The time that a large call waits for its turn: several of others take their turns first.
+const LARGE_PATIENCE: Duration = Duration::from_secs(60);
+/// Large calls of one user that wait for their turn.
+const LARGE_WAITING: usize = 16;
 
 tokio::task_local! {
     /// The user for whom a task calls the store.
@@ -42,46 +46,60 @@ pub(crate) async fn complete_for<T: Send + 'static>(
     tokio::spawn(work.in_current_span()).await.map_err(|_| ApiError::internal())
 }
 
-/// A store that runs as many calls of one user at a time as leave room for others. The server's own
+/// A store that runs as many calls of one user at a time as leave room for others. Large calls, such
+/// as a push that shows a large folder to many, run one after another in turns: each takes the memory
+/// of a large plan. One that waits for its turn holds nothing that others wait for. The server's own
 /// calls wait for nobody.
 pub(crate) struct FairStore {
     inner: Arc<dyn MetadataStore>,
     calls: Option<Shares>,
     reads: Option<Shares>,
+    large: Option<Shares>,
 }
 
 impl FairStore {
     pub(crate) fn new(inner: Arc<dyn MetadataStore>) -> Self {
-        let shares = |name, total: usize| {
-            let bounds = Bounds { total, per_user: total, of_free: OF_FREE, waiting: WAITING };
-            Shares::new(name, bounds)
+        let shares = |name, total: usize, waiting| {
+            Shares::new(name, Bounds { total, per_user: total, of_free: OF_FREE, waiting })
         };
-        let Capacity { calls, reads } = inner.capacity();
+        let Capacity { calls, reads, large } = inner.capacity();
         Self {
             inner,
-            calls: calls.map(|calls| shares("database_calls", calls)),
-            reads: reads.map(|reads| shares("database_reads", reads)),
+            calls: calls.map(|calls| shares("database_calls", calls, WAITING)),
+            reads: reads.map(|reads| shares("database_reads", reads, WAITING)),
+            large: large.map(|large| shares("large_transactions", large, LARGE_WAITING)),
         }
+    }
+
+    /// Takes the caller's part of `shares`, if it is a user's call and they are shared.
+    async fn share(
+        shares: Option<&Shares>,
+        patience: Duration,
+    ) -> Result<Option<Share>, StoreError> {
+        let caller = shares.and_then(|shares| Some((shares, CALLER.try_with(Clone::clone).ok()?)));
+        let Some((shares, user)) = caller else { return Ok(None) };
+        let share = shares.take(&user, 1, patience).await;
+        Ok(Some(share.map_err(|_| StoreError::TooMany)?))
     }
 }
 
 #[async_trait]
 impl MetadataStore for FairStore {
     async fn call(&self, call: Call) -> Result<Reply, StoreError> {
-        let shares = if call.reads() {
-            self.reads.as_ref().or(self.calls.as_ref())
-        } else {
-            self.calls.as_ref()
+        let reads = call.reads();
+        let shares = if reads { self.reads.as_ref() } else { None }.or(self.calls.as_ref());
+        let share = Self::share(shares, PATIENCE).await?;
+        if reads || self.large.is_none() {
+            return self.inner.call(call).await;
+        }
+        let call = match self.inner.call_if_small(call).await? {
+            Ok(reply) => return Ok(reply),
+            Err(call) => call,
         };
-        let caller = shares.and_then(|shares| Some((shares, CALLER.try_with(Clone::clone).ok()?)));
-        let _share = match caller {
-            Some((shares, user)) => {
-                let share = shares.take(&user, 1, PATIENCE).await;
-                Some(share.map_err(|_| StoreError::TooMany)?)
-            }
-            None => None,
-        };
-        self.inner.call(call).await
+        drop(share);
+        let _turn = Self::share(self.large.as_ref(), LARGE_PATIENCE).await?;
+        let _share = Self::share(shares, PATIENCE).await?;
+        self.inner.call_large(call).await
     }
 
     fn capacity(&self) -> Capacity {

@@ -3,7 +3,7 @@
 //! A user may hold a part as long as what is left free stays in proportion to it, and up to a fixed
 //! bound. With one busy user a part stays free for the others, with two a smaller one, and so on: a
 //! user who holds nothing finds room. Whoever waits for more gets it in the order of what they hold,
-//! least first.
+//! least first; among equals, the user who was served longest ago is next.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -52,6 +52,8 @@ struct Pool {
 #[derive(Debug, Default)]
 struct Held {
     units: usize,
+    /// The number of the user's last share, until nothing is held and nobody waits.
+    served: u64,
     waiting: VecDeque<Waiter>,
 }
 
@@ -92,7 +94,10 @@ impl Pool {
 
     fn give(&mut self, user: &UserId, units: usize) {
         self.free -= units;
-        self.users.entry(user.clone()).or_default().units += units;
+        let served = self.next_number();
+        let held = self.users.entry(user.clone()).or_default();
+        held.units += units;
+        held.served = served;
     }
 
     fn take_back(&mut self, user: &UserId, units: usize) {
@@ -101,6 +106,12 @@ impl Pool {
             held.units -= units;
         }
         self.forget(user);
+    }
+
+    /// Returns the next of the ascending numbers of waiters and shares.
+    fn next_number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
     }
 
     /// Keeps nothing of a user who holds nothing and waits for nothing.
@@ -135,15 +146,13 @@ impl Inner {
     fn serve_waiting(self: &Arc<Self>, pool: &mut Pool) -> Vec<(oneshot::Sender<Share>, Share)> {
         let mut served = Vec::new();
         loop {
-            let first = |held: &Held| held.waiting.front().map(|waiter| waiter.units);
             let next = pool
                 .users
                 .iter()
-                .filter(|(user, held)| {
-                    first(held).is_some_and(|units| pool.fits(&self.bounds, user, 0, units))
-                })
-                .min_by_key(|(_, held)| held.units)
-                .map(|(user, _)| user.clone());
+                .filter_map(|(user, held)| Some((user, held, held.waiting.front()?)))
+                .filter(|(user, _, first)| pool.fits(&self.bounds, user, 0, first.units))
+                .min_by_key(|(_, held, first)| (held.units, held.served, first.id))
+                .map(|(user, ..)| user.clone());
             let Some(user) = next else { return served };
             let Some(Waiter { units, granted, .. }) = pool.stop_waiting(&user, |_| true) else {
                 return served;
@@ -200,8 +209,7 @@ impl Shares {
                 return Err(self.0.refused(&pool, units));
             }
             let (grant, granted) = oneshot::channel();
-            let id = pool.next;
-            pool.next += 1;
+            let id = pool.next_number();
             pool.waiting += 1;
             let waiter = Waiter { id, units, granted: grant };
             pool.users.entry(user.clone()).or_default().waiting.push_back(waiter);
@@ -357,6 +365,34 @@ mod tests {
         drop((first, served));
         assert_eq!(shares.free(), 4);
         assert!(shares.0.pool().users.is_empty() && shares.0.pool().waiting == 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_much_leaves_every_other_turn_to_others() {
+        for names in [["a", "b"], ["b", "a"]] {
+            let shares = shares(1, 1);
+            let held = shares.try_take(&user("x"), 1).unwrap();
+            let (sender, mut turns) = tokio::sync::mpsc::unbounded_channel();
+            for name in [names[0]; 4].into_iter().chain([names[1]; 2]) {
+                let (taken, sender) = (shares.clone(), sender.clone());
+                let before = shares.0.pool().waiting;
+                tokio::spawn(async move {
+                    let share = taken.take(&user(name), 1, Duration::from_secs(5)).await.unwrap();
+                    sender.send(name).unwrap();
+                    drop(share);
+                });
+                while shares.0.pool().waiting == before {
+                    tokio::task::yield_now().await;
+                }
+            }
+            drop((sender, held));
+            let mut order = Vec::new();
+            while let Some(name) = turns.recv().await {
+                order.push(name);
+            }
+            let [many, few] = names;
+            assert_eq!(order, [many, few, many, few, many, many]);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -57,6 +57,23 @@ pub trait MetadataStore: Send + Sync + 'static {
     /// [`StoreError`]: nothing was changed.
     async fn call(&self, call: Call) -> Result<Reply, StoreError>;
 
+    /// Runs one operation as [`MetadataStore::call`] does, unless it turns out to be large: then
+    /// nothing was changed, and the call comes back for [`MetadataStore::call_large`].
+    ///
+    /// # Errors
+    /// As [`MetadataStore::call`].
+    async fn call_if_small(&self, call: Call) -> Result<Result<Reply, Call>, StoreError> {
+        self.call(call).await.map(Ok)
+    }
+
+    /// Runs an operation that is large. [`Capacity::large`] of them run at one time.
+    ///
+    /// # Errors
+    /// As [`MetadataStore::call`].
+    async fn call_large(&self, call: Call) -> Result<Reply, StoreError> {
+        self.call(call).await
+    }
+
     /// Returns the numbers of calls that run at one time; without a bound unless a back end has one.
     fn capacity(&self) -> Capacity {
         Capacity::default()
@@ -70,6 +87,8 @@ pub struct Capacity {
     pub calls: Option<usize>,
     /// Calls that only read.
     pub reads: Option<usize>,
+    /// Calls that change so many rows that each takes seconds, and hundreds of megabytes.
+    pub large: Option<usize>,
 }
 
 impl dyn MetadataStore + '_ {
@@ -206,12 +225,25 @@ pub(crate) trait Backend {
 
     /// Runs a command that may be decided on a snapshot, and is written afterwards.
     async fn decides<C: Decides>(&self, command: C) -> Result<C::Answer> {
+        match self.decides_if_small(command).await? {
+            Ok(answer) => Ok(answer),
+            Err(command) => self.decides_large(command).await,
+        }
+    }
+
+    /// Runs such a command unless it is large; then it has no effect and comes back.
+    async fn decides_if_small<C: Decides>(&self, command: C) -> Result<Result<C::Answer, C>> {
+        self.writes(command).await.map(Ok)
+    }
+
+    /// Runs such a command that is large.
+    async fn decides_large<C: Decides>(&self, command: C) -> Result<C::Answer> {
         self.writes(command).await
     }
 }
 
 /// A command of the table, with the type of its answer.
-pub(crate) trait Operation: Send + Sync + 'static {
+pub(crate) trait Operation: Clone + Send + Sync + 'static {
     type Answer: Send + 'static;
 
     /// The approximate amount of work, in operations of a push.
@@ -229,6 +261,11 @@ pub(crate) trait Command: Operation {
 /// An operation that is first decided and then written, under the locks of the decision.
 pub(crate) trait Decides: Operation {
     async fn decide<T: Topics>(&self, tx: &mut T) -> Result<(Self::Answer, Option<Decision>)>;
+
+    /// Returns whether it is known before it is decided that it is large.
+    fn is_known_large(&self) -> bool {
+        false
+    }
 
     async fn write<T: Topics>(&self, tx: &mut T, decision: &Decision) -> Result<()> {
         tx.write_changes(&decision.changes, &decision.feeds).await
@@ -274,6 +311,18 @@ impl Own<String> for &str {
 
 /// Generates the types and calls of a table of operations.
 macro_rules! operations {
+    (@small decides $backend:ident, $command:ident) => {
+        $backend.decides_if_small($command).await?
+    };
+    (@small $how:ident $backend:ident, $command:ident) => {
+        Ok($backend.$how($command).await?)
+    };
+    (@large decides $backend:ident, $command:ident) => {
+        $backend.decides_large($command).await?
+    };
+    (@large $how:ident $backend:ident, $command:ident) => {
+        $backend.$how($command).await?
+    };
     ($($(#[$doc:meta])* $how:ident $name:ident: $Command:ident {
         $($field:ident: $type:ty),* $(,)?
     } -> $answer:ty $(, weighs |$it:ident| $weight:expr)?;)*) => {
@@ -318,6 +367,29 @@ macro_rules! operations {
             pub(crate) async fn run_on<B: Backend>(self, backend: &B) -> Result<Reply> {
                 Ok(match self {
                     $(Self::$Command(command) => Reply::$Command(backend.$how(command).await?)),*
+                })
+            }
+
+            /// Runs it on a back end unless it is large; then it comes back.
+            pub(crate) async fn run_small_on<B: Backend>(
+                self,
+                backend: &B,
+            ) -> Result<Result<Reply, Self>> {
+                Ok(match self {
+                    $(Self::$Command(command) => {
+                        operations!(@small $how backend, command)
+                            .map(Reply::$Command)
+                            .map_err(Self::$Command)
+                    }),*
+                })
+            }
+
+            /// Runs it on a back end as a large one.
+            pub(crate) async fn run_large_on<B: Backend>(self, backend: &B) -> Result<Reply> {
+                Ok(match self {
+                    $(Self::$Command(command) => {
+                        Reply::$Command(operations!(@large $how backend, command))
+                    }),*
                 })
             }
         }

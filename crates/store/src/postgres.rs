@@ -26,11 +26,12 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use tokio::sync::Semaphore;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{IsolationLevel, NoTls};
 use vfs_sync_core::time::Timestamp;
 
-use crate::command::{Backend, Call, Capacity, Command, MetadataStore, NewEpoch, Reply};
+use crate::command::{Backend, Call, Capacity, Command, Decides, MetadataStore, NewEpoch, Reply};
 use crate::encoding;
 use crate::error::{Result, StoreError};
 use crate::served::{Served, went_back};
@@ -52,6 +53,11 @@ const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(2 * 60 * 60);
 /// way, and the time that it has for it: together less than what a caller's push may take.
 const STILL: Duration = Duration::from_secs(4);
 const ANSWERS_WITHIN: Duration = Duration::from_secs(4);
+/// Large transactions that run at one time: each takes seconds, a connection and hundreds of
+/// megabytes.
+const LARGE_AT_ONCE: usize = 2;
+/// Rows that a transaction loads at most without being large.
+const LARGE: usize = 10_000;
 /// The number of times that a transaction runs before its caller is asked to try again.
 const ATTEMPTS: u32 = 8;
 
@@ -72,6 +78,8 @@ pub struct PostgresStore {
     pool: Pool,
     served: Arc<Served>,
     watch: Watch,
+    large: usize,
+    large_turns: Semaphore,
 }
 
 /// A look at whether the database answers anybody: one that is frozen keeps its connections, and
@@ -127,7 +135,7 @@ impl PostgresStore {
         let started = Arc::new(AtomicBool::new(false));
         let served = Arc::new(Served::default());
         let pool = pool(url, started.clone(), served.clone())?;
-        let store = Self { pool, served, watch: Watch::of(url)? };
+        let store = Self::of(pool, served, url)?;
         let mut client = store.client().await?;
         migrations::migrate(&mut client, now).await?;
         place::check(&mut client, Some(now), &store.served).await?;
@@ -142,18 +150,34 @@ impl PostgresStore {
     /// As [`PostgresStore::connect`].
     pub async fn migrate(url: &str, now: Timestamp) -> Result<i64> {
         let pool = pool(url, Arc::default(), Arc::default())?;
-        let store = Self { pool, served: Arc::default(), watch: Watch::of(url)? };
+        let store = Self::of(pool, Arc::default(), url)?;
         migrations::migrate(&mut store.client().await?, now).await
     }
 
-    /// Runs a command in transactions until one commits without a conflict.
-    async fn transact<C: Command>(&self, command: C) -> Result<C::Answer> {
+    fn of(pool: Pool, served: Arc<Served>, url: &str) -> Result<Self> {
+        let (watch, large_turns) = (Watch::of(url)?, Semaphore::new(LARGE_AT_ONCE));
+        Ok(Self { pool, served, watch, large: LARGE, large_turns })
+    }
+
+    /// Sets the number of rows that a transaction loads without being large; 10,000 by default.
+    #[must_use]
+    pub fn large_beyond(mut self, rows: usize) -> Self {
+        self.large = rows;
+        self
+    }
+
+    /// Runs a command in transactions until one commits without a conflict. Returns `None` if it
+    /// loads more than `rows` rows; then it has no effect.
+    async fn transact<C: Command>(&self, command: &C, rows: usize) -> Result<Option<C::Answer>> {
         let mut realms = BTreeSet::new();
         for _ in 0..ATTEMPTS {
             let mut client = self.client().await?;
             let transaction = client.transaction().await?;
-            let mut tx = PostgresTransaction::new(&transaction, realms).held_to(&self.served);
+            let mut tx = PostgresTransaction::new(&transaction, realms)
+                .held_to(&self.served)
+                .loading_at_most(rows);
             let outcome = command.run(&mut tx).await;
+            let is_large = tx.is_large();
             let (begun, written) = (tx.begun, tx.written);
             realms = tx.realms;
             let committed = match outcome {
@@ -165,6 +189,7 @@ impl PostgresStore {
                 }
             };
             match committed {
+                Err(_) if is_large => return Ok(None),
                 Err(StoreError::Conflict) => {}
                 Err(error) => return Err(error),
                 Ok(answer) => {
@@ -174,11 +199,32 @@ impl PostgresStore {
                     for (user, counter, present) in written {
                         self.served.note(&user, counter, present);
                     }
-                    return Ok(answer);
+                    return Ok(Some(answer));
                 }
             }
         }
         Err(StoreError::Conflict)
+    }
+
+    /// Watches whether the database answers while an operation is in progress.
+    async fn watched<T>(&self, running: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut running = std::pin::pin!(running);
+        let answer = loop {
+            match tokio::time::timeout(STILL, &mut running).await {
+                Ok(answer) => break answer,
+                Err(_) if self.watch.answers().await => {}
+                Err(_) => {
+                    let text = "it does not answer".to_owned();
+                    break Err(StoreError::Unavailable(text));
+                }
+            }
+        };
+        if !matches!(answer, Err(StoreError::WentBack)) {
+            return answer;
+        }
+        let (now, chance) = (Timestamp::MIN, encoding::low_bits(encoding::chance()));
+        self.writes(NewEpoch { now, chance }).await?;
+        Err(went_back())
     }
 
     async fn client(&self) -> Result<deadpool_postgres::Client> {
@@ -290,34 +336,42 @@ impl Backend for PostgresStore {
     }
 
     async fn writes<C: Command>(&self, command: C) -> Result<C::Answer> {
-        self.transact(command).await
+        let not_run = || StoreError::Failed("a transaction was not run".into());
+        self.transact(&command, usize::MAX).await?.ok_or_else(not_run)
+    }
+
+    async fn decides_if_small<C: Decides>(&self, command: C) -> Result<Result<C::Answer, C>> {
+        if command.is_known_large() {
+            return Ok(Err(command));
+        }
+        let answer = self.transact(&command, self.large).await?;
+        Ok(answer.ok_or(command))
+    }
+
+    async fn decides_large<C: Decides>(&self, command: C) -> Result<C::Answer> {
+        let closed = |_| StoreError::Unavailable("the store is closed".into());
+        let _turn = self.large_turns.acquire().await.map_err(closed)?;
+        self.writes(command).await
     }
 }
 
 #[async_trait]
 impl MetadataStore for PostgresStore {
     async fn call(&self, call: Call) -> Result<Reply> {
-        let mut running = std::pin::pin!(call.run_on(self));
-        let answer = loop {
-            match tokio::time::timeout(STILL, &mut running).await {
-                Ok(answer) => break answer,
-                Err(_) if self.watch.answers().await => {}
-                Err(_) => {
-                    let text = "it does not answer".to_owned();
-                    break Err(StoreError::Unavailable(text));
-                }
-            }
-        };
-        if !matches!(answer, Err(StoreError::WentBack)) {
-            return answer;
-        }
-        let (now, chance) = (Timestamp::MIN, encoding::low_bits(encoding::chance()));
-        self.transact(NewEpoch { now, chance }).await?;
-        Err(went_back())
+        self.watched(call.run_on(self)).await
+    }
+
+    async fn call_if_small(&self, call: Call) -> Result<Result<Reply, Call>> {
+        self.watched(call.run_small_on(self)).await
+    }
+
+    async fn call_large(&self, call: Call) -> Result<Reply> {
+        self.watched(call.run_large_on(self)).await
     }
 
     fn capacity(&self) -> Capacity {
-        Capacity { calls: Some(CONNECTIONS - OWN_CONNECTIONS), reads: None }
+        let calls = Some(CONNECTIONS - OWN_CONNECTIONS);
+        Capacity { calls, reads: None, large: Some(LARGE_AT_ONCE) }
     }
 }
 

@@ -39,13 +39,16 @@ use writer::{Writer, contained};
 
 /// The number of concurrent reads; further ones wait.
 const READERS: usize = 4;
-/// Large transactions that are decided at one time, on readers of their own: each takes seconds, in
-/// which others read.
-const DECIDERS: usize = 2;
+/// Large transactions that are decided at one time, on a reader of their own: each takes seconds, in
+/// which others read and write, and hundreds of megabytes.
+const LARGE_AT_ONCE: usize = 1;
 /// Rows that a transaction loads at most while others wait to write: some 100 ms.
 const LARGE: usize = 10_000;
-/// The number of snapshots on which a large transaction is tried before others have to wait for it.
-const SNAPSHOTS: usize = 3;
+/// The number of snapshots on which a large transaction is tried before all others have to wait for
+/// it.
+const SNAPSHOTS: usize = 8;
+/// The number of these tries after which those wait that take the same locks.
+const RESERVES_AFTER: usize = 2;
 /// The time that a call waits for another process that holds the database.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -104,10 +107,10 @@ impl SqliteStore {
         Ok(Self {
             writer: Writer::start(connection, files.clone())?,
             readers: Some(Arc::new(Readers::open(path, READERS)?)),
-            deciders: Some(Arc::new(Readers::open(path, DECIDERS)?)),
+            deciders: Some(Arc::new(Readers::open(path, LARGE_AT_ONCE)?)),
             files,
             large: LARGE,
-            large_turn: Semaphore::new(1),
+            large_turn: Semaphore::new(LARGE_AT_ONCE),
         })
     }
 
@@ -145,7 +148,7 @@ impl SqliteStore {
         let connection = named(path, open())?;
         let files = vfs.is_none().then(|| Arc::new(Files::of(path)));
         let writer = Writer::of_caller(connection, files.clone());
-        let large_turn = Semaphore::new(1);
+        let large_turn = Semaphore::new(LARGE_AT_ONCE);
         Ok(Self { writer, readers: None, deciders: None, files, large: LARGE, large_turn })
     }
 
@@ -158,7 +161,7 @@ impl SqliteStore {
         configure(&connection, WRITER_CACHE_KIB)?;
         migrations::migrate(&mut connection, now, None)?;
         let writer = Writer::start(connection, None)?;
-        let (files, large_turn) = (None, Semaphore::new(1));
+        let (files, large_turn) = (None, Semaphore::new(LARGE_AT_ONCE));
         Ok(Self { writer, readers: None, deciders: None, files, large: LARGE, large_turn })
     }
 
@@ -180,7 +183,7 @@ impl SqliteStore {
         job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let Some(readers) = readers.clone() else {
-            return self.writer.run(1, job).await;
+            return self.writer.run_once(1, job).await;
         };
         let closed = |_| StoreError::Unavailable("the store is closed".into());
         let permit = readers.permits.clone().acquire_owned().await.map_err(closed)?;
@@ -208,27 +211,35 @@ impl Backend for SqliteStore {
     }
 
     async fn writes<C: Command>(&self, command: C) -> Result<C::Answer> {
-        self.writer.run(command.weight(), move |tx| block_on(command.run(tx))).await
+        let (weight, command) = (command.weight(), Arc::new(command));
+        self.writer.run(weight, move |tx| block_on(command.run(tx))).await
     }
 
-    /// Decides and writes in one transaction. A command that turns out to be large is decided on a
-    /// reader's snapshot instead, while others write. It is written if nothing that it locks has
-    /// changed since.
-    async fn decides<C: Decides>(&self, command: C) -> Result<C::Answer> {
+    async fn decides_if_small<C: Decides>(&self, command: C) -> Result<Result<C::Answer, C>> {
+        if self.readers.is_none() {
+            return self.writes(command).await.map(Ok);
+        }
+        if command.is_known_large() {
+            return Ok(Err(command));
+        }
+        let (weight, command) = (command.weight(), Arc::new(command));
+        let job = whole(command.clone());
+        let answer = self.writer.run_if_small(weight, self.large, job).await?;
+        Ok(answer.ok_or_else(|| Arc::unwrap_or_clone(command)))
+    }
+
+    /// Decides a command on a reader's snapshot, while others write. It is written if nothing that
+    /// it locks has changed since; otherwise it is decided again, and from some try on those who
+    /// take the same locks wait.
+    async fn decides_large<C: Decides>(&self, command: C) -> Result<C::Answer> {
         if self.readers.is_none() {
             return self.writes(command).await;
         }
         let (weight, command) = (command.weight(), Arc::new(command));
-        let whole = |command: Arc<C>| {
-            move |tx: &mut SqliteTransaction<'_>| block_on(Command::run(&*command, tx))
-        };
-        let small = self.writer.run_if_small(weight, self.large, whole(command.clone())).await?;
-        if let Some(answer) = small {
-            return Ok(answer);
-        }
         let closed = |_| StoreError::Unavailable("the store is closed".into());
         let _turn = self.large_turn.acquire().await.map_err(closed)?;
-        for _ in 0..SNAPSHOTS {
+        let reserving = self.writer.reserve();
+        for tries in 1..=SNAPSHOTS {
             let (base, decided) = (self.writer.commits(), command.clone());
             let on_snapshot = move |tx: &mut SqliteTransaction<'_>| {
                 let (answer, decision) = block_on(decided.decide(tx))?;
@@ -237,6 +248,9 @@ impl Backend for SqliteStore {
             };
             let (answer, decision, locks, deferred) =
                 self.read(&self.deciders, on_snapshot).await?;
+            if tries >= RESERVES_AFTER {
+                reserving.add(&locks);
+            }
             let weight = decision.as_ref().map_or(weight, Decision::rows);
             let written = command.clone();
             let job = move |tx: &mut SqliteTransaction<'_>| {
@@ -250,8 +264,16 @@ impl Backend for SqliteStore {
                 return Ok(answer);
             }
         }
+        drop(reserving);
         self.writer.run(weight, whole(command)).await
     }
+}
+
+/// Returns the job that decides a command and writes the decision.
+fn whole<C: Decides>(
+    command: Arc<C>,
+) -> impl Fn(&mut SqliteTransaction<'_>) -> Result<C::Answer> + Clone + Send + 'static {
+    move |tx| block_on(Command::run(&*command, tx))
 }
 
 #[async_trait]
@@ -260,8 +282,18 @@ impl MetadataStore for SqliteStore {
         call.run_on(self).await
     }
 
+    async fn call_if_small(&self, call: Call) -> Result<Result<Reply, Call>> {
+        call.run_small_on(self).await
+    }
+
+    async fn call_large(&self, call: Call) -> Result<Reply> {
+        call.run_large_on(self).await
+    }
+
     fn capacity(&self) -> Capacity {
-        Capacity { calls: None, reads: self.readers.is_some().then_some(READERS) }
+        let several = self.readers.is_some();
+        let large = several.then_some(LARGE_AT_ONCE);
+        Capacity { calls: None, reads: several.then_some(READERS), large }
     }
 }
 

@@ -188,6 +188,12 @@ impl PushBatch {
         self.at_most.min(self.len()).max(1)
     }
 
+    /// Returns whether this is the rest of a push whose first operations had many consequences.
+    #[must_use]
+    pub fn is_rest(&self) -> bool {
+        self.at_most < usize::MAX
+    }
+
     /// Returns the first operations, as a push of its own.
     #[must_use]
     pub fn first(&self, count: usize) -> Self {

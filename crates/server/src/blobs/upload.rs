@@ -13,6 +13,7 @@ use futures::StreamExt as _;
 use sha2::digest::common::hazmat::SerializableState as _;
 use sha2::{Digest as _, Sha256};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use vfs_sync_blobs::{BlobError, Stored, Upload, part_start};
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{StagingId, UserId};
@@ -250,15 +251,23 @@ impl UploadWriter {
         bytes: &mut Incoming,
         mut seen: impl FnMut(&[u8]) + Send,
     ) -> Result<(), ApiError> {
+        // Chunks come in thousands: the timer is set again only when it ends.
+        let mut alarm = std::pin::pin!(tokio::time::sleep(HEARTBEAT));
+        let mut next_look = alarm.deadline();
         loop {
             let chunk = tokio::select! {
                 biased;
                 chunk = bytes.next() => chunk,
-                () = tokio::time::sleep(HEARTBEAT) => {
-                    self.check_lease().await?;
+                () = &mut alarm => {
+                    if alarm.deadline() >= next_look {
+                        self.check_lease().await?;
+                        next_look = Instant::now() + HEARTBEAT;
+                    }
+                    alarm.as_mut().reset(next_look);
                     continue;
                 }
             };
+            next_look = Instant::now() + HEARTBEAT;
             match chunk {
                 None => return Ok(()),
                 Some(Ok(chunk)) => {
@@ -309,6 +318,10 @@ impl UploadWriter {
         self.size = after;
         while !chunk.is_empty() {
             let size = self.app.blobs.part_size(self.parts);
+            if self.buffer.is_empty() && self.place.is_some() {
+                // A buffer that grows with each chunk is copied several times.
+                self.buffer.reserve(size);
+            }
             let missing = size - self.buffer.len();
             let taken = chunk.split_to(missing.min(chunk.len()));
             self.buffer.extend_from_slice(&taken);

@@ -1,15 +1,17 @@
 //! Request bodies, limited in size (before and after decompression) and in time.
 
 use std::io::Read as _;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt as _};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::problem::Problem;
 use vfs_sync_core::wire::code;
@@ -147,25 +149,81 @@ pub(crate) fn timed(
     body: Body,
     pace: Pace,
 ) -> impl Stream<Item = Result<Bytes, SourceError>> + Send {
-    let start = (body.into_data_stream(), Duration::ZERO, 0_u64);
-    futures::stream::unfold(Some(start), move |state| async move {
-        let (mut chunks, mut waited, mut came) = state?;
-        let began = Instant::now();
-        let left = pace.window.saturating_sub(waited);
-        match tokio::time::timeout(left, chunks.next()).await {
-            Ok(None) => None,
-            Ok(Some(Ok(chunk))) => {
-                waited += began.elapsed();
-                came = came.saturating_add(chunk.len() as u64);
-                if came >= pace.least {
-                    (waited, came) = (Duration::ZERO, 0);
-                }
-                Some((Ok(chunk), Some((chunks, waited, came))))
-            }
-            Ok(Some(Err(error))) => Some((Err(error.into()), None)),
-            Err(_) => Some((Err(Idle.into()), None)),
+    Timed {
+        chunks: Some(body.into_data_stream()),
+        pace,
+        waited: Duration::ZERO,
+        came: 0,
+        since: None,
+        alarm: None,
+    }
+}
+
+/// The chunks of a body. Only the time counts in which the server waits for one.
+struct Timed {
+    /// The source; `None` once it ended.
+    chunks: Option<BodyDataStream>,
+    pace: Pace,
+    /// The time of waiting since the peer last sent enough, without that since `since`.
+    waited: Duration,
+    /// The bytes that came in that time.
+    came: u64,
+    /// The time since which the next chunk is waited for.
+    since: Option<Instant>,
+    /// A timer that ends at the end of the window or before it. It is set again only when it ends:
+    /// chunks come in thousands, and the end only ever moves to a later time.
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+impl Timed {
+    fn received(&mut self, bytes: usize) {
+        if let Some(since) = self.since.take() {
+            self.waited += since.elapsed();
         }
-    })
+        self.came = self.came.saturating_add(bytes as u64);
+        if self.came >= self.pace.least {
+            (self.waited, self.came) = (Duration::ZERO, 0);
+        }
+    }
+
+    /// Completes at the end of the window.
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        let end = since + self.pace.window.saturating_sub(self.waited);
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
+        loop {
+            ready!(alarm.as_mut().poll(context));
+            if alarm.deadline() >= end {
+                return Poll::Ready(());
+            }
+            alarm.as_mut().reset(end);
+        }
+    }
+}
+
+impl Stream for Timed {
+    type Item = Result<Bytes, SourceError>;
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, SourceError>>> {
+        let Some(chunks) = &mut self.chunks else { return Poll::Ready(None) };
+        let next = match Pin::new(chunks).poll_next(context) {
+            Poll::Ready(Some(Ok(chunk))) => {
+                self.received(chunk.len());
+                return Poll::Ready(Some(Ok(chunk)));
+            }
+            Poll::Ready(Some(Err(error))) => Some(Err(error.into())),
+            Poll::Ready(None) => None,
+            Poll::Pending => {
+                ready!(self.poll_end(context));
+                Some(Err(Idle.into()))
+            }
+        };
+        self.chunks = None;
+        Poll::Ready(next)
+    }
 }
 
 fn too_large(max: usize) -> ApiError {
@@ -267,10 +325,35 @@ pub(crate) fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, ApiError> {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use proptest::prelude::*;
 
     use super::*;
     use vfs_sync_core::wire::ReconcileRequest;
+
+    /// Reads a body of chunks that come after these seconds and have these bytes; returns how many
+    /// came, whether the peer was too slow, and the seconds that it took.
+    async fn paced(chunks: &'static [(u64, usize)]) -> (usize, bool, u64) {
+        let source = futures::stream::iter(chunks).then(|(seconds, bytes)| async move {
+            tokio::time::sleep(Duration::from_secs(*seconds)).await;
+            Ok::<_, Infallible>(Bytes::from(vec![0; *bytes]))
+        });
+        let pace = Pace { window: Duration::from_secs(30), least: 100 };
+        let began = Instant::now();
+        let came: Vec<_> = timed(Body::from_stream(source), pace).collect().await;
+        let slow = came.last().is_some_and(Result::is_err);
+        (came.iter().filter(|chunk| chunk.is_ok()).count(), slow, began.elapsed().as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_ends_when_too_little_comes_in_the_window() {
+        assert_eq!(paced(&[(0, 1), (29, 99), (29, 50), (29, 1)]).await, (3, true, 59));
+        assert_eq!(paced(&[(29, 100), (29, 100), (10, 1), (10, 1), (11, 98)]).await, (4, true, 88));
+        assert_eq!(paced(&[(10, 50), (10, 50), (29, 100), (29, 100)]).await, (4, false, 78));
+        assert_eq!(paced(&[(0, 100), (31, 100)]).await, (1, true, 30));
+        assert_eq!(paced(&[]).await, (0, false, 0));
+    }
 
     fn parsed(json: &str) -> ApiError {
         parse::<ReconcileRequest>(json.as_bytes()).unwrap_err()

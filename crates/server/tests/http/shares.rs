@@ -349,16 +349,22 @@ impl MetadataStore for Slow {
     }
 
     fn capacity(&self) -> Capacity {
-        Capacity { calls: Some(4), reads: None }
+        Capacity { calls: Some(4), ..Capacity::default() }
     }
 }
 
-#[tokio::test]
-async fn calls_of_one_user_leave_a_connection_of_the_database_for_others() {
+/// A store in a file.
+async fn store() -> (tempfile::TempDir, Arc<dyn MetadataStore>) {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("db").to_str().unwrap().to_owned();
     let now = vfs_sync_core::time::Timestamp::from_millis(1_800_000_000_000).unwrap();
     let inner = vfs_sync_store::open(&file, now).await.unwrap();
+    (directory, inner)
+}
+
+#[tokio::test]
+async fn calls_of_one_user_leave_a_connection_of_the_database_for_others() {
+    let (_directory, inner) = store().await;
     let slow = Arc::new(Slow { inner, state: watch::Sender::new((true, 0)) });
     let scene = Scene::of(TestServer::builder().store(Arc::clone(&slow) as _)).await;
     let pulls: Vec<_> = (0..8)
@@ -376,4 +382,77 @@ async fn calls_of_one_user_leave_a_connection_of_the_database_for_others() {
     for pull in pulls {
         assert_eq!(pull.await.unwrap(), 200);
     }
+}
+
+/// A store in which all pushes are large but those of carol. They stay for as long as a test wants.
+struct Large {
+    inner: Arc<dyn MetadataStore>,
+    /// Whether they stay.
+    stay: watch::Sender<bool>,
+    /// The number of pushes that turned out to be large.
+    came: watch::Sender<usize>,
+    /// The users whose large pushes began, in their order.
+    begun: watch::Sender<Vec<String>>,
+}
+
+#[async_trait]
+impl MetadataStore for Large {
+    async fn call(&self, call: Call) -> Result<Reply, StoreError> {
+        self.inner.call(call).await
+    }
+
+    async fn call_if_small(&self, call: Call) -> Result<Result<Reply, Call>, StoreError> {
+        match &call {
+            Call::Push(push) if push.batch.user.as_str() != "carol" => {
+                self.came.send_modify(|came| *came += 1);
+                Ok(Err(call))
+            }
+            _ => self.inner.call(call).await.map(Ok),
+        }
+    }
+
+    async fn call_large(&self, call: Call) -> Result<Reply, StoreError> {
+        let Call::Push(push) = &call else { panic!("{call:?} is not large") };
+        let user = push.batch.user.to_string();
+        self.begun.send_modify(|begun| begun.push(user));
+        self.stay.subscribe().wait_for(|stay| !stay).await.unwrap();
+        self.inner.call(call).await
+    }
+
+    fn capacity(&self) -> Capacity {
+        Capacity { calls: Some(4), reads: None, large: Some(1) }
+    }
+}
+
+#[tokio::test]
+async fn large_pushes_take_turns_and_hold_nothing_while_they_wait() {
+    let ((_directory, inner), stay) = (store().await, watch::Sender::new(true));
+    let large = Arc::new(Large {
+        inner,
+        stay,
+        came: watch::Sender::default(),
+        begun: watch::Sender::default(),
+    });
+    let scene = Scene::of(TestServer::builder().store(Arc::clone(&large) as _)).await;
+    let push = |name: &str, n: usize| {
+        let (user, item) = (scene.user(name), create(&format!("{name}{n}"), 1));
+        let replica = format!("laptop{n}");
+        tokio::spawn(async move { user.push(&replica, vec![item]).await.status })
+    };
+    let mut begun = large.begun.subscribe();
+    let mut pushes = vec![push("alice", 0)];
+    drop(begun.wait_for(|begun| begun.len() == 1).await.unwrap());
+    pushes.extend((1..8).map(|n| push("alice", n)));
+    let mut came = large.came.subscribe();
+    drop(came.wait_for(|came| *came == 8).await.unwrap());
+    pushes.push(push("bob", 0));
+    drop(came.wait_for(|came| *came == 9).await.unwrap());
+    tokio::time::sleep(SHORT).await;
+    scene.user("carol").push("phone", vec![create("c", 1)]).await.ok();
+    assert_eq!(*large.begun.borrow(), ["alice"]);
+    large.stay.send_replace(false);
+    for push in pushes {
+        assert_eq!(push.await.unwrap(), 200);
+    }
+    assert_eq!(large.begun.borrow()[..2], ["alice", "bob"]);
 }

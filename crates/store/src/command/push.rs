@@ -61,6 +61,10 @@ impl Decides for Push {
         }
     }
 
+    fn is_known_large(&self) -> bool {
+        self.batch.is_rest()
+    }
+
     async fn write<T: Topics>(&self, tx: &mut T, decision: &Decision) -> Result<()> {
         let PushBatch { user, replica, .. } = &self.batch;
         let Decision { changes, feeds } = decision;

@@ -8,7 +8,7 @@ use tokio_postgres::{Row, Statement};
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::UserId;
 
-use crate::error::Result;
+use crate::error::{Result, StoreError};
 use crate::served::Served;
 use crate::topics::FeedWrite;
 
@@ -27,6 +27,8 @@ pub(super) struct PostgresTransaction<'c> {
     pub(super) epoch: Option<Epoch>,
     /// The epoch that the transaction begins, if any.
     pub(super) begun: Option<Epoch>,
+    /// The number of rows that the transaction may still load; `None` once it exceeded the limit.
+    rows_left: Option<usize>,
 }
 
 /// Converts ids to the array that a statement takes.
@@ -44,7 +46,27 @@ impl<'c> PostgresTransaction<'c> {
             written: Vec::new(),
             epoch: None,
             begun: None,
+            rows_left: Some(usize::MAX),
         }
+    }
+
+    /// Makes the transaction fail once it has loaded more than `rows` rows.
+    pub(super) fn loading_at_most(self, rows: usize) -> Self {
+        Self { rows_left: Some(rows), ..self }
+    }
+
+    /// Returns whether the transaction failed because it exceeded the limit of rows.
+    pub(super) fn is_large(&self) -> bool {
+        self.rows_left.is_none()
+    }
+
+    /// Counts loaded rows against the limit.
+    pub(super) fn count(&mut self, rows: usize) -> Result<()> {
+        self.rows_left = self.rows_left.and_then(|left| left.checked_sub(rows));
+        if self.is_large() {
+            return Err(StoreError::Failed("the transaction loads too many rows".into()));
+        }
+        Ok(())
     }
 
     /// Begins a transaction on a snapshot, which locks nothing.

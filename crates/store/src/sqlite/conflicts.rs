@@ -9,7 +9,7 @@
 //! A commit also fails if somebody removed or replaced the database's files: [`Files`] detects
 //! that.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,6 +42,28 @@ pub(super) struct Locks {
     pub(super) shared: Vec<Lock>,
     /// True if the transaction changes rows that others decide by, without a lock.
     pub(super) everything: bool,
+}
+
+/// The locks that a large transaction keeps for itself while it is decided. Other transactions that
+/// take one of them wait.
+#[derive(Debug, Default)]
+pub(super) struct Reserved {
+    own: HashSet<Lock>,
+    shared: HashSet<Lock>,
+}
+
+impl Reserved {
+    pub(super) fn add(&mut self, locks: &Locks) {
+        self.own.extend(locks.own.iter().cloned());
+        self.shared.extend(locks.shared.iter().cloned());
+    }
+
+    /// Returns whether a transaction with `locks` waits. One that locks everything does not: it is
+    /// rare, and short.
+    pub(super) fn holds_up(&self, locks: &Locks) -> bool {
+        locks.own.iter().any(|lock| self.own.contains(lock) || self.shared.contains(lock))
+            || locks.shared.iter().any(|lock| self.own.contains(lock))
+    }
 }
 
 /// The number of transactions that a store has committed.

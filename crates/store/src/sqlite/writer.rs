@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use rusqlite::Connection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use super::conflicts::{Commits, Files, History, Locks};
+use super::conflicts::{Commits, Files, History, Locks, Reserved};
 use super::transaction::SqliteTransaction;
 use crate::error::{Result, StoreError};
 
@@ -35,13 +35,25 @@ struct Job {
 
 /// The condition under which a job runs.
 enum Terms {
-    /// The job runs in any case.
+    /// The job runs unless it takes locks that a large transaction has reserved.
     Always,
     /// The job runs if it loads no more than this number of rows.
     Small(usize),
-    /// The job runs if no commit after this one held any of the locks.
+    /// The job runs if no commit after this one held any of the locks, whoever reserved them.
     Unchanged(u64, Locks),
 }
+
+/// The outcome of a job.
+enum Ran<T> {
+    Done(T),
+    /// The terms did not hold; the job had no effect.
+    NotOnTerms,
+    /// A large transaction has reserved a lock that the job takes; the job had no effect.
+    HeldUp,
+}
+
+/// The locks that a large transaction has reserved.
+type Reservation = Arc<watch::Sender<Option<Reserved>>>;
 
 /// The runner of the jobs.
 enum Runner {
@@ -74,26 +86,48 @@ impl Drop for Thread {
 pub(super) struct Writer {
     runner: Runner,
     commits: Commits,
+    reservation: Reservation,
+}
+
+/// Locks of a large transaction that others wait for, until this is dropped.
+pub(super) struct Reserving<'w> {
+    writer: &'w Writer,
+}
+
+impl Reserving<'_> {
+    pub(super) fn add(&self, locks: &Locks) {
+        let add = |reserved: &mut Option<Reserved>| {
+            reserved.get_or_insert_default().add(locks);
+        };
+        self.writer.reservation.send_modify(add);
+    }
+}
+
+impl Drop for Reserving<'_> {
+    fn drop(&mut self) {
+        self.writer.reservation.send_replace(None);
+    }
 }
 
 impl Writer {
     pub(super) fn start(connection: Connection, files: Option<Arc<Files>>) -> Result<Self> {
         let (queue, jobs) = mpsc::channel(QUEUE);
-        let commits = Commits::default();
+        let (commits, reservation) = (Commits::default(), Reservation::default());
         let history = History::new(commits.clone(), files);
         let handle = std::thread::Builder::new()
             .name("vfs-sync-writer".into())
             .spawn(move || work(&connection, history, jobs))
             .map_err(|error| StoreError::Unavailable(error.to_string()))?;
         let thread = Thread { queue: Some(queue), handle: Some(handle) };
-        Ok(Self { runner: Runner::Thread(thread), commits })
+        Ok(Self { runner: Runner::Thread(thread), commits, reservation })
     }
 
     /// A writer without a thread.
     pub(super) fn of_caller(connection: Connection, files: Option<Arc<Files>>) -> Self {
-        let commits = Commits::default();
+        let (commits, reservation) = (Commits::default(), Reservation::default());
         let history = History::new(commits.clone(), files);
-        Self { runner: Runner::Caller(Box::new(Mutex::new((connection, history)))), commits }
+        let runner = Runner::Caller(Box::new(Mutex::new((connection, history))));
+        Self { runner, commits, reservation }
     }
 
     /// Returns the number of commits; a snapshot that is opened later shows all of them.
@@ -101,14 +135,34 @@ impl Writer {
         self.commits.load(Ordering::SeqCst)
     }
 
-    /// Runs `job` in a transaction; returns its answer once the commit is durable.
+    /// Begins to reserve locks for a large transaction, of which one runs at a time.
+    pub(super) fn reserve(&self) -> Reserving<'_> {
+        Reserving { writer: self }
+    }
+
+    /// Runs `job` in a transaction; returns its answer once the commit is durable. It runs again if
+    /// it was held up.
     pub(super) async fn run<T: Send + 'static>(
+        &self,
+        weight: usize,
+        job: impl Fn(&mut SqliteTransaction<'_>) -> Result<T> + Clone + Send + 'static,
+    ) -> Result<T> {
+        let answer = self.submit_freely(weight, || Terms::Always, job).await?;
+        answer.ok_or_else(|| StoreError::Failed("a transaction was not run".into()))
+    }
+
+    /// Runs `job`, which takes no locks, in a transaction.
+    pub(super) async fn run_once<T: Send + 'static>(
         &self,
         weight: usize,
         job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let not_run = || StoreError::Failed("a transaction was not run".into());
-        self.submit(weight, Terms::Always, job).await?.ok_or_else(not_run)
+        match self.submit(weight, Terms::Always, job).await? {
+            Ran::Done(answer) => Ok(answer),
+            Ran::NotOnTerms | Ran::HeldUp => {
+                Err(StoreError::Failed("a transaction was not run".into()))
+            }
+        }
     }
 
     /// Runs `job` if it loads at most `rows` rows; otherwise it has no effect and returns no
@@ -117,9 +171,9 @@ impl Writer {
         &self,
         weight: usize,
         rows: usize,
-        job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T> + Send + 'static,
+        job: impl Fn(&mut SqliteTransaction<'_>) -> Result<T> + Clone + Send + 'static,
     ) -> Result<Option<T>> {
-        self.submit(weight, Terms::Small(rows), job).await
+        self.submit_freely(weight, || Terms::Small(rows), job).await
     }
 
     /// Runs `job`, which holds `locks`, if no commit after number `base` held any of them.
@@ -130,7 +184,30 @@ impl Writer {
         locks: Locks,
         job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T> + Send + 'static,
     ) -> Result<Option<T>> {
-        self.submit(weight, Terms::Unchanged(base, locks), job).await
+        match self.submit(weight, Terms::Unchanged(base, locks), job).await? {
+            Ran::Done(answer) => Ok(Some(answer)),
+            Ran::NotOnTerms | Ran::HeldUp => Ok(None),
+        }
+    }
+
+    /// Submits `job` until no reservation holds it up.
+    async fn submit_freely<T: Send + 'static>(
+        &self,
+        weight: usize,
+        terms: impl Fn() -> Terms,
+        job: impl Fn(&mut SqliteTransaction<'_>) -> Result<T> + Clone + Send + 'static,
+    ) -> Result<Option<T>> {
+        loop {
+            match self.submit(weight, terms(), job.clone()).await? {
+                Ran::Done(answer) => return Ok(Some(answer)),
+                Ran::NotOnTerms => return Ok(None),
+                Ran::HeldUp => {
+                    let mut reservation = self.reservation.subscribe();
+                    let stopped = || StoreError::Unavailable("the writer has stopped".into());
+                    reservation.wait_for(Option::is_none).await.map_err(|_| stopped())?;
+                }
+            }
+        }
     }
 
     async fn submit<T: Send + 'static>(
@@ -138,11 +215,12 @@ impl Writer {
         weight: usize,
         terms: Terms,
         job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T> + Send + 'static,
-    ) -> Result<Option<T>> {
+    ) -> Result<Ran<T>> {
         let (sender, receiver) = oneshot::channel();
+        let reservation = self.reservation.clone();
         let run: Run = Box::new(move |connection, history| {
-            let result = on_terms(connection, history, terms, job);
-            let went_well = matches!(result, Ok(Some(_)));
+            let result = on_terms(connection, history, &reservation, terms, job);
+            let went_well = matches!(result, Ok(Ran::Done(_)));
             let answer: Answer = Box::new(move |failed| {
                 // The caller may have gone; the job is done all the same.
                 let _ = sender.send(match (result, failed) {
@@ -173,23 +251,33 @@ impl Writer {
 fn on_terms<T>(
     connection: &Connection,
     history: &mut History,
+    reservation: &Reservation,
     terms: Terms,
     job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T>,
-) -> Result<Option<T>> {
+) -> Result<Ran<T>> {
     let mut tx = SqliteTransaction::new(connection);
+    let mut holds_reservation = false;
     match terms {
         Terms::Always => {}
         Terms::Small(rows) => tx.load_at_most(rows),
-        Terms::Unchanged(base, locks) if history.held_since(base, &locks) => return Ok(None),
-        Terms::Unchanged(_, locks) => tx.locks = locks,
+        Terms::Unchanged(base, locks) => {
+            if history.held_since(base, &locks) {
+                return Ok(Ran::NotOnTerms);
+            }
+            (tx.locks, holds_reservation) = (locks, true);
+        }
     }
     let result = contained(|| job(&mut tx));
     if tx.is_large() {
-        return Ok(None);
+        return Ok(Ran::NotOnTerms);
     }
     let answer = result?;
+    let held_up = |reserved: &Reserved| reserved.holds_up(&tx.locks);
+    if !holds_reservation && reservation.borrow().as_ref().is_some_and(held_up) {
+        return Ok(Ran::HeldUp);
+    }
     history.note(tx.locks);
-    Ok(Some(answer))
+    Ok(Ran::Done(answer))
 }
 
 /// Converts a panic to an error, because it must not take the connection down.
@@ -199,8 +287,18 @@ pub(super) fn contained<T>(job: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 fn work(connection: &Connection, mut history: History, mut jobs: mpsc::Receiver<Job>) {
-    while let Some(first) = jobs.blocking_recv() {
-        perform(connection, &mut history, first, &mut || jobs.try_recv().ok());
+    let mut next = None;
+    while let Some(first) = next.take().or_else(|| jobs.blocking_recv()) {
+        // A large job does not join those that are before it: they would wait for it.
+        let mut waiting = || {
+            let job = jobs.try_recv().ok()?;
+            if job.weight < GROUP_WEIGHT {
+                return Some(job);
+            }
+            next = Some(job);
+            None
+        };
+        perform(connection, &mut history, first, &mut waiting);
     }
 }
 
@@ -281,6 +379,9 @@ fn execute(connection: &Connection, sql: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use vfs_sync_core::id::UserId;
+
+    use super::super::conflicts::Lock;
     use super::*;
 
     fn writer() -> Writer {
@@ -324,6 +425,71 @@ mod tests {
         assert_eq!(rows(&writer).await, expected);
     }
 
+    /// A job that inserts a row and locks a realm.
+    async fn insert_in(writer: &Writer, realm: &str, n: i64) -> Result<()> {
+        let lock = Lock::Realm(UserId::new(realm).unwrap());
+        writer
+            .run(1, move |tx| {
+                tx.locks.own.push(lock.clone());
+                tx.connection.execute("INSERT INTO t VALUES (?1)", [n])?;
+                Ok(())
+            })
+            .await
+    }
+
+    #[tokio::test]
+    async fn a_reservation_holds_up_who_takes_its_locks_and_nobody_else() {
+        let writer = writer();
+        let realm = |name| Lock::Realm(UserId::new(name).unwrap());
+        let locks = |own, shared| Locks { own, shared, everything: false };
+        let reserving = writer.reserve();
+        reserving.add(&locks(vec![realm("a")], vec![realm("s")]));
+        let mut waiting: Vec<_> = ["a", "s"]
+            .into_iter()
+            .zip(1..)
+            .map(|(name, n)| Box::pin(insert_in(&writer, name, n)))
+            .collect();
+        for waiting in &mut waiting {
+            assert!(futures::poll!(waiting).is_pending());
+        }
+        insert_in(&writer, "b", 3).await.unwrap();
+        for waiting in &mut waiting {
+            assert!(futures::poll!(waiting).is_pending());
+        }
+        assert_eq!(rows(&writer).await, [3]);
+        let holder = |tx: &mut SqliteTransaction<'_>| {
+            tx.connection.execute("INSERT INTO t VALUES (4)", [])?;
+            Ok(())
+        };
+        let (base, held) = (writer.commits(), locks(vec![realm("a")], vec![]));
+        let ran = writer.run_if_unchanged(1, base, held, holder).await.unwrap();
+        assert_eq!(ran, Some(()));
+        drop(reserving);
+        for waiting in waiting {
+            waiting.await.unwrap();
+        }
+        assert_eq!(rows(&writer).await, [1, 2, 3, 4]);
+    }
+
+    #[tokio::test]
+    async fn a_large_job_does_not_join_those_before_it() {
+        let writer = writer();
+        let (begin, begun) = std::sync::mpsc::channel();
+        let first = writer.run_once(1, move |_| {
+            begun.recv().unwrap();
+            Ok(())
+        });
+        let commits = Arc::clone(&writer.commits);
+        let at = move || commits.load(Ordering::SeqCst);
+        let small = insert(&writer, 1);
+        let large = writer.run_once(GROUP_WEIGHT, move |_| Ok(at()));
+        let waiting = async move { begin.send(()).unwrap() };
+        let (first, small, seen, ()) = futures::join!(first, small, large, waiting);
+        first.unwrap();
+        small.unwrap();
+        assert_eq!(seen.unwrap(), 1, "the commits before it");
+    }
+
     #[tokio::test]
     async fn if_the_commit_fails_every_job_of_the_group_fails() {
         let writer = writer();
@@ -344,8 +510,12 @@ mod tests {
             Ok(())
         };
         let waiting = async move { release.send(()).unwrap() };
-        let (first, one, other, ()) =
-            futures::join!(writer.run(1, hold), insert(&writer, 1), writer.run(1, orphan), waiting);
+        let (first, one, other, ()) = futures::join!(
+            writer.run_once(1, hold),
+            insert(&writer, 1),
+            writer.run(1, orphan),
+            waiting
+        );
         for failed in [first, one, other] {
             assert!(matches!(failed, Err(StoreError::Unavailable(_))), "{failed:?}");
         }

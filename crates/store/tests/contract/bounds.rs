@@ -6,7 +6,10 @@ use vfs_sync_core::id::PrincipalId;
 use vfs_sync_core::limits::{MAX_ITEM_GRANTS, MAX_ITEM_GRANTS_EVER, MAX_USER_GRANTS};
 use vfs_sync_core::server::push::{Bound, Bounds, PushBatch};
 use vfs_sync_core::wire::{PushReason, PushResult, PushStatus};
-use vfs_sync_store::{MetadataQuota, StoreError};
+use vfs_sync_store::postgres::PostgresStore;
+use vfs_sync_store::sqlite::SqliteStore;
+use vfs_sync_store::testing::new_postgres_database;
+use vfs_sync_store::{Call, MetadataQuota, MetadataStore, Reply, StoreError};
 
 use super::scene::*;
 
@@ -359,4 +362,38 @@ pub(crate) async fn a_grant_and_a_first_call_at_once_miss_each_other_never(scene
         let seen = shown(&scene, &bob).await;
         assert_eq!(seen, [format!("item_upsert {item}"), format!("acl_add {item}")]);
     }
+}
+
+/// The store loads nothing without being large.
+async fn a_large_call_comes_back_and_changes_nothing_before_it_is_run_as_one(
+    store: &dyn MetadataStore,
+) {
+    store.push(batch("alice", "laptop", vec![folder(1, "a")]), at(1)).await.unwrap();
+    let batch = batch("alice", "laptop", vec![delete(2, "a")]);
+    let push = Call::Push(vfs_sync_store::command::Push { batch, now: at(2) });
+    let Err(push) = store.call_if_small(push).await.unwrap() else { panic!("it is large") };
+    let state = async || store.state(&user("alice"), &replica("laptop")).await.unwrap();
+    assert_eq!(state().await.last_write_ids, write_ids(&[("laptop", 1)]));
+    let Reply::Push(answer) = store.call_large(push).await.unwrap() else { panic!("no push") };
+    assert_eq!(answer.response.results.len(), 1);
+    assert_eq!(state().await.last_write_ids, write_ids(&[("laptop", 2)]));
+    // A call that only reads, or writes little by its nature, is never large.
+    store.call_if_small(Call::Ping(vfs_sync_store::command::Ping {})).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_large_call_comes_back_on_sqlite() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&directory.path().join("db"), at(0)).unwrap().large_beyond(0);
+    assert_eq!(store.capacity().large, Some(1));
+    a_large_call_comes_back_and_changes_nothing_before_it_is_run_as_one(&store).await;
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn a_large_call_comes_back_on_postgres() {
+    let url = new_postgres_database().await.unwrap();
+    let store = PostgresStore::connect(&url, at(0)).await.unwrap().large_beyond(0);
+    assert_eq!(store.capacity().large, Some(2));
+    a_large_call_comes_back_and_changes_nothing_before_it_is_run_as_one(&store).await;
 }

@@ -50,7 +50,12 @@ pub struct FeedPropagation {
     after: Map<ItemId, Audience>,
     /// Keys that each user's feed may have to show or to retract.
     plan: BTreeMap<UserId, Vec<Planned>>,
+    /// The part of these that is being looked up.
+    looked_up: BTreeMap<UserId, Vec<Planned>>,
 }
+
+/// Keys of several users that are looked up together; one user's are always.
+const LOOK_UP_KEYS: usize = 20_000;
 
 /// The kind of consequences that a [`Bound`] counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,11 +89,11 @@ impl Bound {
         bytes: MAX_CONSEQUENCE_BYTES,
         steps: 20 * MAX_CONSEQUENCES,
     };
-    /// The bound of several operations that one transaction applies: others wait for it for some
-    /// tenths of a second at most.
+    /// The bound of several operations that one transaction applies: others wait for it for a tenth
+    /// of a second.
     pub const PART: Self = Self {
         kind: BoundKind::All,
-        rows: MAX_CONSEQUENCES / 40,
+        rows: MAX_CONSEQUENCES / 50,
         bytes: MAX_CONSEQUENCE_BYTES / 16,
         steps: MAX_CONSEQUENCES,
     };
@@ -201,7 +206,9 @@ impl LookUp {
     /// Continues with `present`, the keys that the feeds show as present.
     #[must_use]
     pub fn resume(self, present: &PresentInFeed) -> Step {
-        self.propagation.finish(present)
+        let mut propagation = self.propagation;
+        propagation.add_entries(present);
+        propagation.look_up()
     }
 }
 
@@ -223,6 +230,7 @@ impl FeedPropagation {
             order: Order::default(),
             after: Map::default(),
             plan: BTreeMap::new(),
+            looked_up: BTreeMap::new(),
         }
     }
 
@@ -292,13 +300,19 @@ impl FeedPropagation {
         Step::LockHeads(LockHeads { readers, propagation: self })
     }
 
-    /// Determines what each reader sees now, and which keys the feeds may have to retract.
+    /// Determines what each reader sees now, and which keys the feeds may have to retract: of as
+    /// many readers as are looked up together. Returns the changes once all were.
     fn look_up(mut self: Box<Self>) -> Step {
-        let keys = self.possible_removals();
-        if keys.is_empty() {
-            return self.finish(&PresentInFeed::new());
+        loop {
+            let keys = self.possible_removals();
+            if !keys.is_empty() {
+                return Step::LookUp(LookUp { keys, propagation: self });
+            }
+            self.add_entries(&PresentInFeed::new());
+            if self.plan.is_empty() {
+                return Step::Write(Box::new(self.changes));
+            }
         }
-        Step::LookUp(LookUp { keys, propagation: self })
     }
 
     /// Returns the number of items involved so far: the work of a step grows with it.
@@ -703,32 +717,39 @@ impl FeedPropagation {
         self.rows.item(id).is_some_and(|item| item.owner == *user)
     }
 
-    /// Returns the keys to retract, per user, if the user's feed shows them; in ascending order.
+    /// Takes the next users of the plan; returns the keys to retract, per user, if the user's feed
+    /// shows them, in ascending order.
     fn possible_removals(&mut self) -> BTreeMap<UserId, Vec<Vec<u8>>> {
-        let mut plan = std::mem::take(&mut self.plan);
         let mut removals: BTreeMap<UserId, Vec<Vec<u8>>> = BTreeMap::new();
-        for (user, planned) in &mut plan {
-            for Planned { key, level } in planned {
-                *level = self.sees(key, user);
-                if level.is_none() && !self.is_own(key, user) {
-                    removals.entry(user.clone()).or_default().push(key.to_bytes());
+        let mut keys = 0;
+        while keys < LOOK_UP_KEYS
+            && let Some((user, mut planned)) = self.plan.pop_first()
+        {
+            let mut gone = Vec::new();
+            for Planned { key, level } in &mut planned {
+                *level = self.sees(key, &user);
+                if level.is_none() && !self.is_own(key, &user) {
+                    gone.push(key.to_bytes());
                 }
             }
+            keys += planned.len();
+            if !gone.is_empty() {
+                // A database reads adjacent keys faster together.
+                gone.sort_unstable();
+                removals.insert(user.clone(), gone);
+            }
+            self.looked_up.insert(user, planned);
         }
-        self.plan = plan;
-        // A database reads adjacent keys faster together.
-        removals.values_mut().for_each(|keys| keys.sort_unstable());
         removals
     }
 
-    /// Returns the changes to write, with the entries of each feed; `present` has the keys of
+    /// Adds the entries of the users that were looked up to their feeds; `present` has the keys of
     /// [`FeedPropagation::possible_removals`] that the feeds show.
-    fn finish(mut self: Box<Self>, present: &PresentInFeed) -> Step {
-        let mut feed: BTreeMap<UserId, Vec<Addition>> = BTreeMap::new();
-        for (user, planned) in &self.plan {
-            let present = present.get(user);
+    fn add_entries(&mut self, present: &PresentInFeed) {
+        for (user, planned) in std::mem::take(&mut self.looked_up) {
+            let (user, present) = (&user, present.get(&user));
             let mut entries = Vec::with_capacity(planned.len());
-            for Planned { key, level } in planned {
+            for Planned { key, level } in &planned {
                 let change = match level {
                     Some(level) => self.rows.present(key, *level),
                     None => {
@@ -754,10 +775,9 @@ impl FeedPropagation {
             }
             if !entries.is_empty() {
                 super::visibility::order_entries(&mut entries);
-                feed.insert(user.clone(), entries);
+                entries.shrink_to_fit();
+                self.changes.feed.insert(user.clone(), entries);
             }
         }
-        self.changes.feed = feed;
-        Step::Write(Box::new(self.changes))
     }
 }
