@@ -23,9 +23,9 @@ pub const MAX_GROUP_MEMBERS: u64 = 100_000;
 /// Reconcile states that a user's clients may have which never pushed anything.
 pub const MAX_READER_STATES: u64 = 256;
 /// Rows of feeds and of access that an operation which shows things to others may take.
-pub const MAX_CONSEQUENCES: usize = 500_000;
+pub const MAX_CONSEQUENCES: usize = 1_000_000;
 /// Bytes of items that an operation which shows things to others may copy into feeds.
-pub const MAX_CONSEQUENCE_BYTES: usize = 256 * 1024 * 1024;
+pub const MAX_CONSEQUENCE_BYTES: usize = 512 * 1024 * 1024;
 /// Grants that an item may have at one time.
 pub const MAX_ITEM_GRANTS: usize = 256;
 /// Principals that an item may ever have been granted to, removed grants included.

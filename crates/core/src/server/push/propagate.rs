@@ -93,9 +93,9 @@ impl Bound {
     /// of a second.
     pub const PART: Self = Self {
         kind: BoundKind::All,
-        rows: MAX_CONSEQUENCES / 50,
-        bytes: MAX_CONSEQUENCE_BYTES / 16,
-        steps: MAX_CONSEQUENCES,
+        rows: MAX_CONSEQUENCES / 100,
+        bytes: MAX_CONSEQUENCE_BYTES / 32,
+        steps: MAX_CONSEQUENCES / 2,
     };
     /// No bound: for what has to be done at once, when nobody waits.
     pub const NONE: Self =
