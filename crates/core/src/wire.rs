@@ -203,6 +203,11 @@ pub struct StateResponse {
     pub pruned_through: Option<Cursor>,
     /// The last write id of each of the user's replicas.
     pub last_write_ids: WriteIds,
+    /// Owners whose grants before the user's first call show more than one transaction may: none of
+    /// their grants has an effect. It is tried again after the owner's next grant to the user. In
+    /// ascending order, 1,000 at most.
+    #[serde(default)]
+    pub withheld_owners: Vec<UserId>,
 }
 
 /// A page of a group's or an organization's members.

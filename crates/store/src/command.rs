@@ -26,7 +26,7 @@ use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId};
 use vfs_sync_core::server::attach::AttachRefusal;
 use vfs_sync_core::server::feed_window::PullRequest;
-use vfs_sync_core::server::push::PushBatch;
+use vfs_sync_core::server::push::{Bound, PushBatch};
 use vfs_sync_core::server::stage::{
     Advance, NewStage, NewUpload, Quota, StageRow, UploadReplacement, Usage,
 };
@@ -144,7 +144,7 @@ impl dyn MetadataStore + '_ {
         }
         self.begin_feed(user).await?;
         while let Some(owner) = self.awaiting_owner(user).await? {
-            self.give_effect(user, owner).await?;
+            self.give_effect(user, owner, Bound::OPERATION).await?;
         }
         Ok(true)
     }
@@ -432,8 +432,9 @@ operations! {
     /// Returns an owner whose grants wait for a call of the user.
     reads awaiting_owner: AwaitingOwner { user: UserId } -> Option<UserId>;
 
-    /// Gives effect to the grants of `owner` that wait for a call of the user.
-    decides give_effect: GiveEffect { user: UserId, owner: UserId } -> ();
+    /// Gives effect to the grants of `owner` that wait for a call of the user, unless their
+    /// consequences are beyond the bound: then the owner is one of the user's withheld owners.
+    decides give_effect: GiveEffect { user: UserId, owner: UserId, bound: Bound } -> ();
 
     /// Merges a client's progress into its stored state, which never regresses.
     writes reconcile: Reconcile { user: UserId, request: ReconcileRequest, now: Timestamp }

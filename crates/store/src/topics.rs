@@ -213,6 +213,10 @@ pub(crate) trait Feeds {
     /// Returns an owner whose grants wait for a call of the user.
     async fn awaiting_owner(&mut self, user: &UserId) -> Result<Option<UserId>>;
 
+    /// Returns owners whose grants to the user were too many to give effect to, ascending: `limit`
+    /// at most.
+    async fn withheld_owners(&mut self, user: &UserId, limit: usize) -> Result<Vec<UserId>>;
+
     /// Returns the database's present epoch. Entries written under the locks of feed heads belong
     /// to the epoch that was read together with the heads.
     async fn epoch(&mut self) -> Result<Epoch>;

@@ -204,6 +204,7 @@ fn plainly(call: &Call) -> Result<Answer, TransportError> {
             epoch: None,
             pruned_through: None,
             last_write_ids: WriteIds::new(),
+            withheld_owners: Vec::new(),
         }),
         Call::Limits => Answer::Limits(Box::default()),
         Call::BlobBatch(files) => {

@@ -32,7 +32,7 @@ impl Command for AwaitsCall {
 
 impl Decides for GiveEffect {
     async fn decide<T: Topics>(&self, tx: &mut T) -> Result<(Self::Answer, Option<Decision>)> {
-        let Self { user, owner } = self;
+        let Self { user, owner, bound } = self;
         let mut rows = Rows::default();
         tx.lock_realms(Some(owner), &BTreeSet::new(), &mut rows).await?;
         let among = Some(BTreeSet::from([user.clone()]));
@@ -47,7 +47,8 @@ impl Decides for GiveEffect {
         // The time of the owner's last change: no grant is later.
         let now = rows.last_changed.get(owner).copied().unwrap_or(Timestamp::MIN);
         let of = (owner.clone(), user.clone());
-        let arrival = FeedPropagation::of_arrival(user.clone(), owner.clone(), items, rows, now);
+        let arrival = FeedPropagation::of_arrival(user.clone(), owner.clone(), items, rows, now)
+            .within(*bound);
         let decision = match propagate_within(tx, arrival, now).await? {
             Some(decision) => decision,
             None => {

@@ -13,6 +13,9 @@ use crate::error::Result;
 use crate::topics::Topics;
 use crate::values::{FeedPage, PullAnswer};
 
+/// Owners that a state names whose grants have no effect.
+const MAX_WITHHELD_OWNERS: usize = 1_000;
+
 impl Command for Pull {
     async fn run<T: Topics>(&self, tx: &mut T) -> Result<Self::Answer> {
         let Self { user, request } = self;
@@ -59,6 +62,7 @@ impl Command for State {
             epoch: Some(tx.epoch().await?.as_u64()),
             pruned_through: history.and_then(|history| history.pruned_cursor()),
             last_write_ids: write_id_map(tx, user, Some(client)).await?,
+            withheld_owners: tx.withheld_owners(user, MAX_WITHHELD_OWNERS).await?,
         })
     }
 }

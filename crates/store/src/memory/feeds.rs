@@ -40,6 +40,10 @@ impl Feeds for MemoryTransaction<'_> {
         Ok(self.state.awaiting.group(user).keys().next().cloned())
     }
 
+    async fn withheld_owners(&mut self, user: &UserId, limit: usize) -> Result<Vec<UserId>> {
+        Ok(self.state.withheld.group(user).keys().take(limit).cloned().collect())
+    }
+
     async fn epoch(&mut self) -> Result<Epoch> {
         self.state.present_epoch()
     }

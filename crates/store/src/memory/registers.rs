@@ -282,9 +282,12 @@ impl MemoryTransaction<'_> {
             grants: held.grants.saturating_add_signed(change),
             awaited: awaited.unwrap_or(held.awaited),
         };
+        self.state.awaiting.remove(user, owner);
+        self.state.withheld.remove(user, owner);
         match grantee.awaited {
+            Awaited::No => {}
             Awaited::Call => self.state.awaiting.put(user, owner.clone(), ()),
-            _ => drop(self.state.awaiting.remove(user, owner)),
+            Awaited::Less => self.state.withheld.put(user, owner.clone(), ()),
         }
         if grantee.grants == 0 && grantee.awaited == Awaited::No {
             self.state.grantees.remove(owner, user);

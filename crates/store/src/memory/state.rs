@@ -110,6 +110,8 @@ tables! {
     grantees: Grouped<UserId, UserId, Grantee>,
     // Owners whose grants wait for a call of a user.
     awaiting: Grouped<UserId, UserId, ()>,
+    // Owners whose grants to a user were too many to give effect to.
+    withheld: Grouped<UserId, UserId, ()>,
     moves: Table<(ItemId, UserId), MoveRegister>,
     access: Grouped<ItemId, UserId, AccessLevel>,
     // By counter.

@@ -79,6 +79,18 @@ impl Feeds for PostgresTransaction<'_> {
         row.map(|row| Columns { row: &row, table: "grantees", key: user }.parse(0)).transpose()
     }
 
+    async fn withheld_owners(&mut self, user: &UserId, limit: usize) -> Result<Vec<UserId>> {
+        let rows = self
+            .query(
+                "SELECT owner FROM grantees WHERE user_id = $1 AND awaited = 2 \
+                 ORDER BY owner LIMIT $2",
+                &[&user.as_str(), &(limit as i64)],
+            )
+            .await?;
+        let owner = |row| Columns { row, table: "grantees", key: user }.parse(0);
+        rows.iter().map(owner).collect()
+    }
+
     async fn epoch(&mut self) -> Result<Epoch> {
         match self.epoch {
             Some(epoch) => Ok(epoch),

@@ -80,6 +80,19 @@ impl Feeds for SqliteTransaction<'_> {
         Columns { row, table: "realms", key: user }.parse(0).map(Some)
     }
 
+    async fn withheld_owners(&mut self, user: &UserId, limit: usize) -> Result<Vec<UserId>> {
+        let mut select = self.prepare(
+            "SELECT r.user_id FROM grantees g JOIN realms r ON r.uid = g.owner \
+             WHERE g.user_id = ?1 AND g.awaited = 2 ORDER BY r.user_id LIMIT ?2",
+        )?;
+        let mut rows = select.query(params![user.as_str(), limit as i64])?;
+        let mut owners = Vec::new();
+        while let Some(row) = rows.next()? {
+            owners.push(Columns { row, table: "realms", key: user }.parse(0)?);
+        }
+        Ok(owners)
+    }
+
     async fn epoch(&mut self) -> Result<Epoch> {
         let mut select = self.prepare("SELECT value FROM meta WHERE name = 'epoch'")?;
         let mut rows = select.query([])?;

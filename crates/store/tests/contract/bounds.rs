@@ -351,6 +351,29 @@ pub(crate) async fn what_was_granted_and_taken_before_the_first_call_is_never_se
 }
 
 /// A grant that was decided before the first call commits after it: the next call finds it.
+pub(crate) async fn who_granted_too_much_before_the_first_call_is_listed(scene: Scene) {
+    scene.apply("laptop", vec![folder(1, "a"), folder(2, "b")]).await;
+    scene.apply("laptop", vec![grant(3, "a", "bob"), grant(4, "b", "bob")]).await;
+    scene.apply_as("carol", "phone", vec![folder(1, "x"), grant(2, "x", "bob")]).await;
+    let bob = user("bob");
+    let little = Bound { rows: 3, ..Bound::OPERATION };
+    scene.store.begin_feed(&bob).await.unwrap();
+    for owner in ["alice", "carol"] {
+        scene.store.give_effect(&bob, user(owner), little).await.unwrap();
+    }
+    let client = replica("phone");
+    let withheld = async || scene.store.state(&bob, &client).await.unwrap().withheld_owners;
+    assert_eq!(withheld().await, [user("alice")]);
+    assert_eq!(shown(&scene, "bob").await, ["item_upsert x", "acl_add x"]);
+    // The next grant has it tried again.
+    scene.apply("laptop", vec![folder(5, "c"), grant(6, "c", "bob"), revoke(7, "c", "bob")]).await;
+    assert_eq!(
+        shown(&scene, "bob").await,
+        ["item_upsert x", "acl_add x", "item_upsert a", "acl_add a", "item_upsert b", "acl_add b"]
+    );
+    assert_eq!(withheld().await, []);
+}
+
 pub(crate) async fn a_grant_and_a_first_call_at_once_miss_each_other_never(scene: Scene) {
     for round in 0..12 {
         let (alice, bob) = (format!("alice{round}"), format!("bob{round}"));

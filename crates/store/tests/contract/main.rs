@@ -135,6 +135,7 @@ mod every {
             what_shows_too_much_is_refused_and_the_rest_goes_on
             a_grant_to_somebody_who_never_came_takes_no_rows_of_views
             what_was_granted_and_taken_before_the_first_call_is_never_seen
+            who_granted_too_much_before_the_first_call_is_listed
             a_grant_and_a_first_call_at_once_miss_each_other_never;
         deletions:
             a_delete_of_what_another_changed_meanwhile_does_not_apply
