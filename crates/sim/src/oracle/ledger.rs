@@ -62,6 +62,9 @@ pub(crate) struct Book {
     /// True if a write may rightly count as a new one: the audit trail was pruned, or an old copy
     /// of a device or of a server is in use.
     pub(crate) may_repeat: bool,
+    /// Names that a restored server lost. A device that shows one may not have seen the write by
+    /// which it returns.
+    lost_names: BTreeSet<(ItemId, Name)>,
     /// True if disks may fail.
     pub(crate) on_disks: bool,
     /// True once all faults have ended: nothing may fail any more.
@@ -138,6 +141,7 @@ impl Ledger {
             objects,
             may_rematerialize: false,
             may_repeat: false,
+            lost_names: BTreeSet::new(),
             on_disks: false,
             healed: false,
             lies_about_bytes: false,
@@ -258,14 +262,17 @@ impl Book {
     /// Returns the facts that a visible name reveals to a device; `None` if the name is no longer
     /// the newest.
     pub(crate) fn seen(&self, item: &ItemId, name: &Name, own: Option<OpId>) -> Option<Seen> {
-        let stamp = self.model.stamp_of_name(item, name).cloned();
-        let to_come = own.is_some() && self.model.name_index(item, name).is_none();
+        let is_lost = self.lost_names.contains(&(item.clone(), name.clone()));
+        let stamp = self.model.stamp_of_name(item, name).filter(|_| !is_lost).cloned();
+        let to_come = own.is_some() && (is_lost || self.model.name_index(item, name).is_none());
         (stamp.is_some() || to_come).then(|| Seen { name: name.clone(), own, stamp })
     }
 
-    /// Records a restore: contents stored before may be lost, except those in the backup or on
+    /// Replaces the model by that of a backup. Contents stored since may be lost, except those on
     /// their devices.
-    pub(crate) fn restored(&mut self, held: Held) {
+    pub(crate) fn restored(&mut self, backup: &Model, held: Held) {
+        self.lost_names.extend(self.model.names_not_in(backup));
+        self.model = backup.clone();
         let model = &self.model;
         self.contents
             .retain(|(device, _), digest| model.held(digest) || held.has(*device, *digest));

@@ -287,6 +287,14 @@ impl Model {
         (held.value == *name).then_some(&held.stamp)
     }
 
+    /// Returns the names that items had which they do not have in another model.
+    pub(crate) fn names_not_in(&self, other: &Self) -> Vec<(ItemId, Name)> {
+        let named =
+            self.items.iter().flat_map(|(id, item)| item.names.iter().map(move |n| (id, n)));
+        let lost = named.filter(|(id, name)| other.name_index(id, name).is_none());
+        lost.map(|(id, name)| (id.clone(), name.clone())).collect()
+    }
+
     /// Returns whether `stamp` belongs to a register that an applied operation set.
     pub(crate) fn is_stamp_of(&self, op_id: &OpId, stamp: &Stamp) -> bool {
         let applied = self.applied.get(op_id);

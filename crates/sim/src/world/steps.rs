@@ -163,8 +163,7 @@ impl World {
         {
             let mut book = self.ledger.book();
             (book.may_rematerialize, book.may_repeat) = (true, true);
-            book.model = backup.model.clone();
-            book.restored(kept_by_devices);
+            book.restored(&backup.model, kept_by_devices);
             book.forget_what_was_seen();
             let kept = book.model.clone();
             book.forget_operations_but(|op_id, _| held.contains(op_id) || kept.was_applied(op_id));
