@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// The time in which the server gives up what attackers left open.
 const SETTLED: Duration = Duration::from_secs(5);
 /// The descriptors that may be open afterwards beyond those at the beginning.
-const DESCRIPTORS: usize = 64;
+const DESCRIPTORS: usize = 8;
 /// Tables with a row for each operation or blob that was accepted, for as long as retention says.
 const JOURNALS: [&str; 3] = ["accepted_ops", "blobs", "blob_stages"];
 /// The greatest size in bytes on the disk of a row of a journal, with its indexes.
