@@ -19,7 +19,8 @@ use crate::writer::{Writer, made, named};
 const BUDGET: f64 = 5.0;
 /// The requests that a victim makes in turn.
 const DEEDS: [&str; 4] = ["push", "pull", "small upload", "large download"];
-const FILES: usize = 10;
+/// The small files: each keeps its last eleven contents, which a soak has to fill.
+const FILES: usize = 1;
 const SMALL: usize = 4 << 10;
 const LARGE: usize = 16 << 20;
 /// The rounds that are measured without an attack, before each attack.
@@ -113,7 +114,10 @@ impl Victim {
             };
             match done {
                 Ok(()) => view.times[deed].push(begun.elapsed().as_secs_f64()),
-                Err(error) => view.failures.push(format!("{name}: {error}")),
+                Err(error) => {
+                    let after = begun.elapsed().as_secs_f64();
+                    view.failures.push(format!("{name} after {after:.1} s: {error:?}"));
+                }
             }
         }
     }
