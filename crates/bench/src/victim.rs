@@ -19,8 +19,6 @@ use crate::writer::{Writer, made, named};
 const BUDGET: f64 = 5.0;
 /// The requests that a victim makes in turn.
 const DEEDS: [&str; 4] = ["push", "pull", "small upload", "large download"];
-/// The small files: each keeps its last eleven contents, which a soak has to fill.
-const FILES: usize = 1;
 const SMALL: usize = 4 << 10;
 const LARGE: usize = 16 << 20;
 /// The rounds that are measured without an attack, before each attack.
@@ -72,7 +70,8 @@ impl View {
 }
 
 impl Victim {
-    /// Creates a user with a few files, one of them large.
+    /// Creates a user with a small file and a large one. The small one keeps its last eleven
+    /// contents, which a soak has to fill.
     pub(crate) async fn new(server: &Server, name: &str) -> Result<Self, Failure> {
         let fresh = reqwest::Client::builder().pool_max_idle_per_host(0).tcp_nodelay(true);
         let mut victim = Self {
@@ -82,8 +81,7 @@ impl Victim {
             cursor: None,
             turn: 0,
         };
-        let files = (0..FILES).map(|n| made(&format!("{name}-{n}"), "file", None));
-        victim.writer.push(files.collect()).await?;
+        victim.writer.push(vec![made(&victim.file(), "file", None)]).await?;
         let large = format!("{name}-large");
         victim.writer.push(vec![made(&large, "file", None)]).await?;
         let stage = json!({"stagingId": large, "blobId": large});
@@ -122,8 +120,9 @@ impl Victim {
         }
     }
 
+    /// Returns the id of the small file.
     fn file(&self) -> String {
-        format!("{}-{}", self.name, self.turn % FILES)
+        format!("{}-small", self.name)
     }
 
     async fn push(&mut self) -> Result<(), Failure> {
