@@ -8,7 +8,8 @@ use tokio::sync::oneshot::{self, error::TryRecvError};
 use crate::Failure;
 use crate::process::Server;
 use crate::report::Report;
-use crate::sharing::{Writer, granted, made};
+use crate::sharing::make_tree;
+use crate::writer::{Writer, granted, made};
 
 /// Users who see what the large operations show and hide.
 const READERS: usize = 10;
@@ -56,17 +57,17 @@ pub(crate) async fn run(
     rows: usize,
     wait: f64,
 ) -> Result<(), Failure> {
-    let mut owner = Writer::new(server, "owner")?;
+    let mut owner = Writer::new(&server.url, "owner")?;
     owner.push(vec![made("shared", "folder", None)]).await?;
     for n in 0..READERS {
-        let reader = Writer::new(server, &format!("reader{n}"))?;
+        let reader = Writer::new(&server.url, &format!("reader{n}"))?;
         reader.pull().await?;
         owner.push(vec![granted("shared", &format!("reader{n}"))]).await?;
     }
     // For each reader, an item takes a row of access, its entry, and that of its link.
-    owner.make_tree("tree", rows / READERS / 3).await?;
+    make_tree(&mut owner, "tree", rows / READERS / 3).await?;
     let (stop, stopped) = oneshot::channel();
-    let alone = tokio::spawn(measure(Writer::new(server, "victim")?, stopped));
+    let alone = tokio::spawn(measure(Writer::new(&server.url, "victim")?, stopped));
     tokio::time::sleep(ALONE).await;
     let _ = stop.send(());
     let (victim, alone) = alone.await??;

@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod apply;
+mod attack;
 mod contents;
 mod large;
 mod process;
@@ -12,7 +13,10 @@ mod pull;
 mod push;
 mod report;
 mod sharing;
+mod soak;
+mod victim;
 mod workload;
+mod writer;
 
 use clap::Parser;
 use process::Server;
@@ -58,9 +62,37 @@ struct Args {
     /// Directory to send from folder to folder; its copies need six times its size
     #[arg(long, value_name = "DIR")]
     tree: Option<std::path::PathBuf>,
+    /// Measure only a user's requests while another user attacks the server
+    #[arg(long)]
+    victim: bool,
+    /// Name of the only attack to measure with --victim
+    #[arg(long, value_name = "NAME", requires = "victim")]
+    attack: Option<String>,
+    /// Rounds of a victim's requests under each attack
+    #[arg(long, default_value_t = 200)]
+    rounds: usize,
+    /// Run only all attacks at once for this time, such as 30m, and watch the server
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    soak: Option<std::time::Duration>,
+    /// Size of what attackers prepare, in percent
+    #[arg(long, default_value_t = 100)]
+    attack_size: usize,
     /// Number of connections that push or pull at a time
     #[arg(long, default_value_t = 2)]
     connections: usize,
+}
+
+/// Parses a time: a number and s, m or h.
+fn time(text: &str) -> Result<std::time::Duration, String> {
+    let (number, unit) = text.split_at(text.len().saturating_sub(1));
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        _ => return Err("a number and s, m or h is expected".into()),
+    };
+    let number: u64 = number.parse().map_err(|_| "a number and s, m or h is expected")?;
+    Ok(std::time::Duration::from_secs(number * seconds))
 }
 
 #[tokio::main]
@@ -89,6 +121,12 @@ async fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
     }
     if args.large_only {
         return large(args, report, dir.path()).await;
+    }
+    if args.victim {
+        return victim(report, dir.path(), args).await;
+    }
+    if let Some(length) = args.soak {
+        return soak::run(report, &data.join("soak"), length, args.attack_size).await;
     }
     if args.memory_only {
         return memory(args, report, dir.path()).await;
@@ -208,6 +246,17 @@ async fn sharing(
         std::fs::create_dir(&data)?;
         let server = Server::start(&data, Some(url)).await?;
         sharing::run(report, &server, "PostgreSQL", 1.0).await?;
+    }
+    Ok(())
+}
+
+async fn victim(report: &mut Report, dir: &std::path::Path, args: &Args) -> Result<(), Failure> {
+    let sizes = victim::Sizes { rounds: args.rounds, attacks: args.attack_size };
+    let only = args.attack.as_deref();
+    victim::run(report, &dir.join("victim"), None, "SQLite", only, &sizes).await?;
+    if let Some(url) = args.postgres.as_deref() {
+        let data = dir.join("victim-postgres");
+        victim::run(report, &data, Some(url), "PostgreSQL", only, &sizes).await?;
     }
     Ok(())
 }

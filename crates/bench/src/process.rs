@@ -76,6 +76,16 @@ impl Server {
         cpu_of(self.child.id())
     }
 
+    /// Returns the resident memory, in MB.
+    pub(crate) fn memory(&self) -> Result<f64, Failure> {
+        memory_of(self.child.id(), "VmRSS:")
+    }
+
+    /// Returns the number of open descriptors.
+    pub(crate) fn descriptors(&self) -> Result<usize, Failure> {
+        Ok(std::fs::read_dir(format!("/proc/{}/fd", self.child.id()))?.count())
+    }
+
     /// Returns the peak memory so far, in MB.
     pub(crate) fn peak_memory(&self) -> Result<f64, Failure> {
         peak_memory_of(self.child.id())
@@ -103,9 +113,14 @@ fn cpu_of(pid: u32) -> Result<Duration, Failure> {
 
 /// Reads the peak resident memory of a process, in MB.
 pub(crate) fn peak_memory_of(pid: u32) -> Result<f64, Failure> {
+    memory_of(pid, "VmHWM:")
+}
+
+/// Reads a line of a process's status that is a size, in MB.
+fn memory_of(pid: u32, name: &str) -> Result<f64, Failure> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).ok_or("no VmHWM")?;
-    let kilobytes: f64 = line.split_whitespace().nth(1).ok_or("VmHWM is empty")?.parse()?;
+    let line = status.lines().find(|line| line.starts_with(name)).ok_or("no such memory")?;
+    let kilobytes: f64 = line.split_whitespace().nth(1).ok_or("no size of memory")?.parse()?;
     Ok(kilobytes / 1024.0)
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::StreamExt as _;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use vfs_sync_blobs::{BlobError, BlobStore, ObjectBlobs, S3Config, key};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_server::auth::{AuthConfig, AuthConfigError, Authenticator};
@@ -130,10 +130,10 @@ pub(crate) async fn bind(setup: Setup) -> Result<Bound> {
     let config = setup.config.clone();
     let keys = Authenticator::load(&setup.auth).await.map_err(auth_failure)?;
     // Bound before anything is created, so that a port in use changes nothing.
-    let (listener, address) = listen(setup.listen).await?;
+    let (listener, address) = listen(setup.listen)?;
     let (admin, admin_address) = match setup.admin_listen {
         Some(address) => {
-            let (listener, address) = listen(address).await?;
+            let (listener, address) = listen(address)?;
             (Some(listener), Some(address))
         }
         None => (None, None),
@@ -259,12 +259,22 @@ async fn open_blobs(s3: Option<&S3Config>, data: &Path) -> Result<Arc<dyn BlobSt
     Ok(Arc::new(blobs))
 }
 
-async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr)> {
-    let bound = TcpListener::bind(address).await.and_then(|listener| {
+/// The connections that may wait to be accepted: with few, a flood of them delays everybody's by the
+/// second in which a peer repeats its first packet. The system may allow fewer.
+const BACKLOG: u32 = 4_096;
+
+fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr)> {
+    let bound = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // As `bind` does: a restart does not wait for connections of the former process to fade.
+        #[cfg(unix)]
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let listener = socket.listen(BACKLOG)?;
         let address = listener.local_addr()?;
         Ok((listener, address))
-    });
-    bound.map_err(|error| {
+    };
+    bound().map_err(|error: std::io::Error| {
         Failure::failed(format!("cannot listen on {address}: {error}"))
             .hint("choose another address; port 0 picks a free one")
     })
