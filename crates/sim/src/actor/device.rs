@@ -26,6 +26,7 @@ use crate::infra::server::Cluster;
 use crate::infra::transport::{SimTransport, Token};
 use crate::oracle::coverage::Kind;
 use crate::oracle::failure::FailureKind;
+use crate::oracle::held::Held;
 use crate::oracle::ledger::{Book, End, Ledger, Queued};
 use crate::oracle::session::Session;
 use crate::oracle::transactions::{short, show};
@@ -202,6 +203,9 @@ impl Device {
         // Pages are not durable at once, so names that they showed may have to be shown again.
         self.session.forget_shown();
         self.restart(unsynced).await;
+        if !self.is_dark() {
+            Held::lose_power(&self.ledger, self);
+        }
     }
 
     /// Kills the process at its present point, and starts a new one on the same disk.

@@ -29,20 +29,7 @@ impl Held {
         let mut held = Self::default();
         let put = ledger.book().contents.clone();
         for device in devices.iter().filter(|device| !device.is_dark()) {
-            let exported = export(&device.client);
-            let parsed = state::parse(&exported, &device.client.client_id());
-            let state = parsed.expect("an export is well formed");
-            let own = state.items.iter().filter(|row| row.item.owner_id == device.user);
-            let own = own.map(|row| row.item.item_id.clone());
-            let created = state.queue.iter().map(|one| &one.operation);
-            let created = created.filter(|op| {
-                let root = |upsert: &vfs_sync_core::operation::Upsert| {
-                    upsert.object_type.is_some() && upsert.parent.is_none()
-                };
-                matches!(&op.action, Action::Upsert(upsert) if root(upsert))
-            });
-            let created = created.map(|op| op.item_id.clone());
-            held.items.extend(own.chain(created).map(|item| (device.index, item)));
+            held.items.extend(Self::items_of(device));
         }
         for ((device, item), digest) in put {
             let shown = devices[device].client.node(&item).ok().flatten();
@@ -51,6 +38,32 @@ impl Held {
             }
         }
         held
+    }
+
+    /// Collects the items that a device holds now.
+    fn items_of(device: &Device) -> BTreeSet<(usize, ItemId)> {
+        let exported = export(&device.client);
+        let parsed = state::parse(&exported, &device.client.client_id());
+        let state = parsed.expect("an export is well formed");
+        let own = state.items.iter().filter(|row| row.item.owner_id == device.user);
+        let own = own.map(|row| row.item.item_id.clone());
+        let created = state.queue.iter().map(|one| &one.operation);
+        let created = created.filter(|op| {
+            let root = |upsert: &vfs_sync_core::operation::Upsert| {
+                upsert.object_type.is_some() && upsert.parent.is_none()
+            };
+            matches!(&op.action, Action::Upsert(upsert) if root(upsert))
+        });
+        let created = created.map(|op| op.item_id.clone());
+        own.chain(created).map(|item| (device.index, item)).collect()
+    }
+
+    /// Forgets the items that a device lost with its power: a page is durable some time after it
+    /// was applied.
+    pub(crate) fn lose_power(ledger: &Ledger, device: &Device) {
+        let now = Self::items_of(device);
+        let stays = |one: &(usize, ItemId)| one.0 != device.index || now.contains(one);
+        ledger.book().held.items.retain(stays);
     }
 
     /// Returns whether a device holds a content.
