@@ -83,13 +83,14 @@ impl Feeds for SqliteTransaction<'_> {
     async fn withheld_owners(&mut self, user: &UserId, limit: usize) -> Result<Vec<UserId>> {
         let mut select = self.prepare(
             "SELECT r.user_id FROM grantees g JOIN realms r ON r.uid = g.owner \
-             WHERE g.user_id = ?1 AND g.awaited = 2 ORDER BY r.user_id LIMIT ?2",
+             WHERE g.user_id = ?1 AND g.awaited = 2 ORDER BY g.owner LIMIT ?2",
         )?;
         let mut rows = select.query(params![user.as_str(), limit as i64])?;
         let mut owners = Vec::new();
         while let Some(row) = rows.next()? {
             owners.push(Columns { row, table: "realms", key: user }.parse(0)?);
         }
+        owners.sort_unstable();
         Ok(owners)
     }
 
