@@ -119,8 +119,8 @@ pub(super) async fn status(global: &Global, args: Status, output: Output) -> Res
         row("server: acknowledged", at(server.reconcile_state.as_ref().map(|state| &state.cursor)));
         row("server: replicas", count_text(server.last_write_ids.len() as u64));
         for owner in &server.withheld_owners {
-            let why = "shared more before your first sync than the server shows at once: ask them \
-                       to share less, or folder by folder";
+            let why = "shared more before your first sync than the server shows at once, so nothing \
+                       of theirs is shown: ask them to unshare a part, and to share another again";
             row("server: NOT SHOWN", format!("{owner} {why}"));
         }
     }
