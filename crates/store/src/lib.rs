@@ -14,6 +14,7 @@ pub mod memory;
 mod open;
 mod page;
 pub mod postgres;
+mod row_limit;
 mod schema;
 mod served;
 pub mod sqlite;

@@ -34,6 +34,7 @@ use vfs_sync_core::time::Timestamp;
 use crate::command::{Backend, Call, Capacity, Command, Decides, MetadataStore, NewEpoch, Reply};
 use crate::encoding;
 use crate::error::{Result, StoreError};
+use crate::row_limit::RowLimit;
 use crate::served::{Served, went_back};
 use transaction::PostgresTransaction;
 
@@ -173,11 +174,10 @@ impl PostgresStore {
         for _ in 0..ATTEMPTS {
             let mut client = self.client().await?;
             let transaction = client.transaction().await?;
-            let mut tx = PostgresTransaction::new(&transaction, realms)
-                .held_to(&self.served)
-                .loading_at_most(rows);
+            let mut tx = PostgresTransaction::new(&transaction, realms).held_to(&self.served);
+            tx.limit = RowLimit::of(rows);
             let outcome = command.run(&mut tx).await;
-            let is_large = tx.is_large();
+            let is_large = tx.limit.is_exceeded();
             let (begun, written) = (tx.begun, tx.written);
             realms = tx.realms;
             let committed = match outcome {

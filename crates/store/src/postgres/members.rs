@@ -58,15 +58,10 @@ impl Members for PostgresTransaction<'_> {
 
     async fn group_size(&mut self, group: &Principal, enough: u64) -> Result<u64> {
         let enough = i64::try_from(enough).unwrap_or(i64::MAX);
-        let row = self
-            .query_opt(
-                "SELECT count(*) FROM \
-                 (SELECT 1 FROM members WHERE kind = $1 AND group_id = $2 LIMIT $3) AS present",
-                &[&encoding::principal_code(group.kind), &group.id.as_str(), &enough],
-            )
-            .await?;
-        let found: i64 = row.map(|row| row.try_get(0)).transpose()?.unwrap_or(0);
-        Ok(found.unsigned_abs())
+        let sql = "SELECT count(*) FROM \
+             (SELECT 1 FROM members WHERE kind = $1 AND group_id = $2 LIMIT $3) AS present";
+        let kind = encoding::principal_code(group.kind);
+        self.query_count(sql, &[&kind, &group.id.as_str(), &enough]).await
     }
 
     async fn groups_of(&mut self, user: &UserId) -> Result<Vec<Principal>> {

@@ -22,9 +22,9 @@ use crate::topics::{Cleared, FeedWrite, PushWrite, Registers};
 
 impl Registers for PostgresTransaction<'_> {
     async fn load(&mut self, needs: &Needs, found: &mut Rows) -> Result<()> {
-        self.count(needs.items.len() + needs.around.len())?;
+        self.limit.count(needs.items.len() + needs.around.len())?;
         load_needs(self, needs, found).await?;
-        self.count(found.links.len())?;
+        self.limit.count(found.links.len())?;
         members::load(self, needs, found).await
     }
 

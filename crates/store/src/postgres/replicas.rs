@@ -95,15 +95,9 @@ impl Replicas for PostgresTransaction<'_> {
         enough: u64,
     ) -> Result<u64> {
         let enough = i64::try_from(enough).unwrap_or(i64::MAX);
-        let row = self
-            .query_opt(
-                "SELECT count(*) FROM (SELECT 1 FROM replicas \
-                 WHERE user_id = $1 AND replica_id <> $2 LIMIT $3) AS others",
-                &[&user.as_str(), &replica.as_str(), &enough],
-            )
-            .await?;
-        let found: i64 = row.map(|row| row.try_get(0)).transpose()?.unwrap_or(0);
-        Ok(found.unsigned_abs())
+        let sql = "SELECT count(*) FROM (SELECT 1 FROM replicas \
+             WHERE user_id = $1 AND replica_id <> $2 LIMIT $3) AS others";
+        self.query_count(sql, &[&user.as_str(), &replica.as_str(), &enough]).await
     }
 
     async fn touch_replica(
@@ -172,16 +166,10 @@ impl Replicas for PostgresTransaction<'_> {
     }
 
     async fn drop_reader_states(&mut self, user: &UserId, most: u64) -> Result<()> {
-        let most = i64::try_from(most).unwrap_or(i64::MAX);
-        let row = self
-            .query_opt(
-                "SELECT count(*) FROM \
-                 (SELECT 1 FROM reconcile_state WHERE user_id = $1 LIMIT $2::bigint + 1) AS present",
-                &[&user.as_str(), &most],
-            )
-            .await?;
-        let found: i64 = row.map(|row| row.try_get(0)).transpose()?.unwrap_or(0);
-        if found <= most {
+        let limit = i64::try_from(most).unwrap_or(i64::MAX);
+        let count = "SELECT count(*) FROM \
+             (SELECT 1 FROM reconcile_state WHERE user_id = $1 LIMIT $2::bigint + 1) AS present";
+        if self.query_count(count, &[&user.as_str(), &limit]).await? <= most {
             return Ok(());
         }
         let sql = "DELETE FROM reconcile_state WHERE user_id = $1 AND client IN \
@@ -189,7 +177,7 @@ impl Replicas for PostgresTransaction<'_> {
               (SELECT 1 FROM replicas r \
                WHERE r.user_id = $1 AND r.replica_id = substr(s.client, 6)) \
               ORDER BY changed_at DESC, change_id COLLATE \"C\" DESC, client COLLATE \"C\" DESC OFFSET $2)";
-        self.execute(sql, &[&user.as_str(), &most]).await?;
+        self.execute(sql, &[&user.as_str(), &limit]).await?;
         Ok(())
     }
 

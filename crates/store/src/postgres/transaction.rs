@@ -8,7 +8,8 @@ use tokio_postgres::{Row, Statement};
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::UserId;
 
-use crate::error::{Result, StoreError};
+use crate::error::Result;
+use crate::row_limit::RowLimit;
 use crate::served::Served;
 use crate::topics::FeedWrite;
 
@@ -27,8 +28,8 @@ pub(super) struct PostgresTransaction<'c> {
     pub(super) epoch: Option<Epoch>,
     /// The epoch that the transaction begins, if any.
     pub(super) begun: Option<Epoch>,
-    /// The number of rows that the transaction may still load; `None` once it exceeded the limit.
-    rows_left: Option<usize>,
+    /// The rows that the transaction may load.
+    pub(super) limit: RowLimit,
 }
 
 /// Converts ids to the array that a statement takes.
@@ -46,27 +47,8 @@ impl<'c> PostgresTransaction<'c> {
             written: Vec::new(),
             epoch: None,
             begun: None,
-            rows_left: Some(usize::MAX),
+            limit: RowLimit::NONE,
         }
-    }
-
-    /// Makes the transaction fail once it has loaded more than `rows` rows.
-    pub(super) fn loading_at_most(self, rows: usize) -> Self {
-        Self { rows_left: Some(rows), ..self }
-    }
-
-    /// Returns whether the transaction failed because it exceeded the limit of rows.
-    pub(super) fn is_large(&self) -> bool {
-        self.rows_left.is_none()
-    }
-
-    /// Counts loaded rows against the limit.
-    pub(super) fn count(&mut self, rows: usize) -> Result<()> {
-        self.rows_left = self.rows_left.and_then(|left| left.checked_sub(rows));
-        if self.is_large() {
-            return Err(StoreError::Failed("the transaction loads too many rows".into()));
-        }
-        Ok(())
     }
 
     /// Begins a transaction on a snapshot, which locks nothing.
@@ -107,6 +89,17 @@ impl<'c> PostgresTransaction<'c> {
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Option<Row>> {
         Ok(self.query(sql, parameters).await?.into_iter().next())
+    }
+
+    /// Returns the number that a query counts.
+    pub(super) async fn query_count(
+        &self,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<u64> {
+        let row = self.query_opt(sql, parameters).await?;
+        let found: i64 = row.map(|row| row.try_get(0)).transpose()?.unwrap_or(0);
+        Ok(found.unsigned_abs())
     }
 
     pub(super) async fn execute(

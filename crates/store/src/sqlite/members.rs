@@ -66,14 +66,10 @@ impl Members for SqliteTransaction<'_> {
 
     async fn group_size(&mut self, group: &Principal, enough: u64) -> Result<u64> {
         let enough = i64::try_from(enough).unwrap_or(i64::MAX);
-        let mut count = self.prepare(
-            "SELECT count(*) FROM \
-             (SELECT 1 FROM members WHERE kind = ?1 AND group_id = ?2 LIMIT ?3)",
-        )?;
+        let sql = "SELECT count(*) FROM \
+             (SELECT 1 FROM members WHERE kind = ?1 AND group_id = ?2 LIMIT ?3)";
         let kind = encoding::principal_code(group.kind);
-        let found: i64 =
-            count.query_row(params![kind, group.id.as_str(), enough], |row| row.get(0))?;
-        Ok(found.unsigned_abs())
+        self.query_count(sql, params![kind, group.id.as_str(), enough])
     }
 
     async fn groups_of(&mut self, user: &UserId) -> Result<Vec<Principal>> {

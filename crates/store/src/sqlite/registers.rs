@@ -21,14 +21,14 @@ use crate::topics::{Cleared, FeedWrite, PushWrite, Registers, Trash as _};
 
 impl Registers for SqliteTransaction<'_> {
     async fn load(&mut self, needs: &Needs, found: &mut Rows) -> Result<()> {
-        self.count(needs.items.len() + needs.around.len())?;
+        self.limit.count(needs.items.len() + needs.around.len())?;
         self.load_items(&needs.items, &mut found.items)?;
         self.load_links(&needs.links, &mut found.links)?;
         self.load_grants(needs, found)?;
         self.load_moves(needs, found)?;
         self.load_around(&needs.around, found)?;
         self.load_ancestors(&needs.ancestors, found)?;
-        self.count(found.links.len())?;
+        self.limit.count(found.links.len())?;
         members::load(self, needs, found).await
     }
 

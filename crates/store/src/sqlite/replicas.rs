@@ -93,13 +93,9 @@ impl Replicas for SqliteTransaction<'_> {
     ) -> Result<u64> {
         let Some(uid) = self.uid(user)? else { return Ok(0) };
         let enough = i64::try_from(enough).unwrap_or(i64::MAX);
-        let mut count = self.prepare(
-            "SELECT count(*) FROM (SELECT 1 FROM replicas \
-             WHERE uid = ?1 AND replica_id <> ?2 LIMIT ?3)",
-        )?;
-        let found: i64 =
-            count.query_row(params![uid, replica.as_str(), enough], |row| row.get(0))?;
-        Ok(found.unsigned_abs())
+        let sql = "SELECT count(*) FROM (SELECT 1 FROM replicas \
+             WHERE uid = ?1 AND replica_id <> ?2 LIMIT ?3)";
+        self.query_count(sql, params![uid, replica.as_str(), enough])
     }
 
     async fn touch_replica(
@@ -162,11 +158,10 @@ impl Replicas for SqliteTransaction<'_> {
 
     async fn drop_reader_states(&mut self, user: &UserId, most: u64) -> Result<()> {
         let Some(uid) = self.uid(user)? else { return Ok(()) };
-        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let limit = i64::try_from(most).unwrap_or(i64::MAX);
         let count = "SELECT count(*) FROM \
             (SELECT 1 FROM reconcile_state WHERE uid = ?1 LIMIT ?2 + 1)";
-        let found: i64 = self.prepare(count)?.query_row(params![uid, most], |row| row.get(0))?;
-        if found <= most {
+        if self.query_count(count, params![uid, limit])? <= most {
             return Ok(());
         }
         let mut readers: Vec<(i64, String, String)> = self

@@ -5,7 +5,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Params, params};
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::id::{ReplicaId, UserId, WriteId};
 use vfs_sync_core::stamp::{Author, Stamp};
@@ -13,7 +13,8 @@ use vfs_sync_core::stamp::{Author, Stamp};
 use super::conflicts::Locks;
 use super::rows::Columns;
 use crate::encoding;
-use crate::error::{Result, StoreError};
+use crate::error::Result;
+use crate::row_limit::RowLimit;
 
 /// An open transaction, with the numbers that stand for users and replicas in its rows.
 pub(super) struct SqliteTransaction<'c> {
@@ -25,8 +26,8 @@ pub(super) struct SqliteTransaction<'c> {
     writers: HashMap<i64, ReplicaId>,
     last_writer: Option<(i64, ReplicaId, i64)>,
     pub(super) locks: Locks,
-    /// The number of rows that the transaction may still load; `None` once it exceeded the limit.
-    rows_left: Option<usize>,
+    /// The rows that the transaction may load.
+    pub(super) limit: RowLimit,
     /// The changes that a decision on a snapshot assumes.
     pub(super) deferred: Deferred,
     pub(super) is_snapshot: bool,
@@ -54,7 +55,7 @@ impl<'c> SqliteTransaction<'c> {
             writers: HashMap::new(),
             last_writer: None,
             locks: Locks::default(),
-            rows_left: Some(usize::MAX),
+            limit: RowLimit::NONE,
             deferred: Deferred::default(),
             is_snapshot: false,
         }
@@ -63,25 +64,6 @@ impl<'c> SqliteTransaction<'c> {
     /// Begins a transaction on a snapshot, for a decision that is written later.
     pub(super) fn on_snapshot(connection: &'c Connection) -> Self {
         Self { is_snapshot: true, ..Self::new(connection) }
-    }
-
-    /// Makes the transaction fail once it has loaded more than `rows` rows.
-    pub(super) fn load_at_most(&mut self, rows: usize) {
-        self.rows_left = Some(rows);
-    }
-
-    /// Returns whether the transaction failed because it exceeded the limit of rows.
-    pub(super) fn is_large(&self) -> bool {
-        self.rows_left.is_none()
-    }
-
-    /// Counts loaded rows against the limit.
-    pub(super) fn count(&mut self, rows: usize) -> Result<()> {
-        self.rows_left = self.rows_left.and_then(|left| left.checked_sub(rows));
-        if self.is_large() {
-            return Err(StoreError::Failed("the transaction loads too many rows".into()));
-        }
-        Ok(())
     }
 
     /// Applies the deferred change of members to the members of `group`.
@@ -114,6 +96,12 @@ impl<'c> SqliteTransaction<'c> {
         #[cfg(all(feature = "testing", unix))]
         crate::testing::note_statement("sqlite", sql);
         Ok(self.connection.prepare_cached(sql)?)
+    }
+
+    /// Returns the number that a query counts.
+    pub(super) fn query_count(&self, sql: &str, parameters: impl Params) -> Result<u64> {
+        let found: i64 = self.prepare(sql)?.query_row(parameters, |row| row.get(0))?;
+        Ok(found.unsigned_abs())
     }
 
     /// Returns the user's number; `None` for an unknown user.

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::conflicts::{Commits, Files, History, Locks, Reserved};
 use super::transaction::SqliteTransaction;
 use crate::error::{Result, StoreError};
+use crate::row_limit::RowLimit;
 
 /// The number of jobs that may wait in the queue; later callers wait for a place.
 const QUEUE: usize = 256;
@@ -35,9 +36,8 @@ struct Job {
 
 /// The condition under which a job runs.
 enum Terms {
-    /// The job runs unless it takes locks that a large transaction has reserved.
-    Always,
-    /// The job runs if it loads no more than this number of rows.
+    /// The job runs if it loads no more than this number of rows, and takes no locks that a large
+    /// transaction has reserved.
     Small(usize),
     /// The job runs if no commit after this one held any of the locks, whoever reserved them.
     Unchanged(u64, Locks),
@@ -147,8 +147,7 @@ impl Writer {
         weight: usize,
         job: impl Fn(&mut SqliteTransaction<'_>) -> Result<T> + Clone + Send + 'static,
     ) -> Result<T> {
-        let answer = self.submit_freely(weight, || Terms::Always, job).await?;
-        answer.ok_or_else(|| StoreError::Failed("a transaction was not run".into()))
+        self.run_if_small(weight, usize::MAX, job).await?.ok_or_else(not_run)
     }
 
     /// Runs `job`, which takes no locks, in a transaction.
@@ -157,23 +156,30 @@ impl Writer {
         weight: usize,
         job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        match self.submit(weight, Terms::Always, job).await? {
+        match self.submit(weight, Terms::Small(usize::MAX), job).await? {
             Ran::Done(answer) => Ok(answer),
-            Ran::NotOnTerms | Ran::HeldUp => {
-                Err(StoreError::Failed("a transaction was not run".into()))
-            }
+            Ran::NotOnTerms | Ran::HeldUp => Err(not_run()),
         }
     }
 
     /// Runs `job` if it loads at most `rows` rows; otherwise it has no effect and returns no
-    /// answer.
+    /// answer. It runs again if it was held up.
     pub(super) async fn run_if_small<T: Send + 'static>(
         &self,
         weight: usize,
         rows: usize,
         job: impl Fn(&mut SqliteTransaction<'_>) -> Result<T> + Clone + Send + 'static,
     ) -> Result<Option<T>> {
-        self.submit_freely(weight, || Terms::Small(rows), job).await
+        loop {
+            match self.submit(weight, Terms::Small(rows), job.clone()).await? {
+                Ran::Done(answer) => return Ok(Some(answer)),
+                Ran::NotOnTerms => return Ok(None),
+                Ran::HeldUp => {
+                    let mut reservation = self.reservation.subscribe();
+                    reservation.wait_for(Option::is_none).await.map_err(|_| stopped())?;
+                }
+            }
+        }
     }
 
     /// Runs `job`, which holds `locks`, if no commit after number `base` held any of them.
@@ -187,26 +193,6 @@ impl Writer {
         match self.submit(weight, Terms::Unchanged(base, locks), job).await? {
             Ran::Done(answer) => Ok(Some(answer)),
             Ran::NotOnTerms | Ran::HeldUp => Ok(None),
-        }
-    }
-
-    /// Submits `job` until no reservation holds it up.
-    async fn submit_freely<T: Send + 'static>(
-        &self,
-        weight: usize,
-        terms: impl Fn() -> Terms,
-        job: impl Fn(&mut SqliteTransaction<'_>) -> Result<T> + Clone + Send + 'static,
-    ) -> Result<Option<T>> {
-        loop {
-            match self.submit(weight, terms(), job.clone()).await? {
-                Ran::Done(answer) => return Ok(Some(answer)),
-                Ran::NotOnTerms => return Ok(None),
-                Ran::HeldUp => {
-                    let mut reservation = self.reservation.subscribe();
-                    let stopped = || StoreError::Unavailable("the writer has stopped".into());
-                    reservation.wait_for(Option::is_none).await.map_err(|_| stopped())?;
-                }
-            }
         }
     }
 
@@ -231,7 +217,6 @@ impl Writer {
             });
             (went_well, answer)
         });
-        let stopped = || StoreError::Unavailable("the writer has stopped".into());
         let job = Job { weight, run };
         match &self.runner {
             Runner::Thread(thread) => {
@@ -248,6 +233,14 @@ impl Writer {
     }
 }
 
+fn not_run() -> StoreError {
+    StoreError::Failed("a transaction was not run".into())
+}
+
+fn stopped() -> StoreError {
+    StoreError::Unavailable("the writer has stopped".into())
+}
+
 fn on_terms<T>(
     connection: &Connection,
     history: &mut History,
@@ -258,8 +251,7 @@ fn on_terms<T>(
     let mut tx = SqliteTransaction::new(connection);
     let mut holds_reservation = false;
     match terms {
-        Terms::Always => {}
-        Terms::Small(rows) => tx.load_at_most(rows),
+        Terms::Small(rows) => tx.limit = RowLimit::of(rows),
         Terms::Unchanged(base, locks) => {
             if history.held_since(base, &locks) {
                 return Ok(Ran::NotOnTerms);
@@ -268,7 +260,7 @@ fn on_terms<T>(
         }
     }
     let result = contained(|| job(&mut tx));
-    if tx.is_large() {
+    if tx.limit.is_exceeded() {
         return Ok(Ran::NotOnTerms);
     }
     let answer = result?;
