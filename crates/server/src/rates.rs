@@ -98,10 +98,28 @@ impl<K: Hash + Eq + Clone> Keyed<K> {
         metrics::counter!("vfs_sync_rate_limited_total", "rate" => self.name).increment(1);
         ApiError::too_fast(self.name, wait)
     }
+}
 
-    fn check(&self, key: &K, amount: u32) -> Result<(), ApiError> {
-        self.take(key, amount).map_err(|wait| self.refused(wait))
-    }
+/// Takes `amount` of a rate, if it is limited and the key is known.
+///
+/// # Errors
+/// As [`Keyed::take`].
+fn take<K: Hash + Eq + Clone>(
+    rate: Option<&Keyed<K>>,
+    key: Option<&K>,
+    amount: u32,
+) -> Result<(), Duration> {
+    rate.zip(key).map_or(Ok(()), |(rate, key)| rate.take(key, amount))
+}
+
+/// Takes as [`take`] does; the error is the answer to the request.
+fn check<K: Hash + Eq + Clone>(
+    rate: Option<&Keyed<K>>,
+    key: Option<&K>,
+    amount: u32,
+) -> Result<(), ApiError> {
+    rate.zip(key)
+        .map_or(Ok(()), |(rate, key)| rate.take(key, amount).map_err(|wait| rate.refused(wait)))
 }
 
 /// The rates of users, and of addresses.
@@ -143,36 +161,21 @@ impl Rates {
 
     /// Counts a request without a valid token.
     pub(crate) fn anonymous_request(&self, address: Option<IpAddr>) -> Result<(), ApiError> {
-        match (&self.addresses.requests, address) {
-            (Some(rate), Some(address)) => rate.check(&address, 1),
-            _ => Ok(()),
-        }
+        check(self.addresses.requests.as_ref(), address.as_ref(), 1)
     }
 
     /// Counts a request of a user. It is refused as well while the bytes are used up.
     pub(crate) fn request(&self, origin: &Origin) -> Result<(), ApiError> {
-        if let Some(rate) = &self.users.requests {
-            rate.check(&origin.user, 1)?;
-        }
-        if let Some(rate) = &self.users.bytes {
-            rate.check(&origin.user, 1)?;
-        }
-        match (&self.addresses.bytes, origin.address) {
-            (Some(rate), Some(address)) => rate.check(&address, 1),
-            _ => Ok(()),
-        }
+        check(self.users.requests.as_ref(), Some(&origin.user), 1)?;
+        check(self.users.bytes.as_ref(), Some(&origin.user), 1)?;
+        check(self.addresses.bytes.as_ref(), origin.address.as_ref(), 1)
     }
 
     /// Counts the operations of a request before any of them is applied.
     pub(crate) fn operations(&self, origin: &Origin, count: usize) -> Result<(), ApiError> {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
-        if let Some(rate) = &self.users.operations {
-            rate.check(&origin.user, count)?;
-        }
-        match (&self.addresses.operations, origin.address) {
-            (Some(rate), Some(address)) => rate.check(&address, count),
-            _ => Ok(()),
-        }
+        check(self.users.operations.as_ref(), Some(&origin.user), count)?;
+        check(self.addresses.operations.as_ref(), origin.address.as_ref(), count)
     }
 
     /// Counts the bytes of a body or an answer as they pass, and delays those beyond the rate.
@@ -189,14 +192,11 @@ impl Rates {
 
     /// Counts bytes; `paid` says whether they count for the user already.
     fn take_bytes(&self, origin: &Origin, units: u32, paid: &mut bool) -> Result<(), Duration> {
-        if let (Some(rate), false) = (&self.users.bytes, *paid) {
-            rate.take(&origin.user, units)?;
+        if !*paid {
+            take(self.users.bytes.as_ref(), Some(&origin.user), units)?;
             *paid = true;
         }
-        match (&self.addresses.bytes, origin.address) {
-            (Some(rate), Some(address)) => rate.take(&address, units),
-            _ => Ok(()),
-        }
+        take(self.addresses.bytes.as_ref(), origin.address.as_ref(), units)
     }
 }
 
@@ -215,7 +215,8 @@ struct Held {
     bytes: Bytes,
     units: u32,
     paid: bool,
-    until: Pin<Box<Sleep>>,
+    /// The time before which there are not enough; none if that was not asked yet.
+    until: Option<Pin<Box<Sleep>>>,
 }
 
 impl http_body::Body for Metered {
@@ -229,17 +230,17 @@ impl http_body::Body for Metered {
         let this = self.get_mut();
         loop {
             if let Some(held) = &mut this.held {
-                ready!(held.until.as_mut().poll(context));
+                if let Some(until) = &mut held.until {
+                    ready!(until.as_mut().poll(context));
+                }
                 match this.app.rates.take_bytes(&this.origin, held.units, &mut held.paid) {
-                    Err(wait) => {
-                        held.until.set(tokio::time::sleep(wait));
-                        continue;
-                    }
+                    Err(wait) => held.until = Some(Box::pin(tokio::time::sleep(wait))),
                     Ok(()) => {
                         let bytes = this.held.take().map(|held| held.bytes).unwrap_or_default();
                         return Poll::Ready(Some(Ok(Frame::data(bytes))));
                     }
                 }
+                continue;
             }
             let frame = match ready!(Pin::new(&mut this.body).poll_frame(context)) {
                 Some(Ok(frame)) => frame,
@@ -252,14 +253,7 @@ impl http_body::Body for Metered {
             let all = this.rest + bytes.len() as u64;
             this.rest = all % BYTE_UNIT;
             let units = u32::try_from(all / BYTE_UNIT).unwrap_or(u32::MAX);
-            let mut paid = false;
-            match this.app.rates.take_bytes(&this.origin, units, &mut paid) {
-                Ok(()) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
-                Err(wait) => {
-                    let until = Box::pin(tokio::time::sleep(wait));
-                    this.held = Some(Held { bytes, units, paid, until });
-                }
-            }
+            this.held = Some(Held { bytes, units, paid: false, until: None });
         }
     }
 

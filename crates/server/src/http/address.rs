@@ -34,8 +34,7 @@ impl FromStr for AddressRange {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong =
-            || format!("{text:?} is not an IP address or a range such as 10.0.0.0/8").to_owned();
+        let wrong = || format!("{text:?} is not an IP address or a range such as 10.0.0.0/8");
         let (address, bits) = match text.split_once('/') {
             Some((address, bits)) => (address, Some(bits)),
             None => (text, None),

@@ -41,7 +41,7 @@ pub(super) fn id<T: FromStr>(path: PathId, unknown: fn() -> ApiError) -> Result<
     of_path_step(&text).parse().map_err(|_| unknown())
 }
 
-fn staging_id(path: PathId) -> Result<StagingId, ApiError> {
+pub(super) fn staging_id(path: PathId) -> Result<StagingId, ApiError> {
     id(path, ApiError::unknown_stage)
 }
 

@@ -5,12 +5,12 @@ use axum::extract::{Path, State};
 use futures::StreamExt as _;
 use http::Uri;
 use serde_json::{Value, json};
-use vfs_sync_core::id::{BlobId, ReplicaId, StagingId, UserId, of_path_step};
+use vfs_sync_core::id::{BlobId, ReplicaId, UserId, of_path_step};
 
 use crate::error::{ApiError, count_blob_error};
 use crate::extract::Administrator;
 use crate::http::query::Query;
-use crate::routes::blobs::{PathId, id};
+use crate::routes::blobs::{PathId, id, staging_id};
 use crate::state::App;
 
 /// Logs a look-up: the administrator, and the subject.
@@ -23,7 +23,7 @@ pub(crate) async fn stage(
     Administrator(admin): Administrator,
     path: PathId,
 ) -> Result<Json<Value>, ApiError> {
-    let staging_id: StagingId = id(path, ApiError::unknown_stage)?;
+    let staging_id = staging_id(path)?;
     note(&admin, "stage", staging_id.as_str());
     let found = app.store.any_stage(&staging_id).await?.ok_or_else(ApiError::unknown_stage)?;
     let stage = found.stage;

@@ -20,6 +20,7 @@ use vfs_sync_store::{
     FeedPage, KEPT_VERSIONS, MetadataQuota, PullAnswer, PullRequest, ReconcileAnswer,
 };
 
+use crate::config::{Rate, Rates};
 use crate::error::ApiError;
 use crate::extract::{AuthenticatedUser, RawBody};
 use crate::http::body::{MAX_JSON_BYTES, memory_units};
@@ -242,14 +243,16 @@ pub(crate) async fn limits(
         max_register_bytes: bytes,
         max_replicas: replicas,
     };
-    let rates = &config.rates;
+    let Rates { user_requests, user_operations, user_bytes, .. } = config.rates;
+    let [requests, operations, bytes] = [user_requests, user_operations, user_bytes]
+        .map(|rate| rate.unwrap_or(Rate { per_second: 0, burst: 0 }));
     let rates = RequestRates {
-        max_requests_per_second: rates.user_requests.map_or(0, |rate| rate.per_second),
-        max_request_burst: rates.user_requests.map_or(0, |rate| rate.burst),
-        max_operations_per_second: rates.user_operations.map_or(0, |rate| rate.per_second),
-        max_operation_burst: rates.user_operations.map_or(0, |rate| rate.burst),
-        max_bytes_per_second: rates.user_bytes.map_or(0, |rate| rate.per_second),
-        max_byte_burst: rates.user_bytes.map_or(0, |rate| rate.burst),
+        max_requests_per_second: requests.per_second,
+        max_request_burst: requests.burst,
+        max_operations_per_second: operations.per_second,
+        max_operation_burst: operations.burst,
+        max_bytes_per_second: bytes.per_second,
+        max_byte_burst: bytes.burst,
         max_concurrent_requests: config.max_user_requests as u64,
     };
     Json(Limits { blobs, metadata, rates, ..Limits::default() })

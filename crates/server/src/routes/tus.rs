@@ -22,7 +22,7 @@ use crate::error::ApiError;
 use crate::extract::{AuthenticatedUser, RawBody};
 use crate::fair_store::complete_for;
 use crate::http::body::{Incoming, check_plain, timed};
-use crate::routes::blobs::{PathId, id};
+use crate::routes::blobs::{PathId, staging_id};
 use crate::state::App;
 
 use fields::{Checksum, Metadata};
@@ -90,10 +90,6 @@ pub(crate) async fn capabilities(State(app): State<App>) -> Response {
     headers.insert(TUS_CHECKSUM_ALGORITHM, ALGORITHMS);
     headers.insert(TUS_MAX_SIZE, app.max_blob_bytes().into());
     response
-}
-
-fn staging_id(path: PathId) -> Result<StagingId, ApiError> {
-    id(path, ApiError::unknown_stage)
 }
 
 pub(crate) async fn create(
