@@ -90,8 +90,13 @@ impl Tally {
 }
 
 /// The documented answers to an attacker: success, or a refusal that names a limit.
-pub(crate) fn documented(answer: &str) -> bool {
-    ["200", "201", "204", "404", "405", "408", "413", "429", "503", "cut"].contains(&answer)
+const DOCUMENTED: [&str; 10] =
+    ["200", "201", "204", "404", "405", "408", "413", "429", "503", "cut"];
+
+/// Returns how many of the counted answers no document describes.
+pub(crate) fn undocumented(answers: &BTreeMap<String, u64>) -> u64 {
+    let others = answers.iter().filter(|(answer, _)| !DOCUMENTED.contains(&answer.as_str()));
+    others.map(|(_, count)| count).sum()
 }
 
 /// The server that an attack is on.

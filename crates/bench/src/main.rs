@@ -66,7 +66,7 @@ struct Args {
     #[arg(long)]
     victim: bool,
     /// Name of the only attack to measure with --victim
-    #[arg(long, value_name = "NAME", requires = "victim")]
+    #[arg(long, value_name = "NAME", requires = "victim", value_parser = attack::ALL.map(|one| one.name))]
     attack: Option<String>,
     /// Rounds of a victim's requests under each attack
     #[arg(long, default_value_t = 200)]
@@ -84,15 +84,11 @@ struct Args {
 
 /// Parses a time: a number and s, m or h.
 fn time(text: &str) -> Result<std::time::Duration, String> {
-    let (number, unit) = text.split_at(text.len().saturating_sub(1));
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        _ => return Err("a number and s, m or h is expected".into()),
+    let in_unit = |(unit, seconds): (char, u64)| {
+        text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(seconds)
     };
-    let number: u64 = number.parse().map_err(|_| "a number and s, m or h is expected")?;
-    Ok(std::time::Duration::from_secs(number * seconds))
+    let seconds = [('s', 1), ('m', 60), ('h', 3_600)].into_iter().find_map(in_unit);
+    seconds.map(std::time::Duration::from_secs).ok_or("must be a number and s, m or h".into())
 }
 
 #[tokio::main]

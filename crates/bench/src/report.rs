@@ -2,6 +2,11 @@
 
 use comfy_table::Table;
 
+/// Returns the value that `percent` of `sorted` do not exceed, `None` if there is none.
+pub(crate) fn percentile<T: Copy>(sorted: &[T], percent: usize) -> Option<T> {
+    sorted.get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1))).copied()
+}
+
 /// The rows added so far.
 #[derive(Default)]
 pub(crate) struct Report {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::Failure;
 use crate::process::Server;
 use crate::push::BATCH;
-use crate::report::Report;
+use crate::report::{Report, percentile};
 use crate::writer::{Writer, granted, made, revoked};
 
 /// The number of items in the folder that is shared as a whole.
@@ -50,7 +50,7 @@ async fn share_files(owner: &mut Writer, parent: &str, name: &str) -> Result<f64
         times.push(owner.push(vec![granted(id, "guest")]).await?.as_secs_f64() * 1000.0);
     }
     times.sort_by(f64::total_cmp);
-    Ok(times[TIMES / 2])
+    Ok(percentile(&times, 50).unwrap_or_default())
 }
 
 /// Pushes a change of another realm repeatedly until stopped; returns the longest wait.

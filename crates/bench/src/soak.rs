@@ -80,9 +80,8 @@ pub(crate) async fn run(
     for (name, tally) in tallies {
         let counts = tally.counts();
         eprintln!("answers to {name}: {counts:?}");
-        let undocumented = counts.iter().filter(|(answer, _)| !attack::documented(answer));
-        let undocumented: u64 = undocumented.map(|(_, count)| count).sum();
-        report.at_most(&format!("undocumented answers to {name}"), undocumented as f64, 0.0, "");
+        let undocumented = attack::undocumented(&counts) as f64;
+        report.at_most(&format!("undocumented answers to {name}"), undocumented, 0.0, "");
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The victim's view: how long a user's requests take while another user attacks the server.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use vfs_sync_core::wire::PullPage;
 use crate::Failure;
 use crate::attack::{self, Attack, Attackers};
 use crate::process::Server;
-use crate::report::Report;
+use crate::report::{Report, percentile};
 use crate::writer::{Writer, made, named};
 
 /// The greatest ratio of a victim's time under an attack to that without one.
@@ -62,10 +63,8 @@ impl View {
     fn median_and_99(&self, deed: usize) -> [f64; 2] {
         let mut times = self.times[deed].clone();
         times.sort_by(f64::total_cmp);
-        [50, 99].map(|percent| {
-            let at = (times.len() * percent / 100).min(times.len().saturating_sub(1));
-            times.get(at).map_or(f64::INFINITY, |time| time * 1_000.0)
-        })
+        [50, 99]
+            .map(|percent| percentile(&times, percent).map_or(f64::INFINITY, |time| time * 1_000.0))
     }
 }
 
@@ -183,7 +182,7 @@ pub(crate) struct Sizes {
 struct Row {
     name: &'static str,
     view: View,
-    answers: Vec<(String, u64)>,
+    answers: BTreeMap<String, u64>,
 }
 
 /// Returns the environment of a server under attack: defaults, but for a quota of contents that an
@@ -275,9 +274,7 @@ fn judge(report: &mut Report, engine: &str, alone: &View, rows: &[Row]) {
         report.at_most(&what, ratios(0), BUDGET, "x");
         report.at_most("  slowest 99 % against alone", ratios(1), BUDGET, "x");
         report.at_most("  failed requests of the victim", view.failures.len() as f64, 0.0, "");
-        let undocumented = answers.iter().filter(|(answer, _)| !attack::documented(answer));
-        let undocumented: u64 = undocumented.map(|(_, count)| count).sum();
-        report.at_most("  undocumented answers", undocumented as f64, 0.0, "");
+        report.at_most("  undocumented answers", attack::undocumented(answers) as f64, 0.0, "");
         for failure in view.failures.iter().take(3) {
             eprintln!("  {failure}");
         }
