@@ -5,7 +5,6 @@ mod body_memory;
 mod co_user;
 mod disk_quota;
 mod grant_bomb;
-mod huge_push;
 mod idle_connections;
 mod mesh;
 mod metadata_quota;
@@ -57,9 +56,10 @@ pub(crate) struct Attack {
 /// All attacks, one for each kind.
 pub(crate) const ALL: [Attack; 14] = [
     Attack { name: "grant bomb", run: |on| Box::pin(grant_bomb::run(on)) },
-    Attack { name: "share bomb", run: |on| Box::pin(share_bomb::run(on)) },
+    Attack { name: "share bomb", run: |on| Box::pin(share_bomb::run(on, "share-bomb", 2_500)) },
     Attack { name: "mesh of folders", run: |on| Box::pin(mesh::run(on)) },
-    Attack { name: "one huge push", run: |on| Box::pin(huge_push::run(on)) },
+    // As many consequences as the server takes, in memory and in time.
+    Attack { name: "one huge push", run: |on| Box::pin(share_bomb::run(on, "huge-push", 8_000)) },
     Attack { name: "starved readers", run: |on| Box::pin(starved_readers::run(on)) },
     Attack { name: "pushes to one realm", run: |on| Box::pin(one_realm::run(on)) },
     Attack { name: "untaken answers, HTTP/2", run: |on| Box::pin(untaken_answers::run(on)) },

@@ -6,14 +6,17 @@ use crate::Failure;
 use crate::attack::Target;
 use crate::writer::{Writer, granted, made, revoked};
 
-const FILES: usize = 2_500;
-
-pub(crate) async fn run(on: Target) -> Result<Infallible, Failure> {
-    let mut mallory = on.attacker("share-bomb")?;
+/// Shares a folder `root`, named like its owner, of `files` files at full size.
+pub(crate) async fn run(
+    on: Target,
+    root: &'static str,
+    files: usize,
+) -> Result<Infallible, Failure> {
+    let mut mallory = on.attacker(root)?;
     let guests = on.guests().await?;
-    fill(&mut mallory, "share-bomb", on.scaled(FILES)).await?;
+    fill(&mut mallory, root, on.scaled(files)).await?;
     on.prepared().await;
-    Ok(grant_and_revoke(&on, &mut mallory, "share-bomb", &guests).await)
+    Ok(grant_and_revoke(&on, &mut mallory, root, &guests).await)
 }
 
 /// Makes a folder `root` with this many files.
