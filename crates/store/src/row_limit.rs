@@ -7,7 +7,7 @@ use crate::error::{Result, StoreError};
 pub(crate) struct RowLimit(Option<usize>);
 
 impl RowLimit {
-    /// No limit.
+    /// The limit that nothing exceeds.
     pub(crate) const NONE: Self = Self::of(usize::MAX);
 
     /// Creates a limit of `rows` rows.
@@ -20,7 +20,7 @@ impl RowLimit {
         self.0.is_none()
     }
 
-    /// Counts loaded rows.
+    /// Counts rows that the transaction loaded.
     ///
     /// # Errors
     /// Once the limit is exceeded; the transaction then ends.
