@@ -129,6 +129,8 @@ pub(crate) struct Model {
     outdated: BTreeSet<OpId>,
     contents: contents::Contents,
     feeds: feeds::Feeds,
+    /// The items that came back in the last transaction, even if it deleted them again.
+    returned: BTreeSet<ItemId>,
     reconciled: BTreeMap<(UserId, ReplicaId), ReconcileState>,
 }
 

@@ -104,6 +104,39 @@ pub(crate) async fn what_changes_a_deleted_item_brings_it_and_its_folders_back(s
     assert_eq!(scene.live().await, ["leaf", "mid", "top"]);
 }
 
+pub(crate) async fn what_comes_back_in_a_folder_keeps_the_folder(scene: Scene) {
+    let tree = vec![folder(1, "top"), folder(2, "one"), folder(3, "two")];
+    scene.apply("laptop", tree).await;
+    let children = [(4, "a", "one"), (5, "b", "two")];
+    let children = children.map(|(write_id, id, parent)| file_in(write_id, id, parent));
+    scene.apply("laptop", children.to_vec()).await;
+    let with_children = scene.head().await;
+    let removal = [(6, "a"), (7, "b")];
+    let removal = removal.map(|(write_id, id)| after(delete(write_id, id), Some(&with_children)));
+    scene.apply("laptop", removal.to_vec()).await;
+    let seen = scene.head().await;
+    // One comes back because something is created in it, the other because it is renamed by a
+    // client without basis.
+    let within = after(file_in(1, "new", "a"), Some(&with_children));
+    assert_eq!(scene.one("alice", "phone", within).await, APPLIED);
+    let late = json!({"opType": "item_upsert", "writeId": 2, "itemId": "b", "name": "late",
+        "occurredAt": "2026-01-01T00:01:00Z"});
+    assert_eq!(scene.one("alice", "phone", late).await, APPLIED);
+    assert_eq!(scene.live().await, ["a", "b", "new", "one", "top", "two"]);
+    for (write_id, id) in [(8, "one"), (9, "two")] {
+        let gone = after(delete(write_id, id), Some(&seen));
+        assert_eq!(scene.one("alice", "laptop", gone).await, UNSEEN, "{id}");
+    }
+    // A container that comes back is no change of what is in it.
+    let now = scene.head().await;
+    let gone = after(delete(10, "one"), Some(&now));
+    assert_eq!(scene.one("alice", "laptop", gone).await, APPLIED);
+    let back = after(rename(3, "one", "back"), Some(&now));
+    assert_eq!(scene.one("alice", "phone", back).await, APPLIED);
+    let gone = after(delete(11, "a"), Some(&now));
+    assert_eq!(scene.one("alice", "laptop", gone).await, APPLIED);
+}
+
 pub(crate) async fn another_level_is_no_change_and_coming_into_sight_is(scene: Scene) {
     scene
         .apply("laptop", vec![folder(1, "top"), file_in(2, "a", "top"), file_in(3, "b", "top")])

@@ -140,6 +140,7 @@ mod every {
         deletions:
             a_delete_of_what_another_changed_meanwhile_does_not_apply
             the_folders_of_what_stays_stay
+            what_comes_back_in_a_folder_keeps_the_folder
             what_changes_a_deleted_item_brings_it_and_its_folders_back
             another_level_is_no_change_and_coming_into_sight_is
             a_content_counts_as_its_authors_change

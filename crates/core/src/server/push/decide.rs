@@ -373,7 +373,7 @@ impl<'a> Decider<'a> {
         let change = UsageChange::of_fields(Some(&item.fields), &fields);
         self.charge(&item.owner, change)?;
         if item.fields.is_deleted() && !fields.is_deleted() {
-            self.touch_around(op, &op.item_id);
+            self.touch_return(op, &op.item_id);
         }
         self.touch(op, EntryKey::Item(op.item_id.clone()));
         self.put_item(&op.item_id, Item { fields, ..item });
@@ -637,12 +637,22 @@ impl<'a> Decider<'a> {
     }
 
     /// Marks the surroundings of an item that appears or disappears.
-    pub(super) fn touch_around(&mut self, op: &Operation, id: &ItemId) {
+    fn touch_around(&mut self, op: &Operation, id: &ItemId) {
         let mut keys: Vec<EntryKey> = Vec::new();
         self.rows.keys_around(id, |_| true, &mut keys);
         keys.sort();
         for key in keys {
             self.touch_as(op, key, false);
+        }
+    }
+
+    /// Marks the surroundings of an item that comes back. The links to it count as changed: its
+    /// containers have an item again that a deletion's author may not have seen in them.
+    pub(super) fn touch_return(&mut self, op: &Operation, id: &ItemId) {
+        self.touch_around(op, id);
+        let above: Vec<LinkKey> = self.rows.links_above(id).to_vec();
+        for (parent, child) in above {
+            self.touch(op, EntryKey::Link { parent, child });
         }
     }
 

@@ -121,7 +121,7 @@ impl Decider<'_> {
     fn undelete(&mut self, op: &Operation, items: BTreeSet<ItemId>) {
         for id in items {
             let Some(mut item) = self.rows.item(&id).cloned() else { continue };
-            self.touch_around(op, &id);
+            self.touch_return(op, &id);
             self.touch(op, EntryKey::Item(id.clone()));
             self.write(op, &item.owner).set_above(&mut item.fields.deleted, false);
             self.put_item(&id, item);

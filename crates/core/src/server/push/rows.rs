@@ -471,7 +471,7 @@ pub enum Cause {
     /// A change by anybody else, or one that made the subject visible.
     Another,
     /// The subject itself is unchanged: the reader's level changed, or an item that it belongs to
-    /// appeared or disappeared.
+    /// appeared or disappeared. A link whose child came back is changed.
     Same,
 }
 

@@ -163,6 +163,7 @@ impl Model {
         }
         self.contents.ever.insert(digest);
         self.contents.versions.entry(item).or_default().push(content);
+        self.returned.clear();
         if comes_back {
             self.come_back_by_attach(user, request, now, believed);
         }

@@ -112,12 +112,18 @@ impl Model {
     }
 
     /// Returns whether a transaction changed the subject of an entry itself, rather than an item
-    /// that its link or content belongs to. Otherwise the subject only became visible.
+    /// that its link or content belongs to. Otherwise the subject only became visible. A link is
+    /// changed if its child came back, not if its container did.
     fn changed_by(&self, commit: Commit<'_>, entry: &Entry) -> bool {
         if entry.body.actor.is_none() && !matches!(commit, Commit::Attach(..)) {
             return true;
         }
         match (entry.body.change.key(), commit) {
+            (EntryKey::Link { child, .. }, Commit::Push(..) | Commit::Attach(..))
+                if self.returned.contains(&child) =>
+            {
+                true
+            }
             (EntryKey::Link { parent, child }, Commit::Push(user, replica, operations)) => {
                 let register = self.links.get(&(child, parent));
                 register.is_some_and(|link| {

@@ -78,6 +78,7 @@ impl Model {
         for id in items {
             if let Some(item) = self.items.get_mut(&id) {
                 write.force(&mut item.deleted, false);
+                self.returned.insert(id);
             }
         }
     }
@@ -117,6 +118,7 @@ impl Model {
         last_changed: &dyn Fn(&UserId) -> Option<Timestamp>,
         mut look: impl FnMut(&Model, &Operation),
     ) -> Vec<Expected> {
+        self.returned.clear();
         let refused = Vec::new();
         let taken = BTreeSet::new();
         let mut push = Push { model: self, user, replica, now, last_changed, refused, taken };
@@ -351,7 +353,12 @@ impl Push<'_> {
             }
             return Ok(at);
         }
-        set_fields(item, upsert, &write).ok_or(SUPERSEDED)
+        let was_dead = item.is_dead();
+        let at = set_fields(item, upsert, &write).ok_or(SUPERSEDED)?;
+        if was_dead && !item.is_dead() {
+            self.model.returned.insert(op.item_id.clone());
+        }
+        Ok(at)
     }
 
     fn grant(
