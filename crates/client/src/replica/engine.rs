@@ -1,7 +1,7 @@
 //! The transactions of a replica, over the rows of any back end.
 
 mod confirmed;
-mod epoch;
+pub(super) mod epoch;
 mod flush;
 mod moves;
 mod queue;
@@ -30,7 +30,7 @@ use crate::api::node::{Grant, Node, QueuedOp, QueuedState, RejectedOp, Trashed, 
 use crate::api::record::{DirectoryRecord, EntryRecord, RecordChange};
 use crate::error::{ClientError, StopReason};
 use crate::event::ChangeEvent;
-use epoch::keep_order;
+use epoch::as_new;
 use queue::change_record;
 
 /// The greatest number of steps in the path of a deleted item.
@@ -145,9 +145,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
 
     fn before_rebase(&mut self) -> Result<Option<WriteId>> {
         self.transaction(|rows, _| {
-            let mut pending = rows.queue(usize::MAX)?;
-            pending.retain(|one| one.state == QueuedState::Pending);
-            keep_order(rows, &pending, |_| true)?;
+            let pending = as_new(rows, |_| true)?;
             Ok(pending.first().map(|one| one.operation.write_id))
         })
     }

@@ -64,8 +64,17 @@ struct Queue {
 struct QueuedRow {
     queued: QueuedOp,
     sent_at: Timestamp,
+    /// The time that a server gave it, if it is sent again as it was sent before.
+    given_at: Option<Timestamp>,
     /// The move that the operation is part of.
     moved: Option<MoveId>,
+}
+
+impl QueuedRow {
+    fn set_time(&mut self, occurred_at: Timestamp) {
+        (self.queued.operation.occurred_at, self.sent_at) = (occurred_at, occurred_at);
+        self.given_at = None;
+    }
 }
 
 impl Queue {
@@ -84,7 +93,7 @@ impl Queue {
         };
         let sent_at = op.occurred_at;
         let queued = QueuedOp { operation: op, state };
-        self.ops.insert(seq, QueuedRow { queued, sent_at, moved });
+        self.ops.insert(seq, QueuedRow { queued, sent_at, given_at: None, moved });
         seq
     }
 
@@ -557,11 +566,12 @@ impl Rows for MemoryRows {
     fn to_the_end(&mut self, op_id: &OpId) -> Result<()> {
         let Some(seq) = self.queue.by_id.get(op_id).copied() else { return Ok(()) };
         let Some(row) = self.queue.ops.get(&seq) else { return Ok(()) };
-        let (state, sent_at, moved) = (row.queued.state, row.sent_at, row.moved.clone());
+        let (sent_at, given_at) = (row.sent_at, row.given_at);
+        let (state, moved) = (row.queued.state, row.moved.clone());
         if let Some(op) = self.queue.remove(seq) {
             let seq = self.queue.push(op, state, moved);
             if let Some(row) = self.queue.ops.get_mut(&seq) {
-                row.sent_at = sent_at;
+                (row.sent_at, row.given_at) = (sent_at, given_at);
             }
         }
         Ok(())
@@ -604,6 +614,7 @@ impl Rows for MemoryRows {
         let Some(row) = self.queue.ops.get_mut(seq) else { return Ok(None) };
         let QueuedOp { operation, state } = &mut row.queued;
         *state = QueuedState::Acknowledged;
+        row.given_at = None;
         operation.write_id = operation.write_id.min(write_id);
         let before = operation.occurred_at;
         operation.occurred_at = at.map_or(before, |at| at.min(before));
@@ -612,11 +623,12 @@ impl Rows for MemoryRows {
 
     fn unacknowledge(&mut self, covered: Option<WriteId>, as_sent: bool) -> Result<BTreeSet<OpId>> {
         let mut again = BTreeSet::new();
-        for (seq, QueuedRow { queued, sent_at, .. }) in &mut self.queue.ops {
+        for (seq, QueuedRow { queued, sent_at, given_at, .. }) in &mut self.queue.ops {
             let acknowledged = queued.state == QueuedState::Acknowledged;
             if acknowledged && Some(queued.operation.write_id) > covered {
                 queued.state = QueuedState::Pending;
                 if as_sent {
+                    *given_at = Some(queued.operation.occurred_at);
                     queued.operation.occurred_at = *sent_at;
                 }
                 self.queue.acknowledged.remove(seq);
@@ -630,7 +642,7 @@ impl Rows for MemoryRows {
     fn restamp(&mut self, op_id: &OpId, occurred_at: Timestamp) -> Result<()> {
         let seq = self.queue.by_id.get(op_id);
         if let Some(row) = seq.and_then(|seq| self.queue.ops.get_mut(seq)) {
-            (row.queued.operation.occurred_at, row.sent_at) = (occurred_at, occurred_at);
+            row.set_time(occurred_at);
         }
         Ok(())
     }
@@ -647,6 +659,17 @@ impl Rows for MemoryRows {
         });
         let covered: Vec<i64> = covered.collect();
         Ok(covered.into_iter().filter_map(|seq| self.queue.remove(seq)).collect())
+    }
+
+    fn take_given_times(&mut self) -> Result<()> {
+        for seq in &self.queue.pending {
+            if let Some(row) = self.queue.ops.get_mut(seq)
+                && let Some(given_at) = row.given_at
+            {
+                row.set_time(given_at);
+            }
+        }
+        Ok(())
     }
 
     fn shift_pending(&mut self, by: u64) -> Result<()> {

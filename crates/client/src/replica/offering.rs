@@ -16,6 +16,7 @@ use vfs_sync_core::operation::{Action, Basis, Operation};
 use vfs_sync_core::time::Timestamp;
 
 use super::edits::used_up;
+use super::engine::epoch::renumber;
 use super::rows::{AttachmentRow, ItemRow, LinkRow, Result, Rows};
 use super::store::{History, Meta, Offering, Slot, Upload, UploadState};
 use crate::api::node::QueuedState;
@@ -71,7 +72,7 @@ pub(super) fn offer_again<R: Rows>(
     shared: &Shared,
     with: &Offering<'_>,
 ) -> Result<Offered> {
-    let behind = rows.queue(usize::MAX)?;
+    let (behind, first) = (rows.queue(usize::MAX)?, meta.next_write_id);
     let lost_epoch = meta.cursor.as_ref().and_then(|cursor| Position::parse(&cursor.change_id));
     let user = meta.user.clone();
     let mut sides = Both { rows, meta, shared, with, created: HashSet::new(), more_listed: 0 };
@@ -81,14 +82,9 @@ pub(super) fn offer_again<R: Rows>(
     if offered.sent() > offered.contents {
         // The offers are older than all that is queued, and it may need them.
         for one in behind {
-            let op_id = &one.operation.op_id;
-            rows.to_the_end(op_id)?;
-            if one.state == QueuedState::Pending {
-                let write_id = WriteId::new(meta.next_write_id).ok_or_else(used_up)?;
-                rows.renumber(op_id, write_id)?;
-                meta.next_write_id += 1;
-            }
+            rows.to_the_end(&one.operation.op_id)?;
         }
+        renumber(rows, meta, |op| op.write_id.get() < first)?;
     }
     Ok(offered)
 }

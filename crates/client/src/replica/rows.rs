@@ -192,7 +192,8 @@ pub(super) trait Rows: Send {
         at: Option<Timestamp>,
     ) -> Result<Option<ItemId>>;
     /// Makes acknowledged operations above `covered` pending again. With `as_sent` they keep the
-    /// times with which they were last sent, else they get the server's times. Returns their ids.
+    /// times with which they were last sent, until [`Rows::take_given_times`]; else they have the
+    /// server's times. Returns their ids.
     fn unacknowledge(&mut self, covered: Option<WriteId>, as_sent: bool) -> Result<BTreeSet<OpId>>;
     /// Sets a later time on a queued operation.
     fn restamp(&mut self, op_id: &OpId, occurred_at: Timestamp) -> Result<()>;
@@ -200,6 +201,9 @@ pub(super) trait Rows: Send {
     /// Removes acknowledged operations up to a write id, except those behind a pending one, so that
     /// the overlay keeps its order. Returns them.
     fn remove_covered(&mut self, through: WriteId) -> Result<Vec<Operation>>;
+    /// Sets, on the pending operations that were to be sent again as they were, the times that the
+    /// server gave them.
+    fn take_given_times(&mut self) -> Result<()>;
     fn shift_pending(&mut self, by: u64) -> Result<()>;
     fn renumber(&mut self, op_id: &OpId, write_id: WriteId) -> Result<()>;
     fn latest_queued_stamp(&mut self) -> Result<Option<Timestamp>>;

@@ -710,7 +710,7 @@ impl Rows for SqliteRows {
     ) -> Result<Option<ItemId>> {
         let write_id = i64::try_from(write_id.get()).expect("a write id has 53 bits");
         let at = at.map(Timestamp::as_millis);
-        let sql = "UPDATE queue SET state = 1, write_id = min(write_id, ?2),
+        let sql = "UPDATE queue SET state = 1, given_at = NULL, write_id = min(write_id, ?2),
              occurred_at = min(occurred_at, ifnull(?3, occurred_at)) WHERE op_id = ?1 RETURNING item";
         Ok(self.all(sql, params![op_id.as_str(), write_id, at], |row| self.id(row, 0))?.pop())
     }
@@ -725,7 +725,8 @@ impl Rows for SqliteRows {
             // The text has the time that it was sent with.
             let Operation { op_id, occurred_at, .. } = self.sent(text)?;
             if as_sent {
-                let sql = "UPDATE queue SET occurred_at = ?2 WHERE op_id = ?1";
+                let sql = "UPDATE queue SET given_at = occurred_at, occurred_at = ?2
+                     WHERE op_id = ?1";
                 self.run(sql, params![op_id.as_str(), occurred_at.as_millis()])?;
             } else if let Some(one) = self.queued("WHERE op_id = ?1", [op_id.as_str()])?.pop() {
                 self.restamp(&op_id, one.operation.occurred_at)?;
@@ -739,7 +740,7 @@ impl Rows for SqliteRows {
         let found = self.queued("WHERE op_id = ?1", [op_id.as_str()])?.pop();
         let Some(one) = found else { return Ok(()) };
         let text = Operation { occurred_at, ..one.operation }.to_json();
-        let sql = "UPDATE queue SET occurred_at = ?2, op = ?3 WHERE op_id = ?1";
+        let sql = "UPDATE queue SET occurred_at = ?2, op = ?3, given_at = NULL WHERE op_id = ?1";
         self.run(sql, params![op_id.as_str(), occurred_at.as_millis(), text]).map(drop)
     }
     fn remove_queued(&mut self, op_id: &OpId) -> Result<Option<Operation>> {
@@ -749,6 +750,9 @@ impl Rows for SqliteRows {
     }
     fn remove_covered(&mut self, through: WriteId) -> Result<Vec<Operation>> {
         self.take_covered(through)
+    }
+    fn take_given_times(&mut self) -> Result<()> {
+        self.give_times()
     }
     fn shift_pending(&mut self, by: u64) -> Result<()> {
         self.shift(by)

@@ -632,6 +632,32 @@ async fn what_a_restored_server_lacks_keeps_its_order_under_new_numbers() {
 }
 
 #[tokio::test]
+async fn what_gets_a_new_number_in_another_epoch_has_the_time_that_the_server_gave_it() {
+    let scene = Scene::set();
+    scene.queue(1);
+    scene.server.on_push(|request| Ok(believed_in(request, 1)));
+    scene.client.flush().await.unwrap();
+    let scene = scene.reopened();
+    scene.queue(1);
+    // The restored server takes the second, and has another operation for the first.
+    scene.server.on_push(|request| Ok(applied_in(request, 2)));
+    scene.server.on_push(|request| Ok(stale(request, 3)));
+    scene.server.on_push(|_| Err(TransportError::network("cut off")));
+    scene.client.flush().await.unwrap_err();
+    let scene = scene.reopened();
+    scene.server.on_push(|request| Ok(stale(request, 3)));
+    scene.server.on_push(|request| Ok(applied_in(request, 2)));
+    scene.client.flush().await.unwrap();
+    let pushed = scene.server.record().pushed();
+    let [as_sent, renumbered, _, again] = &pushed[2..] else { panic!("{pushed:?}") };
+    assert_eq!(sent(&scene.server)[2..], [vec![1], vec![4], vec![1], vec![4]]);
+    assert_eq!(as_sent.operations, pushed[0].operations);
+    let given = Timestamp::from_millis(1_000).unwrap();
+    assert_eq!(renumbered.operations[0].occurred_at, given, "whoever saw it may have changed it");
+    assert_eq!(again.operations, renumbered.operations);
+}
+
+#[tokio::test]
 async fn what_was_pushed_again_with_another_time_is_known_by_that() {
     let scene = Scene::set();
     scene.queue(1);

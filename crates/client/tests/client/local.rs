@@ -237,7 +237,7 @@ fn a_file_that_is_no_replica_of_this_version_is_refused() {
     };
     pragma("PRAGMA user_version = 99");
     assert!(matches!(open(dir.path()), Err(ClientError::NewerReplica { found: 99, .. })));
-    pragma("PRAGMA user_version = 5; UPDATE meta SET value = '{' WHERE key = 'floor'");
+    pragma("PRAGMA user_version = 6; UPDATE meta SET value = '{' WHERE key = 'floor'");
     let error = open(dir.path()).unwrap_err();
     assert!(error.to_string().contains("floor"), "{error}");
     pragma("PRAGMA application_id = 5");
@@ -332,7 +332,6 @@ fn a_redacted_state_has_no_names_and_cannot_be_hydrated() {
 }
 
 #[test]
-
 fn a_content_is_read_back_from_the_cache() {
     check(|client| {
         let file = client.create_file(None, name("x")).unwrap();
@@ -351,7 +350,11 @@ fn a_content_is_read_back_from_the_cache() {
 fn a_replica_of_the_format_before_is_opened_and_brought_up_to_date() {
     let dir = tempfile::tempdir().unwrap();
     let docs = create(dir.path()).create_folder(None, name("docs")).unwrap();
-    let database = rusqlite::Connection::open(dir.path().join("replica.db")).unwrap();
+    let open_file = || rusqlite::Connection::open(dir.path().join("replica.db")).unwrap();
+    let before = "ALTER TABLE queue DROP COLUMN given_at; PRAGMA user_version = 5";
+    open_file().execute_batch(before).unwrap();
+    assert_eq!(open(dir.path()).unwrap().resolve("docs").unwrap().id, docs);
+    let database = open_file();
     for slot in ["a", "b"] {
         for table in ["items", "links", "grants", "attachments"] {
             let drop = format!("ALTER TABLE {table}_{slot} DROP COLUMN position");
@@ -361,6 +364,7 @@ fn a_replica_of_the_format_before_is_opened_and_brought_up_to_date() {
     let before = "DROP TABLE forgotten; DROP TABLE removals; DROP TABLE lost;
         DROP TABLE directories; DROP TABLE directory_entries;
         DROP INDEX queue_by_move; ALTER TABLE queue DROP COLUMN moved;
+        ALTER TABLE queue DROP COLUMN given_at;
         DELETE FROM meta WHERE key = 'trail'; PRAGMA user_version = 1";
     database.execute_batch(before).unwrap();
     drop(database);

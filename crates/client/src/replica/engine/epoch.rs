@@ -90,28 +90,58 @@ pub(super) fn requeue<R: Rows>(rows: &mut R, meta: &mut Meta, again: Again) -> R
     if again.is_empty() {
         return Ok(false);
     }
-    let mut pending = rows.queue(usize::MAX)?;
-    pending.retain(|one| one.state == QueuedState::Pending);
+    let pending = pending(rows)?;
+    if !pending.is_sorted_by(|a, b| a.operation.write_id < b.operation.write_id) {
+        // One that the feed brought back kept its number while those before it got higher ones.
+        renumber(rows, meta, |_| true)?;
+        return Ok(true);
+    }
     let lacks =
         |op: &Operation| Some(op.write_id) > used && !(as_sent && again.contains(&op.op_id));
     keep_order(rows, &pending, lacks)?;
-    let rises = pending.is_sorted_by(|a, b| a.operation.write_id < b.operation.write_id);
-    if !rises {
-        // One that the feed brought back kept its number while those before it got higher ones.
-        for one in pending {
-            let write_id = WriteId::new(meta.next_write_id).ok_or_else(used_up)?;
-            rows.renumber(&one.operation.op_id, write_id)?;
-            meta.next_write_id += 1;
-        }
-    }
     Ok(true)
+}
+
+fn pending<R: Rows>(rows: &mut R) -> Result<Vec<QueuedOp>> {
+    let mut pending = rows.queue(usize::MAX)?;
+    pending.retain(|one| one.state == QueuedState::Pending);
+    Ok(pending)
+}
+
+/// Prepares the pending operations that `which` accepts for other write ids, with which they are
+/// new to the server. What an earlier epoch acknowledged takes the time that the server gave it:
+/// others may have seen it with that time and changed it since, and their changes stay the later
+/// ones. Returns the operations.
+pub(super) fn as_new<R: Rows>(
+    rows: &mut R,
+    which: impl Fn(&Operation) -> bool,
+) -> Result<Vec<QueuedOp>> {
+    rows.take_given_times()?;
+    let mut pending = pending(rows)?;
+    pending.retain(|one| which(&one.operation));
+    keep_order(rows, &pending, |_| true)?;
+    Ok(pending)
+}
+
+/// Gives new write ids to the pending operations that `which` accepts, in their order.
+pub(in crate::replica) fn renumber<R: Rows>(
+    rows: &mut R,
+    meta: &mut Meta,
+    which: impl Fn(&Operation) -> bool,
+) -> Result<()> {
+    for one in as_new(rows, which)? {
+        let write_id = WriteId::new(meta.next_write_id).ok_or_else(used_up)?;
+        rows.renumber(&one.operation.op_id, write_id)?;
+        meta.next_write_id += 1;
+    }
+    Ok(())
 }
 
 /// Restamps pending operations so that their times never decrease along the queue: an acknowledged
 /// operation took the server's time, while those before it, whose answer was lost, did not.
 /// Operations that the server may have keep the times with which they were sent; only those that it
 /// `lacks` are restamped.
-pub(super) fn keep_order<R: Rows>(
+fn keep_order<R: Rows>(
     rows: &mut R,
     pending: &[QueuedOp],
     lacks: impl Fn(&Operation) -> bool,

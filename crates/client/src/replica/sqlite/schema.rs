@@ -3,7 +3,7 @@
 /// The `PRAGMA application_id` of our files: "vfsr".
 pub(super) const APPLICATION_ID: i64 = 0x7666_7372;
 /// The `PRAGMA user_version` of the schema below.
-pub(super) const FORMAT: i64 = 5;
+pub(super) const FORMAT: i64 = 6;
 
 const SLOT: &str = "
 CREATE TABLE items@ (id TEXT PRIMARY KEY, owner TEXT NOT NULL, body BLOB NOT NULL) WITHOUT ROWID;
@@ -93,20 +93,22 @@ ALTER TABLE queue ADD COLUMN moved TEXT;
 CREATE INDEX queue_by_move ON queue (moved, seq) WHERE moved IS NOT NULL;
 ";
 
+/// The time that a server gave an operation which is sent again as it was sent before; new in
+/// format 6.
+const GIVEN: &str = "
+ALTER TABLE queue ADD COLUMN given_at INTEGER;
+";
+
 /// Returns the statements that a replica of the format `found` lacks; `None` for an unknown format.
 pub(super) fn upgrade(found: i64) -> Option<String> {
-    match found {
-        FORMAT => Some(String::new()),
-        1 => Some(format!("{FORGOTTEN}{OFFERING}{}{DIRECTORIES}{MOVES}", of_both(POSITION))),
-        2 => Some(format!("{OFFERING}{}{DIRECTORIES}{MOVES}", of_both(POSITION))),
-        3 => Some(format!("{DIRECTORIES}{MOVES}")),
-        4 => Some(MOVES.to_owned()),
-        _ => None,
-    }
+    let offering = format!("{OFFERING}{}", of_both(POSITION));
+    let steps = [FORGOTTEN, &offering, DIRECTORIES, MOVES, GIVEN];
+    let has = usize::try_from(found).ok()?.checked_sub(1)?;
+    Some(steps.get(has..)?.concat())
 }
 
 /// Returns the whole schema, as one script.
 pub(super) fn create() -> String {
     let (slots, positions) = (of_both(SLOT), of_both(POSITION));
-    format!("{SHARED}{FORGOTTEN}{OFFERING}{DIRECTORIES}{MOVES}{slots}{positions}")
+    format!("{SHARED}{FORGOTTEN}{OFFERING}{DIRECTORIES}{MOVES}{GIVEN}{slots}{positions}")
 }
