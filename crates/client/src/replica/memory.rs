@@ -608,17 +608,27 @@ impl Rows for MemoryRows {
         write_id: WriteId,
         at: Option<Timestamp>,
     ) -> Result<Option<ItemId>> {
-        let Some(seq) = self.queue.by_id.get(op_id) else { return Ok(None) };
-        self.queue.pending.remove(seq);
-        self.queue.acknowledged.insert(*seq);
-        let Some(row) = self.queue.ops.get_mut(seq) else { return Ok(None) };
+        let Some(seq) = self.queue.by_id.get(op_id).copied() else { return Ok(None) };
+        self.queue.pending.remove(&seq);
+        self.queue.acknowledged.insert(seq);
+        let Some(row) = self.queue.ops.get_mut(&seq) else { return Ok(None) };
         let QueuedOp { operation, state } = &mut row.queued;
         *state = QueuedState::Acknowledged;
         row.given_at = None;
         operation.write_id = operation.write_id.min(write_id);
         let before = operation.occurred_at;
-        operation.occurred_at = at.map_or(before, |at| at.min(before));
-        Ok(Some(operation.item_id.clone()))
+        let stored_at = at.map_or(before, |at| at.min(before));
+        operation.occurred_at = stored_at;
+        let item = operation.item_id.clone();
+        for later in
+            self.queue.by_item.get(&item).into_iter().flat_map(|seqs| seqs.range(seq + 1..))
+        {
+            if let Some(QueuedRow { given_at: Some(given_at), .. }) = self.queue.ops.get_mut(later)
+            {
+                *given_at = stored_at.max(*given_at);
+            }
+        }
+        Ok(Some(item))
     }
 
     fn unacknowledge(&mut self, covered: Option<WriteId>, as_sent: bool) -> Result<BTreeSet<OpId>> {

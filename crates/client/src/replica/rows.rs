@@ -183,8 +183,9 @@ pub(super) trait Rows: Send {
     fn queue_of_parent(&mut self, parent: &ItemId) -> Result<Vec<ItemId>>;
     fn pending(&mut self, at_most: usize) -> Result<Vec<(Operation, usize)>>;
     fn queue(&mut self, limit: usize) -> Result<Vec<QueuedOp>>;
-    /// Marks an operation as acknowledged, and lowers its write id and time to these. Returns its
-    /// item, if it is queued.
+    /// Marks an operation as acknowledged, and lowers its write id and time to these. Later
+    /// operations on the item get no earlier time by [`Rows::take_given_times`]. Returns the item,
+    /// if the operation is queued.
     fn acknowledge(
         &mut self,
         op_id: &OpId,

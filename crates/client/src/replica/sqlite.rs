@@ -711,8 +711,16 @@ impl Rows for SqliteRows {
         let write_id = i64::try_from(write_id.get()).expect("a write id has 53 bits");
         let at = at.map(Timestamp::as_millis);
         let sql = "UPDATE queue SET state = 1, given_at = NULL, write_id = min(write_id, ?2),
-             occurred_at = min(occurred_at, ifnull(?3, occurred_at)) WHERE op_id = ?1 RETURNING item";
-        Ok(self.all(sql, params![op_id.as_str(), write_id, at], |row| self.id(row, 0))?.pop())
+             occurred_at = min(occurred_at, ifnull(?3, occurred_at)) WHERE op_id = ?1
+             RETURNING item, seq, occurred_at";
+        let found = self.all(sql, params![op_id.as_str(), write_id, at], |row| {
+            Ok((self.id::<ItemId>(row, 0)?, self.get::<i64>(row, 1)?, self.get::<i64>(row, 2)?))
+        })?;
+        let Some((item, seq, stored_at)) = found.into_iter().next() else { return Ok(None) };
+        let sql = "UPDATE queue SET given_at = max(given_at, ?3)
+             WHERE item = ?1 AND seq > ?2 AND given_at IS NOT NULL";
+        self.run(sql, params![item.as_str(), seq, stored_at])?;
+        Ok(Some(item))
     }
     fn unacknowledge(&mut self, covered: Option<WriteId>, as_sent: bool) -> Result<BTreeSet<OpId>> {
         let covered = covered.map_or(0, WriteId::get);

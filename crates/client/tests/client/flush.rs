@@ -658,6 +658,46 @@ async fn what_gets_a_new_number_in_another_epoch_has_the_time_that_the_server_ga
 }
 
 #[tokio::test]
+async fn what_gets_a_new_number_is_no_earlier_than_what_was_stored_again_before_it() {
+    let (server, hour) = (Arc::new(ScriptedTransport::new()), Timestamp::from_millis(3_600_000));
+    for memory in [true, false] {
+        let scene = Scene::set();
+        let environment = Arc::new(TestEnvironment::new(1, hour.unwrap()));
+        let config = ClientConfig { environment: environment.clone(), ..ClientConfig::default() };
+        let user = UserId::new("alice").unwrap();
+        let client = SyncClient::builder(server.clone()).server("s").config(config);
+        let client = match memory {
+            true => client.in_memory(user).unwrap(),
+            false => client.create(&scene.dir.path().join("other"), user).unwrap(),
+        };
+        let folder = client.create_folder(None, name("ahead")).unwrap();
+        client.rename(&folder, name("renamed")).unwrap();
+        server.on_push(|request| {
+            let mut answer = believed_in(request, 1);
+            answer.results[1].authored_at = Timestamp::from_millis(1_000);
+            Ok(answer)
+        });
+        client.flush().await.unwrap();
+        client.create_folder(None, name("third")).unwrap();
+        // The restored server takes the first again, later, and has another operation for the
+        // second.
+        server.on_push(|request| Ok(applied_in(request, 2)));
+        server.on_push(|request| {
+            let mut answer = applied_in(request, 2);
+            answer.results[0].authored_at = Timestamp::from_millis(2_000);
+            answer.results[1] = stale(request, 3).results[1].clone();
+            Ok(answer)
+        });
+        server.on_push(|request| Ok(applied_in(request, 2)));
+        client.flush().await.unwrap();
+        let pushed = server.record().pushed();
+        let [renamed] = &pushed.last().unwrap().operations[..] else { panic!("{pushed:?}") };
+        let stored = Timestamp::from_millis(2_000).unwrap();
+        assert_eq!(renamed.occurred_at, stored, "else the create beats the rename");
+    }
+}
+
+#[tokio::test]
 async fn what_was_pushed_again_with_another_time_is_known_by_that() {
     let scene = Scene::set();
     scene.queue(1);
