@@ -2,6 +2,7 @@
 
 mod directory;
 mod limits;
+mod live;
 mod operator;
 mod replica;
 mod sharing;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use directory::{Export, Import};
+pub(crate) use live::{FolderAction, Up};
 pub(crate) use operator::{
     Admin, Blobs, BlobsCheck, Database, NewEpoch, Repair, RepairReconcileState, Serve, Token,
 };
@@ -125,6 +127,12 @@ pub(crate) enum Command {
     /// Create a replica of a user's tree on this machine
     #[command(after_help = replica::INIT)]
     Init(Init),
+    /// Keep directories of this machine in step with the tree, all the time
+    #[command(after_help = live::UP)]
+    Up(Up),
+    /// Manage the directories that `up` keeps in step
+    #[command(after_help = live::FOLDER, subcommand)]
+    Folder(FolderAction),
     /// Import a directory into the replica; again, only its changes
     #[command(after_help = directory::IMPORT)]
     Import(Import),

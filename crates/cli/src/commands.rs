@@ -1,6 +1,7 @@
 //! The commands, one module for each topic.
 
 mod demo;
+mod live;
 mod operator;
 mod render;
 mod replica;
@@ -33,6 +34,8 @@ pub(crate) async fn run(cli: Cli, output: Output, stop: CancellationToken) -> Re
         Command::Init(args) => replica::init(global, args, output),
         Command::Status(args) => replica::status(global, args, output).await,
         Command::Rematerialise => replica::rematerialise(global, output, stop).await,
+        Command::Up(args) => live::up(global, args, output, stop).await,
+        Command::Folder(action) => live::folder(global, action, output),
         Command::Import(args) => directory::import(global, args, output, stop),
         Command::Export(args) => directory::export(global, args, output, stop).await,
         Command::Cat(args) => content::cat(global, args, output, stop).await,

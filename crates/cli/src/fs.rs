@@ -12,3 +12,4 @@ mod prefetch;
 pub(crate) mod record;
 pub(crate) mod scan;
 pub(crate) mod stable_reader;
+pub(crate) mod watcher;

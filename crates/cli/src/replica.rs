@@ -1,5 +1,7 @@
 //! The replica that a command works on: its directory, its settings, its client.
 
+pub(crate) mod handoff;
+
 use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,9 +11,10 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use vfs_sync_client::transport::token_subject;
 use vfs_sync_client::{
-    ClientConfig, HttpConfig, HttpTransport, HydrateOutcome, SyncClient, TokenProvider, Transport,
+    ClientConfig, ClientError, HttpConfig, HttpTransport, HydrateOutcome, SyncClient,
+    TokenProvider, Transport,
 };
-use vfs_sync_core::id::{ReplicaId, UserId};
+use vfs_sync_core::id::{ItemId, ReplicaId, UserId};
 
 use crate::args::{Global, Init};
 use crate::error::{Failure, Kind, Result};
@@ -45,6 +48,19 @@ pub(crate) struct Settings {
     /// Calls the server without encryption, wherever it is.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     insecure_http: bool,
+    /// The directories that `up` keeps in step.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) folders: Vec<LiveFolder>,
+}
+
+/// A directory that `up` keeps in step with a folder of the tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LiveFolder {
+    /// The absolute path of the directory.
+    pub(crate) directory: PathBuf,
+    /// The folder; `None` is the top of the user's own tree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) item: Option<ItemId>,
 }
 
 impl Settings {
@@ -58,6 +74,7 @@ impl Settings {
             device: None,
             user: None,
             insecure_http: false,
+            folders: Vec::new(),
         }
     }
 
@@ -96,8 +113,17 @@ pub(crate) fn directory(global: &Global) -> Result<PathBuf> {
     Ok(base.join("vfs-sync/replica"))
 }
 
-/// Opens the replica; the user's options take precedence over `config`.
+/// Opens the replica; the user's options take precedence over `config`. If `up` has it open, waits
+/// until it gives it away.
 pub(crate) fn open(global: &Global, config: ClientConfig) -> Result<SyncClient> {
+    handoff::open(&directory(global)?, opener(global, config)?)
+}
+
+/// Returns a function that opens the replica, unless another process has it open.
+pub(crate) fn opener(
+    global: &Global,
+    config: ClientConfig,
+) -> Result<impl Fn() -> Result<SyncClient, ClientError>> {
     let directory = directory(global)?;
     let mut settings = read_settings(&directory)?;
     settings.insecure_http |= global.insecure_http;
@@ -111,7 +137,7 @@ pub(crate) fn open(global: &Global, config: ClientConfig) -> Result<SyncClient> 
         device: config.device.or(settings.device).or_else(host_name),
         ..config
     };
-    Ok(SyncClient::builder(transport).config(config).open(&directory)?)
+    Ok(move || SyncClient::builder(transport.clone()).config(config.clone()).open(&directory))
 }
 
 /// Returns the user of the replica. Its settings name the user, so that this works while another
@@ -251,7 +277,8 @@ fn no_replica(directory: &Path) -> Failure {
     )
 }
 
-fn read_settings(directory: &Path) -> Result<Settings> {
+/// Reads the settings of the replica in `directory`.
+pub(crate) fn read_settings(directory: &Path) -> Result<Settings> {
     let path = directory.join(SETTINGS_FILE);
     let text = match read_bounded(&path) {
         Ok(text) => text,

@@ -230,7 +230,8 @@ fn import(story: &Story, side: &Side, source: &Path) -> Result<()> {
         progress.set(format!("{} files, {}", report.files_created, bytes_text(report.bytes)));
     };
     let options = ImportOptions::default();
-    let report = import::import(&side.client, scanner, None, options, &story.stop, &mut show)?;
+    let report =
+        import::import(&side.client, scanner, None, options, None, &story.stop, &mut show)?;
     drop(progress);
     story.go_on()?;
     let text = format!(

@@ -1,6 +1,6 @@
 //! Commands on the replica itself: `init`, `status`, `rematerialise`, and `completions`.
 
-mod outstanding;
+pub(super) mod outstanding;
 pub(super) mod queue;
 pub(super) mod recover;
 pub(super) mod state;

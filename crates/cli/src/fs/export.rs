@@ -14,7 +14,10 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use vfs_sync_client::{Child, ClientError, LocalContent, ROOT_ENTRY, RecordChange, SyncClient};
+use vfs_sync_client::{
+    Child, ClientError, EntryRecord, EntryState, LocalContent, Node, ROOT_ENTRY, RecordChange,
+    SyncClient,
+};
 use vfs_sync_core::id::ItemId;
 
 use self::folder::Leave;
@@ -24,7 +27,7 @@ use super::destination;
 use super::dir::Root;
 use super::metadata::{OnDisk, on_disk};
 use super::names::{self, DiskRules};
-use super::record::Record;
+use super::record::{self, Record};
 use crate::error::{Failure, Kind as FailureKind, Result};
 use crate::report::{Change, Changes, Problem, ProblemKind, Problems};
 
@@ -43,6 +46,9 @@ pub(crate) struct ExportOptions {
     pub(crate) checksum: bool,
     /// True to change nothing and list the changes.
     pub(crate) dry_run: bool,
+    /// True to leave out entries that the user has removed from the directory, unless the tree has
+    /// changed them since: the next import deletes them.
+    pub(crate) leave_missing: bool,
 }
 
 /// The counts and problems of an export.
@@ -57,6 +63,8 @@ pub(crate) struct ExportReport {
     pub(crate) removed: u64,
     /// The number of entries whose removal waits for `--yes`.
     pub(crate) held: u64,
+    /// The number of entries that were left out, because the user has removed them.
+    pub(crate) missing: u64,
     /// The number of entries that were recorded before.
     pub(crate) recorded: u64,
     /// The number of bytes written.
@@ -399,6 +407,19 @@ impl<'a> Export<'a> {
             _ => self.problem(Problem::unwritable(at, &error)),
         }
         Ok(())
+    }
+
+    /// Returns whether an entry that is missing from the disk is to be left out: it was there, and
+    /// the tree has it as it was.
+    fn is_removed_here(&self, row: Option<&EntryRecord>, node: &Node, parent: Parent<'_>) -> bool {
+        let as_recorded = |row: &EntryRecord| {
+            row.disk.inode != 0
+                && row.state == EntryState::Agreed
+                && row.tree.item == node.id
+                && row.tree.parent.as_ref() == parent.item
+                && record::has_same_bytes(&row.tree, node)
+        };
+        self.options.leave_missing && row.is_some_and(as_recorded)
     }
 
     /// Lists a change of a dry run.

@@ -4,6 +4,7 @@
 mod deletion;
 mod file;
 mod folder;
+mod looks;
 mod moves;
 mod rows;
 mod tree_folder;
@@ -22,6 +23,7 @@ use vfs_sync_core::item::Name;
 
 use self::deletion::Gone;
 use self::file::FoundFile;
+pub(crate) use self::looks::Looks;
 use self::tree_folder::{TreeFolder, TreeFolderState};
 use super::dir::{Kind, Stat};
 use super::names;
@@ -70,6 +72,8 @@ pub(crate) struct ImportReport {
     pub(crate) stale: u64,
     /// The number of missing entries whose deletion waits for `--yes`.
     pub(crate) held: u64,
+    /// The number of missing entries whose deletion waits for another look.
+    pub(crate) missing: u64,
     /// The number of entries that were recorded before.
     pub(crate) recorded: u64,
     /// The bytes of content that were imported.
@@ -107,13 +111,15 @@ struct Step {
     held: bool,
 }
 
-/// Imports the directory of `scanner` into the folder `target` (`None`: the top). `progress` is
-/// called regularly.
+/// Imports the directory of `scanner` into the folder `target` (`None`: the top). With `looks`,
+/// missing entries are deleted only once several imports missed them. `progress` is called
+/// regularly.
 pub(crate) fn import(
     client: &SyncClient,
     mut scanner: Scanner,
     target: Option<ItemId>,
     options: ImportOptions,
+    looks: Option<&mut Looks>,
     stop: &CancellationToken,
     progress: &mut dyn FnMut(&ImportReport),
 ) -> Result<ImportReport> {
@@ -157,6 +163,7 @@ pub(crate) fn import(
             scanner,
             record,
             options,
+            looks,
             stop,
             prefetch: Prefetch::start(scope, client, stop),
             committer: Committer::start(scope),
@@ -205,6 +212,7 @@ struct Import<'a> {
     scanner: Scanner,
     record: Record,
     options: ImportOptions,
+    looks: Option<&'a mut Looks>,
     stop: &'a CancellationToken,
     prefetch: Prefetch<FoundFile>,
     committer: Committer<'a>,

@@ -51,7 +51,7 @@ pub(super) fn say(client: &SyncClient, output: Output) -> Result<()> {
 }
 
 /// Summarises the outstanding work in a sentence; `None` if there is none.
-pub(super) fn sentence(left: &Outstanding) -> Option<String> {
+pub(in crate::commands) fn sentence(left: &Outstanding) -> Option<String> {
     let mut parts = Vec::new();
     let mut part = |count: u64, one: &str, many: &str, why: Option<&String>| {
         if count > 0 {

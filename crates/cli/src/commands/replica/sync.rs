@@ -99,7 +99,7 @@ pub(in crate::commands) async fn sync(
 
 /// Synchronises, merges items that this device and others imported under the same names, and
 /// synchronises again. Notices are collected in `events`.
-async fn sync_and_merge(
+pub(in crate::commands) async fn sync_and_merge(
     client: &SyncClient,
     changes: &mut Receiver<ChangeEvent>,
     events: &mut Vec<ChangeEvent>,
@@ -163,7 +163,7 @@ fn keep(change: Option<ChangeEvent>, events: &mut Vec<ChangeEvent>) {
 
 /// Notices of a sync for the user.
 #[derive(Default)]
-struct Notices {
+pub(in crate::commands) struct Notices {
     /// The first content that was rejected.
     refused: Option<String>,
     /// New shares of others: path, owner, and the user's access level.
@@ -190,7 +190,7 @@ impl Notices {
         self.copies.iter().map(one).collect()
     }
 
-    fn say(&self, output: Output) -> Result<()> {
+    pub(in crate::commands) fn say(&self, output: Output) -> Result<()> {
         for (path, copy) in self.copies.iter().take(SHARES_SHOWN) {
             let (path, copy) = (escaped(path), escaped(copy));
             output.say(format_args!(
@@ -236,7 +236,10 @@ impl Notices {
     }
 }
 
-fn notices(client: &SyncClient, events: Vec<ChangeEvent>) -> Result<Notices> {
+pub(in crate::commands) fn notices(
+    client: &SyncClient,
+    events: Vec<ChangeEvent>,
+) -> Result<Notices> {
     let mut notices = Notices::default();
     for change in events {
         match change {

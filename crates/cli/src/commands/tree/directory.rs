@@ -45,8 +45,8 @@ pub(in crate::commands) fn import(
     let mut show = |report: &ImportReport| {
         progress.set(format!("{} entries, {}", report.seen(), bytes_text(report.bytes)));
     };
-    let top = import_into(&client, &args)?;
-    let report = import::import(&client, scanner, top, options, &stop, &mut show)?;
+    let top = folder_at(&client, &args.path, args.dry_run)?;
+    let report = import::import(&client, scanner, top, options, None, &stop, &mut show)?;
     drop(progress);
     output.json(&report)?;
     list_changes(output, &report.changes)?;
@@ -96,10 +96,14 @@ fn list_changes(output: Output, changes: &Changes) -> Result<()> {
     Ok(())
 }
 
-/// Returns the folder to import into (`None`: the top), which is created if needed; in a dry run
-/// the id is new.
-fn import_into(client: &SyncClient, args: &Import) -> Result<Option<ItemId>> {
-    let (mut at, mut missing) = (args.path.clone(), Vec::new());
+/// Returns the folder at `path` (`None`: the top), which is created if needed; in a dry run the id
+/// is new.
+pub(in crate::commands) fn folder_at(
+    client: &SyncClient,
+    path: &str,
+    dry_run: bool,
+) -> Result<Option<ItemId>> {
+    let (mut at, mut missing) = (path.to_owned(), Vec::new());
     let place = loop {
         match path::find_if_there(client, &at)? {
             Some(place) if place.is_folder() => break place,
@@ -115,7 +119,7 @@ fn import_into(client: &SyncClient, args: &Import) -> Result<Option<ItemId>> {
     if missing.is_empty() {
         return Ok(parent);
     }
-    if args.dry_run {
+    if dry_run {
         return Ok(Some(client.new_item_id()));
     }
     let mut batch = client.batch();
@@ -147,6 +151,7 @@ pub(in crate::commands) async fn export(
         yes: args.yes,
         checksum: args.checksum,
         dry_run: args.dry_run,
+        leave_missing: false,
     };
     let progress = output.progress("exporting");
     let mut show = |report: &ExportReport| {

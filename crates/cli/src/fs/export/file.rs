@@ -89,6 +89,10 @@ impl Export<'_> {
             parent: parent.row,
             tree: tree.clone(),
         };
+        if stat.is_none() && self.is_removed_here(row.as_ref(), node, parent) {
+            self.report.missing += 1;
+            return Ok(None);
+        }
         let Some(stat) = stat else { return Ok(Some(write(name, Over::Nothing, row))) };
         if stat.kind != Kind::File {
             if stat.kind == Kind::Link && !self.options.force {

@@ -67,6 +67,10 @@ impl Export<'_> {
                 return Ok(None);
             }
         }
+        if stat.is_none() && self.is_removed_here(row.as_ref(), node, parent) {
+            self.report.missing += 1;
+            return Ok(None);
+        }
         let is_there = stat.is_some_and(|stat| stat.kind == Kind::Folder);
         if !is_there
             && !self.options.dry_run

@@ -28,6 +28,13 @@ impl Import<'_> {
         let claimed = |import: &Self, gone: &Gone| import.record.claimed.contains(&gone.row.id);
         let mut gone = std::mem::take(&mut self.gone);
         gone.retain(|gone| !claimed(self, gone));
+        if let Some(looks) = &mut self.looks {
+            let missing = gone.iter().filter(|gone| !gone.replaced).map(|gone| gone.row.id);
+            if !looks.confirm(missing, std::time::Instant::now()) {
+                self.report.missing = gone.iter().filter(|gone| !gone.replaced).count() as u64;
+                gone.retain(|gone| gone.replaced);
+            }
+        }
         let mut weight = 0;
         for one in gone.iter().filter(|gone| !gone.replaced) {
             weight += self.record.weight(&one.row)?;

@@ -1,0 +1,182 @@
+//! Live folders: `up` keeps directories in step with folders of the tree, `folder` manages them.
+
+mod agent;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use vfs_sync_client::SyncClient;
+
+use self::agent::Agent;
+use super::tree::directory::folder_at;
+use crate::args::{FolderAction, Global, Up};
+use crate::error::{Failure, Kind, Result};
+use crate::escape::escaped;
+use crate::output::{Output, table};
+use crate::path;
+use crate::replica::{self, LiveFolder, Settings, handoff};
+
+pub(super) async fn up(
+    global: &Global,
+    args: Up,
+    output: Output,
+    stop: CancellationToken,
+) -> Result<()> {
+    let replica = replica::directory(global)?;
+    match (replica::read_settings(&replica), args.init()) {
+        (Ok(settings), _) => is_of_server(&settings, &args)?,
+        (Err(failure), Some(init)) if failure.kind == Kind::NotFound => {
+            drop(replica::create(global, &init)?);
+            output
+                .note(format_args!("created a replica in {}", escaped(&replica.to_string_lossy())));
+        }
+        (Err(failure), None) if failure.kind == Kind::NotFound => {
+            return Err(failure.hint(
+                "name the server: `vfs-sync up DIR --server URL --token-file FILE` creates a replica",
+            ));
+        }
+        (Err(failure), _) => return Err(failure),
+    }
+    let what = format!("cannot lock {}", replica.display());
+    let Some(_running) = handoff::begin(&replica).map_err(Failure::io(what))? else {
+        return Err(Failure::failed("`vfs-sync up` is running on this replica already").hint(
+            "`vfs-sync folder add DIR` gives it one more directory; --replica names another replica",
+        ));
+    };
+    if let Some(dir) = &args.dir {
+        bind(global, &replica, dir, &args.path)?;
+    }
+    if replica::read_settings(&replica)?.folders.is_empty() {
+        return Err(
+            Failure::usage("no directory is kept in step yet").hint("name one: `vfs-sync up DIR`")
+        );
+    }
+    Agent::new(global, replica, &args, output, stop).run().await
+}
+
+/// Fails if the arguments name another server than the replica's.
+fn is_of_server(settings: &Settings, args: &Up) -> Result<()> {
+    match &args.server {
+        Some(server) if server.trim_end_matches('/') != settings.server => {
+            let text = format!("the replica is one of {}, not of {server}", settings.server);
+            Err(Failure::usage(text)
+                .hint("leave out --server, or name another replica with --replica"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Adds a directory to those that are kept in step with a folder of the tree.
+fn bind(global: &Global, replica: &Path, dir: &Path, at: &str) -> Result<LiveFolder> {
+    let what = || format!("cannot use {}", dir.display());
+    let absolute = std::path::absolute(dir).map_err(Failure::io(what()))?;
+    let folders = replica::read_settings(replica)?.folders;
+    // A directory that was there may be on a disk that is not mounted.
+    if folders.iter().all(|folder| folder.directory != absolute) {
+        std::fs::create_dir_all(dir).map_err(Failure::io(what()))?;
+    }
+    let directory = dir.canonicalize().unwrap_or(absolute);
+    let own = replica.canonicalize().map_err(Failure::io(what()))?;
+    if directory.starts_with(&own) || own.starts_with(&directory) {
+        let text =
+            format!("{} and the replica's own directory are inside each other", dir.display());
+        return Err(Failure::usage(text)
+            .hint("choose another directory, or keep the replica elsewhere: see --replica"));
+    }
+    let client = replica::open(global, replica::config())?;
+    path::check_way(&client, at)?;
+    let item = folder_at(&client, at, false)?;
+    let folder = LiveFolder { directory, item };
+    // Read with the replica open, so that two commands do not overwrite each other's entry.
+    let mut settings = replica::read_settings(replica)?;
+    for other in &settings.folders {
+        if *other == folder {
+            return Ok(folder);
+        }
+        let (one, two) = (&folder.directory, &other.directory);
+        if one.starts_with(two) || two.starts_with(one) {
+            let with = shown(&client, other);
+            let text = format!("{} is kept in step with {with} already", two.display());
+            return Err(Failure::failed(text).hint(format!(
+                "`vfs-sync folder remove '{}'` ends that; one directory cannot be inside another",
+                two.display()
+            )));
+        }
+    }
+    settings.folders.push(folder.clone());
+    settings.write(replica)?;
+    Ok(folder)
+}
+
+/// Returns the path of a live folder in the tree.
+fn shown(client: &SyncClient, folder: &LiveFolder) -> String {
+    match &folder.item {
+        None => "/".to_owned(),
+        Some(item) => {
+            path::of(client, item).unwrap_or_else(|_| format!("a folder that is gone ({item})"))
+        }
+    }
+}
+
+pub(super) fn folder(global: &Global, action: FolderAction, output: Output) -> Result<()> {
+    let replica = replica::directory(global)?;
+    match action {
+        FolderAction::Add { dir, path } => {
+            replica::read_settings(&replica)?;
+            let folder = bind(global, &replica, &dir, &path)?;
+            let running = handoff::is_running(&replica);
+            output.json(
+                &json!({ "directory": folder.directory, "item": folder.item, "running": running }),
+            )?;
+            output.say(format_args!("added {}", escaped(&folder.directory.to_string_lossy())))?;
+            if !running {
+                output.note("`vfs-sync up` keeps it in step");
+            }
+            Ok(())
+        }
+        FolderAction::List => list(global, &replica, output),
+        FolderAction::Remove { dir } => {
+            let _client = replica::open(global, replica::config())?;
+            let mut settings = replica::read_settings(&replica)?;
+            let directory = dir.canonicalize().or_else(|_| std::path::absolute(&dir));
+            let directory: PathBuf =
+                directory.map_err(Failure::io(format!("cannot use {}", dir.display())))?;
+            let before = settings.folders.len();
+            settings.folders.retain(|folder| folder.directory != directory);
+            if settings.folders.len() == before {
+                let text = format!("{} is not kept in step", dir.display());
+                return Err(Failure::new(Kind::NotFound, text).hint("see `vfs-sync folder list`"));
+            }
+            settings.write(&replica)?;
+            output.json(&json!({ "removed": directory }))?;
+            output.say(format_args!(
+                "{} is no longer kept in step",
+                escaped(&directory.to_string_lossy())
+            ))
+        }
+    }
+}
+
+fn list(global: &Global, replica: &Path, output: Output) -> Result<()> {
+    let settings = replica::read_settings(replica)?;
+    let client = replica::open(global, replica::config())?;
+    let running = handoff::is_running(replica);
+    let folders: Vec<_> = settings.folders.iter().map(|one| (one, shown(&client, one))).collect();
+    if output.json {
+        let one = |(folder, path): &(&LiveFolder, String)| json!({ "directory": folder.directory, "item": folder.item, "path": path });
+        let folders: Vec<_> = folders.iter().map(one).collect();
+        return output.json(&json!({ "running": running, "folders": folders }));
+    }
+    let mut rows = table(&[], &[]);
+    for (folder, path) in folders {
+        rows.add_row(
+            [folder.directory.to_string_lossy().into_owned(), path].map(|cell| escaped(&cell)),
+        );
+    }
+    output.table(rows)?;
+    if !running {
+        output.note("`vfs-sync up` is not running");
+    }
+    Ok(())
+}

@@ -1,0 +1,364 @@
+//! The agent behind `up`: waits for changes on either side, and then imports, synchronises and
+//! exports.
+//!
+//! Each round opens the replica, and closes it at the end or when another command waits for it; all
+//! steps resume where they were cut. A folder is exported only after it was imported, so that an
+//! export meets changes made here only if they are newer than the import; it leaves these alone.
+
+mod folder;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use futures::FutureExt as _;
+use futures::future::select_all;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use vfs_sync_client::{ClientError, SyncClient};
+
+use self::folder::Folder;
+use crate::args::{Global, Up};
+use crate::commands::render::{SyncProgress, report_json};
+use crate::commands::replica::outstanding;
+use crate::commands::replica::sync::{notices, sync_and_merge};
+use crate::error::{Failure, Kind, Result};
+use crate::escape::escaped;
+use crate::fs::watcher::Watcher;
+use crate::output::Output;
+use crate::replica::{self, handoff};
+
+/// The interval at which a round looks for commands that wait for the replica.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// The interval at which the agent looks whether the replica is free again.
+const TRY_EVERY: Duration = Duration::from_millis(20);
+/// The greatest interval between two attempts to reach the server.
+const RETRY_AT_MOST: Duration = Duration::from_secs(60);
+
+/// The state of the connection to the server.
+enum Reach {
+    /// No attempt was made yet.
+    Unknown,
+    Online,
+    /// The last attempt failed; the next one comes after the pause.
+    Offline {
+        failure: Box<Failure>,
+        pause: Duration,
+    },
+}
+
+/// The end of a round.
+#[derive(Debug, PartialEq, Eq)]
+enum Ended {
+    Complete,
+    /// Another command needs the replica, or the user stopped the agent.
+    Cut,
+}
+
+pub(super) struct Agent<'a> {
+    global: &'a Global,
+    /// The replica's directory.
+    replica: PathBuf,
+    output: Output,
+    stop: CancellationToken,
+    interval: Duration,
+    once: bool,
+    folders: Vec<Folder>,
+    /// Notices commits of other commands.
+    commits: Watcher,
+    /// The replica's file after the last round.
+    stamp: Option<(SystemTime, u64)>,
+    reach: Reach,
+    /// The time of the next synchronisation.
+    sync_due: Instant,
+    /// The work that waits although the server was reached.
+    outstanding: Option<String>,
+    /// The state that was last reported: the reason why not everything is in step.
+    reported: Option<Option<String>>,
+}
+
+impl<'a> Agent<'a> {
+    pub(super) fn new(
+        global: &'a Global,
+        replica: PathBuf,
+        args: &Up,
+        output: Output,
+        stop: CancellationToken,
+    ) -> Self {
+        let commits = Watcher::new(&replica, false);
+        Self {
+            global,
+            replica,
+            output,
+            stop,
+            interval: Duration::from_secs(args.interval),
+            once: args.once,
+            folders: Vec::new(),
+            commits,
+            stamp: None,
+            reach: Reach::Unknown,
+            sync_due: Instant::now(),
+            outstanding: None,
+            reported: None,
+        }
+    }
+
+    /// Works until the user stops it; with `once` until everything is in step or cannot get there.
+    pub(super) async fn run(mut self) -> Result<()> {
+        self.reload()?;
+        if !self.once {
+            self.output.note("keeping in step; Ctrl-C ends it");
+        }
+        while !self.stop.is_cancelled() {
+            if self.has_work() {
+                if self.round().await? == Ended::Complete {
+                    self.report()?;
+                }
+                continue;
+            }
+            if self.once && self.folders.iter().all(|folder| !folder.has_plans()) {
+                break;
+            }
+            self.wait().await;
+            self.notice_commits()?;
+        }
+        self.outcome()
+    }
+
+    /// Returns the failure of an agent that ends while something is undone.
+    fn outcome(self) -> Result<()> {
+        let on_the_way = self.reported.is_none()
+            || self.folders.iter().any(|folder| folder.has_plans() || folder.is_to_export());
+        let reason = self.why_not_in_step();
+        match self.reach {
+            Reach::Offline { failure, .. } if self.once => return Err(*failure),
+            _ => {}
+        }
+        let reason = match reason {
+            Some(reason) => reason,
+            None if on_the_way => "it ended while changes were on their way".to_owned(),
+            None => return Ok(()),
+        };
+        Err(Failure::new(Kind::Partial, reason)
+            .hint("`vfs-sync up` continues from here; see `vfs-sync status`"))
+    }
+
+    /// Reads the list of folders again.
+    fn reload(&mut self) -> Result<()> {
+        let live = replica::read_settings(&self.replica)?.folders;
+        self.folders.retain(|folder| live.contains(&folder.live));
+        for live in live {
+            if self.folders.iter().all(|folder| folder.live != live) {
+                let folder = Folder::new(live, self.output);
+                if let Some(why) = folder.watcher.broken() {
+                    self.output.note(format_args!(
+                        "{}: changes are noticed by scanning from time to time ({})",
+                        escaped(&folder.shown()),
+                        escaped(&why)
+                    ));
+                }
+                self.folders.push(folder);
+            }
+        }
+        Ok(())
+    }
+
+    /// Plans a round if another command committed to the replica.
+    fn notice_commits(&mut self) -> Result<()> {
+        if self.commits.due().is_none() {
+            return Ok(());
+        }
+        self.commits.take();
+        self.reload()?;
+        let stamp = self.read_stamp();
+        if stamp != self.stamp {
+            self.stamp = stamp;
+            self.sync_due = Instant::now();
+            self.folders.iter_mut().for_each(|folder| folder.export = true);
+        }
+        Ok(())
+    }
+
+    fn read_stamp(&self) -> Option<(SystemTime, u64)> {
+        let meta = std::fs::metadata(self.replica.join("replica.db")).ok()?;
+        Some((meta.modified().ok()?, meta.len()))
+    }
+
+    fn has_work(&self) -> bool {
+        let now = Instant::now();
+        self.sync_due <= now
+            || self.folders.iter().any(|folder| folder.is_due(now) || self.exports(folder))
+    }
+
+    /// Returns whether a folder is to be exported now: the tree is known as the server has it.
+    fn exports(&self, folder: &Folder) -> bool {
+        matches!(self.reach, Reach::Online) && folder.is_to_export()
+    }
+
+    /// Waits until something changes or is due.
+    async fn wait(&self) {
+        let planned = self.folders.iter().filter_map(Folder::due);
+        let due = planned.chain([self.sync_due]).min().unwrap_or(self.sync_due);
+        let quiet = self.folders.iter().map(|folder| &folder.watcher).chain([&self.commits]);
+        let quiet = quiet.filter(|watcher| watcher.due().is_none());
+        let mut changes: Vec<_> = quiet.map(|watcher| watcher.changed().boxed()).collect();
+        changes.push(self.stop.cancelled().boxed());
+        tokio::select! {
+            () = tokio::time::sleep_until(due.into()) => {}
+            _ = select_all(changes) => {}
+        }
+    }
+
+    /// Opens the replica once no other command waits for it or has it open; `None` if the user
+    /// stopped the agent.
+    async fn open(&self) -> Result<Option<SyncClient>> {
+        let open = replica::opener(self.global, replica::config())?;
+        while !self.stop.is_cancelled() {
+            if !handoff::is_wanted(&self.replica) {
+                match open() {
+                    Err(ClientError::InUse(_)) => {}
+                    opened => return Ok(Some(opened?)),
+                }
+            }
+            tokio::time::sleep(TRY_EVERY).await;
+        }
+        Ok(None)
+    }
+
+    async fn round(&mut self) -> Result<Ended> {
+        let Some(client) = self.open().await? else { return Ok(Ended::Cut) };
+        let cut = self.stop.child_token();
+        let looking = {
+            let (cut, replica) = (cut.clone(), self.replica.clone());
+            tokio::spawn(async move {
+                while !cut.is_cancelled() {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                    if handoff::is_wanted(&replica) {
+                        cut.cancel();
+                    }
+                }
+            })
+        };
+        let ended = self.steps(&client, &cut).await;
+        looking.abort();
+        drop(client);
+        self.stamp = self.read_stamp();
+        self.commits.take();
+        match ended {
+            Ok(()) => Ok(Ended::Complete),
+            Err(failure) if failure.kind == Kind::Interrupted => Ok(Ended::Cut),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Imports, synchronises and exports what is due. Fails with [`Kind::Interrupted`] if it was
+    /// cut.
+    async fn steps(&mut self, client: &SyncClient, cut: &CancellationToken) -> Result<()> {
+        if matches!(self.reach, Reach::Unknown) {
+            // What the server has comes first, so that equal files on both sides become one item.
+            self.sync(client, cut).await?;
+        }
+        for folder in &mut self.folders {
+            if folder.is_due(Instant::now()) {
+                folder.import(client, &self.replica, cut)?;
+            }
+        }
+        let status = client.status()?;
+        let sync_due = self.sync_due <= Instant::now();
+        let sends = status.pending + status.uploads > 0;
+        if sync_due || (sends && matches!(self.reach, Reach::Online)) {
+            self.sync(client, cut).await?;
+        }
+        if matches!(self.reach, Reach::Online) {
+            for folder in self.folders.iter_mut().filter(|folder| folder.is_to_export()) {
+                folder.export(client, &self.replica, cut).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn sync(&mut self, client: &SyncClient, cut: &CancellationToken) -> Result<()> {
+        let (mut changes, mut events) = (client.subscribe(), Vec::new());
+        let progress = Arc::new(SyncProgress::default());
+        progress.with(Some(self.output.progress("syncing")));
+        client.observe(progress.clone());
+        let synced = sync_and_merge(client, &mut changes, &mut events, cut).await;
+        progress.with(None);
+        match synced {
+            Ok((report, merged)) => {
+                self.sync_due = Instant::now() + self.interval;
+                self.reach = Reach::Online;
+                let moved = report.applied + report.pulled + report.uploaded + merged > 0;
+                if moved || report.rematerialised {
+                    self.output
+                        .json(&json!({ "event": "synced", "more": report_json(&report) }))?;
+                    self.folders.iter_mut().for_each(|folder| folder.export = true);
+                }
+                notices(client, events)?.say(self.output)?;
+                self.outstanding = outstanding::sentence(&client.queue().outstanding()?);
+                Ok(())
+            }
+            Err(failure) if is_passing(&failure) => {
+                let pause = match &self.reach {
+                    Reach::Offline { pause, .. } => (*pause * 2).min(RETRY_AT_MOST),
+                    _ => Duration::from_secs(1),
+                };
+                self.sync_due = Instant::now() + pause;
+                self.reach = Reach::Offline { failure: Box::new(failure), pause };
+                Ok(())
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Returns the reason why not everything is in step, if one is known.
+    fn why_not_in_step(&self) -> Option<String> {
+        let offline = match &self.reach {
+            Reach::Offline { failure, .. } => Some(failure.message.clone()),
+            _ => None,
+        };
+        let of_folder = |folder: &Folder| {
+            let why = folder.why_not_in_step()?;
+            Some(format!("{}: {why}", folder.shown()))
+        };
+        offline
+            .or_else(|| self.folders.iter().find_map(of_folder))
+            .or_else(|| self.outstanding.clone())
+    }
+
+    /// Reports whether everything is in step, if that has changed.
+    fn report(&mut self) -> Result<()> {
+        if self.has_work() {
+            return Ok(());
+        }
+        let reason = self.why_not_in_step();
+        if reason.is_none() && self.folders.iter().any(Folder::has_plans) {
+            // It looks again in a moment.
+            return Ok(());
+        }
+        if self.reported.as_ref() != Some(&reason) {
+            match &reason {
+                None => {
+                    self.output.json(&json!({ "event": "inStep" }))?;
+                    self.output.say("in step")?;
+                }
+                Some(reason) => {
+                    self.output.json(&json!({ "event": "notInStep", "more": reason }))?;
+                    self.output.note(format_args!("not in step: {}", escaped(reason)));
+                }
+            }
+            self.reported = Some(reason);
+        }
+        Ok(())
+    }
+}
+
+/// Returns whether a failure of the synchronisation may go away by itself, or by a new token.
+fn is_passing(failure: &Failure) -> bool {
+    let another_user = failure.details.contains_key("expected");
+    match failure.kind {
+        Kind::Network | Kind::Partial | Kind::Failed => true,
+        Kind::Auth => !another_user,
+        _ => false,
+    }
+}

@@ -1,0 +1,320 @@
+//! One live folder: what is due, its import and its export.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use vfs_sync_client::SyncClient;
+
+use crate::error::{Failure, Kind, Result};
+use crate::escape::escaped;
+use crate::fs::export::{self, ExportOptions, ExportReport};
+use crate::fs::import::{self, ImportOptions, ImportReport, Looks};
+use crate::fs::scan::Scanner;
+use crate::fs::watcher::Watcher;
+use crate::output::{Output, bytes_text, count_text, counted};
+use crate::replica::LiveFolder;
+use crate::report::{ProblemKind, Problems};
+use crate::shutdown;
+
+/// The interval of scans where changes are not noticed otherwise.
+const SCAN_AT_LEAST: Duration = Duration::from_secs(30);
+/// The interval of scans in any case.
+const SCAN_EVERY: Duration = Duration::from_secs(3_600);
+/// The ratio of the interval of scans to their duration, where changes are not noticed otherwise.
+const SCAN_RATIO: u32 = 50;
+/// The time after which a folder that could not be read or written is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
+/// The time after which changed files are looked at again: a disk's clock may be coarse, and a
+/// change right after the first look would not show.
+const SETTLES_AFTER: Duration = Duration::from_secs(3);
+/// The greatest number of problems of which a folder remembers that they were shown.
+const PROBLEMS_REMEMBERED: usize = 10_000;
+
+pub(super) struct Folder {
+    pub(super) live: LiveFolder,
+    pub(super) watcher: Watcher,
+    output: Output,
+    looks: Looks,
+    /// The time of the next scan, if nothing is noticed before.
+    scan_due: Instant,
+    /// The time of a scan that completes what is under way.
+    follow_up: Option<Instant>,
+    /// True if the tree may have changed since the last export.
+    pub(super) export: bool,
+    /// True if the last export left changes of the directory to the next import.
+    left: bool,
+    /// The failure of the last import or export.
+    failed: Option<String>,
+    /// The reasons why deletions of the last import, and removals of the last export, wait for the
+    /// user.
+    held: (Option<String>, Option<String>),
+    /// The number of entries that the last import and export left out.
+    left_out: (u64, u64),
+    shown_problems: BTreeSet<(String, ProblemKind)>,
+}
+
+impl Folder {
+    pub(super) fn new(live: LiveFolder, output: Output) -> Self {
+        let watcher = Watcher::new(&live.directory, true);
+        Self {
+            live,
+            watcher,
+            output,
+            looks: Looks::default(),
+            scan_due: Instant::now(),
+            follow_up: None,
+            export: true,
+            left: false,
+            failed: None,
+            held: (None, None),
+            left_out: (0, 0),
+            shown_problems: BTreeSet::new(),
+        }
+    }
+
+    /// Returns the directory's path, for people.
+    pub(super) fn shown(&self) -> String {
+        self.live.directory.to_string_lossy().into_owned()
+    }
+
+    /// Returns the time of the next import.
+    pub(super) fn due(&self) -> Option<Instant> {
+        [Some(self.scan_due), self.follow_up, self.watcher.due()].into_iter().flatten().min()
+    }
+
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.due().is_some_and(|due| due <= now)
+    }
+
+    /// Returns whether an import is planned that completes what is under way.
+    pub(super) fn has_plans(&self) -> bool {
+        self.follow_up.is_some() || self.watcher.due().is_some()
+    }
+
+    pub(super) fn is_to_export(&self) -> bool {
+        self.export && self.failed.is_none() && self.held.0.is_none()
+    }
+
+    /// Returns the reason why the folder is not in step.
+    pub(super) fn why_not_in_step(&self) -> Option<String> {
+        let (imported, exported) = self.left_out;
+        let left_out = || {
+            let text = counted(imported + exported, "entry is", "entries are");
+            (imported + exported > 0).then(|| format!("{text} left out (see above)"))
+        };
+        let held = || self.held.0.clone().or_else(|| self.held.1.clone());
+        self.failed.clone().or_else(held).or_else(left_out)
+    }
+
+    /// Imports the directory's changes. Fails only if it was cut, or the replica fails.
+    pub(super) fn import(
+        &mut self,
+        client: &SyncClient,
+        replica: &Path,
+        cut: &CancellationToken,
+    ) -> Result<()> {
+        self.watcher.take();
+        let started = Instant::now();
+        let imported = self.try_import(client, replica, cut);
+        let now = Instant::now();
+        self.scan_due = now
+            + match self.watcher.broken() {
+                Some(_) => SCAN_AT_LEAST.max((now - started) * SCAN_RATIO),
+                None => SCAN_EVERY,
+            };
+        let report = match imported {
+            Ok(report) => report,
+            Err(failure) => return self.fails(failure),
+        };
+        if report.interrupted {
+            self.follow_up = Some(now);
+            return Err(shutdown::interrupted());
+        }
+        self.failed = None;
+        self.held.0 = import::held(&report, &self.live.directory).map(|failure| {
+            let dir = self.shown();
+            format!(
+                "{}; put them back, or delete them in the tree too with `vfs-sync import '{dir}' --delete --yes`",
+                failure.message
+            )
+        });
+        self.left_out.0 = report.problems.failures();
+        self.show_import(&report)?;
+        if report.conflicts.count + report.stale > 0 {
+            self.export = true;
+        }
+        let settles = report.files_created + report.contents_changed > 0;
+        let settles = settles.then(|| now + SETTLES_AFTER);
+        self.follow_up = [self.looks.due(), settles].into_iter().flatten().min();
+        if std::mem::take(&mut self.left) && report.changes() > 0 {
+            self.export = true;
+        }
+        Ok(())
+    }
+
+    fn try_import(
+        &mut self,
+        client: &SyncClient,
+        replica: &Path,
+        cut: &CancellationToken,
+    ) -> Result<ImportReport> {
+        if let Some(item) = &self.live.item
+            && client.node(item)?.is_none()
+        {
+            let dir = self.shown();
+            return Err(Failure::failed(format!(
+                "the folder of the tree was deleted, or is no longer shared with you; nothing in {dir} \
+                 was changed: `vfs-sync folder remove '{dir}'` ends this"
+            )));
+        }
+        let what = format!("cannot read {}", self.live.directory.display());
+        let own: PathBuf = replica.to_owned();
+        let scanner = Scanner::open(&self.live.directory, &[own]).map_err(Failure::io(what))?;
+        let progress = self.output.progress("scanning");
+        let mut show = |report: &ImportReport| {
+            progress.set(format!("{} entries, {}", report.seen(), bytes_text(report.bytes)));
+        };
+        let options = ImportOptions { delete: true, ..ImportOptions::default() };
+        let (item, looks) = (self.live.item.clone(), Some(&mut self.looks));
+        tokio::task::block_in_place(|| {
+            import::import(client, scanner, item, options, looks, cut, &mut show)
+        })
+    }
+
+    /// Exports the tree's changes. Fails only if it was cut, or the replica fails.
+    pub(super) async fn export(
+        &mut self,
+        client: &SyncClient,
+        replica: &Path,
+        cut: &CancellationToken,
+    ) -> Result<()> {
+        let progress = self.output.progress("writing");
+        let mut show = |report: &ExportReport| {
+            let files = report.files_written + report.unchanged;
+            progress.set(format!("{files} done, {}", bytes_text(report.bytes)));
+        };
+        let options = ExportOptions {
+            replica: Some(replica.to_owned()),
+            delete: true,
+            leave_missing: true,
+            ..ExportOptions::default()
+        };
+        let item = self.live.item.clone();
+        let exported =
+            export::export(client, item, &self.live.directory, options, cut, &mut show).await;
+        drop(progress);
+        let report = match exported {
+            Ok(report) => report,
+            Err(failure) => return self.fails(failure),
+        };
+        if report.interrupted {
+            return Err(shutdown::interrupted());
+        }
+        self.export = false;
+        self.held.1 = export::held(&report, &self.live.directory).map(|failure| {
+            let dir = self.shown();
+            format!("{}; to remove them: `vfs-sync export '{dir}' --delete --yes`", failure.message)
+        });
+        let left = |kind: &ProblemKind| {
+            matches!(kind, ProblemKind::Differs | ProblemKind::TypeChanged | ProblemKind::Kept)
+        };
+        let by_import: u64 =
+            report.problems.counts.iter().filter(|(kind, _)| left(kind)).map(|(_, n)| n).sum();
+        self.left_out.1 = report.problems.failures().saturating_sub(by_import);
+        self.left = by_import + report.missing > 0;
+        if self.left {
+            let soon = Instant::now() + Duration::from_secs(1);
+            self.follow_up = Some(self.follow_up.map_or(soon, |due| due.min(soon)));
+        }
+        self.show_export(&report)
+    }
+
+    /// Remembers a failure that may pass, and plans the next attempt; returns any other.
+    fn fails(&mut self, failure: Failure) -> Result<()> {
+        match failure.kind {
+            Kind::Interrupted => {
+                self.follow_up = Some(Instant::now());
+                return Err(failure);
+            }
+            Kind::Guardrail | Kind::Corrupt => return Err(failure),
+            _ => {}
+        }
+        self.follow_up = None;
+        self.scan_due = Instant::now() + RETRY_AFTER;
+        self.failed = Some(match failure.hint {
+            Some(hint) => format!("{}; {hint}", failure.message),
+            None => failure.message,
+        });
+        Ok(())
+    }
+
+    fn show_import(&mut self, report: &ImportReport) -> Result<()> {
+        let dir = self.shown();
+        if report.changes() > 0 {
+            self.output.json(&json!({ "event": "imported", "directory": dir, "more": report }))?;
+            self.output.say(format_args!(
+                "{}: sent new: {} folders, {} files · changed: {} contents, {} attributes · moved: {} · \
+                 deleted: {}",
+                escaped(&dir),
+                count_text(report.folders_created),
+                count_text(report.files_created),
+                count_text(report.contents_changed),
+                count_text(report.metadata_changed),
+                count_text(report.moved),
+                count_text(report.deleted),
+            ))?;
+        }
+        for conflict in &report.conflicts.first {
+            let (path, copy) = (escaped(&conflict.path), escaped(&conflict.copy));
+            self.output.note(format_args!(
+                "{path} was also changed elsewhere: your version is kept as {copy}"
+            ));
+        }
+        self.show_problems(&report.problems, |_| true);
+        Ok(())
+    }
+
+    fn show_export(&mut self, report: &ExportReport) -> Result<()> {
+        let dir = self.shown();
+        let changes = report.folders_created
+            + report.files_written
+            + report.metadata_changed
+            + report.removed;
+        if changes > 0 {
+            self.output.json(&json!({ "event": "exported", "directory": dir, "more": report }))?;
+            self.output.say(format_args!(
+                "{}: received new: {} folders, {} files ({}) · attributes: {} · removed: {}",
+                escaped(&dir),
+                count_text(report.folders_created),
+                count_text(report.files_written),
+                bytes_text(report.bytes),
+                count_text(report.metadata_changed),
+                count_text(report.removed),
+            ))?;
+        }
+        // The next import takes these, or reports them.
+        self.show_problems(&report.problems, |kind| {
+            !matches!(kind, ProblemKind::Differs | ProblemKind::TypeChanged | ProblemKind::Kept)
+        });
+        Ok(())
+    }
+
+    /// Shows the problems that were not shown before.
+    fn show_problems(&mut self, problems: &Problems, counts: impl Fn(ProblemKind) -> bool) {
+        if self.shown_problems.len() > PROBLEMS_REMEMBERED {
+            self.shown_problems.clear();
+        }
+        let mut new = Problems::default();
+        for problem in problems.first.iter().filter(|problem| counts(problem.kind)) {
+            if self.shown_problems.insert((problem.path.clone(), problem.kind)) {
+                new.add(problem.clone());
+            }
+        }
+        if new.total() > 0 {
+            self.output.problems(&new);
+        }
+    }
+}

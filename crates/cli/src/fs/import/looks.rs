@@ -1,0 +1,77 @@
+//! Confirms that entries are gone, by looking more than once: a program that saves a file may have
+//! renamed it away for a moment, and one that removes a tree takes its time.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+/// The time for which nothing else may go missing before the entries count as gone.
+const APART: Duration = Duration::from_secs(2);
+/// The time after which they count as gone in any case.
+const AT_MOST: Duration = Duration::from_secs(60);
+
+/// The entries that imports of one directory missed, by their rows.
+#[derive(Debug, Default)]
+pub(crate) struct Looks {
+    missing: BTreeSet<u64>,
+    first: Option<Instant>,
+    grew: Option<Instant>,
+}
+
+impl Looks {
+    /// Returns whether the missing entries are gone: an import at least [`APART`] ago missed all of
+    /// them, or imports have missed more and more for [`AT_MOST`].
+    pub(super) fn confirm(&mut self, missing: impl Iterator<Item = u64>, now: Instant) -> bool {
+        let missing: BTreeSet<u64> = missing.collect();
+        if missing.is_empty() {
+            *self = Self::default();
+            return true;
+        }
+        if !missing.is_subset(&self.missing) {
+            self.grew = Some(now);
+        }
+        let first = *self.first.get_or_insert(now);
+        let since = |at: Instant| now.saturating_duration_since(at);
+        let gone = self.grew.is_some_and(|grew| since(grew) >= APART) || since(first) >= AT_MOST;
+        *self = match gone {
+            true => Self::default(),
+            false => Self { missing, first: Some(first), grew: self.grew },
+        };
+        gone
+    }
+
+    /// Returns the time of the next look that may confirm; `None` if nothing is missing.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.grew.map(|grew| grew + APART)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_twice_with_nothing_new_is_gone() {
+        let (mut looks, start) = (Looks::default(), Instant::now());
+        let mut at = |millis, missing: &[u64]| {
+            looks.confirm(missing.iter().copied(), start + Duration::from_millis(millis))
+        };
+        assert!(!at(0, &[1]));
+        assert!(!at(1_999, &[1]));
+        assert!(!at(2_000, &[1, 2]), "one more");
+        assert!(!at(3_000, &[2]), "the first came back");
+        assert!(at(4_000, &[2]));
+        assert!(!at(4_001, &[2]), "a new look, since it was not deleted");
+        assert!(at(4_002, &[]));
+        assert!(!at(9_000, &[2]));
+    }
+
+    #[test]
+    fn what_goes_on_disappearing_is_gone_after_a_minute() {
+        let (mut looks, start) = (Looks::default(), Instant::now());
+        for second in 0..60 {
+            assert!(!looks.confirm(0..=second, start + Duration::from_secs(second)));
+        }
+        assert!(looks.confirm(0..=60, start + Duration::from_secs(60)));
+        assert_eq!(looks.due(), None);
+    }
+}

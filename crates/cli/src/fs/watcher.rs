@@ -1,0 +1,162 @@
+//! Notices changes under a directory, as hints to scan it.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use notify::event::{AccessKind, AccessMode};
+use notify::{Event, EventKind, RecursiveMode, Watcher as _};
+use tokio::sync::Notify;
+
+use super::names;
+
+/// The time without a change after which a directory counts as quiet.
+const QUIET: Duration = Duration::from_millis(500);
+/// The time after which a directory that is never quiet is scanned all the same.
+const AT_MOST: Duration = Duration::from_secs(60);
+
+/// The times of the first and the last change that nobody has looked at.
+#[derive(Debug, Default)]
+struct Unseen(Option<(Instant, Instant)>);
+
+impl Unseen {
+    fn add(&mut self, now: Instant) {
+        let first = self.0.map_or(now, |(first, _)| first);
+        self.0 = Some((first, now));
+    }
+
+    /// Returns the time at which the directory is quiet, unless more changes come.
+    fn due(&self) -> Option<Instant> {
+        self.0.map(|(first, last)| (last + QUIET).min(first + AT_MOST))
+    }
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    unseen: Mutex<Unseen>,
+    /// The reason why some changes are not noticed.
+    broken: Mutex<Option<String>>,
+    wake: Notify,
+}
+
+impl Shared {
+    fn with<T>(&self, f: impl FnOnce(&mut Unseen) -> T) -> T {
+        f(&mut self.unseen.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn handle(&self, event: notify::Result<Event>) {
+        match event {
+            Ok(event) if !is_change(&event) => return,
+            Ok(_) => {}
+            // Some folder is not watched: too many are, or it cannot be read.
+            Err(error) => {
+                let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+                broken.get_or_insert_with(|| error.to_string());
+            }
+        }
+        self.with(|unseen| unseen.add(Instant::now()));
+        self.wake.notify_one();
+    }
+}
+
+/// Returns whether an event may be a change of a user's file: not a read, and not an export's own
+/// unfinished file.
+fn is_change(event: &Event) -> bool {
+    if let EventKind::Access(kind) = event.kind
+        && kind != AccessKind::Close(AccessMode::Write)
+    {
+        return false;
+    }
+    let own = |path: &std::path::PathBuf| {
+        path.file_name().is_some_and(|name| names::is_temporary(name) || names::is_displaced(name))
+    };
+    event.paths.is_empty() || !event.paths.iter().all(own)
+}
+
+/// A watch of a directory with everything in it.
+pub(crate) struct Watcher {
+    shared: Arc<Shared>,
+    /// The system's watch; `None` if it refused.
+    _system: Option<notify::RecommendedWatcher>,
+}
+
+impl Watcher {
+    /// Watches `directory`; with `deep` everything under it too.
+    pub(crate) fn new(directory: &Path, deep: bool) -> Self {
+        let shared = Arc::new(Shared::default());
+        let handler = Arc::clone(&shared);
+        let mode = if deep { RecursiveMode::Recursive } else { RecursiveMode::NonRecursive };
+        let system = notify::recommended_watcher(move |event| handler.handle(event))
+            .and_then(|mut system| system.watch(directory, mode).map(|()| system));
+        let system = match system {
+            Ok(system) => Some(system),
+            Err(error) => {
+                *shared.broken.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Some(error.to_string());
+                None
+            }
+        };
+        Self { shared, _system: system }
+    }
+
+    /// Returns the reason why changes may go unnoticed, if they may.
+    pub(crate) fn broken(&self) -> Option<String> {
+        self.shared.broken.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits for a change that nobody has looked at.
+    pub(crate) async fn changed(&self) {
+        while self.due().is_none() {
+            self.shared.wake.notified().await;
+        }
+    }
+
+    /// Returns the time at which the directory is to be scanned; `None` if nothing changed.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.shared.with(|unseen| unseen.due())
+    }
+
+    /// Forgets the changes so far, before they are looked at.
+    pub(crate) fn take(&self) {
+        self.shared.with(|unseen| unseen.0 = None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_is_never_quiet_is_due_after_a_minute() {
+        let (mut unseen, start) = (Unseen::default(), Instant::now());
+        assert_eq!(unseen.due(), None);
+        for second in 0..120 {
+            unseen.add(start + Duration::from_secs(second));
+            let due = unseen.due().unwrap();
+            let quiet = start + Duration::from_secs(second) + QUIET;
+            assert_eq!(due, quiet.min(start + AT_MOST));
+        }
+    }
+
+    #[tokio::test]
+    async fn changes_at_any_depth_are_noticed_and_reads_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::create_dir(at("in")).unwrap();
+        std::fs::write(at("in/file"), "x").unwrap();
+        let watcher = Watcher::new(dir.path(), true);
+        assert_eq!(watcher.broken(), None);
+        assert_eq!(std::fs::read(at("in/file")).unwrap(), b"x");
+        std::fs::write(dir.path().join(names::temporary("")), "half").unwrap();
+        // Events come in order, so an event of this file comes after those of the ones before.
+        std::fs::write(at("in/file"), "y").unwrap();
+        watcher.changed().await;
+        let event = Event::new(EventKind::Access(AccessKind::Read));
+        assert!(!is_change(&event));
+        let own = dir.path().join(names::temporary(""));
+        assert!(!is_change(&Event::new(EventKind::Any).add_path(own)));
+        watcher.take();
+        std::fs::rename(at("in"), at("out")).unwrap();
+        watcher.changed().await;
+    }
+}

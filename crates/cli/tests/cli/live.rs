@@ -1,0 +1,286 @@
+//! Live folders by `up` as real processes: what is saved on one side appears on the other, and
+//! nothing is lost when programs, the agent or the server fail.
+
+mod mysteries;
+
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::support::{Ran, Scene, signal, tree_of};
+
+/// The time within which what a test waits for must have happened.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running `up`, which is killed when it is dropped.
+struct Up(Child);
+
+impl Up {
+    fn start(scene: &Scene, replica: &str, args: &[&str]) -> Self {
+        let mut command = scene.command();
+        command.args(["--replica", replica, "up", "--interval", "1"]).args(args);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Self(command.spawn().unwrap())
+    }
+
+    /// Sends SIGINT; gives the exit code.
+    fn interrupt(mut self) -> i32 {
+        signal(&self.0, "INT");
+        self.0.wait().unwrap().code().unwrap()
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[track_caller]
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < until, "never: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn has(path: &Path, text: &str) -> bool {
+    std::fs::read_to_string(path).is_ok_and(|found| found == text)
+}
+
+/// Alice's devices, each with a directory, and a server.
+struct Devices {
+    scene: Scene,
+}
+
+impl Devices {
+    fn new(names: &[&str]) -> Self {
+        let scene = Scene::with_server();
+        for name in names {
+            scene.replica(name);
+            std::fs::create_dir(scene.path(&dir(name))).unwrap();
+        }
+        Self { scene }
+    }
+
+    fn up(&self, device: &str) -> Up {
+        Up::start(&self.scene, device, &[&dir(device)])
+    }
+
+    fn once(&self, device: &str) -> Ran {
+        self.scene.on(device, &["up", "--once", &dir(device)])
+    }
+
+    /// Brings all devices in step, one after the other.
+    #[track_caller]
+    fn settle(&self, devices: &[&str]) {
+        for device in devices.iter().chain(devices) {
+            self.once(device).expect(0);
+        }
+    }
+
+    fn id(&self, device: &str, path: &str) -> String {
+        let stat = self.scene.on(device, &["--json", "stat", path]).expect(0).json();
+        stat["id"].as_str().unwrap().to_owned()
+    }
+
+    /// The names and texts of a device's directory.
+    fn files(&self, device: &str) -> Vec<(String, String)> {
+        let top = self.scene.path(&dir(device));
+        let files = tree_of(&top).into_iter().filter(|(_, what)| what.starts_with("file"));
+        let read = |(path, _): (std::path::PathBuf, String)| {
+            let text = std::fs::read(top.join(&path)).unwrap();
+            (path.to_string_lossy().into_owned(), String::from_utf8_lossy(&text).into_owned())
+        };
+        files.map(read).collect()
+    }
+}
+
+fn dir(device: &str) -> String {
+    format!("d{device}")
+}
+
+#[test]
+fn what_one_side_saves_moves_and_deletes_is_so_on_the_other() {
+    let devices = Devices::new(&["a", "b"]);
+    let scene = &devices.scene;
+    scene.write("da/notes/one.txt", "first");
+    let (a, b) = (devices.up("a"), devices.up("b"));
+    let (one, two) = (scene.path("db/notes/one.txt"), scene.path("da/from b.txt"));
+    wait_until("the new file is there", || has(&one, "first"));
+    scene.write("db/notes/one.txt", "second");
+    scene.write("db/from b.txt", "b's");
+    let edited = scene.path("da/notes/one.txt");
+    wait_until("edits go back", || has(&edited, "second") && has(&two, "b's"));
+    let id = devices.id("a", "/notes/one.txt");
+    std::fs::rename(scene.path("da/notes"), scene.path("da/renamed")).unwrap();
+    let moved = scene.path("db/renamed/one.txt");
+    wait_until("it moves", || has(&moved, "second") && !scene.path("db/notes").exists());
+    assert_eq!(devices.id("b", "/renamed/one.txt"), id, "the same item");
+    std::fs::remove_dir_all(scene.path("db/renamed")).unwrap();
+    wait_until("it is deleted", || !scene.path("da/renamed").exists());
+    // Other commands work on the replica while `up` runs.
+    scene.on("a", &["mkdir", "/by command"]).expect(0);
+    wait_until("a command's edit arrives", || scene.path("db/by command").is_dir());
+    assert!(scene.path("da/by command").is_dir());
+    drop((a, b));
+    devices.settle(&["a", "b"]);
+    assert_eq!(tree_of(&scene.path("da")), tree_of(&scene.path("db")));
+}
+
+#[test]
+fn an_up_in_step_ends_with_success_and_one_with_work_left_does_not() {
+    let mut devices = Devices::new(&["a", "b"]);
+    devices.scene.write("da/f", "one");
+    let a = devices.up("a");
+    devices.scene.replica("look");
+    wait_until("it is sent", || {
+        devices.scene.on("look", &["sync"]).expect(0);
+        devices.scene.on("look", &["cat", "/f"]).stdout == "one"
+    });
+    wait_until("it is in step", || devices.scene.on("a", &["status"]).code == 0);
+    devices.once("b").expect(0);
+    drop(a);
+    devices.once("a").expect(0);
+    assert_eq!(devices.files("b"), [("f".to_owned(), "one".to_owned())]);
+    devices.scene.stop_server();
+    devices.scene.write("da/f", "two");
+    devices.once("a").expect(4).says("cannot be reached");
+    // The edit is queued all the same.
+    devices.scene.on("a", &["status"]).expect(5).says("waits");
+    let up = devices.up("a");
+    wait_until("it runs", || {
+        devices.scene.on("a", &["--json", "folder", "list"]).json()["running"] == true
+    });
+    assert_eq!(up.interrupt(), 5);
+}
+
+#[test]
+fn both_sides_edits_of_one_file_are_both_kept() {
+    let devices = Devices::new(&["a", "b"]);
+    devices.scene.write("da/f.txt", "base");
+    devices.settle(&["a", "b"]);
+    devices.scene.write("da/f.txt", "a's");
+    devices.scene.write("db/f.txt", "b's, longer");
+    devices.settle(&["a", "b"]);
+    let (a, b) = (devices.files("a"), devices.files("b"));
+    assert_eq!(a, b);
+    let texts: Vec<&str> = a.iter().map(|(_, text)| text.as_str()).collect();
+    assert_eq!(texts.len(), 2, "{a:?}");
+    assert!(texts.contains(&"a's") && texts.contains(&"b's, longer"), "{a:?}");
+    let copies = a.iter().filter(|(name, _)| name.starts_with("f (conflict ")).count();
+    assert_eq!(copies, 1, "{a:?}");
+}
+
+#[test]
+fn two_directories_with_files_already_join_and_nothing_is_lost() {
+    let devices = Devices::new(&["a", "b"]);
+    devices.scene.write("da/same", "equal");
+    devices.scene.write("db/same", "equal");
+    devices.scene.write("da/other", "a's");
+    devices.scene.write("db/other", "b's");
+    devices.scene.write("da/in/only a", "1");
+    devices.scene.write("db/in/only b", "2");
+    devices.settle(&["a", "b"]);
+    devices.settle(&["a", "b"]);
+    let files = devices.files("a");
+    assert_eq!(files, devices.files("b"));
+    let mut texts: Vec<&str> = files.iter().map(|(_, text)| text.as_str()).collect();
+    texts.sort_unstable();
+    assert_eq!(texts, ["1", "2", "a's", "b's", "equal"], "{files:?}");
+}
+
+#[test]
+fn a_directory_that_lost_most_of_its_entries_deletes_nothing_elsewhere() {
+    let devices = Devices::new(&["a", "b"]);
+    for n in 0..3 {
+        devices.scene.write(&format!("da/f{n}"), format!("{n}"));
+    }
+    devices.settle(&["a", "b"]);
+    let top = devices.scene.path("da");
+    // All of it is gone, and the directory itself is another one.
+    std::fs::rename(&top, devices.scene.path("aside")).unwrap();
+    devices.once("a").expect(5).says("cannot read");
+    std::fs::create_dir(&top).unwrap();
+    devices.once("a").expect(5).says("is not the directory");
+    assert_eq!(devices.files("a"), []);
+    std::fs::remove_dir(&top).unwrap();
+    std::fs::rename(devices.scene.path("aside"), &top).unwrap();
+    devices.once("a").expect(0);
+    for n in 0..3 {
+        std::fs::remove_file(top.join(format!("f{n}"))).unwrap();
+    }
+    devices.once("a").expect(5).says("none was deleted").says("--yes");
+    devices.once("b").expect(0);
+    assert_eq!(devices.files("b").len(), 3);
+    devices.scene.on("a", &["import", "da", "--delete", "--yes"]).expect(0);
+    devices.settle(&["a", "b"]);
+    assert_eq!(devices.files("b"), []);
+}
+
+#[test]
+fn an_entry_that_is_away_for_a_moment_keeps_its_item() {
+    let devices = Devices::new(&["a"]);
+    devices.scene.write("da/f", "one");
+    devices.scene.write("da/g", "stays");
+    devices.settle(&["a"]);
+    let id = devices.id("a", "/f");
+    let up = devices.up("a");
+    let path = devices.scene.path("da/f");
+    // As some editors save: the file is renamed away, and another one takes its name.
+    for n in 0..5 {
+        std::fs::rename(&path, devices.scene.path("da/f~")).unwrap();
+        std::fs::write(&path, format!("{n}")).unwrap();
+        std::fs::remove_file(devices.scene.path("da/f~")).unwrap();
+        wait_until("it is taken", || {
+            devices.scene.on("a", &["cat", "/f"]).stdout == format!("{n}")
+        });
+    }
+    drop(up);
+    assert_eq!(devices.id("a", "/f"), id);
+}
+
+#[test]
+fn directories_are_added_listed_and_removed_while_up_runs() {
+    let devices = Devices::new(&["a", "b"]);
+    let scene = &devices.scene;
+    let on = |args: &[&str]| scene.on("a", args);
+    on(&["folder", "remove", "da"]).expect(1).says("not kept in step");
+    on(&["up"]).expect(2).says("no directory");
+    let up = devices.up("a");
+    scene.write("more/p", "x");
+    wait_until("it runs", || on(&["--json", "folder", "list"]).json()["running"] == true);
+    on(&["folder", "add", "more", "/photos"]).expect(0);
+    wait_until("the new directory is sent", || on(&["cat", "/photos/p"]).stdout == "x");
+    let on_disk = scene.path("da/photos/p");
+    wait_until("and comes into the other one", || has(&on_disk, "x"));
+    on(&["up"]).expect(1).says("running on this replica already");
+    let inside = scene.path("more/inside");
+    on(&["folder", "add", inside.to_str().unwrap()]).expect(1).says("kept in step");
+    on(&["folder", "add", "a/inside"]).expect(2).says("inside each other");
+    let list = on(&["--json", "folder", "list"]).expect(0).json();
+    let mut folders = list["folders"].as_array().unwrap().iter();
+    assert!(folders.any(|folder| folder["path"] == "/photos"), "{list}");
+    on(&["folder", "remove", "more"]).expect(0);
+    assert_eq!(scene.read("more/p"), "x", "nothing on the disk changes");
+    assert_eq!(on(&["cat", "/photos/p"]).expect(0).stdout, "x", "nor in the tree");
+    drop(up);
+}
+
+#[test]
+fn up_makes_the_replica_and_refuses_another_server() {
+    let scene = Scene::with_server();
+    std::fs::write(scene.path("token"), scene.token("alice")).unwrap();
+    scene.on("new", &["up", "d"]).expect(1).says("--server");
+    assert!(!scene.path("d").exists());
+    let args = ["up", "--once", "d", "--server", scene.url(), "--token-file", "token"];
+    scene.on("new", &args).expect(0);
+    scene.on("new", &args).expect(0);
+    scene.on("new", &["up", "d", "--server", "http://127.0.0.1:1"]).expect(2).says("not of");
+    // The token becomes another user's.
+    scene.write("d/private", "alice's");
+    std::fs::write(scene.path("token"), scene.token("mallory")).unwrap();
+    scene.on("new", &["up", "--once"]).expect(4).says("mallory");
+}
