@@ -10,7 +10,7 @@ mod state;
 mod tops;
 mod uploads;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use vfs_sync_core::client::flush::FlushCommit;
@@ -143,11 +143,9 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         self.transaction(|rows, meta| moves::give_up(rows, meta, item))
     }
 
-    fn before_rebase(&mut self) -> Result<Option<WriteId>> {
-        self.transaction(|rows, _| {
-            let pending = as_new(rows, |_| true)?;
-            Ok(pending.first().map(|one| one.operation.write_id))
-        })
+    fn rebase(&mut self) -> Result<Option<(WriteId, BTreeMap<OpId, Timestamp>)>> {
+        let (pending, times) = as_new(&mut self.rows, |_| true)?;
+        Ok(pending.first().map(|one| (one.operation.write_id, times)))
     }
 
     fn commit_flush(&mut self, commit: &FlushCommit) -> Result<Vec<ChangeEvent>> {

@@ -671,15 +671,11 @@ impl Rows for MemoryRows {
         Ok(covered.into_iter().filter_map(|seq| self.queue.remove(seq)).collect())
     }
 
-    fn take_given_times(&mut self) -> Result<()> {
-        for seq in &self.queue.pending {
-            if let Some(row) = self.queue.ops.get_mut(seq)
-                && let Some(given_at) = row.given_at
-            {
-                row.set_time(given_at);
-            }
-        }
-        Ok(())
+    fn given_times(&mut self) -> Result<BTreeMap<OpId, Timestamp>> {
+        let pending = self.queue.pending.iter().filter_map(|seq| self.queue.ops.get(seq));
+        let given =
+            pending.filter_map(|row| Some((row.queued.operation.op_id.clone(), row.given_at?)));
+        Ok(given.collect())
     }
 
     fn shift_pending(&mut self, by: u64) -> Result<()> {

@@ -1,6 +1,6 @@
 //! The rows and transactions of a back end, without rules.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use smallvec::SmallVec;
 use vfs_sync_core::access::{AccessLevel, Principal};
@@ -184,7 +184,7 @@ pub(super) trait Rows: Send {
     fn pending(&mut self, at_most: usize) -> Result<Vec<(Operation, usize)>>;
     fn queue(&mut self, limit: usize) -> Result<Vec<QueuedOp>>;
     /// Marks an operation as acknowledged, and lowers its write id and time to these. Later
-    /// operations on the item get no earlier time by [`Rows::take_given_times`]. Returns the item,
+    /// operations on the item get no earlier [`Rows::given_times`]. Returns the item,
     /// if the operation is queued.
     fn acknowledge(
         &mut self,
@@ -193,8 +193,8 @@ pub(super) trait Rows: Send {
         at: Option<Timestamp>,
     ) -> Result<Option<ItemId>>;
     /// Makes acknowledged operations above `covered` pending again. With `as_sent` they keep the
-    /// times with which they were last sent, until [`Rows::take_given_times`]; else they have the
-    /// server's times. Returns their ids.
+    /// times with which they were last sent, and [`Rows::given_times`] has the server's; else they have
+    /// the server's times. Returns their ids.
     fn unacknowledge(&mut self, covered: Option<WriteId>, as_sent: bool) -> Result<BTreeSet<OpId>>;
     /// Sets a later time on a queued operation.
     fn restamp(&mut self, op_id: &OpId, occurred_at: Timestamp) -> Result<()>;
@@ -202,9 +202,9 @@ pub(super) trait Rows: Send {
     /// Removes acknowledged operations up to a write id, except those behind a pending one, so that
     /// the overlay keeps its order. Returns them.
     fn remove_covered(&mut self, through: WriteId) -> Result<Vec<Operation>>;
-    /// Sets, on the pending operations that were to be sent again as they were, the times that the
-    /// server gave them.
-    fn take_given_times(&mut self) -> Result<()>;
+    /// Returns the times that the server gave to pending operations that are sent again as they
+    /// were.
+    fn given_times(&mut self) -> Result<BTreeMap<OpId, Timestamp>>;
     fn shift_pending(&mut self, by: u64) -> Result<()>;
     fn renumber(&mut self, op_id: &OpId, write_id: WriteId) -> Result<()>;
     fn latest_queued_stamp(&mut self) -> Result<Option<Timestamp>>;

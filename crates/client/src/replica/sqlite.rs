@@ -9,7 +9,7 @@ mod queue;
 mod record;
 mod schema;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use rusqlite::{Connection, OptionalExtension as _, Params, Row, params};
@@ -759,8 +759,15 @@ impl Rows for SqliteRows {
     fn remove_covered(&mut self, through: WriteId) -> Result<Vec<Operation>> {
         self.take_covered(through)
     }
-    fn take_given_times(&mut self) -> Result<()> {
-        self.give_times()
+    fn given_times(&mut self) -> Result<BTreeMap<OpId, Timestamp>> {
+        let sql = "SELECT op_id, given_at FROM queue WHERE state = 0 AND given_at IS NOT NULL";
+        let given = self.all(sql, [], |row| {
+            let at: i64 = self.get(row, 1)?;
+            let given_at = Timestamp::from_millis(at)
+                .ok_or_else(|| self.corrupt("a queued operation's time", at))?;
+            Ok((self.id(row, 0)?, given_at))
+        })?;
+        Ok(given.into_iter().collect())
     }
     fn shift_pending(&mut self, by: u64) -> Result<()> {
         self.shift(by)

@@ -1,6 +1,6 @@
 //! The trait that a back end of the replica implements, and the values that go through it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -269,10 +269,9 @@ pub(crate) trait ReplicaStore: Send {
     /// Withdraws the move that still waits to delete `item`, if there is one. Returns what stays.
     fn give_up_move(&mut self, item: &ItemId) -> Result<Vec<ChangeEvent>, ClientError>;
 
-    /// Prepares the queue for new write ids, if the server lacks its first operation under the
-    /// present one: restamps operations so that no time is earlier than one before it. Returns the
-    /// first write id.
-    fn before_rebase(&mut self) -> Result<Option<WriteId>, ClientError>;
+    /// Returns the first pending write id, and the times that operations get with other write ids,
+    /// if the server lacks the first one under the present one; `None` if nothing is pending.
+    fn rebase(&mut self) -> Result<Option<(WriteId, BTreeMap<OpId, Timestamp>)>, ClientError>;
 
     /// Applies the results of a push. Returns events about operations that were superseded or
     /// rejected.

@@ -77,14 +77,14 @@ impl Session {
         told: Option<WriteId>,
     ) -> Result<(), ClientError> {
         self.pull().await?;
-        let (own, head) = self
+        let (own, rebase) = self
             .store(|_, store| {
-                let head = store.before_rebase()?;
-                Ok((own_write_id(store.meta()), head))
+                let rebase = store.rebase()?;
+                Ok((own_write_id(store.meta()), rebase))
             })
             .await?;
-        if let (Some(last), Some(head)) = (told.max(own), head) {
-            cycle.recover(head, last);
+        if let (Some(last), Some((head, times))) = (told.max(own), rebase) {
+            cycle.recover(head, last, times);
         }
         Ok(())
     }

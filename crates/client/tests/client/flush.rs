@@ -649,9 +649,10 @@ async fn what_gets_a_new_number_in_another_epoch_has_the_time_that_the_server_ga
     scene.server.on_push(|request| Ok(applied_in(request, 2)));
     scene.client.flush().await.unwrap();
     let pushed = scene.server.record().pushed();
-    let [as_sent, renumbered, _, again] = &pushed[2..] else { panic!("{pushed:?}") };
+    let [as_sent, renumbered, once_more, again] = &pushed[2..] else { panic!("{pushed:?}") };
     assert_eq!(sent(&scene.server)[2..], [vec![1], vec![4], vec![1], vec![4]]);
     assert_eq!(as_sent.operations, pushed[0].operations);
+    assert_eq!(once_more.operations, pushed[0].operations, "the new number is not certain yet");
     let given = Timestamp::from_millis(1_000).unwrap();
     assert_eq!(renumbered.operations[0].occurred_at, given, "whoever saw it may have changed it");
     assert_eq!(again.operations, renumbered.operations);

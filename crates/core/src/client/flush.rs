@@ -1,5 +1,7 @@
 //! The flush cycle: decides what to push next, and how an answer changes the queue.
 
+use std::collections::BTreeMap;
+
 use crate::cursor::Epoch;
 use crate::guardrail::Violation;
 use crate::id::{OpId, WriteId};
@@ -20,6 +22,8 @@ pub struct FlushCycle {
     stuck_at: Option<OpId>,
     /// The offset of all pending write ids that is not durable yet.
     shift: u64,
+    /// The times of operations under their new write ids that are not durable yet.
+    times: BTreeMap<OpId, Timestamp>,
     /// The greatest number of operations in the next push.
     at_most: usize,
 }
@@ -61,6 +65,8 @@ pub struct FlushCommit {
     /// The amount by which to raise the write ids of all operations that were pending before this
     /// push.
     pub shift: u64,
+    /// The times to set on operations with their new write ids.
+    pub times: BTreeMap<OpId, Timestamp>,
     /// The latest time that the server accepts, if the clock is ahead of it: the clock is lowered
     /// to this.
     pub believed: Option<Timestamp>,
@@ -111,7 +117,8 @@ pub enum FlushError {
 
 impl Default for FlushCycle {
     fn default() -> Self {
-        Self { recoveries: 0, stuck_at: None, shift: 0, at_most: MAX_PUSH_OPERATIONS }
+        let (recoveries, shift, at_most) = (0, 0, MAX_PUSH_OPERATIONS);
+        Self { recoveries, stuck_at: None, shift, times: BTreeMap::new(), at_most }
     }
 }
 
@@ -124,7 +131,7 @@ impl FlushCycle {
 
     /// Takes as many operations of `pending` as one push can carry, but at least one. `pending` is
     /// the head of the queue, with the size of each operation's JSON. The returned operations have
-    /// the write ids that this cycle assigned.
+    /// the write ids and times that this cycle assigned.
     ///
     /// # Errors
     /// [`FlushError::WriteIdsUsedUp`].
@@ -139,6 +146,7 @@ impl FlushCycle {
             }
             op.write_id = WriteId::new(op.write_id.get().saturating_add(self.shift))
                 .ok_or(FlushError::WriteIdsUsedUp)?;
+            op.occurred_at = self.times.get(&op.op_id).copied().unwrap_or(op.occurred_at);
             batch.push(op);
         }
         Ok(batch)
@@ -196,6 +204,7 @@ impl FlushCycle {
         let progress = stale < sent.len();
         if progress {
             (self.recoveries, self.shift) = (0, 0);
+            commit.times = std::mem::take(&mut self.times);
             self.at_most = (self.at_most * 2).min(MAX_PUSH_OPERATIONS);
         }
         if stale == 0 {
@@ -217,11 +226,15 @@ impl FlushCycle {
     }
 
     /// Rebases the pending write ids above `last`, the greatest write id of this replica that the
-    /// server reported; `first` is the durable write id at the head of the queue. The rebase
-    /// becomes durable with the first push that makes progress.
-    pub fn recover(&mut self, first: WriteId, last: WriteId) {
+    /// server reported; `first` is the durable write id at the head of the queue. `times` are
+    /// those of operations that get another time with the new write id. The rebase becomes durable
+    /// with the first push that makes progress.
+    pub fn recover(&mut self, first: WriteId, last: WriteId, times: BTreeMap<OpId, Timestamp>) {
         let needed = (last.get() + 1).saturating_sub(first.get());
         self.shift = self.shift.max(needed);
+        if self.shift > 0 {
+            self.times = times;
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The flush cycle: what goes into a push, what an answer does to the queue, how often write ids
-
 //! that are stale are renumbered, and answers that do not fit.
+
+use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use vfs_sync_core::client::flush::{Acknowledged, FlushCommit, FlushCycle, FlushError, FlushStep};
@@ -154,13 +155,16 @@ fn what_is_stale_is_renumbered_and_kept_only_with_a_push_that_got_somewhere() {
     let mut cycle = FlushCycle::default();
     let step = stale(&mut cycle, Some(40)).unwrap();
     assert_eq!(step, FlushStep::Recover { commit: None, last_write_id: Some(write_id(40)) });
-    cycle.recover(write_id(1), write_id(40));
+    let times = BTreeMap::from([(OpId::new("op-2").unwrap(), at(7))]);
+    cycle.recover(write_id(1), write_id(40), times.clone());
     let batch = cycle.batch(pending(1..=2, 10)).unwrap();
     assert_eq!(batch.iter().map(|op| op.write_id.get()).collect::<Vec<_>>(), [41, 42]);
     assert_eq!(batch[0].op_id.as_str(), "op-1", "and nothing else of it changes");
+    assert_eq!(batch[0].occurred_at, pending(1..=1, 10)[0].0.occurred_at);
+    assert_eq!(batch[1].occurred_at, at(7), "the time that goes with the number");
 
     let commit = committed(cycle.results(&batch, &answer(&batch, &[Applied, Applied])).unwrap());
-    assert_eq!(commit.shift, 40);
+    assert_eq!((commit.shift, commit.times), (40, times));
     let next = cycle.batch(pending(43..=43, 10)).unwrap();
     assert_eq!(next[0].write_id, write_id(43), "it is durable now");
 }
@@ -169,13 +173,13 @@ fn what_is_stale_is_renumbered_and_kept_only_with_a_push_that_got_somewhere() {
 fn a_renumbering_never_goes_back_and_is_none_where_there_is_no_need() {
     let mut cycle = FlushCycle::default();
     let first = |cycle: &FlushCycle| cycle.batch(pending(7..=7, 10)).unwrap()[0].write_id.get();
-    cycle.recover(write_id(7), write_id(6));
+    cycle.recover(write_id(7), write_id(6), BTreeMap::new());
     assert_eq!(first(&cycle), 7);
-    cycle.recover(write_id(7), write_id(7));
+    cycle.recover(write_id(7), write_id(7), BTreeMap::new());
     assert_eq!(first(&cycle), 8);
-    cycle.recover(write_id(7), write_id(20));
+    cycle.recover(write_id(7), write_id(20), BTreeMap::new());
     assert_eq!(first(&cycle), 21);
-    cycle.recover(write_id(7), write_id(9));
+    cycle.recover(write_id(7), write_id(9), BTreeMap::new());
     assert_eq!(first(&cycle), 21);
 }
 
@@ -270,7 +274,7 @@ fn write_ids_end() {
     let last = (1 << 53) - 1;
     let mut cycle = FlushCycle::default();
     assert!(cycle.batch(pending(last..=last, 10)).is_ok());
-    cycle.recover(write_id(1), write_id(1));
+    cycle.recover(write_id(1), write_id(1), BTreeMap::new());
     let error = cycle.batch(pending(last..=last, 10)).unwrap_err();
     assert!(matches!(error, FlushError::WriteIdsUsedUp), "{error}");
 }

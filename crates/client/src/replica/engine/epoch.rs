@@ -1,11 +1,13 @@
 //! Enters another epoch of the server, and queues operations again for it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use vfs_sync_core::client::flush::FlushCommit;
 use vfs_sync_core::cursor::Epoch;
-use vfs_sync_core::id::WriteId;
+use vfs_sync_core::id::{OpId, WriteId};
 use vfs_sync_core::operation::Operation;
+use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::WriteIds;
 
 use crate::api::node::{QueuedOp, QueuedState};
@@ -108,19 +110,26 @@ fn pending<R: Rows>(rows: &mut R) -> Result<Vec<QueuedOp>> {
     Ok(pending)
 }
 
-/// Prepares the pending operations that `which` accepts for other write ids, with which they are
-/// new to the server. What an earlier epoch acknowledged takes the time that the server gave it:
-/// others may have seen it with that time and changed it since, and their changes stay the later
-/// ones. Returns the operations.
+/// Returns the pending operations that `which` accepts, and the times that some of them get with
+/// other write ids, under which they are new to the server. What an earlier epoch acknowledged
+/// takes the time that the server gave it: others may have seen it with that time and changed it
+/// since, and their changes stay the later ones. Times never decrease along the queue.
 pub(super) fn as_new<R: Rows>(
     rows: &mut R,
     which: impl Fn(&Operation) -> bool,
-) -> Result<Vec<QueuedOp>> {
-    rows.take_given_times()?;
+) -> Result<(Vec<QueuedOp>, BTreeMap<OpId, Timestamp>)> {
+    let given = rows.given_times()?;
     let mut pending = pending(rows)?;
     pending.retain(|one| which(&one.operation));
-    keep_order(rows, &pending, |_| true)?;
-    Ok(pending)
+    let (mut times, mut latest) = (BTreeMap::new(), Timestamp::MIN);
+    for op in pending.iter().map(|one| &one.operation) {
+        let given = given.get(&op.op_id).copied();
+        latest = given.unwrap_or(op.occurred_at).max(latest);
+        if given.is_some() || latest != op.occurred_at {
+            times.insert(op.op_id.clone(), latest);
+        }
+    }
+    Ok((pending, times))
 }
 
 /// Gives new write ids to the pending operations that `which` accepts, in their order.
@@ -129,7 +138,11 @@ pub(in crate::replica) fn renumber<R: Rows>(
     meta: &mut Meta,
     which: impl Fn(&Operation) -> bool,
 ) -> Result<()> {
-    for one in as_new(rows, which)? {
+    let (pending, times) = as_new(rows, which)?;
+    for (op_id, at) in times {
+        rows.restamp(&op_id, at)?;
+    }
+    for one in pending {
         let write_id = WriteId::new(meta.next_write_id).ok_or_else(used_up)?;
         rows.renumber(&one.operation.op_id, write_id)?;
         meta.next_write_id += 1;

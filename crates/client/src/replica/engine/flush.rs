@@ -28,6 +28,9 @@ pub(super) fn commit_flush<R: Rows>(
 ) -> Result<Vec<ChangeEvent>> {
     let (mut events, mut gone) = (Vec::new(), Vec::new());
     let mut not_made = BTreeSet::new();
+    for (op_id, at) in &commit.times {
+        rows.restamp(op_id, *at)?;
+    }
     if commit.shift > 0 {
         rows.shift_pending(commit.shift)?;
         meta.next_write_id = meta.next_write_id.saturating_add(commit.shift);

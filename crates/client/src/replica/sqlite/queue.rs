@@ -113,23 +113,6 @@ impl SqliteRows {
         self.run("UPDATE queue SET write_id = write_id + ?1 WHERE state = 0", [by]).map(drop)
     }
 
-    pub(super) fn give_times(&self) -> Result<()> {
-        let sql = "SELECT op, given_at FROM queue WHERE state = 0 AND given_at IS NOT NULL";
-        let given = self.all(sql, [], |row| {
-            let op = self.sent(&self.get::<String>(row, 0)?)?;
-            let at: i64 = self.get(row, 1)?;
-            let occurred_at = Timestamp::from_millis(at)
-                .ok_or_else(|| self.corrupt("a queued operation's time", at))?;
-            Ok(Operation { occurred_at, ..op })
-        })?;
-        for op in given {
-            let sql = "UPDATE queue SET occurred_at = given_at, op = ?2, given_at = NULL
-                 WHERE op_id = ?1";
-            self.run(sql, params![op.op_id.as_str(), op.to_json()])?;
-        }
-        Ok(())
-    }
-
     pub(super) fn insert_rejected(&self, one: &RejectedOp) -> Result<()> {
         let reason =
             one.reason.map(|reason| serde_json::to_string(&reason).expect("a reason serializes"));
