@@ -87,7 +87,7 @@ pub(crate) enum FolderAction {
     /// Stop keeping a directory in step; neither the directory nor the tree changes
     #[command(after_help = "Examples:\n  vfs-sync folder remove ~/Pictures")]
     Remove {
-        /// The directory
+        /// The directory, as `folder list` shows it
         #[arg(value_name = "DIR")]
         dir: PathBuf,
     },

@@ -57,7 +57,7 @@ enum Ended {
 
 pub(super) struct Agent<'a> {
     global: &'a Global,
-    /// The replica's directory.
+    /// The directory of the replica.
     replica: PathBuf,
     output: Output,
     stop: CancellationToken,
