@@ -7,6 +7,7 @@ mod locks;
 mod maintenance;
 mod members;
 mod migrations;
+mod queue;
 mod registers;
 mod replicas;
 mod rows;
@@ -35,7 +36,7 @@ use crate::error::{Result, StoreError};
 use crate::topics::Decision;
 use conflicts::Files;
 use transaction::SqliteTransaction;
-use writer::{Writer, contained};
+use writer::{Work, Writer, contained};
 
 /// The number of concurrent reads; further ones wait.
 const READERS: usize = 4;
@@ -180,10 +181,11 @@ impl SqliteStore {
     async fn read<T: Send + 'static>(
         &self,
         readers: &Option<Arc<Readers>>,
+        work: Work,
         job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let Some(readers) = readers.clone() else {
-            return self.writer.run_once(1, job).await;
+            return self.writer.run_once(work, job).await;
         };
         let closed = |_| StoreError::Unavailable("the store is closed".into());
         let permit = readers.permits.clone().acquire_owned().await.map_err(closed)?;
@@ -207,12 +209,13 @@ impl SqliteStore {
 
 impl Backend for SqliteStore {
     async fn reads<C: Command>(&self, command: C) -> Result<C::Answer> {
-        self.read(&self.readers, move |tx| block_on(command.run(tx))).await
+        let work = Work::of(&command);
+        self.read(&self.readers, work, move |tx| block_on(command.run(tx))).await
     }
 
     async fn writes<C: Command>(&self, command: C) -> Result<C::Answer> {
-        let (weight, command) = (command.weight(), Arc::new(command));
-        self.writer.run(weight, move |tx| block_on(command.run(tx))).await
+        let (work, command) = (Work::of(&command), Arc::new(command));
+        self.writer.run(work, move |tx| block_on(command.run(tx))).await
     }
 
     async fn decides_if_small<C: Decides>(&self, command: C) -> Result<Result<C::Answer, C>> {
@@ -222,9 +225,9 @@ impl Backend for SqliteStore {
         if command.is_known_large() {
             return Ok(Err(command));
         }
-        let (weight, command) = (command.weight(), Arc::new(command));
+        let (work, command) = (Work::of(&command), Arc::new(command));
         let job = whole(command.clone());
-        let answer = self.writer.run_if_small(weight, self.large, job).await?;
+        let answer = self.writer.run_if_small(work, self.large, job).await?;
         Ok(answer.ok_or_else(|| Arc::unwrap_or_clone(command)))
     }
 
@@ -235,7 +238,7 @@ impl Backend for SqliteStore {
         if self.readers.is_none() {
             return self.writes(command).await;
         }
-        let (weight, command) = (command.weight(), Arc::new(command));
+        let (work, command) = (Work::of(&command), Arc::new(command));
         let closed = |_| StoreError::Unavailable("the store is closed".into());
         let _turn = self.large_turn.acquire().await.map_err(closed)?;
         let reserving = self.writer.reserve();
@@ -247,11 +250,12 @@ impl Backend for SqliteStore {
                 Ok((answer, decision, locks, deferred))
             };
             let (answer, decision, locks, deferred) =
-                self.read(&self.deciders, on_snapshot).await?;
+                self.read(&self.deciders, work.clone(), on_snapshot).await?;
             if tries >= RESERVES_AFTER {
                 reserving.add(&locks);
             }
-            let weight = decision.as_ref().map_or(weight, Decision::rows);
+            let rows = decision.as_ref().map(Decision::rows);
+            let work = Work { weight: rows.unwrap_or(work.weight), ..work.clone() };
             let written = command.clone();
             let job = move |tx: &mut SqliteTransaction<'_>| {
                 block_on(deferred.write(tx))?;
@@ -260,12 +264,12 @@ impl Backend for SqliteStore {
                 }
                 Ok(answer)
             };
-            if let Some(answer) = self.writer.run_if_unchanged(weight, base, locks, job).await? {
+            if let Some(answer) = self.writer.run_if_unchanged(work, base, locks, job).await? {
                 return Ok(answer);
             }
         }
         drop(reserving);
-        self.writer.run(weight, whole(command)).await
+        self.writer.run(work, whole(command)).await
     }
 }
 
