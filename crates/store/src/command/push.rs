@@ -68,7 +68,8 @@ impl Decides for Push {
     async fn write<T: Topics>(&self, tx: &mut T, decision: &Decision) -> Result<()> {
         let PushBatch { user, replica, .. } = &self.batch;
         let Decision { changes, feeds } = decision;
-        tx.write_push(&PushWrite { user, replica, changes, feeds, now: self.now }).await
+        let keeps = self.batch.quota.results;
+        tx.write_push(&PushWrite { user, replica, changes, feeds, now: self.now, keeps }).await
     }
 }
 

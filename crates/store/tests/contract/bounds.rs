@@ -9,7 +9,7 @@ use vfs_sync_core::wire::{PushReason, PushResult, PushStatus};
 use vfs_sync_store::postgres::PostgresStore;
 use vfs_sync_store::sqlite::SqliteStore;
 use vfs_sync_store::testing::new_postgres_database;
-use vfs_sync_store::{Call, MetadataQuota, MetadataStore, Reply, StoreError};
+use vfs_sync_store::{Call, MetadataQuota, MetadataStore, Reply, Retention, StoreError};
 
 use super::scene::*;
 
@@ -267,6 +267,31 @@ pub(crate) async fn a_user_has_so_many_replicas_and_no_more(scene: Scene) {
     let StoreError::OverQuota { own: true, over } = refused else { panic!("{refused:?}") };
     assert_eq!((over.limit, over.max, over.wanted), ("maxReplicas", 2, 3));
     push("one", "d", 2).await.unwrap();
+}
+
+pub(crate) async fn so_many_results_of_a_replica_are_kept_and_no_more(scene: Scene) {
+    let push = async |from: &str, operations: Vec<Value>, results| {
+        let quota = MetadataQuota { results, ..MetadataQuota::NONE };
+        let batch = batch("alice", from, operations).with_quota(quota);
+        let answer = scene.store.push(batch, scene.now()).await.unwrap();
+        answer.results.iter().map(|one| one.status).collect::<Vec<_>>()
+    };
+    let one = |n: u64| vec![folder(n, &format!("f{n}"))];
+    let many = (1..=20).flat_map(one).collect::<Vec<_>>();
+    assert_eq!(push("laptop", many, u64::MAX).await, [PushStatus::Applied; 20]);
+    push("phone", vec![folder(1, "p")], 4).await;
+    // A push forgets no more than twice as many as it adds, the oldest first.
+    assert_eq!(push("laptop", one(21), 4).await, [PushStatus::Applied]);
+    let repeated = |from, to| (from..=to).flat_map(one).collect::<Vec<_>>();
+    assert_eq!(push("laptop", repeated(2, 2), 4).await, [PushStatus::StaleWriteId]);
+    assert_eq!(push("laptop", repeated(3, 21), 4).await, [PushStatus::AlreadyApplied; 19]);
+    assert_eq!(push("laptop", repeated(22, 41), 4).await, [PushStatus::Applied; 20]);
+    assert_eq!(push("laptop", repeated(38, 41), 4).await, [PushStatus::AlreadyApplied; 4]);
+    assert_eq!(push("laptop", repeated(37, 37), 4).await, [PushStatus::StaleWriteId]);
+    assert_eq!(push("phone", vec![folder(1, "p")], 4).await, [PushStatus::AlreadyApplied]);
+    // Retention goes on with what is left.
+    let all = Retention { removals_before: at(0), accepted_before: at(100_000), at_most: 1_000 };
+    assert_eq!(scene.store.prune(all).await.unwrap().accepted, 5);
 }
 
 /// The number of grants is set in the database: so many are long in the making.
