@@ -149,6 +149,11 @@ pub(crate) trait Locks {
         work()
     }
 
+    /// Returns the bytes of memory that planning one change may take.
+    fn plan_memory(&self) -> usize {
+        usize::MAX
+    }
+
     /// Returns the states that this process has seen, and the tick at which the transaction began;
     /// `None` if the database cannot regress while it is open.
     fn served(&self) -> Option<(&Served, u64)> {

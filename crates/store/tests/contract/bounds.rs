@@ -431,6 +431,47 @@ async fn a_large_call_comes_back_and_changes_nothing_before_it_is_run_as_one(
     store.call_if_small(Call::Ping(vfs_sync_store::command::Ping {})).await.unwrap().unwrap();
 }
 
+/// The memory of a folder of 20 files that is shown to one user, and less than it takes to hide it.
+const LITTLE_MEMORY: usize = 20_000;
+
+/// Shows a folder and hides it again, with too little memory and with enough.
+async fn a_change_that_has_no_memory_waits(little: impl MetadataStore, enough: impl MetadataStore) {
+    let little = Scene::new(std::sync::Arc::new(little));
+    let enough = Scene::new(std::sync::Arc::new(enough));
+    folder_of_20(&enough).await;
+    enough.apply("laptop", vec![grant(22, "a", "bob")]).await;
+    assert_eq!(shown(&enough, "bob").await.len(), 42);
+    let hides = || batch("alice", "laptop", vec![folder(23, "b"), revoke(24, "a", "bob")]);
+    let refused = little.store.push(hides(), at(100)).await;
+    assert!(matches!(refused, Err(StoreError::NoMemory)), "{refused:?}");
+    assert_eq!(shown(&enough, "bob").await.len(), 42);
+    let before = little.store.state(&user("alice"), &replica("laptop")).await.unwrap();
+    assert_eq!(before.last_write_ids, write_ids(&[("laptop", 23)]), "the one before is applied");
+    little.apply("phone", vec![folder(1, "c")]).await;
+    let answer = enough.store.push(hides(), at(101)).await.unwrap();
+    assert_eq!(outcome(answer.results.last().unwrap()), APPLIED, "{answer:?}");
+    assert!(shown(&enough, "bob").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_change_that_has_no_memory_waits_on_sqlite() {
+    for large in [0, 10_000] {
+        let directory = tempfile::tempdir().unwrap();
+        let database = directory.path().join("db");
+        let open = || SqliteStore::open(&database, at(0)).unwrap().large_beyond(large);
+        a_change_that_has_no_memory_waits(open().plans_within(LITTLE_MEMORY), open()).await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn a_change_that_has_no_memory_waits_on_postgres() {
+    let url = new_postgres_database().await.unwrap();
+    let open = async || PostgresStore::connect(&url, at(0)).await.unwrap();
+    let (little, enough) = (open().await.plans_within(LITTLE_MEMORY), open().await);
+    a_change_that_has_no_memory_waits(little, enough).await;
+}
+
 #[tokio::test]
 async fn a_large_call_comes_back_on_sqlite() {
     let directory = tempfile::tempdir().unwrap();
