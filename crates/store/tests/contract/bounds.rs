@@ -441,13 +441,18 @@ async fn a_change_that_has_no_memory_waits(little: impl MetadataStore, enough: i
     folder_of_20(&enough).await;
     enough.apply("laptop", vec![grant(22, "a", "bob")]).await;
     assert_eq!(shown(&enough, "bob").await.len(), 42);
-    let hides = || batch("alice", "laptop", vec![folder(23, "b"), revoke(24, "a", "bob")]);
+    let hides = || batch("alice", "laptop", vec![folder(23, "b"), revoke(25, "a", "bob")]);
     let refused = little.store.push(hides(), at(100)).await;
     assert!(matches!(refused, Err(StoreError::NoMemory)), "{refused:?}");
     assert_eq!(shown(&enough, "bob").await.len(), 42);
     let before = little.store.state(&user("alice"), &replica("laptop")).await.unwrap();
     assert_eq!(before.last_write_ids, write_ids(&[("laptop", 23)]), "the one before is applied");
     little.apply("phone", vec![folder(1, "c")]).await;
+    // Who comes for the first time is not kept out by who shows too much.
+    enough.apply("laptop", vec![grant(24, "a", "carol")]).await;
+    assert!(shown(&little, "carol").await.is_empty());
+    let state = little.store.state(&user("carol"), &replica("laptop")).await.unwrap();
+    assert_eq!(state.withheld_owners, [user("alice")]);
     let answer = enough.store.push(hides(), at(101)).await.unwrap();
     assert_eq!(outcome(answer.results.last().unwrap()), APPLIED, "{answer:?}");
     assert!(shown(&enough, "bob").await.is_empty());
