@@ -97,7 +97,9 @@ pub(crate) fn store_failure(error: StoreError) -> Failure {
             Failure::new(Kind::Corrupt, message)
                 .hint("restore the database from a backup: see docs/backup.md")
         }
-        StoreError::TooManyConsequences | StoreError::OverQuota { .. } => Failure::failed(message),
+        StoreError::TooManyConsequences | StoreError::NoMemory | StoreError::OverQuota { .. } => {
+            Failure::failed(message)
+        }
         StoreError::WentBack | StoreError::Failed(_) => Failure::new(Kind::Corrupt, message)
             .hint("check that it is a vfs-sync database, and that this user may write to it"),
     }
@@ -145,7 +147,8 @@ pub(crate) async fn bind(setup: Setup) -> Result<Bound> {
         // Checked before anything is created in its place.
         refuse_strangers(&setup, &*blobs, None).await?;
     }
-    let store = vfs_sync_store::open(&setup.database, now()).await.map_err(store_failure)?;
+    let opened = vfs_sync_store::open_within(&setup.database, now(), config.plan_memory).await;
+    let store = opened.map_err(store_failure)?;
     let identity = store.identity().await.map_err(store_failure)?;
     if identity.is_empty && !setup.new {
         refuse_strangers(&setup, &*blobs, Some(&identity.id)).await?;

@@ -61,7 +61,7 @@ pub enum TokenError {
     WrongAudience,
     #[error("the bearer token's sub is not a user id")]
     BadSubject,
-    /// The keys cannot be fetched, so no token can be verified now.
+    /// The keys cannot be fetched, so a token of a key that is not known cannot be verified now.
     #[error("the keys that verify tokens are unavailable")]
     KeysUnavailable,
 }

@@ -94,6 +94,8 @@ pub struct ServerConfig {
     pub max_open_stages: u64,
     /// The bounds on what the realm of a user holds besides contents.
     pub metadata: MetadataQuota,
+    /// Bytes of memory for planning large changes, for whoever opens the store.
+    pub plan_memory: usize,
     /// Uploads at one time that are too large to be held in memory; more wait. Each takes some
     /// three parts of the object store, 24 MiB, or more beyond 8 GB.
     pub max_large_uploads: usize,
@@ -142,6 +144,7 @@ impl Default for ServerConfig {
             max_user_requests: 256,
             max_body_memory: 512 * MIB,
             max_user_memory: 64 * MIB,
+            plan_memory: usize::MAX,
             queue_wait: Duration::from_secs(2),
             rates: Rates::default(),
             proxies: Vec::new(),
@@ -197,13 +200,14 @@ impl ServerConfig {
     }
 
     /// Lowers the bounds of memory to what fits into `bytes` for the whole process: a half for bodies
-    /// and answers, a quarter for large uploads.
+    /// and answers, a quarter for large uploads, and a quarter for planning large changes.
     #[must_use]
     pub fn fitted_to_memory(self, bytes: u64) -> Self {
         let all = usize::try_from(bytes).unwrap_or(usize::MAX);
         Self {
             max_body_memory: self.max_body_memory.min(all / 2),
             max_large_uploads: self.max_large_uploads.min((all / 4 / LARGE_UPLOAD_BYTES).max(1)),
+            plan_memory: self.plan_memory.min(all / 4),
             ..self
         }
     }

@@ -253,6 +253,12 @@ impl From<StoreError> for ApiError {
                 }
             }
             StoreError::TooMany => Self::too_many_requests(),
+            error @ StoreError::NoMemory => {
+                tracing::error!(%error, "a change waits for more memory");
+                metrics::counter!("vfs_sync_store_errors_total", "kind" => "no_memory")
+                    .increment(1);
+                Self::overloaded().retry_after(60)
+            }
             error @ StoreError::Conflict => Self::from(StoreError::Unavailable(error.to_string())),
             StoreError::WentBack => {
                 Self::from(StoreError::Unavailable("it went back while it was served".into()))

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -49,12 +50,16 @@ pub(crate) async fn complete_for<T: Send + 'static>(
 /// A store that runs as many calls of one user at a time as leave room for others. Large calls, such
 /// as a push that shows a large folder to many, run one after another in turns: each takes the memory
 /// of a large plan. One that waits for its turn holds nothing that others wait for. The server's own
-/// calls wait for nobody.
+/// calls wait for nobody, but anybody may ask whether it is ready: of these looks at the database
+/// one runs at a time, for all who ask meanwhile.
 pub(crate) struct FairStore {
     inner: Arc<dyn MetadataStore>,
     calls: Option<Shares>,
     reads: Option<Shares>,
     large: Option<Shares>,
+    /// The turn of one look at the database after the other, and the number of those that succeeded.
+    looking: tokio::sync::Mutex<()>,
+    looks: AtomicU64,
 }
 
 impl FairStore {
@@ -68,7 +73,21 @@ impl FairStore {
             calls: calls.map(|calls| shares("database_calls", calls, WAITING)),
             reads: reads.map(|reads| shares("database_reads", reads, WAITING)),
             large: large.map(|large| shares("large_transactions", large, LARGE_WAITING)),
+            looking: tokio::sync::Mutex::default(),
+            looks: AtomicU64::new(0),
         }
+    }
+
+    /// Looks whether the database answers, or shares the answer of a look that ended meanwhile.
+    async fn look(&self, call: Call) -> Result<Reply, StoreError> {
+        let before = self.looks.load(Ordering::SeqCst);
+        let _turn = self.looking.lock().await;
+        if self.looks.load(Ordering::SeqCst) != before {
+            return Ok(Reply::Ping(()));
+        }
+        let reply = self.inner.call(call).await?;
+        self.looks.fetch_add(1, Ordering::SeqCst);
+        Ok(reply)
     }
 
     /// Takes the caller's part of `shares`, if it is a user's call and they are shared.
@@ -86,6 +105,9 @@ impl FairStore {
 #[async_trait]
 impl MetadataStore for FairStore {
     async fn call(&self, call: Call) -> Result<Reply, StoreError> {
+        if matches!(call, Call::Ping(_)) {
+            return self.look(call).await;
+        }
         let reads = call.reads();
         let shares = if reads { self.reads.as_ref() } else { None }.or(self.calls.as_ref());
         let share = Self::share(shares, PATIENCE).await?;
@@ -104,5 +126,48 @@ impl MetadataStore for FairStore {
 
     fn capacity(&self) -> Capacity {
         self.inner.capacity()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    /// A database that answers as often as it is let.
+    struct Slow {
+        answers: Semaphore,
+        asked: AtomicU64,
+    }
+
+    #[async_trait]
+    impl MetadataStore for Slow {
+        async fn call(&self, call: Call) -> Result<Reply, StoreError> {
+            assert!(matches!(call, Call::Ping(_)));
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            self.answers.acquire().await.unwrap().forget();
+            Ok(Reply::Ping(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn looks_at_the_database_share_an_answer_instead_of_taking_connections() {
+        let slow = Arc::new(Slow { answers: Semaphore::new(0), asked: AtomicU64::new(0) });
+        let store: Arc<dyn MetadataStore> = Arc::new(FairStore::new(slow.clone()));
+        let asked = || slow.asked.load(Ordering::SeqCst);
+        let mut looks: Vec<_> = (0..1_000).map(|_| Box::pin(store.ping())).collect();
+        for look in &mut looks {
+            assert!(futures::poll!(look).is_pending());
+        }
+        assert_eq!(asked(), 1);
+        slow.answers.add_permits(1);
+        for look in looks {
+            look.await.unwrap();
+        }
+        assert_eq!(asked(), 1);
+        slow.answers.add_permits(1);
+        store.ping().await.unwrap();
+        assert_eq!(asked(), 2, "a later one looks again");
     }
 }

@@ -10,7 +10,7 @@ use vfs_sync_core::id::{ReplicaId, UserId};
 use vfs_sync_core::server::push::PushBatch;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::PushStatus;
-use vfs_sync_store::{PullAnswer, PullRequest};
+use vfs_sync_store::{MetadataQuota, PullAnswer, PullRequest};
 
 const BATCH: u64 = 500;
 const FILES_IN_A_FOLDER: u64 = 50;
@@ -69,7 +69,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 .collect();
             let body =
                 format!(r#"{{"clientId":"{replica}","operations":[{}]}}"#, operations.join(","));
-            let batch = PushBatch::parse(user.clone(), body.as_bytes())?;
+            let batch = PushBatch::parse(user.clone(), body.as_bytes())?
+                .with_quota(MetadataQuota::default());
             let store = store.clone();
             pushes.push(tokio::spawn(async move { store.push(batch, now()).await }));
         }

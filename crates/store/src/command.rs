@@ -250,6 +250,9 @@ pub(crate) trait Operation: Clone + Send + Sync + 'static {
     fn weight(&self) -> usize {
         1
     }
+
+    /// Returns the user for whom it runs; `None` for the server's own work.
+    fn user(&self) -> Option<&UserId>;
 }
 
 /// An operation that runs in one transaction. It may run again from the beginning on another
@@ -311,6 +314,9 @@ impl Own<String> for &str {
 
 /// Generates the types and calls of a table of operations.
 macro_rules! operations {
+    (@user $command:ident, user $($other:ident)*) => { (&$command.user).into() };
+    (@user $command:ident, batch $($other:ident)*) => { Some(&$command.batch.user) };
+    (@user $command:ident, $($other:ident)*) => { None };
     (@small decides $backend:ident, $command:ident) => {
         $backend.decides_if_small($command).await?
     };
@@ -339,6 +345,10 @@ macro_rules! operations {
                     let $it = self;
                     $weight
                 })?
+
+                fn user(&self) -> Option<&UserId> {
+                    operations!(@user self, $($field)*)
+                }
             }
         )*
 

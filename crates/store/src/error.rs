@@ -17,6 +17,10 @@ pub enum StoreError {
     /// It would show others more than one transaction can; a retry does not help.
     #[error("the consequences are too many for one transaction")]
     TooManyConsequences,
+    /// Planning what it changes takes more memory than the store may use: a retry helps once the
+    /// store may use more.
+    #[error("a change takes more memory than the server has for one: give it more (--memory)")]
+    NoMemory,
     /// It would be more than the owner of a realm may have.
     #[error("the quota {} is used up", over.limit)]
     OverQuota {

@@ -25,7 +25,7 @@ mod values;
 
 pub use command::{Call, Capacity, MetadataStore, Own, Reply};
 pub use error::StoreError;
-pub use open::{migrate, open};
+pub use open::{migrate, open, open_within};
 pub use vfs_sync_core::server::feed_window::{PullRequest, Rematerialize};
 pub use vfs_sync_core::server::push::MetadataQuota;
 pub use vfs_sync_core::server::stage::{

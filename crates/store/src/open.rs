@@ -7,8 +7,12 @@ use vfs_sync_core::time::Timestamp;
 
 use crate::command::MetadataStore;
 use crate::error::StoreError;
-use crate::postgres::PostgresStore;
-use crate::sqlite::SqliteStore;
+use crate::postgres::{self, PostgresStore};
+use crate::sqlite::{self, SqliteStore};
+
+/// The least memory for planning one change, in bytes: what one operation takes that shows as much as
+/// it may.
+const LEAST_PLAN_MEMORY: usize = 512 * 1024 * 1024;
 
 fn is_postgres(database: &str) -> bool {
     database.starts_with("postgres://") || database.starts_with("postgresql://")
@@ -21,10 +25,27 @@ fn is_postgres(database: &str) -> bool {
 /// # Errors
 /// [`StoreError`] if it cannot be opened, or was written by a newer version.
 pub async fn open(database: &str, now: Timestamp) -> Result<Arc<dyn MetadataStore>, StoreError> {
+    open_within(database, now, usize::MAX).await
+}
+
+/// Opens `database` as [`open`] does. Planning large changes takes at most `plan_memory` bytes, of
+/// all that are planned at one time, but of each as much as one operation needs that shows as much
+/// as it may. A change that would take more fails with [`StoreError::NoMemory`].
+///
+/// # Errors
+/// As [`open`].
+pub async fn open_within(
+    database: &str,
+    now: Timestamp,
+    plan_memory: usize,
+) -> Result<Arc<dyn MetadataStore>, StoreError> {
+    let of_each = |at_once: usize| (plan_memory / at_once).max(LEAST_PLAN_MEMORY);
     if is_postgres(database) {
-        return Ok(Arc::new(PostgresStore::connect(database, now).await?));
+        let store = PostgresStore::connect(database, now).await?;
+        return Ok(Arc::new(store.plans_within(of_each(postgres::LARGE_AT_ONCE))));
     }
-    Ok(Arc::new(SqliteStore::open(Path::new(database), now)?))
+    let store = SqliteStore::open(Path::new(database), now)?;
+    Ok(Arc::new(store.plans_within(of_each(sqlite::LARGE_AT_ONCE))))
 }
 
 /// Migrates `database` to this program's schema, or creates the schema if it is missing; returns

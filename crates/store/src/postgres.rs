@@ -56,7 +56,7 @@ const STILL: Duration = Duration::from_secs(4);
 const ANSWERS_WITHIN: Duration = Duration::from_secs(4);
 /// Large transactions that run at one time: each takes seconds, a connection and hundreds of
 /// megabytes.
-const LARGE_AT_ONCE: usize = 2;
+pub(crate) const LARGE_AT_ONCE: usize = 2;
 /// Rows that a transaction loads at most without being large.
 const LARGE: usize = 10_000;
 /// The number of times that a transaction runs before its caller is asked to try again.
@@ -80,6 +80,8 @@ pub struct PostgresStore {
     served: Arc<Served>,
     watch: Watch,
     large: usize,
+    /// The bytes of memory that planning one change may take.
+    plan_memory: usize,
     large_turns: Semaphore,
 }
 
@@ -157,13 +159,21 @@ impl PostgresStore {
 
     fn of(pool: Pool, served: Arc<Served>, url: &str) -> Result<Self> {
         let (watch, large_turns) = (Watch::of(url)?, Semaphore::new(LARGE_AT_ONCE));
-        Ok(Self { pool, served, watch, large: LARGE, large_turns })
+        let (large, plan_memory) = (LARGE, usize::MAX);
+        Ok(Self { pool, served, watch, large, plan_memory, large_turns })
     }
 
     /// Sets the number of rows that a transaction loads without being large; 10,000 by default.
     #[must_use]
     pub fn large_beyond(mut self, rows: usize) -> Self {
         self.large = rows;
+        self
+    }
+
+    /// Sets the bytes of memory that planning one change may take; without a bound by default.
+    #[must_use]
+    pub fn plans_within(mut self, bytes: usize) -> Self {
+        self.plan_memory = bytes;
         self
     }
 
@@ -176,6 +186,7 @@ impl PostgresStore {
             let transaction = client.transaction().await?;
             let mut tx = PostgresTransaction::new(&transaction, realms).held_to(&self.served);
             tx.limit = RowLimit::of(rows);
+            tx.plan_memory = self.plan_memory;
             let outcome = command.run(&mut tx).await;
             let is_large = tx.limit.is_exceeded();
             let (begun, written) = (tx.begun, tx.written);

@@ -2,9 +2,12 @@
 
 use crate::error::{Result, StoreError};
 
-/// The rows that a transaction may still load; `None` once it exceeded the limit.
+/// The rows that a transaction loaded, and the most that it may load.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct RowLimit(Option<usize>);
+pub(crate) struct RowLimit {
+    loaded: usize,
+    most: usize,
+}
 
 impl RowLimit {
     /// The limit that nothing exceeds.
@@ -12,12 +15,17 @@ impl RowLimit {
 
     /// Creates a limit of `rows` rows.
     pub(crate) const fn of(rows: usize) -> Self {
-        Self(Some(rows))
+        Self { loaded: 0, most: rows }
+    }
+
+    /// Returns the number of rows that were counted.
+    pub(crate) const fn loaded(self) -> usize {
+        self.loaded
     }
 
     /// Returns whether more rows were counted than the limit allows.
     pub(crate) const fn is_exceeded(self) -> bool {
-        self.0.is_none()
+        self.loaded > self.most
     }
 
     /// Counts rows that the transaction loaded.
@@ -25,7 +33,7 @@ impl RowLimit {
     /// # Errors
     /// Once the limit is exceeded; the transaction then ends.
     pub(crate) fn count(&mut self, rows: usize) -> Result<()> {
-        self.0 = self.0.and_then(|left| left.checked_sub(rows));
+        self.loaded = self.loaded.saturating_add(rows);
         if self.is_exceeded() {
             return Err(StoreError::Failed("the transaction loads too many rows".into()));
         }

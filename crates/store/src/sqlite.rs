@@ -7,6 +7,7 @@ mod locks;
 mod maintenance;
 mod members;
 mod migrations;
+mod queue;
 mod registers;
 mod replicas;
 mod rows;
@@ -35,13 +36,13 @@ use crate::error::{Result, StoreError};
 use crate::topics::Decision;
 use conflicts::Files;
 use transaction::SqliteTransaction;
-use writer::{Writer, contained};
+use writer::{Work, Writer, contained};
 
 /// The number of concurrent reads; further ones wait.
 const READERS: usize = 4;
 /// Large transactions that are decided at one time, on a reader of their own: each takes seconds, in
 /// which others read and write, and hundreds of megabytes.
-const LARGE_AT_ONCE: usize = 1;
+pub(crate) const LARGE_AT_ONCE: usize = 1;
 /// Rows that a transaction loads at most while others wait to write: some 100 ms.
 const LARGE: usize = 10_000;
 /// The number of snapshots on which a large transaction is tried before all others have to wait for
@@ -71,6 +72,8 @@ pub struct SqliteStore {
     /// The files, where they can be watched.
     files: Option<Arc<Files>>,
     large: usize,
+    /// The bytes of memory that planning one change may take.
+    plan_memory: usize,
     /// The turn of one large transaction after the other: each may take hundreds of megabytes, and
     /// a reader.
     large_turn: Semaphore,
@@ -110,6 +113,7 @@ impl SqliteStore {
             deciders: Some(Arc::new(Readers::open(path, LARGE_AT_ONCE)?)),
             files,
             large: LARGE,
+            plan_memory: usize::MAX,
             large_turn: Semaphore::new(LARGE_AT_ONCE),
         })
     }
@@ -120,6 +124,13 @@ impl SqliteStore {
     #[must_use]
     pub fn large_beyond(mut self, rows: usize) -> Self {
         self.large = rows;
+        self
+    }
+
+    /// Sets the bytes of memory that planning one change may take; without a bound by default.
+    #[must_use]
+    pub fn plans_within(mut self, bytes: usize) -> Self {
+        self.plan_memory = bytes;
         self
     }
 
@@ -148,8 +159,20 @@ impl SqliteStore {
         let connection = named(path, open())?;
         let files = vfs.is_none().then(|| Arc::new(Files::of(path)));
         let writer = Writer::of_caller(connection, files.clone());
-        let large_turn = Semaphore::new(LARGE_AT_ONCE);
-        Ok(Self { writer, readers: None, deciders: None, files, large: LARGE, large_turn })
+        Ok(Self::of_writer(writer, files))
+    }
+
+    /// Creates a store that has no connection but the writer's.
+    fn of_writer(writer: Writer, files: Option<Arc<Files>>) -> Self {
+        Self {
+            writer,
+            readers: None,
+            deciders: None,
+            files,
+            large: LARGE,
+            plan_memory: usize::MAX,
+            large_turn: Semaphore::new(LARGE_AT_ONCE),
+        }
     }
 
     /// Opens a new database in memory, which ends with the store.
@@ -160,9 +183,7 @@ impl SqliteStore {
         let mut connection = Connection::open_in_memory()?;
         configure(&connection, WRITER_CACHE_KIB)?;
         migrations::migrate(&mut connection, now, None)?;
-        let writer = Writer::start(connection, None)?;
-        let (files, large_turn) = (None, Semaphore::new(LARGE_AT_ONCE));
-        Ok(Self { writer, readers: None, deciders: None, files, large: LARGE, large_turn })
+        Ok(Self::of_writer(Writer::start(connection, None)?, None))
     }
 
     /// Migrates the database at `path` to this program's schema, or creates it if it is missing;
@@ -180,10 +201,11 @@ impl SqliteStore {
     async fn read<T: Send + 'static>(
         &self,
         readers: &Option<Arc<Readers>>,
+        work: Work,
         job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let Some(readers) = readers.clone() else {
-            return self.writer.run_once(1, job).await;
+            return self.writer.run_once(work, job).await;
         };
         let closed = |_| StoreError::Unavailable("the store is closed".into());
         let permit = readers.permits.clone().acquire_owned().await.map_err(closed)?;
@@ -207,12 +229,13 @@ impl SqliteStore {
 
 impl Backend for SqliteStore {
     async fn reads<C: Command>(&self, command: C) -> Result<C::Answer> {
-        self.read(&self.readers, move |tx| block_on(command.run(tx))).await
+        let work = Work::of(&command);
+        self.read(&self.readers, work, move |tx| block_on(command.run(tx))).await
     }
 
     async fn writes<C: Command>(&self, command: C) -> Result<C::Answer> {
-        let (weight, command) = (command.weight(), Arc::new(command));
-        self.writer.run(weight, move |tx| block_on(command.run(tx))).await
+        let (work, command) = (Work::of(&command), Arc::new(command));
+        self.writer.run(work, move |tx| block_on(command.run(tx))).await
     }
 
     async fn decides_if_small<C: Decides>(&self, command: C) -> Result<Result<C::Answer, C>> {
@@ -222,9 +245,9 @@ impl Backend for SqliteStore {
         if command.is_known_large() {
             return Ok(Err(command));
         }
-        let (weight, command) = (command.weight(), Arc::new(command));
-        let job = whole(command.clone());
-        let answer = self.writer.run_if_small(weight, self.large, job).await?;
+        let (work, command) = (Work::of(&command), Arc::new(command));
+        let job = self.whole(command.clone());
+        let answer = self.writer.run_if_small(work, self.large, job).await?;
         Ok(answer.ok_or_else(|| Arc::unwrap_or_clone(command)))
     }
 
@@ -235,23 +258,26 @@ impl Backend for SqliteStore {
         if self.readers.is_none() {
             return self.writes(command).await;
         }
-        let (weight, command) = (command.weight(), Arc::new(command));
+        let (work, command) = (Work::of(&command), Arc::new(command));
         let closed = |_| StoreError::Unavailable("the store is closed".into());
         let _turn = self.large_turn.acquire().await.map_err(closed)?;
         let reserving = self.writer.reserve();
         for tries in 1..=SNAPSHOTS {
             let (base, decided) = (self.writer.commits(), command.clone());
+            let plan_memory = self.plan_memory;
             let on_snapshot = move |tx: &mut SqliteTransaction<'_>| {
+                tx.plan_memory = plan_memory;
                 let (answer, decision) = block_on(decided.decide(tx))?;
                 let (locks, deferred) = (take(&mut tx.locks), take(&mut tx.deferred));
                 Ok((answer, decision, locks, deferred))
             };
             let (answer, decision, locks, deferred) =
-                self.read(&self.deciders, on_snapshot).await?;
+                self.read(&self.deciders, work.clone(), on_snapshot).await?;
             if tries >= RESERVES_AFTER {
                 reserving.add(&locks);
             }
-            let weight = decision.as_ref().map_or(weight, Decision::rows);
+            let rows = decision.as_ref().map(Decision::rows);
+            let work = Work { weight: rows.unwrap_or(work.weight), ..work.clone() };
             let written = command.clone();
             let job = move |tx: &mut SqliteTransaction<'_>| {
                 block_on(deferred.write(tx))?;
@@ -260,20 +286,28 @@ impl Backend for SqliteStore {
                 }
                 Ok(answer)
             };
-            if let Some(answer) = self.writer.run_if_unchanged(weight, base, locks, job).await? {
+            if let Some(answer) = self.writer.run_if_unchanged(work, base, locks, job).await? {
                 return Ok(answer);
             }
         }
         drop(reserving);
-        self.writer.run(weight, whole(command)).await
+        self.writer.run(work, self.whole(command)).await
     }
 }
 
-/// Returns the job that decides a command and writes the decision.
-fn whole<C: Decides>(
-    command: Arc<C>,
-) -> impl Fn(&mut SqliteTransaction<'_>) -> Result<C::Answer> + Clone + Send + 'static {
-    move |tx| block_on(Command::run(&*command, tx))
+impl SqliteStore {
+    /// Returns the job that decides a command and writes the decision.
+    fn whole<C: Decides>(
+        &self,
+        command: Arc<C>,
+    ) -> impl Fn(&mut SqliteTransaction<'_>) -> Result<C::Answer> + Clone + Send + use<C> + 'static
+    {
+        let plan_memory = self.plan_memory;
+        move |tx| {
+            tx.plan_memory = plan_memory;
+            block_on(Command::run(&*command, tx))
+        }
+    }
 }
 
 #[async_trait]

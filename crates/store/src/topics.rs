@@ -37,6 +37,18 @@ pub(crate) struct PushWrite<'a> {
     pub(crate) changes: &'a Changes,
     pub(crate) feeds: &'a [FeedWrite],
     pub(crate) now: Timestamp,
+    /// The number of the replica's results that are kept, those of the highest write ids.
+    pub(crate) keeps: u64,
+}
+
+impl PushWrite<'_> {
+    /// Returns the write id up to which results of earlier pushes are forgotten, and the most of
+    /// them that this push removes; `None` if there are none.
+    pub(crate) fn forgets(&self) -> Option<(WriteId, usize)> {
+        let last = self.changes.last_write_id?.get();
+        let through = WriteId::new(last.checked_sub(self.keeps)?)?;
+        Some((through, 2 * self.changes.accepted.len()))
+    }
 }
 
 /// The entries that a transaction appends to one user's feed, and the feed's new head.
@@ -135,6 +147,11 @@ pub(crate) trait Locks {
     fn run_blocking<R>(&self, rows: usize, work: impl FnOnce() -> R) -> R {
         let _ = rows;
         work()
+    }
+
+    /// Returns the bytes of memory that planning one change may take.
+    fn plan_memory(&self) -> usize {
+        usize::MAX
     }
 
     /// Returns the states that this process has seen, and the tick at which the transaction began;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use vfs_sync_core::cursor::Epoch;
+use vfs_sync_core::limits::MAX_PUSH_OPERATIONS;
 
 use super::limits::Limits;
 
@@ -81,6 +82,11 @@ pub(crate) struct Serve {
     /// The greatest number of a user's replicas
     #[arg(long, value_name = "N", env = "VFS_SYNC_MAX_REPLICAS")]
     pub(crate) max_replicas: Option<u64>,
+    /// The number of a replica's latest operations whose results are kept for repetitions, at least
+    /// those of one push
+    #[arg(long, value_name = "N", env = "VFS_SYNC_KEEP_RESULTS",
+        value_parser = clap::value_parser!(u64).range(MAX_PUSH_OPERATIONS as u64..))]
+    pub(crate) keep_results: Option<u64>,
     /// The time for which earlier contents are kept beyond the latest ones: a number and s, m, h or
     /// d
     #[arg(long, value_name = "TIME", env = "VFS_SYNC_KEEP_VERSIONS", value_parser = parse_ttl)]

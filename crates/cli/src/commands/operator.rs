@@ -72,6 +72,7 @@ fn server_config(args: &Serve) -> ServerConfig {
             grants: args.max_grants.unwrap_or(default.metadata.grants),
             bytes: args.max_register_bytes.unwrap_or(default.metadata.bytes),
             replicas: args.max_replicas.unwrap_or(default.metadata.replicas),
+            results: args.keep_results.unwrap_or(default.metadata.results),
         },
         keep_versions: seconds(args.keep_versions, default.keep_versions),
         keep_deleted: seconds(args.keep_deleted, default.keep_deleted),

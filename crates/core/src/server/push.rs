@@ -30,7 +30,7 @@
 //!         Step::LockHeads(lock) => lock.resume(), // nobody else is here
 //!         Step::LookUp(look_up) => look_up.resume(&Default::default()),
 //!         Step::Write(changes) => break changes,
-//!         Step::TooMuch => unreachable!("one item has few consequences"),
+//!         Step::TooMuch | Step::NoMemory => unreachable!("one item has few consequences"),
 //!     };
 //! };
 //! assert_eq!(changes.items.len(), 1);

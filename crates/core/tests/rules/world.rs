@@ -311,7 +311,7 @@ impl Database {
                     look_up.resume(&present)
                 }
                 Step::Write(changes) => break *changes,
-                Step::TooMuch => panic!("no scene is that large"),
+                Step::TooMuch | Step::NoMemory => panic!("no scene is that large"),
             };
         };
         assert!(changes.feed.keys().all(|user| locked.contains(user)), "a head was not locked");

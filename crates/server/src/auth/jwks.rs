@@ -62,13 +62,15 @@ pub(super) struct CachedKeys {
     max_age: Duration,
     min_refresh: Duration,
     current: RwLock<Option<(Arc<KeySet>, Instant)>>,
-    /// The time of the last fetch. The lock is held during a fetch, so one request fetches for all.
-    tried: tokio::sync::Mutex<Option<Instant>>,
+    /// The time of the last fetch, and whether it succeeded. The lock is held during a fetch, so one
+    /// request fetches for all.
+    tried: tokio::sync::Mutex<Option<(Instant, bool)>>,
     /// The places of requests that wait for a fetch.
     waiting: Semaphore,
 }
 
-/// An error for a look-up before any key set was fetched, or while too many others wait for one.
+/// An error for a look-up of a key that the present set lacks, if the set could not be fetched again,
+/// or while too many others wait for it: the issuer may have the key.
 pub(super) struct NoKeys;
 
 impl CachedKeys {
@@ -97,19 +99,31 @@ impl CachedKeys {
         Ok(())
     }
 
-    /// Fetches the key set unless another attempt was made a moment ago.
-    async fn try_refresh(&self) {
+    /// Fetches the key set unless another attempt was made a moment ago. Returns whether the last
+    /// attempt succeeded.
+    async fn try_refresh(&self) -> bool {
         let asked = Instant::now();
         let mut tried = self.tried.lock().await;
         // A caller that waited for another's attempt shares its outcome.
-        if tried.is_some_and(|at| at >= asked || at.elapsed() < self.min_refresh) {
-            return;
+        if let Some((at, succeeded)) = *tried
+            && (at >= asked || at.elapsed() < self.min_refresh)
+        {
+            return succeeded;
         }
         let outcome = self.refresh().await;
-        *tried = Some(Instant::now());
-        if let Err(reason) = outcome {
+        *tried = Some((Instant::now(), outcome.is_ok()));
+        if let Err(reason) = &outcome {
             tracing::warn!(%reason, "the JSON Web Key Set could not be fetched");
         }
+        outcome.is_ok()
+    }
+
+    /// Returns whether a key set can have keys of an algorithm: it has no symmetric ones.
+    fn can_have(&self, algorithm: jsonwebtoken::Algorithm) -> bool {
+        [Algorithm::EdDsa, Algorithm::Es256, Algorithm::Rs256]
+            .into_iter()
+            .filter(|key| self.only.is_none_or(|only| only == *key))
+            .any(|key| key.jwa() == algorithm)
     }
 
     /// Finds the key that a token names. An old key set stays in use while it is fetched again; a
@@ -129,9 +143,15 @@ impl CachedKeys {
             }
             return Ok(Some(key));
         }
+        if !self.can_have(algorithm) {
+            return Ok(None);
+        }
         let _place = self.waiting.try_acquire().map_err(|_| NoKeys)?;
-        self.try_refresh().await;
+        let is_fetched = self.try_refresh().await;
         let (keys, _) = self.current().ok_or(NoKeys)?;
-        Ok(found(&keys))
+        match found(&keys) {
+            None if !is_fetched => Err(NoKeys),
+            found => Ok(found),
+        }
     }
 }

@@ -235,7 +235,7 @@ pub(crate) async fn limits(
         keep_versions_seconds: config.keep_versions.as_secs(),
         keep_deleted_seconds: config.keep_deleted.as_secs(),
     };
-    let MetadataQuota { items, links, grants, bytes, replicas } = config.metadata;
+    let MetadataQuota { items, links, grants, bytes, replicas, .. } = config.metadata;
     let metadata = MetadataLimits {
         max_items: items,
         max_links: links,

@@ -15,7 +15,7 @@ use vfs_sync_core::time::Timestamp;
 use super::members::granted_by;
 use super::push::{loaded, propagate_within};
 use super::{AwaitingOwner, AwaitsCall, BeginFeed, Command, Decides, GiveEffect, one_call};
-use crate::error::Result;
+use crate::error::{Result, StoreError};
 use crate::topics::{Decision, Topics};
 
 one_call! {
@@ -49,13 +49,15 @@ impl Decides for GiveEffect {
         let of = (owner.clone(), user.clone());
         let arrival = FeedPropagation::of_arrival(user.clone(), owner.clone(), items, rows, now)
             .within(*bound);
-        let decision = match propagate_within(tx, arrival, now).await? {
-            Some(decision) => decision,
-            None => {
+        let decision = match propagate_within(tx, arrival, now).await {
+            Ok(Some(decision)) => decision,
+            // An owner who shows too much keeps the user from nothing of others.
+            Ok(None) | Err(StoreError::NoMemory) => {
                 let awaited = BTreeMap::from([(of, Awaited::Less)]);
                 let changes = Changes { awaited, ..Changes::default() };
                 Decision { changes, feeds: Vec::new() }
             }
+            Err(error) => return Err(error),
         };
         Ok(((), Some(decision)))
     }

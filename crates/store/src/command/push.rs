@@ -33,7 +33,11 @@ impl Decides for Push {
                 return Err(StoreError::OverQuota { own, over });
             }
             let bound = self.batch.bound(count);
-            let decision = propagate_within(tx, propagation.within(bound), self.now).await?;
+            let decision = match propagate_within(tx, propagation.within(bound), self.now).await {
+                // Those before the one that takes it go on.
+                Err(StoreError::NoMemory) if count > 1 => None,
+                decision => decision?,
+            };
             if decision.is_none() && count > 1 {
                 count = count.div_ceil(2);
                 continue;
@@ -68,7 +72,8 @@ impl Decides for Push {
     async fn write<T: Topics>(&self, tx: &mut T, decision: &Decision) -> Result<()> {
         let PushBatch { user, replica, .. } = &self.batch;
         let Decision { changes, feeds } = decision;
-        tx.write_push(&PushWrite { user, replica, changes, feeds, now: self.now }).await
+        let keeps = self.batch.quota.results;
+        tx.write_push(&PushWrite { user, replica, changes, feeds, now: self.now, keeps }).await
     }
 }
 
@@ -137,12 +142,16 @@ pub(crate) async fn propagate<T: Topics>(
 }
 
 /// Propagates as [`propagate`] does; returns `None` beyond the bound, with its locks still held.
+///
+/// # Errors
+/// [`StoreError::NoMemory`] if planning it takes more memory than there is.
 pub(crate) async fn propagate_within<T: Topics>(
     tx: &mut T,
     propagation: FeedPropagation,
     now: Timestamp,
 ) -> Result<Option<Decision>> {
     let mut heads = BTreeMap::new();
+    let propagation = propagation.within_memory(tx.plan_memory());
     let mut step = tx.run_blocking(propagation.size(), || propagation.step());
     let mut changes = loop {
         let size = step.size();
@@ -162,6 +171,7 @@ pub(crate) async fn propagate_within<T: Topics>(
             }
             Step::Write(changes) => break *changes,
             Step::TooMuch => return Ok(None),
+            Step::NoMemory => return Err(StoreError::NoMemory),
         };
     };
     let feeds = place_all(tx, heads, std::mem::take(&mut changes.feed), now).await?;

@@ -61,6 +61,13 @@ impl Registers for MemoryTransaction<'_> {
             let row = (one.accepted.clone(), write.now);
             self.state.accepted.put(&author, one.write_id, row);
         }
+        if let Some((through, at_most)) = write.forgets() {
+            let old = self.state.accepted.group(&author).keys();
+            let old: Vec<_> = old.take_while(|id| **id <= through).take(at_most).copied().collect();
+            for write_id in old {
+                self.state.accepted.remove(&author, &write_id);
+            }
+        }
         self.place_entries(write.feeds);
         Ok(())
     }

@@ -25,6 +25,10 @@ impl Locks for PostgresTransaction<'_> {
         self.served
     }
 
+    fn plan_memory(&self) -> usize {
+        self.plan_memory
+    }
+
     fn run_blocking<R>(&self, rows: usize, work: impl FnOnce() -> R) -> R {
         // Where it runs, the connections of others are served too.
         let others = Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;

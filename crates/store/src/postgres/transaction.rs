@@ -30,6 +30,8 @@ pub(super) struct PostgresTransaction<'c> {
     pub(super) begun: Option<Epoch>,
     /// The rows that the transaction may load.
     pub(super) limit: RowLimit,
+    /// The bytes of memory that planning a change may take.
+    pub(super) plan_memory: usize,
 }
 
 /// Converts ids to the array that a statement takes.
@@ -48,6 +50,7 @@ impl<'c> PostgresTransaction<'c> {
             epoch: None,
             begun: None,
             limit: RowLimit::NONE,
+            plan_memory: usize::MAX,
         }
     }
 

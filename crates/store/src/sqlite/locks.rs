@@ -15,6 +15,10 @@ use crate::error::Result;
 use crate::topics::{Feeds as _, Locks, Replicas as _};
 
 impl Locks for SqliteTransaction<'_> {
+    fn plan_memory(&self) -> usize {
+        self.plan_memory
+    }
+
     async fn lock_replica(
         &mut self,
         user: &UserId,

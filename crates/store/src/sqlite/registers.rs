@@ -62,6 +62,7 @@ impl Registers for SqliteTransaction<'_> {
         self.put_trash(&rows_of_push(write)).await?;
         trash::remove(self, &revived(write.changes))?;
         accepted(self, rid, write.changes, write.now)?;
+        forget_accepted(self, rid, write)?;
         feeds::write(self, write.feeds)
     }
 
@@ -448,6 +449,22 @@ fn registers(tx: &mut SqliteTransaction<'_>, changes: &Changes) -> Result<()> {
             tx.author(&moved.stamp.author)?,
             moved.stamp.author.write_id.get() as i64,
         ])?;
+    }
+    Ok(())
+}
+
+/// Forgets the replica's oldest results beyond those that are kept.
+fn forget_accepted(tx: &mut SqliteTransaction<'_>, rid: i64, write: &PushWrite<'_>) -> Result<()> {
+    let Some((through, at_most)) = write.forgets() else { return Ok(()) };
+    let mut oldest = tx.prepare(
+        "SELECT write_id FROM accepted_ops WHERE rid = ?1 AND write_id <= ?2 \
+         ORDER BY write_id LIMIT ?3",
+    )?;
+    let key = params![rid, through.get() as i64, i64::try_from(at_most).unwrap_or(i64::MAX)];
+    let oldest: Vec<i64> = oldest.query_map(key, |row| row.get(0))?.collect::<Result<_, _>>()?;
+    if let Some(last) = oldest.last() {
+        tx.prepare("DELETE FROM accepted_ops WHERE rid = ?1 AND write_id <= ?2")?
+            .execute([rid, *last])?;
     }
     Ok(())
 }

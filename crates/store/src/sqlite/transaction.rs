@@ -28,6 +28,8 @@ pub(super) struct SqliteTransaction<'c> {
     pub(super) locks: Locks,
     /// The rows that the transaction may load.
     pub(super) limit: RowLimit,
+    /// The bytes of memory that planning a change may take.
+    pub(super) plan_memory: usize,
     /// The changes that a decision on a snapshot assumes.
     pub(super) deferred: Deferred,
     pub(super) is_snapshot: bool,
@@ -56,6 +58,7 @@ impl<'c> SqliteTransaction<'c> {
             last_writer: None,
             locks: Locks::default(),
             limit: RowLimit::NONE,
+            plan_memory: usize::MAX,
             deferred: Deferred::default(),
             is_snapshot: false,
         }

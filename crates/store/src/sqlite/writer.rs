@@ -1,37 +1,61 @@
 //! The connection that writes, and the thread that owns it.
 //!
-//! It commits in groups: all waiting jobs, up to a bound, share one transaction, because the cost
-//! of a commit is the disk's and not the rows'. Each job has a savepoint, so that a failing job
-//! fails alone; jobs are answered only after the commit. A store without threads has a writer whose
-//! callers run their jobs themselves.
+//! It commits in groups: waiting jobs, up to a bound and in the order of their users' turns, share
+//! one transaction, because the cost of a commit is the disk's and not the rows'. Each job has a
+//! savepoint, so that a failing job fails alone; jobs are answered only after the commit. A store
+//! without threads has a writer whose callers run their jobs themselves.
 
+use std::mem::take;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use rusqlite::Connection;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use super::conflicts::{Commits, Files, History, Locks, Reserved};
+use super::queue::{Party, Queue, stopped};
 use super::transaction::SqliteTransaction;
+use crate::command::Operation;
 use crate::error::{Result, StoreError};
 use crate::row_limit::RowLimit;
 
-/// The number of jobs that may wait in the queue; later callers wait for a place.
-const QUEUE: usize = 256;
 /// The total weight from which a group takes no further job. A push weighs its operations; this
-/// many take some 100 ms, which bounds the wait of a small job behind a large group.
+/// many take some 100 ms, which bounds the wait of a small job behind a large group. A job that
+/// turns out to load many rows weighs more.
 const GROUP_WEIGHT: usize = 4_000;
+/// The rows that a job loads for a weight of one.
+const ROWS_PER_WEIGHT: usize = 2;
 
 type Answer = Box<dyn FnOnce(Option<&StoreError>) + Send>;
-/// A job that runs in the open transaction. It returns whether it succeeded, and how to answer
-/// after the commit.
-type Run = Box<dyn FnOnce(&Connection, &mut History) -> (bool, Answer) + Send>;
+/// A job that runs in the open transaction.
+type Run = Box<dyn FnOnce(&Connection, &mut History) -> Outcome + Send>;
 
 struct Job {
     weight: usize,
     run: Run,
+}
+
+/// The outcome of a job, before the commit.
+struct Outcome {
+    went_well: bool,
+    /// The number of rows that the job loaded.
+    loaded: usize,
+    answer: Answer,
+}
+
+/// The user for whom a job runs, and its approximate amount of work, in operations of a push.
+#[derive(Debug, Clone)]
+pub(super) struct Work {
+    pub(super) party: Party,
+    pub(super) weight: usize,
+}
+
+impl Work {
+    pub(super) fn of(command: &impl Operation) -> Self {
+        Self { party: command.user().cloned(), weight: command.weight() }
+    }
 }
 
 /// The condition under which a job runs.
@@ -43,7 +67,7 @@ enum Terms {
     Unchanged(u64, Locks),
 }
 
-/// The outcome of a job.
+/// The end of a job.
 enum Ran<T> {
     Done(T),
     /// The terms did not hold; the job had no effect.
@@ -66,14 +90,14 @@ enum Runner {
 /// The thread that owns the connection. Dropping this waits for the thread to end, so that the
 /// owner of a closed store may remove or replace its file.
 struct Thread {
-    /// The sender of jobs; `None` only during the drop, which ends the thread.
-    queue: Option<mpsc::Sender<Job>>,
+    /// The queue of jobs; closing it ends the thread.
+    queue: Arc<Queue<Job>>,
     handle: Option<JoinHandle<()>>,
 }
 
 impl Drop for Thread {
     fn drop(&mut self) {
-        self.queue = None;
+        self.queue.close();
         // The last who holds the store may be a job.
         let handle = self.handle.take();
         let other = handle.filter(|handle| handle.thread().id() != std::thread::current().id());
@@ -111,14 +135,15 @@ impl Drop for Reserving<'_> {
 
 impl Writer {
     pub(super) fn start(connection: Connection, files: Option<Arc<Files>>) -> Result<Self> {
-        let (queue, jobs) = mpsc::channel(QUEUE);
+        let queue = Arc::new(Queue::default());
         let (commits, reservation) = (Commits::default(), Reservation::default());
         let history = History::new(commits.clone(), files);
+        let jobs = Ending(queue.clone());
         let handle = std::thread::Builder::new()
             .name("vfs-sync-writer".into())
-            .spawn(move || work(&connection, history, jobs))
+            .spawn(move || work(&connection, history, &jobs.0))
             .map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        let thread = Thread { queue: Some(queue), handle: Some(handle) };
+        let thread = Thread { queue, handle: Some(handle) };
         Ok(Self { runner: Runner::Thread(thread), commits, reservation })
     }
 
@@ -144,19 +169,19 @@ impl Writer {
     /// it was held up.
     pub(super) async fn run<T: Send + 'static>(
         &self,
-        weight: usize,
+        work: Work,
         job: impl Fn(&mut SqliteTransaction<'_>) -> Result<T> + Clone + Send + 'static,
     ) -> Result<T> {
-        self.run_if_small(weight, usize::MAX, job).await?.ok_or_else(not_run)
+        self.run_if_small(work, usize::MAX, job).await?.ok_or_else(not_run)
     }
 
     /// Runs `job`, which takes no locks, in a transaction.
     pub(super) async fn run_once<T: Send + 'static>(
         &self,
-        weight: usize,
+        work: Work,
         job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        match self.submit(weight, Terms::Small(usize::MAX), job).await? {
+        match self.submit(work, Terms::Small(usize::MAX), job).await? {
             Ran::Done(answer) => Ok(answer),
             Ran::NotOnTerms | Ran::HeldUp => Err(not_run()),
         }
@@ -166,12 +191,12 @@ impl Writer {
     /// answer. It runs again if it was held up.
     pub(super) async fn run_if_small<T: Send + 'static>(
         &self,
-        weight: usize,
+        work: Work,
         rows: usize,
         job: impl Fn(&mut SqliteTransaction<'_>) -> Result<T> + Clone + Send + 'static,
     ) -> Result<Option<T>> {
         loop {
-            match self.submit(weight, Terms::Small(rows), job.clone()).await? {
+            match self.submit(work.clone(), Terms::Small(rows), job.clone()).await? {
                 Ran::Done(answer) => return Ok(Some(answer)),
                 Ran::NotOnTerms => return Ok(None),
                 Ran::HeldUp => {
@@ -185,12 +210,12 @@ impl Writer {
     /// Runs `job`, which holds `locks`, if no commit after number `base` held any of them.
     pub(super) async fn run_if_unchanged<T: Send + 'static>(
         &self,
-        weight: usize,
+        work: Work,
         base: u64,
         locks: Locks,
         job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T> + Send + 'static,
     ) -> Result<Option<T>> {
-        match self.submit(weight, Terms::Unchanged(base, locks), job).await? {
+        match self.submit(work, Terms::Unchanged(base, locks), job).await? {
             Ran::Done(answer) => Ok(Some(answer)),
             Ran::NotOnTerms | Ran::HeldUp => Ok(None),
         }
@@ -198,14 +223,14 @@ impl Writer {
 
     async fn submit<T: Send + 'static>(
         &self,
-        weight: usize,
+        work: Work,
         terms: Terms,
         job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T> + Send + 'static,
     ) -> Result<Ran<T>> {
         let (sender, receiver) = oneshot::channel();
         let reservation = self.reservation.clone();
         let run: Run = Box::new(move |connection, history| {
-            let result = on_terms(connection, history, &reservation, terms, job);
+            let (result, loaded) = on_terms(connection, history, &reservation, terms, job);
             let went_well = matches!(result, Ok(Ran::Done(_)));
             let answer: Answer = Box::new(move |failed| {
                 // The caller may have gone; the job is done all the same.
@@ -215,18 +240,15 @@ impl Writer {
                     (result, _) => result,
                 });
             });
-            (went_well, answer)
+            Outcome { went_well, loaded, answer }
         });
-        let job = Job { weight, run };
+        let job = Job { weight: work.weight, run };
         match &self.runner {
-            Runner::Thread(thread) => {
-                let queue = thread.queue.as_ref().ok_or_else(stopped)?;
-                queue.send(job).await.map_err(|_| stopped())?;
-            }
+            Runner::Thread(thread) => thread.queue.add(work.party, job)?,
             Runner::Caller(held) => {
                 let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
                 let (connection, history) = &mut *held;
-                perform(connection, history, job, &mut || None);
+                perform(connection, history, job, None);
             }
         }
         receiver.await.map_err(|_| stopped())?
@@ -237,18 +259,26 @@ fn not_run() -> StoreError {
     StoreError::Failed("a transaction was not run".into())
 }
 
-fn stopped() -> StoreError {
-    StoreError::Unavailable("the writer has stopped".into())
-}
-
+/// Runs `job` on its terms; returns the number of rows that it loaded as well.
 fn on_terms<T>(
     connection: &Connection,
     history: &mut History,
     reservation: &Reservation,
     terms: Terms,
     job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T>,
-) -> Result<Ran<T>> {
+) -> (Result<Ran<T>>, usize) {
     let mut tx = SqliteTransaction::new(connection);
+    let result = ran(&mut tx, history, reservation, terms, job);
+    (result, tx.limit.loaded())
+}
+
+fn ran<T>(
+    tx: &mut SqliteTransaction<'_>,
+    history: &mut History,
+    reservation: &Reservation,
+    terms: Terms,
+    job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T>,
+) -> Result<Ran<T>> {
     let mut holds_reservation = false;
     match terms {
         Terms::Small(rows) => tx.limit = RowLimit::of(rows),
@@ -259,7 +289,7 @@ fn on_terms<T>(
             (tx.locks, holds_reservation) = (locks, true);
         }
     }
-    let result = contained(|| job(&mut tx));
+    let result = contained(|| job(tx));
     if tx.limit.is_exceeded() {
         return Ok(Ran::NotOnTerms);
     }
@@ -268,7 +298,7 @@ fn on_terms<T>(
     if !holds_reservation && reservation.borrow().as_ref().is_some_and(held_up) {
         return Ok(Ran::HeldUp);
     }
-    history.note(tx.locks);
+    history.note(take(&mut tx.locks));
     Ok(Ran::Done(answer))
 }
 
@@ -278,28 +308,27 @@ pub(super) fn contained<T>(job: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(broken)
 }
 
-fn work(connection: &Connection, mut history: History, mut jobs: mpsc::Receiver<Job>) {
-    let mut next = None;
-    while let Some(first) = next.take().or_else(|| jobs.blocking_recv()) {
-        // A large job does not join those that are before it: they would wait for it.
-        let mut waiting = || {
-            let job = jobs.try_recv().ok()?;
-            if job.weight < GROUP_WEIGHT {
-                return Some(job);
-            }
-            next = Some(job);
-            None
-        };
-        perform(connection, &mut history, first, &mut waiting);
+/// The queue of a thread. When the thread ends, no job is left without an answer.
+struct Ending(Arc<Queue<Job>>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.abandon();
     }
 }
 
-/// Runs `first` and the jobs in `waiting` in one transaction, and answers them.
+fn work(connection: &Connection, mut history: History, jobs: &Queue<Job>) {
+    while let Some(first) = jobs.wait() {
+        perform(connection, &mut history, first, Some(jobs));
+    }
+}
+
+/// Runs `first` and jobs that wait in one transaction, and answers them.
 fn perform(
     connection: &Connection,
     history: &mut History,
     first: Job,
-    waiting: &mut dyn FnMut() -> Option<Job>,
+    waiting: Option<&Queue<Job>>,
 ) {
     let mut answers = Vec::new();
     let failed = group(connection, history, first, waiting, &mut answers).err();
@@ -319,21 +348,20 @@ fn group(
     connection: &Connection,
     history: &mut History,
     first: Job,
-    waiting: &mut dyn FnMut() -> Option<Job>,
+    waiting: Option<&Queue<Job>>,
     answers: &mut Vec<Answer>,
 ) -> Result<()> {
     // Without a transaction there is nothing to run in; dropping the job answers it.
     begin(connection, history)?;
-    let mut weight = 0;
+    let mut group_weight = 0;
     let mut next = Some(first);
-    while let Some(job) = next {
-        weight += job.weight.max(1);
+    while let Some(Job { weight, run }) = next {
         // A savepoint copies every page that changes; the first job can do without.
         let alone = answers.is_empty();
         if !alone {
             execute(connection, "SAVEPOINT job")?;
         }
-        let (went_well, answer) = (job.run)(connection, history);
+        let Outcome { went_well, loaded, answer } = run(connection, history);
         answers.push(answer);
         if connection.is_autocommit() {
             let lost = "SQLite rolled the whole transaction back";
@@ -351,7 +379,15 @@ fn group(
                 execute(connection, "RELEASE job")?;
             }
         }
-        next = if weight < GROUP_WEIGHT { waiting() } else { None };
+        let weight = weight.max(loaded / ROWS_PER_WEIGHT).max(1);
+        group_weight += weight;
+        let Some(jobs) = waiting else { break };
+        // Large jobs have turns of their own: what one costs its user here is bounded.
+        jobs.charge(weight.min(GROUP_WEIGHT));
+        // A large job does not join those that are before it: they would wait for it.
+        next = (group_weight < GROUP_WEIGHT)
+            .then(|| jobs.next_if(|job| job.weight < GROUP_WEIGHT))
+            .flatten();
     }
     execute(connection, "COMMIT")?;
     history.committed();
@@ -383,9 +419,14 @@ mod tests {
         Writer::start(connection, None).unwrap()
     }
 
+    /// Work of a user, or of the server if there is no name.
+    fn work_of(name: &str, weight: usize) -> Work {
+        Work { party: UserId::new(name).ok(), weight }
+    }
+
     async fn insert(writer: &Writer, n: i64) -> Result<()> {
         writer
-            .run(1, move |tx| {
+            .run(work_of("", 1), move |tx| {
                 tx.connection.execute("INSERT INTO t VALUES (?1)", [n])?;
                 if n % 3 == 0 {
                     return Err(StoreError::Failed("a third".into()));
@@ -402,7 +443,7 @@ mod tests {
             let rows = select.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
             Ok(rows)
         };
-        writer.run(1, read).await.unwrap()
+        writer.run(work_of("", 1), read).await.unwrap()
     }
 
     #[tokio::test]
@@ -421,7 +462,7 @@ mod tests {
     async fn insert_in(writer: &Writer, realm: &str, n: i64) -> Result<()> {
         let lock = Lock::Realm(UserId::new(realm).unwrap());
         writer
-            .run(1, move |tx| {
+            .run(work_of("", 1), move |tx| {
                 tx.locks.own.push(lock.clone());
                 tx.connection.execute("INSERT INTO t VALUES (?1)", [n])?;
                 Ok(())
@@ -454,7 +495,7 @@ mod tests {
             Ok(())
         };
         let (base, held) = (writer.commits(), locks(vec![realm("a")], vec![]));
-        let ran = writer.run_if_unchanged(1, base, held, holder).await.unwrap();
+        let ran = writer.run_if_unchanged(work_of("", 1), base, held, holder).await.unwrap();
         assert_eq!(ran, Some(()));
         drop(reserving);
         for waiting in waiting {
@@ -467,19 +508,86 @@ mod tests {
     async fn a_large_job_does_not_join_those_before_it() {
         let writer = writer();
         let (begin, begun) = std::sync::mpsc::channel();
-        let first = writer.run_once(1, move |_| {
+        let first = writer.run_once(work_of("", 1), move |_| {
             begun.recv().unwrap();
             Ok(())
         });
         let commits = Arc::clone(&writer.commits);
         let at = move || commits.load(Ordering::SeqCst);
         let small = insert(&writer, 1);
-        let large = writer.run_once(GROUP_WEIGHT, move |_| Ok(at()));
+        let large = writer.run_once(work_of("", GROUP_WEIGHT), move |_| Ok(at()));
         let waiting = async move { begin.send(()).unwrap() };
         let (first, small, seen, ()) = futures::join!(first, small, large, waiting);
         first.unwrap();
         small.unwrap();
         assert_eq!(seen.unwrap(), 1, "the commits before it");
+    }
+
+    /// Runs `first` while the jobs of `names` come, in this order; returns the order in which they
+    /// ran, and the number of commits before each. A job loads as many rows as `loads` says.
+    async fn order(names: Vec<&'static str>, loads: usize) -> Vec<(&'static str, u64)> {
+        let writer = writer();
+        let (begin, begun) = std::sync::mpsc::channel();
+        let first = writer.run_once(work_of("", 1), move |_| {
+            begun.recv().unwrap();
+            Ok(())
+        });
+        let ran = Arc::new(Mutex::new(Vec::new()));
+        let jobs = names.into_iter().map(|name| {
+            let (ran, commits) = (Arc::clone(&ran), Arc::clone(&writer.commits));
+            let job = move |tx: &mut SqliteTransaction<'_>| {
+                ran.lock().unwrap().push((name, commits.load(Ordering::SeqCst)));
+                tx.limit.count(loads)
+            };
+            writer.run_once(work_of(name, 1), job)
+        });
+        let jobs = futures::future::join_all(jobs);
+        let waiting = async move { begin.send(()).unwrap() };
+        let (first, answers, ()) = futures::join!(first, jobs, waiting);
+        first.unwrap();
+        answers.into_iter().for_each(|answer| answer.unwrap());
+        ran.lock().unwrap().clone()
+    }
+
+    #[tokio::test]
+    async fn a_user_s_job_waits_for_one_of_each_other_user_and_not_for_all() {
+        let mut names = vec!["busy"; 1_000];
+        names.extend(["other", "busy", "victim"]);
+        let ran: Vec<_> = order(names.clone(), 0).await.into_iter().map(|(name, _)| name).collect();
+        assert_eq!(ran.len(), names.len());
+        assert_eq!(ran[..4], ["busy", "other", "victim", "busy"]);
+    }
+
+    #[tokio::test]
+    async fn a_group_ends_after_many_rows_as_after_many_operations() {
+        let commits = |loads| async move {
+            let ran = order(vec!["a"; 6], loads).await;
+            ran.into_iter().map(|(_, commits)| commits).collect::<Vec<_>>()
+        };
+        assert_eq!(commits(10).await, [0; 6]);
+        let half = GROUP_WEIGHT * ROWS_PER_WEIGHT / 2;
+        assert_eq!(commits(half).await, [0, 0, 1, 1, 2, 2]);
+    }
+
+    #[tokio::test]
+    async fn a_user_whose_job_is_held_up_has_others_done_meanwhile() {
+        let writer = writer();
+        let realm = |name| Lock::Realm(UserId::new(name).unwrap());
+        let reserving = writer.reserve();
+        reserving.add(&Locks { own: vec![realm("a")], ..Locks::default() });
+        let mut held_up: Vec<_> =
+            (0..100).map(|n| Box::pin(insert_in(&writer, "a", n + 10))).collect();
+        for job in &mut held_up {
+            assert!(futures::poll!(job).is_pending());
+        }
+        // Of the same user, and behind all of them in the queue.
+        insert_in(&writer, "b", 2).await.unwrap();
+        assert_eq!(rows(&writer).await, [2]);
+        drop(reserving);
+        for job in held_up {
+            job.await.unwrap();
+        }
+        assert_eq!(rows(&writer).await.len(), 101);
     }
 
     #[tokio::test]
@@ -491,7 +599,7 @@ mod tests {
                  CREATE TABLE child (n REFERENCES parent (n) DEFERRABLE INITIALLY DEFERRED)",
             )?)
         };
-        writer.run(1, setup).await.unwrap();
+        writer.run(work_of("", 1), setup).await.unwrap();
         let orphan = |tx: &mut SqliteTransaction<'_>| {
             tx.connection.execute("INSERT INTO child VALUES (1)", [])?;
             Ok(())
@@ -503,9 +611,9 @@ mod tests {
         };
         let waiting = async move { release.send(()).unwrap() };
         let (first, one, other, ()) = futures::join!(
-            writer.run_once(1, hold),
+            writer.run_once(work_of("", 1), hold),
             insert(&writer, 1),
-            writer.run(1, orphan),
+            writer.run(work_of("", 1), orphan),
             waiting
         );
         for failed in [first, one, other] {

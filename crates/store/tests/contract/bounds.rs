@@ -9,7 +9,7 @@ use vfs_sync_core::wire::{PushReason, PushResult, PushStatus};
 use vfs_sync_store::postgres::PostgresStore;
 use vfs_sync_store::sqlite::SqliteStore;
 use vfs_sync_store::testing::new_postgres_database;
-use vfs_sync_store::{Call, MetadataQuota, MetadataStore, Reply, StoreError};
+use vfs_sync_store::{Call, MetadataQuota, MetadataStore, Reply, Retention, StoreError};
 
 use super::scene::*;
 
@@ -269,6 +269,31 @@ pub(crate) async fn a_user_has_so_many_replicas_and_no_more(scene: Scene) {
     push("one", "d", 2).await.unwrap();
 }
 
+pub(crate) async fn so_many_results_of_a_replica_are_kept_and_no_more(scene: Scene) {
+    let push = async |from: &str, operations: Vec<Value>, results| {
+        let quota = MetadataQuota { results, ..MetadataQuota::NONE };
+        let batch = batch("alice", from, operations).with_quota(quota);
+        let answer = scene.store.push(batch, scene.now()).await.unwrap();
+        answer.results.iter().map(|one| one.status).collect::<Vec<_>>()
+    };
+    let one = |n: u64| vec![folder(n, &format!("f{n}"))];
+    let many = (1..=20).flat_map(one).collect::<Vec<_>>();
+    assert_eq!(push("laptop", many, u64::MAX).await, [PushStatus::Applied; 20]);
+    push("phone", vec![folder(1, "p")], 4).await;
+    // A push forgets no more than twice as many as it adds, the oldest first.
+    assert_eq!(push("laptop", one(21), 4).await, [PushStatus::Applied]);
+    let repeated = |from, to| (from..=to).flat_map(one).collect::<Vec<_>>();
+    assert_eq!(push("laptop", repeated(2, 2), 4).await, [PushStatus::StaleWriteId]);
+    assert_eq!(push("laptop", repeated(3, 21), 4).await, [PushStatus::AlreadyApplied; 19]);
+    assert_eq!(push("laptop", repeated(22, 41), 4).await, [PushStatus::Applied; 20]);
+    assert_eq!(push("laptop", repeated(38, 41), 4).await, [PushStatus::AlreadyApplied; 4]);
+    assert_eq!(push("laptop", repeated(37, 37), 4).await, [PushStatus::StaleWriteId]);
+    assert_eq!(push("phone", vec![folder(1, "p")], 4).await, [PushStatus::AlreadyApplied]);
+    // Retention goes on with what is left.
+    let all = Retention { removals_before: at(0), accepted_before: at(100_000), at_most: 1_000 };
+    assert_eq!(scene.store.prune(all).await.unwrap().accepted, 5);
+}
+
 /// The number of grants is set in the database: so many are long in the making.
 pub(crate) async fn one_user_is_granted_so_many_items_of_an_owner_and_no_more(scene: Scene) {
     let made = vec![folder(1, "a"), folder(2, "b"), folder(3, "c"), folder(4, "d")];
@@ -404,6 +429,52 @@ async fn a_large_call_comes_back_and_changes_nothing_before_it_is_run_as_one(
     assert_eq!(state().await.last_write_ids, write_ids(&[("laptop", 2)]));
     // A call that only reads, or writes little by its nature, is never large.
     store.call_if_small(Call::Ping(vfs_sync_store::command::Ping {})).await.unwrap().unwrap();
+}
+
+/// The memory of a folder of 20 files that is shown to one user, and less than it takes to hide it.
+const LITTLE_MEMORY: usize = 20_000;
+
+/// Shows a folder and hides it again, with too little memory and with enough.
+async fn a_change_that_has_no_memory_waits(little: impl MetadataStore, enough: impl MetadataStore) {
+    let little = Scene::new(std::sync::Arc::new(little));
+    let enough = Scene::new(std::sync::Arc::new(enough));
+    folder_of_20(&enough).await;
+    enough.apply("laptop", vec![grant(22, "a", "bob")]).await;
+    assert_eq!(shown(&enough, "bob").await.len(), 42);
+    let hides = || batch("alice", "laptop", vec![folder(23, "b"), revoke(25, "a", "bob")]);
+    let refused = little.store.push(hides(), at(100)).await;
+    assert!(matches!(refused, Err(StoreError::NoMemory)), "{refused:?}");
+    assert_eq!(shown(&enough, "bob").await.len(), 42);
+    let before = little.store.state(&user("alice"), &replica("laptop")).await.unwrap();
+    assert_eq!(before.last_write_ids, write_ids(&[("laptop", 23)]), "the one before is applied");
+    little.apply("phone", vec![folder(1, "c")]).await;
+    // Who comes for the first time is not kept out by who shows too much.
+    enough.apply("laptop", vec![grant(24, "a", "carol")]).await;
+    assert!(shown(&little, "carol").await.is_empty());
+    let state = little.store.state(&user("carol"), &replica("laptop")).await.unwrap();
+    assert_eq!(state.withheld_owners, [user("alice")]);
+    let answer = enough.store.push(hides(), at(101)).await.unwrap();
+    assert_eq!(outcome(answer.results.last().unwrap()), APPLIED, "{answer:?}");
+    assert!(shown(&enough, "bob").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_change_that_has_no_memory_waits_on_sqlite() {
+    for large in [0, 10_000] {
+        let directory = tempfile::tempdir().unwrap();
+        let database = directory.path().join("db");
+        let open = || SqliteStore::open(&database, at(0)).unwrap().large_beyond(large);
+        a_change_that_has_no_memory_waits(open().plans_within(LITTLE_MEMORY), open()).await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn a_change_that_has_no_memory_waits_on_postgres() {
+    let url = new_postgres_database().await.unwrap();
+    let open = async || PostgresStore::connect(&url, at(0)).await.unwrap();
+    let (little, enough) = (open().await.plans_within(LITTLE_MEMORY), open().await);
+    a_change_that_has_no_memory_waits(little, enough).await;
 }
 
 #[tokio::test]

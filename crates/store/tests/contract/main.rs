@@ -131,6 +131,7 @@ mod every {
             what_a_realm_holds_is_counted_and_bounded
             the_bytes_of_registers_are_bounded
             a_user_has_so_many_replicas_and_no_more
+            so_many_results_of_a_replica_are_kept_and_no_more
             a_push_of_many_consequences_is_applied_in_parts
             what_shows_too_much_is_refused_and_the_rest_goes_on
             a_grant_to_somebody_who_never_came_takes_no_rows_of_views

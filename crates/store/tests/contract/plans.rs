@@ -9,7 +9,8 @@ use vfs_sync_core::id::{BlobId, ItemId, RefId, StagingId};
 use vfs_sync_core::limits::MAX_READER_STATES;
 use vfs_sync_store::testing::{connect, statements};
 use vfs_sync_store::{
-    Advance, NewStage, NewUpload, PurgeAnswer, RestoreAnswer, Retention, UploadReplacement,
+    Advance, MetadataQuota, NewStage, NewUpload, PurgeAnswer, RestoreAnswer, Retention,
+    UploadReplacement,
 };
 
 use super::scene::*;
@@ -84,6 +85,9 @@ async fn tour(scene: &Scene) {
     scene.store.knows(&super::members::principal(PrincipalType::User, "bob")).await.unwrap();
     scene.apply_as("bob", "laptop", vec![file_in(1, "e", "c")]).await;
     scene.apply("laptop", vec![delete(10, "c")]).await;
+    let quota = MetadataQuota { results: 1, ..MetadataQuota::NONE };
+    let forgets = batch("alice", "tablet", vec![folder(1, "y"), folder(2, "z")]).with_quota(quota);
+    scene.store.push(forgets, scene.now()).await.unwrap();
     for name in ["three", "four"] {
         scene.store.open_stage(&alice, &open(name), &QUOTA, scene.now()).await.unwrap();
     }

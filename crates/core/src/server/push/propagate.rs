@@ -38,6 +38,9 @@ pub struct FeedPropagation {
     started: bool,
     bound: Bound,
     weighed: Bound,
+    /// The bytes of memory that the propagation takes, as an estimate, and may take.
+    memory: usize,
+    max_memory: usize,
     /// Users whose access to anything may change.
     concerned: BTreeSet<UserId>,
     /// Items whose whole audience is loaded; for others, only the part of the users in `concerned`.
@@ -53,6 +56,15 @@ pub struct FeedPropagation {
     /// The part of these that is being looked up.
     looked_up: BTreeMap<UserId, Vec<Planned>>,
 }
+
+/// The memory of a row that is planned: a change of access, or an entry of a feed.
+const PLANNED_BYTES: usize = 450;
+/// The memory of an item that is loaded, beside its fields.
+const ITEM_BYTES: usize = 300;
+/// The memory of a link that is loaded.
+const LINK_BYTES: usize = 200;
+/// The memory of a user's level on an item that is loaded.
+const LEVEL_BYTES: usize = 64;
 
 /// Keys of several users that are looked up together; one user's are always.
 const LOOK_UP_KEYS: usize = 20_000;
@@ -122,6 +134,8 @@ pub enum Step {
     Write(Box<Changes>),
     /// Nothing: the consequences are beyond the bound.
     TooMuch,
+    /// Nothing: planning the consequences takes more memory than there is for it.
+    NoMemory,
 }
 
 impl Step {
@@ -132,7 +146,7 @@ impl Step {
             Self::Load(Load { propagation, .. })
             | Self::LockHeads(LockHeads { propagation, .. })
             | Self::LookUp(LookUp { propagation, .. }) => propagation.size(),
-            Self::Write(_) | Self::TooMuch => 0,
+            Self::Write(_) | Self::TooMuch | Self::NoMemory => 0,
         }
     }
 }
@@ -156,6 +170,10 @@ impl Load {
     #[must_use]
     pub fn resume(self, found: Rows) -> Step {
         let Self { needs, heads_are_locked, mut propagation } = self;
+        propagation.memory = propagation.memory.saturating_add(memory(&found));
+        if propagation.has_no_memory() {
+            return Step::NoMemory;
+        }
         propagation.rows.absorb(*needs, found);
         if heads_are_locked { propagation.look_up() } else { propagation.next() }
     }
@@ -212,6 +230,13 @@ impl LookUp {
     }
 }
 
+/// Returns the bytes of memory that loaded rows take, as an estimate.
+fn memory(rows: &Rows) -> usize {
+    let items = rows.items.values().flatten().map(|item| ITEM_BYTES + item.fields.weight());
+    let levels: usize = rows.access.values().map(Audience::len).sum();
+    items.sum::<usize>() + rows.links.len() * LINK_BYTES + levels * LEVEL_BYTES
+}
+
 impl FeedPropagation {
     pub(super) fn of_push(mut rows: Rows, views: Views, changes: Changes, now: Timestamp) -> Self {
         // The rows loaded for the decision cover the author alone.
@@ -224,6 +249,8 @@ impl FeedPropagation {
             started: false,
             bound: Bound::OPERATION,
             weighed: Bound { kind: BoundKind::Widening, rows: 0, bytes: 0, steps: 0 },
+            memory: 0,
+            max_memory: usize::MAX,
             concerned: BTreeSet::new(),
             whole: Set::default(),
             frontier: BTreeSet::new(),
@@ -273,6 +300,14 @@ impl FeedPropagation {
         self
     }
 
+    /// Bounds the bytes of memory that the propagation takes, which are estimated while it is
+    /// planned. They count for changes that narrow a view as well.
+    #[must_use]
+    pub fn within_memory(mut self, bytes: usize) -> Self {
+        self.max_memory = bytes;
+        self
+    }
+
     /// Begins the propagation: returns its first step.
     #[must_use]
     pub fn step(self) -> Step {
@@ -285,13 +320,13 @@ impl FeedPropagation {
             let needs = Box::new(needs);
             return Step::Load(Load { needs, heads_are_locked: false, propagation: self });
         }
-        if self.is_too_much() {
-            return Step::TooMuch;
+        if let Some(refused) = self.refused() {
+            return refused;
         }
         self.changes.access = self.access_changes();
         self.make_plan();
-        if self.is_too_much() {
-            return Step::TooMuch;
+        if let Some(refused) = self.refused() {
+            return refused;
         }
         let readers: BTreeSet<UserId> = self.plan.keys().cloned().collect();
         if readers.is_empty() {
@@ -345,7 +380,7 @@ impl FeedPropagation {
                 return None;
             }
             self.recompute_all(next);
-            if self.is_too_much() {
+            if self.refused().is_some() {
                 return None;
             }
         }
@@ -469,6 +504,18 @@ impl FeedPropagation {
         }
     }
 
+    /// Returns the step that ends the propagation if it is beyond a bound.
+    fn refused(&self) -> Option<Step> {
+        if self.is_too_much() {
+            return Some(Step::TooMuch);
+        }
+        self.has_no_memory().then_some(Step::NoMemory)
+    }
+
+    const fn has_no_memory(&self) -> bool {
+        self.memory > self.max_memory
+    }
+
     fn is_too_much(&self) -> bool {
         self.weighed.rows > self.bound.rows
             || self.weighed.bytes > self.bound.bytes
@@ -480,6 +527,7 @@ impl FeedPropagation {
     fn weigh(&mut self, id: &ItemId, next: &Audience) {
         let before = self.audience(id);
         let (mut toggled, mut levels, mut shown) = (0_usize, 0_usize, 0_usize);
+        let after = next.len() * LEVEL_BYTES;
         for (user, level) in next {
             match before.get(user) {
                 None => (toggled, shown) = (toggled + 1, shown + 1),
@@ -488,11 +536,13 @@ impl FeedPropagation {
                 Some(_) => {}
             }
         }
+        let lost = before.keys().filter(|user| !next.contains_key(*user)).count();
         if self.bound.kind == BoundKind::All {
-            toggled += before.keys().filter(|user| !next.contains_key(*user)).count();
+            toggled += lost;
         }
         let steps: usize = self.rows.parents(id).map(|parent| self.audience(parent).len()).sum();
         let bytes = self.rows.item(id).map_or(0, |item| item.fields.weight());
+        self.memory = self.memory.saturating_add(after + (lost + shown) * PLANNED_BYTES);
         self.weighed.rows += toggled + levels;
         self.weighed.bytes += shown * bytes;
         self.weighed.steps += steps;
@@ -608,6 +658,10 @@ impl FeedPropagation {
                     return;
                 }
             }
+            self.memory = self.memory.saturating_add(readers.len() * PLANNED_BYTES);
+            if self.has_no_memory() {
+                return;
+            }
             for user in readers {
                 plan.entry(user.clone())
                     .or_default()
@@ -634,11 +688,13 @@ impl FeedPropagation {
                     around.sort();
                     around.into_iter().for_each(&mut add);
                 }
+                let planned = keys.len() - planned;
+                self.memory = self.memory.saturating_add(planned * PLANNED_BYTES);
                 if counts {
-                    self.weighed.rows += keys.len() - planned;
-                    if self.is_too_much() {
-                        return;
-                    }
+                    self.weighed.rows += planned;
+                }
+                if self.refused().is_some() {
+                    return;
                 }
             }
         }

@@ -20,6 +20,9 @@ pub struct MetadataQuota {
     pub bytes: u64,
     /// Replicas of the user.
     pub replicas: u64,
+    /// Results of a replica's operations that are kept for repetitions, those of the highest write
+    /// ids. Beyond it nothing is refused: older ones are forgotten.
+    pub results: u64,
 }
 
 impl MetadataQuota {
@@ -30,6 +33,7 @@ impl MetadataQuota {
         grants: u64::MAX,
         bytes: u64::MAX,
         replicas: u64::MAX,
+        results: u64::MAX,
     };
 }
 
@@ -41,6 +45,7 @@ impl Default for MetadataQuota {
             grants: 1_000_000,
             bytes: 16 << 30,
             replicas: 10_000,
+            results: 10_000,
         }
     }
 }
@@ -151,7 +156,7 @@ mod tests {
     use super::*;
 
     const QUOTA: MetadataQuota =
-        MetadataQuota { items: 3, links: 4, grants: 5, bytes: 100, replicas: 1 };
+        MetadataQuota { items: 3, links: 4, grants: 5, bytes: 100, ..MetadataQuota::NONE };
 
     #[test]
     fn each_bound_is_reached_and_not_passed() {
@@ -166,7 +171,7 @@ mod tests {
             let (max, wanted) = (max as u64, max as u64 + 1);
             assert_eq!(full.with(one(at, 1), &QUOTA), Err(OverQuota { limit, max, wanted }));
             full.with(one(at, -1), &QUOTA).unwrap();
-            let smaller = MetadataQuota { items: 0, links: 0, grants: 0, bytes: 0, replicas: 0 };
+            let smaller = MetadataQuota { items: 0, links: 0, grants: 0, bytes: 0, ..QUOTA };
             full.with(one(at, -1), &smaller).unwrap();
         }
     }
