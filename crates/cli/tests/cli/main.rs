@@ -14,7 +14,6 @@ mod demo;
 mod escapes;
 #[cfg(target_os = "linux")]
 mod little_room;
-mod live;
 mod migration;
 mod object_store;
 mod processes;
@@ -25,5 +24,6 @@ mod support;
 mod sync;
 mod trash;
 mod tree;
+mod up;
 mod usage;
 mod world;
