@@ -28,7 +28,7 @@ Examples:
   vfs-sync folder list
   vfs-sync folder remove ~/Pictures";
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Up {
     /// The directory to keep in step, created if needed
     #[arg(value_name = "DIR")]

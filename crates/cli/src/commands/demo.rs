@@ -1,9 +1,11 @@
-//! `demo`: a server, two replicas, edits on both sides of a cut, and identical trees in the end.
+//! `demo`: a server, two replicas, edits on both sides of a cut, identical trees, and two live folders
+//! in the end.
 
 mod compare;
 mod cut;
 mod edits;
 mod generate;
+mod live;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -105,12 +107,13 @@ pub(crate) async fn run(args: Demo, output: Output, stop: CancellationToken) -> 
         bound.admin,
         ending.clone().cancelled_owned(),
     ));
+    secret_file(&base.join("token"), &token)?;
     let story = Story { output, stop: stop.clone() };
     story.report("server", Instant::now(), &url, json!({ "url": url, "directory": base }))?;
 
     let identical = play(&story, &base, &url, &user, &token, args.dir).await;
     if args.keep && !stop.is_cancelled() {
-        keep(output, &base, &url, &token, &secret)?;
+        keep(output, &base, &url, &secret)?;
         stop.cancelled().await;
         ending.cancel();
         let _ = serving.await;
@@ -189,15 +192,13 @@ async fn play(
         count_text(comparison.folders),
         bytes_text(comparison.bytes),
     );
-    let total = begun.elapsed().as_secs_f64();
-    let more = json!({
-        "identical": identical, "comparison": comparison, "problems": problems,
-        "totalSeconds": total,
-    });
+    let more = json!({ "identical": identical, "comparison": comparison, "problems": problems });
     story.report("compare", started, &text, more)?;
-    story.output.say(format_args!("{:<12} {total:.1} s", "total"))?;
     if identical {
-        return Ok(());
+        live::play(story, base, [one, two]).await?;
+        let total = begun.elapsed().as_secs_f64();
+        story.output.json(&json!({ "step": "total", "seconds": total }))?;
+        return story.output.say(format_args!("{:<12} {total:.1} s", "total"));
     }
     for difference in comparison.differences.iter().take(20) {
         story.output.note(crate::escape::escaped(difference));
@@ -351,20 +352,22 @@ async fn export(story: &Story, side: &Side, to: &Path) -> Result<u64> {
     Ok(report.problems.failures())
 }
 
-/// Leaves everything in place and prints the next steps.
-fn keep(output: Output, base: &Path, url: &str, token: &str, secret: &str) -> Result<()> {
+/// Writes a file that only the user may read.
+fn secret_file(path: &Path, text: &str) -> Result<()> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
-    for (name, text) in [("token", token), ("secret", secret)] {
-        let path = base.join(name);
-        std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .and_then(|mut file| writeln!(file, "{text}"))
-            .map_err(Failure::io(format!("cannot write {}", path.display())))?;
-    }
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .and_then(|mut file| writeln!(file, "{text}"))
+        .map_err(Failure::io(format!("cannot write {}", path.display())))
+}
+
+/// Leaves everything in place and prints the next steps.
+fn keep(output: Output, base: &Path, url: &str, secret: &str) -> Result<()> {
+    secret_file(&base.join("secret"), secret)?;
     let base = base.display();
     output.json(&json!({
         "step": "kept", "url": url, "directory": base.to_string(),
@@ -375,7 +378,8 @@ fn keep(output: Output, base: &Path, url: &str, token: &str, secret: &str) -> Re
          vfs-sync --replica {base}/one tree --depth 1\n  \
          vfs-sync --replica {base}/one mkdir /hello\n  \
          vfs-sync --replica {base}/one sync\n  \
-         vfs-sync --replica {base}/two sync && vfs-sync --replica {base}/two ls\n\
+         vfs-sync --replica {base}/two sync && vfs-sync --replica {base}/two ls\n  \
+         vfs-sync --replica {base}/one up     # keeps {base}/export-one in step\n\
          To serve it again later:\n  \
          VFS_SYNC_JWT_SECRET_FILE={base}/secret vfs-sync serve --listen {} --data {base}/server\n\
          Everything is in {base}; remove it when you are done.",

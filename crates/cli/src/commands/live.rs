@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use vfs_sync_client::SyncClient;
 
-use self::agent::Agent;
+pub(super) use self::agent::Agent;
 use super::tree::directory::folder_at;
 use crate::args::{FolderAction, Global, Up};
 use crate::error::{Failure, Kind, Result};

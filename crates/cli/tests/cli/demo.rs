@@ -6,9 +6,13 @@ use crate::support::Scene;
 fn the_demonstration_ends_in_identical_trees() {
     let scene = Scene::offline();
     let ran = scene.run(["--json", "demo"]).expect(0);
-    let last: serde_json::Value = serde_json::from_str(ran.stdout.lines().last().unwrap()).unwrap();
-    assert_eq!((&last["step"], &last["identical"]), (&"compare".into(), &true.into()));
-    assert!(last["comparison"]["files"].as_u64().unwrap() > 2_000);
+    let steps: Vec<serde_json::Value> =
+        ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let step = |name: &str| steps.iter().find(|step| step["step"] == name).unwrap();
+    assert_eq!(step("compare")["identical"], true);
+    assert!(step("compare")["comparison"]["files"].as_u64().unwrap() > 2_000);
+    assert!(step("live")["thereSeconds"].as_f64().unwrap() > 0.0);
+    assert_eq!(steps.last().unwrap()["step"], "total");
 }
 
 #[test]

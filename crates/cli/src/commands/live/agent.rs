@@ -55,7 +55,7 @@ enum Ended {
     Cut,
 }
 
-pub(super) struct Agent<'a> {
+pub(in crate::commands) struct Agent<'a> {
     global: &'a Global,
     /// The directory of the replica.
     replica: PathBuf,
@@ -78,7 +78,7 @@ pub(super) struct Agent<'a> {
 }
 
 impl<'a> Agent<'a> {
-    pub(super) fn new(
+    pub(in crate::commands) fn new(
         global: &'a Global,
         replica: PathBuf,
         args: &Up,
@@ -104,7 +104,7 @@ impl<'a> Agent<'a> {
     }
 
     /// Works until the user stops it; with `once` until everything is in step or cannot get there.
-    pub(super) async fn run(mut self) -> Result<()> {
+    pub(in crate::commands) async fn run(mut self) -> Result<()> {
         self.reload()?;
         if !self.once {
             self.output.note("keeping in step; Ctrl-C ends it");
