@@ -19,7 +19,7 @@ mod writer;
 
 use std::mem::take;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -32,6 +32,7 @@ use vfs_sync_core::time::Timestamp;
 use crate::command::{Backend, Call, Capacity, Command, Decides, MetadataStore, Reply};
 use crate::encoding;
 use crate::error::{Result, StoreError};
+use crate::moves::{HeadObserver, Observers};
 use crate::topics::Decision;
 use conflicts::Files;
 use transaction::SqliteTransaction;
@@ -74,6 +75,7 @@ pub struct SqliteStore {
     /// The turn of one large transaction after the other: each may take hundreds of megabytes, and
     /// a reader.
     large_turn: Semaphore,
+    observers: Arc<Observers>,
 }
 
 struct Readers {
@@ -104,13 +106,15 @@ impl SqliteStore {
         let mut connection = open_file(path, WRITER_CACHE_KIB)?;
         named(path, migrations::migrate(&mut connection, now, Some(encoding::chance())))?;
         let files = Some(Arc::new(Files::of(path)));
+        let observers = Arc::default();
         Ok(Self {
-            writer: Writer::start(connection, files.clone())?,
+            writer: Writer::start(connection, files.clone(), Arc::clone(&observers))?,
             readers: Some(Arc::new(Readers::open(path, READERS)?)),
             deciders: Some(Arc::new(Readers::open(path, LARGE_AT_ONCE)?)),
             files,
             large: LARGE,
             large_turn: Semaphore::new(LARGE_AT_ONCE),
+            observers,
         })
     }
 
@@ -147,9 +151,9 @@ impl SqliteStore {
         };
         let connection = named(path, open())?;
         let files = vfs.is_none().then(|| Arc::new(Files::of(path)));
-        let writer = Writer::of_caller(connection, files.clone());
-        let large_turn = Semaphore::new(LARGE_AT_ONCE);
-        Ok(Self { writer, readers: None, deciders: None, files, large: LARGE, large_turn })
+        let observers = Arc::default();
+        let writer = Writer::of_caller(connection, files.clone(), Arc::clone(&observers));
+        Ok(Self::without_readers(writer, files, observers))
     }
 
     /// Opens a new database in memory, which ends with the store.
@@ -160,9 +164,20 @@ impl SqliteStore {
         let mut connection = Connection::open_in_memory()?;
         configure(&connection, WRITER_CACHE_KIB)?;
         migrations::migrate(&mut connection, now, None)?;
-        let writer = Writer::start(connection, None)?;
-        let (files, large_turn) = (None, Semaphore::new(LARGE_AT_ONCE));
-        Ok(Self { writer, readers: None, deciders: None, files, large: LARGE, large_turn })
+        let observers = Arc::default();
+        let writer = Writer::start(connection, None, Arc::clone(&observers))?;
+        Ok(Self::without_readers(writer, None, observers))
+    }
+
+    /// Creates a store with only one connection.
+    fn without_readers(
+        writer: Writer,
+        files: Option<Arc<Files>>,
+        observers: Arc<Observers>,
+    ) -> Self {
+        let large_turn = Semaphore::new(LARGE_AT_ONCE);
+        let (readers, deciders) = (None, None);
+        Self { writer, readers, deciders, files, large: LARGE, large_turn, observers }
     }
 
     /// Migrates the database at `path` to this program's schema, or creates it if it is missing;
@@ -294,6 +309,10 @@ impl MetadataStore for SqliteStore {
         let several = self.readers.is_some();
         let large = several.then_some(LARGE_AT_ONCE);
         Capacity { calls: None, reads: several.then_some(READERS), large }
+    }
+
+    fn observe_heads(&self, observer: Weak<dyn HeadObserver>) {
+        self.observers.add(observer);
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::conflicts::{Commits, Files, History, Locks, Reserved};
 use super::transaction::SqliteTransaction;
 use crate::error::{Result, StoreError};
+use crate::moves::Observers;
 use crate::row_limit::RowLimit;
 
 /// The number of jobs that may wait in the queue; later callers wait for a place.
@@ -110,10 +111,14 @@ impl Drop for Reserving<'_> {
 }
 
 impl Writer {
-    pub(super) fn start(connection: Connection, files: Option<Arc<Files>>) -> Result<Self> {
+    pub(super) fn start(
+        connection: Connection,
+        files: Option<Arc<Files>>,
+        observers: Arc<Observers>,
+    ) -> Result<Self> {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let (commits, reservation) = (Commits::default(), Reservation::default());
-        let history = History::new(commits.clone(), files);
+        let history = History::new(commits.clone(), files, observers);
         let handle = std::thread::Builder::new()
             .name("vfs-sync-writer".into())
             .spawn(move || work(&connection, history, jobs))
@@ -123,9 +128,13 @@ impl Writer {
     }
 
     /// A writer without a thread.
-    pub(super) fn of_caller(connection: Connection, files: Option<Arc<Files>>) -> Self {
+    pub(super) fn of_caller(
+        connection: Connection,
+        files: Option<Arc<Files>>,
+        observers: Arc<Observers>,
+    ) -> Self {
         let (commits, reservation) = (Commits::default(), Reservation::default());
-        let history = History::new(commits.clone(), files);
+        let history = History::new(commits.clone(), files, observers);
         let runner = Runner::Caller(Box::new(Mutex::new((connection, history))));
         Self { runner, commits, reservation }
     }
@@ -269,6 +278,7 @@ fn on_terms<T>(
         return Ok(Ran::HeldUp);
     }
     history.note(tx.locks);
+    history.note_moved(tx.moved);
     Ok(Ran::Done(answer))
 }
 
@@ -309,6 +319,7 @@ fn perform(
             let _ = connection.execute_batch("ROLLBACK");
         }
     }
+    history.ended(failed.is_none());
     for answer in answers {
         answer(failed.as_ref());
     }
@@ -380,7 +391,7 @@ mod tests {
         let connection = Connection::open_in_memory().unwrap();
         let schema = "PRAGMA foreign_keys = ON; CREATE TABLE t (n INTEGER PRIMARY KEY)";
         connection.execute_batch(schema).unwrap();
-        Writer::start(connection, None).unwrap()
+        Writer::start(connection, None, Arc::default()).unwrap()
     }
 
     async fn insert(writer: &Writer, n: i64) -> Result<()> {
