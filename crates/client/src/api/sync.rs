@@ -7,6 +7,7 @@ use vfs_sync_core::guardrail::Violation;
 use vfs_sync_core::wire::StateResponse;
 
 use crate::client::SyncClient;
+use crate::connection::Connectivity;
 use crate::error::ClientError;
 use crate::event::SyncReport;
 use crate::lock::lock;
@@ -69,6 +70,15 @@ impl SyncClient {
                 done = session.run(work).await;
             }
         }
+        match &done {
+            Ok(()) => self.inner.reached(true),
+            Err(ClientError::Transport(error)) => self.inner.reached(!error.is_transient()),
+            Err(_) => {}
+        }
+        if done.is_ok() && work == Work::All && session.report.waiting == 0 {
+            let now = self.environment().now();
+            self.inner.connected(|connection| connection.in_step_at = Some(now));
+        }
         // A successful push says nothing about the reason why a pull stopped.
         if done.is_err() || work != Work::Flush {
             session.note_outcome(done.as_ref().err()).await?;
@@ -115,6 +125,11 @@ impl SyncClient {
             // A task that panicked has ended too.
             let _ = (&mut background.task).await;
             *lock(&self.inner.paused) = None;
+            self.inner.connected(|connection| {
+                if !matches!(connection.state, Connectivity::Offline { .. }) {
+                    connection.state = Connectivity::Online;
+                }
+            });
             // A transaction that it began is finished too.
             drop(self.inner.work.lock().await);
         }
