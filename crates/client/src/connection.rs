@@ -10,8 +10,8 @@ pub enum Connectivity {
     /// No call was made yet.
     #[default]
     Unknown,
-    /// The server answers. Whether it sends live updates is not known yet, or they are interrupted
-    /// for a moment.
+    /// The server answers, and live updates are interrupted for a moment, or it is not known yet
+    /// whether it sends them.
     Online,
     /// Changes arrive at once.
     Live,

@@ -46,7 +46,7 @@ const WEIGHT: u64 = 16;
 /// The newest known state of a feed; a later epoch is newer than any position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct FeedHead {
-    /// The database's epoch.
+    /// The present epoch of the database.
     pub(crate) epoch: Epoch,
     /// The position of the last entry; `None` for a feed without entries.
     pub(crate) position: Option<Position>,

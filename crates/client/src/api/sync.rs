@@ -72,7 +72,9 @@ impl SyncClient {
         }
         match &done {
             Ok(()) => self.inner.reached(true),
-            Err(ClientError::Transport(error)) => self.inner.reached(!error.is_transient()),
+            Err(ClientError::Transport(error)) if error.is_transient() => {
+                self.inner.reached(false);
+            }
             Err(_) => {}
         }
         if done.is_ok() && work == Work::All && session.report.waiting == 0 {

@@ -164,7 +164,9 @@ impl Work {
     fn note_link(&mut self, inner: &Inner, link: Link) {
         let live = inner.config.live;
         let connection = inner.connected(|connection| {
-            if live && !matches!(connection.state, Connectivity::Offline { .. }) {
+            let reached =
+                !matches!(connection.state, Connectivity::Unknown | Connectivity::Offline { .. });
+            if live && reached {
                 connection.state = match link {
                     Link::Down => Connectivity::Online,
                     Link::Up => Connectivity::Live,

@@ -21,16 +21,16 @@ const SILENT: u32 = 2;
 /// The state of the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Link {
-    /// It is being opened, or was interrupted.
+    /// The stream is being opened, or was interrupted.
     #[default]
     Down,
-    /// It delivers events.
+    /// The stream is open and delivers events.
     Up,
-    /// There is none for the time being.
+    /// There is no stream for the time being.
     None(PollingReason),
 }
 
-/// What the stream has said.
+/// The news of the stream for the background work.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Heard {
     pub(super) link: Link,

@@ -20,7 +20,7 @@ const MAX_LIFE: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// The header by which a proxy is asked not to hold events back.
 const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// What a stream sends next.
+/// The next thing for a stream to send.
 enum Next {
     Retry,
     Hints,

@@ -144,7 +144,7 @@ impl History {
         }
     }
 
-    /// Counts a commit.
+    /// Counts one more commit.
     pub(super) fn committed(&mut self) {
         self.commits.fetch_add(1, Ordering::SeqCst);
     }
