@@ -2,7 +2,7 @@
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use reqwest::StatusCode;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderValue};
 use vfs_sync_core::id::ReplicaId;
 
 use super::{HttpCall, HttpTransport, answer, malformed};
@@ -23,6 +23,8 @@ impl HttpTransport {
         url.query_pairs_mut().append_pair("clientId", client_id.as_str());
         let mut call = HttpCall { timeout: None, ..self.get("events", url) };
         call.headers.insert(ACCEPT, HeaderValue::from_static(EVENTS));
+        // A proxy that compresses may hold events back until it has a block of them.
+        call.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let response = answer::check_status(call.name, self.send(&call).await?).await?;
         if response.status() != StatusCode::OK {
             let status = format!("is {}", response.status());
