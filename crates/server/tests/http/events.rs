@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use vfs_sync_server::ServerConfig;
+use vfs_sync_server::auth::{AuthConfig, Secret};
 use vfs_sync_store::testing::new_postgres_database;
 use vfs_sync_testkit::TestServer;
 
@@ -235,7 +236,22 @@ async fn a_stream_holds_no_place_of_requests_and_outlives_their_time() {
 }
 
 #[tokio::test]
-async fn a_stream_ends_when_the_server_stops_or_the_token_expires() {
+async fn a_stream_ends_when_its_token_expires() {
+    let mut auth = AuthConfig::with_secret(Secret::new("s".repeat(64))).unwrap();
+    auth.leeway = Duration::ZERO;
+    let scene = Scene::of(TestServer::builder().auth(auth.clone())).await;
+    let alice = vfs_sync_core::id::UserId::new("alice").unwrap();
+    let now = scene.server.clock().now();
+    let token = auth.mint(&alice, None, Duration::from_secs(2), now).unwrap();
+    let caller = scene.bearer(&token);
+    let mut events = Events::open(&caller, "phone").await;
+    events.head().await;
+    assert_eq!(events.bye().await, "expired");
+    caller.get("/v1/vfs/crdt/events?clientId=phone").await.refused(401, "unauthorized");
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_the_server_stops() {
     let config = ServerConfig { drain_timeout: Duration::from_secs(20), ..ServerConfig::default() };
     let mut scene = Scene::of(TestServer::builder().config(config)).await;
     let alice = scene.user("alice");
@@ -265,10 +281,7 @@ async fn a_stream_is_refused_like_every_call() {
 #[ignore = "needs PostgreSQL"]
 async fn two_servers_on_one_database_tell_each_others_moves() {
     let url = new_postgres_database().await.unwrap();
-    let auth = vfs_sync_server::auth::AuthConfig::with_secret(vfs_sync_server::auth::Secret::new(
-        "s".repeat(64),
-    ))
-    .unwrap();
+    let auth = AuthConfig::with_secret(Secret::new("s".repeat(64))).unwrap();
     let server = || TestServer::builder().database(&url).auth(auth.clone());
     let (one, other) = (Scene::of(server()).await, Scene::of(server()).await);
     // Both listen; from then on nobody has to wait for a sweep.
