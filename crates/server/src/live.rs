@@ -212,14 +212,22 @@ impl Live {
     }
 
     /// Takes heads that were read from the database: hints whoever listens to a feed that is newer
-    /// than known.
+    /// than known, spread over a time if they are many.
     pub(crate) fn found(&self, found: &FeedHeads) {
         let mut streams = self.streams();
+        let Streams { users, random, .. } = &mut *streams;
+        let head =
+            |position: &Option<Position>| FeedHead { epoch: found.epoch, position: *position };
+        let news = found.heads.iter().filter_map(|(user, position)| {
+            let listener = users.get(user).filter(|listener| listener.lacks(head(position)))?;
+            Some(listener.streams.len())
+        });
+        let spread = micros(self.spread(news.sum()));
         let now = Instant::now();
         for (user, position) in &found.heads {
-            let head = FeedHead { epoch: found.epoch, position: *position };
-            if let Some(listener) = streams.users.get_mut(user) {
-                listener.hint(head, |_| now);
+            if let Some(listener) = users.get_mut(user) {
+                let due = |_: &_| now + Duration::from_micros(random.u64(0..=spread));
+                listener.hint(head(position), due);
             }
         }
     }
@@ -276,9 +284,14 @@ impl Streams {
 }
 
 impl Listener {
+    /// Returns whether `head` is newer than known.
+    fn lacks(&self, head: FeedHead) -> bool {
+        self.head.is_none_or(|known| known < head)
+    }
+
     /// Hints all streams of the user if `head` is newer than known; `due` gives each its time.
     fn hint(&mut self, head: FeedHead, mut due: impl FnMut(&ReplicaId) -> Instant) {
-        if self.head.is_some_and(|known| known >= head) {
+        if !self.lacks(head) {
             return;
         }
         self.head = Some(head);

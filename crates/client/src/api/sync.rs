@@ -7,7 +7,6 @@ use vfs_sync_core::guardrail::Violation;
 use vfs_sync_core::wire::StateResponse;
 
 use crate::client::SyncClient;
-use crate::connection::Connectivity;
 use crate::error::ClientError;
 use crate::event::SyncReport;
 use crate::lock::lock;
@@ -127,11 +126,6 @@ impl SyncClient {
             // A task that panicked has ended too.
             let _ = (&mut background.task).await;
             *lock(&self.inner.paused) = None;
-            self.inner.connected(|connection| {
-                if !matches!(connection.state, Connectivity::Offline { .. }) {
-                    connection.state = Connectivity::Online;
-                }
-            });
             // A transaction that it began is finished too.
             drop(self.inner.work.lock().await);
         }

@@ -18,6 +18,9 @@ use crate::error::ClientError;
 use crate::event::ChangeEvent;
 use crate::lock::lock;
 
+/// The pause after a pull that a hint called for and that brought nothing; it doubles with each such
+/// pull in a row, up to the interval, so that no server keeps a client busy with hints.
+const FRUITLESS: Duration = Duration::from_millis(10);
 /// The time after the first edit of a burst, in which the others join its push.
 const BURST: Duration = Duration::from_millis(5);
 
@@ -44,11 +47,19 @@ pub(crate) async fn work(
         }
     };
     let emitted = Connectivity::Unknown;
+    let of = client.clone();
     let work = Work { client, sync_requested, stop, hints, answered, again, emitted };
     tokio::select! {
         biased;
         () = work.run() => {}
         () = listening => {}
+    }
+    if let Some(inner) = of.upgrade() {
+        inner.connected(|connection| {
+            if matches!(connection.state, Connectivity::Live | Connectivity::Polling(_)) {
+                connection.state = Connectivity::Online;
+            }
+        });
     }
 }
 
@@ -76,6 +87,16 @@ struct Rest {
     live_interval: Duration,
     /// The time in which other edits join a push.
     burst: Option<Duration>,
+    /// The time before which no hint counts.
+    hints_from: Instant,
+}
+
+/// The end of a rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wake {
+    Hint,
+    Other,
+    Stop,
 }
 
 impl Rest {
@@ -98,6 +119,7 @@ impl Work {
         let mut failures = 0;
         // The position up to which the replica was pulled after a hint of it.
         let mut pulled_to = None;
+        let (mut wake, mut fruitless) = (Wake::Other, 0);
         loop {
             let Some(inner) = self.client.upgrade() else { return };
             let client = SyncClient { inner };
@@ -108,6 +130,11 @@ impl Work {
                 synced = client.sync() => synced,
             };
             let failed_before = failures > 0;
+            match &synced {
+                Ok(report) if report.pulled > 0 => fruitless = 0,
+                Ok(_) if wake == Wake::Hint => fruitless += 1,
+                _ => {}
+            }
             let Ok(after) = outcome(&client, synced, &mut failures) else { return };
             let back_off = after.back_off();
             if back_off.is_none() {
@@ -123,39 +150,44 @@ impl Work {
             let waits = matches!(after, After::Synced { waits: true });
             let live_interval = if waits { interval } else { config.live_interval };
             let (since, burst) = (Instant::now(), config.live.then_some(BURST));
-            let rest = Rest { since, back_off, interval, live_interval, burst };
+            let pause = FRUITLESS.saturating_mul((1 << fruitless.min(20)) - 1).min(interval);
+            let hints_from = since + pause;
+            let rest = Rest { since, back_off, interval, live_interval, burst, hints_from };
             // Not kept alive while it rests.
             drop(client);
-            if !self.rest(&rest, &mut pulled_to).await {
+            wake = self.rest(&rest, &mut pulled_to).await;
+            if wake == Wake::Stop {
                 return;
             }
         }
     }
 
-    /// Waits for the next sync; returns false if there is none.
-    async fn rest(&mut self, rest: &Rest, pulled_to: &mut Option<Option<ChangeId>>) -> bool {
+    /// Waits for the next sync.
+    async fn rest(&mut self, rest: &Rest, pulled_to: &mut Option<Option<ChangeId>>) -> Wake {
         let may_resume = rest.back_off.is_none();
         loop {
             let heard = self.hints.borrow_and_update().clone();
-            let Some(inner) = self.client.upgrade() else { return false };
+            let Some(inner) = self.client.upgrade() else { return Wake::Stop };
             self.note_link(&inner, heard.link);
-            if may_resume && !has_all(&inner, &heard, pulled_to) {
-                return true;
+            let hinted = may_resume && !has_all(&inner, &heard, pulled_to);
+            if hinted && Instant::now() >= rest.hints_from {
+                return Wake::Hint;
             }
             drop(inner);
             tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return false,
+                () = self.stop.cancelled() => return Wake::Stop,
                 () = self.sync_requested.notified(), if may_resume => {
-                    let Some(burst) = rest.burst else { return true };
+                    let Some(burst) = rest.burst else { return Wake::Other };
                     tokio::select! {
                         biased;
-                        () = self.stop.cancelled() => return false,
-                        () = tokio::time::sleep(burst) => return true,
+                        () = self.stop.cancelled() => return Wake::Stop,
+                        () = tokio::time::sleep(burst) => return Wake::Other,
                     }
                 }
                 Ok(()) = self.hints.changed() => {}
-                () = tokio::time::sleep_until(rest.until(&heard)) => return true,
+                () = tokio::time::sleep_until(rest.hints_from), if hinted => return Wake::Hint,
+                () = tokio::time::sleep_until(rest.until(&heard)) => return Wake::Other,
             }
         }
     }

@@ -15,6 +15,8 @@ use crate::transport::{EventStream, LiveEvent, Transport, TransportError, Transp
 
 /// The wait before a stream is opened again if the server names none.
 const RETRY: Duration = Duration::from_secs(3);
+/// The shortest wait before a stream is opened again, whatever the server says.
+const LEAST_RETRY: Duration = Duration::from_secs(1);
 /// The number of streams in a row that fell silent, from which something holds the events back.
 const SILENT: u32 = 2;
 
@@ -131,7 +133,7 @@ async fn open(
 
 /// Reports what a stream says until it ends.
 async fn follow(mut stream: EventStream, heard: &watch::Sender<Heard>) -> Ended {
-    let begun = Instant::now();
+    let mut last = Instant::now();
     let (mut retry, mut ever) = (RETRY, false);
     loop {
         let event = match tokio::time::timeout(SILENCE, stream.next()).await {
@@ -140,19 +142,19 @@ async fn follow(mut stream: EventStream, heard: &watch::Sender<Heard>) -> Ended 
             Ok(Some(Err(error @ TransportError::MalformedResponse { .. }))) => {
                 return Ended::NotOpened(error);
             }
-            Ok(Some(Err(_)) | None) if ever => return Ended::Over(retry),
             // The transport may notice the silence first.
-            Ok(_) if begun.elapsed() >= SILENCE / 2 => return Ended::Silent { mute: true },
+            Ok(_) if last.elapsed() >= SILENCE / 2 => return Ended::Silent { mute: !ever },
+            Ok(_) if ever => return Ended::Over(retry),
             Ok(_) => return Ended::Broken,
         };
-        ever = true;
+        (ever, last) = (true, Instant::now());
         match event {
             LiveEvent::Head { position, .. } => {
                 let up = Heard { link: Link::Up, head: Some(position), not_before: None };
                 heard.send_replace(up);
             }
             LiveEvent::Alive => {}
-            LiveEvent::Retry(wait) => retry = wait,
+            LiveEvent::Retry(wait) => retry = wait.max(LEAST_RETRY),
             LiveEvent::Bye { reason } => {
                 tracing::debug!(reason, "the server ends the stream of live updates");
                 return Ended::Over(retry);

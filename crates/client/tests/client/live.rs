@@ -326,6 +326,29 @@ async fn streams_that_break_are_opened_again_with_back_off_and_never_in_a_loop()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_that_hints_at_nothing_without_end_does_not_keep_a_client_busy() {
+    let endless = futures::stream::unfold(0_u64, |n| async move {
+        tokio::time::sleep(Duration::from_micros(10)).await;
+        let event = if n % 2 == 0 { head(&format!("c-{n}")) } else { LiveEvent::Retry(seconds(0)) };
+        Some((Ok(event), n + 1))
+    });
+    let mut endless = Some(endless);
+    let scripted = Scripted::new(move |_| match endless.take() {
+        Some(endless) => Ok(Box::pin(endless.take(100_000))),
+        None => {
+            Ok(Box::pin(futures::stream::iter([Ok(LiveEvent::Retry(seconds(0))), Ok(head("c-0"))])))
+        }
+    });
+    scripted.client.start_background().unwrap();
+    tokio::time::sleep(seconds(100)).await;
+    assert!(scripted.pulls() <= 30, "{}", scripted.pulls());
+    tokio::time::sleep(seconds(100)).await;
+    assert!((80..=210).contains(&scripted.opened()), "{}", scripted.opened());
+    // What it hints at is still followed, at the interval at the latest.
+    assert!(scripted.pulls() <= 40, "{}", scripted.pulls());
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_live_updates_no_stream_is_opened() {
     let line = Arc::new(ScriptedTransport::new());
     let config = ClientConfig { live: false, ..quick() };
