@@ -8,6 +8,7 @@ mod apply;
 mod attack;
 mod contents;
 mod large;
+mod live;
 mod process;
 mod pull;
 mod push;
@@ -77,6 +78,12 @@ struct Args {
     /// Size of what attackers prepare, in percent
     #[arg(long, default_value_t = 100)]
     attack_size: usize,
+    /// Measure only live updates: latency, idle streams, and pushes beside listeners
+    #[arg(long)]
+    live: bool,
+    /// Number of idle streams of live updates to measure
+    #[arg(long, default_value_t = 10_000)]
+    streams: usize,
     /// Number of connections that push or pull at a time
     #[arg(long, default_value_t = 2)]
     connections: usize,
@@ -117,6 +124,10 @@ async fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
     }
     if args.large_only {
         return large(args, report, dir.path()).await;
+    }
+    if args.live {
+        let (postgres, connections) = (args.postgres.as_deref(), args.connections);
+        return live::run(report, dir.path(), postgres, args.streams, connections).await;
     }
     if args.victim {
         return victim(report, dir.path(), args).await;

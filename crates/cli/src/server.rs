@@ -10,7 +10,7 @@ use vfs_sync_blobs::{BlobError, BlobStore, ObjectBlobs, S3Config, key};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_server::auth::{AuthConfig, AuthConfigError, Authenticator};
 use vfs_sync_server::{Environment as _, Server, ServerConfig, SystemEnvironment};
-use vfs_sync_store::StoreError;
+use vfs_sync_store::{Announcements, StoreError};
 
 use crate::error::{Failure, Kind, Result};
 
@@ -124,6 +124,28 @@ pub(crate) struct Bound {
     pub(crate) admin: Option<TcpListener>,
     pub(crate) address: SocketAddr,
     pub(crate) admin_address: Option<SocketAddr>,
+    pub(crate) hears: Hears,
+}
+
+/// The way in which the server hears of changes that other processes make.
+pub(crate) struct Hears(Announcements);
+
+impl Hears {
+    /// Returns the name of the way.
+    pub(crate) fn name(&self) -> &'static str {
+        match self.0 {
+            Announcements::Notified => "notified",
+            Announcements::None | Announcements::Swallowed => "swept",
+        }
+    }
+
+    /// Returns what an operator should know about it.
+    pub(crate) fn note(&self) -> Option<&'static str> {
+        (self.0 == Announcements::Swallowed).then_some(
+            "PostgreSQL's notifications do not arrive, as behind a pooler in transaction mode: \
+             changes made by other servers are seen within 5 s",
+        )
+    }
 }
 
 /// Opens the stores and binds the listeners.
@@ -154,8 +176,9 @@ pub(crate) async fn bind(setup: Setup) -> Result<Bound> {
         refuse_strangers(&setup, &*blobs, Some(&identity.id)).await?;
     }
     leave_mark(&setup.data, &identity.id)?;
+    let hears = Hears(store.announce_heads().await);
     let server = Server::builder(store, blobs, keys).config(config).build();
-    Ok(Bound { server, listener, admin, address, admin_address })
+    Ok(Bound { server, listener, admin, address, admin_address, hears })
 }
 
 /// The file in a server's directory with the id of the database that was last served with it.

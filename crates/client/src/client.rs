@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use tokio::sync::{Notify, Semaphore, broadcast};
+use tokio::sync::{Notify, Semaphore, broadcast, watch};
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::guardrail::Violation;
 use vfs_sync_core::id::{ItemId, ReplicaId, UserId};
@@ -12,6 +12,7 @@ use vfs_sync_core::tree::device_name;
 use vfs_sync_core::wire::WriteIds;
 
 use crate::config::ClientConfig;
+use crate::connection::{Connection, Connectivity};
 use crate::content::cache::Cache;
 use crate::environment::Environment;
 use crate::error::{ClientError, StopReason};
@@ -57,6 +58,8 @@ pub struct Status {
     pub paused: Option<StopReason>,
     /// True while background work is running.
     pub running: bool,
+    /// The state of the connection to the server.
+    pub connection: Connection,
 }
 
 /// A replica of a user's tree, and the transport to its server. Clones are cheap and share one
@@ -86,6 +89,7 @@ pub(crate) struct Inner {
     pub(crate) background: Mutex<Option<Background>>,
     /// The reason why background work pauses, if it does.
     pub(crate) paused: Mutex<Option<StopReason>>,
+    connection: watch::Sender<Connection>,
 }
 
 impl SyncClient {
@@ -109,6 +113,7 @@ impl SyncClient {
             sync_requested: Arc::default(),
             background: Mutex::default(),
             paused: Mutex::default(),
+            connection: watch::channel(Connection::default()).0,
         };
         Self { inner: Arc::new(inner) }
     }
@@ -148,6 +153,13 @@ impl SyncClient {
         self.inner.changes.subscribe()
     }
 
+    /// Returns the state of the connection to the server, and each change of it. Background work also
+    /// emits [`ChangeEvent::Connection`].
+    #[must_use]
+    pub fn connection(&self) -> watch::Receiver<Connection> {
+        self.inner.connection.subscribe()
+    }
+
     /// Adds an observer of violations and progress.
     pub fn observe(&self, observer: Arc<dyn Observer>) {
         lock(&self.inner.observers).push(observer);
@@ -182,6 +194,7 @@ impl SyncClient {
             stopped: meta.stopped.as_ref().map(|reason| (**reason).clone()),
             paused,
             running,
+            connection: *self.inner.connection.borrow(),
         })
     }
 
@@ -218,6 +231,31 @@ impl Inner {
             self.cache.trim(&queued);
         }
         Ok(())
+    }
+
+    /// Changes the state of the connection; returns it.
+    pub(crate) fn connected(&self, change: impl FnOnce(&mut Connection)) -> Connection {
+        self.connection.send_if_modified(|connection| {
+            let before = *connection;
+            change(connection);
+            *connection != before
+        });
+        *self.connection.borrow()
+    }
+
+    /// Records whether the server could be reached.
+    pub(crate) fn reached(&self, reached: bool) {
+        let now = self.environment().now();
+        self.connected(|connection| {
+            connection.state = match (connection.state, reached) {
+                (Connectivity::Unknown | Connectivity::Offline { .. }, true) => {
+                    Connectivity::Online
+                }
+                (offline @ Connectivity::Offline { .. }, false) => offline,
+                (_, false) => Connectivity::Offline { since: now },
+                (state, true) => state,
+            };
+        });
     }
 
     fn notify(&self, what: impl Fn(&dyn Observer)) {

@@ -27,6 +27,12 @@ pub struct ClientConfig {
     pub cache_size: Option<u64>,
     /// The pause of background work between two syncs, unless a sync is requested.
     pub interval: Duration,
+    /// True if background work holds a stream of live updates: changes of others arrive at once,
+    /// and edits go out at once. Without it, or where the stream does not get through, both wait for
+    /// the interval or a request.
+    pub live: bool,
+    /// The pause between two syncs while a stream of live updates is up.
+    pub live_interval: Duration,
     /// The shortest and the longest back-off after a network failure.
     pub backoff: (Duration, Duration),
     /// The name of this device in conflicted copies; `None` takes the end of the client's id.
@@ -48,6 +54,8 @@ impl Default for ClientConfig {
             resumable_from: 16 * 1024 * 1024,
             cache_size: Some(10 * 1024 * 1024 * 1024),
             interval: Duration::from_secs(30),
+            live: true,
+            live_interval: Duration::from_secs(300),
             backoff: (Duration::from_millis(500), Duration::from_secs(60)),
             device: None,
             vfs: None,

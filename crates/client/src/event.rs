@@ -7,6 +7,7 @@ use vfs_sync_core::id::{ItemId, OpId, UserId};
 use vfs_sync_core::wire::PushReason;
 
 use crate::api::outstanding::Outstanding;
+use crate::connection::Connection;
 use crate::error::StopReason;
 
 /// A change of the tree, or of the client's own state, that an application may show.
@@ -80,6 +81,9 @@ pub enum ChangeEvent {
     /// Background work synchronised, and this work is still to be sent or was rejected. Emitted
     /// after every such sync.
     Outstanding(Outstanding),
+    /// Changes of others now arrive in another way: at once, at an interval, or not at all. Emitted
+    /// by background work.
+    Connection(Connection),
     /// Background work stopped until it is started by hand.
     Stopped(StopReason),
     /// A restored server had lost changes that this replica has: they are queued again, or in the

@@ -3,6 +3,7 @@
 
 pub(crate) mod background;
 pub(crate) mod backoff;
+mod live;
 mod outcome;
 mod pull;
 mod push;

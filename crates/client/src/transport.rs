@@ -3,11 +3,13 @@
 
 mod call;
 mod error;
+mod events;
 mod ext;
 mod http;
 
 pub use call::{Answer, BatchFile, ByteStream, Call, CallKind, PullQuery, Transport};
 pub use error::TransportError;
+pub use events::{EventParser, EventStream, LiveEvent};
 pub use ext::TransportExt;
 pub use http::answer::read_answer;
 pub use http::blobs::read_blobs_answer;

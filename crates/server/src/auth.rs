@@ -34,6 +34,8 @@ pub struct Identity {
     pub user: UserId,
     /// The claim `scope`, split at spaces.
     pub scopes: Vec<String>,
+    /// The time from which the token is rejected as expired; `None` if that is beyond all times.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// A reason why a token is rejected.
@@ -217,7 +219,10 @@ impl Authenticator {
             .and_then(|sub| UserId::new(sub).ok())
             .ok_or(TokenError::BadSubject)?;
         let scopes = claims.scope.as_deref().unwrap_or_default();
-        Ok(Identity { user, scopes: scopes.split_ascii_whitespace().map(str::to_owned).collect() })
+        let scopes = scopes.split_ascii_whitespace().map(str::to_owned).collect();
+        #[allow(clippy::cast_possible_truncation)] // it saturates, and such a time is none
+        let expires_at = Timestamp::from_millis((expires + self.leeway_millis) as i64);
+        Ok(Identity { user, scopes, expires_at })
     }
 }
 

@@ -61,6 +61,13 @@ pub struct ServerConfig {
     /// Requests of one user handled at one time, until their answers are taken; further ones get
     /// 429 and `Retry-After`.
     pub max_user_requests: usize,
+    /// Event streams at one time, besides the connections and requests; further ones get 429 and
+    /// `Retry-After`.
+    pub max_event_streams: usize,
+    /// Event streams of one user at one time; further ones get 429 and `Retry-After`.
+    pub max_user_event_streams: usize,
+    /// The time after which an event stream that has nothing to send sends a comment.
+    pub events_keepalive: Duration,
     /// Bytes of bodies and answers held in memory at one time; further requests get 503 and
     /// `Retry-After`.
     pub max_body_memory: usize,
@@ -142,6 +149,9 @@ impl Default for ServerConfig {
             max_connections: 4_096,
             max_requests: 1_024,
             max_user_requests: 256,
+            max_event_streams: 20_000,
+            max_user_event_streams: 64,
+            events_keepalive: Duration::from_secs(25),
             max_body_memory: 512 * MIB,
             max_user_memory: 64 * MIB,
             plan_memory: usize::MAX,
@@ -186,15 +196,21 @@ impl ServerConfig {
         Pace { window: self.idle_timeout, least }
     }
 
-    /// Lowers the bounds of connections and requests to what fits into `descriptors`, of which some
+    /// Lowers the bounds of connections, requests and event streams to what fits into `descriptors`, of which some
     /// stay for the database and for files that are written.
     #[must_use]
     pub fn fitted_to_descriptors(self, descriptors: u64) -> Self {
         let all = usize::try_from(descriptors).unwrap_or(usize::MAX);
         let quarter = (all.saturating_sub(RESERVED_DESCRIPTORS) / 4).max(2);
+        let max_connections = self.max_connections.min(quarter.saturating_mul(2));
+        let max_requests = self.max_requests.min(quarter);
+        let taken = RESERVED_DESCRIPTORS + max_connections + max_requests;
+        let left = all.saturating_sub(taken);
         Self {
-            max_connections: self.max_connections.min(quarter.saturating_mul(3)),
-            max_requests: self.max_requests.min(quarter),
+            max_connections,
+            max_requests,
+            // Each may have a connection of its own.
+            max_event_streams: self.max_event_streams.min(left.max(1)),
             ..self
         }
     }
@@ -244,11 +260,12 @@ mod tests {
     fn bounds_fit_the_descriptors_with_a_reserve() {
         let fitted = |descriptors| {
             let config = ServerConfig::default().fitted_to_descriptors(descriptors);
-            (config.max_connections, config.max_requests)
+            (config.max_connections, config.max_requests, config.max_event_streams)
         };
-        assert_eq!(fitted(1_024), (672, 224));
-        assert_eq!(fitted(20_000), (4_096, 1_024));
-        assert_eq!(fitted(0), (6, 2));
+        assert_eq!(fitted(1_024), (448, 224, 224));
+        assert_eq!(fitted(20_000), (4_096, 1_024, 14_752));
+        assert_eq!(fitted(1 << 20), (4_096, 1_024, 20_000));
+        assert_eq!(fitted(0), (4, 2, 1));
     }
 
     #[test]

@@ -91,6 +91,17 @@ impl ApiError {
         .retry_after(1)
     }
 
+    /// A user, or the whole server, has as many event streams open as may be.
+    pub(crate) fn too_many_streams(of_user: bool, wait: Duration) -> Self {
+        let sentence = match of_user {
+            true => "The user has too many event streams open: try again later",
+            false => "The server has too many event streams open: try again later",
+        };
+        let seconds = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX);
+        Self::new(StatusCode::TOO_MANY_REQUESTS, code::TOO_MANY_REQUESTS, sentence)
+            .retry_after(seconds.max(1))
+    }
+
     /// A user or an address asks for more than its rate, of which there is enough after `wait`.
     pub(crate) fn too_fast(rate: &'static str, wait: Duration) -> Self {
         let sentence = "The rate limit is reached: try again later";

@@ -7,6 +7,7 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName};
 use vfs_sync_core::id::UserId;
+use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{USER_HEADER, user_of_header};
 
 use crate::auth::{Identity, TokenError};
@@ -89,6 +90,17 @@ impl FromRequestParts<App> for Origin {
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, ApiError> {
         identity(parts)?;
         parts.extensions.get().cloned().ok_or_else(ApiError::internal)
+    }
+}
+
+/// The time from which a request's token is rejected as expired.
+pub(crate) struct TokenExpiry(pub(crate) Option<Timestamp>);
+
+impl FromRequestParts<App> for TokenExpiry {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, ApiError> {
+        Ok(Self(identity(parts)?.expires_at))
     }
 }
 

@@ -1,14 +1,16 @@
 //! The metadata store, whose connections users share fairly.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tracing::Instrument as _;
 use vfs_sync_core::id::UserId;
-use vfs_sync_store::{Call, Capacity, MetadataStore, Reply, StoreError};
+use vfs_sync_store::{
+    Announcements, Call, Capacity, HeadObserver, MetadataStore, Reply, StoreError,
+};
 
 use crate::error::ApiError;
 use crate::shares::{Bounds, Share, Shares};
@@ -126,6 +128,14 @@ impl MetadataStore for FairStore {
 
     fn capacity(&self) -> Capacity {
         self.inner.capacity()
+    }
+
+    fn observe_heads(&self, observer: Weak<dyn HeadObserver>) {
+        self.inner.observe_heads(observer);
+    }
+
+    async fn announce_heads(&self) -> Announcements {
+        self.inner.announce_heads().await
     }
 }
 

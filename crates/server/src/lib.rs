@@ -28,6 +28,7 @@ mod error;
 mod extract;
 mod fair_store;
 mod http;
+mod live;
 mod maintenance;
 mod openapi;
 mod rates;
@@ -126,6 +127,7 @@ impl Server {
         let _guard = stop.clone().drop_guard();
         let pruning = tokio::spawn(maintenance::prune_regularly(self.app.clone(), stop.clone()));
         let sweeping = tokio::spawn(maintenance::sweep_regularly(self.app.clone(), stop.clone()));
+        let hinting = tokio::spawn(live::keep_up(self.app.clone(), stop.clone()));
         let bounds = serve::Bounds::of(&self.app.config);
         let operator = admin.map(|listener| {
             let router = admin::router();
@@ -136,6 +138,7 @@ impl Server {
         let mut public = std::pin::pin!(public);
         tokio::select! {
             () = shutdown => {
+                self.app.live.close();
                 stop.cancel();
                 public.await;
             }
@@ -146,5 +149,6 @@ impl Server {
         }
         let _ = pruning.await;
         let _ = sweeping.await;
+        let _ = hinting.await;
     }
 }

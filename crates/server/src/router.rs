@@ -39,7 +39,9 @@ pub(crate) fn router(app: &App) -> Router {
         .route(routes::tus::UPLOAD, options(routes::tus::capabilities))
         .fallback(|| async { ApiError::of_status(StatusCode::NOT_FOUND) })
         .layer(from_fn_with_state(app.clone(), count_anonymous));
+    let streams = collect(event_routes()).layer(from_fn_with_state(app.clone(), admit_stream));
     json.merge(collect(byte_routes()).layer(from_fn_with_state(app.clone(), admit)))
+        .merge(streams)
         .merge(open)
         .layer(from_fn_with_state(app.clone(), observe))
         .with_state(app.clone())
@@ -107,6 +109,11 @@ fn byte_routes() -> Vec<Route> {
     ]
 }
 
+/// Lists the routes that stream events: open for hours, with a bound of their own.
+fn event_routes() -> Vec<Route> {
+    vec![("/v1/vfs/crdt/events", get(routes::events::events))]
+}
+
 /// Lists the routes that need no token.
 fn open_routes() -> Vec<Route> {
     use routes::health;
@@ -119,21 +126,39 @@ fn open_routes() -> Vec<Route> {
 
 #[cfg(test)]
 pub(crate) fn route_paths() -> Vec<&'static str> {
-    [json_routes(), byte_routes(), open_routes()]
+    [json_routes(), byte_routes(), event_routes(), open_routes()]
         .concat()
         .into_iter()
         .map(|(path, _)| path)
         .collect()
 }
 
+/// The time for which a request holds the user's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holds {
+    /// Until the answer is taken.
+    Answer,
+    /// Until the answer begins.
+    Beginning,
+}
+
 /// Authenticates a request, and lets it wait for the user's turn. What has no user gets no place:
 /// it is refused by its handler before that does anything. The answer keeps the place until it is
 /// taken.
-async fn admit(State(app): State<App>, mut request: Request, next: Next) -> Response {
+async fn admit(State(app): State<App>, request: Request, next: Next) -> Response {
+    authenticate(&app, Holds::Answer, request, next).await
+}
+
+/// Applies [`admit`] to a stream of events, which keeps no place and whose bytes do not count.
+async fn admit_stream(State(app): State<App>, request: Request, next: Next) -> Response {
+    authenticate(&app, Holds::Beginning, request, next).await
+}
+
+async fn authenticate(app: &App, holds: Holds, mut request: Request, next: Next) -> Response {
     if let Err(error) = check_protocol(request.headers()) {
         return error.into_response();
     }
-    let authenticated = Authenticated::of(request.headers(), &app).await;
+    let authenticated = Authenticated::of(request.headers(), app).await;
     if let Some(user) = &authenticated.user
         && let Some(connection) = request.extensions().get::<Arc<Connection>>()
     {
@@ -141,14 +166,14 @@ async fn admit(State(app): State<App>, mut request: Request, next: Next) -> Resp
     }
     let user = authenticated.user.as_ref().and_then(|user| user_header(user).try_into().ok());
     let served = authenticated.served_user().cloned();
-    let address = address_of(&app, &request);
+    let address = address_of(app, &request);
     request.extensions_mut().insert(authenticated);
     let mut response = match served {
         None => match app.rates.anonymous_request(address) {
             Err(error) => error.into_response(),
             Ok(()) => next.run(request).await,
         },
-        Some(user) => serve(&app, Origin { user, address }, request, next).await,
+        Some(user) => serve(app, Origin { user, address }, holds, request, next).await,
     };
     if let Some(value) = user {
         response.headers_mut().insert(USER, value);
@@ -157,7 +182,13 @@ async fn admit(State(app): State<App>, mut request: Request, next: Next) -> Resp
 }
 
 /// Serves a request of a user within the user's shares and rates.
-async fn serve(app: &App, origin: Origin, mut request: Request, next: Next) -> Response {
+async fn serve(
+    app: &App,
+    origin: Origin,
+    holds: Holds,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let share = match app.request_share(&origin).await {
         Ok(share) => share,
         Err(error) => return error.into_response(),
@@ -165,6 +196,9 @@ async fn serve(app: &App, origin: Origin, mut request: Request, next: Next) -> R
     request.extensions_mut().insert(origin.clone());
     let request = request.map(|body| Rates::metered(app, &origin, body));
     let response = calling_for(&origin.user, next.run(request)).await;
+    if holds == Holds::Beginning {
+        return response;
+    }
     let mut response = response.map(|body| Rates::metered(app, &origin, body));
     response.extensions_mut().insert(Paid::from(share));
     response

@@ -2,6 +2,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod blobs;
+pub(crate) mod events;
 pub(crate) mod health;
 pub(crate) mod lookup;
 pub(crate) mod members;

@@ -1,11 +1,11 @@
 //! The state that handlers share.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use vfs_sync_blobs::BlobStore;
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::time::Timestamp;
-use vfs_sync_store::MetadataStore;
+use vfs_sync_store::{HeadObserver, MetadataStore};
 
 use crate::auth::Authenticator;
 use crate::config::ServerConfig;
@@ -13,6 +13,7 @@ use crate::environment::Environment;
 use crate::error::ApiError;
 use crate::fair_store::FairStore;
 use crate::http::body::{Reader, Received, memory_units};
+use crate::live::Live;
 use crate::rates::{Origin, Rates};
 use crate::shares::{Bounds, Share, Shares};
 
@@ -30,6 +31,7 @@ pub(crate) struct Inner {
     pub(crate) environment: Arc<dyn Environment>,
     pub(crate) config: ServerConfig,
     pub(crate) rates: Rates,
+    pub(crate) live: Arc<Live>,
     memory: Shares,
     requests: Shares,
     large_uploads: Shares,
@@ -59,11 +61,15 @@ impl App {
         let (all, of_user) = (config.max_large_uploads, config.max_user_large_uploads);
         let large_uploads = shares("large_uploads", all, of_user);
         let store: Arc<dyn MetadataStore> = Arc::new(FairStore::new(store));
+        let live = Arc::new(Live::new(&config, environment.unique() as u64));
+        let observer: Weak<dyn HeadObserver> = Arc::downgrade(&live) as _;
+        store.observe_heads(observer);
         Self(Arc::new(Inner {
             store,
             blobs,
             auth,
             environment,
+            live,
             rates: Rates::new(&config),
             config,
             memory,

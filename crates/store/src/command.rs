@@ -19,6 +19,8 @@ pub(crate) mod trash;
 mod upload;
 mod versions;
 
+use std::sync::Weak;
+
 use async_trait::async_trait;
 use vfs_sync_core::access::Principal;
 use vfs_sync_core::content::Attachment;
@@ -36,6 +38,7 @@ use vfs_sync_core::wire::{
 };
 
 use crate::error::{Result, StoreError};
+use crate::moves::{Announcements, FeedHeads, HeadObserver};
 use crate::topics::{Decision, Topics};
 use crate::values::{
     AbandonAnswer, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, Identity, MalformedState,
@@ -77,6 +80,18 @@ pub trait MetadataStore: Send + Sync + 'static {
     /// Returns the numbers of calls that run at one time; without a bound unless a back end has one.
     fn capacity(&self) -> Capacity {
         Capacity::default()
+    }
+
+    /// Reports to `observer` which feed heads transactions of this process move, until the observer
+    /// is dropped. A store that cannot tell reports nothing.
+    fn observe_heads(&self, observer: Weak<dyn HeadObserver>) {
+        drop(observer);
+    }
+
+    /// Begins to announce moved heads to other processes, and to report theirs to the observers, if
+    /// the database has notifications. Returns whether they arrive; later calls return the same.
+    async fn announce_heads(&self) -> Announcements {
+        Announcements::None
     }
 }
 
@@ -432,6 +447,9 @@ operations! {
     /// Reads a page of a user's feed: head, pruned-through, page and map are of one snapshot; `None`
     /// if it is the user's first call, or grants wait for a call, before `arrive`.
     reads pull_page: Pull { user: UserId, request: PullRequest } -> Option<PullAnswer>;
+
+    /// Reads the feed heads of some users.
+    reads heads: ReadHeads { users: Vec<UserId> } -> FeedHeads;
 
     /// Makes the user's feed, which has no entry yet, if there is none.
     writes begin_feed: BeginFeed { user: UserId } -> ();

@@ -11,6 +11,7 @@ pub mod command;
 mod encoding;
 mod error;
 pub mod memory;
+mod moves;
 mod open;
 mod page;
 pub mod postgres;
@@ -25,6 +26,7 @@ mod values;
 
 pub use command::{Call, Capacity, MetadataStore, Own, Reply};
 pub use error::StoreError;
+pub use moves::{Announcements, FeedHeads, HeadObserver, MovedHead};
 pub use open::{migrate, open, open_within};
 pub use vfs_sync_core::server::feed_window::{PullRequest, Rematerialize};
 pub use vfs_sync_core::server::push::MetadataQuota;

@@ -14,7 +14,7 @@ mod trash;
 mod uploads;
 mod versions;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use async_trait::async_trait;
 use futures::FutureExt as _;
@@ -22,6 +22,7 @@ use vfs_sync_core::time::Timestamp;
 
 use crate::command::{Backend, Call, Command, MetadataStore, Reply};
 use crate::error::{Result, StoreError};
+use crate::moves::{HeadObserver, Observers};
 use crate::served::{Served, went_back};
 use state::State;
 use transaction::MemoryTransaction;
@@ -35,6 +36,7 @@ use transaction::MemoryTransaction;
 pub struct MemoryStore {
     state: Arc<Mutex<State>>,
     served: Arc<Served>,
+    observers: Arc<Observers>,
 }
 
 /// The contents of a [`MemoryStore`] at one moment: a backup.
@@ -45,7 +47,12 @@ impl MemoryStore {
     /// Creates an empty store whose first epoch begins at `now`.
     #[must_use]
     pub fn new(now: Timestamp) -> Self {
-        Self { state: Arc::new(Mutex::new(State::new(now))), served: Arc::default() }
+        Self::of(State::new(now))
+    }
+
+    fn of(state: State) -> Self {
+        let state = Arc::new(Mutex::new(state));
+        Self { state, served: Arc::default(), observers: Arc::default() }
     }
 
     /// Returns a copy of all contents, to be [restored](Self::restore) or to create [another
@@ -65,7 +72,7 @@ impl MemoryStore {
     /// Creates an independent store with the contents of a backup.
     #[must_use]
     pub fn of_snapshot(snapshot: &MemorySnapshot) -> Self {
-        Self { state: Arc::new(Mutex::new(snapshot.0.clone())), served: Arc::default() }
+        Self::of(snapshot.0.clone())
     }
 
     /// Locks the state, also after a panic: an open transaction is undone when it is dropped, so
@@ -105,7 +112,9 @@ impl Backend for MemoryStore {
             }
             Err(error) => Err(error),
             Ok(answer) => {
-                tx.commit();
+                let moved = tx.commit();
+                drop(state);
+                self.observers.moved(&moved);
                 Ok(answer)
             }
         }
@@ -116,5 +125,9 @@ impl Backend for MemoryStore {
 impl MetadataStore for MemoryStore {
     async fn call(&self, call: Call) -> Result<Reply> {
         call.run_on(self).await
+    }
+
+    fn observe_heads(&self, observer: Weak<dyn HeadObserver>) {
+        self.observers.add(observer);
     }
 }

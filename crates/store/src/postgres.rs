@@ -11,6 +11,7 @@ mod members;
 mod migrations;
 mod place;
 mod registers;
+mod relay;
 mod replicas;
 mod rows;
 mod stages;
@@ -20,8 +21,8 @@ mod uploads;
 mod versions;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -34,8 +35,10 @@ use vfs_sync_core::time::Timestamp;
 use crate::command::{Backend, Call, Capacity, Command, Decides, MetadataStore, NewEpoch, Reply};
 use crate::encoding;
 use crate::error::{Result, StoreError};
+use crate::moves::{Announcements, HeadObserver, Observers};
 use crate::row_limit::RowLimit;
 use crate::served::{Served, went_back};
+use relay::Relay;
 use transaction::PostgresTransaction;
 
 /// The number of connections of one server.
@@ -83,6 +86,8 @@ pub struct PostgresStore {
     /// The bytes of memory that planning one change may take.
     plan_memory: usize,
     large_turns: Semaphore,
+    observers: Arc<Observers>,
+    relay: Relay,
 }
 
 /// A look at whether the database answers anybody: one that is frozen keeps its connections, and
@@ -160,7 +165,9 @@ impl PostgresStore {
     fn of(pool: Pool, served: Arc<Served>, url: &str) -> Result<Self> {
         let (watch, large_turns) = (Watch::of(url)?, Semaphore::new(LARGE_AT_ONCE));
         let (large, plan_memory) = (LARGE, usize::MAX);
-        Ok(Self { pool, served, watch, large, plan_memory, large_turns })
+        let observers = Arc::<Observers>::default();
+        let relay = Relay::new(watch.config.clone(), Arc::clone(&observers));
+        Ok(Self { pool, served, watch, large, plan_memory, large_turns, observers, relay })
     }
 
     /// Sets the number of rows that a transaction loads without being large; 10,000 by default.
@@ -189,7 +196,7 @@ impl PostgresStore {
             tx.plan_memory = self.plan_memory;
             let outcome = command.run(&mut tx).await;
             let is_large = tx.limit.is_exceeded();
-            let (begun, written) = (tx.begun, tx.written);
+            let (begun, written, moved) = (tx.begun, tx.written, tx.moved);
             realms = tx.realms;
             let committed = match outcome {
                 Ok(answer) => transaction.commit().await.map(|()| answer).map_err(StoreError::from),
@@ -210,6 +217,8 @@ impl PostgresStore {
                     for (user, counter, present) in written {
                         self.served.note(&user, counter, present);
                     }
+                    self.observers.moved(&moved);
+                    self.relay.announce(moved);
                     return Ok(Some(answer));
                 }
             }
@@ -383,6 +392,14 @@ impl MetadataStore for PostgresStore {
     fn capacity(&self) -> Capacity {
         let calls = Some(CONNECTIONS - OWN_CONNECTIONS);
         Capacity { calls, reads: None, large: Some(LARGE_AT_ONCE) }
+    }
+
+    fn observe_heads(&self, observer: Weak<dyn HeadObserver>) {
+        self.observers.add(observer);
+    }
+
+    async fn announce_heads(&self) -> Announcements {
+        self.relay.start().await
     }
 }
 

@@ -20,7 +20,7 @@ mod writer;
 
 use std::mem::take;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -33,6 +33,7 @@ use vfs_sync_core::time::Timestamp;
 use crate::command::{Backend, Call, Capacity, Command, Decides, MetadataStore, Reply};
 use crate::encoding;
 use crate::error::{Result, StoreError};
+use crate::moves::{HeadObserver, Observers};
 use crate::topics::Decision;
 use conflicts::Files;
 use transaction::SqliteTransaction;
@@ -77,6 +78,7 @@ pub struct SqliteStore {
     /// The turn of one large transaction after the other: each may take hundreds of megabytes, and
     /// a reader.
     large_turn: Semaphore,
+    observers: Arc<Observers>,
 }
 
 struct Readers {
@@ -107,14 +109,16 @@ impl SqliteStore {
         let mut connection = open_file(path, WRITER_CACHE_KIB)?;
         named(path, migrations::migrate(&mut connection, now, Some(encoding::chance())))?;
         let files = Some(Arc::new(Files::of(path)));
+        let observers = Arc::default();
         Ok(Self {
-            writer: Writer::start(connection, files.clone())?,
+            writer: Writer::start(connection, files.clone(), Arc::clone(&observers))?,
             readers: Some(Arc::new(Readers::open(path, READERS)?)),
             deciders: Some(Arc::new(Readers::open(path, LARGE_AT_ONCE)?)),
             files,
             large: LARGE,
             plan_memory: usize::MAX,
             large_turn: Semaphore::new(LARGE_AT_ONCE),
+            observers,
         })
     }
 
@@ -158,12 +162,13 @@ impl SqliteStore {
         };
         let connection = named(path, open())?;
         let files = vfs.is_none().then(|| Arc::new(Files::of(path)));
-        let writer = Writer::of_caller(connection, files.clone());
-        Ok(Self::of_writer(writer, files))
+        let observers = Arc::default();
+        let writer = Writer::of_caller(connection, files.clone(), Arc::clone(&observers));
+        Ok(Self::of_writer(writer, files, observers))
     }
 
     /// Creates a store that has no connection but the writer's.
-    fn of_writer(writer: Writer, files: Option<Arc<Files>>) -> Self {
+    fn of_writer(writer: Writer, files: Option<Arc<Files>>, observers: Arc<Observers>) -> Self {
         Self {
             writer,
             readers: None,
@@ -172,6 +177,7 @@ impl SqliteStore {
             large: LARGE,
             plan_memory: usize::MAX,
             large_turn: Semaphore::new(LARGE_AT_ONCE),
+            observers,
         }
     }
 
@@ -183,7 +189,9 @@ impl SqliteStore {
         let mut connection = Connection::open_in_memory()?;
         configure(&connection, WRITER_CACHE_KIB)?;
         migrations::migrate(&mut connection, now, None)?;
-        Ok(Self::of_writer(Writer::start(connection, None)?, None))
+        let observers = Arc::default();
+        let writer = Writer::start(connection, None, Arc::clone(&observers))?;
+        Ok(Self::of_writer(writer, None, observers))
     }
 
     /// Migrates the database at `path` to this program's schema, or creates it if it is missing;
@@ -328,6 +336,10 @@ impl MetadataStore for SqliteStore {
         let several = self.readers.is_some();
         let large = several.then_some(LARGE_AT_ONCE);
         Capacity { calls: None, reads: several.then_some(READERS), large }
+    }
+
+    fn observe_heads(&self, observer: Weak<dyn HeadObserver>) {
+        self.observers.add(observer);
     }
 }
 

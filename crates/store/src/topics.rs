@@ -220,6 +220,9 @@ pub(crate) trait Feeds {
     /// Returns the user's feed head without locking it.
     async fn head(&mut self, user: &UserId) -> Result<Option<Head>>;
 
+    /// Returns the feed heads of the users that have a feed, in any order, without locking them.
+    async fn heads(&mut self, users: &[UserId]) -> Result<Vec<(UserId, Head)>>;
+
     /// Returns the user's feed head without locking it, and whether grants wait for a call of the
     /// user.
     async fn feed_state(&mut self, user: &UserId) -> Result<(Option<Head>, bool)>;

@@ -24,6 +24,20 @@ pub(crate) struct Limits {
     /// The greatest number of one user's requests in progress
     #[arg(long, value_name = "N", env = "VFS_SYNC_MAX_USER_REQUESTS", value_parser = parse_count)]
     pub(crate) max_user_requests: Option<usize>,
+    /// The greatest number of event streams, besides the connections
+    #[arg(long, value_name = "N", env = "VFS_SYNC_MAX_EVENT_STREAMS", value_parser = parse_count)]
+    pub(crate) max_event_streams: Option<usize>,
+    /// The greatest number of one user's event streams
+    #[arg(
+        long,
+        value_name = "N",
+        env = "VFS_SYNC_MAX_USER_EVENT_STREAMS",
+        value_parser = parse_count
+    )]
+    pub(crate) max_user_event_streams: Option<usize>,
+    /// The time after which an event stream that has nothing to send sends a comment
+    #[arg(long, value_name = "TIME", env = "VFS_SYNC_EVENTS_KEEPALIVE", value_parser = parse_ttl)]
+    pub(crate) events_keepalive: Option<u64>,
     /// The greatest number of uploads in progress that are too large for memory
     #[arg(long, value_name = "N", env = "VFS_SYNC_MAX_LARGE_UPLOADS", value_parser = parse_count)]
     pub(crate) max_large_uploads: Option<usize>,

@@ -34,17 +34,22 @@ pub(super) async fn serve(args: Serve, output: Output, stop: CancellationToken) 
         listen: args.listen,
         admin_listen: args.admin_listen,
     };
-    let Bound { server, listener, admin, address, admin_address } = server::bind(setup).await?;
+    let Bound { server, listener, admin, address, admin_address, hears } =
+        server::bind(setup).await?;
     if output.json {
         output.json(&json!({
             "event": "listening",
             "url": format!("http://{address}"),
             "adminUrl": admin_address.map(|address| format!("http://{address}")),
+            "otherProcesses": hears.name(),
         }))?;
     } else {
         output.text(format_args!("listening on http://{address}"))?;
         if let Some(address) = admin_address {
             output.text(format_args!("metrics on http://{address}/metrics"))?;
+        }
+        if let Some(text) = hears.note() {
+            output.text(text)?;
         }
     }
     server.serve(listener, admin, stop.cancelled_owned()).await;
@@ -79,6 +84,11 @@ fn server_config(args: &Serve) -> ServerConfig {
         max_connections: limits.max_connections.unwrap_or(default.max_connections),
         max_requests: limits.max_requests.unwrap_or(default.max_requests),
         max_user_requests: limits.max_user_requests.unwrap_or(default.max_user_requests),
+        max_event_streams: limits.max_event_streams.unwrap_or(default.max_event_streams),
+        max_user_event_streams: limits
+            .max_user_event_streams
+            .unwrap_or(default.max_user_event_streams),
+        events_keepalive: seconds(limits.events_keepalive, default.events_keepalive),
         max_user_memory: user_memory.unwrap_or(default.max_user_memory),
         max_large_uploads: limits.max_large_uploads.unwrap_or(default.max_large_uploads),
         max_user_large_uploads: limits

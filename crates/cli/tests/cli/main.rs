@@ -14,6 +14,7 @@ mod demo;
 mod escapes;
 #[cfg(target_os = "linux")]
 mod little_room;
+mod live;
 mod migration;
 mod object_store;
 mod processes;

@@ -69,6 +69,17 @@ impl SyncClient {
                 done = session.run(work).await;
             }
         }
+        match &done {
+            Ok(()) => self.inner.reached(true),
+            Err(ClientError::Transport(error)) if error.is_transient() => {
+                self.inner.reached(false);
+            }
+            Err(_) => {}
+        }
+        if done.is_ok() && work == Work::All && session.report.waiting == 0 {
+            let now = self.environment().now();
+            self.inner.connected(|connection| connection.in_step_at = Some(now));
+        }
         // A successful push says nothing about the reason why a pull stopped.
         if done.is_err() || work != Work::Flush {
             session.note_outcome(done.as_ref().err()).await?;

@@ -17,6 +17,7 @@ use vfs_sync_core::wire::{
 };
 
 use super::error::TransportError;
+use super::events::EventStream;
 
 /// The parameters of a pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +79,7 @@ pub enum CallKind {
     Purge,
     ReadBlobs,
     Download,
+    Events,
 }
 
 impl CallKind {
@@ -109,6 +111,7 @@ pub enum Call {
     Purge { item_id: ItemId, recursive: bool },
     ReadBlobs(Vec<BlobId>),
     Download { blob_id: BlobId, offset: u64 },
+    Events(ReplicaId),
 }
 
 /// The answer to a [`Call`] of the same kind.
@@ -132,6 +135,7 @@ pub enum Answer {
     Purge(PurgeResponse),
     ReadBlobs(Option<Vec<Result<Bytes, TransportError>>>),
     Download(ByteStream),
+    Events(EventStream),
 }
 
 impl Call {
@@ -157,6 +161,7 @@ impl Call {
             Self::Purge { .. } => CallKind::Purge,
             Self::ReadBlobs(_) => CallKind::ReadBlobs,
             Self::Download { .. } => CallKind::Download,
+            Self::Events(_) => CallKind::Events,
         }
     }
 }

@@ -14,6 +14,7 @@ use vfs_sync_core::wire::{
 
 use super::call::{Answer, BatchFile, ByteStream, Call, CallKind, PullQuery, Transport};
 use super::error::TransportError;
+use super::events::EventStream;
 
 macro_rules! answer {
     ($transport:ident, $kind:ident, $call:expr) => {
@@ -162,6 +163,12 @@ pub trait TransportExt: Transport {
     /// blob's size, or 0.
     async fn download(&self, blob_id: &BlobId, offset: u64) -> Result<ByteStream, TransportError> {
         answer!(self, Download, Call::Download { blob_id: blob_id.clone(), offset })
+    }
+
+    /// Opens the stream of live updates: `GET /v1/vfs/crdt/events`. A server or a transport without
+    /// the call answers with the status 404 or 405.
+    async fn events(&self, client_id: &ReplicaId) -> Result<EventStream, TransportError> {
+        answer!(self, Events, Call::Events(client_id.clone()))
     }
 }
 

@@ -3,6 +3,7 @@
 pub(super) mod answer;
 pub(super) mod blobs;
 mod directory;
+mod events;
 pub(super) mod meant_for;
 mod min_throughput;
 mod tus;
@@ -383,6 +384,7 @@ impl Transport for HttpTransport {
             Call::Download { blob_id, offset } => {
                 Answer::Download(self.download(&blob_id, offset).await?)
             }
+            Call::Events(client_id) => Answer::Events(self.events(&client_id).await?),
         })
     }
 }

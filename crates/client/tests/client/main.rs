@@ -14,6 +14,7 @@ mod deletions;
 mod flush;
 mod guardrails;
 mod hydrate;
+mod live;
 mod local;
 mod moves;
 mod random;

@@ -191,6 +191,8 @@ pub struct RequestRates {
     pub max_byte_burst: u64,
     /// Requests in progress at one time.
     pub max_concurrent_requests: u64,
+    /// Streams of live updates at one time; 0 on servers without them.
+    pub max_event_streams: u64,
 }
 
 impl Default for Limits {

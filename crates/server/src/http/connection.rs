@@ -19,6 +19,9 @@ pub(crate) struct Connection {
     state: Mutex<State>,
     /// Requests whose answers are not taken yet.
     busy: AtomicUsize,
+    /// Event streams over the connection, and the number of connections that have any.
+    streams: AtomicUsize,
+    streaming: Arc<AtomicUsize>,
     /// The number of requests of the listener when this connection's last one came.
     active: AtomicU64,
     /// Woken when the connection has to make room.
@@ -54,6 +57,28 @@ pub(crate) struct Busy(Arc<Connection>);
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.busy.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An event stream over a connection. A connection with one does not count against the bound of
+/// connections: event streams have a bound of their own.
+#[derive(Debug)]
+pub(crate) struct Streaming(Arc<Connection>);
+
+impl Streaming {
+    pub(crate) fn over(connection: Arc<Connection>) -> Self {
+        if connection.streams.fetch_add(1, Ordering::Relaxed) == 0 {
+            connection.streaming.fetch_add(1, Ordering::Relaxed);
+        }
+        Self(connection)
+    }
+}
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        if self.0.streams.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.streaming.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -118,6 +143,7 @@ pub(crate) struct Connections {
     open: Mutex<HashMap<u64, Arc<Connection>>>,
     opened: AtomicU64,
     requests: AtomicU64,
+    streaming: Arc<AtomicUsize>,
     /// Woken whenever a connection ends.
     pub(crate) ended: Notify,
 }
@@ -156,8 +182,11 @@ impl Connections {
         Busy(Arc::clone(connection))
     }
 
+    /// Returns the number of connections that count against the bound: those without an event
+    /// stream.
     pub(crate) fn len(&self) -> usize {
-        self.open().len()
+        let streaming = self.streaming.load(Ordering::Relaxed);
+        self.open().len().saturating_sub(streaming)
     }
 
     pub(crate) fn add(self: &Arc<Self>, address: IpAddr) -> Open {
@@ -165,6 +194,8 @@ impl Connections {
             address,
             state: Mutex::default(),
             busy: AtomicUsize::new(0),
+            streams: AtomicUsize::new(0),
+            streaming: Arc::clone(&self.streaming),
             active: AtomicU64::new(self.requests.load(Ordering::Relaxed)),
             evicted: Notify::new(),
         });

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode, Uri};
 use serde_json::json;
+use tokio::time::Instant;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::id::ReplicaId;
 use vfs_sync_core::limits::{self, BlobLimits, Limits, MetadataLimits, RequestRates};
@@ -93,7 +94,10 @@ pub(crate) async fn pull(
         limit: query.limit(limits::DEFAULT_PULL_LIMIT, limits::MAX_PULL_LIMIT)?,
     };
     let mut memory = app.answer_memory(&user, page_bytes(request.limit)).await?;
-    match app.store.pull(&user, &request).await? {
+    let begun = Instant::now();
+    let answer = app.store.pull(&user, &request).await?;
+    app.live.pulled(begun.elapsed());
+    match answer {
         PullAnswer::Page(page) => {
             metrics::counter!("vfs_sync_pull_items_total").increment(page.items.len() as u64);
             let body = page_body(&page);
@@ -137,7 +141,7 @@ fn cursor(query: &Query, field: &'static str) -> Result<Option<Cursor>, ApiError
     text.map(Cursor::decode).transpose().map_err(|_| ApiError::invalid_cursor(field))
 }
 
-fn client_id(text: &str) -> Result<ReplicaId, ApiError> {
+pub(super) fn client_id(text: &str) -> Result<ReplicaId, ApiError> {
     ReplicaId::new(text).map_err(|reason| ApiError::invalid("clientId", reason))
 }
 
@@ -254,6 +258,7 @@ pub(crate) async fn limits(
         max_bytes_per_second: bytes.per_second,
         max_byte_burst: bytes.burst,
         max_concurrent_requests: config.max_user_requests as u64,
+        max_event_streams: config.max_user_event_streams as u64,
     };
     Json(Limits { blobs, metadata, rates, ..Limits::default() })
 }

@@ -387,7 +387,8 @@ async fn exchange(address: &str, bytes: &[u8], silence: Option<Duration>) -> Vec
                     Some(silence) => tokio::time::timeout(silence, next).await,
                     None => Ok(next.await),
                 };
-                if !matches!(next, Ok(Ok(1..))) {
+                // A stream of events has no end of its own.
+                if !matches!(next, Ok(Ok(1..))) || is_stream(&answer) {
                     break;
                 }
             }
@@ -399,6 +400,12 @@ async fn exchange(address: &str, bytes: &[u8], silence: Option<Duration>) -> Vec
     let ended = tokio::time::timeout(PATIENCE, talk).await;
     assert!(ended.is_ok(), "neither answered nor hung up on {:?}", String::from_utf8_lossy(bytes));
     answer
+}
+
+/// Returns whether an answer is a stream of events, the first of which has come.
+fn is_stream(answer: &[u8]) -> bool {
+    let answer = String::from_utf8_lossy(answer);
+    answer.contains("text/event-stream") && answer.contains("event: head")
 }
 
 /// Sends what each case gives, some at a time.
@@ -425,6 +432,9 @@ fn parsed(answer: &[u8]) -> Option<(u16, BTreeMap<String, String>, Vec<u8>)> {
         return Some((status, fields, rest.to_vec()));
     }
     let mut body = Vec::new();
+    if fields.get("content-type").is_some_and(|kind| kind == "text/event-stream") {
+        return Some((status, fields, body));
+    }
     loop {
         let line = rest.windows(2).position(|two| two == b"\r\n")?;
         let size = usize::from_str_radix(std::str::from_utf8(&rest[..line]).ok()?, 16).ok()?;

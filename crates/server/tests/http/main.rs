@@ -9,6 +9,7 @@ mod blobs;
 mod bodies;
 mod described;
 mod dots;
+mod events;
 mod gate;
 mod grammar;
 mod hostile;

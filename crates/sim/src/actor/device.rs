@@ -530,6 +530,8 @@ fn config(setup: &DeviceSetup, machine: &Arc<Machine>) -> ClientConfig {
         rematerialise: setup.rematerialise,
         page_limit: setup.page_limit,
         interval: Duration::from_secs(20),
+        // A stream would stay open for as long as a world runs.
+        live: false,
         environment: Arc::clone(machine) as Arc<dyn vfs_sync_client::Environment>,
         ..defaults
     }

@@ -235,7 +235,7 @@ impl Transport for SimTransport {
             Call::Download { blob_id, offset } => {
                 Answer::Download(self.download(&blob_id, offset).await?)
             }
-            Call::Trash { .. } | Call::Restore { .. } | Call::Purge { .. } => {
+            Call::Trash { .. } | Call::Restore { .. } | Call::Purge { .. } | Call::Events(_) => {
                 return Err(TransportError::unsupported(call.kind()));
             }
         })

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use vfs_sync_core::cursor::Position;
 use vfs_sync_core::id::{ReplicaId, UserId};
 use vfs_sync_core::limits::MAX_WRITE_ID_ENTRIES;
 use vfs_sync_core::server::feed_window::{History, PullRequest, Served, Window};
 use vfs_sync_core::server::push::Head;
 use vfs_sync_core::wire::{StateResponse, WriteIds};
 
-use super::{Command, Pull, State};
+use super::{Command, Pull, ReadHeads, State};
 use crate::error::Result;
+use crate::moves::FeedHeads;
 use crate::topics::Topics;
 use crate::values::{FeedPage, PullAnswer};
 
@@ -46,6 +48,19 @@ impl Command for Pull {
         };
         let page = tx.read_page(user, window).await?;
         Ok(Some(PullAnswer::Page(page.finish(epoch, write_ids))))
+    }
+}
+
+impl Command for ReadHeads {
+    async fn run<T: Topics>(&self, tx: &mut T) -> Result<Self::Answer> {
+        let epoch = tx.epoch().await?;
+        let heads = tx.heads(&self.users).await?;
+        let position = |head: &Head| {
+            let Head { epoch, counter, .. } = *head;
+            (counter > 0).then_some(Position { epoch, counter })
+        };
+        let heads = heads.into_iter().map(|(user, head)| (user, position(&head))).collect();
+        Ok(FeedHeads { epoch, heads })
     }
 }
 

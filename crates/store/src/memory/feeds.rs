@@ -13,12 +13,18 @@ use vfs_sync_core::time::Timestamp;
 use super::state::FeedRow;
 use super::transaction::MemoryTransaction;
 use crate::error::Result;
+use crate::moves::moved_by;
 use crate::page::PageBuilder;
 use crate::topics::{FeedWrite, Feeds, MAX_EPOCHS};
 
 impl Feeds for MemoryTransaction<'_> {
     async fn head(&mut self, user: &UserId) -> Result<Option<Head>> {
         Ok(self.state.heads.get(user).copied())
+    }
+
+    async fn heads(&mut self, users: &[UserId]) -> Result<Vec<(UserId, Head)>> {
+        let head = |user: &UserId| Some((user.clone(), *self.state.heads.get(user)?));
+        Ok(users.iter().filter_map(head).collect())
     }
 
     async fn feed_state(&mut self, user: &UserId) -> Result<(Option<Head>, bool)> {
@@ -111,6 +117,7 @@ impl Feeds for MemoryTransaction<'_> {
 impl MemoryTransaction<'_> {
     pub(super) fn place_entries(&mut self, feeds: &[FeedWrite]) {
         self.written.extend(feeds.iter().map(|feed| (feed.user.clone(), feed.head.counter)));
+        self.moved.extend(moved_by(feeds));
         let state = &mut *self.state;
         for feed in feeds {
             let user = &feed.user;

@@ -4,6 +4,7 @@ use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::UserId;
 
 use super::state::State;
+use crate::moves::MovedHead;
 use crate::served::Served;
 
 /// An open transaction in memory. Its changes are undone when it is dropped uncommitted.
@@ -13,6 +14,8 @@ pub(super) struct MemoryTransaction<'s> {
     pub(super) served: (&'s Served, u64),
     /// The heads that the transaction wrote.
     pub(super) written: Vec<(UserId, u64)>,
+    /// The heads that the transaction moves.
+    pub(super) moved: Vec<MovedHead>,
     /// The epoch that the transaction begins, if any.
     pub(super) begun: Option<Epoch>,
 }
@@ -20,10 +23,11 @@ pub(super) struct MemoryTransaction<'s> {
 impl<'s> MemoryTransaction<'s> {
     pub(super) fn new(state: &'s mut State, served: &'s Served) -> Self {
         let served = (served, served.now());
-        Self { state, served, written: Vec::new(), begun: None }
+        Self { state, served, written: Vec::new(), moved: Vec::new(), begun: None }
     }
 
-    pub(super) fn commit(mut self) {
+    /// Commits the transaction; returns the heads that it moved.
+    pub(super) fn commit(mut self) -> Vec<MovedHead> {
         self.state.commit();
         let (served, _) = self.served;
         if let Some(epoch) = self.begun.take() {
@@ -35,6 +39,7 @@ impl<'s> MemoryTransaction<'s> {
                 served.note(&user, counter, present);
             }
         }
+        std::mem::take(&mut self.moved)
     }
 }
 

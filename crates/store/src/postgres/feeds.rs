@@ -14,7 +14,7 @@ use vfs_sync_core::server::push::{Cause, Head, Map, Mark, PresentInFeed};
 use vfs_sync_core::time::Timestamp;
 
 use super::rows::Columns;
-use super::transaction::PostgresTransaction;
+use super::transaction::{PostgresTransaction, texts};
 use crate::encoding;
 use crate::error::Result;
 use crate::page::PageBuilder;
@@ -42,6 +42,17 @@ impl Feeds for PostgresTransaction<'_> {
         let Some(row) = row else { return Ok(None) };
         self.epoch = Some(read_epoch(&row)?);
         Ok(Some(read_head(&row)?.1))
+    }
+
+    async fn heads(&mut self, users: &[UserId]) -> Result<Vec<(UserId, Head)>> {
+        let rows = self
+            .query(
+                "SELECT user_id, epoch, counter, changed_at, pruned_counter, pruned_changed_at \
+                 FROM feed_head WHERE user_id = ANY($1)",
+                &[&texts(users)],
+            )
+            .await?;
+        rows.iter().map(read_head).collect()
     }
 
     async fn feed_state(&mut self, user: &UserId) -> Result<(Option<Head>, bool)> {

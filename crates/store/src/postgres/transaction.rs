@@ -9,6 +9,7 @@ use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::UserId;
 
 use crate::error::Result;
+use crate::moves::{MovedHead, moved_by};
 use crate::row_limit::RowLimit;
 use crate::served::Served;
 use crate::topics::FeedWrite;
@@ -24,6 +25,8 @@ pub(super) struct PostgresTransaction<'c> {
     pub(super) served: Option<(&'c Served, u64)>,
     /// The heads that the transaction wrote, with the epoch.
     pub(super) written: Vec<(UserId, u64, Epoch)>,
+    /// The heads that the transaction moved.
+    pub(super) moved: Vec<MovedHead>,
     /// The database's epoch, once it was read together with the heads.
     pub(super) epoch: Option<Epoch>,
     /// The epoch that the transaction begins, if any.
@@ -47,6 +50,7 @@ impl<'c> PostgresTransaction<'c> {
             only_reads: false,
             served: None,
             written: Vec::new(),
+            moved: Vec::new(),
             epoch: None,
             begun: None,
             limit: RowLimit::NONE,
@@ -66,6 +70,7 @@ impl<'c> PostgresTransaction<'c> {
 
     /// Records the heads that the transaction writes, for use after its commit.
     pub(super) fn note_written(&mut self, feeds: &[FeedWrite]) {
+        self.moved.extend(moved_by(feeds));
         let Some(present) = self.epoch else { return };
         let heads = feeds.iter().map(|feed| (feed.user.clone(), feed.head.counter, present));
         self.written.extend(heads);

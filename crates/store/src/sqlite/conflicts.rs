@@ -20,6 +20,7 @@ use vfs_sync_core::access::Principal;
 use vfs_sync_core::id::{ReplicaId, UserId};
 
 use crate::error::{Result, StoreError};
+use crate::moves::{MovedHead, Observers};
 
 /// The number of locks that are remembered; beyond it, all count as just held.
 const REMEMBERED: usize = 10_000;
@@ -79,11 +80,18 @@ pub(super) struct History {
     /// SQLite's `data_version`, which changes when another connection commits.
     data_version: Option<i64>,
     files: Option<Arc<Files>>,
+    observers: Arc<Observers>,
+    /// The feed heads that the next commit moves.
+    moved: Vec<MovedHead>,
 }
 
 impl History {
-    pub(super) fn new(commits: Commits, files: Option<Arc<Files>>) -> Self {
-        Self { commits, files, ..Self::default() }
+    pub(super) fn new(
+        commits: Commits,
+        files: Option<Arc<Files>>,
+        observers: Arc<Observers>,
+    ) -> Self {
+        Self { commits, files, observers, ..Self::default() }
     }
 
     /// Checks that the files of this database are still those at their paths, which the next start
@@ -129,8 +137,24 @@ impl History {
         self.floor > base || locks.own.iter().chain(&locks.shared).any(held)
     }
 
+    /// Records the feed heads that the next commit moves.
+    pub(super) fn note_moved(&mut self, moved: Vec<MovedHead>) {
+        if !self.observers.is_empty() {
+            self.moved.extend(moved);
+        }
+    }
+
+    /// Counts one more commit.
     pub(super) fn committed(&mut self) {
         self.commits.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Ends a group: reports the heads that it moved if it was committed, else forgets them.
+    pub(super) fn ended(&mut self, committed: bool) {
+        let moved = std::mem::take(&mut self.moved);
+        if committed {
+            self.observers.moved(&moved);
+        }
     }
 }
 

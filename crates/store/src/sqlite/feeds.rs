@@ -15,6 +15,7 @@ use super::rows::Columns;
 use super::transaction::SqliteTransaction;
 use crate::encoding;
 use crate::error::{Result, StoreError};
+use crate::moves::moved_by;
 use crate::page::PageBuilder;
 use crate::topics::{FeedWrite, Feeds, MAX_EPOCHS};
 
@@ -45,6 +46,14 @@ impl Feeds for SqliteTransaction<'_> {
             changed_at: columns.time(2)?,
             pruned,
         }))
+    }
+
+    async fn heads(&mut self, users: &[UserId]) -> Result<Vec<(UserId, Head)>> {
+        let mut heads = Vec::with_capacity(users.len());
+        for user in users {
+            heads.extend(self.head(user).await?.map(|head| (user.clone(), head)));
+        }
+        Ok(heads)
     }
 
     async fn feed_state(&mut self, user: &UserId) -> Result<(Option<Head>, bool)> {
@@ -235,6 +244,7 @@ fn stored_epoch(value: i64) -> Option<Epoch> {
 }
 
 pub(super) fn write(tx: &mut SqliteTransaction<'_>, feeds: &[FeedWrite]) -> Result<()> {
+    tx.moved.extend(moved_by(feeds));
     // A change of a subject that the feed already has moves its row to the head.
     let mut upsert = tx.prepare(
         "INSERT INTO feed (position, uid, key, changed_at, removal, json, writer) \

@@ -14,6 +14,7 @@ use super::conflicts::Locks;
 use super::rows::Columns;
 use crate::encoding;
 use crate::error::Result;
+use crate::moves::MovedHead;
 use crate::row_limit::RowLimit;
 
 /// An open transaction, with the numbers that stand for users and replicas in its rows.
@@ -26,6 +27,8 @@ pub(super) struct SqliteTransaction<'c> {
     writers: HashMap<i64, ReplicaId>,
     last_writer: Option<(i64, ReplicaId, i64)>,
     pub(super) locks: Locks,
+    /// The feed heads that the transaction moves.
+    pub(super) moved: Vec<MovedHead>,
     /// The rows that the transaction may load.
     pub(super) limit: RowLimit,
     /// The bytes of memory that planning a change may take.
@@ -57,6 +60,7 @@ impl<'c> SqliteTransaction<'c> {
             writers: HashMap::new(),
             last_writer: None,
             locks: Locks::default(),
+            moved: Vec::new(),
             limit: RowLimit::NONE,
             plan_memory: usize::MAX,
             deferred: Deferred::default(),

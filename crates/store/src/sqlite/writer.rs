@@ -19,6 +19,7 @@ use super::queue::{Party, Queue, stopped};
 use super::transaction::SqliteTransaction;
 use crate::command::Operation;
 use crate::error::{Result, StoreError};
+use crate::moves::Observers;
 use crate::row_limit::RowLimit;
 
 /// The total weight from which a group takes no further job. A push weighs its operations; this
@@ -134,10 +135,14 @@ impl Drop for Reserving<'_> {
 }
 
 impl Writer {
-    pub(super) fn start(connection: Connection, files: Option<Arc<Files>>) -> Result<Self> {
+    pub(super) fn start(
+        connection: Connection,
+        files: Option<Arc<Files>>,
+        observers: Arc<Observers>,
+    ) -> Result<Self> {
         let queue = Arc::new(Queue::default());
         let (commits, reservation) = (Commits::default(), Reservation::default());
-        let history = History::new(commits.clone(), files);
+        let history = History::new(commits.clone(), files, observers);
         let jobs = Ending(queue.clone());
         let handle = std::thread::Builder::new()
             .name("vfs-sync-writer".into())
@@ -148,9 +153,13 @@ impl Writer {
     }
 
     /// A writer without a thread.
-    pub(super) fn of_caller(connection: Connection, files: Option<Arc<Files>>) -> Self {
+    pub(super) fn of_caller(
+        connection: Connection,
+        files: Option<Arc<Files>>,
+        observers: Arc<Observers>,
+    ) -> Self {
         let (commits, reservation) = (Commits::default(), Reservation::default());
-        let history = History::new(commits.clone(), files);
+        let history = History::new(commits.clone(), files, observers);
         let runner = Runner::Caller(Box::new(Mutex::new((connection, history))));
         Self { runner, commits, reservation }
     }
@@ -299,6 +308,7 @@ fn ran<T>(
         return Ok(Ran::HeldUp);
     }
     history.note(take(&mut tx.locks));
+    history.note_moved(take(&mut tx.moved));
     Ok(Ran::Done(answer))
 }
 
@@ -338,6 +348,7 @@ fn perform(
             let _ = connection.execute_batch("ROLLBACK");
         }
     }
+    history.ended(failed.is_none());
     for answer in answers {
         answer(failed.as_ref());
     }
@@ -416,7 +427,7 @@ mod tests {
         let connection = Connection::open_in_memory().unwrap();
         let schema = "PRAGMA foreign_keys = ON; CREATE TABLE t (n INTEGER PRIMARY KEY)";
         connection.execute_batch(schema).unwrap();
-        Writer::start(connection, None).unwrap()
+        Writer::start(connection, None, Arc::default()).unwrap()
     }
 
     /// Work of a user, or of the server if there is no name.

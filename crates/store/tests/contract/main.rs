@@ -12,6 +12,7 @@ mod frozen;
 mod members;
 mod memory;
 mod migration;
+mod moves;
 mod plans;
 mod pushes;
 mod reconcile;
@@ -111,6 +112,10 @@ mod every {
             a_position_that_an_epoch_never_had_is_refused_with_the_history
             a_new_epoch_amid_pushes_never_follows_a_later_one
             six_hundred_replicas_leave_room_for_ones_own;
+        moves:
+            heads_are_read_for_many_users_at_once
+            a_commit_reports_the_heads_that_it_moved_and_whose_change_it_was
+            what_is_rejected_or_repeated_moves_no_head;
         pushes:
             a_retry_after_a_lost_answer_is_already_applied
             a_late_link_under_a_container_of_the_same_push_is_beaten_by_the_last_move

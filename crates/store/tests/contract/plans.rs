@@ -33,6 +33,7 @@ async fn tour(scene: &Scene) {
     let head = scene.head().await;
     scene.page(from(None)).await;
     scene.page(from(Some(head.clone()))).await;
+    scene.store.heads([user("alice"), user("bob")].as_slice()).await.unwrap();
     scene.reconcile("laptop", &head, &[("laptop", 8)]).await;
     scene.reconcile("laptop", &head, &[("laptop", 7)]).await;
     for reader in 0..=MAX_READER_STATES {

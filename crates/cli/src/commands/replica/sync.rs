@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
-use vfs_sync_client::{ChangeEvent, ClientConfig, SyncClient, SyncReport};
+use vfs_sync_client::{
+    ChangeEvent, ClientConfig, Connection, Connectivity, PollingReason, SyncClient, SyncReport,
+};
 use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::id::{ItemId, UserId};
 
@@ -367,6 +369,42 @@ fn report(client: &SyncClient, output: Output, change: &ChangeEvent) -> Result<(
             output.json(&json!({ "event": "rebuilt" }))?;
             output.say("the replica was rebuilt from the server's state")
         }
+        ChangeEvent::Connection(connection) => {
+            output.json(&json!({ "event": "connection", "more": connection_json(connection) }))?;
+            output.note(connection_text(connection));
+            Ok(())
+        }
         ChangeEvent::Stopped(reason) => output.json(&json!({ "event": "stopped", "more": reason })),
+    }
+}
+
+fn connection_json(connection: &Connection) -> Value {
+    let (state, reason, since) = match connection.state {
+        Connectivity::Unknown => ("unknown", None, None),
+        Connectivity::Online => ("online", None, None),
+        Connectivity::Live => ("live", None, None),
+        Connectivity::Polling(reason) => ("polling", Some(<&str>::from(reason)), None),
+        Connectivity::Offline { since } => ("offline", None, Some(since)),
+    };
+    json!({
+        "state": state, "reason": reason, "since": since, "inStepAt": connection.in_step_at,
+    })
+}
+
+fn connection_text(connection: &Connection) -> String {
+    match connection.state {
+        Connectivity::Unknown | Connectivity::Online => "online".into(),
+        Connectivity::Live => "live: changes of others arrive at once".into(),
+        Connectivity::Polling(reason) => {
+            let why = match reason {
+                PollingReason::Unsupported => "the server has no live updates",
+                PollingReason::HeldBack => {
+                    "live updates do not get through; does a proxy on the way hold them back?"
+                }
+                PollingReason::Refused => "the server refuses live updates at present",
+            };
+            format!("polling: {why}")
+        }
+        Connectivity::Offline { since } => format!("offline since {since}"),
     }
 }

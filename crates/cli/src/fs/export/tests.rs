@@ -22,14 +22,23 @@ fn take(client: &SyncClient, directory: &Path) -> Problems {
     let scanner = Scanner::open(directory, &[]).unwrap();
     let stop = CancellationToken::new();
     let options = ImportOptions::default();
-    import(client, scanner, None, options, &stop, &mut |_| {}).unwrap().problems
+    import(client, scanner, None, options, None, &stop, &mut |_| {}).unwrap().problems
 }
 
 fn write(client: &SyncClient, directory: &Path, rules: DiskRules) -> ExportReport {
+    write_with(client, directory, rules, ExportOptions::default())
+}
+
+fn write_with(
+    client: &SyncClient,
+    directory: &Path,
+    rules: DiskRules,
+    options: ExportOptions,
+) -> ExportReport {
     let (mut root, stop) = (Root::open(directory).unwrap(), CancellationToken::new());
     let found = Record::find(client, &mut root, None).unwrap().unwrap();
     let record = Record::begin(client, found, None, false, true).unwrap();
-    let export = Export::new(client, root, record, rules, ExportOptions::default(), &stop);
+    let export = Export::new(client, root, record, rules, options, &stop);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(export.run(None, &mut |_| {})).unwrap()
 }
@@ -47,6 +56,31 @@ fn a_disk_that_ignores_case_gets_both_files_under_names_of_their_own() {
     assert_eq!(report.problems.first[0].kind, ProblemKind::NameChanged);
     assert_eq!(std::fs::read(to.path().join("README.md")).unwrap(), b"large");
     assert_eq!(write(&client, to.path(), rules).files_written, 0, "the same names again");
+}
+
+#[test]
+fn what_was_removed_here_stays_away_until_the_tree_changes_it() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let client = client();
+    std::fs::create_dir(from.path().join("d")).unwrap();
+    for name in ["f", "g", "d/x"] {
+        std::fs::write(from.path().join(name), "one").unwrap();
+    }
+    assert_eq!(take(&client, from.path()).total(), 0);
+    write(&client, to.path(), DiskRules::default());
+    std::fs::remove_file(to.path().join("f")).unwrap();
+    std::fs::remove_dir_all(to.path().join("d")).unwrap();
+    let leave = || ExportOptions { leave_missing: true, delete: true, ..ExportOptions::default() };
+    let report = write_with(&client, to.path(), DiskRules::default(), leave());
+    assert_eq!((report.missing, report.files_written, report.folders_created), (2, 0, 0));
+    std::fs::write(from.path().join("f"), "two, longer").unwrap();
+    assert_eq!(take(&client, from.path()).total(), 0);
+    let report = write_with(&client, to.path(), DiskRules::default(), leave());
+    assert_eq!((report.missing, report.files_written), (1, 1));
+    assert_eq!(std::fs::read(to.path().join("f")).unwrap(), b"two, longer");
+    assert!(!to.path().join("d").exists());
+    write(&client, to.path(), DiskRules::default());
+    assert_eq!(std::fs::read(to.path().join("d/x")).unwrap(), b"one", "a plain export writes it");
 }
 
 #[test]
