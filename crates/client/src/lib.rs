@@ -58,6 +58,7 @@ pub use content::{CacheUsage, Fetched, LocalContent, StoredContent, TakenContent
 pub use environment::{Environment, SystemEnvironment};
 pub use error::{ClientError, StopReason};
 pub use event::{ChangeEvent, Observer, Progress, SyncReport};
+pub use sync::live::Hints;
 pub use transport::{
     HttpConfig, HttpTransport, StaticToken, TokenProvider, Transport, TransportError, TransportExt,
 };

@@ -3,7 +3,7 @@
 
 pub(crate) mod background;
 pub(crate) mod backoff;
-mod live;
+pub(crate) mod live;
 mod outcome;
 mod pull;
 mod push;

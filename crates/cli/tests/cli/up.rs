@@ -18,7 +18,7 @@ struct Up(Child);
 impl Up {
     fn start(scene: &Scene, replica: &str, args: &[&str]) -> Self {
         let mut command = scene.command();
-        command.args(["--replica", replica, "up", "--interval", "1"]).args(args);
+        command.args(["--replica", replica, "up", "--interval", "600"]).args(args);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         Self(command.spawn().unwrap())
     }

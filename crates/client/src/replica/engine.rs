@@ -10,7 +10,7 @@ mod state;
 mod tops;
 mod uploads;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use vfs_sync_core::client::flush::FlushCommit;
@@ -24,7 +24,9 @@ use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::ReconcileState;
 
 use super::rows::{ItemRow, Result, Rows};
-use super::store::{Counts, Meta, NewEdits, Offering, Rebuilt, ReplicaStore, Slot, Upload};
+use super::store::{
+    Counts, Meta, NewEdits, NewTimes, Offering, Rebuilt, ReplicaStore, Slot, Upload,
+};
 use super::view::{Seen, View};
 use crate::api::node::{Grant, Node, QueuedOp, QueuedState, RejectedOp, Trashed, step};
 use crate::api::record::{DirectoryRecord, EntryRecord, RecordChange};
@@ -143,7 +145,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         self.transaction(|rows, meta| moves::give_up(rows, meta, item))
     }
 
-    fn rebase(&mut self) -> Result<Option<(WriteId, BTreeMap<OpId, Timestamp>)>> {
+    fn rebase(&mut self) -> Result<Option<(WriteId, NewTimes)>> {
         let (pending, times) = as_new(&mut self.rows, |_| true)?;
         Ok(pending.first().map(|one| (one.operation.write_id, times)))
     }

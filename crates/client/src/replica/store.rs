@@ -244,6 +244,9 @@ pub(crate) struct Offering<'a> {
     pub(crate) has_bytes: &'a dyn Fn(&BlobId, u64) -> bool,
 }
 
+/// The times of operations under new write ids.
+pub(crate) type NewTimes = BTreeMap<OpId, Timestamp>;
+
 /// The durable state of a replica. Each call is one transaction: all of it happens, durably, or
 /// none.
 pub(crate) trait ReplicaStore: Send {
@@ -271,7 +274,7 @@ pub(crate) trait ReplicaStore: Send {
 
     /// Returns the first pending write id, and the times that operations get with other write ids,
     /// if the server lacks the first one under the present one; `None` if nothing is pending.
-    fn rebase(&mut self) -> Result<Option<(WriteId, BTreeMap<OpId, Timestamp>)>, ClientError>;
+    fn rebase(&mut self) -> Result<Option<(WriteId, NewTimes)>, ClientError>;
 
     /// Applies the results of a push. Returns events about operations that were superseded or
     /// rejected.

@@ -1,4 +1,4 @@
-//! Holds the stream of live updates, and tells the background work what it says.
+//! Holds the stream of live updates, and passes on what it says.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use vfs_sync_core::id::{ChangeId, ReplicaId};
 
 use super::backoff::back_off;
+use crate::client::SyncClient;
 use crate::config::ClientConfig;
 use crate::connection::{PollingReason, SILENCE, TRY_AGAIN};
 use crate::transport::{EventStream, LiveEvent, Transport, TransportError, TransportExt as _};
@@ -40,6 +41,59 @@ pub(super) struct Heard {
     pub(super) head: Option<Option<ChangeId>>,
     /// The time before which neither a stream nor a poll is to reach the server.
     pub(super) not_before: Option<Instant>,
+}
+
+/// Hints of the server's live updates that this user's feed has moved, for a program that does not
+/// keep the replica open. Background work follows them by itself.
+///
+/// A hint may be lost, late or doubled: changes come only by [`SyncClient::sync`]. Dropping the
+/// value ends the stream.
+#[derive(Debug)]
+pub struct Hints {
+    heard: watch::Receiver<Heard>,
+    listening: tokio::task::JoinHandle<()>,
+}
+
+impl Hints {
+    /// Returns whether the server's hints arrive at present.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.heard.borrow().link == Link::Up
+    }
+
+    /// Returns the newest position of the feed, as a hint named it; `None` without hints, or if the
+    /// feed is empty.
+    #[must_use]
+    pub fn position(&self) -> Option<ChangeId> {
+        self.heard.borrow().head.clone().flatten()
+    }
+
+    /// Waits for another hint, or for the hints to come or to stop.
+    pub async fn changed(&mut self) {
+        if self.heard.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+impl Drop for Hints {
+    fn drop(&mut self) {
+        self.listening.abort();
+    }
+}
+
+impl SyncClient {
+    /// Follows the server's live updates until the result is dropped, even after this client is
+    /// closed. Must be called in a tokio runtime. The server allows one stream for each replica.
+    #[must_use]
+    pub fn hints(&self) -> Hints {
+        let (heard, hints) = watch::channel(Heard::default());
+        let transport = Arc::clone(&self.inner.transport);
+        let (client_id, config) = (self.client_id(), self.inner.config.clone());
+        let again = Arc::new(Notify::new());
+        let listening = tokio::spawn(listen(transport, client_id, config, heard, again));
+        Hints { heard: hints, listening }
+    }
 }
 
 /// The way in which a stream ended.

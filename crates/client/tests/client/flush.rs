@@ -669,7 +669,7 @@ async fn what_gets_a_new_number_is_no_earlier_than_what_was_stored_again_before_
         let client = SyncClient::builder(server.clone()).server("s").config(config);
         let client = match memory {
             true => client.in_memory(user).unwrap(),
-            false => client.create(&scene.dir.path().join("other"), user).unwrap(),
+            false => client.create(scene.dir.path().join("other"), user).unwrap(),
         };
         let folder = client.create_folder(None, name("ahead")).unwrap();
         client.rename(&folder, name("renamed")).unwrap();

@@ -15,7 +15,8 @@ use futures::FutureExt as _;
 use futures::future::select_all;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use vfs_sync_client::{ClientError, SyncClient};
+use vfs_sync_client::{ClientError, Hints, SyncClient};
+use vfs_sync_core::id::ChangeId;
 
 use self::folder::Folder;
 use crate::args::{Global, Up};
@@ -32,6 +33,8 @@ use crate::replica::{self, handoff};
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// The interval at which the agent looks whether the replica is free again.
 const TRY_EVERY: Duration = Duration::from_millis(20);
+/// The interval of synchronisations while the server's hints arrive.
+const LIVE_INTERVAL: Duration = Duration::from_secs(300);
 /// The greatest interval between two attempts to reach the server.
 const RETRY_AT_MOST: Duration = Duration::from_secs(60);
 
@@ -71,6 +74,12 @@ pub(in crate::commands) struct Agent<'a> {
     reach: Reach,
     /// The time of the next synchronisation.
     sync_due: Instant,
+    /// The server's hints, once it was reached.
+    hints: Option<Hints>,
+    /// The position of the last hint that was looked at.
+    hinted: Option<ChangeId>,
+    /// The position in the feed up to which the replica has it.
+    position: Option<ChangeId>,
     /// The work that waits although the server was reached.
     outstanding: Option<String>,
     /// The state that was last reported: the reason why not everything is in step.
@@ -98,6 +107,9 @@ impl<'a> Agent<'a> {
             stamp: None,
             reach: Reach::Unknown,
             sync_due: Instant::now(),
+            hints: None,
+            hinted: None,
+            position: None,
             outstanding: None,
             reported: None,
         }
@@ -120,6 +132,7 @@ impl<'a> Agent<'a> {
                 break;
             }
             self.wait().await;
+            self.notice_hint();
             self.notice_commits()?;
         }
         self.outcome()
@@ -163,6 +176,26 @@ impl<'a> Agent<'a> {
         Ok(())
     }
 
+    /// Plans a synchronisation if the server hinted at something that the replica lacks, or if its
+    /// hints stopped.
+    fn notice_hint(&mut self) {
+        let Some(hints) = &self.hints else { return };
+        if !matches!(self.reach, Reach::Online) {
+            return;
+        }
+        let now = Instant::now();
+        if !hints.is_live() {
+            self.sync_due = self.sync_due.min(now + self.interval);
+        }
+        let hinted = hints.position();
+        if hinted != self.hinted {
+            self.hinted.clone_from(&hinted);
+            if hinted.is_some() && hinted != self.position {
+                self.sync_due = now;
+            }
+        }
+    }
+
     /// Plans a round if another command committed to the replica.
     fn notice_commits(&mut self) -> Result<()> {
         if self.commits.due().is_none() {
@@ -196,7 +229,13 @@ impl<'a> Agent<'a> {
     }
 
     /// Waits until something changes or is due.
-    async fn wait(&self) {
+    async fn wait(&mut self) {
+        let hinted = async {
+            match &mut self.hints {
+                Some(hints) => hints.changed().await,
+                None => std::future::pending().await,
+            }
+        };
         let planned = self.folders.iter().filter_map(Folder::due);
         let due = planned.chain([self.sync_due]).min().unwrap_or(self.sync_due);
         let quiet = self.folders.iter().map(|folder| &folder.watcher).chain([&self.commits]);
@@ -206,6 +245,7 @@ impl<'a> Agent<'a> {
         tokio::select! {
             () = tokio::time::sleep_until(due.into()) => {}
             _ = select_all(changes) => {}
+            () = hinted => {}
         }
     }
 
@@ -286,8 +326,11 @@ impl<'a> Agent<'a> {
         progress.with(None);
         match synced {
             Ok((report, merged)) => {
-                self.sync_due = Instant::now() + self.interval;
+                let hints = self.hints.get_or_insert_with(|| client.hints());
+                let interval = if hints.is_live() { LIVE_INTERVAL } else { self.interval };
+                self.sync_due = Instant::now() + interval.max(self.interval);
                 self.reach = Reach::Online;
+                self.position = client.status()?.cursor.map(|cursor| cursor.change_id);
                 let moved = report.applied + report.pulled + report.uploaded + merged > 0;
                 if moved || report.rematerialised {
                     self.output

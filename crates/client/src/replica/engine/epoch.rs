@@ -1,11 +1,10 @@
 //! Enters another epoch of the server, and queues operations again for it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use vfs_sync_core::client::flush::FlushCommit;
 use vfs_sync_core::cursor::Epoch;
-use vfs_sync_core::id::{OpId, WriteId};
+use vfs_sync_core::id::WriteId;
 use vfs_sync_core::operation::Operation;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::WriteIds;
@@ -13,7 +12,7 @@ use vfs_sync_core::wire::WriteIds;
 use crate::api::node::{QueuedOp, QueuedState};
 use crate::replica::edits::used_up;
 use crate::replica::rows::{Result, Rows};
-use crate::replica::store::Meta;
+use crate::replica::store::{Meta, NewTimes};
 use crate::transport::TransportError;
 
 /// The operations of this replica that a server has, as far as its answer shows.
@@ -117,11 +116,11 @@ fn pending<R: Rows>(rows: &mut R) -> Result<Vec<QueuedOp>> {
 pub(super) fn as_new<R: Rows>(
     rows: &mut R,
     which: impl Fn(&Operation) -> bool,
-) -> Result<(Vec<QueuedOp>, BTreeMap<OpId, Timestamp>)> {
+) -> Result<(Vec<QueuedOp>, NewTimes)> {
     let given = rows.given_times()?;
     let mut pending = pending(rows)?;
     pending.retain(|one| which(&one.operation));
-    let (mut times, mut latest) = (BTreeMap::new(), Timestamp::MIN);
+    let (mut times, mut latest) = (NewTimes::new(), Timestamp::MIN);
     for op in pending.iter().map(|one| &one.operation) {
         let given = given.get(&op.op_id).copied();
         latest = given.unwrap_or(op.occurred_at).max(latest);

@@ -33,6 +33,10 @@ const SETTLES_AFTER: Duration = Duration::from_secs(3);
 /// The greatest number of problems of which a folder remembers that they were shown.
 const PROBLEMS_REMEMBERED: usize = 10_000;
 
+/// The problems of an export that the next import takes as changes, or reports.
+const BY_IMPORT: [ProblemKind; 3] =
+    [ProblemKind::Differs, ProblemKind::TypeChanged, ProblemKind::Kept];
+
 pub(super) struct Folder {
     pub(super) live: LiveFolder,
     pub(super) watcher: Watcher,
@@ -53,6 +57,8 @@ pub(super) struct Folder {
     held: (Option<String>, Option<String>),
     /// The number of entries that the last import and export left out.
     left_out: (u64, u64),
+    /// The number of files whose contents the server does not have yet.
+    awaited: u64,
     shown_problems: BTreeSet<(String, ProblemKind)>,
 }
 
@@ -71,6 +77,7 @@ impl Folder {
             failed: None,
             held: (None, None),
             left_out: (0, 0),
+            awaited: 0,
             shown_problems: BTreeSet::new(),
         }
     }
@@ -105,8 +112,14 @@ impl Folder {
             let text = counted(imported + exported, "entry is", "entries are");
             (imported + exported > 0).then(|| format!("{text} left out (see above)"))
         };
+        let awaited = || {
+            let text = counted(self.awaited, "content is", "contents are");
+            let why = "not at the server yet: another device has to send";
+            let them = if self.awaited == 1 { "it" } else { "them" };
+            (self.awaited > 0).then(|| format!("{text} {why} {them}"))
+        };
         let held = || self.held.0.clone().or_else(|| self.held.1.clone());
-        self.failed.clone().or_else(held).or_else(left_out)
+        self.failed.clone().or_else(held).or_else(left_out).or_else(awaited)
     }
 
     /// Imports the directory's changes. Fails only if it was cut, or the replica fails.
@@ -218,12 +231,10 @@ impl Folder {
             let dir = self.shown();
             format!("{}; to remove them: `vfs-sync export '{dir}' --delete --yes`", failure.message)
         });
-        let left = |kind: &ProblemKind| {
-            matches!(kind, ProblemKind::Differs | ProblemKind::TypeChanged | ProblemKind::Kept)
-        };
-        let by_import: u64 =
-            report.problems.counts.iter().filter(|(kind, _)| left(kind)).map(|(_, n)| n).sum();
-        self.left_out.1 = report.problems.failures().saturating_sub(by_import);
+        let counts = &report.problems.counts;
+        let by_import: u64 = BY_IMPORT.iter().filter_map(|kind| counts.get(kind)).sum();
+        self.awaited = counts.get(&ProblemKind::NoContent).copied().unwrap_or(0);
+        self.left_out.1 = report.problems.failures().saturating_sub(by_import + self.awaited);
         self.left = by_import + report.missing > 0;
         if self.left {
             let soon = Instant::now() + Duration::from_secs(1);
@@ -295,9 +306,8 @@ impl Folder {
                 count_text(report.removed),
             ))?;
         }
-        // The next import takes these, or reports them.
         self.show_problems(&report.problems, |kind| {
-            !matches!(kind, ProblemKind::Differs | ProblemKind::TypeChanged | ProblemKind::Kept)
+            !BY_IMPORT.contains(&kind) && kind != ProblemKind::NoContent
         });
         Ok(())
     }
