@@ -61,6 +61,16 @@ pub(crate) struct LiveFolder {
     /// The folder; `None` is the top of the user's own tree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) item: Option<ItemId>,
+    /// True once both sides were joined: from then on what is missing counts as deleted.
+    #[serde(default)]
+    pub(crate) joined: bool,
+}
+
+impl LiveFolder {
+    /// Returns whether both tie the same directory to the same folder.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        (&self.directory, &self.item) == (&other.directory, &other.item)
+    }
 }
 
 impl Settings {

@@ -129,6 +129,13 @@ impl Problems {
         problems.into_iter().for_each(|problem| self.add(problem));
     }
 
+    /// Returns the problems of the kinds that `is_one` accepts.
+    pub(crate) fn only(&self, is_one: impl Fn(ProblemKind) -> bool) -> Self {
+        let first = self.first.iter().filter(|problem| is_one(problem.kind)).cloned().collect();
+        let counts = self.counts.iter().filter(|(kind, _)| is_one(**kind));
+        Self { first, counts: counts.map(|(kind, count)| (*kind, *count)).collect() }
+    }
+
     pub(crate) fn total(&self) -> u64 {
         self.counts.values().sum()
     }

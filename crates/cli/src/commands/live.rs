@@ -87,11 +87,11 @@ fn bind(global: &Global, replica: &Path, dir: &Path, at: &str) -> Result<LiveFol
     let client = replica::open(global, replica::config())?;
     path::check_way(&client, at)?;
     let item = folder_at(&client, at, false)?;
-    let folder = LiveFolder { directory, item };
+    let folder = LiveFolder { directory, item, joined: false };
     // Read with the replica open, so that two commands do not overwrite each other's entry.
     let mut settings = replica::read_settings(replica)?;
     for other in &settings.folders {
-        if *other == folder {
+        if other.is_same(&folder) {
             return Ok(folder);
         }
         let (one, two) = (&folder.directory, &other.directory);

@@ -15,8 +15,8 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use vfs_sync_client::{
-    Child, ClientError, EntryRecord, EntryState, LocalContent, Node, ROOT_ENTRY, RecordChange,
-    SyncClient,
+    Child, ClientError, EntryRecord, EntryState, FoundDirectory, LocalContent, Node, ROOT_ENTRY,
+    RecordChange, SyncClient,
 };
 use vfs_sync_core::id::ItemId;
 
@@ -46,6 +46,8 @@ pub(crate) struct ExportOptions {
     pub(crate) checksum: bool,
     /// True to change nothing and list the changes.
     pub(crate) dry_run: bool,
+    /// True for a directory that was just imported: it must be there and have a record.
+    pub(crate) live: bool,
     /// True to leave out entries that the user has removed from the directory, unless the tree has
     /// changed them since: the next import deletes them.
     pub(crate) leave_missing: bool,
@@ -95,7 +97,7 @@ pub(crate) async fn export(
         false => None,
     };
     let directory = stand_in.as_ref().map_or(directory, |stand_in| stand_in.path());
-    if !options.dry_run {
+    if !options.dry_run && !options.live {
         std::fs::create_dir_all(directory).map_err(Failure::io(what()))?;
     }
     let own = own_place(directory, options.replica.as_deref()).map_err(Failure::io(what()))?;
@@ -110,6 +112,11 @@ pub(crate) async fn export(
         false => destination::probe(&folder),
     };
     let found = Record::find(client, &mut root, top.as_ref()).map_err(Failure::io(what()))??;
+    if options.live && !matches!(found.found, FoundDirectory::Known(_)) {
+        let path = directory.display();
+        let text = format!("{path} is not the directory that was imported: nothing was written");
+        return Err(Failure::failed(text).hint("if its disk is not mounted, mount it"));
+    }
     let record = Record::begin(client, found, top.as_ref(), false, !options.dry_run)?;
     let export = Export { own, ..Export::new(client, root, record, rules, options, stop) };
     export.run(top, progress).await

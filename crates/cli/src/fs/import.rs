@@ -74,6 +74,8 @@ pub(crate) struct ImportReport {
     pub(crate) held: u64,
     /// The number of missing entries whose deletion waits for another look.
     pub(crate) missing: u64,
+    /// The number of missing entries whose items stay in the tree: the next export writes them.
+    pub(crate) kept: u64,
     /// The number of entries that were recorded before.
     pub(crate) recorded: u64,
     /// The bytes of content that were imported.
@@ -264,6 +266,7 @@ impl<'a> Import<'a> {
             }
             let at = path.join(&seen.disk_name);
             let mut row = rows.remove(&seen.disk_name);
+            let mut replaced = None;
             if let Some(before) = row.take_if(|row| !is_of_kind(row, &seen.stat)) {
                 if !self.options.delete {
                     let (was, is) = match before.disk.kind {
@@ -274,13 +277,24 @@ impl<'a> Import<'a> {
                     self.problem(Problem::new(&at, ProblemKind::TypeChanged, detail));
                     continue;
                 }
-                self.gone.push(Gone { row: before, replaced: true, at: at.clone() });
+                let weight = self.record.weight(&before)?;
+                let many = before.disk.kind == EntryKind::Folder
+                    && weight > 1
+                    && self.record.needs_confirmation(weight);
+                if many && !self.options.yes {
+                    self.report.held += weight;
+                    let detail =
+                        "a folder with most of the entries is a file on the disk: see --yes";
+                    self.problem(Problem::new(&at, ProblemKind::TypeChanged, detail));
+                    continue;
+                }
+                // In one transaction with the new item, so that no interruption leaves both.
+                self.delete_one(&before, &at)?;
+                replaced = Some(before.tree.item);
             }
-            let replaces = self.gone.last().filter(|gone| gone.replaced && gone.at == at);
             let child = there.get(seen.name.as_str());
             // An entry that is being replaced does not count as another item of its name.
-            let child = child
-                .filter(|child| replaces.is_none_or(|gone| gone.row.tree.item != child.node.id));
+            let child = child.filter(|child| replaced.as_ref() != Some(&child.node.id));
             if row.is_none()
                 && let Some(child) = child.filter(|child| child.shortcut)
             {
@@ -314,7 +328,7 @@ impl<'a> Import<'a> {
             rows.sort_by(|a, b| a.0.cmp(&b.0));
             // An entry that an export was about to create never existed here.
             for (name, row) in rows.into_iter().filter(|(_, row)| row.disk.inode != 0) {
-                self.gone.push(Gone { row, replaced: false, at: path.join(name) });
+                self.gone.push(Gone { row, at: path.join(name) });
             }
         }
         Ok(())

@@ -86,7 +86,9 @@ impl Watcher {
         let shared = Arc::new(Shared::default());
         let handler = Arc::clone(&shared);
         let mode = if deep { RecursiveMode::Recursive } else { RecursiveMode::NonRecursive };
-        let system = notify::recommended_watcher(move |event| handler.handle(event))
+        // A link may lead out of the directory, to the whole machine.
+        let config = notify::Config::default().with_follow_symlinks(false);
+        let system = notify::RecommendedWatcher::new(move |event| handler.handle(event), config)
             .and_then(|mut system| system.watch(directory, mode).map(|()| system));
         let system = match system {
             Ok(system) => Some(system),

@@ -284,3 +284,57 @@ fn up_makes_the_replica_and_refuses_another_server() {
     std::fs::write(scene.path("token"), scene.token("mallory")).unwrap();
     scene.on("new", &["up", "--once"]).expect(4).says("mallory");
 }
+
+#[test]
+fn what_was_deleted_here_and_edited_elsewhere_comes_back() {
+    let devices = Devices::new(&["a", "b"]);
+    for name in ["da/d/f", "da/d/g", "da/other", "da/more"] {
+        devices.scene.write(name, "one");
+    }
+    devices.settle(&["a", "b"]);
+    std::fs::remove_dir_all(devices.scene.path("da/d")).unwrap();
+    devices.scene.write("db/d/f", "edited meanwhile");
+    devices.once("b").expect(0);
+    devices.once("a").expect(0);
+    let has = |(name, _): &(String, String)| name.starts_with("d/");
+    let files: Vec<_> = devices.files("a").into_iter().filter(has).collect();
+    assert_eq!(files, [("d/f".to_owned(), "edited meanwhile".to_owned())]);
+    devices.settle(&["a", "b"]);
+    assert_eq!(devices.files("a"), devices.files("b"));
+}
+
+#[test]
+fn a_file_that_becomes_a_folder_elsewhere_does_so_here_and_back() {
+    let devices = Devices::new(&["a", "b"]);
+    devices.scene.write("da/x", "file");
+    devices.scene.write("da/y", "stays");
+    devices.settle(&["a", "b"]);
+    std::fs::remove_file(devices.scene.path("db/x")).unwrap();
+    devices.scene.write("db/x/in", "folder");
+    devices.settle(&["b", "a"]);
+    let folder = [("x/in".to_owned(), "folder".to_owned()), ("y".to_owned(), "stays".to_owned())];
+    assert_eq!(devices.files("a"), folder);
+    std::fs::remove_dir_all(devices.scene.path("da/x")).unwrap();
+    devices.scene.write("da/x", "file again");
+    devices.settle(&["a", "b"]);
+    let file = [("x".to_owned(), "file again".to_owned()), ("y".to_owned(), "stays".to_owned())];
+    assert_eq!((devices.files("a"), devices.files("b")), (file.to_vec(), file.to_vec()));
+}
+
+#[test]
+fn a_directory_that_is_added_again_joins_and_deletes_nothing() {
+    let devices = Devices::new(&["a", "b"]);
+    for name in ["da/kept", "da/more", "da/freed"] {
+        devices.scene.write(name, name);
+    }
+    devices.settle(&["a", "b"]);
+    devices.scene.on("a", &["folder", "remove", "da"]).expect(0);
+    std::fs::remove_file(devices.scene.path("da/freed")).unwrap();
+    devices.settle(&["a", "b"]);
+    assert_eq!(devices.files("b").len(), 3);
+    assert_eq!(devices.files("a"), devices.files("b"));
+    // From then on what goes is deleted.
+    std::fs::remove_file(devices.scene.path("da/freed")).unwrap();
+    devices.settle(&["a", "b"]);
+    assert_eq!(devices.files("b").len(), 2);
+}

@@ -7,7 +7,7 @@
 
 mod folder;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -27,10 +27,16 @@ use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
 use crate::fs::watcher::Watcher;
 use crate::output::Output;
-use crate::replica::{self, handoff};
+use crate::replica::{self, LiveFolder, handoff};
 
 /// The interval at which a round looks for commands that wait for the replica.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// The interval at which it looks for commits of other commands where they are not noticed.
+const LOOK_FOR_COMMITS_EVERY: Duration = Duration::from_secs(5);
+/// The time after which it reports that another command has the replica.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The time after which `--once` gives up if another command has the replica.
+const ONCE_PATIENCE: Duration = Duration::from_secs(60);
 /// The interval at which the agent looks whether the replica is free again.
 const TRY_EVERY: Duration = Duration::from_millis(20);
 /// The interval of synchronisations while the server's hints arrive.
@@ -123,8 +129,10 @@ impl<'a> Agent<'a> {
         }
         while !self.stop.is_cancelled() {
             if self.has_work() {
-                if self.round().await? == Ended::Complete {
-                    self.report()?;
+                match self.round().await? {
+                    Ended::Complete => self.report()?,
+                    // What was cut is on its way again.
+                    Ended::Cut => self.reported = None,
                 }
                 continue;
             }
@@ -159,9 +167,9 @@ impl<'a> Agent<'a> {
     /// Reads the list of folders again.
     fn reload(&mut self) -> Result<()> {
         let live = replica::read_settings(&self.replica)?.folders;
-        self.folders.retain(|folder| live.contains(&folder.live));
+        self.folders.retain(|folder| live.iter().any(|live| live.is_same(&folder.live)));
         for live in live {
-            if self.folders.iter().all(|folder| folder.live != live) {
+            if self.folders.iter().all(|folder| !folder.live.is_same(&live)) {
                 let folder = Folder::new(live, self.output);
                 if let Some(why) = folder.watcher.broken() {
                     self.output.note(format_args!(
@@ -198,16 +206,20 @@ impl<'a> Agent<'a> {
 
     /// Plans a round if another command committed to the replica.
     fn notice_commits(&mut self) -> Result<()> {
-        if self.commits.due().is_none() {
+        if self.commits.due().is_none() && self.commits.broken().is_none() {
             return Ok(());
         }
         self.commits.take();
+        self.look_for_commits()
+    }
+
+    fn look_for_commits(&mut self) -> Result<()> {
         self.reload()?;
         let stamp = self.read_stamp();
         if stamp != self.stamp {
             self.stamp = stamp;
             self.sync_due = Instant::now();
-            self.folders.iter_mut().for_each(|folder| folder.export = true);
+            self.folders.iter_mut().for_each(Folder::look_again);
         }
         Ok(())
     }
@@ -237,7 +249,8 @@ impl<'a> Agent<'a> {
             }
         };
         let planned = self.folders.iter().filter_map(Folder::due);
-        let due = planned.chain([self.sync_due]).min().unwrap_or(self.sync_due);
+        let unnoticed = self.commits.broken().map(|_| Instant::now() + LOOK_FOR_COMMITS_EVERY);
+        let due = planned.chain([self.sync_due]).chain(unnoticed).min().unwrap_or(self.sync_due);
         let quiet = self.folders.iter().map(|folder| &folder.watcher).chain([&self.commits]);
         let quiet = quiet.filter(|watcher| watcher.due().is_none());
         let mut changes: Vec<_> = quiet.map(|watcher| watcher.changed().boxed()).collect();
@@ -251,9 +264,17 @@ impl<'a> Agent<'a> {
 
     /// Opens the replica once no other command waits for it or has it open; `None` if the user
     /// stopped the agent.
-    async fn open(&self) -> Result<Option<SyncClient>> {
+    async fn open(&mut self) -> Result<Option<SyncClient>> {
         let open = replica::opener(self.global, replica::config())?;
+        let started = Instant::now();
         while !self.stop.is_cancelled() {
+            let busy = || "another command has the replica".to_owned();
+            if started.elapsed() > PATIENCE && self.reported != Some(Some(busy())) {
+                self.say(Some(busy()))?;
+            }
+            if self.once && started.elapsed() > ONCE_PATIENCE {
+                return Err(Failure::failed(busy()).hint("wait until it ends, and try again"));
+            }
             if !handoff::is_wanted(&self.replica) {
                 match open() {
                     Err(ClientError::InUse(_)) => {}
@@ -267,6 +288,7 @@ impl<'a> Agent<'a> {
 
     async fn round(&mut self) -> Result<Ended> {
         let Some(client) = self.open().await? else { return Ok(Ended::Cut) };
+        self.look_for_commits()?;
         let cut = self.stop.child_token();
         let looking = {
             let (cut, replica) = (cut.clone(), self.replica.clone());
@@ -309,9 +331,15 @@ impl<'a> Agent<'a> {
         if sync_due || (sends && matches!(self.reach, Reach::Online)) {
             self.sync(client, cut).await?;
         }
+        let cursor = client.status()?.cursor;
+        self.folders.iter_mut().for_each(|folder| folder.follow(cursor.as_ref()));
         if matches!(self.reach, Reach::Online) {
             for folder in self.folders.iter_mut().filter(|folder| folder.is_to_export()) {
+                let joined = folder.live.joined;
                 folder.export(client, &self.replica, cut).await?;
+                if folder.live.joined != joined {
+                    remember(&self.replica, &folder.live)?;
+                }
             }
         }
         Ok(())
@@ -335,10 +363,19 @@ impl<'a> Agent<'a> {
                 if moved || report.rematerialised {
                     self.output
                         .json(&json!({ "event": "synced", "more": report_json(&report) }))?;
-                    self.folders.iter_mut().for_each(|folder| folder.export = true);
                 }
+                // A merge changes items that are confirmed later.
+                let changed = merged > 0 || report.rematerialised;
+                self.folders.iter_mut().for_each(|folder| folder.export |= changed);
                 notices(client, events)?.say(self.output)?;
                 self.outstanding = outstanding::sentence(&client.queue().outstanding()?);
+                Ok(())
+            }
+            // The server takes not everything at present; what it has was pulled all the same.
+            Err(failure) if failure.kind == Kind::Partial => {
+                self.sync_due = Instant::now() + self.interval.max(Duration::from_secs(30));
+                self.reach = Reach::Online;
+                self.outstanding = Some(failure.message);
                 Ok(())
             }
             Err(failure) if is_passing(&failure) => {
@@ -379,28 +416,44 @@ impl<'a> Agent<'a> {
             // It looks again in a moment.
             return Ok(());
         }
-        if self.reported.as_ref() != Some(&reason) {
-            match &reason {
-                None => {
-                    self.output.json(&json!({ "event": "inStep" }))?;
-                    self.output.say("in step")?;
-                }
-                Some(reason) => {
-                    self.output.json(&json!({ "event": "notInStep", "more": reason }))?;
-                    self.output.note(format_args!("not in step: {}", escaped(reason)));
-                }
-            }
-            self.reported = Some(reason);
+        self.say(reason)
+    }
+
+    /// Reports the state, if it is another than the one that was last reported.
+    fn say(&mut self, reason: Option<String>) -> Result<()> {
+        if self.reported.as_ref() == Some(&reason) {
+            return Ok(());
         }
+        match &reason {
+            None => {
+                self.output.json(&json!({ "event": "inStep" }))?;
+                self.output.say("in step")?;
+            }
+            Some(reason) => {
+                self.output.json(&json!({ "event": "notInStep", "more": reason }))?;
+                self.output.note(format_args!("not in step: {}", escaped(reason)));
+            }
+        }
+        self.reported = Some(reason);
         Ok(())
     }
+}
+
+/// Saves that both sides of a folder are joined. The replica must be open, so that no other command
+/// writes the settings.
+fn remember(replica: &Path, live: &LiveFolder) -> Result<()> {
+    let mut settings = replica::read_settings(replica)?;
+    for folder in settings.folders.iter_mut().filter(|folder| folder.is_same(live)) {
+        folder.joined = live.joined;
+    }
+    settings.write(replica)
 }
 
 /// Returns whether a failure of the synchronisation may go away by itself, or by a new token.
 fn is_passing(failure: &Failure) -> bool {
     let another_user = failure.details.contains_key("expected");
     match failure.kind {
-        Kind::Network | Kind::Partial | Kind::Failed => true,
+        Kind::Network | Kind::Failed => true,
         Kind::Auth => !another_user,
         _ => false,
     }

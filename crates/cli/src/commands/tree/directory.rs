@@ -151,6 +151,7 @@ pub(in crate::commands) async fn export(
         yes: args.yes,
         checksum: args.checksum,
         dry_run: args.dry_run,
+        live: false,
         leave_missing: false,
     };
     let progress = output.progress("exporting");

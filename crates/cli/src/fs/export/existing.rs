@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::Path;
 
-use vfs_sync_client::{Child, EntryRecord, EntryState};
+use vfs_sync_client::{Child, EntryKind, EntryRecord, EntryState};
 
 use super::super::destination;
 use super::super::digest::digest;
@@ -103,7 +103,7 @@ impl Export<'_> {
         row: Option<&EntryRecord>,
         wanted: &str,
     ) -> Result<bool> {
-        if !self.options.force {
+        let changed_type = || {
             let is = match stat.kind {
                 Kind::File => "a file",
                 Kind::Folder => "a folder",
@@ -111,7 +111,18 @@ impl Export<'_> {
                 Kind::Special(what) => what,
             };
             let detail = format!("{is} is in the place of a {wanted}: see --force");
-            self.problem(Problem::new(at, ProblemKind::TypeChanged, detail));
+            Problem::new(at, ProblemKind::TypeChanged, detail)
+        };
+        let as_recorded = |row: &EntryRecord| {
+            row.state == EntryState::Agreed
+                && match stat.kind {
+                    Kind::File => record::is_unchanged(&row.disk, stat),
+                    // What is in it is compared with its own row.
+                    kind => kind == Kind::Folder && row.disk.kind == EntryKind::Folder,
+                }
+        };
+        if !self.options.force && !(self.options.delete && row.is_some_and(as_recorded)) {
+            self.problem(changed_type());
             return Ok(false);
         }
         if self.own.as_ref().is_some_and(|own| own.starts_with(at)) {
@@ -148,6 +159,10 @@ impl Export<'_> {
             return Ok(true);
         }
         self.root.forget(at);
+        if !self.options.force {
+            self.problem(changed_type());
+            return Ok(false);
+        }
         match destination::keep(disk, name, name, &self.device) {
             Ok(copy) => {
                 self.kept(at, &copy);

@@ -84,6 +84,54 @@ fn what_was_removed_here_stays_away_until_the_tree_changes_it() {
 }
 
 #[test]
+fn a_live_export_writes_only_to_a_directory_that_was_imported() {
+    let (client, top) = (client(), tempfile::tempdir().unwrap());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let stop = CancellationToken::new();
+    let live = |directory: &Path| {
+        let options = ExportOptions { live: true, ..ExportOptions::default() };
+        runtime.block_on(export(&client, None, directory, options, &stop, &mut |_| {}))
+    };
+    assert!(live(&top.path().join("away")).is_err());
+    assert!(!top.path().join("away").exists(), "its disk may not be mounted");
+    let failure = live(top.path()).unwrap_err();
+    assert!(failure.message.contains("not the directory that was imported"), "{failure:?}");
+    assert_eq!(take(&client, top.path()).total(), 0);
+    live(top.path()).unwrap();
+}
+
+#[test]
+fn a_folder_on_which_another_disk_is_mounted_is_left_alone_at_every_import() {
+    let (client, top) = (client(), tempfile::tempdir().unwrap());
+    std::fs::create_dir(top.path().join("usb")).unwrap();
+    for name in ["usb/one", "usb/two", "a", "b", "c"] {
+        std::fs::write(top.path().join(name), name).unwrap();
+    }
+    assert_eq!(take(&client, top.path()).total(), 0);
+    // As if the files had been on a disk of their own, which is not mounted any more.
+    let mut root = Root::open(top.path()).unwrap();
+    let found = Record::find(&client, &mut root, None).unwrap().unwrap();
+    let FoundDirectory::Known(directory) = found.found else { panic!("it was imported") };
+    let mut rows = client.directories().entries(directory.id, ROOT_ENTRY).unwrap();
+    let mut usb = rows.swap_remove(rows.iter().position(|row| row.name == b"usb").unwrap());
+    usb.disk.elsewhere = true;
+    usb.disk.inode += 1;
+    let mut batch = client.batch();
+    batch.record(directory.id, RecordChange::Put(Box::new(usb)));
+    batch.commit().unwrap();
+    std::fs::remove_dir_all(top.path().join("usb")).unwrap();
+    std::fs::create_dir(top.path().join("usb")).unwrap();
+    for _ in 0..3 {
+        let scanner = Scanner::open(top.path(), &[]).unwrap();
+        let stop = CancellationToken::new();
+        let options = ImportOptions { delete: true, ..ImportOptions::default() };
+        let report = import(&client, scanner, None, options, None, &stop, &mut |_| {}).unwrap();
+        assert_eq!((report.deleted, report.problems.total()), (0, 1), "{report:?}");
+        assert_eq!(report.problems.first[0].kind, ProblemKind::OtherDisk);
+    }
+}
+
+#[test]
 fn an_export_killed_after_another_that_was_killed_leaves_nothing_to_keep_beside() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let client = client();

@@ -17,8 +17,6 @@ use crate::report::Change;
 /// An entry that was in the directory and is missing now.
 pub(super) struct Gone {
     pub(super) row: EntryRecord,
-    /// True if an entry of another type now has the name.
-    pub(super) replaced: bool,
     pub(super) at: PathBuf,
 }
 
@@ -29,21 +27,21 @@ impl Import<'_> {
         let mut gone = std::mem::take(&mut self.gone);
         gone.retain(|gone| !claimed(self, gone));
         if let Some(looks) = &mut self.looks {
-            let missing = gone.iter().filter(|gone| !gone.replaced).map(|gone| gone.row.id);
-            if !looks.confirm(missing, std::time::Instant::now()) {
-                self.report.missing = gone.iter().filter(|gone| !gone.replaced).count() as u64;
-                gone.retain(|gone| gone.replaced);
-            }
+            let missing = gone.iter().map(|gone| gone.row.id);
+            let confirmed = looks.confirm(missing, std::time::Instant::now());
+            let all = gone.len();
+            gone.retain(|gone| confirmed.contains(&gone.row.id));
+            self.report.missing = (all - gone.len()) as u64;
         }
         let mut weight = 0;
-        for one in gone.iter().filter(|gone| !gone.replaced) {
+        for one in &gone {
             weight += self.record.weight(&one.row)?;
         }
         if self.record.needs_confirmation(weight) && !self.options.yes {
-            self.report.held = weight;
-            gone.retain(|gone| gone.replaced);
+            self.report.held += weight;
+            gone.clear();
         }
-        for Gone { row, at, .. } in gone {
+        for Gone { row, at } in gone {
             if self.stop.is_cancelled() {
                 self.report.interrupted = true;
                 return Ok(());
@@ -53,8 +51,15 @@ impl Import<'_> {
         Ok(())
     }
 
-    fn delete_one(&mut self, row: &EntryRecord, at: &Path) -> Result<()> {
-        for (node, parent, at) in self.plan(row, at)? {
+    /// Deletes the item of a missing entry with everything in it that is as recorded.
+    pub(super) fn delete_one(&mut self, row: &EntryRecord, at: &Path) -> Result<()> {
+        let planned = self.plan(row, at)?;
+        if planned.first().is_none_or(|(node, ..)| node.id != row.tree.item)
+            && self.client.node(&row.tree.item)?.is_some()
+        {
+            self.report.kept += 1;
+        }
+        for (node, parent, at) in planned {
             let parents = self.client.parents_of(&node.id)?;
             if parents.len() > 1
                 && let Some(parent) = &parent
@@ -63,6 +68,7 @@ impl Import<'_> {
                 self.batch.unlink(&node.id, parent);
             } else if !self.client.sharing().may_delete(&node.id)? {
                 self.problem(not_permitted(&at, &node.owner, node.access_level));
+                self.report.kept += 1;
                 continue;
             } else {
                 self.batch.delete(&node.id);

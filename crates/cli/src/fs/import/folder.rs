@@ -42,11 +42,17 @@ impl Import<'_> {
         };
         let disk = self.record.disk(&seen.stat, None);
         if let Some(row) = row {
-            // Another disk is mounted there, or no longer: nothing in it counts as gone.
-            let held = row.disk.elsewhere != disk.elsewhere;
+            // Another disk is mounted there, or no longer: nothing in it counts as gone, and the
+            // row stays, so that it counts at the next import too.
+            let held = !moved
+                && (row.disk.elsewhere || disk.elsewhere)
+                && !record::is_same_entry(&row.disk, &seen.stat);
             if held && self.options.delete {
-                let detail = "another disk than before is mounted here: nothing is deleted in it";
+                let detail = "another disk than before is mounted here, or none: it is left alone; \
+                              import without --delete takes it as it is now";
                 self.problem(Problem::new(at, ProblemKind::OtherDisk, detail));
+                self.report.unchanged += 1;
+                return Ok(None);
             }
             let node = self.client.node(&row.tree.item)?;
             let Some(node) = node else {

@@ -18,24 +18,31 @@ pub(crate) struct Looks {
 }
 
 impl Looks {
-    /// Returns whether the missing entries are gone: an import at least [`APART`] ago missed all of
-    /// them, or imports have missed more and more for [`AT_MOST`].
-    pub(super) fn confirm(&mut self, missing: impl Iterator<Item = u64>, now: Instant) -> bool {
+    /// Returns the entries that are gone: an earlier import missed them too, and nothing else went
+    /// missing for [`APART`], or imports have missed more and more for [`AT_MOST`].
+    pub(super) fn confirm(
+        &mut self,
+        missing: impl Iterator<Item = u64>,
+        now: Instant,
+    ) -> BTreeSet<u64> {
         let missing: BTreeSet<u64> = missing.collect();
         if missing.is_empty() {
             *self = Self::default();
-            return true;
+            return missing;
         }
         if !missing.is_subset(&self.missing) {
             self.grew = Some(now);
         }
         let first = *self.first.get_or_insert(now);
         let since = |at: Instant| now.saturating_duration_since(at);
-        let gone = self.grew.is_some_and(|grew| since(grew) >= APART) || since(first) >= AT_MOST;
-        *self = match gone {
-            true => Self::default(),
-            false => Self { missing, first: Some(first), grew: self.grew },
-        };
+        if self.grew.is_some_and(|grew| since(grew) < APART) && since(first) < AT_MOST {
+            self.missing = missing;
+            return BTreeSet::new();
+        }
+        let gone = missing.intersection(&self.missing).copied().collect();
+        let new: BTreeSet<u64> = missing.difference(&self.missing).copied().collect();
+        let at = (!new.is_empty()).then_some(now);
+        *self = Self { missing: new, first: at, grew: at };
         gone
     }
 
@@ -53,7 +60,9 @@ mod tests {
     fn what_is_missing_twice_with_nothing_new_is_gone() {
         let (mut looks, start) = (Looks::default(), Instant::now());
         let mut at = |millis, missing: &[u64]| {
-            looks.confirm(missing.iter().copied(), start + Duration::from_millis(millis))
+            let gone =
+                looks.confirm(missing.iter().copied(), start + Duration::from_millis(millis));
+            gone.into_iter().eq(missing.iter().copied())
         };
         assert!(!at(0, &[1]));
         assert!(!at(1_999, &[1]));
@@ -69,9 +78,11 @@ mod tests {
     fn what_goes_on_disappearing_is_gone_after_a_minute() {
         let (mut looks, start) = (Looks::default(), Instant::now());
         for second in 0..60 {
-            assert!(!looks.confirm(0..=second, start + Duration::from_secs(second)));
+            assert!(looks.confirm(0..=second, start + Duration::from_secs(second)).is_empty());
         }
-        assert!(looks.confirm(0..=60, start + Duration::from_secs(60)));
+        let gone = looks.confirm(0..=60, start + Duration::from_secs(60));
+        assert!(gone.into_iter().eq(0..60), "the last one was missed only once");
+        assert!(looks.confirm([60].into_iter(), start + Duration::from_secs(62)).contains(&60));
         assert_eq!(looks.due(), None);
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use vfs_sync_client::SyncClient;
+use vfs_sync_core::cursor::Cursor;
 
 use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
@@ -30,6 +31,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(10);
 /// The time after which changed files are looked at again: a disk's clock may be coarse, and a
 /// change right after the first look would not show.
 const SETTLES_AFTER: Duration = Duration::from_secs(3);
+/// The times after which entries that could not be written are tried again: the first one, which
+/// doubles, and the last.
+const RETRY_LEFT_OUT: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3_600));
 /// The greatest number of problems of which a folder remembers that they were shown.
 const PROBLEMS_REMEMBERED: usize = 10_000;
 
@@ -48,8 +52,14 @@ pub(super) struct Folder {
     follow_up: Option<Instant>,
     /// True if the tree may have changed since the last export.
     pub(super) export: bool,
-    /// True if the last export left changes of the directory to the next import.
-    left: bool,
+    /// The problems of the last export that are changes of the directory for the next import.
+    left: Problems,
+    /// The number of entries that the last export left out because they are missing here.
+    missing: u64,
+    /// The position of the feed at the last complete export.
+    written: Option<Cursor>,
+    /// The time after which entries that could not be written are tried again.
+    retry: Duration,
     /// The failure of the last import or export.
     failed: Option<String>,
     /// The reasons why deletions of the last import, and removals of the last export, wait for the
@@ -73,7 +83,10 @@ impl Folder {
             scan_due: Instant::now(),
             follow_up: None,
             export: true,
-            left: false,
+            left: Problems::default(),
+            missing: 0,
+            written: None,
+            retry: RETRY_LEFT_OUT.0,
             failed: None,
             held: (None, None),
             left_out: (0, 0),
@@ -105,6 +118,19 @@ impl Folder {
         self.export && self.failed.is_none() && self.held.0.is_none()
     }
 
+    /// Plans an export if the replica has moved on since the last one.
+    pub(super) fn follow(&mut self, cursor: Option<&Cursor>) {
+        self.export |= self.written.as_ref() != cursor;
+    }
+
+    /// Plans a look at what waits for the user or for a cause to go away.
+    pub(super) fn look_again(&mut self) {
+        self.export = true;
+        if self.why_not_in_step().is_some() {
+            self.scan_due = Instant::now();
+        }
+    }
+
     /// Returns the reason why the folder is not in step.
     pub(super) fn why_not_in_step(&self) -> Option<String> {
         let (imported, exported) = self.left_out;
@@ -129,7 +155,12 @@ impl Folder {
         replica: &Path,
         cut: &CancellationToken,
     ) -> Result<()> {
+        if self.failed.is_some() {
+            // The directory may be another one, or its disk may have been away.
+            self.watcher = Watcher::new(&self.live.directory, true);
+        }
         self.watcher.take();
+        self.export |= self.left_out.1 > 0;
         let started = Instant::now();
         let imported = self.try_import(client, replica, cut);
         let now = Instant::now();
@@ -147,24 +178,37 @@ impl Folder {
             return Err(shutdown::interrupted());
         }
         self.failed = None;
-        self.held.0 = import::held(&report, &self.live.directory).map(|failure| {
+        let held = import::held(&report, &self.live.directory).map(|failure| {
             let dir = self.shown();
             format!(
                 "{}; put them back, or delete them in the tree too with `vfs-sync import '{dir}' --delete --yes`",
                 failure.message
             )
         });
+        // While entries are looked at once more, those that were held still are.
+        if held.is_some() || report.missing == 0 {
+            self.held.0 = held;
+        }
         self.left_out.0 = report.problems.failures();
         self.show_import(&report)?;
-        if report.conflicts.count + report.stale > 0 {
+        let was_left = std::mem::take(&mut self.left);
+        let was_missing = std::mem::take(&mut self.missing);
+        if report.changes() + report.conflicts.count + report.kept > 0 {
             self.export = true;
+            self.retry = RETRY_LEFT_OUT.0;
+        } else if was_left.total() > 0 {
+            // The directory has no change that explains them: an export alone does not help.
+            self.left_out.1 += was_left.failures();
+            self.show_problems(&was_left, |_| true);
+        } else if report.stale > 0 || was_missing > report.missing {
+            self.export = true;
+        }
+        if report.missing > 0 {
+            self.missing = was_missing;
         }
         let settles = report.files_created + report.contents_changed > 0;
         let settles = settles.then(|| now + SETTLES_AFTER);
         self.follow_up = [self.looks.due(), settles].into_iter().flatten().min();
-        if std::mem::take(&mut self.left) && report.changes() > 0 {
-            self.export = true;
-        }
         Ok(())
     }
 
@@ -190,7 +234,8 @@ impl Folder {
         let mut show = |report: &ImportReport| {
             progress.set(format!("{} entries, {}", report.seen(), bytes_text(report.bytes)));
         };
-        let options = ImportOptions { delete: true, ..ImportOptions::default() };
+        // At first both sides are joined: nothing that is missing on one side counts as deleted.
+        let options = ImportOptions { delete: self.live.joined, ..ImportOptions::default() };
         let (item, looks) = (self.live.item.clone(), Some(&mut self.looks));
         tokio::task::block_in_place(|| {
             import::import(client, scanner, item, options, looks, cut, &mut show)
@@ -212,7 +257,8 @@ impl Folder {
         let options = ExportOptions {
             replica: Some(replica.to_owned()),
             delete: true,
-            leave_missing: true,
+            live: true,
+            leave_missing: self.live.joined,
             ..ExportOptions::default()
         };
         let item = self.live.item.clone();
@@ -227,6 +273,11 @@ impl Folder {
             return Err(shutdown::interrupted());
         }
         self.export = false;
+        self.written = client.status()?.cursor;
+        if !self.live.joined {
+            self.live.joined = true;
+            self.scan_due = Instant::now();
+        }
         self.held.1 = export::held(&report, &self.live.directory).map(|failure| {
             let dir = self.shown();
             format!("{}; to remove them: `vfs-sync export '{dir}' --delete --yes`", failure.message)
@@ -235,10 +286,16 @@ impl Folder {
         let by_import: u64 = BY_IMPORT.iter().filter_map(|kind| counts.get(kind)).sum();
         self.awaited = counts.get(&ProblemKind::NoContent).copied().unwrap_or(0);
         self.left_out.1 = report.problems.failures().saturating_sub(by_import + self.awaited);
-        self.left = by_import + report.missing > 0;
-        if self.left {
-            let soon = Instant::now() + Duration::from_secs(1);
+        self.missing = report.missing;
+        self.left = report.problems.only(|kind| BY_IMPORT.contains(&kind));
+        let now = Instant::now();
+        if by_import + report.missing > 0 {
+            let soon = now + Duration::from_secs(1);
             self.follow_up = Some(self.follow_up.map_or(soon, |due| due.min(soon)));
+        }
+        if self.left_out.1 > 0 {
+            self.scan_due = self.scan_due.min(now + self.retry);
+            self.retry = (self.retry * 2).min(RETRY_LEFT_OUT.1);
         }
         self.show_export(&report)
     }
