@@ -8,6 +8,7 @@ pub(crate) mod import;
 pub(crate) mod merge;
 pub(crate) mod metadata;
 pub(crate) mod names;
+mod open_files;
 mod prefetch;
 pub(crate) mod record;
 pub(crate) mod scan;

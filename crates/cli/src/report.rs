@@ -61,6 +61,8 @@ pub(crate) enum ProblemKind {
     OtherDisk,
     /// The entry was kept beside the item that took its name.
     ConflictedCopy,
+    /// A program has the file open for writing; it is replaced or removed once it is closed.
+    Open,
     /// The entry is not in the tree, and was kept because it was created or changed here.
     Kept,
 }

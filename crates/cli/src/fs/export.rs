@@ -24,9 +24,10 @@ use self::folder::Leave;
 use self::removal::Extra;
 use self::write::Reading;
 use super::destination;
-use super::dir::Root;
+use super::dir::{Root, Stat};
 use super::metadata::{OnDisk, on_disk};
 use super::names::{self, DiskRules};
+use super::open_files::OpenFiles;
 use super::record::{self, Record};
 use crate::error::{Failure, Kind as FailureKind, Result};
 use crate::report::{Change, Changes, Problem, ProblemKind, Problems};
@@ -197,6 +198,7 @@ struct Export<'a> {
     extras: Vec<Extra>,
     /// True if permission bits restrict this user.
     bits_bind: bool,
+    open_files: OpenFiles,
 }
 
 impl<'a> Export<'a> {
@@ -228,6 +230,7 @@ impl<'a> Export<'a> {
             unsynced: 0,
             extras: Vec::new(),
             bits_bind: !rustix::process::geteuid().is_root(),
+            open_files: OpenFiles::default(),
         }
     }
 
@@ -414,6 +417,18 @@ impl<'a> Export<'a> {
             _ => self.problem(Problem::unwritable(at, &error)),
         }
         Ok(())
+    }
+
+    /// Returns whether a file of a live directory stays because a program has it open for writing:
+    /// the program would write to a file that has lost its name. Reports it.
+    fn stays_open(&mut self, at: &Path, stat: &Stat) -> bool {
+        let stays = self.options.live && self.open_files.is_written(stat.id);
+        if stays {
+            let detail =
+                "a program has it open for writing: the tree's file waits until it is closed";
+            self.problem(Problem::new(at, ProblemKind::Open, detail));
+        }
+        stays
     }
 
     /// Returns whether an entry that is missing from the disk is to be left out: it was there, and

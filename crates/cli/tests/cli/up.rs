@@ -338,3 +338,31 @@ fn a_directory_that_is_added_again_joins_and_deletes_nothing() {
     devices.settle(&["a", "b"]);
     assert_eq!(devices.files("b").len(), 2);
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_file_that_a_program_has_open_for_writing_is_not_replaced() {
+    use std::io::Write as _;
+    let devices = Devices::new(&["a", "b"]);
+    for name in ["da/open", "da/goes", "da/other", "da/more"] {
+        devices.scene.write(name, "one");
+    }
+    devices.settle(&["a", "b"]);
+    let mut open = std::fs::OpenOptions::new();
+    let mut held = ["open", "goes"]
+        .map(|name| open.append(true).open(devices.scene.path(&format!("da/{name}"))).unwrap());
+    devices.scene.write("db/open", "two");
+    std::fs::remove_file(devices.scene.path("db/goes")).unwrap();
+    devices.once("b").expect(0);
+    devices.once("a").expect(5).says("open for writing");
+    for file in &mut held {
+        file.write_all(b" and more").unwrap();
+    }
+    drop(held);
+    devices.settle(&["a", "b"]);
+    let files = devices.files("a");
+    assert_eq!(files, devices.files("b"));
+    let texts: Vec<&str> = files.iter().map(|(_, text)| text.as_str()).collect();
+    assert_eq!(texts.iter().filter(|text| **text == "one and more").count(), 2, "{files:?}");
+    assert!(texts.contains(&"two"), "{files:?}");
+}

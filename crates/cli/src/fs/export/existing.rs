@@ -121,7 +121,8 @@ impl Export<'_> {
                     kind => kind == Kind::Folder && row.disk.kind == EntryKind::Folder,
                 }
         };
-        if !self.options.force && !(self.options.delete && row.is_some_and(as_recorded)) {
+        let goes = self.options.delete && row.is_some_and(as_recorded);
+        if !self.options.force && !goes {
             self.problem(changed_type());
             return Ok(false);
         }
@@ -135,6 +136,9 @@ impl Export<'_> {
         self.root.forget(at);
         if let Some(row) = row.filter(|row| row.state == EntryState::Agreed) {
             if stat.kind == Kind::File && record::is_unchanged(&row.disk, stat) {
+                if self.stays_open(at, stat) {
+                    return Ok(false);
+                }
                 match destination::remove_expected(disk, name, stat) {
                     Ok(true) => {
                         self.report.removed += 1;

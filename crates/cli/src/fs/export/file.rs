@@ -128,6 +128,9 @@ impl Export<'_> {
             row.state == EntryState::Agreed && found.is_some() && row.disk.digest == found
         };
         if row.as_ref().is_some_and(is_recorded) {
+            if self.stays_open(at, &stat) {
+                return Ok(None);
+            }
             return Ok(Some(write(name, Over::Expected(stat), row)));
         }
         if self.options.force {

@@ -206,6 +206,7 @@ impl Export<'_> {
                     self.change(Change::Deleted, at);
                     return Ok(GONE);
                 }
+                Ok(true) if self.stays_open(at, &stat) => {}
                 Ok(true) => match destination::remove_expected(&folder, name, &stat) {
                     Ok(true) => {
                         self.report.removed += 1;

@@ -146,6 +146,11 @@ impl Export<'_> {
             self.problem(Problem::new(at, ProblemKind::Differs, detail));
             return Ok(());
         }
+        if let Over::Expected(stat) = &file.over
+            && self.stays_open(at, stat)
+        {
+            return Ok(());
+        }
         let reader = content.reader()?;
         let (name, wanted, device) = (&file.name, &file.wanted, self.device.as_str());
         let mut done =

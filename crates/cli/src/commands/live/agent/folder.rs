@@ -293,7 +293,9 @@ impl Folder {
             let soon = now + Duration::from_secs(1);
             self.follow_up = Some(self.follow_up.map_or(soon, |due| due.min(soon)));
         }
-        if self.left_out.1 > 0 {
+        if counts.contains_key(&ProblemKind::Open) {
+            self.scan_due = self.scan_due.min(now + RETRY_AFTER);
+        } else if self.left_out.1 > 0 {
             self.scan_due = self.scan_due.min(now + self.retry);
             self.retry = (self.retry * 2).min(RETRY_LEFT_OUT.1);
         }
