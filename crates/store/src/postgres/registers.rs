@@ -392,19 +392,6 @@ async fn replica(
         ],
     )
     .await?;
-    let Some((through, at_most)) = write.forgets() else { return Ok(()) };
-    tx.execute(
-        "DELETE FROM accepted_ops WHERE user_id = $1 AND replica_id = $2 AND write_id IN \
-         (SELECT write_id FROM accepted_ops WHERE user_id = $1 AND replica_id = $2 \
-         AND write_id <= $3 ORDER BY write_id LIMIT $4)",
-        &[
-            &write.user.as_str(),
-            &write.replica.as_str(),
-            &(through.get() as i64),
-            &i64::try_from(at_most).unwrap_or(i64::MAX),
-        ],
-    )
-    .await?;
     Ok(())
 }
 
@@ -514,6 +501,20 @@ async fn accepted(tx: &PostgresTransaction<'_>, write: &PushWrite<'_>) -> Result
             &outcomes,
             &authored,
             &write.now.as_millis(),
+        ],
+    )
+    .await?;
+    // Statements that are sent together may arrive in any order.
+    let Some((through, at_most)) = write.forgets() else { return Ok(()) };
+    tx.execute(
+        "DELETE FROM accepted_ops WHERE user_id = $1 AND replica_id = $2 AND write_id IN \
+         (SELECT write_id FROM accepted_ops WHERE user_id = $1 AND replica_id = $2 \
+         AND write_id <= $3 ORDER BY write_id LIMIT $4)",
+        &[
+            &write.user.as_str(),
+            &write.replica.as_str(),
+            &(through.get() as i64),
+            &i64::try_from(at_most).unwrap_or(i64::MAX),
         ],
     )
     .await?;
