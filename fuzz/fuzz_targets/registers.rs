@@ -77,7 +77,7 @@ impl Store {
                 Step::LockHeads(lock) => lock.resume(),
                 Step::LookUp(look_up) => look_up.resume(&PresentInFeed::new()),
                 Step::Write(changes) => break *changes,
-                Step::TooMuch => unreachable!("one operation on few items"),
+                Step::TooMuch | Step::NoMemory => unreachable!("one operation on few items"),
             };
         };
         self.write(replica, changes);
