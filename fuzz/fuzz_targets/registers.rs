@@ -11,8 +11,8 @@ use vfs_sync_core::access::{AccessLevel, Principal, PrincipalType};
 use vfs_sync_core::id::{ItemId, OpId, PrincipalId, ReplicaId, UserId, WriteId};
 use vfs_sync_core::item::{Name, ObjectType};
 use vfs_sync_core::operation::{Action, Operation, Upsert};
-use vfs_sync_core::server::push::{Changes, Needs, PresentInFeed, PushBatch, Rows, Step, decide};
 use vfs_sync_core::register::{GrantRegister, Item, ItemFields};
+use vfs_sync_core::server::push::{Changes, Needs, PresentInFeed, PushBatch, Rows, Step, decide};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::PushStatus;
 

@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vfs_sync_core::id::ReplicaId;
 use vfs_sync_core::client::state::parse;
+use vfs_sync_core::id::ReplicaId;
 
 fuzz_target!(|json: &[u8]| {
     let client = ReplicaId::new("c").expect("an id");
