@@ -431,9 +431,15 @@ impl<'a> Export<'a> {
         stays
     }
 
-    /// Returns whether an entry that is missing from the disk is to be left out: it was there, and
-    /// the tree has it as it was.
-    fn is_removed_here(&self, row: Option<&EntryRecord>, node: &Node, parent: Parent<'_>) -> bool {
+    /// Leaves out an entry that is missing from the disk, and returns whether it did: it was there,
+    /// and the tree has it as it was.
+    fn leaves_out(
+        &mut self,
+        stat: Option<&Stat>,
+        row: Option<&EntryRecord>,
+        node: &Node,
+        parent: Parent<'_>,
+    ) -> bool {
         let as_recorded = |row: &EntryRecord| {
             row.disk.inode != 0
                 && row.state == EntryState::Agreed
@@ -441,7 +447,9 @@ impl<'a> Export<'a> {
                 && row.tree.parent.as_ref() == parent.item
                 && record::has_same_bytes(&row.tree, node)
         };
-        self.options.leave_missing && row.is_some_and(as_recorded)
+        let leaves = self.options.leave_missing && stat.is_none() && row.is_some_and(as_recorded);
+        self.report.missing += u64::from(leaves);
+        leaves
     }
 
     /// Lists a change of a dry run.

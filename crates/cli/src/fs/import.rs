@@ -31,6 +31,7 @@ use super::prefetch::{Committer, Prefetch};
 use super::record::{self, Record};
 use super::scan::{Listing, Scanner};
 use crate::error::{Failure, Kind as FailureKind, Result};
+use crate::output::count_text;
 use crate::report::{Change, Changes, Conflicts, Problem, ProblemKind, Problems};
 
 /// The number of operations in one transaction; each new file keeps one descriptor open.
@@ -97,6 +98,20 @@ impl ImportReport {
             + self.contents_changed
             + self.metadata_changed
             + self.unchanged
+    }
+
+    /// Describes the changes that were or would be made, for people.
+    pub(crate) fn changes_text(&self) -> String {
+        format!(
+            "new: {} folders, {} files · changed: {} contents, {} attributes · moved: {} · \
+             deleted: {}",
+            count_text(self.folders_created),
+            count_text(self.files_created),
+            count_text(self.contents_changed),
+            count_text(self.metadata_changed),
+            count_text(self.moved),
+            count_text(self.deleted),
+        )
     }
 
     /// Returns the number of changes that were or would be made.

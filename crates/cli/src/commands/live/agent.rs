@@ -355,8 +355,8 @@ impl<'a> Agent<'a> {
         match synced {
             Ok((report, merged)) => {
                 let hints = self.hints.get_or_insert_with(|| client.hints());
-                let interval = if hints.is_live() { LIVE_INTERVAL } else { self.interval };
-                self.sync_due = Instant::now() + interval.max(self.interval);
+                let least = if hints.is_live() { LIVE_INTERVAL } else { Duration::ZERO };
+                self.sync_due = Instant::now() + self.interval.max(least);
                 self.reach = Reach::Online;
                 self.position = client.status()?.cursor.map(|cursor| cursor.change_id);
                 let moved = report.applied + report.pulled + report.uploaded + merged > 0;

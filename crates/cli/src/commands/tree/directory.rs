@@ -52,14 +52,8 @@ pub(in crate::commands) fn import(
     list_changes(output, &report.changes)?;
     let would = if args.dry_run { "would be " } else { "" };
     output.say(format_args!(
-        "{would}new: {} folders, {} files · changed: {} contents, {} attributes · moved: {} · \
-         deleted: {} · unchanged: {} · {} imported",
-        count_text(report.folders_created),
-        count_text(report.files_created),
-        count_text(report.contents_changed),
-        count_text(report.metadata_changed),
-        count_text(report.moved),
-        count_text(report.deleted),
+        "{would}{} · unchanged: {} · {} imported",
+        report.changes_text(),
         count_text(report.unchanged),
         bytes_text(report.bytes),
     ))?;

@@ -89,8 +89,7 @@ impl Export<'_> {
             parent: parent.row,
             tree: tree.clone(),
         };
-        if stat.is_none() && self.is_removed_here(row.as_ref(), node, parent) {
-            self.report.missing += 1;
+        if self.leaves_out(stat.as_ref(), row.as_ref(), node, parent) {
             return Ok(None);
         }
         let Some(stat) = stat else { return Ok(Some(write(name, Over::Nothing, row))) };

@@ -67,8 +67,7 @@ impl Export<'_> {
                 return Ok(None);
             }
         }
-        if stat.is_none() && self.is_removed_here(row.as_ref(), node, parent) {
-            self.report.missing += 1;
+        if self.leaves_out(stat.as_ref(), row.as_ref(), node, parent) {
             return Ok(None);
         }
         let is_there = stat.is_some_and(|stat| stat.kind == Kind::Folder);

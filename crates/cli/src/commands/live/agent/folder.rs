@@ -326,15 +326,9 @@ impl Folder {
         if report.changes() > 0 {
             self.output.json(&json!({ "event": "imported", "directory": dir, "more": report }))?;
             self.output.say(format_args!(
-                "{}: sent new: {} folders, {} files · changed: {} contents, {} attributes · moved: {} · \
-                 deleted: {}",
+                "{}: changed here: {}",
                 escaped(&dir),
-                count_text(report.folders_created),
-                count_text(report.files_created),
-                count_text(report.contents_changed),
-                count_text(report.metadata_changed),
-                count_text(report.moved),
-                count_text(report.deleted),
+                report.changes_text(),
             ))?;
         }
         for conflict in &report.conflicts.first {
@@ -356,7 +350,7 @@ impl Folder {
         if changes > 0 {
             self.output.json(&json!({ "event": "exported", "directory": dir, "more": report }))?;
             self.output.say(format_args!(
-                "{}: received new: {} folders, {} files ({}) · attributes: {} · removed: {}",
+                "{}: changed elsewhere: new: {} folders, {} files ({}) · attributes: {} · removed: {}",
                 escaped(&dir),
                 count_text(report.folders_created),
                 count_text(report.files_written),
