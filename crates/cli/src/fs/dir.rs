@@ -308,6 +308,13 @@ impl Folder {
         }
     }
 
+    /// Renames an entry to a name in another folder, which must be free. Fails where the disk cannot
+    /// do so atomically.
+    pub(crate) fn rename_to(&self, from: &OsStr, folder: &Self, to: &OsStr) -> io::Result<()> {
+        let flags = sys::RenameFlags::NOREPLACE;
+        Ok(sys::renameat_with(&*self.0, from, &*folder.0, to, flags)?)
+    }
+
     /// Exchanges two names atomically; returns `false` if the file system does not support it.
     pub(crate) fn exchange(&self, one: &OsStr, other: &OsStr) -> io::Result<bool> {
         #[cfg(target_os = "linux")]

@@ -3,6 +3,7 @@
 mod existing;
 mod file;
 mod folder;
+mod moved;
 mod removal;
 mod write;
 
@@ -62,6 +63,8 @@ pub(crate) struct ExportReport {
     pub(crate) files_written: u64,
     /// The number of files that only got another time or other permission bits.
     pub(crate) metadata_changed: u64,
+    /// The number of entries that were moved or renamed.
+    pub(crate) moved: u64,
     pub(crate) unchanged: u64,
     pub(crate) removed: u64,
     /// The number of entries whose removal waits for `--yes`.
@@ -184,6 +187,8 @@ struct Export<'a> {
     ahead: u64,
     /// The contents of these files that were not requested yet.
     unasked: Vec<(ItemId, oneshot::Sender<std::result::Result<LocalContent, ClientError>>)>,
+    /// The entries that were renamed to their present places.
+    brought: HashSet<(u64, u64)>,
     /// The files that were written, if the export may replace files at the destination.
     written: HashSet<(u64, u64)>,
     /// The folders that were entered, to be completed after their contents.
@@ -222,6 +227,7 @@ impl<'a> Export<'a> {
             reading: VecDeque::new(),
             ahead: 0,
             unasked: Vec::new(),
+            brought: HashSet::new(),
             written: HashSet::new(),
             leaving: Vec::new(),
             record,
@@ -329,9 +335,29 @@ impl<'a> Export<'a> {
                     format!("the disk confuses {} with the name of another file", child.name);
                 self.problem(Problem::new(&at, ProblemKind::NameChanged, detail));
             }
-            let stat = rest.remove(&self.rules.key(&name.name)).map(|(_, stat)| stat);
-            let known = rows.remove(&name.name);
+            let mut stat = rest.remove(&self.rules.key(&name.name)).map(|(_, stat)| stat);
+            let moved_away = |row: &EntryRecord| self.record.claimed.contains(&row.id);
+            let mut known = rows.remove(&name.name).filter(|row| !moved_away(row));
             let folder = Parent { row, item };
+            if known.as_ref().is_none_or(|known| known.tree.item != child.node.id) {
+                let brought = match stat {
+                    None => self.bring(&disk, &at, &name.name, child, folder)?,
+                    Some(_) => None,
+                };
+                match (brought, &known) {
+                    (Some(brought), _) => {
+                        if let Some(old_name) = brought.from.file_name()
+                            && split(&brought.from).0 == path
+                        {
+                            rest.remove(&self.rules.key(old_name));
+                        }
+                        (stat, known) = (Some(brought.stat), Some(brought.row));
+                    }
+                    // Its item has to be written where it is now.
+                    (None, Some(known)) => drop(self.record.claimed.insert(known.id)),
+                    (None, None) => {}
+                }
+            }
             match on_disk(child.node.object_type) {
                 OnDisk::Folder if child.shortcut => {
                     let detail = format!(

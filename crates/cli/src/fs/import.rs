@@ -281,6 +281,9 @@ impl<'a> Import<'a> {
             }
             let at = path.join(&seen.disk_name);
             let mut row = rows.remove(&seen.disk_name);
+            let moved = self.record.moved(self.scanner.root(), row.as_ref(), &seen.stat)?;
+            // The entry of this place is then at another one, and takes its item there.
+            let leaves = if moved.is_some() { row.take().map(|row| row.tree.item) } else { None };
             let mut replaced = None;
             if let Some(before) = row.take_if(|row| !is_of_kind(row, &seen.stat)) {
                 if !self.options.delete {
@@ -309,7 +312,10 @@ impl<'a> Import<'a> {
             }
             let child = there.get(seen.name.as_str());
             // An entry that is being replaced does not count as another item of its name.
-            let child = child.filter(|child| replaced.as_ref() != Some(&child.node.id));
+            let child = child.filter(|child| {
+                let id = Some(&child.node.id);
+                replaced.as_ref() != id && leaves.as_ref() != id
+            });
             if row.is_none()
                 && let Some(child) = child.filter(|child| child.shortcut)
             {
@@ -321,13 +327,16 @@ impl<'a> Import<'a> {
                 continue;
             }
             if seen.stat.kind == Kind::Folder {
-                if let Some(step) = self.take_folder(place, &home, row, child, seen, &at)? {
+                if let Some(step) =
+                    self.take_folder(place, &home, (row, moved), child, seen, &at)?
+                {
                     folders.push(step);
                 }
             } else {
                 match &disk {
                     Ok(disk) => {
-                        self.take_file(disk, place, (&home, level), row, child, seen, &at)?
+                        let rows = (row, moved);
+                        self.take_file(disk, place, (&home, level), rows, child, seen, &at)?;
                     }
                     Err(error) => self.problem(Problem::unreadable(&at, error)),
                 }

@@ -1,8 +1,8 @@
 //! The record of a directory for imports and exports: unchanged and moved entries, and the rows.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,7 +11,7 @@ use vfs_sync_client::{
     Node, ROOT_ENTRY, SyncClient, TreeState,
 };
 use vfs_sync_core::content::Sha256Digest;
-use vfs_sync_core::id::ItemId;
+use vfs_sync_core::id::{ItemId, UserId};
 use vfs_sync_core::time::Timestamp;
 
 use super::dir::{Kind, Root, Stat};
@@ -24,6 +24,9 @@ const SETTLES_AFTER: i64 = 2;
 /// The number of entries from which removals wait for the user's confirmation, if they are more
 /// than half of all.
 const MANY_REMOVALS: u64 = 100;
+
+/// The number of places that may be exchanged at once and are still recognised as moves.
+const LONGEST_EXCHANGE: usize = 16;
 
 /// A time that no disk reports.
 pub(crate) const NO_TIME: DiskTime = DiskTime { seconds: 0, nanos: 0 };
@@ -78,6 +81,14 @@ fn size(stat: &Stat) -> u64 {
     if stat.kind == Kind::File { stat.size } else { 0 }
 }
 
+/// The entry at a recorded place.
+enum Occupant {
+    Nothing,
+    Entry(Stat),
+    /// It cannot be read.
+    Unknown,
+}
+
 /// The record of one directory, in use.
 pub(crate) struct Record {
     client: SyncClient,
@@ -89,8 +100,11 @@ pub(crate) struct Record {
     pub(crate) count: u64,
     /// The start of this use, in seconds.
     started: i64,
-    /// The rows that were matched with a new place.
+    /// The rows that were matched with a new place, or whose place another item took.
     pub(crate) claimed: HashSet<u64>,
+    /// The places of rows that were moved and are not written yet: the row of the folder, and the
+    /// name.
+    places: HashMap<u64, (u64, Vec<u8>)>,
 }
 
 /// A directory and its record, before it is used.
@@ -152,6 +166,7 @@ impl Record {
             count,
             started: now().seconds,
             claimed: HashSet::new(),
+            places: HashMap::new(),
         })
     }
 
@@ -209,47 +224,119 @@ impl Record {
         weight * 2 > self.count && (weight >= self.count || weight >= MANY_REMOVALS)
     }
 
-    /// Returns the path that an entry had when it was recorded.
-    fn path_of(&self, row: &EntryRecord) -> Result<Option<PathBuf>, ClientError> {
-        let mut names = vec![OsStr::from_bytes(&row.name).to_owned()];
-        let mut parent = row.parent;
-        while parent != ROOT_ENTRY {
-            let Some(above) = self.client.directories().entry(self.directory.id, parent)? else {
-                return Ok(None);
-            };
-            names.push(OsString::from_vec(above.name));
-            parent = above.parent;
+    /// Returns the path of an entry as it was recorded, or moved since.
+    pub(crate) fn path_of(&self, row: &EntryRecord) -> Result<Option<PathBuf>, ClientError> {
+        let mut names = Vec::new();
+        let mut next = Some((row.id, row.parent, row.name.clone()));
+        while let Some((id, parent, name)) = next.take() {
+            let (parent, name) = self.places.get(&id).cloned().unwrap_or((parent, name));
+            names.push(OsString::from_vec(name));
+            if parent != ROOT_ENTRY {
+                let Some(above) = self.client.directories().entry(self.directory.id, parent)?
+                else {
+                    return Ok(None);
+                };
+                next = Some((above.id, above.parent, above.name));
+            }
         }
         Ok(Some(names.into_iter().rev().collect()))
     }
 
-    /// Finds the row of an entry that was moved to an unrecorded name; the old name must no longer
-    /// exist.
+    /// Returns the rows of an item that are not claimed yet.
+    pub(crate) fn of_item(&self, item: &ItemId) -> Result<Vec<EntryRecord>, ClientError> {
+        if self.count == 0 {
+            return Ok(Vec::new());
+        }
+        let rows = self.client.directories().entries_of_item(item)?.into_iter();
+        let here = rows.filter(|(directory, _)| *directory == self.directory.id);
+        Ok(here.map(|(_, row)| row).filter(|row| !self.claimed.contains(&row.id)).collect())
+    }
+
+    /// Claims a row for the place to which its entry was moved.
+    pub(crate) fn place(&mut self, row: &EntryRecord) {
+        self.claimed.insert(row.id);
+        self.places.insert(row.id, (row.parent, row.name.clone()));
+    }
+
+    /// Returns the row of an entry that was moved to the place where `stat` was read. The place is
+    /// new, or it had the row `named`; then the entries of several places were exchanged.
     pub(crate) fn moved(
         &self,
         root: &mut Root,
+        named: Option<&EntryRecord>,
         stat: &Stat,
     ) -> Result<Option<EntryRecord>, ClientError> {
-        if self.count == 0 {
+        if self.count == 0 || named.is_some_and(|named| is_same_entry(&named.disk, stat)) {
             return Ok(None);
         }
-        for row in self.client.directories().entries_of_inode(self.directory.id, stat.id.1)? {
-            let same_kind = matches!(
-                (row.disk.kind, stat.kind),
-                (EntryKind::File, Kind::File) | (EntryKind::Folder, Kind::Folder)
-            );
-            if !same_kind || self.claimed.contains(&row.id) || !is_same_entry(&row.disk, stat) {
+        for row in self.with_identity(stat)? {
+            if self.claimed.contains(&row.id) {
                 continue;
             }
-            let Some(old) = self.path_of(&row)? else { continue };
-            let parent = old.parent().unwrap_or(Path::new(""));
-            let name = old.file_name().unwrap_or_default();
-            let there = root.folder(parent).and_then(|folder| folder.stat(name));
-            if there.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+            let moved = match (named, self.occupant(root, &row)?) {
+                (Some(named), Occupant::Entry(occupant)) => {
+                    self.is_exchange(root, named, &row, &occupant)?
+                }
+                // Another entry was moved there.
+                (None, Occupant::Entry(occupant)) => {
+                    let moved = |row: &EntryRecord| self.claimed.contains(&row.id);
+                    occupant.id != stat.id && self.with_identity(&occupant)?.iter().any(moved)
+                }
+                (None, Occupant::Nothing) => true,
+                _ => false,
+            };
+            if moved {
                 return Ok(Some(row));
             }
         }
         Ok(None)
+    }
+
+    /// Returns whether the entries of some places changed these among themselves: that of `row`
+    /// stands at the place of `named`, and `occupant` at its own.
+    fn is_exchange(
+        &self,
+        root: &mut Root,
+        named: &EntryRecord,
+        row: &EntryRecord,
+        occupant: &Stat,
+    ) -> Result<bool, ClientError> {
+        let (mut row, mut occupant) = (row.clone(), *occupant);
+        for _ in 0..LONGEST_EXCHANGE {
+            let there = self.with_identity(&occupant)?.into_iter().find(|one| one.id != row.id);
+            let Some(there) = there else { return Ok(false) };
+            if there.id == named.id {
+                return Ok(true);
+            }
+            let Occupant::Entry(next) = self.occupant(root, &there)? else { return Ok(false) };
+            (row, occupant) = (there, next);
+        }
+        Ok(false)
+    }
+
+    /// Returns the rows that have the identity and kind of an entry.
+    fn with_identity(&self, stat: &Stat) -> Result<Vec<EntryRecord>, ClientError> {
+        let mut rows = self.client.directories().entries_of_inode(self.directory.id, stat.id.1)?;
+        rows.retain(|row| {
+            let same_kind = matches!(
+                (row.disk.kind, stat.kind),
+                (EntryKind::File, Kind::File) | (EntryKind::Folder, Kind::Folder)
+            );
+            same_kind && is_same_entry(&row.disk, stat)
+        });
+        Ok(rows)
+    }
+
+    /// Returns what is at the place of a row now.
+    fn occupant(&self, root: &mut Root, row: &EntryRecord) -> Result<Occupant, ClientError> {
+        let Some(old) = self.path_of(row)? else { return Ok(Occupant::Unknown) };
+        let parent = old.parent().unwrap_or(Path::new(""));
+        let name = old.file_name().unwrap_or_default();
+        Ok(match root.folder(parent).and_then(|folder| folder.stat(name)) {
+            Ok(stat) => Occupant::Entry(stat),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Occupant::Nothing,
+            Err(_) => Occupant::Unknown,
+        })
     }
 
     /// Builds the disk half of a row from the present attributes.
@@ -307,6 +394,18 @@ pub(crate) fn tree(node: &Node, parent: Option<&ItemId>) -> TreeState {
 /// Returns whether an item still has the bytes that the row recorded.
 pub(crate) fn has_same_bytes(tree: &TreeState, node: &Node) -> bool {
     tree.digest == node.content.as_ref().map(|content| content.digest)
+}
+
+/// Returns whether an item still has the time and the permission bits that the row recorded, as far
+/// as it recorded any.
+pub(crate) fn has_same_metadata(tree: &TreeState, node: &Node, user: &UserId) -> bool {
+    let time = tree.digest.and(tree.mtime);
+    let same_time = time.is_none_or(|time| time == node.modified_at());
+    let same_mode = tree.mode.is_none_or(|mode| {
+        metadata::mode_here(node, user).is_none_or(|now| now == mode)
+            || metadata::mode(node) == Some(mode)
+    });
+    same_time && same_mode
 }
 
 /// Returns the present time in a disk's format.

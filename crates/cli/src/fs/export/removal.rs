@@ -234,11 +234,13 @@ impl Export<'_> {
         if !self.options.checksum && record::is_unchanged(&row.disk, stat) {
             return Ok(true);
         }
-        if row.disk.size != stat.size && row.coming.is_none() {
+        let coming = row.coming.is_some();
+        let touched = row.disk.mode != stat.mode || row.disk.mtime != stat.modified;
+        if (row.disk.size != stat.size || touched) && !coming {
             return Ok(false);
         }
         let (found, _) = digest(folder.open_file(name)?.0)?;
-        let known = row.disk.digest == Some(found) || row.coming == Some(found);
+        let known = row.disk.digest == Some(found) && !touched || row.coming == Some(found);
         Ok(known && folder.stat(name)? == *stat)
     }
 

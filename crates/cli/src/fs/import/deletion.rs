@@ -148,7 +148,9 @@ impl Import<'_> {
             None => parents.is_empty(),
         };
         let name = node.name.as_ref().map(Name::as_str).unwrap_or_default();
-        let same = name == row.tree.name && record::has_same_bytes(&row.tree, node);
+        let same = name == row.tree.name
+            && record::has_same_bytes(&row.tree, node)
+            && record::has_same_metadata(&row.tree, node, &self.client.user());
         Ok(is_here && same && row.state == EntryState::Agreed)
     }
 }

@@ -15,7 +15,8 @@ use super::super::prefetch::{Outcome, SMALL};
 use super::super::record;
 use super::super::scan::ScannedEntry;
 use super::super::stable_reader::{ATTEMPTS, Cut, StableReader};
-use super::rows::with_disk_metadata;
+use super::moves::Move;
+use super::rows::without_metadata;
 use super::tree_folder::TreeFolder;
 use super::{Import, not_permitted};
 use crate::error::Result;
@@ -41,8 +42,21 @@ pub(super) struct FoundFile {
 }
 
 impl FoundFile {
-    /// Returns the digests that the file may have.
+    /// Returns whether the file lives on although the tree deleted its item, because its time or bits
+    /// were changed here.
+    fn outlives_item(&self) -> bool {
+        let stat = &self.seen.stat;
+        let touched =
+            |row: &EntryRecord| row.disk.mtime != stat.modified || row.disk.mode != stat.mode;
+        self.node.is_none()
+            && self.row.as_ref().is_some_and(|row| row.state == EntryState::Agreed && touched(row))
+    }
+
+    /// Returns the digests that the file may have and whose bytes need not be stored again.
     fn known(&self) -> Vec<Sha256Digest> {
+        if self.outlives_item() {
+            return Vec::new();
+        }
         let node = self.node.as_ref().and_then(|node| node.content.as_ref());
         let mut known: Vec<_> = node.map(|content| content.digest).into_iter().collect();
         known.extend(self.row.as_ref().and_then(|row| row.disk.digest));
@@ -82,19 +96,16 @@ impl Import<'_> {
         disk: &Folder,
         place: &TreeFolder,
         (home, level): (&UserId, AccessLevel),
-        row: Option<EntryRecord>,
+        (mut row, moved_row): (Option<EntryRecord>, Option<EntryRecord>),
         child: Option<&Child>,
         seen: &ScannedEntry,
         at: &Path,
     ) -> Result<()> {
         let mut moved = false;
-        let mut row = row;
-        if row.is_none()
-            && let Some(found) = self.record.moved(self.scanner.root(), &seen.stat)?
+        if let Some(found) = moved_row
+            && let Some(node) = self.client.node(&found.tree.item)?
         {
-            if let Some(node) = self.client.node(&found.tree.item)? {
-                moved = self.take_move(place, home, &found, &node, seen, at)?;
-            }
+            moved = self.take_move(place, home, &found, &node, seen, at)? == Move::Done;
             if moved {
                 row = Some(found);
             }
@@ -212,6 +223,7 @@ impl Import<'_> {
         let found = bytes.digest();
         let disk = self.record.disk(&stat, Some(found));
         self.unsynced |= stat.changed >= self.started;
+        let outlives_item = file.outlives_item();
         let FoundFile { place, row, node, taken, moved, level, home, seen, at, .. } = file;
         let seen = ScannedEntry { stat, ..seen };
         // A new item needs write access to the folder, as does a copy beside an item.
@@ -234,7 +246,7 @@ impl Import<'_> {
                 None => self.create(&place, id, &seen, &at, disk, bytes, taken),
                 Some(node) if is_file(&node) && has_digest(&node, found) => {
                     self.report.unchanged += 1;
-                    let tree = with_disk_metadata(record::tree(&node, place.id().as_ref()), &stat);
+                    let tree = without_metadata(record::tree(&node, place.id().as_ref()));
                     let id = id.unwrap_or_else(|| self.record.new_id());
                     self.put(id, &place, &seen, disk, tree, false);
                     self.commit_if_full()
@@ -247,12 +259,16 @@ impl Import<'_> {
             self.report.unchanged += 1;
             let tree = match &node {
                 Some(node) if has_digest(node, found) => {
-                    with_disk_metadata(record::tree(node, row.tree.parent.as_ref()), &stat)
+                    without_metadata(record::tree(node, row.tree.parent.as_ref()))
                 }
                 _ => TreeState { digest: Some(found), blob_id: None, ..row.tree.clone() },
             };
             self.put_row(&row, row.id, &place, &seen, disk, tree, row.made);
             return self.commit_if_full();
+        }
+        if row.disk.digest == Some(found) && outlives_item {
+            // Deleted in the tree, and changed here.
+            return self.create(&place, Some(row.id), &seen, &at, disk, bytes, taken);
         }
         if row.disk.digest == Some(found) {
             // The same bytes: only time and bits may have changed.
@@ -296,7 +312,7 @@ impl Import<'_> {
         };
         if has_digest(&node, found) {
             self.report.unchanged += 1;
-            let tree = with_disk_metadata(record::tree(&node, row.tree.parent.as_ref()), &stat);
+            let tree = without_metadata(record::tree(&node, row.tree.parent.as_ref()));
             self.put_row(&row, row.id, &place, &seen, disk, tree, row.made);
             return self.commit_if_full();
         }
@@ -342,7 +358,7 @@ impl Import<'_> {
         if aside && let Some(same) = self.same_copy(place, seen, found)? {
             // These bytes are kept already.
             self.report.unchanged += 1;
-            let tree = with_disk_metadata(record::tree(&same, place.id().as_ref()), &seen.stat);
+            let tree = without_metadata(record::tree(&same, place.id().as_ref()));
             self.put(id, place, seen, disk, tree, false);
             return self.commit_if_full();
         }

@@ -10,7 +10,8 @@ use vfs_sync_core::item::ObjectType;
 use super::super::metadata::{self, OnDisk, on_disk};
 use super::super::record;
 use super::super::scan::ScannedEntry;
-use super::rows::with_disk_metadata;
+use super::moves::Move;
+use super::rows::without_metadata;
 use super::tree_folder::{TreeFolder, TreeFolderState};
 use super::{Import, Step};
 use crate::error::Result;
@@ -22,7 +23,7 @@ impl Import<'_> {
         &mut self,
         place: &TreeFolder,
         home: &UserId,
-        row: Option<EntryRecord>,
+        (row, moved_row): (Option<EntryRecord>, Option<EntryRecord>),
         child: Option<&Child>,
         seen: &ScannedEntry,
         at: &Path,
@@ -31,15 +32,8 @@ impl Import<'_> {
             let place = TreeFolder::new(state, row, has_rows);
             Some(Step { path: at.to_owned(), place, held })
         };
-        let mut moved = false;
-        let row = match row {
-            Some(row) => Some(row),
-            None => {
-                let found = self.record.moved(self.scanner.root(), &seen.stat)?;
-                moved = found.is_some();
-                found
-            }
-        };
+        let moved = moved_row.is_some();
+        let row = row.or(moved_row);
         let disk = self.record.disk(&seen.stat, None);
         if let Some(row) = row {
             // Another disk is mounted there, or no longer: nothing in it counts as gone, and the
@@ -76,9 +70,14 @@ impl Import<'_> {
                     held,
                 ));
             };
-            if moved && !self.take_move(place, home, &row, &node, seen, at)? {
+            let done = match moved {
+                true => Some(self.take_move(place, home, &row, &node, seen, at)?),
+                false => None,
+            };
+            if done == Some(Move::NotPermitted) {
                 return self.take_new_folder(place, child, seen, at);
             }
+            self.report.stale += u64::from(done == Some(Move::Cycle));
             let change = metadata::since(&row.disk, &seen.stat);
             if change.is_empty() {
                 self.report.unchanged += u64::from(!moved);
@@ -89,7 +88,10 @@ impl Import<'_> {
             }
             let tree = TreeState { mode: Some(seen.stat.mode), ..row.tree.clone() };
             let tree = if disk.mode == row.disk.mode { row.tree.clone() } else { tree };
-            let tree = if moved { self.moved_tree(place, seen, tree) } else { tree };
+            let tree = match done {
+                Some(Move::Done) => self.moved_tree(place, seen, tree),
+                _ => tree,
+            };
             self.put_row(&row, row.id, place, seen, disk, tree, row.made);
             self.commit_if_full()?;
             return Ok(step(TreeFolderState::There(node.id), row.id, true, held));
@@ -111,8 +113,7 @@ impl Import<'_> {
         let (state, tree, made) = match joins {
             Some(child) => {
                 self.report.unchanged += 1;
-                let tree =
-                    with_disk_metadata(record::tree(&child.node, place.id().as_ref()), &seen.stat);
+                let tree = without_metadata(record::tree(&child.node, place.id().as_ref()));
                 (TreeFolderState::There(child.node.id.clone()), tree, false)
             }
             None => {

@@ -19,8 +19,18 @@ use super::tree_folder::TreeFolder;
 use crate::error::Result;
 use crate::report::Change;
 
+/// The outcome of moving an item to the place of its entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Move {
+    Done,
+    /// The user may not move it: the entry counts as new.
+    NotPermitted,
+    /// The tree has moved its new folder into it: it stays where the tree has it.
+    Cycle,
+}
+
 impl Import<'_> {
-    /// Moves an item to the place of its entry; returns `false` if that is impossible.
+    /// Moves an item to the place of its entry, if that is possible.
     pub(super) fn take_move(
         &mut self,
         place: &TreeFolder,
@@ -29,9 +39,9 @@ impl Import<'_> {
         node: &Node,
         seen: &ScannedEntry,
         at: &Path,
-    ) -> Result<bool> {
+    ) -> Result<Move> {
         if node.owner != *home || node.access_level < AccessLevel::Admin {
-            return Ok(false);
+            return Ok(Move::NotPermitted);
         }
         let to_other_folder = row.parent != place.0.row;
         if to_other_folder && !place.is_new() && !place.is_gone() {
@@ -40,7 +50,8 @@ impl Import<'_> {
             let mut met = HashSet::new();
             while let Some(id) = above.pop() {
                 if id == node.id {
-                    return Ok(false);
+                    self.record.claimed.insert(row.id);
+                    return Ok(Move::Cycle);
                 }
                 if met.insert(id.clone()) && self.client.node(&id)?.is_some() {
                     above.extend(self.client.parents_of(&id)?);
@@ -48,25 +59,31 @@ impl Import<'_> {
             }
         }
         self.record.claimed.insert(row.id);
-        self.report.moved += 1;
-        self.change(Change::Moved, at);
-        if to_other_folder {
-            match self.ensure_created(place)? {
-                Some(parent) => self.batch.move_to(&node.id, &parent),
-                None => {
-                    for parent in self.client.parents_of(&node.id)? {
-                        let above = self.client.node(&parent)?;
-                        if above.is_some_and(|above| above.owner == node.owner) {
-                            self.batch.unlink(&node.id, &parent);
-                        }
+        let parents = self.client.parents_of(&node.id)?;
+        let new_parent = if to_other_folder { self.ensure_created(place)? } else { None };
+        let is_elsewhere = to_other_folder && parents != Vec::from_iter(new_parent.clone());
+        let is_renamed =
+            row.name != seen.disk_name.as_bytes() && node.name.as_ref() != Some(&seen.name);
+        if is_elsewhere || is_renamed {
+            self.report.moved += 1;
+            self.change(Change::Moved, at);
+        }
+        match new_parent {
+            Some(parent) if is_elsewhere => self.batch.move_to(&node.id, &parent),
+            None if is_elsewhere => {
+                for parent in parents {
+                    let above = self.client.node(&parent)?;
+                    if above.is_some_and(|above| above.owner == node.owner) {
+                        self.batch.unlink(&node.id, &parent);
                     }
                 }
             }
+            _ => {}
         }
-        if row.name != seen.disk_name.as_bytes() {
+        if is_renamed {
             self.batch.rename(&node.id, seen.name.clone());
         }
-        Ok(true)
+        Ok(Move::Done)
     }
 
     pub(super) fn moved_tree(

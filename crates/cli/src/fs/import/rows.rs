@@ -4,7 +4,6 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use vfs_sync_client::{DiskState, EntryKind, EntryRecord, EntryState, RecordChange, TreeState};
 
-use super::super::dir::Stat;
 use super::super::record::NO_TIME;
 use super::super::scan::ScannedEntry;
 use super::Import;
@@ -65,9 +64,8 @@ fn is_same_folder(one: &EntryRecord, other: &EntryRecord) -> bool {
     still(one) == still(other)
 }
 
-/// Returns the tree half for an entry that matched an item, with the disk's time and bits: the next
-/// export then applies those of the item, if they differ.
-pub(super) fn with_disk_metadata(tree: TreeState, stat: &Stat) -> TreeState {
-    let mtime = tree.mtime.map(|_| stat.mtime);
-    TreeState { mtime, mode: Some(stat.mode), ..tree }
+/// Returns the tree half for an entry that matched an item, without the item's time and bits: the
+/// entry may have others, and the next export applies those of the item.
+pub(super) fn without_metadata(tree: TreeState) -> TreeState {
+    TreeState { mtime: None, mode: None, ..tree }
 }

@@ -1,0 +1,477 @@
+//! Every pair of changes to one small tree, one made here and one elsewhere, against a model that
+//! states what must become of them. Each pair has a folder of its own, so that a few runs of `up`
+//! decide all of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use super::{Devices, dir};
+
+/// An entry of the small tree, by its first path.
+type Item = &'static str;
+
+/// The folders and files that each pair begins with; a file's text is its path.
+const FIRST: [(Item, bool); 8] = [
+    ("d", true),
+    ("d/h", false),
+    ("d/s", true),
+    ("d/s/j", false),
+    ("f", false),
+    ("g", false),
+    ("k", true),
+    ("k/i", false),
+];
+
+/// One user's change on a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Nothing,
+    /// Another text of its own, in place.
+    Edit(Item),
+    /// Another text of its own, by a new file that is renamed over it.
+    Replace(Item),
+    /// The same text on both sides.
+    EditAlike(Item),
+    Mode(Item),
+    Delete(Item),
+    Move(Item, &'static str),
+    /// A file over another file: that one gets the text, the moved one is deleted.
+    MoveOver(Item, Item),
+    Swap(Item, Item),
+    /// A new file with a text of its own.
+    Create(&'static str),
+    CreateAlike(&'static str),
+    /// A new folder with a new file in it.
+    CreateFolder(&'static str),
+    /// A file becomes a folder with a file in it.
+    IntoFolder(Item),
+    /// A folder becomes a file.
+    IntoFile(Item),
+}
+
+use Change::{
+    Create, CreateAlike, CreateFolder, Delete, Edit, EditAlike, IntoFile, IntoFolder, Mode, Move,
+    MoveOver, Nothing, Replace, Swap,
+};
+
+const CHANGES: [Change; 34] = [
+    Nothing,
+    Edit("f"),
+    Replace("f"),
+    EditAlike("f"),
+    Mode("f"),
+    Delete("f"),
+    Move("f", "n"),
+    Move("f", "m"),
+    Move("f", "d/f"),
+    Move("f", "k/f"),
+    MoveOver("f", "g"),
+    MoveOver("g", "f"),
+    Swap("f", "g"),
+    IntoFolder("f"),
+    Create("n"),
+    CreateAlike("n"),
+    CreateFolder("n"),
+    Edit("d/h"),
+    Delete("d/h"),
+    Move("d/h", "h"),
+    Move("d/h", "d/n"),
+    Create("d/n"),
+    CreateFolder("d/n"),
+    Delete("d"),
+    Delete("d/s"),
+    Move("d", "e"),
+    Move("d", "n"),
+    Move("d", "k/d"),
+    Move("k", "d/k"),
+    Move("d/s", "s"),
+    Move("d/s", "k/s"),
+    IntoFile("d"),
+    Edit("d/s/j"),
+    Mode("d/s/j"),
+];
+
+impl Change {
+    /// Makes the change in `top`, in the name of `who`.
+    fn make(self, top: &Path, who: &str) {
+        let at = |path: &str| top.join(path);
+        let text = |path: &str| format!("{path} of {who}");
+        match self {
+            Nothing => {}
+            Edit(item) => std::fs::write(at(item), text(item)).unwrap(),
+            Replace(item) => {
+                std::fs::write(at("saving"), text(item)).unwrap();
+                std::fs::rename(at("saving"), at(item)).unwrap();
+            }
+            EditAlike(item) => std::fs::write(at(item), "alike").unwrap(),
+            Mode(item) => {
+                let mode = std::fs::Permissions::from_mode(0o600);
+                std::fs::set_permissions(at(item), mode).unwrap();
+            }
+            Delete(item) if at(item).is_dir() => std::fs::remove_dir_all(at(item)).unwrap(),
+            Delete(item) => std::fs::remove_file(at(item)).unwrap(),
+            Move(item, to) | MoveOver(item, to) => std::fs::rename(at(item), at(to)).unwrap(),
+            Swap(one, other) => {
+                std::fs::rename(at(one), at("aside")).unwrap();
+                std::fs::rename(at(other), at(one)).unwrap();
+                std::fs::rename(at("aside"), at(other)).unwrap();
+            }
+            Create(path) => std::fs::write(at(path), text(path)).unwrap(),
+            CreateAlike(path) => std::fs::write(at(path), "alike").unwrap(),
+            CreateFolder(path) => {
+                std::fs::create_dir(at(path)).unwrap();
+                std::fs::write(at(path).join("x"), text(path)).unwrap();
+            }
+            IntoFolder(item) => {
+                std::fs::remove_file(at(item)).unwrap();
+                std::fs::create_dir(at(item)).unwrap();
+                std::fs::write(at(item).join("x"), text(item)).unwrap();
+            }
+            IntoFile(item) => {
+                std::fs::remove_dir_all(at(item)).unwrap();
+                std::fs::write(at(item), text(item)).unwrap();
+            }
+        }
+    }
+}
+
+/// An item of the model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Node {
+    /// The folder that holds it; `None`: the pair's own.
+    parent: Option<usize>,
+    name: String,
+    /// The text of a file; `None`: a folder.
+    text: Option<String>,
+    gone: bool,
+    /// True if the first change touched it.
+    touched: bool,
+}
+
+/// The small tree: the items that it began with, and those that were made.
+#[derive(Debug, Clone)]
+struct Model(Vec<Node>);
+
+/// The effect of a change on items, as its author saw them.
+enum Effect {
+    Text(usize, String),
+    Touch(usize),
+    Place(usize, Option<usize>, String),
+    Gone(usize),
+    Made(Option<usize>, String, Option<String>, Option<(String, String)>),
+}
+
+impl Model {
+    fn new() -> Self {
+        let mut nodes: Vec<Node> = Vec::new();
+        for (path, folder) in FIRST {
+            let (parent, name) = place(path);
+            nodes.push(Node {
+                parent,
+                name,
+                text: (!folder).then(|| path.to_owned()),
+                gone: false,
+                touched: false,
+            });
+        }
+        Self(nodes)
+    }
+
+    /// The effects of a change on the first tree.
+    fn effects(change: Change, who: &str) -> Vec<Effect> {
+        let text = |path: &str| format!("{path} of {who}");
+        let made = |path: &str, text: Option<String>, inside: Option<(String, String)>| {
+            let (parent, name) = place(path);
+            Effect::Made(parent, name, text, inside)
+        };
+        match change {
+            Nothing => vec![],
+            Edit(item) | Replace(item) => vec![Effect::Text(index(item), text(item))],
+            EditAlike(item) => vec![Effect::Text(index(item), "alike".to_owned())],
+            Mode(item) => vec![Effect::Touch(index(item))],
+            Delete(item) => vec![Effect::Gone(index(item))],
+            Move(item, to) => {
+                let (parent, name) = place(to);
+                vec![Effect::Place(index(item), parent, name)]
+            }
+            MoveOver(item, over) => {
+                vec![Effect::Text(index(over), item.to_owned()), Effect::Gone(index(item))]
+            }
+            Swap(one, other) => {
+                let ((a, b), (c, d)) = (place(one), place(other));
+                vec![Effect::Place(index(one), c, d), Effect::Place(index(other), a, b)]
+            }
+            Create(path) => vec![made(path, Some(text(path)), None)],
+            CreateAlike(path) => vec![made(path, Some("alike".to_owned()), None)],
+            CreateFolder(path) => vec![made(path, None, Some(("x".to_owned(), text(path))))],
+            IntoFolder(item) => vec![
+                Effect::Gone(index(item)),
+                made(item, None, Some(("x".to_owned(), text(item)))),
+            ],
+            IntoFile(item) => {
+                vec![Effect::Gone(index(item)), made(item, Some(text(item)), None)]
+            }
+        }
+    }
+
+    fn push(&mut self, parent: Option<usize>, name: String, text: Option<String>) -> usize {
+        self.0.push(Node { parent, name, text, gone: false, touched: true });
+        self.0.len() - 1
+    }
+
+    fn make(
+        &mut self,
+        parent: Option<usize>,
+        name: String,
+        text: Option<String>,
+        inside: Option<(String, String)>,
+    ) {
+        let new = self.push(parent, name, text);
+        if let Some((name, text)) = inside {
+            self.push(Some(new), name, Some(text));
+        }
+    }
+
+    fn is_under(&self, mut at: usize, above: usize) -> bool {
+        loop {
+            if at == above {
+                return true;
+            }
+            match self.0[at].parent {
+                Some(parent) => at = parent,
+                None => return false,
+            }
+        }
+    }
+
+    /// The change that came first: nobody else had changed anything.
+    fn first(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Text(item, text) => {
+                    self.0[item].touched = true;
+                    self.0[item].text = Some(text);
+                }
+                Effect::Touch(item) => self.0[item].touched = true,
+                Effect::Place(item, parent, name) => {
+                    self.0[item].touched = true;
+                    (self.0[item].parent, self.0[item].name) = (parent, name);
+                }
+                Effect::Gone(item) => {
+                    for under in 0..FIRST.len() {
+                        if self.is_under(under, item) {
+                            self.0[under].gone = true;
+                        }
+                    }
+                }
+                Effect::Made(parent, name, text, inside) => self.make(parent, name, text, inside),
+            }
+        }
+    }
+
+    /// Brings back an item with the folders above it.
+    fn revive(&mut self, item: usize) {
+        let mut at = Some(item);
+        while let Some(item) = at {
+            self.0[item].gone = false;
+            at = self.0[item].parent;
+        }
+    }
+
+    /// The change of somebody who had only seen the first tree.
+    fn second(&mut self, effects: Vec<Effect>) {
+        let first = Self::new();
+        for effect in effects {
+            match effect {
+                Effect::Text(item, text) => {
+                    let node = &self.0[item];
+                    if node.text != first.0[item].text && node.text.as_ref() != Some(&text) {
+                        let (parent, name) = (node.parent, node.name.clone());
+                        let copy = self.push(parent, name, Some(text));
+                        self.revive(copy);
+                    } else {
+                        self.0[item].text = Some(text);
+                        self.revive(item);
+                    }
+                }
+                Effect::Touch(item) => self.revive(item),
+                Effect::Place(item, parent, name) => {
+                    // A new folder and a new name are two changes, each of which holds.
+                    let cycle = parent.is_some_and(|parent| self.is_under(parent, item));
+                    let was_gone = self.0[item].gone;
+                    if first.0[item].parent != parent && !cycle {
+                        self.0[item].parent = parent;
+                    }
+                    if first.0[item].name != name {
+                        self.0[item].name = name;
+                    }
+                    self.revive(item);
+                    // A folder that was deleted and moved comes back with what was in it.
+                    for under in 0..FIRST.len() {
+                        let is_in_it = self.is_under(under, item) && first.is_under(under, item);
+                        if was_gone && is_in_it {
+                            self.revive(under);
+                        }
+                    }
+                }
+                Effect::Gone(item) => self.delete(item, &first),
+                Effect::Made(parent, name, text, inside) => {
+                    self.make(parent, name, text, inside);
+                    if let Some(parent) = parent {
+                        self.revive(parent);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Deletes an item as its author saw it: what the other changed lives on, with the folders above it.
+    fn delete(&mut self, item: usize, first: &Self) {
+        // A folder that was moved lives on with what is in it.
+        if self.0[item].touched {
+            return;
+        }
+        let was_there: Vec<usize> =
+            (0..FIRST.len()).filter(|one| first.is_under(*one, item)).collect();
+        let lives = |model: &Self, one: usize| !model.0[one].gone;
+        let stay: Vec<usize> = (0..self.0.len())
+            .filter(|one| lives(self, *one) && self.is_under(*one, item))
+            .filter(|one| {
+                let mut at = Some(*one);
+                while let Some(one) = at {
+                    if self.0[one].touched {
+                        return true;
+                    }
+                    at = self.0[one].parent.filter(|_| one != item);
+                }
+                false
+            })
+            .collect();
+        for one in was_there {
+            if self.is_under(one, item) {
+                self.0[one].gone = true;
+            }
+        }
+        for one in stay {
+            self.revive(one);
+        }
+    }
+
+    /// The paths with the texts of all files, and the empty folders. Folders of one name are one, so
+    /// are files of one name and text.
+    fn paths(&self) -> BTreeSet<(String, Option<String>)> {
+        let mut found = BTreeSet::new();
+        for (number, node) in self.0.iter().enumerate().filter(|(_, node)| !node.gone) {
+            found.insert((self.path(number), node.text.clone()));
+        }
+        found
+    }
+
+    fn path(&self, number: usize) -> String {
+        let node = &self.0[number];
+        match node.parent {
+            Some(parent) => format!("{}/{}", self.path(parent), node.name),
+            None => node.name.clone(),
+        }
+    }
+}
+
+fn index(item: &str) -> usize {
+    FIRST.iter().position(|(path, _)| *path == item).unwrap()
+}
+
+fn place(path: &str) -> (Option<usize>, String) {
+    match path.rsplit_once('/') {
+        Some((parent, name)) => (Some(index(parent)), name.to_owned()),
+        None => (None, path.to_owned()),
+    }
+}
+
+/// A name without what marks a conflicted copy.
+fn plain(path: &str) -> String {
+    let names = path.split('/').map(|name| match name.find(" (conflict ") {
+        Some(end) => {
+            let rest = &name[end..];
+            let rest = rest.find(')').map_or("", |close| &rest[close + 1..]);
+            format!("{}{rest}", &name[..end])
+        }
+        None => name.to_owned(),
+    });
+    names.collect::<Vec<_>>().join("/")
+}
+
+/// The names under a folder, as they are, each with its text; `None`: a folder.
+fn names(top: &Path) -> BTreeMap<String, Option<String>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![PathBuf::new()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(top.join(&folder)).unwrap() {
+            let entry = entry.unwrap();
+            let path = folder.join(entry.file_name());
+            let text = match entry.file_type().unwrap().is_dir() {
+                true => {
+                    folders.push(path.clone());
+                    None
+                }
+                false => Some(std::fs::read_to_string(entry.path()).unwrap()),
+            };
+            found.insert(path.to_string_lossy().into_owned(), text);
+        }
+    }
+    found
+}
+
+#[test]
+fn every_pair_of_changes_becomes_what_the_table_says() {
+    let devices = Devices::new(&["a", "b"]);
+    let at = |device: &str, pair: &str| devices.scene.path(&format!("{}/{pair}", dir(device)));
+    let pairs: Vec<(String, Change, Change)> = CHANGES
+        .iter()
+        .enumerate()
+        .flat_map(|(i, here)| {
+            CHANGES
+                .iter()
+                .enumerate()
+                .map(move |(j, there)| (format!("{i:02}-{j:02}"), *here, *there))
+        })
+        .collect();
+    for (pair, ..) in &pairs {
+        for (path, folder) in FIRST {
+            let path_at = at("a", pair).join(path);
+            match folder {
+                true => std::fs::create_dir_all(path_at).unwrap(),
+                false => std::fs::write(path_at, path).unwrap(),
+            }
+        }
+    }
+    devices.settle(&["a", "b"]);
+    for (pair, here, there) in &pairs {
+        there.make(&at("b", pair), "b");
+        here.make(&at("a", pair), "a");
+    }
+    devices.once("b").expect(0);
+    let ends = ["a", "b", "a", "b", "a", "b"].map(|device| devices.once(device));
+    let mut wrong = Vec::new();
+    for end in &ends[2..] {
+        if end.code != 0 {
+            let said: Vec<_> = end.stderr.lines().rev().take(20).collect();
+            wrong.push(format!("not in step: {said:#?}"));
+        }
+    }
+    for (pair, here, there) in &pairs {
+        let mut model = Model::new();
+        model.first(Model::effects(*there, "b"));
+        model.second(Model::effects(*here, "a"));
+        let (a, b) = (names(&at("a", pair)), names(&at("b", pair)));
+        let found: BTreeSet<_> = a.iter().map(|(path, text)| (plain(path), text.clone())).collect();
+        if a != b {
+            wrong.push(format!("{there:?}, then {here:?}: on the devices {a:?} and {b:?}"));
+        } else if found != model.paths() {
+            let lacks: Vec<_> = model.paths().difference(&found).cloned().collect();
+            let more: Vec<_> = found.difference(&model.paths()).cloned().collect();
+            wrong.push(format!("{there:?}, then {here:?}: lacks {lacks:?}, has {more:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), pairs.len(), wrong.join("\n"));
+}
