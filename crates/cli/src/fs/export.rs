@@ -31,6 +31,7 @@ use super::names::{self, DiskRules};
 use super::open_files::OpenFiles;
 use super::record::{self, Record};
 use crate::error::{Failure, Kind as FailureKind, Result};
+use crate::output::{bytes_text, count_text};
 use crate::report::{Change, Changes, Problem, ProblemKind, Problems};
 
 /// The options of an export.
@@ -80,6 +81,30 @@ pub(crate) struct ExportReport {
     /// The changes that a dry run would have made.
     pub(crate) changes: Changes,
     pub(crate) problems: Problems,
+}
+
+impl ExportReport {
+    /// Returns the number of changes that were or would be made on the disk.
+    pub(crate) fn changes(&self) -> u64 {
+        self.folders_created
+            + self.files_written
+            + self.metadata_changed
+            + self.moved
+            + self.removed
+    }
+
+    /// Describes the changes that were or would be made, for people.
+    pub(crate) fn changes_text(&self) -> String {
+        format!(
+            "new: {} folders, {} files ({}) · attributes: {} · moved: {} · removed: {}",
+            count_text(self.folders_created),
+            count_text(self.files_written),
+            bytes_text(self.bytes),
+            count_text(self.metadata_changed),
+            count_text(self.moved),
+            count_text(self.removed),
+        )
+    }
 }
 
 /// Writes the items under `top` (`None`: all) to `directory`, which is created if needed.

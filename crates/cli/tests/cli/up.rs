@@ -132,6 +132,30 @@ fn what_one_side_saves_moves_and_deletes_is_so_on_the_other() {
 }
 
 #[test]
+fn what_was_moved_elsewhere_is_renamed_here_and_not_written_again() {
+    use std::os::unix::fs::MetadataExt as _;
+    let devices = Devices::new(&["a", "b"]);
+    let scene = &devices.scene;
+    scene.write("da/d/deep/one", "one");
+    scene.write("da/two", "two");
+    scene.write("da/three", "three");
+    devices.settle(&["a", "b"]);
+    let inode = |path: &str| std::fs::metadata(scene.path(path)).unwrap().ino();
+    let before = ["db/d", "db/d/deep/one", "db/two", "db/three"].map(inode);
+    scene.write("db/d/deep/unsent", "saved here meanwhile");
+    std::fs::rename(scene.path("da/two"), scene.path("da/d/deep/two")).unwrap();
+    std::fs::rename(scene.path("da/d"), scene.path("da/e")).unwrap();
+    std::fs::rename(scene.path("da/three"), scene.path("da/3")).unwrap();
+    devices.once("a").expect(0);
+    devices.once("b").expect(0).says("moved: 3");
+    let after = ["db/e", "db/e/deep/one", "db/e/deep/two", "db/3"].map(inode);
+    assert_eq!(before, after);
+    devices.settle(&["a", "b"]);
+    assert_eq!(scene.read("da/e/deep/unsent"), "saved here meanwhile");
+    assert_eq!(tree_of(&scene.path("da")), tree_of(&scene.path("db")));
+}
+
+#[test]
 fn an_up_in_step_ends_with_success_and_one_with_work_left_does_not() {
     let mut devices = Devices::new(&["a", "b"]);
     devices.scene.write("da/f", "one");

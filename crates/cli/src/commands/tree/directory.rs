@@ -159,13 +159,9 @@ pub(in crate::commands) async fn export(
     list_changes(output, &report.changes)?;
     let would = if args.dry_run { "would be " } else { "" };
     output.say(format_args!(
-        "{would}new: {} folders, {} files · attributes: {} · removed: {} · unchanged: {} · {} written",
-        count_text(report.folders_created),
-        count_text(report.files_written),
-        count_text(report.metadata_changed),
-        count_text(report.removed),
+        "{would}{} · unchanged: {}",
+        report.changes_text(),
         count_text(report.unchanged),
-        bytes_text(report.bytes),
     ))?;
     finish(output, report.interrupted, &report.problems)?;
     export::held(&report, &args.dir).map_or(Ok(()), Err)

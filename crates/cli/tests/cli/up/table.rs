@@ -136,6 +136,16 @@ impl Change {
     }
 }
 
+impl Change {
+    /// Returns whether the change deletes an item.
+    fn deletes(self, number: usize) -> bool {
+        Model::effects(self, "").iter().any(|effect| match effect {
+            Effect::Gone(item) => Model::new().is_under(number, *item),
+            _ => false,
+        })
+    }
+}
+
 /// An item of the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Node {
@@ -377,6 +387,14 @@ impl Model {
     }
 }
 
+/// The ids of all items by path.
+fn ids(devices: &Devices) -> BTreeMap<String, String> {
+    let tree = devices.scene.on("a", &["--json", "tree", "/"]).expect(0).json();
+    let entries = tree["entries"].as_array().unwrap();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    entries.iter().map(|one| (text(&one["path"]), text(&one["id"]))).collect()
+}
+
 fn index(item: &str) -> usize {
     FIRST.iter().position(|(path, _)| *path == item).unwrap()
 }
@@ -446,12 +464,14 @@ fn every_pair_of_changes_becomes_what_the_table_says() {
         }
     }
     devices.settle(&["a", "b"]);
+    let first_ids = ids(&devices);
     for (pair, here, there) in &pairs {
         there.make(&at("b", pair), "b");
         here.make(&at("a", pair), "a");
     }
     devices.once("b").expect(0);
     let ends = ["a", "b", "a", "b", "a", "b"].map(|device| devices.once(device));
+    let last_ids = ids(&devices);
     let mut wrong = Vec::new();
     for end in &ends[2..] {
         if end.code != 0 {
@@ -471,6 +491,21 @@ fn every_pair_of_changes_becomes_what_the_table_says() {
             let lacks: Vec<_> = model.paths().difference(&found).cloned().collect();
             let more: Vec<_> = found.difference(&model.paths()).cloned().collect();
             wrong.push(format!("{there:?}, then {here:?}: lacks {lacks:?}, has {more:?}"));
+        }
+        for (number, (first, _)) in FIRST.iter().enumerate() {
+            let path = model.path(number);
+            let alone = model.0.iter().enumerate().filter(|(_, node)| !node.gone);
+            let alone = alone.filter(|(other, _)| model.path(*other) == path).count() == 1;
+            // What one side deleted is made anew if the other one's change lets it live on.
+            let was_deleted = [here, there].iter().any(|change| change.deletes(number));
+            if model.0[number].gone || was_deleted || !alone {
+                continue;
+            }
+            let was = &first_ids[&format!("{pair}/{first}")];
+            // It may be in a folder whose name marks a conflicted copy.
+            if last_ids.get(&format!("{pair}/{path}")).is_some_and(|is| is != was) {
+                wrong.push(format!("{there:?}, then {here:?}: another item is at {path}"));
+            }
         }
     }
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), pairs.len(), wrong.join("\n"));

@@ -15,7 +15,7 @@ use crate::fs::export::{self, ExportOptions, ExportReport};
 use crate::fs::import::{self, ImportOptions, ImportReport, Looks};
 use crate::fs::scan::Scanner;
 use crate::fs::watcher::Watcher;
-use crate::output::{Output, bytes_text, count_text, counted};
+use crate::output::{Output, bytes_text, counted};
 use crate::replica::LiveFolder;
 use crate::report::{ProblemKind, Problems};
 use crate::shutdown;
@@ -343,20 +343,12 @@ impl Folder {
 
     fn show_export(&mut self, report: &ExportReport) -> Result<()> {
         let dir = self.shown();
-        let changes = report.folders_created
-            + report.files_written
-            + report.metadata_changed
-            + report.removed;
-        if changes > 0 {
+        if report.changes() > 0 {
             self.output.json(&json!({ "event": "exported", "directory": dir, "more": report }))?;
             self.output.say(format_args!(
-                "{}: changed elsewhere: new: {} folders, {} files ({}) · attributes: {} · removed: {}",
+                "{}: changed elsewhere: {}",
                 escaped(&dir),
-                count_text(report.folders_created),
-                count_text(report.files_written),
-                bytes_text(report.bytes),
-                count_text(report.metadata_changed),
-                count_text(report.removed),
+                report.changes_text(),
             ))?;
         }
         self.show_problems(&report.problems, |kind| {
