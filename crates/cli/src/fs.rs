@@ -1,5 +1,6 @@
 //! Directories of this machine: names, reading, writing, and the record of what was synchronised.
 
+pub(crate) mod aside;
 mod destination;
 pub(crate) mod digest;
 pub(crate) mod dir;

@@ -76,6 +76,9 @@ pub(crate) enum Over {
     Anything,
 }
 
+/// Disposes of a file that lost its name and is as it was expected: its folder, and its present name.
+pub(crate) type Dispose<'a> = &'a mut dyn FnMut(&Folder, &OsStr) -> io::Result<()>;
+
 /// A file that was written to its place.
 #[derive(Debug)]
 pub(crate) struct Placed {
@@ -86,7 +89,8 @@ pub(crate) struct Placed {
 }
 
 /// Writes a file under a temporary name, verifies its bytes, then renames it. A previous file that
-/// is kept beside it gets the name of `device`.
+/// is kept beside it gets the name of `device`; an expected one is disposed of.
+#[allow(clippy::too_many_arguments, reason = "the parts of one step")]
 pub(crate) fn write_file(
     folder: &Folder,
     name: &OsStr,
@@ -94,6 +98,7 @@ pub(crate) fn write_file(
     mut bytes: impl Read,
     over: Over,
     device: &str,
+    dispose: Dispose<'_>,
     stop: &CancellationToken,
 ) -> Result<Placed, NotWritten> {
     let temporary = names::temporary("");
@@ -102,7 +107,7 @@ pub(crate) fn write_file(
         None => folder.create_new_shared(&temporary)?,
     };
     let placed = fill(&mut file, wanted, &mut bytes, stop).and_then(|()| {
-        let kept = place(folder, &temporary, name, over, device)?;
+        let kept = place(folder, &temporary, name, over, device, dispose)?;
         // Read from the open file: the name may belong to another file already.
         Ok(Placed { stat: stat_file(&file)?, kept })
     });
@@ -120,6 +125,7 @@ fn place(
     name: &OsStr,
     over: Over,
     device: &str,
+    dispose: Dispose<'_>,
 ) -> io::Result<Option<OsString>> {
     let expected = match over {
         Over::Nothing => {
@@ -168,21 +174,26 @@ fn place(
     let Some(aside) = aside else { return Ok(None) };
     let now = folder.stat(&aside)?;
     if expected.is_some_and(|expected| is_same_but_renamed(&expected, &now)) {
-        folder.remove_file(&aside)?;
+        dispose(folder, &aside)?;
         return Ok(None);
     }
     keep(folder, &aside, name, device).map(Some)
 }
 
-/// Removes a file if it is unchanged since `seen`; returns `false` if it changed and stays.
-pub(crate) fn remove_expected(folder: &Folder, name: &OsStr, seen: &Stat) -> io::Result<bool> {
+/// Disposes of a file if it is unchanged since `seen`; returns `false` if it changed and stays.
+pub(crate) fn remove_expected(
+    folder: &Folder,
+    name: &OsStr,
+    seen: &Stat,
+    dispose: Dispose<'_>,
+) -> io::Result<bool> {
     let aside = names::displaced();
     match folder.rename(name, &aside, false) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
         done => done?,
     }
     if is_same_but_renamed(seen, &folder.stat(&aside)?) {
-        folder.remove_file(&aside)?;
+        dispose(folder, &aside)?;
         return Ok(true);
     }
     // It gets its name back, unless another file has taken it.
@@ -272,7 +283,9 @@ mod tests {
         let stop = CancellationToken::new();
         let name = OsStr::new("f");
         let write_as = |name: &str, says: &[u8], bytes: &[u8], over| {
-            write_file(&folder, OsStr::new(name), &wanted(says), bytes, over, "laptop", &stop)
+            let mut remove = |folder: &Folder, name: &OsStr| folder.remove_file(name);
+            let name = OsStr::new(name);
+            write_file(&folder, name, &wanted(says), bytes, over, "laptop", &mut remove, &stop)
         };
         let write = |bytes: &[u8], over| write_as("f", bytes, bytes, over);
         let one = write(b"one", Over::Nothing).unwrap().stat;

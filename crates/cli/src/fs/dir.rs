@@ -289,6 +289,18 @@ impl Folder {
         Ok(sys::mkdirat(&*self.0, name, Mode::from_raw_mode(0o777))?)
     }
 
+    /// Creates a folder that must not exist yet, for this user only.
+    pub(crate) fn create_private_folder(&self, name: &OsStr) -> io::Result<()> {
+        Ok(sys::mkdirat(&*self.0, name, Mode::from_raw_mode(0o700))?)
+    }
+
+    /// Opens a file for appending; it is created for this user only.
+    pub(crate) fn append(&self, name: &OsStr) -> io::Result<File> {
+        let flags =
+            OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(File::from(sys::openat(&*self.0, name, flags, Mode::from_raw_mode(0o600))?))
+    }
+
     /// Renames `from` to `to`; an existing `to` is replaced only if `replace`.
     pub(crate) fn rename(&self, from: &OsStr, to: &OsStr, replace: bool) -> io::Result<()> {
         if replace {
@@ -313,6 +325,18 @@ impl Folder {
     pub(crate) fn rename_to(&self, from: &OsStr, folder: &Self, to: &OsStr) -> io::Result<()> {
         let flags = sys::RenameFlags::NOREPLACE;
         Ok(sys::renameat_with(&*self.0, from, &*folder.0, to, flags)?)
+    }
+
+    /// Renames an entry to a name in another folder, which must be free, also where the disk cannot
+    /// do so atomically.
+    pub(crate) fn move_to(&self, from: &OsStr, folder: &Self, to: &OsStr) -> io::Result<()> {
+        match self.rename_to(from, folder, to) {
+            Err(error) if is_unsupported(&error) => match folder.stat(to) {
+                Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+                Err(_) => Ok(sys::renameat(&*self.0, from, &*folder.0, to)?),
+            },
+            done => done,
+        }
     }
 
     /// Exchanges two names atomically; returns `false` if the file system does not support it.
@@ -382,6 +406,12 @@ impl Folder {
         Ok(())
     }
 
+    /// Returns the size of the folder's file system, in bytes.
+    pub(crate) fn disk_size(&self) -> io::Result<u64> {
+        let found = sys::fstatvfs(&*self.0)?;
+        Ok(found.f_blocks.saturating_mul(found.f_frsize))
+    }
+
     /// Locks the folder for this process; returns `false` if another process holds the lock.
     pub(crate) fn lock(&self) -> io::Result<bool> {
         match sys::flock(&*self.0, sys::FlockOperation::NonBlockingLockExclusive) {
@@ -394,6 +424,13 @@ impl Folder {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+fn is_unsupported(error: &io::Error) -> bool {
+    let errno = error.raw_os_error();
+    [rustix::io::Errno::INVAL, rustix::io::Errno::NOSYS]
+        .iter()
+        .any(|no| errno == Some(no.raw_os_error()))
 }
 
 /// Sets the permission bits and the modification time of an open file.

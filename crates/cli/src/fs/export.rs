@@ -24,6 +24,7 @@ use vfs_sync_core::id::ItemId;
 use self::folder::Leave;
 use self::removal::Extra;
 use self::write::Reading;
+use super::aside::{self, Aside};
 use super::destination;
 use super::dir::{Root, Stat};
 use super::metadata::{OnDisk, on_disk};
@@ -147,7 +148,14 @@ pub(crate) async fn export(
         return Err(Failure::failed(text).hint("if its disk is not mounted, mount it"));
     }
     let record = Record::begin(client, found, top.as_ref(), false, !options.dry_run)?;
-    let export = Export { own, ..Export::new(client, root, record, rules, options, stop) };
+    let aside = options.live.then(|| Aside::new(&folder));
+    // What is no longer shared leaves without a trace.
+    let trashes = match &top {
+        Some(id) => client.node(id)?.is_some_and(|node| node.owner == client.user()),
+        None => true,
+    };
+    let export =
+        Export { own, aside, trashes, ..Export::new(client, root, record, rules, options, stop) };
     export.run(top, progress).await
 }
 
@@ -229,6 +237,10 @@ struct Export<'a> {
     /// True if permission bits restrict this user.
     bits_bind: bool,
     open_files: OpenFiles,
+    /// The place for files that a live directory loses.
+    aside: Option<Aside>,
+    /// True if what the tree deleted goes to the trash: it is the user's own tree.
+    trashes: bool,
 }
 
 impl<'a> Export<'a> {
@@ -262,6 +274,8 @@ impl<'a> Export<'a> {
             extras: Vec::new(),
             bits_bind: !rustix::process::geteuid().is_root(),
             open_files: OpenFiles::default(),
+            aside: None,
+            trashes: false,
         }
     }
 
@@ -339,7 +353,7 @@ impl<'a> Export<'a> {
                     false
                 }
                 _ if is_own_name(&names::to_disk(&child.name)) => {
-                    let detail = "its name is reserved for files left behind by an export";
+                    let detail = "its name is reserved for this program's own files";
                     let at = path.join(names::to_disk(&child.name));
                     self.report.problems.add(Problem::new(&at, ProblemKind::Name, detail));
                     false
@@ -516,7 +530,7 @@ impl<'a> Export<'a> {
 }
 
 fn is_own_name(name: &OsStr) -> bool {
-    names::is_temporary(name) || names::is_displaced(name)
+    name == aside::OWN || names::is_temporary(name) || names::is_displaced(name)
 }
 
 /// Splits a path into its folder and its last name.

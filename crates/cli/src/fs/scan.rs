@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use vfs_sync_core::item::Name;
 
 use super::dir::{Folder, Kind, Root, Stat};
-use super::names;
+use super::{aside, names};
 use crate::report::{Problem, ProblemKind};
 
 /// A file or folder that can be imported.
@@ -100,6 +100,9 @@ impl Scanner {
                 return;
             }
         };
+        if disk_name == aside::OWN {
+            return;
+        }
         if names::is_displaced(&disk_name) {
             let detail = "moved aside by an interrupted export; the next export keeps it";
             listing.problems.push(problem(ProblemKind::Temporary, detail));

@@ -8,7 +8,7 @@ use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
 
-use super::names;
+use super::{aside, names};
 
 /// The time without a change after which a directory counts as quiet.
 const QUIET: Duration = Duration::from_millis(500);
@@ -68,7 +68,8 @@ fn is_change(event: &Event) -> bool {
         return false;
     }
     let own = |path: &std::path::PathBuf| {
-        path.file_name().is_some_and(|name| names::is_temporary(name) || names::is_displaced(name))
+        let own = |name| names::is_temporary(name) || names::is_displaced(name);
+        path.file_name().is_some_and(own) || path.iter().any(|name| name == aside::OWN)
     };
     event.paths.is_empty() || !event.paths.iter().all(own)
 }

@@ -176,6 +176,10 @@ pub(crate) fn tree_of(top: &Path) -> Vec<(PathBuf, String)> {
         for entry in std::fs::read_dir(top.join(&folder)).unwrap() {
             let entry = entry.unwrap();
             let path = folder.join(entry.file_name());
+            // The agent's own folder is none of the user's.
+            if path == Path::new(".vfs-sync") {
+                continue;
+            }
             let metadata = entry.path().symlink_metadata().unwrap();
             let mode = metadata.permissions().mode() & 0o777;
             let what = if metadata.is_dir() {

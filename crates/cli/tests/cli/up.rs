@@ -156,6 +156,34 @@ fn what_was_moved_elsewhere_is_renamed_here_and_not_written_again() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn what_a_program_still_writes_to_a_replaced_file_comes_back() {
+    use std::io::Write as _;
+    use std::os::fd::AsRawFd as _;
+    let devices = Devices::new(&["a", "b"]);
+    let scene = &devices.scene;
+    scene.write("da/in/f", "first");
+    devices.settle(&["a", "b"]);
+    // Open for reading only: nothing shows that it will be written to.
+    let program = std::fs::File::open(scene.path("db/in/f")).unwrap();
+    scene.write("da/in/f", "second");
+    devices.once("a").expect(0);
+    devices.once("b").expect(0);
+    assert_eq!(scene.read("db/in/f"), "second");
+    let again = format!("/proc/self/fd/{}", program.as_raw_fd());
+    let mut again = std::fs::OpenOptions::new().append(true).open(again).unwrap();
+    again.write_all(b", and more").unwrap();
+    drop((again, program));
+    devices.once("b").expect(0).says("saved to a file after it was replaced");
+    devices.settle(&["b", "a"]);
+    let files = devices.files("a");
+    assert_eq!(files.len(), 2, "{files:?}");
+    assert!(files[1].0.starts_with("in/f (conflict "), "{files:?}");
+    assert_eq!((&*files[0].1, &*files[1].1), ("second", "first, and more"));
+    assert_eq!(tree_of(&scene.path("da")), tree_of(&scene.path("db")));
+}
+
+#[test]
 fn an_up_in_step_ends_with_success_and_one_with_work_left_does_not() {
     let mut devices = Devices::new(&["a", "b"]);
     devices.scene.write("da/f", "one");

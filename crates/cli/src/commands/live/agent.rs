@@ -232,7 +232,9 @@ impl<'a> Agent<'a> {
     fn has_work(&self) -> bool {
         let now = Instant::now();
         self.sync_due <= now
-            || self.folders.iter().any(|folder| folder.is_due(now) || self.exports(folder))
+            || self.folders.iter().any(|folder| {
+                folder.is_due(now) || folder.tidy_due() <= now || self.exports(folder)
+            })
     }
 
     /// Returns whether a folder is to be exported now: the tree is known as the server has it.
@@ -249,6 +251,7 @@ impl<'a> Agent<'a> {
             }
         };
         let planned = self.folders.iter().filter_map(Folder::due);
+        let planned = planned.chain(self.folders.iter().map(Folder::tidy_due));
         let unnoticed = self.commits.broken().map(|_| Instant::now() + LOOK_FOR_COMMITS_EVERY);
         let due = planned.chain([self.sync_due]).chain(unnoticed).min().unwrap_or(self.sync_due);
         let quiet = self.folders.iter().map(|folder| &folder.watcher).chain([&self.commits]);
@@ -321,6 +324,9 @@ impl<'a> Agent<'a> {
             self.sync(client, cut).await?;
         }
         for folder in &mut self.folders {
+            if folder.tidy_due() <= Instant::now() {
+                folder.tidy(&client.device());
+            }
             if folder.is_due(Instant::now()) {
                 folder.import(client, &self.replica, cut)?;
             }

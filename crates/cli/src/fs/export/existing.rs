@@ -7,9 +7,9 @@ use std::path::Path;
 
 use vfs_sync_client::{Child, EntryKind, EntryRecord, EntryState};
 
-use super::super::destination;
 use super::super::digest::digest;
 use super::super::dir::{Folder, Kind, Stat};
+use super::super::{aside, destination};
 use super::super::{names, record};
 use super::removal::Extra;
 use super::{Export, own_files};
@@ -35,6 +35,9 @@ impl Export<'_> {
             }
         };
         for name in names {
+            if name == aside::OWN {
+                continue;
+            }
             if names::is_temporary(&name) {
                 if !self.options.dry_run {
                     let _ = disk.remove_file(&name);
@@ -139,7 +142,7 @@ impl Export<'_> {
                 if self.stays_open(at, stat) {
                     return Ok(false);
                 }
-                match destination::remove_expected(disk, name, stat) {
+                match self.remove_file(disk, at, name, stat, row)? {
                     Ok(true) => {
                         self.report.removed += 1;
                         return Ok(true);

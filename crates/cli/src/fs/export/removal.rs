@@ -207,7 +207,7 @@ impl Export<'_> {
                     return Ok(GONE);
                 }
                 Ok(true) if self.stays_open(at, &stat) => {}
-                Ok(true) => match destination::remove_expected(&folder, name, &stat) {
+                Ok(true) => match self.remove_file(&folder, at, name, &stat, &row)? {
                     Ok(true) => {
                         self.report.removed += 1;
                         self.rows.push(RecordChange::Remove(row.id));
@@ -222,6 +222,28 @@ impl Export<'_> {
             _ => self.changed_here(at),
         }
         Ok(STAYS)
+    }
+
+    /// Removes a file that is as recorded, to the trash if the tree deleted its item.
+    pub(super) fn remove_file(
+        &mut self,
+        folder: &Folder,
+        at: &Path,
+        name: &OsStr,
+        stat: &Stat,
+        row: &EntryRecord,
+    ) -> Result<io::Result<bool>> {
+        let deleted = self.trashes && self.client.node(&row.tree.item)?.is_none();
+        let aside = &mut self.aside;
+        let mut dispose = |folder: &Folder, name: &OsStr| {
+            let Some(aside) = aside else { return folder.remove_file(name) };
+            let kept = match deleted {
+                true => aside.discard(folder, name, at),
+                false => aside.displace(folder, name, at),
+            };
+            kept.or_else(|_| folder.remove_file(name))
+        };
+        Ok(destination::remove_expected(folder, name, stat, &mut dispose))
     }
 
     fn is_recorded(

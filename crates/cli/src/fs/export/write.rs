@@ -1,5 +1,6 @@
 //! Writes the contents of an export to the disk, and the rows that record them.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -153,8 +154,21 @@ impl Export<'_> {
         }
         let reader = content.reader()?;
         let (name, wanted, device) = (&file.name, &file.wanted, self.device.as_str());
-        let mut done =
-            destination::write_file(disk, name, wanted, reader, file.over, device, self.stop);
+        let aside = &mut self.aside;
+        let mut dispose = |folder: &Folder, name: &OsStr| match aside {
+            Some(aside) => aside.displace(folder, name, at).or_else(|_| folder.remove_file(name)),
+            None => folder.remove_file(name),
+        };
+        let mut done = destination::write_file(
+            disk,
+            name,
+            wanted,
+            reader,
+            file.over,
+            device,
+            &mut dispose,
+            self.stop,
+        );
         if self.options.force
             && matches!(&done, Err(NotWritten::Io(error)) if error.kind() == io::ErrorKind::AlreadyExists)
             && !disk.stat(name).is_ok_and(|stat| self.written.contains(&stat.id))
@@ -168,6 +182,7 @@ impl Export<'_> {
                 reader,
                 Over::Anything,
                 device,
+                &mut dispose,
                 self.stop,
             );
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -11,8 +11,10 @@ use vfs_sync_core::cursor::Cursor;
 
 use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
+use crate::fs::aside;
 use crate::fs::export::{self, ExportOptions, ExportReport};
 use crate::fs::import::{self, ImportOptions, ImportReport, Looks};
+use crate::fs::names;
 use crate::fs::scan::Scanner;
 use crate::fs::watcher::Watcher;
 use crate::output::{Output, bytes_text, counted};
@@ -70,6 +72,10 @@ pub(super) struct Folder {
     /// The number of files whose contents the server does not have yet.
     awaited: u64,
     shown_problems: BTreeSet<(String, ProblemKind)>,
+    /// The time of the next look at displaced files.
+    tidy_due: Instant,
+    /// The time of the next look through the trash.
+    empty_due: Instant,
 }
 
 impl Folder {
@@ -92,6 +98,44 @@ impl Folder {
             left_out: (0, 0),
             awaited: 0,
             shown_problems: BTreeSet::new(),
+            tidy_due: Instant::now(),
+            empty_due: Instant::now(),
+        }
+    }
+
+    /// Returns the time of the next [`Self::tidy`].
+    pub(super) fn tidy_due(&self) -> Instant {
+        self.tidy_due
+    }
+
+    /// Looks at the files that the directory lost: those that a program has changed since come back.
+    pub(super) fn tidy(&mut self, device: &str) {
+        let now = Instant::now();
+        let trash = self.empty_due <= now;
+        let tidied = aside::tidy(&self.live.directory, device, trash, SystemTime::now());
+        if trash {
+            self.empty_due = now + aside::EMPTY_EVERY;
+        }
+        self.tidy_due = self.empty_due;
+        match tidied {
+            Ok(tidied) => {
+                if tidied.kept > 0 {
+                    self.tidy_due = now + aside::LOOK_EVERY;
+                }
+                for path in tidied.returned {
+                    self.scan_due = now;
+                    self.output.note(format_args!(
+                        "a program saved to a file after it was replaced: its version is kept as {}",
+                        escaped(&names::path_text(&path))
+                    ));
+                }
+            }
+            // The import reports a directory that is not there.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => self.output.note(format_args!(
+                "{}: cannot look through .vfs-sync: {error}",
+                escaped(&self.shown())
+            )),
         }
     }
 
@@ -273,6 +317,9 @@ impl Folder {
             return Err(shutdown::interrupted());
         }
         self.export = false;
+        if report.files_written + report.removed > 0 {
+            self.tidy_due = self.tidy_due.min(Instant::now() + aside::LOOK_EVERY);
+        }
         self.written = client.status()?.cursor;
         if !self.live.joined {
             self.live.joined = true;
