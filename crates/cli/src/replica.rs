@@ -1,6 +1,7 @@
 //! The replica that a command works on: its directory, its settings, its client.
 
 pub(crate) mod handoff;
+pub(crate) mod live_state;
 
 use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
@@ -93,6 +94,10 @@ impl Settings {
         let what = || format!("cannot write {}", directory.join(SETTINGS_FILE).display());
         let mut file = tempfile::NamedTempFile::new_in(directory).map_err(Failure::io(what()))?;
         let json = serde_json::to_vec_pretty(self).map_err(|e| Failure::failed(e.to_string()))?;
+        if json.len() as u64 > MAX_SMALL_FILE_BYTES {
+            let text = format!("{}: more than {MAX_SMALL_FILE_BYTES} bytes", what());
+            return Err(Failure::failed(text).hint("keep fewer directories in step"));
+        }
         file.write_all(&json).map_err(Failure::io(what()))?;
         file.as_file().sync_all().map_err(Failure::io(what()))?;
         file.persist(directory.join(SETTINGS_FILE))

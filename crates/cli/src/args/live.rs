@@ -26,6 +26,7 @@ pub(super) const FOLDER: &str = "\
 Examples:
   vfs-sync folder add ~/Pictures /photos
   vfs-sync folder list
+  vfs-sync folder problems
   vfs-sync folder remove ~/Pictures";
 
 #[derive(Debug, Default, Args)]
@@ -81,9 +82,24 @@ pub(crate) enum FolderAction {
         #[arg(default_value = "/")]
         path: String,
     },
-    /// List the directories that `up` keeps in step
-    #[command(after_help = "Examples:\n  vfs-sync folder list\n  vfs-sync --json folder list")]
+    /// List the directories that `up` keeps in step, with their state
+    #[command(after_help = "\
+The state is `in step`, `working` with its progress, or `waiting` with the reason. If `up` does not run,
+it is the state at the end of the last one.
+
+Examples:\n  vfs-sync folder list\n  vfs-sync --json folder list")]
     List,
+    /// List what is left out of the directories, with the reason and your next step
+    #[command(after_help = "\
+Exit codes: 0 nothing is left out · 5 something is. At most 1,000 entries of a directory are listed,
+all are counted.
+
+Examples:\n  vfs-sync folder problems\n  vfs-sync folder problems ~/Documents\n  vfs-sync --json folder problems | jq '.folders[].problems.counts'")]
+    Problems {
+        /// The directory; all without it
+        #[arg(value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
     /// Stop keeping a directory in step; neither the directory nor the tree changes
     #[command(after_help = "Examples:\n  vfs-sync folder remove ~/Pictures")]
     Remove {

@@ -1,8 +1,9 @@
 //! Live folders: `up` keeps directories in step with folders of the tree, `folder` manages them.
 
 mod agent;
+pub(super) mod state;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -13,7 +14,7 @@ use super::tree::directory::folder_at;
 use crate::args::{FolderAction, Global, Up};
 use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
-use crate::output::{Output, table};
+use crate::output::Output;
 use crate::path;
 use crate::replica::{self, LiveFolder, Settings, handoff};
 
@@ -109,6 +110,32 @@ fn bind(global: &Global, replica: &Path, dir: &Path, at: &str) -> Result<LiveFol
     Ok(folder)
 }
 
+/// Returns the live folder at `dir`, whether the directory is there or not.
+fn find<'a>(settings: &'a Settings, dir: &Path) -> Result<&'a LiveFolder> {
+    let what = || format!("cannot use {}", dir.display());
+    let absolute = std::path::absolute(dir).map_err(Failure::io(what()))?;
+    let above = absolute.parent().and_then(|above| above.canonicalize().ok());
+    let in_above = above.zip(absolute.file_name()).map(|(above, name)| above.join(name));
+    let names = [dir.canonicalize().ok(), in_above, Some(absolute)];
+    let is_named = |folder: &&LiveFolder| names.iter().flatten().any(|n| *n == folder.directory);
+    settings.folders.iter().find(is_named).ok_or_else(|| {
+        let text = format!("{} is not kept in step", dir.display());
+        Failure::new(Kind::NotFound, text).hint("see `vfs-sync folder list`")
+    })
+}
+
+/// Returns the live folder at `dir`, or all without one. Fails if there is none.
+fn chosen(settings: &Settings, dir: Option<&Path>) -> Result<Vec<LiveFolder>> {
+    match dir {
+        Some(dir) => Ok(vec![find(settings, dir)?.clone()]),
+        None if settings.folders.is_empty() => {
+            let text = "no directory is kept in step";
+            Err(Failure::new(Kind::NotFound, text).hint("name one: `vfs-sync up DIR`"))
+        }
+        None => Ok(settings.folders.clone()),
+    }
+}
+
 /// Returns the path of a live folder in the tree.
 fn shown(client: &SyncClient, folder: &LiveFolder) -> String {
     match &folder.item {
@@ -135,19 +162,13 @@ pub(super) fn folder(global: &Global, action: FolderAction, output: Output) -> R
             }
             Ok(())
         }
-        FolderAction::List => list(global, &replica, output),
+        FolderAction::List => state::list(global, &replica, output),
+        FolderAction::Problems { dir } => state::problems(global, &replica, dir.as_deref(), output),
         FolderAction::Remove { dir } => {
             let _client = replica::open(global, replica::config())?;
             let mut settings = replica::read_settings(&replica)?;
-            let directory = dir.canonicalize().or_else(|_| std::path::absolute(&dir));
-            let directory: PathBuf =
-                directory.map_err(Failure::io(format!("cannot use {}", dir.display())))?;
-            let before = settings.folders.len();
+            let directory = find(&settings, &dir)?.directory.clone();
             settings.folders.retain(|folder| folder.directory != directory);
-            if settings.folders.len() == before {
-                let text = format!("{} is not kept in step", dir.display());
-                return Err(Failure::new(Kind::NotFound, text).hint("see `vfs-sync folder list`"));
-            }
             settings.write(&replica)?;
             output.json(&json!({ "removed": directory }))?;
             output.say(format_args!(
@@ -156,27 +177,4 @@ pub(super) fn folder(global: &Global, action: FolderAction, output: Output) -> R
             ))
         }
     }
-}
-
-fn list(global: &Global, replica: &Path, output: Output) -> Result<()> {
-    let settings = replica::read_settings(replica)?;
-    let client = replica::open(global, replica::config())?;
-    let running = handoff::is_running(replica);
-    let folders: Vec<_> = settings.folders.iter().map(|one| (one, shown(&client, one))).collect();
-    if output.json {
-        let one = |(folder, path): &(&LiveFolder, String)| json!({ "directory": folder.directory, "item": folder.item, "path": path });
-        let folders: Vec<_> = folders.iter().map(one).collect();
-        return output.json(&json!({ "running": running, "folders": folders }));
-    }
-    let mut rows = table(&[], &[]);
-    for (folder, path) in folders {
-        rows.add_row(
-            [folder.directory.to_string_lossy().into_owned(), path].map(|cell| escaped(&cell)),
-        );
-    }
-    output.table(rows)?;
-    if !running {
-        output.note("`vfs-sync up` is not running");
-    }
-    Ok(())
 }

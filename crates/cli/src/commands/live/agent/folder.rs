@@ -8,7 +8,9 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use vfs_sync_client::SyncClient;
 use vfs_sync_core::cursor::Cursor;
+use vfs_sync_core::time::Timestamp;
 
+use super::board::Board;
 use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
 use crate::fs::export::{self, ExportOptions, ExportReport};
@@ -17,7 +19,8 @@ use crate::fs::scan::Scanner;
 use crate::fs::watcher::Watcher;
 use crate::output::{Output, bytes_text, count_text, counted};
 use crate::replica::LiveFolder;
-use crate::report::{ProblemKind, Problems};
+use crate::replica::live_state::{FolderState, Held, State};
+use crate::report::{Problem, ProblemKind, Problems};
 use crate::shutdown;
 
 /// The interval of scans where changes are not noticed otherwise.
@@ -70,6 +73,12 @@ pub(super) struct Folder {
     /// The number of files whose contents the server does not have yet.
     awaited: u64,
     shown_problems: BTreeSet<(String, ProblemKind)>,
+    /// The problems of the last import and export.
+    problems: (Problems, Problems),
+    /// The deletions of the last import that wait for the user.
+    held_entries: Option<Held>,
+    /// The last time at which the folder was in step.
+    pub(super) last_in_step: Option<Timestamp>,
 }
 
 impl Folder {
@@ -92,6 +101,35 @@ impl Folder {
             left_out: (0, 0),
             awaited: 0,
             shown_problems: BTreeSet::new(),
+            problems: (Problems::default(), Problems::default()),
+            held_entries: None,
+            last_in_step: None,
+        }
+    }
+
+    /// Describes the folder for other commands.
+    pub(super) fn state(&self, state: State, reason: Option<String>) -> FolderState {
+        let mut problems = Problems::default();
+        for (kind, reason) in [
+            (ProblemKind::Directory, &self.failed),
+            (ProblemKind::HeldDeletions, &self.held.0),
+            (ProblemKind::HeldRemovals, &self.held.1),
+        ] {
+            if let Some(reason) = reason {
+                problems.add(Problem::new(Path::new(""), kind, reason.as_str()));
+            }
+        }
+        problems.add_all(&self.problems.0);
+        problems.add_all(&self.problems.1.except(&self.problems.0));
+        FolderState {
+            directory: self.live.directory.clone(),
+            item: self.live.item.clone(),
+            state,
+            reason,
+            bytes_per_second: None,
+            last_in_step: self.last_in_step,
+            held: self.held_entries.clone(),
+            problems,
         }
     }
 
@@ -136,7 +174,8 @@ impl Folder {
         let (imported, exported) = self.left_out;
         let left_out = || {
             let text = counted(imported + exported, "entry is", "entries are");
-            (imported + exported > 0).then(|| format!("{text} left out (see above)"))
+            (imported + exported > 0)
+                .then(|| format!("{text} left out (see `vfs-sync folder problems`)"))
         };
         let awaited = || {
             let text = counted(self.awaited, "content is", "contents are");
@@ -153,6 +192,7 @@ impl Folder {
         &mut self,
         client: &SyncClient,
         replica: &Path,
+        board: &Board,
         cut: &CancellationToken,
     ) -> Result<()> {
         if self.failed.is_some() {
@@ -162,7 +202,7 @@ impl Folder {
         self.watcher.take();
         self.export |= self.left_out.1 > 0;
         let started = Instant::now();
-        let imported = self.try_import(client, replica, cut);
+        let imported = self.try_import(client, replica, board, cut);
         let now = Instant::now();
         self.scan_due = now
             + match self.watcher.broken() {
@@ -190,6 +230,7 @@ impl Folder {
             self.held.0 = held;
         }
         self.left_out.0 = report.problems.failures();
+        self.problems.0 = report.problems.clone();
         self.show_import(&report)?;
         let was_left = std::mem::take(&mut self.left);
         let was_missing = std::mem::take(&mut self.missing);
@@ -198,7 +239,9 @@ impl Folder {
             self.retry = RETRY_LEFT_OUT.0;
         } else if was_left.total() > 0 {
             // The directory has no change that explains them: an export alone does not help.
+            let was_left = was_left.except(&report.problems);
             self.left_out.1 += was_left.failures();
+            self.problems.1.add_all(&was_left);
             self.show_problems(&was_left, |_| true);
         } else if report.stale > 0 || was_missing > report.missing {
             self.export = true;
@@ -216,6 +259,7 @@ impl Folder {
         &mut self,
         client: &SyncClient,
         replica: &Path,
+        board: &Board,
         cut: &CancellationToken,
     ) -> Result<ImportReport> {
         if let Some(item) = &self.live.item
@@ -231,8 +275,15 @@ impl Folder {
         let own: PathBuf = replica.to_owned();
         let scanner = Scanner::open(&self.live.directory, &[own]).map_err(Failure::io(what))?;
         let progress = self.output.progress("scanning");
+        let (live, began) = (&self.live, Instant::now());
         let mut show = |report: &ImportReport| {
-            progress.set(format!("{} entries, {}", report.seen(), bytes_text(report.bytes)));
+            let text =
+                || format!("{} entries, {}", count_text(report.seen()), bytes_text(report.bytes));
+            progress.set(text());
+            let all = count_text(report.recorded.max(report.seen()));
+            board.progress(Some(live), began, report.bytes, || {
+                format!("scanning: {} of {all}", text())
+            });
         };
         // At first both sides are joined: nothing that is missing on one side counts as deleted.
         let options = ImportOptions { delete: self.live.joined, ..ImportOptions::default() };
@@ -247,12 +298,16 @@ impl Folder {
         &mut self,
         client: &SyncClient,
         replica: &Path,
+        board: &Board,
         cut: &CancellationToken,
     ) -> Result<()> {
         let progress = self.output.progress("writing");
+        let (live, began) = (&self.live, Instant::now());
         let mut show = |report: &ExportReport| {
             let files = report.files_written + report.unchanged;
-            progress.set(format!("{files} done, {}", bytes_text(report.bytes)));
+            let text = || format!("{} done, {}", count_text(files), bytes_text(report.bytes));
+            progress.set(text());
+            board.progress(Some(live), began, report.bytes, || format!("writing: {}", text()));
         };
         let options = ExportOptions {
             replica: Some(replica.to_owned()),
@@ -288,6 +343,7 @@ impl Folder {
         self.left_out.1 = report.problems.failures().saturating_sub(by_import + self.awaited);
         self.missing = report.missing;
         self.left = report.problems.only(|kind| BY_IMPORT.contains(&kind));
+        self.problems.1 = report.problems.only(|kind| !BY_IMPORT.contains(&kind));
         let now = Instant::now();
         if by_import + report.missing > 0 {
             let soon = now + Duration::from_secs(1);
