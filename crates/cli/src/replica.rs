@@ -65,6 +65,9 @@ pub(crate) struct LiveFolder {
     /// True once both sides were joined: from then on what is missing counts as deleted.
     #[serde(default)]
     pub(crate) joined: bool,
+    /// True while the user has paused the folder: it is neither imported nor exported.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) paused: bool,
 }
 
 impl LiveFolder {

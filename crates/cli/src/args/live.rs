@@ -27,6 +27,7 @@ Examples:
   vfs-sync folder add ~/Pictures /photos
   vfs-sync folder list
   vfs-sync folder problems
+  vfs-sync folder pause ~/Pictures
   vfs-sync folder remove ~/Pictures";
 
 #[derive(Debug, Default, Args)]
@@ -96,6 +97,28 @@ all are counted.
 
 Examples:\n  vfs-sync folder problems\n  vfs-sync folder problems ~/Documents\n  vfs-sync --json folder problems | jq '.folders[].problems.counts'")]
     Problems {
+        /// The directory; all without it
+        #[arg(value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+    /// Pause a directory: nothing is taken from it or written to it until `folder resume`
+    #[command(after_help = "\
+The pause is durable: it outlives `up` and the machine. A running `up` takes it up at once. While a directory
+is paused, not everything is in step: `up` and `status` say so, and exit with 5.
+
+Examples:\n  vfs-sync folder pause ~/Pictures\n  vfs-sync folder pause              # all directories")]
+    Pause {
+        /// The directory; all without it
+        #[arg(value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+    /// End a pause: what happened on both sides meanwhile joins, nothing is lost
+    #[command(after_help = "\
+Changes made during the pause count as if they had been made without a network: if both sides changed a
+file, both are kept.
+
+Examples:\n  vfs-sync folder resume ~/Pictures\n  vfs-sync folder resume             # all directories")]
+    Resume {
         /// The directory; all without it
         #[arg(value_name = "DIR")]
         dir: Option<PathBuf>,

@@ -88,7 +88,7 @@ fn bind(global: &Global, replica: &Path, dir: &Path, at: &str) -> Result<LiveFol
     let client = replica::open(global, replica::config())?;
     path::check_way(&client, at)?;
     let item = folder_at(&client, at, false)?;
-    let folder = LiveFolder { directory, item, joined: false };
+    let folder = LiveFolder { directory, item, joined: false, paused: false };
     // Read with the replica open, so that two commands do not overwrite each other's entry.
     let mut settings = replica::read_settings(replica)?;
     for other in &settings.folders {
@@ -164,6 +164,8 @@ pub(super) fn folder(global: &Global, action: FolderAction, output: Output) -> R
         }
         FolderAction::List => state::list(global, &replica, output),
         FolderAction::Problems { dir } => state::problems(global, &replica, dir.as_deref(), output),
+        FolderAction::Pause { dir } => pause(global, &replica, dir.as_deref(), true, output),
+        FolderAction::Resume { dir } => pause(global, &replica, dir.as_deref(), false, output),
         FolderAction::Remove { dir } => {
             let _client = replica::open(global, replica::config())?;
             let mut settings = replica::read_settings(&replica)?;
@@ -177,4 +179,35 @@ pub(super) fn folder(global: &Global, action: FolderAction, output: Output) -> R
             ))
         }
     }
+}
+
+/// Pauses the live folder at `dir`, or all without one, or ends the pause.
+fn pause(
+    global: &Global,
+    replica: &Path,
+    dir: Option<&Path>,
+    paused: bool,
+    output: Output,
+) -> Result<()> {
+    chosen(&replica::read_settings(replica)?, dir)?;
+    // Read again with the replica open, so that `up` does not overwrite the entry.
+    let _client = replica::open(global, replica::config())?;
+    let mut settings = replica::read_settings(replica)?;
+    let chosen = chosen(&settings, dir)?;
+    for folder in &mut settings.folders {
+        if chosen.iter().any(|one| one.is_same(folder)) {
+            folder.paused = paused;
+        }
+    }
+    settings.write(replica)?;
+    let directories: Vec<_> = chosen.iter().map(|folder| &folder.directory).collect();
+    output.json(&json!({ "directories": directories, "paused": paused }))?;
+    let word = if paused { "paused" } else { "resumed" };
+    for directory in directories {
+        output.say(format_args!("{word} {}", escaped(&directory.to_string_lossy())))?;
+    }
+    if !paused && !handoff::is_running(replica) {
+        output.note("`vfs-sync up` keeps it in step");
+    }
+    Ok(())
 }

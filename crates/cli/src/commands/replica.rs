@@ -47,7 +47,9 @@ pub(super) async fn status(global: &Global, args: Status, output: Output) -> Res
         let failure = outstanding::failure(&left);
         match &live {
             Err(failure) => Err(failure.clone()),
-            Ok(live) => failure.or_else(|| live.failure()).map_or(Ok(()), Err),
+            Ok(live) => {
+                failure.or_else(|| live.failure()).or_else(|| live.paused()).map_or(Ok(()), Err)
+            }
         }
     };
     let server = match args.server {

@@ -68,6 +68,8 @@ pub(crate) enum State {
     Working,
     /// A cause has to go away, or the user has to act.
     Waiting,
+    /// The user has paused the folder.
+    Paused,
 }
 
 /// The deletions that wait for the user's confirmation.

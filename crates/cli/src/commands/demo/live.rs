@@ -31,6 +31,7 @@ pub(super) async fn play(story: &Story, base: &Path, sides: [Side; 2]) -> Result
             directory: directory.clone(),
             item: None,
             joined: false,
+            paused: false,
         });
         settings.write(&replica)?;
     }

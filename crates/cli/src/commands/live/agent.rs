@@ -182,6 +182,7 @@ impl<'a> Agent<'a> {
             let why = stuck.clone().or_else(|| folder.why_not_in_step());
             let why = why.or_else(|| waits.clone()).or_else(|| outstanding.clone());
             let state = match why {
+                _ if folder.live.paused => State::Paused,
                 Some(_) => State::Waiting,
                 None if exports || folder.has_plans() || folder.is_due(Instant::now()) => {
                     State::Working
@@ -192,6 +193,7 @@ impl<'a> Agent<'a> {
             if state == State::InStep {
                 folder.last_in_step = Some(now);
             }
+            let why = why.filter(|_| !folder.live.paused);
             states.push(folder.state(state, why));
         }
         self.board.publish(states, ends);
@@ -224,6 +226,9 @@ impl<'a> Agent<'a> {
             same.is_some_and(|live| live.joined == folder.live.joined)
         });
         for live in live {
+            if let Some(folder) = self.folders.iter_mut().find(|one| one.live.is_same(&live)) {
+                folder.set_paused(live.paused);
+            }
             if self.folders.iter().all(|folder| !folder.live.is_same(&live)) {
                 let mut folder = Folder::new(live, self.output);
                 folder.last_in_step = self.board.last_in_step(&folder.live);
@@ -477,9 +482,15 @@ impl<'a> Agent<'a> {
             let why = folder.why_not_in_step()?;
             Some(format!("{}: {why}", folder.shown()))
         };
+        let paused = || {
+            let folder = self.folders.iter().find(|folder| folder.live.paused)?;
+            let dir = folder.shown();
+            Some(format!("{dir} is paused: `vfs-sync folder resume '{dir}'` ends that"))
+        };
         offline
             .or_else(|| self.folders.iter().find_map(of_folder))
             .or_else(|| self.outstanding.clone())
+            .or_else(paused)
     }
 
     /// Reports whether everything is in step, if that has changed.

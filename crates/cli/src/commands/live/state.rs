@@ -108,6 +108,15 @@ impl View {
         }
     }
 
+    /// Returns the failure of a command that finds a paused folder.
+    pub(in crate::commands) fn paused(&self) -> Option<Failure> {
+        let folder = self.folders.iter().find(|folder| folder.live.paused)?;
+        let dir = folder.live.directory.to_string_lossy();
+        let text = format!("{dir} is paused");
+        let hint = format!("`vfs-sync folder resume '{dir}'` ends that");
+        Some(Failure::new(Kind::Partial, text).hint(hint))
+    }
+
     /// Returns the failure of a command that finds folders with problems.
     pub(in crate::commands) fn failure(&self) -> Option<Failure> {
         let failing =
@@ -124,17 +133,28 @@ impl View {
 }
 
 impl FolderView {
+    /// Returns the state that `up` wrote, unless the folder was paused or resumed since.
+    fn state(&self) -> Option<State> {
+        match self.state.as_ref().map(|state| state.state) {
+            _ if self.live.paused => Some(State::Paused),
+            Some(State::Paused) => None,
+            state => state,
+        }
+    }
+
     fn state_name(&self) -> Value {
-        self.state.as_ref().map_or(json!("unknown"), |state| json!(state.state))
+        self.state().map_or(json!("unknown"), |state| json!(state))
     }
 
     fn state_text(&self) -> String {
-        let Some(state) = &self.state else { return "not started yet".to_owned() };
-        let name = match state.state {
+        let Some(name) = self.state() else { return "not started yet".to_owned() };
+        let name = match name {
             State::InStep => "in step",
             State::Working => "working",
             State::Waiting => "waiting",
+            State::Paused => return "paused".to_owned(),
         };
+        let Some(state) = &self.state else { return name.to_owned() };
         let mut text = name.to_owned();
         if let Some(reason) = &state.reason {
             text.push_str(&format!(": {reason}"));
@@ -215,7 +235,9 @@ fn say(folder: &FolderView, output: Output) -> Result<()> {
     let Some(state) = &folder.state else {
         return output.say(format_args!("{}: {}", escaped(&directory), folder.state_text()));
     };
-    if state.problems.total() == 0 {
+    if folder.live.paused {
+        output.say(format_args!("{}: paused", escaped(&directory)))?;
+    } else if state.problems.total() == 0 {
         return output.say(format_args!("{}: nothing is left out", escaped(&directory)));
     }
     for problem in state.problems.first.iter().take(SHOWN) {

@@ -138,8 +138,26 @@ impl Folder {
         self.live.directory.to_string_lossy().into_owned()
     }
 
-    /// Returns the time of the next import.
+    /// Pauses the folder, or ends the pause: then both sides are looked at.
+    pub(super) fn set_paused(&mut self, paused: bool) {
+        if paused == self.live.paused {
+            return;
+        }
+        self.live.paused = paused;
+        self.follow_up = None;
+        self.looks = Looks::default();
+        if !paused {
+            self.watcher = Watcher::new(&self.live.directory, true);
+            self.scan_due = Instant::now();
+            self.export = true;
+        }
+    }
+
+    /// Returns the time of the next import; `None` while the folder is paused.
     pub(super) fn due(&self) -> Option<Instant> {
+        if self.live.paused {
+            return None;
+        }
         [Some(self.scan_due), self.follow_up, self.watcher.due()].into_iter().flatten().min()
     }
 
@@ -149,11 +167,11 @@ impl Folder {
 
     /// Returns whether an import is planned that completes what is under way.
     pub(super) fn has_plans(&self) -> bool {
-        self.follow_up.is_some() || self.watcher.due().is_some()
+        !self.live.paused && (self.follow_up.is_some() || self.watcher.due().is_some())
     }
 
     pub(super) fn is_to_export(&self) -> bool {
-        self.export && self.failed.is_none() && self.held.0.is_none()
+        self.export && !self.live.paused && self.failed.is_none() && self.held.0.is_none()
     }
 
     /// Plans an export if the replica has moved on since the last one.
@@ -169,8 +187,11 @@ impl Folder {
         }
     }
 
-    /// Returns the reason why the folder is not in step.
+    /// Returns the reason why the folder is not in step; `None` while it is paused.
     pub(super) fn why_not_in_step(&self) -> Option<String> {
+        if self.live.paused {
+            return None;
+        }
         let (imported, exported) = self.left_out;
         let left_out = || {
             let text = counted(imported + exported, "entry is", "entries are");
