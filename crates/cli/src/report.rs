@@ -110,7 +110,7 @@ impl ProblemKind {
             Self::Kept => "move it out of the folder that was deleted elsewhere, or delete it",
             Self::Directory => "`vfs-sync up` tries again every ten seconds",
             Self::HeldDeletions => {
-                "put the entries back, or delete them everywhere: `vfs-sync import DIR --delete --yes`"
+                "put the entries back, or delete them everywhere: `vfs-sync folder confirm-deletions DIR`"
             }
             Self::HeldRemovals => {
                 "see `vfs-sync recover`; to remove them here: `vfs-sync export DIR --delete --yes`"

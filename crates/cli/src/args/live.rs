@@ -13,7 +13,7 @@ sent later. Without a replica --server is required, and one is created first. Wi
 the directories in step that it was given before. Nothing saved is lost: if both sides changed a file,
 both are kept, one as name (conflict DEVICE DATE).ext. An entry is deleted elsewhere once it was missing
 for two seconds; if more than half of the entries (and at least 100, or all) are gone, the deletions
-wait for your confirmation. Other commands work on the replica meanwhile. With --json it prints a
+wait for `folder confirm-deletions`. Other commands work on the replica meanwhile. With --json it prints a
 document on each line. Ends with exit code 5 if something is left undone.
 
 Examples:
@@ -122,6 +122,23 @@ Examples:\n  vfs-sync folder resume ~/Pictures\n  vfs-sync folder resume        
         /// The directory; all without it
         #[arg(value_name = "DIR")]
         dir: Option<PathBuf>,
+    },
+    /// Delete everywhere what went missing from a directory and is held because it is most of it
+    #[command(after_help = "\
+`up` holds deletions if more than half of the entries (and at least 100, or all) are gone: a disk may be
+unmounted. This asks on a terminal, and needs --yes otherwise. It confirms exactly the entries that were gone
+when it asked, with --yes those that `up` has held: if more is gone since, nothing is deleted.
+
+Exit codes: 0 the deletions are queued, or none are held · 2 --yes is missing · 5 not all is as it was held.
+
+Examples:\n  vfs-sync folder confirm-deletions ~/Documents\n  vfs-sync folder confirm-deletions ~/Documents --yes")]
+    ConfirmDeletions {
+        /// The directory; all without it
+        #[arg(value_name = "DIR")]
+        dir: Option<PathBuf>,
+        /// Confirm without a question
+        #[arg(long)]
+        yes: bool,
     },
     /// Stop keeping a directory in step; neither the directory nor the tree changes
     #[command(after_help = "Examples:\n  vfs-sync folder remove ~/Pictures")]

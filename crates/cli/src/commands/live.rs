@@ -1,19 +1,22 @@
 //! Live folders: `up` keeps directories in step with folders of the tree, `folder` manages them.
 
 mod agent;
+mod confirm;
 pub(super) mod state;
 
 use std::path::Path;
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use vfs_sync_client::SyncClient;
+use vfs_sync_client::{FoundDirectory, SyncClient};
 
 pub(super) use self::agent::Agent;
 use super::tree::directory::folder_at;
 use crate::args::{FolderAction, Global, Up};
 use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
+use crate::fs::dir::Root;
+use crate::fs::record::Record;
 use crate::output::Output;
 use crate::path;
 use crate::replica::{self, LiveFolder, Settings, handoff};
@@ -146,7 +149,12 @@ fn shown(client: &SyncClient, folder: &LiveFolder) -> String {
     }
 }
 
-pub(super) fn folder(global: &Global, action: FolderAction, output: Output) -> Result<()> {
+pub(super) fn folder(
+    global: &Global,
+    action: FolderAction,
+    output: Output,
+    stop: &CancellationToken,
+) -> Result<()> {
     let replica = replica::directory(global)?;
     match action {
         FolderAction::Add { dir, path } => {
@@ -166,6 +174,11 @@ pub(super) fn folder(global: &Global, action: FolderAction, output: Output) -> R
         FolderAction::Problems { dir } => state::problems(global, &replica, dir.as_deref(), output),
         FolderAction::Pause { dir } => pause(global, &replica, dir.as_deref(), true, output),
         FolderAction::Resume { dir } => pause(global, &replica, dir.as_deref(), false, output),
+        FolderAction::ConfirmDeletions { dir, yes } => {
+            let dir = dir.as_deref();
+            confirm::Confirmation { global, replica: &replica, output, stop, answers: None }
+                .run(dir, yes)
+        }
         FolderAction::Remove { dir } => {
             let _client = replica::open(global, replica::config())?;
             let mut settings = replica::read_settings(&replica)?;
@@ -179,6 +192,33 @@ pub(super) fn folder(global: &Global, action: FolderAction, output: Output) -> R
             ))
         }
     }
+}
+
+/// Fails if the folder of the tree is gone, or a directory that was joined is another one now.
+fn check(client: &SyncClient, root: &mut Root, live: &LiveFolder) -> Result<()> {
+    let dir = live.directory.display();
+    if let Some(item) = &live.item
+        && client.node(item)?.is_none()
+    {
+        return Err(Failure::failed(format!(
+            "the folder of the tree was deleted, or is no longer shared with you; nothing in {dir} \
+             was changed: `vfs-sync folder remove '{dir}'` ends this"
+        )));
+    }
+    if !live.joined {
+        return Ok(());
+    }
+    let what = format!("cannot read {}", live.directory.display());
+    let found = Record::find(client, root, live.item.as_ref()).map_err(Failure::io(what))??;
+    let FoundDirectory::Replaced(_) = found.found else { return Ok(()) };
+    Err(Failure::failed(format!(
+        "{dir} is not the directory that was kept in step: another disk or none is mounted, or it was \
+         created again; nothing was changed on either side"
+    ))
+    .hint(format!(
+        "if its disk is not mounted, mount it; to join what is there now: `vfs-sync folder remove \
+         '{dir}'`, then `vfs-sync folder add '{dir}'` with its folder"
+    )))
 }
 
 /// Pauses the live folder at `dir`, or all without one, or ends the pause.

@@ -1,6 +1,7 @@
 //! The state of the live folders, which `up` writes into the replica's directory for other
 //! commands.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use vfs_sync_core::time::Timestamp;
 
 use super::LiveFolder;
 use crate::error::{Failure, Kind, Result};
+use crate::fs::digest::digest_bytes;
 use crate::report::Problems;
 
 /// The name of the file in the replica's directory.
@@ -82,6 +84,14 @@ pub(crate) struct Held {
     pub(crate) of: u64,
     /// A digest of the set of entries.
     pub(crate) digest: String,
+}
+
+impl Held {
+    /// Describes the entries of the rows `rows`; `entries` counts those under them too.
+    pub(crate) fn new(entries: u64, of: u64, rows: &BTreeSet<u64>) -> Self {
+        let bytes: Vec<u8> = rows.iter().flat_map(|row| row.to_le_bytes()).collect();
+        Self { entries, of, digest: digest_bytes(&bytes).to_string() }
+    }
 }
 
 impl FolderState {

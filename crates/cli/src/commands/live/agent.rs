@@ -231,7 +231,9 @@ impl<'a> Agent<'a> {
             }
             if self.folders.iter().all(|folder| !folder.live.is_same(&live)) {
                 let mut folder = Folder::new(live, self.output);
-                folder.last_in_step = self.board.last_in_step(&folder.live);
+                if let Some(earlier) = self.board.earlier(&folder.live) {
+                    folder.begin_with(earlier);
+                }
                 if let Some(why) = folder.watcher.broken() {
                     self.output.note(format_args!(
                         "{}: changes are noticed by scanning from time to time ({})",
@@ -303,6 +305,9 @@ impl<'a> Agent<'a> {
 
     /// Waits until something changes or is due.
     async fn wait(&mut self) {
+        if self.commits.due().is_some() {
+            return;
+        }
         let hinted = async {
             match &mut self.hints {
                 Some(hints) => hints.changed().await,

@@ -4,8 +4,6 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use vfs_sync_core::time::Timestamp;
-
 use crate::output::Output;
 use crate::replica::LiveFolder;
 use crate::replica::live_state::{self, FolderState, LiveState, State};
@@ -48,9 +46,9 @@ impl Board {
         f(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Returns the last time at which a folder was in step.
-    pub(super) fn last_in_step(&self, live: &LiveFolder) -> Option<Timestamp> {
-        self.with(|inner| inner.folders.iter().find(|state| state.is_of(live))?.last_in_step)
+    /// Returns the last published state of a folder, perhaps by an earlier run.
+    pub(super) fn earlier(&self, live: &LiveFolder) -> Option<FolderState> {
+        self.with(|inner| inner.folders.iter().find(|state| state.is_of(live)).cloned())
     }
 
     /// Publishes the states of all folders, if they have changed; with `ends` in any case.

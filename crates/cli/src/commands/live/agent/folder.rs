@@ -10,6 +10,7 @@ use vfs_sync_client::SyncClient;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::time::Timestamp;
 
+use super::super::check;
 use super::board::Board;
 use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
@@ -105,6 +106,16 @@ impl Folder {
             held_entries: None,
             last_in_step: None,
         }
+    }
+
+    /// Takes over what an earlier run found, until the folder was looked at.
+    pub(super) fn begin_with(&mut self, earlier: FolderState) {
+        self.last_in_step = earlier.last_in_step;
+        self.held_entries = earlier.held;
+        let own = [ProblemKind::Directory, ProblemKind::HeldDeletions, ProblemKind::HeldRemovals];
+        let held = |one: &&Problem| one.kind == ProblemKind::HeldDeletions;
+        self.held.0 = earlier.problems.first.iter().find(held).map(|one| one.detail.clone());
+        self.problems.0 = earlier.problems.only(|kind| !own.contains(&kind));
     }
 
     /// Describes the folder for other commands.
@@ -242,12 +253,14 @@ impl Folder {
         let held = import::held(&report, &self.live.directory).map(|failure| {
             let dir = self.shown();
             format!(
-                "{}; put them back, or delete them in the tree too with `vfs-sync import '{dir}' --delete --yes`",
+                "{}; put them back, or delete them everywhere: `vfs-sync folder confirm-deletions '{dir}'`",
                 failure.message
             )
         });
         // While entries are looked at once more, those that were held still are.
         if held.is_some() || report.missing == 0 {
+            let set = || Held::new(report.held, report.recorded, &report.held_rows);
+            self.held_entries = held.is_some().then(set);
             self.held.0 = held;
         }
         self.left_out.0 = report.problems.failures();
@@ -283,18 +296,10 @@ impl Folder {
         board: &Board,
         cut: &CancellationToken,
     ) -> Result<ImportReport> {
-        if let Some(item) = &self.live.item
-            && client.node(item)?.is_none()
-        {
-            let dir = self.shown();
-            return Err(Failure::failed(format!(
-                "the folder of the tree was deleted, or is no longer shared with you; nothing in {dir} \
-                 was changed: `vfs-sync folder remove '{dir}'` ends this"
-            )));
-        }
         let what = format!("cannot read {}", self.live.directory.display());
         let own: PathBuf = replica.to_owned();
-        let scanner = Scanner::open(&self.live.directory, &[own]).map_err(Failure::io(what))?;
+        let mut scanner = Scanner::open(&self.live.directory, &[own]).map_err(Failure::io(what))?;
+        check(client, scanner.root(), &self.live)?;
         let progress = self.output.progress("scanning");
         let (live, began) = (&self.live, Instant::now());
         let mut show = |report: &ImportReport| {
