@@ -68,9 +68,27 @@ pub(crate) struct LiveFolder {
     /// True while the user has paused the folder: it is neither imported nor exported.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) paused: bool,
+    /// The last scan that the user asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) scan: Option<ScanRequest>,
+}
+
+/// A scan of a live folder that the user asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ScanRequest {
+    /// The number of the request; a later one has a greater number.
+    pub(crate) number: u64,
+    /// True to read the contents of all files.
+    #[serde(default)]
+    pub(crate) checksum: bool,
 }
 
 impl LiveFolder {
+    /// Creates a live folder whose sides are not joined yet.
+    pub(crate) fn new(directory: PathBuf, item: Option<ItemId>) -> Self {
+        Self { directory, item, joined: false, paused: false, scan: None }
+    }
+
     /// Returns whether both tie the same directory to the same folder.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         (&self.directory, &self.item) == (&other.directory, &other.item)

@@ -140,6 +140,37 @@ Examples:\n  vfs-sync folder confirm-deletions ~/Documents\n  vfs-sync folder co
         #[arg(long)]
         yes: bool,
     },
+    /// Have a running `up` scan a directory now, and wait until it has
+    #[command(after_help = "\
+`up` notices changes by itself, and scans everything once an hour. This helps where changes are not noticed,
+as on some network disks. --checksum reads all files, and finds changes that left size and times as they
+were.
+
+Exit codes: 0 it was scanned · 1 `up` is not running, or the directory is paused · 5 entries are left out.
+
+Examples:\n  vfs-sync folder scan ~/Documents\n  vfs-sync folder scan ~/Documents --checksum")]
+    Scan {
+        /// The directory; all without it
+        #[arg(value_name = "DIR")]
+        dir: Option<PathBuf>,
+        /// Read the contents of all files
+        #[arg(long)]
+        checksum: bool,
+    },
+    /// Keep a directory in step at its new path, after you have moved it
+    #[command(after_help = "\
+Move the directory first. It has to be the same one, on the same disk; a copy is not, and is refused: `folder
+remove` and `folder add` join a copy. What was changed in it meanwhile is taken.
+
+Examples:\n  mv ~/Pictures ~/Photos && vfs-sync folder move ~/Pictures ~/Photos")]
+    Move {
+        /// The path that the directory had
+        #[arg(value_name = "OLD")]
+        old: PathBuf,
+        /// The path that it has now
+        #[arg(value_name = "NEW")]
+        new: PathBuf,
+    },
     /// Stop keeping a directory in step; neither the directory nor the tree changes
     #[command(after_help = "Examples:\n  vfs-sync folder remove ~/Pictures")]
     Remove {

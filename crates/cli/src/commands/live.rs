@@ -2,8 +2,10 @@
 
 mod agent;
 mod confirm;
+mod scan;
 pub(super) mod state;
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use serde_json::json;
@@ -81,36 +83,47 @@ fn bind(global: &Global, replica: &Path, dir: &Path, at: &str) -> Result<LiveFol
         std::fs::create_dir_all(dir).map_err(Failure::io(what()))?;
     }
     let directory = dir.canonicalize().unwrap_or(absolute);
-    let own = replica.canonicalize().map_err(Failure::io(what()))?;
-    if directory.starts_with(&own) || own.starts_with(&directory) {
-        let text =
-            format!("{} and the replica's own directory are inside each other", dir.display());
-        return Err(Failure::usage(text)
-            .hint("choose another directory, or keep the replica elsewhere: see --replica"));
-    }
+    check_place(replica, &directory)?;
     let client = replica::open(global, replica::config())?;
     path::check_way(&client, at)?;
     let item = folder_at(&client, at, false)?;
-    let folder = LiveFolder { directory, item, joined: false, paused: false };
+    let folder = LiveFolder::new(directory.clone(), item);
     // Read with the replica open, so that two commands do not overwrite each other's entry.
     let mut settings = replica::read_settings(replica)?;
     for other in &settings.folders {
         if other.is_same(&folder) {
             return Ok(folder);
         }
-        let (one, two) = (&folder.directory, &other.directory);
-        if one.starts_with(two) || two.starts_with(one) {
-            let with = shown(&client, other);
-            let text = format!("{} is kept in step with {with} already", two.display());
-            return Err(Failure::failed(text).hint(format!(
-                "`vfs-sync folder remove '{}'` ends that; one directory cannot be inside another",
-                two.display()
-            )));
-        }
+        check_apart(&client, &directory, other)?;
     }
     settings.folders.push(folder.clone());
     settings.write(replica)?;
     Ok(folder)
+}
+
+/// Fails if a directory and the replica's own are inside each other.
+fn check_place(replica: &Path, directory: &Path) -> Result<()> {
+    let shown = directory.display();
+    let own = replica.canonicalize().map_err(Failure::io(format!("cannot use {shown}")))?;
+    if !directory.starts_with(&own) && !own.starts_with(directory) {
+        return Ok(());
+    }
+    let text = format!("{shown} and the replica's own directory are inside each other");
+    Err(Failure::usage(text)
+        .hint("choose another directory, or keep the replica elsewhere: see --replica"))
+}
+
+/// Fails if a directory and that of another live folder are inside each other.
+fn check_apart(client: &SyncClient, directory: &Path, other: &LiveFolder) -> Result<()> {
+    let two = &other.directory;
+    if !directory.starts_with(two) && !two.starts_with(directory) {
+        return Ok(());
+    }
+    let (two, with) = (two.display(), shown(client, other));
+    let text = format!("{two} is kept in step with {with} already");
+    Err(Failure::failed(text).hint(format!(
+        "`vfs-sync folder remove '{two}'` ends that; one directory cannot be inside another"
+    )))
 }
 
 /// Returns the live folder at `dir`, whether the directory is there or not.
@@ -179,6 +192,10 @@ pub(super) fn folder(
             confirm::Confirmation { global, replica: &replica, output, stop, answers: None }
                 .run(dir, yes)
         }
+        FolderAction::Scan { dir, checksum } => {
+            scan::scan(global, &replica, dir.as_deref(), checksum, output, stop)
+        }
+        FolderAction::Move { old, new } => moved(global, &replica, &old, &new, output),
         FolderAction::Remove { dir } => {
             let _client = replica::open(global, replica::config())?;
             let mut settings = replica::read_settings(&replica)?;
@@ -250,4 +267,48 @@ fn pause(
         output.note("`vfs-sync up` keeps it in step");
     }
     Ok(())
+}
+
+/// Records that the user has moved a live folder's directory from `old` to `new`.
+fn moved(global: &Global, replica: &Path, old: &Path, new: &Path, output: Output) -> Result<()> {
+    find(&replica::read_settings(replica)?, old)?;
+    let what = || format!("cannot use {}", new.display());
+    let directory = new.canonicalize().map_err(|error| {
+        let hint = format!("move the directory first: mv '{}' '{}'", old.display(), new.display());
+        Failure::io(what())(error).hint(hint)
+    })?;
+    check_place(replica, &directory)?;
+    let client = replica::open(global, replica::config())?;
+    let mut settings = replica::read_settings(replica)?;
+    let live = find(&settings, old)?.clone();
+    let others = settings.folders.iter().filter(|other| !other.is_same(&live));
+    others.map(|other| check_apart(&client, &directory, other)).collect::<Result<Vec<()>>>()?;
+    if directory != live.directory {
+        let mut root = Root::open(&directory).map_err(Failure::io(what()))?;
+        let found = Record::find(&client, &mut root, live.item.as_ref());
+        let found = found.map_err(Failure::io(what()))??;
+        // The record has the path at which the directory was used last.
+        let path = live.directory.as_os_str().as_bytes();
+        match &found.found {
+            FoundDirectory::Known(record) if record.path == path => {}
+            _ => {
+                let (old, new) = (live.directory.display(), directory.display());
+                let text = format!(
+                    "{new} is not the directory that was kept in step at {old}: it was copied, or moved \
+                     to another disk"
+                );
+                return Err(Failure::failed(text).hint(format!(
+                    "`vfs-sync folder remove '{old}'`, then `vfs-sync folder add '{new}'` with its \
+                     folder joins it; equal files are not sent again"
+                )));
+            }
+        }
+        Record::begin(&client, found, live.item.as_ref(), false, true)?;
+    }
+    for folder in settings.folders.iter_mut().filter(|folder| folder.is_same(&live)) {
+        folder.directory.clone_from(&directory);
+    }
+    settings.write(replica)?;
+    output.json(&json!({ "from": live.directory, "directory": directory }))?;
+    output.say(format_args!("kept in step at {}", escaped(&directory.to_string_lossy())))
 }

@@ -58,6 +58,25 @@ pub(crate) struct FolderState {
     pub(crate) held: Option<Held>,
     #[serde(default)]
     pub(crate) problems: Problems,
+    /// The last scan that the user asked for and that is done.
+    #[serde(default)]
+    pub(crate) scanned: Option<Scanned>,
+}
+
+/// A scan of a live folder that the user asked for, and that is done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Scanned {
+    /// The number of the request.
+    pub(crate) number: u64,
+    /// The number of entries that were looked at.
+    pub(crate) entries: u64,
+    /// The number of changes that were found.
+    pub(crate) changes: u64,
+    /// The number of entries that were left out.
+    pub(crate) left_out: u64,
+    /// The reason why the directory could not be scanned.
+    pub(crate) failed: Option<String>,
 }
 
 /// The situation of a live folder.
@@ -211,6 +230,7 @@ mod tests {
             last_in_step: Some(now()),
             held: None,
             problems: Problems::default(),
+            scanned: None,
         };
         for _ in 0..problems {
             let problem =

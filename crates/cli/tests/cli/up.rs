@@ -2,6 +2,7 @@
 //! nothing is lost when programs, the agent or the server fail.
 
 mod confirm;
+mod moved;
 mod mysteries;
 mod pause;
 mod state;

@@ -228,6 +228,7 @@ impl<'a> Agent<'a> {
         for live in live {
             if let Some(folder) = self.folders.iter_mut().find(|one| one.live.is_same(&live)) {
                 folder.set_paused(live.paused);
+                folder.ask_to_scan(live.scan);
             }
             if self.folders.iter().all(|folder| !folder.live.is_same(&live)) {
                 let mut folder = Folder::new(live, self.output);

@@ -72,3 +72,32 @@ fn a_damaged_state_is_named_and_replaced_by_the_next_up() {
     devices.once("a").expect(5);
     devices.scene.on("a", &["folder", "problems"]).expect(5).says("directory: ");
 }
+
+#[test]
+fn a_running_up_scans_when_it_is_asked_to() {
+    let devices = Devices::new(&["a"]);
+    let scan = |more: &[&str]| devices.scene.on("a", &[&["folder", "scan"], more].concat());
+    scan(&[]).expect(1).says("no directory");
+    devices.once("a").expect(0);
+    scan(&[]).expect(1).says("up --once");
+    let up = devices.up("a");
+    wait_until("it is in step", || {
+        let list = devices.scene.on("a", &["--json", "folder", "list"]).json();
+        list["running"] == true && list["folders"][0]["state"] == "inStep"
+    });
+    for n in 0..3 {
+        devices.scene.write("da/f", format!("{n}"));
+        scan(&["da"]).expect(0).says("1 entry, 1 change");
+        devices.scene.on("a", &["cat", "/f"]).expect(0).says(&n.to_string());
+    }
+    let json = devices.scene.on("a", &["--json", "folder", "scan", "--checksum"]).expect(0).json();
+    assert_eq!(json["folders"][0]["entries"], 1, "{json}");
+    let pipe = devices.scene.path("da/pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    scan(&[]).expect(5).says("1 entry is left out");
+    std::fs::rename(devices.scene.path("da"), devices.scene.path("aside")).unwrap();
+    scan(&[]).expect(5).says("was not scanned");
+    devices.scene.on("a", &["folder", "pause"]).expect(0);
+    scan(&[]).expect(1).says("is paused");
+    drop(up);
+}

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::output::Output;
 use crate::replica::LiveFolder;
-use crate::replica::live_state::{self, FolderState, LiveState, State};
+use crate::replica::live_state::{self, FolderState, LiveState, Scanned, State};
 
 /// The interval at which the progress of a step is published.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
@@ -83,6 +83,16 @@ impl Board {
                 }
             }
             self.write(inner, false, false);
+        });
+    }
+
+    /// Publishes that a scan is done for which the user waits.
+    pub(super) fn scanned(&self, live: &LiveFolder, scanned: &Scanned) {
+        self.with(|inner| {
+            for folder in inner.folders.iter_mut().filter(|folder| folder.is_of(live)) {
+                folder.scanned = Some(scanned.clone());
+            }
+            self.write(inner, true, false);
         });
     }
 

@@ -19,8 +19,8 @@ use crate::fs::import::{self, ImportOptions, ImportReport, Looks};
 use crate::fs::scan::Scanner;
 use crate::fs::watcher::Watcher;
 use crate::output::{Output, bytes_text, count_text, counted};
-use crate::replica::LiveFolder;
-use crate::replica::live_state::{FolderState, Held, State};
+use crate::replica::live_state::{FolderState, Held, Scanned, State};
+use crate::replica::{LiveFolder, ScanRequest};
 use crate::report::{Problem, ProblemKind, Problems};
 use crate::shutdown;
 
@@ -80,6 +80,8 @@ pub(super) struct Folder {
     held_entries: Option<Held>,
     /// The last time at which the folder was in step.
     pub(super) last_in_step: Option<Timestamp>,
+    /// The last scan that the user asked for and that is done.
+    scanned: Option<Scanned>,
 }
 
 impl Folder {
@@ -105,6 +107,7 @@ impl Folder {
             problems: (Problems::default(), Problems::default()),
             held_entries: None,
             last_in_step: None,
+            scanned: None,
         }
     }
 
@@ -112,6 +115,7 @@ impl Folder {
     pub(super) fn begin_with(&mut self, earlier: FolderState) {
         self.last_in_step = earlier.last_in_step;
         self.held_entries = earlier.held;
+        self.scanned = earlier.scanned;
         let own = [ProblemKind::Directory, ProblemKind::HeldDeletions, ProblemKind::HeldRemovals];
         let held = |one: &&Problem| one.kind == ProblemKind::HeldDeletions;
         self.held.0 = earlier.problems.first.iter().find(held).map(|one| one.detail.clone());
@@ -141,6 +145,7 @@ impl Folder {
             last_in_step: self.last_in_step,
             held: self.held_entries.clone(),
             problems,
+            scanned: self.scanned.clone(),
         }
     }
 
@@ -162,6 +167,35 @@ impl Folder {
             self.scan_due = Instant::now();
             self.export = true;
         }
+    }
+
+    /// Plans the scan that the user asks for, unless it is done.
+    pub(super) fn ask_to_scan(&mut self, request: Option<ScanRequest>) {
+        self.live.scan = request;
+        if self.scan_request().is_some() {
+            self.scan_due = Instant::now();
+        }
+    }
+
+    /// Returns the scan that the user asked for and that is not done.
+    fn scan_request(&self) -> Option<ScanRequest> {
+        let done = self.scanned.as_ref().map(|scanned| scanned.number);
+        self.live.scan.filter(|request| done.is_none_or(|done| request.number > done))
+    }
+
+    /// Reports that the scan is done that the user asked for, if there is one.
+    fn has_scanned(&mut self, board: &Board, report: Option<&ImportReport>) {
+        let Some(request) = self.scan_request() else { return };
+        let count = |of: fn(&ImportReport) -> u64| report.map_or(0, of);
+        let scanned = Scanned {
+            number: request.number,
+            entries: count(ImportReport::seen),
+            changes: count(ImportReport::changes),
+            left_out: count(|report| report.problems.failures()),
+            failed: self.failed.clone(),
+        };
+        board.scanned(&self.live, &scanned);
+        self.scanned = Some(scanned);
     }
 
     /// Returns the time of the next import; `None` while the folder is paused.
@@ -243,13 +277,18 @@ impl Folder {
             };
         let report = match imported {
             Ok(report) => report,
-            Err(failure) => return self.fails(failure),
+            Err(failure) => {
+                self.fails(failure)?;
+                self.has_scanned(board, None);
+                return Ok(());
+            }
         };
         if report.interrupted {
             self.follow_up = Some(now);
             return Err(shutdown::interrupted());
         }
         self.failed = None;
+        self.has_scanned(board, Some(&report));
         let held = import::held(&report, &self.live.directory).map(|failure| {
             let dir = self.shown();
             format!(
@@ -312,7 +351,9 @@ impl Folder {
             });
         };
         // At first both sides are joined: nothing that is missing on one side counts as deleted.
-        let options = ImportOptions { delete: self.live.joined, ..ImportOptions::default() };
+        let checksum = self.scan_request().is_some_and(|request| request.checksum);
+        let options =
+            ImportOptions { delete: self.live.joined, checksum, ..ImportOptions::default() };
         let (item, looks) = (self.live.item.clone(), Some(&mut self.looks));
         tokio::task::block_in_place(|| {
             import::import(client, scanner, item, options, looks, cut, &mut show)
