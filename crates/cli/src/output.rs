@@ -56,6 +56,16 @@ impl Output {
         }
     }
 
+    /// Returns whether a person can be asked on the terminal.
+    pub(crate) fn can_ask(&self) -> bool {
+        !self.json && io::stdin().is_terminal() && io::stderr().is_terminal()
+    }
+
+    /// Prints a question on the terminal, without ending the line.
+    pub(crate) fn prompt(&self, question: impl std::fmt::Display) -> Result<()> {
+        write!(io::stderr().lock(), "{} ", Line(question)).map_err(Failure::io("cannot ask"))
+    }
+
     /// Prints a JSON document on a line of standard output, with `--json`.
     pub(crate) fn json(&self, value: &impl Serialize) -> Result<()> {
         if !self.json {

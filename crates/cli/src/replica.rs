@@ -1,6 +1,7 @@
 //! The replica that a command works on: its directory, its settings, its client.
 
 pub(crate) mod handoff;
+pub(crate) mod live_state;
 
 use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
@@ -64,9 +65,30 @@ pub(crate) struct LiveFolder {
     /// True once both sides were joined: from then on what is missing counts as deleted.
     #[serde(default)]
     pub(crate) joined: bool,
+    /// True while the user has paused the folder: it is neither imported nor exported.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) paused: bool,
+    /// The last scan that the user asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) scan: Option<ScanRequest>,
+}
+
+/// A scan of a live folder that the user asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ScanRequest {
+    /// The number of the request; a later one has a greater number.
+    pub(crate) number: u64,
+    /// True to read the contents of all files.
+    #[serde(default)]
+    pub(crate) checksum: bool,
 }
 
 impl LiveFolder {
+    /// Creates a live folder whose sides are not joined yet.
+    pub(crate) fn new(directory: PathBuf, item: Option<ItemId>) -> Self {
+        Self { directory, item, joined: false, paused: false, scan: None }
+    }
+
     /// Returns whether both tie the same directory to the same folder.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         (&self.directory, &self.item) == (&other.directory, &other.item)
@@ -93,6 +115,10 @@ impl Settings {
         let what = || format!("cannot write {}", directory.join(SETTINGS_FILE).display());
         let mut file = tempfile::NamedTempFile::new_in(directory).map_err(Failure::io(what()))?;
         let json = serde_json::to_vec_pretty(self).map_err(|e| Failure::failed(e.to_string()))?;
+        if json.len() as u64 > MAX_SMALL_FILE_BYTES {
+            let text = format!("{}: more than {MAX_SMALL_FILE_BYTES} bytes", what());
+            return Err(Failure::failed(text).hint("keep fewer directories in step"));
+        }
         file.write_all(&json).map_err(Failure::io(what()))?;
         file.as_file().sync_all().map_err(Failure::io(what()))?;
         file.persist(directory.join(SETTINGS_FILE))

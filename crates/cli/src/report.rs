@@ -1,10 +1,10 @@
 //! Reports of imports and exports: problems, conflicted copies, and changes of a dry run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use vfs_sync_core::item::Name;
 
 use crate::fs::names::path_text;
@@ -15,7 +15,9 @@ const KEPT: usize = 1_000;
 const LISTED: usize = 200_000;
 
 /// The reason why an entry was left out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, strum::IntoStaticStr)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, strum::IntoStaticStr,
+)]
 #[serde(rename_all = "camelCase")]
 #[strum(serialize_all = "camelCase")]
 pub(crate) enum ProblemKind {
@@ -65,12 +67,55 @@ pub(crate) enum ProblemKind {
     Open,
     /// The entry is not in the tree, and was kept because it was created or changed here.
     Kept,
+    /// The live directory itself cannot be kept in step.
+    Directory,
+    /// The deletions of a live directory wait for the user's confirmation.
+    HeldDeletions,
+    /// The removals from a live directory wait for the user's confirmation.
+    HeldRemovals,
 }
 
 impl ProblemKind {
     /// Returns the kind's name in JSON.
     pub(crate) fn as_str(self) -> &'static str {
         self.into()
+    }
+
+    /// Returns the user's next step for an entry of a live directory.
+    pub(crate) const fn next_step(self) -> &'static str {
+        match self {
+            Self::Name | Self::NameRefused => "rename it",
+            Self::NameChanged => "rename one of the two",
+            Self::SymbolicLink | Self::SpecialFile => {
+                "nothing is lost: it stays on this disk only; move it away to be rid of this line"
+            }
+            Self::Unreadable | Self::Unwritable => "let your user read and write it",
+            Self::Changing => "close the program that writes it",
+            Self::OwnReplica | Self::Temporary | Self::NotAFile => "there is nothing to do",
+            Self::TypeChanged | Self::Differs => {
+                "the disk's is kept: rename one of the two, and both are synchronised"
+            }
+            Self::NoContent => "start the device that has it: it sends it",
+            Self::LinkedAgain | Self::Shortcut => {
+                "keep its own folder in step with another directory: see `vfs-sync folder add`"
+            }
+            Self::NotPermitted => {
+                "ask the owner for write access, or move it out of the directory to keep it for yourself"
+            }
+            Self::Time => "set a time from the years 0 to 9999",
+            Self::Refused => "see `vfs-sync rejected` for the reason, and to try again",
+            Self::OtherDisk => "mount the disk, or take what is there now: `vfs-sync import DIR`",
+            Self::ConflictedCopy => "compare the two, and delete one",
+            Self::Open => "close the program that has it open",
+            Self::Kept => "move it out of the folder that was deleted elsewhere, or delete it",
+            Self::Directory => "`vfs-sync up` tries again every ten seconds",
+            Self::HeldDeletions => {
+                "put the entries back, or delete them everywhere: `vfs-sync folder confirm-deletions DIR`"
+            }
+            Self::HeldRemovals => {
+                "see `vfs-sync recover`; to remove them here: `vfs-sync export DIR --delete --yes`"
+            }
+        }
     }
 
     /// Returns whether the problem means that the request was only partly done. Limits of the
@@ -81,7 +126,7 @@ impl ProblemKind {
 }
 
 /// An entry that was left out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Problem {
     pub(crate) path: String,
     pub(crate) kind: ProblemKind,
@@ -111,7 +156,7 @@ impl Problem {
 }
 
 /// The problems of an import or export, in bounded memory.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Problems {
     /// The first problems, in full.
     pub(crate) first: Vec<Problem>,
@@ -138,14 +183,43 @@ impl Problems {
         Self { first, counts: counts.map(|(kind, count)| (*kind, *count)).collect() }
     }
 
+    /// Returns the problems without those of paths that `others` has too.
+    pub(crate) fn except(&self, others: &Self) -> Self {
+        let listed: BTreeSet<&str> = others.first.iter().map(|one| one.path.as_str()).collect();
+        let mut rest = Self { first: Vec::new(), counts: self.counts.clone() };
+        for problem in &self.first {
+            if !listed.contains(problem.path.as_str()) {
+                rest.first.push(problem.clone());
+            } else if let Some(count) = rest.counts.get_mut(&problem.kind) {
+                *count = count.saturating_sub(1);
+            }
+        }
+        rest.counts.retain(|_, count| *count > 0);
+        rest
+    }
+
+    /// Adds all problems of `others`.
+    pub(crate) fn add_all(&mut self, others: &Self) {
+        for (kind, count) in &others.counts {
+            let sum = self.counts.entry(*kind).or_default();
+            *sum = sum.saturating_add(*count);
+        }
+        let room = KEPT.saturating_sub(self.first.len());
+        self.first.extend(others.first.iter().take(room).cloned());
+    }
+
     pub(crate) fn total(&self) -> u64 {
-        self.counts.values().sum()
+        sum(self.counts.values())
     }
 
     /// Returns the number of problems that mean that the request was only partly done.
     pub(crate) fn failures(&self) -> u64 {
-        self.counts.iter().filter(|(kind, _)| kind.is_failure()).map(|(_, count)| count).sum()
+        sum(self.counts.iter().filter(|(kind, _)| kind.is_failure()).map(|(_, count)| count))
     }
+}
+
+fn sum<'a>(counts: impl Iterator<Item = &'a u64>) -> u64 {
+    counts.fold(0, |sum, count| sum.saturating_add(*count))
 }
 
 /// A content that was kept beside another, with its new name.

@@ -13,7 +13,7 @@ sent later. Without a replica --server is required, and one is created first. Wi
 the directories in step that it was given before. Nothing saved is lost: if both sides changed a file,
 both are kept, one as name (conflict DEVICE DATE).ext. An entry is deleted elsewhere once it was missing
 for two seconds; if more than half of the entries (and at least 100, or all) are gone, the deletions
-wait for your confirmation. Other commands work on the replica meanwhile. With --json it prints a
+wait for `folder confirm-deletions`. Other commands work on the replica meanwhile. With --json it prints a
 document on each line. Ends with exit code 5 if something is left undone.
 
 Examples:
@@ -26,6 +26,8 @@ pub(super) const FOLDER: &str = "\
 Examples:
   vfs-sync folder add ~/Pictures /photos
   vfs-sync folder list
+  vfs-sync folder problems
+  vfs-sync folder pause ~/Pictures
   vfs-sync folder remove ~/Pictures";
 
 #[derive(Debug, Default, Args)]
@@ -81,9 +83,94 @@ pub(crate) enum FolderAction {
         #[arg(default_value = "/")]
         path: String,
     },
-    /// List the directories that `up` keeps in step
-    #[command(after_help = "Examples:\n  vfs-sync folder list\n  vfs-sync --json folder list")]
+    /// List the directories that `up` keeps in step, with their state
+    #[command(after_help = "\
+The state is `in step`, `working` with its progress, or `waiting` with the reason. If `up` does not run,
+it is the state at the end of the last one.
+
+Examples:\n  vfs-sync folder list\n  vfs-sync --json folder list")]
     List,
+    /// List what is left out of the directories, with the reason and your next step
+    #[command(after_help = "\
+Exit codes: 0 nothing is left out · 5 something is. At most 1,000 entries of a directory are listed,
+all are counted.
+
+Examples:\n  vfs-sync folder problems\n  vfs-sync folder problems ~/Documents\n  vfs-sync --json folder problems | jq '.folders[].problems.counts'")]
+    Problems {
+        /// The directory; all without it
+        #[arg(value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+    /// Pause a directory: nothing is taken from it or written to it until `folder resume`
+    #[command(after_help = "\
+The pause is durable: it outlives `up` and the machine. A running `up` takes it up at once. While a directory
+is paused, not everything is in step: `up` and `status` say so, and exit with 5.
+
+Examples:\n  vfs-sync folder pause ~/Pictures\n  vfs-sync folder pause              # all directories")]
+    Pause {
+        /// The directory; all without it
+        #[arg(value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+    /// End a pause: what happened on both sides meanwhile joins, nothing is lost
+    #[command(after_help = "\
+Changes made during the pause count as if they had been made without a network: if both sides changed a
+file, both are kept.
+
+Examples:\n  vfs-sync folder resume ~/Pictures\n  vfs-sync folder resume             # all directories")]
+    Resume {
+        /// The directory; all without it
+        #[arg(value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+    /// Delete everywhere what went missing from a directory and is held because it is most of it
+    #[command(after_help = "\
+`up` holds deletions if more than half of the entries (and at least 100, or all) are gone: a disk may be
+unmounted. This asks on a terminal, and needs --yes otherwise. It confirms exactly the entries that were gone
+when it asked, with --yes those that `up` has held: if more is gone since, nothing is deleted.
+
+Exit codes: 0 the deletions are queued, or none are held · 2 --yes is missing · 5 not all is as it was held.
+
+Examples:\n  vfs-sync folder confirm-deletions ~/Documents\n  vfs-sync folder confirm-deletions ~/Documents --yes")]
+    ConfirmDeletions {
+        /// The directory; all without it
+        #[arg(value_name = "DIR")]
+        dir: Option<PathBuf>,
+        /// Confirm without a question
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Have a running `up` scan a directory now, and wait until it has
+    #[command(after_help = "\
+`up` notices changes by itself, and scans everything once an hour. This helps where changes are not noticed,
+as on some network disks. --checksum reads all files, and finds changes that left size and times as they
+were.
+
+Exit codes: 0 it was scanned · 1 `up` is not running, or the directory is paused · 5 entries are left out.
+
+Examples:\n  vfs-sync folder scan ~/Documents\n  vfs-sync folder scan ~/Documents --checksum")]
+    Scan {
+        /// The directory; all without it
+        #[arg(value_name = "DIR")]
+        dir: Option<PathBuf>,
+        /// Read the contents of all files
+        #[arg(long)]
+        checksum: bool,
+    },
+    /// Keep a directory in step at its new path, after you have moved it
+    #[command(after_help = "\
+Move the directory first. It has to be the same one, on the same disk; a copy is not, and is refused: `folder
+remove` and `folder add` join a copy. What was changed in it meanwhile is taken.
+
+Examples:\n  mv ~/Pictures ~/Photos && vfs-sync folder move ~/Pictures ~/Photos")]
+    Move {
+        /// The path that the directory had
+        #[arg(value_name = "OLD")]
+        old: PathBuf,
+        /// The path that it has now
+        #[arg(value_name = "NEW")]
+        new: PathBuf,
+    },
     /// Stop keeping a directory in step; neither the directory nor the tree changes
     #[command(after_help = "Examples:\n  vfs-sync folder remove ~/Pictures")]
     Remove {

@@ -1,19 +1,25 @@
 //! Live folders: `up` keeps directories in step with folders of the tree, `folder` manages them.
 
 mod agent;
+mod confirm;
+mod scan;
+pub(super) mod state;
 
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use vfs_sync_client::SyncClient;
+use vfs_sync_client::{FoundDirectory, SyncClient};
 
 pub(super) use self::agent::Agent;
 use super::tree::directory::folder_at;
 use crate::args::{FolderAction, Global, Up};
 use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
-use crate::output::{Output, table};
+use crate::fs::dir::Root;
+use crate::fs::record::Record;
+use crate::output::Output;
 use crate::path;
 use crate::replica::{self, LiveFolder, Settings, handoff};
 
@@ -77,36 +83,73 @@ fn bind(global: &Global, replica: &Path, dir: &Path, at: &str) -> Result<LiveFol
         std::fs::create_dir_all(dir).map_err(Failure::io(what()))?;
     }
     let directory = dir.canonicalize().unwrap_or(absolute);
-    let own = replica.canonicalize().map_err(Failure::io(what()))?;
-    if directory.starts_with(&own) || own.starts_with(&directory) {
-        let text =
-            format!("{} and the replica's own directory are inside each other", dir.display());
-        return Err(Failure::usage(text)
-            .hint("choose another directory, or keep the replica elsewhere: see --replica"));
-    }
+    check_place(replica, &directory)?;
     let client = replica::open(global, replica::config())?;
     path::check_way(&client, at)?;
     let item = folder_at(&client, at, false)?;
-    let folder = LiveFolder { directory, item, joined: false };
+    let folder = LiveFolder::new(directory.clone(), item);
     // Read with the replica open, so that two commands do not overwrite each other's entry.
     let mut settings = replica::read_settings(replica)?;
     for other in &settings.folders {
         if other.is_same(&folder) {
             return Ok(folder);
         }
-        let (one, two) = (&folder.directory, &other.directory);
-        if one.starts_with(two) || two.starts_with(one) {
-            let with = shown(&client, other);
-            let text = format!("{} is kept in step with {with} already", two.display());
-            return Err(Failure::failed(text).hint(format!(
-                "`vfs-sync folder remove '{}'` ends that; one directory cannot be inside another",
-                two.display()
-            )));
-        }
+        check_apart(&client, &directory, other)?;
     }
     settings.folders.push(folder.clone());
     settings.write(replica)?;
     Ok(folder)
+}
+
+/// Fails if a directory and the replica's own are inside each other.
+fn check_place(replica: &Path, directory: &Path) -> Result<()> {
+    let shown = directory.display();
+    let own = replica.canonicalize().map_err(Failure::io(format!("cannot use {shown}")))?;
+    if !directory.starts_with(&own) && !own.starts_with(directory) {
+        return Ok(());
+    }
+    let text = format!("{shown} and the replica's own directory are inside each other");
+    Err(Failure::usage(text)
+        .hint("choose another directory, or keep the replica elsewhere: see --replica"))
+}
+
+/// Fails if a directory and that of another live folder are inside each other.
+fn check_apart(client: &SyncClient, directory: &Path, other: &LiveFolder) -> Result<()> {
+    let two = &other.directory;
+    if !directory.starts_with(two) && !two.starts_with(directory) {
+        return Ok(());
+    }
+    let (two, with) = (two.display(), shown(client, other));
+    let text = format!("{two} is kept in step with {with} already");
+    Err(Failure::failed(text).hint(format!(
+        "`vfs-sync folder remove '{two}'` ends that; one directory cannot be inside another"
+    )))
+}
+
+/// Returns the live folder at `dir`, whether the directory is there or not.
+fn find<'a>(settings: &'a Settings, dir: &Path) -> Result<&'a LiveFolder> {
+    let what = || format!("cannot use {}", dir.display());
+    let absolute = std::path::absolute(dir).map_err(Failure::io(what()))?;
+    let above = absolute.parent().and_then(|above| above.canonicalize().ok());
+    let in_above = above.zip(absolute.file_name()).map(|(above, name)| above.join(name));
+    let names = [dir.canonicalize().ok(), in_above, Some(absolute)];
+    let is_named = |folder: &&LiveFolder| names.iter().flatten().any(|n| *n == folder.directory);
+    settings.folders.iter().find(is_named).ok_or_else(|| {
+        let text = format!("{} is not kept in step", dir.display());
+        Failure::new(Kind::NotFound, text).hint("see `vfs-sync folder list`")
+    })
+}
+
+/// Returns the live folder at `dir`, or all without one. Fails if there is none.
+fn chosen(settings: &Settings, dir: Option<&Path>) -> Result<Vec<LiveFolder>> {
+    match dir {
+        Some(dir) => Ok(vec![find(settings, dir)?.clone()]),
+        None if settings.folders.is_empty() => {
+            let text = "no directory is kept in step";
+            Err(Failure::new(Kind::NotFound, text).hint("name one: `vfs-sync up DIR`"))
+        }
+        None => Ok(settings.folders.clone()),
+    }
 }
 
 /// Returns the path of a live folder in the tree.
@@ -119,7 +162,12 @@ fn shown(client: &SyncClient, folder: &LiveFolder) -> String {
     }
 }
 
-pub(super) fn folder(global: &Global, action: FolderAction, output: Output) -> Result<()> {
+pub(super) fn folder(
+    global: &Global,
+    action: FolderAction,
+    output: Output,
+    stop: &CancellationToken,
+) -> Result<()> {
     let replica = replica::directory(global)?;
     match action {
         FolderAction::Add { dir, path } => {
@@ -135,19 +183,24 @@ pub(super) fn folder(global: &Global, action: FolderAction, output: Output) -> R
             }
             Ok(())
         }
-        FolderAction::List => list(global, &replica, output),
+        FolderAction::List => state::list(global, &replica, output),
+        FolderAction::Problems { dir } => state::problems(global, &replica, dir.as_deref(), output),
+        FolderAction::Pause { dir } => pause(global, &replica, dir.as_deref(), true, output),
+        FolderAction::Resume { dir } => pause(global, &replica, dir.as_deref(), false, output),
+        FolderAction::ConfirmDeletions { dir, yes } => {
+            let dir = dir.as_deref();
+            confirm::Confirmation { global, replica: &replica, output, stop, answers: None }
+                .run(dir, yes)
+        }
+        FolderAction::Scan { dir, checksum } => {
+            scan::scan(global, &replica, dir.as_deref(), checksum, output, stop)
+        }
+        FolderAction::Move { old, new } => moved(global, &replica, &old, &new, output),
         FolderAction::Remove { dir } => {
             let _client = replica::open(global, replica::config())?;
             let mut settings = replica::read_settings(&replica)?;
-            let directory = dir.canonicalize().or_else(|_| std::path::absolute(&dir));
-            let directory: PathBuf =
-                directory.map_err(Failure::io(format!("cannot use {}", dir.display())))?;
-            let before = settings.folders.len();
+            let directory = find(&settings, &dir)?.directory.clone();
             settings.folders.retain(|folder| folder.directory != directory);
-            if settings.folders.len() == before {
-                let text = format!("{} is not kept in step", dir.display());
-                return Err(Failure::new(Kind::NotFound, text).hint("see `vfs-sync folder list`"));
-            }
             settings.write(&replica)?;
             output.json(&json!({ "removed": directory }))?;
             output.say(format_args!(
@@ -158,25 +211,104 @@ pub(super) fn folder(global: &Global, action: FolderAction, output: Output) -> R
     }
 }
 
-fn list(global: &Global, replica: &Path, output: Output) -> Result<()> {
-    let settings = replica::read_settings(replica)?;
-    let client = replica::open(global, replica::config())?;
-    let running = handoff::is_running(replica);
-    let folders: Vec<_> = settings.folders.iter().map(|one| (one, shown(&client, one))).collect();
-    if output.json {
-        let one = |(folder, path): &(&LiveFolder, String)| json!({ "directory": folder.directory, "item": folder.item, "path": path });
-        let folders: Vec<_> = folders.iter().map(one).collect();
-        return output.json(&json!({ "running": running, "folders": folders }));
+/// Fails if the folder of the tree is gone, or a directory that was joined is another one now.
+fn check(client: &SyncClient, root: &mut Root, live: &LiveFolder) -> Result<()> {
+    let dir = live.directory.display();
+    if let Some(item) = &live.item
+        && client.node(item)?.is_none()
+    {
+        return Err(Failure::failed(format!(
+            "the folder of the tree was deleted, or is no longer shared with you; nothing in {dir} \
+             was changed: `vfs-sync folder remove '{dir}'` ends this"
+        )));
     }
-    let mut rows = table(&[], &[]);
-    for (folder, path) in folders {
-        rows.add_row(
-            [folder.directory.to_string_lossy().into_owned(), path].map(|cell| escaped(&cell)),
-        );
+    if !live.joined {
+        return Ok(());
     }
-    output.table(rows)?;
-    if !running {
-        output.note("`vfs-sync up` is not running");
+    let what = format!("cannot read {}", live.directory.display());
+    let found = Record::find(client, root, live.item.as_ref()).map_err(Failure::io(what))??;
+    let FoundDirectory::Replaced(_) = found.found else { return Ok(()) };
+    Err(Failure::failed(format!(
+        "{dir} is not the directory that was kept in step: another disk or none is mounted, or it was \
+         created again; nothing was changed on either side"
+    ))
+    .hint(format!(
+        "if its disk is not mounted, mount it; to join what is there now: `vfs-sync folder remove \
+         '{dir}'`, then `vfs-sync folder add '{dir}'` with its folder"
+    )))
+}
+
+/// Pauses the live folder at `dir`, or all without one, or ends the pause.
+fn pause(
+    global: &Global,
+    replica: &Path,
+    dir: Option<&Path>,
+    paused: bool,
+    output: Output,
+) -> Result<()> {
+    chosen(&replica::read_settings(replica)?, dir)?;
+    // Read again with the replica open, so that `up` does not overwrite the entry.
+    let _client = replica::open(global, replica::config())?;
+    let mut settings = replica::read_settings(replica)?;
+    let chosen = chosen(&settings, dir)?;
+    for folder in &mut settings.folders {
+        if chosen.iter().any(|one| one.is_same(folder)) {
+            folder.paused = paused;
+        }
+    }
+    settings.write(replica)?;
+    let directories: Vec<_> = chosen.iter().map(|folder| &folder.directory).collect();
+    output.json(&json!({ "directories": directories, "paused": paused }))?;
+    let word = if paused { "paused" } else { "resumed" };
+    for directory in directories {
+        output.say(format_args!("{word} {}", escaped(&directory.to_string_lossy())))?;
+    }
+    if !paused && !handoff::is_running(replica) {
+        output.note("`vfs-sync up` keeps it in step");
     }
     Ok(())
+}
+
+/// Records that the user has moved a live folder's directory from `old` to `new`.
+fn moved(global: &Global, replica: &Path, old: &Path, new: &Path, output: Output) -> Result<()> {
+    find(&replica::read_settings(replica)?, old)?;
+    let what = || format!("cannot use {}", new.display());
+    let directory = new.canonicalize().map_err(|error| {
+        let hint = format!("move the directory first: mv '{}' '{}'", old.display(), new.display());
+        Failure::io(what())(error).hint(hint)
+    })?;
+    check_place(replica, &directory)?;
+    let client = replica::open(global, replica::config())?;
+    let mut settings = replica::read_settings(replica)?;
+    let live = find(&settings, old)?.clone();
+    let others = settings.folders.iter().filter(|other| !other.is_same(&live));
+    others.map(|other| check_apart(&client, &directory, other)).collect::<Result<Vec<()>>>()?;
+    if directory != live.directory {
+        let mut root = Root::open(&directory).map_err(Failure::io(what()))?;
+        let found = Record::find(&client, &mut root, live.item.as_ref());
+        let found = found.map_err(Failure::io(what()))??;
+        // The record has the path at which the directory was used last.
+        let path = live.directory.as_os_str().as_bytes();
+        match &found.found {
+            FoundDirectory::Known(record) if record.path == path => {}
+            _ => {
+                let (old, new) = (live.directory.display(), directory.display());
+                let text = format!(
+                    "{new} is not the directory that was kept in step at {old}: it was copied, or moved \
+                     to another disk"
+                );
+                return Err(Failure::failed(text).hint(format!(
+                    "`vfs-sync folder remove '{old}'`, then `vfs-sync folder add '{new}'` with its \
+                     folder joins it; equal files are not sent again"
+                )));
+            }
+        }
+        Record::begin(&client, found, live.item.as_ref(), false, true)?;
+    }
+    for folder in settings.folders.iter_mut().filter(|folder| folder.is_same(&live)) {
+        folder.directory.clone_from(&directory);
+    }
+    settings.write(replica)?;
+    output.json(&json!({ "from": live.directory, "directory": directory }))?;
+    output.say(format_args!("kept in step at {}", escaped(&directory.to_string_lossy())))
 }

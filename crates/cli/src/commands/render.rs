@@ -71,17 +71,24 @@ pub(super) fn report_json(report: &SyncReport) -> Value {
 
 /// A display of the client's progress, which can be switched on and off.
 #[derive(Default)]
-pub(super) struct SyncProgress(Mutex<Option<output::Progress>>);
+pub(super) struct SyncProgress(Mutex<Option<output::Progress>>, Mutex<Progress>);
 
 impl SyncProgress {
     /// Sets the display to `progress`, or removes it.
     pub(super) fn with(&self, progress: Option<output::Progress>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = progress;
     }
+
+    /// Returns the bytes that were moved so far, and the progress in words.
+    pub(super) fn last(&self) -> (u64, String) {
+        let last = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        (last.uploaded_bytes.saturating_add(last.downloaded_bytes), progress_text(&last))
+    }
 }
 
 impl Observer for SyncProgress {
     fn progress(&self, progress: &Progress) {
+        *self.1.lock().unwrap_or_else(PoisonError::into_inner) = *progress;
         let shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(shown) = &*shown else { return };
         shown.set(progress_text(progress));

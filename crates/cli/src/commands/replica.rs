@@ -13,6 +13,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use self::sync::outcome;
+use super::live::state::View;
 use super::render::report_json;
 use crate::args::{Cli, Completions, Global, Init, Status};
 use crate::error::{Failure, Result};
@@ -41,7 +42,16 @@ pub(super) async fn status(global: &Global, args: Status, output: Output) -> Res
     let status = client.status()?;
     let cache = client.contents().usage()?;
     let left = client.queue().outstanding()?;
-    let end = || outstanding::failure(&left).map_or(Ok(()), Err);
+    let live = View::read(&client, &directory);
+    let end = || {
+        let failure = outstanding::failure(&left);
+        match &live {
+            Err(failure) => Err(failure.clone()),
+            Ok(live) => {
+                failure.or_else(|| live.failure()).or_else(|| live.paused()).map_or(Ok(()), Err)
+            }
+        }
+    };
     let server = match args.server {
         true => Some(client.server_state().await?),
         false => None,
@@ -66,6 +76,7 @@ pub(super) async fn status(global: &Global, args: Status, output: Output) -> Res
             "stopped": status.stopped,
             "outstanding": outstanding::json(&client, &left)?,
             "serverState": server,
+            "live": live.as_ref().ok().map(View::json),
         }))?;
         return end();
     }
@@ -104,6 +115,15 @@ pub(super) async fn status(global: &Global, args: Status, output: Output) -> Res
         for line in recover::first_lines(&client)? {
             row("", line);
         }
+    }
+    match &live {
+        Ok(live) => {
+            for (directory, state) in live.lines() {
+                row("live folder", format!("{directory}: {state}"));
+            }
+            live.not_running().into_iter().for_each(|text| row("", text));
+        }
+        Err(failure) => row("live folders", failure.message.clone()),
     }
     if let Some(reason) = &status.stopped {
         row("STOPPED", format!("{}: {}", reason.signature, reason.message));

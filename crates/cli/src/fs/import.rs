@@ -9,7 +9,7 @@ mod moves;
 mod rows;
 mod tree_folder;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -73,6 +73,9 @@ pub(crate) struct ImportReport {
     pub(crate) stale: u64,
     /// The number of missing entries whose deletion waits for `--yes`.
     pub(crate) held: u64,
+    /// The rows of these entries, without those under them.
+    #[serde(skip)]
+    pub(crate) held_rows: BTreeSet<u64>,
     /// The number of missing entries whose deletion waits for another look.
     pub(crate) missing: u64,
     /// The number of missing entries whose items stay in the tree: the next export writes them.
@@ -299,10 +302,13 @@ impl<'a> Import<'a> {
                 let many = before.disk.kind == EntryKind::Folder
                     && weight > 1
                     && self.record.needs_confirmation(weight);
-                if many && !self.options.yes {
+                let asked =
+                    self.looks.as_ref().and_then(|looks| looks.covers([before.id].into_iter()));
+                if many && !self.options.yes && asked != Some(true) {
                     self.report.held += weight;
-                    let detail =
-                        "a folder with most of the entries is a file on the disk: see --yes";
+                    self.report.held_rows.insert(before.id);
+                    let detail = "a folder with most of the entries is a file on the disk: its \
+                                  deletion waits for your confirmation";
                     self.problem(Problem::new(&at, ProblemKind::TypeChanged, detail));
                     continue;
                 }

@@ -1,7 +1,11 @@
 //! Live folders by `up` as real processes: what is saved on one side appears on the other, and
 //! nothing is lost when programs, the agent or the server fail.
 
+mod confirm;
+mod moved;
 mod mysteries;
+mod pause;
+mod state;
 mod table;
 
 use std::path::Path;
@@ -265,10 +269,10 @@ fn a_directory_that_lost_most_of_its_entries_deletes_nothing_elsewhere() {
     for n in 0..3 {
         std::fs::remove_file(top.join(format!("f{n}"))).unwrap();
     }
-    devices.once("a").expect(5).says("none was deleted").says("--yes");
+    devices.once("a").expect(5).says("none was deleted").says("confirm-deletions");
     devices.once("b").expect(0);
     assert_eq!(devices.files("b").len(), 3);
-    devices.scene.on("a", &["import", "da", "--delete", "--yes"]).expect(0);
+    devices.scene.on("a", &["folder", "confirm-deletions", "da", "--yes"]).expect(0);
     devices.settle(&["a", "b"]);
     assert_eq!(devices.files("b"), []);
 }

@@ -27,11 +27,7 @@ pub(super) async fn play(story: &Story, base: &Path, sides: [Side; 2]) -> Result
     for (global, directory) in globals.iter().zip([&one, &two]) {
         let replica = replica::directory(global)?;
         let mut settings = replica::read_settings(&replica)?;
-        settings.folders.push(LiveFolder {
-            directory: directory.clone(),
-            item: None,
-            joined: false,
-        });
+        settings.folders.push(LiveFolder::new(directory.clone(), None));
         settings.write(&replica)?;
     }
     let stop = story.stop.child_token();

@@ -5,6 +5,7 @@
 //! steps resume where they were cut. A folder is exported only after it was imported, so that an
 //! export meets changes made here only if they are newer than the import; it leaves these alone.
 
+mod board;
 mod folder;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use vfs_sync_client::{ClientError, Hints, SyncClient};
 use vfs_sync_core::id::ChangeId;
 
+use self::board::Board;
 use self::folder::Folder;
 use crate::args::{Global, Up};
 use crate::commands::render::{SyncProgress, report_json};
@@ -27,12 +29,15 @@ use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
 use crate::fs::watcher::Watcher;
 use crate::output::Output;
+use crate::replica::live_state::{self, State};
 use crate::replica::{self, LiveFolder, handoff};
 
 /// The interval at which a round looks for commands that wait for the replica.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// The interval at which it looks for commits of other commands where they are not noticed.
 const LOOK_FOR_COMMITS_EVERY: Duration = Duration::from_secs(5);
+/// The interval at which it looks at the progress of a synchronisation.
+const LOOK_AT_PROGRESS_EVERY: Duration = Duration::from_millis(500);
 /// The time after which it reports that another command has the replica.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The time after which `--once` gives up if another command has the replica.
@@ -73,6 +78,7 @@ pub(in crate::commands) struct Agent<'a> {
     interval: Duration,
     once: bool,
     folders: Vec<Folder>,
+    board: Board,
     /// Notices commits of other commands.
     commits: Watcher,
     /// The replica's file after the last round.
@@ -101,6 +107,7 @@ impl<'a> Agent<'a> {
         stop: CancellationToken,
     ) -> Self {
         let commits = Watcher::new(&replica, false);
+        let board = Board::new(replica.clone(), output);
         Self {
             global,
             replica,
@@ -109,6 +116,7 @@ impl<'a> Agent<'a> {
             interval: Duration::from_secs(args.interval),
             once: args.once,
             folders: Vec::new(),
+            board,
             commits,
             stamp: None,
             reach: Reach::Unknown,
@@ -123,7 +131,22 @@ impl<'a> Agent<'a> {
 
     /// Works until the user stops it; with `once` until everything is in step or cannot get there.
     pub(in crate::commands) async fn run(mut self) -> Result<()> {
+        let ended = self.work().await;
+        match ended {
+            Ok(()) => {
+                self.publish(None, true);
+                self.outcome()
+            }
+            Err(failure) => {
+                self.publish(Some(failure.message.clone()), true);
+                Err(failure)
+            }
+        }
+    }
+
+    async fn work(&mut self) -> Result<()> {
         self.reload()?;
+        self.publish(None, false);
         if !self.once {
             self.output.note("keeping in step; Ctrl-C ends it");
         }
@@ -134,6 +157,7 @@ impl<'a> Agent<'a> {
                     // What was cut is on its way again.
                     Ended::Cut => self.reported = None,
                 }
+                self.publish(None, false);
                 continue;
             }
             if self.once && self.folders.iter().all(|folder| !folder.has_plans()) {
@@ -143,7 +167,36 @@ impl<'a> Agent<'a> {
             self.notice_hint();
             self.notice_commits()?;
         }
-        self.outcome()
+        Ok(())
+    }
+
+    /// Publishes the state of all folders; `stuck` is a reason why none is in step.
+    fn publish(&mut self, stuck: Option<String>, ends: bool) {
+        let now = live_state::now();
+        let busy = self.reported.is_none() || matches!(self.reach, Reach::Unknown);
+        let waits = self.why_unreachable();
+        let outstanding = self.outstanding.clone();
+        let has_work = self.folders.iter().map(|folder| self.exports(folder)).collect::<Vec<_>>();
+        let mut states = Vec::new();
+        for (folder, exports) in self.folders.iter_mut().zip(has_work) {
+            let why = stuck.clone().or_else(|| folder.why_not_in_step());
+            let why = why.or_else(|| waits.clone()).or_else(|| outstanding.clone());
+            let state = match why {
+                _ if folder.live.paused => State::Paused,
+                Some(_) => State::Waiting,
+                None if exports || folder.has_plans() || folder.is_due(Instant::now()) => {
+                    State::Working
+                }
+                None if busy => State::Working,
+                None => State::InStep,
+            };
+            if state == State::InStep {
+                folder.last_in_step = Some(now);
+            }
+            let why = why.filter(|_| !folder.live.paused);
+            states.push(folder.state(state, why));
+        }
+        self.board.publish(states, ends);
     }
 
     /// Returns the failure of an agent that ends while something is undone.
@@ -167,10 +220,21 @@ impl<'a> Agent<'a> {
     /// Reads the list of folders again.
     fn reload(&mut self) -> Result<()> {
         let live = replica::read_settings(&self.replica)?.folders;
-        self.folders.retain(|folder| live.iter().any(|live| live.is_same(&folder.live)));
+        // A folder that was removed and added again joins again.
+        self.folders.retain(|folder| {
+            let same = live.iter().find(|live| live.is_same(&folder.live));
+            same.is_some_and(|live| live.joined == folder.live.joined)
+        });
         for live in live {
+            if let Some(folder) = self.folders.iter_mut().find(|one| one.live.is_same(&live)) {
+                folder.set_paused(live.paused);
+                folder.ask_to_scan(live.scan);
+            }
             if self.folders.iter().all(|folder| !folder.live.is_same(&live)) {
-                let folder = Folder::new(live, self.output);
+                let mut folder = Folder::new(live, self.output);
+                if let Some(earlier) = self.board.earlier(&folder.live) {
+                    folder.begin_with(earlier);
+                }
                 if let Some(why) = folder.watcher.broken() {
                     self.output.note(format_args!(
                         "{}: changes are noticed by scanning from time to time ({})",
@@ -244,6 +308,9 @@ impl<'a> Agent<'a> {
 
     /// Waits until something changes or is due.
     async fn wait(&mut self) {
+        if self.commits.due().is_some() {
+            return;
+        }
         let hinted = async {
             match &mut self.hints {
                 Some(hints) => hints.changed().await,
@@ -274,6 +341,7 @@ impl<'a> Agent<'a> {
             let busy = || "another command has the replica".to_owned();
             if started.elapsed() > PATIENCE && self.reported != Some(Some(busy())) {
                 self.say(Some(busy()))?;
+                self.publish(Some(busy()), false);
             }
             if self.once && started.elapsed() > ONCE_PATIENCE {
                 return Err(Failure::failed(busy()).hint("wait until it ends, and try again"));
@@ -306,9 +374,10 @@ impl<'a> Agent<'a> {
         };
         let ended = self.steps(&client, &cut).await;
         looking.abort();
+        // Before another command can have the replica: what it changes is noticed.
+        self.commits.take();
         drop(client);
         self.stamp = self.read_stamp();
-        self.commits.take();
         match ended {
             Ok(()) => Ok(Ended::Complete),
             Err(failure) if failure.kind == Kind::Interrupted => Ok(Ended::Cut),
@@ -328,7 +397,7 @@ impl<'a> Agent<'a> {
                 folder.tidy(&client.device());
             }
             if folder.is_due(Instant::now()) {
-                folder.import(client, &self.replica, cut)?;
+                folder.import(client, &self.replica, &self.board, cut)?;
             }
         }
         let status = client.status()?;
@@ -342,7 +411,7 @@ impl<'a> Agent<'a> {
         if matches!(self.reach, Reach::Online) {
             for folder in self.folders.iter_mut().filter(|folder| folder.is_to_export()) {
                 let joined = folder.live.joined;
-                folder.export(client, &self.replica, cut).await?;
+                folder.export(client, &self.replica, &self.board, cut).await?;
                 if folder.live.joined != joined {
                     remember(&self.replica, &folder.live)?;
                 }
@@ -356,7 +425,21 @@ impl<'a> Agent<'a> {
         let progress = Arc::new(SyncProgress::default());
         progress.with(Some(self.output.progress("syncing")));
         client.observe(progress.clone());
-        let synced = sync_and_merge(client, &mut changes, &mut events, cut).await;
+        let began = Instant::now();
+        let mut look = tokio::time::interval(LOOK_AT_PROGRESS_EVERY);
+        let synced = {
+            let mut syncing =
+                std::pin::pin!(sync_and_merge(client, &mut changes, &mut events, cut));
+            loop {
+                tokio::select! {
+                    synced = &mut syncing => break synced,
+                    _ = look.tick() => {
+                        let (bytes, text) = progress.last();
+                        self.board.progress(None, began, bytes, || format!("syncing: {text}"));
+                    }
+                }
+            }
+        };
         progress.with(None);
         match synced {
             Ok((report, merged)) => {
@@ -397,19 +480,29 @@ impl<'a> Agent<'a> {
         }
     }
 
-    /// Returns the reason why not everything is in step, if one is known.
-    fn why_not_in_step(&self) -> Option<String> {
-        let offline = match &self.reach {
+    fn why_unreachable(&self) -> Option<String> {
+        match &self.reach {
             Reach::Offline { failure, .. } => Some(failure.message.clone()),
             _ => None,
-        };
+        }
+    }
+
+    /// Returns the reason why not everything is in step, if one is known.
+    fn why_not_in_step(&self) -> Option<String> {
+        let offline = self.why_unreachable();
         let of_folder = |folder: &Folder| {
             let why = folder.why_not_in_step()?;
             Some(format!("{}: {why}", folder.shown()))
         };
+        let paused = || {
+            let folder = self.folders.iter().find(|folder| folder.live.paused)?;
+            let dir = folder.shown();
+            Some(format!("{dir} is paused: `vfs-sync folder resume '{dir}'` ends that"))
+        };
         offline
             .or_else(|| self.folders.iter().find_map(of_folder))
             .or_else(|| self.outstanding.clone())
+            .or_else(paused)
     }
 
     /// Reports whether everything is in step, if that has changed.

@@ -37,8 +37,15 @@ impl Import<'_> {
         for one in &gone {
             weight += self.record.weight(&one.row)?;
         }
-        if self.record.needs_confirmation(weight) && !self.options.yes {
+        let rows = || gone.iter().map(|gone| gone.row.id);
+        // After a question: if more is gone than was asked about, all of it waits again.
+        let holds = match self.looks.as_ref().and_then(|looks| looks.covers(rows())) {
+            Some(confirmed) => !confirmed,
+            None => self.record.needs_confirmation(weight) && !self.options.yes,
+        };
+        if holds {
             self.report.held += weight;
+            self.report.held_rows.extend(rows());
             gone.clear();
         }
         for Gone { row, at } in gone {

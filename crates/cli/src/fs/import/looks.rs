@@ -15,9 +15,25 @@ pub(crate) struct Looks {
     missing: BTreeSet<u64>,
     first: Option<Instant>,
     grew: Option<Instant>,
+    /// The entries whose deletion the user has confirmed, if the user was asked.
+    confirmed: Option<BTreeSet<u64>>,
 }
 
 impl Looks {
+    /// Creates the looks of an import after a question: the user has confirmed the deletion of
+    /// exactly these entries.
+    pub(crate) fn after_question(confirmed: BTreeSet<u64>) -> Self {
+        Self { confirmed: Some(confirmed), ..Self::default() }
+    }
+
+    /// Returns whether the user has confirmed the deletion of all these entries; `None` if the user
+    /// was not asked.
+    pub(super) fn covers(&self, missing: impl Iterator<Item = u64>) -> Option<bool> {
+        let confirmed = self.confirmed.as_ref()?;
+        let mut missing = missing;
+        Some(missing.all(|entry| confirmed.contains(&entry)))
+    }
+
     /// Returns the entries that are gone: an earlier import missed them too, and nothing else went
     /// missing for [`APART`], or imports have missed more and more for [`AT_MOST`].
     pub(super) fn confirm(
@@ -26,6 +42,9 @@ impl Looks {
         now: Instant,
     ) -> BTreeSet<u64> {
         let missing: BTreeSet<u64> = missing.collect();
+        if self.confirmed.is_some() {
+            return missing;
+        }
         if missing.is_empty() {
             *self = Self::default();
             return missing;
@@ -42,7 +61,7 @@ impl Looks {
         let gone = missing.intersection(&self.missing).copied().collect();
         let new: BTreeSet<u64> = missing.difference(&self.missing).copied().collect();
         let at = (!new.is_empty()).then_some(now);
-        *self = Self { missing: new, first: at, grew: at };
+        *self = Self { missing: new, first: at, grew: at, confirmed: None };
         gone
     }
 
@@ -72,6 +91,15 @@ mod tests {
         assert!(!at(4_001, &[2]), "a new look, since it was not deleted");
         assert!(at(4_002, &[]));
         assert!(!at(9_000, &[2]));
+    }
+
+    #[test]
+    fn a_confirmation_covers_what_was_asked_and_nothing_more() {
+        assert_eq!(Looks::default().covers([1].into_iter()), None);
+        let looks = Looks::after_question(BTreeSet::from([1, 2]));
+        assert_eq!(looks.covers([1, 2].into_iter()), Some(true));
+        assert_eq!(looks.covers([2].into_iter()), Some(true), "one came back");
+        assert_eq!(looks.covers([1, 2, 3].into_iter()), Some(false), "one more is gone");
     }
 
     #[test]

@@ -8,7 +8,10 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use vfs_sync_client::SyncClient;
 use vfs_sync_core::cursor::Cursor;
+use vfs_sync_core::time::Timestamp;
 
+use super::super::check;
+use super::board::Board;
 use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
 use crate::fs::aside;
@@ -17,9 +20,10 @@ use crate::fs::import::{self, ImportOptions, ImportReport, Looks};
 use crate::fs::names;
 use crate::fs::scan::Scanner;
 use crate::fs::watcher::Watcher;
-use crate::output::{Output, bytes_text, counted};
-use crate::replica::LiveFolder;
-use crate::report::{ProblemKind, Problems};
+use crate::output::{Output, bytes_text, count_text, counted};
+use crate::replica::live_state::{FolderState, Held, Scanned, State};
+use crate::replica::{LiveFolder, ScanRequest};
+use crate::report::{Problem, ProblemKind, Problems};
 use crate::shutdown;
 
 /// The interval of scans where changes are not noticed otherwise.
@@ -76,6 +80,14 @@ pub(super) struct Folder {
     tidy_due: Instant,
     /// The time of the next look through the trash.
     empty_due: Instant,
+    /// The problems of the last import and export.
+    problems: (Problems, Problems),
+    /// The deletions of the last import that wait for the user.
+    held_entries: Option<Held>,
+    /// The last time at which the folder was in step.
+    pub(super) last_in_step: Option<Timestamp>,
+    /// The last scan that the user asked for and that is done.
+    scanned: Option<Scanned>,
 }
 
 impl Folder {
@@ -100,6 +112,48 @@ impl Folder {
             shown_problems: BTreeSet::new(),
             tidy_due: Instant::now(),
             empty_due: Instant::now(),
+            problems: (Problems::default(), Problems::default()),
+            held_entries: None,
+            last_in_step: None,
+            scanned: None,
+        }
+    }
+
+    /// Takes over what an earlier run found, until the folder was looked at.
+    pub(super) fn begin_with(&mut self, earlier: FolderState) {
+        self.last_in_step = earlier.last_in_step;
+        self.held_entries = earlier.held;
+        self.scanned = earlier.scanned;
+        let own = [ProblemKind::Directory, ProblemKind::HeldDeletions, ProblemKind::HeldRemovals];
+        let held = |one: &&Problem| one.kind == ProblemKind::HeldDeletions;
+        self.held.0 = earlier.problems.first.iter().find(held).map(|one| one.detail.clone());
+        self.problems.0 = earlier.problems.only(|kind| !own.contains(&kind));
+    }
+
+    /// Describes the folder for other commands.
+    pub(super) fn state(&self, state: State, reason: Option<String>) -> FolderState {
+        let mut problems = Problems::default();
+        for (kind, reason) in [
+            (ProblemKind::Directory, &self.failed),
+            (ProblemKind::HeldDeletions, &self.held.0),
+            (ProblemKind::HeldRemovals, &self.held.1),
+        ] {
+            if let Some(reason) = reason {
+                problems.add(Problem::new(Path::new(""), kind, reason.as_str()));
+            }
+        }
+        problems.add_all(&self.problems.0);
+        problems.add_all(&self.problems.1.except(&self.problems.0));
+        FolderState {
+            directory: self.live.directory.clone(),
+            item: self.live.item.clone(),
+            state,
+            reason,
+            bytes_per_second: None,
+            last_in_step: self.last_in_step,
+            held: self.held_entries.clone(),
+            problems,
+            scanned: self.scanned.clone(),
         }
     }
 
@@ -144,8 +198,55 @@ impl Folder {
         self.live.directory.to_string_lossy().into_owned()
     }
 
-    /// Returns the time of the next import.
+    /// Pauses the folder, or ends the pause: then both sides are looked at.
+    pub(super) fn set_paused(&mut self, paused: bool) {
+        if paused == self.live.paused {
+            return;
+        }
+        self.live.paused = paused;
+        self.follow_up = None;
+        self.looks = Looks::default();
+        if !paused {
+            self.watcher = Watcher::new(&self.live.directory, true);
+            self.scan_due = Instant::now();
+            self.export = true;
+        }
+    }
+
+    /// Plans the scan that the user asks for, unless it is done.
+    pub(super) fn ask_to_scan(&mut self, request: Option<ScanRequest>) {
+        self.live.scan = request;
+        if self.scan_request().is_some() {
+            self.scan_due = Instant::now();
+        }
+    }
+
+    /// Returns the scan that the user asked for and that is not done.
+    fn scan_request(&self) -> Option<ScanRequest> {
+        let done = self.scanned.as_ref().map(|scanned| scanned.number);
+        self.live.scan.filter(|request| done.is_none_or(|done| request.number > done))
+    }
+
+    /// Reports that the scan is done that the user asked for, if there is one.
+    fn has_scanned(&mut self, board: &Board, report: Option<&ImportReport>) {
+        let Some(request) = self.scan_request() else { return };
+        let count = |of: fn(&ImportReport) -> u64| report.map_or(0, of);
+        let scanned = Scanned {
+            number: request.number,
+            entries: count(ImportReport::seen),
+            changes: count(ImportReport::changes),
+            left_out: count(|report| report.problems.failures()),
+            failed: self.failed.clone(),
+        };
+        board.scanned(&self.live, &scanned);
+        self.scanned = Some(scanned);
+    }
+
+    /// Returns the time of the next import; `None` while the folder is paused.
     pub(super) fn due(&self) -> Option<Instant> {
+        if self.live.paused {
+            return None;
+        }
         [Some(self.scan_due), self.follow_up, self.watcher.due()].into_iter().flatten().min()
     }
 
@@ -155,11 +256,11 @@ impl Folder {
 
     /// Returns whether an import is planned that completes what is under way.
     pub(super) fn has_plans(&self) -> bool {
-        self.follow_up.is_some() || self.watcher.due().is_some()
+        !self.live.paused && (self.follow_up.is_some() || self.watcher.due().is_some())
     }
 
     pub(super) fn is_to_export(&self) -> bool {
-        self.export && self.failed.is_none() && self.held.0.is_none()
+        self.export && !self.live.paused && self.failed.is_none() && self.held.0.is_none()
     }
 
     /// Plans an export if the replica has moved on since the last one.
@@ -175,12 +276,16 @@ impl Folder {
         }
     }
 
-    /// Returns the reason why the folder is not in step.
+    /// Returns the reason why the folder is not in step; `None` while it is paused.
     pub(super) fn why_not_in_step(&self) -> Option<String> {
+        if self.live.paused {
+            return None;
+        }
         let (imported, exported) = self.left_out;
         let left_out = || {
             let text = counted(imported + exported, "entry is", "entries are");
-            (imported + exported > 0).then(|| format!("{text} left out (see above)"))
+            (imported + exported > 0)
+                .then(|| format!("{text} left out (see `vfs-sync folder problems`)"))
         };
         let awaited = || {
             let text = counted(self.awaited, "content is", "contents are");
@@ -197,6 +302,7 @@ impl Folder {
         &mut self,
         client: &SyncClient,
         replica: &Path,
+        board: &Board,
         cut: &CancellationToken,
     ) -> Result<()> {
         if self.failed.is_some() {
@@ -206,7 +312,7 @@ impl Folder {
         self.watcher.take();
         self.export |= self.left_out.1 > 0;
         let started = Instant::now();
-        let imported = self.try_import(client, replica, cut);
+        let imported = self.try_import(client, replica, board, cut);
         let now = Instant::now();
         self.scan_due = now
             + match self.watcher.broken() {
@@ -215,25 +321,33 @@ impl Folder {
             };
         let report = match imported {
             Ok(report) => report,
-            Err(failure) => return self.fails(failure),
+            Err(failure) => {
+                self.fails(failure)?;
+                self.has_scanned(board, None);
+                return Ok(());
+            }
         };
         if report.interrupted {
             self.follow_up = Some(now);
             return Err(shutdown::interrupted());
         }
         self.failed = None;
+        self.has_scanned(board, Some(&report));
         let held = import::held(&report, &self.live.directory).map(|failure| {
             let dir = self.shown();
             format!(
-                "{}; put them back, or delete them in the tree too with `vfs-sync import '{dir}' --delete --yes`",
+                "{}; put them back, or delete them everywhere: `vfs-sync folder confirm-deletions '{dir}'`",
                 failure.message
             )
         });
         // While entries are looked at once more, those that were held still are.
         if held.is_some() || report.missing == 0 {
+            let set = || Held::new(report.held, report.recorded, &report.held_rows);
+            self.held_entries = held.is_some().then(set);
             self.held.0 = held;
         }
         self.left_out.0 = report.problems.failures();
+        self.problems.0 = report.problems.clone();
         self.show_import(&report)?;
         let was_left = std::mem::take(&mut self.left);
         let was_missing = std::mem::take(&mut self.missing);
@@ -242,7 +356,9 @@ impl Folder {
             self.retry = RETRY_LEFT_OUT.0;
         } else if was_left.total() > 0 {
             // The directory has no change that explains them: an export alone does not help.
+            let was_left = was_left.except(&report.problems);
             self.left_out.1 += was_left.failures();
+            self.problems.1.add_all(&was_left);
             self.show_problems(&was_left, |_| true);
         } else if report.stale > 0 || was_missing > report.missing {
             self.export = true;
@@ -260,26 +376,28 @@ impl Folder {
         &mut self,
         client: &SyncClient,
         replica: &Path,
+        board: &Board,
         cut: &CancellationToken,
     ) -> Result<ImportReport> {
-        if let Some(item) = &self.live.item
-            && client.node(item)?.is_none()
-        {
-            let dir = self.shown();
-            return Err(Failure::failed(format!(
-                "the folder of the tree was deleted, or is no longer shared with you; nothing in {dir} \
-                 was changed: `vfs-sync folder remove '{dir}'` ends this"
-            )));
-        }
         let what = format!("cannot read {}", self.live.directory.display());
         let own: PathBuf = replica.to_owned();
-        let scanner = Scanner::open(&self.live.directory, &[own]).map_err(Failure::io(what))?;
+        let mut scanner = Scanner::open(&self.live.directory, &[own]).map_err(Failure::io(what))?;
+        check(client, scanner.root(), &self.live)?;
         let progress = self.output.progress("scanning");
+        let (live, began) = (&self.live, Instant::now());
         let mut show = |report: &ImportReport| {
-            progress.set(format!("{} entries, {}", report.seen(), bytes_text(report.bytes)));
+            let text =
+                || format!("{} entries, {}", count_text(report.seen()), bytes_text(report.bytes));
+            progress.set(text());
+            let all = count_text(report.recorded.max(report.seen()));
+            board.progress(Some(live), began, report.bytes, || {
+                format!("scanning: {} of {all}", text())
+            });
         };
         // At first both sides are joined: nothing that is missing on one side counts as deleted.
-        let options = ImportOptions { delete: self.live.joined, ..ImportOptions::default() };
+        let checksum = self.scan_request().is_some_and(|request| request.checksum);
+        let options =
+            ImportOptions { delete: self.live.joined, checksum, ..ImportOptions::default() };
         let (item, looks) = (self.live.item.clone(), Some(&mut self.looks));
         tokio::task::block_in_place(|| {
             import::import(client, scanner, item, options, looks, cut, &mut show)
@@ -291,12 +409,16 @@ impl Folder {
         &mut self,
         client: &SyncClient,
         replica: &Path,
+        board: &Board,
         cut: &CancellationToken,
     ) -> Result<()> {
         let progress = self.output.progress("writing");
+        let (live, began) = (&self.live, Instant::now());
         let mut show = |report: &ExportReport| {
             let files = report.files_written + report.unchanged;
-            progress.set(format!("{files} done, {}", bytes_text(report.bytes)));
+            let text = || format!("{} done, {}", count_text(files), bytes_text(report.bytes));
+            progress.set(text());
+            board.progress(Some(live), began, report.bytes, || format!("writing: {}", text()));
         };
         let options = ExportOptions {
             replica: Some(replica.to_owned()),
@@ -335,6 +457,7 @@ impl Folder {
         self.left_out.1 = report.problems.failures().saturating_sub(by_import + self.awaited);
         self.missing = report.missing;
         self.left = report.problems.only(|kind| BY_IMPORT.contains(&kind));
+        self.problems.1 = report.problems.only(|kind| !BY_IMPORT.contains(&kind));
         let now = Instant::now();
         if by_import + report.missing > 0 {
             let soon = now + Duration::from_secs(1);
