@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use directory::{Export, Import};
-pub(crate) use live::{FolderAction, Up};
+pub(crate) use live::{FolderAction, FolderTrash, Up};
 pub(crate) use operator::{
     Admin, Blobs, BlobsCheck, Database, NewEpoch, Repair, RepairReconcileState, Serve, Token,
 };

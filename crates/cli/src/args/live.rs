@@ -171,11 +171,46 @@ Examples:\n  mv ~/Pictures ~/Photos && vfs-sync folder move ~/Pictures ~/Photos"
         #[arg(value_name = "NEW")]
         new: PathBuf,
     },
+    /// List or restore files of a directory that were deleted elsewhere
+    #[command(subcommand)]
+    Trash(FolderTrash),
     /// Stop keeping a directory in step; neither the directory nor the tree changes
     #[command(after_help = "Examples:\n  vfs-sync folder remove ~/Pictures")]
     Remove {
         /// The directory, as `folder list` shows it
         #[arg(value_name = "DIR")]
         dir: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FolderTrash {
+    /// List the files that were deleted elsewhere and that the directory's trash still has
+    #[command(after_help = "\
+The trash is in .vfs-sync/trash of the directory. It keeps a file for 30 days, and all of them take at most
+a tenth of the disk: the oldest go first. The server has a trash of its own: `vfs-sync trash`.
+
+Examples:\n  vfs-sync folder trash list\n  vfs-sync folder trash list ~/Documents")]
+    List {
+        /// The directory; all without it
+        #[arg(value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+    /// Restore a file, or all files of a folder, to the place that they had
+    #[command(after_help = "\
+What is at that place now stays: the restored file then gets the name of a conflicted copy. A running `up`
+takes it as a new file.
+
+Examples:\n  vfs-sync folder trash restore ~/Documents notes/thesis.txt\n  vfs-sync folder trash restore ~/Documents notes --day 2024-05-01")]
+    Restore {
+        /// The directory
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+        /// The path of the file or folder in the directory
+        #[arg(value_name = "PATH")]
+        path: PathBuf,
+        /// The day on which it was deleted [default: the latest]
+        #[arg(long, value_name = "DAY")]
+        day: Option<String>,
     },
 }

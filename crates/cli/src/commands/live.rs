@@ -4,6 +4,7 @@ mod agent;
 mod confirm;
 mod scan;
 pub(super) mod state;
+mod trash;
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -196,6 +197,7 @@ pub(super) fn folder(
             scan::scan(global, &replica, dir.as_deref(), checksum, output, stop)
         }
         FolderAction::Move { old, new } => moved(global, &replica, &old, &new, output),
+        FolderAction::Trash(action) => trash::trash(global, &replica, action, output),
         FolderAction::Remove { dir } => {
             let _client = replica::open(global, replica::config())?;
             let mut settings = replica::read_settings(&replica)?;

@@ -160,6 +160,36 @@ fn what_was_moved_elsewhere_is_renamed_here_and_not_written_again() {
 }
 
 #[test]
+fn what_was_deleted_elsewhere_is_in_the_trash_of_the_directory() {
+    let devices = Devices::new(&["a", "b"]);
+    let scene = &devices.scene;
+    for name in ["da/in/deep/one", "da/in/two", "da/stays"] {
+        scene.write(name, name);
+    }
+    devices.settle(&["a", "b"]);
+    std::fs::remove_dir_all(scene.path("da/in")).unwrap();
+    devices.settle(&["a", "b"]);
+    assert!(!scene.path("db/in").exists());
+    let list = || scene.on("b", &["--json", "folder", "trash", "list", "db"]).expect(0).json();
+    let entries = list()["folders"][0]["entries"].clone();
+    let paths: Vec<_> = entries.as_array().unwrap().iter().map(|one| &one["path"]).collect();
+    assert_eq!(paths, ["in/deep/one", "in/two"]);
+    // Not here: this user deleted it.
+    let own = scene.on("a", &["--json", "folder", "trash", "list"]).expect(0).json();
+    assert_eq!(own["folders"][0]["entries"].as_array().unwrap().len(), 0);
+    let restore = |path: &str| scene.on("b", &["folder", "trash", "restore", "db", path]);
+    restore("nowhere").expect(1).says("folder trash list");
+    scene.write("db/in/two", "in its place now");
+    restore("in").expect(0).says("restored in/deep/one").says("restored in/two (conflict ");
+    restore("in").expect(1);
+    devices.settle(&["b", "a"]);
+    assert_eq!(scene.read("da/in/deep/one"), "da/in/deep/one");
+    assert_eq!(scene.read("da/in/two"), "in its place now");
+    assert_eq!(devices.files("a").len(), 4);
+    assert_eq!(tree_of(&scene.path("da")), tree_of(&scene.path("db")));
+}
+
+#[test]
 #[cfg(target_os = "linux")]
 fn what_a_program_still_writes_to_a_replaced_file_comes_back() {
     use std::io::Write as _;
