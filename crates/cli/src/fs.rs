@@ -4,6 +4,7 @@ mod destination;
 pub(crate) mod digest;
 pub(crate) mod dir;
 pub(crate) mod export;
+pub(crate) mod ignore;
 pub(crate) mod import;
 pub(crate) mod merge;
 pub(crate) mod metadata;

@@ -2,6 +2,7 @@
 
 pub(crate) mod handoff;
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +29,9 @@ const SETTINGS_VERSION: u32 = 1;
 /// The greatest size of a settings or token file.
 const MAX_SMALL_FILE_BYTES: u64 = 64 * 1024;
 
+/// The greatest number of digests of rules that were written on this device.
+const MAX_OWN_RULES: usize = 256;
+
 /// The settings that `init` writes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -51,6 +55,9 @@ pub(crate) struct Settings {
     /// The directories that `up` keeps in step.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) folders: Vec<LiveFolder>,
+    /// The digests of `.vfsignore` files that were written on this device in others' trees.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) own_rules: BTreeSet<String>,
 }
 
 /// A directory that `up` keeps in step with a folder of the tree.
@@ -64,6 +71,9 @@ pub(crate) struct LiveFolder {
     /// True once both sides were joined: from then on what is missing counts as deleted.
     #[serde(default)]
     pub(crate) joined: bool,
+    /// True if the rules of `.vfsignore` files count although others wrote them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) trust_ignore: bool,
 }
 
 impl LiveFolder {
@@ -85,6 +95,7 @@ impl Settings {
             user: None,
             insecure_http: false,
             folders: Vec::new(),
+            own_rules: BTreeSet::new(),
         }
     }
 
@@ -308,6 +319,17 @@ pub(crate) fn read_settings(directory: &Path) -> Result<Settings> {
             .hint("use a newer vfs-sync"));
     }
     Ok(settings)
+}
+
+/// Adds the digest of rules that were written on this device to the replica's settings. The set is
+/// bounded: the greatest digests go first, and their rules have to be saved again to count.
+pub(crate) fn remember_rules(directory: &Path, digest: &str) -> Result<()> {
+    let mut settings = read_settings(directory)?;
+    while settings.own_rules.len() >= MAX_OWN_RULES {
+        settings.own_rules.pop_last();
+    }
+    settings.own_rules.insert(digest.to_owned());
+    settings.write(directory)
 }
 
 /// Reads a small file, at most [`MAX_SMALL_FILE_BYTES`], without waiting for a writer.

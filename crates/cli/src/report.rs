@@ -65,6 +65,12 @@ pub(crate) enum ProblemKind {
     Open,
     /// The entry is not in the tree, and was kept because it was created or changed here.
     Kept,
+    /// A `.vfsignore` or one of its rules cannot be used.
+    IgnoreRules,
+    /// The rules of a `.vfsignore` do not count, because another user may have written them.
+    UntrustedRules,
+    /// The tree deleted the folder, which stays on the disk with the ignored entries in it.
+    IgnoredLeft,
 }
 
 impl ProblemKind {
@@ -76,7 +82,15 @@ impl ProblemKind {
     /// Returns whether the problem means that the request was only partly done. Limits of the
     /// disk's file types and names do not count.
     const fn is_failure(self) -> bool {
-        !matches!(self, Self::NameChanged | Self::OwnReplica | Self::Temporary | Self::NotAFile)
+        !matches!(
+            self,
+            Self::NameChanged
+                | Self::OwnReplica
+                | Self::Temporary
+                | Self::NotAFile
+                | Self::UntrustedRules
+                | Self::IgnoredLeft
+        )
     }
 }
 

@@ -11,7 +11,8 @@ An entry that is as recorded is not read and not edited, whatever the tree has. 
 changed is kept twice: DIR's as name (conflict DEVICE DATE).ext. A file or folder that was moved in
 DIR is moved in the tree. Without a record files are compared by content. Nothing is deleted without
 --delete, and with it only entries that were recorded. Symbolic links, special files and unreadable
-entries are reported, and the exit code is then 5. Names that are not UTF-8 are escaped as %raw%…,
+entries are reported, and the exit code is then 5. Entries that a .vfsignore in DIR names (in the syntax
+of .gitignore), and editors' swap and lock files, are left out and stay as they are in the tree. Names that are not UTF-8 are escaped as %raw%…,
 which an export reverts. The result is in the replica; `vfs-sync sync` sends it. Ctrl-C is safe: the
 same command resumes.
 
@@ -24,7 +25,7 @@ pub(super) const EXPORT: &str = "\
 Files get their modification time and permission bits. A file that is as it was imported or exported
 is replaced by the tree's; one that was changed or created in DIR since is left alone and reported, or
 with --force kept beside the tree's as name (conflict DEVICE DATE).ext; the exit code is 5. Identical
-files are not touched. No symbolic link under DIR is followed. Contents that are not on this machine
+files are not touched, nor is what a .vfsignore names, in DIR or in the tree. No symbolic link under DIR is followed. Contents that are not on this machine
 are downloaded. To synchronise a directory: import --delete, sync, export --force --delete. Ctrl-C is
 safe: the same command resumes.
 

@@ -13,7 +13,8 @@ sent later. Without a replica --server is required, and one is created first. Wi
 the directories in step that it was given before. Nothing saved is lost: if both sides changed a file,
 both are kept, one as name (conflict DEVICE DATE).ext. An entry is deleted elsewhere once it was missing
 for two seconds; if more than half of the entries (and at least 100, or all) are gone, the deletions
-wait for your confirmation. Other commands work on the replica meanwhile. With --json it prints a
+wait for your confirmation. What a .vfsignore in DIR names, in the syntax of .gitignore, stays out.
+Other commands work on the replica meanwhile. With --json it prints a
 document on each line. Ends with exit code 5 if something is left undone.
 
 Examples:
@@ -84,6 +85,14 @@ pub(crate) enum FolderAction {
     /// List the directories that `up` keeps in step
     #[command(after_help = "Examples:\n  vfs-sync folder list\n  vfs-sync --json folder list")]
     List,
+    /// Let the rules of `.vfsignore` files count in a directory of another owner's tree, although
+    /// others may have written them
+    #[command(after_help = "Examples:\n  vfs-sync folder trust-ignore ~/theirs")]
+    TrustIgnore {
+        /// The directory, as `folder list` shows it
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
     /// Stop keeping a directory in step; neither the directory nor the tree changes
     #[command(after_help = "Examples:\n  vfs-sync folder remove ~/Pictures")]
     Remove {

@@ -87,7 +87,7 @@ fn bind(global: &Global, replica: &Path, dir: &Path, at: &str) -> Result<LiveFol
     let client = replica::open(global, replica::config())?;
     path::check_way(&client, at)?;
     let item = folder_at(&client, at, false)?;
-    let folder = LiveFolder { directory, item, joined: false };
+    let folder = LiveFolder { directory, item, joined: false, trust_ignore: false };
     // Read with the replica open, so that two commands do not overwrite each other's entry.
     let mut settings = replica::read_settings(replica)?;
     for other in &settings.folders {
@@ -135,6 +135,7 @@ pub(super) fn folder(global: &Global, action: FolderAction, output: Output) -> R
             }
             Ok(())
         }
+        FolderAction::TrustIgnore { dir } => trust_ignore(global, &replica, &dir, output),
         FolderAction::List => list(global, &replica, output),
         FolderAction::Remove { dir } => {
             let _client = replica::open(global, replica::config())?;
@@ -158,13 +159,39 @@ pub(super) fn folder(global: &Global, action: FolderAction, output: Output) -> R
     }
 }
 
+/// Lets the rules of `.vfsignore` files count in a directory although others may have written them.
+fn trust_ignore(global: &Global, replica: &Path, dir: &Path, output: Output) -> Result<()> {
+    let _client = replica::open(global, replica::config())?;
+    let mut settings = replica::read_settings(replica)?;
+    let folder = bound(&mut settings, dir)?;
+    folder.trust_ignore = true;
+    let directory = folder.directory.clone();
+    settings.write(replica)?;
+    output.json(&json!({ "directory": directory, "trustIgnore": true }))?;
+    output.say(format_args!(
+        "all rules count in {} from now on",
+        escaped(&directory.to_string_lossy())
+    ))
+}
+
+/// Returns the live folder of a directory.
+fn bound<'a>(settings: &'a mut Settings, dir: &Path) -> Result<&'a mut LiveFolder> {
+    let directory = dir.canonicalize().or_else(|_| std::path::absolute(dir));
+    let directory = directory.map_err(Failure::io(format!("cannot use {}", dir.display())))?;
+    let mut folders = settings.folders.iter_mut();
+    folders.find(|folder| folder.directory == directory).ok_or_else(|| {
+        let text = format!("{} is not kept in step", dir.display());
+        Failure::new(Kind::NotFound, text).hint("see `vfs-sync folder list`")
+    })
+}
+
 fn list(global: &Global, replica: &Path, output: Output) -> Result<()> {
     let settings = replica::read_settings(replica)?;
     let client = replica::open(global, replica::config())?;
     let running = handoff::is_running(replica);
     let folders: Vec<_> = settings.folders.iter().map(|one| (one, shown(&client, one))).collect();
     if output.json {
-        let one = |(folder, path): &(&LiveFolder, String)| json!({ "directory": folder.directory, "item": folder.item, "path": path });
+        let one = |(folder, path): &(&LiveFolder, String)| json!({ "directory": folder.directory, "item": folder.item, "path": path, "trustIgnore": folder.trust_ignore });
         let folders: Vec<_> = folders.iter().map(one).collect();
         return output.json(&json!({ "running": running, "folders": folders }));
     }

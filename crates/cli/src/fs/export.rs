@@ -4,6 +4,7 @@ mod existing;
 mod file;
 mod folder;
 mod removal;
+mod rules;
 mod write;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -25,6 +26,7 @@ use self::removal::Extra;
 use self::write::Reading;
 use super::destination;
 use super::dir::{Root, Stat};
+use super::ignore::{RULES_FILE, Rules, Trust};
 use super::metadata::{OnDisk, on_disk};
 use super::names::{self, DiskRules};
 use super::open_files::OpenFiles;
@@ -52,6 +54,8 @@ pub(crate) struct ExportOptions {
     /// True to leave out entries that the user has removed from the directory, unless the tree has
     /// changed them since: the next import deletes them.
     pub(crate) leave_missing: bool,
+    /// The rules that count in another owner's tree.
+    pub(crate) trust: Trust,
 }
 
 /// The counts and problems of an export.
@@ -68,6 +72,8 @@ pub(crate) struct ExportReport {
     pub(crate) held: u64,
     /// The number of entries that were left out, because the user has removed them.
     pub(crate) missing: u64,
+    /// The number of items that the rules ignore, not counting those in ignored folders.
+    pub(crate) ignored: u64,
     /// The number of entries that were recorded before.
     pub(crate) recorded: u64,
     /// The number of bytes written.
@@ -164,6 +170,8 @@ struct Enter {
     row: u64,
     /// True if the record may have rows of the folder's entries.
     has_rows: bool,
+    /// The rules of the folders above.
+    rules: Rules,
 }
 
 struct Export<'a> {
@@ -196,6 +204,8 @@ struct Export<'a> {
     unsynced: u64,
     /// The entries to be removed at the end.
     extras: Vec<Extra>,
+    /// The rules of the folder that is being written.
+    rules_here: Rules,
     /// True if permission bits restrict this user.
     bits_bind: bool,
     open_files: OpenFiles,
@@ -229,6 +239,7 @@ impl<'a> Export<'a> {
             rows: Vec::new(),
             unsynced: 0,
             extras: Vec::new(),
+            rules_here: Rules::default(),
             bits_bind: !rustix::process::geteuid().is_root(),
             open_files: OpenFiles::default(),
         }
@@ -259,8 +270,14 @@ impl<'a> Export<'a> {
         top: Option<ItemId>,
         progress: &mut (dyn FnMut(&ExportReport) + Send),
     ) -> Result<()> {
-        let first =
-            Enter { path: PathBuf::new(), item: top, new: false, row: ROOT_ENTRY, has_rows: true };
+        let first = Enter {
+            path: PathBuf::new(),
+            item: top,
+            new: false,
+            row: ROOT_ENTRY,
+            has_rows: true,
+            rules: Rules::default(),
+        };
         let mut folders = vec![first];
         while let Some(folder) = folders.pop() {
             if self.stop.is_cancelled() {
@@ -281,7 +298,7 @@ impl<'a> Export<'a> {
 
     async fn enter(
         &mut self,
-        Enter { path, item, new, row, has_rows }: Enter,
+        Enter { path, item, new, row, has_rows, rules: above }: Enter,
         steps: &mut Vec<Enter>,
         progress: &mut (dyn FnMut(&ExportReport) + Send),
     ) -> Result<()> {
@@ -297,7 +314,15 @@ impl<'a> Export<'a> {
         }
         let children: Vec<Child> = self.client.children(item)?;
         let mut rows = if has_rows { self.record.rows(row)? } else { HashMap::new() };
-        let there = if new { HashMap::new() } else { self.there(&disk, path, &rows, &children)? };
+        let is_there = !(new && self.options.dry_run);
+        let parent = Parent { row, item };
+        let found = self
+            .rules(is_there.then_some(&disk), path, &above, &children, &mut rows, parent, progress)
+            .await?;
+        let Some(rules) = found.rules else { return Ok(()) };
+        self.rules_here = rules.clone();
+        let mut there =
+            if new { HashMap::new() } else { self.there(&disk, path, &rows, &children)? };
         let siblings: Vec<_> = children
             .iter()
             .filter(|child| match on_disk(child.node.object_type) {
@@ -319,11 +344,25 @@ impl<'a> Export<'a> {
         let keys: Vec<_> =
             siblings.iter().map(|child| (child.name.as_str(), child.node.id.as_str())).collect();
         let named = names::distinct(&keys, self.rules);
+        let ignored = self.take_ignored(&rules, path, &mut there, &mut rows);
         let mut rest = there.clone();
+        if found.done {
+            rest.remove(&self.rules.key(OsStr::new(RULES_FILE)));
+        }
         let mut files = Vec::new();
         let mut folders = Vec::new();
         for (child, name) in siblings.iter().zip(named) {
             let at = path.join(&name.name);
+            if found.done && child.name == RULES_FILE
+                || self.is_ignored(&rules, path, &name.name, &child.node, &mut rows)
+            {
+                continue;
+            }
+            if ignored.contains_key(&self.rules.key(&name.name)) {
+                let detail = "an entry that is ignored is in its place";
+                self.problem(Problem::new(&at, ProblemKind::Unwritable, detail));
+                continue;
+            }
             if name.changed {
                 let detail =
                     format!("the disk confuses {} with the name of another file", child.name);
@@ -341,15 +380,10 @@ impl<'a> Export<'a> {
                     self.problem(Problem::new(&at, ProblemKind::Shortcut, detail));
                 }
                 OnDisk::Folder => {
-                    folders.extend(self.folder(
-                        &disk,
-                        &at,
-                        &name.name,
-                        &child.node,
-                        stat,
-                        known,
-                        folder,
-                    )?);
+                    let enter =
+                        self.folder(&disk, &at, &name.name, &child.node, stat, known, folder)?;
+                    let rules = rules.clone();
+                    folders.extend(enter.map(|enter| Enter { rules, ..enter }));
                 }
                 _ => {
                     for under in self.client.children(Some(&child.node.id))? {
@@ -378,7 +412,7 @@ impl<'a> Export<'a> {
             names.sort_unstable();
             for name in names {
                 let (at, row) = (path.join(&name), rows.remove(&name));
-                self.extras.push(Extra { at, row });
+                self.extras.push(Extra { at, row, rules: rules.clone() });
             }
             // Rows of entries that are neither on the disk nor in the tree.
             for (name, row) in rows {

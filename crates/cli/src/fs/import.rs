@@ -7,9 +7,12 @@ mod folder;
 mod looks;
 mod moves;
 mod rows;
+mod rules;
 mod tree_folder;
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -24,8 +27,10 @@ use vfs_sync_core::item::Name;
 use self::deletion::Gone;
 use self::file::FoundFile;
 pub(crate) use self::looks::Looks;
+use self::rules::{FolderRules, Ignored};
 use self::tree_folder::{TreeFolder, TreeFolderState};
 use super::dir::{Kind, Stat};
+use super::ignore::{RULES_FILE, Rules};
 use super::names;
 use super::prefetch::{Committer, Prefetch};
 use super::record::{self, Record};
@@ -77,6 +82,8 @@ pub(crate) struct ImportReport {
     pub(crate) missing: u64,
     /// The number of missing entries whose items stay in the tree: the next export writes them.
     pub(crate) kept: u64,
+    /// The number of entries that the rules ignore, not counting those in ignored folders.
+    pub(crate) ignored: u64,
     /// The number of entries that were recorded before.
     pub(crate) recorded: u64,
     /// The bytes of content that were imported.
@@ -126,6 +133,8 @@ struct Step {
     place: TreeFolder,
     /// True if missing entries of the folder do not count as deleted.
     held: bool,
+    /// The rules of the folders above.
+    rules: Rules,
 }
 
 /// Imports the directory of `scanner` into the folder `target` (`None`: the top). With `looks`,
@@ -192,6 +201,7 @@ pub(crate) fn import(
             unsynced: false,
             gone: Vec::new(),
             copies: HashSet::new(),
+            ignored: Ignored::default(),
             report,
         };
         let state = match target {
@@ -201,7 +211,8 @@ pub(crate) fn import(
             None => TreeFolderState::Top,
         };
         let place = TreeFolder::new(state, ROOT_ENTRY, true);
-        let mut stack = vec![Step { path: PathBuf::new(), place, held: false }];
+        let rules = Rules::default();
+        let mut stack = vec![Step { path: PathBuf::new(), place, held: false, rules }];
         while let Some(step) = stack.pop() {
             if stop.is_cancelled() {
                 import.report.interrupted = true;
@@ -243,6 +254,7 @@ struct Import<'a> {
     gone: Vec<Gone>,
     /// The names of new conflicted copies, each with its folder.
     copies: HashSet<(Option<ItemId>, Name)>,
+    ignored: Ignored,
     report: ImportReport,
 }
 
@@ -253,9 +265,7 @@ impl<'a> Import<'a> {
         stack: &mut Vec<Step>,
         progress: &mut dyn FnMut(&ImportReport),
     ) -> Result<()> {
-        let Step { path, place, held } = step;
-        let Listing { entries, held: kept, problems, complete } = self.scanner.list(path);
-        self.report.problems.extend(problems);
+        let Step { path, place, held, .. } = step;
         let home = match place.id() {
             Some(id) => self.client.node(&id)?.map(|node| (node.owner, node.access_level)),
             None => None,
@@ -272,6 +282,15 @@ impl<'a> Import<'a> {
             true => self.record.rows(place.0.row)?,
             false => HashMap::new(),
         };
+        let rules = match self.rules(step, &home, &rows, &there)? {
+            FolderRules::Known(rules) => rules,
+            FolderRules::Missing => return self.leave_alone(step, rows),
+            FolderRules::Refused => return Ok(()),
+        };
+        let Listing { entries, held: kept, ignored, problems, complete } =
+            self.scanner.list(path, &rules);
+        self.report.problems.extend(problems);
+        self.take_ignored(path, ignored, &mut rows)?;
         let disk = self.scanner.folder(path);
         // Pushed in reverse, so that folders are entered in the order of their names.
         let mut folders = Vec::new();
@@ -282,6 +301,12 @@ impl<'a> Import<'a> {
             let at = path.join(&seen.disk_name);
             let mut row = rows.remove(&seen.disk_name);
             let mut replaced = None;
+            let was_ignored = |row: &mut EntryRecord| {
+                !is_of_kind(row, &seen.stat) && is_ignored(&rules, path, row)
+            };
+            if let Some(before) = row.take_if(was_ignored) {
+                self.forget(&before)?;
+            }
             if let Some(before) = row.take_if(|row| !is_of_kind(row, &seen.stat)) {
                 if !self.options.delete {
                     let (was, is) = match before.disk.kind {
@@ -304,7 +329,7 @@ impl<'a> Import<'a> {
                     continue;
                 }
                 // In one transaction with the new item, so that no interruption leaves both.
-                self.delete_one(&before, &at)?;
+                self.delete_one(&before, &at, &rules)?;
                 replaced = Some(before.tree.item);
             }
             let child = there.get(seen.name.as_str());
@@ -322,7 +347,7 @@ impl<'a> Import<'a> {
             }
             if seen.stat.kind == Kind::Folder {
                 if let Some(step) = self.take_folder(place, &home, row, child, seen, &at)? {
-                    folders.push(step);
+                    folders.push(Step { rules: rules.clone(), ..step });
                 }
             } else {
                 match &disk {
@@ -339,14 +364,48 @@ impl<'a> Import<'a> {
             for name in &kept {
                 rows.remove(&names::to_disk(name.as_str()));
             }
-            let mut rows: Vec<_> = rows.into_iter().collect();
-            rows.sort_by(|a, b| a.0.cmp(&b.0));
-            // An entry that an export was about to create never existed here.
-            for (name, row) in rows.into_iter().filter(|(_, row)| row.disk.inode != 0) {
-                self.gone.push(Gone { row, at: path.join(name) });
-            }
+            self.take_gone(path, rows, &rules)?;
         }
         Ok(())
+    }
+
+    /// Remembers the missing entries of a folder, by their rows.
+    fn take_gone(
+        &mut self,
+        path: &Path,
+        rows: HashMap<OsString, EntryRecord>,
+        rules: &Rules,
+    ) -> Result<()> {
+        let mut rows: Vec<_> = rows.into_iter().collect();
+        rows.sort_by(|a, b| a.0.cmp(&b.0));
+        // An entry that an export was about to create never existed here.
+        for (name, row) in rows.into_iter().filter(|(_, row)| row.disk.inode != 0) {
+            if is_ignored(rules, path, &row) {
+                // Its absence is no deletion.
+                if !self.record.claimed.contains(&row.id) {
+                    self.forget(&row)?;
+                }
+                continue;
+            }
+            self.gone.push(Gone { row, at: path.join(name), rules: rules.clone() });
+        }
+        Ok(())
+    }
+
+    /// Leaves a folder as it is while its rules are missing, except that missing entries are looked
+    /// for.
+    fn leave_alone(&mut self, step: &Step, mut rows: HashMap<OsString, EntryRecord>) -> Result<()> {
+        let Step { path, held, rules, .. } = step;
+        let Ok(names) = self.scanner.folder(path).and_then(|folder| folder.names()) else {
+            return Ok(());
+        };
+        if *held || !self.options.delete || names.iter().any(|name| name == RULES_FILE) {
+            return Ok(());
+        }
+        for name in names {
+            rows.remove(&name);
+        }
+        self.take_gone(path, rows, rules)
     }
 
     fn commit_if_full(&mut self) -> Result<()> {
@@ -402,6 +461,12 @@ fn is_of_kind(row: &EntryRecord, stat: &Stat) -> bool {
         EntryKind::File => stat.kind == Kind::File,
         EntryKind::Folder => stat.kind == Kind::Folder,
     }
+}
+
+/// Returns whether the entry of a row, in the folder at `path`, is ignored.
+fn is_ignored(rules: &Rules, path: &Path, row: &EntryRecord) -> bool {
+    let (name, folder) = (OsStr::from_bytes(&row.name), row.disk.kind == EntryKind::Folder);
+    rules.ignore(path, name, folder, row.disk.size)
 }
 
 fn not_permitted(at: &Path, owner: &UserId, level: AccessLevel) -> Problem {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use vfs_sync_core::item::Name;
 
 use super::dir::{Folder, Kind, Root, Stat};
+use super::ignore::{Rules, Trust};
 use super::names;
 use crate::report::{Problem, ProblemKind};
 
@@ -27,6 +28,8 @@ pub(crate) struct Listing {
     pub(crate) entries: Vec<ScannedEntry>,
     /// The names that exist but cannot be imported, and do not count as deleted.
     pub(crate) held: Vec<Name>,
+    /// The entries that the rules ignore.
+    pub(crate) ignored: Vec<(OsString, Stat)>,
     /// The entries that were left out, with reasons.
     pub(crate) problems: Vec<Problem>,
     /// True if the folder could be read completely.
@@ -38,6 +41,8 @@ pub(crate) struct Scanner {
     root: Root,
     /// The folders (device and inode) that are not entered: the replica's own.
     excluded: Vec<(u64, u64)>,
+    /// The rules that count in another owner's tree.
+    pub(crate) trust: Trust,
 }
 
 impl Scanner {
@@ -49,7 +54,7 @@ impl Scanner {
             .filter_map(|path| Root::open(path).ok()?.folder(Path::new("")).ok()?.stat_self().ok())
             .map(|stat| stat.id)
             .collect();
-        Ok(Self { root, excluded })
+        Ok(Self { root, excluded, trust: Trust::default() })
     }
 
     /// Opens the folder at `relative`, to read its files.
@@ -68,8 +73,9 @@ impl Scanner {
         top.is_ok_and(|stat| self.excluded.contains(&stat.id))
     }
 
-    /// Lists the folder at `relative`. Entries that cannot be read are problems in the listing.
-    pub(crate) fn list(&mut self, relative: &Path) -> Listing {
+    /// Lists the folder at `relative`, to whose entries `rules` apply. Entries that cannot be read
+    /// are problems in the listing.
+    pub(crate) fn list(&mut self, relative: &Path, rules: &Rules) -> Listing {
         let mut listing = Listing::default();
         let found = self.root.folder(relative).and_then(|folder| {
             let names = folder.names()?;
@@ -84,22 +90,21 @@ impl Scanner {
         };
         listing.complete = true;
         for disk_name in disk_names {
-            self.take(&folder, relative, disk_name, &mut listing);
+            self.take(&folder, relative, disk_name, rules, &mut listing);
         }
         listing
     }
 
-    fn take(&self, folder: &Folder, relative: &Path, disk_name: OsString, listing: &mut Listing) {
+    fn take(
+        &self,
+        folder: &Folder,
+        relative: &Path,
+        disk_name: OsString,
+        rules: &Rules,
+        listing: &mut Listing,
+    ) {
         let path = relative.join(&disk_name);
         let problem = |kind, detail: &str| Problem::new(&path, kind, detail);
-        let name = match names::to_protocol(&disk_name) {
-            Ok(name) => name,
-            Err(reason) => {
-                let detail = format!("the name, once escaped, {reason}");
-                listing.problems.push(problem(ProblemKind::Name, &detail));
-                return;
-            }
-        };
         if names::is_displaced(&disk_name) {
             let detail = "moved aside by an interrupted export; the next export keeps it";
             listing.problems.push(problem(ProblemKind::Temporary, detail));
@@ -110,7 +115,23 @@ impl Scanner {
             listing.problems.push(problem(ProblemKind::Temporary, detail));
             return;
         }
-        let stat = match folder.stat(&disk_name) {
+        let stat = folder.stat(&disk_name);
+        if let Ok(stat) = &stat
+            && !self.excluded.contains(&stat.id)
+            && rules.ignore_entry(relative, &disk_name, stat)
+        {
+            listing.ignored.push((disk_name, *stat));
+            return;
+        }
+        let name = match names::to_protocol(&disk_name) {
+            Ok(name) => name,
+            Err(reason) => {
+                let detail = format!("the name, once escaped, {reason}");
+                listing.problems.push(problem(ProblemKind::Name, &detail));
+                return;
+            }
+        };
+        let stat = match stat {
             Ok(stat) => stat,
             // Gone since the listing: it does not exist.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
@@ -166,7 +187,8 @@ mod tests {
             let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
             rustix::fs::futimens(&file, &times).unwrap();
         }
-        let listing = Scanner::open(dir.path(), &[]).unwrap().list(Path::new(""));
+        let listing =
+            Scanner::open(dir.path(), &[]).unwrap().list(Path::new(""), &Rules::default());
         let at = |name: &str| listing.entries.iter().find(|e| e.disk_name == *name).unwrap();
         let last = vfs_sync_core::time::Timestamp::MAX;
         if at("last").stat.mtime != last {
@@ -196,7 +218,7 @@ mod tests {
         std::fs::write(dir.path().join(OsStr::from_bytes(&[0xFE; 120])), "long").unwrap();
 
         let mut scanner = Scanner::open(dir.path(), &[at("replica")]).unwrap();
-        let listing = scanner.list(Path::new(""));
+        let listing = scanner.list(Path::new(""), &Rules::default());
         let names: Vec<_> = listing.entries.iter().map(|seen| seen.name.as_str()).collect();
         assert_eq!(names, [".vfs-sync-tmp-1", "%raw%caf%E9", "empty", "file"]);
         let mut kinds: Vec<_> = listing.problems.iter().map(|p| p.kind.as_str()).collect();
@@ -214,7 +236,7 @@ mod tests {
     fn a_folder_that_cannot_be_read_is_not_taken_for_empty() {
         let dir = tempfile::tempdir().unwrap();
         let mut scanner = Scanner::open(dir.path(), &[]).unwrap();
-        let listing = scanner.list(Path::new("gone"));
+        let listing = scanner.list(Path::new("gone"), &Rules::default());
         assert!(!listing.complete && listing.entries.is_empty());
         assert_eq!(listing.problems[0].kind, ProblemKind::Unreadable);
     }

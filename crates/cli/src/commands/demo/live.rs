@@ -30,6 +30,7 @@ pub(super) async fn play(story: &Story, base: &Path, sides: [Side; 2]) -> Result
         settings.folders.push(LiveFolder {
             directory: directory.clone(),
             item: None,
+            trust_ignore: false,
             joined: false,
         });
         settings.write(&replica)?;

@@ -169,7 +169,10 @@ impl<'a> Agent<'a> {
         let live = replica::read_settings(&self.replica)?.folders;
         self.folders.retain(|folder| live.iter().any(|live| live.is_same(&folder.live)));
         for live in live {
-            if self.folders.iter().all(|folder| !folder.live.is_same(&live)) {
+            if let Some(folder) = self.folders.iter_mut().find(|folder| folder.live.is_same(&live))
+            {
+                folder.follow_settings(live);
+            } else {
                 let folder = Folder::new(live, self.output);
                 if let Some(why) = folder.watcher.broken() {
                     self.output.note(format_args!(

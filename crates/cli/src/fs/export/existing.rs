@@ -152,7 +152,11 @@ impl Export<'_> {
                 }
             }
             if stat.kind == Kind::Folder && self.options.delete {
-                self.remove_extra(&Extra { at: at.to_owned(), row: Some(row.clone()) })?;
+                self.remove_extra(&Extra {
+                    at: at.to_owned(),
+                    row: Some(row.clone()),
+                    rules: self.rules_here.clone(),
+                })?;
                 if disk.stat(name).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
                     return Ok(true);
                 }
@@ -188,9 +192,11 @@ impl Export<'_> {
                 self.change(Change::Deleted, at);
                 true
             }
-            (Kind::Folder, Some(row)) if self.options.delete => {
-                self.remove_extra(&Extra { at: at.to_owned(), row: Some(row.clone()) })?
-            }
+            (Kind::Folder, Some(row)) if self.options.delete => self.remove_extra(&Extra {
+                at: at.to_owned(),
+                row: Some(row.clone()),
+                rules: self.rules_here.clone(),
+            })?,
             _ => false,
         };
         if !removed {

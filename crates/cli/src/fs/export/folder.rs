@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use vfs_sync_client::{DiskState, EntryKind, EntryRecord, EntryState, Node, RecordChange};
 
 use super::super::dir::{Folder, Kind, Stat};
+use super::super::ignore::Rules;
 use super::super::{metadata, names, record};
 use super::{Enter, Export, Parent};
 use crate::error::Result;
@@ -40,7 +41,8 @@ impl Export<'_> {
         }
     }
 
-    /// Creates a folder if needed; returns the step that fills it.
+    /// Creates a folder if needed; returns the step that fills it, to which the caller gives its
+    /// rules.
     #[allow(clippy::too_many_arguments, reason = "what is known of one entry")]
     pub(super) fn folder(
         &mut self,
@@ -107,7 +109,8 @@ impl Export<'_> {
         let row = EntryRecord { id, parent, name, disk, tree, state, coming: None, made };
         self.leaving.push(Leave { path: at.to_owned(), mode, row: Some(row) });
         let (path, item) = (at.to_owned(), Some(node.id.clone()));
-        Ok(Some(Enter { path, item, new: !is_there, row: id, has_rows }))
+        let rules = Rules::default();
+        Ok(Some(Enter { path, item, new: !is_there, row: id, has_rows, rules }))
     }
 
     pub(super) fn leave(&mut self, Leave { path, mode, row }: Leave) {

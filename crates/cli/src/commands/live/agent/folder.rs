@@ -12,6 +12,7 @@ use vfs_sync_core::cursor::Cursor;
 use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
 use crate::fs::export::{self, ExportOptions, ExportReport};
+use crate::fs::ignore::Trust;
 use crate::fs::import::{self, ImportOptions, ImportReport, Looks};
 use crate::fs::scan::Scanner;
 use crate::fs::watcher::Watcher;
@@ -123,6 +124,15 @@ impl Folder {
         self.export |= self.written.as_ref() != cursor;
     }
 
+    /// Takes over settings that a command has changed, and plans a scan that follows them.
+    pub(super) fn follow_settings(&mut self, live: LiveFolder) {
+        if self.live.trust_ignore != live.trust_ignore {
+            self.live.trust_ignore = live.trust_ignore;
+            self.export = true;
+            self.scan_due = Instant::now();
+        }
+    }
+
     /// Plans a look at what waits for the user or for a cause to go away.
     pub(super) fn look_again(&mut self) {
         self.export = true;
@@ -229,7 +239,8 @@ impl Folder {
         }
         let what = format!("cannot read {}", self.live.directory.display());
         let own: PathBuf = replica.to_owned();
-        let scanner = Scanner::open(&self.live.directory, &[own]).map_err(Failure::io(what))?;
+        let mut scanner = Scanner::open(&self.live.directory, &[own]).map_err(Failure::io(what))?;
+        scanner.trust = Trust::of(replica, &self.live.directory)?;
         let progress = self.output.progress("scanning");
         let mut show = |report: &ImportReport| {
             progress.set(format!("{} entries, {}", report.seen(), bytes_text(report.bytes)));
@@ -259,6 +270,7 @@ impl Folder {
             delete: true,
             live: true,
             leave_missing: self.live.joined,
+            trust: Trust::of(replica, &self.live.directory)?,
             ..ExportOptions::default()
         };
         let item = self.live.item.clone();
