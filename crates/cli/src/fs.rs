@@ -6,6 +6,7 @@ pub(crate) mod dir;
 pub(crate) mod export;
 pub(crate) mod ignore;
 pub(crate) mod import;
+pub(crate) mod link;
 pub(crate) mod merge;
 pub(crate) mod metadata;
 pub(crate) mod names;

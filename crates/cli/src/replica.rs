@@ -2,7 +2,7 @@
 
 pub(crate) mod handoff;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,6 +25,9 @@ pub(crate) const TOKEN_VARIABLE: &str = "VFS_SYNC_TOKEN";
 
 const SETTINGS_FILE: &str = "settings.json";
 const SETTINGS_VERSION: u32 = 1;
+
+/// The greatest number of links that are allowed in one live folder.
+pub(crate) const MAX_ALLOWED_LINKS: usize = 100;
 
 /// The greatest size of a settings or token file.
 const MAX_SMALL_FILE_BYTES: u64 = 64 * 1024;
@@ -74,6 +77,10 @@ pub(crate) struct LiveFolder {
     /// True if the rules of `.vfsignore` files count although others wrote them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) trust_ignore: bool,
+    /// The links to targets outside of the directory that are made although others may have
+    /// written them, with the digests of their targets.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) allowed_links: BTreeMap<ItemId, String>,
 }
 
 impl LiveFolder {

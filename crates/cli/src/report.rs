@@ -25,8 +25,10 @@ pub(crate) enum ProblemKind {
     NameChanged,
     /// The disk rejects the name.
     NameRefused,
-    /// The entry is a symbolic link.
+    /// The entry is a symbolic link with too long a target, or in the place of an item.
     SymbolicLink,
+    /// The link leads out of its directory, and another user may have written it.
+    LinkNotAllowed,
     /// The entry is a pipe, socket or device.
     SpecialFile,
     /// The entry could not be read.

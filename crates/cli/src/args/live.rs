@@ -7,14 +7,14 @@ use clap::{Args, Subcommand};
 use super::replica::Init;
 
 pub(super) const UP: &str = "\
-Keeps DIR and PATH in step until Ctrl-C: a file that any program saves in DIR is sent once it is quiet
-for half a second, and what other devices save appears in DIR. Works offline: changes are queued and
-sent later. Without a replica --server is required, and one is created first. Without DIR it keeps
-the directories in step that it was given before. Nothing saved is lost: if both sides changed a file,
-both are kept, one as name (conflict DEVICE DATE).ext. An entry is deleted elsewhere once it was missing
-for two seconds; if more than half of the entries (and at least 100, or all) are gone, the deletions
-wait for your confirmation. What a .vfsignore in DIR names, in the syntax of .gitignore, stays out.
-Other commands work on the replica meanwhile. With --json it prints a
+Keeps DIR and PATH in step until Ctrl-C: a file that any program saves in DIR is sent once it is
+quiet for half a second, and what other devices save appears in DIR. Works offline: changes are
+queued and sent later. Without a replica --server is required, and one is created first. Without DIR
+it keeps the directories in step that it was given before. Nothing saved is lost: if both sides
+changed a file, both are kept, one as name (conflict DEVICE DATE).ext. An entry is deleted elsewhere
+once it was missing for two seconds; if more than half of the entries (and at least 100, or all) are
+gone, the deletions wait for your confirmation. What a .vfsignore in DIR names, in the syntax of
+.gitignore, stays out. Other commands work on the replica meanwhile. With --json it prints a
 document on each line. Ends with exit code 5 if something is left undone.
 
 Examples:
@@ -85,6 +85,14 @@ pub(crate) enum FolderAction {
     /// List the directories that `up` keeps in step
     #[command(after_help = "Examples:\n  vfs-sync folder list\n  vfs-sync --json folder list")]
     List,
+    /// Let a symbolic link that another user may have written, and that leads out of its directory,
+    /// be made there
+    #[command(after_help = "Examples:\n  vfs-sync folder allow ~/theirs/data")]
+    Allow {
+        /// The path of the link on this disk, as `up` reported it
+        #[arg(value_name = "PATH")]
+        path: PathBuf,
+    },
     /// Let the rules of `.vfsignore` files count in a directory of another owner's tree, although
     /// others may have written them
     #[command(after_help = "Examples:\n  vfs-sync folder trust-ignore ~/theirs")]

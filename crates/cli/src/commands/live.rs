@@ -2,20 +2,22 @@
 
 mod agent;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use vfs_sync_client::SyncClient;
+use vfs_sync_client::{Node, SyncClient};
 
 pub(super) use self::agent::Agent;
 use super::tree::directory::folder_at;
 use crate::args::{FolderAction, Global, Up};
 use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
+use crate::fs::{link, names};
 use crate::output::{Output, table};
 use crate::path;
-use crate::replica::{self, LiveFolder, Settings, handoff};
+use crate::replica::{self, LiveFolder, MAX_ALLOWED_LINKS, Settings, handoff};
 
 pub(super) async fn up(
     global: &Global,
@@ -87,7 +89,13 @@ fn bind(global: &Global, replica: &Path, dir: &Path, at: &str) -> Result<LiveFol
     let client = replica::open(global, replica::config())?;
     path::check_way(&client, at)?;
     let item = folder_at(&client, at, false)?;
-    let folder = LiveFolder { directory, item, joined: false, trust_ignore: false };
+    let folder = LiveFolder {
+        directory,
+        item,
+        joined: false,
+        trust_ignore: false,
+        allowed_links: BTreeMap::new(),
+    };
     // Read with the replica open, so that two commands do not overwrite each other's entry.
     let mut settings = replica::read_settings(replica)?;
     for other in &settings.folders {
@@ -135,6 +143,7 @@ pub(super) fn folder(global: &Global, action: FolderAction, output: Output) -> R
             }
             Ok(())
         }
+        FolderAction::Allow { path } => allow(global, &replica, &path, output),
         FolderAction::TrustIgnore { dir } => trust_ignore(global, &replica, &dir, output),
         FolderAction::List => list(global, &replica, output),
         FolderAction::Remove { dir } => {
@@ -172,6 +181,63 @@ fn trust_ignore(global: &Global, replica: &Path, dir: &Path, output: Output) -> 
         "all rules count in {} from now on",
         escaped(&directory.to_string_lossy())
     ))
+}
+
+/// Lets a link out of a live folder be made there although another user may have written it.
+fn allow(global: &Global, replica: &Path, path: &Path, output: Output) -> Result<()> {
+    let client = replica::open(global, replica::config())?;
+    let mut settings = replica::read_settings(replica)?;
+    let (folder, node) = live_item(&client, &mut settings, path)?;
+    let Some(target) = link::target(&node) else {
+        return Err(Failure::failed(format!("{} is no symbolic link in the tree", path.display())));
+    };
+    if folder.allowed_links.len() >= MAX_ALLOWED_LINKS {
+        let text = format!("{MAX_ALLOWED_LINKS} links are allowed there already");
+        return Err(Failure::failed(text).hint("see `vfs-sync export --allow-links`"));
+    }
+    folder.allowed_links.insert(node.id.clone(), link::digest(&target).to_string());
+    settings.write(replica)?;
+    let target = target.to_string_lossy();
+    output.json(&json!({ "path": path, "id": node.id, "target": target }))?;
+    output.say(format_args!(
+        "{} -> {} may be made",
+        escaped(&path.to_string_lossy()),
+        escaped(&target)
+    ))
+}
+
+/// Finds the item at a path in a live folder's directory, where it need not exist.
+fn live_item<'a>(
+    client: &SyncClient,
+    settings: &'a mut Settings,
+    path: &Path,
+) -> Result<(&'a mut LiveFolder, Node)> {
+    let what = || format!("cannot use {}", path.display());
+    let absolute = std::path::absolute(path).map_err(Failure::io(what()))?;
+    // The last name may be a link; the folders above may be there.
+    let above = absolute.parent().and_then(|above| above.canonicalize().ok());
+    let at = match (above, absolute.file_name()) {
+        (Some(above), Some(name)) => above.join(name),
+        _ => absolute,
+    };
+    let missing = |text: String| Failure::new(Kind::NotFound, text);
+    let folder = settings.folders.iter_mut().find(|folder| at.starts_with(&folder.directory));
+    let folder = folder.ok_or_else(|| {
+        missing(format!("{} is in no directory that is kept in step", path.display()))
+            .hint("see `vfs-sync folder list`")
+    })?;
+    let names = at.strip_prefix(&folder.directory).unwrap_or(&at).to_owned();
+    let mut found: Option<Node> = None;
+    for name in names.components() {
+        let parent = found.as_ref().map(|node| node.id.clone()).or_else(|| folder.item.clone());
+        let children = client.children(parent.as_ref())?.into_iter();
+        let mut named = children.filter(|child| names::to_disk(&child.name) == name.as_os_str());
+        let child = named.next().filter(|child| !child.shortcut);
+        let text = || missing(format!("{} is not in the tree", path.display()));
+        found = Some(child.ok_or_else(text)?.node);
+    }
+    let found = found.ok_or_else(|| missing(format!("{} is the directory itself", path.display())));
+    Ok((folder, found?))
 }
 
 /// Returns the live folder of a directory.

@@ -5,6 +5,7 @@ mod file;
 mod folder;
 mod removal;
 mod rules;
+mod symlink;
 mod write;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -27,6 +28,7 @@ use self::write::Reading;
 use super::destination;
 use super::dir::{Root, Stat};
 use super::ignore::{RULES_FILE, Rules, Trust};
+use super::link::{self, AllowedLinks};
 use super::metadata::{OnDisk, on_disk};
 use super::names::{self, DiskRules};
 use super::open_files::OpenFiles;
@@ -56,6 +58,8 @@ pub(crate) struct ExportOptions {
     pub(crate) leave_missing: bool,
     /// The rules that count in another owner's tree.
     pub(crate) trust: Trust,
+    /// The links out of the directory that are made although others may have written them.
+    pub(crate) links: AllowedLinks,
 }
 
 /// The counts and problems of an export.
@@ -390,6 +394,11 @@ impl<'a> Export<'a> {
                         let detail = "it is under a file, which a disk cannot represent";
                         let at = at.join(names::to_disk(&under.name));
                         self.problem(Problem::new(&at, ProblemKind::Unwritable, detail));
+                    }
+                    if let Some(target) = link::target(&child.node) {
+                        let link = (&child.node, target.as_os_str());
+                        self.link(&disk, &at, &name.name, link, stat, known, folder)?;
+                        continue;
                     }
                     files.extend(self.file(
                         &disk,

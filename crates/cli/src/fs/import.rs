@@ -8,6 +8,7 @@ mod looks;
 mod moves;
 mod rows;
 mod rules;
+mod symlink;
 mod tree_folder;
 
 use std::collections::{HashMap, HashSet};
@@ -309,22 +310,31 @@ impl<'a> Import<'a> {
             }
             if let Some(before) = row.take_if(|row| !is_of_kind(row, &seen.stat)) {
                 if !self.options.delete {
-                    let (was, is) = match before.disk.kind {
-                        EntryKind::File => ("file", "folder"),
-                        EntryKind::Folder => ("folder", "file"),
+                    let was = match before.disk.kind {
+                        EntryKind::File => "file",
+                        EntryKind::Folder => "folder",
+                        EntryKind::Link => "link",
+                    };
+                    let is = match seen.stat.kind {
+                        Kind::Folder => "folder",
+                        Kind::Link => "link",
+                        _ => "file",
                     };
                     let detail = format!("a {was} in the tree is a {is} on the disk: see --delete");
                     self.problem(Problem::new(&at, ProblemKind::TypeChanged, detail));
                     continue;
                 }
                 let weight = self.record.weight(&before)?;
+                // A link may lead to where the folder was moved.
                 let many = before.disk.kind == EntryKind::Folder
                     && weight > 1
-                    && self.record.needs_confirmation(weight);
+                    && (self.record.needs_confirmation(weight) || seen.stat.kind == Kind::Link);
                 if many && !self.options.yes {
                     self.report.held += weight;
-                    let detail =
-                        "a folder with most of the entries is a file on the disk: see --yes";
+                    let detail = match seen.stat.kind {
+                        Kind::Link => "a folder with entries is a link on the disk: see --yes",
+                        _ => "a folder with most of the entries is a file on the disk: see --yes",
+                    };
                     self.problem(Problem::new(&at, ProblemKind::TypeChanged, detail));
                     continue;
                 }
@@ -351,6 +361,9 @@ impl<'a> Import<'a> {
                 }
             } else {
                 match &disk {
+                    Ok(disk) if seen.stat.kind == Kind::Link => {
+                        self.take_link(disk, place, (&home, level), row, child, seen, &at)?
+                    }
                     Ok(disk) => {
                         self.take_file(disk, place, (&home, level), row, child, seen, &at)?
                     }
@@ -460,6 +473,7 @@ fn is_of_kind(row: &EntryRecord, stat: &Stat) -> bool {
     match row.disk.kind {
         EntryKind::File => stat.kind == Kind::File,
         EntryKind::Folder => stat.kind == Kind::Folder,
+        EntryKind::Link => stat.kind == Kind::Link,
     }
 }
 

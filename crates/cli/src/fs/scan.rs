@@ -11,7 +11,7 @@ use super::ignore::{Rules, Trust};
 use super::names;
 use crate::report::{Problem, ProblemKind};
 
-/// A file or folder that can be imported.
+/// A file, folder or link that can be imported.
 #[derive(Debug, Clone)]
 pub(crate) struct ScannedEntry {
     /// The name on the disk.
@@ -142,14 +142,11 @@ impl Scanner {
             }
         };
         let refused = match stat.kind {
-            Kind::File => None,
+            Kind::File | Kind::Link => None,
             Kind::Folder if self.excluded.contains(&stat.id) => {
                 Some(problem(ProblemKind::OwnReplica, "the replica keeps its own files here"))
             }
             Kind::Folder => None,
-            Kind::Link => {
-                Some(problem(ProblemKind::SymbolicLink, "symbolic links are not followed"))
-            }
             Kind::Special(what) => {
                 Some(problem(ProblemKind::SpecialFile, &format!("it is {what}")))
             }
@@ -203,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn links_pipes_sockets_and_the_replica_are_reported_and_the_rest_goes_on() {
+    fn pipes_sockets_and_the_replica_are_reported_and_the_rest_goes_on() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         std::fs::write(at("file"), "x").unwrap();
@@ -220,15 +217,12 @@ mod tests {
         let mut scanner = Scanner::open(dir.path(), &[at("replica")]).unwrap();
         let listing = scanner.list(Path::new(""), &Rules::default());
         let names: Vec<_> = listing.entries.iter().map(|seen| seen.name.as_str()).collect();
-        assert_eq!(names, [".vfs-sync-tmp-1", "%raw%caf%E9", "empty", "file"]);
+        assert_eq!(names, [".vfs-sync-tmp-1", "%raw%caf%E9", "dangling", "empty", "file", "link"]);
         let mut kinds: Vec<_> = listing.problems.iter().map(|p| p.kind.as_str()).collect();
         kinds.sort_unstable();
-        assert_eq!(
-            kinds,
-            ["name", "ownReplica", "specialFile", "symbolicLink", "symbolicLink", "temporary"]
-        );
+        assert_eq!(kinds, ["name", "ownReplica", "specialFile", "temporary"]);
         let held: Vec<_> = listing.held.iter().map(Name::as_str).collect();
-        assert_eq!(held, ["dangling", "link", "replica", "socket"]);
+        assert_eq!(held, ["replica", "socket"]);
         assert!(listing.complete);
     }
 

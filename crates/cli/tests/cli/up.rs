@@ -2,6 +2,7 @@
 //! nothing is lost when programs, the agent or the server fail.
 
 mod ignore;
+mod links;
 mod mysteries;
 
 use std::path::Path;

@@ -31,6 +31,7 @@ pub(super) async fn play(story: &Story, base: &Path, sides: [Side; 2]) -> Result
             directory: directory.clone(),
             item: None,
             trust_ignore: false,
+            allowed_links: std::collections::BTreeMap::new(),
             joined: false,
         });
         settings.write(&replica)?;

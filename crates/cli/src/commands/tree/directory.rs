@@ -13,6 +13,7 @@ use crate::escape::Escaped;
 use crate::fs::export::{self, ExportOptions, ExportReport};
 use crate::fs::ignore::Trust;
 use crate::fs::import::{self, ImportOptions, ImportReport};
+use crate::fs::link::AllowedLinks;
 use crate::fs::scan::Scanner;
 use crate::output::{Output, bytes_text, count_text, counted};
 use crate::path;
@@ -159,6 +160,7 @@ pub(in crate::commands) async fn export(
         live: false,
         leave_missing: false,
         trust: trust(global, &args.dir, args.dry_run)?,
+        links: AllowedLinks::of(&replica::directory(global)?, &args.dir)?.or_all(args.allow_links),
     };
     let progress = output.progress("exporting");
     let mut show = |report: &ExportReport| {

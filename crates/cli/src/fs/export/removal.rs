@@ -10,7 +10,7 @@ use super::super::destination;
 use super::super::digest::digest;
 use super::super::dir::{Folder, Kind, Stat};
 use super::super::ignore::{RULES_FILE, Rules};
-use super::super::record;
+use super::super::{link, record};
 use super::{Export, own_files, split};
 use crate::error::Result;
 use crate::output::counted;
@@ -241,25 +241,27 @@ impl Export<'_> {
                     Err(error) => self.unwritable(at, error)?,
                 }
             }
-            (EntryKind::File, Kind::File) => match self.is_recorded(&folder, name, &stat, &row) {
-                Ok(true) if self.options.dry_run => {
-                    self.report.removed += 1;
-                    self.change(Change::Deleted, at);
-                    return Ok(GONE);
-                }
-                Ok(true) if self.stays_open(at, &stat) => {}
-                Ok(true) => match destination::remove_expected(&folder, name, &stat) {
-                    Ok(true) => {
+            (EntryKind::File, Kind::File) | (EntryKind::Link, Kind::Link) => {
+                match self.is_recorded(&folder, name, &stat, &row) {
+                    Ok(true) if self.options.dry_run => {
                         self.report.removed += 1;
-                        self.rows.push(RecordChange::Remove(row.id));
+                        self.change(Change::Deleted, at);
                         return Ok(GONE);
                     }
+                    Ok(true) if self.stays_open(at, &stat) => {}
+                    Ok(true) => match destination::remove_expected(&folder, name, &stat) {
+                        Ok(true) => {
+                            self.report.removed += 1;
+                            self.rows.push(RecordChange::Remove(row.id));
+                            return Ok(GONE);
+                        }
+                        Ok(false) => self.changed_here(at),
+                        Err(error) => self.unwritable(at, error)?,
+                    },
                     Ok(false) => self.changed_here(at),
-                    Err(error) => self.unwritable(at, error)?,
-                },
-                Ok(false) => self.changed_here(at),
-                Err(error) => self.problem(Problem::unreadable(at, &error)),
-            },
+                    Err(error) => self.problem(Problem::unreadable(at, &error)),
+                }
+            }
             _ => self.changed_here(at),
         }
         Ok(STAYS)
@@ -278,7 +280,10 @@ impl Export<'_> {
         if row.disk.size != stat.size && row.coming.is_none() {
             return Ok(false);
         }
-        let (found, _) = digest(folder.open_file(name)?.0)?;
+        let found = match stat.kind {
+            Kind::Link => link::digest(&folder.read_link(name)?),
+            _ => digest(folder.open_file(name)?.0)?.0,
+        };
         let known = row.disk.digest == Some(found) || row.coming == Some(found);
         Ok(known && folder.stat(name)? == *stat)
     }

@@ -14,6 +14,7 @@ use crate::escape::escaped;
 use crate::fs::export::{self, ExportOptions, ExportReport};
 use crate::fs::ignore::Trust;
 use crate::fs::import::{self, ImportOptions, ImportReport, Looks};
+use crate::fs::link::AllowedLinks;
 use crate::fs::scan::Scanner;
 use crate::fs::watcher::Watcher;
 use crate::output::{Output, bytes_text, count_text, counted};
@@ -126,8 +127,9 @@ impl Folder {
 
     /// Takes over settings that a command has changed, and plans a scan that follows them.
     pub(super) fn follow_settings(&mut self, live: LiveFolder) {
-        if self.live.trust_ignore != live.trust_ignore {
-            self.live.trust_ignore = live.trust_ignore;
+        let settings = |live: &LiveFolder| (live.trust_ignore, live.allowed_links.clone());
+        if settings(&self.live) != settings(&live) {
+            self.live = LiveFolder { joined: self.live.joined, ..live };
             self.export = true;
             self.scan_due = Instant::now();
         }
@@ -271,6 +273,7 @@ impl Folder {
             live: true,
             leave_missing: self.live.joined,
             trust: Trust::of(replica, &self.live.directory)?,
+            links: AllowedLinks::of(replica, &self.live.directory)?,
             ..ExportOptions::default()
         };
         let item = self.live.item.clone();
