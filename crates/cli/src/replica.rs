@@ -28,6 +28,8 @@ const SETTINGS_VERSION: u32 = 1;
 
 /// The greatest number of links that are allowed in one live folder.
 pub(crate) const MAX_ALLOWED_LINKS: usize = 100;
+/// The greatest number of folders that are excluded from one live folder.
+pub(crate) const MAX_EXCLUDED: usize = 200;
 
 /// The greatest size of a settings or token file.
 const MAX_SMALL_FILE_BYTES: u64 = 64 * 1024;
@@ -81,6 +83,9 @@ pub(crate) struct LiveFolder {
     /// written them, with the digests of their targets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) allowed_links: BTreeMap<ItemId, String>,
+    /// The folders of the tree that are not on this device.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) excluded: BTreeSet<ItemId>,
 }
 
 impl LiveFolder {
@@ -326,6 +331,14 @@ pub(crate) fn read_settings(directory: &Path) -> Result<Settings> {
             .hint("use a newer vfs-sync"));
     }
     Ok(settings)
+}
+
+/// Returns the folders of the tree that are excluded from `directory`.
+pub(crate) fn excluded_from(replica: &Path, directory: &Path) -> Result<BTreeSet<ItemId>> {
+    let settings = read_settings(replica)?;
+    let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
+    let of_it = settings.folders.into_iter().filter(|one| one.directory == directory);
+    Ok(of_it.flat_map(|one| one.excluded).collect())
 }
 
 /// Adds the digest of rules that were written on this device to the replica's settings. The set is

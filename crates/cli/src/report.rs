@@ -71,6 +71,8 @@ pub(crate) enum ProblemKind {
     IgnoreRules,
     /// The rules of a `.vfsignore` do not count, because another user may have written them.
     UntrustedRules,
+    /// The entry has the place of a folder that is excluded from this device, or is left of it.
+    Excluded,
     /// The tree deleted the folder, which stays on the disk with the ignored entries in it.
     IgnoredLeft,
 }

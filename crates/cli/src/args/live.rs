@@ -85,6 +85,27 @@ pub(crate) enum FolderAction {
     /// List the directories that `up` keeps in step
     #[command(after_help = "Examples:\n  vfs-sync folder list\n  vfs-sync --json folder list")]
     List,
+    /// Keep a folder of the tree off this device: what is as recorded is removed from the directory,
+    /// and stays in the tree
+    #[command(after_help = "Examples:\n  vfs-sync folder exclude ~/Documents films/raw")]
+    Exclude {
+        /// The directory, as `folder list` shows it
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+        /// The folder's path in the directory
+        #[arg(value_name = "PATH")]
+        path: PathBuf,
+    },
+    /// Bring an excluded folder back to this device
+    #[command(after_help = "Examples:\n  vfs-sync folder include ~/Documents films/raw")]
+    Include {
+        /// The directory, as `folder list` shows it
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+        /// The folder's path in the directory
+        #[arg(value_name = "PATH")]
+        path: PathBuf,
+    },
     /// Let a symbolic link that another user may have written, and that leads out of its directory,
     /// be made there
     #[command(after_help = "Examples:\n  vfs-sync folder allow ~/theirs/data")]

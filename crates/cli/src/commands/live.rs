@@ -2,22 +2,24 @@
 
 mod agent;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use vfs_sync_client::{Node, SyncClient};
+use vfs_sync_core::id::ItemId;
 
 pub(super) use self::agent::Agent;
 use super::tree::directory::folder_at;
 use crate::args::{FolderAction, Global, Up};
 use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
+use crate::fs::metadata::{OnDisk, on_disk};
 use crate::fs::{link, names};
 use crate::output::{Output, table};
 use crate::path;
-use crate::replica::{self, LiveFolder, MAX_ALLOWED_LINKS, Settings, handoff};
+use crate::replica::{self, LiveFolder, MAX_ALLOWED_LINKS, MAX_EXCLUDED, Settings, handoff};
 
 pub(super) async fn up(
     global: &Global,
@@ -95,6 +97,7 @@ fn bind(global: &Global, replica: &Path, dir: &Path, at: &str) -> Result<LiveFol
         joined: false,
         trust_ignore: false,
         allowed_links: BTreeMap::new(),
+        excluded: BTreeSet::new(),
     };
     // Read with the replica open, so that two commands do not overwrite each other's entry.
     let mut settings = replica::read_settings(replica)?;
@@ -115,6 +118,14 @@ fn bind(global: &Global, replica: &Path, dir: &Path, at: &str) -> Result<LiveFol
     settings.folders.push(folder.clone());
     settings.write(replica)?;
     Ok(folder)
+}
+
+/// Returns the folders that are excluded from a live folder, with their paths in the tree.
+fn excluded<'a>(client: &SyncClient, folder: &'a LiveFolder) -> Vec<(&'a ItemId, String)> {
+    let shown = |item: &ItemId| {
+        path::of(client, item).unwrap_or_else(|_| format!("a folder that is gone ({item})"))
+    };
+    folder.excluded.iter().map(|item| (item, shown(item))).collect()
 }
 
 /// Returns the path of a live folder in the tree.
@@ -144,6 +155,12 @@ pub(super) fn folder(global: &Global, action: FolderAction, output: Output) -> R
             Ok(())
         }
         FolderAction::Allow { path } => allow(global, &replica, &path, output),
+        FolderAction::Exclude { dir, path } => {
+            exclude(global, &replica, (&dir, &path), true, output)
+        }
+        FolderAction::Include { dir, path } => {
+            exclude(global, &replica, (&dir, &path), false, output)
+        }
         FolderAction::TrustIgnore { dir } => trust_ignore(global, &replica, &dir, output),
         FolderAction::List => list(global, &replica, output),
         FolderAction::Remove { dir } => {
@@ -227,17 +244,68 @@ fn live_item<'a>(
             .hint("see `vfs-sync folder list`")
     })?;
     let names = at.strip_prefix(&folder.directory).unwrap_or(&at).to_owned();
+    let node = item_under(client, folder, &names, path)?;
+    Ok((folder, node))
+}
+
+/// Finds the item at a path relative to a live folder's directory.
+fn item_under(
+    client: &SyncClient,
+    folder: &LiveFolder,
+    names: &Path,
+    shown: &Path,
+) -> Result<Node> {
+    let missing = |what: &str| Failure::new(Kind::NotFound, format!("{} {what}", shown.display()));
     let mut found: Option<Node> = None;
-    for name in names.components() {
+    for name in names.components().filter(|name| !matches!(name, Component::CurDir)) {
+        let Component::Normal(name) = name else {
+            return Err(missing("leads out of the directory"));
+        };
         let parent = found.as_ref().map(|node| node.id.clone()).or_else(|| folder.item.clone());
         let children = client.children(parent.as_ref())?.into_iter();
-        let mut named = children.filter(|child| names::to_disk(&child.name) == name.as_os_str());
+        let mut named = children.filter(|child| names::to_disk(&child.name) == name);
         let child = named.next().filter(|child| !child.shortcut);
-        let text = || missing(format!("{} is not in the tree", path.display()));
-        found = Some(child.ok_or_else(text)?.node);
+        found = Some(child.ok_or_else(|| missing("is not in the tree"))?.node);
     }
-    let found = found.ok_or_else(|| missing(format!("{} is the directory itself", path.display())));
-    Ok((folder, found?))
+    found.ok_or_else(|| missing("is the directory itself"))
+}
+
+/// Excludes a folder of the tree from a live folder's directory, or includes it again.
+fn exclude(
+    global: &Global,
+    replica: &Path,
+    (dir, path): (&Path, &Path),
+    excludes: bool,
+    output: Output,
+) -> Result<()> {
+    let client = replica::open(global, replica::config())?;
+    let mut settings = replica::read_settings(replica)?;
+    let folder = bound(&mut settings, dir)?;
+    let node = item_under(&client, folder, path, path)?;
+    if on_disk(node.object_type) != OnDisk::Folder {
+        let text = format!("{} is no folder: only folders are excluded", path.display());
+        return Err(Failure::failed(text).hint("a `.vfsignore` keeps a file out"));
+    }
+    if excludes && folder.excluded.len() >= MAX_EXCLUDED {
+        return Err(Failure::failed(format!("{MAX_EXCLUDED} folders are excluded there already")));
+    }
+    let changed = match excludes {
+        true => folder.excluded.insert(node.id.clone()),
+        false => folder.excluded.remove(&node.id),
+    };
+    if !changed && !excludes {
+        let text = format!("{} is not excluded", path.display());
+        return Err(Failure::new(Kind::NotFound, text).hint("see `vfs-sync folder list`"));
+    }
+    let directory = folder.directory.clone();
+    settings.write(replica)?;
+    output.json(&json!({ "directory": directory, "item": node.id, "excluded": excludes }))?;
+    let shown = escaped(&path.to_string_lossy());
+    let directory = escaped(&directory.to_string_lossy());
+    match excludes {
+        true => output.say(format_args!("{shown} is excluded from {directory}")),
+        false => output.say(format_args!("{shown} is in {directory} again")),
+    }
 }
 
 /// Returns the live folder of a directory.
@@ -257,14 +325,30 @@ fn list(global: &Global, replica: &Path, output: Output) -> Result<()> {
     let running = handoff::is_running(replica);
     let folders: Vec<_> = settings.folders.iter().map(|one| (one, shown(&client, one))).collect();
     if output.json {
-        let one = |(folder, path): &(&LiveFolder, String)| json!({ "directory": folder.directory, "item": folder.item, "path": path, "trustIgnore": folder.trust_ignore });
+        let one = |(folder, path): &(&LiveFolder, String)| {
+            let excluded = excluded(&client, folder);
+            let excluded: Vec<_> = excluded
+                .into_iter()
+                .map(|(item, path)| json!({ "item": item, "path": path }))
+                .collect();
+            json!({
+                "directory": folder.directory, "item": folder.item, "path": path,
+                "trustIgnore": folder.trust_ignore, "excluded": excluded,
+            })
+        };
         let folders: Vec<_> = folders.iter().map(one).collect();
         return output.json(&json!({ "running": running, "folders": folders }));
     }
     let mut rows = table(&[], &[]);
     for (folder, path) in folders {
+        let without: Vec<_> = excluded(&client, folder).into_iter().map(|(_, path)| path).collect();
+        let without = match without.is_empty() {
+            true => String::new(),
+            false => format!("without {}", without.join(", ")),
+        };
         rows.add_row(
-            [folder.directory.to_string_lossy().into_owned(), path].map(|cell| escaped(&cell)),
+            [folder.directory.to_string_lossy().into_owned(), path, without]
+                .map(|cell| escaped(&cell)),
         );
     }
     output.table(rows)?;

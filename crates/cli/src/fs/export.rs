@@ -8,7 +8,7 @@ mod rules;
 mod symlink;
 mod write;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -60,6 +60,8 @@ pub(crate) struct ExportOptions {
     pub(crate) trust: Trust,
     /// The links out of the directory that are made although others may have written them.
     pub(crate) links: AllowedLinks,
+    /// The folders of the tree that are not on this device.
+    pub(crate) not_here: BTreeSet<ItemId>,
 }
 
 /// The counts and problems of an export.
@@ -210,6 +212,8 @@ struct Export<'a> {
     extras: Vec<Extra>,
     /// The rules of the folder that is being written.
     rules_here: Rules,
+    /// True while a folder is removed because it is excluded from this device.
+    excluding: bool,
     /// True if permission bits restrict this user.
     bits_bind: bool,
     open_files: OpenFiles,
@@ -244,6 +248,7 @@ impl<'a> Export<'a> {
             unsynced: 0,
             extras: Vec::new(),
             rules_here: Rules::default(),
+            excluding: false,
             bits_bind: !rustix::process::geteuid().is_root(),
             open_files: OpenFiles::default(),
         }
@@ -360,6 +365,11 @@ impl<'a> Export<'a> {
             if found.done && child.name == RULES_FILE
                 || self.is_ignored(&rules, path, &name.name, &child.node, &mut rows)
             {
+                continue;
+            }
+            if self.options.not_here.contains(&child.node.id) {
+                let there = rest.remove(&self.rules.key(&name.name)).is_some();
+                self.exclude(at, there, rows.remove(&name.name), &rules);
                 continue;
             }
             if ignored.contains_key(&self.rules.key(&name.name)) {
@@ -493,6 +503,18 @@ impl<'a> Export<'a> {
         let leaves = self.options.leave_missing && stat.is_none() && row.is_some_and(as_recorded);
         self.report.missing += u64::from(leaves);
         leaves
+    }
+
+    /// Plans the removal of what is left of a folder that is excluded from this device.
+    fn exclude(&mut self, at: PathBuf, there: bool, row: Option<EntryRecord>, rules: &Rules) {
+        match row {
+            Some(row) if there && self.options.delete => {
+                self.extras.push(Extra { at, row: Some(row), rules: rules.clone() });
+            }
+            Some(row) if !there => self.rows.push(RecordChange::Remove(row.id)),
+            // An entry without a row was made here; the import reports it.
+            _ => {}
+        }
     }
 
     /// Lists a change of a dry run.

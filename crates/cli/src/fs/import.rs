@@ -302,6 +302,15 @@ impl<'a> Import<'a> {
             let at = path.join(&seen.disk_name);
             let mut row = rows.remove(&seen.disk_name);
             let mut replaced = None;
+            if self.is_not_here(row.as_ref(), there.get(seen.name.as_str())) {
+                // The next export removes what it has a row for.
+                if row.is_none() {
+                    let detail = "a folder that is excluded from this device has its name: \
+                                  rename it, or see `vfs-sync folder include`";
+                    self.problem(Problem::new(&at, ProblemKind::Excluded, detail));
+                }
+                continue;
+            }
             let was_ignored = |row: &mut EntryRecord| {
                 !is_of_kind(row, &seen.stat) && is_ignored(&rules, path, row)
             };
@@ -393,7 +402,7 @@ impl<'a> Import<'a> {
         rows.sort_by(|a, b| a.0.cmp(&b.0));
         // An entry that an export was about to create never existed here.
         for (name, row) in rows.into_iter().filter(|(_, row)| row.disk.inode != 0) {
-            if is_ignored(rules, path, &row) {
+            if is_ignored(rules, path, &row) || self.scanner.not_here.contains(&row.tree.item) {
                 // Its absence is no deletion.
                 if !self.record.claimed.contains(&row.id) {
                     self.forget(&row)?;
@@ -419,6 +428,14 @@ impl<'a> Import<'a> {
             rows.remove(&name);
         }
         self.take_gone(path, rows, rules)
+    }
+
+    /// Returns whether an entry is, or has the place of, a folder that is excluded from this device.
+    fn is_not_here(&self, row: Option<&EntryRecord>, child: Option<&Child>) -> bool {
+        let not_here = &self.scanner.not_here;
+        !not_here.is_empty()
+            && (row.is_some_and(|row| not_here.contains(&row.tree.item))
+                || child.is_some_and(|child| not_here.contains(&child.node.id)))
     }
 
     fn commit_if_full(&mut self) -> Result<()> {

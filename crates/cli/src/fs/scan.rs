@@ -1,9 +1,11 @@
 //! Reads a directory for an import, one folder at a time.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use vfs_sync_core::id::ItemId;
 use vfs_sync_core::item::Name;
 
 use super::dir::{Folder, Kind, Root, Stat};
@@ -43,6 +45,8 @@ pub(crate) struct Scanner {
     excluded: Vec<(u64, u64)>,
     /// The rules that count in another owner's tree.
     pub(crate) trust: Trust,
+    /// The folders of the tree that are not on this device.
+    pub(crate) not_here: BTreeSet<ItemId>,
 }
 
 impl Scanner {
@@ -54,7 +58,7 @@ impl Scanner {
             .filter_map(|path| Root::open(path).ok()?.folder(Path::new("")).ok()?.stat_self().ok())
             .map(|stat| stat.id)
             .collect();
-        Ok(Self { root, excluded, trust: Trust::default() })
+        Ok(Self { root, excluded, trust: Trust::default(), not_here: BTreeSet::new() })
     }
 
     /// Opens the folder at `relative`, to read its files.

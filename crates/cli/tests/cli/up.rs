@@ -1,6 +1,7 @@
 //! Live folders by `up` as real processes: what is saved on one side appears on the other, and
 //! nothing is lost when programs, the agent or the server fail.
 
+mod exclude;
 mod ignore;
 mod links;
 mod mysteries;

@@ -32,6 +32,7 @@ pub(super) async fn play(story: &Story, base: &Path, sides: [Side; 2]) -> Result
             item: None,
             trust_ignore: false,
             allowed_links: std::collections::BTreeMap::new(),
+            excluded: std::collections::BTreeSet::new(),
             joined: false,
         });
         settings.write(&replica)?;

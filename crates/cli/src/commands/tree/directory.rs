@@ -40,6 +40,7 @@ pub(in crate::commands) fn import(
         return Err(Failure::usage("this is the replica's own directory"));
     }
     scanner.trust = trust(global, &args.dir, args.dry_run)?;
+    scanner.not_here = replica::excluded_from(&replica::directory(global)?, &args.dir)?;
     let options = ImportOptions {
         delete: args.delete,
         yes: args.yes,
@@ -161,6 +162,7 @@ pub(in crate::commands) async fn export(
         leave_missing: false,
         trust: trust(global, &args.dir, args.dry_run)?,
         links: AllowedLinks::of(&replica::directory(global)?, &args.dir)?.or_all(args.allow_links),
+        not_here: replica::excluded_from(&replica::directory(global)?, &args.dir)?,
     };
     let progress = output.progress("exporting");
     let mut show = |report: &ExportReport| {

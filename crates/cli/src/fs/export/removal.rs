@@ -57,7 +57,10 @@ impl Export<'_> {
             if self.stop.is_cancelled() {
                 return Ok(());
             }
+            let row = extra.row.as_ref();
+            self.excluding = row.is_some_and(|row| self.options.not_here.contains(&row.tree.item));
             self.remove_extra(extra)?;
+            self.excluding = false;
             self.flush_if_full()?;
         }
         Ok(())
@@ -214,6 +217,10 @@ impl Export<'_> {
             return Ok(Removable::Ignored);
         }
         let Some(row) = row else {
+            if self.excluding {
+                self.left_of_excluded(at);
+                return Ok(STAYS);
+            }
             let detail =
                 "it was created here and is not in the tree: import it, or remove it yourself";
             self.problem(Problem::new(at, ProblemKind::Kept, detail));
@@ -288,14 +295,26 @@ impl Export<'_> {
         Ok(known && folder.stat(name)? == *stat)
     }
 
+    /// Reports an entry of a folder that is excluded from this device: its bytes are only here.
+    fn left_of_excluded(&mut self, at: &Path) {
+        let detail = "it was made or changed here, in a folder that is excluded from this device: move it \
+                      elsewhere, or see `vfs-sync folder include`";
+        self.problem(Problem::new(at, ProblemKind::Excluded, detail));
+    }
+
     /// Reports a folder that stays because of ignored entries in it.
     fn ignored_left(&mut self, at: &Path, ignored: usize) {
         let them = counted(ignored as u64, "entry that is", "entries that are");
-        let detail = format!("it was deleted in the tree, and stays here with {them} ignored");
+        let why =
+            if self.excluding { "is excluded from this device" } else { "was deleted in the tree" };
+        let detail = format!("it {why}, and stays here with {them} ignored");
         self.problem(Problem::new(at, ProblemKind::IgnoredLeft, detail));
     }
 
     fn changed_here(&mut self, at: &Path) {
+        if self.excluding {
+            return self.left_of_excluded(at);
+        }
         let detail =
             "it is no longer in the tree, and was changed here: import it, or remove it yourself";
         self.problem(Problem::new(at, ProblemKind::Kept, detail));

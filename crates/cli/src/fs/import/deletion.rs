@@ -86,7 +86,8 @@ impl Import<'_> {
     }
 
     /// Plans the deletion of a missing entry, from the top down: items that are as recorded, and
-    /// folders that contain only such items. What is ignored, or got an ignored name, stays.
+    /// folders that contain only such items. What is ignored, got an ignored name or
+    /// is excluded from this device stays.
     fn plan(
         &self,
         row: &EntryRecord,
@@ -108,6 +109,7 @@ impl Import<'_> {
                 Some(node)
                     if self.is_as_recorded(&row, &node)?
                         && !self.has_ignored_name(&row.disk)
+                        && !self.scanner.not_here.contains(&node.id)
                         && !is_ignored(rules, at.parent().unwrap_or(Path::new("")), &row) =>
                 {
                     node

@@ -18,7 +18,7 @@ use crate::fs::link::AllowedLinks;
 use crate::fs::scan::Scanner;
 use crate::fs::watcher::Watcher;
 use crate::output::{Output, bytes_text, count_text, counted};
-use crate::replica::LiveFolder;
+use crate::replica::{self, LiveFolder};
 use crate::report::{ProblemKind, Problems};
 use crate::shutdown;
 
@@ -127,9 +127,9 @@ impl Folder {
 
     /// Takes over settings that a command has changed, and plans a scan that follows them.
     pub(super) fn follow_settings(&mut self, live: LiveFolder) {
-        let settings = |live: &LiveFolder| (live.trust_ignore, live.allowed_links.clone());
-        if settings(&self.live) != settings(&live) {
-            self.live = LiveFolder { joined: self.live.joined, ..live };
+        let live = LiveFolder { joined: self.live.joined, ..live };
+        if self.live != live {
+            self.live = live;
             self.export = true;
             self.scan_due = Instant::now();
         }
@@ -243,6 +243,7 @@ impl Folder {
         let own: PathBuf = replica.to_owned();
         let mut scanner = Scanner::open(&self.live.directory, &[own]).map_err(Failure::io(what))?;
         scanner.trust = Trust::of(replica, &self.live.directory)?;
+        scanner.not_here = replica::excluded_from(replica, &self.live.directory)?;
         let progress = self.output.progress("scanning");
         let mut show = |report: &ImportReport| {
             progress.set(format!("{} entries, {}", report.seen(), bytes_text(report.bytes)));
@@ -274,6 +275,7 @@ impl Folder {
             leave_missing: self.live.joined,
             trust: Trust::of(replica, &self.live.directory)?,
             links: AllowedLinks::of(replica, &self.live.directory)?,
+            not_here: replica::excluded_from(replica, &self.live.directory)?,
             ..ExportOptions::default()
         };
         let item = self.live.item.clone();
