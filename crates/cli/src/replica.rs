@@ -3,6 +3,7 @@
 pub(crate) mod handoff;
 pub(crate) mod live_state;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,8 +27,16 @@ pub(crate) const TOKEN_VARIABLE: &str = "VFS_SYNC_TOKEN";
 const SETTINGS_FILE: &str = "settings.json";
 const SETTINGS_VERSION: u32 = 1;
 
+/// The greatest number of links that are allowed in one live folder.
+pub(crate) const MAX_ALLOWED_LINKS: usize = 100;
+/// The greatest number of folders that are excluded from one live folder.
+pub(crate) const MAX_EXCLUDED: usize = 200;
+
 /// The greatest size of a settings or token file.
 const MAX_SMALL_FILE_BYTES: u64 = 64 * 1024;
+
+/// The greatest number of digests of rules that were written on this device.
+const MAX_OWN_RULES: usize = 256;
 
 /// The settings that `init` writes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +61,9 @@ pub(crate) struct Settings {
     /// The directories that `up` keeps in step.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) folders: Vec<LiveFolder>,
+    /// The digests of `.vfsignore` files that were written on this device in others' trees.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) own_rules: BTreeSet<String>,
 }
 
 /// A directory that `up` keeps in step with a folder of the tree.
@@ -71,6 +83,16 @@ pub(crate) struct LiveFolder {
     /// The last scan that the user asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) scan: Option<ScanRequest>,
+    /// True if the rules of `.vfsignore` files count although others wrote them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) trust_ignore: bool,
+    /// The links to targets outside of the directory that are made although others may have
+    /// written them, with the digests of their targets.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) allowed_links: BTreeMap<ItemId, String>,
+    /// The folders of the tree that are not on this device.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) excluded: BTreeSet<ItemId>,
 }
 
 /// A scan of a live folder that the user asked for.
@@ -86,7 +108,16 @@ pub(crate) struct ScanRequest {
 impl LiveFolder {
     /// Creates a live folder whose sides are not joined yet.
     pub(crate) fn new(directory: PathBuf, item: Option<ItemId>) -> Self {
-        Self { directory, item, joined: false, paused: false, scan: None }
+        Self {
+            directory,
+            item,
+            joined: false,
+            paused: false,
+            scan: None,
+            trust_ignore: false,
+            allowed_links: BTreeMap::new(),
+            excluded: BTreeSet::new(),
+        }
     }
 
     /// Returns whether both tie the same directory to the same folder.
@@ -107,6 +138,7 @@ impl Settings {
             user: None,
             insecure_http: false,
             folders: Vec::new(),
+            own_rules: BTreeSet::new(),
         }
     }
 
@@ -334,6 +366,25 @@ pub(crate) fn read_settings(directory: &Path) -> Result<Settings> {
             .hint("use a newer vfs-sync"));
     }
     Ok(settings)
+}
+
+/// Returns the folders of the tree that are excluded from `directory`.
+pub(crate) fn excluded_from(replica: &Path, directory: &Path) -> Result<BTreeSet<ItemId>> {
+    let settings = read_settings(replica)?;
+    let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
+    let of_it = settings.folders.into_iter().filter(|one| one.directory == directory);
+    Ok(of_it.flat_map(|one| one.excluded).collect())
+}
+
+/// Adds the digest of rules that were written on this device to the replica's settings. The set is
+/// bounded: the greatest digests go first, and their rules have to be saved again to count.
+pub(crate) fn remember_rules(directory: &Path, digest: &str) -> Result<()> {
+    let mut settings = read_settings(directory)?;
+    while settings.own_rules.len() >= MAX_OWN_RULES {
+        settings.own_rules.pop_last();
+    }
+    settings.own_rules.insert(digest.to_owned());
+    settings.write(directory)
 }
 
 /// Reads a small file, at most [`MAX_SMALL_FILE_BYTES`], without waiting for a writer.

@@ -27,8 +27,10 @@ pub(crate) enum ProblemKind {
     NameChanged,
     /// The disk rejects the name.
     NameRefused,
-    /// The entry is a symbolic link.
+    /// The entry is a symbolic link with too long a target, or in the place of an item.
     SymbolicLink,
+    /// The link leads out of its directory, and another user may have written it.
+    LinkNotAllowed,
     /// The entry is a pipe, socket or device.
     SpecialFile,
     /// The entry could not be read.
@@ -73,6 +75,14 @@ pub(crate) enum ProblemKind {
     HeldDeletions,
     /// The removals from a live directory wait for the user's confirmation.
     HeldRemovals,
+    /// A `.vfsignore` or one of its rules cannot be used.
+    IgnoreRules,
+    /// The rules of a `.vfsignore` do not count, because another user may have written them.
+    UntrustedRules,
+    /// The entry has the place of a folder that is excluded from this device, or is left of it.
+    Excluded,
+    /// The tree deleted the folder, which stays on the disk with the ignored entries in it.
+    IgnoredLeft,
 }
 
 impl ProblemKind {
@@ -112,6 +122,15 @@ impl ProblemKind {
             Self::HeldDeletions => {
                 "put the entries back, or delete them everywhere: `vfs-sync folder confirm-deletions DIR`"
             }
+            Self::LinkNotAllowed => {
+                "if its target is right, let it be made: `vfs-sync folder allow PATH`"
+            }
+            Self::IgnoreRules => "correct the line, or let your user read the file",
+            Self::UntrustedRules => {
+                "read the rules; to let them count: `vfs-sync folder trust-ignore DIR`"
+            }
+            Self::Excluded => "move it elsewhere, or see `vfs-sync folder include DIR PATH`",
+            Self::IgnoredLeft => "delete it if nobody needs what is in it",
             Self::HeldRemovals => {
                 "see `vfs-sync recover`; to remove them here: `vfs-sync export DIR --delete --yes`"
             }
@@ -121,7 +140,15 @@ impl ProblemKind {
     /// Returns whether the problem means that the request was only partly done. Limits of the
     /// disk's file types and names do not count.
     const fn is_failure(self) -> bool {
-        !matches!(self, Self::NameChanged | Self::OwnReplica | Self::Temporary | Self::NotAFile)
+        !matches!(
+            self,
+            Self::NameChanged
+                | Self::OwnReplica
+                | Self::Temporary
+                | Self::NotAFile
+                | Self::UntrustedRules
+                | Self::IgnoredLeft
+        )
     }
 }
 

@@ -7,13 +7,15 @@ use clap::Args;
 pub(super) const IMPORT: &str = "\
 Imports the changes in DIR since it was last imported or exported into PATH (the top by default;
 created if needed). The replica keeps a record of DIR: size, times, inode and digest of each entry.
-An entry that is as recorded is not read and not edited, whatever the tree has. A file that both sides
-changed is kept twice: DIR's as name (conflict DEVICE DATE).ext. A file or folder that was moved in
-DIR is moved in the tree. Without a record files are compared by content. Nothing is deleted without
---delete, and with it only entries that were recorded. Symbolic links, special files and unreadable
-entries are reported, and the exit code is then 5. Names that are not UTF-8 are escaped as %raw%…,
-which an export reverts. The result is in the replica; `vfs-sync sync` sends it. Ctrl-C is safe: the
-same command resumes.
+An entry that is as recorded is not read and not edited, whatever the tree has. A file that both
+sides changed is kept twice: DIR's as name (conflict DEVICE DATE).ext. A file or folder that was
+moved in DIR is moved in the tree. Without a record files are compared by content. Nothing is
+deleted without --delete, and with it only entries that were recorded. A symbolic link is imported
+as a link, never followed. Special files and unreadable entries are reported, and the exit code is
+then 5. Entries that a .vfsignore in DIR names (in the syntax of .gitignore), and editors' swap and
+lock files, are left out and stay as they are in the tree. Names that are not UTF-8 are escaped as
+%raw%…, which an export reverts. The result is in the replica; `vfs-sync sync` sends it. Ctrl-C is
+safe: the same command resumes.
 
 Examples:
   vfs-sync import ~/Documents
@@ -22,11 +24,11 @@ Examples:
 
 pub(super) const EXPORT: &str = "\
 Files get their modification time and permission bits. A file that is as it was imported or exported
-is replaced by the tree's; one that was changed or created in DIR since is left alone and reported, or
-with --force kept beside the tree's as name (conflict DEVICE DATE).ext; the exit code is 5. Identical
-files are not touched. No symbolic link under DIR is followed. Contents that are not on this machine
-are downloaded. To synchronise a directory: import --delete, sync, export --force --delete. Ctrl-C is
-safe: the same command resumes.
+is replaced by the tree's; one that was changed or created in DIR since is left alone and reported,
+or with --force kept beside the tree's as name (conflict DEVICE DATE).ext; the exit code is 5.
+Identical files are not touched, nor is what a .vfsignore names, in DIR or in the tree. No symbolic
+link under DIR is followed. Contents that are not on this machine are downloaded. To synchronise a
+directory: import --delete, sync, export --force --delete. Ctrl-C is safe: the same command resumes.
 
 Examples:
   vfs-sync export ./tree
@@ -61,6 +63,9 @@ pub(crate) struct Import {
 
 #[derive(Debug, Args)]
 pub(crate) struct Export {
+    /// Make symbolic links that lead out of DIR even if another user may have written them
+    #[arg(long)]
+    pub(crate) allow_links: bool,
     /// The directory to export to, created if needed
     #[arg(value_name = "DIR")]
     pub(crate) dir: PathBuf,

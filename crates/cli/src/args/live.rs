@@ -13,7 +13,8 @@ sent later. Without a replica --server is required, and one is created first. Wi
 the directories in step that it was given before. Nothing saved is lost: if both sides changed a file,
 both are kept, one as name (conflict DEVICE DATE).ext. An entry is deleted elsewhere once it was missing
 for two seconds; if more than half of the entries (and at least 100, or all) are gone, the deletions
-wait for `folder confirm-deletions`. Other commands work on the replica meanwhile. With --json it prints a
+wait for `folder confirm-deletions`. What a .vfsignore in DIR names, in the syntax of .gitignore, stays
+out. Other commands work on the replica meanwhile. With --json it prints a
 document on each line. Ends with exit code 5 if something is left undone.
 
 Examples:
@@ -174,6 +175,43 @@ Examples:\n  mv ~/Pictures ~/Photos && vfs-sync folder move ~/Pictures ~/Photos"
     /// List or restore files of a directory that were deleted elsewhere
     #[command(subcommand)]
     Trash(FolderTrash),
+    /// Keep a folder of the tree off this device: what is as recorded is removed from the directory,
+    /// and stays in the tree
+    #[command(after_help = "Examples:\n  vfs-sync folder exclude ~/Documents films/raw")]
+    Exclude {
+        /// The directory, as `folder list` shows it
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+        /// The folder's path in the directory
+        #[arg(value_name = "PATH")]
+        path: PathBuf,
+    },
+    /// Bring an excluded folder back to this device
+    #[command(after_help = "Examples:\n  vfs-sync folder include ~/Documents films/raw")]
+    Include {
+        /// The directory, as `folder list` shows it
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+        /// The folder's path in the directory
+        #[arg(value_name = "PATH")]
+        path: PathBuf,
+    },
+    /// Let a symbolic link that another user may have written, and that leads out of its directory,
+    /// be made there
+    #[command(after_help = "Examples:\n  vfs-sync folder allow ~/theirs/data")]
+    Allow {
+        /// The path of the link on this disk, as `up` reported it
+        #[arg(value_name = "PATH")]
+        path: PathBuf,
+    },
+    /// Let the rules of `.vfsignore` files count in a directory of another owner's tree, although
+    /// others may have written them
+    #[command(after_help = "Examples:\n  vfs-sync folder trust-ignore ~/theirs")]
+    TrustIgnore {
+        /// The directory, as `folder list` shows it
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
     /// Stop keeping a directory in step; neither the directory nor the tree changes
     #[command(after_help = "Examples:\n  vfs-sync folder remove ~/Pictures")]
     Remove {

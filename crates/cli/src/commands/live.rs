@@ -2,6 +2,7 @@
 
 mod agent;
 mod confirm;
+mod crossing;
 mod scan;
 pub(super) mod state;
 mod trash;
@@ -198,6 +199,14 @@ pub(super) fn folder(
         }
         FolderAction::Move { old, new } => moved(global, &replica, &old, &new, output),
         FolderAction::Trash(action) => trash::trash(global, &replica, action, output),
+        FolderAction::Allow { path } => crossing::allow(global, &replica, &path, output),
+        FolderAction::Exclude { dir, path } => {
+            crossing::exclude(global, &replica, (&dir, &path), true, output)
+        }
+        FolderAction::Include { dir, path } => {
+            crossing::exclude(global, &replica, (&dir, &path), false, output)
+        }
+        FolderAction::TrustIgnore { dir } => crossing::trust_ignore(global, &replica, &dir, output),
         FolderAction::Remove { dir } => {
             let _client = replica::open(global, replica::config())?;
             let mut settings = replica::read_settings(&replica)?;

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use vfs_sync_client::{Node, Observer, Progress, SyncReport};
 
 use crate::escape::escaped;
+use crate::fs::link;
 use crate::fs::metadata::{OnDisk, on_disk};
 use crate::output::{self, bytes_text, count_text};
 
@@ -49,7 +50,12 @@ pub(super) fn display_name(name: &str, node: &Node, shortcut: bool) -> String {
         OnDisk::Folder => "/",
         _ => "",
     };
-    format!("{}{mark}", escaped(name))
+    match link::target(node) {
+        Some(target) if !shortcut => {
+            format!("{} -> {}", escaped(name), escaped(&target.to_string_lossy()))
+        }
+        _ => format!("{}{mark}", escaped(name)),
+    }
 }
 
 /// Renders a sync report as JSON.

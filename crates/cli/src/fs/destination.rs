@@ -118,6 +118,30 @@ pub(crate) fn write_file(
     placed
 }
 
+/// Makes a symbolic link under a temporary name, then renames it. A previous file that is kept
+/// beside it gets the name of `device`.
+pub(crate) fn write_link(
+    folder: &Folder,
+    name: &OsStr,
+    target: &OsStr,
+    over: Over,
+    device: &str,
+) -> io::Result<Placed> {
+    let temporary = names::temporary("");
+    folder.create_link(target, &temporary)?;
+    let placed = folder.stat(&temporary).and_then(|stat| {
+        // An old link has nothing that a program could still write to.
+        let mut dispose = |folder: &Folder, name: &OsStr| folder.remove_file(name);
+        let kept = place(folder, &temporary, name, over, device, &mut dispose)?;
+        Ok(Placed { stat, kept })
+    });
+    if placed.is_err() {
+        // If this fails too, the next export removes it.
+        let _ = folder.remove_file(&temporary);
+    }
+    placed
+}
+
 /// Gives `temporary` its final name; returns the name under which the previous file was kept.
 fn place(
     folder: &Folder,

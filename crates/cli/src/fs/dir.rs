@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -282,6 +282,17 @@ impl Folder {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(File::from(sys::openat(&*self.0, name, flags, Mode::from_raw_mode(mode as _))?))
+    }
+
+    /// Reads the target of a symbolic link.
+    pub(crate) fn read_link(&self, name: &OsStr) -> io::Result<OsString> {
+        let target = sys::readlinkat(&*self.0, name, Vec::new())?;
+        Ok(OsString::from_vec(target.into_bytes()))
+    }
+
+    /// Creates a symbolic link under a name that must not exist yet.
+    pub(crate) fn create_link(&self, target: &OsStr, name: &OsStr) -> io::Result<()> {
+        Ok(sys::symlinkat(target, &*self.0, name)?)
     }
 
     /// Creates a folder that must not exist yet.

@@ -5,9 +5,11 @@ mod file;
 mod folder;
 mod moved;
 mod removal;
+mod rules;
+mod symlink;
 mod write;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,6 +29,8 @@ use self::write::Reading;
 use super::aside::{self, Aside};
 use super::destination;
 use super::dir::{Root, Stat};
+use super::ignore::{RULES_FILE, Rules, Trust};
+use super::link::{self, AllowedLinks};
 use super::metadata::{OnDisk, on_disk};
 use super::names::{self, DiskRules};
 use super::open_files::OpenFiles;
@@ -55,6 +59,12 @@ pub(crate) struct ExportOptions {
     /// True to leave out entries that the user has removed from the directory, unless the tree has
     /// changed them since: the next import deletes them.
     pub(crate) leave_missing: bool,
+    /// The rules that count in another owner's tree.
+    pub(crate) trust: Trust,
+    /// The links out of the directory that are made although others may have written them.
+    pub(crate) links: AllowedLinks,
+    /// The folders of the tree that are not on this device.
+    pub(crate) not_here: BTreeSet<ItemId>,
 }
 
 /// The counts and problems of an export.
@@ -73,6 +83,8 @@ pub(crate) struct ExportReport {
     pub(crate) held: u64,
     /// The number of entries that were left out, because the user has removed them.
     pub(crate) missing: u64,
+    /// The number of items that the rules ignore, not counting those in ignored folders.
+    pub(crate) ignored: u64,
     /// The number of entries that were recorded before.
     pub(crate) recorded: u64,
     /// The number of bytes written.
@@ -200,6 +212,8 @@ struct Enter {
     row: u64,
     /// True if the record may have rows of the folder's entries.
     has_rows: bool,
+    /// The rules of the folders above.
+    rules: Rules,
 }
 
 struct Export<'a> {
@@ -234,6 +248,10 @@ struct Export<'a> {
     unsynced: u64,
     /// The entries to be removed at the end.
     extras: Vec<Extra>,
+    /// The rules of the folder that is being written.
+    rules_here: Rules,
+    /// True while a folder is removed because it is excluded from this device.
+    excluding: bool,
     /// True if permission bits restrict this user.
     bits_bind: bool,
     open_files: OpenFiles,
@@ -272,6 +290,8 @@ impl<'a> Export<'a> {
             rows: Vec::new(),
             unsynced: 0,
             extras: Vec::new(),
+            rules_here: Rules::default(),
+            excluding: false,
             bits_bind: !rustix::process::geteuid().is_root(),
             open_files: OpenFiles::default(),
             aside: None,
@@ -304,8 +324,14 @@ impl<'a> Export<'a> {
         top: Option<ItemId>,
         progress: &mut (dyn FnMut(&ExportReport) + Send),
     ) -> Result<()> {
-        let first =
-            Enter { path: PathBuf::new(), item: top, new: false, row: ROOT_ENTRY, has_rows: true };
+        let first = Enter {
+            path: PathBuf::new(),
+            item: top,
+            new: false,
+            row: ROOT_ENTRY,
+            has_rows: true,
+            rules: Rules::default(),
+        };
         let mut folders = vec![first];
         while let Some(folder) = folders.pop() {
             if self.stop.is_cancelled() {
@@ -326,7 +352,7 @@ impl<'a> Export<'a> {
 
     async fn enter(
         &mut self,
-        Enter { path, item, new, row, has_rows }: Enter,
+        Enter { path, item, new, row, has_rows, rules: above }: Enter,
         steps: &mut Vec<Enter>,
         progress: &mut (dyn FnMut(&ExportReport) + Send),
     ) -> Result<()> {
@@ -342,7 +368,15 @@ impl<'a> Export<'a> {
         }
         let children: Vec<Child> = self.client.children(item)?;
         let mut rows = if has_rows { self.record.rows(row)? } else { HashMap::new() };
-        let there = if new { HashMap::new() } else { self.there(&disk, path, &rows, &children)? };
+        let is_there = !(new && self.options.dry_run);
+        let parent = Parent { row, item };
+        let found = self
+            .rules(is_there.then_some(&disk), path, &above, &children, &mut rows, parent, progress)
+            .await?;
+        let Some(rules) = found.rules else { return Ok(()) };
+        self.rules_here = rules.clone();
+        let mut there =
+            if new { HashMap::new() } else { self.there(&disk, path, &rows, &children)? };
         let siblings: Vec<_> = children
             .iter()
             .filter(|child| match on_disk(child.node.object_type) {
@@ -364,11 +398,30 @@ impl<'a> Export<'a> {
         let keys: Vec<_> =
             siblings.iter().map(|child| (child.name.as_str(), child.node.id.as_str())).collect();
         let named = names::distinct(&keys, self.rules);
+        let ignored = self.take_ignored(&rules, path, &mut there, &mut rows);
         let mut rest = there.clone();
+        if found.done {
+            rest.remove(&self.rules.key(OsStr::new(RULES_FILE)));
+        }
         let mut files = Vec::new();
         let mut folders = Vec::new();
         for (child, name) in siblings.iter().zip(named) {
             let at = path.join(&name.name);
+            if found.done && child.name == RULES_FILE
+                || self.is_ignored(&rules, path, &name.name, &child.node, &mut rows)
+            {
+                continue;
+            }
+            if self.options.not_here.contains(&child.node.id) {
+                let there = rest.remove(&self.rules.key(&name.name)).is_some();
+                self.exclude(at, there, rows.remove(&name.name), &rules);
+                continue;
+            }
+            if ignored.contains_key(&self.rules.key(&name.name)) {
+                let detail = "an entry that is ignored is in its place";
+                self.problem(Problem::new(&at, ProblemKind::Unwritable, detail));
+                continue;
+            }
             if name.changed {
                 let detail =
                     format!("the disk confuses {} with the name of another file", child.name);
@@ -406,21 +459,21 @@ impl<'a> Export<'a> {
                     self.problem(Problem::new(&at, ProblemKind::Shortcut, detail));
                 }
                 OnDisk::Folder => {
-                    folders.extend(self.folder(
-                        &disk,
-                        &at,
-                        &name.name,
-                        &child.node,
-                        stat,
-                        known,
-                        folder,
-                    )?);
+                    let enter =
+                        self.folder(&disk, &at, &name.name, &child.node, stat, known, folder)?;
+                    let rules = rules.clone();
+                    folders.extend(enter.map(|enter| Enter { rules, ..enter }));
                 }
                 _ => {
                     for under in self.client.children(Some(&child.node.id))? {
                         let detail = "it is under a file, which a disk cannot represent";
                         let at = at.join(names::to_disk(&under.name));
                         self.problem(Problem::new(&at, ProblemKind::Unwritable, detail));
+                    }
+                    if let Some(target) = link::target(&child.node) {
+                        let link = (&child.node, target.as_os_str());
+                        self.link(&disk, &at, &name.name, link, stat, known, folder)?;
+                        continue;
                     }
                     files.extend(self.file(
                         &disk,
@@ -443,7 +496,7 @@ impl<'a> Export<'a> {
             names.sort_unstable();
             for name in names {
                 let (at, row) = (path.join(&name), rows.remove(&name));
-                self.extras.push(Extra { at, row });
+                self.extras.push(Extra { at, row, rules: rules.clone() });
             }
             // Rows of entries that are neither on the disk nor in the tree.
             for (name, row) in rows {
@@ -515,6 +568,18 @@ impl<'a> Export<'a> {
         let leaves = self.options.leave_missing && stat.is_none() && row.is_some_and(as_recorded);
         self.report.missing += u64::from(leaves);
         leaves
+    }
+
+    /// Plans the removal of what is left of a folder that is excluded from this device.
+    fn exclude(&mut self, at: PathBuf, there: bool, row: Option<EntryRecord>, rules: &Rules) {
+        match row {
+            Some(row) if there && self.options.delete => {
+                self.extras.push(Extra { at, row: Some(row), rules: rules.clone() });
+            }
+            Some(row) if !there => self.rows.push(RecordChange::Remove(row.id)),
+            // An entry without a row was made here; the import reports it.
+            _ => {}
+        }
     }
 
     /// Lists a change of a dry run.

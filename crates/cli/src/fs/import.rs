@@ -7,9 +7,13 @@ mod folder;
 mod looks;
 mod moves;
 mod rows;
+mod rules;
+mod symlink;
 mod tree_folder;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -24,8 +28,10 @@ use vfs_sync_core::item::Name;
 use self::deletion::Gone;
 use self::file::FoundFile;
 pub(crate) use self::looks::Looks;
+use self::rules::{FolderRules, Ignored};
 use self::tree_folder::{TreeFolder, TreeFolderState};
 use super::dir::{Kind, Stat};
+use super::ignore::{RULES_FILE, Rules};
 use super::names;
 use super::prefetch::{Committer, Prefetch};
 use super::record::{self, Record};
@@ -80,6 +86,8 @@ pub(crate) struct ImportReport {
     pub(crate) missing: u64,
     /// The number of missing entries whose items stay in the tree: the next export writes them.
     pub(crate) kept: u64,
+    /// The number of entries that the rules ignore, not counting those in ignored folders.
+    pub(crate) ignored: u64,
     /// The number of entries that were recorded before.
     pub(crate) recorded: u64,
     /// The bytes of content that were imported.
@@ -129,6 +137,8 @@ struct Step {
     place: TreeFolder,
     /// True if missing entries of the folder do not count as deleted.
     held: bool,
+    /// The rules of the folders above.
+    rules: Rules,
 }
 
 /// Imports the directory of `scanner` into the folder `target` (`None`: the top). With `looks`,
@@ -195,6 +205,7 @@ pub(crate) fn import(
             unsynced: false,
             gone: Vec::new(),
             copies: HashSet::new(),
+            ignored: Ignored::default(),
             report,
         };
         let state = match target {
@@ -204,7 +215,8 @@ pub(crate) fn import(
             None => TreeFolderState::Top,
         };
         let place = TreeFolder::new(state, ROOT_ENTRY, true);
-        let mut stack = vec![Step { path: PathBuf::new(), place, held: false }];
+        let rules = Rules::default();
+        let mut stack = vec![Step { path: PathBuf::new(), place, held: false, rules }];
         while let Some(step) = stack.pop() {
             if stop.is_cancelled() {
                 import.report.interrupted = true;
@@ -246,6 +258,7 @@ struct Import<'a> {
     gone: Vec<Gone>,
     /// The names of new conflicted copies, each with its folder.
     copies: HashSet<(Option<ItemId>, Name)>,
+    ignored: Ignored,
     report: ImportReport,
 }
 
@@ -256,9 +269,7 @@ impl<'a> Import<'a> {
         stack: &mut Vec<Step>,
         progress: &mut dyn FnMut(&ImportReport),
     ) -> Result<()> {
-        let Step { path, place, held } = step;
-        let Listing { entries, held: kept, problems, complete } = self.scanner.list(path);
-        self.report.problems.extend(problems);
+        let Step { path, place, held, .. } = step;
         let home = match place.id() {
             Some(id) => self.client.node(&id)?.map(|node| (node.owner, node.access_level)),
             None => None,
@@ -275,6 +286,15 @@ impl<'a> Import<'a> {
             true => self.record.rows(place.0.row)?,
             false => HashMap::new(),
         };
+        let rules = match self.rules(step, &home, &rows, &there)? {
+            FolderRules::Known(rules) => rules,
+            FolderRules::Missing => return self.leave_alone(step, rows),
+            FolderRules::Refused => return Ok(()),
+        };
+        let Listing { entries, held: kept, ignored, problems, complete } =
+            self.scanner.list(path, &rules);
+        self.report.problems.extend(problems);
+        self.take_ignored(path, ignored, &mut rows)?;
         let disk = self.scanner.folder(path);
         // Pushed in reverse, so that folders are entered in the order of their names.
         let mut folders = Vec::new();
@@ -288,32 +308,62 @@ impl<'a> Import<'a> {
             // The entry of this place is then at another one, and takes its item there.
             let leaves = if moved.is_some() { row.take().map(|row| row.tree.item) } else { None };
             let mut replaced = None;
+            if self.is_not_here(row.as_ref(), there.get(seen.name.as_str())) {
+                // The next export removes what it has a row for.
+                if row.is_none() {
+                    let detail = "a folder that is excluded from this device has its name: \
+                                  rename it, or see `vfs-sync folder include`";
+                    self.problem(Problem::new(&at, ProblemKind::Excluded, detail));
+                }
+                continue;
+            }
+            let was_ignored = |row: &mut EntryRecord| {
+                !is_of_kind(row, &seen.stat) && is_ignored(&rules, path, row)
+            };
+            if let Some(before) = row.take_if(was_ignored) {
+                self.forget(&before)?;
+            }
             if let Some(before) = row.take_if(|row| !is_of_kind(row, &seen.stat)) {
                 if !self.options.delete {
-                    let (was, is) = match before.disk.kind {
-                        EntryKind::File => ("file", "folder"),
-                        EntryKind::Folder => ("folder", "file"),
+                    let was = match before.disk.kind {
+                        EntryKind::File => "file",
+                        EntryKind::Folder => "folder",
+                        EntryKind::Link => "link",
+                    };
+                    let is = match seen.stat.kind {
+                        Kind::Folder => "folder",
+                        Kind::Link => "link",
+                        _ => "file",
                     };
                     let detail = format!("a {was} in the tree is a {is} on the disk: see --delete");
                     self.problem(Problem::new(&at, ProblemKind::TypeChanged, detail));
                     continue;
                 }
                 let weight = self.record.weight(&before)?;
+                // A link may lead to where the folder was moved.
                 let many = before.disk.kind == EntryKind::Folder
                     && weight > 1
-                    && self.record.needs_confirmation(weight);
+                    && (self.record.needs_confirmation(weight) || seen.stat.kind == Kind::Link);
                 let asked =
                     self.looks.as_ref().and_then(|looks| looks.covers([before.id].into_iter()));
                 if many && !self.options.yes && asked != Some(true) {
                     self.report.held += weight;
                     self.report.held_rows.insert(before.id);
-                    let detail = "a folder with most of the entries is a file on the disk: its \
-                                  deletion waits for your confirmation";
+                    let detail = match seen.stat.kind {
+                        Kind::Link => {
+                            "a folder with entries is a link on the disk: its deletion waits for \
+                             your confirmation"
+                        }
+                        _ => {
+                            "a folder with most of the entries is a file on the disk: its deletion \
+                             waits for your confirmation"
+                        }
+                    };
                     self.problem(Problem::new(&at, ProblemKind::TypeChanged, detail));
                     continue;
                 }
                 // In one transaction with the new item, so that no interruption leaves both.
-                self.delete_one(&before, &at)?;
+                self.delete_one(&before, &at, &rules)?;
                 replaced = Some(before.tree.item);
             }
             let child = there.get(seen.name.as_str());
@@ -333,13 +383,16 @@ impl<'a> Import<'a> {
                 continue;
             }
             if seen.stat.kind == Kind::Folder {
-                if let Some(step) =
-                    self.take_folder(place, &home, (row, moved), child, seen, &at)?
-                {
-                    folders.push(step);
+                let found = self.take_folder(place, &home, (row, moved), child, seen, &at)?;
+                if let Some(step) = found {
+                    folders.push(Step { rules: rules.clone(), ..step });
                 }
             } else {
                 match &disk {
+                    Ok(disk) if seen.stat.kind == Kind::Link => {
+                        let rows = (row, moved);
+                        self.take_link(disk, place, (&home, level), rows, child, seen, &at)?;
+                    }
                     Ok(disk) => {
                         let rows = (row, moved);
                         self.take_file(disk, place, (&home, level), rows, child, seen, &at)?;
@@ -354,14 +407,56 @@ impl<'a> Import<'a> {
             for name in &kept {
                 rows.remove(&names::to_disk(name.as_str()));
             }
-            let mut rows: Vec<_> = rows.into_iter().collect();
-            rows.sort_by(|a, b| a.0.cmp(&b.0));
-            // An entry that an export was about to create never existed here.
-            for (name, row) in rows.into_iter().filter(|(_, row)| row.disk.inode != 0) {
-                self.gone.push(Gone { row, at: path.join(name) });
-            }
+            self.take_gone(path, rows, &rules)?;
         }
         Ok(())
+    }
+
+    /// Remembers the missing entries of a folder, by their rows.
+    fn take_gone(
+        &mut self,
+        path: &Path,
+        rows: HashMap<OsString, EntryRecord>,
+        rules: &Rules,
+    ) -> Result<()> {
+        let mut rows: Vec<_> = rows.into_iter().collect();
+        rows.sort_by(|a, b| a.0.cmp(&b.0));
+        // An entry that an export was about to create never existed here.
+        for (name, row) in rows.into_iter().filter(|(_, row)| row.disk.inode != 0) {
+            if is_ignored(rules, path, &row) || self.scanner.not_here.contains(&row.tree.item) {
+                // Its absence is no deletion.
+                if !self.record.claimed.contains(&row.id) {
+                    self.forget(&row)?;
+                }
+                continue;
+            }
+            self.gone.push(Gone { row, at: path.join(name), rules: rules.clone() });
+        }
+        Ok(())
+    }
+
+    /// Leaves a folder as it is while its rules are missing, except that missing entries are looked
+    /// for.
+    fn leave_alone(&mut self, step: &Step, mut rows: HashMap<OsString, EntryRecord>) -> Result<()> {
+        let Step { path, held, rules, .. } = step;
+        let Ok(names) = self.scanner.folder(path).and_then(|folder| folder.names()) else {
+            return Ok(());
+        };
+        if *held || !self.options.delete || names.iter().any(|name| name == RULES_FILE) {
+            return Ok(());
+        }
+        for name in names {
+            rows.remove(&name);
+        }
+        self.take_gone(path, rows, rules)
+    }
+
+    /// Returns whether an entry is, or has the place of, a folder that is excluded from this device.
+    fn is_not_here(&self, row: Option<&EntryRecord>, child: Option<&Child>) -> bool {
+        let not_here = &self.scanner.not_here;
+        !not_here.is_empty()
+            && (row.is_some_and(|row| not_here.contains(&row.tree.item))
+                || child.is_some_and(|child| not_here.contains(&child.node.id)))
     }
 
     fn commit_if_full(&mut self) -> Result<()> {
@@ -416,7 +511,14 @@ fn is_of_kind(row: &EntryRecord, stat: &Stat) -> bool {
     match row.disk.kind {
         EntryKind::File => stat.kind == Kind::File,
         EntryKind::Folder => stat.kind == Kind::Folder,
+        EntryKind::Link => stat.kind == Kind::Link,
     }
+}
+
+/// Returns whether the entry of a row, in the folder at `path`, is ignored.
+fn is_ignored(rules: &Rules, path: &Path, row: &EntryRecord) -> bool {
+    let (name, folder) = (OsStr::from_bytes(&row.name), row.disk.kind == EntryKind::Folder);
+    rules.ignore(path, name, folder, row.disk.size)
 }
 
 fn not_permitted(at: &Path, owner: &UserId, level: AccessLevel) -> Problem {

@@ -9,7 +9,7 @@ use vfs_sync_core::item::Name;
 use vfs_sync_core::tree::conflict_copy_name;
 
 use super::metadata::{OnDisk, on_disk};
-use super::record;
+use super::{link, record};
 use crate::error::Result;
 
 /// The number of operations that are queued in one transaction.
@@ -117,7 +117,7 @@ impl Merge<'_> {
             return Ok(false);
         }
         let files = on_disk(node.object_type) == OnDisk::File;
-        if files && alike.len() > 1 && alike.iter().any(|node| node.content.is_none()) {
+        if files && alike.len() > 1 && alike.iter().any(|node| link::digest_of(node).is_none()) {
             return Ok(false);
         }
         let mut alike = alike.into_iter();
@@ -237,6 +237,6 @@ fn become_that(row: &mut EntryRecord, node: &Node, parent: Option<&ItemId>) {
 }
 
 fn is_same_file(one: &Node, other: &Node) -> bool {
-    let digest = |node: &Node| node.content.as_ref().map(|content| content.digest);
-    digest(one).is_some() && digest(one) == digest(other)
+    let digest = link::digest_of(one);
+    digest.is_some() && digest == link::digest_of(other)
 }

@@ -63,6 +63,25 @@ pub(crate) fn to_disk(name: &str) -> OsString {
     OsString::from_vec(unescaped(name).unwrap_or_else(|| name.as_bytes().to_vec()))
 }
 
+/// Converts the target of a symbolic link to its text in the protocol, with the escapes of names.
+pub(crate) fn target_to_protocol(target: &OsStr) -> String {
+    match target.to_str() {
+        Some(text) if !text.starts_with(ESCAPE_PREFIX) => text.to_owned(),
+        _ => escape(target.as_bytes()),
+    }
+}
+
+/// Converts the text of a symbolic link's target to the disk's target; `None` if no target has
+/// this text.
+pub(crate) fn target_to_disk(text: &str) -> Option<OsString> {
+    let target = match text.strip_prefix(ESCAPE_PREFIX) {
+        None => OsString::from(text),
+        Some(body) => OsString::from_vec(decoded(body)?),
+    };
+    let is_target = !target.is_empty() && !target.as_bytes().contains(&0);
+    (is_target && target_to_protocol(&target) == text).then_some(target)
+}
+
 /// Returns the disk's name for a conflicted copy of `name`.
 pub(crate) fn conflict_copy(name: &OsStr, device: &str, at: Timestamp, number: u32) -> OsString {
     let plain = to_protocol(name).ok().or_else(|| Name::new("recovered").ok());
@@ -101,7 +120,22 @@ fn escape(name: &[u8]) -> String {
 /// Returns the bytes whose escaped form is exactly `text`, if there are any, so that no two names
 /// map to the same bytes.
 fn unescaped(text: &str) -> Option<Vec<u8>> {
-    let body = text.strip_prefix(ESCAPE_PREFIX)?;
+    let bytes = decoded(text.strip_prefix(ESCAPE_PREFIX)?)?;
+    let is_disk_name = !bytes.is_empty()
+        && !bytes.contains(&b'/')
+        && !bytes.contains(&0)
+        && bytes != b"."
+        && bytes != b"..";
+    let needs_escape = match std::str::from_utf8(&bytes) {
+        // The text is shorter each time, so this terminates.
+        Ok(inner) => unescaped(inner).is_some(),
+        Err(_) => true,
+    };
+    (is_disk_name && needs_escape && escape(&bytes) == text).then_some(bytes)
+}
+
+/// Decodes the text after [`ESCAPE_PREFIX`].
+fn decoded(body: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(body.len());
     let mut rest = body.as_bytes();
     while let [first, tail @ ..] = rest {
@@ -119,17 +153,7 @@ fn unescaped(text: &str) -> Option<Vec<u8>> {
         bytes.push(digit(*high)? << 4 | digit(*low)?);
         rest = tail;
     }
-    let is_disk_name = !bytes.is_empty()
-        && !bytes.contains(&b'/')
-        && !bytes.contains(&0)
-        && bytes != b"."
-        && bytes != b"..";
-    let needs_escape = match std::str::from_utf8(&bytes) {
-        // The text is shorter each time, so this terminates.
-        Ok(inner) => unescaped(inner).is_some(),
-        Err(_) => true,
-    };
-    (is_disk_name && needs_escape && escape(&bytes) == text).then_some(bytes)
+    Some(bytes)
 }
 
 /// The rules by which a disk distinguishes names.

@@ -15,7 +15,7 @@ use vfs_sync_core::id::{ItemId, UserId};
 use vfs_sync_core::time::Timestamp;
 
 use super::dir::{Kind, Root, Stat};
-use super::metadata;
+use super::{link, metadata};
 
 /// The number of seconds after a read in which a change may not show in a file's times: the
 /// coarsest file systems count in steps of two.
@@ -54,11 +54,13 @@ pub(crate) fn is_same_entry(recorded: &DiskState, stat: &Stat) -> bool {
     }
 }
 
-/// Returns whether a file is as recorded, as far as its attributes show.
+/// Returns whether a file or link is as recorded, as far as its attributes show.
 pub(crate) fn is_unchanged(recorded: &DiskState, stat: &Stat) -> bool {
     !recorded.unsettled
-        && recorded.kind == EntryKind::File
-        && stat.kind == Kind::File
+        && matches!(
+            (recorded.kind, stat.kind),
+            (EntryKind::File, Kind::File) | (EntryKind::Link, Kind::Link)
+        )
         && recorded.size == stat.size
         && recorded.mtime == stat.modified
         && recorded.ctime == stat.changed
@@ -78,7 +80,7 @@ pub(crate) fn is_same_but_renamed(seen: &Stat, now: &Stat) -> bool {
 }
 
 fn size(stat: &Stat) -> u64 {
-    if stat.kind == Kind::File { stat.size } else { 0 }
+    if matches!(stat.kind, Kind::File | Kind::Link) { stat.size } else { 0 }
 }
 
 /// The entry at a recorded place.
@@ -320,7 +322,9 @@ impl Record {
         rows.retain(|row| {
             let same_kind = matches!(
                 (row.disk.kind, stat.kind),
-                (EntryKind::File, Kind::File) | (EntryKind::Folder, Kind::Folder)
+                (EntryKind::File, Kind::File)
+                    | (EntryKind::Folder, Kind::Folder)
+                    | (EntryKind::Link, Kind::Link)
             );
             same_kind && is_same_entry(&row.disk, stat)
         });
@@ -341,9 +345,14 @@ impl Record {
 
     /// Builds the disk half of a row from the present attributes.
     pub(crate) fn disk(&self, stat: &Stat, digest: Option<Sha256Digest>) -> DiskState {
-        let file = stat.kind == Kind::File;
+        let kind = match stat.kind {
+            Kind::File => EntryKind::File,
+            Kind::Link => EntryKind::Link,
+            _ => EntryKind::Folder,
+        };
+        let settles = kind != EntryKind::Folder;
         DiskState {
-            kind: if file { EntryKind::File } else { EntryKind::Folder },
+            kind,
             size: size(stat),
             mtime: stat.modified,
             ctime: stat.changed,
@@ -352,7 +361,7 @@ impl Record {
             mode: stat.mode,
             elsewhere: self.is_elsewhere(stat),
             digest,
-            unsettled: file && stat.modified.seconds >= self.started - SETTLES_AFTER,
+            unsettled: settles && stat.modified.seconds >= self.started - SETTLES_AFTER,
         }
     }
 
@@ -385,15 +394,15 @@ pub(crate) fn tree(node: &Node, parent: Option<&ItemId>) -> TreeState {
         parent: parent.cloned(),
         name: node.name.as_ref().map_or_else(String::new, |name| name.as_str().to_owned()),
         blob_id: node.content.as_ref().map(|content| content.blob_id.clone()),
-        digest: node.content.as_ref().map(|content| content.digest),
+        digest: link::digest_of(node),
         mtime: node.content.as_ref().map(|_| node.modified_at()),
         mode: metadata::mode(node),
     }
 }
 
-/// Returns whether an item still has the bytes that the row recorded.
+/// Returns whether an item still has the bytes, or as a link the target, that the row recorded.
 pub(crate) fn has_same_bytes(tree: &TreeState, node: &Node) -> bool {
-    tree.digest == node.content.as_ref().map(|content| content.digest)
+    tree.digest == link::digest_of(node)
 }
 
 /// Returns whether an item still has the time and the permission bits that the row recorded, as far

@@ -1,16 +1,19 @@
 //! Reads a directory for an import, one folder at a time.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use vfs_sync_core::id::ItemId;
 use vfs_sync_core::item::Name;
 
 use super::dir::{Folder, Kind, Root, Stat};
+use super::ignore::{Rules, Trust};
 use super::{aside, names};
 use crate::report::{Problem, ProblemKind};
 
-/// A file or folder that can be imported.
+/// A file, folder or link that can be imported.
 #[derive(Debug, Clone)]
 pub(crate) struct ScannedEntry {
     /// The name on the disk.
@@ -27,6 +30,8 @@ pub(crate) struct Listing {
     pub(crate) entries: Vec<ScannedEntry>,
     /// The names that exist but cannot be imported, and do not count as deleted.
     pub(crate) held: Vec<Name>,
+    /// The entries that the rules ignore.
+    pub(crate) ignored: Vec<(OsString, Stat)>,
     /// The entries that were left out, with reasons.
     pub(crate) problems: Vec<Problem>,
     /// True if the folder could be read completely.
@@ -38,6 +43,10 @@ pub(crate) struct Scanner {
     root: Root,
     /// The folders (device and inode) that are not entered: the replica's own.
     excluded: Vec<(u64, u64)>,
+    /// The rules that count in another owner's tree.
+    pub(crate) trust: Trust,
+    /// The folders of the tree that are not on this device.
+    pub(crate) not_here: BTreeSet<ItemId>,
 }
 
 impl Scanner {
@@ -49,7 +58,7 @@ impl Scanner {
             .filter_map(|path| Root::open(path).ok()?.folder(Path::new("")).ok()?.stat_self().ok())
             .map(|stat| stat.id)
             .collect();
-        Ok(Self { root, excluded })
+        Ok(Self { root, excluded, trust: Trust::default(), not_here: BTreeSet::new() })
     }
 
     /// Opens the folder at `relative`, to read its files.
@@ -68,8 +77,9 @@ impl Scanner {
         top.is_ok_and(|stat| self.excluded.contains(&stat.id))
     }
 
-    /// Lists the folder at `relative`. Entries that cannot be read are problems in the listing.
-    pub(crate) fn list(&mut self, relative: &Path) -> Listing {
+    /// Lists the folder at `relative`, to whose entries `rules` apply. Entries that cannot be read
+    /// are problems in the listing.
+    pub(crate) fn list(&mut self, relative: &Path, rules: &Rules) -> Listing {
         let mut listing = Listing::default();
         let found = self.root.folder(relative).and_then(|folder| {
             let names = folder.names()?;
@@ -84,22 +94,21 @@ impl Scanner {
         };
         listing.complete = true;
         for disk_name in disk_names {
-            self.take(&folder, relative, disk_name, &mut listing);
+            self.take(&folder, relative, disk_name, rules, &mut listing);
         }
         listing
     }
 
-    fn take(&self, folder: &Folder, relative: &Path, disk_name: OsString, listing: &mut Listing) {
+    fn take(
+        &self,
+        folder: &Folder,
+        relative: &Path,
+        disk_name: OsString,
+        rules: &Rules,
+        listing: &mut Listing,
+    ) {
         let path = relative.join(&disk_name);
         let problem = |kind, detail: &str| Problem::new(&path, kind, detail);
-        let name = match names::to_protocol(&disk_name) {
-            Ok(name) => name,
-            Err(reason) => {
-                let detail = format!("the name, once escaped, {reason}");
-                listing.problems.push(problem(ProblemKind::Name, &detail));
-                return;
-            }
-        };
         if disk_name == aside::OWN {
             return;
         }
@@ -113,7 +122,23 @@ impl Scanner {
             listing.problems.push(problem(ProblemKind::Temporary, detail));
             return;
         }
-        let stat = match folder.stat(&disk_name) {
+        let stat = folder.stat(&disk_name);
+        if let Ok(stat) = &stat
+            && !self.excluded.contains(&stat.id)
+            && rules.ignore_entry(relative, &disk_name, stat)
+        {
+            listing.ignored.push((disk_name, *stat));
+            return;
+        }
+        let name = match names::to_protocol(&disk_name) {
+            Ok(name) => name,
+            Err(reason) => {
+                let detail = format!("the name, once escaped, {reason}");
+                listing.problems.push(problem(ProblemKind::Name, &detail));
+                return;
+            }
+        };
+        let stat = match stat {
             Ok(stat) => stat,
             // Gone since the listing: it does not exist.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
@@ -124,14 +149,11 @@ impl Scanner {
             }
         };
         let refused = match stat.kind {
-            Kind::File => None,
+            Kind::File | Kind::Link => None,
             Kind::Folder if self.excluded.contains(&stat.id) => {
                 Some(problem(ProblemKind::OwnReplica, "the replica keeps its own files here"))
             }
             Kind::Folder => None,
-            Kind::Link => {
-                Some(problem(ProblemKind::SymbolicLink, "symbolic links are not followed"))
-            }
             Kind::Special(what) => {
                 Some(problem(ProblemKind::SpecialFile, &format!("it is {what}")))
             }
@@ -169,7 +191,8 @@ mod tests {
             let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
             rustix::fs::futimens(&file, &times).unwrap();
         }
-        let listing = Scanner::open(dir.path(), &[]).unwrap().list(Path::new(""));
+        let listing =
+            Scanner::open(dir.path(), &[]).unwrap().list(Path::new(""), &Rules::default());
         let at = |name: &str| listing.entries.iter().find(|e| e.disk_name == *name).unwrap();
         let last = vfs_sync_core::time::Timestamp::MAX;
         if at("last").stat.mtime != last {
@@ -184,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn links_pipes_sockets_and_the_replica_are_reported_and_the_rest_goes_on() {
+    fn pipes_sockets_and_the_replica_are_reported_and_the_rest_goes_on() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         std::fs::write(at("file"), "x").unwrap();
@@ -199,17 +222,14 @@ mod tests {
         std::fs::write(dir.path().join(OsStr::from_bytes(&[0xFE; 120])), "long").unwrap();
 
         let mut scanner = Scanner::open(dir.path(), &[at("replica")]).unwrap();
-        let listing = scanner.list(Path::new(""));
+        let listing = scanner.list(Path::new(""), &Rules::default());
         let names: Vec<_> = listing.entries.iter().map(|seen| seen.name.as_str()).collect();
-        assert_eq!(names, [".vfs-sync-tmp-1", "%raw%caf%E9", "empty", "file"]);
+        assert_eq!(names, [".vfs-sync-tmp-1", "%raw%caf%E9", "dangling", "empty", "file", "link"]);
         let mut kinds: Vec<_> = listing.problems.iter().map(|p| p.kind.as_str()).collect();
         kinds.sort_unstable();
-        assert_eq!(
-            kinds,
-            ["name", "ownReplica", "specialFile", "symbolicLink", "symbolicLink", "temporary"]
-        );
+        assert_eq!(kinds, ["name", "ownReplica", "specialFile", "temporary"]);
         let held: Vec<_> = listing.held.iter().map(Name::as_str).collect();
-        assert_eq!(held, ["dangling", "link", "replica", "socket"]);
+        assert_eq!(held, ["replica", "socket"]);
         assert!(listing.complete);
     }
 
@@ -217,7 +237,7 @@ mod tests {
     fn a_folder_that_cannot_be_read_is_not_taken_for_empty() {
         let dir = tempfile::tempdir().unwrap();
         let mut scanner = Scanner::open(dir.path(), &[]).unwrap();
-        let listing = scanner.list(Path::new("gone"));
+        let listing = scanner.list(Path::new("gone"), &Rules::default());
         assert!(!listing.complete && listing.entries.is_empty());
         assert_eq!(listing.problems[0].kind, ProblemKind::Unreadable);
     }

@@ -182,7 +182,9 @@ pub(crate) fn tree_of(top: &Path) -> Vec<(PathBuf, String)> {
             }
             let metadata = entry.path().symlink_metadata().unwrap();
             let mode = metadata.permissions().mode() & 0o777;
-            let what = if metadata.is_dir() {
+            let what = if metadata.is_symlink() {
+                format!("link {:?}", std::fs::read_link(entry.path()).unwrap())
+            } else if metadata.is_dir() {
                 folders.push(path.clone());
                 format!("folder {mode:o}")
             } else {

@@ -2,6 +2,9 @@
 //! nothing is lost when programs, the agent or the server fail.
 
 mod confirm;
+mod exclude;
+mod ignore;
+mod links;
 mod moved;
 mod mysteries;
 mod pause;

@@ -48,6 +48,8 @@ pub enum EntryKind {
     File,
     /// The entry is a folder.
     Folder,
+    /// The entry is a symbolic link; its digest is one of its target.
+    Link,
 }
 
 /// The disk half of a row: the state of the entry on the disk when it was read or written.
@@ -55,7 +57,7 @@ pub enum EntryKind {
 pub struct DiskState {
     /// The kind of the entry.
     pub kind: EntryKind,
-    /// Bytes of the file; 0 for a folder.
+    /// Bytes of the file or of the link's target; 0 for a folder.
     pub size: u64,
     /// The time of the last change of the bytes.
     pub mtime: DiskTime,

@@ -229,8 +229,8 @@ impl<'a> Agent<'a> {
             if let Some(folder) = self.folders.iter_mut().find(|one| one.live.is_same(&live)) {
                 folder.set_paused(live.paused);
                 folder.ask_to_scan(live.scan);
-            }
-            if self.folders.iter().all(|folder| !folder.live.is_same(&live)) {
+                folder.follow_settings(live);
+            } else {
                 let mut folder = Folder::new(live, self.output);
                 if let Some(earlier) = self.board.earlier(&folder.live) {
                     folder.begin_with(earlier);

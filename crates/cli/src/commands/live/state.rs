@@ -4,8 +4,10 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use vfs_sync_client::SyncClient;
+use vfs_sync_core::id::ItemId;
 use vfs_sync_core::time::Timestamp;
 
+use super::crossing::excluded;
 use super::{chosen, shown};
 use crate::args::Global;
 use crate::error::{Failure, Kind, Result};
@@ -30,6 +32,8 @@ struct FolderView {
     live: LiveFolder,
     /// The path of the folder in the tree.
     path: String,
+    /// The folders that are not on this device, with their paths in the tree.
+    excluded: Vec<(ItemId, String)>,
     state: Option<FolderState>,
 }
 
@@ -44,6 +48,7 @@ impl View {
         let state = if live.is_empty() { None } else { live_state::read(replica)? };
         let one = |live: LiveFolder| FolderView {
             path: shown(client, &live),
+            excluded: excluded(client, &live),
             state: state.as_ref().and_then(|state: &LiveState| state.of(&live)).cloned(),
             live,
         };
@@ -74,6 +79,10 @@ impl View {
                     json!({ "entries": held.entries, "of": held.of })
                 }),
                 "problems": state.map(&problems),
+                "trustIgnore": folder.live.trust_ignore,
+                "excluded": folder.excluded.iter().map(|(item, path)| {
+                    json!({ "item": item, "path": path })
+                }).collect::<Vec<_>>(),
             })
         };
         let folders: Vec<_> = self.folders.iter().map(one).collect();
@@ -147,6 +156,15 @@ impl FolderView {
     }
 
     fn state_text(&self) -> String {
+        let mut text = self.plain_state_text();
+        if !self.excluded.is_empty() {
+            let paths: Vec<_> = self.excluded.iter().map(|(_, path)| path.as_str()).collect();
+            text.push_str(&format!("; without {}", paths.join(", ")));
+        }
+        text
+    }
+
+    fn plain_state_text(&self) -> String {
         let Some(name) = self.state() else { return "not started yet".to_owned() };
         let name = match name {
             State::InStep => "in step",

@@ -16,6 +16,7 @@ use crate::args::{Cat, Get, Global, Put};
 use crate::error::{Failure, Kind, Result};
 use crate::escape::{Escaped, EscapingBytes};
 use crate::fs::dir::{Kind as DiskKind, Root, set_mode_and_mtime};
+use crate::fs::link;
 use crate::fs::metadata;
 use crate::fs::names;
 use crate::fs::stable_reader::{Cut, StableReader};
@@ -36,6 +37,11 @@ async fn content(
     if Place::Item(Box::new(node.clone())).is_folder() && node.content.is_none() {
         return Err(Failure::failed(format!("{path} is a folder"))
             .hint(format!("see `vfs-sync ls '{path}'` or `vfs-sync export DIR '{path}'`")));
+    }
+    if let Some(target) = link::target(&node).filter(|_| version.is_none()) {
+        let target = target.to_string_lossy();
+        return Err(Failure::failed(format!("{path} is a symbolic link: {path} -> {target}"))
+            .hint("`vfs-sync export` makes it; it has no content of its own"));
     }
     let version = match version {
         Some(which) => Some(versions::one(client, &node, path, which, stop).await?),

@@ -1,5 +1,7 @@
 //! Directories of this machine: `import`, `export`.
 
+use std::path::Path;
+
 use tokio_util::sync::CancellationToken;
 use vfs_sync_client::SyncClient;
 use vfs_sync_core::id::ItemId;
@@ -9,7 +11,9 @@ use crate::args::{Export, Global, Import};
 use crate::error::{Failure, Kind, Result};
 use crate::escape::Escaped;
 use crate::fs::export::{self, ExportOptions, ExportReport};
+use crate::fs::ignore::Trust;
 use crate::fs::import::{self, ImportOptions, ImportReport};
+use crate::fs::link::AllowedLinks;
 use crate::fs::scan::Scanner;
 use crate::output::{Output, bytes_text, count_text, counted};
 use crate::path;
@@ -35,6 +39,8 @@ pub(in crate::commands) fn import(
     if scanner.is_excluded() {
         return Err(Failure::usage("this is the replica's own directory"));
     }
+    scanner.trust = trust(global, &args.dir, args.dry_run)?;
+    scanner.not_here = replica::excluded_from(&replica::directory(global)?, &args.dir)?;
     let options = ImportOptions {
         delete: args.delete,
         yes: args.yes,
@@ -57,6 +63,7 @@ pub(in crate::commands) fn import(
         count_text(report.unchanged),
         bytes_text(report.bytes),
     ))?;
+    note_ignored(output, report.ignored);
     for conflict in report.conflicts.first.iter().take(CONFLICTS_SHOWN) {
         let (path, copy) = (Escaped(&conflict.path), Escaped(&conflict.copy));
         output.note(format!("{path} differs from the tree's: it is kept beside it as {copy}"));
@@ -77,6 +84,12 @@ pub(in crate::commands) fn import(
     }
     finish(output, report.interrupted, &report.problems)?;
     import::held(&report, &args.dir).map_or(Ok(()), Err)
+}
+
+/// Returns the rules that count in a directory of another owner's tree.
+fn trust(global: &Global, directory: &Path, dry_run: bool) -> Result<Trust> {
+    let trust = Trust::of(&replica::directory(global)?, directory)?;
+    Ok(if dry_run { trust.without_saving() } else { trust })
 }
 
 /// Lists the changes of a dry run; the list is empty without one.
@@ -147,6 +160,9 @@ pub(in crate::commands) async fn export(
         dry_run: args.dry_run,
         live: false,
         leave_missing: false,
+        trust: trust(global, &args.dir, args.dry_run)?,
+        links: AllowedLinks::of(&replica::directory(global)?, &args.dir)?.or_all(args.allow_links),
+        not_here: replica::excluded_from(&replica::directory(global)?, &args.dir)?,
     };
     let progress = output.progress("exporting");
     let mut show = |report: &ExportReport| {
@@ -163,8 +179,16 @@ pub(in crate::commands) async fn export(
         report.changes_text(),
         count_text(report.unchanged),
     ))?;
+    note_ignored(output, report.ignored);
     finish(output, report.interrupted, &report.problems)?;
     export::held(&report, &args.dir).map_or(Ok(()), Err)
+}
+
+/// Says how many entries the rules ignore, if they ignore any.
+fn note_ignored(output: Output, ignored: u64) {
+    if ignored > 0 {
+        output.note(format!("ignored by rules: {}", count_text(ignored)));
+    }
 }
 
 /// Reports problems; fails if the command was interrupted or left out entries.

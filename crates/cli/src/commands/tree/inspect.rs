@@ -12,6 +12,7 @@ use super::super::sharing::share;
 use crate::args::{Global, Ls, OnePath, Tree};
 use crate::error::{Failure, Result};
 use crate::escape::escaped;
+use crate::fs::link;
 use crate::fs::metadata::{self, OnDisk, on_disk};
 use crate::output::{Output, count_text, json_text, table};
 use crate::path::{self, Place};
@@ -181,6 +182,10 @@ pub(in crate::commands) fn stat(global: &Global, args: OnePath, output: Output) 
     row("path", args.path.clone());
     row("id", node.id.to_string());
     row("type", type_text(&node));
+    let target = link::target(&node);
+    if let Some(target) = &target {
+        row("link to", target.to_string_lossy().into_owned());
+    }
     row("owner", node.owner.to_string());
     row("access", node.access_level.to_string());
     for grant in share::grants_text(&client, &node.id)? {

@@ -119,7 +119,7 @@ impl Export<'_> {
         let as_recorded = |row: &EntryRecord| {
             row.state == EntryState::Agreed
                 && match stat.kind {
-                    Kind::File => record::is_unchanged(&row.disk, stat),
+                    Kind::File | Kind::Link => record::is_unchanged(&row.disk, stat),
                     // What is in it is compared with its own row.
                     kind => kind == Kind::Folder && row.disk.kind == EntryKind::Folder,
                 }
@@ -138,7 +138,8 @@ impl Export<'_> {
         }
         self.root.forget(at);
         if let Some(row) = row.filter(|row| row.state == EntryState::Agreed) {
-            if stat.kind == Kind::File && record::is_unchanged(&row.disk, stat) {
+            if matches!(stat.kind, Kind::File | Kind::Link) && record::is_unchanged(&row.disk, stat)
+            {
                 if self.stays_open(at, stat) {
                     return Ok(false);
                 }
@@ -155,7 +156,11 @@ impl Export<'_> {
                 }
             }
             if stat.kind == Kind::Folder && self.options.delete {
-                self.remove_extra(&Extra { at: at.to_owned(), row: Some(row.clone()) })?;
+                self.remove_extra(&Extra {
+                    at: at.to_owned(),
+                    row: Some(row.clone()),
+                    rules: self.rules_here.clone(),
+                })?;
                 if disk.stat(name).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
                     return Ok(true);
                 }
@@ -186,14 +191,16 @@ impl Export<'_> {
     fn list_cleared(&mut self, at: &Path, stat: &Stat, row: Option<&EntryRecord>) -> Result<bool> {
         let row = row.filter(|row| row.state == EntryState::Agreed);
         let removed = match (stat.kind, row) {
-            (Kind::File, Some(row)) if record::is_unchanged(&row.disk, stat) => {
+            (Kind::File | Kind::Link, Some(row)) if record::is_unchanged(&row.disk, stat) => {
                 self.report.removed += 1;
                 self.change(Change::Deleted, at);
                 true
             }
-            (Kind::Folder, Some(row)) if self.options.delete => {
-                self.remove_extra(&Extra { at: at.to_owned(), row: Some(row.clone()) })?
-            }
+            (Kind::Folder, Some(row)) if self.options.delete => self.remove_extra(&Extra {
+                at: at.to_owned(),
+                row: Some(row.clone()),
+                rules: self.rules_here.clone(),
+            })?,
             _ => false,
         };
         if !removed {

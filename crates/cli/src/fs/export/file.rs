@@ -94,7 +94,7 @@ impl Export<'_> {
         }
         let Some(stat) = stat else { return Ok(Some(write(name, Over::Nothing, row))) };
         if stat.kind != Kind::File {
-            if stat.kind == Kind::Link && !self.options.force {
+            if !self.options.force && self.is_own_link(&stat, row.as_ref()) {
                 let detail = "a symbolic link is in its place: see --force";
                 self.problem(Problem::new(at, ProblemKind::SymbolicLink, detail));
                 return Ok(None);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use vfs_sync_client::{DiskState, EntryKind, EntryRecord, EntryState, Node, RecordChange};
 
 use super::super::dir::{Folder, Kind, Stat};
+use super::super::ignore::Rules;
 use super::super::{metadata, names, record};
 use super::{Enter, Export, Parent};
 use crate::error::Result;
@@ -40,7 +41,8 @@ impl Export<'_> {
         }
     }
 
-    /// Creates a folder if needed; returns the step that fills it.
+    /// Creates a folder if needed; returns the step that fills it, to which the caller gives its
+    /// rules.
     #[allow(clippy::too_many_arguments, reason = "what is known of one entry")]
     pub(super) fn folder(
         &mut self,
@@ -58,7 +60,7 @@ impl Export<'_> {
             return Ok(None);
         }
         if let Some(stat) = stat.filter(|stat| stat.kind != Kind::Folder) {
-            if stat.kind == Kind::Link {
+            if self.is_own_link(&stat, row.as_ref()) {
                 let detail = "a symbolic link is in its place";
                 self.problem(Problem::new(at, ProblemKind::SymbolicLink, detail));
                 return Ok(None);
@@ -107,7 +109,13 @@ impl Export<'_> {
         let row = EntryRecord { id, parent, name, disk, tree, state, coming: None, made };
         self.leaving.push(Leave { path: at.to_owned(), mode, row: Some(row) });
         let (path, item) = (at.to_owned(), Some(node.id.clone()));
-        Ok(Some(Enter { path, item, new: !is_there, row: id, has_rows }))
+        let rules = Rules::default();
+        Ok(Some(Enter { path, item, new: !is_there, row: id, has_rows, rules }))
+    }
+
+    /// Returns whether an entry is a link that is not as recorded.
+    pub(super) fn is_own_link(&self, stat: &Stat, row: Option<&EntryRecord>) -> bool {
+        stat.kind == Kind::Link && row.is_none_or(|row| !record::is_unchanged(&row.disk, stat))
     }
 
     pub(super) fn leave(&mut self, Leave { path, mode, row }: Leave) {

@@ -35,14 +35,15 @@ impl Export<'_> {
         if !self.options.delete || self.options.dry_run || child.shortcut {
             return Ok(None);
         }
-        let kind = match on_disk(child.node.object_type) {
-            OnDisk::Folder if !self.folders.contains_key(&child.node.id) => EntryKind::Folder,
-            OnDisk::File => EntryKind::File,
+        let is_folder = match on_disk(child.node.object_type) {
+            OnDisk::Folder if !self.folders.contains_key(&child.node.id) => true,
+            OnDisk::File => false,
             _ => return Ok(None),
         };
         for row in self.record.of_item(&child.node.id)? {
             let is_agreed = row.state == EntryState::Agreed && row.coming.is_none();
-            if !is_agreed || row.disk.kind != kind || self.is_still_a_place(&row, child)? {
+            let same_kind = (row.disk.kind == EntryKind::Folder) == is_folder;
+            if !is_agreed || !same_kind || self.is_still_a_place(&row, child)? {
                 continue;
             }
             if let Some(found) = self.bring_from(&row, disk, at, name, child, parent)? {

@@ -9,15 +9,19 @@ use vfs_sync_client::{EntryKind, EntryRecord, EntryState, RecordChange};
 use super::super::destination;
 use super::super::digest::digest;
 use super::super::dir::{Folder, Kind, Stat};
-use super::super::record;
+use super::super::ignore::{RULES_FILE, Rules};
+use super::super::{link, record};
 use super::{Export, own_files, split};
 use crate::error::Result;
+use crate::output::counted;
 use crate::report::{Change, Problem, ProblemKind};
 
 /// An entry that is on the disk and not in the tree.
 pub(super) struct Extra {
     pub(super) at: PathBuf,
     pub(super) row: Option<EntryRecord>,
+    /// The rules of the folder that contains the entry.
+    pub(super) rules: Rules,
 }
 
 /// The outcome of visiting an entry that may be removed.
@@ -31,6 +35,8 @@ enum Removable {
     },
     /// Any other entry, which was removed or stays.
     File { removed: bool },
+    /// An entry that the rules ignore, and that stays.
+    Ignored,
 }
 
 impl Export<'_> {
@@ -51,7 +57,10 @@ impl Export<'_> {
             if self.stop.is_cancelled() {
                 return Ok(());
             }
+            let row = extra.row.as_ref();
+            self.excluding = row.is_some_and(|row| self.options.not_here.contains(&row.tree.item));
             self.remove_extra(extra)?;
+            self.excluding = false;
             self.flush_if_full()?;
         }
         Ok(())
@@ -59,14 +68,17 @@ impl Export<'_> {
 
     /// Removes an entry that is as recorded; in a folder, it removes all such entries. Returns
     /// whether the entry was removed as a whole, or would be in a dry run.
-    pub(super) fn remove_extra(&mut self, Extra { at, row }: &Extra) -> Result<bool> {
+    pub(super) fn remove_extra(&mut self, Extra { at, row, rules }: &Extra) -> Result<bool> {
         struct Frame {
             at: PathBuf,
             row: Box<EntryRecord>,
             /// The entries left to visit, last first.
             left: Vec<(OsString, Option<EntryRecord>)>,
-            /// The number of entries that stay.
+            /// The number of entries that stay, and of those that do because they are ignored.
             stay: usize,
+            ignored: usize,
+            /// The rules that apply in the folder.
+            rules: Rules,
             /// The permission bits to restore if the folder stays.
             mode: Option<u32>,
         }
@@ -78,23 +90,40 @@ impl Export<'_> {
                     if self.stop.is_cancelled() {
                         return Ok(false);
                     }
-                    match self.removable(&at, row)? {
-                        Removable::Folder { row, names, mode } => {
+                    let above = frames.last().map_or(rules, |frame| &frame.rules).clone();
+                    match self.removable(&at, row, &above)? {
+                        Removable::Folder { row, mut names, mode } => {
+                            // The entries of a folder whose rules cannot be used stay.
+                            let rules = self.rules_on_disk(&at, &above);
+                            let stay =
+                                if rules.is_none() { std::mem::take(&mut names).len() } else { 0 };
+                            let rules = rules.unwrap_or_default();
+                            // The rules go last, and only if nothing stays to which they apply.
+                            names.sort_by_key(|name| name == RULES_FILE);
                             let mut rows = self.record.rows(row.id)?;
                             let with_row = |name: OsString| {
                                 let row = rows.remove(&name);
                                 (name, row)
                             };
                             let left = names.into_iter().rev().map(with_row).collect();
-                            frames.push(Frame { at, row, left, stay: 0, mode });
+                            frames.push(Frame { at, row, left, stay, ignored: 0, rules, mode });
                             None
+                        }
+                        Removable::Ignored => {
+                            if let Some(frame) = frames.last_mut() {
+                                frame.ignored += 1;
+                            }
+                            Some(false)
                         }
                         Removable::File { removed } => Some(removed),
                     }
                 }
                 None => match frames.pop() {
                     None => return Ok(true),
-                    Some(Frame { at, row, stay, mode, .. }) => {
+                    Some(Frame { at, row, stay, ignored, mode, .. }) => {
+                        if ignored > 0 {
+                            self.ignored_left(&at, ignored);
+                        }
                         Some(self.remove_folder(&at, &row, stay, mode)?)
                     }
                 },
@@ -108,6 +137,10 @@ impl Export<'_> {
             if let Some(frame) = frames.last_mut()
                 && let Some((name, row)) = frame.left.pop()
             {
+                if name == RULES_FILE && frame.stay > 0 {
+                    frame.stay += 1;
+                    continue;
+                }
                 next = Some((frame.at.join(name), row));
             }
         }
@@ -149,7 +182,12 @@ impl Export<'_> {
 
     /// Removes a file, or opens a folder whose entries are to be removed first; reports an entry
     /// that stays.
-    fn removable(&mut self, at: &Path, row: Option<EntryRecord>) -> Result<Removable> {
+    fn removable(
+        &mut self,
+        at: &Path,
+        row: Option<EntryRecord>,
+        rules: &Rules,
+    ) -> Result<Removable> {
         const STAYS: Removable = Removable::File { removed: false };
         const GONE: Removable = Removable::File { removed: true };
         if self.own.as_ref().is_some_and(|own| own.starts_with(at)) {
@@ -172,7 +210,17 @@ impl Export<'_> {
                 return Ok(STAYS);
             }
         };
+        if rules.ignore_entry(parent, name, &stat) {
+            if let Some(row) = row {
+                self.rows.push(RecordChange::Remove(row.id));
+            }
+            return Ok(Removable::Ignored);
+        }
         let Some(row) = row else {
+            if self.excluding {
+                self.left_of_excluded(at);
+                return Ok(STAYS);
+            }
             let detail =
                 "it was created here and is not in the tree: import it, or remove it yourself";
             self.problem(Problem::new(at, ProblemKind::Kept, detail));
@@ -200,25 +248,27 @@ impl Export<'_> {
                     Err(error) => self.unwritable(at, error)?,
                 }
             }
-            (EntryKind::File, Kind::File) => match self.is_recorded(&folder, name, &stat, &row) {
-                Ok(true) if self.options.dry_run => {
-                    self.report.removed += 1;
-                    self.change(Change::Deleted, at);
-                    return Ok(GONE);
-                }
-                Ok(true) if self.stays_open(at, &stat) => {}
-                Ok(true) => match self.remove_file(&folder, at, name, &stat, &row)? {
-                    Ok(true) => {
+            (EntryKind::File, Kind::File) | (EntryKind::Link, Kind::Link) => {
+                match self.is_recorded(&folder, name, &stat, &row) {
+                    Ok(true) if self.options.dry_run => {
                         self.report.removed += 1;
-                        self.rows.push(RecordChange::Remove(row.id));
+                        self.change(Change::Deleted, at);
                         return Ok(GONE);
                     }
+                    Ok(true) if self.stays_open(at, &stat) => {}
+                    Ok(true) => match self.remove_file(&folder, at, name, &stat, &row)? {
+                        Ok(true) => {
+                            self.report.removed += 1;
+                            self.rows.push(RecordChange::Remove(row.id));
+                            return Ok(GONE);
+                        }
+                        Ok(false) => self.changed_here(at),
+                        Err(error) => self.unwritable(at, error)?,
+                    },
                     Ok(false) => self.changed_here(at),
-                    Err(error) => self.unwritable(at, error)?,
-                },
-                Ok(false) => self.changed_here(at),
-                Err(error) => self.problem(Problem::unreadable(at, &error)),
-            },
+                    Err(error) => self.problem(Problem::unreadable(at, &error)),
+                }
+            }
             _ => self.changed_here(at),
         }
         Ok(STAYS)
@@ -261,12 +311,34 @@ impl Export<'_> {
         if (row.disk.size != stat.size || touched) && !coming {
             return Ok(false);
         }
-        let (found, _) = digest(folder.open_file(name)?.0)?;
+        let found = match stat.kind {
+            Kind::Link => link::digest(&folder.read_link(name)?),
+            _ => digest(folder.open_file(name)?.0)?.0,
+        };
         let known = row.disk.digest == Some(found) && !touched || row.coming == Some(found);
         Ok(known && folder.stat(name)? == *stat)
     }
 
+    /// Reports an entry of a folder that is excluded from this device: its bytes are only here.
+    fn left_of_excluded(&mut self, at: &Path) {
+        let detail = "it was made or changed here, in a folder that is excluded from this device: move it \
+                      elsewhere, or see `vfs-sync folder include`";
+        self.problem(Problem::new(at, ProblemKind::Excluded, detail));
+    }
+
+    /// Reports a folder that stays because of ignored entries in it.
+    fn ignored_left(&mut self, at: &Path, ignored: usize) {
+        let them = counted(ignored as u64, "entry that is", "entries that are");
+        let why =
+            if self.excluding { "is excluded from this device" } else { "was deleted in the tree" };
+        let detail = format!("it {why}, and stays here with {them} ignored");
+        self.problem(Problem::new(at, ProblemKind::IgnoredLeft, detail));
+    }
+
     fn changed_here(&mut self, at: &Path) {
+        if self.excluding {
+            return self.left_of_excluded(at);
+        }
         let detail =
             "it is no longer in the tree, and was changed here: import it, or remove it yourself";
         self.problem(Problem::new(at, ProblemKind::Kept, detail));

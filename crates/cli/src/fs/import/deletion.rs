@@ -9,8 +9,9 @@ use vfs_sync_client::{EntryRecord, EntryState, Node, RecordChange};
 use vfs_sync_core::id::ItemId;
 use vfs_sync_core::item::Name;
 
+use super::super::ignore::Rules;
 use super::super::record;
-use super::{Import, not_permitted};
+use super::{Import, is_ignored, not_permitted};
 use crate::error::Result;
 use crate::report::Change;
 
@@ -18,6 +19,8 @@ use crate::report::Change;
 pub(super) struct Gone {
     pub(super) row: EntryRecord,
     pub(super) at: PathBuf,
+    /// The rules of the folder that the entry was in.
+    pub(super) rules: Rules,
 }
 
 impl Import<'_> {
@@ -48,19 +51,20 @@ impl Import<'_> {
             self.report.held_rows.extend(rows());
             gone.clear();
         }
-        for Gone { row, at } in gone {
+        self.find_ignored(&gone)?;
+        for Gone { row, at, rules } in gone {
             if self.stop.is_cancelled() {
                 self.report.interrupted = true;
                 return Ok(());
             }
-            self.delete_one(&row, &at)?;
+            self.delete_one(&row, &at, &rules)?;
         }
         Ok(())
     }
 
     /// Deletes the item of a missing entry with everything in it that is as recorded.
-    pub(super) fn delete_one(&mut self, row: &EntryRecord, at: &Path) -> Result<()> {
-        let planned = self.plan(row, at)?;
+    pub(super) fn delete_one(&mut self, row: &EntryRecord, at: &Path, rules: &Rules) -> Result<()> {
+        let planned = self.plan(row, at, rules)?;
         if planned.first().is_none_or(|(node, ..)| node.id != row.tree.item)
             && self.client.node(&row.tree.item)?.is_some()
         {
@@ -89,8 +93,14 @@ impl Import<'_> {
     }
 
     /// Plans the deletion of a missing entry, from the top down: items that are as recorded, and
-    /// folders that contain only such items.
-    fn plan(&self, row: &EntryRecord, at: &Path) -> Result<Vec<(Node, Option<ItemId>, PathBuf)>> {
+    /// folders that contain only such items. What is ignored, got an ignored name or
+    /// is excluded from this device stays.
+    fn plan(
+        &self,
+        row: &EntryRecord,
+        at: &Path,
+        rules: &Rules,
+    ) -> Result<Vec<(Node, Option<ItemId>, PathBuf)>> {
         struct Planned {
             node: Node,
             parent: Option<ItemId>,
@@ -103,7 +113,14 @@ impl Import<'_> {
         while let Some((row, at, above)) = left.pop() {
             let node = self.client.node(&row.tree.item)?;
             let node = match node {
-                Some(node) if self.is_as_recorded(&row, &node)? => node,
+                Some(node)
+                    if self.is_as_recorded(&row, &node)?
+                        && !self.has_ignored_name(&row.disk)
+                        && !self.scanner.not_here.contains(&node.id)
+                        && !is_ignored(rules, at.parent().unwrap_or(Path::new("")), &row) =>
+                {
+                    node
+                }
                 _ => {
                     if let Some(above) = above
                         && self.client.node(&row.tree.item)?.is_some()

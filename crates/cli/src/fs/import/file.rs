@@ -12,9 +12,9 @@ use super::super::digest::digest;
 use super::super::dir::{Folder, Stat};
 use super::super::metadata::{self, OnDisk, on_disk};
 use super::super::prefetch::{Outcome, SMALL};
-use super::super::record;
 use super::super::scan::ScannedEntry;
 use super::super::stable_reader::{ATTEMPTS, Cut, StableReader};
+use super::super::{link, record};
 use super::moves::Move;
 use super::rows::without_metadata;
 use super::tree_folder::TreeFolder;
@@ -407,5 +407,5 @@ pub(super) fn is_file(node: &Node) -> bool {
 }
 
 pub(super) fn has_digest(node: &Node, digest: Sha256Digest) -> bool {
-    node.content.as_ref().is_some_and(|content| content.digest == digest)
+    link::digest_of(node) == Some(digest)
 }

@@ -7,6 +7,7 @@ use vfs_sync_client::{Child, EntryRecord, TreeState};
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::item::ObjectType;
 
+use super::super::ignore::Rules;
 use super::super::metadata::{self, OnDisk, on_disk};
 use super::super::record;
 use super::super::scan::ScannedEntry;
@@ -18,6 +19,8 @@ use crate::error::Result;
 use crate::report::{Change, Problem, ProblemKind};
 
 impl Import<'_> {
+    /// Matches a folder of the disk with one of the tree; returns the step that reads it, to which
+    /// the caller gives its rules.
     #[allow(clippy::too_many_lines, reason = "one case after the other")]
     pub(super) fn take_folder(
         &mut self,
@@ -30,7 +33,7 @@ impl Import<'_> {
     ) -> Result<Option<Step>> {
         let step = |state, row: u64, has_rows, held| {
             let place = TreeFolder::new(state, row, has_rows);
-            Some(Step { path: at.to_owned(), place, held })
+            Some(Step { path: at.to_owned(), place, held, rules: Rules::default() })
         };
         let moved = moved_row.is_some();
         let row = row.or(moved_row);
@@ -145,6 +148,7 @@ impl Import<'_> {
         self.put(id, place, seen, disk, tree, made);
         self.commit_if_full()?;
         let place = TreeFolder::new(state, id, false);
-        Ok(Some(Step { path: at.to_owned(), place, held: false }))
+        let rules = Rules::default();
+        Ok(Some(Step { path: at.to_owned(), place, held: false, rules }))
     }
 }

@@ -7,6 +7,7 @@ use vfs_sync_client::{Child, EntryRecord, EntryState, Node, RecordChange, TreeSt
 use vfs_sync_core::id::ItemId;
 use vfs_sync_core::item::{Name, ObjectType};
 
+use super::super::ignore::RULES_FILE;
 use super::super::metadata::{self, OnDisk, on_disk};
 use super::Import;
 use crate::error::Result;
@@ -93,11 +94,25 @@ impl Import<'_> {
             let mode = Some(mode);
             let tree = TreeState { item: item.clone(), parent, name, mode, ..record.tree.clone() };
             let row = EntryRecord { tree, state: EntryState::Agreed, ..*record };
+            let id = row.id;
             self.row(RecordChange::Put(Box::new(row)));
+            self.keep_rules(id)?;
             *place.0.state.borrow_mut() = state;
             parent = Some(item);
         }
         Ok(parent)
+    }
+
+    /// Removes the row of the file with rules in a folder that lives on, if the tree deleted that
+    /// file with the folder: the next import then brings it back too.
+    fn keep_rules(&mut self, folder: u64) -> Result<()> {
+        let rows = self.client.directories().entries(self.record.directory.id, folder)?;
+        if let Some(row) = rows.iter().find(|row| row.name == RULES_FILE.as_bytes())
+            && self.client.node(&row.tree.item)?.is_none()
+        {
+            self.row(RecordChange::Remove(row.id));
+        }
+        Ok(())
     }
 
     fn folder_named(&self, parent: Option<&ItemId>, name: &Name) -> Result<Option<Node>> {

@@ -16,13 +16,15 @@ use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
 use crate::fs::aside;
 use crate::fs::export::{self, ExportOptions, ExportReport};
+use crate::fs::ignore::Trust;
 use crate::fs::import::{self, ImportOptions, ImportReport, Looks};
+use crate::fs::link::AllowedLinks;
 use crate::fs::names;
 use crate::fs::scan::Scanner;
 use crate::fs::watcher::Watcher;
 use crate::output::{Output, bytes_text, count_text, counted};
 use crate::replica::live_state::{FolderState, Held, Scanned, State};
-use crate::replica::{LiveFolder, ScanRequest};
+use crate::replica::{self, LiveFolder, ScanRequest};
 use crate::report::{Problem, ProblemKind, Problems};
 use crate::shutdown;
 
@@ -268,6 +270,16 @@ impl Folder {
         self.export |= self.written.as_ref() != cursor;
     }
 
+    /// Takes over settings that a command has changed, and plans a scan that follows them.
+    pub(super) fn follow_settings(&mut self, live: LiveFolder) {
+        let live = LiveFolder { joined: self.live.joined, ..live };
+        if self.live != live {
+            self.live = live;
+            self.export = true;
+            self.scan_due = Instant::now();
+        }
+    }
+
     /// Plans a look at what waits for the user or for a cause to go away.
     pub(super) fn look_again(&mut self) {
         self.export = true;
@@ -383,6 +395,8 @@ impl Folder {
         let own: PathBuf = replica.to_owned();
         let mut scanner = Scanner::open(&self.live.directory, &[own]).map_err(Failure::io(what))?;
         check(client, scanner.root(), &self.live)?;
+        scanner.trust = Trust::of(replica, &self.live.directory)?;
+        scanner.not_here = replica::excluded_from(replica, &self.live.directory)?;
         let progress = self.output.progress("scanning");
         let (live, began) = (&self.live, Instant::now());
         let mut show = |report: &ImportReport| {
@@ -425,6 +439,9 @@ impl Folder {
             delete: true,
             live: true,
             leave_missing: self.live.joined,
+            trust: Trust::of(replica, &self.live.directory)?,
+            links: AllowedLinks::of(replica, &self.live.directory)?,
+            not_here: replica::excluded_from(replica, &self.live.directory)?,
             ..ExportOptions::default()
         };
         let item = self.live.item.clone();

@@ -1,0 +1,124 @@
+//! Symbolic links of an export: compared with the disk and the record, and made without following
+//! them.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use vfs_sync_client::{EntryKind, EntryRecord, EntryState, Node, RecordChange};
+
+use super::super::destination::{self, Over, Placed};
+use super::super::dir::{Folder, Kind, Stat};
+use super::super::{link, record};
+use super::{Export, Parent};
+use crate::error::Result;
+use crate::report::{Change, Problem, ProblemKind};
+
+impl Export<'_> {
+    /// Makes a link, or changes its target.
+    #[allow(clippy::too_many_arguments, reason = "what is known of one entry")]
+    pub(super) fn link(
+        &mut self,
+        disk: &Folder,
+        at: &Path,
+        name: &OsStr,
+        (node, target): (&Node, &OsStr),
+        stat: Option<Stat>,
+        row: Option<EntryRecord>,
+        parent: Parent<'_>,
+    ) -> Result<()> {
+        if self.leaves_out(stat.as_ref(), row.as_ref(), node, parent) {
+            return Ok(());
+        }
+        let mut over = Over::Nothing;
+        let mut before = None;
+        if let Some(stat) = stat.filter(|stat| stat.kind == Kind::Link) {
+            let found = match disk.read_link(name) {
+                Ok(found) => link::digest(&found),
+                Err(error) => {
+                    self.problem(Problem::unreadable(at, &error));
+                    return Ok(());
+                }
+            };
+            before = row.clone().filter(|row| row.disk.kind == EntryKind::Link);
+            if found == link::digest(target) {
+                self.report.unchanged += 1;
+                return self.record_link(name, (node, target), stat, before, parent);
+            }
+            let as_recorded = |row: &EntryRecord| {
+                row.state == EntryState::Agreed && row.disk.digest == Some(found)
+            };
+            over = match &before {
+                Some(row) if as_recorded(row) => Over::Expected(stat),
+                _ if self.options.force => Over::Anything,
+                _ => {
+                    let detail = "a link to another target is in its place: see --force";
+                    self.problem(Problem::new(at, ProblemKind::Differs, detail));
+                    return Ok(());
+                }
+            };
+        }
+        if !self.options.links.may_make(self.client, node, at, target)? {
+            let detail = format!(
+                "another user may have written this link to {}: see `vfs-sync folder allow` and \
+                 `export --allow-links`",
+                target.to_string_lossy()
+            );
+            self.problem(Problem::new(at, ProblemKind::LinkNotAllowed, detail));
+            return Ok(());
+        }
+        if let Some(stat) = stat.filter(|stat| stat.kind != Kind::Link)
+            && !self.clear(disk, at, name, &stat, row.as_ref(), "symbolic link")?
+        {
+            return Ok(());
+        }
+        if self.options.dry_run {
+            self.report.files_written += 1;
+            self.change(if stat.is_some() { Change::Content } else { Change::NewFile }, at);
+            return Ok(());
+        }
+        match destination::write_link(disk, name, target, over, &self.device) {
+            Ok(Placed { stat, kept }) => {
+                self.report.files_written += 1;
+                if let Some(copy) = kept {
+                    self.kept(at, &copy);
+                }
+                // Another entry may have taken the name already.
+                match disk.stat(name).ok().filter(|now| now.id == stat.id) {
+                    Some(now) => self.record_link(name, (node, target), now, before, parent)?,
+                    None => self.rows.extend(row.map(|row| RecordChange::Remove(row.id))),
+                }
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let detail = "another file appeared in its place during the export";
+                self.problem(Problem::new(at, ProblemKind::Differs, detail));
+                Ok(())
+            }
+            Err(error) => self.unwritable(at, error),
+        }
+    }
+
+    fn record_link(
+        &mut self,
+        name: &OsStr,
+        (node, target): (&Node, &OsStr),
+        stat: Stat,
+        before: Option<EntryRecord>,
+        parent: Parent<'_>,
+    ) -> Result<()> {
+        let id = before.as_ref().map_or_else(|| self.record.new_id(), |row| row.id);
+        let row = EntryRecord {
+            id,
+            parent: parent.row,
+            name: name.as_bytes().to_vec(),
+            disk: self.record.disk(&stat, Some(link::digest(target))),
+            tree: record::tree(node, parent.item),
+            state: EntryState::Agreed,
+            coming: None,
+            made: before.as_ref().is_some_and(|row| row.made),
+        };
+        self.put(before.as_ref(), row)
+    }
+}
