@@ -11,6 +11,7 @@ use std::sync::Arc;
 use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use tokio_util::sync::CancellationToken;
+use vfs_sync_client::{Node, SyncClient};
 use vfs_sync_core::content::Sha256Digest;
 
 use super::digest::digest_bytes;
@@ -23,7 +24,7 @@ use crate::report::{Problem, ProblemKind};
 /// The name of a file with rules for its folder and the folders below.
 pub(crate) const RULES_FILE: &str = ".vfsignore";
 /// The greatest size of a file with rules.
-pub(crate) const MAX_RULES_BYTES: u64 = 1024 * 1024;
+const MAX_RULES_BYTES: u64 = 1024 * 1024;
 /// The greatest number of rules in a file, which bounds the time to compile them.
 const MAX_RULES: usize = 10_000;
 /// The number of malformed rules of one file that are reported.
@@ -189,8 +190,32 @@ pub(crate) fn read(folder: &Folder, stop: &CancellationToken) -> RulesFile {
     RulesFile::Refused(format!("it changed during each of {ATTEMPTS} reads"))
 }
 
+/// Reads the tree's file with rules.
+pub(crate) async fn text_of(
+    client: &SyncClient,
+    node: &Node,
+) -> std::result::Result<Vec<u8>, String> {
+    if node.content.as_ref().is_some_and(|content| content.size > MAX_RULES_BYTES) {
+        return Err(too_large());
+    }
+    let content = client.contents().read(&node.id).await.map_err(|error| error.to_string())?;
+    let mut text = Vec::new();
+    let reader = content.reader().map_err(|error| error.to_string())?;
+    reader.take(MAX_RULES_BYTES).read_to_end(&mut text).map_err(|error| error.to_string())?;
+    Ok(text)
+}
+
+/// Works as [`text_of`] in a function that is not asynchronous.
+pub(crate) fn text_of_blocking(
+    client: &SyncClient,
+    node: &Node,
+) -> std::result::Result<Vec<u8>, String> {
+    let runtime = tokio::runtime::Handle::try_current().map_err(|error| error.to_string())?;
+    tokio::task::block_in_place(|| runtime.block_on(text_of(client, node)))
+}
+
 /// Returns the reason why a file with too many bytes is not used.
-pub(crate) fn too_large() -> String {
+fn too_large() -> String {
     format!("it has more than {MAX_RULES_BYTES} bytes")
 }
 

@@ -3,14 +3,13 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::io::Read as _;
 use std::path::Path;
 
 use vfs_sync_client::{Child, EntryKind, EntryRecord, Node, RecordChange};
 use vfs_sync_core::id::ItemId;
 
 use super::super::dir::{Folder, Stat};
-use super::super::ignore::{self, MAX_RULES_BYTES, RULES_FILE, Rules, RulesFile};
+use super::super::ignore::{self, RULES_FILE, Rules, RulesFile};
 use super::super::metadata::{OnDisk, on_disk};
 use super::removal::Extra;
 use super::{Export, ExportReport, Parent};
@@ -75,7 +74,7 @@ impl Export<'_> {
             _ => RulesFile::Missing,
         };
         let found = match (found, node) {
-            (RulesFile::Missing, Some(node)) => match self.text_of(node).await {
+            (RulesFile::Missing, Some(node)) => match ignore::text_of(self.client, node).await {
                 Err(_) if self.options.dry_run => RulesFile::Missing,
                 text => text.map_or_else(RulesFile::Refused, RulesFile::Text),
             },
@@ -138,19 +137,6 @@ impl Export<'_> {
                 Ok(None)
             }
         }
-    }
-
-    /// Reads the tree's file with rules.
-    async fn text_of(&self, node: &Node) -> std::result::Result<Vec<u8>, String> {
-        if node.content.as_ref().is_some_and(|content| content.size > MAX_RULES_BYTES) {
-            return Err(ignore::too_large());
-        }
-        let content = self.client.contents().read(&node.id).await;
-        let content = content.map_err(|error| error.to_string())?;
-        let mut text = Vec::new();
-        let reader = content.reader().map_err(|error| error.to_string())?;
-        reader.take(MAX_RULES_BYTES).read_to_end(&mut text).map_err(|error| error.to_string())?;
-        Ok(text)
     }
 
     /// Returns the rules that apply in a folder on the disk that the tree no longer has; `None` if

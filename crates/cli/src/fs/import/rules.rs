@@ -5,11 +5,12 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use vfs_sync_client::{Child, DiskState, EntryKind, EntryRecord, RecordChange};
+use vfs_sync_client::{Child, DiskState, EntryKind, EntryRecord, Node, RecordChange};
 use vfs_sync_core::id::UserId;
 
 use super::super::dir::{Kind, Stat};
 use super::super::ignore::{self, RULES_FILE, Rules, RulesFile};
+use super::super::metadata::{OnDisk, on_disk};
 use super::super::record;
 use super::deletion::Gone;
 use super::{Import, Step};
@@ -33,6 +34,11 @@ pub(super) struct Ignored {
     folders: Vec<(PathBuf, Stat)>,
 }
 
+/// Returns whether an item with the name of a file with rules has any.
+fn is_rules(node: &Node) -> bool {
+    on_disk(node.object_type) == OnDisk::File && node.content.is_some()
+}
+
 impl Import<'_> {
     /// Reads the rules that apply in a folder.
     pub(super) fn rules(
@@ -50,7 +56,8 @@ impl Import<'_> {
         let at = path.join(RULES_FILE);
         let row = rows.get(OsStr::new(RULES_FILE));
         let row = row.filter(|row| row.disk.inode != 0 && row.disk.kind == EntryKind::File);
-        let child = there.get(RULES_FILE).map(|child| &child.node);
+        let child = there.get(RULES_FILE).filter(|child| !child.shortcut);
+        let child = child.map(|child| &child.node);
         let text = match ignore::read(&folder, self.stop) {
             RulesFile::Text(text) => text,
             RulesFile::Missing if row.is_some() && !self.deletes_at_once() => {
@@ -60,7 +67,17 @@ impl Import<'_> {
                 }
                 return Ok(FolderRules::Missing);
             }
-            RulesFile::Missing => return Ok(FolderRules::Known(above.clone())),
+            // The rules of the tree count before an export has written them.
+            RulesFile::Missing => match child.filter(|node| row.is_none() && is_rules(node)) {
+                None => return Ok(FolderRules::Known(above.clone())),
+                Some(node) => match ignore::text_of_blocking(self.client, node) {
+                    Ok(text) => text,
+                    Err(why) => {
+                        self.problem(ignore::refused(&at, &why));
+                        return Ok(FolderRules::Refused);
+                    }
+                },
+            },
             RulesFile::Refused(why) => {
                 self.problem(ignore::refused(&at, &why));
                 return Ok(FolderRules::Refused);

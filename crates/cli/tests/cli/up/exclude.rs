@@ -112,6 +112,8 @@ fn a_folder_that_was_moved_away_here_before_it_was_excluded_is_not_deleted() {
     fs::rename(scene.path("da/other"), scene.path("da/moved")).unwrap();
     scene.on("a", &["folder", "exclude", "da", "big"]).expect(0);
     scene.on("a", &["folder", "exclude", "da", "other"]).expect(0);
+    let report = scene.on("a", &["--json", "import", "da", "--delete"]).expect(0).json();
+    assert_eq!((&report["deleted"], &report["moved"]), (&0.into(), &1.into()), "{report}");
     devices.settle(&["a", "b"]);
     devices.settle(&["a", "b"]);
     let b = devices.files("b");

@@ -192,6 +192,8 @@ fn rules_that_go_let_everything_join_again() {
     scene.on("a", &["put", "text", "/t.log"]).expect(0);
     devices.settle(&["a", "b"]);
     assert_eq!(names(&devices, "b"), [".vfsignore", "b.log", "f"]);
+    // The rules of the tree held already when the directory of b was joined.
+    assert!(!in_tree(&devices, "b", "/b.log"));
     fs::remove_file(scene.path("db/.vfsignore")).unwrap();
     devices.settle(&["b", "a"]);
     devices.settle(&["b", "a"]);

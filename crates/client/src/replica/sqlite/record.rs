@@ -84,3 +84,15 @@ impl SqliteRows {
         Ok(count.map_or(0, |count| u64::from_ne_bytes(count.to_ne_bytes())))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::record::EntryKind;
+
+    #[test]
+    fn rows_of_earlier_versions_keep_their_kinds() {
+        let kinds = [EntryKind::File, EntryKind::Folder, EntryKind::Link];
+        assert_eq!(kinds.map(|kind| encode(&kind)), [[0], [1], [2]]);
+    }
+}
