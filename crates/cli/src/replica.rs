@@ -337,7 +337,7 @@ pub(crate) fn read_settings(directory: &Path) -> Result<Settings> {
 }
 
 /// Reads a small file, at most [`MAX_SMALL_FILE_BYTES`], without waiting for a writer.
-fn read_bounded(path: &Path) -> std::io::Result<String> {
+pub(crate) fn read_bounded(path: &Path) -> std::io::Result<String> {
     let meta = std::fs::metadata(path)?;
     if meta.is_dir() {
         return Err(std::io::ErrorKind::IsADirectory.into());

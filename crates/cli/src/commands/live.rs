@@ -3,6 +3,7 @@
 mod agent;
 mod confirm;
 mod scan;
+pub(super) mod service;
 pub(super) mod state;
 
 use std::os::unix::ffi::OsStrExt as _;

@@ -5,6 +5,7 @@ mod confirm;
 mod moved;
 mod mysteries;
 mod pause;
+mod service;
 mod state;
 
 use std::path::Path;
