@@ -114,6 +114,7 @@ impl Folder {
     /// Takes over what an earlier run found, until the folder was looked at.
     pub(super) fn begin_with(&mut self, earlier: FolderState) {
         self.last_in_step = earlier.last_in_step;
+        self.looks = Looks::begin(earlier.held.is_some());
         self.held_entries = earlier.held;
         self.scanned = earlier.scanned;
         let own = [ProblemKind::Directory, ProblemKind::HeldDeletions, ProblemKind::HeldRemovals];
@@ -161,7 +162,7 @@ impl Folder {
         }
         self.live.paused = paused;
         self.follow_up = None;
-        self.looks = Looks::default();
+        self.looks = Looks::begin(self.held_entries.is_some());
         if !paused {
             self.watcher = Watcher::new(&self.live.directory, true);
             self.scan_due = Instant::now();
@@ -216,7 +217,7 @@ impl Folder {
     }
 
     pub(super) fn is_to_export(&self) -> bool {
-        self.export && !self.live.paused && self.failed.is_none() && self.held.0.is_none()
+        self.export && !self.live.paused && self.failed.is_none()
     }
 
     /// Plans an export if the replica has moved on since the last one.
@@ -307,6 +308,7 @@ impl Folder {
         self.show_import(&report)?;
         let was_left = std::mem::take(&mut self.left);
         let was_missing = std::mem::take(&mut self.missing);
+        let missing = report.missing + report.held_rows.len() as u64;
         if report.changes() + report.conflicts.count + report.kept > 0 {
             self.export = true;
             self.retry = RETRY_LEFT_OUT.0;
@@ -316,10 +318,10 @@ impl Folder {
             self.left_out.1 += was_left.failures();
             self.problems.1.add_all(&was_left);
             self.show_problems(&was_left, |_| true);
-        } else if report.stale > 0 || was_missing > report.missing {
+        } else if report.stale > 0 || was_missing > missing {
             self.export = true;
         }
-        if report.missing > 0 {
+        if missing > 0 {
             self.missing = was_missing;
         }
         let settles = report.files_created + report.contents_changed > 0;
@@ -412,7 +414,8 @@ impl Folder {
         self.left = report.problems.only(|kind| BY_IMPORT.contains(&kind));
         self.problems.1 = report.problems.only(|kind| !BY_IMPORT.contains(&kind));
         let now = Instant::now();
-        if by_import + report.missing > 0 {
+        // What is held waits for the user, not for another look.
+        if by_import > 0 || (report.missing > 0 && self.held_entries.is_none()) {
             let soon = now + Duration::from_secs(1);
             self.follow_up = Some(self.follow_up.map_or(soon, |due| due.min(soon)));
         }
