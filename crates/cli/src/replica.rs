@@ -410,6 +410,22 @@ mod tests {
     }
 
     #[test]
+    fn settings_of_earlier_versions_open_and_too_many_folders_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(SETTINGS_FILE);
+        let text =
+            r#"{"version":1,"server":"http://s","folders":[{"directory":"/d","joined":true}]}"#;
+        std::fs::write(&path, text).unwrap();
+        let mut settings = read_settings(dir.path()).unwrap();
+        let joined = LiveFolder { joined: true, ..LiveFolder::new("/d".into(), None) };
+        assert_eq!(settings.folders, [joined]);
+        let long = format!("/{}", "x".repeat(4_000));
+        settings.folders = vec![LiveFolder::new(long.into(), None); 20];
+        assert!(settings.write(dir.path()).unwrap_err().message.contains("more than"));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "they stay as they are");
+    }
+
+    #[test]
     fn settings_are_checked_field_by_field() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(read_settings(dir.path()).unwrap_err().kind, Kind::NotFound);

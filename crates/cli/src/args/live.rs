@@ -14,7 +14,8 @@ the directories in step that it was given before. Nothing saved is lost: if both
 both are kept, one as name (conflict DEVICE DATE).ext. An entry is deleted elsewhere once it was missing
 for two seconds; if more than half of the entries (and at least 100, or all) are gone, the deletions
 wait for `folder confirm-deletions`. Other commands work on the replica meanwhile. With --json it prints a
-document on each line. Ends with exit code 5 if something is left undone.
+document on each line. Ends with exit code 5 if something is left undone. `vfs-sync service install` runs it
+from log-in on.
 
 Examples:
   vfs-sync up ~/Documents --server https://files.example.org --token-file ~/.config/vfs-sync/token

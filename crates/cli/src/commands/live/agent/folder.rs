@@ -10,7 +10,7 @@ use vfs_sync_client::SyncClient;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::time::Timestamp;
 
-use super::super::check;
+use super::super::{check, shown};
 use super::board::Board;
 use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
@@ -403,8 +403,9 @@ impl Folder {
             self.scan_due = Instant::now();
         }
         self.held.1 = export::held(&report, &self.live.directory).map(|failure| {
-            let dir = self.shown();
-            format!("{}; to remove them: `vfs-sync export '{dir}' --delete --yes`", failure.message)
+            let (dir, path) = (self.shown(), shown(client, &self.live));
+            let command = format!("vfs-sync export '{dir}' '{path}' --delete --yes");
+            format!("{}; to remove them: `{command}`", failure.message)
         });
         let counts = &report.problems.counts;
         let by_import: u64 = BY_IMPORT.iter().filter_map(|kind| counts.get(kind)).sum();
