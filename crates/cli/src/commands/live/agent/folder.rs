@@ -250,7 +250,11 @@ impl Folder {
             let them = if self.awaited == 1 { "it" } else { "them" };
             (self.awaited > 0).then(|| format!("{text} {why} {them}"))
         };
-        let held = || self.held.0.clone().or_else(|| self.held.1.clone());
+        let deletions = |held: &String| {
+            let step = ProblemKind::HeldDeletions.next_step(&self.shown(), "");
+            format!("{held}; {step}")
+        };
+        let held = || self.held.0.as_ref().map(deletions).or_else(|| self.held.1.clone());
         self.failed.clone().or_else(held).or_else(left_out).or_else(awaited)
     }
 
@@ -290,13 +294,7 @@ impl Folder {
         }
         self.failed = None;
         self.has_scanned(board, Some(&report));
-        let held = import::held(&report, &self.live.directory).map(|failure| {
-            let dir = self.shown();
-            format!(
-                "{}; put them back, or delete them everywhere: `vfs-sync folder confirm-deletions '{dir}'`",
-                failure.message
-            )
-        });
+        let held = import::held(&report, &self.live.directory).map(|failure| failure.message);
         // While entries are looked at once more, those that were held still are.
         if held.is_some() || report.missing == 0 {
             let set = || Held::new(report.held, report.recorded, &report.held_rows);
