@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use directory::{Export, Import};
-pub(crate) use live::{FolderAction, FolderTrash, Up};
+pub(crate) use live::{FolderAction, FolderTrash, ServiceAction, Up};
 pub(crate) use operator::{
     Admin, Blobs, BlobsCheck, Database, NewEpoch, Repair, RepairReconcileState, Serve, Token,
 };
@@ -133,6 +133,9 @@ pub(crate) enum Command {
     /// Manage the directories that `up` keeps in step
     #[command(after_help = live::FOLDER, subcommand)]
     Folder(FolderAction),
+    /// Run `up` as a service of your systemd, from log-in on
+    #[command(after_help = live::SERVICE, subcommand)]
+    Service(ServiceAction),
     /// Import a directory into the replica; again, only its changes
     #[command(after_help = directory::IMPORT)]
     Import(Import),

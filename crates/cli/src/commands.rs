@@ -36,6 +36,7 @@ pub(crate) async fn run(cli: Cli, output: Output, stop: CancellationToken) -> Re
         Command::Rematerialise => replica::rematerialise(global, output, stop).await,
         Command::Up(args) => live::up(global, args, output, stop).await,
         Command::Folder(action) => live::folder(global, action, output, &stop),
+        Command::Service(action) => live::service::service(global, action, output),
         Command::Import(args) => directory::import(global, args, output, stop),
         Command::Export(args) => directory::export(global, args, output, stop).await,
         Command::Cat(args) => content::cat(global, args, output, stop).await,

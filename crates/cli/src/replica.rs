@@ -388,7 +388,7 @@ pub(crate) fn remember_rules(directory: &Path, digest: &str) -> Result<()> {
 }
 
 /// Reads a small file, at most [`MAX_SMALL_FILE_BYTES`], without waiting for a writer.
-fn read_bounded(path: &Path) -> std::io::Result<String> {
+pub(crate) fn read_bounded(path: &Path) -> std::io::Result<String> {
     let meta = std::fs::metadata(path)?;
     if meta.is_dir() {
         return Err(std::io::ErrorKind::IsADirectory.into());
@@ -458,6 +458,22 @@ mod tests {
         std::fs::write(&path, "x".repeat(MAX_SMALL_FILE_BYTES as usize + 1)).unwrap();
         let reason = Tokens { file: Some(path) }.read().unwrap_err();
         assert!(reason.contains("more than"), "{reason}");
+    }
+
+    #[test]
+    fn settings_of_earlier_versions_open_and_too_many_folders_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(SETTINGS_FILE);
+        let text =
+            r#"{"version":1,"server":"http://s","folders":[{"directory":"/d","joined":true}]}"#;
+        std::fs::write(&path, text).unwrap();
+        let mut settings = read_settings(dir.path()).unwrap();
+        let joined = LiveFolder { joined: true, ..LiveFolder::new("/d".into(), None) };
+        assert_eq!(settings.folders, [joined]);
+        let long = format!("/{}", "x".repeat(4_000));
+        settings.folders = vec![LiveFolder::new(long.into(), None); 20];
+        assert!(settings.write(dir.path()).unwrap_err().message.contains("more than"));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "they stay as they are");
     }
 
     #[test]

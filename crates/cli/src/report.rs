@@ -91,8 +91,21 @@ impl ProblemKind {
         self.into()
     }
 
-    /// Returns the user's next step for an entry of a live directory.
-    pub(crate) const fn next_step(self) -> &'static str {
+    /// Returns the user's next step for an entry of the live directory `dir`, which is in step with
+    /// the folder `path`.
+    pub(crate) fn next_step(self, dir: &str, path: &str) -> String {
+        let words = self.step().split_inclusive(' ').map(|word| match word.trim_end() {
+            "DIR" => format!("'{dir}' "),
+            "PATH" => format!("'{path}' "),
+            "DIR`" => format!("'{dir}'`"),
+            "PATH`" => format!("'{path}'`"),
+            _ => word.to_owned(),
+        });
+        words.collect()
+    }
+
+    /// Returns the user's next step; DIR stands for the directory, PATH for the folder.
+    const fn step(self) -> &'static str {
         match self {
             Self::Name | Self::NameRefused => "rename it",
             Self::NameChanged => "rename one of the two",
@@ -114,7 +127,9 @@ impl ProblemKind {
             }
             Self::Time => "set a time from the years 0 to 9999",
             Self::Refused => "see `vfs-sync rejected` for the reason, and to try again",
-            Self::OtherDisk => "mount the disk, or take what is there now: `vfs-sync import DIR`",
+            Self::OtherDisk => {
+                "mount the disk, or take what is there now: `vfs-sync import DIR PATH`"
+            }
             Self::ConflictedCopy => "compare the two, and delete one",
             Self::Open => "close the program that has it open",
             Self::Kept => "move it out of the folder that was deleted elsewhere, or delete it",
@@ -132,7 +147,7 @@ impl ProblemKind {
             Self::Excluded => "move it elsewhere, or see `vfs-sync folder include DIR PATH`",
             Self::IgnoredLeft => "delete it if nobody needs what is in it",
             Self::HeldRemovals => {
-                "see `vfs-sync recover`; to remove them here: `vfs-sync export DIR --delete --yes`"
+                "see `vfs-sync recover`; to remove them here: `vfs-sync export DIR PATH --delete --yes`"
             }
         }
     }
@@ -342,6 +357,15 @@ mod tests {
         assert_eq!(problems.first.len(), KEPT);
         assert_eq!(problems.total(), KEPT as u64 * 3 + 1);
         assert_eq!(problems.failures(), KEPT as u64 * 3);
+    }
+
+    #[test]
+    fn a_next_step_names_the_directory_and_its_folder() {
+        let step = ProblemKind::HeldRemovals.next_step("/my PATH", "/in DIR");
+        assert!(step.ends_with("`vfs-sync export '/my PATH' '/in DIR' --delete --yes`"), "{step}");
+        let step = ProblemKind::HeldDeletions.next_step("/d", "/");
+        assert!(step.ends_with("`vfs-sync folder confirm-deletions '/d'`"), "{step}");
+        assert_eq!(ProblemKind::Name.next_step("/d", "/"), "rename it");
     }
 
     #[test]

@@ -14,8 +14,8 @@ the directories in step that it was given before. Nothing saved is lost: if both
 both are kept, one as name (conflict DEVICE DATE).ext. An entry is deleted elsewhere once it was missing
 for two seconds; if more than half of the entries (and at least 100, or all) are gone, the deletions
 wait for `folder confirm-deletions`. What a .vfsignore in DIR names, in the syntax of .gitignore, stays
-out. Other commands work on the replica meanwhile. With --json it prints a
-document on each line. Ends with exit code 5 if something is left undone.
+out. Other commands work on the replica meanwhile. With --json it prints a document on each line. Ends with
+exit code 5 if something is left undone. `vfs-sync service install` runs it from log-in on.
 
 Examples:
   vfs-sync up ~/Documents --server https://files.example.org --token-file ~/.config/vfs-sync/token
@@ -30,6 +30,13 @@ Examples:
   vfs-sync folder problems
   vfs-sync folder pause ~/Pictures
   vfs-sync folder remove ~/Pictures";
+
+pub(super) const SERVICE: &str = "\
+Examples:
+  vfs-sync folder add ~/Documents
+  vfs-sync service install
+  vfs-sync service status
+  vfs-sync service uninstall";
 
 #[derive(Debug, Default, Args)]
 pub(crate) struct Up {
@@ -251,4 +258,34 @@ Examples:\n  vfs-sync folder trash restore ~/Documents notes/thesis.txt\n  vfs-s
         #[arg(long, value_name = "DAY")]
         day: Option<String>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServiceAction {
+    /// Write the unit, and start the service now and at each log-in
+    #[command(after_help = "\
+The unit is systemd/user/vfs-sync.service under $XDG_CONFIG_HOME or ~/.config. It runs this program on this
+replica, with the global options given here. The replica needs a directory (`folder add`) and a token file:
+a service does not have your VFS_SYNC_TOKEN. A unit that somebody else wrote is not replaced.
+
+Exit codes: 0 started · 5 the unit is written, but systemd cannot be reached: the commands to run are printed.
+
+Examples:\n  vfs-sync service install\n  vfs-sync service install --print    # shows the unit and changes nothing")]
+    Install {
+        /// Print the unit, and change nothing
+        #[arg(long)]
+        print: bool,
+    },
+    /// Show whether the service runs, and the state of its directories
+    #[command(after_help = "\
+Exit codes: 0 it runs and no directory has problems · 5 it does not, or one has.
+
+Examples:\n  vfs-sync service status\n  vfs-sync --json service status | jq .active")]
+    Status,
+    /// Stop the service, and remove its unit if `service install` wrote it
+    #[command(after_help = "\
+The directories and the replica stay as they are.
+
+Examples:\n  vfs-sync service uninstall")]
+    Uninstall,
 }

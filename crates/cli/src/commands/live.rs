@@ -4,6 +4,7 @@ mod agent;
 mod confirm;
 mod crossing;
 mod scan;
+pub(super) mod service;
 pub(super) mod state;
 mod trash;
 

@@ -8,6 +8,7 @@ mod links;
 mod moved;
 mod mysteries;
 mod pause;
+mod service;
 mod state;
 mod table;
 
@@ -26,7 +27,10 @@ struct Up(Child);
 impl Up {
     fn start(scene: &Scene, replica: &str, args: &[&str]) -> Self {
         let mut command = scene.command();
-        command.args(["--replica", replica, "up", "--interval", "600"]).args(args);
+        command.args(["--replica", replica, "up"]).args(args);
+        if !args.contains(&"--interval") {
+            command.args(["--interval", "600"]);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         Self(command.spawn().unwrap())
     }

@@ -90,8 +90,12 @@ pub(in crate::commands) struct Agent<'a> {
     hints: Option<Hints>,
     /// The position of the last hint that was looked at.
     hinted: Option<ChangeId>,
+    /// True if the hints arrived when they were last looked at.
+    was_live: bool,
     /// The position in the feed up to which the replica has it.
     position: Option<ChangeId>,
+    /// True if the last round was cut in a mere poll for changes.
+    polls: bool,
     /// The work that waits although the server was reached.
     outstanding: Option<String>,
     /// The state that was last reported: the reason why not everything is in step.
@@ -123,7 +127,9 @@ impl<'a> Agent<'a> {
             sync_due: Instant::now(),
             hints: None,
             hinted: None,
+            was_live: false,
             position: None,
+            polls: false,
             outstanding: None,
             reported: None,
         }
@@ -154,6 +160,8 @@ impl<'a> Agent<'a> {
             if self.has_work() {
                 match self.round().await? {
                     Ended::Complete => self.report()?,
+                    // Nothing was on its way but a question for changes.
+                    Ended::Cut if self.polls => {}
                     // What was cut is on its way again.
                     Ended::Cut => self.reported = None,
                 }
@@ -249,13 +257,18 @@ impl<'a> Agent<'a> {
     }
 
     /// Plans a synchronisation if the server hinted at something that the replica lacks, or if its
-    /// hints stopped.
+    /// hints stopped, or arrive again while the server counts as unreachable.
     fn notice_hint(&mut self) {
         let Some(hints) = &self.hints else { return };
+        let now = Instant::now();
+        let was_live = std::mem::replace(&mut self.was_live, hints.is_live());
         if !matches!(self.reach, Reach::Online) {
+            // The server is back.
+            if self.was_live && !was_live {
+                self.sync_due = now;
+            }
             return;
         }
-        let now = Instant::now();
         if !hints.is_live() {
             self.sync_due = self.sync_due.min(now + self.interval);
         }
@@ -388,6 +401,9 @@ impl<'a> Agent<'a> {
     /// Imports, synchronises and exports what is due. Fails with [`Kind::Interrupted`] if it was
     /// cut.
     async fn steps(&mut self, client: &SyncClient, cut: &CancellationToken) -> Result<()> {
+        self.polls = false;
+        let due = |folder: &Folder| folder.is_due(Instant::now()) || folder.is_to_export();
+        let works = self.folders.iter().any(due);
         if matches!(self.reach, Reach::Unknown) {
             // What the server has comes first, so that equal files on both sides become one item.
             self.sync(client, cut).await?;
@@ -404,7 +420,17 @@ impl<'a> Agent<'a> {
         let sync_due = self.sync_due <= Instant::now();
         let sends = status.pending + status.uploads > 0;
         if sync_due || (sends && matches!(self.reach, Reach::Online)) {
-            self.sync(client, cut).await?;
+            self.polls = !works && !sends;
+            let synced = self.sync(client, cut).await;
+            if synced.is_err()
+                && let Ok(status) = client.status()
+            {
+                // A poll that was cut may have received something.
+                let cursor = status.cursor;
+                self.folders.iter_mut().for_each(|folder| folder.follow(cursor.as_ref()));
+            }
+            synced?;
+            self.polls = false;
         }
         let cursor = client.status()?.cursor;
         self.folders.iter_mut().for_each(|folder| folder.follow(cursor.as_ref()));

@@ -60,7 +60,9 @@ impl Confirmation<'_> {
             })
         };
         // Another command may have the replica while the user thinks about the answer.
-        let asked = self.import(live, Looks::default(), true)?;
+        let state = live_state::read(self.replica);
+        let before = state.as_ref().ok().and_then(|state| state.as_ref()?.of(live)?.held.clone());
+        let asked = self.import(live, Looks::for_question(before.is_some()), true)?;
         if asked.held_rows.is_empty() {
             self.output.say(format_args!("no deletions are held in {}", escaped(&dir)))?;
             return Ok(document(&asked));
@@ -69,7 +71,8 @@ impl Confirmation<'_> {
         let entries = counted(held.entries, "entry is", "entries are");
         let gone = format!("{entries} gone of the {} that {dir} had", count_text(held.of));
         if yes {
-            self.is_as_held(live, &held, &gone)?;
+            state?;
+            is_as_held(before.as_ref(), &held, &gone)?;
         } else if !self.output.can_ask() {
             return Err(Failure::usage(format!("{gone}; none was deleted elsewhere"))
                 .hint("to delete them in the tree and on all devices, add --yes"));
@@ -113,19 +116,6 @@ impl Confirmation<'_> {
         Ok(matches!(line.trim().to_lowercase().as_str(), "y" | "yes"))
     }
 
-    /// Fails unless exactly these deletions are held by `up`.
-    fn is_as_held(&self, live: &LiveFolder, held: &Held, gone: &str) -> Result<()> {
-        let state = live_state::read(self.replica)?;
-        match state.as_ref().and_then(|state| state.of(live)?.held.as_ref()) {
-            Some(before) if before == held => Ok(()),
-            Some(before) => {
-                let before = count_text(before.entries);
-                Err(again(&format!("{gone}; `up` had held {before}: nothing was deleted")))
-            }
-            None => Err(again(&format!("{gone}; `up` holds none of them: nothing was deleted"))),
-        }
-    }
-
     /// Imports a folder; `looks` have what the user confirmed, and a dry run only lists what is
     /// held.
     fn import(&self, live: &LiveFolder, mut looks: Looks, dry_run: bool) -> Result<ImportReport> {
@@ -139,12 +129,22 @@ impl Confirmation<'_> {
         let mut show = |report: &ImportReport| {
             progress.set(format!("{} entries", count_text(report.seen())));
         };
-        // Without looks, what is missing counts as gone at once.
-        let looks = (!dry_run).then_some(&mut looks);
-        let item = live.item.clone();
+        let (item, looks) = (live.item.clone(), Some(&mut looks));
         let report = import::import(&client, scanner, item, options, looks, self.stop, &mut show)?;
         if report.interrupted { Err(shutdown::interrupted()) } else { Ok(report) }
     }
+}
+
+/// Fails unless exactly these deletions are held by `up`.
+fn is_as_held(before: Option<&Held>, held: &Held, gone: &str) -> Result<()> {
+    let with = match before {
+        Some(before) if (before.entries, &before.digest) == (held.entries, &held.digest) => {
+            return Ok(());
+        }
+        Some(before) => format!("had held {}", count_text(before.entries)),
+        None => "holds none of them".to_owned(),
+    };
+    Err(again(&format!("{gone}; `up` {with}: nothing was deleted")))
 }
 
 /// Returns the failure of a confirmation that no longer fits.

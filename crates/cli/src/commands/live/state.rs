@@ -15,6 +15,7 @@ use crate::escape::escaped;
 use crate::output::{Output, bytes_text, count_text, counted, table};
 use crate::replica::live_state::{self, FolderState, LiveState, State};
 use crate::replica::{self, LiveFolder, handoff};
+use crate::report::Problem;
 
 /// The number of problems of a folder that are shown to a person.
 const SHOWN: usize = 1_000;
@@ -61,10 +62,10 @@ impl View {
 
     /// Renders the folders as JSON; the problems only as counts.
     pub(in crate::commands) fn json(&self) -> Value {
-        self.json_with(|folder| json!({ "counts": folder.problems.counts }))
+        self.json_with(|_, state| json!({ "counts": state.problems.counts }))
     }
 
-    fn json_with(&self, problems: impl Fn(&FolderState) -> Value) -> Value {
+    fn json_with(&self, problems: impl Fn(&FolderView, &FolderState) -> Value) -> Value {
         let one = |folder: &FolderView| {
             let state = folder.state.as_ref();
             json!({
@@ -78,7 +79,7 @@ impl View {
                 "held": state.and_then(|state| state.held.as_ref()).map(|held| {
                     json!({ "entries": held.entries, "of": held.of })
                 }),
-                "problems": state.map(&problems),
+                "problems": state.map(|state| problems(folder, state)),
                 "trustIgnore": folder.live.trust_ignore,
                 "excluded": folder.excluded.iter().map(|(item, path)| {
                     json!({ "item": item, "path": path })
@@ -183,6 +184,10 @@ impl FolderView {
         text
     }
 
+    fn next_step(&self, problem: &Problem) -> String {
+        problem.kind.next_step(&self.live.directory.to_string_lossy(), &self.path)
+    }
+
     fn last_in_step(&self) -> Option<Timestamp> {
         self.state.as_ref()?.last_in_step
     }
@@ -227,11 +232,11 @@ pub(super) fn problems(
     let client = replica::open(global, replica::config())?;
     let view = View::of(&client, replica, live)?;
     drop(client);
-    output.json(&view.json_with(|state| {
-        let next = |problem: &crate::report::Problem| {
+    output.json(&view.json_with(|folder, state| {
+        let next = |problem: &Problem| {
             json!({
                 "path": problem.path, "kind": problem.kind, "detail": problem.detail,
-                "next": problem.kind.next_step(),
+                "next": folder.next_step(problem),
             })
         };
         let first: Vec<_> = state.problems.first.iter().map(next).collect();
@@ -264,7 +269,7 @@ fn say(folder: &FolderView, output: Output) -> Result<()> {
         let path = if problem.path == "." { &folder.live.directory } else { &path };
         let (path, detail) = (path.to_string_lossy(), &problem.detail);
         output.text(format_args!("{}: {path}: {detail}", problem.kind.as_str()))?;
-        output.text(format_args!("  next: {}", problem.kind.next_step()))?;
+        output.text(format_args!("  next: {}", folder.next_step(problem)))?;
     }
     let shown = state.problems.first.len().min(SHOWN) as u64;
     let more = state.problems.total().saturating_sub(shown);

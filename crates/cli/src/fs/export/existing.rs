@@ -106,6 +106,7 @@ impl Export<'_> {
         row: Option<&EntryRecord>,
         wanted: &str,
     ) -> Result<bool> {
+        let live = self.options.live;
         let changed_type = || {
             let is = match stat.kind {
                 Kind::File => "a file",
@@ -113,7 +114,8 @@ impl Export<'_> {
                 Kind::Link => "a symbolic link",
                 Kind::Special(what) => what,
             };
-            let detail = format!("{is} is in the place of a {wanted}: see --force");
+            let see = if live { "" } else { ": see --force" };
+            let detail = format!("{is} is in the place of a {wanted}{see}");
             Problem::new(at, ProblemKind::TypeChanged, detail)
         };
         let as_recorded = |row: &EntryRecord| {

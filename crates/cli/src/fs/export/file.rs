@@ -139,6 +139,8 @@ impl Export<'_> {
             Some(row) if row.state == EntryState::Local => {
                 "the server rejected the file in its place: see `vfs-sync rejected`"
             }
+            Some(_) if self.options.live => "the file in its place was changed here",
+            None if self.options.live => "another content is in its place",
             Some(_) => "the file in its place was changed here: import it, or see --force",
             None => "another content is in its place: see --force",
         };

@@ -42,11 +42,16 @@ impl Import<'_> {
         }
         let rows = || gone.iter().map(|gone| gone.row.id);
         // After a question: if more is gone than was asked about, all of it waits again.
+        // Once deletions are held, an entry that is new does not make them few.
+        let held_before = self.looks.as_ref().is_some_and(|looks| looks.holds && weight > 0);
         let holds = match self.looks.as_ref().and_then(|looks| looks.covers(rows())) {
             Some(confirmed) => !confirmed,
-            None => self.record.needs_confirmation(weight) && !self.options.yes,
+            None => !self.options.yes && (held_before || self.record.needs_confirmation(weight)),
         };
         if holds {
+            if let Some(looks) = &mut self.looks {
+                looks.holds = true;
+            }
             self.report.held += weight;
             self.report.held_rows.extend(rows());
             gone.clear();

@@ -17,13 +17,28 @@ pub(crate) struct Looks {
     grew: Option<Instant>,
     /// The entries whose deletion the user has confirmed, if the user was asked.
     confirmed: Option<BTreeSet<u64>>,
+    /// True if entries that are missing count as gone at once: to ask the user.
+    at_once: bool,
+    /// True from when deletions were held until nothing is missing: all deletions are held.
+    pub(super) holds: bool,
 }
 
 impl Looks {
     /// Creates the looks of an import after a question: the user has confirmed the deletion of
     /// exactly these entries.
     pub(crate) fn after_question(confirmed: BTreeSet<u64>) -> Self {
-        Self { confirmed: Some(confirmed), ..Self::default() }
+        Self { confirmed: Some(confirmed), at_once: true, ..Self::default() }
+    }
+
+    /// Creates the looks of a dry run that finds what to ask the user; `holds` is true if deletions
+    /// were held before.
+    pub(crate) fn for_question(holds: bool) -> Self {
+        Self { at_once: true, holds, ..Self::default() }
+    }
+
+    /// Creates the looks of a new run; `holds` is true if deletions were held before.
+    pub(crate) fn begin(holds: bool) -> Self {
+        Self { holds, ..Self::default() }
     }
 
     /// Returns whether the user has confirmed the deletion of all these entries; `None` if the user
@@ -42,7 +57,7 @@ impl Looks {
         now: Instant,
     ) -> BTreeSet<u64> {
         let missing: BTreeSet<u64> = missing.collect();
-        if self.confirmed.is_some() {
+        if self.at_once {
             return missing;
         }
         if missing.is_empty() {
@@ -61,7 +76,7 @@ impl Looks {
         let gone = missing.intersection(&self.missing).copied().collect();
         let new: BTreeSet<u64> = missing.difference(&self.missing).copied().collect();
         let at = (!new.is_empty()).then_some(now);
-        *self = Self { missing: new, first: at, grew: at, confirmed: None };
+        (self.missing, self.first, self.grew) = (new, at, at);
         gone
     }
 

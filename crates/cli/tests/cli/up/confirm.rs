@@ -24,6 +24,11 @@ fn confirm(devices: &Devices, more: &[&str]) -> Ran {
     devices.scene.on("a", &[&["folder", "confirm-deletions", "da"], more].concat())
 }
 
+fn is_in_step(devices: &Devices) -> bool {
+    let list = devices.scene.on("a", &["--json", "folder", "list"]).json();
+    list["folders"][0]["state"] == "inStep"
+}
+
 #[test]
 fn held_deletions_wait_until_they_are_confirmed() {
     let devices = in_step(3);
@@ -61,7 +66,7 @@ fn a_running_up_takes_a_confirmation_up_and_more_that_is_gone_is_not_confirmed()
     // One came back, and was not looked at yet by an `up` that has ended.
     assert_eq!(up.interrupt(), 5);
     devices.scene.write("da/f0", "0");
-    confirm(&devices, &["--yes"]).expect(0).says("no deletions are held");
+    confirm(&devices, &["--yes"]).expect(5).says("4 entries are gone").says("had held 5");
     remove(&devices, "f0");
     let up = devices.up("a");
     wait_until("they are held again", || held() == Some(5));
@@ -71,7 +76,7 @@ fn a_running_up_takes_a_confirmation_up_and_more_that_is_gone_is_not_confirmed()
         devices.scene.on("look", &["sync"]).expect(0);
         devices.scene.on("look", &["ls"]).stdout.is_empty()
     });
-    wait_until("it is in step", || devices.scene.on("a", &["status"]).code == 0);
+    wait_until("it is in step", || is_in_step(&devices));
     assert_eq!(up.interrupt(), 0);
 }
 
@@ -162,4 +167,37 @@ fn what_goes_missing_between_question_and_answer_is_held_again() {
     assert!(said.contains("is not the directory"), "{said}");
     devices.once("b").expect(0);
     assert_eq!(devices.files("b").len(), 150);
+}
+
+#[test]
+fn while_deletions_are_held_everything_else_goes_on() {
+    let devices = in_step(3);
+    (0..3).for_each(|n| remove(&devices, &format!("f{n}")));
+    devices.once("a").expect(5).says("none was deleted");
+    devices.scene.write("db/new", "b's");
+    devices.scene.write("db/f0", "edited meanwhile");
+    devices.once("b").expect(0);
+    devices.scene.write("da/own", "a's");
+    devices.once("a").expect(5).says("none was deleted");
+    let there = |device: &str| {
+        let files = devices.files(device).into_iter();
+        files.map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    // The edit comes back. New entries do not make the others few: they are held until they are
+    // confirmed, by a new `up` too.
+    assert_eq!(there("a"), ["f0", "new", "own"]);
+    devices.once("a").expect(5).says("none was deleted");
+    devices.once("b").expect(0);
+    assert_eq!(there("b"), ["f0", "f1", "f2", "new", "own"]);
+    let up = devices.up("a");
+    devices.scene.write("db/more", "b's");
+    devices.once("b").expect(0);
+    let more = devices.scene.path("da/more");
+    wait_until("it is received", || more.exists());
+    confirm(&devices, &["--yes"]).expect(0).says("2 deletions are queued");
+    wait_until("it is in step", || is_in_step(&devices));
+    assert_eq!(up.interrupt(), 0);
+    devices.settle(&["a", "b"]);
+    assert_eq!(there("a"), ["f0", "more", "new", "own"]);
+    assert_eq!(devices.files("a"), devices.files("b"));
 }

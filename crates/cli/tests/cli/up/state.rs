@@ -1,6 +1,12 @@
 //! The state that `up` writes, as `folder list`, `folder problems` and `status` show it.
 
-use super::{Devices, wait_until};
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
+use vfs_sync_testkit::{Direction, Proxy};
+
+use super::{Devices, Up, wait_until};
+use crate::support::Scene;
 
 #[test]
 fn other_commands_show_the_state_while_up_runs_and_after_it() {
@@ -100,4 +106,55 @@ fn a_running_up_scans_when_it_is_asked_to() {
     devices.scene.on("a", &["folder", "pause"]).expect(0);
     scan(&[]).expect(1).says("is paused");
     drop(up);
+}
+
+#[test]
+fn a_change_that_is_not_permitted_is_one_problem_with_a_next_step() {
+    let scene = Scene::with_server();
+    for user in ["alice", "bob"] {
+        scene.replica_of(user);
+    }
+    scene.write("f", "alice's");
+    scene.on("alice", &["mkdir", "/docs"]).expect(0);
+    scene.on("alice", &["put", "f", "/docs/f"]).expect(0);
+    scene.on("alice", &["share", "/docs", "bob", "read"]).expect(0);
+    scene.on("alice", &["sync"]).expect(0);
+    scene.on("bob", &["sync"]).expect(0);
+    let once = || scene.on("bob", &["up", "--once", "d", "shared:alice/docs"]);
+    once().expect(0);
+    scene.write("d/f", "bob's");
+    let ran = once().expect(5).says("1 entry is left out");
+    assert!(!ran.stderr.contains("--force"), "{ran:?}");
+    let problems = scene.on("bob", &["--json", "folder", "problems"]).expect(5).json();
+    let listed = problems["folders"][0]["problems"]["first"].as_array().unwrap();
+    assert_eq!(listed.len(), 1, "{problems}");
+    assert_eq!(listed[0]["kind"], "notPermitted", "{problems}");
+    assert!(listed[0]["next"].as_str().unwrap().contains("ask the owner"), "{problems}");
+    assert_eq!(problems["folders"][0]["problems"]["counts"]["notPermitted"], 1, "{problems}");
+    assert_eq!(scene.read("d/f"), "bob's");
+}
+
+#[test]
+fn an_up_that_ends_while_it_asks_for_changes_was_in_step() {
+    let mut scene = Scene::offline();
+    // The one stream of the user is taken, so that `up` polls.
+    scene.start_server_with("127.0.0.1:0", &[("VFS_SYNC_MAX_USER_EVENT_STREAMS", "1")]);
+    scene.replica("watching");
+    let mut watch = scene.command();
+    watch.args(["--replica", "watching", "--json", "sync", "--watch", "--interval", "86400"]);
+    let mut watch = watch.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("\"live\"")));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let address = scene.url().strip_prefix("http://").unwrap().parse().unwrap();
+    let proxy = runtime.block_on(Proxy::to(address));
+    scene.on("a", &["init", "--server", &proxy.url(), "--token-file", "token"]).expect(0);
+    let up = Up::start(&scene, "a", &["da", "--interval", "1"]);
+    let state = || std::fs::read_to_string(scene.path("a/live.json")).unwrap_or_default();
+    wait_until("it is in step", || state().contains("\"inStep\""));
+    proxy.hold(Direction::Back);
+    wait_until("it asks for changes", || state().contains("syncing"));
+    assert_eq!(up.interrupt(), 0);
+    watch.kill().unwrap();
+    watch.wait().unwrap();
 }

@@ -10,7 +10,7 @@ use vfs_sync_client::SyncClient;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::time::Timestamp;
 
-use super::super::check;
+use super::super::{check, shown};
 use super::board::Board;
 use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
@@ -124,6 +124,7 @@ impl Folder {
     /// Takes over what an earlier run found, until the folder was looked at.
     pub(super) fn begin_with(&mut self, earlier: FolderState) {
         self.last_in_step = earlier.last_in_step;
+        self.looks = Looks::begin(earlier.held.is_some());
         self.held_entries = earlier.held;
         self.scanned = earlier.scanned;
         let own = [ProblemKind::Directory, ProblemKind::HeldDeletions, ProblemKind::HeldRemovals];
@@ -207,7 +208,7 @@ impl Folder {
         }
         self.live.paused = paused;
         self.follow_up = None;
-        self.looks = Looks::default();
+        self.looks = Looks::begin(self.held_entries.is_some());
         if !paused {
             self.watcher = Watcher::new(&self.live.directory, true);
             self.scan_due = Instant::now();
@@ -262,7 +263,7 @@ impl Folder {
     }
 
     pub(super) fn is_to_export(&self) -> bool {
-        self.export && !self.live.paused && self.failed.is_none() && self.held.0.is_none()
+        self.export && !self.live.paused && self.failed.is_none()
     }
 
     /// Plans an export if the replica has moved on since the last one.
@@ -305,7 +306,11 @@ impl Folder {
             let them = if self.awaited == 1 { "it" } else { "them" };
             (self.awaited > 0).then(|| format!("{text} {why} {them}"))
         };
-        let held = || self.held.0.clone().or_else(|| self.held.1.clone());
+        let deletions = |held: &String| {
+            let step = ProblemKind::HeldDeletions.next_step(&self.shown(), "");
+            format!("{held}; {step}")
+        };
+        let held = || self.held.0.as_ref().map(deletions).or_else(|| self.held.1.clone());
         self.failed.clone().or_else(held).or_else(left_out).or_else(awaited)
     }
 
@@ -345,13 +350,7 @@ impl Folder {
         }
         self.failed = None;
         self.has_scanned(board, Some(&report));
-        let held = import::held(&report, &self.live.directory).map(|failure| {
-            let dir = self.shown();
-            format!(
-                "{}; put them back, or delete them everywhere: `vfs-sync folder confirm-deletions '{dir}'`",
-                failure.message
-            )
-        });
+        let held = import::held(&report, &self.live.directory).map(|failure| failure.message);
         // While entries are looked at once more, those that were held still are.
         if held.is_some() || report.missing == 0 {
             let set = || Held::new(report.held, report.recorded, &report.held_rows);
@@ -363,6 +362,7 @@ impl Folder {
         self.show_import(&report)?;
         let was_left = std::mem::take(&mut self.left);
         let was_missing = std::mem::take(&mut self.missing);
+        let missing = report.missing + report.held_rows.len() as u64;
         if report.changes() + report.conflicts.count + report.kept > 0 {
             self.export = true;
             self.retry = RETRY_LEFT_OUT.0;
@@ -372,10 +372,10 @@ impl Folder {
             self.left_out.1 += was_left.failures();
             self.problems.1.add_all(&was_left);
             self.show_problems(&was_left, |_| true);
-        } else if report.stale > 0 || was_missing > report.missing {
+        } else if report.stale > 0 || was_missing > missing {
             self.export = true;
         }
-        if report.missing > 0 {
+        if missing > 0 {
             self.missing = was_missing;
         }
         let settles = report.files_created + report.contents_changed > 0;
@@ -465,8 +465,9 @@ impl Folder {
             self.scan_due = Instant::now();
         }
         self.held.1 = export::held(&report, &self.live.directory).map(|failure| {
-            let dir = self.shown();
-            format!("{}; to remove them: `vfs-sync export '{dir}' --delete --yes`", failure.message)
+            let (dir, path) = (self.shown(), shown(client, &self.live));
+            let command = format!("vfs-sync export '{dir}' '{path}' --delete --yes");
+            format!("{}; to remove them: `{command}`", failure.message)
         });
         let counts = &report.problems.counts;
         let by_import: u64 = BY_IMPORT.iter().filter_map(|kind| counts.get(kind)).sum();
@@ -476,7 +477,8 @@ impl Folder {
         self.left = report.problems.only(|kind| BY_IMPORT.contains(&kind));
         self.problems.1 = report.problems.only(|kind| !BY_IMPORT.contains(&kind));
         let now = Instant::now();
-        if by_import + report.missing > 0 {
+        // What is held waits for the user, not for another look.
+        if by_import > 0 || (report.missing > 0 && self.held_entries.is_none()) {
             let soon = now + Duration::from_secs(1);
             self.follow_up = Some(self.follow_up.map_or(soon, |due| due.min(soon)));
         }
