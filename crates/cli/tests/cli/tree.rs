@@ -126,6 +126,24 @@ fn what_a_link_has_replaced_waits_for_delete_and_a_folder_for_yes() {
 }
 
 #[test]
+fn a_content_makes_a_file_of_a_link_and_an_export_replaces_it() {
+    let scene = Scene::offline();
+    scene.write("d/s/file", "x");
+    symlink("s/file", scene.path("d/link")).unwrap();
+    scene.replica("r");
+    scene.on("r", &["import", "d"]).expect(0);
+    scene.on("r", &["export", "out"]).expect(0);
+    scene.on("r", &["cp", "/link", "/copy"]).expect(0);
+    scene.write("new", "new");
+    scene.on("r", &["put", "new", "/link"]).expect(0);
+    scene.on("r", &["export", "out", "--delete"]).expect(0);
+    assert_eq!(scene.read("out/link"), "new");
+    assert!(scene.path("out/link").symlink_metadata().unwrap().is_file());
+    assert_eq!(std::fs::read_link(scene.path("out/copy")).unwrap().to_str(), Some("s/file"));
+    assert_eq!(scene.read("d/s/file"), "x");
+}
+
+#[test]
 fn a_file_that_became_a_folder_waits_for_delete() {
     let scene = Scene::offline();
     scene.write("d/thing", "a file");

@@ -12,6 +12,7 @@ use super::super::dir::{Folder, Kind, Stat};
 use super::super::{aside, destination};
 use super::super::{names, record};
 use super::removal::Extra;
+use super::symlink::is_recorded_link;
 use super::{Export, own_files};
 use crate::error::Result;
 use crate::report::{Change, Problem, ProblemKind};
@@ -121,7 +122,8 @@ impl Export<'_> {
         let as_recorded = |row: &EntryRecord| {
             row.state == EntryState::Agreed
                 && match stat.kind {
-                    Kind::File | Kind::Link => record::is_unchanged(&row.disk, stat),
+                    Kind::File => record::is_unchanged(&row.disk, stat),
+                    Kind::Link => is_recorded_link(disk, name, Some(row)),
                     // What is in it is compared with its own row.
                     kind => kind == Kind::Folder && row.disk.kind == EntryKind::Folder,
                 }
@@ -140,8 +142,11 @@ impl Export<'_> {
         }
         self.root.forget(at);
         if let Some(row) = row.filter(|row| row.state == EntryState::Agreed) {
-            if matches!(stat.kind, Kind::File | Kind::Link) && record::is_unchanged(&row.disk, stat)
-            {
+            let is_recorded = match stat.kind {
+                Kind::File => record::is_unchanged(&row.disk, stat),
+                _ => stat.kind == Kind::Link && is_recorded_link(disk, name, Some(row)),
+            };
+            if is_recorded {
                 if self.stays_open(at, stat) {
                     return Ok(false);
                 }

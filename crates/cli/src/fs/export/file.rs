@@ -13,6 +13,7 @@ use super::super::destination::{Over, Wanted};
 use super::super::digest::digest;
 use super::super::dir::{Folder, Kind, Stat};
 use super::super::{metadata, record};
+use super::symlink::is_recorded_link;
 use super::{Export, Parent};
 use crate::error::Result;
 use crate::report::{Change, Problem, ProblemKind};
@@ -94,7 +95,10 @@ impl Export<'_> {
         }
         let Some(stat) = stat else { return Ok(Some(write(name, Over::Nothing, row))) };
         if stat.kind != Kind::File {
-            if !self.options.force && self.is_own_link(&stat, row.as_ref()) {
+            if stat.kind == Kind::Link
+                && !self.options.force
+                && !is_recorded_link(disk, &name, row.as_ref())
+            {
                 let detail = "a symbolic link is in its place: see --force";
                 self.problem(Problem::new(at, ProblemKind::SymbolicLink, detail));
                 return Ok(None);

@@ -9,6 +9,7 @@ use vfs_sync_client::{DiskState, EntryKind, EntryRecord, EntryState, Node, Recor
 use super::super::dir::{Folder, Kind, Stat};
 use super::super::ignore::Rules;
 use super::super::{metadata, names, record};
+use super::symlink::is_recorded_link;
 use super::{Enter, Export, Parent};
 use crate::error::Result;
 use crate::report::{Change, Problem, ProblemKind};
@@ -60,7 +61,7 @@ impl Export<'_> {
             return Ok(None);
         }
         if let Some(stat) = stat.filter(|stat| stat.kind != Kind::Folder) {
-            if self.is_own_link(&stat, row.as_ref()) {
+            if stat.kind == Kind::Link && !is_recorded_link(disk, name, row.as_ref()) {
                 let detail = "a symbolic link is in its place";
                 self.problem(Problem::new(at, ProblemKind::SymbolicLink, detail));
                 return Ok(None);
@@ -111,11 +112,6 @@ impl Export<'_> {
         let (path, item) = (at.to_owned(), Some(node.id.clone()));
         let rules = Rules::default();
         Ok(Some(Enter { path, item, new: !is_there, row: id, has_rows, rules }))
-    }
-
-    /// Returns whether an entry is a link that is not as recorded.
-    pub(super) fn is_own_link(&self, stat: &Stat, row: Option<&EntryRecord>) -> bool {
-        stat.kind == Kind::Link && row.is_none_or(|row| !record::is_unchanged(&row.disk, stat))
     }
 
     pub(super) fn leave(&mut self, Leave { path, mode, row }: Leave) {

@@ -15,6 +15,13 @@ use super::{Export, Parent};
 use crate::error::Result;
 use crate::report::{Change, Problem, ProblemKind};
 
+/// Returns whether the link `name` has the target that its row recorded.
+pub(super) fn is_recorded_link(disk: &Folder, name: &OsStr, row: Option<&EntryRecord>) -> bool {
+    row.filter(|row| row.disk.kind == EntryKind::Link).is_some_and(|row| {
+        disk.read_link(name).is_ok_and(|target| row.disk.digest == Some(link::digest(&target)))
+    })
+}
+
 impl Export<'_> {
     /// Makes a link, or changes its target.
     #[allow(clippy::too_many_arguments, reason = "what is known of one entry")]
