@@ -349,15 +349,13 @@ impl<'a> Import<'a> {
                 if many && !self.options.yes && asked != Some(true) {
                     self.report.held += weight;
                     self.report.held_rows.insert(before.id);
-                    let detail = match seen.stat.kind {
-                        Kind::Link => {
-                            "a folder with entries is a link on the disk: its deletion waits for \
-                             your confirmation"
-                        }
-                        _ => {
-                            "a folder with most of the entries is a file on the disk: its deletion \
-                             waits for your confirmation"
-                        }
+                    let what = match seen.stat.kind {
+                        Kind::Link => "a folder with entries is a link on the disk",
+                        _ => "a folder with most of the entries is a file on the disk",
+                    };
+                    let detail = match self.looks {
+                        Some(_) => format!("{what}: its deletion waits for your confirmation"),
+                        None => format!("{what}: see --yes"),
                     };
                     self.problem(Problem::new(&at, ProblemKind::TypeChanged, detail));
                     continue;

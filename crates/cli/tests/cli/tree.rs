@@ -281,7 +281,7 @@ fn a_file_that_only_looks_like_work_in_progress_is_somebodys_own() {
     }
     let taken = format!("/.vfs-sync-tmp-{}", "0".repeat(32));
     scene.on("r", &["mkdir", &taken]).expect(0);
-    scene.on("r", &["export", "out"]).expect(5).says("left behind");
+    scene.on("r", &["export", "out"]).expect(5).says("reserved");
 }
 
 #[test]
