@@ -15,5 +15,6 @@ mod open_files;
 mod prefetch;
 pub(crate) mod record;
 pub(crate) mod scan;
+pub(crate) mod scope;
 pub(crate) mod stable_reader;
 pub(crate) mod watcher;

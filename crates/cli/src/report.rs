@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use vfs_sync_core::item::Name;
 
 use crate::fs::names::path_text;
+use crate::fs::scope::Scope;
 
 /// The number of problems that are kept in full; further ones are only counted.
 const KEPT: usize = 1_000;
@@ -238,6 +239,40 @@ impl Problems {
         }
         rest.counts.retain(|_, count| *count > 0);
         rest
+    }
+
+    /// Returns whether each problem is known and only that of its own entry: a look at other folders
+    /// leaves them as they are.
+    pub(crate) fn are_of_entries(&self) -> bool {
+        let of_entry = |kind: &ProblemKind| {
+            use ProblemKind as P;
+            matches!(
+                kind,
+                P::SpecialFile
+                    | P::SymbolicLink
+                    | P::NotAFile
+                    | P::Name
+                    | P::NameRefused
+                    | P::Time
+                    | P::NoContent
+            )
+        };
+        self.counts.keys().all(of_entry) && self.total() == self.first.len() as u64
+    }
+
+    /// Returns these problems of a look at some folders, with those of `earlier` in other folders.
+    pub(crate) fn after(self, earlier: &Self, visited: &Scope) -> Self {
+        let Scope::Folders(folders) = visited else { return self };
+        let visited: BTreeSet<String> = folders.iter().map(|folder| path_text(folder)).collect();
+        let mut all = Self::default();
+        for problem in &earlier.first {
+            let folder = problem.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+            if !visited.contains(folder) {
+                all.add(problem.clone());
+            }
+        }
+        all.add_all(&self);
+        all
     }
 
     /// Adds all problems of `others`.

@@ -7,6 +7,7 @@ mod moved;
 mod removal;
 mod rules;
 mod symlink;
+mod targets;
 mod write;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -25,6 +26,7 @@ use vfs_sync_core::id::ItemId;
 
 use self::folder::Leave;
 use self::removal::Extra;
+pub(crate) use self::targets::Part;
 use self::write::Reading;
 use super::aside::{self, Aside};
 use super::destination;
@@ -35,6 +37,7 @@ use super::metadata::{OnDisk, on_disk};
 use super::names::{self, DiskRules};
 use super::open_files::OpenFiles;
 use super::record::{self, Record};
+use super::scope::Scope;
 use crate::error::{Failure, Kind as FailureKind, Result};
 use crate::output::{bytes_text, count_text};
 use crate::report::{Change, Changes, Problem, ProblemKind, Problems};
@@ -56,6 +59,8 @@ pub(crate) struct ExportOptions {
     pub(crate) dry_run: bool,
     /// True for a directory that was just imported: it must be there and have a record.
     pub(crate) live: bool,
+    /// The part of the tree to write; `None` is all of it.
+    pub(crate) part: Option<Part>,
     /// True to leave out entries that the user has removed from the directory, unless the tree has
     /// changed them since: the next import deletes them.
     pub(crate) leave_missing: bool,
@@ -71,6 +76,12 @@ pub(crate) struct ExportOptions {
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ExportReport {
+    /// True if only a part was written, and the whole tree has to be: a folder hangs in several places.
+    #[serde(skip)]
+    pub(crate) needs_whole: bool,
+    /// The folders that were entered.
+    #[serde(skip)]
+    pub(crate) visited: Scope,
     pub(crate) folders_created: u64,
     pub(crate) files_written: u64,
     /// The number of files that only got another time or other permission bits.
@@ -252,6 +263,8 @@ struct Export<'a> {
     rules_here: Rules,
     /// True while a folder is removed because it is excluded from this device.
     excluding: bool,
+    /// True if known folders are entered too.
+    whole: bool,
     /// True if permission bits restrict this user.
     bits_bind: bool,
     open_files: OpenFiles,
@@ -292,6 +305,7 @@ impl<'a> Export<'a> {
             extras: Vec::new(),
             rules_here: Rules::default(),
             excluding: false,
+            whole: true,
             bits_bind: !rustix::process::geteuid().is_root(),
             open_files: OpenFiles::default(),
             aside: None,
@@ -313,7 +327,8 @@ impl<'a> Export<'a> {
         walked?;
         flushed?;
         self.report.interrupted = self.stop.is_cancelled();
-        if !self.report.interrupted && self.report.held == 0 && !self.options.dry_run {
+        let complete = !self.report.interrupted && !self.report.needs_whole;
+        if complete && self.report.held == 0 && !self.options.dry_run {
             self.record.in_step()?;
         }
         Ok(self.report)
@@ -332,11 +347,30 @@ impl<'a> Export<'a> {
             has_rows: true,
             rules: Rules::default(),
         };
-        let mut folders = vec![first];
-        while let Some(folder) = folders.pop() {
-            if self.stop.is_cancelled() {
+        let part = self.options.part.take();
+        let targets = match &part {
+            Some(part) => self.targets(part, first.item.as_ref())?,
+            None => None,
+        };
+        self.whole = targets.is_none();
+        if self.whole {
+            self.report.visited = Scope::Whole;
+        }
+        let mut folders = match targets {
+            Some(targets) => targets.into_iter().rev().collect(),
+            None => vec![first],
+        };
+        while let Some(mut folder) = folders.pop() {
+            if self.stop.is_cancelled() || self.report.needs_whole {
                 break;
             }
+            if !self.whole && !folder.new && folder.row != ROOT_ENTRY {
+                // Folders above it may have been renamed since.
+                let row = self.client.directories().entry(self.record.directory.id, folder.row)?;
+                let path = row.map(|row| self.record.path_of(&row)).transpose()?.flatten();
+                folder.path = path.unwrap_or(folder.path);
+            }
+            self.report.visited.add_folder(folder.path.clone());
             self.enter(folder, &mut folders, progress).await?;
             progress(&self.report);
         }
@@ -344,7 +378,7 @@ impl<'a> Export<'a> {
             self.write_next().await?;
             progress(&self.report);
         }
-        if !self.stop.is_cancelled() {
+        if !self.stop.is_cancelled() && !self.report.needs_whole {
             self.remove_extras()?;
         }
         Ok(())
@@ -461,6 +495,7 @@ impl<'a> Export<'a> {
                 OnDisk::Folder => {
                     let enter =
                         self.folder(&disk, &at, &name.name, &child.node, stat, known, folder)?;
+                    let enter = enter.filter(|enter| self.whole || enter.new || !enter.has_rows);
                     let rules = rules.clone();
                     folders.extend(enter.map(|enter| Enter { rules, ..enter }));
                 }

@@ -51,6 +51,11 @@ impl Rules {
         Self(Some(Arc::new(Level { folder: folder.to_owned(), matcher, above: self.clone() })))
     }
 
+    /// Returns whether only the built-in rules apply.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Returns whether the entry `name` of `folder` is ignored. A file with rules never is.
     pub(crate) fn ignore(&self, folder: &Path, name: &OsStr, is_folder: bool, size: u64) -> bool {
         if name == RULES_FILE {

@@ -8,6 +8,7 @@ mod looks;
 mod moves;
 mod rows;
 mod rules;
+mod steps;
 mod symlink;
 mod tree_folder;
 
@@ -36,6 +37,7 @@ use super::names;
 use super::prefetch::{Committer, Prefetch};
 use super::record::{self, Record};
 use super::scan::{Listing, Scanner};
+use super::scope::Scope;
 use crate::error::{Failure, Kind as FailureKind, Result};
 use crate::output::count_text;
 use crate::report::{Change, Changes, Conflicts, Problem, ProblemKind, Problems};
@@ -64,6 +66,13 @@ pub(crate) struct ImportOptions {
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ImportReport {
+    /// The folders that were visited.
+    #[serde(skip)]
+    pub(crate) visited: Scope,
+    /// True if entries are missing that may be in an ignored folder: a visit of the whole directory
+    /// finds them.
+    #[serde(skip)]
+    pub(crate) needs_whole: bool,
     pub(crate) folders_created: u64,
     pub(crate) files_created: u64,
     /// The number of files whose content changed.
@@ -132,9 +141,12 @@ impl ImportReport {
 }
 
 /// A folder to read.
+#[derive(Clone)]
 struct Step {
     path: PathBuf,
     place: TreeFolder,
+    /// True if the folder is where it was recorded, and its item is there.
+    known: bool,
     /// True if missing entries of the folder do not count as deleted.
     held: bool,
     /// The rules of the folders above.
@@ -206,6 +218,8 @@ pub(crate) fn import(
             gone: Vec::new(),
             copies: HashSet::new(),
             ignored: Ignored::default(),
+            whole: true,
+            has_rules: false,
             report,
         };
         let state = match target {
@@ -216,12 +230,23 @@ pub(crate) fn import(
         };
         let place = TreeFolder::new(state, ROOT_ENTRY, true);
         let rules = Rules::default();
-        let mut stack = vec![Step { path: PathBuf::new(), place, held: false, rules }];
+        let top = Step { path: PathBuf::new(), place, known: true, held: false, rules };
+        let mut stack = match std::mem::take(&mut import.scanner.scope) {
+            Scope::Whole => {
+                import.report.visited = Scope::Whole;
+                vec![top]
+            }
+            Scope::Folders(folders) => {
+                import.whole = false;
+                import.steps(&folders, &top)?
+            }
+        };
         while let Some(step) = stack.pop() {
             if stop.is_cancelled() {
                 import.report.interrupted = true;
                 break;
             }
+            import.report.visited.add_folder(step.path.clone());
             import.folder(&step, &mut stack, progress)?;
             progress(&import.report);
         }
@@ -259,6 +284,10 @@ struct Import<'a> {
     /// The names of new conflicted copies, each with its folder.
     copies: HashSet<(Option<ItemId>, Name)>,
     ignored: Ignored,
+    /// True if known folders are visited too.
+    whole: bool,
+    /// True if a part of the directory is visited, and something in it may be ignored.
+    has_rules: bool,
     report: ImportReport,
 }
 
@@ -294,6 +323,7 @@ impl<'a> Import<'a> {
         let Listing { entries, held: kept, ignored, problems, complete } =
             self.scanner.list(path, &rules);
         self.report.problems.extend(problems);
+        self.has_rules |= !self.whole && !rules.is_empty();
         self.take_ignored(path, ignored, &mut rows)?;
         let disk = self.scanner.folder(path);
         // Pushed in reverse, so that folders are entered in the order of their names.
@@ -382,7 +412,7 @@ impl<'a> Import<'a> {
             }
             if seen.stat.kind == Kind::Folder {
                 let found = self.take_folder(place, &home, (row, moved), child, seen, &at)?;
-                if let Some(step) = found {
+                if let Some(step) = found.filter(|step| self.whole || !step.known) {
                     folders.push(Step { rules: rules.clone(), ..step });
                 }
             } else {

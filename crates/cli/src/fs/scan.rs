@@ -10,6 +10,7 @@ use vfs_sync_core::item::Name;
 
 use super::dir::{Folder, Kind, Root, Stat};
 use super::ignore::{Rules, Trust};
+use super::scope::Scope;
 use super::{aside, names};
 use crate::report::{Problem, ProblemKind};
 
@@ -47,6 +48,8 @@ pub(crate) struct Scanner {
     pub(crate) trust: Trust,
     /// The folders of the tree that are not on this device.
     pub(crate) not_here: BTreeSet<ItemId>,
+    /// The part of the directory that an import visits: at first all of it.
+    pub(crate) scope: Scope,
 }
 
 impl Scanner {
@@ -58,7 +61,13 @@ impl Scanner {
             .filter_map(|path| Root::open(path).ok()?.folder(Path::new("")).ok()?.stat_self().ok())
             .map(|stat| stat.id)
             .collect();
-        Ok(Self { root, excluded, trust: Trust::default(), not_here: BTreeSet::new() })
+        Ok(Self {
+            root,
+            excluded,
+            trust: Trust::default(),
+            not_here: BTreeSet::new(),
+            scope: Scope::Whole,
+        })
     }
 
     /// Opens the folder at `relative`, to read its files.

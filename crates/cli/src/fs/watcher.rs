@@ -1,6 +1,6 @@
-//! Notices changes under a directory, as hints to scan it.
+//! Notices changes under a directory, as hints to scan some of its folders.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,8 @@ use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
 
+use super::ignore::RULES_FILE;
+use super::scope::Scope;
 use super::{aside, names};
 
 /// The time without a change after which a directory counts as quiet.
@@ -15,24 +17,32 @@ const QUIET: Duration = Duration::from_millis(500);
 /// The time after which a directory that is never quiet is scanned all the same.
 const AT_MOST: Duration = Duration::from_secs(60);
 
-/// The times of the first and the last change that nobody has looked at.
+/// The changes that nobody has looked at.
 #[derive(Debug, Default)]
-struct Unseen(Option<(Instant, Instant)>);
+struct Unseen {
+    /// The times of the first and the last of them.
+    times: Option<(Instant, Instant)>,
+    /// Where they were.
+    scope: Scope,
+}
 
 impl Unseen {
-    fn add(&mut self, now: Instant) {
-        let first = self.0.map_or(now, |(first, _)| first);
-        self.0 = Some((first, now));
+    fn add(&mut self, now: Instant, scope: Scope) {
+        let first = self.times.map_or(now, |(first, _)| first);
+        self.times = Some((first, now));
+        self.scope.add(scope);
     }
 
     /// Returns the time at which the directory is quiet, unless more changes come.
     fn due(&self) -> Option<Instant> {
-        self.0.map(|(first, last)| (last + QUIET).min(first + AT_MOST))
+        self.times.map(|(first, last)| (last + QUIET).min(first + AT_MOST))
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
+    /// The watched directory.
+    directory: PathBuf,
     unseen: Mutex<Unseen>,
     /// The reason why some changes are not noticed.
     broken: Mutex<Option<String>>,
@@ -44,18 +54,49 @@ impl Shared {
         f(&mut self.unseen.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    fn new(directory: &Path) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            unseen: Mutex::default(),
+            broken: Mutex::default(),
+            wake: Notify::new(),
+        }
+    }
+
     fn handle(&self, event: notify::Result<Event>) {
+        let mut scope = Scope::nothing();
         match event {
             Ok(event) if !is_change(&event) => return,
-            Ok(_) => {}
+            Ok(event) => match self.scope(&event) {
+                Some(folders) => scope.add(folders),
+                None => scope = Scope::Whole,
+            },
             // Some folder is not watched: too many are, or it cannot be read.
             Err(error) => {
                 let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
                 broken.get_or_insert_with(|| error.to_string());
+                scope = Scope::Whole;
             }
         }
-        self.with(|unseen| unseen.add(Instant::now()));
+        self.with(|unseen| unseen.add(Instant::now(), scope));
         self.wake.notify_one();
+    }
+
+    /// Returns the folders with the changed entries of an event; `None` if they may be anywhere.
+    fn scope(&self, event: &Event) -> Option<Scope> {
+        if event.need_rescan() || event.paths.is_empty() {
+            return None;
+        }
+        let mut scope = Scope::nothing();
+        for path in &event.paths {
+            let inside = path.strip_prefix(&self.directory).ok()?;
+            // Its rules hold for everything under its folder.
+            if inside.file_name().is_some_and(|name| name == RULES_FILE) {
+                return None;
+            }
+            scope.add_folder(inside.parent().unwrap_or(Path::new("")).to_owned());
+        }
+        Some(scope)
     }
 }
 
@@ -84,7 +125,7 @@ pub(crate) struct Watcher {
 impl Watcher {
     /// Watches `directory`; with `deep` everything under it too.
     pub(crate) fn new(directory: &Path, deep: bool) -> Self {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared::new(directory));
         let handler = Arc::clone(&shared);
         let mode = if deep { RecursiveMode::Recursive } else { RecursiveMode::NonRecursive };
         // A link may lead out of the directory, to the whole machine.
@@ -119,9 +160,9 @@ impl Watcher {
         self.shared.with(|unseen| unseen.due())
     }
 
-    /// Forgets the changes so far, before they are looked at.
-    pub(crate) fn take(&self) {
-        self.shared.with(|unseen| unseen.0 = None);
+    /// Forgets the changes so far, before they are looked at; returns where they were.
+    pub(crate) fn take(&self) -> Scope {
+        self.shared.with(|unseen| std::mem::take(unseen).scope)
     }
 }
 
@@ -134,7 +175,7 @@ mod tests {
         let (mut unseen, start) = (Unseen::default(), Instant::now());
         assert_eq!(unseen.due(), None);
         for second in 0..120 {
-            unseen.add(start + Duration::from_secs(second));
+            unseen.add(start + Duration::from_secs(second), Scope::nothing());
             let due = unseen.due().unwrap();
             let quiet = start + Duration::from_secs(second) + QUIET;
             assert_eq!(due, quiet.min(start + AT_MOST));
@@ -158,8 +199,18 @@ mod tests {
         assert!(!is_change(&event));
         let own = dir.path().join(names::temporary(""));
         assert!(!is_change(&Event::new(EventKind::Any).add_path(own)));
-        watcher.take();
+        assert_eq!(watcher.take(), Scope::Folders([PathBuf::from("in")].into()));
+        // Events of the write above may still come.
+        let mut seen = Scope::nothing();
         std::fs::rename(at("in"), at("out")).unwrap();
-        watcher.changed().await;
+        while !matches!(&seen, Scope::Folders(folders) if folders.contains(Path::new(""))) {
+            watcher.changed().await;
+            seen.add(watcher.take());
+        }
+        std::fs::write(at("out/.vfsignore"), "x").unwrap();
+        while seen != Scope::Whole {
+            watcher.changed().await;
+            seen.add(watcher.take());
+        }
     }
 }

@@ -166,6 +166,66 @@ fn what_was_moved_elsewhere_is_renamed_here_and_not_written_again() {
     assert_eq!(tree_of(&scene.path("da")), tree_of(&scene.path("db")));
 }
 
+/// The events of an `up` that wrote its output to `log`: the name of each, and how many entries it
+/// found as they were.
+fn events(log: &Path) -> Vec<(String, u64)> {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    // The last line may be on its way.
+    let lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+    lines
+        .map(|event: serde_json::Value| {
+            let name = event["event"].as_str().unwrap().to_owned();
+            (name, event["more"]["unchanged"].as_u64().unwrap_or(0))
+        })
+        .collect()
+}
+
+#[test]
+fn one_change_looks_at_its_folder_and_at_nothing_else() {
+    let devices = Devices::new(&["a", "b"]);
+    let scene = &devices.scene;
+    for number in 0..300 {
+        scene.write(&format!("da/d{}/deep/f{number}", number % 30), "text");
+    }
+    let up = |device: &str| {
+        let mut command = scene.command();
+        command.args(["--json", "--replica", device, "up", "--interval", "600", &dir(device)]);
+        command.stdin(Stdio::null()).stderr(Stdio::null());
+        command.stdout(std::fs::File::create(scene.path(&format!("log {device}"))).unwrap());
+        Up(command.spawn().unwrap())
+    };
+    let logs = ["a", "b"].map(|device| scene.path(&format!("log {device}")));
+    let agents = ["a", "b"].map(up);
+    let is_in_step = |log: &Path| events(log).iter().any(|event| event.0 == "inStep");
+    let there = scene.path("db/d29/deep/f299");
+    wait_until("both have everything", || {
+        has(&there, "text") && logs.iter().all(|log| is_in_step(log))
+    });
+    let edited = scene.path("db/d3/deep/f3");
+    let edit = |text: &str| {
+        scene.write("da/d3/deep/f3", text);
+        wait_until("the edit is there", || has(&edited, text));
+    };
+    edit("once");
+    let before = logs.each_ref().map(|log| events(log).len());
+    edit("twice");
+    std::fs::rename(scene.path("da/d4"), scene.path("da/d5/moved")).unwrap();
+    scene.write("da/new/in/it", "new");
+    let (moved, new) = (scene.path("db/d5/moved/deep/f4"), scene.path("db/new/in/it"));
+    wait_until("the folder is moved", || has(&moved, "text") && has(&new, "new"));
+    std::fs::remove_dir_all(scene.path("da/d6")).unwrap();
+    wait_until("the folder is deleted", || !scene.path("db/d6").exists());
+    for (log, before) in logs.iter().zip(before) {
+        let since = events(log).split_off(before);
+        let looked: u64 = since.iter().map(|(_, unchanged)| *unchanged).max().unwrap();
+        // 39 are the folders at the top and those of a moved one; the tree has 660 entries.
+        assert!(looked < 100, "{since:?}");
+    }
+    drop(agents);
+    devices.settle(&["a", "b"]);
+    assert_eq!(tree_of(&scene.path("da")), tree_of(&scene.path("db")));
+}
+
 #[test]
 fn what_was_deleted_elsewhere_is_in_the_trash_of_the_directory() {
     let devices = Devices::new(&["a", "b"]);

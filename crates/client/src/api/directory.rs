@@ -101,6 +101,19 @@ impl Directories<'_> {
         self.client.store().entries(directory, parent)
     }
 
+    /// Returns the row of the entry `name` in the folder of row `parent`.
+    ///
+    /// # Errors
+    /// Only if the replica cannot be read.
+    pub fn entry_named(
+        self,
+        directory: i64,
+        parent: u64,
+        name: &[u8],
+    ) -> Result<Option<EntryRecord>, ClientError> {
+        self.client.store().entry_named(directory, parent, name)
+    }
+
     /// Returns a row of a directory's record.
     ///
     /// # Errors

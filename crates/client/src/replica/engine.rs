@@ -421,6 +421,15 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         self.rows.entry(directory, id)
     }
 
+    fn entry_named(
+        &mut self,
+        directory: i64,
+        parent: u64,
+        name: &[u8],
+    ) -> Result<Option<EntryRecord>> {
+        self.rows.entry_named(directory, parent, name)
+    }
+
     fn entries_of_inode(&mut self, directory: i64, inode: u64) -> Result<Vec<EntryRecord>> {
         self.rows.entries_of_inode(directory, inode)
     }

@@ -861,6 +861,16 @@ impl Rows for MemoryRows {
         Ok(self.entries.get(&(directory, id)).cloned())
     }
 
+    fn entry_named(
+        &mut self,
+        directory: i64,
+        parent: u64,
+        name: &[u8],
+    ) -> Result<Option<EntryRecord>> {
+        let named = |row: &&EntryRecord| row.parent == parent && row.name == name;
+        Ok(self.of_directory(directory).find(named).cloned())
+    }
+
     fn entries_of_inode(&mut self, directory: i64, inode: u64) -> Result<Vec<EntryRecord>> {
         let of_inode = self.of_directory(directory).filter(|row| row.disk.inode == inode);
         Ok(of_inode.cloned().collect())

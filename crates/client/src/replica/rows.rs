@@ -241,6 +241,12 @@ pub(super) trait Rows: Send {
     fn remove_entry(&mut self, directory: i64, id: u64) -> Result<()>;
     fn entries(&mut self, directory: i64, parent: u64) -> Result<Vec<EntryRecord>>;
     fn entry(&mut self, directory: i64, id: u64) -> Result<Option<EntryRecord>>;
+    fn entry_named(
+        &mut self,
+        directory: i64,
+        parent: u64,
+        name: &[u8],
+    ) -> Result<Option<EntryRecord>>;
     fn entries_of_inode(&mut self, directory: i64, inode: u64) -> Result<Vec<EntryRecord>>;
     /// Returns the rows of some items, in every record.
     fn entries_of_items(&mut self, items: &BTreeSet<ItemId>) -> Result<Vec<(i64, EntryRecord)>>;

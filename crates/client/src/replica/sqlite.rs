@@ -878,6 +878,15 @@ impl Rows for SqliteRows {
             .entries_where("WHERE directory = ?1 AND id = ?2", params![directory, as_signed(id)]);
         Ok(found?.pop())
     }
+    fn entry_named(
+        &mut self,
+        directory: i64,
+        parent: u64,
+        name: &[u8],
+    ) -> Result<Option<EntryRecord>> {
+        let end = "WHERE directory = ?1 AND parent = ?2 AND name = ?3";
+        Ok(self.entries_where(end, params![directory, as_signed(parent), name])?.pop())
+    }
     fn entries_of_inode(&mut self, directory: i64, inode: u64) -> Result<Vec<EntryRecord>> {
         let end = "WHERE directory = ?1 AND inode = ?2 ORDER BY id";
         self.entries_where(end, params![directory, as_signed(inode)])

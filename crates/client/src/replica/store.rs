@@ -367,6 +367,12 @@ pub(crate) trait ReplicaStore: Send {
     ) -> Result<DirectoryRecord, ClientError>;
     fn entries(&mut self, directory: i64, parent: u64) -> Result<Vec<EntryRecord>, ClientError>;
     fn entry(&mut self, directory: i64, id: u64) -> Result<Option<EntryRecord>, ClientError>;
+    fn entry_named(
+        &mut self,
+        directory: i64,
+        parent: u64,
+        name: &[u8],
+    ) -> Result<Option<EntryRecord>, ClientError>;
     fn entries_of_inode(
         &mut self,
         directory: i64,

@@ -15,9 +15,11 @@ use std::time::{Duration, Instant, SystemTime};
 use futures::FutureExt as _;
 use futures::future::select_all;
 use serde_json::json;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::TryRecvError;
 use tokio_util::sync::CancellationToken;
-use vfs_sync_client::{ClientError, Hints, SyncClient};
-use vfs_sync_core::id::ChangeId;
+use vfs_sync_client::{ChangeEvent, ClientError, Hints, SyncClient};
+use vfs_sync_core::id::{ChangeId, ItemId};
 
 use self::board::Board;
 use self::folder::Folder;
@@ -453,6 +455,7 @@ impl<'a> Agent<'a> {
         client.observe(progress.clone());
         let began = Instant::now();
         let mut look = tokio::time::interval(LOOK_AT_PROGRESS_EVERY);
+        let mut all = client.subscribe();
         let synced = {
             let mut syncing =
                 std::pin::pin!(sync_and_merge(client, &mut changes, &mut events, cut));
@@ -467,6 +470,7 @@ impl<'a> Agent<'a> {
             }
         };
         progress.with(None);
+        self.notice_changes(&mut all);
         match synced {
             Ok((report, merged)) => {
                 let hints = self.hints.get_or_insert_with(|| client.hints());
@@ -480,8 +484,9 @@ impl<'a> Agent<'a> {
                         .json(&json!({ "event": "synced", "more": report_json(&report) }))?;
                 }
                 // A merge changes items that are confirmed later.
-                let changed = merged > 0 || report.rematerialised;
-                self.folders.iter_mut().for_each(|folder| folder.export |= changed);
+                if merged > 0 || report.rematerialised {
+                    self.folders.iter_mut().for_each(Folder::export_whole);
+                }
                 notices(client, events)?.say(self.output)?;
                 self.outstanding = outstanding::sentence(&client.queue().outstanding()?);
                 Ok(())
@@ -503,6 +508,39 @@ impl<'a> Agent<'a> {
                 Ok(())
             }
             Err(failure) => Err(failure),
+        }
+    }
+
+    /// Passes the changes of a synchronisation on to the folders.
+    fn notice_changes(&mut self, changes: &mut Receiver<ChangeEvent>) {
+        use ChangeEvent as E;
+        let mut notice = |item: Option<&ItemId>| {
+            self.folders.iter_mut().for_each(|folder| folder.changed(item));
+        };
+        loop {
+            match changes.try_recv() {
+                Ok(E::Appeared(id) | E::Changed(id) | E::Went(id) | E::Revoked(id))
+                | Ok(E::Kept(id) | E::NotMoved(id)) => notice(Some(&id)),
+                Ok(
+                    E::Shared { item_id, .. }
+                    | E::Rejected { item_id, .. }
+                    | E::Outdated { item_id, .. }
+                    | E::UploadRejected { item_id, .. },
+                ) => notice(Some(&item_id)),
+                Ok(E::ConflictedCopy { item_id, copy }) => {
+                    notice(Some(&item_id));
+                    notice(Some(&copy));
+                }
+                Ok(E::Offered(_) | E::Rebuilt) | Err(TryRecvError::Lagged(_)) => notice(None),
+                Ok(
+                    E::Paused(_)
+                    | E::Resumed
+                    | E::Outstanding(_)
+                    | E::Connection(_)
+                    | E::Stopped(_),
+                ) => {}
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return,
+            }
         }
     }
 

@@ -152,6 +152,7 @@ pub(in crate::commands) async fn export(
     // Shared items are written to a disk only if their share was named.
     let top = place.container()?.cloned();
     let options = ExportOptions {
+        part: None,
         replica: Some(replica::directory(global)?),
         force: args.force,
         delete: args.delete,

@@ -55,6 +55,11 @@ impl Export<'_> {
         row: Option<EntryRecord>,
         parent: Parent<'_>,
     ) -> Result<Option<Enter>> {
+        if !self.whole && self.client.parents_of(&node.id)?.len() > 1 {
+            // Which of its places is written depends on the others.
+            self.report.needs_whole = true;
+            return Ok(None);
+        }
         if let Some(first) = self.folders.get(&node.id) {
             let detail = format!("it was already written to {}", names::path_text(first));
             self.problem(Problem::new(at, ProblemKind::LinkedAgain, detail));

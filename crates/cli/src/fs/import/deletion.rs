@@ -29,6 +29,11 @@ impl Import<'_> {
         let claimed = |import: &Self, gone: &Gone| import.record.claimed.contains(&gone.row.id);
         let mut gone = std::mem::take(&mut self.gone);
         gone.retain(|gone| !claimed(self, gone));
+        if self.has_rules && !gone.is_empty() {
+            self.report.needs_whole = true;
+            self.report.missing = gone.len() as u64;
+            return Ok(());
+        }
         if let Some(looks) = &mut self.looks {
             let missing = gone.iter().map(|gone| gone.row.id);
             let confirmed = looks.confirm(missing, std::time::Instant::now());

@@ -31,9 +31,9 @@ impl Import<'_> {
         seen: &ScannedEntry,
         at: &Path,
     ) -> Result<Option<Step>> {
-        let step = |state, row: u64, has_rows, held| {
-            let place = TreeFolder::new(state, row, has_rows);
-            Some(Step { path: at.to_owned(), place, held, rules: Rules::default() })
+        let step = |state, row: u64, known, held| {
+            let place = TreeFolder::new(state, row, true);
+            Some(Step { path: at.to_owned(), place, known, held, rules: Rules::default() })
         };
         let moved = moved_row.is_some();
         let row = row.or(moved_row);
@@ -69,7 +69,7 @@ impl Import<'_> {
                 return Ok(step(
                     TreeFolderState::Gone { above, name, mode, record },
                     row.id,
-                    true,
+                    false,
                     held,
                 ));
             };
@@ -97,7 +97,8 @@ impl Import<'_> {
             };
             self.put_row(&row, row.id, place, seen, disk, tree, row.made);
             self.commit_if_full()?;
-            return Ok(step(TreeFolderState::There(node.id), row.id, true, held));
+            let known = !moved && !held && record::is_same_entry(&row.disk, &seen.stat);
+            return Ok(step(TreeFolderState::There(node.id), row.id, known, held));
         }
         self.take_new_folder(place, child, seen, at)
     }
@@ -149,6 +150,6 @@ impl Import<'_> {
         self.commit_if_full()?;
         let place = TreeFolder::new(state, id, false);
         let rules = Rules::default();
-        Ok(Some(Step { path: at.to_owned(), place, held: false, rules }))
+        Ok(Some(Step { path: at.to_owned(), place, known: false, held: false, rules }))
     }
 }

@@ -5,8 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use super::{Devices, dir};
+use super::{Devices, PATIENCE, dir, wait_until};
 
 /// An entry of the small tree, by its first path.
 type Item = &'static str;
@@ -289,8 +290,9 @@ impl Model {
         }
     }
 
-    /// The change of somebody who had only seen the first tree.
-    fn second(&mut self, effects: Vec<Effect>) {
+    /// The change of somebody who had only seen the first tree. A folder that one side moved and the
+    /// other one deleted lives on, `whole` or without what nobody else changed in it.
+    fn second(&mut self, effects: Vec<Effect>, whole: bool) {
         let first = Self::new();
         for effect in effects {
             match effect {
@@ -309,7 +311,7 @@ impl Model {
                 Effect::Place(item, parent, name) => {
                     // A new folder and a new name are two changes, each of which holds.
                     let cycle = parent.is_some_and(|parent| self.is_under(parent, item));
-                    let was_gone = self.0[item].gone;
+                    let was_gone = whole && self.0[item].gone;
                     if first.0[item].parent != parent && !cycle {
                         self.0[item].parent = parent;
                     }
@@ -325,7 +327,7 @@ impl Model {
                         }
                     }
                 }
-                Effect::Gone(item) => self.delete(item, &first),
+                Effect::Gone(item) => self.delete(item, &first, whole),
                 Effect::Made(parent, name, text, inside) => {
                     self.make(parent, name, text, inside);
                     if let Some(parent) = parent {
@@ -337,9 +339,8 @@ impl Model {
     }
 
     /// Deletes an item as its author saw it: what the other changed lives on, with the folders above it.
-    fn delete(&mut self, item: usize, first: &Self) {
-        // A folder that was moved lives on with what is in it.
-        if self.0[item].touched {
+    fn delete(&mut self, item: usize, first: &Self, whole: bool) {
+        if whole && self.0[item].touched {
             return;
         }
         let was_there: Vec<usize> =
@@ -353,7 +354,7 @@ impl Model {
                     if self.0[one].touched {
                         return true;
                     }
-                    at = self.0[one].parent.filter(|_| one != item);
+                    at = self.0[one].parent.filter(|_| whole && one != item);
                 }
                 false
             })
@@ -440,58 +441,99 @@ fn names(top: &Path) -> BTreeMap<String, Option<String>> {
     found
 }
 
-#[test]
-fn every_pair_of_changes_becomes_what_the_table_says() {
-    let devices = Devices::new(&["a", "b"]);
-    let at = |device: &str, pair: &str| devices.scene.path(&format!("{}/{pair}", dir(device)));
-    let pairs: Vec<(String, Change, Change)> = CHANGES
-        .iter()
-        .enumerate()
-        .flat_map(|(i, here)| {
-            CHANGES
-                .iter()
-                .enumerate()
-                .map(move |(j, there)| (format!("{i:02}-{j:02}"), *here, *there))
-        })
-        .collect();
-    for (pair, ..) in &pairs {
-        for (path, folder) in FIRST {
-            let path_at = at("a", pair).join(path);
-            match folder {
-                true => std::fs::create_dir_all(path_at).unwrap(),
-                false => std::fs::write(path_at, path).unwrap(),
+/// Two devices with a folder for each pair of changes: one made on "a", the other on "b".
+struct Pairs {
+    devices: Devices,
+    pairs: Vec<(String, Change, Change)>,
+}
+
+impl Pairs {
+    /// Both devices have the first tree in each folder.
+    fn new() -> Self {
+        let devices = Devices::new(&["a", "b"]);
+        let mut pairs = Vec::new();
+        for (i, here) in CHANGES.into_iter().enumerate() {
+            for (j, there) in CHANGES.into_iter().enumerate() {
+                pairs.push((format!("{i:02}-{j:02}"), here, there));
             }
         }
+        let all = Self { devices, pairs };
+        for (pair, ..) in &all.pairs {
+            for (path, folder) in FIRST {
+                let path_at = all.at("a", pair).join(path);
+                match folder {
+                    true => std::fs::create_dir_all(path_at).unwrap(),
+                    false => std::fs::write(path_at, path).unwrap(),
+                }
+            }
+        }
+        all.devices.settle(&["a", "b"]);
+        all
     }
-    devices.settle(&["a", "b"]);
-    let first_ids = ids(&devices);
-    for (pair, here, there) in &pairs {
-        there.make(&at("b", pair), "b");
-        here.make(&at("a", pair), "a");
+
+    fn at(&self, device: &str, pair: &str) -> PathBuf {
+        self.devices.scene.path(&format!("{}/{pair}", dir(device)))
     }
+
+    fn make_changes(&self) {
+        for (pair, here, there) in &self.pairs {
+            there.make(&self.at("b", pair), "b");
+            here.make(&self.at("a", pair), "a");
+        }
+    }
+
+    /// Returns what is wrong: both devices must have what one of the models has.
+    fn wrong(&self, models: impl Fn(Change, Change) -> Vec<Model>) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for (pair, here, there) in &self.pairs {
+            let (a, b) = (names(&self.at("a", pair)), names(&self.at("b", pair)));
+            let found: BTreeSet<_> =
+                a.iter().map(|(path, text)| (plain(path), text.clone())).collect();
+            let models = models(*here, *there);
+            if a != b {
+                wrong.push(format!("{there:?}, then {here:?}: on the devices {a:?} and {b:?}"));
+            } else if models.iter().all(|model| found != model.paths()) {
+                let model = models[0].paths();
+                let lacks: Vec<_> = model.difference(&found).collect();
+                let more: Vec<_> = found.difference(&model).collect();
+                wrong.push(format!("{there:?}, then {here:?}: lacks {lacks:?}, has {more:?}"));
+            }
+        }
+        wrong
+    }
+
+    #[track_caller]
+    fn expect(&self, wrong: &[String]) {
+        assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), self.pairs.len(), wrong.join("\n"));
+    }
+}
+
+/// The model of two changes of which the second one's author had not seen the first.
+fn model((one, by): (Change, &str), (two, other): (Change, &str), whole: bool) -> Model {
+    let mut model = Model::new();
+    model.first(Model::effects(one, by));
+    model.second(Model::effects(two, other), whole);
+    model
+}
+
+#[test]
+fn every_pair_of_changes_becomes_what_the_table_says() {
+    let all = Pairs::new();
+    let devices = &all.devices;
+    let first_ids = ids(devices);
+    all.make_changes();
     devices.once("b").expect(0);
     let ends = ["a", "b", "a", "b", "a", "b"].map(|device| devices.once(device));
-    let last_ids = ids(&devices);
-    let mut wrong = Vec::new();
+    let last_ids = ids(devices);
+    let mut wrong = all.wrong(|here, there| vec![model((there, "b"), (here, "a"), true)]);
     for end in &ends[2..] {
         if end.code != 0 {
             let said: Vec<_> = end.stderr.lines().rev().take(20).collect();
             wrong.push(format!("not in step: {said:#?}"));
         }
     }
-    for (pair, here, there) in &pairs {
-        let mut model = Model::new();
-        model.first(Model::effects(*there, "b"));
-        model.second(Model::effects(*here, "a"));
-        let (a, b) = (names(&at("a", pair)), names(&at("b", pair)));
-        let found: BTreeSet<_> = a.iter().map(|(path, text)| (plain(path), text.clone())).collect();
-        if a != b {
-            wrong.push(format!("{there:?}, then {here:?}: on the devices {a:?} and {b:?}"));
-        } else if found != model.paths() {
-            let lacks: Vec<_> = model.paths().difference(&found).cloned().collect();
-            let more: Vec<_> = found.difference(&model.paths()).cloned().collect();
-            wrong.push(format!("{there:?}, then {here:?}: lacks {lacks:?}, has {more:?}"));
-        }
+    for (pair, here, there) in &all.pairs {
+        let model = model((*there, "b"), (*here, "a"), true);
         for (number, (first, _)) in FIRST.iter().enumerate() {
             let path = model.path(number);
             let alone = model.0.iter().enumerate().filter(|(_, node)| !node.gone);
@@ -508,5 +550,52 @@ fn every_pair_of_changes_becomes_what_the_table_says() {
             }
         }
     }
-    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), pairs.len(), wrong.join("\n"));
+    all.expect(&wrong);
+}
+
+#[test]
+fn every_pair_of_changes_joins_between_agents_that_run() {
+    let mut all = Pairs::new();
+    let agents = ["a", "b"].map(|device| all.devices.up(device));
+    let in_step = |all: &Pairs, device: &str| {
+        let list = all.devices.scene.on(device, &["--json", "folder", "list"]).json();
+        list["folders"][0]["state"] == "inStep"
+    };
+    for device in ["a", "b"] {
+        wait_until("the agent has begun", || in_step(&all, device));
+    }
+    let url = all.devices.scene.url().trim_start_matches("http://").to_owned();
+    all.devices.scene.stop_server();
+    all.make_changes();
+    // Found after the other changes of the same look, and after a second look.
+    let deleted = CHANGES.iter().position(|change| *change == Delete("f")).unwrap();
+    let nothing = CHANGES.iter().position(|change| *change == Nothing).unwrap();
+    for (device, pair) in [("a", (deleted, nothing)), ("b", (nothing, deleted))] {
+        let pair = format!("/{:02}-{:02}", pair.0, pair.1);
+        let is_queued = || {
+            let list = all.devices.scene.on(device, &["--json", "ls", &pair]).expect(0).json();
+            list["entries"].as_array().unwrap().iter().all(|one| one["name"] != "f")
+        };
+        let until = Instant::now() + PATIENCE * 2;
+        while !is_queued() {
+            assert!(Instant::now() < until, "never: the changes are queued");
+            // Each look cuts what the agent does.
+            std::thread::sleep(Duration::from_secs(3));
+        }
+    }
+    all.devices.scene.start_server(&url);
+    let models = |here, there| {
+        let (there, here) = ((there, "b"), (here, "a"));
+        let both = |whole| [model(there, here, whole), model(here, there, whole)];
+        [true, false].into_iter().flat_map(both).collect()
+    };
+
+    let until = Instant::now() + PATIENCE * 2;
+    let mut wrong = all.wrong(models);
+    while !wrong.is_empty() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(200));
+        wrong = all.wrong(models);
+    }
+    drop(agents);
+    all.expect(&wrong);
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use vfs_sync_client::SyncClient;
 use vfs_sync_core::cursor::Cursor;
+use vfs_sync_core::id::ItemId;
 use vfs_sync_core::time::Timestamp;
 
 use super::super::{check, shown};
@@ -15,12 +16,13 @@ use super::board::Board;
 use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
 use crate::fs::aside;
-use crate::fs::export::{self, ExportOptions, ExportReport};
+use crate::fs::export::{self, ExportOptions, ExportReport, Part};
 use crate::fs::ignore::Trust;
 use crate::fs::import::{self, ImportOptions, ImportReport, Looks};
 use crate::fs::link::AllowedLinks;
 use crate::fs::names;
 use crate::fs::scan::Scanner;
+use crate::fs::scope::Scope;
 use crate::fs::watcher::Watcher;
 use crate::output::{Output, bytes_text, count_text, counted};
 use crate::replica::live_state::{FolderState, Held, Scanned, State};
@@ -58,8 +60,12 @@ pub(super) struct Folder {
     scan_due: Instant,
     /// The time of a scan that completes what is under way.
     follow_up: Option<Instant>,
+    /// The part of the directory that the next import visits.
+    scope: Scope,
     /// True if the tree may have changed since the last export.
     pub(super) export: bool,
+    /// The part of the tree that the next export writes.
+    part: Part,
     /// The problems of the last export that are changes of the directory for the next import.
     left: Problems,
     /// The number of entries that the last export left out because they are missing here.
@@ -102,7 +108,9 @@ impl Folder {
             looks: Looks::default(),
             scan_due: Instant::now(),
             follow_up: None,
+            scope: Scope::Whole,
             export: true,
+            part: Part::whole(),
             left: Problems::default(),
             missing: 0,
             written: None,
@@ -212,8 +220,35 @@ impl Folder {
         if !paused {
             self.watcher = Watcher::new(&self.live.directory, true);
             self.scan_due = Instant::now();
-            self.export = true;
+            self.export_whole();
         }
+    }
+
+    /// Plans an export of the whole tree.
+    pub(super) fn export_whole(&mut self) {
+        self.export = true;
+        self.part = Part::whole();
+    }
+
+    /// Takes notice of a change in the tree; `None` stands for any.
+    pub(super) fn changed(&mut self, item: Option<&ItemId>) {
+        match item {
+            Some(item) => self.part.add_item(item.clone()),
+            None => self.part = Part::whole(),
+        }
+    }
+
+    /// Returns whether a part of both sides can be looked at: all that is known to be out of step is of
+    /// single entries.
+    fn looks_at_parts(&self) -> bool {
+        let (imported, exported) = &self.problems;
+        self.live.joined
+            && self.failed.is_none()
+            && self.held == (None, None)
+            && self.held_entries.is_none()
+            && self.left.total() == 0
+            && imported.are_of_entries()
+            && exported.are_of_entries()
     }
 
     /// Plans the scan that the user asks for, unless it is done.
@@ -276,14 +311,14 @@ impl Folder {
         let live = LiveFolder { joined: self.live.joined, ..live };
         if self.live != live {
             self.live = live;
-            self.export = true;
+            self.export_whole();
             self.scan_due = Instant::now();
         }
     }
 
     /// Plans a look at what waits for the user or for a cause to go away.
     pub(super) fn look_again(&mut self) {
-        self.export = true;
+        self.export_whole();
         if self.why_not_in_step().is_some() {
             self.scan_due = Instant::now();
         }
@@ -326,16 +361,21 @@ impl Folder {
             // The directory may be another one, or its disk may have been away.
             self.watcher = Watcher::new(&self.live.directory, true);
         }
-        self.watcher.take();
+        self.scope.add(self.watcher.take());
         self.export |= self.left_out.1 > 0;
         let started = Instant::now();
+        if self.scan_due <= started || !self.looks_at_parts() {
+            self.scope = Scope::Whole;
+        }
         let imported = self.try_import(client, replica, board, cut);
         let now = Instant::now();
-        self.scan_due = now
-            + match self.watcher.broken() {
-                Some(_) => SCAN_AT_LEAST.max((now - started) * SCAN_RATIO),
-                None => SCAN_EVERY,
-            };
+        if self.scope == Scope::Whole {
+            self.scan_due = now
+                + match self.watcher.broken() {
+                    Some(_) => SCAN_AT_LEAST.max((now - started) * SCAN_RATIO),
+                    None => SCAN_EVERY,
+                };
+        }
         let report = match imported {
             Ok(report) => report,
             Err(failure) => {
@@ -357,14 +397,15 @@ impl Folder {
             self.held_entries = held.is_some().then(set);
             self.held.0 = held;
         }
-        self.left_out.0 = report.problems.failures();
-        self.problems.0 = report.problems.clone();
+        self.problems.0 = report.problems.clone().after(&self.problems.0, &report.visited);
+        self.left_out.0 = self.problems.0.failures();
         self.show_import(&report)?;
         let was_left = std::mem::take(&mut self.left);
         let was_missing = std::mem::take(&mut self.missing);
         let missing = report.missing + report.held_rows.len() as u64;
         if report.changes() + report.conflicts.count + report.kept > 0 {
             self.export = true;
+            self.part.folders.add(report.visited.clone());
             self.retry = RETRY_LEFT_OUT.0;
         } else if was_left.total() > 0 {
             // The directory has no change that explains them: an export alone does not help.
@@ -374,6 +415,7 @@ impl Folder {
             self.show_problems(&was_left, |_| true);
         } else if report.stale > 0 || was_missing > missing {
             self.export = true;
+            self.part.folders.add(report.visited.clone());
         }
         if missing > 0 {
             self.missing = was_missing;
@@ -381,6 +423,14 @@ impl Folder {
         let settles = report.files_created + report.contents_changed > 0;
         let settles = settles.then(|| now + SETTLES_AFTER);
         self.follow_up = [self.looks.due(), settles].into_iter().flatten().min();
+        self.scope = match self.follow_up {
+            _ if report.needs_whole => Scope::Whole,
+            Some(_) => report.visited,
+            None => Scope::nothing(),
+        };
+        if report.needs_whole {
+            self.follow_up = Some(now + SETTLES_AFTER);
+        }
         Ok(())
     }
 
@@ -395,6 +445,7 @@ impl Folder {
         let own: PathBuf = replica.to_owned();
         let mut scanner = Scanner::open(&self.live.directory, &[own]).map_err(Failure::io(what))?;
         check(client, scanner.root(), &self.live)?;
+        scanner.scope = self.scope.clone();
         scanner.trust = Trust::of(replica, &self.live.directory)?;
         scanner.not_here = replica::excluded_from(replica, &self.live.directory)?;
         let progress = self.output.progress("scanning");
@@ -434,7 +485,9 @@ impl Folder {
             progress.set(text());
             board.progress(Some(live), began, report.bytes, || format!("writing: {}", text()));
         };
+        let part = self.looks_at_parts().then(|| self.part.clone());
         let options = ExportOptions {
+            part,
             replica: Some(replica.to_owned()),
             delete: true,
             live: true,
@@ -455,7 +508,13 @@ impl Folder {
         if report.interrupted {
             return Err(shutdown::interrupted());
         }
+        if report.needs_whole {
+            // The next round writes it.
+            self.part = Part::whole();
+            return self.show_export(&report);
+        }
         self.export = false;
+        self.part = Part::nothing();
         if report.files_written + report.removed > 0 {
             self.tidy_due = self.tidy_due.min(Instant::now() + aside::LOOK_EVERY);
         }
@@ -469,16 +528,18 @@ impl Folder {
             let command = format!("vfs-sync export '{dir}' '{path}' --delete --yes");
             format!("{}; to remove them: `{command}`", failure.message)
         });
-        let counts = &report.problems.counts;
+        let problems = report.problems.clone().after(&self.problems.1, &report.visited);
+        let counts = &problems.counts;
         let by_import: u64 = BY_IMPORT.iter().filter_map(|kind| counts.get(kind)).sum();
         self.awaited = counts.get(&ProblemKind::NoContent).copied().unwrap_or(0);
-        self.left_out.1 = report.problems.failures().saturating_sub(by_import + self.awaited);
+        self.left_out.1 = problems.failures().saturating_sub(by_import + self.awaited);
         self.missing = report.missing;
-        self.left = report.problems.only(|kind| BY_IMPORT.contains(&kind));
-        self.problems.1 = report.problems.only(|kind| !BY_IMPORT.contains(&kind));
+        self.left = problems.only(|kind| BY_IMPORT.contains(&kind));
+        self.problems.1 = problems.only(|kind| !BY_IMPORT.contains(&kind));
         let now = Instant::now();
         // What is held waits for the user, not for another look.
         if by_import > 0 || (report.missing > 0 && self.held_entries.is_none()) {
+            self.scope = Scope::Whole;
             let soon = now + Duration::from_secs(1);
             self.follow_up = Some(self.follow_up.map_or(soon, |due| due.min(soon)));
         }
