@@ -420,20 +420,20 @@ fn plain(path: &str) -> String {
     names.collect::<Vec<_>>().join("/")
 }
 
-/// The names under a folder, as they are, each with its text; `None`: a folder.
+/// The names under a folder, as they are, each with its text; `None`: a folder. An agent may be
+/// changing them.
 fn names(top: &Path) -> BTreeMap<String, Option<String>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![PathBuf::new()];
     while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(top.join(&folder)).unwrap() {
-            let entry = entry.unwrap();
+        for entry in std::fs::read_dir(top.join(&folder)).into_iter().flatten().flatten() {
             let path = folder.join(entry.file_name());
-            let text = match entry.file_type().unwrap().is_dir() {
+            let text = match entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 true => {
                     folders.push(path.clone());
                     None
                 }
-                false => Some(std::fs::read_to_string(entry.path()).unwrap()),
+                false => Some(std::fs::read_to_string(entry.path()).unwrap_or_default()),
             };
             found.insert(path.to_string_lossy().into_owned(), text);
         }
