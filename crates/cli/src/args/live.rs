@@ -248,7 +248,7 @@ takes it as a new file.
 
 Examples:\n  vfs-sync folder trash restore ~/Documents notes/thesis.txt\n  vfs-sync folder trash restore ~/Documents notes --day 2024-05-01")]
     Restore {
-        /// The directory
+        /// The directory, as `folder list` shows it
         #[arg(value_name = "DIR")]
         dir: PathBuf,
         /// The path of the file or folder in the directory

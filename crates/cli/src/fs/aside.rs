@@ -42,7 +42,7 @@ const MOST_OF_A_DAY: u32 = 100;
 /// The longest line of the list, in bytes.
 const LONGEST_LINE: usize = 64 * 1024;
 
-/// A displaced file.
+/// A file that lost its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Displaced {
     /// Its name in the folder of displaced files.

@@ -22,7 +22,7 @@ const AT_MOST: Duration = Duration::from_secs(60);
 struct Unseen {
     /// The times of the first and the last of them.
     times: Option<(Instant, Instant)>,
-    /// Where they were.
+    /// The folders with these changes.
     scope: Scope,
 }
 
@@ -41,7 +41,7 @@ impl Unseen {
 
 #[derive(Debug)]
 struct Shared {
-    /// The watched directory.
+    /// The directory that is watched.
     directory: PathBuf,
     unseen: Mutex<Unseen>,
     /// The reason why some changes are not noticed.

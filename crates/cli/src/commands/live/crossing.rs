@@ -1,4 +1,4 @@
-//! What crosses between a live folder's directory and the tree: `folder exclude`, `folder include`,
+//! Commands for what crosses between a live folder's directory and the tree: `folder exclude`, `folder include`,
 //! `folder allow`, `folder trust-ignore`.
 
 use std::path::{Component, Path};

@@ -14,7 +14,7 @@ use crate::error::Result;
 
 /// An entry that was renamed to its present place.
 pub(super) struct Brought {
-    /// Its path before.
+    /// The path that it had before.
     pub(super) from: PathBuf,
     pub(super) stat: Stat,
     pub(super) row: EntryRecord,
