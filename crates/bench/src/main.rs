@@ -7,6 +7,7 @@
 mod apply;
 mod attack;
 mod contents;
+mod folder;
 mod large;
 mod live;
 mod process;
@@ -81,6 +82,12 @@ struct Args {
     /// Measure only live updates: latency, idle streams, and pushes beside listeners
     #[arg(long)]
     live: bool,
+    /// Measure only live folders: two directories that two processes keep in step
+    #[arg(long)]
+    folders: bool,
+    /// Number of files of their tree
+    #[arg(long, default_value_t = 32_000)]
+    files: usize,
     /// Number of idle streams of live updates to measure
     #[arg(long, default_value_t = 10_000)]
     streams: usize,
@@ -128,6 +135,9 @@ async fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
     if args.live {
         let (postgres, connections) = (args.postgres.as_deref(), args.connections);
         return live::run(report, dir.path(), postgres, args.streams, connections).await;
+    }
+    if args.folders {
+        return folder::run(report, dir.path(), args.files).await;
     }
     if args.victim {
         return victim(report, dir.path(), args).await;

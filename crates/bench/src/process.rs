@@ -100,7 +100,7 @@ impl Drop for Server {
 }
 
 /// Reads the user and system time of a process from `/proc`.
-fn cpu_of(pid: u32) -> Result<Duration, Failure> {
+pub(crate) fn cpu_of(pid: u32) -> Result<Duration, Failure> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let after_name = stat.rsplit_once(')').ok_or("/proc/pid/stat has no name")?.1;
     let fields: Vec<&str> = after_name.split_whitespace().collect();
@@ -117,7 +117,7 @@ pub(crate) fn peak_memory_of(pid: u32) -> Result<f64, Failure> {
 }
 
 /// Reads a line of a process's status that is a size, in MB.
-fn memory_of(pid: u32, name: &str) -> Result<f64, Failure> {
+pub(crate) fn memory_of(pid: u32, name: &str) -> Result<f64, Failure> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find(|line| line.starts_with(name)).ok_or("no such memory")?;
     let kilobytes: f64 = line.split_whitespace().nth(1).ok_or("no size of memory")?.parse()?;
