@@ -265,6 +265,8 @@ struct Export<'a> {
     excluding: bool,
     /// True if known folders are entered too.
     whole: bool,
+    /// The folders that hold changed items.
+    wanted: HashSet<ItemId>,
     /// True if permission bits restrict this user.
     bits_bind: bool,
     open_files: OpenFiles,
@@ -306,6 +308,7 @@ impl<'a> Export<'a> {
             rules_here: Rules::default(),
             excluding: false,
             whole: true,
+            wanted: HashSet::new(),
             bits_bind: !rustix::process::geteuid().is_root(),
             open_files: OpenFiles::default(),
             aside: None,
@@ -369,6 +372,9 @@ impl<'a> Export<'a> {
                 let row = self.client.directories().entry(self.record.directory.id, folder.row)?;
                 let path = row.map(|row| self.record.path_of(&row)).transpose()?.flatten();
                 folder.path = path.unwrap_or(folder.path);
+            }
+            if !self.whole && self.report.visited.has(&folder.path) {
+                continue;
             }
             self.report.visited.add_folder(folder.path.clone());
             self.enter(folder, &mut folders, progress).await?;
@@ -493,9 +499,12 @@ impl<'a> Export<'a> {
                     self.problem(Problem::new(&at, ProblemKind::Shortcut, detail));
                 }
                 OnDisk::Folder => {
+                    let was_another =
+                        known.as_ref().is_some_and(|known| known.tree.item != child.node.id);
                     let enter =
                         self.folder(&disk, &at, &name.name, &child.node, stat, known, folder)?;
-                    let enter = enter.filter(|enter| self.whole || enter.new || !enter.has_rows);
+                    let enter = enter
+                        .filter(|enter| self.whole || enter.new || !enter.has_rows || was_another);
                     let rules = rules.clone();
                     folders.extend(enter.map(|enter| Enter { rules, ..enter }));
                 }

@@ -1,7 +1,7 @@
 //! The part of a directory that an import or export visits.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The number of folders from which on the whole directory is visited.
 const MANY: usize = 4_096;
@@ -36,6 +36,11 @@ impl Scope {
                 }
             }
         }
+    }
+
+    /// Returns whether a folder is in the scope by itself.
+    pub(crate) fn has(&self, folder: &Path) -> bool {
+        matches!(self, Self::Folders(folders) if folders.contains(folder))
     }
 
     pub(crate) fn add_folder(&mut self, folder: PathBuf) {

@@ -46,6 +46,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const ONCE_PATIENCE: Duration = Duration::from_secs(60);
 /// The interval at which the agent looks whether the replica is free again.
 const TRY_EVERY: Duration = Duration::from_millis(20);
+/// The time for which the agent keeps the replica at least, once a command has cut its work; it doubles
+/// with each cut, so that frequent commands do not stop the work.
+const SLICE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// The time for which it lets all commands that wait go first.
+const LETS_GO_FIRST: Duration = Duration::from_secs(2);
 /// The interval of synchronisations while the server's hints arrive.
 const LIVE_INTERVAL: Duration = Duration::from_secs(300);
 /// The greatest interval between two attempts to reach the server.
@@ -90,6 +95,8 @@ pub(in crate::commands) struct Agent<'a> {
     sync_due: Instant,
     /// The server's hints, once it was reached.
     hints: Option<Hints>,
+    /// The time for which the next round keeps the replica at least.
+    slice: Duration,
     /// The position of the last hint that was looked at.
     hinted: Option<ChangeId>,
     /// True if the hints arrived when they were last looked at.
@@ -128,6 +135,7 @@ impl<'a> Agent<'a> {
             reach: Reach::Unknown,
             sync_due: Instant::now(),
             hints: None,
+            slice: Duration::ZERO,
             hinted: None,
             was_live: false,
             position: None,
@@ -361,7 +369,7 @@ impl<'a> Agent<'a> {
             if self.once && started.elapsed() > ONCE_PATIENCE {
                 return Err(Failure::failed(busy()).hint("wait until it ends, and try again"));
             }
-            if !handoff::is_wanted(&self.replica) {
+            if started.elapsed() > LETS_GO_FIRST || !handoff::is_wanted(&self.replica) {
                 match open() {
                     Err(ClientError::InUse(_)) => {}
                     opened => return Ok(Some(opened?)),
@@ -378,7 +386,9 @@ impl<'a> Agent<'a> {
         let cut = self.stop.child_token();
         let looking = {
             let (cut, replica) = (cut.clone(), self.replica.clone());
+            let slice = self.slice;
             tokio::spawn(async move {
+                tokio::time::sleep(slice).await;
                 while !cut.is_cancelled() {
                     tokio::time::sleep(LOOK_EVERY).await;
                     if handoff::is_wanted(&replica) {
@@ -394,8 +404,14 @@ impl<'a> Agent<'a> {
         drop(client);
         self.stamp = self.read_stamp();
         match ended {
-            Ok(()) => Ok(Ended::Complete),
-            Err(failure) if failure.kind == Kind::Interrupted => Ok(Ended::Cut),
+            Ok(()) => {
+                self.slice = Duration::ZERO;
+                Ok(Ended::Complete)
+            }
+            Err(failure) if failure.kind == Kind::Interrupted => {
+                self.slice = (self.slice * 2).clamp(SLICE.0, SLICE.1);
+                Ok(Ended::Cut)
+            }
             Err(failure) => Err(failure),
         }
     }

@@ -83,7 +83,7 @@ impl Export<'_> {
 
     /// Adds the folders in which an item is or was; returns `false` if these cannot be known.
     fn add_places(
-        &self,
+        &mut self,
         item: &ItemId,
         top: Option<&ItemId>,
         paths: &mut BTreeSet<PathBuf>,
@@ -106,6 +106,7 @@ impl Export<'_> {
         }
         let mut met = BTreeSet::new();
         while let Some(parent) = left.pop() {
+            self.wanted.insert(parent.clone());
             if Some(&parent) == top {
                 paths.insert(PathBuf::new());
                 continue;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::{Devices, PATIENCE, dir, wait_until};
+use crate::support::signal;
 
 /// An entry of the small tree, by its first path.
 type Item = &'static str;
@@ -576,20 +577,17 @@ fn every_pair_of_changes_joins_between_agents_that_run() {
     }
     let url = all.devices.scene.url().trim_start_matches("http://").to_owned();
     all.devices.scene.stop_server();
+    // No look comes between the steps of a change.
+    agents.iter().for_each(|agent| signal(&agent.0, "STOP"));
     all.make_changes();
+    agents.iter().for_each(|agent| signal(&agent.0, "CONT"));
     // Found after the other changes of the same look, and after a second look.
     for (device, pair) in [("a", (deleted, nothing)), ("b", (nothing, deleted))] {
         let pair = format!("/{:02}-{:02}", pair.0, pair.1);
-        let is_queued = || {
+        wait_until("the changes are queued", || {
             let list = all.devices.scene.on(device, &["--json", "ls", &pair]).expect(0).json();
             list["entries"].as_array().unwrap().iter().all(|one| one["name"] != "f")
-        };
-        let until = Instant::now() + PATIENCE * 2;
-        while !is_queued() {
-            assert!(Instant::now() < until, "never: the changes are queued");
-            // Each look cuts what the agent does.
-            std::thread::sleep(Duration::from_secs(3));
-        }
+        });
     }
     all.devices.scene.start_server(&url);
     let models = |here, there| {
@@ -603,6 +601,12 @@ fn every_pair_of_changes_joins_between_agents_that_run() {
     while !wrong.is_empty() && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(200));
         wrong = all.wrong(models);
+    }
+    if !wrong.is_empty() {
+        for device in ["a", "b"] {
+            let on = |args: &[&str]| all.devices.scene.on(device, args);
+            wrong.push(format!("{:?} {:?}", on(&["status"]), on(&["folder", "problems"])));
+        }
     }
     drop(agents);
     all.expect(&wrong);

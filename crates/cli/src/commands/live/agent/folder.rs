@@ -399,6 +399,10 @@ impl Folder {
         }
         self.problems.0 = report.problems.clone().after(&self.problems.0, &report.visited);
         self.left_out.0 = self.problems.0.failures();
+        if report.moved > 0 && self.problems.0.total() > 0 && report.visited != Scope::Whole {
+            // They may have been of folders that have other names now.
+            self.scan_due = now;
+        }
         self.show_import(&report)?;
         let was_left = std::mem::take(&mut self.left);
         let was_missing = std::mem::take(&mut self.missing);
@@ -529,6 +533,10 @@ impl Folder {
             format!("{}; to remove them: `{command}`", failure.message)
         });
         let problems = report.problems.clone().after(&self.problems.1, &report.visited);
+        if report.moved > 0 && problems.total() > 0 && report.visited != Scope::Whole {
+            // They may have been of folders that have other names now.
+            self.export_whole();
+        }
         let counts = &problems.counts;
         let by_import: u64 = BY_IMPORT.iter().filter_map(|kind| counts.get(kind)).sum();
         self.awaited = counts.get(&ProblemKind::NoContent).copied().unwrap_or(0);
