@@ -8,6 +8,7 @@ mod links;
 mod moved;
 mod mysteries;
 mod pause;
+mod programs;
 mod service;
 mod state;
 mod table;
