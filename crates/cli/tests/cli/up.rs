@@ -11,6 +11,7 @@ mod pause;
 mod programs;
 mod service;
 mod state;
+mod stories;
 mod table;
 
 use std::path::Path;
