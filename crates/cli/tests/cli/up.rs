@@ -100,6 +100,14 @@ impl Devices {
         stat["id"].as_str().unwrap().to_owned()
     }
 
+    /// The state that `up` wrote of a device's directory: no command disturbs it.
+    fn state(&self, device: &str) -> serde_json::Value {
+        let state = std::fs::read(self.scene.path(device).join("live.json"));
+        let state = state.ok().and_then(|state| serde_json::from_slice(&state).ok());
+        state
+            .map_or(serde_json::Value::Null, |state: serde_json::Value| state["folders"][0].clone())
+    }
+
     /// The names and texts of a device's directory.
     fn files(&self, device: &str) -> Vec<(String, String)> {
         let top = self.scene.path(&dir(device));

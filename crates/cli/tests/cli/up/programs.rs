@@ -12,14 +12,14 @@ use super::{Devices, PATIENCE, Up, dir, has, wait_until};
 
 /// An entry of a directory: its type with its permission bits, its time in milliseconds and bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Entry {
+pub(super) struct Entry {
     what: String,
     millis: i64,
     bytes: Vec<u8>,
 }
 
 /// Reads a directory; fails if an entry goes away meanwhile.
-fn entries(top: &Path) -> io::Result<BTreeMap<PathBuf, Entry>> {
+pub(super) fn entries(top: &Path) -> io::Result<BTreeMap<PathBuf, Entry>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![PathBuf::new()];
     while let Some(folder) = folders.pop() {
@@ -49,7 +49,10 @@ fn entries(top: &Path) -> io::Result<BTreeMap<PathBuf, Entry>> {
 }
 
 /// Returns the paths at which two directories differ.
-fn differing(one: &BTreeMap<PathBuf, Entry>, other: &BTreeMap<PathBuf, Entry>) -> Vec<String> {
+pub(super) fn differing(
+    one: &BTreeMap<PathBuf, Entry>,
+    other: &BTreeMap<PathBuf, Entry>,
+) -> Vec<String> {
     let paths = one.keys().chain(other.keys().filter(|path| !one.contains_key(*path)));
     let differ = paths.filter(|path| one.get(*path) != other.get(*path));
     let shown = |entry: Option<&Entry>| match entry {
@@ -86,12 +89,16 @@ impl Pair {
     /// Waits until both directories are equal and in step.
     #[track_caller]
     pub(super) fn rest(&self) {
-        let until = Instant::now() + PATIENCE;
-        while !(self.is_equal() && self.is_in_step() && self.is_equal()) {
+        let (until, mut since) = (Instant::now() + PATIENCE, Instant::now());
+        // For a second: each agent has noticed what it wrote itself.
+        while since.elapsed() < Duration::from_secs(1) {
+            if !(self.is_in_step() && self.is_equal()) {
+                since = Instant::now();
+            }
             if Instant::now() > until {
                 let [a, b] = ["a", "b"].map(|device| self.entries(device).unwrap());
                 let on = |device| self.devices.scene.on(device, &["folder", "problems"]);
-                let states = ["a", "b"].map(|device| (self.state(device), on(device)));
+                let states = ["a", "b"].map(|device| (self.devices.state(device), on(device)));
                 panic!("not in step: {:#?}\n{states:#?}", differing(&a, &b));
             }
             std::thread::sleep(Duration::from_millis(200));
@@ -103,13 +110,8 @@ impl Pair {
         both.is_some_and(|(a, b)| a == b)
     }
 
-    fn state(&self, device: &str) -> serde_json::Value {
-        let list = self.devices.scene.on(device, &["--json", "folder", "list"]).json();
-        list["folders"][0].clone()
-    }
-
     fn is_in_step(&self) -> bool {
-        ["a", "b"].iter().all(|device| self.state(device)["state"] == "inStep")
+        ["a", "b"].iter().all(|device| self.devices.state(device)["state"] == "inStep")
     }
 
     /// Waits until both are at rest, and fails unless the directory of `a` is as its program left
