@@ -310,42 +310,31 @@ impl Round {
                 self.agents.insert(device, self.devices.up(device));
             }
         }
-        let until = Instant::now() + PATIENCE;
-        loop {
-            std::thread::sleep(Duration::from_millis(400));
+        let (until, mut since) = (Instant::now() + PATIENCE, Instant::now());
+        // For a second: each agent has noticed what it wrote itself.
+        while since.elapsed() < Duration::from_secs(1) {
+            std::thread::sleep(Duration::from_millis(250));
+            let states = DEVICES.map(|device| self.devices.state(device));
             let found = DEVICES.map(|device| entries(&self.top(device)).ok());
             let equal = found[0].is_some() && found.iter().all(|one| *one == found[0]);
-            let late = Instant::now() > until;
-            // Deletions of most entries wait for a word, which the user gives.
-            if !equal && !late && self.random.u8(..8) > 0 {
-                continue;
+            if !(equal && states.iter().all(|state| state["state"] == "inStep")) {
+                since = Instant::now();
             }
-            let list = |device: &&str| {
-                let list = self.devices.scene.on(device, &["--json", "folder", "list"]);
-                serde_json::from_str(&list.stdout).unwrap_or(serde_json::Value::Null)
-            };
-            let lists: Vec<serde_json::Value> = DEVICES.iter().map(list).collect();
-            let states = lists.iter().map(|list| &list["folders"][0]);
-            if equal && states.clone().all(|state| state["state"] == "inStep") {
-                let again = DEVICES.map(|device| entries(&self.top(device)).ok());
-                if again == found {
-                    return Ok(());
-                }
-            }
-            if late {
+            if Instant::now() > until {
                 let [a, b, c] = found.map(Option::unwrap_or_default);
-                let problems = DEVICES
-                    .map(|device| self.devices.scene.on(device, &["folder", "problems"]).stdout);
                 let differ = (differing(&a, &b), differing(&a, &c));
-                return Err(format!("never in step: {differ:#?}\n{lists:#?}\n{problems:#?}"));
+                return Err(format!("never in step: {differ:#?}\n{states:#?}"));
             }
-            for (device, state) in DEVICES.iter().zip(states) {
+            // Deletions of most entries wait for a word, which the user gives.
+            for (device, state) in DEVICES.iter().zip(&states) {
                 if !state["held"].is_null() {
                     let on = |args: &[&str]| self.devices.scene.on(device, args);
                     on(&["folder", "confirm-deletions", &dir(device), "--yes"]);
+                    since = Instant::now();
                 }
             }
         }
+        Ok(())
     }
 
     /// The values that are in some device's directory, or in its trash.
