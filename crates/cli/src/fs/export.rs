@@ -23,7 +23,9 @@ use vfs_sync_client::{
     RecordChange, SyncClient,
 };
 use vfs_sync_core::id::ItemId;
+use vfs_sync_core::item::Name;
 
+use self::file::no_content;
 use self::folder::Leave;
 use self::removal::Extra;
 pub(crate) use self::targets::Part;
@@ -33,6 +35,7 @@ use super::destination;
 use super::dir::{Root, Stat};
 use super::ignore::{RULES_FILE, Rules, Trust};
 use super::link::{self, AllowedLinks};
+use super::merge::awaits_content;
 use super::metadata::{OnDisk, on_disk};
 use super::names::{self, DiskRules};
 use super::open_files::OpenFiles;
@@ -390,6 +393,48 @@ impl<'a> Export<'a> {
         Ok(())
     }
 
+    /// Leaves out files whose content is on its way and that have the name of another item, so that
+    /// the other one keeps its name on the disk until both are merged.
+    fn let_wait(
+        &mut self,
+        path: &Path,
+        children: &mut Vec<Child>,
+        rows: &HashMap<OsString, EntryRecord>,
+    ) {
+        if children.iter().all(|child| !awaits_content(&child.node)) {
+            return;
+        }
+        let here: HashSet<&ItemId> = rows.values().map(|row| &row.tree.item).collect();
+        let waits = |child: &Child| awaits_content(&child.node) && !here.contains(&child.node.id);
+        let mut first: HashMap<Name, ItemId> = HashMap::new();
+        for child in children.iter().filter(|child| !child.shortcut && !waits(child)) {
+            if let Some(name) = child.node.name.clone() {
+                let id = &child.node.id;
+                let least = first.entry(name).or_insert_with(|| id.clone());
+                if *id < *least {
+                    *least = id.clone();
+                }
+            }
+        }
+        let mut freed = HashSet::new();
+        children.retain(|child| {
+            let name = child.node.name.clone().filter(|name| first.contains_key(name));
+            let Some(name) = name.filter(|_| waits(child)) else { return true };
+            self.report.problems.add(no_content(&path.join(names::to_disk(&child.name))));
+            if child.name == name.as_str() {
+                freed.insert(name);
+            }
+            false
+        });
+        for child in children {
+            if let Some(name) = child.node.name.clone().filter(|name| freed.contains(name))
+                && first.get(&name) == Some(&child.node.id)
+            {
+                child.name = name.as_str().to_owned();
+            }
+        }
+    }
+
     async fn enter(
         &mut self,
         Enter { path, item, new, row, has_rows, rules: above }: Enter,
@@ -406,8 +451,9 @@ impl<'a> Export<'a> {
         if !new && self.bits_bind && !self.options.dry_run {
             self.make_writable(&disk, path);
         }
-        let children: Vec<Child> = self.client.children(item)?;
+        let mut children: Vec<Child> = self.client.children(item)?;
         let mut rows = if has_rows { self.record.rows(row)? } else { HashMap::new() };
+        self.let_wait(path, &mut children, &rows);
         let is_there = !(new && self.options.dry_run);
         let parent = Parent { row, item };
         let found = self

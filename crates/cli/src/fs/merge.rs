@@ -35,6 +35,7 @@ pub(crate) fn merge(client: &SyncClient) -> Result<Merged> {
         batch: client.batch(),
         siblings: HashMap::new(),
         done: BTreeSet::new(),
+        waiting: BTreeSet::new(),
         merged: Merged::default(),
     };
     let mut settled_rows = Vec::new();
@@ -48,12 +49,13 @@ pub(crate) fn merge(client: &SyncClient) -> Result<Merged> {
             settled_rows.push((directory, row.id));
         }
     }
-    let merged = work.merged;
+    let (merged, waiting) = (work.merged, work.waiting);
     for rows in settled_rows.chunks(ROWS_TOGETHER) {
         let mut batch = client.batch();
         for (directory, id) in rows {
             // Read again: the row may belong to another item now.
-            if let Some(row) = client.directories().entry(*directory, *id)?.filter(|row| row.made) {
+            let row = client.directories().entry(*directory, *id)?;
+            if let Some(row) = row.filter(|row| row.made && !waiting.contains(&row.tree.item)) {
                 let row = EntryRecord { made: false, ..row };
                 batch.record(*directory, RecordChange::Put(Box::new(row)));
             }
@@ -78,6 +80,8 @@ struct Merge<'a> {
     siblings: HashMap<Option<ItemId>, HashMap<Name, Vec<Node>>>,
     /// The items that are merged already.
     done: BTreeSet<ItemId>,
+    /// The files of merged folders whose contents are not all known yet: another call merges them.
+    waiting: BTreeSet<ItemId>,
     merged: Merged,
 }
 
@@ -116,8 +120,7 @@ impl Merge<'_> {
         if alike.iter().any(|node| node.pending) {
             return Ok(false);
         }
-        let files = on_disk(node.object_type) == OnDisk::File;
-        if files && alike.len() > 1 && alike.iter().any(|node| link::digest_of(node).is_none()) {
+        if alike.len() > 1 && alike.iter().any(awaits_content) {
             return Ok(false);
         }
         let mut alike = alike.into_iter();
@@ -164,6 +167,13 @@ impl Merge<'_> {
                     Some(same) if is_same_file(same, &node) => {
                         self.files(same, &node, Some(&first.id))?;
                     }
+                    Some(same) if is_too_early(same, &node) => {
+                        self.batch.move_to(&node.id, &first.id);
+                        let parent = first.id.clone();
+                        self.follow(&node.id, |row| row.tree.parent = Some(parent.clone()))?;
+                        self.wait_for(&node.id)?;
+                        self.wait_for(&same.id)?;
+                    }
                     same => {
                         self.batch.move_to(&node.id, &first.id);
                         let renamed = same.is_some();
@@ -190,6 +200,12 @@ impl Merge<'_> {
         self.batch.delete(&other.id);
         self.merged.merged += 1;
         Ok(())
+    }
+
+    /// Has a later call merge a file with its siblings.
+    fn wait_for(&mut self, file: &ItemId) -> Result<()> {
+        self.waiting.insert(file.clone());
+        self.follow(file, |row| row.made = true)
     }
 
     fn rename(&mut self, node: &Node, parent: Option<&ItemId>) -> Result<()> {
@@ -234,6 +250,16 @@ impl Merge<'_> {
 fn become_that(row: &mut EntryRecord, node: &Node, parent: Option<&ItemId>) {
     let (mtime, mode) = (row.tree.mtime, row.tree.mode);
     row.tree = TreeState { mtime, mode, ..record::tree(node, parent) };
+}
+
+/// Returns whether two files cannot be compared yet.
+fn is_too_early(one: &Node, other: &Node) -> bool {
+    awaits_content(one) || awaits_content(other)
+}
+
+/// Returns whether an item is a file without a content, which may be on its way.
+pub(super) fn awaits_content(node: &Node) -> bool {
+    on_disk(node.object_type) == OnDisk::File && link::digest_of(node).is_none()
 }
 
 fn is_same_file(one: &Node, other: &Node) -> bool {

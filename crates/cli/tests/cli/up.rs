@@ -8,8 +8,10 @@ mod links;
 mod moved;
 mod mysteries;
 mod pause;
+mod programs;
 mod service;
 mod state;
+mod stories;
 mod table;
 
 use std::path::Path;
@@ -96,6 +98,14 @@ impl Devices {
     fn id(&self, device: &str, path: &str) -> String {
         let stat = self.scene.on(device, &["--json", "stat", path]).expect(0).json();
         stat["id"].as_str().unwrap().to_owned()
+    }
+
+    /// The state that `up` wrote of a device's directory: no command disturbs it.
+    fn state(&self, device: &str) -> serde_json::Value {
+        let state = std::fs::read(self.scene.path(device).join("live.json"));
+        let state = state.ok().and_then(|state| serde_json::from_slice(&state).ok());
+        state
+            .map_or(serde_json::Value::Null, |state: serde_json::Value| state["folders"][0].clone())
     }
 
     /// The names and texts of a device's directory.

@@ -119,14 +119,15 @@ impl Export<'_> {
             let detail = format!("{is} is in the place of a {wanted}{see}");
             Problem::new(at, ProblemKind::TypeChanged, detail)
         };
+        // A file's times may not tell yet whether it changed: then its bytes do.
+        let is_recorded = row.is_some_and(|row| match stat.kind {
+            Kind::File => self.is_recorded(disk, name, stat, row).unwrap_or(false),
+            _ => stat.kind == Kind::Link && is_recorded_link(disk, name, Some(row)),
+        });
         let as_recorded = |row: &EntryRecord| {
-            row.state == EntryState::Agreed
-                && match stat.kind {
-                    Kind::File => record::is_unchanged(&row.disk, stat),
-                    Kind::Link => is_recorded_link(disk, name, Some(row)),
-                    // What is in it is compared with its own row.
-                    kind => kind == Kind::Folder && row.disk.kind == EntryKind::Folder,
-                }
+            // What is in a folder is compared with its own row.
+            let folder = stat.kind == Kind::Folder && row.disk.kind == EntryKind::Folder;
+            row.state == EntryState::Agreed && (is_recorded || folder)
         };
         let goes = self.options.delete && row.is_some_and(as_recorded);
         if !self.options.force && !goes {
@@ -142,10 +143,6 @@ impl Export<'_> {
         }
         self.root.forget(at);
         if let Some(row) = row.filter(|row| row.state == EntryState::Agreed) {
-            let is_recorded = match stat.kind {
-                Kind::File => record::is_unchanged(&row.disk, stat),
-                _ => stat.kind == Kind::Link && is_recorded_link(disk, name, Some(row)),
-            };
             if is_recorded {
                 if self.stays_open(at, stat) {
                     return Ok(false);

@@ -67,8 +67,7 @@ impl Export<'_> {
         parent: Parent<'_>,
     ) -> Result<Option<ToWrite>> {
         let Some(content) = &node.content else {
-            let detail = "its content is not at the server yet";
-            self.problem(Problem::new(at, ProblemKind::NoContent, detail));
+            self.problem(no_content(at));
             return Ok(None);
         };
         let wanted = Wanted {
@@ -237,4 +236,9 @@ impl Export<'_> {
         let coming = None;
         self.put(row.as_ref(), EntryRecord { id, parent, name, disk, tree, state, coming, made })
     }
+}
+
+/// Reports a file whose content another device has not sent yet.
+pub(super) fn no_content(at: &Path) -> Problem {
+    Problem::new(at, ProblemKind::NoContent, "its content is not at the server yet")
 }

@@ -296,7 +296,7 @@ impl Export<'_> {
         Ok(destination::remove_expected(folder, name, stat, &mut dispose))
     }
 
-    fn is_recorded(
+    pub(super) fn is_recorded(
         &self,
         folder: &Folder,
         name: &OsStr,

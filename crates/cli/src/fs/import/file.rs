@@ -10,6 +10,7 @@ use vfs_sync_core::item::ObjectType;
 
 use super::super::digest::digest;
 use super::super::dir::{Folder, Stat};
+use super::super::merge::awaits_content;
 use super::super::metadata::{self, OnDisk, on_disk};
 use super::super::prefetch::{Outcome, SMALL};
 use super::super::scan::ScannedEntry;
@@ -250,6 +251,10 @@ impl Import<'_> {
                     let id = id.unwrap_or_else(|| self.record.new_id());
                     self.put(id, &place, &seen, disk, tree, false);
                     self.commit_if_full()
+                }
+                // Another device has not sent its content yet: both are merged once it has.
+                Some(node) if node.owner == home && awaits_content(&node) => {
+                    self.create(&place, id, &seen, &at, disk, bytes, false)
                 }
                 Some(_) => self.create(&place, id, &seen, &at, disk, bytes, true),
             };

@@ -189,3 +189,20 @@ fn links_of_others_that_lead_outside_are_made_only_if_they_are_allowed() {
     assert_eq!(target("da/his"), None);
     scene.on("alice", &["stat", "/shared/his"]).expect(0);
 }
+
+#[test]
+fn a_link_takes_the_place_of_a_file_that_was_just_saved() {
+    let devices = Devices::new(&["a", "b"]);
+    let scene = &devices.scene;
+    std::os::unix::fs::symlink("nowhere", scene.path("da/f")).unwrap();
+    devices.once("a").expect(0);
+    // Its times do not tell yet that nobody has changed it since it was read.
+    scene.write("db/f", "of b");
+    devices.once("b").expect(0);
+    devices.settle(&["a", "b"]);
+    assert_eq!(std::fs::read_link(scene.path("db/f")).unwrap(), Path::new("nowhere"));
+    let files = devices.files("b");
+    let copies = files.iter().filter(|(name, text)| name.contains("conflict") && text == "of b");
+    assert_eq!(copies.count(), 1, "{files:?}");
+    assert_eq!(tree_of(&scene.path("da")), tree_of(&scene.path("db")));
+}

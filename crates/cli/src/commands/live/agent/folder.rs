@@ -417,6 +417,7 @@ impl Folder {
             self.left_out.1 += was_left.failures();
             self.problems.1.add_all(&was_left);
             self.show_problems(&was_left, |_| true);
+            self.retry_later(now);
         } else if report.stale > 0 || was_missing > missing {
             self.export = true;
             self.part.folders.add(report.visited.clone());
@@ -554,10 +555,15 @@ impl Folder {
         if counts.contains_key(&ProblemKind::Open) {
             self.scan_due = self.scan_due.min(now + RETRY_AFTER);
         } else if self.left_out.1 > 0 {
-            self.scan_due = self.scan_due.min(now + self.retry);
-            self.retry = (self.retry * 2).min(RETRY_LEFT_OUT.1);
+            self.retry_later(now);
         }
         self.show_export(&report)
+    }
+
+    /// Plans another attempt to write the entries that were left out.
+    fn retry_later(&mut self, now: Instant) {
+        self.scan_due = self.scan_due.min(now + self.retry);
+        self.retry = (self.retry * 2).min(RETRY_LEFT_OUT.1);
     }
 
     /// Remembers a failure that may pass, and plans the next attempt; returns any other.
