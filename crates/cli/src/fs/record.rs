@@ -331,6 +331,36 @@ impl Record {
         Ok(rows)
     }
 
+    /// Returns whether another disk than recorded is mounted on the folder at `path`, or none any
+    /// more.
+    pub(crate) fn is_other_disk(
+        &self,
+        root: &mut Root,
+        path: &Path,
+        row: &EntryRecord,
+        stat: &Stat,
+    ) -> Result<bool, ClientError> {
+        let is_elsewhere = self.is_elsewhere(stat);
+        if !(row.disk.elsewhere || is_elsewhere) || is_same_entry(&row.disk, stat) {
+            return Ok(false);
+        }
+        let has_born = row.disk.born.is_some() || stat.born.is_some();
+        if has_born || row.disk.elsewhere != is_elsewhere || row.disk.inode != stat.id.1 {
+            return Ok(true);
+        }
+        // Without a time of birth, each change in a folder gives it another identity.
+        let rows = self.client.directories().entries(self.directory.id, row.id)?;
+        let Ok(folder) = root.folder(path) else { return Ok(true) };
+        let is_there = |row: &&EntryRecord| {
+            let name = OsString::from_vec(row.name.clone());
+            folder.stat(&name).is_ok_and(|stat| match row.disk.kind {
+                EntryKind::Folder => stat.kind == Kind::Folder && row.disk.inode == stat.id.1,
+                _ => is_same_entry(&row.disk, &stat),
+            })
+        };
+        Ok(rows.iter().filter(is_there).count() * 2 < rows.len())
+    }
+
     /// Returns what is at the place of a row now.
     fn occupant(&self, root: &mut Root, row: &EntryRecord) -> Result<Occupant, ClientError> {
         let Some(old) = self.path_of(row)? else { return Ok(Occupant::Unknown) };

@@ -41,9 +41,8 @@ impl Import<'_> {
         if let Some(row) = row {
             // Another disk is mounted there, or no longer: nothing in it counts as gone, and the
             // row stays, so that it counts at the next import too.
-            let held = !moved
-                && (row.disk.elsewhere || disk.elsewhere)
-                && !record::is_same_entry(&row.disk, &seen.stat);
+            let held =
+                !moved && self.record.is_other_disk(self.scanner.root(), at, &row, &seen.stat)?;
             if held && self.options.delete {
                 let detail = "another disk than before is mounted here, or none: it is left alone; \
                               import without --delete takes it as it is now";
