@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::time::Timestamp;
 
-use super::dir::{Folder, Stat, set_mode_and_mtime, stat_file};
+use super::dir::{Folder, Stat, accept_refused_mode, set_mode_and_mtime, stat_file};
 use super::names::{self, DiskRules};
 use super::record::is_same_but_renamed;
 
@@ -37,6 +37,20 @@ pub(crate) fn probe(folder: &Folder) -> DiskRules {
     };
     let _ = folder.remove_file(&made);
     rules
+}
+
+/// Detects whether the disk of `folder` keeps permission bits, by creating a file and changing its
+/// bits. A disk that cannot be written to counts as one that does.
+pub(crate) fn keeps_modes(folder: &Folder) -> bool {
+    let name = names::temporary("");
+    let Ok(file) = folder.create_new(&name) else { return true };
+    let keeps = |mode| {
+        set_mode_and_mtime(&file, Some(mode), None).is_ok()
+            && stat_file(&file).is_ok_and(|stat| stat.mode == mode)
+    };
+    let kept = keeps(0o640) && keeps(0o600);
+    let _ = folder.remove_file(&name);
+    kept
 }
 
 /// The intended state of a file.
@@ -272,15 +286,7 @@ fn fill(
     if size != wanted.size || hasher.finalize()[..] != wanted.digest.0 {
         return Err(NotWritten::WrongBytes);
     }
-    match set_mode_and_mtime(file, wanted.mode, None) {
-        // The disk does not support permission bits.
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported
-            ) => {}
-        done => done?,
-    }
+    set_mode_and_mtime(file, wanted.mode, None).or_else(accept_refused_mode)?;
     Ok(set_mode_and_mtime(file, None, wanted.mtime)?)
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use vfs_sync_client::{DiskState, EntryKind, EntryRecord, EntryState, Node, RecordChange};
 
-use super::super::dir::{Folder, Kind, Stat};
+use super::super::dir::{Folder, Kind, Stat, accept_refused_mode};
 use super::super::ignore::Rules;
 use super::super::{metadata, names, record};
 use super::symlink::is_recorded_link;
@@ -145,7 +145,8 @@ impl Export<'_> {
             let stat = folder.stat_self()?;
             match mode {
                 Some(mode) if stat.mode != mode => {
-                    folder.set_mode(mode)?;
+                    // The bits of a disk that refuses them stay, and are those to compare with.
+                    folder.set_mode(mode).or_else(accept_refused_mode)?;
                     folder.stat_self()
                 }
                 _ => Ok(stat),
