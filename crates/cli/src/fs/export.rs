@@ -375,8 +375,13 @@ impl<'a> Export<'a> {
             .await?;
         let Some(rules) = found.rules else { return Ok(()) };
         self.rules_here = rules.clone();
-        let mut there =
-            if new { HashMap::new() } else { self.there(&disk, path, &rows, &children)? };
+        let mut there = match new {
+            true => HashMap::new(),
+            false => match self.there(&disk, path, &rows, &children)? {
+                Some(there) => there,
+                None => return Ok(()),
+            },
+        };
         let siblings: Vec<_> = children
             .iter()
             .filter(|child| match on_disk(child.node.object_type) {

@@ -17,22 +17,26 @@ use super::{Export, own_files};
 use crate::error::Result;
 use crate::report::{Change, Problem, ProblemKind};
 
+/// The entries of a folder with their names, keyed as the disk compares names.
+type Entries = HashMap<Vec<u8>, (OsString, Stat)>;
+
 impl Export<'_> {
     /// Lists the entries of a folder, keyed as the disk compares names. Files left by interrupted
-    /// exports are removed, or recovered if they may be the user's work.
+    /// exports are removed, or recovered if they may be the user's work. Returns `None` if the folder
+    /// cannot be read to its end, and reports it.
     pub(super) fn there(
         &mut self,
         disk: &Folder,
         path: &Path,
         rows: &HashMap<OsString, EntryRecord>,
         children: &[Child],
-    ) -> Result<HashMap<Vec<u8>, (OsString, Stat)>> {
+    ) -> Result<Option<Entries>> {
         let mut there = HashMap::new();
         let names = match disk.names() {
             Ok(names) => names,
             Err(error) => {
-                self.unwritable(path, error)?;
-                return Ok(there);
+                self.problem(Problem::unreadable(path, &error));
+                return Ok(None);
             }
         };
         for name in names {
@@ -61,7 +65,7 @@ impl Export<'_> {
                 there.insert(self.rules.key(&name), (name, stat));
             }
         }
-        Ok(there)
+        Ok(Some(there))
     }
 
     /// Handles a file that an interrupted export moved aside: recorded or known content is removed,
