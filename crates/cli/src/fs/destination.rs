@@ -31,9 +31,16 @@ pub(crate) fn probe(folder: &Folder) -> DiskRules {
     if folder.create_new(&made).is_err() {
         return DiskRules::default();
     }
+    let normalising = folder.stat(&name("cafe\u{301}-a")).is_ok();
+    let decomposed = name("cafe\u{301}-a");
+    let lists =
+        |name: &OsStr| folder.names().is_ok_and(|names| names.iter().any(|listed| listed == name));
     let rules = DiskRules {
         case_insensitive: folder.stat(&name("caf\u{e9}-A")).is_ok(),
-        normalising: folder.stat(&name("cafe\u{301}-a")).is_ok(),
+        normalising,
+        decomposing: normalising && lists(&decomposed),
+        strips_dots: folder.stat(&name("caf\u{e9}-a.")).is_ok(),
+        strips_spaces: folder.stat(&name("caf\u{e9}-a ")).is_ok(),
     };
     let _ = folder.remove_file(&made);
     rules
@@ -257,6 +264,21 @@ pub(crate) fn keep(
             done => return done.map(|()| copy),
         }
     }
+}
+
+/// Gives an entry another spelling of its name, which the disk takes for the same name.
+pub(crate) fn respell(folder: &Folder, from: &OsStr, to: &OsStr) -> io::Result<()> {
+    // Some disks take this for no change at all.
+    folder.rename(from, to, true)?;
+    if folder.names()?.iter().any(|name| name == to) {
+        return Ok(());
+    }
+    let between = names::displaced();
+    folder.rename(from, &between, false)?;
+    folder.rename(&between, to, false).or_else(|error| {
+        folder.rename(&between, from, false)?;
+        Err(error)
+    })
 }
 
 fn fill(

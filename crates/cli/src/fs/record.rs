@@ -279,10 +279,14 @@ impl Record {
                 (Some(named), Occupant::Entry(occupant)) => {
                     self.is_exchange(root, named, &row, &occupant)?
                 }
+                // A hard link, unless the disk has the entry under this name only in other letters.
+                (None, Occupant::Entry(occupant)) if occupant.id == stat.id => {
+                    !self.is_listed(root, &row)?
+                }
                 // Another entry was moved there.
                 (None, Occupant::Entry(occupant)) => {
                     let moved = |row: &EntryRecord| self.claimed.contains(&row.id);
-                    occupant.id != stat.id && self.with_identity(&occupant)?.iter().any(moved)
+                    self.with_identity(&occupant)?.iter().any(moved)
                 }
                 (None, Occupant::Nothing) => true,
                 _ => false,
@@ -292,6 +296,15 @@ impl Record {
             }
         }
         Ok(None)
+    }
+
+    /// Returns whether the folder of a row lists exactly its name; also if it cannot be read.
+    fn is_listed(&self, root: &mut Root, row: &EntryRecord) -> Result<bool, ClientError> {
+        let Some(old) = self.path_of(row)? else { return Ok(true) };
+        let parent = old.parent().unwrap_or(Path::new(""));
+        let name = old.file_name().unwrap_or_default();
+        let names = root.folder(parent).and_then(|folder| folder.names());
+        Ok(names.map_or(true, |names| names.iter().any(|one| one == name)))
     }
 
     /// Returns whether the entries of some places changed these among themselves: that of `row`

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use vfs_sync_client::{Child, EntryKind, EntryRecord, EntryState};
+use vfs_sync_client::{Child, EntryKind, EntryRecord, EntryState, RecordChange};
 
 use super::super::digest::digest;
 use super::super::dir::{Folder, Kind, Stat};
@@ -66,6 +67,34 @@ impl Export<'_> {
             }
         }
         Ok(Some(there))
+    }
+
+    /// Gives a recorded entry the spelling that its item's name has now, where the disk takes both
+    /// for one name. Returns its new attributes, unless it keeps its name.
+    pub(super) fn respell(
+        &mut self,
+        disk: &Folder,
+        from: &OsStr,
+        to: &OsStr,
+        rows: &mut HashMap<OsString, EntryRecord>,
+    ) -> Option<Stat> {
+        if from == to || !self.options.delete || self.options.dry_run || rows.contains_key(to) {
+            return None;
+        }
+        let row = rows.get(from)?;
+        let before = disk.stat(from).ok().filter(|stat| record::is_same_entry(&row.disk, stat))?;
+        destination::respell(disk, from, to).ok()?;
+        let mut row = rows.remove(from)?;
+        let after = disk.stat(to).ok()?;
+        if record::is_unchanged(&row.disk, &before) && record::is_same_but_renamed(&before, &after)
+        {
+            row.disk.ctime = after.changed;
+        }
+        row.name = to.as_bytes().to_vec();
+        self.report.moved += 1;
+        self.rows.push(RecordChange::Put(Box::new(row.clone())));
+        rows.insert(to.to_owned(), row);
+        Some(after)
     }
 
     /// Handles a file that an interrupted export moved aside: recorded or known content is removed,
