@@ -233,6 +233,47 @@ fn a_rename_that_changes_only_the_case_arrives_and_stays() {
 }
 
 #[test]
+fn a_twin_of_a_name_that_is_there_loses_neither() {
+    let Some(odd) = Odd::new(Traits { case_insensitive: true, ..Traits::default() }) else {
+        return;
+    };
+    let scene = odd.scene();
+    for name in ["readme", "folder/in", "new at once"] {
+        scene.write(&format!("db/{name}"), name);
+    }
+    fs::remove_file(odd.at("db/new at once")).unwrap();
+    odd.settle();
+    // The twins come later, and one pair at the same time on both sides.
+    for name in ["README", "FOLDER/in", "FOLDER/other", "NEW"] {
+        scene.write(&format!("db/{name}"), name);
+    }
+    scene.write("da/new", "new");
+    odd.settle();
+    odd.settle();
+    let texts = |device: &str| {
+        let mut texts: Vec<_> =
+            odd.devices.files(device).into_iter().map(|(_, text)| text).collect();
+        texts.sort();
+        texts
+    };
+    let all = ["FOLDER/in", "FOLDER/other", "NEW", "README", "folder/in", "new", "readme"];
+    assert_eq!(texts("a"), all);
+    assert_eq!(texts("b"), all);
+    for name in all {
+        assert!(has(&odd.at(&format!("db/{name}")), name), "{name}");
+    }
+    odd.is_quiet();
+    // A save by way of a temporary file, which the disk gives the letters of the old name.
+    scene.write("da/plain", "plain");
+    odd.devices.settle(&["a", "b"]);
+    scene.write("da/saved.tmp", "saved");
+    fs::rename(odd.at("da/saved.tmp"), odd.at("da/PLAIN")).unwrap();
+    odd.devices.settle(&["a", "b"]);
+    assert!(has(&odd.at("db/plain"), "saved") && !odd.at("db/PLAIN").exists());
+    odd.is_quiet();
+}
+
+#[test]
 fn names_that_come_back_decomposed_are_no_changes() {
     let Some(odd) = Odd::new(Traits { decomposing: true, ..Traits::default() }) else { return };
     let scene = odd.scene();
