@@ -77,6 +77,8 @@ pub(crate) struct OddDisk {
     session: Option<BackgroundSession>,
     /// The number that the system gave the device at first.
     device: u64,
+    /// A disk that has the number while this one is not mounted.
+    place: Option<Box<OddDisk>>,
     /// The mount point, if it goes with the disk.
     #[allow(dead_code, reason = "it is removed when it is dropped")]
     spare: Option<tempfile::TempDir>,
@@ -97,7 +99,8 @@ impl OddDisk {
         std::fs::create_dir_all(back).unwrap();
         let traits = Arc::new(Mutex::new(traits));
         let (at, back) = (at.to_owned(), back.to_owned());
-        let mut disk = Self { traits, at, back, session: None, device: 0, spare: None };
+        let mut disk =
+            Self { traits, at, back, session: None, device: 0, place: None, spare: None };
         let _alone = MOUNTING.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = disk.try_mount() {
             let test = std::thread::current();
@@ -127,19 +130,44 @@ impl OddDisk {
         self.traits.lock().unwrap().gone
     }
 
-    pub(crate) fn unmount(&mut self) {
+    /// Unmounts the disk, also while a process uses it.
+    pub(crate) fn detach(&mut self) {
         if let Some(session) = self.session.take() {
-            // Also while a process uses it.
             let _ = umount2(&self.at, MntFlags::MNT_DETACH);
             drop(session);
         }
     }
 
+    /// Mounts the disk, under any device number.
+    pub(crate) fn attach(&mut self) {
+        let _alone = MOUNTING.lock().unwrap_or_else(PoisonError::into_inner);
+        self.try_mount().unwrap();
+    }
+
+    /// Unmounts the disk, and keeps its device number for [`Self::mount_again`].
+    pub(crate) fn unmount(&mut self) {
+        let _alone = MOUNTING.lock().unwrap_or_else(PoisonError::into_inner);
+        self.detach();
+        // The system gives the lowest number that is free.
+        let mut others = Vec::new();
+        loop {
+            let other = self.another();
+            if other.device == self.device {
+                self.place = Some(Box::new(other));
+                return;
+            }
+            assert!(others.len() < MANY, "the number is not free");
+            others.push(other);
+        }
+    }
+
     /// Mounts the disk again, with the device number that it had.
     pub(crate) fn mount_again(&mut self) {
+        if self.place.is_none() {
+            self.unmount();
+        }
         let _alone = MOUNTING.lock().unwrap_or_else(PoisonError::into_inner);
-        self.unmount();
-        // The system gives the lowest number that is free.
+        self.place = None;
         let mut others = Vec::new();
         loop {
             self.try_mount().unwrap();
@@ -147,24 +175,16 @@ impl OddDisk {
                 return;
             }
             assert!(others.len() < MANY, "the number is not free");
-            self.unmount();
+            self.detach();
             others.push(self.another());
         }
     }
 
     /// Mounts the disk again, under another device number, as after a start of the machine.
     pub(crate) fn mount_as_another_device(&mut self) {
-        let _alone = MOUNTING.lock().unwrap_or_else(PoisonError::into_inner);
         self.unmount();
-        let mut others = Vec::new();
-        while self.session.is_none() {
-            self.try_mount().unwrap();
-            if self.at.metadata().unwrap().dev() == self.device {
-                assert!(others.len() < MANY, "there is no other number");
-                self.unmount();
-                others.push(self.another());
-            }
-        }
+        self.attach();
+        self.place = None;
     }
 
     /// Mounts another disk beside this one.
@@ -174,8 +194,9 @@ impl OddDisk {
         let traits = Arc::new(Mutex::new(Traits::default()));
         let (back, spare) = (self.back.clone(), Some(at));
         let at = spare.as_ref().map_or_else(PathBuf::new, |at| at.path().to_owned());
-        let mut other = Self { traits, at, back, session: None, device: 0, spare };
+        let mut other = Self { traits, at, back, session: None, device: 0, place: None, spare };
         other.try_mount().unwrap();
+        other.device = other.at.metadata().unwrap().dev();
         other
     }
 }
@@ -186,7 +207,7 @@ impl Drop for OddDisk {
         if let Ok(mut traits) = self.traits.lock() {
             traits.gone = true;
         }
-        self.unmount();
+        self.detach();
     }
 }
 

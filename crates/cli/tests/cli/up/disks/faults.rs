@@ -130,13 +130,13 @@ fn a_disk_that_goes_away_during_a_scan_has_lost_nothing() {
 fn a_disk_that_goes_away_during_an_export_has_lost_nothing() {
     let Some(odd) = in_step() else { return };
     let scene = odd.scene();
-    for (round, room) in [30_000, 150_000].into_iter().enumerate() {
-        for name in ["many/a", "many/new", "top", "last"] {
-            scene.write(&format!("db/{name}"), format!("{round}{name}").repeat(10_000));
-        }
-        fs::remove_file(odd.at("db/many/b")).unwrap();
-        let all = odd.names("b");
-        odd.devices.once("b").expect(0);
+    for name in ["many/a", "many/new", "top", "last"] {
+        scene.write(&format!("db/{name}"), name.repeat(10_000));
+    }
+    fs::remove_file(odd.at("db/many/b")).unwrap();
+    let all = odd.names("b");
+    odd.devices.once("b").expect(0);
+    for room in [10_000, 100_000] {
         odd.disk.set(|disk| (disk.room, disk.goes_when_full) = (Some(room), true));
         let ran = odd.devices.once("a");
         assert!(odd.disk.is_gone());
@@ -144,12 +144,10 @@ fn a_disk_that_goes_away_during_an_export_has_lost_nothing() {
         odd.devices.once("b").expect(0);
         assert_eq!(odd.names("b"), all);
         odd.disk.set(|disk| (disk.room, disk.gone) = (None, false));
-        odd.settle();
-        assert_eq!(odd.files(), odd.devices.files("b"));
-        odd.is_quiet();
-        scene.write("db/many/b", "again");
-        odd.settle();
     }
+    odd.settle();
+    assert_eq!(odd.files(), odd.devices.files("b"));
+    odd.is_quiet();
 }
 
 #[test]

@@ -103,7 +103,7 @@ fn a_mount_that_appears_inside_deletes_nothing_elsewhere() {
     assert_eq!(names("b"), ["in/deep/two", "in/new", "in/one", "top"]);
     assert!(has(&scene.path("db/top"), "edited on a"));
     assert_eq!(fs::read_dir(&back).unwrap().count(), 1, "nothing is written to the other disk");
-    disk.unmount();
+    disk.detach();
     devices.settle(&["a", "b"]);
     assert_eq!(devices.files("a"), devices.files("b"));
     assert!(has(&scene.path("da/in/one"), "edited on b"));
@@ -114,12 +114,12 @@ fn a_mount_that_appears_inside_deletes_nothing_elsewhere() {
         list["folders"][0]["state"].as_str().unwrap_or_default().to_owned()
     };
     wait_until("it is in step", || state() == "inStep");
-    disk.mount_again();
+    disk.attach();
     scene.write("da/top", "edited again");
     wait_until("it is noticed", || state() == "waiting");
     devices.once("b").expect(0);
     assert_eq!(names("b").len(), 4);
-    disk.unmount();
+    disk.detach();
     scene.write("da/top", "and again");
     wait_until("it is in step again", || {
         devices.once("b").expect(0);
@@ -129,12 +129,12 @@ fn a_mount_that_appears_inside_deletes_nothing_elsewhere() {
     assert_eq!(devices.files("a"), devices.files("b"));
     assert_eq!(names("b").len(), 4);
     // Deleted elsewhere while another disk is in its place.
-    disk.mount_again();
+    disk.attach();
     fs::remove_dir_all(scene.path("db/in")).unwrap();
     devices.settle(&["b"]);
     devices.once("a").expect(5).says("another disk");
     assert_eq!(scene.read("back/foreign"), "of another disk");
-    disk.unmount();
+    disk.detach();
     devices.settle(&["a", "b"]);
     assert_eq!((names("a").len(), names("b").len()), (1, 1));
     assert!(!scene.path("da/in").exists());
