@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::time::Timestamp;
 
-use super::dir::{Folder, Stat, set_mode_and_mtime, stat_file};
+use super::dir::{Folder, Stat, accept_refused_mode, set_mode_and_mtime, stat_file};
 use super::names::{self, DiskRules};
 use super::record::is_same_but_renamed;
 
@@ -31,12 +31,33 @@ pub(crate) fn probe(folder: &Folder) -> DiskRules {
     if folder.create_new(&made).is_err() {
         return DiskRules::default();
     }
+    let normalising = folder.stat(&name("cafe\u{301}-a")).is_ok();
+    let decomposed = name("cafe\u{301}-a");
+    let lists =
+        |name: &OsStr| folder.names().is_ok_and(|names| names.iter().any(|listed| listed == name));
     let rules = DiskRules {
         case_insensitive: folder.stat(&name("caf\u{e9}-A")).is_ok(),
-        normalising: folder.stat(&name("cafe\u{301}-a")).is_ok(),
+        normalising,
+        decomposing: normalising && lists(&decomposed),
+        strips_dots: folder.stat(&name("caf\u{e9}-a.")).is_ok(),
+        strips_spaces: folder.stat(&name("caf\u{e9}-a ")).is_ok(),
     };
     let _ = folder.remove_file(&made);
     rules
+}
+
+/// Detects whether the disk of `folder` keeps permission bits, by creating a file and changing its
+/// bits. A disk that cannot be written to counts as one that does.
+pub(crate) fn keeps_modes(folder: &Folder) -> bool {
+    let name = names::temporary("");
+    let Ok(file) = folder.create_new(&name) else { return true };
+    let keeps = |mode| {
+        set_mode_and_mtime(&file, Some(mode), None).is_ok()
+            && stat_file(&file).is_ok_and(|stat| stat.mode == mode)
+    };
+    let kept = keeps(0o640) && keeps(0o600);
+    let _ = folder.remove_file(&name);
+    kept
 }
 
 /// The intended state of a file.
@@ -245,6 +266,21 @@ pub(crate) fn keep(
     }
 }
 
+/// Gives an entry another spelling of its name, which the disk takes for the same name.
+pub(crate) fn respell(folder: &Folder, from: &OsStr, to: &OsStr) -> io::Result<()> {
+    // Some disks take this for no change at all.
+    folder.rename(from, to, true)?;
+    if folder.names()?.iter().any(|name| name == to) {
+        return Ok(());
+    }
+    let between = names::displaced();
+    folder.rename(from, &between, false)?;
+    folder.rename(&between, to, false).or_else(|error| {
+        folder.rename(&between, from, false)?;
+        Err(error)
+    })
+}
+
 fn fill(
     file: &mut File,
     wanted: &Wanted,
@@ -272,15 +308,7 @@ fn fill(
     if size != wanted.size || hasher.finalize()[..] != wanted.digest.0 {
         return Err(NotWritten::WrongBytes);
     }
-    match set_mode_and_mtime(file, wanted.mode, None) {
-        // The disk does not support permission bits.
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported
-            ) => {}
-        done => done?,
-    }
+    set_mode_and_mtime(file, wanted.mode, None).or_else(accept_refused_mode)?;
     Ok(set_mode_and_mtime(file, None, wanted.mtime)?)
 }
 

@@ -370,7 +370,10 @@ impl Folder {
         mtime: Option<Timestamp>,
     ) -> io::Result<()> {
         match self.open_file(name) {
-            Ok((file, _)) => set_mode_and_mtime(&file, mode, mtime),
+            Ok((file, _)) => {
+                set_mode_and_mtime(&file, mode, None).or_else(accept_refused_mode)?;
+                set_mode_and_mtime(&file, None, mtime)
+            }
             #[cfg(target_os = "linux")]
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -383,7 +386,8 @@ impl Folder {
                 }
                 let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd));
                 if let Some(mode) = mode {
-                    sys::chmod(path.as_str(), Mode::from_raw_mode((mode & 0o777) as _))?;
+                    sys::chmod(path.as_str(), Mode::from_raw_mode((mode & 0o777) as _))
+                        .or_else(|error| accept_refused_mode(error.into()))?;
                 }
                 if let Some(mtime) = mtime {
                     let times = timestamps(mtime);
@@ -442,6 +446,14 @@ fn is_unsupported(error: &io::Error) -> bool {
     [rustix::io::Errno::INVAL, rustix::io::Errno::NOSYS]
         .iter()
         .any(|no| errno == Some(no.raw_os_error()))
+}
+
+/// Accepts that a disk does not support permission bits, or not these.
+pub(crate) fn accept_refused_mode(error: io::Error) -> io::Result<()> {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported => Ok(()),
+        _ => Err(error),
+    }
 }
 
 /// Sets the permission bits and the modification time of an open file.

@@ -461,8 +461,13 @@ impl<'a> Export<'a> {
             .await?;
         let Some(rules) = found.rules else { return Ok(()) };
         self.rules_here = rules.clone();
-        let mut there =
-            if new { HashMap::new() } else { self.there(&disk, path, &rows, &children)? };
+        let mut there = match new {
+            true => HashMap::new(),
+            false => match self.there(&disk, path, &rows, &children)? {
+                Some(there) => there,
+                None => return Ok(()),
+            },
+        };
         let siblings: Vec<_> = children
             .iter()
             .filter(|child| match on_disk(child.node.object_type) {
@@ -478,7 +483,14 @@ impl<'a> Export<'a> {
                     self.report.problems.add(Problem::new(&at, ProblemKind::Name, detail));
                     false
                 }
-                _ => true,
+                _ => match self.rules.drops_end(&names::to_disk(&child.name)) {
+                    Some(why) => {
+                        let at = path.join(names::to_disk(&child.name));
+                        self.report.problems.add(Problem::new(&at, ProblemKind::NameRefused, why));
+                        false
+                    }
+                    None => true,
+                },
             })
             .collect();
         let keys: Vec<_> =
@@ -513,7 +525,10 @@ impl<'a> Export<'a> {
                     format!("the disk confuses {} with the name of another file", child.name);
                 self.problem(Problem::new(&at, ProblemKind::NameChanged, detail));
             }
-            let mut stat = rest.remove(&self.rules.key(&name.name)).map(|(_, stat)| stat);
+            let found = rest.remove(&self.rules.key(&name.name));
+            let mut stat = found.map(|(listed, stat)| {
+                self.respell(&disk, &listed, &name.name, &mut rows).unwrap_or(stat)
+            });
             let moved_away = |row: &EntryRecord| self.record.claimed.contains(&row.id);
             let mut known = rows.remove(&name.name).filter(|row| !moved_away(row));
             let folder = Parent { row, item };

@@ -20,7 +20,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use vfs_sync_client::{
-    Batch, Child, DiskTime, EntryKind, EntryRecord, FoundDirectory, Node, ROOT_ENTRY, SyncClient,
+    Batch, Child, DiskState, DiskTime, EntryKind, EntryRecord, FoundDirectory, MetadataChange,
+    Node, ROOT_ENTRY, SyncClient,
 };
 use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::id::{ItemId, UserId};
@@ -33,11 +34,11 @@ use self::rules::{FolderRules, Ignored};
 use self::tree_folder::{TreeFolder, TreeFolderState};
 use super::dir::{Kind, Stat};
 use super::ignore::{RULES_FILE, Rules};
-use super::names;
 use super::prefetch::{Committer, Prefetch};
 use super::record::{self, Record};
 use super::scan::{Listing, Scanner};
 use super::scope::Scope;
+use super::{destination, metadata, names};
 use crate::error::{Failure, Kind as FailureKind, Result};
 use crate::output::count_text;
 use crate::report::{Change, Changes, Conflicts, Problem, ProblemKind, Problems};
@@ -216,6 +217,7 @@ pub(crate) fn import(
             started,
             unsynced: false,
             gone: Vec::new(),
+            keeps_modes: None,
             copies: HashSet::new(),
             ignored: Ignored::default(),
             whole: true,
@@ -281,6 +283,8 @@ struct Import<'a> {
     /// True if a file of the batch was saved after the disk was synchronised.
     unsynced: bool,
     gone: Vec<Gone>,
+    /// True if the disk keeps permission bits, once that was needed.
+    keeps_modes: Option<bool>,
     /// The names of new conflicted copies, each with its folder.
     copies: HashSet<(Option<ItemId>, Name)>,
     ignored: Ignored,
@@ -522,6 +526,26 @@ impl<'a> Import<'a> {
             self.problem(not_permitted(at, &node.owner, node.access_level));
         }
         may
+    }
+
+    /// Returns the change to the bits of `stat` of an entry with the bits `recorded`, or a new one.
+    /// From a disk that keeps no bits none are taken.
+    fn mode_change(&mut self, recorded: Option<&DiskState>, stat: &Stat) -> MetadataChange {
+        let change = match recorded {
+            Some(recorded) => metadata::since(recorded, stat),
+            None => metadata::change(None, stat),
+        };
+        if change.is_empty() || self.keeps_modes() { change } else { MetadataChange::new() }
+    }
+
+    fn keeps_modes(&mut self) -> bool {
+        if self.options.dry_run {
+            return true;
+        }
+        let scanner = &mut self.scanner;
+        *self.keeps_modes.get_or_insert_with(|| {
+            scanner.folder(Path::new("")).map_or(true, |top| destination::keeps_modes(&top))
+        })
     }
 
     fn change(&mut self, change: Change, at: &Path) {

@@ -163,6 +163,12 @@ pub(crate) struct DiskRules {
     pub(crate) case_insensitive: bool,
     /// True if the disk takes `é` and `e` with a combining accent for one name.
     pub(crate) normalising: bool,
+    /// True if the disk lists `é` as `e` with a combining accent.
+    pub(crate) decomposing: bool,
+    /// True if the disk takes `a.` for `a`.
+    pub(crate) strips_dots: bool,
+    /// True if the disk takes `a` with a space at its end for `a`.
+    pub(crate) strips_spaces: bool,
 }
 
 impl DiskRules {
@@ -181,6 +187,23 @@ impl DiskRules {
             }
         }
         text.into_bytes()
+    }
+
+    /// Returns the name that the disk lists for an entry that is given the name `name`.
+    pub(crate) fn listed(self, name: OsString) -> OsString {
+        match name.to_str().filter(|_| self.decomposing) {
+            Some(text) => text.nfd().collect::<String>().into(),
+            None => name,
+        }
+    }
+
+    /// Returns why the disk would keep an entry under another name than `name`, if it would.
+    pub(crate) fn drops_end(self, name: &OsStr) -> Option<&'static str> {
+        match name.as_bytes().last() {
+            Some(b'.') if self.strips_dots => Some("the disk drops the dot at its end"),
+            Some(b' ') if self.strips_spaces => Some("the disk drops the space at its end"),
+            _ => None,
+        }
     }
 }
 
@@ -207,7 +230,7 @@ pub(crate) fn distinct(siblings: &[(&str, &str)], rules: DiskRules) -> Vec<DiskN
     let mut names = vec![None; siblings.len()];
     for index in order {
         let (name, id) = siblings[index];
-        let own = to_disk(name);
+        let own = rules.listed(to_disk(name));
         names[index] = Some(if seen.insert(rules.key(&own)) {
             DiskName { name: own, changed: false }
         } else {
@@ -289,7 +312,7 @@ mod tests {
 
     #[test]
     fn siblings_that_a_disk_takes_for_one_get_names_of_their_own() {
-        let rules = DiskRules { case_insensitive: true, normalising: true };
+        let rules = DiskRules { case_insensitive: true, normalising: true, ..DiskRules::default() };
         let siblings = [
             ("readme.md", "0193-b-00000002"),
             ("README.md", "0193-a-00000001"),
@@ -317,7 +340,7 @@ mod tests {
 
     #[test]
     fn a_name_given_to_one_sibling_is_not_anothers() {
-        let rules = DiskRules { case_insensitive: true, normalising: false };
+        let rules = DiskRules { case_insensitive: true, ..DiskRules::default() };
         let siblings = [("A", "x1"), ("a", "x2"), ("a (conflict x2)", "x3")];
         let names: HashSet<_> = distinct(&siblings, rules).into_iter().map(|n| n.name).collect();
         assert_eq!(names.len(), 3);

@@ -279,10 +279,14 @@ impl Record {
                 (Some(named), Occupant::Entry(occupant)) => {
                     self.is_exchange(root, named, &row, &occupant)?
                 }
+                // A hard link, unless the disk has the entry under this name only in other letters.
+                (None, Occupant::Entry(occupant)) if occupant.id == stat.id => {
+                    !self.is_listed(root, &row)?
+                }
                 // Another entry was moved there.
                 (None, Occupant::Entry(occupant)) => {
                     let moved = |row: &EntryRecord| self.claimed.contains(&row.id);
-                    occupant.id != stat.id && self.with_identity(&occupant)?.iter().any(moved)
+                    self.with_identity(&occupant)?.iter().any(moved)
                 }
                 (None, Occupant::Nothing) => true,
                 _ => false,
@@ -292,6 +296,15 @@ impl Record {
             }
         }
         Ok(None)
+    }
+
+    /// Returns whether the folder of a row lists exactly its name; also if it cannot be read.
+    fn is_listed(&self, root: &mut Root, row: &EntryRecord) -> Result<bool, ClientError> {
+        let Some(old) = self.path_of(row)? else { return Ok(true) };
+        let parent = old.parent().unwrap_or(Path::new(""));
+        let name = old.file_name().unwrap_or_default();
+        let names = root.folder(parent).and_then(|folder| folder.names());
+        Ok(names.map_or(true, |names| names.iter().any(|one| one == name)))
     }
 
     /// Returns whether the entries of some places changed these among themselves: that of `row`
@@ -329,6 +342,36 @@ impl Record {
             same_kind && is_same_entry(&row.disk, stat)
         });
         Ok(rows)
+    }
+
+    /// Returns whether another disk than recorded is mounted on the folder at `path`, or none any
+    /// more.
+    pub(crate) fn is_other_disk(
+        &self,
+        root: &mut Root,
+        path: &Path,
+        row: &EntryRecord,
+        stat: &Stat,
+    ) -> Result<bool, ClientError> {
+        let is_elsewhere = self.is_elsewhere(stat);
+        if !(row.disk.elsewhere || is_elsewhere) || is_same_entry(&row.disk, stat) {
+            return Ok(false);
+        }
+        let has_born = row.disk.born.is_some() || stat.born.is_some();
+        if has_born || row.disk.elsewhere != is_elsewhere || row.disk.inode != stat.id.1 {
+            return Ok(true);
+        }
+        // Without a time of birth, each change in a folder gives it another identity.
+        let rows = self.client.directories().entries(self.directory.id, row.id)?;
+        let Ok(folder) = root.folder(path) else { return Ok(true) };
+        let is_there = |row: &&EntryRecord| {
+            let name = OsString::from_vec(row.name.clone());
+            folder.stat(&name).is_ok_and(|stat| match row.disk.kind {
+                EntryKind::Folder => stat.kind == Kind::Folder && row.disk.inode == stat.id.1,
+                _ => is_same_entry(&row.disk, &stat),
+            })
+        };
+        Ok(rows.iter().filter(is_there).count() * 2 < rows.len())
     }
 
     /// Returns what is at the place of a row now.

@@ -1,5 +1,7 @@
 //! The built binary in directories of its own.
 
+#[cfg(target_os = "linux")]
+pub(crate) mod odd_disk;
 mod server;
 
 use std::io::Write as _;

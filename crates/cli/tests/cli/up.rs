@@ -2,6 +2,8 @@
 //! nothing is lost when programs, the agent or the server fail.
 
 mod confirm;
+#[cfg(target_os = "linux")]
+mod disks;
 mod exclude;
 mod ignore;
 mod links;

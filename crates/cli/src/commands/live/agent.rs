@@ -149,9 +149,9 @@ impl<'a> Agent<'a> {
     pub(in crate::commands) async fn run(mut self) -> Result<()> {
         let ended = self.work().await;
         match ended {
-            Ok(()) => {
+            Ok(settled) => {
                 self.publish(None, true);
-                self.outcome()
+                self.outcome(settled)
             }
             Err(failure) => {
                 self.publish(Some(failure.message.clone()), true);
@@ -160,7 +160,8 @@ impl<'a> Agent<'a> {
         }
     }
 
-    async fn work(&mut self) -> Result<()> {
+    /// Returns whether it ended because nothing was on its way any more.
+    async fn work(&mut self) -> Result<bool> {
         self.reload()?;
         self.publish(None, false);
         if !self.once {
@@ -179,13 +180,13 @@ impl<'a> Agent<'a> {
                 continue;
             }
             if self.once && self.folders.iter().all(|folder| !folder.has_plans()) {
-                break;
+                return Ok(true);
             }
             self.wait().await;
             self.notice_hint();
             self.notice_commits()?;
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Publishes the state of all folders; `stuck` is a reason why none is in step.
@@ -217,10 +218,11 @@ impl<'a> Agent<'a> {
         self.board.publish(states, ends);
     }
 
-    /// Returns the failure of an agent that ends while something is undone.
-    fn outcome(self) -> Result<()> {
-        let on_the_way = self.reported.is_none()
-            || self.folders.iter().any(|folder| folder.has_plans() || folder.is_to_export());
+    /// Returns the failure of an agent that ends while something is undone. What is noticed after all
+    /// was `settled`, perhaps an echo of the agent's own writes, does not count.
+    fn outcome(self, settled: bool) -> Result<()> {
+        let has_plans = |folder: &Folder| folder.has_plans() || folder.is_to_export();
+        let on_the_way = self.reported.is_none() || !settled && self.folders.iter().any(has_plans);
         let reason = self.why_not_in_step();
         match self.reach {
             Reach::Offline { failure, .. } if self.once => return Err(*failure),

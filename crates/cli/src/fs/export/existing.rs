@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use vfs_sync_client::{Child, EntryKind, EntryRecord, EntryState};
+use vfs_sync_client::{Child, EntryKind, EntryRecord, EntryState, RecordChange};
 
 use super::super::digest::digest;
 use super::super::dir::{Folder, Kind, Stat};
@@ -17,22 +18,26 @@ use super::{Export, own_files};
 use crate::error::Result;
 use crate::report::{Change, Problem, ProblemKind};
 
+/// The entries of a folder with their names, keyed as the disk compares names.
+type Entries = HashMap<Vec<u8>, (OsString, Stat)>;
+
 impl Export<'_> {
     /// Lists the entries of a folder, keyed as the disk compares names. Files left by interrupted
-    /// exports are removed, or recovered if they may be the user's work.
+    /// exports are removed, or recovered if they may be the user's work. Returns `None` if the folder
+    /// cannot be read to its end, and reports it.
     pub(super) fn there(
         &mut self,
         disk: &Folder,
         path: &Path,
         rows: &HashMap<OsString, EntryRecord>,
         children: &[Child],
-    ) -> Result<HashMap<Vec<u8>, (OsString, Stat)>> {
+    ) -> Result<Option<Entries>> {
         let mut there = HashMap::new();
         let names = match disk.names() {
             Ok(names) => names,
             Err(error) => {
-                self.unwritable(path, error)?;
-                return Ok(there);
+                self.problem(Problem::unreadable(path, &error));
+                return Ok(None);
             }
         };
         for name in names {
@@ -61,7 +66,37 @@ impl Export<'_> {
                 there.insert(self.rules.key(&name), (name, stat));
             }
         }
-        Ok(there)
+        Ok(Some(there))
+    }
+
+    /// Gives a recorded entry the spelling that its item's name has now, where the disk takes both
+    /// for one name. Returns its new attributes, unless it keeps its name.
+    pub(super) fn respell(
+        &mut self,
+        disk: &Folder,
+        from: &OsStr,
+        to: &OsStr,
+        rows: &mut HashMap<OsString, EntryRecord>,
+    ) -> Option<Stat> {
+        if from == to || !self.options.delete || self.options.dry_run || rows.contains_key(to) {
+            return None;
+        }
+        let row = rows.get(from)?;
+        let before = disk.stat(from).ok().filter(|stat| record::is_same_entry(&row.disk, stat))?;
+        // In doubt the disk may take them for two names after all.
+        let is_one = disk.stat(to).is_ok_and(|stat| stat.id == before.id);
+        is_one.then(|| destination::respell(disk, from, to))?.ok()?;
+        let mut row = rows.remove(from)?;
+        let after = disk.stat(to).ok()?;
+        if record::is_unchanged(&row.disk, &before) && record::is_same_but_renamed(&before, &after)
+        {
+            row.disk.ctime = after.changed;
+        }
+        row.name = to.as_bytes().to_vec();
+        self.report.moved += 1;
+        self.rows.push(RecordChange::Put(Box::new(row.clone())));
+        rows.insert(to.to_owned(), row);
+        Some(after)
     }
 
     /// Handles a file that an interrupted export moved aside: recorded or known content is removed,

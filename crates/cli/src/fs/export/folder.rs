@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use vfs_sync_client::{DiskState, EntryKind, EntryRecord, EntryState, Node, RecordChange};
 
-use super::super::dir::{Folder, Kind, Stat};
+use super::super::dir::{Folder, Kind, Stat, accept_refused_mode};
 use super::super::ignore::Rules;
 use super::super::{metadata, names, record};
 use super::symlink::is_recorded_link;
@@ -78,6 +78,12 @@ impl Export<'_> {
         if self.leaves_out(stat.as_ref(), row.as_ref(), node, parent) {
             return Ok(None);
         }
+        if let (Some(row), Some(stat)) = (&row, &stat)
+            && self.is_other_disk(at, row, stat)?
+        {
+            self.folders.insert(node.id.clone(), at.to_owned());
+            return Ok(None);
+        }
         let is_there = stat.is_some_and(|stat| stat.kind == Kind::Folder);
         if !is_there
             && !self.options.dry_run
@@ -119,6 +125,23 @@ impl Export<'_> {
         Ok(Some(Enter { path, item, new: !is_there, row: id, has_rows, rules }))
     }
 
+    /// Returns whether another disk than recorded is mounted on a folder, or none any more. Reports
+    /// it: the folder is left alone.
+    pub(super) fn is_other_disk(
+        &mut self,
+        at: &Path,
+        row: &EntryRecord,
+        stat: &Stat,
+    ) -> Result<bool> {
+        let is_folder = row.disk.kind == EntryKind::Folder && stat.kind == Kind::Folder;
+        let is_other = is_folder && self.record.is_other_disk(&mut self.root, at, row, stat)?;
+        if is_other {
+            let detail = "another disk than before is mounted here, or none: it is left alone";
+            self.problem(Problem::new(at, ProblemKind::OtherDisk, detail));
+        }
+        Ok(is_other)
+    }
+
     pub(super) fn leave(&mut self, Leave { path, mode, row }: Leave) {
         if self.options.dry_run {
             return;
@@ -127,7 +150,8 @@ impl Export<'_> {
             let stat = folder.stat_self()?;
             match mode {
                 Some(mode) if stat.mode != mode => {
-                    folder.set_mode(mode)?;
+                    // The bits of a disk that refuses them stay, and are those to compare with.
+                    folder.set_mode(mode).or_else(accept_refused_mode)?;
                     folder.stat_self()
                 }
                 _ => Ok(stat),

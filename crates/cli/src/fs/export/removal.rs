@@ -231,6 +231,7 @@ impl Export<'_> {
             return Ok(STAYS);
         }
         match (row.disk.kind, stat.kind) {
+            (EntryKind::Folder, Kind::Folder) if self.is_other_disk(at, &row, &stat)? => {}
             (EntryKind::Folder, Kind::Folder) => {
                 let bind = self.bits_bind && !self.options.dry_run;
                 let mode = bind && stat.mode & 0o700 != 0o700;

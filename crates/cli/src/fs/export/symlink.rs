@@ -103,6 +103,11 @@ impl Export<'_> {
                 self.problem(Problem::new(at, ProblemKind::Differs, detail));
                 Ok(())
             }
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::PERM.raw_os_error()) => {
+                let detail = format!("the disk has no symbolic links: {error}");
+                self.problem(Problem::new(at, ProblemKind::Unwritable, detail));
+                Ok(())
+            }
             Err(error) => self.unwritable(at, error),
         }
     }

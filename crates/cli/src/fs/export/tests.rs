@@ -50,7 +50,7 @@ fn a_disk_that_ignores_case_gets_both_files_under_names_of_their_own() {
     std::fs::write(from.path().join("README.md"), "large").unwrap();
     let client = client();
     assert_eq!(take(&client, from.path()).total(), 0);
-    let rules = DiskRules { case_insensitive: true, normalising: true };
+    let rules = DiskRules { case_insensitive: true, normalising: true, ..DiskRules::default() };
     let report = write(&client, to.path(), rules);
     assert_eq!((report.files_written, report.problems.failures()), (2, 0));
     assert_eq!(report.problems.first[0].kind, ProblemKind::NameChanged);

@@ -11,7 +11,7 @@ use vfs_sync_core::item::ObjectType;
 use super::super::digest::digest;
 use super::super::dir::{Folder, Stat};
 use super::super::merge::awaits_content;
-use super::super::metadata::{self, OnDisk, on_disk};
+use super::super::metadata::{OnDisk, on_disk};
 use super::super::prefetch::{Outcome, SMALL};
 use super::super::scan::ScannedEntry;
 use super::super::stable_reader::{ATTEMPTS, Cut, StableReader};
@@ -277,7 +277,8 @@ impl Import<'_> {
         }
         if row.disk.digest == Some(found) {
             // The same bytes: only time and bits may have changed.
-            let change = metadata::since(&row.disk, &stat);
+            let change = self.mode_change(Some(&row.disk), &stat);
+            let takes_mode = !change.is_empty();
             let touched = row.disk.mtime != stat.modified;
             let mut tree = row.tree.clone();
             match &node {
@@ -291,8 +292,7 @@ impl Import<'_> {
                     if touched && has_digest(node, found) && !self.options.dry_run {
                         self.batch.touch(&node.id, stat.mtime)?;
                     }
-                    tree.mode =
-                        if stat.mode == row.disk.mode { tree.mode } else { Some(stat.mode) };
+                    tree.mode = if takes_mode { Some(stat.mode) } else { tree.mode };
                     tree.mtime =
                         if stat.modified == row.disk.mtime { tree.mtime } else { Some(stat.mtime) };
                 }
@@ -328,14 +328,15 @@ impl Import<'_> {
         if !self.may_write(&node, &at) {
             return Ok(());
         }
-        let change = metadata::since(&row.disk, &stat);
+        let change = self.mode_change(Some(&row.disk), &stat);
+        let takes_mode = !change.is_empty();
         if !change.is_empty() {
             self.batch.set_metadata(&node.id, change);
         }
         self.report.contents_changed += 1;
         self.change(Change::Content, &at);
         let blob_id = self.put_bytes(&node.id, bytes, &stat);
-        let mode = if stat.mode == row.disk.mode { row.tree.mode } else { Some(stat.mode) };
+        let mode = if takes_mode { Some(stat.mode) } else { row.tree.mode };
         let (digest, mtime) = (Some(found), Some(stat.mtime));
         let tree = TreeState { blob_id, digest, mtime, mode, ..row.tree.clone() };
         let tree = if moved { self.moved_tree(&place, &seen, tree) } else { tree };
@@ -377,7 +378,8 @@ impl Import<'_> {
         }
         self.report.files_created += 1;
         self.change(if aside { Change::Copy } else { Change::NewFile }, at);
-        let change = metadata::change(None, &seen.stat);
+        let change = self.mode_change(None, &seen.stat);
+        let mode = (!change.is_empty()).then_some(seen.stat.mode);
         let item = self.batch.create(ObjectType::File, parent.as_ref(), name.clone(), change);
         let blob_id = self.put_bytes(&item, bytes, &seen.stat);
         let tree = TreeState {
@@ -387,7 +389,7 @@ impl Import<'_> {
             blob_id,
             digest: Some(found),
             mtime: Some(seen.stat.mtime),
-            mode: Some(seen.stat.mode),
+            mode,
         };
         self.put(id, place, seen, disk, tree, !aside && !place.is_new());
         self.commit_if_full()

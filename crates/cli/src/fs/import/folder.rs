@@ -8,7 +8,7 @@ use vfs_sync_core::id::UserId;
 use vfs_sync_core::item::ObjectType;
 
 use super::super::ignore::Rules;
-use super::super::metadata::{self, OnDisk, on_disk};
+use super::super::metadata::{OnDisk, on_disk};
 use super::super::record;
 use super::super::scan::ScannedEntry;
 use super::moves::Move;
@@ -41,9 +41,8 @@ impl Import<'_> {
         if let Some(row) = row {
             // Another disk is mounted there, or no longer: nothing in it counts as gone, and the
             // row stays, so that it counts at the next import too.
-            let held = !moved
-                && (row.disk.elsewhere || disk.elsewhere)
-                && !record::is_same_entry(&row.disk, &seen.stat);
+            let held =
+                !moved && self.record.is_other_disk(self.scanner.root(), at, &row, &seen.stat)?;
             if held && self.options.delete {
                 let detail = "another disk than before is mounted here, or none: it is left alone; \
                               import without --delete takes it as it is now";
@@ -81,7 +80,8 @@ impl Import<'_> {
                 return self.take_new_folder(place, child, seen, at);
             }
             self.report.stale += u64::from(done == Some(Move::Cycle));
-            let change = metadata::since(&row.disk, &seen.stat);
+            let change = self.mode_change(Some(&row.disk), &seen.stat);
+            let takes_mode = !change.is_empty();
             if change.is_empty() {
                 self.report.unchanged += u64::from(!moved);
             } else if self.may_write(&node, at) {
@@ -90,7 +90,7 @@ impl Import<'_> {
                 self.batch.set_metadata(&node.id, change);
             }
             let tree = TreeState { mode: Some(seen.stat.mode), ..row.tree.clone() };
-            let tree = if disk.mode == row.disk.mode { row.tree.clone() } else { tree };
+            let tree = if takes_mode { tree } else { row.tree.clone() };
             let tree = match done {
                 Some(Move::Done) => self.moved_tree(place, seen, tree),
                 _ => tree,
@@ -131,7 +131,8 @@ impl Import<'_> {
                 }
                 self.report.folders_created += 1;
                 self.change(Change::NewFolder, at);
-                let change = metadata::change(None, &seen.stat);
+                let change = self.mode_change(None, &seen.stat);
+                let mode = (!change.is_empty()).then_some(seen.stat.mode);
                 let parent = parent.as_ref();
                 let item = self.batch.create(ObjectType::Folder, parent, name.clone(), change);
                 let tree = TreeState {
@@ -141,7 +142,7 @@ impl Import<'_> {
                     blob_id: None,
                     digest: None,
                     mtime: None,
-                    mode: Some(seen.stat.mode),
+                    mode,
                 };
                 (TreeFolderState::New(item), tree, !place.is_new())
             }
