@@ -285,9 +285,10 @@ impl Export<'_> {
         row: &EntryRecord,
     ) -> Result<io::Result<bool>> {
         let deleted = self.trashes && self.client.node(&row.tree.item)?.is_none();
-        let aside = &mut self.aside;
+        // A folder is excluded to have its space.
+        let mut aside = self.aside.as_mut().filter(|_| !self.excluding);
         let mut dispose = |folder: &Folder, name: &OsStr| {
-            let Some(aside) = aside else { return folder.remove_file(name) };
+            let Some(aside) = &mut aside else { return folder.remove_file(name) };
             let kept = match deleted {
                 true => aside.discard(folder, name, at),
                 false => aside.displace(folder, name, at),
