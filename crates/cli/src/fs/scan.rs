@@ -119,6 +119,8 @@ impl Scanner {
         let path = relative.join(&disk_name);
         let problem = |kind, detail: &str| Problem::new(&path, kind, detail);
         if disk_name == aside::OWN {
+            // An earlier version may have imported one: it is not gone.
+            listing.held.extend(names::to_protocol(&disk_name));
             return;
         }
         if names::is_displaced(&disk_name) {
@@ -222,6 +224,7 @@ mod tests {
         std::fs::write(at("file"), "x").unwrap();
         std::fs::create_dir(at("empty")).unwrap();
         std::fs::create_dir(at("replica")).unwrap();
+        std::fs::create_dir(at(aside::OWN)).unwrap();
         std::fs::write(at(".vfs-sync-tmp-1"), "own").unwrap();
         std::fs::write(dir.path().join(names::temporary("")), "half").unwrap();
         std::os::unix::fs::symlink("file", at("link")).unwrap();
@@ -238,7 +241,7 @@ mod tests {
         kinds.sort_unstable();
         assert_eq!(kinds, ["name", "ownReplica", "specialFile", "temporary"]);
         let held: Vec<_> = listing.held.iter().map(Name::as_str).collect();
-        assert_eq!(held, ["replica", "socket"]);
+        assert_eq!(held, [aside::OWN, "replica", "socket"]);
         assert!(listing.complete);
     }
 
