@@ -93,7 +93,8 @@ fn a_running_up_scans_when_it_is_asked_to() {
     });
     for n in 0..3 {
         devices.scene.write("da/f", format!("{n}"));
-        scan(&["da"]).expect(0).says("1 entry, 1 change");
+        // On a slow machine `up` has noticed the change by itself before.
+        scan(&["da"]).expect(0).says("1 entry, ");
         devices.scene.on("a", &["cat", "/f"]).expect(0).says(&n.to_string());
     }
     let json = devices.scene.on("a", &["--json", "folder", "scan", "--checksum"]).expect(0).json();
