@@ -195,8 +195,10 @@ fn kill_while_contents_come(mut world: World, kills: u64) {
     let attached: BTreeMap<String, Vec<u8>> = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)
             .map(|at| {
+                // A request whose server was killed in an unlucky moment may never be answered.
+                let http = reqwest::Client::builder().timeout(Duration::from_secs(30));
                 let client = Client {
-                    http: reqwest::Client::new(),
+                    http: http.build().unwrap(),
                     url: url.clone(),
                     token: token.clone(),
                     random: seeded("client"),
