@@ -267,11 +267,24 @@ fn bring_back(
         Err(_) => (root.folder(Path::new(""))?, Path::new("")),
     };
     let last = path.file_name().unwrap_or_default();
+    let copy = move_as_copy(displaced, name, &folder, last, device, stat.mtime)?;
+    Ok(parent.join(copy))
+}
+
+/// Moves a file to a folder as a conflicted copy of `of`; returns its name there.
+fn move_as_copy(
+    from: &Folder,
+    name: &OsStr,
+    folder: &Folder,
+    of: &OsStr,
+    device: &str,
+    at: Timestamp,
+) -> io::Result<OsString> {
     for number in 0.. {
-        let copy = names::conflict_copy(last, device, stat.mtime, number);
-        match displaced.move_to(name, &folder, &copy) {
+        let copy = names::conflict_copy(of, device, at, number);
+        match from.move_to(name, folder, &copy) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            done => return done.map(|()| parent.join(copy)),
+            done => return done.map(|()| copy),
         }
     }
     Err(io::ErrorKind::AlreadyExists.into())
@@ -377,14 +390,8 @@ pub(crate) fn restore(root: &mut Root, one: &Discarded, device: &str) -> io::Res
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         done => return done.map(|()| one.path.clone()),
     }
-    for number in 0.. {
-        let copy = names::conflict_copy(name, device, one.modified_at, number);
-        match from.move_to(name, &above, &copy) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            done => return done.map(|()| parent.join(copy)),
-        }
-    }
-    Err(io::ErrorKind::AlreadyExists.into())
+    let copy = move_as_copy(&from, name, &above, name, device, one.modified_at)?;
+    Ok(parent.join(copy))
 }
 
 /// Removes from the trash what is older than its days, and the oldest files beyond its part of the

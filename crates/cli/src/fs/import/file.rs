@@ -16,7 +16,6 @@ use super::super::prefetch::{Outcome, SMALL};
 use super::super::scan::ScannedEntry;
 use super::super::stable_reader::{ATTEMPTS, Cut, StableReader};
 use super::super::{link, record};
-use super::moves::Move;
 use super::rows::without_metadata;
 use super::tree_folder::TreeFolder;
 use super::{Import, not_permitted};
@@ -97,20 +96,12 @@ impl Import<'_> {
         disk: &Folder,
         place: &TreeFolder,
         (home, level): (&UserId, AccessLevel),
-        (mut row, moved_row): (Option<EntryRecord>, Option<EntryRecord>),
+        rows: (Option<EntryRecord>, Option<EntryRecord>),
         child: Option<&Child>,
         seen: &ScannedEntry,
         at: &Path,
     ) -> Result<()> {
-        let mut moved = false;
-        if let Some(found) = moved_row
-            && let Some(node) = self.client.node(&found.tree.item)?
-        {
-            moved = self.take_move(place, home, &found, &node, seen, at)? == Move::Done;
-            if moved {
-                row = Some(found);
-            }
-        }
+        let (row, moved) = self.matching_row(place, home, rows, seen, at)?;
         let node = match &row {
             Some(row) => self.client.node(&row.tree.item)?,
             None => child.map(|child| child.node.clone()),

@@ -30,6 +30,25 @@ pub(super) enum Move {
 }
 
 impl Import<'_> {
+    /// Returns the row of an entry, and whether its item was moved here: that of the entry's place, or
+    /// the one that was found at another place, if its item can be moved.
+    pub(super) fn matching_row(
+        &mut self,
+        place: &TreeFolder,
+        home: &UserId,
+        (row, moved_row): (Option<EntryRecord>, Option<EntryRecord>),
+        seen: &ScannedEntry,
+        at: &Path,
+    ) -> Result<(Option<EntryRecord>, bool)> {
+        if let Some(found) = moved_row
+            && let Some(node) = self.client.node(&found.tree.item)?
+            && self.take_move(place, home, &found, &node, seen, at)? == Move::Done
+        {
+            return Ok((Some(found), true));
+        }
+        Ok((row, false))
+    }
+
     /// Moves an item to the place of its entry, if that is possible.
     pub(super) fn take_move(
         &mut self,

@@ -12,7 +12,6 @@ use vfs_sync_core::item::ObjectType;
 use super::super::dir::Folder;
 use super::super::scan::ScannedEntry;
 use super::super::{link, record};
-use super::moves::Move;
 use super::tree_folder::TreeFolder;
 use super::{Import, not_permitted};
 use crate::error::Result;
@@ -25,7 +24,7 @@ impl Import<'_> {
         disk: &Folder,
         place: &TreeFolder,
         (home, level): (&UserId, AccessLevel),
-        (mut row, moved_row): (Option<EntryRecord>, Option<EntryRecord>),
+        rows: (Option<EntryRecord>, Option<EntryRecord>),
         child: Option<&Child>,
         seen: &ScannedEntry,
         at: &Path,
@@ -44,15 +43,7 @@ impl Import<'_> {
             self.problem(Problem::new(at, ProblemKind::SymbolicLink, detail));
             return Ok(());
         };
-        let mut moved = false;
-        if let Some(found) = moved_row
-            && let Some(node) = self.client.node(&found.tree.item)?
-        {
-            moved = self.take_move(place, home, &found, &node, seen, at)? == Move::Done;
-            if moved {
-                row = Some(found);
-            }
-        }
+        let (row, moved) = self.matching_row(place, home, rows, seen, at)?;
         let node = match &row {
             Some(row) => self.client.node(&row.tree.item)?,
             None => child.map(|child| child.node.clone()),
