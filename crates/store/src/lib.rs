@@ -3,13 +3,14 @@
 //! [`MetadataStore`] is the interface that the server needs. [`sqlite::SqliteStore`] is the default
 //! (one file, one writer that groups concurrent pushes into one commit),
 //! [`postgres::PostgresStore`] lets any number of servers share one database,
-//! [`memory::MemoryStore`] is for tests. [`command`] has the operations: each loads rows, lets
+//! `memory::MemoryStore` is for tests (feature `memory`). [`command`] has the operations: each loads rows, lets
 //! `vfs_sync_core` decide, and writes the result. `topics` has the interface that they need of a
 //! back end: rows, locks and batches.
 
 pub mod command;
 mod encoding;
 mod error;
+#[cfg(feature = "memory")]
 pub mod memory;
 mod moves;
 mod open;
